@@ -1,0 +1,151 @@
+//! `cargo xtask bench`: what tracing costs, against no tracer and against other tools.
+//!
+//! Everything is measured in one run, in turns: each round starts every tool once, under the same
+//! load, and compares it with the loads just before and after without any. Medians over the rounds.
+
+use std::{
+    fs::{self, File},
+    path::PathBuf,
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::{build, exec, workspace};
+use load::Generator;
+use tool::Tool;
+
+mod kernel;
+mod load;
+mod machine;
+mod markdown;
+mod process;
+mod reading;
+mod rounds;
+mod summary;
+mod tool;
+
+/// How much to measure.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Two short rounds, to see that it works: the figures are rough
+    #[arg(long)]
+    quick: bool,
+    /// Rounds over all tools
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=50))]
+    rounds: Option<u32>,
+    /// Write the tables into README.md, between its `<!-- bench -->` markers
+    #[arg(long)]
+    write: bool,
+}
+
+/// Numbers of one run.
+#[derive(Clone, Copy)]
+pub(crate) struct Plan {
+    /// Rounds in which connect() is timed.
+    pub(crate) rounds: u32,
+    /// Rounds in which the kernel counts the time of BPF programs.
+    pub(crate) kernel_rounds: u32,
+    /// Connections of one load, whatever the number of processes.
+    pub(crate) connects: u32,
+    /// Tuples of the table that is read.
+    pub(crate) tuples: u32,
+}
+
+impl Plan {
+    fn new(options: &Options) -> Self {
+        let (rounds, kernel_rounds, connects) =
+            if options.quick { (2, 1, 6_000) } else { (7, 2, 20_000) };
+        Self { rounds: options.rounds.unwrap_or(rounds), kernel_rounds, connects, tuples: 100_000 }
+    }
+}
+
+/// The programs that are run.
+pub(crate) struct Programs {
+    pub(crate) tracer: PathBuf,
+    pub(crate) load: PathBuf,
+    /// Where tools write to.
+    pub(crate) scratch: PathBuf,
+}
+
+/// Measures, prints the tables and, if asked to, writes them into README.md.
+pub(crate) fn bench(options: &Options) -> Result<()> {
+    let root = exec::probe(Command::new("id").arg("-u")).is_some_and(|id| id.trim() == "0");
+    ensure!(root, "cannot measure: tracing and network namespaces need root; run it as root");
+    let plan = Plan::new(options);
+    let programs = build_all()?;
+    let lock = programs.scratch.join("lock");
+    let lock = File::create(&lock).with_context(|| format!("cannot make {}", lock.display()))?;
+    lock.try_lock().context("another `cargo xtask bench` runs: wait for its end")?;
+    let line_ns = reading::line_cost()?;
+
+    let (present, excused): (Vec<Tool>, Vec<Tool>) =
+        Tool::ALL.into_iter().partition(|tool| tool.is_installed());
+    for tool in &excused {
+        let (name, package) = (tool.name(), tool.package());
+        eprintln!("{name} is not installed: `cargo xtask setup bench` installs {package}");
+    }
+    let machine = machine::describe()?;
+    let mut generator = Generator::start(&programs.load)?;
+    let samples = rounds::measure(&plan, &programs, &mut generator, &present)?;
+    let cost = kernel::measure(&plan, &programs, &mut generator, &present)?;
+    let reading = reading::tuples(&plan, &programs, &mut generator)?;
+    drop(generator);
+
+    let raw = programs.scratch.join("raw.csv");
+    fs::write(&raw, samples.csv()).with_context(|| format!("cannot write {}", raw.display()))?;
+    let summary = summary::Summary::new(&samples, &cost, &reading, line_ns);
+    let command = if options.quick { "cargo xtask bench --quick" } else { "cargo xtask bench" };
+    let head = format!(
+        "{machine} `{command}`: {} rounds, {} connections each, in turns.\n",
+        plan.rounds, plan.connects
+    );
+    let text = format!(
+        "{head}\n{}\n{}",
+        markdown::tools(&summary, &present, &excused),
+        markdown::targets(&summary)
+    );
+    println!("{text}\n{}\n{}", markdown::clients(&summary), markdown::programs(&cost));
+    println!("{}", reading.told());
+    println!("Every sample: {}", raw.display());
+    if options.write { write(&text) } else { Ok(()) }
+}
+
+fn build_all() -> Result<Programs> {
+    let tracer = build::build(true)?;
+    exec::run(workspace::cargo("build").args([
+        "--release",
+        "--package",
+        "tracer-tests",
+        "--bin",
+        "connect-load",
+    ]))?;
+    let scratch = workspace::target().join("bench");
+    fs::create_dir_all(&scratch).with_context(|| format!("cannot make {}", scratch.display()))?;
+    Ok(Programs { tracer, load: workspace::target().join("release").join("connect-load"), scratch })
+}
+
+/// A count or a time in ns, to calculate with.
+#[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 ns, which are 104 days")]
+fn float(number: u64) -> f64 {
+    number as f64
+}
+
+fn write(text: &str) -> Result<()> {
+    let path = workspace::root().join("README.md");
+    if !path.exists() {
+        println!("{} does not exist: nothing is written", path.display());
+        return Ok(());
+    }
+    let old =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let Some(new) = markdown::between_markers(&old, text) else {
+        bail!(
+            "{} has no line `{}` followed by `{}`: the tables go between them",
+            path.display(),
+            markdown::BEGIN.trim(),
+            markdown::END
+        );
+    };
+    fs::write(&path, new).with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,131 @@
+//! Two costs apart from connect(): one JSON line, and one reading of a large tuple table.
+
+use std::{
+    fs::{self, File},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{Plan, Programs, float, load::Generator, process, tool::lines};
+use crate::{build, exec, workspace};
+
+/// Readings that are measured.
+const READINGS: u64 = 8;
+/// A step of /proc/PID/stat (USER_HZ is 100 on every architecture that BPF is built for here).
+const TICK_NS: f64 = 10e6;
+const LIMIT: Duration = Duration::from_secs(40);
+
+/// ns of one JSON line, from the example `line_cost`.
+pub(crate) fn line_cost() -> Result<f64> {
+    let mut command = workspace::cargo("run");
+    command.args(["--release", "--quiet", "--package", "tracer", "--example", "line_cost"]);
+    let text = exec::output(build::embed(&mut command))?;
+    parse_line_cost(&text).with_context(|| format!("line_cost printed {text:?}"))
+}
+
+fn parse_line_cost(text: &str) -> Option<f64> {
+    text.lines()
+        .find_map(|line| line.strip_prefix("by hand")?.split_whitespace().next()?.parse().ok())
+}
+
+/// What reading the table costs: `tracer tuples --watch` with one line of output.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reading {
+    pub(crate) tuples: u32,
+    /// CPU time of one reading with all that the command does for it, ns.
+    pub(crate) cpu: f64,
+    /// Of that, in the kernel: the batch look-ups and the memory they are copied to.
+    pub(crate) system: f64,
+    /// ns of one refused connect(), with the tracer attached.
+    pub(crate) refused: f64,
+}
+
+impl Reading {
+    pub(crate) fn told(&self) -> String {
+        format!(
+            "Reading {} tuples: {:.1} ms of CPU for one turn of `tracer tuples --watch --limit 1` (batch look-ups, rates, \
+             sorting), {:.1} ms of it in the kernel. A refused connect() took {:.1} µs while the table filled.",
+            self.tuples,
+            self.cpu / 1e6,
+            self.system / 1e6,
+            self.refused / 1e3
+        )
+    }
+}
+
+/// Fills the table with refused connections and measures `READINGS` readings.
+pub(crate) fn tuples(
+    plan: &Plan,
+    programs: &Programs,
+    generator: &mut Generator,
+) -> Result<Reading> {
+    eprintln!("reading {} tuples", plan.tuples);
+    let output = programs.scratch.join("stdout");
+    let process = Command::new(&programs.tracer)
+        .args(["--max-tuples", "131072", "tuples", "--watch", "0.5", "--limit", "1"])
+        .args(["--output", "json"])
+        .stdin(Stdio::null())
+        .stdout(File::create(&output)?)
+        .spawn()
+        .with_context(|| format!("cannot run {}", programs.tracer.display()))?;
+    let watch = Watch { process };
+    let readings = || -> Result<u64> {
+        let text = fs::read(&output)?;
+        Ok(lines(&text))
+    };
+    wait("the first reading", || Ok(readings()? > 0))?;
+    let refused = generator.refuse(plan.tuples)? / f64::from(plan.tuples);
+    let first = readings()? + 2;
+    wait("the table to be read", || Ok(readings()? >= first))?;
+    let pid = watch.process.id();
+    let now =
+        || -> Result<_> { Ok((readings()?, process::cpu_ns(pid)?, process::system_ticks(pid)?)) };
+    let before = now()?;
+    wait("the readings", || Ok(readings()? >= before.0 + READINGS))?;
+    let after = now()?;
+    let each = |more: u64| float(more) / float(after.0 - before.0);
+    Ok(Reading {
+        tuples: plan.tuples,
+        cpu: each(after.1.saturating_sub(before.1)),
+        system: each(after.2 - before.2) * TICK_NS,
+        refused,
+    })
+}
+
+fn wait(what: &str, mut reached: impl FnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + LIMIT;
+    while !reached()? {
+        ensure!(Instant::now() < deadline, "waited {LIMIT:?} in vain for {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// Killed when it is dropped.
+struct Watch {
+    process: Child,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.process
+            .kill()
+            .and_then(|()| self.process.wait())
+            .map_or_else(|error| eprintln!("tracer tuples cannot be ended: {error}"), drop);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cost_of_a_line_is_the_first_number_of_its_row() {
+        let text = "by hand       98.6 ns a line of 512 bytes\nserde_json   400.1 ns a line\n";
+        assert_eq!(parse_line_cost(text), Some(98.6));
+        assert_eq!(parse_line_cost("serde_json 1 ns"), None);
+    }
+}

@@ -1,0 +1,262 @@
+//! The tools that are compared: how each is started, when it is ready, what it lost.
+
+use std::{
+    fs::{self, File},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use super::{Programs, process};
+use crate::{exec, setup};
+
+/// From start to attached.
+const START_LIMIT: Duration = Duration::from_secs(30);
+/// From SIGINT to the end.
+const STOP_LIMIT: Duration = Duration::from_secs(15);
+/// Longest wait for a tool to work through what it has seen.
+const REST_LIMIT: Duration = Duration::from_secs(10);
+/// A tool is at rest if it uses less than 2 % of a CPU for this long.
+const REST: Duration = Duration::from_millis(200);
+const REST_CPU_NS: u64 = 4_000_000;
+
+const EACH_CONNECT: &str = r#"tracepoint:sock:inet_sock_set_state /args->newstate == 2/
+{ printf("%d %s %s %d\n", pid, comm, ntop(args->family, args->daddr), args->dport); }"#;
+const NOTHING: &str = "tracepoint:sock:inet_sock_set_state { }";
+
+/// Older tools find tracepoints only where tracefs is mounted; the mount is theirs alone.
+const WITH_TRACEFS: &str = "[ -e /sys/kernel/tracing/events ] \
+    || mount -t tracefs tracefs /sys/kernel/tracing; \
+    exec \"$@\"";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Tool {
+    None,
+    Default,
+    All,
+    Tcplife,
+    Tcpstates,
+    Bpftrace,
+    /// A BPF program that does nothing: what the kernel's own timing of it costs.
+    Empty,
+}
+
+impl Tool {
+    /// Those of the table, in its order.
+    pub(crate) const ALL: [Self; 6] =
+        [Self::None, Self::Default, Self::All, Self::Tcplife, Self::Tcpstates, Self::Bpftrace];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Default => "tracer record",
+            Self::All => "tracer record --events all",
+            Self::Tcplife => "tcplife",
+            Self::Tcpstates => "tcpstates",
+            Self::Bpftrace => "bpftrace",
+            Self::Empty => "empty program",
+        }
+    }
+
+    /// The Debian package that it comes in, if it is not ours.
+    pub(crate) fn package(self) -> &'static str {
+        match self {
+            Self::None | Self::Default | Self::All => "tracer",
+            Self::Tcplife | Self::Tcpstates => "libbpf-tools",
+            Self::Bpftrace | Self::Empty => "bpftrace",
+        }
+    }
+
+    fn path(self) -> Option<PathBuf> {
+        match self {
+            Self::Tcplife => setup::which("tcplife"),
+            Self::Tcpstates => setup::which("tcpstates"),
+            Self::Bpftrace | Self::Empty => setup::which("bpftrace"),
+            Self::None | Self::Default | Self::All => None,
+        }
+    }
+
+    pub(crate) fn is_installed(self) -> bool {
+        matches!(self, Self::None | Self::Default | Self::All) || self.path().is_some()
+    }
+
+    pub(crate) fn is_ours(self) -> bool {
+        matches!(self, Self::Default | Self::All)
+    }
+
+    /// Whether it says something of each connection.
+    fn tells_each(self) -> bool {
+        !matches!(self, Self::None | Self::Default | Self::Empty)
+    }
+
+    fn command(self, programs: &Programs) -> Result<Command> {
+        let output = programs.scratch.join("events.jsonl");
+        let ours = |arguments: &[&str]| {
+            let mut command = Command::new(&programs.tracer);
+            command.arg("record").args(arguments).arg("--output").arg(&output);
+            command
+        };
+        Ok(match self {
+            Self::None => bail!("nothing is started for `{}`", self.name()),
+            Self::Default => ours(&[]),
+            Self::All => ours(&["--events", "all"]),
+            Self::Tcplife | Self::Tcpstates => self.peer(&[])?,
+            Self::Bpftrace => self.peer(&["-f", "json", "-e", EACH_CONNECT])?,
+            Self::Empty => self.peer(&["-e", NOTHING])?,
+        })
+    }
+
+    fn peer(self, arguments: &[&str]) -> Result<Command> {
+        let path = self.path().with_context(|| format!("{} is not installed", self.name()))?;
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", WITH_TRACEFS, "sh"]).arg(path).args(arguments);
+        Ok(command)
+    }
+}
+
+/// A tool that is attached. Killed when it is dropped.
+pub(crate) struct Running {
+    tool: Tool,
+    process: Child,
+    output: PathBuf,
+    errors: PathBuf,
+}
+
+/// What a tool said of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ended {
+    pub(crate) lines: u64,
+    pub(crate) lost: u64,
+}
+
+impl Running {
+    /// Starts the tool and waits until it is attached and at rest.
+    pub(crate) fn start(tool: Tool, programs: &Programs) -> Result<Self> {
+        let ours = programs.scratch.join("events.jsonl");
+        let stdout = programs.scratch.join("stdout");
+        let errors = programs.scratch.join("stderr");
+        if ours.exists() {
+            fs::remove_file(&ours).with_context(|| format!("cannot remove {}", ours.display()))?;
+        }
+        let mut command = tool.command(programs)?;
+        let process = command
+            .stdin(Stdio::null())
+            .stdout(File::create(&stdout)?)
+            .stderr(File::create(&errors)?)
+            .spawn()
+            .with_context(|| format!("cannot run `{}`", exec::show(&command)))?;
+        let output = if tool.is_ours() { ours } else { stdout };
+        let mut running = Self { tool, process, output, errors };
+        running.attached()?;
+        running.rest()?;
+        Ok(running)
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    fn attached(&mut self) -> Result<()> {
+        let deadline = Instant::now() + START_LIMIT;
+        loop {
+            if let Some(status) = self.process.try_wait()? {
+                let errors = fs::read_to_string(&self.errors).unwrap_or_default();
+                bail!("{} ended at once: {status}: {}", self.tool.name(), errors.trim());
+            }
+            // Ours says when: with its first line.
+            let said = !self.tool.is_ours()
+                || fs::metadata(&self.output).is_ok_and(|output| output.len() > 0);
+            if said && !process::programs(self.pid())?.is_empty() {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "{} does not attach", self.tool.name());
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until the tool has worked through what it has seen.
+    pub(crate) fn rest(&self) -> Result<()> {
+        let deadline = Instant::now() + REST_LIMIT;
+        let mut before = process::cpu_ns(self.pid())?;
+        loop {
+            thread::sleep(REST);
+            let now = process::cpu_ns(self.pid())?;
+            if now.saturating_sub(before) < REST_CPU_NS || Instant::now() > deadline {
+                return Ok(());
+            }
+            before = now;
+        }
+    }
+
+    /// Ends the tool as Ctrl-C would, and reads what it wrote.
+    pub(crate) fn stop(mut self) -> Result<Ended> {
+        exec::output(Command::new("kill").args(["-INT", &self.pid().to_string()]))?;
+        let deadline = Instant::now() + STOP_LIMIT;
+        while self.process.try_wait()?.is_none() {
+            ensure!(Instant::now() < deadline, "{} does not end", self.tool.name());
+            thread::sleep(Duration::from_millis(20));
+        }
+        let output = fs::read(&self.output)
+            .with_context(|| format!("cannot read {}", self.output.display()))?;
+        let errors = fs::read(&self.errors)?;
+        let ended = ended(self.tool.is_ours(), &output, &errors);
+        ensure!(!self.tool.tells_each() || ended.lines > 2, "{} saw nothing", self.tool.name());
+        Ok(ended)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if matches!(self.process.try_wait(), Ok(None)) {
+            self.process.kill().and_then(|()| self.process.wait()).map_or_else(
+                |error| eprintln!("{} cannot be ended: {error}", self.tool.name()),
+                drop,
+            );
+        }
+    }
+}
+
+/// Ours counts its losses in its last line, the others in messages like `lost 64 events on CPU 1`.
+fn ended(ours: bool, output: &[u8], errors: &[u8]) -> Ended {
+    let lost = if ours {
+        let last = output.trim_ascii_end().rsplit(|byte| *byte == b'\n').next();
+        let last = String::from_utf8_lossy(last.unwrap_or_default());
+        last.split("\"lost.").skip(1).filter_map(number).sum()
+    } else {
+        let said = [output, errors].map(|text| String::from_utf8_lossy(text).to_ascii_lowercase());
+        said.iter()
+            .flat_map(|text| text.lines())
+            .filter_map(|line| number(line.split_once("lost")?.1))
+            .sum()
+    };
+    Ended { lines: lines(output), lost }
+}
+
+/// Lines that are complete.
+pub(crate) fn lines(text: &[u8]) -> u64 {
+    text.split(|byte| *byte == b'\n').count() as u64 - 1
+}
+
+/// The first number in the text.
+fn number(text: &str) -> Option<u64> {
+    let digits = text.trim_start_matches(|c: char| !c.is_ascii_digit());
+    digits.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_are_read_from_the_last_line_of_ours_and_from_the_messages_of_others() {
+        let ours = "{\"event.name\":\"lost\",\"lost.count\":9}\n\
+                    {\"event.name\":\"tracer.stop\",\"lost.map_busy\":2,\"lost.conns_full\":3,\"drift\":7}\n";
+        assert_eq!(ended(true, ours.as_bytes(), b""), Ended { lines: 2, lost: 5 });
+        let errors = b"lost 64 events on CPU #1!\nLost 2 events\nother\n";
+        let output = br#"{"type": "lost_events", "data": {"events": 4}}"#;
+        assert_eq!(ended(false, output, errors), Ended { lines: 0, lost: 70 });
+    }
+}

@@ -1,0 +1,73 @@
+//! `cargo xtask build`: the BPF object with whichever toolchain is there, then `tracer` around it.
+
+use std::{path::PathBuf, process::Command};
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    exec,
+    setup::{self, Toolchain, Way},
+    workspace,
+};
+
+const TARGET: &str = "bpfel-unknown-none";
+
+/// Debug information becomes BTF; the instruction set is the one of kernel 5.1 and later.
+const RUSTFLAGS: &str =
+    r#"-Cdebuginfo=2 -Clink-arg=--btf -Ctarget-cpu=v3 --cfg=bpf_target_arch="x86_64""#;
+
+/// Builds both sides and returns the path of the `tracer` binary.
+pub(crate) fn build(release: bool) -> Result<PathBuf> {
+    object()?;
+    let mut command = workspace::cargo("build");
+    command.args(["--package", "tracer"]);
+    let profile = if release {
+        command.arg("--release");
+        "release"
+    } else {
+        "debug"
+    };
+    exec::run(embed(&mut command))?;
+    Ok(workspace::target().join(profile).join("tracer"))
+}
+
+/// Builds the BPF object.
+pub(crate) fn object() -> Result<()> {
+    let toolchain = setup::toolchain()
+        .context("no complete eBPF toolchain; `cargo xtask setup` installs what is missing")?;
+    exec::run(cargo_bpf(&toolchain, "build").arg("--release"))
+}
+
+/// A cargo verb for the BPF side, with the compiler and the linker that were found.
+pub(crate) fn cargo_bpf(toolchain: &Toolchain, verb: &str) -> Command {
+    let mut command = match toolchain.way {
+        Way::Distribution => {
+            let mut command = workspace::foreign("/usr/bin/cargo");
+            command.env("RUSTC", "/usr/bin/rustc").env("RUSTC_BOOTSTRAP", "1").arg(verb);
+            command
+        }
+        Way::Nightly => {
+            let mut command = workspace::foreign("rustup");
+            command.args(["run", "nightly", "cargo", verb, "-Zbuild-std=core"]);
+            command
+        }
+    };
+    command
+        .env("CARGO_TARGET_DIR", workspace::target().join("bpf"))
+        .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &toolchain.linker)
+        .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_RUSTFLAGS", RUSTFLAGS)
+        .args(["--package", "tracer-ebpf", "--target", TARGET]);
+    command
+}
+
+/// Tells `tracer`'s build script where the object is, if it is not where it looks by itself.
+pub(crate) fn embed(command: &mut Command) -> &mut Command {
+    let target = workspace::target();
+    if target != workspace::root().join("target") {
+        command.env(
+            "TRACER_BPF_OBJECT",
+            target.join("bpf").join(TARGET).join("release").join("tracer-ebpf"),
+        );
+    }
+    command
+}

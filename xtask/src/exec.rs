@@ -1,0 +1,70 @@
+//! Running other programs: each command is printed before it runs, and a failure names it.
+
+use std::{ffi::OsStr, process::Command};
+
+use anyhow::{Context as _, Result, bail};
+
+/// Prints the command, runs it to its end and fails unless it succeeds.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let line = show(command);
+    eprintln!("$ {line}");
+    let status = command.status().with_context(|| format!("cannot run `{line}`"))?;
+    if !status.success() {
+        bail!("`{line}` failed: {status}");
+    }
+    Ok(())
+}
+
+/// Runs the command without printing it and returns what it wrote to stdout.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    let line = show(command);
+    let output = command.output().with_context(|| format!("cannot run `{line}`"))?;
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        bail!("`{line}` failed: {}: {}", output.status, stderr.trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// What the command wrote to stdout, or nothing if it is absent or fails: for looking around.
+pub(crate) fn probe(command: &mut Command) -> Option<String> {
+    output(command).ok()
+}
+
+/// The command as a shell would take it, with the variables it sets.
+pub(crate) fn show(command: &Command) -> String {
+    let set = command.get_envs().filter_map(|(name, value)| {
+        value.map(|value| format!("{}={}", name.to_string_lossy(), quote(value)))
+    });
+    let words = std::iter::once(command.get_program()).chain(command.get_args()).map(quote);
+    set.chain(words).collect::<Vec<_>>().join(" ")
+}
+
+/// A word as a shell would take it.
+pub(crate) fn quote(word: &OsStr) -> String {
+    let word = word.to_string_lossy();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.into_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_shown_as_a_shell_would_take_it() {
+        let mut command = Command::new("cargo");
+        command.env("RUSTFLAGS", "-Ca -Cb").env_remove("RUSTC").args(["build", "it's"]);
+        assert_eq!(show(&command), r"RUSTFLAGS='-Ca -Cb' cargo build 'it'\''s'");
+    }
+
+    #[test]
+    fn a_failing_command_is_named_in_the_error() {
+        let error = run(&mut Command::new("false")).unwrap_err();
+        assert_eq!(error.to_string(), "`false` failed: exit status: 1");
+    }
+}

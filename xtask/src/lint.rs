@@ -1,0 +1,48 @@
+//! `cargo xtask lint`: every check that is not a test. What cannot run here is said by name.
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::{exec, tidy, workspace};
+
+const DENY_WARNINGS: [&str; 3] = ["--", "-D", "warnings"];
+
+/// Runs every check, also after one that failed.
+pub(crate) fn lint() -> Result<()> {
+    let mut failed = Vec::new();
+    let mut check = |name: &str, result: Result<()>| {
+        if let Err(error) = result {
+            eprintln!("{name}: {error:#}");
+            failed.push(name.to_owned());
+        }
+    };
+    check("fmt", exec::run(workspace::cargo("fmt").args(["--all", "--", "--check"])));
+    check("clippy", exec::run(workspace::cargo("clippy").arg("--all-targets").args(DENY_WARNINGS)));
+    check("clippy, BPF side", exec::run(&mut clippy_bpf()));
+    check("tidy", tidy::tidy());
+    if exec::probe(Command::new("cargo-deny").arg("--version")).is_some() {
+        check("deny", exec::run(workspace::cargo("deny").arg("check")));
+    } else {
+        println!("excused: deny (cargo-deny is not installed: `cargo install cargo-deny`)");
+    }
+    if failed.is_empty() {
+        println!("lint: clean");
+        return Ok(());
+    }
+    bail!("lint failed: {}", failed.join(", "))
+}
+
+/// The BPF side is linted as if it were for the host: rustup's stable has clippy but no BPF core, the
+/// distribution's rustc the reverse, and the lints do not depend on the target.
+fn clippy_bpf() -> Command {
+    let mut command = workspace::cargo("clippy");
+    command
+        .env("CARGO_TARGET_DIR", workspace::target().join("bpf-lint"))
+        .env("RUSTC_BOOTSTRAP", "1")
+        // Without std there is nothing to unwind with.
+        .env("RUSTFLAGS", r#"-Cpanic=abort --cfg=bpf_target_arch="x86_64""#)
+        .args(["--package", "tracer-ebpf"])
+        .args(DENY_WARNINGS);
+    command
+}

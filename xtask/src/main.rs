@@ -1,0 +1,96 @@
+//! Every task of this repository: `cargo xtask --help` lists the verbs.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a task runner talks to its terminal"
+)]
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+mod bench;
+mod build;
+mod dist;
+mod exec;
+mod lint;
+mod readme;
+mod run;
+mod setup;
+mod test;
+mod tidy;
+mod vm;
+mod workspace;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Install what is missing to build (or, with `test` or `bench`, also for that), nothing else
+    Setup {
+        #[arg(value_enum, default_value = "build")]
+        what: setup::What,
+    },
+    /// Build the BPF object, then `tracer` with that object inside
+    Build {
+        /// Build `tracer` with optimizations (the BPF object always is)
+        #[arg(long)]
+        release: bool,
+    },
+    /// Set up, build and run `tracer`: `cargo xtask run -- record`
+    Run {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<std::ffi::OsString>,
+    },
+    /// Run the tests: all of them after setting up, or one kind
+    Test {
+        #[arg(value_enum)]
+        which: Option<test::Which>,
+        /// Only these kernels of the matrix, as in `--kernel 6.1`
+        #[arg(long = "kernel")]
+        kernels: Vec<String>,
+        /// For the kernel tests' runner: a filter, as in `test vm -- ledger::`
+        #[arg(last = true)]
+        args: Vec<String>,
+    },
+    /// Measure what tracing costs, against no tracer and other tools, and print the tables
+    Bench(bench::Options),
+    /// Check formatting, lints, dependencies and what the compiler cannot check
+    Lint,
+    /// Lint, then test: everything that has to pass
+    Ci,
+    /// Write the tables in README.md that are made from the source
+    Readme,
+    /// Build a static release with man page, completions and checksums into target/dist
+    Dist,
+}
+
+fn main() -> ExitCode {
+    match act(Cli::parse().verb) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn act(verb: Verb) -> Result<()> {
+    match verb {
+        Verb::Setup { what } => setup::setup(what),
+        Verb::Build { release } => build::build(release).map(drop),
+        Verb::Run { args } => run::run(&args),
+        Verb::Test { which, kernels, args } => test::test(which, &kernels, args),
+        Verb::Bench(options) => bench::bench(&options),
+        Verb::Lint => lint::lint(),
+        Verb::Ci => lint::lint().and_then(|()| test::test(None, &[], Vec::new())),
+        Verb::Readme => readme::write(),
+        Verb::Dist => dist::dist(),
+    }
+}

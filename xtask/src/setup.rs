@@ -1,0 +1,153 @@
+//! `cargo xtask setup`: looks at what is there, installs what is missing, says each command.
+//!
+//! Facts → next step → act, until nothing is missing; the middle part is pure.
+
+use std::{collections::BTreeSet, env, path::PathBuf};
+
+use anyhow::{Result, bail};
+use clap::ValueEnum;
+
+use crate::{exec, vm, workspace};
+use facts::{Facts, Installer};
+use plan::Next;
+
+mod apt;
+mod facts;
+mod plan;
+
+/// What to set up for.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum What {
+    Build,
+    Test,
+    /// The tools that `cargo xtask bench` compares with.
+    Bench,
+}
+
+/// Where rustc's BPF side comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// The distribution's rustc with a prebuilt BPF core.
+    Distribution,
+    /// rustup's nightly, which builds the BPF core from rust-src.
+    Nightly,
+}
+
+/// A complete eBPF toolchain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Toolchain {
+    pub(crate) way: Way,
+    /// The bpf-linker to link with.
+    pub(crate) linker: PathBuf,
+}
+
+/// Programs the tests run, and the Debian packages they come in.
+const TEST_PROGRAMS: [(&str, &str); 9] = [
+    ("nginx", "nginx-light"),
+    ("haproxy", "haproxy"),
+    ("wrk", "wrk"),
+    ("ip", "iproute2"),
+    ("conntrack", "conntrack"),
+    ("tmux", "tmux"),
+    ("zstd", "zstd"),
+    ("xz", "xz-utils"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
+];
+
+/// Programs the bench compares with, and the Debian packages they come in.
+const BENCH_PROGRAMS: [(&str, &str); 3] =
+    [("tcplife", "libbpf-tools"), ("tcpstates", "libbpf-tools"), ("bpftrace", "bpftrace")];
+
+/// Installs what is missing.
+pub(crate) fn setup(what: What) -> Result<()> {
+    toolchain_or_install()?;
+    match what {
+        What::Build => Ok(()),
+        What::Test => {
+            programs("the tests", &TEST_PROGRAMS)?;
+            vm::prepare()
+        }
+        What::Bench => programs("the bench", &BENCH_PROGRAMS),
+    }
+}
+
+/// The toolchain, if it is complete already.
+pub(crate) fn toolchain() -> Option<Toolchain> {
+    match plan::next(&facts::look(false)) {
+        Next::Ready(toolchain) => Some(toolchain),
+        Next::Step(_) | Next::Stuck(_) => None,
+    }
+}
+
+fn toolchain_or_install() -> Result<Toolchain> {
+    let mut facts = facts::look(false);
+    let mut taken = BTreeSet::new();
+    loop {
+        let step = match plan::next(&facts) {
+            Next::Ready(toolchain) => return Ok(toolchain),
+            Next::Stuck(why) => bail!(why),
+            Next::Step(step) => step,
+        };
+        if step.needs_root() && facts.installer != Installer::Apt {
+            bail!(refusal(&facts, &plan::commands(&facts)));
+        }
+        let commands = step.commands();
+        if !taken.insert(commands.clone()) {
+            bail!("`{}` succeeded but did not bring what it should", commands.join(" && "));
+        }
+        println!("setup: {}", step.reason());
+        act(&step)?;
+        facts = facts::look(facts.updated || step == plan::Step::AptUpdate);
+    }
+}
+
+fn act(step: &plan::Step) -> Result<()> {
+    match step {
+        plan::Step::AptUpdate => apt::update(),
+        plan::Step::Apt(packages) => apt::install(packages),
+        plan::Step::Nightly | plan::Step::Linker { .. } => step
+            .commands()
+            .iter()
+            .try_for_each(|line| exec::run(workspace::foreign("/bin/sh").args(["-c", line]))),
+    }
+}
+
+fn programs(user: &str, programs: &[(&str, &str)]) -> Result<()> {
+    let mut missing: Vec<String> = programs
+        .iter()
+        .filter(|(program, _)| which(program).is_none())
+        .map(|(_, package)| (*package).to_owned())
+        .collect();
+    missing.dedup();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let facts = facts::look(false);
+    if facts.installer != Installer::Apt {
+        bail!(refusal(&facts, &plan::Step::Apt(missing).commands()));
+    }
+    println!("setup: installing {} for {user}", missing.join(", "));
+    apt::update()?;
+    apt::install(&missing)
+}
+
+fn refusal(facts: &Facts, commands: &[String]) -> String {
+    let why = match facts.installer {
+        Installer::None => "there is no apt-get here",
+        Installer::Apt | Installer::NotRoot => "not running as root",
+    };
+    format!(
+        "cannot install what is missing: {why}. These commands do it, as root on Debian 12 \
+         or later; then run this again:\n    {}",
+        commands.join("\n    ")
+    )
+}
+
+/// Where a program is: on PATH, or in a system directory that a user's PATH may leave out.
+pub(crate) fn which(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .map(|dir| dir.join(program))
+        .find(|path| path.is_file())
+}

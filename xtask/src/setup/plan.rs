@@ -1,0 +1,294 @@
+//! From facts to the next step, purely: what is missing for the eBPF toolchain.
+
+use std::ops::RangeInclusive;
+
+use super::{
+    Toolchain, Way,
+    facts::{Compiler, Facts, Installer, Linker},
+};
+
+/// The oldest Rust the workspace builds with: `rust-version` in Cargo.toml.
+const OLDEST_RUST: (u32, u32) = (1, 95);
+
+/// The bpf-linker that is installed, and the oldest that is accepted.
+const LINKER: &str = "0.13.0";
+const OLDEST_LINKER: (u32, u32) = (0, 13);
+
+/// LLVM versions that this bpf-linker has a feature for.
+pub(crate) const LLVM_MAJORS: RangeInclusive<u32> = 21..=23;
+
+/// The package with the distribution's prebuilt BPF core.
+pub(crate) const CORE_PACKAGE: &str = "libstd-rust-web-dev-bpf";
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    Ready(Toolchain),
+    Step(Step),
+    /// Nothing this program may do would help; the text says what would.
+    Stuck(String),
+}
+
+/// One thing to install.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    AptUpdate,
+    Apt(Vec<String>),
+    /// rustup's nightly with the source of core.
+    Nightly,
+    /// bpf-linker against the distribution's LLVM of this major version.
+    Linker {
+        llvm: u32,
+    },
+}
+
+/// Decides the next step.
+pub(crate) fn next(facts: &Facts) -> Next {
+    match way(facts) {
+        Some(Way::Distribution) => distribution(facts),
+        Some(Way::Nightly) => nightly(facts),
+        None => Next::Step(Step::AptUpdate),
+    }
+}
+
+/// Which way to go: what is asked for, else what is complete, else what can be installed. None:
+/// the package lists must be read before that can be said.
+fn way(facts: &Facts) -> Option<Way> {
+    if facts.forced.is_some() {
+        return facts.forced;
+    }
+    if usable(facts.distribution.as_ref()).is_some() {
+        return Some(Way::Distribution);
+    }
+    if usable(facts.nightly.as_ref()).is_some() {
+        return Some(Way::Nightly);
+    }
+    match facts.candidate {
+        Some(candidate) if candidate >= OLDEST_RUST => Some(Way::Distribution),
+        _ if facts.installer == Installer::Apt && !facts.updated => None,
+        _ if facts.rustup => Some(Way::Nightly),
+        _ => Some(Way::Distribution),
+    }
+}
+
+fn usable(compiler: Option<&Compiler>) -> Option<&Compiler> {
+    compiler.filter(|compiler| compiler.core && compiler.release >= OLDEST_RUST)
+}
+
+fn distribution(facts: &Facts) -> Next {
+    match usable(facts.distribution.as_ref()) {
+        Some(compiler) => linker(facts, Way::Distribution, compiler.llvm),
+        None => apt(facts, ["rustc-web", "cargo-web", CORE_PACKAGE].map(str::to_owned).to_vec()),
+    }
+}
+
+fn nightly(facts: &Facts) -> Next {
+    match usable(facts.nightly.as_ref()) {
+        Some(compiler) => linker(facts, Way::Nightly, compiler.llvm),
+        None if facts.rustup => Next::Step(Step::Nightly),
+        None => Next::Stuck("rustup is not installed, and the nightly toolchain is its".to_owned()),
+    }
+}
+
+fn linker(facts: &Facts, way: Way, llvm: u32) -> Next {
+    // An older LLVM cannot read the bitcode of a newer one.
+    let fits = |linker: &&Linker| {
+        linker.version >= OLDEST_LINKER && linker.llvm.is_none_or(|major| major >= llvm)
+    };
+    if let Some(linker) = facts.linkers.iter().find(fits) {
+        return Next::Ready(Toolchain { way, linker: linker.path.clone() });
+    }
+    if !LLVM_MAJORS.contains(&llvm) {
+        return Next::Stuck(format!(
+            "rustc has LLVM {llvm}, which bpf-linker {LINKER} cannot be built with (it takes {} to {}); install a \
+             bpf-linker that can and put it on PATH",
+            LLVM_MAJORS.start(),
+            LLVM_MAJORS.end()
+        ));
+    }
+    if facts.llvm_dev.contains(&llvm) {
+        return Next::Step(Step::Linker { llvm });
+    }
+    if way == Way::Nightly && facts.installer == Installer::None {
+        return Next::Stuck(format!(
+            "bpf-linker is missing; get a release of it from its project (or build {LINKER} with LLVM {llvm}) \
+             and put it on PATH"
+        ));
+    }
+    apt(facts, vec![format!("llvm-{llvm}-dev")])
+}
+
+fn apt(facts: &Facts, packages: Vec<String>) -> Next {
+    Next::Step(if facts.updated { Step::Apt(packages) } else { Step::AptUpdate })
+}
+
+/// Where the bpf-linker for this LLVM is installed, from the root of the workspace.
+pub(crate) fn linker_root(llvm: u32) -> String {
+    format!("target/tools/bpf-linker-{LINKER}-llvm-{llvm}")
+}
+
+impl Step {
+    pub(crate) fn needs_root(&self) -> bool {
+        matches!(self, Self::AptUpdate | Self::Apt(_))
+    }
+
+    pub(crate) fn reason(&self) -> String {
+        match self {
+            Self::AptUpdate => "something is missing; reading the package lists".to_owned(),
+            Self::Apt(packages) => format!("installing {}", packages.join(", ")),
+            Self::Nightly => "installing rustup's nightly with the source of core".to_owned(),
+            Self::Linker { llvm } => format!("building bpf-linker {LINKER} with LLVM {llvm}"),
+        }
+    }
+
+    /// The step as commands for a shell.
+    pub(crate) fn commands(&self) -> Vec<String> {
+        match self {
+            Self::AptUpdate => vec!["apt-get update".to_owned()],
+            Self::Apt(packages) => {
+                vec![format!("apt-get install -y --no-install-recommends {}", packages.join(" "))]
+            }
+            Self::Nightly => vec![
+                "rustup toolchain install nightly --profile minimal --component rust-src"
+                    .to_owned(),
+            ],
+            Self::Linker { llvm } => vec![linker_command(&llvm.to_string(), &linker_root(*llvm))],
+        }
+    }
+}
+
+/// Built quickly rather than fast: LLVM does the work, and that is built already.
+fn linker_command(llvm: &str, root: &str) -> String {
+    format!(
+        "LLVM_PREFIX=/usr/lib/llvm-{llvm} CARGO_PROFILE_RELEASE_DEBUG=0 CARGO_PROFILE_RELEASE_OPT_LEVEL=1 \
+         cargo install bpf-linker@{LINKER} --locked --no-default-features \
+         --features llvm-{llvm} --root {root}"
+    )
+}
+
+/// The commands for a person who must run them because this program may not: from the step that
+/// needs root to the last one that does.
+pub(crate) fn commands(facts: &Facts) -> Vec<String> {
+    let facts = Facts { updated: true, ..facts.clone() };
+    let mut commands = Step::AptUpdate.commands();
+    if let Next::Step(step) = next(&facts) {
+        commands.extend(step.commands());
+        if matches!(&step, Step::Apt(packages) if packages.iter().any(|name| name == CORE_PACKAGE))
+        {
+            // Which LLVM that rustc has can be told only when it is there.
+            let version = r"sed -n 's/^LLVM version: \([0-9]*\).*/\1/p'";
+            commands.push(format!(
+                "apt-get install -y --no-install-recommends llvm-$(/usr/bin/rustc -vV | {version})-dev"
+            ));
+        }
+    }
+    commands
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn compiler() -> Compiler {
+        Compiler { release: (1, 96), llvm: 22, core: true }
+    }
+
+    fn linker(llvm: Option<u32>) -> Linker {
+        Linker { path: PathBuf::from("/bin/bpf-linker"), version: (0, 13), llvm }
+    }
+
+    /// A fresh Debian 12 whose package lists were read.
+    fn fresh() -> Facts {
+        Facts {
+            installer: Installer::Apt,
+            updated: true,
+            candidate: Some((1, 96)),
+            rustup: true,
+            ..Facts::default()
+        }
+    }
+
+    fn ready(way: Way) -> Next {
+        Next::Ready(Toolchain { way, linker: PathBuf::from("/bin/bpf-linker") })
+    }
+
+    #[test]
+    fn a_fresh_debian_gets_compiler_llvm_and_linker_in_this_order() {
+        let lists_unread = Facts { updated: false, candidate: None, ..fresh() };
+        assert_eq!(next(&lists_unread), Next::Step(Step::AptUpdate));
+        let packages = ["rustc-web", "cargo-web", CORE_PACKAGE].map(str::to_owned).to_vec();
+        assert_eq!(next(&fresh()), Next::Step(Step::Apt(packages)));
+        let compiled = Facts { distribution: Some(compiler()), ..fresh() };
+        assert_eq!(next(&compiled), Next::Step(Step::Apt(vec!["llvm-22-dev".to_owned()])));
+        let with_llvm = Facts { llvm_dev: vec![22], ..compiled };
+        assert_eq!(next(&with_llvm), Next::Step(Step::Linker { llvm: 22 }));
+        let linked = Facts { linkers: vec![linker(Some(22))], ..with_llvm };
+        assert_eq!(next(&linked), ready(Way::Distribution));
+    }
+
+    #[test]
+    fn nothing_is_installed_or_updated_when_nothing_is_missing() {
+        let offline = Facts {
+            distribution: Some(compiler()),
+            linkers: vec![linker(Some(22))],
+            ..Facts::default()
+        };
+        assert_eq!(next(&offline), ready(Way::Distribution));
+    }
+
+    #[test]
+    fn a_nightly_with_source_is_taken_where_the_distribution_has_no_core() {
+        let facts = Facts { nightly: Some(compiler()), linkers: vec![linker(None)], ..fresh() };
+        assert_eq!(next(&facts), ready(Way::Nightly));
+        let no_source = Compiler { core: false, ..compiler() };
+        let old = Facts { candidate: Some((1, 85)), nightly: Some(no_source), ..fresh() };
+        assert_eq!(next(&old), Next::Step(Step::Nightly));
+    }
+
+    #[test]
+    fn the_way_that_is_asked_for_is_taken() {
+        let facts = Facts {
+            forced: Some(Way::Nightly),
+            distribution: Some(compiler()),
+            nightly: Some(compiler()),
+            linkers: vec![linker(None)],
+            ..fresh()
+        };
+        assert_eq!(next(&facts), ready(Way::Nightly));
+    }
+
+    #[test]
+    fn a_linker_with_an_older_llvm_than_the_compiler_is_passed_over() {
+        let facts = Facts {
+            distribution: Some(compiler()),
+            linkers: vec![linker(Some(21)), linker(Some(23))],
+            ..fresh()
+        };
+        assert_eq!(next(&facts), ready(Way::Distribution));
+        let old = Facts { linkers: vec![linker(Some(21))], llvm_dev: vec![22], ..facts };
+        assert_eq!(next(&old), Next::Step(Step::Linker { llvm: 22 }));
+    }
+
+    #[test]
+    fn a_compiler_that_no_linker_can_follow_is_said() {
+        let newer = Compiler { llvm: 30, ..compiler() };
+        let Next::Stuck(why) = next(&Facts { distribution: Some(newer), ..fresh() }) else {
+            panic!("not stuck");
+        };
+        assert!(why.starts_with("rustc has LLVM 30, which bpf-linker 0.13.0 cannot"), "{why}");
+    }
+
+    #[test]
+    fn a_user_without_root_gets_every_command_that_needs_it() {
+        let facts = Facts { installer: Installer::NotRoot, updated: false, ..fresh() };
+        let commands = commands(&facts);
+        assert_eq!(commands[0], "apt-get update");
+        assert!(
+            commands[1].contains("rustc-web cargo-web libstd-rust-web-dev-bpf"),
+            "{commands:?}"
+        );
+        assert!(commands[2].contains("llvm-$(/usr/bin/rustc -vV | sed"), "{commands:?}");
+    }
+}

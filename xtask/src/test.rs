@@ -1,0 +1,123 @@
+//! `cargo xtask test`: unit tests, tests on this kernel, tests on every kernel of the matrix.
+
+use std::{
+    env,
+    io::{BufRead as _, BufReader},
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
+
+use crate::{
+    build, exec,
+    setup::{self, What},
+    vm, workspace,
+};
+use report::Suite;
+use vm::guest::Payload;
+
+pub(crate) mod report;
+
+/// Which tests to run.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Which {
+    Unit,
+    Host,
+    Vm,
+}
+
+const UNIT_PACKAGES: [&str; 4] = ["tracer-common", "tracer", "tracer-tests", "xtask"];
+
+/// Runs one kind of test, or sets up and runs them all; `kernels` narrows the matrix, and `args` go
+/// to the runner of the kernel tests.
+pub(crate) fn test(which: Option<Which>, kernels: &[String], args: Vec<String>) -> Result<()> {
+    let wanted = |one| which.is_none_or(|which| which == one);
+    if which != Some(Which::Unit) {
+        setup::setup(What::Test)?;
+        build::object()?;
+    }
+    let mut suites = Vec::new();
+    if wanted(Which::Unit) {
+        suites.push(unit()?);
+    }
+    if wanted(Which::Host) || wanted(Which::Vm) {
+        let payload = payload(args)?;
+        if wanted(Which::Host) {
+            suites.push(host(&payload)?);
+        }
+        if wanted(Which::Vm) {
+            suites.extend(vm::test(&payload, kernels));
+        }
+    }
+    println!("\n{}", report::table(&suites));
+    if suites.iter().any(|suite| !suite.failed.is_empty()) {
+        bail!("there are failed tests");
+    }
+    Ok(())
+}
+
+fn unit() -> Result<Suite> {
+    let mut command = workspace::cargo("test");
+    command.arg("--no-fail-fast");
+    for package in UNIT_PACKAGES {
+        command.args(["--package", package]);
+    }
+    follow("unit", build::embed(&mut command))
+}
+
+fn host(payload: &Payload) -> Result<Suite> {
+    // Daemons are in directories that a user's PATH may leave out.
+    let path = env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
+    let mut command = Command::new(&payload.runner);
+    command.env("PATH", path);
+    command
+        .env("TRACER_BIN", &payload.tracer)
+        .env("TRACER_TEST_ENV", "host")
+        .args(["--test-threads=1", "--color=never"])
+        .args(&payload.args);
+    follow("host", &mut command)
+}
+
+/// The programs under test, as they are released: optimized.
+fn payload(args: Vec<String>) -> Result<Payload> {
+    let mut command = workspace::cargo("build");
+    command.args(["--release", "--package", "tracer", "--package", "tracer-tests"]);
+    exec::run(build::embed(&mut command))?;
+    let built = |name: &str| -> Result<PathBuf> {
+        let path = workspace::target().join("release").join(name);
+        if !path.exists() {
+            bail!("{} was not built", path.display());
+        }
+        Ok(path)
+    };
+    Ok(Payload { tracer: built("tracer")?, runner: built("kernel-tests")?, args })
+}
+
+/// Runs a test runner, shows what it prints and keeps count.
+fn follow(name: &str, command: &mut Command) -> Result<Suite> {
+    let shown = exec::show(command);
+    eprintln!("$ {shown}");
+    let start = Instant::now();
+    let mut runner = command
+        .current_dir(workspace::root())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot run `{shown}`"))?;
+    let mut suite = Suite::new(name);
+    if let Some(output) = runner.stdout.take() {
+        for line in BufReader::new(output).split(b'\n') {
+            let line = line?;
+            let line = String::from_utf8_lossy(&line);
+            println!("{line}");
+            suite.line(&line);
+        }
+    }
+    let status = runner.wait()?;
+    suite.exit(status.code().unwrap_or(-1));
+    suite.seconds = start.elapsed().as_secs();
+    Ok(suite)
+}

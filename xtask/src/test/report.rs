@@ -1,0 +1,155 @@
+//! Counting test results from what the runners print, purely.
+
+use std::fmt::Write as _;
+
+/// The results of one runner.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Suite {
+    pub(crate) name: String,
+    pub(crate) passed: usize,
+    /// Names, with the reason where the runner gave none itself.
+    pub(crate) failed: Vec<String>,
+    /// Names, with the runner's reason.
+    pub(crate) skipped: Vec<String>,
+    /// Reasons announced beforehand: (name, reason).
+    excuses: Vec<(String, String)>,
+    /// What else the reader should know, such as a guest that had to be started twice.
+    pub(crate) notes: Vec<String>,
+    pub(crate) seconds: u64,
+}
+
+impl Suite {
+    pub(crate) fn new(name: &str) -> Self {
+        Self { name: name.to_owned(), ..Self::default() }
+    }
+
+    /// Takes one line of libtest's format, `test NAME ... ok`, or of the kernel tests' own for a test
+    /// that cannot run, `excused: NAME: REASON`.
+    pub(crate) fn line(&mut self, line: &str) {
+        let line = line.trim_end();
+        if let Some((name, reason)) =
+            line.strip_prefix("excused: ").and_then(|rest| rest.split_once(": "))
+        {
+            self.excuses.push((name.to_owned(), reason.to_owned()));
+        }
+        let Some((name, outcome)) =
+            line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... "))
+        else {
+            return;
+        };
+        let name = name.trim_end();
+        if outcome.starts_with("ok") {
+            self.passed += 1;
+        } else if let Some(reason) = outcome.strip_prefix("ignored") {
+            let plain = name.strip_prefix("[excused] ").unwrap_or(name);
+            let excuse = self.excuses.iter().find(|(excused, _)| excused == plain);
+            let reason = excuse.map_or(reason.to_owned(), |(_, excuse)| format!(", {excuse}"));
+            self.skipped.push(format!("{plain}{reason}"));
+        } else {
+            self.failed.push(name.to_owned());
+        }
+    }
+
+    /// A failure that no line of the runner tells.
+    pub(crate) fn fail(&mut self, what: &str, why: &str) {
+        self.failed.push(format!("{what}: {why}"));
+    }
+
+    /// Takes the runner's exit code: failing, or running nothing, is a failure too.
+    pub(crate) fn exit(&mut self, code: i32) {
+        if code != 0 && self.failed.is_empty() {
+            self.fail("the test runner", &format!("exit code {code}"));
+        }
+        if self.passed + self.failed.len() == 0 {
+            self.fail("the test runner", "it ran no test");
+        }
+    }
+}
+
+/// A table of suites, what to know about them, and the sum alone on the last line.
+pub(crate) fn table(suites: &[Suite]) -> String {
+    let mut text = String::new();
+    let mut line = |args: std::fmt::Arguments<'_>| {
+        text.push_str(&args.to_string());
+        text.push('\n');
+    };
+    line(format_args!(
+        "{:<12} {:>7} {:>7} {:>8} {:>8}",
+        "suite", "passed", "failed", "skipped", "seconds"
+    ));
+    for suite in suites {
+        let (failed, skipped) = (suite.failed.len(), suite.skipped.len());
+        line(format_args!(
+            "{:<12} {:>7} {failed:>7} {skipped:>8} {:>8}",
+            suite.name, suite.passed, suite.seconds
+        ));
+    }
+    for suite in suites {
+        for note in &suite.notes {
+            line(format_args!("note: {}: {note}", suite.name));
+        }
+    }
+    for suite in suites {
+        for test in &suite.skipped {
+            line(format_args!("skipped: {}: {test}", suite.name));
+        }
+    }
+    for suite in suites {
+        for test in &suite.failed {
+            line(format_args!("failed: {}: {test}", suite.name));
+        }
+    }
+    let sum = |count: fn(&Suite) -> usize| suites.iter().map(count).sum::<usize>();
+    let (passed, failed, skipped) = (
+        sum(|suite| suite.passed),
+        sum(|suite| suite.failed.len()),
+        sum(|suite| suite.skipped.len()),
+    );
+    write!(text, "{passed} passed, {failed} failed, {skipped} skipped").unwrap_or_default();
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_libtest_are_counted_and_others_are_not() {
+        let mut suite = Suite::new("unit");
+        for line in [
+            "running 4 tests",
+            "test exec::a ... ok",
+            "test [vm] with a kind ... ok <0.5s>",
+            "test b ... FAILED",
+            "test c ... ignored, needs a clock",
+            "excused: mptcp::d: no MPTCP: switched off",
+            "test [excused] mptcp::d ... ignored",
+            "test result: FAILED. 2 passed; 1 failed; 1 ignored",
+        ] {
+            suite.line(line);
+        }
+        suite.exit(101);
+        assert_eq!((suite.passed, suite.failed), (2, vec!["b".to_owned()]));
+        assert_eq!(suite.skipped, ["c, needs a clock", "mptcp::d, no MPTCP: switched off"]);
+    }
+
+    #[test]
+    fn a_runner_that_fails_or_runs_nothing_is_a_failed_test() {
+        let mut crashed = Suite::new("host");
+        crashed.line("test a ... ok");
+        crashed.exit(139);
+        assert_eq!(crashed.failed, ["the test runner: exit code 139"]);
+        let mut empty = Suite::new("host");
+        empty.exit(0);
+        assert_eq!(empty.failed, ["the test runner: it ran no test"]);
+    }
+
+    #[test]
+    fn the_last_line_is_the_sum_alone() {
+        let one = Suite { passed: 3, skipped: vec!["x, why".to_owned()], ..Suite::new("unit") };
+        let two = Suite { passed: 4, failed: vec!["y".to_owned()], ..Suite::new("host") };
+        let table = table(&[one, two]);
+        assert!(table.contains("\nskipped: unit: x, why\nfailed: host: y\n"), "{table}");
+        assert_eq!(table.lines().last(), Some("7 passed, 1 failed, 1 skipped"));
+    }
+}

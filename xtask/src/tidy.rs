@@ -1,0 +1,160 @@
+//! What the compiler cannot check: the rules of this repository that hold for every file.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{readme, workspace};
+
+const CRATES: [&str; 5] = ["tests", "tracer", "tracer-common", "tracer-ebpf", "xtask"];
+
+/// Lines in a source file; the aim is half of that.
+const BUDGET: usize = 400;
+
+/// Runs every check and prints what it finds.
+pub(crate) fn tidy() -> Result<()> {
+    let mut findings = Vec::new();
+    for name in CRATES {
+        let dir = workspace::root().join(name);
+        let manifest = read(&dir.join("Cargo.toml"))?;
+        if !manifest.contains("[lints]\nworkspace = true") {
+            findings.push(format!("{name}/Cargo.toml: does not inherit the workspace's lints"));
+        }
+        let mut sources = Vec::new();
+        rust(&dir, &mut sources)?;
+        for source in sources {
+            let shown =
+                source.strip_prefix(workspace::root()).unwrap_or(&source).display().to_string();
+            let text = read(&source)?;
+            let tests = of_tests(Path::new(&shown));
+            findings.extend(file(&text, tests).into_iter().map(|what| format!("{shown}:{what}")));
+        }
+    }
+    let path = workspace::root().join("README.md");
+    if path.exists() {
+        findings.extend(table(&read(&path)?));
+    }
+    for finding in &findings {
+        eprintln!("{finding}");
+    }
+    if findings.is_empty() {
+        return Ok(());
+    }
+    bail!("{} findings", findings.len())
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+fn rust(dir: &Path, sources: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
+        let path = entry?.path();
+        if path.is_dir() && !path.ends_with("target") {
+            rust(&path, sources)?;
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            sources.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// Whether the whole file is tests, by its path from the root: `tests.rs`, `test_netns.rs`, or
+/// anything in a directory `tests`.
+fn of_tests(path: &Path) -> bool {
+    let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    stem == "tests" || stem.starts_with("test_") || path.iter().any(|part| part == "tests")
+}
+
+fn table(text: &str) -> Option<String> {
+    match readme::rendered(text) {
+        None => Some(readme::missing("README.md")),
+        Some(rendered) if rendered == text => None,
+        Some(_) => Some(
+            "README.md: the table of kernels is not the matrix's; `cargo xtask readme` writes it"
+                .to_owned(),
+        ),
+    }
+}
+
+/// Findings in one file, as `line: what`. A file of tests may unwrap.
+fn file(text: &str, tests: bool) -> Vec<String> {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut findings = Vec::new();
+    if lines.len() > BUDGET {
+        findings.push(format!("{BUDGET}: {} lines; {BUDGET} is the most", lines.len()));
+    }
+    // A module of tests stands last in its file, or in a file of its own.
+    let module = |pair: &[&str]| pair[0].trim() == "#[cfg(test)]" && pair[1].contains('{');
+    let program = lines.windows(2).position(module).unwrap_or(lines.len());
+    for (index, line) in lines.iter().enumerate() {
+        let mut find = |what: &str| findings.push(format!("{}: {what}", index + 1));
+        // Spelled in halves, or this file would find itself.
+        if [concat!("TO", "DO"), concat!("FIX", "ME")].iter().any(|mark| line.contains(mark)) {
+            find("a left-over mark; do it, or write an issue");
+        }
+        let code = line.trim_start();
+        if code.starts_with("//") {
+            continue;
+        }
+        let panics = [concat!(".unw", "rap()"), concat!(".exp", "ect(")];
+        if !tests && index < program && panics.iter().any(|call| code.contains(call)) {
+            find("a panic outside tests; return the error");
+        }
+        let opens = [concat!("unsafe", " {"), concat!("unsafe", " impl")];
+        if opens.iter().any(|open| code.contains(open)) && !explained(&lines[..index]) {
+            find("unsafe without a SAFETY comment above it");
+        }
+    }
+    findings
+}
+
+/// Whether the comment that ends at most two lines up says why the unsafe code is sound.
+fn explained(above: &[&str]) -> bool {
+    let comment = |line: &&&str| line.trim_start().starts_with("//");
+    let code = above.iter().rev().take_while(|line| !comment(line)).count();
+    code <= 2
+        && above.iter().rev().skip(code).take_while(comment).any(|line| line.contains("SAFETY:"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_over_the_budget_is_found() {
+        assert_eq!(file(&"x;\n".repeat(BUDGET), false), Vec::<String>::new());
+        assert_eq!(file(&"x;\n".repeat(BUDGET + 1), false), ["400: 401 lines; 400 is the most"]);
+    }
+
+    #[test]
+    fn an_unexplained_unsafe_is_found() {
+        let bare = concat!("// read it\nlet x = unsafe", " { f() };\n");
+        assert_eq!(file(bare, false), ["2: unsafe without a SAFETY comment above it"]);
+        let explained = concat!("// SAFETY: it is\n// aligned\nlet x =\n    unsafe", " { f() };\n");
+        assert_eq!(file(explained, false), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_panic_is_found_outside_tests_only() {
+        let text = concat!("a.unw", "rap();\n#[cfg(test)]\nmod tests { b.unw", "rap(); }\n");
+        assert_eq!(file(text, false), ["1: a panic outside tests; return the error"]);
+        assert_eq!(file(text, true), Vec::<String>::new());
+        let elsewhere = concat!("#[cfg(test)]\nmod tests;\na.unw", "rap();\n");
+        assert_eq!(file(elsewhere, false), ["3: a panic outside tests; return the error"]);
+        assert!(
+            of_tests(Path::new("src/btf/tests.rs")) && !of_tests(Path::new("xtask/src/test.rs"))
+        );
+    }
+
+    #[test]
+    fn a_left_over_mark_is_found_in_comments_too() {
+        assert_eq!(
+            file(concat!("// TO", "DO later\n"), true),
+            ["1: a left-over mark; do it, or write an issue"]
+        );
+    }
+}

@@ -1,0 +1,112 @@
+//! `cargo xtask test vm`: the same tests on every kernel of the matrix, in emulated guests.
+
+use std::{collections::VecDeque, fs, sync::Mutex, thread, time::Instant};
+
+use anyhow::{Context as _, Result};
+
+use crate::test::report::Suite;
+use guest::Payload;
+use kernels::{KERNELS, Kernel};
+use modules::Tree;
+use qemu::End;
+
+mod fetch;
+pub(crate) mod guest;
+mod initramfs;
+pub(crate) mod kernels;
+mod modules;
+mod qemu;
+mod sources;
+
+/// Guests at a time on a small machine; each has two processors, but often waits.
+const PARALLEL: usize = 2;
+/// Boots of a guest that hangs or ends without a verdict.
+const BOOTS: u32 = 2;
+
+/// Fetches what the guests are made of, so that later runs work offline.
+pub(crate) fn prepare() -> Result<()> {
+    fetch::busybox()?;
+    KERNELS.iter().try_for_each(|kernel| fetch::kernel(kernel).map(drop))
+}
+
+/// Runs the tests on every kernel (or those of these versions), as one suite each.
+pub(crate) fn test(payload: &Payload, only: &[String]) -> Vec<Suite> {
+    let wanted =
+        |kernel: &&Kernel| only.is_empty() || only.iter().any(|version| version == kernel.version);
+    let queue: Mutex<VecDeque<&Kernel>> = Mutex::new(KERNELS.iter().filter(wanted).collect());
+    let suites = Mutex::new(Vec::new());
+    let next = || queue.lock().ok()?.pop_front();
+    thread::scope(|scope| {
+        for _ in 0..parallel() {
+            scope.spawn(|| {
+                while let Some(kernel) = next() {
+                    let suite = one(kernel, payload);
+                    if let Ok(mut suites) = suites.lock() {
+                        suites.push((kernel.version, suite));
+                    }
+                }
+            });
+        }
+    });
+    let mut suites = suites.into_inner().unwrap_or_default();
+    let place = |version: &str| KERNELS.iter().position(|kernel| kernel.version == version);
+    suites.sort_by_key(|(version, _)| place(version));
+    suites.into_iter().map(|(_, suite)| suite).collect()
+}
+
+/// One guest for every two processors of this machine, and never less than two.
+fn parallel() -> usize {
+    thread::available_parallelism().map_or(PARALLEL, |cores| PARALLEL.max(cores.get() / 2))
+}
+
+fn one(kernel: &Kernel, payload: &Payload) -> Suite {
+    let name = format!("vm {}", kernel.version);
+    let start = Instant::now();
+    let mut suite = boots(kernel, payload, &name).unwrap_or_else(|error| {
+        let mut suite = Suite::new(&name);
+        suite.fail("the guest", &format!("{error:#}"));
+        suite
+    });
+    suite.seconds = start.elapsed().as_secs();
+    suite
+}
+
+/// Boots until there is a verdict; a boot without one is reported even if the next one has it.
+fn boots(kernel: &Kernel, payload: &Payload, name: &str) -> Result<Suite> {
+    let tree = Tree::read(&fetch::kernel(kernel)?)?;
+    let home = fetch::home().join("guests").join(kernel.version);
+    fs::create_dir_all(&home).with_context(|| format!("cannot create {}", home.display()))?;
+    let initramfs = home.join("initramfs.cpio");
+    fs::write(&initramfs, guest::initramfs(kernel, &tree, payload)?)?;
+    let mut notes = Vec::new();
+    for boot in 1..=BOOTS {
+        let (console, results) =
+            (home.join(format!("console-{boot}.log")), home.join(format!("results-{boot}.log")));
+        let files = qemu::Files {
+            vmlinuz: &tree.vmlinuz,
+            initramfs: &initramfs,
+            console: &console,
+            results: &results,
+        };
+        let mut suite = Suite::new(name);
+        let start = Instant::now();
+        let end = qemu::boot(&files, |line| {
+            println!("[{} {:>4} s] {line}", kernel.version, start.elapsed().as_secs());
+            suite.line(line);
+        })?;
+        if let End::Exit(code) = end {
+            suite.exit(code);
+            suite.notes = notes;
+            return Ok(suite);
+        }
+        let what = if end == End::Hung { "hung and was ended" } else { "ended without a verdict" };
+        let note =
+            format!("boot {boot} {what}; see {} and {}", console.display(), results.display());
+        println!("[{}] {note}", kernel.version);
+        notes.push(note);
+    }
+    let mut suite = Suite::new(name);
+    suite.fail("the guest", "no boot came to a verdict");
+    suite.notes = notes;
+    Ok(suite)
+}

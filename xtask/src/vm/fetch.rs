@@ -1,0 +1,212 @@
+//! Kernels (and a static busybox) from Debian's archive, through apt with a directory of its own:
+//! apt verifies the signatures against the archive keyring, and the machine's own lists stay as they are.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{kernels::Kernel, sources::Archives};
+use crate::{exec, workspace};
+
+const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+
+/// Everything of the VM tests that is kept between runs.
+pub(crate) fn home() -> PathBuf {
+    workspace::target().join("vm")
+}
+
+/// The directory with the unpacked packages of this kernel; fetched once, then offline.
+pub(crate) fn kernel(kernel: &Kernel) -> Result<PathBuf> {
+    unpacked(&format!("kernels/{}", kernel.version), kernel.suites, kernel.packages)
+        .with_context(|| format!("kernel {} cannot be fetched", kernel.version))
+}
+
+/// A busybox that needs no libraries.
+pub(crate) fn busybox() -> Result<PathBuf> {
+    let dir = unpacked("busybox", &["bookworm", "trixie"], &["busybox-static"])
+        .context("busybox cannot be fetched")?;
+    ["bin/busybox", "usr/bin/busybox"]
+        .iter()
+        .map(|path| dir.join(path))
+        .find(|path| path.exists())
+        .context("busybox-static has no busybox in it")
+}
+
+/// Unpacks the newest packages that match, from the first suite that has them all.
+fn unpacked(name: &str, suites: &[&str], patterns: &[&str]) -> Result<PathBuf> {
+    let dir = home().join(name);
+    if dir.exists() {
+        return Ok(dir);
+    }
+    let mut refusals = Vec::new();
+    for suite in suites {
+        match from_suite(&dir, suite, patterns) {
+            Ok(()) => return Ok(dir),
+            Err(error) => refusals.push(format!("{suite}: {error:#}")),
+        }
+    }
+    bail!("{}", refusals.join("; "))
+}
+
+fn from_suite(dir: &Path, suite: &str, patterns: &[&str]) -> Result<()> {
+    let apt = Apt::of(suite)?;
+    let names = exec::output(apt.command("apt-cache").args(["pkgnames"]))?;
+    let packages: Vec<&str> = patterns
+        .iter()
+        .map(|pattern| {
+            newest(pattern, names.lines())
+                .with_context(|| format!("the archive has no package {pattern} (any more)"))
+        })
+        .collect::<Result<_>>()?;
+
+    // Unpacked beside its place and then renamed, so that what is there is whole.
+    let mut draft = dir.as_os_str().to_owned();
+    draft.push(".part");
+    let draft = PathBuf::from(draft);
+    if draft.exists() {
+        fs::remove_dir_all(&draft)?;
+    }
+    let downloads = draft.join("downloads");
+    fs::create_dir_all(&downloads)?;
+    for package in packages {
+        exec::run(apt.command("apt-get").args(["download", package]).current_dir(&downloads))?;
+    }
+    for file in fs::read_dir(&downloads)? {
+        exec::run(Command::new("dpkg").arg("-x").arg(file?.path()).arg(&draft))?;
+    }
+    fs::remove_dir_all(&downloads)?;
+    fs::rename(&draft, dir)?;
+    Ok(())
+}
+
+/// The newest of the names that match the pattern.
+fn newest<'a>(pattern: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let (prefix, suffix) = pattern.split_once('*').unwrap_or((pattern, ""));
+    let version = |name: &'a str| {
+        let middle = name.strip_prefix(prefix)?.strip_suffix(suffix)?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '+';
+        if middle.is_empty() == pattern.contains('*') || !middle.chars().all(plain) {
+            return None;
+        }
+        let numbers = middle.split(|c: char| !c.is_ascii_digit()).flat_map(str::parse);
+        Some((numbers.collect::<Vec<u32>>(), name))
+    };
+    names.filter_map(version).max().map(|(_, name)| name)
+}
+
+/// apt for one suite, with lists and caches under `target/vm/apt`.
+struct Apt {
+    dir: PathBuf,
+}
+
+impl Apt {
+    /// Reads the lists of this suite, from the first address that has it.
+    fn of(suite: &str) -> Result<Self> {
+        if !Path::new(KEYRING).exists() {
+            bail!(
+                "{KEYRING} is missing (package debian-archive-keyring): packages cannot be verified"
+            );
+        }
+        let archives = Archives::read(&sources()?);
+        let addresses = archives.of(suite);
+        if addresses.is_empty() {
+            bail!(
+                "no Debian archive for {suite} in /etc/apt/sources.list or /etc/apt/sources.list.d"
+            );
+        }
+        let apt = Self { dir: home().join("apt").join(suite) };
+        fs::create_dir_all(apt.dir.join("lists/partial"))?;
+        fs::create_dir_all(apt.dir.join("archives/partial"))?;
+        fs::write(apt.dir.join("status"), "")?;
+        let mut refusals = Vec::new();
+        for address in addresses {
+            let line =
+                format!("deb [signed-by={KEYRING} target=Packages] {address} {suite} main\n");
+            fs::write(apt.dir.join("sources.list"), line)?;
+            match exec::run(apt.command("apt-get").args(["update", "--error-on=any"])) {
+                Ok(()) => return Ok(apt),
+                Err(error) => refusals.push(format!("{error:#}")),
+            }
+        }
+        bail!("{}", refusals.join("; "))
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.stdin(Stdio::null());
+        for (name, path) in [
+            ("Dir::Etc::sourcelist", self.dir.join("sources.list")),
+            ("Dir::Etc::sourceparts", PathBuf::from("/dev/null")),
+            ("Dir::Etc::preferencesparts", PathBuf::from("/dev/null")),
+            ("Dir::State", self.dir.clone()),
+            ("Dir::State::status", self.dir.join("status")),
+            ("Dir::Cache", self.dir.clone()),
+        ] {
+            command.arg("-o").arg(format!("{name}={}", path.display()));
+        }
+        for option in [
+            "APT::Architecture=amd64",
+            "APT::Architectures=amd64",
+            // The archive user may not be able to enter this directory.
+            "APT::Sandbox::User=root",
+            "Acquire::Languages=none",
+            "Acquire::Retries=3",
+            // Suites that are no longer updated are exactly those that old kernels come from.
+            "Acquire::Check-Valid-Until=false",
+        ] {
+            command.args(["-o", option]);
+        }
+        command
+    }
+}
+
+/// The machine's apt sources: (file name, content).
+fn sources() -> Result<Vec<(String, String)>> {
+    let mut paths = vec![PathBuf::from("/etc/apt/sources.list")];
+    if let Ok(entries) = fs::read_dir("/etc/apt/sources.list.d") {
+        paths.extend(entries.flatten().map(|entry| entry.path()));
+    }
+    paths.sort();
+    paths
+        .into_iter()
+        .filter(|path| {
+            path.is_file() && path.extension().is_some_and(|end| end == "list" || end == "sources")
+        })
+        .map(|path| {
+            let text = fs::read_to_string(&path)
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            Ok((path.display().to_string(), text))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_package_is_taken_by_number_not_by_letter() {
+        let names = [
+            "linux-image-6.12.9+deb12-cloud-amd64",
+            "linux-image-6.12.117+deb12-cloud-amd64",
+            "linux-image-6.12.118+deb12-cloud-amd64-unsigned",
+            "linux-image-6.12-cloud-amd64",
+            "linux-image-6.1.0-50-cloud-amd64",
+        ];
+        let found = newest("linux-image-6.12.*-cloud-amd64", names.into_iter());
+        assert_eq!(found, Some("linux-image-6.12.117+deb12-cloud-amd64"));
+        assert_eq!(newest("linux-image-5.10.0-*-cloud-amd64", names.into_iter()), None);
+    }
+
+    #[test]
+    fn a_pattern_without_a_star_is_a_name() {
+        assert_eq!(
+            newest("busybox-static", ["busybox", "busybox-static"].into_iter()),
+            Some("busybox-static")
+        );
+    }
+}

@@ -1,0 +1,142 @@
+//! One boot of one guest: the command line, and the watchdog that ends a guest that hangs.
+
+use std::{
+    fs::{self, File},
+    io::Read as _,
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+
+use super::guest::MARK;
+use crate::exec;
+
+/// A guest that says nothing for this long hangs.
+const SILENCE: Duration = Duration::from_mins(9);
+/// No guest may take longer, however much it says.
+const LIMIT: Duration = Duration::from_mins(40);
+const POLL: Duration = Duration::from_millis(200);
+
+/// How a boot ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The tests ran; their exit code.
+    Exit(i32),
+    /// The guest ended by itself without a verdict.
+    NoVerdict,
+    /// The watchdog ended it.
+    Hung,
+}
+
+/// Files of one boot.
+pub(crate) struct Files<'a> {
+    pub(crate) vmlinuz: &'a Path,
+    pub(crate) initramfs: &'a Path,
+    /// The kernel's messages.
+    pub(crate) console: &'a Path,
+    /// The test runner's output.
+    pub(crate) results: &'a Path,
+}
+
+/// Boots the guest and gives each line of results to `line` as it comes.
+pub(crate) fn boot(files: &Files<'_>, mut line: impl FnMut(&str)) -> Result<End> {
+    for log in [files.console, files.results] {
+        fs::write(log, "").with_context(|| format!("cannot write {}", log.display()))?;
+    }
+    let mut command = command(files);
+    eprintln!("$ {}", exec::show(&command));
+    let mut guest = Guest(command.spawn().context("cannot run qemu-system-x86_64")?);
+    let mut results = Lines::open(files.results)?;
+    let (start, mut last_word, mut said) = (Instant::now(), Instant::now(), 0);
+    let mut end = End::NoVerdict;
+    loop {
+        let over = guest.0.try_wait()?.is_some();
+        results.read(|text| {
+            if let Some(code) =
+                text.strip_prefix(MARK).and_then(|rest| rest.trim().strip_prefix("exit "))
+            {
+                end = code.parse().map_or(End::NoVerdict, End::Exit);
+            }
+            line(text);
+        })?;
+        if over {
+            return Ok(end);
+        }
+        let size = fs::metadata(files.console)?.len() + fs::metadata(files.results)?.len();
+        if size != said {
+            (said, last_word) = (size, Instant::now());
+        }
+        if last_word.elapsed() > SILENCE || start.elapsed() > LIMIT {
+            return Ok(if end == End::NoVerdict { End::Hung } else { end });
+        }
+        thread::sleep(POLL);
+    }
+}
+
+/// Emulation, not KVM: it works on every machine, inside virtual machines and without privileges.
+fn command(files: &Files<'_>) -> Command {
+    let mut command = Command::new("qemu-system-x86_64");
+    command.args(["-accel", "tcg", "-cpu", "max", "-m", "1024", "-smp", "2"]);
+    command.args(["-display", "none", "-monitor", "none", "-nic", "none", "-no-reboot"]);
+    command.arg("-serial").arg(format!("file:{}", files.console.display()));
+    command.arg("-serial").arg(format!("file:{}", files.results.display()));
+    command.arg("-kernel").arg(files.vmlinuz).arg("-initrd").arg(files.initramfs);
+    command.args(["-append", "console=ttyS0 panic=-1 mitigations=off"]);
+    command.stdin(Stdio::null());
+    command
+}
+
+/// A guest does not outlive its boot.
+struct Guest(Child);
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        if let (Err(error), _) | (_, Err(error)) = (self.0.kill(), self.0.wait()) {
+            eprintln!("a guest could not be ended: {error}");
+        }
+    }
+}
+
+/// Whole lines of a file that grows.
+struct Lines {
+    file: File,
+    rest: Vec<u8>,
+}
+
+impl Lines {
+    fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(Self { file, rest: Vec::new() })
+    }
+
+    fn read(&mut self, mut line: impl FnMut(&str)) -> Result<()> {
+        self.file.read_to_end(&mut self.rest)?;
+        while let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+            let whole: Vec<u8> = self.rest.drain(..=end).collect();
+            line(String::from_utf8_lossy(&whole).trim_end());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_growing_file_gives_whole_lines_only() {
+        let path = std::env::temp_dir().join(format!("tracer-lines-{}", std::process::id()));
+        fs::write(&path, "one\r\ntw").unwrap();
+        let mut lines = Lines::open(&path).unwrap();
+        let mut seen = Vec::new();
+        lines.read(|line| seen.push(line.to_owned())).unwrap();
+        assert_eq!(seen, ["one"]);
+        fs::write(&path, "one\r\ntwo\n").unwrap();
+        lines.read(|line| seen.push(line.to_owned())).unwrap();
+        fs::remove_file(&path).unwrap();
+        assert_eq!(seen, ["one", "two"]);
+    }
+}
