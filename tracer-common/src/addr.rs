@@ -1,0 +1,33 @@
+//! An IP address in the one form that the ledger knows.
+
+/// An IPv6 address, or an IPv4 address in its v4-mapped form (`::ffff:a.b.c.d`, RFC 4291 §2.5.5.2).
+///
+/// A v4-mapped IPv6 socket and an IPv4 socket share one port space in the kernel
+/// (`tcp_v6_connect` hands the former to `tcp_v4_connect`), so they share one key here.
+/// Aligned to 8 bytes so that the kernel side can read it as two u64.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Addr(pub [u8; 16]);
+
+const _: () = assert!(size_of::<Addr>() == 16);
+
+impl Addr {
+    /// The all-zero address (`::`).
+    pub const UNSPECIFIED: Self = Self([0; 16]);
+
+    /// An IPv4 address from its four bytes in network order.
+    #[inline(always)]
+    pub const fn v4(bytes: [u8; 4]) -> Self {
+        let [a, b, c, d] = bytes;
+        Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
+    }
+
+    /// The four bytes of an IPv4 (v4-mapped) address, or `None` for an IPv6 one.
+    #[inline(always)]
+    pub const fn to_v4(self) -> Option<[u8; 4]> {
+        match self.0 {
+            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] => Some([a, b, c, d]),
+            _ => None,
+        }
+    }
+}

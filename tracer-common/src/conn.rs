@@ -1,0 +1,116 @@
+//! One socket's hold on a source port, from connect() to the end of its TIME_WAIT.
+
+use crate::TupleKey;
+
+/// Identity of a held port: the socket's cookie and its local port.
+///
+/// The cookie is unique, never re-used, is what sock_diag prints, and survives into TIME_WAIT. The
+/// port is part of it because a disconnected fd can connect again, with the same cookie, while its
+/// old TIME_WAIT lives.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ConnKey {
+    pub cookie: u64,
+    /// Host byte order.
+    pub port: u16,
+    pub zero: [u16; 3],
+}
+
+const _: () = assert!(size_of::<ConnKey>() == 16);
+
+impl ConnKey {
+    #[inline(always)]
+    pub const fn new(cookie: u64, port: u16) -> Self {
+        Self { cookie, port, zero: [0; 3] }
+    }
+}
+
+/// Who called connect() or bind(). All zero: unknown (a socket older than the tracer).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Who {
+    /// cgroup v2 id of the caller.
+    pub cgroup: u64,
+    /// Process (tgid) in the initial pid namespace.
+    pub pid: u32,
+    /// Thread in the initial pid namespace.
+    pub tid: u32,
+    /// Arbitrary bytes, NUL-padded.
+    pub comm: [u8; 16],
+}
+
+const _: () = assert!(size_of::<Who>() == 32);
+
+/// Bits of [`Conn::flags`], [`Attempt::flags`] and [`Bound::flags`].
+pub mod conn_flag {
+    /// The port is held by a time-wait socket.
+    pub const TIME_WAIT: u32 = 1;
+    /// Found by the dump at start, not seen being opened.
+    pub const SEEDED: u32 = 1 << 1;
+    /// The socket had a port (bind()) before connect() looked for one.
+    pub const BOUND: u32 = 1 << 2;
+    /// The filter lets events about this socket through.
+    pub const WATCHED: u32 = 1 << 3;
+    /// An attempt whose outcome is in the ledger or was reported: nothing is left to say.
+    pub const SETTLED: u32 = 1 << 4;
+    /// The port was taken by listen(), not by bind().
+    pub const LISTEN: u32 = 1 << 5;
+}
+
+/// Value of the `CONNS` map: one held port.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Conn {
+    pub tuple: TupleKey,
+    pub who: Who,
+    /// CLOCK_MONOTONIC of the connect() call, ns; 0 for a seeded socket.
+    pub begun_ns: u64,
+    /// CLOCK_MONOTONIC of when the port was taken (or found), ns.
+    pub acquired_ns: u64,
+    /// [`conn_flag`] bits.
+    pub flags: u32,
+    pub zero: u32,
+}
+
+const _: () = assert!(size_of::<Conn>() == 96);
+
+/// Value of the `ATTEMPTS` map: the connect() that a thread is inside of.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Attempt {
+    pub tuple: TupleKey,
+    pub who: Who,
+    pub cookie: u64,
+    /// Kernel address of the `struct sock`; only ever probe-read, and checked against `cookie`.
+    pub sk: u64,
+    /// CLOCK_MONOTONIC of the connect() call, ns.
+    pub begun_ns: u64,
+    /// CLOCK_MONOTONIC of the start of the port search, ns; 0: not begun.
+    pub search_ns: u64,
+    /// [`conn_flag`] bits.
+    pub flags: u32,
+    /// Local port before the search, host byte order; 0: none.
+    pub bound_port: u16,
+    /// `Kind::ConnectFailed` or `Kind::BindFailed`: which call this is.
+    pub call: u8,
+    pub zero: u8,
+}
+
+const _: () = assert!(size_of::<Attempt>() == 112);
+
+/// Value of the `BINDS` map, keyed by [`ConnKey`]: a port that bind() or listen() took, which no
+/// connect() of that namespace can be given.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Bound {
+    /// Only `source` (the bound address) and `netns` are set.
+    pub place: TupleKey,
+    pub who: Who,
+    /// CLOCK_MONOTONIC of when the port was taken (or found), ns.
+    pub acquired_ns: u64,
+    /// [`conn_flag`] bits.
+    pub flags: u32,
+    pub zero: u32,
+}
+
+const _: () = assert!(size_of::<Bound>() == 88);

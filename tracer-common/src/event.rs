@@ -1,0 +1,126 @@
+//! One record of the `EVENTS` ring buffer.
+
+use crate::TupleKey;
+
+/// What happened. The value is on the wire: append, never reorder.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Kind {
+    /// `port.allocated`
+    PortAllocated = 1,
+    /// `port.released`
+    PortReleased,
+    /// `connect.established`
+    ConnectEstablished,
+    /// `connect.failed`
+    ConnectFailed,
+    /// `bind.failed`
+    BindFailed,
+    /// `tcp.state`
+    TcpState,
+}
+
+impl Kind {
+    pub const ALL: [Self; 6] = [
+        Self::PortAllocated,
+        Self::PortReleased,
+        Self::ConnectEstablished,
+        Self::ConnectFailed,
+        Self::BindFailed,
+        Self::TcpState,
+    ];
+
+    /// The kind with this wire value.
+    pub fn from_wire(value: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u8 == value)
+    }
+
+    /// This kind's bit in the event mask setting.
+    #[inline(always)]
+    pub const fn bit(self) -> u32 {
+        1 << (self as u32)
+    }
+}
+
+/// Which call took a port (`port.by`). The value is [`Event::detail`] of a port event.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum PortBy {
+    Connect = 1,
+    Bind,
+    Listen,
+    Spread,
+}
+
+impl PortBy {
+    pub fn from_wire(value: u8) -> Option<Self> {
+        [Self::Connect, Self::Bind, Self::Listen, Self::Spread]
+            .into_iter()
+            .find(|by| *by as u8 == value)
+    }
+
+    /// The word in the `port.by` field.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Bind => "bind",
+            Self::Listen => "listen",
+            Self::Spread => "spread",
+        }
+    }
+}
+
+/// Bits of [`Event::flags`].
+pub mod event_flag {
+    /// A released port was in TIME_WAIT.
+    pub const TIME_WAIT: u8 = 1;
+    /// `duration_ns` was measured (0 is a valid duration).
+    pub const DURATION: u8 = 1 << 1;
+    /// `in_use` and `time_wait` are filled in.
+    pub const PORTS: u8 = 1 << 2;
+    /// The socket is older than the tracer: who opened it is not known.
+    pub const SEEDED: u8 = 1 << 3;
+}
+
+/// One record of the ring buffer, 128 bytes, host byte order.
+///
+/// Detail only: no count is ever made by adding up events, because events can be lost.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Event {
+    /// CLOCK_MONOTONIC, ns.
+    pub mono_ns: u64,
+    /// Number of this record on its CPU, from 1. The largest one minus the number of records
+    /// received from that CPU is what was lost on the way.
+    pub seq: u64,
+    pub cookie: u64,
+    /// `port.allocated`: the port search. `port.released`: how long it was held.
+    /// `connect.*`: since the connect() call. Valid with [`event_flag::DURATION`].
+    pub duration_ns: u64,
+    pub cgroup: u64,
+    pub tuple: TupleKey,
+    pub pid: u32,
+    pub tid: u32,
+    pub comm: [u8; 16],
+    /// Ports of the tuple in use, TIME_WAIT included. Valid with [`event_flag::PORTS`].
+    pub in_use: u32,
+    /// Of those, in TIME_WAIT. Valid with [`event_flag::PORTS`].
+    pub time_wait: u32,
+    pub cpu: u16,
+    /// Host byte order; 0: none.
+    pub local_port: u16,
+    /// Positive; 0: the kernel reported none.
+    pub errno: u16,
+    /// [`Kind`]
+    pub kind: u8,
+    /// [`crate::Cause`] of a failure, [`PortBy`] of a port event.
+    pub detail: u8,
+    /// TCP state (include/net/tcp_states.h) before a `tcp.state` event.
+    pub old_state: u8,
+    pub new_state: u8,
+    /// [`event_flag`] bits.
+    pub flags: u8,
+    pub zero: [u8; 5],
+}
+
+const _: () = assert!(size_of::<Event>() == 128);

@@ -1,0 +1,60 @@
+//! Which sockets events are about. The ledger counts every socket; a filter only saves events.
+
+use crate::Addr;
+
+/// Values a filter takes of each kind. A socket passes a kind when it matches any of its values,
+/// and passes the filter when it passes every kind that has values.
+pub const FILTER_VALUES: usize = 4;
+
+/// An address prefix: `address & mask == network`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Prefix {
+    pub network: Addr,
+    pub mask: Addr,
+}
+
+/// A range of ports, both ends included, host byte order.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Ports {
+    pub low: u16,
+    pub high: u16,
+}
+
+/// A cgroup and everything below it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Cgroup {
+    pub id: u64,
+    /// Depth below the root of the hierarchy, for `bpf_get_current_ancestor_cgroup_id`.
+    pub level: u32,
+    pub zero: u32,
+}
+
+/// Value 0 of the `FILTER` map. A count of 0 means that the kind is not filtered on.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Filter {
+    pub cgroups: [Cgroup; FILTER_VALUES],
+    pub comms: [[u8; 16]; FILTER_VALUES],
+    pub sources: [Prefix; FILTER_VALUES],
+    pub destinations: [Prefix; FILTER_VALUES],
+    pub pids: [u32; FILTER_VALUES],
+    pub netns: [u32; FILTER_VALUES],
+    pub destination_ports: [Ports; FILTER_VALUES],
+    pub cgroup_count: u8,
+    pub comm_count: u8,
+    pub source_count: u8,
+    pub destination_count: u8,
+    pub pid_count: u8,
+    pub netns_count: u8,
+    pub destination_port_count: u8,
+    /// 0: both families, 4: IPv4 (v4-mapped included) only, 6: IPv6 only.
+    pub family: u8,
+    /// 1: at least one kind is filtered on. 0 lets the kernel side skip the rest.
+    pub active: u8,
+    pub zero: [u8; 7],
+}
+
+const _: () = assert!(size_of::<Filter>() == 64 + 64 + 128 + 128 + 16 + 16 + 16 + 16);

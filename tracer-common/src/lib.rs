@@ -1,0 +1,29 @@
+//! Types that both sides of the kernel boundary must agree on, and nothing else.
+//!
+//! `tracer-ebpf` writes these values in the kernel, `tracer` reads them in userspace. Every shared
+//! type is `repr(C)`, has no implicit padding, no pointer, no `bool` and no enum with data, and
+//! says its size in a `const` assertion beside it.
+//!
+//! Reading order: [`addr`], [`tuple`], [`conn`], [`event`], [`cause`], [`loss`], [`filter`],
+//! [`settings`].
+#![no_std]
+
+pub mod addr;
+pub mod cause;
+pub mod conn;
+pub mod event;
+pub mod filter;
+pub mod loss;
+pub mod seed;
+pub mod settings;
+pub mod tuple;
+#[cfg(feature = "user")]
+mod user;
+
+pub use addr::Addr;
+pub use cause::Cause;
+pub use conn::{Attempt, Bound, Conn, ConnKey, Who, conn_flag};
+pub use event::{Event, Kind, PortBy, event_flag};
+pub use filter::Filter;
+pub use loss::{Loss, Stat};
+pub use tuple::{TupleCount, TupleKey};

@@ -1,0 +1,93 @@
+//! What was not recorded, by name, and the two totals that the losses must add up to.
+
+/// Counters of the per-CPU `STATS` map. The order is the array index: append, never reorder.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Stat {
+    /// Events that the event mask and the filter let through.
+    EventsSeen = 0,
+    /// Of those, written to the ring buffer. `seen = emitted + event_ring_full`, exactly.
+    EventsEmitted,
+    /// connect() calls that failed for want of a port.
+    Exhausted,
+}
+
+/// Every way for the kernel side to lose something. The order is an array index: append.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Loss {
+    /// The ring buffer was full: the count is in the table, the event's detail is gone.
+    EventRingFull = 0,
+    /// The connection table was full: this port is counted nowhere but here.
+    ConnsFull,
+    /// The tuple table was full: this port is counted nowhere but here.
+    TuplesFull,
+    /// The table of bound ports was full.
+    BindsFull,
+    /// The table of connect() calls under way could not take one: who called is not known.
+    AttemptsFull,
+    /// The table of tombstones was full while older sockets were being read.
+    TombstonesFull,
+    /// A map operation failed for a passing reason (EBUSY): left to the reconciliation.
+    MapBusy,
+    /// A kernel structure could not be read.
+    ReadFailed,
+    /// A socket took a port without ever having been given a cookie.
+    NoCookie,
+}
+
+impl Loss {
+    pub const COUNT: usize = 9;
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::EventRingFull,
+        Self::ConnsFull,
+        Self::TuplesFull,
+        Self::BindsFull,
+        Self::AttemptsFull,
+        Self::TombstonesFull,
+        Self::MapBusy,
+        Self::ReadFailed,
+        Self::NoCookie,
+    ];
+
+    /// The word in the `lost.reason` field and in the view.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::EventRingFull => "event_ring_full",
+            Self::ConnsFull => "conns_full",
+            Self::TuplesFull => "tuples_full",
+            Self::BindsFull => "binds_full",
+            Self::AttemptsFull => "attempts_full",
+            Self::TombstonesFull => "tombstones_full",
+            Self::MapBusy => "map_busy",
+            Self::ReadFailed => "read_failed",
+            Self::NoCookie => "no_cookie",
+        }
+    }
+
+    /// Index of this loss in the `STATS` map.
+    #[inline(always)]
+    pub const fn index(self) -> u32 {
+        LOSS_BASE + self as u32
+    }
+}
+
+/// Index of the first [`Loss`] in the `STATS` map; the [`Stat`] counters come before it.
+pub const LOSS_BASE: u32 = 8;
+/// Entries of the `STATS` map.
+pub const STATS_LEN: u32 = LOSS_BASE + 9;
+
+const _: () = assert!(STATS_LEN as usize == LOSS_BASE as usize + Loss::COUNT);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_loss_stands_at_its_own_index() {
+        for (index, loss) in Loss::ALL.into_iter().enumerate() {
+            assert_eq!(loss as usize, index);
+        }
+        assert!((Stat::Exhausted as u32) < LOSS_BASE);
+    }
+}

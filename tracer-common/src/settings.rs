@@ -1,0 +1,62 @@
+//! Names of maps, programs and read-only globals: both sides use only these.
+
+/// Maps, by their name in the BPF object.
+pub mod map {
+    pub const EVENTS: &str = "EVENTS";
+    pub const CONNS: &str = "CONNS";
+    pub const TUPLES: &str = "TUPLES";
+    pub const BINDS: &str = "BINDS";
+    pub const ATTEMPTS: &str = "ATTEMPTS";
+    pub const TOMBSTONES: &str = "TOMBSTONES";
+    pub const REARMS: &str = "REARMS";
+    pub const STATS: &str = "STATS";
+    pub const FILTER: &str = "FILTER";
+    pub const CONTROL: &str = "CONTROL";
+}
+
+/// Read-only globals, set before the programs are loaded. Offsets are in bytes from the start of
+/// the named structure, resolved from the running kernel's BTF.
+pub mod global {
+    /// u32: [`crate::Kind::bit`]s of the events that are wanted.
+    pub const EVENT_MASK: &str = "EVENT_MASK";
+    /// u32: bytes waiting in the ring buffer at which the reader is woken.
+    pub const WAKE_AT: &str = "WAKE_AT";
+    /// u32: `struct sock_common`
+    pub const SKC_DADDR: &str = "SKC_DADDR";
+    pub const SKC_RCV_SADDR: &str = "SKC_RCV_SADDR";
+    pub const SKC_DPORT: &str = "SKC_DPORT";
+    pub const SKC_NUM: &str = "SKC_NUM";
+    pub const SKC_FAMILY: &str = "SKC_FAMILY";
+    pub const SKC_STATE: &str = "SKC_STATE";
+    pub const SKC_NET: &str = "SKC_NET";
+    pub const SKC_V6_DADDR: &str = "SKC_V6_DADDR";
+    pub const SKC_V6_RCV_SADDR: &str = "SKC_V6_RCV_SADDR";
+    pub const SKC_COOKIE: &str = "SKC_COOKIE";
+    /// u32: `struct sock`
+    pub const SK_ERR: &str = "SK_ERR";
+    pub const SK_PROTOCOL: &str = "SK_PROTOCOL";
+    /// u32: byte of `sk_userlocks`, and how far its bits are shifted in it.
+    pub const SK_USERLOCKS: &str = "SK_USERLOCKS";
+    pub const SK_USERLOCKS_SHIFT: &str = "SK_USERLOCKS_SHIFT";
+    /// u32: `struct inet_sock.inet_sport`
+    pub const INET_SPORT: &str = "INET_SPORT";
+    /// u32: `struct net`, to the namespace's inode number (`ns.inum`).
+    pub const NET_INUM: &str = "NET_INUM";
+    /// u32: `struct timer_list.function`
+    pub const TIMER_FUNCTION: &str = "TIMER_FUNCTION";
+    /// u32: `struct inet_timewait_sock.tw_timer`
+    pub const TW_TIMER: &str = "TW_TIMER";
+    /// u64: address of `tw_timer_handler`; 0: not known.
+    pub const TW_TIMER_HANDLER: &str = "TW_TIMER_HANDLER";
+    /// u32: `struct timer_list.expires`
+    pub const TIMER_EXPIRES: &str = "TIMER_EXPIRES";
+}
+
+/// Bytes of `struct sock_common` that are read at once; every `SKC_*` field must lie below.
+pub const SOCK_COMMON_LEN: usize = 96;
+
+/// Index 0 of the `CONTROL` map (u32): 1 while sockets older than the tracer are being read, so
+/// that a release of an unknown one leaves a tombstone.
+pub const CONTROL_SEEDING: u32 = 0;
+/// Entries of the `CONTROL` map.
+pub const CONTROL_LEN: u32 = 1;

@@ -1,0 +1,122 @@
+//! The tuple table: who uses how many source ports towards whom.
+
+use crate::{Addr, cause::Cause};
+
+/// What ports are used up per: the 4-tuple without its source port, in one network namespace.
+///
+/// The kernel hashes every byte of a map key, so the padding is spelled out and always zero.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct TupleKey {
+    pub source: Addr,
+    pub destination: Addr,
+    /// Inode number of the network namespace, as `stat -L /proc/PID/ns/net` shows it.
+    pub netns: u32,
+    /// Host byte order.
+    pub destination_port: u16,
+    pub zero: u16,
+}
+
+const _: () = assert!(size_of::<TupleKey>() == 40);
+
+/// Number of buckets of a port-search histogram.
+pub const SEARCH_BUCKETS: usize = 24;
+
+/// Counters of one tuple. Each only ever grows, so that a reading can be compared with any other;
+/// what is in use is a difference of two of them.
+///
+/// Only the BPF ledger (`tracer-ebpf/src/ledger.rs`) changes a value.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct TupleCount {
+    /// Ports taken, sockets found at start included.
+    pub opened: u64,
+    /// Ports given back.
+    pub released: u64,
+    /// Ports that went into TIME_WAIT (they stay taken).
+    pub time_wait_begun: u64,
+    /// Ports that left TIME_WAIT (each is in `released` too).
+    pub time_wait_ended: u64,
+    /// Of `opened`: sockets older than the tracer.
+    pub seeded: u64,
+    /// connect() calls that failed, by [`Cause`].
+    pub failed: [u64; Cause::COUNT],
+    /// Port searches by duration; see [`search_bucket`].
+    pub search: [u32; SEARCH_BUCKETS],
+    /// CLOCK_MONOTONIC of the newest change, ns.
+    pub last_ns: u64,
+    /// CLOCK_MONOTONIC of the newest failure, ns; 0: none.
+    pub last_failure_ns: u64,
+    /// cgroup id of the newest connect() here.
+    pub cgroup: u64,
+    /// Process (tgid) of the newest connect() here.
+    pub pid: u32,
+    /// errno of the newest failure, positive; 0: none.
+    pub last_errno: u32,
+    /// comm of the newest connect() here: arbitrary bytes, NUL-padded.
+    pub comm: [u8; 16],
+}
+
+const _: () = assert!(size_of::<TupleCount>() == 40 + 8 * Cause::COUNT + 96 + 48);
+
+impl TupleCount {
+    /// Ports taken now, TIME_WAIT included.
+    #[inline(always)]
+    pub const fn in_use(&self) -> u64 {
+        self.opened.saturating_sub(self.released)
+    }
+
+    /// Of [`Self::in_use`]: ports in TIME_WAIT (or FIN_WAIT2 held as a time-wait socket).
+    #[inline(always)]
+    pub const fn time_wait(&self) -> u64 {
+        self.time_wait_begun.saturating_sub(self.time_wait_ended)
+    }
+
+    /// All failed connect() calls.
+    pub fn failures(&self) -> u64 {
+        self.failed.iter().sum()
+    }
+}
+
+/// The histogram bucket for a port search of `ns` nanoseconds: two buckets for each power of two.
+/// Bucket 0 is below 1,024 ns, the last one has no upper end.
+#[inline(always)]
+pub const fn search_bucket(ns: u64) -> usize {
+    if ns < 1024 {
+        return 0;
+    }
+    let log = ns.ilog2();
+    let half = (ns >> (log - 1)) & 1;
+    let bucket = 1 + ((log - 10) as usize) * 2 + half as usize;
+    if bucket < SEARCH_BUCKETS { bucket } else { SEARCH_BUCKETS - 1 }
+}
+
+/// The upper end, exclusive, of a bucket in nanoseconds; `u64::MAX` for the last one.
+pub const fn search_bucket_end(bucket: usize) -> u64 {
+    if bucket == 0 {
+        return 1024;
+    }
+    if bucket >= SEARCH_BUCKETS - 1 {
+        return u64::MAX;
+    }
+    let log = 10 + (bucket - 1) / 2;
+    let base = 1_u64 << log;
+    if (bucket - 1).is_multiple_of(2) { base + base / 2 } else { base * 2 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_duration_lies_below_the_end_of_its_bucket_and_not_below_the_one_before() {
+        let samples = (0..63).flat_map(|log| [1_u64 << log, (1 << log) + 1, (3 << log) / 2]);
+        for ns in samples {
+            let bucket = search_bucket(ns);
+            assert!(ns < search_bucket_end(bucket), "{ns} ns in bucket {bucket}");
+            if bucket > 0 {
+                assert!(ns >= search_bucket_end(bucket - 1), "{ns} ns in bucket {bucket}");
+            }
+        }
+    }
+}

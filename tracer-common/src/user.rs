@@ -1,0 +1,18 @@
+//! What userspace needs to pass these types through aya.
+#![expect(unsafe_code, reason = "aya's Pod is an unsafe trait")]
+
+use aya::Pod;
+
+use crate::{Attempt, Bound, Conn, ConnKey, Event, Filter, TupleCount, TupleKey, seed::Command};
+
+macro_rules! pod {
+    ($($type:ty),+) => {
+        $(
+            // SAFETY: repr(C) integers and byte arrays without implicit padding (the size
+            // assertion beside the type), so every bit pattern is a valid value.
+            unsafe impl Pod for $type {}
+        )+
+    };
+}
+
+pod!(Attempt, Bound, Command, Conn, ConnKey, Event, Filter, TupleCount, TupleKey);
