@@ -1,0 +1,26 @@
+//! How a counter is added to, decided once.
+
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
+/// Adds to a counter in a map value.
+///
+/// The result is not used, so that LLVM emits BPF_XADD, which every kernel has; the form that
+/// returns the old value (BPF_FETCH) came with Linux 5.12.
+///
+/// # Safety
+/// `counter` must point into a live map value.
+#[inline(always)]
+pub(crate) unsafe fn add(counter: *mut u64, amount: u64) {
+    // SAFETY: the caller's promise; map values are aligned to 8 bytes.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, amount) };
+}
+
+/// The same for a 32-bit counter.
+///
+/// # Safety
+/// `counter` must point into a live map value.
+#[inline(always)]
+pub(crate) unsafe fn add32(counter: *mut u32, amount: u32) {
+    // SAFETY: the caller's promise; the field is aligned to 4 bytes.
+    unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::Relaxed }>(counter, amount) };
+}

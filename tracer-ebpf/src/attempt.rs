@@ -1,0 +1,105 @@
+//! ATTEMPTS: the connect() or bind() that a thread is inside of.
+
+use aya_ebpf::{
+    helpers::{bpf_get_current_task, bpf_ktime_get_ns},
+    macros::map,
+    maps::LruHashMap,
+};
+use tracer_common::{Addr, Attempt, Kind, Loss, TupleKey, conn_flag};
+
+use crate::{
+    filter,
+    skip::{Skip, Step},
+    who,
+};
+
+/// By address of the `task_struct`: the one name of a thread that every program type can ask for
+/// (`bpf_get_current_task`, also in sock_ops programs, which cannot ask for a pid).
+///
+/// LRU, because nothing tells us that a thread ended: an entry is written over by the thread's next
+/// call, and the entries of dead threads make way. No count depends on an entry staying.
+#[map]
+static ATTEMPTS: LruHashMap<u64, Attempt> = LruHashMap::with_max_entries(16_384, 0);
+
+/// Which call an attempt is.
+#[derive(Clone, Copy, Eq, PartialEq)]
+#[repr(u8)]
+pub(crate) enum Call {
+    Connect = Kind::ConnectFailed as u8,
+    Bind = Kind::BindFailed as u8,
+    /// A port search of the kernel's own accord: listen() on a socket without a port.
+    Listen = Kind::PortAllocated as u8,
+}
+
+#[inline(always)]
+fn task() -> u64 {
+    // SAFETY: takes no argument; the address is only used as a name.
+    unsafe { bpf_get_current_task() }
+}
+
+#[inline(always)]
+pub(crate) fn now() -> u64 {
+    // SAFETY: takes no argument.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// What a hook knows when a call begins.
+pub(crate) struct Begin {
+    pub(crate) call: Call,
+    pub(crate) cookie: u64,
+    pub(crate) sk: u64,
+    pub(crate) netns: u32,
+    /// Where bind() wants to be, or connect() comes from (unspecified: not chosen yet).
+    pub(crate) source: Addr,
+    pub(crate) destination: Addr,
+    pub(crate) destination_port: u16,
+    /// The local port that bind() asks for; 0: any.
+    pub(crate) port: u16,
+}
+
+/// Notes that the current thread begins a call. `ANCESTORS`: see [`filter::passes_caller`].
+#[inline(always)]
+pub(crate) fn begin<const ANCESTORS: bool>(begin: &Begin) -> Step {
+    let who = who::current();
+    let watched = filter::passes_caller::<ANCESTORS>(&who, begin.netns);
+    let attempt = Attempt {
+        tuple: TupleKey {
+            source: begin.source,
+            destination: begin.destination,
+            netns: begin.netns,
+            destination_port: begin.destination_port,
+            zero: 0,
+        },
+        who,
+        cookie: begin.cookie,
+        sk: begin.sk,
+        begun_ns: now(),
+        search_ns: 0,
+        flags: if watched { conn_flag::WATCHED } else { 0 },
+        bound_port: begin.port,
+        call: begin.call as u8,
+        zero: 0,
+    };
+    let task = task();
+    if let Some(slot) = ATTEMPTS.get_ptr_mut(task) {
+        // SAFETY: the slot is this thread's; if it is evicted in between, its next owner's entry
+        // is garbled, which the cookie check in `current` catches.
+        unsafe { slot.write(attempt) };
+        return Ok(());
+    }
+    ATTEMPTS.insert(task, attempt, 0).map_err(|_| Skip::Lost(Loss::AttemptsFull))
+}
+
+/// The call that the current thread is inside of.
+#[inline(always)]
+pub(crate) fn current(call: Call) -> Option<&'static mut Attempt> {
+    // SAFETY: only this thread uses its entry; see `begin` for eviction.
+    let attempt = unsafe { &mut *ATTEMPTS.get_ptr_mut(task())? };
+    (attempt.call == call as u8).then_some(attempt)
+}
+
+/// The connect() that the current thread is inside of, if it is for this socket.
+#[inline(always)]
+pub(crate) fn connecting(cookie: u64) -> Option<&'static mut Attempt> {
+    current(Call::Connect).filter(|attempt| attempt.cookie == cookie && cookie != 0)
+}

@@ -1,0 +1,215 @@
+//! BINDS: ports taken by bind() and listen(). No connect() of the namespace can be given one
+//! (`__inet_hash_connect` skips a bucket that a bind() touched), whatever its tuple.
+
+use aya_ebpf::{bindings::BPF_NOEXIST, macros::map, maps::HashMap};
+use tracer_common::{Addr, Bound, Cause, ConnKey, Kind, Loss, PortBy, conn_flag, event_flag};
+
+use crate::{
+    attempt::{self, Begin, Call, now},
+    events::{self, Detail},
+    filter,
+    skip::{Skip, Step},
+    sock::Sock,
+    stats, who,
+};
+
+/// Preallocated and never evicting, as the ledger.
+#[map]
+static BINDS: HashMap<ConnKey, Bound> = HashMap::with_max_entries(65_536, 0);
+
+const EPERM: u16 = 1;
+const EACCES: u16 = 13;
+const EADDRINUSE: u16 = 98;
+const EADDRNOTAVAIL: u16 = 99;
+const EEXIST: i32 = -17;
+const E2BIG: i32 = -7;
+
+/// The key of a socket that has no cookie: listen() without bind() passes no hook that could give it
+/// one. A kernel address is no cookie (those count up from 1), and the entry goes before the socket.
+#[inline(always)]
+fn address_key(sock: &Sock, port: u16) -> ConnKey {
+    ConnKey::new(sock.at(), port)
+}
+
+/// Adds a bound port; true if it was not known yet.
+#[inline(always)]
+pub(crate) fn add(key: &ConnKey, bound: &Bound) -> bool {
+    match BINDS.insert(key, bound, u64::from(BPF_NOEXIST)) {
+        Ok(()) => return true,
+        Err(EEXIST) => {}
+        Err(E2BIG) => stats::lost(Loss::BindsFull),
+        Err(_) => stats::lost(Loss::MapBusy),
+    }
+    false
+}
+
+/// Removes a bound port; true if it was there.
+#[inline(always)]
+pub(crate) fn remove(key: &ConnKey) -> bool {
+    BINDS.remove(key).is_ok()
+}
+
+/// Fills in where the socket is bound, or wants to be, and who is calling. Process context. In
+/// place, because a copy would take a fifth of the BPF stack.
+#[inline(always)]
+fn describe(sock: &Sock, bound: &mut Bound) -> Step {
+    bound.place.source = sock.source()?;
+    bound.place.netns = sock.netns()?;
+    bound.who = who::current();
+    bound.acquired_ns = now();
+    // bind() has an attempt, which knows; listen() may not.
+    bound.flags = match attempt::current(Call::Bind) {
+        Some(attempt) => attempt.flags & conn_flag::WATCHED,
+        None if filter::passes_caller::<false>(&bound.who, bound.place.netns) => conn_flag::WATCHED,
+        None => 0,
+    };
+    Ok(())
+}
+
+/// A port search that no bind() began: listen() on a socket without a port. It is noted where the
+/// result comes in another hook, which does not see the socket.
+#[inline(always)]
+pub(crate) fn begun(sock: &Sock, wanted_port: u16) -> Step {
+    attempt::begin::<false>(&Begin {
+        call: Call::Listen,
+        cookie: sock.cookie(),
+        sk: sock.at(),
+        netns: sock.netns()?,
+        source: sock.source()?,
+        destination: Addr::UNSPECIFIED,
+        destination_port: 0,
+        port: wanted_port,
+    })
+}
+
+/// The socket took a port by bind() or listen().
+#[inline(always)]
+pub(crate) fn took(sock: &Sock, by: PortBy) -> Step {
+    let mut bound = Bound::default();
+    describe(sock, &mut bound)?;
+    keep(sock, &mut bound, by)
+}
+
+#[inline(always)]
+fn keep(sock: &Sock, bound: &mut Bound, by: PortBy) -> Step {
+    let key = match sock.cookie() {
+        0 => address_key(sock, sock.port()),
+        _ => sock.key(),
+    };
+    if key.port == 0 {
+        return Err(Skip::NotOurs);
+    }
+    if by as u8 == PortBy::Listen as u8 {
+        bound.flags |= conn_flag::LISTEN;
+    }
+    let watched = bound.flags & conn_flag::WATCHED != 0;
+    if add(&key, bound) && watched && events::wanted(Kind::PortAllocated) {
+        events::emit(&Detail {
+            code: by as u8,
+            ..Detail::new(Kind::PortAllocated, bound.acquired_ns, key, &bound.place, &bound.who)
+        });
+    }
+    Ok(())
+}
+
+/// The port of a connected socket goes over to a time-wait socket, which keeps the bind.
+#[inline(always)]
+pub(crate) fn time_wait(key: &ConnKey) {
+    if let Some(bound) = BINDS.get_ptr_mut(key) {
+        // SAFETY: a preallocated element stays mapped; only this socket's life cycle writes it.
+        unsafe { (*bound).flags |= conn_flag::TIME_WAIT };
+    }
+}
+
+/// The full socket lets go of the port; a time-wait socket may hold on to it.
+#[inline(always)]
+pub(crate) fn released(key: &ConnKey, now: u64) {
+    // SAFETY: only read; see `time_wait`.
+    if let Some(bound) = unsafe { BINDS.get(key) }
+        && bound.flags & conn_flag::TIME_WAIT == 0
+    {
+        ended(key, now);
+    }
+}
+
+/// As [`released`], whichever key the port is known by: a cookie can come late (sock_diag gives one).
+#[inline(always)]
+pub(crate) fn released_by(sock: &Sock, port: u16) {
+    let mut key = ConnKey::new(sock.cookie(), port);
+    // SAFETY: not even read.
+    if unsafe { BINDS.get(key) }.is_none() {
+        key = address_key(sock, port);
+    }
+    released(&key, now());
+}
+
+/// Nothing holds the port any more.
+#[inline(always)]
+pub(crate) fn ended(key: &ConnKey, now: u64) {
+    // SAFETY: only read; see `time_wait`.
+    let Some(bound) = (unsafe { BINDS.get(key) }) else { return };
+    // Told first: a removed element may be another port's the next moment.
+    if bound.flags & conn_flag::WATCHED != 0 && events::wanted(Kind::PortReleased) {
+        let time_wait = bound.flags & conn_flag::TIME_WAIT != 0;
+        events::emit(&Detail {
+            duration_ns: now.saturating_sub(bound.acquired_ns),
+            flags: event_flag::DURATION | if time_wait { event_flag::TIME_WAIT } else { 0 },
+            ..Detail::new(Kind::PortReleased, now, *key, &bound.place, &bound.who)
+        });
+    }
+    remove(key);
+}
+
+/// The result of `inet_csk_get_port`: 0, or 1 or a negative errno, by kernel version.
+#[inline(always)]
+pub(crate) fn searched(sock: &Sock, wanted_port: u16, result: i32) -> Step {
+    let binding = attempt::current(Call::Bind);
+    let mut bound = Bound::default();
+    describe(sock, &mut bound)?;
+    if result == 0 {
+        let by = if binding.is_some() { PortBy::Bind } else { PortBy::Listen };
+        return keep(sock, &mut bound, by);
+    }
+    if let Some(attempt) = binding {
+        attempt.flags |= conn_flag::SETTLED;
+    }
+    if events::wanted(Kind::BindFailed) && bound.flags & conn_flag::WATCHED != 0 {
+        let cause = if wanted_port == 0 { Cause::BindExhausted } else { Cause::PortInUse };
+        let key = ConnKey::new(sock.cookie(), wanted_port);
+        events::emit(&Detail {
+            errno: EADDRINUSE,
+            code: cause as u8,
+            ..Detail::new(Kind::BindFailed, bound.acquired_ns, key, &bound.place, &bound.who)
+        });
+    }
+    Ok(())
+}
+
+/// bind() returned: 0 or a negative errno.
+#[inline(always)]
+pub(crate) fn returned(result: i64) -> Step {
+    let attempt = attempt::current(Call::Bind).ok_or(Skip::NotOurs)?;
+    let settled = attempt.flags & conn_flag::SETTLED != 0;
+    attempt.flags |= conn_flag::SETTLED;
+    attempt.call = 0;
+    if settled || result == 0 {
+        return Ok(());
+    }
+    let errno = result.unsigned_abs() as u16;
+    let cause = match (errno, attempt.bound_port) {
+        (EADDRINUSE, 0) => Cause::BindExhausted,
+        (EADDRINUSE, _) => Cause::PortInUse,
+        (EADDRNOTAVAIL, _) => Cause::AddressNotLocal,
+        (EPERM | EACCES, _) => Cause::Denied,
+        _ => Cause::Other,
+    };
+    if events::wanted(Kind::BindFailed) && attempt.flags & conn_flag::WATCHED != 0 {
+        let key = ConnKey::new(attempt.cookie, attempt.bound_port);
+        events::emit(&Detail {
+            errno,
+            code: cause as u8,
+            ..Detail::new(Kind::BindFailed, now(), key, &attempt.tuple, &attempt.who)
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! Changes to the ledger that userspace asks for, made here so that all counting stays in one
+//! place. Never attached: userspace runs it by BPF_PROG_TEST_RUN.
+
+use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
+use aya_log_ebpf::debug;
+use tracer_common::{
+    Bound, Conn, Who, conn_flag,
+    seed::{COMMAND_WORDS, Command, Op},
+};
+
+use crate::{
+    attempt::now,
+    bind, filter,
+    ledger::{self, Mark},
+    skip::{Skip, settle},
+};
+
+#[raw_tracepoint]
+pub(crate) fn ledger_command(ctx: RawTracePointContext) -> i32 {
+    let mut words = [0_u64; COMMAND_WORDS];
+    let mut index = 0;
+    while index < COMMAND_WORDS {
+        words[index] = ctx.arg(index);
+        index += 1;
+    }
+    // SAFETY: both are 96 bytes, and every bit pattern is a valid `Command`.
+    let command: Command = unsafe { core::mem::transmute(words) };
+    let changed = run(&command);
+    debug!(&ctx, "command {} on cookie {}: {}", command.op, command.key.cookie, u32::from(changed));
+    i32::from(changed)
+}
+
+#[inline(always)]
+fn run(command: &Command) -> bool {
+    const ADD_CONN: u32 = Op::AddConn as u32;
+    const REMOVE_CONN: u32 = Op::RemoveConn as u32;
+    const ADD_BOUND: u32 = Op::AddBound as u32;
+    const REMOVE_BOUND: u32 = Op::RemoveBound as u32;
+    const REMOVE_TUPLE: u32 = Op::RemoveTuple as u32;
+    const MARK_TIME_WAIT: u32 = Op::MarkTimeWait as u32;
+    match command.op {
+        ADD_CONN => add_conn(command),
+        REMOVE_CONN => ledger::release(&command.key, now()).is_ok(),
+        ADD_BOUND => add_bound(command),
+        REMOVE_BOUND => bind::remove(&command.key),
+        REMOVE_TUPLE => ledger::forget(&command.tuple, command.before_ns),
+        MARK_TIME_WAIT => ledger::time_wait(&command.key, now()).is_some(),
+        _ => false,
+    }
+}
+
+#[inline(always)]
+fn owner(command: &Command) -> Who {
+    Who { cgroup: 0, pid: command.pid, tid: 0, comm: command.comm }
+}
+
+/// A socket older than us. Whatever became of it before this left a mark, what comes after finds the
+/// entry, what comes in between does either: the port is counted exactly while it is held.
+#[inline(always)]
+fn add_conn(command: &Command) -> bool {
+    let watched =
+        filter::passes_unknown_caller(command.tuple.netns) && filter::passes_tuple(&command.tuple);
+    let now = now();
+    let conn = Conn {
+        tuple: command.tuple,
+        who: owner(command),
+        begun_ns: 0,
+        acquired_ns: now,
+        flags: command.flags | conn_flag::SEEDED | if watched { conn_flag::WATCHED } else { 0 },
+        zero: 0,
+    };
+    if let Err(skip) = ledger::add_older(&command.key, &conn) {
+        if let Skip::Lost(_) = skip {
+            settle(Err(skip));
+        }
+        return false;
+    }
+    if ledger::is_marked(&command.key, Mark::Released) {
+        return ledger::release(&command.key, now).is_err();
+    }
+    if ledger::is_marked(&command.key, Mark::TimeWait) {
+        ledger::time_wait(&command.key, now);
+    }
+    true
+}
+
+#[inline(always)]
+fn add_bound(command: &Command) -> bool {
+    let bound = Bound {
+        place: command.tuple,
+        who: owner(command),
+        acquired_ns: now(),
+        flags: command.flags | conn_flag::SEEDED,
+        zero: 0,
+    };
+    bind::add(&command.key, &bound)
+}

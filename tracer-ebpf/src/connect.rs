@@ -1,0 +1,353 @@
+//! What a connect() means: where all backends meet.
+//!
+//! An attempt begins in the cgroup hook, looks for a port, and then either holds one (from here on
+//! the ledger knows it) or has failed. Each step is idempotent, so that a backend may tell it twice.
+
+use tracer_common::{
+    Attempt, Cause, Conn, ConnKey, Kind, Loss, PortBy, TupleKey, conn_flag, event_flag,
+};
+
+use crate::{
+    attempt::{self, Call, now},
+    bind,
+    events::{self, Detail},
+    filter,
+    ledger::{self, Mark},
+    skip::{Skip, Step},
+    sock::{Sock, state},
+    stats,
+};
+use tracer_common::Stat;
+
+mod errno {
+    pub(super) const EPERM: u16 = 1;
+    pub(super) const EINTR: u16 = 4;
+    pub(super) const EACCES: u16 = 13;
+    pub(super) const ENFILE: u16 = 23;
+    pub(super) const EMFILE: u16 = 24;
+    pub(super) const EADDRNOTAVAIL: u16 = 99;
+    pub(super) const ENETUNREACH: u16 = 101;
+    pub(super) const ECONNRESET: u16 = 104;
+    pub(super) const EISCONN: u16 = 106;
+    pub(super) const ETIMEDOUT: u16 = 110;
+    pub(super) const ECONNREFUSED: u16 = 111;
+    pub(super) const EHOSTUNREACH: u16 = 113;
+    pub(super) const EALREADY: u16 = 114;
+    pub(super) const EINPROGRESS: u16 = 115;
+    /// Kernel-internal: the call is restarted after a signal.
+    pub(super) const ERESTARTSYS: u16 = 512;
+}
+
+/// The port search begins.
+#[inline(always)]
+pub(crate) fn searching(sock: &Sock) -> Step {
+    let attempt = attempt::connecting(sock.cookie()).ok_or(Skip::NotOurs)?;
+    sock.read_ends(&mut attempt.tuple)?;
+    attempt.bound_port = sock.port();
+    attempt.search_ns = now();
+    if !filter::passes_tuple(&attempt.tuple) {
+        attempt.flags &= !conn_flag::WATCHED;
+    }
+    Ok(())
+}
+
+/// Whether anything is to be done when a socket changes to this state.
+#[inline(always)]
+pub(crate) fn concerns(new: u8) -> bool {
+    match new {
+        state::SYN_SENT | state::CLOSE | state::LISTEN => true,
+        state::ESTABLISHED if events::wanted(Kind::ConnectEstablished) => true,
+        _ => events::wanted(Kind::TcpState),
+    }
+}
+
+/// A socket holds a port for its tuple. `tuple` fills it in where there is no attempt that knows it;
+/// in place, for the sake of the BPF stack.
+#[inline(always)]
+pub(crate) fn acquired(key: ConnKey, tuple: impl FnOnce(&mut TupleKey) -> Step) -> Step {
+    if key.cookie == 0 {
+        return Err(Skip::Lost(Loss::NoCookie));
+    }
+    let now = now();
+    // One value for both cases: two would not fit the BPF stack.
+    let mut conn = Conn { acquired_ns: now, ..Conn::default() };
+    let mut search_ns = ledger::NOT_SEARCHED;
+    if let Some(attempt) = attempt::connecting(key.cookie) {
+        if attempt.flags & conn_flag::SETTLED != 0 {
+            return Err(Skip::NotOurs);
+        }
+        attempt.flags |= conn_flag::SETTLED;
+        conn.tuple = attempt.tuple;
+        conn.who = attempt.who;
+        conn.begun_ns = attempt.begun_ns;
+        conn.flags = attempt.flags & conn_flag::WATCHED;
+        if attempt.search_ns == 0 {
+            // The kernel passed over the hook before this one: it does not run a program that it
+            // interrupted. The source was not known before.
+            tuple(&mut conn.tuple)?;
+        } else if attempt.bound_port == 0 {
+            search_ns = now.saturating_sub(attempt.search_ns);
+        } else {
+            conn.flags |= conn_flag::BOUND;
+        }
+    } else {
+        // Counted all the same; that the caller is not known is a counted loss.
+        stats::lost(Loss::AttemptsFull);
+        tuple(&mut conn.tuple)?;
+        if filter::passes_unknown_caller(conn.tuple.netns) && filter::passes_tuple(&conn.tuple) {
+            conn.flags = conn_flag::WATCHED;
+        }
+    }
+    ledger::open(&key, &conn, search_ns)?;
+    if events::wanted(Kind::PortAllocated) && conn.flags & conn_flag::WATCHED != 0 {
+        let searched = search_ns != ledger::NOT_SEARCHED;
+        events::emit(&Detail {
+            duration_ns: search_ns,
+            code: if searched { PortBy::Connect } else { PortBy::Bind } as u8,
+            flags: if searched { event_flag::DURATION } else { 0 },
+            ..Detail::new(Kind::PortAllocated, now, key, &conn.tuple, &conn.who)
+        });
+    }
+    Ok(())
+}
+
+/// connect() failed before it held a port.
+#[inline(always)]
+fn failed(attempt: &mut Attempt, cause: Cause, errno: u16) -> Step {
+    attempt.flags |= conn_flag::SETTLED;
+    let now = now();
+    ledger::fail(&attempt.tuple, cause, errno, now, &attempt.who)?;
+    if cause as u8 == Cause::PortsExhausted as u8 {
+        stats::count(Stat::Exhausted);
+    }
+    if events::wanted(Kind::ConnectFailed) && attempt.flags & conn_flag::WATCHED != 0 {
+        let (in_use, time_wait) = ledger::ports(&attempt.tuple);
+        let key = ConnKey::new(attempt.cookie, attempt.bound_port);
+        events::emit(&Detail {
+            duration_ns: now.saturating_sub(attempt.begun_ns),
+            errno,
+            code: cause as u8,
+            in_use,
+            time_wait,
+            flags: event_flag::DURATION | event_flag::PORTS,
+            ..Detail::new(Kind::ConnectFailed, now, key, &attempt.tuple, &attempt.who)
+        });
+    }
+    Ok(())
+}
+
+/// The port search of the current thread ended without a port.
+#[inline(always)]
+pub(crate) fn search_failed(attempt: &mut Attempt, errno: u16) -> Step {
+    let cause = match (errno, attempt.bound_port) {
+        (errno::EADDRNOTAVAIL, 0) => Cause::PortsExhausted,
+        (errno::EADDRNOTAVAIL, _) => Cause::TupleInUse,
+        _ => Cause::Other,
+    };
+    failed(attempt, cause, errno)
+}
+
+/// The result of `inet_hash_connect` or `inet6_hash_connect`: 0 or a negative errno.
+#[inline(always)]
+pub(crate) fn searched(sock: &Sock, result: i32) -> Step {
+    if result == 0 {
+        return acquired(sock.key(), |tuple| sock.read_tuple(tuple));
+    }
+    let attempt = attempt::connecting(sock.cookie()).ok_or(Skip::NotOurs)?;
+    search_failed(attempt, result.unsigned_abs() as u16)
+}
+
+/// connect() returned: 0 or a negative errno. What no other hook has told is told here: failures
+/// before the port search, and ports held without a SYN being sent yet (TCP Fast Open).
+#[inline(always)]
+pub(crate) fn returned(result: i64) -> Step {
+    let attempt = attempt::current(Call::Connect).ok_or(Skip::NotOurs)?;
+    if attempt.flags & conn_flag::SETTLED != 0 {
+        return Err(Skip::NotOurs);
+    }
+    let errno = result.unsigned_abs() as u16;
+    let cause = match errno {
+        0
+        | errno::EINPROGRESS
+        | errno::EALREADY
+        | errno::EISCONN
+        | errno::EINTR
+        | errno::ERESTARTSYS => return held_without_syn(attempt),
+        errno::EADDRNOTAVAIL if attempt.search_ns == 0 => Cause::NoSourceAddress,
+        errno::EADDRNOTAVAIL => return search_failed(attempt, errno),
+        errno::ENETUNREACH | errno::EHOSTUNREACH => Cause::Unreachable,
+        errno::EPERM | errno::EACCES => Cause::Denied,
+        errno::EMFILE | errno::ENFILE => Cause::FdLimit,
+        _ => Cause::Other,
+    };
+    if !filter::passes_tuple(&attempt.tuple) {
+        attempt.flags &= !conn_flag::WATCHED;
+    }
+    failed(attempt, cause, errno)
+}
+
+#[inline(always)]
+fn held_without_syn(attempt: &mut Attempt) -> Step {
+    let sock = Sock::read(attempt.sk as *const u8)?;
+    if sock.cookie() != attempt.cookie || sock.port() == 0 || sock.state() == state::CLOSE {
+        attempt.flags |= conn_flag::SETTLED;
+        return Err(Skip::NotOurs);
+    }
+    acquired(sock.key(), |tuple| sock.read_tuple(tuple))
+}
+
+/// A socket changes state. `key` names the port it holds, or held until now.
+#[inline(always)]
+pub(crate) fn state_changed(sock: &Sock, key: &ConnKey, old: u8, new: u8) -> Step {
+    if old == state::LISTEN {
+        if new == state::CLOSE && !sock.keeps_port()? {
+            bind::released_by(sock, key.port);
+        }
+        return Ok(());
+    }
+    if key.cookie == 0 {
+        return Err(Skip::NotOurs);
+    }
+    if new == state::CLOSE {
+        return closed(sock, key, old);
+    }
+    if new == state::SYN_SENT {
+        return connecting(sock, key, old);
+    }
+    let established = new == state::ESTABLISHED && events::wanted(Kind::ConnectEstablished);
+    if !established && !events::wanted(Kind::TcpState) {
+        return Ok(());
+    }
+    let conn = ledger::get(key).ok_or(Skip::NotOurs)?;
+    let now = now();
+    emit_state(key, conn, old, new, now);
+    if established && conn.flags & conn_flag::WATCHED != 0 {
+        events::emit(&Detail {
+            duration_ns: now.saturating_sub(conn.begun_ns),
+            flags: known_duration(conn),
+            ..Detail::new(Kind::ConnectEstablished, now, *key, &conn.tuple, &conn.who)
+        });
+    }
+    Ok(())
+}
+
+/// SYN_SENT comes before the port search: the ledger does not know the socket yet.
+#[inline(always)]
+fn connecting(sock: &Sock, key: &ConnKey, old: u8) -> Step {
+    if !events::wanted(Kind::TcpState) {
+        return Ok(());
+    }
+    let attempt = attempt::connecting(key.cookie).ok_or(Skip::NotOurs)?;
+    sock.read_ends(&mut attempt.tuple)?;
+    if attempt.flags & conn_flag::WATCHED != 0 && filter::passes_tuple(&attempt.tuple) {
+        events::emit(&Detail {
+            old_state: old,
+            new_state: state::SYN_SENT,
+            ..Detail::new(Kind::TcpState, now(), *key, &attempt.tuple, &attempt.who)
+        });
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn emit_state(key: &ConnKey, conn: &Conn, old: u8, new: u8, now: u64) {
+    if events::wanted(Kind::TcpState) && conn.flags & conn_flag::WATCHED != 0 {
+        events::emit(&Detail {
+            old_state: old,
+            new_state: new,
+            ..Detail::new(Kind::TcpState, now, *key, &conn.tuple, &conn.who)
+        });
+    }
+}
+
+/// The call that opened a seeded socket was not seen, so how long it took is not known.
+#[inline(always)]
+fn known_duration(conn: &Conn) -> u8 {
+    if conn.begun_ns == 0 { 0 } else { event_flag::DURATION }
+}
+
+/// A full socket ends. If a time-wait socket took over its port, that one's end releases it.
+#[inline(always)]
+fn closed(sock: &Sock, key: &ConnKey, old: u8) -> Step {
+    let now = now();
+    let known = ledger::get(key);
+    if let Some(conn) = known {
+        emit_state(key, conn, old, state::CLOSE, now);
+        if conn.flags & conn_flag::TIME_WAIT != 0 {
+            return Ok(());
+        }
+        if old == state::SYN_SENT || old == state::SYN_RECV {
+            handshake_failed(sock, key, conn, now)?;
+        }
+        emit_released(key, conn, now);
+        if conn.flags & conn_flag::BOUND != 0 && !sock.keeps_port()? {
+            bind::released(key, now);
+        }
+    }
+    if ledger::seeding() && ledger::is_marked(key, Mark::TimeWait) {
+        return Ok(());
+    }
+    match ledger::release_known(key, known, now) {
+        Err(Skip::NotOurs) => closed_without_port(sock, key, old),
+        step => step,
+    }
+}
+
+/// `port.released`.
+#[inline(always)]
+pub(crate) fn emit_released(key: &ConnKey, conn: &Conn, now: u64) {
+    if events::wanted(Kind::PortReleased) && conn.flags & conn_flag::WATCHED != 0 {
+        let seeded = conn.flags & conn_flag::SEEDED != 0;
+        let time_wait = conn.flags & conn_flag::TIME_WAIT != 0;
+        events::emit(&Detail {
+            duration_ns: now.saturating_sub(conn.acquired_ns),
+            flags: if seeded { event_flag::SEEDED } else { event_flag::DURATION }
+                | if time_wait { event_flag::TIME_WAIT } else { 0 },
+            ..Detail::new(Kind::PortReleased, now, *key, &conn.tuple, &conn.who)
+        });
+    }
+}
+
+/// The connection ended before it was established.
+#[inline(always)]
+fn handshake_failed(sock: &Sock, key: &ConnKey, conn: &Conn, now: u64) -> Step {
+    let errno = sock.error()?;
+    let cause = match errno {
+        0 => Cause::Aborted,
+        errno::ECONNREFUSED => Cause::Refused,
+        errno::ETIMEDOUT => Cause::TimedOut,
+        errno::ENETUNREACH | errno::EHOSTUNREACH => Cause::Unreachable,
+        errno::ECONNRESET => Cause::Reset,
+        errno::EPERM | errno::EACCES => Cause::Denied,
+        _ => Cause::Other,
+    };
+    ledger::fail(&conn.tuple, cause, errno, now, &conn.who)?;
+    if events::wanted(Kind::ConnectFailed) && conn.flags & conn_flag::WATCHED != 0 {
+        events::emit(&Detail {
+            duration_ns: now.saturating_sub(conn.begun_ns),
+            errno,
+            code: cause as u8,
+            flags: known_duration(conn),
+            ..Detail::new(Kind::ConnectFailed, now, *key, &conn.tuple, &conn.who)
+        });
+    }
+    Ok(())
+}
+
+/// A socket that holds no port of a tuple ends: an accepted connection, or a connect() that never
+/// got one.
+#[inline(always)]
+fn closed_without_port(sock: &Sock, key: &ConnKey, old: u8) -> Step {
+    if old != state::SYN_SENT {
+        return Err(Skip::NotOurs);
+    }
+    let attempt = attempt::connecting(key.cookie).ok_or(Skip::NotOurs)?;
+    if attempt.bound_port != 0 && !sock.keeps_port()? {
+        bind::released(&ConnKey::new(key.cookie, attempt.bound_port), now());
+    }
+    if attempt.flags & conn_flag::SETTLED != 0 {
+        return Err(Skip::NotOurs);
+    }
+    // SYN_SENT to CLOSE inside connect(), with no port taken in between: the search failed.
+    search_failed(attempt, errno::EADDRNOTAVAIL)
+}

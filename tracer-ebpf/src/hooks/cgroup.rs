@@ -1,0 +1,109 @@
+//! cgroup hooks: who calls connect() and bind(), with what. They also give the socket its cookie.
+//!
+//! kernel: v5.10.. `BPF_CGROUP_PRE_CONNECT_ENABLED` in net/ipv4/af_inet.c, before the route lookup.
+
+use aya_ebpf::{
+    helpers::bpf_get_socket_cookie, macros::cgroup_sock_addr, programs::SockAddrContext,
+};
+use tracer_common::Addr;
+
+use crate::{
+    attempt::{self, Begin, Call},
+    skip::{Skip, Step, settle},
+    sock::Sock,
+};
+
+const ALLOW: i32 = 1;
+const SOCK_STREAM: u32 = 1;
+const IPPROTO_TCP: u32 = 6;
+
+#[cgroup_sock_addr(connect4)]
+pub(crate) fn connect4(ctx: SockAddrContext) -> i32 {
+    settle(begin(&ctx, Call::Connect, address4(&ctx)));
+    ALLOW
+}
+
+#[cgroup_sock_addr(connect6)]
+pub(crate) fn connect6(ctx: SockAddrContext) -> i32 {
+    settle(begin(&ctx, Call::Connect, address6(&ctx)));
+    ALLOW
+}
+
+#[cgroup_sock_addr(bind4)]
+pub(crate) fn bind4(ctx: SockAddrContext) -> i32 {
+    settle(begin(&ctx, Call::Bind, address4(&ctx)));
+    ALLOW
+}
+
+#[cgroup_sock_addr(bind6)]
+pub(crate) fn bind6(ctx: SockAddrContext) -> i32 {
+    settle(begin(&ctx, Call::Bind, address6(&ctx)));
+    ALLOW
+}
+
+/// The address that the call names.
+#[inline(always)]
+fn address4(ctx: &SockAddrContext) -> Addr {
+    // SAFETY: the context is valid for the program's run.
+    Addr::v4(unsafe { (*ctx.sock_addr).user_ip4 }.to_ne_bytes())
+}
+
+#[inline(always)]
+fn address6(ctx: &SockAddrContext) -> Addr {
+    // SAFETY: as in `address4`; the context must be read in four-byte pieces.
+    let words = unsafe {
+        let ip = &raw const (*ctx.sock_addr).user_ip6;
+        [
+            ip.cast::<u32>().read_volatile(),
+            ip.cast::<u32>().add(1).read_volatile(),
+            ip.cast::<u32>().add(2).read_volatile(),
+            ip.cast::<u32>().add(3).read_volatile(),
+        ]
+    };
+    // SAFETY: both are 16 bytes of plain data.
+    unsafe { core::mem::transmute::<[u32; 4], Addr>(words) }
+}
+
+#[inline(always)]
+fn begin(ctx: &SockAddrContext, call: Call, address: Addr) -> Step {
+    // SAFETY: the context is valid for the program's run.
+    let (kind, protocol, port, sk) = unsafe {
+        let sock_addr = ctx.sock_addr;
+        (
+            (*sock_addr).type_,
+            (*sock_addr).protocol,
+            (*sock_addr).user_port,
+            (*sock_addr).__bindgen_anon_1.sk,
+        )
+    };
+    if kind != SOCK_STREAM || protocol != IPPROTO_TCP {
+        return Err(Skip::NotOurs);
+    }
+    // SAFETY: the context belongs to a socket; this makes the cookie where there is none yet.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.sock_addr.cast()) };
+    let sock = Sock::read(sk as *const u8)?;
+    let port = u16::from_be(port as u16);
+    let begin = match call {
+        Call::Bind | Call::Listen => Begin {
+            call,
+            cookie,
+            sk: sock.at(),
+            netns: sock.netns()?,
+            source: address,
+            destination: Addr::UNSPECIFIED,
+            destination_port: 0,
+            port,
+        },
+        Call::Connect => Begin {
+            call,
+            cookie,
+            sk: sock.at(),
+            netns: sock.netns()?,
+            source: sock.source()?,
+            destination: address,
+            destination_port: port,
+            port: sock.port(),
+        },
+    };
+    attempt::begin::<true>(&begin)
+}

@@ -1,0 +1,27 @@
+//! Hooks that every backend uses.
+
+use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
+
+use crate::{
+    bind,
+    skip::{Step, settle},
+    sock::{Address, Sock},
+};
+
+/// kernel: v4.16.. tcp:tcp_destroy_sock(struct sock *sk), in `tcp_v4_destroy_sock` before
+/// `inet_put_port`. The end of a socket that bound a port and was not connected, or kept its port
+/// past the connection's end.
+#[raw_tracepoint(tracepoint = "tcp_destroy_sock")]
+pub(crate) fn tcp_destroy_sock(ctx: RawTracePointContext) -> i32 {
+    settle(destroyed(ctx.arg(0)));
+    0
+}
+
+#[inline(always)]
+fn destroyed(sk: Address) -> Step {
+    let sock = Sock::read(sk)?;
+    if sock.port() != 0 {
+        bind::released_by(&sock, sock.port());
+    }
+    Ok(())
+}

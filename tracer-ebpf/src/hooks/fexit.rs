@@ -1,0 +1,127 @@
+//! fexit backend: typed arguments and the result, through BTF trampolines.
+//!
+//! The result is read as the argument after the last one, which works on every kernel with
+//! trampolines; `bpf_get_func_ret` came with v5.17.
+
+use aya_ebpf::{
+    macros::{fentry, fexit},
+    programs::{FEntryContext, FExitContext},
+};
+
+use crate::{
+    bind, connect,
+    skip::{Step, settle},
+    sock::{Address, Sock, cookie_of, state},
+    time_wait,
+};
+
+/// kernel: v5.10.. int inet_hash_connect(struct inet_timewait_death_row *, struct sock *)
+#[fentry(function = "inet_hash_connect")]
+pub(crate) fn fentry_inet_hash_connect(ctx: FEntryContext) -> i32 {
+    settle(searching(ctx.arg(1)));
+    0
+}
+
+/// kernel: v5.10.. int inet6_hash_connect(struct inet_timewait_death_row *, struct sock *)
+#[fentry(function = "inet6_hash_connect")]
+pub(crate) fn fentry_inet6_hash_connect(ctx: FEntryContext) -> i32 {
+    settle(searching(ctx.arg(1)));
+    0
+}
+
+#[inline(always)]
+fn searching(sk: Address) -> Step {
+    connect::searching(&Sock::read(sk)?)
+}
+
+#[fexit(function = "inet_hash_connect")]
+pub(crate) fn fexit_inet_hash_connect(ctx: FExitContext) -> i32 {
+    settle(searched(ctx.arg(1), ctx.arg(2)));
+    0
+}
+
+#[fexit(function = "inet6_hash_connect")]
+pub(crate) fn fexit_inet6_hash_connect(ctx: FExitContext) -> i32 {
+    settle(searched(ctx.arg(1), ctx.arg(2)));
+    0
+}
+
+#[inline(always)]
+fn searched(sk: Address, result: i32) -> Step {
+    connect::searched(&Sock::read(sk)?, result)
+}
+
+/// kernel: v5.10.. int inet_stream_connect(struct socket *, struct sockaddr *, int len, int flags)
+#[fexit(function = "inet_stream_connect")]
+pub(crate) fn fexit_inet_stream_connect(ctx: FExitContext) -> i32 {
+    settle(connect::returned(i64::from(ctx.arg::<i32>(4))));
+    0
+}
+
+/// kernel: v5.10.. int inet_csk_get_port(struct sock *sk, unsigned short snum)
+#[fexit(function = "inet_csk_get_port")]
+pub(crate) fn fexit_inet_csk_get_port(ctx: FExitContext) -> i32 {
+    settle(got_port(ctx.arg(0), ctx.arg(1), ctx.arg(2)));
+    0
+}
+
+#[inline(always)]
+fn got_port(sk: Address, wanted: u16, result: i32) -> Step {
+    bind::searched(&Sock::read(sk)?, wanted, result)
+}
+
+/// kernel: v5.10.. int inet_bind(struct socket *, struct sockaddr *, int len)
+#[fexit(function = "inet_bind")]
+pub(crate) fn fexit_inet_bind(ctx: FExitContext) -> i32 {
+    settle(bind::returned(i64::from(ctx.arg::<i32>(3))));
+    0
+}
+
+/// kernel: v5.10.. int inet6_bind(struct socket *, struct sockaddr *, int len)
+#[fexit(function = "inet6_bind")]
+pub(crate) fn fexit_inet6_bind(ctx: FExitContext) -> i32 {
+    settle(bind::returned(i64::from(ctx.arg::<i32>(3))));
+    0
+}
+
+/// kernel: v5.10.. void tcp_set_state(struct sock *sk, int state); at entry the socket still has
+/// its old state and its port.
+#[fentry(function = "tcp_set_state")]
+pub(crate) fn fentry_tcp_set_state(ctx: FEntryContext) -> i32 {
+    settle(set_state(ctx.arg(0), ctx.arg(1)));
+    0
+}
+
+#[inline(always)]
+fn set_state(sk: Address, new: i32) -> Step {
+    if !connect::concerns(new as u8) || (cookie_of(sk) == 0 && new as u8 != state::CLOSE) {
+        return Ok(());
+    }
+    let sock = Sock::read(sk)?;
+    connect::state_changed(&sock, &sock.key(), sock.state(), new as u8)
+}
+
+/// kernel: v5.10.. struct inet_timewait_sock *inet_twsk_alloc(const struct sock *, struct
+/// inet_timewait_death_row *, const int state); NULL past tcp_max_tw_buckets.
+#[fexit(function = "inet_twsk_alloc")]
+pub(crate) fn fexit_inet_twsk_alloc(ctx: FExitContext) -> i32 {
+    settle(time_wait_begun(ctx.arg(3)));
+    0
+}
+
+#[inline(always)]
+fn time_wait_begun(tw: Address) -> Step {
+    if tw.is_null() { Ok(()) } else { time_wait::begun(&Sock::read(tw)?.key()) }
+}
+
+/// kernel: v5.10.. void inet_twsk_kill(struct inet_timewait_sock *tw), once for every one of them.
+#[fentry(function = "inet_twsk_kill")]
+pub(crate) fn fentry_inet_twsk_kill(ctx: FEntryContext) -> i32 {
+    settle(time_wait_ended(ctx.arg(0)));
+    0
+}
+
+#[inline(always)]
+fn time_wait_ended(tw: Address) -> Step {
+    time_wait::ended(&Sock::read(tw)?.key())
+}

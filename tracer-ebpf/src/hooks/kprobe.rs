@@ -1,0 +1,166 @@
+//! kprobe backend, for kernels without BTF trampolines. A return probe cannot see the arguments, so
+//! it finds the socket in the attempt that the entry left. Return probes can be missed (a bounded
+//! number run at a time): `tcp_connect` and `tcp_set_state` then tell the same.
+
+use aya_ebpf::{
+    macros::{kprobe, kretprobe},
+    programs::{ProbeContext, RetProbeContext},
+};
+use tracer_common::Loss;
+
+use crate::{
+    attempt::{self, Call},
+    bind, connect,
+    skip::{Skip, Step, settle},
+    sock::{Address, Sock, cookie_of, state},
+    time_wait,
+};
+
+#[inline(always)]
+fn argument(ctx: &ProbeContext, index: usize) -> Step<Address> {
+    ctx.arg(index).ok_or(Skip::Lost(Loss::ReadFailed))
+}
+
+/// The socket of the call that this thread is inside of.
+#[inline(always)]
+fn attempted(call: Call) -> Step<Address> {
+    let attempt = attempt::current(call).ok_or(Skip::NotOurs)?;
+    Ok(attempt.sk as Address)
+}
+
+#[kprobe]
+pub(crate) fn kprobe_inet_hash_connect(ctx: ProbeContext) -> u32 {
+    settle(searching(&ctx));
+    0
+}
+
+#[kprobe]
+pub(crate) fn kprobe_inet6_hash_connect(ctx: ProbeContext) -> u32 {
+    settle(searching(&ctx));
+    0
+}
+
+#[inline(always)]
+fn searching(ctx: &ProbeContext) -> Step {
+    connect::searching(&Sock::read(argument(ctx, 1)?)?)
+}
+
+#[kretprobe]
+pub(crate) fn kretprobe_inet_hash_connect(ctx: RetProbeContext) -> u32 {
+    settle(searched(ctx.ret()));
+    0
+}
+
+#[kretprobe]
+pub(crate) fn kretprobe_inet6_hash_connect(ctx: RetProbeContext) -> u32 {
+    settle(searched(ctx.ret()));
+    0
+}
+
+#[inline(always)]
+fn searched(result: i32) -> Step {
+    connect::searched(&Sock::read(attempted(Call::Connect)?)?, result)
+}
+
+/// kernel: v5.10.. int tcp_connect(struct sock *sk), entered as soon as the port is held.
+#[kprobe]
+pub(crate) fn kprobe_tcp_connect(ctx: ProbeContext) -> u32 {
+    settle(connecting(&ctx));
+    0
+}
+
+#[inline(always)]
+fn connecting(ctx: &ProbeContext) -> Step {
+    let sock = Sock::read(argument(ctx, 0)?)?;
+    connect::acquired(sock.key(), |tuple| sock.read_tuple(tuple))
+}
+
+#[kretprobe]
+pub(crate) fn kretprobe_inet_stream_connect(ctx: RetProbeContext) -> u32 {
+    settle(connect::returned(i64::from(ctx.ret::<i32>())));
+    0
+}
+
+/// A port search outside of bind() is listen()'s own: it has no attempt yet.
+#[kprobe]
+pub(crate) fn kprobe_inet_csk_get_port(ctx: ProbeContext) -> u32 {
+    settle(getting_port(&ctx));
+    0
+}
+
+#[inline(always)]
+fn getting_port(ctx: &ProbeContext) -> Step {
+    if attempt::current(Call::Bind).is_some() {
+        return Ok(());
+    }
+    let sock = Sock::read(argument(ctx, 0)?)?;
+    bind::begun(&sock, ctx.arg(1).ok_or(Skip::Lost(Loss::ReadFailed))?)
+}
+
+#[kretprobe]
+pub(crate) fn kretprobe_inet_csk_get_port(ctx: RetProbeContext) -> u32 {
+    settle(got_port(ctx.ret()));
+    0
+}
+
+#[inline(always)]
+fn got_port(result: i32) -> Step {
+    let call = if attempt::current(Call::Bind).is_some() { Call::Bind } else { Call::Listen };
+    let wanted = attempt::current(call).ok_or(Skip::NotOurs)?.bound_port;
+    bind::searched(&Sock::read(attempted(call)?)?, wanted, result)
+}
+
+#[kretprobe]
+pub(crate) fn kretprobe_inet_bind(ctx: RetProbeContext) -> u32 {
+    settle(bind::returned(i64::from(ctx.ret::<i32>())));
+    0
+}
+
+#[kretprobe]
+pub(crate) fn kretprobe_inet6_bind(ctx: RetProbeContext) -> u32 {
+    settle(bind::returned(i64::from(ctx.ret::<i32>())));
+    0
+}
+
+#[kprobe]
+pub(crate) fn kprobe_tcp_set_state(ctx: ProbeContext) -> u32 {
+    settle(set_state(&ctx));
+    0
+}
+
+#[inline(always)]
+fn set_state(ctx: &ProbeContext) -> Step {
+    let new: i32 = ctx.arg(1).ok_or(Skip::Lost(Loss::ReadFailed))?;
+    let sk = argument(ctx, 0)?;
+    if !connect::concerns(new as u8) || (cookie_of(sk) == 0 && new as u8 != state::CLOSE) {
+        return Ok(());
+    }
+    let sock = Sock::read(sk)?;
+    connect::state_changed(&sock, &sock.key(), sock.state(), new as u8)
+}
+
+/// kernel: v5.10.. void inet_twsk_hashdance(struct inet_timewait_sock *tw, ...), from v6.12 on
+/// inet_twsk_hashdance_schedule: the time-wait socket, filled in, takes the full one's places. The
+/// result of `inet_twsk_alloc` would tell the same, but a return probe that is missed here would
+/// make the full socket's end look like the port's.
+#[kprobe]
+pub(crate) fn kprobe_inet_twsk_hashdance(ctx: ProbeContext) -> u32 {
+    settle(time_wait_begun(&ctx));
+    0
+}
+
+#[inline(always)]
+fn time_wait_begun(ctx: &ProbeContext) -> Step {
+    time_wait::begun(&Sock::read(argument(ctx, 0)?)?.key())
+}
+
+#[kprobe]
+pub(crate) fn kprobe_inet_twsk_kill(ctx: ProbeContext) -> u32 {
+    settle(time_wait_ended(&ctx));
+    0
+}
+
+#[inline(always)]
+fn time_wait_ended(ctx: &ProbeContext) -> Step {
+    time_wait::ended(&Sock::read(argument(ctx, 0)?)?.key())
+}

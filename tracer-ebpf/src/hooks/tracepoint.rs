@@ -1,0 +1,181 @@
+//! tracepoint backend, for kernels that refuse trampolines and kprobes.
+
+use aya_ebpf::{
+    helpers::{bpf_get_socket_cookie, bpf_probe_read_kernel},
+    macros::{cgroup_sock, raw_tracepoint, sock_ops, tracepoint},
+    programs::{RawTracePointContext, SockContext, SockOpsContext, TracePointContext},
+};
+use tracer_common::{ConnKey, Loss, PortBy};
+
+use crate::{
+    attempt::{self, Call},
+    bind, connect,
+    offsets::{TIMER_EXPIRES, TIMER_FUNCTION, TW_TIMER, TW_TIMER_HANDLER},
+    rearm,
+    skip::{Skip, Step, settle},
+    sock::{Address, Sock, cookie_of, state},
+};
+
+const BPF_SOCK_OPS_TCP_CONNECT_CB: u32 = 3;
+
+/// kernel: v4.16.. sock:inet_sock_set_state(const struct sock *sk, int oldstate, int newstate), at
+/// the end of `tcp_set_state`: for CLOSE, the port is gone already.
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+pub(crate) fn inet_sock_set_state(ctx: RawTracePointContext) -> i32 {
+    settle(set_state(ctx.arg(0), ctx.arg::<i32>(1) as u8, ctx.arg::<i32>(2) as u8));
+    0
+}
+
+#[inline(always)]
+fn set_state(sk: Address, old: u8, new: u8) -> Step {
+    // A socket whose cookie nobody ever asked for is not one that we saw connect().
+    let listener = old == state::LISTEN || new == state::LISTEN;
+    if !connect::concerns(new) || (!listener && cookie_of(sk) == 0) {
+        return Ok(());
+    }
+    let sock = Sock::read(sk)?;
+    match new {
+        state::SYN_SENT => {
+            connect::state_changed(&sock, &sock.key(), old, new)?;
+            connect::searching(&sock)
+        }
+        state::LISTEN if sock.is_tcp()? => listening(&sock),
+        state::CLOSE => connect::state_changed(&sock, &sock.last_key()?, old, new),
+        _ => connect::state_changed(&sock, &sock.key(), old, new),
+    }
+}
+
+/// listen() enters LISTEN before it makes sure of a port (`inet_csk_listen_start`): a socket that
+/// has none yet has one when listen() returns.
+#[inline(always)]
+fn listening(sock: &Sock) -> Step {
+    if sock.port() != 0 {
+        return bind::took(sock, PortBy::Listen);
+    }
+    bind::begun(sock, 0)
+}
+
+/// kernel: v5.10.. syscalls:sys_exit_listen { ...; long ret; } with `ret` at offset 16.
+#[tracepoint]
+pub(crate) fn sys_exit_listen(ctx: TracePointContext) -> u32 {
+    settle(listened(result(&ctx)));
+    0
+}
+
+#[inline(always)]
+fn listened(result: i64) -> Step {
+    let attempt = attempt::current(Call::Listen).ok_or(Skip::NotOurs)?;
+    attempt.call = 0;
+    bind::searched(&Sock::read(attempt.sk as Address)?, 0, result as i32)
+}
+
+/// kernel: v4.13.. called first thing in `tcp_connect`: the port is held, no SYN is sent yet.
+#[sock_ops]
+pub(crate) fn tcp_connect_cb(ctx: SockOpsContext) -> u32 {
+    if ctx.op() == BPF_SOCK_OPS_TCP_CONNECT_CB {
+        settle(connecting(&ctx));
+    }
+    1
+}
+
+#[inline(always)]
+fn connecting(ctx: &SockOpsContext) -> Step {
+    // SAFETY: the context is valid for the program's run.
+    let sk = unsafe { (*ctx.ops).__bindgen_anon_2.sk };
+    if sk.is_null() {
+        return Err(Skip::Lost(Loss::ReadFailed));
+    }
+    // SAFETY: the context belongs to a socket; both only read it.
+    let (cookie, port) = unsafe { (bpf_get_socket_cookie(ctx.ops.cast()), (*ctx.ops).local_port) };
+    let key = ConnKey::new(cookie, port as u16);
+    connect::acquired(key, |tuple| Sock::read(sk as Address)?.read_tuple(tuple))
+}
+
+/// kernel: v4.17.. after bind() took its port. The context is the socket itself.
+#[cgroup_sock(post_bind4)]
+pub(crate) fn post_bind4(ctx: SockContext) -> i32 {
+    settle(bound(&ctx));
+    1
+}
+
+#[cgroup_sock(post_bind6)]
+pub(crate) fn post_bind6(ctx: SockContext) -> i32 {
+    settle(bound(&ctx));
+    1
+}
+
+#[inline(always)]
+fn bound(ctx: &SockContext) -> Step {
+    let sock = Sock::read(ctx.sock as Address)?;
+    if sock.is_tcp()? { bind::took(&sock, PortBy::Bind) } else { Err(Skip::NotOurs) }
+}
+
+/// kernel: v5.10.. syscalls:sys_exit_connect { ...; long ret; } with `ret` at offset 16.
+#[tracepoint]
+pub(crate) fn sys_exit_connect(ctx: TracePointContext) -> u32 {
+    settle(connect::returned(result(&ctx)));
+    0
+}
+
+/// kernel: v5.10.. syscalls:sys_exit_bind, as above.
+#[tracepoint]
+pub(crate) fn sys_exit_bind(ctx: TracePointContext) -> u32 {
+    settle(bind::returned(result(&ctx)));
+    0
+}
+
+#[inline(always)]
+fn result(ctx: &TracePointContext) -> i64 {
+    // SAFETY: the record of a syscall's exit is 24 bytes long.
+    unsafe { aya_ebpf::EbpfContext::as_ptr(ctx).cast::<i64>().add(2).read() }
+}
+
+/// kernel: v5.10.. timer:timer_start(struct timer_list *, ...): a time-wait socket begins, or its
+/// timer is moved. Fires for every timer of the host, hence the shortest possible way out.
+#[raw_tracepoint(tracepoint = "timer_start")]
+pub(crate) fn timer_start(ctx: RawTracePointContext) -> i32 {
+    let timer: Address = ctx.arg(0);
+    if is_time_wait(timer) {
+        settle(started(timer));
+    }
+    0
+}
+
+#[inline(always)]
+fn started(timer: Address) -> Step {
+    rearm::started(&time_wait_sock(timer)?.key())
+}
+
+/// kernel: v5.10.. timer:timer_cancel(struct timer_list *): every end of a time-wait socket, by
+/// expiry, reuse, RST or the end of its namespace; and every move of its timer.
+#[raw_tracepoint(tracepoint = "timer_cancel")]
+pub(crate) fn timer_cancel(ctx: RawTracePointContext) -> i32 {
+    let timer: Address = ctx.arg(0);
+    rearm::tell_pending();
+    if is_time_wait(timer) {
+        settle(cancelled(timer));
+    }
+    0
+}
+
+#[inline(always)]
+fn cancelled(timer: Address) -> Step {
+    // SAFETY: the helper checks the address itself.
+    let expires =
+        unsafe { bpf_probe_read_kernel(timer.add(TIMER_EXPIRES.load() as usize).cast::<u64>()) }
+            .map_err(|_| Skip::Lost(Loss::ReadFailed))?;
+    rearm::cancelled(&time_wait_sock(timer)?.key(), expires)
+}
+
+#[inline(always)]
+fn is_time_wait(timer: Address) -> bool {
+    // SAFETY: the helper checks the address itself.
+    let function =
+        unsafe { bpf_probe_read_kernel(timer.add(TIMER_FUNCTION.load() as usize).cast::<u64>()) };
+    function == Ok(TW_TIMER_HANDLER.load())
+}
+
+#[inline(always)]
+fn time_wait_sock(timer: Address) -> Step<Sock> {
+    Sock::read(timer.wrapping_sub(TW_TIMER.load() as usize))
+}

@@ -1,0 +1,301 @@
+//! CONNS and TUPLES: the ledger.
+//!
+//! Invariant: a counter of a tuple changes only when an insert or a delete on CONNS succeeded (or a
+//! flag of an entry there changed). Every duplicate, replayed or late event is therefore harmless,
+//! and `opened - released` is the number of entries that CONNS holds for the tuple.
+
+use aya_ebpf::{
+    bindings::BPF_NOEXIST,
+    macros::map,
+    maps::{Array, HashMap},
+};
+use tracer_common::{
+    Cause, Conn, ConnKey, Loss, TupleCount, TupleKey, Who, conn_flag,
+    settings::{CONTROL_LEN, CONTROL_SEEDING},
+    tuple::search_bucket,
+};
+
+use crate::{
+    atomic,
+    skip::{Skip, Step},
+    stats,
+};
+
+/// Preallocated, because tracing programs run where the kernel must not allocate; never evicting,
+/// so that no count can vanish. When full, the port is a counted loss.
+#[map]
+static CONNS: HashMap<ConnKey, Conn> = HashMap::with_max_entries(262_144, 0);
+
+/// As CONNS. Entries leave only by [`forget`].
+#[map]
+static TUPLES: HashMap<TupleKey, TupleCount> = HashMap::with_max_entries(65_536, 0);
+
+/// What became of sockets while sockets older than us are being read: a [`Mark`].
+#[map]
+static TOMBSTONES: HashMap<ConnKey, u64> = HashMap::with_max_entries(65_536, 0);
+
+/// A value of TOMBSTONES.
+#[derive(Clone, Copy, Eq, PartialEq)]
+#[repr(u64)]
+pub(crate) enum Mark {
+    /// A time-wait socket holds the port: the end of the full socket is not the end of it.
+    TimeWait = 1,
+    /// The port was given back: whoever reads that a socket holds it has read old news.
+    Released,
+}
+
+#[map]
+static CONTROL: Array<u32> = Array::with_max_entries(CONTROL_LEN, 0);
+
+/// A new tuple. A static, because 296 bytes are too many for the BPF stack.
+static EMPTY: TupleCount = TupleCount {
+    opened: 0,
+    released: 0,
+    time_wait_begun: 0,
+    time_wait_ended: 0,
+    seeded: 0,
+    failed: [0; Cause::COUNT],
+    search: [0; tracer_common::tuple::SEARCH_BUCKETS],
+    last_ns: 0,
+    last_failure_ns: 0,
+    cgroup: 0,
+    pid: 0,
+    last_errno: 0,
+    comm: [0; 16],
+};
+
+const EEXIST: i32 = -17;
+const ENOENT: i32 = -2;
+const E2BIG: i32 = -7;
+
+#[inline(always)]
+fn failed_insert(error: i32, full: Loss) -> Skip {
+    match error {
+        EEXIST => Skip::NotOurs,
+        E2BIG => Skip::Lost(full),
+        _ => Skip::Lost(Loss::MapBusy),
+    }
+}
+
+#[inline(always)]
+fn tuple(key: &TupleKey) -> Step<*mut TupleCount> {
+    if let Some(count) = TUPLES.get_ptr_mut(key) {
+        return Ok(count);
+    }
+    match TUPLES.insert(key, &EMPTY, u64::from(BPF_NOEXIST)) {
+        Ok(()) | Err(EEXIST) => {}
+        Err(error) => return Err(failed_insert(error, Loss::TuplesFull)),
+    }
+    TUPLES.get_ptr_mut(key).ok_or(Skip::Lost(Loss::TuplesFull))
+}
+
+#[inline(always)]
+pub(crate) fn seeding() -> bool {
+    CONTROL.get(CONTROL_SEEDING).is_some_and(|seeding| *seeding != 0)
+}
+
+/// Ports of a tuple: (in use, of those in TIME_WAIT).
+#[inline(always)]
+pub(crate) fn ports(key: &TupleKey) -> (u32, u32) {
+    let Some(count) = TUPLES.get_ptr(key) else { return (0, 0) };
+    // SAFETY: see `open`.
+    let count = unsafe { &*count };
+    (count.in_use() as u32, count.time_wait() as u32)
+}
+
+/// In place of the duration of a port search: there was none, or it was not seen. Not an `Option`,
+/// because LLVM copies the unset half of one, and the verifier refuses to copy what was never set.
+pub(crate) const NOT_SEARCHED: u64 = u64::MAX;
+
+/// Takes a port: counts it if it is not known yet. `search_ns` is the duration of the port search.
+#[inline(always)]
+pub(crate) fn open(key: &ConnKey, conn: &Conn, search_ns: u64) -> Step {
+    if seeding() {
+        // The fd took a port that it had before: an old mark is not about this one. A miss is the
+        // normal case.
+        _ = TOMBSTONES.remove(key);
+    }
+    insert(key, conn, search_ns)
+}
+
+/// Counts a port that was found, not seen being taken. Its mark stays for the caller to find.
+#[inline(always)]
+pub(crate) fn add_older(key: &ConnKey, conn: &Conn) -> Step {
+    insert(key, conn, NOT_SEARCHED)
+}
+
+#[inline(always)]
+fn insert(key: &ConnKey, conn: &Conn, search_ns: u64) -> Step {
+    let count = tuple(&conn.tuple)?;
+    CONNS
+        .insert(key, conn, u64::from(BPF_NOEXIST))
+        .map_err(|error| failed_insert(error, Loss::ConnsFull))?;
+    // SAFETY: a preallocated element stays mapped for the life of the map, and a tuple is removed
+    // only when it has held no port for minutes (`forget`).
+    unsafe {
+        atomic::add(&raw mut (*count).opened, 1);
+        if conn.flags & conn_flag::SEEDED != 0 {
+            atomic::add(&raw mut (*count).seeded, 1);
+        }
+        if conn.flags & conn_flag::TIME_WAIT != 0 {
+            atomic::add(&raw mut (*count).time_wait_begun, 1);
+        }
+        if search_ns != NOT_SEARCHED
+            && let Some(bucket) = (*count).search.get_mut(search_bucket(search_ns))
+        {
+            atomic::add32(bucket, 1);
+        }
+        (*count).last_ns = conn.acquired_ns;
+        if conn.who.pid != 0 {
+            remember(count, &conn.who);
+        }
+    }
+    Ok(())
+}
+
+/// Notes who used the tuple last, for people to read: torn by a concurrent one, it is still right
+/// often enough, and no count hangs on it.
+///
+/// # Safety
+/// `count` must point into a live value of TUPLES.
+#[inline(always)]
+unsafe fn remember(count: *mut TupleCount, who: &Who) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        (*count).pid = who.pid;
+        (*count).cgroup = who.cgroup;
+        (*count).comm = who.comm;
+    }
+}
+
+/// Counts a connect() that failed.
+#[inline(always)]
+pub(crate) fn fail(key: &TupleKey, cause: Cause, errno: u16, now: u64, who: &Who) -> Step {
+    let count = tuple(key)?;
+    // SAFETY: see `open`.
+    unsafe {
+        if let Some(failed) = (*count).failed.get_mut(cause as usize) {
+            atomic::add(failed, 1);
+        }
+        (*count).last_errno = u32::from(errno);
+        (*count).last_failure_ns = now;
+        (*count).last_ns = now;
+        if who.pid != 0 {
+            remember(count, who);
+        }
+    }
+    Ok(())
+}
+
+/// An entry, to be read before anything else is done with its key.
+#[inline(always)]
+pub(crate) fn get(key: &ConnKey) -> Option<&'static Conn> {
+    // SAFETY: a preallocated element stays mapped, and it is re-used for another key only after it
+    // was deleted; all hooks on one socket are ordered by its lock or by its life cycle.
+    unsafe { CONNS.get(key) }
+}
+
+/// Gives a port back. Of several who try, one succeeds.
+///
+/// What is to be said of the entry must be said before: a removed element may be another port's the
+/// next moment, and a copy would take a fifth of the BPF stack.
+#[inline(always)]
+pub(crate) fn release(key: &ConnKey, now: u64) -> Step {
+    release_known(key, get(key), now)
+}
+
+/// As [`release`], where the entry was just looked up.
+#[inline(always)]
+pub(crate) fn release_known(key: &ConnKey, conn: Option<&Conn>, now: u64) -> Step {
+    if seeding() {
+        mark(key, Mark::Released);
+    }
+    let conn = conn.ok_or(Skip::NotOurs)?;
+    let flags = conn.flags;
+    let count = TUPLES.get_ptr_mut(&conn.tuple);
+    match CONNS.remove(key) {
+        Ok(()) => {}
+        Err(ENOENT) => return Err(Skip::NotOurs),
+        Err(_) => return Err(Skip::Lost(Loss::MapBusy)),
+    }
+    if let Some(count) = count {
+        // SAFETY: see `open`.
+        unsafe {
+            atomic::add(&raw mut (*count).released, 1);
+            if flags & conn_flag::TIME_WAIT != 0 {
+                atomic::add(&raw mut (*count).time_wait_ended, 1);
+            }
+            (*count).last_ns = now;
+        }
+    }
+    Ok(())
+}
+
+/// Notes what became of a socket, for the reader of older sockets to find.
+#[inline(always)]
+pub(crate) fn mark(key: &ConnKey, mark: Mark) {
+    if key.cookie == 0 || key.port == 0 {
+        return;
+    }
+    if let Err(error) = TOMBSTONES.insert(key, mark as u64, 0) {
+        stats::lost(match error {
+            E2BIG => Loss::TombstonesFull,
+            _ => Loss::MapBusy,
+        });
+    }
+}
+
+/// Whether this mark was left for a key.
+#[inline(always)]
+pub(crate) fn is_marked(key: &ConnKey, mark: Mark) -> bool {
+    // SAFETY: read at once; see `get`.
+    unsafe { TOMBSTONES.get(key) }.is_some_and(|found| *found == mark as u64)
+}
+
+/// A held port goes over to a time-wait socket. `None`: not one of ours.
+#[inline(always)]
+pub(crate) fn time_wait(key: &ConnKey, now: u64) -> Option<&'static Conn> {
+    let conn = CONNS.get_ptr_mut(key)?;
+    // SAFETY: the life cycle orders this before any release of the same key; see `get`.
+    let conn = unsafe { &mut *conn };
+    if conn.flags & conn_flag::TIME_WAIT != 0 {
+        return None;
+    }
+    conn.flags |= conn_flag::TIME_WAIT;
+    if let Some(count) = TUPLES.get_ptr_mut(&conn.tuple) {
+        // SAFETY: see `open`.
+        unsafe {
+            atomic::add(&raw mut (*count).time_wait_begun, 1);
+            (*count).last_ns = now;
+        }
+    }
+    Some(conn)
+}
+
+/// Takes back a [`release`] that turned out to be none: a time-wait timer that was moved, not
+/// ended. The only place where a counter goes down, within one timer interrupt.
+#[inline(always)]
+pub(crate) fn reopen(key: &ConnKey, conn: &Conn) -> Step {
+    CONNS
+        .insert(key, conn, u64::from(BPF_NOEXIST))
+        .map_err(|error| failed_insert(error, Loss::ConnsFull))?;
+    if let Some(count) = TUPLES.get_ptr_mut(&conn.tuple) {
+        // SAFETY: see `open`.
+        unsafe {
+            atomic::add(&raw mut (*count).released, u64::MAX);
+            if conn.flags & conn_flag::TIME_WAIT != 0 {
+                atomic::add(&raw mut (*count).time_wait_ended, u64::MAX);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes a tuple that holds no port and has not changed since `before`.
+#[inline(always)]
+pub(crate) fn forget(key: &TupleKey, before: u64) -> bool {
+    let Some(count) = TUPLES.get_ptr(key) else { return false };
+    // SAFETY: see `open`.
+    let idle = unsafe { (*count).in_use() == 0 && (*count).last_ns < before };
+    idle && TUPLES.remove(key).is_ok()
+}

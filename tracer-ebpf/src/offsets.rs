@@ -1,0 +1,39 @@
+//! Read-only globals that userspace fills in before the programs are loaded: where the running
+//! kernel keeps its fields (from its BTF), and what is wanted of us. The verifier sees constants.
+
+use aya_ebpf::Global;
+
+macro_rules! globals {
+    ($($name:ident: $type:ty = $value:expr),+ $(,)?) => {
+        $(
+            #[unsafe(no_mangle)]
+            pub(crate) static $name: Global<$type> = Global::new($value);
+        )+
+    };
+}
+
+// The values are those of x86-64 distribution kernels, 5.10 to 7.2, where these agree.
+globals! {
+    EVENT_MASK: u32 = 0,
+    WAKE_AT: u32 = u32::MAX,
+    SKC_DADDR: u32 = 0,
+    SKC_RCV_SADDR: u32 = 4,
+    SKC_DPORT: u32 = 12,
+    SKC_NUM: u32 = 14,
+    SKC_FAMILY: u32 = 16,
+    SKC_STATE: u32 = 18,
+    SKC_NET: u32 = 48,
+    SKC_V6_DADDR: u32 = 56,
+    SKC_V6_RCV_SADDR: u32 = 72,
+    SKC_COOKIE: u32 = 88,
+    SK_ERR: u32 = 0,
+    SK_PROTOCOL: u32 = 0,
+    SK_USERLOCKS: u32 = 0,
+    SK_USERLOCKS_SHIFT: u32 = 0,
+    INET_SPORT: u32 = 0,
+    NET_INUM: u32 = 0,
+    TIMER_FUNCTION: u32 = 24,
+    TIMER_EXPIRES: u32 = 16,
+    TW_TIMER: u32 = 160,
+    TW_TIMER_HANDLER: u64 = 0,
+}

@@ -1,0 +1,179 @@
+//! Reading `struct sock` and `struct inet_timewait_sock`; the only file that knows their fields.
+//!
+//! Both start with `struct sock_common`, so one read serves for both. All reads go through
+//! `bpf_probe_read_kernel`, which fails instead of faulting.
+
+use aya_ebpf::{Global, helpers::bpf_probe_read_kernel};
+use tracer_common::{Addr, ConnKey, Loss, TupleKey, settings::SOCK_COMMON_LEN};
+
+use crate::{
+    offsets::{
+        INET_SPORT, NET_INUM, SK_ERR, SK_PROTOCOL, SK_USERLOCKS, SK_USERLOCKS_SHIFT, SKC_COOKIE,
+        SKC_DADDR, SKC_DPORT, SKC_FAMILY, SKC_NET, SKC_NUM, SKC_RCV_SADDR, SKC_STATE, SKC_V6_DADDR,
+        SKC_V6_RCV_SADDR,
+    },
+    skip::{Skip, Step},
+};
+
+/// Kernel address of a `struct sock` or `struct inet_timewait_sock`.
+pub(crate) type Address = *const u8;
+
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+const SOCK_BINDPORT_LOCK: u8 = 8;
+
+/// TCP states (include/net/tcp_states.h).
+pub(crate) mod state {
+    pub(crate) const ESTABLISHED: u8 = 1;
+    pub(crate) const SYN_SENT: u8 = 2;
+    pub(crate) const SYN_RECV: u8 = 3;
+    pub(crate) const CLOSE: u8 = 7;
+    pub(crate) const LISTEN: u8 = 10;
+}
+
+/// The cookie of a socket alone: most state changes are of sockets that have none.
+#[inline(always)]
+pub(crate) fn cookie_of(at: Address) -> u64 {
+    // SAFETY: the helper checks the address itself.
+    unsafe { bpf_probe_read_kernel(at.add(SKC_COOKIE.load() as usize).cast::<u64>()) }.unwrap_or(0)
+}
+
+/// A copy of a socket's `struct sock_common`.
+pub(crate) struct Sock {
+    at: Address,
+    common: [u64; SOCK_COMMON_LEN / 8],
+}
+
+impl Sock {
+    #[inline(always)]
+    pub(crate) fn read(at: Address) -> Step<Self> {
+        // SAFETY: the helper checks the address itself.
+        match unsafe { bpf_probe_read_kernel(at.cast::<[u64; SOCK_COMMON_LEN / 8]>()) } {
+            Ok(common) => Ok(Self { at, common }),
+            Err(_) => Err(Skip::Lost(Loss::ReadFailed)),
+        }
+    }
+
+    /// A field of the copy.
+    #[inline(always)]
+    fn field<T: Copy>(&self, offset: &Global<u32>) -> T {
+        // SAFETY: userspace refuses to load with an offset whose field does not end inside the
+        // copy, and the verifier checks it again; kernel fields are naturally aligned.
+        unsafe { self.common.as_ptr().cast::<u8>().add(offset.load() as usize).cast::<T>().read() }
+    }
+
+    /// A field behind the copy.
+    #[inline(always)]
+    fn far_field<T>(&self, offset: &Global<u32>) -> Step<T> {
+        // SAFETY: the helper checks the address itself.
+        unsafe { bpf_probe_read_kernel(self.at.add(offset.load() as usize).cast::<T>()) }
+            .map_err(|_| Skip::Lost(Loss::ReadFailed))
+    }
+
+    #[inline(always)]
+    pub(crate) fn at(&self) -> u64 {
+        self.at as u64
+    }
+
+    /// 0: none was ever asked for.
+    #[inline(always)]
+    pub(crate) fn cookie(&self) -> u64 {
+        self.field(&SKC_COOKIE)
+    }
+
+    /// Local port, host byte order; 0 when the socket holds none (any more).
+    #[inline(always)]
+    pub(crate) fn port(&self) -> u16 {
+        self.field(&SKC_NUM)
+    }
+
+    #[inline(always)]
+    pub(crate) fn state(&self) -> u8 {
+        self.field(&SKC_STATE)
+    }
+
+    /// Whether this is a TCP socket: MPTCP sockets go through the same tracepoints.
+    #[inline(always)]
+    pub(crate) fn is_tcp(&self) -> Step<bool> {
+        const IPPROTO_TCP: u16 = 6;
+        Ok(self.far_field::<u16>(&SK_PROTOCOL)? == IPPROTO_TCP)
+    }
+
+    #[inline(always)]
+    pub(crate) fn key(&self) -> ConnKey {
+        ConnKey::new(self.cookie(), self.port())
+    }
+
+    /// The key of the port that the socket holds, or held until a moment ago: `inet_sport` stays
+    /// when `inet_put_port` clears the local port. It also stays when the fd is used again, so it
+    /// names a held port only together with what `CONNS` says of it.
+    #[inline(always)]
+    pub(crate) fn last_key(&self) -> Step<ConnKey> {
+        let port = match self.port() {
+            0 => u16::from_be(self.far_field(&INET_SPORT)?),
+            port => port,
+        };
+        Ok(ConnKey::new(self.cookie(), port))
+    }
+
+    /// errno that ended the connection, positive; 0: none.
+    #[inline(always)]
+    pub(crate) fn error(&self) -> Step<u16> {
+        let error: i32 = self.far_field(&SK_ERR)?;
+        Ok(error as u16)
+    }
+
+    /// Whether the port stays with the socket when the connection ends (bind() to that port).
+    #[inline(always)]
+    pub(crate) fn keeps_port(&self) -> Step<bool> {
+        let locks: u8 = self.far_field(&SK_USERLOCKS)?;
+        Ok((locks >> (SK_USERLOCKS_SHIFT.load() & 7)) & SOCK_BINDPORT_LOCK != 0)
+    }
+
+    /// Inode number of the socket's network namespace.
+    #[inline(always)]
+    pub(crate) fn netns(&self) -> Step<u32> {
+        let net: Address = self.field(&SKC_NET);
+        // SAFETY: the helper checks the address itself.
+        unsafe { bpf_probe_read_kernel(net.add(NET_INUM.load() as usize).cast::<u32>()) }
+            .map_err(|_| Skip::Lost(Loss::ReadFailed))
+    }
+
+    /// The bound or connected local address.
+    #[inline(always)]
+    pub(crate) fn source(&self) -> Step<Addr> {
+        match self.field::<u16>(&SKC_FAMILY) {
+            AF_INET => Ok(Addr::v4(self.field(&SKC_RCV_SADDR))),
+            AF_INET6 => Ok(self.v6(&SKC_V6_RCV_SADDR)),
+            _ => Err(Skip::NotOurs),
+        }
+    }
+
+    /// Fills in the tuple.
+    #[inline(always)]
+    pub(crate) fn read_tuple(&self, tuple: &mut TupleKey) -> Step {
+        tuple.netns = self.netns()?;
+        self.read_ends(tuple)
+    }
+
+    /// Fills in the tuple of a socket whose namespace is in it already.
+    #[inline(always)]
+    pub(crate) fn read_ends(&self, tuple: &mut TupleKey) -> Step {
+        tuple.destination = match self.field::<u16>(&SKC_FAMILY) {
+            AF_INET => Addr::v4(self.field(&SKC_DADDR)),
+            AF_INET6 => self.v6(&SKC_V6_DADDR),
+            _ => return Err(Skip::NotOurs),
+        };
+        tuple.source = self.source()?;
+        tuple.destination_port = u16::from_be(self.field(&SKC_DPORT));
+        Ok(())
+    }
+
+    /// `struct in6_addr` is aligned to 4 bytes only, `Addr` to 8.
+    #[inline(always)]
+    fn v6(&self, offset: &Global<u32>) -> Addr {
+        let words: [u32; 4] = self.field(offset);
+        // SAFETY: both are 16 bytes of plain data.
+        unsafe { core::mem::transmute::<[u32; 4], Addr>(words) }
+    }
+}

@@ -1,0 +1,48 @@
+//! STATS: what was seen, emitted and lost, per CPU.
+
+use aya_ebpf::{macros::map, maps::PerCpuArray};
+use tracer_common::{
+    Loss, Stat,
+    loss::{STATS_LEN, Stat::EventsSeen},
+};
+
+use crate::atomic;
+
+/// Per CPU, so that counting never contends. Still added to atomically: a hook in interrupt
+/// context can come between another one's load and store.
+#[map]
+static STATS: PerCpuArray<u64> = PerCpuArray::with_max_entries(STATS_LEN, 0);
+
+#[inline(always)]
+fn add(index: u32) {
+    if let Some(counter) = STATS.get_ptr_mut(index) {
+        // SAFETY: an array map's values are never freed while the program is loaded.
+        unsafe { atomic::add(counter, 1) };
+    }
+}
+
+#[inline(always)]
+pub(crate) fn count(stat: Stat) {
+    add(stat as u32);
+}
+
+#[inline(always)]
+pub(crate) fn lost(loss: Loss) {
+    add(loss.index());
+}
+
+/// Counts one event as seen and returns its number on this CPU, from 1.
+///
+/// Where an interrupt comes in between, two events can get one number; the largest number is right
+/// all the same, and that is what the reader counts its gaps with.
+#[inline(always)]
+pub(crate) fn next_seq() -> u64 {
+    match STATS.get_ptr_mut(EventsSeen as u32) {
+        // SAFETY: as in `add`.
+        Some(counter) => unsafe {
+            atomic::add(counter, 1);
+            counter.read_volatile()
+        },
+        None => 0,
+    }
+}

@@ -1,0 +1,43 @@
+//! TIME_WAIT: the part of a port's life that `tcp_set_state` never tells.
+
+use tracer_common::{ConnKey, conn_flag};
+
+use crate::{
+    attempt::now,
+    bind, connect,
+    ledger::{self, Mark},
+    skip::{Skip, Step},
+};
+
+/// A time-wait socket took over the port. Comes before the full socket's end, on the same CPU.
+#[inline(always)]
+pub(crate) fn begun(key: &ConnKey) -> Step {
+    if key.cookie == 0 {
+        return Err(Skip::NotOurs);
+    }
+    if ledger::seeding() {
+        ledger::mark(key, Mark::TimeWait);
+    }
+    let conn = ledger::time_wait(key, now()).ok_or(Skip::NotOurs)?;
+    if conn.flags & conn_flag::BOUND != 0 {
+        bind::time_wait(key);
+    }
+    Ok(())
+}
+
+/// The time-wait socket is gone, and the port with it.
+#[inline(always)]
+pub(crate) fn ended(key: &ConnKey) -> Step {
+    if key.cookie == 0 {
+        return Err(Skip::NotOurs);
+    }
+    let now = now();
+    let known = ledger::get(key);
+    if let Some(conn) = known {
+        connect::emit_released(key, conn, now);
+        if conn.flags & conn_flag::BOUND != 0 {
+            bind::ended(key, now);
+        }
+    }
+    ledger::release_known(key, known, now)
+}

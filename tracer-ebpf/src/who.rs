@@ -1,0 +1,21 @@
+//! Who is calling.
+
+use aya_ebpf::{
+    TASK_COMM_LEN,
+    helpers::{bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid},
+};
+use tracer_common::Who;
+
+/// The current task. Only meaningful in process context.
+#[inline(always)]
+pub(crate) fn current() -> Who {
+    let pid_tgid = bpf_get_current_pid_tgid();
+    let comm: [u8; TASK_COMM_LEN] = bpf_get_current_comm().unwrap_or_default();
+    Who {
+        // SAFETY: takes no argument and only reads the current task.
+        cgroup: unsafe { bpf_get_current_cgroup_id() },
+        pid: (pid_tgid >> 32) as u32,
+        tid: pid_tgid as u32,
+        comm,
+    }
+}
