@@ -1,0 +1,24 @@
+//! Puts the BPF object where `src/kernel/object.rs` embeds it from.
+
+use std::{
+    env, fs, io,
+    path::{Path, PathBuf},
+};
+
+/// Where `cargo xtask build` leaves the object, from this package.
+const DEFAULT: &str = "../target/bpf/bpfel-unknown-none/release/tracer-ebpf";
+
+fn main() -> io::Result<()> {
+    println!("cargo::rerun-if-env-changed=TRACER_BPF_OBJECT");
+    let object = env::var_os("TRACER_BPF_OBJECT")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(DEFAULT), PathBuf::from);
+    println!("cargo::rerun-if-changed={}", object.display());
+    let out = env::var_os("OUT_DIR").ok_or_else(|| io::Error::other("OUT_DIR is not set"))?;
+    let embedded = Path::new(&out).join("tracer.bpf.o");
+    match fs::read(&object) {
+        Ok(bytes) => fs::write(embedded, bytes),
+        // The program says at run time that it was built without: tests and clippy need no object.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::write(embedded, []),
+        Err(error) => Err(error),
+    }
+}

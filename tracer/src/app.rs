@@ -1,0 +1,93 @@
+//! The only place that knows all the parts.
+
+use std::{
+    io::{self, Write},
+    path::Path,
+};
+
+use crate::{
+    cgroups::{self, Names},
+    cli::{self, Cli},
+    config::{KernelConfig, RecordConfig, Task, TuplesConfig},
+    error::Error,
+    export::sink::Sink,
+    kernel::object::{BPF_OBJECT, MISSING},
+    log, record, shutdown, trace, tuples,
+};
+
+/// Does what the command line says.
+///
+/// # Errors
+/// See [`Error`]; each has an exit code.
+pub fn run(cli: &Cli) -> Result<(), Error> {
+    log::start(cli.global.verbose, cli.global.log_format)?;
+    let kernel = KernelConfig::from(&cli.global);
+    match Task::try_from(&cli.command)? {
+        Task::Record(config) => run_record(&kernel, config),
+        Task::Tuples(config) => run_tuples(&kernel, config),
+        Task::Completions(shell) => print(&cli::completions(shell)),
+        Task::Man(dir) => man(dir.as_deref()),
+    }
+}
+
+fn run_record(kernel: &KernelConfig, config: RecordConfig) -> Result<(), Error> {
+    check_object()?;
+    survive_file_size_limit();
+    // Everything that can be wrong is found out before anything is attached.
+    let filter = trace::resolve(&config.filter)?;
+    let sink = Sink::open(&config.output)?;
+    let names = Names::new(root()?);
+    let tracer = trace::start(kernel, config.events.mask, filter)?;
+    shutdown::run(move |asked| record::run(tracer, &config, filter, sink, names, &asked))
+}
+
+fn run_tuples(kernel: &KernelConfig, config: TuplesConfig) -> Result<(), Error> {
+    check_object()?;
+    let filter = trace::resolve(&config.filter)?;
+    let names = Names::new(root()?);
+    let tracer = trace::start(kernel, 0, filter)?;
+    shutdown::run(move |asked| tuples::run(tracer, &config, &filter, names, &asked))
+}
+
+/// Past a file size limit a write shall fail, which is counted, and not end the program.
+#[expect(unsafe_code, reason = "signal(2)")]
+fn survive_file_size_limit() {
+    // SAFETY: ignoring a signal runs no handler; no other thread exists yet.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
+fn check_object() -> Result<(), Error> {
+    if BPF_OBJECT.is_empty() { Err(Error::Failure(MISSING.into())) } else { Ok(()) }
+}
+
+fn root() -> Result<std::os::fd::OwnedFd, Error> {
+    cgroups::root().map_err(|error| Error::Failure(error.to_string()))
+}
+
+fn man(dir: Option<&Path>) -> Result<(), Error> {
+    let pages = cli::man_pages()
+        .map_err(|error| Error::Failure(format!("cannot make the man pages: {error}")))?;
+    let Some(dir) = dir else {
+        return pages.first().map_or(Ok(()), |(_, page)| print(page));
+    };
+    for (name, page) in pages {
+        let path = dir.join(name);
+        std::fs::write(&path, page).map_err(|source| Error::File {
+            tried: "write",
+            path,
+            source,
+            do_this: "make the folder first",
+        })?;
+    }
+    Ok(())
+}
+
+/// To stdout; a reader that is gone has what it wanted.
+fn print(text: &[u8]) -> Result<(), Error> {
+    match io::stdout().write_all(text) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::Failure(format!("cannot write to stdout: {error}")))
+        }
+        _ => Ok(()),
+    }
+}

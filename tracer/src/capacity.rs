@@ -1,0 +1,141 @@
+//! How many source ports a connect() can be given in one network namespace.
+
+use std::{fs, io, ops::RangeInclusive};
+
+/// The ports that the kernel hands out by itself, from the sysctls of one network namespace.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PortRange {
+    /// First and last port, both inclusive (net.ipv4.ip_local_port_range).
+    pub low: u16,
+    pub high: u16,
+    /// Never handed out (net.ipv4.ip_local_reserved_ports); may lie outside of the range.
+    pub reserved: Vec<RangeInclusive<u16>>,
+}
+
+impl Default for PortRange {
+    /// The kernel's default.
+    fn default() -> Self {
+        Self { low: 32_768, high: 60_999, reserved: Vec::new() }
+    }
+}
+
+impl PortRange {
+    /// Reads the sysctls of the calling thread's network namespace: the kernel shows each thread
+    /// its own under /proc/sys/net. Errors name the file.
+    pub fn read() -> io::Result<Self> {
+        let (range, reserved) =
+            (sysctl("ip_local_port_range")?, sysctl("ip_local_reserved_ports")?);
+        let (low, high) =
+            parse_range(&range).ok_or_else(|| unexpected("ip_local_port_range", &range))?;
+        let reserved = parse_reserved(&reserved)
+            .ok_or_else(|| unexpected("ip_local_reserved_ports", &reserved))?;
+        Ok(Self { low, high, reserved })
+    }
+
+    /// Whether the kernel could hand this port out, reserved or not.
+    pub fn contains(&self, port: u16) -> bool {
+        (self.low..=self.high).contains(&port)
+    }
+}
+
+/// net.ipv4.tcp_tw_reuse of the calling thread's network namespace: 0 never, 1 always, 2 loopback.
+pub fn tw_reuse() -> io::Result<u8> {
+    let text = sysctl("tcp_tw_reuse")?;
+    text.trim().parse().map_err(|_| unexpected("tcp_tw_reuse", &text))
+}
+
+/// The number of ports that connect() can be given: the range, less the reserved and the blocked
+/// ports in it. `blocked` may name a port several times, reserved ports, and ports outside of the
+/// range.
+pub fn capacity(range: &PortRange, blocked: impl Iterator<Item = u16>) -> u32 {
+    let mut taken = vec![false; 1 << 16];
+    let reserved = range.reserved.iter().cloned().flatten();
+    for port in reserved.chain(blocked).filter(|port| range.contains(*port)) {
+        if let Some(slot) = taken.get_mut(usize::from(port)) {
+            *slot = true;
+        }
+    }
+    let all = u32::from(range.high).saturating_add(1).saturating_sub(u32::from(range.low));
+    let lost = taken.into_iter().map(u32::from).sum();
+    all.saturating_sub(lost)
+}
+
+fn path_of(name: &str) -> String {
+    format!("/proc/sys/net/ipv4/{name}")
+}
+
+fn sysctl(name: &str) -> io::Result<String> {
+    let path = path_of(name);
+    fs::read_to_string(&path)
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot read {path}: {error}")))
+}
+
+fn unexpected(name: &str, text: &str) -> io::Error {
+    let message = format!("cannot understand {}: it says {:?}", path_of(name), text.trim());
+    io::Error::new(io::ErrorKind::InvalidData, message)
+}
+
+/// `32768\t60999`
+fn parse_range(text: &str) -> Option<(u16, u16)> {
+    let mut words = text.split_ascii_whitespace();
+    let (low, high) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    (words.next().is_none() && low <= high).then_some((low, high))
+}
+
+/// `8080,9148-9150`, or nothing.
+fn parse_reserved(text: &str) -> Option<Vec<RangeInclusive<u16>>> {
+    let items = text.trim().split(',').filter(|item| !item.is_empty());
+    let parse = |item: &str| {
+        let (low, high) = item.split_once('-').unwrap_or((item, item));
+        Some(low.parse().ok()?..=high.parse().ok()?)
+    };
+    items.map(parse).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_netns;
+
+    #[test]
+    fn sysctl_texts_are_understood_or_refused() {
+        assert_eq!(parse_range("32768\t60999\n"), Some((32_768, 60_999)));
+        for text in ["", "1", "1 2 3", "2 1", "1 65536", "a b"] {
+            assert_eq!(parse_range(text), None, "{text}");
+        }
+        assert_eq!(parse_reserved("\n"), Some(vec![]));
+        assert_eq!(parse_reserved("8080,9148-9150\n"), Some(vec![8080..=8080, 9148..=9150]));
+        assert_eq!(parse_reserved("8080,x"), None);
+        assert_eq!(parse_reserved("70000"), None);
+    }
+
+    #[test]
+    fn a_port_that_is_lost_for_two_reasons_is_counted_once() {
+        let range = |low, high, reserved| PortRange { low, high, reserved };
+        for (range, blocked, expected) in [
+            (PortRange::default(), vec![], 28_232),
+            (range(10, 19, vec![]), vec![12, 12, 12], 9),
+            (range(10, 19, vec![11..=12, 5..=10]), vec![12, 13, 9, 20], 6),
+            (range(10, 19, vec![0..=u16::MAX]), vec![15], 0),
+            (range(0, u16::MAX, vec![]), vec![], 65_536),
+            (range(7, 7, vec![]), vec![], 1),
+        ] {
+            assert_eq!(capacity(&range, blocked.into_iter()), expected, "{range:?}");
+        }
+    }
+
+    #[test]
+    fn each_thread_reads_its_own_namespace() {
+        let before = PortRange::read().unwrap();
+        let inside = test_netns::run(|| {
+            fs::write(path_of("ip_local_port_range"), "41000 41999").unwrap();
+            fs::write(path_of("ip_local_reserved_ports"), "41001,41010-41012").unwrap();
+            assert!(tw_reuse().unwrap() <= 2);
+            PortRange::read().unwrap()
+        });
+        let reserved = vec![41_001..=41_001, 41_010..=41_012];
+        assert_eq!(inside, PortRange { low: 41_000, high: 41_999, reserved });
+        assert_eq!(capacity(&inside, std::iter::empty()), 996);
+        assert_eq!(PortRange::read().unwrap(), before);
+    }
+}

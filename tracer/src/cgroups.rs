@@ -1,0 +1,113 @@
+//! cgroup v2: the root to attach to, `--cgroup` values, and names for the ids in events.
+
+mod container;
+mod names;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::{Component, Path, PathBuf},
+};
+
+use rustix::fs::{CWD, Stat, fstat};
+
+pub use container::container_id;
+pub use names::Names;
+
+use crate::mounts::{self, CGROUP2, open_dir};
+
+/// The deepest nesting that is followed; the kernel itself allows any, systemd needs about ten.
+const MAX_DEPTH: u32 = 128;
+
+/// One cgroup of the v2 hierarchy.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Cgroup {
+    /// What `bpf_get_current_cgroup_id` gives: the inode number of its directory.
+    pub id: u64,
+    /// Directories below the root of the hierarchy; 0 for the root. In a cgroup namespace the
+    /// root is that of the namespace, and the kernel's own count is higher.
+    pub level: u32,
+    /// From the root, beginning with a slash.
+    pub path: PathBuf,
+}
+
+/// Why a `--cgroup` value cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    #[error("{0}")]
+    NoHierarchy(#[source] io::Error),
+    #[error(
+        "there is no cgroup {0}: give the path of a directory of the cgroup2 file system, or its \
+         path below the cgroup2 root (as in the `0::` line of /proc/PID/cgroup)"
+    )]
+    NotFound(String),
+    #[error("{0} is not in the cgroup2 file system: a cgroup v1 directory cannot be used")]
+    NotCgroup2(String),
+    #[error("cannot open cgroup {path}: {source}")]
+    Open { path: String, source: io::Error },
+}
+
+/// The root directory of the cgroup2 hierarchy, mounted or not, for attaching programs.
+pub fn root() -> io::Result<OwnedFd> {
+    mounts::open_root(CGROUP2)
+}
+
+/// The cgroup that a `--cgroup` value means: an absolute path of a directory of cgroup2, or a path
+/// below the cgroup2 root (with or without a slash before it).
+pub fn resolve_arg(value: &str) -> Result<Cgroup, CgroupError> {
+    let root = root().map_err(CgroupError::NoHierarchy)?;
+    let given = Path::new(value);
+    let below = given.strip_prefix("/").unwrap_or(given);
+    let clean = below.components().all(|part| matches!(part, Component::Normal(_)));
+    let inside = if below == Path::new("") {
+        open_dir(&root, Path::new(".")).ok()
+    } else {
+        clean.then(|| open_dir(&root, below).ok()).flatten()
+    };
+    // A file system path wins: `/` alone means the root of the hierarchy.
+    let outside = (given.is_absolute() && given != Path::new("/")).then(|| open_dir(CWD, given));
+    let opened = match outside {
+        Some(Ok(fd)) if mounts::is(&fd, CGROUP2) => fd,
+        Some(Ok(_)) => inside.ok_or_else(|| CgroupError::NotCgroup2(value.to_owned()))?,
+        Some(Err(errno)) if errno != rustix::io::Errno::NOENT && inside.is_none() => {
+            return Err(CgroupError::Open { path: value.to_owned(), source: errno.into() });
+        }
+        _ if value.is_empty() => return Err(CgroupError::NotFound(value.to_owned())),
+        _ => inside.ok_or_else(|| CgroupError::NotFound(value.to_owned()))?,
+    };
+    locate(&root, opened).map_err(|source| CgroupError::Open { path: value.to_owned(), source })
+}
+
+/// Walks up from a directory to the root, which gives its level and its path whatever links and
+/// mounts led to it.
+fn locate(root: &OwnedFd, directory: OwnedFd) -> io::Result<Cgroup> {
+    let top = fstat(root)?;
+    let same = |a: &Stat, b: &Stat| (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino);
+    let id = fstat(&directory)?.st_ino;
+    let (mut level, mut names, mut here) = (0, Vec::new(), directory);
+    loop {
+        let stat = fstat(&here)?;
+        if same(&stat, &top) {
+            break;
+        }
+        let parent = open_dir(&here, Path::new(".."))?;
+        let up = fstat(&parent)?;
+        if level == MAX_DEPTH || up.st_dev != top.st_dev || same(&up, &stat) {
+            return Err(io::Error::other("it is not below the root of the cgroup2 hierarchy"));
+        }
+        names.push(name_in(&parent, stat.st_ino)?);
+        level += 1;
+        here = parent;
+    }
+    let mut path = PathBuf::from("/");
+    path.extend(names.iter().rev());
+    Ok(Cgroup { id, level, path })
+}
+
+/// The name of the entry with this inode number.
+fn name_in(directory: impl AsFd, inode: u64) -> io::Result<PathBuf> {
+    let found = names::children(directory)?.find(|(id, _)| *id == inode);
+    found.map(|(_, name)| name).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+}

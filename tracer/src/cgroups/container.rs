@@ -1,0 +1,50 @@
+//! Which container a cgroup belongs to, by the names that container engines give. Pure.
+
+/// The id of the innermost container in a cgroup path: the 64 hexadecimal digits that Docker,
+/// containerd, CRI-O and Podman put into it. `None` for anything else, and for the engines' own
+/// monitor processes (conmon).
+pub fn container_id(path: &str) -> Option<String> {
+    path.rsplit('/').find_map(id_of).map(str::to_owned)
+}
+
+/// `ID`, `PREFIX-ID`, `PREFIX:ID`, each with or without `.scope`.
+fn id_of(component: &str) -> Option<&str> {
+    let name = component.strip_suffix(".scope").unwrap_or(component);
+    let (prefix, id) = name.rsplit_once(['-', ':']).unwrap_or(("", name));
+    let is_id = id.len() == 64 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    (is_id && !prefix.contains("conmon")).then_some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_engines_paths_give_the_id_and_nothing_else_does() {
+        let id = "0123456789abcdef".repeat(4);
+        let other = "f".repeat(64);
+        for (path, expected) in [
+            (format!("/docker/{id}"), true),
+            (format!("/system.slice/docker-{id}.scope"), true),
+            (format!("/kubepods.slice/kubepods-pod1.slice/cri-containerd-{id}.scope"), true),
+            (format!("/kubepods.slice/kubepods-pod1.slice/crio-{id}.scope"), true),
+            (format!("/kubepods/burstable/pod-uid/{id}"), true),
+            (format!("/system.slice/kubepods-pod1.slice:cri-containerd:{id}"), true),
+            (format!("/machine.slice/libpod-{id}.scope/container"), true),
+            (format!("/user.slice/user-1000.slice/libpod-payload-{id}"), true),
+            (format!("/docker/{id}/system.slice/nginx.service"), true),
+            (format!("/docker/{other}/docker/{id}"), true),
+            (format!("/machine.slice/libpod-conmon-{id}.scope"), false),
+            (format!("/crio-conmon-{id}.scope"), false),
+            (format!("/docker/{}", &id[1..]), false),
+            (format!("/docker/{id}0"), false),
+            (format!("/docker/{}", id.to_uppercase()), false),
+            ("/system.slice/nginx.service".into(), false),
+            ("/".into(), false),
+            (String::new(), false),
+        ] {
+            let expected = expected.then(|| id.clone());
+            assert_eq!(container_id(&path), expected, "{path}");
+        }
+    }
+}

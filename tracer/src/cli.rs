@@ -1,0 +1,185 @@
+//! The command line, word for word: what was typed, nothing looked up on the system.
+//!
+//! [`crate::config`] turns it into checked, typed configuration.
+
+mod args;
+mod value;
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+pub use args::{Compression, EventKind, FilterArgs, RecordArgs, TableFormat, TuplesArgs};
+pub use value::NetnsRef;
+
+const LONG_ABOUT: &str = "\
+Traces every TCP connect() and every source port of this host, exactly.
+
+A connection is (source, source port, destination, destination port). Towards one destination only \
+the source port varies, and there are about 28,000 of them: a proxy that opens connections faster \
+than ports come back from TIME_WAIT gets \"Cannot assign requested address\". tracer shows which \
+source and destination fill up, how fast, who does it, and which connect() failed, and why.";
+
+const EXAMPLES: &str = "\
+Examples:
+  tracer record                          failures, totals and losses as JSON Lines on stdout
+  tracer record --events all -o ev.jsonl --rotate 100M --keep 5
+  tracer record --comm nginx --dport 8080 | jq .
+  tracer tuples --once --sort ports      who holds how many source ports, now
+  tracer tuples --watch 2 --dst 10.0.0.0/8
+
+Exit codes:
+  0   success, or stdout was closed by its reader
+  1   failure
+  2   wrong usage
+  69  no backend can run here (each one's reason is printed)
+  75  already running
+  77  privileges are missing (they are named)
+  78  bad configuration";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tracer",
+    version,
+    about = "Traces every TCP connect() and every source port of this host, exactly",
+    long_about = LONG_ABOUT,
+    after_help = EXAMPLES,
+    max_term_width = 100,
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command that traces.
+#[derive(Args, Clone, Debug)]
+pub struct GlobalArgs {
+    /// Say more on stderr: -v what is attached, -vv decisions, -vvv everything
+    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Log")]
+    pub verbose: u8,
+
+    /// Form of the program's own log on stderr
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t = LogFormat::Text,
+        value_name = "FORMAT",
+        help_heading = "Log"
+    )]
+    pub log_format: LogFormat,
+
+    /// How to hook into the kernel; auto takes the cheapest one that works here
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t = Backend::Auto,
+        value_name = "BACKEND",
+        help_heading = "Kernel side"
+    )]
+    pub backend: Backend,
+
+    /// Source ports that can be followed at a time, over all tuples
+    #[arg(
+        long,
+        global = true,
+        default_value_t = 262_144,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(16..=16_777_216),
+        help_heading = "Kernel side"
+    )]
+    pub max_conns: u32,
+
+    /// (source, destination, port) tuples that can be counted at a time
+    #[arg(
+        long,
+        global = true,
+        default_value_t = 65_536,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(16..=16_777_216),
+        help_heading = "Kernel side"
+    )]
+    pub max_tuples: u32,
+
+    /// Size of the ring buffer between kernel and program, rounded up to a power of two
+    #[arg(
+        long,
+        global = true,
+        default_value = "16M",
+        value_name = "SIZE",
+        value_parser = value::ring_size,
+        help_heading = "Kernel side"
+    )]
+    pub ring_size: u32,
+}
+
+/// How the kernel side hooks in.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Backend {
+    Auto,
+    Fexit,
+    Kprobe,
+    Tracepoint,
+}
+
+/// Form of the program's own log.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Stream events as JSON Lines
+    Record(RecordArgs),
+    /// Show how many source ports each (source, destination, port) holds
+    Tuples(TuplesArgs),
+    /// Print a completion script for a shell
+    #[command(hide = true)]
+    Completions {
+        #[arg(value_enum, value_name = "SHELL")]
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages to a folder, or the first one to stdout
+    #[command(hide = true)]
+    Man {
+        #[arg(value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+}
+
+/// The completion script for `shell`.
+pub fn completions(shell: clap_complete::Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "tracer", &mut script);
+    script
+}
+
+/// Every man page: file name (`tracer-record.1`) and contents, the page of `tracer` itself first.
+pub fn man_pages() -> std::io::Result<Vec<(String, Vec<u8>)>> {
+    let mut root = Cli::command();
+    root.build();
+    let name = |command: &clap::Command| {
+        command.get_display_name().unwrap_or_else(|| command.get_name()).to_owned()
+    };
+    let visible = root.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
+    let commands: Vec<_> = std::iter::once(root.clone()).chain(visible).collect();
+    commands
+        .into_iter()
+        .map(|command| {
+            let file = format!("{}.1", name(&command));
+            let mut page = Vec::new();
+            clap_mangen::Man::new(command).render(&mut page)?;
+            Ok((file, page))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,202 @@
+//! The options of each command.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{
+    ArgAction, Args, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use ipnet::IpNet;
+use tracer_common::filter::Ports;
+
+use super::value::{self, NetnsRef};
+use crate::table::Column;
+
+const RECORD_HELP: &str = "\
+Examples:
+  tracer record                                    to stdout, until Ctrl-C
+  tracer record --events failed,lost --duration 60
+  tracer record --events all -o /var/log/ports.jsonl --rotate 100M --keep 5
+  tracer record -o ports.jsonl.zst --compress zstd
+  tracer record --cgroup /sys/fs/cgroup/system.slice/nginx.service
+
+Every line is one JSON object with `v`, `seq` (gap-free), `ts`, `mono_ns` and `event.name`. The \
+first line is `tracer.start`, the last one `tracer.stop` with the totals: seen = emitted + each \
+named loss. SIGHUP opens the file anew. When the disk is full, new lines are dropped and counted.";
+
+/// `tracer record`
+#[derive(Args, Clone, Debug)]
+#[command(after_help = RECORD_HELP)]
+pub struct RecordArgs {
+    /// Where to write; - is stdout. A new file has mode 0600, an old one is appended to
+    #[arg(short, long, default_value = "-", value_name = "FILE")]
+    pub output: PathBuf,
+
+    /// Kinds of events, comma-separated
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "failed,stats,lost",
+        value_name = "KINDS"
+    )]
+    pub events: Vec<EventKind>,
+
+    /// Start a new file when this one has reached SIZE (100M, 2G): FILE becomes FILE.1, and so on
+    #[arg(long, value_name = "SIZE", value_parser = value::rotate_size)]
+    pub rotate: Option<u64>,
+
+    /// Rotated files to keep; the oldest is removed
+    #[arg(
+        long,
+        default_value_t = 5,
+        requires = "rotate",
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=1000)
+    )]
+    pub keep: u32,
+
+    /// Compress what is written
+    #[arg(long, value_enum, value_name = "METHOD")]
+    pub compress: Option<Compression>,
+
+    /// Seconds between two tuple.stats of a tuple
+    #[arg(long, default_value = "10", value_name = "SECS", value_parser = value::seconds)]
+    pub stats_interval: Duration,
+
+    /// Stop after this many seconds [default: at Ctrl-C or SIGTERM]
+    #[arg(long, value_name = "SECS", value_parser = value::seconds)]
+    pub duration: Option<Duration>,
+
+    #[command(flatten)]
+    pub filter: FilterArgs,
+}
+
+/// A word of `--events`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum EventKind {
+    /// connect.failed and bind.failed
+    Failed,
+    /// tuple.stats, every --stats-interval
+    Stats,
+    /// what was not recorded
+    Lost,
+    /// port.allocated
+    Allocated,
+    /// port.released
+    Released,
+    /// connect.established
+    Established,
+    /// tcp.state
+    State,
+    /// everything
+    All,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Compression {
+    /// Zstandard, level 1; flushed every second
+    Zstd,
+}
+
+const TUPLES_HELP: &str = "\
+Examples:
+  tracer tuples                              once, fullest first
+  tracer tuples --watch 2 --limit 20
+  tracer tuples -o json | jq '.tuples[0]'
+  tracer tuples --sort fail --dst 10.0.0.7
+
+%SAT is marked: ~ from 45 % (connect() gets slow: the kernel searches the second half of the range), \
+! from 80 %, !! from 95 %.";
+
+/// `tracer tuples`
+#[derive(Args, Clone, Debug)]
+#[command(after_help = TUPLES_HELP)]
+pub struct TuplesArgs {
+    /// Print one reading and end (what happens without --watch)
+    #[arg(long, conflicts_with = "watch")]
+    pub once: bool,
+
+    /// Print a reading every SECS seconds until Ctrl-C
+    #[arg(long, value_name = "SECS", value_parser = value::seconds)]
+    pub watch: Option<Duration>,
+
+    /// Form of the output
+    #[arg(
+        short,
+        long,
+        value_enum,
+        default_value_t = TableFormat::Columns,
+        value_name = "FORMAT"
+    )]
+    pub output: TableFormat,
+
+    /// Column to sort by
+    #[arg(
+        long,
+        default_value = Column::Saturation.id(),
+        value_name = "FIELD",
+        value_parser = PossibleValuesParser::new(Column::ALL.map(Column::id))
+            .try_map(|id| Column::from_id(&id).ok_or("not a column"))
+    )]
+    pub sort: Column,
+
+    /// Print at most N tuples [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: Option<u32>,
+
+    #[command(flatten)]
+    pub filter: FilterArgs,
+}
+
+/// Form of the table.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum TableFormat {
+    /// Aligned, with a header
+    Columns,
+    /// One line of JSON per reading
+    Json,
+    /// RFC 4180, with a header
+    Csv,
+}
+
+/// What to look at. Values of one option are alternatives; different options must all match.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Filters (each up to 4 times)")]
+pub struct FilterArgs {
+    /// Process that calls connect() or bind()
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub pid: Vec<u32>,
+
+    /// Name of the calling thread, as in /proc/PID/comm (at most 15 bytes)
+    #[arg(long, value_name = "NAME", value_parser = value::comm)]
+    pub comm: Vec<String>,
+
+    /// cgroup v2 folder, and everything below it
+    #[arg(long, value_name = "PATH")]
+    pub cgroup: Vec<PathBuf>,
+
+    /// Network namespace: a name under /run/netns, a path, or an inode number
+    #[arg(long, value_name = "NETNS", value_parser = value::netns)]
+    pub netns: Vec<NetnsRef>,
+
+    /// Source address or network
+    #[arg(long, value_name = "ADDR[/LEN]", value_parser = value::network)]
+    pub src: Vec<IpNet>,
+
+    /// Destination address or network
+    #[arg(long, value_name = "ADDR[/LEN]", value_parser = value::network)]
+    pub dst: Vec<IpNet>,
+
+    /// Destination port or range of ports
+    #[arg(long, value_name = "PORT[-HIGH]", value_parser = value::ports)]
+    pub dport: Vec<Ports>,
+
+    /// IPv4 only (v4-mapped IPv6 sockets included)
+    #[arg(short = '4', long = "ipv4", action = ArgAction::SetTrue, conflicts_with = "ipv6")]
+    pub ipv4: bool,
+
+    /// IPv6 only
+    #[arg(short = '6', long = "ipv6", action = ArgAction::SetTrue)]
+    pub ipv6: bool,
+}

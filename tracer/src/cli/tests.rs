@@ -1,0 +1,97 @@
+use clap::error::ErrorKind;
+
+use super::*;
+
+fn help(path: &[&str]) -> String {
+    let mut root = Cli::command().term_width(100);
+    root.build();
+    let command = path.iter().fold(&mut root, |command, name| {
+        command.find_subcommand_mut(name).expect("a command of this name")
+    });
+    command.render_long_help().to_string()
+}
+
+fn error(line: &str) -> String {
+    Cli::try_parse_from(line.split(' ')).expect_err(line).to_string()
+}
+
+#[test]
+fn the_definition_is_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn the_help_of_the_program_reads_well() {
+    insta::assert_snapshot!(help(&[]));
+}
+
+#[test]
+fn the_help_of_record_reads_well() {
+    insta::assert_snapshot!(help(&["record"]));
+}
+
+#[test]
+fn the_help_of_tuples_reads_well() {
+    insta::assert_snapshot!(help(&["tuples"]));
+}
+
+#[test]
+fn bad_values_are_refused_with_what_is_expected() {
+    let lines = [
+        "tracer recrod",
+        "tracer record --evnets all",
+        "tracer record --events failed,lots",
+        "tracer record --src 10.1.2.3/16",
+        "tracer record --dst upstream",
+        "tracer record --dport 90-80",
+        "tracer record --comm systemd-resolved",
+        "tracer record --pid 0",
+        "tracer record --netns ..",
+        "tracer record --rotate 1.5G -o f",
+        "tracer record --keep 3",
+        "tracer record --compress gzip",
+        "tracer record --duration 0",
+        "tracer record --backend ebpf",
+        "tracer record --ring-size 1K",
+        "tracer record -4 -6",
+        "tracer tuples --sort port",
+        "tracer tuples --once --watch 1",
+        "tracer tuples -o xml",
+    ];
+    let errors: Vec<_> = lines.iter().map(|line| format!("$ {line}\n{}", error(line))).collect();
+    insta::assert_snapshot!(errors.join("\n"));
+}
+
+#[test]
+fn every_bad_value_ends_with_exit_code_2() {
+    for line in ["tracer", "tracer nonsense", "tracer record --src x", "tracer tuples --limit 0"] {
+        let error = Cli::try_parse_from(line.split(' ')).expect_err(line);
+        assert_eq!(error.exit_code(), 2, "{line}");
+    }
+    let version = Cli::try_parse_from(["tracer", "--version"]).expect_err("the version");
+    assert_eq!((version.kind(), version.exit_code()), (ErrorKind::DisplayVersion, 0));
+}
+
+#[test]
+fn global_options_may_stand_before_or_after_the_command() {
+    for line in [
+        "tracer -vv --backend kprobe --ring-size 64K tuples",
+        "tracer tuples -vv --backend kprobe --ring-size 64K",
+    ] {
+        let cli = Cli::try_parse_from(line.split(' ')).expect(line);
+        assert_eq!(cli.global.verbose, 2);
+        assert_eq!(cli.global.backend, Backend::Kprobe);
+        assert_eq!(cli.global.ring_size, 64 << 10);
+        assert_eq!((cli.global.max_conns, cli.global.max_tuples), (262_144, 65_536));
+    }
+}
+
+#[test]
+fn completions_and_man_pages_name_the_visible_commands_only() {
+    let script = String::from_utf8(completions(clap_complete::Shell::Bash)).expect("UTF-8");
+    assert!(script.contains("record") && script.contains("tuples"));
+    let pages = man_pages().expect("pages in memory");
+    let names: Vec<_> = pages.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["tracer.1", "tracer-record.1", "tracer-tuples.1"]);
+    assert!(String::from_utf8_lossy(&pages[1].1).contains("stats\\-interval"));
+}

@@ -1,0 +1,249 @@
+//! From the command line to checked, typed configuration. Pure: nothing is looked up.
+
+mod filter;
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+pub use filter::{FilterSpec, RowFilter};
+use tracer_common::Kind;
+
+use crate::{
+    cli::{
+        Backend, Command, Compression, EventKind, GlobalArgs, RecordArgs, TableFormat, TuplesArgs,
+    },
+    error::Error,
+    table::Column,
+};
+
+/// What the kernel side is asked for, by every command that traces.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct KernelConfig {
+    pub backend: Backend,
+    /// Entries of the connection table.
+    pub max_conns: u32,
+    /// Entries of the tuple table.
+    pub max_tuples: u32,
+    /// Bytes; not yet rounded up to a power of two.
+    pub ring_size: u32,
+}
+
+impl From<&GlobalArgs> for KernelConfig {
+    fn from(args: &GlobalArgs) -> Self {
+        Self {
+            backend: args.backend,
+            max_conns: args.max_conns,
+            max_tuples: args.max_tuples,
+            ring_size: args.ring_size,
+        }
+    }
+}
+
+/// `tracer record`
+#[derive(Clone, Debug, PartialEq)]
+pub struct RecordConfig {
+    pub output: OutputConfig,
+    pub events: Events,
+    pub stats_interval: Duration,
+    pub duration: Option<Duration>,
+    pub filter: FilterSpec,
+}
+
+/// Where whole lines go.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct OutputConfig {
+    pub target: Target,
+    pub rotation: Option<Rotation>,
+    pub compression: Option<Compression>,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Target {
+    Stdout,
+    File(PathBuf),
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Rotation {
+    /// Bytes at which a new file is started.
+    pub size: u64,
+    /// Older files that are kept.
+    pub keep: u32,
+}
+
+/// The kinds of lines that are wanted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Events {
+    /// [`Kind::bit`]s of the socket events.
+    pub mask: u32,
+    /// `tuple.stats`
+    pub stats: bool,
+    /// `lost`
+    pub lost: bool,
+}
+
+impl Events {
+    fn new(kinds: &[EventKind]) -> Self {
+        let mut events = Self { mask: 0, stats: false, lost: false };
+        for kind in kinds {
+            match kind {
+                EventKind::Failed => {
+                    events.mask |= Kind::ConnectFailed.bit() | Kind::BindFailed.bit();
+                }
+                EventKind::Stats => events.stats = true,
+                EventKind::Lost => events.lost = true,
+                EventKind::Allocated => events.mask |= Kind::PortAllocated.bit(),
+                EventKind::Released => events.mask |= Kind::PortReleased.bit(),
+                EventKind::Established => events.mask |= Kind::ConnectEstablished.bit(),
+                EventKind::State => events.mask |= Kind::TcpState.bit(),
+                EventKind::All => {
+                    let mask = Kind::ALL.iter().fold(0, |mask, kind| mask | kind.bit());
+                    events = Self { mask, stats: true, lost: true };
+                }
+            }
+        }
+        events
+    }
+}
+
+impl TryFrom<&RecordArgs> for RecordConfig {
+    type Error = Error;
+
+    fn try_from(args: &RecordArgs) -> Result<Self, Error> {
+        let target = if args.output == Path::new("-") {
+            Target::Stdout
+        } else {
+            Target::File(args.output.clone())
+        };
+        if args.rotate.is_some() && target == Target::Stdout {
+            return Err(Error::Usage(
+                "--rotate was given, but stdout cannot be rotated; write to a file with -o FILE"
+                    .into(),
+            ));
+        }
+        Ok(Self {
+            output: OutputConfig {
+                target,
+                rotation: args.rotate.map(|size| Rotation { size, keep: args.keep }),
+                compression: args.compress,
+            },
+            events: Events::new(&args.events),
+            stats_interval: args.stats_interval,
+            duration: args.duration,
+            filter: FilterSpec::try_from(&args.filter)?,
+        })
+    }
+}
+
+/// `tracer tuples`
+#[derive(Clone, Debug, PartialEq)]
+pub struct TuplesConfig {
+    /// Time between readings; `None`: one reading.
+    pub watch: Option<Duration>,
+    pub format: TableFormat,
+    pub sort: Column,
+    pub limit: Option<usize>,
+    pub filter: FilterSpec,
+}
+
+impl TryFrom<&TuplesArgs> for TuplesConfig {
+    type Error = Error;
+
+    fn try_from(args: &TuplesArgs) -> Result<Self, Error> {
+        Ok(Self {
+            watch: args.watch,
+            format: args.output,
+            sort: args.sort,
+            limit: args.limit.and_then(|limit| usize::try_from(limit).ok()),
+            filter: FilterSpec::try_from(&args.filter)?,
+        })
+    }
+}
+
+/// A command with everything about it checked.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Task {
+    Record(RecordConfig),
+    Tuples(TuplesConfig),
+    Completions(clap_complete::Shell),
+    /// To this folder, or to stdout.
+    Man(Option<PathBuf>),
+}
+
+impl TryFrom<&Command> for Task {
+    type Error = Error;
+
+    fn try_from(command: &Command) -> Result<Self, Error> {
+        Ok(match command {
+            Command::Record(args) => Self::Record(args.try_into()?),
+            Command::Tuples(args) => Self::Tuples(args.try_into()?),
+            Command::Completions { shell } => Self::Completions(*shell),
+            Command::Man { dir } => Self::Man(dir.clone()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::Cli;
+
+    fn task(line: &str) -> Result<Task, Error> {
+        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+        Task::try_from(&cli.command)
+    }
+
+    fn record(line: &str) -> RecordConfig {
+        match task(line).unwrap() {
+            Task::Record(config) => config,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn record_without_options_sends_failures_totals_and_losses_to_stdout() {
+        let config = record("tracer record");
+        assert_eq!(config.output.target, Target::Stdout);
+        assert_eq!(config.output.rotation, None);
+        let failed = Kind::ConnectFailed.bit() | Kind::BindFailed.bit();
+        assert_eq!(config.events, Events { mask: failed, stats: true, lost: true });
+        assert_eq!(config.stats_interval, Duration::from_secs(10));
+        assert_eq!(config.duration, None);
+        assert_eq!(config.filter, FilterSpec::default());
+    }
+
+    #[test]
+    fn all_is_every_kind_wherever_it_stands_in_the_list() {
+        let all = record("tracer record --events all").events;
+        assert_eq!(all.mask.count_ones(), 6);
+        assert_eq!(record("tracer record --events all,failed").events, all);
+        assert_eq!(record("tracer record --events failed,all").events, all);
+        let list = "allocated,released,established,failed,state,stats,lost";
+        assert_eq!(record(&format!("tracer record --events {list}")).events, all);
+    }
+
+    #[test]
+    fn rotation_needs_a_file() {
+        let error = task("tracer record --rotate 100M").unwrap_err();
+        assert_eq!(error.exit() as u8, 2);
+        let config = record("tracer record --rotate 100M --keep 3 -o ev.jsonl");
+        assert_eq!(config.output.rotation, Some(Rotation { size: 100 << 20, keep: 3 }));
+    }
+
+    #[test]
+    fn tuples_reads_once_unless_told_to_watch() {
+        for (line, watch) in [
+            ("tracer tuples", None),
+            ("tracer tuples --once", None),
+            ("tracer tuples --watch 0.1", Some(Duration::from_millis(100))),
+        ] {
+            let Task::Tuples(config) = task(line).unwrap() else { panic!("{line}") };
+            assert_eq!(config.watch, watch, "{line}");
+            assert_eq!(config.sort, Column::Saturation);
+        }
+    }
+}

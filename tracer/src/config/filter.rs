@@ -1,0 +1,209 @@
+//! The filter: from the command line to the form that the kernel side reads.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use ipnet::IpNet;
+use tracer_common::{
+    Addr, Filter, TupleCount, TupleKey,
+    filter::{Cgroup, FILTER_VALUES, Ports, Prefix},
+};
+
+use crate::{
+    cli::{FilterArgs, NetnsRef},
+    error::Error,
+};
+
+/// A checked filter whose cgroups and namespaces are not yet looked up.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FilterSpec {
+    pub pids: Vec<u32>,
+    /// At most 15 bytes each.
+    pub comms: Vec<String>,
+    pub cgroups: Vec<PathBuf>,
+    pub netns: Vec<NetnsRef>,
+    pub sources: Vec<IpNet>,
+    pub destinations: Vec<IpNet>,
+    pub destination_ports: Vec<Ports>,
+    /// As [`Filter::family`].
+    pub family: u8,
+}
+
+impl TryFrom<&FilterArgs> for FilterSpec {
+    type Error = Error;
+
+    fn try_from(args: &FilterArgs) -> Result<Self, Error> {
+        at_most_four("--pid", args.pid.len())?;
+        at_most_four("--comm", args.comm.len())?;
+        at_most_four("--cgroup", args.cgroup.len())?;
+        at_most_four("--netns", args.netns.len())?;
+        at_most_four("--src", args.src.len())?;
+        at_most_four("--dst", args.dst.len())?;
+        at_most_four("--dport", args.dport.len())?;
+        let mut family = match (args.ipv4, args.ipv6) {
+            (true, _) => 4,
+            (false, true) => 6,
+            (false, false) => 0,
+        };
+        for (option, networks) in [("--src", &args.src), ("--dst", &args.dst)] {
+            family = family_with(family, option, networks)?;
+        }
+        Ok(Self {
+            pids: args.pid.clone(),
+            comms: args.comm.clone(),
+            cgroups: args.cgroup.clone(),
+            netns: args.netns.clone(),
+            sources: args.src.clone(),
+            destinations: args.dst.clone(),
+            destination_ports: args.dport.clone(),
+            family,
+        })
+    }
+}
+
+fn at_most_four(option: &str, given: usize) -> Result<(), Error> {
+    if given <= FILTER_VALUES {
+        return Ok(());
+    }
+    Err(Error::Usage(format!(
+        "{option} was given {given} times, and takes at most {FILTER_VALUES} values; leave it out \
+         and pick from the output instead"
+    )))
+}
+
+/// The family that `networks` narrow `family` to. The ledger keeps IPv4 as v4-mapped IPv6, which
+/// a short IPv6 prefix (`::/0`) would cover too, so the family says what the prefix cannot.
+fn family_with(family: u8, option: &str, networks: &[IpNet]) -> Result<u8, Error> {
+    let v4 = networks.iter().find(|network| matches!(network, IpNet::V4(_)));
+    let v6 = networks.iter().find(|network| matches!(network, IpNet::V6(_)));
+    let nothing = |network: &IpNet, other: &str| {
+        Err(Error::Usage(format!(
+            "{option} {network} can match nothing: the filter lets only {other} through; leave \
+             one of the two out"
+        )))
+    };
+    match (family, v4, v6) {
+        (4, None, Some(network)) => nothing(network, "IPv4"),
+        (6, Some(network), None) => nothing(network, "IPv6"),
+        (0, None, Some(_)) => Ok(6),
+        (0, Some(_), None) => Ok(4),
+        (0, Some(v4), Some(_)) => {
+            let covering = networks.iter().find(|network| covers_mapped(network));
+            covering.map_or(Ok(0), |wide| {
+                Err(Error::Usage(format!(
+                    "{option} {wide} covers IPv4 as well, so {option} {v4} would say nothing; \
+                     leave one of the two out"
+                )))
+            })
+        }
+        _ => Ok(family),
+    }
+}
+
+fn covers_mapped(network: &IpNet) -> bool {
+    match network {
+        IpNet::V4(_) => false,
+        IpNet::V6(v6) => v6.contains(&std::net::Ipv4Addr::UNSPECIFIED.to_ipv6_mapped()),
+    }
+}
+
+impl FilterSpec {
+    /// Whether nothing is filtered.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The kernel form, given what `self.cgroups` and `self.netns` turned out to be.
+    pub fn to_kernel(&self, cgroups: &[Cgroup], netns: &[u32]) -> Filter {
+        let comms: Vec<_> = self.comms.iter().map(|comm| padded(comm)).collect();
+        let sources: Vec<_> = self.sources.iter().map(prefix).collect();
+        let destinations: Vec<_> = self.destinations.iter().map(prefix).collect();
+        let mut filter = Filter { family: self.family, ..Filter::default() };
+        filter.cgroup_count = put(&mut filter.cgroups, cgroups);
+        filter.comm_count = put(&mut filter.comms, &comms);
+        filter.source_count = put(&mut filter.sources, &sources);
+        filter.destination_count = put(&mut filter.destinations, &destinations);
+        filter.pid_count = put(&mut filter.pids, &self.pids);
+        filter.netns_count = put(&mut filter.netns, netns);
+        filter.destination_port_count = put(&mut filter.destination_ports, &self.destination_ports);
+        filter.active = u8::from(filter != Filter::default());
+        filter
+    }
+}
+
+/// Copies what fits ([`FilterSpec`] holds no more) and counts it.
+fn put<T: Copy>(to: &mut [T; FILTER_VALUES], from: &[T]) -> u8 {
+    let mut count = 0;
+    for (slot, value) in to.iter_mut().zip(from) {
+        *slot = *value;
+        count += 1;
+    }
+    count
+}
+
+fn padded(comm: &str) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    for (slot, byte) in bytes.iter_mut().zip(comm.bytes().take(15)) {
+        *slot = byte;
+    }
+    bytes
+}
+
+fn prefix(network: &IpNet) -> Prefix {
+    let address = |address: IpAddr| match address {
+        IpAddr::V4(v4) => Addr::v4(v4.octets()),
+        IpAddr::V6(v6) => Addr(v6.octets()),
+    };
+    let length = match network {
+        IpNet::V4(v4) => 96 + u32::from(v4.prefix_len()),
+        IpNet::V6(v6) => u32::from(v6.prefix_len()),
+    };
+    let mask = u128::MAX.checked_shl(128 - length).unwrap_or(0);
+    Prefix { network: address(network.network()), mask: Addr(mask.to_be_bytes()) }
+}
+
+/// The filter as it applies to rows of the tuple table, with the kernel side's meaning: a row
+/// passes a kind when it matches any of its values, and must pass every kind that has values.
+#[derive(Clone, Copy, Debug)]
+pub struct RowFilter<'a>(pub &'a Filter);
+
+impl RowFilter<'_> {
+    /// By what is in the key: addresses, port, family, namespace.
+    pub fn matches(&self, key: &TupleKey) -> bool {
+        let filter = self.0;
+        let family = match filter.family {
+            4 => key.destination.to_v4().is_some(),
+            6 => key.destination.to_v4().is_none(),
+            _ => true,
+        };
+        family
+            && any(&filter.netns, filter.netns_count, |netns| *netns == key.netns)
+            && any(&filter.sources, filter.source_count, |prefix| within(key.source, prefix))
+            && any(&filter.destinations, filter.destination_count, |prefix| {
+                within(key.destination, prefix)
+            })
+            && any(&filter.destination_ports, filter.destination_port_count, |ports| {
+                (ports.low..=ports.high).contains(&key.destination_port)
+            })
+    }
+
+    /// By who connected here last. `lineage` holds the ids of that cgroup and of those above it.
+    pub fn matches_owner(&self, count: &TupleCount, lineage: &[u64]) -> bool {
+        let filter = self.0;
+        any(&filter.pids, filter.pid_count, |pid| *pid == count.pid)
+            && any(&filter.comms, filter.comm_count, |comm| *comm == count.comm)
+            && any(&filter.cgroups, filter.cgroup_count, |cgroup| lineage.contains(&cgroup.id))
+    }
+}
+
+fn any<T>(values: &[T], count: u8, matches: impl FnMut(&T) -> bool) -> bool {
+    count == 0 || values.iter().take(usize::from(count)).any(matches)
+}
+
+fn within(address: Addr, prefix: &Prefix) -> bool {
+    let [address, mask, network] =
+        [address.0, prefix.mask.0, prefix.network.0].map(u128::from_be_bytes);
+    address & mask == network
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,174 @@
+//! What can go wrong, what to do about it, and the exit code that says so.
+
+use std::{fmt, io, path::PathBuf, process::ExitCode};
+
+/// How the program ends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum Exit {
+    Ok = 0,
+    Failure = 1,
+    /// The command line is wrong.
+    Usage = 2,
+    /// No backend can run here (`EX_UNAVAILABLE`).
+    NoBackend = 69,
+    /// Another one is running (`EX_TEMPFAIL`).
+    AlreadyRunning = 75,
+    /// Privileges are missing (`EX_NOPERM`).
+    NoPrivilege = 77,
+    /// The configuration is wrong (`EX_CONFIG`).
+    BadConfig = 78,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// An error that ends the program: what was tried, on what, why it failed, what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Something went wrong that no other variant names.
+    #[error("{0}")]
+    Failure(String),
+
+    /// A system call on a file failed.
+    #[error("cannot {tried} {}: {}{}", path.display(), reason(source), advice(do_this))]
+    File {
+        /// A verb: `open`, `create`, `rename`.
+        tried: &'static str,
+        path: PathBuf,
+        source: io::Error,
+        /// What to do; empty where the reason says it.
+        do_this: &'static str,
+    },
+
+    /// The command line asks for something that cannot be.
+    #[error("{0}")]
+    Usage(String),
+
+    /// No backend works on this kernel.
+    #[error("no backend can run here:{}", Reasons(reasons))]
+    NoBackend {
+        /// Each backend and why it cannot run.
+        reasons: Vec<(String, String)>,
+    },
+
+    /// Another process holds what only one can hold.
+    #[error("{what} is already running{}; stop it first", pid_text(*pid))]
+    AlreadyRunning { what: &'static str, pid: Option<u32> },
+
+    /// The process lacks capabilities.
+    #[error(
+        "privileges are missing: {}; run it as root, or give them with \
+         `setcap {}+ep` on the binary", missing.join(", "), setcap(missing)
+    )]
+    NoPrivilege {
+        /// Names as in capabilities(7): `CAP_BPF`.
+        missing: Vec<&'static str>,
+    },
+
+    /// A setting is wrong: what was given and what is expected.
+    #[error("{0}")]
+    BadConfig(String),
+}
+
+impl Error {
+    /// The code that the program ends with.
+    pub const fn exit(&self) -> Exit {
+        match self {
+            Self::Failure(_) | Self::File { .. } => Exit::Failure,
+            Self::Usage(_) => Exit::Usage,
+            Self::NoBackend { .. } => Exit::NoBackend,
+            Self::AlreadyRunning { .. } => Exit::AlreadyRunning,
+            Self::NoPrivilege { .. } => Exit::NoPrivilege,
+            Self::BadConfig(_) => Exit::BadConfig,
+        }
+    }
+
+    /// What goes to stderr, once, with a newline at its end.
+    pub fn report(&self) -> String {
+        let hint = if matches!(self, Self::Usage(_)) {
+            "\nFor more information, try '--help'.\n"
+        } else {
+            ""
+        };
+        format!("error: {}\n{hint}", crate::text::lines(&self.to_string()))
+    }
+}
+
+/// The reason alone: `io::Error` adds "(os error 2)", which helps nobody.
+fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| {
+        first.to_lowercase().collect::<String>() + letters.as_str()
+    })
+}
+
+fn advice(do_this: &str) -> String {
+    if do_this.is_empty() { String::new() } else { format!("; {do_this}") }
+}
+
+fn pid_text(pid: Option<u32>) -> String {
+    pid.map_or_else(String::new, |pid| format!(" (process {pid})"))
+}
+
+fn setcap(missing: &[&str]) -> String {
+    missing.join(",").to_lowercase()
+}
+
+struct Reasons<'a>(&'a [(String, String)]);
+
+impl fmt::Display for Reasons<'_> {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (backend, reason) in self.0 {
+            write!(to, "\n  {backend}: {reason}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn examples() -> Vec<Error> {
+        vec![
+            Error::Failure("cannot read the tuple table: no such map".into()),
+            Error::File {
+                tried: "create",
+                path: "/no/such/ports.jsonl".into(),
+                source: io::Error::from_raw_os_error(2),
+                do_this: "make the folder first",
+            },
+            Error::Usage("--rotate needs a file to rotate; give one with -o FILE".into()),
+            Error::NoBackend {
+                reasons: vec![
+                    ("fexit".into(), "the kernel refuses fexit programs (EPERM)".into()),
+                    ("kprobe".into(), "the kernel is built without kprobes".into()),
+                ],
+            },
+            Error::AlreadyRunning { what: "tracer agent", pid: Some(17) },
+            Error::NoPrivilege { missing: vec!["CAP_BPF", "CAP_PERFMON"] },
+            Error::BadConfig("--netns blue: /run/netns/blue does not exist".into()),
+        ]
+    }
+
+    #[test]
+    fn every_error_says_what_where_why_and_what_to_do() {
+        let reports: Vec<_> = examples()
+            .iter()
+            .map(|error| format!("exit {}\n{}", error.exit() as u8, error.report()))
+            .collect();
+        insta::assert_snapshot!(reports.join("\n"));
+    }
+
+    #[test]
+    fn names_from_outside_cannot_reach_the_terminal_as_control_characters() {
+        let report = Error::Usage("--cgroup a\u{1b}[2Jb".into()).report();
+        assert!(!report.contains('\u{1b}'), "{report:?}");
+    }
+}

@@ -1,0 +1,25 @@
+//! The event stream: JSON Lines, one object a line, described by `schema/events-v1.json`.
+//!
+//! Every line starts with the same envelope ([`line::LineWriter`] writes it): `v`, the version of
+//! the format; `seq`, the number of the line in its stream, without gaps (a gap in a file is a
+//! line that could not be written, and is counted as `output_full`); `ts` and `mono_ns`, the wall
+//! clock and CLOCK_MONOTONIC; `event.name`. The first line is `tracer.start`, the last one
+//! `tracer.stop`.
+//!
+//! Lines of socket events are written by hand ([`mod@line`]), the rare ones by serde ([`record`]).
+
+pub mod errno;
+mod json;
+pub mod line;
+mod process;
+pub mod record;
+pub mod sink;
+pub(crate) mod timestamp;
+pub mod tuple;
+
+pub use line::{Context, LineWriter};
+pub use record::Moment;
+pub use sink::Sink;
+
+/// The JSON Schema (draft 2020-12) of every line.
+pub const SCHEMA: &str = include_str!("../schema/events-v1.json");

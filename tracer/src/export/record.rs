@@ -1,0 +1,123 @@
+//! The rare lines: start, stop, losses, and the totals of a tuple.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use bytes::BytesMut;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::line::LineWriter;
+
+/// When a line was written, and its number.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Moment {
+    /// Number of the line in its stream.
+    pub seq: u64,
+    /// CLOCK_MONOTONIC, ns.
+    pub mono_ns: u64,
+    /// Wall clock minus CLOCK_MONOTONIC, ns.
+    pub wall_offset_ns: u64,
+}
+
+/// `tracer.start`, the first line.
+#[derive(Clone, Debug, Serialize)]
+pub struct Start<'a> {
+    pub version: &'a str,
+    /// Kernel release, as `uname -r` prints it.
+    pub kernel: &'a str,
+    pub backend: &'a str,
+    /// What does not work here as well as it could, and why; empty: nothing.
+    pub degraded: &'a [String],
+    /// Keys without their `settings.` prefix.
+    #[serde(flatten, serialize_with = "with_prefix")]
+    pub settings: BTreeMap<Cow<'a, str>, Value>,
+}
+
+fn with_prefix<S: serde::Serializer>(
+    settings: &BTreeMap<Cow<'_, str>, Value>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(settings.iter().map(|(key, value)| (format!("settings.{key}"), value)))
+}
+
+/// `tracer.stop`, the last line.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Stop {
+    /// Events that the event mask and the filter let through, in the kernel.
+    #[serde(rename = "events.seen")]
+    pub seen: u64,
+    /// Of those, handed over by the kernel.
+    #[serde(rename = "events.emitted")]
+    pub emitted: u64,
+    /// Of those, handed to the output as lines.
+    #[serde(rename = "events.written")]
+    pub written: u64,
+    /// Each loss by its name, without the `lost.` prefix.
+    #[serde(flatten, serialize_with = "lost_prefix")]
+    pub lost: BTreeMap<&'static str, u64>,
+    /// Corrections that the reconciliation had to make to the ledger.
+    pub drift: u64,
+}
+
+fn lost_prefix<S: serde::Serializer>(
+    lost: &BTreeMap<&'static str, u64>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(lost.iter().map(|(reason, count)| (format!("lost.{reason}"), count)))
+}
+
+/// `lost`: so many since the last such line.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Lost<'a> {
+    #[serde(rename = "lost.reason")]
+    pub reason: &'a str,
+    #[serde(rename = "lost.count")]
+    pub count: u64,
+}
+
+impl LineWriter {
+    /// Appends `tracer.start`.
+    ///
+    /// # Errors
+    /// None with these types: serde's, passed on.
+    pub fn start(
+        &mut self,
+        out: &mut BytesMut,
+        moment: Moment,
+        record: &Start<'_>,
+    ) -> serde_json::Result<()> {
+        self.object(out, moment, "tracer.start", &terminal_safe(record)?);
+        Ok(())
+    }
+
+    /// Appends `tracer.stop`.
+    pub fn stop(
+        &mut self,
+        out: &mut BytesMut,
+        moment: Moment,
+        record: &Stop,
+    ) -> serde_json::Result<()> {
+        self.object(out, moment, "tracer.stop", &terminal_safe(record)?);
+        Ok(())
+    }
+
+    /// Appends `lost`.
+    pub fn lost(
+        &mut self,
+        out: &mut BytesMut,
+        moment: Moment,
+        record: &Lost<'_>,
+    ) -> serde_json::Result<()> {
+        self.object(out, moment, "lost", &terminal_safe(record)?);
+        Ok(())
+    }
+}
+
+/// JSON in which every character that could act on a terminal is escaped, as in [`mod@super::line`].
+/// Such characters only stand inside of strings, where an escape means the same.
+pub(crate) fn terminal_safe(record: &impl Serialize) -> serde_json::Result<Vec<u8>> {
+    let json = serde_json::to_string(record)?;
+    let mut out = Vec::with_capacity(json.len());
+    super::json::harmless(&mut out, &json);
+    Ok(out)
+}

@@ -1,0 +1,175 @@
+//! Writing whole units to something that can run out of room in the middle of one.
+
+use std::io::{self, ErrorKind};
+
+use super::Closed;
+
+/// Something bytes are appended to.
+pub(super) trait Append {
+    /// As write(2).
+    fn append(&mut self, bytes: &[u8]) -> io::Result<usize>;
+    /// Takes the last `bytes` away again.
+    fn cut(&mut self, bytes: u64) -> io::Result<()>;
+}
+
+/// What must not stay half-written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Unit {
+    /// A line.
+    Line,
+    /// All that is handed over.
+    Whole,
+}
+
+/// What became of bytes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Put {
+    /// What an earlier call left torn is whole now.
+    pub(super) settled: bool,
+    /// Bytes of whole units that are written, from the start.
+    pub(super) done: usize,
+    /// Bytes of the unit after them if that is torn: begun, not to be taken away again, and to
+    /// be ended before anything else is written.
+    pub(super) torn: usize,
+}
+
+/// An output that ends what it began.
+#[derive(Debug)]
+pub(super) struct Output<A> {
+    medium: A,
+    /// What has to be written before anything else.
+    rest: Vec<u8>,
+}
+
+impl<A: Append> Output<A> {
+    pub(super) const fn new(medium: A, rest: Vec<u8>) -> Self {
+        Self { medium, rest }
+    }
+
+    pub(super) const fn medium(&self) -> &A {
+        &self.medium
+    }
+
+    /// Writes `bytes` the next time there is room, before anything else.
+    pub(super) fn promise(&mut self, bytes: &[u8]) {
+        self.rest.extend_from_slice(bytes);
+    }
+
+    /// Writes as many whole units of `bytes` as there is room for.
+    pub(super) fn put(&mut self, bytes: &[u8], unit: Unit) -> Result<Put, Closed> {
+        if !self.rest.is_empty() {
+            let written = write(&mut self.medium, &self.rest)?;
+            self.rest.drain(..written);
+            if !self.rest.is_empty() {
+                return Ok(Put { settled: false, done: 0, torn: 0 });
+            }
+        }
+        let written = write(&mut self.medium, bytes)?;
+        if written == bytes.len() {
+            return Ok(Put { settled: true, done: written, torn: 0 });
+        }
+        let (done, end) = match unit {
+            Unit::Whole => (0, bytes.len()),
+            Unit::Line => around(bytes, written),
+        };
+        let partial = written - done;
+        if partial == 0 || self.medium.cut(partial as u64).is_ok() {
+            return Ok(Put { settled: true, done, torn: 0 });
+        }
+        self.rest.extend_from_slice(&bytes[written..end]);
+        Ok(Put { settled: true, done, torn: end - done })
+    }
+}
+
+/// Where the line that `at` is in begins and ends.
+fn around(bytes: &[u8], at: usize) -> (usize, usize) {
+    let newline = |byte: &u8| *byte == b'\n';
+    let begin = bytes[..at].iter().rposition(newline).map_or(0, |newline| newline + 1);
+    let end = bytes[at..].iter().position(newline).map_or(bytes.len(), |index| at + index + 1);
+    (begin, end)
+}
+
+/// Writes until there is no room. What stands in the way is not told apart: a full disk, a
+/// quota, a size limit and a failing disk all may pass, and all that can be done is to try again.
+fn write(medium: &mut impl Append, mut bytes: &[u8]) -> Result<usize, Closed> {
+    let all = bytes.len();
+    while !bytes.is_empty() {
+        match medium.append(bytes) {
+            Ok(0) => break,
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) => match error.kind() {
+                ErrorKind::Interrupted => {}
+                ErrorKind::BrokenPipe => return Err(Closed),
+                _ => break,
+            },
+        }
+    }
+    Ok(all - bytes.len())
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A disk with so many bytes of room.
+    #[derive(Debug, Default)]
+    pub(crate) struct Disk {
+        pub(crate) bytes: Vec<u8>,
+        pub(crate) room: usize,
+        pub(crate) can_cut: bool,
+    }
+
+    impl Append for Disk {
+        fn append(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            // Short writes, as a signal makes them.
+            let written = bytes.len().min(self.room).min(7);
+            if written == 0 {
+                return Err(ErrorKind::StorageFull.into());
+            }
+            self.room -= written;
+            self.bytes.extend_from_slice(&bytes[..written]);
+            Ok(written)
+        }
+
+        fn cut(&mut self, bytes: u64) -> io::Result<()> {
+            if !self.can_cut {
+                return Err(ErrorKind::Unsupported.into());
+            }
+            let cut = usize::try_from(bytes).unwrap();
+            self.bytes.truncate(self.bytes.len() - cut);
+            self.room += cut;
+            Ok(())
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_medium_holds_exactly_the_units_that_were_done_and_the_torn_ones(
+            puts in prop::collection::vec(
+                (prop::collection::vec("[a-z]{0,12}", 1..5), 0_usize..60, any::<bool>()), 1..12,
+            ),
+            can_cut: bool,
+        ) {
+            let mut output = Output::new(Disk { can_cut, ..Disk::default() }, Vec::new());
+            let mut expected = Vec::new();
+            for (lines, room, whole) in puts {
+                let chunk: Vec<u8> =
+                    lines.iter().flat_map(|line| format!("{line}\n").into_bytes()).collect();
+                output.medium.room += room;
+                let unit = if whole { Unit::Whole } else { Unit::Line };
+                let put = output.put(&chunk, unit).unwrap();
+                expected.extend_from_slice(&chunk[..put.done + put.torn]);
+                prop_assert!(put.torn == 0 || !can_cut);
+                prop_assert!(expected.is_empty() || expected.ends_with(b"\n"));
+                if can_cut {
+                    prop_assert_eq!(&output.medium.bytes, &expected);
+                }
+            }
+            output.medium.room = usize::MAX;
+            prop_assert!(output.put(b"", Unit::Line).unwrap().settled);
+            prop_assert_eq!(&output.medium.bytes, &expected);
+        }
+    }
+}

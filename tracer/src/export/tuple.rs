@@ -1,0 +1,143 @@
+//! What the stream and `tracer tuples -o json` say about one tuple.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, Ipv6Addr},
+};
+
+use bytes::BytesMut;
+use serde::Serialize;
+use tracer_common::Addr;
+
+use super::{
+    line::LineWriter,
+    record::{Moment, terminal_safe},
+};
+use crate::{stats::Row, text::until_nul};
+
+/// The keys of `tuple.stats`.
+#[derive(Clone, Debug, Serialize)]
+pub struct TupleStats {
+    #[serde(rename = "network.transport")]
+    transport: &'static str,
+    #[serde(rename = "network.type")]
+    family: &'static str,
+    #[serde(rename = "network.local.address")]
+    pub local_address: String,
+    #[serde(rename = "network.peer.address")]
+    pub peer_address: String,
+    #[serde(rename = "network.peer.port")]
+    pub peer_port: u16,
+    pub netns: u32,
+    #[serde(rename = "ports.in_use")]
+    pub in_use: u64,
+    #[serde(rename = "ports.time_wait")]
+    pub time_wait: u64,
+    #[serde(rename = "ports.capacity", skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<u32>,
+    #[serde(rename = "ports.saturation", skip_serializing_if = "Option::is_none")]
+    pub saturation: Option<f64>,
+    #[serde(rename = "rate.opened", skip_serializing_if = "Option::is_none")]
+    pub rate_opened: Option<f64>,
+    #[serde(rename = "rate.failed", skip_serializing_if = "Option::is_none")]
+    pub rate_failed: Option<f64>,
+    #[serde(rename = "search.p99_ns", skip_serializing_if = "Option::is_none")]
+    pub search_p99_ns: Option<u64>,
+    #[serde(rename = "eta_s", skip_serializing_if = "Option::is_none")]
+    pub eta_s: Option<f64>,
+}
+
+impl From<&Row> for TupleStats {
+    fn from(row: &Row) -> Self {
+        let v4 = row.key.destination.to_v4().is_some();
+        Self {
+            transport: "tcp",
+            family: if v4 { "ipv4" } else { "ipv6" },
+            local_address: match row.key.source {
+                Addr::UNSPECIFIED if v4 => Ipv4Addr::UNSPECIFIED.to_string(),
+                source => address(source),
+            },
+            peer_address: address(row.key.destination),
+            peer_port: row.key.destination_port,
+            netns: row.key.netns,
+            in_use: row.in_use,
+            time_wait: row.time_wait,
+            capacity: row.capacity,
+            saturation: row.saturation().map(|value| rounded(value, 1e6)),
+            rate_opened: row.rates.map(|rates| rounded(rates.opened, 1e3)),
+            rate_failed: row.rates.map(|rates| rounded(rates.failed, 1e3)),
+            search_p99_ns: row.search_p99_ns,
+            eta_s: row.eta_s().filter(|eta| eta.is_finite()).map(|eta| rounded(eta, 1e1)),
+        }
+    }
+}
+
+/// The digits that mean something: the rest is noise of the division.
+fn rounded(value: f64, factor: f64) -> f64 {
+    let scaled = (value * factor).round();
+    if scaled.is_finite() { scaled / factor } else { value }
+}
+
+/// An address as text: IPv4 where it is v4-mapped, else RFC 5952.
+pub fn address(address: Addr) -> String {
+    match address.to_v4() {
+        Some(octets) => Ipv4Addr::from(octets).to_string(),
+        None => Ipv6Addr::from(address.0).to_string(),
+    }
+}
+
+/// A tuple of `tracer tuples -o json`: the keys of `tuple.stats`, and what else is known.
+#[derive(Clone, Debug, Serialize)]
+pub struct Tuple {
+    #[serde(flatten)]
+    pub stats: TupleStats,
+    #[serde(rename = "ports.opened")]
+    pub opened: u64,
+    #[serde(rename = "ports.released")]
+    pub released: u64,
+    /// Failed calls by cause, those that happened.
+    #[serde(rename = "connect.failures")]
+    pub failures: BTreeMap<&'static str, u64>,
+    /// errno of the newest failure.
+    #[serde(rename = "errno", skip_serializing_if = "Option::is_none")]
+    pub errno: Option<u32>,
+    #[serde(rename = "process.pid", skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    #[serde(rename = "process.executable.name", skip_serializing_if = "Option::is_none")]
+    pub comm: Option<String>,
+    #[serde(rename = "container.id", skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+}
+
+impl From<&Row> for Tuple {
+    fn from(row: &Row) -> Self {
+        let comm = String::from_utf8_lossy(until_nul(&row.comm)).into_owned();
+        let known = row.pid != 0;
+        Self {
+            stats: row.into(),
+            opened: row.opened,
+            released: row.released,
+            failures: row.failures_by_cause().map(|(cause, count)| (cause.name(), count)).collect(),
+            errno: (row.last_errno != 0).then_some(row.last_errno),
+            pid: known.then_some(row.pid),
+            comm: (known || !comm.is_empty()).then_some(comm),
+            container: row.container.clone(),
+        }
+    }
+}
+
+impl LineWriter {
+    /// Appends `tuple.stats`.
+    ///
+    /// # Errors
+    /// None with these types: serde's, passed on.
+    pub fn tuple_stats(
+        &mut self,
+        out: &mut BytesMut,
+        moment: Moment,
+        row: &Row,
+    ) -> serde_json::Result<()> {
+        self.object(out, moment, "tuple.stats", &terminal_safe(&TupleStats::from(row))?);
+        Ok(())
+    }
+}

@@ -1,0 +1,15 @@
+//! Everything that talks to the kernel's BPF side, and what has to be known before that.
+
+pub mod attach;
+pub mod btf;
+pub mod commands;
+pub mod events;
+pub mod facts;
+mod klog;
+pub mod maps;
+pub mod object;
+pub mod offsets;
+pub mod plan;
+pub mod privilege;
+pub mod programs;
+mod sys;

@@ -1,0 +1,124 @@
+//! The layout of one BTF type (`include/uapi/linux/btf.h`).
+
+/// Size of `struct btf_type`.
+pub(super) const HEAD_LEN: usize = 12;
+/// Size of `struct btf_member`.
+pub(super) const MEMBER_LEN: usize = 12;
+
+/// The little-endian u32 at `at`, or `None` past the end.
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    let word = bytes.get(at..)?.first_chunk::<4>()?;
+    Some(u32::from_le_bytes(*word))
+}
+
+/// `BTF_KIND_*`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Kind {
+    Int,
+    Ptr,
+    Array,
+    Struct,
+    Union,
+    Enum,
+    Fwd,
+    /// typedef, volatile, const, restrict and type tags: stand for the type they point to.
+    Alias,
+    Func,
+    FuncProto,
+    Var,
+    DataSec,
+    Float,
+    DeclTag,
+    Enum64,
+}
+
+impl Kind {
+    pub(super) fn from_raw(raw: u8) -> Option<Self> {
+        Some(match raw {
+            1 => Self::Int,
+            2 => Self::Ptr,
+            3 => Self::Array,
+            4 => Self::Struct,
+            5 => Self::Union,
+            6 => Self::Enum,
+            7 => Self::Fwd,
+            8..=11 | 18 => Self::Alias,
+            12 => Self::Func,
+            13 => Self::FuncProto,
+            14 => Self::Var,
+            15 => Self::DataSec,
+            16 => Self::Float,
+            17 => Self::DeclTag,
+            19 => Self::Enum64,
+            _ => return None,
+        })
+    }
+
+    /// Bytes that follow the head of a type with this many elements.
+    pub(super) fn tail_len(self, vlen: usize) -> usize {
+        match self {
+            Self::Ptr | Self::Fwd | Self::Alias | Self::Func | Self::Float => 0,
+            Self::Int | Self::Var | Self::DeclTag => 4,
+            Self::Array => 12,
+            Self::Enum | Self::FuncProto => 8 * vlen,
+            Self::Struct | Self::Union | Self::DataSec | Self::Enum64 => 12 * vlen,
+        }
+    }
+}
+
+/// `struct btf_type`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Type {
+    /// Offset into the strings; 0 for an anonymous type.
+    pub(super) name: u32,
+    info: u32,
+    /// Size in bytes, or the id of another type, by kind.
+    pub(super) size_or_id: u32,
+}
+
+impl Type {
+    pub(super) fn read(bytes: &[u8], at: usize) -> Option<Self> {
+        let head = bytes.get(at..at.checked_add(HEAD_LEN)?)?;
+        Some(Self { name: u32_at(head, 0)?, info: u32_at(head, 4)?, size_or_id: u32_at(head, 8)? })
+    }
+
+    pub(super) fn vlen(&self) -> usize {
+        (self.info & 0xffff) as usize
+    }
+
+    pub(super) fn kind(&self) -> u8 {
+        (self.info >> 24 & 0x1f) as u8
+    }
+
+    pub(super) fn known_kind(&self) -> Option<Kind> {
+        Kind::from_raw(self.kind())
+    }
+
+    /// For a structure: members say by themselves whether they are bitfields.
+    pub(super) fn kind_flag(&self) -> bool {
+        self.info >> 31 == 1
+    }
+}
+
+/// `struct btf_member`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RawMember {
+    /// Offset into the strings; 0 for an anonymous member.
+    pub(super) name: u32,
+    pub(super) type_id: u32,
+    /// From the start of the structure.
+    pub(super) bit_offset: u32,
+    /// Set only where the structure's kind_flag is, and the member is a bitfield.
+    pub(super) bit_size: Option<u32>,
+}
+
+impl RawMember {
+    pub(super) fn read(bytes: &[u8], at: usize, kind_flag: bool) -> Option<Self> {
+        let raw = bytes.get(at..at.checked_add(MEMBER_LEN)?)?;
+        let offset = u32_at(raw, 8)?;
+        let (bit_offset, size) =
+            if kind_flag { (offset & 0x00ff_ffff, offset >> 24) } else { (offset, 0) };
+        let bit_size = (size != 0).then_some(size);
+        Some(Self { name: u32_at(raw, 0)?, type_id: u32_at(raw, 4)?, bit_offset, bit_size })
+    }
+}

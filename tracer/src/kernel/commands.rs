@@ -1,0 +1,46 @@
+//! Asking the kernel side to change the ledger, which nobody else may.
+#![expect(unsafe_code, reason = "a command is passed as the words that the program reads")]
+
+use std::os::fd::AsFd;
+
+use aya::{
+    Ebpf,
+    programs::{ProgramFd, RawTracePoint},
+};
+use tracer_common::seed::{COMMAND_WORDS, Command};
+
+use super::{programs::COMMAND, sys};
+use crate::error::Error;
+
+/// Runs `ledger_command` by BPF_PROG_TEST_RUN.
+#[derive(Debug)]
+pub struct Commands(ProgramFd);
+
+impl Commands {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
+        Self::load(ebpf).map_err(|reason| {
+            Error::Failure(format!("cannot load the BPF program {COMMAND}: {reason}"))
+        })
+    }
+
+    fn load(ebpf: &mut Ebpf) -> Result<Self, String> {
+        let program = ebpf.program_mut(COMMAND).ok_or("it is not in the BPF object")?;
+        let program: &mut RawTracePoint = program.try_into().map_err(text)?;
+        program.load().map_err(text)?;
+        Ok(Self(program.fd().and_then(|fd| Ok(fd.try_clone()?)).map_err(text)?))
+    }
+
+    /// Carries out one change; true if it changed anything.
+    pub fn run(&self, command: &Command) -> Result<bool, Error> {
+        // SAFETY: a `Command` is 96 bytes of integers without padding, and any words are valid.
+        let words = unsafe { std::mem::transmute::<Command, [u64; COMMAND_WORDS]>(*command) };
+        let result = sys::run_raw_tracepoint(self.0.as_fd(), &words).map_err(|error| {
+            Error::Failure(format!("cannot run the BPF program {COMMAND}: {error}"))
+        })?;
+        Ok(result == 1)
+    }
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}

@@ -1,0 +1,255 @@
+//! What this kernel offers, found by looking. Unknown is not the same as absent: `None` means that
+//! it could not be found out.
+#![expect(unsafe_code, reason = "one bpf(2) call, to see whether it is refused")]
+
+use std::{
+    fs,
+    io::{self, BufRead, BufReader},
+    path::Path,
+    thread,
+};
+
+use rustix::{
+    system::uname,
+    thread::{CapabilitySet, CapabilitySets, set_capabilities},
+};
+
+use super::{
+    btf::{Btf, BtfError},
+    privilege,
+};
+use crate::mounts;
+
+/// What the fexit backend attaches to.
+pub const FEXIT_FUNCTIONS: [&str; 6] = [
+    "inet_hash_connect",
+    "inet6_hash_connect",
+    "inet_csk_get_port",
+    "tcp_set_state",
+    "inet_twsk_alloc",
+    "inet_twsk_kill",
+];
+/// What the kprobe backend attaches to.
+pub const KPROBE_FUNCTIONS: [&str; 6] = [
+    "inet_hash_connect",
+    "inet6_hash_connect",
+    "inet_csk_get_port",
+    "tcp_set_state",
+    "inet_twsk_kill",
+    "tcp_connect",
+];
+/// Where the tracepoint backend sees TIME_WAIT begin and end.
+pub const TIMER_TRACEPOINTS: [&str; 2] = ["timer_start", "timer_cancel"];
+/// All tracepoints of the tracepoint backend that are looked for.
+const TRACEPOINTS: [&str; 3] = ["inet_sock_set_state", "timer_start", "timer_cancel"];
+/// The function that the kernel has for each tracepoint, before its name.
+const TRACEPOINT_SYMBOL: &str = "__traceiter_";
+const TIMER_HANDLER: &str = "tw_timer_handler";
+
+/// The facts that the plan rests on.
+#[derive(Clone, Debug)]
+pub struct KernelFacts {
+    /// As `uname -r` says; shown, never compared.
+    pub release: String,
+    /// Whether there is usable BTF, or why not.
+    pub btf: Result<(), String>,
+    /// Those of [`FEXIT_FUNCTIONS`] that BTF knows.
+    pub functions: Option<Vec<&'static str>>,
+    /// Whether the kernel is built with kprobes.
+    pub kprobes: Option<bool>,
+    /// Those of [`KPROBE_FUNCTIONS`] that /proc/kallsyms knows.
+    pub symbols: Option<Vec<&'static str>>,
+    /// `none`, `integrity` or `confidentiality`.
+    pub lockdown: Option<String>,
+    /// Address of `tw_timer_handler`; hidden from those without CAP_SYSLOG.
+    pub tw_timer_handler: Option<u64>,
+    /// Tracepoints of the tracepoint backend that exist.
+    pub tracepoints: Option<Vec<&'static str>>,
+    /// Whether the cgroup2 hierarchy can be reached, or why not.
+    pub cgroup2: Result<(), String>,
+    /// Whether tracefs can be reached, or why not.
+    pub tracefs: Result<(), String>,
+    /// Needed capabilities that this thread does not have.
+    pub missing_capabilities: Vec<&'static str>,
+    /// The sysctl kernel.unprivileged_bpf_disabled.
+    pub unprivileged_bpf_disabled: Option<u8>,
+    /// Whether bpf(2) on an fd that one holds works without CAP_BPF (Linux 5.19 and later, or
+    /// where unprivileged BPF is allowed).
+    pub bpf_without_capability: Option<bool>,
+}
+
+impl KernelFacts {
+    /// Looks at the running kernel; `btf` is what reading its BTF gave. Without `symbols`, which
+    /// take longer to read than all the rest, what they tell stays unknown.
+    pub fn look(btf: &Result<Btf, BtfError>, symbols: bool) -> Self {
+        let symbols = if symbols { Symbols::read().ok() } else { None };
+        let of = |symbols: &Symbols, names: &[&'static str], prefix: &str| {
+            let has = |name: &&'static str| symbols.has(&format!("{prefix}{name}"));
+            names.iter().copied().filter(has).collect::<Vec<_>>()
+        };
+        let mounted =
+            |fs| mounts::open_root(fs).map(|_| ()).map_err(|error: io::Error| error.to_string());
+        Self {
+            release: uname().release().to_string_lossy().into_owned(),
+            btf: btf.as_ref().map(|_| ()).map_err(ToString::to_string),
+            functions: btf.as_ref().ok().map(|btf| {
+                FEXIT_FUNCTIONS.into_iter().filter(|name| btf.has_function(name)).collect()
+            }),
+            kprobes: kprobes(Path::new("/sys/bus/event_source/devices")),
+            symbols: symbols.as_ref().map(|symbols| of(symbols, &KPROBE_FUNCTIONS, "")),
+            lockdown: fs::read_to_string("/sys/kernel/security/lockdown")
+                .ok()
+                .and_then(|text| lockdown(&text)),
+            tw_timer_handler: symbols.as_ref().and_then(Symbols::timer_handler),
+            tracepoints: symbols
+                .as_ref()
+                .map(|symbols| of(symbols, &TRACEPOINTS, TRACEPOINT_SYMBOL)),
+            cgroup2: mounted(mounts::CGROUP2),
+            tracefs: mounted(mounts::TRACEFS),
+            missing_capabilities: privilege::effective()
+                .map_or_else(|_| Vec::new(), privilege::missing),
+            unprivileged_bpf_disabled: fs::read_to_string(
+                "/proc/sys/kernel/unprivileged_bpf_disabled",
+            )
+            .ok()
+            .and_then(|text| text.trim().parse().ok()),
+            bpf_without_capability: bpf_without_capability(),
+        }
+    }
+}
+
+/// The kernel has an event source `kprobe` exactly where it has kprobes (CONFIG_KPROBE_EVENTS).
+fn kprobes(event_sources: &Path) -> Option<bool> {
+    event_sources.is_dir().then(|| event_sources.join("kprobe/type").exists())
+}
+
+/// The chosen word of `none [integrity] confidentiality`.
+fn lockdown(text: &str) -> Option<String> {
+    let (_, rest) = text.split_once('[')?;
+    Some(rest.split_once(']')?.0.to_owned())
+}
+
+/// The symbols of /proc/kallsyms that matter here.
+#[derive(Default)]
+struct Symbols {
+    found: Vec<(String, u64)>,
+}
+
+impl Symbols {
+    fn read() -> io::Result<Self> {
+        Self::parse(BufReader::with_capacity(1 << 16, fs::File::open("/proc/kallsyms")?))
+    }
+
+    /// Reads `address type name [module]` lines. Only the kernel's own symbols count, because
+    /// hooks by a module's address would not survive the module.
+    fn parse(mut input: impl BufRead) -> io::Result<Self> {
+        let mut symbols = Self::default();
+        let mut line = String::new();
+        while input.read_line(&mut line)? != 0 {
+            let mut words = line.split_ascii_whitespace();
+            if let (Some(address), Some(_), Some(name)) = (words.next(), words.next(), words.next())
+                && Self::wanted(name)
+            {
+                let address = u64::from_str_radix(address, 16).unwrap_or(0);
+                symbols.found.push((name.to_owned(), address));
+            }
+            line.clear();
+        }
+        Ok(symbols)
+    }
+
+    fn wanted(name: &str) -> bool {
+        name == TIMER_HANDLER
+            || KPROBE_FUNCTIONS.contains(&name)
+            || name.strip_prefix(TRACEPOINT_SYMBOL).is_some_and(|name| TRACEPOINTS.contains(&name))
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.found.iter().any(|(found, _)| found == name)
+    }
+
+    /// `None` if hidden (all zero), absent, or not unique.
+    fn timer_handler(&self) -> Option<u64> {
+        let mut handlers = self.found.iter().filter(|(name, _)| name == TIMER_HANDLER);
+        let address = handlers.next().map(|(_, address)| *address).filter(|address| *address != 0);
+        address.filter(|_| handlers.next().is_none())
+    }
+}
+
+/// Tries a bpf(2) call on a thread without capabilities. Up to Linux 5.18 with
+/// kernel.unprivileged_bpf_disabled set, every call is refused with EPERM before its arguments are
+/// looked at; elsewhere this one finds that its map fd is bad.
+fn bpf_without_capability() -> Option<bool> {
+    const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
+    let probe = || {
+        let none = CapabilitySet::empty();
+        let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
+        set_capabilities(None, sets).ok()?;
+        // union bpf_attr: map_fd, padding, key, value, flags.
+        let attr: [u64; 4] = [u64::from(u32::MAX), 0, 0, 0];
+        // SAFETY: the kernel reads size_of_val(&attr) bytes from `attr`, which lives until the
+        // call returns; map fd -1 refers to no map, so nothing is written.
+        let result =
+            unsafe { libc::syscall(libc::SYS_bpf, BPF_MAP_LOOKUP_ELEM, &attr, size_of_val(&attr)) };
+        let errno = io::Error::last_os_error().raw_os_error();
+        match errno {
+            _ if result >= 0 => None,
+            Some(libc::EPERM) => Some(false),
+            Some(libc::EBADF) => Some(true),
+            _ => None,
+        }
+    };
+    thread::Builder::new().spawn(probe).ok()?.join().ok()?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_running_kernel_is_described() {
+        let facts = KernelFacts::look(&Btf::from_kernel(), true);
+        assert_eq!(facts.release, fs::read_to_string("/proc/sys/kernel/osrelease").unwrap().trim());
+        assert_eq!(facts.btf, Ok(()));
+        assert_eq!(facts.functions, Some(FEXIT_FUNCTIONS.to_vec()));
+        assert_eq!(facts.symbols, Some(KPROBE_FUNCTIONS.to_vec()));
+        assert_eq!(facts.tracepoints, Some(TRACEPOINTS.to_vec()));
+        assert!(facts.tw_timer_handler.is_some());
+        assert_eq!(facts.cgroup2, Ok(()));
+        assert_eq!(facts.tracefs, Ok(()));
+        assert!(facts.bpf_without_capability.is_some());
+    }
+
+    #[test]
+    fn hidden_addresses_are_unknown_and_symbols_are_still_found() {
+        let text = "0000000000000000 t tw_timer_handler\n\
+                    0000000000000000 T tcp_connect\n\
+                    0000000000000000 T tcp_connect_init\n\
+                    0000000000000000 T __traceiter_timer_start\n";
+        let symbols = Symbols::parse(text.as_bytes()).unwrap();
+        assert_eq!(symbols.timer_handler(), None);
+        assert!(symbols.has("tcp_connect") && symbols.has("__traceiter_timer_start"));
+        assert!(!symbols.has("tcp_connect_init"));
+        let two = "ffffffff82065730 t tw_timer_handler\n".repeat(2);
+        assert_eq!(Symbols::parse(two.as_bytes()).unwrap().timer_handler(), None);
+        let one = Symbols::parse(&two.as_bytes()[..two.len() / 2]).unwrap();
+        assert_eq!(one.timer_handler(), Some(0xffff_ffff_8206_5730));
+    }
+
+    #[test]
+    fn kprobes_are_unknown_without_a_list_of_event_sources() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(kprobes(&folder.path().join("absent")), None);
+        assert_eq!(kprobes(folder.path()), Some(false));
+        fs::create_dir(folder.path().join("kprobe")).unwrap();
+        fs::write(folder.path().join("kprobe/type"), "8\n").unwrap();
+        assert_eq!(kprobes(folder.path()), Some(true));
+    }
+
+    #[test]
+    fn the_lockdown_mode_is_the_word_in_brackets() {
+        assert_eq!(lockdown("none [integrity] confidentiality\n").as_deref(), Some("integrity"));
+        assert_eq!(lockdown(""), None);
+        assert_eq!(lockdown("[none"), None);
+    }
+}

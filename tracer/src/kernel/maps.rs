@@ -1,0 +1,138 @@
+//! Typed readings of the BPF maps.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use aya::{
+    Ebpf, Pod,
+    maps::{Array, Map, MapData, PerCpuArray},
+};
+use tracer_common::{
+    Bound, Conn, ConnKey, Filter, Loss, Stat, TupleCount, TupleKey,
+    settings::{CONTROL_SEEDING, map},
+};
+
+use super::sys::{self, Batch};
+use crate::error::Error;
+
+/// The maps that userspace reads and writes.
+pub struct Maps {
+    tuples: Map,
+    conns: Map,
+    binds: Map,
+    stats: PerCpuArray<MapData, u64>,
+    control: Array<MapData, u32>,
+    filter: Array<MapData, Filter>,
+    batch: Batch,
+}
+
+fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, Error> {
+    ebpf.take_map(name)
+        .ok_or_else(|| Error::Failure(format!("the BPF object has no map {name}; build it again")))
+}
+
+fn wrong(name: &'static str) -> impl FnOnce(aya::maps::MapError) -> Error {
+    move |error| Error::Failure(format!("cannot use the BPF map {name}: {error}"))
+}
+
+impl Maps {
+    /// Takes the maps out of a loaded object.
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
+        Ok(Self {
+            tuples: take(ebpf, map::TUPLES)?,
+            conns: take(ebpf, map::CONNS)?,
+            binds: take(ebpf, map::BINDS)?,
+            stats: take(ebpf, map::STATS)?.try_into().map_err(wrong(map::STATS))?,
+            control: take(ebpf, map::CONTROL)?.try_into().map_err(wrong(map::CONTROL))?,
+            filter: take(ebpf, map::FILTER)?.try_into().map_err(wrong(map::FILTER))?,
+            batch: Batch::default(),
+        })
+    }
+
+    /// Sets what events are about.
+    pub(super) fn set_filter(&mut self, filter: &Filter) -> Result<(), Error> {
+        self.filter.set(0, filter, 0).map_err(wrong(map::FILTER))
+    }
+
+    /// Says whether sockets older than the tracer are being read.
+    pub fn set_seeding(&mut self, seeding: bool) -> Result<(), Error> {
+        self.control.set(CONTROL_SEEDING, u32::from(seeding), 0).map_err(wrong(map::CONTROL))
+    }
+
+    /// Every tuple, in no order.
+    pub fn tuples(&mut self, to: &mut Vec<(TupleKey, TupleCount)>) -> Result<(), Error> {
+        read(&self.tuples, map::TUPLES, &mut self.batch, to)
+    }
+
+    /// Every held port, in no order.
+    pub fn conns(&mut self, to: &mut Vec<(ConnKey, Conn)>) -> Result<(), Error> {
+        read(&self.conns, map::CONNS, &mut self.batch, to)
+    }
+
+    /// Every bound port, in no order.
+    pub fn binds(&mut self, to: &mut Vec<(ConnKey, Bound)>) -> Result<(), Error> {
+        read(&self.binds, map::BINDS, &mut self.batch, to)
+    }
+
+    /// The counters, summed over CPUs.
+    pub fn totals(&self) -> Result<Totals, Error> {
+        let sum = |index: u32| -> Result<u64, Error> {
+            let values = self.stats.get(&index, 0).map_err(wrong(map::STATS))?;
+            Ok(values.iter().sum())
+        };
+        let mut lost = [0; Loss::COUNT];
+        for (total, loss) in lost.iter_mut().zip(Loss::ALL) {
+            *total = sum(loss.index())?;
+        }
+        Ok(Totals {
+            seen: sum(Stat::EventsSeen as u32)?,
+            emitted: sum(Stat::EventsEmitted as u32)?,
+            exhausted: sum(Stat::Exhausted as u32)?,
+            lost,
+        })
+    }
+}
+
+/// What the kernel side counted since the start.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Totals {
+    /// Events that the event mask and the filter let through.
+    pub seen: u64,
+    /// Of those, written to the ring buffer.
+    pub emitted: u64,
+    /// connect() calls that failed for want of a port.
+    pub exhausted: u64,
+    /// By [`Loss`].
+    pub lost: [u64; Loss::COUNT],
+}
+
+fn fd(map: &Map) -> Option<BorrowedFd<'_>> {
+    match map {
+        Map::HashMap(data) => Some(data.fd().as_fd()),
+        _ => None,
+    }
+}
+
+fn read<K: Pod + Copy, V: Pod + Copy>(
+    map: &Map,
+    name: &'static str,
+    batch: &mut Batch,
+    to: &mut Vec<(K, V)>,
+) -> Result<(), Error> {
+    let fd =
+        fd(map).ok_or_else(|| Error::Failure(format!("the BPF map {name} is not a hash map")))?;
+    sys::read_map(fd, size_of::<K>(), size_of::<V>(), batch)
+        .map_err(|error| Error::Failure(format!("cannot read the BPF map {name}: {error}")))?;
+    to.clear();
+    let keys = batch.keys.chunks_exact(size_of::<K>());
+    let values = batch.values.chunks_exact(size_of::<V>());
+    to.extend(keys.zip(values).take(batch.count).map(|(key, value)| (from(key), from(value))));
+    Ok(())
+}
+
+/// A value from its bytes.
+#[expect(unsafe_code, reason = "a Pod may be made of any bytes")]
+fn from<T: Pod>(bytes: &[u8]) -> T {
+    assert_eq!(bytes.len(), size_of::<T>());
+    // SAFETY: as many bytes as the type has, and `Pod` promises that any of them are valid.
+    unsafe { bytes.as_ptr().cast::<T>().read_unaligned() }
+}

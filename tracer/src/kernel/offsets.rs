@@ -1,0 +1,151 @@
+//! Where the fields that the BPF programs read lie in the running kernel's structures.
+
+use tracer_common::settings::{SOCK_COMMON_LEN, global};
+
+use super::btf::{Btf, BtfError};
+
+/// Why the offsets cannot be given to the BPF programs.
+#[derive(Debug, thiserror::Error)]
+pub enum OffsetsError {
+    /// BTF does not know the structure or the field, or is damaged.
+    #[error("cannot find {global}: {source}")]
+    Missing { global: &'static str, source: BtfError },
+    /// The field lies outside the part of the structure that is read.
+    #[error(
+        "cannot use {path} of struct {strukt}: it ends at byte {end}, past the {SOCK_COMMON_LEN} \
+         bytes that are read"
+    )]
+    OutOfReach { strukt: &'static str, path: &'static str, end: u32 },
+    /// The field is a bitfield where none is expected, or one that is spread over two bytes.
+    #[error("cannot use {path} of struct {strukt}: it is a bitfield that is not within one byte")]
+    Bitfield { strukt: &'static str, path: &'static str },
+}
+
+/// One field: its global, its structure, its path in it.
+struct Field {
+    global: &'static str,
+    strukt: &'static str,
+    path: &'static str,
+}
+
+const fn field(global: &'static str, strukt: &'static str, path: &'static str) -> Field {
+    Field { global, strukt, path }
+}
+
+const COMMON: &str = "sock_common";
+
+/// Everything but `sk_userlocks`, which is two globals.
+const FIELDS: [Field; 17] = [
+    field(global::SKC_DADDR, COMMON, "skc_daddr"),
+    field(global::SKC_RCV_SADDR, COMMON, "skc_rcv_saddr"),
+    field(global::SKC_DPORT, COMMON, "skc_dport"),
+    field(global::SKC_NUM, COMMON, "skc_num"),
+    field(global::SKC_FAMILY, COMMON, "skc_family"),
+    field(global::SKC_STATE, COMMON, "skc_state"),
+    field(global::SKC_NET, COMMON, "skc_net"),
+    field(global::SKC_V6_DADDR, COMMON, "skc_v6_daddr"),
+    field(global::SKC_V6_RCV_SADDR, COMMON, "skc_v6_rcv_saddr"),
+    field(global::SKC_COOKIE, COMMON, "skc_cookie"),
+    field(global::SK_ERR, "sock", "sk_err"),
+    field(global::SK_PROTOCOL, "sock", "sk_protocol"),
+    field(global::INET_SPORT, "inet_sock", "inet_sport"),
+    field(global::NET_INUM, "net", "ns.inum"),
+    field(global::TIMER_FUNCTION, "timer_list", "function"),
+    field(global::TIMER_EXPIRES, "timer_list", "expires"),
+    field(global::TW_TIMER, "inet_timewait_sock", "tw_timer"),
+];
+
+/// Every offset, by the name of the read-only global that takes it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Offsets {
+    values: Vec<(&'static str, u32)>,
+}
+
+impl Offsets {
+    /// Looks every field up.
+    pub fn resolve(btf: &Btf) -> Result<Self, OffsetsError> {
+        let mut values = Vec::with_capacity(FIELDS.len() + 2);
+        for field in &FIELDS {
+            values.push((field.global, field.offset(btf)?));
+        }
+        let (byte, shift) = userlocks(btf)?;
+        values.push((global::SK_USERLOCKS, byte));
+        values.push((global::SK_USERLOCKS_SHIFT, shift));
+        Ok(Self { values })
+    }
+
+    /// `(name of the global, value)` for the loader.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &u32)> {
+        self.values.iter().map(|(name, value)| (*name, value))
+    }
+
+    /// The value of one global.
+    pub fn get(&self, global: &str) -> Option<u32> {
+        self.values.iter().find(|(name, _)| *name == global).map(|(_, value)| *value)
+    }
+}
+
+impl Field {
+    fn offset(&self, btf: &Btf) -> Result<u32, OffsetsError> {
+        let Self { global, strukt, path } = *self;
+        let member =
+            btf.member(strukt, path).map_err(|source| OffsetsError::Missing { global, source })?;
+        if member.bit_size.is_some() || member.bit_offset % 8 != 0 {
+            return Err(OffsetsError::Bitfield { strukt, path });
+        }
+        let end = member.byte_offset.saturating_add(member.size);
+        if strukt == COMMON && end as usize > SOCK_COMMON_LEN {
+            return Err(OffsetsError::OutOfReach { strukt, path, end });
+        }
+        Ok(member.byte_offset)
+    }
+}
+
+/// Byte and shift of `sk_userlocks`: four bits of a byte up to Linux 6.1, a byte of its own later.
+fn userlocks(btf: &Btf) -> Result<(u32, u32), OffsetsError> {
+    let (global, strukt, path) = (global::SK_USERLOCKS, "sock", "sk_userlocks");
+    let member =
+        btf.member(strukt, path).map_err(|source| OffsetsError::Missing { global, source })?;
+    let shift = member.bit_offset % 8;
+    if shift + member.bit_size.unwrap_or(0) > 8 {
+        return Err(OffsetsError::Bitfield { strukt, path });
+    }
+    Ok((member.byte_offset, shift))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_running_kernel_has_every_field_within_reach() {
+        let offsets = Offsets::resolve(&Btf::from_kernel().unwrap()).unwrap();
+        // struct sock_common is the same in every kernel from 5.10 to 6.18.
+        for (name, expected) in [
+            (global::SKC_DADDR, 0),
+            (global::SKC_RCV_SADDR, 4),
+            (global::SKC_DPORT, 12),
+            (global::SKC_NUM, 14),
+            (global::SKC_FAMILY, 16),
+            (global::SKC_STATE, 18),
+            (global::SKC_NET, 48),
+            (global::SKC_V6_DADDR, 56),
+            (global::SKC_V6_RCV_SADDR, 72),
+            (global::SKC_COOKIE, 88),
+            (global::TIMER_FUNCTION, 24),
+        ] {
+            assert_eq!(offsets.get(name), Some(expected), "{name}");
+        }
+        assert_eq!(offsets.iter().count(), 19);
+    }
+
+    #[test]
+    fn a_kernel_without_the_structure_is_refused_by_name() {
+        let empty = [&[0x9f, 0xeb, 1, 0, 24, 0, 0, 0][..], &[0; 16]].concat();
+        let error = Offsets::resolve(&Btf::parse(empty).unwrap()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "cannot find SKC_DADDR: the kernel's type information has no struct sock_common"
+        );
+    }
+}

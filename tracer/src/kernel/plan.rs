@@ -1,0 +1,284 @@
+//! From what is known about the kernel to the backends worth trying, with the reasons. Pure.
+
+use std::{fmt, str::FromStr};
+
+use super::facts::{FEXIT_FUNCTIONS, KPROBE_FUNCTIONS, KernelFacts, TIMER_TRACEPOINTS};
+
+/// A set of hooks that feeds the ledger.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Backend {
+    /// BPF trampolines on kernel functions.
+    Fexit,
+    /// kprobes and kretprobes on the same functions.
+    Kprobe,
+    /// Raw tracepoints and sock_ops, for kernels that allow neither.
+    Tracepoint,
+}
+
+impl Backend {
+    /// Best first.
+    pub const ALL: [Self; 3] = [Self::Fexit, Self::Kprobe, Self::Tracepoint];
+
+    /// The word for `--backend`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fexit => "fexit",
+            Self::Kprobe => "kprobe",
+            Self::Tracepoint => "tracepoint",
+        }
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A word that names no backend.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("`{0}` is not a backend: use fexit, kprobe or tracepoint")]
+pub struct UnknownBackend(String);
+
+impl FromStr for Backend {
+    type Err = UnknownBackend;
+
+    fn from_str(word: &str) -> Result<Self, UnknownBackend> {
+        let named = Self::ALL.into_iter().find(|backend| backend.name() == word);
+        named.ok_or_else(|| UnknownBackend(word.to_owned()))
+    }
+}
+
+/// What the operator asked for.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Choice {
+    #[default]
+    Auto,
+    /// Only this one, and whatever the facts say.
+    Forced(Backend),
+}
+
+/// What to try, and why not the rest.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Plan {
+    /// In this order, until one loads: loading is the only sure test of fexit.
+    pub attempts: Vec<Backend>,
+    /// Not tried, each for a reason that is known.
+    pub passed_over: Vec<(Backend, String)>,
+    /// What a backend will not be able to tell on this kernel.
+    pub degraded: Vec<(Backend, String)>,
+}
+
+impl Plan {
+    pub fn new(facts: &KernelFacts, choice: Choice) -> Self {
+        let mut plan = Self::default();
+        for backend in Backend::ALL {
+            match choice {
+                Choice::Forced(wanted) if wanted != backend => {
+                    plan.passed_over.push((backend, format!("--backend {wanted} was given")));
+                    continue;
+                }
+                Choice::Forced(_) => {
+                    plan.attempts.push(backend);
+                    let reason = obstacle(backend, facts);
+                    plan.degraded.extend(
+                        reason.map(|reason| (backend, format!("forced, although {reason}"))),
+                    );
+                }
+                Choice::Auto => match obstacle(backend, facts) {
+                    Some(reason) => {
+                        plan.passed_over.push((backend, reason));
+                        continue;
+                    }
+                    None => plan.attempts.push(backend),
+                },
+            }
+            plan.degraded.extend(shortcomings(backend, facts).map(|reason| (backend, reason)));
+        }
+        plan
+    }
+
+    /// What this backend will not be able to tell.
+    pub fn degraded_on(&self, backend: Backend) -> impl Iterator<Item = &str> {
+        let of_backend = self.degraded.iter().filter(move |(which, _)| *which == backend);
+        of_backend.map(|(_, reason)| reason.as_str())
+    }
+}
+
+/// The reason why a backend cannot work; `None` also where that is not known.
+fn obstacle(backend: Backend, facts: &KernelFacts) -> Option<String> {
+    if let Err(error) = &facts.btf {
+        return Some(error.clone());
+    }
+    if facts.lockdown.as_deref() == Some("confidentiality") {
+        return Some(
+            "kernel lockdown (confidentiality) forbids BPF programs to read kernel memory".into(),
+        );
+    }
+    match backend {
+        Backend::Fexit => {
+            let missing = missing(&FEXIT_FUNCTIONS, facts.functions.as_deref()?);
+            missing.map(|names| format!("the kernel's type information lacks {names}"))
+        }
+        Backend::Kprobe if facts.kprobes == Some(false) => {
+            Some("the kernel is built without kprobes".into())
+        }
+        Backend::Kprobe => {
+            let missing = missing(&KPROBE_FUNCTIONS, facts.symbols.as_deref()?);
+            missing.map(|names| format!("the kernel has no symbol {names}"))
+        }
+        Backend::Tracepoint => {
+            if let Err(error) = &facts.cgroup2 {
+                return Some(error.clone());
+            }
+            let missing = missing(&["inet_sock_set_state"], facts.tracepoints.as_deref()?);
+            missing.map(|names| format!("the kernel has no tracepoint {names}"))
+        }
+    }
+}
+
+/// What a backend cannot tell on a kernel where it works otherwise.
+fn shortcomings(backend: Backend, facts: &KernelFacts) -> impl Iterator<Item = String> {
+    let cgroup2 = facts.cgroup2.as_ref().err().filter(|_| backend != Backend::Tracepoint);
+    let who = cgroup2.map(|error| format!("who calls connect() is not known: {error}"));
+    let by_tracepoint = backend == Backend::Tracepoint;
+    let handler = by_tracepoint && facts.tw_timer_handler.is_none();
+    let handler = handler.then(|| {
+        "the beginning and end of TIME_WAIT are not seen: the address of tw_timer_handler is not \
+         in /proc/kallsyms (CAP_SYSLOG, kernel.kptr_restrict)"
+            .to_owned()
+    });
+    let timers = facts.tracepoints.as_deref().filter(|_| by_tracepoint);
+    let timers = timers.and_then(|found| missing(&TIMER_TRACEPOINTS, found)).map(|names| {
+        format!(
+            "the beginning and end of TIME_WAIT are not seen: the kernel has no tracepoint {names}"
+        )
+    });
+    let tracefs = facts.tracefs.as_ref().err().filter(|_| by_tracepoint);
+    let tracefs = tracefs.map(|error| format!("errno of a failed call is not known: {error}"));
+    [who, handler, timers, tracefs].into_iter().flatten()
+}
+
+/// The names that are wanted and not found, as words; `None` if all are there.
+fn missing(wanted: &[&str], found: &[&str]) -> Option<String> {
+    let absent: Vec<&str> = wanted.iter().copied().filter(|name| !found.contains(name)).collect();
+    (!absent.is_empty()).then(|| absent.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn everything() -> KernelFacts {
+        KernelFacts {
+            release: "6.12.0".into(),
+            btf: Ok(()),
+            functions: Some(FEXIT_FUNCTIONS.to_vec()),
+            kprobes: Some(true),
+            symbols: Some(KPROBE_FUNCTIONS.to_vec()),
+            lockdown: Some("none".into()),
+            tw_timer_handler: Some(0xffff_ffff_8200_0000),
+            tracepoints: Some([&["inet_sock_set_state"][..], &TIMER_TRACEPOINTS].concat()),
+            cgroup2: Ok(()),
+            tracefs: Ok(()),
+            missing_capabilities: Vec::new(),
+            unprivileged_bpf_disabled: Some(2),
+            bpf_without_capability: Some(true),
+        }
+    }
+
+    #[test]
+    fn a_kernel_with_everything_gets_all_attempts_best_first() {
+        let plan = Plan::new(&everything(), Choice::Auto);
+        assert_eq!(plan.attempts, Backend::ALL);
+        assert_eq!((plan.passed_over, plan.degraded), (vec![], vec![]));
+    }
+
+    #[test]
+    fn taking_one_fact_away_passes_over_or_degrades_what_rests_on_it() {
+        use Backend::{Fexit, Kprobe, Tracepoint};
+        type Change = fn(&mut KernelFacts);
+        type Reasons<'a> = &'a [(Backend, &'a str)];
+        let none: Reasons<'_> = &[];
+        let cases: [(Change, &[Backend], Reasons<'_>, Reasons<'_>); 12] = [
+            (
+                |f| f.btf = Err("no BTF".into()),
+                &[],
+                &[(Fexit, "no BTF"), (Kprobe, "no BTF"), (Tracepoint, "no BTF")],
+                none,
+            ),
+            (
+                |f| f.lockdown = Some("confidentiality".into()),
+                &[],
+                &[(Fexit, "lockdown"), (Kprobe, "lockdown"), (Tracepoint, "lockdown")],
+                none,
+            ),
+            (|f| f.lockdown = Some("integrity".into()), &Backend::ALL, none, none),
+            (|f| f.lockdown = None, &Backend::ALL, none, none),
+            (
+                |f| f.functions = Some(vec!["tcp_set_state"]),
+                &[Kprobe, Tracepoint],
+                &[(Fexit, "inet_hash_connect, inet6_hash_connect, inet_csk_get_port")],
+                none,
+            ),
+            (|f| f.kprobes = Some(false), &[Fexit, Tracepoint], &[(Kprobe, "kprobes")], none),
+            (|f| f.kprobes = None, &Backend::ALL, none, none),
+            (
+                |f| f.symbols = Some(KPROBE_FUNCTIONS[1..].to_vec()),
+                &[Fexit, Tracepoint],
+                &[(Kprobe, KPROBE_FUNCTIONS[0])],
+                none,
+            ),
+            (
+                |f| f.cgroup2 = Err("no cgroup2".into()),
+                &[Fexit, Kprobe],
+                &[(Tracepoint, "no cgroup2")],
+                &[(Fexit, "no cgroup2"), (Kprobe, "no cgroup2")],
+            ),
+            (
+                |f| f.tracepoints = Some(TIMER_TRACEPOINTS.to_vec()),
+                &[Fexit, Kprobe],
+                &[(Tracepoint, "inet_sock_set_state")],
+                none,
+            ),
+            (|f| f.tw_timer_handler = None, &Backend::ALL, none, &[(Tracepoint, "TIME_WAIT")]),
+            (
+                |f| f.tracefs = Err("no tracefs".into()),
+                &Backend::ALL,
+                none,
+                &[(Tracepoint, "no tracefs")],
+            ),
+        ];
+        for (index, (change, attempts, passed_over, degraded)) in cases.into_iter().enumerate() {
+            let mut facts = everything();
+            change(&mut facts);
+            let plan = Plan::new(&facts, Choice::Auto);
+            assert_eq!(plan.attempts, attempts, "case {index}");
+            for (have, want) in [(plan.passed_over, passed_over), (plan.degraded, degraded)] {
+                assert_eq!(have.len(), want.len(), "case {index}: {have:?}");
+                for ((backend, reason), (expected, word)) in have.iter().zip(want) {
+                    assert_eq!(backend, expected, "case {index}");
+                    assert!(reason.contains(word), "case {index}: {reason}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_forced_backend_is_the_only_attempt_even_against_the_facts() {
+        let facts = KernelFacts { kprobes: Some(false), ..everything() };
+        let plan = Plan::new(&facts, Choice::Forced(Backend::Kprobe));
+        assert_eq!(plan.attempts, [Backend::Kprobe]);
+        assert_eq!(plan.passed_over.len(), 2);
+        let degraded: Vec<&str> = plan.degraded_on(Backend::Kprobe).collect();
+        assert_eq!(degraded, ["forced, although the kernel is built without kprobes"]);
+    }
+
+    #[test]
+    fn every_backend_is_read_back_from_its_name() {
+        for backend in Backend::ALL {
+            assert_eq!(backend.to_string().parse(), Ok(backend));
+        }
+        assert!("Fexit".parse::<Backend>().is_err());
+    }
+}

@@ -1,0 +1,167 @@
+//! Capabilities: which are needed, which are missing, and giving them up once all is attached.
+//!
+//! Capabilities belong to a thread, so everything here is about the calling thread and the threads
+//! that it starts afterwards.
+
+use rustix::{
+    io::{self, Errno},
+    thread::{
+        CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set,
+        clear_ambient_capability_set, remove_capability_from_bounding_set, set_capabilities,
+        set_no_new_privs,
+    },
+};
+
+use super::facts::KernelFacts;
+
+/// Without these nothing can be attached (`bpf_prog_load` in kernel/bpf/syscall.c). The kernel
+/// takes CAP_SYS_ADMIN for any of them.
+const NEEDED: [(CapabilitySet, &str); 3] = [
+    (CapabilitySet::BPF, "CAP_BPF"),
+    (CapabilitySet::PERFMON, "CAP_PERFMON"),
+    (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"),
+];
+
+/// What more is used where it is there, and for what.
+const USEFUL: [(CapabilitySet, &str, &str); 3] = [
+    (
+        CapabilitySet::SYS_ADMIN,
+        "CAP_SYS_ADMIN",
+        "sockets of other network namespaces that are older than the tracer are not found",
+    ),
+    (
+        CapabilitySet::SYSLOG,
+        "CAP_SYSLOG",
+        "addresses in /proc/kallsyms are hidden, which the tracepoint backend needs",
+    ),
+    (
+        CapabilitySet::SYS_PTRACE,
+        "CAP_SYS_PTRACE",
+        "network namespaces and owners of sockets of other users' processes are not found",
+    ),
+];
+
+/// The calling thread's effective capabilities.
+pub fn effective() -> io::Result<CapabilitySet> {
+    Ok(capabilities(None)?.effective)
+}
+
+/// The needed capabilities that are not in `have`, by name.
+pub fn missing(have: CapabilitySet) -> Vec<&'static str> {
+    let lacks = |capability| !have.intersects(CapabilitySet::SYS_ADMIN.union(capability));
+    NEEDED.into_iter().filter(|(cap, _)| lacks(*cap)).map(|(_, name)| name).collect()
+}
+
+/// What will not work for want of a capability that is useful but not needed.
+pub fn shortcomings(have: CapabilitySet) -> Vec<String> {
+    let lacks = |capability| !have.contains(capability);
+    let useful = USEFUL.into_iter().filter(|(cap, ..)| lacks(*cap));
+    useful.map(|(_, name, effect)| format!("no {name}: {effect}")).collect()
+}
+
+/// What the threads that read the maps must keep after attaching. Where bpf(2) is known to work
+/// without a capability on maps that one holds, nothing; else CAP_BPF.
+pub fn kept_for_maps(facts: &KernelFacts) -> CapabilitySet {
+    match facts.bpf_without_capability {
+        Some(true) => CapabilitySet::empty(),
+        Some(false) | None => CapabilitySet::BPF,
+    }
+}
+
+/// What the thread that visits other network namespaces must keep: entering them, and finding them
+/// through other users' processes.
+pub const KEPT_FOR_NAMESPACES: CapabilitySet =
+    CapabilitySet::SYS_ADMIN.union(CapabilitySet::SYS_PTRACE);
+
+/// Gives up every capability but `keep` for the calling thread and those that it starts later, and
+/// the way back (bounding and ambient sets, set-uid programs).
+///
+/// Of `keep`, only what the thread has remains: nothing is ever gained. A thread that holds
+/// CAP_SYS_ADMIN in place of CAP_BPF keeps CAP_SYS_ADMIN if `keep` asks for CAP_BPF.
+pub fn drop_after_attach(keep: CapabilitySet) -> io::Result<()> {
+    let have = capabilities(None)?;
+    let kept = remaining(have.permitted, keep);
+    clear_ambient_capability_set()?;
+    // Without CAP_SETPCAP the bounding set cannot be changed; no_new_privs makes it moot.
+    if have.effective.contains(CapabilitySet::SETPCAP) {
+        empty_bounding_set(kept)?;
+    }
+    let inheritable = CapabilitySet::empty();
+    set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, inheritable })?;
+    set_no_new_privs(true)
+}
+
+/// What of `have` is kept.
+fn remaining(have: CapabilitySet, keep: CapabilitySet) -> CapabilitySet {
+    let kept = have.intersection(keep);
+    if keep.contains(CapabilitySet::BPF) && !have.contains(CapabilitySet::BPF) {
+        return kept.union(have.intersection(CapabilitySet::SYS_ADMIN));
+    }
+    kept
+}
+
+fn empty_bounding_set(kept: CapabilitySet) -> io::Result<()> {
+    for number in 0..u64::BITS {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        match capability_is_in_bounding_set(capability) {
+            Ok(true) if !kept.contains(capability) => {
+                remove_capability_from_bounding_set(capability)?;
+            }
+            Ok(_) => {}
+            // Past the last capability of this kernel.
+            Err(Errno::INVAL) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, thread};
+
+    use super::*;
+
+    #[test]
+    fn missing_capabilities_are_named_and_sys_admin_stands_for_all() {
+        assert_eq!(missing(CapabilitySet::empty()), ["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN"]);
+        assert_eq!(missing(CapabilitySet::BPF), ["CAP_PERFMON", "CAP_NET_ADMIN"]);
+        assert!(missing(CapabilitySet::SYS_ADMIN).is_empty());
+        assert_eq!(shortcomings(CapabilitySet::all()), [""; 0]);
+        assert_eq!(shortcomings(CapabilitySet::empty()).len(), 3);
+    }
+
+    #[test]
+    fn only_what_the_thread_has_is_kept() {
+        use CapabilitySet as Set;
+        assert_eq!(remaining(Set::BPF | Set::NET_ADMIN, Set::BPF), Set::BPF);
+        assert_eq!(remaining(Set::NET_ADMIN, Set::BPF), Set::empty());
+        assert_eq!(remaining(Set::SYS_ADMIN | Set::NET_ADMIN, Set::BPF), Set::SYS_ADMIN);
+        assert_eq!(remaining(Set::SYS_ADMIN, Set::empty()), Set::empty());
+    }
+
+    #[test]
+    fn a_thread_that_dropped_its_capabilities_has_none_and_its_starter_keeps_them() {
+        let before = capabilities(None).unwrap().permitted;
+        let status = thread::spawn(|| {
+            drop_after_attach(CapabilitySet::BPF).unwrap();
+            fs::read_to_string("/proc/thread-self/status").unwrap()
+        })
+        .join()
+        .unwrap();
+        let field = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+            line.split_whitespace().nth(1).unwrap().to_owned()
+        };
+        let kept = before.intersection(CapabilitySet::BPF).bits();
+        for set in ["CapEff:", "CapPrm:"] {
+            assert_eq!(u64::from_str_radix(&field(set), 16), Ok(kept), "{set}");
+        }
+        assert_eq!(u64::from_str_radix(&field("CapInh:"), 16), Ok(0));
+        if before.contains(CapabilitySet::SETPCAP) {
+            assert_eq!(u64::from_str_radix(&field("CapBnd:"), 16), Ok(kept));
+        }
+        assert_eq!(field("NoNewPrivs:"), "1");
+        assert_eq!(capabilities(None).unwrap().permitted, before);
+    }
+}

@@ -1,0 +1,115 @@
+//! Which BPF programs a backend consists of, and where each is attached: a table, no code.
+
+use super::plan::Backend;
+
+/// Where a program is attached.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Hook {
+    FEntry(&'static str),
+    FExit(&'static str),
+    /// kprobe or kretprobe: the program knows which.
+    KProbe(&'static str),
+    /// The first of these functions that the kernel has.
+    KProbeAny(&'static [&'static str]),
+    RawTracepoint(&'static str),
+    /// Category and name below tracefs `events/`.
+    Tracepoint(&'static str, &'static str),
+    CgroupSockAddr,
+    CgroupSock,
+    SockOps,
+}
+
+/// One program.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Program {
+    /// Name in the BPF object.
+    pub name: &'static str,
+    pub hook: Hook,
+    /// What is not seen where it cannot be attached; `None`: the backend is of no use without it.
+    pub optional: Option<&'static str>,
+}
+
+const fn required(name: &'static str, hook: Hook) -> Program {
+    Program { name, hook, optional: None }
+}
+
+const fn optional(name: &'static str, hook: Hook, unseen: &'static str) -> Program {
+    Program { name, hook, optional: Some(unseen) }
+}
+
+const NO_IPV6: &str = "IPv6 connections";
+const NO_EARLY: &str = "failures before the port search (no route, denied)";
+const NO_BIND: &str = "bind() failures for other reasons than a taken port";
+
+/// Programs of every backend. Attached first: they give each socket its cookie.
+pub const COMMON: &[Program] = &[
+    required("connect4", Hook::CgroupSockAddr),
+    optional("connect6", Hook::CgroupSockAddr, NO_IPV6),
+    required("bind4", Hook::CgroupSockAddr),
+    optional("bind6", Hook::CgroupSockAddr, NO_IPV6),
+    required("tcp_destroy_sock", Hook::RawTracepoint("tcp_destroy_sock")),
+];
+
+/// Loaded, never attached: userspace runs it.
+pub const COMMAND: &str = "ledger_command";
+
+/// What ends a port's use is attached before what begins it, so that no release is missed; and what
+/// begins a time-wait socket before the end of the full one, which would be taken for a release if
+/// it were seen alone.
+const FEXIT: &[Program] = &[
+    required("fentry_inet_twsk_kill", Hook::FEntry("inet_twsk_kill")),
+    required("fexit_inet_twsk_alloc", Hook::FExit("inet_twsk_alloc")),
+    required("fentry_tcp_set_state", Hook::FEntry("tcp_set_state")),
+    required("fexit_inet_csk_get_port", Hook::FExit("inet_csk_get_port")),
+    optional("fexit_inet_bind", Hook::FExit("inet_bind"), NO_BIND),
+    optional("fexit_inet6_bind", Hook::FExit("inet6_bind"), NO_BIND),
+    optional("fexit_inet_stream_connect", Hook::FExit("inet_stream_connect"), NO_EARLY),
+    required("fexit_inet_hash_connect", Hook::FExit("inet_hash_connect")),
+    optional("fexit_inet6_hash_connect", Hook::FExit("inet6_hash_connect"), NO_IPV6),
+    required("fentry_inet_hash_connect", Hook::FEntry("inet_hash_connect")),
+    optional("fentry_inet6_hash_connect", Hook::FEntry("inet6_hash_connect"), NO_IPV6),
+];
+
+const KPROBE: &[Program] = &[
+    required("kprobe_inet_twsk_kill", Hook::KProbe("inet_twsk_kill")),
+    required(
+        "kprobe_inet_twsk_hashdance",
+        Hook::KProbeAny(&["inet_twsk_hashdance_schedule", "inet_twsk_hashdance"]),
+    ),
+    required("kprobe_tcp_set_state", Hook::KProbe("tcp_set_state")),
+    required("kretprobe_inet_csk_get_port", Hook::KProbe("inet_csk_get_port")),
+    required("kprobe_inet_csk_get_port", Hook::KProbe("inet_csk_get_port")),
+    optional("kretprobe_inet_bind", Hook::KProbe("inet_bind"), NO_BIND),
+    optional("kretprobe_inet6_bind", Hook::KProbe("inet6_bind"), NO_BIND),
+    optional("kretprobe_inet_stream_connect", Hook::KProbe("inet_stream_connect"), NO_EARLY),
+    required("kprobe_tcp_connect", Hook::KProbe("tcp_connect")),
+    required("kretprobe_inet_hash_connect", Hook::KProbe("inet_hash_connect")),
+    optional("kretprobe_inet6_hash_connect", Hook::KProbe("inet6_hash_connect"), NO_IPV6),
+    required("kprobe_inet_hash_connect", Hook::KProbe("inet_hash_connect")),
+    optional("kprobe_inet6_hash_connect", Hook::KProbe("inet6_hash_connect"), NO_IPV6),
+];
+
+const TRACEPOINT: &[Program] = &[
+    required("timer_cancel", Hook::RawTracepoint("timer_cancel")),
+    required("timer_start", Hook::RawTracepoint("timer_start")),
+    required("inet_sock_set_state", Hook::RawTracepoint("inet_sock_set_state")),
+    required("post_bind4", Hook::CgroupSock),
+    optional("post_bind6", Hook::CgroupSock, NO_IPV6),
+    optional("sys_exit_bind", Hook::Tracepoint("syscalls", "sys_exit_bind"), "bind() failures"),
+    optional(
+        "sys_exit_listen",
+        Hook::Tracepoint("syscalls", "sys_exit_listen"),
+        "ports taken by listen() without bind()",
+    ),
+    required("tcp_connect_cb", Hook::SockOps),
+    optional("sys_exit_connect", Hook::Tracepoint("syscalls", "sys_exit_connect"), NO_EARLY),
+];
+
+/// The programs of one backend beside [`COMMON`], in the order in which they are attached.
+pub const fn of(backend: Backend) -> &'static [Program] {
+    match backend {
+        Backend::Fexit => FEXIT,
+        Backend::Kprobe => KPROBE,
+        Backend::Tracepoint => TRACEPOINT,
+    }
+}

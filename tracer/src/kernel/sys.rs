@@ -1,0 +1,159 @@
+//! The few system calls that aya 0.14 does not offer.
+#![expect(unsafe_code, reason = "raw bpf(2) and perf_event_open(2)")]
+
+use std::{
+    io,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+};
+
+use aya_obj::generated::{bpf_attr, bpf_cmd};
+
+/// A whole hash map: keys and values as the kernel packs them.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) keys: Vec<u8>,
+    pub(super) values: Vec<u8>,
+    pub(super) count: usize,
+}
+
+/// Entries asked for at a time; a batch must hold at least one bucket of the hash.
+const CHUNK: u32 = 4096;
+
+/// Reads every entry of a hash map with `BPF_MAP_LOOKUP_BATCH` (Linux 5.6). Entries that come or go
+/// meanwhile may be there or not; none is there twice unless it was removed and inserted again.
+pub(super) fn read_map(
+    map: BorrowedFd<'_>,
+    key_size: usize,
+    value_size: usize,
+    batch: &mut Batch,
+) -> io::Result<()> {
+    batch.count = 0;
+    let mut token = vec![0_u8; key_size.max(8)];
+    let mut next = token.clone();
+    let mut first = true;
+    let mut chunk = CHUNK;
+    loop {
+        let room = batch.count + chunk as usize;
+        batch.keys.resize(room * key_size, 0);
+        batch.values.resize(room * value_size, 0);
+        // SAFETY: all-zero is a valid bpf_attr.
+        let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+        attr.batch.map_fd = map.as_raw_fd().cast_unsigned();
+        attr.batch.in_batch = if first { 0 } else { token.as_mut_ptr() as u64 };
+        attr.batch.out_batch = next.as_mut_ptr() as u64;
+        attr.batch.keys = batch.keys[batch.count * key_size..].as_mut_ptr() as u64;
+        attr.batch.values = batch.values[batch.count * value_size..].as_mut_ptr() as u64;
+        attr.batch.count = chunk;
+        let result = bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr);
+        // SAFETY: the kernel writes the count in every case but EFAULT, where it stays as it was.
+        let got = unsafe { attr.batch.count } as usize;
+        match result {
+            Ok(_) => {
+                batch.count += got;
+                first = false;
+                std::mem::swap(&mut token, &mut next);
+            }
+            // The end of the map; the count holds for what came with it.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
+                batch.count += got;
+                return Ok(());
+            }
+            // A bucket with more entries than fit.
+            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) && chunk < 1 << 20 => {
+                chunk *= 2;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Bytes of a raw tracepoint program's arguments.
+const CONTEXT_SIZE: u32 = 96;
+
+const _: () = assert!(CONTEXT_SIZE as usize == size_of::<[u64; 12]>());
+
+/// Runs a raw tracepoint program with `context` as its arguments (Linux 5.10), and returns what it
+/// returned.
+pub(super) fn run_raw_tracepoint(program: BorrowedFd<'_>, context: &[u64; 12]) -> io::Result<u32> {
+    // SAFETY: all-zero is a valid bpf_attr.
+    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+    attr.test.prog_fd = program.as_raw_fd().cast_unsigned();
+    attr.test.ctx_in = context.as_ptr() as u64;
+    attr.test.ctx_size_in = CONTEXT_SIZE;
+    bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut attr)?;
+    // SAFETY: the kernel writes the result where the call succeeded.
+    Ok(unsafe { attr.test.retval })
+}
+
+fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i64> {
+    // SAFETY: the attribute is valid for its whole size, and what it points to outlives the call.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<bpf_attr>())
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+const PERF_TYPE_TRACEPOINT: u32 = 2;
+const PERF_EVENT_IOC_ENABLE: libc::c_ulong = 0x2400;
+const PERF_EVENT_IOC_SET_BPF: libc::c_ulong = 0x4004_2408;
+const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 8;
+
+/// `PERF_ATTR_SIZE_VER0`
+const PERF_ATTR_SIZE_VER0: u32 = 64;
+
+const _: () = assert!(PERF_ATTR_SIZE_VER0 as usize == size_of::<PerfEventAttr>());
+
+/// The first version of `struct perf_event_attr` (include/uapi/linux/perf_event.h), 64 bytes.
+#[repr(C)]
+struct PerfEventAttr {
+    kind: u32,
+    size: u32,
+    config: u64,
+    sample_period: u64,
+    sample_type: u64,
+    read_format: u64,
+    flags: u64,
+    wakeup_events: u32,
+    bp_type: u32,
+    config1: u64,
+}
+
+/// Attaches a program to the tracepoint with this number (`id` in its tracefs folder). It runs on
+/// every CPU; dropping the descriptor detaches it.
+///
+/// aya finds the number by path, which needs tracefs to be mounted.
+pub(super) fn attach_tracepoint(program: BorrowedFd<'_>, id: u64) -> io::Result<OwnedFd> {
+    let attr = PerfEventAttr {
+        kind: PERF_TYPE_TRACEPOINT,
+        size: PERF_ATTR_SIZE_VER0,
+        config: id,
+        sample_period: 0,
+        sample_type: 0,
+        read_format: 0,
+        flags: 0,
+        wakeup_events: 0,
+        bp_type: 0,
+        config1: 0,
+    };
+    let (all_processes, cpu, no_group) = (-1, 0, -1);
+    // SAFETY: the attribute is valid for the size that it states.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_perf_event_open,
+            &raw const attr,
+            all_processes,
+            cpu,
+            no_group,
+            PERF_FLAG_FD_CLOEXEC,
+        )
+    };
+    let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
+    // SAFETY: the kernel just returned this descriptor to us alone.
+    let event = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: both requests take an integer.
+    let attached = unsafe {
+        libc::ioctl(fd, PERF_EVENT_IOC_SET_BPF, program.as_raw_fd()) == 0
+            && libc::ioctl(fd, PERF_EVENT_IOC_ENABLE, 0) == 0
+    };
+    if attached { Ok(event) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,28 @@
+#![doc = include_str!("../ARCHITECTURE.md")]
+
+pub mod app;
+pub mod capacity;
+pub mod cgroups;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod decode;
+pub mod error;
+pub mod export;
+pub mod kernel;
+pub mod log;
+pub mod mounts;
+pub mod netns;
+pub mod outbound;
+pub mod process;
+pub mod record;
+pub mod seed;
+pub mod shutdown;
+pub mod sockdiag;
+pub mod stats;
+pub mod table;
+#[cfg(test)]
+mod test_netns;
+pub mod text;
+pub mod trace;
+pub mod tuples;

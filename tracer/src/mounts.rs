@@ -1,0 +1,181 @@
+//! Reaching a kernel file system wherever it is mounted, and where it is not mounted at all.
+//!
+//! `ip netns exec` mounts a fresh /sys that hides cgroup2, tracefs and bpffs; containers and
+//! hybrid cgroup hosts have them elsewhere. So: any mount that mountinfo names and that really is
+//! what it says, else a mount of our own that has no path (fsopen(2), Linux 5.2).
+
+use std::{
+    ffi::OsString,
+    fs, io,
+    os::unix::ffi::OsStringExt,
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fd::{AsFd, OwnedFd},
+    fs::{CWD, Mode, OFlags, fstatfs, openat},
+    mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen},
+};
+
+/// A kind of file system.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct FileSystem {
+    /// As in the `mount -t` option.
+    pub name: &'static str,
+    /// `f_type` of statfs(2), from `include/uapi/linux/magic.h`.
+    magic: u32,
+    /// The command that mounts it where it is looked for.
+    mount_command: &'static str,
+}
+
+pub const CGROUP2: FileSystem = FileSystem {
+    name: "cgroup2",
+    magic: 0x6367_7270,
+    mount_command: "mount -t cgroup2 cgroup2 /sys/fs/cgroup",
+};
+pub const TRACEFS: FileSystem = FileSystem {
+    name: "tracefs",
+    magic: 0x7472_6163,
+    mount_command: "mount -t tracefs tracefs /sys/kernel/tracing",
+};
+pub const BPFFS: FileSystem =
+    FileSystem { name: "bpf", magic: 0xcafe_4a11, mount_command: "mount -t bpf bpf /sys/fs/bpf" };
+
+/// The root directory of tracefs.
+pub fn tracefs() -> io::Result<OwnedFd> {
+    open_root(TRACEFS)
+}
+
+/// The root directory of a file system: that of an existing mount, else that of a mount without a
+/// path, which ends with the descriptor. The error says what was tried and what to do.
+pub fn open_root(fs: FileSystem) -> io::Result<OwnedFd> {
+    if let Some((fd, _)) = mounted(fs) {
+        return Ok(fd);
+    }
+    detached(fs).map_err(|errno| {
+        let error = io::Error::from(errno);
+        let FileSystem { name, mount_command, .. } = fs;
+        io::Error::new(
+            error.kind(),
+            format!(
+                "{name} is not mounted and cannot be reached without a mount: {error}; mount it \
+                 with `{mount_command}`"
+            ),
+        )
+    })
+}
+
+/// The path at which a file system's own root is mounted, if it is.
+pub fn mount_point(fs: FileSystem) -> Option<PathBuf> {
+    mounted(fs).map(|(_, path)| path)
+}
+
+fn mounted(fs: FileSystem) -> Option<(OwnedFd, PathBuf)> {
+    let mountinfo = fs::read("/proc/self/mountinfo").unwrap_or_default();
+    mount_points(&mountinfo, fs.name).into_iter().find_map(|path| {
+        let fd = open_dir(CWD, &path).ok()?;
+        // Something else may be mounted over it.
+        is(&fd, fs).then_some((fd, path))
+    })
+}
+
+/// Whether the descriptor is of a file in this kind of file system.
+pub fn is(fd: impl AsFd, fs: FileSystem) -> bool {
+    fstatfs(fd).is_ok_and(|stat| u32::try_from(stat.f_type & 0xffff_ffff) == Ok(fs.magic))
+}
+
+/// Opens a directory for reading.
+pub fn open_dir(at: impl AsFd, path: &Path) -> rustix::io::Result<OwnedFd> {
+    openat(at, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+fn detached(fs: FileSystem) -> rustix::io::Result<OwnedFd> {
+    let context = fsopen(fs.name, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_create(&context)?;
+    let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+    // fsmount's descriptor is O_PATH: it cannot be read, nor given to bpf(2).
+    open_dir(&mount, Path::new("."))
+}
+
+/// Mount points of a file system in /proc/PID/mountinfo (proc(5)) that show its own root, newest
+/// last in the file and first here.
+fn mount_points(mountinfo: &[u8], name: &str) -> Vec<PathBuf> {
+    let lines = mountinfo.split(|byte| *byte == b'\n').rev();
+    lines.filter_map(|line| mount_point_of(line, name)).collect()
+}
+
+/// `36 35 98:0 ROOT MOUNTPOINT rw,noatime tag:1 - TYPE SOURCE rw`
+fn mount_point_of(line: &[u8], name: &str) -> Option<PathBuf> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let root = fields.nth(3)?;
+    let path = fields.next()?;
+    let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
+    (root == b"/" && kind == name.as_bytes())
+        .then(|| PathBuf::from(OsString::from_vec(unescape(path))))
+}
+
+/// Undoes the `\ooo` that the kernel writes for space, tab, newline and backslash.
+fn unescape(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let [first, tail @ ..] = rest {
+        let octal = match rest {
+            [b'\\', a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', ..] => {
+                Some((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'))
+            }
+            _ => None,
+        };
+        out.push(octal.unwrap_or(*first));
+        rest = if octal.is_some() { rest.get(4..).unwrap_or_default() } else { tail };
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYBRID: &[u8] = b"\
+        31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755\n\
+        40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,name=systemd\n\
+        41 31 0:38 / /sys/fs/cgroup/unified rw,relatime shared:9 - cgroup2 cgroup2 rw\n\
+        42 31 0:38 /some /mnt/part rw,relatime - cgroup2 cgroup2 rw\n\
+        43 31 0:38 / /mnt/with\\040space rw - cgroup2 none rw\n\
+        44 31 0:38 /\n";
+
+    #[test]
+    fn mounts_of_the_root_are_found_newest_first_and_parts_are_not() {
+        assert_eq!(
+            mount_points(HYBRID, "cgroup2"),
+            [Path::new("/mnt/with space"), Path::new("/sys/fs/cgroup/unified")]
+        );
+        assert!(mount_points(HYBRID, "tracefs").is_empty());
+        assert!(mount_points(b"", "cgroup2").is_empty());
+    }
+
+    #[test]
+    fn octal_escapes_are_undone_and_nothing_else() {
+        for (text, expected) in [
+            (&b"a\\040b"[..], &b"a b"[..]),
+            (b"\\134\\012", b"\\\n"),
+            (b"\\0", b"\\0"),
+            (b"\\999", b"\\999"),
+            (b"end\\", b"end\\"),
+        ] {
+            assert_eq!(unescape(text), expected);
+        }
+    }
+
+    #[test]
+    fn cgroup2_and_tracefs_are_reached_mounted_or_not() {
+        for fs in [CGROUP2, TRACEFS] {
+            assert!(is(open_root(fs).unwrap(), fs), "{}", fs.name);
+            assert!(is(detached(fs).unwrap(), fs), "{}", fs.name);
+        }
+        let id = OFlags::RDONLY | OFlags::CLOEXEC;
+        let path = "events/syscalls/sys_exit_connect/id";
+        let file = fs::File::from(openat(tracefs().unwrap(), path, id, Mode::empty()).unwrap());
+        let text = io::read_to_string(file).unwrap();
+        assert!(text.trim().parse::<u32>().is_ok(), "{text}");
+    }
+}

@@ -1,0 +1,115 @@
+//! With namespaces that the tests make by ip(8) and take away again.
+
+use std::{
+    net::TcpListener,
+    process::{self, Command},
+    time::{Duration, Instant},
+};
+
+use super::*;
+use crate::{capacity::PortRange, sockdiag, test_netns};
+
+/// A named namespace, deleted on drop.
+struct Named(String);
+
+impl Named {
+    fn new(test: &str) -> Self {
+        let name = format!("tracer-{test}-{}", process::id());
+        Self::ip(&["netns", "add", &name]);
+        Self(name)
+    }
+
+    fn ip(arguments: &[&str]) {
+        assert!(Command::new("ip").args(arguments).status().unwrap().success());
+    }
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        drop(Command::new("ip").args(["netns", "del", &self.0]).status());
+    }
+}
+
+#[test]
+fn a_named_namespace_is_found_by_name_path_and_inode_number() {
+    let named = Named::new("find");
+    let netns = resolve(&named.0).unwrap();
+    assert_eq!(netns.name.as_deref(), Some(named.0.as_str()));
+    assert_ne!(netns.inum, own().unwrap().inum);
+    let by_path = resolve(netns.path.to_str().unwrap()).unwrap();
+    assert_eq!((by_path.inum, by_path.name), (netns.inum, None));
+    assert_eq!(resolve(&netns.inum.to_string()).unwrap(), netns);
+    let all = Worker::spawn().unwrap().discover().unwrap();
+    assert_eq!(all[0].inum, own().unwrap().inum);
+    assert_eq!(all.iter().filter(|found| found.inum == netns.inum).count(), 1);
+}
+
+#[test]
+fn what_is_not_a_network_namespace_is_refused_with_what_is_expected() {
+    let message = |spec: &str| resolve(spec).unwrap_err().to_string();
+    assert!(message("no-such-name").contains("give a name in /run/netns"));
+    assert!(message("").contains("give a name"));
+    assert!(message("..").contains("give a name"));
+    assert!(message("4294967295").contains("inode number 4294967295"));
+    assert!(message("/no/such/file").contains("cannot open network namespace /no/such/file"));
+    assert!(message("/etc/passwd").contains("is not a network namespace"));
+    assert!(message("/proc/self/ns/mnt").contains("is not a network namespace"));
+}
+
+#[test]
+fn the_worker_runs_inside_and_comes_back() {
+    let named = Named::new("visit");
+    let netns = resolve(&named.0).unwrap();
+    let worker = Worker::spawn().unwrap();
+    let here = || inum(&fs::metadata("/proc/thread-self/ns/net").unwrap()).unwrap();
+    assert_eq!(worker.run_in(&netns, here).unwrap(), netns.inum);
+    assert_eq!(worker.run(here).unwrap(), own().unwrap().inum);
+
+    let range =
+        |range: &'static str| move || fs::write("/proc/sys/net/ipv4/ip_local_port_range", range);
+    worker.run_in(&netns, range("42000 42999")).unwrap().unwrap();
+    let inside = worker.run_in(&netns, PortRange::read).unwrap().unwrap();
+    assert_eq!((inside.low, inside.high), (42_000, 42_999));
+    assert_ne!(PortRange::read().unwrap().low, 42_000);
+
+    let listening = || {
+        let listener = TcpListener::bind("0.0.0.0:7100").unwrap();
+        let sockets = sockdiag::dump_all(1 << sockdiag::tcp_state::LISTEN).unwrap();
+        drop(listener);
+        sockets.len()
+    };
+    assert_eq!(worker.run_in(&netns, listening).unwrap(), 1);
+
+    let panicked = worker.run_in(&netns, || std::panic::resume_unwind(Box::new(())));
+    let panicked: io::Result<()> = panicked;
+    assert!(panicked.is_err());
+    assert_eq!(worker.run(here).unwrap(), own().unwrap().inum);
+}
+
+#[test]
+fn a_namespace_that_vanished_is_not_found_and_was_not_kept_alive() {
+    let worker = Worker::spawn().unwrap();
+    let netns = {
+        let named = Named::new("vanish");
+        let netns = resolve(&named.0).unwrap();
+        worker.run_in(&netns, || sockdiag::dump_all(sockdiag::ALL_STATES)).unwrap().unwrap();
+        netns
+    };
+    let error = worker.run_in(&netns, || ()).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::NotFound, "{error}");
+    assert!(matches!(resolve(&netns.inum.to_string()), Err(NetnsError::NoInum(_))));
+
+    // The same for one that only had a thread in it.
+    let netns = test_netns::run(|| {
+        let id = rustix::thread::gettid().as_raw_nonzero();
+        let path = PathBuf::from(format!("/proc/{id}/ns/net"));
+        let netns = at_path(path, None).unwrap();
+        assert_eq!(worker.run_in(&netns, || ()).ok(), Some(()));
+        netns
+    });
+    let end = Instant::now() + Duration::from_secs(5);
+    while worker.run_in(&netns, || ()).is_ok() && Instant::now() < end {
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(worker.run_in(&netns, || ()).unwrap_err().kind(), io::ErrorKind::NotFound);
+}

@@ -1,0 +1,136 @@
+//! Which sockets of a dump hold their port because of connect(). Pure.
+//!
+//! A dump shows both ends of every local connection and does not say which of them called
+//! connect(). Only those that did belong in the ledger, so it has to be told from the ports.
+
+use std::collections::{HashMap, HashSet};
+
+use tracer_common::Addr;
+
+use crate::sockdiag::{DiagSocket, Family, tcp_state};
+
+/// `source, source port, destination, destination port`
+type Ends = (Addr, u16, Addr, u16);
+
+/// What is known about one socket.
+#[derive(Clone, Copy, PartialEq)]
+struct Verdict {
+    outbound: bool,
+    /// Its state leaves no doubt.
+    certain: bool,
+}
+
+/// The sockets of one namespace's dump (listeners included, they decide most cases) that hold a
+/// port because of connect(). `in_range` says whether the kernel could have picked a port.
+///
+/// Of the two ends of one local connection at most one is outbound, unless both have ports in the
+/// range, no listener is left and the same number of other connections use their ports: then
+/// nothing tells them apart.
+pub fn outbound(
+    sockets: &[DiagSocket],
+    in_range: impl Fn(u16) -> bool,
+) -> impl Iterator<Item = &DiagSocket> {
+    let listeners = Listeners::new(sockets);
+    let mut by_ends: HashMap<Ends, usize> = HashMap::with_capacity(sockets.len());
+    let mut users: HashMap<(Addr, u16), u32> = HashMap::with_capacity(sockets.len());
+    let mut verdicts = Vec::with_capacity(sockets.len());
+    for (index, socket) in sockets.iter().enumerate() {
+        let verdict = connected(socket).then(|| judge(socket, &listeners, &in_range));
+        if verdict.is_some() {
+            by_ends.insert(ends(socket), index);
+            *users.entry((socket.source, socket.source_port)).or_default() += 1;
+        }
+        verdicts.push(verdict);
+    }
+    let users = |socket: &DiagSocket| users.get(&(socket.source, socket.source_port)).copied();
+    let decided: Vec<bool> = sockets
+        .iter()
+        .enumerate()
+        .map(|(index, socket)| {
+            let Some(mine) = verdicts.get(index).copied().flatten() else { return false };
+            let other = by_ends.get(&reversed(ends(socket))).filter(|other| **other != index);
+            let Some(other) = other else { return mine.outbound };
+            let theirs = verdicts.get(*other).copied().flatten();
+            match (theirs, sockets.get(*other)) {
+                (Some(theirs), Some(peer)) => {
+                    between(mine, theirs, users(socket).cmp(&users(peer)))
+                }
+                _ => mine.outbound,
+            }
+        })
+        .collect();
+    sockets.iter().zip(decided).filter_map(|(socket, outbound)| outbound.then_some(socket))
+}
+
+/// The verdict on one end given the other's. The port of a server's end is the one that more
+/// connections share.
+fn between(mine: Verdict, theirs: Verdict, users: std::cmp::Ordering) -> bool {
+    match (mine.certain, theirs.certain) {
+        (false, true) => !theirs.outbound,
+        (false, false) if mine.outbound == theirs.outbound && users.is_ne() => users.is_lt(),
+        _ => mine.outbound,
+    }
+}
+
+/// Whether the socket has, or wants to have, a connection.
+fn connected(socket: &DiagSocket) -> bool {
+    let idle =
+        matches!(socket.state, tcp_state::LISTEN | tcp_state::CLOSE | tcp_state::BOUND_INACTIVE);
+    !idle && socket.source_port != 0 && socket.destination_port != 0
+}
+
+fn judge(socket: &DiagSocket, listeners: &Listeners, in_range: impl Fn(u16) -> bool) -> Verdict {
+    let certain = |outbound| Verdict { outbound, certain: true };
+    let likely = |outbound| Verdict { outbound, certain: false };
+    match socket.state {
+        tcp_state::SYN_RECV | tcp_state::NEW_SYN_RECV => certain(false),
+        tcp_state::SYN_SENT => certain(true),
+        _ if listeners.accept(socket) => likely(false),
+        _ if in_range(socket.source_port) => likely(true),
+        _ => likely(!in_range(socket.destination_port)),
+    }
+}
+
+fn ends(socket: &DiagSocket) -> Ends {
+    (socket.source, socket.source_port, socket.destination, socket.destination_port)
+}
+
+fn reversed((source, source_port, destination, destination_port): Ends) -> Ends {
+    (destination, destination_port, source, source_port)
+}
+
+/// Where connections are accepted.
+struct Listeners {
+    at: HashSet<(Addr, u16)>,
+    /// Ports with a listener on any IPv4, and on any IPv6 address.
+    any_v4: HashSet<u16>,
+    any_v6: HashSet<u16>,
+}
+
+impl Listeners {
+    fn new(sockets: &[DiagSocket]) -> Self {
+        let mut new = Self { at: HashSet::new(), any_v4: HashSet::new(), any_v6: HashSet::new() };
+        for socket in sockets.iter().filter(|socket| socket.state == tcp_state::LISTEN) {
+            let port = socket.source_port;
+            new.at.insert((socket.source, port));
+            if socket.source == Addr::v4([0; 4]) {
+                new.any_v4.insert(port);
+            }
+            if socket.family == Family::V6 && socket.source == Addr::UNSPECIFIED {
+                new.any_v6.insert(port);
+                if !socket.v6_only {
+                    new.any_v4.insert(port);
+                }
+            }
+        }
+        new
+    }
+
+    fn accept(&self, socket: &DiagSocket) -> bool {
+        let any = if socket.source.to_v4().is_some() { &self.any_v4 } else { &self.any_v6 };
+        any.contains(&socket.source_port) || self.at.contains(&(socket.source, socket.source_port))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,251 @@
+//! `tracer record`: from the ring buffer and the tuple table to lines.
+
+mod output;
+mod progress;
+mod totals;
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use output::Output;
+use progress::Progress;
+use tracer_common::{Cause, Event, Filter, Kind, TupleCount, TupleKey};
+
+use crate::{
+    cgroups::Names,
+    config::RecordConfig,
+    decode::decode,
+    error::Error,
+    export::{Context, sink::Closed},
+    shutdown::Asked,
+    stats::Row,
+    trace::{Tracer, visible},
+};
+
+/// Records taken from the ring buffer before anything else is looked at.
+const BATCH: usize = 4096;
+/// How long to wait for the ring to fill, at a steady trickle and when nothing happens.
+const SHORT_WAIT: Duration = Duration::from_millis(10);
+const LONG_WAIT: Duration = Duration::from_millis(50);
+/// How long a line may wait in the buffer.
+const WRITE_INTERVAL: Duration = Duration::from_millis(100);
+/// How often the rare work is looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Runs until it is asked to stop, its time is up, or its reader is gone.
+///
+/// # Errors
+/// What makes going on senseless: the BPF maps cannot be read, the output cannot be opened anew.
+pub fn run(
+    tracer: Tracer,
+    config: &RecordConfig,
+    filter: Filter,
+    output: crate::export::sink::Sink,
+    names: Names,
+    asked: &Asked,
+) -> Result<(), Error> {
+    let mut recorder = Recorder {
+        output: Output::new(output, config.output.rotation.as_ref(), asked.clone()),
+        progress: Progress::new(config),
+        config,
+        filter,
+        names,
+        last: HashMap::new(),
+        last_at: Instant::now(),
+        told: totals::Told::default(),
+        undecodable: 0,
+        events: 0,
+        tracer,
+    };
+    match recorder.run(asked) {
+        Ok(result) => result,
+        // The reader has what it wanted.
+        Err(Closed) => Ok(()),
+    }
+}
+
+/// Only a failed search says how many ports there are.
+fn wants_capacity(event: &Event) -> bool {
+    event.kind == Kind::ConnectFailed as u8 && event.detail == Cause::PortsExhausted as u8
+}
+
+struct Recorder<'a> {
+    tracer: Tracer,
+    config: &'a RecordConfig,
+    filter: Filter,
+    output: Output,
+    progress: Progress,
+    names: Names,
+    /// The reading that the newest tuple.stats came from, and when.
+    last: HashMap<TupleKey, TupleCount>,
+    last_at: Instant,
+    told: totals::Told,
+    undecodable: u64,
+    /// Lines of socket events.
+    events: u64,
+}
+
+impl Recorder<'_> {
+    fn run(&mut self, asked: &Asked) -> Result<Result<(), Error>, Closed> {
+        if let Err(error) = self.begin()? {
+            return Ok(Err(error));
+        }
+        let started = Instant::now();
+        let mut ticked = started;
+        while !asked.stop() && self.config.duration.is_none_or(|limit| started.elapsed() < limit) {
+            let taken = self.take(BATCH)?;
+            if self.output.due(WRITE_INTERVAL) {
+                self.output.write()?;
+            }
+            if asked.reopen()
+                && let Err(error) = self.output.reopen()?
+            {
+                return Ok(Err(error));
+            }
+            if ticked.elapsed() >= TICK {
+                ticked = Instant::now();
+                if let Err(error) = self.tick()? {
+                    return Ok(Err(error));
+                }
+            }
+            if self.last_at.elapsed() >= self.config.stats_interval
+                && let Err(error) = self.stats()?
+            {
+                return Ok(Err(error));
+            }
+            if taken < BATCH {
+                let left =
+                    self.config.duration.map(|limit| limit.saturating_sub(started.elapsed()));
+                let wait = if taken == 0 { LONG_WAIT } else { SHORT_WAIT };
+                self.tracer.session.events.wait(left.map_or(wait, |left| wait.min(left)));
+            }
+        }
+        self.end()
+    }
+
+    fn begin(&mut self) -> Result<Result<(), Error>, Closed> {
+        let line = totals::start(&self.tracer, self.config);
+        self.output.start(&line)?;
+        // A reader may wait for the first line to know that everything is attached.
+        self.output.write()?;
+        if let Err(error) = self.tracer.read_tuples() {
+            return Ok(Err(error));
+        }
+        self.last = self.tracer.tuples().iter().copied().collect();
+        Ok(self.tracer.refresh_capacities())
+    }
+
+    /// Turns waiting records into lines. Returns how many records there were.
+    fn take(&mut self, limit: usize) -> Result<usize, Closed> {
+        let Self { tracer, output, names, undecodable, events, .. } = self;
+        let (session, capacities, worker) = tracer.split();
+        let now = Instant::now();
+        let mut result = Ok(());
+        let mut learn =
+            |event: &Event| capacities.learn(worker, event.tuple.netns, event.pid, event.tid);
+        let taken = session.events.drain(limit, |record| {
+            let Ok(event) = decode(record) else {
+                *undecodable += 1;
+                return;
+            };
+            let name = names.get(event.cgroup, now);
+            let context = Context {
+                seq: 0,
+                wall_offset_ns: 0,
+                cgroup: name.map(|name| name.path.as_str()),
+                container: name.and_then(|name| name.container.as_deref()),
+                capacity: wants_capacity(&event).then(|| learn(&event)).flatten(),
+            };
+            match output.event(&event, context) {
+                Ok(Ok(())) => *events += 1,
+                Ok(Err(_)) => *undecodable += 1,
+                Err(closed) => result = Err(closed),
+            }
+        });
+        result.map(|()| taken)
+    }
+
+    fn tick(&mut self) -> Result<Result<(), Error>, Closed> {
+        self.output.flush()?;
+        self.tracer.session.flush_log();
+        if self.config.events.lost
+            && let Err(error) = self.losses()?
+        {
+            return Ok(Err(error));
+        }
+        if let Err(error) = self.tracer.reconcile_if_due() {
+            return Ok(Err(error));
+        }
+        let result = self.tracer.totals();
+        if let Ok(totals) = &result {
+            self.progress.show(self.events, totals, self.output.dropped().events);
+        }
+        Ok(result.map(|_| ()))
+    }
+
+    /// One `lost` line for each reason that counted up since the last one.
+    fn losses(&mut self) -> Result<Result<(), Error>, Closed> {
+        let totals = match self.tracer.totals() {
+            Ok(totals) => totals,
+            Err(error) => return Ok(Err(error)),
+        };
+        let dropped = self.output.dropped();
+        for (reason, count) in self.told.new_losses(&totals, dropped, self.undecodable) {
+            self.output.lost(reason, count)?;
+        }
+        Ok(Ok(()))
+    }
+
+    /// One `tuple.stats` line for each tuple that holds ports or has changed.
+    fn stats(&mut self) -> Result<Result<(), Error>, Closed> {
+        let elapsed = self.last_at.elapsed();
+        self.last_at = Instant::now();
+        let read = self.tracer.read_tuples().map(|_| ());
+        if let Err(error) = read.and_then(|()| self.tracer.refresh_capacities()) {
+            return Ok(Err(error));
+        }
+        let now = Instant::now();
+        if self.config.events.stats {
+            for (key, count) in self.tracer.tuples() {
+                let before = self.last.get(key);
+                let idle = count.in_use() == 0 && before == Some(count);
+                if idle || !visible(&self.filter, key, count, &mut self.names, now) {
+                    continue;
+                }
+                // A tuple that was not there before has counted everything since then.
+                let zero = TupleCount::default();
+                let before = Some((before.unwrap_or(&zero), elapsed));
+                let row = Row::new(*key, count, before, self.tracer.capacity(key.netns));
+                self.output.tuple_stats(&row)?;
+            }
+        }
+        self.last = self.tracer.tuples().iter().copied().collect();
+        Ok(Ok(()))
+    }
+
+    fn end(&mut self) -> Result<Result<(), Error>, Closed> {
+        // What is told below must hold for the whole stream: nothing is traced from here on.
+        self.tracer.session.detach();
+        while self.take(BATCH)? > 0 {
+            self.output.write()?;
+        }
+        let mut result = self.stats()?;
+        if self.config.events.lost {
+            result = result.and(self.losses()?);
+        }
+        match self.tracer.totals() {
+            Ok(totals) => {
+                let Self { events, undecodable, tracer, .. } = self;
+                let finish =
+                    |dropped| totals::stop(&totals, *events, dropped, *undecodable, tracer.drift);
+                self.output.stop(finish)?;
+            }
+            Err(error) => result = result.and(Err(error)),
+        }
+        self.output.close()?;
+        self.progress.end();
+        Ok(result)
+    }
+}

@@ -1,0 +1,250 @@
+//! Lines on their way out: numbered, collected, written in large pieces.
+
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use tracer_common::Event;
+
+use crate::{
+    clock,
+    config::Rotation,
+    decode::DecodeError,
+    error::Error,
+    export::{
+        Context, LineWriter,
+        record::{Lost, Moment, Start, Stop},
+        sink::{Account, Closed, Sink},
+    },
+    shutdown::Asked,
+    stats::Row,
+};
+
+/// The most bytes that are collected before they are written.
+const CHUNK: usize = 256 << 10;
+/// A line is well below this.
+const LINE: usize = 2 << 10;
+/// How long the offset between the clocks is taken to hold.
+const OFFSET_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What lines are counted as: each chunk holds lines of one group, so that a line that the output
+/// could not take is counted as what it was.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Group {
+    Events,
+    Others,
+}
+
+/// Lines that the output could not take.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Dropped {
+    /// Of socket events: `output_full`.
+    pub(super) events: u64,
+    /// Of the rest: `output_full_other`.
+    pub(super) others: u64,
+}
+
+/// Numbers lines and hands them to the sink.
+pub(super) struct Output {
+    /// `None` once it is closed.
+    sink: Option<Sink>,
+    writer: LineWriter,
+    buffer: BytesMut,
+    /// Lines in `buffer`, all of them of one `group`.
+    lines: u64,
+    group: Group,
+    /// The group of the line that the sink has written in part.
+    owed_to: Group,
+    seq: u64,
+    dropped: Dropped,
+    /// Bytes that are collected before they are written.
+    chunk: usize,
+    asked: Asked,
+    written_at: Instant,
+    wall_offset_ns: u64,
+    offset_at: Instant,
+}
+
+impl Output {
+    pub(super) fn new(sink: Sink, rotation: Option<&Rotation>, asked: Asked) -> Self {
+        // A file outgrows its limit by one chunk at most.
+        let limit = rotation.map_or(CHUNK as u64, |rotation| rotation.size / 16);
+        let chunk = usize::try_from(limit).unwrap_or(CHUNK).clamp(LINE, CHUNK);
+        Self {
+            chunk,
+            asked,
+            sink: Some(sink),
+            writer: LineWriter::default(),
+            buffer: BytesMut::with_capacity(CHUNK + LINE),
+            lines: 0,
+            group: Group::Others,
+            owed_to: Group::Others,
+            seq: 0,
+            dropped: Dropped::default(),
+            written_at: Instant::now(),
+            wall_offset_ns: clock::wall_offset_ns(),
+            offset_at: Instant::now(),
+        }
+    }
+
+    /// Lines that the output could not take.
+    pub(super) fn dropped(&self) -> Dropped {
+        self.dropped
+    }
+
+    /// Whether it is time to [`Self::write`].
+    pub(super) fn due(&self, interval: Duration) -> bool {
+        self.buffer.len() >= self.chunk || (self.lines > 0 && self.written_at.elapsed() >= interval)
+    }
+
+    fn counted(&mut self) {
+        self.lines += 1;
+        self.seq += 1;
+    }
+
+    /// The next line is of this group.
+    fn switch(&mut self, group: Group) -> Result<(), Closed> {
+        if self.group != group {
+            self.flush()?;
+            self.group = group;
+        }
+        Ok(())
+    }
+
+    fn moment(&mut self) -> Moment {
+        self.wall_offset_ns = clock::wall_offset_ns();
+        self.offset_at = Instant::now();
+        Moment {
+            seq: self.seq,
+            mono_ns: clock::monotonic_ns(),
+            wall_offset_ns: self.wall_offset_ns,
+        }
+    }
+
+    /// Adds the line of an event; `seq` and the clocks' offset are filled in here.
+    pub(super) fn event(
+        &mut self,
+        event: &Event,
+        context: Context<'_>,
+    ) -> Result<Result<(), DecodeError>, Closed> {
+        self.switch(Group::Events)?;
+        let context = Context { seq: self.seq, wall_offset_ns: self.wall_offset_ns, ..context };
+        let result = self.writer.event(&mut self.buffer, event, &context);
+        if result.is_ok() {
+            self.counted();
+        }
+        if self.buffer.len() >= self.chunk {
+            self.write()?;
+        }
+        Ok(result)
+    }
+
+    pub(super) fn start(&mut self, line: &Start<'_>) -> Result<(), Closed> {
+        self.add(|writer, buffer, moment| writer.start(buffer, moment, line))
+    }
+
+    /// `finish` puts the line together, given what the output dropped until then.
+    pub(super) fn stop(&mut self, finish: impl FnOnce(Dropped) -> Stop) -> Result<(), Closed> {
+        self.flush()?;
+        let line = finish(self.dropped);
+        self.add(|writer, buffer, moment| writer.stop(buffer, moment, &line))
+    }
+
+    pub(super) fn lost(&mut self, reason: &str, count: u64) -> Result<(), Closed> {
+        self.add(|writer, buffer, moment| writer.lost(buffer, moment, &Lost { reason, count }))
+    }
+
+    pub(super) fn tuple_stats(&mut self, row: &Row) -> Result<(), Closed> {
+        self.add(|writer, buffer, moment| writer.tuple_stats(buffer, moment, row))
+    }
+
+    fn add(
+        &mut self,
+        line: impl FnOnce(&mut LineWriter, &mut BytesMut, Moment) -> serde_json::Result<()>,
+    ) -> Result<(), Closed> {
+        self.switch(Group::Others)?;
+        let moment = self.moment();
+        match line(&mut self.writer, &mut self.buffer, moment) {
+            Ok(()) => self.counted(),
+            Err(error) => tracing::error!("a line could not be put together: {error}"),
+        }
+        if self.buffer.len() >= self.chunk { self.write() } else { Ok(()) }
+    }
+
+    /// Hands everything over.
+    pub(super) fn write(&mut self) -> Result<(), Closed> {
+        if let Some(sink) = &mut self.sink
+            && self.lines > 0
+        {
+            let owed = sink.owes_a_line();
+            self.asked.writing(true);
+            let account = sink.write_chunk(&self.buffer, self.lines);
+            self.asked.writing(false);
+            let account = account?;
+            self.account(account, owed);
+            self.buffer.clear();
+            self.lines = 0;
+        }
+        self.written_at = Instant::now();
+        if self.offset_at.elapsed() >= OFFSET_INTERVAL {
+            self.wall_offset_ns = clock::wall_offset_ns();
+            self.offset_at = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// As [`Self::write`], and what the sink keeps back (compression).
+    pub(super) fn flush(&mut self) -> Result<(), Closed> {
+        self.write()?;
+        if let Some(sink) = &mut self.sink {
+            let owed = sink.owes_a_line();
+            self.asked.writing(true);
+            let account = sink.flush();
+            self.asked.writing(false);
+            let account = account?;
+            self.account(account, owed);
+        }
+        Ok(())
+    }
+
+    pub(super) fn reopen(&mut self) -> Result<Result<(), Error>, Closed> {
+        self.write()?;
+        let Some(sink) = &mut self.sink else { return Ok(Ok(())) };
+        let owed = sink.owes_a_line();
+        match sink.reopen() {
+            Ok(account) => {
+                let account = account?;
+                self.account(account, owed);
+                Ok(Ok(()))
+            }
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    pub(super) fn close(&mut self) -> Result<(), Closed> {
+        self.write()?;
+        if let Some(sink) = self.sink.take() {
+            self.asked.writing(true);
+            sink.close()?;
+        }
+        Ok(())
+    }
+
+    /// `owed`: a line was written in part before. It comes first, and is either finished or given
+    /// up.
+    fn account(&mut self, account: Account, owed: bool) {
+        let mut dropped = account.dropped;
+        if owed && account.written == 0 && dropped > 0 {
+            dropped -= 1;
+            self.count_dropped(self.owed_to, 1);
+        }
+        self.count_dropped(self.group, dropped);
+        self.owed_to = self.group;
+    }
+
+    fn count_dropped(&mut self, group: Group, lines: u64) {
+        match group {
+            Group::Events => self.dropped.events += lines,
+            Group::Others => self.dropped.others += lines,
+        }
+    }
+}

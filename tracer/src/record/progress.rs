@@ -1,0 +1,53 @@
+//! A line on stderr for the person at the terminal: events, rate, losses. Quiet when piped.
+
+use std::{
+    io::{IsTerminal, Write, stderr, stdout},
+    time::Instant,
+};
+
+use crate::{
+    config::{RecordConfig, Target},
+    kernel::maps::Totals,
+};
+
+/// Shown while events go to a file and a person watches stderr.
+pub(super) struct Progress {
+    shown: bool,
+    events: u64,
+    at: Instant,
+}
+
+impl Progress {
+    pub(super) fn new(config: &RecordConfig) -> Self {
+        // Lines on the same terminal would be torn by it.
+        let apart = matches!(config.output.target, Target::File(_)) || !stdout().is_terminal();
+        Self { shown: apart && stderr().is_terminal(), events: 0, at: Instant::now() }
+    }
+
+    pub(super) fn show(&mut self, events: u64, totals: &Totals, dropped: u64) {
+        if !self.shown {
+            return;
+        }
+        let seconds = self.at.elapsed().as_secs().max(1);
+        let rate = events.saturating_sub(self.events) / seconds;
+        let lost = totals.lost.iter().sum::<u64>() + dropped;
+        self.events = events;
+        self.at = Instant::now();
+        write(&format!(
+            "\r{events} events, {rate}/s, {} out of ports, {lost} lost\u{1b}[K",
+            totals.exhausted
+        ));
+    }
+
+    pub(super) fn end(&self) {
+        if self.shown {
+            write("\n");
+        }
+    }
+}
+
+fn write(text: &str) {
+    if let Err(error) = stderr().write_all(text.as_bytes()) {
+        tracing::trace!("stderr: {error}");
+    }
+}

@@ -1,0 +1,115 @@
+//! The first line, the last line, and what of the losses was told in between.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use super::output::Dropped;
+use crate::{
+    config::{RecordConfig, Target},
+    export::record::{Start, Stop},
+    kernel::maps::Totals,
+    trace::{Tracer, named_losses},
+};
+
+/// `tracer.start`
+pub(super) fn start<'a>(tracer: &'a Tracer, config: &RecordConfig) -> Start<'a> {
+    let output = match &config.output.target {
+        Target::Stdout => "-".to_owned(),
+        Target::File(path) => path.to_string_lossy().into_owned(),
+    };
+    Start {
+        version: env!("CARGO_PKG_VERSION"),
+        kernel: &tracer.release,
+        backend: tracer.session.backend.name(),
+        degraded: &tracer.degraded,
+        settings: BTreeMap::from([
+            ("output".into(), json!(output)),
+            ("event_mask".into(), json!(config.events.mask)),
+            ("stats_interval_s".into(), json!(config.stats_interval.as_secs_f64())),
+            ("seeded".into(), json!(tracer.seeded)),
+        ]),
+    }
+}
+
+/// The losses that lines were written about.
+#[derive(Default)]
+pub(super) struct Told(BTreeMap<&'static str, u64>);
+
+/// Every loss by name, whether it happened or not.
+fn losses(
+    totals: &Totals,
+    dropped: Dropped,
+    undecodable: u64,
+) -> impl Iterator<Item = (&'static str, u64)> {
+    named_losses(totals).chain([
+        ("output_full", dropped.events),
+        ("output_full_other", dropped.others),
+        ("undecodable", undecodable),
+    ])
+}
+
+impl Told {
+    /// What was lost since the last call.
+    pub(super) fn new_losses(
+        &mut self,
+        totals: &Totals,
+        dropped: Dropped,
+        undecodable: u64,
+    ) -> Vec<(&'static str, u64)> {
+        losses(totals, dropped, undecodable)
+            .filter_map(|(reason, count)| {
+                let before = self.0.insert(reason, count).unwrap_or(0);
+                let more = count.saturating_sub(before);
+                (more > 0).then_some((reason, more))
+            })
+            .collect()
+    }
+}
+
+/// `tracer.stop`. `events` are the lines of socket events that were handed to the output.
+pub(super) fn stop(
+    totals: &Totals,
+    events: u64,
+    dropped: Dropped,
+    undecodable: u64,
+    drift: u64,
+) -> Stop {
+    Stop {
+        seen: totals.seen,
+        emitted: totals.emitted,
+        written: events.saturating_sub(dropped.events),
+        lost: losses(totals, dropped, undecodable).collect(),
+        drift,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracer_common::Loss;
+
+    use super::*;
+
+    #[test]
+    fn a_loss_is_told_once_with_what_was_new() {
+        let mut totals = Totals::default();
+        let mut told = Told::default();
+        assert_eq!(told.new_losses(&totals, Dropped::default(), 0), []);
+        totals.lost[Loss::EventRingFull as usize] = 3;
+        let dropped = Dropped { events: 2, others: 0 };
+        let new = told.new_losses(&totals, dropped, 0);
+        assert_eq!(new, [("event_ring_full", 3), ("output_full", 2)]);
+        totals.lost[Loss::EventRingFull as usize] = 5;
+        assert_eq!(told.new_losses(&totals, dropped, 0), [("event_ring_full", 2)]);
+    }
+
+    #[test]
+    fn emitted_is_written_and_each_loss_after_the_ring() {
+        let totals = Totals { seen: 12, emitted: 10, ..Totals::default() };
+        let stop = stop(&totals, 9, Dropped { events: 4, others: 1 }, 1, 0);
+        assert_eq!(
+            stop.emitted,
+            stop.written + stop.lost["output_full"] + stop.lost["undecodable"]
+        );
+    }
+}

@@ -1,0 +1,205 @@
+//! Sockets that the hooks did not see being opened: which of a dump belong in the ledger, and what
+//! in the ledger a dump contradicts. Pure: dumps and readings in, commands out.
+
+use std::collections::{HashMap, HashSet};
+
+use tracer_common::{
+    Conn, ConnKey, TupleKey, conn_flag,
+    seed::{Command, Op},
+};
+
+use crate::{
+    capacity::PortRange,
+    outbound::outbound,
+    process::Owner,
+    sockdiag::{DiagSocket, tcp_state},
+};
+
+/// The sockets of one network namespace.
+#[derive(Clone, Debug, Default)]
+pub struct Dump {
+    pub netns: u32,
+    pub range: PortRange,
+    pub sockets: Vec<DiagSocket>,
+}
+
+/// Owners of sockets by inode.
+pub type Owners = HashMap<u32, Owner>;
+
+/// Inodes of the sockets whose owners are worth looking up.
+pub fn inodes(dumps: &[Dump]) -> HashSet<u32> {
+    let sockets = dumps.iter().flat_map(|dump| &dump.sockets);
+    sockets.map(|socket| socket.inode).filter(|inode| *inode != 0).collect()
+}
+
+/// The commands that bring the sockets of a dump into the ledger.
+pub fn commands(dump: &Dump, owners: &Owners) -> Vec<Command> {
+    let conns = outbound(&dump.sockets, |port| dump.range.contains(port)).map(|socket| {
+        let flags = if socket.time_wait { conn_flag::TIME_WAIT } else { 0 };
+        command(Op::AddConn, flags, socket, dump.netns, owners)
+    });
+    let binds = dump.sockets.iter().filter_map(|socket| match socket.state {
+        tcp_state::LISTEN => {
+            Some(command(Op::AddBound, conn_flag::LISTEN, socket, dump.netns, owners))
+        }
+        tcp_state::BOUND_INACTIVE => Some(command(Op::AddBound, 0, socket, dump.netns, owners)),
+        _ => None,
+    });
+    conns.chain(binds).collect()
+}
+
+fn command(op: Op, flags: u32, socket: &DiagSocket, netns: u32, owners: &Owners) -> Command {
+    let owner = owners.get(&socket.inode);
+    let mut tuple = TupleKey { source: socket.source, netns, ..TupleKey::default() };
+    if op == Op::AddConn {
+        tuple.destination = socket.destination;
+        tuple.destination_port = socket.destination_port;
+    }
+    Command {
+        op: op as u32,
+        flags,
+        key: ConnKey::new(socket.cookie, socket.source_port),
+        tuple,
+        comm: owner.map_or([0; 16], |owner| owner.comm),
+        pid: owner.map_or(0, |owner| owner.pid),
+        zero: 0,
+        before_ns: 0,
+    }
+}
+
+/// Keys in the ledger that the kernel does not have: held since before `before_ns`
+/// (CLOCK_MONOTONIC, when the dumps began), in a namespace that was dumped, and in no dump.
+///
+/// A dump is not a snapshot: a key counts as stale only when two dumps in a row miss it.
+pub fn stale(conns: &[(ConnKey, Conn)], dumps: &[Dump], before_ns: u64) -> HashSet<ConnKey> {
+    let dumped: HashSet<u32> = dumps.iter().map(|dump| dump.netns).collect();
+    let alive: HashSet<ConnKey> = dumps
+        .iter()
+        .flat_map(|dump| &dump.sockets)
+        .map(|socket| ConnKey::new(socket.cookie, socket.source_port))
+        .collect();
+    conns
+        .iter()
+        .filter(|(key, conn)| {
+            conn.acquired_ns < before_ns
+                && dumped.contains(&conn.tuple.netns)
+                && !alive.contains(key)
+        })
+        .map(|(key, _)| *key)
+        .collect()
+}
+
+/// What the kernel holds and the ledger does not, or not as it is: a hook was missed. As with
+/// [`stale`], it counts only when two dumps in a row say so.
+pub fn missed(conns: &[(ConnKey, Conn)], dumps: &[Dump], owners: &Owners) -> Vec<Command> {
+    let known: HashMap<ConnKey, u32> = conns.iter().map(|(key, conn)| (*key, conn.flags)).collect();
+    dumps
+        .iter()
+        .flat_map(|dump| commands(dump, owners))
+        .filter(|command| command.op == Op::AddConn as u32)
+        .filter_map(|command| {
+            let waits = command.flags & conn_flag::TIME_WAIT != 0;
+            match known.get(&command.key) {
+                None => Some(command),
+                Some(flags) if waits && flags & conn_flag::TIME_WAIT == 0 => {
+                    Some(Command { op: Op::MarkTimeWait as u32, ..command })
+                }
+                Some(_) => None,
+            }
+        })
+        .collect()
+}
+
+/// Takes a stale key out of the ledger.
+pub fn removal(key: ConnKey) -> Command {
+    Command { op: Op::RemoveConn as u32, key, ..Command::default() }
+}
+
+/// Takes a tuple that holds no port, and has not changed since `before_ns`, out of the ledger.
+pub fn forgetting(tuple: TupleKey, before_ns: u64) -> Command {
+    Command { op: Op::RemoveTuple as u32, tuple, before_ns, ..Command::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracer_common::Addr;
+
+    use super::*;
+    use crate::sockdiag::Family;
+
+    const HERE: Addr = Addr::v4([10, 0, 0, 1]);
+    const THERE: Addr = Addr::v4([10, 0, 0, 2]);
+
+    fn socket(state: u8, cookie: u64, port: u16) -> DiagSocket {
+        DiagSocket {
+            family: Family::V4,
+            state,
+            source: HERE,
+            source_port: port,
+            destination: if state == tcp_state::LISTEN { Addr::v4([0; 4]) } else { THERE },
+            destination_port: if state == tcp_state::LISTEN { 0 } else { 80 },
+            cookie,
+            inode: 7,
+            time_wait: state == tcp_state::TIME_WAIT,
+            expires_ms: 0,
+            v6_only: false,
+        }
+    }
+
+    fn dump(sockets: Vec<DiagSocket>) -> Dump {
+        Dump { netns: 5, range: PortRange::default(), sockets }
+    }
+
+    #[test]
+    fn a_connection_a_time_wait_and_a_listener_become_one_command_each() {
+        let owners = HashMap::from([(7, Owner { pid: 42, comm: *b"nginx\0\0\0\0\0\0\0\0\0\0\0" })]);
+        let sockets = vec![
+            socket(tcp_state::ESTABLISHED, 1, 40_000),
+            socket(tcp_state::TIME_WAIT, 2, 40_001),
+            socket(tcp_state::LISTEN, 3, 8080),
+        ];
+        let commands = commands(&dump(sockets), &owners);
+        let told: Vec<_> = commands.iter().map(|one| (one.op, one.flags, one.key.port)).collect();
+        assert_eq!(
+            told,
+            [
+                (Op::AddConn as u32, 0, 40_000),
+                (Op::AddConn as u32, conn_flag::TIME_WAIT, 40_001),
+                (Op::AddBound as u32, conn_flag::LISTEN, 8080),
+            ]
+        );
+        assert!(commands.iter().all(|one| one.pid == 42 && one.tuple.netns == 5));
+        assert_eq!(commands[0].tuple.destination_port, 80);
+        assert_eq!(commands[2].tuple.destination, Addr::UNSPECIFIED);
+    }
+
+    #[test]
+    fn what_a_dump_has_and_the_ledger_has_not_was_missed() {
+        let time_wait = socket(tcp_state::TIME_WAIT, 1, 40_000);
+        let unknown = socket(tcp_state::ESTABLISHED, 2, 40_001);
+        let known = socket(tcp_state::ESTABLISHED, 3, 40_002);
+        let conns = [1, 3].map(|cookie| {
+            (ConnKey::new(cookie, 39_999 + u16::try_from(cookie).unwrap()), Conn::default())
+        });
+        let dumps = [dump(vec![time_wait, unknown, known])];
+        let missed = missed(&conns, &dumps, &HashMap::new());
+        let told: Vec<_> = missed.iter().map(|one| (one.op, one.key.cookie)).collect();
+        assert_eq!(told, [(Op::MarkTimeWait as u32, 1), (Op::AddConn as u32, 2)]);
+    }
+
+    #[test]
+    fn only_an_old_entry_of_a_dumped_namespace_can_be_stale() {
+        let conn = |netns, acquired_ns| Conn {
+            tuple: TupleKey { netns, ..TupleKey::default() },
+            acquired_ns,
+            ..Conn::default()
+        };
+        let gone = (ConnKey::new(1, 40_000), conn(5, 10));
+        let alive = (ConnKey::new(2, 40_001), conn(5, 10));
+        let young = (ConnKey::new(3, 40_002), conn(5, 200));
+        let elsewhere = (ConnKey::new(4, 40_003), conn(6, 10));
+        let dumps = [dump(vec![socket(tcp_state::TIME_WAIT, 2, 40_001)])];
+        let stale = stale(&[gone, alive, young, elsewhere], &dumps, 100);
+        assert_eq!(stale, HashSet::from([gone.0]));
+    }
+}

@@ -1,0 +1,164 @@
+//! The kernel's own list of TCP sockets, by netlink sock_diag (sock_diag(7)).
+//!
+//! A dump is of the network namespace of the calling thread, and is not a snapshot: the kernel
+//! walks its hash table while sockets come and go.
+
+#[cfg(test)]
+mod tests;
+mod wire;
+
+use std::io;
+
+use rustix::{
+    fd::OwnedFd,
+    io::{Errno, retry_on_intr},
+    net::{
+        AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send,
+        socket_with,
+    },
+};
+use tracer_common::Addr;
+
+use wire::Reply;
+
+/// TCP states as sock_diag and the kernel number them (`include/net/tcp_states.h`).
+pub mod tcp_state {
+    pub const ESTABLISHED: u8 = 1;
+    pub const SYN_SENT: u8 = 2;
+    pub const SYN_RECV: u8 = 3;
+    pub const FIN_WAIT1: u8 = 4;
+    pub const FIN_WAIT2: u8 = 5;
+    pub const TIME_WAIT: u8 = 6;
+    pub const CLOSE: u8 = 7;
+    pub const CLOSE_WAIT: u8 = 8;
+    pub const LAST_ACK: u8 = 9;
+    pub const LISTEN: u8 = 10;
+    pub const CLOSING: u8 = 11;
+    pub const NEW_SYN_RECV: u8 = 12;
+    /// Bound and neither connected nor listening. Only kernels from 6.8 on list these.
+    pub const BOUND_INACTIVE: u8 = 13;
+}
+
+/// All states, for [`dump`]. Kernels ignore the bits that they do not know.
+pub const ALL_STATES: u32 = 0x3ffe;
+
+/// The address family of the sockets. v4-mapped sockets are `V6` to the kernel.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+/// One TCP socket.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct DiagSocket {
+    pub family: Family,
+    /// One of [`tcp_state`].
+    pub state: u8,
+    pub source: Addr,
+    /// Host byte order.
+    pub source_port: u16,
+    pub destination: Addr,
+    /// Host byte order.
+    pub destination_port: u16,
+    /// Unique and never re-used; kept when the socket goes into TIME_WAIT.
+    pub cookie: u64,
+    /// Inode of the socket; 0 for a time-wait socket and for one that no process holds.
+    pub inode: u32,
+    /// A time-wait socket: TIME_WAIT itself, or FIN_WAIT2 after the application has closed.
+    pub time_wait: bool,
+    /// Milliseconds that a time-wait socket has left; 0 for any other.
+    pub expires_ms: u32,
+    /// A listener that takes no IPv4 connections (IPV6_V6ONLY).
+    pub v6_only: bool,
+}
+
+/// The kernel sends at most 32 KiB at once unless asked for more; four times that leaves room.
+const BUFFER: usize = 128 * 1024;
+/// How often a dump that the kernel marks as inconsistent is made again.
+const TRIES: usize = 5;
+
+/// The TCP sockets of one family in the calling thread's network namespace whose state's bit
+/// (`1 << state`) is set in `states`.
+///
+/// Errors name the step that failed. A dump that was still inconsistent (`NLM_F_DUMP_INTR`) when
+/// it was last tried is an error of kind `Interrupted`.
+pub fn dump(family: Family, states: u32) -> io::Result<Vec<DiagSocket>> {
+    let mut buffer = vec![0; BUFFER];
+    for _ in 0..TRIES {
+        if let Some(sockets) = dump_once(family, states, &mut buffer)? {
+            return Ok(sockets);
+        }
+    }
+    Err(io::Error::new(
+        io::ErrorKind::Interrupted,
+        format!("sock_diag: the socket table changed during each of {TRIES} dumps"),
+    ))
+}
+
+/// Both families: see [`dump`].
+pub fn dump_all(states: u32) -> io::Result<Vec<DiagSocket>> {
+    let mut sockets = dump(Family::V4, states)?;
+    match dump(Family::V6, states) {
+        Ok(more) => sockets.extend(more),
+        // tcp_diag is there, so this is a kernel without IPv6.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    Ok(sockets)
+}
+
+/// `None`: the kernel says that the dump is inconsistent.
+fn dump_once(
+    family: Family,
+    states: u32,
+    buffer: &mut [u8],
+) -> io::Result<Option<Vec<DiagSocket>>> {
+    let socket = open().map_err(|errno| failed("opening a netlink socket", errno))?;
+    retry_on_intr(|| send(&socket, &wire::request(family, states), SendFlags::empty()))
+        .map_err(|errno| failed("asking for the TCP sockets", errno))?;
+
+    let mut sockets = Vec::new();
+    let mut consistent = true;
+    loop {
+        let (_, len) = retry_on_intr(|| recv(&socket, &mut *buffer, RecvFlags::TRUNC))
+            .map_err(|errno| failed("reading the TCP sockets", errno))?;
+        let datagram = buffer.get(..len).ok_or_else(|| {
+            io::Error::other(format!("sock_diag: a message of {len} bytes is too long"))
+        })?;
+        if datagram.is_empty() {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+        }
+        for message in wire::messages(datagram) {
+            let message = message?;
+            consistent &= !message.interrupted;
+            match message.reply {
+                Reply::Socket(found) => sockets.push(found),
+                Reply::Done(0) => return Ok(consistent.then_some(sockets)),
+                Reply::Done(errno) | Reply::Error(errno) => {
+                    return Err(failed("listing the TCP sockets", Errno::from_raw_os_error(errno)));
+                }
+                Reply::Other => {}
+            }
+        }
+    }
+}
+
+fn open() -> rustix::io::Result<OwnedFd> {
+    socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        Some(netlink::SOCK_DIAG),
+    )
+}
+
+fn failed(doing: &str, errno: Errno) -> io::Error {
+    let error = io::Error::from(errno);
+    let hint = if errno == Errno::NOENT {
+        "; the kernel lacks the tcp_diag module: run `modprobe tcp_diag`"
+    } else {
+        ""
+    };
+    io::Error::new(error.kind(), format!("sock_diag: {doing} failed: {error}{hint}"))
+}

@@ -1,0 +1,250 @@
+//! Two readings of a tuple's counters to what an operator wants to know: how full, how fast, how
+//! long still. Pure: no clock, no map.
+
+use std::time::Duration;
+
+use tracer_common::{
+    Cause, TupleCount, TupleKey,
+    tuple::{SEARCH_BUCKETS, search_bucket_end},
+};
+
+/// One tuple, as the table and the stream show it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    pub key: TupleKey,
+    /// Ports taken, TIME_WAIT included.
+    pub in_use: u64,
+    pub time_wait: u64,
+    /// Ports that this tuple can hold; `None`: not known.
+    pub capacity: Option<u32>,
+    /// What changes by time; `None` after the first reading.
+    pub rates: Option<Rates>,
+    /// 99 of 100 port searches were shorter, ns; `None`: not measured, or none happened.
+    pub search_p99_ns: Option<u64>,
+    /// Ports ever taken and given back.
+    pub opened: u64,
+    pub released: u64,
+    /// Failed calls ever, by [`Cause`].
+    pub failed: [u64; Cause::COUNT],
+    /// errno of the newest failure; 0: none.
+    pub last_errno: u32,
+    /// Who connected here last; 0: not known.
+    pub pid: u32,
+    pub comm: [u8; 16],
+    pub cgroup: u64,
+    pub container: Option<String>,
+}
+
+/// Changes per second.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Rates {
+    pub opened: f64,
+    pub released: f64,
+    pub failed: f64,
+}
+
+impl Row {
+    /// Compares a reading with the one before it, if there is one, `elapsed` earlier.
+    pub fn new(
+        key: TupleKey,
+        now: &TupleCount,
+        before: Option<(&TupleCount, Duration)>,
+        capacity: Option<u32>,
+    ) -> Self {
+        Self {
+            key,
+            in_use: now.in_use(),
+            time_wait: now.time_wait(),
+            capacity,
+            rates: before.and_then(|(before, elapsed)| Rates::between(before, now, elapsed)),
+            search_p99_ns: search_p99(now, before.map(|(before, _)| before)),
+            opened: now.opened,
+            released: now.released,
+            failed: now.failed,
+            last_errno: now.last_errno,
+            pid: now.pid,
+            comm: now.comm,
+            cgroup: now.cgroup,
+            container: None,
+        }
+    }
+
+    /// Ports in use of those that there are: 0 to 1, and above where ports were taken by another
+    /// range before. `None` without a capacity.
+    pub fn saturation(&self) -> Option<f64> {
+        match self.capacity? {
+            0 => None,
+            capacity => Some(ratio(self.in_use, f64::from(capacity))),
+        }
+    }
+
+    /// Seconds until no port is left if it goes on like this; `None` when it is not filling.
+    pub fn eta_s(&self) -> Option<f64> {
+        let free = u64::from(self.capacity?).saturating_sub(self.in_use);
+        let rates = self.rates?;
+        let growth = rates.opened - rates.released;
+        (growth > 0.0).then(|| ratio(free, growth))
+    }
+
+    /// All failed calls ever.
+    pub fn failures(&self) -> u64 {
+        self.failed.iter().fold(0, |sum, count| sum.saturating_add(*count))
+    }
+
+    /// The failures by cause, those that happened.
+    pub fn failures_by_cause(&self) -> impl Iterator<Item = (Cause, u64)> {
+        Cause::ALL.into_iter().zip(self.failed).filter(|(_, count)| *count > 0)
+    }
+}
+
+impl Rates {
+    fn between(before: &TupleCount, now: &TupleCount, elapsed: Duration) -> Option<Self> {
+        let seconds = elapsed.as_secs_f64();
+        // A tuple that was removed and came back starts from 0 again: that is no change to count.
+        let rate = |before: u64, now: u64| ratio(now.saturating_sub(before), seconds);
+        (seconds > 0.0).then(|| Self {
+            opened: rate(before.opened, now.opened),
+            released: rate(before.released, now.released),
+            failed: rate(sum(&before.failed), sum(&now.failed)),
+        })
+    }
+}
+
+fn sum(counts: &[u64]) -> u64 {
+    counts.iter().fold(0, |sum, count| sum.saturating_add(*count))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown with at most six digits")]
+fn ratio(part: u64, whole: f64) -> f64 {
+    part as f64 / whole
+}
+
+/// The end of the histogram bucket that the 99th percentile is in: of the searches since `before`
+/// if there were any, of all otherwise. The last bucket has no end, so its beginning counts.
+fn search_p99(now: &TupleCount, before: Option<&TupleCount>) -> Option<u64> {
+    let recent = before.map(|before| {
+        let mut recent = now.search;
+        for (count, earlier) in recent.iter_mut().zip(before.search) {
+            *count = count.wrapping_sub(earlier);
+        }
+        recent
+    });
+    recent.and_then(|recent| percentile_99(&recent)).or_else(|| percentile_99(&now.search))
+}
+
+fn percentile_99(buckets: &[u32; SEARCH_BUCKETS]) -> Option<u64> {
+    let all: u64 = buckets.iter().map(|count| u64::from(*count)).sum();
+    if all == 0 {
+        return None;
+    }
+    let mut above = all;
+    for (bucket, count) in buckets.iter().enumerate() {
+        above -= u64::from(*count);
+        if above * 100 <= all {
+            return Some(search_bucket_end(bucket.min(SEARCH_BUCKETS - 2)));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tracer_common::tuple::search_bucket;
+
+    use super::*;
+
+    fn count(opened: u64, released: u64) -> TupleCount {
+        TupleCount { opened, released, ..TupleCount::default() }
+    }
+
+    fn row(now: &TupleCount, before: &TupleCount, seconds: u64, capacity: u32) -> Row {
+        let before = Some((before, Duration::from_secs(seconds)));
+        Row::new(TupleKey::default(), now, before, Some(capacity))
+    }
+
+    #[test]
+    fn rates_are_per_second_between_two_readings() {
+        let mut now = count(400, 100);
+        now.failed[Cause::PortsExhausted as usize] = 7;
+        now.failed[Cause::Refused as usize] = 3;
+        let rates = row(&now, &count(200, 50), 5, 1000).rates.unwrap();
+        assert_eq!(rates, Rates { opened: 40.0, released: 10.0, failed: 2.0 });
+    }
+
+    #[test]
+    fn a_first_reading_has_no_rates_and_no_eta() {
+        let row = Row::new(TupleKey::default(), &count(10, 0), None, Some(1000));
+        assert_eq!((row.rates, row.eta_s()), (None, None));
+        assert_eq!(row.saturation(), Some(0.01));
+    }
+
+    #[test]
+    fn the_eta_is_what_is_free_by_how_fast_it_fills() {
+        // 500 in use, growing by 50 - 25 a second.
+        assert_eq!(row(&count(600, 100), &count(550, 75), 1, 1000).eta_s(), Some(20.0));
+        assert_eq!(row(&count(600, 100), &count(550, 50), 1, 1000).eta_s(), None);
+        assert_eq!(row(&count(600, 100), &count(590, 50), 1, 1000).eta_s(), None);
+        assert_eq!(row(&count(1600, 100), &count(1000, 100), 1, 1000).eta_s(), Some(0.0));
+    }
+
+    #[test]
+    fn a_tuple_that_started_anew_has_rate_0_and_not_a_huge_one() {
+        let rates = row(&count(5, 0), &count(500, 400), 1, 1000).rates.unwrap();
+        assert_eq!(rates, Rates::default());
+    }
+
+    #[test]
+    fn the_p99_is_the_end_of_the_bucket_it_is_in() {
+        let mut now = TupleCount::default();
+        now.search[search_bucket(12_000)] = 99;
+        now.search[search_bucket(700_000)] = 1;
+        let end = search_bucket_end(search_bucket(12_000));
+        assert_eq!(search_p99(&now, None), Some(end));
+        now.search[search_bucket(700_000)] = 2;
+        assert_eq!(search_p99(&now, None), Some(search_bucket_end(search_bucket(700_000))));
+    }
+
+    #[test]
+    fn the_p99_is_of_the_newest_searches_where_there_were_any() {
+        let mut before = TupleCount::default();
+        before.search[search_bucket(700_000)] = 1000;
+        let mut now = before;
+        assert_eq!(search_p99(&now, Some(&before)), search_p99(&now, None));
+        now.search[0] = 10;
+        assert_eq!(search_p99(&now, Some(&before)), Some(1024));
+    }
+
+    #[test]
+    fn a_search_of_any_length_has_a_p99() {
+        let mut now = TupleCount::default();
+        assert_eq!(search_p99(&now, None), None);
+        now.search[SEARCH_BUCKETS - 1] = 1;
+        assert_eq!(search_p99(&now, None), Some(search_bucket_end(SEARCH_BUCKETS - 2)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_two_readings_give_finite_numbers(
+            now in any::<[u64; 4]>(), before in any::<[u64; 4]>(),
+            search in any::<[u32; SEARCH_BUCKETS]>(), earlier in any::<[u32; SEARCH_BUCKETS]>(),
+            nanos: u64, capacity: u32,
+        ) {
+            let fill = |[opened, released, a, b]: [u64; 4], search| {
+                let mut count = TupleCount { search, ..count(opened, released) };
+                count.failed[0] = a;
+                count.failed[1] = b;
+                count
+            };
+            let (now, before) = (fill(now, search), fill(before, earlier));
+            let elapsed = Duration::from_nanos(nanos);
+            let key = TupleKey::default();
+            let row = Row::new(key, &now, Some((&before, elapsed)), Some(capacity));
+            prop_assert!(row.saturation().is_none_or(f64::is_finite));
+            prop_assert!(row.eta_s().is_none_or(|eta| eta >= 0.0));
+            if let Some(rates) = row.rates {
+                prop_assert!(rates.opened >= 0.0 && rates.released >= 0.0 && rates.failed >= 0.0);
+            }
+        }
+    }
+}

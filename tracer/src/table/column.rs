@@ -1,0 +1,244 @@
+//! The columns: title, key, cell, order and alignment, each said once.
+
+use std::cmp::Ordering;
+
+use tracer_common::Addr;
+
+use crate::{
+    export::{errno, tuple::address},
+    stats::Row,
+    text,
+};
+
+/// A column of the table (design: SRC … CONTAINER).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Column {
+    Source,
+    Destination,
+    Ports,
+    TimeWait,
+    Saturation,
+    Opened,
+    Failed,
+    Error,
+    Search,
+    Eta,
+    Comm,
+    Container,
+}
+
+/// From this share on connect() is slow: the kernel searches the ports of one parity first, and
+/// now the other ones.
+pub const SLOW: f64 = 0.45;
+/// From this share on it is time to act.
+pub const HIGH: f64 = 0.80;
+/// From this share on connect() is about to fail.
+pub const CRITICAL: f64 = 0.95;
+
+impl Column {
+    pub const ALL: [Self; 12] = [
+        Self::Source,
+        Self::Destination,
+        Self::Ports,
+        Self::TimeWait,
+        Self::Saturation,
+        Self::Opened,
+        Self::Failed,
+        Self::Error,
+        Self::Search,
+        Self::Eta,
+        Self::Comm,
+        Self::Container,
+    ];
+
+    /// The word for `--sort`.
+    pub const fn id(self) -> &'static str {
+        match self {
+            Self::Source => "src",
+            Self::Destination => "dst",
+            Self::Ports => "ports",
+            Self::TimeWait => "tw",
+            Self::Saturation => "sat",
+            Self::Opened => "conn",
+            Self::Failed => "fail",
+            Self::Error => "err",
+            Self::Search => "search",
+            Self::Eta => "eta",
+            Self::Comm => "comm",
+            Self::Container => "container",
+        }
+    }
+
+    pub fn from_id(id: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|column| column.id() == id)
+    }
+
+    /// The header for people.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Source => "SRC",
+            Self::Destination => "DST:PORT",
+            Self::Ports => "PORTS",
+            Self::TimeWait => "TW",
+            Self::Saturation => "%SAT",
+            Self::Opened => "CONN/s",
+            Self::Failed => "FAIL/s",
+            Self::Error => "ERR",
+            Self::Search => "SEARCH(p99)",
+            Self::Eta => "ETA",
+            Self::Comm => "COMM",
+            Self::Container => "CONTAINER",
+        }
+    }
+
+    /// Text stands on the left of its column, numbers on the right.
+    pub const fn is_text(self) -> bool {
+        matches!(
+            self,
+            Self::Source | Self::Destination | Self::Error | Self::Comm | Self::Container
+        )
+    }
+
+    /// The least width, so that columns stand still when numbers grow.
+    pub const fn width(self) -> usize {
+        match self {
+            Self::Destination => 21,
+            Self::Ports | Self::TimeWait => 5,
+            Self::Saturation => 8,
+            Self::Opened | Self::Failed | Self::Eta => 6,
+            Self::Error => 13,
+            Self::Search => 11,
+            Self::Source | Self::Comm => 15,
+            Self::Container => 9,
+        }
+    }
+
+    /// The cell for people; `-` for what is not known. Safe to print on a terminal.
+    pub fn cell(self, row: &Row) -> String {
+        let unknown = || "-".to_owned();
+        match self {
+            Self::Source => source(row),
+            Self::Destination => destination(row),
+            Self::Ports => row.in_use.to_string(),
+            Self::TimeWait => row.time_wait.to_string(),
+            Self::Saturation => row.saturation().map_or_else(unknown, percent),
+            Self::Opened => row.rates.map_or_else(unknown, |rates| rate(rates.opened)),
+            Self::Failed => row.rates.map_or_else(unknown, |rates| rate(rates.failed)),
+            Self::Error => error(row).map_or_else(unknown, Into::into),
+            Self::Search => row.search_p99_ns.map_or_else(unknown, nanoseconds),
+            Self::Eta => row.eta_s().map_or_else(unknown, seconds),
+            Self::Comm => not_empty(text::kernel(&row.comm)).unwrap_or_else(unknown),
+            Self::Container => row
+                .container
+                .as_deref()
+                .and_then(|id| not_empty(text::line(id).chars().take(12).collect()))
+                .unwrap_or_else(unknown),
+        }
+    }
+
+    /// The order of a table sorted by this column: the most pressing row first, so numbers fall
+    /// and text and times rise. What is not known comes last.
+    pub fn order(self, one: &Row, other: &Row) -> Ordering {
+        let key = |row: &Row| (row.key.destination, row.key.destination_port);
+        match self {
+            Self::Source => one.key.source.cmp(&other.key.source),
+            Self::Destination => key(one).cmp(&key(other)),
+            Self::Ports => other.in_use.cmp(&one.in_use),
+            Self::TimeWait => other.time_wait.cmp(&one.time_wait),
+            Self::Saturation => most(one.saturation(), other.saturation()),
+            Self::Opened => {
+                most(one.rates.map(|rates| rates.opened), other.rates.map(|rates| rates.opened))
+            }
+            Self::Failed => {
+                most(one.rates.map(|rates| rates.failed), other.rates.map(|rates| rates.failed))
+                    .then_with(|| other.failures().cmp(&one.failures()))
+            }
+            Self::Error => known_first(error(one), error(other)),
+            Self::Search => other.search_p99_ns.cmp(&one.search_p99_ns),
+            Self::Eta => match (one.eta_s(), other.eta_s()) {
+                (Some(one), Some(other)) => one.total_cmp(&other),
+                (one, other) => other.is_some().cmp(&one.is_some()),
+            },
+            Self::Comm => text::until_nul(&one.comm).cmp(text::until_nul(&other.comm)),
+            Self::Container => known_first(one.container.as_ref(), other.container.as_ref()),
+        }
+    }
+}
+
+fn most(one: Option<f64>, other: Option<f64>) -> Ordering {
+    match (one, other) {
+        (Some(one), Some(other)) => other.total_cmp(&one),
+        _ => other.is_some().cmp(&one.is_some()),
+    }
+}
+
+fn known_first<T: Ord>(one: Option<T>, other: Option<T>) -> Ordering {
+    other.is_some().cmp(&one.is_some()).then_with(|| one.cmp(&other))
+}
+
+fn not_empty(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
+fn source(row: &Row) -> String {
+    match row.key.source {
+        Addr::UNSPECIFIED => "*".to_owned(),
+        source => address(source),
+    }
+}
+
+fn destination(row: &Row) -> String {
+    let (address, port) = (address(row.key.destination), row.key.destination_port);
+    if row.key.destination.to_v4().is_some() {
+        format!("{address}:{port}")
+    } else {
+        format!("[{address}]:{port}")
+    }
+}
+
+/// The newest failure's errno.
+fn error(row: &Row) -> Option<std::borrow::Cow<'static, str>> {
+    let errno = u16::try_from(row.last_errno).unwrap_or(u16::MAX);
+    (errno != 0).then(|| errno::name(errno))
+}
+
+/// A share in per cent, with a sign for how bad that is, always two wide.
+fn percent(share: f64) -> String {
+    let sign = match share {
+        CRITICAL.. => "!!",
+        HIGH.. => " !",
+        SLOW.. => " ~",
+        _ => "  ",
+    };
+    // Rounded down: 100 % means that nothing is left, and no sign appears below its threshold.
+    format!("{:.1}{sign}", (share * 1000.0).floor() / 10.0)
+}
+
+fn rate(per_second: f64) -> String {
+    match per_second {
+        0.0 => "0".to_owned(),
+        100.0.. => format!("{per_second:.0}"),
+        _ => format!("{per_second:.1}"),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown with at most four digits")]
+fn nanoseconds(ns: u64) -> String {
+    match ns {
+        0..10_000 => format!("{:.1}µs", ns as f64 / 1e3),
+        10_000..1_000_000 => format!("{}µs", ns / 1000),
+        1_000_000..10_000_000 => format!("{:.1}ms", ns as f64 / 1e6),
+        _ => format!("{}ms", ns / 1_000_000),
+    }
+}
+
+fn seconds(seconds: f64) -> String {
+    match seconds {
+        ..10.0 => format!("{seconds:.1}s"),
+        ..120.0 => format!("{seconds:.0}s"),
+        ..7200.0 => format!("{:.0}m", seconds / 60.0),
+        ..172_800.0 => format!("{:.0}h", seconds / 3600.0),
+        ..8_640_000.0 => format!("{:.0}d", seconds / 86_400.0),
+        _ => ">99d".to_owned(),
+    }
+}

@@ -1,0 +1,68 @@
+//! RFC 4180, with the keys of the JSON form as its header.
+
+use std::borrow::Cow;
+
+use crate::{
+    export::{timestamp::Timestamp, tuple::Tuple},
+    stats::Row,
+    text,
+};
+
+/// The header, in the order of [`fields`].
+const HEADER: &str = "ts,netns,network.local.address,network.peer.address,network.peer.port,\
+ports.in_use,ports.time_wait,ports.capacity,ports.saturation,rate.opened,rate.failed,\
+search.p99_ns,eta_s,ports.opened,ports.released,connect.failures,errno,process.pid,\
+process.executable.name,container.id\r\n";
+
+pub(super) fn render(rows: &[Row], ns: u64, header: bool) -> Vec<u8> {
+    let mut clock = Timestamp::default();
+    let ts = String::from_utf8_lossy(clock.text(ns));
+    let mut out = if header { HEADER.to_owned() } else { String::new() };
+    for row in rows {
+        let cells = fields(&ts, &Tuple::from(row), row.failures());
+        let quoted: Vec<_> = cells.iter().map(|cell| quoted(cell)).collect();
+        out.push_str(&quoted.join(","));
+        out.push_str("\r\n");
+    }
+    out.into_bytes()
+}
+
+fn fields(ts: &str, tuple: &Tuple, failures: u64) -> [String; 20] {
+    let stats = &tuple.stats;
+    [
+        ts.to_owned(),
+        stats.netns.to_string(),
+        stats.local_address.clone(),
+        stats.peer_address.clone(),
+        stats.peer_port.to_string(),
+        stats.in_use.to_string(),
+        stats.time_wait.to_string(),
+        known(stats.capacity),
+        known(stats.saturation),
+        known(stats.rate_opened),
+        known(stats.rate_failed),
+        known(stats.search_p99_ns),
+        known(stats.eta_s),
+        tuple.opened.to_string(),
+        tuple.released.to_string(),
+        failures.to_string(),
+        known(tuple.errno),
+        known(tuple.pid),
+        known(tuple.comm.as_deref()),
+        known(tuple.container.as_deref()),
+    ]
+}
+
+fn known(value: Option<impl ToString>) -> String {
+    value.map_or_else(String::new, |value| value.to_string())
+}
+
+/// A field that no reader splits, and that is fit for a terminal.
+fn quoted(cell: &str) -> Cow<'_, str> {
+    let cell = text::line(cell);
+    if cell.contains([',', '"', ' ']) {
+        Cow::Owned(format!("\"{}\"", cell.replace('"', "\"\"")))
+    } else {
+        cell
+    }
+}

@@ -1,0 +1,163 @@
+use std::time::Duration;
+
+use tracer_common::{Addr, Cause, TupleCount, TupleKey, tuple::search_bucket};
+
+use super::*;
+
+/// 2026-11-21T02:44:53.5Z
+const NS: u64 = 1_795_229_093_500_000_000;
+
+fn comm(name: &[u8]) -> [u8; 16] {
+    std::array::from_fn(|index| name.get(index).copied().unwrap_or(0))
+}
+
+fn key(source: u8, destination: u8, port: u16) -> TupleKey {
+    TupleKey {
+        source: Addr::v4([10, 0, 0, source]),
+        destination: Addr::v4([10, 0, 1, destination]),
+        netns: 4_026_531_840,
+        destination_port: port,
+        zero: 0,
+    }
+}
+
+fn filling(in_use: u64) -> Row {
+    let mut now = TupleCount {
+        opened: 100_000 + in_use,
+        released: 100_000,
+        time_wait_begun: 90_000 + in_use / 2,
+        time_wait_ended: 90_000,
+        pid: 812,
+        comm: comm(b"nginx"),
+        ..TupleCount::default()
+    };
+    now.search[search_bucket(12_500)] = 1000;
+    let before = TupleCount { opened: now.opened - 940, released: 99_500, ..now };
+    Row::new(key(1, 7, 8080), &now, Some((&before, Duration::from_secs(2))), Some(28_232))
+}
+
+fn rows() -> Vec<Row> {
+    let mut failing = filling(28_232);
+    failing.key = key(2, 7, 8080);
+    failing.failed[Cause::PortsExhausted as usize] = 4711;
+    failing.failed[Cause::Refused as usize] = 2;
+    failing.last_errno = 99;
+    failing.search_p99_ns = Some(1_572_864);
+    failing.rates = failing.rates.map(|rates| crate::stats::Rates { failed: 33.25, ..rates });
+    failing.container = Some("3f1c8a90b7d2e45f60718293a4b5c6d7".into());
+
+    let mut slow = filling(14_000);
+    slow.key = key(3, 7, 8080);
+    let mut high = filling(23_000);
+    high.key = key(4, 7, 8080);
+
+    let seeded = TupleCount { opened: 12, released: 2, seeded: 12, ..TupleCount::default() };
+    let v6 = TupleKey {
+        source: Addr([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]),
+        destination: Addr([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]),
+        ..key(0, 0, 443)
+    };
+    let first_reading = Row::new(v6, &seeded, None, None);
+
+    let mut hostile = filling(10);
+    hostile.key = key(5, 7, 8080);
+    hostile.comm = comm(b"\x1b[2J\"a, b\"\xe2\x80\xae");
+    vec![filling(100), failing, slow, high, first_reading, hostile]
+}
+
+fn rendered(format: TableFormat) -> String {
+    let mut rows = rows();
+    sort(&mut rows, Column::Saturation);
+    String::from_utf8(render(&rows, format, NS, true).unwrap()).unwrap()
+}
+
+#[test]
+fn columns_are_aligned_and_marked_fullest_first() {
+    insta::assert_snapshot!(rendered(TableFormat::Columns));
+}
+
+#[test]
+fn a_table_without_rows_is_its_header() {
+    let text = String::from_utf8(render(&[], TableFormat::Columns, NS, true).unwrap()).unwrap();
+    assert_eq!(text.lines().count(), 1);
+    assert!(text.starts_with("SRC "));
+}
+
+#[test]
+fn json_is_one_line_for_each_reading() {
+    let text = rendered(TableFormat::Json);
+    assert_eq!(text.matches('\n').count(), 1);
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(value["tuples"].as_array().map(Vec::len), Some(6));
+    insta::assert_snapshot!(text.replace("},{", "},\n{"));
+}
+
+#[test]
+fn csv_has_one_header_and_crlf() {
+    let text = rendered(TableFormat::Csv);
+    assert_eq!(text.matches("\r\n").count(), 7);
+    insta::assert_snapshot!(text.replace("\r\n", "\n"));
+    let later = render(&rows(), TableFormat::Csv, NS, false).unwrap();
+    assert_eq!(String::from_utf8(later).unwrap().matches("\r\n").count(), 6);
+}
+
+#[test]
+fn no_form_lets_a_control_or_bidirectional_character_through() {
+    for format in [TableFormat::Columns, TableFormat::Json, TableFormat::Csv] {
+        let text = rendered(format);
+        let bad = text
+            .chars()
+            .find(|letter| crate::text::is_harmful(*letter) && !matches!(letter, '\n' | '\r'));
+        assert_eq!(bad, None, "{format:?}");
+    }
+}
+
+#[test]
+fn the_signs_stand_from_their_thresholds_on() {
+    let cell = |in_use| Column::Saturation.cell(&Row { in_use, ..row_of(1000) });
+    assert_eq!(cell(449), "44.9  ");
+    assert_eq!(cell(450), "45.0 ~");
+    assert_eq!(cell(799), "79.9 ~");
+    assert_eq!(cell(800), "80.0 !");
+    assert_eq!(cell(949), "94.9 !");
+    assert_eq!(cell(950), "95.0!!");
+    assert_eq!(cell(1000), "100.0!!");
+}
+
+fn row_of(capacity: u32) -> Row {
+    Row::new(key(1, 1, 1), &TupleCount::default(), None, Some(capacity))
+}
+
+#[test]
+fn every_column_gives_a_total_order_whatever_the_order_before() {
+    for column in Column::ALL {
+        let mut rows = rows();
+        sort(&mut rows, column);
+        let expected: Vec<_> = rows.iter().map(|row| row.key).collect();
+        for _ in 0..rows.len() {
+            rows.rotate_left(1);
+            let mut again = rows.clone();
+            sort(&mut again, column);
+            let found: Vec<_> = again.iter().map(|row| row.key).collect();
+            assert_eq!(found, expected, "{column:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_not_known_comes_last() {
+    for column in [Column::Saturation, Column::Opened, Column::Search, Column::Eta] {
+        let mut rows = rows();
+        sort(&mut rows, column);
+        assert_eq!(column.cell(rows.last().unwrap()), "-", "{column:?}");
+    }
+}
+
+#[test]
+fn every_column_has_its_own_id() {
+    for column in Column::ALL {
+        assert_eq!(Column::from_id(column.id()), Some(column));
+        assert!(column.width() >= column.title().len(), "{column:?}");
+    }
+    assert_eq!(Column::from_id("nonsense"), None);
+}

@@ -1,0 +1,271 @@
+//! A running tracer: the attached BPF side, the sockets that were there before it, and what each
+//! network namespace has to give. `tracer record` and `tracer tuples` both stand on it.
+
+mod capacities;
+mod start;
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::{Duration, Instant},
+};
+
+pub use capacities::Capacities;
+pub use start::{resolve, start};
+use tracer_common::{ConnKey, Filter, Loss, TupleCount, TupleKey};
+
+use crate::{
+    capacity::PortRange,
+    cgroups::Names,
+    clock,
+    config::RowFilter,
+    error::Error,
+    kernel::{attach::Session, maps::Totals},
+    netns::{Netns, Worker},
+    process,
+    seed::{self, Dump},
+    sockdiag,
+};
+
+/// A tuple without ports is kept so long, for its history...
+const KEEP: Duration = Duration::from_mins(10);
+/// ...and so long when the table is more than half full.
+const KEEP_WHEN_TIGHT: Duration = Duration::from_mins(1);
+
+/// How often the ledger is compared with the kernel's own sockets: for one part in so many of the
+/// time, unless these bounds say otherwise.
+struct Rhythm {
+    share: u32,
+    soonest: Duration,
+    latest: Duration,
+}
+
+/// When nothing hints at an error.
+const CALM: Rhythm =
+    Rhythm { share: 100, soonest: Duration::from_secs(5), latest: Duration::from_secs(30) };
+/// While hooks are being missed.
+const ALERT: Rhythm =
+    Rhythm { share: 20, soonest: Duration::from_secs(1), latest: Duration::from_secs(8) };
+
+impl Rhythm {
+    fn pause(&self, cost: Duration) -> Duration {
+        (cost * self.share).clamp(self.soonest, self.latest)
+    }
+}
+
+/// An attached and seeded tracer. Dropping it detaches.
+pub struct Tracer {
+    pub session: Session,
+    /// Kernel release.
+    pub release: String,
+    /// What does not work here as well as it could, and why.
+    pub degraded: Vec<String>,
+    /// Sockets older than the tracer that are in the ledger.
+    pub seeded: u64,
+    /// Corrections that the reconciliation had to make: 0, or hooks were missed, or there is a bug.
+    pub drift: u64,
+    worker: Worker,
+    max_tuples: u32,
+    reconciled: Instant,
+    /// How long the newest reconciliation took.
+    cost: Duration,
+    /// Missed hooks that a reconciliation has made good.
+    misses_seen: u64,
+    capacities: Capacities,
+    tuples: Vec<(TupleKey, TupleCount)>,
+}
+
+impl Tracer {
+    /// Brings the sockets that are older than the tracer into the ledger.
+    fn seed(&mut self) -> Result<(), Error> {
+        let namespaces = self.namespaces();
+        let dumps = self.dump(namespaces);
+        let owners = process::owners(&seed::inodes(&dumps)).unwrap_or_else(|error| {
+            tracing::warn!("who owns the sockets that are open already is not known: {error}");
+            HashMap::new()
+        });
+        for dump in &dumps {
+            for command in seed::commands(dump, &owners) {
+                self.seeded += u64::from(self.session.commands.run(&command)?);
+            }
+        }
+        self.session.maps.set_seeding(false)?;
+        tracing::info!("{} sockets in {} namespaces were open already", self.seeded, dumps.len());
+        Ok(())
+    }
+
+    /// All TCP sockets of these namespaces. One that cannot be read is said on the log.
+    fn dump(&mut self, namespaces: Vec<Netns>) -> Vec<Dump> {
+        let read = || -> std::io::Result<(PortRange, Vec<sockdiag::DiagSocket>)> {
+            Ok((PortRange::read()?, sockdiag::dump_all(sockdiag::ALL_STATES)?))
+        };
+        let mut dumps = Vec::new();
+        for netns in namespaces {
+            match self.worker.run_in(&netns, read).and_then(|result| result) {
+                Ok((range, sockets)) => {
+                    dumps.push(Dump { netns: netns.inum, range: range.clone(), sockets });
+                    self.capacities.know(netns, range);
+                }
+                Err(error) => {
+                    tracing::warn!("sockets of network namespace {}: {error}", netns.inum);
+                }
+            }
+        }
+        dumps
+    }
+
+    fn namespaces(&self) -> Vec<Netns> {
+        self.worker.discover().unwrap_or_else(|error| {
+            tracing::warn!("the network namespaces cannot be listed: {error}");
+            Vec::new()
+        })
+    }
+
+    /// The parts that turning events into lines needs, to be used together.
+    pub fn split(&mut self) -> (&mut Session, &mut Capacities, &Worker) {
+        (&mut self.session, &mut self.capacities, &self.worker)
+    }
+
+    /// Reads the tuple table.
+    pub fn read_tuples(&mut self) -> Result<&[(TupleKey, TupleCount)], Error> {
+        self.session.maps.tuples(&mut self.tuples)?;
+        Ok(&self.tuples)
+    }
+
+    /// The newest reading.
+    pub fn tuples(&self) -> &[(TupleKey, TupleCount)] {
+        &self.tuples
+    }
+
+    /// Ports that a tuple of this namespace can hold; `None`: the namespace could not be read.
+    pub fn capacity(&self, netns: u32) -> Option<u32> {
+        self.capacities.get(netns)
+    }
+
+    /// Learns what the namespaces in the newest reading have to give, less the ports that bind() and
+    /// listen() took.
+    pub fn refresh_capacities(&mut self) -> Result<(), Error> {
+        let wanted: HashSet<u32> = self.tuples.iter().map(|(key, _)| key.netns).collect();
+        let mut binds = Vec::new();
+        self.session.maps.binds(&mut binds)?;
+        self.capacities.refresh(&self.worker, &wanted, &binds);
+        Ok(())
+    }
+
+    /// What the kernel side counted.
+    pub fn totals(&self) -> Result<Totals, Error> {
+        self.session.maps.totals()
+    }
+
+    /// Compares the ledger with what the kernel itself says, corrects it, and forgets tuples that
+    /// nobody uses. Returns how many entries were wrong.
+    pub fn reconcile(&mut self) -> Result<u64, Error> {
+        let before_ns = clock::monotonic_ns();
+        let (stale, missed) = self.differences(before_ns)?;
+        let mut corrected = 0;
+        if !stale.is_empty() || !missed.is_empty() {
+            // A dump is no snapshot: what one dump says can be a socket on its way.
+            let (stale_again, missed_again) = self.differences(before_ns)?;
+            for key in stale_again.intersection(&stale) {
+                corrected += u64::from(self.session.commands.run(&seed::removal(*key))?);
+            }
+            let first: HashSet<(u32, ConnKey)> =
+                missed.iter().map(|command| (command.op, command.key)).collect();
+            for command in missed_again {
+                if first.contains(&(command.op, command.key)) {
+                    corrected += u64::from(self.session.commands.run(&command)?);
+                }
+            }
+        }
+        if corrected > 0 {
+            tracing::warn!("{corrected} ports in the ledger were not as the kernel has them");
+        }
+        self.drift += corrected;
+        self.forget_idle(before_ns)?;
+        Ok(corrected)
+    }
+
+    /// The namespaces in which a port is held, or was since shortly before the last comparison.
+    fn busy_namespaces(&mut self) -> Result<Vec<Netns>, Error> {
+        self.read_tuples()?;
+        let since = self.reconciled.elapsed() + CALM.latest;
+        let since_ns = clock::monotonic_ns().saturating_sub(clock::as_ns(since));
+        let busy = |count: &TupleCount| count.in_use() > 0 || count.last_ns >= since_ns;
+        let wanted: HashSet<u32> =
+            self.tuples.iter().filter(|(_, count)| busy(count)).map(|(key, _)| key.netns).collect();
+        let (mut known, unknown): (Vec<Netns>, bool) = self.capacities.places(&wanted);
+        if unknown {
+            let found = self.namespaces().into_iter();
+            known = found.filter(|netns| wanted.contains(&netns.inum)).collect();
+        }
+        Ok(known)
+    }
+
+    /// Stale keys, and what was missed.
+    fn differences(
+        &mut self,
+        before_ns: u64,
+    ) -> Result<(HashSet<ConnKey>, Vec<tracer_common::seed::Command>), Error> {
+        let busy = self.busy_namespaces()?;
+        let dumps = self.dump(busy);
+        let mut conns = Vec::new();
+        self.session.maps.conns(&mut conns)?;
+        let missed = seed::missed(&conns, &dumps, &HashMap::new());
+        Ok((seed::stale(&conns, &dumps, before_ns), missed))
+    }
+
+    /// Reconciles when it is time to: soon after the kernel passed over a hook, else now and then.
+    /// Where passed-over hooks cannot be counted, as often as a small part of a core allows.
+    pub fn reconcile_if_due(&mut self) -> Result<(), Error> {
+        let misses = self.session.missed_hooks();
+        let alert = misses.is_none_or(|count| count > self.misses_seen);
+        let rhythm = if alert { &ALERT } else { &CALM };
+        let pause = rhythm.pause(self.cost);
+        if self.reconciled.elapsed() < pause {
+            return Ok(());
+        }
+        self.misses_seen = misses.unwrap_or(0);
+        let began = Instant::now();
+        self.reconcile()?;
+        self.cost = began.elapsed();
+        self.reconciled = Instant::now();
+        Ok(())
+    }
+
+    fn forget_idle(&mut self, now_ns: u64) -> Result<(), Error> {
+        self.read_tuples()?;
+        let tight = self.tuples.len() > self.max_tuples as usize / 2;
+        let keep = if tight { KEEP_WHEN_TIGHT } else { KEEP };
+        let before_ns = now_ns.saturating_sub(clock::as_ns(keep));
+        for (key, count) in &self.tuples {
+            if count.in_use() == 0 && count.last_ns < before_ns {
+                self.session.commands.run(&seed::forgetting(*key, before_ns))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Losses of the kernel side by name, those that happened.
+pub fn named_losses(totals: &Totals) -> impl Iterator<Item = (&'static str, u64)> {
+    Loss::ALL.into_iter().zip(totals.lost).map(|(loss, count)| (loss.name(), count))
+}
+
+/// Whether a row of the tuple table passes a filter: by its key, and by who connected there last.
+pub fn visible(
+    filter: &Filter,
+    key: &TupleKey,
+    count: &TupleCount,
+    names: &mut Names,
+    now: Instant,
+) -> bool {
+    if filter.active == 0 {
+        return true;
+    }
+    let wanted = filter.cgroups.iter().take(usize::from(filter.cgroup_count));
+    let within: Vec<u64> = wanted
+        .map(|one| one.id)
+        .filter(|above| names.is_within(count.cgroup, *above, now))
+        .collect();
+    let rows = RowFilter(filter);
+    rows.matches(key) && rows.matches_owner(count, &within)
+}

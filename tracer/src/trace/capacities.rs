@@ -1,0 +1,124 @@
+//! How many ports a tuple can hold, by network namespace.
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use tracer_common::{Bound, ConnKey};
+
+use crate::{
+    capacity::{PortRange, capacity},
+    netns::{Netns, Worker},
+};
+
+/// All namespaces are looked for no more often than this...
+const DISCOVER_INTERVAL: Duration = Duration::from_millis(300);
+/// ...and for no more than one part in so many of the time: a host can have a million open files.
+const DISCOVER_SHARE: u32 = 50;
+
+/// What is known of the namespaces that are in use.
+#[derive(Debug, Default)]
+pub struct Capacities {
+    /// Where each namespace was found, until it cannot be entered there any more.
+    places: HashMap<u32, Netns>,
+    /// When all namespaces may be looked for again.
+    discover_at: Option<Instant>,
+    ranges: HashMap<u32, PortRange>,
+    by_netns: HashMap<u32, u32>,
+    /// Namespaces that were looked for in vain.
+    missed: HashSet<u32>,
+}
+
+impl Capacities {
+    /// Ports that a tuple of this namespace can hold; `None`: the namespace could not be read.
+    pub fn get(&self, netns: u32) -> Option<u32> {
+        self.by_netns.get(&netns).copied()
+    }
+
+    /// A namespace was found, and its range read.
+    pub fn know(&mut self, place: Netns, range: PortRange) {
+        let known = capacity(&range, std::iter::empty());
+        self.by_netns.entry(place.inum).or_insert(known);
+        self.ranges.insert(place.inum, range);
+        self.places.insert(place.inum, place);
+    }
+
+    /// Where these namespaces are, and whether one of them is not known.
+    pub fn places(&self, wanted: &HashSet<u32>) -> (Vec<Netns>, bool) {
+        let known: Vec<Netns> =
+            wanted.iter().filter_map(|netns| self.places.get(netns).cloned()).collect();
+        let unknown = known.len() < wanted.len();
+        (known, unknown)
+    }
+
+    /// As [`Self::get`], and where the namespace is new, looks for it through a thread that was
+    /// just seen in it.
+    pub fn learn(&mut self, worker: &Worker, netns: u32, pid: u32, tid: u32) -> Option<u32> {
+        if let Some(known) = self.get(netns) {
+            return Some(known);
+        }
+        if !self.missed.insert(netns) {
+            return None;
+        }
+        let path = PathBuf::from(format!("/proc/{pid}/task/{tid}/ns/net"));
+        let place = Netns { inum: netns, name: None, path };
+        let range = worker.run_in(&place, PortRange::read).and_then(|range| range).ok()?;
+        self.missed.remove(&netns);
+        self.know(place, range);
+        self.get(netns)
+    }
+
+    /// Reads the port ranges of the wanted namespaces anew, and takes off them what is bound.
+    pub fn refresh(&mut self, worker: &Worker, wanted: &HashSet<u32>, binds: &[(ConnKey, Bound)]) {
+        self.ranges.retain(|netns, _| wanted.contains(netns));
+        self.places.retain(|netns, _| wanted.contains(netns));
+        self.missed.clear();
+        self.discover(worker, wanted);
+        let mut gone = Vec::new();
+        for place in self.places.values() {
+            match worker.run_in(place, PortRange::read).and_then(|range| range) {
+                Ok(range) => {
+                    self.ranges.insert(place.inum, range);
+                }
+                Err(error) => {
+                    tracing::debug!("port range of namespace {}: {error}", place.inum);
+                    gone.push(place.inum);
+                }
+            }
+        }
+        for netns in gone {
+            self.places.remove(&netns);
+        }
+        let mut blocked: HashMap<u32, Vec<u16>> = HashMap::new();
+        for (key, bound) in binds {
+            blocked.entry(bound.place.netns).or_default().push(key.port);
+        }
+        let ranges = self.ranges.iter();
+        self.by_netns = ranges
+            .map(|(netns, range)| {
+                let blocked = blocked.get(netns).into_iter().flatten().copied();
+                (*netns, capacity(range, blocked))
+            })
+            .collect();
+    }
+
+    fn discover(&mut self, worker: &Worker, wanted: &HashSet<u32>) {
+        let unknown = wanted.iter().any(|netns| !self.places.contains_key(netns));
+        let began = Instant::now();
+        if !unknown || self.discover_at.is_some_and(|at| began < at) {
+            return;
+        }
+        let found = worker.discover();
+        let pause = DISCOVER_INTERVAL.max(began.elapsed() * DISCOVER_SHARE);
+        self.discover_at = Some(Instant::now() + pause);
+        match found {
+            Ok(found) => {
+                let found = found.into_iter().filter(|place| wanted.contains(&place.inum));
+                self.places.extend(found.map(|place| (place.inum, place)));
+            }
+            Err(error) => tracing::warn!("the network namespaces cannot be listed: {error}"),
+        }
+    }
+}

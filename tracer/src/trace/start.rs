@@ -1,0 +1,197 @@
+//! Starting a tracer: look, decide, act, then give the privileges up.
+
+use std::{
+    io,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use tracer_common::Filter;
+
+use super::{Capacities, Tracer};
+use crate::{
+    cgroups,
+    cli::{Backend as BackendChoice, NetnsRef},
+    config::{FilterSpec, KernelConfig},
+    error::Error,
+    kernel::{
+        attach::{self, Places, Session, Settings},
+        btf::Btf,
+        facts::KernelFacts,
+        offsets::Offsets,
+        plan::{Backend, Choice, Plan},
+        privilege,
+    },
+    mounts, netns,
+};
+
+/// Attaches, reads the sockets that are open already, and drops the privileges of the calling
+/// thread and of those it starts later.
+///
+/// # Errors
+/// Missing privileges (77), no backend that can run (69), a filter on something that does not
+/// exist (78), any other failure (1). Nothing stays attached.
+pub fn start(config: &KernelConfig, event_mask: u32, filter: Filter) -> Result<Tracer, Error> {
+    let have = privilege::effective()
+        .map_err(|error| Error::Failure(format!("cannot read the capabilities: {error}")))?;
+    let missing = privilege::missing(have);
+    if !missing.is_empty() {
+        return Err(Error::NoPrivilege { missing });
+    }
+    let worker = netns::Worker::spawn()
+        .map_err(|error| Error::Failure(format!("cannot start a thread: {error}")))?;
+    let Started { facts, plan, session } = attach_best(config, event_mask, &filter)?;
+    let mut tracer = Tracer {
+        release: facts.release.clone(),
+        degraded: degraded(&plan, session.backend, &session.degraded, have),
+        session,
+        seeded: 0,
+        drift: 0,
+        worker,
+        max_tuples: config.max_tuples,
+        reconciled: Instant::now(),
+        cost: Duration::ZERO,
+        misses_seen: 0,
+        capacities: Capacities::default(),
+        tuples: Vec::new(),
+    };
+    tracer.seed()?;
+    tracer.session.flush_log();
+    give_memory_back();
+    drop_privileges(&tracer.worker, &facts)
+        .map_err(|error| Error::Failure(format!("cannot drop the privileges: {error}")))?;
+    Ok(tracer)
+}
+
+/// What came of trying the backends.
+struct Started {
+    facts: KernelFacts,
+    plan: Plan,
+    session: Session,
+}
+
+/// The best backend first, without the kernel's symbols: only the others need them, and reading
+/// them takes longer than attaching.
+fn attach_best(config: &KernelConfig, event_mask: u32, filter: &Filter) -> Result<Started, Error> {
+    let btf = Btf::from_kernel();
+    let offsets = match &btf {
+        Ok(btf) => Offsets::resolve(btf).map_err(|error| {
+            Error::Failure(format!("cannot read this kernel's sockets: {error}"))
+        })?,
+        Err(_) => {
+            return Err(no_backend(
+                &Plan::new(&KernelFacts::look(&btf, false), choice(config.backend)),
+                [],
+            ));
+        }
+    };
+    let cgroup = cgroups::root().map_err(|error| Error::Failure(error.to_string()))?;
+    let places = Places { cgroup, tracepoint_id };
+    let mut settings = Settings {
+        event_mask,
+        ring_size: config.ring_size,
+        max_conns: config.max_conns,
+        max_tuples: config.max_tuples,
+        filter: *filter,
+        offsets,
+        tw_timer_handler: 0,
+    };
+    let mut refused = Vec::new();
+    // fexit in the first round, the others in the second.
+    for symbols in [false, true] {
+        let facts = KernelFacts::look(&btf, symbols);
+        let plan = Plan::new(&facts, choice(config.backend));
+        settings.tw_timer_handler = facts.tw_timer_handler.unwrap_or(0);
+        let attempts: Vec<Backend> = plan
+            .attempts
+            .iter()
+            .copied()
+            .filter(|backend| symbols != (*backend == Backend::Fexit))
+            .collect();
+        match attach::attach(&settings, &attempts, &places) {
+            Ok(session) => return Ok(Started { facts, plan, session }),
+            Err(Error::NoBackend { reasons }) => refused.extend(reasons),
+            Err(other) => return Err(other),
+        }
+        if symbols {
+            return Err(no_backend(&plan, refused));
+        }
+    }
+    Err(Error::NoBackend { reasons: refused })
+}
+
+/// Each backend's reason: those that were not tried, then those that the kernel refused.
+fn no_backend(plan: &Plan, refused: impl IntoIterator<Item = (String, String)>) -> Error {
+    let passed = plan.passed_over.iter().map(|(one, why)| (one.to_string(), why.clone()));
+    Error::NoBackend { reasons: passed.chain(refused).collect() }
+}
+
+/// Starting read some 20 MiB of symbols and types, which the allocator would keep.
+#[expect(unsafe_code, reason = "malloc_trim(3)")]
+fn give_memory_back() {
+    // SAFETY: takes a number, and only touches memory that is free.
+    unsafe { libc::malloc_trim(0) };
+}
+
+/// Capabilities belong to threads: the worker keeps what it visits namespaces with, this thread
+/// and those that it starts keep next to nothing.
+fn drop_privileges(worker: &netns::Worker, facts: &KernelFacts) -> io::Result<()> {
+    worker.run(|| privilege::drop_after_attach(privilege::KEPT_FOR_NAMESPACES))??;
+    Ok(privilege::drop_after_attach(privilege::kept_for_maps(facts))?)
+}
+
+fn degraded(
+    plan: &Plan,
+    backend: Backend,
+    of_session: &[String],
+    have: rustix::thread::CapabilitySet,
+) -> Vec<String> {
+    let of_plan = plan.degraded_on(backend).map(str::to_owned);
+    of_plan.chain(of_session.iter().cloned()).chain(privilege::shortcomings(have)).collect()
+}
+
+const fn choice(backend: BackendChoice) -> Choice {
+    match backend {
+        BackendChoice::Auto => Choice::Auto,
+        BackendChoice::Fexit => Choice::Forced(Backend::Fexit),
+        BackendChoice::Kprobe => Choice::Forced(Backend::Kprobe),
+        BackendChoice::Tracepoint => Choice::Forced(Backend::Tracepoint),
+    }
+}
+
+/// The kernel form of a filter: cgroups and namespaces are looked up.
+pub fn resolve(spec: &FilterSpec) -> Result<Filter, Error> {
+    let mut ids = Vec::new();
+    for path in &spec.cgroups {
+        let cgroup = cgroups::resolve_arg(&path.to_string_lossy())
+            .map_err(|error| Error::BadConfig(error.to_string()))?;
+        ids.push(tracer_common::filter::Cgroup { id: cgroup.id, level: cgroup.level, zero: 0 });
+    }
+    let mut namespaces = Vec::new();
+    for spec in &spec.netns {
+        namespaces.push(
+            netns::resolve(&named(spec)).map_err(|error| Error::BadConfig(error.to_string()))?.inum,
+        );
+    }
+    Ok(spec.to_kernel(&ids, &namespaces))
+}
+
+fn named(netns: &NetnsRef) -> String {
+    match netns {
+        NetnsRef::Name(name) => name.clone(),
+        NetnsRef::Path(path) => path.to_string_lossy().into_owned(),
+        NetnsRef::Inode(inode) => inode.to_string(),
+    }
+}
+
+/// The number of a tracepoint, which tracefs knows.
+fn tracepoint_id(category: &str, name: &str) -> io::Result<u64> {
+    use rustix::fs::{Mode, OFlags, openat};
+    let root = mounts::tracefs()?;
+    let path = Path::new("events").join(category).join(name).join("id");
+    let file = openat(&root, &path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let text = io::read_to_string(std::fs::File::from(file))?;
+    text.trim().parse().map_err(|_| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("{}: {text:?}", path.display()))
+    })
+}

@@ -1,0 +1,241 @@
+//! Every line of the stream: the same as serde writes, and valid by the schema, for any event.
+
+#[path = "support/reference.rs"]
+mod reference;
+
+use std::{mem::offset_of, sync::LazyLock};
+
+use bytes::BytesMut;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use tracer::{
+    decode::decode,
+    export::{
+        Context, LineWriter, Moment, SCHEMA,
+        record::{Lost, Start, Stop},
+    },
+    stats::Row,
+};
+use tracer_common::{Addr, Event, Kind, Loss, TupleCount, TupleKey, tuple::SEARCH_BUCKETS};
+
+static VALIDATOR: LazyLock<jsonschema::Validator> = LazyLock::new(|| {
+    let schema = serde_json::from_str(SCHEMA).expect("the schema is JSON");
+    assert!(jsonschema::meta::is_valid(&schema), "the schema is no JSON Schema");
+    jsonschema::validator_for(&schema).expect("the schema can be used")
+});
+
+/// A line that a reader can rely on: one newline at its end, no control character in it, valid.
+fn checked(line: &[u8]) -> Value {
+    let text = str::from_utf8(line).expect("UTF-8");
+    let text = text.strip_suffix('\n').expect("a newline at the end");
+    assert!(!text.contains(tracer::text::is_harmful), "{text}");
+    let value: Value = serde_json::from_str(text).expect(text);
+    if let Err(error) = VALIDATOR.validate(&value) {
+        panic!("{error} at {} of {text}", error.instance_path());
+    }
+    value
+}
+
+/// Addresses of every form, some of them the ones that are treated apart.
+fn any_address() -> impl Strategy<Value = Addr> {
+    prop_oneof![
+        any::<[u8; 4]>().prop_map(Addr::v4),
+        any::<[u8; 16]>().prop_map(Addr),
+        Just(Addr::UNSPECIFIED),
+        Just(Addr::v4([0; 4])),
+    ]
+}
+
+fn any_port() -> impl Strategy<Value = u16> {
+    prop_oneof![any::<u16>(), Just(0)]
+}
+
+prop_compose! {
+    /// Any bytes, with a kind that is mostly known and fields that are often 0.
+    fn any_event()(
+        mut bytes in prop::collection::vec(any::<u8>(), 128),
+        kind in 0_u8..8, detail in 0_u8..16, small_errno in 0_u16..140,
+        source in any_address(), destination in any_address(),
+        port in any_port(), local_port in any_port(),
+        zeros in any::<[bool; 3]>(), comm in prop::option::of("[ -~]{0,16}"), old_state in 0_u8..15,
+    ) -> Vec<u8> {
+        let mut put = |at: usize, field: &[u8]| {
+            bytes[at..at + field.len()].copy_from_slice(field);
+        };
+        let tuple = offset_of!(Event, tuple);
+        put(offset_of!(Event, kind), &[kind]);
+        put(offset_of!(Event, detail), &[detail]);
+        put(offset_of!(Event, old_state), &[old_state]);
+        put(tuple + offset_of!(TupleKey, source), &source.0);
+        put(tuple + offset_of!(TupleKey, destination), &destination.0);
+        put(tuple + offset_of!(TupleKey, destination_port), &port.to_ne_bytes());
+        put(offset_of!(Event, local_port), &local_port.to_ne_bytes());
+        if zeros[0] {
+            put(offset_of!(Event, pid), &[0; 4]);
+        }
+        if zeros[1] {
+            put(offset_of!(Event, cookie), &[0; 8]);
+        }
+        if zeros[2] {
+            put(offset_of!(Event, errno), &small_errno.to_ne_bytes());
+        }
+        if let Some(comm) = comm {
+            put(offset_of!(Event, comm), comm.as_bytes());
+        }
+        bytes
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2048))]
+
+    #[test]
+    fn any_event_gives_the_line_that_serde_gives_or_an_error(
+        bytes in any_event(), seq: u64, wall_offset_ns: u64,
+        cgroup in prop::option::of(any::<String>()),
+        container in prop::option::of("[0-9a-f]{64}"), capacity: Option<u32>,
+    ) {
+        let context = Context {
+            seq,
+            wall_offset_ns,
+            cgroup: cgroup.as_deref(),
+            container: container.as_deref(),
+            capacity,
+        };
+        let mut writer = LineWriter::default();
+        let mut out = BytesMut::from(&b"kept"[..]);
+        match decode(&bytes) {
+            Err(error) => {
+                let mut event = Event { kind: bytes[offset_of!(Event, kind)], ..Event::default() };
+                event.detail = bytes[offset_of!(Event, detail)];
+                prop_assert_eq!(writer.event(&mut out, &event, &context), Err(error));
+                prop_assert_eq!(&out[..], b"kept");
+            }
+            Ok(event) => {
+                writer.event(&mut out, &event, &context).expect("an event that decodes");
+                let line = checked(out.strip_prefix(b"kept").expect("what was there before"));
+                let reference = serde_json::to_string(&reference::line(&event, &context));
+                let reference: Value =
+                    serde_json::from_str(&reference.expect("JSON")).expect("JSON");
+                prop_assert_eq!(line, reference);
+            }
+        }
+    }
+
+    #[test]
+    fn any_counters_give_a_valid_line_of_totals(
+        source in any_address(), destination in any_address(), port: u16,
+        now in any::<[u64; 4]>(), before in any::<[u64; 4]>(), nanos: u64,
+        search in any::<[u32; SEARCH_BUCKETS]>(), capacity: Option<u32>,
+    ) {
+        let fill = |[opened, released, time_wait_begun, time_wait_ended]: [u64; 4]| TupleCount {
+            opened, released, time_wait_begun, time_wait_ended, search, ..TupleCount::default()
+        };
+        let key = TupleKey { source, destination, destination_port: port, ..TupleKey::default() };
+        let elapsed = std::time::Duration::from_nanos(nanos);
+        let row = Row::new(key, &fill(now), Some((&fill(before), elapsed)), capacity);
+        let mut out = BytesMut::new();
+        LineWriter::default().tuple_stats(&mut out, Moment::default(), &row).expect("a line");
+        let line = checked(&out);
+        prop_assert_eq!(&line["ports.in_use"], &json!(row.in_use));
+        prop_assert_eq!(line.get("ports.capacity").cloned(), capacity.map(Value::from));
+    }
+}
+
+#[test]
+fn an_exhausted_connect_says_everything() {
+    let event = Event {
+        mono_ns: 5_000_000_000,
+        cookie: 4242,
+        duration_ns: 1_234_567,
+        tuple: TupleKey {
+            source: Addr::v4([10, 0, 0, 1]),
+            destination: Addr::v4([10, 0, 1, 7]),
+            netns: 4_026_531_840,
+            destination_port: 8080,
+            zero: 0,
+        },
+        pid: 812,
+        comm: *b"nginx\0\0\0\0\0\0\0\0\0\0\0",
+        in_use: 28_232,
+        time_wait: 28_001,
+        errno: 99,
+        kind: Kind::ConnectFailed as u8,
+        flags: tracer_common::event_flag::DURATION | tracer_common::event_flag::PORTS,
+        ..Event::default()
+    };
+    let context = Context {
+        seq: 17,
+        wall_offset_ns: 1_795_229_093_000_000_000,
+        cgroup: Some("/system.slice/nginx.service"),
+        container: None,
+        capacity: Some(28_232),
+    };
+    let mut out = BytesMut::new();
+    LineWriter::default().event(&mut out, &event, &context).expect("a line");
+    checked(&out);
+    insta::assert_snapshot!(String::from_utf8_lossy(&out).trim_end());
+}
+
+#[test]
+fn the_rare_lines_are_valid() {
+    let moment = Moment { seq: 0, mono_ns: 1, wall_offset_ns: 1_795_229_093_000_000_000 };
+    let mut writer = LineWriter::default();
+    let mut out = BytesMut::new();
+    let start = Start {
+        version: "0.1.0",
+        kernel: "6.18.5\u{1b}[2J",
+        backend: "tracepoint",
+        degraded: &["fexit: the kernel refuses it (EPERM)".to_owned()],
+        settings: [("events".into(), json!(["failed"])), ("ring_size".into(), json!(1 << 24))]
+            .into_iter()
+            .collect(),
+    };
+    writer.start(&mut out, moment, &start).expect("a line");
+    for loss in Loss::ALL {
+        let lost = Lost { reason: loss.name(), count: 3 };
+        writer.lost(&mut out, moment, &lost).expect("a line");
+    }
+    let stop = Stop {
+        seen: 10,
+        emitted: 9,
+        written: 9,
+        lost: Loss::ALL.map(|loss| (loss.name(), 1)).into_iter().collect(),
+        drift: 0,
+    };
+    writer.stop(&mut out, moment, &stop).expect("a line");
+    let lines: Vec<_> = out.split_inclusive(|byte| *byte == b'\n').collect();
+    assert_eq!(lines.len(), Loss::COUNT + 2);
+    for line in &lines {
+        checked(line);
+    }
+    let first_and_last = [lines[0], lines[lines.len() - 1]].concat();
+    insta::assert_snapshot!(String::from_utf8_lossy(&first_and_last).trim_end());
+}
+
+#[test]
+fn the_schema_refuses_what_the_format_does_not_know() {
+    let line = json!({
+        "v": 1, "seq": 0, "ts": "2026-11-21T02:44:53.123456789Z", "mono_ns": 1,
+        "event.name": "lost", "lost.reason": "map_busy", "lost.count": 1,
+    });
+    assert!(VALIDATOR.is_valid(&line));
+    for (key, value) in [
+        ("v", json!(2)),
+        ("seq", json!(-1)),
+        ("ts", json!("2026-11-21 02:44:53")),
+        ("event.name", json!("losses")),
+        ("lost.count", json!("1")),
+        ("extra", json!(1)),
+        ("port.by", json!("connect")),
+    ] {
+        let mut bad = line.clone();
+        bad[key] = value;
+        assert!(!VALIDATOR.is_valid(&bad), "{bad}");
+    }
+    for key in line.as_object().expect("an object").keys() {
+        let mut bad = line.clone();
+        bad.as_object_mut().expect("an object").remove(key);
+        assert!(!VALIDATOR.is_valid(&bad), "{bad}");
+    }
+}
