@@ -1,0 +1,164 @@
+//! Runs the tests on this machine's kernel, as root, one after another.
+//!
+//! `TRACER_BIN` is the program under test, `TRACER_BACKENDS` the backends that must work here,
+//! `TRACER_DEFAULT_BACKEND` the one that it must choose by itself, `TRACER_TEST_ENV` where this is
+//! (`host` or `vm`). Arguments are those of `cargo test`'s harness.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the test runner")]
+
+use std::{
+    any::Any,
+    env,
+    io::{self, Write},
+    panic::{self, AssertUnwindSafe},
+    process::ExitCode,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        mpsc::{RecvTimeoutError, channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use libtest_mimic::{Arguments, Failed, Trial};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tracer_tests::{
+    cases::{self, Case, Plan},
+    helper,
+    probe::Place,
+    process,
+    tracer::shared,
+};
+
+/// Longest time that a test may take; the slowest waits out a TIME_WAIT of 60 s.
+const LIMIT: Duration = Duration::from_mins(2);
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    if let [first, rest @ ..] = &arguments[..]
+        && first == "helper"
+    {
+        return match helper::main(rest) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("helper {rest:?}: {error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    raise_file_limit();
+    let mut arguments = Arguments::from_args();
+    // The tests share a kernel: the tracer sees all of it.
+    arguments.test_threads.get_or_insert(1);
+    let plan = Plan::from_env();
+    let mut cases = cases::all(&plan);
+    if !arguments.list {
+        println!("backends: {}", plan.backends.join(", "));
+        for case in &cases {
+            if let Some(reason) = &case.excuse {
+                println!("excused: {}: {reason}", case.name);
+            }
+        }
+        // A guest has no time to wait, if everything is to run.
+        let everything = arguments.filter.is_none() && arguments.skip.is_empty();
+        if plan.place == Place::Vm && everything && !arguments.ignored {
+            cases = cases.into_iter().map(|it| if it.waits { begin(it) } else { it }).collect();
+        }
+    }
+    let conclusion = libtest_mimic::run(&arguments, cases.into_iter().map(trial).collect());
+    if let Err(error) = shared::stop() {
+        eprintln!("a tracer ended badly: {error:#}");
+    }
+    print_durations();
+    conclusion.exit_code()
+}
+
+/// The test begins now; its turn only waits for its end.
+fn begin(case: Case) -> Case {
+    let Case { name, run, excuse, waits } = case;
+    if excuse.is_some() {
+        return Case { name, run, excuse, waits };
+    }
+    let running = Mutex::new(Some(thread::spawn(move || run())));
+    let run = Arc::new(move || {
+        let running = running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let running = running.context("it failed before, in the background")?;
+        running.join().unwrap_or_else(|panic| panic::resume_unwind(panic))
+    });
+    Case { name, run, excuse, waits }
+}
+
+static DURATIONS: Mutex<Vec<(Duration, String)>> = Mutex::new(Vec::new());
+
+fn durations() -> MutexGuard<'static, Vec<(Duration, String)>> {
+    DURATIONS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The seconds of each test, slowest first.
+fn print_durations() {
+    let mut durations = durations();
+    durations.sort_by(|one, other| other.cmp(one));
+    for (duration, name) in &*durations {
+        println!("{:>7.1} s {name}", duration.as_secs_f64());
+    }
+}
+
+/// Some workloads hold thousands of sockets. Where the limit cannot be raised they fail with
+/// EMFILE, which says it all.
+fn raise_file_limit() {
+    let limit = Some(16_384);
+    let maximum = getrlimit(Resource::Nofile).maximum.max(limit);
+    setrlimit(Resource::Nofile, Rlimit { current: limit, maximum }).ok();
+}
+
+fn trial(case: Case) -> Trial {
+    let Case { name, run, excuse, .. } = case;
+    let title = name.clone();
+    let trial = Trial::test(name, move || {
+        let start = Instant::now();
+        let mut result = watched(&title, Arc::clone(&run));
+        if Place::get() == Place::Vm
+            && let Err(message) = &result
+        {
+            // Under emulation a hook is interrupted a thousand times as often as on a machine, and
+            // time-outs are a matter of luck: one more try, and both are told.
+            println!("RETRIED {title}: {message}");
+            io::stdout().flush().ok();
+            result = watched(&title, run);
+        }
+        let took = start.elapsed();
+        if let Err(message) = &result {
+            // At once: whoever watches a guest shall not have to wait for its end.
+            println!("FAILED {title} after {:.1} s: {message}", took.as_secs_f64());
+            io::stdout().flush().ok();
+        }
+        durations().push((took, title));
+        result.map_err(Failed::from)
+    });
+    if excuse.is_some() { trial.with_kind("excused").with_ignored_flag(true) } else { trial }
+}
+
+fn watched(
+    name: &str,
+    run: Arc<dyn Fn() -> anyhow::Result<()> + Send + Sync>,
+) -> Result<(), String> {
+    let limit = Place::get().limit(LIMIT);
+    let (sender, receiver) = channel();
+    thread::spawn(move || {
+        let result = panic::catch_unwind(AssertUnwindSafe(|| run()));
+        sender.send(result).ok();
+    });
+    match receiver.recv_timeout(limit) {
+        Ok(Ok(result)) => result.map_err(|error| format!("{error:#}")),
+        Ok(Err(panic)) => Err(format!("it panicked: {}", said(panic.as_ref()))),
+        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+            process::kill_all();
+            Err(format!("{name} did not end within {limit:?}"))
+        }
+    }
+}
+
+fn said(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("?")
+}

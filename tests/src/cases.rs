@@ -1,0 +1,110 @@
+//! Named tests.
+
+pub mod attach;
+pub mod errors;
+pub mod events;
+pub mod filters;
+pub mod ledger;
+pub mod losses;
+pub mod oracle;
+pub mod proxies;
+
+use std::{env, sync::Arc};
+
+use anyhow::Result;
+
+use crate::probe::Place;
+
+/// A test that can run here, or the reason why it cannot.
+pub struct Case {
+    pub name: String,
+    pub run: Arc<dyn Fn() -> Result<()> + Send + Sync>,
+    pub excuse: Option<String>,
+    /// It does little but wait, and disturbs no other test.
+    pub waits: bool,
+}
+
+impl Case {
+    pub fn new(
+        name: impl Into<String>,
+        run: impl Fn() -> Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        Self { name: name.into(), run: Arc::new(run), excuse: None, waits: false }
+    }
+
+    /// Excuses the case where there is a reason to.
+    #[must_use]
+    pub fn unless(self, excuse: Option<String>) -> Self {
+        Self { excuse, ..self }
+    }
+}
+
+/// A test that runs once for each backend, which it is given.
+type BackendTest = (&'static str, fn(&str) -> Result<()>);
+
+/// `GROUP::TEST::BACKEND` for every test and each of these backends.
+fn per_backend(
+    backends: impl Iterator<Item = String>,
+    group: &str,
+    tests: &[BackendTest],
+) -> Vec<Case> {
+    let mut cases = Vec::new();
+    let backends: Vec<_> = backends.collect();
+    for (name, test) in tests {
+        for backend in backends.clone() {
+            let test = *test;
+            let title = format!("{group}::{name}::{backend}");
+            cases.push(Case::new(title, move || test(&backend)));
+        }
+    }
+    cases
+}
+
+/// What the runner wants to be tested.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// `TRACER_BACKENDS`: those that must run on this kernel. `none` plays the workloads without
+    /// a tracer.
+    pub backends: Vec<String>,
+    /// `TRACER_DEFAULT_BACKEND`: the one that `auto` must choose.
+    pub default_backend: Option<String>,
+    pub place: Place,
+}
+
+impl Plan {
+    /// Those of the backends that are a tracer.
+    pub fn tracing_backends(&self) -> impl Iterator<Item = String> {
+        self.backends.iter().filter(|backend| *backend != "none").cloned()
+    }
+
+    /// Those that a test is run with which says the same of every backend: all of them on the host,
+    /// the default one in a guest, which is slow.
+    pub fn sampled_backends(&self) -> impl Iterator<Item = String> {
+        let only = self.default_backend.as_ref().filter(|_| self.place == Place::Vm);
+        self.tracing_backends().filter(move |backend| only.is_none_or(|only| only == backend))
+    }
+
+    pub fn from_env() -> Self {
+        let backends = env::var("TRACER_BACKENDS").unwrap_or_else(|_| "auto".to_owned());
+        Self {
+            backends: backends.split(',').map(str::to_owned).collect(),
+            default_backend: env::var("TRACER_DEFAULT_BACKEND").ok(),
+            place: Place::get(),
+        }
+    }
+}
+
+/// Every case of this plan.
+pub fn all(plan: &Plan) -> Vec<Case> {
+    let mut cases = oracle::cases();
+    cases.extend(ledger::cases(plan));
+    if plan.tracing_backends().next().is_some() {
+        cases.extend(events::cases(plan));
+        cases.extend(filters::cases(plan));
+        cases.extend(errors::cases(plan));
+        cases.extend(attach::cases());
+        cases.extend(losses::cases(plan));
+        cases.extend(proxies::cases());
+    }
+    cases
+}

@@ -1,0 +1,200 @@
+//! `errors::*`: what bad input and bad surroundings get. Each error says what was given and what
+//! is expected, with the exit code of the documentation.
+
+use std::{
+    fs,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Case, Plan};
+use crate::{
+    mounts,
+    probe::Place,
+    stage::{Expected, Stage},
+    tracer::{self, Ended, START_LIMIT},
+};
+
+const USAGE: i32 = 2;
+const NO_BACKEND: i32 = 69;
+const NO_PRIVILEGE: i32 = 77;
+const BAD_CONFIG: i32 = 78;
+
+pub fn cases(plan: &Plan) -> Vec<Case> {
+    let mut cases: Vec<_> = WRONG
+        .iter()
+        .map(|wrong| Case::new(format!("errors::{}", wrong.name), || wrong.check()))
+        .collect();
+    for backend in ["fexit", "kprobe", "tracepoint"] {
+        if !plan.backends.iter().any(|there| there == backend) {
+            let name = format!("errors::backend_that_cannot_run::{backend}");
+            cases.push(Case::new(name, move || backend_that_cannot_run(backend)));
+        }
+    }
+    cases.push(Case::new("errors::output_in_missing_folder", output_in_missing_folder));
+    cases.push(Case::new("errors::without_privileges", without_privileges));
+    cases.push(Case::new("errors::under_a_bare_sys", under_a_bare_sys));
+    for backend in plan.sampled_backends() {
+        let name = format!("errors::two_tracers_at_once::{backend}");
+        cases.push(Case::new(name, move || two_tracers_at_once(&backend)));
+    }
+    cases
+}
+
+/// A wrong command line.
+struct Wrong {
+    name: &'static str,
+    arguments: &'static [&'static str],
+    codes: &'static [i32],
+    /// All of these must be in the message.
+    says: &'static [&'static str],
+}
+
+const WRONG: &[Wrong] = &[
+    Wrong {
+        name: "unknown_flag",
+        arguments: &["record", "--bogus"],
+        codes: &[USAGE],
+        says: &["--bogus", "--help"],
+    },
+    Wrong {
+        name: "misspelt_flag_is_suggested",
+        arguments: &["record", "--event", "all"],
+        codes: &[USAGE],
+        says: &["--event", "--events"],
+    },
+    Wrong {
+        name: "unknown_event_kind",
+        arguments: &["record", "--events", "faild"],
+        codes: &[USAGE],
+        says: &["faild", "failed"],
+    },
+    Wrong {
+        name: "unknown_backend",
+        arguments: &["--backend", "magic", "record"],
+        codes: &[USAGE],
+        says: &["magic", "tracepoint"],
+    },
+    Wrong {
+        name: "source_that_is_no_address",
+        arguments: &["record", "--src", "10.0.0.300"],
+        codes: &[USAGE, BAD_CONFIG],
+        says: &["10.0.0.300", "expected"],
+    },
+    Wrong {
+        name: "port_that_is_none",
+        arguments: &["record", "--dport", "65536"],
+        codes: &[USAGE, BAD_CONFIG],
+        says: &["65536", "expected"],
+    },
+    Wrong {
+        name: "cgroup_that_is_missing",
+        arguments: &["record", "--cgroup", "/no/such/cgroup"],
+        codes: &[USAGE, BAD_CONFIG],
+        says: &["/no/such/cgroup"],
+    },
+    Wrong {
+        name: "netns_that_is_missing",
+        arguments: &["record", "--netns", "no-such-namespace"],
+        codes: &[USAGE, BAD_CONFIG],
+        says: &["no-such-namespace"],
+    },
+    Wrong {
+        name: "netns_that_is_a_plain_file",
+        arguments: &["record", "--netns", "/proc/self/status"],
+        codes: &[USAGE, BAD_CONFIG],
+        says: &["/proc/self/status", "namespace"],
+    },
+    Wrong {
+        name: "rotation_of_stdout",
+        arguments: &["record", "--rotate", "1M"],
+        codes: &[USAGE, BAD_CONFIG],
+        says: &["--rotate", "-o"],
+    },
+];
+
+impl Wrong {
+    fn check(&self) -> Result<()> {
+        let ended = tracer::run(&mut tracer::command(self.arguments)?, START_LIMIT)?;
+        says(&ended, self.codes, self.says)
+    }
+}
+
+/// One error on stderr, nothing on stdout.
+fn says(ended: &Ended, codes: &[i32], words: &[&str]) -> Result<()> {
+    ensure!(codes.contains(&ended.code()), "exit code {}, not {codes:?}: {ended:?}", ended.code());
+    ensure!(ended.stderr.starts_with("error: "), "stderr is {:?}", ended.stderr);
+    ensure!(ended.stderr.matches("error: ").count() == 1, "said twice: {:?}", ended.stderr);
+    ensure!(ended.stdout.is_empty(), "stdout is {:?}", ended.stdout);
+    for word in words {
+        ensure!(ended.stderr.contains(word), "stderr does not say {word:?}: {:?}", ended.stderr);
+    }
+    Ok(())
+}
+
+/// A backend that the plan does not name must refuse to run by name and with a reason.
+fn backend_that_cannot_run(backend: &str) -> Result<()> {
+    let arguments = ["--backend", backend, "tuples", "--once"];
+    let ended = tracer::run(&mut tracer::command(&arguments)?, START_LIMIT)?;
+    says(&ended, &[NO_BACKEND], &[backend])?;
+    ensure!(ended.stderr.len() > 60, "no reason is given: {:?}", ended.stderr);
+    Ok(())
+}
+
+/// Before anything is attached: that would be said at `-v`.
+fn output_in_missing_folder() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("missing/events.jsonl");
+    let path = path.to_str().context("path is not UTF-8")?;
+    let started = std::time::Instant::now();
+    let mut command = tracer::command(&["record", "-o", path])?;
+    says(&tracer::run(&mut command, START_LIMIT)?, &[1], &[path])?;
+    ensure!(
+        started.elapsed() < Place::get().limit(Duration::from_secs(5)),
+        "it took {:?}",
+        started.elapsed()
+    );
+    let ended = tracer::run(&mut tracer::command(&["-v", "record", "-o", path])?, START_LIMIT)?;
+    ensure!(ended.code() == 1, "{ended:?}");
+    ensure!(!ended.stderr.contains("attached"), "attached first: {:?}", ended.stderr);
+    Ok(())
+}
+
+fn without_privileges() -> Result<()> {
+    // The program may lie where only root can go.
+    let folder = tempfile::tempdir()?;
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
+    let copy = folder.path().join("tracer");
+    fs::copy(tracer::program()?, &copy)?;
+    let mut command = std::process::Command::new(copy);
+    command.args(["tuples", "--once"]).current_dir("/").uid(65534).gid(65534);
+    says(&tracer::run(&mut command, START_LIMIT)?, &[NO_PRIVILEGE], &["CAP_BPF", "CAP_NET_ADMIN"])
+}
+
+/// `ip netns exec` hides cgroup2, bpffs and tracefs: it works, or says what to mount.
+fn under_a_bare_sys() -> Result<()> {
+    let stage = Stage::new(&[])?;
+    let ended = mounts::with_bare_sys(|| {
+        stage.netns.enter()?;
+        tracer::run(&mut tracer::command(&["tuples", "--once", "-o", "json"])?, START_LIMIT)
+    })?;
+    if ended.code() == 0 {
+        ensure!(ended.stdout.contains("\"tuples\""), "stdout is {:?}", ended.stdout);
+        return Ok(());
+    }
+    says(&ended, &[1, NO_BACKEND, BAD_CONFIG], &["cgroup", "mount"])
+}
+
+fn two_tracers_at_once(backend: &str) -> Result<()> {
+    let mut stage = Stage::new(&[backend.to_owned(), backend.to_owned()])?;
+    stage.watch()?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let (clients, accepted) = stage.netns.run(|| server.pairs(10))?;
+    stage.check(&[(server.tuple(), Expected::ports(10, 0).opened(10))])?;
+    drop(clients);
+    drop(accepted);
+    stage.check(&[(server.tuple(), Expected::ports(10, 10).opened(10))])?;
+    stage.stop()
+}

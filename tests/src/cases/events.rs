@@ -1,0 +1,339 @@
+//! `events::*`: what `tracer record` says about single calls.
+
+use std::{fs, thread, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use rustix::{io::Errno, process::Signal, thread::set_name};
+use serde_json::Value;
+
+use super::{BackendTest, Case, Plan, per_backend};
+use crate::{
+    sock::Sock,
+    stage::{CLIENT, SERVER, Stage},
+    tracer::{
+        record::{Record, Recording, SOCKET_EVENTS, eventually, name},
+        watch::{number, text},
+    },
+    workloads::failure::expect_error,
+};
+
+pub fn cases(plan: &Plan) -> Vec<Case> {
+    let tests: &[BackendTest] = &[
+        ("one_connection", one_connection),
+        ("time_wait_release", time_wait_release),
+        ("failures", failures),
+        ("bind_failures", bind_failures),
+    ];
+    let mut cases = per_backend(plan.tracing_backends(), "events", tests);
+    let tests: &[BackendTest] = &[("every_line_is_whole", every_line_is_whole)];
+    cases.extend(per_backend(plan.sampled_backends(), "events", tests));
+    if let Some(expected) = plan.default_backend.clone() {
+        cases.push(Case::new("events::default_backend", move || default_backend(&expected)));
+    }
+    cases.push(Case::new("events::ends_by_duration", ends_by_duration));
+    cases.push(Case::new("events::ends_by_sigterm", ends_by_sigterm));
+    cases.push(Case::new("events::sighup_reopens_the_file", sighup_reopens));
+    cases
+}
+
+/// Runs `work` in the stage's namespace on a thread with this name.
+fn as_comm<T: Send>(
+    stage: &Stage,
+    comm: &std::ffi::CStr,
+    work: impl FnOnce() -> Result<T> + Send,
+) -> Result<T> {
+    stage.netns.run(|| {
+        set_name(comm)?;
+        work()
+    })
+}
+
+fn is(event: &Value, key: &str, wanted: &str) -> Result<()> {
+    let found = text(event, key)?;
+    ensure!(found == wanted, "{key} is {found:?}, not {wanted:?}, in {event}");
+    Ok(())
+}
+
+fn is_number(event: &Value, key: &str, wanted: u64) -> Result<()> {
+    let found = number(event, key)?;
+    ensure!(found == wanted, "{key} is {found}, not {wanted}, in {event}");
+    Ok(())
+}
+
+fn one<'a>(recording: &'a Recording, kind: &str, netns: u64, port: u16) -> Result<&'a Value> {
+    let mut events = recording.events(kind, netns);
+    let local = "network.local.port";
+    events.retain(|event| number(event, local).ok() == Some(u64::from(port)));
+    ensure!(events.len() == 1, "{} events {kind} of port {port}: {events:?}", events.len());
+    Ok(events[0])
+}
+
+/// connect(), 50 ms, the server closes, the client closes: no TIME_WAIT on this side.
+fn one_connection(backend: &str) -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let record = Record::start(backend, &[])?;
+    let port = as_comm(&stage, c"evt-client", || {
+        let (client, accepted) = server.pair()?;
+        let port = client.local()?.port();
+        thread::sleep(Duration::from_millis(50));
+        drop(accepted);
+        client.receive()?;
+        drop(client);
+        Ok(port)
+    })?;
+    eventually("an empty table", || Ok(stage.oracle()?.is_empty()))?;
+    let recording = record.stop()?;
+    recording.assert_gap_free()?;
+    recording.assert_nothing_lost()?;
+    let netns = stage.netns.inum();
+
+    let allocated = one(&recording, "port.allocated", netns, port)?;
+    let established = one(&recording, "connect.established", netns, port)?;
+    let released = one(&recording, "port.released", netns, port)?;
+    for event in [allocated, established, released] {
+        is(event, "network.transport", "tcp")?;
+        is(event, "network.type", "ipv4")?;
+        is(event, "network.local.address", SERVER)?;
+        is(event, "network.peer.address", SERVER)?;
+        is_number(event, "network.peer.port", 7000)?;
+        is_number(event, "process.pid", u64::from(std::process::id()))?;
+        is(event, "process.executable.name", "evt-client")?;
+        is_number(event, "socket.cookie", number(allocated, "socket.cookie")?)?;
+    }
+    is(allocated, "port.by", "connect")?;
+    let held = number(released, "port.held_ns")?;
+    ensure!((50_000_000..5_000_000_000).contains(&held), "held for {held} ns");
+    ensure!(released["port.time_wait"] == Value::Bool(false), "{released}");
+    let took = number(established, "connect.duration_ns")?;
+    ensure!((1..1_000_000_000).contains(&took), "connect took {took} ns");
+    ensure!(recording.events("connect.failed", netns).is_empty(), "a failure was made up");
+
+    let cookie = number(allocated, "socket.cookie")?;
+    let states: Vec<_> = recording
+        .events("tcp.state", netns)
+        .into_iter()
+        .filter(|event| number(event, "socket.cookie").ok() == Some(cookie))
+        .map(|event| Ok((text(event, "tcp.state.old")?, text(event, "tcp.state.new")?)))
+        .collect::<Result<_>>()?;
+    // At closed -> syn_sent there is no port yet, so no backend has to tell of it.
+    let expected = [
+        ("syn_sent", "established"),
+        ("established", "close_wait"),
+        ("close_wait", "last_ack"),
+        ("last_ack", "closed"),
+    ];
+    ensure!(states.ends_with(&expected), "states of the client: {states:?}");
+    Ok(())
+}
+
+/// A time-wait socket gives its port back as one; FIN_WAIT2 ends soonest.
+fn time_wait_release(backend: &str) -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    stage.netns.sysctl("ipv4/tcp_fin_timeout", "1")?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let record = Record::start(backend, &[])?;
+    let (client, _accepted) = stage.netns.run(|| server.pair())?;
+    let port = client.local()?.port();
+    drop(client);
+    eventually("the end of FIN_WAIT2", || Ok(stage.oracle()?.is_empty()))?;
+    let recording = record.stop()?;
+    let released = one(&recording, "port.released", stage.netns.inum(), port)?;
+    ensure!(released["port.time_wait"] == Value::Bool(true), "{released}");
+    ensure!(number(released, "port.held_ns")? > 900_000_000, "{released}");
+    Ok(())
+}
+
+fn failures(backend: &str) -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40009")?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let closed = "10.1.0.1:7999".parse()?;
+    let record = Record::start(backend, &["--events", "failed"])?;
+    let _pairs = as_comm(&stage, c"evt-failing", || {
+        let pairs = server.pairs(10)?;
+        for _ in 0..3 {
+            expect_error(Sock::tcp(closed)?.connect(closed), Errno::CONNREFUSED)?;
+        }
+        for _ in 0..4 {
+            let sock = Sock::tcp(server.address)?;
+            expect_error(sock.connect(server.address), Errno::ADDRNOTAVAIL)?;
+        }
+        let bound = || -> Result<Sock> {
+            let sock = Sock::tcp(server.address)?;
+            sock.set_reuse_address()?;
+            sock.bind("10.1.0.2:41000".parse()?)?;
+            Ok(sock)
+        };
+        let (first, second) = (bound()?, bound()?);
+        first.connect(server.address)?;
+        expect_error(second.connect(server.address), Errno::ADDRNOTAVAIL)?;
+        // A caller that goes on living, as servers do: the capacity of a namespace that has been
+        // in no tuple before is read through it.
+        thread::sleep(Duration::from_millis(300));
+        Ok((pairs, first))
+    })?;
+    let recording = record.stop()?;
+    recording.assert_nothing_lost()?;
+    let events = recording.events("connect.failed", stage.netns.inum());
+    let causes = [
+        ("refused", 3, "connection_refused", Errno::CONNREFUSED, "ECONNREFUSED", 7999, SERVER),
+        (
+            "ports_exhausted",
+            4,
+            "address_not_available",
+            Errno::ADDRNOTAVAIL,
+            "EADDRNOTAVAIL",
+            7000,
+            SERVER,
+        ),
+        (
+            "tuple_in_use",
+            1,
+            "address_not_available",
+            Errno::ADDRNOTAVAIL,
+            "EADDRNOTAVAIL",
+            7000,
+            CLIENT,
+        ),
+    ];
+    for (cause, count, error, errno, errno_name, port, source) in causes {
+        let of_cause: Vec<_> =
+            events.iter().filter(|event| text(event, "cause").ok() == Some(cause)).collect();
+        ensure!(of_cause.len() == count, "{} of {cause}, not {count}", of_cause.len());
+        for event in of_cause {
+            is(event, "error.type", error)?;
+            is(event, "errno.name", errno_name)?;
+            is_number(event, "errno", u64::try_from(errno.raw_os_error())?)?;
+            is(event, "network.local.address", source)?;
+            is(event, "network.peer.address", SERVER)?;
+            is_number(event, "network.peer.port", port)?;
+            is_number(event, "process.pid", u64::from(std::process::id()))?;
+            is(event, "process.executable.name", "evt-failing")?;
+            if cause == "ports_exhausted" {
+                is_number(event, "ports.in_use", 10)?;
+                is_number(event, "ports.time_wait", 0)?;
+                is_number(event, "ports.capacity", 10)?;
+            }
+        }
+    }
+    ensure!(events.len() == 8, "{} failures, not 8: {events:?}", events.len());
+    Ok(())
+}
+
+fn bind_failures(backend: &str) -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40009")?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let record = Record::start(backend, &["--events", "failed"])?;
+    let bind = |address: &str| -> Result<rustix::io::Result<Sock>> {
+        let sock = Sock::tcp(server.address)?;
+        Ok(sock.bind(address.parse()?).map(|()| sock))
+    };
+    let _held = as_comm(&stage, c"evt-binding", || {
+        let held = (0..10).map(|_| Ok(bind("10.1.0.2:0")??)).collect::<Result<Vec<_>>>()?;
+        for _ in 0..3 {
+            expect_error(bind("10.1.0.2:0")?, Errno::ADDRINUSE)?;
+        }
+        for _ in 0..2 {
+            expect_error(bind("10.1.0.1:7000")?, Errno::ADDRINUSE)?;
+        }
+        expect_error(bind("192.0.2.1:0")?, Errno::ADDRNOTAVAIL)?;
+        Ok(held)
+    })?;
+    let recording = record.stop()?;
+    recording.assert_nothing_lost()?;
+    let events = recording.events("bind.failed", stage.netns.inum());
+    let causes = [
+        ("bind_exhausted", 3, "address_already_in_use", "EADDRINUSE"),
+        ("port_in_use", 2, "address_already_in_use", "EADDRINUSE"),
+        ("address_not_local", 1, "address_not_available", "EADDRNOTAVAIL"),
+    ];
+    for (cause, count, error, errno_name) in causes {
+        let of_cause: Vec<_> =
+            events.iter().filter(|event| text(event, "cause").ok() == Some(cause)).collect();
+        ensure!(of_cause.len() == count, "{} of {cause}, not {count}: {events:?}", of_cause.len());
+        for event in of_cause {
+            is(event, "error.type", error)?;
+            is(event, "errno.name", errno_name)?;
+            is(event, "process.executable.name", "evt-binding")?;
+        }
+    }
+    ensure!(events.len() == 6, "{} failures, not 6: {events:?}", events.len());
+    Ok(())
+}
+
+/// Every line has the common keys, `seq` has no gap, and the totals add up, under some load.
+fn every_line_is_whole(backend: &str) -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let record = Record::start(backend, &["--stats-interval", "1"])?;
+    // A comm may hold any bytes.
+    as_comm(&stage, c"a\"b\\c\n\x1b\xff", || {
+        for _ in 0..300 {
+            drop(server.pair()?);
+        }
+        Ok(())
+    })?;
+    thread::sleep(Duration::from_millis(1500));
+    let recording = record.stop()?;
+    recording.assert_gap_free()?;
+    recording.assert_nothing_lost()?;
+    for line in &recording.lines {
+        ensure!(number(line, "v")? == 1, "v is not 1: {line}");
+        let ts = text(line, "ts")?;
+        ensure!(ts.len() == 30 && ts.ends_with('Z') && ts.contains('T'), "ts is {ts:?}");
+        number(line, "mono_ns")?;
+        ensure!(!name(line).is_empty(), "no event.name: {line}");
+    }
+    let netns = stage.netns.inum();
+    let allocated = recording.events("port.allocated", netns);
+    ensure!(allocated.len() == 300, "{} allocations, not 300", allocated.len());
+    let stats = recording.events("tuple.stats", netns);
+    let newest = stats.last().context("no tuple.stats")?;
+    is_number(newest, "ports.in_use", 300)?;
+    is_number(newest, "network.peer.port", 7000)
+}
+
+fn default_backend(expected: &str) -> Result<()> {
+    let recording = Record::start("auto", &[])?.stop()?;
+    is(recording.start()?, "backend", expected)
+}
+
+fn ends_by_duration() -> Result<()> {
+    let mut record = Record::start("auto", &["--duration", "1"])?;
+    record.finish()?.assert_balanced()
+}
+
+fn ends_by_sigterm() -> Result<()> {
+    let mut record = Record::start("auto", &[])?;
+    record.process.signal(Signal::TERM)?;
+    record.finish()?.assert_balanced()
+}
+
+/// logrotate moves the file and sends SIGHUP: later lines are in a new file, none is lost.
+fn sighup_reopens() -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let record = Record::start("auto", &[])?;
+    let file = record.file().to_owned();
+    let moved = file.with_extension("old");
+    let connect = |count| stage.netns.run(|| server.pairs(count)).map(drop);
+    connect(20)?;
+    fs::rename(&file, &moved)?;
+    record.process.signal(Signal::HUP)?;
+    eventually("the new file", || Ok(file.exists()))?;
+    connect(20)?;
+    let folder = record.stop_files()?;
+    let old = fs::read_to_string(&moved)?;
+    let new = fs::read_to_string(&file)?;
+    drop(folder);
+    ensure!(old.ends_with('\n') && !new.is_empty(), "the old file ends within a line");
+    let recording = Recording::parse(&(old + &new))?;
+    recording.assert_balanced()?;
+    let netns = stage.netns.inum();
+    let events: usize = SOCKET_EVENTS.iter().map(|kind| recording.events(kind, netns).len()).sum();
+    let allocated = recording.events("port.allocated", netns).len();
+    ensure!(allocated == 40, "{allocated} allocations of 40, {events} events");
+    Ok(())
+}

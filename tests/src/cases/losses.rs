@@ -1,0 +1,247 @@
+//! `losses::*`: whatever fills up or dies, no connect() fails of it, and what was not recorded is
+//! counted by name, exactly.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    net::SocketAddr,
+    process::Stdio,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+
+use super::{BackendTest, Case, Plan, per_backend};
+use crate::{
+    mounts::SmallDisk,
+    netns::NetNs,
+    probe::Place,
+    process::Process,
+    sock::Sock,
+    stage::{Expected, Server, Stage},
+    tracer::{
+        STOP_LIMIT, command,
+        record::{Record, Recording, eventually},
+        watch::number,
+    },
+};
+
+pub fn cases(plan: &Plan) -> Vec<Case> {
+    let tests: &[BackendTest] = &[
+        ("ring_full", ring_full),
+        ("conns_full", conns_full),
+        ("tuples_full", tuples_full),
+        ("killed", killed),
+    ];
+    let mut cases = per_backend(plan.sampled_backends(), "losses", tests);
+    cases.push(Case::new("losses::slow_reader", slow_reader));
+    cases.push(Case::new("losses::disk_full", disk_full));
+    cases.push(Case::new("losses::record_into_a_closed_pipe", record_into_a_closed_pipe));
+    cases.push(Case::new("losses::tuples_into_a_closed_pipe", tuples_into_a_closed_pipe));
+    cases
+}
+
+/// `count` connections that are reset at once. Every connect() must succeed.
+fn connect_many(netns: &NetNs, server: &Server, count: usize) -> Result<()> {
+    netns.run(|| {
+        for turn in 0..count {
+            let (client, _accepted) =
+                server.pair().with_context(|| format!("connect {turn} failed"))?;
+            client.set_reset_on_close()?;
+        }
+        Ok(())
+    })
+}
+
+fn lost(recording: &Recording, reason: &str) -> Result<u64> {
+    let losses = recording.losses()?;
+    Ok(losses.iter().find(|(name, _)| name == reason).map_or(0, |(_, count)| *count))
+}
+
+/// The tracer does not run for a while, and its ring is small.
+fn ring_full(backend: &str) -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let record = Record::start(backend, &["--ring-size", "64K"])?;
+    record.process.signal(Signal::STOP)?;
+    let connected = connect_many(&stage.netns, &server, 500);
+    record.process.signal(Signal::CONT)?;
+    connected?;
+    let recording = record.stop()?;
+    recording.assert_gap_free()?;
+    recording.assert_balanced()?;
+    ensure!(
+        lost(&recording, "event_ring_full")? > 0,
+        "nothing was lost: {:?}",
+        recording.losses()?
+    );
+    let seen = number(recording.totals()?, "events.seen")?;
+    // Each was allocated, established and released, at the least.
+    ensure!(seen >= 1500, "only {seen} events of 500 connections were seen");
+    Ok(())
+}
+
+/// What is counted and what is lost add up to `all`. On the host others connect too, and their
+/// losses are counted with ours.
+fn adds_up(counted: u64, lost: u64, all: u64) -> Result<()> {
+    let exact = counted + lost == all;
+    let right = exact || (Place::get() == Place::Host && counted + lost > all);
+    ensure!(right, "{counted} counted and {lost} lost are not {all}");
+    ensure!(lost > 0, "nothing was lost");
+    Ok(())
+}
+
+fn conns_full(backend: &str) -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let arguments = ["--max-conns", "1024", "--events", "stats", "--stats-interval", "0.5"];
+    let record = Record::start(backend, &arguments)?;
+    let (_clients, _accepted) = stage.netns.run(|| server.pairs(1500))?;
+    thread::sleep(Duration::from_millis(1500));
+    let recording = record.stop()?;
+    let stats = recording.events("tuple.stats", stage.netns.inum());
+    let counted = number(stats.last().context("no tuple.stats")?, "ports.in_use")?;
+    adds_up(counted, lost(&recording, "conns_full")?, 1500)
+}
+
+fn tuples_full(backend: &str) -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let arguments = ["--max-tuples", "64", "--events", "stats", "--stats-interval", "0.5"];
+    let record = Record::start(backend, &arguments)?;
+    let _clients = stage.netns.run(|| -> Result<Vec<_>> {
+        let mut clients = Vec::new();
+        for last in 1..=100 {
+            let client = Sock::tcp(server.address)?;
+            client.set_bind_address_no_port()?;
+            client.bind(SocketAddr::from(([127, 0, 1, last], 0)))?;
+            client.connect(server.address)?;
+            clients.push(client);
+        }
+        Ok(clients)
+    })?;
+    thread::sleep(Duration::from_millis(1500));
+    let recording = record.stop()?;
+    let stats = recording.events("tuple.stats", stage.netns.inum());
+    let sources: std::collections::BTreeSet<_> =
+        stats.iter().filter_map(|event| event["network.local.address"].as_str()).collect();
+    adds_up(u64::try_from(sources.len())?, lost(&recording, "tuples_full")?, 100)
+}
+
+/// SIGKILL in the middle of the load: no connect() notices, the file has whole lines only, and the
+/// next tracer finds what is open.
+fn killed(backend: &str) -> Result<()> {
+    let mut stage = Stage::new(&[backend.to_owned()])?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("events.jsonl");
+    let mut record = Record::start_at(backend, &file, &[])?;
+    let stop = AtomicBool::new(false);
+    let netns = &stage.netns;
+    let connected = thread::scope(|scope| {
+        let load = scope.spawn(|| {
+            let mut count = 0;
+            while !stop.load(Ordering::Relaxed) {
+                connect_many(netns, &server, 50)?;
+                count += 50;
+            }
+            connect_many(netns, &server, 50)?;
+            Ok(count)
+        });
+        thread::sleep(Duration::from_millis(300));
+        let killed = record.process.signal(Signal::KILL);
+        let ended = record.process.wait(STOP_LIMIT);
+        thread::sleep(Duration::from_millis(100));
+        stop.store(true, Ordering::Relaxed);
+        let load: Result<u64> = load.join().unwrap_or_else(|it| std::panic::resume_unwind(it));
+        killed.and(ended).and(load)
+    })?;
+    ensure!(connected > 0, "there was no load");
+    Recording::parse(&fs::read_to_string(&file)?).context("after SIGKILL")?;
+    let (_clients, _accepted) = stage.netns.run(|| server.pairs(10))?;
+    stage.watch()?;
+    stage.check(&[(server.tuple(), Expected::ports(10, 0))])?;
+    stage.stop()
+}
+
+/// Starts `tracer ARGUMENTS` with stdout into a pipe, and waits for its first line.
+fn piped(arguments: &[&str]) -> Result<(Process, BufReader<impl Read>, String)> {
+    let mut command = command(arguments)?;
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut process = Process::spawn(&mut command)?;
+    let mut stdout = BufReader::new(process.child.stdout.take().context("no stdout")?);
+    let mut first = String::new();
+    stdout.read_line(&mut first)?;
+    ensure!(!first.is_empty(), "the tracer ended at once");
+    Ok((process, stdout, first))
+}
+
+/// stdout is a pipe that nobody reads for a while.
+fn slow_reader() -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let (mut process, mut stdout, first) =
+        piped(&["record", "--events", "all", "--ring-size", "64K"])?;
+    connect_many(&stage.netns, &server, 2000)?;
+    thread::sleep(Duration::from_millis(500));
+    process.signal(Signal::INT)?;
+    let mut rest = String::new();
+    stdout.read_to_string(&mut rest)?;
+    let status = process.wait(STOP_LIMIT)?;
+    ensure!(status.code() == Some(0), "exit code of a slow pipe: {status}");
+    let recording = Recording::parse(&(first + &rest))?;
+    recording.assert_gap_free()?;
+    recording.assert_balanced()?;
+    ensure!(!recording.losses()?.is_empty(), "a pipe of 64 KiB took it all");
+    Ok(())
+}
+
+/// New lines are dropped and counted while the disk is full, and written when it is not.
+fn disk_full() -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let disk = SmallDisk::new(1024)?;
+    let ballast = disk.path().join("ballast");
+    fs::write(&ballast, vec![0; 768 << 10])?;
+    let file = disk.path().join("events.jsonl");
+    let record = Record::start_at("auto", &file, &[])?;
+    connect_many(&stage.netns, &server, 500)?;
+    let limit = 200 << 10;
+    eventually("a full disk", || Ok(fs::metadata(&file)?.len() > limit))?;
+    thread::sleep(Duration::from_millis(1200));
+    fs::remove_file(&ballast)?;
+    thread::sleep(Duration::from_millis(1200));
+    let before = fs::metadata(&file)?.len();
+    connect_many(&stage.netns, &server, 50)?;
+    eventually("new lines", || Ok(fs::metadata(&file)?.len() > before))?;
+    let recording = record.stop()?;
+    recording.assert_balanced()?;
+    let losses = recording.losses()?;
+    ensure!(lost(&recording, "output_full")? > 0, "the full disk cost nothing: {losses:?}");
+    Ok(())
+}
+
+fn record_into_a_closed_pipe() -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let (process, stdout, _) = piped(&["record", "--events", "all"])?;
+    drop(stdout);
+    connect_many(&stage.netns, &server, 100)?;
+    ends_quietly(process)
+}
+
+fn tuples_into_a_closed_pipe() -> Result<()> {
+    let (process, stdout, _) = piped(&["tuples", "--watch", "0.1", "-o", "json"])?;
+    drop(stdout);
+    ends_quietly(process)
+}
+
+/// SIGPIPE is a quiet 0.
+fn ends_quietly(mut process: Process) -> Result<()> {
+    let status = process.wait(STOP_LIMIT)?;
+    ensure!(status.code() == Some(0), "exit code into a closed pipe: {status}");
+    Ok(())
+}

@@ -1,0 +1,60 @@
+//! `oracle::*`: what the ledger is compared with is right itself.
+
+use std::{collections::BTreeMap, process::Command, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+
+use super::Case;
+use crate::{
+    netns::NetNs,
+    oracle,
+    probe::no_programs,
+    stage::Stage,
+    tracer::{run, wait_for},
+};
+
+pub fn cases() -> Vec<Case> {
+    vec![Case::new("oracle::agrees_with_ss", agrees_with_ss).unless(no_programs(&["ss"]))]
+}
+
+/// ss reads sock_diag, the oracle /proc/net/tcp.
+fn agrees_with_ss() -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let (mut clients, mut accepted) = stage.netns.run(|| server.pairs(20))?;
+    drop((clients.split_off(15), accepted.split_off(15)));
+    drop(clients.split_off(10));
+    clients[0].shutdown_write()?;
+    // FINs are under way for a moment: both must come to say the same.
+    let limit = Duration::from_secs(5);
+    wait_for("ss and /proc/net/tcp to agree", limit, || {
+        let mut ours = BTreeMap::new();
+        for sockets in oracle::read(&stage.netns, &[].into())?.into_values() {
+            for (state, count) in sockets.states {
+                *ours.entry(state.replace('_', "-")).or_insert(0) += count;
+            }
+        }
+        Ok((ours == sockets_by_state(&stage.netns)? && ours.len() >= 4).then_some(()))
+    })
+}
+
+/// Sockets by state, in the spelling of the oracle.
+fn sockets_by_state(netns: &NetNs) -> Result<BTreeMap<String, u64>> {
+    let mut command = Command::new("ss");
+    command.args(["-t", "-a", "-n", "-H"]);
+    let ended = netns.run(|| run(&mut command, Duration::from_secs(10)))?;
+    ensure!(ended.code() == 0, "ss failed: {ended:?}");
+    let mut states = BTreeMap::new();
+    for line in ended.stdout.lines() {
+        let state = line.split_whitespace().next().context("an empty line")?;
+        let state = match state {
+            "LISTEN" => continue,
+            "ESTAB" => "ESTABLISHED",
+            "FIN-WAIT-1" => "FIN-WAIT1",
+            "FIN-WAIT-2" => "FIN-WAIT2",
+            other => other,
+        };
+        *states.entry(state.to_owned()).or_insert(0) += 1;
+    }
+    Ok(states)
+}

@@ -1,0 +1,139 @@
+//! `proxies::*`: real proxies that run out of ports, and say so in their own logs.
+//!
+//! The proxy in one namespace, wrk and the upstream in another, joined by a veth pair. The proxy's port range is narrow and its upstream connections are not kept. Every
+//! failure that the proxy logs must be one
+//! `connect.failed` event, and every event one line of its log.
+
+mod haproxy;
+mod nginx;
+
+use std::{fs, path::Path, process::Command, thread, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::Case;
+use crate::{
+    netns::NetNs,
+    probe::{Place, no_programs},
+    process::Process,
+    tracer::{
+        self,
+        record::{Record, Recording},
+        wait_for,
+        watch::{number, text},
+    },
+};
+
+pub fn cases() -> Vec<Case> {
+    let excuse = |programs: &[&str]| match Place::get() {
+        Place::Vm => Some("the guest has no proxies; the host runs these".to_owned()),
+        Place::Host => no_programs(programs),
+    };
+    vec![
+        Case::new("proxies::nginx", nginx::runs_out).unless(excuse(&["nginx", "wrk"])),
+        Case::new("proxies::haproxy", haproxy::runs_out)
+            .unless(excuse(&["nginx", "haproxy", "wrk"])),
+    ]
+}
+
+const PROXY: &str = "10.2.0.1";
+const UPSTREAM: &str = "10.2.0.2";
+const UPSTREAM_PORT: u64 = 8081;
+
+/// The two namespaces, with an nginx as the upstream.
+struct Scene {
+    proxy: NetNs,
+    ports: u64,
+    folder: TempDir,
+    _upstream: Process,
+    upstream_netns: NetNs,
+}
+
+impl Scene {
+    /// `ports` is how many source ports there are; `serve` what the upstream's server does.
+    fn new(ports: u64, serve: &str) -> Result<Self> {
+        let proxy = NetNs::new()?;
+        let upstream_netns = NetNs::new()?;
+        let addresses = [PROXY, UPSTREAM].map(|address| format!("{address}/24"));
+        proxy.veth(&[&addresses[0]], &upstream_netns, &[&addresses[1]])?;
+        let range = format!("40000 {}", 40_000 + ports - 1);
+        proxy.sysctl("ipv4/ip_local_port_range", &range)?;
+        let folder = tempfile::tempdir()?;
+        let server = format!("server {{ listen {UPSTREAM}:{UPSTREAM_PORT}; {serve} }}");
+        let config = nginx_config(folder.path(), "upstream", &server)?;
+        let upstream = upstream_netns.run(|| start_nginx(&config))?;
+        Ok(Self { proxy, ports, folder, _upstream: upstream, upstream_netns })
+    }
+
+    /// Some seconds of load on the proxy, from the other namespace, which has ports enough.
+    fn load(&self, connections: u32, seconds: u32) -> Result<()> {
+        let mut wrk = Command::new("wrk");
+        let url = format!("http://{PROXY}:8080/page");
+        let (connections, seconds) = (connections.to_string(), seconds.to_string());
+        wrk.args(["-t", "2", "-c", &connections, "-d", &seconds, &url]);
+        let ended = self.upstream_netns.run(|| tracer::run(&mut wrk, Duration::from_secs(30)))?;
+        ensure!(ended.code() == 0, "wrk failed: {ended:?}");
+        Ok(())
+    }
+
+    /// The exhaustions that the tracer reports, each checked to name the right tuple and process.
+    fn exhaustions(&self, recording: &Recording, comm: &str) -> Result<u64> {
+        recording.assert_nothing_lost()?;
+        let failed = recording.events("connect.failed", self.proxy.inum());
+        let exhausted: Vec<&Value> = failed
+            .into_iter()
+            .filter(|event| text(event, "cause").ok() == Some("ports_exhausted"))
+            .collect();
+        for event in &exhausted {
+            let right = text(event, "network.local.address")? == PROXY
+                && text(event, "network.peer.address")? == UPSTREAM
+                && number(event, "network.peer.port")? == UPSTREAM_PORT
+                && text(event, "process.executable.name")? == comm
+                && text(event, "errno.name")? == "EADDRNOTAVAIL";
+            let right = right
+                && event.get("ports.capacity").is_none_or(|it| it.as_u64() == Some(self.ports));
+            ensure!(right, "not the tuple or the process that was full: {event}");
+            // A port may come free between the search and the look at the count.
+            let in_use = number(event, "ports.in_use")?;
+            ensure!(in_use * 10 > self.ports * 9, "{in_use} in use is not full: {event}");
+        }
+        // It is read once a second, so not known in the first moment of a new tuple.
+        let known = exhausted.iter().any(|event| event.get("ports.capacity").is_some());
+        ensure!(known, "no event says what the capacity is");
+        Ok(u64::try_from(exhausted.len())?)
+    }
+}
+
+fn record() -> Result<Record> {
+    Record::start("auto", &["--events", "failed,stats", "--stats-interval", "1"])
+}
+
+/// Writes a configuration of nginx as one process, and everything inside `folder`.
+fn nginx_config(folder: &Path, name: &str, http: &str) -> Result<String> {
+    let path = folder.join(format!("{name}.conf"));
+    let folder = folder.to_str().context("path is not UTF-8")?;
+    // One process: SIGKILL leaves nothing behind.
+    let text = format!(
+        "daemon off; master_process off; user root; pid {folder}/{name}.pid;\n\
+         error_log {folder}/{name}.error.log notice;\n\
+         events {{ worker_connections 4096; }}\n\
+         http {{ access_log off; keepalive_requests 1000000;\n\
+         client_body_temp_path {folder}/{name}.body; proxy_temp_path {folder}/{name}.proxy;\n\
+         fastcgi_temp_path {folder}/{name}.fastcgi; uwsgi_temp_path {folder}/{name}.uwsgi;\n\
+         scgi_temp_path {folder}/{name}.scgi;\n{http}\n}}\n"
+    );
+    fs::write(&path, text)?;
+    Ok(path.to_str().context("path is not UTF-8")?.to_owned())
+}
+
+/// Starts nginx in the caller's namespace.
+fn start_nginx(config: &str) -> Result<Process> {
+    let pid = config.replace(".conf", ".pid");
+    let process = Process::spawn(Command::new("nginx").args(["-c", config]))?;
+    wait_for("nginx", Duration::from_secs(10), || Ok(fs::metadata(&pid).ok().map(drop)))?;
+    // It serves a moment after the pid file is there.
+    thread::sleep(Duration::from_millis(200));
+    Ok(process)
+}

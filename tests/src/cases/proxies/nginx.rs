@@ -1,0 +1,40 @@
+//! nginx logs one `[crit] ... connect() to ... failed (99: Cannot assign requested address)` line
+//! for each connect() that found no port (ngx_event_connect.c).
+//!
+//! Towards the upstream it speaks HTTP/1.1 without `Connection: close` and without a keepalive
+//! pool: the upstream leaves the connection open, nginx closes first, and TIME_WAIT stays on its
+//! side until the range is full.
+
+use std::{fs, time::Duration};
+
+use anyhow::{Result, ensure};
+use rustix::process::Signal;
+
+use super::{PROXY, Scene, UPSTREAM, UPSTREAM_PORT, nginx_config, record, start_nginx};
+
+pub(super) fn runs_out() -> Result<()> {
+    let scene = Scene::new(1000, "location / { return 200 'ok'; }")?;
+    let folder = scene.folder.path();
+    let http = format!(
+        "upstream backend {{ server {UPSTREAM}:{UPSTREAM_PORT} max_fails=0; }}\n\
+         server {{ listen {PROXY}:8080; \n\
+         proxy_http_version 1.1; proxy_set_header Connection '';\n\
+         location / {{ proxy_pass http://backend; }} }}"
+    );
+    let config = nginx_config(folder, "proxy", &http)?;
+    let mut nginx = scene.proxy.run(|| start_nginx(&config))?;
+    let record = record()?;
+    scene.load(20, 5)?;
+    // SIGTERM ends the worker too; the log is complete then.
+    nginx.signal(Signal::TERM)?;
+    nginx.wait(Duration::from_secs(10))?;
+    let recording = record.stop()?;
+
+    let log = fs::read_to_string(folder.join("proxy.error.log"))?;
+    let lines = log.lines().filter(|line| line.contains("(99: Cannot assign requested address)"));
+    let logged = u64::try_from(lines.count())?;
+    let traced = scene.exhaustions(&recording, "nginx")?;
+    ensure!(logged > 0, "nginx never ran out of ports");
+    ensure!(traced == logged, "nginx logged {logged} failures, the tracer {traced}");
+    Ok(())
+}

@@ -1,0 +1,19 @@
+//! The vocabulary of the tests that run on a real kernel, as root, against the `tracer` program.
+//!
+//! [`netns`], [`sock`] and [`process`] make things happen; [`oracle`] says what the kernel has;
+//! [`tracer`] runs the program under test; a [`stage::Stage`] compares the two; [`workloads`] are
+//! what is played on it, and [`cases`] turns all of it into named tests.
+
+pub mod cases;
+pub mod cgroup;
+pub mod helper;
+pub mod mounts;
+pub mod netns;
+pub mod oracle;
+pub mod probe;
+pub mod process;
+pub mod sock;
+pub mod stage;
+pub mod tracer;
+pub mod tuple;
+pub mod workloads;

@@ -1,0 +1,54 @@
+//! Mounts of the tests: a small file system, and a mount namespace in which /sys is bare.
+#![expect(unsafe_code, reason = "unshare(CLONE_NEWNS) is an unsafe call in rustix")]
+
+use std::{panic, path::Path, thread};
+
+use anyhow::{Context, Result};
+use rustix::{
+    mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount},
+    thread::{UnshareFlags, unshare_unsafe},
+};
+use tempfile::TempDir;
+
+/// A tmpfs of a given size; unmounted on drop.
+#[derive(Debug)]
+pub struct SmallDisk(TempDir);
+
+impl SmallDisk {
+    pub fn new(kib: u32) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let options = std::ffi::CString::new(format!("size={kib}k"))?;
+        mount("tracer-tests", folder.path(), "tmpfs", MountFlags::empty(), Some(&*options))
+            .context("cannot mount a tmpfs")?;
+        Ok(Self(folder))
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        unmount(self.0.path(), UnmountFlags::DETACH).ok();
+    }
+}
+
+/// Runs `work` as `ip netns exec` does: in a mount namespace of its own whose /sys is a fresh
+/// sysfs, without cgroup2, bpffs and tracefs below it. Processes that it spawns see the same.
+pub fn with_bare_sys<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    thread::scope(|scope| {
+        let worker = scope.spawn(|| {
+            // SAFETY: CLONE_NEWNS (with CLONE_FS, which it implies) is about this thread's mounts
+            // and working folder only; file descriptors stay shared.
+            unsafe { unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS) }
+                .context("cannot unshare mounts")?;
+            mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
+            unmount("/sys", UnmountFlags::DETACH).context("cannot unmount /sys")?;
+            mount("sysfs", "/sys", "sysfs", MountFlags::empty(), None)
+                .context("cannot mount /sys")?;
+            work()
+        });
+        worker.join().unwrap_or_else(|panic| panic::resume_unwind(panic))
+    })
+}

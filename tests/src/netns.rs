@@ -1,0 +1,117 @@
+//! Network namespaces of the tests: made fresh, entered by dedicated threads, gone on drop.
+#![expect(unsafe_code, reason = "unshare(CLONE_NEWNET) is an unsafe call in rustix")]
+
+use std::{
+    fs,
+    os::fd::{AsFd, OwnedFd},
+    panic,
+    process::Command,
+    sync::{Mutex, PoisonError},
+    thread,
+};
+
+use anyhow::{Context, Result, ensure};
+use rustix::{
+    fs::{Mode, OFlags, fstat, open},
+    thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe},
+};
+
+static KEPT: Mutex<Vec<OwnedFd>> = Mutex::new(Vec::new());
+
+/// A network namespace with `lo` up, held open by a file descriptor.
+#[derive(Debug)]
+pub struct NetNs {
+    fd: OwnedFd,
+    inum: u64,
+}
+
+impl NetNs {
+    /// Makes a new namespace. Needs `CAP_SYS_ADMIN`, and `ip` (iproute2 or busybox) for `lo`.
+    pub fn new() -> Result<Self> {
+        let made = thread::spawn(|| -> Result<OwnedFd> {
+            // SAFETY: CLONE_NEWNET leaves the file descriptor table shared with this process, so
+            // no descriptor of another thread is affected.
+            unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.context("cannot unshare netns")?;
+            ip("link set lo up")?;
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+            Ok(open("/proc/thread-self/ns/net", flags, Mode::empty())?)
+        });
+        let fd = made.join().unwrap_or_else(|panic| panic::resume_unwind(panic))?;
+        let inum = fstat(&fd)?.st_ino;
+        Ok(Self { fd, inum })
+    }
+
+    /// Inode number, as the tracer's `netns` field has it.
+    pub fn inum(&self) -> u64 {
+        self.inum
+    }
+
+    /// Keeps the namespace until this program ends, so that no other one gets its inode number:
+    /// to a tracer that goes on running they would be the same.
+    pub fn keep(&self) -> Result<()> {
+        KEPT.lock().unwrap_or_else(PoisonError::into_inner).push(self.fd.try_clone()?);
+        Ok(())
+    }
+
+    /// Runs `work` on a thread of this namespace, and passes a panic on. Processes that it spawns
+    /// are in this namespace too.
+    ///
+    /// # Panics
+    /// If the namespace cannot be entered: `CAP_SYS_ADMIN` is missing.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        thread::scope(|scope| {
+            let worker = scope.spawn(|| {
+                if let Err(errno) = self.enter() {
+                    panic!("cannot enter netns {}: {errno}", self.inum);
+                }
+                work()
+            });
+            worker.join().unwrap_or_else(|panic| panic::resume_unwind(panic))
+        })
+    }
+
+    /// Moves the calling thread, which must be one of the caller's own, into this namespace.
+    pub fn enter(&self) -> rustix::io::Result<()> {
+        move_into_link_name_space(self.fd.as_fd(), Some(LinkNameSpaceType::Network))
+    }
+
+    /// Writes a sysctl of this namespace: `name` is below `/proc/sys/net`.
+    pub fn sysctl(&self, name: &str, value: &str) -> Result<()> {
+        let path = format!("/proc/sys/net/{name}");
+        self.run(|| fs::write(&path, value)).with_context(|| format!("cannot write {path}"))
+    }
+
+    /// Runs `ip` with these space-separated arguments inside this namespace.
+    pub fn ip(&self, arguments: &str) -> Result<()> {
+        self.run(|| ip(arguments))
+    }
+
+    /// Joins this namespace and `other` by a veth pair named `t0` on both sides.
+    ///
+    /// `addresses` are given to this side, `other_addresses` to the other, each with its prefix.
+    pub fn veth(&self, addresses: &[&str], other: &Self, other_addresses: &[&str]) -> Result<()> {
+        // `ip link set netns` takes a process: this one lives in the other namespace meanwhile.
+        let mut anchor = other.run(|| Command::new("sleep").arg("60").spawn())?;
+        let moved = self
+            .ip("link add t0 type veth peer name t1")
+            .and_then(|()| self.ip(&format!("link set t1 netns {}", anchor.id())));
+        anchor.kill()?;
+        anchor.wait()?;
+        moved?;
+        other.ip("link set t1 name t0")?;
+        for (side, addresses) in [(self, addresses), (other, other_addresses)] {
+            for address in addresses {
+                side.ip(&format!("addr add {address} dev t0"))?;
+            }
+            side.ip("link set t0 up")?;
+        }
+        Ok(())
+    }
+}
+
+fn ip(arguments: &str) -> Result<()> {
+    let output = Command::new("ip").args(arguments.split(' ')).output().context("cannot run ip")?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "`ip {arguments}` failed: {}", errors.trim());
+    Ok(())
+}

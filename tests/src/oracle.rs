@@ -1,0 +1,127 @@
+//! What the kernel itself says about TCP sockets: `/proc/net/tcp` and `/proc/net/tcp6`.
+//!
+//! Both list every state, TIME_WAIT included (net/ipv4/tcp_ipv4.c, `tcp4_seq_show`). Nothing here
+//! shares code with the tracer, which reads sock_diag and its own maps.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
+
+use anyhow::{Context, Result};
+
+use crate::{netns::NetNs, tuple::Tuple};
+
+/// Sockets of one tuple.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Sockets {
+    pub in_use: u64,
+    /// Of those: held by a time-wait socket (its substate may be FIN_WAIT2).
+    pub time_wait: u64,
+    /// Of those: by the name of the state.
+    pub states: BTreeMap<&'static str, u64>,
+}
+
+/// All tuples with a socket at one moment.
+pub type Table = BTreeMap<Tuple, Sockets>;
+
+/// Reads the outgoing sockets of a namespace: those whose local port is not one of `servers`, and
+/// that have a peer.
+pub fn read(netns: &NetNs, servers: &BTreeSet<u16>) -> Result<Table> {
+    netns.run(|| {
+        let mut table = Table::new();
+        for family in ["tcp", "tcp6"] {
+            let path = format!("/proc/thread-self/net/{family}");
+            let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+            for line in text.lines().skip(1) {
+                let socket = parse(line).with_context(|| format!("{path}: {line}"))?;
+                if socket.state == "LISTEN" || servers.contains(&socket.local.port()) {
+                    continue;
+                }
+                let sockets = table.entry(Tuple::new(socket.local.ip(), socket.peer)).or_default();
+                sockets.in_use += 1;
+                sockets.time_wait += u64::from(socket.minisock);
+                *sockets.states.entry(socket.state).or_default() += 1;
+            }
+        }
+        Ok(table)
+    })
+}
+
+#[derive(Debug, Eq, PartialEq)]
+struct Line {
+    local: SocketAddr,
+    peer: SocketAddr,
+    state: &'static str,
+    minisock: bool,
+}
+
+fn parse(line: &str) -> Option<Line> {
+    let mut fields = line.split_whitespace().skip(1);
+    let local = address(fields.next()?)?;
+    let peer = address(fields.next()?)?;
+    let number = usize::from_str_radix(fields.next()?, 16).ok()?;
+    // "tr:tm->when": timer 3 is the time-wait timer, which only a time-wait socket has.
+    let timer = fields.nth(1)?.split(':').next()?;
+    Some(Line { local, peer, state: STATES.get(number)?, minisock: timer == "03" })
+}
+
+/// include/net/tcp_states.h, by number.
+const STATES: [&str; 14] = [
+    "?",
+    "ESTABLISHED",
+    "SYN_SENT",
+    "SYN_RECV",
+    "FIN_WAIT1",
+    "FIN_WAIT2",
+    "TIME_WAIT",
+    "CLOSE",
+    "CLOSE_WAIT",
+    "LAST_ACK",
+    "LISTEN",
+    "CLOSING",
+    "NEW_SYN_RECV",
+    "BOUND_INACTIVE",
+];
+
+/// Each 32-bit word of the address is printed as a number of the host's byte order.
+fn address(text: &str) -> Option<SocketAddr> {
+    let (host, port) = text.split_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    let mut bytes = Vec::new();
+    for start in (0..host.len()).step_by(8) {
+        let word = u32::from_str_radix(host.get(start..start + 8)?, 16).ok()?;
+        bytes.extend(word.to_ne_bytes());
+    }
+    let ip = match bytes.len() {
+        4 => IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?)),
+        _ => IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?)).to_canonical(),
+    };
+    Some(SocketAddr::new(ip, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_wait_line_is_read_with_its_addresses() {
+        let line = "   3: 0100007F:9C40 0200000A:1388 06 00000000:00000000 03:00001770 00000000     0        0 0 3 0000000000000000";
+        let expected = Line {
+            local: "127.0.0.1:40000".parse().unwrap(),
+            peer: "10.0.0.2:5000".parse().unwrap(),
+            state: "TIME_WAIT",
+            minisock: true,
+        };
+        assert_eq!(parse(line), Some(expected));
+    }
+
+    #[test]
+    fn a_v4_mapped_address_is_its_ipv4_address() {
+        let parsed = address("0000000000000000FFFF00000100000A:0050");
+        assert_eq!(parsed, Some("10.0.0.1:80".parse().unwrap()));
+        let parsed = address("00000000000000000000000001000000:0050");
+        assert_eq!(parsed, Some("[::1]:80".parse().unwrap()));
+    }
+}

@@ -1,0 +1,53 @@
+//! What this machine can do, asked before a test is registered. A test that cannot run is excused
+//! by the reason given here, never by a failure that is swallowed.
+
+use std::{env, fs, net::SocketAddr, path::Path, time::Duration};
+
+use crate::sock::Sock;
+
+/// Where the tests run (`TRACER_TEST_ENV`).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Place {
+    Host,
+    Vm,
+}
+
+impl Place {
+    /// `vm` where the variable says so, else the host.
+    pub fn get() -> Self {
+        if env::var("TRACER_TEST_ENV").as_deref() == Ok("vm") { Self::Vm } else { Self::Host }
+    }
+
+    /// This time limit, as long as it must be here: emulation is slow.
+    pub fn limit(self, limit: Duration) -> Duration {
+        if self == Self::Vm { limit * 4 } else { limit }
+    }
+}
+
+pub fn no_ipv6() -> Option<String> {
+    let there = Path::new("/proc/net/tcp6").exists();
+    (!there).then(|| "this kernel has no IPv6".to_owned())
+}
+
+pub fn no_mptcp() -> Option<String> {
+    let enabled = fs::read_to_string("/proc/sys/net/mptcp/enabled");
+    if !enabled.is_ok_and(|text| text.trim() == "1") {
+        return Some("this kernel has no MPTCP, or it is switched off".to_owned());
+    }
+    let error = Sock::mptcp(SocketAddr::from(([127, 0, 0, 1], 0))).err()?;
+    Some(format!("MPTCP sockets are refused: {error}"))
+}
+
+pub fn no_io_uring() -> Option<String> {
+    let error = io_uring::IoUring::new(2).err()?;
+    Some(format!("io_uring is not to be had: {error}"))
+}
+
+/// Programs that the proxy tests need: those missing are named.
+pub fn no_programs(programs: &[&str]) -> Option<String> {
+    let path = env::var("PATH").unwrap_or_default();
+    let there =
+        |program: &&&str| path.split(':').any(|folder| Path::new(folder).join(program).exists());
+    let missing: Vec<_> = programs.iter().filter(|program| !there(program)).copied().collect();
+    (!missing.is_empty()).then(|| format!("not installed here: {}", missing.join(", ")))
+}

@@ -1,0 +1,130 @@
+//! Child processes that never outlive the test, and the registry by which the watchdog ends them.
+
+use std::{
+    collections::BTreeSet,
+    io::{BufRead, BufReader, Write},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::probe::Place;
+
+static LIVE: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+fn live() -> MutexGuard<'static, BTreeSet<u32>> {
+    LIVE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Kills every child that a test has left running: only the watchdog needs this.
+pub fn kill_all() {
+    for id in live().iter() {
+        signal_id(*id, Signal::KILL).ok();
+    }
+}
+
+fn signal_id(id: u32, signal: Signal) -> Result<()> {
+    let pid = Pid::from_raw(i32::try_from(id)?).context("no such process")?;
+    Ok(kill_process(pid, signal)?)
+}
+
+/// A child process; killed and reaped on drop.
+#[derive(Debug)]
+pub struct Process {
+    pub child: Child,
+    name: String,
+}
+
+impl Process {
+    pub fn spawn(command: &mut Command) -> Result<Self> {
+        let name = command.get_program().to_string_lossy().into_owned();
+        let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
+        live().insert(child.id());
+        Ok(Self { child, name })
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        signal_id(self.id(), signal)
+    }
+
+    /// Waits for the end, at most `limit` long (of this place).
+    pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let limit = Place::get().limit(limit);
+        let end = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                live().remove(&self.child.id());
+                return Ok(status);
+            }
+            if Instant::now() > end {
+                bail!("{} (pid {}) did not end within {limit:?}", self.name, self.id());
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.child.kill().ok();
+            self.child.wait().ok();
+        }
+        live().remove(&self.child.id());
+    }
+}
+
+/// This very program run as a helper process: see [`crate::helper`].
+///
+/// It speaks lines: the helper says `ready` when it has done a step, and goes on when told `go`.
+pub struct Helper {
+    process: Process,
+    lines: BufReader<std::process::ChildStdout>,
+}
+
+impl Helper {
+    /// Starts `kernel-tests helper ARGUMENTS` in the caller's namespaces.
+    pub fn spawn(arguments: &[&str]) -> Result<Self> {
+        let program = std::env::current_exe().context("cannot find this program")?;
+        let mut command = Command::new(program);
+        command.arg("helper").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = Process::spawn(&mut command)?;
+        let lines = BufReader::new(process.child.stdout.take().context("no stdout")?);
+        Ok(Self { process, lines })
+    }
+
+    /// Waits for the helper's `ready`.
+    pub fn ready(&mut self) -> Result<()> {
+        let mut line = String::new();
+        self.lines.read_line(&mut line)?;
+        if line.trim() != "ready" {
+            bail!("the helper said {line:?}, not `ready`");
+        }
+        Ok(())
+    }
+
+    /// Lets the helper do its next step; [`Self::ready`] waits until it has.
+    pub fn go(&mut self) -> Result<()> {
+        let stdin = self.process.child.stdin.as_mut().context("no stdin")?;
+        Ok(stdin.write_all(b"go\n")?)
+    }
+
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// SIGKILL, then reaps it.
+    pub fn kill(mut self) -> Result<()> {
+        self.process.signal(Signal::KILL)?;
+        self.process.wait(Duration::from_secs(10))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,165 @@
+//! TCP sockets with every knob that the workloads turn.
+#![expect(unsafe_code, reason = "options that rustix does not know are set by setsockopt()")]
+
+use std::{
+    net::SocketAddr,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    time::Duration,
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::{Errno, Result},
+    net::{
+        AddressFamily, Protocol, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType,
+        accept_with, bind, connect, connect_unspec, getsockname, listen, recv, send, sendto,
+        shutdown, socket_with, sockopt,
+    },
+};
+
+use crate::probe::Place;
+
+/// One TCP (or MPTCP) socket; closed on drop.
+#[derive(Debug)]
+pub struct Sock(OwnedFd);
+
+impl Sock {
+    /// A TCP socket of the family of `like`.
+    pub fn tcp(like: SocketAddr) -> Result<Self> {
+        Self::open(like.is_ipv6(), Some(rustix::net::ipproto::TCP))
+    }
+
+    /// An IPv6 TCP socket, for v4-mapped destinations.
+    pub fn tcp6() -> Result<Self> {
+        Self::open(true, Some(rustix::net::ipproto::TCP))
+    }
+
+    /// An MPTCP socket of the family of `like`; EPROTONOSUPPORT where the kernel has none.
+    pub fn mptcp(like: SocketAddr) -> Result<Self> {
+        Self::open(like.is_ipv6(), Some(rustix::net::ipproto::MPTCP))
+    }
+
+    fn open(v6: bool, protocol: Option<Protocol>) -> Result<Self> {
+        let family = if v6 { AddressFamily::INET6 } else { AddressFamily::INET };
+        socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, protocol).map(Self)
+    }
+
+    /// A socket connected to `peer`.
+    pub fn connected(peer: SocketAddr) -> Result<Self> {
+        let sock = Self::tcp(peer)?;
+        sock.connect(peer)?;
+        Ok(sock)
+    }
+
+    pub fn connect(&self, peer: SocketAddr) -> Result<()> {
+        connect(&self.0, &peer)
+    }
+
+    /// connect() with `AF_UNSPEC`: back to an unconnected socket.
+    pub fn disconnect(&self) -> Result<()> {
+        connect_unspec(&self.0)
+    }
+
+    pub fn bind(&self, address: SocketAddr) -> Result<()> {
+        bind(&self.0, &address)
+    }
+
+    pub fn listen(&self, backlog: i32) -> Result<()> {
+        listen(&self.0, backlog)
+    }
+
+    pub fn accept(&self) -> Result<Self> {
+        accept_with(&self.0, SocketFlags::CLOEXEC).map(Self)
+    }
+
+    pub fn local(&self) -> Result<SocketAddr> {
+        SocketAddr::try_from(getsockname(&self.0)?)
+    }
+
+    pub fn shutdown_write(&self) -> Result<()> {
+        shutdown(&self.0, Shutdown::Write)
+    }
+
+    pub fn shutdown_both(&self) -> Result<()> {
+        shutdown(&self.0, Shutdown::Both)
+    }
+
+    pub fn send(&self, data: &[u8]) -> Result<usize> {
+        send(&self.0, data, SendFlags::NOSIGNAL)
+    }
+
+    /// sendto() with `MSG_FASTOPEN`: connects and sends in one call.
+    pub fn send_fast_open(&self, data: &[u8], peer: SocketAddr) -> Result<usize> {
+        let flags = SendFlags::NOSIGNAL | SendFlags::from_bits_retain(libc::MSG_FASTOPEN as u32);
+        sendto(&self.0, data, flags, &peer)
+    }
+
+    /// Reads once; 0 at the end of the stream.
+    pub fn receive(&self) -> Result<usize> {
+        let mut buffer = [0_u8; 256];
+        recv(&self.0, &mut buffer, RecvFlags::empty()).map(|(count, _)| count)
+    }
+
+    pub fn set_nonblocking(&self) -> Result<()> {
+        rustix::io::ioctl_fionbio(&self.0, true)
+    }
+
+    /// Close sends RST, not FIN.
+    pub fn set_reset_on_close(&self) -> Result<()> {
+        sockopt::set_socket_linger(&self.0, Some(Duration::ZERO))
+    }
+
+    pub fn set_reuse_address(&self) -> Result<()> {
+        sockopt::set_socket_reuseaddr(&self.0, true)
+    }
+
+    /// bind(address, 0) leaves the choice of the port to connect().
+    pub fn set_bind_address_no_port(&self) -> Result<()> {
+        self.set_option(libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
+    }
+
+    /// Number of SYN retransmissions before ETIMEDOUT.
+    pub fn set_syn_count(&self, count: i32) -> Result<()> {
+        self.set_option(libc::IPPROTO_TCP, libc::TCP_SYNCNT, count)
+    }
+
+    /// A listener that takes data in SYNs; `queue` is how many at most.
+    pub fn set_fast_open(&self, queue: i32) -> Result<()> {
+        self.set_option(libc::IPPROTO_TCP, libc::TCP_FASTOPEN, queue)
+    }
+
+    /// connect() with a cookie at hand sends nothing before the first write.
+    pub fn set_fast_open_connect(&self) -> Result<()> {
+        self.set_option(libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, 1)
+    }
+
+    fn set_option(&self, level: i32, name: i32, value: i32) -> Result<()> {
+        let size = libc::socklen_t::try_from(size_of::<i32>()).map_err(|_| Errno::INVAL)?;
+        // SAFETY: the pointer and the size describe `value`, which outlives the call.
+        let result = unsafe {
+            libc::setsockopt(self.0.as_raw_fd(), level, name, (&raw const value).cast(), size)
+        };
+        if result == 0 {
+            return Ok(());
+        }
+        Err(std::io::Error::last_os_error()
+            .raw_os_error()
+            .map_or(Errno::IO, Errno::from_raw_os_error))
+    }
+
+    /// Waits until the socket is writable or failed, and says how its connect() ended.
+    pub fn wait_connected(&self, limit: Duration) -> Result<()> {
+        let limit = Timespec::try_from(Place::get().limit(limit)).map_err(|_| Errno::INVAL)?;
+        let mut fds = [PollFd::new(&self.0, PollFlags::OUT)];
+        if poll(&mut fds, Some(&limit))? == 0 {
+            return Err(Errno::TIME);
+        }
+        sockopt::socket_error(&self.0)?
+    }
+}
+
+impl AsFd for Sock {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

@@ -1,0 +1,331 @@
+//! Where a workload plays: a fresh namespace, a server, and the tracer that watches (or none).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+    net::{IpAddr, SocketAddr},
+    panic,
+    thread::{self, ScopedJoinHandle},
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::{
+    netns::NetNs,
+    oracle::{self, Table},
+    probe::Place,
+    process::Helper,
+    sock::Sock,
+    tracer::{
+        shared,
+        watch::{Counts, Reading, Watch},
+    },
+    tuple::Tuple,
+};
+
+/// Addresses of `lo` on every stage. 10/8 is not "loopback" to tcp_tw_reuse, 127/8 is.
+pub const SERVER: &str = "10.1.0.1";
+pub const CLIENT: &str = "10.1.0.2";
+
+/// What one tuple must look like.
+#[derive(Clone, Debug, Default)]
+pub struct Expected {
+    pub in_use: u64,
+    pub time_wait: u64,
+    /// Ports that were ever taken, where the workload can know it.
+    pub opened: Option<u64>,
+    pub failures: BTreeMap<String, u64>,
+}
+
+impl Expected {
+    /// `in_use` ports, `time_wait` of them in TIME_WAIT.
+    pub fn ports(in_use: u64, time_wait: u64) -> Self {
+        Self { in_use, time_wait, ..Self::default() }
+    }
+
+    #[must_use]
+    pub fn opened(self, opened: u64) -> Self {
+        Self { opened: Some(opened), ..self }
+    }
+
+    #[must_use]
+    pub fn failed(mut self, cause: &str, count: u64) -> Self {
+        self.failures.insert(cause.to_owned(), count);
+        self
+    }
+}
+
+/// One namespace with what happens in it.
+pub struct Stage {
+    pub netns: NetNs,
+    servers: BTreeSet<u16>,
+    backends: Vec<String>,
+    watches: Vec<(String, shared::Shared)>,
+    /// The tracer finds a namespace by the processes in it.
+    _inhabitant: Helper,
+}
+
+impl Stage {
+    /// A namespace with the two addresses on `lo`, to be watched by a tracer of each backend;
+    /// `none` is no tracer: then the workload is only compared with the kernel.
+    pub fn new(backends: &[String]) -> Result<Self> {
+        let netns = NetNs::new()?;
+        for address in [SERVER, CLIENT] {
+            netns.ip(&format!("addr add {address}/32 dev lo"))?;
+        }
+        let backends = backends.iter().filter(|backend| *backend != "none").cloned().collect();
+        let mut inhabitant = netns.run(|| Helper::spawn(&["keep"]))?;
+        inhabitant.ready()?;
+        let (servers, watches) = (BTreeSet::new(), Vec::new());
+        Ok(Self { netns, servers, backends, watches, _inhabitant: inhabitant })
+    }
+
+    /// Starts the tracers, and waits until they have attached.
+    pub fn watch(&mut self) -> Result<()> {
+        let watches = self.start_watches()?;
+        self.add_watches(watches);
+        Ok(())
+    }
+
+    /// The tracers of the whole run watch this stage too.
+    pub fn watch_shared(&mut self) -> Result<()> {
+        self.netns.keep()?;
+        for backend in &self.backends {
+            let watch = shared::watch(backend).with_context(|| format!("backend {backend}"))?;
+            self.watches.push((backend.clone(), watch));
+        }
+        Ok(())
+    }
+
+    /// Starts the tracers; the stage does not look at them before [`Self::add_watches`].
+    pub fn start_watches(&self) -> Result<Vec<(String, Watch)>> {
+        let start = |backend: &String| -> Result<_> {
+            let watch = Watch::start(backend, &[]).with_context(|| format!("backend {backend}"))?;
+            Ok((backend.clone(), watch))
+        };
+        // Starting is mostly waiting for the kernel.
+        thread::scope(|scope| {
+            let started: Vec<_> =
+                self.backends.iter().map(|it| scope.spawn(move || start(it))).collect();
+            let join = |it: ScopedJoinHandle<'_, Result<(String, Watch)>>| {
+                it.join().unwrap_or_else(|panic| panic::resume_unwind(panic))
+            };
+            started.into_iter().map(join).collect()
+        })
+    }
+
+    pub fn add_watches(&mut self, watches: Vec<(String, Watch)>) {
+        let own = |(backend, watch)| (backend, shared::Shared::from(watch));
+        self.watches.extend(watches.into_iter().map(own));
+    }
+
+    /// Ends its own tracers by SIGINT: each must end with exit code 0.
+    pub fn stop(self) -> Result<()> {
+        self.watches.into_iter().try_for_each(|(_, watch)| watch.stop())
+    }
+
+    /// Says that sockets with this local port are the servers', not outgoing ones.
+    pub fn add_server(&mut self, port: u16) {
+        self.servers.insert(port);
+    }
+
+    /// A listener on this address, with a long queue.
+    pub fn server(&mut self, address: &str) -> Result<Server> {
+        let address: SocketAddr = address.parse()?;
+        self.add_server(address.port());
+        let listener = self.netns.run(|| -> Result<Sock> {
+            let sock = Sock::tcp(address)?;
+            sock.set_reuse_address()?;
+            sock.bind(address)?;
+            sock.listen(4096)?;
+            Ok(sock)
+        })?;
+        Ok(Server { listener, address })
+    }
+
+    /// A server whose queue is full: SYNs to it are dropped, so connect() stays in SYN_SENT.
+    ///
+    /// The connection that fills it comes from 127.0.0.1, a tuple of its own.
+    pub fn black_hole(&mut self, address: &str) -> Result<(Server, Sock)> {
+        let address: SocketAddr = address.parse()?;
+        self.add_server(address.port());
+        self.netns.run(|| {
+            let listener = Sock::tcp(address)?;
+            listener.bind(address)?;
+            // The queue holds one more than its length (net/ipv4/inet_connection_sock.c,
+            // sk_acceptq_is_full).
+            listener.listen(0)?;
+            let filler = Sock::tcp(address)?;
+            filler.bind("127.0.0.1:0".parse()?)?;
+            filler.connect(address)?;
+            Ok((Server { listener, address }, filler))
+        })
+    }
+
+    /// The kernel has exactly these tuples, and so has every tracer.
+    pub fn check(&mut self, expected: &[(Tuple, Expected)]) -> Result<()> {
+        let expected: BTreeMap<_, _> = expected.iter().cloned().collect();
+        let table = self.quiet_table(&expected)?;
+        self.settle_on(table, &expected)
+    }
+
+    /// Every tracer has exactly the tuples that the kernel has, whatever they are.
+    pub fn settle(&mut self) -> Result<Table> {
+        let table = self.oracle()?;
+        self.settle_on(table.clone(), &BTreeMap::new())?;
+        self.oracle()
+    }
+
+    /// The kernel's own table now.
+    pub fn oracle(&self) -> Result<Table> {
+        oracle::read(&self.netns, &self.servers)
+    }
+
+    /// The same where only `servers` are left out.
+    pub fn oracle_with(&self, servers: &[u16]) -> Result<Table> {
+        oracle::read(&self.netns, &servers.iter().copied().collect())
+    }
+
+    /// The newest reading of each backend that is younger than this call.
+    pub fn readings(&mut self) -> Result<Vec<(String, Reading)>> {
+        let now = SystemTime::now();
+        let read = |(backend, watch): &(String, shared::Shared)| {
+            let reading = watch.after(now, READING_LIMIT).with_context(|| backend.clone())?;
+            Ok((backend.clone(), reading))
+        };
+        self.watches.iter().map(read).collect()
+    }
+
+    /// Waits for the kernel to agree with the workload's own numbers: FINs are still under way
+    /// when close() returns.
+    fn quiet_table(&self, expected: &BTreeMap<Tuple, Expected>) -> Result<Table> {
+        let end = Instant::now() + Place::get().limit(QUIET_LIMIT);
+        loop {
+            let table = self.oracle()?;
+            let difference = against_kernel(&table, expected);
+            if difference.is_empty() {
+                return Ok(table);
+            }
+            ensure!(
+                Instant::now() < end,
+                "the kernel does not have what the workload expects:\n{difference}"
+            );
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Compares each tracer with the kernel at a moment at which the kernel does not change.
+    fn settle_on(&mut self, mut table: Table, expected: &BTreeMap<Tuple, Expected>) -> Result<()> {
+        let moving_end = Instant::now() + Place::get().limit(QUIET_LIMIT);
+        let mut patience_end = None;
+        loop {
+            let readings = self.readings()?;
+            let again = self.oracle()?;
+            if again != table {
+                ensure!(Instant::now() < moving_end, "the kernel's table never came to rest");
+                table = again;
+                continue;
+            }
+            let inum = self.netns.inum();
+            let compare = |(backend, reading): (String, Reading)| {
+                let difference = against_tracer(&table, expected, &reading.of(inum));
+                (!difference.is_empty()).then(|| format!("{backend}:\n{difference}"))
+            };
+            let differences: Vec<_> = readings.into_iter().filter_map(compare).collect();
+            if differences.is_empty() {
+                return Ok(());
+            }
+            let end =
+                *patience_end.get_or_insert_with(|| Instant::now() + Place::get().limit(PATIENCE));
+            if Instant::now() > end {
+                bail!("the ledger is not what the kernel says:\n{}", differences.join("\n"));
+            }
+        }
+    }
+}
+
+/// Longest time for a reading to come; they are parts of a second apart.
+const READING_LIMIT: Duration = Duration::from_secs(10);
+/// Longest time for the kernel itself to come to rest.
+const QUIET_LIMIT: Duration = Duration::from_secs(10);
+/// How long a tracer may disagree with a kernel at rest.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+fn against_kernel(table: &Table, expected: &BTreeMap<Tuple, Expected>) -> String {
+    let mut difference = String::new();
+    for tuple in table.keys().chain(expected.keys()).collect::<BTreeSet<_>>() {
+        let kernel = table.get(tuple).cloned().unwrap_or_default();
+        let wanted = expected.get(tuple).cloned().unwrap_or_default();
+        // A FIN that finds the socket busy leaves it a full socket in FIN_WAIT2, with a timer of its
+        // own, in place of a time-wait socket (tcp_rcv_state_process): up to the timing.
+        let waiting = |state| kernel.states.get(state).copied().unwrap_or(0);
+        let at_most = waiting("TIME_WAIT") + waiting("FIN_WAIT2");
+        let time_wait = (kernel.time_wait..=at_most).contains(&wanted.time_wait);
+        if kernel.in_use != wanted.in_use || !time_wait {
+            writeln!(difference, "  {tuple}: kernel {kernel:?}, expected {wanted:?}").ok();
+        }
+    }
+    difference
+}
+
+fn against_tracer(
+    table: &Table,
+    expected: &BTreeMap<Tuple, Expected>,
+    tracer: &BTreeMap<Tuple, Counts>,
+) -> String {
+    let mut difference = String::new();
+    for tuple in table.keys().chain(expected.keys()).chain(tracer.keys()).collect::<BTreeSet<_>>() {
+        let kernel = table.get(tuple).cloned().unwrap_or_default();
+        let counted = tracer.get(tuple).cloned().unwrap_or_default();
+        let wanted = expected.get(tuple);
+        let failures = wanted.map(|wanted| &wanted.failures);
+        let right = (kernel.in_use, kernel.time_wait) == (counted.in_use, counted.time_wait)
+            && counted.opened.checked_sub(counted.released) == Some(counted.in_use)
+            && wanted
+                .and_then(|wanted| wanted.opened)
+                .is_none_or(|opened| opened == counted.opened)
+            && failures.is_none_or(|failures| *failures == counted.failures);
+        if !right {
+            writeln!(
+                difference,
+                "  {tuple}: kernel {kernel:?}, tracer {counted:?}, expected {wanted:?}"
+            )
+            .ok();
+        }
+    }
+    difference
+}
+
+/// A listening socket.
+#[derive(Debug)]
+pub struct Server {
+    pub listener: Sock,
+    pub address: SocketAddr,
+}
+
+impl Server {
+    /// The tuple of connections from `source` to this server.
+    pub fn tuple_from(&self, source: &str) -> Result<Tuple> {
+        let source: IpAddr = source.parse()?;
+        Ok(Tuple::new(source, self.address))
+    }
+
+    /// The tuple of connections from a socket that was not bound: the kernel takes the
+    /// destination's own address, which is local, as the source.
+    pub fn tuple(&self) -> Tuple {
+        Tuple::new(self.address.ip(), self.address)
+    }
+
+    /// A connected pair: (client, accepted).
+    pub fn pair(&self) -> Result<(Sock, Sock)> {
+        let client = Sock::connected(self.address)?;
+        let accepted = self.listener.accept()?;
+        Ok((client, accepted))
+    }
+
+    /// `count` connected pairs, clients and accepted apart.
+    pub fn pairs(&self, count: usize) -> Result<(Vec<Sock>, Vec<Sock>)> {
+        (0..count).map(|_| self.pair()).collect()
+    }
+}

@@ -1,0 +1,205 @@
+//! `tracer record`: a stream of events into a file, and what its totals say about losses.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{
+    Collected, START_LIMIT, STOP_LIMIT, collect, command, finish, wait_for,
+    watch::{number, text},
+};
+use crate::process::Process;
+
+/// A running `tracer record -o FILE`; ended on drop.
+#[derive(Debug)]
+pub struct Record {
+    pub process: Process,
+    file: PathBuf,
+    stderr: Option<Collected>,
+    folder: Option<TempDir>,
+}
+
+impl Record {
+    /// Starts recording into a file of its own folder (all events, if `more` does not choose), and
+    /// waits until it has begun.
+    pub fn start(backend: &str, more: &[&str]) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let record = Self::start_at(backend, &folder.path().join("events.jsonl"), more)?;
+        Ok(Self { folder: Some(folder), ..record })
+    }
+
+    /// The same into this file.
+    pub fn start_at(backend: &str, file: &Path, more: &[&str]) -> Result<Self> {
+        let path = file.to_str().context("path is not UTF-8")?;
+        let mut command = command(&["--backend", backend, "record", "-o", path])?;
+        if !more.contains(&"--events") {
+            command.args(["--events", "all"]);
+        }
+        command.args(more);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut process = Process::spawn(&mut command)?;
+        let stderr = Some(collect(process.child.stderr.take()));
+        let mut record = Self { process, file: file.to_owned(), stderr, folder: None };
+        record.wait_begun()?;
+        Ok(record)
+    }
+
+    fn wait_begun(&mut self) -> Result<()> {
+        let file = self.file.clone();
+        wait_for("the tracer.start line", START_LIMIT, || {
+            if let Some(status) = self.process.child.try_wait()? {
+                let stderr = self.stderr.take().map(finish).unwrap_or_default();
+                bail!("the tracer ended ({status}): {}", stderr.trim());
+            }
+            let begun = fs::read(&file).unwrap_or_default().contains(&b'\n');
+            Ok(begun.then_some(()))
+        })
+    }
+
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// SIGINT, then the recording; exit code 0 is asserted.
+    pub fn stop(mut self) -> Result<Recording> {
+        self.process.signal(Signal::INT)?;
+        self.finish()
+    }
+
+    /// SIGINT; the folder with what was recorded into several files.
+    pub fn stop_files(mut self) -> Result<Option<TempDir>> {
+        self.process.signal(Signal::INT)?;
+        self.wait()?;
+        Ok(self.folder)
+    }
+
+    /// Waits for the end of a recording that ends by itself.
+    pub fn finish(&mut self) -> Result<Recording> {
+        self.wait()?;
+        Recording::read(&self.file)
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        let status = self.process.wait(STOP_LIMIT)?;
+        let stderr = self.stderr.take().map(finish).unwrap_or_default();
+        ensure!(status.code() == Some(0), "record ended with {status}: {}", stderr.trim());
+        Ok(())
+    }
+}
+
+/// A complete recording.
+#[derive(Debug)]
+pub struct Recording {
+    pub lines: Vec<Value>,
+}
+
+impl Recording {
+    /// Reads a file: every line must be a JSON object, the first `tracer.start`.
+    pub fn read(file: &Path) -> Result<Self> {
+        let text = fs::read_to_string(file).context("the recording is not UTF-8")?;
+        Self::parse(&text)
+    }
+
+    pub fn parse(text: &str) -> Result<Self> {
+        ensure!(text.ends_with('\n'), "the last line is not whole");
+        let parse = |line| serde_json::from_str(line).with_context(|| format!("bad line {line:?}"));
+        let lines = text.lines().map(parse).collect::<Result<Vec<Value>>>()?;
+        let recording = Self { lines };
+        ensure!(name(recording.start()?) == "tracer.start", "the first line is not tracer.start");
+        Ok(recording)
+    }
+
+    pub fn start(&self) -> Result<&Value> {
+        self.lines.first().context("no line")
+    }
+
+    /// The last line, which must be `tracer.stop`.
+    pub fn totals(&self) -> Result<&Value> {
+        let last = self.lines.last().context("no line")?;
+        ensure!(name(last) == "tracer.stop", "the last line is not tracer.stop: {last}");
+        Ok(last)
+    }
+
+    /// The events of one kind, of one namespace.
+    pub fn events(&self, kind: &str, netns: u64) -> Vec<&Value> {
+        let here = |line: &&Value| name(line) == kind && number(line, "netns").ok() == Some(netns);
+        self.lines.iter().filter(here).collect()
+    }
+
+    /// `seq` must count without a gap, and lines be in that order.
+    pub fn assert_gap_free(&self) -> Result<()> {
+        let first = number(self.start()?, "seq")?;
+        for (expected, line) in (first..).zip(&self.lines) {
+            ensure!(number(line, "seq")? == expected, "seq {expected} is missing before {line}");
+        }
+        Ok(())
+    }
+
+    /// What the totals name as lost: (reason, count), those that are not 0.
+    pub fn losses(&self) -> Result<Vec<(String, u64)>> {
+        let totals = self.totals()?.as_object().context("tracer.stop is no object")?;
+        let named = totals.iter().filter_map(|(key, value)| {
+            Some((key.strip_prefix("lost.")?.to_owned(), value.as_u64()?))
+        });
+        Ok(named.filter(|(_, count)| *count > 0).collect())
+    }
+
+    /// Nothing at all was lost, and every event that was seen is a line.
+    pub fn assert_nothing_lost(&self) -> Result<()> {
+        let losses = self.losses()?;
+        ensure!(losses.is_empty(), "lost: {losses:?}");
+        self.assert_balanced()
+    }
+
+    /// seen = emitted + event_ring_full; emitted = written + events lost on this side, exactly.
+    pub fn assert_balanced(&self) -> Result<()> {
+        let totals = self.totals()?;
+        let seen = number(totals, "events.seen")?;
+        let emitted = number(totals, "events.emitted")?;
+        let written = number(totals, "events.written")?;
+        let losses = self.losses()?;
+        let kernel: u64 = sum(&losses, |reason| reason == "event_ring_full");
+        ensure!(seen == emitted + kernel, "seen {seen}, emitted {emitted}, lost {losses:?}");
+        let user: u64 = sum(&losses, |reason| EVENTS_LOST_HERE.contains(&reason));
+        ensure!(emitted == written + user, "emitted {emitted}, written {written}, lost {losses:?}");
+        let lines = self.lines.iter().filter(|line| SOCKET_EVENTS.contains(&name(line))).count();
+        ensure!(u64::try_from(lines)? == written, "{lines} event lines, written {written}");
+        Ok(())
+    }
+}
+
+fn sum(losses: &[(String, u64)], which: impl Fn(&str) -> bool) -> u64 {
+    losses.iter().filter(|(reason, _)| which(reason)).map(|(_, count)| count).sum()
+}
+
+/// Losses of events between the ring and the output. `output_full_other` are lines that stand for
+/// no event of a socket.
+const EVENTS_LOST_HERE: [&str; 2] = ["output_full", "undecodable"];
+
+/// The kinds of line that stand for an event of the kernel side.
+pub const SOCKET_EVENTS: [&str; 6] = [
+    "port.allocated",
+    "port.released",
+    "connect.established",
+    "connect.failed",
+    "bind.failed",
+    "tcp.state",
+];
+
+/// `event.name`, or nothing.
+pub fn name(line: &Value) -> &str {
+    text(line, "event.name").unwrap_or_default()
+}
+
+/// A bounded wait for `condition` to hold.
+pub fn eventually(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
+    wait_for(what, Duration::from_secs(20), || Ok(condition()?.then_some(())))
+}

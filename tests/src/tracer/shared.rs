@@ -1,0 +1,66 @@
+//! Tracers that several tests look at: one per backend for the whole run, as starting one is slow
+//! where the kernel is emulated. Every test has a network namespace of its own to look at.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context, Result};
+
+use super::watch::{Reading, Watch};
+
+static RUNNING: Mutex<BTreeMap<String, Shared>> = Mutex::new(BTreeMap::new());
+
+fn running() -> MutexGuard<'static, BTreeMap<String, Shared>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The tracer of this backend that the whole run shares; started if there is none that runs.
+pub fn watch(backend: &str) -> Result<Shared> {
+    let mut running = running();
+    if let Some(shared) = running.get(backend)
+        && shared.lock().runs()
+    {
+        return Ok(shared.clone());
+    }
+    let shared = Shared::from(Watch::start(backend, &[])?);
+    running.insert(backend.to_owned(), shared.clone());
+    Ok(shared)
+}
+
+/// Ends them all by SIGINT: each must end with exit code 0.
+pub fn stop() -> Result<()> {
+    let all = std::mem::take(&mut *running());
+    all.into_iter().try_for_each(|(backend, shared)| shared.stop().context(backend))
+}
+
+/// A [`Watch`] that has one owner or many.
+#[derive(Clone, Debug)]
+pub struct Shared(Arc<Mutex<Watch>>);
+
+impl From<Watch> for Shared {
+    fn from(watch: Watch) -> Self {
+        Self(Arc::new(Mutex::new(watch)))
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Watch> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// See [`Watch::after`].
+    pub fn after(&self, time: SystemTime, limit: Duration) -> Result<Reading> {
+        self.lock().after(time, limit)
+    }
+
+    /// Ends the tracer if this is its last owner: see [`Watch::stop`].
+    pub fn stop(self) -> Result<()> {
+        let last = Arc::into_inner(self.0);
+        last.map_or(Ok(()), |watch| {
+            watch.into_inner().unwrap_or_else(PoisonError::into_inner).stop()
+        })
+    }
+}

@@ -1,0 +1,198 @@
+//! `tracer tuples --watch`: a reading of the ledger every 0.1 s (0.3 s in a guest).
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader},
+    process::Stdio,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use super::{Collected, Ended, START_LIMIT, STOP_LIMIT, collect, command, finish};
+use crate::{probe::Place, process::Process, tuple::Tuple};
+
+/// One tuple as the tracer counts it.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Counts {
+    pub in_use: u64,
+    pub time_wait: u64,
+    pub opened: u64,
+    pub released: u64,
+    /// Present where the tracer could read the port range of the namespace.
+    pub capacity: Option<u64>,
+    /// By cause; causes that did not occur are absent.
+    pub failures: BTreeMap<String, u64>,
+}
+
+/// One line of output.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// When it was begun.
+    pub at: SystemTime,
+    tuples: Vec<(u64, Tuple, Counts)>,
+}
+
+impl Reading {
+    /// The tuples of one namespace.
+    pub fn of(&self, netns: u64) -> BTreeMap<Tuple, Counts> {
+        let here = self.tuples.iter().filter(|(inum, ..)| *inum == netns);
+        here.map(|(_, tuple, counts)| (*tuple, counts.clone())).collect()
+    }
+}
+
+/// A running `tracer tuples --watch -o json`; ended on drop.
+#[derive(Debug)]
+pub struct Watch {
+    process: Process,
+    lines: Arc<Lines>,
+    stderr: Option<Collected>,
+}
+
+/// What the tracer printed: only the newest line counts, and the pipe never fills.
+#[derive(Debug, Default)]
+struct Lines {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    newest: Option<String>,
+    ended: bool,
+}
+
+impl Lines {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn follow(&self, output: impl BufRead) {
+        for line in output.lines().map_while(std::result::Result::ok) {
+            self.lock().newest = Some(line);
+            self.changed.notify_all();
+        }
+        self.lock().ended = true;
+        self.changed.notify_all();
+    }
+
+    /// Takes the newest line that was not taken yet; none at the end of the output.
+    fn take(&self, limit: Duration) -> Result<Option<String>> {
+        let nothing = |state: &mut State| state.newest.is_none() && !state.ended;
+        let waited = self.changed.wait_timeout_while(self.lock(), limit, nothing);
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        let line = state.newest.take();
+        ensure!(line.is_some() || state.ended, "the tracer printed nothing for {limit:?}");
+        Ok(line)
+    }
+}
+
+impl Watch {
+    /// Starts the tracer and waits for its first reading: it has attached and seeded by then.
+    pub fn start(backend: &str, more: &[&str]) -> Result<Self> {
+        let interval = if Place::get() == Place::Vm { "0.3" } else { "0.1" };
+        let mut command =
+            command(&["--backend", backend, "tuples", "--watch", interval, "-o", "json"])?;
+        command.args(more);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = Process::spawn(&mut command)?;
+        let stdout = BufReader::new(process.child.stdout.take().context("no stdout")?);
+        let stderr = Some(collect(process.child.stderr.take()));
+        let lines = Arc::new(Lines::default());
+        let follower = Arc::clone(&lines);
+        thread::spawn(move || follower.follow(stdout));
+        let mut watch = Self { process, lines, stderr };
+        watch.next(Place::get().limit(START_LIMIT)).context("no first reading")?;
+        Ok(watch)
+    }
+
+    /// A reading that was begun after `time`, at most `limit` (of this place) from now.
+    pub fn after(&mut self, time: SystemTime, limit: Duration) -> Result<Reading> {
+        let limit = Place::get().limit(limit);
+        let end = Instant::now() + limit;
+        loop {
+            let reading = self.next(limit)?;
+            if reading.at > time {
+                return Ok(reading);
+            }
+            ensure!(Instant::now() < end, "no reading of the tracer within {limit:?}");
+        }
+    }
+
+    fn next(&mut self, limit: Duration) -> Result<Reading> {
+        if let Some(line) = self.lines.take(limit)? {
+            return parse(&line).with_context(|| format!("bad line {line:?}"));
+        }
+        let status = self.process.wait(STOP_LIMIT)?;
+        let stderr = self.stderr.take().map(finish).unwrap_or_default();
+        bail!("the tracer ended ({status}): {}", stderr.trim())
+    }
+
+    /// Whether it has not ended yet.
+    pub fn runs(&self) -> bool {
+        !self.lines.lock().ended
+    }
+
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// SIGINT; the tracer must end with exit code 0.
+    pub fn stop(mut self) -> Result<()> {
+        self.process.signal(Signal::INT)?;
+        let status = self.process.wait(STOP_LIMIT)?;
+        let stderr = self.stderr.take().map(finish).unwrap_or_default();
+        let ended = Ended { status, stdout: String::new(), stderr };
+        ensure!(ended.code() == 0, "exit code {} after SIGINT: {}", ended.code(), ended.stderr);
+        Ok(())
+    }
+}
+
+fn parse(line: &str) -> Result<Reading> {
+    let line: Value = serde_json::from_str(line)?;
+    let tuples = line["tuples"].as_array().context("no `tuples`")?;
+    let tuples = tuples.iter().map(tuple).collect::<Result<_>>()?;
+    let at: jiff::Timestamp = text(&line, "ts")?.parse().context("ts is no RFC 3339")?;
+    Ok(Reading { at: at.into(), tuples })
+}
+
+fn tuple(value: &Value) -> Result<(u64, Tuple, Counts)> {
+    let source = text(value, "network.local.address")?.parse()?;
+    let destination = text(value, "network.peer.address")?.parse()?;
+    let port = u16::try_from(number(value, "network.peer.port")?)?;
+    let family = if matches!(source, std::net::IpAddr::V4(_)) { "ipv4" } else { "ipv6" };
+    ensure!(text(value, "network.type")? == family, "network.type is not {family}: {value}");
+    let failures = match value.get("connect.failures") {
+        None => BTreeMap::new(),
+        Some(Value::Object(causes)) => causes
+            .iter()
+            .filter_map(|(cause, count)| Some((cause.clone(), count.as_u64()?)))
+            .filter(|(_, count)| *count > 0)
+            .collect(),
+        Some(other) => bail!("connect.failures is {other}"),
+    };
+    let counts = Counts {
+        in_use: number(value, "ports.in_use")?,
+        time_wait: number(value, "ports.time_wait")?,
+        opened: number(value, "ports.opened")?,
+        released: number(value, "ports.released")?,
+        capacity: value.get("ports.capacity").and_then(Value::as_u64),
+        failures,
+    };
+    let tuple = Tuple::new(source, std::net::SocketAddr::new(destination, port));
+    Ok((number(value, "netns")?, tuple, counts))
+}
+
+/// A number of a JSON object.
+pub fn number(value: &Value, key: &str) -> Result<u64> {
+    value.get(key).and_then(Value::as_u64).with_context(|| format!("no number `{key}` in {value}"))
+}
+
+/// A string of a JSON object.
+pub fn text<'a>(value: &'a Value, key: &str) -> Result<&'a str> {
+    value.get(key).and_then(Value::as_str).with_context(|| format!("no string `{key}` in {value}"))
+}

@@ -1,0 +1,26 @@
+//! What ports are counted per, within one namespace.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
+
+/// (source, destination, destination port). v4-mapped IPv6 addresses are their IPv4 ones.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Tuple {
+    pub source: IpAddr,
+    pub destination: SocketAddr,
+}
+
+impl Tuple {
+    pub fn new(source: IpAddr, destination: SocketAddr) -> Self {
+        let destination = SocketAddr::new(destination.ip().to_canonical(), destination.port());
+        Self { source: source.to_canonical(), destination }
+    }
+}
+
+impl fmt::Display for Tuple {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} -> {}", self.source, self.destination)
+    }
+}

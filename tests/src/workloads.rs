@@ -1,0 +1,94 @@
+//! What the ledger must count right: each workload plays on a stage and checks it at every moment
+//! at which the kernel is at rest.
+
+pub mod binding;
+pub mod close;
+pub mod failure;
+pub mod family;
+pub mod lifetime;
+pub mod older;
+pub mod random;
+pub mod time_wait;
+pub mod variant;
+
+use anyhow::Result;
+
+use crate::{probe, stage::Stage};
+
+/// A named workload.
+pub struct Workload {
+    pub name: &'static str,
+    pub play: fn(&mut Stage) -> Result<()>,
+    /// Why it cannot run on this machine, if it cannot.
+    pub excuse: fn() -> Option<String>,
+    /// When the tracer starts.
+    pub tracer: Tracer,
+}
+
+/// When the tracer starts.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Tracer {
+    /// Before the workload.
+    First,
+    /// In the middle of it, by [`Stage::watch`]: it is about sockets that are older.
+    Later,
+    /// Before the workload, all backends at once also on the host: it is slow.
+    Together,
+}
+
+const fn workload(name: &'static str, play: fn(&mut Stage) -> Result<()>) -> Workload {
+    Workload { name, play, excuse: || None, tracer: Tracer::First }
+}
+
+impl Workload {
+    const fn unless(self, excuse: fn() -> Option<String>) -> Self {
+        Self { excuse, ..self }
+    }
+
+    const fn tracer(self, tracer: Tracer) -> Self {
+        Self { tracer, ..self }
+    }
+}
+
+/// All workloads, in the order in which they run.
+pub const ALL: &[Workload] = &[
+    workload("client_closes_first", close::client_first),
+    workload("server_closes_first", close::server_first),
+    workload("both_close_at_once", close::both_at_once),
+    workload("reset_by_client", close::reset_by_client),
+    workload("reset_by_server", close::reset_by_server),
+    workload("half_closed", close::half_closed),
+    workload("refused", failure::refused),
+    workload("timed_out", failure::timed_out),
+    workload("aborted_nonblocking", failure::aborted_nonblocking),
+    workload("nonblocking_with_wait", failure::nonblocking_with_wait),
+    workload("ports_exhausted", failure::ports_exhausted),
+    workload("tuple_in_use", failure::tuple_in_use),
+    workload("no_route", failure::no_route),
+    workload("fd_used_again_after_failure", failure::fd_used_again),
+    workload("connect_twice", failure::connect_twice),
+    workload("bind_address_then_connect", binding::bind_address),
+    workload("bind_address_no_port", binding::bind_address_no_port),
+    workload("explicit_port", binding::explicit_port),
+    workload("reuse_address_two_destinations", binding::reuse_address),
+    workload("listen_in_between", binding::listen_in_between),
+    workload("listener_lowers_capacity", binding::listener_lowers_capacity),
+    workload("disconnect_and_connect_again", binding::disconnect),
+    workload("fin_wait2_ends", time_wait::fin_wait2_ends),
+    workload("time_wait_reused", time_wait::reused),
+    workload("time_wait_recycled_by_bound_socket", time_wait::recycled),
+    workload("time_wait_bucket_overflow", time_wait::bucket_overflow),
+    workload("ipv6", family::ipv6).unless(probe::no_ipv6),
+    workload("v4_mapped", family::v4_mapped).unless(probe::no_ipv6),
+    workload("mptcp", variant::mptcp).unless(probe::no_mptcp),
+    workload("fast_open_sendto", variant::fast_open_sendto),
+    workload("fast_open_connect", variant::fast_open_connect),
+    workload("io_uring", variant::io_uring).unless(probe::no_io_uring),
+    workload("inherited_socket", lifetime::inherited),
+    workload("owner_killed", lifetime::owner_killed),
+    workload("namespace_vanishes", lifetime::namespace_vanishes),
+    workload("older_sockets", older::every_state).tracer(Tracer::Later),
+    workload("churn_while_seeding", older::churn_while_seeding).tracer(Tracer::Later),
+    workload("random_operations", random::mixed),
+    workload("time_wait_to_its_end", time_wait::to_its_end).tracer(Tracer::Together),
+];

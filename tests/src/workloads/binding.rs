@@ -1,0 +1,173 @@
+//! Ports that bind() or listen() had a hand in.
+
+use std::{net::SocketAddr, time::Duration};
+
+use anyhow::{Result, ensure};
+
+use crate::{
+    sock::Sock,
+    stage::{CLIENT, Expected, Stage},
+    tracer::{wait_for, watch::Reading},
+    tuple::Tuple,
+};
+
+const ANY_PORT: &str = "10.1.0.2:0";
+
+fn bound(
+    peer: SocketAddr,
+    local: &str,
+    prepare: fn(&Sock) -> rustix::io::Result<()>,
+) -> Result<Sock> {
+    let sock = Sock::tcp(peer)?;
+    prepare(&sock)?;
+    sock.bind(local.parse()?)?;
+    Ok(sock)
+}
+
+fn bound_address(stage: &mut Stage, prepare: fn(&Sock) -> rustix::io::Result<()>) -> Result<()> {
+    let server = stage.server("10.1.0.1:7000")?;
+    let tuple = server.tuple_from(CLIENT)?;
+    let socks = stage.netns.run(|| {
+        (0..10).map(|_| bound(server.address, ANY_PORT, prepare)).collect::<Result<Vec<_>>>()
+    })?;
+    // A port that bind() took is in no tuple yet.
+    stage.check(&[])?;
+    for sock in &socks {
+        sock.connect(server.address)?;
+    }
+    stage.check(&[(tuple, Expected::ports(10, 0).opened(10))])?;
+    drop(socks);
+    stage.check(&[(tuple, Expected::ports(10, 10).opened(10))])
+}
+
+pub fn bind_address(stage: &mut Stage) -> Result<()> {
+    bound_address(stage, |_| Ok(()))
+}
+
+pub fn bind_address_no_port(stage: &mut Stage) -> Result<()> {
+    bound_address(stage, Sock::set_bind_address_no_port)
+}
+
+/// A socket with a port of its own keeps that port after a reset, but not its place in the tuple.
+pub fn explicit_port(stage: &mut Stage) -> Result<()> {
+    let server = stage.server("10.1.0.1:7000")?;
+    let tuple = server.tuple_from(CLIENT)?;
+    let sock = stage.netns.run(|| bound(server.address, "10.1.0.2:41000", |_| Ok(())))?;
+    stage.netns.run(|| -> Result<()> {
+        sock.connect(server.address)?;
+        let accepted = server.listener.accept()?;
+        accepted.set_reset_on_close()?;
+        Ok(())
+    })?;
+    stage.check(&[(tuple, Expected::ports(0, 0).opened(1))])?;
+    // The same descriptor, the same port, once more.
+    stage.netns.run(|| sock.disconnect().and_then(|()| sock.connect(server.address)))?;
+    stage.check(&[(tuple, Expected::ports(1, 0).opened(2))])?;
+    drop(sock);
+    stage.check(&[(tuple, Expected::ports(1, 1).opened(2))])
+}
+
+pub fn reuse_address(stage: &mut Stage) -> Result<()> {
+    let first = stage.server("10.1.0.1:7000")?;
+    let second = stage.server("10.1.0.1:7001")?;
+    let local = "10.1.0.2:41000";
+    let socks = stage.netns.run(|| -> Result<_> {
+        let one = bound(first.address, local, Sock::set_reuse_address)?;
+        let two = bound(second.address, local, Sock::set_reuse_address)?;
+        one.connect(first.address)?;
+        two.connect(second.address)?;
+        Ok((one, two))
+    })?;
+    let tuples = [first.tuple_from(CLIENT)?, second.tuple_from(CLIENT)?];
+    stage.check(&tuples.map(|tuple| (tuple, Expected::ports(1, 0).opened(1))))?;
+    drop(socks);
+    stage.check(&tuples.map(|tuple| (tuple, Expected::ports(1, 1).opened(1))))
+}
+
+/// One descriptor is a client, then a listener, then a client again.
+pub fn listen_in_between(stage: &mut Stage) -> Result<()> {
+    let server = stage.server("10.1.0.1:7000")?;
+    let sock = stage.netns.run(|| Sock::connected(server.address))?;
+    stage.check(&[(server.tuple(), Expected::ports(1, 0).opened(1))])?;
+    let (visitor, address) = stage.netns.run(|| -> Result<_> {
+        sock.disconnect()?;
+        sock.listen(8)?;
+        let port = sock.local()?.port();
+        let address = SocketAddr::from(([10, 1, 0, 1], port));
+        Ok((Sock::connected(address)?, address))
+    })?;
+    stage.add_server(address.port());
+    let visited = Tuple::new(address.ip(), address);
+    stage.check(&[
+        (server.tuple(), Expected::ports(0, 0).opened(1)),
+        (visited, Expected::ports(1, 0).opened(1)),
+    ])?;
+    stage.netns.run(|| -> Result<()> {
+        visitor.set_reset_on_close()?;
+        drop(visitor);
+        sock.shutdown_both()?;
+        sock.connect(server.address)?;
+        Ok(())
+    })?;
+    // Its port may be the listener's old one: it is outgoing now, so look at it alone.
+    let table = stage.oracle_with(&[server.address.port()])?;
+    let here = table.get(&server.tuple()).map(|sockets| sockets.in_use);
+    ensure!(here == Some(1), "the kernel has {table:?}");
+    for (backend, reading) in stage.readings()? {
+        let counts = reading.of(stage.netns.inum());
+        let counts = counts.get(&server.tuple()).cloned().unwrap_or_default();
+        ensure!((counts.in_use, counts.opened) == (1, 2), "{backend}: {counts:?}");
+    }
+    Ok(())
+}
+
+/// A listener inside the range takes one port from every tuple of the namespace.
+pub fn listener_lowers_capacity(stage: &mut Stage) -> Result<()> {
+    stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40049")?;
+    stage.netns.sysctl("ipv4/ip_local_reserved_ports", "40010-40013")?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let _inside = stage.server("10.1.0.2:40020")?;
+    let (_clients, _accepted) = stage.netns.run(|| server.pairs(45))?;
+    stage.netns.run(|| -> Result<()> {
+        let sock = Sock::tcp(server.address)?;
+        super::failure::expect_error(sock.connect(server.address), rustix::io::Errno::ADDRNOTAVAIL)
+    })?;
+    let full = Expected::ports(45, 0).opened(45).failed("ports_exhausted", 1);
+    stage.check(&[(server.tuple(), full)])?;
+    // The tracer reads the ranges once a second.
+    wait_for("a capacity of 45", Duration::from_secs(5), || {
+        let inum = stage.netns.inum();
+        let capacity = |reading: &Reading| reading.of(inum).get(&server.tuple())?.capacity;
+        let readings = stage.readings()?;
+        Ok(readings.iter().all(|(_, reading)| capacity(reading) == Some(45)).then_some(()))
+    })
+}
+
+/// connect(AF_UNSPEC) resets the connection; the same descriptor connects again.
+pub fn disconnect(stage: &mut Stage) -> Result<()> {
+    let first = stage.server("10.1.0.1:7000")?;
+    let second = stage.server("10.1.0.1:7001")?;
+    let sock = stage.netns.run(|| -> Result<Sock> {
+        let sock = Sock::tcp(first.address)?;
+        for _ in 0..5 {
+            sock.connect(first.address)?;
+            sock.disconnect()?;
+        }
+        Ok(sock)
+    })?;
+    stage.check(&[(first.tuple(), Expected::ports(0, 0).opened(5))])?;
+    // From FIN_WAIT2 too, where the time-wait socket stays behind or not: the kernel says.
+    stage.netns.run(|| -> Result<()> {
+        let (again, accepted) = second.pair()?;
+        again.shutdown_write()?;
+        drop(accepted);
+        again.disconnect()?;
+        again.connect(second.address)?;
+        sock.connect(second.address)?;
+        Ok(())
+    })?;
+    stage.settle()?;
+    drop(sock);
+    stage.settle()?;
+    Ok(())
+}

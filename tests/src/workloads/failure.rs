@@ -1,0 +1,197 @@
+//! connect() calls that fail, each with its cause.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rustix::io::Errno;
+
+use crate::{
+    sock::Sock,
+    stage::{CLIENT, Expected, SERVER, Stage},
+    tuple::Tuple,
+};
+
+/// Asserts that a call failed with this error.
+pub fn expect_error<T>(result: rustix::io::Result<T>, errno: Errno) -> Result<()> {
+    let failed = result.err();
+    ensure!(failed == Some(errno), "expected {errno:?}, got {failed:?}");
+    Ok(())
+}
+
+pub fn refused(stage: &mut Stage) -> Result<()> {
+    let closed = "10.1.0.1:7999".parse()?;
+    let tuple = Tuple::new(SERVER.parse()?, closed);
+    stage.netns.run(|| -> Result<()> {
+        for _ in 0..10 {
+            expect_error(Sock::tcp(closed)?.connect(closed), Errno::CONNREFUSED)?;
+        }
+        Ok(())
+    })?;
+    stage.check(&[(tuple, Expected::ports(0, 0).opened(10).failed("refused", 10))])
+}
+
+pub fn timed_out(stage: &mut Stage) -> Result<()> {
+    let (hole, _filler) = stage.black_hole("10.1.0.1:7000")?;
+    let filled = (hole.tuple_from("127.0.0.1")?, Expected::ports(1, 0).opened(1));
+    let sock = stage.netns.run(|| -> Result<Sock> {
+        let sock = Sock::tcp(hole.address)?;
+        sock.set_syn_count(1)?;
+        sock.set_nonblocking()?;
+        expect_error(sock.connect(hole.address), Errno::INPROGRESS)?;
+        Ok(sock)
+    })?;
+    // A port is taken from the first SYN on.
+    stage.check(&[(hole.tuple(), Expected::ports(1, 0).opened(1)), filled.clone()])?;
+    expect_error(sock.wait_connected(Duration::from_secs(20)), Errno::TIMEDOUT)?;
+    let failed = Expected::ports(0, 0).opened(1).failed("timed_out", 1);
+    stage.check(&[(hole.tuple(), failed), filled])
+}
+
+/// The application gives up while the SYN is unanswered.
+pub fn aborted_nonblocking(stage: &mut Stage) -> Result<()> {
+    let (hole, _filler) = stage.black_hole("10.1.0.1:7000")?;
+    let filled = (hole.tuple_from("127.0.0.1")?, Expected::ports(1, 0).opened(1));
+    stage.netns.run(|| -> Result<()> {
+        for _ in 0..10 {
+            let sock = Sock::tcp(hole.address)?;
+            sock.set_nonblocking()?;
+            expect_error(sock.connect(hole.address), Errno::INPROGRESS)?;
+        }
+        Ok(())
+    })?;
+    let failed = Expected::ports(0, 0).opened(10).failed("aborted", 10);
+    stage.check(&[(hole.tuple(), failed), filled])
+}
+
+pub fn nonblocking_with_wait(stage: &mut Stage) -> Result<()> {
+    let server = stage.server("10.1.0.1:7000")?;
+    let closed = "10.1.0.1:7999".parse()?;
+    let socks = stage.netns.run(|| -> Result<Vec<Sock>> {
+        let mut socks = Vec::new();
+        for _ in 0..10 {
+            let sock = Sock::tcp(server.address)?;
+            sock.set_nonblocking()?;
+            expect_error(sock.connect(server.address), Errno::INPROGRESS)?;
+            sock.wait_connected(Duration::from_secs(5))?;
+            socks.push(sock);
+        }
+        let sock = Sock::tcp(closed)?;
+        sock.set_nonblocking()?;
+        expect_error(sock.connect(closed), Errno::INPROGRESS)?;
+        expect_error(sock.wait_connected(Duration::from_secs(5)), Errno::CONNREFUSED)?;
+        Ok(socks)
+    })?;
+    let refused =
+        (Tuple::new(SERVER.parse()?, closed), Expected::ports(0, 0).opened(1).failed("refused", 1));
+    stage.check(&[(server.tuple(), Expected::ports(10, 0).opened(10)), refused.clone()])?;
+    drop(socks);
+    stage.check(&[(server.tuple(), Expected::ports(10, 10).opened(10)), refused])
+}
+
+pub fn ports_exhausted(stage: &mut Stage) -> Result<()> {
+    stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40049")?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let (mut clients, _accepted) = stage.netns.run(|| server.pairs(50))?;
+    stage.netns.run(|| -> Result<()> {
+        for _ in 0..10 {
+            let sock = Sock::tcp(server.address)?;
+            expect_error(sock.connect(server.address), Errno::ADDRNOTAVAIL)?;
+        }
+        Ok(())
+    })?;
+    let full = Expected::ports(50, 0).opened(50).failed("ports_exhausted", 10);
+    stage.check(&[(server.tuple(), full)])?;
+
+    // One port comes free: exactly one more connect() succeeds, from another source all would.
+    let freed = clients.pop().context("no client")?;
+    freed.set_reset_on_close()?;
+    drop(freed);
+    let last = stage.netns.run(|| server.pair())?;
+    stage.netns.run(|| -> Result<()> {
+        let sock = Sock::tcp(server.address)?;
+        expect_error(sock.connect(server.address), Errno::ADDRNOTAVAIL)
+    })?;
+    let full = Expected::ports(50, 0).opened(51).failed("ports_exhausted", 11);
+    stage.check(&[(server.tuple(), full.clone())])?;
+    drop(last);
+    let full = Expected { time_wait: 1, ..full };
+    stage.check(&[(server.tuple(), full)])
+}
+
+/// The port is the application's own choice, and the 4-tuple exists.
+pub fn tuple_in_use(stage: &mut Stage) -> Result<()> {
+    let server = stage.server("10.1.0.1:7000")?;
+    let tuple = server.tuple_from(CLIENT)?;
+    let bound = || -> Result<Sock> {
+        let sock = Sock::tcp(server.address)?;
+        sock.set_reuse_address()?;
+        sock.bind("10.1.0.2:41000".parse()?)?;
+        Ok(sock)
+    };
+    let socks = stage.netns.run(|| -> Result<_> {
+        let (first, second) = (bound()?, bound()?);
+        first.connect(server.address)?;
+        for _ in 0..3 {
+            expect_error(second.connect(server.address), Errno::ADDRNOTAVAIL)?;
+        }
+        Ok((first, second))
+    })?;
+    let expected = Expected::ports(1, 0).opened(1).failed("tuple_in_use", 3);
+    stage.check(&[(tuple, expected)])?;
+    drop(socks);
+    Ok(())
+}
+
+/// Routing fails before a port or even a source is chosen: nothing is taken.
+pub fn no_route(stage: &mut Stage) -> Result<()> {
+    let nowhere = "192.0.2.1:80".parse()?;
+    stage.netns.run(|| -> Result<()> {
+        expect_error(Sock::tcp(nowhere)?.connect(nowhere), Errno::NETUNREACH)
+    })?;
+    let table = stage.settle()?;
+    ensure!(table.is_empty(), "the kernel has sockets: {table:?}");
+    Ok(())
+}
+
+pub fn fd_used_again(stage: &mut Stage) -> Result<()> {
+    stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40009")?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let full = stage.server("10.1.0.1:7001")?;
+    let closed = "10.1.0.1:7999".parse()?;
+    let _filling = stage.netns.run(|| full.pairs(10))?;
+    let _sock = stage.netns.run(|| -> Result<Sock> {
+        let sock = Sock::tcp(closed)?;
+        expect_error(sock.connect(closed), Errno::CONNREFUSED)?;
+        // Its inet_sport is stale now, and stays so in the next failure.
+        expect_error(sock.connect(full.address), Errno::ADDRNOTAVAIL)?;
+        expect_error(sock.connect(closed), Errno::CONNREFUSED)?;
+        sock.connect(server.address)?;
+        Ok(sock)
+    })?;
+    stage.check(&[
+        (server.tuple(), Expected::ports(1, 0).opened(1)),
+        (full.tuple(), Expected::ports(10, 0).opened(10).failed("ports_exhausted", 1)),
+        (Tuple::new(SERVER.parse()?, closed), Expected::ports(0, 0).opened(2).failed("refused", 2)),
+    ])
+}
+
+/// EISCONN and EALREADY come before a port is looked for: they change nothing.
+pub fn connect_twice(stage: &mut Stage) -> Result<()> {
+    let server = stage.server("10.1.0.1:7000")?;
+    let (hole, _filler) = stage.black_hole("10.1.0.1:7001")?;
+    let _socks = stage.netns.run(|| -> Result<_> {
+        let connected = Sock::connected(server.address)?;
+        expect_error(connected.connect(server.address), Errno::ISCONN)?;
+        expect_error(connected.connect(hole.address), Errno::ISCONN)?;
+        let pending = Sock::tcp(hole.address)?;
+        pending.set_nonblocking()?;
+        expect_error(pending.connect(hole.address), Errno::INPROGRESS)?;
+        expect_error(pending.connect(hole.address), Errno::ALREADY)?;
+        Ok((connected, pending))
+    })?;
+    stage.check(&[
+        (server.tuple(), Expected::ports(1, 0).opened(1)),
+        (hole.tuple(), Expected::ports(1, 0).opened(1)),
+        (hole.tuple_from("127.0.0.1")?, Expected::ports(1, 0).opened(1)),
+    ])
+}

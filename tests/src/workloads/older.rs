@@ -1,0 +1,115 @@
+//! Sockets that are older than the tracer, in every state.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
+use anyhow::{Result, ensure};
+use rustix::io::Errno;
+
+use super::failure::expect_error;
+use crate::{
+    sock::Sock,
+    stage::{CLIENT, Expected, Server, Stage},
+};
+
+/// What is open when the tracer starts is counted, and its end too.
+pub fn every_state(stage: &mut Stage) -> Result<()> {
+    let server = stage.server("10.1.0.1:7000")?;
+    let (hole, _filler) = stage.black_hole("10.1.0.1:7001")?;
+    let (pending, mut clients, mut accepted) = stage.netns.run(|| -> Result<_> {
+        let pending = Sock::tcp(hole.address)?;
+        pending.set_nonblocking()?;
+        expect_error(pending.connect(hole.address), Errno::INPROGRESS)?;
+        let (clients, accepted) = server.pairs(25)?;
+        Ok((pending, clients, accepted))
+    })?;
+    // 5 of each: TIME_WAIT, FIN_WAIT2 as a time-wait socket, FIN_WAIT2, CLOSE_WAIT, ESTABLISHED.
+    drop(clients.split_off(20));
+    drop(accepted.split_off(20));
+    drop(clients.split_off(15));
+    clients.iter().skip(10).try_for_each(Sock::shutdown_write)?;
+    let held_open = accepted.split_off(10);
+    drop(accepted.split_off(5));
+    let holes = [
+        (hole.tuple(), Expected::ports(1, 0)),
+        (hole.tuple_from("127.0.0.1")?, Expected::ports(1, 0)),
+    ];
+    let all = |own: Expected| [vec![(server.tuple(), own)], holes.to_vec()].concat();
+    // Let the kernel come to rest before the tracer looks.
+    stage.check(&all(Expected::ports(25, 10)))?;
+    stage.watch()?;
+    stage.check(&all(Expected::ports(25, 10)))?;
+    drop(held_open);
+    // The shut down ones have become time-wait sockets beside their descriptors.
+    stage.check(&all(Expected::ports(25, 15)))?;
+    drop(clients);
+    // Those in CLOSE_WAIT are gone, those that were established wait in FIN_WAIT2.
+    stage.check(&all(Expected::ports(20, 20)))?;
+    drop(accepted);
+    stage.check(&all(Expected::ports(20, 20)))?;
+    drop(pending);
+    let newer = stage.netns.run(|| server.pair())?;
+    let mut after = all(Expected::ports(21, 20));
+    after.retain(|(tuple, _)| *tuple != hole.tuple());
+    stage.check(&after)?;
+    drop(newer);
+    Ok(())
+}
+
+/// Connections come and go, and old ones go, while the tracer reads the old ones.
+pub fn churn_while_seeding(stage: &mut Stage) -> Result<()> {
+    let server = stage.server("10.1.0.1:7000")?;
+    let (old, _accepted) = stage.netns.run(|| server.pairs(2000))?;
+    let stop = AtomicBool::new(false);
+    let held = thread::scope(|scope| -> Result<_> {
+        let churn = scope.spawn(|| {
+            let result = stage_churn(&server, old, &stop, &stage.netns);
+            stop.store(true, Ordering::Relaxed);
+            result
+        });
+        let watches = stage.start_watches();
+        stop.store(true, Ordering::Relaxed);
+        let held = churn.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        Ok((held, watches?))
+    })?;
+    let (held, watches) = held;
+    stage.add_watches(watches);
+    let table = stage.settle()?;
+    let count = table.get(&server.tuple_from(CLIENT)?).map(|sockets| sockets.in_use);
+    ensure!(count == Some(u64::try_from(held.len())?), "the kernel has {table:?}");
+    drop(held);
+    stage.settle()?;
+    Ok(())
+}
+
+/// Closes an old connection and opens and closes new ones, in turn; what is open at the end.
+fn stage_churn(
+    server: &Server,
+    mut old: Vec<Sock>,
+    stop: &AtomicBool,
+    netns: &crate::netns::NetNs,
+) -> Result<Vec<Sock>> {
+    netns.run(|| {
+        let mut held = Vec::new();
+        for turn in 0_usize.. {
+            let sock = Sock::tcp(server.address)?;
+            sock.set_bind_address_no_port()?;
+            sock.bind("10.1.0.2:0".parse()?)?;
+            sock.set_reset_on_close()?;
+            sock.connect(server.address)?;
+            drop(server.listener.accept()?);
+            if turn % 8 == 0 && held.len() < 500 {
+                held.push(sock);
+            }
+            if turn % 4 == 0 {
+                drop(old.pop());
+            }
+            if stop.load(Ordering::Relaxed) {
+                break;
+            }
+        }
+        Ok(held)
+    })
+}

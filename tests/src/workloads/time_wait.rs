@@ -1,0 +1,93 @@
+//! The ways into and out of TIME_WAIT.
+
+use std::{thread, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{
+    sock::Sock,
+    stage::{CLIENT, Expected, Stage},
+    tracer::wait_for,
+};
+
+/// A closed socket in FIN_WAIT2 is held for tcp_fin_timeout only.
+pub fn fin_wait2_ends(stage: &mut Stage) -> Result<()> {
+    stage.netns.sysctl("ipv4/tcp_fin_timeout", "2")?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let (clients, _accepted) = stage.netns.run(|| server.pairs(20))?;
+    drop(clients);
+    stage.check(&[(server.tuple(), Expected::ports(20, 20).opened(20))])?;
+    wait_for("the end of FIN_WAIT2", Duration::from_secs(10), || {
+        Ok(stage.oracle()?.is_empty().then_some(()))
+    })?;
+    stage.check(&[(server.tuple(), Expected::ports(0, 0).opened(20))])
+}
+
+/// All 60 s of it. Slow: one run serves every backend.
+pub fn to_its_end(stage: &mut Stage) -> Result<()> {
+    let server = stage.server("10.1.0.1:7000")?;
+    let (clients, accepted) = stage.netns.run(|| server.pairs(20))?;
+    drop(clients);
+    drop(accepted);
+    stage.check(&[(server.tuple(), Expected::ports(20, 20).opened(20))])?;
+    thread::sleep(Duration::from_secs(57));
+    stage.check(&[(server.tuple(), Expected::ports(20, 20).opened(20))])?;
+    wait_for("the end of TIME_WAIT", Duration::from_secs(15), || {
+        Ok(stage.oracle()?.is_empty().then_some(()))
+    })?;
+    stage.check(&[(server.tuple(), Expected::ports(0, 0).opened(20))])
+}
+
+/// With tcp_tw_reuse=1 connect() takes a port out of TIME_WAIT once that is a second old.
+pub fn reused(stage: &mut Stage) -> Result<()> {
+    stage.netns.sysctl("ipv4/tcp_tw_reuse", "1")?;
+    stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40009")?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let (clients, accepted) = stage.netns.run(|| server.pairs(10))?;
+    drop(clients);
+    drop(accepted);
+    stage.check(&[(server.tuple(), Expected::ports(10, 10).opened(10))])?;
+    thread::sleep(Duration::from_millis(2100));
+    let (clients, accepted) = stage.netns.run(|| server.pairs(5))?;
+    stage.check(&[(server.tuple(), Expected::ports(10, 5).opened(15))])?;
+    drop(clients);
+    drop(accepted);
+    stage.check(&[(server.tuple(), Expected::ports(10, 10).opened(15))])
+}
+
+/// A socket with this very port takes over the 4-tuple of its own TIME_WAIT.
+pub fn recycled(stage: &mut Stage) -> Result<()> {
+    let server = stage.server("10.1.0.1:7000")?;
+    let tuple = server.tuple_from(CLIENT)?;
+    let again = || -> Result<(Sock, Sock)> {
+        let sock = Sock::tcp(server.address)?;
+        sock.set_reuse_address()?;
+        sock.bind("10.1.0.2:41000".parse()?)?;
+        sock.connect(server.address)?;
+        Ok((sock, server.listener.accept()?))
+    };
+    for round in 1..=3 {
+        let (client, accepted) =
+            stage.netns.run(again).with_context(|| format!("round {round}"))?;
+        stage.check(&[(tuple, Expected::ports(1, 0).opened(round))])?;
+        drop(client);
+        drop(accepted);
+        stage.check(&[(tuple, Expected::ports(1, 1).opened(round))])?;
+        // Timestamps must have moved on (net/ipv4/tcp_ipv4.c, tcp_twsk_unique).
+        thread::sleep(Duration::from_millis(1100));
+    }
+    Ok(())
+}
+
+/// Beyond tcp_max_tw_buckets there is no time-wait socket: the port is free at once.
+pub fn bucket_overflow(stage: &mut Stage) -> Result<()> {
+    stage.netns.sysctl("ipv4/tcp_max_tw_buckets", "5")?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let (clients, accepted) = stage.netns.run(|| server.pairs(20))?;
+    drop(clients);
+    drop(accepted);
+    stage.check(&[(server.tuple(), Expected::ports(5, 5).opened(20))])?;
+    let table = stage.settle()?;
+    ensure!(table.len() == 1, "the kernel has {table:?}");
+    Ok(())
+}
