@@ -13,7 +13,7 @@ use std::{env, sync::Arc};
 
 use anyhow::Result;
 
-use crate::probe::Place;
+use crate::{probe::Place, tracer};
 
 /// A test that can run here, or the reason why it cannot.
 pub struct Case {
@@ -63,8 +63,8 @@ fn per_backend(
 /// What the runner wants to be tested.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// `TRACER_BACKENDS`: those that must run on this kernel. `none` plays the workloads without
-    /// a tracer.
+    /// `TRACER_BACKENDS`: those that must run on this kernel, by default those that do. `none` plays
+    /// the workloads without a tracer.
     pub backends: Vec<String>,
     /// `TRACER_DEFAULT_BACKEND`: the one that `auto` must choose.
     pub default_backend: Option<String>,
@@ -84,13 +84,18 @@ impl Plan {
         self.tracing_backends().filter(move |backend| only.is_none_or(|only| only == backend))
     }
 
-    pub fn from_env() -> Self {
-        let backends = env::var("TRACER_BACKENDS").unwrap_or_else(|_| "auto".to_owned());
-        Self {
-            backends: backends.split(',').map(str::to_owned).collect(),
-            default_backend: env::var("TRACER_DEFAULT_BACKEND").ok(),
-            place: Place::get(),
-        }
+    /// What the variables ask for; what they leave open is found out.
+    pub fn find() -> Result<Self> {
+        let mut default_backend = env::var("TRACER_DEFAULT_BACKEND").ok();
+        let backends = match env::var("TRACER_BACKENDS") {
+            Ok(list) => list.split(',').map(str::to_owned).collect(),
+            Err(_) => {
+                let found = tracer::backends()?;
+                default_backend = default_backend.or_else(|| found.first().cloned());
+                found
+            }
+        };
+        Ok(Self { backends, default_backend, place: Place::get() })
     }
 }
 

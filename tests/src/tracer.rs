@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::{probe::Place, process::Process};
@@ -35,6 +35,24 @@ pub fn command(arguments: &[&str]) -> Result<Command> {
     let mut command = Command::new(program()?);
     command.args(arguments);
     Ok(command)
+}
+
+/// All that there are, the one that is tried first at the front.
+pub const BACKENDS: [&str; 3] = ["fexit", "kprobe", "tracepoint"];
+/// The exit code of a backend that cannot run here.
+pub const NO_BACKEND: i32 = 69;
+
+/// The backends that run on this kernel; a failure that is no refusal counts as one that should.
+pub fn backends() -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for backend in BACKENDS {
+        let ended = run(&mut command(&["--backend", backend, "tuples", "--once"])?, START_LIMIT)?;
+        if ended.code() != NO_BACKEND {
+            found.push(backend.to_owned());
+        }
+    }
+    ensure!(!found.is_empty(), "the tracer says that none of {BACKENDS:?} can run on this kernel");
+    Ok(found)
 }
 
 /// CLOCK_MONOTONIC in ns, the tracer's `mono_ns`.
@@ -97,7 +115,7 @@ pub fn wait_for<T>(
         if let Some(value) = probe()? {
             return Ok(value);
         }
-        anyhow::ensure!(Instant::now() < end, "waited {limit:?} in vain for {what}");
+        ensure!(Instant::now() < end, "waited {limit:?} in vain for {what}");
         thread::sleep(Duration::from_millis(5));
     }
 }

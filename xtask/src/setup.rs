@@ -42,7 +42,7 @@ pub(crate) struct Toolchain {
 }
 
 /// Programs the tests run, and the Debian packages they come in.
-const TEST_PROGRAMS: [(&str, &str); 9] = [
+const TEST_PROGRAMS: [(&str, &str); 8] = [
     ("nginx", "nginx-light"),
     ("haproxy", "haproxy"),
     ("wrk", "wrk"),
@@ -51,7 +51,6 @@ const TEST_PROGRAMS: [(&str, &str); 9] = [
     ("tmux", "tmux"),
     ("zstd", "zstd"),
     ("xz", "xz-utils"),
-    ("qemu-system-x86_64", "qemu-system-x86"),
 ];
 
 /// Programs the bench compares with, and the Debian packages they come in.

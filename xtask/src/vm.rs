@@ -8,7 +8,7 @@ use crate::test::report::Suite;
 use guest::Payload;
 use kernels::{KERNELS, Kernel};
 use modules::Tree;
-use qemu::End;
+use qemu::{Emulator, End};
 
 mod fetch;
 pub(crate) mod guest;
@@ -26,6 +26,7 @@ const BOOTS: u32 = 2;
 /// Fetches what the guests are made of, so that later runs work offline.
 pub(crate) fn prepare() -> Result<()> {
     fetch::busybox()?;
+    Emulator::find()?;
     KERNELS.iter().try_for_each(|kernel| fetch::kernel(kernel).map(drop))
 }
 
@@ -73,6 +74,7 @@ fn one(kernel: &Kernel, payload: &Payload) -> Suite {
 
 /// Boots until there is a verdict; a boot without one is reported even if the next one has it.
 fn boots(kernel: &Kernel, payload: &Payload, name: &str) -> Result<Suite> {
+    let emulator = Emulator::find()?;
     let tree = Tree::read(&fetch::kernel(kernel)?)?;
     let home = fetch::home().join("guests").join(kernel.version);
     fs::create_dir_all(&home).with_context(|| format!("cannot create {}", home.display()))?;
@@ -90,7 +92,7 @@ fn boots(kernel: &Kernel, payload: &Payload, name: &str) -> Result<Suite> {
         };
         let mut suite = Suite::new(name);
         let start = Instant::now();
-        let end = qemu::boot(&files, |line| {
+        let end = qemu::boot(&emulator, &files, |line| {
             println!("[{} {:>4} s] {line}", kernel.version, start.elapsed().as_secs());
             suite.line(line);
         })?;

@@ -1,6 +1,6 @@
 //! Runs the tests on this machine's kernel, as root, one after another.
 //!
-//! `TRACER_BIN` is the program under test, `TRACER_BACKENDS` the backends that must work here,
+//! `TRACER_BIN` is the program under test, `TRACER_BACKENDS` the backends that must work here (by default those that do),
 //! `TRACER_DEFAULT_BACKEND` the one that it must choose by itself, `TRACER_TEST_ENV` where this is
 //! (`host` or `vm`). Arguments are those of `cargo test`'s harness.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the test runner")]
@@ -50,7 +50,13 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // The tests share a kernel: the tracer sees all of it.
     arguments.test_threads.get_or_insert(1);
-    let plan = Plan::from_env();
+    let plan = match Plan::find() {
+        Ok(plan) => plan,
+        Err(error) => {
+            eprintln!("there is nothing to test: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
     let mut cases = cases::all(&plan);
     if !arguments.list {
         println!("backends: {}", plan.backends.join(", "));

@@ -14,11 +14,10 @@ use crate::{
     mounts,
     probe::Place,
     stage::{Expected, Stage},
-    tracer::{self, Ended, START_LIMIT},
+    tracer::{self, BACKENDS, Ended, NO_BACKEND, START_LIMIT},
 };
 
 const USAGE: i32 = 2;
-const NO_BACKEND: i32 = 69;
 const NO_PRIVILEGE: i32 = 77;
 const BAD_CONFIG: i32 = 78;
 
@@ -27,7 +26,7 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
         .iter()
         .map(|wrong| Case::new(format!("errors::{}", wrong.name), || wrong.check()))
         .collect();
-    for backend in ["fexit", "kprobe", "tracepoint"] {
+    for backend in BACKENDS {
         if !plan.backends.iter().any(|there| there == backend) {
             let name = format!("errors::backend_that_cannot_run::{backend}");
             cases.push(Case::new(name, move || backend_that_cannot_run(backend)));

@@ -1,5 +1,6 @@
-//! Kernels (and a static busybox) from Debian's archive, through apt with a directory of its own:
+//! Kernels, a static busybox and QEMU from Debian's archive, through apt with a directory of its own:
 //! apt verifies the signatures against the archive keyring, and the machine's own lists stay as they are.
+//! What is fetched is unpacked, never installed, so that no package of the machine is in its way.
 
 use std::{
     fs,
@@ -36,15 +37,65 @@ pub(crate) fn busybox() -> Result<PathBuf> {
         .context("busybox-static has no busybox in it")
 }
 
+/// A QEMU that is not on PATH: its packages, and those that they need and this machine has not.
+/// Installing them could remove others: a QEMU tool of another version is enough.
+pub(crate) fn qemu() -> Result<PathBuf> {
+    unpacked_by("qemu", &[&release()?], |apt| {
+        let mut plan = apt.command("apt-get");
+        plan.args(["-o", "Dir::State::status=/var/lib/dpkg/status", "--simulate"]);
+        plan.args(["--no-install-recommends", "install", "qemu-system-x86"]);
+        Ok(new_packages(&exec::output(&mut plan)?))
+    })
+    .context("QEMU cannot be fetched")
+}
+
+/// The codename of the Debian that this is: packages of another one may need another libc.
+fn release() -> Result<String> {
+    let text = fs::read_to_string("/etc/os-release").context("cannot read /etc/os-release")?;
+    let name = text.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+    Ok(name.context("/etc/os-release has no VERSION_CODENAME")?.trim_matches('"').to_owned())
+}
+
+/// What apt's simulation would install, as `NAME=VERSION`: lines `Inst NAME (VERSION …)`, with
+/// `[VERSION]` before the parenthesis where it would replace one.
+fn new_packages(simulation: &str) -> Vec<String> {
+    let package = |line: &str| {
+        let (name, rest) = line.strip_prefix("Inst ")?.split_once(' ')?;
+        let version = rest.strip_prefix('(')?.split_whitespace().next()?;
+        Some(format!("{name}={version}"))
+    };
+    simulation.lines().filter_map(package).collect()
+}
+
 /// Unpacks the newest packages that match, from the first suite that has them all.
 fn unpacked(name: &str, suites: &[&str], patterns: &[&str]) -> Result<PathBuf> {
+    unpacked_by(name, suites, |apt| {
+        let names = exec::output(apt.command("apt-cache").args(["pkgnames"]))?;
+        patterns
+            .iter()
+            .map(|pattern| {
+                newest(pattern, names.lines())
+                    .map(str::to_owned)
+                    .with_context(|| format!("the archive has no package {pattern} (any more)"))
+            })
+            .collect()
+    })
+}
+
+/// Unpacks the packages that `choose` names, from the first suite where it finds them.
+fn unpacked_by(
+    name: &str,
+    suites: &[&str],
+    choose: impl Fn(&Apt) -> Result<Vec<String>>,
+) -> Result<PathBuf> {
     let dir = home().join(name);
     if dir.exists() {
         return Ok(dir);
     }
     let mut refusals = Vec::new();
     for suite in suites {
-        match from_suite(&dir, suite, patterns) {
+        let apt = Apt::of(suite);
+        match apt.and_then(|apt| unpack(&dir, &apt, &choose(&apt)?)) {
             Ok(()) => return Ok(dir),
             Err(error) => refusals.push(format!("{suite}: {error:#}")),
         }
@@ -52,17 +103,7 @@ fn unpacked(name: &str, suites: &[&str], patterns: &[&str]) -> Result<PathBuf> {
     bail!("{}", refusals.join("; "))
 }
 
-fn from_suite(dir: &Path, suite: &str, patterns: &[&str]) -> Result<()> {
-    let apt = Apt::of(suite)?;
-    let names = exec::output(apt.command("apt-cache").args(["pkgnames"]))?;
-    let packages: Vec<&str> = patterns
-        .iter()
-        .map(|pattern| {
-            newest(pattern, names.lines())
-                .with_context(|| format!("the archive has no package {pattern} (any more)"))
-        })
-        .collect::<Result<_>>()?;
-
+fn unpack(dir: &Path, apt: &Apt, packages: &[String]) -> Result<()> {
     // Unpacked beside its place and then renamed, so that what is there is whole.
     let mut draft = dir.as_os_str().to_owned();
     draft.push(".part");
@@ -72,9 +113,7 @@ fn from_suite(dir: &Path, suite: &str, patterns: &[&str]) -> Result<()> {
     }
     let downloads = draft.join("downloads");
     fs::create_dir_all(&downloads)?;
-    for package in packages {
-        exec::run(apt.command("apt-get").args(["download", package]).current_dir(&downloads))?;
-    }
+    exec::run(apt.command("apt-get").arg("download").args(packages).current_dir(&downloads))?;
     for file in fs::read_dir(&downloads)? {
         exec::run(Command::new("dpkg").arg("-x").arg(file?.path()).arg(&draft))?;
     }
@@ -200,6 +239,16 @@ mod tests {
         let found = newest("linux-image-6.12.*-cloud-amd64", names.into_iter());
         assert_eq!(found, Some("linux-image-6.12.117+deb12-cloud-amd64"));
         assert_eq!(newest("linux-image-5.10.0-*-cloud-amd64", names.into_iter()), None);
+    }
+
+    #[test]
+    fn only_what_a_simulation_would_add_is_fetched() {
+        let simulation = "Remv qemu-utils [1:10.0]\n\
+            Inst libslirp0 (4.7.0-1 Debian:12.15/oldstable [amd64])\n\
+            Inst libc6 [2.36-8] (2.36-9 Debian:12.15/oldstable [amd64])\n\
+            Inst qemu-system-x86 (1:7.2+dfsg-7 Debian:12.15/oldstable [amd64])\n\
+            Conf libslirp0 (4.7.0-1 Debian:12.15/oldstable [amd64])\n";
+        assert_eq!(new_packages(simulation), ["libslirp0=4.7.0-1", "qemu-system-x86=1:7.2+dfsg-7"]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::Read as _,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -11,8 +11,43 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::guest::MARK;
-use crate::exec;
+use super::{fetch, guest::MARK};
+use crate::{exec, setup};
+
+const PROGRAM: &str = "qemu-system-x86_64";
+
+/// The QEMU to boot with.
+pub(crate) enum Emulator {
+    /// The one on PATH.
+    Installed(PathBuf),
+    /// One that was unpacked into this directory, with the libraries that the machine lacks.
+    Unpacked(PathBuf),
+}
+
+impl Emulator {
+    /// The one that is installed, or fetched once.
+    pub(crate) fn find() -> Result<Self> {
+        match setup::which(PROGRAM) {
+            Some(path) => Ok(Self::Installed(path)),
+            None => fetch::qemu().map(Self::Unpacked),
+        }
+    }
+
+    fn command(&self) -> Command {
+        let root = match self {
+            Self::Installed(path) => return Command::new(path),
+            Self::Unpacked(root) => root,
+        };
+        let mut command = Command::new(root.join("usr/bin").join(PROGRAM));
+        let libraries = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
+        let libraries = libraries.map(|path| root.join(path).display().to_string());
+        command.env("LD_LIBRARY_PATH", libraries.join(":"));
+        for firmware in ["usr/share/qemu", "usr/share/seabios"] {
+            command.arg("-L").arg(root.join(firmware));
+        }
+        command
+    }
+}
 
 /// A guest that says nothing for this long hangs.
 const SILENCE: Duration = Duration::from_mins(9);
@@ -42,13 +77,17 @@ pub(crate) struct Files<'a> {
 }
 
 /// Boots the guest and gives each line of results to `line` as it comes.
-pub(crate) fn boot(files: &Files<'_>, mut line: impl FnMut(&str)) -> Result<End> {
+pub(crate) fn boot(
+    emulator: &Emulator,
+    files: &Files<'_>,
+    mut line: impl FnMut(&str),
+) -> Result<End> {
     for log in [files.console, files.results] {
         fs::write(log, "").with_context(|| format!("cannot write {}", log.display()))?;
     }
-    let mut command = command(files);
+    let mut command = command(emulator, files);
     eprintln!("$ {}", exec::show(&command));
-    let mut guest = Guest(command.spawn().context("cannot run qemu-system-x86_64")?);
+    let mut guest = Guest(command.spawn().with_context(|| format!("cannot run {PROGRAM}"))?);
     let mut results = Lines::open(files.results)?;
     let (start, mut last_word, mut said) = (Instant::now(), Instant::now(), 0);
     let mut end = End::NoVerdict;
@@ -77,8 +116,8 @@ pub(crate) fn boot(files: &Files<'_>, mut line: impl FnMut(&str)) -> Result<End>
 }
 
 /// Emulation, not KVM: it works on every machine, inside virtual machines and without privileges.
-fn command(files: &Files<'_>) -> Command {
-    let mut command = Command::new("qemu-system-x86_64");
+fn command(emulator: &Emulator, files: &Files<'_>) -> Command {
+    let mut command = emulator.command();
     command.args(["-accel", "tcg", "-cpu", "max", "-m", "1024", "-smp", "2"]);
     command.args(["-display", "none", "-monitor", "none", "-nic", "none", "-no-reboot"]);
     command.arg("-serial").arg(format!("file:{}", files.console.display()));
