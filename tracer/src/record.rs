@@ -18,7 +18,7 @@ use crate::{
     config::RecordConfig,
     decode::decode,
     error::Error,
-    export::{Context, sink::Closed},
+    export::sink::Closed,
     shutdown::Asked,
     stats::Row,
     trace::{Tracer, visible},
@@ -150,15 +150,8 @@ impl Recorder<'_> {
                 *undecodable += 1;
                 return;
             };
-            let name = names.get(event.cgroup, now);
-            let context = Context {
-                seq: 0,
-                wall_offset_ns: 0,
-                cgroup: name.map(|name| name.path.as_str()),
-                container: name.and_then(|name| name.container.as_deref()),
-                capacity: wants_capacity(&event).then(|| learn(&event)).flatten(),
-            };
-            match output.event(&event, context) {
+            let capacity = wants_capacity(&event).then(|| learn(&event)).flatten();
+            match output.event(&event, capacity, || names.get(event.cgroup, now)) {
                 Ok(Ok(())) => *events += 1,
                 Ok(Err(_)) => *undecodable += 1,
                 Err(closed) => result = Err(closed),

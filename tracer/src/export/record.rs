@@ -2,11 +2,10 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-use bytes::BytesMut;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::line::LineWriter;
+use super::{line::LineWriter, lines::Lines};
 
 /// When a line was written, and its number.
 #[derive(Clone, Copy, Debug, Default)]
@@ -82,7 +81,7 @@ impl LineWriter {
     /// None with these types: serde's, passed on.
     pub fn start(
         &mut self,
-        out: &mut BytesMut,
+        out: &mut Lines,
         moment: Moment,
         record: &Start<'_>,
     ) -> serde_json::Result<()> {
@@ -93,7 +92,7 @@ impl LineWriter {
     /// Appends `tracer.stop`.
     pub fn stop(
         &mut self,
-        out: &mut BytesMut,
+        out: &mut Lines,
         moment: Moment,
         record: &Stop,
     ) -> serde_json::Result<()> {
@@ -104,7 +103,7 @@ impl LineWriter {
     /// Appends `lost`.
     pub fn lost(
         &mut self,
-        out: &mut BytesMut,
+        out: &mut Lines,
         moment: Moment,
         record: &Lost<'_>,
     ) -> serde_json::Result<()> {

@@ -14,8 +14,8 @@ struct Reading<'a> {
 }
 
 pub(super) fn render(rows: &[Row], ns: u64) -> serde_json::Result<Vec<u8>> {
-    let mut clock = Timestamp::default();
-    let ts = String::from_utf8_lossy(clock.text(ns));
+    let ts = Timestamp::default().text(ns);
+    let ts = String::from_utf8_lossy(&ts);
     let reading = Reading { ts: &ts, tuples: rows.iter().map(Tuple::from).collect() };
     let mut line = terminal_safe(&reading)?;
     line.push(b'\n');
