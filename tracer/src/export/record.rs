@@ -116,6 +116,10 @@ impl LineWriter {
 /// Such characters only stand inside of strings, where an escape means the same.
 pub(crate) fn terminal_safe(record: &impl Serialize) -> serde_json::Result<Vec<u8>> {
     let json = serde_json::to_string(record)?;
+    // Nearly always.
+    if json.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return Ok(json.into_bytes());
+    }
     let mut out = Vec::with_capacity(json.len());
     super::json::harmless(&mut out, &json);
     Ok(out)
