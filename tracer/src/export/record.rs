@@ -2,11 +2,10 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
-use bytes::BytesMut;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::line::LineWriter;
+use super::{line::LineWriter, lines::Lines};
 
 /// When a line was written, and its number.
 #[derive(Clone, Copy, Debug, Default)]
@@ -82,7 +81,7 @@ impl LineWriter {
     /// None with these types: serde's, passed on.
     pub fn start(
         &mut self,
-        out: &mut BytesMut,
+        out: &mut Lines,
         moment: Moment,
         record: &Start<'_>,
     ) -> serde_json::Result<()> {
@@ -93,7 +92,7 @@ impl LineWriter {
     /// Appends `tracer.stop`.
     pub fn stop(
         &mut self,
-        out: &mut BytesMut,
+        out: &mut Lines,
         moment: Moment,
         record: &Stop,
     ) -> serde_json::Result<()> {
@@ -104,7 +103,7 @@ impl LineWriter {
     /// Appends `lost`.
     pub fn lost(
         &mut self,
-        out: &mut BytesMut,
+        out: &mut Lines,
         moment: Moment,
         record: &Lost<'_>,
     ) -> serde_json::Result<()> {
@@ -117,6 +116,10 @@ impl LineWriter {
 /// Such characters only stand inside of strings, where an escape means the same.
 pub(crate) fn terminal_safe(record: &impl Serialize) -> serde_json::Result<Vec<u8>> {
     let json = serde_json::to_string(record)?;
+    // Nearly always.
+    if json.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return Ok(json.into_bytes());
+    }
     let mut out = Vec::with_capacity(json.len());
     super::json::harmless(&mut out, &json);
     Ok(out)
