@@ -6,17 +6,19 @@
 
 use std::{net::Ipv6Addr, ops::Range};
 
+use bytes::BytesMut;
+
 /// Bytes of whole lines.
 #[derive(Clone, Debug, Default)]
 pub struct Lines {
     /// Written up to `end`; what lies behind is room.
-    bytes: Vec<u8>,
+    bytes: BytesMut,
     end: usize,
 }
 
 impl Lines {
     pub fn with_capacity(bytes: usize) -> Self {
-        Self { bytes: vec![0; bytes], end: 0 }
+        Self { bytes: BytesMut::zeroed(bytes), end: 0 }
     }
 
     pub fn as_bytes(&self) -> &[u8] {
