@@ -1,6 +1,7 @@
 //! `spread::*`: the connections of a cgroup are spread over a pool of addresses, and nothing else
 //! becomes of them, whatever dies or vanishes.
 
+mod errors;
 mod fill;
 
 use std::net::{IpAddr, SocketAddr};
@@ -18,7 +19,9 @@ use crate::{
 };
 
 pub fn cases(_plan: &Plan) -> Vec<Case> {
-    fill::cases()
+    let mut cases = fill::cases();
+    cases.extend(errors::cases());
+    cases
 }
 
 /// Ports of each address towards one destination.
