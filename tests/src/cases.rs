@@ -40,6 +40,14 @@ impl Case {
     }
 }
 
+/// A test that runs once, and its name within its group.
+type Test = (&'static str, fn() -> Result<()>);
+
+/// `GROUP::TEST` for each of these tests.
+fn named(group: &str, tests: &[Test]) -> Vec<Case> {
+    tests.iter().map(|(name, test)| Case::new(format!("{group}::{name}"), *test)).collect()
+}
+
 /// A test that runs once for each backend, which it is given.
 type BackendTest = (&'static str, fn(&str) -> Result<()>);
 

@@ -17,7 +17,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{Case, Plan};
+use super::{Case, Plan, Test, named};
 use crate::{
     cgroup::Cgroup,
     maker::Maker,

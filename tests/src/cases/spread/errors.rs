@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::{Case, Host, POOL};
+use super::{Case, Host, POOL, Test, named};
 use crate::{
     cases::errors::{BAD_CONFIG, NO_PRIVILEGE, run_as_nobody, says},
     tracer::{START_LIMIT, command, run},
@@ -13,10 +13,10 @@ use crate::{
 const ALREADY_RUNNING: i32 = 75;
 
 pub(super) fn cases() -> Vec<Case> {
-    let wrong = WRONG.iter().map(|wrong| {
-        Case::new(format!("spread::errors::{}", wrong.name), || wrong.check())
-    });
-    let others: [(&str, fn() -> Result<()>); 6] = [
+    let wrong = WRONG
+        .iter()
+        .map(|wrong| Case::new(format!("spread::errors::{}", wrong.name), || wrong.check()));
+    let others: &[Test] = &[
         ("second_agent", second_agent),
         ("release_under_a_running_agent", release_under_a_running_agent),
         ("release_of_no_rule", release_of_no_rule),
@@ -24,9 +24,7 @@ pub(super) fn cases() -> Vec<Case> {
         ("too_many_addresses_that_are_there", too_many),
         ("without_privileges", without_privileges),
     ];
-    let others =
-        others.map(|(name, test)| Case::new(format!("spread::errors::{name}"), test));
-    wrong.chain(others).collect()
+    wrong.chain(named("spread::errors", others)).collect()
 }
 
 /// A wrong command line; `CGROUP` in it stands for the test's cgroup.

@@ -13,11 +13,11 @@ use std::{
 use anyhow::{Result, ensure};
 use rustix::process::Signal;
 
-use super::{Case, Host, POOL, load::Load};
+use super::{Case, Host, POOL, Test, load::Load, named};
 use crate::{probe::Place, tracer::spread::Spread};
 
 pub(super) fn cases() -> Vec<Case> {
-    let tests: [(&str, fn() -> Result<()>); 9] = [
+    let tests: &[Test] = &[
         ("killed_and_started_again", killed_and_started_again),
         ("restarts", restarts),
         ("started_again_with_another_pool", another_pool),
@@ -28,8 +28,9 @@ pub(super) fn cases() -> Vec<Case> {
         ("pins_deleted_of_a_dead_agent", pins_deleted_of_a_dead_agent),
         ("lease_over", lease_over),
     ];
-    let own = tests.map(|(name, test)| Case::new(format!("spread::fail_open::{name}"), test));
-    own.into_iter().chain(surroundings::cases()).collect()
+    let mut cases = named("spread::fail_open", tests);
+    cases.extend(surroundings::cases());
+    cases
 }
 
 const KEEP: &[&str] = &["--on-exit", "keep"];
@@ -92,7 +93,11 @@ fn restarts() -> Result<()> {
         for turn in 0..count {
             let spread = host.spread(&POOL, KEEP)?;
             load.go_on(20)?;
-            if turn % 2 == 0 { spread.kill()? } else { drop(spread.stop()?) }
+            if turn % 2 == 0 {
+                spread.kill()?;
+            } else {
+                spread.stop()?;
+            }
             let lost = load.unspread() - unspread;
             ensure!(lost == 0, "restart {turn}: {lost} connections were not spread");
         }

@@ -4,13 +4,14 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Application, Case, Host, POOL, PORTS, source};
+use super::{Application, Case, Host, POOL, PORTS, named, source};
 use crate::{sock::Sock, stage::Server};
 
 pub(super) fn cases() -> Vec<Case> {
-    let tests: [(&str, fn() -> Result<()>); 2] =
-        [("others_while_full", others_while_full), ("other_cgroup", other_cgroup)];
-    tests.map(|(name, test)| Case::new(format!("spread::harmless::{name}"), test)).into()
+    named(
+        "spread::harmless",
+        &[("others_while_full", others_while_full), ("other_cgroup", other_cgroup)],
+    )
 }
 
 /// An address that is not of the pool, and free ports outside of the range.

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, net::SocketAddr};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::{Case, Host, POOL, PORTS, source};
+use super::{Case, Host, POOL, PORTS, Test, named, source};
 use crate::{
     sock::Sock,
     tracer::{
@@ -15,14 +15,14 @@ use crate::{
 };
 
 pub(super) fn cases() -> Vec<Case> {
-    let tests: [(&str, fn() -> Result<()>); 5] = [
+    let tests: &[Test] = &[
         ("dry_run", dry_run),
         ("dry_run_where_nothing_is_connected", dry_run_of_nothing),
         ("all_decisions", all_decisions),
         ("decisions_into_a_file", decisions_into_a_file),
         ("status_for_people", status_for_people),
     ];
-    tests.map(|(name, test)| Case::new(format!("spread::output::{name}"), test)).into()
+    named("spread::output", tests)
 }
 
 /// What `--dry-run` prints. It has changed nothing.
@@ -126,9 +126,8 @@ fn decisions_into_a_file() -> Result<()> {
     let ended = spread.stop()?;
     ensure!(ended.stdout.is_empty(), "on stdout: {}", ended.stdout);
     let lines = lines(&fs::read_to_string(&path)?)?;
-    let count = |reason: &str| {
-        lines.iter().filter(|line| line["spread.reason"] == reason).count() as u64
-    };
+    let count =
+        |reason: &str| lines.iter().filter(|line| line["spread.reason"] == reason).count() as u64;
     for reason in ["least_used", "fast_port", "pool_full"] {
         ensure!(count(reason) == status.decided(reason)?, "{} {reason}", count(reason));
     }

@@ -13,7 +13,7 @@ use super::{KEEP, all_spread, begin, none_spread};
 use crate::{
     cases::{
         Case,
-        spread::{Host, POOL, load::Load, source},
+        spread::{Host, POOL, Test, load::Load, named, source},
     },
     maker::Maker,
     netns::NetNs,
@@ -23,7 +23,7 @@ use crate::{
 };
 
 pub(super) fn cases() -> Vec<Case> {
-    let tests: [(&str, fn() -> Result<()>); 6] = [
+    let tests: &[Test] = &[
         ("address_removed", address_removed),
         ("all_addresses_gone", all_addresses_gone),
         ("namespace_of_the_pool_gone", namespace_gone),
@@ -31,8 +31,7 @@ pub(super) fn cases() -> Vec<Case> {
         ("cgroup_removed_of_a_dead_agent", cgroup_removed_of_a_dead_agent),
         ("tables_full", tables_full),
     ];
-    let case = |(name, test)| Case::new(format!("spread::fail_open::{name}"), test);
-    tests.map(case).into_iter().collect()
+    named("spread::fail_open", tests)
 }
 
 /// How soon a missing address must be out of the pool; the status itself takes a part of it.

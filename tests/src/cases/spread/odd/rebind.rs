@@ -4,18 +4,17 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{POOL, Scene};
+use super::{POOL, Scene, check};
 use crate::{
     cases::{
         Case,
-        spread::{Host, PORTS, source},
+        spread::{Host, PORTS, Test, named, source},
     },
     sock::Sock,
-    tracer::spread::Status,
 };
 
 pub(super) fn cases() -> Vec<Case> {
-    let tests: [(&str, fn() -> Result<()>); 6] = [
+    let tests: &[Test] = &[
         ("bound_without_a_port", bound_without_a_port),
         ("bound_with_a_port_of_the_kernel", bound_with_a_port_of_the_kernel),
         ("bound_to_a_port", bound_to_a_port),
@@ -23,7 +22,7 @@ pub(super) fn cases() -> Vec<Case> {
         ("moved_address_full", moved_address_full),
         ("other_destination", other_destination),
     ];
-    tests.map(|(name, test)| Case::new(format!("spread::rebind::{name}"), test)).into()
+    named("spread::rebind", tests)
 }
 
 /// Not of the pool.
@@ -39,12 +38,6 @@ fn bound(scene: &Host, no_port: bool, port: u16) -> Result<Sock> {
     Ok(sock)
 }
 
-/// Four addresses share the connections.
-fn spread_over_all(status: &Status, decision: &str, count: u64) -> Result<()> {
-    ensure!(status.decided(decision)? == count, "{decision} is not {count}: {status:?}");
-    Ok(())
-}
-
 /// IP_BIND_ADDRESS_NO_PORT, as nginx and haproxy have it: known before connect() as it was chosen.
 fn bound_without_a_port() -> Result<()> {
     let scene = Scene::new(&["--rebind"])?;
@@ -54,12 +47,14 @@ fn bound_without_a_port() -> Result<()> {
         let before = source(&sock)?.to_string();
         ensure!(before == CHOSEN, "bound to {CHOSEN}, but getsockname() says {before}");
         sock.connect(scene.server.address)?;
-        scene.check(&sock, None)?;
+        check(&sock, None)?;
         held.push(sock);
     }
     let counts = scene.host.in_use(&POOL, scene.server.address)?;
-    ensure!(counts.iter().all(|count| (9..=11).contains(count)), "uneven: {counts:?}");
-    spread_over_all(&scene.end()?, "least_used", 40)
+    ensure!(counts.iter().all(|count| (6..=14).contains(count)), "uneven: {counts:?}");
+    let status = scene.end()?;
+    ensure!(status.decided("least_used")? == 40, "{}", status.decisions());
+    Ok(())
 }
 
 /// bind(address, 0) takes a port at once, so the address is replaced there.
@@ -71,19 +66,21 @@ fn bound_with_a_port_of_the_kernel() -> Result<()> {
         let before = sock.local()?;
         sock.connect(scene.server.address).with_context(|| format!("connect {turn}"))?;
         ensure!(sock.local()? == before, "bound to {before}, connected by {:?}", sock.local()?);
-        scene.check(&sock, None)?;
+        check(&sock, None)?;
         held.push(sock);
     }
     let counts = scene.host.in_use(&POOL, scene.server.address)?;
     ensure!(counts.iter().all(|count| *count > PORTS / 8), "uneven: {counts:?}");
-    spread_over_all(&scene.end()?, "moved", PORTS)
+    let status = scene.end()?;
+    ensure!(status.decided("moved")? == PORTS, "{}", status.decisions());
+    Ok(())
 }
 
 fn bound_to_a_port() -> Result<()> {
     let scene = Scene::new(&["--rebind"])?;
     let sock = bound(&scene.host, false, 40_100)?;
     sock.connect(scene.server.address)?;
-    scene.check(&sock, Some(CHOSEN))?;
+    check(&sock, Some(CHOSEN))?;
     ensure!(sock.local()?.port() == 40_100, "another port: {:?}", sock.local()?);
     scene.left_alone("has_port", 1)
 }
@@ -139,6 +136,6 @@ fn other_destination() -> Result<()> {
     let scene = Scene::new(&["--rebind", "--to", "10.1.0.1:7999"])?;
     let sock = bound(&scene.host, true, 0)?;
     sock.connect(scene.server.address)?;
-    scene.check(&sock, Some(CHOSEN))?;
+    check(&sock, Some(CHOSEN))?;
     scene.left_alone("other_destination", 1)
 }

@@ -1,0 +1,172 @@
+//! Every way to connect, and to connect again.
+
+use std::{net::SocketAddr, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{CLOSED, DEFAULT, POOL, Scene, case, check};
+use crate::{
+    cases::{Case, spread::source},
+    maker::Kind,
+    probe,
+    sock::Sock,
+    workloads::variant::submit_connect,
+};
+
+pub(super) fn cases() -> Vec<Case> {
+    vec![
+        case("same_outcomes", same_outcomes),
+        case("connect_again_after_refusal", connect_again_after_refusal),
+        case("connect_again_to_another_destination", connect_again_elsewhere),
+        case("disconnected_and_connected_elsewhere", disconnected),
+        case("nonblocking", nonblocking),
+        case("io_uring", io_uring).unless(probe::no_io_uring()),
+        case("mptcp", mptcp).unless(probe::no_mptcp()),
+        case("fast_open", fast_open),
+        case("fast_open_connect", fast_open_connect),
+    ]
+}
+
+/// What connect() says, call after call, to a socket of the application and to one of others.
+fn same_outcomes() -> Result<()> {
+    let scene = Scene::new(&[])?;
+    let server = "10.1.0.1:7000";
+    let plays: [&[&str]; 8] = [
+        &[server, server],
+        &[CLOSED, CLOSED, server],
+        &["10.1.0.1:0", server],
+        &["0.0.0.0:7000", server],
+        &["224.0.0.1:7000", server],
+        &["255.255.255.255:7000", server],
+        // No route.
+        &["192.0.2.1:7000", server],
+        &["127.0.0.1:7999", server],
+    ];
+    for play in plays {
+        let outcomes = |sock: &Sock| -> Result<Vec<_>> {
+            play.iter().map(|peer| Ok(sock.connect(peer.parse()?))).collect()
+        };
+        let others = scene.host.stage.netns.run(|| outcomes(&Sock::tcp(scene.server.address)?))?;
+        let sock = scene.tcp()?;
+        let ours = outcomes(&sock)?;
+        ensure!(ours == others, "{play:?}: {ours:?}, without us {others:?}");
+    }
+    scene.end().map(drop)
+}
+
+fn connect_again_after_refusal() -> Result<()> {
+    let scene = Scene::new(&[])?;
+    let sock = scene.tcp()?;
+    ensure!(sock.connect(CLOSED.parse()?).is_err(), "not refused");
+    sock.connect(scene.server.address)?;
+    check(&sock, None)?;
+    let status = scene.end()?;
+    ensure!(status.spread()? == 2, "{status:?}");
+    Ok(())
+}
+
+/// A source of ours must not stay where the rule does not reach.
+fn connect_again_elsewhere() -> Result<()> {
+    let scene = Scene::new(&["--to", CLOSED])?;
+    let sock = scene.tcp()?;
+    ensure!(sock.connect(CLOSED.parse()?).is_err(), "not refused");
+    sock.connect(scene.server.address)?;
+    check(&sock, Some(DEFAULT))?;
+    let status = scene.end()?;
+    let right = status.spread()? == 1 && status.decided("other_destination")? == 1;
+    ensure!(right, "{status:?}");
+    Ok(())
+}
+
+fn disconnected() -> Result<()> {
+    let mut scene = Scene::new(&["--to", "10.1.0.1:7000"])?;
+    let elsewhere = scene.host.server("10.1.0.1:7001")?;
+    let sock = scene.tcp()?;
+    for (peer, expected) in [(scene.server.address, None), (elsewhere.address, Some(DEFAULT))] {
+        sock.connect(peer)?;
+        check(&sock, expected)?;
+        sock.disconnect()?;
+    }
+    sock.connect(scene.server.address)?;
+    check(&sock, None)?;
+    scene.end().map(drop)
+}
+
+fn nonblocking() -> Result<()> {
+    let scene = Scene::new(&[])?;
+    let play = |sock: &Sock, peer: SocketAddr| -> Result<_> {
+        sock.set_nonblocking()?;
+        let begun = sock.connect(peer);
+        let ended = sock.wait_connected(Duration::from_secs(5));
+        Ok((begun, ended, sock.connect(peer)))
+    };
+    for peer in [scene.server.address, CLOSED.parse()?] {
+        let others = scene.host.stage.netns.run(|| play(&Sock::tcp(peer)?, peer))?;
+        let sock = scene.tcp()?;
+        let ours = play(&sock, peer)?;
+        ensure!(ours == others, "{peer}: {ours:?}, without us {others:?}");
+        if peer == scene.server.address {
+            check(&sock, None)?;
+        }
+    }
+    scene.end().map(drop)
+}
+
+fn io_uring() -> Result<()> {
+    let scene = Scene::new(&[])?;
+    let sock = scene.tcp()?;
+    let result = submit_connect(&sock, scene.server.address)?;
+    ensure!(result == 0, "connect: {result}");
+    check(&sock, None)?;
+    let result = submit_connect(&scene.tcp()?, CLOSED.parse()?)?;
+    ensure!(result == -libc::ECONNREFUSED, "not refused, but {result}");
+    scene.end().map(drop)
+}
+
+/// Older kernels do not call the hooks for them: they are spread or not, and work.
+fn mptcp() -> Result<()> {
+    let scene = Scene::new(&[])?;
+    let sock = scene.host.app.make(Kind::Mptcp, false)?;
+    sock.connect(scene.server.address)?;
+    let from = source(&sock)?.to_string();
+    ensure!(from == DEFAULT || POOL.contains(&&*from), "from {from}");
+    sock.send(b"x")?;
+    let accepted = scene.server.listener.accept()?;
+    ensure!(accepted.receive()? == 1, "no data came");
+    scene.end().map(drop)
+}
+
+fn fast_open_server(scene: &Scene) -> Result<()> {
+    scene.host.stage.netns.sysctl("ipv4/tcp_fastopen", "3")?;
+    Ok(scene.server.listener.set_fast_open(64)?)
+}
+
+/// The first asks for a cookie, those after it carry data in their SYN.
+fn fast_open() -> Result<()> {
+    let scene = Scene::new(&[])?;
+    fast_open_server(&scene)?;
+    for turn in 0..10 {
+        let sock = scene.tcp()?;
+        let sent = sock.send_fast_open(b"hello", scene.server.address);
+        let sent = sent.with_context(|| format!("sendto {turn}"))?;
+        let accepted = scene.server.listener.accept()?;
+        ensure!(sent == 5 && accepted.receive()? == 5, "not all data came");
+        check(&sock, None)?;
+    }
+    scene.end().map(drop)
+}
+
+fn fast_open_connect() -> Result<()> {
+    let scene = Scene::new(&[])?;
+    fast_open_server(&scene)?;
+    for turn in 0..10 {
+        let sock = scene.tcp()?;
+        sock.set_fast_open_connect()?;
+        sock.connect(scene.server.address).with_context(|| format!("connect {turn}"))?;
+        sock.send(b"hello")?;
+        let accepted = scene.server.listener.accept()?;
+        ensure!(accepted.receive()? == 5, "not all data came");
+        check(&sock, None)?;
+    }
+    scene.end().map(drop)
+}

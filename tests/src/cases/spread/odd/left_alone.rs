@@ -1,0 +1,176 @@
+//! Who is left alone, and why; and who is not, although something speaks for it.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result, ensure};
+
+use super::{DEFAULT, Scene, case, check};
+use crate::{
+    cases::{
+        Case,
+        spread::{Host, POOL, POOL6, source},
+    },
+    maker::Kind,
+    probe,
+};
+
+pub(super) fn cases() -> Vec<Case> {
+    vec![
+        case("udp", udp),
+        case("bound_to_a_device", bound_to_a_device),
+        case("transparent", transparent),
+        case("bound_to_a_port", bound_to_a_port),
+        case("bound_to_an_address", bound_to_an_address),
+        case("bound_to_no_address", bound_to_no_address),
+        case("reuse_port", reuse_port),
+        case("loopback_destination", loopback_destination),
+        case("loopback_pool", loopback_pool),
+        case("ipv6_with_an_ipv4_pool", ipv6_with_an_ipv4_pool).unless(probe::no_ipv6()),
+        case("two_families_in_one_pool", two_families).unless(probe::no_ipv6()),
+        case("older_than_the_rule", older_than_the_rule),
+    ]
+}
+
+fn udp() -> Result<()> {
+    let scene = Scene::new(&[])?;
+    let sock = scene.host.app.make(Kind::Udp, false)?;
+    sock.connect(scene.server.address)?;
+    check(&sock, Some(DEFAULT))?;
+    scene.left_alone("other_family", 1)
+}
+
+fn bound_to_a_device() -> Result<()> {
+    let scene = Scene::new(&[])?;
+    let sock = scene.tcp()?;
+    sock.set_device_lo()?;
+    sock.connect(scene.server.address)?;
+    check(&sock, Some(DEFAULT))?;
+    scene.left_alone("bound_to_device", 1)
+}
+
+fn transparent() -> Result<()> {
+    let scene = Scene::new(&[])?;
+    let sock = scene.tcp()?;
+    sock.set_transparent()?;
+    sock.connect(scene.server.address)?;
+    check(&sock, Some(DEFAULT))?;
+    scene.left_alone("transparent", 1)
+}
+
+/// To a port alone, to both, and to an address without leaving the port to connect().
+fn bound_to_a_port() -> Result<()> {
+    let scene = Scene::new(&[])?;
+    for (bound, from) in
+        [("0.0.0.0:40100", DEFAULT), ("10.1.0.2:40200", "10.1.0.2"), ("10.1.0.2:0", "10.1.0.2")]
+    {
+        let bound: SocketAddr = bound.parse()?;
+        let sock = scene.tcp()?;
+        sock.bind(bound)?;
+        let port = sock.local()?.port();
+        sock.connect(scene.server.address)?;
+        check(&sock, Some(from))?;
+        ensure!(sock.local()?.port() == port, "bound to {port}, connected by {:?}", sock.local());
+    }
+    scene.left_alone("has_port", 3)
+}
+
+fn bound_to_an_address() -> Result<()> {
+    let scene = Scene::new(&[])?;
+    let sock = scene.tcp()?;
+    sock.set_bind_address_no_port()?;
+    sock.bind("10.1.0.2:0".parse()?)?;
+    sock.connect(scene.server.address)?;
+    check(&sock, Some("10.1.0.2"))?;
+    scene.left_alone("has_address", 1)
+}
+
+/// bind(0.0.0.0, 0) that leaves the port to connect() says nothing.
+fn bound_to_no_address() -> Result<()> {
+    let scene = Scene::new(&[])?;
+    let sock = scene.tcp()?;
+    sock.set_bind_address_no_port()?;
+    sock.bind("0.0.0.0:0".parse()?)?;
+    sock.connect(scene.server.address)?;
+    check(&sock, None)?;
+    scene.end().map(drop)
+}
+
+fn reuse_port() -> Result<()> {
+    let scene = Scene::new(&[])?;
+    let mut held = Vec::new();
+    for _ in 0..20 {
+        let sock = scene.tcp()?;
+        sock.set_reuse_port()?;
+        sock.connect(scene.server.address)?;
+        check(&sock, None)?;
+        held.push(sock);
+    }
+    scene.end().map(drop)
+}
+
+fn loopback_destination() -> Result<()> {
+    let mut scene = Scene::new(&[])?;
+    let server = scene.host.server("127.0.0.1:7001")?;
+    let sock = scene.host.connect(server.address)?;
+    check(&sock, Some("127.0.0.1"))?;
+    scene.left_alone("loopback", 1)
+}
+
+/// A pool of loopback addresses is for loopback destinations only.
+fn loopback_pool() -> Result<()> {
+    let mut host = Host::new()?;
+    let servers = [host.server("127.0.0.1:7000")?, host.server("10.1.0.1:7001")?];
+    let spread = host.spread(&["127.0.0.11-127.0.0.12"], &[])?;
+    let from = source(&host.connect(servers[0].address)?)?.to_string();
+    ensure!(["127.0.0.11", "127.0.0.12"].contains(&&*from), "from {from}");
+    let from = source(&host.connect(servers[1].address)?)?.to_string();
+    ensure!(from == DEFAULT, "a loopback address to another host: {from}");
+    let status = host.rule.status()?;
+    ensure!(status.decided("loopback")? == 1, "{status:?}");
+    spread.stop()?;
+    Ok(())
+}
+
+fn ipv6_with_an_ipv4_pool() -> Result<()> {
+    let mut host = Host::with_ipv6()?;
+    let server = host.server("[fd00::1]:7000")?;
+    let spread = host.spread(&POOL, &[])?;
+    let from = source(&host.connect(server.address)?)?;
+    ensure!(from == server.address.ip(), "from {from}");
+    let status = host.rule.status()?;
+    ensure!(status.decided("other_family")? == 1 && status.spread()? == 0, "{status:?}");
+    spread.stop()?;
+    Ok(())
+}
+
+fn two_families() -> Result<()> {
+    let mut host = Host::with_ipv6()?;
+    let servers = [host.server("10.1.0.1:7000")?, host.server("[fd00::1]:7000")?];
+    let pool = [&POOL[..2], &POOL6[..2]].concat();
+    let spread = host.spread(&pool, &[])?;
+    for (server, pool) in servers.iter().zip([&POOL[..2], &POOL6[..2]]) {
+        let held = (0..20).map(|_| host.connect(server.address));
+        let _held = held.collect::<Result<Vec<_>>>()?;
+        let counts = host.in_use(pool, server.address)?;
+        ensure!(counts.iter().all(|count| (9..=11).contains(count)), "{pool:?}: {counts:?}");
+    }
+    spread.stop()?;
+    Ok(())
+}
+
+/// Connected ones stay as they are, others are spread.
+fn older_than_the_rule() -> Result<()> {
+    let mut host = Host::new()?;
+    let server = host.server("10.1.0.1:7000")?;
+    let connected = host.connect(server.address)?;
+    let made = host.app.tcp(server.address)?;
+    let spread = host.spread(&POOL, &[])?;
+    made.connect(server.address)?;
+    let sources = [source(&connected)?.to_string(), source(&made)?.to_string()];
+    let right = sources[0] == DEFAULT && POOL.contains(&&*sources[1]);
+    ensure!(right, "sources are {sources:?}");
+    connected.send(b"x").context("on the older connection")?;
+    spread.stop()?;
+    made.send(b"x").context("on a connection of an ended rule")?;
+    Ok(())
+}
