@@ -3,7 +3,7 @@
 
 use aya::Pod;
 
-use crate::{Attempt, Bound, Conn, ConnKey, Event, Filter, TupleCount, TupleKey, seed::Command};
+use crate::{Attempt, Bound, Conn, ConnKey, Event, Filter, Rule, TupleCount, TupleKey, seed::Command};
 
 macro_rules! pod {
     ($($type:ty),+) => {
@@ -15,4 +15,4 @@ macro_rules! pod {
     };
 }
 
-pod!(Attempt, Bound, Command, Conn, ConnKey, Event, Filter, TupleCount, TupleKey);
+pod!(Attempt, Bound, Command, Conn, ConnKey, Event, Filter, Rule, TupleCount, TupleKey);
