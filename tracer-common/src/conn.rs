@@ -55,6 +55,8 @@ pub mod conn_flag {
     pub const SETTLED: u32 = 1 << 4;
     /// The port was taken by listen(), not by bind().
     pub const LISTEN: u32 = 1 << 5;
+    /// The spreader chose the source.
+    pub const SPREAD: u32 = 1 << 6;
 }
 
 /// Value of the `CONNS` map: one held port.

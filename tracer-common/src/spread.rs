@@ -2,7 +2,7 @@
 //! and used as it is in the hook.
 
 use crate::{
-    Addr,
+    Addr, Who,
     filter::{Ports, Prefix},
 };
 
@@ -21,8 +21,6 @@ pub mod rule_flag {
     pub const FAIL_FAST: u32 = 1 << 2;
     /// Do nothing once the lease is over.
     pub const LEASED: u32 = 1 << 3;
-    /// Say what would be done, and do nothing.
-    pub const DRY_RUN: u32 = 1 << 4;
 }
 
 /// A destination that is spread: a network and a range of ports.
@@ -45,6 +43,9 @@ pub struct Side {
     pub count: u32,
     /// How many of `slots` there are: at least one for each address, more for a heavier one.
     pub slot_count: u32,
+    /// 1: the addresses are loopback ones, and so must the destinations be.
+    pub loopback: u32,
+    pub zero: u32,
     /// Draws among addresses by weight: indices into `addresses`.
     pub slots: [u8; POOL_MAX],
     /// From 1 up.
@@ -52,13 +53,15 @@ pub struct Side {
     pub addresses: [Addr; POOL_MAX],
 }
 
-const _: () = assert!(size_of::<Side>() == 8 + POOL_MAX * (1 + 2 + 16));
+const _: () = assert!(size_of::<Side>() == 16 + POOL_MAX * (1 + 2 + 16));
 
 impl Default for Side {
     fn default() -> Self {
         Self {
             count: 0,
             slot_count: 0,
+            loopback: 0,
+            zero: 0,
             slots: [0; POOL_MAX],
             weights: [0; POOL_MAX],
             addresses: [Addr::UNSPECIFIED; POOL_MAX],
@@ -70,7 +73,10 @@ impl Default for Side {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Rule {
-    /// Inode number of the network namespace that the pool's addresses are in.
+    /// Cookie of the network namespace that the pool's addresses are in (SO_NETNS_COOKIE, Linux
+    /// 5.14); 0: not known, the inode number decides.
+    pub netns_cookie: u64,
+    /// Inode number of that namespace.
     pub netns: u32,
     /// [`rule_flag`] bits.
     pub flags: u32,
@@ -95,7 +101,7 @@ pub struct Rule {
 }
 
 const _: () = assert!(
-    size_of::<Rule>() == 40 + DESTINATIONS_MAX * size_of::<Destination>() + 2 * size_of::<Side>()
+    size_of::<Rule>() == 48 + DESTINATIONS_MAX * size_of::<Destination>() + 2 * size_of::<Side>()
 );
 
 /// Ports of one (source, destination, destination port) in use.
@@ -159,7 +165,7 @@ pub fn choose(
 
 /// One of the slots, by 16 random bits.
 #[inline(always)]
-fn draw(side: &Side, random: u32) -> u8 {
+pub fn draw(side: &Side, random: u32) -> u8 {
     side.slots[((random * side.slot_count) >> 16) as usize & (POOL_MAX - 1)]
 }
 
@@ -192,6 +198,32 @@ pub fn candidate(rule: &Rule, number: u32) -> Option<u16> {
     let place = place as u16;
     Some(rule.other_low.wrapping_add(place.wrapping_mul(2)))
 }
+
+/// One record of the `DECISIONS` ring buffer, host byte order.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Told {
+    pub mono_ns: u64,
+    pub cookie: u64,
+    /// Unspecified: none.
+    pub chosen: Addr,
+    /// What the socket had before; unspecified: none.
+    pub original: Addr,
+    pub destination: Addr,
+    pub who: Who,
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// Ports of (chosen, destination, destination port) in use before.
+    pub in_use: u32,
+    /// Host byte order.
+    pub destination_port: u16,
+    /// Port of ours, host byte order; 0: the kernel finds one.
+    pub port: u16,
+    /// [`Decision`]
+    pub decision: u32,
+}
+
+const _: () = assert!(size_of::<Told>() == 112);
 
 /// What was decided about a connect(). The value is the index of its counter and on the wire: append.
 #[repr(u32)]

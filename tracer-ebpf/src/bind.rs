@@ -9,7 +9,7 @@ use crate::{
     events::{self, Detail},
     filter,
     skip::{Skip, Step},
-    sock::Sock,
+    sock::{Sock, state},
     stats, who,
 };
 
@@ -164,6 +164,10 @@ pub(crate) fn ended(key: &ConnKey, now: u64) {
 #[inline(always)]
 pub(crate) fn searched(sock: &Sock, wanted_port: u16, result: i32) -> Step {
     let binding = attempt::current(Call::Bind);
+    if binding.is_none() && sock.state() != state::LISTEN {
+        // The spreader's bpf_bind, inside connect(): its ports are the kernel's to give again.
+        return Err(Skip::NotOurs);
+    }
     let mut bound = Bound::default();
     describe(sock, &mut bound)?;
     if result == 0 {

@@ -80,7 +80,7 @@ pub(crate) fn acquired(key: ConnKey, tuple: impl FnOnce(&mut TupleKey) -> Step) 
         conn.tuple = attempt.tuple;
         conn.who = attempt.who;
         conn.begun_ns = attempt.begun_ns;
-        conn.flags = attempt.flags & conn_flag::WATCHED;
+        conn.flags = attempt.flags & (conn_flag::WATCHED | conn_flag::SPREAD);
         if attempt.search_ns == 0 {
             // The kernel passed over the hook before this one: it does not run a program that it
             // interrupted. The source was not known before.
@@ -101,9 +101,14 @@ pub(crate) fn acquired(key: ConnKey, tuple: impl FnOnce(&mut TupleKey) -> Step) 
     ledger::open(&key, &conn, search_ns)?;
     if events::wanted(Kind::PortAllocated) && conn.flags & conn_flag::WATCHED != 0 {
         let searched = search_ns != ledger::NOT_SEARCHED;
+        let by = match searched {
+            _ if conn.flags & conn_flag::SPREAD != 0 => PortBy::Spread,
+            true => PortBy::Connect,
+            false => PortBy::Bind,
+        };
         events::emit(&Detail {
             duration_ns: search_ns,
-            code: if searched { PortBy::Connect } else { PortBy::Bind } as u8,
+            code: by as u8,
             flags: if searched { event_flag::DURATION } else { 0 },
             ..Detail::new(Kind::PortAllocated, now, key, &conn.tuple, &conn.who)
         });

@@ -41,7 +41,7 @@ fn words(bytes: &[u8; 16]) -> [u64; 2] {
 }
 
 #[inline(always)]
-fn within(addr: &Addr, prefix: &Prefix) -> bool {
+pub(crate) fn within(addr: &Addr, prefix: &Prefix) -> bool {
     let [high, low] = words(&addr.0);
     let [mask_high, mask_low] = words(&prefix.mask.0);
     let [want_high, want_low] = words(&prefix.network.0);

@@ -12,6 +12,7 @@ use aya_ebpf::{
 use tracer_common::{
     Cause, Conn, ConnKey, Loss, TupleCount, TupleKey, Who, conn_flag,
     settings::{CONTROL_LEN, CONTROL_SEEDING},
+    spread::Usage,
     tuple::search_bucket,
 };
 
@@ -47,13 +48,15 @@ pub(crate) enum Mark {
 #[map]
 static CONTROL: Array<u32> = Array::with_max_entries(CONTROL_LEN, 0);
 
-/// A new tuple. A static, because 296 bytes are too many for the BPF stack.
+/// A new tuple. A static, because 312 bytes are too many for the BPF stack.
 static EMPTY: TupleCount = TupleCount {
     opened: 0,
     released: 0,
     time_wait_begun: 0,
     time_wait_ended: 0,
     seeded: 0,
+    odd_opened: 0,
+    odd_released: 0,
     failed: [0; Cause::COUNT],
     search: [0; tracer_common::tuple::SEARCH_BUCKETS],
     last_ns: 0,
@@ -103,6 +106,16 @@ pub(crate) fn ports(key: &TupleKey) -> (u32, u32) {
     (count.in_use() as u32, count.time_wait() as u32)
 }
 
+/// Ports of a tuple, for the spreader.
+#[inline(always)]
+pub(crate) fn usage(key: &TupleKey, other_half_is_odd: bool) -> Usage {
+    let Some(count) = TUPLES.get_ptr(key) else { return Usage::default() };
+    // SAFETY: see `open`.
+    let count = unsafe { &*count };
+    let (in_use, odd) = (count.in_use() as u32, count.odd_in_use() as u32);
+    Usage { in_use, other_half: if other_half_is_odd { odd } else { in_use.saturating_sub(odd) } }
+}
+
 /// In place of the duration of a port search: there was none, or it was not seen. Not an `Option`,
 /// because LLVM copies the unset half of one, and the verifier refuses to copy what was never set.
 pub(crate) const NOT_SEARCHED: u64 = u64::MAX;
@@ -134,6 +147,9 @@ fn insert(key: &ConnKey, conn: &Conn, search_ns: u64) -> Step {
     // only when it has held no port for minutes (`forget`).
     unsafe {
         atomic::add(&raw mut (*count).opened, 1);
+        if key.port & 1 != 0 {
+            atomic::add(&raw mut (*count).odd_opened, 1);
+        }
         if conn.flags & conn_flag::SEEDED != 0 {
             atomic::add(&raw mut (*count).seeded, 1);
         }
@@ -222,6 +238,9 @@ pub(crate) fn release_known(key: &ConnKey, conn: Option<&Conn>, now: u64) -> Ste
         // SAFETY: see `open`.
         unsafe {
             atomic::add(&raw mut (*count).released, 1);
+            if key.port & 1 != 0 {
+                atomic::add(&raw mut (*count).odd_released, 1);
+            }
             if flags & conn_flag::TIME_WAIT != 0 {
                 atomic::add(&raw mut (*count).time_wait_ended, 1);
             }
@@ -283,6 +302,9 @@ pub(crate) fn reopen(key: &ConnKey, conn: &Conn) -> Step {
         // SAFETY: see `open`.
         unsafe {
             atomic::add(&raw mut (*count).released, u64::MAX);
+            if key.port & 1 != 0 {
+                atomic::add(&raw mut (*count).odd_released, u64::MAX);
+            }
             if conn.flags & conn_flag::TIME_WAIT != 0 {
                 atomic::add(&raw mut (*count).time_wait_ended, u64::MAX);
             }

@@ -1,0 +1,169 @@
+//! bpf_bind, and the ports that the spreader hands out itself.
+
+use aya_ebpf::{
+    bindings::{bpf_sock_addr, bpf_sock_tuple, sockaddr},
+    helpers::{bpf_bind, bpf_setsockopt, bpf_sk_release, bpf_skc_lookup_tcp},
+    macros::map,
+    maps::Array,
+};
+use tracer_common::{
+    Addr, Rule,
+    spread::{self, Decision},
+};
+
+use crate::{
+    atomic,
+    spread::{Call, Form},
+};
+
+/// Ports that are not to be handed out, one bit each: reserved ones, and those that bind() and listen()
+/// took.
+#[map]
+static TAKEN: Array<[u64; 1024]> = Array::with_max_entries(1, 0);
+
+/// Numbers the candidates, so that no two connect() calls ever try the same one at once.
+#[map]
+static CURSOR: Array<u32> = Array::with_max_entries(1, 0);
+
+/// Candidates that are looked at before the kernel is asked. Past 99 % most are taken, and the
+/// kernel's own half has some left, too.
+const TRIES: u32 = 8;
+
+const SOL_SOCKET: i32 = 1;
+const SO_REUSEADDR: i32 = 2;
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+const BPF_F_CURRENT_NETNS: u64 = u64::MAX;
+
+/// `struct sockaddr_in`
+#[repr(C)]
+struct SockaddrIn {
+    family: u16,
+    port: u16,
+    address: [u8; 4],
+    zero: [u8; 8],
+}
+
+/// `struct sockaddr_in6`
+#[repr(C, align(4))]
+struct SockaddrIn6 {
+    family: u16,
+    port: u16,
+    flow: u32,
+    address: [u32; 4],
+    scope: u32,
+}
+
+/// Gives the socket this source; port 0: the kernel chooses one for the 4-tuple in connect(). False
+/// where the kernel refuses, which leaves the socket as it was, or without a source.
+#[inline(always)]
+pub(crate) fn bind(call: &Call<'_>, address: &Addr, port: u16) -> bool {
+    bind_once(call.raw(), call.form == Form::V4, address, port)
+}
+
+/// A function of its own, because each copy of the name would take of the BPF stack.
+#[inline(never)]
+fn bind_once(ctx: *mut bpf_sock_addr, v4: bool, address: &Addr, port: u16) -> bool {
+    let port = port.to_be();
+    if v4 {
+        let address = address.to_v4().unwrap_or([0; 4]);
+        let mut name = SockaddrIn { family: AF_INET, port, address, zero: [0; 8] };
+        let name = (&raw mut name).cast::<sockaddr>();
+        // SAFETY: the name is valid for its length.
+        return unsafe { bpf_bind(ctx, name, size_of::<SockaddrIn>() as i32) } == 0;
+    }
+    // SAFETY: both are 16 bytes of plain data.
+    let address = unsafe { core::mem::transmute::<Addr, [u32; 4]>(*address) };
+    let mut name = SockaddrIn6 { family: AF_INET6, port, flow: 0, address, scope: 0 };
+    let name = (&raw mut name).cast::<sockaddr>();
+    // SAFETY: the name is valid for its length.
+    unsafe { bpf_bind(ctx, name, size_of::<SockaddrIn6>() as i32) == 0 }
+}
+
+/// Binds the address with a free port of the half that the kernel tries last. A port of 0: none was
+/// bound, for the reason given.
+#[inline(always)]
+pub(crate) fn bind_fast(call: &Call<'_>, rule: &Rule, address: &Addr) -> (Decision, u16) {
+    let mut tried = 0;
+    while tried < TRIES {
+        tried += 1;
+        let Some(port) = candidate(rule) else { return (Decision::NoCandidate, 0) };
+        if is_taken(port) || is_in_use(call, address, port) {
+            continue;
+        }
+        // So that the next one who gets this port, for another destination, may have it too.
+        let mut one: u32 = 1;
+        // SAFETY: the value is valid for its length.
+        let shared = unsafe {
+            bpf_setsockopt(call.raw().cast(), SOL_SOCKET, SO_REUSEADDR, (&raw mut one).cast(), 4)
+        };
+        if shared == 0 && bind(call, address, port) {
+            return (Decision::FastPort, port);
+        }
+        return (Decision::PortRefused, 0);
+    }
+    (Decision::NoCandidate, 0)
+}
+
+#[inline(always)]
+fn candidate(rule: &Rule) -> Option<u16> {
+    let cursor = CURSOR.get_ptr_mut(0)?;
+    // SAFETY: an array map's values are never freed while the program is loaded.
+    let number = unsafe { atomic::fetch_add32(cursor, 1) };
+    spread::candidate(rule, number)
+}
+
+#[inline(always)]
+fn is_taken(port: u16) -> bool {
+    let Some(words) = TAKEN.get(0) else { return true };
+    let word = words[usize::from(port >> 6) & 1023];
+    word >> (port & 63) & 1 != 0
+}
+
+/// Whether the kernel knows a socket with this 4-tuple, TIME_WAIT included, or a listener there.
+#[inline(always)]
+fn is_in_use(call: &Call<'_>, local: &Addr, port: u16) -> bool {
+    let ports = [call.port, port].map(u16::to_be);
+    is_known(call.raw(), call.form == Form::V6, &call.address, local, ports)
+}
+
+/// A function of its own: see [`bind_once`]. `ports`: the peer's and ours, network byte order.
+#[inline(never)]
+fn is_known(
+    ctx: *mut bpf_sock_addr,
+    v6: bool,
+    peer: &Addr,
+    local: &Addr,
+    [peer_port, port]: [u16; 2],
+) -> bool {
+    // SAFETY: plain data.
+    let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
+    // The lookup is for a packet that comes in: its source is our destination.
+    let size = if v6 {
+        let ends = unsafe { &mut tuple.__bindgen_anon_1.ipv6 };
+        // SAFETY: all are 16 bytes of plain data.
+        unsafe {
+            ends.saddr = core::mem::transmute::<Addr, [u32; 4]>(*peer);
+            ends.daddr = core::mem::transmute::<Addr, [u32; 4]>(*local);
+        }
+        ends.sport = peer_port;
+        ends.dport = port;
+        36
+    } else {
+        let ends = unsafe { &mut tuple.__bindgen_anon_1.ipv4 };
+        ends.saddr = u32::from_ne_bytes(peer.to_v4().unwrap_or([0; 4]));
+        ends.daddr = u32::from_ne_bytes(local.to_v4().unwrap_or([0; 4]));
+        ends.sport = peer_port;
+        ends.dport = port;
+        12
+    };
+    // SAFETY: the tuple is valid for this size.
+    let found =
+        unsafe { bpf_skc_lookup_tcp(ctx.cast(), &raw mut tuple, size, BPF_F_CURRENT_NETNS, 0) };
+    if found.is_null() {
+        return false;
+    }
+    // SAFETY: the lookup gave a reference.
+    unsafe { bpf_sk_release(found.cast()) };
+    true
+}

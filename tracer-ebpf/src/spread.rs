@@ -1,0 +1,393 @@
+//! The spreader: which source address, and past half of the range which port, a connect() gets.
+//!
+//! Law: whatever is missing, full or refused, the connect() goes on as it would without us.
+
+use aya_ebpf::{
+    bindings::{bpf_sock, bpf_sock_addr},
+    btf_maps::SkStorage,
+    helpers::{
+        bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_set_retval,
+        bpf_sk_storage_get,
+    },
+    macros::{btf_map, map},
+    maps::{Array, HashMap, PerCpuArray, RingBuf},
+    programs::SockAddrContext,
+};
+use tracer_common::{
+    Addr, Rule, TupleKey,
+    spread::{self, Decision, Side, Told, Usage, rule_flag},
+};
+
+use crate::{
+    atomic,
+    attempt::now,
+    filter::within,
+    ledger, ports,
+    skip::Step,
+    sock::{Sock, is_kernel_socket, is_transparent},
+    who,
+};
+
+/// The rule, at key 0. A hash, because replacing a value of one is atomic: a hook sees the old rule or
+/// the new one.
+#[map]
+static RULE: HashMap<u32, Rule> = HashMap::with_max_entries(1, 0);
+
+/// CLOCK_MONOTONIC until which the agent answers for the rule, ns.
+#[map]
+static LEASE: Array<u64> = Array::with_max_entries(1, 0);
+
+/// How often each [`Decision`] was taken, by CPU.
+#[map]
+static DECIDED: PerCpuArray<u64> = PerCpuArray::with_max_entries(Decision::COUNT as u32, 0);
+
+/// Decisions that are told in full.
+#[map]
+static DECISIONS: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
+
+/// The source that we gave a socket: on its next connect() it is told from one that the application
+/// chose.
+#[btf_map]
+static GIVEN: SkStorage<Addr> = SkStorage::new();
+
+const EADDRNOTAVAIL: i32 = 99;
+const ALLOW: i32 = 1;
+const DENY: i32 = 0;
+const SOCK_STREAM: u32 = 1;
+const IPPROTO_TCP: u32 = 6;
+
+/// How an address is spelled to the kernel.
+#[derive(Clone, Copy, Eq, PartialEq)]
+pub(crate) enum Form {
+    /// In an AF_INET socket.
+    V4,
+    /// IPv4 in an AF_INET6 socket.
+    Mapped,
+    V6,
+}
+
+/// Where a call wants to go.
+pub(crate) struct Call<'a> {
+    pub(crate) ctx: &'a SockAddrContext,
+    pub(crate) form: Form,
+    /// The destination of a connect(), the source of a bind().
+    pub(crate) address: Addr,
+    /// Host byte order.
+    pub(crate) port: u16,
+}
+
+impl Call<'_> {
+    #[inline(always)]
+    pub(crate) fn raw(&self) -> *mut bpf_sock_addr {
+        self.ctx.sock_addr
+    }
+
+    #[inline(always)]
+    fn sk(&self) -> *mut bpf_sock {
+        // SAFETY: the context is valid for the program's run, and has a socket.
+        unsafe { (*self.raw()).__bindgen_anon_1.sk }
+    }
+
+    #[inline(always)]
+    fn is_tcp(&self) -> bool {
+        // SAFETY: as in `sk`.
+        unsafe { (*self.raw()).type_ == SOCK_STREAM && (*self.raw()).protocol == IPPROTO_TCP }
+    }
+
+    /// The source that the socket has; unspecified: none.
+    #[inline(always)]
+    fn source(&self) -> Addr {
+        let sk = self.sk();
+        // SAFETY: as in `sk`; the fields must be read in pieces of four bytes.
+        unsafe {
+            if self.form == Form::V4 {
+                let ip = (&raw const (*sk).src_ip4).read_volatile();
+                return if ip == 0 { Addr::UNSPECIFIED } else { Addr::v4(ip.to_ne_bytes()) };
+            }
+            let ip = (&raw const (*sk).src_ip6).cast::<u32>();
+            let words = [
+                ip.read_volatile(),
+                ip.add(1).read_volatile(),
+                ip.add(2).read_volatile(),
+                ip.add(3).read_volatile(),
+            ];
+            core::mem::transmute::<[u32; 4], Addr>(words)
+        }
+    }
+
+    #[inline(always)]
+    fn bound_port(&self) -> u32 {
+        // SAFETY: as in `sk`.
+        unsafe { (&raw const (*self.sk()).src_port).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn device(&self) -> u32 {
+        // SAFETY: as in `sk`.
+        unsafe { (&raw const (*self.sk()).bound_dev_if).read_volatile() }
+    }
+
+    /// Whether the socket is in the rule's network namespace.
+    #[inline(always)]
+    fn is_in(&self, rule: &Rule) -> Step<bool> {
+        if rule.netns_cookie != 0 {
+            // SAFETY: the helper only reads the context's socket.
+            return Ok(unsafe { bpf_get_netns_cookie(self.raw().cast()) } == rule.netns_cookie);
+        }
+        Ok(Sock::read(self.sk() as *const u8)?.netns()? == rule.netns)
+    }
+
+    /// What we gave this socket before.
+    #[inline(always)]
+    fn given(&self) -> Option<&Addr> {
+        // SAFETY: a null pointer or one to a value that lives as long as the socket.
+        unsafe { GIVEN.get_ptr_mut(self.ctx).as_ref() }
+    }
+
+    /// Remembers what we give. Where that fails, the socket's next connect() is left alone.
+    #[inline(always)]
+    fn remember(&self, mut address: Addr) {
+        const CREATE: u64 = 1;
+        // SAFETY: the helper copies the value where it makes a new one.
+        let given = unsafe {
+            bpf_sk_storage_get(
+                (&raw const GIVEN).cast_mut().cast(),
+                self.sk().cast(),
+                (&raw mut address).cast(),
+                CREATE,
+            )
+        };
+        if !given.is_null() {
+            // SAFETY: as in `given`; the socket is locked.
+            unsafe { given.cast::<Addr>().write(address) };
+        }
+    }
+}
+
+/// Whether this socket's source is one that we gave it. For the ledger's own hook.
+#[inline(always)]
+pub(crate) fn was_given(ctx: &SockAddrContext, source: &Addr) -> bool {
+    // SAFETY: as in `Call::given`.
+    unsafe { GIVEN.get_ptr_mut(ctx).as_ref() }.is_some_and(|given| given == source)
+}
+
+#[inline(always)]
+fn rule() -> Option<&'static Rule> {
+    // SAFETY: values are replaced, never written in place, and stay readable for the program's run.
+    unsafe { RULE.get(&0) }
+}
+
+#[inline(always)]
+fn count(decision: Decision) {
+    if let Some(counter) = DECIDED.get_ptr_mut(decision as u32) {
+        // SAFETY: an array map's values are never freed while the program is loaded.
+        unsafe { atomic::add(counter, 1) };
+    }
+}
+
+/// A connect(). `FAST`: with ports of ours where the kernel would search long.
+#[inline(always)]
+pub(crate) fn connect<const FAST: bool>(call: &Call<'_>) -> i32 {
+    let Some(rule) = rule() else { return ALLOW };
+    let source = call.source();
+    let bound = source != Addr::UNSPECIFIED;
+    // What we gave for an earlier connect() of this socket was not the application's choice.
+    let ours = bound && call.given().is_some_and(|given| *given == source);
+    if let Some(reason) = objection(call, rule, bound && !ours) {
+        count(reason);
+        if ours {
+            // As if we had never been there.
+            ports::bind(call, &Addr::UNSPECIFIED, 0);
+        }
+        return ALLOW;
+    }
+    let side = if call.form == Form::V6 { &rule.v6 } else { &rule.v4 };
+    let mut key = TupleKey {
+        source: Addr::UNSPECIFIED,
+        destination: call.address,
+        netns: rule.netns,
+        destination_port: call.port,
+        zero: 0,
+    };
+    // SAFETY: takes no argument.
+    let random = unsafe { bpf_get_prandom_u32() };
+    let chosen = spread::choose(side, rule.capacity, random, |address| {
+        key.source = *address;
+        ledger::usage(&key, rule.other_low & 1 != 0)
+    });
+    let Some((index, usage)) = chosen else { return full(call, rule, source) };
+    let Some(address) = address_at(side, index) else { return ALLOW };
+    let mut port = 0;
+    let mut decision = Decision::LeastUsed;
+    if FAST && rule.flags & rule_flag::FAST_PORTS != 0 && spread::is_slow(&usage, rule.half) {
+        (decision, port) = ports::bind_fast(call, rule, address);
+    }
+    if port == 0 {
+        if decision != Decision::LeastUsed {
+            count(decision);
+        }
+        let done = ports::bind(call, address, 0);
+        decision = if done { Decision::LeastUsed } else { Decision::Refused };
+    }
+    if decision != Decision::Refused {
+        call.remember(*address);
+    }
+    count(decision);
+    tell(call, rule, random, &Choice { decision, chosen: *address, original: source, port, usage });
+    ALLOW
+}
+
+/// Why a call is left alone, in the order in which it is cheap to know.
+#[inline(always)]
+fn objection(call: &Call<'_>, rule: &Rule, has_address: bool) -> Option<Decision> {
+    let side = if call.form == Form::V6 { &rule.v6 } else { &rule.v4 };
+    if !call.is_tcp() || side.count == 0 {
+        return Some(Decision::OtherFamily);
+    }
+    if rule.flags & rule_flag::LEASED != 0 && LEASE.get(0).is_none_or(|until| now() > *until) {
+        return Some(Decision::LeaseOver);
+    }
+    if !wanted(rule, call) {
+        return Some(Decision::OtherDestination);
+    }
+    if call.bound_port() != 0 {
+        return Some(Decision::HasPort);
+    }
+    if has_address && rule.flags & rule_flag::REBIND == 0 {
+        return Some(Decision::HasAddress);
+    }
+    if is_loopback(&call.address) != (side.loopback != 0) || is_link_local(&call.address) {
+        return Some(Decision::Loopback);
+    }
+    if call.device() != 0 {
+        return Some(Decision::BoundToDevice);
+    }
+    foreign(call, rule)
+}
+
+/// Sockets that are not an application's own in this namespace.
+#[inline(always)]
+fn foreign(call: &Call<'_>, rule: &Rule) -> Option<Decision> {
+    if !call.is_in(rule).unwrap_or(false) {
+        return Some(Decision::OtherNetns);
+    }
+    let sk = call.sk() as *const u8;
+    if is_kernel_socket(sk) {
+        return Some(Decision::KernelSocket);
+    }
+    is_transparent(sk).then_some(Decision::Transparent)
+}
+
+#[inline(always)]
+fn wanted(rule: &Rule, call: &Call<'_>) -> bool {
+    let mut index = 0;
+    let mut found = rule.destination_count == 0;
+    while index < spread::DESTINATIONS_MAX {
+        let destination = &rule.destinations[index];
+        if index < rule.destination_count as usize
+            && (destination.ports.low..=destination.ports.high).contains(&call.port)
+            && within(&call.address, &destination.prefix)
+        {
+            found = true;
+        }
+        index += 1;
+    }
+    found
+}
+
+#[inline(always)]
+fn is_loopback(address: &Addr) -> bool {
+    const LOOPBACK6: Addr = Addr([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+    match address.to_v4() {
+        Some(octets) => octets[0] == 127 || octets == [0; 4],
+        None => *address == LOOPBACK6 || *address == Addr::UNSPECIFIED,
+    }
+}
+
+/// fe80::/10 needs a source of the same link.
+#[inline(always)]
+fn is_link_local(address: &Addr) -> bool {
+    address.0[0] == 0xfe && address.0[1] & 0xc0 == 0x80
+}
+
+#[inline(always)]
+fn address_at(side: &Side, index: u8) -> Option<&Addr> {
+    side.addresses.get(usize::from(index))
+}
+
+/// No address of the pool has a port left for this destination.
+#[inline(always)]
+fn full(call: &Call<'_>, rule: &Rule, original: Addr) -> i32 {
+    let fail = crate::offsets::FAIL_FAST.load() != 0 && rule.flags & rule_flag::FAIL_FAST != 0;
+    let decision = if fail { Decision::FailedFast } else { Decision::PoolFull };
+    count(decision);
+    let choice =
+        Choice { decision, chosen: Addr::UNSPECIFIED, original, port: 0, usage: Usage::default() };
+    tell(call, rule, 0, &choice);
+    if fail {
+        // SAFETY: takes a number; Linux 6.1, and the verifier does not come here on an older one.
+        unsafe { bpf_set_retval(-EADDRNOTAVAIL) };
+        return DENY;
+    }
+    ALLOW
+}
+
+/// A bind() to an address without a port: the address is replaced, by turns, because the destination
+/// is not known yet.
+#[inline(always)]
+pub(crate) fn bind(call: &Call<'_>) -> Option<Addr> {
+    let rule = rule()?;
+    let side = if call.form == Form::V6 { &rule.v6 } else { &rule.v4 };
+    let active = rule.flags & rule_flag::REBIND != 0;
+    if !active || call.port != 0 || !call.is_tcp() || side.count == 0 || call.device() != 0 {
+        return None;
+    }
+    let unspecified = call.address == Addr::UNSPECIFIED || call.address.to_v4() == Some([0; 4]);
+    let loopback = is_loopback(&call.address) != (side.loopback != 0);
+    if unspecified || loopback || is_link_local(&call.address) || foreign(call, rule).is_some() {
+        return None;
+    }
+    if rule.flags & rule_flag::LEASED != 0 && LEASE.get(0).is_none_or(|until| now() > *until) {
+        return None;
+    }
+    count(Decision::Moved);
+    // SAFETY: takes no argument.
+    let random = unsafe { bpf_get_prandom_u32() };
+    address_at(side, spread::draw(side, random & 0xffff)).copied()
+}
+
+/// What is told of a decision.
+struct Choice {
+    decision: Decision,
+    chosen: Addr,
+    original: Addr,
+    port: u16,
+    usage: Usage,
+}
+
+/// One decision in `rule.sample` is told, a power of two, and every refusal.
+#[inline(never)]
+fn tell(call: &Call<'_>, rule: &Rule, random: u32, choice: &Choice) {
+    let unusual = choice.decision == Decision::Refused;
+    if !unusual && (rule.sample == 0 || random & (rule.sample - 1) != 0) {
+        return;
+    }
+    let Some(mut entry) = DECISIONS.reserve::<Told>(0) else { return };
+    let who = who::current();
+    let told = entry.as_mut_ptr();
+    // SAFETY: `reserve` gave the bytes for this record alone, and every one of them is written.
+    unsafe {
+        (*told).mono_ns = now();
+        (*told).cookie = bpf_get_socket_cookie(call.raw().cast());
+        (*told).chosen = choice.chosen;
+        (*told).original = choice.original;
+        (*told).destination = call.address;
+        (*told).who = who;
+        (*told).netns = rule.netns;
+        (*told).in_use = choice.usage.in_use;
+        (*told).destination_port = call.port;
+        (*told).port = choice.port;
+        (*told).decision = choice.decision as u32;
+    }
+    entry.submit(u64::from(aya_ebpf::bindings::BPF_RB_NO_WAKEUP));
+}
