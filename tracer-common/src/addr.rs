@@ -22,6 +22,13 @@ impl Addr {
         Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
     }
 
+    /// Both halves, for comparing and masking: in host byte order, so not to be shown.
+    #[inline(always)]
+    pub const fn words(&self) -> [u64; 2] {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = self.0;
+        [u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes([i, j, k, l, m, n, o, p])]
+    }
+
     /// The four bytes of an IPv4 (v4-mapped) address, or `None` for an IPv6 one.
     #[inline(always)]
     pub const fn to_v4(self) -> Option<[u8; 4]> {

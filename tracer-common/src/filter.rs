@@ -14,6 +14,15 @@ pub struct Prefix {
     pub mask: Addr,
 }
 
+impl Prefix {
+    #[inline(always)]
+    pub fn contains(&self, address: &Addr) -> bool {
+        let [[high, low], [mask_high, mask_low], [want_high, want_low]] =
+            [address, &self.mask, &self.network].map(Addr::words);
+        high & mask_high == want_high && low & mask_low == want_low
+    }
+}
+
 /// A range of ports, both ends included, host byte order.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

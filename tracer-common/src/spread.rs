@@ -35,6 +35,14 @@ pub struct Destination {
 
 const _: () = assert!(size_of::<Destination>() == 40);
 
+impl Destination {
+    /// Whether a connect() goes there.
+    #[inline(always)]
+    pub fn contains(&self, address: &Addr, port: u16) -> bool {
+        port >= self.ports.low && port <= self.ports.high && self.prefix.contains(address)
+    }
+}
+
 /// The addresses of one family.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

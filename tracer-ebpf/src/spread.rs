@@ -21,7 +21,6 @@ use tracer_common::{
 use crate::{
     atomic,
     attempt::now,
-    filter::within,
     ledger, ports,
     skip::Step,
     sock::{Sock, is_kernel_socket, is_transparent},
@@ -284,9 +283,7 @@ fn wanted(rule: &Rule, call: &Call<'_>) -> bool {
     let mut found = rule.destination_count == 0;
     while index < spread::DESTINATIONS_MAX {
         let destination = &rule.destinations[index];
-        if index < rule.destination_count as usize
-            && (destination.ports.low..=destination.ports.high).contains(&call.port)
-            && within(&call.address, &destination.prefix)
+        if index < rule.destination_count as usize && destination.contains(&call.address, call.port)
         {
             found = true;
         }

@@ -19,6 +19,7 @@ pub mod record;
 pub mod seed;
 pub mod shutdown;
 pub mod sockdiag;
+pub mod spread;
 pub mod stats;
 pub mod table;
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::{
 };
 
 pub use capacities::Capacities;
-pub use start::{resolve, start};
+pub use start::{check_privileges, resolve, start, start_spreading};
 use tracer_common::{ConnKey, Filter, Loss, TupleCount, TupleKey};
 
 use crate::{

@@ -1,6 +1,6 @@
 //! Parsers of single values: text in, value or the reason for refusing it out.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use tracer_common::filter::Ports;
@@ -13,6 +13,16 @@ pub enum NetnsRef {
     Path(PathBuf),
     /// What `stat -L /proc/PID/ns/net` shows.
     Inode(u32),
+}
+
+impl fmt::Display for NetnsRef {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => out.write_str(name),
+            Self::Path(path) => write!(out, "{}", path.display()),
+            Self::Inode(inode) => write!(out, "{inode}"),
+        }
+    }
 }
 
 /// A decimal number of seconds, from 1 ms to a year.

@@ -1,6 +1,6 @@
 //! The rare lines: start, stop, losses, and the totals of a tuple.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
 
 use bytes::BytesMut;
 use serde::Serialize;
@@ -75,7 +75,54 @@ pub struct Lost<'a> {
     pub count: u64,
 }
 
+/// `spread.decision`: what the spreader did about a connect().
+#[derive(Clone, Debug, Serialize)]
+pub struct Decided<'a> {
+    #[serde(rename = "network.transport")]
+    pub transport: &'a str,
+    #[serde(rename = "network.type")]
+    pub family: &'a str,
+    #[serde(rename = "network.peer.address")]
+    pub destination: IpAddr,
+    #[serde(rename = "network.peer.port")]
+    pub port: u16,
+    pub netns: u32,
+    #[serde(rename = "process.pid")]
+    pub pid: u32,
+    #[serde(rename = "process.executable.name")]
+    pub comm: String,
+    #[serde(rename = "socket.cookie")]
+    pub cookie: u64,
+    /// The address that was bound.
+    #[serde(rename = "spread.chosen", skip_serializing_if = "Option::is_none")]
+    pub chosen: Option<IpAddr>,
+    /// The port that was bound with it; absent: the kernel finds one.
+    #[serde(rename = "spread.port", skip_serializing_if = "Option::is_none")]
+    pub chosen_port: Option<u16>,
+    /// The address that the socket had before.
+    #[serde(rename = "spread.original", skip_serializing_if = "Option::is_none")]
+    pub original: Option<IpAddr>,
+    #[serde(rename = "spread.reason")]
+    pub reason: &'a str,
+    #[serde(rename = "spread.rule")]
+    pub rule: &'a str,
+    /// Ports of the tuple in use before.
+    #[serde(rename = "ports.in_use")]
+    pub in_use: u32,
+}
+
 impl LineWriter {
+    /// Appends `spread.decision`.
+    pub fn decided(
+        &mut self,
+        out: &mut BytesMut,
+        moment: Moment,
+        record: &Decided<'_>,
+    ) -> serde_json::Result<()> {
+        self.object(out, moment, "spread.decision", &terminal_safe(record)?);
+        Ok(())
+    }
+
     /// Appends `tracer.start`.
     ///
     /// # Errors

@@ -1,13 +1,14 @@
 //! Act: load the BPF object, attach one backend. Dropping the [`Session`] detaches it.
 
 use std::{
+    convert::Infallible,
     io,
     os::fd::{AsFd, AsRawFd, OwnedFd},
 };
 
 use aya::{
     Btf, Ebpf, EbpfLoader, VerifierLogLevel,
-    programs::{CgroupAttachMode, ProgramError},
+    programs::{CgroupAttachMode, ProgramError, links::FdLink},
 };
 use tracer_common::{
     Filter,
@@ -21,8 +22,10 @@ use super::{
     maps::Maps,
     object::{BPF_OBJECT, MISSING},
     offsets::Offsets,
+    pins::Pins,
     plan::Backend,
     programs::{self, COMMON, Hook, Program},
+    spreader::{KEPT_MAPS, Place, Spreader, Spreading},
     sys,
 };
 use crate::error::Error;
@@ -39,6 +42,10 @@ pub struct Settings {
     pub offsets: Offsets,
     /// Address of `tw_timer_handler`; 0: not known.
     pub tw_timer_handler: u64,
+    /// Whether a program may set the errno of a call that it denies.
+    pub fail_fast: bool,
+    /// A spreader beside the ledger; everything is then pinned, and outlives the session.
+    pub spreading: Option<Spreading>,
 }
 
 /// Where programs are attached, opened beforehand.
@@ -61,6 +68,7 @@ pub struct Session {
     log: KernelLog,
     /// Programs and their links live as long as these.
     attached: Option<(Ebpf, Vec<OwnedFd>)>,
+    pub spreader: Option<Spreader>,
 }
 
 impl Session {
@@ -81,6 +89,17 @@ impl Session {
             sum += count.trim().parse::<u64>().ok()?;
         }
         Some(sum)
+    }
+
+    /// Attaches the spreader to those of these cgroups that it is not attached to.
+    ///
+    /// # Errors
+    /// The reason, in words.
+    pub fn respread(&mut self, pins: &Pins, places: Vec<Place>) -> Result<(), String> {
+        let (Some(spreader), Some((ebpf, _))) = (&mut self.spreader, &mut self.attached) else {
+            return Ok(());
+        };
+        spreader.follow(ebpf, pins, places)
     }
 
     /// Hands what the BPF programs logged to this program's own log.
@@ -114,14 +133,24 @@ pub fn attach(
         let events = Events::take(&mut ebpf)?;
         let commands = Commands::take(&mut ebpf)?;
         let log = KernelLog::take(&mut ebpf);
-        let mut attached = Attached::default();
-        let programs = || COMMON.iter().chain(programs::of(*backend));
+        let keep = settings.spreading.as_ref();
+        let mut attached = Attached { keep: keep.map(|it| it.pins.clone()), ..Attached::default() };
+        let all = COMMON.iter().chain(programs::of(*backend));
+        // Who only counts does not need what is told beside the counts.
+        let needed: Vec<&Program> =
+            all.filter(|program| keep.is_none() || program.counts()).collect();
+        let programs = || needed.iter().copied();
+        let mut spreader = None;
         // All are loaded before any is attached: verifying one takes milliseconds, in which what
         // begins after one hook must not end before another one is there.
-        let step =
-            programs().try_for_each(|program| attached.load(&mut ebpf, program)).and_then(|()| {
+        let step = programs()
+            .try_for_each(|program| attached.load(&mut ebpf, program))
+            .and_then(|()| {
+                // Before the ledger's hooks, so that it runs before them in the same cgroup.
+                spreader = keep.map(|keep| Spreader::attach(&mut ebpf, keep)).transpose()?;
                 programs().try_for_each(|program| attached.attach(&mut ebpf, program, places))
-            });
+            })
+            .and_then(|()| attached.pin());
         match step {
             Ok(()) => {
                 return Ok(Session {
@@ -132,6 +161,7 @@ pub fn attach(
                     commands,
                     log,
                     attached: Some((ebpf, attached.tracepoints)),
+                    spreader,
                 });
             }
             Err(reason) => {
@@ -166,6 +196,21 @@ fn load(settings: &Settings) -> Result<Ebpf, Error> {
     for (name, value) in settings.offsets.iter() {
         loader.override_global(name, value, true);
     }
+    let fail_fast = u32::from(settings.fail_fast);
+    loader.override_global(global::FAIL_FAST, &fail_fast, true);
+    let spreading = u32::from(settings.spreading.is_some());
+    loader.override_global(global::SPREADING, &spreading, true);
+    match &settings.spreading {
+        Some(spreading) => {
+            spreading.pins.create()?;
+            for name in KEPT_MAPS {
+                loader.map_pin_path(name, spreading.pins.map(name));
+            }
+        }
+        None => {
+            loader.map_max_entries(map::DECISIONS, 4096);
+        }
+    }
     loader
         .load(BPF_OBJECT)
         .map_err(|error| Error::Failure(format!("cannot load the BPF object: {}", chain(&error))))
@@ -180,6 +225,10 @@ struct Attached {
     degraded: Vec<String>,
     /// Optional programs that cannot be had.
     left_out: Vec<&'static str>,
+    /// Where links are to be pinned.
+    keep: Option<Pins>,
+    /// Links that are, under the name of their program and another one until all are there.
+    pinned: Vec<&'static str>,
 }
 
 impl Attached {
@@ -202,13 +251,44 @@ impl Attached {
         let target =
             ebpf.program_mut(program.name).filter(|_| !self.left_out.contains(&program.name));
         let Some(target) = target else { return Ok(()) };
-        match attach_one(target, program.hook, places) {
-            Ok(tracepoint) => {
-                self.tracepoints.extend(tracepoint);
-                Ok(())
-            }
+        let done = attach_one(target, program.hook, places, self.keep.is_some());
+        match done.and_then(|attached| self.hold(program.name, attached)) {
+            Ok(()) => Ok(()),
             Err(error) => self.judge(program, Err(error)),
         }
+    }
+
+    fn hold(&mut self, name: &'static str, attached: Attachment) -> Result<(), AttachError> {
+        match (attached, &self.keep) {
+            (Attachment::Event(event), _) => self.tracepoints.push(event),
+            (Attachment::Link(link), Some(pins)) => {
+                let path = pins.link(&format!("{name}.new"));
+                // Left over from a start that was cut short.
+                _ = std::fs::remove_file(&path);
+                drop(link.pin(&path).map_err(AttachError::Pin)?);
+                self.pinned.push(name);
+            }
+            (Attachment::Link(_) | Attachment::InPlace, _) => {}
+        }
+        Ok(())
+    }
+
+    /// Puts the new links in the place of those of an earlier process, which ends these: both count
+    /// for a moment, which the ledger does not mind.
+    fn pin(&self) -> Result<(), String> {
+        let Some(pins) = &self.keep else { return Ok(()) };
+        for name in &self.pinned {
+            std::fs::rename(pins.link(&format!("{name}.new")), pins.link(name))
+                .map_err(|error| format!("cannot pin {name}: {error}"))?;
+        }
+        // Of a backend that another process used.
+        for name in pins.links() {
+            if !name.contains('@') && !self.pinned.iter().any(|pinned| *pinned == name) {
+                std::fs::remove_file(pins.link(&name))
+                    .map_err(|error| format!("cannot remove {name}: {error}"))?;
+            }
+        }
+        Ok(())
     }
 
     /// A program that cannot be had: what is not seen for it, or the end of this backend.
@@ -262,57 +342,61 @@ impl Attached {
     }
 }
 
-/// Attaches one program; a tracepoint gives a descriptor to keep.
+/// What holds an attached program.
+enum Attachment {
+    /// aya does.
+    InPlace,
+    Event(OwnedFd),
+    Link(FdLink),
+}
+
+/// Attaches one program. `keep`: its link is wanted for itself.
 fn attach_one(
     program: &mut aya::programs::Program,
     hook: Hook,
     places: &Places,
-) -> Result<Option<OwnedFd>, AttachError> {
+    keep: bool,
+) -> Result<Attachment, AttachError> {
     use aya::programs as aya;
     // A link to a cgroup lets others be there in every mode; the kernel refuses the other modes'
     // flags on a link.
     let mode = CgroupAttachMode::Single;
-    match hook {
-        Hook::FEntry(_) => {
-            TryInto::<&mut aya::FEntry>::try_into(program)?.attach()?;
-        }
-        Hook::FExit(_) => {
-            TryInto::<&mut aya::FExit>::try_into(program)?.attach()?;
-        }
-        Hook::KProbe(function) => {
-            TryInto::<&mut aya::KProbe>::try_into(program)?.attach(function, 0)?;
-        }
+    macro_rules! attach {
+        ($kind:ty, $($argument:expr),*) => {{
+            let program: &mut $kind = program.try_into()?;
+            let link = program.attach($($argument),*)?;
+            if keep {
+                Attachment::Link(program.take_link(link)?.try_into()?)
+            } else {
+                Attachment::InPlace
+            }
+        }};
+    }
+    Ok(match hook {
+        Hook::FEntry(_) => attach!(aya::FEntry,),
+        Hook::FExit(_) => attach!(aya::FExit,),
+        Hook::KProbe(function) => attach!(aya::KProbe, function, 0),
         Hook::KProbeAny(functions) => {
-            let program: &mut aya::KProbe = program.try_into()?;
             let mut result = Err(AttachError::NoFunction(functions));
             for function in functions {
-                result = program.attach(function, 0).map(|_| ()).map_err(AttachError::from);
+                result = attach_one(program, Hook::KProbe(function), places, keep);
                 if result.is_ok() {
                     break;
                 }
             }
-            result?;
+            result?
         }
-        Hook::RawTracepoint(name) => {
-            TryInto::<&mut aya::RawTracePoint>::try_into(program)?.attach(name)?;
-        }
+        Hook::RawTracepoint(name) => attach!(aya::RawTracePoint, name),
         Hook::Tracepoint(category, name) => {
             let program: &mut aya::TracePoint = program.try_into()?;
             let id = (places.tracepoint_id)(category, name).map_err(AttachError::Tracepoint)?;
             let event = sys::attach_tracepoint(program.fd()?.as_fd(), id);
-            return event.map(Some).map_err(AttachError::Perf);
+            Attachment::Event(event.map_err(AttachError::Perf)?)
         }
-        Hook::CgroupSockAddr => {
-            TryInto::<&mut aya::CgroupSockAddr>::try_into(program)?.attach(&places.cgroup, mode)?;
-        }
-        Hook::CgroupSock => {
-            TryInto::<&mut aya::CgroupSock>::try_into(program)?.attach(&places.cgroup, mode)?;
-        }
-        Hook::SockOps => {
-            TryInto::<&mut aya::SockOps>::try_into(program)?.attach(&places.cgroup, mode)?;
-        }
-    }
-    Ok(None)
+        Hook::CgroupSockAddr => attach!(aya::CgroupSockAddr, &places.cgroup, mode),
+        Hook::CgroupSock => attach!(aya::CgroupSock, &places.cgroup, mode),
+        Hook::SockOps => attach!(aya::SockOps, &places.cgroup, mode),
+    })
 }
 
 /// Why attaching failed.
@@ -330,6 +414,17 @@ enum AttachError {
     Tracepoint(io::Error),
     #[error("perf_event_open: {0}")]
     Perf(io::Error),
+    #[error("its link cannot be pinned: {0}")]
+    Pin(aya::pin::PinError),
+    #[error("its link cannot be kept: {0}")]
+    Keep(#[from] aya::programs::links::LinkError),
+}
+
+/// Some links always are of the kind that can be kept.
+impl From<Infallible> for AttachError {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
 }
 
 /// One line for people: the verifier's log can be thousands.
@@ -346,7 +441,7 @@ fn short(error: &AttachError) -> String {
 }
 
 /// An error with everything below it.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(below) = source {

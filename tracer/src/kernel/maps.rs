@@ -92,6 +92,23 @@ impl Maps {
     }
 }
 
+/// The tuple table alone.
+pub struct TupleReader {
+    map: Map,
+    batch: Batch,
+}
+
+impl TupleReader {
+    pub(super) fn new(map: Map) -> Self {
+        Self { map, batch: Batch::default() }
+    }
+
+    /// Every tuple, in no order.
+    pub fn read(&mut self, to: &mut Vec<(TupleKey, TupleCount)>) -> Result<(), Error> {
+        read(&self.map, map::TUPLES, &mut self.batch, to)
+    }
+}
+
 /// What the kernel side counted since the start.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Totals {
@@ -131,7 +148,7 @@ fn read<K: Pod + Copy, V: Pod + Copy>(
 
 /// A value from its bytes.
 #[expect(unsafe_code, reason = "a Pod may be made of any bytes")]
-fn from<T: Pod>(bytes: &[u8]) -> T {
+pub(super) fn from<T: Pod>(bytes: &[u8]) -> T {
     assert_eq!(bytes.len(), size_of::<T>());
     // SAFETY: as many bytes as the type has, and `Pod` promises that any of them are valid.
     unsafe { bytes.as_ptr().cast::<T>().read_unaligned() }

@@ -71,6 +71,13 @@ impl Offsets {
         let (byte, shift) = userlocks(btf)?;
         values.push((global::SK_USERLOCKS, byte));
         values.push((global::SK_USERLOCKS_SHIFT, shift));
+        // Without these two, the spreader does not know such sockets from others.
+        if let Some((byte, mask)) = bit(btf, "sock", "sk_kern_sock", 0) {
+            values.extend([(global::SK_KERN_SOCK, byte), (global::SK_KERN_SOCK_MASK, mask)]);
+        }
+        if let Some((byte, mask)) = transparent(btf) {
+            values.extend([(global::TRANSPARENT, byte), (global::TRANSPARENT_MASK, mask)]);
+        }
         Ok(Self { values })
     }
 
@@ -113,6 +120,18 @@ fn userlocks(btf: &Btf) -> Result<(u32, u32), OffsetsError> {
     Ok((member.byte_offset, shift))
 }
 
+/// Byte of a bit of a field, and its mask there: `number` bits from the field's first one.
+fn bit(btf: &Btf, strukt: &str, path: &str, number: u32) -> Option<(u32, u32)> {
+    let at = btf.member(strukt, path).ok()?.bit_offset.checked_add(number)?;
+    Some((at / 8, 1 << (at % 8)))
+}
+
+/// IP_TRANSPARENT: a bitfield up to Linux 6.5, a numbered bit of `inet_flags` later.
+fn transparent(btf: &Btf) -> Option<(u32, u32)> {
+    bit(btf, "inet_sock", "transparent", 0)
+        .or_else(|| bit(btf, "inet_sock", "inet_flags", btf.enumerator("INET_FLAGS_TRANSPARENT")?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,7 +155,7 @@ mod tests {
         ] {
             assert_eq!(offsets.get(name), Some(expected), "{name}");
         }
-        assert_eq!(offsets.iter().count(), 19);
+        assert_eq!(offsets.iter().count(), 23);
     }
 
     #[test]

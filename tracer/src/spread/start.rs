@@ -1,0 +1,144 @@
+//! From a configuration to a running spreader: everything that can be wrong is found out before
+//! anything is attached.
+
+use std::{
+    io,
+    net::IpAddr,
+    os::fd::{AsRawFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+
+use super::{
+    addresses::{self, HostAddress, Watch},
+    pool::{self, PoolAddress},
+    rule,
+};
+use crate::{
+    capacity::PortRange,
+    cgroups,
+    cli::NetnsRef,
+    config::SpreadConfig,
+    error::Error,
+    kernel::spreader::Place,
+    mounts::open_dir,
+    netns::{self, Netns, Worker},
+};
+
+/// What a namespace has for a spreader.
+#[derive(Debug)]
+pub(super) struct Inside {
+    pub addresses: Vec<HostAddress>,
+    pub range: PortRange,
+    /// 0: this kernel does not say.
+    pub cookie: u64,
+    pub watch: Watch,
+}
+
+/// The namespace of the pool: a named one, or this process's own.
+pub(super) fn namespace(named: Option<&NetnsRef>) -> Result<Netns, Error> {
+    match named {
+        Some(named) => {
+            netns::resolve(&named.to_string()).map_err(|error| Error::BadConfig(error.to_string()))
+        }
+        None => netns::own().map_err(|error| {
+            Error::Failure(format!("cannot tell this process's network namespace: {error}"))
+        }),
+    }
+}
+
+/// Looks around in the namespace.
+pub(super) fn look(worker: &Worker, netns: &Netns) -> Result<Inside, Error> {
+    let look = || -> io::Result<Inside> {
+        // Opened first: what changes after this is told.
+        let watch = Watch::open()?;
+        Ok(Inside {
+            addresses: addresses::list()?,
+            range: PortRange::read()?,
+            cookie: cookie(),
+            watch,
+        })
+    };
+    worker
+        .run_in(netns, look)
+        .and_then(|result| result)
+        .map_err(|error| Error::Failure(format!("cannot look into the pool's namespace: {error}")))
+}
+
+/// The pool as this namespace has it.
+pub(super) fn pool(config: &SpreadConfig, inside: &Inside) -> Result<Vec<PoolAddress>, Error> {
+    let pool = pool::resolve(&config.pool, &inside.addresses)
+        .map_err(|error| Error::BadConfig(error.to_string()))?;
+    if let Some(own) = config.destinations.iter().find(|to| rule::is_in_pool(to, &pool)) {
+        let address = address(own.prefix.network);
+        return Err(Error::BadConfig(format!(
+            "--to {address} is an address of the pool itself; leave it out of one of the two"
+        )));
+    }
+    let family = |is: fn(&IpAddr) -> bool| pool.iter().any(|member| is(&member.address));
+    for to in &config.destinations {
+        let v4 = to.prefix.network.to_v4().is_some();
+        let whole = to.prefix.mask == tracer_common::Addr::UNSPECIFIED;
+        if !whole && !family(if v4 { IpAddr::is_ipv4 } else { IpAddr::is_ipv6 }) {
+            return Err(Error::BadConfig(format!(
+                "--to {} has no address of its family in the pool; add an IPv{} one",
+                address(to.prefix.network),
+                if v4 { 4 } else { 6 }
+            )));
+        }
+    }
+    Ok(pool)
+}
+
+/// An address in the form that people know.
+pub(super) fn address(addr: tracer_common::Addr) -> IpAddr {
+    IpAddr::from(addr.0).to_canonical()
+}
+
+/// The cgroups to attach to.
+pub(super) fn places(paths: &[PathBuf]) -> Result<Vec<Place>, Error> {
+    paths.iter().map(|path| place(path)).collect()
+}
+
+/// One of them.
+pub(super) fn place(path: &Path) -> Result<Place, Error> {
+    let wrong = |error: cgroups::CgroupError| Error::BadConfig(error.to_string());
+    let found = cgroups::resolve_arg(&path.to_string_lossy()).map_err(wrong)?;
+    let open = || -> io::Result<OwnedFd> {
+        let root = cgroups::root()?;
+        let below = found.path.strip_prefix("/").unwrap_or(&found.path);
+        let below = if below.as_os_str().is_empty() { Path::new(".") } else { below };
+        Ok(open_dir(&root, below)?)
+    };
+    let directory = open().map_err(|source| Error::File {
+        tried: "open the cgroup",
+        path: found.path.clone(),
+        source,
+        do_this: "",
+    })?;
+    Ok(Place { id: found.id, directory })
+}
+
+/// SO_NETNS_COOKIE (Linux 5.14) of the calling thread's namespace.
+#[expect(unsafe_code, reason = "getsockopt(2) of an option that rustix does not have")]
+fn cookie() -> u64 {
+    const SO_NETNS_COOKIE: libc::c_int = 71;
+    let flags = SocketFlags::CLOEXEC;
+    let Ok(socket) = socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None) else {
+        return 0;
+    };
+    let mut cookie = 0_u64;
+    let mut len: libc::socklen_t = 8;
+    // SAFETY: the value is as long as the length says, and both outlive the call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut len,
+        )
+    };
+    if result == 0 { cookie } else { 0 }
+}
