@@ -17,8 +17,10 @@ pub struct Prefix {
 impl Prefix {
     #[inline(always)]
     pub fn contains(&self, address: &Addr) -> bool {
-        let [[high, low], [mask_high, mask_low], [want_high, want_low]] =
-            [address, &self.mask, &self.network].map(Addr::words);
+        // Not by `map` of an array: the kernel refuses the type information of that.
+        let [high, low] = address.words();
+        let [mask_high, mask_low] = self.mask.words();
+        let [want_high, want_low] = self.network.words();
         high & mask_high == want_high && low & mask_low == want_low
     }
 }

@@ -155,17 +155,21 @@ pub fn choose(
     if best.1.in_use < capacity - (capacity >> NEARLY_FULL_SHIFT) {
         return Some(best);
     }
-    let mut index = first;
+    // Each index is made from the same two numbers: one made from the one before would have the
+    // verifier follow every path to it.
     let mut seen = 0;
-    while seen < POOL_MAX {
-        if seen >= side.count as usize {
+    while seen < POOL_MAX as u32 {
+        if seen >= side.count {
             return None;
         }
-        let found = usage(&side.addresses[usize::from(index)]);
-        if found.in_use < capacity {
-            return Some((index, found));
+        let mut index = u32::from(first) + seen;
+        if index >= side.count {
+            index -= side.count;
         }
-        index = next(side, index);
+        let found = usage(&side.addresses[index as usize & (POOL_MAX - 1)]);
+        if found.in_use < capacity {
+            return Some(((index & 0xff) as u8, found));
+        }
         seen += 1;
     }
     None

@@ -50,7 +50,7 @@ pub(crate) fn passes_caller<const ANCESTORS: bool>(who: &Who, netns: u32) -> boo
     let Some(filter) = active() else { return true };
     any(&filter.pids, filter.pid_count, |pid| *pid == who.pid)
         && any(&filter.netns, filter.netns_count, |inum| *inum == netns)
-        && any(&filter.comms, filter.comm_count, |comm| words(comm) == words(&who.comm))
+        && any(&filter.comms, filter.comm_count, |comm| comm == &who.comm)
         && any(&filter.cgroups, filter.cgroup_count, |cgroup| {
             cgroup.id == who.cgroup || ANCESTORS && is_above_current(cgroup)
         })

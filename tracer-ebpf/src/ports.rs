@@ -123,7 +123,7 @@ fn is_taken(port: u16) -> bool {
 /// Whether the kernel knows a socket with this 4-tuple, TIME_WAIT included, or a listener there.
 #[inline(always)]
 fn is_in_use(call: &Call<'_>, local: &Addr, port: u16) -> bool {
-    let ports = [call.port, port].map(u16::to_be);
+    let ports = [call.port.to_be(), port.to_be()];
     is_known(call.raw(), call.form == Form::V6, &call.address, local, ports)
 }
 

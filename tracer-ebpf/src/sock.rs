@@ -3,7 +3,7 @@
 //! Both start with `struct sock_common`, so one read serves for both. All reads go through
 //! `bpf_probe_read_kernel`, which fails instead of faulting.
 
-use aya_ebpf::{Global, helpers::bpf_probe_read_kernel};
+use aya_ebpf::{Global, bindings::bpf_sock, helpers::bpf_probe_read_kernel};
 use tracer_common::{Addr, ConnKey, Loss, TupleKey, settings::SOCK_COMMON_LEN};
 
 use crate::{
@@ -44,6 +44,16 @@ fn bit(at: Address, offset: &Global<u32>, mask: &Global<u32>) -> bool {
     // SAFETY: the helper checks the address itself.
     let byte = unsafe { bpf_probe_read_kernel(at.add(offset.load() as usize)) }.unwrap_or(0);
     u32::from(byte) & mask.load() != 0
+}
+
+/// The address of a socket as a plain number: the verifier allows no arithmetic on the pointer that
+/// a context holds.
+#[inline(always)]
+pub(crate) fn address(sk: *const bpf_sock) -> Step<Address> {
+    // SAFETY: the helper copies eight bytes of our own stack.
+    unsafe { bpf_probe_read_kernel((&raw const sk).cast::<u64>()) }
+        .map(|address| address as Address)
+        .map_err(|_| Skip::Lost(Loss::ReadFailed))
 }
 
 /// Whether the kernel made this socket for itself (`sk_kern_sock`).

@@ -23,7 +23,7 @@ use crate::{
     attempt::now,
     ledger, ports,
     skip::Step,
-    sock::{Sock, is_kernel_socket, is_transparent},
+    sock::{Sock, address, is_kernel_socket, is_transparent},
     who,
 };
 
@@ -270,7 +270,7 @@ fn foreign(call: &Call<'_>, rule: &Rule) -> Option<Decision> {
     if !call.is_in(rule).unwrap_or(false) {
         return Some(Decision::OtherNetns);
     }
-    let sk = call.sk() as *const u8;
+    let Ok(sk) = address(call.sk()) else { return Some(Decision::KernelSocket) };
     if is_kernel_socket(sk) {
         return Some(Decision::KernelSocket);
     }
