@@ -286,3 +286,6 @@ impl Decision {
         Self::ALL.into_iter().find(|decision| *decision as u32 == value)
     }
 }
+
+#[cfg(test)]
+mod tests;

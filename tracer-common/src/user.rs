@@ -3,7 +3,9 @@
 
 use aya::Pod;
 
-use crate::{Attempt, Bound, Conn, ConnKey, Event, Filter, Rule, TupleCount, TupleKey, seed::Command};
+use crate::{
+    Attempt, Bound, Conn, ConnKey, Event, Filter, Rule, TupleCount, TupleKey, seed::Command,
+};
 
 macro_rules! pod {
     ($($type:ty),+) => {
