@@ -18,7 +18,6 @@ pub mod map {
     pub const DECISIONS: &str = "DECISIONS";
     pub const GIVEN: &str = "GIVEN";
     pub const TAKEN: &str = "TAKEN";
-    pub const CURSOR: &str = "CURSOR";
 }
 
 /// Read-only globals, set before the programs are loaded. Offsets are in bytes from the start of

@@ -123,13 +123,16 @@ pub struct Usage {
 
 /// Near its end, an address is taken only after the others were looked at.
 const NEARLY_FULL_SHIFT: u32 = 5;
+/// Addresses that are looked at then, from the first one drawn on. Choosing the emptier of two keeps
+/// all equally full: of a larger pool, these many stand for the rest.
+const SEARCHED: u32 = 128;
 
 /// The address to use, as its index in `side.addresses`, and what is known of it; `None`: none has
 /// room, or there are none. `random` is 32 random bits, `usage` asks the ledger.
 ///
 /// The emptier of two drawn at random, by weight: as good as the emptiest of all (Mitzenmacher, "The
 /// Power of Two Choices in Randomized Load Balancing", 2001), at a cost that does not depend on
-/// how many there are. When that one is nearly full, all are looked at.
+/// how many there are. When that one is nearly full, more are looked at.
 #[inline(always)]
 pub fn choose(
     side: &Side,
@@ -155,17 +158,10 @@ pub fn choose(
     if best.1.in_use < capacity - (capacity >> NEARLY_FULL_SHIFT) {
         return Some(best);
     }
-    // Each index is made from the same two numbers: one made from the one before would have the
-    // verifier follow every path to it.
+    // A bounded search: the verifier follows every path through every round.
     let mut seen = 0;
-    while seen < POOL_MAX as u32 {
-        if seen >= side.count {
-            return None;
-        }
-        let mut index = u32::from(first) + seen;
-        if index >= side.count {
-            index -= side.count;
-        }
+    while seen < SEARCHED && seen < side.count {
+        let index = (u32::from(first) + seen).checked_rem(side.count)?;
         let found = usage(&side.addresses[index as usize & (POOL_MAX - 1)]);
         if found.in_use < capacity {
             return Some(((index & 0xff) as u8, found));
@@ -330,3 +326,6 @@ impl Decision {
         Self::ALL.into_iter().find(|decision| *decision as u32 == value)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -59,9 +59,12 @@ pub struct TupleCount {
     pub last_errno: u32,
     /// comm of the newest connect() here: arbitrary bytes, NUL-padded.
     pub comm: [u8; 16],
+    /// Numbers the ports that the spreader has tried here.
+    pub cursor: u32,
+    pub zero: u32,
 }
 
-const _: () = assert!(size_of::<TupleCount>() == 56 + 8 * Cause::COUNT + 96 + 48);
+const _: () = assert!(size_of::<TupleCount>() == 56 + 8 * Cause::COUNT + 96 + 56);
 
 impl TupleCount {
     /// Ports taken now, TIME_WAIT included.

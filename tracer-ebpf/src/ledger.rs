@@ -48,7 +48,7 @@ pub(crate) enum Mark {
 #[map]
 static CONTROL: Array<u32> = Array::with_max_entries(CONTROL_LEN, 0);
 
-/// A new tuple. A static, because 312 bytes are too many for the BPF stack.
+/// A new tuple. A static, because 320 bytes are too many for the BPF stack.
 static EMPTY: TupleCount = TupleCount {
     opened: 0,
     released: 0,
@@ -65,6 +65,8 @@ static EMPTY: TupleCount = TupleCount {
     pid: 0,
     last_errno: 0,
     comm: [0; 16],
+    cursor: 0,
+    zero: 0,
 };
 
 const EEXIST: i32 = -17;
@@ -110,10 +112,24 @@ pub(crate) fn ports(key: &TupleKey) -> (u32, u32) {
 #[inline(always)]
 pub(crate) fn usage(key: &TupleKey, other_half_is_odd: bool) -> Usage {
     let Some(count) = TUPLES.get_ptr(key) else { return Usage::default() };
+    // Of two counters that only grow, the smaller one is read first: their difference is never
+    // negative, and the verifier has no branch to follow.
     // SAFETY: see `open`.
-    let count = unsafe { &*count };
-    let (in_use, odd) = (count.in_use() as u32, count.odd_in_use() as u32);
-    Usage { in_use, other_half: if other_half_is_odd { odd } else { in_use.saturating_sub(odd) } }
+    let (in_use, odd) = unsafe {
+        let released = (&raw const (*count).released).read_volatile();
+        let odd_released = (&raw const (*count).odd_released).read_volatile();
+        let odd_opened = (&raw const (*count).odd_opened).read_volatile();
+        let opened = (&raw const (*count).opened).read_volatile();
+        (opened.wrapping_sub(released) as u32, odd_opened.wrapping_sub(odd_released) as u32)
+    };
+    Usage { in_use, other_half: if other_half_is_odd { odd } else { in_use.wrapping_sub(odd) } }
+}
+
+/// A tuple's count of the ports that the spreader has tried for it.
+#[inline(always)]
+pub(crate) fn cursor(key: &TupleKey) -> Option<*mut u32> {
+    // SAFETY: see `open`.
+    Some(unsafe { &raw mut (*TUPLES.get_ptr_mut(key)?).cursor })
 }
 
 /// In place of the duration of a port search: there was none, or it was not seen. Not an `Option`,

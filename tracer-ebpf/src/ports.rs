@@ -7,12 +7,12 @@ use aya_ebpf::{
     maps::Array,
 };
 use tracer_common::{
-    Addr, Rule,
+    Addr, Rule, TupleKey,
     spread::{self, Decision},
 };
 
 use crate::{
-    atomic,
+    atomic, ledger,
     spread::{Call, Form},
 };
 
@@ -21,13 +21,8 @@ use crate::{
 #[map]
 static TAKEN: Array<[u64; 1024]> = Array::with_max_entries(1, 0);
 
-/// Numbers the candidates, so that no two connect() calls ever try the same one at once.
-#[map]
-static CURSOR: Array<u32> = Array::with_max_entries(1, 0);
-
-/// Candidates that are looked at before the kernel is asked. Past 99 % most are taken, and the
-/// kernel's own half has some left, too.
-const TRIES: u32 = 8;
+/// Candidates that are looked at before the kernel is asked.
+const TRIES: u32 = 64;
 
 const SOL_SOCKET: i32 = 1;
 const SO_REUSEADDR: i32 = 2;
@@ -83,11 +78,19 @@ fn bind_once(ctx: *mut bpf_sock_addr, v4: bool, address: &Addr, port: u16) -> bo
 /// Binds the address with a free port of the half that the kernel tries last. A port of 0: none was
 /// bound, for the reason given.
 #[inline(always)]
-pub(crate) fn bind_fast(call: &Call<'_>, rule: &Rule, address: &Addr) -> (Decision, u16) {
+pub(crate) fn bind_fast(call: &Call<'_>, rule: &Rule, key: &TupleKey) -> (Decision, u16) {
+    let address = &key.source;
+    let Some(cursor) = ledger::cursor(key) else { return (Decision::NoCandidate, 0) };
     let mut tried = 0;
     while tried < TRIES {
         tried += 1;
-        let Some(port) = candidate(rule) else { return (Decision::NoCandidate, 0) };
+        // Each tuple goes round the ports by itself: those that it used longest ago come first, and
+        // no two connect() calls ever try the same one at once.
+        // SAFETY: see `ledger::cursor`.
+        let number = unsafe { atomic::fetch_add32(cursor, 1) };
+        let Some(port) = spread::candidate(rule, number) else {
+            return (Decision::NoCandidate, 0);
+        };
         if is_taken(port) || is_in_use(call, address, port) {
             continue;
         }
@@ -103,14 +106,6 @@ pub(crate) fn bind_fast(call: &Call<'_>, rule: &Rule, address: &Addr) -> (Decisi
         return (Decision::PortRefused, 0);
     }
     (Decision::NoCandidate, 0)
-}
-
-#[inline(always)]
-fn candidate(rule: &Rule) -> Option<u16> {
-    let cursor = CURSOR.get_ptr_mut(0)?;
-    // SAFETY: an array map's values are never freed while the program is loaded.
-    let number = unsafe { atomic::fetch_add32(cursor, 1) };
-    spread::candidate(rule, number)
 }
 
 #[inline(always)]

@@ -6,8 +6,9 @@ use aya_ebpf::{
     bindings::{bpf_sock, bpf_sock_addr},
     btf_maps::SkStorage,
     helpers::{
-        bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_set_retval,
-        bpf_sk_storage_get,
+        bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_netns_cookie,
+        bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_set_retval, bpf_sk_storage_get,
+        generated::bpf_get_current_comm,
     },
     macros::{btf_map, map},
     maps::{Array, HashMap, PerCpuArray, RingBuf},
@@ -15,7 +16,7 @@ use aya_ebpf::{
 };
 use tracer_common::{
     Addr, Rule, TupleKey,
-    spread::{self, Decision, Side, Told, Usage, rule_flag},
+    spread::{self, Decision, Side, Told, rule_flag},
 };
 
 use crate::{
@@ -24,7 +25,6 @@ use crate::{
     ledger, ports,
     skip::Step,
     sock::{Sock, address, is_kernel_socket, is_transparent},
-    who,
 };
 
 /// The rule, at key 0. A hash, because replacing a value of one is atomic: a hook sees the old rule or
@@ -188,11 +188,7 @@ fn count(decision: Decision) {
 #[inline(always)]
 pub(crate) fn connect<const FAST: bool>(call: &Call<'_>) -> i32 {
     let Some(rule) = rule() else { return ALLOW };
-    let source = call.source();
-    let bound = source != Addr::UNSPECIFIED;
-    // What we gave for an earlier connect() of this socket was not the application's choice.
-    let ours = bound && call.given().is_some_and(|given| *given == source);
-    if let Some(reason) = objection(call, rule, bound && !ours) {
+    if let Some((reason, ours)) = left_alone(call, rule) {
         count(reason);
         if ours {
             // As if we had never been there.
@@ -214,12 +210,16 @@ pub(crate) fn connect<const FAST: bool>(call: &Call<'_>) -> i32 {
         key.source = *address;
         ledger::usage(&key, rule.other_low & 1 != 0)
     });
-    let Some((index, usage)) = chosen else { return full(call, rule, source) };
+    let Some((index, usage)) = chosen else { return full(call, rule) };
     let Some(address) = address_at(side, index) else { return ALLOW };
+    let original = call.source();
     let mut port = 0;
     let mut decision = Decision::LeastUsed;
     if FAST && rule.flags & rule_flag::FAST_PORTS != 0 && spread::is_slow(&usage, rule.half) {
-        (decision, port) = ports::bind_fast(call, rule, address);
+        (decision, port) = {
+            key.source = *address;
+            ports::bind_fast(call, rule, &key)
+        };
     }
     if port == 0 {
         if decision != Decision::LeastUsed {
@@ -232,8 +232,24 @@ pub(crate) fn connect<const FAST: bool>(call: &Call<'_>) -> i32 {
         call.remember(*address);
     }
     count(decision);
-    tell(call, rule, random, &Choice { decision, chosen: *address, original: source, port, usage });
+    tell(
+        call,
+        rule,
+        random,
+        &Choice { decision, chosen: address, original: &original, port, in_use: usage.in_use },
+    );
     ALLOW
+}
+
+/// Why a call is left alone, and whether its socket has a source of ours. What this has looked at is
+/// not needed later on: the verifier would follow each combination of it through the choice.
+#[inline(always)]
+fn left_alone(call: &Call<'_>, rule: &Rule) -> Option<(Decision, bool)> {
+    let source = call.source();
+    let bound = source != Addr::UNSPECIFIED;
+    // What we gave for an earlier connect() of this socket was not the application's choice.
+    let ours = bound && call.given().is_some_and(|given| *given == source);
+    objection(call, rule, bound && !ours).map(|reason| (reason, ours))
 }
 
 /// Why a call is left alone, in the order in which it is cheap to know.
@@ -314,13 +330,18 @@ fn address_at(side: &Side, index: u8) -> Option<&Addr> {
 
 /// No address of the pool has a port left for this destination.
 #[inline(always)]
-fn full(call: &Call<'_>, rule: &Rule, original: Addr) -> i32 {
+fn full(call: &Call<'_>, rule: &Rule) -> i32 {
     let fail = crate::offsets::FAIL_FAST.load() != 0 && rule.flags & rule_flag::FAIL_FAST != 0;
     let decision = if fail { Decision::FailedFast } else { Decision::PoolFull };
     count(decision);
-    let choice =
-        Choice { decision, chosen: Addr::UNSPECIFIED, original, port: 0, usage: Usage::default() };
-    tell(call, rule, 0, &choice);
+    let original = call.source();
+    let none = Addr::UNSPECIFIED;
+    tell(
+        call,
+        rule,
+        0,
+        &Choice { decision, chosen: &none, original: &original, port: 0, in_use: 0 },
+    );
     if fail {
         // SAFETY: takes a number; Linux 6.1, and the verifier does not come here on an older one.
         unsafe { bpf_set_retval(-EADDRNOTAVAIL) };
@@ -353,35 +374,44 @@ pub(crate) fn bind(call: &Call<'_>) -> Option<Addr> {
     address_at(side, spread::draw(side, random & 0xffff)).copied()
 }
 
-/// What is told of a decision.
-struct Choice {
+/// What is told of a decision. References, because of the BPF stack.
+struct Choice<'a> {
+    chosen: &'a Addr,
+    original: &'a Addr,
     decision: Decision,
-    chosen: Addr,
-    original: Addr,
+    in_use: u32,
     port: u16,
-    usage: Usage,
 }
 
 /// One decision in `rule.sample` is told, a power of two, and every refusal.
-#[inline(never)]
-fn tell(call: &Call<'_>, rule: &Rule, random: u32, choice: &Choice) {
+#[inline(always)]
+fn tell(call: &Call<'_>, rule: &Rule, random: u32, choice: &Choice<'_>) {
     let unusual = choice.decision == Decision::Refused;
-    if !unusual && (rule.sample == 0 || random & (rule.sample - 1) != 0) {
-        return;
+    if unusual || (rule.sample != 0 && random & (rule.sample - 1) == 0) {
+        write(call, rule.netns, choice);
     }
+}
+
+/// A function of its own, for a stack of its own.
+#[inline(never)]
+fn write(call: &Call<'_>, netns: u32, choice: &Choice<'_>) {
     let Some(mut entry) = DECISIONS.reserve::<Told>(0) else { return };
-    let who = who::current();
     let told = entry.as_mut_ptr();
-    // SAFETY: `reserve` gave the bytes for this record alone, and every one of them is written.
+    let pid_tgid = bpf_get_current_pid_tgid();
+    // SAFETY: `reserve` gave the bytes for this record alone, and every one of them is written: those
+    // of the name by the helper, also where it fails.
     unsafe {
         (*told).mono_ns = now();
         (*told).cookie = bpf_get_socket_cookie(call.raw().cast());
-        (*told).chosen = choice.chosen;
-        (*told).original = choice.original;
+        (*told).chosen = *choice.chosen;
+        (*told).original = *choice.original;
         (*told).destination = call.address;
-        (*told).who = who;
-        (*told).netns = rule.netns;
-        (*told).in_use = choice.usage.in_use;
+        (*told).who.cgroup = bpf_get_current_cgroup_id();
+        (*told).who.pid = (pid_tgid >> 32) as u32;
+        (*told).who.tid = pid_tgid as u32;
+        bpf_get_current_comm((&raw mut (*told).who.comm).cast(), 16);
+        (*told).netns = netns;
+        (*told).in_use = choice.in_use;
         (*told).destination_port = call.port;
         (*told).port = choice.port;
         (*told).decision = choice.decision as u32;

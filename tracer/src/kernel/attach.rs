@@ -262,8 +262,8 @@ impl Attached {
         match (attached, &self.keep) {
             (Attachment::Event(event), _) => self.tracepoints.push(event),
             (Attachment::Link(link), Some(pins)) => {
-                let path = pins.link(&format!("{name}.new"));
-                // Left over from a start that was cut short.
+                let path = pins.link(&format!("{name}_new"));
+                // Left over from a start that was cut short. (A bpffs takes no dots in names.)
                 _ = std::fs::remove_file(&path);
                 drop(link.pin(&path).map_err(AttachError::Pin)?);
                 self.pinned.push(name);
@@ -278,7 +278,7 @@ impl Attached {
     fn pin(&self) -> Result<(), String> {
         let Some(pins) = &self.keep else { return Ok(()) };
         for name in &self.pinned {
-            std::fs::rename(pins.link(&format!("{name}.new")), pins.link(name))
+            std::fs::rename(pins.link(&format!("{name}_new")), pins.link(name))
                 .map_err(|error| format!("cannot pin {name}: {error}"))?;
         }
         // Of a backend that another process used.

@@ -22,7 +22,7 @@ use super::{pins::Pins, sys};
 use crate::error::Error;
 
 /// Maps that outlive the process.
-pub(super) const KEPT_MAPS: [&str; 9] = [
+pub(super) const KEPT_MAPS: [&str; 8] = [
     map::CONNS,
     map::TUPLES,
     map::BINDS,
@@ -31,7 +31,6 @@ pub(super) const KEPT_MAPS: [&str; 9] = [
     map::DECIDED,
     map::GIVEN,
     map::TAKEN,
-    map::CURSOR,
 ];
 
 /// The programs, by the name of their link, and their forms, best first.
