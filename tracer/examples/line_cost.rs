@@ -11,8 +11,10 @@ use std::{
     time::Duration,
 };
 
-use bytes::BytesMut;
-use tracer::export::{Context, LineWriter};
+use tracer::{
+    cgroups::Name,
+    export::{Context, LineWriter, Lines},
+};
 use tracer_common::{Addr, Event, Kind, TupleKey, event_flag};
 
 const LINES: u32 = 20_000;
@@ -57,12 +59,10 @@ fn events() -> Vec<Event> {
         .collect()
 }
 
-fn context(number: usize) -> Context<'static> {
+fn context(number: usize) -> Context {
     Context {
         seq: number as u64,
         wall_offset_ns: 1_795_000_000_000_000_000,
-        cgroup: Some("/system.slice/nginx.service"),
-        container: None,
         capacity: Some(28_232),
     }
 }
@@ -73,25 +73,14 @@ fn cpu_time() -> Duration {
     Duration::try_from(time).unwrap_or_default()
 }
 
-/// Nanoseconds a line, and the bytes of one. The buffer is emptied as often as `record` does it.
-fn run(
-    events: &[Event],
-    out: &mut BytesMut,
-    mut line: impl FnMut(&mut BytesMut, &Event, usize),
-) -> (f64, usize) {
-    let mut bytes = 0;
+/// Nanoseconds of each piece of work.
+fn run(events: &[Event], mut work: impl FnMut(&Event, usize)) -> f64 {
     let begin = cpu_time();
     for (number, event) in events.iter().enumerate() {
-        if out.len() > CHUNK {
-            bytes += out.len();
-            out.clear();
-        }
-        line(out, black_box(event), number);
+        work(black_box(event), number);
     }
     let elapsed = cpu_time().saturating_sub(begin);
-    bytes += out.len();
-    out.clear();
-    (elapsed.as_secs_f64() * 1e9 / f64::from(LINES), bytes / events.len())
+    elapsed.as_secs_f64() * 1e9 / f64::from(LINES)
 }
 
 fn median(mut runs: Vec<f64>) -> f64 {
@@ -101,29 +90,37 @@ fn median(mut runs: Vec<f64>) -> f64 {
 
 fn main() -> io::Result<()> {
     let events = events();
-    let mut out = BytesMut::with_capacity(2 * CHUNK);
-    let mut scratch = Vec::with_capacity(1024);
+    let name = Name { path: "/system.slice/nginx.service".to_owned(), container: None };
+    let mut lines = Lines::with_capacity(2 * CHUNK);
+    let mut json = Vec::with_capacity(2 * CHUNK);
     let mut writer = LineWriter::default();
     let (mut by_hand, mut by_serde, mut bytes) = (Vec::new(), Vec::new(), 0);
     for _ in 0..RUNS {
-        let (ns, length) = run(&events, &mut out, |out, event, number| {
-            let written = writer.event(out, event, &context(number));
+        bytes = 0;
+        by_hand.push(run(&events, |event, number| {
+            // As often as `record` does it.
+            if lines.len() > CHUNK {
+                bytes += lines.len();
+                lines.clear();
+            }
+            let written = writer.event(&mut lines, event, &context(number), || Some(&name));
             debug_assert!(written.is_ok());
-        });
-        by_hand.push(ns);
-        bytes = length;
-        let (ns, _) = run(&events, &mut out, |out, event, number| {
-            let line = reference::line(event, &context(number));
-            scratch.clear();
-            let written = serde_json::to_writer(&mut scratch, &line);
+        }));
+        bytes += lines.len();
+        lines.clear();
+        by_serde.push(run(&events, |event, number| {
+            if json.len() > CHUNK {
+                json.clear();
+            }
+            let line = reference::line(event, &context(number), Some(&name));
+            let written = serde_json::to_writer(&mut json, &line);
             debug_assert!(written.is_ok());
-            scratch.push(b'\n');
-            out.extend_from_slice(&scratch);
-        });
-        by_serde.push(ns);
+            json.push(b'\n');
+        }));
     }
     let (by_hand, by_serde) = (median(by_hand), median(by_serde));
     let mut stdout = io::stdout().lock();
+    let bytes = bytes / events.len();
     writeln!(stdout, "by hand     {by_hand:6.1} ns a line of {bytes} bytes")?;
     writeln!(
         stdout,

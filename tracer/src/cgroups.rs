@@ -14,7 +14,7 @@ use std::{
 use rustix::fs::{CWD, Stat, fstat};
 
 pub use container::container_id;
-pub use names::Names;
+pub use names::{Name, Names};
 
 use crate::mounts::{self, CGROUP2, open_dir};
 

@@ -25,6 +25,7 @@ pub enum Typed {
 }
 
 /// What an event says happened.
+#[inline]
 pub fn typed(event: &Event) -> Result<Typed, DecodeError> {
     let bad_detail = DecodeError::Detail { kind: event.kind, detail: event.detail };
     let cause = || Cause::from_index(event.detail).ok_or(bad_detail);
@@ -44,6 +45,7 @@ pub fn typed(event: &Event) -> Result<Typed, DecodeError> {
 ///
 /// # Errors
 /// A length other than that of [`Event`], an unknown kind, an unknown cause or port user.
+#[inline]
 pub fn decode(record: &[u8]) -> Result<Event, DecodeError> {
     let bytes: &[u8; size_of::<Event>()] =
         record.try_into().map_err(|_| DecodeError::Length(record.len()))?;

@@ -11,6 +11,7 @@
 pub mod errno;
 mod json;
 pub mod line;
+mod lines;
 mod process;
 pub mod record;
 pub mod sink;
@@ -18,6 +19,7 @@ pub(crate) mod timestamp;
 pub mod tuple;
 
 pub use line::{Context, LineWriter};
+pub use lines::Lines;
 pub use record::Moment;
 pub use sink::Sink;
 

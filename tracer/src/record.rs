@@ -4,23 +4,20 @@ mod output;
 mod progress;
 mod totals;
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use output::Output;
 use progress::Progress;
-use tracer_common::{Cause, Event, Filter, Kind, TupleCount, TupleKey};
+use tracer_common::{Cause, Event, Filter, Kind, TupleCount};
 
 use crate::{
     cgroups::Names,
     config::RecordConfig,
     decode::decode,
     error::Error,
-    export::{Context, sink::Closed},
+    export::sink::Closed,
     shutdown::Asked,
-    stats::Row,
+    stats::{Earlier, Row},
     trace::{Tracer, visible},
 };
 
@@ -52,7 +49,7 @@ pub fn run(
         config,
         filter,
         names,
-        last: HashMap::new(),
+        last: Earlier::default(),
         last_at: Instant::now(),
         told: totals::Told::default(),
         undecodable: 0,
@@ -79,7 +76,7 @@ struct Recorder<'a> {
     progress: Progress,
     names: Names,
     /// The reading that the newest tuple.stats came from, and when.
-    last: HashMap<TupleKey, TupleCount>,
+    last: Earlier,
     last_at: Instant,
     told: totals::Told,
     undecodable: u64,
@@ -133,7 +130,7 @@ impl Recorder<'_> {
         if let Err(error) = self.tracer.read_tuples() {
             return Ok(Err(error));
         }
-        self.last = self.tracer.tuples().iter().copied().collect();
+        self.tracer.keep_tuples(&mut self.last);
         Ok(self.tracer.refresh_capacities())
     }
 
@@ -150,15 +147,8 @@ impl Recorder<'_> {
                 *undecodable += 1;
                 return;
             };
-            let name = names.get(event.cgroup, now);
-            let context = Context {
-                seq: 0,
-                wall_offset_ns: 0,
-                cgroup: name.map(|name| name.path.as_str()),
-                container: name.and_then(|name| name.container.as_deref()),
-                capacity: wants_capacity(&event).then(|| learn(&event)).flatten(),
-            };
-            match output.event(&event, context) {
+            let capacity = wants_capacity(&event).then(|| learn(&event)).flatten();
+            match output.event(&event, capacity, || names.get(event.cgroup, now)) {
                 Ok(Ok(())) => *events += 1,
                 Ok(Err(_)) => *undecodable += 1,
                 Err(closed) => result = Err(closed),
@@ -202,7 +192,7 @@ impl Recorder<'_> {
     fn stats(&mut self) -> Result<Result<(), Error>, Closed> {
         let elapsed = self.last_at.elapsed();
         self.last_at = Instant::now();
-        let read = self.tracer.read_tuples().map(|_| ());
+        let read = self.tracer.read_tuples();
         if let Err(error) = read.and_then(|()| self.tracer.refresh_capacities()) {
             return Ok(Err(error));
         }
@@ -221,7 +211,7 @@ impl Recorder<'_> {
                 self.output.tuple_stats(&row)?;
             }
         }
-        self.last = self.tracer.tuples().iter().copied().collect();
+        self.tracer.keep_tuples(&mut self.last);
         Ok(Ok(()))
     }
 

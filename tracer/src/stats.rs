@@ -1,7 +1,7 @@
 //! Two readings of a tuple's counters to what an operator wants to know: how full, how fast, how
 //! long still. Pure: no clock, no map.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use tracer_common::{
     Cause, TupleCount, TupleKey,
@@ -107,6 +107,40 @@ impl Rates {
             released: rate(before.released, now.released),
             failed: rate(sum(&before.failed), sum(&now.failed)),
         })
+    }
+}
+
+/// A reading that a later one is compared with.
+#[derive(Debug, Default)]
+pub struct Earlier {
+    tuples: Vec<(TupleKey, TupleCount)>,
+    /// Where each tuple is in `tuples`; only known where it had to be looked for.
+    places: Option<HashMap<TupleKey, usize>>,
+    /// Where the next tuple is expected.
+    next: usize,
+}
+
+impl Earlier {
+    /// Becomes the reading in `tuples`, which gets the memory of the one before.
+    pub fn replace(&mut self, tuples: &mut Vec<(TupleKey, TupleCount)>) {
+        std::mem::swap(&mut self.tuples, tuples);
+        self.places = None;
+        self.next = 0;
+    }
+
+    /// What this reading says of a tuple. Cheap when asked in the order of the reading: the kernel
+    /// hands out a map in the same order each time, but for what came or went.
+    pub fn get(&mut self, key: &TupleKey) -> Option<&TupleCount> {
+        if self.tuples.get(self.next).is_none_or(|(expected, _)| expected != key) {
+            let place = |(place, (key, _)): (usize, &(TupleKey, TupleCount))| (*key, place);
+            let tuples = &self.tuples;
+            let places =
+                self.places.get_or_insert_with(|| tuples.iter().enumerate().map(place).collect());
+            self.next = *places.get(key)?;
+        }
+        let found = self.tuples.get(self.next);
+        self.next += 1;
+        found.map(|(_, count)| count)
     }
 }
 
@@ -224,6 +258,24 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn any_tuple_is_found_in_any_order(
+            before in prop::collection::btree_map(0_u16..40, any::<u64>(), 0..30),
+            asked in prop::collection::vec(0_u16..40, 0..60),
+        ) {
+            let key = |port| TupleKey { destination_port: port, ..TupleKey::default() };
+            let mut earlier = Earlier::default();
+            for add in [0, 1] {
+                let mut tuples: Vec<_> =
+                    before.iter().map(|(port, opened)| (key(*port), count(*opened, add))).collect();
+                earlier.replace(&mut tuples);
+                for port in before.keys().chain(&asked) {
+                    let expected = before.get(port).map(|opened| count(*opened, add));
+                    prop_assert_eq!(earlier.get(&key(*port)), expected.as_ref());
+                }
+            }
+        }
+
         #[test]
         fn any_two_readings_give_finite_numbers(
             now in any::<[u64; 4]>(), before in any::<[u64; 4]>(),

@@ -7,15 +7,57 @@ mod json;
 
 pub use column::{CRITICAL, Column, HIGH, SLOW};
 
+use std::cmp::Ordering;
+
 use crate::{cli::TableFormat, stats::Row};
 
-/// Sorts rows, the most pressing one first. The order is total: equal rows by their key.
-pub fn sort(rows: &mut [Row], by: Column) {
-    rows.sort_unstable_by(|one, other| {
-        by.order(one, other)
-            .then_with(|| other.in_use.cmp(&one.in_use))
-            .then_with(|| one.key.cmp(&other.key))
-    });
+/// Rows that are worth choosing from.
+const SOME: usize = 64;
+
+/// The rows that a table shows, out of many: at no time many more are kept than are shown.
+#[derive(Debug)]
+pub struct Top {
+    by: Column,
+    limit: usize,
+    rows: Vec<Row>,
+    /// At `limit - 1` is a row that none behind it belongs before.
+    bounded: bool,
+}
+
+impl Top {
+    /// The first rows by a column; `None`: all of them.
+    pub fn new(by: Column, limit: Option<usize>) -> Self {
+        Self { by, limit: limit.unwrap_or(usize::MAX), rows: Vec::new(), bounded: false }
+    }
+
+    pub fn add(&mut self, row: Row) {
+        let last = self.limit.wrapping_sub(1);
+        if self.limit == 0
+            || self.bounded
+                && self.rows.get(last).is_some_and(|last| order(self.by, last, &row).is_lt())
+        {
+            return;
+        }
+        self.rows.push(row);
+        if self.rows.len() >= self.limit.saturating_mul(2).max(SOME) {
+            self.rows.select_nth_unstable_by(last, |one, other| order(self.by, one, other));
+            self.rows.truncate(self.limit);
+            self.bounded = true;
+        }
+    }
+
+    /// The rows, the most pressing one first. The order is total: equal rows by their key.
+    pub fn sorted(mut self) -> Vec<Row> {
+        self.rows.sort_unstable_by(|one, other| order(self.by, one, other));
+        self.rows.truncate(self.limit);
+        self.rows
+    }
+}
+
+fn order(by: Column, one: &Row, other: &Row) -> Ordering {
+    by.order(one, other)
+        .then_with(|| other.in_use.cmp(&one.in_use))
+        .then_with(|| one.key.cmp(&other.key))
 }
 
 /// One reading as text, with a newline at its end. `first`: the reading is the first one, which

@@ -24,6 +24,7 @@ use crate::{
     process,
     seed::{self, Dump},
     sockdiag,
+    stats::Earlier,
 };
 
 /// A tuple without ports is kept so long, for its history...
@@ -72,6 +73,8 @@ pub struct Tracer {
     misses_seen: u64,
     capacities: Capacities,
     tuples: Vec<(TupleKey, TupleCount)>,
+    /// The namespaces in `tuples`.
+    namespaces: HashSet<u32>,
 }
 
 impl Tracer {
@@ -126,14 +129,34 @@ impl Tracer {
     }
 
     /// Reads the tuple table.
-    pub fn read_tuples(&mut self) -> Result<&[(TupleKey, TupleCount)], Error> {
-        self.session.maps.tuples(&mut self.tuples)?;
-        Ok(&self.tuples)
+    pub fn read_tuples(&mut self) -> Result<(), Error> {
+        let Self { session, tuples, namespaces, .. } = self;
+        tuples.clear();
+        namespaces.clear();
+        let mut newest = None;
+        session.maps.tuples(|key, count| {
+            // Mostly there are few namespaces, and the same one over and over.
+            if newest != Some(key.netns) {
+                newest = Some(key.netns);
+                namespaces.insert(key.netns);
+            }
+            tuples.push((key, count));
+        })
     }
 
     /// The newest reading.
     pub fn tuples(&self) -> &[(TupleKey, TupleCount)] {
         &self.tuples
+    }
+
+    /// Gives the newest reading away; the memory of an older one is used for the next.
+    pub fn keep_tuples(&mut self, earlier: &mut Earlier) {
+        earlier.replace(&mut self.tuples);
+    }
+
+    /// Whether there is a namespace in the newest reading of which [`Self::capacity`] knows nothing.
+    pub fn lacks_capacities(&self) -> bool {
+        self.namespaces.iter().any(|netns| self.capacity(*netns).is_none())
     }
 
     /// Ports that a tuple of this namespace can hold; `None`: the namespace could not be read.
@@ -144,10 +167,9 @@ impl Tracer {
     /// Learns what the namespaces in the newest reading have to give, less the ports that bind() and
     /// listen() took.
     pub fn refresh_capacities(&mut self) -> Result<(), Error> {
-        let wanted: HashSet<u32> = self.tuples.iter().map(|(key, _)| key.netns).collect();
         let mut binds = Vec::new();
-        self.session.maps.binds(&mut binds)?;
-        self.capacities.refresh(&self.worker, &wanted, &binds);
+        self.session.maps.binds(|key, bound| binds.push((key, bound)))?;
+        self.capacities.refresh(&self.worker, &self.namespaces, &binds);
         Ok(())
     }
 
@@ -208,7 +230,7 @@ impl Tracer {
         let busy = self.busy_namespaces()?;
         let dumps = self.dump(busy);
         let mut conns = Vec::new();
-        self.session.maps.conns(&mut conns)?;
+        self.session.maps.conns(|key, conn| conns.push((key, conn)))?;
         let missed = seed::missed(&conns, &dumps, &HashMap::new());
         Ok((seed::stale(&conns, &dumps, before_ns), missed))
     }

@@ -1,12 +1,11 @@
 //! `tracer tuples`: the tuple table as it is now.
 
 use std::{
-    collections::HashMap,
     io::{self, Write},
     time::{Duration, Instant},
 };
 
-use tracer_common::{Filter, TupleCount, TupleKey};
+use tracer_common::{Filter, TupleCount};
 
 use crate::{
     cgroups::Names,
@@ -14,8 +13,8 @@ use crate::{
     config::TuplesConfig,
     error::Error,
     shutdown::Asked,
-    stats::Row,
-    table,
+    stats::{Earlier, Row},
+    table::{self, Column, Top},
     trace::{Tracer, visible},
 };
 
@@ -37,12 +36,13 @@ pub fn run(
     mut names: Names,
     asked: &Asked,
 ) -> Result<(), Error> {
-    let mut before: HashMap<TupleKey, TupleCount> = HashMap::new();
+    let mut before = Earlier::default();
     let mut before_at: Option<Instant> = None;
     let mut ranges_at: Option<Instant> = None;
     let mut first = true;
     if config.watch.is_none() {
-        before = tracer.read_tuples()?.iter().copied().collect();
+        tracer.read_tuples()?;
+        tracer.keep_tuples(&mut before);
         before_at = Some(Instant::now());
         wait(GLANCE, asked);
     }
@@ -51,16 +51,12 @@ pub fn run(
         let now = Instant::now();
         tracer.read_tuples()?;
         let due = ranges_at.is_none_or(|at| at.elapsed() >= RANGES_INTERVAL);
-        if due || tracer.tuples().iter().any(|(key, _)| tracer.capacity(key.netns).is_none()) {
+        if due || tracer.lacks_capacities() {
             tracer.refresh_capacities()?;
             ranges_at = Some(now);
         }
         let elapsed = before_at.map(|at| now.duration_since(at));
-        let mut rows = rows(&tracer, filter, &before, elapsed, &mut names, now);
-        table::sort(&mut rows, config.sort);
-        if let Some(limit) = config.limit {
-            rows.truncate(limit);
-        }
+        let rows = rows(&tracer, config, filter, (&mut before, elapsed), &mut names, now);
         let text = table::render(&rows, config.format, read_at, first)
             .map_err(|error| Error::Failure(format!("cannot put the table together: {error}")))?;
         asked.writing(true);
@@ -71,7 +67,7 @@ pub fn run(
         }
         first = false;
         let Some(interval) = config.watch else { return Ok(()) };
-        before = tracer.tuples().iter().copied().collect();
+        tracer.keep_tuples(&mut before);
         before_at = Some(now);
         tracer.reconcile_if_due()?;
         wait(interval.saturating_sub(now.elapsed()), asked);
@@ -81,25 +77,37 @@ pub fn run(
     }
 }
 
+/// The rows that are shown. `before`: an earlier reading, and how long ago it was.
 fn rows(
     tracer: &Tracer,
+    config: &TuplesConfig,
     filter: &Filter,
-    before: &HashMap<TupleKey, TupleCount>,
-    elapsed: Option<Duration>,
+    before: (&mut Earlier, Option<Duration>),
     names: &mut Names,
     now: Instant,
 ) -> Vec<Row> {
+    let (earlier, elapsed) = before;
     let zero = TupleCount::default();
-    let mut rows = Vec::new();
+    let mut top = Top::new(config.sort, config.limit);
     for (key, count) in tracer.tuples() {
         if visible(filter, key, count, names, now) {
-            let before = elapsed.map(|elapsed| (before.get(key).unwrap_or(&zero), elapsed));
+            let before = elapsed.map(|elapsed| (earlier.get(key).unwrap_or(&zero), elapsed));
             let mut row = Row::new(*key, count, before, tracer.capacity(key.netns));
-            row.container = names.get(count.cgroup, now).and_then(|name| name.container.clone());
-            rows.push(row);
+            if config.sort == Column::Container {
+                row.container = container(&row, names, now);
+            }
+            top.add(row);
         }
     }
+    let mut rows = top.sorted();
+    for row in &mut rows {
+        row.container = container(row, names, now);
+    }
     rows
+}
+
+fn container(row: &Row, names: &mut Names, now: Instant) -> Option<String> {
+    names.get(row.cgroup, now).and_then(|name| name.container.clone())
 }
 
 fn wait(time: Duration, asked: &Asked) {

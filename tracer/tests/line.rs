@@ -5,13 +5,13 @@ mod reference;
 
 use std::{mem::offset_of, sync::LazyLock};
 
-use bytes::BytesMut;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tracer::{
+    cgroups::Name,
     decode::decode,
     export::{
-        Context, LineWriter, Moment, SCHEMA,
+        Context, LineWriter, Lines, Moment, SCHEMA,
         record::{Lost, Start, Stop},
     },
     stats::Row,
@@ -95,28 +95,34 @@ proptest! {
         cgroup in prop::option::of(any::<String>()),
         container in prop::option::of("[0-9a-f]{64}"), capacity: Option<u32>,
     ) {
-        let context = Context {
-            seq,
-            wall_offset_ns,
-            cgroup: cgroup.as_deref(),
-            container: container.as_deref(),
-            capacity,
-        };
+        let context = Context { seq, wall_offset_ns, capacity };
+        let name = cgroup.map(|path| Name { path, container });
         let mut writer = LineWriter::default();
-        let mut out = BytesMut::from(&b"kept"[..]);
+        let mut out = Lines::default();
+        let kept = Lost { reason: "kept", count: 1 };
+        writer.lost(&mut out, Moment::default(), &kept).expect("a line");
+        let kept = out.as_bytes().to_vec();
         match decode(&bytes) {
             Err(error) => {
                 let mut event = Event { kind: bytes[offset_of!(Event, kind)], ..Event::default() };
                 event.detail = bytes[offset_of!(Event, detail)];
-                prop_assert_eq!(writer.event(&mut out, &event, &context), Err(error));
-                prop_assert_eq!(&out[..], b"kept");
+                let result = writer.event(&mut out, &event, &context, || name.as_ref());
+                prop_assert_eq!(result, Err(error));
+                prop_assert_eq!(out.as_bytes(), kept);
             }
             Ok(event) => {
-                writer.event(&mut out, &event, &context).expect("an event that decodes");
-                let line = checked(out.strip_prefix(b"kept").expect("what was there before"));
-                let reference = serde_json::to_string(&reference::line(&event, &context));
-                let reference: Value =
-                    serde_json::from_str(&reference.expect("JSON")).expect("JSON");
+                let result = writer.event(&mut out, &event, &context, || name.as_ref());
+                result.expect("an event that decodes");
+                let added = out.as_bytes().strip_prefix(&kept[..]);
+                let added = added.expect("what was there before");
+                let line = checked(added);
+                let reference = reference::line(&event, &context, name.as_ref());
+                let reference = serde_json::to_string(&reference).expect("JSON") + "\n";
+                // Where nothing has to be escaped, the bytes are the same too.
+                if reference.bytes().all(|byte| matches!(byte, b'\n' | b' '..=b'~' if byte != b'\\')) {
+                    prop_assert_eq!(str::from_utf8(added), Ok(reference.as_str()));
+                }
+                let reference: Value = serde_json::from_str(&reference).expect("JSON");
                 prop_assert_eq!(line, reference);
             }
         }
@@ -134,9 +140,9 @@ proptest! {
         let key = TupleKey { source, destination, destination_port: port, ..TupleKey::default() };
         let elapsed = std::time::Duration::from_nanos(nanos);
         let row = Row::new(key, &fill(now), Some((&fill(before), elapsed)), capacity);
-        let mut out = BytesMut::new();
+        let mut out = Lines::default();
         LineWriter::default().tuple_stats(&mut out, Moment::default(), &row).expect("a line");
-        let line = checked(&out);
+        let line = checked(out.as_bytes());
         prop_assert_eq!(&line["ports.in_use"], &json!(row.in_use));
         prop_assert_eq!(line.get("ports.capacity").cloned(), capacity.map(Value::from));
     }
@@ -164,24 +170,21 @@ fn an_exhausted_connect_says_everything() {
         flags: tracer_common::event_flag::DURATION | tracer_common::event_flag::PORTS,
         ..Event::default()
     };
-    let context = Context {
-        seq: 17,
-        wall_offset_ns: 1_795_229_093_000_000_000,
-        cgroup: Some("/system.slice/nginx.service"),
-        container: None,
-        capacity: Some(28_232),
-    };
-    let mut out = BytesMut::new();
-    LineWriter::default().event(&mut out, &event, &context).expect("a line");
-    checked(&out);
-    insta::assert_snapshot!(String::from_utf8_lossy(&out).trim_end());
+    let context =
+        Context { seq: 17, wall_offset_ns: 1_795_229_093_000_000_000, capacity: Some(28_232) };
+    let mut out = Lines::default();
+    let name = Name { path: "/system.slice/nginx.service".to_owned(), container: None };
+    let result = LineWriter::default().event(&mut out, &event, &context, || Some(&name));
+    result.expect("a line");
+    checked(out.as_bytes());
+    insta::assert_snapshot!(String::from_utf8_lossy(out.as_bytes()).trim_end());
 }
 
 #[test]
 fn the_rare_lines_are_valid() {
     let moment = Moment { seq: 0, mono_ns: 1, wall_offset_ns: 1_795_229_093_000_000_000 };
     let mut writer = LineWriter::default();
-    let mut out = BytesMut::new();
+    let mut out = Lines::default();
     let start = Start {
         version: "0.1.0",
         kernel: "6.18.5\u{1b}[2J",
@@ -204,7 +207,7 @@ fn the_rare_lines_are_valid() {
         drift: 0,
     };
     writer.stop(&mut out, moment, &stop).expect("a line");
-    let lines: Vec<_> = out.split_inclusive(|byte| *byte == b'\n').collect();
+    let lines: Vec<_> = out.as_bytes().split_inclusive(|byte| *byte == b'\n').collect();
     assert_eq!(lines.len(), Loss::COUNT + 2);
     for line in &lines {
         checked(line);

@@ -3,8 +3,8 @@
 
 use tracer_common::Event;
 
-use super::{json, line::Context};
-use crate::text::until_nul;
+use super::json;
+use crate::{cgroups::Name, text::until_nul};
 
 /// Processes that are kept. A power of two: the low bits of a pid are its place.
 const PLACES: usize = 64;
@@ -17,10 +17,10 @@ pub(super) struct Processes {
 
 #[derive(Clone, Debug, Default)]
 struct Process {
+    /// 0: nobody yet.
     pid: u32,
     comm: [u8; 16],
-    cgroup: Option<String>,
-    container: Option<String>,
+    cgroup: u64,
     text: Vec<u8>,
 }
 
@@ -32,18 +32,21 @@ impl Default for Processes {
 
 impl Processes {
     /// The keys for the caller of an event, each with a comma before it. None for an unknown one.
+    /// `name` is asked for the cgroup's name where that is not known from an event before.
     #[inline]
-    pub(super) fn text(&mut self, event: &Event, context: &Context<'_>) -> &[u8] {
+    pub(super) fn text<'a>(
+        &mut self,
+        event: &Event,
+        name: impl FnOnce() -> Option<&'a Name>,
+    ) -> &[u8] {
         if event.pid == 0 {
             return &[];
         }
         let Some(place) = self.places.get_mut(event.pid as usize % PLACES) else { return &[] };
-        let same = place.pid == event.pid
-            && place.comm == event.comm
-            && place.cgroup.as_deref() == context.cgroup
-            && place.container.as_deref() == context.container;
+        let same =
+            place.pid == event.pid && place.comm == event.comm && place.cgroup == event.cgroup;
         if !same {
-            place.replace(event, context);
+            place.replace(event, name());
         }
         &place.text
     }
@@ -51,24 +54,23 @@ impl Processes {
 
 impl Process {
     #[cold]
-    fn replace(&mut self, event: &Event, context: &Context<'_>) {
-        self.pid = event.pid;
+    fn replace(&mut self, event: &Event, name: Option<&Name>) {
+        // A cgroup without a name may get one: the next event asks again.
+        self.pid = if name.is_some() { event.pid } else { 0 };
         self.comm = event.comm;
-        self.cgroup = context.cgroup.map(ToOwned::to_owned);
-        self.container = context.container.map(ToOwned::to_owned);
+        self.cgroup = event.cgroup;
         let text = &mut self.text;
         text.clear();
         text.extend_from_slice(b",\"process.pid\":");
-        json::number(text, event.pid);
+        text.extend_from_slice(event.pid.to_string().as_bytes());
         text.extend_from_slice(b",\"process.executable.name\":\"");
         json::text(text, until_nul(&event.comm));
         text.push(b'"');
-        if let Some(cgroup) = context.cgroup {
-            text.extend_from_slice(b",\"process.linux.cgroup\":\"");
-            json::text(text, cgroup.as_bytes());
-            text.push(b'"');
-        }
-        if let Some(container) = context.container {
+        let Some(name) = name else { return };
+        text.extend_from_slice(b",\"process.linux.cgroup\":\"");
+        json::text(text, name.path.as_bytes());
+        text.push(b'"');
+        if let Some(container) = &name.container {
             text.extend_from_slice(b",\"container.id\":\"");
             json::text(text, container.as_bytes());
             text.push(b'"');
@@ -81,25 +83,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_that_changes_its_name_cgroup_or_container_is_written_anew() {
+    fn a_process_that_changes_its_name_or_cgroup_is_written_anew() {
         let mut processes = Processes::default();
-        let mut text = |pid, comm: &[u8; 16], cgroup, container| {
-            let event = Event { pid, comm: *comm, ..Event::default() };
-            let context = Context { cgroup, container, ..Context::default() };
-            String::from_utf8(processes.text(&event, &context).to_vec()).unwrap()
+        let mut text = |pid, comm: &[u8; 16], cgroup, name: Option<(&str, Option<&str>)>| {
+            let event = Event { pid, comm: *comm, cgroup, ..Event::default() };
+            let name = name.map(|(path, container)| Name {
+                path: path.to_owned(),
+                container: container.map(Into::into),
+            });
+            String::from_utf8(processes.text(&event, || name.as_ref()).to_vec()).unwrap()
         };
         let (sh, nginx) = (b"sh\0\0\0\0\0\0\0\0\0\0\0\0\0\0", b"nginx\0\0\0\0\0\0\0\0\0\0\0");
         let pid_and_name = |pid: u32, name: &str| {
             format!(",\"process.pid\":{pid},\"process.executable.name\":\"{name}\"")
         };
-        assert_eq!(text(7, sh, None, None), pid_and_name(7, "sh"));
-        assert_eq!(text(7, nginx, None, None), pid_and_name(7, "nginx"));
+        let in_a = |text: String| text + ",\"process.linux.cgroup\":\"/a\"";
+        assert_eq!(text(7, sh, 1, None), pid_and_name(7, "sh"));
+        // Now it has a name.
+        assert_eq!(text(7, sh, 1, Some(("/a", None))), in_a(pid_and_name(7, "sh")));
+        assert_eq!(text(7, nginx, 1, Some(("/a", None))), in_a(pid_and_name(7, "nginx")));
+        // It is not asked for again.
+        assert_eq!(text(7, nginx, 1, None), in_a(pid_and_name(7, "nginx")));
         // The same place.
-        assert_eq!(text(71, nginx, None, None), pid_and_name(71, "nginx"));
-        assert_eq!(text(7, nginx, None, None), pid_and_name(7, "nginx"));
-        let with = pid_and_name(7, "nginx") + ",\"process.linux.cgroup\":\"/a\"";
-        assert_eq!(text(7, nginx, Some("/a"), None), with);
-        assert_eq!(text(7, nginx, Some("/a"), Some("c")), with + ",\"container.id\":\"c\"");
-        assert_eq!(text(0, sh, Some("/a"), None), "");
+        assert_eq!(text(71, nginx, 1, None), pid_and_name(71, "nginx"));
+        assert_eq!(text(7, nginx, 1, Some(("/a", None))), in_a(pid_and_name(7, "nginx")));
+        let with = in_a(pid_and_name(7, "nginx")) + ",\"container.id\":\"c\"";
+        assert_eq!(text(7, nginx, 2, Some(("/a", Some("c")))), with);
+        assert_eq!(text(0, sh, 1, Some(("/a", None))), "");
     }
 }

@@ -2,11 +2,10 @@
 
 use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
 
-use bytes::BytesMut;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::line::LineWriter;
+use super::{line::LineWriter, lines::Lines};
 
 /// When a line was written, and its number.
 #[derive(Clone, Copy, Debug, Default)]
@@ -129,7 +128,7 @@ impl LineWriter {
     /// None with these types: serde's, passed on.
     pub fn start(
         &mut self,
-        out: &mut BytesMut,
+        out: &mut Lines,
         moment: Moment,
         record: &Start<'_>,
     ) -> serde_json::Result<()> {
@@ -140,7 +139,7 @@ impl LineWriter {
     /// Appends `tracer.stop`.
     pub fn stop(
         &mut self,
-        out: &mut BytesMut,
+        out: &mut Lines,
         moment: Moment,
         record: &Stop,
     ) -> serde_json::Result<()> {
@@ -151,7 +150,7 @@ impl LineWriter {
     /// Appends `lost`.
     pub fn lost(
         &mut self,
-        out: &mut BytesMut,
+        out: &mut Lines,
         moment: Moment,
         record: &Lost<'_>,
     ) -> serde_json::Result<()> {
@@ -164,6 +163,10 @@ impl LineWriter {
 /// Such characters only stand inside of strings, where an escape means the same.
 pub(crate) fn terminal_safe(record: &impl Serialize) -> serde_json::Result<Vec<u8>> {
     let json = serde_json::to_string(record)?;
+    // Nearly always.
+    if json.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return Ok(json.into_bytes());
+    }
     let mut out = Vec::with_capacity(json.len());
     super::json::harmless(&mut out, &json);
     Ok(out)

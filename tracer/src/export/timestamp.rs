@@ -3,60 +3,65 @@
 
 /// Length of `2026-11-21T02:44:53.123456789Z`.
 pub(crate) const LENGTH: usize = 30;
+/// Of that, up to the fraction.
+const DATE: usize = 20;
 
 /// The timestamp of the newest second that was asked for, so that the next one is cheap.
 #[derive(Clone, Debug)]
 pub(crate) struct Timestamp {
     second: u64,
-    text: [u8; LENGTH],
+    date: [u8; DATE],
 }
 
 impl Default for Timestamp {
     fn default() -> Self {
-        Self { second: 0, text: *b"1970-01-01T00:00:00.000000000Z" }
+        Self { second: 0, date: *b"1970-01-01T00:00:00." }
     }
 }
 
 impl Timestamp {
-    /// The text for nanoseconds since 1970 (a u64 ends in the year 2554).
+    /// The text up to the fraction, for a second since 1970, at most that of `u64::MAX` ns (in the
+    /// year 2554).
     #[inline]
-    pub(crate) fn text(&mut self, ns: u64) -> &[u8; LENGTH] {
-        let (second, mut fraction) = (ns / 1_000_000_000, ns % 1_000_000_000);
+    pub(crate) fn date(&mut self, second: u64) -> &[u8; DATE] {
         if second != self.second {
             self.set_second(second);
         }
-        // Nine digits, from the right: the last one alone, then four pairs.
-        self.text[28] = digit(fraction % 10);
-        fraction /= 10;
-        for at in [26, 24, 22, 20] {
-            put_pair(&mut self.text, at, fraction % 100);
-            fraction /= 100;
+        &self.date
+    }
+
+    /// The text for nanoseconds since 1970.
+    pub(crate) fn text(&mut self, ns: u64) -> [u8; LENGTH] {
+        let mut text = [b'Z'; LENGTH];
+        text[..DATE].copy_from_slice(self.date(ns / 1_000_000_000));
+        let mut fraction = ns % 1_000_000_000;
+        for place in text[DATE..LENGTH - 1].iter_mut().rev() {
+            *place = digit(fraction);
+            fraction /= 10;
         }
-        &self.text
+        text
     }
 
     #[cold]
     fn set_second(&mut self, second: u64) {
         let (year, month, day) = civil(second / 86_400);
         let of_day = second % 86_400;
-        put_pair(&mut self.text, 0, year / 100);
-        put_pair(&mut self.text, 2, year % 100);
-        put_pair(&mut self.text, 5, month);
-        put_pair(&mut self.text, 8, day);
-        put_pair(&mut self.text, 11, of_day / 3600);
-        put_pair(&mut self.text, 14, of_day / 60 % 60);
-        put_pair(&mut self.text, 17, of_day % 60);
+        put_pair(&mut self.date, 0, year / 100);
+        put_pair(&mut self.date, 2, year % 100);
+        put_pair(&mut self.date, 5, month);
+        put_pair(&mut self.date, 8, day);
+        put_pair(&mut self.date, 11, of_day / 3600);
+        put_pair(&mut self.date, 14, of_day / 60 % 60);
+        put_pair(&mut self.date, 17, of_day % 60);
         self.second = second;
     }
 }
 
-#[inline]
 fn digit(value: u64) -> u8 {
     b'0' + (value % 10) as u8
 }
 
-#[inline]
-fn put_pair(text: &mut [u8; LENGTH], at: usize, value: u64) {
+fn put_pair(text: &mut [u8; DATE], at: usize, value: u64) {
     text[at] = digit(value / 10);
     text[at + 1] = digit(value);
 }

@@ -5,12 +5,12 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr},
 };
 
-use bytes::BytesMut;
 use serde::Serialize;
 use tracer_common::Addr;
 
 use super::{
     line::LineWriter,
+    lines::Lines,
     record::{Moment, terminal_safe},
 };
 use crate::{stats::Row, text::until_nul};
@@ -133,7 +133,7 @@ impl LineWriter {
     /// None with these types: serde's, passed on.
     pub fn tuple_stats(
         &mut self,
-        out: &mut BytesMut,
+        out: &mut Lines,
         moment: Moment,
         row: &Row,
     ) -> serde_json::Result<()> {

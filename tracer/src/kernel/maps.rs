@@ -58,19 +58,19 @@ impl Maps {
         self.control.set(CONTROL_SEEDING, u32::from(seeding), 0).map_err(wrong(map::CONTROL))
     }
 
-    /// Every tuple, in no order.
-    pub fn tuples(&mut self, to: &mut Vec<(TupleKey, TupleCount)>) -> Result<(), Error> {
-        read(&self.tuples, map::TUPLES, &mut self.batch, to)
+    /// Hands over every tuple, in no order.
+    pub fn tuples(&mut self, each: impl FnMut(TupleKey, TupleCount)) -> Result<(), Error> {
+        read(&self.tuples, map::TUPLES, &mut self.batch, each)
     }
 
-    /// Every held port, in no order.
-    pub fn conns(&mut self, to: &mut Vec<(ConnKey, Conn)>) -> Result<(), Error> {
-        read(&self.conns, map::CONNS, &mut self.batch, to)
+    /// Hands over every held port, in no order.
+    pub fn conns(&mut self, each: impl FnMut(ConnKey, Conn)) -> Result<(), Error> {
+        read(&self.conns, map::CONNS, &mut self.batch, each)
     }
 
-    /// Every bound port, in no order.
-    pub fn binds(&mut self, to: &mut Vec<(ConnKey, Bound)>) -> Result<(), Error> {
-        read(&self.binds, map::BINDS, &mut self.batch, to)
+    /// Hands over every bound port, in no order.
+    pub fn binds(&mut self, each: impl FnMut(ConnKey, Bound)) -> Result<(), Error> {
+        read(&self.binds, map::BINDS, &mut self.batch, each)
     }
 
     /// The counters, summed over CPUs.
@@ -129,21 +129,17 @@ fn fd(map: &Map) -> Option<BorrowedFd<'_>> {
     }
 }
 
-fn read<K: Pod + Copy, V: Pod + Copy>(
+fn read<K: Pod, V: Pod>(
     map: &Map,
     name: &'static str,
     batch: &mut Batch,
-    to: &mut Vec<(K, V)>,
+    mut each: impl FnMut(K, V),
 ) -> Result<(), Error> {
     let fd =
         fd(map).ok_or_else(|| Error::Failure(format!("the BPF map {name} is not a hash map")))?;
-    sys::read_map(fd, size_of::<K>(), size_of::<V>(), batch)
-        .map_err(|error| Error::Failure(format!("cannot read the BPF map {name}: {error}")))?;
-    to.clear();
-    let keys = batch.keys.chunks_exact(size_of::<K>());
-    let values = batch.values.chunks_exact(size_of::<V>());
-    to.extend(keys.zip(values).take(batch.count).map(|(key, value)| (from(key), from(value))));
-    Ok(())
+    let each = |key: &[u8], value: &[u8]| each(from(key), from(value));
+    sys::read_map(fd, size_of::<K>(), size_of::<V>(), batch, each)
+        .map_err(|error| Error::Failure(format!("cannot read the BPF map {name}: {error}")))
 }
 
 /// A value from its bytes.

@@ -13,62 +13,66 @@ use std::{
 
 use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info};
 
-/// A whole hash map: keys and values as the kernel packs them.
+/// Where a part of a hash map is read to. It is used again for every part, so that it stays in the
+/// CPU's cache, and the kernel never writes to memory that has to be found first.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    pub(super) keys: Vec<u8>,
-    pub(super) values: Vec<u8>,
-    pub(super) count: usize,
+    keys: Vec<u8>,
+    values: Vec<u8>,
 }
 
 /// Entries asked for at a time; a batch must hold at least one bucket of the hash.
 const CHUNK: u32 = 4096;
 
-/// Reads every entry of a hash map with `BPF_MAP_LOOKUP_BATCH` (Linux 5.6). Entries that come or go
-/// meanwhile may be there or not; none is there twice unless it was removed and inserted again.
+/// Reads every entry of a hash map with `BPF_MAP_LOOKUP_BATCH` (Linux 5.6), and hands its key and
+/// its value to `each` as the kernel packs them. Entries that come or go meanwhile may be there or
+/// not; none is there twice unless it was removed and inserted again.
 pub(super) fn read_map(
     map: BorrowedFd<'_>,
     key_size: usize,
     value_size: usize,
     batch: &mut Batch,
+    mut each: impl FnMut(&[u8], &[u8]),
 ) -> io::Result<()> {
-    batch.count = 0;
+    let Batch { keys, values } = batch;
     let mut token = vec![0_u8; key_size.max(8)];
     let mut next = token.clone();
     let mut first = true;
     let mut chunk = CHUNK;
     loop {
-        let room = batch.count + chunk as usize;
-        batch.keys.resize(room * key_size, 0);
-        batch.values.resize(room * value_size, 0);
+        keys.resize(chunk as usize * key_size, 0);
+        values.resize(chunk as usize * value_size, 0);
         // SAFETY: all-zero is a valid bpf_attr.
         let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
         attr.batch.map_fd = map.as_raw_fd().cast_unsigned();
         attr.batch.in_batch = if first { 0 } else { token.as_mut_ptr() as u64 };
         attr.batch.out_batch = next.as_mut_ptr() as u64;
-        attr.batch.keys = batch.keys[batch.count * key_size..].as_mut_ptr() as u64;
-        attr.batch.values = batch.values[batch.count * value_size..].as_mut_ptr() as u64;
+        attr.batch.keys = keys.as_mut_ptr() as u64;
+        attr.batch.values = values.as_mut_ptr() as u64;
         attr.batch.count = chunk;
-        let result = bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr);
-        // SAFETY: the kernel writes the count in every case but EFAULT, where it stays as it was.
-        let got = unsafe { attr.batch.count } as usize;
-        match result {
-            Ok(_) => {
-                batch.count += got;
-                first = false;
-                std::mem::swap(&mut token, &mut next);
-            }
-            // The end of the map; the count holds for what came with it.
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
-                batch.count += got;
-                return Ok(());
-            }
-            // A bucket with more entries than fit.
-            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) && chunk < 1 << 20 => {
-                chunk *= 2;
-            }
-            Err(error) => return Err(error),
+        let error = bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr).err();
+        let code = error.as_ref().and_then(io::Error::raw_os_error);
+        // A bucket with more entries than fit.
+        if code == Some(libc::ENOSPC) && chunk < 1 << 20 {
+            chunk *= 2;
+            continue;
         }
+        // The end of the map comes as an error, with the entries before it.
+        let at_end = code == Some(libc::ENOENT);
+        if let Some(error) = error
+            && !at_end
+        {
+            return Err(error);
+        }
+        // SAFETY: the kernel wrote the count, as it does in every case but EFAULT.
+        let count = unsafe { attr.batch.count } as usize;
+        let entries = keys.chunks_exact(key_size).zip(values.chunks_exact(value_size));
+        entries.take(count).for_each(|(key, value)| each(key, value));
+        if at_end {
+            return Ok(());
+        }
+        first = false;
+        std::mem::swap(&mut token, &mut next);
     }
 }
 

@@ -2,16 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::BytesMut;
 use tracer_common::Event;
 
 use crate::{
+    cgroups::Name,
     clock,
     config::Rotation,
     decode::DecodeError,
     error::Error,
     export::{
-        Context, LineWriter,
+        Context, LineWriter, Lines,
         record::{Lost, Moment, Start, Stop},
         sink::{Account, Closed, Sink},
     },
@@ -48,7 +48,7 @@ pub(super) struct Output {
     /// `None` once it is closed.
     sink: Option<Sink>,
     writer: LineWriter,
-    buffer: BytesMut,
+    buffer: Lines,
     /// Lines in `buffer`, all of them of one `group`.
     lines: u64,
     group: Group,
@@ -74,7 +74,7 @@ impl Output {
             asked,
             sink: Some(sink),
             writer: LineWriter::default(),
-            buffer: BytesMut::with_capacity(CHUNK + LINE),
+            buffer: Lines::with_capacity(CHUNK + LINE),
             lines: 0,
             group: Group::Others,
             owed_to: Group::Others,
@@ -120,15 +120,16 @@ impl Output {
         }
     }
 
-    /// Adds the line of an event; `seq` and the clocks' offset are filled in here.
-    pub(super) fn event(
+    /// Adds the line of an event. `capacity` and `name` as in [`LineWriter::event`].
+    pub(super) fn event<'a>(
         &mut self,
         event: &Event,
-        context: Context<'_>,
+        capacity: Option<u32>,
+        name: impl FnOnce() -> Option<&'a Name>,
     ) -> Result<Result<(), DecodeError>, Closed> {
         self.switch(Group::Events)?;
-        let context = Context { seq: self.seq, wall_offset_ns: self.wall_offset_ns, ..context };
-        let result = self.writer.event(&mut self.buffer, event, &context);
+        let context = Context { seq: self.seq, wall_offset_ns: self.wall_offset_ns, capacity };
+        let result = self.writer.event(&mut self.buffer, event, &context, name);
         if result.is_ok() {
             self.counted();
         }
@@ -159,7 +160,7 @@ impl Output {
 
     fn add(
         &mut self,
-        line: impl FnOnce(&mut LineWriter, &mut BytesMut, Moment) -> serde_json::Result<()>,
+        line: impl FnOnce(&mut LineWriter, &mut Lines, Moment) -> serde_json::Result<()>,
     ) -> Result<(), Closed> {
         self.switch(Group::Others)?;
         let moment = self.moment();
@@ -177,7 +178,7 @@ impl Output {
         {
             let owed = sink.owes_a_line();
             self.asked.writing(true);
-            let account = sink.write_chunk(&self.buffer, self.lines);
+            let account = sink.write_chunk(self.buffer.as_bytes(), self.lines);
             self.asked.writing(false);
             let account = account?;
             self.account(account, owed);

@@ -5,33 +5,44 @@ use std::fmt::Write;
 use super::Column;
 use crate::stats::Row;
 
+const COLUMNS: usize = Column::ALL.len();
+
 /// The header and one line for each row.
 pub(super) fn render(rows: &[Row]) -> String {
-    let cells: Vec<[String; 12]> =
-        rows.iter().map(|row| Column::ALL.map(|column| column.cell(row))).collect();
-    let titles = Column::ALL.map(|column| column.title().to_owned());
-    let widths: Vec<usize> = Column::ALL
-        .iter()
-        .enumerate()
-        .map(|(index, column)| {
-            cells.iter().map(|row| width(&row[index])).max().unwrap_or(0).max(column.width())
-        })
-        .collect();
-    let mut text = String::new();
-    for row in std::iter::once(&titles).chain(&cells) {
-        let mut line = String::new();
-        for ((column, cell), width) in Column::ALL.iter().zip(row).zip(&widths) {
+    // All cells one behind the other, and where each ends: a table can have 100,000 rows.
+    let (mut cells, mut ends) = (String::new(), Vec::with_capacity((rows.len() + 1) * COLUMNS));
+    let mut widths = Column::ALL.map(Column::width);
+    let mut add = |index: usize, cell: &str| {
+        cells.push_str(cell);
+        ends.push(cells.len());
+        widths[index] = widths[index].max(width(cell));
+    };
+    for (index, column) in Column::ALL.into_iter().enumerate() {
+        add(index, column.title());
+    }
+    for row in rows {
+        for (index, column) in Column::ALL.into_iter().enumerate() {
+            add(index, &column.cell(row));
+        }
+    }
+    let mut text =
+        String::with_capacity((rows.len() + 1) * (widths.iter().sum::<usize>() + 2 * COLUMNS));
+    let mut begin = 0;
+    for row in ends.chunks_exact(COLUMNS) {
+        for ((column, end), width) in Column::ALL.iter().zip(row).zip(widths) {
+            let cell = &cells[begin..*end];
+            begin = *end;
             // A character is taken for one cell wide; a comm of wide ones shifts what is behind.
             let written = if column.is_text() {
-                write!(line, "{cell:<width$}  ")
+                write!(text, "{cell:<width$}  ")
             } else {
-                write!(line, "{cell:>width$}  ")
+                write!(text, "{cell:>width$}  ")
             };
             if written.is_err() {
                 break;
             }
         }
-        text.push_str(line.trim_end());
+        text.truncate(text.trim_end_matches(' ').len());
         text.push('\n');
     }
     text

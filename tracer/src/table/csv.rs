@@ -15,8 +15,8 @@ search.p99_ns,eta_s,ports.opened,ports.released,connect.failures,errno,process.p
 process.executable.name,container.id\r\n";
 
 pub(super) fn render(rows: &[Row], ns: u64, header: bool) -> Vec<u8> {
-    let mut clock = Timestamp::default();
-    let ts = String::from_utf8_lossy(clock.text(ns));
+    let ts = Timestamp::default().text(ns);
+    let ts = String::from_utf8_lossy(&ts);
     let mut out = if header { HEADER.to_owned() } else { String::new() };
     for row in rows {
         let cells = fields(&ts, &Tuple::from(row), row.failures());

@@ -65,9 +65,17 @@ fn rows() -> Vec<Row> {
     vec![filling(100), failing, slow, high, first_reading, hostile]
 }
 
+/// The first rows by a column.
+fn top(rows: Vec<Row>, by: Column, limit: Option<usize>) -> Vec<Row> {
+    let mut top = Top::new(by, limit);
+    for row in rows {
+        top.add(row);
+    }
+    top.sorted()
+}
+
 fn rendered(format: TableFormat) -> String {
-    let mut rows = rows();
-    sort(&mut rows, Column::Saturation);
+    let rows = top(rows(), Column::Saturation, None);
     String::from_utf8(render(&rows, format, NS, true).unwrap()).unwrap()
 }
 
@@ -131,13 +139,11 @@ fn row_of(capacity: u32) -> Row {
 #[test]
 fn every_column_gives_a_total_order_whatever_the_order_before() {
     for column in Column::ALL {
-        let mut rows = rows();
-        sort(&mut rows, column);
+        let mut rows = top(rows(), column, None);
         let expected: Vec<_> = rows.iter().map(|row| row.key).collect();
         for _ in 0..rows.len() {
             rows.rotate_left(1);
-            let mut again = rows.clone();
-            sort(&mut again, column);
+            let again = top(rows.clone(), column, None);
             let found: Vec<_> = again.iter().map(|row| row.key).collect();
             assert_eq!(found, expected, "{column:?}");
         }
@@ -145,10 +151,27 @@ fn every_column_gives_a_total_order_whatever_the_order_before() {
 }
 
 #[test]
+fn a_limit_keeps_the_first_of_all_rows() {
+    // In an order that is neither up nor down, and with equals.
+    let many: Vec<Row> = (0_u64..500)
+        .map(|number| Row {
+            key: key(1, 1, (number * 7 % 500) as u16),
+            ..filling(number * 37 % 101)
+        })
+        .collect();
+    for column in [Column::Saturation, Column::Destination, Column::Comm] {
+        let all = top(many.clone(), column, None);
+        for limit in [0, 1, 2, 31, 32, 33, 250, 499, 500, 501] {
+            let first = top(many.clone(), column, Some(limit));
+            assert_eq!(first, all[..limit.min(500)], "{column:?}, {limit}");
+        }
+    }
+}
+
+#[test]
 fn what_is_not_known_comes_last() {
     for column in [Column::Saturation, Column::Opened, Column::Search, Column::Eta] {
-        let mut rows = rows();
-        sort(&mut rows, column);
+        let rows = top(rows(), column, None);
         assert_eq!(column.cell(rows.last().unwrap()), "-", "{column:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! How many ports a tuple can hold, by network namespace.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -26,7 +26,8 @@ pub struct Capacities {
     /// When all namespaces may be looked for again.
     discover_at: Option<Instant>,
     ranges: HashMap<u32, PortRange>,
-    by_netns: HashMap<u32, u32>,
+    /// Few, and asked for every tuple.
+    by_netns: BTreeMap<u32, u32>,
     /// Namespaces that were looked for in vain.
     missed: HashSet<u32>,
 }

@@ -1,6 +1,7 @@
 //! Starting a tracer: look, decide, act, then give the privileges up.
 
 use std::{
+    collections::HashSet,
     io,
     path::Path,
     time::{Duration, Instant},
@@ -66,6 +67,7 @@ fn start_with(
         misses_seen: 0,
         capacities: Capacities::default(),
         tuples: Vec::new(),
+        namespaces: HashSet::new(),
     };
     tracer.seed()?;
     tracer.session.flush_log();

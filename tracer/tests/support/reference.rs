@@ -3,7 +3,10 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::Serialize;
-use tracer::export::{Context, errno, line};
+use tracer::{
+    cgroups::Name,
+    export::{Context, errno, line},
+};
 use tracer_common::{Addr, Cause, Event, Kind, PortBy, event_flag};
 
 #[derive(Serialize)]
@@ -75,7 +78,7 @@ fn address(address: Addr) -> String {
 }
 
 /// The line of an event that decodes.
-pub(crate) fn line<'a>(event: &Event, context: &Context<'a>) -> Line<'a> {
+pub(crate) fn line<'a>(event: &Event, context: &Context, name: Option<&'a Name>) -> Line<'a> {
     let kind = Kind::from_wire(event.kind).expect("a known kind");
     let cause = Cause::from_index(event.detail);
     let failed = matches!(kind, Kind::ConnectFailed | Kind::BindFailed);
@@ -86,6 +89,7 @@ pub(crate) fn line<'a>(event: &Event, context: &Context<'a>) -> Line<'a> {
     let v4_peer = has_peer && event.tuple.destination.to_v4().is_some();
     let v4 = v4_peer || (!has_peer && event.tuple.source.to_v4().is_some());
     let known = event.pid != 0;
+    let name = name.filter(|_| known);
     let comm = event.comm.split(|byte| *byte == 0).next().unwrap_or_default();
     let ns = i128::from(event.mono_ns.saturating_add(context.wall_offset_ns));
     let state = |number| (kind == Kind::TcpState).then(|| line::state(number));
@@ -115,8 +119,8 @@ pub(crate) fn line<'a>(event: &Event, context: &Context<'a>) -> Line<'a> {
         netns: event.tuple.netns,
         pid: known.then_some(event.pid),
         comm: known.then(|| String::from_utf8_lossy(comm).into_owned()),
-        cgroup: context.cgroup.filter(|_| known),
-        container: context.container.filter(|_| known),
+        cgroup: name.map(|name| name.path.as_str()),
+        container: name.and_then(|name| name.container.as_deref()),
         cookie: (event.cookie != 0).then_some(event.cookie),
         by: PortBy::from_wire(event.detail)
             .filter(|_| kind == Kind::PortAllocated)

@@ -1,0 +1,341 @@
+//! Lines on their way out, and the pen that they are written with.
+//!
+//! The room is there before a line begins. A piece of known length is then a few moves; with a
+//! buffer that grows, asking it for room and calling memcpy for a few bytes was most of a line's
+//! cost.
+
+use std::{net::Ipv6Addr, ops::Range};
+
+use bytes::BytesMut;
+
+/// Bytes of whole lines.
+#[derive(Clone, Debug, Default)]
+pub struct Lines {
+    /// Written up to `end`; what lies behind is room.
+    bytes: BytesMut,
+    end: usize,
+}
+
+impl Lines {
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self { bytes: BytesMut::zeroed(bytes), end: 0 }
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.end]
+    }
+
+    pub const fn len(&self) -> usize {
+        self.end
+    }
+
+    pub const fn is_empty(&self) -> bool {
+        self.end == 0
+    }
+
+    pub const fn clear(&mut self) {
+        self.end = 0;
+    }
+
+    /// Appends what `write` writes. It may write `room` bytes.
+    #[inline]
+    pub(super) fn append(&mut self, room: usize, write: impl FnOnce(&mut Pen<'_>)) {
+        if self.bytes.len() - self.end < room {
+            self.grow(room);
+        }
+        let mut pen = Pen { room: &mut self.bytes[self.end..] };
+        write(&mut pen);
+        let left = pen.room.len();
+        self.end = self.bytes.len() - left;
+    }
+
+    #[cold]
+    fn grow(&mut self, room: usize) {
+        self.bytes.resize((self.end + room).next_power_of_two(), 0);
+    }
+}
+
+/// Writes from left to right. Panics where there is no room left.
+pub(super) struct Pen<'a> {
+    room: &'a mut [u8],
+}
+
+impl Pen<'_> {
+    /// Lets `write` have the next `N` bytes; as many of them stay as it returns.
+    #[inline]
+    fn piece<const N: usize>(&mut self, write: impl FnOnce(&mut [u8; N]) -> usize) {
+        let room = std::mem::take(&mut self.room);
+        let Some(piece) = room.first_chunk_mut() else { no_room(N) };
+        let length = write(piece);
+        self.room = &mut room[length..];
+    }
+
+    /// Text whose length is known to the compiler.
+    #[inline]
+    pub(super) fn put<const N: usize>(&mut self, text: &[u8; N]) {
+        self.piece(|piece| {
+            *piece = *text;
+            N
+        });
+    }
+
+    #[inline]
+    pub(super) fn word<const N: usize>(&mut self, word: &Word<N>) {
+        self.piece(|piece| {
+            *piece = word.text;
+            word.length
+        });
+    }
+
+    /// Text of any length.
+    #[inline]
+    pub(super) fn text(&mut self, text: &[u8]) {
+        let (piece, room) = std::mem::take(&mut self.room).split_at_mut(text.len());
+        piece.copy_from_slice(text);
+        self.room = room;
+    }
+
+    /// A number in decimal.
+    #[inline]
+    pub(super) fn number(&mut self, value: impl Into<u64>) {
+        let value = value.into();
+        if value < EIGHT {
+            self.up_to_eight(value);
+        } else if value < EIGHT * EIGHT {
+            self.up_to_eight(value / EIGHT);
+            self.eight(value % EIGHT);
+        } else {
+            self.up_to_eight(value / EIGHT / EIGHT);
+            self.eight(value / EIGHT % EIGHT);
+            self.eight(value % EIGHT);
+        }
+    }
+
+    /// A number below [`EIGHT`], without zeros before it.
+    #[inline]
+    fn up_to_eight(&mut self, value: u64) {
+        let digits = digits(value);
+        // The highest bit is where the search ends: the last digit is written even if it is 0.
+        let zeros = (digits | 1 << 63).trailing_zeros() / 8;
+        self.piece(|piece| {
+            *piece = ((digits | ASCII) >> (zeros * 8)).to_le_bytes();
+            8 - zeros as usize
+        });
+    }
+
+    /// The last eight digits of a number.
+    #[inline]
+    pub(super) fn eight(&mut self, value: u64) {
+        self.put(&(digits(value % EIGHT) | ASCII).to_le_bytes());
+    }
+
+    /// Four bytes of IPv4 in dotted decimal.
+    #[inline]
+    pub(super) fn ipv4(&mut self, octets: [u8; 4]) {
+        self.piece(|piece: &mut [u8; 20]| {
+            let mut end = 0;
+            for octet in octets {
+                // What is too much of these four bytes, the next octet overwrites.
+                let word = &OCTETS[usize::from(octet)];
+                piece[end..end + 4].copy_from_slice(&word.text);
+                end += word.length;
+            }
+            end - 1
+        });
+    }
+
+    /// IPv6 as RFC 5952 writes it.
+    pub(super) fn ipv6(&mut self, address: [u8; 16]) {
+        let groups = Ipv6Addr::from(address).segments();
+        let zeros = longest_zeros(&groups);
+        self.piece(|piece: &mut [u8; 48]| {
+            let mut end = 0;
+            for (index, group) in groups.into_iter().enumerate() {
+                if zeros.contains(&index) {
+                    // One colon for all of them: the group behind brings the other one.
+                    if index == zeros.start {
+                        piece[end] = b':';
+                        end += 1;
+                    }
+                    continue;
+                }
+                if index > 0 {
+                    piece[end] = b':';
+                    end += 1;
+                }
+                let (text, length) = hex(group);
+                piece[end..end + 4].copy_from_slice(&text);
+                end += length;
+            }
+            if zeros.end == groups.len() {
+                piece[end] = b':';
+                end += 1;
+            }
+            end
+        });
+    }
+}
+
+/// The first of the longest runs of zeros, which is left out if it has two groups or more.
+fn longest_zeros(groups: &[u16; 8]) -> Range<usize> {
+    let (mut longest, mut begin) = (0..0, 0);
+    for (index, group) in groups.iter().enumerate() {
+        if *group != 0 {
+            begin = index + 1;
+        } else if index + 1 - begin > longest.len().max(1) {
+            longest = begin..index + 1;
+        }
+    }
+    longest
+}
+
+/// A number in hexadecimal without zeros before it, at the front of four bytes.
+fn hex(group: u16) -> ([u8; 4], usize) {
+    let [high, low] = group.to_be_bytes().map(u32::from);
+    // One digit in each byte, the first one in the lowest.
+    let digits = (high >> 4) | ((high & 0xf) << 8) | ((low >> 4) << 16) | ((low & 0xf) << 24);
+    // 'a' to 'f' lie 39 above where they would follow on '9'.
+    let letters = ((digits + 0x0606_0606) >> 4) & 0x0101_0101;
+    let ascii = digits + 0x3030_3030 + letters * 39;
+    // The highest bit is where the search ends: the last digit is written even if it is 0.
+    let zeros = (digits | 1 << 31).trailing_zeros() / 8;
+    ((ascii >> (zeros * 8)).to_le_bytes(), 4 - zeros as usize)
+}
+
+#[cold]
+fn no_room(bytes: usize) -> ! {
+    panic!("no room for {bytes} bytes of a line");
+}
+
+/// What eight digits can count to.
+pub(super) const EIGHT: u64 = 100_000_000;
+
+/// `'0'` in every byte.
+const ASCII: u64 = 0x3030_3030_3030_3030;
+
+/// The digits of a number below [`EIGHT`], one in each byte, the first one in the lowest: halves,
+/// quarters and digits are divided side by side in one register.
+#[inline]
+const fn digits(value: u64) -> u64 {
+    // n * 10486 >> 20 is n / 100 for n < 10,000; n * 103 >> 10 is n / 10 for n < 100.
+    let fours = (value / 10_000) | ((value % 10_000) << 32);
+    let hundreds = ((fours * 10_486) >> 20) & 0x7f_0000_007f;
+    let twos = hundreds | ((fours - 100 * hundreds) << 16);
+    let tens = ((twos * 103) >> 10) & 0x000f_000f_000f_000f;
+    tens | ((twos - 10 * tens) << 8)
+}
+
+/// A short text, filled up so that it is copied whole, without a call.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Word<const N: usize> {
+    text: [u8; N],
+    length: usize,
+}
+
+impl<const N: usize> Word<N> {
+    /// Longer text than `N` bytes is an error at compile time where this is a constant.
+    pub(super) const fn new(text: &str) -> Self {
+        let mut word = Self { text: [0; N], length: text.len() };
+        word.text.split_at_mut(text.len()).0.copy_from_slice(text.as_bytes());
+        word
+    }
+}
+
+/// Each octet with the dot behind it.
+static OCTETS: [Word<4>; 256] = {
+    let mut octets = [Word { text: *b"000.", length: 0 }; 256];
+    let mut octet = 0_u8;
+    loop {
+        let Word { text, length } = &mut octets[octet as usize];
+        if octet >= 100 {
+            text[*length] = b'0' + octet / 100;
+            *length += 1;
+        }
+        if octet >= 10 {
+            text[*length] = b'0' + octet / 10 % 10;
+            *length += 1;
+        }
+        text[*length] = b'0' + octet % 10;
+        text[*length + 1] = b'.';
+        *length += 2;
+        if octet == u8::MAX {
+            break;
+        }
+        octet += 1;
+    }
+    octets
+};
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn written(write: impl FnOnce(&mut Pen<'_>)) -> String {
+        let mut lines = Lines::default();
+        lines.append(100, write);
+        String::from_utf8(lines.as_bytes().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn every_octet_is_written_as_std_writes_it_in_every_place() {
+        for octet in 0..=255 {
+            for octets in [[octet, 0, 0, 0], [255, octet, 10, octet], [1, 22, 133, octet]] {
+                let expected = Ipv4Addr::from(octets).to_string();
+                assert_eq!(written(|pen| pen.ipv4(octets)), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_are_right_where_their_length_changes() {
+        let powers = (0..20).map(|power| 10_u64.pow(power));
+        for value in powers.flat_map(|power| [power - 1, power, power + 1]).chain([u64::MAX]) {
+            assert_eq!(written(|pen| pen.number(value)), value.to_string());
+        }
+    }
+
+    #[test]
+    fn what_was_there_stays_when_room_is_made() {
+        let mut lines = Lines::default();
+        for length in [3, 0, 5000, 1] {
+            let before = lines.as_bytes().to_vec();
+            lines.append(length, |pen| pen.text(&vec![b'x'; length]));
+            assert_eq!(lines.as_bytes(), [before, vec![b'x'; length]].concat());
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "no room for 8 bytes")]
+    fn more_than_was_asked_for_is_not_written() {
+        let mut room = [0; 7];
+        Pen { room: &mut room }.eight(0);
+    }
+
+    proptest! {
+        #[test]
+        fn any_number_is_written_as_std_writes_it(value: u64, shift in 0_u32..64) {
+            let value = value >> shift;
+            prop_assert_eq!(written(|pen| pen.number(value)), value.to_string());
+            let last = format!("{:08}", value % EIGHT);
+            prop_assert_eq!(written(|pen| pen.eight(value)), last);
+        }
+
+        #[test]
+        fn any_ipv6_address_is_written_as_std_writes_it(
+            groups in any::<[u16; 8]>(), mask: u8, shifts in any::<[u8; 8]>(),
+        ) {
+            // Zeros in all places, and groups of all lengths.
+            let groups = std::array::from_fn::<u16, 8, _>(|index| {
+                if (mask >> index) & 1 == 0 { 0 } else { groups[index] >> (shifts[index] % 16) }
+            });
+            let address = Ipv6Addr::from(groups);
+            // Written as IPv4, for which there is `Pen::ipv4`.
+            prop_assume!(address.to_ipv4_mapped().is_none());
+            prop_assert_eq!(written(|pen| pen.ipv6(address.octets())), address.to_string());
+        }
+    }
+}
