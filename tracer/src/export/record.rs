@@ -114,7 +114,7 @@ impl LineWriter {
     /// Appends `spread.decision`.
     pub fn decided(
         &mut self,
-        out: &mut BytesMut,
+        out: &mut Lines,
         moment: Moment,
         record: &Decided<'_>,
     ) -> serde_json::Result<()> {

@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 
-use bytes::BytesMut;
 use tracer_common::{
     Addr,
     spread::{Decision, Told},
@@ -12,10 +11,7 @@ use super::start::address;
 use crate::{
     clock,
     error::Error,
-    export::{
-        line::LineWriter,
-        record::{Decided, Moment},
-    },
+    export::{LineWriter, Lines, Moment, record::Decided},
     text,
 };
 
@@ -23,7 +19,7 @@ use crate::{
 #[derive(Default)]
 pub(super) struct Teller {
     writer: LineWriter,
-    lines: BytesMut,
+    lines: Lines,
     seq: u64,
     closed: bool,
 }
@@ -67,7 +63,7 @@ impl Teller {
             return Ok(());
         }
         let mut stdout = io::stdout().lock();
-        let result = stdout.write_all(&self.lines).and_then(|()| stdout.flush());
+        let result = stdout.write_all(self.lines.as_bytes()).and_then(|()| stdout.flush());
         self.lines.clear();
         match result {
             Ok(()) => Ok(()),
