@@ -3,6 +3,7 @@
 //! [`crate::config`] turns it into checked, typed configuration.
 
 mod args;
+mod spread;
 mod value;
 
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 pub use args::{Compression, EventKind, FilterArgs, RecordArgs, TableFormat, TuplesArgs};
+pub use spread::{DEFAULT_RULE, Decisions, OnExit, PortChoice, SpreadArgs, StatusArgs};
 pub use value::NetnsRef;
 
 const LONG_ABOUT: &str = "\
