@@ -12,6 +12,7 @@ pub mod export;
 pub mod kernel;
 pub mod log;
 pub mod mounts;
+mod netlink;
 pub mod netns;
 pub mod outbound;
 pub mod process;
@@ -19,6 +20,7 @@ pub mod record;
 pub mod seed;
 pub mod shutdown;
 pub mod sockdiag;
+pub mod spread;
 pub mod stats;
 pub mod table;
 #[cfg(test)]

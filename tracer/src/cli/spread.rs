@@ -28,6 +28,7 @@ be able to answer to it.";
 /// `tracer spread`
 #[derive(Args, Clone, Debug)]
 #[command(after_help = SPREAD_HELP)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct SpreadArgs {
     /// Source addresses to spread over: an address, FIRST-LAST, a network, the name of an
     /// interface (all its addresses), or auto (all of this host that suit). =WEIGHT (1 to 100)
