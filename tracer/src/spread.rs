@@ -2,3 +2,4 @@
 //! hooks go by. [`addresses`] asks the kernel; the rest takes values and returns values.
 
 pub mod addresses;
+pub mod pool;
