@@ -13,6 +13,7 @@ use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 pub use args::{Compression, EventKind, FilterArgs, RecordArgs, TableFormat, TuplesArgs};
 pub use spread::{DEFAULT_RULE, Decisions, OnExit, PortChoice, SpreadArgs, StatusArgs};
 pub use value::NetnsRef;
+pub(crate) use value::{network, ports};
 
 const LONG_ABOUT: &str = "\
 Traces every TCP connect() and every source port of this host, exactly.

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 fn spec(text: &str) -> Spec {
@@ -208,4 +210,17 @@ fn a_pool_has_at_most_256_addresses_of_each_family() {
     assert_eq!(members(&specs(&["eth9"]), &host).len(), 256);
     assert_eq!(resolve(&specs(&["10.1.0.0-10.1.0.255"]), &host).unwrap().len(), 256);
     assert_eq!(listed(&specs(&["10.1.0.0-10.1.0.255", "auto"])).count(), 256);
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_a_value_or_refused(
+        text in "[0-9a-f:./=-]{0,40}|\\PC{0,20}", host_has_nothing: bool,
+    ) {
+        if let Ok(spec) = text.parse::<Spec>() {
+            let host = if host_has_nothing { Host::default() } else { host() };
+            prop_assert!(members(std::slice::from_ref(&spec), &host).len() <= 512);
+            drop(resolve(&[spec], &host));
+        }
+    }
 }
