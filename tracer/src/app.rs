@@ -28,7 +28,7 @@ pub fn run(cli: &Cli) -> Result<(), Error> {
         Task::Record(config) => run_record(&kernel, config),
         Task::Tuples(config) => run_tuples(&kernel, config),
         Task::Spread(config) => run_spread(&kernel, config),
-        Task::Release(rule) => release(rule.as_deref()),
+        Task::Release(rule) => release(&rule),
         Task::Status(config) => print(&spread::status::run(&config)?),
         Task::Completions(shell) => print(&cli::completions(shell)),
         Task::Man(dir) => man(dir.as_deref()),
@@ -59,18 +59,15 @@ fn run_spread(kernel: &KernelConfig, config: SpreadConfig) -> Result<(), Error> 
     if config.dry_run {
         return print(spread::dry_run::run(kernel, &config)?.as_bytes());
     }
-    let agent = Agent::start(kernel, config)?;
+    let sink = Sink::open(&config.output)?;
+    let agent = Agent::start(kernel, config, sink)?;
     note(&agent.summary());
     shutdown::run(move |asked| agent.run(&asked))
 }
 
-fn release(rule: Option<&str>) -> Result<(), Error> {
-    let released = spread::release(rule)?;
-    let text = match &released[..] {
-        [] => "nothing was spread".to_owned(),
-        names => format!("released: {}", names.join(", ")),
-    };
-    note(&text);
+fn release(rule: &str) -> Result<(), Error> {
+    spread::release(rule)?;
+    note(&format!("rule {rule} has ended"));
     Ok(())
 }
 

@@ -11,8 +11,9 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 pub use args::{Compression, EventKind, FilterArgs, RecordArgs, TableFormat, TuplesArgs};
-pub use spread::{OnExit, Ports, SpreadArgs, StatusArgs, Told};
+pub use spread::{DEFAULT_RULE, Decisions, OnExit, PortChoice, SpreadArgs, StatusArgs};
 pub use value::NetnsRef;
+pub(crate) use value::{network, ports};
 
 const LONG_ABOUT: &str = "\
 Traces every TCP connect() and every source port of this host, exactly.

@@ -177,8 +177,8 @@ pub enum Task {
     Record(RecordConfig),
     Tuples(TuplesConfig),
     Spread(SpreadConfig),
-    /// Ends this rule, or every one.
-    Release(Option<String>),
+    /// Ends this rule.
+    Release(String),
     Status(StatusConfig),
     Completions(clap_complete::Shell),
     /// To this folder, or to stdout.

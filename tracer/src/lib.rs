@@ -12,6 +12,7 @@ pub mod export;
 pub mod kernel;
 pub mod log;
 pub mod mounts;
+mod netlink;
 pub mod netns;
 pub mod outbound;
 pub mod process;

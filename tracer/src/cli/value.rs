@@ -95,7 +95,7 @@ pub(super) fn netns(text: &str) -> Result<NetnsRef, String> {
 }
 
 /// An address, or a network without host bits. A v4-mapped one becomes IPv4, as in the ledger.
-pub(super) fn network(text: &str) -> Result<IpNet, String> {
+pub(crate) fn network(text: &str) -> Result<IpNet, String> {
     let network = if text.contains('/') {
         text.parse::<IpNet>()
             .map_err(|_| "expected an address or a network, such as 10.1.0.0/16".to_owned())?
@@ -122,7 +122,7 @@ fn unmapped(network: IpNet) -> IpNet {
 }
 
 /// A port, or LOW-HIGH with both ends included.
-pub(super) fn ports(text: &str) -> Result<Ports, String> {
+pub(crate) fn ports(text: &str) -> Result<Ports, String> {
     let port = |text: &str| {
         text.parse::<u16>()
             .ok()

@@ -1,13 +1,17 @@
-//! `tracer spread`, checked.
+//! `tracer spread`, checked as far as that can be done without looking at the host.
 
 use std::{path::PathBuf, time::Duration};
 
-use tracer_common::spread::{DESTINATIONS_MAX, Destination, rule_flag};
+use tracer_common::spread::{Destination, rule_flag};
 
+use super::{OutputConfig, Target as Output};
 use crate::{
-    cli::{NetnsRef, OnExit, Ports, SpreadArgs, Told},
+    cli::{Decisions, NetnsRef, OnExit, PortChoice, SpreadArgs},
     error::Error,
-    spread::{pool::Spec, rule},
+    spread::{
+        destinations::{self, Target},
+        pool::Spec,
+    },
 };
 
 /// Decisions of which one is told where some are wanted.
@@ -20,7 +24,7 @@ pub struct SpreadConfig {
     pub pool: Vec<Spec>,
     /// Values of `--cgroup`; `/` for the whole machine.
     pub cgroups: Vec<PathBuf>,
-    pub destinations: Vec<Destination>,
+    pub targets: Vec<Target>,
     pub netns: Option<NetnsRef>,
     /// [`rule_flag`] bits.
     pub flags: u32,
@@ -28,8 +32,15 @@ pub struct SpreadConfig {
     pub lease: Option<Duration>,
     /// One decision in so many is told; 0: none.
     pub sample: u32,
+    pub output: OutputConfig,
     pub detach: bool,
     pub dry_run: bool,
+}
+
+impl SpreadConfig {
+    pub fn destinations(&self) -> Vec<Destination> {
+        self.targets.iter().map(|target| target.destination).collect()
+    }
 }
 
 impl TryFrom<&SpreadArgs> for SpreadConfig {
@@ -38,53 +49,40 @@ impl TryFrom<&SpreadArgs> for SpreadConfig {
     fn try_from(args: &SpreadArgs) -> Result<Self, Error> {
         if args.cgroup.is_empty() && !args.all {
             return Err(Error::BadConfig(
-                "no cgroup is named, which would take every program of this machine; name \
-                 --cgroup PATH, or say --all"
-                    .into(),
+                "refusing to take the whole machine: name --cgroup PATH, or say --all".into(),
             ));
         }
-        let mut destinations = Vec::new();
-        for text in &args.to {
-            destinations.extend(
-                rule::destination(text)
-                    .map_err(|error| Error::BadConfig(format!("--to {error}")))?,
-            );
-        }
-        let pool = args
-            .pool
-            .iter()
-            .map(|text| {
-                let spec = text.parse();
-                spec.map_err(|error: String| Error::BadConfig(format!("--pool {text}: {error}")))
-            })
-            .collect::<Result<_, _>>()?;
-        if destinations.len() > DESTINATIONS_MAX {
-            return Err(Error::BadConfig(format!(
-                "--to names {} networks; a rule takes {DESTINATIONS_MAX} at most: join them, or \
-                 make two rules",
-                destinations.len()
-            )));
-        }
+        let wrong = |error: &dyn std::error::Error| Error::BadConfig(error.to_string());
+        let pool = args.pool.iter().map(|text| text.parse());
+        let pool = pool.collect::<Result<Vec<Spec>, _>>().map_err(|error| wrong(&error))?;
+        let targets = destinations::parse(&args.to).map_err(|error| wrong(&error))?;
         let flags = [
             (args.rebind, rule_flag::REBIND),
-            (args.ports == Ports::Auto, rule_flag::FAST_PORTS),
+            (args.ports == PortChoice::Auto, rule_flag::FAST_PORTS),
             (args.fail_fast, rule_flag::FAIL_FAST),
             (args.lease.is_some(), rule_flag::LEASED),
         ];
+        let target = if args.output.as_os_str() == "-" {
+            Output::Stdout
+        } else {
+            Output::File(args.output.clone())
+        };
         Ok(Self {
-            rule: args.rule.clone().unwrap_or_else(|| "default".to_owned()),
+            rule: args.rule.clone(),
             pool,
             cgroups: if args.all { vec![PathBuf::from("/")] } else { args.cgroup.clone() },
-            destinations,
+            targets,
             netns: args.netns.clone(),
             flags: flags.iter().filter(|(on, _)| *on).fold(0, |bits, (_, bit)| bits | bit),
-            on_exit: args.on_exit,
+            // Left to itself is what --detach is for.
+            on_exit: if args.detach { OnExit::Keep } else { args.on_exit },
             lease: args.lease,
             sample: match args.decisions {
-                Told::None => 0,
-                Told::Sampled => SAMPLE,
-                Told::All => 1,
+                Decisions::None => 0,
+                Decisions::Sampled => SAMPLE,
+                Decisions::All => 1,
             },
+            output: OutputConfig { target, rotation: None, compression: None },
             detach: args.detach,
             dry_run: args.dry_run,
         })
@@ -108,19 +106,25 @@ mod tests {
     fn the_whole_machine_is_taken_only_if_asked_for() {
         let error = config("tracer spread --pool auto").unwrap_err();
         assert_eq!(error.exit() as u8, 78);
-        let config = config("tracer spread --pool 10.0.0.1,10.0.0.2=2 --all --fail-fast").unwrap();
+        let line = "tracer spread --pool 10.0.0.1 --pool 10.0.0.2=2 --all --fail-fast";
+        let config = config(line).unwrap();
         assert_eq!(config.cgroups, [PathBuf::from("/")]);
         assert_eq!(config.pool.len(), 2);
         assert_eq!(config.flags, rule_flag::FAST_PORTS | rule_flag::FAIL_FAST);
+        assert_eq!(config.on_exit, OnExit::Release);
     }
 
     #[test]
-    fn destinations_are_counted_and_checked() {
-        let many = vec!["10.0.0.1"; 17].join(",");
-        for (to, expected) in [(many.as_str(), "names 17"), ("10.0.0.1:90-80", "backwards")] {
-            let error = config(&format!("tracer spread --pool auto --all --to {to}")).unwrap_err();
-            assert!(error.to_string().contains(expected), "{error}");
-            assert_eq!(error.exit() as u8, 78);
+    fn what_is_wrong_with_a_pool_or_a_destination_is_wrong_configuration() {
+        for end in ["--pool 10.0.0.2-10.0.0.1", "--pool auto --to 10.0.0.1:90-80"] {
+            let error = config(&format!("tracer spread --all {end}")).unwrap_err();
+            assert_eq!(error.exit() as u8, 78, "{error}");
         }
+    }
+
+    #[test]
+    fn what_is_left_to_itself_is_kept() {
+        let config = config("tracer spread --pool auto --all --detach").unwrap();
+        assert_eq!(config.on_exit, OnExit::Keep);
     }
 }

@@ -103,9 +103,9 @@ impl TupleReader {
         Self { map, batch: Batch::default() }
     }
 
-    /// Every tuple, in no order.
-    pub fn read(&mut self, to: &mut Vec<(TupleKey, TupleCount)>) -> Result<(), Error> {
-        read(&self.map, map::TUPLES, &mut self.batch, to)
+    /// Hands over every tuple, in no order.
+    pub fn read(&mut self, each: impl FnMut(TupleKey, TupleCount)) -> Result<(), Error> {
+        read(&self.map, map::TUPLES, &mut self.batch, each)
     }
 }
 

@@ -9,11 +9,12 @@ use std::{
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracer_common::{
-    Bound, Cause, ConnKey, Rule, TupleCount, TupleKey,
-    spread::{Decision, rule_flag},
+    Addr, Cause, Rule, TupleCount, TupleKey,
+    spread::{Decision, Destination, rule_flag},
 };
 
 use super::{
+    addresses::Watch,
     health::{Health, Outcome, Reason},
     pool::{self, PoolAddress},
     rule::{self, Inputs},
@@ -27,6 +28,7 @@ use crate::{
     clock,
     config::{KernelConfig, SpreadConfig},
     error::Error,
+    export::Sink,
     kernel::{
         pins::Pins,
         spreader::{Spreader, Spreading},
@@ -50,8 +52,8 @@ pub struct Agent {
     pins: Pins,
     netns: Netns,
     inside: Inside,
-    /// Every address that was asked for.
-    pool: Vec<PoolAddress>,
+    watch: Watch,
+    destinations: Vec<Destination>,
     health: Health,
     /// What the hooks go by now.
     rule: Rule,
@@ -64,27 +66,20 @@ pub struct Agent {
     lock: Lock,
 }
 
-/// Ends a rule, or all of them, also those of agents that are gone. Returns their names.
+/// Ends a rule that no agent looks after.
 ///
 /// # Errors
-/// A rule whose agent is running; pins that cannot be removed.
-pub fn release(rule: Option<&str>) -> Result<Vec<String>, Error> {
-    let all = Pins::all();
-    let wanted: Vec<_> =
-        all.into_iter().filter(|(name, _)| rule.is_none_or(|rule| rule == name)).collect();
-    if let (Some(rule), []) = (rule, &wanted[..]) {
+/// There is no such rule; its agent is running; pins that cannot be removed.
+pub fn release(rule: &str) -> Result<(), Error> {
+    let Some((_, pins)) = Pins::all().into_iter().find(|(name, _)| name == rule) else {
         return Err(Error::BadConfig(format!(
             "there is no rule {rule}; `tracer status` lists those that there are"
         )));
-    }
-    let mut released = Vec::new();
-    for (name, pins) in wanted {
-        let _lock = Lock::take(&name)?;
-        pins.remove()?;
-        State::remove(&name);
-        released.push(name);
-    }
-    Ok(released)
+    };
+    let _lock = Lock::take(rule)?;
+    pins.remove()?;
+    State::remove(rule);
+    Ok(())
 }
 
 impl Agent {
@@ -94,12 +89,13 @@ impl Agent {
     /// # Errors
     /// As [`trace::start`]; a pool, cgroup, destination or namespace that cannot be (78); another agent
     /// of the same rule (75).
-    pub fn start(kernel: &KernelConfig, config: SpreadConfig) -> Result<Self, Error> {
+    pub fn start(kernel: &KernelConfig, config: SpreadConfig, sink: Sink) -> Result<Self, Error> {
         let netns = start::namespace(config.netns.as_ref())?;
         let worker = Worker::spawn()
             .map_err(|error| Error::Failure(format!("cannot start a thread: {error}")))?;
-        let inside = start::look(&worker, &netns)?;
-        let pool = start::pool(&config, &inside)?;
+        let watch = start::watch(&worker, &netns).map_err(start::cannot_look)?;
+        let inside = start::look(&worker, &netns, &config.pool).map_err(start::cannot_look)?;
+        start::pool(&config, &inside)?;
         let places = start::places(&config.cgroups)?;
         trace::check_privileges()?;
         let lock = Lock::take(&config.rule)?;
@@ -128,13 +124,14 @@ impl Agent {
             taken: Box::new([0; 1024]),
             health: Health::default(),
             before: HashMap::new(),
-            teller: Teller::default(),
+            teller: Teller::new(sink),
+            destinations: config.destinations(),
             config,
             tracer,
             pins,
             netns,
             inside,
-            pool,
+            watch,
             lock,
         };
         agent.renew_lease()?;
@@ -156,7 +153,7 @@ impl Agent {
             "rule {}: {} of {} addresses, {} ports each towards a destination{fast}",
             self.config.rule,
             self.rule.v4.count + self.rule.v6.count,
-            self.pool.len(),
+            pool::members(&self.config.pool, &self.inside.host).len(),
             self.rule.capacity,
         )
     }
@@ -182,8 +179,11 @@ impl Agent {
             if changed {
                 self.refresh()?;
             }
+            if asked.reopen() {
+                self.teller.reopen()?;
+            }
             asked.writing(true);
-            self.teller.flush()?;
+            self.teller.flush();
             asked.writing(false);
             self.tracer.session.flush_log();
         }
@@ -209,7 +209,7 @@ impl Agent {
         let timeout =
             Timespec::try_from(LOOK).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 50_000_000 });
         // A signal ends the wait early, which is as good as its end.
-        _ = poll(&mut [PollFd::new(&self.inside.watch, PollFlags::IN)], Some(&timeout));
+        _ = poll(&mut [PollFd::new(&self.watch, PollFlags::IN)], Some(&timeout));
     }
 
     fn renew_lease(&mut self) -> Result<(), Error> {
@@ -221,13 +221,13 @@ impl Agent {
     }
 
     fn addresses_changed(&mut self) -> bool {
-        match self.inside.watch.drain() {
+        match self.watch.drain() {
             Ok(false) => return false,
             Ok(true) => {}
             Err(error) => tracing::warn!("{error}"),
         }
         let (_, _, worker) = self.tracer.split();
-        match start::look(worker, &self.netns) {
+        match start::look(worker, &self.netns, &self.config.pool) {
             Ok(inside) => self.inside = inside,
             // The namespace is gone, and with it whoever could connect in it.
             Err(error) => tracing::warn!("{error}"),
@@ -259,8 +259,8 @@ impl Agent {
         let netns = self.netns.inum;
         let mut by_destination: HashMap<_, Vec<_>> = HashMap::new();
         let mut counts = HashMap::new();
-        for (key, count) in self.tracer.read_tuples()?.iter().filter(|(key, _)| key.netns == netns)
-        {
+        self.tracer.read_tuples()?;
+        for (key, count) in self.tracer.tuples().iter().filter(|(key, _)| key.netns == netns) {
             let newest = (count.opened, nowhere(count));
             if let Some(before) = self.before.get(key) {
                 let outcome = Outcome {
@@ -273,9 +273,9 @@ impl Agent {
             counts.insert(*key, newest);
         }
         self.before = counts;
-        let ours = |address: &tracer_common::Addr| {
-            self.pool.iter().any(|member| pool::addr(member.address) == *address)
-        };
+        let members = pool::members(&self.config.pool, &self.inside.host);
+        let ours =
+            |address: &Addr| members.iter().any(|member| pool::to_addr(member.address) == *address);
         for outcomes in by_destination.values_mut() {
             outcomes.retain(|(address, _)| ours(address));
             self.health.judge(outcomes, now);
@@ -307,18 +307,17 @@ impl Agent {
         self.range_changed();
         let now = Instant::now();
         let (usable, left_out) = self.usable(now);
-        let mut binds = Vec::new();
-        self.tracer.session.maps.binds(&mut binds)?;
-        let blocked = blocked(&binds, self.netns.inum);
+        let blocked = self.blocked()?;
         let taken = taken(&self.inside.range, &blocked);
         let rule = rule::build(&Inputs {
             netns: self.netns.inum,
             netns_cookie: self.inside.cookie,
             flags: self.config.flags,
-            pool: &usable,
-            destinations: &self.config.destinations,
-            range: &self.inside.range,
-            capacity: capacity(&self.inside.range, blocked.iter().copied()),
+            addresses: &usable,
+            destinations: &self.destinations,
+            low: self.inside.range.low,
+            high: self.inside.range.high,
+            capacity: of_rule(&self.inside.range, &blocked),
             sample: self.config.sample,
             random: self.random,
         });
@@ -347,20 +346,32 @@ impl Agent {
     fn usable(&self, now: Instant) -> (Vec<PoolAddress>, Vec<(IpAddr, String)>) {
         let mut usable = Vec::new();
         let mut left_out = Vec::new();
-        for member in &self.pool {
-            let here = self.inside.addresses.iter().find(|it| it.address == member.address);
-            let why = match here {
-                None => Some("not on this host (any more)"),
-                Some(found) => found.unusable().or_else(|| {
-                    self.health.reason(&pool::addr(member.address), now).map(Reason::name)
-                }),
-            };
-            match why {
-                None => usable.push(*member),
-                Some(why) => left_out.push((member.address, why.to_owned())),
+        for member in pool::members(&self.config.pool, &self.inside.host) {
+            let ill = self.health.reason(&pool::to_addr(member.address), now);
+            match (member.usable(), member.trouble, ill) {
+                (Some(address), _, None) => usable.push(address),
+                (_, Some(trouble), _) => {
+                    left_out.push((member.address, trouble.name().to_owned()));
+                }
+                (_, None, Some(reason)) => {
+                    left_out.push((member.address, reason.name().to_owned()))
+                }
+                (None, None, None) => {}
             }
         }
         (usable, left_out)
+    }
+
+    /// Ports of the namespace that bind() or listen() took.
+    fn blocked(&mut self) -> Result<Vec<u16>, Error> {
+        let mut blocked = Vec::new();
+        let netns = self.netns.inum;
+        self.tracer.session.maps.binds(|key, bound| {
+            if bound.place.netns == netns {
+                blocked.push(key.port);
+            }
+        })?;
+        Ok(blocked)
     }
 
     /// For `tracer status`, and on the log what changed of the pool.
@@ -373,13 +384,14 @@ impl Agent {
             tracing::warn!("{address} is used again");
         }
         let spreader = self.tracer.session.spreader.as_ref();
+        let members = pool::members(&self.config.pool, &self.inside.host);
         let state = State {
             pid: std::process::id(),
             cgroups: self.config.cgroups.clone(),
             netns: self.netns.path.clone(),
             backend: self.tracer.session.backend.name().to_owned(),
             range: (self.inside.range.low, self.inside.range.high),
-            pool: self.pool.iter().map(|member| (member.address, member.weight)).collect(),
+            pool: members.iter().map(|member| (member.address, member.weight)).collect(),
             left_out,
             cgroups_gone: self.said.cgroups_gone.clone(),
             no_fast_ports: spreader.and_then(|spreader| spreader.no_fast_ports.clone()),
@@ -400,10 +412,12 @@ fn nowhere(count: &TupleCount) -> u64 {
     causes.iter().filter_map(|cause| count.failed.get(*cause as usize)).sum()
 }
 
-/// Ports of a namespace that bind() or listen() took.
-fn blocked(binds: &[(ConnKey, Bound)], netns: u32) -> Vec<u16> {
-    let here = binds.iter().filter(|(_, bound)| bound.place.netns == netns);
-    here.map(|(key, _)| key.port).collect()
+/// Ports that a tuple can hold. Of an odd number of ports connect() never uses the last one.
+fn of_rule(range: &PortRange, blocked: &[u16]) -> u32 {
+    let odd = (range.high - range.low) % 2 == 0;
+    let high = if odd && range.high > range.low { range.high - 1 } else { range.high };
+    let range = PortRange { high, ..range.clone() };
+    capacity(&range, blocked.iter().copied())
 }
 
 /// One bit for each port that is not to be handed out.
@@ -430,5 +444,14 @@ mod tests {
             .filter(|port| bits[usize::from(port >> 6)] >> (port & 63) & 1 != 0)
             .collect();
         assert_eq!(ports, [0, 7, 63, 64, 65, 65_535]);
+    }
+
+    #[test]
+    fn the_last_of_an_odd_number_of_ports_does_not_count() {
+        let range = |low, high| PortRange { low, high, reserved: Vec::new() };
+        assert_eq!(of_rule(&range(100, 199), &[]), 100);
+        assert_eq!(of_rule(&range(100, 200), &[]), 100);
+        assert_eq!(of_rule(&range(100, 200), &[200, 150]), 99);
+        assert_eq!(of_rule(&range(7, 7), &[]), 1);
     }
 }

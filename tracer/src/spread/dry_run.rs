@@ -22,20 +22,22 @@ pub fn run(kernel: &KernelConfig, config: &SpreadConfig) -> Result<String, Error
     let netns = start::namespace(config.netns.as_ref())?;
     let worker = Worker::spawn()
         .map_err(|error| Error::Failure(format!("cannot start a thread: {error}")))?;
-    let inside = start::look(&worker, &netns)?;
+    let inside = start::look(&worker, &netns, &config.pool).map_err(start::cannot_look)?;
     let pool = start::pool(config, &inside)?;
     start::places(&config.cgroups)?;
     let mut tracer = trace::start(kernel, 0, tracer_common::Filter::default())?;
-    let mut binds = Vec::new();
-    tracer.session.maps.binds(&mut binds)?;
-    let here = binds.iter().filter(|(_, bound)| bound.place.netns == netns.inum);
-    let capacity = capacity(&inside.range, here.map(|(key, _)| key.port));
-    let tuples = tracer.read_tuples()?.iter().filter(|(key, _)| {
-        let wanted = config.destinations.is_empty()
-            || config
-                .destinations
-                .iter()
-                .any(|to| to.contains(&key.destination, key.destination_port));
+    let mut blocked = Vec::new();
+    tracer.session.maps.binds(|key, bound| {
+        if bound.place.netns == netns.inum {
+            blocked.push(key.port);
+        }
+    })?;
+    let capacity = capacity(&inside.range, blocked.into_iter());
+    tracer.read_tuples()?;
+    let destinations = config.destinations();
+    let tuples = tracer.tuples().iter().filter(|(key, _)| {
+        let wanted = destinations.is_empty()
+            || destinations.iter().any(|to| to.contains(&key.destination, key.destination_port));
         key.netns == netns.inum && wanted
     });
     let found = projection::project(
@@ -43,7 +45,7 @@ pub fn run(kernel: &KernelConfig, config: &SpreadConfig) -> Result<String, Error
         capacity,
         |destination| {
             let v4 = destination.to_v4().is_some();
-            pool.iter().filter(|member| member.address.is_ipv4() == v4).count()
+            pool.iter().filter(|member| member.address.to_v4().is_some() == v4).count()
         },
     );
     Ok(text(&found, pool.len(), capacity))

@@ -11,9 +11,9 @@ use std::{
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use super::{
-    addresses::{self, HostAddress, Watch},
-    pool::{self, PoolAddress},
-    rule,
+    addresses::{Host, Watch},
+    destinations,
+    pool::{self, PoolAddress, Spec},
 };
 use crate::{
     capacity::PortRange,
@@ -29,11 +29,10 @@ use crate::{
 /// What a namespace has for a spreader.
 #[derive(Debug)]
 pub(super) struct Inside {
-    pub addresses: Vec<HostAddress>,
-    pub range: PortRange,
+    pub(super) host: Host,
+    pub(super) range: PortRange,
     /// 0: this kernel does not say.
-    pub cookie: u64,
-    pub watch: Watch,
+    pub(super) cookie: u64,
 }
 
 /// The namespace of the pool: a named one, or this process's own.
@@ -49,45 +48,30 @@ pub(super) fn namespace(named: Option<&NetnsRef>) -> Result<Netns, Error> {
 }
 
 /// Looks around in the namespace.
-pub(super) fn look(worker: &Worker, netns: &Netns) -> Result<Inside, Error> {
-    let look = || -> io::Result<Inside> {
-        // Opened first: what changes after this is told.
-        let watch = Watch::open()?;
-        Ok(Inside {
-            addresses: addresses::list()?,
-            range: PortRange::read()?,
-            cookie: cookie(),
-            watch,
-        })
+pub(super) fn look(worker: &Worker, netns: &Netns, pool: &[Spec]) -> io::Result<Inside> {
+    let listed: Vec<IpAddr> = pool::listed(pool).collect();
+    let look = move || -> io::Result<Inside> {
+        Ok(Inside { host: Host::read(listed)?, range: PortRange::read()?, cookie: cookie() })
     };
-    worker
-        .run_in(netns, look)
-        .and_then(|result| result)
-        .map_err(|error| Error::Failure(format!("cannot look into the pool's namespace: {error}")))
+    worker.run_in(netns, look).and_then(|result| result)
+}
+
+/// Word of changes in the namespace. The socket keeps the namespace alive: it is for as long as there
+/// is somebody in it whom the pool is for.
+pub(super) fn watch(worker: &Worker, netns: &Netns) -> io::Result<Watch> {
+    worker.run_in(netns, || Watch::open(true)).and_then(|result| result)
+}
+
+/// That a look into the namespace failed.
+pub(super) fn cannot_look(error: io::Error) -> Error {
+    Error::Failure(format!("cannot look into the pool's namespace: {error}"))
 }
 
 /// The pool as this namespace has it.
 pub(super) fn pool(config: &SpreadConfig, inside: &Inside) -> Result<Vec<PoolAddress>, Error> {
-    let pool = pool::resolve(&config.pool, &inside.addresses)
-        .map_err(|error| Error::BadConfig(error.to_string()))?;
-    if let Some(own) = config.destinations.iter().find(|to| rule::is_in_pool(to, &pool)) {
-        let address = address(own.prefix.network);
-        return Err(Error::BadConfig(format!(
-            "--to {address} is an address of the pool itself; leave it out of one of the two"
-        )));
-    }
-    let family = |is: fn(&IpAddr) -> bool| pool.iter().any(|member| is(&member.address));
-    for to in &config.destinations {
-        let v4 = to.prefix.network.to_v4().is_some();
-        let whole = to.prefix.mask == tracer_common::Addr::UNSPECIFIED;
-        if !whole && !family(if v4 { IpAddr::is_ipv4 } else { IpAddr::is_ipv6 }) {
-            return Err(Error::BadConfig(format!(
-                "--to {} has no address of its family in the pool; add an IPv{} one",
-                address(to.prefix.network),
-                if v4 { 4 } else { 6 }
-            )));
-        }
-    }
+    let wrong = |error: &dyn std::error::Error| Error::BadConfig(error.to_string());
+    let pool = pool::resolve(&config.pool, &inside.host).map_err(|error| wrong(&error))?;
+    destinations::check(&config.targets, &pool).map_err(|error| wrong(&error))?;
     Ok(pool)
 }
 

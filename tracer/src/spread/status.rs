@@ -96,7 +96,7 @@ fn read(name: String, pins: &Pins) -> Result<RuleStatus, Error> {
     let rule = pinned.maps.rule().unwrap_or_default();
     let decided = pinned.maps.decided()?;
     let mut tuples = Vec::new();
-    pinned.tuples.read(&mut tuples)?;
+    pinned.tuples.read(|key, count| tuples.push((key, count)))?;
     let said = State::read(&name).unwrap_or_default();
     let alive = matches!(Lock::take(&name), Err(Error::AlreadyRunning { .. }));
     let fast = rule.flags & rule_flag::FAST_PORTS != 0 && said.no_fast_ports.is_none();

@@ -1,6 +1,4 @@
-//! Decisions as JSON Lines on stdout.
-
-use std::io::{self, Write};
+//! Decisions as JSON Lines.
 
 use tracer_common::{
     Addr,
@@ -11,20 +9,35 @@ use super::start::address;
 use crate::{
     clock,
     error::Error,
-    export::{LineWriter, Lines, Moment, record::Decided},
+    export::{LineWriter, Lines, Moment, Sink, record::Decided, sink::Closed},
     text,
 };
 
 /// Writes decisions.
-#[derive(Default)]
 pub(super) struct Teller {
+    sink: Sink,
     writer: LineWriter,
     lines: Lines,
     seq: u64,
+    waiting: u64,
+    /// Lines that the output could not take.
+    dropped: u64,
     closed: bool,
 }
 
 impl Teller {
+    pub(super) fn new(sink: Sink) -> Self {
+        Self {
+            sink,
+            writer: LineWriter::default(),
+            lines: Lines::default(),
+            seq: 0,
+            waiting: 0,
+            dropped: 0,
+            closed: false,
+        }
+    }
+
     /// Adds one decision of a rule.
     pub(super) fn add(&mut self, rule: &str, told: &Told) {
         let some = |addr: Addr| (addr != Addr::UNSPECIFIED).then(|| address(addr));
@@ -53,26 +66,41 @@ impl Teller {
         };
         if self.writer.decided(&mut self.lines, moment, &record).is_ok() {
             self.seq += 1;
+            self.waiting += 1;
         }
     }
 
-    /// Writes what was added. A reader that is gone has what it wanted.
-    pub(super) fn flush(&mut self) -> Result<(), Error> {
-        if self.lines.is_empty() || self.closed {
-            self.lines.clear();
-            return Ok(());
-        }
-        let mut stdout = io::stdout().lock();
-        let result = stdout.write_all(self.lines.as_bytes()).and_then(|()| stdout.flush());
-        self.lines.clear();
-        match result {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                self.closed = true;
-                Ok(())
+    /// Writes what was added. A reader that is gone has what it wanted; what a full disk does not take
+    /// is dropped and said.
+    pub(super) fn flush(&mut self) {
+        if self.waiting > 0 && !self.closed {
+            let written = self.sink.write_chunk(self.lines.as_bytes(), self.waiting);
+            match written.and_then(|account| {
+                self.dropped += account.dropped;
+                self.sink.flush()
+            }) {
+                Ok(account) => self.dropped += account.dropped,
+                Err(Closed) => self.closed = true,
             }
-            Err(error) => Err(Error::Failure(format!("cannot write to stdout: {error}"))),
+            if self.dropped > 0 {
+                tracing::warn!(
+                    "{} decisions could not be written: the output is full",
+                    self.dropped
+                );
+                self.dropped = 0;
+            }
         }
+        self.lines.clear();
+        self.waiting = 0;
+    }
+
+    /// Opens the output anew (SIGHUP).
+    pub(super) fn reopen(&mut self) -> Result<(), Error> {
+        match self.sink.reopen()? {
+            Ok(account) => self.dropped += account.dropped,
+            Err(Closed) => self.closed = true,
+        }
+        Ok(())
     }
 }
 
