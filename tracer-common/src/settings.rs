@@ -16,7 +16,6 @@ pub mod map {
     pub const LEASE: &str = "LEASE";
     pub const DECIDED: &str = "DECIDED";
     pub const DECISIONS: &str = "DECISIONS";
-    pub const GIVEN: &str = "GIVEN";
     pub const TAKEN: &str = "TAKEN";
 }
 
@@ -61,6 +60,9 @@ pub mod global {
     /// known.
     pub const TRANSPARENT: &str = "TRANSPARENT";
     pub const TRANSPARENT_MASK: &str = "TRANSPARENT_MASK";
+    /// u32: the same of IP_BIND_ADDRESS_NO_PORT.
+    pub const NO_PORT: &str = "NO_PORT";
+    pub const NO_PORT_MASK: &str = "NO_PORT_MASK";
     /// u32: 1 if this is a spreader: the ledger asks which sources are its own.
     pub const SPREADING: &str = "SPREADING";
     /// u32: 1 if a program may set the errno of a call that it denies (Linux 6.1).

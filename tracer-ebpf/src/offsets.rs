@@ -40,6 +40,8 @@ globals! {
     SK_KERN_SOCK_MASK: u32 = 0,
     TRANSPARENT: u32 = 0,
     TRANSPARENT_MASK: u32 = 0,
+    NO_PORT: u32 = 0,
+    NO_PORT_MASK: u32 = 0,
     SPREADING: u32 = 0,
     FAIL_FAST: u32 = 0,
 }

@@ -1,7 +1,7 @@
 //! bpf_bind, and the ports that the spreader hands out itself.
 
 use aya_ebpf::{
-    bindings::{bpf_sock_addr, bpf_sock_tuple, sockaddr},
+    bindings::bpf_sock_addr,
     helpers::{bpf_bind, bpf_setsockopt, bpf_sk_release, bpf_skc_lookup_tcp},
     macros::map,
     maps::Array,
@@ -26,28 +26,9 @@ const TRIES: u32 = 64;
 
 const SOL_SOCKET: i32 = 1;
 const SO_REUSEADDR: i32 = 2;
-const AF_INET: u16 = 2;
-const AF_INET6: u16 = 10;
+const AF_INET: u32 = 2;
+const AF_INET6: u32 = 10;
 const BPF_F_CURRENT_NETNS: u64 = u64::MAX;
-
-/// `struct sockaddr_in`
-#[repr(C)]
-struct SockaddrIn {
-    family: u16,
-    port: u16,
-    address: [u8; 4],
-    zero: [u8; 8],
-}
-
-/// `struct sockaddr_in6`
-#[repr(C, align(4))]
-struct SockaddrIn6 {
-    family: u16,
-    port: u16,
-    flow: u32,
-    address: [u32; 4],
-    scope: u32,
-}
 
 /// Gives the socket this source; port 0: the kernel chooses one for the 4-tuple in connect(). False
 /// where the kernel refuses, which leaves the socket as it was, or without a source.
@@ -59,20 +40,21 @@ pub(crate) fn bind(call: &Call<'_>, address: &Addr, port: u16) -> bool {
 /// A function of its own, because each copy of the name would take of the BPF stack.
 #[inline(never)]
 fn bind_once(ctx: *mut bpf_sock_addr, v4: bool, address: &Addr, port: u16) -> bool {
-    let port = port.to_be();
+    let port = u32::from(port.to_be());
+    // Words, not structures: zeros in those would be written by a loop.
     if v4 {
-        let address = address.to_v4().unwrap_or([0; 4]);
-        let mut name = SockaddrIn { family: AF_INET, port, address, zero: [0; 8] };
-        let name = (&raw mut name).cast::<sockaddr>();
+        // struct sockaddr_in: family, port; address; padding.
+        let address = u32::from_ne_bytes(address.to_v4().unwrap_or([0; 4]));
+        let mut name = [AF_INET | port << 16, address, 0, 0];
         // SAFETY: the name is valid for its length.
-        return unsafe { bpf_bind(ctx, name, size_of::<SockaddrIn>() as i32) } == 0;
+        return unsafe { bpf_bind(ctx, (&raw mut name).cast(), 16) } == 0;
     }
     // SAFETY: both are 16 bytes of plain data.
-    let address = unsafe { core::mem::transmute::<Addr, [u32; 4]>(*address) };
-    let mut name = SockaddrIn6 { family: AF_INET6, port, flow: 0, address, scope: 0 };
-    let name = (&raw mut name).cast::<sockaddr>();
+    let [a, b, c, d] = unsafe { core::mem::transmute::<Addr, [u32; 4]>(*address) };
+    // struct sockaddr_in6: family, port; flow label; address; scope.
+    let mut name = [AF_INET6 | port << 16, 0, a, b, c, d, 0];
     // SAFETY: the name is valid for its length.
-    unsafe { bpf_bind(ctx, name, size_of::<SockaddrIn6>() as i32) == 0 }
+    unsafe { bpf_bind(ctx, (&raw mut name).cast(), 28) == 0 }
 }
 
 /// Binds the address with a free port of the half that the kernel tries last. A port of 0: none was
@@ -131,30 +113,24 @@ fn is_known(
     local: &Addr,
     [peer_port, port]: [u16; 2],
 ) -> bool {
-    // SAFETY: plain data.
-    let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
+    let ports = u32::from(peer_port) | u32::from(port) << 16;
     // The lookup is for a packet that comes in: its source is our destination.
-    let size = if v6 {
-        let ends = unsafe { &mut tuple.__bindgen_anon_1.ipv6 };
-        // SAFETY: all are 16 bytes of plain data.
-        unsafe {
-            ends.saddr = core::mem::transmute::<Addr, [u32; 4]>(*peer);
-            ends.daddr = core::mem::transmute::<Addr, [u32; 4]>(*local);
-        }
-        ends.sport = peer_port;
-        ends.dport = port;
-        36
-    } else {
-        let ends = unsafe { &mut tuple.__bindgen_anon_1.ipv4 };
-        ends.saddr = u32::from_ne_bytes(peer.to_v4().unwrap_or([0; 4]));
-        ends.daddr = u32::from_ne_bytes(local.to_v4().unwrap_or([0; 4]));
-        ends.sport = peer_port;
-        ends.dport = port;
-        12
+    // SAFETY: all are 16 bytes of plain data.
+    let [p, q, r, s] = unsafe { core::mem::transmute::<Addr, [u32; 4]>(*peer) };
+    // SAFETY: as above.
+    let [a, b, c, d] = unsafe { core::mem::transmute::<Addr, [u32; 4]>(*local) };
+    // struct bpf_sock_tuple: source, destination, and both ports. The last word of a v4-mapped
+    // address is the IPv4 one.
+    let lookup = |words: *mut u32, size| {
+        // SAFETY: the tuple is valid for this size.
+        unsafe { bpf_skc_lookup_tcp(ctx.cast(), words.cast(), size, BPF_F_CURRENT_NETNS, 0) }
     };
-    // SAFETY: the tuple is valid for this size.
-    let found =
-        unsafe { bpf_skc_lookup_tcp(ctx.cast(), &raw mut tuple, size, BPF_F_CURRENT_NETNS, 0) };
+    // One call for each size, so that the verifier knows it.
+    let found = if v6 {
+        lookup([p, q, r, s, a, b, c, d, ports].as_mut_ptr(), 36)
+    } else {
+        lookup([s, d, ports].as_mut_ptr(), 12)
+    };
     if found.is_null() {
         return false;
     }

@@ -8,9 +8,10 @@ use tracer_common::{Addr, ConnKey, Loss, TupleKey, settings::SOCK_COMMON_LEN};
 
 use crate::{
     offsets::{
-        INET_SPORT, NET_INUM, SK_ERR, SK_KERN_SOCK, SK_KERN_SOCK_MASK, SK_PROTOCOL, SK_USERLOCKS,
-        SK_USERLOCKS_SHIFT, SKC_COOKIE, SKC_DADDR, SKC_DPORT, SKC_FAMILY, SKC_NET, SKC_NUM,
-        SKC_RCV_SADDR, SKC_STATE, SKC_V6_DADDR, SKC_V6_RCV_SADDR, TRANSPARENT, TRANSPARENT_MASK,
+        INET_SPORT, NET_INUM, NO_PORT, NO_PORT_MASK, SK_ERR, SK_KERN_SOCK, SK_KERN_SOCK_MASK,
+        SK_PROTOCOL, SK_USERLOCKS, SK_USERLOCKS_SHIFT, SKC_COOKIE, SKC_DADDR, SKC_DPORT,
+        SKC_FAMILY, SKC_NET, SKC_NUM, SKC_RCV_SADDR, SKC_STATE, SKC_V6_DADDR, SKC_V6_RCV_SADDR,
+        TRANSPARENT, TRANSPARENT_MASK,
     },
     skip::{Skip, Step},
 };
@@ -54,6 +55,13 @@ pub(crate) fn address(sk: *const bpf_sock) -> Step<Address> {
     unsafe { bpf_probe_read_kernel((&raw const sk).cast::<u64>()) }
         .map(|address| address as Address)
         .map_err(|_| Skip::Lost(Loss::ReadFailed))
+}
+
+/// Whether the source of a socket without a port was given by a BPF program: an application can choose
+/// one without a port only with IP_BIND_ADDRESS_NO_PORT.
+#[inline(always)]
+pub(crate) fn is_given(at: Address) -> bool {
+    NO_PORT_MASK.load() != 0 && !bit(at, &NO_PORT, &NO_PORT_MASK)
 }
 
 /// Whether the kernel made this socket for itself (`sk_kern_sock`).

@@ -4,13 +4,12 @@
 
 use aya_ebpf::{
     bindings::{bpf_sock, bpf_sock_addr},
-    btf_maps::SkStorage,
     helpers::{
         bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_netns_cookie,
-        bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_set_retval, bpf_sk_storage_get,
+        bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_set_retval,
         generated::bpf_get_current_comm,
     },
-    macros::{btf_map, map},
+    macros::map,
     maps::{Array, HashMap, PerCpuArray, RingBuf},
     programs::SockAddrContext,
 };
@@ -24,7 +23,7 @@ use crate::{
     attempt::now,
     ledger, ports,
     skip::Step,
-    sock::{Sock, address, is_kernel_socket, is_transparent},
+    sock::{Address, Sock, address, is_given, is_kernel_socket, is_transparent},
 };
 
 /// The rule, at key 0. A hash, because replacing a value of one is atomic: a hook sees the old rule or
@@ -43,11 +42,6 @@ static DECIDED: PerCpuArray<u64> = PerCpuArray::with_max_entries(Decision::COUNT
 /// Decisions that are told in full.
 #[map]
 static DECISIONS: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
-
-/// The source that we gave a socket: on its next connect() it is told from one that the application
-/// chose.
-#[btf_map]
-static GIVEN: SkStorage<Addr> = SkStorage::new();
 
 const EADDRNOTAVAIL: i32 = 99;
 const ALLOW: i32 = 1;
@@ -135,39 +129,6 @@ impl Call<'_> {
         }
         Ok(Sock::read(self.sk() as *const u8)?.netns()? == rule.netns)
     }
-
-    /// What we gave this socket before.
-    #[inline(always)]
-    fn given(&self) -> Option<&Addr> {
-        // SAFETY: a null pointer or one to a value that lives as long as the socket.
-        unsafe { GIVEN.get_ptr_mut(self.ctx).as_ref() }
-    }
-
-    /// Remembers what we give. Where that fails, the socket's next connect() is left alone.
-    #[inline(always)]
-    fn remember(&self, mut address: Addr) {
-        const CREATE: u64 = 1;
-        // SAFETY: the helper copies the value where it makes a new one.
-        let given = unsafe {
-            bpf_sk_storage_get(
-                (&raw const GIVEN).cast_mut().cast(),
-                self.sk().cast(),
-                (&raw mut address).cast(),
-                CREATE,
-            )
-        };
-        if !given.is_null() {
-            // SAFETY: as in `given`; the socket is locked.
-            unsafe { given.cast::<Addr>().write(address) };
-        }
-    }
-}
-
-/// Whether this socket's source is one that we gave it. For the ledger's own hook.
-#[inline(always)]
-pub(crate) fn was_given(ctx: &SockAddrContext, source: &Addr) -> bool {
-    // SAFETY: as in `Call::given`.
-    unsafe { GIVEN.get_ptr_mut(ctx).as_ref() }.is_some_and(|given| given == source)
 }
 
 #[inline(always)]
@@ -198,7 +159,8 @@ pub(crate) fn connect<const FAST: bool>(call: &Call<'_>) -> i32 {
     }
     let side = if call.form == Form::V6 { &rule.v6 } else { &rule.v4 };
     let mut key = TupleKey {
-        source: Addr::UNSPECIFIED,
+        // Until it is known: zeros would be written by a loop.
+        source: call.address,
         destination: call.address,
         netns: rule.netns,
         destination_port: call.port,
@@ -228,9 +190,6 @@ pub(crate) fn connect<const FAST: bool>(call: &Call<'_>) -> i32 {
         let done = ports::bind(call, address, 0);
         decision = if done { Decision::LeastUsed } else { Decision::Refused };
     }
-    if decision != Decision::Refused {
-        call.remember(*address);
-    }
     count(decision);
     tell(
         call,
@@ -245,16 +204,16 @@ pub(crate) fn connect<const FAST: bool>(call: &Call<'_>) -> i32 {
 /// not needed later on: the verifier would follow each combination of it through the choice.
 #[inline(always)]
 fn left_alone(call: &Call<'_>, rule: &Rule) -> Option<(Decision, bool)> {
-    let source = call.source();
-    let bound = source != Addr::UNSPECIFIED;
-    // What we gave for an earlier connect() of this socket was not the application's choice.
-    let ours = bound && call.given().is_some_and(|given| *given == source);
-    objection(call, rule, bound && !ours).map(|reason| (reason, ours))
+    let bound = call.source() != Addr::UNSPECIFIED;
+    let Ok(sk) = address(call.sk()) else { return Some((Decision::KernelSocket, false)) };
+    // What was given for an earlier connect() of this socket was not the application's choice.
+    let ours = bound && is_given(sk);
+    objection(call, rule, bound && !ours, sk).map(|reason| (reason, ours))
 }
 
 /// Why a call is left alone, in the order in which it is cheap to know.
 #[inline(always)]
-fn objection(call: &Call<'_>, rule: &Rule, has_address: bool) -> Option<Decision> {
+fn objection(call: &Call<'_>, rule: &Rule, has_address: bool, sk: Address) -> Option<Decision> {
     let side = if call.form == Form::V6 { &rule.v6 } else { &rule.v4 };
     if !call.is_tcp() || side.count == 0 {
         return Some(Decision::OtherFamily);
@@ -277,16 +236,15 @@ fn objection(call: &Call<'_>, rule: &Rule, has_address: bool) -> Option<Decision
     if call.device() != 0 {
         return Some(Decision::BoundToDevice);
     }
-    foreign(call, rule)
+    foreign(call, rule, sk)
 }
 
 /// Sockets that are not an application's own in this namespace.
 #[inline(always)]
-fn foreign(call: &Call<'_>, rule: &Rule) -> Option<Decision> {
+fn foreign(call: &Call<'_>, rule: &Rule, sk: Address) -> Option<Decision> {
     if !call.is_in(rule).unwrap_or(false) {
         return Some(Decision::OtherNetns);
     }
-    let Ok(sk) = address(call.sk()) else { return Some(Decision::KernelSocket) };
     if is_kernel_socket(sk) {
         return Some(Decision::KernelSocket);
     }
@@ -362,7 +320,11 @@ pub(crate) fn bind(call: &Call<'_>) -> Option<Addr> {
     }
     let unspecified = call.address == Addr::UNSPECIFIED || call.address.to_v4() == Some([0; 4]);
     let loopback = is_loopback(&call.address) != (side.loopback != 0);
-    if unspecified || loopback || is_link_local(&call.address) || foreign(call, rule).is_some() {
+    if unspecified
+        || loopback
+        || is_link_local(&call.address)
+        || address(call.sk()).map_or(true, |sk| foreign(call, rule, sk).is_some())
+    {
         return None;
     }
     if rule.flags & rule_flag::LEASED != 0 && LEASE.get(0).is_none_or(|until| now() > *until) {

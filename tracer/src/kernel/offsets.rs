@@ -71,12 +71,16 @@ impl Offsets {
         let (byte, shift) = userlocks(btf)?;
         values.push((global::SK_USERLOCKS, byte));
         values.push((global::SK_USERLOCKS_SHIFT, shift));
-        // Without these two, the spreader does not know such sockets from others.
+        // Without these, the spreader does not know such sockets from others.
         if let Some((byte, mask)) = bit(btf, "sock", "sk_kern_sock", 0) {
             values.extend([(global::SK_KERN_SOCK, byte), (global::SK_KERN_SOCK_MASK, mask)]);
         }
-        if let Some((byte, mask)) = transparent(btf) {
+        if let Some((byte, mask)) = flag(btf, "transparent", "INET_FLAGS_TRANSPARENT") {
             values.extend([(global::TRANSPARENT, byte), (global::TRANSPARENT_MASK, mask)]);
+        }
+        let no_port = flag(btf, "bind_address_no_port", "INET_FLAGS_BIND_ADDRESS_NO_PORT");
+        if let Some((byte, mask)) = no_port {
+            values.extend([(global::NO_PORT, byte), (global::NO_PORT_MASK, mask)]);
         }
         Ok(Self { values })
     }
@@ -126,10 +130,10 @@ fn bit(btf: &Btf, strukt: &str, path: &str, number: u32) -> Option<(u32, u32)> {
     Some((at / 8, 1 << (at % 8)))
 }
 
-/// IP_TRANSPARENT: a bitfield up to Linux 6.5, a numbered bit of `inet_flags` later.
-fn transparent(btf: &Btf) -> Option<(u32, u32)> {
-    bit(btf, "inet_sock", "transparent", 0)
-        .or_else(|| bit(btf, "inet_sock", "inet_flags", btf.enumerator("INET_FLAGS_TRANSPARENT")?))
+/// A flag of `struct inet_sock`: a bitfield up to Linux 6.5, a numbered bit of `inet_flags` later.
+fn flag(btf: &Btf, bitfield: &str, number: &str) -> Option<(u32, u32)> {
+    bit(btf, "inet_sock", bitfield, 0)
+        .or_else(|| bit(btf, "inet_sock", "inet_flags", btf.enumerator(number)?))
 }
 
 #[cfg(test)]
@@ -155,7 +159,7 @@ mod tests {
         ] {
             assert_eq!(offsets.get(name), Some(expected), "{name}");
         }
-        assert_eq!(offsets.iter().count(), 23);
+        assert_eq!(offsets.iter().count(), 25);
     }
 
     #[test]

@@ -22,16 +22,8 @@ use super::{pins::Pins, sys};
 use crate::error::Error;
 
 /// Maps that outlive the process.
-pub(super) const KEPT_MAPS: [&str; 8] = [
-    map::CONNS,
-    map::TUPLES,
-    map::BINDS,
-    map::RULE,
-    map::LEASE,
-    map::DECIDED,
-    map::GIVEN,
-    map::TAKEN,
-];
+pub(super) const KEPT_MAPS: [&str; 7] =
+    [map::CONNS, map::TUPLES, map::BINDS, map::RULE, map::LEASE, map::DECIDED, map::TAKEN];
 
 /// The programs, by the name of their link, and their forms, best first.
 const HOOKS: [(&str, &[&str]); 4] = [
