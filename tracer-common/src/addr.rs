@@ -25,8 +25,10 @@ impl Addr {
     /// Both halves, for comparing and masking: in host byte order, so not to be shown.
     #[inline(always)]
     pub const fn words(&self) -> [u64; 2] {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = self.0;
-        [u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes([i, j, k, l, m, n, o, p])]
+        let both = u128::from_ne_bytes(self.0);
+        #[expect(clippy::cast_possible_truncation, reason = "that is what is wanted")]
+        let (first, second) = (both as u64, (both >> 64) as u64);
+        [first, second]
     }
 
     /// The four bytes of an IPv4 (v4-mapped) address, or `None` for an IPv6 one.

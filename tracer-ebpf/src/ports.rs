@@ -116,9 +116,9 @@ fn is_known(
     let ports = u32::from(peer_port) | u32::from(port) << 16;
     // The lookup is for a packet that comes in: its source is our destination.
     // SAFETY: all are 16 bytes of plain data.
-    let [p, q, r, s] = unsafe { core::mem::transmute::<Addr, [u32; 4]>(*peer) };
+    let from = unsafe { core::mem::transmute::<Addr, [u32; 4]>(*peer) };
     // SAFETY: as above.
-    let [a, b, c, d] = unsafe { core::mem::transmute::<Addr, [u32; 4]>(*local) };
+    let to = unsafe { core::mem::transmute::<Addr, [u32; 4]>(*local) };
     // struct bpf_sock_tuple: source, destination, and both ports. The last word of a v4-mapped
     // address is the IPv4 one.
     let lookup = |words: *mut u32, size| {
@@ -127,9 +127,10 @@ fn is_known(
     };
     // One call for each size, so that the verifier knows it.
     let found = if v6 {
-        lookup([p, q, r, s, a, b, c, d, ports].as_mut_ptr(), 36)
+        let mut words = [from[0], from[1], from[2], from[3], to[0], to[1], to[2], to[3], ports];
+        lookup(words.as_mut_ptr(), 36)
     } else {
-        lookup([s, d, ports].as_mut_ptr(), 12)
+        lookup([from[3], to[3], ports].as_mut_ptr(), 12)
     };
     if found.is_null() {
         return false;

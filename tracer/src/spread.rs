@@ -10,6 +10,7 @@ pub mod destinations;
 pub mod dry_run;
 pub mod health;
 pub mod pool;
+mod ports;
 pub mod projection;
 pub mod rule;
 mod start;

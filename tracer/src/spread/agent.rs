@@ -9,7 +9,7 @@ use std::{
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracer_common::{
-    Addr, Cause, Rule, TupleCount, TupleKey,
+    Addr, Rule, TupleKey,
     spread::{Decision, Destination, rule_flag},
 };
 
@@ -17,13 +17,14 @@ use super::{
     addresses::Watch,
     health::{Health, Outcome, Reason},
     pool::{self, PoolAddress},
+    ports,
     rule::{self, Inputs},
     start::{self, Inside},
     state::{Lock, State},
     tell::Teller,
 };
 use crate::{
-    capacity::{PortRange, capacity},
+    capacity::PortRange,
     cli::OnExit,
     clock,
     config::{KernelConfig, SpreadConfig},
@@ -261,7 +262,7 @@ impl Agent {
         let mut counts = HashMap::new();
         self.tracer.read_tuples()?;
         for (key, count) in self.tracer.tuples().iter().filter(|(key, _)| key.netns == netns) {
-            let newest = (count.opened, nowhere(count));
+            let newest = (count.opened, ports::nowhere(count));
             if let Some(before) = self.before.get(key) {
                 let outcome = Outcome {
                     opened: newest.0.saturating_sub(before.0),
@@ -308,7 +309,7 @@ impl Agent {
         let now = Instant::now();
         let (usable, left_out) = self.usable(now);
         let blocked = self.blocked()?;
-        let taken = taken(&self.inside.range, &blocked);
+        let taken = ports::taken(&self.inside.range, &blocked);
         let rule = rule::build(&Inputs {
             netns: self.netns.inum,
             netns_cookie: self.inside.cookie,
@@ -317,7 +318,7 @@ impl Agent {
             destinations: &self.destinations,
             low: self.inside.range.low,
             high: self.inside.range.high,
-            capacity: of_rule(&self.inside.range, &blocked),
+            capacity: ports::capacity(&self.inside.range, &blocked),
             sample: self.config.sample,
             random: self.random,
         });
@@ -354,7 +355,7 @@ impl Agent {
                     left_out.push((member.address, trouble.name().to_owned()));
                 }
                 (_, None, Some(reason)) => {
-                    left_out.push((member.address, reason.name().to_owned()))
+                    left_out.push((member.address, reason.name().to_owned()));
                 }
                 (None, None, None) => {}
             }
@@ -403,55 +404,5 @@ impl Agent {
             }
             self.said = state;
         }
-    }
-}
-
-/// Failures by which an address shows that nothing comes back to it.
-fn nowhere(count: &TupleCount) -> u64 {
-    let causes = [Cause::Unreachable, Cause::TimedOut, Cause::NoSourceAddress];
-    causes.iter().filter_map(|cause| count.failed.get(*cause as usize)).sum()
-}
-
-/// Ports that a tuple can hold. Of an odd number of ports connect() never uses the last one.
-fn of_rule(range: &PortRange, blocked: &[u16]) -> u32 {
-    let odd = (range.high - range.low) % 2 == 0;
-    let high = if odd && range.high > range.low { range.high - 1 } else { range.high };
-    let range = PortRange { high, ..range.clone() };
-    capacity(&range, blocked.iter().copied())
-}
-
-/// One bit for each port that is not to be handed out.
-fn taken(range: &PortRange, blocked: &[u16]) -> Box<[u64; 1024]> {
-    let mut bits = Box::new([0; 1024]);
-    let reserved = range.reserved.iter().cloned().flatten();
-    for port in reserved.chain(blocked.iter().copied()) {
-        if let Some(word) = bits.get_mut(usize::from(port >> 6)) {
-            *word |= 1_u64 << (port & 63);
-        }
-    }
-    bits
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reserved_and_bound_ports_are_taken_and_no_others() {
-        let range = PortRange { low: 1, high: 9, reserved: vec![63..=65, 65_535..=65_535] };
-        let bits = taken(&range, &[0, 7, 7]);
-        let ports: Vec<u16> = (0..=u16::MAX)
-            .filter(|port| bits[usize::from(port >> 6)] >> (port & 63) & 1 != 0)
-            .collect();
-        assert_eq!(ports, [0, 7, 63, 64, 65, 65_535]);
-    }
-
-    #[test]
-    fn the_last_of_an_odd_number_of_ports_does_not_count() {
-        let range = |low, high| PortRange { low, high, reserved: Vec::new() };
-        assert_eq!(of_rule(&range(100, 199), &[]), 100);
-        assert_eq!(of_rule(&range(100, 200), &[]), 100);
-        assert_eq!(of_rule(&range(100, 200), &[200, 150]), 99);
-        assert_eq!(of_rule(&range(7, 7), &[]), 1);
     }
 }

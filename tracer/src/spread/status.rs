@@ -108,7 +108,7 @@ fn read(name: String, pins: &Pins) -> Result<RuleStatus, Error> {
         .filter(|(key, count)| ours(key) && count.opened > 0)
         .map(|(key, count)| usage(&rule, key, count))
         .collect();
-    uses.sort_by(|one, other| other.in_use.cmp(&one.in_use));
+    uses.sort_by_key(|one| std::cmp::Reverse(one.in_use));
     Ok(RuleStatus {
         agent: alive.then_some(said.pid),
         netns: rule.netns,

@@ -35,25 +35,25 @@ use crate::{
 /// Missing privileges (77), no backend that can run (69), a filter on something that does not
 /// exist (78), any other failure (1). Nothing stays attached.
 pub fn start(config: &KernelConfig, event_mask: u32, filter: Filter) -> Result<Tracer, Error> {
-    start_with(config, event_mask, filter, None)
+    start_with(config, event_mask, &filter, None)
 }
 
 /// As [`start`], for counting only, with a spreader beside it.
 pub fn start_spreading(config: &KernelConfig, spreading: Spreading) -> Result<Tracer, Error> {
-    start_with(config, 0, Filter::default(), Some(spreading))
+    start_with(config, 0, &Filter::default(), Some(spreading))
 }
 
 fn start_with(
     config: &KernelConfig,
     event_mask: u32,
-    filter: Filter,
+    filter: &Filter,
     spreading: Option<Spreading>,
 ) -> Result<Tracer, Error> {
     let have = check_privileges()?;
     let worker = netns::Worker::spawn()
         .map_err(|error| Error::Failure(format!("cannot start a thread: {error}")))?;
     let attaches = spreading.is_some();
-    let Started { facts, plan, session } = attach_best(config, event_mask, &filter, spreading)?;
+    let Started { facts, plan, session } = attach_best(config, event_mask, filter, spreading)?;
     let mut tracer = Tracer {
         release: facts.release.clone(),
         degraded: degraded(&plan, session.backend, &session.degraded, have),
