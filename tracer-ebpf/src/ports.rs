@@ -34,25 +34,26 @@ const BPF_F_CURRENT_NETNS: u64 = u64::MAX;
 /// where the kernel refuses, which leaves the socket as it was, or without a source.
 #[inline(always)]
 pub(crate) fn bind(call: &Call<'_>, address: &Addr, port: u16) -> bool {
-    bind_once(call.raw(), call.form == Form::V4, address, port)
+    bind_once(call.raw(), call.form == Form::V4, address.words(), port)
 }
 
-/// A function of its own, because each copy of the name would take of the BPF stack.
+/// A function of its own, because each copy of the name would take of the BPF stack. It takes no
+/// references: Linux 6.18 trips over its own account of a caller's stack ("verifier bug").
 #[inline(never)]
-fn bind_once(ctx: *mut bpf_sock_addr, v4: bool, address: &Addr, port: u16) -> bool {
+fn bind_once(ctx: *mut bpf_sock_addr, v4: bool, address: [u64; 2], port: u16) -> bool {
     let port = u32::from(port.to_be());
+    let last = (address[1] >> 32) as u32;
     // Words, not structures: zeros in those would be written by a loop.
     if v4 {
-        // struct sockaddr_in: family, port; address; padding.
-        let address = u32::from_ne_bytes(address.to_v4().unwrap_or([0; 4]));
-        let mut name = [AF_INET | port << 16, address, 0, 0];
+        // struct sockaddr_in: family, port; address; padding. The last word of a v4-mapped address is
+        // the IPv4 one, and of the unspecified address 0, too.
+        let mut name = [AF_INET | port << 16, last, 0, 0];
         // SAFETY: the name is valid for its length.
         return unsafe { bpf_bind(ctx, (&raw mut name).cast(), 16) } == 0;
     }
-    // SAFETY: both are 16 bytes of plain data.
-    let [a, b, c, d] = unsafe { core::mem::transmute::<Addr, [u32; 4]>(*address) };
+    let [first, second] = [address[0] as u32, (address[0] >> 32) as u32];
     // struct sockaddr_in6: family, port; flow label; address; scope.
-    let mut name = [AF_INET6 | port << 16, 0, a, b, c, d, 0];
+    let mut name = [AF_INET6 | port << 16, 0, first, second, address[1] as u32, last, 0];
     // SAFETY: the name is valid for its length.
     unsafe { bpf_bind(ctx, (&raw mut name).cast(), 28) == 0 }
 }
@@ -100,37 +101,34 @@ fn is_taken(port: u16) -> bool {
 /// Whether the kernel knows a socket with this 4-tuple, TIME_WAIT included, or a listener there.
 #[inline(always)]
 fn is_in_use(call: &Call<'_>, local: &Addr, port: u16) -> bool {
-    let ports = [call.port.to_be(), port.to_be()];
-    is_known(call.raw(), call.form == Form::V6, &call.address, local, ports)
+    let peer = (call.address.words()[1] >> 32) as u32;
+    is_known(call.raw(), call.form == Form::V6, local.words(), port, peer)
 }
 
-/// A function of its own: see [`bind_once`]. `ports`: the peer's and ours, network byte order.
+/// A function of its own: see [`bind_once`]. `peer` is the last word of the destination: all of an IPv4
+/// one; an IPv6 one is read from the context, where only AF_INET6 has it.
 #[inline(never)]
-fn is_known(
-    ctx: *mut bpf_sock_addr,
-    v6: bool,
-    peer: &Addr,
-    local: &Addr,
-    [peer_port, port]: [u16; 2],
-) -> bool {
-    let ports = u32::from(peer_port) | u32::from(port) << 16;
-    // The lookup is for a packet that comes in: its source is our destination.
-    // SAFETY: all are 16 bytes of plain data.
-    let from = unsafe { core::mem::transmute::<Addr, [u32; 4]>(*peer) };
-    // SAFETY: as above.
-    let to = unsafe { core::mem::transmute::<Addr, [u32; 4]>(*local) };
-    // struct bpf_sock_tuple: source, destination, and both ports. The last word of a v4-mapped
-    // address is the IPv4 one.
+fn is_known(ctx: *mut bpf_sock_addr, v6: bool, local: [u64; 2], port: u16, peer: u32) -> bool {
+    // SAFETY: the context is valid for the program's run.
+    let (ip6, peer_port) = unsafe { (&raw const (*ctx).user_ip6, (*ctx).user_port) };
+    let ports = peer_port | u32::from(port.to_be()) << 16;
+    let local =
+        [local[0] as u32, (local[0] >> 32) as u32, local[1] as u32, (local[1] >> 32) as u32];
+    // struct bpf_sock_tuple: source, destination, and both ports. The lookup is for a packet that
+    // comes in: its source is our destination.
     let lookup = |words: *mut u32, size| {
         // SAFETY: the tuple is valid for this size.
         unsafe { bpf_skc_lookup_tcp(ctx.cast(), words.cast(), size, BPF_F_CURRENT_NETNS, 0) }
     };
     // One call for each size, so that the verifier knows it.
+    // SAFETY: as above; in pieces of four bytes.
+    let word = |index| unsafe { ip6.cast::<u32>().add(index).read_volatile() };
     let found = if v6 {
-        let mut words = [from[0], from[1], from[2], from[3], to[0], to[1], to[2], to[3], ports];
+        let [a, b, c, d] = local;
+        let mut words = [word(0), word(1), word(2), word(3), a, b, c, d, ports];
         lookup(words.as_mut_ptr(), 36)
     } else {
-        lookup([from[3], to[3], ports].as_mut_ptr(), 12)
+        lookup([peer, local[3], ports].as_mut_ptr(), 12)
     };
     if found.is_null() {
         return false;

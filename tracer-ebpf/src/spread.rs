@@ -354,8 +354,7 @@ fn tell(call: &Call<'_>, rule: &Rule, random: u32, choice: &Choice<'_>) {
     }
 }
 
-/// A function of its own, for a stack of its own.
-#[inline(never)]
+#[inline(always)]
 fn write(call: &Call<'_>, netns: u32, choice: &Choice<'_>) {
     let Some(mut entry) = DECISIONS.reserve::<Told>(0) else { return };
     let told = entry.as_mut_ptr();
