@@ -8,6 +8,7 @@ pub mod ledger;
 pub mod losses;
 pub mod oracle;
 pub mod proxies;
+pub mod spread;
 
 use std::{env, sync::Arc};
 
@@ -109,6 +110,7 @@ pub fn all(plan: &Plan) -> Vec<Case> {
         cases.extend(attach::cases());
         cases.extend(losses::cases(plan));
         cases.extend(proxies::cases());
+        cases.extend(spread::cases(plan));
     }
     cases
 }

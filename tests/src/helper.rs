@@ -7,10 +7,11 @@ use std::io::{self, BufRead, Write};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{sock::Sock, workloads::random::Driver};
+use crate::{maker, sock::Sock, workloads::random::Driver};
 
 /// `keep`: does nothing. `hold PEER COUNT`: keeps COUNT connections to PEER open.
 /// `try PEER COUNT`: COUNT connects to PEER, whatever comes of them, after each line.
+/// `make`: see [`crate::maker`].
 /// `random SEED STEPS PORT`: STEPS random operations after each line, with servers on PORT.
 pub fn main(arguments: &[String]) -> Result<()> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -33,6 +34,7 @@ pub fn main(arguments: &[String]) -> Result<()> {
                 Ok(())
             })
         }
+        ["make"] => maker::serve(),
         ["random", seed, steps, port] => {
             let steps: u64 = steps.parse()?;
             let mut driver = Driver::new(seed.parse()?, port.parse()?)?;

@@ -7,6 +7,7 @@
 pub mod cases;
 pub mod cgroup;
 pub mod helper;
+pub mod maker;
 pub mod mounts;
 pub mod netns;
 pub mod oracle;

@@ -158,6 +158,12 @@ impl Sock {
     }
 }
 
+impl From<OwnedFd> for Sock {
+    fn from(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+}
+
 impl AsFd for Sock {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()

@@ -2,6 +2,7 @@
 
 pub mod record;
 pub mod shared;
+pub mod spread;
 pub mod watch;
 
 use std::{

@@ -18,8 +18,8 @@ use crate::{
 };
 
 const USAGE: i32 = 2;
-const NO_PRIVILEGE: i32 = 77;
-const BAD_CONFIG: i32 = 78;
+pub(super) const NO_PRIVILEGE: i32 = 77;
+pub(super) const BAD_CONFIG: i32 = 78;
 
 pub fn cases(plan: &Plan) -> Vec<Case> {
     let mut cases: Vec<_> = WRONG
@@ -122,7 +122,7 @@ impl Wrong {
 }
 
 /// One error on stderr, nothing on stdout.
-fn says(ended: &Ended, codes: &[i32], words: &[&str]) -> Result<()> {
+pub(super) fn says(ended: &Ended, codes: &[i32], words: &[&str]) -> Result<()> {
     ensure!(codes.contains(&ended.code()), "exit code {}, not {codes:?}: {ended:?}", ended.code());
     ensure!(ended.stderr.starts_with("error: "), "stderr is {:?}", ended.stderr);
     ensure!(ended.stderr.matches("error: ").count() == 1, "said twice: {:?}", ended.stderr);
@@ -162,14 +162,18 @@ fn output_in_missing_folder() -> Result<()> {
 }
 
 fn without_privileges() -> Result<()> {
+    says(&run_as_nobody(&["tuples", "--once"])?, &[NO_PRIVILEGE], &["CAP_BPF", "CAP_NET_ADMIN"])
+}
+
+pub(super) fn run_as_nobody(arguments: &[&str]) -> Result<Ended> {
     // The program may lie where only root can go.
     let folder = tempfile::tempdir()?;
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
     let copy = folder.path().join("tracer");
     fs::copy(tracer::program()?, &copy)?;
     let mut command = std::process::Command::new(copy);
-    command.args(["tuples", "--once"]).current_dir("/").uid(65534).gid(65534);
-    says(&tracer::run(&mut command, START_LIMIT)?, &[NO_PRIVILEGE], &["CAP_BPF", "CAP_NET_ADMIN"])
+    command.args(arguments).current_dir("/").uid(65534).gid(65534);
+    tracer::run(&mut command, START_LIMIT)
 }
 
 /// `ip netns exec` hides cgroup2, bpffs and tracefs: it works, or says what to mount.

@@ -1,0 +1,107 @@
+//! `spread::*`: the connections of a cgroup are spread over a pool of addresses, and nothing else
+//! becomes of them, whatever dies or vanishes.
+
+mod errors;
+mod fill;
+
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::{Context, Result};
+
+use super::{Case, Plan};
+use crate::{
+    cgroup::Cgroup,
+    maker::Maker,
+    sock::Sock,
+    stage::{Server, Stage},
+    tracer::spread::{Rule, Spread},
+    tuple::Tuple,
+};
+
+pub fn cases(_plan: &Plan) -> Vec<Case> {
+    let mut cases = fill::cases();
+    cases.extend(errors::cases());
+    cases
+}
+
+/// Ports of each address towards one destination.
+const PORTS: u64 = 1000;
+/// IPv4 addresses of the pool.
+const POOL: [&str; 4] = ["10.1.0.11", "10.1.0.12", "10.1.0.13", "10.1.0.14"];
+/// IPv6 addresses of the pool.
+const POOL6: [&str; 4] = ["fd00::11", "fd00::12", "fd00::13", "fd00::14"];
+
+/// A host of its own with a narrow port range: its addresses are on `lo`, its application in a cgroup.
+struct Host {
+    rule: Rule,
+    /// Makes the sockets of the application.
+    app: Maker,
+    cgroup: Cgroup,
+    stage: Stage,
+}
+
+impl Host {
+    fn new() -> Result<Self> {
+        let stage = Stage::new(&[])?;
+        for address in POOL {
+            stage.netns.ip(&format!("addr add {address}/32 dev lo"))?;
+        }
+        let range = format!("40000 {}", 40_000 + PORTS - 1);
+        stage.netns.sysctl("ipv4/ip_local_port_range", &range)?;
+        // So that thousands of connections need not be accepted.
+        stage.netns.sysctl("core/somaxconn", "65535")?;
+        let rule = Rule::new();
+        let cgroup = Cgroup::new(rule.name())?;
+        let app = stage.netns.run(|| Maker::spawn(&cgroup))?;
+        Ok(Self { rule, app, cgroup, stage })
+    }
+
+    /// The same with IPv6 addresses too.
+    fn with_ipv6() -> Result<Self> {
+        let host = Self::new()?;
+        for address in POOL6.iter().chain(&["fd00::1"]) {
+            host.stage.netns.ip(&format!("addr add {address}/128 dev lo"))?;
+        }
+        Ok(host)
+    }
+
+    /// A server that takes all connections without accepting them.
+    fn server(&mut self, address: &str) -> Result<Server> {
+        let server = self.stage.server(address)?;
+        server.listener.listen(65_535)?;
+        Ok(server)
+    }
+
+    /// The rule of the test begins: for the test's cgroup, with this pool.
+    fn spread(&self, pool: &[&str], arguments: &[&str]) -> Result<Spread> {
+        let cgroup = self.cgroup.path().to_string_lossy();
+        let mut all = vec!["--cgroup", &cgroup];
+        all.extend(pool.iter().flat_map(|address| ["--pool", address]));
+        if !arguments.contains(&"--on-exit") {
+            all.extend(["--on-exit", "release"]);
+        }
+        all.extend(arguments);
+        self.stage.netns.run(|| Spread::start(&self.rule, &all))
+    }
+
+    /// A connection of the application.
+    fn connect(&self, peer: SocketAddr) -> Result<Sock> {
+        let sock = self.app.tcp(peer)?;
+        sock.connect(peer).with_context(|| format!("connect to {peer}"))?;
+        Ok(sock)
+    }
+
+    /// The kernel's own count of ports that each of these addresses uses towards a destination.
+    fn in_use(&self, pool: &[&str], destination: SocketAddr) -> Result<Vec<u64>> {
+        let table = self.stage.oracle()?;
+        let count = |address: &&str| -> Result<u64> {
+            let tuple = Tuple::new(address.parse()?, destination);
+            Ok(table.get(&tuple).map_or(0, |sockets| sockets.in_use))
+        };
+        pool.iter().map(count).collect()
+    }
+}
+
+fn source(sock: &Sock) -> Result<IpAddr> {
+    Ok(sock.local()?.ip().to_canonical())
+}

@@ -1,0 +1,262 @@
+//! What bad input and bad surroundings get: a message of its own, and nothing is attached or pinned.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use super::{Case, Host, POOL};
+use crate::{
+    cases::errors::{BAD_CONFIG, NO_PRIVILEGE, run_as_nobody, says},
+    tracer::{START_LIMIT, command, run},
+};
+
+const ALREADY_RUNNING: i32 = 75;
+
+pub(super) fn cases() -> Vec<Case> {
+    let wrong = WRONG.iter().map(|wrong| {
+        Case::new(format!("spread::errors::{}", wrong.name), || wrong.check())
+    });
+    let others: [(&str, fn() -> Result<()>); 6] = [
+        ("second_agent", second_agent),
+        ("release_under_a_running_agent", release_under_a_running_agent),
+        ("release_of_no_rule", release_of_no_rule),
+        ("status_of_no_rule", status_of_no_rule),
+        ("too_many_addresses_that_are_there", too_many),
+        ("without_privileges", without_privileges),
+    ];
+    let others =
+        others.map(|(name, test)| Case::new(format!("spread::errors::{name}"), test));
+    wrong.chain(others).collect()
+}
+
+/// A wrong command line; `CGROUP` in it stands for the test's cgroup.
+struct Wrong {
+    name: &'static str,
+    arguments: &'static str,
+    /// All of these must be in the message.
+    says: &'static [&'static str],
+}
+
+const WRONG: &[Wrong] = &[
+    Wrong {
+        name: "address_that_is_not_here",
+        arguments: "--cgroup CGROUP --pool 10.9.9.9",
+        says: &["10.9.9.9", "ip addr add 10.9.9.9/32"],
+    },
+    Wrong {
+        name: "ipv6_address_that_is_not_here",
+        arguments: "--cgroup CGROUP --pool fd09::9",
+        says: &["fd09::9", "ip addr add fd09::9/128"],
+    },
+    Wrong {
+        name: "range_that_is_partly_here",
+        arguments: "--cgroup CGROUP --pool 10.1.0.11-10.1.0.15",
+        says: &["10.1.0.15", "ip addr add 10.1.0.15/32"],
+    },
+    Wrong {
+        name: "address_twice",
+        arguments: "--cgroup CGROUP --pool 10.1.0.11 --pool 10.1.0.11",
+        says: &["10.1.0.11", "leave it out"],
+    },
+    Wrong {
+        name: "address_twice_by_a_range",
+        arguments: "--cgroup CGROUP --pool 10.1.0.11-10.1.0.12 --pool 10.1.0.12-10.1.0.14",
+        says: &["10.1.0.12", "10.1.0.11-10.1.0.12", "leave it out"],
+    },
+    Wrong {
+        name: "multicast",
+        arguments: "--cgroup CGROUP --pool 224.0.0.1",
+        says: &["224.0.0.1", "multicast"],
+    },
+    Wrong {
+        name: "ipv6_multicast",
+        arguments: "--cgroup CGROUP --pool ff02::1",
+        says: &["ff02::1", "multicast"],
+    },
+    Wrong {
+        name: "broadcast",
+        arguments: "--cgroup CGROUP --pool 255.255.255.255",
+        says: &["255.255.255.255", "broadcast"],
+    },
+    Wrong {
+        name: "unspecified",
+        arguments: "--cgroup CGROUP --pool 0.0.0.0",
+        says: &["0.0.0.0", "unspecified"],
+    },
+    Wrong {
+        name: "ipv6_unspecified",
+        arguments: "--cgroup CGROUP --pool ::",
+        says: &["::", "unspecified"],
+    },
+    Wrong {
+        name: "range_backwards",
+        arguments: "--cgroup CGROUP --pool 10.1.0.14-10.1.0.11",
+        says: &["backwards", "write 10.1.0.11-10.1.0.14"],
+    },
+    Wrong {
+        name: "range_of_two_families",
+        arguments: "--cgroup CGROUP --pool 10.1.0.11-fd00::12",
+        says: &["10.1.0.11", "fd00::12", "famil"],
+    },
+    Wrong {
+        name: "too_many_addresses",
+        arguments: "--cgroup CGROUP --pool 10.1.0.0-10.1.1.0",
+        says: &["257", "256"],
+    },
+    Wrong {
+        name: "network_with_host_bits",
+        arguments: "--cgroup CGROUP --pool 10.1.0.11/30",
+        says: &["10.1.0.8/30"],
+    },
+    Wrong {
+        name: "loopback_and_other_addresses",
+        arguments: "--cgroup CGROUP --pool 10.1.0.11 --pool 127.0.0.1",
+        says: &["127.0.0.1", "10.1.0.11", "loopback"],
+    },
+    Wrong {
+        name: "no_such_interface",
+        arguments: "--cgroup CGROUP --pool eth9",
+        says: &["eth9", "lo"],
+    },
+    Wrong {
+        name: "pool_that_is_none",
+        arguments: "--cgroup CGROUP --pool 10.1.0.300",
+        says: &["10.1.0.300", "expected"],
+    },
+    Wrong {
+        name: "weight_that_is_none",
+        arguments: "--cgroup CGROUP --pool 10.1.0.11=0",
+        says: &["10.1.0.11=0", "weight"],
+    },
+    Wrong {
+        name: "neither_cgroup_nor_all",
+        arguments: "--pool 10.1.0.11",
+        says: &["--cgroup", "--all"],
+    },
+    Wrong {
+        name: "cgroup_that_is_missing",
+        arguments: "--pool 10.1.0.11 --cgroup /no/such/cgroup",
+        says: &["/no/such/cgroup"],
+    },
+    Wrong {
+        name: "cgroup_that_is_another_folder",
+        arguments: "--pool 10.1.0.11 --cgroup /proc/self/fd",
+        says: &["/proc/self/fd", "cgroup2"],
+    },
+    Wrong {
+        name: "destination_that_is_the_pool",
+        arguments: "--cgroup CGROUP --pool 10.1.0.11 --to 10.1.0.11:80",
+        says: &["--to 10.1.0.11:80", "pool"],
+    },
+    Wrong {
+        name: "destination_of_a_family_that_the_pool_has_not",
+        arguments: "--cgroup CGROUP --pool 10.1.0.11 --to [fd00::/64]:80",
+        says: &["[fd00::/64]:80", "IPv6", "--pool"],
+    },
+    Wrong {
+        name: "destination_that_is_none",
+        arguments: "--cgroup CGROUP --pool 10.1.0.11 --to 10.1.0.0/33",
+        says: &["10.1.0.0/33", "expected"],
+    },
+    Wrong {
+        name: "destination_ports_backwards",
+        arguments: "--cgroup CGROUP --pool 10.1.0.11 --to 10.1.0.1:90-80",
+        says: &["10.1.0.1:90-80", "80-90"],
+    },
+    Wrong {
+        name: "netns_that_is_missing",
+        arguments: "--cgroup CGROUP --pool 10.1.0.11 --netns no-such-namespace",
+        says: &["no-such-namespace"],
+    },
+];
+
+impl Wrong {
+    fn check(&self) -> Result<()> {
+        let host = Host::new()?;
+        let cgroup = host.cgroup.path().to_string_lossy();
+        let arguments = self.arguments.replace("CGROUP", &cgroup);
+        let arguments: Vec<&str> = arguments.split(' ').chain(["--on-exit", "keep"]).collect();
+        let mut command = host.rule.command(&arguments)?;
+        let ended = host.stage.netns.run(|| run(&mut command, Duration::from_secs(5)))?;
+        says(&ended, &[BAD_CONFIG], self.says)?;
+        nothing_done(&host)
+    }
+}
+
+fn nothing_done(host: &Host) -> Result<()> {
+    let attached = host.cgroup.attached()?;
+    ensure!(attached == 0, "{attached} programs are attached");
+    host.rule.check_nothing_left()
+}
+
+/// The first agent and its rule are as before.
+fn second_agent() -> Result<()> {
+    let mut host = Host::new()?;
+    let server = host.server("10.1.0.1:7000")?;
+    let first = host.spread(&POOL, &["--on-exit", "keep"])?;
+    let _held = (0..40).map(|_| host.connect(server.address)).collect::<Result<Vec<_>>>()?;
+    let before = (host.rule.status()?, host.cgroup.attached()?);
+    ensure!(before.1 > 0, "nothing is attached while it spreads");
+
+    let cgroup = host.cgroup.path().to_string_lossy();
+    let arguments = ["--pool", POOL[0], "--cgroup", &cgroup, "--on-exit", "release"];
+    let mut command = host.rule.command(&arguments)?;
+    let second = host.stage.netns.run(|| run(&mut command, START_LIMIT))?;
+    says(&second, &[ALREADY_RUNNING], &[&first.process.id().to_string()])?;
+
+    let after = (host.rule.status()?, host.cgroup.attached()?);
+    ensure!(before.0.0 == after.0.0 && before.1 == after.1, "before {before:?}, after {after:?}");
+    let _more = (0..40).map(|_| host.connect(server.address)).collect::<Result<Vec<_>>>()?;
+    let status = host.rule.status()?;
+    ensure!(status.spread()? == 80, "{status:?}");
+
+    first.stop()?;
+    ensure!(host.rule.pins().exists(), "kept, but not there");
+    let released = host.rule.release()?;
+    ensure!(released.code() == 0, "{released:?}");
+    nothing_done(&host)
+}
+
+fn release_under_a_running_agent() -> Result<()> {
+    let mut host = Host::new()?;
+    let server = host.server("10.1.0.1:7000")?;
+    let agent = host.spread(&POOL, &[])?;
+    says(&host.rule.release()?, &[ALREADY_RUNNING], &[&agent.process.id().to_string()])?;
+    let _held = host.connect(server.address)?;
+    ensure!(host.rule.status()?.spread()? == 1, "{:?}", host.rule.status()?);
+    agent.stop()?;
+    nothing_done(&host)
+}
+
+fn release_of_no_rule() -> Result<()> {
+    let host = Host::new()?;
+    says(&host.rule.release()?, &[BAD_CONFIG], &[host.rule.name(), "tracer status"])
+}
+
+fn status_of_no_rule() -> Result<()> {
+    let ended = run(&mut command(&["status", "--rule", "no-such-rule"])?, START_LIMIT)?;
+    says(&ended, &[BAD_CONFIG], &["no-such-rule", "tracer status"])
+}
+
+/// Of two values together.
+fn too_many() -> Result<()> {
+    let host = Host::new()?;
+    host.stage.netns.ip("route add local 10.5.0.0/16 dev lo")?;
+    let cgroup = host.cgroup.path().to_string_lossy();
+    let pools = ["--pool", "10.5.0.0-10.5.0.199", "--pool", "10.5.1.0-10.5.1.199"];
+    let mut command = host.rule.command(&pools)?;
+    command.args(["--cgroup", &cgroup, "--on-exit", "keep"]);
+    let ended = host.stage.netns.run(|| run(&mut command, START_LIMIT))?;
+    says(&ended, &[BAD_CONFIG], &["400", "256", "leave some out"])?;
+    nothing_done(&host)
+}
+
+fn without_privileges() -> Result<()> {
+    let host = Host::new()?;
+    let cgroup = host.cgroup.path().to_string_lossy();
+    let arguments = ["spread", "--rule", host.rule.name(), "--pool", POOL[0]];
+    let arguments = [&arguments[..], &["--cgroup", &cgroup, "--on-exit", "keep"]].concat();
+    let ended = host.stage.netns.run(|| run_as_nobody(&arguments))?;
+    says(&ended, &[NO_PRIVILEGE], &["CAP_BPF", "CAP_NET_ADMIN"])?;
+    nothing_done(&host)
+}

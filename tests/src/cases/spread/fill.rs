@@ -1,0 +1,193 @@
+//! Every port of every address of the pool is used before a connection is let through unspread.
+
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
+};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Case, Host, POOL, POOL6, PORTS, source};
+use crate::{
+    maker::{Kind, Maker},
+    probe,
+    sock::Sock,
+    tracer::wait_for,
+    tuple::Tuple,
+};
+
+pub(super) fn cases() -> Vec<Case> {
+    let case = |name: &str, test: fn() -> Result<()>| {
+        Case::new(format!("spread::fills_the_pool::{name}"), test)
+    };
+    vec![
+        case("ipv4", || Fill::new(false, "10.1.0.1:7000").play(&[])),
+        case("ipv6", || Fill::new(true, "[fd00::1]:7000").play(&[])).unless(probe::no_ipv6()),
+        case("v4_mapped", || Fill::new(true, "[::ffff:10.1.0.1]:7000").play(&[]))
+            .unless(probe::no_ipv6()),
+        case("ports_by_the_kernel", || {
+            Fill::new(false, "10.1.0.1:7000").play(&["--ports", "kernel"])
+        }),
+        case("an_address_partly_used_by_others", partly_used),
+        case("eight_processes_at_once", eight_at_once),
+        case("time_wait_counts", time_wait),
+    ]
+}
+
+/// What is the room of the whole pool.
+const ROOM: u64 = PORTS * POOL.len() as u64;
+
+struct Fill {
+    v6: bool,
+    peer: &'static str,
+}
+
+impl Fill {
+    fn new(v6: bool, peer: &'static str) -> Self {
+        Self { v6, peer }
+    }
+
+    fn play(&self, arguments: &[&str]) -> Result<()> {
+        let peer: SocketAddr = self.peer.parse()?;
+        let destination = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        let pool = if destination.is_ipv6() { POOL6 } else { POOL };
+        let mut host = if self.v6 { Host::with_ipv6()? } else { Host::new()? };
+        let _server = host.server(&destination.to_string())?;
+        let spread = host.spread(&pool, arguments)?;
+        let mut held = Vec::new();
+        for part in 1..=2 {
+            for _ in 0..ROOM / 2 {
+                let sock = host.app.make(Kind::Tcp, self.v6)?;
+                sock.connect(peer).with_context(|| format!("connect {}", held.len()))?;
+                held.push(sock);
+            }
+            // The emptier of two is taken, so they are never far apart.
+            let counts = host.in_use(&pool, destination)?;
+            let each = PORTS * part / 2;
+            let even = counts.iter().all(|count| count.abs_diff(each) <= PORTS / 100);
+            ensure!(even, "{counts:?} after {} connections", held.len());
+        }
+        check_full(&host, &pool, destination)?;
+        // The next one goes as it would without us: the destination's own address is local.
+        let sock = host.app.make(Kind::Tcp, self.v6)?;
+        sock.connect(peer).context("connect after the pool was full")?;
+        let passed = source(&sock)?;
+        ensure!(passed == destination.ip(), "passed through with {passed}");
+        let status = host.rule.status()?;
+        ensure!(status.decided("pool_full")? == 1, "{status:?}");
+        ensure!(status.spread()? == ROOM, "{status:?}");
+        spread.stop()?;
+        host.rule.check_nothing_left()
+    }
+}
+
+/// Every port of the pool is used, and the status says so.
+fn check_full(host: &Host, pool: &[&str], destination: SocketAddr) -> Result<()> {
+    let counts = host.in_use(pool, destination)?;
+    ensure!(counts.iter().all(|count| *count == PORTS), "ports in use: {counts:?}");
+    host.rule.status_when("the status to be what the kernel says", |status| {
+        pool.iter().filter_map(|address| address.parse().ok()).all(|address| {
+            let counted = status.tuple(Tuple::new(address, destination));
+            counted.is_ok_and(|counted| counted == [PORTS, 0, PORTS, 0])
+        })
+    })?;
+    Ok(())
+}
+
+/// Connections of another process from this address, which it chose.
+fn others(host: &Host, address: &str, peer: SocketAddr, count: u64) -> Result<Vec<Sock>> {
+    host.stage.netns.run(|| {
+        let connect = |_| -> Result<Sock> {
+            let sock = Sock::tcp(peer)?;
+            sock.set_bind_address_no_port()?;
+            sock.bind(SocketAddr::new(address.parse()?, 0))?;
+            sock.connect(peer)?;
+            Ok(sock)
+        };
+        (0..count).map(connect).collect()
+    })
+}
+
+/// Half of what others use was there before.
+fn partly_used() -> Result<()> {
+    let mut host = Host::new()?;
+    let server = host.server("10.1.0.1:7000")?;
+    let _older = others(&host, POOL[0], server.address, 150)?;
+    let _spread = host.spread(&POOL, &[])?;
+    let _newer = others(&host, POOL[0], server.address, 150)?;
+    let mut held = Vec::new();
+    for number in 0..ROOM - 300 {
+        let sock = host.connect(server.address).with_context(|| format!("connect {number}"))?;
+        held.push(sock);
+    }
+    check_full(&host, &POOL, server.address)?;
+    let passed = source(&host.connect(server.address)?)?;
+    ensure!(passed == server.address.ip(), "passed through with {passed}");
+    Ok(())
+}
+
+/// Their sockets are made by eight processes, and connected at the same time.
+fn eight_at_once() -> Result<()> {
+    let mut host = Host::new()?;
+    let server = host.server("10.1.0.1:7000")?;
+    let _spread = host.spread(&POOL, &[])?;
+    let spawn = |_| host.stage.netns.run(|| Maker::spawn(&host.cgroup));
+    let apps = (0..8).map(spawn).collect::<Result<Vec<_>>>()?;
+    let (made, full, first_miss) = (AtomicU64::new(0), AtomicBool::new(false), AtomicU64::new(0));
+    let connect = |app: &Maker| -> Result<Vec<Sock>> {
+        let mut held = Vec::new();
+        while !full.load(Ordering::Relaxed) {
+            let sock = app.tcp(server.address)?;
+            sock.connect(server.address)?;
+            if source(&sock)? == server.address.ip() {
+                if !full.swap(true, Ordering::Relaxed) {
+                    first_miss.store(made.load(Ordering::Relaxed), Ordering::Relaxed);
+                }
+                break;
+            }
+            made.fetch_add(1, Ordering::Relaxed);
+            held.push(sock);
+        }
+        Ok(held)
+    };
+    let held: Vec<Result<Vec<Sock>>> = thread::scope(|scope| {
+        let running: Vec<_> = apps.iter().map(|app| scope.spawn(|| connect(app))).collect();
+        let join = |it: thread::ScopedJoinHandle<'_, _>| {
+            it.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        running.into_iter().map(join).collect()
+    });
+    let _held = held.into_iter().collect::<Result<Vec<_>>>()?;
+    // Seven others may be between connect() and the count.
+    let first_miss = first_miss.into_inner() + 7;
+    ensure!(first_miss * 1000 >= ROOM * 999, "the first was not spread after {first_miss}");
+    Ok(())
+}
+
+/// Ports in TIME_WAIT are as good as used: each connection is closed at once.
+fn time_wait() -> Result<()> {
+    let mut host = Host::new()?;
+    // Else the kernel uses those of loopback devices again, after a second.
+    host.stage.netns.sysctl("ipv4/tcp_tw_reuse", "0")?;
+    let server = host.server("10.1.0.1:7000")?;
+    let _spread = host.spread(&POOL, &[])?;
+    for number in 0..ROOM {
+        let sock = host.connect(server.address).with_context(|| format!("connect {number}"))?;
+        let from = source(&sock)?;
+        ensure!(from != server.address.ip(), "connect {number} was not spread");
+        let accepted = server.listener.accept()?;
+        drop(sock);
+        drop(accepted);
+    }
+    let counts = host.in_use(&POOL, server.address)?;
+    ensure!(counts.iter().all(|count| *count == PORTS), "ports in use: {counts:?}");
+    wait_for("TIME_WAIT in the status", std::time::Duration::from_secs(3), || {
+        let status = host.rule.status()?;
+        let tuple = Tuple::new(POOL[0].parse()?, server.address);
+        Ok((status.tuple(tuple)? == [PORTS, PORTS, PORTS, 0]).then_some(()))
+    })?;
+    let passed = source(&host.connect(server.address)?)?;
+    ensure!(passed == server.address.ip(), "passed through with {passed}");
+    Ok(())
+}

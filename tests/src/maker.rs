@@ -1,0 +1,112 @@
+//! Sockets that belong to a cgroup of the test.
+//!
+//! A socket belongs to the cgroup of the process that makes it, whoever uses it later. So a helper in
+//! the cgroup makes them, passes them over, and the test does with them what it likes.
+
+use std::{
+    io::{IoSlice, IoSliceMut, Read, Write},
+    mem::MaybeUninit,
+    net::SocketAddr,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    process::{Command, Stdio},
+    sync::{Mutex, PoisonError},
+};
+
+use anyhow::{Context, Result, bail};
+use rustix::{
+    io::Errno,
+    net::{
+        AddressFamily, Protocol, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags,
+        SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg,
+        sendmsg, socket_with,
+    },
+};
+
+use crate::{cgroup::Cgroup, process::Process, sock::Sock};
+
+/// What kind of socket to make.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    Tcp,
+    Udp,
+    Mptcp,
+}
+
+/// A helper in a cgroup; its sockets are in the namespace in which it was spawned.
+#[derive(Debug)]
+pub struct Maker {
+    process: Process,
+    line: Mutex<UnixStream>,
+}
+
+impl Maker {
+    /// Starts the helper in the caller's network namespace, and moves it to the cgroup.
+    pub fn spawn(cgroup: &Cgroup) -> Result<Self> {
+        let (line, theirs) = UnixStream::pair()?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["helper", "make"]).stdin(Stdio::from(OwnedFd::from(theirs)));
+        let process = Process::spawn(&mut command)?;
+        cgroup.add(process.id())?;
+        Ok(Self { process, line: Mutex::new(line) })
+    }
+
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// A TCP socket of the family of `like`.
+    pub fn tcp(&self, like: SocketAddr) -> Result<Sock> {
+        self.make(Kind::Tcp, like.is_ipv6())
+    }
+
+    /// A socket of this kind, IPv6 or IPv4.
+    pub fn make(&self, kind: Kind, v6: bool) -> Result<Sock> {
+        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        line.write_all(&[kind as u8, u8::from(v6)])?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut passed = RecvAncillaryBuffer::new(&mut space);
+        let mut error = [0; 4];
+        let flags = RecvFlags::CMSG_CLOEXEC;
+        recvmsg(&*line, &mut [IoSliceMut::new(&mut error)], &mut passed, flags)?;
+        let fd = passed.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+            _ => None,
+        });
+        let Some(fd) = fd else { bail!("cannot make {kind:?}: errno {}", i32::from_ne_bytes(error)) };
+        Ok(Sock::from(fd))
+    }
+}
+
+/// The helper's side: makes a socket for each two bytes on stdin.
+pub fn serve() -> Result<()> {
+    let mut line = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    let mut wanted = [0; 2];
+    while line.read_exact(&mut wanted).is_ok() {
+        let made = open(wanted);
+        let errno = made.as_ref().err().map_or(0, |error| error.raw_os_error());
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut passed = SendAncillaryBuffer::new(&mut space);
+        let fds: Vec<_> = made.iter().map(AsFd::as_fd).collect();
+        if !fds.is_empty() && !passed.push(SendAncillaryMessage::ScmRights(&fds)) {
+            bail!("no space for one descriptor");
+        }
+        let bytes = errno.to_ne_bytes();
+        sendmsg(&line, &[IoSlice::new(&bytes)], &mut passed, SendFlags::NOSIGNAL)
+            .context("the test is gone")?;
+    }
+    Ok(())
+}
+
+fn open([kind, v6]: [u8; 2]) -> rustix::io::Result<OwnedFd> {
+    let family = if v6 == 0 { AddressFamily::INET } else { AddressFamily::INET6 };
+    let (kind, protocol): (_, Option<Protocol>) = match kind {
+        0 => (SocketType::STREAM, Some(rustix::net::ipproto::TCP)),
+        1 => (SocketType::DGRAM, None),
+        2 => (SocketType::STREAM, Some(rustix::net::ipproto::MPTCP)),
+        _ => return Err(Errno::INVAL),
+    };
+    socket_with(family, kind, SocketFlags::CLOEXEC, protocol)
+}

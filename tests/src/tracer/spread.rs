@@ -1,0 +1,232 @@
+//! `tracer spread` and `tracer status`: one rule of the test's own, of which nothing is left in the end.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    net::IpAddr,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use super::{Collected, Ended, START_LIMIT, STOP_LIMIT, collect, command, finish, run, wait_for};
+use crate::{process::Process, tuple::Tuple};
+
+/// Where everything of all rules is pinned.
+pub const PINS: &str = "/sys/fs/bpf/tracer";
+/// What the agents say of themselves, and their locks.
+const STATE: &str = "/run/tracer";
+
+/// The name of a rule; on drop the rule is released, by hand where the program does not do it.
+#[derive(Debug)]
+pub struct Rule(String);
+
+impl Rule {
+    /// A name that no other test has.
+    pub fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self(format!("test-{}-{number}", std::process::id()))
+    }
+
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+
+    /// `tracer spread --rule NAME ARGUMENTS`, not yet run.
+    pub fn command(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = command(&["spread", "--rule", &self.0])?;
+        command.args(arguments);
+        Ok(command)
+    }
+
+    /// `tracer spread --release --rule NAME`.
+    pub fn release(&self) -> Result<Ended> {
+        run(&mut self.command(&["--release"])?, STOP_LIMIT)
+    }
+
+    /// Where it is pinned.
+    pub fn pins(&self) -> PathBuf {
+        Path::new(PINS).join("1").join(&self.0)
+    }
+
+    /// What the agent says of itself lies here.
+    pub fn state(&self) -> PathBuf {
+        Path::new(STATE).join(format!("spread-{}.json", self.0))
+    }
+
+    /// Nothing is pinned, no state is there, and nobody is told that there is a rule.
+    pub fn check_nothing_left(&self) -> Result<()> {
+        ensure!(!self.pins().exists(), "{} is still there", self.pins().display());
+        ensure!(!self.state().exists(), "{} is still there", self.state().display());
+        let ended = run(&mut command(&["status", "--json"])?, STOP_LIMIT)?;
+        ensure!(!ended.stdout.contains(&self.0), "the status shows it: {ended:?}");
+        Ok(())
+    }
+
+    /// `tracer status --json --rule NAME`.
+    pub fn status(&self) -> Result<Status> {
+        let mut command = command(&["status", "--json", "--rule", &self.0])?;
+        let ended = run(&mut command, STOP_LIMIT)?;
+        ensure!(ended.code() == 0 && ended.stderr.is_empty(), "status failed: {ended:?}");
+        let all: Value = serde_json::from_str(&ended.stdout)?;
+        let rules = all["rules"].as_array().context("no rules")?;
+        let [rule] = &rules[..] else { bail!("not one rule: {all}") };
+        ensure!(rule["rule"] == self.0.as_str(), "another rule: {rule}");
+        Ok(Status(rule.clone()))
+    }
+
+    /// Waits for the status to be as it should.
+    pub fn status_when(&self, what: &str, is: impl Fn(&Status) -> bool) -> Result<Status> {
+        let mut newest = None;
+        let found = wait_for(what, Duration::from_secs(3), || {
+            let status = self.status()?;
+            let right = is(&status);
+            newest = Some(status.clone());
+            Ok(right.then_some(status))
+        });
+        found.with_context(|| format!("{newest:?}"))
+    }
+}
+
+impl Default for Rule {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for Rule {
+    fn drop(&mut self) {
+        if self.pins().exists() {
+            self.release().ok();
+            fs::remove_dir_all(self.pins()).ok();
+        }
+        for end in ["json", "json.new", "lock"] {
+            fs::remove_file(Path::new(STATE).join(format!("spread-{}.{end}", self.0))).ok();
+        }
+    }
+}
+
+/// One rule of `tracer status --json`.
+#[derive(Clone, Debug)]
+pub struct Status(pub Value);
+
+impl Status {
+    /// How often this decision was taken.
+    pub fn decided(&self, decision: &str) -> Result<u64> {
+        let all = self.0["decisions"].as_array().context("no decisions")?;
+        let found = all.iter().find(|one| one[0] == decision);
+        found.and_then(|one| one[1].as_u64()).with_context(|| format!("no {decision}: {all:?}"))
+    }
+
+    /// Connections spread, whoever found the port.
+    pub fn spread(&self) -> Result<u64> {
+        Ok(self.decided("least_used")? + self.decided("fast_port")?)
+    }
+
+    /// `[in use, in TIME_WAIT, opened, failed]` of one tuple; all 0 where it does not show.
+    pub fn tuple(&self, tuple: Tuple) -> Result<[u64; 4]> {
+        let tuples = self.0["tuples"].as_array().context("no tuples")?;
+        let is = |one: &&Value| {
+            one["network.local.address"] == tuple.source.to_string()
+                && one["network.peer.address"] == tuple.destination.ip().to_string()
+                && one["network.peer.port"] == tuple.destination.port()
+        };
+        let Some(one) = tuples.iter().find(is) else { return Ok([0; 4]) };
+        let names = ["ports.in_use", "ports.time_wait", "opened", "failed"];
+        let number = |name: &str| one[name].as_u64().with_context(|| format!("no {name}: {one}"));
+        let numbers = names.iter().map(|name| number(name)).collect::<Result<Vec<_>>>()?;
+        <[u64; 4]>::try_from(numbers).ok().context("not four numbers")
+    }
+
+    pub fn agent(&self) -> Option<u64> {
+        self.0["agent.pid"].as_u64()
+    }
+
+    /// Addresses of the pool that are not used now.
+    pub fn left_out(&self) -> Vec<IpAddr> {
+        let all = self.0["left_out"].as_array().cloned().unwrap_or_default();
+        all.iter().filter_map(|one| one[0].as_str()?.parse().ok()).collect()
+    }
+}
+
+/// A running `tracer spread`; killed on drop. What it pinned is its [`Rule`]'s to remove.
+#[derive(Debug)]
+pub struct Spread {
+    pub process: Process,
+    stdout: Option<Collected>,
+    stderr: Arc<Mutex<String>>,
+    reader: Option<thread::JoinHandle<()>>,
+}
+
+impl Spread {
+    /// Starts it in the caller's network namespace, and waits until spreading has begun.
+    pub fn start(rule: &Rule, arguments: &[&str]) -> Result<Self> {
+        let mut command = rule.command(arguments)?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = Process::spawn(&mut command)?;
+        let stdout = Some(collect(process.child.stdout.take()));
+        let stderr = Arc::new(Mutex::new(String::new()));
+        let lines = BufReader::new(process.child.stderr.take().context("no stderr")?);
+        let heard = Arc::clone(&stderr);
+        let reader = Some(thread::spawn(move || {
+            for line in lines.lines().map_while(std::result::Result::ok) {
+                let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+                heard.push_str(&line);
+                heard.push('\n');
+            }
+        }));
+        let mut spread = Self { process, stdout, stderr, reader };
+        let begun = format!("rule {}: ", rule.name());
+        wait_for("the spreader to begin", START_LIMIT, || {
+            if let Some(status) = spread.process.child.try_wait()? {
+                bail!("it ended ({status}): {}", spread.said());
+            }
+            Ok(spread.said().contains(&begun).then_some(()))
+        })
+        .with_context(|| format!("stderr: {:?}", spread.said()))?;
+        Ok(spread)
+    }
+
+    /// What is on stderr so far.
+    pub fn said(&self) -> String {
+        self.stderr.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Ends it by SIGTERM: the exit code must be 0.
+    pub fn stop(mut self) -> Result<Ended> {
+        self.process.signal(Signal::TERM)?;
+        let status = self.process.wait(STOP_LIMIT)?;
+        let ended = self.ended(status);
+        ensure!(ended.code() == 0, "SIGTERM: {ended:?}");
+        Ok(ended)
+    }
+
+    /// SIGKILL.
+    pub fn kill(mut self) -> Result<()> {
+        self.process.signal(Signal::KILL)?;
+        self.process.wait(STOP_LIMIT)?;
+        Ok(())
+    }
+
+    /// Waits for its own end.
+    pub fn wait(mut self) -> Result<Ended> {
+        let status = self.process.wait(STOP_LIMIT)?;
+        Ok(self.ended(status))
+    }
+
+    fn ended(&mut self, status: std::process::ExitStatus) -> Ended {
+        self.reader.take().map(thread::JoinHandle::join).and_then(Result::ok);
+        let stdout = self.stdout.take().map(finish).unwrap_or_default();
+        Ended { status, stdout, stderr: self.said() }
+    }
+}
