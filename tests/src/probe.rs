@@ -38,6 +38,14 @@ pub fn no_mptcp() -> Option<String> {
     Some(format!("MPTCP sockets are refused: {error}"))
 }
 
+/// Whether the kernel counts the kprobes that it passes over: Linux 6.7 was the first.
+pub fn no_missed_probes() -> Option<String> {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    (version < (6, 7)).then(|| format!("{release} does not count missed kprobes"))
+}
+
 pub fn no_io_uring() -> Option<String> {
     let error = io_uring::IoUring::new(2).err()?;
     Some(format!("io_uring is not to be had: {error}"))

@@ -153,7 +153,7 @@ impl Tracer {
 
     /// What the kernel side counted.
     pub fn totals(&self) -> Result<Totals, Error> {
-        self.session.maps.totals()
+        self.session.totals()
     }
 
     /// Compares the ledger with what the kernel itself says, corrects it, and forgets tuples that
@@ -216,14 +216,14 @@ impl Tracer {
     /// Reconciles when it is time to: soon after the kernel passed over a hook, else now and then.
     /// Where passed-over hooks cannot be counted, as often as a small part of a core allows.
     pub fn reconcile_if_due(&mut self) -> Result<(), Error> {
-        let misses = self.session.missed_hooks();
-        let alert = misses.is_none_or(|count| count > self.misses_seen);
+        let missed = self.session.missed_hooks();
+        let alert = missed.partial || missed.counted > self.misses_seen;
         let rhythm = if alert { &ALERT } else { &CALM };
         let pause = rhythm.pause(self.cost);
         if self.reconciled.elapsed() < pause {
             return Ok(());
         }
-        self.misses_seen = misses.unwrap_or(0);
+        self.misses_seen = missed.counted;
         let began = Instant::now();
         self.reconcile()?;
         self.cost = began.elapsed();
@@ -245,9 +245,11 @@ impl Tracer {
     }
 }
 
-/// Losses of the kernel side by name, those that happened.
+/// Losses on the kernel side by name: those that the BPF programs counted, and the hooks that never
+/// reached them.
 pub fn named_losses(totals: &Totals) -> impl Iterator<Item = (&'static str, u64)> {
-    Loss::ALL.into_iter().zip(totals.lost).map(|(loss, count)| (loss.name(), count))
+    let counted = Loss::ALL.into_iter().zip(totals.lost).map(|(loss, count)| (loss.name(), count));
+    counted.chain([("hook_missed", totals.hook_missed)])
 }
 
 /// Whether a row of the tuple table passes a filter: by its key, and by who connected there last.

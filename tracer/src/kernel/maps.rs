@@ -73,8 +73,8 @@ impl Maps {
         read(&self.binds, map::BINDS, &mut self.batch, to)
     }
 
-    /// The counters, summed over CPUs.
-    pub fn totals(&self) -> Result<Totals, Error> {
+    /// The counters, summed over CPUs; of missed hooks no program knows.
+    pub(super) fn totals(&self) -> Result<Totals, Error> {
         let sum = |index: u32| -> Result<u64, Error> {
             let values = self.stats.get(&index, 0).map_err(wrong(map::STATS))?;
             Ok(values.iter().sum())
@@ -88,6 +88,7 @@ impl Maps {
             emitted: sum(Stat::EventsEmitted as u32)?,
             exhausted: sum(Stat::Exhausted as u32)?,
             lost,
+            hook_missed: 0,
         })
     }
 }
@@ -103,6 +104,8 @@ pub struct Totals {
     pub exhausted: u64,
     /// By [`Loss`].
     pub lost: [u64; Loss::COUNT],
+    /// Hooks that the kernel passed over, as far as it counts them.
+    pub hook_missed: u64,
 }
 
 fn fd(map: &Map) -> Option<BorrowedFd<'_>> {

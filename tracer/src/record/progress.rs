@@ -8,6 +8,7 @@ use std::{
 use crate::{
     config::{RecordConfig, Target},
     kernel::maps::Totals,
+    trace::named_losses,
 };
 
 /// Shown while events go to a file and a person watches stderr.
@@ -30,7 +31,7 @@ impl Progress {
         }
         let seconds = self.at.elapsed().as_secs().max(1);
         let rate = events.saturating_sub(self.events) / seconds;
-        let lost = totals.lost.iter().sum::<u64>() + dropped;
+        let lost = named_losses(totals).map(|(_, count)| count).sum::<u64>() + dropped;
         self.events = events;
         self.at = Instant::now();
         write(&format!(

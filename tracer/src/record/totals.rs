@@ -104,6 +104,16 @@ mod tests {
     }
 
     #[test]
+    fn a_missed_hook_is_a_loss_beside_the_sums() {
+        let totals = Totals { seen: 5, emitted: 5, hook_missed: 2, ..Totals::default() };
+        let new = Told::default().new_losses(&totals, Dropped::default(), 0);
+        assert_eq!(new, [("hook_missed", 2)]);
+        let stop = stop(&totals, 5, Dropped::default(), 0, 0);
+        assert_eq!(stop.lost["hook_missed"], 2);
+        assert_eq!((stop.emitted, stop.written), (stop.seen, stop.seen));
+    }
+
+    #[test]
     fn emitted_is_written_and_each_loss_after_the_ring() {
         let totals = Totals { seen: 12, emitted: 10, ..Totals::default() };
         let stop = stop(&totals, 9, Dropped { events: 4, others: 1 }, 1, 0);
