@@ -7,7 +7,8 @@ use aya::{
     maps::{Array, Map, MapData, PerCpuArray},
 };
 use tracer_common::{
-    Bound, Conn, ConnKey, Filter, Loss, Stat, TupleCount, TupleKey,
+    Bound, Cause, Conn, ConnKey, Filter, Loss, Stat, TupleCount, TupleKey,
+    loss::failed_index,
     settings::{CONTROL_SEEDING, map},
 };
 
@@ -83,10 +84,14 @@ impl Maps {
         for (total, loss) in lost.iter_mut().zip(Loss::ALL) {
             *total = sum(loss.index())?;
         }
+        let mut failed = [0; Cause::COUNT];
+        for (total, cause) in failed.iter_mut().zip(Cause::ALL) {
+            *total = sum(failed_index(cause))?;
+        }
         Ok(Totals {
             seen: sum(Stat::EventsSeen as u32)?,
             emitted: sum(Stat::EventsEmitted as u32)?,
-            exhausted: sum(Stat::Exhausted as u32)?,
+            failed,
             lost,
             hook_missed: 0,
         })
@@ -100,12 +105,19 @@ pub struct Totals {
     pub seen: u64,
     /// Of those, written to the ring buffer.
     pub emitted: u64,
-    /// connect() calls that failed for want of a port.
-    pub exhausted: u64,
+    /// connect() and bind() calls that failed, by [`Cause`], whatever the filter.
+    pub failed: [u64; Cause::COUNT],
     /// By [`Loss`].
     pub lost: [u64; Loss::COUNT],
     /// Hooks that the kernel passed over, as far as it counts them.
     pub hook_missed: u64,
+}
+
+impl Totals {
+    /// connect() and bind() calls that failed for this cause.
+    pub fn failed_for(&self, cause: Cause) -> u64 {
+        self.failed.get(cause as usize).copied().unwrap_or(0)
+    }
 }
 
 fn fd(map: &Map) -> Option<BorrowedFd<'_>> {

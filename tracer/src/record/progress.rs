@@ -5,6 +5,8 @@ use std::{
     time::Instant,
 };
 
+use tracer_common::Cause;
+
 use crate::{
     config::{RecordConfig, Target},
     kernel::maps::Totals,
@@ -34,10 +36,9 @@ impl Progress {
         let lost = named_losses(totals).map(|(_, count)| count).sum::<u64>() + dropped;
         self.events = events;
         self.at = Instant::now();
-        write(&format!(
-            "\r{events} events, {rate}/s, {} out of ports, {lost} lost\u{1b}[K",
-            totals.exhausted
-        ));
+        let exhausted = [Cause::PortsExhausted, Cause::BindExhausted];
+        let out: u64 = exhausted.map(|cause| totals.failed_for(cause)).iter().sum();
+        write(&format!("\r{events} events, {rate}/s, {out} out of ports, {lost} lost\u{1b}[K"));
     }
 
     pub(super) fn end(&self) {

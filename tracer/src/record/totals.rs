@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
+use tracer_common::Cause;
 
 use super::output::Dropped;
 use crate::{
@@ -79,6 +80,7 @@ pub(super) fn stop(
         seen: totals.seen,
         emitted: totals.emitted,
         written: events.saturating_sub(dropped.events),
+        failed: Cause::ALL.map(|cause| (cause.name(), totals.failed_for(cause))).into(),
         lost: losses(totals, dropped, undecodable).collect(),
         drift,
     }
