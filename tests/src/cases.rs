@@ -87,13 +87,12 @@ impl Plan {
     /// What the variables ask for; what they leave open is found out.
     pub fn find() -> Result<Self> {
         let mut default_backend = env::var("TRACER_DEFAULT_BACKEND").ok();
-        let backends = match env::var("TRACER_BACKENDS") {
-            Ok(list) => list.split(',').map(str::to_owned).collect(),
-            Err(_) => {
-                let found = tracer::backends()?;
-                default_backend = default_backend.or_else(|| found.first().cloned());
-                found
-            }
+        let backends = if let Ok(list) = env::var("TRACER_BACKENDS") {
+            list.split(',').map(str::to_owned).collect()
+        } else {
+            let found = tracer::backends()?;
+            default_backend = default_backend.or_else(|| found.first().cloned());
+            found
         };
         Ok(Self { backends, default_backend, place: Place::get() })
     }
