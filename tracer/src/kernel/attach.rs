@@ -2,12 +2,12 @@
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsFd, OwnedFd},
 };
 
 use aya::{
     Btf, Ebpf, EbpfLoader, VerifierLogLevel,
-    programs::{CgroupAttachMode, ProgramError},
+    programs::{CgroupAttachMode, ProbeKind, ProgramError},
 };
 use tracer_common::{
     Filter,
@@ -18,9 +18,11 @@ use super::{
     commands::Commands,
     events::Events,
     klog::{self, KernelLog},
-    maps::Maps,
+    maps::{Maps, Totals},
+    missed::{self, Missed},
     object::{BPF_OBJECT, MISSING},
     offsets::Offsets,
+    perf,
     plan::Backend,
     programs::{self, COMMON, Hook, Program},
     sys,
@@ -59,28 +61,35 @@ pub struct Session {
     pub events: Events,
     pub commands: Commands,
     log: KernelLog,
-    /// Programs and their links live as long as these.
-    attached: Option<(Ebpf, Vec<OwnedFd>)>,
+    attached: Option<Running>,
+    /// Hooks missed until the programs were detached.
+    missed_before: Missed,
+}
+
+/// Programs and their links live as long as this.
+struct Running {
+    ebpf: Ebpf,
+    probes: Vec<OwnedFd>,
+    _tracepoints: Vec<OwnedFd>,
 }
 
 impl Session {
-    /// How often the kernel passed over one of the programs: it does not run one that it interrupted
-    /// (fdinfo `recursion_misses`, Linux 5.12). `None` where that is not counted: by older kernels,
-    /// and for kprobes, which are also passed over while a map is read.
-    pub fn missed_hooks(&self) -> Option<u64> {
-        let (ebpf, _) = self.attached.as_ref()?;
-        if self.backend == Backend::Kprobe {
-            return None;
-        }
+    /// How often the kernel passed over a hook since the programs were attached.
+    pub fn missed_hooks(&self) -> Missed {
+        let Some(attached) = &self.attached else { return self.missed_before };
         let programs = COMMON.iter().chain(programs::of(self.backend));
-        let mut sum = 0;
-        for fd in programs.filter_map(|program| ebpf.program(program.name)?.fd().ok()) {
-            let path = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
-            let text = std::fs::read_to_string(path).ok()?;
-            let count = text.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?;
-            sum += count.trim().parse::<u64>().ok()?;
-        }
-        Some(sum)
+        let fds = programs.filter_map(|program| attached.ebpf.program(program.name)?.fd().ok());
+        let by_program = fds.map(|fd| missed::of_program(fd.as_fd()));
+        let by_probe = attached.probes.iter().map(|probe| sys::link_missed(probe.as_fd()));
+        by_program.chain(by_probe).collect()
+    }
+
+    /// What the kernel side counted.
+    ///
+    /// # Errors
+    /// Maps that cannot be read.
+    pub fn totals(&self) -> Result<Totals, Error> {
+        Ok(Totals { hook_missed: self.missed_hooks().counted, ..self.maps.totals()? })
     }
 
     /// Hands what the BPF programs logged to this program's own log.
@@ -90,6 +99,7 @@ impl Session {
 
     /// Detaches every program. The maps stay readable.
     pub fn detach(&mut self) {
+        self.missed_before = self.missed_hooks();
         self.attached = None;
     }
 }
@@ -131,7 +141,12 @@ pub fn attach(
                     events,
                     commands,
                     log,
-                    attached: Some((ebpf, attached.tracepoints)),
+                    attached: Some(Running {
+                        ebpf,
+                        probes: attached.probes,
+                        _tracepoints: attached.tracepoints,
+                    }),
+                    missed_before: Missed::default(),
                 });
             }
             Err(reason) => {
@@ -177,6 +192,8 @@ struct Attached {
     /// aya's reading of the kernel's type information, for trampolines only: it takes 15 ms.
     btf: Option<Btf>,
     tracepoints: Vec<OwnedFd>,
+    /// kprobes and kretprobes.
+    probes: Vec<OwnedFd>,
     degraded: Vec<String>,
     /// Optional programs that cannot be had.
     left_out: Vec<&'static str>,
@@ -203,8 +220,10 @@ impl Attached {
             ebpf.program_mut(program.name).filter(|_| !self.left_out.contains(&program.name));
         let Some(target) = target else { return Ok(()) };
         match attach_one(target, program.hook, places) {
-            Ok(tracepoint) => {
-                self.tracepoints.extend(tracepoint);
+            Ok(event) => {
+                let is_probe = matches!(program.hook, Hook::KProbe(_) | Hook::KProbeAny(_));
+                let events = if is_probe { &mut self.probes } else { &mut self.tracepoints };
+                events.extend(event);
                 Ok(())
             }
             Err(error) => self.judge(program, Err(error)),
@@ -262,7 +281,7 @@ impl Attached {
     }
 }
 
-/// Attaches one program; a tracepoint gives a descriptor to keep.
+/// Attaches one program; a kprobe or a tracepoint gives a descriptor to keep.
 fn attach_one(
     program: &mut aya::programs::Program,
     hook: Hook,
@@ -279,27 +298,15 @@ fn attach_one(
         Hook::FExit(_) => {
             TryInto::<&mut aya::FExit>::try_into(program)?.attach()?;
         }
-        Hook::KProbe(function) => {
-            TryInto::<&mut aya::KProbe>::try_into(program)?.attach(function, 0)?;
-        }
-        Hook::KProbeAny(functions) => {
-            let program: &mut aya::KProbe = program.try_into()?;
-            let mut result = Err(AttachError::NoFunction(functions));
-            for function in functions {
-                result = program.attach(function, 0).map(|_| ()).map_err(AttachError::from);
-                if result.is_ok() {
-                    break;
-                }
-            }
-            result?;
-        }
+        Hook::KProbe(function) => return attach_kprobe(program, &[function]).map(Some),
+        Hook::KProbeAny(functions) => return attach_kprobe(program, functions).map(Some),
         Hook::RawTracepoint(name) => {
             TryInto::<&mut aya::RawTracePoint>::try_into(program)?.attach(name)?;
         }
         Hook::Tracepoint(category, name) => {
             let program: &mut aya::TracePoint = program.try_into()?;
             let id = (places.tracepoint_id)(category, name).map_err(AttachError::Tracepoint)?;
-            let event = sys::attach_tracepoint(program.fd()?.as_fd(), id);
+            let event = perf::attach_tracepoint(program.fd()?.as_fd(), id);
             return event.map(Some).map_err(AttachError::Perf);
         }
         Hook::CgroupSockAddr => {
@@ -315,6 +322,23 @@ fn attach_one(
     Ok(None)
 }
 
+/// Attaches a kprobe or kretprobe to the first of these functions that the kernel has.
+fn attach_kprobe(
+    program: &mut aya::programs::Program,
+    functions: &[&str],
+) -> Result<OwnedFd, AttachError> {
+    let program: &mut aya::programs::KProbe = program.try_into()?;
+    let at_return = matches!(program.kind(), ProbeKind::Return);
+    let mut refused = None;
+    for function in functions {
+        match perf::attach_kprobe(program.fd()?.as_fd(), function, at_return) {
+            Ok(event) => return Ok(event),
+            Err(error) => refused = Some(error),
+        }
+    }
+    Err(AttachError::Perf(refused.unwrap_or_else(|| io::ErrorKind::NotFound.into())))
+}
+
 /// Why attaching failed.
 #[derive(Debug, thiserror::Error)]
 enum AttachError {
@@ -324,8 +348,6 @@ enum AttachError {
     Btf(#[from] aya::BtfError),
     #[error("the kernel's type information cannot be read")]
     NoBtf,
-    #[error("the kernel has none of {0:?}")]
-    NoFunction(&'static [&'static str]),
     #[error("the tracepoint cannot be found: {0}")]
     Tracepoint(io::Error),
     #[error("perf_event_open: {0}")]

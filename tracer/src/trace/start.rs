@@ -23,7 +23,7 @@ use crate::{
         plan::{Backend, Choice, Plan},
         privilege,
     },
-    mounts, netns,
+    mounts, netns, sockdiag,
 };
 
 /// Attaches, reads the sockets that are open already, and drops the privileges of the calling
@@ -41,6 +41,10 @@ pub fn start(config: &KernelConfig, event_mask: u32, filter: Filter) -> Result<T
     }
     let worker = netns::Worker::spawn()
         .map_err(|error| Error::Failure(format!("cannot start a thread: {error}")))?;
+    let idle_listed = sockdiag::lists_idle().unwrap_or_else(|error| {
+        tracing::info!("whether the kernel lists bound sockets is not known: {error}");
+        false
+    });
     let Started { facts, plan, session } = attach_best(config, event_mask, &filter)?;
     let mut tracer = Tracer {
         release: facts.release.clone(),
@@ -49,6 +53,7 @@ pub fn start(config: &KernelConfig, event_mask: u32, filter: Filter) -> Result<T
         seeded: 0,
         drift: 0,
         worker,
+        idle_listed,
         max_tuples: config.max_tuples,
         reconciled: Instant::now(),
         cost: Duration::ZERO,
