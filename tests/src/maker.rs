@@ -75,7 +75,9 @@ impl Maker {
             RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
             _ => None,
         });
-        let Some(fd) = fd else { bail!("cannot make {kind:?}: errno {}", i32::from_ne_bytes(error)) };
+        let Some(fd) = fd else {
+            bail!("cannot make {kind:?}: errno {}", i32::from_ne_bytes(error))
+        };
         Ok(Sock::from(fd))
     }
 }

@@ -177,8 +177,9 @@ pub(crate) fn searched(sock: &Sock, wanted_port: u16, result: i32) -> Step {
     if let Some(attempt) = binding {
         attempt.flags |= conn_flag::SETTLED;
     }
+    let cause = if wanted_port == 0 { Cause::BindExhausted } else { Cause::PortInUse };
+    stats::failed(cause);
     if events::wanted(Kind::BindFailed) && bound.flags & conn_flag::WATCHED != 0 {
-        let cause = if wanted_port == 0 { Cause::BindExhausted } else { Cause::PortInUse };
         let key = ConnKey::new(sock.cookie(), wanted_port);
         events::emit(&Detail {
             errno: EADDRINUSE,
@@ -207,6 +208,7 @@ pub(crate) fn returned(result: i64) -> Step {
         (EPERM | EACCES, _) => Cause::Denied,
         _ => Cause::Other,
     };
+    stats::failed(cause);
     if events::wanted(Kind::BindFailed) && attempt.flags & conn_flag::WATCHED != 0 {
         let key = ConnKey::new(attempt.cookie, attempt.bound_port);
         events::emit(&Detail {

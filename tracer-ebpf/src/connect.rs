@@ -17,7 +17,6 @@ use crate::{
     sock::{Sock, state},
     stats,
 };
-use tracer_common::Stat;
 
 mod errno {
     pub(super) const EPERM: u16 = 1;
@@ -120,11 +119,9 @@ pub(crate) fn acquired(key: ConnKey, tuple: impl FnOnce(&mut TupleKey) -> Step) 
 #[inline(always)]
 fn failed(attempt: &mut Attempt, cause: Cause, errno: u16) -> Step {
     attempt.flags |= conn_flag::SETTLED;
+    stats::failed(cause);
     let now = now();
     ledger::fail(&attempt.tuple, cause, errno, now, &attempt.who)?;
-    if cause as u8 == Cause::PortsExhausted as u8 {
-        stats::count(Stat::Exhausted);
-    }
     if events::wanted(Kind::ConnectFailed) && attempt.flags & conn_flag::WATCHED != 0 {
         let (in_use, time_wait) = ledger::ports(&attempt.tuple);
         let key = ConnKey::new(attempt.cookie, attempt.bound_port);
@@ -326,6 +323,7 @@ fn handshake_failed(sock: &Sock, key: &ConnKey, conn: &Conn, now: u64) -> Step {
         errno::EPERM | errno::EACCES => Cause::Denied,
         _ => Cause::Other,
     };
+    stats::failed(cause);
     ledger::fail(&conn.tuple, cause, errno, now, &conn.who)?;
     if events::wanted(Kind::ConnectFailed) && conn.flags & conn_flag::WATCHED != 0 {
         events::emit(&Detail {

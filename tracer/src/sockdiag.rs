@@ -7,9 +7,14 @@
 mod tests;
 mod wire;
 
-use std::io;
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddrV4},
+};
 
-use rustix::net::netlink;
+use rustix::net::{
+    AddressFamily, SocketFlags, SocketType, bind, getsockname, netlink, socket_with,
+};
 use tracer_common::Addr;
 
 use crate::netlink::Query;
@@ -22,13 +27,14 @@ pub mod tcp_state {
     pub const FIN_WAIT1: u8 = 4;
     pub const FIN_WAIT2: u8 = 5;
     pub const TIME_WAIT: u8 = 6;
+    /// In a dump: bound, and neither connected nor listening. It is asked for by another number.
     pub const CLOSE: u8 = 7;
     pub const CLOSE_WAIT: u8 = 8;
     pub const LAST_ACK: u8 = 9;
     pub const LISTEN: u8 = 10;
     pub const CLOSING: u8 = 11;
     pub const NEW_SYN_RECV: u8 = 12;
-    /// Bound and neither connected nor listening. Only kernels from 6.8 on list these.
+    /// Only a word to ask for sockets that are bound and idle with; kernels from 6.8 on list these.
     pub const BOUND_INACTIVE: u8 = 13;
 }
 
@@ -93,6 +99,17 @@ pub fn dump_all(states: u32) -> io::Result<Vec<DiagSocket>> {
         Err(error) => return Err(error),
     }
     Ok(sockets)
+}
+
+/// Whether this kernel lists sockets that are bound and idle (Linux 6.8): it is asked about one.
+pub fn lists_idle() -> io::Result<bool> {
+    // An address that hardly anybody uses has a port left on any host.
+    let any_port = SocketAddrV4::new(Ipv4Addr::new(127, 84, 82, 67), 0);
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    bind(&socket, &any_port)?;
+    let address = SocketAddrV4::try_from(getsockname(&socket)?)?;
+    let idle = dump(Family::V4, 1 << tcp_state::BOUND_INACTIVE)?;
+    Ok(idle.iter().any(|found| found.source_port == address.port()))
 }
 
 fn explained(error: io::Error) -> io::Error {

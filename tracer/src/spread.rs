@@ -12,10 +12,12 @@ pub mod health;
 pub mod pool;
 mod ports;
 pub mod projection;
+mod release;
 pub mod rule;
 mod start;
 pub mod state;
 pub mod status;
 mod tell;
 
-pub use agent::{Agent, release};
+pub use agent::Agent;
+pub use release::release;

@@ -16,7 +16,7 @@ use tracer::{
     },
     stats::Row,
 };
-use tracer_common::{Addr, Event, Kind, Loss, TupleCount, TupleKey, tuple::SEARCH_BUCKETS};
+use tracer_common::{Addr, Cause, Event, Kind, Loss, TupleCount, TupleKey, tuple::SEARCH_BUCKETS};
 
 static VALIDATOR: LazyLock<jsonschema::Validator> = LazyLock::new(|| {
     let schema = serde_json::from_str(SCHEMA).expect("the schema is JSON");
@@ -203,6 +203,7 @@ fn the_rare_lines_are_valid() {
         seen: 10,
         emitted: 9,
         written: 9,
+        failed: Cause::ALL.map(|cause| (cause.name(), 2)).into_iter().collect(),
         lost: Loss::ALL.map(|loss| (loss.name(), 1)).into_iter().collect(),
         drift: 0,
     };

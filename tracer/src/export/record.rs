@@ -51,11 +51,22 @@ pub struct Stop {
     /// Of those, handed to the output as lines.
     #[serde(rename = "events.written")]
     pub written: u64,
+    /// connect() and bind() calls of the whole host that failed, by cause, without the `failed.`
+    /// prefix.
+    #[serde(flatten, serialize_with = "failed_prefix")]
+    pub failed: BTreeMap<&'static str, u64>,
     /// Each loss by its name, without the `lost.` prefix.
     #[serde(flatten, serialize_with = "lost_prefix")]
     pub lost: BTreeMap<&'static str, u64>,
     /// Corrections that the reconciliation had to make to the ledger.
     pub drift: u64,
+}
+
+fn failed_prefix<S: serde::Serializer>(
+    failed: &BTreeMap<&'static str, u64>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(failed.iter().map(|(cause, count)| (format!("failed.{cause}"), count)))
 }
 
 fn lost_prefix<S: serde::Serializer>(

@@ -4,7 +4,7 @@ mod one;
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsFd, OwnedFd},
 };
 
 use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
@@ -17,13 +17,15 @@ use super::{
     commands::Commands,
     events::Events,
     klog::{self, KernelLog},
-    maps::Maps,
+    maps::{Maps, Totals},
+    missed::{self, Missed},
     object::{BPF_OBJECT, MISSING},
     offsets::Offsets,
     pins::Pins,
     plan::Backend,
     programs::{self, COMMON, Hook, Program},
     spreader::{KEPT_MAPS, Place, Spreader, Spreading},
+    sys,
 };
 use crate::error::Error;
 use one::{AttachError, Attachment, short};
@@ -64,29 +66,36 @@ pub struct Session {
     pub events: Events,
     pub commands: Commands,
     log: KernelLog,
-    /// Programs and their links live as long as these.
-    attached: Option<(Ebpf, Vec<OwnedFd>)>,
+    attached: Option<Running>,
+    /// Hooks missed until the programs were detached.
+    missed_before: Missed,
     pub spreader: Option<Spreader>,
 }
 
+/// Programs and their links live as long as this.
+struct Running {
+    ebpf: Ebpf,
+    probes: Vec<OwnedFd>,
+    _tracepoints: Vec<OwnedFd>,
+}
+
 impl Session {
-    /// How often the kernel passed over one of the programs: it does not run one that it interrupted
-    /// (fdinfo `recursion_misses`, Linux 5.12). `None` where that is not counted: by older kernels,
-    /// and for kprobes, which are also passed over while a map is read.
-    pub fn missed_hooks(&self) -> Option<u64> {
-        let (ebpf, _) = self.attached.as_ref()?;
-        if self.backend == Backend::Kprobe {
-            return None;
-        }
+    /// How often the kernel passed over a hook since the programs were attached.
+    pub fn missed_hooks(&self) -> Missed {
+        let Some(attached) = &self.attached else { return self.missed_before };
         let programs = COMMON.iter().chain(programs::of(self.backend));
-        let mut sum = 0;
-        for fd in programs.filter_map(|program| ebpf.program(program.name)?.fd().ok()) {
-            let path = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
-            let text = std::fs::read_to_string(path).ok()?;
-            let count = text.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?;
-            sum += count.trim().parse::<u64>().ok()?;
-        }
-        Some(sum)
+        let fds = programs.filter_map(|program| attached.ebpf.program(program.name)?.fd().ok());
+        let by_program = fds.map(|fd| missed::of_program(fd.as_fd()));
+        let by_probe = attached.probes.iter().map(|probe| sys::link_missed(probe.as_fd()));
+        by_program.chain(by_probe).collect()
+    }
+
+    /// What the kernel side counted.
+    ///
+    /// # Errors
+    /// Maps that cannot be read.
+    pub fn totals(&self) -> Result<Totals, Error> {
+        Ok(Totals { hook_missed: self.missed_hooks().counted, ..self.maps.totals()? })
     }
 
     /// Attaches the spreader to those of these cgroups that it is not attached to.
@@ -94,10 +103,10 @@ impl Session {
     /// # Errors
     /// The reason, in words.
     pub fn respread(&mut self, pins: &Pins, places: Vec<Place>) -> Result<(), String> {
-        let (Some(spreader), Some((ebpf, _))) = (&mut self.spreader, &mut self.attached) else {
+        let (Some(spreader), Some(running)) = (&mut self.spreader, &mut self.attached) else {
             return Ok(());
         };
-        spreader.follow(ebpf, pins, places)
+        spreader.follow(&mut running.ebpf, pins, places)
     }
 
     /// Hands what the BPF programs logged to this program's own log.
@@ -107,6 +116,7 @@ impl Session {
 
     /// Detaches every program. The maps stay readable.
     pub fn detach(&mut self) {
+        self.missed_before = self.missed_hooks();
         self.attached = None;
     }
 }
@@ -158,7 +168,12 @@ pub fn attach(
                     events,
                     commands,
                     log,
-                    attached: Some((ebpf, attached.tracepoints)),
+                    attached: Some(Running {
+                        ebpf,
+                        probes: attached.probes,
+                        _tracepoints: attached.tracepoints,
+                    }),
+                    missed_before: Missed::default(),
                     spreader,
                 });
             }
@@ -220,6 +235,8 @@ struct Attached {
     /// aya's reading of the kernel's type information, for trampolines only: it takes 15 ms.
     btf: Option<Btf>,
     tracepoints: Vec<OwnedFd>,
+    /// kprobes and kretprobes.
+    probes: Vec<OwnedFd>,
     degraded: Vec<String>,
     /// Optional programs that cannot be had.
     left_out: Vec<&'static str>,
@@ -257,13 +274,22 @@ impl Attached {
     }
 
     fn hold(&mut self, name: &'static str, attached: Attachment) -> Result<(), AttachError> {
-        match (attached, &self.keep) {
+        let path = self.keep.as_ref().map(|pins| pins.link(&format!("{name}_new")));
+        if let Some(path) = &path {
+            // Left over from a start that was cut short. (A bpffs takes no dots in names.)
+            _ = std::fs::remove_file(path);
+        }
+        match (attached, path) {
             (Attachment::Event(event), _) => self.tracepoints.push(event),
-            (Attachment::Link(link), Some(pins)) => {
-                let path = pins.link(&format!("{name}_new"));
-                // Left over from a start that was cut short. (A bpffs takes no dots in names.)
-                _ = std::fs::remove_file(&path);
-                drop(link.pin(&path).map_err(AttachError::Pin)?);
+            (Attachment::Probe(probe), path) => {
+                if let Some(path) = path {
+                    sys::pin(probe.as_fd(), &path).map_err(AttachError::PinProbe)?;
+                    self.pinned.push(name);
+                }
+                self.probes.push(probe);
+            }
+            (Attachment::Link(link), Some(path)) => {
+                drop(link.pin(&path)?);
                 self.pinned.push(name);
             }
             (Attachment::Link(_) | Attachment::InPlace, _) => {}

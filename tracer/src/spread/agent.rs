@@ -67,22 +67,6 @@ pub struct Agent {
     lock: Lock,
 }
 
-/// Ends a rule that no agent looks after.
-///
-/// # Errors
-/// There is no such rule; its agent is running; pins that cannot be removed.
-pub fn release(rule: &str) -> Result<(), Error> {
-    let Some((_, pins)) = Pins::all().into_iter().find(|(name, _)| name == rule) else {
-        return Err(Error::BadConfig(format!(
-            "there is no rule {rule}; `tracer status` lists those that there are"
-        )));
-    };
-    let _lock = Lock::take(rule)?;
-    pins.remove()?;
-    State::remove(rule);
-    Ok(())
-}
-
 impl Agent {
     /// Finds out whether everything is right, then attaches, or takes over what an earlier agent left
     /// behind; spreading has begun when this returns.

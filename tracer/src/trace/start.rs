@@ -25,7 +25,7 @@ use crate::{
         privilege,
         spreader::Spreading,
     },
-    mounts, netns,
+    mounts, netns, sockdiag,
 };
 
 /// Attaches, reads the sockets that are open already, and drops the privileges of the calling
@@ -52,6 +52,10 @@ fn start_with(
     let have = check_privileges()?;
     let worker = netns::Worker::spawn()
         .map_err(|error| Error::Failure(format!("cannot start a thread: {error}")))?;
+    let idle_listed = sockdiag::lists_idle().unwrap_or_else(|error| {
+        tracing::info!("whether the kernel lists bound sockets is not known: {error}");
+        false
+    });
     let attaches = spreading.is_some();
     let Started { facts, plan, session } = attach_best(config, event_mask, filter, spreading)?;
     let mut tracer = Tracer {
@@ -61,6 +65,7 @@ fn start_with(
         seeded: 0,
         drift: 0,
         worker,
+        idle_listed,
         max_tuples: config.max_tuples,
         reconciled: Instant::now(),
         cost: Duration::ZERO,

@@ -13,9 +13,9 @@ use crate::{
 const ALREADY_RUNNING: i32 = 75;
 
 pub(super) fn cases() -> Vec<Case> {
-    let wrong = WRONG.iter().map(|wrong| {
-        Case::new(format!("spread::errors::{}", wrong.name), || wrong.check())
-    });
+    let wrong = WRONG
+        .iter()
+        .map(|wrong| Case::new(format!("spread::errors::{}", wrong.name), || wrong.check()));
     let others: [(&str, fn() -> Result<()>); 6] = [
         ("second_agent", second_agent),
         ("release_under_a_running_agent", release_under_a_running_agent),
@@ -24,8 +24,7 @@ pub(super) fn cases() -> Vec<Case> {
         ("too_many_addresses_that_are_there", too_many),
         ("without_privileges", without_privileges),
     ];
-    let others =
-        others.map(|(name, test)| Case::new(format!("spread::errors::{name}"), test));
+    let others = others.map(|(name, test)| Case::new(format!("spread::errors::{name}"), test));
     wrong.chain(others).collect()
 }
 

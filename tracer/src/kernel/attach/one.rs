@@ -6,15 +6,17 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-use aya::programs::{CgroupAttachMode, ProgramError, links::FdLink};
+use aya::programs::{CgroupAttachMode, ProbeKind, ProgramError, links::FdLink};
 
-use super::{super::sys, Hook, Places, chain};
+use super::{super::perf, Hook, Places, chain};
 
 /// What holds an attached program.
 pub(super) enum Attachment {
     /// aya does.
     InPlace,
     Event(OwnedFd),
+    /// A link, or, on kernels that have none for probes, the perf event.
+    Probe(OwnedFd),
     Link(FdLink),
 }
 
@@ -43,28 +45,36 @@ pub(super) fn attach(
     Ok(match hook {
         Hook::FEntry(_) => attach!(aya::FEntry,),
         Hook::FExit(_) => attach!(aya::FExit,),
-        Hook::KProbe(function) => attach!(aya::KProbe, function, 0),
-        Hook::KProbeAny(functions) => {
-            let mut result = Err(AttachError::NoFunction(functions));
-            for function in functions {
-                result = attach(program, Hook::KProbe(function), places, keep);
-                if result.is_ok() {
-                    break;
-                }
-            }
-            result?
-        }
+        Hook::KProbe(function) => Attachment::Probe(kprobe(program, &[function])?),
+        Hook::KProbeAny(functions) => Attachment::Probe(kprobe(program, functions)?),
         Hook::RawTracepoint(name) => attach!(aya::RawTracePoint, name),
         Hook::Tracepoint(category, name) => {
             let program: &mut aya::TracePoint = program.try_into()?;
             let id = (places.tracepoint_id)(category, name).map_err(AttachError::Tracepoint)?;
-            let event = sys::attach_tracepoint(program.fd()?.as_fd(), id);
+            let event = perf::attach_tracepoint(program.fd()?.as_fd(), id);
             Attachment::Event(event.map_err(AttachError::Perf)?)
         }
         Hook::CgroupSockAddr => attach!(aya::CgroupSockAddr, &places.cgroup, mode),
         Hook::CgroupSock => attach!(aya::CgroupSock, &places.cgroup, mode),
         Hook::SockOps => attach!(aya::SockOps, &places.cgroup, mode),
     })
+}
+
+/// Attaches a kprobe or kretprobe to the first of these functions that the kernel has.
+fn kprobe(
+    program: &mut aya::programs::Program,
+    functions: &[&str],
+) -> Result<OwnedFd, AttachError> {
+    let program: &mut aya::programs::KProbe = program.try_into()?;
+    let at_return = matches!(program.kind(), ProbeKind::Return);
+    let mut refused = None;
+    for function in functions {
+        match perf::attach_kprobe(program.fd()?.as_fd(), function, at_return) {
+            Ok(event) => return Ok(event),
+            Err(error) => refused = Some(error),
+        }
+    }
+    Err(AttachError::Perf(refused.unwrap_or_else(|| io::ErrorKind::NotFound.into())))
 }
 
 /// Why attaching failed.
@@ -76,14 +86,14 @@ pub(super) enum AttachError {
     Btf(#[from] aya::BtfError),
     #[error("the kernel's type information cannot be read")]
     NoBtf,
-    #[error("the kernel has none of {0:?}")]
-    NoFunction(&'static [&'static str]),
     #[error("the tracepoint cannot be found: {0}")]
     Tracepoint(io::Error),
     #[error("perf_event_open: {0}")]
     Perf(io::Error),
     #[error("its link cannot be pinned: {0}")]
-    Pin(aya::pin::PinError),
+    Pin(#[from] aya::pin::PinError),
+    #[error("it cannot be kept without this program: {0}")]
+    PinProbe(io::Error),
     #[error("its link cannot be kept: {0}")]
     Keep(#[from] aya::programs::links::LinkError),
 }
