@@ -125,7 +125,7 @@ pub struct Usage {
 const NEARLY_FULL_SHIFT: u32 = 5;
 /// Addresses that are looked at then, from the first one drawn on. Choosing the emptier of two keeps
 /// all equally full: of a larger pool, these many stand for the rest.
-const SEARCHED: u32 = 128;
+const SEARCHED: u32 = 32;
 
 /// The address to use, as its index in `side.addresses`, and what is known of it; `None`: none has
 /// room, or there are none. `random` is 32 random bits, `usage` asks the ledger.
@@ -158,17 +158,18 @@ pub fn choose(
     if best.1.in_use < capacity - (capacity >> NEARLY_FULL_SHIFT) {
         return Some(best);
     }
-    // A bounded search: the verifier follows every path through every round.
+    // A bounded search: the verifier follows every path through every round. The emptiest is taken, so
+    // that two calls at once do not go for one last port while there are others.
     let mut seen = 0;
     while seen < SEARCHED && seen < side.count {
         let index = (u32::from(first) + seen).checked_rem(side.count)?;
         let found = usage(&side.addresses[index as usize & (POOL_MAX - 1)]);
-        if found.in_use < capacity {
-            return Some(((index & 0xff) as u8, found));
+        if found.in_use < best.1.in_use {
+            best = ((index & 0xff) as u8, found);
         }
         seen += 1;
     }
-    None
+    (best.1.in_use < capacity).then_some(best)
 }
 
 /// One of the slots, by 16 random bits.
