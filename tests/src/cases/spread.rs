@@ -2,7 +2,9 @@
 //! becomes of them, whatever dies or vanishes.
 
 mod errors;
+mod fail_open;
 mod fill;
+mod load;
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -21,6 +23,7 @@ use crate::{
 pub fn cases(_plan: &Plan) -> Vec<Case> {
     let mut cases = fill::cases();
     cases.extend(errors::cases());
+    cases.extend(fail_open::cases());
     cases
 }
 

@@ -1,0 +1,220 @@
+//! Whatever dies or vanishes, a connect() that would succeed without us does, and is spread as long
+//! as there is something that can.
+
+mod surroundings;
+
+use std::{
+    fs,
+    net::IpAddr,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use rustix::process::Signal;
+
+use super::{Case, Host, POOL, load::Load};
+use crate::{probe::Place, tracer::spread::Spread};
+
+pub(super) fn cases() -> Vec<Case> {
+    let tests: [(&str, fn() -> Result<()>); 9] = [
+        ("killed_and_started_again", killed_and_started_again),
+        ("restarts", restarts),
+        ("started_again_with_another_pool", another_pool),
+        ("stopped", stopped),
+        ("released", released),
+        ("detached", detached),
+        ("pins_deleted", pins_deleted),
+        ("pins_deleted_of_a_dead_agent", pins_deleted_of_a_dead_agent),
+        ("lease_over", lease_over),
+    ];
+    let own = tests.map(|(name, test)| Case::new(format!("spread::fail_open::{name}"), test));
+    own.into_iter().chain(surroundings::cases()).collect()
+}
+
+const KEEP: &[&str] = &["--on-exit", "keep"];
+
+/// The load was there before; from now on all of it is spread.
+fn begin(host: &Host, load: &Load, arguments: &[&str]) -> Result<Spread> {
+    load.go_on(10)?;
+    let spread = host.spread(&POOL, arguments)?;
+    all_spread(load)?;
+    Ok(spread)
+}
+
+/// The next connections come from the whole pool.
+fn all_spread(load: &Load) -> Result<()> {
+    let made = load.go_on(200)?;
+    let pool = POOL.iter().map(|it| Ok(it.parse()?)).collect::<Result<Vec<IpAddr>>>()?;
+    ensure!(made.keys().eq(&pool), "spread over {made:?}");
+    Ok(())
+}
+
+/// The next connections are as without us.
+fn none_spread(load: &Load) -> Result<()> {
+    let made = load.go_on(200)?;
+    let default: IpAddr = "10.1.0.1".parse()?;
+    ensure!(made.keys().eq([&default]), "not without us: {made:?}");
+    Ok(())
+}
+
+fn killed_and_started_again() -> Result<()> {
+    let host = Host::new()?;
+    Load::start(&host)?.around(|load| {
+        let first = begin(&host, load, KEEP)?;
+        let unspread = load.unspread();
+        let before = host.rule.status()?;
+        first.kill()?;
+        all_spread(load)?;
+        let alone = host.rule.status()?;
+        ensure!(alone.agent().is_none(), "an agent of a killed one: {alone:?}");
+        ensure!(alone.spread()? > before.spread()?, "{before:?}, then {alone:?}");
+
+        let second = host.spread(&POOL, KEEP)?;
+        all_spread(load)?;
+        let adopted = host.rule.status()?;
+        ensure!(adopted.agent() == Some(second.process.id().into()), "{adopted:?}");
+        ensure!(adopted.spread()? > alone.spread()?, "counts began anew: {adopted:?}");
+        ensure!(load.unspread() == unspread, "{} were not spread", load.unspread() - unspread);
+        second.stop()?;
+        Ok(())
+    })
+}
+
+/// As in twenty upgrades. Every other agent is killed.
+fn restarts() -> Result<()> {
+    let host = Host::new()?;
+    let count = if Place::get() == Place::Vm { 4 } else { 20 };
+    Load::start(&host)?.around(|load| {
+        begin(&host, load, KEEP)?.stop()?;
+        let unspread = load.unspread();
+        let attached = host.cgroup.attached()?;
+        for turn in 0..count {
+            let spread = host.spread(&POOL, KEEP)?;
+            load.go_on(20)?;
+            if turn % 2 == 0 { spread.kill()? } else { drop(spread.stop()?) }
+            let lost = load.unspread() - unspread;
+            ensure!(lost == 0, "restart {turn}: {lost} connections were not spread");
+        }
+        let now = host.cgroup.attached()?;
+        ensure!(now == attached, "{attached} programs were attached, now {now}");
+        Ok(())
+    })
+}
+
+fn another_pool() -> Result<()> {
+    let host = Host::new()?;
+    Load::start(&host)?.around(|load| {
+        begin(&host, load, KEEP)?.stop()?;
+        let unspread = load.unspread();
+        let second = host.spread(&POOL[..1], &["--on-exit", "release"])?;
+        let made = load.go_on(200)?;
+        let only: IpAddr = POOL[0].parse()?;
+        ensure!(made.keys().eq([&only]), "the pool is {only} now: {made:?}");
+        ensure!(load.unspread() == unspread, "{} were not spread", load.unspread() - unspread);
+        second.stop()?;
+        host.rule.check_nothing_left()
+    })
+}
+
+fn stopped() -> Result<()> {
+    let host = Host::new()?;
+    Load::start(&host)?.around(|load| {
+        let spread = begin(&host, load, &[])?;
+        let unspread = load.unspread();
+        spread.process.signal(Signal::STOP)?;
+        let made = load.go_on(1000);
+        let status = host.rule.status();
+        spread.process.signal(Signal::CONT)?;
+        made?;
+        ensure!(status?.agent().is_some(), "a stopped agent is there");
+        ensure!(load.unspread() == unspread, "{} were not spread", load.unspread() - unspread);
+        spread.stop()?;
+        Ok(())
+    })
+}
+
+fn released() -> Result<()> {
+    let host = Host::new()?;
+    Load::start(&host)?.around(|load| {
+        begin(&host, load, &["--on-exit", "release"])?.stop()?;
+        none_spread(load)?;
+        ensure!(host.cgroup.attached()? == 0, "programs are still attached");
+        host.rule.check_nothing_left()
+    })
+}
+
+fn detached() -> Result<()> {
+    let host = Host::new()?;
+    Load::start(&host)?.around(|load| {
+        load.go_on(10)?;
+        let ended = host.spread(&POOL, &["--detach", "--on-exit", "keep"])?.wait()?;
+        ensure!(ended.code() == 0, "{ended:?}");
+        all_spread(load)?;
+        let status = host.rule.status()?;
+        ensure!(status.agent().is_none(), "{status:?}");
+        let released = host.rule.release()?;
+        ensure!(released.code() == 0, "{released:?}");
+        none_spread(load)?;
+        ensure!(host.cgroup.attached()? == 0, "programs are still attached");
+        host.rule.check_nothing_left()
+    })
+}
+
+/// The agent holds what it needs.
+fn pins_deleted() -> Result<()> {
+    let host = Host::new()?;
+    Load::start(&host)?.around(|load| {
+        let spread = begin(&host, load, KEEP)?;
+        let unspread = load.unspread();
+        fs::remove_dir_all(host.rule.pins())?;
+        all_spread(load)?;
+        // Longer than it takes the agent to look at everything.
+        thread::sleep(Duration::from_millis(1200));
+        all_spread(load)?;
+        ensure!(load.unspread() == unspread, "{} were not spread", load.unspread() - unspread);
+        spread.stop()?;
+        none_spread(load)?;
+        ensure!(host.cgroup.attached()? == 0, "programs are still attached");
+        // And another start is a first one.
+        begin(&host, load, &[])?.stop()?;
+        host.rule.check_nothing_left()
+    })
+}
+
+fn pins_deleted_of_a_dead_agent() -> Result<()> {
+    let host = Host::new()?;
+    Load::start(&host)?.around(|load| {
+        begin(&host, load, KEEP)?.kill()?;
+        fs::remove_dir_all(host.rule.pins())?;
+        none_spread(load)?;
+        ensure!(host.cgroup.attached()? == 0, "programs are still attached");
+        begin(&host, load, &[])?.stop()?;
+        host.rule.check_nothing_left()
+    })
+}
+
+/// While the agent lives its lease does not end; a second after its death it does.
+fn lease_over() -> Result<()> {
+    let host = Host::new()?;
+    let lease = Place::get().limit(Duration::from_secs(1));
+    let arguments = ["--on-exit", "keep", "--lease", &lease.as_secs().to_string()];
+    Load::start(&host)?.around(|load| {
+        let first = begin(&host, load, &arguments)?;
+        let unspread = load.unspread();
+        thread::sleep(lease * 5 / 2);
+        ensure!(load.unspread() == unspread, "a living agent's lease was over");
+        let killed = Instant::now();
+        first.kill()?;
+        while load.unspread() == unspread {
+            ensure!(killed.elapsed() < lease * 3, "its lease is never over");
+            thread::sleep(Duration::from_millis(5));
+        }
+        ensure!(killed.elapsed() < lease * 5 / 4, "over after {:?}", killed.elapsed());
+        none_spread(load)?;
+        let status = host.rule.status()?;
+        ensure!(status.decided("lease_over")? > 0, "{status:?}");
+        begin(&host, load, &arguments)?.stop()?;
+        Ok(())
+    })
+}
