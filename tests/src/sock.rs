@@ -118,6 +118,21 @@ impl Sock {
         sockopt::set_socket_reuseaddr(&self.0, true)
     }
 
+    pub fn set_reuse_port(&self) -> Result<()> {
+        self.set_option(libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)
+    }
+
+    /// Bound to `lo`, which is interface 1 of every namespace.
+    pub fn set_device_lo(&self) -> Result<()> {
+        const SO_BINDTOIFINDEX: i32 = 62;
+        self.set_option(libc::SOL_SOCKET, SO_BINDTOIFINDEX, 1)
+    }
+
+    /// Its source may be somebody else's address.
+    pub fn set_transparent(&self) -> Result<()> {
+        self.set_option(libc::IPPROTO_IP, libc::IP_TRANSPARENT, 1)
+    }
+
     /// bind(address, 0) leaves the choice of the port to connect().
     pub fn set_bind_address_no_port(&self) -> Result<()> {
         self.set_option(libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)

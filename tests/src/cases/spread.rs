@@ -4,9 +4,15 @@
 mod errors;
 mod fail_open;
 mod fill;
+mod harmless;
 mod load;
+mod odd;
+mod output;
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::Deref,
+};
 
 use anyhow::{Context, Result};
 
@@ -14,6 +20,7 @@ use super::{Case, Plan};
 use crate::{
     cgroup::Cgroup,
     maker::Maker,
+    netns::NetNs,
     sock::Sock,
     stage::{Server, Stage},
     tracer::spread::{Rule, Spread},
@@ -22,7 +29,10 @@ use crate::{
 
 pub fn cases(_plan: &Plan) -> Vec<Case> {
     let mut cases = fill::cases();
+    cases.extend(harmless::cases());
+    cases.extend(odd::cases());
     cases.extend(errors::cases());
+    cases.extend(output::cases());
     cases.extend(fail_open::cases());
     cases
 }
@@ -34,13 +44,54 @@ const POOL: [&str; 4] = ["10.1.0.11", "10.1.0.12", "10.1.0.13", "10.1.0.14"];
 /// IPv6 addresses of the pool.
 const POOL6: [&str; 4] = ["fd00::11", "fd00::12", "fd00::13", "fd00::14"];
 
-/// A host of its own with a narrow port range: its addresses are on `lo`, its application in a cgroup.
-struct Host {
+/// A process in a cgroup of its own, with a rule for it.
+struct Application {
     rule: Rule,
-    /// Makes the sockets of the application.
+    /// Makes its sockets.
     app: Maker,
     cgroup: Cgroup,
+}
+
+impl Application {
+    fn new(netns: &NetNs) -> Result<Self> {
+        let rule = Rule::new();
+        let cgroup = Cgroup::new(rule.name())?;
+        let app = netns.run(|| Maker::spawn(&cgroup))?;
+        Ok(Self { rule, app, cgroup })
+    }
+
+    /// Its rule begins, with this pool of a namespace.
+    fn spread_in(&self, netns: &NetNs, pool: &[&str], arguments: &[&str]) -> Result<Spread> {
+        let cgroup = self.cgroup.path().to_string_lossy();
+        let mut all = vec!["--cgroup", &cgroup];
+        all.extend(pool.iter().flat_map(|address| ["--pool", address]));
+        if !arguments.iter().any(|it| ["--on-exit", "--detach"].contains(it)) {
+            all.extend(["--on-exit", "release"]);
+        }
+        all.extend(arguments);
+        netns.run(|| Spread::start(&self.rule, &all))
+    }
+
+    /// A connection of the application.
+    fn connect(&self, peer: SocketAddr) -> Result<Sock> {
+        let sock = self.app.tcp(peer)?;
+        sock.connect(peer).with_context(|| format!("connect to {peer}"))?;
+        Ok(sock)
+    }
+}
+
+/// A host of its own with a narrow port range and one application. Its addresses are on `lo`.
+struct Host {
+    application: Application,
     stage: Stage,
+}
+
+impl Deref for Host {
+    type Target = Application;
+
+    fn deref(&self) -> &Application {
+        &self.application
+    }
 }
 
 impl Host {
@@ -53,10 +104,8 @@ impl Host {
         stage.netns.sysctl("ipv4/ip_local_port_range", &range)?;
         // So that thousands of connections need not be accepted.
         stage.netns.sysctl("core/somaxconn", "65535")?;
-        let rule = Rule::new();
-        let cgroup = Cgroup::new(rule.name())?;
-        let app = stage.netns.run(|| Maker::spawn(&cgroup))?;
-        Ok(Self { rule, app, cgroup, stage })
+        let application = Application::new(&stage.netns)?;
+        Ok(Self { application, stage })
     }
 
     /// The same with IPv6 addresses too.
@@ -75,23 +124,9 @@ impl Host {
         Ok(server)
     }
 
-    /// The rule of the test begins: for the test's cgroup, with this pool.
+    /// The rule of its application begins, with this pool.
     fn spread(&self, pool: &[&str], arguments: &[&str]) -> Result<Spread> {
-        let cgroup = self.cgroup.path().to_string_lossy();
-        let mut all = vec!["--cgroup", &cgroup];
-        all.extend(pool.iter().flat_map(|address| ["--pool", address]));
-        if !arguments.contains(&"--on-exit") {
-            all.extend(["--on-exit", "release"]);
-        }
-        all.extend(arguments);
-        self.stage.netns.run(|| Spread::start(&self.rule, &all))
-    }
-
-    /// A connection of the application.
-    fn connect(&self, peer: SocketAddr) -> Result<Sock> {
-        let sock = self.app.tcp(peer)?;
-        sock.connect(peer).with_context(|| format!("connect to {peer}"))?;
-        Ok(sock)
+        self.spread_in(&self.stage.netns, pool, arguments)
     }
 
     /// The kernel's own count of ports that each of these addresses uses towards a destination.

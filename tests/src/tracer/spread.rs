@@ -188,10 +188,15 @@ impl Spread {
         let mut spread = Self { process, stdout, stderr, reader };
         let begun = format!("rule {}: ", rule.name());
         wait_for("the spreader to begin", START_LIMIT, || {
-            if let Some(status) = spread.process.child.try_wait()? {
-                bail!("it ended ({status}): {}", spread.said());
+            if spread.said().contains(&begun) {
+                return Ok(Some(()));
             }
-            Ok(spread.said().contains(&begun).then_some(()))
+            if let Some(status) = spread.process.child.try_wait()? {
+                let ended = spread.ended(status);
+                // With --detach that is as it should be.
+                ensure!(ended.stderr.contains(&begun), "it did not begin: {ended:?}");
+            }
+            Ok(None)
         })
         .with_context(|| format!("stderr: {:?}", spread.said()))?;
         Ok(spread)

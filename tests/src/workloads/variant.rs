@@ -122,7 +122,7 @@ pub fn io_uring(stage: &mut Stage) -> Result<()> {
 }
 
 /// One connect() through a ring of its own; its result, negative errno.
-fn submit_connect(sock: &Sock, peer: SocketAddr) -> Result<i32> {
+pub(crate) fn submit_connect(sock: &Sock, peer: SocketAddr) -> Result<i32> {
     let SocketAddr::V4(peer) = peer else { bail!("only IPv4 here") };
     let address = libc::sockaddr_in {
         sin_family: u16::try_from(libc::AF_INET)?,

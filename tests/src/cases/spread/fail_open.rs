@@ -148,7 +148,7 @@ fn detached() -> Result<()> {
     let host = Host::new()?;
     Load::start(&host)?.around(|load| {
         load.go_on(10)?;
-        let ended = host.spread(&POOL, &["--detach", "--on-exit", "keep"])?.wait()?;
+        let ended = host.spread(&POOL, &["--detach"])?.wait()?;
         ensure!(ended.code() == 0, "{ended:?}");
         all_spread(load)?;
         let status = host.rule.status()?;
