@@ -62,6 +62,7 @@ pub struct Agent {
     random: u64,
     before: HashMap<TupleKey, (u64, u64)>,
     teller: Teller,
+    cgroups_gone: Vec<PathBuf>,
     said: State,
     #[expect(dead_code, reason = "held, not used")]
     lock: Lock,
@@ -104,6 +105,7 @@ impl Agent {
         };
         let mut agent = Self {
             said: State::default(),
+            cgroups_gone: Vec::new(),
             random: clock::wall_ns().wrapping_mul(0x9e37_79b9_7f4a_7c15),
             rule: Rule::default(),
             taken: Box::new([0; 1024]),
@@ -151,11 +153,11 @@ impl Agent {
         let mut round = Instant::now();
         while !asked.stop() && !self.config.detach {
             self.wait();
+            self.renew_lease()?;
             let mut changed = self.addresses_changed();
             changed |= self.hear();
             if round.elapsed() >= ROUND {
                 round = Instant::now();
-                self.renew_lease()?;
                 self.tracer.reconcile_if_due()?;
                 self.look_at_health()?;
                 self.reattach();
@@ -281,10 +283,10 @@ impl Agent {
         if let Err(error) = self.tracer.session.respread(&self.pins, places) {
             tracing::warn!("cannot attach to a cgroup that came back: {error}");
         }
-        for path in gone.iter().filter(|path| !self.said.cgroups_gone.contains(path)) {
+        for path in gone.iter().filter(|path| !self.cgroups_gone.contains(path)) {
             tracing::warn!("cgroup {} is gone; its rule waits for it to come back", path.display());
         }
-        self.said.cgroups_gone = gone;
+        self.cgroups_gone = gone;
     }
 
     /// Makes the rule anew from what the host has now, and hands it to the hooks if it differs.
@@ -378,7 +380,7 @@ impl Agent {
             range: (self.inside.range.low, self.inside.range.high),
             pool: members.iter().map(|member| (member.address, member.weight)).collect(),
             left_out,
-            cgroups_gone: self.said.cgroups_gone.clone(),
+            cgroups_gone: self.cgroups_gone.clone(),
             no_fast_ports: spreader.and_then(|spreader| spreader.no_fast_ports.clone()),
             degraded: self.tracer.degraded.clone(),
         };

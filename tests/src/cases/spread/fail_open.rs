@@ -92,7 +92,11 @@ fn restarts() -> Result<()> {
         for turn in 0..count {
             let spread = host.spread(&POOL, KEEP)?;
             load.go_on(20)?;
-            if turn % 2 == 0 { spread.kill()? } else { drop(spread.stop()?) }
+            if turn % 2 == 0 {
+                spread.kill()?
+            } else {
+                drop(spread.stop()?)
+            }
             let lost = load.unspread() - unspread;
             ensure!(lost == 0, "restart {turn}: {lost} connections were not spread");
         }

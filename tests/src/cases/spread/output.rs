@@ -125,9 +125,8 @@ fn decisions_into_a_file() -> Result<()> {
     let ended = spread.stop()?;
     ensure!(ended.stdout.is_empty(), "on stdout: {}", ended.stdout);
     let lines = lines(&fs::read_to_string(&path)?)?;
-    let count = |reason: &str| {
-        lines.iter().filter(|line| line["spread.reason"] == reason).count() as u64
-    };
+    let count =
+        |reason: &str| lines.iter().filter(|line| line["spread.reason"] == reason).count() as u64;
     for reason in ["least_used", "fast_port", "pool_full"] {
         ensure!(count(reason) == status.decided(reason)?, "{} {reason}", count(reason));
     }
