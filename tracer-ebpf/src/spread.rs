@@ -320,11 +320,13 @@ pub(crate) fn bind(call: &Call<'_>) -> Option<Addr> {
     }
     let unspecified = call.address == Addr::UNSPECIFIED || call.address.to_v4() == Some([0; 4]);
     let loopback = is_loopback(&call.address) != (side.loopback != 0);
-    if unspecified
-        || loopback
-        || is_link_local(&call.address)
-        || address(call.sk()).map_or(true, |sk| foreign(call, rule, sk).is_some())
-    {
+    if unspecified || loopback || is_link_local(&call.address) {
+        return None;
+    }
+    let sk = address(call.sk()).ok()?;
+    // With IP_BIND_ADDRESS_NO_PORT, connect() is where it is replaced: the destination is known there,
+    // and where the pool is full the application's own address is still the socket's.
+    if !is_given(sk) || foreign(call, rule, sk).is_some() {
         return None;
     }
     if rule.flags & rule_flag::LEASED != 0 && LEASE.get(0).is_none_or(|until| now() > *until) {
