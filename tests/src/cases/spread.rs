@@ -42,6 +42,9 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     cases
 }
 
+/// A test by its name.
+type Named = (&'static str, fn() -> Result<()>);
+
 /// Ports of each address towards one destination.
 const PORTS: u64 = 1000;
 /// IPv4 addresses of the pool.

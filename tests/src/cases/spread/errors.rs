@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::{Case, Host, POOL};
+use super::{Case, Host, Named, POOL};
 use crate::{
     cases::errors::{BAD_CONFIG, NO_PRIVILEGE, run_as_nobody, says},
     tracer::{START_LIMIT, command, run},
@@ -16,7 +16,7 @@ pub(super) fn cases() -> Vec<Case> {
     let wrong = WRONG
         .iter()
         .map(|wrong| Case::new(format!("spread::errors::{}", wrong.name), || wrong.check()));
-    let others: [(&str, fn() -> Result<()>); 6] = [
+    let others: [Named; 6] = [
         ("second_agent", second_agent),
         ("release_under_a_running_agent", release_under_a_running_agent),
         ("release_of_no_rule", release_of_no_rule),

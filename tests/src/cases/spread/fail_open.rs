@@ -13,11 +13,11 @@ use std::{
 use anyhow::{Result, ensure};
 use rustix::process::Signal;
 
-use super::{Case, Host, POOL, load::Load};
+use super::{Case, Host, Named, POOL, load::Load};
 use crate::{probe::Place, tracer::spread::Spread};
 
 pub(super) fn cases() -> Vec<Case> {
-    let tests: [(&str, fn() -> Result<()>); 9] = [
+    let tests: [Named; 9] = [
         ("killed_and_started_again", killed_and_started_again),
         ("restarts", restarts),
         ("started_again_with_another_pool", another_pool),
@@ -93,9 +93,9 @@ fn restarts() -> Result<()> {
             let spread = host.spread(&POOL, KEEP)?;
             load.go_on(20)?;
             if turn % 2 == 0 {
-                spread.kill()?
+                spread.kill()?;
             } else {
-                drop(spread.stop()?)
+                drop(spread.stop()?);
             }
             let lost = load.unspread() - unspread;
             ensure!(lost == 0, "restart {turn}: {lost} connections were not spread");

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Application, Case, Host, POOL, PORTS, source};
+use super::{Application, Case, Host, Named, POOL, PORTS, source};
 use crate::{sock::Sock, stage::Server};
 
 pub(super) fn cases() -> Vec<Case> {
-    let tests: [(&str, fn() -> Result<()>); 2] =
+    let tests: [Named; 2] =
         [("others_while_full", others_while_full), ("other_cgroup", other_cgroup)];
     tests.map(|(name, test)| Case::new(format!("spread::harmless::{name}"), test)).into()
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, net::SocketAddr};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::{Case, Host, POOL, PORTS, source};
+use super::{Case, Host, Named, POOL, PORTS, source};
 use crate::{
     sock::Sock,
     tracer::{
@@ -15,7 +15,7 @@ use crate::{
 };
 
 pub(super) fn cases() -> Vec<Case> {
-    let tests: [(&str, fn() -> Result<()>); 5] = [
+    let tests: [Named; 5] = [
         ("dry_run", dry_run),
         ("dry_run_where_nothing_is_connected", dry_run_of_nothing),
         ("all_decisions", all_decisions),

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::{KEEP, all_spread, begin, none_spread};
+use super::{super::Named, KEEP, all_spread, begin, none_spread};
 use crate::{
     cases::{
         Case,
@@ -23,7 +23,7 @@ use crate::{
 };
 
 pub(super) fn cases() -> Vec<Case> {
-    let tests: [(&str, fn() -> Result<()>); 6] = [
+    let tests: [Named; 6] = [
         ("address_removed", address_removed),
         ("all_addresses_gone", all_addresses_gone),
         ("namespace_of_the_pool_gone", namespace_gone),
