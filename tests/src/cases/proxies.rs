@@ -10,6 +10,7 @@ mod nginx;
 use std::{fs, path::Path, process::Command, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -27,10 +28,6 @@ use crate::{
 };
 
 pub fn cases() -> Vec<Case> {
-    let excuse = |programs: &[&str]| match Place::get() {
-        Place::Vm => Some("the guest has no proxies; the host runs these".to_owned()),
-        Place::Host => no_programs(programs),
-    };
     vec![
         Case::new("proxies::nginx", nginx::runs_out).unless(excuse(&["nginx", "wrk"])),
         Case::new("proxies::haproxy", haproxy::runs_out)
@@ -38,22 +35,30 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-const PROXY: &str = "10.2.0.1";
-const UPSTREAM: &str = "10.2.0.2";
-const UPSTREAM_PORT: u64 = 8081;
+/// Why tests with these programs cannot run here.
+pub(super) fn excuse(programs: &[&str]) -> Option<String> {
+    match Place::get() {
+        Place::Vm => Some("the guest has no proxies; the host runs these".to_owned()),
+        Place::Host => no_programs(programs),
+    }
+}
+
+pub(super) const PROXY: &str = "10.2.0.1";
+pub(super) const UPSTREAM: &str = "10.2.0.2";
+pub(super) const UPSTREAM_PORT: u64 = 8081;
 
 /// The two namespaces, with an nginx as the upstream.
-struct Scene {
-    proxy: NetNs,
+pub(super) struct Scene {
+    pub(super) proxy: NetNs,
     ports: u64,
-    folder: TempDir,
-    _upstream: Process,
-    upstream_netns: NetNs,
+    pub(super) folder: TempDir,
+    upstream: Process,
+    pub(super) upstream_netns: NetNs,
 }
 
 impl Scene {
     /// `ports` is how many source ports there are; `serve` what the upstream's server does.
-    fn new(ports: u64, serve: &str) -> Result<Self> {
+    pub(super) fn new(ports: u64, serve: &str) -> Result<Self> {
         let proxy = NetNs::new()?;
         let upstream_netns = NetNs::new()?;
         let addresses = [PROXY, UPSTREAM].map(|address| format!("{address}/24"));
@@ -64,7 +69,14 @@ impl Scene {
         let server = format!("server {{ listen {UPSTREAM}:{UPSTREAM_PORT}; {serve} }}");
         let config = nginx_config(folder.path(), "upstream", &server)?;
         let upstream = upstream_netns.run(|| start_nginx(&config))?;
-        Ok(Self { proxy, ports, folder, _upstream: upstream, upstream_netns })
+        Ok(Self { proxy, ports, folder, upstream, upstream_netns })
+    }
+
+    /// Ends the upstream; its logs are complete then.
+    pub(super) fn end_upstream(&mut self) -> Result<()> {
+        self.upstream.signal(Signal::TERM)?;
+        self.upstream.wait(Duration::from_secs(10))?;
+        Ok(())
     }
 
     /// Some seconds of load on the proxy, from the other namespace, which has ports enough.
@@ -111,7 +123,7 @@ fn record() -> Result<Record> {
 }
 
 /// Writes a configuration of nginx as one process, and everything inside `folder`.
-fn nginx_config(folder: &Path, name: &str, http: &str) -> Result<String> {
+pub(super) fn nginx_config(folder: &Path, name: &str, http: &str) -> Result<String> {
     let path = folder.join(format!("{name}.conf"));
     let folder = folder.to_str().context("path is not UTF-8")?;
     // One process: SIGKILL leaves nothing behind.
@@ -129,7 +141,7 @@ fn nginx_config(folder: &Path, name: &str, http: &str) -> Result<String> {
 }
 
 /// Starts nginx in the caller's namespace.
-fn start_nginx(config: &str) -> Result<Process> {
+pub(super) fn start_nginx(config: &str) -> Result<Process> {
     let pid = config.replace(".conf", ".pid");
     let process = Process::spawn(Command::new("nginx").args(["-c", config]))?;
     wait_for("nginx", Duration::from_secs(10), || Ok(fs::metadata(&pid).ok().map(drop)))?;

@@ -8,6 +8,7 @@ mod harmless;
 mod load;
 mod odd;
 mod output;
+mod proxies;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -38,6 +39,7 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     cases.extend(odd::cases());
     cases.extend(errors::cases());
     cases.extend(output::cases());
+    cases.extend(proxies::cases());
     cases.extend(fail_open::cases());
     cases
 }

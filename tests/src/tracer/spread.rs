@@ -128,6 +128,13 @@ impl Status {
         found.and_then(|one| one[1].as_u64()).with_context(|| format!("no {decision}: {all:?}"))
     }
 
+    /// Every decision that was taken, and how often.
+    pub fn decisions(&self) -> String {
+        let all = self.0["decisions"].as_array().cloned().unwrap_or_default();
+        let taken = all.iter().filter(|one| one[1] != 0);
+        taken.map(|one| format!("{} {}", one[0], one[1])).collect::<Vec<_>>().join(", ")
+    }
+
     /// Connections spread, whoever found the port.
     pub fn spread(&self) -> Result<u64> {
         Ok(self.decided("least_used")? + self.decided("fast_port")?)

@@ -114,11 +114,12 @@ fn decisions_into_a_file() -> Result<()> {
     let fast_ports = host.rule.status()?.0["fast_ports"] == true;
     let chosen: SocketAddr = "10.1.0.2:0".parse()?;
     let mut held: Vec<Sock> = Vec::new();
-    for _ in 0..=PORTS {
+    for turn in 0..=PORTS {
         let sock = host.app.tcp(server.address)?;
         sock.set_bind_address_no_port()?;
         sock.bind(chosen)?;
-        sock.connect(server.address)?;
+        sock.connect(server.address)
+            .with_context(|| format!("connect {turn}: {:?}", host.rule.status()))?;
         held.push(sock);
     }
     let status = host.rule.status()?;

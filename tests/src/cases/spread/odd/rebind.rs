@@ -1,0 +1,144 @@
+//! `--rebind`: an address that the application chose is replaced, a port that it chose is not.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result, ensure};
+
+use super::{POOL, Scene};
+use crate::{
+    cases::{
+        Case,
+        spread::{Host, PORTS, source},
+    },
+    sock::Sock,
+    tracer::spread::Status,
+};
+
+pub(super) fn cases() -> Vec<Case> {
+    let tests: [(&str, fn() -> Result<()>); 6] = [
+        ("bound_without_a_port", bound_without_a_port),
+        ("bound_with_a_port_of_the_kernel", bound_with_a_port_of_the_kernel),
+        ("bound_to_a_port", bound_to_a_port),
+        ("pool_full", pool_full),
+        ("moved_address_full", moved_address_full),
+        ("other_destination", other_destination),
+    ];
+    tests.map(|(name, test)| Case::new(format!("spread::rebind::{name}"), test)).into()
+}
+
+/// Not of the pool.
+const CHOSEN: &str = "10.1.0.2";
+
+fn bound(scene: &Host, no_port: bool, port: u16) -> Result<Sock> {
+    let address: SocketAddr = format!("{CHOSEN}:{port}").parse()?;
+    let sock = scene.app.tcp(address)?;
+    if no_port {
+        sock.set_bind_address_no_port()?;
+    }
+    sock.bind(address)?;
+    Ok(sock)
+}
+
+/// Four addresses share the connections.
+fn spread_over_all(status: &Status, decision: &str, count: u64) -> Result<()> {
+    ensure!(status.decided(decision)? == count, "{decision} is not {count}: {status:?}");
+    Ok(())
+}
+
+/// IP_BIND_ADDRESS_NO_PORT, as nginx and haproxy have it: known before connect() as it was chosen.
+fn bound_without_a_port() -> Result<()> {
+    let scene = Scene::new(&["--rebind"])?;
+    let mut held = Vec::new();
+    for _ in 0..40 {
+        let sock = bound(&scene.host, true, 0)?;
+        let before = source(&sock)?.to_string();
+        ensure!(before == CHOSEN, "bound to {CHOSEN}, but getsockname() says {before}");
+        sock.connect(scene.server.address)?;
+        scene.check(&sock, None)?;
+        held.push(sock);
+    }
+    let counts = scene.host.in_use(&POOL, scene.server.address)?;
+    ensure!(counts.iter().all(|count| (9..=11).contains(count)), "uneven: {counts:?}");
+    spread_over_all(&scene.end()?, "least_used", 40)
+}
+
+/// bind(address, 0) takes a port at once, so the address is replaced there.
+fn bound_with_a_port_of_the_kernel() -> Result<()> {
+    let scene = Scene::new(&["--rebind"])?;
+    let mut held = Vec::new();
+    for turn in 0..u32::try_from(PORTS)? {
+        let sock = bound(&scene.host, false, 0).with_context(|| format!("bind {turn}"))?;
+        let before = sock.local()?;
+        sock.connect(scene.server.address).with_context(|| format!("connect {turn}"))?;
+        ensure!(sock.local()? == before, "bound to {before}, connected by {:?}", sock.local()?);
+        scene.check(&sock, None)?;
+        held.push(sock);
+    }
+    let counts = scene.host.in_use(&POOL, scene.server.address)?;
+    ensure!(counts.iter().all(|count| *count > PORTS / 8), "uneven: {counts:?}");
+    spread_over_all(&scene.end()?, "moved", PORTS)
+}
+
+fn bound_to_a_port() -> Result<()> {
+    let scene = Scene::new(&["--rebind"])?;
+    let sock = bound(&scene.host, false, 40_100)?;
+    sock.connect(scene.server.address)?;
+    scene.check(&sock, Some(CHOSEN))?;
+    ensure!(sock.local()?.port() == 40_100, "another port: {:?}", sock.local()?);
+    scene.left_alone("has_port", 1)
+}
+
+/// The application's own address has ports when the pool has none any more.
+fn pool_full() -> Result<()> {
+    let mut host = Host::new()?;
+    let server = host.server("10.1.0.1:7000")?;
+    let spread = host.spread(&POOL[..1], &["--rebind"])?;
+    let mut held = Vec::new();
+    for turn in 0..PORTS + 10 {
+        let sock = bound(&host, true, 0)?;
+        sock.connect(server.address).with_context(|| {
+            format!("connect {turn}, which without us has {CHOSEN} and succeeds")
+        })?;
+        let from = source(&sock)?.to_string();
+        let expected = if turn < PORTS { POOL[0] } else { CHOSEN };
+        ensure!(from == expected, "connect {turn} is from {from}, not {expected}");
+        held.push(sock);
+    }
+    spread.stop()?;
+    host.rule.check_nothing_left()
+}
+
+/// Others have every port of one address of the pool: bind() must not be sent there to fail.
+fn moved_address_full() -> Result<()> {
+    let mut host = Host::new()?;
+    let server = host.server("10.1.0.1:7000")?;
+    let spread = host.spread(&POOL[..2], &["--rebind"])?;
+    let _others = host.stage.netns.run(|| -> Result<Vec<Sock>> {
+        (40_000..40_000 + u16::try_from(PORTS)?)
+            .map(|port| {
+                let address = SocketAddr::new(POOL[1].parse()?, port);
+                let sock = Sock::tcp(address)?;
+                sock.bind(address)?;
+                Ok(sock)
+            })
+            .collect()
+    })?;
+    let mut held = Vec::new();
+    for turn in 0..20 {
+        let sock = bound(&host, false, 0)
+            .with_context(|| format!("bind {turn}, which without us has {CHOSEN} and succeeds"))?;
+        sock.connect(server.address)?;
+        held.push(sock);
+    }
+    spread.stop()?;
+    Ok(())
+}
+
+/// Where the rule does not reach, the chosen address stays.
+fn other_destination() -> Result<()> {
+    let scene = Scene::new(&["--rebind", "--to", "10.1.0.1:7999"])?;
+    let sock = bound(&scene.host, true, 0)?;
+    sock.connect(scene.server.address)?;
+    scene.check(&sock, Some(CHOSEN))?;
+    scene.left_alone("other_destination", 1)
+}

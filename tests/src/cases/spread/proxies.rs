@@ -1,0 +1,133 @@
+//! `spread::proxies::*`: real proxies with a narrow port range fail without us, and with a pool of four
+//! addresses do not until all of them are full. Nobody touches their configuration.
+
+mod haproxy;
+mod nginx;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use tempfile::NamedTempFile;
+
+use super::{Application, Case};
+use crate::{
+    cases::proxies::{PROXY, Scene, excuse},
+    process::Process,
+    tracer::spread::Spread,
+};
+
+pub(super) fn cases() -> Vec<Case> {
+    let nginx: [(&str, fn() -> Result<()>); 3] = [
+        ("nginx_without_us", nginx::without_us),
+        ("nginx", || nginx::with_us("", &[])),
+        ("nginx_proxy_bind", || nginx::with_us("proxy_bind 10.2.0.1;", &["--rebind"])),
+    ];
+    let haproxy: [(&str, fn() -> Result<()>); 3] = [
+        ("haproxy_without_us", haproxy::without_us),
+        ("haproxy", || haproxy::with_us("", &[])),
+        ("haproxy_source", || haproxy::with_us("source 10.2.0.1", &["--rebind"])),
+    ];
+    let case = |(name, test), programs: &[&str]| {
+        Case::new(format!("spread::proxies::{name}"), test).unless(excuse(programs))
+    };
+    let nginx = nginx.map(|test| case(test, &["nginx"]));
+    let haproxy = haproxy.map(|test| case(test, &["nginx", "haproxy"]));
+    nginx.into_iter().chain(haproxy).collect()
+}
+
+/// The proxy's own address and three more: so a connection that is not spread finds no room either.
+const POOL: [&str; 4] = [PROXY, "10.2.0.11", "10.2.0.12", "10.2.0.13"];
+
+/// A proxy in a cgroup of its own, and an upstream that logs who came.
+struct Stage {
+    proxy: Process,
+    application: Application,
+    scene: Scene,
+    log: NamedTempFile,
+}
+
+impl Stage {
+    /// `ports` is how many source ports there are, `serve` what the upstream does, `start` starts
+    /// the proxy, which has no connection yet when this returns.
+    fn new(
+        ports: u64,
+        serve: &str,
+        start: impl FnOnce(&Scene) -> Result<Process>,
+    ) -> Result<Self> {
+        let log = NamedTempFile::new()?;
+        let scene = Scene::new(ports, &format!("access_log {}; {serve}", log.path().display()))?;
+        for address in &POOL[1..] {
+            scene.proxy.ip(&format!("addr add {address}/24 dev t0"))?;
+        }
+        let application = Application::new(&scene.proxy)?;
+        let proxy = start(&scene)?;
+        Ok(Self { proxy, application, scene, log })
+    }
+
+    fn spread(&self, arguments: &[&str]) -> Result<Spread> {
+        self.application.spread_in(&self.scene.proxy, &POOL, arguments)
+    }
+
+    /// Ends everything but the rule; requests that the upstream has answered, by source.
+    fn sources(mut self) -> Result<BTreeMap<String, u64>> {
+        self.scene.end_upstream()?;
+        let log = fs::read_to_string(self.log.path())?;
+        let mut sources = BTreeMap::new();
+        for line in log.lines() {
+            let source = line.split(' ').next().unwrap_or_default();
+            *sources.entry(source.to_owned()).or_default() += 1;
+        }
+        Ok(sources)
+    }
+}
+
+/// Each address of the pool was seen so often, and no other.
+fn check_sources(sources: &BTreeMap<String, u64>, each: u64) -> Result<()> {
+    let near = |count: &u64| count.abs_diff(each) * 100 <= each;
+    let right = sources.len() == POOL.len()
+        && POOL.iter().all(|address| sources.get(*address).is_some_and(near));
+    ensure!(right, "the upstream saw {sources:?}, not {each} from each of the pool");
+    Ok(())
+}
+
+/// A client of the proxy, in the upstream's namespace.
+struct Client(TcpStream);
+
+impl Client {
+    fn new(scene: &Scene) -> Result<Self> {
+        let stream = scene.upstream_netns.run(|| TcpStream::connect((PROXY, 8080)))?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        Ok(Self(stream))
+    }
+
+    fn ask(&mut self) -> Result<()> {
+        let request = format!("GET /page HTTP/1.1\r\nHost: {PROXY}\r\n\r\n");
+        Ok(self.0.write_all(request.as_bytes())?)
+    }
+
+    /// The status, after the header and a short body have come.
+    fn status(&mut self) -> Result<u16> {
+        let mut answer = [0; 4096];
+        let mut length = 0;
+        loop {
+            let read = self.0.read(answer.get_mut(length..).context("a long answer")?)?;
+            length += read;
+            let text = String::from_utf8_lossy(&answer[..length]);
+            if let Some((head, body)) = text.split_once("\r\n\r\n") {
+                let expected = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+                let expected: usize = expected.unwrap_or("0").trim().parse()?;
+                if read == 0 || body.len() >= expected.min(4096 - head.len() - 4) {
+                    let status = head.split(' ').nth(1).context("no status")?;
+                    return Ok(status.parse()?);
+                }
+            }
+            ensure!(read > 0, "the proxy closed after {text:?}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! haproxy resets its connections to the upstream, so that a port is free again at once: the upstream
+//! is slow, and requests wait for it together.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Result, bail, ensure};
+use tempfile::TempDir;
+
+use super::{Client, Stage, check_sources};
+use crate::{
+    cases::proxies::{PROXY, UPSTREAM, UPSTREAM_PORT},
+    oracle,
+    process::Process,
+};
+
+const PORTS: usize = 50;
+
+/// `pages` is a folder for what the upstream serves.
+fn stage(setting: &str, pages: &TempDir) -> Result<Stage> {
+    fs::write(pages.path().join("page"), vec![b'x'; 30_000])?;
+    // The first second's worth goes out at once: a page takes some seconds more.
+    let serve = format!("root {}; limit_rate 10000;", pages.path().display());
+    Stage::new(PORTS as u64, &serve, |scene| {
+        let config = scene.folder.path().join("haproxy.cfg");
+        fs::write(
+            &config,
+            format!(
+                "global\n nbthread 1\n maxconn 4096\n\
+                 defaults\n mode http\n option http-server-close\n http-reuse never\n retries 0\n \
+                 timeout connect 5s\n timeout client 10s\n timeout server 10s\n\
+                 frontend f\n bind {PROXY}:8080\n default_backend b\n\
+                 backend b\n {setting}\n server s {UPSTREAM}:{UPSTREAM_PORT}\n"
+            ),
+        )?;
+        let mut command = Command::new("haproxy");
+        command.arg("-db").arg("-f").arg(&config);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let haproxy = scene.proxy.run(|| Process::spawn(&mut command))?;
+        thread::sleep(Duration::from_millis(300));
+        Ok(haproxy)
+    })
+}
+
+/// Of so many requests at once: those that the upstream answers, and goes on answering. The others
+/// get 503.
+fn successes(stage: &Stage, count: usize) -> Result<Vec<Client>> {
+    let mut clients = Vec::new();
+    for _ in 0..count {
+        let mut client = Client::new(&stage.scene)?;
+        client.ask()?;
+        clients.push(client);
+    }
+    let mut answered = Vec::new();
+    for mut client in clients {
+        match client.status()? {
+            200 => answered.push(client),
+            503 => {}
+            status => bail!("status {status}"),
+        }
+    }
+    Ok(answered)
+}
+
+pub(super) fn without_us() -> Result<()> {
+    let pages = tempfile::tempdir()?;
+    let stage = stage("", &pages)?;
+    let count = successes(&stage, PORTS + 20)?.len();
+    ensure!(count == PORTS, "{count} requests at once succeeded with {PORTS} ports");
+    Ok(())
+}
+
+pub(super) fn with_us(setting: &str, arguments: &[&str]) -> Result<()> {
+    let pages = tempfile::tempdir()?;
+    let stage = stage(setting, &pages)?;
+    stage.application.cgroup.add(stage.proxy.id())?;
+    let spread = stage.spread(arguments)?;
+    let answered = successes(&stage, PORTS * 4 + 20)?;
+    let count = answered.len();
+    let decisions = stage.application.rule.status()?.decisions();
+    ensure!(
+        count == PORTS * 4,
+        "{count} requests at once succeeded with four times {PORTS} ports: {decisions}"
+    );
+    // The upstream logs a request at its end; these are under way.
+    let sources = oracle::read(&stage.scene.proxy, &BTreeSet::from([8080]))?;
+    let sources = sources.iter().map(|(tuple, it)| (tuple.source.to_string(), it.in_use));
+    check_sources(&sources.collect(), PORTS as u64)?;
+    spread.stop()?;
+    stage.application.rule.check_nothing_left()
+}
