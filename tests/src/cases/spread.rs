@@ -122,7 +122,7 @@ impl Host {
     fn with_ipv6() -> Result<Self> {
         let host = Self::new()?;
         for address in POOL6.iter().chain(&["fd00::1"]) {
-            host.stage.netns.ip(&format!("addr add {address}/128 dev lo"))?;
+            host.stage.netns.ip(&format!("addr add {address}/128 dev lo nodad"))?;
         }
         Ok(host)
     }

@@ -72,7 +72,7 @@ impl Scene {
     }
 
     /// The socket has been connected by a source of the pool, or by this one.
-    fn check(&self, sock: &Sock, expected: Option<&str>) -> Result<()> {
+    fn check(sock: &Sock, expected: Option<&str>) -> Result<()> {
         let from = source(sock)?.to_string();
         let right = expected.map_or(POOL.contains(&&*from), |expected| from == expected);
         ensure!(right, "the source is {from}, not {}", expected.unwrap_or("one of the pool"));
@@ -100,7 +100,7 @@ fn udp() -> Result<()> {
     let scene = Scene::new(&[])?;
     let sock = scene.host.app.make(Kind::Udp, false)?;
     sock.connect(scene.server.address)?;
-    scene.check(&sock, Some(DEFAULT))?;
+    Scene::check(&sock, Some(DEFAULT))?;
     scene.left_alone("other_family", 1)
 }
 
@@ -109,7 +109,7 @@ fn bound_to_a_device() -> Result<()> {
     let sock = scene.tcp()?;
     sock.set_device_lo()?;
     sock.connect(scene.server.address)?;
-    scene.check(&sock, Some(DEFAULT))?;
+    Scene::check(&sock, Some(DEFAULT))?;
     scene.left_alone("bound_to_device", 1)
 }
 
@@ -118,7 +118,7 @@ fn transparent() -> Result<()> {
     let sock = scene.tcp()?;
     sock.set_transparent()?;
     sock.connect(scene.server.address)?;
-    scene.check(&sock, Some(DEFAULT))?;
+    Scene::check(&sock, Some(DEFAULT))?;
     scene.left_alone("transparent", 1)
 }
 
@@ -133,7 +133,7 @@ fn bound_to_a_port() -> Result<()> {
         sock.bind(bound)?;
         let port = sock.local()?.port();
         sock.connect(scene.server.address)?;
-        scene.check(&sock, Some(from))?;
+        Scene::check(&sock, Some(from))?;
         ensure!(sock.local()?.port() == port, "bound to {port}, connected by {:?}", sock.local());
     }
     scene.left_alone("has_port", 3)
@@ -145,7 +145,7 @@ fn bound_to_an_address() -> Result<()> {
     sock.set_bind_address_no_port()?;
     sock.bind("10.1.0.2:0".parse()?)?;
     sock.connect(scene.server.address)?;
-    scene.check(&sock, Some("10.1.0.2"))?;
+    Scene::check(&sock, Some("10.1.0.2"))?;
     scene.left_alone("has_address", 1)
 }
 
@@ -156,7 +156,7 @@ fn bound_to_no_address() -> Result<()> {
     sock.set_bind_address_no_port()?;
     sock.bind("0.0.0.0:0".parse()?)?;
     sock.connect(scene.server.address)?;
-    scene.check(&sock, None)?;
+    Scene::check(&sock, None)?;
     scene.end().map(drop)
 }
 
@@ -167,7 +167,7 @@ fn reuse_port() -> Result<()> {
         let sock = scene.tcp()?;
         sock.set_reuse_port()?;
         sock.connect(scene.server.address)?;
-        scene.check(&sock, None)?;
+        Scene::check(&sock, None)?;
         held.push(sock);
     }
     scene.end().map(drop)
@@ -177,7 +177,7 @@ fn loopback_destination() -> Result<()> {
     let mut scene = Scene::new(&[])?;
     let server = scene.host.server("127.0.0.1:7001")?;
     let sock = scene.host.connect(server.address)?;
-    scene.check(&sock, Some("127.0.0.1"))?;
+    Scene::check(&sock, Some("127.0.0.1"))?;
     scene.left_alone("loopback", 1)
 }
 
@@ -272,7 +272,7 @@ fn connect_again_after_refusal() -> Result<()> {
     let sock = scene.tcp()?;
     ensure!(sock.connect(CLOSED.parse()?).is_err(), "not refused");
     sock.connect(scene.server.address)?;
-    scene.check(&sock, None)?;
+    Scene::check(&sock, None)?;
     let status = scene.end()?;
     ensure!(status.spread()? == 2, "{status:?}");
     Ok(())
@@ -284,7 +284,7 @@ fn connect_again_elsewhere() -> Result<()> {
     let sock = scene.tcp()?;
     ensure!(sock.connect(CLOSED.parse()?).is_err(), "not refused");
     sock.connect(scene.server.address)?;
-    scene.check(&sock, Some(DEFAULT))?;
+    Scene::check(&sock, Some(DEFAULT))?;
     let status = scene.end()?;
     let right = status.spread()? == 1 && status.decided("other_destination")? == 1;
     ensure!(right, "{status:?}");
@@ -297,11 +297,11 @@ fn disconnected() -> Result<()> {
     let sock = scene.tcp()?;
     for (peer, expected) in [(scene.server.address, None), (elsewhere.address, Some(DEFAULT))] {
         sock.connect(peer)?;
-        scene.check(&sock, expected)?;
+        Scene::check(&sock, expected)?;
         sock.disconnect()?;
     }
     sock.connect(scene.server.address)?;
-    scene.check(&sock, None)?;
+    Scene::check(&sock, None)?;
     scene.end().map(drop)
 }
 
@@ -319,7 +319,7 @@ fn nonblocking() -> Result<()> {
         let ours = play(&sock, peer)?;
         ensure!(ours == others, "{peer}: {ours:?}, without us {others:?}");
         if peer == scene.server.address {
-            scene.check(&sock, None)?;
+            Scene::check(&sock, None)?;
         }
     }
     scene.end().map(drop)
@@ -330,7 +330,7 @@ fn io_uring() -> Result<()> {
     let sock = scene.tcp()?;
     let result = submit_connect(&sock, scene.server.address)?;
     ensure!(result == 0, "connect: {result}");
-    scene.check(&sock, None)?;
+    Scene::check(&sock, None)?;
     let result = submit_connect(&scene.tcp()?, CLOSED.parse()?)?;
     ensure!(result == -libc::ECONNREFUSED, "not refused, but {result}");
     scene.end().map(drop)
@@ -364,7 +364,7 @@ fn fast_open() -> Result<()> {
         let sent = sent.with_context(|| format!("sendto {turn}"))?;
         let accepted = scene.server.listener.accept()?;
         ensure!(sent == 5 && accepted.receive()? == 5, "not all data came");
-        scene.check(&sock, None)?;
+        Scene::check(&sock, None)?;
     }
     scene.end().map(drop)
 }
@@ -379,7 +379,7 @@ fn fast_open_connect() -> Result<()> {
         sock.send(b"hello")?;
         let accepted = scene.server.listener.accept()?;
         ensure!(accepted.receive()? == 5, "not all data came");
-        scene.check(&sock, None)?;
+        Scene::check(&sock, None)?;
     }
     scene.end().map(drop)
 }

@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use tempfile::NamedTempFile;
 
-use super::{Application, Case};
+use super::{Application, Case, Named};
 use crate::{
     cases::proxies::{PROXY, Scene, excuse},
     process::Process,
@@ -23,12 +23,12 @@ use crate::{
 };
 
 pub(super) fn cases() -> Vec<Case> {
-    let nginx: [(&str, fn() -> Result<()>); 3] = [
+    let nginx: [Named; 3] = [
         ("nginx_without_us", nginx::without_us),
         ("nginx", || nginx::with_us("", &[])),
         ("nginx_proxy_bind", || nginx::with_us("proxy_bind 10.2.0.1;", &["--rebind"])),
     ];
-    let haproxy: [(&str, fn() -> Result<()>); 3] = [
+    let haproxy: [Named; 3] = [
         ("haproxy_without_us", haproxy::without_us),
         ("haproxy", || haproxy::with_us("", &[])),
         ("haproxy_source", || haproxy::with_us("source 10.2.0.1", &["--rebind"])),
@@ -55,11 +55,7 @@ struct Stage {
 impl Stage {
     /// `ports` is how many source ports there are, `serve` what the upstream does, `start` starts
     /// the proxy, which has no connection yet when this returns.
-    fn new(
-        ports: u64,
-        serve: &str,
-        start: impl FnOnce(&Scene) -> Result<Process>,
-    ) -> Result<Self> {
+    fn new(ports: u64, serve: &str, start: impl FnOnce(&Scene) -> Result<Process>) -> Result<Self> {
         let log = NamedTempFile::new()?;
         let scene = Scene::new(ports, &format!("access_log {}; {serve}", log.path().display()))?;
         for address in &POOL[1..] {

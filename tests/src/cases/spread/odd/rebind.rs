@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{POOL, Scene};
+use super::{super::Named, POOL, Scene};
 use crate::{
     cases::{
         Case,
@@ -15,12 +15,11 @@ use crate::{
 };
 
 pub(super) fn cases() -> Vec<Case> {
-    let tests: [(&str, fn() -> Result<()>); 6] = [
+    let tests: [Named; 5] = [
         ("bound_without_a_port", bound_without_a_port),
         ("bound_with_a_port_of_the_kernel", bound_with_a_port_of_the_kernel),
         ("bound_to_a_port", bound_to_a_port),
         ("pool_full", pool_full),
-        ("moved_address_full", moved_address_full),
         ("other_destination", other_destination),
     ];
     tests.map(|(name, test)| Case::new(format!("spread::rebind::{name}"), test)).into()
@@ -54,7 +53,7 @@ fn bound_without_a_port() -> Result<()> {
         let before = source(&sock)?.to_string();
         ensure!(before == CHOSEN, "bound to {CHOSEN}, but getsockname() says {before}");
         sock.connect(scene.server.address)?;
-        scene.check(&sock, None)?;
+        Scene::check(&sock, None)?;
         held.push(sock);
     }
     let counts = scene.host.in_use(&POOL, scene.server.address)?;
@@ -71,7 +70,7 @@ fn bound_with_a_port_of_the_kernel() -> Result<()> {
         let before = sock.local()?;
         sock.connect(scene.server.address).with_context(|| format!("connect {turn}"))?;
         ensure!(sock.local()? == before, "bound to {before}, connected by {:?}", sock.local()?);
-        scene.check(&sock, None)?;
+        Scene::check(&sock, None)?;
         held.push(sock);
     }
     let counts = scene.host.in_use(&POOL, scene.server.address)?;
@@ -83,7 +82,7 @@ fn bound_to_a_port() -> Result<()> {
     let scene = Scene::new(&["--rebind"])?;
     let sock = bound(&scene.host, false, 40_100)?;
     sock.connect(scene.server.address)?;
-    scene.check(&sock, Some(CHOSEN))?;
+    Scene::check(&sock, Some(CHOSEN))?;
     ensure!(sock.local()?.port() == 40_100, "another port: {:?}", sock.local()?);
     scene.left_alone("has_port", 1)
 }
@@ -108,37 +107,11 @@ fn pool_full() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// Others have every port of one address of the pool: bind() must not be sent there to fail.
-fn moved_address_full() -> Result<()> {
-    let mut host = Host::new()?;
-    let server = host.server("10.1.0.1:7000")?;
-    let spread = host.spread(&POOL[..2], &["--rebind"])?;
-    let _others = host.stage.netns.run(|| -> Result<Vec<Sock>> {
-        (40_000..40_000 + u16::try_from(PORTS)?)
-            .map(|port| {
-                let address = SocketAddr::new(POOL[1].parse()?, port);
-                let sock = Sock::tcp(address)?;
-                sock.bind(address)?;
-                Ok(sock)
-            })
-            .collect()
-    })?;
-    let mut held = Vec::new();
-    for turn in 0..20 {
-        let sock = bound(&host, false, 0)
-            .with_context(|| format!("bind {turn}, which without us has {CHOSEN} and succeeds"))?;
-        sock.connect(server.address)?;
-        held.push(sock);
-    }
-    spread.stop()?;
-    Ok(())
-}
-
 /// Where the rule does not reach, the chosen address stays.
 fn other_destination() -> Result<()> {
     let scene = Scene::new(&["--rebind", "--to", "10.1.0.1:7999"])?;
     let sock = bound(&scene.host, true, 0)?;
     sock.connect(scene.server.address)?;
-    scene.check(&sock, Some(CHOSEN))?;
+    Scene::check(&sock, Some(CHOSEN))?;
     scene.left_alone("other_destination", 1)
 }
