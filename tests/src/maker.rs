@@ -75,6 +75,8 @@ impl Maker {
             RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
             _ => None,
         });
+        // The helper's own copy is closed now: else our close() would not be the last.
+        line.read_exact(&mut [0])?;
         let Some(fd) = fd else {
             bail!("cannot make {kind:?}: errno {}", i32::from_ne_bytes(error))
         };
@@ -98,6 +100,8 @@ pub fn serve() -> Result<()> {
         let bytes = errno.to_ne_bytes();
         sendmsg(&line, &[IoSlice::new(&bytes)], &mut passed, SendFlags::NOSIGNAL)
             .context("the test is gone")?;
+        drop(made);
+        line.write_all(b".")?;
     }
     Ok(())
 }

@@ -38,6 +38,23 @@ pub fn no_mptcp() -> Option<String> {
     Some(format!("MPTCP sockets are refused: {error}"))
 }
 
+/// Whether the kernel counts the kprobes that it passes over: Linux 6.7 was the first.
+pub fn no_missed_probes() -> Option<String> {
+    older_than((6, 7), "does not count missed kprobes")
+}
+
+/// Whether sock_diag lists sockets that are bound and idle: from Linux 6.8 on.
+pub fn no_idle_sockets() -> Option<String> {
+    older_than((6, 8), "does not list sockets that are bound and idle")
+}
+
+fn older_than(version: (u32, u32), lacks: &str) -> Option<String> {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or(0));
+    let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    (found < version).then(|| format!("{release} {lacks}"))
+}
+
 pub fn no_io_uring() -> Option<String> {
     let error = io_uring::IoUring::new(2).err()?;
     Some(format!("io_uring is not to be had: {error}"))

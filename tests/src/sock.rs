@@ -104,6 +104,11 @@ impl Sock {
         rustix::io::ioctl_fionbio(&self.0, true)
     }
 
+    /// A blocking connect() gives up waiting after so long, and goes on by itself.
+    pub fn set_send_timeout(&self, limit: Duration) -> Result<()> {
+        sockopt::set_socket_timeout(&self.0, sockopt::Timeout::Send, Some(limit))
+    }
+
     /// Close sends RST, not FIN.
     pub fn set_reset_on_close(&self) -> Result<()> {
         sockopt::set_socket_linger(&self.0, Some(Duration::ZERO))

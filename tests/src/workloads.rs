@@ -89,6 +89,10 @@ pub const ALL: &[Workload] = &[
     workload("namespace_vanishes", lifetime::namespace_vanishes),
     workload("older_sockets", older::every_state).tracer(Tracer::Later),
     workload("churn_while_seeding", older::churn_while_seeding).tracer(Tracer::Later),
+    workload("older_bound_ports", older::bound_ports)
+        .tracer(Tracer::Later)
+        .unless(probe::no_idle_sockets),
+    workload("listeners_end_while_seeding", older::listeners_end).tracer(Tracer::Later),
     workload("random_operations", random::mixed),
     workload("time_wait_to_its_end", time_wait::to_its_end).tracer(Tracer::Together),
 ];

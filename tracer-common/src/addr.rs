@@ -22,6 +22,15 @@ impl Addr {
         Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
     }
 
+    /// Both halves, for comparing and masking: in host byte order, so not to be shown.
+    #[inline(always)]
+    pub const fn words(&self) -> [u64; 2] {
+        let both = u128::from_ne_bytes(self.0);
+        #[expect(clippy::cast_possible_truncation, reason = "that is what is wanted")]
+        let (first, second) = (both as u64, (both >> 64) as u64);
+        [first, second]
+    }
+
     /// The four bytes of an IPv4 (v4-mapped) address, or `None` for an IPv6 one.
     #[inline(always)]
     pub const fn to_v4(self) -> Option<[u8; 4]> {

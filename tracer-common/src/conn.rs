@@ -23,6 +23,12 @@ impl ConnKey {
     pub const fn new(cookie: u64, port: u16) -> Self {
         Self { cookie, port, zero: [0; 3] }
     }
+
+    /// Whether this is a cookie: a listener can be without one, and goes by its kernel address then.
+    #[inline(always)]
+    pub const fn has_cookie(&self) -> bool {
+        self.cookie >> 63 == 0
+    }
 }
 
 /// Who called connect() or bind(). All zero: unknown (a socket older than the tracer).
@@ -55,6 +61,8 @@ pub mod conn_flag {
     pub const SETTLED: u32 = 1 << 4;
     /// The port was taken by listen(), not by bind().
     pub const LISTEN: u32 = 1 << 5;
+    /// The spreader chose the source.
+    pub const SPREAD: u32 = 1 << 6;
 }
 
 /// Value of the `CONNS` map: one held port.

@@ -14,6 +14,17 @@ pub struct Prefix {
     pub mask: Addr,
 }
 
+impl Prefix {
+    #[inline(always)]
+    pub fn contains(&self, address: &Addr) -> bool {
+        // Not by `map` of an array: the kernel refuses the type information of that.
+        let [high, low] = address.words();
+        let [mask_high, mask_low] = self.mask.words();
+        let [want_high, want_low] = self.network.words();
+        high & mask_high == want_high && low & mask_low == want_low
+    }
+}
+
 /// A range of ports, both ends included, host byte order.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

@@ -5,7 +5,7 @@
 //! says its size in a `const` assertion beside it.
 //!
 //! Reading order: [`addr`], [`tuple`], [`conn`], [`event`], [`cause`], [`loss`], [`filter`],
-//! [`settings`].
+//! [`settings`], [`spread`].
 #![no_std]
 
 pub mod addr;
@@ -16,6 +16,7 @@ pub mod filter;
 pub mod loss;
 pub mod seed;
 pub mod settings;
+pub mod spread;
 pub mod tuple;
 #[cfg(feature = "user")]
 mod user;
@@ -26,4 +27,5 @@ pub use conn::{Attempt, Bound, Conn, ConnKey, Who, conn_flag};
 pub use event::{Event, Kind, PortBy, event_flag};
 pub use filter::Filter;
 pub use loss::{Loss, Stat};
+pub use spread::Rule;
 pub use tuple::{TupleCount, TupleKey};

@@ -1,4 +1,7 @@
-//! What was not recorded, by name, and the two totals that the losses must add up to.
+//! What was not recorded, by name, the two totals that the losses must add up to, and how many calls
+//! failed.
+
+use crate::Cause;
 
 /// Counters of the per-CPU `STATS` map. The order is the array index: append, never reorder.
 #[repr(u32)]
@@ -8,8 +11,6 @@ pub enum Stat {
     EventsSeen = 0,
     /// Of those, written to the ring buffer. `seen = emitted + event_ring_full`, exactly.
     EventsEmitted,
-    /// connect() calls that failed for want of a port.
-    Exhausted,
 }
 
 /// Every way for the kernel side to lose something. The order is an array index: append.
@@ -72,12 +73,21 @@ impl Loss {
     }
 }
 
+/// Index in the `STATS` map of how many connect() and bind() calls failed for this cause.
+#[inline(always)]
+pub const fn failed_index(cause: Cause) -> u32 {
+    FAILED_BASE + cause as u32
+}
+
 /// Index of the first [`Loss`] in the `STATS` map; the [`Stat`] counters come before it.
 pub const LOSS_BASE: u32 = 8;
+/// Index of the first [`Cause`]; the losses come before it.
+pub const FAILED_BASE: u32 = LOSS_BASE + 9;
 /// Entries of the `STATS` map.
-pub const STATS_LEN: u32 = LOSS_BASE + 9;
+pub const STATS_LEN: u32 = FAILED_BASE + 14;
 
-const _: () = assert!(STATS_LEN as usize == LOSS_BASE as usize + Loss::COUNT);
+const _: () = assert!(FAILED_BASE as usize == LOSS_BASE as usize + Loss::COUNT);
+const _: () = assert!(STATS_LEN as usize == FAILED_BASE as usize + Cause::COUNT);
 
 #[cfg(test)]
 mod tests {
@@ -88,6 +98,12 @@ mod tests {
         for (index, loss) in Loss::ALL.into_iter().enumerate() {
             assert_eq!(loss as usize, index);
         }
-        assert!((Stat::Exhausted as u32) < LOSS_BASE);
+        assert!((Stat::EventsEmitted as u32) < LOSS_BASE);
+    }
+
+    #[test]
+    fn a_cause_and_a_loss_have_different_counters() {
+        let indices = Loss::ALL.map(Loss::index).into_iter().chain(Cause::ALL.map(failed_index));
+        assert!(indices.eq(LOSS_BASE..STATS_LEN));
     }
 }

@@ -12,6 +12,11 @@ pub mod map {
     pub const STATS: &str = "STATS";
     pub const FILTER: &str = "FILTER";
     pub const CONTROL: &str = "CONTROL";
+    pub const RULE: &str = "RULE";
+    pub const LEASE: &str = "LEASE";
+    pub const DECIDED: &str = "DECIDED";
+    pub const DECISIONS: &str = "DECISIONS";
+    pub const TAKEN: &str = "TAKEN";
 }
 
 /// Read-only globals, set before the programs are loaded. Offsets are in bytes from the start of
@@ -48,9 +53,26 @@ pub mod global {
     pub const TW_TIMER: &str = "TW_TIMER";
     /// u64: address of `tw_timer_handler`; 0: not known.
     pub const TW_TIMER_HANDLER: &str = "TW_TIMER_HANDLER";
+    /// u32: byte of `struct sock.sk_kern_sock`, and its bit there; no bit: not known.
+    pub const SK_KERN_SOCK: &str = "SK_KERN_SOCK";
+    pub const SK_KERN_SOCK_MASK: &str = "SK_KERN_SOCK_MASK";
+    /// u32: byte of the IP_TRANSPARENT flag in `struct inet_sock`, and its bit there; no bit: not
+    /// known.
+    pub const TRANSPARENT: &str = "TRANSPARENT";
+    pub const TRANSPARENT_MASK: &str = "TRANSPARENT_MASK";
+    /// u32: the same of IP_BIND_ADDRESS_NO_PORT.
+    pub const NO_PORT: &str = "NO_PORT";
+    pub const NO_PORT_MASK: &str = "NO_PORT_MASK";
+    /// u32: 1 if this is a spreader: the ledger asks which sources are its own.
+    pub const SPREADING: &str = "SPREADING";
+    /// u32: 1 if a program may set the errno of a call that it denies (Linux 6.1).
+    pub const FAIL_FAST: &str = "FAIL_FAST";
     /// u32: `struct timer_list.expires`
     pub const TIMER_EXPIRES: &str = "TIMER_EXPIRES";
 }
+
+/// Version of what is pinned: changes whenever a pinned map's key or value does.
+pub const LAYOUT: u32 = 1;
 
 /// Bytes of `struct sock_common` that are read at once; every `SKC_*` field must lie below.
 pub const SOCK_COMMON_LEN: usize = 96;

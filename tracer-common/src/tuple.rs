@@ -39,6 +39,10 @@ pub struct TupleCount {
     pub time_wait_ended: u64,
     /// Of `opened`: sockets older than the tracer.
     pub seeded: u64,
+    /// Of `opened`: odd ports. The kernel gives connect() the ports of one parity first.
+    pub odd_opened: u64,
+    /// Of `released`: odd ports.
+    pub odd_released: u64,
     /// connect() calls that failed, by [`Cause`].
     pub failed: [u64; Cause::COUNT],
     /// Port searches by duration; see [`search_bucket`].
@@ -55,15 +59,24 @@ pub struct TupleCount {
     pub last_errno: u32,
     /// comm of the newest connect() here: arbitrary bytes, NUL-padded.
     pub comm: [u8; 16],
+    /// Numbers the ports that the spreader has tried here.
+    pub cursor: u32,
+    pub zero: u32,
 }
 
-const _: () = assert!(size_of::<TupleCount>() == 40 + 8 * Cause::COUNT + 96 + 48);
+const _: () = assert!(size_of::<TupleCount>() == 56 + 8 * Cause::COUNT + 96 + 56);
 
 impl TupleCount {
     /// Ports taken now, TIME_WAIT included.
     #[inline(always)]
     pub const fn in_use(&self) -> u64 {
         self.opened.saturating_sub(self.released)
+    }
+
+    /// Of [`Self::in_use`]: odd ports.
+    #[inline(always)]
+    pub const fn odd_in_use(&self) -> u64 {
+        self.odd_opened.saturating_sub(self.odd_released)
     }
 
     /// Of [`Self::in_use`]: ports in TIME_WAIT (or FIN_WAIT2 held as a time-wait socket).

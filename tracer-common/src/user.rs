@@ -3,7 +3,10 @@
 
 use aya::Pod;
 
-use crate::{Attempt, Bound, Conn, ConnKey, Event, Filter, TupleCount, TupleKey, seed::Command};
+use crate::{
+    Attempt, Bound, Conn, ConnKey, Event, Filter, Rule, TupleCount, TupleKey, seed::Command,
+    spread::Told,
+};
 
 macro_rules! pod {
     ($($type:ty),+) => {
@@ -15,4 +18,4 @@ macro_rules! pod {
     };
 }
 
-pod!(Attempt, Bound, Command, Conn, ConnKey, Event, Filter, TupleCount, TupleKey);
+pod!(Attempt, Bound, Command, Conn, ConnKey, Event, Filter, Rule, Told, TupleCount, TupleKey);

@@ -15,6 +15,17 @@ pub(crate) unsafe fn add(counter: *mut u64, amount: u64) {
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, amount) };
 }
 
+/// Adds to a counter and returns what it was before (BPF_FETCH): Linux 5.12. Of a relaxed addition
+/// LLVM makes BPF_XADD, and takes the amount for the result.
+///
+/// # Safety
+/// `counter` must point into a live map value.
+#[inline(always)]
+pub(crate) unsafe fn fetch_add32(counter: *mut u32, amount: u32) -> u32 {
+    // SAFETY: the caller's promise; the field is aligned to 4 bytes.
+    unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::SeqCst }>(counter, amount) }
+}
+
 /// The same for a 32-bit counter.
 ///
 /// # Safety

@@ -9,7 +9,7 @@ use crate::{
     events::{self, Detail},
     filter,
     skip::{Skip, Step},
-    sock::Sock,
+    sock::{Sock, state},
     stats, who,
 };
 
@@ -164,6 +164,10 @@ pub(crate) fn ended(key: &ConnKey, now: u64) {
 #[inline(always)]
 pub(crate) fn searched(sock: &Sock, wanted_port: u16, result: i32) -> Step {
     let binding = attempt::current(Call::Bind);
+    if binding.is_none() && sock.state() != state::LISTEN {
+        // The spreader's bpf_bind, inside connect(): its ports are the kernel's to give again.
+        return Err(Skip::NotOurs);
+    }
     let mut bound = Bound::default();
     describe(sock, &mut bound)?;
     if result == 0 {
@@ -173,8 +177,9 @@ pub(crate) fn searched(sock: &Sock, wanted_port: u16, result: i32) -> Step {
     if let Some(attempt) = binding {
         attempt.flags |= conn_flag::SETTLED;
     }
+    let cause = if wanted_port == 0 { Cause::BindExhausted } else { Cause::PortInUse };
+    stats::failed(cause);
     if events::wanted(Kind::BindFailed) && bound.flags & conn_flag::WATCHED != 0 {
-        let cause = if wanted_port == 0 { Cause::BindExhausted } else { Cause::PortInUse };
         let key = ConnKey::new(sock.cookie(), wanted_port);
         events::emit(&Detail {
             errno: EADDRINUSE,
@@ -203,6 +208,7 @@ pub(crate) fn returned(result: i64) -> Step {
         (EPERM | EACCES, _) => Cause::Denied,
         _ => Cause::Other,
     };
+    stats::failed(cause);
     if events::wanted(Kind::BindFailed) && attempt.flags & conn_flag::WATCHED != 0 {
         let key = ConnKey::new(attempt.cookie, attempt.bound_port);
         events::emit(&Detail {

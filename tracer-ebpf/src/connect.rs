@@ -17,7 +17,6 @@ use crate::{
     sock::{Sock, state},
     stats,
 };
-use tracer_common::Stat;
 
 mod errno {
     pub(super) const EPERM: u16 = 1;
@@ -80,7 +79,7 @@ pub(crate) fn acquired(key: ConnKey, tuple: impl FnOnce(&mut TupleKey) -> Step) 
         conn.tuple = attempt.tuple;
         conn.who = attempt.who;
         conn.begun_ns = attempt.begun_ns;
-        conn.flags = attempt.flags & conn_flag::WATCHED;
+        conn.flags = attempt.flags & (conn_flag::WATCHED | conn_flag::SPREAD);
         if attempt.search_ns == 0 {
             // The kernel passed over the hook before this one: it does not run a program that it
             // interrupted. The source was not known before.
@@ -101,9 +100,14 @@ pub(crate) fn acquired(key: ConnKey, tuple: impl FnOnce(&mut TupleKey) -> Step) 
     ledger::open(&key, &conn, search_ns)?;
     if events::wanted(Kind::PortAllocated) && conn.flags & conn_flag::WATCHED != 0 {
         let searched = search_ns != ledger::NOT_SEARCHED;
+        let by = match searched {
+            _ if conn.flags & conn_flag::SPREAD != 0 => PortBy::Spread,
+            true => PortBy::Connect,
+            false => PortBy::Bind,
+        };
         events::emit(&Detail {
             duration_ns: search_ns,
-            code: if searched { PortBy::Connect } else { PortBy::Bind } as u8,
+            code: by as u8,
             flags: if searched { event_flag::DURATION } else { 0 },
             ..Detail::new(Kind::PortAllocated, now, key, &conn.tuple, &conn.who)
         });
@@ -115,11 +119,9 @@ pub(crate) fn acquired(key: ConnKey, tuple: impl FnOnce(&mut TupleKey) -> Step) 
 #[inline(always)]
 fn failed(attempt: &mut Attempt, cause: Cause, errno: u16) -> Step {
     attempt.flags |= conn_flag::SETTLED;
+    stats::failed(cause);
     let now = now();
     ledger::fail(&attempt.tuple, cause, errno, now, &attempt.who)?;
-    if cause as u8 == Cause::PortsExhausted as u8 {
-        stats::count(Stat::Exhausted);
-    }
     if events::wanted(Kind::ConnectFailed) && attempt.flags & conn_flag::WATCHED != 0 {
         let (in_use, time_wait) = ledger::ports(&attempt.tuple);
         let key = ConnKey::new(attempt.cookie, attempt.bound_port);
@@ -321,6 +323,7 @@ fn handshake_failed(sock: &Sock, key: &ConnKey, conn: &Conn, now: u64) -> Step {
         errno::EPERM | errno::EACCES => Cause::Denied,
         _ => Cause::Other,
     };
+    stats::failed(cause);
     ledger::fail(&conn.tuple, cause, errno, now, &conn.who)?;
     if events::wanted(Kind::ConnectFailed) && conn.flags & conn_flag::WATCHED != 0 {
         events::emit(&Detail {

@@ -83,7 +83,7 @@ pub(crate) fn emit(detail: &Detail<'_>) {
         (*event).mono_ns = detail.now;
         (*event).seq = seq;
         // A bound port without a cookie goes by an address, which is nobody's business.
-        (*event).cookie = if detail.key.cookie >> 63 == 0 { detail.key.cookie } else { 0 };
+        (*event).cookie = if detail.key.has_cookie() { detail.key.cookie } else { 0 };
         (*event).duration_ns = detail.duration_ns;
         (*event).cgroup = detail.who.cgroup;
         (*event).tuple = *detail.tuple;

@@ -2,8 +2,8 @@
 
 use aya_ebpf::{helpers::bpf_get_current_ancestor_cgroup_id, macros::map, maps::Array};
 use tracer_common::{
-    Addr, Filter, TupleKey, Who,
-    filter::{Cgroup, FILTER_VALUES, Prefix},
+    Filter, TupleKey, Who,
+    filter::{Cgroup, FILTER_VALUES},
 };
 
 /// One value, written by userspace before the programs are attached.
@@ -34,20 +34,6 @@ fn any<T>(values: &[T; FILTER_VALUES], count: u8, passes: impl Fn(&T) -> bool) -
     found
 }
 
-#[inline(always)]
-fn words(bytes: &[u8; 16]) -> [u64; 2] {
-    // SAFETY: both are 16 bytes of plain data.
-    unsafe { core::mem::transmute(*bytes) }
-}
-
-#[inline(always)]
-fn within(addr: &Addr, prefix: &Prefix) -> bool {
-    let [high, low] = words(&addr.0);
-    let [mask_high, mask_low] = words(&prefix.mask.0);
-    let [want_high, want_low] = words(&prefix.network.0);
-    high & mask_high == want_high && low & mask_low == want_low
-}
-
 /// Whether the current task is in a cgroup below this one.
 #[inline(always)]
 fn is_above_current(cgroup: &Cgroup) -> bool {
@@ -64,7 +50,7 @@ pub(crate) fn passes_caller<const ANCESTORS: bool>(who: &Who, netns: u32) -> boo
     let Some(filter) = active() else { return true };
     any(&filter.pids, filter.pid_count, |pid| *pid == who.pid)
         && any(&filter.netns, filter.netns_count, |inum| *inum == netns)
-        && any(&filter.comms, filter.comm_count, |comm| words(comm) == words(&who.comm))
+        && any(&filter.comms, filter.comm_count, |comm| comm == &who.comm)
         && any(&filter.cgroups, filter.cgroup_count, |cgroup| {
             cgroup.id == who.cgroup || ANCESTORS && is_above_current(cgroup)
         })
@@ -89,8 +75,8 @@ pub(crate) fn passes_tuple(tuple: &TupleKey) -> bool {
         && any(&filter.destination_ports, filter.destination_port_count, |ports| {
             ports.low <= tuple.destination_port && tuple.destination_port <= ports.high
         })
-        && any(&filter.sources, filter.source_count, |prefix| within(&tuple.source, prefix))
+        && any(&filter.sources, filter.source_count, |prefix| prefix.contains(&tuple.source))
         && any(&filter.destinations, filter.destination_count, |prefix| {
-            within(&tuple.destination, prefix)
+            prefix.contains(&tuple.destination)
         })
 }

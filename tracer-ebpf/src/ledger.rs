@@ -12,6 +12,7 @@ use aya_ebpf::{
 use tracer_common::{
     Cause, Conn, ConnKey, Loss, TupleCount, TupleKey, Who, conn_flag,
     settings::{CONTROL_LEN, CONTROL_SEEDING},
+    spread::Usage,
     tuple::search_bucket,
 };
 
@@ -47,13 +48,15 @@ pub(crate) enum Mark {
 #[map]
 static CONTROL: Array<u32> = Array::with_max_entries(CONTROL_LEN, 0);
 
-/// A new tuple. A static, because 296 bytes are too many for the BPF stack.
+/// A new tuple. A static, because 320 bytes are too many for the BPF stack.
 static EMPTY: TupleCount = TupleCount {
     opened: 0,
     released: 0,
     time_wait_begun: 0,
     time_wait_ended: 0,
     seeded: 0,
+    odd_opened: 0,
+    odd_released: 0,
     failed: [0; Cause::COUNT],
     search: [0; tracer_common::tuple::SEARCH_BUCKETS],
     last_ns: 0,
@@ -62,6 +65,8 @@ static EMPTY: TupleCount = TupleCount {
     pid: 0,
     last_errno: 0,
     comm: [0; 16],
+    cursor: 0,
+    zero: 0,
 };
 
 const EEXIST: i32 = -17;
@@ -103,6 +108,30 @@ pub(crate) fn ports(key: &TupleKey) -> (u32, u32) {
     (count.in_use() as u32, count.time_wait() as u32)
 }
 
+/// Ports of a tuple, for the spreader.
+#[inline(always)]
+pub(crate) fn usage(key: &TupleKey, other_half_is_odd: bool) -> Usage {
+    let Some(count) = TUPLES.get_ptr(key) else { return Usage::default() };
+    // Of two counters that only grow, the smaller one is read first: their difference is never
+    // negative, and the verifier has no branch to follow.
+    // SAFETY: see `open`.
+    let (in_use, odd) = unsafe {
+        let released = (&raw const (*count).released).read_volatile();
+        let odd_released = (&raw const (*count).odd_released).read_volatile();
+        let odd_opened = (&raw const (*count).odd_opened).read_volatile();
+        let opened = (&raw const (*count).opened).read_volatile();
+        (opened.wrapping_sub(released) as u32, odd_opened.wrapping_sub(odd_released) as u32)
+    };
+    Usage { in_use, other_half: if other_half_is_odd { odd } else { in_use.wrapping_sub(odd) } }
+}
+
+/// A tuple's count of the ports that the spreader has tried for it.
+#[inline(always)]
+pub(crate) fn cursor(key: &TupleKey) -> Option<*mut u32> {
+    // SAFETY: see `open`.
+    Some(unsafe { &raw mut (*TUPLES.get_ptr_mut(key)?).cursor })
+}
+
 /// In place of the duration of a port search: there was none, or it was not seen. Not an `Option`,
 /// because LLVM copies the unset half of one, and the verifier refuses to copy what was never set.
 pub(crate) const NOT_SEARCHED: u64 = u64::MAX;
@@ -134,6 +163,9 @@ fn insert(key: &ConnKey, conn: &Conn, search_ns: u64) -> Step {
     // only when it has held no port for minutes (`forget`).
     unsafe {
         atomic::add(&raw mut (*count).opened, 1);
+        if key.port & 1 != 0 {
+            atomic::add(&raw mut (*count).odd_opened, 1);
+        }
         if conn.flags & conn_flag::SEEDED != 0 {
             atomic::add(&raw mut (*count).seeded, 1);
         }
@@ -222,6 +254,9 @@ pub(crate) fn release_known(key: &ConnKey, conn: Option<&Conn>, now: u64) -> Ste
         // SAFETY: see `open`.
         unsafe {
             atomic::add(&raw mut (*count).released, 1);
+            if key.port & 1 != 0 {
+                atomic::add(&raw mut (*count).odd_released, 1);
+            }
             if flags & conn_flag::TIME_WAIT != 0 {
                 atomic::add(&raw mut (*count).time_wait_ended, 1);
             }
@@ -283,6 +318,9 @@ pub(crate) fn reopen(key: &ConnKey, conn: &Conn) -> Step {
         // SAFETY: see `open`.
         unsafe {
             atomic::add(&raw mut (*count).released, u64::MAX);
+            if key.port & 1 != 0 {
+                atomic::add(&raw mut (*count).odd_released, u64::MAX);
+            }
             if conn.flags & conn_flag::TIME_WAIT != 0 {
                 atomic::add(&raw mut (*count).time_wait_ended, u64::MAX);
             }

@@ -1,7 +1,7 @@
 //! tracer's kernel side: thin hooks over one ledger.
 //!
 //! Reading order: [`hooks`] says what the kernel tells us and how, [`connect`] and [`bind`] what it
-//! means, [`ledger`] is where it is counted. [`sock`] is the only file that knows kernel offsets.
+//! means, [`ledger`] is where it is counted, [`spread`] what is done about it. [`sock`] is the only file that knows kernel offsets.
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]
@@ -32,9 +32,11 @@ mod filter;
 mod hooks;
 mod ledger;
 mod offsets;
+mod ports;
 mod rearm;
 mod skip;
 mod sock;
+mod spread;
 mod stats;
 mod time_wait;
 mod who;

@@ -36,4 +36,12 @@ globals! {
     TIMER_EXPIRES: u32 = 16,
     TW_TIMER: u32 = 160,
     TW_TIMER_HANDLER: u64 = 0,
+    SK_KERN_SOCK: u32 = 0,
+    SK_KERN_SOCK_MASK: u32 = 0,
+    TRANSPARENT: u32 = 0,
+    TRANSPARENT_MASK: u32 = 0,
+    NO_PORT: u32 = 0,
+    NO_PORT_MASK: u32 = 0,
+    SPREADING: u32 = 0,
+    FAIL_FAST: u32 = 0,
 }

@@ -3,14 +3,15 @@
 //! Both start with `struct sock_common`, so one read serves for both. All reads go through
 //! `bpf_probe_read_kernel`, which fails instead of faulting.
 
-use aya_ebpf::{Global, helpers::bpf_probe_read_kernel};
+use aya_ebpf::{Global, bindings::bpf_sock, helpers::bpf_probe_read_kernel};
 use tracer_common::{Addr, ConnKey, Loss, TupleKey, settings::SOCK_COMMON_LEN};
 
 use crate::{
     offsets::{
-        INET_SPORT, NET_INUM, SK_ERR, SK_PROTOCOL, SK_USERLOCKS, SK_USERLOCKS_SHIFT, SKC_COOKIE,
-        SKC_DADDR, SKC_DPORT, SKC_FAMILY, SKC_NET, SKC_NUM, SKC_RCV_SADDR, SKC_STATE, SKC_V6_DADDR,
-        SKC_V6_RCV_SADDR,
+        INET_SPORT, NET_INUM, NO_PORT, NO_PORT_MASK, SK_ERR, SK_KERN_SOCK, SK_KERN_SOCK_MASK,
+        SK_PROTOCOL, SK_USERLOCKS, SK_USERLOCKS_SHIFT, SKC_COOKIE, SKC_DADDR, SKC_DPORT,
+        SKC_FAMILY, SKC_NET, SKC_NUM, SKC_RCV_SADDR, SKC_STATE, SKC_V6_DADDR, SKC_V6_RCV_SADDR,
+        TRANSPARENT, TRANSPARENT_MASK,
     },
     skip::{Skip, Step},
 };
@@ -36,6 +37,43 @@ pub(crate) mod state {
 pub(crate) fn cookie_of(at: Address) -> u64 {
     // SAFETY: the helper checks the address itself.
     unsafe { bpf_probe_read_kernel(at.add(SKC_COOKIE.load() as usize).cast::<u64>()) }.unwrap_or(0)
+}
+
+/// Whether a bit of the socket is set.
+#[inline(always)]
+fn bit(at: Address, offset: &Global<u32>, mask: &Global<u32>) -> bool {
+    // SAFETY: the helper checks the address itself.
+    let byte = unsafe { bpf_probe_read_kernel(at.add(offset.load() as usize)) }.unwrap_or(0);
+    u32::from(byte) & mask.load() != 0
+}
+
+/// The address of a socket as a plain number: the verifier allows no arithmetic on the pointer that
+/// a context holds.
+#[inline(always)]
+pub(crate) fn address(sk: *const bpf_sock) -> Step<Address> {
+    // SAFETY: the helper copies eight bytes of our own stack.
+    unsafe { bpf_probe_read_kernel((&raw const sk).cast::<u64>()) }
+        .map(|address| address as Address)
+        .map_err(|_| Skip::Lost(Loss::ReadFailed))
+}
+
+/// Whether the source of a socket without a port was given by a BPF program: an application can choose
+/// one without a port only with IP_BIND_ADDRESS_NO_PORT.
+#[inline(always)]
+pub(crate) fn is_given(at: Address) -> bool {
+    NO_PORT_MASK.load() != 0 && !bit(at, &NO_PORT, &NO_PORT_MASK)
+}
+
+/// Whether the kernel made this socket for itself (`sk_kern_sock`).
+#[inline(always)]
+pub(crate) fn is_kernel_socket(at: Address) -> bool {
+    bit(at, &SK_KERN_SOCK, &SK_KERN_SOCK_MASK)
+}
+
+/// Whether the socket's addresses need not be local (IP_TRANSPARENT).
+#[inline(always)]
+pub(crate) fn is_transparent(at: Address) -> bool {
+    bit(at, &TRANSPARENT, &TRANSPARENT_MASK)
 }
 
 /// A copy of a socket's `struct sock_common`.

@@ -1,9 +1,9 @@
-//! STATS: what was seen, emitted and lost, per CPU.
+//! STATS: what was seen, emitted and lost, and what failed, per CPU.
 
 use aya_ebpf::{macros::map, maps::PerCpuArray};
 use tracer_common::{
-    Loss, Stat,
-    loss::{STATS_LEN, Stat::EventsSeen},
+    Cause, Loss, Stat,
+    loss::{STATS_LEN, Stat::EventsSeen, failed_index},
 };
 
 use crate::atomic;
@@ -29,6 +29,13 @@ pub(crate) fn count(stat: Stat) {
 #[inline(always)]
 pub(crate) fn lost(loss: Loss) {
     add(loss.index());
+}
+
+/// Counts a connect() or bind() that failed, whoever called it: the tuple table cannot have those
+/// of bind(), which has no destination.
+#[inline(always)]
+pub(crate) fn failed(cause: Cause) {
+    add(failed_index(cause));
 }
 
 /// Counts one event as seen and returns its number on this CPU, from 1.

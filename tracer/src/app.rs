@@ -8,11 +8,13 @@ use std::{
 use crate::{
     cgroups::{self, Names},
     cli::{self, Cli},
-    config::{KernelConfig, RecordConfig, Task, TuplesConfig},
+    config::{KernelConfig, RecordConfig, SpreadConfig, Task, TuplesConfig},
     error::Error,
     export::sink::Sink,
     kernel::object::{BPF_OBJECT, MISSING},
-    log, record, shutdown, trace, tuples,
+    log, record, shutdown,
+    spread::{self, Agent},
+    trace, tuples,
 };
 
 /// Does what the command line says.
@@ -25,6 +27,9 @@ pub fn run(cli: &Cli) -> Result<(), Error> {
     match Task::try_from(&cli.command)? {
         Task::Record(config) => run_record(&kernel, config),
         Task::Tuples(config) => run_tuples(&kernel, config),
+        Task::Spread(config) => run_spread(&kernel, config),
+        Task::Release(rule) => release(&rule),
+        Task::Status(config) => print(&spread::status::run(&config)?),
         Task::Completions(shell) => print(&cli::completions(shell)),
         Task::Man(dir) => man(dir.as_deref()),
     }
@@ -47,6 +52,28 @@ fn run_tuples(kernel: &KernelConfig, config: TuplesConfig) -> Result<(), Error> 
     let names = Names::new(root()?);
     let tracer = trace::start(kernel, 0, filter)?;
     shutdown::run(move |asked| tuples::run(tracer, &config, &filter, names, &asked))
+}
+
+fn run_spread(kernel: &KernelConfig, config: SpreadConfig) -> Result<(), Error> {
+    check_object()?;
+    if config.dry_run {
+        return print(spread::dry_run::run(kernel, &config)?.as_bytes());
+    }
+    let sink = Sink::open(&config.output)?;
+    let agent = Agent::start(kernel, config, sink)?;
+    note(&agent.summary());
+    shutdown::run(move |asked| agent.run(&asked))
+}
+
+fn release(rule: &str) -> Result<(), Error> {
+    spread::release(rule)?;
+    note(&format!("rule {rule} has ended"));
+    Ok(())
+}
+
+/// One line for whoever started this, on stderr: stdout is for data. A closed stderr is no error.
+fn note(text: &str) {
+    _ = writeln!(io::stderr(), "{text}");
 }
 
 /// Past a file size limit a write shall fail, which is counted, and not end the program.

@@ -3,6 +3,7 @@
 //! [`crate::config`] turns it into checked, typed configuration.
 
 mod args;
+mod spread;
 mod value;
 
 use std::path::PathBuf;
@@ -10,7 +11,9 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 pub use args::{Compression, EventKind, FilterArgs, RecordArgs, TableFormat, TuplesArgs};
+pub use spread::{DEFAULT_RULE, Decisions, OnExit, PortChoice, SpreadArgs, StatusArgs};
 pub use value::NetnsRef;
+pub(crate) use value::{network, ports};
 
 const LONG_ABOUT: &str = "\
 Traces every TCP connect() and every source port of this host, exactly.
@@ -27,6 +30,8 @@ Examples:
   tracer record --comm nginx --dport 8080 | jq .
   tracer tuples --once --sort ports      who holds how many source ports, now
   tracer tuples --watch 2 --dst 10.0.0.0/8
+  tracer spread --pool 10.0.0.5-10.0.0.8 --cgroup system.slice/nginx.service
+  tracer status                          what is spread, and how full the pool is
 
 Exit codes:
   0   success, or stdout was closed by its reader
@@ -140,6 +145,10 @@ pub enum Command {
     Record(RecordArgs),
     /// Show how many source ports each (source, destination, port) holds
     Tuples(TuplesArgs),
+    /// Spread outgoing connections over a pool of source addresses
+    Spread(Box<SpreadArgs>),
+    /// Show what is being spread, and how full the pool is
+    Status(StatusArgs),
     /// Print a completion script for a shell
     #[command(hide = true)]
     Completions {

@@ -1,6 +1,7 @@
 //! From the command line to checked, typed configuration. Pure: nothing is looked up.
 
 mod filter;
+mod spread;
 
 use std::{
     path::{Path, PathBuf},
@@ -8,6 +9,7 @@ use std::{
 };
 
 pub use filter::{FilterSpec, RowFilter};
+pub use spread::SpreadConfig;
 use tracer_common::Kind;
 
 use crate::{
@@ -162,11 +164,22 @@ impl TryFrom<&TuplesArgs> for TuplesConfig {
     }
 }
 
+/// `tracer status`
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct StatusConfig {
+    pub json: bool,
+    pub rule: Option<String>,
+}
+
 /// A command with everything about it checked.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Task {
     Record(RecordConfig),
     Tuples(TuplesConfig),
+    Spread(SpreadConfig),
+    /// Ends this rule.
+    Release(String),
+    Status(StatusConfig),
     Completions(clap_complete::Shell),
     /// To this folder, or to stdout.
     Man(Option<PathBuf>),
@@ -179,6 +192,11 @@ impl TryFrom<&Command> for Task {
         Ok(match command {
             Command::Record(args) => Self::Record(args.try_into()?),
             Command::Tuples(args) => Self::Tuples(args.try_into()?),
+            Command::Spread(args) if args.release => Self::Release(args.rule.clone()),
+            Command::Spread(args) => Self::Spread(args.as_ref().try_into()?),
+            Command::Status(args) => {
+                Self::Status(StatusConfig { json: args.json, rule: args.rule.clone() })
+            }
             Command::Completions { shell } => Self::Completions(*shell),
             Command::Man { dir } => Self::Man(dir.clone()),
         })

@@ -1,6 +1,7 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
 
 pub mod app;
+pub mod bound;
 pub mod capacity;
 pub mod cgroups;
 pub mod cli;
@@ -12,6 +13,7 @@ pub mod export;
 pub mod kernel;
 pub mod log;
 pub mod mounts;
+mod netlink;
 pub mod netns;
 pub mod outbound;
 pub mod process;
@@ -19,6 +21,7 @@ pub mod record;
 pub mod seed;
 pub mod shutdown;
 pub mod sockdiag;
+pub mod spread;
 pub mod stats;
 pub mod table;
 #[cfg(test)]

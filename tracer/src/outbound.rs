@@ -74,8 +74,7 @@ fn between(mine: Verdict, theirs: Verdict, users: std::cmp::Ordering) -> bool {
 
 /// Whether the socket has, or wants to have, a connection.
 fn connected(socket: &DiagSocket) -> bool {
-    let idle =
-        matches!(socket.state, tcp_state::LISTEN | tcp_state::CLOSE | tcp_state::BOUND_INACTIVE);
+    let idle = matches!(socket.state, tcp_state::LISTEN | tcp_state::CLOSE);
     !idle && socket.source_port != 0 && socket.destination_port != 0
 }
 

@@ -38,14 +38,24 @@ pub fn commands(dump: &Dump, owners: &Owners) -> Vec<Command> {
         let flags = if socket.time_wait { conn_flag::TIME_WAIT } else { 0 };
         command(Op::AddConn, flags, socket, dump.netns, owners)
     });
-    let binds = dump.sockets.iter().filter_map(|socket| match socket.state {
-        tcp_state::LISTEN => {
-            Some(command(Op::AddBound, conn_flag::LISTEN, socket, dump.netns, owners))
-        }
-        tcp_state::BOUND_INACTIVE => Some(command(Op::AddBound, 0, socket, dump.netns, owners)),
-        _ => None,
-    });
-    conns.chain(binds).collect()
+    conns.chain(bound(dump, owners)).collect()
+}
+
+/// The commands for the listeners of a dump, and for its sockets that are bound and idle.
+pub fn bound<'a>(dump: &'a Dump, owners: &'a Owners) -> impl Iterator<Item = Command> + 'a {
+    dump.sockets.iter().filter_map(|socket| {
+        let flags = match socket.state {
+            tcp_state::LISTEN => conn_flag::LISTEN,
+            tcp_state::CLOSE => 0,
+            _ => return None,
+        };
+        Some(command(Op::AddBound, flags, socket, dump.netns, owners))
+    })
+}
+
+/// The name of a socket and its port in the ledger.
+pub fn key(socket: &DiagSocket) -> ConnKey {
+    ConnKey::new(socket.cookie, socket.source_port)
 }
 
 fn command(op: Op, flags: u32, socket: &DiagSocket, netns: u32, owners: &Owners) -> Command {
@@ -58,7 +68,7 @@ fn command(op: Op, flags: u32, socket: &DiagSocket, netns: u32, owners: &Owners)
     Command {
         op: op as u32,
         flags,
-        key: ConnKey::new(socket.cookie, socket.source_port),
+        key: key(socket),
         tuple,
         comm: owner.map_or([0; 16], |owner| owner.comm),
         pid: owner.map_or(0, |owner| owner.pid),
@@ -67,17 +77,13 @@ fn command(op: Op, flags: u32, socket: &DiagSocket, netns: u32, owners: &Owners)
     }
 }
 
-/// Keys in the ledger that the kernel does not have: held since before `before_ns`
+/// Takes keys out of the ledger that the kernel does not have: held since before `before_ns`
 /// (CLOCK_MONOTONIC, when the dumps began), in a namespace that was dumped, and in no dump.
 ///
 /// A dump is not a snapshot: a key counts as stale only when two dumps in a row miss it.
-pub fn stale(conns: &[(ConnKey, Conn)], dumps: &[Dump], before_ns: u64) -> HashSet<ConnKey> {
+pub fn stale(conns: &[(ConnKey, Conn)], dumps: &[Dump], before_ns: u64) -> Vec<Command> {
     let dumped: HashSet<u32> = dumps.iter().map(|dump| dump.netns).collect();
-    let alive: HashSet<ConnKey> = dumps
-        .iter()
-        .flat_map(|dump| &dump.sockets)
-        .map(|socket| ConnKey::new(socket.cookie, socket.source_port))
-        .collect();
+    let alive: HashSet<ConnKey> = dumps.iter().flat_map(|dump| &dump.sockets).map(key).collect();
     conns
         .iter()
         .filter(|(key, conn)| {
@@ -85,7 +91,7 @@ pub fn stale(conns: &[(ConnKey, Conn)], dumps: &[Dump], before_ns: u64) -> HashS
                 && dumped.contains(&conn.tuple.netns)
                 && !alive.contains(key)
         })
-        .map(|(key, _)| *key)
+        .map(|(key, _)| Command { op: Op::RemoveConn as u32, key: *key, ..Command::default() })
         .collect()
 }
 
@@ -108,11 +114,6 @@ pub fn missed(conns: &[(ConnKey, Conn)], dumps: &[Dump], owners: &Owners) -> Vec
             }
         })
         .collect()
-}
-
-/// Takes a stale key out of the ledger.
-pub fn removal(key: ConnKey) -> Command {
-    Command { op: Op::RemoveConn as u32, key, ..Command::default() }
 }
 
 /// Takes a tuple that holds no port, and has not changed since `before_ns`, out of the ledger.
@@ -200,6 +201,7 @@ mod tests {
         let elsewhere = (ConnKey::new(4, 40_003), conn(6, 10));
         let dumps = [dump(vec![socket(tcp_state::TIME_WAIT, 2, 40_001)])];
         let stale = stale(&[gone, alive, young, elsewhere], &dumps, 100);
-        assert_eq!(stale, HashSet::from([gone.0]));
+        let told: Vec<_> = stale.iter().map(|one| (one.op, one.key)).collect();
+        assert_eq!(told, [(Op::RemoveConn as u32, gone.0)]);
     }
 }

@@ -7,19 +7,17 @@
 mod tests;
 mod wire;
 
-use std::io;
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddrV4},
+};
 
-use rustix::{
-    fd::OwnedFd,
-    io::{Errno, retry_on_intr},
-    net::{
-        AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send,
-        socket_with,
-    },
+use rustix::net::{
+    AddressFamily, SocketFlags, SocketType, bind, getsockname, netlink, socket_with,
 };
 use tracer_common::Addr;
 
-use wire::Reply;
+use crate::netlink::Query;
 
 /// TCP states as sock_diag and the kernel number them (`include/net/tcp_states.h`).
 pub mod tcp_state {
@@ -29,13 +27,14 @@ pub mod tcp_state {
     pub const FIN_WAIT1: u8 = 4;
     pub const FIN_WAIT2: u8 = 5;
     pub const TIME_WAIT: u8 = 6;
+    /// In a dump: bound, and neither connected nor listening. It is asked for by another number.
     pub const CLOSE: u8 = 7;
     pub const CLOSE_WAIT: u8 = 8;
     pub const LAST_ACK: u8 = 9;
     pub const LISTEN: u8 = 10;
     pub const CLOSING: u8 = 11;
     pub const NEW_SYN_RECV: u8 = 12;
-    /// Bound and neither connected nor listening. Only kernels from 6.8 on list these.
+    /// Only a word to ask for sockets that are bound and idle with; kernels from 6.8 on list these.
     pub const BOUND_INACTIVE: u8 = 13;
 }
 
@@ -73,27 +72,21 @@ pub struct DiagSocket {
     pub v6_only: bool,
 }
 
-/// The kernel sends at most 32 KiB at once unless asked for more; four times that leaves room.
-const BUFFER: usize = 128 * 1024;
-/// How often a dump that the kernel marks as inconsistent is made again.
-const TRIES: usize = 5;
-
 /// The TCP sockets of one family in the calling thread's network namespace whose state's bit
 /// (`1 << state`) is set in `states`.
 ///
 /// Errors name the step that failed. A dump that was still inconsistent (`NLM_F_DUMP_INTR`) when
 /// it was last tried is an error of kind `Interrupted`.
 pub fn dump(family: Family, states: u32) -> io::Result<Vec<DiagSocket>> {
-    let mut buffer = vec![0; BUFFER];
-    for _ in 0..TRIES {
-        if let Some(sockets) = dump_once(family, states, &mut buffer)? {
-            return Ok(sockets);
-        }
-    }
-    Err(io::Error::new(
-        io::ErrorKind::Interrupted,
-        format!("sock_diag: the socket table changed during each of {TRIES} dumps"),
-    ))
+    let query = Query {
+        name: "sock_diag",
+        things: "TCP sockets",
+        protocol: Some(netlink::SOCK_DIAG),
+        request: &wire::request(family, states),
+        reply: wire::SOCK_DIAG_BY_FAMILY,
+        parse: wire::socket,
+    };
+    query.answers().map_err(explained)
 }
 
 /// Both families: see [`dump`].
@@ -108,57 +101,21 @@ pub fn dump_all(states: u32) -> io::Result<Vec<DiagSocket>> {
     Ok(sockets)
 }
 
-/// `None`: the kernel says that the dump is inconsistent.
-fn dump_once(
-    family: Family,
-    states: u32,
-    buffer: &mut [u8],
-) -> io::Result<Option<Vec<DiagSocket>>> {
-    let socket = open().map_err(|errno| failed("opening a netlink socket", errno))?;
-    retry_on_intr(|| send(&socket, &wire::request(family, states), SendFlags::empty()))
-        .map_err(|errno| failed("asking for the TCP sockets", errno))?;
+/// Whether this kernel lists sockets that are bound and idle (Linux 6.8): it is asked about one.
+pub fn lists_idle() -> io::Result<bool> {
+    // An address that hardly anybody uses has a port left on any host.
+    let any_port = SocketAddrV4::new(Ipv4Addr::new(127, 84, 82, 67), 0);
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    bind(&socket, &any_port)?;
+    let address = SocketAddrV4::try_from(getsockname(&socket)?)?;
+    let idle = dump(Family::V4, 1 << tcp_state::BOUND_INACTIVE)?;
+    Ok(idle.iter().any(|found| found.source_port == address.port()))
+}
 
-    let mut sockets = Vec::new();
-    let mut consistent = true;
-    loop {
-        let (_, len) = retry_on_intr(|| recv(&socket, &mut *buffer, RecvFlags::TRUNC))
-            .map_err(|errno| failed("reading the TCP sockets", errno))?;
-        let datagram = buffer.get(..len).ok_or_else(|| {
-            io::Error::other(format!("sock_diag: a message of {len} bytes is too long"))
-        })?;
-        if datagram.is_empty() {
-            return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
-        }
-        for message in wire::messages(datagram) {
-            let message = message?;
-            consistent &= !message.interrupted;
-            match message.reply {
-                Reply::Socket(found) => sockets.push(found),
-                Reply::Done(0) => return Ok(consistent.then_some(sockets)),
-                Reply::Done(errno) | Reply::Error(errno) => {
-                    return Err(failed("listing the TCP sockets", Errno::from_raw_os_error(errno)));
-                }
-                Reply::Other => {}
-            }
-        }
+fn explained(error: io::Error) -> io::Error {
+    if error.kind() != io::ErrorKind::NotFound {
+        return error;
     }
-}
-
-fn open() -> rustix::io::Result<OwnedFd> {
-    socket_with(
-        AddressFamily::NETLINK,
-        SocketType::RAW,
-        SocketFlags::CLOEXEC,
-        Some(netlink::SOCK_DIAG),
-    )
-}
-
-fn failed(doing: &str, errno: Errno) -> io::Error {
-    let error = io::Error::from(errno);
-    let hint = if errno == Errno::NOENT {
-        "; the kernel lacks the tcp_diag module: run `modprobe tcp_diag`"
-    } else {
-        ""
-    };
-    io::Error::new(error.kind(), format!("sock_diag: {doing} failed: {error}{hint}"))
+    let hint = "the kernel lacks the tcp_diag module: run `modprobe tcp_diag`";
+    io::Error::new(error.kind(), format!("{error}; {hint}"))
 }

@@ -10,10 +10,11 @@ use std::{
 };
 
 pub use capacities::Capacities;
-pub use start::{resolve, start};
-use tracer_common::{ConnKey, Filter, Loss, TupleCount, TupleKey};
+pub use start::{check_privileges, resolve, start, start_spreading};
+use tracer_common::{ConnKey, Filter, Loss, TupleCount, TupleKey, seed::Command};
 
 use crate::{
+    bound,
     capacity::PortRange,
     cgroups::Names,
     clock,
@@ -65,6 +66,8 @@ pub struct Tracer {
     /// Corrections that the reconciliation had to make: 0, or hooks were missed, or there is a bug.
     pub drift: u64,
     worker: Worker,
+    /// The kernel lists sockets that are bound and idle.
+    idle_listed: bool,
     max_tuples: u32,
     reconciled: Instant,
     /// How long the newest reconciliation took.
@@ -175,24 +178,20 @@ impl Tracer {
 
     /// What the kernel side counted.
     pub fn totals(&self) -> Result<Totals, Error> {
-        self.session.maps.totals()
+        self.session.totals()
     }
 
     /// Compares the ledger with what the kernel itself says, corrects it, and forgets tuples that
     /// nobody uses. Returns how many entries were wrong.
     pub fn reconcile(&mut self) -> Result<u64, Error> {
         let before_ns = clock::monotonic_ns();
-        let (stale, missed) = self.differences(before_ns)?;
+        let first = self.differences(before_ns)?;
         let mut corrected = 0;
-        if !stale.is_empty() || !missed.is_empty() {
+        if !first.is_empty() {
             // A dump is no snapshot: what one dump says can be a socket on its way.
-            let (stale_again, missed_again) = self.differences(before_ns)?;
-            for key in stale_again.intersection(&stale) {
-                corrected += u64::from(self.session.commands.run(&seed::removal(*key))?);
-            }
             let first: HashSet<(u32, ConnKey)> =
-                missed.iter().map(|command| (command.op, command.key)).collect();
-            for command in missed_again {
+                first.iter().map(|command| (command.op, command.key)).collect();
+            for command in self.differences(before_ns)? {
                 if first.contains(&(command.op, command.key)) {
                     corrected += u64::from(self.session.commands.run(&command)?);
                 }
@@ -222,30 +221,33 @@ impl Tracer {
         Ok(known)
     }
 
-    /// Stale keys, and what was missed.
-    fn differences(
-        &mut self,
-        before_ns: u64,
-    ) -> Result<(HashSet<ConnKey>, Vec<tracer_common::seed::Command>), Error> {
+    /// What would make the ledger and the bound ports agree with the kernel: what is stale first,
+    /// then what was missed.
+    fn differences(&mut self, before_ns: u64) -> Result<Vec<Command>, Error> {
         let busy = self.busy_namespaces()?;
         let dumps = self.dump(busy);
-        let mut conns = Vec::new();
+        let (mut conns, mut binds) = (Vec::new(), Vec::new());
         self.session.maps.conns(|key, conn| conns.push((key, conn)))?;
-        let missed = seed::missed(&conns, &dumps, &HashMap::new());
-        Ok((seed::stale(&conns, &dumps, before_ns), missed))
+        self.session.maps.binds(|key, bound| binds.push((key, bound)))?;
+        let unknown = HashMap::new();
+        let mut commands = seed::stale(&conns, &dumps, before_ns);
+        commands.extend(bound::stale(&binds, &dumps, before_ns, self.idle_listed));
+        commands.extend(seed::missed(&conns, &dumps, &unknown));
+        commands.extend(bound::missed(&binds, &dumps, &unknown));
+        Ok(commands)
     }
 
     /// Reconciles when it is time to: soon after the kernel passed over a hook, else now and then.
     /// Where passed-over hooks cannot be counted, as often as a small part of a core allows.
     pub fn reconcile_if_due(&mut self) -> Result<(), Error> {
-        let misses = self.session.missed_hooks();
-        let alert = misses.is_none_or(|count| count > self.misses_seen);
+        let missed = self.session.missed_hooks();
+        let alert = missed.partial || missed.counted > self.misses_seen;
         let rhythm = if alert { &ALERT } else { &CALM };
         let pause = rhythm.pause(self.cost);
         if self.reconciled.elapsed() < pause {
             return Ok(());
         }
-        self.misses_seen = misses.unwrap_or(0);
+        self.misses_seen = missed.counted;
         let began = Instant::now();
         self.reconcile()?;
         self.cost = began.elapsed();
@@ -267,9 +269,11 @@ impl Tracer {
     }
 }
 
-/// Losses of the kernel side by name, those that happened.
+/// Losses on the kernel side by name: those that the BPF programs counted, and the hooks that never
+/// reached them.
 pub fn named_losses(totals: &Totals) -> impl Iterator<Item = (&'static str, u64)> {
-    Loss::ALL.into_iter().zip(totals.lost).map(|(loss, count)| (loss.name(), count))
+    let counted = Loss::ALL.into_iter().zip(totals.lost).map(|(loss, count)| (loss.name(), count));
+    counted.chain([("hook_missed", totals.hook_missed)])
 }
 
 /// Whether a row of the tuple table passes a filter: by its key, and by who connected there last.

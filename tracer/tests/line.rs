@@ -12,11 +12,11 @@ use tracer::{
     decode::decode,
     export::{
         Context, LineWriter, Lines, Moment, SCHEMA,
-        record::{Lost, Start, Stop},
+        record::{Decided, Lost, Start, Stop},
     },
     stats::Row,
 };
-use tracer_common::{Addr, Event, Kind, Loss, TupleCount, TupleKey, tuple::SEARCH_BUCKETS};
+use tracer_common::{Addr, Cause, Event, Kind, Loss, TupleCount, TupleKey, tuple::SEARCH_BUCKETS};
 
 static VALIDATOR: LazyLock<jsonschema::Validator> = LazyLock::new(|| {
     let schema = serde_json::from_str(SCHEMA).expect("the schema is JSON");
@@ -203,6 +203,7 @@ fn the_rare_lines_are_valid() {
         seen: 10,
         emitted: 9,
         written: 9,
+        failed: Cause::ALL.map(|cause| (cause.name(), 2)).into_iter().collect(),
         lost: Loss::ALL.map(|loss| (loss.name(), 1)).into_iter().collect(),
         drift: 0,
     };
@@ -214,6 +215,43 @@ fn the_rare_lines_are_valid() {
     }
     let first_and_last = [lines[0], lines[lines.len() - 1]].concat();
     insta::assert_snapshot!(String::from_utf8_lossy(&first_and_last).trim_end());
+}
+
+#[test]
+fn decisions_are_valid_with_and_without_what_may_be_absent() {
+    let four: std::net::IpAddr = "10.0.0.1".parse().expect("an address");
+    let six: std::net::IpAddr = "fd00::1".parse().expect("an address");
+    let full = Decided {
+        transport: "tcp",
+        family: "ipv4",
+        destination: four,
+        port: 443,
+        netns: 1,
+        pid: 7,
+        comm: "a\u{1b}\"b".to_owned(),
+        cookie: 1,
+        chosen: Some(four),
+        chosen_port: Some(32_769),
+        original: Some(four),
+        reason: "fast_port",
+        rule: "default",
+        in_use: 14_000,
+    };
+    let (chosen, chosen_port, original) = (None, None, None);
+    let bare = Decided {
+        family: "ipv6",
+        destination: six,
+        reason: "pool_full",
+        chosen,
+        chosen_port,
+        original,
+        ..full.clone()
+    };
+    for record in [full, bare] {
+        let mut out = Lines::default();
+        LineWriter::default().decided(&mut out, Moment::default(), &record).expect("a line");
+        checked(out.as_bytes());
+    }
 }
 
 #[test]

@@ -98,7 +98,7 @@ fn boots(kernel: &Kernel, payload: &Payload, name: &str) -> Result<Suite> {
         })?;
         if let End::Exit(code) = end {
             suite.exit(code);
-            suite.notes = notes;
+            suite.notes.append(&mut notes);
             return Ok(suite);
         }
         let what = if end == End::Hung { "hung and was ended" } else { "ended without a verdict" };

@@ -45,6 +45,8 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
 fn play(workload: &Workload, backends: &[String], share: bool) -> Result<()> {
     let mut stage = Stage::new(backends)?;
     match workload.tracer {
+        // The shared tracers see it too, and must not take a later stage for it.
+        Tracer::Later if share => stage.netns.keep()?,
         Tracer::Later => {}
         _ if share => stage.watch_shared()?,
         _ => stage.watch()?,

@@ -2,11 +2,11 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::{
     sock::Sock,
-    stage::{CLIENT, Expected, Stage},
+    stage::{CLIENT, Expected, Server, Stage},
     tracer::{wait_for, watch::Reading},
     tuple::Tuple,
 };
@@ -135,12 +135,24 @@ pub fn listener_lowers_capacity(stage: &mut Stage) -> Result<()> {
     let full = Expected::ports(45, 0).opened(45).failed("ports_exhausted", 1);
     stage.check(&[(server.tuple(), full)])?;
     // The tracer reads the ranges once a second.
-    wait_for("a capacity of 45", Duration::from_secs(5), || {
-        let inum = stage.netns.inum();
-        let capacity = |reading: &Reading| reading.of(inum).get(&server.tuple())?.capacity;
-        let readings = stage.readings()?;
-        Ok(readings.iter().all(|(_, reading)| capacity(reading) == Some(45)).then_some(()))
+    wait_capacity(stage, &server, 45, Duration::from_secs(5))
+}
+
+/// Waits for every tracer to say that connections to this server have so many ports.
+pub fn wait_capacity(
+    stage: &mut Stage,
+    server: &Server,
+    wanted: u64,
+    limit: Duration,
+) -> Result<()> {
+    let inum = stage.netns.inum();
+    let capacity = |reading: &Reading| reading.of(inum).get(&server.tuple())?.capacity;
+    let mut newest = Vec::new();
+    wait_for(&format!("a capacity of {wanted}"), limit, || {
+        newest = stage.readings()?.iter().map(|(_, reading)| capacity(reading)).collect();
+        Ok(newest.iter().all(|one| *one == Some(wanted)).then_some(()))
     })
+    .with_context(|| format!("the tracers say {newest:?}"))
 }
 
 /// connect(AF_UNSPEC) resets the connection; the same descriptor connects again.

@@ -1,14 +1,16 @@
 //! Sockets that are older than the tracer, in every state.
 
 use std::{
+    net::SocketAddr,
     sync::atomic::{AtomicBool, Ordering},
     thread,
+    time::Duration,
 };
 
 use anyhow::{Result, ensure};
 use rustix::io::Errno;
 
-use super::failure::expect_error;
+use super::{binding::wait_capacity, failure::expect_error};
 use crate::{
     sock::Sock,
     stage::{CLIENT, Expected, Server, Stage},
@@ -112,4 +114,61 @@ fn stage_churn(
         }
         Ok(held)
     })
+}
+
+/// The tracer compares its tables with the kernel's at least so often.
+const COMPARED: Duration = Duration::from_secs(40);
+
+/// A port that an idle socket is bound to is nobody else's. That bind() chose a socket's port cannot
+/// be seen while the socket is connected, and can afterwards.
+pub fn bound_ports(stage: &mut Stage) -> Result<()> {
+    stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40049")?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let _held = stage.netns.run(|| server.pair())?;
+    let (idle, used, accepted) = stage.netns.run(|| -> Result<_> {
+        let (idle, used) = (Sock::tcp(server.address)?, Sock::tcp(server.address)?);
+        idle.bind("10.1.0.2:40020".parse()?)?;
+        used.bind("10.1.0.2:40030".parse()?)?;
+        used.connect(server.address)?;
+        Ok((idle, used, server.listener.accept()?))
+    })?;
+    stage.watch()?;
+    let soon = Duration::from_secs(5);
+    wait_capacity(stage, &server, 49, soon)?;
+    accepted.set_reset_on_close()?;
+    drop(accepted);
+    wait_capacity(stage, &server, 48, COMPARED)?;
+    drop(used);
+    wait_capacity(stage, &server, 49, soon)?;
+    drop(idle);
+    wait_capacity(stage, &server, 50, soon)
+}
+
+/// Listeners go while the tracer reads the old ones: it must not believe in any for ever.
+pub fn listeners_end(stage: &mut Stage) -> Result<()> {
+    stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40999")?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let _held = stage.netns.run(|| server.pair())?;
+    let mut listeners = stage.netns.run(|| {
+        let listen = |port| -> Result<Sock> {
+            let sock = Sock::tcp(server.address)?;
+            sock.bind(SocketAddr::from(([10, 1, 0, 1], port)))?;
+            sock.listen(8)?;
+            Ok(sock)
+        };
+        // connect() may have taken one of the ports.
+        (40_000..40_800).filter_map(|port| listen(port).ok()).collect::<Vec<_>>()
+    });
+    let watches = thread::scope(|scope| {
+        let ending = scope.spawn(|| {
+            while listeners.pop().is_some() {
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let watches = stage.start_watches();
+        ending.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        watches
+    })?;
+    stage.add_watches(watches);
+    wait_capacity(stage, &server, 1000, COMPARED)
 }

@@ -5,12 +5,13 @@
 use aya_ebpf::{
     helpers::bpf_get_socket_cookie, macros::cgroup_sock_addr, programs::SockAddrContext,
 };
-use tracer_common::Addr;
+use tracer_common::{Addr, conn_flag};
 
 use crate::{
     attempt::{self, Begin, Call},
+    offsets::SPREADING,
     skip::{Skip, Step, settle},
-    sock::Sock,
+    sock::{self, Sock, is_given},
 };
 
 const ALLOW: i32 = 1;
@@ -41,15 +42,22 @@ pub(crate) fn bind6(ctx: SockAddrContext) -> i32 {
     ALLOW
 }
 
+/// The port that the call names, host byte order.
+#[inline(always)]
+pub(super) fn port(ctx: &SockAddrContext) -> u16 {
+    // SAFETY: the context is valid for the program's run.
+    u16::from_be(unsafe { (*ctx.sock_addr).user_port } as u16)
+}
+
 /// The address that the call names.
 #[inline(always)]
-fn address4(ctx: &SockAddrContext) -> Addr {
+pub(super) fn address4(ctx: &SockAddrContext) -> Addr {
     // SAFETY: the context is valid for the program's run.
     Addr::v4(unsafe { (*ctx.sock_addr).user_ip4 }.to_ne_bytes())
 }
 
 #[inline(always)]
-fn address6(ctx: &SockAddrContext) -> Addr {
+pub(super) fn address6(ctx: &SockAddrContext) -> Addr {
     // SAFETY: as in `address4`; the context must be read in four-byte pieces.
     let words = unsafe {
         let ip = &raw const (*ctx.sock_addr).user_ip6;
@@ -67,14 +75,9 @@ fn address6(ctx: &SockAddrContext) -> Addr {
 #[inline(always)]
 fn begin(ctx: &SockAddrContext, call: Call, address: Addr) -> Step {
     // SAFETY: the context is valid for the program's run.
-    let (kind, protocol, port, sk) = unsafe {
+    let (kind, protocol, sk) = unsafe {
         let sock_addr = ctx.sock_addr;
-        (
-            (*sock_addr).type_,
-            (*sock_addr).protocol,
-            (*sock_addr).user_port,
-            (*sock_addr).__bindgen_anon_1.sk,
-        )
+        ((*sock_addr).type_, (*sock_addr).protocol, (*sock_addr).__bindgen_anon_1.sk)
     };
     if kind != SOCK_STREAM || protocol != IPPROTO_TCP {
         return Err(Skip::NotOurs);
@@ -82,7 +85,7 @@ fn begin(ctx: &SockAddrContext, call: Call, address: Addr) -> Step {
     // SAFETY: the context belongs to a socket; this makes the cookie where there is none yet.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.sock_addr.cast()) };
     let sock = Sock::read(sk as *const u8)?;
-    let port = u16::from_be(port as u16);
+    let port = port(ctx);
     let begin = match call {
         Call::Bind | Call::Listen => Begin {
             call,
@@ -105,5 +108,16 @@ fn begin(ctx: &SockAddrContext, call: Call, address: Addr) -> Step {
             port: sock.port(),
         },
     };
-    attempt::begin::<true>(&begin)
+    attempt::begin::<true>(&begin)?;
+    // The spreader's own hook ran before this one.
+    let given = || sock::address(sk).is_ok_and(is_given);
+    if SPREADING.load() != 0
+        && call == Call::Connect
+        && begin.source != Addr::UNSPECIFIED
+        && begin.source != Addr::v4([0; 4])
+        && given()
+    {
+        attempt::connecting(cookie).ok_or(Skip::NotOurs)?.flags |= conn_flag::SPREAD;
+    }
+    Ok(())
 }

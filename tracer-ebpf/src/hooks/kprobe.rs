@@ -94,6 +94,9 @@ fn getting_port(ctx: &ProbeContext) -> Step {
         return Ok(());
     }
     let sock = Sock::read(argument(ctx, 0)?)?;
+    if sock.state() != state::LISTEN {
+        return Ok(());
+    }
     bind::begun(&sock, ctx.arg(1).ok_or(Skip::Lost(Loss::ReadFailed))?)
 }
 
@@ -106,8 +109,11 @@ pub(crate) fn kretprobe_inet_csk_get_port(ctx: RetProbeContext) -> u32 {
 #[inline(always)]
 fn got_port(result: i32) -> Step {
     let call = if attempt::current(Call::Bind).is_some() { Call::Bind } else { Call::Listen };
-    let wanted = attempt::current(call).ok_or(Skip::NotOurs)?.bound_port;
-    bind::searched(&Sock::read(attempted(call)?)?, wanted, result)
+    let attempt = attempt::current(call).ok_or(Skip::NotOurs)?;
+    if call == Call::Listen {
+        attempt.call = 0;
+    }
+    bind::searched(&Sock::read(attempt.sk as Address)?, attempt.bound_port, result)
 }
 
 #[kretprobe]

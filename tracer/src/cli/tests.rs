@@ -92,6 +92,9 @@ fn completions_and_man_pages_name_the_visible_commands_only() {
     assert!(script.contains("record") && script.contains("tuples"));
     let pages = man_pages().expect("pages in memory");
     let names: Vec<_> = pages.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, ["tracer.1", "tracer-record.1", "tracer-tuples.1"]);
+    assert_eq!(
+        names,
+        ["tracer.1", "tracer-record.1", "tracer-tuples.1", "tracer-spread.1", "tracer-status.1"]
+    );
     assert!(String::from_utf8_lossy(&pages[1].1).contains("stats\\-interval"));
 }

@@ -1,6 +1,6 @@
 //! Parsers of single values: text in, value or the reason for refusing it out.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use tracer_common::filter::Ports;
@@ -13,6 +13,16 @@ pub enum NetnsRef {
     Path(PathBuf),
     /// What `stat -L /proc/PID/ns/net` shows.
     Inode(u32),
+}
+
+impl fmt::Display for NetnsRef {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => out.write_str(name),
+            Self::Path(path) => write!(out, "{}", path.display()),
+            Self::Inode(inode) => write!(out, "{inode}"),
+        }
+    }
 }
 
 /// A decimal number of seconds, from 1 ms to a year.
@@ -85,7 +95,7 @@ pub(super) fn netns(text: &str) -> Result<NetnsRef, String> {
 }
 
 /// An address, or a network without host bits. A v4-mapped one becomes IPv4, as in the ledger.
-pub(super) fn network(text: &str) -> Result<IpNet, String> {
+pub(crate) fn network(text: &str) -> Result<IpNet, String> {
     let network = if text.contains('/') {
         text.parse::<IpNet>()
             .map_err(|_| "expected an address or a network, such as 10.1.0.0/16".to_owned())?
@@ -112,7 +122,7 @@ fn unmapped(network: IpNet) -> IpNet {
 }
 
 /// A port, or LOW-HIGH with both ends included.
-pub(super) fn ports(text: &str) -> Result<Ports, String> {
+pub(crate) fn ports(text: &str) -> Result<Ports, String> {
     let port = |text: &str| {
         text.parse::<u16>()
             .ok()

@@ -1,6 +1,6 @@
 //! The rare lines: start, stop, losses, and the totals of a tuple.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -51,11 +51,22 @@ pub struct Stop {
     /// Of those, handed to the output as lines.
     #[serde(rename = "events.written")]
     pub written: u64,
+    /// connect() and bind() calls of the whole host that failed, by cause, without the `failed.`
+    /// prefix.
+    #[serde(flatten, serialize_with = "failed_prefix")]
+    pub failed: BTreeMap<&'static str, u64>,
     /// Each loss by its name, without the `lost.` prefix.
     #[serde(flatten, serialize_with = "lost_prefix")]
     pub lost: BTreeMap<&'static str, u64>,
     /// Corrections that the reconciliation had to make to the ledger.
     pub drift: u64,
+}
+
+fn failed_prefix<S: serde::Serializer>(
+    failed: &BTreeMap<&'static str, u64>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(failed.iter().map(|(cause, count)| (format!("failed.{cause}"), count)))
 }
 
 fn lost_prefix<S: serde::Serializer>(
@@ -74,7 +85,54 @@ pub struct Lost<'a> {
     pub count: u64,
 }
 
+/// `spread.decision`: what the spreader did about a connect().
+#[derive(Clone, Debug, Serialize)]
+pub struct Decided<'a> {
+    #[serde(rename = "network.transport")]
+    pub transport: &'a str,
+    #[serde(rename = "network.type")]
+    pub family: &'a str,
+    #[serde(rename = "network.peer.address")]
+    pub destination: IpAddr,
+    #[serde(rename = "network.peer.port")]
+    pub port: u16,
+    pub netns: u32,
+    #[serde(rename = "process.pid")]
+    pub pid: u32,
+    #[serde(rename = "process.executable.name")]
+    pub comm: String,
+    #[serde(rename = "socket.cookie")]
+    pub cookie: u64,
+    /// The address that was bound.
+    #[serde(rename = "spread.chosen", skip_serializing_if = "Option::is_none")]
+    pub chosen: Option<IpAddr>,
+    /// The port that was bound with it; absent: the kernel finds one.
+    #[serde(rename = "spread.port", skip_serializing_if = "Option::is_none")]
+    pub chosen_port: Option<u16>,
+    /// The address that the socket had before.
+    #[serde(rename = "spread.original", skip_serializing_if = "Option::is_none")]
+    pub original: Option<IpAddr>,
+    #[serde(rename = "spread.reason")]
+    pub reason: &'a str,
+    #[serde(rename = "spread.rule")]
+    pub rule: &'a str,
+    /// Ports of the tuple in use before.
+    #[serde(rename = "ports.in_use")]
+    pub in_use: u32,
+}
+
 impl LineWriter {
+    /// Appends `spread.decision`.
+    pub fn decided(
+        &mut self,
+        out: &mut Lines,
+        moment: Moment,
+        record: &Decided<'_>,
+    ) -> serde_json::Result<()> {
+        self.object(out, moment, "spread.decision", &terminal_safe(record)?);
+        Ok(())
+    }
+
     /// Appends `tracer.start`.
     ///
     /// # Errors

@@ -1,14 +1,13 @@
 //! Act: load the BPF object, attach one backend. Dropping the [`Session`] detaches it.
 
+mod one;
+
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsFd, OwnedFd},
 };
 
-use aya::{
-    Btf, Ebpf, EbpfLoader, VerifierLogLevel,
-    programs::{CgroupAttachMode, ProgramError},
-};
+use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
 use tracer_common::{
     Filter,
     settings::{global, map},
@@ -18,14 +17,18 @@ use super::{
     commands::Commands,
     events::Events,
     klog::{self, KernelLog},
-    maps::Maps,
+    maps::{Maps, Totals},
+    missed::{self, Missed},
     object::{BPF_OBJECT, MISSING},
     offsets::Offsets,
+    pins::Pins,
     plan::Backend,
     programs::{self, COMMON, Hook, Program},
+    spreader::{KEPT_MAPS, Place, Spreader, Spreading},
     sys,
 };
 use crate::error::Error;
+use one::{AttachError, Attachment, short};
 
 /// What the BPF programs are loaded with.
 #[derive(Debug)]
@@ -39,6 +42,10 @@ pub struct Settings {
     pub offsets: Offsets,
     /// Address of `tw_timer_handler`; 0: not known.
     pub tw_timer_handler: u64,
+    /// Whether a program may set the errno of a call that it denies.
+    pub fail_fast: bool,
+    /// A spreader beside the ledger; everything is then pinned, and outlives the session.
+    pub spreading: Option<Spreading>,
 }
 
 /// Where programs are attached, opened beforehand.
@@ -59,28 +66,47 @@ pub struct Session {
     pub events: Events,
     pub commands: Commands,
     log: KernelLog,
-    /// Programs and their links live as long as these.
-    attached: Option<(Ebpf, Vec<OwnedFd>)>,
+    attached: Option<Running>,
+    /// Hooks missed until the programs were detached.
+    missed_before: Missed,
+    pub spreader: Option<Spreader>,
+}
+
+/// Programs and their links live as long as this.
+struct Running {
+    ebpf: Ebpf,
+    probes: Vec<OwnedFd>,
+    _tracepoints: Vec<OwnedFd>,
 }
 
 impl Session {
-    /// How often the kernel passed over one of the programs: it does not run one that it interrupted
-    /// (fdinfo `recursion_misses`, Linux 5.12). `None` where that is not counted: by older kernels,
-    /// and for kprobes, which are also passed over while a map is read.
-    pub fn missed_hooks(&self) -> Option<u64> {
-        let (ebpf, _) = self.attached.as_ref()?;
-        if self.backend == Backend::Kprobe {
-            return None;
-        }
+    /// How often the kernel passed over a hook since the programs were attached.
+    pub fn missed_hooks(&self) -> Missed {
+        let Some(attached) = &self.attached else { return self.missed_before };
         let programs = COMMON.iter().chain(programs::of(self.backend));
-        let mut sum = 0;
-        for fd in programs.filter_map(|program| ebpf.program(program.name)?.fd().ok()) {
-            let path = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
-            let text = std::fs::read_to_string(path).ok()?;
-            let count = text.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?;
-            sum += count.trim().parse::<u64>().ok()?;
-        }
-        Some(sum)
+        let fds = programs.filter_map(|program| attached.ebpf.program(program.name)?.fd().ok());
+        let by_program = fds.map(|fd| missed::of_program(fd.as_fd()));
+        let by_probe = attached.probes.iter().map(|probe| sys::link_missed(probe.as_fd()));
+        by_program.chain(by_probe).collect()
+    }
+
+    /// What the kernel side counted.
+    ///
+    /// # Errors
+    /// Maps that cannot be read.
+    pub fn totals(&self) -> Result<Totals, Error> {
+        Ok(Totals { hook_missed: self.missed_hooks().counted, ..self.maps.totals()? })
+    }
+
+    /// Attaches the spreader to those of these cgroups that it is not attached to.
+    ///
+    /// # Errors
+    /// The reason, in words.
+    pub fn respread(&mut self, pins: &Pins, places: Vec<Place>) -> Result<(), String> {
+        let (Some(spreader), Some(running)) = (&mut self.spreader, &mut self.attached) else {
+            return Ok(());
+        };
+        spreader.follow(&mut running.ebpf, pins, places)
     }
 
     /// Hands what the BPF programs logged to this program's own log.
@@ -90,6 +116,7 @@ impl Session {
 
     /// Detaches every program. The maps stay readable.
     pub fn detach(&mut self) {
+        self.missed_before = self.missed_hooks();
         self.attached = None;
     }
 }
@@ -114,14 +141,24 @@ pub fn attach(
         let events = Events::take(&mut ebpf)?;
         let commands = Commands::take(&mut ebpf)?;
         let log = KernelLog::take(&mut ebpf);
-        let mut attached = Attached::default();
-        let programs = || COMMON.iter().chain(programs::of(*backend));
+        let keep = settings.spreading.as_ref();
+        let mut attached = Attached { keep: keep.map(|it| it.pins.clone()), ..Attached::default() };
+        let all = COMMON.iter().chain(programs::of(*backend));
+        // Who only counts does not need what is told beside the counts.
+        let needed: Vec<&Program> =
+            all.filter(|program| keep.is_none() || program.counts()).collect();
+        let programs = || needed.iter().copied();
+        let mut spreader = None;
         // All are loaded before any is attached: verifying one takes milliseconds, in which what
         // begins after one hook must not end before another one is there.
-        let step =
-            programs().try_for_each(|program| attached.load(&mut ebpf, program)).and_then(|()| {
+        let step = programs()
+            .try_for_each(|program| attached.load(&mut ebpf, program))
+            .and_then(|()| {
+                // Before the ledger's hooks, so that it runs before them in the same cgroup.
+                spreader = keep.map(|keep| Spreader::attach(&mut ebpf, keep)).transpose()?;
                 programs().try_for_each(|program| attached.attach(&mut ebpf, program, places))
-            });
+            })
+            .and_then(|()| attached.pin());
         match step {
             Ok(()) => {
                 return Ok(Session {
@@ -131,7 +168,13 @@ pub fn attach(
                     events,
                     commands,
                     log,
-                    attached: Some((ebpf, attached.tracepoints)),
+                    attached: Some(Running {
+                        ebpf,
+                        probes: attached.probes,
+                        _tracepoints: attached.tracepoints,
+                    }),
+                    missed_before: Missed::default(),
+                    spreader,
                 });
             }
             Err(reason) => {
@@ -166,6 +209,21 @@ fn load(settings: &Settings) -> Result<Ebpf, Error> {
     for (name, value) in settings.offsets.iter() {
         loader.override_global(name, value, true);
     }
+    let fail_fast = u32::from(settings.fail_fast);
+    loader.override_global(global::FAIL_FAST, &fail_fast, true);
+    let spreading = u32::from(settings.spreading.is_some());
+    loader.override_global(global::SPREADING, &spreading, true);
+    match &settings.spreading {
+        Some(spreading) => {
+            spreading.pins.create()?;
+            for name in KEPT_MAPS {
+                loader.map_pin_path(name, spreading.pins.map(name));
+            }
+        }
+        None => {
+            loader.map_max_entries(map::DECISIONS, 4096);
+        }
+    }
     loader
         .load(BPF_OBJECT)
         .map_err(|error| Error::Failure(format!("cannot load the BPF object: {}", chain(&error))))
@@ -177,9 +235,15 @@ struct Attached {
     /// aya's reading of the kernel's type information, for trampolines only: it takes 15 ms.
     btf: Option<Btf>,
     tracepoints: Vec<OwnedFd>,
+    /// kprobes and kretprobes.
+    probes: Vec<OwnedFd>,
     degraded: Vec<String>,
     /// Optional programs that cannot be had.
     left_out: Vec<&'static str>,
+    /// Where links are to be pinned.
+    keep: Option<Pins>,
+    /// Links that are, under the name of their program and another one until all are there.
+    pinned: Vec<&'static str>,
 }
 
 impl Attached {
@@ -202,13 +266,53 @@ impl Attached {
         let target =
             ebpf.program_mut(program.name).filter(|_| !self.left_out.contains(&program.name));
         let Some(target) = target else { return Ok(()) };
-        match attach_one(target, program.hook, places) {
-            Ok(tracepoint) => {
-                self.tracepoints.extend(tracepoint);
-                Ok(())
-            }
+        let done = one::attach(target, program.hook, places, self.keep.is_some());
+        match done.and_then(|attached| self.hold(program.name, attached)) {
+            Ok(()) => Ok(()),
             Err(error) => self.judge(program, Err(error)),
         }
+    }
+
+    fn hold(&mut self, name: &'static str, attached: Attachment) -> Result<(), AttachError> {
+        let path = self.keep.as_ref().map(|pins| pins.link(&format!("{name}_new")));
+        if let Some(path) = &path {
+            // Left over from a start that was cut short. (A bpffs takes no dots in names.)
+            _ = std::fs::remove_file(path);
+        }
+        match (attached, path) {
+            (Attachment::Event(event), _) => self.tracepoints.push(event),
+            (Attachment::Probe(probe), path) => {
+                if let Some(path) = path {
+                    sys::pin(probe.as_fd(), &path).map_err(AttachError::PinProbe)?;
+                    self.pinned.push(name);
+                }
+                self.probes.push(probe);
+            }
+            (Attachment::Link(link), Some(path)) => {
+                drop(link.pin(&path)?);
+                self.pinned.push(name);
+            }
+            (Attachment::Link(_) | Attachment::InPlace, _) => {}
+        }
+        Ok(())
+    }
+
+    /// Puts the new links in the place of those of an earlier process, which ends these: both count
+    /// for a moment, which the ledger does not mind.
+    fn pin(&self) -> Result<(), String> {
+        let Some(pins) = &self.keep else { return Ok(()) };
+        for name in &self.pinned {
+            std::fs::rename(pins.link(&format!("{name}_new")), pins.link(name))
+                .map_err(|error| format!("cannot pin {name}: {error}"))?;
+        }
+        // Of a backend that another process used.
+        for name in pins.links() {
+            if !name.contains('@') && !self.pinned.iter().any(|pinned| *pinned == name) {
+                std::fs::remove_file(pins.link(&name))
+                    .map_err(|error| format!("cannot remove {name}: {error}"))?;
+            }
+        }
+        Ok(())
     }
 
     /// A program that cannot be had: what is not seen for it, or the end of this backend.
@@ -262,91 +366,8 @@ impl Attached {
     }
 }
 
-/// Attaches one program; a tracepoint gives a descriptor to keep.
-fn attach_one(
-    program: &mut aya::programs::Program,
-    hook: Hook,
-    places: &Places,
-) -> Result<Option<OwnedFd>, AttachError> {
-    use aya::programs as aya;
-    // A link to a cgroup lets others be there in every mode; the kernel refuses the other modes'
-    // flags on a link.
-    let mode = CgroupAttachMode::Single;
-    match hook {
-        Hook::FEntry(_) => {
-            TryInto::<&mut aya::FEntry>::try_into(program)?.attach()?;
-        }
-        Hook::FExit(_) => {
-            TryInto::<&mut aya::FExit>::try_into(program)?.attach()?;
-        }
-        Hook::KProbe(function) => {
-            TryInto::<&mut aya::KProbe>::try_into(program)?.attach(function, 0)?;
-        }
-        Hook::KProbeAny(functions) => {
-            let program: &mut aya::KProbe = program.try_into()?;
-            let mut result = Err(AttachError::NoFunction(functions));
-            for function in functions {
-                result = program.attach(function, 0).map(|_| ()).map_err(AttachError::from);
-                if result.is_ok() {
-                    break;
-                }
-            }
-            result?;
-        }
-        Hook::RawTracepoint(name) => {
-            TryInto::<&mut aya::RawTracePoint>::try_into(program)?.attach(name)?;
-        }
-        Hook::Tracepoint(category, name) => {
-            let program: &mut aya::TracePoint = program.try_into()?;
-            let id = (places.tracepoint_id)(category, name).map_err(AttachError::Tracepoint)?;
-            let event = sys::attach_tracepoint(program.fd()?.as_fd(), id);
-            return event.map(Some).map_err(AttachError::Perf);
-        }
-        Hook::CgroupSockAddr => {
-            TryInto::<&mut aya::CgroupSockAddr>::try_into(program)?.attach(&places.cgroup, mode)?;
-        }
-        Hook::CgroupSock => {
-            TryInto::<&mut aya::CgroupSock>::try_into(program)?.attach(&places.cgroup, mode)?;
-        }
-        Hook::SockOps => {
-            TryInto::<&mut aya::SockOps>::try_into(program)?.attach(&places.cgroup, mode)?;
-        }
-    }
-    Ok(None)
-}
-
-/// Why attaching failed.
-#[derive(Debug, thiserror::Error)]
-enum AttachError {
-    #[error(transparent)]
-    Program(#[from] ProgramError),
-    #[error("the kernel's type information cannot be read: {0}")]
-    Btf(#[from] aya::BtfError),
-    #[error("the kernel's type information cannot be read")]
-    NoBtf,
-    #[error("the kernel has none of {0:?}")]
-    NoFunction(&'static [&'static str]),
-    #[error("the tracepoint cannot be found: {0}")]
-    Tracepoint(io::Error),
-    #[error("perf_event_open: {0}")]
-    Perf(io::Error),
-}
-
-/// One line for people: the verifier's log can be thousands.
-fn short(error: &AttachError) -> String {
-    match error {
-        AttachError::Program(ProgramError::LoadError { io_error, .. }) => {
-            format!("the kernel refuses to load it: {io_error}")
-        }
-        AttachError::Program(ProgramError::SyscallError(error)) => {
-            format!("{}: {}", error.call, error.io_error)
-        }
-        other => chain(other),
-    }
-}
-
 /// An error with everything below it.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(below) = source {

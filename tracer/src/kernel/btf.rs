@@ -126,6 +126,22 @@ impl Btf {
         (proto.known_kind() == Some(Kind::FuncProto)).then(|| proto.vlen())
     }
 
+    /// The value of an enumerator, of whatever enumeration.
+    pub fn enumerator(&self, name: &str) -> Option<u32> {
+        let enums = self.starts.iter().filter_map(|at| {
+            let at = *at as usize;
+            let ty = Type::read(&self.bytes, at)?;
+            (ty.known_kind() == Some(Kind::Enum)).then_some((at, ty.vlen()))
+        });
+        let entries = enums.flat_map(|(at, count)| {
+            (0..count).map(move |index| at + types::HEAD_LEN + index * types::ENUMERATOR_LEN)
+        });
+        entries.into_iter().find_map(|at| {
+            let found = self.string_is(types::u32_at(&self.bytes, at)?, name);
+            found.then(|| types::u32_at(&self.bytes, at + 4)).flatten()
+        })
+    }
+
     fn function(&self, name: &str) -> Option<Type> {
         let ids = self.functions.iter();
         ids.filter_map(|id| self.get(*id)).map(|(_, ty)| ty).find(|ty| self.is_named(ty, name))

@@ -7,7 +7,8 @@ use aya::{
     maps::{Array, Map, MapData, PerCpuArray},
 };
 use tracer_common::{
-    Bound, Conn, ConnKey, Filter, Loss, Stat, TupleCount, TupleKey,
+    Bound, Cause, Conn, ConnKey, Filter, Loss, Stat, TupleCount, TupleKey,
+    loss::failed_index,
     settings::{CONTROL_SEEDING, map},
 };
 
@@ -73,8 +74,8 @@ impl Maps {
         read(&self.binds, map::BINDS, &mut self.batch, each)
     }
 
-    /// The counters, summed over CPUs.
-    pub fn totals(&self) -> Result<Totals, Error> {
+    /// The counters, summed over CPUs; of missed hooks no program knows.
+    pub(super) fn totals(&self) -> Result<Totals, Error> {
         let sum = |index: u32| -> Result<u64, Error> {
             let values = self.stats.get(&index, 0).map_err(wrong(map::STATS))?;
             Ok(values.iter().sum())
@@ -83,12 +84,34 @@ impl Maps {
         for (total, loss) in lost.iter_mut().zip(Loss::ALL) {
             *total = sum(loss.index())?;
         }
+        let mut failed = [0; Cause::COUNT];
+        for (total, cause) in failed.iter_mut().zip(Cause::ALL) {
+            *total = sum(failed_index(cause))?;
+        }
         Ok(Totals {
             seen: sum(Stat::EventsSeen as u32)?,
             emitted: sum(Stat::EventsEmitted as u32)?,
-            exhausted: sum(Stat::Exhausted as u32)?,
+            failed,
             lost,
+            hook_missed: 0,
         })
+    }
+}
+
+/// The tuple table alone.
+pub struct TupleReader {
+    map: Map,
+    batch: Batch,
+}
+
+impl TupleReader {
+    pub(super) fn new(map: Map) -> Self {
+        Self { map, batch: Batch::default() }
+    }
+
+    /// Hands over every tuple, in no order.
+    pub fn read(&mut self, each: impl FnMut(TupleKey, TupleCount)) -> Result<(), Error> {
+        read(&self.map, map::TUPLES, &mut self.batch, each)
     }
 }
 
@@ -99,10 +122,19 @@ pub struct Totals {
     pub seen: u64,
     /// Of those, written to the ring buffer.
     pub emitted: u64,
-    /// connect() calls that failed for want of a port.
-    pub exhausted: u64,
+    /// connect() and bind() calls that failed, by [`Cause`], whatever the filter.
+    pub failed: [u64; Cause::COUNT],
     /// By [`Loss`].
     pub lost: [u64; Loss::COUNT],
+    /// Hooks that the kernel passed over, as far as it counts them.
+    pub hook_missed: u64,
+}
+
+impl Totals {
+    /// connect() and bind() calls that failed for this cause.
+    pub fn failed_for(&self, cause: Cause) -> u64 {
+        self.failed.get(cause as usize).copied().unwrap_or(0)
+    }
 }
 
 fn fd(map: &Map) -> Option<BorrowedFd<'_>> {
@@ -127,7 +159,7 @@ fn read<K: Pod, V: Pod>(
 
 /// A value from its bytes.
 #[expect(unsafe_code, reason = "a Pod may be made of any bytes")]
-fn from<T: Pod>(bytes: &[u8]) -> T {
+pub(super) fn from<T: Pod>(bytes: &[u8]) -> T {
     assert_eq!(bytes.len(), size_of::<T>());
     // SAFETY: as many bytes as the type has, and `Pod` promises that any of them are valid.
     unsafe { bytes.as_ptr().cast::<T>().read_unaligned() }

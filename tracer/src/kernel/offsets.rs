@@ -71,6 +71,17 @@ impl Offsets {
         let (byte, shift) = userlocks(btf)?;
         values.push((global::SK_USERLOCKS, byte));
         values.push((global::SK_USERLOCKS_SHIFT, shift));
+        // Without these, the spreader does not know such sockets from others.
+        if let Some((byte, mask)) = bit(btf, "sock", "sk_kern_sock", 0) {
+            values.extend([(global::SK_KERN_SOCK, byte), (global::SK_KERN_SOCK_MASK, mask)]);
+        }
+        if let Some((byte, mask)) = flag(btf, "transparent", "INET_FLAGS_TRANSPARENT") {
+            values.extend([(global::TRANSPARENT, byte), (global::TRANSPARENT_MASK, mask)]);
+        }
+        let no_port = flag(btf, "bind_address_no_port", "INET_FLAGS_BIND_ADDRESS_NO_PORT");
+        if let Some((byte, mask)) = no_port {
+            values.extend([(global::NO_PORT, byte), (global::NO_PORT_MASK, mask)]);
+        }
         Ok(Self { values })
     }
 
@@ -113,6 +124,18 @@ fn userlocks(btf: &Btf) -> Result<(u32, u32), OffsetsError> {
     Ok((member.byte_offset, shift))
 }
 
+/// Byte of a bit of a field, and its mask there: `number` bits from the field's first one.
+fn bit(btf: &Btf, strukt: &str, path: &str, number: u32) -> Option<(u32, u32)> {
+    let at = btf.member(strukt, path).ok()?.bit_offset.checked_add(number)?;
+    Some((at / 8, 1 << (at % 8)))
+}
+
+/// A flag of `struct inet_sock`: a bitfield up to Linux 6.5, a numbered bit of `inet_flags` later.
+fn flag(btf: &Btf, bitfield: &str, number: &str) -> Option<(u32, u32)> {
+    bit(btf, "inet_sock", bitfield, 0)
+        .or_else(|| bit(btf, "inet_sock", "inet_flags", btf.enumerator(number)?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,7 +159,7 @@ mod tests {
         ] {
             assert_eq!(offsets.get(name), Some(expected), "{name}");
         }
-        assert_eq!(offsets.iter().count(), 19);
+        assert_eq!(offsets.iter().count(), 25);
     }
 
     #[test]

@@ -68,6 +68,10 @@ pub fn kept_for_maps(facts: &KernelFacts) -> CapabilitySet {
     }
 }
 
+/// What a spreader keeps, to attach to a cgroup that comes back.
+pub const KEPT_FOR_CGROUPS: CapabilitySet =
+    CapabilitySet::BPF.union(CapabilitySet::NET_ADMIN).union(CapabilitySet::PERFMON);
+
 /// What the thread that visits other network namespaces must keep: entering them, and finding them
 /// through other users' processes.
 pub const KEPT_FOR_NAMESPACES: CapabilitySet =

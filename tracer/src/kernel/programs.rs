@@ -29,6 +29,14 @@ pub struct Program {
     pub optional: Option<&'static str>,
 }
 
+impl Program {
+    /// Whether the ledger's counts rest on it.
+    pub fn counts(&self) -> bool {
+        let told = [Some(NO_EARLY), Some(NO_BIND)].contains(&self.optional);
+        !told && !matches!(self.hook, Hook::Tracepoint(..))
+    }
+}
+
 const fn required(name: &'static str, hook: Hook) -> Program {
     Program { name, hook, optional: None }
 }

@@ -62,7 +62,7 @@ fn one_socket_is_judged_by_its_state_and_ports() {
         (tcp_state::SYN_RECV, 40_000, 80, false),
         (tcp_state::NEW_SYN_RECV, 40_000, 80, false),
         (tcp_state::LISTEN, 40_000, 0, false),
-        (tcp_state::BOUND_INACTIVE, 40_000, 0, false),
+        (tcp_state::CLOSE, 40_000, 0, false),
         (tcp_state::CLOSE, 40_000, 80, false),
         (tcp_state::ESTABLISHED, 0, 80, false),
     ] {

@@ -5,9 +5,12 @@ use std::{
     time::Instant,
 };
 
+use tracer_common::Cause;
+
 use crate::{
     config::{RecordConfig, Target},
     kernel::maps::Totals,
+    trace::named_losses,
 };
 
 /// Shown while events go to a file and a person watches stderr.
@@ -30,13 +33,12 @@ impl Progress {
         }
         let seconds = self.at.elapsed().as_secs().max(1);
         let rate = events.saturating_sub(self.events) / seconds;
-        let lost = totals.lost.iter().sum::<u64>() + dropped;
+        let lost = named_losses(totals).map(|(_, count)| count).sum::<u64>() + dropped;
         self.events = events;
         self.at = Instant::now();
-        write(&format!(
-            "\r{events} events, {rate}/s, {} out of ports, {lost} lost\u{1b}[K",
-            totals.exhausted
-        ));
+        let exhausted = [Cause::PortsExhausted, Cause::BindExhausted];
+        let out: u64 = exhausted.map(|cause| totals.failed_for(cause)).iter().sum();
+        write(&format!("\r{events} events, {rate}/s, {out} out of ports, {lost} lost\u{1b}[K"));
     }
 
     pub(super) fn end(&self) {

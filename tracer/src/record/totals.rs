@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
+use tracer_common::Cause;
 
 use super::output::Dropped;
 use crate::{
@@ -79,6 +80,7 @@ pub(super) fn stop(
         seen: totals.seen,
         emitted: totals.emitted,
         written: events.saturating_sub(dropped.events),
+        failed: Cause::ALL.map(|cause| (cause.name(), totals.failed_for(cause))).into(),
         lost: losses(totals, dropped, undecodable).collect(),
         drift,
     }
@@ -101,6 +103,16 @@ mod tests {
         assert_eq!(new, [("event_ring_full", 3), ("output_full", 2)]);
         totals.lost[Loss::EventRingFull as usize] = 5;
         assert_eq!(told.new_losses(&totals, dropped, 0), [("event_ring_full", 2)]);
+    }
+
+    #[test]
+    fn a_missed_hook_is_a_loss_beside_the_sums() {
+        let totals = Totals { seen: 5, emitted: 5, hook_missed: 2, ..Totals::default() };
+        let new = Told::default().new_losses(&totals, Dropped::default(), 0);
+        assert_eq!(new, [("hook_missed", 2)]);
+        let stop = stop(&totals, 5, Dropped::default(), 0, 0);
+        assert_eq!(stop.lost["hook_missed"], 2);
+        assert_eq!((stop.emitted, stop.written), (stop.seen, stop.seen));
     }
 
     #[test]

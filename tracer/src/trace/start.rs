@@ -7,12 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::thread::CapabilitySet;
 use tracer_common::Filter;
 
 use super::{Capacities, Tracer};
 use crate::{
     cgroups,
-    cli::{Backend as BackendChoice, NetnsRef},
+    cli::Backend as BackendChoice,
     config::{FilterSpec, KernelConfig},
     error::Error,
     kernel::{
@@ -22,8 +23,9 @@ use crate::{
         offsets::Offsets,
         plan::{Backend, Choice, Plan},
         privilege,
+        spreader::Spreading,
     },
-    mounts, netns,
+    mounts, netns, sockdiag,
 };
 
 /// Attaches, reads the sockets that are open already, and drops the privileges of the calling
@@ -33,15 +35,29 @@ use crate::{
 /// Missing privileges (77), no backend that can run (69), a filter on something that does not
 /// exist (78), any other failure (1). Nothing stays attached.
 pub fn start(config: &KernelConfig, event_mask: u32, filter: Filter) -> Result<Tracer, Error> {
-    let have = privilege::effective()
-        .map_err(|error| Error::Failure(format!("cannot read the capabilities: {error}")))?;
-    let missing = privilege::missing(have);
-    if !missing.is_empty() {
-        return Err(Error::NoPrivilege { missing });
-    }
+    start_with(config, event_mask, &filter, None)
+}
+
+/// As [`start`], for counting only, with a spreader beside it.
+pub fn start_spreading(config: &KernelConfig, spreading: Spreading) -> Result<Tracer, Error> {
+    start_with(config, 0, &Filter::default(), Some(spreading))
+}
+
+fn start_with(
+    config: &KernelConfig,
+    event_mask: u32,
+    filter: &Filter,
+    spreading: Option<Spreading>,
+) -> Result<Tracer, Error> {
+    let have = check_privileges()?;
     let worker = netns::Worker::spawn()
         .map_err(|error| Error::Failure(format!("cannot start a thread: {error}")))?;
-    let Started { facts, plan, session } = attach_best(config, event_mask, &filter)?;
+    let idle_listed = sockdiag::lists_idle().unwrap_or_else(|error| {
+        tracing::info!("whether the kernel lists bound sockets is not known: {error}");
+        false
+    });
+    let attaches = spreading.is_some();
+    let Started { facts, plan, session } = attach_best(config, event_mask, filter, spreading)?;
     let mut tracer = Tracer {
         release: facts.release.clone(),
         degraded: degraded(&plan, session.backend, &session.degraded, have),
@@ -49,6 +65,7 @@ pub fn start(config: &KernelConfig, event_mask: u32, filter: Filter) -> Result<T
         seeded: 0,
         drift: 0,
         worker,
+        idle_listed,
         max_tuples: config.max_tuples,
         reconciled: Instant::now(),
         cost: Duration::ZERO,
@@ -60,9 +77,20 @@ pub fn start(config: &KernelConfig, event_mask: u32, filter: Filter) -> Result<T
     tracer.seed()?;
     tracer.session.flush_log();
     give_memory_back();
-    drop_privileges(&tracer.worker, &facts)
+    drop_privileges(&tracer.worker, &facts, attaches)
         .map_err(|error| Error::Failure(format!("cannot drop the privileges: {error}")))?;
     Ok(tracer)
+}
+
+/// The capabilities of this thread.
+///
+/// # Errors
+/// Those that nothing works without are missing.
+pub fn check_privileges() -> Result<CapabilitySet, Error> {
+    let have = privilege::effective()
+        .map_err(|error| Error::Failure(format!("cannot read the capabilities: {error}")))?;
+    let missing = privilege::missing(have);
+    if missing.is_empty() { Ok(have) } else { Err(Error::NoPrivilege { missing }) }
 }
 
 /// What came of trying the backends.
@@ -74,7 +102,12 @@ struct Started {
 
 /// The best backend first, without the kernel's symbols: only the others need them, and reading
 /// them takes longer than attaching.
-fn attach_best(config: &KernelConfig, event_mask: u32, filter: &Filter) -> Result<Started, Error> {
+fn attach_best(
+    config: &KernelConfig,
+    event_mask: u32,
+    filter: &Filter,
+    spreading: Option<Spreading>,
+) -> Result<Started, Error> {
     let btf = Btf::from_kernel();
     let offsets = match &btf {
         Ok(btf) => Offsets::resolve(btf).map_err(|error| {
@@ -97,6 +130,8 @@ fn attach_best(config: &KernelConfig, event_mask: u32, filter: &Filter) -> Resul
         filter: *filter,
         offsets,
         tw_timer_handler: 0,
+        fail_fast: btf.as_ref().is_ok_and(|btf| btf.has_function("bpf_set_retval")),
+        spreading,
     };
     let mut refused = Vec::new();
     // fexit in the first round, the others in the second.
@@ -137,16 +172,20 @@ fn give_memory_back() {
 
 /// Capabilities belong to threads: the worker keeps what it visits namespaces with, this thread
 /// and those that it starts keep next to nothing.
-fn drop_privileges(worker: &netns::Worker, facts: &KernelFacts) -> io::Result<()> {
+fn drop_privileges(worker: &netns::Worker, facts: &KernelFacts, attaches: bool) -> io::Result<()> {
     worker.run(|| privilege::drop_after_attach(privilege::KEPT_FOR_NAMESPACES))??;
-    Ok(privilege::drop_after_attach(privilege::kept_for_maps(facts))?)
+    let mut keep = privilege::kept_for_maps(facts);
+    if attaches {
+        keep |= privilege::KEPT_FOR_CGROUPS;
+    }
+    Ok(privilege::drop_after_attach(keep)?)
 }
 
 fn degraded(
     plan: &Plan,
     backend: Backend,
     of_session: &[String],
-    have: rustix::thread::CapabilitySet,
+    have: CapabilitySet,
 ) -> Vec<String> {
     let of_plan = plan.degraded_on(backend).map(str::to_owned);
     of_plan.chain(of_session.iter().cloned()).chain(privilege::shortcomings(have)).collect()
@@ -172,18 +211,12 @@ pub fn resolve(spec: &FilterSpec) -> Result<Filter, Error> {
     let mut namespaces = Vec::new();
     for spec in &spec.netns {
         namespaces.push(
-            netns::resolve(&named(spec)).map_err(|error| Error::BadConfig(error.to_string()))?.inum,
+            netns::resolve(&spec.to_string())
+                .map_err(|error| Error::BadConfig(error.to_string()))?
+                .inum,
         );
     }
     Ok(spec.to_kernel(&ids, &namespaces))
-}
-
-fn named(netns: &NetnsRef) -> String {
-    match netns {
-        NetnsRef::Name(name) => name.clone(),
-        NetnsRef::Path(path) => path.to_string_lossy().into_owned(),
-        NetnsRef::Inode(inode) => inode.to_string(),
-    }
 }
 
 /// The number of a tracepoint, which tracefs knows.

@@ -13,6 +13,8 @@ pub(crate) struct Suite {
     pub(crate) skipped: Vec<String>,
     /// Reasons announced beforehand: (name, reason).
     excuses: Vec<(String, String)>,
+    /// A test that is being tried once more: its outcome comes on a line of its own.
+    retried: Option<String>,
     /// What else the reader should know, such as a guest that had to be started twice.
     pub(crate) notes: Vec<String>,
     pub(crate) seconds: u64,
@@ -24,9 +26,21 @@ impl Suite {
     }
 
     /// Takes one line of libtest's format, `test NAME ... ok`, or of the kernel tests' own for a test
-    /// that cannot run, `excused: NAME: REASON`.
+    /// that cannot run, `excused: NAME: REASON`. After `test NAME ... RETRIED NAME: REASON` the outcome
+    /// of the second try stands alone.
     pub(crate) fn line(&mut self, line: &str) {
         let line = line.trim_end();
+        if matches!(line, "ok" | "FAILED")
+            && let Some(name) = self.retried.take()
+        {
+            self.notes.push(format!("{name} was tried twice"));
+            if line == "ok" {
+                self.passed += 1;
+            } else {
+                self.failed.push(name);
+            }
+            return;
+        }
         if let Some((name, reason)) =
             line.strip_prefix("excused: ").and_then(|rest| rest.split_once(": "))
         {
@@ -40,6 +54,8 @@ impl Suite {
         let name = name.trim_end();
         if outcome.starts_with("ok") {
             self.passed += 1;
+        } else if outcome.starts_with("RETRIED ") {
+            self.retried = Some(name.to_owned());
         } else if let Some(reason) = outcome.strip_prefix("ignored") {
             let plain = name.strip_prefix("[excused] ").unwrap_or(name);
             let excuse = self.excuses.iter().find(|(excused, _)| excused == plain);
@@ -57,6 +73,9 @@ impl Suite {
 
     /// Takes the runner's exit code: failing, or running nothing, is a failure too.
     pub(crate) fn exit(&mut self, code: i32) {
+        if let Some(name) = self.retried.take() {
+            self.failed.push(name);
+        }
         if code != 0 && self.failed.is_empty() {
             self.fail("the test runner", &format!("exit code {code}"));
         }
@@ -112,6 +131,27 @@ pub(crate) fn table(suites: &[Suite]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_second_try_decides_and_is_told() {
+        let mut suite = Suite::new("vm");
+        for line in [
+            "test a::b  ... RETRIED a::b: it was late",
+            "with a second line",
+            "ok",
+            "test a::c ... RETRIED a::c: too",
+            "FAILED a::c after 3.0 s: again",
+            "FAILED",
+            "test a::d ... ok",
+            "test a::e ... RETRIED a::e: and then the guest ended",
+        ] {
+            suite.line(line);
+        }
+        suite.exit(1);
+        assert_eq!((suite.passed, suite.failed.len()), (2, 2));
+        assert_eq!(suite.failed, ["a::c", "a::e"]);
+        assert_eq!(suite.notes, ["a::b was tried twice", "a::c was tried twice"]);
+    }
 
     #[test]
     fn lines_of_libtest_are_counted_and_others_are_not() {

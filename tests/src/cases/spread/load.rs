@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::Duration,
@@ -34,6 +34,8 @@ pub(super) struct Load {
 #[derive(Default)]
 struct Shared {
     stop: AtomicBool,
+    /// Connections that may still fail.
+    forgiven: AtomicU64,
     tally: Mutex<Tally>,
 }
 
@@ -99,6 +101,12 @@ impl Load {
         Ok(made)
     }
 
+    /// An address is about to be removed: the connect() that has it at that moment, if there is one, fails
+    /// in the kernel's look-up of a route, as it would if the kernel had chosen the address.
+    pub(super) fn forgive_one(&self) {
+        self.shared.forgiven.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// All connections so far whose source is not of the pool.
     pub(super) fn unspread(&self) -> u64 {
         let is_of_pool = |source: &IpAddr| POOL.contains(&&*source.to_string());
@@ -130,7 +138,12 @@ fn play(app: &Maker, listeners: &[Sock], shared: &Shared) -> Result<()> {
         let sock = app.tcp(peer)?;
         // Silence shall be an error too.
         sock.set_syn_count(2)?;
-        sock.connect(peer).with_context(|| format!("connect {turn} failed"))?;
+        let connected = sock.connect(peer).with_context(|| format!("connect {turn} failed"));
+        if connected.is_err() && shared.forgiven.load(Ordering::Relaxed) > 0 {
+            shared.forgiven.fetch_sub(1, Ordering::Relaxed);
+            continue;
+        }
+        connected?;
         let from = source(&sock)?;
         // A connection whose source vanishes in the middle is not there to be accepted.
         let accepted = listener.accept().ok();

@@ -4,6 +4,8 @@
 pub(super) const HEAD_LEN: usize = 12;
 /// Size of `struct btf_member`.
 pub(super) const MEMBER_LEN: usize = 12;
+/// Size of `struct btf_enum`.
+pub(super) const ENUMERATOR_LEN: usize = 8;
 
 /// The little-endian u32 at `at`, or `None` past the end.
 pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {

@@ -1,0 +1,197 @@
+//! The choice and the candidates by themselves; `simulation` lets them run for a while.
+#![expect(clippy::cast_possible_truncation, reason = "indices of a pool, below 256")]
+
+use super::*;
+
+mod simulation;
+
+/// SplitMix64 (Steele, Lea, Flood, 2014): the same numbers on every run.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u32 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((bits ^ (bits >> 31)) >> 32) as u32
+    }
+
+    /// A number below `end`.
+    fn below(&mut self, end: u32) -> u32 {
+        ((u64::from(self.next()) * u64::from(end)) >> 32) as u32
+    }
+}
+
+/// Addresses 10.0.0.0 and up, one slot for each.
+fn side(count: usize) -> Side {
+    let mut side = Side::default();
+    for index in 0..count {
+        side.slots[index] = index as u8;
+        side.weights[index] = 1;
+        side.addresses[index] = Addr::v4([10, 0, 0, index as u8]);
+    }
+    (side.count, side.slot_count) = (count as u32, count as u32);
+    side
+}
+
+/// The address's place in [`side`].
+fn place(address: &Addr) -> usize {
+    usize::from(address.0[15])
+}
+
+fn used(in_use: u32) -> Usage {
+    Usage { in_use, other_half: 0 }
+}
+
+#[test]
+fn a_pool_without_addresses_has_no_choice() {
+    assert_eq!(choose(&Side::default(), 1000, 7, |_| used(0)), None);
+}
+
+#[test]
+fn the_only_address_is_taken_until_it_is_full() {
+    let one = side(1);
+    for (in_use, expected) in [(0, true), (968, true), (969, true), (999, true), (1000, false)] {
+        let chosen = choose(&one, 1000, 0xffff_ffff, |_| used(in_use));
+        assert_eq!(chosen, expected.then_some((0, used(in_use))), "{in_use}");
+    }
+    assert_eq!(choose(&one, 0, 0, |_| used(0)), None);
+}
+
+#[test]
+fn of_two_addresses_the_emptier_is_taken_whatever_is_drawn() {
+    let two = side(2);
+    let mut random = Random(1);
+    for _ in 0..1000 {
+        let chosen = choose(&two, 1000, random.next(), |address| used([500, 499][place(address)]));
+        assert_eq!(chosen, Some((1, used(499))));
+    }
+}
+
+#[test]
+fn use_is_compared_in_proportion_to_weight() {
+    let mut two = side(2);
+    two.weights[..2].copy_from_slice(&[3, 1]);
+    for (in_use, expected) in [([299, 100], 0), ([301, 100], 1), ([0, 0], 0)] {
+        // The first draw is address 0, which a tie keeps.
+        let chosen = choose(&two, 1000, 0, |address| used(in_use[place(address)]));
+        assert_eq!(chosen.map(|(index, _)| index), Some(expected), "{in_use:?}");
+    }
+}
+
+#[test]
+fn every_slot_is_drawn_and_nothing_beyond() {
+    let full = side(256);
+    for (count, slots) in [(1, 1), (3, 3), (256, 256)] {
+        let side = Side { count, slot_count: slots, ..full };
+        let mut seen = [false; POOL_MAX];
+        for random in 0..=0xffff {
+            seen[usize::from(draw(&side, random))] = true;
+        }
+        assert_eq!(seen.iter().filter(|seen| **seen).count() as u32, count);
+        assert!(seen.iter().take(count as usize).all(|seen| *seen));
+    }
+}
+
+#[test]
+fn the_one_address_with_room_is_found_among_full_ones() {
+    let all = side(32);
+    let mut random = Random(2);
+    for free in 0..32 {
+        let usage = |address: &Addr| used(if place(address) == free { 999 } else { 1000 });
+        let chosen = choose(&all, 1000, random.next(), usage);
+        assert_eq!(chosen, Some((free as u8, used(999))));
+    }
+    assert_eq!(choose(&all, 1000, 3, |_| used(1000)), None);
+}
+
+#[test]
+fn until_nearly_full_two_questions_are_enough_for_any_pool() {
+    for count in [2, 4, 16, 64, 256] {
+        let side = side(count);
+        let mut counts = [0; POOL_MAX];
+        let mut random = Random(3);
+        for _ in 0..count * 950 {
+            let mut questions = 0;
+            let chosen = choose(&side, 1000, random.next(), |address| {
+                questions += 1;
+                used(counts[place(address)])
+            });
+            counts[usize::from(chosen.unwrap().0)] += 1;
+            assert_eq!(questions, 2, "{count}");
+        }
+    }
+}
+
+fn rule(low: u16, half: u32, step: u32, offset: u32) -> Rule {
+    Rule { other_low: low + 1, half, step, offset, ..Rule::default() }
+}
+
+fn coprime(one: u32, other: u32) -> bool {
+    if other == 0 { one == 1 } else { coprime(other, one % other) }
+}
+
+#[test]
+fn candidates_are_every_port_of_the_other_half_once() {
+    for (low, half) in [(32_768, 1), (1024, 2), (9999, 97), (40_000, 500), (32_768, 1024)] {
+        for step in (1..=half).filter(|step| coprime(*step, half)) {
+            let rule = rule(low, half, step, half / 3);
+            let mut seen = [false; 1024];
+            for number in 0..half {
+                let port = candidate(&rule, number).unwrap();
+                assert_eq!((port - low) % 2, 1, "{port}");
+                let seen = &mut seen[usize::from((port - low) / 2)];
+                assert!(!*seen, "{port} twice with {rule:?}");
+                *seen = true;
+            }
+            assert!(seen.iter().take(half as usize).all(|seen| *seen));
+        }
+    }
+}
+
+#[test]
+fn candidates_stay_in_the_range_for_any_number() {
+    let rule = rule(32_768, 14_116, 9_973, 14_115);
+    for number in [0, 1, 14_115, 14_116, 1 << 20, u32::MAX] {
+        assert!((32_769..=60_999).contains(&candidate(&rule, number).unwrap()));
+    }
+    let widest = rule_of_all_ports();
+    for number in [0, 32_767, u32::MAX] {
+        assert_eq!(candidate(&widest, number).unwrap() % 2, 1);
+    }
+    assert_eq!(candidate(&Rule::default(), 0), None);
+}
+
+fn rule_of_all_ports() -> Rule {
+    rule(0, 32_768, 32_767, 32_767)
+}
+
+#[test]
+fn the_kernel_is_slow_from_nine_tenths_of_its_own_half() {
+    let half = 14_116;
+    for (in_use, other_half, expected) in [
+        (0, 0, false),
+        (12_704, 0, false),
+        (12_705, 0, true),
+        // All of ours in use says nothing about the kernel's.
+        (14_116, 14_116, false),
+        (26_820, 14_116, false),
+        (26_821, 14_116, true),
+        // Two counters that are not read at once.
+        (5, 7, false),
+    ] {
+        assert_eq!(is_slow(&Usage { in_use, other_half }, half), expected, "{in_use} {other_half}");
+    }
+}
+
+#[test]
+fn every_decision_has_its_own_value_and_name() {
+    for (index, decision) in Decision::ALL.into_iter().enumerate() {
+        assert_eq!(decision as usize, index);
+        assert_eq!(Decision::from_wire(index as u32), Some(decision));
+        let named = Decision::ALL.iter().filter(|other| other.name() == decision.name());
+        assert_eq!(named.count(), 1);
+    }
+    assert_eq!(Decision::from_wire(Decision::COUNT as u32), None);
+}

@@ -1,0 +1,121 @@
+//! How much of N x capacity is in use when a connect() fails first, by simulation: no clock but the
+//! number of connects so far, no randomness but a seeded one.
+
+extern crate std;
+
+use std::{cmp::Reverse, collections::BinaryHeap, vec};
+
+use super::{super::*, Random, place, side};
+
+const CAPACITY: u32 = 1000;
+const POOLS: [usize; 6] = [1, 2, 4, 16, 64, 256];
+
+/// How long a port is held, counted in connects of the whole pool: the connection, then TIME_WAIT.
+type Lifetime = fn(number: u64, room: u64, random: &mut Random) -> u64;
+
+struct Workload {
+    name: &'static str,
+    lifetime: Lifetime,
+    /// Ports of the first address that others hold all along.
+    used_by_others: u32,
+}
+
+const WORKLOADS: [Workload; 4] = [
+    Workload { name: "steady fill", lifetime: |_, _, _| u64::MAX, used_by_others: 0 },
+    Workload { name: "churn with TIME_WAIT", lifetime: churn, used_by_others: 0 },
+    Workload { name: "one address 30 % used", lifetime: churn, used_by_others: 300 },
+    Workload { name: "long and short in turn", lifetime: alternating, used_by_others: 0 },
+];
+
+/// Half of the connections end: they live for up to a tenth of the time that it takes to fill the
+/// pool, and TIME_WAIT holds their ports for three tenths.
+fn churn(_: u64, room: u64, random: &mut Random) -> u64 {
+    let open = u64::from(random.below(1000)) * room / 10_000;
+    if random.below(2) == 0 { u64::MAX } else { open + room * 3 / 10 }
+}
+
+/// What defeats round-robin: every second connection stays, so that of two addresses one would get
+/// all of those.
+fn alternating(number: u64, room: u64, _: &mut Random) -> u64 {
+    if number.is_multiple_of(2) { u64::MAX } else { room / 10 }
+}
+
+/// Ports in use (in 1/10,000 of all) when `pick` gave an address without room, or none.
+fn fill_at_first_failure(
+    workload: &Workload,
+    count: usize,
+    mut pick: impl FnMut(&[u32], u64, &mut Random) -> Option<usize>,
+) -> u64 {
+    let mut random = Random(count as u64);
+    let mut in_use = vec![0; count];
+    in_use[0] = workload.used_by_others;
+    let room = count as u64 * u64::from(CAPACITY);
+    let mut ends: BinaryHeap<Reverse<(u64, usize)>> = BinaryHeap::new();
+    for now in 0.. {
+        while let Some(Reverse((_, index))) = ends.peek().filter(|end| end.0.0 <= now).copied() {
+            in_use[index] -= 1;
+            ends.pop();
+        }
+        match pick(&in_use, now, &mut random) {
+            Some(index) if in_use[index] < CAPACITY => {
+                in_use[index] += 1;
+                let end = now.saturating_add((workload.lifetime)(now, room, &mut random));
+                ends.push(Reverse((end, index)));
+            }
+            _ => break,
+        }
+    }
+    in_use.iter().copied().map(u64::from).sum::<u64>() * 10_000 / room
+}
+
+#[test]
+fn the_least_used_choice_fails_first_when_all_is_in_use() {
+    for workload in &WORKLOADS {
+        for count in POOLS {
+            let side = side(count);
+            let fill = fill_at_first_failure(workload, count, |in_use, _, random| {
+                let usage =
+                    |address: &Addr| Usage { in_use: in_use[place(address)], other_half: 0 };
+                choose(&side, CAPACITY, random.next(), usage).map(|(index, _)| usize::from(index))
+            });
+            assert!(fill >= 9_990, "{}, {count} addresses: {fill} of 10,000", workload.name);
+        }
+    }
+}
+
+/// A heavier address is full first, and then the others are used up.
+#[test]
+fn weights_do_not_cost_capacity() {
+    for workload in &WORKLOADS {
+        let mut side = side(4);
+        side.weights[0] = 5;
+        side.slots[..8].copy_from_slice(&[0, 0, 0, 0, 0, 1, 2, 3]);
+        side.slot_count = 8;
+        let fill = fill_at_first_failure(workload, 4, |in_use, _, random| {
+            let usage = |address: &Addr| Usage { in_use: in_use[place(address)], other_half: 0 };
+            choose(&side, CAPACITY, random.next(), usage).map(|(index, _)| usize::from(index))
+        });
+        assert!(fill >= 9_990, "{}: {fill} of 10,000", workload.name);
+    }
+}
+
+/// The workloads tell good from bad: what other tools do fails earlier on them.
+#[test]
+fn round_robin_and_random_choice_fail_while_there_is_room() {
+    let round_robin = |workload, count| {
+        fill_at_first_failure(workload, count, |_, now, _| {
+            Some(usize::try_from(now).unwrap() % count)
+        })
+    };
+    let at_random = |workload, count: usize| {
+        fill_at_first_failure(workload, count, |_, _, random| {
+            Some(random.below(count as u32) as usize)
+        })
+    };
+    for count in [4, 16, 64] {
+        let fill = round_robin(&WORKLOADS[3], count);
+        assert!(fill < 7_000, "round-robin, {count} addresses: {fill} of 10,000");
+        let fill = at_random(&WORKLOADS[1], count);
+        assert!(fill < 9_800, "random, {count} addresses: {fill} of 10,000");
+    }
+}

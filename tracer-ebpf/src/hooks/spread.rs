@@ -1,0 +1,68 @@
+//! The spreader's cgroup hooks: attached to the cgroups that a rule names. Those that end in `_fast`
+//! need atomics that return a value (Linux 5.12) and SO_REUSEADDR from a program (6.1).
+
+use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
+use tracer_common::Addr;
+
+use super::cgroup::{address4, address6, port};
+use crate::spread::{self, Call, Form};
+
+const ALLOW: i32 = 1;
+
+#[inline(always)]
+fn call4(ctx: &SockAddrContext) -> Call<'_> {
+    Call { ctx, form: Form::V4, address: address4(ctx), port: port(ctx) }
+}
+
+#[inline(always)]
+fn call6(ctx: &SockAddrContext) -> Call<'_> {
+    let address = address6(ctx);
+    let form = if address.to_v4().is_some() { Form::Mapped } else { Form::V6 };
+    Call { ctx, form, address, port: port(ctx) }
+}
+
+#[cgroup_sock_addr(connect4)]
+pub(crate) fn spread_connect4(ctx: SockAddrContext) -> i32 {
+    spread::connect::<false>(&call4(&ctx))
+}
+
+#[cgroup_sock_addr(connect6)]
+pub(crate) fn spread_connect6(ctx: SockAddrContext) -> i32 {
+    spread::connect::<false>(&call6(&ctx))
+}
+
+#[cgroup_sock_addr(connect4)]
+pub(crate) fn spread_connect4_fast(ctx: SockAddrContext) -> i32 {
+    spread::connect::<true>(&call4(&ctx))
+}
+
+#[cgroup_sock_addr(connect6)]
+pub(crate) fn spread_connect6_fast(ctx: SockAddrContext) -> i32 {
+    spread::connect::<true>(&call6(&ctx))
+}
+
+#[cgroup_sock_addr(bind4)]
+pub(crate) fn spread_bind4(ctx: SockAddrContext) -> i32 {
+    if let Some(octets) = spread::bind(&call4(&ctx)).and_then(Addr::to_v4) {
+        // SAFETY: the context is valid for the program's run; bind4 may write the address.
+        unsafe { (*ctx.sock_addr).user_ip4 = u32::from_ne_bytes(octets) };
+    }
+    ALLOW
+}
+
+#[cgroup_sock_addr(bind6)]
+pub(crate) fn spread_bind6(ctx: SockAddrContext) -> i32 {
+    if let Some(address) = spread::bind(&call6(&ctx)) {
+        // SAFETY: both are 16 bytes of plain data.
+        let words = unsafe { core::mem::transmute::<Addr, [u32; 4]>(address) };
+        // SAFETY: as in `spread_bind4`; in pieces of four bytes.
+        unsafe {
+            let ip = (&raw mut (*ctx.sock_addr).user_ip6).cast::<u32>();
+            ip.write_volatile(words[0]);
+            ip.add(1).write_volatile(words[1]);
+            ip.add(2).write_volatile(words[2]);
+            ip.add(3).write_volatile(words[3]);
+        }
+    }
+    ALLOW
+}

@@ -1,0 +1,139 @@
+//! bpf_bind, and the ports that the spreader hands out itself.
+
+use aya_ebpf::{
+    bindings::bpf_sock_addr,
+    helpers::{bpf_bind, bpf_setsockopt, bpf_sk_release, bpf_skc_lookup_tcp},
+    macros::map,
+    maps::Array,
+};
+use tracer_common::{
+    Addr, Rule, TupleKey,
+    spread::{self, Decision},
+};
+
+use crate::{
+    atomic, ledger,
+    spread::{Call, Form},
+};
+
+/// Ports that are not to be handed out, one bit each: reserved ones, and those that bind() and listen()
+/// took.
+#[map]
+static TAKEN: Array<[u64; 1024]> = Array::with_max_entries(1, 0);
+
+/// Candidates that are looked at before the kernel is asked.
+const TRIES: u32 = 64;
+
+const SOL_SOCKET: i32 = 1;
+const SO_REUSEADDR: i32 = 2;
+const AF_INET: u32 = 2;
+const AF_INET6: u32 = 10;
+const BPF_F_CURRENT_NETNS: u64 = u64::MAX;
+
+/// Gives the socket this source; port 0: the kernel chooses one for the 4-tuple in connect(). False
+/// where the kernel refuses, which leaves the socket as it was, or without a source.
+#[inline(always)]
+pub(crate) fn bind(call: &Call<'_>, address: &Addr, port: u16) -> bool {
+    bind_once(call.raw(), call.form == Form::V4, address.words(), port)
+}
+
+/// A function of its own, because each copy of the name would take of the BPF stack. It takes no
+/// references: Linux 6.18 trips over its own account of a caller's stack ("verifier bug").
+#[inline(never)]
+fn bind_once(ctx: *mut bpf_sock_addr, v4: bool, address: [u64; 2], port: u16) -> bool {
+    let port = u32::from(port.to_be());
+    let last = (address[1] >> 32) as u32;
+    // Words, not structures: zeros in those would be written by a loop.
+    if v4 {
+        // struct sockaddr_in: family, port; address; padding. The last word of a v4-mapped address is
+        // the IPv4 one, and of the unspecified address 0, too.
+        let mut name = [AF_INET | port << 16, last, 0, 0];
+        // SAFETY: the name is valid for its length.
+        return unsafe { bpf_bind(ctx, (&raw mut name).cast(), 16) } == 0;
+    }
+    let [first, second] = [address[0] as u32, (address[0] >> 32) as u32];
+    // struct sockaddr_in6: family, port; flow label; address; scope.
+    let mut name = [AF_INET6 | port << 16, 0, first, second, address[1] as u32, last, 0];
+    // SAFETY: the name is valid for its length.
+    unsafe { bpf_bind(ctx, (&raw mut name).cast(), 28) == 0 }
+}
+
+/// Binds the address with a free port of the half that the kernel tries last. A port of 0: none was
+/// bound, for the reason given.
+#[inline(always)]
+pub(crate) fn bind_fast(call: &Call<'_>, rule: &Rule, key: &TupleKey) -> (Decision, u16) {
+    let address = &key.source;
+    let Some(cursor) = ledger::cursor(key) else { return (Decision::NoCandidate, 0) };
+    let mut tried = 0;
+    while tried < TRIES {
+        tried += 1;
+        // Each tuple goes round the ports by itself: those that it used longest ago come first, and
+        // no two connect() calls ever try the same one at once.
+        // SAFETY: see `ledger::cursor`.
+        let number = unsafe { atomic::fetch_add32(cursor, 1) };
+        let Some(port) = spread::candidate(rule, number) else {
+            return (Decision::NoCandidate, 0);
+        };
+        if is_taken(port) || is_in_use(call, address, port) {
+            continue;
+        }
+        // So that the next one who gets this port, for another destination, may have it too.
+        let mut one: u32 = 1;
+        // SAFETY: the value is valid for its length.
+        let shared = unsafe {
+            bpf_setsockopt(call.raw().cast(), SOL_SOCKET, SO_REUSEADDR, (&raw mut one).cast(), 4)
+        };
+        if shared == 0 && bind(call, address, port) {
+            return (Decision::FastPort, port);
+        }
+        return (Decision::PortRefused, 0);
+    }
+    (Decision::NoCandidate, 0)
+}
+
+#[inline(always)]
+fn is_taken(port: u16) -> bool {
+    let Some(words) = TAKEN.get(0) else { return true };
+    let word = words[usize::from(port >> 6) & 1023];
+    word >> (port & 63) & 1 != 0
+}
+
+/// Whether the kernel knows a socket with this 4-tuple, TIME_WAIT included, or a listener there.
+#[inline(always)]
+fn is_in_use(call: &Call<'_>, local: &Addr, port: u16) -> bool {
+    let peer = (call.address.words()[1] >> 32) as u32;
+    is_known(call.raw(), call.form == Form::V6, local.words(), port, peer)
+}
+
+/// A function of its own: see [`bind_once`]. `peer` is the last word of the destination: all of an IPv4
+/// one; an IPv6 one is read from the context, where only AF_INET6 has it.
+#[inline(never)]
+fn is_known(ctx: *mut bpf_sock_addr, v6: bool, local: [u64; 2], port: u16, peer: u32) -> bool {
+    // SAFETY: the context is valid for the program's run.
+    let (ip6, peer_port) = unsafe { (&raw const (*ctx).user_ip6, (*ctx).user_port) };
+    let ports = peer_port | u32::from(port.to_be()) << 16;
+    let local =
+        [local[0] as u32, (local[0] >> 32) as u32, local[1] as u32, (local[1] >> 32) as u32];
+    // struct bpf_sock_tuple: source, destination, and both ports. The lookup is for a packet that
+    // comes in: its source is our destination.
+    let lookup = |words: *mut u32, size| {
+        // SAFETY: the tuple is valid for this size.
+        unsafe { bpf_skc_lookup_tcp(ctx.cast(), words.cast(), size, BPF_F_CURRENT_NETNS, 0) }
+    };
+    // One call for each size, so that the verifier knows it.
+    // SAFETY: as above; in pieces of four bytes.
+    let word = |index| unsafe { ip6.cast::<u32>().add(index).read_volatile() };
+    let found = if v6 {
+        let [a, b, c, d] = local;
+        let mut words = [word(0), word(1), word(2), word(3), a, b, c, d, ports];
+        lookup(words.as_mut_ptr(), 36)
+    } else {
+        lookup([peer, local[3], ports].as_mut_ptr(), 12)
+    };
+    if found.is_null() {
+        return false;
+    }
+    // SAFETY: the lookup gave a reference.
+    unsafe { bpf_sk_release(found.cast()) };
+    true
+}

@@ -1,0 +1,186 @@
+//! Ports that bind() and listen() took: what of the table of them a dump contradicts. Pure: dumps and
+//! readings in, commands out.
+//!
+//! As with connections, one dump is not enough: it is no snapshot.
+
+use std::collections::HashSet;
+
+use tracer_common::{
+    Bound, ConnKey, conn_flag,
+    seed::{Command, Op},
+};
+
+use crate::{
+    seed::{self, Dump, Owners},
+    sockdiag::DiagSocket,
+};
+
+/// A port of a network namespace.
+type Place = (u32, u16);
+
+/// Takes entries out that the kernel does not have: held since before `before_ns`
+/// (CLOCK_MONOTONIC, when the dumps began), in a namespace that was dumped, and in no dump.
+///
+/// `idle_listed`: the kernel lists sockets that are bound and idle. Where it does not, such a socket
+/// cannot be told from none, and only listeners and time-wait sockets can be missed.
+pub fn stale(
+    binds: &[(ConnKey, Bound)],
+    dumps: &[Dump],
+    before_ns: u64,
+    idle_listed: bool,
+) -> Vec<Command> {
+    let dumped: HashSet<u32> = dumps.iter().map(|dump| dump.netns).collect();
+    let alive: HashSet<ConnKey> = sockets(dumps).map(|(_, socket)| seed::key(socket)).collect();
+    let held: HashSet<Place> =
+        sockets(dumps).map(|(netns, socket)| (netns, socket.source_port)).collect();
+    let always_listed = conn_flag::LISTEN | conn_flag::TIME_WAIT;
+    let gone = |(key, bound): &&(ConnKey, Bound)| {
+        let listed = idle_listed || bound.flags & always_listed != 0;
+        // Which socket an address was is not known: any that holds the port keeps it.
+        let there = if key.has_cookie() {
+            alive.contains(key)
+        } else {
+            held.contains(&(bound.place.netns, key.port))
+        };
+        listed && !there && bound.acquired_ns < before_ns && dumped.contains(&bound.place.netns)
+    };
+    let removal = |key: ConnKey| Command { op: Op::RemoveBound as u32, key, ..Command::default() };
+    binds.iter().filter(gone).map(|(key, _)| removal(*key)).collect()
+}
+
+/// Adds what the kernel shows as bound or listening and the table does not have.
+pub fn missed(binds: &[(ConnKey, Bound)], dumps: &[Dump], owners: &Owners) -> Vec<Command> {
+    let known: HashSet<ConnKey> = binds.iter().map(|(key, _)| *key).collect();
+    let by_address: HashSet<Place> = binds
+        .iter()
+        .filter(|(key, _)| !key.has_cookie())
+        .map(|(key, bound)| (bound.place.netns, key.port))
+        .collect();
+    dumps
+        .iter()
+        .flat_map(|dump| seed::bound(dump, owners))
+        .filter(|command| !known.contains(&command.key))
+        .filter(|command| !by_address.contains(&(command.tuple.netns, command.key.port)))
+        .collect()
+}
+
+fn sockets(dumps: &[Dump]) -> impl Iterator<Item = (u32, &DiagSocket)> {
+    dumps.iter().flat_map(|dump| dump.sockets.iter().map(|socket| (dump.netns, socket)))
+}
+
+#[cfg(test)]
+mod tests {
+    use tracer_common::{Addr, TupleKey};
+
+    use super::*;
+    use crate::{
+        capacity::PortRange,
+        sockdiag::{Family, tcp_state},
+    };
+
+    const NETNS: u32 = 5;
+    /// A kernel address, as the key of a socket without a cookie has it.
+    const ADDRESS: u64 = 0xffff_8880_1234_5678;
+
+    fn socket(state: u8, cookie: u64, port: u16) -> DiagSocket {
+        DiagSocket {
+            family: Family::V4,
+            state,
+            source: Addr::v4([0; 4]),
+            source_port: port,
+            destination: Addr::v4([0; 4]),
+            destination_port: 0,
+            cookie,
+            inode: 7,
+            time_wait: state == tcp_state::TIME_WAIT,
+            expires_ms: 0,
+            v6_only: false,
+        }
+    }
+
+    fn dump(sockets: &[DiagSocket]) -> Dump {
+        Dump { netns: NETNS, range: PortRange::default(), sockets: sockets.to_vec() }
+    }
+
+    fn entry(cookie: u64, port: u16, flags: u32) -> (ConnKey, Bound) {
+        let place = TupleKey { netns: NETNS, ..TupleKey::default() };
+        (ConnKey::new(cookie, port), Bound { place, flags, acquired_ns: 10, ..Bound::default() })
+    }
+
+    fn stale_cookies(binds: &[(ConnKey, Bound)], dumps: &[Dump], idle_listed: bool) -> Vec<u64> {
+        let commands = stale(binds, dumps, 100, idle_listed);
+        assert!(commands.iter().all(|one| one.op == Op::RemoveBound as u32));
+        commands.iter().map(|one| one.key.cookie).collect()
+    }
+
+    fn missed_ports(binds: &[(ConnKey, Bound)], dumps: &[Dump]) -> Vec<u16> {
+        let commands = missed(binds, dumps, &Owners::new());
+        assert!(commands.iter().all(|one| one.op == Op::AddBound as u32));
+        assert!(commands.iter().all(|one| one.tuple.netns == NETNS));
+        commands.iter().map(|one| one.key.port).collect()
+    }
+
+    #[test]
+    fn a_socket_keeps_its_port_in_whatever_state_it_is() {
+        let states = [
+            tcp_state::LISTEN,
+            tcp_state::CLOSE,
+            tcp_state::SYN_SENT,
+            tcp_state::ESTABLISHED,
+            tcp_state::TIME_WAIT,
+        ];
+        for state in states {
+            let binds = [entry(1, 40_000, 0), entry(2, 40_001, 0), entry(1, 40_002, 0)];
+            let dumps = [dump(&[socket(state, 1, 40_000)])];
+            // Another socket, and the same one with another port, are not it.
+            assert_eq!(stale(&binds, &dumps, 100, true).len(), 2, "{state}");
+            assert!(stale_cookies(&binds[..1], &dumps, true).is_empty(), "{state}");
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_cannot_show_is_never_taken_out() {
+        let binds = [
+            entry(1, 40_000, 0),
+            entry(2, 40_001, conn_flag::LISTEN),
+            entry(3, 40_002, conn_flag::TIME_WAIT),
+            entry(4, 40_003, conn_flag::SEEDED),
+        ];
+        assert_eq!(stale_cookies(&binds, &[dump(&[])], false), [2, 3]);
+        assert_eq!(stale_cookies(&binds, &[dump(&[])], true), [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn only_an_old_entry_of_a_dumped_namespace_can_be_stale() {
+        let mut young = entry(1, 40_000, 0);
+        young.1.acquired_ns = 200;
+        let mut elsewhere = entry(2, 40_001, 0);
+        elsewhere.1.place.netns = NETNS + 1;
+        assert!(stale_cookies(&[young, elsewhere], &[dump(&[])], true).is_empty());
+    }
+
+    #[test]
+    fn listeners_and_idle_sockets_that_are_not_known_were_missed() {
+        let known = entry(1, 40_000, 0);
+        let dumps = [dump(&[
+            socket(tcp_state::LISTEN, 1, 40_000),
+            socket(tcp_state::LISTEN, 2, 40_001),
+            socket(tcp_state::CLOSE, 3, 40_002),
+            // Whether bind() chose this port cannot be seen.
+            socket(tcp_state::ESTABLISHED, 4, 40_003),
+        ])];
+        assert_eq!(missed_ports(&[known], &dumps), [40_001, 40_002]);
+    }
+
+    #[test]
+    fn a_socket_that_went_by_its_address_is_the_one_with_its_port() {
+        // The dump has given it a cookie meanwhile.
+        let binds = [entry(ADDRESS, 40_000, conn_flag::LISTEN)];
+        let there = [dump(&[socket(tcp_state::LISTEN, 9, 40_000)])];
+        assert!(missed_ports(&binds, &there).is_empty());
+        assert!(stale_cookies(&binds, &there, true).is_empty());
+        let gone = [dump(&[socket(tcp_state::LISTEN, 9, 40_001)])];
+        assert_eq!(missed_ports(&binds, &gone), [40_001]);
+        assert_eq!(stale_cookies(&binds, &gone, true), [ADDRESS]);
+    }
+}

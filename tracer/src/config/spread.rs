@@ -1,0 +1,130 @@
+//! `tracer spread`, checked as far as that can be done without looking at the host.
+
+use std::{path::PathBuf, time::Duration};
+
+use tracer_common::spread::{Destination, rule_flag};
+
+use super::{OutputConfig, Target as Output};
+use crate::{
+    cli::{Decisions, NetnsRef, OnExit, PortChoice, SpreadArgs},
+    error::Error,
+    spread::{
+        destinations::{self, Target},
+        pool::Spec,
+    },
+};
+
+/// Decisions of which one is told where some are wanted.
+const SAMPLE: u32 = 64;
+
+/// `tracer spread --pool …`
+#[derive(Clone, Debug, PartialEq)]
+pub struct SpreadConfig {
+    pub rule: String,
+    pub pool: Vec<Spec>,
+    /// Values of `--cgroup`; `/` for the whole machine.
+    pub cgroups: Vec<PathBuf>,
+    pub targets: Vec<Target>,
+    pub netns: Option<NetnsRef>,
+    /// [`rule_flag`] bits.
+    pub flags: u32,
+    pub on_exit: OnExit,
+    pub lease: Option<Duration>,
+    /// One decision in so many is told; 0: none.
+    pub sample: u32,
+    pub output: OutputConfig,
+    pub detach: bool,
+    pub dry_run: bool,
+}
+
+impl SpreadConfig {
+    pub fn destinations(&self) -> Vec<Destination> {
+        self.targets.iter().map(|target| target.destination).collect()
+    }
+}
+
+impl TryFrom<&SpreadArgs> for SpreadConfig {
+    type Error = Error;
+
+    fn try_from(args: &SpreadArgs) -> Result<Self, Error> {
+        if args.cgroup.is_empty() && !args.all {
+            return Err(Error::BadConfig(
+                "refusing to take the whole machine: name --cgroup PATH, or say --all".into(),
+            ));
+        }
+        let wrong = |error: &dyn std::error::Error| Error::BadConfig(error.to_string());
+        let pool = args.pool.iter().map(|text| text.parse());
+        let pool = pool.collect::<Result<Vec<Spec>, _>>().map_err(|error| wrong(&error))?;
+        let targets = destinations::parse(&args.to).map_err(|error| wrong(&error))?;
+        let flags = [
+            (args.rebind, rule_flag::REBIND),
+            (args.ports == PortChoice::Auto, rule_flag::FAST_PORTS),
+            (args.fail_fast, rule_flag::FAIL_FAST),
+            (args.lease.is_some(), rule_flag::LEASED),
+        ];
+        let target = if args.output.as_os_str() == "-" {
+            Output::Stdout
+        } else {
+            Output::File(args.output.clone())
+        };
+        Ok(Self {
+            rule: args.rule.clone(),
+            pool,
+            cgroups: if args.all { vec![PathBuf::from("/")] } else { args.cgroup.clone() },
+            targets,
+            netns: args.netns.clone(),
+            flags: flags.iter().filter(|(on, _)| *on).fold(0, |bits, (_, bit)| bits | bit),
+            // Left to itself is what --detach is for.
+            on_exit: if args.detach { OnExit::Keep } else { args.on_exit },
+            lease: args.lease,
+            sample: match args.decisions {
+                Decisions::None => 0,
+                Decisions::Sampled => SAMPLE,
+                Decisions::All => 1,
+            },
+            output: OutputConfig { target, rotation: None, compression: None },
+            detach: args.detach,
+            dry_run: args.dry_run,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn config(line: &str) -> Result<SpreadConfig, Error> {
+        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+        let Command::Spread(args) = cli.command else { panic!("{line}") };
+        SpreadConfig::try_from(args.as_ref())
+    }
+
+    #[test]
+    fn the_whole_machine_is_taken_only_if_asked_for() {
+        let error = config("tracer spread --pool auto").unwrap_err();
+        assert_eq!(error.exit() as u8, 78);
+        let line = "tracer spread --pool 10.0.0.1 --pool 10.0.0.2=2 --all --fail-fast";
+        let config = config(line).unwrap();
+        assert_eq!(config.cgroups, [PathBuf::from("/")]);
+        assert_eq!(config.pool.len(), 2);
+        assert_eq!(config.flags, rule_flag::FAST_PORTS | rule_flag::FAIL_FAST);
+        assert_eq!(config.on_exit, OnExit::Release);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_pool_or_a_destination_is_wrong_configuration() {
+        for end in ["--pool 10.0.0.2-10.0.0.1", "--pool auto --to 10.0.0.1:90-80"] {
+            let error = config(&format!("tracer spread --all {end}")).unwrap_err();
+            assert_eq!(error.exit() as u8, 78, "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_to_itself_is_kept() {
+        let config = config("tracer spread --pool auto --all --detach").unwrap();
+        assert_eq!(config.on_exit, OnExit::Keep);
+    }
+}

@@ -1,0 +1,61 @@
+//! Hooks that the kernel passed over: how often, as far as it tells.
+//!
+//! It does not run a BPF program that it interrupted on the same CPU (`recursion_misses`, Linux
+//! 5.12; for kprobes and the tracepoints of system calls only from 6.7 on), nor a kprobe inside of
+//! another one, nor a kretprobe of which too many run (`missed` of the link, Linux 6.7).
+
+use std::{
+    fs,
+    os::fd::{AsRawFd, BorrowedFd},
+};
+
+/// What the kernel tells of the hooks that it passed over.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Missed {
+    /// Those that it counted.
+    pub counted: u64,
+    /// Some hooks are not counted here, so that there may be more.
+    pub partial: bool,
+}
+
+impl FromIterator<Option<u64>> for Missed {
+    /// Adds up what each hook says; `None`: it is not counted.
+    fn from_iter<I: IntoIterator<Item = Option<u64>>>(counts: I) -> Self {
+        counts.into_iter().fold(Self::default(), |sum, count| Self {
+            counted: sum.counted.saturating_add(count.unwrap_or(0)),
+            partial: sum.partial || count.is_none(),
+        })
+    }
+}
+
+/// How often this program was passed over.
+pub(super) fn of_program(program: BorrowedFd<'_>) -> Option<u64> {
+    let path = format!("/proc/self/fdinfo/{}", program.as_raw_fd());
+    recursion_misses(&fs::read_to_string(path).ok()?)
+}
+
+fn recursion_misses(fdinfo: &str) -> Option<u64> {
+    let count = fdinfo.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?;
+    count.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_kernel_does_not_say_how_often_a_program_was_passed_over() {
+        let newer =
+            "pos:\t0\nprog_type:\t17\nrun_cnt:\t9\nrecursion_misses:\t3\nverified_insns:\t4\n";
+        assert_eq!(recursion_misses(newer), Some(3));
+        assert_eq!(recursion_misses("pos:\t0\nprog_type:\t17\nrun_cnt:\t9\n"), None);
+    }
+
+    #[test]
+    fn one_hook_that_is_not_counted_makes_the_sum_a_part_of_the_truth() {
+        let sum = |counts: &[Option<u64>]| counts.iter().copied().collect::<Missed>();
+        assert_eq!(sum(&[]), Missed { counted: 0, partial: false });
+        assert_eq!(sum(&[Some(2), Some(0), Some(5)]), Missed { counted: 7, partial: false });
+        assert_eq!(sum(&[Some(2), None, Some(5)]), Missed { counted: 7, partial: true });
+    }
+}

@@ -1,0 +1,308 @@
+//! The spreader's own programs and maps, beside a backend's: attached to the cgroups of a rule, and
+//! kept when the process ends.
+
+use std::{
+    collections::HashSet,
+    fs,
+    os::fd::{AsFd, OwnedFd},
+};
+
+use aya::{
+    Ebpf,
+    maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
+    programs::{CgroupAttachMode, CgroupSockAddr, links::FdLink},
+};
+use tracer_common::{
+    Rule,
+    settings::map,
+    spread::{Decision, Told},
+};
+
+use super::{pins::Pins, sys};
+use crate::error::Error;
+
+/// Maps that outlive the process.
+pub(super) const KEPT_MAPS: [&str; 7] =
+    [map::CONNS, map::TUPLES, map::BINDS, map::RULE, map::LEASE, map::DECIDED, map::TAKEN];
+
+/// The programs, by the name of their link, and their forms, best first.
+const HOOKS: [(&str, &[&str]); 4] = [
+    ("connect4", &["spread_connect4_fast", "spread_connect4"]),
+    ("connect6", &["spread_connect6_fast", "spread_connect6"]),
+    ("bind4", &["spread_bind4"]),
+    ("bind6", &["spread_bind6"]),
+];
+
+/// A cgroup to spread.
+#[derive(Debug)]
+pub struct Place {
+    pub id: u64,
+    pub directory: OwnedFd,
+}
+
+/// What a spreader is made of.
+#[derive(Debug)]
+pub struct Spreading {
+    pub pins: Pins,
+    pub places: Vec<Place>,
+    /// Whether ports of our own are wanted.
+    pub fast_ports: bool,
+}
+
+/// The spreader of a session.
+pub struct Spreader {
+    pub maps: SpreadMaps,
+    /// Why there are no fast ports, if they were wanted.
+    pub no_fast_ports: Option<String>,
+    /// Name of each hook's link, and the program that was loaded for it.
+    programs: Vec<(&'static str, &'static str)>,
+    links: Vec<Link>,
+}
+
+impl Spreader {
+    /// Loads the best form of each program and attaches it to each cgroup. Where a link is pinned
+    /// already, it runs the new program from now on; links to other cgroups are removed.
+    pub(super) fn attach(ebpf: &mut Ebpf, spreading: &Spreading) -> Result<Self, String> {
+        let maps = SpreadMaps::take(ebpf).map_err(|error| error.to_string())?;
+        let mut spreader =
+            Self { maps, no_fast_ports: None, programs: Vec::new(), links: Vec::new() };
+        spreader.load(ebpf, spreading.fast_ports)?;
+        for place in &spreading.places {
+            spreader.attach_to(ebpf, &spreading.pins, place)?;
+        }
+        spreader.remove_others(&spreading.pins)?;
+        Ok(spreader)
+    }
+
+    fn load(&mut self, ebpf: &mut Ebpf, fast_ports: bool) -> Result<(), String> {
+        for (link, forms) in HOOKS {
+            let mut refusal = None;
+            for form in forms {
+                let fast = form.ends_with("_fast");
+                if fast && (!fast_ports || self.no_fast_ports.is_some()) {
+                    continue;
+                }
+                match program(ebpf, form).and_then(|program| program.load().map_err(text)) {
+                    Ok(()) => {
+                        self.programs.push((link, form));
+                        refusal = None;
+                        break;
+                    }
+                    Err(error) => {
+                        tracing::debug!("{form}: {error}");
+                        let reason = error.lines().next().unwrap_or_default().to_owned();
+                        if fast {
+                            self.no_fast_ports = Some(reason);
+                        } else {
+                            refusal = Some(format!("{form}: {reason}"));
+                        }
+                    }
+                }
+            }
+            // A kernel without IPv6 spreads IPv4.
+            if let Some(refusal) = refusal.filter(|_| link.ends_with('4')) {
+                return Err(refusal);
+            }
+        }
+        Ok(())
+    }
+
+    fn attach_to(&mut self, ebpf: &mut Ebpf, pins: &Pins, place: &Place) -> Result<(), String> {
+        for (hook, form) in &self.programs {
+            let name = format!("{hook}@{}", place.id);
+            let link = match adopt(ebpf, pins, &name, form, place.id) {
+                Some(link) => link,
+                None => create(ebpf, pins, &name, form, place)?,
+            };
+            self.links.retain(|other| other.name != name);
+            self.links.push(link);
+        }
+        Ok(())
+    }
+
+    fn remove_others(&mut self, pins: &Pins) -> Result<(), String> {
+        let wanted: HashSet<&str> = self.links.iter().map(|link| link.name.as_str()).collect();
+        for name in pins.links() {
+            if name.contains('@') && !wanted.contains(name.as_str()) {
+                fs::remove_file(pins.link(&name)).map_err(text)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Attaches to those of these cgroups that have no live link, and lets go of dead ones.
+    pub(super) fn follow(
+        &mut self,
+        ebpf: &mut Ebpf,
+        pins: &Pins,
+        places: Vec<Place>,
+    ) -> Result<(), String> {
+        self.links.retain(Link::is_alive);
+        for place in &places {
+            let end = format!("@{}", place.id);
+            let of_it = self.links.iter().filter(|link| link.name.ends_with(&end)).count();
+            if of_it < self.programs.len() {
+                self.attach_to(ebpf, pins, place)?;
+            }
+        }
+        self.remove_others(pins)
+    }
+}
+
+/// A link of the spreader; it lives as long as this or its pin.
+#[derive(Debug)]
+struct Link {
+    name: String,
+    fd: OwnedFd,
+}
+
+impl Link {
+    /// Whether its cgroup is still there.
+    fn is_alive(&self) -> bool {
+        sys::cgroup_of(self.fd.as_fd()).is_ok_and(|id| id != 0)
+    }
+}
+
+fn adopt(ebpf: &mut Ebpf, pins: &Pins, name: &str, form: &str, id: u64) -> Option<Link> {
+    let fd = sys::open_pin(&pins.link(name)).ok()?;
+    let program = program(ebpf, form).ok()?;
+    let adopted = sys::cgroup_of(fd.as_fd()).is_ok_and(|found| found == id)
+        && program.fd().is_ok_and(|program| sys::update_link(fd.as_fd(), program.as_fd()).is_ok());
+    if !adopted {
+        // Of a cgroup that is gone, or not a link at all: there is nothing to take over.
+        fs::remove_file(pins.link(name)).ok()?;
+        return None;
+    }
+    Some(Link { name: name.to_owned(), fd })
+}
+
+fn create(
+    ebpf: &mut Ebpf,
+    pins: &Pins,
+    name: &str,
+    form: &str,
+    place: &Place,
+) -> Result<Link, String> {
+    let program = program(ebpf, form)?;
+    // As in attach.rs: a link lets others be there in every mode.
+    let id = program.attach(&place.directory, CgroupAttachMode::Single).map_err(text)?;
+    let link: FdLink = program.take_link(id).map_err(text)?.try_into().map_err(text)?;
+    let path = pins.link(name);
+    drop(link.pin(&path).map_err(text)?);
+    let fd = sys::open_pin(&path).map_err(text)?;
+    Ok(Link { name: name.to_owned(), fd })
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut CgroupSockAddr, String> {
+    let program = ebpf.program_mut(name).ok_or("it is not in the BPF object")?;
+    program.try_into().map_err(text)
+}
+
+fn text(error: impl std::error::Error) -> String {
+    super::attach::chain(&error)
+}
+
+/// The spreader's maps.
+pub struct SpreadMaps {
+    rule: HashMap<MapData, u32, Rule>,
+    lease: Array<MapData, u64>,
+    decided: PerCpuArray<MapData, u64>,
+    taken: Array<MapData, [u64; 1024]>,
+    decisions: Option<RingBuf<MapData>>,
+}
+
+impl SpreadMaps {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
+        let mut take = |name: &'static str| ebpf.take_map(name).ok_or_else(|| missing(name));
+        Ok(Self {
+            rule: take(map::RULE)?.try_into().map_err(wrong(map::RULE))?,
+            lease: take(map::LEASE)?.try_into().map_err(wrong(map::LEASE))?,
+            decided: take(map::DECIDED)?.try_into().map_err(wrong(map::DECIDED))?,
+            taken: take(map::TAKEN)?.try_into().map_err(wrong(map::TAKEN))?,
+            decisions: Some(take(map::DECISIONS)?.try_into().map_err(wrong(map::DECISIONS))?),
+        })
+    }
+
+    /// The hooks go by this rule from now on, each call by one or the other as a whole.
+    pub fn set_rule(&mut self, rule: &Rule) -> Result<(), Error> {
+        self.rule.insert(0, rule, 0).map_err(wrong(map::RULE))
+    }
+
+    /// Leaves every connect() alone from now on.
+    pub fn clear_rule(&mut self) -> Result<(), Error> {
+        match self.rule.remove(&0) {
+            Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
+            Err(error) => Err(wrong(map::RULE)(error)),
+        }
+    }
+
+    /// The rule that the hooks go by.
+    pub fn rule(&self) -> Option<Rule> {
+        self.rule.get(&0, 0).ok()
+    }
+
+    /// CLOCK_MONOTONIC until which a leased rule is in force, ns.
+    pub fn set_lease(&mut self, until_ns: u64) -> Result<(), Error> {
+        self.lease.set(0, until_ns, 0).map_err(wrong(map::LEASE))
+    }
+
+    /// Ports that are not handed out, one bit each.
+    pub fn set_taken(&mut self, ports: &[u64; 1024]) -> Result<(), Error> {
+        self.taken.set(0, ports, 0).map_err(wrong(map::TAKEN))
+    }
+
+    /// How often each decision was taken, summed over CPUs.
+    pub fn decided(&self) -> Result<[u64; Decision::COUNT], Error> {
+        let mut totals = [0; Decision::COUNT];
+        for (total, decision) in totals.iter_mut().zip(Decision::ALL) {
+            let values = self.decided.get(&(decision as u32), 0).map_err(wrong(map::DECIDED))?;
+            *total = values.iter().sum();
+        }
+        Ok(totals)
+    }
+
+    /// Hands every decision that is told to `each`.
+    pub fn told(&mut self, mut each: impl FnMut(&Told)) {
+        while let Some(record) = self.decisions.as_mut().and_then(RingBuf::next) {
+            if record.len() == size_of::<Told>() {
+                each(&super::maps::from::<Told>(&record));
+            }
+        }
+    }
+}
+
+fn missing(name: &str) -> Error {
+    Error::Failure(format!("the BPF object has no map {name}; build it again"))
+}
+
+fn wrong(name: &'static str) -> impl FnOnce(aya::maps::MapError) -> Error {
+    move |error| Error::Failure(format!("cannot use the BPF map {name}: {error}"))
+}
+
+/// The pinned maps of a rule, for looking only.
+pub struct Pinned {
+    pub maps: SpreadMaps,
+    pub tuples: super::maps::TupleReader,
+}
+
+impl Pinned {
+    /// # Errors
+    /// A pin that is missing or of another kind.
+    pub fn open(pins: &Pins) -> Result<Self, Error> {
+        let open = |name: &'static str| {
+            MapData::from_pin(pins.map(name))
+                .map_err(wrong(name))
+                .and_then(|data| aya::maps::Map::from_map_data(data).map_err(wrong(name)))
+        };
+        Ok(Self {
+            maps: SpreadMaps {
+                rule: open(map::RULE)?.try_into().map_err(wrong(map::RULE))?,
+                lease: open(map::LEASE)?.try_into().map_err(wrong(map::LEASE))?,
+                decided: open(map::DECIDED)?.try_into().map_err(wrong(map::DECIDED))?,
+                taken: open(map::TAKEN)?.try_into().map_err(wrong(map::TAKEN))?,
+                decisions: None,
+            },
+            tuples: super::maps::TupleReader::new(open(map::TUPLES)?),
+        })
+    }
+}

@@ -1,0 +1,23 @@
+//! `tracer spread`: a pool of source addresses for the connections of some cgroups.
+//!
+//! What is asked for becomes the [`tracer_common::Rule`] that the hooks go by: [`pool`],
+//! [`destinations`], [`rule`], [`health`] and [`projection`] take values and return values;
+//! [`addresses`] asks the kernel, and `agent` keeps the rule true to the host.
+
+pub mod addresses;
+mod agent;
+pub mod destinations;
+pub mod dry_run;
+pub mod health;
+pub mod pool;
+mod ports;
+pub mod projection;
+mod release;
+pub mod rule;
+mod start;
+pub mod state;
+pub mod status;
+mod tell;
+
+pub use agent::Agent;
+pub use release::release;

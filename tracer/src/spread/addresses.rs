@@ -1,0 +1,98 @@
+//! The addresses of a network namespace, and when they change (rtnetlink(7)).
+
+#[cfg(test)]
+mod tests;
+mod watch;
+mod wire;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use crate::netlink::Query;
+pub use watch::Watch;
+
+/// What [`super::pool`] has to know of a network namespace.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Host {
+    /// Names.
+    pub interfaces: Vec<String>,
+    pub addresses: Vec<HostAddress>,
+    /// IPv4 addresses that no interface has, but that a route of type local makes the host's own
+    /// (`ip route add local`). Only those that were asked for.
+    pub routed: Vec<Ipv4Addr>,
+}
+
+/// An address of an interface.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct HostAddress {
+    /// Never v4-mapped.
+    pub address: IpAddr,
+    pub interface: String,
+    /// `RT_SCOPE_*`: 0 is global.
+    pub scope: u8,
+    /// [`flag`] bits.
+    pub flags: u32,
+}
+
+/// Bits of [`HostAddress::flags`] (`IFA_F_*` in `include/uapi/linux/if_addr.h`).
+pub mod flag {
+    /// IPv6: a privacy address, which is replaced after a while. IPv4: not the first of its network.
+    pub const TEMPORARY: u32 = 0x01;
+    /// Can be used although it is still tentative.
+    pub const OPTIMISTIC: u32 = 0x04;
+    /// Duplicate address detection found another host with it.
+    pub const DAD_FAILED: u32 = 0x08;
+    /// Its preferred lifetime is over: not for new connections.
+    pub const DEPRECATED: u32 = 0x20;
+    /// Duplicate address detection has not ended.
+    pub const TENTATIVE: u32 = 0x40;
+}
+
+impl Host {
+    /// Asks about the network namespace of the calling thread. Of `wanted`, those that no interface
+    /// has are looked up among the routes.
+    pub fn read(wanted: impl IntoIterator<Item = IpAddr>) -> io::Result<Self> {
+        let links = list("interfaces", &wire::links(), wire::RTM_NEWLINK, wire::link)?;
+        let names: BTreeMap<u32, String> = links.into_iter().collect();
+        let found = list("addresses", &wire::addresses(), wire::RTM_NEWADDR, wire::address)?;
+        let host_address = |found: wire::Address| HostAddress {
+            address: found.ip,
+            // It may have come after the interfaces were read.
+            interface: names
+                .get(&found.interface)
+                .cloned()
+                .unwrap_or_else(|| format!("interface {}", found.interface)),
+            scope: found.scope,
+            flags: found.flags,
+        };
+        let addresses: Vec<_> = found.into_iter().flatten().map(host_address).collect();
+
+        let on_interface = |wanted: IpAddr| addresses.iter().any(|host| host.address == wanted);
+        let missing = wanted.into_iter().filter_map(|address| match address {
+            IpAddr::V4(v4) if !on_interface(address) => Some(v4),
+            // IPv6 sockets bind only to addresses of an interface (ipv6_chk_addr in the kernel).
+            IpAddr::V4(_) | IpAddr::V6(_) => None,
+        });
+        let routed = missing.filter(|address| is_routed_here(*address)).collect();
+        Ok(Self { interfaces: names.into_values().collect(), addresses, routed })
+    }
+}
+
+fn list<T>(
+    things: &'static str,
+    request: &[u8],
+    reply: u16,
+    parse: fn(&[u8]) -> Option<T>,
+) -> io::Result<Vec<T>> {
+    Query { name: "rtnetlink", things, protocol: None, request, reply, parse }.answers()
+}
+
+/// Whether the kernel takes packets to this address for its own. It says so for an address without
+/// an interface too, and refuses where there is no route at all.
+fn is_routed_here(address: Ipv4Addr) -> bool {
+    list("routes", &wire::route_to(address), wire::RTM_NEWROUTE, wire::is_local_route)
+        .is_ok_and(|routes| routes.contains(&true))
+}

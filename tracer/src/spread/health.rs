@@ -1,0 +1,147 @@
+//! Which addresses of the pool are to be left out for a while, and until when. Pure: what happened
+//! and the time go in.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use tracer_common::Addr;
+
+/// The first quarantine; each further one is twice as long...
+const SHORTEST: Duration = Duration::from_secs(1);
+/// ...up to this.
+const LONGEST: Duration = Duration::from_mins(1);
+/// Failures that an address may have in one look without being suspected.
+const TOLERATED: u64 = 3;
+
+/// Why an address is left out.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Reason {
+    /// The kernel refused it: it is gone, or was never there for this socket.
+    Refused,
+    /// Its connections get nowhere where those of another address do.
+    Failing,
+}
+
+impl Reason {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Refused => "refused by the kernel",
+            Self::Failing => "its connections fail where others succeed",
+        }
+    }
+}
+
+/// What became of the connections of one address to one destination since the last look.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Outcome {
+    pub opened: u64,
+    /// Of those, and of those that got no port: ended in unreachable, timed out or no source.
+    pub failed: u64,
+}
+
+impl Outcome {
+    fn is_bad(&self) -> bool {
+        self.failed > TOLERATED && self.failed * 5 >= self.opened * 4
+    }
+
+    fn is_good(&self) -> bool {
+        self.opened > TOLERATED && self.failed * 5 <= self.opened
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Quarantine {
+    until: Instant,
+    length: Duration,
+    reason: Reason,
+}
+
+/// The addresses that gave trouble.
+#[derive(Debug, Default)]
+pub struct Health {
+    quarantined: HashMap<Addr, Quarantine>,
+}
+
+impl Health {
+    /// Leaves an address out for a while; longer if it was left out shortly before.
+    pub fn quarantine(&mut self, address: Addr, reason: Reason, now: Instant) {
+        let length = match self.quarantined.get(&address) {
+            Some(before) if now < before.until => return,
+            Some(before) if now < before.until + before.length * 2 => {
+                (before.length * 2).min(LONGEST)
+            }
+            _ => SHORTEST,
+        };
+        self.quarantined.insert(address, Quarantine { until: now + length, length, reason });
+    }
+
+    /// Why an address is left out now, if it is.
+    pub fn reason(&self, address: &Addr, now: Instant) -> Option<Reason> {
+        self.quarantined.get(address).filter(|it| now < it.until).map(|it| it.reason)
+    }
+
+    /// Looks at what became of each address's connections to one destination. Where all fail, it is
+    /// the destination's fault.
+    pub fn judge(&mut self, outcomes: &[(Addr, Outcome)], now: Instant) {
+        if !outcomes.iter().any(|(_, outcome)| outcome.is_good()) {
+            return;
+        }
+        for (address, _) in outcomes.iter().filter(|(_, outcome)| outcome.is_bad()) {
+            self.quarantine(*address, Reason::Failing, now);
+        }
+    }
+
+    /// Forgets what is long over.
+    pub fn tidy(&mut self, now: Instant) {
+        self.quarantined.retain(|_, it| now < it.until + it.length * 2);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: Addr = Addr::v4([10, 0, 0, 1]);
+    const TWO: Addr = Addr::v4([10, 0, 0, 2]);
+
+    #[test]
+    fn each_quarantine_is_twice_as_long_as_the_one_before_and_good_conduct_is_rewarded() {
+        let mut health = Health::default();
+        let mut now = Instant::now();
+        for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
+            health.quarantine(ONE, Reason::Refused, now);
+            assert_eq!(health.reason(&ONE, now), Some(Reason::Refused));
+            now += Duration::from_millis(seconds * 1000 - 1);
+            assert!(health.reason(&ONE, now).is_some(), "{seconds}");
+            now += Duration::from_millis(1);
+            assert!(health.reason(&ONE, now).is_none(), "{seconds}");
+        }
+        now += Duration::from_mins(2);
+        health.tidy(now);
+        health.quarantine(ONE, Reason::Refused, now);
+        assert!(health.reason(&ONE, now + Duration::from_secs(1)).is_none());
+        assert_eq!(health.reason(&TWO, now), None);
+    }
+
+    #[test]
+    fn an_address_is_suspected_only_where_another_one_succeeds() {
+        let bad = Outcome { opened: 10, failed: 10 };
+        let good = Outcome { opened: 10, failed: 1 };
+        let few = Outcome { opened: 3, failed: 3 };
+        let now = Instant::now();
+        for (outcomes, expected) in [
+            ([bad, good], Some(Reason::Failing)),
+            ([bad, bad], None),
+            ([few, good], None),
+            ([good, good], None),
+            ([bad, few], None),
+        ] {
+            let mut health = Health::default();
+            health.judge(&[(ONE, outcomes[0]), (TWO, outcomes[1])], now);
+            assert_eq!(health.reason(&ONE, now), expected, "{outcomes:?}");
+            assert_eq!(health.reason(&TWO, now), None, "{outcomes:?}");
+        }
+    }
+}

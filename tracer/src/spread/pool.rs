@@ -1,0 +1,247 @@
+//! The addresses to spread over: what is asked for, against what the host has. No I/O.
+//!
+//! [`resolve`] is for the start, where anything wrong ends the program. [`members`] is for later,
+//! when addresses come and go: it leaves out nothing that was listed, and says what is wrong with it.
+
+mod error;
+mod spec;
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use tracer_common::{Addr, spread::POOL_MAX};
+
+use super::addresses::{Host, HostAddress, flag};
+pub use error::{PoolError, Reason};
+pub use spec::{Members, Spec};
+
+/// An address that can be used, as the kernel side knows it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PoolAddress {
+    pub address: Addr,
+    /// From 1 up.
+    pub weight: u16,
+}
+
+/// An address of the pool, usable now or not.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Member {
+    /// Never v4-mapped.
+    pub address: IpAddr,
+    pub weight: u16,
+    /// Why it cannot be used now.
+    pub trouble: Option<Trouble>,
+}
+
+impl Member {
+    /// `None` while it cannot be used.
+    pub fn usable(&self) -> Option<PoolAddress> {
+        let Self { address, weight, trouble } = *self;
+        trouble.is_none().then(|| PoolAddress { address: to_addr(address), weight })
+    }
+}
+
+/// Why an address cannot be used now.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Trouble {
+    /// The host does not have it.
+    Missing,
+    /// IPv6: whether another host has it is not known yet.
+    Tentative,
+    /// IPv6: another host has it.
+    DadFailed,
+    /// IPv6: its preferred lifetime is over.
+    Deprecated,
+}
+
+impl Trouble {
+    /// The word for it, as ip(8) says it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Tentative => "tentative",
+            Self::DadFailed => "dadfailed",
+            Self::Deprecated => "deprecated",
+        }
+    }
+
+    const fn explained(self) -> &'static str {
+        match self {
+            Self::Missing => "it is not an address of this host; add it first",
+            Self::Tentative => {
+                "it is tentative, so another host may have it; try again in a few seconds"
+            }
+            Self::DadFailed => {
+                "another host on the link has it (dadfailed); take it from one of the two"
+            }
+            Self::Deprecated => {
+                "its preferred lifetime is over (deprecated); give it a new one with \
+                 `ip addr change`, or leave it out"
+            }
+        }
+    }
+}
+
+/// Every listed address, for [`Host::read`] to look up.
+pub fn listed(specs: &[Spec]) -> impl Iterator<Item = IpAddr> {
+    specs
+        .iter()
+        .filter_map(|spec| match &spec.members {
+            Members::Listed { first, last } => Some(spec::between(*first, *last)),
+            Members::Interface(_) | Members::Auto => None,
+        })
+        .flatten()
+}
+
+/// The pool at the start: everything listed is there and can be used. IPv4 first, each family in
+/// order.
+pub fn resolve(specs: &[Spec], host: &Host) -> Result<Vec<PoolAddress>, PoolError> {
+    let mut seen: BTreeMap<IpAddr, &Spec> = BTreeMap::new();
+    for spec in specs {
+        let refuse = |reason| PoolError { spec: spec.text.clone(), reason };
+        let members = expand(spec, host);
+        check(spec, &members, host).map_err(refuse)?;
+        for Member { address, .. } in members {
+            if let Some(other) = seen.insert(address, spec) {
+                return Err(refuse(Reason::Twice { address, other: other.text.clone() }));
+            }
+        }
+        check_whole(&seen).map_err(refuse)?;
+    }
+    Ok(members(specs, host).iter().filter_map(Member::usable).collect())
+}
+
+/// The pool as it is now: IPv4 first, each family in order, at most [`POOL_MAX`] of each.
+pub fn members(specs: &[Spec], host: &Host) -> Vec<Member> {
+    let mut all = BTreeMap::new();
+    for member in specs.iter().flat_map(|spec| expand(spec, host)) {
+        all.entry(member.address).or_insert(member);
+    }
+    let family = |v4| all.values().filter(move |m| m.address.is_ipv4() == v4).take(POOL_MAX);
+    family(true).chain(family(false)).copied().collect()
+}
+
+/// No address twice.
+fn expand(spec: &Spec, host: &Host) -> Vec<Member> {
+    let member = |address, trouble| Member { address, weight: spec.weight, trouble };
+    if let Members::Listed { first, last } = spec.members {
+        let listed = spec::between(first, last);
+        return listed.map(|address| member(address, trouble(address, host))).collect();
+    }
+    let suiting = host.addresses.iter().filter(|address| {
+        is_meant(&spec.members, address) && unsuitable(&spec.members, address).is_none()
+    });
+    let mut addresses: Vec<IpAddr> = suiting.map(|host| host.address).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses.into_iter().map(|address| member(address, None)).collect()
+}
+
+fn is_meant(members: &Members, address: &HostAddress) -> bool {
+    match members {
+        Members::Interface(name) => address.interface == *name,
+        Members::Listed { .. } | Members::Auto => true,
+    }
+}
+
+/// Why an address of the host is passed over where it is not named itself.
+fn unsuitable(members: &Members, host: &HostAddress) -> Option<&'static str> {
+    let is = |bit| host.flags & bit != 0;
+    let link_local = match host.address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    if host.address.is_loopback() {
+        return Some("loopback");
+    }
+    if link_local {
+        return Some("link-local");
+    }
+    if let Some(trouble) = trouble_of(host) {
+        return Some(trouble.name());
+    }
+    if *members != Members::Auto {
+        return None;
+    }
+    match host {
+        _ if host.scope != 0 => Some("not of global scope"),
+        _ if is(flag::DEPRECATED) => Some("deprecated"),
+        _ if host.address.is_ipv6() && is(flag::TEMPORARY) => Some("temporary"),
+        _ => None,
+    }
+}
+
+/// What is wrong with an address that was listed. Of several interfaces that have it, one where
+/// nothing is wrong is enough.
+fn trouble(address: IpAddr, host: &Host) -> Option<Trouble> {
+    if matches!(address, IpAddr::V4(v4) if host.routed.contains(&v4)) {
+        return None;
+    }
+    let mut found = host.addresses.iter().filter(|host| host.address == address).map(trouble_of);
+    let first = found.next().unwrap_or(Some(Trouble::Missing));
+    if found.any(|trouble| trouble.is_none()) { None } else { first }
+}
+
+fn trouble_of(host: &HostAddress) -> Option<Trouble> {
+    let is = |bit| host.flags & bit != 0;
+    match host.address {
+        IpAddr::V6(_) if is(flag::DAD_FAILED) => Some(Trouble::DadFailed),
+        IpAddr::V6(_) if is(flag::TENTATIVE) && !is(flag::OPTIMISTIC) => Some(Trouble::Tentative),
+        IpAddr::V6(_) if is(flag::DEPRECATED) => Some(Trouble::Deprecated),
+        // A virtual IPv4 address is often made deprecated so that nobody takes it unasked.
+        IpAddr::V4(_) | IpAddr::V6(_) => None,
+    }
+}
+
+/// Whether what one value means is all there.
+fn check(spec: &Spec, members: &[Member], host: &Host) -> Result<(), Reason> {
+    if let Members::Interface(name) = &spec.members
+        && !host.interfaces.contains(name)
+    {
+        let (name, known) = (name.clone(), host.interfaces.clone());
+        return Err(Reason::NoInterface { name, known });
+    }
+    if members.is_empty() {
+        let meant = host.addresses.iter().filter(|host| is_meant(&spec.members, host));
+        let why = |host: &HostAddress| Some((host.address, unsuitable(&spec.members, host)?));
+        return Err(Reason::NothingSuits { passed_over: meant.filter_map(why).collect() });
+    }
+    let is_missing = |member: &&Member| member.trouble == Some(Trouble::Missing);
+    let missing: Vec<_> = members.iter().filter(is_missing).map(|m| m.address).collect();
+    if !missing.is_empty() {
+        return Err(Reason::Missing { missing, of: members.len() });
+    }
+    for Member { address, trouble, .. } in members {
+        if let Some(trouble) = *trouble {
+            return Err(Reason::Unusable { address: *address, trouble });
+        }
+    }
+    Ok(())
+}
+
+/// Whether the addresses so far go together.
+fn check_whole(all: &BTreeMap<IpAddr, &Spec>) -> Result<(), Reason> {
+    for (family, is_v4) in [("IPv4", true), ("IPv6", false)] {
+        let of_family = || all.keys().copied().filter(|address| address.is_ipv4() == is_v4);
+        let loopback = of_family().find(IpAddr::is_loopback);
+        let other = of_family().find(|address| !address.is_loopback());
+        if let (Some(loopback), Some(other)) = (loopback, other) {
+            return Err(Reason::MixedLoopback { loopback, other });
+        }
+        let count = of_family().count();
+        if count > POOL_MAX {
+            return Err(Reason::TooMany { count, family });
+        }
+    }
+    Ok(())
+}
+
+/// As the ledger knows it.
+pub(crate) fn to_addr(address: IpAddr) -> Addr {
+    match address {
+        IpAddr::V4(v4) => Addr::v4(v4.octets()),
+        IpAddr::V6(v6) => Addr(v6.octets()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

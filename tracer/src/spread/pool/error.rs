@@ -1,0 +1,101 @@
+//! What can be wrong with a pool, and what to do about it.
+
+use std::{fmt::Display, net::IpAddr};
+
+use ipnet::IpNet;
+use tracer_common::spread::POOL_MAX;
+
+use super::Trouble;
+
+/// A `--pool` value that cannot be used.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("--pool {spec}: {reason}")]
+pub struct PoolError {
+    /// As it was written.
+    pub spec: String,
+    pub reason: Reason,
+}
+
+/// Why it cannot be used.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Reason {
+    #[error(
+        "expected an address (10.0.0.5), a range (10.0.0.5-10.0.0.20), a network (10.0.0.0/28), \
+         the name of an interface, or auto"
+    )]
+    Syntax,
+    #[error("expected a weight from 1 to 100 after the =")]
+    Weight,
+    #[error("{0} and {1} are of different families; write one range for each family")]
+    Families(IpAddr, IpAddr),
+    #[error("the range is written backwards; write {last}-{first}")]
+    Backwards { first: IpAddr, last: IpAddr },
+    #[error(
+        "bits are set beyond the prefix; write {} for the network, or {} alone", .0.trunc(), .0.addr()
+    )]
+    HostBits(IpNet),
+    #[error("these are {0} addresses, and a pool takes at most {POOL_MAX} of each family")]
+    TooLong(u128),
+    #[error("{address} is {what}; a pool cannot have it")]
+    NeverASource { address: IpAddr, what: &'static str },
+    #[error("{}", not_here(.missing, *.of))]
+    Missing { missing: Vec<IpAddr>, of: usize },
+    #[error("{address} cannot be used: {}", trouble.explained())]
+    Unusable { address: IpAddr, trouble: Trouble },
+    #[error("{address} is in --pool {other} too; leave it out of one of them")]
+    Twice { address: IpAddr, other: String },
+    #[error("there is no interface {name} here; there are {}", some(.known))]
+    NoInterface { name: String, known: Vec<String> },
+    #[error("{}", nothing_suits(.passed_over))]
+    NothingSuits { passed_over: Vec<(IpAddr, &'static str)> },
+    #[error(
+        "{loopback} is a loopback address, from which only this host can be reached, and {other} \
+         is not; leave one of the two out"
+    )]
+    MixedLoopback { loopback: IpAddr, other: IpAddr },
+    #[error(
+        "with it the pool has {count} {family} addresses, and it takes at most {POOL_MAX}; leave \
+         some out"
+    )]
+    TooMany { count: usize, family: &'static str },
+}
+
+/// How many of a list are named.
+const NAMED: usize = 3;
+
+/// `a, b, c and 5 more`
+fn some<T: Display>(items: &[T]) -> String {
+    let named: Vec<_> = items.iter().take(NAMED).map(T::to_string).collect();
+    match items.len().saturating_sub(NAMED) {
+        _ if items.is_empty() => "none".to_owned(),
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    }
+}
+
+fn not_here(missing: &[IpAddr], of: usize) -> String {
+    let Some(first) = missing.first() else { return "no address is missing".to_owned() };
+    let length = if first.is_ipv4() { 32 } else { 128 };
+    if of == 1 {
+        return format!(
+            "{first} is not an address of this host; add it first: \
+             ip addr add {first}/{length} dev DEV"
+        );
+    }
+    format!(
+        "{} of its {of} addresses are not on this host: {}; add each of them first: \
+         ip addr add {first}/{length} dev DEV",
+        missing.len(),
+        some(missing)
+    )
+}
+
+fn nothing_suits(passed_over: &[(IpAddr, &'static str)]) -> String {
+    if passed_over.is_empty() {
+        return "there is no address to take; add one first: ip addr add ADDRESS/32 dev DEV"
+            .to_owned();
+    }
+    let whys: Vec<_> =
+        passed_over.iter().map(|(address, why)| format!("{address} ({why})")).collect();
+    format!("none of its addresses suits: {}; name addresses themselves", some(&whys))
+}

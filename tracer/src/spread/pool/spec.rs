@@ -1,0 +1,145 @@
+//! A `--pool` value as it is written, checked as far as that goes without looking at the host.
+
+use std::{net::IpAddr, str::FromStr};
+
+use ipnet::{IpAddrRange, IpNet, Ipv4AddrRange, Ipv6AddrRange};
+use tracer_common::spread::POOL_MAX;
+
+use super::error::{PoolError, Reason};
+
+/// One `--pool` value.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Spec {
+    /// As it was written, for messages.
+    pub text: String,
+    pub members: Members,
+    /// 1 to 100, of each address.
+    pub weight: u16,
+}
+
+/// Which addresses are meant.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Members {
+    /// From the first to the last: of one family, never v4-mapped, at most [`POOL_MAX`].
+    Listed { first: IpAddr, last: IpAddr },
+    /// All of this interface.
+    Interface(String),
+    /// All of the host that suit.
+    Auto,
+}
+
+impl FromStr for Spec {
+    type Err = PoolError;
+
+    fn from_str(text: &str) -> Result<Self, PoolError> {
+        parse(text).map_err(|reason| PoolError { spec: text.to_owned(), reason })
+    }
+}
+
+fn parse(text: &str) -> Result<Spec, Reason> {
+    let (name, weight) = match text.rsplit_once('=') {
+        Some((name, weight)) => (name, parse_weight(weight)?),
+        None => (text, 1),
+    };
+    Ok(Spec { text: text.to_owned(), members: parse_members(name)?, weight })
+}
+
+fn parse_weight(text: &str) -> Result<u16, Reason> {
+    text.parse().ok().filter(|weight| (1..=100).contains(weight)).ok_or(Reason::Weight)
+}
+
+fn parse_members(text: &str) -> Result<Members, Reason> {
+    if text == "auto" {
+        return Ok(Members::Auto);
+    }
+    if let Some((address, _)) = text.split_once('/') {
+        address.parse::<IpAddr>().map_err(|_| Reason::Syntax)?;
+        return network(text.parse().map_err(|_| Reason::Syntax)?);
+    }
+    if let Ok(address) = text.parse() {
+        return listed(address, address);
+    }
+    // The name of an interface can have a dash too: br-lan.
+    if let Some((first, last)) = text.split_once('-') {
+        match (first.parse(), last.parse()) {
+            (Ok(first), Ok(last)) => return listed(first, last),
+            (Ok(_), Err(_)) | (Err(_), Ok(_)) => return Err(Reason::Syntax),
+            (Err(_), Err(_)) => {}
+        }
+    }
+    let like_an_address = |letter: char| letter.is_ascii_digit() || matches!(letter, '.' | '-');
+    // What a name may be: dev_valid_name in net/core/dev.c.
+    let valid = (1..=15).contains(&text.len())
+        && !matches!(text, "." | "..")
+        && !text.contains(|letter: char| letter == ':' || letter.is_whitespace());
+    if !valid || text.chars().all(like_an_address) {
+        return Err(Reason::Syntax);
+    }
+    Ok(Members::Interface(text.to_owned()))
+}
+
+/// The network's host addresses.
+fn network(network: IpNet) -> Result<Members, Reason> {
+    if network.addr() != network.network() {
+        return Err(Reason::HostBits(network));
+    }
+    let (first, last) = (network.network(), network.broadcast());
+    let few = network.max_prefix_len() - network.prefix_len() < 2;
+    match (first, last) {
+        (IpAddr::V4(first), IpAddr::V4(last)) if !few => {
+            let (first, last) = (first.to_bits() + 1, last.to_bits() - 1);
+            listed(IpAddr::V4(first.into()), IpAddr::V4(last.into()))
+        }
+        // The first one is the routers' (RFC 4291 §2.6.1), and there is no broadcast address.
+        (IpAddr::V6(first), last) if !few => listed(IpAddr::V6((first.to_bits() + 1).into()), last),
+        (first, last) => listed(first, last),
+    }
+}
+
+fn listed(first: IpAddr, last: IpAddr) -> Result<Members, Reason> {
+    let (first, last) = (first.to_canonical(), last.to_canonical());
+    let beyond = match (first, last) {
+        (IpAddr::V4(first), IpAddr::V4(last)) => {
+            last.to_bits().checked_sub(first.to_bits()).map(u128::from)
+        }
+        (IpAddr::V6(first), IpAddr::V6(last)) => last.to_bits().checked_sub(first.to_bits()),
+        (first, last) => return Err(Reason::Families(first, last)),
+    };
+    let beyond = beyond.ok_or(Reason::Backwards { first, last })?;
+    if beyond >= POOL_MAX as u128 {
+        return Err(Reason::TooLong(beyond.saturating_add(1)));
+    }
+    for address in between(first, last) {
+        if let Some(what) = never_a_source(address) {
+            return Err(Reason::NeverASource { address, what });
+        }
+    }
+    Ok(Members::Listed { first, last })
+}
+
+/// All addresses from `first` to `last`.
+pub(super) fn between(first: IpAddr, last: IpAddr) -> impl Iterator<Item = IpAddr> {
+    match (first, last) {
+        (IpAddr::V4(first), IpAddr::V4(last)) => {
+            Some(IpAddrRange::V4(Ipv4AddrRange::new(first, last)))
+        }
+        (IpAddr::V6(first), IpAddr::V6(last)) => {
+            Some(IpAddrRange::V6(Ipv6AddrRange::new(first, last)))
+        }
+        _ => None,
+    }
+    .into_iter()
+    .flatten()
+}
+
+/// What an address is, if it cannot be in a pool.
+fn never_a_source(address: IpAddr) -> Option<&'static str> {
+    match address {
+        _ if address.is_multicast() => Some("a multicast address"),
+        _ if address.is_unspecified() => Some("the unspecified address"),
+        IpAddr::V4(v4) if v4.is_broadcast() => Some("the broadcast address"),
+        // Without an interface it means nothing, and the hooks name none.
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => Some("a link-local address"),
+        IpAddr::V4(_) | IpAddr::V6(_) => None,
+    }
+}

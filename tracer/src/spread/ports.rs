@@ -1,0 +1,55 @@
+//! What the ledger says about ports, in the terms of a rule. Pure.
+
+use tracer_common::{Cause, TupleCount};
+
+use crate::capacity::{self, PortRange};
+
+/// Failures by which an address shows that nothing comes back to it.
+pub(super) fn nowhere(count: &TupleCount) -> u64 {
+    let causes = [Cause::Unreachable, Cause::TimedOut, Cause::NoSourceAddress];
+    causes.iter().filter_map(|cause| count.failed.get(*cause as usize)).sum()
+}
+
+/// Ports that a tuple can hold. Of an odd number of ports connect() never uses the last one.
+pub(super) fn capacity(range: &PortRange, blocked: &[u16]) -> u32 {
+    let odd = (range.high - range.low).is_multiple_of(2);
+    let high = if odd && range.high > range.low { range.high - 1 } else { range.high };
+    let range = PortRange { high, ..range.clone() };
+    capacity::capacity(&range, blocked.iter().copied())
+}
+
+/// One bit for each port that is not to be handed out.
+pub(super) fn taken(range: &PortRange, blocked: &[u16]) -> Box<[u64; 1024]> {
+    let mut bits = Box::new([0; 1024]);
+    let reserved = range.reserved.iter().cloned().flatten();
+    for port in reserved.chain(blocked.iter().copied()) {
+        if let Some(word) = bits.get_mut(usize::from(port >> 6)) {
+            *word |= 1_u64 << (port & 63);
+        }
+    }
+    bits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reserved_and_bound_ports_are_taken_and_no_others() {
+        let range = PortRange { low: 1, high: 9, reserved: vec![63..=65, 65_535..=65_535] };
+        let bits = taken(&range, &[0, 7, 7]);
+        let ports: Vec<u16> = (0..=u16::MAX)
+            .filter(|port| bits[usize::from(port >> 6)] >> (port & 63) & 1 != 0)
+            .collect();
+        assert_eq!(ports, [0, 7, 63, 64, 65, 65_535]);
+    }
+
+    #[test]
+    fn the_last_of_an_odd_number_of_ports_does_not_count() {
+        let range = |low, high| PortRange { low, high, reserved: Vec::new() };
+        assert_eq!(capacity(&range(100, 199), &[]), 100);
+        assert_eq!(capacity(&range(100, 200), &[]), 100);
+        assert_eq!(capacity(&range(100, 200), &[200, 150]), 99);
+        assert_eq!(capacity(&range(7, 7), &[]), 1);
+    }
+}

@@ -1,0 +1,142 @@
+//! The [`Rule`] that the hooks go by, from everything that was found out. No I/O.
+
+use std::net::IpAddr;
+
+use tracer_common::{
+    Addr, Rule,
+    spread::{Destination, POOL_MAX, Side},
+};
+
+use super::pool::PoolAddress;
+
+/// What a rule is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a> {
+    /// Cookie of the namespace; 0: this kernel does not say.
+    pub netns_cookie: u64,
+    /// Inode number of the pool's network namespace.
+    pub netns: u32,
+    /// `rule_flag` bits.
+    pub flags: u32,
+    /// Ports that a tuple can hold in that namespace.
+    pub capacity: u32,
+    /// net.ipv4.ip_local_port_range there, both ends included.
+    pub low: u16,
+    pub high: u16,
+    /// Anything that nobody can guess. The same for the life of a rule, or the candidates start
+    /// over among ports that were just given out.
+    pub random: u64,
+    /// One decision in so many is told; 0: none.
+    pub sample: u32,
+    /// Those that can be used now, at most [`POOL_MAX`] of each family; the rest is left out.
+    pub addresses: &'a [PoolAddress],
+    /// None: every destination. At most `DESTINATIONS_MAX`; the rest is left out.
+    pub destinations: &'a [Destination],
+}
+
+pub fn build(inputs: &Inputs<'_>) -> Rule {
+    let half = half(inputs.low, inputs.high);
+    let of_family = |v4: bool| {
+        let mut addresses = inputs.addresses.to_vec();
+        addresses.retain(|member| member.address.to_v4().is_some() == v4);
+        side(&addresses)
+    };
+    let mut rule = Rule {
+        netns_cookie: inputs.netns_cookie,
+        netns: inputs.netns,
+        flags: inputs.flags,
+        capacity: inputs.capacity,
+        other_low: inputs.low.saturating_add(1),
+        half,
+        step: step(half, high_word(inputs.random)),
+        offset: low_word(inputs.random).checked_rem(half).unwrap_or(0),
+        sample: inputs.sample,
+        v4: of_family(true),
+        v6: of_family(false),
+        ..Rule::default()
+    };
+    for (to, from) in rule.destinations.iter_mut().zip(inputs.destinations) {
+        *to = *from;
+        rule.destination_count += 1;
+    }
+    rule
+}
+
+/// Ports in each half of the range. connect() tries `low`, `low + 2` and so on first, then `low + 1`
+/// and so on, and leaves the last port of an odd number of ports out (`__inet_hash_connect`,
+/// <https://github.com/torvalds/linux/blob/v6.12/net/ipv4/inet_hashtables.c>).
+fn half(low: u16, high: u16) -> u32 {
+    (u32::from(high) + 1).saturating_sub(u32::from(low)) / 2
+}
+
+/// A number that has no divisor in common with `half`, neither very small nor very large, so that
+/// candidates go far and cover the half before they repeat.
+fn step(half: u32, random: u32) -> u32 {
+    let start = half / 4 + random.checked_rem(half / 2).unwrap_or(0);
+    // half - 1 and 1 always qualify.
+    (start..half).find(|step| *step > 0 && gcd(*step as usize, half as usize) == 1).unwrap_or(1)
+}
+
+fn gcd(one: usize, other: usize) -> usize {
+    if other == 0 { one } else { gcd(other, one % other) }
+}
+
+fn high_word(random: u64) -> u32 {
+    u32::try_from(random >> 32).unwrap_or_default()
+}
+
+fn low_word(random: u64) -> u32 {
+    u32::try_from(random & u64::from(u32::MAX)).unwrap_or_default()
+}
+
+fn side(addresses: &[PoolAddress]) -> Side {
+    let addresses = addresses.get(..POOL_MAX).unwrap_or(addresses);
+    let mut side = Side::default();
+    let shares = shares(addresses);
+    let mut slots = side.slots.iter_mut();
+    let places = side.addresses.iter_mut().zip(&mut side.weights);
+    for (((to, weight), from), (index, share)) in
+        places.zip(addresses).zip((0..=u8::MAX).zip(shares))
+    {
+        (*to, *weight) = (from.address, from.weight);
+        side.count += 1;
+        for slot in slots.by_ref().take(share) {
+            *slot = index;
+            side.slot_count += 1;
+        }
+    }
+    side.loopback = u32::from(addresses.first().is_some_and(|member| is_loopback(member.address)));
+    side
+}
+
+fn is_loopback(address: Addr) -> bool {
+    IpAddr::from(address.0).to_canonical().is_loopback()
+}
+
+/// Slots for each address: as many as its weight, after what all have in common is divided out. If
+/// those are more than there are, one for each, and each further one goes to the address that has
+/// the fewest for its weight (the method of Sainte-Laguë).
+fn shares(addresses: &[PoolAddress]) -> Vec<usize> {
+    let weights: Vec<usize> =
+        addresses.iter().map(|member| usize::from(member.weight.max(1))).collect();
+    let common = weights.iter().copied().fold(0, gcd).max(1);
+    let exact: Vec<usize> = weights.iter().map(|weight| weight / common).collect();
+    if exact.iter().sum::<usize>() <= POOL_MAX {
+        return exact;
+    }
+    let mut shares = vec![1; weights.len()];
+    for _ in weights.len()..POOL_MAX {
+        // weight / (2 * share + 1), compared without a division.
+        let neediest = shares
+            .iter_mut()
+            .zip(&weights)
+            .max_by(|(a, of_a), (b, of_b)| (*of_a * (2 * **b + 1)).cmp(&(*of_b * (2 * **a + 1))));
+        if let Some((share, _)) = neediest {
+            *share += 1;
+        }
+    }
+    shares
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,128 @@
+//! From a configuration to a running spreader: everything that can be wrong is found out before
+//! anything is attached.
+
+use std::{
+    io,
+    net::IpAddr,
+    os::fd::{AsRawFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+
+use super::{
+    addresses::{Host, Watch},
+    destinations,
+    pool::{self, PoolAddress, Spec},
+};
+use crate::{
+    capacity::PortRange,
+    cgroups,
+    cli::NetnsRef,
+    config::SpreadConfig,
+    error::Error,
+    kernel::spreader::Place,
+    mounts::open_dir,
+    netns::{self, Netns, Worker},
+};
+
+/// What a namespace has for a spreader.
+#[derive(Debug)]
+pub(super) struct Inside {
+    pub(super) host: Host,
+    pub(super) range: PortRange,
+    /// 0: this kernel does not say.
+    pub(super) cookie: u64,
+}
+
+/// The namespace of the pool: a named one, or this process's own.
+pub(super) fn namespace(named: Option<&NetnsRef>) -> Result<Netns, Error> {
+    match named {
+        Some(named) => {
+            netns::resolve(&named.to_string()).map_err(|error| Error::BadConfig(error.to_string()))
+        }
+        None => netns::own().map_err(|error| {
+            Error::Failure(format!("cannot tell this process's network namespace: {error}"))
+        }),
+    }
+}
+
+/// Looks around in the namespace.
+pub(super) fn look(worker: &Worker, netns: &Netns, pool: &[Spec]) -> io::Result<Inside> {
+    let listed: Vec<IpAddr> = pool::listed(pool).collect();
+    let look = move || -> io::Result<Inside> {
+        Ok(Inside { host: Host::read(listed)?, range: PortRange::read()?, cookie: cookie() })
+    };
+    worker.run_in(netns, look).and_then(|result| result)
+}
+
+/// Word of changes in the namespace. The socket keeps the namespace alive: it is for as long as there
+/// is somebody in it whom the pool is for.
+pub(super) fn watch(worker: &Worker, netns: &Netns) -> io::Result<Watch> {
+    worker.run_in(netns, || Watch::open(true)).and_then(|result| result)
+}
+
+/// That a look into the namespace failed.
+pub(super) fn cannot_look(error: io::Error) -> Error {
+    Error::Failure(format!("cannot look into the pool's namespace: {error}"))
+}
+
+/// The pool as this namespace has it.
+pub(super) fn pool(config: &SpreadConfig, inside: &Inside) -> Result<Vec<PoolAddress>, Error> {
+    let wrong = |error: &dyn std::error::Error| Error::BadConfig(error.to_string());
+    let pool = pool::resolve(&config.pool, &inside.host).map_err(|error| wrong(&error))?;
+    destinations::check(&config.targets, &pool).map_err(|error| wrong(&error))?;
+    Ok(pool)
+}
+
+/// An address in the form that people know.
+pub(super) fn address(addr: tracer_common::Addr) -> IpAddr {
+    IpAddr::from(addr.0).to_canonical()
+}
+
+/// The cgroups to attach to.
+pub(super) fn places(paths: &[PathBuf]) -> Result<Vec<Place>, Error> {
+    paths.iter().map(|path| place(path)).collect()
+}
+
+/// One of them.
+pub(super) fn place(path: &Path) -> Result<Place, Error> {
+    let wrong = |error: cgroups::CgroupError| Error::BadConfig(error.to_string());
+    let found = cgroups::resolve_arg(&path.to_string_lossy()).map_err(wrong)?;
+    let open = || -> io::Result<OwnedFd> {
+        let root = cgroups::root()?;
+        let below = found.path.strip_prefix("/").unwrap_or(&found.path);
+        let below = if below.as_os_str().is_empty() { Path::new(".") } else { below };
+        Ok(open_dir(&root, below)?)
+    };
+    let directory = open().map_err(|source| Error::File {
+        tried: "open the cgroup",
+        path: found.path.clone(),
+        source,
+        do_this: "",
+    })?;
+    Ok(Place { id: found.id, directory })
+}
+
+/// SO_NETNS_COOKIE (Linux 5.14) of the calling thread's namespace.
+#[expect(unsafe_code, reason = "getsockopt(2) of an option that rustix does not have")]
+fn cookie() -> u64 {
+    const SO_NETNS_COOKIE: libc::c_int = 71;
+    let flags = SocketFlags::CLOEXEC;
+    let Ok(socket) = socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None) else {
+        return 0;
+    };
+    let mut cookie = 0_u64;
+    let mut len: libc::socklen_t = 8;
+    // SAFETY: the value is as long as the length says, and both outlive the call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut len,
+        )
+    };
+    if result == 0 { cookie } else { 0 }
+}

@@ -1,0 +1,102 @@
+//! What an agent says of itself for `tracer status`, and the lock that keeps a rule to one agent.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    net::IpAddr,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+
+const FOLDER: &str = "/run/tracer";
+
+/// What only the agent knows.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct State {
+    pub pid: u32,
+    /// As they were named.
+    pub cgroups: Vec<PathBuf>,
+    /// Path of the network namespace, to look into it again.
+    pub netns: PathBuf,
+    pub backend: String,
+    /// First and last port of the range.
+    pub range: (u16, u16),
+    /// Every address of the pool, with its weight.
+    pub pool: Vec<(IpAddr, u16)>,
+    /// Those that are left out, and why.
+    pub left_out: Vec<(IpAddr, String)>,
+    /// Cgroups that are gone.
+    pub cgroups_gone: Vec<PathBuf>,
+    /// Why there are no fast ports, if they were wanted.
+    pub no_fast_ports: Option<String>,
+    pub degraded: Vec<String>,
+}
+
+fn path(rule: &str, end: &str) -> PathBuf {
+    Path::new(FOLDER).join(format!("spread-{rule}.{end}"))
+}
+
+impl State {
+    /// Replaces what was said before, in one step.
+    pub fn write(&self, rule: &str) -> io::Result<()> {
+        let draft = path(rule, "json.new");
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(&draft)?;
+        file.write_all(&serde_json::to_vec(self)?)?;
+        fs::rename(draft, path(rule, "json"))
+    }
+
+    /// What the newest agent of this rule said; `None`: nothing, or nothing that can be read.
+    pub fn read(rule: &str) -> Option<Self> {
+        serde_json::from_slice(&fs::read(path(rule, "json")).ok()?).ok()
+    }
+
+    pub fn remove(rule: &str) {
+        for end in ["json", "json.new"] {
+            // It need not be there.
+            _ = fs::remove_file(path(rule, end));
+        }
+    }
+}
+
+/// The right to act for a rule, until it is dropped.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "held, not used")] File);
+
+impl Lock {
+    /// # Errors
+    /// [`Error::AlreadyRunning`] if another process has it.
+    pub fn take(rule: &str) -> Result<Self, Error> {
+        let path = path(rule, "lock");
+        let failed =
+            |source| Error::File { tried: "lock", path: path.clone(), source, do_this: "" };
+        fs::create_dir_all(FOLDER).map_err(failed)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(&path)
+            .map_err(failed)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self(file)),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::AlreadyRunning {
+                what: "an agent of this rule",
+                pid: State::read(rule).map(|state| state.pid),
+            }),
+            Err(errno) => Err(failed(errno.into())),
+        }
+    }
+}
