@@ -21,7 +21,8 @@ pub struct State {
     pub pid: u32,
     /// As they were named.
     pub cgroups: Vec<PathBuf>,
-    /// Path of the network namespace, to look into it again.
+    /// Path by which the agent found the network namespace.
+    #[serde(rename = "netns.path")]
     pub netns: PathBuf,
     pub backend: String,
     /// First and last port of the range.
