@@ -32,7 +32,7 @@ use crate::{
 /// In a guest, which is slow, those that show what the kernel has.
 pub fn cases(plan: &Plan) -> Vec<Case> {
     if plan.place == Place::Vm {
-        return fill::families();
+        return vec![fill::ipv4()];
     }
     let mut cases = fill::cases();
     cases.extend(harmless::cases());

@@ -21,10 +21,15 @@ fn case(name: &str, test: fn() -> Result<()>) -> Case {
     Case::new(format!("spread::fills_the_pool::{name}"), test)
 }
 
+/// IPv4 alone, for where time is dear.
+pub(super) fn ipv4() -> Case {
+    case("ipv4", || Fill::new(false, "10.1.0.1:7000").play(&[]))
+}
+
 /// Every family once.
-pub(super) fn families() -> Vec<Case> {
+fn families() -> Vec<Case> {
     vec![
-        case("ipv4", || Fill::new(false, "10.1.0.1:7000").play(&[])),
+        ipv4(),
         case("ipv6", || Fill::new(true, "[fd00::1]:7000").play(&[])).unless(probe::no_ipv6()),
         case("v4_mapped", || Fill::new(true, "[::ffff:10.1.0.1]:7000").play(&[]))
             .unless(probe::no_ipv6()),
@@ -86,6 +91,8 @@ impl Fill {
         let status = host.rule.status()?;
         ensure!(status.decided("pool_full")? == 1, "{status:?}");
         ensure!(status.spread()? == ROOM, "{status:?}");
+        // First: under emulation, sockets that close while a trampoline is taken out can hang a guest.
+        drop((sock, held));
         spread.stop()?;
         host.rule.check_nothing_left()
     }
