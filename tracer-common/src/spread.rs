@@ -274,10 +274,12 @@ pub enum Decision {
     PortRefused,
     /// No free candidate in a few tries: as that.
     NoCandidate,
+    /// Beside one of the others: it was to be told, and the ring buffer was full.
+    NotTold,
 }
 
 impl Decision {
-    pub const COUNT: usize = 18;
+    pub const COUNT: usize = 19;
     pub const ALL: [Self; Self::COUNT] = [
         Self::LeastUsed,
         Self::FastPort,
@@ -297,6 +299,7 @@ impl Decision {
         Self::Refused,
         Self::PortRefused,
         Self::NoCandidate,
+        Self::NotTold,
     ];
 
     /// The word for it, in `tracer status` and in `spread.passed`.
@@ -320,6 +323,7 @@ impl Decision {
             Self::Refused => "refused",
             Self::PortRefused => "port_refused",
             Self::NoCandidate => "no_candidate",
+            Self::NotTold => "not_told",
         }
     }
 

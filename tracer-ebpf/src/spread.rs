@@ -145,6 +145,11 @@ fn count(decision: Decision) {
     }
 }
 
+#[inline(always)]
+fn is_lease_over(rule: &Rule) -> bool {
+    rule.flags & rule_flag::LEASED != 0 && LEASE.get(0).is_none_or(|until| now() > *until)
+}
+
 /// A connect(). `FAST`: with ports of ours where the kernel would search long.
 #[inline(always)]
 pub(crate) fn connect<const FAST: bool>(call: &Call<'_>) -> i32 {
@@ -218,7 +223,7 @@ fn objection(call: &Call<'_>, rule: &Rule, has_address: bool, sk: Address) -> Op
     if !call.is_tcp() || side.count == 0 {
         return Some(Decision::OtherFamily);
     }
-    if rule.flags & rule_flag::LEASED != 0 && LEASE.get(0).is_none_or(|until| now() > *until) {
+    if is_lease_over(rule) {
         return Some(Decision::LeaseOver);
     }
     if !wanted(rule, call) {
@@ -329,7 +334,7 @@ pub(crate) fn bind(call: &Call<'_>) -> Option<Addr> {
     if !is_given(sk) || foreign(call, rule, sk).is_some() {
         return None;
     }
-    if rule.flags & rule_flag::LEASED != 0 && LEASE.get(0).is_none_or(|until| now() > *until) {
+    if is_lease_over(rule) {
         return None;
     }
     count(Decision::Moved);
@@ -358,7 +363,10 @@ fn tell(call: &Call<'_>, rule: &Rule, random: u32, choice: &Choice<'_>) {
 
 #[inline(always)]
 fn write(call: &Call<'_>, netns: u32, choice: &Choice<'_>) {
-    let Some(mut entry) = DECISIONS.reserve::<Told>(0) else { return };
+    let Some(mut entry) = DECISIONS.reserve::<Told>(0) else {
+        count(Decision::NotTold);
+        return;
+    };
     let told = entry.as_mut_ptr();
     let pid_tgid = bpf_get_current_pid_tgid();
     // SAFETY: `reserve` gave the bytes for this record alone, and every one of them is written: those

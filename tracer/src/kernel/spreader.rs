@@ -90,11 +90,13 @@ impl Spreader {
                     }
                     Err(error) => {
                         tracing::debug!("{form}: {error}");
-                        let reason = error.lines().next().unwrap_or_default().to_owned();
+                        // What the verifier says is for developers, and in the log.
+                        let reason = error.split(" Verifier output").next().unwrap_or_default();
+                        let reason = format!("{form}: {reason}");
                         if fast {
                             self.no_fast_ports = Some(reason);
                         } else {
-                            refusal = Some(format!("{form}: {reason}"));
+                            refusal = Some(reason);
                         }
                     }
                 }

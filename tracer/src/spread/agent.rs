@@ -373,7 +373,6 @@ impl Agent {
         let spreader = self.tracer.session.spreader.as_ref();
         let members = pool::members(&self.config.pool, &self.inside.host);
         let state = State {
-            pid: std::process::id(),
             cgroups: self.config.cgroups.clone(),
             netns: self.netns.path.clone(),
             backend: self.tracer.session.backend.name().to_owned(),

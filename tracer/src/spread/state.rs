@@ -4,11 +4,15 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
     net::IpAddr,
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{FlockOperation, fcntl_lock},
+    io::Errno,
+    process::{Flock, FlockType, fcntl_getlk},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -18,7 +22,6 @@ const FOLDER: &str = "/run/tracer";
 /// What only the agent knows.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct State {
-    pub pid: u32,
     /// As they were named.
     pub cgroups: Vec<PathBuf>,
     /// Path by which the agent found the network namespace.
@@ -62,15 +65,17 @@ impl State {
         serde_json::from_slice(&fs::read(path(rule, "json")).ok()?).ok()
     }
 
+    /// Leaves nothing of a rule. Only for whoever has its lock.
     pub fn remove(rule: &str) {
-        for end in ["json", "json.new"] {
+        for end in ["json", "json.new", "lock"] {
             // It need not be there.
             _ = fs::remove_file(path(rule, end));
         }
     }
 }
 
-/// The right to act for a rule, until it is dropped.
+/// The right to act for a rule, until it is dropped: a record lock (fcntl(2)), whose holder can be asked
+/// for without taking it.
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "held, not used")] File);
 
@@ -82,22 +87,38 @@ impl Lock {
         let failed =
             |source| Error::File { tried: "lock", path: path.clone(), source, do_this: "" };
         fs::create_dir_all(FOLDER).map_err(failed)?;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(&path)
-            .map_err(failed)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self(file)),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::AlreadyRunning {
-                what: "an agent of this rule",
-                pid: State::read(rule).map(|state| state.pid),
-            }),
-            Err(errno) => Err(failed(errno.into())),
+        loop {
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .custom_flags(libc::O_NOFOLLOW)
+                .open(&path)
+                .map_err(failed)?;
+            match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
+                // The rule may have ended in between, and its file with it.
+                Ok(()) if is_at(&file, &path) => return Ok(Self(file)),
+                Ok(()) => {}
+                Err(Errno::AGAIN | Errno::ACCESS) => {
+                    let pid = Self::holder(rule);
+                    return Err(Error::AlreadyRunning { what: "an agent of this rule", pid });
+                }
+                Err(errno) => return Err(failed(errno.into())),
+            }
         }
     }
+
+    /// The process that acts for a rule. Changes nothing.
+    pub fn holder(rule: &str) -> Option<u32> {
+        let file = File::open(path(rule, "lock")).ok()?;
+        let held = fcntl_getlk(file, &Flock::from(FlockType::WriteLock)).ok()??;
+        u32::try_from(held.pid?.as_raw_pid()).ok()
+    }
+}
+
+fn is_at(file: &File, path: &Path) -> bool {
+    let inode = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    file.metadata().ok().map(inode) == fs::metadata(path).ok().map(inode)
 }

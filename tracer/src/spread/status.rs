@@ -98,7 +98,6 @@ fn read(name: String, pins: &Pins) -> Result<RuleStatus, Error> {
     let mut tuples = Vec::new();
     pinned.tuples.read(|key, count| tuples.push((key, count)))?;
     let said = State::read(&name).unwrap_or_default();
-    let alive = matches!(Lock::take(&name), Err(Error::AlreadyRunning { .. }));
     let fast = rule.flags & rule_flag::FAST_PORTS != 0 && said.no_fast_ports.is_none();
     let ours = |key: &TupleKey| {
         key.netns == rule.netns && said.pool.iter().any(|(ip, _)| *ip == address(key.source))
@@ -110,7 +109,7 @@ fn read(name: String, pins: &Pins) -> Result<RuleStatus, Error> {
         .collect();
     uses.sort_by_key(|one| std::cmp::Reverse(one.in_use));
     Ok(RuleStatus {
-        agent: alive.then_some(said.pid),
+        agent: Lock::holder(&name),
         netns: rule.netns,
         capacity: rule.capacity,
         fast_ports: fast,
