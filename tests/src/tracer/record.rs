@@ -45,22 +45,25 @@ impl Record {
         }
         command.args(more);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let before = fs::read(file).unwrap_or_default().len();
         let mut process = Process::spawn(&mut command)?;
         let stderr = Some(collect(process.child.stderr.take()));
         let mut record = Self { process, file: file.to_owned(), stderr, folder: None };
-        record.wait_begun()?;
+        record.wait_begun(before)?;
         Ok(record)
     }
 
-    fn wait_begun(&mut self) -> Result<()> {
+    /// `before`: bytes that were in the file already.
+    fn wait_begun(&mut self, before: usize) -> Result<()> {
         let file = self.file.clone();
         wait_for("the tracer.start line", START_LIMIT, || {
             if let Some(status) = self.process.child.try_wait()? {
                 let stderr = self.stderr.take().map(finish).unwrap_or_default();
                 bail!("the tracer ended ({status}): {}", stderr.trim());
             }
-            let begun = fs::read(&file).unwrap_or_default().contains(&b'\n');
-            Ok(begun.then_some(()))
+            let bytes = fs::read(&file).unwrap_or_default();
+            let text = String::from_utf8_lossy(bytes.get(before..).unwrap_or_default());
+            Ok((text.contains("tracer.start") && text.ends_with('\n')).then_some(()))
         })
     }
 

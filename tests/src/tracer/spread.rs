@@ -59,15 +59,13 @@ impl Rule {
         Path::new(PINS).join("1").join(&self.0)
     }
 
-    /// What the agent says of itself lies here.
-    pub fn state(&self) -> PathBuf {
-        Path::new(STATE).join(format!("spread-{}.json", self.0))
-    }
-
     /// Nothing is pinned, no state is there, and nobody is told that there is a rule.
     pub fn check_nothing_left(&self) -> Result<()> {
         ensure!(!self.pins().exists(), "{} is still there", self.pins().display());
-        ensure!(!self.state().exists(), "{} is still there", self.state().display());
+        for end in ["json", "json.new", "lock"] {
+            let file = Path::new(STATE).join(format!("spread-{}.{end}", self.0));
+            ensure!(!file.exists(), "{} is still there", file.display());
+        }
         let ended = run(&mut command(&["status", "--json"])?, STOP_LIMIT)?;
         ensure!(!ended.stdout.contains(&self.0), "the status shows it: {ended:?}");
         Ok(())
