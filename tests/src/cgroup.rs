@@ -1,9 +1,12 @@
 //! A cgroup of the test's own, below the cgroup2 mount; removed on drop.
-#![expect(unsafe_code, reason = "bpf(2) says which programs are attached")]
+#![expect(
+    unsafe_code,
+    reason = "bpf(2) says which programs are attached, and for how long they ran"
+)]
 
 use std::{
     fs,
-    os::fd::AsRawFd,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
     path::{Path, PathBuf},
     thread,
     time::Duration,
@@ -32,16 +35,22 @@ impl Cgroup {
     }
 
     /// Number of BPF programs that are attached to bind() and connect() of this cgroup itself.
-    pub fn attached(&self) -> Result<u32> {
+    pub fn attached(&self) -> Result<usize> {
+        Ok(self.programs()?.len())
+    }
+
+    /// Their ids.
+    pub fn programs(&self) -> Result<Vec<u32>> {
         const BIND4: u32 = 8;
         const CONNECT6: u32 = 11;
         let folder = fs::File::open(&self.0)?;
-        (BIND4..=CONNECT6).map(|kind| attached(&folder, kind)).sum()
+        let attached = (BIND4..=CONNECT6).map(|kind| attached(&folder, kind));
+        Ok(attached.collect::<Result<Vec<_>>>()?.concat())
     }
 }
 
 /// `BPF_PROG_QUERY`
-fn attached(cgroup: &fs::File, kind: u32) -> Result<u32> {
+fn attached(cgroup: &fs::File, kind: u32) -> Result<Vec<u32>> {
     const PROG_QUERY: libc::c_long = 16;
     /// The first fields of `union bpf_attr`, those of a query.
     #[repr(C)]
@@ -56,12 +65,32 @@ fn attached(cgroup: &fs::File, kind: u32) -> Result<u32> {
         zero: u32,
     }
     let target = u32::try_from(cgroup.as_raw_fd())?;
+    let mut ids = [0_u32; 64];
     let mut query = Query { target, kind, ..Query::default() };
-    // SAFETY: the pointer and the size describe `query`, which outlives the call.
+    query.ids = ids.as_mut_ptr().expose_provenance() as u64;
+    query.count = u32::try_from(ids.len())?;
+    // SAFETY: the pointer and the size describe `query`, whose own describe `ids`; both outlive the call.
     let done =
         unsafe { libc::syscall(libc::SYS_bpf, PROG_QUERY, &raw mut query, size_of::<Query>()) };
     ensure!(done == 0, "BPF_PROG_QUERY: {}", std::io::Error::last_os_error());
-    Ok(query.count)
+    Ok(ids.iter().copied().take(query.count as usize).collect())
+}
+
+/// How long a program has run, ns, as far as the kernel has counted (`kernel.bpf_stats_enabled`).
+pub fn run_time_ns(program: u32) -> Result<u64> {
+    const PROG_GET_FD_BY_ID: libc::c_long = 13;
+    // The first fields of `union bpf_attr`: which program, the next one's id, flags.
+    let attr = [program, 0, 0];
+    // SAFETY: the pointer and the size describe `attr`, which outlives the call.
+    let fd = unsafe {
+        libc::syscall(libc::SYS_bpf, PROG_GET_FD_BY_ID, attr.as_ptr(), size_of_val(&attr))
+    };
+    ensure!(fd >= 0, "BPF_PROG_GET_FD_BY_ID: {}", std::io::Error::last_os_error());
+    // SAFETY: the call above made this descriptor, and nobody else has it.
+    let fd = unsafe { OwnedFd::from_raw_fd(i32::try_from(fd)?) };
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
+    let time = info.lines().find_map(|line| line.strip_prefix("run_time_ns:"));
+    Ok(time.context("no run_time_ns")?.trim().parse()?)
 }
 
 impl Drop for Cgroup {

@@ -2,8 +2,9 @@
 //!
 //! [`netns`], [`sock`] and [`process`] make things happen; [`oracle`] says what the kernel has;
 //! [`tracer`] runs the program under test; a [`stage::Stage`] compares the two; [`workloads`] are
-//! what is played on it, and [`cases`] turns all of it into named tests.
+//! what is played on it, and [`cases`] turns all of it into named tests. [`bench`] measures.
 
+pub mod bench;
 pub mod cases;
 pub mod cgroup;
 pub mod helper;

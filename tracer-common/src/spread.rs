@@ -95,6 +95,8 @@ pub struct Rule {
     pub zero: u16,
     /// Ports in that half, two apart; those of the other half are as many.
     pub half: u32,
+    /// Of these, those that are neither reserved nor bound.
+    pub other_capacity: u32,
     /// Candidates are taken `step` apart (coprime with `half`), from `offset` on, so that nobody
     /// can tell the next port from the last one (RFC 6056).
     pub step: u32,
@@ -102,7 +104,6 @@ pub struct Rule {
     /// One decision in so many is told; 0: none.
     pub sample: u32,
     pub destination_count: u32,
-    pub zero2: u32,
     pub destinations: [Destination; DESTINATIONS_MAX],
     pub v4: Side,
     pub v6: Side,
@@ -190,11 +191,27 @@ fn lighter(side: &Side, one: (u8, Usage), other: (u8, Usage)) -> bool {
     u64::from(one.1.in_use) * weight(other.0) < u64::from(other.1.in_use) * weight(one.0)
 }
 
-/// Whether the kernel would search long for a port: its own half is nine tenths full.
+/// How many ports of the other half to look at before the kernel is asked; none as long as less than nine
+/// tenths of the kernel's own half are in use, or all of the other one.
+///
+/// Where little is left of the other half, a long search would cost more than the kernel's; but the last
+/// of it must be found when nothing is left of the kernel's: the kernel never gives connect() a port that
+/// is bound, so it would find none of these.
 #[inline(always)]
-pub const fn is_slow(usage: &Usage, half: u32) -> bool {
+pub const fn tries(usage: &Usage, rule: &Rule) -> u32 {
+    let kernel_capacity = rule.capacity.saturating_sub(rule.other_capacity);
     let kernel_half = usage.in_use.saturating_sub(usage.other_half);
-    kernel_half >= half - half / 10
+    let kernel_left = kernel_capacity.saturating_sub(kernel_half);
+    let left = rule.other_capacity.saturating_sub(usage.other_half);
+    if kernel_left > kernel_capacity / 10 || left == 0 {
+        0
+    } else if kernel_left == 0 {
+        rule.half
+    } else if left > rule.other_capacity / 16 {
+        64
+    } else {
+        8
+    }
 }
 
 /// The `number`th candidate of the other half. `None` where there is no such half.

@@ -1,14 +1,16 @@
 //! bpf_bind, and the ports that the spreader hands out itself.
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
     bindings::bpf_sock_addr,
-    helpers::{bpf_bind, bpf_setsockopt, bpf_sk_release, bpf_skc_lookup_tcp},
+    helpers::{bpf_bind, bpf_loop, bpf_setsockopt, bpf_sk_release, bpf_skc_lookup_tcp},
     macros::map,
     maps::Array,
 };
 use tracer_common::{
     Addr, Rule, TupleKey,
-    spread::{self, Decision},
+    spread::{self, Decision, Usage},
 };
 
 use crate::{
@@ -20,9 +22,6 @@ use crate::{
 /// took.
 #[map]
 static TAKEN: Array<[u64; 1024]> = Array::with_max_entries(1, 0);
-
-/// Candidates that are looked at before the kernel is asked.
-const TRIES: u32 = 64;
 
 const SOL_SOCKET: i32 = 1;
 const SO_REUSEADDR: i32 = 2;
@@ -61,34 +60,73 @@ fn bind_once(ctx: *mut bpf_sock_addr, v4: bool, address: [u64; 2], port: u16) ->
 /// Binds the address with a free port of the half that the kernel tries last. A port of 0: none was
 /// bound, for the reason given.
 #[inline(always)]
-pub(crate) fn bind_fast(call: &Call<'_>, rule: &Rule, key: &TupleKey) -> (Decision, u16) {
+pub(crate) fn bind_fast(
+    call: &Call<'_>,
+    rule: &Rule,
+    key: &TupleKey,
+    usage: &Usage,
+) -> (Decision, u16) {
     let address = &key.source;
     let Some(cursor) = ledger::cursor(key) else { return (Decision::NoCandidate, 0) };
-    let mut tried = 0;
-    while tried < TRIES {
-        tried += 1;
-        // Each tuple goes round the ports by itself: those that it used longest ago come first, and
-        // no two connect() calls ever try the same one at once.
-        // SAFETY: see `ledger::cursor`.
-        let number = unsafe { atomic::fetch_add32(cursor, 1) };
-        let Some(port) = spread::candidate(rule, number) else {
-            return (Decision::NoCandidate, 0);
-        };
-        if is_taken(port) || is_in_use(call, address, port) {
-            continue;
-        }
-        // So that the next one who gets this port, for another destination, may have it too.
-        let mut one: u32 = 1;
-        // SAFETY: the value is valid for its length.
-        let shared = unsafe {
-            bpf_setsockopt(call.raw().cast(), SOL_SOCKET, SO_REUSEADDR, (&raw mut one).cast(), 4)
-        };
-        if shared == 0 && bind(call, address, port) {
-            return (Decision::FastPort, port);
-        }
-        return (Decision::PortRefused, 0);
+    let mut search = Search {
+        ctx: call.raw(),
+        rule,
+        cursor,
+        local: address.words(),
+        peer: (call.address.words()[1] >> 32) as u32,
+        v6: u32::from(call.form == Form::V6),
+        found: 0,
+    };
+    let tries = spread::tries(usage, rule);
+    // SAFETY: the callback takes what it is given here, and ends.
+    unsafe { bpf_loop(tries, try_next as *mut c_void, (&raw mut search).cast(), 0) };
+    // SAFETY: the callback writes it behind the compiler's back.
+    let port = unsafe { (&raw const search.found).read_volatile() } as u16;
+    if port == 0 {
+        return (Decision::NoCandidate, 0);
     }
-    (Decision::NoCandidate, 0)
+    // So that the next one who gets this port, for another destination, may have it too.
+    let mut one: u32 = 1;
+    // SAFETY: the value is valid for its length.
+    let shared = unsafe {
+        bpf_setsockopt(call.raw().cast(), SOL_SOCKET, SO_REUSEADDR, (&raw mut one).cast(), 4)
+    };
+    if shared == 0 && bind(call, address, port) {
+        return (Decision::FastPort, port);
+    }
+    (Decision::PortRefused, 0)
+}
+
+/// A search for a free port, for [`try_next`].
+#[repr(C)]
+struct Search {
+    ctx: *mut bpf_sock_addr,
+    rule: *const Rule,
+    cursor: *mut u32,
+    local: [u64; 2],
+    /// Last word of the destination.
+    peer: u32,
+    v6: u32,
+    /// 0: none yet.
+    found: u32,
+}
+
+/// Looks at the next candidate. 1 ends the search.
+unsafe extern "C" fn try_next(_round: u32, search: *mut Search) -> i64 {
+    // SAFETY: `bind_fast` has it on its stack.
+    let Search { ctx, rule, cursor, local, peer, v6, .. } = unsafe { search.read() };
+    // Each tuple goes round the ports by itself: those that it used longest ago come first, and no two
+    // connect() calls ever try the same one at once.
+    // SAFETY: see `ledger::cursor`.
+    let number = unsafe { atomic::fetch_add32(cursor, 1) };
+    // SAFETY: the value of the map of rules, which is never freed.
+    let Some(port) = spread::candidate(unsafe { &*rule }, number) else { return 1 };
+    if is_taken(port) || is_known(ctx, v6 != 0, local, port, peer) {
+        return 0;
+    }
+    // SAFETY: as above.
+    unsafe { (*search).found = u32::from(port) };
+    1
 }
 
 #[inline(always)]
@@ -99,12 +137,7 @@ fn is_taken(port: u16) -> bool {
 }
 
 /// Whether the kernel knows a socket with this 4-tuple, TIME_WAIT included, or a listener there.
-#[inline(always)]
-fn is_in_use(call: &Call<'_>, local: &Addr, port: u16) -> bool {
-    let peer = (call.address.words()[1] >> 32) as u32;
-    is_known(call.raw(), call.form == Form::V6, local.words(), port, peer)
-}
-
+///
 /// A function of its own: see [`bind_once`]. `peer` is the last word of the destination: all of an IPv4
 /// one; an IPv6 one is read from the context, where only AF_INET6 has it.
 #[inline(never)]

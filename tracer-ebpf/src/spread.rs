@@ -182,10 +182,10 @@ pub(crate) fn connect<const FAST: bool>(call: &Call<'_>) -> i32 {
     let original = call.source();
     let mut port = 0;
     let mut decision = Decision::LeastUsed;
-    if FAST && rule.flags & rule_flag::FAST_PORTS != 0 && spread::is_slow(&usage, rule.half) {
+    if FAST && rule.flags & rule_flag::FAST_PORTS != 0 && spread::tries(&usage, rule) > 0 {
         (decision, port) = {
             key.source = *address;
-            ports::bind_fast(call, rule, &key)
+            ports::bind_fast(call, rule, &key, &usage)
         };
     }
     if port == 0 {

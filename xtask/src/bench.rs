@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: what tracing costs, against no tracer and against other tools.
+//! `cargo xtask bench`: what tracing costs, against no tracer and against other tools; what spreading
+//! brings and costs, against the kernel alone and other ways to choose an address.
 //!
 //! Everything is measured in one run, in turns: each round starts every tool once, under the same
 //! load, and compares it with the loads just before and after without any. Medians over the rounds.
@@ -9,9 +10,9 @@ use std::{
     process::Command,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 
-use crate::{build, exec, workspace};
+use crate::{build, exec, markers, workspace};
 use load::Generator;
 use tool::Tool;
 
@@ -22,6 +23,7 @@ mod markdown;
 mod process;
 mod reading;
 mod rounds;
+mod spread;
 mod summary;
 mod tool;
 
@@ -34,9 +36,38 @@ pub(crate) struct Options {
     /// Rounds over all tools
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=50))]
     rounds: Option<u32>,
-    /// Write the tables into README.md, between its `<!-- bench -->` markers
+    /// Only this part
+    #[arg(value_enum)]
+    part: Option<Part>,
+    /// Write the tables into README.md, between their markers
     #[arg(long)]
     write: bool,
+}
+
+impl Options {
+    /// How to measure the same again.
+    fn command(&self) -> &'static str {
+        if self.quick { "cargo xtask bench --quick" } else { "cargo xtask bench" }
+    }
+}
+
+/// A part of README.md.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// What `tracer record` costs
+    Tracing,
+    /// What `tracer spread` brings and costs
+    Spread,
+}
+
+impl Part {
+    /// Name of the markers between which its tables go.
+    fn marker(self) -> &'static str {
+        match self {
+            Self::Tracing => "bench",
+            Self::Spread => "bench spread",
+        }
+    }
 }
 
 /// Numbers of one run.
@@ -64,6 +95,7 @@ impl Plan {
 pub(crate) struct Programs {
     pub(crate) tracer: PathBuf,
     pub(crate) load: PathBuf,
+    pub(crate) spread: PathBuf,
     /// Where tools write to.
     pub(crate) scratch: PathBuf,
 }
@@ -77,6 +109,25 @@ pub(crate) fn bench(options: &Options) -> Result<()> {
     let lock = programs.scratch.join("lock");
     let lock = File::create(&lock).with_context(|| format!("cannot make {}", lock.display()))?;
     lock.try_lock().context("another `cargo xtask bench` runs: wait for its end")?;
+    let machine = machine::describe()?;
+    for part in [Part::Tracing, Part::Spread] {
+        if options.part.is_some_and(|only| only != part) {
+            continue;
+        }
+        let text = match part {
+            Part::Tracing => tracing(&plan, options, &programs, &machine)?,
+            Part::Spread => spread::measure(options, &programs, &machine)?,
+        };
+        println!("{text}");
+        if options.write {
+            markers::write(part.marker(), &format!("\n{}\n\n", text.trim()))?;
+        }
+    }
+    Ok(())
+}
+
+/// The tables of what tracing costs. The details are printed.
+fn tracing(plan: &Plan, options: &Options, programs: &Programs, machine: &str) -> Result<String> {
     let line_ns = reading::line_cost()?;
 
     let (present, excused): (Vec<Tool>, Vec<Tool>) =
@@ -85,67 +136,44 @@ pub(crate) fn bench(options: &Options) -> Result<()> {
         let (name, package) = (tool.name(), tool.package());
         eprintln!("{name} is not installed: `cargo xtask setup bench` installs {package}");
     }
-    let machine = machine::describe()?;
     let mut generator = Generator::start(&programs.load)?;
-    let samples = rounds::measure(&plan, &programs, &mut generator, &present)?;
-    let cost = kernel::measure(&plan, &programs, &mut generator, &present)?;
-    let reading = reading::tuples(&plan, &programs, &mut generator)?;
+    let samples = rounds::measure(plan, programs, &mut generator, &present)?;
+    let cost = kernel::measure(plan, programs, &mut generator, &present)?;
+    let reading = reading::tuples(plan, programs, &mut generator)?;
     drop(generator);
 
     let raw = programs.scratch.join("raw.csv");
     fs::write(&raw, samples.csv()).with_context(|| format!("cannot write {}", raw.display()))?;
     let summary = summary::Summary::new(&samples, &cost, &reading, line_ns);
-    let command = if options.quick { "cargo xtask bench --quick" } else { "cargo xtask bench" };
     let head = format!(
-        "{machine} `{command}`: {} rounds, {} connections each, in turns.\n",
-        plan.rounds, plan.connects
+        "{machine} `{}`: {} rounds, {} connections each, in turns.\n",
+        options.command(),
+        plan.rounds,
+        plan.connects
     );
     let text = format!(
         "{head}\n{}\n{}",
         markdown::tools(&summary, &present, &excused),
         markdown::targets(&summary)
     );
-    println!("{text}\n{}\n{}", markdown::clients(&summary), markdown::programs(&cost));
+    println!("{}\n{}", markdown::clients(&summary), markdown::programs(&cost));
     println!("{}", reading.told());
     println!("Every sample: {}", raw.display());
-    if options.write { write(&text) } else { Ok(()) }
+    Ok(text)
 }
 
 fn build_all() -> Result<Programs> {
     let tracer = build::build(true)?;
-    exec::run(workspace::cargo("build").args([
-        "--release",
-        "--package",
-        "tracer-tests",
-        "--bin",
-        "connect-load",
-    ]))?;
+    exec::run(workspace::cargo("build").args(["--release", "--package", "tracer-tests"]))?;
     let scratch = workspace::target().join("bench");
     fs::create_dir_all(&scratch).with_context(|| format!("cannot make {}", scratch.display()))?;
-    Ok(Programs { tracer, load: workspace::target().join("release").join("connect-load"), scratch })
+    let [load, spread] =
+        ["connect-load", "spread-bench"].map(|name| workspace::target().join("release").join(name));
+    Ok(Programs { tracer, load, spread, scratch })
 }
 
 /// A count or a time in ns, to calculate with.
 #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 ns, which are 104 days")]
 fn float(number: u64) -> f64 {
     number as f64
-}
-
-fn write(text: &str) -> Result<()> {
-    let path = workspace::root().join("README.md");
-    if !path.exists() {
-        println!("{} does not exist: nothing is written", path.display());
-        return Ok(());
-    }
-    let old =
-        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let Some(new) = markdown::between_markers(&old, text) else {
-        bail!(
-            "{} has no line `{}` followed by `{}`: the tables go between them",
-            path.display(),
-            markdown::BEGIN.trim(),
-            markdown::END
-        );
-    };
-    fs::write(&path, new).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -15,6 +15,7 @@ mod build;
 mod dist;
 mod exec;
 mod lint;
+mod markers;
 mod readme;
 mod run;
 mod setup;
@@ -59,7 +60,7 @@ enum Verb {
         #[arg(last = true)]
         args: Vec<String>,
     },
-    /// Measure what tracing costs, against no tracer and other tools, and print the tables
+    /// Measure what tracing and spreading cost and bring, against the kernel alone and other tools
     Bench(bench::Options),
     /// Check formatting, lints, dependencies and what the compiler cannot check
     Lint,

@@ -71,7 +71,7 @@ fn of_tests(path: &Path) -> bool {
 
 fn table(text: &str) -> Option<String> {
     match readme::rendered(text) {
-        None => Some(readme::missing("README.md")),
+        None => Some(readme::missing()),
         Some(rendered) if rendered == text => None,
         Some(_) => Some(
             "README.md: the table of kernels is not the matrix's; `cargo xtask readme` writes it"

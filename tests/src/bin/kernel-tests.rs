@@ -19,7 +19,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
 use libtest_mimic::{Arguments, Failed, Trial};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracer_tests::{
@@ -85,11 +84,17 @@ fn begin(case: Case) -> Case {
     if excuse.is_some() {
         return Case { name, run, excuse, waits };
     }
-    let running = Mutex::new(Some(thread::spawn(move || run())));
+    let running = Mutex::new(Some(thread::spawn({
+        let run = Arc::clone(&run);
+        move || run()
+    })));
     let run = Arc::new(move || {
         let running = running.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let running = running.context("it failed before, in the background")?;
-        running.join().unwrap_or_else(|panic| panic::resume_unwind(panic))
+        // A second try has nobody that began before it.
+        running.map_or_else(
+            || run(),
+            |running| running.join().unwrap_or_else(|panic| panic::resume_unwind(panic)),
+        )
     });
     Case { name, run, excuse, waits }
 }

@@ -168,21 +168,28 @@ fn rule_of_all_ports() -> Rule {
 }
 
 #[test]
-fn the_kernel_is_slow_from_nine_tenths_of_its_own_half() {
-    let half = 14_116;
-    for (in_use, other_half, expected) in [
-        (0, 0, false),
-        (12_704, 0, false),
-        (12_705, 0, true),
-        // All of ours in use says nothing about the kernel's.
-        (14_116, 14_116, false),
-        (26_820, 14_116, false),
-        (26_821, 14_116, true),
-        // Two counters that are not read at once.
-        (5, 7, false),
+fn ports_are_ours_from_nine_tenths_of_the_kernels_half_on_and_the_last_ones_are_searched_for() {
+    // 10,000 ports of the kernel's half, and 10,000 of the other one, 2,000 of which are bound.
+    let rule = Rule { half: 10_000, other_capacity: 8_000, capacity: 18_000, ..Rule::default() };
+    for (kernel_half, other_half, expected) in [
+        (0, 0, 0),
+        (8_999, 0, 0),
+        (9_000, 0, 64),
+        (9_000, 7_499, 64),
+        (9_000, 7_500, 8),
+        (9_999, 7_999, 8),
+        (9_999, 8_000, 0),
+        (10_000, 0, 10_000),
+        (10_000, 7_999, 10_000),
+        (10_000, 8_000, 0),
+        (8_999, 8_000, 0),
     ] {
-        assert_eq!(is_slow(&Usage { in_use, other_half }, half), expected, "{in_use} {other_half}");
+        let usage = Usage { in_use: kernel_half + other_half, other_half };
+        assert_eq!(tries(&usage, &rule), expected, "{kernel_half} {other_half}");
     }
+    // Two counters that are not read at once.
+    assert_eq!(tries(&Usage { in_use: 5, other_half: 7 }, &rule), 0);
+    assert_eq!(tries(&Usage::default(), &Rule::default()), 0);
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! The spreader's cgroup hooks: attached to the cgroups that a rule names. Those that end in `_fast`
-//! need atomics that return a value (Linux 5.12) and SO_REUSEADDR from a program (6.1).
+//! need atomics that return a value (Linux 5.12), bpf_loop (5.17), and SO_REUSEADDR from a program (6.1).
 
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 use tracer_common::Addr;

@@ -305,6 +305,7 @@ impl Agent {
             low: self.inside.range.low,
             high: self.inside.range.high,
             capacity: ports::capacity(&self.inside.range, &blocked),
+            other_capacity: ports::other_capacity(&self.inside.range, &taken),
             sample: self.config.sample,
             random: self.random,
         });

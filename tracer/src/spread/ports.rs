@@ -30,6 +30,17 @@ pub(super) fn taken(range: &PortRange, blocked: &[u16]) -> Box<[u64; 1024]> {
     bits
 }
 
+/// Those of the half that the kernel tries last which are not `taken`.
+pub(super) fn other_capacity(range: &PortRange, taken: &[u64; 1024]) -> u32 {
+    let is_free = |port: &u16| {
+        let word = taken.get(usize::from(port >> 6)).copied().unwrap_or(0);
+        word >> (port & 63) & 1 == 0
+    };
+    // Every second port from the second one on: the last of an odd number is not among them.
+    let other_half = (range.low..=range.high).skip(1).step_by(2);
+    other_half.filter(is_free).map(|_| 1).sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -42,6 +53,16 @@ mod tests {
             .filter(|port| bits[usize::from(port >> 6)] >> (port & 63) & 1 != 0)
             .collect();
         assert_eq!(ports, [0, 7, 63, 64, 65, 65_535]);
+    }
+
+    #[test]
+    fn the_other_half_is_every_second_port_that_is_not_taken() {
+        let range = |low, high| PortRange { low, high, reserved: vec![150..=159] };
+        let other = |range, blocked: &[u16]| other_capacity(&range, &taken(&range, blocked));
+        assert_eq!(other(range(100, 199), &[]), 45);
+        assert_eq!(other(range(100, 200), &[101, 102, 199]), 43);
+        assert_eq!(other(range(65_534, 65_535), &[]), 1);
+        assert_eq!(other(range(7, 7), &[]), 0);
     }
 
     #[test]

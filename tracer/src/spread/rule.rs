@@ -20,6 +20,8 @@ pub struct Inputs<'a> {
     pub flags: u32,
     /// Ports that a tuple can hold in that namespace.
     pub capacity: u32,
+    /// Of these, those of the half that the kernel tries last.
+    pub other_capacity: u32,
     /// net.ipv4.ip_local_port_range there, both ends included.
     pub low: u16,
     pub high: u16,
@@ -48,6 +50,7 @@ pub fn build(inputs: &Inputs<'_>) -> Rule {
         capacity: inputs.capacity,
         other_low: inputs.low.saturating_add(1),
         half,
+        other_capacity: inputs.other_capacity,
         step: step(half, high_word(inputs.random)),
         offset: low_word(inputs.random).checked_rem(half).unwrap_or(0),
         sample: inputs.sample,

@@ -8,16 +8,6 @@ use super::{
     tool::Tool,
 };
 
-pub(crate) const BEGIN: &str = "<!-- bench -->\n";
-pub(crate) const END: &str = "<!-- /bench -->";
-
-/// The text with the tables between its markers; none if the markers are missing.
-pub(crate) fn between_markers(text: &str, tables: &str) -> Option<String> {
-    let (before, rest) = text.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n{}\n\n{END}{after}", tables.trim()))
-}
-
 /// One line for each tool.
 pub(crate) fn tools(summary: &Summary, present: &[Tool], excused: &[Tool]) -> String {
     let mut text = "\
@@ -242,16 +232,5 @@ mod tests {
         let text = tools(&summary(500.0), &[Tool::All], &[Tool::Tcplife]);
         assert!(text.contains("| tcplife | not installed (libbpf-tools) |"), "{text}");
         assert!(text.contains("| 0.50 µs (0.60 µs) | 0.00 µs | 0 | 20.0 (4.0) MiB |"), "{text}");
-    }
-
-    #[test]
-    fn the_tables_go_between_the_markers_and_again_without_change() {
-        let once = between_markers("a\n<!-- bench -->\nold\n<!-- /bench -->\nb\n", "| t |\n");
-        assert_eq!(once.as_deref(), Some("a\n<!-- bench -->\n\n| t |\n\n<!-- /bench -->\nb\n"));
-        assert_eq!(
-            between_markers(&once.unwrap_or_default(), "| t |\n").as_deref(),
-            Some("a\n<!-- bench -->\n\n| t |\n\n<!-- /bench -->\nb\n")
-        );
-        assert_eq!(between_markers("no markers", "| t |"), None);
     }
 }

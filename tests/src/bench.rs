@@ -1,0 +1,112 @@
+//! What spreading brings and costs, measured: `spread-bench` prints the tables, `cargo xtask bench`
+//! runs it.
+
+mod dialer;
+mod fill;
+mod flat;
+mod harm;
+mod hook;
+
+use std::ops::RangeInclusive;
+
+use anyhow::{Context, Result};
+
+pub use dialer::serve;
+use dialer::{Dialer, Plan};
+
+use crate::{
+    cgroup::Cgroup,
+    stage::{SERVER, Server, Stage},
+    tracer::spread::{Rule, Spread},
+};
+
+/// How much to measure.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// Times that everything timed is repeated; medians are told.
+    pub rounds: u32,
+    /// Numbers of addresses that pools are filled with.
+    pub pools: &'static [u32],
+    /// The range of the flat connect().
+    pub range: (u16, u16),
+}
+
+impl Size {
+    /// The default range of Linux, and pools of up to 64 addresses.
+    pub const FULL: Self = Self { rounds: 3, pools: &[1, 2, 4, 16, 64], range: (32_768, 60_999) };
+    /// To see that it works.
+    pub const QUICK: Self = Self { rounds: 1, pools: &[1, 4], range: (32_768, 36_767) };
+}
+
+/// Measures everything; the answer is Markdown.
+///
+/// # Errors
+/// What cannot be started, or a connect() that failed with anything but EADDRNOTAVAIL.
+pub fn run(size: Size) -> Result<String> {
+    let parts = [
+        flat::measure(size).context("flat connect()")?,
+        fill::measure(size).context("fill")?,
+        hook::measure(size).context("hook")?,
+        harm::measure(size).context("others")?,
+    ];
+    Ok(parts.join("\n"))
+}
+
+/// A host of its own, with a pool of addresses on `lo` and a server that accepts nothing.
+struct Field {
+    stage: Stage,
+    rule: Rule,
+    cgroup: Cgroup,
+    pool: Vec<String>,
+    server: Server,
+}
+
+impl Field {
+    /// `addresses` in the pool, each with the ports of this range.
+    fn new(addresses: u32, range: RangeInclusive<u16>) -> Result<Self> {
+        let mut stage = Stage::new(&[])?;
+        let pool: Vec<_> =
+            (0..addresses).map(|it| format!("10.1.{}.{}", 1 + it / 200, 1 + it % 200)).collect();
+        for address in &pool {
+            stage.netns.ip(&format!("addr add {address}/32 dev lo"))?;
+        }
+        let range = format!("{} {}", range.start(), range.end());
+        stage.netns.sysctl("ipv4/ip_local_port_range", &range)?;
+        stage.netns.sysctl("core/somaxconn", "65535")?;
+        // Else the kernel uses TIME_WAIT ports of loopback devices again, after a second.
+        stage.netns.sysctl("ipv4/tcp_tw_reuse", "0")?;
+        let server = stage.server(&format!("{SERVER}:7000"))?;
+        server.listener.listen(65_535)?;
+        let rule = Rule::new();
+        let cgroup = Cgroup::new(rule.name())?;
+        Ok(Self { stage, rule, cgroup, pool, server })
+    }
+
+    /// The rule for processes of the cgroup begins, with this pool.
+    fn spread(&self, pool: &[String]) -> Result<Spread> {
+        let cgroup = self.cgroup.path().to_string_lossy();
+        let mut arguments = vec!["--cgroup", &cgroup, "--on-exit", "release", "--fail-fast"];
+        arguments.extend(pool.iter().flat_map(|address| ["--pool", address]));
+        self.stage.netns.run(|| Spread::start(&self.rule, &arguments))
+    }
+
+    /// A client process of the cgroup, or beside it.
+    fn dialer(&self, inside: bool, plan: &Plan) -> Result<Dialer> {
+        let dialer = self.stage.netns.run(|| Dialer::spawn(plan))?;
+        if inside {
+            self.cgroup.add(dialer.id())?;
+        }
+        Ok(dialer)
+    }
+}
+
+/// The value below which `percent` of them are; 0 of none.
+fn quantile(values: &mut [u64], percent: usize) -> u64 {
+    values.sort_unstable();
+    values.get(values.len() * percent / 100).copied().unwrap_or(0)
+}
+
+/// ns as µs.
+fn microseconds(ns: u64) -> String {
+    format!("{}.{} µs", ns / 1000, ns % 1000 / 100)
+}

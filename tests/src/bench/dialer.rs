@@ -1,0 +1,287 @@
+//! A client process that makes connections when it is told to, and says how long each took.
+
+use std::{
+    io::{self, BufRead, Read, Write},
+    net::{IpAddr, SocketAddr},
+    os::fd::{AsFd, AsRawFd, RawFd},
+    process::{ChildStdin, ChildStdout, Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::{
+    io::Errno,
+    process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open},
+    time::{ClockId, clock_gettime},
+};
+
+use crate::{
+    process::Process, sock::Sock, stage::Server, tracer::mono_ns, workloads::random::Random,
+};
+
+/// What becomes of the connections of a dialer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Life {
+    /// They stay.
+    Held,
+    /// Half of them are closed at once, and leave a TIME_WAIT.
+    Churn,
+    /// Every other one is closed by RST as soon as the next one is made.
+    Alternate,
+    /// Each is closed by RST at once.
+    Brief,
+}
+
+/// How the source address is chosen by the program itself.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Choice {
+    /// Not at all.
+    Nothing,
+    /// Any of the pool.
+    Random,
+    /// One after the other.
+    RoundRobin,
+    /// By a hash of the client's address, as nginx's split_clients: clients are skewed by Zipf's law.
+    SplitClients,
+}
+
+/// What a dialer does.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) peer: SocketAddr,
+    /// The server's own descriptor of its listener.
+    pub(super) listener: RawFd,
+    pub(super) life: Life,
+    pub(super) choice: Choice,
+    /// What there is to choose from.
+    pub(super) sources: Vec<String>,
+}
+
+impl Plan {
+    /// The program does nothing for its source address.
+    pub(super) fn new(server: &Server, life: Life) -> Self {
+        let listener = server.listener.as_fd().as_raw_fd();
+        let (peer, choice) = (server.address, Choice::Nothing);
+        Self { peer, listener, life, choice, sources: Vec::new() }
+    }
+}
+
+/// What came of some connections.
+#[derive(Debug, Default)]
+pub(super) struct Made {
+    /// CLOCK_MONOTONIC when each was there, ns.
+    pub(super) ends: Vec<u64>,
+    /// ns of each connect().
+    pub(super) durations: Vec<u64>,
+    /// Of them, those whose port is free again.
+    pub(super) released: u64,
+    /// CLOCK_MONOTONIC of the first EADDRNOTAVAIL, at which it stopped. 0: there was none.
+    pub(super) failed: u64,
+    /// CPU time of the process, ns.
+    pub(super) cpu: u64,
+}
+
+pub(super) struct Dialer {
+    process: Process,
+    stdin: ChildStdin,
+    stdout: ChildStdout,
+}
+
+impl Dialer {
+    pub(super) fn spawn(plan: &Plan) -> Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["dial", &plan.peer.to_string()]);
+        command.args([plan.life as u8, plan.choice as u8].map(|it| it.to_string()));
+        command.args([std::process::id().to_string(), plan.listener.to_string()]);
+        command.args(&plan.sources).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = Process::spawn(&mut command)?;
+        let stdin = process.child.stdin.take().context("no stdin")?;
+        let stdout = process.child.stdout.take().context("no stdout")?;
+        Ok(Self { process, stdin, stdout })
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// So many more connections, or as many as there is room for.
+    pub(super) fn dial(&mut self, count: u64) -> Result<Made> {
+        self.begin(count)?;
+        self.end()
+    }
+
+    /// Starts what [`Self::end`] waits for.
+    pub(super) fn begin(&mut self, count: u64) -> Result<()> {
+        Ok(writeln!(self.stdin, "{count}")?)
+    }
+
+    pub(super) fn end(&mut self) -> Result<Made> {
+        let mut next = || -> Result<u64> {
+            let mut bytes = [0; 8];
+            self.stdout.read_exact(&mut bytes).context("a dialer broke off; see above")?;
+            Ok(u64::from_le_bytes(bytes))
+        };
+        let (count, released, failed, cpu) = (next()?, next()?, next()?, next()?);
+        let mut made = Made { released, failed, cpu, ..Made::default() };
+        for _ in 0..count {
+            made.ends.push(next()?);
+            made.durations.push(next()?);
+        }
+        Ok(made)
+    }
+}
+
+/// The client's side: `PEER LIFE CHOICE PARENT LISTENER SOURCES…`; a number of connections for each line on stdin.
+///
+/// # Errors
+/// Arguments or lines that are none, and every failure but EADDRNOTAVAIL.
+pub fn serve(arguments: &[String]) -> Result<()> {
+    let [peer, life, choice, parent, listener, sources @ ..] = arguments else {
+        bail!("dial: too few arguments")
+    };
+    let life = [Life::Held, Life::Churn, Life::Alternate, Life::Brief]
+        .into_iter()
+        .find(|it| (*it as u8).to_string() == *life);
+    let choice = [Choice::Nothing, Choice::Random, Choice::RoundRobin, Choice::SplitClients]
+        .into_iter()
+        .find(|it| (*it as u8).to_string() == *choice);
+    let life = life.context("no such life")?;
+    let listener = matches!(life, Life::Churn | Life::Alternate)
+        .then(|| borrow(parent, listener))
+        .transpose()?;
+    let mut client = Client {
+        peer: peer.parse()?,
+        life,
+        choice: choice.context("no such choice")?,
+        sources: sources.iter().map(|it| it.parse()).collect::<Result<_, _>>()?,
+        random: Random(u64::from(std::process::id())),
+        turn: 0,
+        listener,
+        held: Vec::new(),
+        brief: None,
+    };
+    let mut stdout = io::stdout().lock();
+    for line in io::stdin().lock().lines() {
+        let made = client.dial(line?.parse()?)?;
+        let count = u64::try_from(made.ends.len())?;
+        let head = [count, made.released, made.failed, made.cpu];
+        let pairs = made.ends.iter().zip(&made.durations).flat_map(|(end, took)| [*end, *took]);
+        let bytes: Vec<u8> = head.into_iter().chain(pairs).flat_map(u64::to_le_bytes).collect();
+        stdout.write_all(&bytes)?;
+        stdout.flush()?;
+    }
+    Ok(())
+}
+
+/// A socket of another process.
+fn borrow(process: &str, fd: &str) -> Result<Sock> {
+    let pid = Pid::from_raw(process.parse()?).context("no such process")?;
+    let process = pidfd_open(pid, PidfdFlags::empty())?;
+    Ok(Sock::from(pidfd_getfd(process, fd.parse()?, PidfdGetfdFlags::empty())?))
+}
+
+struct Client {
+    peer: SocketAddr,
+    life: Life,
+    choice: Choice,
+    sources: Vec<IpAddr>,
+    random: Random,
+    turn: u64,
+    /// Where it has to close the other end too.
+    listener: Option<Sock>,
+    held: Vec<(Sock, Option<Sock>)>,
+    /// What is closed when the next one is made.
+    brief: Option<(Sock, Option<Sock>)>,
+}
+
+impl Client {
+    fn dial(&mut self, count: u64) -> Result<Made> {
+        let mut made = Made::default();
+        let cpu = cpu_ns();
+        for _ in 0..count {
+            let sock = self.open()?;
+            let begin = mono_ns();
+            match sock.connect(self.peer) {
+                Ok(()) => {}
+                Err(Errno::ADDRNOTAVAIL) => {
+                    made.failed = mono_ns();
+                    break;
+                }
+                Err(errno) => bail!("connect {} to {}: {errno}", made.ends.len(), self.peer),
+            }
+            let end = mono_ns();
+            made.ends.push(end);
+            made.durations.push(end - begin);
+            made.released += self.keep(sock)?;
+            self.turn += 1;
+        }
+        made.cpu = cpu_ns() - cpu;
+        Ok(made)
+    }
+
+    fn open(&mut self) -> Result<Sock> {
+        let sock = Sock::tcp(self.peer)?;
+        if let Some(source) = self.choose()? {
+            sock.set_bind_address_no_port()?;
+            sock.bind(SocketAddr::new(source, 0))?;
+        }
+        Ok(sock)
+    }
+
+    fn choose(&mut self) -> Result<Option<IpAddr>> {
+        let count = u64::try_from(self.sources.len())?;
+        let index = match self.choice {
+            Choice::Nothing => return Ok(None),
+            Choice::Random => self.random.below(count),
+            Choice::RoundRobin => self.turn % count,
+            Choice::SplitClients => Random(self.client()).below(count),
+        };
+        Ok(self.sources.get(usize::try_from(index)?).copied())
+    }
+
+    /// One of 1,023 clients; number N has a weight of about 1/N.
+    fn client(&mut self) -> u64 {
+        let magnitude = 1 << self.random.below(10);
+        magnitude + self.random.below(magnitude)
+    }
+
+    /// Gives the number of ports that are free again.
+    fn keep(&mut self, sock: Sock) -> Result<u64> {
+        let accepted = self.listener.as_ref().map(Sock::accept).transpose()?;
+        match self.life {
+            Life::Brief => {
+                sock.set_reset_on_close()?;
+                return Ok(1);
+            }
+            Life::Churn if self.random.below(2) == 0 => {
+                // The client's end first: TIME_WAIT is with whoever closes first.
+                drop(sock);
+                return Ok(0);
+            }
+            Life::Alternate => {
+                let released = u64::from(self.brief.take().is_some());
+                if self.turn % 2 == 1 {
+                    sock.set_reset_on_close()?;
+                    self.brief = Some((sock, accepted));
+                } else {
+                    self.held.push((sock, accepted));
+                }
+                return Ok(released);
+            }
+            Life::Held | Life::Churn => {}
+        }
+        self.held.push((sock, accepted));
+        Ok(0)
+    }
+}
+
+fn cpu_ns() -> u64 {
+    let now = clock_gettime(ClockId::ProcessCPUTime);
+    u64::try_from(now.tv_sec * 1_000_000_000 + now.tv_nsec).unwrap_or_default()
+}
+
+/// The connections must all have been made.
+pub(super) fn all(made: Made, count: u64) -> Result<Made> {
+    let ends = u64::try_from(made.ends.len())?;
+    ensure!(ends == count, "only {ends} of {count} connections were made");
+    Ok(made)
+}

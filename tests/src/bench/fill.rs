@@ -1,0 +1,106 @@
+//! How full a pool is when the first connect() finds no port: ours beside what can be configured.
+
+use std::fmt::Write;
+
+use anyhow::{Context, Result, ensure};
+
+use super::{
+    Field, Size,
+    dialer::{Choice, Life, Made, Plan, all},
+};
+
+/// Ports of each address.
+const PORTS: u64 = 1000;
+/// Connections that one process makes at most: it has a descriptor for each, or two.
+const DESCRIPTORS: u64 = 9_000;
+/// Of the first address, those that others use where they do.
+const OTHERS: u64 = PORTS * 30 / 100;
+
+/// Who chooses the address.
+const POLICIES: [(&str, Option<Choice>); 4] = [
+    ("`tracer spread`", None),
+    ("round-robin", Some(Choice::RoundRobin)),
+    ("random", Some(Choice::Random)),
+    ("hash of skewed clients", Some(Choice::SplitClients)),
+];
+
+struct Scenario {
+    name: &'static str,
+    life: Life,
+    processes: usize,
+    others: u64,
+}
+
+const STEADY: Scenario = Scenario { name: "steady", life: Life::Held, processes: 1, others: 0 };
+const SCENARIOS: [Scenario; 5] = [
+    STEADY,
+    Scenario { name: "half of them in TIME_WAIT", life: Life::Churn, ..STEADY },
+    Scenario { name: "first address 30 % used by others", others: OTHERS, ..STEADY },
+    Scenario { name: "long and short in turn", life: Life::Alternate, ..STEADY },
+    Scenario { name: "8 processes at once", processes: 8, ..STEADY },
+];
+
+pub(super) fn measure(size: Size) -> Result<String> {
+    let mut text = format!(
+        "Ports in use at the first EADDRNOTAVAIL, of all of a pool of 1 address and more ({PORTS} ports each):\n\n| |"
+    );
+    for addresses in size.pools {
+        write!(text, " {addresses} |")?;
+    }
+    write!(text, "\n|---|{}\n", "--:|".repeat(size.pools.len()))?;
+    for scenario in &SCENARIOS {
+        for (policy, choice) in POLICIES {
+            write!(text, "| {}: {policy} |", scenario.name)?;
+            for addresses in size.pools {
+                let parts = fill(scenario, choice, *addresses)
+                    .with_context(|| format!("{}, {policy}, {addresses}", scenario.name))?;
+                write!(text, " {}.{:02} % |", parts / 100, parts % 100)?;
+            }
+            text.push('\n');
+        }
+    }
+    Ok(text)
+}
+
+/// Ports in use at the first failure, in 1/10,000 of the room.
+fn fill(scenario: &Scenario, choice: Option<Choice>, addresses: u32) -> Result<u64> {
+    let low = 40_000;
+    let field = Field::new(addresses, low..=low + u16::try_from(PORTS)? - 1)?;
+    let room = PORTS * u64::from(addresses);
+    let plan = |life, choice, sources: &[String]| Plan {
+        choice,
+        sources: sources.to_vec(),
+        ..Plan::new(&field.server, life)
+    };
+    let mut others = field.dialer(false, &plan(Life::Held, Choice::Random, &field.pool[..1]))?;
+    let _agent = choice.is_none().then(|| field.spread(&field.pool)).transpose()?;
+    all(others.dial(scenario.others)?, scenario.others)?;
+    let plan = plan(scenario.life, choice.unwrap_or(Choice::Nothing), &field.pool);
+    let mut dialers = Vec::new();
+    let mut made: Vec<Made> = Vec::new();
+    while made.iter().all(|one| one.failed == 0) {
+        ensure!(made.len() < 100, "no connect() ever fails");
+        let spawn = |_| field.dialer(true, &plan);
+        let mut next = (0..scenario.processes).map(spawn).collect::<Result<Vec<_>>>()?;
+        for dialer in &mut next {
+            dialer.begin(DESCRIPTORS)?;
+        }
+        for dialer in &mut next {
+            made.push(dialer.end()?);
+        }
+        // They hold what is in use.
+        dialers.extend(next);
+    }
+    let failures = made.iter().map(|one| one.failed).filter(|failed| *failed > 0);
+    let first = failures.min().context("no connect() ever failed")?;
+    // One that began before has its port by then, or is about to.
+    let until = |one: &Made| {
+        let began = one.ends.iter().zip(&one.durations).map(|(end, took)| end - took);
+        began.filter(|begin| *begin < first).count()
+    };
+    let connected: usize = made.iter().map(until).sum();
+    let released: u64 = made.iter().map(|one| one.released).sum();
+    let in_use = scenario.others + u64::try_from(connected)? - released;
+    ensure!(in_use <= room, "{in_use} ports of {room}");
+    Ok(in_use * 10_000 / room)
+}

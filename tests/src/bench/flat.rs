@@ -1,0 +1,88 @@
+//! connect() towards one destination while the range of one source address fills.
+
+use std::fmt::Write;
+
+use anyhow::Result;
+
+use super::{
+    Field, Size,
+    dialer::{Dialer, Life, Made, Plan, all},
+    microseconds, quantile,
+};
+
+/// Percent of the range at whose middle one percent of it is timed. The first is the empty table.
+const POINTS: [u64; 8] = [0, 10, 50, 60, 80, 90, 95, 99];
+/// From here on a second process has the sockets: one may not have as many.
+const HALF: u64 = 55;
+
+/// What was measured at one point, ns.
+#[derive(Clone, Debug, Default)]
+struct Point {
+    p50: Vec<u64>,
+    p99: Vec<u64>,
+    cpu: Vec<u64>,
+}
+
+impl Point {
+    fn told(&mut self) -> [u64; 3] {
+        [&mut self.p50, &mut self.p99, &mut self.cpu].map(|rounds| quantile(rounds, 50))
+    }
+}
+
+pub(super) fn measure(size: Size) -> Result<String> {
+    let mut alone: [Point; POINTS.len()] = Default::default();
+    let mut spread = alone.clone();
+    for _ in 0..size.rounds {
+        fill(size, false, &mut alone)?;
+        fill(size, true, &mut spread)?;
+    }
+    let (low, high) = size.range;
+    let mut text = format!(
+        "connect() to one destination from one source address, range {low}-{high}; p50 against the empty table:\n\n\
+         | ports in use | kernel alone: p50 | p99 | CPU | `tracer spread`: p50 | p99 | CPU |\n\
+         |--:|--:|--:|--:|--:|--:|--:|\n"
+    );
+    let empty = [alone[0].told()[0], spread[0].told()[0]];
+    for (percent, (alone, spread)) in POINTS.iter().zip(alone.iter_mut().zip(&mut spread)) {
+        write!(text, "| {percent} %")?;
+        for (point, empty) in [alone, spread].into_iter().zip(empty) {
+            let [p50, p99, cpu] = point.told();
+            let times = p50 * 100 / empty.max(1);
+            let [p50, p99, cpu] = [p50, p99, cpu].map(microseconds);
+            write!(text, " | {p50} ({}.{:02} ×) | {p99} | {cpu}", times / 100, times % 100)?;
+        }
+        text.push_str(" |\n");
+    }
+    Ok(text)
+}
+
+fn fill(size: Size, spread: bool, points: &mut [Point; POINTS.len()]) -> Result<()> {
+    let (low, high) = size.range;
+    let field = Field::new(1, low..=high)?;
+    let _agent = spread.then(|| field.spread(&field.pool)).transpose()?;
+    let plan = Plan::new(&field.server, Life::Held);
+    let mut dialers = [field.dialer(true, &plan)?, field.dialer(true, &plan)?];
+    let room = u64::from(high - low) + 1;
+    let window = room / 100;
+    let mut made = 0;
+    for (percent, point) in POINTS.into_iter().zip(points) {
+        let begin = (room * percent / 100).saturating_sub(window / 2);
+        let half = room * HALF / 100;
+        if percent > HALF && made < half {
+            dial(&mut dialers[0], &mut made, half)?;
+        }
+        let dialer = &mut dialers[usize::from(percent > HALF)];
+        dial(dialer, &mut made, begin)?;
+        let mut timed = dial(dialer, &mut made, begin + window)?;
+        point.p50.push(quantile(&mut timed.durations, 50));
+        point.p99.push(quantile(&mut timed.durations, 99));
+        point.cpu.push(timed.cpu / window);
+    }
+    Ok(())
+}
+
+/// Connections until there are so many.
+fn dial(dialer: &mut Dialer, made: &mut u64, until: u64) -> Result<Made> {
+    let count = until - std::mem::replace(made, until);
+    all(dialer.dial(count)?, count)
+}

@@ -1,0 +1,97 @@
+//! Time of the hook itself, by the kernel's own count (`kernel.bpf_stats_enabled`).
+
+use std::{fmt::Write, fs};
+
+use anyhow::Result;
+
+use super::{
+    Field, Size,
+    dialer::{Life, Plan, all},
+};
+use crate::cgroup;
+
+const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
+
+/// While it lives, the kernel counts. What was set before is set again.
+struct Counting(String);
+
+impl Counting {
+    fn begin() -> Result<Self> {
+        let before = fs::read_to_string(SWITCH)?;
+        fs::write(SWITCH, "1")?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for Counting {
+    fn drop(&mut self) {
+        // It was written a moment ago.
+        fs::write(SWITCH, &self.0).ok();
+    }
+}
+
+pub(super) fn measure(size: Size) -> Result<String> {
+    let _counting = Counting::begin()?;
+    let mut text = "Programs that spread, for each connect(), as the kernel counts them (its own clock included):\n\n\
+                    | addresses | ports in use | ns |\n|--:|--:|--:|\n"
+        .to_owned();
+    for addresses in [4, 250] {
+        let ns = brief(size, addresses)?;
+        writeln!(text, "| {addresses} | few | {ns} |")?;
+    }
+    for (percent, ns) in nearly_full(size)? {
+        writeln!(text, "| 1 | {percent} %, with fast ports | {ns} |")?;
+    }
+    Ok(text)
+}
+
+fn brief(size: Size, addresses: u32) -> Result<u64> {
+    let (low, high) = size.range;
+    let field = Field::new(addresses, low..=high)?;
+    let _agent = field.spread(&field.pool)?;
+    let plan = Plan::new(&field.server, Life::Brief);
+    let mut dialer = field.dialer(true, &plan)?;
+    all(dialer.dial(1000)?, 1000)?;
+    let before = counted(&field)?;
+    let count = 20_000;
+    all(dialer.dial(count)?, count)?;
+    Ok((counted(&field)? - before) / count)
+}
+
+fn nearly_full(size: Size) -> Result<Vec<(u64, u64)>> {
+    let (low, high) = size.range;
+    let field = Field::new(1, low..=high)?;
+    let _agent = field.spread(&field.pool)?;
+    let plan = Plan::new(&field.server, Life::Held);
+    let room = u64::from(high - low) + 1;
+    let window = room / 100;
+    let mut made = 0;
+    let mut costs = Vec::new();
+    // They hold what is in use.
+    let mut dialers = Vec::new();
+    for percent in [60, 80, 95, 99] {
+        // Each point has a process of its own: one may not hold as many sockets.
+        let mut dialer = field.dialer(true, &plan)?;
+        let begin = room * percent / 100 - window / 2;
+        let mut gap = begin - made;
+        made = begin + window;
+        if percent == 60 {
+            let half = gap / 2;
+            let mut first = field.dialer(true, &plan)?;
+            all(first.dial(half)?, half)?;
+            dialers.push(first);
+            gap -= half;
+        }
+        all(dialer.dial(gap)?, gap)?;
+        let before = counted(&field)?;
+        all(dialer.dial(window)?, window)?;
+        costs.push((percent, (counted(&field)? - before) / window));
+        dialers.push(dialer);
+    }
+    Ok(costs)
+}
+
+/// ns that the programs ran which are attached to the cgroup.
+fn counted(field: &Field) -> Result<u64> {
+    field.cgroup.programs()?.into_iter().map(cgroup::run_time_ns).sum()
+}

@@ -1,0 +1,43 @@
+//! Parts of README.md that are written by a program, between `<!-- NAME -->` and `<!-- /NAME -->`.
+
+use std::fs;
+
+use anyhow::{Context as _, Result};
+
+use crate::workspace;
+
+/// The text with `part` between the markers; none if these are missing.
+pub(crate) fn between(text: &str, name: &str, part: &str) -> Option<String> {
+    let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
+    let (before, rest) = text.split_once(&begin)?;
+    let (_, after) = rest.split_once(&end)?;
+    Some(format!("{before}{begin}{part}{end}{after}"))
+}
+
+/// What to say when there are none.
+pub(crate) fn missing(name: &str) -> String {
+    format!("README.md has no line `<!-- {name} -->` followed by `<!-- /{name} -->`")
+}
+
+/// Writes `part` into README.md.
+pub(crate) fn write(name: &str, part: &str) -> Result<()> {
+    let path = workspace::root().join("README.md");
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = between(&text, name, part).with_context(|| missing(name))?;
+    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_is_written_between_its_markers_and_again_without_change() {
+        let text = "a\n<!-- t -->\nold\n<!-- /t -->\nb\n";
+        let once = between(text, "t", "| new |\n").unwrap();
+        assert_eq!(once, "a\n<!-- t -->\n| new |\n<!-- /t -->\nb\n");
+        assert_eq!(between(&once, "t", "| new |\n"), Some(once));
+        assert_eq!(between(text, "other", ""), None);
+    }
+}
