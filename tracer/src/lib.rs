@@ -29,3 +29,4 @@ mod test_netns;
 pub mod text;
 pub mod trace;
 pub mod tuples;
+pub mod view;
