@@ -20,9 +20,10 @@ pub(super) fn measure(size: Size) -> Result<String> {
         .to_owned();
     let mut times = [(); 4].map(|()| Times::default());
     let [empty_alone, alone, empty_spread, spread] = &mut times;
+    let mut left = 0;
     for _ in 0..size.rounds {
         beside(size, false, empty_alone, alone)?;
-        beside(size, true, empty_spread, spread)?;
+        left = beside(size, true, empty_spread, spread)?;
     }
     let names = [
         "none, kernel alone",
@@ -35,6 +36,12 @@ pub(super) fn measure(size: Size) -> Result<String> {
         let p99 = microseconds(quantile(&mut times.p99, 50));
         writeln!(text, "| {name} | {p50} | {p99} |")?;
     }
+    let all = u64::from(size.range.1 - size.range.0) + 1;
+    writeln!(
+        text,
+        "\nBeside a range that `tracer spread` has filled to 99 %, that program could hold {left} connections to its own \
+         destination; {all} without."
+    )?;
     Ok(text)
 }
 
@@ -45,7 +52,8 @@ struct Times {
     p99: Vec<u64>,
 }
 
-fn beside(size: Size, spread: bool, before: &mut Times, full: &mut Times) -> Result<()> {
+/// The answer is how many connections the other program can hold in the end, where something is spread.
+fn beside(size: Size, spread: bool, before: &mut Times, full: &mut Times) -> Result<u64> {
     let (low, high) = size.range;
     let mut field = Field::new(1, low..=high)?;
     let second = field.stage.server(&format!("{SERVER}:7500"))?;
@@ -59,7 +67,17 @@ fn beside(size: Size, spread: bool, before: &mut Times, full: &mut Times) -> Res
     for dialer in &mut dialers {
         all(dialer.dial(half)?, half)?;
     }
-    time(&mut other, full)
+    time(&mut other, full)?;
+    if !spread {
+        return Ok(0);
+    }
+    let held = Plan::new(&second, Life::Held);
+    let mut others = [field.dialer(false, &held)?, field.dialer(false, &held)?];
+    let mut left = 0;
+    for other in &mut others {
+        left += u64::try_from(other.dial(half + half / 50)?.ends.len())?;
+    }
+    Ok(left)
 }
 
 fn time(other: &mut Dialer, times: &mut Times) -> Result<()> {

@@ -2,7 +2,7 @@
 //!
 //! `TRACER_BIN` is the program under test, `TRACER_BACKENDS` the backends that must work here (by default those that do),
 //! `TRACER_DEFAULT_BACKEND` the one that it must choose by itself, `TRACER_TEST_ENV` where this is
-//! (`host` or `vm`). Arguments are those of `cargo test`'s harness.
+//! (`host` or `vm`), `TRACER_TEST_LIMIT` the seconds that a test may take. Arguments are those of `cargo test`'s harness.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the test runner")]
 
 use std::{
@@ -153,7 +153,8 @@ fn watched(
     name: &str,
     run: Arc<dyn Fn() -> anyhow::Result<()> + Send + Sync>,
 ) -> Result<(), String> {
-    let limit = Place::get().limit(LIMIT);
+    let asked = env::var("TRACER_TEST_LIMIT").ok().and_then(|seconds| seconds.parse().ok());
+    let limit = asked.map_or_else(|| Place::get().limit(LIMIT), Duration::from_secs);
     let (sender, receiver) = channel();
     thread::spawn(move || {
         let result = panic::catch_unwind(AssertUnwindSafe(|| run()));

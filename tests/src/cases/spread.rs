@@ -32,7 +32,10 @@ use crate::{
 /// In a guest, which is slow, those that show what the kernel has.
 pub fn cases(plan: &Plan) -> Vec<Case> {
     if plan.place == Place::Vm {
-        return vec![fill::ipv4()];
+        let mut cases = vec![fill::ipv4()];
+        cases.extend(harmless::cases_of_guests());
+        cases.extend(fail_open::cases_of_guests());
+        return cases;
     }
     let mut cases = fill::cases();
     cases.extend(harmless::cases());

@@ -36,6 +36,8 @@ pub struct SpreadArgs {
     #[arg(
         long,
         value_name = "SPEC[=WEIGHT]",
+        num_args = 1..,
+        value_delimiter = ',',
         required_unless_present = "release",
         help_heading = "What to spread over"
     )]
@@ -52,7 +54,13 @@ pub struct SpreadArgs {
     pub netns: Option<NetnsRef>,
 
     /// Spread the processes of this cgroup v2 folder and of everything below it
-    #[arg(long, value_name = "PATH", conflicts_with = "all", help_heading = "What is spread")]
+    #[arg(
+        long,
+        value_name = "PATH",
+        num_args = 1..,
+        conflicts_with = "all",
+        help_heading = "What is spread"
+    )]
     pub cgroup: Vec<PathBuf>,
 
     /// Spread every process of this machine
@@ -61,7 +69,13 @@ pub struct SpreadArgs {
 
     /// Spread only connections to these destinations: 10.0.0.0/8, 10.1.2.3:80-90,
     /// [fd00::/64]:443 or *:443, at most 16 [default: all]
-    #[arg(long, value_name = "CIDR[:PORTS]", help_heading = "What is spread")]
+    #[arg(
+        long,
+        value_name = "CIDR[:PORTS]",
+        num_args = 1..,
+        value_delimiter = ',',
+        help_heading = "What is spread"
+    )]
     pub to: Vec<String>,
 
     /// Replace also an address that the application has chosen (nginx proxy_bind, HAProxy source)
@@ -96,15 +110,9 @@ pub struct SpreadArgs {
     )]
     pub rule: String,
 
-    /// What becomes of the rule when this program ends at Ctrl-C or SIGTERM
-    #[arg(
-        long,
-        value_enum,
-        default_value_t = OnExit::Release,
-        value_name = "WHAT",
-        help_heading = "Start and end"
-    )]
-    pub on_exit: OnExit,
+    /// What becomes of the rule when this program ends at Ctrl-C or SIGTERM [default: release]
+    #[arg(long, value_enum, value_name = "WHAT", help_heading = "Start and end")]
+    pub on_exit: Option<OnExit>,
 
     /// Stop spreading when this program has not been seen for SECS seconds (if it was killed)
     /// [default: go on]
@@ -119,7 +127,7 @@ pub struct SpreadArgs {
     /// Leave the rule in the kernel and end; nobody follows changes of the pool's addresses then
     #[arg(
         long,
-        conflicts_with_all = ["on_exit", "lease", "dry_run", "decisions", "output"],
+        conflicts_with_all = ["lease", "dry_run", "decisions", "output"],
         help_heading = "Start and end"
     )]
     pub detach: bool,

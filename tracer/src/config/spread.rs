@@ -52,6 +52,13 @@ impl TryFrom<&SpreadArgs> for SpreadConfig {
                 "refusing to take the whole machine: name --cgroup PATH, or say --all".into(),
             ));
         }
+        if args.detach && args.on_exit == Some(OnExit::Release) {
+            return Err(Error::BadConfig(
+                "--detach leaves the rule in the kernel, and --on-exit release takes it back: leave one \
+                 of them out"
+                    .into(),
+            ));
+        }
         let wrong = |error: &dyn std::error::Error| Error::BadConfig(error.to_string());
         let pool = args.pool.iter().map(|text| text.parse());
         let pool = pool.collect::<Result<Vec<Spec>, _>>().map_err(|error| wrong(&error))?;
@@ -75,7 +82,10 @@ impl TryFrom<&SpreadArgs> for SpreadConfig {
             netns: args.netns.clone(),
             flags: flags.iter().filter(|(on, _)| *on).fold(0, |bits, (_, bit)| bits | bit),
             // Left to itself is what --detach is for.
-            on_exit: if args.detach { OnExit::Keep } else { args.on_exit },
+            on_exit: match args.on_exit {
+                None if args.detach => OnExit::Keep,
+                on_exit => on_exit.unwrap_or(OnExit::Release),
+            },
             lease: args.lease,
             sample: match args.decisions {
                 Decisions::None => 0,
@@ -124,7 +134,20 @@ mod tests {
 
     #[test]
     fn what_is_left_to_itself_is_kept() {
-        let config = config("tracer spread --pool auto --all --detach").unwrap();
-        assert_eq!(config.on_exit, OnExit::Keep);
+        let with = |end| config(&format!("tracer spread --pool auto --all {end}"));
+        assert_eq!(with("--detach").unwrap().on_exit, OnExit::Keep);
+        assert_eq!(with("--detach --on-exit keep").unwrap().on_exit, OnExit::Keep);
+        assert_eq!(with("--detach --on-exit release").unwrap_err().exit() as u8, 78);
+        assert_eq!(with("--on-exit keep").unwrap().on_exit, OnExit::Keep);
+    }
+
+    #[test]
+    fn several_values_follow_one_flag_or_stand_in_one_list() {
+        for pool in ["--pool 10.0.0.1 10.0.0.2=2", "--pool 10.0.0.1,10.0.0.2=2"] {
+            let config =
+                config(&format!("tracer spread {pool} --cgroup a b --to 10.1.0.0/16,*:443"));
+            let config = config.unwrap();
+            assert_eq!((config.pool.len(), config.cgroups.len(), config.targets.len()), (2, 2, 2));
+        }
     }
 }

@@ -93,7 +93,9 @@ impl Spreader {
                         // What the verifier says is for developers, and in the log.
                         let reason = error.split(" Verifier output").next().unwrap_or_default();
                         let reason = format!("{form}: {reason}");
-                        if fast {
+                        if fast && link.ends_with('6') {
+                            tracing::warn!("no fast ports for IPv6: {reason}");
+                        } else if fast {
                             self.no_fast_ports = Some(reason);
                         } else {
                             refusal = Some(reason);

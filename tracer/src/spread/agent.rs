@@ -293,8 +293,8 @@ impl Agent {
     fn refresh(&mut self) -> Result<(), Error> {
         self.range_changed();
         let now = Instant::now();
+        let blocked = self.blocked(now)?;
         let (usable, left_out) = self.usable(now);
-        let blocked = self.blocked()?;
         let taken = ports::taken(&self.inside.range, &blocked);
         let rule = rule::build(&Inputs {
             netns: self.netns.inum,
@@ -350,16 +350,19 @@ impl Agent {
         (usable, left_out)
     }
 
-    /// Ports of the namespace that bind() or listen() took.
-    fn blocked(&mut self) -> Result<Vec<u16>, Error> {
-        let mut blocked = Vec::new();
+    /// Ports of the namespace that bind() or listen() took. An address that has hardly any left is left out.
+    fn blocked(&mut self, now: Instant) -> Result<Vec<u16>, Error> {
+        let mut bound = Vec::new();
         let netns = self.netns.inum;
-        self.tracer.session.maps.binds(|key, bound| {
-            if bound.place.netns == netns {
-                blocked.push(key.port);
+        self.tracer.session.maps.binds(|key, at| {
+            if at.place.netns == netns {
+                bound.push((at.place.source, key.port));
             }
         })?;
-        Ok(blocked)
+        for address in ports::crowded(&self.inside.range, &bound) {
+            self.health.quarantine(address, Reason::Bound, now);
+        }
+        Ok(bound.into_iter().map(|(_, port)| port).collect())
     }
 
     /// For `tracer status`, and on the log what changed of the pool.

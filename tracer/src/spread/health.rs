@@ -22,6 +22,8 @@ pub enum Reason {
     Refused,
     /// Its connections get nowhere where those of another address do.
     Failing,
+    /// Hardly a port of the range is left for a bind() to it.
+    Bound,
 }
 
 impl Reason {
@@ -29,6 +31,7 @@ impl Reason {
         match self {
             Self::Refused => "refused by the kernel",
             Self::Failing => "its connections fail where others succeed",
+            Self::Bound => "nearly all ports of the range are bound there",
         }
     }
 }

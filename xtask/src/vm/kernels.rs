@@ -31,6 +31,8 @@ pub(crate) struct Kernel {
     pub(crate) modules: &'static [&'static str],
     /// The backend that must be chosen when none is asked for.
     pub(crate) chooses: Backend,
+    /// Whether `tracer spread` hands out ports itself where the kernel would search long.
+    pub(crate) fast_ports: bool,
     /// The backends that the tests force, one after the other.
     pub(crate) backends: &'static [Backend],
 }
@@ -46,6 +48,7 @@ pub(crate) const KERNELS: [Kernel; 5] = [
         // No MPTCP in this one.
         modules: &[],
         chooses: Backend::Fexit,
+        fast_ports: false,
         backends: ALL,
     },
     Kernel {
@@ -54,6 +57,7 @@ pub(crate) const KERNELS: [Kernel; 5] = [
         packages: &["linux-image-6.1.0-*-cloud-amd64"],
         modules: &["mptcp_diag"],
         chooses: Backend::Fexit,
+        fast_ports: true,
         backends: ALL,
     },
     Kernel {
@@ -62,6 +66,7 @@ pub(crate) const KERNELS: [Kernel; 5] = [
         packages: &["linux-image-6.12.*-cloud-amd64"],
         modules: &["mptcp_diag"],
         chooses: Backend::Fexit,
+        fast_ports: true,
         backends: ALL,
     },
     Kernel {
@@ -70,6 +75,7 @@ pub(crate) const KERNELS: [Kernel; 5] = [
         packages: &["linux-image-6.18.*-cloud-amd64"],
         modules: &["mptcp_diag"],
         chooses: Backend::Fexit,
+        fast_ports: true,
         backends: ALL,
     },
     Kernel {
@@ -79,6 +85,7 @@ pub(crate) const KERNELS: [Kernel; 5] = [
         packages: &["linux-binary-7.2.*-cloud-amd64", "linux-modules-7.2.*-cloud-amd64"],
         modules: &["mptcp_diag"],
         chooses: Backend::Fexit,
+        fast_ports: true,
         backends: ALL,
     },
 ];
@@ -88,9 +95,13 @@ pub(crate) fn table() -> String {
     let rows = KERNELS.iter().map(|kernel| {
         let forced: Vec<&str> = kernel.backends.iter().map(|backend| backend.name()).collect();
         let forced = forced.join(", ");
-        [kernel.version, kernel.suites[0], kernel.chooses.name(), &forced].join(" | ")
+        let fast = if kernel.fast_ports { "with fast ports" } else { "without fast ports" };
+        [kernel.version, kernel.suites[0], kernel.chooses.name(), &forced, fast].join(" | ")
     });
-    let head = ["kernel | Debian suite | chosen by itself | tested when forced", "---|---|---|---"];
+    let head = [
+        "kernel | Debian suite | chosen by itself | tested when forced | `spread`",
+        "---|---|---|---|---",
+    ];
     let rows: Vec<String> = head.map(str::to_owned).into_iter().chain(rows).collect();
     format!("| {} |\n", rows.join(" |\n| "))
 }
@@ -104,7 +115,7 @@ mod tests {
         let table = table();
         assert_eq!(table.lines().count(), KERNELS.len() + 2);
         assert!(
-            table.contains("| 5.10 | bullseye | fexit | fexit, kprobe, tracepoint |"),
+            table.contains("| 5.10 | bullseye | fexit | fexit, kprobe, tracepoint | without fast"),
             "{table}"
         );
     }

@@ -1,6 +1,7 @@
 //! Whatever dies or vanishes, a connect() that would succeed without us does, and is spread as long
 //! as there is something that can.
 
+mod differential;
 mod surroundings;
 
 use std::{
@@ -27,10 +28,16 @@ pub(super) fn cases() -> Vec<Case> {
         ("pins_deleted", pins_deleted),
         ("pins_deleted_of_a_dead_agent", pins_deleted_of_a_dead_agent),
         ("lease_over", lease_over),
+        ("differential", differential::differential),
     ];
     let mut cases = named("spread::fail_open", tests);
     cases.extend(surroundings::cases());
     cases
+}
+
+/// Those for guests, where time is dear.
+pub(super) fn cases_of_guests() -> Vec<Case> {
+    named("spread::fail_open", &[("killed_and_started_again", killed_and_started_again)])
 }
 
 const KEEP: &[&str] = &["--on-exit", "keep"];

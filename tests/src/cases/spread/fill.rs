@@ -1,6 +1,7 @@
 //! Every port of every address of the pool is used before a connection is let through unspread.
 
 use std::{
+    env,
     net::SocketAddr,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
@@ -69,6 +70,10 @@ impl Fill {
         let mut host = if self.v6 { Host::with_ipv6()? } else { Host::new()? };
         let _server = host.server(&destination.to_string())?;
         let spread = host.spread(&pool, arguments)?;
+        if let Ok(expected) = env::var("TRACER_FAST_PORTS") {
+            let status = host.rule.status()?;
+            ensure!(status.0["fast_ports"] == (expected == "true"), "{status:?}");
+        }
         let mut held = Vec::new();
         for part in 1..=2 {
             for _ in 0..ROOM / 2 {

@@ -14,6 +14,11 @@ pub(super) fn cases() -> Vec<Case> {
     )
 }
 
+/// Those for guests, where time is dear.
+pub(super) fn cases_of_guests() -> Vec<Case> {
+    named("spread::harmless", &[("other_cgroup", other_cgroup)])
+}
+
 /// An address that is not of the pool, and free ports outside of the range.
 const OTHER: &str = "10.1.0.2";
 const LISTENING: u16 = 30_000;

@@ -45,7 +45,7 @@ fn what_is_not_said_is_the_careful_choice() {
     let args = spread("tracer spread --pool auto --cgroup /c");
     assert_eq!(args.pool, ["auto"]);
     assert_eq!((args.rule.as_str(), args.netns, args.lease), (DEFAULT_RULE, None, None));
-    assert_eq!((args.ports, args.on_exit), (PortChoice::Auto, OnExit::Release));
+    assert_eq!((args.ports, args.on_exit), (PortChoice::Auto, None));
     assert_eq!((args.decisions, args.output), (Decisions::None, PathBuf::from("-")));
     assert!(!(args.all || args.rebind || args.fail_fast || args.dry_run));
     assert!(!(args.detach || args.release));

@@ -1,6 +1,6 @@
 //! `--rebind`: an address that the application chose is replaced, a port that it chose is not.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, Result, ensure};
 
@@ -19,6 +19,7 @@ pub(super) fn cases() -> Vec<Case> {
         ("bound_with_a_port_of_the_kernel", bound_with_a_port_of_the_kernel),
         ("bound_to_a_port", bound_to_a_port),
         ("pool_full", pool_full),
+        ("moved_address_full", moved_address_full),
         ("other_destination", other_destination),
     ];
     named("spread::rebind", tests)
@@ -102,6 +103,35 @@ fn pool_full() -> Result<()> {
     }
     spread.stop()?;
     host.rule.check_nothing_left()
+}
+
+/// Others have every port of one address of the pool: bind() must not be sent there to fail.
+fn moved_address_full() -> Result<()> {
+    let mut host = Host::new()?;
+    let server = host.server("10.1.0.1:7000")?;
+    let spread = host.spread(&POOL[..2], &["--rebind"])?;
+    let full: IpAddr = POOL[1].parse()?;
+    let _others = host.stage.netns.run(|| -> Result<Vec<Sock>> {
+        (40_000..40_000 + u16::try_from(PORTS)?)
+            .map(|port| {
+                let address = SocketAddr::new(full, port);
+                let sock = Sock::tcp(address)?;
+                sock.bind(address)?;
+                Ok(sock)
+            })
+            .collect()
+    })?;
+    let what = "the address to be left out";
+    host.rule.status_when(what, |status| status.left_out() == [full])?;
+    let mut held = Vec::new();
+    for turn in 0..50 {
+        let sock = bound(&host, false, 0)
+            .with_context(|| format!("bind {turn}, which without us has {CHOSEN} and succeeds"))?;
+        sock.connect(server.address)?;
+        held.push(sock);
+    }
+    spread.stop()?;
+    Ok(())
 }
 
 /// Where the rule does not reach, the chosen address stays.
