@@ -1,7 +1,7 @@
 //! Two readings of a tuple's counters to what an operator wants to know: how full, how fast, how
 //! long still. Pure: no clock, no map.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tracer_common::{
     Cause, TupleCount, TupleKey,
@@ -17,8 +17,13 @@ pub struct Row {
     pub time_wait: u64,
     /// Ports that this tuple can hold; `None`: not known.
     pub capacity: Option<u32>,
+    /// Ports in use of those that there are: 0 to 1, and above where ports were taken by another
+    /// range before. `None` without a capacity.
+    pub saturation: Option<f64>,
     /// What changes by time; `None` after the first reading.
     pub rates: Option<Rates>,
+    /// Seconds until no port is left if it goes on like this; `None` when it is not filling.
+    pub eta_s: Option<f64>,
     /// 99 of 100 port searches were shorter, ns; `None`: not measured, or none happened.
     pub search_p99_ns: Option<u64>,
     /// Ports ever taken and given back.
@@ -32,7 +37,11 @@ pub struct Row {
     pub pid: u32,
     pub comm: [u8; 16],
     pub cgroup: u64,
-    pub container: Option<String>,
+    pub container: Option<Arc<str>>,
+    /// Tuples that the row stands for: 1, or those of a group.
+    pub tuples: u32,
+    /// What a view has to say of the row beside its numbers.
+    pub note: Option<Arc<str>>,
 }
 
 /// Changes per second.
@@ -51,12 +60,15 @@ impl Row {
         before: Option<(&TupleCount, Duration)>,
         capacity: Option<u32>,
     ) -> Self {
+        let rates = before.and_then(|(before, elapsed)| Rates::between(before, now, elapsed));
         Self {
             key,
             in_use: now.in_use(),
             time_wait: now.time_wait(),
             capacity,
-            rates: before.and_then(|(before, elapsed)| Rates::between(before, now, elapsed)),
+            saturation: saturation(now.in_use(), capacity),
+            rates,
+            eta_s: eta_s(now.in_use(), capacity, rates),
             search_p99_ns: search_p99(now, before.map(|(before, _)| before)),
             opened: now.opened,
             released: now.released,
@@ -66,24 +78,9 @@ impl Row {
             comm: now.comm,
             cgroup: now.cgroup,
             container: None,
+            tuples: 1,
+            note: None,
         }
-    }
-
-    /// Ports in use of those that there are: 0 to 1, and above where ports were taken by another
-    /// range before. `None` without a capacity.
-    pub fn saturation(&self) -> Option<f64> {
-        match self.capacity? {
-            0 => None,
-            capacity => Some(ratio(self.in_use, f64::from(capacity))),
-        }
-    }
-
-    /// Seconds until no port is left if it goes on like this; `None` when it is not filling.
-    pub fn eta_s(&self) -> Option<f64> {
-        let free = u64::from(self.capacity?).saturating_sub(self.in_use);
-        let rates = self.rates?;
-        let growth = rates.opened - rates.released;
-        (growth > 0.0).then(|| ratio(free, growth))
     }
 
     /// All failed calls ever.
@@ -95,6 +92,22 @@ impl Row {
     pub fn failures_by_cause(&self) -> impl Iterator<Item = (Cause, u64)> {
         Cause::ALL.into_iter().zip(self.failed).filter(|(_, count)| *count > 0)
     }
+}
+
+/// Ports in use of those that there are; `None` without a capacity.
+pub fn saturation(in_use: u64, capacity: Option<u32>) -> Option<f64> {
+    match capacity? {
+        0 => None,
+        capacity => Some(ratio(in_use, f64::from(capacity))),
+    }
+}
+
+/// What is free by how fast it fills; `None` when it does not.
+fn eta_s(in_use: u64, capacity: Option<u32>, rates: Option<Rates>) -> Option<f64> {
+    let free = u64::from(capacity?).saturating_sub(in_use);
+    let rates = rates?;
+    let growth = rates.opened - rates.released;
+    (growth > 0.0).then(|| ratio(free, growth))
 }
 
 impl Rates {
@@ -209,17 +222,17 @@ mod tests {
     #[test]
     fn a_first_reading_has_no_rates_and_no_eta() {
         let row = Row::new(TupleKey::default(), &count(10, 0), None, Some(1000));
-        assert_eq!((row.rates, row.eta_s()), (None, None));
-        assert_eq!(row.saturation(), Some(0.01));
+        assert_eq!((row.rates, row.eta_s), (None, None));
+        assert_eq!(row.saturation, Some(0.01));
     }
 
     #[test]
     fn the_eta_is_what_is_free_by_how_fast_it_fills() {
         // 500 in use, growing by 50 - 25 a second.
-        assert_eq!(row(&count(600, 100), &count(550, 75), 1, 1000).eta_s(), Some(20.0));
-        assert_eq!(row(&count(600, 100), &count(550, 50), 1, 1000).eta_s(), None);
-        assert_eq!(row(&count(600, 100), &count(590, 50), 1, 1000).eta_s(), None);
-        assert_eq!(row(&count(1600, 100), &count(1000, 100), 1, 1000).eta_s(), Some(0.0));
+        assert_eq!(row(&count(600, 100), &count(550, 75), 1, 1000).eta_s, Some(20.0));
+        assert_eq!(row(&count(600, 100), &count(550, 50), 1, 1000).eta_s, None);
+        assert_eq!(row(&count(600, 100), &count(590, 50), 1, 1000).eta_s, None);
+        assert_eq!(row(&count(1600, 100), &count(1000, 100), 1, 1000).eta_s, Some(0.0));
     }
 
     #[test]
@@ -292,8 +305,8 @@ mod tests {
             let elapsed = Duration::from_nanos(nanos);
             let key = TupleKey::default();
             let row = Row::new(key, &now, Some((&before, elapsed)), Some(capacity));
-            prop_assert!(row.saturation().is_none_or(f64::is_finite));
-            prop_assert!(row.eta_s().is_none_or(|eta| eta >= 0.0));
+            prop_assert!(row.saturation.is_none_or(f64::is_finite));
+            prop_assert!(row.eta_s.is_none_or(|eta| eta >= 0.0));
             if let Some(rates) = row.rates {
                 prop_assert!(rates.opened >= 0.0 && rates.released >= 0.0 && rates.failed >= 0.0);
             }

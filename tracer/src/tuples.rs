@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Write},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -106,7 +107,7 @@ fn rows(
     rows
 }
 
-fn container(row: &Row, names: &mut Names, now: Instant) -> Option<String> {
+fn container(row: &Row, names: &mut Names, now: Instant) -> Option<Arc<str>> {
     names.get(row.cgroup, now).and_then(|name| name.container.clone())
 }
 

@@ -96,7 +96,7 @@ proptest! {
         container in prop::option::of("[0-9a-f]{64}"), capacity: Option<u32>,
     ) {
         let context = Context { seq, wall_offset_ns, capacity };
-        let name = cgroup.map(|path| Name { path, container });
+        let name = cgroup.map(|path| Name { path: path.into(), container: container.map(Into::into) });
         let mut writer = LineWriter::default();
         let mut out = Lines::default();
         let kept = Lost { reason: "kept", count: 1 };
@@ -173,7 +173,7 @@ fn an_exhausted_connect_says_everything() {
     let context =
         Context { seq: 17, wall_offset_ns: 1_795_229_093_000_000_000, capacity: Some(28_232) };
     let mut out = Lines::default();
-    let name = Name { path: "/system.slice/nginx.service".to_owned(), container: None };
+    let name = Name { path: "/system.slice/nginx.service".into(), container: None };
     let result = LineWriter::default().event(&mut out, &event, &context, || Some(&name));
     result.expect("a line");
     checked(out.as_bytes());

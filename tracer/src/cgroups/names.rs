@@ -9,6 +9,7 @@ use std::{
         unix::ffi::OsStrExt,
     },
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -27,14 +28,14 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub struct Name {
     /// From the root of the hierarchy, beginning with a slash; bytes that are not UTF-8 are
     /// replaced.
-    pub path: String,
+    pub path: Arc<str>,
     /// Of the container whose cgroup it is.
-    pub container: Option<String>,
+    pub container: Option<Arc<str>>,
 }
 
 impl Name {
     fn new(path: String) -> Self {
-        Self { container: container_id(&path), path }
+        Self { container: container_id(&path).map(Arc::from), path: path.into() }
     }
 }
 
@@ -65,7 +66,7 @@ impl Names {
     /// Whether cgroup `id` is `above` or lies below it.
     pub fn is_within(&mut self, id: u64, above: u64, now: Instant) -> bool {
         let Some(above) = self.get(above, now).map(|name| name.path.clone()) else { return false };
-        self.get(id, now).is_some_and(|name| Path::new(&name.path).starts_with(above))
+        self.get(id, now).is_some_and(|name| Path::new(&*name.path).starts_with(&*above))
     }
 
     fn may_walk(&self, now: Instant) -> bool {

@@ -101,5 +101,5 @@ fn names_are_bounded() {
 }
 
 fn path_of(names: &mut Names, id: u64, now: Instant) -> Option<String> {
-    names.get(id, now).map(|name| name.path.clone())
+    names.get(id, now).map(|name| name.path.to_string())
 }

@@ -88,7 +88,7 @@ mod tests {
         let mut text = |pid, comm: &[u8; 16], cgroup, name: Option<(&str, Option<&str>)>| {
             let event = Event { pid, comm: *comm, cgroup, ..Event::default() };
             let name = name.map(|(path, container)| Name {
-                path: path.to_owned(),
+                path: path.into(),
                 container: container.map(Into::into),
             });
             String::from_utf8(processes.text(&event, || name.as_ref()).to_vec()).unwrap()

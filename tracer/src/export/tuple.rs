@@ -63,11 +63,11 @@ impl From<&Row> for TupleStats {
             in_use: row.in_use,
             time_wait: row.time_wait,
             capacity: row.capacity,
-            saturation: row.saturation().map(|value| rounded(value, 1e6)),
+            saturation: row.saturation.map(|value| rounded(value, 1e6)),
             rate_opened: row.rates.map(|rates| rounded(rates.opened, 1e3)),
             rate_failed: row.rates.map(|rates| rounded(rates.failed, 1e3)),
             search_p99_ns: row.search_p99_ns,
-            eta_s: row.eta_s().filter(|eta| eta.is_finite()).map(|eta| rounded(eta, 1e1)),
+            eta_s: row.eta_s.filter(|eta| eta.is_finite()).map(|eta| rounded(eta, 1e1)),
         }
     }
 }
@@ -121,7 +121,7 @@ impl From<&Row> for Tuple {
             errno: (row.last_errno != 0).then_some(row.last_errno),
             pid: known.then_some(row.pid),
             comm: (known || !comm.is_empty()).then_some(comm),
-            container: row.container.clone(),
+            container: row.container.as_deref().map(str::to_owned),
         }
     }
 }

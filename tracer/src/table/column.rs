@@ -121,12 +121,12 @@ impl Column {
             Self::Destination => destination(row),
             Self::Ports => row.in_use.to_string(),
             Self::TimeWait => row.time_wait.to_string(),
-            Self::Saturation => row.saturation().map_or_else(unknown, percent),
+            Self::Saturation => row.saturation.map_or_else(unknown, percent),
             Self::Opened => row.rates.map_or_else(unknown, |rates| rate(rates.opened)),
             Self::Failed => row.rates.map_or_else(unknown, |rates| rate(rates.failed)),
             Self::Error => error(row).map_or_else(unknown, Into::into),
             Self::Search => row.search_p99_ns.map_or_else(unknown, nanoseconds),
-            Self::Eta => row.eta_s().map_or_else(unknown, seconds),
+            Self::Eta => row.eta_s.map_or_else(unknown, seconds),
             Self::Comm => not_empty(text::kernel(&row.comm)).unwrap_or_else(unknown),
             Self::Container => row
                 .container
@@ -145,7 +145,7 @@ impl Column {
             Self::Destination => key(one).cmp(&key(other)),
             Self::Ports => other.in_use.cmp(&one.in_use),
             Self::TimeWait => other.time_wait.cmp(&one.time_wait),
-            Self::Saturation => most(one.saturation(), other.saturation()),
+            Self::Saturation => most(one.saturation, other.saturation),
             Self::Opened => {
                 most(one.rates.map(|rates| rates.opened), other.rates.map(|rates| rates.opened))
             }
@@ -155,7 +155,7 @@ impl Column {
             }
             Self::Error => known_first(error(one), error(other)),
             Self::Search => other.search_p99_ns.cmp(&one.search_p99_ns),
-            Self::Eta => match (one.eta_s(), other.eta_s()) {
+            Self::Eta => match (one.eta_s, other.eta_s) {
                 (Some(one), Some(other)) => one.total_cmp(&other),
                 (one, other) => other.is_some().cmp(&one.is_some()),
             },

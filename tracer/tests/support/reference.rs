@@ -119,7 +119,7 @@ pub(crate) fn line<'a>(event: &Event, context: &Context, name: Option<&'a Name>)
         netns: event.tuple.netns,
         pid: known.then_some(event.pid),
         comm: known.then(|| String::from_utf8_lossy(comm).into_owned()),
-        cgroup: name.map(|name| name.path.as_str()),
+        cgroup: name.map(|name| &*name.path),
         container: name.and_then(|name| name.container.as_deref()),
         cookie: (event.cookie != 0).then_some(event.cookie),
         by: PortBy::from_wire(event.detail)
