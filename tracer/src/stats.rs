@@ -166,8 +166,7 @@ fn ratio(part: u64, whole: f64) -> f64 {
     part as f64 / whole
 }
 
-/// The end of the histogram bucket that the 99th percentile is in: of the searches since `before`
-/// if there were any, of all otherwise. The last bucket has no end, so its beginning counts.
+/// [`percentile_99`] of the searches since `before` if there were any, of all otherwise.
 fn search_p99(now: &TupleCount, before: Option<&TupleCount>) -> Option<u64> {
     let recent = before.map(|before| {
         let mut recent = now.search;
@@ -179,7 +178,9 @@ fn search_p99(now: &TupleCount, before: Option<&TupleCount>) -> Option<u64> {
     recent.and_then(|recent| percentile_99(&recent)).or_else(|| percentile_99(&now.search))
 }
 
-fn percentile_99(buckets: &[u32; SEARCH_BUCKETS]) -> Option<u64> {
+/// The end of the histogram bucket that the 99th percentile is in; `None`: there was no search. The
+/// last bucket has no end, so its beginning counts.
+pub fn percentile_99(buckets: &[u32; SEARCH_BUCKETS]) -> Option<u64> {
     let all: u64 = buckets.iter().map(|count| u64::from(*count)).sum();
     if all == 0 {
         return None;

@@ -18,6 +18,7 @@ const SOME: usize = 64;
 #[derive(Debug)]
 pub struct Top {
     by: Column,
+    reverse: bool,
     limit: usize,
     rows: Vec<Row>,
     /// At `limit - 1` is a row that none behind it belongs before.
@@ -27,20 +28,31 @@ pub struct Top {
 impl Top {
     /// The first rows by a column; `None`: all of them.
     pub fn new(by: Column, limit: Option<usize>) -> Self {
-        Self { by, limit: limit.unwrap_or(usize::MAX), rows: Vec::new(), bounded: false }
+        let limit = limit.unwrap_or(usize::MAX);
+        Self { by, reverse: false, limit, rows: Vec::new(), bounded: false }
+    }
+
+    /// The last rows come first.
+    pub fn reversed(self, reverse: bool) -> Self {
+        Self { reverse, ..self }
+    }
+
+    fn order(&self) -> impl Fn(&Row, &Row) -> Ordering + use<> {
+        let (by, reverse) = (self.by, self.reverse);
+        move |one, other| if reverse { order(by, other, one) } else { order(by, one, other) }
     }
 
     pub fn add(&mut self, row: Row) {
         let last = self.limit.wrapping_sub(1);
+        let order = self.order();
         if self.limit == 0
-            || self.bounded
-                && self.rows.get(last).is_some_and(|last| order(self.by, last, &row).is_lt())
+            || self.bounded && self.rows.get(last).is_some_and(|last| order(last, &row).is_lt())
         {
             return;
         }
         self.rows.push(row);
         if self.rows.len() >= self.limit.saturating_mul(2).max(SOME) {
-            self.rows.select_nth_unstable_by(last, |one, other| order(self.by, one, other));
+            self.rows.select_nth_unstable_by(last, order);
             self.rows.truncate(self.limit);
             self.bounded = true;
         }
@@ -48,16 +60,20 @@ impl Top {
 
     /// The rows, the most pressing one first. The order is total: equal rows by their key.
     pub fn sorted(mut self) -> Vec<Row> {
-        self.rows.sort_unstable_by(|one, other| order(self.by, one, other));
+        let order = self.order();
+        self.rows.sort_unstable_by(order);
         self.rows.truncate(self.limit);
         self.rows
     }
 }
 
-fn order(by: Column, one: &Row, other: &Row) -> Ordering {
+/// The most pressing row first. Total: rows of different subjects are never equal.
+pub fn order(by: Column, one: &Row, other: &Row) -> Ordering {
     by.order(one, other)
         .then_with(|| other.in_use.cmp(&one.in_use))
         .then_with(|| one.key.cmp(&other.key))
+        .then_with(|| (one.pid, one.comm).cmp(&(other.pid, other.comm)))
+        .then_with(|| one.container.cmp(&other.container))
 }
 
 /// One reading as text, with a newline at its end. `first`: the reading is the first one, which

@@ -1,4 +1,15 @@
 //! What `tracer top` and `tracer replay` show: a terminal's picture of the ledger, now or at a time of
 //! a recording.
+//!
+//! [`reading`] is what comes in. [`book`] keeps what each tuple did of late, [`forecast`] says how long
+//! it still goes. [`model`] is everything on the screen, [`update`] changes it, `render` draws it: only
+//! `terminal` touches a terminal.
 
+pub mod book;
+pub mod filter;
+pub mod forecast;
+pub mod group;
+mod history;
+pub mod input;
+pub mod model;
 pub mod reading;

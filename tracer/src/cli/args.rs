@@ -136,7 +136,7 @@ pub struct TuplesArgs {
         long,
         default_value = Column::Saturation.id(),
         value_name = "FIELD",
-        value_parser = PossibleValuesParser::new(Column::ALL.map(Column::id))
+        value_parser = PossibleValuesParser::new(Column::TUPLE.map(Column::id))
             .try_map(|id| Column::from_id(&id).ok_or("not a column"))
     )]
     pub sort: Column,

@@ -10,7 +10,7 @@ use crate::{
     text,
 };
 
-/// A column of the table (design: SRC … CONTAINER).
+/// A column of a table of rows.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Column {
     Source,
@@ -25,6 +25,9 @@ pub enum Column {
     Eta,
     Comm,
     Container,
+    Pid,
+    Tuples,
+    Pool,
 }
 
 /// From this share on connect() is slow: the kernel searches the ports of one parity first, and
@@ -36,7 +39,7 @@ pub const HIGH: f64 = 0.80;
 pub const CRITICAL: f64 = 0.95;
 
 impl Column {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::Source,
         Self::Destination,
         Self::Ports,
@@ -49,6 +52,49 @@ impl Column {
         Self::Eta,
         Self::Comm,
         Self::Container,
+        Self::Pid,
+        Self::Tuples,
+        Self::Pool,
+    ];
+
+    /// What a table of tuples shows (design: SRC … CONTAINER).
+    pub const TUPLE: [Self; 12] = [
+        Self::Source,
+        Self::Destination,
+        Self::Ports,
+        Self::TimeWait,
+        Self::Saturation,
+        Self::Opened,
+        Self::Failed,
+        Self::Error,
+        Self::Search,
+        Self::Eta,
+        Self::Comm,
+        Self::Container,
+    ];
+
+    /// What a table of processes shows.
+    pub const PROCESS: [Self; 7] = [
+        Self::Pid,
+        Self::Comm,
+        Self::Ports,
+        Self::TimeWait,
+        Self::Tuples,
+        Self::Failed,
+        Self::Container,
+    ];
+
+    /// What a table of source addresses shows.
+    pub const SOURCE: [Self; 9] = [
+        Self::Source,
+        Self::Ports,
+        Self::TimeWait,
+        Self::Tuples,
+        Self::Saturation,
+        Self::Opened,
+        Self::Failed,
+        Self::Eta,
+        Self::Pool,
     ];
 
     /// The word for `--sort`.
@@ -66,6 +112,9 @@ impl Column {
             Self::Eta => "eta",
             Self::Comm => "comm",
             Self::Container => "container",
+            Self::Pid => "pid",
+            Self::Tuples => "tuples",
+            Self::Pool => "pool",
         }
     }
 
@@ -88,6 +137,52 @@ impl Column {
             Self::Eta => "ETA",
             Self::Comm => "COMM",
             Self::Container => "CONTAINER",
+            Self::Pid => "PID",
+            Self::Tuples => "TUPLES",
+            Self::Pool => "POOL",
+        }
+    }
+
+    /// What it says, in a line of help.
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Source => "source address; *: several",
+            Self::Destination => "destination and its port",
+            Self::Ports => "source ports taken now, TIME_WAIT included",
+            Self::TimeWait => "of those, in TIME_WAIT",
+            Self::Saturation => {
+                "share of the ports there are; ~ from 45 % (connect() gets slow), ! 80 %, !! 95 %"
+            }
+            Self::Opened => "ports taken a second",
+            Self::Failed => "failed connect() calls a second",
+            Self::Error => "error of the newest failure",
+            Self::Search => "99 of 100 port searches took less",
+            Self::Eta => "time until no port is left, if it goes on like this",
+            Self::Comm => "who connected here last",
+            Self::Container => "container of that process",
+            Self::Pid => "process",
+            Self::Tuples => "tuples that the row stands for",
+            Self::Pool => "spreading rule that the address belongs to",
+        }
+    }
+
+    /// Where there is no room for all, the columns with the largest number go first.
+    pub const fn rank(self) -> u8 {
+        match self {
+            Self::Destination | Self::Pid => 0,
+            Self::Saturation => 1,
+            Self::Ports => 2,
+            Self::Source => 3,
+            Self::Eta => 4,
+            Self::Failed => 5,
+            Self::Opened => 6,
+            Self::TimeWait => 7,
+            Self::Comm => 8,
+            Self::Pool => 9,
+            Self::Error => 10,
+            Self::Tuples => 11,
+            Self::Search => 12,
+            Self::Container => 13,
         }
     }
 
@@ -95,7 +190,12 @@ impl Column {
     pub const fn is_text(self) -> bool {
         matches!(
             self,
-            Self::Source | Self::Destination | Self::Error | Self::Comm | Self::Container
+            Self::Source
+                | Self::Destination
+                | Self::Error
+                | Self::Comm
+                | Self::Container
+                | Self::Pool
         )
     }
 
@@ -105,10 +205,11 @@ impl Column {
             Self::Destination => 21,
             Self::Ports | Self::TimeWait => 5,
             Self::Saturation => 8,
-            Self::Opened | Self::Failed | Self::Eta => 6,
+            Self::Opened | Self::Failed | Self::Eta | Self::Tuples => 6,
+            Self::Pid => 7,
             Self::Error => 13,
             Self::Search => 11,
-            Self::Source | Self::Comm => 15,
+            Self::Source | Self::Comm | Self::Pool => 15,
             Self::Container => 9,
         }
     }
@@ -133,6 +234,12 @@ impl Column {
                 .as_deref()
                 .and_then(|id| not_empty(text::line(id).chars().take(12).collect()))
                 .unwrap_or_else(unknown),
+            Self::Pid => known(row.pid).map_or_else(unknown, |pid| pid.to_string()),
+            Self::Tuples => row.tuples.to_string(),
+            Self::Pool => {
+                let note = row.note.as_deref().map(|note| text::line(note).into_owned());
+                note.and_then(not_empty).unwrap_or_else(unknown)
+            }
         }
     }
 
@@ -161,6 +268,9 @@ impl Column {
             },
             Self::Comm => text::until_nul(&one.comm).cmp(text::until_nul(&other.comm)),
             Self::Container => known_first(one.container.as_ref(), other.container.as_ref()),
+            Self::Pid => known_first(known(one.pid), known(other.pid)),
+            Self::Tuples => other.tuples.cmp(&one.tuples),
+            Self::Pool => known_first(one.note.as_ref(), other.note.as_ref()),
         }
     }
 }
@@ -176,6 +286,10 @@ fn known_first<T: Ord>(one: Option<T>, other: Option<T>) -> Ordering {
     other.is_some().cmp(&one.is_some()).then_with(|| one.cmp(&other))
 }
 
+fn known(pid: u32) -> Option<u32> {
+    (pid != 0).then_some(pid)
+}
+
 fn not_empty(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
@@ -188,6 +302,9 @@ fn source(row: &Row) -> String {
 }
 
 fn destination(row: &Row) -> String {
+    if (row.key.destination, row.key.destination_port) == (Addr::UNSPECIFIED, 0) {
+        return "*".to_owned();
+    }
     let (address, port) = (address(row.key.destination), row.key.destination_port);
     if row.key.destination.to_v4().is_some() {
         format!("{address}:{port}")

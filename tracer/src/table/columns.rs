@@ -5,23 +5,23 @@ use std::fmt::Write;
 use super::Column;
 use crate::stats::Row;
 
-const COLUMNS: usize = Column::ALL.len();
+const COLUMNS: usize = Column::TUPLE.len();
 
 /// The header and one line for each row.
 pub(super) fn render(rows: &[Row]) -> String {
     // All cells one behind the other, and where each ends: a table can have 100,000 rows.
     let (mut cells, mut ends) = (String::new(), Vec::with_capacity((rows.len() + 1) * COLUMNS));
-    let mut widths = Column::ALL.map(Column::width);
+    let mut widths = Column::TUPLE.map(Column::width);
     let mut add = |index: usize, cell: &str| {
         cells.push_str(cell);
         ends.push(cells.len());
         widths[index] = widths[index].max(width(cell));
     };
-    for (index, column) in Column::ALL.into_iter().enumerate() {
+    for (index, column) in Column::TUPLE.into_iter().enumerate() {
         add(index, column.title());
     }
     for row in rows {
-        for (index, column) in Column::ALL.into_iter().enumerate() {
+        for (index, column) in Column::TUPLE.into_iter().enumerate() {
             add(index, &column.cell(row));
         }
     }
@@ -29,7 +29,7 @@ pub(super) fn render(rows: &[Row]) -> String {
         String::with_capacity((rows.len() + 1) * (widths.iter().sum::<usize>() + 2 * COLUMNS));
     let mut begin = 0;
     for row in ends.chunks_exact(COLUMNS) {
-        for ((column, end), width) in Column::ALL.iter().zip(row).zip(widths) {
+        for ((column, end), width) in Column::TUPLE.iter().zip(row).zip(widths) {
             let cell = &cells[begin..*end];
             begin = *end;
             // A character is taken for one cell wide; a comm of wide ones shifts what is behind.

@@ -1,8 +1,10 @@
 //! One look at the ledger, live or out of a recording: all that the view knows of the world.
+//!
+//! A source hands over each tuple as a [`Look`], then the rest as a [`Reading`].
 
 use std::sync::Arc;
 
-use tracer_common::{Cause, TupleKey, tuple::SEARCH_BUCKETS};
+use tracer_common::{Cause, TupleCount, TupleKey};
 
 /// What holds for all readings of one tracer.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -15,55 +17,46 @@ pub struct About {
     pub backend: String,
     /// What does not work as well as it could, and why.
     pub degraded: Vec<String>,
+    /// net.ipv4.ip_local_port_range, both ends included, where the tracer was started.
+    pub range: Option<(u16, u16)>,
 }
 
-/// The state of everything at one moment.
+/// A tuple at the time of a reading.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Look<'a> {
+    pub key: TupleKey,
+    pub count: &'a TupleCount,
+    /// Ports that it can hold; `None`: not known.
+    pub capacity: Option<u32>,
+    /// 99 of 100 port searches were shorter, ns, as a recording says it; `None`: to be made from
+    /// the histogram in `count`.
+    pub search_p99_ns: Option<u64>,
+    /// Path of the cgroup that connected here last.
+    pub cgroup: Option<Arc<str>>,
+    /// The container of that cgroup.
+    pub container: Option<Arc<str>>,
+}
+
+/// The state of everything but the tuples at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reading {
     /// ns since 1970.
     pub wall_ns: u64,
     /// CLOCK_MONOTONIC, ns.
     pub mono_ns: u64,
-    /// Every tuple once, in no order.
-    pub tuples: Vec<Tuple>,
     /// Failed calls since the reading before, oldest first.
     pub failures: Vec<Failure>,
+    /// Failed calls of the whole host since the tracer started, by [`Cause`].
+    pub failed: [u64; Cause::COUNT],
     /// What was lost since the tracer started, by reason; those that are not 0.
     pub lost: Vec<(String, u64)>,
-    /// Ports that connect() cannot be given because of bind() and listen().
-    pub blocked: Vec<Blocked>,
+    /// Ports that connect() cannot be given because of bind() and listen(); `None`: not known.
+    pub blocked: Option<Vec<Blocked>>,
+    /// Who holds ports, where it was asked for (`Model::wants`); `None`: not known.
+    pub holders: Option<Vec<Holder>>,
+    /// What is being spread, by rule.
+    pub pools: Vec<Pool>,
     pub own: Own,
-}
-
-/// A (source, destination, destination port) of a network namespace.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Tuple {
-    pub key: TupleKey,
-    /// Ports in use, TIME_WAIT included.
-    pub in_use: u64,
-    pub time_wait: u64,
-    /// Ports that it can hold; `None`: not known.
-    pub capacity: Option<u32>,
-    /// Ports ever taken, given back, and gone into TIME_WAIT.
-    pub opened: u64,
-    pub released: u64,
-    pub time_wait_begun: u64,
-    /// Failed calls ever, by [`Cause`].
-    pub failed: [u64; Cause::COUNT],
-    /// 99 of 100 port searches were shorter, ns; `None`: not measured, or none happened.
-    pub search_p99_ns: Option<u64>,
-    /// Port searches ever, by duration (`tracer_common::tuple::search_bucket`); `None`: a recording does
-    /// not say.
-    pub search: Option<Box<[u32; SEARCH_BUCKETS]>>,
-    /// errno of the newest failure; 0: none.
-    pub last_errno: u32,
-    /// Who connected here last; 0: not known.
-    pub pid: u32,
-    /// Arbitrary bytes, NUL-padded.
-    pub comm: [u8; 16],
-    /// Path of its cgroup.
-    pub cgroup: Option<Arc<str>>,
-    pub container: Option<Arc<str>>,
 }
 
 /// Which call failed.
@@ -78,25 +71,56 @@ pub enum Call {
 pub struct Failure {
     pub wall_ns: u64,
     pub call: Call,
-    /// Where to and from; the source is unspecified where there was none yet.
+    /// Where to and from; the source is unspecified where there was none yet. A bind() has no
+    /// destination: its port is 0.
     pub key: TupleKey,
+    /// The port that was asked for, or held before; 0: none.
+    pub local_port: u16,
     pub cause: Cause,
-    pub errno: u32,
+    /// 0: the kernel reported none.
+    pub errno: u16,
+    /// 0: not known.
     pub pid: u32,
+    /// Arbitrary bytes, NUL-padded.
     pub comm: [u8; 16],
     pub container: Option<Arc<str>>,
 }
 
 /// A port that bind() or listen() keeps from connect().
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Blocked {
     pub netns: u32,
     pub port: u16,
     /// Sockets that hold it.
-    pub sockets: u64,
+    pub sockets: u32,
     /// One that does; 0: not known.
     pub pid: u32,
     pub comm: [u8; 16],
+}
+
+/// A process that holds ports.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Holder {
+    /// 0: not known (sockets older than the tracer that nobody has open).
+    pub pid: u32,
+    pub comm: [u8; 16],
+    pub container: Option<Arc<str>>,
+    /// Ports it holds, TIME_WAIT included.
+    pub ports: u32,
+    pub time_wait: u32,
+    /// Tuples it holds them in.
+    pub tuples: u32,
+}
+
+/// The pool of a spreading rule.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Pool {
+    pub rule: String,
+    /// Its agent; `None`: it goes on by itself.
+    pub agent: Option<u32>,
+    pub fast_ports: bool,
+    /// Each address, with why it is left out if it is.
+    pub addresses: Vec<(std::net::IpAddr, Option<String>)>,
 }
 
 /// What the tracer itself costs.
@@ -104,8 +128,15 @@ pub struct Blocked {
 pub struct Own {
     /// CPU time of the process so far, ns.
     pub cpu_ns: u64,
-    /// Resident memory, KiB.
+    /// Resident memory, KiB; of that, the ring buffer.
     pub rss_kib: u64,
+    pub ring_kib: u64,
+    /// Run time of the BPF programs so far, ns; `None`: the kernel does not count it
+    /// (kernel.bpf_stats_enabled).
+    pub programs_ns: Option<u64>,
+    /// Events that were seen, and those that were handed over.
+    pub seen: u64,
+    pub emitted: u64,
     /// Ports in the ledger that were not as the kernel had them.
     pub drift: u64,
 }

@@ -1,0 +1,192 @@
+//! What is known of each tuple: its newest counters, and what it did of late. Fed by readings; takes
+//! the time from them.
+
+mod host;
+mod plot;
+mod track;
+
+use std::{collections::HashMap, sync::Arc};
+
+use tracer_common::{TupleKey, tuple::SEARCH_BUCKETS};
+
+pub use super::history::Change;
+pub use host::Host;
+use plot::Plots;
+pub use plot::{Plot, Point};
+use track::Track;
+
+use super::reading::{Look, Reading};
+use crate::stats::Row;
+
+/// Over how much time a rate is taken.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Window {
+    #[default]
+    Second,
+    TenSeconds,
+    Minute,
+}
+
+impl Window {
+    pub const ALL: [Self; 3] = [Self::Second, Self::TenSeconds, Self::Minute];
+
+    pub const fn seconds(self) -> f64 {
+        match self {
+            Self::Second => 1.0,
+            Self::TenSeconds => 10.0,
+            Self::Minute => 60.0,
+        }
+    }
+
+    /// For a title.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Second => "1s",
+            Self::TenSeconds => "10s",
+            Self::Minute => "60s",
+        }
+    }
+
+    pub const fn next(self) -> Self {
+        match self {
+            Self::Second => Self::TenSeconds,
+            Self::TenSeconds => Self::Minute,
+            Self::Minute => Self::Second,
+        }
+    }
+}
+
+/// A tuple without ports is kept so long, ms: as long as the ledger keeps it.
+const KEEP_MS: u32 = 600_000;
+
+/// All tuples, and the host as a whole.
+#[derive(Debug, Default)]
+pub struct Book {
+    /// In the order of the newest reading.
+    tracks: Vec<Track>,
+    /// Where each tuple is in `tracks`; only known where it had to be looked for.
+    places: Option<HashMap<TupleKey, usize>>,
+    /// Where the next tuple of a reading is expected.
+    next: usize,
+    /// Number of the reading.
+    reading: u32,
+    now_ms: u32,
+    before_ms: u32,
+    /// Ports taken since the reading before, by all tuples.
+    opened: u64,
+    host: Host,
+    plots: Plots,
+}
+
+/// What there is to say of one tuple beside its row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Detail {
+    pub row: Row,
+    /// By [`Window::ALL`].
+    pub changes: [Option<Change>; 3],
+    /// Port searches so far, by duration.
+    pub search: [u32; SEARCH_BUCKETS],
+    pub cgroup: Option<Arc<str>>,
+    /// TIME_WAITs that end in each of the next 60 seconds, as far as their begin was seen.
+    pub ending: Vec<u32>,
+}
+
+impl Book {
+    /// A reading begins. `mono_ns`: CLOCK_MONOTONIC of it.
+    pub fn begin(&mut self, mono_ns: u64) {
+        self.before_ms = self.now_ms;
+        self.now_ms = milliseconds(mono_ns);
+        self.next = 0;
+        self.reading += 1;
+        self.opened = 0;
+    }
+
+    /// A tuple of the reading; each one once.
+    pub fn look(&mut self, look: &Look<'_>) {
+        let place = self.place(&look.key);
+        let (now_ms, reading) = (self.now_ms, self.reading);
+        if let Some(track) = place.and_then(|place| self.tracks.get_mut(place)) {
+            self.opened += track.look(look, now_ms, reading);
+        } else {
+            // What a tuple that was not there before has counted, it has counted since then.
+            let since = (reading > 1).then_some(self.before_ms);
+            let mut track = Track::new(look.key, since);
+            let opened = track.look(look, now_ms, reading);
+            self.opened += if since.is_some() { opened } else { 0 };
+            self.tracks.push(track);
+            self.places = None;
+        }
+    }
+
+    /// The reading is complete.
+    pub fn end(&mut self, reading: &Reading) {
+        let (number, now_ms) = (self.reading, self.now_ms);
+        let count = self.tracks.len();
+        self.tracks.retain_mut(|track| track.stays(number, now_ms, KEEP_MS));
+        if self.tracks.len() != count {
+            self.places = None;
+        }
+        self.host.add(now_ms, self.opened, &reading.failed);
+        let tracks = &self.tracks;
+        let places = self.places.get_or_insert_with(|| index(tracks));
+        self.plots.add(now_ms, |key| places.get(key).and_then(|place| tracks.get(*place)));
+    }
+
+    /// Where a tuple is. Cheap when asked in the order of the reading before: the kernel hands out
+    /// a map in the same order each time, but for what came or went.
+    fn place(&mut self, key: &TupleKey) -> Option<usize> {
+        let expected = self.next;
+        let place = if self.tracks.get(expected).is_some_and(|track| track.key == *key) {
+            expected
+        } else {
+            let tracks = &self.tracks;
+            *self.places.get_or_insert_with(|| index(tracks)).get(key)?
+        };
+        self.next = place + 1;
+        Some(place)
+    }
+
+    /// The rows of all tuples that hold ports, or did something in the last minute.
+    pub fn rows(&self, window: Window) -> impl Iterator<Item = Row> {
+        let now_ms = self.now_ms;
+        let alive = self.tracks.iter().filter(move |track| track.is_alive(now_ms));
+        alive.map(move |track| track.row(window, now_ms))
+    }
+
+    /// All that is known of a tuple.
+    pub fn detail(&self, key: &TupleKey, window: Window) -> Option<Detail> {
+        let track = self.tracks.iter().find(|track| track.key == *key)?;
+        Some(track.detail(window, self.now_ms))
+    }
+
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Keeps the history of this tuple from now on: there is room for those that are looked at.
+    pub fn watch(&mut self, key: &TupleKey) {
+        self.plots.watch(key);
+    }
+
+    /// The history of a tuple since it was first watched.
+    pub fn plot(&self, key: &TupleKey) -> Option<&Plot> {
+        self.plots.get(key)
+    }
+
+    /// ms on the readings' clock; wraps.
+    pub fn now_ms(&self) -> u32 {
+        self.now_ms
+    }
+}
+
+fn index(tracks: &[Track]) -> HashMap<TupleKey, usize> {
+    tracks.iter().enumerate().map(|(place, track)| (track.key, place)).collect()
+}
+
+fn milliseconds(ns: u64) -> u32 {
+    // Wraps: only differences are used.
+    u32::try_from(ns / 1_000_000 % (1 << 32)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

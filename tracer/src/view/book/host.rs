@@ -1,0 +1,84 @@
+//! The host as a whole.
+
+use std::collections::VecDeque;
+
+use tracer_common::Cause;
+
+use super::Window;
+
+/// Readings that are kept.
+const KEEP: usize = 300;
+
+/// The host at one reading.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Mark {
+    at_ms: u32,
+    /// Ports taken so far.
+    opened: u64,
+    /// Failed calls so far, by cause.
+    failed: [u64; Cause::COUNT],
+}
+
+/// Connects and failures of the whole host.
+#[derive(Debug, Default)]
+pub struct Host {
+    marks: VecDeque<Mark>,
+}
+
+/// Per second.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct HostRates {
+    pub opened: f64,
+    /// By [`Cause`].
+    pub failed: [f64; Cause::COUNT],
+}
+
+impl HostRates {
+    pub fn failures(&self) -> f64 {
+        self.failed.iter().sum()
+    }
+}
+
+impl Host {
+    pub(super) fn add(&mut self, at_ms: u32, opened: u64, failed: &[u64; Cause::COUNT]) {
+        let before = self.marks.back().map_or(0, |mark| mark.opened);
+        if self.marks.len() == KEEP {
+            self.marks.pop_front();
+        }
+        self.marks.push_back(Mark { at_ms, opened: before + opened, failed: *failed });
+    }
+
+    /// `None` before the second reading.
+    pub fn rates(&self, window: Window) -> Option<HostRates> {
+        let now = self.marks.back()?;
+        let age = |mark: &&Mark| f64::from(now.at_ms.wrapping_sub(mark.at_ms)) / 1000.0;
+        let enough = |mark: &&Mark| age(mark) >= window.seconds() * 0.95;
+        let before = self.marks.iter().rev().find(enough).or(self.marks.front())?;
+        rates(before, now)
+    }
+
+    /// Connects and failures per second, one pair for each reading, oldest first, `count` at most.
+    pub fn course(&self, count: usize) -> Vec<(f64, f64)> {
+        let pairs = self.marks.iter().zip(self.marks.iter().skip(1));
+        let course = pairs.filter_map(|(before, now)| rates(before, now));
+        let course: Vec<_> = course.map(|rates| (rates.opened, rates.failures())).collect();
+        course[course.len().saturating_sub(count)..].to_vec()
+    }
+}
+
+fn rates(before: &Mark, now: &Mark) -> Option<HostRates> {
+    let seconds = f64::from(now.at_ms.wrapping_sub(before.at_ms)) / 1000.0;
+    if seconds <= 0.0 {
+        return None;
+    }
+    let mut failed = [0.0; Cause::COUNT];
+    for (rate, (before, now)) in failed.iter_mut().zip(before.failed.iter().zip(&now.failed)) {
+        *rate = per(now.saturating_sub(*before), seconds);
+    }
+    Some(HostRates { opened: per(now.opened - before.opened, seconds), failed })
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown with at most six digits")]
+fn per(count: u64, seconds: f64) -> f64 {
+    count as f64 / seconds
+}

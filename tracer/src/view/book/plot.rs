@@ -1,0 +1,85 @@
+//! The history of those tuples that somebody looks at: all of them would take too much memory.
+
+use std::collections::{HashMap, VecDeque};
+
+use tracer_common::TupleKey;
+
+use super::{Track, Window};
+
+/// Tuples that have a history, and readings in it.
+const PLOTS: usize = 64;
+const POINTS: usize = 300;
+
+/// A tuple at one reading.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Point {
+    /// ms on the readings' clock; wraps.
+    pub at_ms: u32,
+    pub in_use: u32,
+    pub time_wait: u32,
+    pub capacity: u32,
+    /// Per second.
+    pub opened: f32,
+    pub failed: f32,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Plot {
+    /// Oldest first.
+    pub points: VecDeque<Point>,
+    /// When it was last looked at.
+    watched: u64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Plots {
+    by_key: HashMap<TupleKey, Plot>,
+    clock: u64,
+}
+
+impl Plots {
+    pub(super) fn watch(&mut self, key: &TupleKey) {
+        self.clock += 1;
+        if !self.by_key.contains_key(key) && self.by_key.len() >= PLOTS {
+            let oldest = self.by_key.iter().min_by_key(|(_, plot)| plot.watched);
+            if let Some(oldest) = oldest.map(|(key, _)| *key) {
+                self.by_key.remove(&oldest);
+            }
+        }
+        self.by_key.entry(*key).or_default().watched = self.clock;
+    }
+
+    pub(super) fn get(&self, key: &TupleKey) -> Option<&Plot> {
+        self.by_key.get(key)
+    }
+
+    /// A point for each, and none for those that are gone.
+    pub(super) fn add<'a>(&mut self, at_ms: u32, find: impl Fn(&TupleKey) -> Option<&'a Track>) {
+        self.by_key.retain(|key, plot| {
+            let Some(track) = find(key) else { return false };
+            if plot.points.len() == POINTS {
+                plot.points.pop_front();
+            }
+            plot.points.push_back(track.point(at_ms));
+            true
+        });
+    }
+}
+
+impl Track {
+    fn point(&self, at_ms: u32) -> Point {
+        let row = self.row(Window::Second, at_ms);
+        let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
+        let rates = row.rates.unwrap_or_default();
+        #[expect(clippy::cast_possible_truncation, reason = "a pixel has no more digits")]
+        let rate = |rate: f64| rate as f32;
+        Point {
+            at_ms,
+            in_use: small(row.in_use),
+            time_wait: small(row.time_wait),
+            capacity: row.capacity.unwrap_or(0),
+            opened: rate(rates.opened),
+            failed: rate(rates.failed),
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! Which rows are shown: what is typed after `/`.
+//!
+//! Words with spaces between, all of which have to match:
+//!
+//! | word | matches |
+//! |---|---|
+//! | `nginx` | text in SRC, DST:PORT, ERR, COMM or CONTAINER, in any case |
+//! | `src:10.0.0.0/8`, `dst:10.1.2.3` | an address or a network, or a part of the address as text |
+//! | `port:8080`, `port:8000-8099` | the destination's port |
+//! | `comm:nginx`, `container:3f1c`, `err:99`, `netns:4026531840`, `pid:812` | that column only |
+//! | `sat>45`, `ports>=100`, `tw`, `conn`, `fail`, `eta<60`, `search` | numbers: %, ports, per second, s, µs |
+//! | `!word` | what the word does not match |
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use tracer_common::{Addr, filter::Ports};
+
+use crate::{cli, stats::Row, table::Column, text};
+
+/// A filter that was understood.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Filter {
+    terms: Vec<Term>,
+    text: String,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Term {
+    not: bool,
+    test: Test,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Test {
+    /// In lower case.
+    Anywhere(String),
+    Text(Column, String),
+    Network(End, IpNet),
+    Port(Ports),
+    Netns(u32),
+    Pid(u32),
+    Number(Column, Comparison, f64),
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum End {
+    Source,
+    Destination,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Comparison {
+    Less,
+    LessOrEqual,
+    More,
+    MoreOrEqual,
+    Equal,
+}
+
+/// Longest first: `>=` is not `>`.
+const COMPARISONS: [(&str, Comparison); 5] = [
+    (">=", Comparison::MoreOrEqual),
+    ("<=", Comparison::LessOrEqual),
+    (">", Comparison::More),
+    ("<", Comparison::Less),
+    ("=", Comparison::Equal),
+];
+
+const TEXTS: &str = "src, dst, port, comm, container, err, netns, pid";
+const NUMBERS: &str = "ports, tw, sat, conn, fail, search, eta";
+
+impl Filter {
+    /// # Errors
+    /// What cannot be understood, and what could be written instead.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let terms = text.split_whitespace().map(term).collect::<Result<_, _>>()?;
+        Ok(Self { terms, text: text.split_whitespace().collect::<Vec<_>>().join(" ") })
+    }
+
+    /// As it was typed.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.terms.is_empty()
+    }
+
+    pub fn matches(&self, row: &Row) -> bool {
+        self.terms.iter().all(|term| term.test.matches(row) != term.not)
+    }
+}
+
+fn term(word: &str) -> Result<Term, String> {
+    let (not, word) = word.strip_prefix('!').map_or((false, word), |rest| (true, rest));
+    if word.is_empty() {
+        return Err("'!' needs a word behind it, as in !nginx".into());
+    }
+    Ok(Term { not, test: test(word)? })
+}
+
+fn test(word: &str) -> Result<Test, String> {
+    for (sign, comparison) in COMPARISONS {
+        if let Some((name, value)) = word.split_once(sign) {
+            return number(name, comparison, value);
+        }
+    }
+    match word.split_once(':') {
+        _ if word.parse::<IpAddr>().is_ok() => Ok(Test::Anywhere(word.to_lowercase())),
+        Some((name, value)) if name.bytes().all(|byte| byte.is_ascii_alphabetic()) => {
+            field(name, value)
+        }
+        _ => Ok(Test::Anywhere(word.to_lowercase())),
+    }
+}
+
+fn number(name: &str, comparison: Comparison, value: &str) -> Result<Test, String> {
+    let column = match name {
+        "ports" | "tw" | "sat" | "conn" | "fail" | "search" | "eta" => Column::from_id(name),
+        _ => None,
+    };
+    let column = column.ok_or_else(|| format!("'{name}' is no number; there are {NUMBERS}"))?;
+    let digits = value.trim_end_matches(|letter: char| !letter.is_ascii_digit());
+    let factor = match (column, value.get(digits.len()..).unwrap_or_default()) {
+        (_, "")
+        | (Column::Saturation, "%")
+        | (Column::Eta, "s")
+        | (Column::Search, "us" | "µs") => 1.0,
+        (Column::Eta, "m") => 60.0,
+        (Column::Eta, "h") => 3600.0,
+        (Column::Search, "ms") => 1000.0,
+        (_, unit) => return Err(format!("'{unit}' is no unit of {name}, as in {name}>45")),
+    };
+    let expected = |_| format!("{name} is compared with a number, as in {name}>45");
+    let value: f64 = digits.parse().map_err(expected)?;
+    Ok(Test::Number(column, comparison, value * factor))
+}
+
+fn field(name: &str, value: &str) -> Result<Test, String> {
+    if value.is_empty() {
+        return Err(format!("{name}: needs a value, without a space before it"));
+    }
+    let inode = |_| format!("{name}: needs a number");
+    let lower = value.to_lowercase();
+    Ok(match name {
+        "src" => address(End::Source, Column::Source, value)?,
+        "dst" => address(End::Destination, Column::Destination, value)?,
+        "port" => Test::Port(cli::ports(value).map_err(|error| format!("port: {error}"))?),
+        "netns" => Test::Netns(value.parse().map_err(inode)?),
+        "pid" => Test::Pid(value.parse().map_err(inode)?),
+        "comm" => Test::Text(Column::Comm, lower),
+        "container" => Test::Text(Column::Container, lower),
+        "err" => Test::Text(Column::Error, lower),
+        _ => return Err(format!("'{name}:' is no column; there are {TEXTS}")),
+    })
+}
+
+/// A whole address or network; anything else that looks like a part of one is compared as text.
+fn address(end: End, column: Column, value: &str) -> Result<Test, String> {
+    if value.contains('/') || value.parse::<IpAddr>().is_ok() {
+        let network = cli::network(value).map_err(|error| format!("{value}: {error}"))?;
+        return Ok(Test::Network(end, network));
+    }
+    Ok(Test::Text(column, value.to_lowercase()))
+}
+
+impl Test {
+    fn matches(&self, row: &Row) -> bool {
+        let has = |column: Column, text: &str| column.cell(row).to_lowercase().contains(text);
+        match self {
+            Self::Anywhere(text) => {
+                let columns = [
+                    Column::Source,
+                    Column::Destination,
+                    Column::Error,
+                    Column::Comm,
+                    Column::Container,
+                ];
+                columns.into_iter().any(|column| has(column, text))
+            }
+            // A container's id is cut short in its cell.
+            Self::Text(Column::Container, id) => {
+                row.container.as_deref().is_some_and(|container| container.contains(id.as_str()))
+            }
+            Self::Text(Column::Error, text) => {
+                has(Column::Error, text) || row.last_errno.to_string() == *text
+            }
+            Self::Text(column, text) => has(*column, text),
+            Self::Network(End::Source, network) => is_in(row.key.source, network),
+            Self::Network(End::Destination, network) => is_in(row.key.destination, network),
+            Self::Port(ports) => (ports.low..=ports.high).contains(&row.key.destination_port),
+            Self::Netns(netns) => row.key.netns == *netns,
+            Self::Pid(pid) => row.pid == *pid,
+            Self::Number(column, comparison, value) => {
+                value_of(*column, row).is_some_and(|number| comparison.holds(number, *value))
+            }
+        }
+    }
+}
+
+fn is_in(address: Addr, network: &IpNet) -> bool {
+    network.contains(&IpAddr::from(address.0).to_canonical())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "compared with what a person typed")]
+fn value_of(column: Column, row: &Row) -> Option<f64> {
+    match column {
+        Column::Ports => Some(row.in_use as f64),
+        Column::TimeWait => Some(row.time_wait as f64),
+        Column::Saturation => row.saturation.map(|share| share * 100.0),
+        Column::Opened => row.rates.map(|rates| rates.opened),
+        Column::Failed => row.rates.map(|rates| rates.failed),
+        Column::Search => row.search_p99_ns.map(|ns| ns as f64 / 1000.0),
+        Column::Eta => row.eta_s,
+        _ => None,
+    }
+}
+
+impl Comparison {
+    fn holds(self, one: f64, other: f64) -> bool {
+        match self {
+            Self::Less => one < other,
+            Self::LessOrEqual => one <= other,
+            Self::More => one > other,
+            Self::MoreOrEqual => one >= other,
+            Self::Equal => (one - other).abs() < 1e-9,
+        }
+    }
+}
+
+/// As it is shown while it is in force.
+impl std::fmt::Display for Filter {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        to.write_str(&text::line(&self.text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tracer_common::{TupleCount, TupleKey};
+
+    use super::*;
+    use crate::stats::Rates;
+
+    fn row() -> Row {
+        let key = TupleKey {
+            source: Addr::v4([10, 0, 0, 8]),
+            destination: Addr::v4([10, 0, 1, 7]),
+            netns: 4_026_531_840,
+            destination_port: 8080,
+            zero: 0,
+        };
+        let mut row = Row::new(key, &TupleCount::default(), None, Some(1000));
+        row.in_use = 800;
+        row.saturation = Some(0.8);
+        row.rates = Some(Rates { opened: 12.0, released: 1.0, failed: 0.0 });
+        row.eta_s = Some(90.0);
+        row.search_p99_ns = Some(740_000);
+        row.pid = 812;
+        row.last_errno = 99;
+        row.comm = *b"Nginx\0\0\0\0\0\0\0\0\0\0\0";
+        row.container = Some("3f1c8a90b7d2e45f".into());
+        row
+    }
+
+    fn matches(text: &str) -> bool {
+        Filter::parse(text).unwrap().matches(&row())
+    }
+
+    #[test]
+    fn every_word_of_the_grammar_says_yes_and_no() {
+        for (yes, no) in [
+            ("nginx", "haproxy"),
+            ("10.0.1.7:8080", "10.0.1.7:8081"),
+            ("src:10.0.0.0/24", "src:10.0.1.0/24"),
+            ("dst:10.0.1.7", "dst:10.0.1.70"),
+            ("dst:10.0.1", "dst:11."),
+            ("port:8080", "port:8081"),
+            ("port:8000-8099", "port:1-80"),
+            ("comm:NGI", "comm:10.0"),
+            ("container:45f", "container:nginx"),
+            ("err:eaddrnotavail", "err:refused"),
+            ("err:99", "err:9"),
+            ("netns:4026531840", "netns:1"),
+            ("pid:812", "pid:81"),
+            ("sat>45", "sat>80"),
+            ("sat>=80%", "sat<80"),
+            ("ports=800", "ports=801"),
+            ("tw=0", "tw>0"),
+            ("conn>=12", "conn>12"),
+            ("fail=0", "fail>0"),
+            ("eta<2m", "eta<1m"),
+            ("eta<=90s", "eta>1h"),
+            ("search>700us", "search<0.7ms"),
+            ("!haproxy", "!nginx"),
+            ("nginx sat>45", "nginx sat>90"),
+            ("10.0.1", "dead::1"),
+        ] {
+            assert!(matches(yes), "{yes}");
+            assert!(Filter::parse(no).is_err() || !matches(no), "{no}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_matches_no_number() {
+        let mut row = row();
+        row.eta_s = None;
+        assert!(!Filter::parse("eta<60").unwrap().matches(&row));
+        assert!(Filter::parse("!eta<60").unwrap().matches(&row));
+    }
+
+    #[test]
+    fn every_mistake_is_named_with_what_to_write() {
+        for (text, part) in [
+            ("sat>much", "as in sat>45"),
+            ("foo>1", "there are ports, tw"),
+            ("foo:1", "there are src, dst"),
+            ("port:x", "expected a port"),
+            ("src:10.0.0.1/8", "write 10.0.0.0/8"),
+            ("netns:blue", "needs a number"),
+            ("comm:", "needs a value"),
+            ("eta<5d", "'d' is no unit of eta"),
+            ("!", "needs a word"),
+        ] {
+            let error = Filter::parse(text).unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_filter_or_an_error_and_never_a_panic(text: String) {
+            if let Ok(filter) = Filter::parse(&text) {
+                filter.matches(&row());
+                prop_assert_eq!(Filter::parse(filter.text()).unwrap(), filter);
+            }
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Rows of tuples put together: by destination, source, process or container.
+
+use std::{collections::HashMap, sync::Arc};
+
+use tracer_common::{Addr, TupleKey};
+
+use crate::stats::{Rates, Row};
+
+/// What a row stands for.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum By {
+    #[default]
+    Tuple,
+    Destination,
+    Source,
+    /// By the name of the process that connected last.
+    Process,
+    Container,
+}
+
+impl By {
+    pub const ALL: [Self; 5] =
+        [Self::Tuple, Self::Destination, Self::Source, Self::Process, Self::Container];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tuple => "tuple",
+            Self::Destination => "destination",
+            Self::Source => "source",
+            Self::Process => "process",
+            Self::Container => "container",
+        }
+    }
+
+    pub const fn next(self) -> Self {
+        match self {
+            Self::Tuple => Self::Destination,
+            Self::Destination => Self::Source,
+            Self::Source => Self::Process,
+            Self::Process => Self::Container,
+            Self::Container => Self::Tuple,
+        }
+    }
+}
+
+/// What rows of one group have in common.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Subject {
+    /// Without what the members differ in.
+    pub key: TupleKey,
+    pub comm: [u8; 16],
+    pub pid: u32,
+    pub container: Option<Arc<str>>,
+}
+
+impl Subject {
+    /// Of a row that may stand for a group already.
+    pub fn of(row: &Row, by: By) -> Self {
+        let none = Self { key: TupleKey::default(), comm: [0; 16], pid: 0, container: None };
+        let key = row.key;
+        match by {
+            By::Tuple => Self { key, ..none },
+            By::Destination => Self { key: TupleKey { source: Addr::UNSPECIFIED, ..key }, ..none },
+            By::Source => Self {
+                key: TupleKey { destination: Addr::UNSPECIFIED, destination_port: 0, ..key },
+                ..none
+            },
+            By::Process => Self { comm: row.comm, ..none },
+            By::Container => Self { container: row.container.clone(), ..none },
+        }
+    }
+}
+
+/// One row for each group, in no order. Numbers of ports are sums. What a group is worst at is that
+/// of its worst tuple (saturation, time left, port search), because ports run out by tuple.
+pub fn grouped(rows: impl Iterator<Item = Row>, by: By) -> Vec<Row> {
+    let mut groups: HashMap<Subject, Row> = HashMap::new();
+    for mut row in rows {
+        let subject = Subject::of(&row, by);
+        row.key = subject.key;
+        groups.entry(subject).and_modify(|group| join(group, &row)).or_insert(row);
+    }
+    groups.into_values().collect()
+}
+
+fn join(group: &mut Row, row: &Row) {
+    group.in_use += row.in_use;
+    group.time_wait += row.time_wait;
+    group.capacity = match (group.capacity, row.capacity) {
+        (Some(one), Some(other)) => Some(one.saturating_add(other)),
+        _ => None,
+    };
+    group.saturation = worst(group.saturation, row.saturation, f64::max);
+    group.eta_s = worst(group.eta_s, row.eta_s, f64::min);
+    group.search_p99_ns = group.search_p99_ns.max(row.search_p99_ns);
+    group.rates = match (group.rates, row.rates) {
+        (Some(one), Some(other)) => Some(Rates {
+            opened: one.opened + other.opened,
+            released: one.released + other.released,
+            failed: one.failed + other.failed,
+        }),
+        (one, other) => one.or(other),
+    };
+    group.opened = group.opened.saturating_add(row.opened);
+    group.released = group.released.saturating_add(row.released);
+    for (sum, count) in group.failed.iter_mut().zip(row.failed) {
+        *sum = sum.saturating_add(count);
+    }
+    if row.last_errno != 0 {
+        group.last_errno = row.last_errno;
+    }
+    if group.comm != row.comm {
+        group.comm = several();
+    }
+    if group.pid != row.pid {
+        group.pid = 0;
+    }
+    if group.container != row.container {
+        group.container = None;
+    }
+    group.tuples = group.tuples.saturating_add(row.tuples);
+}
+
+/// A comm for rows that have different ones.
+fn several() -> [u8; 16] {
+    *b"*\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+}
+
+fn worst(one: Option<f64>, other: Option<f64>, pick: fn(f64, f64) -> f64) -> Option<f64> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(pick(one, other)),
+        (one, other) => one.or(other),
+    }
+}

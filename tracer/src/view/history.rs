@@ -1,0 +1,269 @@
+//! What a tuple did in the last minute, in little memory: a host can have tens of thousands of them.
+
+use super::forecast::{TIME_WAIT_S, Trend};
+
+/// Counters of a tuple at one moment. They wrap: only differences within a minute count.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Sample {
+    /// ms; wraps after 49 days.
+    pub(super) at_ms: u32,
+    pub(super) opened: u32,
+    pub(super) released: u32,
+    /// Of `released`: other than by the end of a TIME_WAIT.
+    pub(super) closed: u32,
+    /// Gone into TIME_WAIT.
+    pub(super) begun: u32,
+    pub(super) failed: u32,
+}
+
+impl Sample {
+    fn age_ms(&self, now: &Self) -> u32 {
+        now.at_ms.wrapping_sub(self.at_ms)
+    }
+}
+
+/// Changes per second over some time.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Change {
+    pub seconds: f64,
+    pub opened: f64,
+    pub released: f64,
+    pub failed: f64,
+}
+
+/// The newest `N` samples, oldest first.
+#[derive(Clone, Copy, Debug)]
+struct Ring<const N: usize> {
+    samples: [Sample; N],
+    len: usize,
+}
+
+impl<const N: usize> Ring<N> {
+    const EMPTY: Self = Self {
+        samples: [Sample { at_ms: 0, opened: 0, released: 0, closed: 0, begun: 0, failed: 0 }; N],
+        len: 0,
+    };
+
+    fn push(&mut self, sample: Sample) {
+        if self.len == N {
+            self.samples.copy_within(1.., 0);
+            self.len -= 1;
+        }
+        if let Some(place) = self.samples.get_mut(self.len) {
+            *place = sample;
+            self.len += 1;
+        }
+    }
+
+    fn iter(&self) -> impl DoubleEndedIterator<Item = &Sample> {
+        self.samples.iter().take(self.len)
+    }
+}
+
+/// Samples of the last ten seconds one by one, of the last minute in steps of ten seconds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Activity {
+    fine: Ring<12>,
+    coarse: Ring<7>,
+    /// TIME_WAITs that began, by the second.
+    begun: [u16; TIME_WAIT_S],
+    /// The second that `begun` was last added to.
+    second: u32,
+}
+
+/// Readings come a little early or late.
+const JITTER: f64 = 0.95;
+
+const FINE_MS: u32 = 950;
+const COARSE_MS: u32 = 9_500;
+
+impl Activity {
+    /// Begins with the sample that everything later is compared with.
+    pub(super) fn new(first: Sample) -> Self {
+        let mut activity = Self {
+            fine: Ring::EMPTY,
+            coarse: Ring::EMPTY,
+            begun: [0; TIME_WAIT_S],
+            second: first.at_ms / 1000,
+        };
+        activity.fine.push(first);
+        activity.coarse.push(first);
+        activity
+    }
+
+    /// Takes note of a reading; `before` is the one before it.
+    pub(super) fn add(&mut self, before: &Sample, now: &Sample) {
+        self.spread_begun(before, now);
+        let due = |last: Option<&Sample>, gap| last.is_none_or(|last| last.age_ms(now) >= gap);
+        if due(self.fine.iter().next_back(), FINE_MS) {
+            self.fine.push(*now);
+        }
+        if due(self.coarse.iter().next_back(), COARSE_MS) {
+            self.coarse.push(*now);
+        }
+    }
+
+    /// What began since `before`, spread evenly over the seconds since then.
+    fn spread_begun(&mut self, before: &Sample, now: &Sample) {
+        self.advance(now.at_ms / 1000);
+        let mut left = now.begun.wrapping_sub(before.begun);
+        let seconds = (before.age_ms(now) / 1000).clamp(1, TIME_WAIT_S as u32);
+        for back in 0..seconds {
+            let share = left / (seconds - back);
+            left -= share;
+            if let Some(place) = self.place(back) {
+                *place = place.saturating_add(u16::try_from(share).unwrap_or(u16::MAX));
+            }
+        }
+    }
+
+    fn place(&mut self, back: u32) -> Option<&mut u16> {
+        let index = self.second.wrapping_sub(back) as usize % TIME_WAIT_S;
+        self.begun.get_mut(index)
+    }
+
+    /// Empties the places of seconds that are a minute old.
+    fn advance(&mut self, second: u32) {
+        let gone = second.wrapping_sub(self.second).min(TIME_WAIT_S as u32);
+        for back in 0..gone {
+            let index = second.wrapping_sub(back) as usize % TIME_WAIT_S;
+            if let Some(place) = self.begun.get_mut(index) {
+                *place = 0;
+            }
+        }
+        self.second = second;
+    }
+
+    /// TIME_WAITs that began, by their age in seconds at `now_ms`.
+    pub(super) fn begun(&self, now_ms: u32) -> [u32; TIME_WAIT_S] {
+        let second = now_ms / 1000;
+        let mut by_age = [0; TIME_WAIT_S];
+        for (age, count) in (0_u32..).zip(&mut by_age) {
+            let at = second.wrapping_sub(age);
+            // Seconds after the newest one have no place yet, and those before the oldest are gone.
+            let known = self.second.wrapping_sub(at) < TIME_WAIT_S as u32;
+            let place = self.begun.get(at as usize % TIME_WAIT_S);
+            *count = place.filter(|_| known).map_or(0, |count| u32::from(*count));
+        }
+        by_age
+    }
+
+    /// The sample of `seconds` before `now`, or the oldest since then.
+    fn before(&self, now: &Sample, seconds: f64) -> Option<&Sample> {
+        let enough = |sample: &&Sample| f64::from(sample.age_ms(now)) >= seconds * 1000.0 * JITTER;
+        let fine = self.fine.iter().rev().find(enough);
+        fine.or_else(|| self.coarse.iter().rev().find(enough))
+            .or_else(|| self.coarse.iter().next())
+            .filter(|sample| sample.age_ms(now) > 0)
+    }
+
+    /// Changes per second over the last `seconds`, or as far back as is known.
+    pub(super) fn change(&self, now: &Sample, seconds: f64) -> Option<Change> {
+        let before = self.before(now, seconds)?;
+        let seconds = f64::from(before.age_ms(now)) / 1000.0;
+        let rate = |before: u32, now: u32| f64::from(now.wrapping_sub(before)) / seconds;
+        Some(Change {
+            seconds,
+            opened: rate(before.opened, now.opened),
+            released: rate(before.released, now.released),
+            failed: rate(before.failed, now.failed),
+        })
+    }
+
+    /// What a forecast goes by, over the last `seconds`.
+    pub(super) fn trend(&self, now: &Sample, seconds: f64) -> Option<Trend> {
+        let before = self.before(now, seconds)?;
+        let more = |before: u32, now: u32| u64::from(now.wrapping_sub(before));
+        Some(Trend {
+            seconds: f64::from(before.age_ms(now)) / 1000.0,
+            opened: more(before.opened, now.opened),
+            closed: more(before.closed, now.closed),
+            begun: more(before.begun, now.begun),
+        })
+    }
+
+    /// Nothing happened in the last minute, and what began is over.
+    pub(super) fn is_over(&self, now: &Sample) -> bool {
+        let same = |sample: &Sample| Sample { at_ms: now.at_ms, ..*sample } == *now;
+        let old = |sample: &Sample| sample.age_ms(now) >= TIME_WAIT_S as u32 * 1000;
+        let newest = self.coarse.iter().find(|sample| same(sample));
+        newest.is_some_and(old)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(at_s: f64, opened: u32, begun: u32) -> Sample {
+        Sample { at_ms: (at_s * 1000.0) as u32, opened, begun, ..Sample::default() }
+    }
+
+    /// One reading a second: `opened(second)` ports taken until then, all of them in TIME_WAIT.
+    fn run(seconds: u32, every: f64, opened: impl Fn(f64) -> u32) -> (Activity, Sample) {
+        let mut before = sample(0.0, opened(0.0), opened(0.0));
+        let mut activity = Activity::new(before);
+        let mut at = 0.0;
+        while at < f64::from(seconds) {
+            at += every;
+            let now = sample(at, opened(at), opened(at));
+            activity.add(&before, &now);
+            before = now;
+        }
+        (activity, before)
+    }
+
+    #[test]
+    fn rates_are_over_their_own_windows() {
+        // 100 a second, for the last five seconds 200.
+        let opened = |at: f64| (at * 100.0 + (at - 115.0).max(0.0) * 100.0) as u32;
+        for every in [0.1, 0.5, 1.0] {
+            let (activity, now) = run(120, every, opened);
+            let rate = |seconds| activity.change(&now, seconds).unwrap().opened;
+            assert!((rate(1.0) - 200.0).abs() < 2.0, "{every}: {}", rate(1.0));
+            assert!((rate(10.0) - 150.0).abs() < 6.0, "{every}: {}", rate(10.0));
+            assert!((rate(60.0) - 108.0).abs() < 3.0, "{every}: {}", rate(60.0));
+        }
+    }
+
+    #[test]
+    fn a_slow_rhythm_gives_its_own_rate() {
+        let (activity, now) = run(60, 10.0, |at| (at * 100.0) as u32);
+        assert_eq!(activity.change(&now, 1.0).unwrap().seconds, 10.0);
+        assert_eq!(activity.change(&now, 60.0).unwrap().seconds, 60.0);
+    }
+
+    #[test]
+    fn the_first_reading_has_no_rate() {
+        let first = sample(0.0, 5, 0);
+        assert_eq!(Activity::new(first).change(&first, 1.0), None);
+    }
+
+    #[test]
+    fn time_waits_are_known_by_the_second_for_a_minute() {
+        let (activity, now) = run(200, 1.0, |at| if at < 150.0 { 0 } else { 300 });
+        let begun = activity.begun(now.at_ms);
+        assert_eq!((begun[50], begun.iter().sum::<u32>()), (300, 300));
+        // Half a minute later without a reading they are older.
+        assert_eq!(activity.begun(now.at_ms + 9_000)[59], 300);
+        assert_eq!(activity.begun(now.at_ms + 10_000), [0; TIME_WAIT_S]);
+    }
+
+    #[test]
+    fn what_began_in_a_long_gap_is_spread_over_it() {
+        let (activity, now) = run(60, 10.0, |at| (at * 7.0) as u32);
+        let begun = activity.begun(now.at_ms);
+        assert_eq!(begun.iter().sum::<u32>(), 420);
+        assert!(begun.iter().all(|count| (6..=8).contains(count)), "{begun:?}");
+    }
+
+    #[test]
+    fn an_activity_is_over_a_minute_after_the_last_change() {
+        let (activity, now) = run(60, 1.0, |at| at.min(5.0) as u32);
+        assert!(!activity.is_over(&now));
+        let (activity, now) = run(80, 1.0, |at| at.min(5.0) as u32);
+        assert!(activity.is_over(&now));
+        let (activity, now) = run(80, 1.0, |at| at as u32);
+        assert!(!activity.is_over(&now));
+    }
+}
