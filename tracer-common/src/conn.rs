@@ -82,6 +82,14 @@ pub struct Conn {
 
 const _: () = assert!(size_of::<Conn>() == 96);
 
+impl Conn {
+    /// Whether a time-wait socket holds the port.
+    #[inline(always)]
+    pub const fn is_time_wait(&self) -> bool {
+        self.flags & conn_flag::TIME_WAIT != 0
+    }
+}
+
 /// Value of the `ATTEMPTS` map: the connect() that a thread is inside of.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

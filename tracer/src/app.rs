@@ -5,16 +5,18 @@ use std::{
     path::Path,
 };
 
+use tracer_common::Kind;
+
 use crate::{
     cgroups::{self, Names},
     cli::{self, Cli},
-    config::{KernelConfig, RecordConfig, SpreadConfig, Task, TuplesConfig},
+    config::{KernelConfig, RecordConfig, SpreadConfig, Task, TopConfig, TuplesConfig},
     error::Error,
     export::sink::Sink,
     kernel::object::{BPF_OBJECT, MISSING},
-    log, record, shutdown,
+    log, record, replay, shutdown,
     spread::{self, Agent},
-    trace, tuples,
+    top, trace, tuples,
 };
 
 /// Does what the command line says.
@@ -25,6 +27,8 @@ pub fn run(cli: &Cli) -> Result<(), Error> {
     log::start(cli.global.verbose, cli.global.log_format)?;
     let kernel = KernelConfig::from(&cli.global);
     match Task::try_from(&cli.command)? {
+        Task::Top(config) => run_top(&kernel, config),
+        Task::Replay(config) => replay::run(&config),
         Task::Record(config) => run_record(&kernel, config),
         Task::Tuples(config) => run_tuples(&kernel, config),
         Task::Spread(config) => run_spread(&kernel, config),
@@ -52,6 +56,15 @@ fn run_tuples(kernel: &KernelConfig, config: TuplesConfig) -> Result<(), Error> 
     let names = Names::new(root()?);
     let tracer = trace::start(kernel, 0, filter)?;
     shutdown::run(move |asked| tuples::run(tracer, &config, &filter, names, &asked))
+}
+
+fn run_top(kernel: &KernelConfig, config: TopConfig) -> Result<(), Error> {
+    check_object()?;
+    let filter = trace::resolve(&config.rows)?;
+    let names = Names::new(root()?);
+    let failed = Kind::ConnectFailed.bit() | Kind::BindFailed.bit();
+    let tracer = trace::start(kernel, failed, filter)?;
+    shutdown::run(move |asked| top::run(tracer, &config, filter, names, &asked))
 }
 
 fn run_spread(kernel: &KernelConfig, config: SpreadConfig) -> Result<(), Error> {

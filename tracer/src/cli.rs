@@ -5,6 +5,7 @@
 mod args;
 mod spread;
 mod value;
+mod view;
 
 use std::path::PathBuf;
 
@@ -14,6 +15,7 @@ pub use args::{Compression, EventKind, FilterArgs, RecordArgs, TableFormat, Tupl
 pub use spread::{DEFAULT_RULE, Decisions, OnExit, PortChoice, SpreadArgs, StatusArgs};
 pub use value::NetnsRef;
 pub(crate) use value::{network, ports};
+pub use view::{ReplayArgs, ShowArgs, TopArgs};
 
 const LONG_ABOUT: &str = "\
 Traces every TCP connect() and every source port of this host, exactly.
@@ -25,6 +27,7 @@ source and destination fill up, how fast, who does it, and which connect() faile
 
 const EXAMPLES: &str = "\
 Examples:
+  tracer top                             what fills up, how fast, who does it, what fails; ? for keys
   tracer record                          failures, totals and losses as JSON Lines on stdout
   tracer record --events all -o ev.jsonl --rotate 100M --keep 5
   tracer record --comm nginx --dport 8080 | jq .
@@ -141,10 +144,14 @@ pub enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// See what fills up, live: saturation, time left, failures, by tuple
+    Top(Box<TopArgs>),
     /// Stream events as JSON Lines
     Record(RecordArgs),
     /// Show how many source ports each (source, destination, port) holds
     Tuples(TuplesArgs),
+    /// Show a recording as `top` would have shown it
+    Replay(ReplayArgs),
     /// Spread outgoing connections over a pool of source addresses
     Spread(Box<SpreadArgs>),
     /// Show what is being spread, and how full the pool is

@@ -2,6 +2,7 @@
 
 mod filter;
 mod spread;
+mod view;
 
 use std::{
     path::{Path, PathBuf},
@@ -11,6 +12,7 @@ use std::{
 pub use filter::{FilterSpec, RowFilter};
 pub use spread::SpreadConfig;
 use tracer_common::Kind;
+pub use view::{ReplayConfig, ShowConfig, TopConfig};
 
 use crate::{
     cli::{
@@ -174,6 +176,8 @@ pub struct StatusConfig {
 /// A command with everything about it checked.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Task {
+    Top(TopConfig),
+    Replay(ReplayConfig),
     Record(RecordConfig),
     Tuples(TuplesConfig),
     Spread(SpreadConfig),
@@ -190,6 +194,8 @@ impl TryFrom<&Command> for Task {
 
     fn try_from(command: &Command) -> Result<Self, Error> {
         Ok(match command {
+            Command::Top(args) => Self::Top(args.as_ref().try_into()?),
+            Command::Replay(args) => Self::Replay(args.into()),
             Command::Record(args) => Self::Record(args.try_into()?),
             Command::Tuples(args) => Self::Tuples(args.try_into()?),
             Command::Spread(args) if args.release => Self::Release(args.rule.clone()),

@@ -18,6 +18,7 @@ pub mod netns;
 pub mod outbound;
 pub mod process;
 pub mod record;
+pub mod replay;
 pub mod seed;
 pub mod shutdown;
 pub mod sockdiag;
@@ -27,6 +28,7 @@ pub mod table;
 #[cfg(test)]
 mod test_netns;
 pub mod text;
+pub mod top;
 pub mod trace;
 pub mod tuples;
 pub mod view;

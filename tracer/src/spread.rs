@@ -10,6 +10,7 @@ pub mod destinations;
 pub mod dry_run;
 pub mod health;
 pub mod pool;
+mod pools;
 mod ports;
 pub mod projection;
 mod release;
@@ -20,4 +21,5 @@ pub mod status;
 mod tell;
 
 pub use agent::Agent;
+pub use pools::pools;
 pub use release::release;

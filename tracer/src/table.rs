@@ -33,6 +33,7 @@ impl Top {
     }
 
     /// The last rows come first.
+    #[must_use]
     pub fn reversed(self, reverse: bool) -> Self {
         Self { reverse, ..self }
     }

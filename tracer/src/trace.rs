@@ -76,7 +76,7 @@ pub struct Tracer {
     misses_seen: u64,
     capacities: Capacities,
     tuples: Vec<(TupleKey, TupleCount)>,
-    /// The namespaces in `tuples`.
+    /// The namespaces in the newest reading.
     namespaces: HashSet<u32>,
 }
 
@@ -133,17 +133,28 @@ impl Tracer {
 
     /// Reads the tuple table.
     pub fn read_tuples(&mut self) -> Result<(), Error> {
-        let Self { session, tuples, namespaces, .. } = self;
+        let mut tuples = std::mem::take(&mut self.tuples);
         tuples.clear();
+        let result = self.each_tuple(|key, count, _| tuples.push((*key, *count)));
+        self.tuples = tuples;
+        result
+    }
+
+    /// Hands every tuple over, with what it can hold; keeps none of them.
+    pub fn each_tuple(
+        &mut self,
+        mut each: impl FnMut(&TupleKey, &TupleCount, Option<u32>),
+    ) -> Result<(), Error> {
+        let Self { session, capacities, namespaces, .. } = self;
         namespaces.clear();
-        let mut newest = None;
+        let mut newest = (None, None);
         session.maps.tuples(|key, count| {
             // Mostly there are few namespaces, and the same one over and over.
-            if newest != Some(key.netns) {
-                newest = Some(key.netns);
+            if newest.0 != Some(key.netns) {
+                newest = (Some(key.netns), capacities.get(key.netns));
                 namespaces.insert(key.netns);
             }
-            tuples.push((key, count));
+            each(&key, &count, newest.1);
         })
     }
 
@@ -207,12 +218,14 @@ impl Tracer {
 
     /// The namespaces in which a port is held, or was since shortly before the last comparison.
     fn busy_namespaces(&mut self) -> Result<Vec<Netns>, Error> {
-        self.read_tuples()?;
         let since = self.reconciled.elapsed() + CALM.latest;
         let since_ns = clock::monotonic_ns().saturating_sub(clock::as_ns(since));
-        let busy = |count: &TupleCount| count.in_use() > 0 || count.last_ns >= since_ns;
-        let wanted: HashSet<u32> =
-            self.tuples.iter().filter(|(_, count)| busy(count)).map(|(key, _)| key.netns).collect();
+        let mut wanted = HashSet::new();
+        self.each_tuple(|key, count, _| {
+            if count.in_use() > 0 || count.last_ns >= since_ns {
+                wanted.insert(key.netns);
+            }
+        })?;
         let (mut known, unknown): (Vec<Netns>, bool) = self.capacities.places(&wanted);
         if unknown {
             let found = self.namespaces().into_iter();
@@ -256,14 +269,19 @@ impl Tracer {
     }
 
     fn forget_idle(&mut self, now_ns: u64) -> Result<(), Error> {
-        self.read_tuples()?;
-        let tight = self.tuples.len() > self.max_tuples as usize / 2;
-        let keep = if tight { KEEP_WHEN_TIGHT } else { KEEP };
-        let before_ns = now_ns.saturating_sub(clock::as_ns(keep));
-        for (key, count) in &self.tuples {
-            if count.in_use() == 0 && count.last_ns < before_ns {
-                self.session.commands.run(&seed::forgetting(*key, before_ns))?;
+        let mut idle = Vec::new();
+        let mut all = 0;
+        let tight_before_ns = now_ns.saturating_sub(clock::as_ns(KEEP_WHEN_TIGHT));
+        self.each_tuple(|key, count, _| {
+            all += 1;
+            if count.in_use() == 0 && count.last_ns < tight_before_ns {
+                idle.push((*key, count.last_ns));
             }
+        })?;
+        let keep = if all > self.max_tuples / 2 { KEEP_WHEN_TIGHT } else { KEEP };
+        let before_ns = now_ns.saturating_sub(clock::as_ns(keep));
+        for (key, _) in idle.iter().filter(|(_, last_ns)| *last_ns < before_ns) {
+            self.session.commands.run(&seed::forgetting(*key, before_ns))?;
         }
         Ok(())
     }

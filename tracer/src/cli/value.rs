@@ -36,6 +36,22 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(value).map_err(|error| error.to_string())
 }
 
+/// Seconds between two readings: 0.1 to an hour.
+pub(super) fn delay(text: &str) -> Result<Duration, String> {
+    let delay = seconds(text)?;
+    if (Duration::from_millis(100)..=Duration::from_hours(1)).contains(&delay) {
+        Ok(delay)
+    } else {
+        Err("expected 0.1 to 3600 seconds".to_owned())
+    }
+}
+
+/// Times as fast.
+pub(super) fn speed(text: &str) -> Result<f64, String> {
+    let speed: f64 = text.parse().map_err(|_| "expected a number, such as 1 or 10".to_owned())?;
+    if (0.125..=1024.0).contains(&speed) { Ok(speed) } else { Err("expected 0.125 to 1024".into()) }
+}
+
 /// Bytes with an optional K, M or G (powers of 1,024).
 fn size(text: &str) -> Result<u64, String> {
     let expected = || "expected bytes with an optional K, M or G, such as 16M".to_owned();
@@ -149,6 +165,18 @@ mod tests {
         assert_eq!(seconds("10"), Ok(Duration::from_secs(10)));
         for bad in ["", "0", "-1", "nan", "inf", "1e300", "1s"] {
             assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_delay_and_a_speed_have_their_bounds() {
+        assert_eq!(delay("0.1"), Ok(Duration::from_millis(100)));
+        assert_eq!(speed("10"), Ok(10.0));
+        for bad in ["0.01", "4000", "x"] {
+            assert!(delay(bad).is_err(), "{bad}");
+        }
+        for bad in ["0", "-1", "nan", "2000", "fast"] {
+            assert!(speed(bad).is_err(), "{bad}");
         }
     }
 

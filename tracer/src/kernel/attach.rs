@@ -90,6 +90,16 @@ impl Session {
         by_program.chain(by_probe).collect()
     }
 
+    /// ns that the programs ran since they were attached; `None`: the kernel does not count it
+    /// (kernel.bpf_stats_enabled), or they are not attached any more.
+    pub fn run_time_ns(&self) -> Option<u64> {
+        let attached = self.attached.as_ref()?;
+        let programs = COMMON.iter().chain(programs::of(self.backend));
+        let fds = programs.filter_map(|program| attached.ebpf.program(program.name)?.fd().ok());
+        let sum: u64 = fds.filter_map(|fd| missed::run_time_ns(fd.as_fd())).sum();
+        (sum > 0).then_some(sum)
+    }
+
     /// What the kernel side counted.
     ///
     /// # Errors

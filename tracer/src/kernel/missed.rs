@@ -35,8 +35,17 @@ pub(super) fn of_program(program: BorrowedFd<'_>) -> Option<u64> {
 }
 
 fn recursion_misses(fdinfo: &str) -> Option<u64> {
-    let count = fdinfo.lines().find_map(|line| line.strip_prefix("recursion_misses:"))?;
-    count.trim().parse().ok()
+    field(fdinfo, "recursion_misses:")
+}
+
+/// ns that this program ran, as far as the kernel counts it (kernel.bpf_stats_enabled).
+pub(super) fn run_time_ns(program: BorrowedFd<'_>) -> Option<u64> {
+    let path = format!("/proc/self/fdinfo/{}", program.as_raw_fd());
+    field(&fs::read_to_string(path).ok()?, "run_time_ns:")
+}
+
+fn field(fdinfo: &str, name: &str) -> Option<u64> {
+    fdinfo.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok()
 }
 
 #[cfg(test)]

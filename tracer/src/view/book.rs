@@ -30,11 +30,11 @@ pub enum Window {
 impl Window {
     pub const ALL: [Self; 3] = [Self::Second, Self::TenSeconds, Self::Minute];
 
-    pub const fn seconds(self) -> f64 {
+    pub const fn seconds(self) -> u32 {
         match self {
-            Self::Second => 1.0,
-            Self::TenSeconds => 10.0,
-            Self::Minute => 60.0,
+            Self::Second => 1,
+            Self::TenSeconds => 10,
+            Self::Minute => 60,
         }
     }
 
@@ -47,6 +47,7 @@ impl Window {
         }
     }
 
+    #[must_use]
     pub const fn next(self) -> Self {
         match self {
             Self::Second => Self::TenSeconds,
@@ -106,13 +107,13 @@ impl Book {
         let place = self.place(&look.key);
         let (now_ms, reading) = (self.now_ms, self.reading);
         if let Some(track) = place.and_then(|place| self.tracks.get_mut(place)) {
-            self.opened += track.look(look, now_ms, reading);
+            self.opened = self.opened.saturating_add(track.look(look, now_ms, reading));
         } else {
             // What a tuple that was not there before has counted, it has counted since then.
             let since = (reading > 1).then_some(self.before_ms);
             let mut track = Track::new(look.key, since);
             let opened = track.look(look, now_ms, reading);
-            self.opened += if since.is_some() { opened } else { 0 };
+            self.opened = self.opened.saturating_add(if since.is_some() { opened } else { 0 });
             self.tracks.push(track);
             self.places = None;
         }

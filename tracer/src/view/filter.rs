@@ -10,12 +10,15 @@
 //! | `comm:nginx`, `container:3f1c`, `err:99`, `netns:4026531840`, `pid:812` | that column only |
 //! | `sat>45`, `ports>=100`, `tw`, `conn`, `fail`, `eta<60`, `search` | numbers: %, ports, per second, s, µs |
 //! | `!word` | what the word does not match |
+//!
+//! A value with spaces stands in quotes: `comm:"nginx: worker"`.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use tracer_common::{Addr, filter::Ports};
 
+use super::group::By;
 use crate::{cli, stats::Row, table::Column, text};
 
 /// A filter that was understood.
@@ -74,8 +77,29 @@ impl Filter {
     /// # Errors
     /// What cannot be understood, and what could be written instead.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let terms = text.split_whitespace().map(term).collect::<Result<_, _>>()?;
-        Ok(Self { terms, text: text.split_whitespace().collect::<Vec<_>>().join(" ") })
+        let terms = words(text)?.iter().map(|word| term(word)).collect::<Result<_, _>>()?;
+        Ok(Self { terms, text: text.trim().to_owned() })
+    }
+
+    /// One that matches the tuples that a row stands for; `None`: what they have in common is not
+    /// known.
+    pub fn to_members(row: &Row, by: By) -> Option<Self> {
+        let address = |end| IpAddr::from(end).to_canonical();
+        let text = match by {
+            By::Tuple => return None,
+            By::Source => format!("src:{}", address(row.key.source.0)),
+            By::Destination => {
+                let (destination, port) = (row.key.destination.0, row.key.destination_port);
+                format!("dst:{} port:{port}", address(destination))
+            }
+            By::Process => {
+                let comm = Column::Comm.cell(row);
+                let known = row.comm != [0; 16];
+                format!("comm:\"{}\"", known.then(|| comm.split('"').next().map(str::to_owned))??)
+            }
+            By::Container => format!("container:{}", row.container.as_deref()?),
+        };
+        Self::parse(&text).ok()
     }
 
     /// As it was typed.
@@ -92,10 +116,32 @@ impl Filter {
     }
 }
 
+/// Splits at spaces outside of quotes, and takes the quotes off.
+fn words(text: &str) -> Result<Vec<String>, String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quoted = false;
+    for letter in text.chars() {
+        if letter == '"' {
+            quoted = !quoted;
+            word.get_or_insert_default();
+        } else if letter.is_whitespace() && !quoted {
+            words.extend(word.take());
+        } else {
+            word.get_or_insert_default().push(letter);
+        }
+    }
+    if quoted {
+        return Err("a quote (\") is not closed".into());
+    }
+    words.extend(word);
+    Ok(words)
+}
+
 fn term(word: &str) -> Result<Term, String> {
     let (not, word) = word.strip_prefix('!').map_or((false, word), |rest| (true, rest));
     if word.is_empty() {
-        return Err("'!' needs a word behind it, as in !nginx".into());
+        return Err("a word is missing, as in !nginx".into());
     }
     Ok(Term { not, test: test(word)? })
 }
@@ -280,6 +326,7 @@ mod tests {
             ("port:8080", "port:8081"),
             ("port:8000-8099", "port:1-80"),
             ("comm:NGI", "comm:10.0"),
+            ("comm:\"nginx\"", "comm:\"ngi nx\""),
             ("container:45f", "container:nginx"),
             ("err:eaddrnotavail", "err:refused"),
             ("err:99", "err:9"),
@@ -304,6 +351,22 @@ mod tests {
     }
 
     #[test]
+    fn a_row_leads_to_a_filter_that_matches_it() {
+        for by in [By::Source, By::Destination, By::Process, By::Container] {
+            let filter = Filter::to_members(&row(), by).unwrap();
+            assert!(filter.matches(&row()), "{by:?}: {filter}");
+            let mut other = row();
+            other.key = TupleKey::default();
+            other.comm = *b"nginx: worker\0\0\0";
+            other.container = None;
+            assert!(!filter.matches(&other) || by == By::Process, "{by:?}: {filter}");
+            if by == By::Process {
+                assert!(Filter::to_members(&other, by).unwrap().matches(&other));
+            }
+        }
+    }
+
+    #[test]
     fn what_is_not_known_matches_no_number() {
         let mut row = row();
         row.eta_s = None;
@@ -322,7 +385,8 @@ mod tests {
             ("netns:blue", "needs a number"),
             ("comm:", "needs a value"),
             ("eta<5d", "'d' is no unit of eta"),
-            ("!", "needs a word"),
+            ("!", "a word is missing"),
+            ("comm:\"nginx: worker", "not closed"),
         ] {
             let error = Filter::parse(text).unwrap_err();
             assert!(error.contains(part), "{text}: {error}");

@@ -32,6 +32,7 @@ impl By {
         }
     }
 
+    #[must_use]
     pub const fn next(self) -> Self {
         match self {
             Self::Tuple => Self::Destination,

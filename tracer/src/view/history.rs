@@ -65,11 +65,16 @@ impl<const N: usize> Ring<N> {
 pub(super) struct Activity {
     fine: Ring<12>,
     coarse: Ring<7>,
-    /// TIME_WAITs that began, by the second.
+    /// TIME_WAITs that began, by the second: a ring, of which `head` is the newest.
     begun: [u16; TIME_WAIT_S],
-    /// The second that `begun` was last added to.
-    second: u32,
+    head: usize,
+    /// When the second at `head` began.
+    head_ms: u32,
 }
+
+/// As many seconds as [`TIME_WAIT_S`].
+const MINUTE: u32 = 60;
+const _: () = assert!(MINUTE as usize == TIME_WAIT_S);
 
 /// Readings come a little early or late.
 const JITTER: f64 = 0.95;
@@ -84,7 +89,8 @@ impl Activity {
             fine: Ring::EMPTY,
             coarse: Ring::EMPTY,
             begun: [0; TIME_WAIT_S],
-            second: first.at_ms / 1000,
+            head: 0,
+            head_ms: first.at_ms,
         };
         activity.fine.push(first);
         activity.coarse.push(first);
@@ -105,45 +111,43 @@ impl Activity {
 
     /// What began since `before`, spread evenly over the seconds since then.
     fn spread_begun(&mut self, before: &Sample, now: &Sample) {
-        self.advance(now.at_ms / 1000);
+        self.advance(now.at_ms);
         let mut left = now.begun.wrapping_sub(before.begun);
-        let seconds = (before.age_ms(now) / 1000).clamp(1, TIME_WAIT_S as u32);
-        for back in 0..seconds {
-            let share = left / (seconds - back);
+        let seconds = (before.age_ms(now) / 1000).clamp(1, MINUTE);
+        for (ago, parts) in (0..).zip((1..=seconds).rev()) {
+            let share = left / parts;
             left -= share;
-            if let Some(place) = self.place(back) {
+            let index = self.index(ago);
+            if let Some(place) = self.begun.get_mut(index) {
                 *place = place.saturating_add(u16::try_from(share).unwrap_or(u16::MAX));
             }
         }
     }
 
-    fn place(&mut self, back: u32) -> Option<&mut u16> {
-        let index = self.second.wrapping_sub(back) as usize % TIME_WAIT_S;
-        self.begun.get_mut(index)
+    /// Where the second is that lies `ago` seconds before the newest; less than a minute.
+    fn index(&self, ago: usize) -> usize {
+        (self.head + TIME_WAIT_S - ago % TIME_WAIT_S) % TIME_WAIT_S
     }
 
-    /// Empties the places of seconds that are a minute old.
-    fn advance(&mut self, second: u32) {
-        let gone = second.wrapping_sub(self.second).min(TIME_WAIT_S as u32);
-        for back in 0..gone {
-            let index = second.wrapping_sub(back) as usize % TIME_WAIT_S;
-            if let Some(place) = self.begun.get_mut(index) {
+    /// Makes room for the seconds since the newest one.
+    fn advance(&mut self, now_ms: u32) {
+        let seconds = now_ms.wrapping_sub(self.head_ms) / 1000;
+        self.head_ms = self.head_ms.wrapping_add(seconds * 1000);
+        for _ in 0..seconds.min(MINUTE) {
+            self.head = (self.head + 1) % TIME_WAIT_S;
+            if let Some(place) = self.begun.get_mut(self.head) {
                 *place = 0;
             }
         }
-        self.second = second;
     }
 
     /// TIME_WAITs that began, by their age in seconds at `now_ms`.
     pub(super) fn begun(&self, now_ms: u32) -> [u32; TIME_WAIT_S] {
-        let second = now_ms / 1000;
+        let since = now_ms.wrapping_sub(self.head_ms) / 1000;
         let mut by_age = [0; TIME_WAIT_S];
-        for (age, count) in (0_u32..).zip(&mut by_age) {
-            let at = second.wrapping_sub(age);
-            // Seconds after the newest one have no place yet, and those before the oldest are gone.
-            let known = self.second.wrapping_sub(at) < TIME_WAIT_S as u32;
-            let place = self.begun.get(at as usize % TIME_WAIT_S);
-            *count = place.filter(|_| known).map_or(0, |count| u32::from(*count));
+        let seconds = by_age.iter_mut().skip(since.min(MINUTE) as usize);
+        for (ago, count) in seconds.enumerate() {
+            *count = self.begun.get(self.index(ago)).map_or(0, |count| u32::from(*count));
         }
         by_age
     }
@@ -185,7 +189,7 @@ impl Activity {
     /// Nothing happened in the last minute, and what began is over.
     pub(super) fn is_over(&self, now: &Sample) -> bool {
         let same = |sample: &Sample| Sample { at_ms: now.at_ms, ..*sample } == *now;
-        let old = |sample: &Sample| sample.age_ms(now) >= TIME_WAIT_S as u32 * 1000;
+        let old = |sample: &Sample| sample.age_ms(now) >= MINUTE * 1000;
         let newest = self.coarse.iter().find(|sample| same(sample));
         newest.is_some_and(old)
     }

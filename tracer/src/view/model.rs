@@ -1,7 +1,8 @@
 //! Everything on the screen, as one value.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc};
 
+use jiff::tz::TimeZone;
 use tracer_common::TupleKey;
 
 use super::{
@@ -9,7 +10,9 @@ use super::{
     filter::Filter,
     group::By,
     input::Input,
+    keys::Way,
     reading::{About, Failure, Reading},
+    update::Failing,
 };
 use crate::{stats::Row, table::Column};
 
@@ -66,9 +69,9 @@ pub enum Mode {
     /// Typing a filter, and why what was typed is none.
     Filter { input: Input, error: Option<String> },
     /// Typing a time to go to (replay).
-    Jump { input: Input, error: Option<String> },
+    Jump { input: Input, error: Option<String>, way: Way },
     /// The keys. `back`: what was shown before.
-    Help { scroll: usize, back: Box<Mode> },
+    Help { scroll: usize, back: Box<Self> },
 }
 
 /// The order of a table.
@@ -130,6 +133,8 @@ pub struct Wants {
     pub holders: Option<Option<TupleKey>>,
     /// The ports that bind() and listen() took.
     pub blocked: bool,
+    /// What the tracer itself costs, in full.
+    pub own: bool,
 }
 
 #[derive(Debug)]
@@ -141,6 +146,7 @@ pub struct Model {
     pub reading: Reading,
     /// Newest last.
     pub failures: VecDeque<Failures>,
+    pub failing: Failing,
     // What was asked for.
     pub view: View,
     pub mode: Mode,
@@ -152,8 +158,8 @@ pub struct Model {
     /// The screen stands still.
     pub paused: bool,
     pub size: Size,
-    /// Time between two readings.
-    pub interval: Duration,
+    /// Of the times that are shown and typed.
+    pub zone: TimeZone,
     /// `None`: live.
     pub replay: Option<Replay>,
     // What follows from both.
@@ -167,7 +173,7 @@ pub struct Model {
 }
 
 impl Model {
-    pub fn new(about: About, interval: Duration) -> Self {
+    pub fn new(about: About) -> Self {
         let sort = Sort { by: Column::Saturation, reverse: false };
         let ports = Sort { by: Column::Ports, reverse: false };
         Self {
@@ -175,6 +181,7 @@ impl Model {
             book: Book::default(),
             reading: Reading::default(),
             failures: VecDeque::new(),
+            failing: Failing::default(),
             view: View::default(),
             mode: Mode::default(),
             by: By::default(),
@@ -183,7 +190,7 @@ impl Model {
             filter: Filter::default(),
             paused: false,
             size: Size { width: 80, height: 24 },
-            interval,
+            zone: TimeZone::UTC,
             replay: None,
             list: List::default(),
             selected: None,
@@ -211,13 +218,12 @@ impl Model {
     /// What the next reading should have.
     pub fn wants(&self) -> Wants {
         match (self.detailed(), self.view) {
-            (Some(key), _) => Wants { holders: Some(Some(key)), blocked: true },
-            (None, View::Processes) => Wants { holders: Some(None), blocked: false },
-            _ => Wants::default(),
+            (Some(key), _) => Wants { holders: Some(Some(key)), blocked: true, ..Wants::default() },
+            (None, View::Processes) => Wants { holders: Some(None), ..Wants::default() },
+            (None, view) => Wants { own: view == View::Own, ..Wants::default() },
         }
     }
 
-    /// Failed calls of the last second by cause come from here; by process from the failures.
     pub fn is_live(&self) -> bool {
         self.replay.is_none()
     }

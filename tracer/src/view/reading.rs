@@ -118,7 +118,6 @@ pub struct Pool {
     pub rule: String,
     /// Its agent; `None`: it goes on by itself.
     pub agent: Option<u32>,
-    pub fast_ports: bool,
     /// Each address, with why it is left out if it is.
     pub addresses: Vec<(std::net::IpAddr, Option<String>)>,
 }

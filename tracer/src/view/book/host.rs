@@ -45,14 +45,18 @@ impl Host {
         if self.marks.len() == KEEP {
             self.marks.pop_front();
         }
-        self.marks.push_back(Mark { at_ms, opened: before + opened, failed: *failed });
+        self.marks.push_back(Mark {
+            at_ms,
+            opened: before.saturating_add(opened),
+            failed: *failed,
+        });
     }
 
     /// `None` before the second reading.
     pub fn rates(&self, window: Window) -> Option<HostRates> {
         let now = self.marks.back()?;
         let age = |mark: &&Mark| f64::from(now.at_ms.wrapping_sub(mark.at_ms)) / 1000.0;
-        let enough = |mark: &&Mark| age(mark) >= window.seconds() * 0.95;
+        let enough = |mark: &&Mark| age(mark) >= f64::from(window.seconds()) * 0.95;
         let before = self.marks.iter().rev().find(enough).or(self.marks.front())?;
         rates(before, now)
     }

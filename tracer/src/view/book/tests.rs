@@ -1,1 +1,280 @@
+use proptest::prelude::*;
+use tracer_common::{Addr, Cause, TupleCount, tuple::search_bucket};
 
+use super::*;
+use crate::stats;
+
+fn key(number: u8) -> TupleKey {
+    TupleKey {
+        destination: Addr::v4([10, 0, 1, number]),
+        destination_port: 80,
+        ..TupleKey::default()
+    }
+}
+
+/// A book that is fed by the second.
+#[derive(Default)]
+struct Feed {
+    book: Book,
+    second: u64,
+}
+
+impl Feed {
+    const CAPACITY: u32 = 28_232;
+
+    fn at(&mut self, second: f64, tuples: &[(TupleKey, TupleCount)]) {
+        self.book.begin((second * 1e9) as u64);
+        for (key, count) in tuples {
+            self.book.look(&Look {
+                key: *key,
+                count,
+                capacity: Some(Self::CAPACITY),
+                search_p99_ns: None,
+                cgroup: None,
+                container: None,
+            });
+        }
+        self.book.end(&Reading::default());
+    }
+
+    fn next(&mut self, tuples: &[(TupleKey, TupleCount)]) {
+        self.second += 1;
+        self.at(self.second as f64, tuples);
+    }
+
+    fn row(&self, key: &TupleKey) -> Row {
+        self.book.detail(key, Window::Second).unwrap().row
+    }
+}
+
+fn count(opened: u64, released: u64) -> TupleCount {
+    TupleCount { opened, released, ..TupleCount::default() }
+}
+
+/// `each` connections a second, closed at once: in TIME_WAIT for a minute.
+fn closed_at_once(each: u64, second: u64) -> TupleCount {
+    let ended = each * second.saturating_sub(60);
+    TupleCount {
+        opened: each * second,
+        released: ended,
+        time_wait_begun: each * second,
+        time_wait_ended: ended,
+        ..TupleCount::default()
+    }
+}
+
+#[test]
+fn a_line_is_foreseen_a_minute_ahead_within_a_tenth() {
+    // Held open, at several speeds; the end is when the last port is gone.
+    for each in [50_u64, 100, 235, 470, 1000] {
+        let end = f64::from(Feed::CAPACITY) / each as f64;
+        if end < 75.0 {
+            continue;
+        }
+        let mut feed = Feed::default();
+        while (feed.second as f64) < end - 60.0 {
+            let opened = each * (feed.second + 1);
+            feed.next(&[(key(1), count(opened, 0))]);
+        }
+        let left = end - feed.second as f64;
+        let eta = feed.row(&key(1)).eta_s.unwrap();
+        assert!((eta - left).abs() <= 0.1 * left, "{each} a second: {eta} for {left}");
+    }
+}
+
+#[test]
+fn a_line_with_jitter_is_foreseen_too() {
+    let mut random = 1_u64;
+    let mut feed = Feed::default();
+    let mut opened = 0;
+    while opened + 6_000 < u64::from(Feed::CAPACITY) {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        opened += 80 + (random >> 33) % 41;
+        feed.next(&[(key(1), count(opened, 0))]);
+    }
+    let left = (u64::from(Feed::CAPACITY) - opened) as f64 / 100.0;
+    let eta = feed.row(&key(1)).eta_s.unwrap();
+    assert!((eta - left).abs() <= 0.1 * left, "{eta} for {left}");
+}
+
+#[test]
+fn what_the_end_of_time_waits_makes_up_for_is_never_foreseen() {
+    // 24,000 at the most: a straight line would say that it is full after 70 s.
+    let mut feed = Feed::default();
+    for second in 1..200 {
+        feed.next(&[(key(1), closed_at_once(400, second))]);
+        let row = feed.row(&key(1));
+        assert_eq!(row.eta_s, None, "after {second} s, at {}", row.in_use);
+    }
+}
+
+#[test]
+fn what_time_waits_do_not_make_up_for_is_foreseen() {
+    // Full after 57 s, before the first one ends.
+    let mut feed = Feed::default();
+    for second in 1..50 {
+        feed.next(&[(key(1), closed_at_once(500, second))]);
+    }
+    let left = f64::from(Feed::CAPACITY) / 500.0 - 49.0;
+    let eta = feed.row(&key(1)).eta_s.unwrap();
+    assert!((eta - left).abs() <= 1.0, "{eta} for {left}");
+}
+
+#[test]
+fn an_eta_does_not_flicker() {
+    let mut feed = Feed::default();
+    let mut opened = 0;
+    let mut shown = Vec::new();
+    for second in 0..100 {
+        // Nothing opens in every seventh second.
+        opened += if second % 7 == 3 { 0 } else { 100 };
+        feed.next(&[(key(1), count(opened, 0))]);
+        shown.push(feed.row(&key(1)).eta_s.is_some());
+    }
+    let changes = shown.windows(2).filter(|pair| pair[0] != pair[1]).count();
+    assert_eq!(changes, 1, "{shown:?}");
+}
+
+#[test]
+fn an_eta_goes_when_nothing_fills_any_more() {
+    let mut feed = Feed::default();
+    for second in 1..60 {
+        feed.next(&[(key(1), count(100 * second, 0))]);
+    }
+    assert!(feed.row(&key(1)).eta_s.is_some());
+    for _ in 0..75 {
+        feed.next(&[(key(1), count(5_900, 0))]);
+    }
+    assert_eq!(feed.row(&key(1)).eta_s, None);
+}
+
+#[test]
+fn a_full_tuple_has_no_time_left_at_once() {
+    let mut feed = Feed::default();
+    feed.next(&[(key(1), count(28_232, 0))]);
+    assert_eq!(feed.row(&key(1)).eta_s, Some(0.0));
+}
+
+#[test]
+fn a_first_reading_has_no_rates_and_a_later_tuple_counts_from_nothing() {
+    let mut feed = Feed::default();
+    feed.next(&[(key(1), count(500, 0))]);
+    assert_eq!(feed.row(&key(1)).rates, None);
+    feed.next(&[(key(1), count(500, 0)), (key(2), count(30, 10))]);
+    assert_eq!(feed.row(&key(1)).rates.unwrap().opened, 0.0);
+    let rates = feed.row(&key(2)).rates.unwrap();
+    assert_eq!((rates.opened, rates.released), (30.0, 10.0));
+    assert_eq!(feed.book.host().rates(Window::Second).unwrap().opened, 30.0);
+}
+
+#[test]
+fn a_tuple_that_came_back_starts_from_nothing() {
+    let mut feed = Feed::default();
+    feed.next(&[(key(1), count(500, 500))]);
+    feed.next(&[(key(1), count(7, 0))]);
+    assert_eq!(feed.row(&key(1)).rates.unwrap().opened, 7.0);
+}
+
+#[test]
+fn a_reading_may_leave_out_what_is_idle() {
+    let mut feed = Feed::default();
+    feed.next(&[(key(1), count(5, 0)), (key(2), count(5, 0))]);
+    feed.next(&[(key(1), count(5, 5)), (key(2), count(6, 0))]);
+    let keys = |feed: &Feed| {
+        let mut keys: Vec<_> =
+            feed.book.rows(Window::Second).map(|row| row.key.destination.0[15]).collect();
+        keys.sort_unstable();
+        keys
+    };
+    // What holds ports and is missing is gone; what holds none is just idle, and hides in time.
+    feed.next(&[]);
+    assert_eq!(keys(&feed), [1]);
+    feed.second += 60;
+    feed.next(&[]);
+    assert_eq!(keys(&feed), [0_u8; 0]);
+    assert!(feed.book.detail(&key(1), Window::Second).is_some());
+    feed.second += 600;
+    feed.next(&[]);
+    assert!(feed.book.detail(&key(1), Window::Second).is_none());
+}
+
+#[test]
+fn the_p99_is_of_the_newest_searches() {
+    let mut feed = Feed::default();
+    let mut now = count(10, 0);
+    now.search[search_bucket(1_000_000)] = 1000;
+    feed.next(&[(key(1), now)]);
+    let slow = feed.row(&key(1)).search_p99_ns.unwrap();
+    now.search[search_bucket(5_000)] += 10;
+    feed.next(&[(key(1), now)]);
+    let fast = feed.row(&key(1)).search_p99_ns.unwrap();
+    assert!(fast < 10_000 && slow > 900_000, "{fast} {slow}");
+    feed.next(&[(key(1), now)]);
+    assert_eq!(feed.row(&key(1)).search_p99_ns, Some(fast));
+}
+
+#[test]
+fn only_what_is_watched_has_a_history() {
+    let mut feed = Feed::default();
+    let tuples: Vec<_> = (0..100).map(|number| (key(number), count(1, 0))).collect();
+    feed.next(&tuples);
+    for number in 0..100 {
+        feed.book.watch(&key(number));
+    }
+    feed.next(&tuples);
+    feed.next(&tuples);
+    let points = |number| feed.book.plot(&key(number)).map(|plot| plot.points.len());
+    assert_eq!((points(0), points(35), points(36), points(99)), (None, None, Some(2), Some(2)));
+}
+
+#[test]
+fn the_host_has_its_failures_by_cause() {
+    let mut book = Book::default();
+    let mut reading = Reading::default();
+    for second in 0..30 {
+        book.begin(second * 1_000_000_000);
+        reading.failed[Cause::PortsExhausted as usize] = second * 5;
+        book.end(&reading);
+    }
+    let rates = book.host().rates(Window::TenSeconds).unwrap();
+    assert_eq!((rates.failed[0], rates.failures()), (5.0, 5.0));
+    assert_eq!(book.host().course(1000).len(), 29);
+    assert_eq!(book.host().course(7), vec![(0.0, 5.0); 7]);
+}
+
+proptest! {
+    #[test]
+    fn any_readings_give_finite_rows_and_find_every_tuple(
+        readings in prop::collection::vec(
+            (0_u64..100_000, prop::collection::btree_map(0_u8..20, any::<(u64, u64, u64, u64)>(), 0..20)),
+            1..20,
+        ),
+    ) {
+        let mut feed = Feed::default();
+        let mut at = 0.0;
+        for (gap_ms, tuples) in readings {
+            at += gap_ms as f64 / 1000.0;
+            let tuples: Vec<_> = tuples
+                .into_iter()
+                .map(|(number, (opened, released, begun, ended))| {
+                    let (time_wait_begun, time_wait_ended) = (begun, ended);
+                    let count =
+                        TupleCount { time_wait_begun, time_wait_ended, ..count(opened, released) };
+                    (key(number), count)
+                })
+                .collect();
+            feed.at(at, &tuples);
+            for (key, count) in &tuples {
+                prop_assert_eq!(feed.row(key).opened, count.opened);
+            }
+            for row in feed.book.rows(Window::Minute) {
+                prop_assert!(row.saturation.is_none_or(f64::is_finite));
+                prop_assert!(row.eta_s.is_none_or(|eta| (0.0..=86_400.0).contains(&eta)));
+                let sound = |rates: stats::Rates| {
+                    rates.opened.is_finite() && rates.released.is_finite() && rates.failed >= 0.0
+                };
+                prop_assert!(row.rates.is_none_or(sound));
+            }
+        }
+    }
+}

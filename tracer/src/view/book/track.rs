@@ -176,7 +176,7 @@ impl Track {
     pub(super) fn change(&self, window: Window) -> Option<Change> {
         let none = self.compared.then(Change::default);
         let activity = self.activity.as_deref();
-        activity.and_then(|it| it.change(&self.newest, window.seconds())).or(none)
+        activity.and_then(|it| it.change(&self.newest, window.seconds().into())).or(none)
     }
 
     pub(super) fn row(&self, window: Window, now_ms: u32) -> Row {
@@ -266,7 +266,7 @@ impl Eta {
     }
 
     /// Seconds.
-    fn shown(&self, now_ms: u32) -> Option<f64> {
+    fn shown(self, now_ms: u32) -> Option<f64> {
         let left = self.at_ms.wrapping_sub(now_ms).cast_signed();
         self.shown.then(|| f64::from(left.max(0)) / 1000.0)
     }

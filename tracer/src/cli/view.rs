@@ -1,0 +1,108 @@
+//! The options of `tracer top` and `tracer replay`.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{
+    Args,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+
+use super::{FilterArgs, TableFormat, value};
+use crate::{table::Column, view::filter::Filter};
+
+const TOP_HELP: &str = "\
+Examples:
+  tracer top                                 fullest first, once a second; ? shows the keys
+  tracer top --filter 'nginx sat>45'         what is typed after /
+  tracer top --dst 10.0.0.0/8 --dport 8080 --sort eta
+  tracer top -b -n 1 -o json | jq '.tuples[0]'
+
+%SAT is marked: ~ from 45 % (connect() gets slow: the kernel searches the second half of the range), \
+! from 80 %, !! from 95 %. ETA is the time until no port is left, with the TIME_WAITs that end until \
+then; there is none where nothing fills up. Without a terminal, readings are printed as with -b.";
+
+/// How readings are shown.
+#[derive(Args, Clone, Debug)]
+pub struct ShowArgs {
+    /// Print readings one behind the other, as without a terminal
+    #[arg(short, long)]
+    pub batch: bool,
+
+    /// End after N readings
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+
+    /// Form of what is printed
+    #[arg(
+        short,
+        long,
+        value_enum,
+        default_value_t = TableFormat::Columns,
+        value_name = "FORMAT"
+    )]
+    pub output: TableFormat,
+
+    /// Column to sort by
+    #[arg(
+        long,
+        default_value = Column::Saturation.id(),
+        value_name = "FIELD",
+        value_parser = PossibleValuesParser::new(Column::TUPLE.map(Column::id))
+            .try_map(|id| Column::from_id(&id).ok_or("not a column"))
+    )]
+    pub sort: Column,
+
+    /// Print at most N tuples a reading [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: Option<u32>,
+
+    /// Show only what matches all of these words: nginx, dst:10.0.0.0/8, sat>45, !word
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "WORDS", value_parser = Filter::parse)]
+    pub filter: Filter,
+}
+
+/// `tracer top`
+#[derive(Args, Clone, Debug)]
+#[command(after_help = TOP_HELP)]
+pub struct TopArgs {
+    /// Seconds between two readings
+    #[arg(short, long, default_value = "1", value_name = "SECS", value_parser = value::delay)]
+    pub delay: Duration,
+
+    #[command(flatten)]
+    pub show: ShowArgs,
+
+    #[command(flatten)]
+    pub rows: FilterArgs,
+}
+
+const REPLAY_HELP: &str = "\
+Examples:
+  tracer record --stats-interval 1 -o ports.jsonl      what to replay later
+  tracer replay ports.jsonl.1 ports.jsonl              a rotated set, in any order
+  tracer replay ports.jsonl.zst --at 03:34:48 --speed 10
+  tracer replay ports.jsonl -b -o json | jq .
+
+Space plays and pauses, t and T go one reading on and back, j and J to a time, + and - change the \
+speed; ? shows all keys.";
+
+/// `tracer replay`
+#[derive(Args, Clone, Debug)]
+#[command(after_help = REPLAY_HELP)]
+pub struct ReplayArgs {
+    /// What `tracer record` wrote, plain or zstd; - is stdin
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+
+    /// Times as fast as it was recorded
+    #[arg(long, default_value = "1", value_name = "N", value_parser = value::speed)]
+    pub speed: f64,
+
+    /// Begin at a time of day (03:34:48), a date and time (2026-11-21T03:34:48Z), or so long after
+    /// the beginning (5m)
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub at: Option<String>,
+
+    #[command(flatten)]
+    pub show: ShowArgs,
+}

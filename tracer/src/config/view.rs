@@ -1,0 +1,80 @@
+//! `tracer top` and `tracer replay`.
+
+use std::{path::PathBuf, time::Duration};
+
+use super::FilterSpec;
+use crate::{
+    cli::{ReplayArgs, ShowArgs, TableFormat, TopArgs},
+    error::Error,
+    table::Column,
+    view::filter::Filter,
+};
+
+/// How readings are shown.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ShowConfig {
+    pub batch: bool,
+    pub count: Option<u64>,
+    pub format: TableFormat,
+    pub sort: Column,
+    pub limit: Option<usize>,
+    pub filter: Filter,
+}
+
+impl From<&ShowArgs> for ShowConfig {
+    fn from(args: &ShowArgs) -> Self {
+        Self {
+            // Only printed readings have a form.
+            batch: args.batch || args.output != TableFormat::Columns,
+            count: args.count,
+            format: args.output,
+            sort: args.sort,
+            limit: args.limit.and_then(|limit| usize::try_from(limit).ok()),
+            filter: args.filter.clone(),
+        }
+    }
+}
+
+/// `tracer top`
+#[derive(Clone, Debug, PartialEq)]
+pub struct TopConfig {
+    /// Time between readings.
+    pub delay: Duration,
+    pub show: ShowConfig,
+    /// What the kernel side and the rows are limited to.
+    pub rows: FilterSpec,
+}
+
+impl TryFrom<&TopArgs> for TopConfig {
+    type Error = Error;
+
+    fn try_from(args: &TopArgs) -> Result<Self, Error> {
+        Ok(Self {
+            delay: args.delay,
+            show: ShowConfig::from(&args.show),
+            rows: FilterSpec::try_from(&args.rows)?,
+        })
+    }
+}
+
+/// `tracer replay`
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReplayConfig {
+    pub files: Vec<PathBuf>,
+    /// Times as fast as it was recorded.
+    pub speed: f64,
+    /// As it was written: what it means depends on the recording.
+    pub at: Option<String>,
+    pub show: ShowConfig,
+}
+
+impl From<&ReplayArgs> for ReplayConfig {
+    fn from(args: &ReplayArgs) -> Self {
+        Self {
+            files: args.files.clone(),
+            speed: args.speed,
+            at: args.at.clone(),
+            show: ShowConfig::from(&args.show),
+        }
+    }
+}

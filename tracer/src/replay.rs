@@ -1,0 +1,6 @@
+//! stub
+use crate::{config::ReplayConfig, error::Error};
+/// stub
+pub fn run(_: &ReplayConfig) -> Result<(), Error> {
+    Ok(())
+}

@@ -1,0 +1,260 @@
+//! A running tracer as a source of readings.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tracer_common::{Event, Filter, TupleKey};
+
+use super::own;
+use crate::{
+    capacity::PortRange,
+    cgroups::Names,
+    clock,
+    decode::{Typed, decode, typed},
+    error::Error,
+    spread,
+    trace::{Tracer, named_losses, visible},
+    view::{
+        model::{Model, Wants},
+        reading::{About, Blocked, Call, Failure, Holder, Look, Own, Pool, Reading},
+        source::Source,
+    },
+};
+
+/// How often the port ranges, and what is being spread, are read.
+const SLOW: Duration = Duration::from_secs(5);
+/// Failures that wait for the next reading; the rest is counted only.
+const WAITING: usize = 4096;
+/// Records taken from the ring at a time.
+const BATCH: usize = 4096;
+
+pub(super) struct Live {
+    tracer: Tracer,
+    filter: Filter,
+    names: Names,
+    delay: Duration,
+    next: Instant,
+    slow: Option<Instant>,
+    pools: Vec<Pool>,
+    failures: Vec<Failure>,
+    /// Failures of which the view was not told the detail.
+    untold: u64,
+    undecodable: u64,
+}
+
+impl Live {
+    pub(super) fn new(tracer: Tracer, filter: &Filter, names: Names, delay: Duration) -> Self {
+        Self {
+            tracer,
+            filter: *filter,
+            names,
+            delay,
+            next: Instant::now(),
+            slow: None,
+            pools: Vec::new(),
+            failures: Vec::new(),
+            untold: 0,
+            undecodable: 0,
+        }
+    }
+
+    pub(super) fn about(&self) -> About {
+        let range = PortRange::read().map(|range| (range.low, range.high));
+        About {
+            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            kernel: self.tracer.release.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            backend: self.tracer.session.backend.name().to_owned(),
+            degraded: self.tracer.degraded.clone(),
+            range: range.ok(),
+        }
+    }
+
+    /// Takes the failures out of the ring.
+    fn drain(&mut self) {
+        let now = Instant::now();
+        let offset = clock::wall_offset_ns();
+        let Self { tracer, names, failures, untold, undecodable, .. } = self;
+        loop {
+            let taken = tracer.session.events.drain(BATCH, |record| {
+                let Ok(event) = decode(record) else {
+                    *undecodable += 1;
+                    return;
+                };
+                if failures.len() >= WAITING {
+                    *untold += 1;
+                    return;
+                }
+                failures.extend(failure(&event, offset, names, now));
+            });
+            if taken < BATCH {
+                return;
+            }
+        }
+    }
+
+    /// Ports, ranges and pools: they change seldom, and cost more than the rest.
+    fn look_slowly(&mut self) -> Result<(), Error> {
+        let due = self.slow.is_none_or(|at| at.elapsed() >= SLOW);
+        if due {
+            self.slow = Some(Instant::now());
+            self.pools = spread::pools();
+            self.tracer.session.flush_log();
+        }
+        if due || self.tracer.lacks_capacities() {
+            self.tracer.refresh_capacities()?;
+        }
+        self.tracer.reconcile_if_due()
+    }
+
+    fn feed(&mut self, model: &mut Model, mono_ns: u64) -> Result<(), Error> {
+        let now = Instant::now();
+        let Self { tracer, filter, names, .. } = self;
+        let mut newest = (0, None, None);
+        model.book.begin(mono_ns);
+        tracer.each_tuple(|key, count, capacity| {
+            if !visible(filter, key, count, names, now) {
+                return;
+            }
+            // Mostly the same few, over and over.
+            if newest.0 != count.cgroup {
+                let name = names.get(count.cgroup, now);
+                newest = (
+                    count.cgroup,
+                    name.map(|name| name.path.clone()),
+                    name.and_then(|name| name.container.clone()),
+                );
+            }
+            model.book.look(&Look {
+                key: *key,
+                count,
+                capacity,
+                search_p99_ns: None,
+                cgroup: newest.1.clone(),
+                container: newest.2.clone(),
+            });
+        })
+    }
+
+    fn reading(&mut self, wants: Wants, mono_ns: u64) -> Result<Reading, Error> {
+        let totals = self.tracer.totals()?;
+        let own = [("undecodable", self.undecodable), ("failures_untold", self.untold)];
+        let lost = named_losses(&totals).chain(own);
+        let lost = lost.filter(|(_, count)| *count > 0);
+        Ok(Reading {
+            wall_ns: clock::wall_ns(),
+            mono_ns,
+            failures: std::mem::take(&mut self.failures),
+            failed: totals.failed,
+            lost: lost.map(|(reason, count)| (reason.to_owned(), count)).collect(),
+            blocked: if wants.blocked { Some(self.blocked()?) } else { None },
+            holders: wants.holders.map(|of| self.holders(of)).transpose()?,
+            pools: self.pools.clone(),
+            own: Own {
+                seen: totals.seen,
+                emitted: totals.emitted,
+                drift: self.tracer.drift,
+                programs_ns: if wants.own { self.tracer.session.run_time_ns() } else { None },
+                ..own::read(wants.own)
+            },
+        })
+    }
+
+    fn holders(&mut self, of: Option<TupleKey>) -> Result<Vec<Holder>, Error> {
+        let now = Instant::now();
+        let mut by: HashMap<_, (Holder, HashSet<TupleKey>)> = HashMap::new();
+        self.tracer.session.maps.conns(|_, conn| {
+            if of.is_some_and(|of| of != conn.tuple) {
+                return;
+            }
+            let who = (conn.who.pid, conn.who.comm, conn.who.cgroup);
+            let (holder, tuples) = by.entry(who).or_default();
+            holder.ports += 1;
+            holder.time_wait += u32::from(conn.is_time_wait());
+            tuples.insert(conn.tuple);
+        })?;
+        let names = &mut self.names;
+        let mut holders: Vec<Holder> = by
+            .into_iter()
+            .map(|((pid, comm, cgroup), (holder, tuples))| Holder {
+                pid,
+                comm,
+                container: names.get(cgroup, now).and_then(|name| name.container.clone()),
+                tuples: u32::try_from(tuples.len()).unwrap_or(u32::MAX),
+                ..holder
+            })
+            .collect();
+        holders.sort_by_key(|holder| (std::cmp::Reverse(holder.ports), holder.pid));
+        Ok(holders)
+    }
+
+    /// Ports that bind() and listen() took, with one of those that hold each.
+    fn blocked(&mut self) -> Result<Vec<Blocked>, Error> {
+        let mut by: BTreeMap<(u32, u16), Blocked> = BTreeMap::new();
+        self.tracer.session.maps.binds(|key, bound| {
+            let (netns, port) = (bound.place.netns, key.port);
+            let blocked = by.entry((netns, port)).or_insert(Blocked {
+                netns,
+                port,
+                sockets: 0,
+                pid: 0,
+                comm: [0; 16],
+            });
+            blocked.sockets += 1;
+            if bound.who.pid != 0 {
+                (blocked.pid, blocked.comm) = (bound.who.pid, bound.who.comm);
+            }
+        })?;
+        Ok(by.into_values().collect())
+    }
+}
+
+impl Source for Live {
+    fn next(&mut self, model: &mut Model) -> Result<Option<Reading>, Error> {
+        // Time that was missed (a stopped process) is not made up for.
+        self.next = (self.next + self.delay).max(Instant::now());
+        self.drain();
+        if model.paused {
+            return Ok(None);
+        }
+        self.look_slowly()?;
+        let mono_ns = clock::monotonic_ns();
+        self.feed(model, mono_ns)?;
+        let reading = self.reading(model.wants(), mono_ns)?;
+        model.book.end(&reading);
+        Ok(Some(reading))
+    }
+
+    fn due(&self, _: &Model) -> Option<Duration> {
+        Some(self.next.saturating_duration_since(Instant::now()))
+    }
+
+    fn idle(&mut self) {
+        self.drain();
+    }
+}
+
+/// What a record of the ring says of a failure; `None`: it is about something else.
+fn failure(event: &Event, offset: u64, names: &mut Names, now: Instant) -> Option<Failure> {
+    let (call, cause) = match typed(event).ok()? {
+        Typed::ConnectFailed(cause) => (Call::Connect, cause),
+        Typed::BindFailed(cause) => (Call::Bind, cause),
+        _ => return None,
+    };
+    let container: Option<Arc<str>> =
+        names.get(event.cgroup, now).and_then(|name| name.container.clone());
+    Some(Failure {
+        wall_ns: event.mono_ns.saturating_add(offset),
+        call,
+        key: event.tuple,
+        local_port: event.local_port,
+        cause,
+        errno: event.errno,
+        pid: event.pid,
+        comm: event.comm,
+        container,
+    })
+}

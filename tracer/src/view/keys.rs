@@ -1,0 +1,241 @@
+//! Keys: what each means, and the words for it in the help, said once.
+
+use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+
+use super::model::{Mode, Model, View};
+
+/// What a key asks for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Action {
+    /// Leaves what is open, at last the program.
+    Close,
+    Quit,
+    Help,
+    Show(View),
+    NextView,
+    PreviousView,
+    /// By so many rows, down or up.
+    Move(isize),
+    /// By so many screens.
+    Page(isize),
+    First,
+    Last,
+    Open,
+    Back,
+    Sort,
+    Reverse,
+    Filter,
+    Group,
+    Window,
+    Pause,
+    /// To the next reading of a recording, or the one before.
+    Step(Way),
+    /// To a time that is asked for.
+    Jump(Way),
+    Faster,
+    Slower,
+}
+
+/// In time.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Way {
+    Forward,
+    Back,
+}
+
+/// Where a key means something.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum When {
+    Always,
+    Live,
+    Replay,
+}
+
+struct Binding {
+    codes: &'static [KeyCode],
+    action: Action,
+    when: When,
+    /// As it is shown.
+    keys: &'static str,
+    help: &'static str,
+    section: &'static str,
+}
+
+/// A line of the help; `keys` is empty where it goes on with the line before.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Entry {
+    pub keys: &'static str,
+    pub help: &'static str,
+    pub section: &'static str,
+}
+
+const fn key(
+    codes: &'static [KeyCode],
+    action: Action,
+    section: &'static str,
+    keys: &'static str,
+    help: &'static str,
+) -> Binding {
+    Binding { codes, action, when: When::Always, keys, help, section }
+}
+
+const fn only(when: When, binding: Binding) -> Binding {
+    Binding { when, ..binding }
+}
+
+use Action::{
+    Back, Close, Faster, Filter, First, Group, Help, Jump, Last, Move, NextView, Open, Page, Pause,
+    PreviousView, Reverse, Show, Slower, Sort, Step, Window,
+};
+use KeyCode::{BackTab, Char, Down, End, Enter, Esc, F, Home, PageDown, PageUp, Tab, Up};
+
+const LOOK: &str = "Look";
+const CHOOSE: &str = "Choose";
+const TIME: &str = "Time";
+
+/// Every key of the lists and of a tuple's detail.
+const TABLE: &[Binding] = &[
+    key(&[Char('q')], Close, LOOK, "q", "leave what is open, then the program"),
+    key(&[Char('?'), Char('h'), F(1)], Help, LOOK, "? h", "these keys"),
+    key(&[Enter], Open, LOOK, "Enter", "all about the selected row"),
+    key(&[Esc], Back, LOOK, "Esc", "back; take the filter off"),
+    key(
+        &[Char('1')],
+        Show(View::Tuples),
+        LOOK,
+        "1 … 5",
+        "tuples, processes, sources, failures, self",
+    ),
+    key(&[Char('2')], Show(View::Processes), LOOK, "", ""),
+    key(&[Char('3')], Show(View::Sources), LOOK, "", ""),
+    key(&[Char('4')], Show(View::Failures), LOOK, "", ""),
+    key(&[Char('5')], Show(View::Own), LOOK, "", ""),
+    key(&[Tab], NextView, LOOK, "Tab", "the next view"),
+    key(&[BackTab], PreviousView, LOOK, "", ""),
+    only(When::Live, key(&[Down, Char('j')], Move(1), CHOOSE, "↑ ↓ j k", "select a row")),
+    only(When::Replay, key(&[Down], Move(1), CHOOSE, "↑ ↓", "select a row")),
+    key(&[Up, Char('k')], Move(-1), CHOOSE, "", ""),
+    key(&[PageDown], Page(1), CHOOSE, "PgUp PgDn", "a screen on or back"),
+    key(&[PageUp], Page(-1), CHOOSE, "", ""),
+    key(&[Home, Char('g')], First, CHOOSE, "Home End", "the first or last row"),
+    key(&[End, Char('G')], Last, CHOOSE, "", ""),
+    key(&[Char('s'), F(6)], Sort, CHOOSE, "s", "sort by another column"),
+    key(&[Char('S')], Reverse, CHOOSE, "S", "turn the order round"),
+    key(&[Char('/'), Char('f')], Filter, CHOOSE, "/", "filter: nginx dst:10.0.0.0/8 sat>45 !word"),
+    key(
+        &[Char('a')],
+        Group,
+        CHOOSE,
+        "a",
+        "put together: tuple, destination, source, process, container",
+    ),
+    key(&[Char('r')], Window, TIME, "r", "rates over 1, 10 or 60 s"),
+    key(&[Char(' '), Char('p')], Pause, TIME, "Space", "stand still, go on"),
+    only(
+        When::Replay,
+        key(&[Char('t')], Step(Way::Forward), TIME, "t T", "one reading on or back"),
+    ),
+    only(When::Replay, key(&[Char('T')], Step(Way::Back), TIME, "", "")),
+    only(
+        When::Replay,
+        key(&[Char('j')], Jump(Way::Forward), TIME, "j J", "go to a time: 03:34:48, 5m on or back"),
+    ),
+    only(When::Replay, key(&[Char('J')], Jump(Way::Back), TIME, "", "")),
+    only(When::Replay, key(&[Char('+'), Char('=')], Faster, TIME, "+ -", "play faster, slower")),
+    only(When::Replay, key(&[Char('-')], Slower, TIME, "", "")),
+];
+
+fn applies(when: When, live: bool) -> bool {
+    match when {
+        When::Always => true,
+        When::Live => live,
+        When::Replay => !live,
+    }
+}
+
+/// What a key means in a list or a detail; `None`: nothing.
+pub fn action(event: &KeyEvent, live: bool) -> Option<Action> {
+    if event.modifiers.contains(KeyModifiers::CONTROL) {
+        return match event.code {
+            Char('c') => Some(Action::Quit),
+            Char('d' | 'f') => Some(Page(1)),
+            Char('u' | 'b') => Some(Page(-1)),
+            _ => None,
+        };
+    }
+    let found = TABLE.iter().find(|it| applies(it.when, live) && it.codes.contains(&event.code));
+    found.map(|binding| binding.action)
+}
+
+/// The keys that mean something now, for the help.
+pub fn help(live: bool) -> Vec<Entry> {
+    let shown = TABLE.iter().filter(|it| applies(it.when, live) && !it.keys.is_empty());
+    shown.map(|it| Entry { keys: it.keys, help: it.help, section: it.section }).collect()
+}
+
+/// The few that are named at the bottom of the screen.
+pub fn hints(model: &Model) -> &'static [(&'static str, &'static str)] {
+    match (&model.mode, model.is_live()) {
+        (Mode::Browse, true) => &[
+            ("Enter", "detail"),
+            ("s", "sort"),
+            ("/", "filter"),
+            ("a", "group"),
+            ("Tab", "view"),
+            ("Space", "pause"),
+            ("?", "help"),
+            ("q", "quit"),
+        ],
+        (Mode::Browse, false) => &[
+            ("Space", "play/pause"),
+            ("t T", "step"),
+            ("j J", "jump"),
+            ("+ -", "speed"),
+            ("Enter", "detail"),
+            ("Tab", "view"),
+            ("?", "help"),
+            ("q", "quit"),
+        ],
+        (Mode::Detail(_), _) => {
+            &[("Esc", "back"), ("↑ ↓", "scroll"), ("r", "rates"), ("Space", "pause"), ("?", "help")]
+        }
+        (Mode::Sort(_), _) => &[("↑ ↓", "choose"), ("Enter", "sort"), ("Esc", "back")],
+        (Mode::Filter { .. }, _) => {
+            &[("Enter", "apply"), ("Esc", "back"), ("e.g.", "nginx dst:10.0.0.0/8 sat>45")]
+        }
+        (Mode::Jump { .. }, _) => &[("Enter", "go"), ("Esc", "back"), ("e.g.", "03:34:48 or 5m")],
+        (Mode::Help { .. }, _) => &[("↑ ↓", "scroll"), ("Esc", "back")],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn no_key_means_two_things() {
+        for live in [true, false] {
+            let mut seen = HashSet::new();
+            for binding in TABLE.iter().filter(|it| applies(it.when, live)) {
+                for code in binding.codes {
+                    assert!(seen.insert(*code), "{code:?}, live: {live}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_key_of_the_table_does_what_the_table_says_and_has_a_help() {
+        for live in [true, false] {
+            for binding in TABLE.iter().filter(|it| applies(it.when, live)) {
+                let event = KeyEvent::from(binding.codes[0]);
+                assert_eq!(action(&event, live), Some(binding.action));
+                let named = |it: &Entry| it.section == binding.section;
+                assert!(help(live).iter().any(named), "{:?}", binding.action);
+            }
+        }
+        assert_eq!(action(&KeyEvent::from(Char('t')), true), None);
+    }
+}

@@ -1,0 +1,174 @@
+//! The loop: a key or a reading in, the model changed, the screen drawn.
+
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+
+use ratatui::crossterm::event::{self, Event, KeyEventKind, MouseEventKind};
+
+use super::{
+    model::{Model, Size},
+    render,
+    source::Source,
+    terminal::Screen,
+    update::{Effect, Message, update},
+};
+use crate::{error::Error, log, shutdown::Asked};
+
+/// How often the source is looked after, and requests to end are seen.
+const LOOK: Duration = Duration::from_millis(100);
+/// Rows that a turn of the mouse wheel moves.
+const WHEEL: isize = 3;
+/// Keys that are taken in before the screen is drawn: a held key must not run ahead of it for long.
+const KEYS: usize = 64;
+
+/// Shows a source until somebody leaves, `count` readings were shown, the program is asked to end,
+/// or the terminal is gone.
+///
+/// # Errors
+/// Those of the source, and a terminal that cannot be used.
+pub fn run(
+    source: &mut dyn Source,
+    mut model: Model,
+    count: Option<u64>,
+    asked: &Asked,
+) -> Result<(), Error> {
+    let cannot = |error: io::Error| Error::Failure(format!("cannot use the terminal: {error}"));
+    let held = log::hold();
+    let mut screen = Screen::take().map_err(cannot)?;
+    let result = show(source, &mut model, (count, asked), &mut screen);
+    drop(screen);
+    drop(held);
+    match result {
+        Ok(()) => Ok(()),
+        // Whoever looked at it is gone.
+        Err(Ended::Terminal(error)) if is_gone(&error) || asked.stop() => Ok(()),
+        Err(Ended::Terminal(error)) => Err(cannot(error)),
+        Err(Ended::Source(error)) => Err(error),
+    }
+}
+
+enum Ended {
+    Terminal(io::Error),
+    Source(Error),
+}
+
+impl From<io::Error> for Ended {
+    fn from(error: io::Error) -> Self {
+        Self::Terminal(error)
+    }
+}
+
+impl From<Error> for Ended {
+    fn from(error: Error) -> Self {
+        Self::Source(error)
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EIO | libc::EPIPE | libc::ENXIO | libc::EBADF))
+        || error.kind() == io::ErrorKind::UnexpectedEof
+}
+
+fn show(
+    source: &mut dyn Source,
+    model: &mut Model,
+    (count, asked): (Option<u64>, &Asked),
+    screen: &mut Screen,
+) -> Result<(), Ended> {
+    let size = screen.0.size()?;
+    model.size = Size { width: size.width, height: size.height };
+    model.replay = source.replay();
+    let mut draw = advance(source, model)?;
+    let mut readings = 1;
+    loop {
+        if draw {
+            screen.0.draw(|frame| render::draw(model, frame))?;
+        }
+        draw = false;
+        // Going on without a terminal (SIGHUP) serves nobody.
+        if asked.stop() || asked.reopen() {
+            return Ok(());
+        }
+        let wait = source.due(model).map_or(LOOK, |due| due.min(LOOK));
+        match pressed(source, model, wait)? {
+            Next::Leave => return Ok(()),
+            Next::Draw => draw = true,
+            Next::Nothing => {}
+        }
+        source.idle();
+        for line in log::held() {
+            update(model, Message::Say(line));
+            draw = true;
+        }
+        if source.due(model).is_some_and(|due| due.is_zero()) {
+            // As many screens as were asked for, each seen for its time.
+            if count.is_some_and(|count| readings >= count) {
+                return Ok(());
+            }
+            let advanced = advance(source, model)?;
+            readings += u64::from(advanced);
+            draw |= advanced;
+        }
+    }
+}
+
+/// Takes the next reading in; false: there is none.
+fn advance(source: &mut dyn Source, model: &mut Model) -> Result<bool, Error> {
+    let read = source.next(model)?;
+    let replay = source.replay();
+    let changed = read.is_some() || replay != model.replay;
+    if let Some(replay) = replay {
+        update(model, Message::Replay(replay));
+    }
+    if let Some(reading) = read {
+        update(model, Message::Read(Box::new(reading)));
+    }
+    Ok(changed)
+}
+
+enum Next {
+    Leave,
+    Draw,
+    Nothing,
+}
+
+/// Waits for keys, `wait` at most, and does what they say.
+fn pressed(source: &mut dyn Source, model: &mut Model, wait: Duration) -> Result<Next, Ended> {
+    let began = Instant::now();
+    let mut next = Next::Nothing;
+    for _ in 0..KEYS {
+        let left = match next {
+            Next::Draw => Duration::ZERO,
+            _ => wait.saturating_sub(began.elapsed()),
+        };
+        if !event::poll(left)? {
+            break;
+        }
+        let Some(message) = message(event::read()?) else { continue };
+        match update(model, message) {
+            Effect::None => {}
+            Effect::Draw => next = Next::Draw,
+            Effect::Leave => return Ok(Next::Leave),
+            Effect::Play(what) => {
+                source.play(model, what)?;
+                next = Next::Draw;
+            }
+        }
+    }
+    Ok(next)
+}
+
+fn message(event: Event) -> Option<Message> {
+    match event {
+        Event::Key(key) if key.kind != KeyEventKind::Release => Some(Message::Key(key)),
+        Event::Resize(width, height) => Some(Message::Resize(Size { width, height })),
+        Event::Mouse(mouse) => match mouse.kind {
+            MouseEventKind::ScrollDown => Some(Message::Wheel(WHEEL)),
+            MouseEventKind::ScrollUp => Some(Message::Wheel(-WHEEL)),
+            _ => None,
+        },
+        _ => None,
+    }
+}

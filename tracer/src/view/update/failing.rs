@@ -1,0 +1,84 @@
+//! Failed calls, remembered: the newest one by one, those of the last minute by process.
+
+use std::collections::VecDeque;
+
+use super::super::{
+    model::{FAILURES, Failures},
+    reading::Failure,
+};
+
+/// Adds a failure; the same as the one before only counts.
+pub(super) fn remember(failures: &mut VecDeque<Failures>, failure: &Failure) {
+    let same = |other: &Failure| {
+        (other.call, other.key, other.cause, other.errno, other.pid)
+            == (failure.call, failure.key, failure.cause, failure.errno, failure.pid)
+    };
+    if let Some(last) = failures.back_mut()
+        && same(&last.newest)
+    {
+        last.newest = failure.clone();
+        last.count += 1;
+        return;
+    }
+    if failures.len() == FAILURES {
+        failures.pop_front();
+    }
+    failures.push_back(Failures { newest: failure.clone(), count: 1 });
+}
+
+/// Processes and seconds that are remembered: a fork bomb must not fill the memory.
+const ENTRIES: usize = 4096;
+const SECONDS: u64 = 60;
+
+/// How often the calls of each process failed, by second.
+#[derive(Clone, Debug, Default)]
+pub struct Failing {
+    /// Oldest first.
+    entries: VecDeque<Entry>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    second: u64,
+    pid: u32,
+    comm: [u8; 16],
+    count: u32,
+}
+
+impl Failing {
+    pub(super) fn add(&mut self, failure: &Failure) {
+        let second = failure.wall_ns / 1_000_000_000;
+        let same = |it: &&mut Entry| it.second == second && it.pid == failure.pid;
+        // Only what is of this second can be the same.
+        let recent = self.entries.iter_mut().rev().take(64);
+        if let Some(entry) = recent.take_while(|it| it.second == second).find(same) {
+            entry.count = entry.count.saturating_add(1);
+            return;
+        }
+        if self.entries.len() == ENTRIES {
+            self.entries.pop_front();
+        }
+        self.entries.push_back(Entry { second, pid: failure.pid, comm: failure.comm, count: 1 });
+        let old = |it: &Entry| second.saturating_sub(it.second) > SECONDS;
+        while self.entries.front().is_some_and(old) {
+            self.entries.pop_front();
+        }
+    }
+
+    /// Processes whose calls failed in the last `seconds` whole seconds before `wall_ns`, with their
+    /// failures per second.
+    pub fn within(&self, wall_ns: u64, seconds: u32) -> Vec<(u32, [u8; 16], f64)> {
+        let now = wall_ns / 1_000_000_000;
+        let ago = 1..=u64::from(seconds);
+        let within = |it: &&Entry| ago.contains(&now.saturating_sub(it.second));
+        let mut found: Vec<(u32, [u8; 16], f64)> = Vec::new();
+        for entry in self.entries.iter().filter(within) {
+            let rate = f64::from(entry.count) / f64::from(seconds.max(1));
+            match found.iter_mut().find(|(pid, ..)| *pid == entry.pid) {
+                Some((_, _, sum)) => *sum += rate,
+                None => found.push((entry.pid, entry.comm, rate)),
+            }
+        }
+        found
+    }
+}

@@ -1,0 +1,231 @@
+//! The rows that are on the screen: of which view, in which order, around which selection.
+
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
+
+use tracer_common::{Addr, TupleCount, TupleKey};
+
+use super::super::{
+    group::{By, Subject, grouped},
+    layout,
+    model::{List, Mode, Model, View},
+    reading::Pool,
+};
+use crate::{
+    stats::{Rates, Row},
+    table::{self, Top},
+};
+
+/// Rows that there is room for.
+pub(super) fn height(model: &Model) -> usize {
+    layout::areas(model).rows()
+}
+
+/// Makes [`Model::list`] anew; the selected row stays selected wherever it is now.
+pub fn refresh(model: &mut Model) {
+    limit_scroll(model);
+    show(model, None);
+}
+
+/// Moves the selection by so many rows.
+pub(super) fn select(model: &mut Model, rows: isize) {
+    let at = model.list.cursor.map(|cursor| model.list.first + cursor);
+    let to = match (at, rows) {
+        (_, isize::MAX) => usize::MAX,
+        (None, 1..) => usize::try_from(rows - 1).unwrap_or(0),
+        (None, _) => 0,
+        (Some(at), _) => at.saturating_add_signed(rows),
+    };
+    show(model, Some(to));
+}
+
+/// Failures and details end somewhere.
+pub(super) fn limit_scroll(model: &mut Model) {
+    let lines = match (&model.mode, model.view) {
+        (Mode::Browse, View::Failures) => model.failures.len(),
+        // What is drawn there is arranged by the width: more than it ever has.
+        _ => 200,
+    };
+    model.scroll = model.scroll.min(lines.saturating_sub(1));
+}
+
+/// `to`: the index that is to be selected; `None`: the row that is.
+fn show(model: &mut Model, to: Option<usize>) {
+    let by = match model.view {
+        View::Tuples => model.by,
+        View::Processes => By::Process,
+        View::Sources => By::Source,
+        View::Failures | View::Own => {
+            model.list = List::default();
+            return;
+        }
+    };
+    let height = height(model).max(1);
+    let mut list = if (model.view, by) == (View::Tuples, By::Tuple) {
+        let unfiltered = model.book.rows(model.window).count();
+        choose(model, || filtered(model), by, (to, height), unfiltered)
+    } else {
+        // A filter chooses tuples; what is put together of them has not all that it asks for.
+        let (rows, unfiltered) = match model.view {
+            View::Processes => {
+                let all = processes(model);
+                let count = all.len();
+                (all.into_iter().filter(|row| model.filter.matches(row)).collect(), count)
+            }
+            View::Sources => with_count(sources(model)),
+            _ => with_count(grouped(filtered(model), by)),
+        };
+        choose(model, || rows.iter().cloned(), by, (to, height), unfiltered)
+    };
+    if let Some(cursor) = list.cursor {
+        model.selected = list.rows.get(cursor).cloned().or(model.selected.take());
+    }
+    if model.selected.is_none() {
+        list.cursor = None;
+    }
+    model.list = list;
+}
+
+fn filtered(model: &Model) -> impl Iterator<Item = Row> {
+    model.book.rows(model.window).filter(|row| model.filter.matches(row))
+}
+
+fn with_count(rows: Vec<Row>) -> (Vec<Row>, usize) {
+    let count = rows.len();
+    (rows, count)
+}
+
+/// A part of the rows, in order. `rows` gives them all, more than once: to keep 10,000 of them only
+/// for the time of a screen would take megabytes.
+fn choose<I: Iterator<Item = Row>>(
+    model: &Model,
+    rows: impl Fn() -> I,
+    by: By,
+    (to, height): (Option<usize>, usize),
+    unfiltered: usize,
+) -> List {
+    let sort = model.sort();
+    let order = |one: &Row, other: &Row| {
+        if sort.reverse {
+            table::order(sort.by, other, one)
+        } else {
+            table::order(sort.by, one, other)
+        }
+    };
+    let subject = |row: &Row| match model.view {
+        View::Processes => Subject { pid: row.pid, ..Subject::of(row, by) },
+        _ => Subject::of(row, by),
+    };
+    let selected = model.selected.as_ref().filter(|_| to.is_none());
+    let wanted = selected.map(subject);
+    let mut total = 0;
+    let mut found = None;
+    for row in rows() {
+        total += 1;
+        if wanted.as_ref().is_some_and(|wanted| subject(&row) == *wanted) {
+            found = Some(row);
+        }
+    }
+    // A row that is gone keeps its place.
+    let at = match (to, found.as_ref().or(selected)) {
+        (Some(to), _) => Some(to),
+        (None, None) => None,
+        (None, Some(row)) => Some(rows().filter(|it| order(it, row).is_lt()).count()),
+    };
+    let at = at.map(|at| at.min(usize::saturating_sub(total, 1)));
+    let last = total.saturating_sub(height);
+    let first = match at {
+        None => 0,
+        Some(at) => {
+            let first = model.list.first.min(at);
+            if at >= first + height { at + 1 - height } else { first }.min(last)
+        }
+    };
+    let mut top = Top::new(sort.by, Some(first + height)).reversed(sort.reverse);
+    for row in rows() {
+        top.add(row);
+    }
+    let rows: Vec<Row> = top.sorted().into_iter().skip(first).collect();
+    let cursor = at.map(|at| at - first).filter(|at| *at < rows.len());
+    List { rows, first, total, unfiltered, cursor }
+}
+
+/// By source address, with those of the pools that nobody uses.
+fn sources(model: &Model) -> Vec<Row> {
+    let mut rows = grouped(filtered(model), By::Source);
+    let pools = &model.reading.pools;
+    for row in &mut rows {
+        row.note = note(pools, IpAddr::from(row.key.source.0).to_canonical());
+    }
+    let used: Vec<IpAddr> =
+        rows.iter().map(|row| IpAddr::from(row.key.source.0).to_canonical()).collect();
+    let addresses = pools.iter().flat_map(|pool| &pool.addresses).map(|(address, _)| *address);
+    for address in addresses.filter(|address| !used.contains(address)) {
+        let source = match address {
+            IpAddr::V4(v4) => Addr::v4(v4.octets()),
+            IpAddr::V6(v6) => Addr(v6.octets()),
+        };
+        let key = TupleKey { source, ..TupleKey::default() };
+        let mut row = Row::new(key, &TupleCount::default(), None, None);
+        row.tuples = 0;
+        row.note = note(pools, address);
+        if !rows.iter().any(|other| other.key == row.key) {
+            rows.push(row);
+        }
+    }
+    rows
+}
+
+/// Which rules have the address, and why one leaves it out.
+fn note(pools: &[Pool], address: IpAddr) -> Option<Arc<str>> {
+    let mut words = Vec::new();
+    for pool in pools {
+        if let Some((_, out)) = pool.addresses.iter().find(|(of, _)| *of == address) {
+            let out = out.as_ref().map_or_else(String::new, |why| format!(" (left out: {why})"));
+            words.push(format!("{}{out}", pool.rule));
+        }
+    }
+    (!words.is_empty()).then(|| words.join(", ").into())
+}
+
+/// By process: from who holds ports, where that is known; else from who connected last.
+fn processes(model: &Model) -> Vec<Row> {
+    let mut rows: Vec<Row> = match &model.reading.holders {
+        Some(holders) => holders
+            .iter()
+            .map(|holder| {
+                let mut row = Row::new(TupleKey::default(), &TupleCount::default(), None, None);
+                row.in_use = holder.ports.into();
+                row.time_wait = holder.time_wait.into();
+                row.tuples = holder.tuples;
+                row.pid = holder.pid;
+                row.comm = holder.comm;
+                row.container.clone_from(&holder.container);
+                row
+            })
+            .collect(),
+        None => by_process(model.book.rows(model.window)),
+    };
+    let seconds = model.window.seconds();
+    for row in &mut rows {
+        row.rates = Some(Rates::default());
+    }
+    for (pid, comm, failed) in model.failing.within(model.reading.wall_ns, seconds) {
+        let rates = Some(Rates { failed, ..Rates::default() });
+        if let Some(row) = rows.iter_mut().find(|row| row.pid == pid) {
+            row.rates = rates;
+        } else {
+            let mut row = Row::new(TupleKey::default(), &TupleCount::default(), None, None);
+            (row.pid, row.comm, row.rates, row.tuples) = (pid, comm, rates, 0);
+            rows.push(row);
+        }
+    }
+    rows
+}
+
+fn by_process(rows: impl Iterator<Item = Row>) -> Vec<Row> {
+    let mut by_pid: HashMap<u32, Vec<Row>> = HashMap::new();
+    for row in rows {
+        by_pid.entry(row.pid).or_default().push(row);
+    }
+    by_pid.into_values().flat_map(|rows| grouped(rows.into_iter(), By::Process)).collect()
+}

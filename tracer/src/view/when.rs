@@ -1,0 +1,144 @@
+//! A time in a recording, as a person writes it. Pure: the time zone is given.
+
+use jiff::{Timestamp, Zoned, civil::Time, tz::TimeZone};
+
+use super::keys::Way;
+
+/// What a written time is understood by.
+#[derive(Clone, Debug)]
+pub struct Base {
+    /// Where a duration counts from, ns since 1970.
+    pub now_ns: u64,
+    /// What a time of day has to lie in, ns since 1970.
+    pub begin_ns: u64,
+    pub end_ns: u64,
+    pub zone: TimeZone,
+}
+
+const EXPECTED: &str = "expected a time of day (03:34:48), a date and time \
+                        (2026-11-21T03:34:48Z) or how far on or back (90s, 5m, 2h, -30s)";
+
+/// ns since 1970. `way`: where a duration without a sign leads to.
+///
+/// # Errors
+/// Text that is no time.
+pub fn parse(text: &str, base: &Base, way: Way) -> Result<u64, String> {
+    let text = text.trim();
+    if let Some(ns) = duration(text) {
+        let (back, ns) = match (text.as_bytes().first(), way) {
+            (Some(b'-'), _) => (true, ns),
+            (Some(b'+'), _) => (false, ns),
+            (_, way) => (way == Way::Back, ns),
+        };
+        let there = if back { base.now_ns.checked_sub(ns) } else { base.now_ns.checked_add(ns) };
+        return there.ok_or_else(|| EXPECTED.to_owned());
+    }
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return to_ns(time);
+    }
+    if let Ok(date_time) = text.parse::<jiff::civil::DateTime>()
+        && text.contains(['T', ' '])
+    {
+        let zoned = date_time.to_zoned(base.zone.clone()).map_err(|error| error.to_string())?;
+        return to_ns(zoned.timestamp());
+    }
+    let time: Time = text.parse().map_err(|_| EXPECTED.to_owned())?;
+    time_of_day(time, base)
+}
+
+/// The first such time of day within the recording; else that of its first day.
+fn time_of_day(time: Time, base: &Base) -> Result<u64, String> {
+    let begin = zoned(base.begin_ns, &base.zone)?;
+    let on = |day: jiff::civil::Date| {
+        day.to_datetime(time).to_zoned(base.zone.clone()).map_err(|error| error.to_string())
+    };
+    let mut day = begin.date();
+    for _ in 0..400 {
+        let ns = to_ns(on(day)?.timestamp())?;
+        if (base.begin_ns..=base.end_ns).contains(&ns) {
+            return Ok(ns);
+        }
+        if ns > base.end_ns {
+            break;
+        }
+        day = day.tomorrow().map_err(|error| error.to_string())?;
+    }
+    to_ns(on(begin.date())?.timestamp())
+}
+
+/// ns since 1970 as a time of that zone.
+pub fn zoned(ns: u64, zone: &TimeZone) -> Result<Zoned, String> {
+    let time = Timestamp::from_nanosecond(i128::from(ns)).map_err(|error| error.to_string())?;
+    Ok(time.to_zoned(zone.clone()))
+}
+
+fn to_ns(time: Timestamp) -> Result<u64, String> {
+    u64::try_from(time.as_nanosecond()).map_err(|_| "that is before 1970".to_owned())
+}
+
+/// `90s`, `+5m`, `-2h`: ns without the sign.
+fn duration(text: &str) -> Option<u64> {
+    let text = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let unit = text.chars().next_back()?;
+    let seconds = match unit {
+        's' => 1.0,
+        'm' => 60.0,
+        'h' => 3600.0,
+        _ => return None,
+    };
+    let value: f64 = text.get(..text.len() - 1)?.parse().ok()?;
+    let value = std::time::Duration::try_from_secs_f64(value * seconds).ok()?;
+    u64::try_from(value.as_nanos()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HOUR: u64 = 3_600_000_000_000;
+
+    /// 2026-11-20T23:00:00Z to 2026-11-21T05:00:00Z.
+    fn base() -> Base {
+        let begin: Timestamp = "2026-11-20T23:00:00Z".parse().unwrap();
+        let begin_ns = to_ns(begin).unwrap();
+        let zone = TimeZone::UTC;
+        Base { now_ns: begin_ns + HOUR, begin_ns, end_ns: begin_ns + 6 * HOUR, zone }
+    }
+
+    fn hours(text: &str, way: Way) -> f64 {
+        (parse(text, &base(), way).unwrap() as f64 - base().begin_ns as f64) / HOUR as f64
+    }
+
+    #[test]
+    fn every_form_is_understood() {
+        assert_eq!(hours("2026-11-21T03:30:00Z", Way::Forward), 4.5);
+        assert_eq!(hours("2026-11-21T03:30:00+01:00", Way::Back), 3.5);
+        assert_eq!(hours("2026-11-21 03:30", Way::Forward), 4.5);
+        assert_eq!(hours("03:30:00", Way::Forward), 4.5);
+        assert_eq!(hours("23:30", Way::Back), 0.5);
+        assert_eq!(hours("30m", Way::Forward), 1.5);
+        assert_eq!(hours("30m", Way::Back), 0.5);
+        assert_eq!(hours("-1800s", Way::Forward), 0.5);
+        assert_eq!(hours("+2h", Way::Back), 3.0);
+        // Not in the recording: told apart from it by whoever goes there.
+        assert_eq!(hours("06:00", Way::Forward), -17.0);
+    }
+
+    #[test]
+    fn what_is_no_time_is_told_what_would_be() {
+        for text in ["", "soon", "25:00", "5", "5d", "-", "s"] {
+            let error = parse(text, &base(), Way::Forward).unwrap_err();
+            assert!(error.contains("03:34:48"), "{text}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_time_or_an_error(text: String, now_ns: u64) {
+            let base = Base { now_ns, ..base() };
+            let _any = parse(&text, &base, Way::Back);
+        }
+    }
+}
