@@ -9,6 +9,7 @@ pub mod losses;
 pub mod oracle;
 pub mod proxies;
 pub mod spread;
+pub mod top;
 
 use std::{env, sync::Arc};
 
@@ -119,6 +120,7 @@ pub fn all(plan: &Plan) -> Vec<Case> {
         cases.extend(losses::cases(plan));
         cases.extend(proxies::cases());
         cases.extend(spread::cases(plan));
+        cases.extend(top::cases());
     }
     cases
 }

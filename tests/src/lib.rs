@@ -14,6 +14,7 @@ pub mod netns;
 pub mod oracle;
 pub mod probe;
 pub mod process;
+pub mod pty;
 pub mod sock;
 pub mod stage;
 pub mod tracer;

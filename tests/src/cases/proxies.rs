@@ -80,7 +80,7 @@ impl Scene {
     }
 
     /// Some seconds of load on the proxy, from the other namespace, which has ports enough.
-    fn load(&self, connections: u32, seconds: u32) -> Result<()> {
+    pub(super) fn load(&self, connections: u32, seconds: u32) -> Result<()> {
         let mut wrk = Command::new("wrk");
         let url = format!("http://{PROXY}:8080/page");
         let (connections, seconds) = (connections.to_string(), seconds.to_string());

@@ -1,0 +1,28 @@
+//! `top::*`: the live view, as text and on a terminal.
+
+mod screen;
+mod text;
+
+use super::{Case, proxies::excuse};
+
+pub fn cases() -> Vec<Case> {
+    // A view is the same on every kernel; what it stands on is tested on all of them.
+    let needs = |programs: &[&str]| excuse(programs);
+    let case = |name: &str, test: fn() -> anyhow::Result<()>, programs: &[&str]| {
+        Case::new(format!("top::{name}"), test).unless(needs(programs))
+    };
+    vec![
+        case("text::is_what_the_kernel_has", text::is_what_the_kernel_has, &[]),
+        case("text::has_its_forms", text::has_its_forms, &[]),
+        case("text::foresees_the_end_of_a_ramp", text::foresees_the_end_of_a_ramp, &[]),
+        case(
+            "screen::shows_an_exhaustion",
+            screen::shows_an_exhaustion,
+            &["nginx", "wrk", "setsid"],
+        ),
+        case("screen::in_tmux", screen::in_tmux, &["tmux"]),
+        case("screen::is_given_back", screen::is_given_back, &["setsid"]),
+        case("screen::ends_with_its_terminal", screen::ends_with_its_terminal, &["setsid"]),
+        case("screen::of_any_size", screen::of_any_size, &["setsid"]),
+    ]
+}
