@@ -29,4 +29,5 @@ mod test_netns;
 pub mod text;
 pub mod trace;
 pub mod tuples;
+pub mod usage;
 pub mod view;
