@@ -18,6 +18,7 @@ pub mod netns;
 pub mod outbound;
 pub mod process;
 pub mod record;
+pub mod recording;
 pub mod seed;
 pub mod shutdown;
 pub mod sockdiag;
