@@ -12,7 +12,7 @@ use crate::{
     error::Error,
     export::sink::Sink,
     kernel::object::{BPF_OBJECT, MISSING},
-    log, record, shutdown,
+    log, record, report, shutdown,
     spread::{self, Agent},
     trace, tuples,
 };
@@ -27,6 +27,7 @@ pub fn run(cli: &Cli) -> Result<(), Error> {
     match Task::try_from(&cli.command)? {
         Task::Record(config) => run_record(&kernel, config),
         Task::Tuples(config) => run_tuples(&kernel, config),
+        Task::Report(config) => print(&report::run(&config)?),
         Task::Spread(config) => run_spread(&kernel, config),
         Task::Release(rule) => release(&rule),
         Task::Status(config) => print(&spread::status::run(&config)?),

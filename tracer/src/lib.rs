@@ -19,6 +19,7 @@ pub mod outbound;
 pub mod process;
 pub mod record;
 pub mod recording;
+pub mod report;
 pub mod seed;
 pub mod shutdown;
 pub mod sockdiag;
