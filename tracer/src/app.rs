@@ -14,7 +14,7 @@ use crate::{
     error::Error,
     export::sink::Sink,
     kernel::object::{BPF_OBJECT, MISSING},
-    log, record, replay, shutdown,
+    log, record, replay, report, shutdown,
     spread::{self, Agent},
     top, trace, tuples,
 };
@@ -31,6 +31,7 @@ pub fn run(cli: &Cli) -> Result<(), Error> {
         Task::Replay(config) => replay::run(&config),
         Task::Record(config) => run_record(&kernel, config),
         Task::Tuples(config) => run_tuples(&kernel, config),
+        Task::Report(config) => print(&report::run(&config)?),
         Task::Spread(config) => run_spread(&kernel, config),
         Task::Release(rule) => release(&rule),
         Task::Status(config) => print(&spread::status::run(&config)?),

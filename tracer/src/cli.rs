@@ -3,6 +3,7 @@
 //! [`crate::config`] turns it into checked, typed configuration.
 
 mod args;
+mod report;
 mod spread;
 mod value;
 mod view;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 pub use args::{Compression, EventKind, FilterArgs, RecordArgs, TableFormat, TuplesArgs};
+pub use report::ReportArgs;
 pub use spread::{DEFAULT_RULE, Decisions, OnExit, PortChoice, SpreadArgs, StatusArgs};
 pub use value::NetnsRef;
 pub(crate) use value::{network, ports};
@@ -33,6 +35,7 @@ Examples:
   tracer record --comm nginx --dport 8080 | jq .
   tracer tuples --once --sort ports      who holds how many source ports, now
   tracer tuples --watch 2 --dst 10.0.0.0/8
+  tracer report ev.jsonl*                what ran out, when, who failed and why
   tracer spread --pool 10.0.0.5-10.0.0.8 --cgroup system.slice/nginx.service
   tracer status                          what is spread, and how full the pool is
 
@@ -152,6 +155,8 @@ pub enum Command {
     Tuples(TuplesArgs),
     /// Show a recording as `top` would have shown it
     Replay(ReplayArgs),
+    /// Sum a recording up: what ran out, when, who failed and why
+    Report(ReportArgs),
     /// Spread outgoing connections over a pool of source addresses
     Spread(Box<SpreadArgs>),
     /// Show what is being spread, and how full the pool is

@@ -16,7 +16,8 @@ pub use view::{ReplayConfig, ShowConfig, TopConfig};
 
 use crate::{
     cli::{
-        Backend, Command, Compression, EventKind, GlobalArgs, RecordArgs, TableFormat, TuplesArgs,
+        Backend, Command, Compression, EventKind, GlobalArgs, RecordArgs, ReportArgs, TableFormat,
+        TuplesArgs,
     },
     error::Error,
     table::Column,
@@ -166,6 +167,22 @@ impl TryFrom<&TuplesArgs> for TuplesConfig {
     }
 }
 
+/// `tracer report`
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ReportConfig {
+    pub files: Vec<PathBuf>,
+    pub json: bool,
+    /// Tuples that it tells of.
+    pub limit: usize,
+}
+
+impl From<&ReportArgs> for ReportConfig {
+    fn from(args: &ReportArgs) -> Self {
+        let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
+        Self { files: args.files.clone(), json: args.json, limit }
+    }
+}
+
 /// `tracer status`
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct StatusConfig {
@@ -180,6 +197,7 @@ pub enum Task {
     Replay(ReplayConfig),
     Record(RecordConfig),
     Tuples(TuplesConfig),
+    Report(ReportConfig),
     Spread(SpreadConfig),
     /// Ends this rule.
     Release(String),
@@ -198,6 +216,7 @@ impl TryFrom<&Command> for Task {
             Command::Replay(args) => Self::Replay(args.into()),
             Command::Record(args) => Self::Record(args.try_into()?),
             Command::Tuples(args) => Self::Tuples(args.try_into()?),
+            Command::Report(args) => Self::Report(args.into()),
             Command::Spread(args) if args.release => Self::Release(args.rule.clone()),
             Command::Spread(args) => Self::Spread(args.as_ref().try_into()?),
             Command::Status(args) => {

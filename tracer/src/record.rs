@@ -15,7 +15,7 @@ use crate::{
     config::RecordConfig,
     decode::decode,
     error::Error,
-    export::sink::Closed,
+    export::{record::Moment, sink::Closed, tuple::Tuple},
     shutdown::Asked,
     stats::{Earlier, Row},
     trace::{Tracer, visible},
@@ -123,7 +123,9 @@ impl Recorder<'_> {
     }
 
     fn begin(&mut self) -> Result<Result<(), Error>, Closed> {
-        let line = totals::start(&self.tracer, self.config);
+        let uname = rustix::system::uname();
+        let host = uname.nodename().to_string_lossy();
+        let line = totals::start(&self.tracer, self.config, &host);
         self.output.start(&line)?;
         // A reader may wait for the first line to know that everything is attached.
         self.output.write()?;
@@ -188,30 +190,55 @@ impl Recorder<'_> {
         Ok(Ok(()))
     }
 
-    /// One `tuple.stats` line for each tuple that holds ports or has changed.
+    /// A reading: one `tuple.stats` line for each tuple that holds ports or has changed, and
+    /// `tracer.stats`.
     fn stats(&mut self) -> Result<Result<(), Error>, Closed> {
         let elapsed = self.last_at.elapsed();
         self.last_at = Instant::now();
+        let read_at = self.output.moment();
         let read = self.tracer.read_tuples();
         if let Err(error) = read.and_then(|()| self.tracer.refresh_capacities()) {
             return Ok(Err(error));
         }
-        let now = Instant::now();
+        let mut result = Ok(());
         if self.config.events.stats {
-            for (key, count) in self.tracer.tuples() {
-                let before = self.last.get(key);
-                let idle = count.in_use() == 0 && before == Some(count);
-                if idle || !visible(&self.filter, key, count, &mut self.names, now) {
-                    continue;
-                }
-                // A tuple that was not there before has counted everything since then.
-                let zero = TupleCount::default();
-                let before = Some((before.unwrap_or(&zero), elapsed));
-                let row = Row::new(*key, count, before, self.tracer.capacity(key.netns));
-                self.output.tuple_stats(&row)?;
-            }
+            let tuples = self.tuple_stats(read_at, elapsed)?;
+            result = self.end_reading(read_at, tuples)?;
         }
         self.tracer.keep_tuples(&mut self.last);
+        Ok(result)
+    }
+
+    /// Returns how many lines there were.
+    fn tuple_stats(&mut self, read_at: Moment, elapsed: Duration) -> Result<u64, Closed> {
+        let now = Instant::now();
+        let mut lines = 0;
+        for (key, count) in self.tracer.tuples() {
+            let before = self.last.get(key);
+            let idle = count.in_use() == 0 && before == Some(count);
+            if idle || !visible(&self.filter, key, count, &mut self.names, now) {
+                continue;
+            }
+            // A tuple that was not there before has counted everything since then.
+            let zero = TupleCount::default();
+            let before = Some((before.unwrap_or(&zero), elapsed));
+            let row = Row::new(*key, count, before, self.tracer.capacity(key.netns));
+            let name = self.names.get(count.cgroup, now);
+            self.output.tuple_stats(read_at, &Tuple::recorded(&row, count, name))?;
+            lines += 1;
+        }
+        Ok(lines)
+    }
+
+    fn end_reading(&mut self, read_at: Moment, tuples: u64) -> Result<Result<(), Error>, Closed> {
+        let totals = match self.tracer.totals() {
+            Ok(totals) => totals,
+            Err(error) => return Ok(Err(error)),
+        };
+        let dropped = self.output.dropped();
+        let drift = self.tracer.drift;
+        let line = totals::stats(&totals, dropped, self.undecodable, drift, tuples);
+        self.output.stats(read_at, &line)?;
         Ok(Ok(()))
     }
 

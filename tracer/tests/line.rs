@@ -12,7 +12,8 @@ use tracer::{
     decode::decode,
     export::{
         Context, LineWriter, Lines, Moment, SCHEMA,
-        record::{Decided, Lost, Start, Stop},
+        record::{Decided, Lost, Start, Stats, Stop},
+        tuple::Tuple,
     },
     stats::Row,
 };
@@ -133,16 +134,27 @@ proptest! {
         source in any_address(), destination in any_address(), port: u16,
         now in any::<[u64; 4]>(), before in any::<[u64; 4]>(), nanos: u64,
         search in any::<[u32; SEARCH_BUCKETS]>(), capacity: Option<u32>,
+        failed in any::<[bool; Cause::COUNT]>(), pid in 0_u32..3, comm: [u8; 16],
+        cgroup in prop::option::of(any::<String>()),
     ) {
         let fill = |[opened, released, time_wait_begun, time_wait_ended]: [u64; 4]| TupleCount {
-            opened, released, time_wait_begun, time_wait_ended, search, ..TupleCount::default()
+            opened, released, time_wait_begun, time_wait_ended, search, pid, comm,
+            failed: failed.map(u64::from), ..TupleCount::default()
         };
         let key = TupleKey { source, destination, destination_port: port, ..TupleKey::default() };
         let elapsed = std::time::Duration::from_nanos(nanos);
-        let row = Row::new(key, &fill(now), Some((&fill(before), elapsed)), capacity);
+        let (now, before) = (fill(now), fill(before));
+        let row = Row::new(key, &now, Some((&before, elapsed)), capacity);
+        let name = cgroup.map(|path| Name { path: path.into(), container: Some("c".into()) });
+        let tuple = Tuple::recorded(&row, &now, name.as_ref());
         let mut out = Lines::default();
-        LineWriter::default().tuple_stats(&mut out, Moment::default(), &row).expect("a line");
+        LineWriter::default().tuple_stats(&mut out, Moment::default(), &tuple).expect("a line");
         let line = checked(out.as_bytes());
+        prop_assert_eq!(&line["ports.time_wait_begun"], &json!(now.time_wait_begun));
+        let path = name.map(|name| Value::from(&*name.path));
+        prop_assert_eq!(line.get("process.linux.cgroup").cloned(), path);
+        let failures = failed.iter().filter(|failed| **failed).count();
+        prop_assert_eq!(line["connect.failures"].as_object().map(|it| it.len()), Some(failures));
         prop_assert_eq!(&line["ports.in_use"], &json!(row.in_use));
         prop_assert_eq!(line.get("ports.capacity").cloned(), capacity.map(Value::from));
     }
@@ -189,6 +201,8 @@ fn the_rare_lines_are_valid() {
         version: "0.1.0",
         kernel: "6.18.5\u{1b}[2J",
         backend: "tracepoint",
+        host: "proxy-7",
+        range: Some("32768-60999".to_owned()),
         degraded: &["fexit: the kernel refuses it (EPERM)".to_owned()],
         settings: [("events".into(), json!(["failed"])), ("ring_size".into(), json!(1 << 24))]
             .into_iter()
@@ -199,6 +213,17 @@ fn the_rare_lines_are_valid() {
         let lost = Lost { reason: loss.name(), count: 3 };
         writer.lost(&mut out, moment, &lost).expect("a line");
     }
+    let stats = Stats {
+        tuples: 3,
+        seen: 10,
+        emitted: 9,
+        failed: Cause::ALL.map(|cause| (cause.name(), 2)).into_iter().collect(),
+        lost: Loss::ALL.map(|loss| (loss.name(), 1)).into_iter().collect(),
+        drift: 0,
+        cpu_ns: 1_234_567,
+        rss_kib: 9876,
+    };
+    writer.stats(&mut out, moment, &stats).expect("a line");
     let stop = Stop {
         seen: 10,
         emitted: 9,
@@ -209,11 +234,11 @@ fn the_rare_lines_are_valid() {
     };
     writer.stop(&mut out, moment, &stop).expect("a line");
     let lines: Vec<_> = out.as_bytes().split_inclusive(|byte| *byte == b'\n').collect();
-    assert_eq!(lines.len(), Loss::COUNT + 2);
+    assert_eq!(lines.len(), Loss::COUNT + 3);
     for line in &lines {
         checked(line);
     }
-    let first_and_last = [lines[0], lines[lines.len() - 1]].concat();
+    let first_and_last = [lines[0], lines[lines.len() - 2], lines[lines.len() - 1]].concat();
     insta::assert_snapshot!(String::from_utf8_lossy(&first_and_last).trim_end());
 }
 

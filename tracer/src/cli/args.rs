@@ -77,7 +77,7 @@ pub struct RecordArgs {
 pub enum EventKind {
     /// connect.failed and bind.failed
     Failed,
-    /// tuple.stats, every --stats-interval
+    /// tuple.stats and tracer.stats, every --stats-interval
     Stats,
     /// what was not recorded
     Lost,

@@ -36,6 +36,11 @@ fn the_help_of_tuples_reads_well() {
 }
 
 #[test]
+fn the_help_of_report_reads_well() {
+    insta::assert_snapshot!(help(&["report"]));
+}
+
+#[test]
 fn bad_values_are_refused_with_what_is_expected() {
     let lines = [
         "tracer recrod",
@@ -57,6 +62,8 @@ fn bad_values_are_refused_with_what_is_expected() {
         "tracer tuples --sort port",
         "tracer tuples --once --watch 1",
         "tracer tuples -o xml",
+        "tracer report",
+        "tracer report --limit 0 ev.jsonl",
     ];
     let errors: Vec<_> = lines.iter().map(|line| format!("$ {line}\n{}", error(line))).collect();
     insta::assert_snapshot!(errors.join("\n"));
@@ -94,7 +101,14 @@ fn completions_and_man_pages_name_the_visible_commands_only() {
     let names: Vec<_> = pages.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(
         names,
-        ["tracer.1", "tracer-record.1", "tracer-tuples.1", "tracer-spread.1", "tracer-status.1"]
+        [
+            "tracer.1",
+            "tracer-record.1",
+            "tracer-tuples.1",
+            "tracer-report.1",
+            "tracer-spread.1",
+            "tracer-status.1"
+        ]
     );
     assert!(String::from_utf8_lossy(&pages[1].1).contains("stats\\-interval"));
 }

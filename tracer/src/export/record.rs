@@ -25,6 +25,11 @@ pub struct Start<'a> {
     /// Kernel release, as `uname -r` prints it.
     pub kernel: &'a str,
     pub backend: &'a str,
+    #[serde(rename = "host.name")]
+    pub host: &'a str,
+    /// net.ipv4.ip_local_port_range where the tracer was started: `32768-60999`.
+    #[serde(rename = "ports.range", skip_serializing_if = "Option::is_none")]
+    pub range: Option<String>,
     /// What does not work here as well as it could, and why; empty: nothing.
     pub degraded: &'a [String],
     /// Keys without their `settings.` prefix.
@@ -60,6 +65,29 @@ pub struct Stop {
     pub lost: BTreeMap<&'static str, u64>,
     /// Corrections that the reconciliation had to make to the ledger.
     pub drift: u64,
+}
+
+/// `tracer.stats`: closes a reading, after the `tuple.stats` of the same `mono_ns`. Totals so far.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Stats {
+    /// `tuple.stats` lines of this reading.
+    pub tuples: u64,
+    #[serde(rename = "events.seen")]
+    pub seen: u64,
+    #[serde(rename = "events.emitted")]
+    pub emitted: u64,
+    /// As in [`Stop`].
+    #[serde(flatten, serialize_with = "failed_prefix")]
+    pub failed: BTreeMap<&'static str, u64>,
+    /// Each loss that happened.
+    #[serde(flatten, serialize_with = "lost_prefix")]
+    pub lost: BTreeMap<&'static str, u64>,
+    pub drift: u64,
+    /// CPU time of the tracer's process, and its resident memory.
+    #[serde(rename = "process.cpu_ns")]
+    pub cpu_ns: u64,
+    #[serde(rename = "process.memory.rss_kib")]
+    pub rss_kib: u64,
 }
 
 fn failed_prefix<S: serde::Serializer>(
@@ -155,6 +183,17 @@ impl LineWriter {
         record: &Stop,
     ) -> serde_json::Result<()> {
         self.object(out, moment, "tracer.stop", &terminal_safe(record)?);
+        Ok(())
+    }
+
+    /// Appends `tracer.stats`.
+    pub fn stats(
+        &mut self,
+        out: &mut Lines,
+        moment: Moment,
+        record: &Stats,
+    ) -> serde_json::Result<()> {
+        self.object(out, moment, "tracer.stats", &terminal_safe(record)?);
         Ok(())
     }
 

@@ -8,7 +8,7 @@
 mod file;
 mod frame;
 mod output;
-mod repair;
+pub(crate) mod repair;
 
 use std::path::{Path, PathBuf};
 

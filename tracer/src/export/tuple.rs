@@ -6,18 +6,18 @@ use std::{
 };
 
 use serde::Serialize;
-use tracer_common::Addr;
+use tracer_common::{Addr, TupleCount, tuple::SEARCH_BUCKETS};
 
 use super::{
     line::LineWriter,
     lines::Lines,
     record::{Moment, terminal_safe},
 };
-use crate::{stats::Row, text::until_nul};
+use crate::{cgroups::Name, stats::Row, text::until_nul};
 
-/// The keys of `tuple.stats`.
+/// What is known of one tuple: the keys of `tuple.stats`, and of `tracer tuples -o json`.
 #[derive(Clone, Debug, Serialize)]
-pub struct TupleStats {
+pub struct Tuple<'a> {
     #[serde(rename = "network.transport")]
     transport: &'static str,
     #[serde(rename = "network.type")]
@@ -45,11 +45,37 @@ pub struct TupleStats {
     pub search_p99_ns: Option<u64>,
     #[serde(rename = "eta_s", skip_serializing_if = "Option::is_none")]
     pub eta_s: Option<f64>,
+    #[serde(rename = "ports.opened")]
+    pub opened: u64,
+    #[serde(rename = "ports.released")]
+    pub released: u64,
+    #[serde(rename = "ports.time_wait_begun", skip_serializing_if = "Option::is_none")]
+    pub time_wait_begun: Option<u64>,
+    /// Failed calls by cause, those that happened.
+    #[serde(rename = "connect.failures")]
+    pub failures: BTreeMap<&'static str, u64>,
+    /// errno of the newest failure.
+    #[serde(rename = "errno", skip_serializing_if = "Option::is_none")]
+    pub errno: Option<u32>,
+    #[serde(rename = "process.pid", skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    #[serde(rename = "process.executable.name", skip_serializing_if = "Option::is_none")]
+    pub comm: Option<String>,
+    #[serde(rename = "process.linux.cgroup", skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<&'a str>,
+    #[serde(rename = "container.id", skip_serializing_if = "Option::is_none")]
+    pub container: Option<&'a str>,
+    /// Port searches so far, by [`tracer_common::tuple::search_bucket`], without the zeros at the
+    /// end.
+    #[serde(rename = "search.histogram", skip_serializing_if = "<[u32]>::is_empty")]
+    pub search: &'a [u32],
 }
 
-impl From<&Row> for TupleStats {
-    fn from(row: &Row) -> Self {
+impl<'a> From<&'a Row> for Tuple<'a> {
+    fn from(row: &'a Row) -> Self {
         let v4 = row.key.destination.to_v4().is_some();
+        let comm = String::from_utf8_lossy(until_nul(&row.comm)).into_owned();
+        let known = row.pid != 0;
         Self {
             transport: "tcp",
             family: if v4 { "ipv4" } else { "ipv6" },
@@ -68,6 +94,30 @@ impl From<&Row> for TupleStats {
             rate_failed: row.rates.map(|rates| rounded(rates.failed, 1e3)),
             search_p99_ns: row.search_p99_ns,
             eta_s: row.eta_s.filter(|eta| eta.is_finite()).map(|eta| rounded(eta, 1e1)),
+            opened: row.opened,
+            released: row.released,
+            time_wait_begun: None,
+            failures: row.failures_by_cause().map(|(cause, count)| (cause.name(), count)).collect(),
+            errno: (row.last_errno != 0).then_some(row.last_errno),
+            pid: known.then_some(row.pid),
+            comm: (known || !comm.is_empty()).then_some(comm),
+            cgroup: None,
+            container: row.container.as_deref(),
+            search: &[],
+        }
+    }
+}
+
+impl<'a> Tuple<'a> {
+    /// With what only a recording needs, so that it can be looked at as if it were live.
+    pub fn recorded(row: &'a Row, count: &'a TupleCount, name: Option<&'a Name>) -> Self {
+        let zeros = count.search.iter().rev().take_while(|count| **count == 0).count();
+        Self {
+            time_wait_begun: Some(count.time_wait_begun),
+            cgroup: name.map(|name| &*name.path),
+            container: name.and_then(|name| name.container.as_deref()),
+            search: &count.search[..SEARCH_BUCKETS - zeros],
+            ..Self::from(row)
         }
     }
 }
@@ -86,46 +136,6 @@ pub fn address(address: Addr) -> String {
     }
 }
 
-/// A tuple of `tracer tuples -o json`: the keys of `tuple.stats`, and what else is known.
-#[derive(Clone, Debug, Serialize)]
-pub struct Tuple {
-    #[serde(flatten)]
-    pub stats: TupleStats,
-    #[serde(rename = "ports.opened")]
-    pub opened: u64,
-    #[serde(rename = "ports.released")]
-    pub released: u64,
-    /// Failed calls by cause, those that happened.
-    #[serde(rename = "connect.failures")]
-    pub failures: BTreeMap<&'static str, u64>,
-    /// errno of the newest failure.
-    #[serde(rename = "errno", skip_serializing_if = "Option::is_none")]
-    pub errno: Option<u32>,
-    #[serde(rename = "process.pid", skip_serializing_if = "Option::is_none")]
-    pub pid: Option<u32>,
-    #[serde(rename = "process.executable.name", skip_serializing_if = "Option::is_none")]
-    pub comm: Option<String>,
-    #[serde(rename = "container.id", skip_serializing_if = "Option::is_none")]
-    pub container: Option<String>,
-}
-
-impl From<&Row> for Tuple {
-    fn from(row: &Row) -> Self {
-        let comm = String::from_utf8_lossy(until_nul(&row.comm)).into_owned();
-        let known = row.pid != 0;
-        Self {
-            stats: row.into(),
-            opened: row.opened,
-            released: row.released,
-            failures: row.failures_by_cause().map(|(cause, count)| (cause.name(), count)).collect(),
-            errno: (row.last_errno != 0).then_some(row.last_errno),
-            pid: known.then_some(row.pid),
-            comm: (known || !comm.is_empty()).then_some(comm),
-            container: row.container.as_deref().map(str::to_owned),
-        }
-    }
-}
-
 impl LineWriter {
     /// Appends `tuple.stats`.
     ///
@@ -135,9 +145,9 @@ impl LineWriter {
         &mut self,
         out: &mut Lines,
         moment: Moment,
-        row: &Row,
+        tuple: &Tuple<'_>,
     ) -> serde_json::Result<()> {
-        self.object(out, moment, "tuple.stats", &terminal_safe(&TupleStats::from(row))?);
+        self.object(out, moment, "tuple.stats", &terminal_safe(tuple)?);
         Ok(())
     }
 }

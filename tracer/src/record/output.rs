@@ -12,11 +12,11 @@ use crate::{
     error::Error,
     export::{
         Context, LineWriter, Lines,
-        record::{Lost, Moment, Start, Stop},
+        record::{Lost, Moment, Start, Stats, Stop},
         sink::{Account, Closed, Sink},
+        tuple::Tuple,
     },
     shutdown::Asked,
-    stats::Row,
 };
 
 /// The most bytes that are collected before they are written.
@@ -110,7 +110,8 @@ impl Output {
         Ok(())
     }
 
-    fn moment(&mut self) -> Moment {
+    /// Now. The number is that of the next line.
+    pub(super) fn moment(&mut self) -> Moment {
         self.wall_offset_ns = clock::wall_offset_ns();
         self.offset_at = Instant::now();
         Moment {
@@ -154,16 +155,31 @@ impl Output {
         self.add(|writer, buffer, moment| writer.lost(buffer, moment, &Lost { reason, count }))
     }
 
-    pub(super) fn tuple_stats(&mut self, row: &Row) -> Result<(), Closed> {
-        self.add(|writer, buffer, moment| writer.tuple_stats(buffer, moment, row))
+    /// `read_at`: of the reading. Its lines carry the same one, so that they can be put together.
+    pub(super) fn tuple_stats(&mut self, read_at: Moment, tuple: &Tuple<'_>) -> Result<(), Closed> {
+        self.add_at(read_at, |writer, buffer, moment| writer.tuple_stats(buffer, moment, tuple))
+    }
+
+    /// The end of a reading.
+    pub(super) fn stats(&mut self, read_at: Moment, line: &Stats) -> Result<(), Closed> {
+        self.add_at(read_at, |writer, buffer, moment| writer.stats(buffer, moment, line))
     }
 
     fn add(
         &mut self,
         line: impl FnOnce(&mut LineWriter, &mut Lines, Moment) -> serde_json::Result<()>,
     ) -> Result<(), Closed> {
+        let now = self.moment();
+        self.add_at(now, line)
+    }
+
+    fn add_at(
+        &mut self,
+        at: Moment,
+        line: impl FnOnce(&mut LineWriter, &mut Lines, Moment) -> serde_json::Result<()>,
+    ) -> Result<(), Closed> {
         self.switch(Group::Others)?;
-        let moment = self.moment();
+        let moment = Moment { seq: self.seq, ..at };
         match line(&mut self.writer, &mut self.buffer, moment) {
             Ok(()) => self.counted(),
             Err(error) => tracing::error!("a line could not be put together: {error}"),

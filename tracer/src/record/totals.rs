@@ -7,26 +7,32 @@ use tracer_common::Cause;
 
 use super::output::Dropped;
 use crate::{
+    capacity::PortRange,
     config::{RecordConfig, Target},
-    export::record::{Start, Stop},
+    export::record::{Start, Stats, Stop},
     kernel::maps::Totals,
     trace::{Tracer, named_losses},
+    usage,
 };
 
 /// `tracer.start`
-pub(super) fn start<'a>(tracer: &'a Tracer, config: &RecordConfig) -> Start<'a> {
+pub(super) fn start<'a>(tracer: &'a Tracer, config: &RecordConfig, host: &'a str) -> Start<'a> {
     let output = match &config.output.target {
         Target::Stdout => "-".to_owned(),
         Target::File(path) => path.to_string_lossy().into_owned(),
     };
+    let range = PortRange::read().ok();
     Start {
         version: env!("CARGO_PKG_VERSION"),
         kernel: &tracer.release,
         backend: tracer.session.backend.name(),
+        host,
+        range: range.map(|range| format!("{}-{}", range.low, range.high)),
         degraded: &tracer.degraded,
         settings: BTreeMap::from([
             ("output".into(), json!(output)),
             ("event_mask".into(), json!(config.events.mask)),
+            ("stats".into(), json!(config.events.stats)),
             ("stats_interval_s".into(), json!(config.stats_interval.as_secs_f64())),
             ("seeded".into(), json!(tracer.seeded)),
         ]),
@@ -68,6 +74,30 @@ impl Told {
     }
 }
 
+/// `tracer.stats`, after `tuples` lines of `tuple.stats`.
+pub(super) fn stats(
+    totals: &Totals,
+    dropped: Dropped,
+    undecodable: u64,
+    drift: u64,
+    tuples: u64,
+) -> Stats {
+    Stats {
+        tuples,
+        seen: totals.seen,
+        emitted: totals.emitted,
+        failed: failed(totals),
+        lost: losses(totals, dropped, undecodable).filter(|(_, count)| *count > 0).collect(),
+        drift,
+        cpu_ns: usage::cpu_ns(),
+        rss_kib: usage::rss_kib(),
+    }
+}
+
+fn failed(totals: &Totals) -> BTreeMap<&'static str, u64> {
+    Cause::ALL.map(|cause| (cause.name(), totals.failed_for(cause))).into()
+}
+
 /// `tracer.stop`. `events` are the lines of socket events that were handed to the output.
 pub(super) fn stop(
     totals: &Totals,
@@ -80,7 +110,7 @@ pub(super) fn stop(
         seen: totals.seen,
         emitted: totals.emitted,
         written: events.saturating_sub(dropped.events),
-        failed: Cause::ALL.map(|cause| (cause.name(), totals.failed_for(cause))).into(),
+        failed: failed(totals),
         lost: losses(totals, dropped, undecodable).collect(),
         drift,
     }
@@ -113,6 +143,18 @@ mod tests {
         let stop = stop(&totals, 5, Dropped::default(), 0, 0);
         assert_eq!(stop.lost["hook_missed"], 2);
         assert_eq!((stop.emitted, stop.written), (stop.seen, stop.seen));
+    }
+
+    #[test]
+    fn a_reading_is_closed_with_the_losses_that_happened_and_all_causes() {
+        let mut totals = Totals { seen: 5, emitted: 4, ..Totals::default() };
+        totals.lost[Loss::EventRingFull as usize] = 1;
+        totals.failed[Cause::Refused as usize] = 3;
+        let stats = stats(&totals, Dropped { events: 0, others: 2 }, 0, 1, 7);
+        assert_eq!(stats.lost, [("event_ring_full", 1), ("output_full_other", 2)].into());
+        assert_eq!((stats.failed.len(), stats.failed["refused"]), (Cause::COUNT, 3));
+        assert_eq!((stats.seen, stats.emitted, stats.drift, stats.tuples), (5, 4, 1, 7));
+        assert!(stats.cpu_ns > 0 && stats.rss_kib > 0);
     }
 
     #[test]

@@ -27,29 +27,28 @@ pub(super) fn render(rows: &[Row], ns: u64, header: bool) -> Vec<u8> {
     out.into_bytes()
 }
 
-fn fields(ts: &str, tuple: &Tuple, failures: u64) -> [String; 20] {
-    let stats = &tuple.stats;
+fn fields(ts: &str, tuple: &Tuple<'_>, failures: u64) -> [String; 20] {
     [
         ts.to_owned(),
-        stats.netns.to_string(),
-        stats.local_address.clone(),
-        stats.peer_address.clone(),
-        stats.peer_port.to_string(),
-        stats.in_use.to_string(),
-        stats.time_wait.to_string(),
-        known(stats.capacity),
-        known(stats.saturation),
-        known(stats.rate_opened),
-        known(stats.rate_failed),
-        known(stats.search_p99_ns),
-        known(stats.eta_s),
+        tuple.netns.to_string(),
+        tuple.local_address.clone(),
+        tuple.peer_address.clone(),
+        tuple.peer_port.to_string(),
+        tuple.in_use.to_string(),
+        tuple.time_wait.to_string(),
+        known(tuple.capacity),
+        known(tuple.saturation),
+        known(tuple.rate_opened),
+        known(tuple.rate_failed),
+        known(tuple.search_p99_ns),
+        known(tuple.eta_s),
         tuple.opened.to_string(),
         tuple.released.to_string(),
         failures.to_string(),
         known(tuple.errno),
         known(tuple.pid),
         known(tuple.comm.as_deref()),
-        known(tuple.container.as_deref()),
+        known(tuple.container),
     ]
 }
 

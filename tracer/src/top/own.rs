@@ -2,18 +2,13 @@
 
 use std::fs;
 
-use rustix::time::{ClockId, clock_gettime};
-
-use crate::view::reading::Own;
+use crate::{usage, view::reading::Own};
 
 /// CPU time; with `all`, the memory too, which takes longer to find out.
 pub(super) fn read(all: bool) -> Own {
-    let cpu = clock_gettime(ClockId::ProcessCPUTime);
-    let seconds = u64::try_from(cpu.tv_sec).unwrap_or(0);
-    let cpu_ns = seconds * 1_000_000_000 + u64::try_from(cpu.tv_nsec).unwrap_or(0);
     let maps = if all { fs::read_to_string("/proc/self/smaps") } else { Ok(String::new()) };
     let (rss_kib, ring_kib) = memory(&maps.unwrap_or_default());
-    Own { cpu_ns, rss_kib, ring_kib, ..Own::default() }
+    Own { cpu_ns: usage::cpu_ns(), rss_kib, ring_kib, ..Own::default() }
 }
 
 /// Resident KiB by proc_pid_smaps(5): all, and of that the mapped ring buffer.

@@ -4,11 +4,13 @@ use std::{fs::File, io, os::unix::fs::FileExt};
 
 /// Where a file of zstd frames ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct End {
+pub(crate) struct End {
     /// Bytes up to the end of the last whole block or frame.
-    pub(super) at: u64,
+    pub(crate) at: u64,
     /// The frame there lacks its last block.
     pub(super) in_frame: bool,
+    /// Where the newest frame begins.
+    pub(crate) frame: u64,
 }
 
 pub(super) fn last_byte(file: &File, size: u64) -> io::Result<u8> {
@@ -21,15 +23,16 @@ pub(super) fn last_byte(file: &File, size: u64) -> io::Result<u8> {
 ///
 /// # Errors
 /// Reading fails, or this is not a file of zstd frames.
-pub(super) fn end(file: &File, size: u64) -> io::Result<End> {
-    let mut at = 0;
+pub(crate) fn end(file: &File, size: u64) -> io::Result<End> {
+    let (mut at, mut frame) = (0, 0);
     while at < size {
         let Some(mut header) = Header::read(file, at, size)? else {
-            return Ok(End { at, in_frame: false });
+            return Ok(End { at, in_frame: false, frame });
         };
+        frame = at;
         loop {
             let Some(block) = block(file, header.end, size)? else {
-                return Ok(End { at: header.end, in_frame: true });
+                return Ok(End { at: header.end, in_frame: true, frame });
             };
             header.end = block.end;
             if block.last {
@@ -38,11 +41,11 @@ pub(super) fn end(file: &File, size: u64) -> io::Result<End> {
         }
         let end = header.end + if header.checksum { 4 } else { 0 };
         if end > size {
-            return Ok(End { at, in_frame: false });
+            return Ok(End { at, in_frame: false, frame });
         }
         at = end;
     }
-    Ok(End { at, in_frame: false })
+    Ok(End { at, in_frame: false, frame })
 }
 
 struct Header {

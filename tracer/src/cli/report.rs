@@ -1,0 +1,38 @@
+//! The options of `tracer report`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+const REPORT_HELP: &str = "\
+Examples:
+  tracer report ports.jsonl
+  tracer report ports.jsonl*                a rotated set, in any order
+  tracer report --json ports.jsonl.zst | jq '.\"exhaustion.first\"'
+  zcat old.jsonl.gz | tracer report -
+
+A connect() is slow where more than 45 % of a tuple's ports are in use, which is why the time above \
+that is told. How full tuples were comes from the readings in the recording: --stats-interval of \
+`tracer record` is how exact it is.";
+
+/// `tracer report`
+#[derive(Args, Clone, Debug)]
+#[command(after_help = REPORT_HELP)]
+pub struct ReportArgs {
+    /// What `tracer record -o FILE` wrote, compressed or not; several for a rotated set; - is stdin
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+
+    /// One line of JSON
+    #[arg(long)]
+    pub json: bool,
+
+    /// Tell of at most N tuples, the fullest ones
+    #[arg(
+        long,
+        default_value_t = 10,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub limit: u32,
+}

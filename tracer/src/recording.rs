@@ -1,0 +1,21 @@
+//! Reading what `tracer record` wrote: plain or zstd, one file, a rotated set, or a pipe.
+//!
+//! [`reader`] hands over line after line, typed, and counts what is missing. [`player`] puts lines
+//! together to the readings that the view shows. Any bytes are read: what is no line of the format
+//! is counted, and never ends the program.
+
+mod bytes;
+mod envelope;
+mod input;
+mod line;
+mod player;
+mod reader;
+#[cfg(test)]
+pub(crate) mod recorder;
+mod set;
+mod time;
+mod value;
+
+pub use line::{Failure, Lost, Start, Totals, Tuple};
+pub use player::Player;
+pub use reader::{At, Entry, Reader, Unreadable};

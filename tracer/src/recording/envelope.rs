@@ -1,0 +1,112 @@
+//! What every line begins with, found without reading the rest: most lines of a long recording are
+//! of no interest.
+
+use memchr::memchr;
+use serde::Deserialize;
+
+use super::time;
+use crate::export::timestamp::LENGTH;
+
+/// The keys that every line has.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Envelope<'a> {
+    pub(super) seq: u64,
+    /// [`time::parse`] reads it.
+    pub(super) ts: &'a [u8],
+    pub(super) mono_ns: u64,
+    /// event.name
+    pub(super) name: &'a [u8],
+}
+
+impl<'a> Envelope<'a> {
+    /// `None`: this is no line of the format.
+    pub(super) fn of(line: &'a [u8]) -> Option<Self> {
+        quick(line).or_else(|| slow(line))
+    }
+
+    /// ns since 1970.
+    pub(super) fn wall_ns(&self) -> Option<u64> {
+        time::parse(self.ts)
+    }
+}
+
+/// The keys in the order in which they are written.
+fn quick(line: &[u8]) -> Option<Envelope<'_>> {
+    let line = line.strip_suffix(b"}")?;
+    let rest = line.strip_prefix(b"{\"v\":1,\"seq\":")?;
+    let (seq, rest) = split(rest, b',')?;
+    let rest = rest.strip_prefix(b"\"ts\":\"")?;
+    let (ts, rest) = rest.split_at_checked(LENGTH)?;
+    let rest = rest.strip_prefix(b"\",\"mono_ns\":")?;
+    let (mono_ns, rest) = split(rest, b',')?;
+    let rest = rest.strip_prefix(b"\"event.name\":\"")?;
+    let (name, rest) = split(rest, b'"')?;
+    // A name with an escape in it ends elsewhere.
+    if !matches!(rest.first(), None | Some(b',')) || name.contains(&b'\\') {
+        return None;
+    }
+    Some(Envelope { seq: time::number(seq)?, ts, mono_ns: time::number(mono_ns)?, name })
+}
+
+fn split(text: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
+    let end = memchr(at, text)?;
+    Some((&text[..end], &text[end + 1..]))
+}
+
+#[derive(Deserialize)]
+struct Keys<'a> {
+    v: u64,
+    seq: u64,
+    ts: &'a str,
+    mono_ns: u64,
+    #[serde(rename = "event.name")]
+    name: &'a str,
+}
+
+/// Any JSON that has them.
+fn slow(line: &[u8]) -> Option<Envelope<'_>> {
+    let keys: Keys<'_> = serde_json::from_slice(line).ok()?;
+    let Keys { seq, mono_ns, .. } = keys;
+    let (ts, name) = (keys.ts.as_bytes(), keys.name.as_bytes());
+    (keys.v == 1).then_some(Envelope { seq, ts, mono_ns, name })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TS: &str = "2026-11-21T02:44:53.123456789Z";
+
+    #[test]
+    fn the_keys_are_found_in_any_order_and_form() {
+        let lines = [
+            format!(r#"{{"v":1,"seq":7,"ts":"{TS}","mono_ns":9,"event.name":"lost"}}"#),
+            format!(r#"{{"v":1,"seq":7,"ts":"{TS}","mono_ns":9,"event.name":"lost","a":"}}"}}"#),
+            format!(
+                r#" {{"event.name": "lost", "x": [1], "seq":7,"ts":"{TS}","mono_ns":9,"v":1}}"#
+            ),
+        ];
+        for line in lines {
+            let found = Envelope::of(line.as_bytes()).expect(&line);
+            assert_eq!((found.seq, found.mono_ns, found.name), (7, 9, &b"lost"[..]), "{line}");
+            assert_eq!(found.wall_ns(), Some(1_795_229_093_123_456_789));
+        }
+    }
+
+    #[test]
+    fn what_lacks_one_of_them_is_no_line() {
+        let lines = [
+            String::new(),
+            "{}".to_owned(),
+            "null".to_owned(),
+            format!(r#"{{"v":2,"seq":7,"ts":"{TS}","mono_ns":9,"event.name":"lost"}}"#),
+            format!(r#"{{"v":1,"seq":-7,"ts":"{TS}","mono_ns":9,"event.name":"lost"}}"#),
+            format!(r#"{{"v":1,"ts":"{TS}","mono_ns":9,"event.name":"lost"}}"#),
+            format!(r#"{{"v":1,"seq":7,"ts":"{TS}","mono_ns":9,"event.name":"lost","lost.c"#),
+            format!(r#"{{"v":1,"seq":7,"ts":"{TS}","mono_ns":9}}"#),
+        ];
+        for line in lines {
+            assert_eq!(Envelope::of(line.as_bytes()), None, "{line}");
+        }
+    }
+}

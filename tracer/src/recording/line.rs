@@ -1,0 +1,253 @@
+//! Lines as values. Keys that are not known here are passed over.
+
+use std::{borrow::Cow, net::IpAddr};
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use tracer_common::{Addr, Cause, TupleCount, TupleKey};
+
+use super::value::{Counts, Histogram, addr, comm};
+use crate::view::reading::{About, Call, Own};
+
+/// `tuple.stats`
+#[derive(Debug)]
+pub struct Tuple<'a> {
+    pub key: TupleKey,
+    pub count: TupleCount,
+    pub capacity: Option<u32>,
+    /// `None` where `count` has the histogram.
+    pub search_p99_ns: Option<u64>,
+    /// The same as the line says it, with a histogram and without.
+    pub told_p99_ns: Option<u64>,
+    /// Empty: not known.
+    pub cgroup: Cow<'a, str>,
+    pub container: Cow<'a, str>,
+}
+
+/// `connect.failed` and `bind.failed`
+#[derive(Debug)]
+pub struct Failure<'a> {
+    pub call: Call,
+    /// As in [`crate::view::reading::Failure`].
+    pub key: TupleKey,
+    pub local_port: u16,
+    pub cause: Cause,
+    pub errno: u16,
+    pub pid: u32,
+    pub comm: [u8; 16],
+    pub container: Cow<'a, str>,
+    /// When ports were exhausted.
+    pub in_use: Option<u64>,
+    pub time_wait: Option<u64>,
+    pub capacity: Option<u32>,
+}
+
+/// `tracer.start`
+#[derive(Clone, Debug, Default)]
+pub struct Start {
+    pub about: About,
+    /// Whether `tuple.stats` follow; `None`: it is not said.
+    pub stats: Option<bool>,
+    /// Whether failures follow.
+    pub failures: Option<bool>,
+}
+
+/// `tracer.stats` and `tracer.stop`
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    /// By [`Cause`].
+    pub failed: [u64; Cause::COUNT],
+    /// By reason, those that are not 0.
+    pub lost: Vec<(String, u64)>,
+    pub own: Own,
+}
+
+#[derive(Deserialize)]
+struct TupleLine<'a> {
+    #[serde(rename = "network.local.address")]
+    local: IpAddr,
+    #[serde(rename = "network.peer.address")]
+    peer: IpAddr,
+    #[serde(rename = "network.peer.port")]
+    port: u16,
+    netns: u32,
+    #[serde(rename = "ports.in_use")]
+    in_use: u64,
+    #[serde(rename = "ports.time_wait")]
+    time_wait: u64,
+    #[serde(rename = "ports.capacity")]
+    capacity: Option<u32>,
+    #[serde(rename = "search.p99_ns")]
+    search_p99_ns: Option<u64>,
+    #[serde(rename = "ports.opened")]
+    opened: Option<u64>,
+    #[serde(rename = "ports.released")]
+    released: Option<u64>,
+    #[serde(rename = "ports.time_wait_begun")]
+    time_wait_begun: Option<u64>,
+    #[serde(rename = "connect.failures", default)]
+    failures: Counts,
+    #[serde(default)]
+    errno: u32,
+    #[serde(rename = "process.pid", default)]
+    pid: u32,
+    #[serde(rename = "process.executable.name", borrow, default)]
+    comm: Cow<'a, str>,
+    #[serde(rename = "process.linux.cgroup", borrow, default)]
+    cgroup: Cow<'a, str>,
+    #[serde(rename = "container.id", borrow, default)]
+    container: Cow<'a, str>,
+    #[serde(rename = "search.histogram")]
+    search: Option<Histogram>,
+}
+
+impl<'a> Tuple<'a> {
+    pub(super) fn of(line: &'a [u8]) -> serde_json::Result<Self> {
+        let line: TupleLine<'_> = serde_json::from_slice(line)?;
+        // A line without counters says what is in use, and that is all that can be told from it.
+        let opened = line.opened.unwrap_or(line.in_use);
+        let time_wait_begun = line.time_wait_begun.unwrap_or(line.time_wait);
+        Ok(Self {
+            key: TupleKey {
+                source: addr(line.local),
+                destination: addr(line.peer),
+                netns: line.netns,
+                destination_port: line.port,
+                zero: 0,
+            },
+            count: TupleCount {
+                opened,
+                released: line.released.unwrap_or(opened.saturating_sub(line.in_use)),
+                time_wait_begun,
+                time_wait_ended: time_wait_begun.saturating_sub(line.time_wait),
+                failed: line.failures.0,
+                last_errno: line.errno,
+                pid: line.pid,
+                comm: comm(&line.comm),
+                search: line.search.map_or_else(Default::default, |search| search.0),
+                ..TupleCount::default()
+            },
+            capacity: line.capacity,
+            search_p99_ns: line.search_p99_ns.filter(|_| line.search.is_none()),
+            told_p99_ns: line.search_p99_ns,
+            cgroup: line.cgroup,
+            container: line.container,
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct FailureLine<'a> {
+    #[serde(rename = "network.local.address")]
+    local: IpAddr,
+    #[serde(rename = "network.local.port", default)]
+    local_port: u16,
+    #[serde(rename = "network.peer.address")]
+    peer: Option<IpAddr>,
+    #[serde(rename = "network.peer.port", default)]
+    port: u16,
+    netns: u32,
+    cause: &'a str,
+    #[serde(default)]
+    errno: u16,
+    #[serde(rename = "process.pid", default)]
+    pid: u32,
+    #[serde(rename = "process.executable.name", borrow, default)]
+    comm: Cow<'a, str>,
+    #[serde(rename = "container.id", borrow, default)]
+    container: Cow<'a, str>,
+    #[serde(rename = "ports.in_use")]
+    in_use: Option<u64>,
+    #[serde(rename = "ports.time_wait")]
+    time_wait: Option<u64>,
+    #[serde(rename = "ports.capacity")]
+    capacity: Option<u32>,
+}
+
+impl<'a> Failure<'a> {
+    pub(super) fn of(line: &'a [u8], call: Call) -> serde_json::Result<Self> {
+        let line: FailureLine<'_> = serde_json::from_slice(line)?;
+        Ok(Self {
+            call,
+            key: TupleKey {
+                source: addr(line.local),
+                destination: line.peer.map_or(Addr::UNSPECIFIED, addr),
+                netns: line.netns,
+                destination_port: line.port,
+                zero: 0,
+            },
+            local_port: line.local_port,
+            cause: super::value::cause(line.cause).unwrap_or(Cause::Other),
+            errno: line.errno,
+            pid: line.pid,
+            comm: comm(&line.comm),
+            container: line.container,
+            in_use: line.in_use,
+            time_wait: line.time_wait,
+            capacity: line.capacity,
+        })
+    }
+}
+
+impl Start {
+    pub(super) fn of(line: &[u8]) -> serde_json::Result<Self> {
+        let line: Map<String, Value> = serde_json::from_slice(line)?;
+        let text = |key| line.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let degraded = line.get("degraded").and_then(Value::as_array);
+        let reasons = degraded.into_iter().flatten().filter_map(Value::as_str);
+        let range = text("ports.range");
+        let range = range
+            .split_once('-')
+            .and_then(|(low, high)| Some((low.parse().ok()?, high.parse().ok()?)));
+        let mask = line.get("settings.event_mask").and_then(Value::as_u64);
+        Ok(Self {
+            about: About {
+                host: text("host.name"),
+                kernel: text("kernel"),
+                version: text("version"),
+                backend: text("backend"),
+                degraded: reasons.map(str::to_owned).collect(),
+                range,
+            },
+            stats: line.get("settings.stats").and_then(Value::as_bool),
+            failures: mask.map(|mask| mask & u64::from(FAILURES) != 0),
+        })
+    }
+}
+
+/// The bits of failures in an event mask.
+const FAILURES: u32 =
+    tracer_common::Kind::ConnectFailed.bit() | tracer_common::Kind::BindFailed.bit();
+
+impl Totals {
+    pub(super) fn of(line: &[u8]) -> serde_json::Result<Self> {
+        let line: Map<String, Value> = serde_json::from_slice(line)?;
+        let number = |key: &str| line.get(key).and_then(Value::as_u64).unwrap_or(0);
+        let lost = line.iter().filter_map(|(key, value)| {
+            let count = value.as_u64().filter(|count| *count > 0)?;
+            Some((key.strip_prefix("lost.")?.to_owned(), count))
+        });
+        Ok(Self {
+            failed: Cause::ALL.map(|cause| number(&format!("failed.{}", cause.name()))),
+            lost: lost.collect(),
+            own: Own {
+                cpu_ns: number("process.cpu_ns"),
+                rss_kib: number("process.memory.rss_kib"),
+                seen: number("events.seen"),
+                emitted: number("events.emitted"),
+                drift: number("drift"),
+                ..Own::default()
+            },
+        })
+    }
+}
+
+/// `lost`
+#[derive(Debug, Deserialize)]
+pub struct Lost<'a> {
+    #[serde(rename = "lost.reason", borrow)]
+    pub reason: Cow<'a, str>,
+    /// Since the line before.
+    #[serde(rename = "lost.count")]
+    pub count: u64,
+}

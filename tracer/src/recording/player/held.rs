@@ -1,0 +1,88 @@
+//! A line that is kept until it is its turn.
+
+use std::sync::Arc;
+
+use tracer_common::{TupleCount, TupleKey};
+
+use super::{
+    super::{
+        line::{Failure, Start, Totals, Tuple},
+        reader::{At, Entry},
+    },
+    names::Names,
+};
+use crate::view::reading::{self, Look};
+
+/// A line without what it was read from.
+#[derive(Debug)]
+pub(super) enum Held {
+    Start(Start),
+    Tuple(Box<Kept>),
+    Stats(Totals),
+    Stop(Totals),
+    Failure(reading::Failure),
+    Lost(String, u64),
+}
+
+/// A tuple of a reading.
+#[derive(Debug)]
+pub(super) struct Kept {
+    key: TupleKey,
+    count: TupleCount,
+    capacity: Option<u32>,
+    search_p99_ns: Option<u64>,
+    cgroup: Option<Arc<str>>,
+    container: Option<Arc<str>>,
+}
+
+impl Held {
+    pub(super) fn of(at: At, entry: Entry<'_>, names: &mut Names) -> Self {
+        match entry {
+            Entry::Start(start) => Self::Start(start),
+            Entry::Tuple(tuple) => Self::Tuple(Box::new(Kept::of(&tuple, names))),
+            Entry::Stats(totals) => Self::Stats(totals),
+            Entry::Stop(totals) => Self::Stop(totals),
+            Entry::Failure(failure) => Self::Failure(kept_failure(at, &failure, names)),
+            Entry::Lost(lost) => Self::Lost(lost.reason.into_owned(), lost.count),
+        }
+    }
+}
+
+fn kept_failure(at: At, failure: &Failure<'_>, names: &mut Names) -> reading::Failure {
+    reading::Failure {
+        wall_ns: at.wall_ns,
+        call: failure.call,
+        key: failure.key,
+        local_port: failure.local_port,
+        cause: failure.cause,
+        errno: failure.errno,
+        pid: failure.pid,
+        comm: failure.comm,
+        container: names.get(&failure.container),
+    }
+}
+
+impl Kept {
+    fn of(tuple: &Tuple<'_>, names: &mut Names) -> Self {
+        Self {
+            key: tuple.key,
+            count: tuple.count,
+            capacity: tuple.capacity,
+            search_p99_ns: tuple.search_p99_ns,
+            cgroup: names.get(&tuple.cgroup),
+            container: names.get(&tuple.container),
+        }
+    }
+
+    /// Hands it over.
+    pub(super) fn look(self, each: &mut dyn FnMut(&Look<'_>)) {
+        each(&Look {
+            key: self.key,
+            count: &self.count,
+            capacity: self.capacity,
+            search_p99_ns: self.search_p99_ns,
+            cgroup: self.cgroup,
+            container: self.container,
+        });
+    }
+}

@@ -1,0 +1,265 @@
+//! The lines of a recording, typed, one after the other; and what is missing of them.
+
+use std::path::PathBuf;
+
+use super::{
+    bytes,
+    envelope::Envelope,
+    input::{Input, Line},
+    line::{Failure, Lost, Start, Totals, Tuple},
+    set::{self, Part, Set},
+};
+use crate::{error::Error, view::reading::Call};
+
+/// When a line was written.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct At {
+    /// ns since 1970.
+    pub wall_ns: u64,
+    /// CLOCK_MONOTONIC, ns.
+    pub mono_ns: u64,
+}
+
+/// A line that says something of the state of the host.
+#[derive(Debug)]
+pub enum Entry<'a> {
+    Start(Start),
+    Tuple(Tuple<'a>),
+    /// The end of a reading.
+    Stats(Totals),
+    Failure(Failure<'a>),
+    Lost(Lost<'a>),
+    Stop(Totals),
+}
+
+/// The first line that could not be read.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Unreadable {
+    pub file: String,
+    /// From 1; `None`: not known after going to some place in the file.
+    pub line: Option<u64>,
+    pub why: &'static str,
+}
+
+/// What is missing. Each place counts once, however often it is read.
+#[derive(Debug, Default)]
+struct Issues {
+    /// Up to where lines have been looked at: file, and offset in it.
+    seen: (usize, u64),
+    missing: u64,
+    unreadable: u64,
+    first: Option<Unreadable>,
+}
+
+/// The numbers of lines.
+#[derive(Debug, Default)]
+struct Order {
+    /// That of the next line; `None`: any.
+    expected: Option<u64>,
+    /// Lines since the last one that had a number.
+    unnumbered: u64,
+}
+
+/// Reads a recording from front to back.
+pub struct Reader {
+    set: Set,
+    /// The file that is read now, and its number; `None`: at the end.
+    input: Option<Input>,
+    part: usize,
+    order: Order,
+    issues: Issues,
+    /// Lines that were read.
+    lines: u64,
+    /// Bytes of the files before this one.
+    done: u64,
+}
+
+impl Reader {
+    /// Opens these files; `-` is stdin.
+    ///
+    /// # Errors
+    /// A file that cannot be opened or is no recording; nothing but empty files.
+    pub fn open(paths: &[PathBuf]) -> Result<Self, Error> {
+        let set = Set::open(paths)?;
+        let mut reader = Self {
+            set,
+            input: None,
+            part: 0,
+            order: Order::default(),
+            issues: Issues::default(),
+            lines: 0,
+            done: 0,
+        };
+        reader.enter(0)?;
+        Ok(reader)
+    }
+
+    /// Goes to the beginning of a file.
+    fn enter(&mut self, part: usize) -> Result<(), Error> {
+        self.part = part;
+        self.input = self.set.parts.get(part).map(Part::input).transpose()?;
+        Ok(())
+    }
+
+    /// Takes the next line that says something; false: there is none.
+    ///
+    /// # Errors
+    /// Reading fails. Damaged lines and damaged compression are counted, and no errors.
+    pub fn next(&mut self, take: &mut dyn FnMut(At, Entry<'_>)) -> Result<bool, Error> {
+        while let (Some(input), Some(part)) = (&mut self.input, self.set.parts.get(self.part)) {
+            let line = input.line().map_err(|source| part.error(source))?;
+            if !part.seekable && self.lines == 0 {
+                set::check(line.as_ref(), &part.name())?;
+            }
+            let Some(line) = line else {
+                if let Some(why) = input.damage() {
+                    tracing::debug!("{}: {why}", part.name());
+                    let why = "the compressed data is damaged or cut short";
+                    self.issues.unreadable(part, None, why);
+                }
+                self.done += input.position();
+                self.enter(self.part + 1)?;
+                continue;
+            };
+            self.lines += 1;
+            let end = line.offset + line.bytes.len() as u64 + 1;
+            let new = self.issues.is_new(self.part, end);
+            match found(line.bytes, take) {
+                Some(found) => {
+                    let missing = self.order.gap_before(&found);
+                    if new {
+                        self.issues.missing += missing;
+                    }
+                    if found.told {
+                        return Ok(true);
+                    }
+                }
+                None => {
+                    self.order.unnumbered += 1;
+                    if new {
+                        let why = match line {
+                            Line { too_long: true, .. } => "it is longer than any line can be",
+                            Line { cut: true, .. } => "the file ends within it",
+                            _ => "it is no line of the format",
+                        };
+                        self.issues.unreadable(part, line.number, why);
+                    }
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Goes on shortly before the first line of `ns` (since 1970) or later. True: at the very
+    /// beginning of the recording.
+    ///
+    /// # Errors
+    /// Reading fails.
+    pub(super) fn go_to(&mut self, ns: u64) -> Result<bool, Error> {
+        let before = self.set.parts.iter().rposition(|part| part.first_ns <= ns);
+        let part = before.unwrap_or(0);
+        self.enter(part)?;
+        self.order = Order::default();
+        if let (Some(part), Some(input)) = (self.set.parts.get(part), &mut self.input)
+            && part.plain
+            && before.is_some()
+        {
+            let place = bytes::place_of(&part.file, ns).map_err(|source| part.error(source))?;
+            input.go_to(place).map_err(|source| part.error(source))?;
+            return Ok(self.part == 0 && place == 0);
+        }
+        Ok(self.part == 0)
+    }
+
+    /// Whether it can be read from anywhere: it is no pipe.
+    pub fn is_seekable(&self) -> bool {
+        self.set.parts.iter().all(|part| part.seekable)
+    }
+
+    /// When it begins and ends, ns since 1970; 0: not known.
+    pub fn span(&self) -> (u64, u64) {
+        let first = self.set.parts.first();
+        (first.map_or(0, |part| part.first_ns), self.set.end_ns)
+    }
+
+    /// Bytes that were read, and that there are; 0: not known.
+    pub fn progress(&self) -> (u64, u64) {
+        let here = self.input.as_ref().map_or(0, Input::position);
+        (self.done + here, self.set.size)
+    }
+
+    /// Lines that were read.
+    pub fn lines(&self) -> u64 {
+        self.lines
+    }
+
+    /// Lines that the numbering says there were.
+    pub fn missing(&self) -> u64 {
+        self.issues.missing
+    }
+
+    /// Lines, and ends of files, that could not be read.
+    pub fn unreadable(&self) -> u64 {
+        self.issues.unreadable
+    }
+
+    pub fn first_unreadable(&self) -> Option<&Unreadable> {
+        self.issues.first.as_ref()
+    }
+}
+
+impl Issues {
+    /// Whether the line that ends here is looked at for the first time.
+    fn is_new(&mut self, part: usize, end: u64) -> bool {
+        let new = (part, end) > self.seen;
+        if new {
+            self.seen = (part, end);
+        }
+        new
+    }
+
+    fn unreadable(&mut self, part: &Part, line: Option<u64>, why: &'static str) {
+        self.unreadable += 1;
+        self.first.get_or_insert_with(|| Unreadable { file: part.name(), line, why });
+    }
+}
+
+impl Order {
+    /// Lines that are missing before this one.
+    fn gap_before(&mut self, line: &Found) -> u64 {
+        let expected = self.expected.filter(|_| !line.start);
+        let gap = expected.map_or(0, |expected| line.seq.saturating_sub(expected));
+        // Those that could not be read had numbers too.
+        let missing = gap.saturating_sub(self.unnumbered);
+        *self = Self { expected: line.seq.checked_add(1), unnumbered: 0 };
+        missing
+    }
+}
+
+/// A line of the format.
+struct Found {
+    seq: u64,
+    /// A stream begins.
+    start: bool,
+    /// It says something, and that was taken.
+    told: bool,
+}
+
+/// `None`: it is no line of the format.
+fn found(line: &[u8], take: &mut dyn FnMut(At, Entry<'_>)) -> Option<Found> {
+    let envelope = Envelope::of(line)?;
+    let entry = match envelope.name {
+        b"tracer.start" => Entry::Start(Start::of(line).ok()?),
+        b"tuple.stats" => Entry::Tuple(Tuple::of(line).ok()?),
+        b"tracer.stats" => Entry::Stats(Totals::of(line).ok()?),
+        b"connect.failed" => Entry::Failure(Failure::of(line, Call::Connect).ok()?),
+        b"bind.failed" => Entry::Failure(Failure::of(line, Call::Bind).ok()?),
+        b"lost" => Entry::Lost(serde_json::from_slice(line).ok()?),
+        b"tracer.stop" => Entry::Stop(Totals::of(line).ok()?),
+        _ => return Some(Found { seq: envelope.seq, start: false, told: false }),
+    };
+    let at = At { wall_ns: envelope.wall_ns()?, mono_ns: envelope.mono_ns };
+    let start = matches!(entry, Entry::Start(_));
+    take(at, entry);
+    Some(Found { seq: envelope.seq, start, told: true })
+}

@@ -1,0 +1,128 @@
+//! Writes recordings for tests, line by line, as `tracer record` does.
+
+use tracer_common::{Addr, Cause, Event, Kind, TupleCount, TupleKey};
+
+use crate::{
+    cgroups::Name,
+    export::{
+        Context, LineWriter, Lines, Moment,
+        record::{Lost, Start, Stats, Stop},
+        tuple::Tuple,
+    },
+    stats::Row,
+};
+
+/// A second, in ns.
+pub(crate) const S: u64 = 1_000_000_000;
+/// Wall clock minus CLOCK_MONOTONIC.
+pub(crate) const OFFSET: u64 = 1_795_229_000_000_000_000;
+
+/// Writes lines as `tracer record` does.
+#[derive(Default)]
+pub(crate) struct Recorder {
+    writer: LineWriter,
+    lines: Lines,
+    seq: u64,
+}
+
+impl Recorder {
+    fn moment(&mut self, mono_ns: u64) -> Moment {
+        self.seq += 1;
+        Moment { seq: self.seq - 1, mono_ns, wall_offset_ns: OFFSET }
+    }
+
+    pub(crate) fn start(&mut self, mono_ns: u64, stats: bool) {
+        let moment = self.moment(mono_ns);
+        let start = Start {
+            version: "0.1.0",
+            kernel: "6.18.5",
+            backend: "tracepoint",
+            host: "proxy-7",
+            range: Some("32768-60999".to_owned()),
+            degraded: &["less".to_owned()],
+            settings: [
+                ("stats".into(), stats.into()),
+                ("event_mask".into(), Kind::ConnectFailed.bit().into()),
+            ]
+            .into(),
+        };
+        self.writer.start(&mut self.lines, moment, &start).unwrap();
+    }
+
+    pub(crate) fn tuple(
+        &mut self,
+        mono_ns: u64,
+        key: TupleKey,
+        count: &TupleCount,
+        name: Option<&Name>,
+    ) {
+        let moment = self.moment(mono_ns);
+        let row = Row::new(key, count, None, Some(1000));
+        let line = Tuple::recorded(&row, count, name);
+        self.writer.tuple_stats(&mut self.lines, moment, &line).unwrap();
+    }
+
+    pub(crate) fn stats(&mut self, mono_ns: u64, refused: u64) {
+        self.totals(mono_ns, refused, 0);
+    }
+
+    pub(crate) fn totals(&mut self, mono_ns: u64, refused: u64, exhausted: u64) {
+        let moment = self.moment(mono_ns);
+        let stats = Stats {
+            failed: [("refused", refused), ("ports_exhausted", exhausted)].into(),
+            lost: [("map_busy", 3)].into(),
+            seen: 7,
+            cpu_ns: 8,
+            ..Stats::default()
+        };
+        self.writer.stats(&mut self.lines, moment, &stats).unwrap();
+    }
+
+    pub(crate) fn failure(&mut self, mono_ns: u64, cause: Cause) {
+        let event = Event {
+            mono_ns,
+            tuple: key(1),
+            pid: 812,
+            comm: *b"nginx\0\0\0\0\0\0\0\0\0\0\0",
+            errno: 99,
+            local_port: 4711,
+            in_use: 1000,
+            time_wait: 900,
+            flags: tracer_common::event_flag::PORTS,
+            kind: Kind::ConnectFailed as u8,
+            detail: cause as u8,
+            ..Event::default()
+        };
+        let context = Context { seq: self.seq, wall_offset_ns: OFFSET, capacity: Some(1000) };
+        self.seq += 1;
+        let name = Name { path: "/a".into(), container: Some("c1".into()) };
+        self.writer.event(&mut self.lines, &event, &context, || Some(&name)).unwrap();
+    }
+
+    pub(crate) fn lost(&mut self, mono_ns: u64) {
+        let moment = self.moment(mono_ns);
+        let lost = Lost { reason: "map_busy", count: 2 };
+        self.writer.lost(&mut self.lines, moment, &lost).unwrap();
+    }
+
+    pub(crate) fn stop(&mut self, mono_ns: u64, refused: u64, exhausted: u64) {
+        let moment = self.moment(mono_ns);
+        let failed = [("refused", refused), ("ports_exhausted", exhausted)].into();
+        self.writer.stop(&mut self.lines, moment, &Stop { failed, ..Stop::default() }).unwrap();
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.lines.as_bytes()
+    }
+}
+
+/// A tuple from 10.0.0.`number`.
+pub(crate) fn key(number: u8) -> TupleKey {
+    TupleKey {
+        source: Addr::v4([10, 0, 0, number]),
+        destination: Addr::v4([10, 0, 1, 7]),
+        netns: 1,
+        destination_port: 8080,
+        zero: 0,
+    }
+}

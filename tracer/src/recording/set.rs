@@ -1,0 +1,181 @@
+//! The files of a recording, in the order of time.
+
+use std::{
+    fs::File,
+    io::{self, IsTerminal},
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    bytes,
+    envelope::Envelope,
+    input::{Input, Line},
+};
+use crate::{error::Error, text};
+
+/// Letters of a line that are quoted in an error.
+const QUOTE: usize = 60;
+
+/// One open file.
+pub(super) struct Part {
+    pub(super) file: File,
+    pub(super) path: PathBuf,
+    /// It can be read from anywhere: no pipe.
+    pub(super) seekable: bool,
+    pub(super) plain: bool,
+    /// ns since 1970 of its first line; 0: not known before it is read.
+    pub(super) first_ns: u64,
+}
+
+/// The files, oldest first. At least one.
+pub(super) struct Set {
+    pub(super) parts: Vec<Part>,
+    /// Bytes of all files, where that is known.
+    pub(super) size: u64,
+    /// ns since 1970 of the last line; 0: not known.
+    pub(super) end_ns: u64,
+}
+
+impl Set {
+    /// # Errors
+    /// A file that cannot be opened or is no recording; nothing but empty files.
+    pub(super) fn open(paths: &[PathBuf]) -> Result<Self, Error> {
+        let mut parts = Vec::new();
+        let mut size = 0;
+        for path in paths {
+            let part = Part::open(path)?;
+            if !part.seekable && paths.len() > 1 {
+                return Err(Error::Usage(format!(
+                    "{} is a pipe: it can be read alone only",
+                    part.name()
+                )));
+            }
+            if part.seekable {
+                let length = part.length()?;
+                size += length;
+                // The newest file of a rotated set can be empty still.
+                if length == 0 {
+                    continue;
+                }
+            }
+            parts.push(part.look()?);
+        }
+        parts.sort_by_key(|part| part.first_ns);
+        let Some(last) = parts.last() else {
+            return Err(nothing(&name(paths.first().map_or(Path::new("-"), PathBuf::as_path))));
+        };
+        let end_ns = last.end_ns();
+        Ok(Self { parts, size, end_ns })
+    }
+}
+
+/// A file or a pipe without any line.
+pub(super) fn nothing(name: &str) -> Error {
+    Error::Failure(format!(
+        "cannot read {name}: it is empty, and should be what `tracer record -o FILE` wrote"
+    ))
+}
+
+/// How a file is called to people.
+fn name(path: &Path) -> String {
+    if path == Path::new("-") {
+        return "stdin".to_owned();
+    }
+    text::line(&path.to_string_lossy()).into_owned()
+}
+
+/// Whether this is a line of the format, as the first one has to be.
+pub(super) fn check(line: Option<&Line<'_>>, name: &str) -> Result<u64, Error> {
+    let Some(line) = line else { return Err(nothing(name)) };
+    if let Some(ns) = Envelope::of(line.bytes).and_then(|line| line.wall_ns()) {
+        return Ok(ns);
+    }
+    let found = if line.too_long {
+        "a line of more than 1 MiB".to_owned()
+    } else {
+        let all = String::from_utf8_lossy(line.bytes);
+        let start: String = all.chars().take(QUOTE).collect();
+        let more = if start.len() < all.len() { "..." } else { "" };
+        format!("`{}{more}`", text::line(&start))
+    };
+    Err(Error::Failure(format!(
+        "{name} is no recording: its first line is {found}, and should begin like \
+         `{{\"v\":1,\"seq\":0,\"ts\":\"...`, as `tracer record -o FILE` writes it"
+    )))
+}
+
+impl Part {
+    fn open(path: &Path) -> Result<Self, Error> {
+        let error = |source| Error::File {
+            tried: "read",
+            path: path.to_owned(),
+            source,
+            do_this: "name a file that `tracer record -o FILE` wrote",
+        };
+        let file = if path == Path::new("-") {
+            let stdin = io::stdin();
+            if stdin.is_terminal() {
+                return Err(Error::Usage(
+                    "stdin is a terminal; name a FILE, or pipe a recording into it".into(),
+                ));
+            }
+            File::from(stdin.as_fd().try_clone_to_owned().map_err(error)?)
+        } else {
+            File::open(path).map_err(error)?
+        };
+        let kind = file.metadata().map_err(error)?;
+        if kind.is_dir() {
+            return Err(error(io::ErrorKind::IsADirectory.into()));
+        }
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            seekable: kind.is_file(),
+            plain: false,
+            first_ns: 0,
+        })
+    }
+
+    /// Learns its form and when it begins. A pipe is not touched: what was read would be gone.
+    fn look(self) -> Result<Self, Error> {
+        if !self.seekable {
+            return Ok(self);
+        }
+        let mut input = self.input()?;
+        let plain = input.is_plain();
+        let line = input.line().map_err(|source| self.error(source))?;
+        let first_ns = check(line.as_ref(), &self.name())?;
+        Ok(Self { plain, first_ns, ..self })
+    }
+
+    fn end_ns(&self) -> u64 {
+        if !self.seekable {
+            return 0;
+        }
+        let found = if self.plain {
+            bytes::last_time(&self.file)
+        } else {
+            bytes::last_time_zstd(&self.file)
+        };
+        found.ok().flatten().unwrap_or(0)
+    }
+
+    fn length(&self) -> Result<u64, Error> {
+        Ok(self.file.metadata().map_err(|source| self.error(source))?.len())
+    }
+
+    /// Its lines, from the first one on.
+    pub(super) fn input(&self) -> Result<Input, Error> {
+        let from = self.seekable.then_some(0);
+        Input::open(&self.file, from).map_err(|source| self.error(source))
+    }
+
+    pub(super) fn name(&self) -> String {
+        name(&self.path)
+    }
+
+    pub(super) fn error(&self, source: io::Error) -> Error {
+        Error::File { tried: "read", path: self.path.clone(), source, do_this: "" }
+    }
+}

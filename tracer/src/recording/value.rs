@@ -1,0 +1,118 @@
+//! Values within a line.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, SeqAccess, Visitor},
+};
+use tracer_common::{Addr, Cause, tuple::SEARCH_BUCKETS};
+
+/// An address as the ledger has it; 0.0.0.0 stands for none.
+pub(super) fn addr(address: IpAddr) -> Addr {
+    match address {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Addr::UNSPECIFIED,
+        IpAddr::V4(address) => Addr::v4(address.octets()),
+        IpAddr::V6(address) => Addr(address.octets()),
+    }
+}
+
+/// A thread's name as the kernel has it, NUL-padded. What was no UTF-8 has become longer: it is cut
+/// between two letters.
+pub(super) fn comm(text: &str) -> [u8; 16] {
+    let mut comm = [0; 16];
+    let end = text.floor_char_boundary(comm.len());
+    for (to, from) in comm.iter_mut().zip(text.bytes().take(end)) {
+        *to = from;
+    }
+    comm
+}
+
+pub(super) fn cause(name: &str) -> Option<Cause> {
+    Cause::ALL.into_iter().find(|cause| cause.name() == name)
+}
+
+/// Counts by cause: `{"refused":2}`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts(pub(super) [u64; Cause::COUNT]);
+
+impl<'de> Deserialize<'de> for Counts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Causes;
+        impl<'de> Visitor<'de> for Causes {
+            type Value = Counts;
+
+            fn expecting(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                to.write_str("counts by cause")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Counts, A::Error> {
+                let mut counts = Counts::default();
+                while let Some((name, count)) = map.next_entry::<&str, u64>()? {
+                    // One that a later version knows is among the others.
+                    let cause = cause(name).unwrap_or(Cause::Other);
+                    let sum = &mut counts.0[cause as usize];
+                    *sum = sum.saturating_add(count);
+                }
+                Ok(counts)
+            }
+        }
+        deserializer.deserialize_map(Causes)
+    }
+}
+
+/// Port searches by duration, without the zeros at the end.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Histogram(pub(super) [u32; SEARCH_BUCKETS]);
+
+impl<'de> Deserialize<'de> for Histogram {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Buckets;
+        impl<'de> Visitor<'de> for Buckets {
+            type Value = Histogram;
+
+            fn expecting(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(to, "at most {SEARCH_BUCKETS} counts")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Histogram, A::Error> {
+                let mut buckets = [0; SEARCH_BUCKETS];
+                let mut filled = 0;
+                while let Some(count) = seq.next_element()? {
+                    let bucket = buckets.get_mut(filled);
+                    *bucket.ok_or_else(|| serde::de::Error::invalid_length(filled, &self))? = count;
+                    filled += 1;
+                }
+                Ok(Histogram(buckets))
+            }
+        }
+        deserializer.deserialize_seq(Buckets)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_cut_between_two_letters() {
+        assert_eq!(comm("nginx"), *b"nginx\0\0\0\0\0\0\0\0\0\0\0");
+        assert_eq!(comm("0123456789abcdeé"), *b"0123456789abcde\0");
+        assert_eq!(comm("0123456789abcdefg"), *b"0123456789abcdef");
+    }
+
+    #[test]
+    fn counts_of_a_later_version_are_among_the_others() {
+        let counts: Counts = serde_json::from_str(r#"{"refused":2,"new":3,"other":1}"#).unwrap();
+        assert_eq!(counts.0[Cause::Refused as usize], 2);
+        assert_eq!(counts.0[Cause::Other as usize], 4);
+    }
+
+    #[test]
+    fn a_histogram_has_as_many_buckets_as_there_are_at_most() {
+        let short: Histogram = serde_json::from_str("[1,0,3]").unwrap();
+        assert_eq!(short.0[..4], [1, 0, 3, 0]);
+        let long = serde_json::to_string(&[1; SEARCH_BUCKETS + 1]).unwrap();
+        assert!(serde_json::from_str::<Histogram>(&long).is_err());
+    }
+}

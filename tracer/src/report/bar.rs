@@ -1,0 +1,48 @@
+//! How far a long recording is read, for the person at the terminal.
+
+use std::{
+    io::{IsTerminal, stderr},
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// What is over sooner needs no bar.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A bar on stderr, if that is a terminal.
+pub(super) struct Bar {
+    begun: Instant,
+    wanted: bool,
+    bar: Option<ProgressBar>,
+}
+
+impl Bar {
+    pub(super) fn new() -> Self {
+        Self { begun: Instant::now(), wanted: stderr().is_terminal(), bar: None }
+    }
+
+    /// Bytes that were read, and that there are; 0: not known.
+    pub(super) fn show(&mut self, (done, all): (u64, u64)) {
+        if !self.wanted || self.begun.elapsed() < PATIENCE {
+            return;
+        }
+        let bar = self.bar.get_or_insert_with(|| {
+            let bar = if all == 0 { ProgressBar::no_length() } else { ProgressBar::new(all) };
+            // What is no template leaves the default one.
+            if let Ok(style) = ProgressStyle::with_template(
+                "{bar:30} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left",
+            ) {
+                bar.set_style(style);
+            }
+            bar
+        });
+        bar.set_position(done);
+    }
+
+    pub(super) fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

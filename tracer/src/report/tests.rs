@@ -1,0 +1,163 @@
+use std::fs;
+
+use serde_json::{Value, json};
+use tracer_common::{Cause, TupleCount};
+
+use super::*;
+use crate::recording::recorder::{OFFSET, Recorder, S, key};
+
+fn report(bytes: &[u8], json: bool) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("f");
+    fs::write(&path, bytes).unwrap();
+    let config = ReportConfig { files: vec![path], json, limit: 10 };
+    let text = String::from_utf8(run(&config).unwrap()).unwrap();
+    assert!(!text.contains(|letter| letter != '\n' && crate::text::is_harmful(letter)), "{text}");
+    text.replace(&*folder.path().to_string_lossy(), "/tmp")
+}
+
+fn value(bytes: &[u8]) -> Value {
+    serde_json::from_str(&report(bytes, true)).unwrap()
+}
+
+fn count(in_use: u64, exhausted: u64, refused: u64) -> TupleCount {
+    let mut count = TupleCount {
+        opened: 2000 + in_use,
+        released: 2000,
+        time_wait_begun: in_use / 2,
+        pid: 812,
+        comm: *b"nginx\0\0\0\0\0\0\0\0\0\0\0",
+        ..TupleCount::default()
+    };
+    count.failed[Cause::PortsExhausted as usize] = exhausted;
+    count.failed[Cause::Refused as usize] = refused;
+    count.search[usize::from(in_use > 500) * 20] = 100;
+    count
+}
+
+/// A tuple that fills up to its end, and another one beside it.
+fn incident(failures: bool) -> Recorder {
+    let mut recorder = Recorder::default();
+    recorder.start(S, true);
+    let other = TupleCount { comm: *b"\x1b[2Jevil\0\0\0\0\0\0\0\0", ..count(460, 0, 0) };
+    recorder.tuple(10 * S, key(1), &count(300, 0, 0), None);
+    recorder.tuple(10 * S, key(2), &other, None);
+    recorder.totals(10 * S, 0, 0);
+    recorder.tuple(20 * S, key(1), &count(500, 0, 0), None);
+    recorder.tuple(20 * S, key(2), &TupleCount { released: other.opened, ..other }, None);
+    recorder.totals(20 * S, 0, 0);
+    recorder.tuple(30 * S, key(1), &count(850, 0, 0), None);
+    recorder.totals(30 * S, 0, 0);
+    if failures {
+        recorder.failure(38 * S, Cause::PortsExhausted);
+        recorder.failure(39 * S, Cause::PortsExhausted);
+    }
+    recorder.tuple(40 * S, key(1), &count(1000, 2, 0), None);
+    recorder.totals(40 * S, 0, 2);
+    if failures {
+        recorder.failure(44 * S, Cause::PortsExhausted);
+        recorder.failure(45 * S, Cause::Refused);
+    }
+    recorder.tuple(50 * S, key(1), &count(1000, 3, 1), None);
+    recorder.totals(50 * S, 1, 3);
+    recorder.tuple(60 * S, key(1), &count(100, 3, 1), None);
+    recorder.totals(60 * S, 1, 3);
+    recorder.stop(61 * S, 1, 3);
+    recorder
+}
+
+#[test]
+fn an_incident_is_told_to_people() {
+    let recorder = incident(true);
+    let text = str::from_utf8(recorder.bytes()).unwrap();
+    // One line is missing, one is damaged.
+    let lines: Vec<_> = text.lines().enumerate().filter(|(number, _)| *number != 3).collect();
+    let mut damaged: Vec<_> = lines.into_iter().map(|(_, line)| line).collect();
+    damaged[6] = "\u{1b}]0;title";
+    insta::assert_snapshot!(report(damaged.join("\n").as_bytes(), false));
+}
+
+#[test]
+fn an_incident_is_told_to_programs() {
+    let report = value(incident(true).bytes());
+    insta::assert_snapshot!(serde_json::to_string_pretty(&report).unwrap());
+}
+
+#[test]
+fn a_share_is_held_until_the_next_reading() {
+    let report = value(incident(true).bytes());
+    let [first, second] = &report["tuples"].as_array().unwrap()[..] else { panic!("{report}") };
+    let above = |tuple: &Value| {
+        ["45", "80", "95"].map(|share| tuple[format!("time.above_{share}_s")].clone())
+    };
+    assert_eq!(above(first), [json!(40.0), json!(30.0), json!(20.0)]);
+    assert_eq!(above(second), [json!(10.0), json!(0.0), json!(0.0)]);
+    assert_eq!(report["time.above_45_s"], json!(50.0));
+    assert_eq!((&first["connect.failures"], &second["connect.failures"]), (&json!(4), &json!(0)));
+}
+
+#[test]
+fn without_single_failures_the_counters_say_when_and_who() {
+    let report = value(incident(false).bytes());
+    let first = &report["exhaustion.first"];
+    assert_eq!((&first["source"], &first["ports.in_use"]), (&json!("counters"), &json!(1000)));
+    let time = crate::export::timestamp::Timestamp::default().text(OFFSET + 40 * S);
+    assert_eq!(first["ts"], *String::from_utf8_lossy(&time));
+    assert_eq!(report["failures.by_process.source"], "counters");
+    let by_process = json!([{"process.executable.name": "nginx", "count": 4}]);
+    assert_eq!(report["failures.by_process"], by_process);
+    assert_eq!(report["failures.by_cause.source"], "totals");
+}
+
+#[test]
+fn failures_alone_say_what_they_know_and_what_is_missing() {
+    let mut recorder = Recorder::default();
+    recorder.start(S, false);
+    recorder.failure(2 * S, Cause::Refused);
+    recorder.failure(3 * S, Cause::PortsExhausted);
+    recorder.lost(4 * S);
+    let report = value(recorder.bytes());
+    assert_eq!(report["exhaustion.first"]["process.pid"], 812);
+    assert_eq!(report["exhaustion.first"]["ports.capacity"], 1000);
+    assert_eq!(report["failures.by_cause.source"], "events");
+    assert_eq!(report["failures.by_cause"].as_array().unwrap().len(), 2);
+    assert_eq!(report["lost"], json!({"map_busy": 2}));
+    assert_eq!(report["tuples"][0]["connect.failures"], 2);
+    assert_eq!(report["tuples"][0].get("ports.saturation.peak"), None);
+    let notes = report["notes"].to_string();
+    assert!(notes.contains("--events failed,stats,lost") && notes.contains("no end"), "{notes}");
+}
+
+#[test]
+fn what_was_counted_before_a_recording_is_not_in_its_report() {
+    let recorder = incident(false);
+    let lines: Vec<_> = recorder.bytes().split_inclusive(|byte| *byte == b'\n').collect();
+    // From the reading at 40 s on: two calls had failed by then.
+    let report = value(&lines[9..].concat());
+    let by_cause =
+        json!([{"cause": "ports_exhausted", "count": 1}, {"cause": "refused", "count": 1}]);
+    assert_eq!(report["failures.by_cause"], by_cause);
+    assert_eq!(report["tuples"][0]["connect.failures"], 2);
+    assert!(report["notes"].to_string().contains("middle of a run"));
+}
+
+#[test]
+fn runs_are_added_up() {
+    let twice = [incident(true).bytes(), incident(false).bytes()].concat();
+    let report = value(&twice);
+    assert_eq!((&report["runs"], &report["readings"]), (&json!(2), &json!(12)));
+    assert_eq!(report["failures.by_cause"][0], json!({"cause": "ports_exhausted", "count": 6}));
+    assert_eq!(report["tuples"][0]["time.above_95_s"], 40.0);
+    assert_eq!(report["lost"], json!({"map_busy": 6}));
+    // Half of the single failures are missing.
+    assert_eq!(report["failures.by_process.source"], "counters");
+    assert_eq!(report["notes"], json!([]));
+}
+
+#[test]
+fn a_file_that_is_no_recording_is_an_error() {
+    let config = ReportConfig { files: vec!["Cargo.toml".into()], json: true, limit: 1 };
+    let error = run(&config).unwrap_err();
+    assert_eq!(error.exit() as u8, 1);
+    assert!(error.to_string().contains("is no recording"), "{error}");
+}

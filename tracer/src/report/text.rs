@@ -1,0 +1,263 @@
+//! The report for people.
+
+use super::outcome::{Report, Where, Worst};
+use crate::{
+    table::{CRITICAL, HIGH, SLOW},
+    text,
+};
+
+/// Which way the cells of a column stand.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Side {
+    Left,
+    Right,
+}
+
+use Side::{Left, Right};
+
+pub(super) fn render(report: &Report) -> String {
+    let mut out = String::new();
+    for (name, value) in head(report) {
+        out.push_str(&format!("{name:<13}{}\n", text::line(&value)));
+    }
+    for note in &report.notes {
+        out.push_str(&format!("{:<13}{}\n", "note", text::line(note)));
+    }
+    tuples(&mut out, report);
+    failures(&mut out, report);
+    losses(&mut out, report);
+    out
+}
+
+fn head(report: &Report) -> Vec<(&'static str, String)> {
+    let known = |text: &str| if text.is_empty() { "not known".to_owned() } else { text.to_owned() };
+    let mut head = vec![
+        (
+            "recording",
+            format!(
+                "{} to {} ({}), {} lines, {} readings{}",
+                short(&report.begin),
+                short(&report.end),
+                span(report.duration_s),
+                report.lines,
+                report.readings,
+                if report.runs > 1 { format!(", {} runs", report.runs) } else { String::new() },
+            ),
+        ),
+        (
+            "host",
+            format!(
+                "{}, Linux {}, tracer {}, backend {}{}",
+                known(&report.host),
+                known(&report.kernel),
+                known(&report.version),
+                known(&report.backend),
+                report.range.as_ref().map(|range| format!(", ports {range}")).unwrap_or_default(),
+            ),
+        ),
+    ];
+    head.extend(report.degraded.iter().map(|why| ("degraded", why.clone())));
+    head.push(("out of ports", first(report)));
+    if report.readings > 0 {
+        let peak = report.peak.map(|share| {
+            let mark = sign(share);
+            format!("{} % of a tuple's ports in use {mark}", percent(share)).trim_end().to_owned()
+        });
+        head.push(("peak", peak.unwrap_or_else(|| "not known: no capacity was".to_owned())));
+        let above = span(report.above_s);
+        head.push(("above 45 %", format!("{above} with a tuple where connect() is slow")));
+    }
+    if let Some(slow) = &report.slowest {
+        head.push((
+            "port search",
+            format!(
+                "p99 up to {} ({}, {})",
+                duration(slow.p99_ns),
+                tuple(&slow.at),
+                short(&slow.ts)
+            ),
+        ));
+    }
+    head
+}
+
+fn first(report: &Report) -> String {
+    let Some(first) = &report.first else { return "never".to_owned() };
+    let when = if first.source == "event" { "first at" } else { "first before" };
+    let who = match (&first.comm, first.pid) {
+        (Some(comm), Some(pid)) => format!(" by {comm} ({pid})"),
+        (Some(comm), None) => format!(" by {comm}"),
+        (None, _) => String::new(),
+    };
+    let what = if first.call == "bind" { "bind() to " } else { "" };
+    let ports = match (first.in_use, first.capacity) {
+        (Some(in_use), Some(capacity)) => format!(": {in_use} of {capacity} ports in use"),
+        (Some(in_use), None) => format!(": {in_use} ports in use"),
+        (None, _) => String::new(),
+    };
+    let waiting = first.time_wait.map(|count| format!(", {count} in TIME_WAIT"));
+    let waiting = waiting.unwrap_or_default();
+    format!("{when} {}, {what}{}{who}{ports}{waiting}", first.ts, tuple(&first.at))
+}
+
+fn tuples(out: &mut String, report: &Report) {
+    if report.tuples.is_empty() {
+        return;
+    }
+    let shown = report.tuples.len();
+    let total = report.tuples_total;
+    let title =
+        if shown < total { format!("Fullest {shown} of {total} tuples") } else { "Tuples".into() };
+    let header = [
+        "SRC", "DST:PORT", "%PEAK", "AT", "PORTS", "TW", "OF", ">45 %", ">80 %", ">95 %", "FAILED",
+        "COMM",
+    ];
+    let sides = [Left, Left, Right, Left, Right, Right, Right, Right, Right, Right, Right, Left];
+    let rows = report.tuples.iter().map(cells).collect();
+    table(out, &title, (&header, &sides), rows);
+}
+
+fn cells(worst: &Worst) -> Vec<String> {
+    let unknown = || "-".to_owned();
+    vec![
+        worst.at.source.clone(),
+        destination(&worst.at).unwrap_or_else(unknown),
+        worst
+            .saturation
+            .map_or_else(unknown, |share| format!("{}{:>2}", percent(share), sign(share))),
+        worst.ts.as_deref().map_or_else(unknown, short),
+        worst.in_use.to_string(),
+        worst.time_wait.to_string(),
+        worst.capacity.map_or_else(unknown, |capacity| capacity.to_string()),
+        span(worst.above_45),
+        span(worst.above_80),
+        span(worst.above_95),
+        worst.failures.to_string(),
+        worst.comm.clone().unwrap_or_else(unknown),
+    ]
+}
+
+fn failures(out: &mut String, report: &Report) {
+    if report.by_cause.is_empty() && report.by_process.is_empty() {
+        out.push_str("\nNo call failed.\n");
+        return;
+    }
+    let sides = [Right, Left];
+    let rows = report.by_cause.iter().map(|one| vec![one.count.to_string(), one.cause.to_owned()]);
+    let title = match report.by_cause_source {
+        "totals" => "Failures of the host by cause, by its totals",
+        "events" => "Failures by cause, counted from single events",
+        _ => "Failures by cause, by the host's totals, and single events where there are none",
+    };
+    table(out, title, (&["COUNT", "CAUSE"], &sides), rows.collect());
+    let rows = report.by_process.iter().map(|one| {
+        let comm = if one.comm.is_empty() { "-" } else { &one.comm };
+        vec![one.count.to_string(), comm.to_owned()]
+    });
+    let title = match report.by_process_source {
+        "events" => "Failures by process, counted from single events",
+        _ => "Failures by process, by who connected last (single events are missing)",
+    };
+    table(out, title, (&["COUNT", "COMM"], &sides), rows.collect());
+}
+
+fn losses(out: &mut String, report: &Report) {
+    let mut rows: Vec<_> =
+        report.lost.iter().map(|(reason, count)| vec![count.to_string(), reason.clone()]).collect();
+    if report.missing > 0 {
+        rows.push(vec![report.missing.to_string(), "lines missing in the files".to_owned()]);
+    }
+    if report.unreadable > 0 {
+        let first = report.first_unreadable.as_deref().unwrap_or_default();
+        let what = format!("lines that cannot be read; the first: {first}");
+        rows.push(vec![report.unreadable.to_string(), what]);
+    }
+    if rows.is_empty() {
+        out.push_str("\nNothing was lost.\n");
+        return;
+    }
+    table(out, "Losses", (&["COUNT", "WHAT"], &[Right, Left]), rows);
+}
+
+/// A title, a header and rows of as many cells; none where there are no rows.
+fn table(out: &mut String, title: &str, head: (&[&str], &[Side]), rows: Vec<Vec<String>>) {
+    if rows.is_empty() {
+        return;
+    }
+    let (header, sides) = head;
+    let header: Vec<_> = header.iter().map(|&name| name.to_owned()).collect();
+    let safe = |cell: String| text::line(&cell).into_owned();
+    let rows: Vec<Vec<_>> = std::iter::once(header)
+        .chain(rows)
+        .map(|row| row.into_iter().map(safe).collect())
+        .collect();
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<_> = (0..sides.len()).map(width).collect();
+    out.push_str(&format!("\n{title}\n"));
+    for row in &rows {
+        let cells = row.iter().zip(sides).zip(&widths).map(|((cell, side), width)| match side {
+            Left => format!("{cell:<width$}"),
+            Right => format!("{cell:>width$}"),
+        });
+        let line = cells.collect::<Vec<_>>().join("  ");
+        out.push_str("  ");
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+}
+
+fn tuple(at: &Where) -> String {
+    match destination(at) {
+        Some(destination) => format!("{} to {destination}", at.source),
+        None => at.source.clone(),
+    }
+}
+
+fn destination(at: &Where) -> Option<String> {
+    let (address, port) = (at.destination.as_ref()?, at.port?);
+    Some(if address.contains(':') {
+        format!("[{address}]:{port}")
+    } else {
+        format!("{address}:{port}")
+    })
+}
+
+/// A timestamp without the fraction of its second.
+fn short(ts: &str) -> String {
+    ts.split_once('.').map_or_else(|| ts.to_owned(), |(seconds, _)| format!("{seconds}Z"))
+}
+
+/// A share in per cent, rounded down.
+fn percent(share: f64) -> String {
+    format!("{:.1}", (share * 1000.0).floor() / 10.0)
+}
+
+/// How bad that is.
+fn sign(share: f64) -> &'static str {
+    match share {
+        CRITICAL.. => "!!",
+        HIGH.. => "!",
+        SLOW.. => "~",
+        _ => "",
+    }
+}
+
+fn span(seconds: f64) -> String {
+    match seconds {
+        0.0 => "0".to_owned(),
+        ..120.0 => format!("{seconds:.1}s"),
+        ..7200.0 => format!("{:.0}m", seconds / 60.0),
+        _ => format!("{:.1}h", seconds / 3600.0),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown with four digits")]
+fn duration(ns: u64) -> String {
+    match ns {
+        0..1_000_000 => format!("{:.1} µs", ns as f64 / 1e3),
+        _ => format!("{:.1} ms", ns as f64 / 1e6),
+    }
+}
