@@ -1,6 +1,6 @@
 //! Lines as values. Keys that are not known here are passed over.
 
-use std::{borrow::Cow, net::IpAddr};
+use std::{borrow::Cow, net::IpAddr, time::Duration};
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -50,6 +50,8 @@ pub struct Start {
     pub stats: Option<bool>,
     /// Whether failures follow.
     pub failures: Option<bool>,
+    /// Between two readings, ns; 0: it is not said.
+    pub interval_ns: u64,
 }
 
 /// `tracer.stats` and `tracer.stop`
@@ -199,6 +201,9 @@ impl Start {
         let range = range
             .split_once('-')
             .and_then(|(low, high)| Some((low.parse().ok()?, high.parse().ok()?)));
+        let interval = line.get("settings.stats_interval_s").and_then(Value::as_f64);
+        let interval = interval.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let interval_ns = interval.map(crate::clock::as_ns);
         let mask = line.get("settings.event_mask").and_then(Value::as_u64);
         Ok(Self {
             about: About {
@@ -210,6 +215,7 @@ impl Start {
                 range,
             },
             stats: line.get("settings.stats").and_then(Value::as_bool),
+            interval_ns: interval_ns.unwrap_or(0),
             failures: mask.map(|mask| mask & u64::from(FAILURES) != 0),
         })
     }

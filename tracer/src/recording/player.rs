@@ -36,6 +36,8 @@ pub struct Player {
     partial: bool,
     /// Of the newest reading, ns since 1970.
     now_ns: u64,
+    /// Between two readings, as far as it is said.
+    interval_ns: u64,
 }
 
 impl Player {
@@ -53,12 +55,14 @@ impl Player {
             ready: VecDeque::new(),
             partial: false,
             now_ns: 0,
+            interval_ns: 0,
         };
         player.held = player.read()?;
         // Of a rotated set, the oldest files can be gone.
         player.partial = true;
         if let Some((_, Held::Start(start))) = &player.held {
             player.about = start.about.clone();
+            player.interval_ns = start.interval_ns;
             player.partial = false;
         }
         Ok(player)
@@ -205,6 +209,7 @@ impl Player {
                     self.close_second();
                 }
                 self.about = start.about;
+                self.interval_ns = start.interval_ns;
                 self.state = State { stats: start.stats, ..State::default() };
                 self.partial = false;
             }
@@ -266,7 +271,9 @@ impl Player {
             }
             return Ok(());
         }
-        let begin = self.reader.go_to(wall_ns.saturating_sub(LEAD_NS))?;
+        // At least one whole reading has to lie before it.
+        let lead = LEAD_NS.max(self.interval_ns.saturating_mul(2));
+        let begin = self.reader.go_to(wall_ns.saturating_sub(lead))?;
         self.state = State { stats: self.state.stats, ..State::default() };
         self.ready.clear();
         self.held = self.read()?;

@@ -24,7 +24,7 @@ pub struct At {
 #[derive(Debug)]
 pub enum Entry<'a> {
     Start(Start),
-    Tuple(Tuple<'a>),
+    Tuple(&'a Tuple<'a>),
     /// The end of a reading.
     Stats(Totals),
     Failure(Failure<'a>),
@@ -124,27 +124,22 @@ impl Reader {
             self.lines += 1;
             let end = line.offset + line.bytes.len() as u64 + 1;
             let new = self.issues.is_new(self.part, end);
-            match found(line.bytes, take) {
-                Some(found) => {
-                    let missing = self.order.gap_before(&found);
-                    if new {
-                        self.issues.missing += missing;
-                    }
-                    if found.told {
-                        return Ok(true);
-                    }
+            if let Some(found) = found(line.bytes, take) {
+                let missing = self.order.gap_before(&found);
+                self.issues.missing += if new { missing } else { 0 };
+                if found.told {
+                    return Ok(true);
                 }
-                None => {
-                    self.order.unnumbered += 1;
-                    if new {
-                        let why = match line {
-                            Line { too_long: true, .. } => "it is longer than any line can be",
-                            Line { cut: true, .. } => "the file ends within it",
-                            _ => "it is no line of the format",
-                        };
-                        self.issues.unreadable(part, line.number, why);
-                    }
-                }
+                continue;
+            }
+            self.order.unnumbered += 1;
+            if new {
+                let why = match line {
+                    Line { too_long: true, .. } => "it is longer than any line can be",
+                    Line { cut: true, .. } => "the file ends within it",
+                    _ => "it is no line of the format",
+                };
+                self.issues.unreadable(part, line.number, why);
             }
         }
         Ok(false)
@@ -248,18 +243,24 @@ struct Found {
 /// `None`: it is no line of the format.
 fn found(line: &[u8], take: &mut dyn FnMut(At, Entry<'_>)) -> Option<Found> {
     let envelope = Envelope::of(line)?;
+    let mut start = false;
+    let tuple;
     let entry = match envelope.name {
-        b"tracer.start" => Entry::Start(Start::of(line).ok()?),
-        b"tuple.stats" => Entry::Tuple(Tuple::of(line).ok()?),
+        b"tracer.start" => {
+            start = true;
+            Entry::Start(Start::of(line).ok()?)
+        }
+        b"tuple.stats" => {
+            tuple = Tuple::of(line).ok()?;
+            Entry::Tuple(&tuple)
+        }
         b"tracer.stats" => Entry::Stats(Totals::of(line).ok()?),
         b"connect.failed" => Entry::Failure(Failure::of(line, Call::Connect).ok()?),
         b"bind.failed" => Entry::Failure(Failure::of(line, Call::Bind).ok()?),
         b"lost" => Entry::Lost(serde_json::from_slice(line).ok()?),
         b"tracer.stop" => Entry::Stop(Totals::of(line).ok()?),
-        _ => return Some(Found { seq: envelope.seq, start: false, told: false }),
+        _ => return Some(Found { seq: envelope.seq, start, told: false }),
     };
-    let at = At { wall_ns: envelope.wall_ns()?, mono_ns: envelope.mono_ns };
-    let start = matches!(entry, Entry::Start(_));
-    take(at, entry);
+    take(At { wall_ns: envelope.wall_ns()?, mono_ns: envelope.mono_ns }, entry);
     Some(Found { seq: envelope.seq, start, told: true })
 }

@@ -23,9 +23,15 @@ pub(crate) struct Recorder {
     writer: LineWriter,
     lines: Lines,
     seq: u64,
+    /// What `tracer.start` says of it.
+    interval_s: u64,
 }
 
 impl Recorder {
+    pub(crate) fn every(interval_s: u64) -> Self {
+        Self { interval_s, ..Self::default() }
+    }
+
     fn moment(&mut self, mono_ns: u64) -> Moment {
         self.seq += 1;
         Moment { seq: self.seq - 1, mono_ns, wall_offset_ns: OFFSET }
@@ -42,6 +48,7 @@ impl Recorder {
             degraded: &["less".to_owned()],
             settings: [
                 ("stats".into(), stats.into()),
+                ("stats_interval_s".into(), self.interval_s.into()),
                 ("event_mask".into(), Kind::ConnectFailed.bit().into()),
             ]
             .into(),

@@ -14,12 +14,12 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(super) struct Bar {
     begun: Instant,
     wanted: bool,
-    bar: Option<ProgressBar>,
+    shown: Option<ProgressBar>,
 }
 
 impl Bar {
     pub(super) fn new() -> Self {
-        Self { begun: Instant::now(), wanted: stderr().is_terminal(), bar: None }
+        Self { begun: Instant::now(), wanted: stderr().is_terminal(), shown: None }
     }
 
     /// Bytes that were read, and that there are; 0: not known.
@@ -27,7 +27,7 @@ impl Bar {
         if !self.wanted || self.begun.elapsed() < PATIENCE {
             return;
         }
-        let bar = self.bar.get_or_insert_with(|| {
+        let bar = self.shown.get_or_insert_with(|| {
             let bar = if all == 0 { ProgressBar::no_length() } else { ProgressBar::new(all) };
             // What is no template leaves the default one.
             if let Ok(style) = ProgressStyle::with_template(
@@ -41,7 +41,7 @@ impl Bar {
     }
 
     pub(super) fn end(&self) {
-        if let Some(bar) = &self.bar {
+        if let Some(bar) = &self.shown {
             bar.finish_and_clear();
         }
     }

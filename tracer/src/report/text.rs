@@ -17,11 +17,9 @@ use Side::{Left, Right};
 
 pub(super) fn render(report: &Report) -> String {
     let mut out = String::new();
-    for (name, value) in head(report) {
-        out.push_str(&format!("{name:<13}{}\n", text::line(&value)));
-    }
-    for note in &report.notes {
-        out.push_str(&format!("{:<13}{}\n", "note", text::line(note)));
+    let notes = report.notes.iter().map(|note| ("note", note.to_string()));
+    for (name, value) in head(report).into_iter().chain(notes) {
+        out.extend([&format!("{name:<13}"), &*text::line(&value), "\n"]);
     }
     tuples(&mut out, report);
     failures(&mut out, report);
@@ -196,7 +194,7 @@ fn table(out: &mut String, title: &str, head: (&[&str], &[Side]), rows: Vec<Vec<
         cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
     let widths: Vec<_> = (0..sides.len()).map(width).collect();
-    out.push_str(&format!("\n{title}\n"));
+    out.extend(["\n", title, "\n"]);
     for row in &rows {
         let cells = row.iter().zip(sides).zip(&widths).map(|((cell, side), width)| match side {
             Left => format!("{cell:<width$}"),

@@ -39,7 +39,7 @@ impl Held {
     pub(super) fn of(at: At, entry: Entry<'_>, names: &mut Names) -> Self {
         match entry {
             Entry::Start(start) => Self::Start(start),
-            Entry::Tuple(tuple) => Self::Tuple(Box::new(Kept::of(&tuple, names))),
+            Entry::Tuple(tuple) => Self::Tuple(Box::new(Kept::of(tuple, names))),
             Entry::Stats(totals) => Self::Stats(totals),
             Entry::Stop(totals) => Self::Stop(totals),
             Entry::Failure(failure) => Self::Failure(kept_failure(at, &failure, names)),
