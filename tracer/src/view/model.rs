@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
+use jiff::tz::TimeZone;
 use tracer_common::TupleKey;
 
 use super::{
@@ -154,6 +155,10 @@ pub struct Model {
     pub size: Size,
     /// Time between two readings.
     pub interval: Duration,
+    /// Of the times that are shown and typed.
+    pub zone: TimeZone,
+    /// The terminal may show colours (`NO_COLOR` is not set).
+    pub colour: bool,
     /// `None`: live.
     pub replay: Option<Replay>,
     // What follows from both.
@@ -184,6 +189,8 @@ impl Model {
             paused: false,
             size: Size { width: 80, height: 24 },
             interval,
+            zone: TimeZone::UTC,
+            colour: true,
             replay: None,
             list: List::default(),
             selected: None,
