@@ -6,6 +6,7 @@ mod csv;
 mod json;
 
 pub use column::{CRITICAL, Column, HIGH, SLOW};
+pub(crate) use column::{nanoseconds, percent, rate, seconds};
 
 use std::cmp::Ordering;
 

@@ -51,6 +51,8 @@ pub fn is_batch(show: &ShowConfig) -> bool {
 pub fn model(about: crate::view::reading::About, show: &ShowConfig) -> Model {
     let mut model = Model::new(about);
     model.zone = jiff::tz::TimeZone::system();
+    // https://no-color.org
+    model.colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     model.filter = show.filter.clone();
     model.sorts[View::Tuples as usize] = Sort { by: show.sort, reverse: false };
     model

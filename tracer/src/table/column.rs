@@ -320,7 +320,7 @@ fn error(row: &Row) -> Option<std::borrow::Cow<'static, str>> {
 }
 
 /// A share in per cent, with a sign for how bad that is, always two wide.
-fn percent(share: f64) -> String {
+pub(crate) fn percent(share: f64) -> String {
     let sign = match share {
         CRITICAL.. => "!!",
         HIGH.. => " !",
@@ -331,7 +331,7 @@ fn percent(share: f64) -> String {
     format!("{:.1}{sign}", (share * 1000.0).floor() / 10.0)
 }
 
-fn rate(per_second: f64) -> String {
+pub(crate) fn rate(per_second: f64) -> String {
     match per_second {
         0.0 => "0".to_owned(),
         100.0.. => format!("{per_second:.0}"),
@@ -340,7 +340,7 @@ fn rate(per_second: f64) -> String {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "shown with at most four digits")]
-fn nanoseconds(ns: u64) -> String {
+pub(crate) fn nanoseconds(ns: u64) -> String {
     match ns {
         0..10_000 => format!("{:.1}µs", ns as f64 / 1e3),
         10_000..1_000_000 => format!("{}µs", ns / 1000),
@@ -349,7 +349,7 @@ fn nanoseconds(ns: u64) -> String {
     }
 }
 
-fn seconds(seconds: f64) -> String {
+pub(crate) fn seconds(seconds: f64) -> String {
     match seconds {
         ..10.0 => format!("{seconds:.1}s"),
         ..120.0 => format!("{seconds:.0}s"),

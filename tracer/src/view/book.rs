@@ -10,7 +10,7 @@ use std::{collections::HashMap, sync::Arc};
 use tracer_common::{TupleKey, tuple::SEARCH_BUCKETS};
 
 pub use super::history::Change;
-pub use host::Host;
+pub use host::{Host, HostRates};
 use plot::Plots;
 pub use plot::{Plot, Point};
 use track::Track;
@@ -114,8 +114,10 @@ impl Book {
             let mut track = Track::new(look.key, since);
             let opened = track.look(look, now_ms, reading);
             self.opened = self.opened.saturating_add(if since.is_some() { opened } else { 0 });
+            if let Some(places) = &mut self.places {
+                places.insert(look.key, self.tracks.len());
+            }
             self.tracks.push(track);
-            self.places = None;
         }
     }
 

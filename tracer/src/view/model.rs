@@ -160,6 +160,8 @@ pub struct Model {
     pub size: Size,
     /// Of the times that are shown and typed.
     pub zone: TimeZone,
+    /// The terminal may show colours (`NO_COLOR` is not set).
+    pub colour: bool,
     /// `None`: live.
     pub replay: Option<Replay>,
     // What follows from both.
@@ -191,6 +193,7 @@ impl Model {
             paused: false,
             size: Size { width: 80, height: 24 },
             zone: TimeZone::UTC,
+            colour: true,
             replay: None,
             list: List::default(),
             selected: None,

@@ -1,25 +1,74 @@
-//! Stands in until the panels are there.
+//! Draws a model: only `&Model` goes in, only cells come out.
 
-use ratatui::{Frame, widgets::Paragraph};
+mod detail;
+mod failures;
+mod grid;
+mod header;
+mod help;
+mod overlay;
+mod own;
+mod paint;
+mod plot;
+mod status;
+mod table;
+mod tabs;
+mod time_bar;
+mod words;
 
-use super::model::Model;
-use crate::table::Column;
+#[cfg(test)]
+mod fixtures;
+#[cfg(test)]
+mod tests;
 
-/// Draws the model.
+use ratatui::{Frame, buffer::Buffer, layout::Rect};
+
+use super::{
+    layout,
+    model::{Mode, Model, View},
+    theme::Theme,
+};
+
+/// Draws everything.
 pub fn draw(model: &Model, frame: &mut Frame<'_>) {
-    let mut text = format!(
-        "{:?} {:?} {:?} {:?}\n",
-        model.view,
-        model.mode,
-        model.message,
-        model.book.host().rates(model.window)
-    );
-    for row in &model.list.rows {
-        for column in Column::TUPLE {
-            text.push_str(&column.cell(row));
-            text.push(' ');
-        }
-        text.push('\n');
+    let theme = Theme::new(model.colour);
+    let areas = layout::areas(model).within(frame.area());
+    let buffer = frame.buffer_mut();
+    header::draw(model, theme, areas.header, buffer);
+    tabs::draw(model, theme, areas.tabs, buffer);
+    body(model, theme, areas.body, buffer);
+    if let (Some(area), Some(replay)) = (areas.time_bar, &model.replay) {
+        time_bar::draw(model, replay, theme, area, buffer);
     }
-    frame.render_widget(Paragraph::new(text), frame.area());
+    if let Some(cursor) = status::draw(model, theme, (areas.body, areas.status), buffer) {
+        frame.set_cursor_position(cursor);
+    }
+}
+
+fn body(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer) {
+    match &model.mode {
+        Mode::Help { scroll, .. } => return help::draw(model, *scroll, theme, area, buffer),
+        Mode::Detail(key) => return detail::draw(model, key, theme, area, buffer),
+        _ => {}
+    }
+    match model.view {
+        View::Tuples | View::Processes | View::Sources => table::draw(model, theme, area, buffer),
+        View::Failures => failures::draw(model, theme, area, buffer),
+        View::Own => own::draw(model, theme, area, buffer),
+    }
+    if let Mode::Sort(at) = model.mode {
+        overlay::sort(model, at, theme, area, buffer);
+    }
+}
+
+/// Lines of what is scrolled without a cursor now: as far as [`Model::scroll`] and the help's scroll
+/// need to go, less the height of the body.
+pub fn lines(model: &Model) -> usize {
+    let (theme, width) = (Theme::new(model.colour), model.size.width.into());
+    match (&model.mode, model.view) {
+        (Mode::Help { .. }, _) => help::lines(model, width, theme).len(),
+        (Mode::Detail(key), _) => detail::lines(model, key, width, theme).len(),
+        (_, View::Failures) => model.failures.len() + 1,
+        (_, View::Own) => own::lines(model, width, theme).len(),
+        _ => 0,
+    }
 }

@@ -272,24 +272,26 @@ fn help_pressed(model: &mut Model, code: KeyCode) -> Effect {
     let Mode::Help { scroll, back } = &mut model.mode else { return Effect::None };
     match code {
         KeyCode::Up | KeyCode::Char('k') => *scroll = scroll.saturating_sub(1),
-        KeyCode::Down | KeyCode::Char('j') => *scroll = (*scroll + 1).min(HELP_LINES),
+        KeyCode::Down | KeyCode::Char('j') => *scroll += 1,
         KeyCode::PageUp | KeyCode::Home => *scroll = 0,
-        KeyCode::PageDown | KeyCode::End => *scroll = (*scroll + 10).min(HELP_LINES),
+        KeyCode::PageDown | KeyCode::End => *scroll += PAGE,
         KeyCode::Esc | KeyCode::Enter | KeyCode::Char('q' | '?' | 'h') | KeyCode::F(1) => {
             model.mode = std::mem::take(&mut **back);
         }
         _ => return Effect::None,
     }
+    list::limit_scroll(model);
     Effect::Draw
 }
 
-/// More than the help has.
-const HELP_LINES: usize = 100;
+/// Lines that a screen of the help moves.
+const PAGE: usize = 10;
 
 /// Moves the selection, or scrolls where there is none.
 fn move_by(model: &mut Model, rows: isize) {
     if let Mode::Help { scroll, .. } = &mut model.mode {
-        *scroll = scroll.saturating_add_signed(rows).min(HELP_LINES);
+        *scroll = scroll.saturating_add_signed(rows);
+        list::limit_scroll(model);
     } else if model.detailed().is_some() || model.view.columns().is_empty() {
         model.scroll = model.scroll.saturating_add_signed(rows);
         list::limit_scroll(model);

@@ -9,6 +9,7 @@ use super::super::{
     layout,
     model::{List, Mode, Model, View},
     reading::Pool,
+    render,
 };
 use crate::{
     stats::{Rates, Row},
@@ -38,14 +39,15 @@ pub(super) fn select(model: &mut Model, rows: isize) {
     show(model, Some(to));
 }
 
-/// Failures and details end somewhere.
+/// What is scrolled without a cursor ends with its last line at the bottom.
 pub(super) fn limit_scroll(model: &mut Model) {
-    let lines = match (&model.mode, model.view) {
-        (Mode::Browse, View::Failures) => model.failures.len(),
-        // What is drawn there is arranged by the width: more than it ever has.
-        _ => 200,
-    };
-    model.scroll = model.scroll.min(lines.saturating_sub(1));
+    let height = usize::from(layout::areas(model).body.height);
+    let most = render::lines(model).saturating_sub(height);
+    if let Mode::Help { scroll, .. } = &mut model.mode {
+        *scroll = (*scroll).min(most);
+    } else {
+        model.scroll = model.scroll.min(most);
+    }
 }
 
 /// `to`: the index that is to be selected; `None`: the row that is.

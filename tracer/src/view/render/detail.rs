@@ -1,0 +1,230 @@
+//! All about one tuple.
+
+mod course;
+mod search;
+mod users;
+
+use ratatui::{
+    buffer::Buffer,
+    layout::Rect,
+    style::Style,
+    text::{Line, Span},
+};
+use tracer_common::TupleKey;
+
+use super::{
+    header::is_exhaustion,
+    own::labelled,
+    paint::{self, beside, field, fit, wrapped},
+    words::{container, count, ends, per_second, several, who, width},
+};
+use crate::{
+    export::errno,
+    table::{SLOW, percent, seconds},
+    text,
+    view::{
+        book::{Detail, Window},
+        model::Model,
+        theme::Theme,
+    },
+};
+
+/// Columns for how full it is, beside its addresses.
+const BESIDE: usize = 20;
+/// From this width on there are two columns.
+const WIDE: usize = 120;
+
+pub(super) fn draw(model: &Model, key: &TupleKey, theme: Theme, area: Rect, buffer: &mut Buffer) {
+    paint::scrolled(buffer, area, &lines(model, key, area.width.into(), theme), model.scroll);
+}
+
+pub(super) fn lines(
+    model: &Model,
+    key: &TupleKey,
+    room: usize,
+    theme: Theme,
+) -> Vec<Line<'static>> {
+    let Some(detail) = model.book.detail(key, model.window) else {
+        let mut lines = vec![Line::styled(ends(key), theme.strong())];
+        let gone =
+            "This tuple is gone: it has held no port for minutes. Esc goes back to the list.";
+        lines.extend(wrapped(gone, room, Style::new()));
+        return lines;
+    };
+    let mut lines = title(&detail, theme, room);
+    lines.extend(outlook(&detail, theme, room));
+    let wide = room >= WIDE;
+    let half = if wide { room / 2 } else { room };
+    let column = if wide { half - 2 } else { room };
+    let rates = rates(&detail, theme);
+    let course = course::lines(model, key, theme, (column, if wide { 10 } else { 6 }));
+    let failures = failures(&detail, theme, column);
+    let search = search::lines(&detail.search, theme, column);
+    let users = users::lines(model, &detail, theme, column);
+    lines.push(Line::default());
+    if wide {
+        let left = blocks(vec![course, search]);
+        let right = blocks(vec![rates, failures, users]);
+        lines.extend(beside(left, right, half));
+    } else {
+        lines.extend(blocks(vec![course, failures, rates, users, search]));
+    }
+    lines
+}
+
+/// One below the other, with an empty line between.
+fn blocks(blocks: Vec<Vec<Line<'static>>>) -> Vec<Line<'static>> {
+    let mut lines = Vec::new();
+    for block in blocks.into_iter().filter(|block| !block.is_empty()) {
+        if !lines.is_empty() {
+            lines.push(Line::default());
+        }
+        lines.extend(block);
+    }
+    lines
+}
+
+/// The title of a part.
+fn heading(text: impl Into<String>, theme: Theme) -> Line<'static> {
+    Line::from(Span::styled(text.into(), theme.title()))
+}
+
+fn title(detail: &Detail, theme: Theme, room: usize) -> Vec<Line<'static>> {
+    let row = &detail.row;
+    let style = theme.level(row.saturation).patch(theme.strong());
+    let ends = ends(&row.key);
+    let mut fields = Vec::new();
+    if let Some(share) = row.saturation {
+        fields.push(field(1, percent_and_sign(share), style));
+    }
+    let ports = match row.capacity {
+        Some(capacity) => format!("{} of {} ports", count(row.in_use), count(capacity.into())),
+        None => several(row.in_use, "port"),
+    };
+    fields.push(field(2, ports, Style::new()));
+    fields.push(field(3, format!("{} in TIME_WAIT", count(row.time_wait)), Style::new()));
+    let mut lines = Vec::new();
+    if width(&ends) + BESIDE <= room {
+        fields.insert(0, field(0, ends, style));
+    } else {
+        lines.extend(wrapped(&ends, room, style));
+    }
+    lines.push(fit(fields, room));
+    let mut by = vec![field(0, format!("by {}", who(&row.comm, row.pid)), Style::new())];
+    if let Some(id) = container(row.container.as_deref()) {
+        by.push(field(1, format!("container {id}"), Style::new()));
+    }
+    by.push(field(2, format!("netns {}", row.key.netns), Style::new()));
+    if let Some(cgroup) = &detail.cgroup {
+        by.push(field(3, format!("cgroup {}", text::line(cgroup)), Style::new()));
+    }
+    lines.push(fit(by, room));
+    lines
+}
+
+/// `46.1 % ~`
+pub(super) fn percent_and_sign(share: f64) -> String {
+    let text = percent(share);
+    let number = text.trim_end_matches([' ', '~', '!']);
+    let sign = text.get(number.len()..).unwrap_or_default().trim();
+    if sign.is_empty() { format!("{number} %") } else { format!("{number} % {sign}") }
+}
+
+/// How long it still goes, and why.
+fn outlook(detail: &Detail, theme: Theme, room: usize) -> Vec<Line<'static>> {
+    let row = &detail.row;
+    let (text, style) = match row.eta_s {
+        Some(0.0) => ("No port is left: connect() fails.".to_owned(), theme.alarm()),
+        Some(eta) => {
+            let style = if eta < 60.0 { theme.alarm() } else { theme.warn() };
+            (format!("Fills in {} if it goes on like this.", seconds(eta)), style)
+        }
+        None if row.capacity.is_none() => {
+            ("No forecast: how many ports there are is not known.".to_owned(), Style::new())
+        }
+        None if row.rates.is_none() => {
+            ("No forecast yet: it takes a few readings.".to_owned(), Style::new())
+        }
+        None => {
+            ("Not filling: ports come back as fast as they are taken.".to_owned(), Style::new())
+        }
+    };
+    let mut lines = wrapped(&text, room, style);
+    if row.saturation.is_some_and(|share| (SLOW..1.0).contains(&share)) {
+        let slow = "connect() is slow from 45 % on.";
+        match lines.last_mut() {
+            Some(last) if last.width() + 1 + slow.len() <= room => {
+                last.spans = std::mem::take(&mut last.spans)
+                    .into_iter()
+                    .map(|span| span.patch_style(style))
+                    .chain([Span::raw(" "), Span::raw(slow)])
+                    .collect();
+                last.style = Style::new();
+            }
+            _ => lines.extend(wrapped(slow, room, Style::new())),
+        }
+    }
+    if row.time_wait > 0 {
+        let within =
+            |seconds| detail.ending.iter().take(seconds).map(|count| u64::from(*count)).sum();
+        let [ten, thirty, minute] = [10, 30, 60].map(within);
+        let unseen = row.time_wait.saturating_sub(minute);
+        let mut back = match minute {
+            0 => format!("{} TIME_WAITs end within a minute", count(unseen)),
+            _ => format!(
+                "TIME_WAITs that end: {} in 10 s, {} in 30 s, {} in 60 s",
+                count(ten),
+                count(thirty),
+                count(minute)
+            ),
+        };
+        match (minute, unseen) {
+            (_, 0) => {}
+            (0, _) => back.push_str("; when they began was not seen"),
+            _ => back = format!("{back}, {} more", count(unseen)),
+        }
+        lines.extend(wrapped(&back, room, Style::new()));
+    }
+    lines
+}
+
+fn rates(detail: &Detail, theme: Theme) -> Vec<Line<'static>> {
+    let mut title = format!("{:<14}", "Per second");
+    for window in Window::ALL {
+        title = format!("{title}{:>9}", window.name());
+    }
+    let mut lines = vec![heading(title, theme)];
+    let names = ["ports taken", "given back", "failed calls"];
+    for (at, name) in names.into_iter().enumerate() {
+        let mut line = Line::from(format!("{name:<14}"));
+        for change in detail.changes {
+            let number = change.map(|it| [it.opened, it.released, it.failed]);
+            let number = number.and_then(|numbers| numbers.get(at).copied());
+            let bad = at == 2 && number.is_some_and(|number| number > 0.0);
+            let style = if bad { theme.bad() } else { Style::new() };
+            let number = number.map_or_else(|| "-".to_owned(), per_second);
+            line.push_span(Span::styled(format!("{number:>9}"), style));
+        }
+        lines.push(line);
+    }
+    lines
+}
+
+fn failures(detail: &Detail, theme: Theme, room: usize) -> Vec<Line<'static>> {
+    let row = &detail.row;
+    let mut causes: Vec<_> = row.failures_by_cause().collect();
+    causes.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    if causes.is_empty() {
+        return vec![heading("Failures", theme), Line::from("none so far")];
+    }
+    let mut lines = vec![heading("Failures so far", theme)];
+    for (cause, number) in causes {
+        let style = if is_exhaustion(cause) { theme.alarm() } else { theme.bad() };
+        lines.extend(labelled(cause.name(), &count(number), room, (style, Style::new())));
+    }
+    if let Ok(errno @ 1..) = u16::try_from(row.last_errno) {
+        let name = errno::name(errno);
+        lines.extend(labelled("newest errno", &name, room, (Style::new(), Style::new())));
+    }
+    lines
+}

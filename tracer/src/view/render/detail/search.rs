@@ -1,0 +1,60 @@
+//! How long the kernel looked for a port.
+
+use ratatui::{
+    style::Style,
+    text::{Line, Span},
+};
+use tracer_common::tuple::{SEARCH_BUCKETS, search_bucket_end};
+
+use super::{super::words::count, heading};
+use crate::{table::nanoseconds, view::theme::Theme};
+
+/// Columns of the limits, and of the numbers.
+const LIMIT: usize = 12;
+const NUMBER: usize = 10;
+/// Widest bar.
+const BAR: usize = 40;
+
+/// One line for each bucket between the first and the last that has something.
+pub(super) fn lines(
+    buckets: &[u32; SEARCH_BUCKETS],
+    theme: Theme,
+    room: usize,
+) -> Vec<Line<'static>> {
+    let filled = |count: &u32| *count > 0;
+    let title = heading("Port searches so far, by duration", theme);
+    let (Some(first), Some(last)) =
+        (buckets.iter().position(filled), buckets.iter().rposition(filled))
+    else {
+        return vec![title, Line::from("not measured, or none happened")];
+    };
+    let most = buckets.iter().copied().max().unwrap_or(0);
+    let width = room.saturating_sub(LIMIT + NUMBER + 1).min(BAR);
+    let mut lines = vec![title];
+    for (bucket, number) in buckets.iter().enumerate().take(last + 1).skip(first) {
+        let limit = match search_bucket_end(bucket) {
+            u64::MAX => format!("≥ {}", nanoseconds(search_bucket_end(bucket - 1))),
+            end => format!("< {}", nanoseconds(end)),
+        };
+        let number_text = count((*number).into());
+        lines.push(Line::from(vec![
+            Span::raw(format!("{limit:<LIMIT$}{number_text:>NUMBER$} ")),
+            Span::styled(bar(*number, most, width), Style::new()),
+        ]));
+    }
+    lines
+}
+
+/// A lying bar; its last letter tells eighths.
+fn bar(number: u32, most: u32, width: usize) -> String {
+    let eighths = u64::from(number) * width as u64 * 8 / u64::from(most.max(1));
+    let (whole, part) = (usize::try_from(eighths / 8).unwrap_or(width), eighths % 8);
+    let mut bar = "█".repeat(whole.min(width));
+    if part > 0 || (number > 0 && whole == 0) {
+        let lying = ['▏', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
+        bar.push(
+            usize::try_from(part).ok().and_then(|part| lying.get(part)).copied().unwrap_or('▏'),
+        );
+    }
+    bar
+}

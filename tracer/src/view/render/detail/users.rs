@@ -1,0 +1,134 @@
+//! Who uses a tuple, and who keeps ports from it.
+
+use ratatui::{style::Style, text::Line};
+
+use super::{
+    super::{
+        grid::{Grid, Track, needed},
+        paint::wrapped,
+        words::{container, count, several, who},
+    },
+    heading,
+};
+use crate::view::{
+    book::Detail,
+    model::Model,
+    reading::{Blocked, Holder},
+    theme::Theme,
+};
+
+/// Lines of each list: the rest is only counted.
+const SOME: usize = 8;
+
+pub(super) fn lines(
+    model: &Model,
+    detail: &Detail,
+    theme: Theme,
+    room: usize,
+) -> Vec<Line<'static>> {
+    let mut lines = holders(model, detail, theme, room);
+    lines.push(Line::default());
+    lines.extend(blocked(model, detail.row.key.netns, theme, room));
+    lines
+}
+
+fn holders(model: &Model, detail: &Detail, theme: Theme, room: usize) -> Vec<Line<'static>> {
+    let mut lines = vec![heading("Processes that hold ports here", theme)];
+    let Some(holders) = &model.reading.holders else {
+        let last = who(&detail.row.comm, detail.row.pid);
+        let text = if model.is_live() {
+            format!("not known yet; the last one to connect: {last}")
+        } else {
+            format!("a recording has the last one to connect only: {last}")
+        };
+        lines.extend(wrapped(&text, room, Style::new()));
+        return lines;
+    };
+    if holders.is_empty() {
+        lines.push(Line::from("none"));
+        return lines;
+    }
+    let mut holders: Vec<&Holder> = holders.iter().collect();
+    holders.sort_by(|one, other| other.ports.cmp(&one.ports).then(one.pid.cmp(&other.pid)));
+    let row = |holder: &&Holder| {
+        let unknown = || "-".to_owned();
+        vec![
+            if holder.pid == 0 && holder.comm == [0; 16] {
+                "not known".to_owned()
+            } else {
+                who(&holder.comm, holder.pid)
+            },
+            count(holder.ports.into()),
+            count(holder.time_wait.into()),
+            container(holder.container.as_deref()).unwrap_or_else(unknown),
+        ]
+    };
+    let columns = [("PROCESS", 0, 12, true), ("PORTS", 1, 7, false), ("TW", 2, 7, false)];
+    let tracks = columns.into_iter().chain([("CONTAINER", 3, 12, true)]).map(track).collect();
+    lines.extend(listed(holders.iter().map(row), tracks, theme, room));
+    if let Some(more) = holders.len().checked_sub(SOME).filter(|more| *more > 0) {
+        lines.push(Line::from(format!("and {}", several(more as u64, "other"))));
+    }
+    lines
+}
+
+/// Ports that bind() and listen() took, those that connect() could have been given first.
+fn blocked(model: &Model, netns: u32, theme: Theme, room: usize) -> Vec<Line<'static>> {
+    let mut lines = vec![heading("Ports taken by bind() and listen()", theme)];
+    let Some(blocked) = &model.reading.blocked else {
+        let text = if model.is_live() { "not known yet" } else { "not in a recording" };
+        lines.push(Line::from(text));
+        return lines;
+    };
+    let inside =
+        |port: u16| model.about.range.is_none_or(|(low, high)| (low..=high).contains(&port));
+    let mut here: Vec<&Blocked> = blocked.iter().filter(|it| it.netns == netns).collect();
+    here.sort_by_key(|it| (!inside(it.port), it.port));
+    let poisoned = here.iter().filter(|it| inside(it.port)).count();
+    let style = if poisoned > 0 { theme.warn() } else { Style::new() };
+    let text = match poisoned {
+        0 => "none in the range: connect() can have all of them".to_owned(),
+        some => format!("{} in the range that connect() cannot have", count(some as u64)),
+    };
+    lines.extend(wrapped(&text, room, style));
+    let row = |it: &&Blocked| {
+        let note = if inside(it.port) { "in the range" } else { "outside" };
+        let holder = who(&it.comm, it.pid);
+        vec![it.port.to_string(), holder, several(it.sockets.into(), "socket"), note.to_owned()]
+    };
+    let columns = [
+        ("PORT", 0, 5, false),
+        ("HELD BY", 1, 12, true),
+        ("SOCKETS", 3, 9, true),
+        ("", 2, 12, true),
+    ];
+    if !here.is_empty() {
+        let tracks = columns.into_iter().map(track).collect();
+        lines.extend(listed(here.iter().map(row), tracks, theme, room));
+    }
+    if let Some(more) = here.len().checked_sub(SOME).filter(|more| *more > 0) {
+        lines.push(Line::from(format!("and {}", several(more as u64, "other"))));
+    }
+    lines
+}
+
+fn track((title, rank, least, text): (&str, u8, usize, bool)) -> Track {
+    Track { title: title.to_owned(), rank, least, usual: least, text, address: false }
+}
+
+/// The first rows, below their titles.
+fn listed(
+    rows: impl Iterator<Item = Vec<String>>,
+    tracks: Vec<Track>,
+    theme: Theme,
+    room: usize,
+) -> Vec<Line<'static>> {
+    let rows: Vec<Vec<String>> = rows.take(SOME).collect();
+    let needs = needed(rows.iter(), tracks.len());
+    let grid = Grid::new(tracks, &needs, room);
+    let mut lines = vec![grid.titles(theme.strong())];
+    for cells in rows {
+        lines.push(grid.line(cells.into_iter().map(|cell| (cell, Style::new())).collect()));
+    }
+    lines
+}

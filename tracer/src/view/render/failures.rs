@@ -1,0 +1,89 @@
+//! Failed calls, the newest one first.
+
+use ratatui::{buffer::Buffer, layout::Rect, style::Style};
+
+use super::{
+    grid::{Grid, Track, needed},
+    header::is_exhaustion,
+    paint,
+    words::{clock, container, count, destination, who},
+};
+use crate::{
+    export::{errno, tuple::address},
+    view::{
+        model::{Failures, Model},
+        reading::Call,
+        theme::Theme,
+    },
+};
+
+const CAUSE: usize = 2;
+
+pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer) {
+    let room = usize::from(area.width);
+    let height = usize::from(area.height).saturating_sub(1);
+    let skip = model.scroll.min(model.failures.len().saturating_sub(height));
+    let shown: Vec<&Failures> = model.failures.iter().rev().skip(skip).take(height).collect();
+    let cells: Vec<Vec<String>> = shown.iter().map(|failures| cells(model, failures)).collect();
+    let tracks = tracks();
+    let needs = needed(cells.iter(), tracks.len());
+    let grid = Grid::new(tracks, &needs, room);
+    paint::style(buffer, area, 0, theme.title());
+    paint::line(buffer, area, 0, &grid.titles(theme.title()));
+    if shown.is_empty() {
+        let text = "  No connect() or bind() has failed.";
+        paint::line(buffer, area, 2, &text.into());
+    }
+    for ((row, failures), cells) in (1..).zip(shown).zip(cells) {
+        let exhausted = is_exhaustion(failures.newest.cause);
+        let style = |at| match at {
+            CAUSE if exhausted => theme.alarm(),
+            CAUSE => theme.bad(),
+            _ => Style::new(),
+        };
+        let cells = cells.into_iter().enumerate().map(|(at, cell)| (cell, style(at)));
+        paint::line(buffer, area, row, &grid.line(cells.collect()));
+    }
+}
+
+fn tracks() -> Vec<Track> {
+    let track = |title: &str, rank, least, usual, text| Track {
+        title: title.to_owned(),
+        rank,
+        least,
+        usual,
+        text,
+        address: matches!(title, "SRC" | "DST:PORT"),
+    };
+    vec![
+        track("TIME", 2, 8, 8, true),
+        track("TIMES", 5, 5, 5, false),
+        track("CAUSE", 0, 15, 17, true),
+        track("ERRNO", 6, 13, 13, true),
+        track("SRC", 4, 9, 15, true),
+        track("DST:PORT", 1, 13, 21, true),
+        track("PROCESS", 3, 10, 16, true),
+        track("CONTAINER", 7, 9, 12, true),
+    ]
+}
+
+fn cells(model: &Model, failures: &Failures) -> Vec<String> {
+    let failure = &failures.newest;
+    let key = &failure.key;
+    let source = if key.source.0 == [0; 16] { "-".to_owned() } else { address(key.source) };
+    let to = match (failure.call, failure.local_port) {
+        (Call::Connect, _) => destination(key).unwrap_or_else(|| "-".to_owned()),
+        (Call::Bind, 0) => "bind()".to_owned(),
+        (Call::Bind, port) => format!("bind() to {port}"),
+    };
+    vec![
+        clock(failure.wall_ns, &model.zone),
+        format!("x{}", count(failures.count)),
+        failure.cause.name().to_owned(),
+        if failure.errno == 0 { "-".to_owned() } else { errno::name(failure.errno).into_owned() },
+        source,
+        to,
+        who(&failure.comm, failure.pid),
+        container(failure.container.as_deref()).unwrap_or_else(|| "-".to_owned()),
+    ]
+}

@@ -1,0 +1,107 @@
+//! Columns: which there is room for, how wide they are, and cells cut to that.
+
+use ratatui::{
+    style::Style,
+    text::{Line, Span},
+};
+
+use super::words::{cut, cut_address, width};
+
+/// A column of a grid.
+#[derive(Clone, Debug)]
+pub(super) struct Track {
+    pub(super) title: String,
+    /// Where there is no room for all, the largest one goes first.
+    pub(super) rank: u8,
+    /// Narrower it says nothing.
+    pub(super) least: usize,
+    /// As wide as it is if there is room.
+    pub(super) usual: usize,
+    /// On the left of its column; numbers are on the right.
+    pub(super) text: bool,
+    /// It is cut in its middle.
+    pub(super) address: bool,
+}
+
+/// Columns with their widths; 0: no room for it.
+#[derive(Clone, Debug)]
+pub(super) struct Grid {
+    tracks: Vec<Track>,
+    widths: Vec<usize>,
+}
+
+impl Grid {
+    /// For cells of at most the widths in `needed`.
+    pub(super) fn new(tracks: Vec<Track>, needed: &[usize], room: usize) -> Self {
+        // A number that is cut says something else.
+        let least = |(track, need): (&Track, &usize)| {
+            let least = track.least.max(width(&track.title));
+            if track.text { least } else { least.max(*need) }
+        };
+        let mut widths: Vec<usize> = tracks.iter().zip(needed).map(least).collect();
+        let mut by_rank: Vec<usize> = (0..tracks.len()).collect();
+        by_rank.sort_by_key(|at| tracks.get(*at).map(|track| track.rank));
+        let used = |widths: &[usize]| {
+            let shown = widths.iter().filter(|width| **width > 0);
+            shown.map(|width| width + 1).sum::<usize>().saturating_sub(1)
+        };
+        for at in by_rank.iter().skip(1).rev() {
+            if used(&widths) > room {
+                widths[*at] = 0;
+            }
+        }
+        let mut left = room.saturating_sub(used(&widths));
+        // First to their usual widths, then to what the cells need.
+        for wanted in [true, false] {
+            for at in &by_rank {
+                let need = needed.get(*at).copied().unwrap_or(0);
+                let aim =
+                    tracks.get(*at).map_or(0, |track| if wanted { track.usual } else { need });
+                if let Some(width) = widths.get_mut(*at).filter(|width| **width > 0) {
+                    let more = aim.saturating_sub(*width).min(left);
+                    *width += more;
+                    left -= more;
+                }
+            }
+        }
+        Self { tracks, widths }
+    }
+
+    /// A row without its style at the edges.
+    pub(super) fn line(&self, cells: Vec<(String, Style)>) -> Line<'static> {
+        let mut spans: Vec<Span<'static>> = Vec::with_capacity(cells.len() * 2);
+        for ((track, room), (cell, style)) in self.shown(cells) {
+            if !spans.is_empty() {
+                spans.push(Span::raw(" "));
+            }
+            let cell = if track.address { cut_address(&cell, room) } else { cut(&cell, room) };
+            let gap = " ".repeat(room - width(&cell).min(room));
+            let cell = if track.text { format!("{cell}{gap}") } else { format!("{gap}{cell}") };
+            spans.push(Span::styled(cell, style));
+        }
+        Line::from(spans)
+    }
+
+    pub(super) fn titles(&self, style: Style) -> Line<'static> {
+        self.line(self.tracks.iter().map(|track| (track.title.clone(), style)).collect())
+    }
+
+    fn shown<T>(&self, cells: Vec<T>) -> impl Iterator<Item = ((&Track, usize), T)> {
+        let columns = self.tracks.iter().zip(self.widths.iter().copied());
+        columns.zip(cells).filter(|((_, width), _)| *width > 0)
+    }
+}
+
+/// The widths that columns need for rows of cells.
+pub(super) fn needed<'a>(
+    rows: impl Iterator<Item = &'a Vec<String>>,
+    columns: usize,
+) -> Vec<usize> {
+    let mut needed = vec![0; columns];
+    for cells in rows {
+        for (need, cell) in needed.iter_mut().zip(cells) {
+            *need = (*need).max(width(cell));
+        }
+    }
+    needed
+}

@@ -1,0 +1,251 @@
+//! The top of the screen: what happens on this host now, and which tuple is worst off.
+
+use ratatui::{buffer::Buffer, layout::Rect, style::Style, text::Line};
+use tracer_common::Cause;
+
+use super::{
+    detail::percent_and_sign,
+    paint::{self, Field, field, fit},
+    plot,
+    words::{clock, container, count, ends_within, per_second, several, who},
+};
+use crate::{
+    stats::Row,
+    table::{self, Column, SLOW, seconds},
+    text,
+    view::{book::HostRates, model::Model, theme::Theme},
+};
+
+/// From this width on, words are written out.
+const WIDE: usize = 60;
+/// Columns for how full the worst tuple is and how long it goes, beside its addresses.
+const BESIDE: usize = 30;
+/// A forecast of less than this is more pressing than any share, s.
+const SOON_S: f64 = 300.0;
+
+pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer) {
+    let width = usize::from(area.width);
+    let rates = model.book.host().rates(model.window);
+    let lines = match area.height {
+        0 => return,
+        1 => vec![[rate_fields(rates, theme, width), now(model, theme)].concat()],
+        2 => {
+            let mut rates = rate_fields(rates, theme, width);
+            let mut about = about(model, theme, true);
+            // Failures and their causes need the whole line.
+            if width < WIDE && rates.len() > 2 {
+                about.push(rates.remove(0));
+            }
+            vec![about, rates]
+        }
+        _ => vec![
+            about(model, theme, false),
+            rate_fields(rates, theme, width),
+            health(model, theme),
+            worst(model, theme, width),
+        ],
+    };
+    let rows = lines.len();
+    for (row, fields) in lines.into_iter().enumerate() {
+        paint::line(buffer, area, row, &fit(fields, width));
+    }
+    let rest = usize::from(area.height).saturating_sub(rows);
+    for (row, line) in course(model, theme, (width, rest)).iter().enumerate() {
+        paint::line(buffer, area, rows + row, line);
+    }
+}
+
+/// What has to be seen on the smallest screen.
+fn now(model: &Model, theme: Theme) -> Vec<Field> {
+    let time = clock(model.reading.wall_ns, &model.zone);
+    let mut fields = vec![field(3, time, theme.strong())];
+    if model.paused {
+        fields.push(field(1, " PAUSED ", theme.selected()));
+    } else if model.replay.is_some() {
+        fields.push(field(4, "REPLAY", theme.strong()));
+    }
+    let lost = lost(model);
+    if lost > 0 {
+        fields.push(field(2, format!("LOST {}", count(lost)), theme.bad()));
+    }
+    fields
+}
+
+fn about(model: &Model, theme: Theme, with_losses: bool) -> Vec<Field> {
+    let mut fields = now(model, theme);
+    if !with_losses && lost(model) > 0 {
+        fields.pop();
+    }
+    let about = &model.about;
+    let mut add = |rank, text: String| {
+        if !text.is_empty() {
+            fields.push(field(rank, text::line(&text), Style::new()));
+        }
+    };
+    add(5, about.host.clone());
+    add(7, about.backend.clone());
+    if let Some((low, high)) = about.range {
+        let ports = u64::from(high.saturating_sub(low)) + 1;
+        add(6, format!("ports {low}-{high} ({})", count(ports)));
+    }
+    if !about.kernel.is_empty() {
+        add(9, format!("Linux {}", about.kernel));
+    }
+    fields
+}
+
+fn rate_fields(rates: Option<HostRates>, theme: Theme, width: usize) -> Vec<Field> {
+    let (connects, failures) =
+        if width < WIDE { ("conn", "fail") } else { ("connects", "failures") };
+    let Some(rates) = rates else {
+        return vec![field(0, format!("{connects} -  {failures} -"), Style::new())];
+    };
+    let failed = rates.failures();
+    let mut causes: Vec<(Cause, f64)> =
+        Cause::ALL.into_iter().zip(rates.failed).filter(|(_, rate)| *rate > 0.0).collect();
+    // What this tool is about comes first, then the most frequent.
+    causes.sort_by(|one, other| {
+        is_exhaustion(other.0).cmp(&is_exhaustion(one.0)).then(other.1.total_cmp(&one.1))
+    });
+    let style = if failed > 0.0 { theme.bad() } else { Style::new() };
+    let mut fields = vec![
+        field(2, format!("{connects} {}/s", per_second(rates.opened)), Style::new()),
+        field(0, format!("{failures} {}/s", per_second(failed)), style),
+    ];
+    for (rank, (cause, rate)) in (10..).zip(&causes) {
+        let first = rank == 10;
+        let rank = if first { 1 } else { rank };
+        // The only one has the number already.
+        let name = cause.name();
+        let number = match causes.len() {
+            1 => name.to_owned(),
+            _ => format!("{name} {}/s", per_second(*rate)),
+        };
+        fields.push(if is_exhaustion(*cause) {
+            field(rank, format!(" !! {number} "), theme.alarm())
+        } else {
+            field(rank, number, theme.bad())
+        });
+    }
+    fields
+}
+
+/// No port was left.
+pub(super) fn is_exhaustion(cause: Cause) -> bool {
+    matches!(cause, Cause::PortsExhausted | Cause::BindExhausted)
+}
+
+fn lost(model: &Model) -> u64 {
+    model.reading.lost.iter().fold(0, |sum, (_, lost)| sum.saturating_add(*lost))
+}
+
+fn health(model: &Model, theme: Theme) -> Vec<Field> {
+    let mut fields = Vec::new();
+    let lost = lost(model);
+    let mut reasons: Vec<_> = model.reading.lost.iter().filter(|(_, lost)| *lost > 0).collect();
+    reasons.sort_by_key(|(_, lost)| std::cmp::Reverse(*lost));
+    if lost > 0 {
+        let all =
+            reasons.iter().map(|(reason, lost)| format!("{} {}", text::line(reason), count(*lost)));
+        fields.push(field(0, format!("LOST {}", count(lost)), theme.bad()));
+        for (rank, reason) in (10..).zip(all) {
+            let rank = if rank == 10 { 3 } else { rank };
+            fields.push(field(rank, reason, theme.bad()));
+        }
+    } else {
+        fields.push(field(3, "lost 0", Style::new()));
+    }
+    let degraded = model.about.degraded.len();
+    if degraded > 0 {
+        let text = format!("degraded: {} (see self)", several(degraded as u64, "reason"));
+        fields.push(field(2, text, theme.warn()));
+    }
+    if model.reading.pools.is_empty() {
+        fields.push(field(5, "spread off", theme.faint()));
+    }
+    for (rank, pool) in (4..).zip(&model.reading.pools) {
+        let out = pool.addresses.iter().filter(|(_, why)| why.is_some()).count();
+        let all = match pool.addresses.len() {
+            1 => "1 address".to_owned(),
+            some => format!("{some} addresses"),
+        };
+        let mut text = format!("spread {}: {all}", text::line(&pool.rule));
+        if out > 0 {
+            text = format!("{text}, {out} left out");
+        }
+        let mut pool_field = field(rank, text, if out > 0 { theme.warn() } else { Style::new() });
+        if pool.agent.is_none() {
+            pool_field = pool_field.and(", no agent", theme.warn());
+        }
+        fields.push(pool_field);
+    }
+    fields
+}
+
+/// The tuple that has least time left, or is fullest; whatever the list shows.
+fn worst_row(model: &Model) -> Option<Row> {
+    let soon = |row: &Row| row.eta_s.filter(|eta| *eta < SOON_S).unwrap_or(f64::INFINITY);
+    model.book.rows(model.window).min_by(|one, other| {
+        let by_time = soon(one).total_cmp(&soon(other));
+        by_time.then_with(|| table::order(Column::Saturation, one, other))
+    })
+}
+
+fn worst(model: &Model, theme: Theme, width: usize) -> Vec<Field> {
+    let Some(row) = worst_row(model) else { return Vec::new() };
+    let share = row.saturation;
+    let pressing = share.is_some_and(|share| share >= SLOW) || row.eta_s.is_some();
+    let style = match row.eta_s {
+        Some(eta) if eta < 60.0 => theme.alarm(),
+        _ => theme.level(share),
+    };
+    let label = if pressing { "worst" } else { "fullest" };
+    let ends = ends_within(&row.key, width.saturating_sub(BESIDE + label.len() + 1));
+    let mut fields = vec![field(0, format!("{label} {ends}"), style)];
+    if let Some(share) = share {
+        fields.push(field(1, percent_and_sign(share), style));
+    }
+    match row.eta_s {
+        Some(0.0) => fields.push(field(2, "NO PORT LEFT", theme.alarm())),
+        Some(eta) => fields.push(field(2, format!("full in {}", seconds(eta)), style)),
+        None if row.capacity.is_none() => {
+            fields.push(field(6, "capacity not known", Style::new()));
+        }
+        None => fields.push(field(6, "not filling", Style::new())),
+    }
+    if row.pid != 0 || row.comm != [0; 16] {
+        fields.push(field(3, format!("by {}", who(&row.comm, row.pid)), Style::new()));
+    }
+    if let Some(id) = container(row.container.as_deref()) {
+        fields.push(field(5, format!("container {id}"), Style::new()));
+    }
+    if let Some(capacity) = row.capacity {
+        let ports = format!("{} of {} ports", count(row.in_use), count(capacity.into()));
+        fields.push(field(4, ports, Style::new()));
+    }
+    fields
+}
+
+/// Connects and failures of the last minutes, beside each other.
+fn course(model: &Model, theme: Theme, (width, height): (usize, usize)) -> Vec<Line<'static>> {
+    let half = width / 2;
+    if height == 0 || half < 10 {
+        return Vec::new();
+    }
+    let both = model.book.host().course(half);
+    let (opened, failed): (Vec<f64>, Vec<f64>) = both.into_iter().unzip();
+    let one = |label: &str, values: &[f64], style, room: usize| {
+        let top = values.iter().copied().fold(0.0, f64::max);
+        let label = format!("{label} max {}/s ", per_second(top));
+        let space = room.saturating_sub(label.len());
+        let bars = plot::bars(values, (space, height), top);
+        let lines = bars.into_iter().enumerate().map(|(row, bar)| {
+            let label = if row == 0 { label.clone() } else { " ".repeat(label.len()) };
+            fit(vec![field(0, label, theme.faint()).and(bar, style)], room)
+        });
+        lines.collect::<Vec<_>>()
+    };
+    let opened = one("conn", &opened, Style::new(), half.saturating_sub(1));
+    let failed = one("fail", &failed, theme.bad(), width - half);
+    paint::beside(opened, failed, half)
+}

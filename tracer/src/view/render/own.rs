@@ -1,0 +1,128 @@
+//! What the tracer itself costs, what it lost, and what does not work as well as it could.
+
+use ratatui::{
+    buffer::Buffer,
+    layout::Rect,
+    style::Style,
+    text::{Line, Span},
+};
+
+use super::{
+    paint::{self, wrapped},
+    words::{count, width},
+};
+use crate::{
+    text,
+    view::{model::Model, theme::Theme},
+};
+
+/// What each loss means (README has more).
+const LOSSES: &[(&str, &str)] = &[
+    ("event_ring_full", "events came faster than they were read: detail is gone, counts are right"),
+    ("conns_full", "the table of held ports was full: larger --max-conns"),
+    ("tuples_full", "the table of tuples was full: larger --max-tuples"),
+    ("binds_full", "the table of bound ports was full: capacities are shown too large"),
+    ("attempts_full", "who called these connect()s is not known; they are counted"),
+    ("tombstones_full", "sockets that ended during the start; the comparison takes them out"),
+    ("map_busy", "the kernel refused a change for a passing reason; the comparison corrects it"),
+    ("read_failed", "a kernel structure could not be read: please report it"),
+    ("no_cookie", "sockets without an identity are not counted: please report it"),
+    ("hook_missed", "the kernel passed over a hook; the comparison makes counts good"),
+    ("output_full", "the disk is full: socket events were not written"),
+    ("output_full_other", "the disk is full: tuple.stats and lost lines were not written"),
+    ("undecodable", "records that this version does not know: please report it"),
+];
+
+const LABEL: usize = 18;
+
+pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer) {
+    paint::scrolled(buffer, area, &lines(model, area.width.into(), theme), model.scroll);
+}
+
+pub(super) fn lines(model: &Model, room: usize, theme: Theme) -> Vec<Line<'static>> {
+    let mut lines = Vec::new();
+    let about = &model.about;
+    let mut pair = |label: &str, text: String, style| {
+        lines.extend(labelled(label, &text::line(&text), room, (theme.strong(), style)));
+    };
+    let plain = Style::new();
+    pair("tracer", format!("{} on {}", known(&about.version), known(&about.host)), plain);
+    pair("kernel", known(&about.kernel).to_owned(), plain);
+    pair("backend", known(&about.backend).to_owned(), plain);
+    if about.degraded.is_empty() {
+        pair("degraded", "nothing: all works as well as it can".to_owned(), plain);
+    }
+    for (at, reason) in about.degraded.iter().enumerate() {
+        pair(if at == 0 { "degraded" } else { "" }, reason.clone(), theme.warn());
+    }
+    cost(model, &mut pair);
+    let reading = &model.reading;
+    let losses: Vec<_> = reading.lost.iter().filter(|(_, lost)| *lost > 0).collect();
+    if losses.is_empty() {
+        pair("lost", "0: all that happened was recorded".to_owned(), plain);
+    }
+    for (reason, lost) in losses {
+        let meaning = LOSSES.iter().find(|(name, _)| name == reason).map_or("", |(_, text)| text);
+        pair(&text::line(reason), format!("{} lost. {meaning}", count(*lost)), theme.bad());
+    }
+    lines
+}
+
+fn cost(model: &Model, pair: &mut impl FnMut(&str, String, Style)) {
+    let (own, plain) = (&model.reading.own, Style::new());
+    let live = model.is_live();
+    if live || own.cpu_ns > 0 {
+        pair("CPU", format!("{} so far", milliseconds(own.cpu_ns)), plain);
+    }
+    if live || own.rss_kib > 0 {
+        let beside = own.rss_kib.saturating_sub(own.ring_kib);
+        let memory = format!("{} beside the ring buffer of {}", mib(beside), mib(own.ring_kib));
+        pair("memory", memory, plain);
+    }
+    let programs = match own.programs_ns {
+        Some(ns) => format!("{} so far, in all traced calls", milliseconds(ns)),
+        None if live => "not counted (sysctl kernel.bpf_stats_enabled=1 counts it)".to_owned(),
+        None => "not in a recording".to_owned(),
+    };
+    pair("BPF programs", programs, plain);
+    pair("events", format!("{} seen, {} handed over", count(own.seen), count(own.emitted)), plain);
+    let tuples = model.book.rows(model.window).count() as u64;
+    pair("tuples", format!("{} hold ports or did within a minute", count(tuples)), plain);
+    let drift = match own.drift {
+        0 => "0: the ledger is as the kernel has it".to_owned(),
+        drift => format!("{}: ports that had to be corrected after a comparison", count(drift)),
+    };
+    pair("drift", drift, plain);
+}
+
+fn known(text: &str) -> &str {
+    if text.is_empty() { "-" } else { text }
+}
+
+fn milliseconds(ns: u64) -> String {
+    let ms = ns / 1_000_000;
+    if ms < 10_000 { format!("{} ms", count(ms)) } else { format!("{} s", count(ms / 1000)) }
+}
+
+fn mib(kib: u64) -> String {
+    format!("{}.{} MiB", count(kib / 1024), kib % 1024 * 10 / 1024)
+}
+
+/// A label, and text that goes on below itself.
+pub(super) fn labelled(
+    label: &str,
+    text: &str,
+    room: usize,
+    (bold, style): (Style, Style),
+) -> Vec<Line<'static>> {
+    let texts = wrapped(text, room.saturating_sub(LABEL).max(10), style);
+    let mut lines = Vec::with_capacity(texts.len());
+    for (at, line) in texts.into_iter().enumerate() {
+        let label = if at == 0 { label } else { "" };
+        let gap = " ".repeat(LABEL.saturating_sub(width(label)).max(1));
+        let mut spans = vec![Span::styled(label.to_owned(), bold), Span::raw(gap)];
+        spans.extend(line.spans.into_iter().map(|span| span.patch_style(style)));
+        lines.push(Line::from(spans));
+    }
+    lines
+}

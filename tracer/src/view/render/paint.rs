@@ -1,0 +1,139 @@
+//! Lines and fields into cells.
+
+use ratatui::{
+    buffer::Buffer,
+    layout::Rect,
+    style::Style,
+    text::{Line, Span},
+};
+
+use super::words::{cut, width};
+
+/// One row of an area; what does not fit is cut off.
+pub(super) fn line(buffer: &mut Buffer, area: Rect, row: usize, line: &Line<'_>) {
+    let area = area.intersection(buffer.area);
+    if let Some(y) = u16::try_from(row).ok().filter(|row| *row < area.height) {
+        buffer.set_line(area.x, area.y + y, line, area.width);
+    }
+}
+
+/// Lines from the top of an area, the first `skip` of them left out, as far as others remain to
+/// fill the area.
+pub(super) fn scrolled(buffer: &mut Buffer, area: Rect, lines: &[Line<'_>], skip: usize) {
+    let skip = skip.min(lines.len().saturating_sub(area.height.into()));
+    for (row, text) in lines.iter().skip(skip).enumerate() {
+        line(buffer, area, row, text);
+    }
+}
+
+/// One row of an area in a style.
+pub(super) fn style(buffer: &mut Buffer, area: Rect, row: usize, style: Style) {
+    let area = area.intersection(buffer.area);
+    if let Some(y) = u16::try_from(row).ok().filter(|row| *row < area.height) {
+        buffer.set_style(Rect::new(area.x, area.y + y, area.width, 1), style);
+    }
+}
+
+/// A part of a line. Where there is no room for all, the largest rank goes first.
+#[derive(Clone, Debug)]
+pub(super) struct Field {
+    rank: u8,
+    spans: Vec<Span<'static>>,
+}
+
+pub(super) fn field(rank: u8, text: impl Into<String>, style: Style) -> Field {
+    Field { rank, spans: vec![Span::styled(text.into(), style)] }
+}
+
+impl Field {
+    /// With more text, in a style of its own.
+    pub(super) fn and(mut self, text: impl Into<String>, style: Style) -> Self {
+        self.spans.push(Span::styled(text.into(), style));
+        self
+    }
+
+    fn width(&self) -> usize {
+        self.spans.iter().map(|span| width(&span.content)).sum()
+    }
+}
+
+/// Between two fields.
+const GAP: &str = "  ";
+
+/// The fields that there is room for, in their order.
+pub(super) fn fit(mut fields: Vec<Field>, room: usize) -> Line<'static> {
+    let needed = |fields: &[Field]| {
+        let text: usize = fields.iter().map(Field::width).sum();
+        text + GAP.len() * fields.len().saturating_sub(1)
+    };
+    while fields.len() > 1 && needed(&fields) > room {
+        let ranks = fields.iter().enumerate().map(|(at, field)| (field.rank, at));
+        if let Some((_, at)) = ranks.max() {
+            fields.remove(at);
+        }
+    }
+    let mut spans = Vec::new();
+    for (at, field) in fields.into_iter().enumerate() {
+        if at > 0 {
+            spans.push(Span::raw(GAP));
+        }
+        spans.extend(field.spans);
+    }
+    Line::from(spans)
+}
+
+/// Text in lines of at most `room`, broken between words where that is possible.
+pub(super) fn wrapped(text: &str, room: usize, style: Style) -> Vec<Line<'static>> {
+    let mut lines = Vec::new();
+    let mut now = String::new();
+    for word in text.split(' ') {
+        if !now.is_empty() && width(&now) + 1 + width(word) > room {
+            lines.push(Line::styled(std::mem::take(&mut now), style));
+        }
+        if !now.is_empty() {
+            now.push(' ');
+        }
+        now.push_str(word);
+    }
+    lines.push(Line::styled(now, style));
+    lines
+}
+
+/// A line that is not wider than `room`.
+fn shortened(line: Line<'static>, room: usize) -> Line<'static> {
+    if line.width() <= room {
+        return line;
+    }
+    let mut left = room;
+    let mut short = Line::default().style(line.style);
+    for span in line.spans {
+        let text = cut(&span.content, left).into_owned();
+        left -= width(&text).min(left);
+        short.push_span(Span::styled(text, span.style));
+    }
+    short
+}
+
+/// Two blocks of lines beside each other, the second one at column `at`.
+pub(super) fn beside(
+    left: Vec<Line<'static>>,
+    right: Vec<Line<'static>>,
+    at: usize,
+) -> Vec<Line<'static>> {
+    let height = left.len().max(right.len());
+    let mut left = left.into_iter();
+    let mut right = right.into_iter();
+    let mut both = Vec::with_capacity(height);
+    for _ in 0..height {
+        let mut line = shortened(left.next().unwrap_or_default(), at.saturating_sub(1));
+        if let Some(more) = right.next() {
+            let used = line.width();
+            line.push_span(Span::raw(" ".repeat(at.saturating_sub(used))));
+            for span in more.spans {
+                line.push_span(span.patch_style(more.style));
+            }
+        }
+        both.push(line);
+    }
+    both
+}

@@ -1,0 +1,120 @@
+//! The list of a view: one row a tuple, process or source.
+
+use ratatui::{
+    buffer::Buffer,
+    layout::Rect,
+    style::Style,
+    text::{Line, Span},
+};
+
+use super::{
+    grid::{Grid, Track, needed},
+    paint::{self, wrapped},
+    words::several,
+};
+use crate::{
+    stats::Row,
+    table::Column,
+    view::{
+        model::{Model, View},
+        theme::Theme,
+    },
+};
+
+pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer) {
+    let columns = model.view.columns();
+    let rows = &model.list.rows;
+    let room = usize::from(area.width);
+    let cells: Vec<Vec<String>> =
+        rows.iter().map(|row| columns.iter().map(|column| column.cell(row)).collect()).collect();
+    let tracks = columns.iter().map(|column| track(*column, model)).collect();
+    let grid = Grid::new(tracks, &needed(cells.iter(), columns.len()), room);
+    paint::style(buffer, area, 0, theme.title());
+    paint::line(buffer, area, 0, &grid.titles(theme.title()));
+    if rows.is_empty() {
+        for (row, line) in nothing(model, room).iter().enumerate() {
+            paint::line(buffer, area, row + 2, line);
+        }
+    }
+    for ((place, row), cells) in (1..).zip(rows).zip(cells) {
+        let style = theme.level(row.saturation);
+        let cells = columns.iter().zip(cells);
+        let cells = cells.map(|(column, cell)| (cell, cell_style(*column, row, theme, style)));
+        paint::style(buffer, area, place, style);
+        paint::line(buffer, area, place, &grid.line(cells.collect()));
+        if model.list.cursor == Some(place - 1) {
+            paint::style(buffer, area, place, theme.selected());
+        }
+    }
+}
+
+/// Failures stand out in a row that is not full.
+fn cell_style(column: Column, row: &Row, theme: Theme, style: Style) -> Style {
+    let failing = row.rates.is_some_and(|rates| rates.failed > 0.0);
+    match column {
+        Column::Failed | Column::Error if failing && style.bg.is_none() => theme.bad(),
+        _ => style,
+    }
+}
+
+fn track(column: Column, model: &Model) -> Track {
+    let sort = model.sort();
+    let mark = match (sort.by == column, sort.reverse) {
+        (false, _) => "",
+        (true, false) => "▼",
+        (true, true) => "▲",
+    };
+    let least = match column {
+        Column::Source => 9,
+        Column::Destination => 13,
+        Column::Comm | Column::Pool => 7,
+        _ => column.width(),
+    };
+    Track {
+        title: format!("{}{mark}", column.title()),
+        rank: column.rank(),
+        least,
+        usual: column.width(),
+        text: column.is_text(),
+        address: matches!(column, Column::Source | Column::Destination),
+    }
+}
+
+/// Why there is no row, and what to do.
+fn nothing(model: &Model, room: usize) -> Vec<Line<'static>> {
+    let hidden = model.list.unfiltered as u64;
+    let text: &[String] = if hidden > 0 && !model.filter.is_empty() {
+        let rows = several(hidden, "row");
+        &[
+            format!(
+                "The filter hides {}: {}",
+                if hidden == 1 { "the only row".into() } else { format!("all {rows}") },
+                model.filter
+            ),
+            "Esc takes it off, / changes it.".to_owned(),
+        ]
+    } else if model.view == View::Sources && model.filter.is_empty() {
+        &[
+            "No source address in use.".to_owned(),
+            "One appears with the first outgoing connection, or with a pool of tracer spread."
+                .to_owned(),
+        ]
+    } else if !model.is_live() {
+        &[
+            "Nothing is open at this time of the recording.".to_owned(),
+            "Play on, or go to another time.".to_owned(),
+        ]
+    } else {
+        &[
+            "No outgoing connections yet.".to_owned(),
+            "A row appears with the first connect() on this host, in any network namespace."
+                .to_owned(),
+        ]
+    };
+    let indent = |mut line: Line<'static>| {
+        line.spans.insert(0, Span::raw("  "));
+        line
+    };
+    let lines = text.iter().flat_map(|text| wrapped(text, room.saturating_sub(2), Style::new()));
+    lines.map(indent).collect()
+}

@@ -1,0 +1,67 @@
+//! The views, and what is in force: grouping, window of the rates, filter.
+
+use ratatui::{buffer::Buffer, layout::Rect, style::Style};
+
+use super::{
+    paint::{self, Field, field, fit},
+    words::{count, cut},
+};
+use crate::view::{
+    group::By,
+    model::{Mode, Model, View},
+    theme::Theme,
+};
+
+pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer) {
+    let room = usize::from(area.width);
+    let long = [tabs(model, theme, true), state(model, theme, usize::MAX)].concat();
+    let full = fit(long, usize::MAX);
+    let line = if full.width() <= room {
+        full
+    } else {
+        let tabs = tabs(model, theme, false);
+        let left = room.saturating_sub(fit(tabs.clone(), usize::MAX).width() + 2);
+        fit([tabs, state(model, theme, left)].concat(), room)
+    };
+    paint::line(buffer, area, 0, &line);
+}
+
+/// One field, so that all stay or none; `long`: with the names of all views.
+fn tabs(model: &Model, theme: Theme, long: bool) -> Vec<Field> {
+    let mut tabs = field(0, "", Style::new());
+    for (number, view) in (1..).zip(View::ALL) {
+        if number > 1 {
+            tabs = tabs.and(" ", Style::new());
+        }
+        tabs = if view == model.view {
+            tabs.and(format!("[{number} {}]", view.name()), theme.selected())
+        } else if long {
+            tabs.and(format!(" {number} {} ", view.name()), Style::new())
+        } else {
+            tabs.and(number.to_string(), theme.faint())
+        };
+    }
+    vec![tabs]
+}
+
+/// A filter is cut to `room`: that there is one must be seen.
+fn state(model: &Model, theme: Theme, room: usize) -> Vec<Field> {
+    let mut fields = Vec::new();
+    let has_rows = !model.view.columns().is_empty();
+    if !model.filter.is_empty() && has_rows {
+        let (shown, all) = (count(model.list.total as u64), count(model.list.unfiltered as u64));
+        let filter = format!("filter: {} ({shown} of {all})", model.filter);
+        fields.push(field(2, cut(&filter, room), theme.warn()));
+    }
+    if model.view == View::Tuples && model.by != By::Tuple {
+        fields.push(field(3, format!("by {}", model.by.name()), theme.strong()));
+    }
+    fields.push(field(4, format!("rates {}", model.window.name()), Style::new()));
+    let all = &model.list;
+    if has_rows && all.total > all.rows.len() && matches!(model.mode, Mode::Browse) {
+        let (first, last) = (all.first + 1, all.first + all.rows.len());
+        let place = format!("{first}-{last} of {}", count(all.total as u64));
+        fields.push(field(5, place, Style::new()));
+    }
+    fields
+}

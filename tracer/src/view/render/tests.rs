@@ -1,0 +1,3 @@
+mod colours;
+mod screens;
+mod sizes;

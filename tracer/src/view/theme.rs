@@ -1,0 +1,74 @@
+//! What things look like. Colour never says anything alone: beside it is a sign or a word.
+
+use ratatui::style::{Color, Modifier, Style};
+
+use crate::table::{CRITICAL, HIGH, SLOW};
+
+/// The styles, with colour or (`NO_COLOR`) only bold, underlined and reversed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Theme {
+    colour: bool,
+}
+
+impl Theme {
+    pub const fn new(colour: bool) -> Self {
+        Self { colour }
+    }
+
+    fn with(self, colour: Style, plain: Modifier) -> Style {
+        if self.colour { colour } else { Style::new().add_modifier(plain) }
+    }
+
+    /// A tuple that is so full.
+    pub fn level(self, share: Option<f64>) -> Style {
+        let style = Style::new();
+        match share.unwrap_or_default() {
+            CRITICAL.. => self.alarm(),
+            HIGH.. => self.with(style.fg(Color::LightRed), Modifier::BOLD),
+            SLOW.. => self.with(style.fg(Color::Yellow), Modifier::empty()),
+            _ => style,
+        }
+    }
+
+    /// It happens now: ports run out.
+    pub fn alarm(self) -> Style {
+        let bold = Style::new().add_modifier(Modifier::BOLD);
+        let plain = Modifier::BOLD.union(Modifier::UNDERLINED);
+        self.with(bold.fg(Color::White).bg(Color::Red), plain)
+    }
+
+    /// Failures, losses, errors.
+    pub fn bad(self) -> Style {
+        let bold = Style::new().add_modifier(Modifier::BOLD);
+        self.with(bold.fg(Color::LightRed), Modifier::BOLD)
+    }
+
+    /// Not as it should be, and no danger.
+    pub fn warn(self) -> Style {
+        self.with(Style::new().fg(Color::Yellow), Modifier::BOLD)
+    }
+
+    /// What matters least.
+    pub fn faint(self) -> Style {
+        self.with(Style::new().fg(Color::DarkGray), Modifier::empty())
+    }
+
+    /// Of TIME_WAIT in a plot.
+    pub fn waiting(self) -> Style {
+        self.with(Style::new().fg(Color::Cyan), Modifier::empty())
+    }
+
+    pub const fn strong(self) -> Style {
+        Style::new().add_modifier(Modifier::BOLD)
+    }
+
+    /// Titles of columns.
+    pub const fn title(self) -> Style {
+        Style::new().add_modifier(Modifier::BOLD.union(Modifier::UNDERLINED))
+    }
+
+    /// What is selected, or in force.
+    pub const fn selected(self) -> Style {
+        Style::new().add_modifier(Modifier::REVERSED)
+    }
+}
