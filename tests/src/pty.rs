@@ -167,7 +167,7 @@ fn lock(screen: &Mutex<vt100::Parser>) -> std::sync::MutexGuard<'_, vt100::Parse
 /// Reads what is written to the terminal until nobody has it open.
 fn follow(mut controller: File, screen: Arc<Mutex<vt100::Parser>>, written: Arc<AtomicU64>) {
     thread::spawn(move || {
-        let mut bytes = [0; 64 << 10];
+        let mut bytes = vec![0; 64 << 10];
         while let Ok(count @ 1..) = controller.read(&mut bytes) {
             lock(&screen).process(&bytes[..count]);
             written.fetch_add(count as u64, Relaxed);

@@ -154,7 +154,7 @@ proptest! {
         let path = name.map(|name| Value::from(&*name.path));
         prop_assert_eq!(line.get("process.linux.cgroup").cloned(), path);
         let failures = failed.iter().filter(|failed| **failed).count();
-        prop_assert_eq!(line["connect.failures"].as_object().map(|it| it.len()), Some(failures));
+        prop_assert_eq!(line["connect.failures"].as_object().map(serde_json::Map::len), Some(failures));
         prop_assert_eq!(&line["ports.in_use"], &json!(row.in_use));
         prop_assert_eq!(line.get("ports.capacity").cloned(), capacity.map(Value::from));
     }

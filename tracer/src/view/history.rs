@@ -196,6 +196,12 @@ impl Activity {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::float_cmp,
+    reason = "small numbers"
+)]
 mod tests {
     use super::*;
 

@@ -92,6 +92,7 @@ fn duration(text: &str) -> Option<u64> {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_precision_loss, clippy::float_cmp, reason = "small numbers")]
 mod tests {
     use proptest::prelude::*;
 

@@ -110,11 +110,12 @@ pub(super) fn in_tmux() -> Result<()> {
 
 /// However it ends, the terminal is what it was.
 pub(super) fn is_given_back() -> Result<()> {
-    let ends: [(&str, &dyn Fn(&mut Pty) -> Result<()>); 4] = [
-        ("q", &|top| top.press("q")),
-        ("Ctrl-C", &|top| top.press("\u{3}")),
-        ("SIGTERM", &|top| top.signal(Signal::TERM)),
-        ("SIGINT", &|top| top.signal(Signal::INT)),
+    type End = fn(&mut Pty) -> Result<()>;
+    let ends: [(&str, End); 4] = [
+        ("q", |top| top.press("q")),
+        ("Ctrl-C", |top| top.press("\u{3}")),
+        ("SIGTERM", |top| top.signal(Signal::TERM)),
+        ("SIGINT", |top| top.signal(Signal::INT)),
     ];
     for (what, end) in ends {
         let mut top = start(&[], Size(80, 24))?;

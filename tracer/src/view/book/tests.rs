@@ -1,3 +1,11 @@
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    clippy::float_cmp,
+    reason = "small numbers, and rates that come out exact"
+)]
+
 use proptest::prelude::*;
 use tracer_common::{Addr, Cause, TupleCount, tuple::search_bucket};
 

@@ -6,6 +6,7 @@ use crate::{
     table::Column,
     view::{
         book::Window,
+        model::List,
         reading::{About, Call, Failure, Holder, Look, Pool},
     },
 };
@@ -306,8 +307,6 @@ fn check(model: &Model) {
     }
 }
 
-use crate::view::model::List;
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
@@ -326,7 +325,7 @@ proptest! {
                 }
                 Step::Read(counts) => {
                     second += 1;
-                    let failures = vec![failure(second * 1_000_000_000, second as u32 % 3)];
+                    let failures = vec![failure(second * 1_000_000_000, u32::try_from(second % 3).unwrap())];
                     read(&mut model, second, &counts, Reading { failures, ..Reading::default() });
                 }
                 Step::Replay(on) => {
