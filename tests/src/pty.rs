@@ -8,7 +8,7 @@ use std::{
     process::{Command, ExitStatus, Stdio},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     thread,
     time::Duration,
@@ -16,6 +16,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     fs::{Mode, OFlags, open},
     process::Signal,
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
@@ -37,6 +38,8 @@ pub struct Pty {
     before: Modes,
     screen: Arc<Mutex<vt100::Parser>>,
     written: Arc<AtomicU64>,
+    follower: Option<thread::JoinHandle<()>>,
+    closed: Arc<AtomicBool>,
 }
 
 /// What a program can change of a terminal.
@@ -77,9 +80,23 @@ impl Pty {
         drop(setsid);
         let controller = File::from(controller);
         let written = Arc::new(AtomicU64::new(0));
-        follow(controller.try_clone()?, Arc::clone(&screen), Arc::clone(&written));
-        let terminal = Some(terminal);
-        Ok(Self { process, controller: Some(controller), terminal, before, screen, written })
+        let closed = Arc::new(AtomicBool::new(false));
+        let follower = Follower {
+            controller: controller.try_clone()?,
+            screen: Arc::clone(&screen),
+            written: Arc::clone(&written),
+            closed: Arc::clone(&closed),
+        };
+        Ok(Self {
+            process,
+            controller: Some(controller),
+            terminal: Some(terminal),
+            before,
+            screen,
+            written,
+            follower: Some(thread::spawn(move || follower.follow())),
+            closed,
+        })
     }
 
     /// Presses keys, as the bytes that a terminal sends for them.
@@ -124,6 +141,10 @@ impl Pty {
     pub fn close(&mut self) {
         self.terminal = None;
         self.controller = None;
+        self.closed.store(true, Relaxed);
+        if let Some(follower) = self.follower.take() {
+            follower.join().ok();
+        }
     }
 
     pub fn wait_for_end(&mut self, limit: Duration) -> Result<ExitStatus> {
@@ -164,13 +185,32 @@ fn lock(screen: &Mutex<vt100::Parser>) -> std::sync::MutexGuard<'_, vt100::Parse
     screen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Reads what is written to the terminal until nobody has it open.
-fn follow(mut controller: File, screen: Arc<Mutex<vt100::Parser>>, written: Arc<AtomicU64>) {
-    thread::spawn(move || {
+/// Reads what is written to the terminal, until that is closed or nobody has it open.
+struct Follower {
+    controller: File,
+    screen: Arc<Mutex<vt100::Parser>>,
+    written: Arc<AtomicU64>,
+    closed: Arc<AtomicBool>,
+}
+
+impl Follower {
+    fn follow(mut self) {
         let mut bytes = vec![0; 64 << 10];
-        while let Ok(count @ 1..) = controller.read(&mut bytes) {
-            lock(&screen).process(&bytes[..count]);
-            written.fetch_add(count as u64, Relaxed);
+        let look = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+        while !self.closed.load(Relaxed) {
+            let mut fds = [PollFd::new(&self.controller, PollFlags::IN)];
+            if !matches!(poll(&mut fds, Some(&look)), Ok(1..)) {
+                continue;
+            }
+            let Ok(count @ 1..) = self.controller.read(&mut bytes) else { return };
+            lock(&self.screen).process(&bytes[..count]);
+            self.written.fetch_add(count as u64, Relaxed);
         }
-    });
+    }
+}
+
+impl Drop for Pty {
+    fn drop(&mut self) {
+        self.close();
+    }
 }

@@ -20,6 +20,7 @@ use crate::{clock, error::Error};
 pub struct Asked {
     stop: Arc<AtomicBool>,
     reopen: Arc<AtomicBool>,
+    hang_up_ends: Arc<AtomicBool>,
     /// CLOCK_MONOTONIC of when the write that the work is inside of began, ns; 0: none.
     writing: Arc<AtomicU64>,
 }
@@ -28,6 +29,11 @@ impl Asked {
     /// To end (SIGINT, SIGTERM).
     pub fn stop(&self) -> bool {
         self.stop.load(Relaxed)
+    }
+
+    /// From now on SIGHUP asks to end, as SIGTERM does: what is shown on a terminal ends with it.
+    pub fn end_with_terminal(&self) {
+        self.hang_up_ends.store(true, Relaxed);
     }
 
     /// Notes that the work begins or ends a write, which can take for ever.
@@ -77,7 +83,12 @@ pub fn run<T: Send + 'static>(
         loop {
             tokio::select! {
                 result = &mut ended => return result.unwrap_or_else(|_| Err(panicked())),
-                _ = signals.hang_up.recv() => asked.reopen.store(true, Relaxed),
+                _ = signals.hang_up.recv() => {
+                    if asked.hang_up_ends.load(Relaxed) {
+                        break;
+                    }
+                    asked.reopen.store(true, Relaxed);
+                }
                 _ = signals.interrupt.recv() => break,
                 _ = signals.terminate.recv() => break,
             }

@@ -1,9 +1,6 @@
 //! The loop: a key or a reading in, the model changed, the screen drawn.
 
-use std::{
-    io,
-    time::{Duration, Instant},
-};
+use std::{io, time::Duration};
 
 use ratatui::crossterm::event::{self, Event, KeyEventKind, MouseEventKind};
 
@@ -11,7 +8,7 @@ use super::{
     model::{Model, Size},
     render,
     source::Source,
-    terminal::Screen,
+    terminal::{Keys, Screen},
     update::{Effect, Message, update},
 };
 use crate::{error::Error, log, shutdown::Asked};
@@ -80,6 +77,8 @@ fn show(
     let size = screen.0.size()?;
     model.size = Size { width: size.width, height: size.height };
     model.replay = source.replay();
+    let keys = Keys::open()?;
+    asked.end_with_terminal();
     let mut draw = advance(source, model)?;
     let mut readings = 1;
     loop {
@@ -87,12 +86,14 @@ fn show(
             screen.0.draw(|frame| render::draw(model, frame))?;
         }
         draw = false;
-        // Going on without a terminal (SIGHUP) serves nobody.
-        if asked.stop() || asked.reopen() {
+        if asked.stop() {
             return Ok(());
         }
-        let wait = source.due(model).map_or(LOOK, |due| due.min(LOOK));
-        match pressed(source, model, wait)? {
+        keys.wait(source.due(model).map_or(LOOK, |due| due.min(LOOK)))?;
+        asked.writing(true);
+        let next = pressed(source, model)?;
+        asked.writing(false);
+        match next {
             Next::Leave => return Ok(()),
             Next::Draw => draw = true,
             Next::Nothing => {}
@@ -134,16 +135,11 @@ enum Next {
     Nothing,
 }
 
-/// Waits for keys, `wait` at most, and does what they say.
-fn pressed(source: &mut dyn Source, model: &mut Model, wait: Duration) -> Result<Next, Ended> {
-    let began = Instant::now();
+/// Does what the keys say that were pressed.
+fn pressed(source: &mut dyn Source, model: &mut Model) -> Result<Next, Ended> {
     let mut next = Next::Nothing;
     for _ in 0..KEYS {
-        let left = match next {
-            Next::Draw => Duration::ZERO,
-            _ => wait.saturating_sub(began.elapsed()),
-        };
-        if !event::poll(left)? {
+        if !event::poll(Duration::ZERO)? {
             break;
         }
         let Some(message) = message(event::read()?) else { continue };

@@ -1,12 +1,15 @@
 //! The terminal: taken, and given back whatever happens.
 
 use std::{
-    io::{self, BufWriter, Stdout, Write},
+    fs::File,
+    io::{self, BufWriter, IsTerminal, Stdout, Write},
+    os::fd::{AsFd, OwnedFd},
     panic,
     sync::{
         Once,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
+    time::Duration,
 };
 
 use ratatui::{
@@ -17,12 +20,50 @@ use ratatui::{
         terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
     },
 };
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
 
 /// Enough for a whole screen, so that it is written in one piece.
 const BUFFER: usize = 64 << 10;
 
 /// A terminal that shows our screen and not its own. Dropping it, and a panic, give it back.
 pub struct Screen(pub Terminal<CrosstermBackend<BufWriter<Stdout>>>);
+
+/// Where keys come from: stdin, or the terminal itself where stdin is something else.
+pub struct Keys(OwnedFd);
+
+impl Keys {
+    /// # Errors
+    /// There is no terminal.
+    pub fn open() -> io::Result<Self> {
+        let stdin = io::stdin();
+        if stdin.is_terminal() {
+            return Ok(Self(stdin.as_fd().try_clone_to_owned()?));
+        }
+        Ok(Self(File::open("/dev/tty")?.into()))
+    }
+
+    /// Waits until there is something to be read, `limit` at most.
+    ///
+    /// # Errors
+    /// The terminal is gone. It must not be read then: crossterm 0.29 reads on for ever at its end.
+    pub fn wait(&self, limit: Duration) -> io::Result<()> {
+        let limit = Timespec::try_from(limit).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
+        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
+        match poll(&mut fds, Some(&limit)) {
+            // A signal (the size has changed) ends the wait early.
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
+        if fds.iter().any(|fd| fd.revents().intersects(gone)) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(())
+    }
+}
 
 /// Whether the terminal has to be given back.
 static TAKEN: AtomicBool = AtomicBool::new(false);

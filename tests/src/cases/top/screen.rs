@@ -22,7 +22,7 @@ fn start(more: &[&str], size: Size) -> Result<Pty> {
     let mut command = command(&["top"])?;
     command.args(more);
     let pty = Pty::spawn(&command, size)?;
-    pty.wait("the first screen", START_LIMIT, |text| text.contains("connects/s"))?;
+    pty.wait("the first screen", START_LIMIT, |text| text.contains("[1 tuples]"))?;
     Ok(pty)
 }
 
@@ -94,14 +94,14 @@ pub(super) fn in_tmux() -> Result<()> {
         })
     };
     let seen = (|| {
-        shown("the view", &|text| text.contains("connects/s") && text.contains("tuples"))?;
+        shown("the view", &|text| text.contains("[1 tuples]"))?;
         tmux(&["send-keys", "?"])?;
         shown("the help", &|text| text.contains("sort by another column"))?;
         tmux(&["send-keys", "q"])?;
         shown("the list", &|text| !text.contains("sort by another column"))?;
         tmux(&["send-keys", "q"])?;
         shown("the shell's own screen", &|text| {
-            text.contains("before") && text.contains("ended with 0") && !text.contains("connects/s")
+            text.contains("before") && text.contains("ended with 0") && !text.contains("[1 tuples]")
         })
     })();
     tmux(&["kill-server"]).ok();
@@ -149,7 +149,7 @@ pub(super) fn of_any_size() -> Result<()> {
         let written = top.written();
         wait_for("the new screen", SOON, || Ok((top.written() > written).then_some(())))?;
     }
-    top.wait("the screen", SOON, |text| text.contains("connects/s"))?;
+    top.wait("the screen", SOON, |text| text.contains("[1 tuples]"))?;
     top.press("q")?;
     ensure!(top.wait_for_end(STOP_LIMIT)?.success(), "it did not survive");
     top.check_given_back()
