@@ -85,10 +85,16 @@ fn cost(model: &Model, pair: &mut impl FnMut(&str, String, Style)) {
         None => "not in a recording".to_owned(),
     };
     pair("BPF programs", programs, plain);
-    pair("events", format!("{} seen, {} handed over", count(own.seen), count(own.emitted)), plain);
+    // What a recording does not say is not 0.
+    let events = match own.seen {
+        0 if !live => "not in a recording".to_owned(),
+        seen => format!("{} seen, {} handed over", count(seen), count(own.emitted)),
+    };
+    pair("events", events, plain);
     let tuples = model.book.rows(model.window).count() as u64;
     pair("tuples", format!("{} hold ports or did within a minute", count(tuples)), plain);
     let drift = match own.drift {
+        0 if !live => "not in a recording".to_owned(),
         0 => "0: the ledger is as the kernel has it".to_owned(),
         drift => format!("{}: ports that had to be corrected after a comparison", count(drift)),
     };
