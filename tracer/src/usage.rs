@@ -5,11 +5,11 @@ use rustix::{
     time::{ClockId, clock_gettime},
 };
 
+use crate::clock;
+
 /// CPU time of all threads so far, ns.
 pub fn cpu_ns() -> u64 {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
+    clock::ns(clock_gettime(ClockId::ProcessCPUTime))
 }
 
 /// Resident memory, KiB; 0 where /proc does not say.

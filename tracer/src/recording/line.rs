@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use tracer_common::{Addr, Cause, TupleCount, TupleKey};
 
 use super::value::{Counts, Histogram, addr, comm};
-use crate::view::reading::{About, Call, Own};
+use crate::view::reading::{self, About, Call, Own};
 
 /// `tuple.stats`
 #[derive(Debug)]
@@ -27,14 +27,9 @@ pub struct Tuple<'a> {
 /// `connect.failed` and `bind.failed`
 #[derive(Debug)]
 pub struct Failure<'a> {
-    pub call: Call,
-    /// As in [`crate::view::reading::Failure`].
-    pub key: TupleKey,
-    pub local_port: u16,
-    pub cause: Cause,
-    pub errno: u16,
-    pub pid: u32,
-    pub comm: [u8; 16],
+    /// All but the container.
+    pub what: reading::Failure,
+    /// Empty: not known.
     pub container: Cow<'a, str>,
     /// When ports were exhausted.
     pub in_use: Option<u64>,
@@ -167,9 +162,10 @@ struct FailureLine<'a> {
 }
 
 impl<'a> Failure<'a> {
-    pub(super) fn of(line: &'a [u8], call: Call) -> serde_json::Result<Self> {
+    pub(super) fn of(line: &'a [u8], call: Call, wall_ns: u64) -> serde_json::Result<Self> {
         let line: FailureLine<'_> = serde_json::from_slice(line)?;
-        Ok(Self {
+        let what = reading::Failure {
+            wall_ns,
             call,
             key: TupleKey {
                 source: addr(line.local),
@@ -183,11 +179,10 @@ impl<'a> Failure<'a> {
             errno: line.errno,
             pid: line.pid,
             comm: comm(&line.comm),
-            container: line.container,
-            in_use: line.in_use,
-            time_wait: line.time_wait,
-            capacity: line.capacity,
-        })
+            container: None,
+        };
+        let FailureLine { container, in_use, time_wait, capacity, .. } = line;
+        Ok(Self { what, container, in_use, time_wait, capacity })
     }
 }
 

@@ -100,7 +100,7 @@ impl Player {
     fn read(&mut self) -> Result<Option<(At, Held)>, Error> {
         let Self { reader, names, .. } = self;
         let mut held = None;
-        reader.next(&mut |at, entry| held = Some((at, Held::of(at, entry, names))))?;
+        reader.next(&mut |at, entry| held = Some((at, Held::of(entry, names))))?;
         Ok(held)
     }
 

@@ -255,8 +255,10 @@ fn found(line: &[u8], take: &mut dyn FnMut(At, Entry<'_>)) -> Option<Found> {
             Entry::Tuple(&tuple)
         }
         b"tracer.stats" => Entry::Stats(Totals::of(line).ok()?),
-        b"connect.failed" => Entry::Failure(Failure::of(line, Call::Connect).ok()?),
-        b"bind.failed" => Entry::Failure(Failure::of(line, Call::Bind).ok()?),
+        b"connect.failed" => {
+            Entry::Failure(Failure::of(line, Call::Connect, envelope.wall_ns()?).ok()?)
+        }
+        b"bind.failed" => Entry::Failure(Failure::of(line, Call::Bind, envelope.wall_ns()?).ok()?),
         b"lost" => Entry::Lost(serde_json::from_slice(line).ok()?),
         b"tracer.stop" => Entry::Stop(Totals::of(line).ok()?),
         _ => return Some(Found { seq: envelope.seq, start, told: false }),

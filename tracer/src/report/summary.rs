@@ -108,7 +108,7 @@ impl Summary {
                 self.totals(totals);
                 self.run.ended = true;
             }
-            Entry::Failure(failure) => self.failure(at, failure),
+            Entry::Failure(failure) => self.failure(failure),
             Entry::Lost(lost) => {
                 add(&mut self.run.lost_lines, &lost.reason, lost.count);
             }
@@ -170,20 +170,21 @@ impl Summary {
         }
     }
 
-    fn failure(&mut self, at: At, failure: &Failure<'_>) {
-        self.run.events[failure.cause as usize] += 1;
-        *self.by_event.entry(failure.comm).or_default() += 1;
-        if failure.call == Call::Connect {
+    fn failure(&mut self, failure: &Failure<'_>) {
+        let what = &failure.what;
+        self.run.events[what.cause as usize] += 1;
+        *self.by_event.entry(what.comm).or_default() += 1;
+        if what.call == Call::Connect {
             self.connects += 1;
-            self.tuples.entry(failure.key).or_default().events += 1;
+            self.tuples.entry(what.key).or_default().events += 1;
         }
-        if matches!(failure.cause, Cause::PortsExhausted | Cause::BindExhausted) {
+        if matches!(what.cause, Cause::PortsExhausted | Cause::BindExhausted) {
             self.exhausted(Exhaustion {
-                wall_ns: at.wall_ns,
-                call: failure.call,
-                key: failure.key,
-                pid: failure.pid,
-                comm: failure.comm,
+                wall_ns: what.wall_ns,
+                call: what.call,
+                key: what.key,
+                pid: what.pid,
+                comm: what.comm,
                 in_use: failure.in_use,
                 time_wait: failure.time_wait,
                 capacity: failure.capacity,

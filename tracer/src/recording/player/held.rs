@@ -6,8 +6,8 @@ use tracer_common::{TupleCount, TupleKey};
 
 use super::{
     super::{
-        line::{Failure, Start, Totals, Tuple},
-        reader::{At, Entry},
+        line::{Start, Totals, Tuple},
+        reader::Entry,
     },
     names::Names,
 };
@@ -36,29 +36,18 @@ pub(super) struct Kept {
 }
 
 impl Held {
-    pub(super) fn of(at: At, entry: Entry<'_>, names: &mut Names) -> Self {
+    pub(super) fn of(entry: Entry<'_>, names: &mut Names) -> Self {
         match entry {
             Entry::Start(start) => Self::Start(start),
             Entry::Tuple(tuple) => Self::Tuple(Box::new(Kept::of(tuple, names))),
             Entry::Stats(totals) => Self::Stats(totals),
             Entry::Stop(totals) => Self::Stop(totals),
-            Entry::Failure(failure) => Self::Failure(kept_failure(at, &failure, names)),
+            Entry::Failure(failure) => {
+                let container = names.get(&failure.container);
+                Self::Failure(reading::Failure { container, ..failure.what })
+            }
             Entry::Lost(lost) => Self::Lost(lost.reason.into_owned(), lost.count),
         }
-    }
-}
-
-fn kept_failure(at: At, failure: &Failure<'_>, names: &mut Names) -> reading::Failure {
-    reading::Failure {
-        wall_ns: at.wall_ns,
-        call: failure.call,
-        key: failure.key,
-        local_port: failure.local_port,
-        cause: failure.cause,
-        errno: failure.errno,
-        pid: failure.pid,
-        comm: failure.comm,
-        container: names.get(&failure.container),
     }
 }
 
