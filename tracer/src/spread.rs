@@ -12,6 +12,7 @@ pub mod health;
 pub mod pool;
 mod ports;
 pub mod projection;
+pub mod recorded;
 mod release;
 pub mod rule;
 mod start;
