@@ -46,7 +46,9 @@ fn a_recording() -> Result<()> {
             record.args(["--compress", "zstd"]);
         }
         let mut record = Process::spawn(&mut record)?;
-        wait_for("the recording", START_LIMIT, || Ok(path.exists().then_some(())))?;
+        // What is written says that everything is attached.
+        let begun = || fs::metadata(&path).is_ok_and(|file| file.len() > 0);
+        wait_for("the recording to begin", START_LIMIT, || Ok(begun().then_some(())))?;
         let other = Application::new(&host.stage.netns)?;
         let first = (0..PORTS * 60 / 100).map(|_| host.connect(server.address));
         let first = first.collect::<Result<Vec<_>>>()?;
@@ -83,7 +85,7 @@ fn a_recording() -> Result<()> {
 
 fn no_such_file() -> Result<()> {
     let path = Path::new("/nowhere/ports.jsonl");
-    says(&project(path)?, &[1], &["/nowhere/ports.jsonl", "No such file"])
+    says(&project(path)?, &[1], &["/nowhere/ports.jsonl", "no such file"])
 }
 
 fn not_a_recording() -> Result<()> {
