@@ -6,6 +6,7 @@ mod fill;
 mod flat;
 mod harm;
 mod hook;
+mod targets;
 
 use std::ops::RangeInclusive;
 
@@ -13,6 +14,7 @@ use anyhow::{Context, Result};
 
 pub use dialer::serve;
 use dialer::{Dialer, Plan};
+use targets::Targets;
 
 use crate::{
     cgroup::Cgroup,
@@ -43,11 +45,13 @@ impl Size {
 /// # Errors
 /// What cannot be started, or a connect() that failed with anything but EADDRNOTAVAIL.
 pub fn run(size: Size) -> Result<String> {
+    let mut targets = Targets::default();
     let parts = [
-        flat::measure(size).context("flat connect()")?,
-        fill::measure(size).context("fill")?,
-        hook::measure(size).context("hook")?,
-        harm::measure(size).context("others")?,
+        flat::measure(size, &mut targets).context("flat connect()")?,
+        fill::measure(size, &mut targets).context("fill")?,
+        hook::measure(size, &mut targets).context("hook")?,
+        harm::measure(size, &mut targets).context("others")?,
+        targets.table(),
     ];
     Ok(parts.join("\n"))
 }

@@ -17,6 +17,7 @@ pub mod map {
     pub const DECIDED: &str = "DECIDED";
     pub const DECISIONS: &str = "DECISIONS";
     pub const TAKEN: &str = "TAKEN";
+    pub const GIVEN: &str = "GIVEN";
 }
 
 /// Read-only globals, set before the programs are loaded. Offsets are in bytes from the start of
@@ -72,7 +73,7 @@ pub mod global {
 }
 
 /// Version of what is pinned: changes whenever a pinned map's key or value does.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// Bytes of `struct sock_common` that are read at once; every `SKC_*` field must lie below.
 pub const SOCK_COMMON_LEN: usize = 96;

@@ -22,8 +22,8 @@ const _: () = assert!(size_of::<TupleKey>() == 40);
 /// Number of buckets of a port-search histogram.
 pub const SEARCH_BUCKETS: usize = 24;
 
-/// Counters of one tuple. Each only ever grows, so that a reading can be compared with any other;
-/// what is in use is a difference of two of them.
+/// Counters of one tuple. Each only ever grows (but for `chosen`, which wraps), so that a reading can be
+/// compared with any other; what is in use is a difference of two of them.
 ///
 /// Only the BPF ledger (`tracer-ebpf/src/ledger.rs`) changes a value.
 #[repr(C)]
@@ -61,7 +61,8 @@ pub struct TupleCount {
     pub comm: [u8; 16],
     /// Numbers the ports that the spreader has tried here.
     pub cursor: u32,
-    pub zero: u32,
+    /// Of `opened`: connections whose source the spreader chose. Wraps at 2^32, unlike the others.
+    pub chosen: u32,
 }
 
 const _: () = assert!(size_of::<TupleCount>() == 56 + 8 * Cause::COUNT + 96 + 56);

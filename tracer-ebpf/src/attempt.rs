@@ -3,7 +3,7 @@
 use aya_ebpf::{
     helpers::{bpf_get_current_task, bpf_ktime_get_ns},
     macros::map,
-    maps::LruHashMap,
+    maps::{LruHashMap, PerCpuArray},
 };
 use tracer_common::{Addr, Attempt, Kind, Loss, TupleKey, conn_flag};
 
@@ -20,6 +20,11 @@ use crate::{
 /// call, and the entries of dead threads make way. No count depends on an entry staying.
 #[map]
 static ATTEMPTS: LruHashMap<u64, Attempt> = LruHashMap::with_max_entries(16_384, 0);
+
+/// The socket that the spreader gave a source last, by CPU. A call that is preempted between the spreader's hook
+/// and the ledger's may find another one's here, and is not counted as spread then.
+#[map]
+static GIVEN: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// Which call an attempt is.
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -102,4 +107,28 @@ pub(crate) fn current(call: Call) -> Option<&'static mut Attempt> {
 #[inline(always)]
 pub(crate) fn connecting(cookie: u64) -> Option<&'static mut Attempt> {
     current(Call::Connect).filter(|attempt| attempt.cookie == cookie && cookie != 0)
+}
+
+/// Leaves word for the ledger's hook, which runs next in the same call, that the spreader gave this socket
+/// its source.
+#[inline(always)]
+pub(crate) fn give(sk: u64) {
+    if let Some(newest) = GIVEN.get_ptr_mut(0) {
+        // SAFETY: an array map's values are never freed while the program is loaded.
+        unsafe { newest.write_volatile(sk) };
+    }
+}
+
+/// Whether the spreader gave this socket its source in the call that the thread is inside of. True once.
+#[inline(always)]
+pub(crate) fn was_given(sk: u64) -> bool {
+    let Some(newest) = GIVEN.get_ptr_mut(0) else { return false };
+    // SAFETY: as in `give`.
+    unsafe {
+        let same = newest.read_volatile() == sk;
+        if same {
+            newest.write_volatile(0);
+        }
+        same
+    }
 }

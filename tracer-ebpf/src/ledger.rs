@@ -66,7 +66,7 @@ static EMPTY: TupleCount = TupleCount {
     last_errno: 0,
     comm: [0; 16],
     cursor: 0,
-    zero: 0,
+    chosen: 0,
 };
 
 const EEXIST: i32 = -17;
@@ -168,6 +168,9 @@ fn insert(key: &ConnKey, conn: &Conn, search_ns: u64) -> Step {
         }
         if conn.flags & conn_flag::SEEDED != 0 {
             atomic::add(&raw mut (*count).seeded, 1);
+        }
+        if conn.flags & conn_flag::SPREAD != 0 {
+            atomic::add32(&raw mut (*count).chosen, 1);
         }
         if conn.flags & conn_flag::TIME_WAIT != 0 {
             atomic::add(&raw mut (*count).time_wait_begun, 1);

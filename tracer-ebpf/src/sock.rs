@@ -76,6 +76,17 @@ pub(crate) fn is_transparent(at: Address) -> bool {
     bit(at, &TRANSPARENT, &TRANSPARENT_MASK)
 }
 
+/// Inode number of a socket's network namespace, where nothing else of it is needed.
+#[inline(always)]
+pub(crate) fn netns_of(at: Address) -> Step<u32> {
+    // SAFETY: the helper checks the addresses itself.
+    unsafe {
+        bpf_probe_read_kernel(at.add(SKC_NET.load() as usize).cast::<Address>())
+            .and_then(|net| bpf_probe_read_kernel(net.add(NET_INUM.load() as usize).cast::<u32>()))
+    }
+    .map_err(|_| Skip::Lost(Loss::ReadFailed))
+}
+
 /// A copy of a socket's `struct sock_common`.
 pub(crate) struct Sock {
     at: Address,

@@ -2,25 +2,23 @@
 //!
 //! Law: whatever is missing, full or refused, the connect() goes on as it would without us.
 
+mod tell;
+
 use aya_ebpf::{
     bindings::{bpf_sock, bpf_sock_addr},
-    helpers::{
-        bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_netns_cookie,
-        bpf_get_prandom_u32, bpf_get_socket_cookie, bpf_set_retval,
-        generated::bpf_get_current_comm,
-    },
+    helpers::{bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_set_retval},
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, PerCpuArray},
     programs::SockAddrContext,
 };
 use tracer_common::{
     Addr, Rule, TupleKey,
-    spread::{self, Decision, Side, Told, rule_flag},
+    spread::{self, Decision, Side, rule_flag},
 };
 
 use crate::{
     atomic,
-    attempt::now,
+    attempt::{self, now},
     ledger, ports,
     skip::Step,
     sock::{Address, Sock, address, is_given, is_kernel_socket, is_transparent},
@@ -38,10 +36,6 @@ static LEASE: Array<u64> = Array::with_max_entries(1, 0);
 /// How often each [`Decision`] was taken, by CPU.
 #[map]
 static DECIDED: PerCpuArray<u64> = PerCpuArray::with_max_entries(Decision::COUNT as u32, 0);
-
-/// Decisions that are told in full.
-#[map]
-static DECISIONS: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
 
 const EADDRNOTAVAIL: i32 = 99;
 const ALLOW: i32 = 1;
@@ -156,6 +150,9 @@ pub(crate) fn connect<const FAST: bool>(call: &Call<'_>) -> i32 {
     let Some(rule) = rule() else { return ALLOW };
     if let Some((reason, ours)) = left_alone(call, rule) {
         count(reason);
+        if rule.sample == 1 {
+            tell::left_alone(call, reason, ours);
+        }
         if ours {
             // As if we had never been there.
             ports::bind(call, &Addr::UNSPECIFIED, 0);
@@ -195,12 +192,21 @@ pub(crate) fn connect<const FAST: bool>(call: &Call<'_>) -> i32 {
         let done = ports::bind(call, address, 0);
         decision = if done { Decision::LeastUsed } else { Decision::Refused };
     }
+    if decision != Decision::Refused {
+        attempt::give(call.sk() as u64);
+    }
     count(decision);
-    tell(
+    tell::chosen(
         call,
         rule,
         random,
-        &Choice { decision, chosen: address, original: &original, port, in_use: usage.in_use },
+        &tell::Choice {
+            decision,
+            chosen: address,
+            original: &original,
+            port,
+            in_use: usage.in_use,
+        },
     );
     ALLOW
 }
@@ -297,14 +303,7 @@ fn full(call: &Call<'_>, rule: &Rule) -> i32 {
     let fail = crate::offsets::FAIL_FAST.load() != 0 && rule.flags & rule_flag::FAIL_FAST != 0;
     let decision = if fail { Decision::FailedFast } else { Decision::PoolFull };
     count(decision);
-    let original = call.source();
-    let none = Addr::UNSPECIFIED;
-    tell(
-        call,
-        rule,
-        0,
-        &Choice { decision, chosen: &none, original: &original, port: 0, in_use: 0 },
-    );
+    tell::full(call, rule, decision);
     if fail {
         // SAFETY: takes a number; Linux 6.1, and the verifier does not come here on an older one.
         unsafe { bpf_set_retval(-EADDRNOTAVAIL) };
@@ -341,51 +340,4 @@ pub(crate) fn bind(call: &Call<'_>) -> Option<Addr> {
     // SAFETY: takes no argument.
     let random = unsafe { bpf_get_prandom_u32() };
     address_at(side, spread::draw(side, random & 0xffff)).copied()
-}
-
-/// What is told of a decision. References, because of the BPF stack.
-struct Choice<'a> {
-    chosen: &'a Addr,
-    original: &'a Addr,
-    decision: Decision,
-    in_use: u32,
-    port: u16,
-}
-
-/// One decision in `rule.sample` is told, a power of two, and every refusal.
-#[inline(always)]
-fn tell(call: &Call<'_>, rule: &Rule, random: u32, choice: &Choice<'_>) {
-    let unusual = choice.decision == Decision::Refused;
-    if unusual || (rule.sample != 0 && random & (rule.sample - 1) == 0) {
-        write(call, rule.netns, choice);
-    }
-}
-
-#[inline(always)]
-fn write(call: &Call<'_>, netns: u32, choice: &Choice<'_>) {
-    let Some(mut entry) = DECISIONS.reserve::<Told>(0) else {
-        count(Decision::NotTold);
-        return;
-    };
-    let told = entry.as_mut_ptr();
-    let pid_tgid = bpf_get_current_pid_tgid();
-    // SAFETY: `reserve` gave the bytes for this record alone, and every one of them is written: those
-    // of the name by the helper, also where it fails.
-    unsafe {
-        (*told).mono_ns = now();
-        (*told).cookie = bpf_get_socket_cookie(call.raw().cast());
-        (*told).chosen = *choice.chosen;
-        (*told).original = *choice.original;
-        (*told).destination = call.address;
-        (*told).who.cgroup = bpf_get_current_cgroup_id();
-        (*told).who.pid = (pid_tgid >> 32) as u32;
-        (*told).who.tid = pid_tgid as u32;
-        bpf_get_current_comm((&raw mut (*told).who.comm).cast(), 16);
-        (*told).netns = netns;
-        (*told).in_use = choice.in_use;
-        (*told).destination_port = call.port;
-        (*told).port = choice.port;
-        (*told).decision = choice.decision as u32;
-    }
-    entry.submit(u64::from(aya_ebpf::bindings::BPF_RB_NO_WAKEUP));
 }

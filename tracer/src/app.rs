@@ -69,12 +69,15 @@ fn run_top(kernel: &KernelConfig, config: TopConfig) -> Result<(), Error> {
 }
 
 fn run_spread(kernel: &KernelConfig, config: SpreadConfig) -> Result<(), Error> {
+    if !config.from.is_empty() {
+        return print(spread::recorded::run(&config)?.as_bytes());
+    }
     check_object()?;
     if config.dry_run {
         return print(spread::dry_run::run(kernel, &config)?.as_bytes());
     }
     let sink = Sink::open(&config.output)?;
-    let agent = Agent::start(kernel, config, sink)?;
+    let agent = Agent::start(kernel, config, sink, Names::new(root()?))?;
     note(&agent.summary());
     shutdown::run(move |asked| agent.run(&asked))
 }

@@ -1,13 +1,25 @@
 //! The clocks. Durations and order come from CLOCK_MONOTONIC, which the kernel side stamps with;
 //! the wall clock only says what people read.
 
-use std::time::Duration;
+use std::{
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
 /// CLOCK_MONOTONIC, ns.
 pub fn monotonic_ns() -> u64 {
     ns(clock_gettime(ClockId::Monotonic))
+}
+
+/// CLOCK_MONOTONIC at an instant, ns: the same each time that it is asked for.
+pub fn monotonic_at(instant: Instant) -> u64 {
+    static EPOCH: OnceLock<(Instant, u64)> = OnceLock::new();
+    let (epoch, epoch_ns) = *EPOCH.get_or_init(|| (Instant::now(), monotonic_ns()));
+    let since = as_ns(instant.saturating_duration_since(epoch));
+    let before = as_ns(epoch.saturating_duration_since(instant));
+    epoch_ns.saturating_add(since).saturating_sub(before)
 }
 
 /// Wall clock, ns since 1970.

@@ -1,6 +1,6 @@
 //! `tracer record`: from the ring buffer and the tuple table to lines.
 
-mod output;
+pub(crate) mod output;
 mod progress;
 mod totals;
 

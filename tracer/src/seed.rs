@@ -144,6 +144,7 @@ mod tests {
             time_wait: state == tcp_state::TIME_WAIT,
             expires_ms: 0,
             v6_only: false,
+            cgroup: 0,
         }
     }
 

@@ -70,6 +70,8 @@ pub struct DiagSocket {
     pub expires_ms: u32,
     /// A listener that takes no IPv4 connections (IPV6_V6ONLY).
     pub v6_only: bool,
+    /// Id of the cgroup v2 that made it, whose hooks run for it; 0: not known (a time-wait socket).
+    pub cgroup: u64,
 }
 
 /// The TCP sockets of one family in the calling thread's network namespace whose state's bit

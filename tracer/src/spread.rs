@@ -13,6 +13,7 @@ pub mod pool;
 mod pools;
 mod ports;
 pub mod projection;
+pub mod recorded;
 mod release;
 pub mod rule;
 mod start;

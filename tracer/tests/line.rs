@@ -17,7 +17,9 @@ use tracer::{
     },
     stats::Row,
 };
-use tracer_common::{Addr, Cause, Event, Kind, Loss, TupleCount, TupleKey, tuple::SEARCH_BUCKETS};
+use tracer_common::{
+    Addr, Cause, Event, Kind, Loss, TupleCount, TupleKey, spread::Decision, tuple::SEARCH_BUCKETS,
+};
 
 static VALIDATOR: LazyLock<jsonschema::Validator> = LazyLock::new(|| {
     let schema = serde_json::from_str(SCHEMA).expect("the schema is JSON");
@@ -254,28 +256,51 @@ fn decisions_are_valid_with_and_without_what_may_be_absent() {
         netns: 1,
         pid: 7,
         comm: "a\u{1b}\"b".to_owned(),
+        cgroup: Some("/system.slice/nginx.service"),
+        container: Some("0123456789ab"),
         cookie: 1,
         chosen: Some(four),
         chosen_port: Some(32_769),
         original: Some(four),
         reason: "fast_port",
+        passed: None,
         rule: "default",
-        in_use: 14_000,
+        in_use: Some(14_000),
     };
     let (chosen, chosen_port, original) = (None, None, None);
     let bare = Decided {
         family: "ipv6",
         destination: six,
+        cgroup: None,
+        container: None,
         reason: "pool_full",
         chosen,
         chosen_port,
         original,
+        in_use: None,
         ..full.clone()
     };
-    for record in [full, bare] {
+    let written = |record: &Decided<'_>| {
         let mut out = Lines::default();
-        LineWriter::default().decided(&mut out, Moment::default(), &record).expect("a line");
-        checked(out.as_bytes());
+        LineWriter::default().decided(&mut out, Moment::default(), record).expect("a line");
+        checked(out.as_bytes())
+    };
+    let line = written(&full);
+    assert_eq!(line["process.linux.cgroup"], "/system.slice/nginx.service");
+    assert_eq!(
+        (&line["container.id"], &line["ports.in_use"]),
+        (&json!("0123456789ab"), &json!(14_000))
+    );
+    let line = written(&bare);
+    for absent in ["spread.passed", "spread.chosen", "ports.in_use", "process.linux.cgroup"] {
+        assert_eq!(line.get(absent), None, "{line}");
+    }
+    // Every decision that can be told has a word that the schema knows.
+    let not_told = [Decision::Moved, Decision::NotTold];
+    for decision in Decision::ALL.into_iter().filter(|decision| !not_told.contains(decision)) {
+        let passed = Some(decision.name());
+        let line = written(&Decided { reason: "passed", passed, ..bare.clone() });
+        assert_eq!(line["spread.passed"], decision.name());
     }
 }
 

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use super::{
     Field, Size,
     dialer::{Choice, Life, Made, Plan, all},
+    targets::Targets,
 };
 
 /// Ports of each address.
@@ -15,6 +16,9 @@ const PORTS: u64 = 1000;
 const DESCRIPTORS: u64 = 9_000;
 /// Of the first address, those that others use where they do.
 const OTHERS: u64 = PORTS * 30 / 100;
+
+/// The least that is to be in use at the first failure, in 1/10,000 of the room.
+const ENOUGH: u64 = 9_990;
 
 /// Who chooses the address.
 const POLICIES: [(&str, Option<Choice>); 4] = [
@@ -40,7 +44,7 @@ const SCENARIOS: [Scenario; 5] = [
     Scenario { name: "8 processes at once", processes: 8, ..STEADY },
 ];
 
-pub(super) fn measure(size: Size) -> Result<String> {
+pub(super) fn measure(size: Size, targets: &mut Targets) -> Result<String> {
     let mut text = format!(
         "Ports in use at the first EADDRNOTAVAIL, of all of a pool of 1 address and more ({PORTS} ports each):\n\n| |"
     );
@@ -54,7 +58,17 @@ pub(super) fn measure(size: Size) -> Result<String> {
             for addresses in size.pools {
                 let parts = fill(scenario, choice, *addresses)
                     .with_context(|| format!("{}, {policy}, {addresses}", scenario.name))?;
-                write!(text, " {}.{:02} % |", parts / 100, parts % 100)?;
+                let measured = format!("{}.{:02} %", parts / 100, parts % 100);
+                write!(text, " {measured} |")?;
+                if choice.is_none() {
+                    let target = format!(
+                        "{}, {addresses} addresses: first EADDRNOTAVAIL at ≥ {}.{:02} % of all ports",
+                        scenario.name,
+                        ENOUGH / 100,
+                        ENOUGH % 100
+                    );
+                    targets.judge(target, measured, parts >= ENOUGH);
+                }
             }
             text.push('\n');
         }

@@ -8,12 +8,16 @@ use super::{
     Field, Size,
     dialer::{Dialer, Life, Made, Plan, all},
     microseconds, quantile,
+    targets::Targets,
 };
 
 /// Percent of the range at whose middle one percent of it is timed. The first is the empty table.
 const POINTS: [u64; 8] = [0, 10, 50, 60, 80, 90, 95, 99];
 /// From here on a second process has the sockets: one may not have as many.
 const HALF: u64 = 55;
+
+/// The p50 that is allowed at each point, in percent of that of the empty table.
+const ALLOWED: u64 = 150;
 
 /// What was measured at one point, ns.
 #[derive(Clone, Debug, Default)]
@@ -29,7 +33,7 @@ impl Point {
     }
 }
 
-pub(super) fn measure(size: Size) -> Result<String> {
+pub(super) fn measure(size: Size, targets: &mut Targets) -> Result<String> {
     let mut alone: [Point; POINTS.len()] = Default::default();
     let mut spread = alone.clone();
     for _ in 0..size.rounds {
@@ -45,13 +49,22 @@ pub(super) fn measure(size: Size) -> Result<String> {
     let empty = [alone[0].told()[0], spread[0].told()[0]];
     for (percent, (alone, spread)) in POINTS.iter().zip(alone.iter_mut().zip(&mut spread)) {
         write!(text, "| {percent} %")?;
-        for (point, empty) in [alone, spread].into_iter().zip(empty) {
+        let mut times = [0; 2];
+        for ((point, empty), times) in [alone, spread].into_iter().zip(empty).zip(&mut times) {
             let [p50, p99, cpu] = point.told();
-            let times = p50 * 100 / empty.max(1);
+            *times = p50 * 100 / empty.max(1);
             let [p50, p99, cpu] = [p50, p99, cpu].map(microseconds);
-            write!(text, " | {p50} ({}.{:02} ×) | {p99} | {cpu}", times / 100, times % 100)?;
+            write!(text, " | {p50} ({}) | {p99} | {cpu}", ratio(*times))?;
         }
         text.push_str(" |\n");
+        let [_, times] = times;
+        if *percent > 0 {
+            let target = format!(
+                "connect() p50 at {percent} % of the range ≤ {} the empty table",
+                ratio(ALLOWED)
+            );
+            targets.judge(target, ratio(times), times <= ALLOWED);
+        }
     }
     Ok(text)
 }
@@ -85,4 +98,8 @@ fn fill(size: Size, spread: bool, points: &mut [Point; POINTS.len()]) -> Result<
 fn dial(dialer: &mut Dialer, made: &mut u64, until: u64) -> Result<Made> {
     let count = until - std::mem::replace(made, until);
     all(dialer.dial(count)?, count)
+}
+
+fn ratio(percent: u64) -> String {
+    format!("{}.{:02} ×", percent / 100, percent % 100)
 }

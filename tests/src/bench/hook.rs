@@ -7,9 +7,14 @@ use anyhow::Result;
 use super::{
     Field, Size,
     dialer::{Life, Plan, all},
+    targets::Targets,
 };
 use crate::cgroup;
 
+/// ns that a hook may take...
+const CHOICE: u64 = 250;
+/// ...and where it hands out a port.
+const FAST_PORT: u64 = 1_500;
 const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
 /// While it lives, the kernel counts. What was set before is set again.
@@ -30,17 +35,23 @@ impl Drop for Counting {
     }
 }
 
-pub(super) fn measure(size: Size) -> Result<String> {
+pub(super) fn measure(size: Size, targets: &mut Targets) -> Result<String> {
     let _counting = Counting::begin()?;
     let mut text = "Programs that spread, for each connect(), as the kernel counts them (its own clock included):\n\n\
                     | addresses | ports in use | ns |\n|--:|--:|--:|\n"
         .to_owned();
-    for addresses in [4, 250] {
+    for addresses in [4, 256] {
         let ns = brief(size, addresses)?;
         writeln!(text, "| {addresses} | few | {ns} |")?;
+        let target = format!("hook with {addresses} addresses ≤ {CHOICE} ns");
+        targets.judge(target, format!("{ns} ns"), ns <= CHOICE);
     }
     for (percent, ns) in nearly_full(size)? {
         writeln!(text, "| 1 | {percent} %, with fast ports | {ns} |")?;
+        if percent == 95 {
+            let target = format!("hook with fast ports at {percent} % ≤ {FAST_PORT} ns");
+            targets.judge(target, format!("{ns} ns"), ns <= FAST_PORT);
+        }
     }
     Ok(text)
 }

@@ -4,11 +4,13 @@
 mod errors;
 mod fail_open;
 mod fill;
+mod from;
 mod harmless;
 mod load;
 mod odd;
 mod output;
 mod proxies;
+mod status;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -42,6 +44,8 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     cases.extend(odd::cases());
     cases.extend(errors::cases());
     cases.extend(output::cases());
+    cases.extend(status::cases());
+    cases.extend(from::cases());
     cases.extend(proxies::cases());
     cases.extend(fail_open::cases());
     cases

@@ -11,7 +11,7 @@ use crate::{
     attempt::{self, Begin, Call},
     offsets::SPREADING,
     skip::{Skip, Step, settle},
-    sock::{self, Sock, is_given},
+    sock::Sock,
 };
 
 const ALLOW: i32 = 1;
@@ -110,13 +110,7 @@ fn begin(ctx: &SockAddrContext, call: Call, address: Addr) -> Step {
     };
     attempt::begin::<true>(&begin)?;
     // The spreader's own hook ran before this one.
-    let given = || sock::address(sk).is_ok_and(is_given);
-    if SPREADING.load() != 0
-        && call == Call::Connect
-        && begin.source != Addr::UNSPECIFIED
-        && begin.source != Addr::v4([0; 4])
-        && given()
-    {
+    if SPREADING.load() != 0 && call == Call::Connect && attempt::was_given(begin.sk) {
         attempt::connecting(cookie).ok_or(Skip::NotOurs)?.flags |= conn_flag::SPREAD;
     }
     Ok(())

@@ -15,6 +15,7 @@ Examples:
   tracer spread --pool 10.0.0.5-10.0.0.8 --cgroup /sys/fs/cgroup/haproxy --rebind
   tracer spread --pool 10.0.0.5=3 --pool 10.0.0.6 --all --to 10.9.0.0/16:443
   tracer spread --pool eth1 --all --dry-run     what would be chosen; nothing is changed
+  tracer spread --pool 10.0.0.5-10.0.0.8 --dry-run --from ports.jsonl.zst
   tracer spread --pool 10.0.0.0/28 --all --detach --rule edge
   tracer spread --release --rule edge           takes it back, whoever started it
 
@@ -100,6 +101,18 @@ pub struct SpreadArgs {
     #[arg(long, help_heading = "How")]
     pub dry_run: bool,
 
+    /// With --dry-run: the peaks of a recording (`tracer record`, files in the order of time, plain or
+    /// zstd) instead of the connections of this host. The pool's addresses need not be here then
+    #[arg(
+        long,
+        value_name = "FILE",
+        num_args = 1..,
+        requires = "dry_run",
+        conflicts_with_all = ["cgroup", "all", "netns"],
+        help_heading = "How"
+    )]
+    pub from: Vec<PathBuf>,
+
     /// Name of the rule, of several that run at a time: 1 to 32 of a-z, 0-9, - and _
     #[arg(
         long,
@@ -137,7 +150,7 @@ pub struct SpreadArgs {
         long,
         conflicts_with_all = [
             "pool", "netns", "cgroup", "all", "to", "rebind", "ports", "fail_fast", "dry_run",
-            "on_exit", "lease", "detach", "decisions", "output",
+            "from", "on_exit", "lease", "detach", "decisions", "output",
         ],
         help_heading = "Start and end"
     )]

@@ -35,6 +35,8 @@ pub struct SpreadConfig {
     pub output: OutputConfig,
     pub detach: bool,
     pub dry_run: bool,
+    /// Recordings to project from instead of this host's connections.
+    pub from: Vec<PathBuf>,
 }
 
 impl SpreadConfig {
@@ -47,7 +49,7 @@ impl TryFrom<&SpreadArgs> for SpreadConfig {
     type Error = Error;
 
     fn try_from(args: &SpreadArgs) -> Result<Self, Error> {
-        if args.cgroup.is_empty() && !args.all {
+        if args.cgroup.is_empty() && !args.all && args.from.is_empty() {
             return Err(Error::BadConfig(
                 "refusing to take the whole machine: name --cgroup PATH, or say --all".into(),
             ));
@@ -95,6 +97,7 @@ impl TryFrom<&SpreadArgs> for SpreadConfig {
             output: OutputConfig { target, rotation: None, compression: None },
             detach: args.detach,
             dry_run: args.dry_run,
+            from: args.from.clone(),
         })
     }
 }
@@ -129,6 +132,18 @@ mod tests {
         for end in ["--pool 10.0.0.2-10.0.0.1", "--pool auto --to 10.0.0.1:90-80"] {
             let error = config(&format!("tracer spread --all {end}")).unwrap_err();
             assert_eq!(error.exit() as u8, 78, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_recording_needs_no_cgroup_and_only_a_dry_run_takes_one() {
+        let line = "tracer spread --pool 10.0.0.1 --dry-run --from a b";
+        assert_eq!(config(line).unwrap().from, [PathBuf::from("a"), PathBuf::from("b")]);
+        for line in [
+            "tracer spread --pool 10.0.0.1 --all --from a",
+            "tracer spread --pool 10.0.0.1 --dry-run --all --from a",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
     }
 

@@ -129,9 +129,13 @@ pub struct Decided<'a> {
     pub pid: u32,
     #[serde(rename = "process.executable.name")]
     pub comm: String,
+    #[serde(rename = "process.linux.cgroup", skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<&'a str>,
+    #[serde(rename = "container.id", skip_serializing_if = "Option::is_none")]
+    pub container: Option<&'a str>,
     #[serde(rename = "socket.cookie")]
     pub cookie: u64,
-    /// The address that was bound.
+    /// The address that was bound, or that the kernel refused.
     #[serde(rename = "spread.chosen", skip_serializing_if = "Option::is_none")]
     pub chosen: Option<IpAddr>,
     /// The port that was bound with it; absent: the kernel finds one.
@@ -142,11 +146,14 @@ pub struct Decided<'a> {
     pub original: Option<IpAddr>,
     #[serde(rename = "spread.reason")]
     pub reason: &'a str,
+    /// Why the socket was left as it was, or its connect() failed.
+    #[serde(rename = "spread.passed", skip_serializing_if = "Option::is_none")]
+    pub passed: Option<&'a str>,
     #[serde(rename = "spread.rule")]
     pub rule: &'a str,
     /// Ports of the tuple in use before.
-    #[serde(rename = "ports.in_use")]
-    pub in_use: u32,
+    #[serde(rename = "ports.in_use", skip_serializing_if = "Option::is_none")]
+    pub in_use: Option<u32>,
 }
 
 impl LineWriter {

@@ -20,7 +20,7 @@ pub struct Maps {
     tuples: Map,
     conns: Map,
     binds: Map,
-    stats: PerCpuArray<MapData, u64>,
+    stats: StatsReader,
     control: Array<MapData, u32>,
     filter: Array<MapData, Filter>,
     batch: Batch,
@@ -42,7 +42,7 @@ impl Maps {
             tuples: take(ebpf, map::TUPLES)?,
             conns: take(ebpf, map::CONNS)?,
             binds: take(ebpf, map::BINDS)?,
-            stats: take(ebpf, map::STATS)?.try_into().map_err(wrong(map::STATS))?,
+            stats: StatsReader::new(take(ebpf, map::STATS)?)?,
             control: take(ebpf, map::CONTROL)?.try_into().map_err(wrong(map::CONTROL))?,
             filter: take(ebpf, map::FILTER)?.try_into().map_err(wrong(map::FILTER))?,
             batch: Batch::default(),
@@ -76,8 +76,22 @@ impl Maps {
 
     /// The counters, summed over CPUs; of missed hooks no program knows.
     pub(super) fn totals(&self) -> Result<Totals, Error> {
+        self.stats.totals()
+    }
+}
+
+/// The counters alone.
+pub struct StatsReader(PerCpuArray<MapData, u64>);
+
+impl StatsReader {
+    pub(super) fn new(map: Map) -> Result<Self, Error> {
+        Ok(Self(map.try_into().map_err(wrong(map::STATS))?))
+    }
+
+    /// The counters, summed over CPUs; of missed hooks no program knows.
+    pub fn totals(&self) -> Result<Totals, Error> {
         let sum = |index: u32| -> Result<u64, Error> {
-            let values = self.stats.get(&index, 0).map_err(wrong(map::STATS))?;
+            let values = self.0.get(&index, 0).map_err(wrong(map::STATS))?;
             Ok(values.iter().sum())
         };
         let mut lost = [0; Loss::COUNT];

@@ -32,17 +32,22 @@ impl Pins {
     pub fn of(rule: &str) -> Result<Self, Error> {
         let ours = base()?.join(OURS);
         let own = LAYOUT.to_string();
-        for (layout, path) in folders(&ours) {
-            if layout != own && path.join(rule).is_dir() {
-                return Err(Error::Failure(format!(
-                    "rule {rule} is held by another version of tracer (layout {layout}, this one \
-                     has {own}): release it with that version's `tracer spread --release --rule \
-                     {rule}`, or remove {}",
-                    path.join(rule).display()
-                )));
-            }
+        if let Some(Foreign { layout, pins, .. }) =
+            foreign_in(&ours).into_iter().find(|it| it.rule == rule)
+        {
+            return Err(Error::Failure(format!(
+                "rule {rule} is held by another version of tracer (layout {layout}, this one has \
+                 {own}), in {}; its tables cannot be taken over: end it with `tracer spread \
+                 --release --rule {rule}`, then start again",
+                pins.dir.display()
+            )));
         }
         Ok(Self { dir: ours.join(own).join(rule) })
+    }
+
+    /// Every rule that is pinned with other maps than ours.
+    pub fn foreign() -> Vec<Foreign> {
+        mounts::mount_point(BPFFS).map_or_else(Vec::new, |base| foreign_in(&base.join(OURS)))
     }
 
     /// Every rule that is pinned, by name.
@@ -88,8 +93,17 @@ impl Pins {
         entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
     }
 
-    /// Removes everything, what acts first: a link that loses its last name detaches its program.
+    /// Removes everything, what acts first: a link that loses its last name detaches its program. Nothing is
+    /// removed where somebody else put something beside our two folders.
     pub fn remove(&self) -> Result<(), Error> {
+        let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let is_ours = |name: &std::ffi::OsStr| name == "links" || name == "maps";
+        if let Some(other) = entries.into_iter().find(|entry| !is_ours(&entry.file_name())) {
+            return Err(Error::Failure(format!(
+                "{} is not tracer's, so the rule's folder is left as it is: move it away",
+                other.path().display()
+            )));
+        }
         for part in ["links", "maps", ""] {
             let path = self.dir.join(part);
             match fs::remove_dir_all(&path) {
@@ -107,6 +121,34 @@ impl Pins {
         }
         Ok(())
     }
+}
+
+/// A rule that another version of tracer pinned.
+#[derive(Clone, Debug)]
+pub struct Foreign {
+    pub rule: String,
+    pub layout: String,
+    pub pins: Pins,
+}
+
+/// Those in our folder. Only what has the form of ours is one: `NUMBER/RULE/{maps,links}`.
+fn foreign_in(ours: &Path) -> Vec<Foreign> {
+    let is_layout = |name: &str| name.parse::<u32>().is_ok_and(|layout| layout != LAYOUT);
+    let layouts = folders(ours).into_iter().filter(|(name, _)| is_layout(name));
+    let mut found: Vec<_> = layouts
+        .flat_map(|(layout, path)| {
+            let rules = folders(&path).into_iter();
+            let rules = rules
+                .filter(|(_, dir)| ["maps", "links"].map(|it| dir.join(it).is_dir()) == [true; 2]);
+            rules.map(move |(rule, dir)| Foreign {
+                rule,
+                layout: layout.clone(),
+                pins: Pins { dir },
+            })
+        })
+        .collect();
+    found.sort_by(|one, other| one.rule.cmp(&other.rule));
+    found
 }
 
 /// Names and paths of the folders in a folder.

@@ -22,8 +22,17 @@ use super::{pins::Pins, sys};
 use crate::error::Error;
 
 /// Maps that outlive the process.
-pub(super) const KEPT_MAPS: [&str; 7] =
-    [map::CONNS, map::TUPLES, map::BINDS, map::RULE, map::LEASE, map::DECIDED, map::TAKEN];
+pub(super) const KEPT_MAPS: [&str; 9] = [
+    map::CONNS,
+    map::TUPLES,
+    map::BINDS,
+    map::STATS,
+    map::RULE,
+    map::LEASE,
+    map::DECIDED,
+    map::TAKEN,
+    map::GIVEN,
+];
 
 /// The programs, by the name of their link, and their forms, best first.
 const HOOKS: [(&str, &[&str]); 4] = [
@@ -287,6 +296,7 @@ fn wrong(name: &'static str) -> impl FnOnce(aya::maps::MapError) -> Error {
 pub struct Pinned {
     pub maps: SpreadMaps,
     pub tuples: super::maps::TupleReader,
+    pub stats: super::maps::StatsReader,
 }
 
 impl Pinned {
@@ -307,6 +317,7 @@ impl Pinned {
                 decisions: None,
             },
             tuples: super::maps::TupleReader::new(open(map::TUPLES)?),
+            stats: super::maps::StatsReader::new(open(map::STATS)?)?,
         })
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     error::Error,
     export::{
         Context, LineWriter, Lines,
-        record::{Lost, Moment, Start, Stats, Stop},
+        record::{Decided, Lost, Moment, Start, Stats, Stop},
         sink::{Account, Closed, Sink},
         tuple::Tuple,
     },
@@ -36,15 +36,15 @@ enum Group {
 
 /// Lines that the output could not take.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(super) struct Dropped {
+pub(crate) struct Dropped {
     /// Of socket events: `output_full`.
-    pub(super) events: u64,
+    pub(crate) events: u64,
     /// Of the rest: `output_full_other`.
-    pub(super) others: u64,
+    pub(crate) others: u64,
 }
 
 /// Numbers lines and hands them to the sink.
-pub(super) struct Output {
+pub(crate) struct Output {
     /// `None` once it is closed.
     sink: Option<Sink>,
     writer: LineWriter,
@@ -65,7 +65,7 @@ pub(super) struct Output {
 }
 
 impl Output {
-    pub(super) fn new(sink: Sink, rotation: Option<&Rotation>, asked: Asked) -> Self {
+    pub(crate) fn new(sink: Sink, rotation: Option<&Rotation>, asked: Asked) -> Self {
         // A file outgrows its limit by one chunk at most.
         let limit = rotation.map_or(CHUNK as u64, |rotation| rotation.size / 16);
         let chunk = usize::try_from(limit).unwrap_or(CHUNK).clamp(LINE, CHUNK);
@@ -87,12 +87,12 @@ impl Output {
     }
 
     /// Lines that the output could not take.
-    pub(super) fn dropped(&self) -> Dropped {
+    pub(crate) fn dropped(&self) -> Dropped {
         self.dropped
     }
 
     /// Whether it is time to [`Self::write`].
-    pub(super) fn due(&self, interval: Duration) -> bool {
+    pub(crate) fn due(&self, interval: Duration) -> bool {
         self.buffer.len() >= self.chunk || (self.lines > 0 && self.written_at.elapsed() >= interval)
     }
 
@@ -122,7 +122,7 @@ impl Output {
     }
 
     /// Adds the line of an event. `capacity` and `name` as in [`LineWriter::event`].
-    pub(super) fn event<'a>(
+    pub(crate) fn event<'a>(
         &mut self,
         event: &Event,
         capacity: Option<u32>,
@@ -140,28 +140,36 @@ impl Output {
         Ok(result)
     }
 
-    pub(super) fn start(&mut self, line: &Start<'_>) -> Result<(), Closed> {
+    /// Adds the line of a decision; at `mono_ns` it was taken.
+    pub(crate) fn decided(&mut self, mono_ns: u64, line: &Decided<'_>) -> Result<(), Closed> {
+        self.switch(Group::Events)?;
+        let moment = Moment { seq: self.seq, mono_ns, wall_offset_ns: self.wall_offset_ns };
+        let done = self.writer.decided(&mut self.buffer, moment, line);
+        self.finish(done)
+    }
+
+    pub(crate) fn start(&mut self, line: &Start<'_>) -> Result<(), Closed> {
         self.add(|writer, buffer, moment| writer.start(buffer, moment, line))
     }
 
     /// `finish` puts the line together, given what the output dropped until then.
-    pub(super) fn stop(&mut self, finish: impl FnOnce(Dropped) -> Stop) -> Result<(), Closed> {
+    pub(crate) fn stop(&mut self, finish: impl FnOnce(Dropped) -> Stop) -> Result<(), Closed> {
         self.flush()?;
         let line = finish(self.dropped);
         self.add(|writer, buffer, moment| writer.stop(buffer, moment, &line))
     }
 
-    pub(super) fn lost(&mut self, reason: &str, count: u64) -> Result<(), Closed> {
+    pub(crate) fn lost(&mut self, reason: &str, count: u64) -> Result<(), Closed> {
         self.add(|writer, buffer, moment| writer.lost(buffer, moment, &Lost { reason, count }))
     }
 
     /// `read_at`: of the reading. Its lines carry the same one, so that they can be put together.
-    pub(super) fn tuple_stats(&mut self, read_at: Moment, tuple: &Tuple<'_>) -> Result<(), Closed> {
+    pub(crate) fn tuple_stats(&mut self, read_at: Moment, tuple: &Tuple<'_>) -> Result<(), Closed> {
         self.add_at(read_at, |writer, buffer, moment| writer.tuple_stats(buffer, moment, tuple))
     }
 
     /// The end of a reading.
-    pub(super) fn stats(&mut self, read_at: Moment, line: &Stats) -> Result<(), Closed> {
+    pub(crate) fn stats(&mut self, read_at: Moment, line: &Stats) -> Result<(), Closed> {
         self.add_at(read_at, |writer, buffer, moment| writer.stats(buffer, moment, line))
     }
 
@@ -180,7 +188,12 @@ impl Output {
     ) -> Result<(), Closed> {
         self.switch(Group::Others)?;
         let moment = Moment { seq: self.seq, ..at };
-        match line(&mut self.writer, &mut self.buffer, moment) {
+        let done = line(&mut self.writer, &mut self.buffer, moment);
+        self.finish(done)
+    }
+
+    fn finish(&mut self, done: serde_json::Result<()>) -> Result<(), Closed> {
+        match done {
             Ok(()) => self.counted(),
             Err(error) => tracing::error!("a line could not be put together: {error}"),
         }
@@ -188,7 +201,7 @@ impl Output {
     }
 
     /// Hands everything over.
-    pub(super) fn write(&mut self) -> Result<(), Closed> {
+    pub(crate) fn write(&mut self) -> Result<(), Closed> {
         if let Some(sink) = &mut self.sink
             && self.lines > 0
         {
@@ -210,7 +223,7 @@ impl Output {
     }
 
     /// As [`Self::write`], and what the sink keeps back (compression).
-    pub(super) fn flush(&mut self) -> Result<(), Closed> {
+    pub(crate) fn flush(&mut self) -> Result<(), Closed> {
         self.write()?;
         if let Some(sink) = &mut self.sink {
             let owed = sink.owes_a_line();
@@ -223,7 +236,7 @@ impl Output {
         Ok(())
     }
 
-    pub(super) fn reopen(&mut self) -> Result<Result<(), Error>, Closed> {
+    pub(crate) fn reopen(&mut self) -> Result<Result<(), Error>, Closed> {
         self.write()?;
         let Some(sink) = &mut self.sink else { return Ok(Ok(())) };
         let owed = sink.owes_a_line();
@@ -237,7 +250,7 @@ impl Output {
         }
     }
 
-    pub(super) fn close(&mut self) -> Result<(), Closed> {
+    pub(crate) fn close(&mut self) -> Result<(), Closed> {
         self.write()?;
         if let Some(sink) = self.sink.take() {
             self.asked.writing(true);

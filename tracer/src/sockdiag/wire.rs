@@ -15,6 +15,8 @@ const SOCKET_LEN: usize = 72;
 const TIMER_TIME_WAIT: u8 = 3;
 /// Attribute: u8, whether a listener is IPV6_V6ONLY.
 const INET_DIAG_SKV6ONLY: u16 = 11;
+/// Attribute: u64, the socket's cgroup (Linux 5.9).
+const INET_DIAG_CGROUP_ID: u16 = 21;
 const IPPROTO_TCP: u8 = 6;
 
 /// The request for a dump of all sockets in these states.
@@ -54,6 +56,7 @@ pub(super) fn socket(bytes: &[u8]) -> Option<DiagSocket> {
         time_wait,
         expires_ms: if time_wait { u32_at(bytes, 52)? } else { 0 },
         v6_only: state == tcp_state::LISTEN && v6_only(bytes.get(SOCKET_LEN..)?),
+        cgroup: cgroup(bytes.get(SOCKET_LEN..)?),
     })
 }
 
@@ -62,6 +65,13 @@ fn v6_only(attributes: &[u8]) -> bool {
     netlink::attributes(attributes)
         .find(|(kind, _)| *kind == INET_DIAG_SKV6ONLY)
         .is_some_and(|(_, value)| value.first().is_some_and(|value| *value != 0))
+}
+
+fn cgroup(attributes: &[u8]) -> u64 {
+    netlink::attributes(attributes)
+        .find(|(kind, _)| *kind == INET_DIAG_CGROUP_ID)
+        .and_then(|(_, value)| Some(u64::from_ne_bytes(*value.first_chunk()?)))
+        .unwrap_or(0)
 }
 
 fn address(family: Family, bytes: &[u8], at: usize) -> Option<Addr> {

@@ -1,5 +1,7 @@
 //! The agent of one rule: keeps the pool true to the host while the hooks work by themselves.
 
+mod stream;
+
 use std::{
     collections::HashMap,
     net::IpAddr,
@@ -13,6 +15,8 @@ use tracer_common::{
     spread::{Decision, Destination, rule_flag},
 };
 
+use stream::Counted;
+
 use super::{
     addresses::Watch,
     health::{Health, Outcome, Reason},
@@ -25,6 +29,7 @@ use super::{
 };
 use crate::{
     capacity::PortRange,
+    cgroups::Names,
     cli::OnExit,
     clock,
     config::{KernelConfig, SpreadConfig},
@@ -63,6 +68,7 @@ pub struct Agent {
     before: HashMap<TupleKey, (u64, u64)>,
     teller: Teller,
     cgroups_gone: Vec<PathBuf>,
+    counted: Counted,
     said: State,
     #[expect(dead_code, reason = "held, not used")]
     lock: Lock,
@@ -75,7 +81,12 @@ impl Agent {
     /// # Errors
     /// As [`trace::start`]; a pool, cgroup, destination or namespace that cannot be (78); another agent
     /// of the same rule (75).
-    pub fn start(kernel: &KernelConfig, config: SpreadConfig, sink: Sink) -> Result<Self, Error> {
+    pub fn start(
+        kernel: &KernelConfig,
+        config: SpreadConfig,
+        sink: Sink,
+        names: Names,
+    ) -> Result<Self, Error> {
         let netns = start::namespace(config.netns.as_ref())?;
         let worker = Worker::spawn()
             .map_err(|error| Error::Failure(format!("cannot start a thread: {error}")))?;
@@ -103,15 +114,17 @@ impl Agent {
                 return Err(error);
             }
         };
+        let earlier = State::read(&config.rule).filter(|_| adopted).unwrap_or_default();
         let mut agent = Self {
             said: State::default(),
+            counted: Counted::new(&earlier),
             cgroups_gone: Vec::new(),
             random: clock::wall_ns().wrapping_mul(0x9e37_79b9_7f4a_7c15),
             rule: Rule::default(),
             taken: Box::new([0; 1024]),
             health: Health::default(),
             before: HashMap::new(),
-            teller: Teller::new(sink),
+            teller: Teller::new(sink, names, config.sample),
             destinations: config.destinations(),
             config,
             tracer,
@@ -126,30 +139,12 @@ impl Agent {
         Ok(agent)
     }
 
-    /// What was set up, for people.
-    pub fn summary(&self) -> String {
-        let spreader = self.tracer.session.spreader.as_ref();
-        let fast = match spreader.and_then(|spreader| spreader.no_fast_ports.as_deref()) {
-            Some(why) => format!("; no fast ports here ({why})"),
-            None if self.config.flags & rule_flag::FAST_PORTS == 0 => {
-                "; ports by the kernel".into()
-            }
-            None => String::new(),
-        };
-        format!(
-            "rule {}: {} of {} addresses, {} ports each towards a destination{fast}",
-            self.config.rule,
-            self.rule.v4.count + self.rule.v6.count,
-            pool::members(&self.config.pool, &self.inside.host).len(),
-            self.rule.capacity,
-        )
-    }
-
     /// Follows the host until asked to stop.
     ///
     /// # Errors
     /// BPF maps that cannot be used; a stdout that cannot be written, but for a closed one.
     pub fn run(mut self, asked: &Asked) -> Result<(), Error> {
+        self.begin(asked)?;
         let mut round = Instant::now();
         while !asked.stop() && !self.config.detach {
             self.wait();
@@ -161,6 +156,7 @@ impl Agent {
                 self.tracer.reconcile_if_due()?;
                 self.look_at_health()?;
                 self.reattach();
+                self.losses()?;
                 changed = true;
             }
             if changed {
@@ -169,9 +165,7 @@ impl Agent {
             if asked.reopen() {
                 self.teller.reopen()?;
             }
-            asked.writing(true);
             self.teller.flush();
-            asked.writing(false);
             self.tracer.session.flush_log();
         }
         self.end()
@@ -180,11 +174,13 @@ impl Agent {
     fn end(mut self) -> Result<(), Error> {
         if self.config.on_exit == OnExit::Release && !self.config.detach {
             self.spreader()?.maps.clear_rule()?;
+            self.finish()?;
             self.tracer.session.detach();
             self.pins.remove()?;
             State::remove(&self.config.rule);
+            return Ok(());
         }
-        Ok(())
+        self.finish()
     }
 
     fn spreader(&mut self) -> Result<&mut Spreader, Error> {
@@ -232,9 +228,7 @@ impl Agent {
                 refused = true;
                 self.health.quarantine(told.chosen, Reason::Refused, now);
             }
-            if self.config.sample != 0 {
-                self.teller.add(&self.config.rule, told);
-            }
+            self.teller.add(&self.config.rule, told);
         });
         refused
     }
@@ -386,6 +380,7 @@ impl Agent {
             cgroups_gone: self.cgroups_gone.clone(),
             no_fast_ports: spreader.and_then(|spreader| spreader.no_fast_ports.clone()),
             degraded: self.tracer.degraded.clone(),
+            ..self.troubles()
         };
         if state != self.said {
             if let Err(error) = state.write(&self.config.rule) {

@@ -1,18 +1,39 @@
 //! `tracer spread --dry-run`: the connections as they are, and as they would be.
 
-use std::fmt::Write as _;
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt::Write as _,
+    path::Path,
+    time::Instant,
+};
+
+use tracer_common::{Addr, TupleKey, conn_flag};
 
 use super::{
+    pool::PoolAddress,
+    ports,
     projection::{self, Projection},
     start,
 };
 use crate::{
-    capacity::capacity,
+    cgroups::{self, Names},
     config::{KernelConfig, SpreadConfig},
     error::Error,
-    netns::Worker,
-    trace,
+    kernel::spreader::Place,
+    netns::{Netns, Worker},
+    sockdiag,
+    trace::{self, Tracer},
 };
+
+/// The connections that a rule would be for.
+#[derive(Default)]
+struct Counted {
+    tuples: BTreeMap<TupleKey, u64>,
+    /// Of these, those in TIME_WAIT, of which nobody knows any more whose they were.
+    time_wait: u64,
+    /// Connections to the same destinations that are of other cgroups.
+    others: u64,
+}
 
 /// The text to print.
 ///
@@ -24,7 +45,7 @@ pub fn run(kernel: &KernelConfig, config: &SpreadConfig) -> Result<String, Error
         .map_err(|error| Error::Failure(format!("cannot start a thread: {error}")))?;
     let inside = start::look(&worker, &netns, &config.pool).map_err(start::cannot_look)?;
     let pool = start::pool(config, &inside)?;
-    start::places(&config.cgroups)?;
+    let places = start::places(&config.cgroups)?;
     let mut tracer = trace::start(kernel, 0, tracer_common::Filter::default())?;
     let mut blocked = Vec::new();
     tracer.session.maps.binds(|key, bound| {
@@ -32,51 +53,97 @@ pub fn run(kernel: &KernelConfig, config: &SpreadConfig) -> Result<String, Error
             blocked.push(key.port);
         }
     })?;
-    let capacity = capacity(&inside.range, blocked.into_iter());
-    tracer.read_tuples()?;
-    let destinations = config.destinations();
-    let tuples = tracer.tuples().iter().filter(|(key, _)| {
-        let wanted = destinations.is_empty()
-            || destinations.iter().any(|to| to.contains(&key.destination, key.destination_port));
-        key.netns == netns.inum && wanted
-    });
-    let found = projection::project(
-        tuples.map(|(key, count)| (*key, count.in_use())),
-        capacity,
-        |destination| {
-            let v4 = destination.to_v4().is_some();
-            pool.iter().filter(|member| member.address.to_v4().is_some() == v4).count()
-        },
-    );
-    Ok(text(&found, pool.len(), capacity))
+    let capacity = ports::capacity(&inside.range, &blocked);
+    let counted = count(&mut tracer, &netns, &places, config)?;
+    let tuples = counted.tuples.iter().map(|(key, in_use)| (*key, *in_use));
+    let found = projection::project(tuples, capacity, |destination| weights(&pool, destination));
+    let mut out = text(&found, pool.len(), capacity);
+    // Writing to a String cannot fail.
+    if counted.time_wait > 0 {
+        _ = writeln!(
+            out,
+            "counted with them: {} ports in TIME_WAIT, of which the kernel does not say whose they were",
+            counted.time_wait
+        );
+    }
+    if counted.others > 0 {
+        _ = writeln!(out, "not counted: {} connections of other cgroups", counted.others);
+    }
+    Ok(out)
 }
 
-fn text(found: &[Projection], addresses: usize, capacity: u32) -> String {
+/// Weights of the addresses that a connection there could get.
+pub(super) fn weights(pool: &[PoolAddress], destination: &Addr) -> Vec<u16> {
+    let v4 = destination.to_v4().is_some();
+    let family = pool.iter().filter(|member| member.address.to_v4().is_some() == v4);
+    family.map(|member| member.weight).collect()
+}
+
+/// Counts what the ledger holds, by the cgroups of the sockets.
+fn count(
+    tracer: &mut Tracer,
+    netns: &Netns,
+    places: &[Place],
+    config: &SpreadConfig,
+) -> Result<Counted, Error> {
+    let root = cgroups::root().map_err(|error| Error::Failure(error.to_string()))?;
+    let mut names = Names::new(root);
+    let now = Instant::now();
+    let of_cgroup: HashMap<u64, u64> = {
+        let (_, _, worker) = tracer.split();
+        let dump = worker.run_in(netns, || sockdiag::dump_all(sockdiag::ALL_STATES));
+        let sockets = dump.and_then(|result| result).map_err(start::cannot_look)?;
+        sockets.iter().map(|socket| (socket.cookie, socket.cgroup)).collect()
+    };
+    let destinations = config.destinations();
+    // A cgroup that is gone has no place below any other, but it was of this machine.
+    let all = config.cgroups == [Path::new("/")];
+    let mut counted = Counted::default();
+    tracer.session.maps.conns(|key, conn| {
+        let (to, port) = (conn.tuple.destination, conn.tuple.destination_port);
+        let wanted =
+            destinations.is_empty() || destinations.iter().any(|it| it.contains(&to, port));
+        if conn.tuple.netns != netns.inum || !wanted {
+            return;
+        }
+        // 0: not known, or this kernel does not say.
+        let cgroup = of_cgroup.get(&key.cookie).copied().unwrap_or(0);
+        let is_within = |place: &Place| names.is_within(cgroup, place.id, now);
+        if !all && cgroup != 0 && !places.iter().any(is_within) {
+            counted.others += 1;
+            return;
+        }
+        *counted.tuples.entry(conn.tuple).or_insert(0) += 1;
+        counted.time_wait += u64::from(conn.flags & conn_flag::TIME_WAIT != 0);
+    })?;
+    Ok(counted)
+}
+
+/// What is projected, for people.
+pub(super) fn text(found: &[Projection], addresses: usize, capacity: u32) -> String {
+    let peak = |of: fn(&Projection) -> f64| found.iter().map(of).fold(0.0, f64::max);
     let mut out = format!(
-        "pool of {addresses} addresses, {capacity} ports each; peak saturation {:.0} % -> {:.0} %\n",
-        peak(found, |one| one.now),
-        peak(found, |one| one.then),
+        "pool of {addresses} addresses, {capacity} ports each; {}\n",
+        gain(peak(|one| one.now), peak(|one| one.then)),
     );
     if found.is_empty() {
-        out.push_str("nothing is connected to these destinations now\n");
+        out.push_str("nothing is connected to these destinations\n");
         return out;
     }
-    out.push_str("DST:PORT                       PORTS  FULLEST    NOW   THEN\n");
     for one in found {
         let to = std::net::SocketAddr::new(start::address(one.destination), one.port).to_string();
         // Writing to a String cannot fail.
         _ = writeln!(
             out,
-            "{to:<28} {:>7}  {:>7}  {:>3.0} %  {:>3.0} %",
+            "  {to:<28} {:>7} ports, {:>6} of them of one address; {}",
             one.in_use,
             one.fullest,
-            one.now * 100.0,
-            one.then * 100.0
+            gain(one.now, one.then)
         );
     }
     out
 }
 
-fn peak(found: &[Projection], of: impl Fn(&Projection) -> f64) -> f64 {
-    found.iter().map(of).fold(0.0, f64::max) * 100.0
+fn gain(now: f64, then: f64) -> String {
+    format!("peak saturation {:.0} % -> {:.0} %", now * 100.0, then * 100.0)
 }

@@ -85,6 +85,11 @@ impl Health {
         self.quarantined.get(address).filter(|it| now < it.until).map(|it| it.reason)
     }
 
+    /// Until when an address is left out, if it is now.
+    pub fn until(&self, address: &Addr, now: Instant) -> Option<Instant> {
+        self.quarantined.get(address).map(|it| it.until).filter(|until| now < *until)
+    }
+
     /// Looks at what became of each address's connections to one destination. Where all fail, it is
     /// the destination's fault.
     pub fn judge(&mut self, outcomes: &[(Addr, Outcome)], now: Instant) {

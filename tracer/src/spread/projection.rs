@@ -18,38 +18,71 @@ pub struct Projection {
     pub then: f64,
 }
 
-/// The destinations of these tuples, fullest first. `pool` says how many addresses of the
-/// destination's family there would be.
+/// The destinations of these tuples, fullest first. `weights` says what the addresses of the destination's
+/// family would weigh; without any, there is nothing to say.
 pub fn project(
     tuples: impl IntoIterator<Item = (TupleKey, u64)>,
     capacity: u32,
-    pool: impl Fn(&Addr) -> usize,
+    weights: impl Fn(&Addr) -> Vec<u16>,
 ) -> Vec<Projection> {
-    let mut sums: BTreeMap<(Addr, u16), (u64, u64)> = BTreeMap::new();
+    of_peaks(&peaks(tuples), capacity, weights)
+}
+
+/// Ports in use towards a destination.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Peak {
+    /// Of all sources together.
+    pub in_use: u64,
+    /// Of the fullest source.
+    pub fullest: u64,
+}
+
+/// Peaks by destination and port.
+pub type Peaks = BTreeMap<(Addr, u16), Peak>;
+
+/// What one reading says.
+pub fn peaks(tuples: impl IntoIterator<Item = (TupleKey, u64)>) -> Peaks {
+    let mut peaks = Peaks::new();
     for (key, in_use) in tuples {
-        let (sum, fullest) = sums.entry((key.destination, key.destination_port)).or_insert((0, 0));
-        *sum += in_use;
-        *fullest = in_use.max(*fullest);
+        let peak = peaks.entry((key.destination, key.destination_port)).or_default();
+        peak.in_use += in_use;
+        peak.fullest = peak.fullest.max(in_use);
     }
+    peaks
+}
+
+/// As [`project`], where the peaks are known.
+pub fn of_peaks(
+    peaks: &Peaks,
+    capacity: u32,
+    weights: impl Fn(&Addr) -> Vec<u16>,
+) -> Vec<Projection> {
     let part = |ports: f64| if capacity == 0 { 1.0 } else { ports / f64::from(capacity) };
-    let as_float = |count: u64| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
-    let mut found: Vec<_> = sums
-        .into_iter()
-        .filter(|(_, (in_use, _))| *in_use > 0)
-        .filter_map(|((destination, port), (in_use, fullest))| {
-            let addresses = u32::try_from(pool(&destination)).ok().filter(|count| *count > 0)?;
-            Some(Projection {
-                destination,
-                port,
-                in_use,
-                fullest,
-                now: part(as_float(fullest)),
-                then: part(as_float(in_use) / f64::from(addresses)),
-            })
+    let mut found: Vec<_> = peaks
+        .iter()
+        .filter(|(_, peak)| peak.in_use > 0)
+        .filter_map(|(&(destination, port), &Peak { in_use, fullest })| {
+            let then = spread(part(as_float(in_use)), &weights(&destination))?;
+            let now = part(as_float(fullest));
+            Some(Projection { destination, port, in_use, fullest, now, then })
         })
         .collect();
     found.sort_by(|one, other| other.now.total_cmp(&one.now));
     found
+}
+
+/// How full the fullest address would be. Each gets its share by weight; what a full one cannot take goes to
+/// the others.
+fn spread(all: f64, weights: &[u16]) -> Option<f64> {
+    let heaviest = weights.iter().copied().max().filter(|weight| *weight > 0)?;
+    let sum: u32 = weights.iter().copied().map(u32::from).sum();
+    let fullest = all * f64::from(heaviest) / f64::from(sum);
+    let even = all / f64::from(u32::try_from(weights.len()).ok()?);
+    Some(if fullest > 1.0 { even.max(1.0) } else { fullest })
+}
+
+fn as_float(count: u64) -> f64 {
+    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
 #[cfg(test)]
@@ -70,11 +103,28 @@ mod tests {
     #[test]
     fn the_ports_of_all_sources_are_shared_out_among_the_pool() {
         let tuples = [tuple(1, 1, 960), tuple(1, 2, 100), tuple(2, 2, 300), tuple(1, 3, 0)];
-        let found = project(tuples, 1000, |_| 4);
+        let found = project(tuples, 1000, |_| vec![1; 4]);
         assert_eq!(found.len(), 2);
         assert!((found[0].now - 0.96).abs() < 1e-9 && (found[0].then - 0.24).abs() < 1e-9);
         assert_eq!((found[1].in_use, found[1].fullest), (400, 300));
         assert!((found[1].then - 0.1).abs() < 1e-9);
-        assert_eq!(project([tuple(1, 1, 5)], 1000, |_| 0), []);
+        assert_eq!(project([tuple(1, 1, 5)], 1000, |_| Vec::new()), []);
+    }
+
+    #[test]
+    fn a_heavier_address_gets_more_until_it_is_full() {
+        let then = |in_use, weights: &[u16]| {
+            project([tuple(1, 1, in_use)], 1000, |_| weights.to_vec())[0].then
+        };
+        for (in_use, weights, expected) in [
+            (800, &[3, 1][..], 0.6),
+            (800, &[100, 100], 0.4),
+            // The heavier one is full; the other takes the rest.
+            (1_600, &[3, 1], 1.0),
+            // Both are, and it is not enough.
+            (3_000, &[3, 1], 1.5),
+        ] {
+            assert!((then(in_use, weights) - expected).abs() < 1e-9, "{in_use} {weights:?}");
+        }
     }
 }

@@ -21,6 +21,7 @@ const FOLDER: &str = "/run/tracer";
 
 /// What only the agent knows.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default)]
 pub struct State {
     /// As they were named.
     pub cgroups: Vec<PathBuf>,
@@ -39,6 +40,21 @@ pub struct State {
     /// Why there are no fast ports, if they were wanted.
     pub no_fast_ports: Option<String>,
     pub degraded: Vec<String>,
+    /// Of those that are left out: those that come back by themselves.
+    pub quarantined: Vec<Quarantined>,
+    /// Hooks that the kernel passed over, as far as it counts them, and corrections that the comparison with
+    /// the kernel's own sockets made: of all agents of the rule together.
+    pub hook_missed: u64,
+    pub drift: u64,
+}
+
+/// An address that is left out for a while.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Quarantined {
+    pub address: IpAddr,
+    pub reason: String,
+    /// CLOCK_MONOTONIC of its end, ns.
+    pub until_mono_ns: u64,
 }
 
 fn path(rule: &str, end: &str) -> PathBuf {

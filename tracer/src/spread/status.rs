@@ -1,10 +1,12 @@
 //! `tracer status`: the rules, as their maps have them.
 
-use std::{fmt::Write as _, net::IpAddr};
+mod text;
+
+use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::Serialize;
 use tracer_common::{
-    Rule, TupleCount, TupleKey,
+    Loss, Rule, TupleCount, TupleKey,
     spread::{Decision, rule_flag},
 };
 
@@ -15,8 +17,28 @@ use super::{
 use crate::{
     config::StatusConfig,
     error::Error,
-    kernel::{pins::Pins, spreader::Pinned},
+    kernel::{
+        pins::{Foreign, Pins},
+        spreader::Pinned,
+    },
 };
+
+/// All that is pinned.
+#[derive(Debug, Serialize)]
+struct Status {
+    rules: Vec<RuleStatus>,
+    /// Rules whose maps only another version of tracer can read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    foreign: Vec<ForeignRule>,
+}
+
+/// A rule of another version.
+#[derive(Debug, Serialize)]
+struct ForeignRule {
+    rule: String,
+    layout: String,
+    pins: String,
+}
 
 /// One rule.
 #[derive(Debug, Serialize)]
@@ -38,6 +60,8 @@ pub struct RuleStatus {
     pub said: State,
     /// How often each decision was taken.
     pub decisions: Vec<(&'static str, u64)>,
+    /// What the kernel side did not record, by name, since the rule began.
+    pub lost: BTreeMap<&'static str, u64>,
     pub tuples: Vec<Use>,
 }
 
@@ -59,8 +83,11 @@ pub struct Use {
     /// Of those in use: of the half that the kernel tries last.
     #[serde(rename = "ports.other_half")]
     pub other_half: u64,
-    /// Connections since the rule began.
+    /// Connections to which the rule gave this address. Starts over after 4,294,967,295.
+    pub chosen: u32,
+    /// Connections since the rule began, whoever opened them.
     pub opened: u64,
+    /// connect() calls that failed.
     pub failed: u64,
 }
 
@@ -71,24 +98,30 @@ pub struct Use {
 pub fn run(config: &StatusConfig) -> Result<Vec<u8>, Error> {
     let wanted = |name: &String| config.rule.as_ref().is_none_or(|rule| rule == name);
     let rules: Vec<_> = Pins::all().into_iter().filter(|(name, _)| wanted(name)).collect();
-    if let (Some(rule), []) = (&config.rule, &rules[..]) {
+    let foreign: Vec<_> = Pins::foreign().into_iter().filter(|it| wanted(&it.rule)).collect();
+    if let (Some(rule), [], []) = (&config.rule, &rules[..], &foreign[..]) {
         return Err(Error::BadConfig(format!(
             "there is no rule {rule}; `tracer status` lists those that there are"
         )));
     }
-    let found: Vec<RuleStatus> =
-        rules.into_iter().map(|(name, pins)| read(name, &pins)).collect::<Result<_, _>>()?;
-    if config.json {
-        let mut text = crate::export::record::terminal_safe(&serde_json::json!({ "rules": found }))
-            .map_err(|error| Error::Failure(format!("cannot put the status together: {error}")))?;
-        text.push(b'\n');
-        return Ok(text);
+    let found = Status {
+        rules: rules.into_iter().map(|(name, pins)| read(name, &pins)).collect::<Result<_, _>>()?,
+        foreign: foreign.into_iter().map(ForeignRule::from).collect(),
+    };
+    if !config.json {
+        return Ok(text::of(&found).into_bytes());
     }
-    if found.is_empty() {
-        return Ok(b"nothing is spread\n".to_vec());
+    let mut line = crate::export::record::terminal_safe(&found)
+        .map_err(|error| Error::Failure(format!("cannot put the status together: {error}")))?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+impl From<Foreign> for ForeignRule {
+    fn from(foreign: Foreign) -> Self {
+        let Foreign { rule, layout, pins } = foreign;
+        Self { rule, layout, pins: pins.dir().display().to_string() }
     }
-    let texts: Vec<String> = found.iter().map(text).collect();
-    Ok(texts.join("\n").into_bytes())
 }
 
 fn read(name: String, pins: &Pins) -> Result<RuleStatus, Error> {
@@ -104,10 +137,18 @@ fn read(name: String, pins: &Pins) -> Result<RuleStatus, Error> {
     };
     let mut uses: Vec<Use> = tuples
         .iter()
-        .filter(|(key, count)| ours(key) && count.opened > 0)
+        .filter(|(key, count)| ours(key) && (count.opened > 0 || count.failures() > 0))
         .map(|(key, count)| usage(&rule, key, count))
         .collect();
     uses.sort_by_key(|one| std::cmp::Reverse(one.in_use));
+    let not_told = Decision::NotTold;
+    let mut lost: BTreeMap<_, _> = Loss::ALL
+        .into_iter()
+        .zip(pinned.stats.totals()?.lost)
+        .map(|(loss, count)| (loss.name(), count))
+        .collect();
+    lost.insert(not_told.name(), decided.get(not_told as usize).copied().unwrap_or(0));
+    lost.insert("hook_missed", said.hook_missed);
     Ok(RuleStatus {
         agent: Lock::holder(&name),
         netns: rule.netns,
@@ -116,6 +157,7 @@ fn read(name: String, pins: &Pins) -> Result<RuleStatus, Error> {
         pins: pins.dir().display().to_string(),
         links: pins.links().len(),
         decisions: Decision::ALL.iter().map(|it| it.name()).zip(decided).collect(),
+        lost,
         rule: name,
         said,
         tuples: uses,
@@ -132,65 +174,8 @@ fn usage(rule: &Rule, key: &TupleKey, count: &TupleCount) -> Use {
         time_wait: count.time_wait(),
         capacity: rule.capacity,
         other_half: if rule.other_low & 1 == 1 { odd } else { count.in_use().saturating_sub(odd) },
+        chosen: count.chosen,
         opened: count.opened,
         failed: count.failures(),
     }
-}
-
-fn text(status: &RuleStatus) -> String {
-    let agent = match status.agent {
-        Some(pid) => format!("agent {pid}"),
-        None => "no agent: it goes on by itself".to_owned(),
-    };
-    let said = &status.said;
-    let cgroups: Vec<_> = said.cgroups.iter().map(|path| path.display().to_string()).collect();
-    let fast = match &said.no_fast_ports {
-        _ if status.fast_ports => "on".to_owned(),
-        Some(why) => format!("off ({why})"),
-        None => "off".to_owned(),
-    };
-    let mut out = format!(
-        "rule {}: {agent}\n  cgroups     {}\n  namespace   {}, ports {}-{}, {} towards each \
-         destination\n  fast ports  {fast}\n  pool        {} addresses, {} in use by the rule\n",
-        status.rule,
-        cgroups.join(" "),
-        status.netns,
-        said.range.0,
-        said.range.1,
-        status.capacity,
-        said.pool.len(),
-        said.pool.len() - said.left_out.len(),
-    );
-    // Writing to a String cannot fail.
-    for (address, why) in &said.left_out {
-        _ = writeln!(out, "  left out    {address}: {why}");
-    }
-    for path in &said.cgroups_gone {
-        _ = writeln!(out, "  gone        cgroup {}", path.display());
-    }
-    for reason in &said.degraded {
-        _ = writeln!(out, "  degraded    {reason}");
-    }
-    let taken = status.decisions.iter().filter(|(_, count)| *count > 0);
-    let taken: Vec<_> = taken.map(|(name, count)| format!("{name} {count}")).collect();
-    _ = writeln!(out, "  decisions   {}", taken.join(", "));
-    if !status.tuples.is_empty() {
-        out.push_str(
-            "  SRC                        DST:PORT                      PORTS     TW   %SAT    OPENED  FAILED\n",
-        );
-    }
-    for one in &status.tuples {
-        let to = std::net::SocketAddr::new(one.destination, one.port).to_string();
-        let part = 100 * one.in_use / u64::from(one.capacity.max(1));
-        _ = writeln!(
-            out,
-            "  {:<26} {to:<28} {:>6} {:>6} {part:>6} {:>9} {:>7}",
-            one.source.to_string(),
-            one.in_use,
-            one.time_wait,
-            one.opened,
-            one.failed
-        );
-    }
-    out
 }

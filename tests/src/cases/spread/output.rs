@@ -1,11 +1,17 @@
 //! What the program says: the projection of `--dry-run`, and the lines of `--decisions`.
 
-use std::{collections::BTreeSet, fs, net::SocketAddr};
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::SocketAddr,
+    thread,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use super::{Case, Host, POOL, PORTS, Test, named, source};
+use super::{Application, Case, Host, POOL, PORTS, Test, named, source};
 use crate::{
     sock::Sock,
     tracer::{
@@ -18,7 +24,12 @@ pub(super) fn cases() -> Vec<Case> {
     let tests: &[Test] = &[
         ("dry_run", dry_run),
         ("dry_run_where_nothing_is_connected", dry_run_of_nothing),
+        ("dry_run_of_one_cgroup", dry_run_of_one_cgroup),
+        ("dry_run_by_weight", dry_run_by_weight),
         ("all_decisions", all_decisions),
+        ("sampled", sampled),
+        ("passed", passed),
+        ("full_pool", full_pool),
         ("decisions_into_a_file", decisions_into_a_file),
         ("status_for_people", status_for_people),
     ];
@@ -27,9 +38,13 @@ pub(super) fn cases() -> Vec<Case> {
 
 /// What `--dry-run` prints. It has changed nothing.
 fn dry(host: &Host) -> Result<String> {
+    dry_with(host, &POOL)
+}
+
+fn dry_with(host: &Host, pool: &[&str]) -> Result<String> {
     let cgroup = host.cgroup.path().to_string_lossy();
     let mut command = host.rule.command(&["--dry-run", "--cgroup", &cgroup])?;
-    command.args(POOL.iter().flat_map(|address| ["--pool", address]));
+    command.args(pool.iter().flat_map(|address| ["--pool", address]));
     let ended = host.stage.netns.run(|| run(&mut command, START_LIMIT))?;
     ensure!(ended.code() == 0 && ended.stderr.is_empty(), "{ended:?}");
     ensure!(host.cgroup.attached()? == 0, "programs are attached");
@@ -56,6 +71,29 @@ fn dry_run_of_nothing() -> Result<()> {
     Ok(())
 }
 
+/// Connections of other cgroups are not what the rule is for.
+fn dry_run_of_one_cgroup() -> Result<()> {
+    let mut host = Host::new()?;
+    let server = host.server("10.1.0.1:7000")?;
+    let _ours = (0..80).map(|_| host.connect(server.address)).collect::<Result<Vec<_>>>()?;
+    let other = Application::new(&host.stage.netns)?;
+    let _others = (0..500).map(|_| other.connect(server.address)).collect::<Result<Vec<_>>>()?;
+    let said = dry(&host)?;
+    ensure!(said.contains("peak saturation 8 % -> 2 %"), "it says {said:?}");
+    ensure!(said.contains("not counted: 500 connections of other cgroups"), "it says {said:?}");
+    Ok(())
+}
+
+/// The heaviest address is the fullest.
+fn dry_run_by_weight() -> Result<()> {
+    let mut host = Host::new()?;
+    let server = host.server("10.1.0.1:7000")?;
+    let _held = (0..800).map(|_| host.connect(server.address)).collect::<Result<Vec<_>>>()?;
+    let said = dry_with(&host, &["10.1.0.11=3", "10.1.0.12"])?;
+    ensure!(said.contains("peak saturation 80 % -> 60 %"), "it says {said:?}");
+    Ok(())
+}
+
 /// The lines, each an object with the fields of every line, without a gap.
 fn lines(text: &str) -> Result<Vec<Value>> {
     let parse = |line: &str| serde_json::from_str(line).with_context(|| line.to_owned());
@@ -73,6 +111,105 @@ fn text_time(line: &Value) -> Result<()> {
     Ok(())
 }
 
+fn decisions_of(lines: &[Value]) -> Vec<&Value> {
+    lines.iter().filter(|line| line["event.name"] == "spread.decision").collect()
+}
+
+/// The stream begins and ends as it should, and nothing of these decisions is missing.
+fn whole(lines: &[Value], decisions: usize) -> Result<()> {
+    let [start, .., stop] = lines else { bail!("no first and last line: {lines:?}") };
+    ensure!(start["event.name"] == "tracer.start", "the first line is {start}");
+    ensure!(stop["event.name"] == "tracer.stop", "the last line is {stop}");
+    for name in ["events.seen", "events.emitted", "events.written"] {
+        ensure!(stop[name] == decisions, "{name}: {stop}");
+    }
+    for name in ["lost.not_told", "lost.output_full", "lost.undecodable", "lost.conns_full"] {
+        ensure!(stop[name] == 0, "{name}: {stop}");
+    }
+    Ok(())
+}
+
+/// One in 64 is told.
+fn sampled() -> Result<()> {
+    let mut host = Host::new()?;
+    let server = host.server("10.1.0.1:7000")?;
+    let spread = host.spread(&POOL, &["--decisions", "sampled"])?;
+    let held = (0..3200).map(|_| host.connect(server.address)).collect::<Result<Vec<_>>>()?;
+    let stdout = spread.stop()?.stdout;
+    let lines = lines(&stdout)?;
+    let told = decisions_of(&lines).len();
+    // 50 are expected, with a standard deviation of 7: outside of these bounds once in 10^6 runs.
+    ensure!((16..=90).contains(&told), "{told} lines of {} decisions", held.len());
+    whole(&lines, told)
+}
+
+/// Sockets that are left alone are told, with why.
+fn passed() -> Result<()> {
+    let mut host = Host::new()?;
+    let server = host.server("10.1.0.1:7000")?;
+    let other = host.stage.server("10.1.0.1:7001")?;
+    let arguments = ["--decisions", "all", "--to", "10.1.0.1:7000"];
+    let spread = host.spread(&POOL, &arguments)?;
+    let with_port = host.app.tcp(server.address)?;
+    with_port.bind("10.1.0.2:40500".parse()?)?;
+    with_port.connect(server.address)?;
+    let with_address = host.app.tcp(server.address)?;
+    with_address.set_bind_address_no_port()?;
+    with_address.bind("10.1.0.2:0".parse()?)?;
+    with_address.connect(server.address)?;
+    let elsewhere = host.connect(other.address)?;
+    let expected = [
+        (&with_port, "has_port", Some("10.1.0.2")),
+        (&with_address, "has_address", Some("10.1.0.2")),
+        (&elsewhere, "other_destination", None),
+    ];
+    let stdout = spread.stop()?.stdout;
+    let lines = lines(&stdout)?;
+    let decisions = decisions_of(&lines);
+    ensure!(decisions.len() == expected.len(), "{decisions:?}");
+    for (line, (sock, why, original)) in decisions.iter().zip(expected) {
+        let right = text(line, "spread.reason")? == "passed"
+            && text(line, "spread.passed")? == why
+            && line.get("spread.original").and_then(Value::as_str) == original
+            && number(line, "netns")? == host.stage.netns.inum()
+            && line.get("spread.chosen").is_none()
+            && line.get("ports.in_use").is_none();
+        ensure!(right, "not the line about {sock:?}: {line}");
+    }
+    whole(&lines, expected.len())
+}
+
+/// Without `--decisions`, a full pool is told all the same: once a second, however often it is met.
+fn full_pool() -> Result<()> {
+    let mut host = Host::new()?;
+    let server = host.server("10.1.0.1:7000")?;
+    let spread = host.spread(&POOL[..1], &[])?;
+    let mut held = Vec::new();
+    while host.rule.status()?.decided("pool_full")? == 0 {
+        ensure!((held.len() as u64) < 3 * PORTS, "the pool does not fill");
+        for _ in 0..100 {
+            held.push(host.connect(server.address)?);
+        }
+    }
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(1500) {
+        held.push(host.connect(server.address)?);
+        thread::sleep(Duration::from_millis(20));
+    }
+    let seconds = begun.elapsed().as_secs() + 2;
+    let stdout = spread.stop()?.stdout;
+    let lines = lines(&stdout)?;
+    let decisions = decisions_of(&lines);
+    let count = decisions.len() as u64;
+    ensure!((2..=seconds).contains(&count), "{count} lines in {seconds} s: {decisions:?}");
+    for pair in decisions.windows(2) {
+        let apart = number(pair[1], "mono_ns")? - number(pair[0], "mono_ns")?;
+        ensure!(apart >= 1_000_000_000, "{apart} ns apart: {pair:?}");
+    }
+    ensure!(decisions.iter().all(|it| it["spread.reason"] == "pool_full"), "{decisions:?}");
+    whole(&lines, decisions.len())
+}
+
 fn all_decisions() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -80,9 +217,13 @@ fn all_decisions() -> Result<()> {
     let held = (0..200).map(|_| host.connect(server.address)).collect::<Result<Vec<_>>>()?;
     let stdout = spread.stop()?.stdout;
     let lines = lines(&stdout)?;
-    let decisions: Vec<_> =
-        lines.iter().filter(|line| line["event.name"] == "spread.decision").collect();
+    let decisions = decisions_of(&lines);
     ensure!(decisions.len() == held.len(), "{} lines of 200 decisions", decisions.len());
+    whole(&lines, held.len())?;
+    // Of the caller: the sockets alone are of the application's cgroup.
+    let cgroup = fs::read_to_string("/proc/self/cgroup")?;
+    let cgroup =
+        cgroup.lines().find_map(|line| line.strip_prefix("0::")).context("no cgroup v2")?;
     for (line, sock) in decisions.iter().zip(&held) {
         let right = text(line, "spread.rule")? == host.rule.name()
             && text(line, "spread.reason")? == "least_used"
@@ -93,7 +234,8 @@ fn all_decisions() -> Result<()> {
             && text(line, "network.peer.address")? == "10.1.0.1"
             && number(line, "network.peer.port")? == 7000
             && number(line, "netns")? == host.stage.netns.inum()
-            && number(line, "process.pid")? == u64::from(std::process::id());
+            && number(line, "process.pid")? == u64::from(std::process::id())
+            && text(line, "process.linux.cgroup")? == cgroup;
         ensure!(right, "not the decision about {sock:?}: {line}");
     }
     let cookies = decisions.iter().map(|line| number(line, "socket.cookie"));
@@ -125,7 +267,8 @@ fn decisions_into_a_file() -> Result<()> {
     let status = host.rule.status()?;
     let ended = spread.stop()?;
     ensure!(ended.stdout.is_empty(), "on stdout: {}", ended.stdout);
-    let lines = lines(&fs::read_to_string(&path)?)?;
+    let all = lines(&fs::read_to_string(&path)?)?;
+    let lines = decisions_of(&all);
     let count =
         |reason: &str| lines.iter().filter(|line| line["spread.reason"] == reason).count() as u64;
     for reason in ["least_used", "fast_port", "pool_full"] {

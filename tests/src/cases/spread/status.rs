@@ -1,0 +1,184 @@
+//! `tracer status`: what a rule has done and not done, also where nobody looks after it any more, and rules
+//! of another version of tracer.
+
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Application, Case, Host, POOL, PORTS, Test, named};
+use crate::{
+    cases::errors::says,
+    sock::Sock,
+    tracer::{START_LIMIT, command, run, spread::PINS, wait_for},
+};
+
+pub(super) fn cases() -> Vec<Case> {
+    let tests: &[Test] = &[
+        ("chosen", chosen),
+        ("losses_without_an_agent", losses_without_an_agent),
+        ("quarantined", quarantined),
+        ("another_layout", another_layout),
+    ];
+    named("spread::status", tests)
+}
+
+/// What `tracer status --rule NAME` prints for people.
+fn printed(host: &Host) -> Result<String> {
+    let ended = run(&mut command(&["status", "--rule", host.rule.name()])?, START_LIMIT)?;
+    ensure!(ended.code() == 0 && ended.stderr.is_empty(), "{ended:?}");
+    Ok(ended.stdout)
+}
+
+/// What the rule gave is told from what others took themselves, whatever they bound.
+fn chosen() -> Result<()> {
+    let mut host = Host::new()?;
+    let server = host.server("10.1.0.1:7000")?;
+    let spread = host.spread(&POOL[..1], &[])?;
+    let first: SocketAddr = format!("{}:0", POOL[0]).parse()?;
+    let mut held = (0..60).map(|_| host.connect(server.address)).collect::<Result<Vec<_>>>()?;
+    let other = Application::new(&host.stage.netns)?;
+    for turn in 0..30_u16 {
+        let sock = other.app.tcp(server.address)?;
+        match turn % 3 {
+            0 => sock.set_bind_address_no_port()?,
+            1 => {}
+            _ => sock.bind(SocketAddr::new(first.ip(), 39_000 + turn))?,
+        }
+        if turn % 3 < 2 {
+            sock.bind(first)?;
+        }
+        sock.connect(server.address)?;
+        held.push(sock);
+    }
+    let status = host.rule.status()?;
+    let tuples = status.0["tuples"].as_array().context("no tuples")?;
+    let [tuple] = &tuples[..] else { anyhow::bail!("not one tuple: {status:?}") };
+    ensure!(tuple["chosen"] == 60 && tuple["opened"] == 90, "{tuple}");
+    ensure!(tuple["ports.in_use"] == 90 && tuple["ports.capacity"].is_u64(), "{tuple}");
+    // A port that tracer hands out is chosen by it too.
+    if status.0["fast_ports"] == true {
+        while host.rule.status()?.decided("fast_port")? < 50 {
+            ensure!((held.len() as u64) < PORTS, "no ports are handed out");
+            held.extend(
+                (0..100).map(|_| host.connect(server.address)).collect::<Result<Vec<_>>>()?,
+            );
+        }
+        let status = host.rule.status()?;
+        let tuple = &status.0["tuples"][0];
+        ensure!(tuple["chosen"] == held.len() - 30, "{} held: {tuple}", held.len());
+    }
+    let text = printed(&host)?;
+    let capacity = host.rule.status()?.0["ports.capacity"].to_string();
+    let pins = host.rule.pins().display().to_string();
+    let chosen = (held.len() - 30).to_string();
+    for word in
+        ["CHOSEN", "drift ", " handed out", "losses      ", " links", &pins, &capacity, &chosen]
+    {
+        ensure!(text.contains(word), "no {word:?} in {text}");
+    }
+    spread.stop()?;
+    Ok(())
+}
+
+/// A table of tuples that is full loses ports by name, also when the agent is dead.
+fn losses_without_an_agent() -> Result<()> {
+    let mut host = Host::new()?;
+    let server = host.server("10.1.0.1:7000")?;
+    let spread = host.spread(&POOL[..1], &["--max-conns", "100", "--on-exit", "keep"])?;
+    let status = host.rule.status()?;
+    ensure!(status.0["lost"]["conns_full"] == 0 && status.0["drift"].is_u64(), "{status:?}");
+    spread.kill()?;
+    // The kernel's table of 100 takes some more than that: it has a reserve for each CPU.
+    let _held = (0..600).map(|_| host.connect(server.address)).collect::<Result<Vec<_>>>()?;
+    let status = host.rule.status()?;
+    ensure!(status.agent().is_none(), "an agent is left: {status:?}");
+    let lost = status.0["lost"]["conns_full"].as_u64().context("no conns_full")?;
+    let counted = status.0["tuples"][0]["opened"].as_u64().context("nothing opened")?;
+    ensure!(lost > 0 && lost + counted == 600, "{counted} counted: {status:?}");
+    ensure!(status.0["lost"]["not_told"].is_u64(), "{status:?}");
+    let text = printed(&host)?;
+    ensure!(text.contains(&format!("conns_full {lost}")), "{text}");
+    Ok(())
+}
+
+/// An address that is left out for a while is shown with why and until when.
+fn quarantined() -> Result<()> {
+    let host = Host::new()?;
+    let spread = host.spread(&POOL[..2], &[])?;
+    let full: IpAddr = POOL[1].parse()?;
+    let _others = host.stage.netns.run(|| -> Result<Vec<Sock>> {
+        let ports = 40_000..40_000 + u16::try_from(PORTS)?;
+        let addresses = ports.map(|port| SocketAddr::new(full, port));
+        let bound = |address| Sock::tcp(address).and_then(|sock| sock.bind(address).map(|()| sock));
+        addresses.map(|address| Ok(bound(address)?)).collect()
+    })?;
+    let shown = |it: &crate::tracer::spread::Status| {
+        let all = it.0["quarantined"].as_array().cloned().unwrap_or_default();
+        all.first().is_some_and(|it| it["address"] == POOL[1])
+    };
+    let status = host.rule.status_when("the address to be in quarantine", shown)?;
+    let one = &status.0["quarantined"][0];
+    ensure!(one["reason"].as_str().is_some_and(|why| why.contains("bound")), "{one}");
+    let until = Duration::from_nanos(one["until_mono_ns"].as_u64().context("no end")?);
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let now = Duration::try_from(now)?;
+    ensure!(
+        until <= now + Duration::from_mins(1) && now <= until + Duration::from_secs(2),
+        "{one}"
+    );
+    wait_for("its end for people", Duration::from_secs(3), || {
+        let line = format!("left out    {}: ", POOL[1]);
+        let text = printed(&host)?;
+        Ok(text.lines().any(|it| it.contains(&line) && it.ends_with(" s more")).then_some(()))
+    })?;
+    spread.stop()?;
+    Ok(())
+}
+
+/// What another version pinned: an empty rule of it.
+struct Foreign(PathBuf);
+
+impl Foreign {
+    fn new(rule: &str) -> Result<Self> {
+        let foreign = Self(Path::new(PINS).join("1").join(rule));
+        for folder in ["maps", "links"] {
+            fs::create_dir_all(foreign.0.join(folder))?;
+        }
+        Ok(foreign)
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).ok();
+        // Unless others are in it.
+        self.0.parent().map(fs::remove_dir);
+    }
+}
+
+/// Its rules are not taken over; they can be released, and nothing else goes with them.
+fn another_layout() -> Result<()> {
+    let host = Host::new()?;
+    let foreign = Foreign::new(host.rule.name())?;
+    let path = foreign.0.display().to_string();
+    let cgroup = host.cgroup.path().to_string_lossy();
+    let mut start = host.rule.command(&["--cgroup", &cgroup, "--pool", POOL[0]])?;
+    let refused = host.stage.netns.run(|| run(&mut start, START_LIMIT))?;
+    says(&refused, &[1], &["another version", "layout 1", &path, "--release"])?;
+    let text = printed(&host)?;
+    ensure!(text.contains("another version") && text.contains(&path), "{text}");
+    // Somebody else's in our folder.
+    let others = foreign.0.join("others");
+    fs::create_dir(&others)?;
+    says(&host.rule.release()?, &[1], &[&others.display().to_string()])?;
+    ensure!(others.exists() && foreign.0.join("links").exists(), "something was removed");
+    fs::remove_dir(&others)?;
+    let ended = host.rule.release()?;
+    ensure!(ended.code() == 0 && !foreign.0.exists(), "{ended:?}");
+    host.rule.check_nothing_left()
+}

@@ -1,0 +1,125 @@
+//! DECISIONS: what the spreader tells of what it decided.
+
+use aya_ebpf::{
+    helpers::{
+        bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_socket_cookie,
+        generated::bpf_get_current_comm,
+    },
+    macros::map,
+    maps::{Array, RingBuf},
+};
+use tracer_common::{
+    Addr, Rule,
+    spread::{Decision, Told},
+};
+
+use super::{Call, count};
+use crate::{
+    attempt::now,
+    sock::{address, netns_of},
+};
+
+/// CLOCK_MONOTONIC of when a full pool was last told without being asked for, ns.
+#[map]
+static FULL_TOLD: Array<u64> = Array::with_max_entries(1, 0);
+
+/// Decisions that are told in full.
+#[map]
+static DECISIONS: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
+
+/// ns
+const SECOND: u64 = 1_000_000_000;
+
+/// Whether no full pool was told for a second. (Two calls at once may both find so; the agent tells one.)
+#[inline(always)]
+fn is_a_second_later() -> bool {
+    let Some(told) = FULL_TOLD.get_ptr_mut(0) else { return false };
+    let now = now();
+    // SAFETY: an array map's values are never freed while the program is loaded.
+    unsafe {
+        let later = now.wrapping_sub(told.read_volatile()) >= SECOND;
+        if later {
+            told.write_volatile(now);
+        }
+        later
+    }
+}
+
+/// What is told of a decision. References, because of the BPF stack.
+pub(super) struct Choice<'a> {
+    pub(super) chosen: &'a Addr,
+    pub(super) original: &'a Addr,
+    pub(super) decision: Decision,
+    pub(super) in_use: u32,
+    pub(super) port: u16,
+}
+
+/// One decision in `rule.sample` is told, a power of two, and every refusal.
+#[inline(always)]
+pub(super) fn chosen(call: &Call<'_>, rule: &Rule, random: u32, choice: &Choice<'_>) {
+    let unusual = choice.decision == Decision::Refused;
+    if unusual || (rule.sample != 0 && random & (rule.sample - 1) == 0) {
+        write(call, rule.netns, choice);
+    }
+}
+
+/// A pool without room: told in any case, once a second if no more was asked for.
+#[inline(always)]
+pub(super) fn full(call: &Call<'_>, rule: &Rule, decision: Decision) {
+    if rule.sample == 1 || is_a_second_later() {
+        let original = call.source();
+        let none = Addr::UNSPECIFIED;
+        write(
+            call,
+            rule.netns,
+            &Choice { decision, chosen: &none, original: &original, port: 0, in_use: 0 },
+        );
+    }
+}
+
+/// A TCP socket that was left alone, where every decision is told. `ours`: its source was.
+#[inline(always)]
+pub(super) fn left_alone(call: &Call<'_>, decision: Decision, ours: bool) {
+    if !call.is_tcp() {
+        return;
+    }
+    let Ok(netns) = address(call.sk()).and_then(netns_of) else { return };
+    let none = Addr::UNSPECIFIED;
+    // An address that came with a port is not told from one of ours; that it had one says enough.
+    let ours = ours && decision != Decision::HasPort;
+    let original = if ours { none } else { call.source() };
+    write(
+        call,
+        netns,
+        &Choice { decision, chosen: &none, original: &original, port: 0, in_use: 0 },
+    );
+}
+
+#[inline(always)]
+fn write(call: &Call<'_>, netns: u32, choice: &Choice<'_>) {
+    let Some(mut entry) = DECISIONS.reserve::<Told>(0) else {
+        count(Decision::NotTold);
+        return;
+    };
+    let told = entry.as_mut_ptr();
+    let pid_tgid = bpf_get_current_pid_tgid();
+    // SAFETY: `reserve` gave the bytes for this record alone, and every one of them is written: those
+    // of the name by the helper, also where it fails.
+    unsafe {
+        (*told).mono_ns = now();
+        (*told).cookie = bpf_get_socket_cookie(call.raw().cast());
+        (*told).chosen = *choice.chosen;
+        (*told).original = *choice.original;
+        (*told).destination = call.address;
+        (*told).who.cgroup = bpf_get_current_cgroup_id();
+        (*told).who.pid = (pid_tgid >> 32) as u32;
+        (*told).who.tid = pid_tgid as u32;
+        bpf_get_current_comm((&raw mut (*told).who.comm).cast(), 16);
+        (*told).netns = netns;
+        (*told).in_use = choice.in_use;
+        (*told).destination_port = call.port;
+        (*told).port = choice.port;
+        (*told).decision = choice.decision as u32;
+    }
+    entry.submit(u64::from(aya_ebpf::bindings::BPF_RB_NO_WAKEUP));
+}

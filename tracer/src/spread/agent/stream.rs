@@ -1,0 +1,169 @@
+//! What the agent says beside the decisions: the first and the last line of its stream, what was lost, and
+//! for the status what only it knows.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use serde_json::json;
+use tracer_common::{
+    Cause,
+    spread::{Decision, rule_flag},
+};
+
+use super::{Agent, pool};
+use crate::{
+    clock,
+    config::Target,
+    error::Error,
+    export::record::{Start, Stop},
+    kernel::maps::Totals,
+    record::output::Dropped,
+    shutdown::Asked,
+    spread::state::{Quarantined, State},
+    trace::named_losses,
+};
+
+/// What had been counted when the stream began, and what was told since: a rule is older than its agent.
+#[derive(Default)]
+pub(super) struct Counted {
+    totals: Totals,
+    not_told: u64,
+    /// Losses that lines were written about.
+    told: BTreeMap<&'static str, u64>,
+    /// What the agents before this one found.
+    hook_missed: u64,
+    drift: u64,
+}
+
+impl Counted {
+    /// `earlier`: what the agent before this one said.
+    pub(super) fn new(earlier: &State) -> Self {
+        Self { hook_missed: earlier.hook_missed, drift: earlier.drift, ..Self::default() }
+    }
+}
+
+impl Agent {
+    /// What was set up, for people.
+    pub fn summary(&self) -> String {
+        let spreader = self.tracer.session.spreader.as_ref();
+        let fast = match spreader.and_then(|spreader| spreader.no_fast_ports.as_deref()) {
+            Some(why) => format!("; no fast ports here ({why})"),
+            None if self.config.flags & rule_flag::FAST_PORTS == 0 => {
+                "; ports by the kernel".into()
+            }
+            None => String::new(),
+        };
+        format!(
+            "rule {}: {} of {} addresses, {} ports each towards a destination{fast}",
+            self.config.rule,
+            self.rule.v4.count + self.rule.v6.count,
+            pool::members(&self.config.pool, &self.inside.host).len(),
+            self.rule.capacity,
+        )
+    }
+
+    /// Writes the first line.
+    pub(super) fn begin(&mut self, asked: &Asked) -> Result<(), Error> {
+        if self.config.detach {
+            return Ok(());
+        }
+        self.counted.totals = self.tracer.totals()?;
+        self.counted.not_told = self.not_told()?;
+        let output = match &self.config.output.target {
+            Target::Stdout => "-".to_owned(),
+            Target::File(path) => path.to_string_lossy().into_owned(),
+        };
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let line = Start {
+            host: &host,
+            range: Some(format!("{}-{}", self.inside.range.low, self.inside.range.high)),
+            version: env!("CARGO_PKG_VERSION"),
+            kernel: &self.tracer.release,
+            backend: self.tracer.session.backend.name(),
+            degraded: &self.tracer.degraded,
+            settings: BTreeMap::from([
+                ("output".into(), json!(output)),
+                ("rule".into(), json!(self.config.rule)),
+                ("sample".into(), json!(self.config.sample)),
+                ("seeded".into(), json!(self.tracer.seeded)),
+            ]),
+        };
+        self.teller.begin(asked, &line);
+        Ok(())
+    }
+
+    fn not_told(&mut self) -> Result<u64, Error> {
+        let decided = self.spreader()?.maps.decided()?;
+        Ok(decided.get(Decision::NotTold as usize).copied().unwrap_or(0))
+    }
+
+    /// One line for each reason for which lines are missing that was not told yet.
+    pub(super) fn losses(&mut self) -> Result<(), Error> {
+        let not_told = self.not_told()?.saturating_sub(self.counted.not_told);
+        let (dropped, undecodable) = self.teller.dropped();
+        for (reason, count) in of_lines(not_told, dropped, undecodable) {
+            let before = self.counted.told.insert(reason, count).unwrap_or(0);
+            if count > before {
+                self.teller.lost(reason, count - before);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what is left, and the last line.
+    pub(super) fn finish(&mut self) -> Result<(), Error> {
+        self.hear();
+        self.losses()?;
+        let not_told = self.not_told()?.saturating_sub(self.counted.not_told);
+        let totals = since(self.tracer.totals()?, &self.counted.totals);
+        let drift = self.tracer.drift;
+        self.teller.end(|lines, dropped, undecodable| Stop {
+            seen: lines + undecodable + not_told,
+            emitted: lines + undecodable,
+            written: lines.saturating_sub(dropped.events),
+            failed: Cause::ALL.map(|cause| (cause.name(), totals.failed_for(cause))).into(),
+            lost: named_losses(&totals).chain(of_lines(not_told, dropped, undecodable)).collect(),
+            drift,
+        });
+        Ok(())
+    }
+
+    /// The parts of the status that change by themselves.
+    pub(super) fn troubles(&self) -> State {
+        let now = Instant::now();
+        let members = pool::members(&self.config.pool, &self.inside.host);
+        let quarantined = members.iter().filter(|member| member.trouble.is_none());
+        let quarantined = quarantined.filter_map(|member| {
+            let address = pool::to_addr(member.address);
+            Some(Quarantined {
+                address: member.address,
+                reason: self.health.reason(&address, now)?.name().to_owned(),
+                until_mono_ns: clock::monotonic_at(self.health.until(&address, now)?),
+            })
+        });
+        State {
+            quarantined: quarantined.collect(),
+            hook_missed: self.counted.hook_missed + self.tracer.session.missed_hooks().counted,
+            drift: self.counted.drift + self.tracer.drift,
+            ..State::default()
+        }
+    }
+}
+
+/// Why lines can be missing, and how many are.
+fn of_lines(not_told: u64, dropped: Dropped, undecodable: u64) -> [(&'static str, u64); 4] {
+    [
+        (Decision::NotTold.name(), not_told),
+        ("output_full", dropped.events),
+        ("output_full_other", dropped.others),
+        ("undecodable", undecodable),
+    ]
+}
+
+/// What came on top.
+fn since(mut totals: Totals, before: &Totals) -> Totals {
+    let pairs = totals.lost.iter_mut().zip(before.lost);
+    for (now, before) in pairs.chain(totals.failed.iter_mut().zip(before.failed)) {
+        *now = now.saturating_sub(before);
+    }
+    totals
+}

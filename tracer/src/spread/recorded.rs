@@ -1,0 +1,65 @@
+//! `tracer spread --dry-run --from FILE`: the peaks of a recording, and as they would be.
+
+mod reader;
+
+use std::{fmt::Write as _, path::PathBuf};
+
+use super::{
+    addresses::Host,
+    dry_run::{text, weights},
+    pool::{self, PoolAddress},
+    projection,
+};
+use crate::{capacity, config::SpreadConfig, error::Error};
+use reader::Recording;
+
+/// The text to print.
+///
+/// # Errors
+/// A recording that cannot be read or that has no `tuple.stats`; a pool that is wrong in itself.
+pub fn run(config: &SpreadConfig) -> Result<String, Error> {
+    let listed = pool::listed(&config.pool);
+    let host = Host::read(listed)
+        .map_err(|error| Error::Failure(format!("cannot read this host's addresses: {error}")))?;
+    // They need not be here: the recording may be another host's, or the addresses yet to be bought.
+    let pool: Vec<PoolAddress> = pool::members(&config.pool, &host)
+        .into_iter()
+        .map(|member| PoolAddress { address: pool::to_addr(member.address), weight: member.weight })
+        .collect();
+    if pool.is_empty() {
+        return Err(Error::BadConfig("--pool has no address on this host".to_owned()));
+    }
+    let mut recording = Recording::new(config.destinations());
+    for path in &config.from {
+        recording.read(path)?;
+    }
+    let namespaces = recording.finish();
+    if namespaces.is_empty() {
+        return Err(nothing(&config.from, recording.lines()));
+    }
+    let several = namespaces.len() > 1;
+    let mut out = format!("peaks of {} readings\n", recording.readings());
+    for (netns, found) in &namespaces {
+        // Writing to a String cannot fail.
+        if several {
+            _ = writeln!(out, "network namespace {netns}:");
+        }
+        let capacity = found.capacity.unwrap_or_else(|| {
+            out.push_str("the recording does not say how many ports there were; taken for it: Linux's default\n");
+            capacity::capacity(&capacity::PortRange::default(), std::iter::empty())
+        });
+        let projected =
+            projection::of_peaks(&found.peaks, capacity, |destination| weights(&pool, destination));
+        out.push_str(&text(&projected, pool.len(), capacity));
+    }
+    Ok(out)
+}
+
+fn nothing(files: &[PathBuf], lines: u64) -> Error {
+    let files: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
+    Error::Failure(format!(
+        "{}: none of {lines} lines is a tuple.stats about these destinations; record with `tracer record \
+         --events stats` for at least one --stats-interval",
+        files.join(", ")
+    ))
+}

@@ -1,0 +1,111 @@
+//! The status for people.
+
+use std::fmt::Write as _;
+
+use super::{RuleStatus, Status};
+use crate::{clock, spread::state::Quarantined};
+
+pub(super) fn of(status: &Status) -> String {
+    if status.rules.is_empty() && status.foreign.is_empty() {
+        return "nothing is spread\n".to_owned();
+    }
+    let rules = status.rules.iter().map(rule);
+    let foreign = status.foreign.iter().map(|it| {
+        format!(
+            "rule {}: of another version of tracer (layout {}), which alone can show it; `tracer spread \
+             --release --rule {}` ends it\n  pins        {}\n",
+            it.rule, it.layout, it.rule, it.pins
+        )
+    });
+    rules.chain(foreign).collect::<Vec<_>>().join("\n")
+}
+
+fn rule(status: &RuleStatus) -> String {
+    let agent = match status.agent {
+        Some(pid) => format!("agent {pid}"),
+        None => "no agent: it goes on by itself".to_owned(),
+    };
+    let said = &status.said;
+    let cgroups: Vec<_> = said.cgroups.iter().map(|path| path.display().to_string()).collect();
+    let mut out = format!(
+        "rule {}: {agent}\n  cgroups     {}\n  namespace   {}, ports {}-{}, {} towards each \
+         destination\n  fast ports  {}\n  pool        {} addresses, {} in use by the rule\n",
+        status.rule,
+        cgroups.join(" "),
+        status.netns,
+        said.range.0,
+        said.range.1,
+        status.capacity,
+        fast_ports(status),
+        said.pool.len(),
+        said.pool.len() - said.left_out.len(),
+    );
+    // Writing to a String cannot fail.
+    for (address, why) in &said.left_out {
+        let quarantined = said.quarantined.iter().find(|it| it.address == *address);
+        let until = quarantined.map(left).unwrap_or_default();
+        _ = writeln!(out, "  left out    {address}: {why}{until}");
+    }
+    for path in &said.cgroups_gone {
+        _ = writeln!(out, "  gone        cgroup {}", path.display());
+    }
+    for reason in &said.degraded {
+        _ = writeln!(out, "  degraded    {reason}");
+    }
+    _ = writeln!(out, "  pins        {}, {} links", status.pins, status.links);
+    _ = writeln!(out, "  decisions   {}", named(status.decisions.iter().copied()));
+    let lost = named(status.lost.iter().map(|(name, count)| (*name, *count)));
+    _ = writeln!(out, "  losses      {lost}; drift {}", said.drift);
+    tuples(&mut out, status);
+    out
+}
+
+fn fast_ports(status: &RuleStatus) -> String {
+    match &status.said.no_fast_ports {
+        _ if status.fast_ports => {
+            let count = |name| status.decisions.iter().find(|it| it.0 == name).map_or(0, |it| it.1);
+            format!("on, {} handed out", count("fast_port"))
+        }
+        Some(why) => format!("off ({why})"),
+        None => "off".to_owned(),
+    }
+}
+
+/// How long an address stays out.
+fn left(quarantined: &Quarantined) -> String {
+    let ns = quarantined.until_mono_ns.saturating_sub(clock::monotonic_ns());
+    format!(", for {} s more", ns.div_ceil(1_000_000_000))
+}
+
+/// Those that happened.
+fn named(counts: impl Iterator<Item = (&'static str, u64)>) -> String {
+    let happened = counts.filter(|(_, count)| *count > 0);
+    let words: Vec<_> = happened.map(|(name, count)| format!("{name} {count}")).collect();
+    if words.is_empty() { "none".to_owned() } else { words.join(", ") }
+}
+
+fn tuples(out: &mut String, status: &RuleStatus) {
+    if !status.tuples.is_empty() {
+        out.push_str(
+            "  SRC                        DST:PORT                      PORTS     OF     TW   2ND  %SAT    \
+             CHOSEN    OPENED  FAILED\n",
+        );
+    }
+    for one in &status.tuples {
+        let to = std::net::SocketAddr::new(one.destination, one.port).to_string();
+        let part = 100 * one.in_use / u64::from(one.capacity.max(1));
+        // Writing to a String cannot fail.
+        _ = writeln!(
+            out,
+            "  {:<26} {to:<28} {:>6} {:>6} {:>6} {:>5} {part:>5} {:>9} {:>9} {:>7}",
+            one.source.to_string(),
+            one.in_use,
+            one.capacity,
+            one.time_wait,
+            one.other_half,
+            one.chosen,
+            one.opened,
+            one.failed
+        );
+    }
+}
