@@ -14,8 +14,8 @@ use crate::{
     error::Error,
     shutdown::Asked,
     stats::{Earlier, Row},
-    table::{self, Column, Top},
-    trace::{Tracer, visible},
+    table::{self, Column, Reading, Top},
+    trace::{Tracer, named_losses, visible},
 };
 
 /// How long to look before a single reading, so that it can show rates.
@@ -57,7 +57,9 @@ pub fn run(
         }
         let elapsed = before_at.map(|at| now.duration_since(at));
         let rows = rows(&tracer, config, filter, (&mut before, elapsed), &mut names, now);
-        let text = table::render(&rows, config.format, read_at, first)
+        let lost = named_losses(&tracer.totals()?).collect();
+        let reading = Reading { ns: read_at, drift: tracer.drift, lost };
+        let text = table::render(&rows, config.format, &reading, first)
             .map_err(|error| Error::Failure(format!("cannot put the table together: {error}")))?;
         asked.writing(true);
         let open = print(&text)?;

@@ -16,7 +16,7 @@ use super::{
     Collected, START_LIMIT, STOP_LIMIT, collect, command, finish, wait_for,
     watch::{number, text},
 };
-use crate::process::Process;
+use crate::{probe::Place, process::Process};
 
 /// A running `tracer record -o FILE`; ended on drop.
 #[derive(Debug)]
@@ -161,6 +161,10 @@ impl Recording {
         let mut losses = self.losses()?;
         losses.retain(|(reason, _)| reason != "hook_missed");
         ensure!(losses.is_empty(), "lost: {losses:?}");
+        let totals = self.totals()?;
+        let missed = number(totals, "lost.hook_missed")?;
+        let drifted = number(totals, "drift")? > 0 && missed == 0;
+        ensure!(!drifted || Place::get() == Place::Vm, "drift, and no hook was missed: {totals}");
         self.assert_balanced()
     }
 

@@ -1,5 +1,6 @@
 //! Tracers that several tests look at: one per backend for the whole run, as starting one is slow
 //! where the kernel is emulated. Every test has a network namespace of its own to look at.
+#![expect(clippy::print_stdout, reason = "their drift belongs to the output of the test runner")]
 
 use std::{
     collections::BTreeMap,
@@ -30,10 +31,17 @@ pub fn watch(backend: &str) -> Result<Shared> {
     Ok(shared)
 }
 
-/// Ends them all by SIGINT: each must end with exit code 0.
+/// Ends them all by SIGINT: each must end with exit code 0. What was corrected in the ledger of each
+/// is printed: in a guest some of it is to be expected.
 pub fn stop() -> Result<()> {
     let all = std::mem::take(&mut *running());
-    all.into_iter().try_for_each(|(backend, shared)| shared.stop().context(backend))
+    all.into_iter().try_for_each(|(backend, shared)| {
+        let newest = shared.after(SystemTime::now(), Duration::from_secs(10));
+        if let Ok(Reading { drift, hook_missed, .. }) = newest {
+            println!("drift of {backend}: {drift} ports corrected, {hook_missed} hooks missed");
+        }
+        shared.stop().context(backend)
+    })
 }
 
 /// A [`Watch`] that has one owner or many.

@@ -34,10 +34,22 @@ pub struct Counts {
 pub struct Reading {
     /// When it was begun.
     pub at: SystemTime,
+    /// Ports that the tracer had otherwise than the kernel, and corrected.
+    pub drift: u64,
+    /// Hooks that the kernel passed over, as far as it counts them.
+    pub hook_missed: u64,
     tuples: Vec<(u64, Tuple, Counts)>,
 }
 
 impl Reading {
+    /// The ledger never had to be corrected where the kernel passed over no hook: else one of ours
+    /// tells less than it should, and only the comparison with sock_diag hides it.
+    pub fn assert_no_drift(&self) -> Result<()> {
+        let Self { drift, hook_missed, .. } = self;
+        ensure!(*drift == 0 || *hook_missed > 0, "{drift} ports drifted, and no hook was missed");
+        Ok(())
+    }
+
     /// The tuples of one namespace.
     pub fn of(&self, netns: u64) -> BTreeMap<Tuple, Counts> {
         let here = self.tuples.iter().filter(|(inum, ..)| *inum == netns);
@@ -157,7 +169,8 @@ fn parse(line: &str) -> Result<Reading> {
     let tuples = line["tuples"].as_array().context("no `tuples`")?;
     let tuples = tuples.iter().map(tuple).collect::<Result<_>>()?;
     let at: jiff::Timestamp = text(&line, "ts")?.parse().context("ts is no RFC 3339")?;
-    Ok(Reading { at: at.into(), tuples })
+    let (drift, hook_missed) = (number(&line, "drift")?, number(&line, "lost.hook_missed")?);
+    Ok(Reading { at: at.into(), drift, hook_missed, tuples })
 }
 
 fn tuple(value: &Value) -> Result<(u64, Tuple, Counts)> {

@@ -122,6 +122,7 @@ const COMPARED: Duration = Duration::from_secs(40);
 /// A port that an idle socket is bound to is nobody else's. That bind() chose a socket's port cannot
 /// be seen while the socket is connected, and can afterwards.
 pub fn bound_ports(stage: &mut Stage) -> Result<()> {
+    stage.expect_drift();
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40049")?;
     let server = stage.server("10.1.0.1:7000")?;
     let _held = stage.netns.run(|| server.pair())?;
@@ -146,6 +147,7 @@ pub fn bound_ports(stage: &mut Stage) -> Result<()> {
 
 /// Listeners go while the tracer reads the old ones: it must not believe in any for ever.
 pub fn listeners_end(stage: &mut Stage) -> Result<()> {
+    stage.expect_drift();
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40999")?;
     let server = stage.server("10.1.0.1:7000")?;
     let _held = stage.netns.run(|| server.pair())?;

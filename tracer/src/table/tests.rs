@@ -74,9 +74,13 @@ fn top(rows: Vec<Row>, by: Column, limit: Option<usize>) -> Vec<Row> {
     top.sorted()
 }
 
+fn reading() -> Reading {
+    Reading { ns: NS, drift: 1, lost: [("hook_missed", 2), ("map_busy", 0)].into() }
+}
+
 fn rendered(format: TableFormat) -> String {
     let rows = top(rows(), Column::Saturation, None);
-    String::from_utf8(render(&rows, format, NS, true).unwrap()).unwrap()
+    String::from_utf8(render(&rows, format, &reading(), true).unwrap()).unwrap()
 }
 
 #[test]
@@ -86,7 +90,7 @@ fn columns_are_aligned_and_marked_fullest_first() {
 
 #[test]
 fn a_table_without_rows_is_its_header() {
-    let text = String::from_utf8(render(&[], TableFormat::Columns, NS, true).unwrap()).unwrap();
+    let text = String::from_utf8(render(&[], TableFormat::Columns, &reading(), true).unwrap()).unwrap();
     assert_eq!(text.lines().count(), 1);
     assert!(text.starts_with("SRC "));
 }
@@ -105,7 +109,7 @@ fn csv_has_one_header_and_crlf() {
     let text = rendered(TableFormat::Csv);
     assert_eq!(text.matches("\r\n").count(), 7);
     insta::assert_snapshot!(text.replace("\r\n", "\n"));
-    let later = render(&rows(), TableFormat::Csv, NS, false).unwrap();
+    let later = render(&rows(), TableFormat::Csv, &reading(), false).unwrap();
     assert_eq!(String::from_utf8(later).unwrap().matches("\r\n").count(), 6);
 }
 
