@@ -1,7 +1,7 @@
 //! Two readings of a tuple's counters to what an operator wants to know: how full, how fast, how
 //! long still. Pure: no clock, no map.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tracer_common::{
     Cause, TupleCount, TupleKey,
@@ -12,6 +12,8 @@ use tracer_common::{
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     pub key: TupleKey,
+    /// What its network namespace is called, where it has a name.
+    pub netns_name: Option<Arc<str>>,
     /// Ports taken, TIME_WAIT included.
     pub in_use: u64,
     pub time_wait: u64,
@@ -53,6 +55,7 @@ impl Row {
     ) -> Self {
         Self {
             key,
+            netns_name: None,
             in_use: now.in_use(),
             time_wait: now.time_wait(),
             capacity,

@@ -51,7 +51,7 @@ fn rows() -> Vec<Row> {
     let mut high = filling(23_000);
     high.key = key(4, 7, 8080);
 
-    let seeded = TupleCount { opened: 12, released: 2, seeded: 12, ..TupleCount::default() };
+    let seeded = TupleCount { opened: 12, released: 2, ..TupleCount::default() };
     let v6 = TupleKey {
         source: Addr([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]),
         destination: Addr([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]),
@@ -90,7 +90,8 @@ fn columns_are_aligned_and_marked_fullest_first() {
 
 #[test]
 fn a_table_without_rows_is_its_header() {
-    let text = String::from_utf8(render(&[], TableFormat::Columns, &reading(), true).unwrap()).unwrap();
+    let text =
+        String::from_utf8(render(&[], TableFormat::Columns, &reading(), true).unwrap()).unwrap();
     assert_eq!(text.lines().count(), 1);
     assert!(text.starts_with("SRC "));
 }
