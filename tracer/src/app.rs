@@ -6,7 +6,6 @@ use std::{
 };
 
 use crate::{
-    cgroups::{self, Names},
     cli::{self, Cli},
     config::{KernelConfig, RecordConfig, SpreadConfig, Task, TuplesConfig},
     error::Error,
@@ -41,7 +40,7 @@ fn run_record(kernel: &KernelConfig, config: RecordConfig) -> Result<(), Error> 
     // Everything that can be wrong is found out before anything is attached.
     let filter = trace::resolve(&config.filter)?;
     let sink = Sink::open(&config.output)?;
-    let names = Names::new(root()?);
+    let names = trace::cgroup_names(kernel)?;
     let tracer = trace::start(kernel, config.events.mask, filter)?;
     shutdown::run(move |asked| record::run(tracer, &config, filter, sink, names, &asked))
 }
@@ -49,7 +48,7 @@ fn run_record(kernel: &KernelConfig, config: RecordConfig) -> Result<(), Error> 
 fn run_tuples(kernel: &KernelConfig, config: TuplesConfig) -> Result<(), Error> {
     check_object()?;
     let filter = trace::resolve(&config.filter)?;
-    let names = Names::new(root()?);
+    let names = trace::cgroup_names(kernel)?;
     let tracer = trace::start(kernel, 0, filter)?;
     shutdown::run(move |asked| tuples::run(tracer, &config, &filter, names, &asked))
 }
@@ -85,10 +84,6 @@ fn survive_file_size_limit() {
 
 fn check_object() -> Result<(), Error> {
     if BPF_OBJECT.is_empty() { Err(Error::Failure(MISSING.into())) } else { Ok(()) }
-}
-
-fn root() -> Result<std::os::fd::OwnedFd, Error> {
-    cgroups::root().map_err(|error| Error::Failure(error.to_string()))
 }
 
 fn man(dir: Option<&Path>) -> Result<(), Error> {
