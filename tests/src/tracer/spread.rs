@@ -23,6 +23,8 @@ use crate::{process::Process, tuple::Tuple};
 
 /// Where everything of all rules is pinned.
 pub const PINS: &str = "/sys/fs/bpf/tracer";
+/// The version of what is pinned there (`LAYOUT` of tracer-common).
+const LAYOUT: &str = "2";
 /// What the agents say of themselves, and their locks.
 const STATE: &str = "/run/tracer";
 
@@ -56,7 +58,7 @@ impl Rule {
 
     /// Where it is pinned.
     pub fn pins(&self) -> PathBuf {
-        Path::new(PINS).join("1").join(&self.0)
+        Path::new(PINS).join(LAYOUT).join(&self.0)
     }
 
     /// Nothing is pinned, no state is there, and nobody is told that there is a rule.
