@@ -1,5 +1,7 @@
 //! Where a workload plays: a fresh namespace, a server, and the tracer that watches (or none).
 
+mod outcome;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write,
@@ -10,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+pub use outcome::Outcome;
 
 use crate::{
     netns::NetNs,
@@ -123,7 +126,7 @@ impl Stage {
     }
 
     /// Ends its own tracers by SIGINT: each must end with exit code 0. None may have drifted.
-    pub fn stop(mut self) -> Result<()> {
+    pub fn stop(self) -> Result<()> {
         self.assert_no_drift(&self.readings()?)?;
         self.watches.into_iter().try_for_each(|(_, watch)| watch.stop())
     }
@@ -170,13 +173,14 @@ impl Stage {
     pub fn check(&mut self, expected: &[(Tuple, Expected)]) -> Result<()> {
         let expected: BTreeMap<_, _> = expected.iter().cloned().collect();
         let table = self.quiet_table(&expected)?;
-        self.settle_on(table, &expected)
+        self.settle_on(table, &expected, None)
     }
 
-    /// Every tracer has exactly the tuples that the kernel has, whatever they are.
-    pub fn settle(&mut self) -> Result<Table> {
+    /// Every tracer has exactly the tuples that the kernel has, whatever they are, and as many calls
+    /// in all of them as came to this end.
+    pub fn settle(&mut self, outcome: &Outcome) -> Result<Table> {
         let table = self.oracle()?;
-        self.settle_on(table.clone(), &BTreeMap::new())?;
+        self.settle_on(table.clone(), &BTreeMap::new(), Some(outcome))?;
         self.oracle()
     }
 
@@ -233,7 +237,12 @@ impl Stage {
     }
 
     /// Compares each tracer with the kernel at a moment at which the kernel does not change.
-    fn settle_on(&mut self, mut table: Table, expected: &BTreeMap<Tuple, Expected>) -> Result<()> {
+    fn settle_on(
+        &mut self,
+        mut table: Table,
+        expected: &BTreeMap<Tuple, Expected>,
+        outcome: Option<&Outcome>,
+    ) -> Result<()> {
         let moving_end = Instant::now() + Place::get().limit(QUIET_LIMIT);
         let mut patience_end = None;
         loop {
@@ -247,7 +256,9 @@ impl Stage {
             self.assert_no_drift(&readings)?;
             let inum = self.netns.inum();
             let compare = |(backend, reading): (String, Reading)| {
-                let difference = against_tracer(&table, expected, &reading.of(inum));
+                let tuples = reading.of(inum);
+                let sums = outcome.map(|outcome| outcome.against(&tuples)).unwrap_or_default();
+                let difference = against_tracer(&table, expected, &tuples) + &sums;
                 (!difference.is_empty()).then(|| format!("{backend}:\n{difference}"))
             };
             let differences: Vec<_> = readings.into_iter().filter_map(compare).collect();

@@ -98,6 +98,8 @@ impl Record {
     }
 }
 
+const SCHEMA: &str = include_str!("../../../tracer/schema/events-v1.json");
+
 /// A complete recording.
 #[derive(Debug)]
 pub struct Recording {
@@ -135,6 +137,18 @@ impl Recording {
     pub fn events(&self, kind: &str, netns: u64) -> Vec<&Value> {
         let here = |line: &&Value| name(line) == kind && number(line, "netns").ok() == Some(netns);
         self.lines.iter().filter(here).collect()
+    }
+
+    /// Every line must be what the project's JSON Schema describes.
+    pub fn assert_valid(&self) -> Result<()> {
+        let schema = serde_json::from_str(SCHEMA).context("the schema")?;
+        let validator = jsonschema::validator_for(&schema)?;
+        for line in &self.lines {
+            if let Err(error) = validator.validate(line) {
+                bail!("not by the schema: {error} at {} of {line}", error.instance_path());
+            }
+        }
+        Ok(())
     }
 
     /// `seq` must count without a gap, and lines be in that order.
