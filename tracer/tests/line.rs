@@ -119,8 +119,8 @@ proptest! {
                 let added = out.as_bytes().strip_prefix(&kept[..]);
                 let added = added.expect("what was there before");
                 let line = checked(added);
-                let reference = reference::line(&event, &context, name.as_ref());
-                let reference = reference::Line { netns_name: netns, ..reference };
+                let mut reference = reference::line(&event, &context, name.as_ref());
+                reference.netns_name = netns;
                 let reference = serde_json::to_string(&reference).expect("JSON") + "\n";
                 // Where nothing has to be escaped, the bytes are the same too.
                 if reference.bytes().all(|byte| matches!(byte, b'\n' | b' '..=b'~' if byte != b'\\')) {
