@@ -56,8 +56,12 @@ fn serve(mut step: impl FnMut() -> Result<Vec<u64>>) -> Result<()> {
     stdout.flush()?;
     for line in io::stdin().lock().lines() {
         line?;
-        let counts = step()?.iter().map(|count| format!(" {count}")).collect::<String>();
-        stdout.write_all(format!("ready{counts}\n").as_bytes())?;
+        let counts = step()?;
+        stdout.write_all(b"ready")?;
+        for count in counts {
+            write!(stdout, " {count}")?;
+        }
+        stdout.write_all(b"\n")?;
         stdout.flush()?;
     }
     Ok(())
