@@ -39,7 +39,8 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     }
     cases.push(Case::new("errors::output_in_missing_folder", output_in_missing_folder));
     cases.push(Case::new("errors::without_privileges", without_privileges));
-    cases.push(Case::new("errors::output_in_read_only_folder", output_in_read_only_folder));
+    let read_only = Case::new("errors::output_in_read_only_folder", output_in_read_only_folder);
+    cases.push(read_only.unless(plan.slow_guest()));
     cases.push(Case::new("errors::no_type_information", no_type_information));
     cases.push(Case::new("errors::no_cgroup_hierarchy", no_cgroup_hierarchy));
     cases.push(Case::new("errors::three_capabilities_are_enough", three_capabilities));

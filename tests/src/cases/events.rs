@@ -27,10 +27,12 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
         ("failures", failures),
         ("bind_failures", bind_failures),
         ("bound_ports", bound::bound_ports),
-        ("time_of_a_port_search", bound::time_of_a_port_search),
     ];
     let mut cases = per_backend(plan.tracing_backends(), "events", tests);
-    let tests: &[BackendTest] = &[("every_line_is_whole", every_line_is_whole)];
+    let tests: &[BackendTest] = &[
+        ("every_line_is_whole", every_line_is_whole),
+        ("time_of_a_port_search", bound::time_of_a_port_search),
+    ];
     cases.extend(plan.sampled("events", tests));
     if let Some(expected) = plan.default_backend.clone() {
         cases.push(Case::new("events::default_backend", move || default_backend(&expected)));
@@ -108,6 +110,8 @@ fn one_connection(backend: &str) -> Result<()> {
         is_number(event, "socket.cookie", number(allocated, "socket.cookie")?)?;
     }
     is(allocated, "port.by", "connect")?;
+    let searched = number(allocated, "search.duration_ns")?;
+    ensure!((1..1_000_000_000).contains(&searched), "the search took {searched} ns");
     let held = number(released, "port.held_ns")?;
     ensure!((50_000_000..5_000_000_000).contains(&held), "held for {held} ns");
     ensure!(released["port.time_wait"] == Value::Bool(false), "{released}");

@@ -19,15 +19,13 @@ use crate::{
 };
 
 pub fn cases(plan: &Plan) -> Vec<Case> {
-    let tests: &[BackendTest] = &[
-        ("comm", comm),
-        ("pid", pid),
-        ("cgroup", cgroup),
-        ("netns", netns),
-        ("netns_by_name_and_path", netns_by_name_and_path),
-        ("rows_of_tuples", rows_of_tuples),
-    ];
+    let tests: &[BackendTest] =
+        &[("comm", comm), ("pid", pid), ("cgroup", cgroup), ("netns", netns)];
     let mut cases = plan.sampled("filters", tests);
+    let tests: &[BackendTest] =
+        &[("netns_by_name_and_path", netns_by_name_and_path), ("rows_of_tuples", rows_of_tuples)];
+    let same_anywhere = plan.sampled("filters", tests).into_iter();
+    cases.extend(same_anywhere.map(|case| case.unless(plan.slow_guest())));
     let of_ipv6 = plan.sampled("filters", &[("ipv6", ipv6)]);
     cases.extend(of_ipv6.into_iter().map(|case| case.unless(probe::no_ipv6())));
     for (index, (name, test)) in ADDRESSES_AND_PORTS.iter().enumerate() {

@@ -36,14 +36,15 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
         ("ring_full", ring_full),
         ("conns_full", tables::conns_full),
         ("tuples_full", tables::tuples_full),
-        ("binds_full", tables::binds_full),
-        ("tombstones_full", tables::tombstones_full),
         ("killed", killed),
     ];
     let mut cases = plan.sampled("losses", tests);
-    let tests: &[BackendTest] = &[("attempts_full", tables::attempts_full)];
-    let cases_of_two = plan.sampled("losses", tests).into_iter();
-    cases.extend(cases_of_two.map(|case| case.unless(probe::one_cpu())));
+    let tests: &[BackendTest] =
+        &[("binds_full", tables::binds_full), ("tombstones_full", tables::tombstones_full)];
+    let of_one = plan.sampled("losses", tests).into_iter();
+    let of_two = plan.sampled("losses", &[("attempts_full", tables::attempts_full)]).into_iter();
+    let of_two = of_two.map(|case| case.unless(probe::one_cpu()));
+    cases.extend(of_one.chain(of_two).map(|case| case.unless(plan.slow_guest())));
     let kprobe = plan.tracing_backends().filter(|backend| backend == "kprobe");
     let missed: &[BackendTest] = &[("hook_missed", hook_missed)];
     let missed = per_backend(kprobe, "losses", missed);

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::Case;
+use super::{Case, Plan};
 use crate::{
     probe::no_programs,
     process::Process,
@@ -22,15 +22,16 @@ use crate::{
     tracer::{START_LIMIT, STOP_LIMIT, command, record::eventually, run, watch::text},
 };
 
-pub fn cases() -> Vec<Case> {
+pub fn cases(plan: &Plan) -> Vec<Case> {
     let zstd = no_programs(&["zstd"]);
-    vec![
+    let cases = [
         Case::new("output::rotated_files_follow_on_each_other", rotated),
         Case::new("output::compressed_and_rotated", compressed).unless(zstd),
         Case::new("output::progress_is_shown_on_a_terminal", progress_on_a_terminal),
         Case::new("output::nothing_on_stderr_that_is_piped", quiet_when_piped),
         Case::new("output::log_as_json_with_the_kernel_sides_messages", log_as_json),
-    ]
+    ];
+    cases.into_iter().map(|case| case.unless(plan.slow_guest())).collect()
 }
 
 /// `count` connections, each reset at once: some lines of each.
