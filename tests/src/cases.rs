@@ -7,6 +7,7 @@ pub mod filters;
 pub mod ledger;
 pub mod losses;
 pub mod oracle;
+pub mod output;
 pub mod proxies;
 pub mod spread;
 pub mod top;
@@ -37,7 +38,7 @@ impl Case {
     /// Excuses the case where there is a reason to.
     #[must_use]
     pub fn unless(self, excuse: Option<String>) -> Self {
-        Self { excuse, ..self }
+        Self { excuse: self.excuse.or(excuse), ..self }
     }
 }
 
@@ -79,7 +80,12 @@ pub struct Plan {
     /// `TRACER_DEFAULT_BACKEND`: the one that `auto` must choose.
     pub default_backend: Option<String>,
     pub place: Place,
+    /// `TRACER_THOROUGH`: whether a guest runs for every backend what says the same of each.
+    pub thorough: bool,
 }
+
+/// Why a guest does not run everything with every backend.
+const SAMPLED: &str = "a guest is slow: run with the default backend, and with all of them on the host and in one guest";
 
 impl Plan {
     /// Those of the backends that are a tracer.
@@ -87,11 +93,27 @@ impl Plan {
         self.backends.iter().filter(|backend| *backend != "none").cloned()
     }
 
-    /// Those that a test is run with which says the same of every backend: all of them on the host,
-    /// the default one in a guest, which is slow.
-    pub fn sampled_backends(&self) -> impl Iterator<Item = String> {
-        let only = self.default_backend.as_ref().filter(|_| self.place == Place::Vm);
-        self.tracing_backends().filter(move |backend| only.is_none_or(|only| only == backend))
+    /// `GROUP::TEST::BACKEND` of tests that say the same of every backend: all are run on the host and
+    /// where `TRACER_THOROUGH` is true. In other guests, which are slow, the default backend's are,
+    /// and the rest is excused.
+    fn sampled(&self, group: &str, tests: &[BackendTest]) -> Vec<Case> {
+        let all = self.place == Place::Host || self.thorough;
+        let excuse = |backend: &str| {
+            let left_out = !all && self.default_backend.as_deref().is_some_and(|it| it != backend);
+            left_out.then(|| SAMPLED.to_owned())
+        };
+        let of = |backend: String| {
+            let excuse = excuse(&backend);
+            let cases = per_backend([backend].into_iter(), group, tests);
+            cases.into_iter().map(move |case| case.unless(excuse.clone()))
+        };
+        self.tracing_backends().flat_map(of).collect()
+    }
+
+    /// Why a guest leaves out a test that says the same on every kernel: one guest runs it.
+    fn slow_guest(&self) -> Option<String> {
+        let slow = self.place == Place::Vm && !self.thorough;
+        slow.then(|| "a guest is slow: the host and one guest run it".to_owned())
     }
 
     /// What the variables ask for; what they leave open is found out.
@@ -104,7 +126,8 @@ impl Plan {
             default_backend = default_backend.or_else(|| found.first().cloned());
             found
         };
-        Ok(Self { backends, default_backend, place: Place::get() })
+        let thorough = env::var("TRACER_THOROUGH").as_deref() == Ok("true");
+        Ok(Self { backends, default_backend, place: Place::get(), thorough })
     }
 }
 
@@ -118,6 +141,7 @@ pub fn all(plan: &Plan) -> Vec<Case> {
         cases.extend(errors::cases(plan));
         cases.extend(attach::cases());
         cases.extend(losses::cases(plan));
+        cases.extend(output::cases(plan));
         cases.extend(proxies::cases());
         cases.extend(spread::cases(plan));
         cases.extend(top::cases());

@@ -25,6 +25,13 @@ impl Cgroup {
         Ok(Self(path))
     }
 
+    /// One with a name as container engines give: 64 hexadecimal digits.
+    pub fn container() -> Result<Self> {
+        let path = mount_point()?.join(format!("{:064x}", std::process::id()));
+        fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(Self(path))
+    }
+
     pub fn path(&self) -> &Path {
         &self.0
     }

@@ -7,22 +7,23 @@ use std::io::{self, BufRead, Write};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{maker, sock::Sock, workloads::random::Driver};
+use crate::{maker, sock::Sock, stage::Outcome, workloads::random::Driver};
 
 /// `keep`: does nothing. `hold PEER COUNT`: keeps COUNT connections to PEER open.
 /// `try PEER COUNT`: COUNT connects to PEER, whatever comes of them, after each line.
 /// `make`: see [`crate::maker`].
-/// `random SEED STEPS PORT`: STEPS random operations after each line, with servers on PORT.
+/// `random SEED STEPS PORT`: STEPS random operations after each line, with servers on PORT; says how
+/// many connect() calls took a port, were refused, and got EADDRNOTAVAIL.
 pub fn main(arguments: &[String]) -> Result<()> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
-        ["keep"] => serve(|| Ok(())),
+        ["keep"] => serve(|| Ok(Vec::new())),
         ["hold", peer, count] => {
             let peer = peer.parse()?;
             let count = count.parse::<usize>()?;
             let held = (0..count).map(|_| Sock::connected(peer));
             let _held = held.collect::<rustix::io::Result<Vec<_>>>()?;
-            serve(|| Ok(()))
+            serve(|| Ok(Vec::new()))
         }
         ["try", peer, count] => {
             let peer = peer.parse()?;
@@ -31,27 +32,36 @@ pub fn main(arguments: &[String]) -> Result<()> {
                 for _ in 0..count {
                     Sock::tcp(peer)?.connect(peer).ok();
                 }
-                Ok(())
+                Ok(Vec::new())
             })
         }
         ["make"] => maker::serve(),
         ["random", seed, steps, port] => {
             let steps: u64 = steps.parse()?;
             let mut driver = Driver::new(seed.parse()?, port.parse()?)?;
-            serve(|| (0..steps).try_for_each(|_| driver.operate()))
+            serve(|| {
+                (0..steps).try_for_each(|_| driver.operate())?;
+                let Outcome { opened, refused, not_available } = driver.outcome();
+                Ok(vec![opened.unwrap_or(0), refused, not_available])
+            })
         }
         _ => bail!("no such helper: {arguments:?}"),
     }
 }
 
-fn serve(mut step: impl FnMut() -> Result<()>) -> Result<()> {
+/// `step` may return what it counted, which goes behind `ready`.
+fn serve(mut step: impl FnMut() -> Result<Vec<u64>>) -> Result<()> {
     let mut stdout = io::stdout();
     stdout.write_all(b"ready\n").context("stdout")?;
     stdout.flush()?;
     for line in io::stdin().lock().lines() {
         line?;
-        step()?;
-        stdout.write_all(b"ready\n")?;
+        let counts = step()?;
+        stdout.write_all(b"ready")?;
+        for count in counts {
+            write!(stdout, " {count}")?;
+        }
+        stdout.write_all(b"\n")?;
         stdout.flush()?;
     }
     Ok(())

@@ -12,6 +12,7 @@ pub mod maker;
 pub mod mounts;
 pub mod netns;
 pub mod oracle;
+pub mod privileges;
 pub mod probe;
 pub mod process;
 pub mod pty;

@@ -5,7 +5,10 @@ use std::{panic, path::Path, thread};
 
 use anyhow::{Context, Result};
 use rustix::{
-    mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount},
+    mount::{
+        MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, mount_remount,
+        unmount,
+    },
     thread::{UnshareFlags, unshare_unsafe},
 };
 use tempfile::TempDir;
@@ -26,6 +29,19 @@ impl SmallDisk {
     pub fn path(&self) -> &Path {
         self.0.path()
     }
+}
+
+impl SmallDisk {
+    /// From here on nothing can be written to it.
+    pub fn make_read_only(&self) -> Result<()> {
+        Ok(mount_remount(self.0.path(), MountFlags::RDONLY, c"")?)
+    }
+}
+
+/// Hides what lies below a folder, for this thread's mount namespace: see [`with_bare_sys`].
+pub fn cover(folder: &str) -> Result<()> {
+    mount("tracer-tests", folder, "tmpfs", MountFlags::empty(), None)
+        .with_context(|| format!("cannot cover {folder}"))
 }
 
 impl Drop for SmallDisk {

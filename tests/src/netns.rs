@@ -3,8 +3,9 @@
 
 use std::{
     fs,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     panic,
+    path::{Path, PathBuf},
     process::Command,
     sync::{Mutex, PoisonError},
     thread,
@@ -13,6 +14,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use rustix::{
     fs::{Mode, OFlags, fstat, open},
+    mount::{UnmountFlags, mount_bind, unmount},
     thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe},
 };
 
@@ -75,6 +77,18 @@ impl NetNs {
         move_into_link_name_space(self.fd.as_fd(), Some(LinkNameSpaceType::Network))
     }
 
+    /// Gives it a name in /run/netns, as `ip netns attach` does, until the guard is dropped.
+    pub fn name(&self, name: &str) -> Result<Named> {
+        let folder = Path::new("/run/netns");
+        fs::create_dir_all(folder).context("cannot make /run/netns")?;
+        let path = folder.join(name);
+        fs::write(&path, "").with_context(|| format!("cannot make {}", path.display()))?;
+        let named = Named(path);
+        let from = format!("/proc/self/fd/{}", self.fd.as_fd().as_raw_fd());
+        mount_bind(from.as_str(), &named.0).context("cannot mount the namespace on its name")?;
+        Ok(named)
+    }
+
     /// Writes a sysctl of this namespace: `name` is below `/proc/sys/net`.
     pub fn sysctl(&self, name: &str, value: &str) -> Result<()> {
         let path = format!("/proc/sys/net/{name}");
@@ -106,6 +120,23 @@ impl NetNs {
             side.ip("link set t0 up")?;
         }
         Ok(())
+    }
+}
+
+/// A name in /run/netns; taken away on drop.
+#[derive(Debug)]
+pub struct Named(PathBuf);
+
+impl Named {
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        unmount(&self.0, UnmountFlags::DETACH).ok();
+        fs::remove_file(&self.0).ok();
     }
 }
 

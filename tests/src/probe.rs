@@ -55,6 +55,12 @@ fn older_than(version: (u32, u32), lacks: &str) -> Option<String> {
     (found < version).then(|| format!("{release} {lacks}"))
 }
 
+/// Two calls are inside of the kernel at once only where two CPUs run them.
+pub fn one_cpu() -> Option<String> {
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    (cpus < 2).then(|| "this machine has one CPU".to_owned())
+}
+
 pub fn no_io_uring() -> Option<String> {
     let error = io_uring::IoUring::new(2).err()?;
     Some(format!("io_uring is not to be had: {error}"))

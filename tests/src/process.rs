@@ -111,6 +111,14 @@ impl Helper {
         Ok(())
     }
 
+    /// The same of a helper that counts what it does.
+    pub fn ready_with_counts(&mut self) -> Result<Vec<u64>> {
+        let mut line = String::new();
+        self.lines.read_line(&mut line)?;
+        let counts = line.trim().strip_prefix("ready").context("the helper is not `ready`")?;
+        Ok(counts.split_whitespace().map(str::parse).collect::<Result<_, _>>()?)
+    }
+
     /// Lets the helper do its next step; [`Self::ready`] waits until it has.
     pub fn go(&mut self) -> Result<()> {
         let stdin = self.process.child.stdin.as_mut().context("no stdin")?;

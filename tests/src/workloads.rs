@@ -65,6 +65,7 @@ pub const ALL: &[Workload] = &[
     workload("ports_exhausted", failure::ports_exhausted),
     workload("tuple_in_use", failure::tuple_in_use),
     workload("no_route", failure::no_route),
+    workload("no_source_address", failure::no_source_address).unless(probe::no_ipv6),
     workload("fd_used_again_after_failure", failure::fd_used_again),
     workload("connect_twice", failure::connect_twice),
     workload("bind_address_then_connect", binding::bind_address),

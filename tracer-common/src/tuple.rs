@@ -37,8 +37,6 @@ pub struct TupleCount {
     pub time_wait_begun: u64,
     /// Ports that left TIME_WAIT (each is in `released` too).
     pub time_wait_ended: u64,
-    /// Of `opened`: sockets older than the tracer.
-    pub seeded: u64,
     /// Of `opened`: odd ports. The kernel gives connect() the ports of one parity first.
     pub odd_opened: u64,
     /// Of `released`: odd ports.
@@ -49,8 +47,6 @@ pub struct TupleCount {
     pub search: [u32; SEARCH_BUCKETS],
     /// CLOCK_MONOTONIC of the newest change, ns.
     pub last_ns: u64,
-    /// CLOCK_MONOTONIC of the newest failure, ns; 0: none.
-    pub last_failure_ns: u64,
     /// cgroup id of the newest connect() here.
     pub cgroup: u64,
     /// Process (tgid) of the newest connect() here.
@@ -65,7 +61,7 @@ pub struct TupleCount {
     pub chosen: u32,
 }
 
-const _: () = assert!(size_of::<TupleCount>() == 56 + 8 * Cause::COUNT + 96 + 56);
+const _: () = assert!(size_of::<TupleCount>() == 48 + 8 * Cause::COUNT + 96 + 48);
 
 impl TupleCount {
     /// Ports taken now, TIME_WAIT included.

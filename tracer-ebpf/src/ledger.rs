@@ -48,19 +48,17 @@ pub(crate) enum Mark {
 #[map]
 static CONTROL: Array<u32> = Array::with_max_entries(CONTROL_LEN, 0);
 
-/// A new tuple. A static, because 320 bytes are too many for the BPF stack.
+/// A new tuple. A static, because 300 bytes are too many for the BPF stack.
 static EMPTY: TupleCount = TupleCount {
     opened: 0,
     released: 0,
     time_wait_begun: 0,
     time_wait_ended: 0,
-    seeded: 0,
     odd_opened: 0,
     odd_released: 0,
     failed: [0; Cause::COUNT],
     search: [0; tracer_common::tuple::SEARCH_BUCKETS],
     last_ns: 0,
-    last_failure_ns: 0,
     cgroup: 0,
     pid: 0,
     last_errno: 0,
@@ -166,9 +164,6 @@ fn insert(key: &ConnKey, conn: &Conn, search_ns: u64) -> Step {
         if key.port & 1 != 0 {
             atomic::add(&raw mut (*count).odd_opened, 1);
         }
-        if conn.flags & conn_flag::SEEDED != 0 {
-            atomic::add(&raw mut (*count).seeded, 1);
-        }
         if conn.flags & conn_flag::SPREAD != 0 {
             atomic::add32(&raw mut (*count).chosen, 1);
         }
@@ -213,7 +208,6 @@ pub(crate) fn fail(key: &TupleKey, cause: Cause, errno: u16, now: u64, who: &Who
             atomic::add(failed, 1);
         }
         (*count).last_errno = u32::from(errno);
-        (*count).last_failure_ns = now;
         (*count).last_ns = now;
         if who.pid != 0 {
             remember(count, who);

@@ -8,7 +8,6 @@ use std::{
 use tracer_common::Kind;
 
 use crate::{
-    cgroups::{self, Names},
     cli::{self, Cli},
     config::{KernelConfig, RecordConfig, SpreadConfig, Task, TopConfig, TuplesConfig},
     error::Error,
@@ -46,7 +45,7 @@ fn run_record(kernel: &KernelConfig, config: RecordConfig) -> Result<(), Error> 
     // Everything that can be wrong is found out before anything is attached.
     let filter = trace::resolve(&config.filter)?;
     let sink = Sink::open(&config.output)?;
-    let names = Names::new(root()?);
+    let names = trace::cgroup_names(kernel)?;
     let tracer = trace::start(kernel, config.events.mask, filter)?;
     shutdown::run(move |asked| record::run(tracer, &config, filter, sink, names, &asked))
 }
@@ -54,7 +53,7 @@ fn run_record(kernel: &KernelConfig, config: RecordConfig) -> Result<(), Error> 
 fn run_tuples(kernel: &KernelConfig, config: TuplesConfig) -> Result<(), Error> {
     check_object()?;
     let filter = trace::resolve(&config.filter)?;
-    let names = Names::new(root()?);
+    let names = trace::cgroup_names(kernel)?;
     let tracer = trace::start(kernel, 0, filter)?;
     shutdown::run(move |asked| tuples::run(tracer, &config, &filter, names, &asked))
 }
@@ -62,7 +61,7 @@ fn run_tuples(kernel: &KernelConfig, config: TuplesConfig) -> Result<(), Error> 
 fn run_top(kernel: &KernelConfig, config: TopConfig) -> Result<(), Error> {
     check_object()?;
     let filter = trace::resolve(&config.rows)?;
-    let names = Names::new(root()?);
+    let names = trace::cgroup_names(kernel)?;
     let failed = Kind::ConnectFailed.bit() | Kind::BindFailed.bit();
     let tracer = trace::start(kernel, failed, filter)?;
     shutdown::run(move |asked| top::run(tracer, &config, filter, names, &asked))
@@ -77,7 +76,8 @@ fn run_spread(kernel: &KernelConfig, config: SpreadConfig) -> Result<(), Error> 
         return print(spread::dry_run::run(kernel, &config)?.as_bytes());
     }
     let sink = Sink::open(&config.output)?;
-    let agent = Agent::start(kernel, config, sink, Names::new(root()?))?;
+    let names = trace::cgroup_names(kernel)?;
+    let agent = Agent::start(kernel, config, sink, names)?;
     note(&agent.summary());
     shutdown::run(move |asked| agent.run(&asked))
 }
@@ -102,10 +102,6 @@ fn survive_file_size_limit() {
 
 fn check_object() -> Result<(), Error> {
     if BPF_OBJECT.is_empty() { Err(Error::Failure(MISSING.into())) } else { Ok(()) }
-}
-
-fn root() -> Result<std::os::fd::OwnedFd, Error> {
-    cgroups::root().map_err(|error| Error::Failure(error.to_string()))
 }
 
 fn man(dir: Option<&Path>) -> Result<(), Error> {

@@ -38,12 +38,6 @@ impl PortRange {
     }
 }
 
-/// net.ipv4.tcp_tw_reuse of the calling thread's network namespace: 0 never, 1 always, 2 loopback.
-pub fn tw_reuse() -> io::Result<u8> {
-    let text = sysctl("tcp_tw_reuse")?;
-    text.trim().parse().map_err(|_| unexpected("tcp_tw_reuse", &text))
-}
-
 /// The number of ports that connect() can be given: the range, less the reserved and the blocked
 /// ports in it. `blocked` may name a port several times, reserved ports, and ports outside of the
 /// range.
@@ -130,7 +124,6 @@ mod tests {
         let inside = test_netns::run(|| {
             fs::write(path_of("ip_local_port_range"), "41000 41999").unwrap();
             fs::write(path_of("ip_local_reserved_ports"), "41001,41010-41012").unwrap();
-            assert!(tw_reuse().unwrap() <= 2);
             PortRange::read().unwrap()
         });
         let reserved = vec![41_001..=41_001, 41_010..=41_012];

@@ -117,6 +117,21 @@ pub struct GlobalArgs {
     )]
     pub max_tuples: u32,
 
+    /// Ports taken by bind() or listen() that can be followed at a time
+    #[arg(long, global = true, hide = true, default_value_t = 65_536, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(16..=16_777_216))]
+    pub max_binds: u32,
+
+    /// Ends of sockets that can be remembered while the older ones are being read
+    #[arg(long, global = true, hide = true, default_value_t = 65_536, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(16..=16_777_216))]
+    pub max_tombstones: u32,
+
+    /// Calls of connect() and bind() that can be under way at a time
+    #[arg(long, global = true, hide = true, default_value_t = 16_384, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
+    pub max_attempts: u32,
+
     /// Size of the ring buffer between kernel and program, rounded up to a power of two
     #[arg(
         long,

@@ -31,6 +31,12 @@ pub struct KernelConfig {
     pub max_conns: u32,
     /// Entries of the tuple table.
     pub max_tuples: u32,
+    /// Entries of the table of bound ports.
+    pub max_binds: u32,
+    /// Entries of the table of sockets that ended while the older ones were being read.
+    pub max_tombstones: u32,
+    /// Entries of the table of calls under way.
+    pub max_attempts: u32,
     /// Bytes; not yet rounded up to a power of two.
     pub ring_size: u32,
 }
@@ -41,6 +47,9 @@ impl From<&GlobalArgs> for KernelConfig {
             backend: args.backend,
             max_conns: args.max_conns,
             max_tuples: args.max_tuples,
+            max_binds: args.max_binds,
+            max_tombstones: args.max_tombstones,
+            max_attempts: args.max_attempts,
             ring_size: args.ring_size,
         }
     }

@@ -12,6 +12,7 @@ pub mod errno;
 mod json;
 pub mod line;
 mod lines;
+mod namespaces;
 mod process;
 pub mod record;
 pub mod sink;

@@ -1,5 +1,6 @@
 //! Network namespaces, by the inode number that the kernel and the ledger know them by.
 
+mod names;
 mod worker;
 
 use std::{
@@ -16,6 +17,7 @@ use rustix::{
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
 
+pub use names::Names;
 pub use worker::Worker;
 
 /// Where `ip netns add` keeps names (ip-netns(8)).

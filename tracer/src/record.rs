@@ -16,6 +16,7 @@ use crate::{
     decode::decode,
     error::Error,
     export::{record::Moment, sink::Closed, tuple::Tuple},
+    netns,
     shutdown::Asked,
     stats::{Earlier, Row},
     trace::{Tracer, visible},
@@ -49,6 +50,7 @@ pub fn run(
         config,
         filter,
         names,
+        namespaces: netns::Names::default(),
         last: Earlier::default(),
         last_at: Instant::now(),
         told: totals::Told::default(),
@@ -75,6 +77,7 @@ struct Recorder<'a> {
     output: Output,
     progress: Progress,
     names: Names,
+    namespaces: netns::Names,
     /// The reading that the newest tuple.stats came from, and when.
     last: Earlier,
     last_at: Instant,
@@ -138,9 +141,12 @@ impl Recorder<'_> {
 
     /// Turns waiting records into lines. Returns how many records there were.
     fn take(&mut self, limit: usize) -> Result<usize, Closed> {
-        let Self { tracer, output, names, undecodable, events, .. } = self;
+        let Self { tracer, output, names, namespaces, undecodable, events, .. } = self;
         let (session, capacities, worker) = tracer.split();
         let now = Instant::now();
+        if namespaces.refresh(now) {
+            output.name_namespaces(namespaces.iter());
+        }
         let mut result = Ok(());
         let mut learn =
             |event: &Event| capacities.learn(worker, event.tuple.netns, event.pid, event.tid);
@@ -222,7 +228,8 @@ impl Recorder<'_> {
             // A tuple that was not there before has counted everything since then.
             let zero = TupleCount::default();
             let before = Some((before.unwrap_or(&zero), elapsed));
-            let row = Row::new(*key, count, before, self.tracer.capacity(key.netns));
+            let mut row = Row::new(*key, count, before, self.tracer.capacity(key.netns));
+            row.netns_name = self.namespaces.get(key.netns).cloned();
             let name = self.names.get(count.cgroup, now);
             self.output.tuple_stats(read_at, &Tuple::recorded(&row, count, name))?;
             lines += 1;

@@ -12,6 +12,8 @@ use tracer_common::{
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     pub key: TupleKey,
+    /// What its network namespace is called, where it has a name.
+    pub netns_name: Option<Arc<str>>,
     /// Ports taken, TIME_WAIT included.
     pub in_use: u64,
     pub time_wait: u64,
@@ -63,6 +65,7 @@ impl Row {
         let rates = before.and_then(|(before, elapsed)| Rates::between(before, now, elapsed));
         Self {
             key,
+            netns_name: None,
             in_use: now.in_use(),
             time_wait: now.time_wait(),
             capacity,

@@ -8,7 +8,7 @@ mod json;
 pub use column::{CRITICAL, Column, HIGH, SLOW};
 pub(crate) use column::{nanoseconds, percent, rate, seconds};
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, collections::BTreeMap};
 
 use crate::{cli::TableFormat, stats::Row};
 
@@ -78,21 +78,32 @@ pub fn order(by: Column, one: &Row, other: &Row) -> Ordering {
         .then_with(|| one.container.cmp(&other.container))
 }
 
+/// What a reading says beside its rows.
+#[derive(Clone, Debug, Default)]
+pub struct Reading<'a> {
+    /// When it was begun: the wall clock, nanoseconds since 1970.
+    pub ns: u64,
+    /// Corrections that the reconciliation made to the ledger until then.
+    pub drift: u64,
+    /// What the kernel side lost until then, by name.
+    pub lost: BTreeMap<&'a str, u64>,
+}
+
 /// One reading as text, with a newline at its end. `first`: the reading is the first one, which
-/// has the header of CSV. `ns` is the wall clock, nanoseconds since 1970.
+/// has the header of CSV.
 ///
 /// # Errors
 /// None with these types: serde's, passed on.
 pub fn render(
     rows: &[Row],
     format: TableFormat,
-    ns: u64,
+    reading: &Reading<'_>,
     first: bool,
 ) -> serde_json::Result<Vec<u8>> {
     match format {
         TableFormat::Columns => Ok(columns::render(rows).into_bytes()),
-        TableFormat::Json => json::render(rows, ns),
-        TableFormat::Csv => Ok(csv::render(rows, ns, first)),
+        TableFormat::Json => json::render(rows, reading),
+        TableFormat::Csv => Ok(csv::render(rows, reading.ns, first)),
     }
 }
 

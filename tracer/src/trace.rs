@@ -10,7 +10,7 @@ use std::{
 };
 
 pub use capacities::Capacities;
-pub use start::{check_privileges, resolve, start, start_spreading};
+pub use start::{cgroup_names, check_privileges, resolve, start, start_spreading};
 use tracer_common::{ConnKey, Filter, Loss, TupleCount, TupleKey, seed::Command};
 
 use crate::{

@@ -13,10 +13,11 @@ use crate::{
     clock,
     config::TuplesConfig,
     error::Error,
+    netns,
     shutdown::Asked,
     stats::{Earlier, Row},
-    table::{self, Column, Top},
-    trace::{Tracer, visible},
+    table::{self, Column, Reading, Top},
+    trace::{Tracer, named_losses, visible},
 };
 
 /// How long to look before a single reading, so that it can show rates.
@@ -41,6 +42,7 @@ pub fn run(
     let mut before_at: Option<Instant> = None;
     let mut ranges_at: Option<Instant> = None;
     let mut first = true;
+    let mut namespaces = netns::Names::default();
     if config.watch.is_none() {
         tracer.read_tuples()?;
         tracer.keep_tuples(&mut before);
@@ -57,8 +59,14 @@ pub fn run(
             ranges_at = Some(now);
         }
         let elapsed = before_at.map(|at| now.duration_since(at));
-        let rows = rows(&tracer, config, filter, (&mut before, elapsed), &mut names, now);
-        let text = table::render(&rows, config.format, read_at, first)
+        let mut rows = rows(&tracer, config, filter, (&mut before, elapsed), &mut names, now);
+        namespaces.refresh(now);
+        for row in &mut rows {
+            row.netns_name = namespaces.get(row.key.netns).cloned();
+        }
+        let lost = named_losses(&tracer.totals()?).collect();
+        let reading = Reading { ns: read_at, drift: tracer.drift, lost };
+        let text = table::render(&rows, config.format, &reading, first)
             .map_err(|error| Error::Failure(format!("cannot put the table together: {error}")))?;
         asked.writing(true);
         let open = print(&text)?;

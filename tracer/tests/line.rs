@@ -97,6 +97,7 @@ proptest! {
         bytes in any_event(), seq: u64, wall_offset_ns: u64,
         cgroup in prop::option::of(any::<String>()),
         container in prop::option::of("[0-9a-f]{64}"), capacity: Option<u32>,
+        netns in prop::option::of(any::<String>()),
     ) {
         let context = Context { seq, wall_offset_ns, capacity };
         let name = cgroup.map(|path| Name { path: path.into(), container: container.map(Into::into) });
@@ -114,12 +115,15 @@ proptest! {
                 prop_assert_eq!(out.as_bytes(), kept);
             }
             Ok(event) => {
+                let netns = netns.as_deref();
+                writer.name_namespaces(netns.map(|name| (event.tuple.netns, name)).into_iter());
                 let result = writer.event(&mut out, &event, &context, || name.as_ref());
                 result.expect("an event that decodes");
                 let added = out.as_bytes().strip_prefix(&kept[..]);
                 let added = added.expect("what was there before");
                 let line = checked(added);
-                let reference = reference::line(&event, &context, name.as_ref());
+                let mut reference = reference::line(&event, &context, name.as_ref());
+                reference.netns_name = netns;
                 let reference = serde_json::to_string(&reference).expect("JSON") + "\n";
                 // Where nothing has to be escaped, the bytes are the same too.
                 if reference.bytes().all(|byte| matches!(byte, b'\n' | b' '..=b'~' if byte != b'\\')) {

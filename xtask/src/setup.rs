@@ -42,12 +42,11 @@ pub(crate) struct Toolchain {
 }
 
 /// Programs the tests run, and the Debian packages they come in.
-const TEST_PROGRAMS: [(&str, &str); 8] = [
+const TEST_PROGRAMS: [(&str, &str); 7] = [
     ("nginx", "nginx-light"),
     ("haproxy", "haproxy"),
     ("wrk", "wrk"),
     ("ip", "iproute2"),
-    ("conntrack", "conntrack"),
     ("tmux", "tmux"),
     ("zstd", "zstd"),
     ("xz", "xz-utils"),

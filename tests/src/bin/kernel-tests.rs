@@ -74,6 +74,9 @@ fn main() -> ExitCode {
     if let Err(error) = shared::stop() {
         eprintln!("a tracer ended badly: {error:#}");
     }
+    for drift in shared::drifts() {
+        println!("{drift}");
+    }
     print_durations();
     conclusion.exit_code()
 }

@@ -1,5 +1,7 @@
 //! `events::*`: what `tracer record` says about single calls.
 
+mod bound;
+
 use std::{fs, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
@@ -24,10 +26,14 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
         ("time_wait_release", time_wait_release),
         ("failures", failures),
         ("bind_failures", bind_failures),
+        ("bound_ports", bound::bound_ports),
     ];
     let mut cases = per_backend(plan.tracing_backends(), "events", tests);
-    let tests: &[BackendTest] = &[("every_line_is_whole", every_line_is_whole)];
-    cases.extend(per_backend(plan.sampled_backends(), "events", tests));
+    let tests: &[BackendTest] = &[
+        ("every_line_is_whole", every_line_is_whole),
+        ("time_of_a_port_search", bound::time_of_a_port_search),
+    ];
+    cases.extend(plan.sampled("events", tests));
     if let Some(expected) = plan.default_backend.clone() {
         cases.push(Case::new("events::default_backend", move || default_backend(&expected)));
     }
@@ -86,6 +92,7 @@ fn one_connection(backend: &str) -> Result<()> {
     eventually("an empty table", || Ok(stage.oracle()?.is_empty()))?;
     let recording = record.stop()?;
     recording.assert_gap_free()?;
+    recording.assert_valid()?;
     recording.assert_nothing_lost()?;
     let netns = stage.netns.inum();
 
@@ -103,6 +110,8 @@ fn one_connection(backend: &str) -> Result<()> {
         is_number(event, "socket.cookie", number(allocated, "socket.cookie")?)?;
     }
     is(allocated, "port.by", "connect")?;
+    let searched = number(allocated, "search.duration_ns")?;
+    ensure!((1..1_000_000_000).contains(&searched), "the search took {searched} ns");
     let held = number(released, "port.held_ns")?;
     ensure!((50_000_000..5_000_000_000).contains(&held), "held for {held} ns");
     ensure!(released["port.time_wait"] == Value::Bool(false), "{released}");
@@ -175,6 +184,7 @@ fn failures(backend: &str) -> Result<()> {
         Ok((pairs, first))
     })?;
     let recording = record.stop()?;
+    recording.assert_valid()?;
     recording.assert_nothing_lost()?;
     let events = recording.events("connect.failed", stage.netns.inum());
     let causes = [
@@ -243,6 +253,7 @@ fn bind_failures(backend: &str) -> Result<()> {
         Ok(held)
     })?;
     let recording = record.stop()?;
+    recording.assert_valid()?;
     recording.assert_nothing_lost()?;
     let events = recording.events("bind.failed", stage.netns.inum());
     let causes = [
@@ -289,6 +300,7 @@ fn every_line_is_whole(backend: &str) -> Result<()> {
     thread::sleep(Duration::from_millis(1500));
     let recording = record.stop()?;
     recording.assert_gap_free()?;
+    recording.assert_valid()?;
     recording.assert_nothing_lost()?;
     for line in &recording.lines {
         ensure!(number(line, "v")? == 1, "v is not 1: {line}");

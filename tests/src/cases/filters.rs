@@ -3,28 +3,39 @@
 use anyhow::{Context, Result, ensure};
 use rustix::thread::set_name;
 
-use super::{BackendTest, Case, Plan, per_backend};
+use super::{BackendTest, Case, Plan};
 use crate::{
     cgroup::Cgroup,
-    probe::Place,
+    probe::{self, Place},
     process::Helper,
     sock::Sock,
     stage::Stage,
     tracer::{
+        START_LIMIT, command,
         record::Record,
+        run,
         watch::{number, text},
     },
 };
 
 pub fn cases(plan: &Plan) -> Vec<Case> {
-    let tests: &[BackendTest] = &[
-        ("comm", comm),
-        ("pid", pid),
-        ("cgroup", cgroup),
-        ("netns", netns),
-        ("addresses_and_ports", addresses_and_ports),
-    ];
-    per_backend(plan.sampled_backends(), "filters", tests)
+    let tests: &[BackendTest] =
+        &[("comm", comm), ("pid", pid), ("cgroup", cgroup), ("netns", netns)];
+    let mut cases = plan.sampled("filters", tests);
+    let tests: &[BackendTest] =
+        &[("netns_by_name_and_path", netns_by_name_and_path), ("rows_of_tuples", rows_of_tuples)];
+    let same_anywhere = plan.sampled("filters", tests).into_iter();
+    cases.extend(same_anywhere.map(|case| case.unless(plan.slow_guest())));
+    let of_ipv6 = plan.sampled("filters", &[("ipv6", ipv6)]);
+    cases.extend(of_ipv6.into_iter().map(|case| case.unless(probe::no_ipv6())));
+    for (index, (name, test)) in ADDRESSES_AND_PORTS.iter().enumerate() {
+        // Each is a tracer of its own; a guest has time for a few.
+        let excuse = plan.place == Place::Vm && index % 3 != 0;
+        let excuse = excuse.then(|| "a guest is slow: the host runs it".to_owned());
+        let of_test = plan.sampled("filters::addresses_and_ports", &[(*name, *test)]);
+        cases.extend(of_test.into_iter().map(|case| case.unless(excuse.clone())));
+    }
+    cases
 }
 
 /// Records while `work` runs; returns the failures of the stage's namespace.
@@ -93,10 +104,10 @@ fn pid(backend: &str) -> Result<()> {
     Ok(())
 }
 
-/// Children of the cgroup are in it too; the path is named in each event.
+/// The path is named in each event, and the container, as docker names its cgroups.
 fn cgroup(backend: &str) -> Result<()> {
     let stage = Stage::new(&[])?;
-    let cgroup = Cgroup::new("tracer-test")?;
+    let cgroup = Cgroup::container()?;
     let path = cgroup.path().to_str().context("path is not UTF-8")?;
     let mut helper = stage.netns.run(|| Helper::spawn(&["try", "10.1.0.1:7999", "5"]))?;
     helper.ready()?;
@@ -112,6 +123,7 @@ fn cgroup(backend: &str) -> Result<()> {
     for event in &events {
         let named = text(event, "process.linux.cgroup")?;
         ensure!(named.ends_with(name), "{named} is not {name}: {event}");
+        ensure!(text(event, "container.id")? == name, "{event}");
     }
     Ok(())
 }
@@ -128,29 +140,88 @@ fn netns(backend: &str) -> Result<()> {
     Ok(())
 }
 
-fn addresses_and_ports(backend: &str) -> Result<()> {
+/// The same by its name in /run/netns, and by a path. The name is in the lines.
+fn netns_by_name_and_path(backend: &str) -> Result<()> {
+    let stage = Stage::new(&[])?;
+    let other = Stage::new(&[])?;
+    let name = format!("tracer-test-{}", std::process::id());
+    let named = stage.netns.name(&name)?;
+    let path = named.path().to_str().context("path is not UTF-8")?;
+    for spec in [name.as_str(), path] {
+        let events = recorded(backend, &stage, &["--netns", spec], true, || {
+            refuse(&stage, c"flt", "10.1.0.1:7999", 5)?;
+            refuse(&other, c"flt", "10.1.0.1:7999", 7)
+        })?;
+        ensure!(events.len() == 5, "--netns {spec}: {} events, not 5", events.len());
+        for event in &events {
+            ensure!(text(event, "netns.name")? == name, "{event}");
+        }
+    }
+    Ok(())
+}
+
+fn ipv6(backend: &str) -> Result<()> {
     let stage = Stage::new(&[])?;
     let inum = stage.netns.inum().to_string();
-    let cases: [(&[&str], usize); 8] = [
-        (&["--dport", "7998"], 2),
-        (&["--dport", "7990-7998"], 2),
-        (&["--dst", "10.1.0.2"], 3),
-        (&["--dst", "10.1.0.0/24"], 5),
-        (&["--src", "127.0.0.0/8"], 4),
-        (&["--src", "10.1.0.2", "--dport", "7999"], 3),
-        (&["-6"], 0),
-        (&["-4"], 9),
-    ];
-    // Each is a tracer of its own; a guest has time for a few.
-    let step = if Place::get() == Place::Vm { 3 } else { 1 };
-    for (filter, expected) in cases.into_iter().step_by(step) {
-        let filter = [filter, &["--netns", &inum]].concat();
-        let events = recorded(backend, &stage, &filter, true, || {
-            refuse(&stage, c"flt", "10.1.0.1:7998", 2)?;
-            refuse(&stage, c"flt", "10.1.0.2:7999", 3)?;
-            refuse(&stage, c"flt", "127.0.0.1:7999", 4)
-        })?;
-        ensure!(events.len() == expected, "{filter:?}: {} events, not {expected}", events.len());
+    let events = recorded(backend, &stage, &["-6", "--netns", &inum], true, || {
+        refuse(&stage, c"flt", "[::1]:7999", 3)?;
+        refuse(&stage, c"flt", "127.0.0.1:7999", 4)
+    })?;
+    ensure!(events.len() == 3, "{} events, not 3", events.len());
+    for event in &events {
+        ensure!(text(event, "network.type")? == "ipv6", "{event}");
     }
+    Ok(())
+}
+
+/// `tracer tuples` shows the rows that pass, and names their namespace.
+fn rows_of_tuples(backend: &str) -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    let name = format!("tracer-test-rows-{}", std::process::id());
+    let _named = stage.netns.name(&name)?;
+    let (one, other) = (stage.server("10.1.0.1:7000")?, stage.server("10.1.0.2:7001")?);
+    let _pairs = stage.netns.run(|| Ok::<_, anyhow::Error>((one.pairs(3)?, other.pairs(4)?)))?;
+    let filters: [&[&str]; 3] = [
+        &["--dst", "10.1.0.2"],
+        &["--dport", "7001"],
+        &["--dst", "10.1.0.0/24", "--dport", "7001"],
+    ];
+    for filter in filters {
+        let mut command = command(&["--backend", backend, "tuples", "--once", "-o", "json"])?;
+        let ended = run(command.args(["--netns", &name]).args(filter), START_LIMIT)?;
+        ensure!(ended.code() == 0, "{ended:?}");
+        let reading: serde_json::Value = serde_json::from_str(&ended.stdout)?;
+        let [row] = reading["tuples"].as_array().context("no tuples")?.as_slice() else {
+            anyhow::bail!("{filter:?}: not one row: {reading}")
+        };
+        ensure!(number(row, "network.peer.port")? == 7001, "{filter:?}: {row}");
+        ensure!(number(row, "ports.in_use")? == 4, "{filter:?}: {row}");
+        ensure!(text(row, "netns.name")? == name, "{filter:?}: {row}");
+    }
+    Ok(())
+}
+
+const ADDRESSES_AND_PORTS: &[BackendTest] = &[
+    ("port", |backend| passes(backend, &["--dport", "7998"], 2)),
+    ("ports", |backend| passes(backend, &["--dport", "7990-7998"], 2)),
+    ("destination", |backend| passes(backend, &["--dst", "10.1.0.2"], 3)),
+    ("destinations", |backend| passes(backend, &["--dst", "10.1.0.0/24"], 5)),
+    ("sources", |backend| passes(backend, &["--src", "127.0.0.0/8"], 4)),
+    ("source_and_port", |backend| passes(backend, &["--src", "10.1.0.2", "--dport", "7999"], 3)),
+    ("not_ipv6", |backend| passes(backend, &["-6"], 0)),
+    ("ipv4", |backend| passes(backend, &["-4"], 9)),
+];
+
+/// So many of nine failures pass this filter.
+fn passes(backend: &str, filter: &[&str], expected: usize) -> Result<()> {
+    let stage = Stage::new(&[])?;
+    let inum = stage.netns.inum().to_string();
+    let filter = [filter, &["--netns", &inum]].concat();
+    let events = recorded(backend, &stage, &filter, true, || {
+        refuse(&stage, c"flt", "10.1.0.1:7998", 2)?;
+        refuse(&stage, c"flt", "10.1.0.2:7999", 3)?;
+        refuse(&stage, c"flt", "127.0.0.1:7999", 4)
+    })?;
+    ensure!(events.len() == expected, "{filter:?}: {} events, not {expected}", events.len());
     Ok(())
 }

@@ -1,10 +1,11 @@
 //! `losses::*`: whatever fills up or dies, no connect() fails of it, and what was not recorded is
 //! counted by name, exactly.
 
+mod tables;
+
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
-    net::SocketAddr,
     process::Stdio,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -18,7 +19,7 @@ use super::{BackendTest, Case, Plan, per_backend};
 use crate::{
     mounts::SmallDisk,
     netns::NetNs,
-    probe::{self, Place},
+    probe,
     process::Process,
     sock::Sock,
     stage::{Expected, Server, Stage},
@@ -33,11 +34,17 @@ use crate::{
 pub fn cases(plan: &Plan) -> Vec<Case> {
     let tests: &[BackendTest] = &[
         ("ring_full", ring_full),
-        ("conns_full", conns_full),
-        ("tuples_full", tuples_full),
+        ("conns_full", tables::conns_full),
+        ("tuples_full", tables::tuples_full),
         ("killed", killed),
     ];
-    let mut cases = per_backend(plan.sampled_backends(), "losses", tests);
+    let mut cases = plan.sampled("losses", tests);
+    let tests: &[BackendTest] =
+        &[("binds_full", tables::binds_full), ("tombstones_full", tables::tombstones_full)];
+    let of_one = plan.sampled("losses", tests).into_iter();
+    let of_two = plan.sampled("losses", &[("attempts_full", tables::attempts_full)]).into_iter();
+    let of_two = of_two.map(|case| case.unless(probe::one_cpu()));
+    cases.extend(of_one.chain(of_two).map(|case| case.unless(plan.slow_guest())));
     let kprobe = plan.tracing_backends().filter(|backend| backend == "kprobe");
     let missed: &[BackendTest] = &[("hook_missed", hook_missed)];
     let missed = per_backend(kprobe, "losses", missed);
@@ -89,16 +96,6 @@ fn ring_full(backend: &str) -> Result<()> {
     Ok(())
 }
 
-/// What is counted and what is lost add up to `all`. On the host others connect too, and their
-/// losses are counted with ours.
-fn adds_up(counted: u64, lost: u64, all: u64) -> Result<()> {
-    let exact = counted + lost == all;
-    let right = exact || (Place::get() == Place::Host && counted + lost > all);
-    ensure!(right, "{counted} counted and {lost} lost are not {all}");
-    ensure!(lost > 0, "nothing was lost");
-    Ok(())
-}
-
 /// So many calls are inside of connect() at once that the kernel passes over return probes, of
 /// which it runs 10 or twice the number of CPUs. Nothing was seen of these, so the sums hold.
 fn hook_missed(backend: &str) -> Result<()> {
@@ -122,43 +119,6 @@ fn hook_missed(backend: &str) -> Result<()> {
     recording.assert_balanced()?;
     ensure!(lost(&recording, "hook_missed")? > 0, "none: {}", recording.totals()?);
     Ok(())
-}
-
-fn conns_full(backend: &str) -> Result<()> {
-    let mut stage = Stage::new(&[])?;
-    let server = stage.server("10.1.0.1:7000")?;
-    let arguments = ["--max-conns", "1024", "--events", "stats", "--stats-interval", "0.5"];
-    let record = Record::start(backend, &arguments)?;
-    let (_clients, _accepted) = stage.netns.run(|| server.pairs(1500))?;
-    thread::sleep(Duration::from_millis(1500));
-    let recording = record.stop()?;
-    let stats = recording.events("tuple.stats", stage.netns.inum());
-    let counted = number(stats.last().context("no tuple.stats")?, "ports.in_use")?;
-    adds_up(counted, lost(&recording, "conns_full")?, 1500)
-}
-
-fn tuples_full(backend: &str) -> Result<()> {
-    let mut stage = Stage::new(&[])?;
-    let server = stage.server("10.1.0.1:7000")?;
-    let arguments = ["--max-tuples", "64", "--events", "stats", "--stats-interval", "0.5"];
-    let record = Record::start(backend, &arguments)?;
-    let _clients = stage.netns.run(|| -> Result<Vec<_>> {
-        let mut clients = Vec::new();
-        for last in 1..=100 {
-            let client = Sock::tcp(server.address)?;
-            client.set_bind_address_no_port()?;
-            client.bind(SocketAddr::from(([127, 0, 1, last], 0)))?;
-            client.connect(server.address)?;
-            clients.push(client);
-        }
-        Ok(clients)
-    })?;
-    thread::sleep(Duration::from_millis(1500));
-    let recording = record.stop()?;
-    let stats = recording.events("tuple.stats", stage.netns.inum());
-    let sources: std::collections::BTreeSet<_> =
-        stats.iter().filter_map(|event| event["network.local.address"].as_str()).collect();
-    adds_up(u64::try_from(sources.len())?, lost(&recording, "tuples_full")?, 100)
 }
 
 /// SIGKILL in the middle of the load: no connect() notices, no line but the last is torn (the kernel

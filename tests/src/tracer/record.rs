@@ -16,7 +16,7 @@ use super::{
     Collected, START_LIMIT, STOP_LIMIT, collect, command, finish, wait_for,
     watch::{number, text},
 };
-use crate::process::Process;
+use crate::{probe::Place, process::Process};
 
 /// A running `tracer record -o FILE`; ended on drop.
 #[derive(Debug)]
@@ -98,6 +98,8 @@ impl Record {
     }
 }
 
+const SCHEMA: &str = include_str!("../../../tracer/schema/events-v1.json");
+
 /// A complete recording.
 #[derive(Debug)]
 pub struct Recording {
@@ -137,6 +139,18 @@ impl Recording {
         self.lines.iter().filter(here).collect()
     }
 
+    /// Every line must be what the project's JSON Schema describes.
+    pub fn assert_valid(&self) -> Result<()> {
+        let schema = serde_json::from_str(SCHEMA).context("the schema")?;
+        let validator = jsonschema::validator_for(&schema)?;
+        for line in &self.lines {
+            if let Err(error) = validator.validate(line) {
+                bail!("not by the schema: {error} at {} of {line}", error.instance_path());
+            }
+        }
+        Ok(())
+    }
+
     /// `seq` must count without a gap, and lines be in that order.
     pub fn assert_gap_free(&self) -> Result<()> {
         let first = number(self.start()?, "seq")?;
@@ -161,6 +175,10 @@ impl Recording {
         let mut losses = self.losses()?;
         losses.retain(|(reason, _)| reason != "hook_missed");
         ensure!(losses.is_empty(), "lost: {losses:?}");
+        let totals = self.totals()?;
+        let missed = number(totals, "lost.hook_missed")?;
+        let drifted = number(totals, "drift")? > 0 && missed == 0;
+        ensure!(!drifted || Place::get() == Place::Vm, "drift, and no hook was missed: {totals}");
         self.assert_balanced()
     }
 

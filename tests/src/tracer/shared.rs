@@ -13,6 +13,13 @@ use super::watch::{Reading, Watch};
 
 static RUNNING: Mutex<BTreeMap<String, Shared>> = Mutex::new(BTreeMap::new());
 
+static DRIFTS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// What the tracers that [`stop`] ended had corrected in their ledgers, a line for each.
+pub fn drifts() -> Vec<String> {
+    DRIFTS.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
 fn running() -> MutexGuard<'static, BTreeMap<String, Shared>> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -30,10 +37,22 @@ pub fn watch(backend: &str) -> Result<Shared> {
     Ok(shared)
 }
 
-/// Ends them all by SIGINT: each must end with exit code 0.
+/// Ends them all by SIGINT: each must end with exit code 0. What was corrected in the ledger of each
+/// is for [`drifts`]: in a guest some of it is to be expected.
 pub fn stop() -> Result<()> {
     let all = std::mem::take(&mut *running());
-    all.into_iter().try_for_each(|(backend, shared)| shared.stop().context(backend))
+    all.into_iter().try_for_each(|(backend, shared)| {
+        let newest = shared.after(SystemTime::now(), Duration::from_secs(10));
+        if let Ok(reading) = newest
+            && let Ok(missed) = reading.lost("hook_missed")
+        {
+            let drift = reading.drift;
+            let text =
+                format!("drift of {backend}: {drift} ports corrected, {missed} hooks missed");
+            DRIFTS.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+        }
+        shared.stop().context(backend)
+    })
 }
 
 /// A [`Watch`] that has one owner or many.

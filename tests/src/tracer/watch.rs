@@ -25,6 +25,8 @@ pub struct Counts {
     pub released: u64,
     /// Present where the tracer could read the port range of the namespace.
     pub capacity: Option<u64>,
+    /// 99 of 100 port searches took less, ns.
+    pub search_p99: Option<u64>,
     /// By cause; causes that did not occur are absent.
     pub failures: BTreeMap<String, u64>,
 }
@@ -34,10 +36,27 @@ pub struct Counts {
 pub struct Reading {
     /// When it was begun.
     pub at: SystemTime,
+    /// Ports that the tracer had otherwise than the kernel, and corrected.
+    pub drift: u64,
+    /// What the kernel side lost, by name.
+    lost: BTreeMap<String, u64>,
     tuples: Vec<(u64, Tuple, Counts)>,
 }
 
 impl Reading {
+    /// The ledger never had to be corrected where the kernel passed over no hook: else one of ours
+    /// tells less than it should, and only the comparison with sock_diag hides it.
+    pub fn assert_no_drift(&self) -> Result<()> {
+        let drifted = self.drift > 0 && self.lost("hook_missed")? == 0;
+        ensure!(!drifted, "{} ports drifted, and no hook was missed", self.drift);
+        Ok(())
+    }
+
+    /// How often this loss happened.
+    pub fn lost(&self, reason: &str) -> Result<u64> {
+        self.lost.get(reason).copied().with_context(|| format!("there is no loss {reason}"))
+    }
+
     /// The tuples of one namespace.
     pub fn of(&self, netns: u64) -> BTreeMap<Tuple, Counts> {
         let here = self.tuples.iter().filter(|(inum, ..)| *inum == netns);
@@ -157,7 +176,11 @@ fn parse(line: &str) -> Result<Reading> {
     let tuples = line["tuples"].as_array().context("no `tuples`")?;
     let tuples = tuples.iter().map(tuple).collect::<Result<_>>()?;
     let at: jiff::Timestamp = text(&line, "ts")?.parse().context("ts is no RFC 3339")?;
-    Ok(Reading { at: at.into(), tuples })
+    let named = |(key, count): (&String, &Value)| {
+        Some((key.strip_prefix("lost.")?.to_owned(), count.as_u64()?))
+    };
+    let lost = line.as_object().into_iter().flatten().filter_map(named).collect();
+    Ok(Reading { at: at.into(), drift: number(&line, "drift")?, lost, tuples })
 }
 
 fn tuple(value: &Value) -> Result<(u64, Tuple, Counts)> {
@@ -181,6 +204,7 @@ fn tuple(value: &Value) -> Result<(u64, Tuple, Counts)> {
         opened: number(value, "ports.opened")?,
         released: number(value, "ports.released")?,
         capacity: value.get("ports.capacity").and_then(Value::as_u64),
+        search_p99: value.get("search.p99_ns").and_then(Value::as_u64),
         failures,
     };
     let tuple = Tuple::new(source, std::net::SocketAddr::new(destination, port));

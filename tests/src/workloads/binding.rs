@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{
     sock::Sock,
-    stage::{CLIENT, Expected, Server, Stage},
+    stage::{CLIENT, Expected, Outcome, Server, Stage},
     tracer::{wait_for, watch::Reading},
     tuple::Tuple,
 };
@@ -24,7 +24,12 @@ fn bound(
     Ok(sock)
 }
 
-fn bound_address(stage: &mut Stage, prepare: fn(&Sock) -> rustix::io::Result<()>) -> Result<()> {
+/// `searches`: whether connect() looks for a port.
+fn bound_address(
+    stage: &mut Stage,
+    prepare: fn(&Sock) -> rustix::io::Result<()>,
+    searches: bool,
+) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let tuple = server.tuple_from(CLIENT)?;
     let socks = stage.netns.run(|| {
@@ -36,16 +41,24 @@ fn bound_address(stage: &mut Stage, prepare: fn(&Sock) -> rustix::io::Result<()>
         sock.connect(server.address)?;
     }
     stage.check(&[(tuple, Expected::ports(10, 0).opened(10))])?;
+    for (backend, reading) in stage.readings()? {
+        let counts = reading.of(stage.netns.inum()).get(&tuple).cloned().unwrap_or_default();
+        let took = counts.search_p99;
+        let right = took.map_or(!searches, |ns| searches && (1..1_000_000_000).contains(&ns));
+        ensure!(right, "{backend}: a port search of connect() took {took:?} ns");
+    }
     drop(socks);
     stage.check(&[(tuple, Expected::ports(10, 10).opened(10))])
 }
 
+/// bind() chooses the port, so connect() searches for none.
 pub fn bind_address(stage: &mut Stage) -> Result<()> {
-    bound_address(stage, |_| Ok(()))
+    bound_address(stage, |_| Ok(()), false)
 }
 
+/// connect() chooses the port, and how long that took is measured.
 pub fn bind_address_no_port(stage: &mut Stage) -> Result<()> {
-    bound_address(stage, Sock::set_bind_address_no_port)
+    bound_address(stage, Sock::set_bind_address_no_port, true)
 }
 
 /// A socket with a port of its own keeps that port after a reset, but not its place in the tuple.
@@ -178,8 +191,9 @@ pub fn disconnect(stage: &mut Stage) -> Result<()> {
         sock.connect(second.address)?;
         Ok(())
     })?;
-    stage.settle()?;
+    let outcome = Outcome::opened(8);
+    stage.settle(&outcome)?;
     drop(sock);
-    stage.settle()?;
+    stage.settle(&outcome)?;
     Ok(())
 }

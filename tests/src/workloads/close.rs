@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::{
     sock::Sock,
-    stage::{Expected, Server, Stage},
+    stage::{Expected, Outcome, Server, Stage},
 };
 
 const COUNT: u64 = 20;
@@ -53,7 +53,7 @@ pub fn both_at_once(stage: &mut Stage) -> Result<()> {
             });
         }
     });
-    stage.settle()?;
+    stage.settle(&Outcome::opened(200))?;
     Ok(())
 }
 

@@ -144,13 +144,37 @@ pub fn tuple_in_use(stage: &mut Stage) -> Result<()> {
 
 /// Routing fails before a port or even a source is chosen: nothing is taken.
 pub fn no_route(stage: &mut Stage) -> Result<()> {
-    let nowhere = "192.0.2.1:80".parse()?;
+    let routes = [
+        ("", "192.0.2.1:80", Errno::NETUNREACH, "unreachable"),
+        ("unreachable 192.0.2.2/32", "192.0.2.2:80", Errno::HOSTUNREACH, "unreachable"),
+        ("prohibit 192.0.2.3/32", "192.0.2.3:80", Errno::ACCESS, "denied"),
+        ("blackhole 192.0.2.4/32", "192.0.2.4:80", Errno::INVAL, "other"),
+    ];
+    let mut expected = Vec::new();
+    for (calls, (route, peer, errno, cause)) in (1..).zip(routes) {
+        if !route.is_empty() {
+            stage.netns.ip(&format!("route add {route}"))?;
+        }
+        let peer = peer.parse()?;
+        stage.netns.run(|| -> Result<()> {
+            (0..calls).try_for_each(|_| expect_error(Sock::tcp(peer)?.connect(peer), errno))
+        })?;
+        let failed = Expected::ports(0, 0).opened(0).failed(cause, calls);
+        expected.push((Tuple::new("0.0.0.0".parse()?, peer), failed));
+    }
+    stage.check(&expected)
+}
+
+/// There is a route, and no address that could be the source. The errno is that of exhausted ports.
+pub fn no_source_address(stage: &mut Stage) -> Result<()> {
+    stage.netns.ip("-6 addr del ::1/128 dev lo")?;
+    stage.netns.ip("-6 route add local fd00:2::1/128 dev lo")?;
+    let peer = "[fd00:2::1]:80".parse()?;
     stage.netns.run(|| -> Result<()> {
-        expect_error(Sock::tcp(nowhere)?.connect(nowhere), Errno::NETUNREACH)
+        (0..3).try_for_each(|_| expect_error(Sock::tcp(peer)?.connect(peer), Errno::ADDRNOTAVAIL))
     })?;
-    let table = stage.settle()?;
-    ensure!(table.is_empty(), "the kernel has sockets: {table:?}");
-    Ok(())
+    let failed = Expected::ports(0, 0).opened(0).failed("no_source_address", 3);
+    stage.check(&[(Tuple::new("::".parse()?, peer), failed)])
 }
 
 pub fn fd_used_again(stage: &mut Stage) -> Result<()> {

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use super::{binding::wait_capacity, failure::expect_error};
 use crate::{
     sock::Sock,
-    stage::{CLIENT, Expected, Server, Stage},
+    stage::{CLIENT, Expected, Outcome, Server, Stage},
 };
 
 /// What is open when the tracer starts is counted, and its end too.
@@ -78,11 +78,13 @@ pub fn churn_while_seeding(stage: &mut Stage) -> Result<()> {
     })?;
     let (held, watches) = held;
     stage.add_watches(watches);
-    let table = stage.settle()?;
+    // How many were opened before the tracer started is a race; none failed.
+    let outcome = Outcome::default();
+    let table = stage.settle(&outcome)?;
     let count = table.get(&server.tuple_from(CLIENT)?).map(|sockets| sockets.in_use);
     ensure!(count == Some(u64::try_from(held.len())?), "the kernel has {table:?}");
     drop(held);
-    stage.settle()?;
+    stage.settle(&outcome)?;
     Ok(())
 }
 
@@ -122,6 +124,7 @@ const COMPARED: Duration = Duration::from_secs(40);
 /// A port that an idle socket is bound to is nobody else's. That bind() chose a socket's port cannot
 /// be seen while the socket is connected, and can afterwards.
 pub fn bound_ports(stage: &mut Stage) -> Result<()> {
+    stage.expect_drift();
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40049")?;
     let server = stage.server("10.1.0.1:7000")?;
     let _held = stage.netns.run(|| server.pair())?;
@@ -146,6 +149,7 @@ pub fn bound_ports(stage: &mut Stage) -> Result<()> {
 
 /// Listeners go while the tracer reads the old ones: it must not believe in any for ever.
 pub fn listeners_end(stage: &mut Stage) -> Result<()> {
+    stage.expect_drift();
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40999")?;
     let server = stage.server("10.1.0.1:7000")?;
     let _held = stage.netns.run(|| server.pair())?;

@@ -9,7 +9,7 @@ use crate::{
     probe::Place,
     process::Helper,
     sock::Sock,
-    stage::{Server, Stage},
+    stage::{Outcome, Server, Stage},
 };
 
 const PROCESSES: u64 = 4;
@@ -39,19 +39,24 @@ pub fn mixed(stage: &mut Stage) -> Result<()> {
         helper.ready()?;
     }
     let with_seed = || format!("TRACER_TEST_SEED={seed}");
+    let mut outcome = Outcome::opened(0);
     for _ in 0..PAUSES {
         for helper in &mut helpers {
             helper.go()?;
         }
         for helper in &mut helpers {
-            helper.ready().with_context(with_seed)?;
+            let counts = helper.ready_with_counts().with_context(with_seed)?;
+            let [opened, refused, not_available] = counts[..] else {
+                anyhow::bail!("the helper counted {counts:?}")
+            };
+            outcome += Outcome { opened: Some(opened), refused, not_available };
         }
-        stage.settle().with_context(with_seed)?;
+        stage.settle(&outcome).with_context(with_seed)?;
     }
     for helper in helpers {
         helper.kill()?;
     }
-    stage.settle().with_context(with_seed)?;
+    stage.settle(&outcome).with_context(with_seed)?;
     Ok(())
 }
 
@@ -61,6 +66,8 @@ pub struct Driver {
     servers: [Server; 2],
     closed: SocketAddr,
     pairs: Vec<(Sock, Option<Sock>)>,
+    /// Since the last [`Self::outcome`].
+    outcome: Outcome,
 }
 
 impl Driver {
@@ -76,7 +83,13 @@ impl Driver {
         };
         let servers = [serve("10.1.0.1")?, serve("fd00:1::1")?];
         let closed = SocketAddr::new(servers[0].address.ip(), port + 1000);
-        Ok(Self { random: Random(seed), servers, closed, pairs: Vec::new() })
+        let (pairs, outcome) = (Vec::new(), Outcome::opened(0));
+        Ok(Self { random: Random(seed), servers, closed, pairs, outcome })
+    }
+
+    /// What came of the calls since this was asked last.
+    pub fn outcome(&mut self) -> Outcome {
+        std::mem::replace(&mut self.outcome, Outcome::opened(0))
     }
 
     /// One random operation. Errors that a full range or a taken port explain are part of it.
@@ -138,7 +151,7 @@ impl Driver {
             return Ok(());
         }
         bound?;
-        match sock.connect(peer) {
+        match self.outcome.count(sock.connect(peer)) {
             Ok(()) => {
                 let accepted = server.listener.accept().ok();
                 self.pairs.push((sock, accepted));
@@ -175,7 +188,7 @@ impl Driver {
     }
 
     fn refused(&mut self) -> Result<()> {
-        match Sock::tcp(self.closed)?.connect(self.closed) {
+        match self.outcome.count(Sock::tcp(self.closed)?.connect(self.closed)) {
             Err(Errno::CONNREFUSED | Errno::ADDRNOTAVAIL) => Ok(()),
             other => anyhow::bail!("connect to a closed port gave {other:?}"),
         }
@@ -185,7 +198,7 @@ impl Driver {
         if let Some((client, accepted)) = self.pick() {
             client.disconnect().ok();
             let server = &self.servers[0];
-            if client.connect(server.address).is_ok() {
+            if self.outcome.count(client.connect(server.address)).is_ok() {
                 self.pairs.push((client, server.listener.accept().ok()));
             }
             drop(accepted);
@@ -194,9 +207,10 @@ impl Driver {
 
     fn fail_then_open(&mut self) -> Result<()> {
         let sock = Sock::tcp(self.closed)?;
-        sock.connect(self.closed).err().context("connect to a closed port succeeded")?;
+        let failed = self.outcome.count(sock.connect(self.closed));
+        failed.err().context("connect to a closed port succeeded")?;
         let server = &self.servers[0];
-        if sock.connect(server.address).is_ok() {
+        if self.outcome.count(sock.connect(server.address)).is_ok() {
             self.pairs.push((sock, server.listener.accept().ok()));
         }
         Ok(())

@@ -87,7 +87,7 @@ pub fn bucket_overflow(stage: &mut Stage) -> Result<()> {
     drop(clients);
     drop(accepted);
     stage.check(&[(server.tuple(), Expected::ports(5, 5).opened(20))])?;
-    let table = stage.settle()?;
+    let table = stage.oracle()?;
     ensure!(table.len() == 1, "the kernel has {table:?}");
     Ok(())
 }

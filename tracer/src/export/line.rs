@@ -8,6 +8,7 @@ use tracer_common::{Addr, Cause, Event, PortBy, event_flag};
 use super::{
     errno,
     lines::{EIGHT, Lines, Pen, Word},
+    namespaces::Namespaces,
     process::Processes,
     timestamp::Timestamp,
 };
@@ -36,9 +37,15 @@ const ROOM: usize = 1024;
 pub struct LineWriter {
     clock: Timestamp,
     processes: Processes,
+    namespaces: Namespaces,
 }
 
 impl LineWriter {
+    /// The names of network namespaces from here on, by inode number.
+    pub fn name_namespaces<'a>(&mut self, names: impl Iterator<Item = (u32, &'a str)>) {
+        self.namespaces.name(names);
+    }
+
     /// Appends the line of one event, with its newline. `name` gives the name of the caller's
     /// cgroup, and is not asked for every event.
     ///
@@ -54,11 +61,13 @@ impl LineWriter {
     ) -> Result<(), DecodeError> {
         let what = typed(event)?;
         let process = self.processes.text(event, name);
+        let netns = self.namespaces.text(event.tuple.netns);
         let clock = &mut self.clock;
-        out.append(ROOM + process.len(), |pen| {
+        out.append(ROOM + netns.len() + process.len(), |pen| {
             envelope(pen, clock, context.seq, event.mono_ns, context.wall_offset_ns);
             pen.word(head(what, is_v4(event)));
             addresses(pen, event);
+            pen.text(netns);
             pen.text(process);
             if event.cookie != 0 {
                 pen.put(b",\"socket.cookie\":");

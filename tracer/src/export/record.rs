@@ -97,8 +97,9 @@ fn failed_prefix<S: serde::Serializer>(
     serializer.collect_map(failed.iter().map(|(cause, count)| (format!("failed.{cause}"), count)))
 }
 
-fn lost_prefix<S: serde::Serializer>(
-    lost: &BTreeMap<&'static str, u64>,
+/// Each loss with the `lost.` prefix.
+pub fn lost_prefix<S: serde::Serializer>(
+    lost: &BTreeMap<&str, u64>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     serializer.collect_map(lost.iter().map(|(reason, count)| (format!("lost.{reason}"), count)))

@@ -29,6 +29,8 @@ pub struct Tuple<'a> {
     #[serde(rename = "network.peer.port")]
     pub peer_port: u16,
     pub netns: u32,
+    #[serde(rename = "netns.name", skip_serializing_if = "Option::is_none")]
+    pub netns_name: Option<String>,
     #[serde(rename = "ports.in_use")]
     pub in_use: u64,
     #[serde(rename = "ports.time_wait")]
@@ -86,6 +88,7 @@ impl<'a> From<&'a Row> for Tuple<'a> {
             peer_address: address(row.key.destination),
             peer_port: row.key.destination_port,
             netns: row.key.netns,
+            netns_name: row.netns_name.as_deref().map(str::to_owned),
             in_use: row.in_use,
             time_wait: row.time_wait,
             capacity: row.capacity,

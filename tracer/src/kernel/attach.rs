@@ -38,6 +38,9 @@ pub struct Settings {
     pub ring_size: u32,
     pub max_conns: u32,
     pub max_tuples: u32,
+    pub max_binds: u32,
+    pub max_tombstones: u32,
+    pub max_attempts: u32,
     pub filter: Filter,
     pub offsets: Offsets,
     /// Address of `tw_timer_handler`; 0: not known.
@@ -215,7 +218,10 @@ fn load(settings: &Settings) -> Result<Ebpf, Error> {
         .override_global(aya_log::LEVEL, &log_level, false)
         .map_max_entries(map::EVENTS, settings.ring_size)
         .map_max_entries(map::CONNS, settings.max_conns)
-        .map_max_entries(map::TUPLES, settings.max_tuples);
+        .map_max_entries(map::TUPLES, settings.max_tuples)
+        .map_max_entries(map::BINDS, settings.max_binds)
+        .map_max_entries(map::TOMBSTONES, settings.max_tombstones)
+        .map_max_entries(map::ATTEMPTS, settings.max_attempts);
     for (name, value) in settings.offsets.iter() {
         loader.override_global(name, value, true);
     }

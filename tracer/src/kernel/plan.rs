@@ -115,6 +115,9 @@ fn obstacle(backend: Backend, facts: &KernelFacts) -> Option<String> {
             "kernel lockdown (confidentiality) forbids BPF programs to read kernel memory".into(),
         );
     }
+    if let Err(error) = &facts.cgroup2 {
+        return Some(error.clone());
+    }
     match backend {
         Backend::Fexit => {
             let missing = missing(&FEXIT_FUNCTIONS, facts.functions.as_deref()?);
@@ -128,9 +131,6 @@ fn obstacle(backend: Backend, facts: &KernelFacts) -> Option<String> {
             missing.map(|names| format!("the kernel has no symbol {names}"))
         }
         Backend::Tracepoint => {
-            if let Err(error) = &facts.cgroup2 {
-                return Some(error.clone());
-            }
             let missing = missing(&["inet_sock_set_state"], facts.tracepoints.as_deref()?);
             missing.map(|names| format!("the kernel has no tracepoint {names}"))
         }
@@ -139,8 +139,6 @@ fn obstacle(backend: Backend, facts: &KernelFacts) -> Option<String> {
 
 /// What a backend cannot tell on a kernel where it works otherwise.
 fn shortcomings(backend: Backend, facts: &KernelFacts) -> impl Iterator<Item = String> {
-    let cgroup2 = facts.cgroup2.as_ref().err().filter(|_| backend != Backend::Tracepoint);
-    let who = cgroup2.map(|error| format!("who calls connect() is not known: {error}"));
     let by_tracepoint = backend == Backend::Tracepoint;
     let handler = by_tracepoint && facts.tw_timer_handler.is_none();
     let handler = handler.then(|| {
@@ -156,7 +154,7 @@ fn shortcomings(backend: Backend, facts: &KernelFacts) -> impl Iterator<Item = S
     });
     let tracefs = facts.tracefs.as_ref().err().filter(|_| by_tracepoint);
     let tracefs = tracefs.map(|error| format!("errno of a failed call is not known: {error}"));
-    [who, handler, timers, tracefs].into_iter().flatten()
+    [handler, timers, tracefs].into_iter().flatten()
 }
 
 /// The names that are wanted and not found, as words; `None` if all are there.
@@ -231,9 +229,9 @@ mod tests {
             ),
             (
                 |f| f.cgroup2 = Err("no cgroup2".into()),
-                &[Fexit, Kprobe],
-                &[(Tracepoint, "no cgroup2")],
-                &[(Fexit, "no cgroup2"), (Kprobe, "no cgroup2")],
+                &[],
+                &[(Fexit, "no cgroup2"), (Kprobe, "no cgroup2"), (Tracepoint, "no cgroup2")],
+                none,
             ),
             (
                 |f| f.tracepoints = Some(TIMER_TRACEPOINTS.to_vec()),

@@ -121,6 +121,11 @@ impl Output {
         }
     }
 
+    /// See [`LineWriter::name_namespaces`].
+    pub(super) fn name_namespaces<'a>(&mut self, names: impl Iterator<Item = (u32, &'a str)>) {
+        self.writer.name_namespaces(names);
+    }
+
     /// Adds the line of an event. `capacity` and `name` as in [`LineWriter::event`].
     pub(crate) fn event<'a>(
         &mut self,

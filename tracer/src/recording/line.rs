@@ -22,6 +22,7 @@ pub struct Tuple<'a> {
     /// Empty: not known.
     pub cgroup: Cow<'a, str>,
     pub container: Cow<'a, str>,
+    pub netns_name: Cow<'a, str>,
 }
 
 /// `connect.failed` and `bind.failed`
@@ -94,6 +95,8 @@ struct TupleLine<'a> {
     cgroup: Cow<'a, str>,
     #[serde(rename = "container.id", borrow, default)]
     container: Cow<'a, str>,
+    #[serde(rename = "netns.name", borrow, default)]
+    netns_name: Cow<'a, str>,
     #[serde(rename = "search.histogram")]
     search: Option<Histogram>,
 }
@@ -129,6 +132,7 @@ impl<'a> Tuple<'a> {
             told_p99_ns: line.search_p99_ns,
             cgroup: line.cgroup,
             container: line.container,
+            netns_name: line.netns_name,
         })
     }
 }

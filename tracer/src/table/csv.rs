@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The header, in the order of [`fields`].
-const HEADER: &str = "ts,netns,network.local.address,network.peer.address,network.peer.port,\
+const HEADER: &str = "ts,netns,netns.name,network.local.address,network.peer.address,network.peer.port,\
 ports.in_use,ports.time_wait,ports.capacity,ports.saturation,rate.opened,rate.failed,\
 search.p99_ns,eta_s,ports.opened,ports.released,connect.failures,errno,process.pid,\
 process.executable.name,container.id\r\n";
@@ -27,10 +27,11 @@ pub(super) fn render(rows: &[Row], ns: u64, header: bool) -> Vec<u8> {
     out.into_bytes()
 }
 
-fn fields(ts: &str, tuple: &Tuple<'_>, failures: u64) -> [String; 20] {
+fn fields(ts: &str, tuple: &Tuple<'_>, failures: u64) -> [String; 21] {
     [
         ts.to_owned(),
         tuple.netns.to_string(),
+        known(tuple.netns_name.as_deref()),
         tuple.local_address.clone(),
         tuple.peer_address.clone(),
         tuple.peer_port.to_string(),

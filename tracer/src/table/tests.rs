@@ -51,7 +51,7 @@ fn rows() -> Vec<Row> {
     let mut high = filling(23_000);
     high.key = key(4, 7, 8080);
 
-    let seeded = TupleCount { opened: 12, released: 2, seeded: 12, ..TupleCount::default() };
+    let seeded = TupleCount { opened: 12, released: 2, ..TupleCount::default() };
     let v6 = TupleKey {
         source: Addr([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]),
         destination: Addr([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]),
@@ -61,6 +61,7 @@ fn rows() -> Vec<Row> {
 
     let mut hostile = filling(10);
     hostile.key = key(5, 7, 8080);
+    hostile.netns_name = Some("blue, \u{1b}".into());
     hostile.comm = comm(b"\x1b[2J\"a, b\"\xe2\x80\xae");
     vec![filling(100), failing, slow, high, first_reading, hostile]
 }
@@ -74,9 +75,13 @@ fn top(rows: Vec<Row>, by: Column, limit: Option<usize>) -> Vec<Row> {
     top.sorted()
 }
 
+fn reading() -> Reading<'static> {
+    Reading { ns: NS, drift: 1, lost: [("hook_missed", 2), ("map_busy", 0)].into() }
+}
+
 fn rendered(format: TableFormat) -> String {
     let rows = top(rows(), Column::Saturation, None);
-    String::from_utf8(render(&rows, format, NS, true).unwrap()).unwrap()
+    String::from_utf8(render(&rows, format, &reading(), true).unwrap()).unwrap()
 }
 
 #[test]
@@ -86,7 +91,8 @@ fn columns_are_aligned_and_marked_fullest_first() {
 
 #[test]
 fn a_table_without_rows_is_its_header() {
-    let text = String::from_utf8(render(&[], TableFormat::Columns, NS, true).unwrap()).unwrap();
+    let text =
+        String::from_utf8(render(&[], TableFormat::Columns, &reading(), true).unwrap()).unwrap();
     assert_eq!(text.lines().count(), 1);
     assert!(text.starts_with("SRC "));
 }
@@ -105,7 +111,7 @@ fn csv_has_one_header_and_crlf() {
     let text = rendered(TableFormat::Csv);
     assert_eq!(text.matches("\r\n").count(), 7);
     insta::assert_snapshot!(text.replace("\r\n", "\n"));
-    let later = render(&rows(), TableFormat::Csv, NS, false).unwrap();
+    let later = render(&rows(), TableFormat::Csv, &reading(), false).unwrap();
     assert_eq!(String::from_utf8(later).unwrap().matches("\r\n").count(), 6);
 }
 

@@ -92,14 +92,16 @@ impl<'a> Batch<'a> {
 
     /// False: that was the last one.
     fn print(&mut self, model: &mut Model, reading: Reading) -> Result<bool, Error> {
-        let ns = reading.wall_ns;
         update(model, Message::Read(Box::new(reading)));
         let mut top = Top::new(self.show.sort, self.show.limit);
         for row in model.book.rows(Window::Second).filter(|row| model.filter.matches(row)) {
             top.add(row);
         }
         let first = self.printed == 0;
-        let table = table::render(&top.sorted(), self.show.format, ns, first)
+        let of = &model.reading;
+        let lost = of.lost.iter().map(|(reason, count)| (reason.as_str(), *count)).collect();
+        let of = table::Reading { ns: of.wall_ns, drift: of.own.drift, lost };
+        let table = table::render(&top.sorted(), self.show.format, &of, first)
             .map_err(|error| Error::Failure(format!("cannot put the table together: {error}")))?;
         let mut out = Vec::with_capacity(table.len() + 200);
         if self.show.format == TableFormat::Columns {

@@ -15,7 +15,7 @@ use crate::{
     clock,
     decode::{Typed, decode, typed},
     error::Error,
-    spread,
+    netns, spread,
     trace::{Tracer, named_losses, visible},
     view::{
         model::{Model, Wants},
@@ -35,6 +35,7 @@ pub(super) struct Live {
     tracer: Tracer,
     filter: Filter,
     names: Names,
+    namespaces: netns::Names,
     delay: Duration,
     next: Instant,
     slow: Option<Instant>,
@@ -51,6 +52,7 @@ impl Live {
             tracer,
             filter: *filter,
             names,
+            namespaces: netns::Names::default(),
             delay,
             next: Instant::now(),
             slow: None,
@@ -112,7 +114,8 @@ impl Live {
 
     fn feed(&mut self, model: &mut Model, mono_ns: u64) -> Result<(), Error> {
         let now = Instant::now();
-        let Self { tracer, filter, names, .. } = self;
+        let Self { tracer, filter, names, namespaces, .. } = self;
+        namespaces.refresh(now);
         let mut newest = (0, None, None);
         model.book.begin(mono_ns);
         tracer.each_tuple(|key, count, capacity| {
@@ -135,6 +138,7 @@ impl Live {
                 search_p99_ns: None,
                 cgroup: newest.1.clone(),
                 container: newest.2.clone(),
+                netns_name: namespaces.get(key.netns).cloned(),
             });
         })
     }

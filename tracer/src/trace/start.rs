@@ -12,13 +12,13 @@ use tracer_common::Filter;
 
 use super::{Capacities, Tracer};
 use crate::{
-    cgroups,
+    cgroups::{self, Names},
     cli::Backend as BackendChoice,
     config::{FilterSpec, KernelConfig},
     error::Error,
     kernel::{
         attach::{self, Places, Session, Settings},
-        btf::Btf,
+        btf::{Btf, BtfError},
         facts::KernelFacts,
         offsets::Offsets,
         plan::{Backend, Choice, Plan},
@@ -113,20 +113,18 @@ fn attach_best(
         Ok(btf) => Offsets::resolve(btf).map_err(|error| {
             Error::Failure(format!("cannot read this kernel's sockets: {error}"))
         })?,
-        Err(_) => {
-            return Err(no_backend(
-                &Plan::new(&KernelFacts::look(&btf, false), choice(config.backend)),
-                [],
-            ));
-        }
+        Err(error) => return Err(none_can_run(config, &btf, error)),
     };
-    let cgroup = cgroups::root().map_err(|error| Error::Failure(error.to_string()))?;
+    let cgroup = cgroups::root().map_err(|error| none_can_run(config, &btf, &error))?;
     let places = Places { cgroup, tracepoint_id };
     let mut settings = Settings {
         event_mask,
         ring_size: config.ring_size,
         max_conns: config.max_conns,
         max_tuples: config.max_tuples,
+        max_binds: config.max_binds,
+        max_tombstones: config.max_tombstones,
+        max_attempts: config.max_attempts,
         filter: *filter,
         offsets,
         tw_timer_handler: 0,
@@ -146,7 +144,13 @@ fn attach_best(
             .filter(|backend| symbols != (*backend == Backend::Fexit))
             .collect();
         match attach::attach(&settings, &attempts, &places) {
-            Ok(session) => return Ok(Started { facts, plan, session }),
+            Ok(session) => {
+                for (backend, reason) in &plan.passed_over {
+                    tracing::info!("{backend} is passed over: {reason}");
+                }
+                tracing::info!("attached: the backend is {}", session.backend);
+                return Ok(Started { facts, plan, session });
+            }
             Err(Error::NoBackend { reasons }) => refused.extend(reasons),
             Err(other) => return Err(other),
         }
@@ -155,6 +159,28 @@ fn attach_best(
         }
     }
     Err(Error::NoBackend { reasons: refused })
+}
+
+/// What every backend needs is not there, for this reason.
+fn none_can_run(
+    config: &KernelConfig,
+    btf: &Result<Btf, BtfError>,
+    reason: &dyn std::error::Error,
+) -> Error {
+    let plan = Plan::new(&KernelFacts::look(btf, false), choice(config.backend));
+    let forced = plan.attempts.iter().map(|backend| (backend.to_string(), reason.to_string()));
+    no_backend(&plan, forced)
+}
+
+/// Names of cgroups, to be opened while there are privileges to do so.
+///
+/// # Errors
+/// Missing privileges (77); a hierarchy that cannot be reached: no backend can do without (69).
+pub fn cgroup_names(config: &KernelConfig) -> Result<Names, Error> {
+    check_privileges()?;
+    cgroups::root()
+        .map(Names::new)
+        .map_err(|error| none_can_run(config, &Btf::from_kernel(), &error))
 }
 
 /// Each backend's reason: those that were not tried, then those that the kernel refused.

@@ -35,6 +35,8 @@ pub struct Look<'a> {
     pub cgroup: Option<Arc<str>>,
     /// The container of that cgroup.
     pub container: Option<Arc<str>>,
+    /// Name of its network namespace in /run/netns.
+    pub netns_name: Option<Arc<str>>,
 }
 
 /// The state of everything but the tuples at one moment.

@@ -30,6 +30,8 @@ pub(crate) struct Line<'a> {
     #[serde(rename = "network.peer.port", skip_serializing_if = "Option::is_none")]
     peer_port: Option<u16>,
     netns: u32,
+    #[serde(rename = "netns.name", skip_serializing_if = "Option::is_none")]
+    pub(crate) netns_name: Option<&'a str>,
     #[serde(rename = "process.pid", skip_serializing_if = "Option::is_none")]
     pid: Option<u32>,
     #[serde(rename = "process.executable.name", skip_serializing_if = "Option::is_none")]
@@ -117,6 +119,7 @@ pub(crate) fn line<'a>(event: &Event, context: &Context, name: Option<&'a Name>)
         peer_address: has_peer.then(|| address(event.tuple.destination)),
         peer_port: has_peer.then_some(event.tuple.destination_port),
         netns: event.tuple.netns,
+        netns_name: None,
         pid: known.then_some(event.pid),
         comm: known.then(|| String::from_utf8_lossy(comm).into_owned()),
         cgroup: name.map(|name| &*name.path),

@@ -58,7 +58,7 @@ fn init(kernel: &Kernel, modules: &[&str], args: &[String]) -> String {
     let args: Vec<String> = args.iter().map(|arg| exec::quote(arg.as_ref())).collect();
     let args = args.join(" ");
     let (chooses, backends) = (kernel.chooses.name(), backends.join(","));
-    let fast_ports = kernel.fast_ports;
+    let (fast_ports, thorough) = (kernel.fast_ports, kernel.thorough);
     format!(
         r#"#!/bin/busybox sh
 /bin/busybox --install -s /bin
@@ -84,6 +84,7 @@ ulimit -n 65536
 echo "{MARK} kernel $(uname -r)"
 export RUST_BACKTRACE=1 TRACER_BIN=/tests/tracer TRACER_TEST_ENV=vm
 export TRACER_DEFAULT_BACKEND={chooses} TRACER_BACKENDS={backends} TRACER_FAST_PORTS={fast_ports}
+export TRACER_THOROUGH={thorough}
 /tests/kernel-tests --test-threads=1 --color=never {args} </dev/null
 stop $?
 "#
@@ -105,5 +106,6 @@ mod tests {
             script.contains("TRACER_DEFAULT_BACKEND=fexit TRACER_BACKENDS=fexit,kprobe,tracepoint")
         );
         assert!(script.contains("TRACER_FAST_PORTS=false"));
+        assert!(script.contains("TRACER_THOROUGH=false"));
     }
 }

@@ -33,6 +33,8 @@ pub(crate) struct Kernel {
     pub(crate) chooses: Backend,
     /// Whether `tracer spread` hands out ports itself where the kernel would search long.
     pub(crate) fast_ports: bool,
+    /// Whether tests that say the same of every backend are run with each, not with one.
+    pub(crate) thorough: bool,
     /// The backends that the tests force, one after the other.
     pub(crate) backends: &'static [Backend],
 }
@@ -49,6 +51,7 @@ pub(crate) const KERNELS: [Kernel; 5] = [
         modules: &[],
         chooses: Backend::Fexit,
         fast_ports: false,
+        thorough: false,
         backends: ALL,
     },
     Kernel {
@@ -58,6 +61,7 @@ pub(crate) const KERNELS: [Kernel; 5] = [
         modules: &["mptcp_diag"],
         chooses: Backend::Fexit,
         fast_ports: true,
+        thorough: true,
         backends: ALL,
     },
     Kernel {
@@ -67,6 +71,7 @@ pub(crate) const KERNELS: [Kernel; 5] = [
         modules: &["mptcp_diag"],
         chooses: Backend::Fexit,
         fast_ports: true,
+        thorough: false,
         backends: ALL,
     },
     Kernel {
@@ -76,6 +81,7 @@ pub(crate) const KERNELS: [Kernel; 5] = [
         modules: &["mptcp_diag"],
         chooses: Backend::Fexit,
         fast_ports: true,
+        thorough: false,
         backends: ALL,
     },
     Kernel {
@@ -86,6 +92,7 @@ pub(crate) const KERNELS: [Kernel; 5] = [
         modules: &["mptcp_diag"],
         chooses: Backend::Fexit,
         fast_ports: true,
+        thorough: false,
         backends: ALL,
     },
 ];

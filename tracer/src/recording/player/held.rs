@@ -33,6 +33,7 @@ pub(super) struct Kept {
     search_p99_ns: Option<u64>,
     cgroup: Option<Arc<str>>,
     container: Option<Arc<str>>,
+    netns_name: Option<Arc<str>>,
 }
 
 impl Held {
@@ -60,6 +61,7 @@ impl Kept {
             search_p99_ns: tuple.search_p99_ns,
             cgroup: names.get(&tuple.cgroup),
             container: names.get(&tuple.container),
+            netns_name: names.get(&tuple.netns_name),
         }
     }
 
@@ -72,6 +74,7 @@ impl Kept {
             search_p99_ns: self.search_p99_ns,
             cgroup: self.cgroup,
             container: self.container,
+            netns_name: self.netns_name,
         });
     }
 }

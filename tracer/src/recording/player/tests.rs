@@ -311,7 +311,8 @@ proptest! {
                     search_p99_ns: None,
                     cgroup: name.as_ref().map(|name| name.path.clone()),
                     container: name.and_then(|name| name.container),
-                });
+                    netns_name: None,
+});
             }
             recorder.stats(mono_ns, u64::from(*refused));
             let mut reading = Reading::default();

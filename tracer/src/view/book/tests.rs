@@ -40,6 +40,7 @@ impl Feed {
                 search_p99_ns: None,
                 cgroup: None,
                 container: None,
+                netns_name: None,
             });
         }
         self.book.end(&Reading::default());

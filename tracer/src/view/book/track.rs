@@ -36,6 +36,7 @@ pub(super) struct Track {
     comm: [u8; 16],
     cgroup: Option<Arc<str>>,
     container: Option<Arc<str>>,
+    netns_name: Option<Arc<str>>,
     /// `None`: nothing happened in the last minute.
     activity: Option<Box<Activity>>,
     /// There was a reading to compare with.
@@ -65,6 +66,7 @@ impl Track {
             comm: [0; 16],
             cgroup: None,
             container: None,
+            netns_name: None,
             activity: None,
             compared: since_ms.is_some(),
             changed_ms: 0,
@@ -133,6 +135,7 @@ impl Track {
         self.comm = count.comm;
         self.cgroup.clone_from(&look.cgroup);
         self.container.clone_from(&look.container);
+        self.netns_name.clone_from(&look.netns_name);
     }
 
     /// The forecast, from the trend of ten seconds, and where that is slow, of a minute.
@@ -202,6 +205,7 @@ impl Track {
             comm: self.comm,
             cgroup: 0,
             container: self.container.clone(),
+            netns_name: self.netns_name.clone(),
             tuples: 1,
             note: None,
         }

@@ -114,7 +114,11 @@ fn title(detail: &Detail, theme: Theme, room: usize) -> Vec<Line<'static>> {
     if let Some(id) = container(row.container.as_deref()) {
         by.push(field(1, format!("container {id}"), Style::new()));
     }
-    by.push(field(2, format!("netns {}", row.key.netns), Style::new()));
+    let netns = row.netns_name.as_deref().map_or_else(
+        || row.key.netns.to_string(),
+        |name| format!("{} ({})", text::line(name), row.key.netns),
+    );
+    by.push(field(2, format!("netns {netns}"), Style::new()));
     if let Some(cgroup) = &detail.cgroup {
         by.push(field(3, format!("cgroup {}", text::line(cgroup)), Style::new()));
     }

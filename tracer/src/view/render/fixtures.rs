@@ -158,6 +158,7 @@ pub(super) fn lived(lives: &[Life], seconds: u64, more: impl FnOnce(&mut Reading
                 search_p99_ns: None,
                 cgroup,
                 container,
+                netns_name: None,
             });
         }
         if second == seconds

@@ -41,6 +41,7 @@ fn read(model: &mut Model, second: u64, counts: &[(u8, u64)], reading: Reading) 
             search_p99_ns: None,
             cgroup: None,
             container: None,
+            netns_name: None,
         });
     }
     model.book.end(&reading);

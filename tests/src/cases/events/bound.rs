@@ -1,0 +1,99 @@
+//! Ports that bind() and listen() take, and how long connect() looks for one.
+
+use anyhow::{Result, ensure};
+use serde_json::Value;
+
+use super::{as_comm, is, is_number, one};
+use crate::{
+    sock::Sock,
+    stage::{CLIENT, Stage},
+    tracer::{
+        record::{Record, Recording},
+        watch::number,
+    },
+};
+
+/// Any port of an address, a port that the application names, and the one that a bare listen() gets:
+/// each is told when it is taken, with who did it, and when it is given back.
+pub(super) fn bound_ports(backend: &str) -> Result<()> {
+    let stage = Stage::new(&[])?;
+    let record = Record::start(backend, &["--events", "allocated,released"])?;
+    let any = "10.1.0.2:0".parse()?;
+    let (bound, named, listening) = as_comm(&stage, c"evt-binder", || {
+        let socks = [Sock::tcp(any)?, Sock::tcp(any)?, Sock::tcp(any)?];
+        socks[0].bind(any)?;
+        socks[1].bind("10.1.0.2:41000".parse()?)?;
+        socks[2].listen(8)?;
+        let ports = socks.iter().map(|sock| Ok(sock.local()?.port()));
+        let ports = ports.collect::<Result<Vec<_>>>()?;
+        drop(socks);
+        Ok((ports[0], ports[1], ports[2]))
+    })?;
+    let recording = record.stop()?;
+    recording.assert_valid()?;
+    recording.assert_nothing_lost()?;
+    let netns = stage.netns.inum();
+    let cases = [
+        (bound, "bind", CLIENT),
+        (named, "bind", CLIENT),
+        // The address is what the kernel itself shows for it.
+        (listening, "listen", "0.0.0.0"),
+    ];
+    for (port, by, address) in cases {
+        let allocated = one(&recording, "port.allocated", netns, port)?;
+        is(allocated, "port.by", by)?;
+        let released = one(&recording, "port.released", netns, port)?;
+        ensure!(released["port.time_wait"] == Value::Bool(false), "{released}");
+        let held = number(released, "port.held_ns")?;
+        ensure!((1..5_000_000_000).contains(&held), "held for {held} ns");
+        for event in [allocated, released] {
+            is(event, "network.local.address", address)?;
+            is(event, "network.type", "ipv4")?;
+            is(event, "process.executable.name", "evt-binder")?;
+            is_number(event, "process.pid", u64::from(std::process::id()))?;
+            ensure!(event.get("network.peer.address").is_none(), "a peer was made up: {event}");
+            // listen() alone gives a socket no cookie, and what stands for it is the kernel's own.
+            let cookie = event.get("socket.cookie");
+            ensure!(cookie.is_some() == (by == "bind"), "socket.cookie is {cookie:?}");
+        }
+        ensure!(allocated["socket.cookie"] == released["socket.cookie"], "{allocated} {released}");
+    }
+    let allocated = recording.events("port.allocated", netns).len();
+    ensure!(allocated == cases.len(), "{allocated} ports, not {}", cases.len());
+    Ok(())
+}
+
+/// connect() says how long it looked for a port, unless bind() had chosen it before.
+pub(super) fn time_of_a_port_search(backend: &str) -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let record = Record::start(backend, &["--events", "allocated"])?;
+    let (searched, bound) = stage.netns.run(|| -> Result<_> {
+        let (client, _accepted) = server.pair()?;
+        let bound = Sock::tcp(server.address)?;
+        bound.bind("10.1.0.2:0".parse()?)?;
+        bound.connect(server.address)?;
+        Ok((client.local()?.port(), bound.local()?.port()))
+    })?;
+    let recording = record.stop()?;
+    recording.assert_valid()?;
+    recording.assert_nothing_lost()?;
+    let netns = stage.netns.inum();
+    let event = one(&recording, "port.allocated", netns, searched)?;
+    let took = number(event, "search.duration_ns")?;
+    ensure!((1..1_000_000_000).contains(&took), "the search took {took} ns");
+    let events = of_port(&recording, netns, bound);
+    // Once when bind() took the port, once when connect() took it to a destination.
+    ensure!(events.len() == 2, "{} events of a bound port: {events:?}", events.len());
+    for event in events {
+        ensure!(event.get("search.duration_ns").is_none(), "a search was made up: {event}");
+        is(event, "port.by", "bind")?;
+    }
+    Ok(())
+}
+
+fn of_port(recording: &Recording, netns: u64, port: u16) -> Vec<&Value> {
+    let mut events = recording.events("port.allocated", netns);
+    events.retain(|event| number(event, "network.local.port").ok() == Some(u64::from(port)));
+    events
+}

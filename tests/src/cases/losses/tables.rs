@@ -1,0 +1,177 @@
+//! A table of the kernel side is full.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::SocketAddr,
+    sync::{
+        Barrier,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{connect_many, lost};
+use crate::{
+    sock::Sock,
+    stage::Stage,
+    tracer::{
+        record::{Record, Recording},
+        watch::{Watch, number},
+    },
+};
+
+/// A recording of totals with a small table: begins before, and ends after, what the test does.
+struct Small {
+    record: Record,
+    /// connect() calls of the rest of the host until then.
+    others: u64,
+}
+
+impl Small {
+    fn start(backend: &str, table: &str, size: &str) -> Result<Self> {
+        let others = others_connects()?;
+        let arguments = [table, size, "--events", "stats", "--stats-interval", "0.5"];
+        Ok(Self { record: Record::start(backend, &arguments)?, others })
+    }
+
+    /// Waits for the totals to be told once more. What others can have lost meanwhile comes with
+    /// the recording: none, mostly, but the host is not ours alone.
+    fn stop(self) -> Result<(Recording, u64)> {
+        thread::sleep(Duration::from_millis(1500));
+        let recording = self.record.stop()?;
+        Ok((recording, others_connects()?.saturating_sub(self.others)))
+    }
+}
+
+/// connect() calls in the namespace of this process, since it is there (`Tcp: ActiveOpens`).
+fn others_connects() -> Result<u64> {
+    let text = fs::read_to_string("/proc/net/snmp")?;
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
+    let (names, values) = lines.next().zip(lines.next()).context("no Tcp in /proc/net/snmp")?;
+    let mut both = names.split(' ').zip(values.split(' '));
+    let (_, value) = both.find(|(name, _)| *name == "ActiveOpens").context("no ActiveOpens")?;
+    Ok(value.parse()?)
+}
+
+/// What is counted and what is lost add up to `all`, exactly: of the host's other connections each
+/// can have lost one more.
+fn adds_up(counted: u64, lost: u64, all: u64, others: u64) -> Result<()> {
+    let right = (all..=all + others).contains(&(counted + lost));
+    ensure!(right, "{counted} counted and {lost} lost are not {all} ({others} of others)");
+    ensure!(lost > others, "nothing was lost");
+    Ok(())
+}
+
+pub(super) fn conns_full(backend: &str) -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let small = Small::start(backend, "--max-conns", "1024")?;
+    let (_clients, _accepted) = stage.netns.run(|| server.pairs(1500))?;
+    let (recording, others) = small.stop()?;
+    let stats = recording.events("tuple.stats", stage.netns.inum());
+    let counted = number(stats.last().context("no tuple.stats")?, "ports.in_use")?;
+    adds_up(counted, lost(&recording, "conns_full")?, 1500, others)
+}
+
+pub(super) fn tuples_full(backend: &str) -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let small = Small::start(backend, "--max-tuples", "64")?;
+    let _clients = stage.netns.run(|| -> Result<Vec<_>> {
+        let mut clients = Vec::new();
+        for last in 1..=100 {
+            let client = Sock::tcp(server.address)?;
+            client.set_bind_address_no_port()?;
+            client.bind(SocketAddr::from(([127, 0, 1, last], 0)))?;
+            client.connect(server.address)?;
+            clients.push(client);
+        }
+        Ok(clients)
+    })?;
+    let (recording, others) = small.stop()?;
+    let stats = recording.events("tuple.stats", stage.netns.inum());
+    let sources: BTreeSet<_> =
+        stats.iter().filter_map(|event| event["network.local.address"].as_str()).collect();
+    adds_up(u64::try_from(sources.len())?, lost(&recording, "tuples_full")?, 100, others)
+}
+
+/// The capacity is too large by what is not in the table.
+pub(super) fn binds_full(backend: &str) -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40999")?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let small = Small::start(backend, "--max-binds", "64")?;
+    let _socks = stage.netns.run(|| -> Result<_> {
+        let bound = (0..100).map(|_| -> Result<Sock> {
+            let sock = Sock::tcp(server.address)?;
+            sock.bind("10.1.0.2:0".parse()?)?;
+            Ok(sock)
+        });
+        Ok((bound.collect::<Result<Vec<_>>>()?, server.pair()?))
+    })?;
+    let (recording, _) = small.stop()?;
+    let stats = recording.events("tuple.stats", stage.netns.inum());
+    let capacity = number(stats.last().context("no tuple.stats")?, "ports.capacity")?;
+    let counted = 1000_u64.checked_sub(capacity).context("the capacity is above the range")?;
+    adds_up(counted, lost(&recording, "binds_full")?, 100, 0)
+}
+
+/// Sockets end while older ones are being read at the start.
+pub(super) fn tombstones_full(backend: &str) -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let stop = AtomicBool::new(false);
+    let recording = thread::scope(|scope| -> Result<Recording> {
+        let load = scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                connect_many(&stage.netns, &server, 20)?;
+            }
+            Ok(())
+        });
+        let small = Small::start(backend, "--max-tombstones", "16");
+        stop.store(true, Ordering::Relaxed);
+        let load: Result<()> = load.join().unwrap_or_else(|it| std::panic::resume_unwind(it));
+        load.context("while the tracer starts")?;
+        Ok(small?.stop()?.0)
+    })?;
+    let count = lost(&recording, "tombstones_full")?;
+    ensure!(count > 0, "none of many ends was one too many: {}", recording.totals()?);
+    Ok(())
+}
+
+/// Calls that are made at once have one place between them: a port whose connect() was forgotten is
+/// counted all the same.
+pub(super) fn attempts_full(backend: &str) -> Result<()> {
+    const THREADS: u64 = 4;
+    const EACH: u64 = 500;
+    let mut stage = Stage::new(&[])?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let mut watch = Watch::start(backend, &["--max-attempts", "1"])?;
+    let mut opened = 0;
+    // Whether two threads meet inside of connect() is a matter of luck.
+    for _ in 0..40 {
+        let together = Barrier::new(usize::try_from(THREADS)?);
+        thread::scope(|scope| {
+            let connect = || {
+                together.wait();
+                connect_many(&stage.netns, &server, usize::try_from(EACH)?)
+            };
+            let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(connect)).collect();
+            let mut ends = threads.into_iter().map(thread::ScopedJoinHandle::join);
+            ends.try_for_each(|end| end.unwrap_or_else(|it| std::panic::resume_unwind(it)))
+        })?;
+        opened += THREADS * EACH;
+        let reading = watch.after(SystemTime::now(), Duration::from_secs(5))?;
+        let counts = reading.of(stage.netns.inum());
+        let counted: u64 = counts.values().map(|counts| counts.opened).sum();
+        ensure!(counted == opened, "{counted} of {opened} connections were counted");
+        if reading.lost("attempts_full")? > 0 {
+            return watch.stop();
+        }
+    }
+    anyhow::bail!("none of {opened} connect() calls lost its place")
+}

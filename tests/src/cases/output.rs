@@ -1,0 +1,210 @@
+//! `output::*`: what goes to files and to stderr, as the command line asks for it.
+#![expect(unsafe_code, reason = "openpty(3)")]
+
+use std::{
+    fs::{self, File},
+    io::Read,
+    os::fd::{FromRawFd, OwnedFd},
+    path::Path,
+    process::{Command, Stdio},
+    ptr, thread,
+};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use super::{Case, Plan};
+use crate::{
+    probe::no_programs,
+    process::Process,
+    stage::{Server, Stage},
+    tracer::{START_LIMIT, STOP_LIMIT, command, record::eventually, run, watch::text},
+};
+
+pub fn cases(plan: &Plan) -> Vec<Case> {
+    let zstd = no_programs(&["zstd"]);
+    let cases = [
+        Case::new("output::rotated_files_follow_on_each_other", rotated),
+        Case::new("output::compressed_and_rotated", compressed).unless(zstd),
+        Case::new("output::progress_is_shown_on_a_terminal", progress_on_a_terminal),
+        Case::new("output::nothing_on_stderr_that_is_piped", quiet_when_piped),
+        Case::new("output::log_as_json_with_the_kernel_sides_messages", log_as_json),
+    ];
+    cases.into_iter().map(|case| case.unless(plan.slow_guest())).collect()
+}
+
+/// `count` connections, each reset at once: some lines of each.
+fn connect(stage: &Stage, server: &Server, count: usize) -> Result<()> {
+    stage.netns.run(|| {
+        (0..count).try_for_each(|_| {
+            let (client, _accepted) = server.pair()?;
+            Ok(client.set_reset_on_close()?)
+        })
+    })
+}
+
+/// Records the stage's own connections until `last` is there: a file that is only rotated when many
+/// have been made. Returns the folder.
+fn record_rotating(file: &str, more: &[&str], last: &str) -> Result<tempfile::TempDir> {
+    let mut stage = Stage::new(&[])?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join(file);
+    let path = path.to_str().context("path is not UTF-8")?;
+    let inum = stage.netns.inum().to_string();
+    let mut command = command(&["record", "-o", path, "--events", "all", "--netns", &inum])?;
+    command.args(["--rotate", "64K", "--keep", "2"]).args(more);
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let mut process = Process::spawn(&mut command)?;
+    eventually("the file", || Ok(Path::new(path).exists()))?;
+    eventually("its rotation", || {
+        connect(&stage, &server, 100)?;
+        Ok(folder.path().join(last).exists())
+    })?;
+    // Once more: only two are kept.
+    connect(&stage, &server, 300)?;
+    process.signal(Signal::INT)?;
+    let status = process.wait(STOP_LIMIT)?;
+    ensure!(status.code() == Some(0), "record ended with {status}");
+    Ok(folder)
+}
+
+/// The files of a folder, by name.
+fn names(folder: &Path) -> Result<Vec<String>> {
+    let entries = fs::read_dir(folder)?;
+    let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    let mut names = names.collect::<Result<Vec<_>>>()?;
+    names.sort();
+    Ok(names)
+}
+
+/// Whole lines, numbered without a gap from one file into the next, the last of them the last line.
+fn follows_on(oldest_first: &[String]) -> Result<()> {
+    let mut next = None;
+    let mut newest = Value::Null;
+    for (index, file) in oldest_first.iter().enumerate() {
+        ensure!(file.ends_with('\n'), "file {index} ends within a line");
+        for line in file.lines() {
+            newest = serde_json::from_str(line).with_context(|| format!("bad line {line:?}"))?;
+            let seq = newest["seq"].as_u64().context("no seq")?;
+            ensure!(next.is_none_or(|next| next == seq), "{next:?} is missing before {seq}");
+            next = Some(seq + 1);
+        }
+    }
+    ensure!(text(&newest, "event.name")? == "tracer.stop", "the last line is {newest}");
+    Ok(())
+}
+
+fn rotated() -> Result<()> {
+    let folder = record_rotating("events.jsonl", &[], "events.jsonl.2")?;
+    let expected = ["events.jsonl", "events.jsonl.1", "events.jsonl.2"];
+    ensure!(names(folder.path())? == expected, "files: {:?}", names(folder.path())?);
+    let files = expected.iter().rev().map(|name| Ok(fs::read_to_string(folder.path().join(name))?));
+    let files = files.collect::<Result<Vec<_>>>()?;
+    for file in &files[..2] {
+        // The size is looked at after each write.
+        ensure!((64 << 10..128 << 10).contains(&file.len()), "rotated at {} bytes", file.len());
+    }
+    follows_on(&files)
+}
+
+fn compressed() -> Result<()> {
+    let more = ["--compress", "zstd"];
+    let folder = record_rotating("events.jsonl.zst", &more, "events.jsonl.2.zst")?;
+    let expected = ["events.jsonl.1.zst", "events.jsonl.2.zst", "events.jsonl.zst"];
+    ensure!(names(folder.path())? == expected, "files: {:?}", names(folder.path())?);
+    let oldest_first = ["events.jsonl.2.zst", "events.jsonl.1.zst", "events.jsonl.zst"];
+    let files = oldest_first.map(|name| -> Result<String> {
+        let path = folder.path().join(name);
+        let ended = run(Command::new("zstd").arg("-dcq").arg(path), STOP_LIMIT)?;
+        ensure!(ended.code() == 0, "{name} is not what zstd reads: {}", ended.stderr);
+        Ok(ended.stdout)
+    });
+    follows_on(&files.into_iter().collect::<Result<Vec<_>>>()?)
+}
+
+/// Both ends of a new terminal.
+fn terminal() -> Result<(OwnedFd, OwnedFd)> {
+    let (mut ours, mut theirs) = (-1, -1);
+    // SAFETY: both numbers are written to; the name and the settings may be null.
+    let result = unsafe {
+        libc::openpty(&raw mut ours, &raw mut theirs, ptr::null_mut(), ptr::null(), ptr::null())
+    };
+    ensure!(result == 0, "openpty: {}", std::io::Error::last_os_error());
+    // SAFETY: openpty made them for us alone.
+    Ok(unsafe { (OwnedFd::from_raw_fd(ours), OwnedFd::from_raw_fd(theirs)) })
+}
+
+/// Events, rate, and losses, while the lines go to a file.
+fn progress_on_a_terminal() -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("events.jsonl");
+    let (ours, theirs) = terminal()?;
+    let mut command = command(&["record", "--events", "all", "--duration", "3", "-o"])?;
+    command.arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(theirs);
+    let mut process = Process::spawn(&mut command)?;
+    // The command holds the other end too.
+    drop(command);
+    let shown = thread::spawn(move || {
+        let (mut bytes, mut piece) = (Vec::new(), [0; 4096]);
+        let mut ours = File::from(ours);
+        // A terminal whose other end is closed reads as an error.
+        while let Ok(length @ 1..) = ours.read(&mut piece) {
+            bytes.extend_from_slice(&piece[..length]);
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    });
+    // The file is there before the hooks are.
+    eventually("the first line", || {
+        Ok(fs::read_to_string(&file).is_ok_and(|text| text.contains("tracer.start")))
+    })?;
+    connect(&stage, &server, 50)?;
+    let status = process.wait(START_LIMIT)?;
+    ensure!(status.code() == Some(0), "record ended with {status}");
+    let shown = shown.join().map_err(|_| anyhow::anyhow!("the reader panicked"))?;
+    let counts = shown.split('\r').filter_map(|line| line.split_once(" events, ")?.0.parse().ok());
+    let most: u64 = counts.max().with_context(|| format!("no progress in {shown:?}"))?;
+    ensure!(most >= 50, "{most} events of 50 connections: {shown:?}");
+    ensure!(shown.contains(" lost"), "nothing of losses in {shown:?}");
+    Ok(())
+}
+
+fn quiet_when_piped() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut command = command(&["record", "--events", "all", "--duration", "2", "-o"])?;
+    command.arg(folder.path().join("events.jsonl"));
+    let ended = run(&mut command, START_LIMIT)?;
+    ensure!(ended.code() == 0, "{ended:?}");
+    ensure!(ended.stderr.is_empty() && ended.stdout.is_empty(), "not quiet: {ended:?}");
+    Ok(())
+}
+
+/// Each line of the log is an object; the kernel side's own messages are among them.
+fn log_as_json() -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    let server = stage.server("10.1.0.1:7000")?;
+    // Older sockets are put into the ledger by a BPF program, which says so.
+    let _pairs = stage.netns.run(|| server.pairs(3))?;
+    let folder = tempfile::tempdir()?;
+    let mut command =
+        command(&["-vvv", "--log-format", "json", "record", "--duration", "2", "-o"])?;
+    command.arg(folder.path().join("events.jsonl"));
+    let ended = run(&mut command, START_LIMIT)?;
+    ensure!(ended.code() == 0, "{ended:?}");
+    let mut messages = Vec::new();
+    for line in ended.stderr.lines() {
+        let line: Value =
+            serde_json::from_str(line).with_context(|| format!("bad line {line:?}"))?;
+        text(&line, "level")?;
+        text(&line, "timestamp")?;
+        messages.push(text(&line, "message")?.to_owned());
+    }
+    for wanted in ["attached: the backend is ", "command "] {
+        let said = messages.iter().any(|message| message.starts_with(wanted));
+        ensure!(said, "{wanted:?} is not in {messages:?}");
+    }
+    Ok(())
+}

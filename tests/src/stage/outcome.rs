@@ -1,0 +1,75 @@
+//! What came of calls whose tuples a workload cannot foresee, summed up.
+
+use std::{collections::BTreeMap, ops::AddAssign};
+
+use rustix::io::{Errno, Result};
+
+use crate::{probe::Place, tracer::watch::Counts, tuple::Tuple};
+
+/// Ends of connect() calls, as their callers saw them.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Outcome {
+    /// Those that took a port; `None`: not known.
+    pub opened: Option<u64>,
+    /// Of those, answered by an RST.
+    pub refused: u64,
+    /// Failed with EADDRNOTAVAIL: no port was free, or the 4-tuple was taken.
+    pub not_available: u64,
+}
+
+impl Outcome {
+    /// So many that succeeded, and none that failed.
+    pub fn opened(opened: u64) -> Self {
+        Self { opened: Some(opened), ..Self::default() }
+    }
+
+    /// Counts a call. Errors that no tuple counts are passed on.
+    pub fn count(&mut self, result: Result<()>) -> Result<()> {
+        let refused = u64::from(result == Err(Errno::CONNREFUSED));
+        let not_available = u64::from(result == Err(Errno::ADDRNOTAVAIL));
+        let opened = u64::from(result.is_ok()) + refused;
+        *self += Self { opened: Some(opened), refused, not_available };
+        result
+    }
+
+    /// The difference to what a tracer counted for all tuples of a namespace; empty: none.
+    pub(super) fn against(&self, tuples: &BTreeMap<Tuple, Counts>) -> String {
+        let failed = |causes: &[&str]| -> u64 {
+            let of_one = |counts: &Counts| -> u64 {
+                causes.iter().filter_map(|cause| counts.failures.get(*cause)).sum()
+            };
+            tuples.values().map(of_one).sum()
+        };
+        let opened = tuples.values().map(|counts| counts.opened).sum();
+        let all: u64 = tuples.values().flat_map(|counts| counts.failures.values()).sum();
+        let (refused, not_available) =
+            (failed(&["refused"]), failed(&["ports_exhausted", "tuple_in_use"]));
+        let right = self.opened.is_none_or(|made| same(opened, made))
+            && same(refused, self.refused)
+            && same(not_available, self.not_available)
+            && all == refused + not_available;
+        if right {
+            return String::new();
+        }
+        format!(
+            "  all tuples: {opened} opened, {refused} refused, {not_available} not available, {all} \
+             failures in all; the callers saw {self:?}\n"
+        )
+    }
+}
+
+/// On the host exactly; in a guest the kernel passes over hooks, and what was not told is missing.
+fn same(counted: u64, made: u64) -> bool {
+    match Place::get() {
+        Place::Host => counted == made,
+        Place::Vm => (made * 19 / 20..=made).contains(&counted),
+    }
+}
+
+impl AddAssign for Outcome {
+    fn add_assign(&mut self, other: Self) {
+        self.opened = Some(self.opened.unwrap_or(0) + other.opened.unwrap_or(0));
+        self.refused += other.refused;
+        self.not_available += other.not_available;
+    }
+}

@@ -1,0 +1,112 @@
+//! Names for inode numbers, as ip-netns(8) keeps them.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use super::{NAMES, OWN, entries, inum};
+
+/// The folder is not read more often than this...
+const PAUSE: Duration = Duration::from_millis(100);
+/// ...and for so long after a change of it: a name is made first, the namespace mounted on it later.
+const UNSETTLED: Duration = Duration::from_secs(2);
+
+/// The names in /run/netns. Looking whether they are still true is one stat(2).
+#[derive(Clone, Debug)]
+pub struct Names {
+    folder: PathBuf,
+    by_inum: HashMap<u32, Arc<str>>,
+    /// When the folder had changed last, at the newest reading.
+    changed: Option<SystemTime>,
+    read: Option<Instant>,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        let (by_inum, changed, read) = (HashMap::new(), None, None);
+        Self { folder: NAMES.into(), by_inum, changed, read }
+    }
+}
+
+impl Names {
+    /// The name of a namespace, the first of several by the alphabet.
+    pub fn get(&self, netns: u32) -> Option<&Arc<str>> {
+        self.by_inum.get(&netns)
+    }
+
+    /// All names, by inode number.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &str)> {
+        self.by_inum.iter().map(|(inum, name)| (*inum, &**name))
+    }
+
+    /// Reads the names again if they can have changed; true if they have.
+    pub fn refresh(&mut self, now: Instant) -> bool {
+        let changed = fs::metadata(&self.folder).and_then(|folder| folder.modified()).ok();
+        if changed.is_none() && self.by_inum.is_empty() {
+            return false;
+        }
+        let settled = |at: SystemTime| at.elapsed().is_ok_and(|age| age > UNSETTLED);
+        let same = changed == self.changed && changed.is_some_and(settled);
+        let paused = self.read.is_some_and(|at| now.saturating_duration_since(at) < PAUSE);
+        if paused || (same && self.read.is_some()) {
+            return false;
+        }
+        self.read = Some(now);
+        self.changed = changed;
+        let found = read(&self.folder).unwrap_or_default();
+        let new = found != self.by_inum;
+        self.by_inum = found;
+        new
+    }
+}
+
+fn read(folder: &Path) -> io::Result<HashMap<u32, Arc<str>>> {
+    let device = fs::metadata(OWN)?.dev();
+    let mut found: HashMap<u32, Arc<str>> = HashMap::new();
+    for (name, path) in entries(folder) {
+        // A name without a namespace mounted on it is an ordinary file.
+        let metadata = fs::metadata(&path).ok().filter(|metadata| metadata.dev() == device);
+        let Some(inum) = metadata.and_then(|metadata| inum(&metadata).ok()) else { continue };
+        let first = found.entry(inum).or_insert_with(|| name.as_str().into());
+        if name.as_str() < &**first {
+            *first = name.into();
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_is_not_there_has_no_names_and_is_looked_at_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("netns");
+        let mut names = Names { folder: missing.clone(), ..Names::default() };
+        let now = Instant::now();
+        assert!(!names.refresh(now));
+        fs::create_dir(&missing).unwrap();
+        // An ordinary file is no namespace; a link to one is.
+        fs::write(missing.join("plain"), "").unwrap();
+        let own = inum(&fs::metadata(OWN).unwrap()).unwrap();
+        for name in ["blue", "azure"] {
+            std::os::unix::fs::symlink(OWN, missing.join(name)).unwrap();
+        }
+        assert!(names.refresh(now));
+        assert_eq!(names.iter().collect::<Vec<_>>(), [(own, "azure")]);
+        // Not again so soon.
+        fs::remove_file(missing.join("azure")).unwrap();
+        assert!(!names.refresh(now));
+        assert!(names.refresh(now + PAUSE));
+        assert_eq!(names.get(own).map(|name| &**name), Some("blue"));
+        fs::remove_dir_all(&missing).unwrap();
+        assert!(names.refresh(now + 2 * PAUSE));
+        assert_eq!(names.get(own), None);
+    }
+}
