@@ -4,11 +4,13 @@
 mod errors;
 mod fail_open;
 mod fill;
+mod full;
 mod harmless;
 mod load;
 mod odd;
 mod output;
 mod proxies;
+mod routes;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -38,6 +40,8 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
         return cases;
     }
     let mut cases = fill::cases();
+    cases.extend(full::cases());
+    cases.extend(routes::cases());
     cases.extend(harmless::cases());
     cases.extend(odd::cases());
     cases.extend(errors::cases());
