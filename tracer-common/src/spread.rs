@@ -127,7 +127,8 @@ const NEARLY_FULL_SHIFT: u32 = 5;
 /// Addresses of which the emptiest is taken then, from the first one drawn on. Choosing the emptier of two
 /// keeps all equally full, so these many stand for the rest of a larger pool, unless they are all full.
 const SEARCHED: u32 = 32;
-const ALL: u32 = POOL_MAX as u32;
+const ALL: u32 = 256;
+const _: () = assert!(ALL as usize == POOL_MAX);
 
 /// The address to use, as its index in `side.addresses`, and what is known of it; `None`: none has
 /// room, or there are none. `random` is 32 random bits, `usage` asks the ledger.

@@ -74,16 +74,16 @@ impl Way {
     fn rule(&self, host: &Host, what: &str, from: &str, kind: &str) -> Result<()> {
         host.stage.netns.ip(&format!("{} rule {what} from {from} {kind}", self.option))
     }
+}
 
-    fn left_out(&self, host: &Host, expected: &[&str]) -> Result<()> {
-        let expected =
-            expected.iter().map(|it| Ok(it.parse()?)).collect::<Result<Vec<IpAddr>>>()?;
-        host.rule.status_when("addresses to be left out", |status| {
-            let out = status.left_out();
-            out.len() == expected.len() && expected.iter().all(|it| out.contains(it))
-        })?;
-        Ok(())
-    }
+/// Waits for these addresses, and no others, to be left out.
+fn left_out(host: &Host, expected: &[&str]) -> Result<()> {
+    let expected = expected.iter().map(|it| Ok(it.parse()?)).collect::<Result<Vec<IpAddr>>>()?;
+    host.rule.status_when("addresses to be left out", |status| {
+        let out = status.left_out();
+        out.len() == expected.len() && expected.iter().all(|it| out.contains(it))
+    })?;
+    Ok(())
 }
 
 /// Without us every connection would succeed, from the address of the interface.
@@ -106,7 +106,7 @@ fn whole_pool(way: &Way, kind: &str) -> Result<()> {
         thread::sleep(Duration::from_millis(10));
     }
     ensure!(begun.elapsed() < KNOWN, "{failed} connects failed in {:?}", begun.elapsed());
-    way.left_out(&host, &way.pool)?;
+    left_out(&host, &way.pool)?;
     // Longer than an address that failed is distrusted at first.
     while begun.elapsed() < KNOWN * 2 {
         ensure!(!is_spread().context("though the pool was left out")?, "spread without a way");
@@ -115,7 +115,7 @@ fn whole_pool(way: &Way, kind: &str) -> Result<()> {
 
     way.rule(&host, "del", way.network, kind)?;
     wait_for("the pool to be used again", KNOWN, || Ok(is_spread()?.then_some(())))?;
-    way.left_out(&host, &[])?;
+    left_out(&host, &[])?;
     spread.stop()?;
     Ok(())
 }
@@ -136,7 +136,7 @@ fn one_address() -> Result<()> {
         ensure!(from != POOL[1] && POOL.contains(&&*from), "from {from}");
     }
     IPV4.rule(&host, "del", POOL[1], "prohibit")?;
-    IPV4.left_out(&host, &[])?;
+    left_out(&host, &[])?;
     spread.stop()?;
     Ok(())
 }

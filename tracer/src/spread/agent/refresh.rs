@@ -69,18 +69,18 @@ impl Agent {
             return;
         }
         let (_, _, worker) = self.tracer.split();
-        match worker.discover() {
-            Ok(all) => match all.into_iter().find(|netns| netns.inum == self.netns.inum) {
-                Some(netns) => self.netns = netns,
-                None => {
-                    let Netns { inum, path, .. } = &self.netns;
-                    tracing::warn!("network namespace {inum} ({}) is gone", path.display());
-                    self.watch = None;
-                    self.inside.host = Host::default();
-                }
-            },
-            Err(error) => tracing::debug!("namespaces cannot be looked for: {error}"),
+        let all = match worker.discover() {
+            Ok(all) => all,
+            Err(error) => return tracing::debug!("namespaces cannot be looked for: {error}"),
+        };
+        if let Some(netns) = all.into_iter().find(|netns| netns.inum == self.netns.inum) {
+            self.netns = netns;
+            return;
         }
+        let Netns { inum, path, .. } = &self.netns;
+        tracing::warn!("network namespace {inum} ({}) is gone", path.display());
+        self.watch = None;
+        self.inside.host = Host::default();
     }
 
     /// The addresses that can be used now, and why the others cannot.
