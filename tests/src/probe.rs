@@ -48,6 +48,16 @@ pub fn no_idle_sockets() -> Option<String> {
     older_than((6, 8), "does not list sockets that are bound and idle")
 }
 
+/// Whether programs can set SO_REUSEADDR: from Linux 6.1 on.
+pub fn no_fast_ports() -> Option<String> {
+    older_than((6, 1), "has no fast ports")
+}
+
+/// Whether a program can choose the errno of a call: from Linux 6.1 on.
+pub fn no_fail_fast() -> Option<String> {
+    older_than((6, 1), "cannot fail a connect() with an errno of the program's choice")
+}
+
 fn older_than(version: (u32, u32), lacks: &str) -> Option<String> {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let mut numbers = release.split(['.', '-']).map(|number| number.parse::<u32>().unwrap_or(0));

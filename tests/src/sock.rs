@@ -122,6 +122,11 @@ impl Sock {
         self.set_option(libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)
     }
 
+    /// Not for IPv4 destinations.
+    pub fn set_ipv6_only(&self) -> Result<()> {
+        self.set_option(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)
+    }
+
     /// Bound to `lo`, which is interface 1 of every namespace.
     pub fn set_device_lo(&self) -> Result<()> {
         const SO_BINDTOIFINDEX: i32 = 62;

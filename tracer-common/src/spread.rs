@@ -124,9 +124,11 @@ pub struct Usage {
 
 /// Near its end, an address is taken only after the others were looked at.
 const NEARLY_FULL_SHIFT: u32 = 5;
-/// Addresses that are looked at then, from the first one drawn on. Choosing the emptier of two keeps
-/// all equally full: of a larger pool, these many stand for the rest.
+/// Addresses of which the emptiest is taken then, from the first one drawn on. Choosing the emptier of two
+/// keeps all equally full, so these many stand for the rest of a larger pool, unless they are all full.
 const SEARCHED: u32 = 32;
+const ALL: u32 = 256;
+const _: () = assert!(ALL as usize == POOL_MAX);
 
 /// The address to use, as its index in `side.addresses`, and what is known of it; `None`: none has
 /// room, or there are none. `random` is 32 random bits, `usage` asks the ledger.
@@ -170,7 +172,20 @@ pub fn choose(
         }
         seen += 1;
     }
-    (best.1.in_use < capacity).then_some(best)
+    if best.1.in_use < capacity {
+        return Some(best);
+    }
+    // Room can be anywhere: heavier addresses fill up first, and connections end where they like. The first
+    // that has any is taken, because nothing that one round leaves to the next is cheap to verify.
+    while seen < side.count && seen < ALL {
+        let index = (u32::from(first) + seen).checked_rem(side.count)?;
+        let found = usage(&side.addresses[index as usize & (POOL_MAX - 1)]);
+        if found.in_use < capacity {
+            return Some(((index & 0xff) as u8, found));
+        }
+        seen += 1;
+    }
+    None
 }
 
 /// One of the slots, by 16 random bits.

@@ -2,26 +2,28 @@
 //!
 //! Law: whatever is missing, full or refused, the connect() goes on as it would without us.
 
+mod call;
+mod left_alone;
 mod tell;
 
 use aya_ebpf::{
-    bindings::{bpf_sock, bpf_sock_addr},
-    helpers::{bpf_get_netns_cookie, bpf_get_prandom_u32, bpf_set_retval},
+    helpers::{bpf_get_prandom_u32, bpf_set_retval},
     macros::map,
     maps::{Array, HashMap, PerCpuArray},
-    programs::SockAddrContext,
 };
 use tracer_common::{
     Addr, Rule, TupleKey,
     spread::{self, Decision, Side, rule_flag},
 };
 
+pub(crate) use call::{Call, Form};
+use left_alone::{foreign, is_lease_over, is_link_local, is_loopback, left_alone};
+
 use crate::{
     atomic,
     attempt::{self, now},
     ledger, ports,
-    skip::Step,
-    sock::{Address, Sock, address, is_given, is_kernel_socket, is_transparent},
+    sock::{address, is_given},
 };
 
 /// The rule, at key 0. A hash, because replacing a value of one is atomic: a hook sees the old rule or
@@ -40,90 +42,6 @@ static DECIDED: PerCpuArray<u64> = PerCpuArray::with_max_entries(Decision::COUNT
 const EADDRNOTAVAIL: i32 = 99;
 const ALLOW: i32 = 1;
 const DENY: i32 = 0;
-const SOCK_STREAM: u32 = 1;
-const IPPROTO_TCP: u32 = 6;
-
-/// How an address is spelled to the kernel.
-#[derive(Clone, Copy, Eq, PartialEq)]
-pub(crate) enum Form {
-    /// In an AF_INET socket.
-    V4,
-    /// IPv4 in an AF_INET6 socket.
-    Mapped,
-    V6,
-}
-
-/// Where a call wants to go.
-pub(crate) struct Call<'a> {
-    pub(crate) ctx: &'a SockAddrContext,
-    pub(crate) form: Form,
-    /// The destination of a connect(), the source of a bind().
-    pub(crate) address: Addr,
-    /// Host byte order.
-    pub(crate) port: u16,
-}
-
-impl Call<'_> {
-    #[inline(always)]
-    pub(crate) fn raw(&self) -> *mut bpf_sock_addr {
-        self.ctx.sock_addr
-    }
-
-    #[inline(always)]
-    fn sk(&self) -> *mut bpf_sock {
-        // SAFETY: the context is valid for the program's run, and has a socket.
-        unsafe { (*self.raw()).__bindgen_anon_1.sk }
-    }
-
-    #[inline(always)]
-    fn is_tcp(&self) -> bool {
-        // SAFETY: as in `sk`.
-        unsafe { (*self.raw()).type_ == SOCK_STREAM && (*self.raw()).protocol == IPPROTO_TCP }
-    }
-
-    /// The source that the socket has; unspecified: none.
-    #[inline(always)]
-    fn source(&self) -> Addr {
-        let sk = self.sk();
-        // SAFETY: as in `sk`; the fields must be read in pieces of four bytes.
-        unsafe {
-            if self.form == Form::V4 {
-                let ip = (&raw const (*sk).src_ip4).read_volatile();
-                return if ip == 0 { Addr::UNSPECIFIED } else { Addr::v4(ip.to_ne_bytes()) };
-            }
-            let ip = (&raw const (*sk).src_ip6).cast::<u32>();
-            let words = [
-                ip.read_volatile(),
-                ip.add(1).read_volatile(),
-                ip.add(2).read_volatile(),
-                ip.add(3).read_volatile(),
-            ];
-            core::mem::transmute::<[u32; 4], Addr>(words)
-        }
-    }
-
-    #[inline(always)]
-    fn bound_port(&self) -> u32 {
-        // SAFETY: as in `sk`.
-        unsafe { (&raw const (*self.sk()).src_port).read_volatile() }
-    }
-
-    #[inline(always)]
-    fn device(&self) -> u32 {
-        // SAFETY: as in `sk`.
-        unsafe { (&raw const (*self.sk()).bound_dev_if).read_volatile() }
-    }
-
-    /// Whether the socket is in the rule's network namespace.
-    #[inline(always)]
-    fn is_in(&self, rule: &Rule) -> Step<bool> {
-        if rule.netns_cookie != 0 {
-            // SAFETY: the helper only reads the context's socket.
-            return Ok(unsafe { bpf_get_netns_cookie(self.raw().cast()) } == rule.netns_cookie);
-        }
-        Ok(Sock::read(self.sk() as *const u8)?.netns()? == rule.netns)
-    }
-}
 
 #[inline(always)]
 fn rule() -> Option<&'static Rule> {
@@ -137,11 +55,6 @@ fn count(decision: Decision) {
         // SAFETY: an array map's values are never freed while the program is loaded.
         unsafe { atomic::add(counter, 1) };
     }
-}
-
-#[inline(always)]
-fn is_lease_over(rule: &Rule) -> bool {
-    rule.flags & rule_flag::LEASED != 0 && LEASE.get(0).is_none_or(|until| now() > *until)
 }
 
 /// A connect(). `FAST`: with ports of ours where the kernel would search long.
@@ -189,8 +102,12 @@ pub(crate) fn connect<const FAST: bool>(call: &Call<'_>) -> i32 {
         if decision != Decision::LeastUsed {
             count(decision);
         }
-        let done = ports::bind(call, address, 0);
-        decision = if done { Decision::LeastUsed } else { Decision::Refused };
+        decision = if ports::bind(call, address, 0) {
+            Decision::LeastUsed
+        } else {
+            take_back(call);
+            Decision::Refused
+        };
     }
     if decision != Decision::Refused {
         attempt::give(call.sk() as u64);
@@ -211,90 +128,18 @@ pub(crate) fn connect<const FAST: bool>(call: &Call<'_>) -> i32 {
     ALLOW
 }
 
-/// Why a call is left alone, and whether its socket has a source of ours. What this has looked at is
-/// not needed later on: the verifier would follow each combination of it through the choice.
-#[inline(always)]
-fn left_alone(call: &Call<'_>, rule: &Rule) -> Option<(Decision, bool)> {
-    let bound = call.source() != Addr::UNSPECIFIED;
-    let Ok(sk) = address(call.sk()) else { return Some((Decision::KernelSocket, false)) };
-    // What was given for an earlier connect() of this socket was not the application's choice.
-    let ours = bound && is_given(sk);
-    objection(call, rule, bound && !ours, sk).map(|reason| (reason, ours))
-}
-
-/// Why a call is left alone, in the order in which it is cheap to know.
-#[inline(always)]
-fn objection(call: &Call<'_>, rule: &Rule, has_address: bool, sk: Address) -> Option<Decision> {
-    let side = if call.form == Form::V6 { &rule.v6 } else { &rule.v4 };
-    if !call.is_tcp() || side.count == 0 {
-        return Some(Decision::OtherFamily);
-    }
-    if is_lease_over(rule) {
-        return Some(Decision::LeaseOver);
-    }
-    if !wanted(rule, call) {
-        return Some(Decision::OtherDestination);
-    }
-    if call.bound_port() != 0 {
-        return Some(Decision::HasPort);
-    }
-    if has_address && rule.flags & rule_flag::REBIND == 0 {
-        return Some(Decision::HasAddress);
-    }
-    if is_loopback(&call.address) != (side.loopback != 0) || is_link_local(&call.address) {
-        return Some(Decision::Loopback);
-    }
-    if call.device() != 0 {
-        return Some(Decision::BoundToDevice);
-    }
-    foreign(call, rule, sk)
-}
-
-/// Sockets that are not an application's own in this namespace.
-#[inline(always)]
-fn foreign(call: &Call<'_>, rule: &Rule, sk: Address) -> Option<Decision> {
-    if !call.is_in(rule).unwrap_or(false) {
-        return Some(Decision::OtherNetns);
-    }
-    if is_kernel_socket(sk) {
-        return Some(Decision::KernelSocket);
-    }
-    is_transparent(sk).then_some(Decision::Transparent)
-}
-
-#[inline(always)]
-fn wanted(rule: &Rule, call: &Call<'_>) -> bool {
-    let mut index = 0;
-    let mut found = rule.destination_count == 0;
-    while index < spread::DESTINATIONS_MAX {
-        let destination = &rule.destinations[index];
-        if index < rule.destination_count as usize && destination.contains(&call.address, call.port)
-        {
-            found = true;
-        }
-        index += 1;
-    }
-    found
-}
-
-#[inline(always)]
-fn is_loopback(address: &Addr) -> bool {
-    const LOOPBACK6: Addr = Addr([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
-    match address.to_v4() {
-        Some(octets) => octets[0] == 127 || octets == [0; 4],
-        None => *address == LOOPBACK6 || *address == Addr::UNSPECIFIED,
-    }
-}
-
-/// fe80::/10 needs a source of the same link.
-#[inline(always)]
-fn is_link_local(address: &Addr) -> bool {
-    address.0[0] == 0xfe && address.0[1] & 0xc0 == 0x80
-}
-
 #[inline(always)]
 fn address_at(side: &Side, index: u8) -> Option<&Addr> {
     side.addresses.get(usize::from(index))
+}
+
+/// A source that was given for an earlier connect() of this socket is no better than the pool is now.
+#[inline(always)]
+fn take_back(call: &Call<'_>) {
+    if call.source() != Addr::UNSPECIFIED && address(call.sk()).is_ok_and(is_given) {
+        // As if we had never been there.
+        ports::bind(call, &Addr::UNSPECIFIED, 0);
+    }
 }
 
 /// No address of the pool has a port left for this destination.
@@ -304,6 +149,7 @@ fn full(call: &Call<'_>, rule: &Rule) -> i32 {
     let decision = if fail { Decision::FailedFast } else { Decision::PoolFull };
     count(decision);
     tell::full(call, rule, decision);
+    take_back(call);
     if fail {
         // SAFETY: takes a number; Linux 6.1, and the verifier does not come here on an older one.
         unsafe { bpf_set_retval(-EADDRNOTAVAIL) };
@@ -312,13 +158,13 @@ fn full(call: &Call<'_>, rule: &Rule) -> i32 {
     ALLOW
 }
 
-/// A bind() to an address without a port: the address is replaced, by turns, because the destination
-/// is not known yet.
+/// A bind() to an address without a port: the address is replaced by one drawn by weight, because the
+/// destination is not known yet. For the same reason this is for rules that have all destinations.
 #[inline(always)]
 pub(crate) fn bind(call: &Call<'_>) -> Option<Addr> {
     let rule = rule()?;
     let side = if call.form == Form::V6 { &rule.v6 } else { &rule.v4 };
-    let active = rule.flags & rule_flag::REBIND != 0;
+    let active = rule.flags & rule_flag::REBIND != 0 && rule.destination_count == 0;
     if !active || call.port != 0 || !call.is_tcp() || side.count == 0 || call.device() != 0 {
         return None;
     }

@@ -7,6 +7,7 @@
 pub mod addresses;
 mod agent;
 pub mod destinations;
+pub mod doubt;
 pub mod dry_run;
 pub mod health;
 pub mod pool;

@@ -5,11 +5,13 @@ mod errors;
 mod fail_open;
 mod fill;
 mod from;
+mod full;
 mod harmless;
 mod load;
 mod odd;
 mod output;
 mod proxies;
+mod routes;
 mod status;
 
 use std::{
@@ -34,6 +36,8 @@ use crate::{
 /// In a guest, which is slow, those that show what the kernel has.
 pub fn cases(plan: &Plan) -> Vec<Case> {
     let mut cases = fill::cases();
+    cases.extend(full::cases());
+    cases.extend(routes::cases());
     cases.extend(harmless::cases());
     cases.extend(odd::cases());
     cases.extend(errors::cases());

@@ -96,14 +96,16 @@ fn every_slot_is_drawn_and_nothing_beyond() {
 
 #[test]
 fn the_one_address_with_room_is_found_among_full_ones() {
-    let all = side(32);
     let mut random = Random(2);
-    for free in 0..32 {
-        let usage = |address: &Addr| used(if place(address) == free { 999 } else { 1000 });
-        let chosen = choose(&all, 1000, random.next(), usage);
-        assert_eq!(chosen, Some((free as u8, used(999))));
+    for count in [2, 32, 33, 64, 255, 256] {
+        let all = side(count);
+        for free in 0..count {
+            let usage = |address: &Addr| used(if place(address) == free { 999 } else { 1000 });
+            let chosen = choose(&all, 1000, random.next(), usage);
+            assert_eq!(chosen, Some((free as u8, used(999))));
+        }
+        assert_eq!(choose(&all, 1000, 3, |_| used(1000)), None);
     }
-    assert_eq!(choose(&all, 1000, 3, |_| used(1000)), None);
 }
 
 #[test]

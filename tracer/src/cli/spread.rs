@@ -79,7 +79,8 @@ pub struct SpreadArgs {
     )]
     pub to: Vec<String>,
 
-    /// Replace also an address that the application has chosen (nginx proxy_bind, HAProxy source)
+    /// Replace also an address that the application has chosen (nginx proxy_bind, HAProxy source);
+    /// without --to also one of bind(address, 0)
     #[arg(long, help_heading = "What is spread")]
     pub rebind: bool,
 

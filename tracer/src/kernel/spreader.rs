@@ -56,6 +56,8 @@ pub struct Spreading {
     pub places: Vec<Place>,
     /// Whether ports of our own are wanted.
     pub fast_ports: bool,
+    /// Whether a full pool is to fail connect() at once.
+    pub fail_fast: bool,
 }
 
 /// The spreader of a session.
@@ -63,6 +65,8 @@ pub struct Spreader {
     pub maps: SpreadMaps,
     /// Why there are no fast ports, if they were wanted.
     pub no_fast_ports: Option<String>,
+    /// What else was wanted and cannot be had.
+    pub degraded: Vec<String>,
     /// Name of each hook's link, and the program that was loaded for it.
     programs: Vec<(&'static str, &'static str)>,
     links: Vec<Link>,
@@ -73,8 +77,13 @@ impl Spreader {
     /// already, it runs the new program from now on; links to other cgroups are removed.
     pub(super) fn attach(ebpf: &mut Ebpf, spreading: &Spreading) -> Result<Self, String> {
         let maps = SpreadMaps::take(ebpf).map_err(|error| error.to_string())?;
-        let mut spreader =
-            Self { maps, no_fast_ports: None, programs: Vec::new(), links: Vec::new() };
+        let mut spreader = Self {
+            maps,
+            no_fast_ports: None,
+            degraded: Vec::new(),
+            programs: Vec::new(),
+            links: Vec::new(),
+        };
         spreader.load(ebpf, spreading.fast_ports)?;
         for place in &spreading.places {
             spreader.attach_to(ebpf, &spreading.pins, place)?;
@@ -104,6 +113,7 @@ impl Spreader {
                         let reason = format!("{form}: {reason}");
                         if fast && link.ends_with('6') {
                             tracing::warn!("no fast ports for IPv6: {reason}");
+                            self.degraded.push(format!("no fast ports for IPv6: {reason}"));
                         } else if fast {
                             self.no_fast_ports = Some(reason);
                         } else {
@@ -113,8 +123,10 @@ impl Spreader {
                 }
             }
             // A kernel without IPv6 spreads IPv4.
-            if let Some(refusal) = refusal.filter(|_| link.ends_with('4')) {
-                return Err(refusal);
+            match refusal {
+                Some(refusal) if link.ends_with('4') => return Err(refusal),
+                Some(refusal) => self.degraded.push(format!("IPv6 is not spread: {refusal}")),
+                None => {}
             }
         }
         Ok(())

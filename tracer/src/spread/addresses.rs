@@ -8,7 +8,12 @@ mod wire;
 use std::{
     collections::BTreeMap,
     io,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
+
+use rustix::{
+    io::Errno,
+    net::{AddressFamily, SocketFlags, SocketType, bind, socket_with},
 };
 
 use crate::netlink::Query;
@@ -93,6 +98,22 @@ fn list<T>(
 /// Whether the kernel takes packets to this address for its own. It says so for an address without
 /// an interface too, and refuses where there is no route at all.
 fn is_routed_here(address: Ipv4Addr) -> bool {
-    list("routes", &wire::route_to(address), wire::RTM_NEWROUTE, wire::is_local_route)
+    list("routes", &wire::route_to(address.into(), None), wire::RTM_NEWROUTE, wire::is_local_route)
         .is_ok_and(|routes| routes.contains(&true))
+}
+
+/// Whether packets to this destination, from this source or from any, find a way, in the network
+/// namespace of the calling thread.
+pub(super) fn has_route(destination: IpAddr, source: Option<IpAddr>) -> bool {
+    list("routes", &wire::route_to(destination, source), wire::RTM_NEWROUTE, wire::is_way)
+        .is_ok_and(|routes| routes.contains(&true))
+}
+
+/// Whether a socket in the network namespace of the calling thread can have this address.
+pub(super) fn can_be_bound(address: IpAddr) -> bool {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    // UDP, so that no port of ours is taken by looking, and one that is missing says nothing.
+    let tried = socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
+        .and_then(|socket| bind(&socket, &SocketAddr::new(address, 0)));
+    tried != Err(Errno::ADDRNOTAVAIL)
 }

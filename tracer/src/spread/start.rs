@@ -14,6 +14,7 @@ use super::{
     addresses::{Host, Watch},
     destinations,
     pool::{self, PoolAddress, Spec},
+    state::State,
 };
 use crate::{
     capacity::PortRange,
@@ -21,7 +22,7 @@ use crate::{
     cli::NetnsRef,
     config::SpreadConfig,
     error::Error,
-    kernel::spreader::Place,
+    kernel::{pins::Pins, spreader::Place},
     mounts::open_dir,
     netns::{self, Netns, Worker},
 };
@@ -56,10 +57,18 @@ pub(super) fn look(worker: &Worker, netns: &Netns, pool: &[Spec]) -> io::Result<
     worker.run_in(netns, look).and_then(|result| result)
 }
 
-/// Word of changes in the namespace. The socket keeps the namespace alive: it is for as long as there
-/// is somebody in it whom the pool is for.
+/// Word of changes in the namespace. The socket keeps the namespace alive, so it is let go of when nothing
+/// else leads there any more.
 pub(super) fn watch(worker: &Worker, netns: &Netns) -> io::Result<Watch> {
     worker.run_in(netns, || Watch::open(true)).and_then(|result| result)
+}
+
+/// Leaves nothing of a start that failed. Whoever calls this has the rule's lock.
+pub(super) fn take_back(rule: &str, pins: &Pins) {
+    if let Err(error) = pins.remove() {
+        tracing::warn!("{error}");
+    }
+    State::remove(rule);
 }
 
 /// That a look into the namespace failed.

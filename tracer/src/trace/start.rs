@@ -28,6 +28,8 @@ use crate::{
     mounts, netns, sockdiag,
 };
 
+const NO_FAIL_FAST: &str = "no --fail-fast: this kernel has no bpf_set_retval (Linux 6.1)";
+
 /// Attaches, reads the sockets that are open already, and drops the privileges of the calling
 /// thread and of those it starts later.
 ///
@@ -57,7 +59,9 @@ fn start_with(
         false
     });
     let attaches = spreading.is_some();
-    let Started { facts, plan, session } = attach_best(config, event_mask, filter, spreading)?;
+    let fail_fast = spreading.as_ref().is_some_and(|spreading| spreading.fail_fast);
+    let Started { facts, plan, session, can_fail_fast } =
+        attach_best(config, event_mask, filter, spreading)?;
     let mut tracer = Tracer {
         release: facts.release.clone(),
         degraded: degraded(&plan, session.backend, &session.degraded, have),
@@ -74,6 +78,9 @@ fn start_with(
         tuples: Vec::new(),
         namespaces: HashSet::new(),
     };
+    if fail_fast && !can_fail_fast {
+        tracer.degraded.push(NO_FAIL_FAST.to_owned());
+    }
     tracer.seed()?;
     tracer.session.flush_log();
     give_memory_back();
@@ -98,6 +105,8 @@ struct Started {
     facts: KernelFacts,
     plan: Plan,
     session: Session,
+    /// Whether a program can choose the errno of a call.
+    can_fail_fast: bool,
 }
 
 /// The best backend first, without the kernel's symbols: only the others need them, and reading
@@ -149,7 +158,8 @@ fn attach_best(
                     tracing::info!("{backend} is passed over: {reason}");
                 }
                 tracing::info!("attached: the backend is {}", session.backend);
-                return Ok(Started { facts, plan, session });
+                let can_fail_fast = settings.fail_fast;
+                return Ok(Started { facts, plan, session, can_fail_fast });
             }
             Err(Error::NoBackend { reasons }) => refused.extend(reasons),
             Err(other) => return Err(other),

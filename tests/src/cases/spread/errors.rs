@@ -1,6 +1,6 @@
 //! What bad input and bad surroundings get: a message of its own, and nothing is attached or pinned.
 
-use std::time::Duration;
+use std::{fs, process::Command, time::Duration};
 
 use anyhow::{Result, ensure};
 use serde_json::Value;
@@ -21,6 +21,8 @@ pub(super) fn cases() -> Vec<Case> {
         ("second_agent", second_agent),
         ("release_under_a_running_agent", release_under_a_running_agent),
         ("release_of_no_rule", release_of_no_rule),
+        ("release_without_pins", release_without_pins),
+        ("start_that_fails_late", start_that_fails_late),
         ("status_of_no_rule", status_of_no_rule),
         ("too_many_addresses_that_are_there", too_many),
         ("without_privileges", without_privileges),
@@ -238,6 +240,32 @@ fn release_under_a_running_agent() -> Result<()> {
 fn release_of_no_rule() -> Result<()> {
     let host = Host::new()?;
     says(&host.rule.release()?, &[BAD_CONFIG], &[host.rule.name(), "tracer status"])
+}
+
+/// Somebody removed the pins of a dead agent's rule: what it said of itself goes, too.
+fn release_without_pins() -> Result<()> {
+    let host = Host::new()?;
+    host.spread(&POOL, &["--on-exit", "keep"])?.stop()?;
+    fs::remove_dir_all(host.rule.pins())?;
+    let released = host.rule.release()?;
+    ensure!(released.code() == 0, "{released:?}");
+    nothing_done(&host)?;
+    says(&host.rule.release()?, &[BAD_CONFIG], &[host.rule.name()])
+}
+
+/// With too few file descriptors for the kernel side, which is when the rule has its lock already.
+fn start_that_fails_late() -> Result<()> {
+    let host = Host::new()?;
+    let cgroup = host.cgroup.path().to_string_lossy();
+    let command = host.rule.command(&["--cgroup", &cgroup, "--pool", POOL[0]])?;
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -n 20; exec \"$@\"", "sh"]).arg(command.get_program());
+    limited.args(command.get_args());
+    let ended = host.stage.netns.run(|| run(&mut limited, START_LIMIT))?;
+    ensure!(ended.code() != 0, "it has begun: {ended:?}");
+    let late = ["EMFILE", "Too many open files"].iter().any(|it| ended.stderr.contains(it));
+    ensure!(late, "another failure: {ended:?}");
+    nothing_done(&host)
 }
 
 fn status_of_no_rule() -> Result<()> {

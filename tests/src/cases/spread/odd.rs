@@ -1,5 +1,6 @@
 //! Sockets of all kinds behave as they do without us, but for their source.
 
+mod again;
 mod connect;
 mod left_alone;
 mod rebind;
@@ -15,7 +16,7 @@ use crate::{
 
 pub(super) fn cases() -> Vec<Case> {
     let cases = left_alone::cases().into_iter();
-    cases.chain(connect::cases()).chain(rebind::cases()).collect()
+    cases.chain(connect::cases()).chain(again::cases()).chain(rebind::cases()).collect()
 }
 
 fn case(name: &str, test: fn() -> Result<()>) -> Case {

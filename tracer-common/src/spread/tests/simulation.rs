@@ -3,7 +3,7 @@
 
 extern crate std;
 
-use std::{cmp::Reverse, collections::BinaryHeap, vec};
+use std::{cmp::Reverse, collections::BinaryHeap, vec, vec::Vec};
 
 use super::{super::*, Random, place, side};
 
@@ -83,19 +83,37 @@ fn the_least_used_choice_fails_first_when_all_is_in_use() {
     }
 }
 
+/// A pool in which the first addresses weigh so much, and the others 1.
+fn weighted(count: usize, heavy: usize, weight: usize) -> Side {
+    let mut side = side(count);
+    let shares = (0..count).map(|index| if index < heavy { weight } else { 1 });
+    // As many slots as the agent would give them.
+    let all: usize = shares.clone().sum();
+    let spare = POOL_MAX - count;
+    let mut slots = Vec::new();
+    for (index, share) in shares.enumerate() {
+        side.weights[index] = share as u16;
+        let slots_of_it = if all <= POOL_MAX { share } else { 1 + spare * (share - 1) / all };
+        slots.extend(vec![index as u8; slots_of_it]);
+    }
+    side.slots[..slots.len()].copy_from_slice(&slots);
+    side.slot_count = slots.len() as u32;
+    side
+}
+
 /// A heavier address is full first, and then the others are used up.
 #[test]
 fn weights_do_not_cost_capacity() {
     for workload in &WORKLOADS {
-        let mut side = side(4);
-        side.weights[0] = 5;
-        side.slots[..8].copy_from_slice(&[0, 0, 0, 0, 0, 1, 2, 3]);
-        side.slot_count = 8;
-        let fill = fill_at_first_failure(workload, 4, |in_use, _, random| {
-            let usage = |address: &Addr| Usage { in_use: in_use[place(address)], other_half: 0 };
-            choose(&side, CAPACITY, random.next(), usage).map(|(index, _)| usize::from(index))
-        });
-        assert!(fill >= 9_990, "{}: {fill} of 10,000", workload.name);
+        for (count, heavy, weight) in [(4, 1, 5), (64, 40, 10), (256, 128, 2)] {
+            let side = weighted(count, heavy, weight);
+            let fill = fill_at_first_failure(workload, count, |in_use, _, random| {
+                let usage =
+                    |address: &Addr| Usage { in_use: in_use[place(address)], other_half: 0 };
+                choose(&side, CAPACITY, random.next(), usage).map(|(index, _)| usize::from(index))
+            });
+            assert!(fill >= 9_990, "{}, {count} addresses: {fill} of 10,000", workload.name);
+        }
     }
 }
 

@@ -68,6 +68,44 @@ fn an_address_of_a_local_route_is_found_only_when_asked_for() {
     assert_eq!(host.routed, [Ipv4Addr::new(10, 9, 0, 7)]);
 }
 
+#[test]
+fn a_route_is_looked_for_from_one_source_and_from_any() {
+    test_netns::run(|| {
+        veth();
+        ip("addr add 10.1.0.1/24 dev va");
+        ip("addr add 10.2.0.1/32 dev lo");
+        ip("addr add fd00:1::1/64 dev va nodad");
+        ip("addr add fd00:2::1/128 dev lo nodad");
+        ip("rule add from 10.2.0.0/24 prohibit");
+        ip("-6 rule add from fd00:2::/64 prohibit");
+        let has = |to: &str, from: Option<&str>| {
+            has_route(to.parse().unwrap(), from.map(|from| from.parse().unwrap()))
+        };
+        for (to, good, bad) in
+            [("10.1.0.9", "10.1.0.1", "10.2.0.1"), ("fd00:1::9", "fd00:1::1", "fd00:2::1")]
+        {
+            assert!(has(to, None) && has(to, Some(good)) && !has(to, Some(bad)), "{to}");
+        }
+        assert!(!has("192.0.2.1", None) && !has("2001:db8::1", None));
+        ip("route add blackhole 192.0.2.1");
+        ip("route add unreachable 2001:db8::1");
+        assert!(!has("192.0.2.1", None) && !has("2001:db8::1", None));
+    });
+}
+
+#[test]
+fn an_address_can_be_bound_while_the_host_has_it() {
+    test_netns::run(|| {
+        let can = |address: &str| can_be_bound(address.parse().unwrap());
+        ip("addr add 10.1.0.1/32 dev lo");
+        ip("addr add fd00::1/128 dev lo nodad");
+        assert!(can("10.1.0.1") && can("fd00::1") && !can("10.1.0.2") && !can("fd00::2"));
+        ip("addr del 10.1.0.1/32 dev lo");
+        ip("addr del fd00::1/128 dev lo");
+        assert!(!can("10.1.0.1") && !can("fd00::1"));
+    });
+}
+
 /// Whether `watch` becomes readable in time, and what it says then.
 fn told(watch: &Watch) -> bool {
     let mut fds = [PollFd::new(watch, PollFlags::IN)];
@@ -132,4 +170,5 @@ fn damaged_answers_are_refused() {
     assert_eq!(wire::address(&[10, 64, 0, 0, 1, 0, 0, 0, 8, 0, 1, 0, 10, 0, 0, 1]), None);
     assert_eq!(wire::address(&[7, 0, 0, 0, 1, 0, 0, 0]), Some(None));
     assert_eq!(wire::is_local_route(&[2; 11]), None);
+    assert_eq!(wire::is_way(&[2; 11]), None);
 }

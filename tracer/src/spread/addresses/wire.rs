@@ -1,6 +1,6 @@
 //! Messages of rtnetlink as bytes (`include/uapi/linux/{if_link,if_addr,rtnetlink}.h`).
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use crate::netlink::{self, AF_INET, AF_INET6, NLM_F_ACK, NLM_F_DUMP, attributes, u32_at};
 
@@ -23,8 +23,14 @@ const IFLA_IFNAME: u16 = 3;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_FLAGS: u16 = 8;
+/// struct rtattr
+const ATTRIBUTE_LEN: u16 = 4;
 const RTA_DST: u16 = 1;
+const RTA_SRC: u16 = 2;
 const RTN_LOCAL: u8 = 2;
+/// From here to `RTN_THROW`: blackhole, unreachable, prohibit.
+const RTN_BLACKHOLE: u8 = 6;
+const RTN_THROW: u8 = 9;
 
 /// Asks for all interfaces.
 pub(super) fn links() -> Vec<u8> {
@@ -36,13 +42,21 @@ pub(super) fn addresses() -> Vec<u8> {
     netlink::request(RTM_GETADDR, NLM_F_DUMP, &[0; ADDRESS_LEN])
 }
 
-/// Asks which way packets to this address go.
-pub(super) fn route_to(address: Ipv4Addr) -> Vec<u8> {
-    let mut body = vec![AF_INET, 32];
+/// Asks which way packets to this destination go, from this source or from any.
+pub(super) fn route_to(destination: IpAddr, source: Option<IpAddr>) -> Vec<u8> {
+    let octets = |address: IpAddr| match address {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    };
+    let (family, bits) = if destination.is_ipv4() { (AF_INET, 32) } else { (AF_INET6, 128) };
+    let mut body = vec![family, bits, source.map_or(0, |_| bits)];
     body.resize(ROUTE_LEN, 0);
-    body.extend(8_u16.to_ne_bytes());
-    body.extend(RTA_DST.to_ne_bytes());
-    body.extend(address.octets());
+    for (kind, address) in [(RTA_DST, Some(destination)), (RTA_SRC, source)] {
+        let Some(octets) = address.map(octets) else { continue };
+        body.extend((ATTRIBUTE_LEN + u16::from(bits / 8)).to_ne_bytes());
+        body.extend(kind.to_ne_bytes());
+        body.extend(octets);
+    }
     netlink::request(RTM_GETROUTE, NLM_F_ACK, &body)
 }
 
@@ -91,4 +105,9 @@ pub(super) fn address(bytes: &[u8]) -> Option<Option<Address>> {
 /// Whether the route leads to this host itself.
 pub(super) fn is_local_route(bytes: &[u8]) -> Option<bool> {
     bytes.get(..ROUTE_LEN)?.get(7).map(|kind| *kind == RTN_LOCAL)
+}
+
+/// Whether the route leads anywhere.
+pub(super) fn is_way(bytes: &[u8]) -> Option<bool> {
+    bytes.get(..ROUTE_LEN)?.get(7).map(|kind| !(RTN_BLACKHOLE..=RTN_THROW).contains(kind))
 }

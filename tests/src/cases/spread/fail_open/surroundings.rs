@@ -98,6 +98,8 @@ fn namespace_gone() -> Result<()> {
     for address in POOL.iter().chain(&["10.1.0.1"]) {
         other.ip(&format!("addr add {address}/32 dev lo"))?;
     }
+    // Its near end goes when the namespace does.
+    host.stage.netns.veth(&[], &other, &[])?;
     let app = other.run(|| Maker::spawn(&host.cgroup))?;
     let peer: SocketAddr = "10.1.0.1:7000".parse()?;
     let listener = other.run(|| -> Result<Sock> {
@@ -121,7 +123,14 @@ fn namespace_gone() -> Result<()> {
         let status = host.rule.status()?;
         ensure!(status.decided("other_netns")? > 0, "{status:?}");
 
-        drop((sock, listener, app, other));
+        // The process that the path names ends first: what else leads there will do.
+        drop(app);
+        thread::sleep(Duration::from_millis(1500));
+        ensure!(host.stage.netns.ip("link show t0").is_ok(), "it is gone while it is held");
+        drop((sock, listener, other));
+        wait_for("the namespace to end", Duration::from_secs(10), || {
+            Ok(host.stage.netns.ip("link show t0").is_err().then_some(()))
+        })?;
         // Longer than it takes the agent to look at everything.
         thread::sleep(Duration::from_millis(1500));
         none_spread(load)?;

@@ -17,6 +17,7 @@ pub(super) fn cases() -> Vec<Case> {
     let tests: &[Test] = &[
         ("bound_without_a_port", bound_without_a_port),
         ("bound_with_a_port_of_the_kernel", bound_with_a_port_of_the_kernel),
+        ("bound_with_a_port_and_some_destinations", bound_with_some_destinations),
         ("bound_to_a_port", bound_to_a_port),
         ("pool_full", pool_full),
         ("moved_address_full", moved_address_full),
@@ -74,6 +75,21 @@ fn bound_with_a_port_of_the_kernel() -> Result<()> {
     let status = scene.end()?;
     ensure!(status.decided("moved")? == PORTS, "{}", status.decisions());
     Ok(())
+}
+
+/// At bind() nobody knows where the socket will go: where only some destinations are spread, none is moved.
+fn bound_with_some_destinations() -> Result<()> {
+    let mut scene = Scene::new(&["--rebind", "--to", "10.1.0.1:7000"])?;
+    let elsewhere = scene.host.server("10.1.0.1:7001")?;
+    for peer in [scene.server.address, elsewhere.address] {
+        let sock = bound(&scene.host, false, 0)?;
+        check(&sock, Some(CHOSEN))?;
+        sock.connect(peer)?;
+        check(&sock, Some(CHOSEN))?;
+    }
+    let status = scene.host.rule.status()?;
+    ensure!(status.decided("moved")? == 0, "{}", status.decisions());
+    scene.end().map(drop)
 }
 
 fn bound_to_a_port() -> Result<()> {

@@ -1,0 +1,127 @@
+//! Pools that are full, or nearly so.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+};
+
+use anyhow::{Context, Result, ensure};
+use rustix::io::Errno;
+
+use super::{Case, Host, POOL, PORTS, Test, named, source};
+use crate::{probe, sock::Sock};
+
+pub(super) fn cases() -> Vec<Case> {
+    let tests: &[Test] = &[
+        ("room_is_found_anywhere_in_a_large_pool", room_anywhere),
+        ("reserved_ports_are_not_handed_out", reserved_ports),
+    ];
+    let mut cases = named("spread::full", tests);
+    cases.push(Case::new("spread::full::fail_fast", fail_fast).unless(probe::no_fail_fast()));
+    cases
+}
+
+/// Without us a connection has this source.
+const DEFAULT: &str = "10.1.0.1";
+
+/// All addresses but one are full, whichever it is.
+fn room_anywhere() -> Result<()> {
+    const EACH: u64 = 20;
+    let mut host = Host::new()?;
+    host.stage.netns.ip("route add local 10.5.0.0/24 dev lo")?;
+    host.stage.netns.sysctl("ipv4/ip_local_port_range", &format!("40000 {}", 39_999 + EACH))?;
+    let server = host.server("10.1.0.1:7000")?;
+    let spread = host.spread(&["10.5.0.0-10.5.0.255"], &[])?;
+    let is_of_pool = |address: &IpAddr| address.to_string().starts_with("10.5.0.");
+    let mut held = Vec::new();
+    for number in 0..256 * EACH {
+        let sock = host.connect(server.address).with_context(|| format!("connect {number}"))?;
+        let from = source(&sock)?;
+        ensure!(is_of_pool(&from), "connect {number} was not spread: {from}");
+        held.push(sock);
+    }
+    let passed = source(&host.connect(server.address)?)?.to_string();
+    ensure!(passed == DEFAULT, "passed through with {passed}");
+    for turn in 0..16 {
+        let gone = held.swap_remove(turn * 256);
+        let free = source(&gone)?;
+        gone.set_reset_on_close()?;
+        drop(gone);
+        let sock = host.connect(server.address)?;
+        let from = source(&sock)?;
+        ensure!(from == free, "turn {turn}: {free} alone had room, but the source is {from}");
+        held.push(sock);
+    }
+    drop(held);
+    spread.stop()?;
+    host.rule.check_nothing_left()
+}
+
+/// Neither the kernel's half nor ours.
+fn reserved_ports() -> Result<()> {
+    const RESERVED: RangeInclusive<u16> = 40_001..=40_099;
+    let mut host = Host::new()?;
+    host.stage.netns.sysctl("ipv4/ip_local_reserved_ports", "40001-40099")?;
+    let server = host.server("10.1.0.1:7000")?;
+    let spread = host.spread(&POOL, &[])?;
+    let room = (PORTS - u64::try_from(RESERVED.count())?) * POOL.len() as u64;
+    let mut held = Vec::new();
+    for number in 0..room {
+        let sock = host.connect(server.address).with_context(|| format!("connect {number}"))?;
+        let local = sock.local()?;
+        ensure!(!RESERVED.contains(&local.port()), "connect {number} has a reserved port: {local}");
+        ensure!(local.ip().to_string() != DEFAULT, "connect {number} was not spread");
+        held.push(sock);
+    }
+    let passed = source(&host.connect(server.address)?)?.to_string();
+    ensure!(passed == DEFAULT, "passed through with {passed}");
+    let status = host.rule.status()?;
+    let fast = status.decided("fast_port")?;
+    ensure!(fast > 0 || probe::no_fast_ports().is_some(), "no fast ports: {}", status.decisions());
+    drop(held);
+    spread.stop()?;
+    Ok(())
+}
+
+/// EADDRNOTAVAIL at once, for what is spread and has no room, and for nothing else.
+fn fail_fast() -> Result<()> {
+    let mut host = Host::new()?;
+    let servers = [host.server("10.1.0.1:7000")?, host.server("10.1.0.1:7001")?];
+    let [full, other]: [SocketAddr; 2] = [servers[0].address, servers[1].address];
+    let spread = host.spread(&POOL[..1], &["--fail-fast"])?;
+    let mut held = (0..PORTS).map(|_| host.connect(full)).collect::<Result<Vec<_>>>()?;
+
+    let sock = host.app.tcp(full)?;
+    for turn in 1..=3 {
+        let failed = sock.connect(full);
+        ensure!(failed == Err(Errno::ADDRNOTAVAIL), "turn {turn}: {failed:?}");
+    }
+    let status = host.rule.status()?;
+    let right = status.decided("failed_fast")? == 3
+        && status.decided("pool_full")? == 0
+        && status.spread()? == PORTS;
+    ensure!(right, "{}", status.decisions());
+
+    let from = source(&host.connect(other)?)?.to_string();
+    ensure!(from == POOL[0], "to another destination the source is {from}");
+    let theirs = host.stage.netns.run(|| Sock::connected(full))?;
+    let from = source(&theirs)?.to_string();
+    ensure!(from == DEFAULT, "a process that is not spread has {from}");
+    let chosen = host.app.tcp(full)?;
+    chosen.set_bind_address_no_port()?;
+    chosen.bind("10.1.0.2:0".parse()?)?;
+    chosen.connect(full).context("from an address of its own")?;
+
+    // What failed was the call, not the socket.
+    let gone = held.swap_remove(500);
+    gone.set_reset_on_close()?;
+    drop(gone);
+    sock.connect(full).context("when there was room again")?;
+    let from = source(&sock)?.to_string();
+    ensure!(from == POOL[0], "when there was room again the source is {from}");
+    let status = host.rule.status()?;
+    ensure!(status.decided("failed_fast")? == 3, "{}", status.decisions());
+    drop((held, sock));
+    spread.stop()?;
+    host.rule.check_nothing_left()
+}

@@ -1,0 +1,152 @@
+//! connect() again on a socket whose first one failed.
+
+use std::{net::SocketAddr, thread, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use rustix::io::Errno;
+
+use super::{CLOSED, DEFAULT, POOL, case, check};
+use crate::{
+    cases::{
+        Case,
+        spread::{Host, POOL6, PORTS, source},
+    },
+    maker::Kind,
+    probe,
+    sock::Sock,
+};
+
+pub(super) fn cases() -> Vec<Case> {
+    vec![
+        case("connect_again_when_the_pool_is_full", pool_full),
+        case("ipv6_only_sockets_to_ipv4", ipv6_only).unless(probe::no_ipv6()),
+        case("connect_again_to_ipv4_after_ipv6", ipv4_after_ipv6).unless(probe::no_ipv6()),
+        case("connect_again_after_a_fast_port", fast_port).unless(probe::no_fast_ports()),
+    ]
+}
+
+/// A source of an earlier connect() is as full as all the others, the kernel's own choice is not.
+fn pool_full() -> Result<()> {
+    let mut host = Host::new()?;
+    let server = host.server("10.1.0.1:7000")?;
+    let spread = host.spread(&POOL[..1], &[])?;
+    let held = (0..PORTS).map(|_| host.connect(server.address)).collect::<Result<Vec<_>>>()?;
+    let sock = host.app.tcp(server.address)?;
+    let refused = sock.connect(CLOSED.parse()?);
+    ensure!(refused == Err(Errno::CONNREFUSED), "{refused:?}");
+    let from = source(&sock)?.to_string();
+    ensure!(from == POOL[0], "the first connect() was not spread: {from}");
+    sock.connect(server.address).context("which succeeds without us")?;
+    check(&sock, Some(DEFAULT))?;
+    drop((sock, held));
+    spread.stop()?;
+    host.rule.check_nothing_left()
+}
+
+/// The kernel refuses them every IPv4 address: no address is to blame for that.
+fn ipv6_only() -> Result<()> {
+    let mut host = Host::with_ipv6()?;
+    let server = host.server("10.1.0.1:7000")?;
+    let mapped = "[::ffff:10.1.0.1]:7000".parse()?;
+    let spread = host.spread(&POOL, &[])?;
+    let nothing_left_out = || -> Result<()> {
+        let left_out = host.rule.status()?.left_out();
+        ensure!(left_out.is_empty(), "left out: {left_out:?}");
+        Ok(())
+    };
+    let others = host.stage.netns.run(|| -> Result<_> {
+        let sock = Sock::tcp6()?;
+        sock.set_ipv6_only()?;
+        Ok(sock.connect(mapped))
+    })?;
+    for turn in 0..100 {
+        let sock = host.app.make(Kind::Tcp, true)?;
+        sock.set_ipv6_only()?;
+        let ours = sock.connect(mapped);
+        ensure!(ours == others && ours.is_err(), "turn {turn}: {ours:?}, without us {others:?}");
+        if turn % 20 == 0 {
+            nothing_left_out()?;
+        }
+    }
+    // Longer than it takes the agent to hear of them.
+    thread::sleep(Duration::from_millis(200));
+    nothing_left_out()?;
+    let status = host.rule.status()?;
+    ensure!(status.decided("refused")? == 100, "{}", status.decisions());
+    check(&host.connect(server.address)?, None)?;
+    spread.stop()?;
+    Ok(())
+}
+
+/// What README says under Limits: bind() to an IPv6 address, by a program too, makes a socket IPv6-only.
+fn ipv4_after_ipv6() -> Result<()> {
+    let mut host = Host::with_ipv6()?;
+    let server = host.server("10.1.0.1:7000")?;
+    let [closed, mapped]: [SocketAddr; 2] =
+        ["[fd00::1]:7999".parse()?, "[::ffff:10.1.0.1]:7000".parse()?];
+    let spread = host.spread(&[&POOL[..], &POOL6[..]].concat(), &[])?;
+    let sock = host.app.make(Kind::Tcp, true)?;
+    let refused = sock.connect(closed);
+    ensure!(refused == Err(Errno::CONNREFUSED), "{refused:?}");
+    let failed = sock.connect(mapped);
+    ensure!(failed == Err(Errno::NETUNREACH), "{failed:?}");
+    let sock = host.app.make(Kind::Tcp, true)?;
+    sock.connect(mapped)?;
+    check(&sock, None)?;
+    drop((sock, server));
+    spread.stop()?;
+    Ok(())
+}
+
+/// What README says under Limits: a port of ours stays with its socket, as one that bind() took, and so
+/// does the source. Without us the kernel would choose anew.
+fn fast_port() -> Result<()> {
+    let mut host = Host::new()?;
+    let server = host.server("10.1.0.1:7000")?;
+    let (first, elsewhere) = (server.address, host.server("10.1.0.1:7001")?);
+    let spread = host.spread(&POOL[..1], &["--to", &first.to_string()])?;
+    // Accepted, or they would end with the listener.
+    let mut held = Vec::new();
+    for _ in 0..PORTS * 6 / 10 {
+        held.push((host.connect(first)?, server.listener.accept()?));
+    }
+    drop(server);
+    let refused = || -> Result<Sock> {
+        let sock = host.app.tcp(first)?;
+        let refused = sock.connect(first);
+        ensure!(refused == Err(Errno::CONNREFUSED), "{refused:?}");
+        Ok(sock)
+    };
+    let sock = refused()?;
+    let given = sock.local()?;
+    ensure!(given.port() != 0, "the port is gone: {given}");
+    sock.connect(elsewhere.address)?;
+    ensure!(sock.local()? == given, "{given} did not stay: {}", sock.local()?);
+
+    // The one case in which this call fails and would not without us.
+    let sock = refused()?;
+    let given = sock.local()?;
+    let _theirs = host.stage.netns.run(|| -> Result<Sock> {
+        let theirs = Sock::tcp(given)?;
+        theirs.set_reuse_address()?;
+        theirs.bind(given)?;
+        theirs.connect(elsewhere.address)?;
+        Ok(theirs)
+    })?;
+    let failed = sock.connect(elsewhere.address);
+    ensure!(failed == Err(Errno::ADDRNOTAVAIL), "{failed:?}");
+    // A new socket, which is what programs take, is as without us.
+    check(&host.connect(elsewhere.address)?, Some(DEFAULT))?;
+
+    // And to the first destination, when it listens again.
+    let sock = refused()?;
+    let given = sock.local()?;
+    let _server = host.server(&first.to_string())?;
+    sock.connect(first)?;
+    ensure!(sock.local()? == given, "{given} did not stay: {}", sock.local()?);
+    let status = host.rule.status()?;
+    ensure!(status.decided("fast_port")? > 0, "{}", status.decisions());
+    drop((sock, held));
+    spread.stop()?;
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! What a hook is called with.
+
+use aya_ebpf::{
+    bindings::{bpf_sock, bpf_sock_addr},
+    helpers::bpf_get_netns_cookie,
+    programs::SockAddrContext,
+};
+use tracer_common::{Addr, Rule};
+
+use crate::{skip::Step, sock::Sock};
+
+const SOCK_STREAM: u32 = 1;
+const IPPROTO_TCP: u32 = 6;
+
+/// How an address is spelled to the kernel.
+#[derive(Clone, Copy, Eq, PartialEq)]
+pub(crate) enum Form {
+    /// In an AF_INET socket.
+    V4,
+    /// IPv4 in an AF_INET6 socket.
+    Mapped,
+    V6,
+}
+
+/// Where a call wants to go.
+pub(crate) struct Call<'a> {
+    pub(crate) ctx: &'a SockAddrContext,
+    pub(crate) form: Form,
+    /// The destination of a connect(), the source of a bind().
+    pub(crate) address: Addr,
+    /// Host byte order.
+    pub(crate) port: u16,
+}
+
+impl Call<'_> {
+    #[inline(always)]
+    pub(crate) fn raw(&self) -> *mut bpf_sock_addr {
+        self.ctx.sock_addr
+    }
+
+    #[inline(always)]
+    pub(super) fn sk(&self) -> *mut bpf_sock {
+        // SAFETY: the context is valid for the program's run, and has a socket.
+        unsafe { (*self.raw()).__bindgen_anon_1.sk }
+    }
+
+    #[inline(always)]
+    pub(super) fn is_tcp(&self) -> bool {
+        // SAFETY: as in `sk`.
+        unsafe { (*self.raw()).type_ == SOCK_STREAM && (*self.raw()).protocol == IPPROTO_TCP }
+    }
+
+    /// The source that the socket has; unspecified: none.
+    #[inline(always)]
+    pub(super) fn source(&self) -> Addr {
+        let sk = self.sk();
+        // SAFETY: as in `sk`; the fields must be read in pieces of four bytes.
+        unsafe {
+            if self.form == Form::V4 {
+                let ip = (&raw const (*sk).src_ip4).read_volatile();
+                return if ip == 0 { Addr::UNSPECIFIED } else { Addr::v4(ip.to_ne_bytes()) };
+            }
+            let ip = (&raw const (*sk).src_ip6).cast::<u32>();
+            let words = [
+                ip.read_volatile(),
+                ip.add(1).read_volatile(),
+                ip.add(2).read_volatile(),
+                ip.add(3).read_volatile(),
+            ];
+            core::mem::transmute::<[u32; 4], Addr>(words)
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn bound_port(&self) -> u32 {
+        // SAFETY: as in `sk`.
+        unsafe { (&raw const (*self.sk()).src_port).read_volatile() }
+    }
+
+    #[inline(always)]
+    pub(super) fn device(&self) -> u32 {
+        // SAFETY: as in `sk`.
+        unsafe { (&raw const (*self.sk()).bound_dev_if).read_volatile() }
+    }
+
+    /// Whether the socket is in the rule's network namespace.
+    #[inline(always)]
+    pub(super) fn is_in(&self, rule: &Rule) -> Step<bool> {
+        if rule.netns_cookie != 0 {
+            // SAFETY: the helper only reads the context's socket.
+            return Ok(unsafe { bpf_get_netns_cookie(self.raw().cast()) } == rule.netns_cookie);
+        }
+        Ok(Sock::read(self.sk() as *const u8)?.netns()? == rule.netns)
+    }
+}

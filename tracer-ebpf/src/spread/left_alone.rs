@@ -1,0 +1,101 @@
+//! Who is left alone, and why.
+
+use tracer_common::{
+    Addr, Rule,
+    spread::{self, Decision, rule_flag},
+};
+
+use super::{Call, Form, LEASE};
+use crate::{
+    attempt::now,
+    sock::{Address, address, is_given, is_kernel_socket, is_transparent},
+};
+
+/// Why a call is left alone, and whether its socket has a source of ours. What this has looked at is
+/// not needed later on: the verifier would follow each combination of it through the choice.
+#[inline(always)]
+pub(super) fn left_alone(call: &Call<'_>, rule: &Rule) -> Option<(Decision, bool)> {
+    let bound = call.source() != Addr::UNSPECIFIED;
+    let Ok(sk) = address(call.sk()) else { return Some((Decision::KernelSocket, false)) };
+    // What was given for an earlier connect() of this socket was not the application's choice.
+    let ours = bound && is_given(sk);
+    objection(call, rule, bound && !ours, sk).map(|reason| (reason, ours))
+}
+
+/// Why a call is left alone, in the order in which it is cheap to know.
+#[inline(always)]
+fn objection(call: &Call<'_>, rule: &Rule, has_address: bool, sk: Address) -> Option<Decision> {
+    let side = if call.form == Form::V6 { &rule.v6 } else { &rule.v4 };
+    if !call.is_tcp() || side.count == 0 {
+        return Some(Decision::OtherFamily);
+    }
+    if is_lease_over(rule) {
+        return Some(Decision::LeaseOver);
+    }
+    if !wanted(rule, call) {
+        return Some(Decision::OtherDestination);
+    }
+    if call.bound_port() != 0 {
+        return Some(Decision::HasPort);
+    }
+    if has_address && rule.flags & rule_flag::REBIND == 0 {
+        return Some(Decision::HasAddress);
+    }
+    if is_loopback(&call.address) != (side.loopback != 0) || is_link_local(&call.address) {
+        return Some(Decision::Loopback);
+    }
+    if call.device() != 0 {
+        return Some(Decision::BoundToDevice);
+    }
+    foreign(call, rule, sk)
+}
+
+/// Sockets that are not an application's own in this namespace.
+#[inline(always)]
+pub(super) fn foreign(call: &Call<'_>, rule: &Rule, sk: Address) -> Option<Decision> {
+    if !call.is_in(rule).unwrap_or(false) {
+        return Some(Decision::OtherNetns);
+    }
+    if is_kernel_socket(sk) {
+        return Some(Decision::KernelSocket);
+    }
+    is_transparent(sk).then_some(Decision::Transparent)
+}
+
+#[inline(always)]
+fn wanted(rule: &Rule, call: &Call<'_>) -> bool {
+    if rule.destination_count == 0 {
+        return true;
+    }
+    let mut index = 0;
+    let mut found = false;
+    while index < spread::DESTINATIONS_MAX {
+        let destination = &rule.destinations[index];
+        if index < rule.destination_count as usize && destination.contains(&call.address, call.port)
+        {
+            found = true;
+        }
+        index += 1;
+    }
+    found
+}
+
+#[inline(always)]
+pub(super) fn is_loopback(address: &Addr) -> bool {
+    const LOOPBACK6: Addr = Addr([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+    match address.to_v4() {
+        Some(octets) => octets[0] == 127 || octets == [0; 4],
+        None => *address == LOOPBACK6 || *address == Addr::UNSPECIFIED,
+    }
+}
+
+/// fe80::/10 needs a source of the same link.
+#[inline(always)]
+pub(super) fn is_link_local(address: &Addr) -> bool {
+    address.0[0] == 0xfe && address.0[1] & 0xc0 == 0x80
+}
+
+#[inline(always)]
+pub(super) fn is_lease_over(rule: &Rule) -> bool {
+    rule.flags & rule_flag::LEASED != 0 && LEASE.get(0).is_none_or(|until| now() > *until)
+}

@@ -1,0 +1,157 @@
+//! The rule that the hooks go by, made from what the host has now.
+
+use std::{net::IpAddr, time::Instant};
+
+use super::{
+    super::{
+        addresses::Host,
+        health::Reason,
+        pool::{self, PoolAddress},
+        ports,
+        rule::{self, Inputs},
+        start,
+        state::State,
+    },
+    Agent,
+};
+use crate::{capacity::PortRange, error::Error, netns::Netns};
+
+impl Agent {
+    /// Makes the rule anew from what the host has now, and hands it to the hooks if it differs.
+    pub(super) fn refresh(&mut self) -> Result<(), Error> {
+        self.range_changed();
+        let now = Instant::now();
+        let blocked = self.blocked(now)?;
+        let (usable, left_out) = self.usable(now);
+        let taken = ports::taken(&self.inside.range, &blocked);
+        let rule = rule::build(&Inputs {
+            netns: self.netns.inum,
+            netns_cookie: self.inside.cookie,
+            flags: self.config.flags,
+            addresses: &usable,
+            destinations: &self.destinations,
+            low: self.inside.range.low,
+            high: self.inside.range.high,
+            capacity: ports::capacity(&self.inside.range, &blocked),
+            other_capacity: ports::other_capacity(&self.inside.range, &taken),
+            sample: if self.config.sample == 0 { self.doubt.sample() } else { self.config.sample },
+            random: self.random,
+        });
+        if *taken != *self.taken {
+            self.spreader()?.maps.set_taken(&taken)?;
+            self.taken = taken;
+        }
+        if rule != self.rule {
+            self.spreader()?.maps.set_rule(&rule)?;
+            self.rule = rule;
+        }
+        self.say(left_out);
+        Ok(())
+    }
+
+    /// The range is a sysctl, of which nobody tells when it changes.
+    fn range_changed(&mut self) {
+        let (_, _, worker) = self.tracer.split();
+        match worker.run_in(&self.netns, PortRange::read) {
+            Ok(Ok(range)) => self.inside.range = range,
+            Ok(Err(error)) => tracing::debug!("{error}"),
+            Err(error) => {
+                tracing::debug!("{error}");
+                self.find_namespace();
+            }
+        }
+    }
+
+    /// The name or the process by which the namespace was reached is gone. Where no other leads to it,
+    /// nobody is left in it whom the pool is for, and it must not live on because of us.
+    fn find_namespace(&mut self) {
+        if self.watch.is_none() {
+            return;
+        }
+        let (_, _, worker) = self.tracer.split();
+        let all = match worker.discover() {
+            Ok(all) => all,
+            Err(error) => return tracing::debug!("namespaces cannot be looked for: {error}"),
+        };
+        if let Some(netns) = all.into_iter().find(|netns| netns.inum == self.netns.inum) {
+            self.netns = netns;
+            return;
+        }
+        let Netns { inum, path, .. } = &self.netns;
+        tracing::warn!("network namespace {inum} ({}) is gone", path.display());
+        self.watch = None;
+        self.inside.host = Host::default();
+    }
+
+    /// The addresses that can be used now, and why the others cannot.
+    fn usable(&self, now: Instant) -> (Vec<PoolAddress>, Vec<(IpAddr, String)>) {
+        let mut usable = Vec::new();
+        let mut left_out = Vec::new();
+        for member in pool::members(&self.config.pool, &self.inside.host) {
+            let address = pool::to_addr(member.address);
+            let trouble = member.trouble.map(|trouble| trouble.name().to_owned());
+            let unrouted = || {
+                let destination = start::address(*self.unrouted.get(&address)?);
+                Some(format!("no route from it to {destination}, where there is one without it"))
+            };
+            let ill = || Some(self.health.reason(&address, now)?.name().to_owned());
+            match trouble.or_else(unrouted).or_else(ill) {
+                Some(why) => left_out.push((member.address, why)),
+                None => usable.extend(member.usable()),
+            }
+        }
+        (usable, left_out)
+    }
+
+    /// Ports of the namespace that bind() or listen() took. An address that has hardly any left is left out.
+    fn blocked(&mut self, now: Instant) -> Result<Vec<u16>, Error> {
+        let mut bound = Vec::new();
+        let netns = self.netns.inum;
+        self.tracer.session.maps.binds(|key, at| {
+            if at.place.netns == netns {
+                bound.push((at.place.source, key.port));
+            }
+        })?;
+        for address in ports::crowded(&self.inside.range, &bound) {
+            self.health.quarantine(address, Reason::Bound, now);
+        }
+        Ok(bound.into_iter().map(|(_, port)| port).collect())
+    }
+
+    /// For `tracer status`, and on the log what changed of the pool.
+    fn say(&mut self, left_out: Vec<(IpAddr, String)>) {
+        for (address, why) in left_out.iter().filter(|it| !self.said.left_out.contains(it)) {
+            tracing::warn!("{address} is left out: {why}");
+        }
+        let back = |it: &&(IpAddr, String)| !left_out.iter().any(|other| other.0 == it.0);
+        for (address, _) in self.said.left_out.iter().filter(back) {
+            tracing::warn!("{address} is used again");
+        }
+        let spreader = self.tracer.session.spreader.as_ref();
+        let members = pool::members(&self.config.pool, &self.inside.host);
+        let state = State {
+            cgroups: self.config.cgroups.clone(),
+            netns: self.netns.path.clone(),
+            backend: self.tracer.session.backend.name().to_owned(),
+            range: (self.inside.range.low, self.inside.range.high),
+            pool: members.iter().map(|member| (member.address, member.weight)).collect(),
+            left_out,
+            cgroups_gone: self.cgroups_gone.clone(),
+            no_fast_ports: spreader.and_then(|spreader| spreader.no_fast_ports.clone()),
+            degraded: self.degraded(),
+            ..self.troubles()
+        };
+        if state != self.said {
+            if let Err(error) = state.write(&self.config.rule) {
+                tracing::warn!("what `tracer status` shows cannot be written: {error}");
+            }
+            self.said = state;
+        }
+    }
+
+    /// What does not work here as well as it could.
+    fn degraded(&self) -> Vec<String> {
+        let of_spreader = self.tracer.session.spreader.iter().flat_map(|it| &it.degraded);
+        self.tracer.degraded.iter().chain(of_spreader).cloned().collect()
+    }
+}
