@@ -104,14 +104,14 @@ impl<'a> Calls<'a> {
     /// How each call ended; `None` is success.
     fn play(&self, calls: u64, progress: &AtomicU64) -> Result<Vec<Option<Errno>>> {
         let mut random = Random(self.seed);
-        let mut held: Vec<(Sock, Option<Sock>)> = Vec::new();
+        let mut held: Vec<(Sock, Vec<Sock>)> = Vec::new();
         let mut ends = Vec::new();
         while (ends.len() as u64) < calls {
             let listener = &self.servers[usize::try_from(random.below(3))?];
             let kind = random.below(16);
             let sock = self.call(kind, listener.local()?, &mut ends)?;
-            // Whatever waits there; the connection of a call that failed does not.
-            let accepted = listener.accept().ok();
+            // Whatever waits there: a queue that fills up would end calls by time.
+            let accepted = std::iter::from_fn(|| listener.accept().ok()).collect();
             sock.set_reset_on_close()?;
             held.push((sock, accepted));
             let keep = usize::try_from(random.below(HELD))?;
