@@ -4,10 +4,13 @@
 mod errors;
 mod fail_open;
 mod fill;
+mod foreign;
 mod harmless;
 mod load;
 mod odd;
 mod output;
+mod pool;
+mod programs;
 mod proxies;
 
 use std::{
@@ -32,8 +35,9 @@ use crate::{
 /// In a guest, which is slow, those that show what the kernel has.
 pub fn cases(plan: &Plan) -> Vec<Case> {
     if plan.place == Place::Vm {
-        let mut cases = vec![fill::ipv4()];
+        let mut cases = fill::cases_of_guests();
         cases.extend(harmless::cases_of_guests());
+        cases.extend(odd::cases_of_guests());
         cases.extend(fail_open::cases_of_guests());
         return cases;
     }
@@ -42,6 +46,9 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     cases.extend(odd::cases());
     cases.extend(errors::cases());
     cases.extend(output::cases());
+    cases.extend(pool::cases());
+    cases.extend(programs::cases());
+    cases.extend(foreign::cases());
     cases.extend(proxies::cases());
     cases.extend(fail_open::cases());
     cases
