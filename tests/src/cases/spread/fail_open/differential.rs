@@ -43,7 +43,7 @@ fn wide() -> Result<()> {
     let calls = number("TRACER_TEST_CONNECTS", 20_000)?;
     let host = Host::new()?;
     let app = Calls::new(&host, number("TRACER_TEST_SEED", SEED)?, 3, 60)?;
-    let seen = compare(&host, &app, "differential", calls, |it| it.round())?;
+    let seen = compare(&host, &app, "differential", calls, trouble::round)?;
     ensure!(seen.not_told > 0, "the ring was never full");
     ensure!(seen.uncounted > 0, "the table of connections was never full");
     Ok(())
@@ -60,7 +60,7 @@ fn narrow_range() -> Result<()> {
     let _others = others(&host, POOL[0], peer, 10)?;
     let _accepted = (0..10).map(|_| app.servers[0].accept()).collect::<Result<Vec<_>, _>>()?;
     let name = "differential_in_a_narrow_range";
-    let seen = compare(&host, &app, name, calls, |it| it.narrow_round())?;
+    let seen = compare(&host, &app, name, calls, trouble::narrow_round)?;
     ensure!(seen.pool_full > 0, "the pool was never full");
     ensure!(seen.fast_port > 0, "no port was handed out");
     Ok(())
@@ -109,7 +109,7 @@ fn compare(
             progress.over.store(true, Ordering::Relaxed);
             with
         });
-        let made = trouble(host, &progress, calls, round);
+        let made = make_trouble(host, &progress, calls, round);
         progress.stop.store(true, Ordering::Relaxed);
         (load.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), made)
     });
@@ -125,7 +125,7 @@ fn compare(
     Ok(seen)
 }
 
-fn trouble(
+fn make_trouble(
     host: &Host,
     progress: &Progress,
     calls: u64,

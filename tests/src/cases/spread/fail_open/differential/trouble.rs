@@ -37,39 +37,39 @@ pub(super) struct Seen {
     pub(super) pool_full: u64,
 }
 
+/// Each thing that can go wrong once. Nothing is left of the rule in the end.
+pub(super) fn round(trouble: &mut Trouble<'_>) -> Result<()> {
+    trouble.stopped_and_killed(POOL.as_slice()).context("stopped and killed")?;
+    trouble.ring_full().context("ring full")?;
+    trouble.addresses_removed().context("addresses removed")?;
+    trouble.cgroup_removed().context("cgroup removed")?;
+    trouble.namespace_deleted().context("namespace deleted")?;
+    trouble.pins_deleted().context("pins deleted")?;
+    trouble.tables_full().context("tables full")
+}
+
+/// The same where ports are few.
+pub(super) fn narrow_round(trouble: &mut Trouble<'_>) -> Result<()> {
+    let pool = &POOL[..1];
+    let agent = trouble.agent(pool, &[])?;
+    let status = trouble.until("a full pool and ports of ours", |trouble| {
+        let status = trouble.host.rule.status()?;
+        let there = status.decided("pool_full")? > 0 && status.decided("fast_port")? > 0;
+        Ok(there.then_some(status))
+    })?;
+    trouble.seen.pool_full += status.decided("pool_full")?;
+    trouble.seen.fast_port += status.decided("fast_port")?;
+    agent.kill()?;
+    trouble.progress.more(100)?;
+    trouble.stopped_and_killed(pool)?;
+    trouble.agent(pool, &["--ports", "kernel"])?.stop()?;
+    trouble.progress.more(100)?;
+    trouble.agent(pool, &[])?.stop()?;
+    trouble.host.rule.release()?;
+    trouble.progress.more(100)
+}
+
 impl Trouble<'_> {
-    /// Each thing that can go wrong once. Nothing is left of the rule in the end.
-    pub(super) fn round(&mut self) -> Result<()> {
-        self.stopped_and_killed(POOL.as_slice()).context("stopped and killed")?;
-        self.ring_full().context("ring full")?;
-        self.addresses_removed().context("addresses removed")?;
-        self.cgroup_removed().context("cgroup removed")?;
-        self.namespace_deleted().context("namespace deleted")?;
-        self.pins_deleted().context("pins deleted")?;
-        self.tables_full().context("tables full")
-    }
-
-    /// The same where ports are few.
-    pub(super) fn narrow_round(&mut self) -> Result<()> {
-        let pool = &POOL[..1];
-        let agent = self.agent(pool, &[])?;
-        let status = self.until("a full pool and ports of ours", |trouble| {
-            let status = trouble.host.rule.status()?;
-            let there = status.decided("pool_full")? > 0 && status.decided("fast_port")? > 0;
-            Ok(there.then_some(status))
-        })?;
-        self.seen.pool_full += status.decided("pool_full")?;
-        self.seen.fast_port += status.decided("fast_port")?;
-        agent.kill()?;
-        self.progress.more(100)?;
-        self.stopped_and_killed(pool)?;
-        self.agent(pool, &["--ports", "kernel"])?.stop()?;
-        self.progress.more(100)?;
-        self.agent(pool, &[])?.stop()?;
-        self.host.rule.release()?;
-        self.progress.more(100)
-    }
-
     fn stopped_and_killed(&self, pool: &[&str]) -> Result<()> {
         let agent = self.agent(pool, &[])?;
         agent.process.signal(Signal::STOP)?;
