@@ -140,6 +140,10 @@ fn make_trouble(
     Ok((trouble.seen, rounds))
 }
 
+/// What a connect() gets whose source is gone: from the look-up of a route (EINVAL on older kernels), or
+/// from the search of a port.
+const GONE: [Errno; 3] = [Errno::NETUNREACH, Errno::INVAL, Errno::ADDRNOTAVAIL];
+
 /// The calls that ended otherwise with us than without, but for those that the removal of an address explains:
 /// the one whose source is removed between the choice and the look-up of a route fails, as it would
 /// if the kernel had chosen that address. One call for each removal, of those under way at that time.
@@ -151,7 +155,7 @@ fn unexplained(without: &[Ends], with: &[Ends], removals: &[RangeInclusive<usize
             continue;
         }
         let first = without.iter().zip(with).find(|(without, with)| without != with);
-        let fits = matches!(first, Some((None, Some(Errno::ADDRNOTAVAIL | Errno::INVAL))));
+        let fits = matches!(first, Some((None, Some(errno))) if GONE.contains(errno));
         let window = left.iter().position(|window| window.contains(&call));
         if let (true, Some(window)) = (fits, window) {
             left.remove(window);
