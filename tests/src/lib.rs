@@ -7,6 +7,7 @@
 pub mod bench;
 pub mod cases;
 pub mod cgroup;
+pub mod foreign;
 pub mod helper;
 pub mod maker;
 pub mod mounts;

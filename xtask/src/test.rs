@@ -1,4 +1,5 @@
-//! `cargo xtask test`: unit tests, tests on this kernel, tests on every kernel of the matrix.
+//! `cargo xtask test`: unit tests, tests on this kernel, tests on every kernel of the matrix; and, only
+//! if asked for, a million calls in all kinds of trouble.
 
 use std::{
     env,
@@ -27,14 +28,23 @@ pub(crate) enum Which {
     Unit,
     Host,
     Vm,
+    /// A million calls while everything goes wrong, and 100 upgrades; not among the others
+    Soak,
 }
+
+/// Calls of each of the two runs of the soak's first test; the second one makes a quarter of that.
+const SOAK_CALLS: &str = "500000";
+/// Agents that take over from one another under load.
+const SOAK_UPGRADES: &str = "100";
+/// Seconds that each of its tests may take.
+const SOAK_LIMIT: &str = "3600";
 
 const UNIT_PACKAGES: [&str; 4] = ["tracer-common", "tracer", "tracer-tests", "xtask"];
 
 /// Runs one kind of test, or sets up and runs them all; `kernels` narrows the matrix, and `args` go
 /// to the runner of the kernel tests.
 pub(crate) fn test(which: Option<Which>, kernels: &[String], args: Vec<String>) -> Result<()> {
-    let wanted = |one| which.is_none_or(|which| which == one);
+    let wanted = |one| which.map_or(one != Which::Soak, |which| which == one);
     if which != Some(Which::Unit) {
         setup::setup(What::Test)?;
         build::object()?;
@@ -43,10 +53,13 @@ pub(crate) fn test(which: Option<Which>, kernels: &[String], args: Vec<String>) 
     if wanted(Which::Unit) {
         suites.push(unit()?);
     }
-    if wanted(Which::Host) || wanted(Which::Vm) {
+    if which != Some(Which::Unit) {
         let payload = payload(args)?;
         if wanted(Which::Host) {
-            suites.push(host(&payload)?);
+            suites.push(follow("host", &mut host(&payload))?);
+        }
+        if wanted(Which::Soak) {
+            suites.extend(soak(&payload)?);
         }
         if wanted(Which::Vm) {
             suites.extend(vm::test(&payload, kernels));
@@ -68,7 +81,8 @@ fn unit() -> Result<Suite> {
     follow("unit", build::embed(&mut command))
 }
 
-fn host(payload: &Payload) -> Result<Suite> {
+/// The kernel tests on this kernel.
+fn host(payload: &Payload) -> Command {
     // Daemons are in directories that a user's PATH may leave out.
     let path = env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
     let mut command = Command::new(&payload.runner);
@@ -78,7 +92,23 @@ fn host(payload: &Payload) -> Result<Suite> {
         .env("TRACER_TEST_ENV", "host")
         .args(["--test-threads=1", "--color=never"])
         .args(&payload.args);
-    follow("host", &mut command)
+    command
+}
+
+/// The tests that can go on for as long as one likes, one after the other.
+fn soak(payload: &Payload) -> Result<Vec<Suite>> {
+    let suite = |(name, filter): &(&str, &str)| {
+        let mut command = host(payload);
+        command
+            .env("TRACER_TEST_CONNECTS", SOAK_CALLS)
+            .env("TRACER_TEST_UPGRADES", SOAK_UPGRADES)
+            .env("TRACER_TEST_LIMIT", SOAK_LIMIT)
+            .arg(filter);
+        follow(name, &mut command)
+    };
+    let tests =
+        [("soak", "spread::fail_open::differential"), ("upgrades", "spread::fail_open::restarts")];
+    tests.iter().map(suite).collect()
 }
 
 /// The programs under test, as they are released: optimized.
@@ -86,6 +116,10 @@ fn payload(args: Vec<String>) -> Result<Payload> {
     let mut command = workspace::cargo("build");
     command.args(["--release", "--package", "tracer", "--package", "tracer-tests"]);
     exec::run(build::embed(&mut command))?;
+    // Only its own linking is static: what it is made of stays as it is.
+    let mut dialer = workspace::cargo("rustc");
+    dialer.args(["--release", "--package", "tracer-tests", "--example", "static-dialer"]);
+    exec::run(dialer.args(["--", "-C", "target-feature=+crt-static"]))?;
     let built = |name: &str| -> Result<PathBuf> {
         let path = workspace::target().join("release").join(name);
         if !path.exists() {

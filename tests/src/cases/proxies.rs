@@ -130,7 +130,7 @@ pub(super) fn nginx_config(folder: &Path, name: &str, http: &str) -> Result<Stri
     let text = format!(
         "daemon off; master_process off; user root; pid {folder}/{name}.pid;\n\
          error_log {folder}/{name}.error.log notice;\n\
-         events {{ worker_connections 4096; }}\n\
+         events {{ worker_connections 8192; }}\n\
          http {{ access_log off; keepalive_requests 1000000;\n\
          client_body_temp_path {folder}/{name}.body; proxy_temp_path {folder}/{name}.proxy;\n\
          fastcgi_temp_path {folder}/{name}.fastcgi; uwsgi_temp_path {folder}/{name}.uwsgi;\n\

@@ -4,12 +4,15 @@
 mod errors;
 mod fail_open;
 mod fill;
+mod foreign;
 mod from;
 mod full;
 mod harmless;
 mod load;
 mod odd;
 mod output;
+mod pool;
+mod programs;
 mod proxies;
 mod routes;
 mod status;
@@ -44,13 +47,17 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     cases.extend(output::cases());
     cases.extend(status::cases());
     cases.extend(from::cases());
+    cases.extend(pool::cases());
+    cases.extend(programs::cases());
+    cases.extend(foreign::cases());
     cases.extend(proxies::cases());
     cases.extend(fail_open::cases());
     if plan.place == Place::Host {
         return cases;
     }
-    let mut of_guests = vec![fill::ipv4()];
+    let mut of_guests = fill::cases_of_guests();
     of_guests.extend(harmless::cases_of_guests());
+    of_guests.extend(odd::cases_of_guests());
     of_guests.extend(fail_open::cases_of_guests());
     cases.retain(|case| of_guests.iter().all(|of_guest| of_guest.name != case.name));
     let slow = || Some("a guest is slow: the host runs it".to_owned());

@@ -11,7 +11,7 @@ use std::{
         atomic::{AtomicU32, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -71,6 +71,13 @@ impl Rule {
         let ended = run(&mut command(&["status", "--json"])?, STOP_LIMIT)?;
         ensure!(!ended.stdout.contains(&self.0), "the status shows it: {ended:?}");
         Ok(())
+    }
+
+    /// When its agent last changed what it says of the rule and its pool.
+    pub fn told_at(&self) -> Result<SystemTime> {
+        let file = Path::new(STATE).join(format!("spread-{}.json", self.0));
+        let metadata = fs::metadata(&file);
+        Ok(metadata.with_context(|| format!("cannot look at {}", file.display()))?.modified()?)
     }
 
     /// `tracer status --json --rule NAME`.
@@ -153,6 +160,12 @@ impl Status {
         let number = |name: &str| one[name].as_u64().with_context(|| format!("no {name}: {one}"));
         let numbers = names.iter().map(|name| number(name)).collect::<Result<Vec<_>>>()?;
         <[u64; 4]>::try_from(numbers).ok().context("not four numbers")
+    }
+
+    /// Ports in use of all tuples, as the ledger counts them.
+    pub fn in_use(&self) -> Result<u64> {
+        let tuples = self.0["tuples"].as_array().context("no tuples")?;
+        tuples.iter().map(|one| one["ports.in_use"].as_u64().context("no ports.in_use")).sum()
     }
 
     pub fn agent(&self) -> Option<u64> {

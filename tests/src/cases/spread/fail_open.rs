@@ -1,17 +1,18 @@
 //! Whatever dies or vanishes, a connect() that would succeed without us does, and is spread as long
 //! as there is something that can.
 
+mod addresses;
 mod differential;
 mod surroundings;
 
 use std::{
-    fs,
+    env, fs,
     net::IpAddr,
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
 use super::{Case, Host, POOL, Test, load::Load, named};
@@ -28,9 +29,10 @@ pub(super) fn cases() -> Vec<Case> {
         ("pins_deleted", pins_deleted),
         ("pins_deleted_of_a_dead_agent", pins_deleted_of_a_dead_agent),
         ("lease_over", lease_over),
-        ("differential", differential::differential),
     ];
     let mut cases = named("spread::fail_open", tests);
+    cases.extend(differential::cases());
+    cases.extend(addresses::cases());
     cases.extend(surroundings::cases());
     cases
 }
@@ -38,6 +40,14 @@ pub(super) fn cases() -> Vec<Case> {
 /// Those for guests, where time is dear.
 pub(super) fn cases_of_guests() -> Vec<Case> {
     named("spread::fail_open", &[("killed_and_started_again", killed_and_started_again)])
+}
+
+/// A number out of a variable.
+fn number(variable: &str, default: u64) -> Result<u64> {
+    match env::var(variable) {
+        Ok(text) => text.parse().with_context(|| format!("{variable} is not a number")),
+        Err(_) => Ok(default),
+    }
 }
 
 const KEEP: &[&str] = &["--on-exit", "keep"];
@@ -89,10 +99,10 @@ fn killed_and_started_again() -> Result<()> {
     })
 }
 
-/// As in twenty upgrades. Every other agent is killed.
+/// As in so many upgrades (`TRACER_TEST_UPGRADES`, 100 in the soak). Every other agent is killed.
 fn restarts() -> Result<()> {
     let host = Host::new()?;
-    let count = if Place::get() == Place::Vm { 4 } else { 20 };
+    let count = number("TRACER_TEST_UPGRADES", 20)?;
     Load::start(&host)?.around(|load| {
         begin(&host, load, KEEP)?.stop()?;
         let unspread = load.unspread();

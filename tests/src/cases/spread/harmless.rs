@@ -1,10 +1,11 @@
-//! While the pool is full, other processes of the same namespace notice nothing.
+//! While the pool is full, other processes of the same namespace lose nothing but what is documented.
 
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
+use rustix::io::Errno;
 
-use super::{Application, Case, Host, POOL, PORTS, named, source};
+use super::{Application, Case, Host, POOL, PORTS, fill::others, named, source};
 use crate::{sock::Sock, stage::Server};
 
 pub(super) fn cases() -> Vec<Case> {
@@ -22,45 +23,141 @@ pub(super) fn cases_of_guests() -> Vec<Case> {
 /// An address that is not of the pool, and free ports outside of the range.
 const OTHER: &str = "10.1.0.2";
 const LISTENING: u16 = 30_000;
+/// connect() calls of the unrelated process, each closed before the next.
+const BRIEF: usize = 10_000;
 
-/// What an unrelated process does; every failure is one too many.
-fn everyday_life(host: &Host, servers: &[Server]) -> Result<()> {
-    let other = |port: u16| -> Result<SocketAddr> { Ok(format!("{OTHER}:{port}").parse()?) };
-    host.stage.netns.run(|| {
-        let mut held = Vec::new();
-        for turn in 0..100 {
-            for server in servers {
-                let sock = Sock::connected(server.address)
-                    .with_context(|| format!("connect {turn} to {}", server.address))?;
-                let from = source(&sock)?;
-                ensure!(from == server.address.ip(), "not its cgroup, but from {from}");
-                held.push(sock);
-            }
+/// What an unrelated process could do; of each kind, how often it succeeded until it was refused.
+#[derive(Debug, Eq, PartialEq)]
+struct Life {
+    /// Connections to a destination of its own that it holds, from the address that the kernel gives.
+    held: u64,
+    /// The same from an address of the pool, which it chose.
+    held_from_the_pool: u64,
+    /// Sockets bound by bind(address, 0) to an address of its own...
+    bound: u64,
+    /// ...to one of the pool...
+    bound_in_the_pool: u64,
+    /// ...and to 0.0.0.0.
+    bound_to_any: u64,
+    /// Ports of the range that it can bind at an address of its own, every other one to listen...
+    chosen: u64,
+    /// ...at an address of the pool...
+    chosen_in_the_pool: u64,
+    /// ...and at 0.0.0.0.
+    chosen_of_any: u64,
+    /// Ports outside of the range on which it listens at 0.0.0.0.
+    listening: u64,
+}
+
+/// With nobody else in the namespace. The second half of the range is for bind(), then the first.
+const ALONE: Life = Life {
+    held: PORTS,
+    held_from_the_pool: PORTS,
+    bound: PORTS,
+    bound_in_the_pool: PORTS,
+    bound_to_any: PORTS,
+    chosen: PORTS,
+    chosen_in_the_pool: PORTS,
+    chosen_of_any: PORTS,
+    listening: 250,
+};
+
+/// While another program holds every port of every address of the pool towards one destination, without us:
+/// no port is left that nobody has at the pool's addresses.
+const BESIDE_A_FULL_TUPLE: Life = Life {
+    bound_in_the_pool: 0,
+    bound_to_any: 0,
+    chosen_in_the_pool: 0,
+    chosen_of_any: 0,
+    ..ALONE
+};
+
+/// While it holds them through us: the ports of the half that we hand out are lost to every connect(), as after
+/// a bind().
+const BESIDE_US: Life =
+    Life { held: PORTS / 2, held_from_the_pool: PORTS / 2, ..BESIDE_A_FULL_TUPLE };
+
+impl Life {
+    fn live(host: &Host, servers: &[Server]) -> Result<Self> {
+        let range = || 40_000..40_000 + u16::try_from(PORTS).unwrap_or_default();
+        let peer = servers[0].address;
+        host.stage.netns.run(|| {
+            brief(servers)?;
+            Ok(Self {
+                held: until_refused(|| Sock::connected(peer), Errno::ADDRNOTAVAIL)?,
+                held_from_the_pool: until_refused(
+                    || {
+                        let sock = Sock::tcp(peer)?;
+                        sock.set_bind_address_no_port()?;
+                        sock.bind(at(POOL[0], 0))?;
+                        sock.connect(peer).map(|()| sock)
+                    },
+                    Errno::ADDRNOTAVAIL,
+                )?,
+                bound: until_refused(|| bound(at(OTHER, 0)), Errno::ADDRINUSE)?,
+                bound_in_the_pool: until_refused(|| bound(at(POOL[0], 0)), Errno::ADDRINUSE)?,
+                bound_to_any: until_refused(|| bound(at("0.0.0.0", 0)), Errno::ADDRINUSE)?,
+                chosen: binds_and_listens(range(), OTHER)?,
+                chosen_in_the_pool: binds_and_listens(range(), POOL[0])?,
+                chosen_of_any: binds_and_listens(range(), "0.0.0.0")?,
+                listening: binds_and_listens(LISTENING..LISTENING + 250, "0.0.0.0")?,
+            })
+        })
+    }
+}
+
+fn at(address: &str, port: u16) -> SocketAddr {
+    format!("{address}:{port}").parse().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], port)))
+}
+
+fn bound(address: SocketAddr) -> rustix::io::Result<Sock> {
+    let sock = Sock::tcp(address)?;
+    sock.bind(address)?;
+    Ok(sock)
+}
+
+/// Connections to other destinations, of which none may fail.
+fn brief(servers: &[Server]) -> Result<()> {
+    for (turn, server) in servers.iter().cycle().take(BRIEF).enumerate() {
+        let sock = Sock::connected(server.address)
+            .with_context(|| format!("connect {turn} to {}", server.address))?;
+        let from = source(&sock)?;
+        ensure!(from == server.address.ip(), "not its cgroup, but from {from}");
+        sock.set_reset_on_close()?;
+    }
+    Ok(())
+}
+
+/// How many can be made and held; the one after is refused with this error.
+fn until_refused(make: impl Fn() -> rustix::io::Result<Sock>, refusal: Errno) -> Result<u64> {
+    let mut held = Vec::new();
+    let errno = loop {
+        match make() {
+            Ok(_) if held.len() as u64 > 2 * PORTS => anyhow::bail!("it is never refused"),
+            Ok(sock) => held.push(sock),
+            Err(errno) => break errno,
         }
-        drop(held);
-        let mut held = Vec::new();
-        for turn in 0..PORTS / 4 {
-            let sock = Sock::tcp(other(0)?)?;
-            sock.bind(other(0)?).with_context(|| format!("bind {turn} to a free port"))?;
-            held.push(sock);
+    };
+    ensure!(errno == refusal, "number {}: {errno}, not {refusal}", held.len());
+    for sock in &held {
+        sock.set_reset_on_close()?;
+    }
+    Ok(held.len() as u64)
+}
+
+/// How many of these ports can be bound one after another; every other one listens too.
+fn binds_and_listens(ports: std::ops::Range<u16>, address: &str) -> Result<u64> {
+    let mut succeeded = 0;
+    for port in ports {
+        match bound(at(address, port)) {
+            Ok(sock) if port % 2 == 0 => sock.listen(1).with_context(|| format!("port {port}"))?,
+            Ok(_) => {}
+            Err(Errno::ADDRINUSE) => continue,
+            Err(errno) => anyhow::bail!("bind to port {port}: {errno}"),
         }
-        drop(held);
-        // Every port of the range, and every other one listens.
-        for port in 40_000..40_000 + u16::try_from(PORTS)? {
-            let sock = Sock::tcp(other(port)?)?;
-            sock.bind(other(port)?).with_context(|| format!("bind to port {port}"))?;
-            if port % 2 == 0 {
-                sock.listen(1).with_context(|| format!("listen on port {port}"))?;
-            }
-        }
-        for port in LISTENING..LISTENING + 250 {
-            let any = SocketAddr::from(([0, 0, 0, 0], port));
-            let sock = Sock::tcp(any)?;
-            sock.bind(any)?;
-            sock.listen(1).with_context(|| format!("listen on port {port} of all addresses"))?;
-        }
-        Ok(())
-    })
+        succeeded += 1;
+    }
+    Ok(succeeded)
 }
 
 fn others_while_full() -> Result<()> {
@@ -69,7 +166,17 @@ fn others_while_full() -> Result<()> {
     let servers: Vec<Server> = (7001..=7010)
         .map(|port| host.server(&format!("10.1.0.1:{port}")))
         .collect::<Result<_>>()?;
-    everyday_life(&host, &servers).context("without us")?;
+    let alone = Life::live(&host, &servers).context("alone")?;
+    ensure!(alone == ALONE, "alone: {alone:?}");
+
+    // The same tuples, filled by a program that chooses its addresses itself.
+    let held = POOL.map(|address| others(&host, address, server.address, PORTS));
+    let held = held.into_iter().collect::<Result<Vec<_>>>()?;
+    let without = Life::live(&host, &servers).context("without us")?;
+    ensure!(without == BESIDE_A_FULL_TUPLE, "beside full tuples, without us: {without:?}");
+    held.iter().flatten().try_for_each(Sock::set_reset_on_close)?;
+    drop(held);
+
     let spread = host.spread(&POOL, &[])?;
     let mut held = Vec::new();
     for _ in 0..PORTS * 4 {
@@ -77,11 +184,18 @@ fn others_while_full() -> Result<()> {
     }
     let counts = host.in_use(&POOL, server.address)?;
     ensure!(counts.iter().all(|count| *count == PORTS), "not full: {counts:?}");
-    everyday_life(&host, &servers).context("while the pool is full")?;
+    let with = Life::live(&host, &servers).context("while the pool is full")?;
+    ensure!(with == BESIDE_US, "beside full tuples, with us: {with:?}");
     // Nor does what they do cost the application anything.
+    held.iter().try_for_each(Sock::set_reset_on_close)?;
     drop(held);
-    let from = source(&host.connect(servers[0].address)?)?;
+    let next = host.connect(servers[0].address)?;
+    let from = source(&next)?;
     ensure!(POOL.contains(&&*from.to_string()), "the next one is from {from}");
+    next.set_reset_on_close()?;
+    drop(next);
+    let after = Life::live(&host, &servers).context("when the pool is empty again")?;
+    ensure!(after == ALONE, "what was lost does not come back: {after:?}");
     spread.stop()?;
     host.rule.check_nothing_left()
 }

@@ -19,6 +19,11 @@ pub(super) fn cases() -> Vec<Case> {
     cases.chain(connect::cases()).chain(again::cases()).chain(rebind::cases()).collect()
 }
 
+/// Those for guests, where time is dear.
+pub(super) fn cases_of_guests() -> Vec<Case> {
+    rebind::cases_of_guests()
+}
+
 fn case(name: &str, test: fn() -> Result<()>) -> Case {
     Case::new(format!("spread::odd_sockets::{name}"), test)
 }

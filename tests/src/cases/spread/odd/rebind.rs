@@ -8,14 +8,15 @@ use super::{POOL, Scene, check};
 use crate::{
     cases::{
         Case,
-        spread::{Host, PORTS, Test, named, source},
+        spread::{Host, POOL6, PORTS, Test, named, source},
     },
+    probe,
     sock::Sock,
 };
 
 pub(super) fn cases() -> Vec<Case> {
+    let mut cases = cases_of_guests();
     let tests: &[Test] = &[
-        ("bound_without_a_port", bound_without_a_port),
         ("bound_with_a_port_of_the_kernel", bound_with_a_port_of_the_kernel),
         ("bound_with_a_port_and_some_destinations", bound_with_some_destinations),
         ("bound_to_a_port", bound_to_a_port),
@@ -23,7 +24,17 @@ pub(super) fn cases() -> Vec<Case> {
         ("moved_address_full", moved_address_full),
         ("other_destination", other_destination),
     ];
-    named("spread::rebind", tests)
+    cases.extend(named("spread::rebind", tests));
+    cases
+}
+
+/// Those for guests, where time is dear: connect4 and bind6.
+pub(super) fn cases_of_guests() -> Vec<Case> {
+    let bind4: &[Test] = &[("bound_without_a_port", bound_without_a_port)];
+    let bind6: &[Test] = &[("ipv6_bound_with_a_port_of_the_kernel", ipv6)];
+    let bind6 = named("spread::rebind", bind6).into_iter();
+    let bind6 = bind6.map(|case| case.unless(probe::no_ipv6()));
+    named("spread::rebind", bind4).into_iter().chain(bind6).collect()
 }
 
 /// Not of the pool.
@@ -43,7 +54,7 @@ fn bound(scene: &Host, no_port: bool, port: u16) -> Result<Sock> {
 fn bound_without_a_port() -> Result<()> {
     let scene = Scene::new(&["--rebind"])?;
     let mut held = Vec::new();
-    for _ in 0..40 {
+    for _ in 0..200 {
         let sock = bound(&scene.host, true, 0)?;
         let before = source(&sock)?.to_string();
         ensure!(before == CHOSEN, "bound to {CHOSEN}, but getsockname() says {before}");
@@ -52,9 +63,11 @@ fn bound_without_a_port() -> Result<()> {
         held.push(sock);
     }
     let counts = scene.host.in_use(&POOL, scene.server.address)?;
-    ensure!(counts.iter().all(|count| (6..=14).contains(count)), "uneven: {counts:?}");
+    ensure!(counts.iter().all(|count| (45..=55).contains(count)), "uneven: {counts:?}");
+    // First: under emulation, sockets that close while a trampoline is taken out can hang a guest.
+    drop(held);
     let status = scene.end()?;
-    ensure!(status.decided("least_used")? == 40, "{}", status.decisions());
+    ensure!(status.decided("least_used")? == 200, "{}", status.decisions());
     Ok(())
 }
 
@@ -90,6 +103,31 @@ fn bound_with_some_destinations() -> Result<()> {
     let status = scene.host.rule.status()?;
     ensure!(status.decided("moved")? == 0, "{}", status.decisions());
     scene.end().map(drop)
+}
+
+/// As that at cgroup/bind6.
+fn ipv6() -> Result<()> {
+    const COUNT: u64 = 200;
+    let mut host = Host::with_ipv6()?;
+    let server = host.server("[fd00::1]:7000")?;
+    let spread = host.spread(&POOL6, &["--rebind"])?;
+    let mut held = Vec::new();
+    for turn in 0..COUNT {
+        let sock = host.app.tcp(server.address)?;
+        sock.bind("[fd00::1]:0".parse()?).with_context(|| format!("bind {turn}"))?;
+        let before = sock.local()?;
+        sock.connect(server.address).with_context(|| format!("connect {turn}"))?;
+        ensure!(sock.local()? == before, "bound to {before}, connected by {:?}", sock.local()?);
+        held.push(sock);
+    }
+    let counts = host.in_use(&POOL6, server.address)?;
+    let all = counts.iter().sum::<u64>() == COUNT;
+    ensure!(all && counts.iter().all(|count| *count > COUNT / 8), "uneven: {counts:?}");
+    drop(held);
+    let status = host.rule.status()?;
+    ensure!(status.decided("moved")? == COUNT, "{}", status.decisions());
+    spread.stop()?;
+    host.rule.check_nothing_left()
 }
 
 fn bound_to_a_port() -> Result<()> {

@@ -2,7 +2,7 @@
 //! is slow, and requests wait for it together.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     process::{Command, Stdio},
     thread,
@@ -19,21 +19,21 @@ use crate::{
     process::Process,
 };
 
-const PORTS: usize = 50;
+const PORTS: usize = 1000;
 
 /// `pages` is a folder for what the upstream serves.
 fn stage(setting: &str, pages: &TempDir) -> Result<Stage> {
     fs::write(pages.path().join("page"), vec![b'x'; 30_000])?;
-    // The first second's worth goes out at once: a page takes some seconds more.
-    let serve = format!("root {}; limit_rate 10000;", pages.path().display());
+    // What a client reads goes out at once, the rest takes longer than the test.
+    let serve = format!("root {}; limit_rate_after 8k; limit_rate 100;", pages.path().display());
     Stage::new(PORTS as u64, &serve, |scene| {
         let config = scene.folder.path().join("haproxy.cfg");
         fs::write(
             &config,
             format!(
-                "global\n nbthread 1\n maxconn 4096\n\
+                "global\n nbthread 1\n maxconn 5000\n\
                  defaults\n mode http\n option http-server-close\n http-reuse never\n retries 0\n \
-                 timeout connect 5s\n timeout client 10s\n timeout server 10s\n\
+                 timeout connect 5s\n timeout client 60s\n timeout server 60s\n\
                  frontend f\n bind {PROXY}:8080\n default_backend b\n\
                  backend b\n {setting}\n server s {UPSTREAM}:{UPSTREAM_PORT}\n"
             ),
@@ -67,6 +67,12 @@ fn successes(stage: &Stage, count: usize) -> Result<Vec<Client>> {
     Ok(answered)
 }
 
+/// Connections to the upstream by source. It logs a request at its end; these are under way.
+fn sources(stage: &Stage) -> Result<BTreeMap<String, u64>> {
+    let sources = oracle::read(&stage.scene.proxy, &BTreeSet::from([8080]))?;
+    Ok(sources.iter().map(|(tuple, it)| (tuple.source.to_string(), it.in_use)).collect())
+}
+
 pub(super) fn without_us() -> Result<()> {
     let pages = tempfile::tempdir()?;
     let stage = stage("", &pages)?;
@@ -80,17 +86,18 @@ pub(super) fn with_us(setting: &str, arguments: &[&str]) -> Result<()> {
     let stage = stage(setting, &pages)?;
     stage.application.cgroup.add(stage.proxy.id())?;
     let spread = stage.spread(arguments)?;
-    let answered = successes(&stage, PORTS * 4 + 20)?;
+    let mut answered = successes(&stage, PORTS * 2)?;
+    ensure!(answered.len() == PORTS * 2, "only {} of {} succeeded", answered.len(), PORTS * 2);
+    // When all ports are used they must be even; half-way that is our doing.
+    check_sources(&sources(&stage)?, PORTS as u64 / 2)?;
+    answered.extend(successes(&stage, PORTS * 2 + 20)?);
     let count = answered.len();
     let decisions = stage.application.rule.status()?.decisions();
     ensure!(
         count == PORTS * 4,
         "{count} requests at once succeeded with four times {PORTS} ports: {decisions}"
     );
-    // The upstream logs a request at its end; these are under way.
-    let sources = oracle::read(&stage.scene.proxy, &BTreeSet::from([8080]))?;
-    let sources = sources.iter().map(|(tuple, it)| (tuple.source.to_string(), it.in_use));
-    check_sources(&sources.collect(), PORTS as u64)?;
+    check_sources(&sources(&stage)?, PORTS as u64)?;
     spread.stop()?;
     stage.application.rule.check_nothing_left()
 }

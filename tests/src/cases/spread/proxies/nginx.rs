@@ -1,45 +1,68 @@
 //! nginx keeps no connection to the upstream and closes each first, so that each costs it a port for
 //! the 60 s of TIME_WAIT.
 
-use anyhow::{Result, ensure};
+use std::fs;
 
-use super::{Client, Stage, check_sources};
+use anyhow::{Result, bail, ensure};
+
+use super::{Stage, check_sources, tally};
 use crate::cases::proxies::{PROXY, UPSTREAM, UPSTREAM_PORT, nginx_config, start_nginx};
 
-const PORTS: u64 = 1000;
+const PORTS: usize = 1000;
+/// Requests at once.
+const CLIENTS: usize = 8;
 
 fn stage(setting: &str) -> Result<Stage> {
-    Stage::new(PORTS, "location / { return 200 'ok'; }", |scene| {
+    Stage::new(PORTS as u64, "location / { return 200 'ok'; }", |scene| {
+        let log = scene.folder.path().join("status");
         let http = format!(
-            "upstream backend {{ server {UPSTREAM}:{UPSTREAM_PORT} max_fails=0; }}\n\
-             server {{ listen {PROXY}:8080; proxy_http_version 1.1;\n\
+            "log_format status '$status';\n\
+             upstream backend {{ server {UPSTREAM}:{UPSTREAM_PORT} max_fails=0; }}\n\
+             server {{ listen {PROXY}:8080; proxy_http_version 1.1; access_log {} status;\n\
              proxy_set_header Connection ''; {setting}\n\
-             location / {{ proxy_pass http://backend; }} }}"
+             location / {{ proxy_pass http://backend; }} }}",
+            log.display()
         );
         let config = nginx_config(scene.folder.path(), "proxy", &http)?;
         scene.proxy.run(|| start_nginx(&config))
     })
 }
 
-/// Requests one after another: so many succeed before the first 502, which comes at once after.
-fn successes(stage: &Stage, limit: u64) -> Result<u64> {
-    let mut client = Client::new(&stage.scene)?;
-    for count in 0..limit {
-        client.ask()?;
-        match client.status()? {
-            200 => {}
-            502 => return Ok(count),
-            status => anyhow::bail!("request {count}: status {status}"),
+/// A load of wrk until long after the last port: how many requests succeed before the first one that
+/// gets 502, and how many in all.
+fn successes(stage: &Stage) -> Result<(usize, usize)> {
+    stage.scene.load(u32::try_from(CLIENTS)?, 3)?;
+    let log = fs::read_to_string(stage.scene.folder.path().join("status"))?;
+    let (mut before, mut all, mut failed) = (0, 0, 0);
+    for status in log.lines() {
+        match status {
+            "200" => {
+                all += 1;
+                before += usize::from(failed == 0);
+            }
+            "502" => failed += 1,
+            // The last ones, whose client has ended.
+            "499" => {}
+            other => bail!("status {other:?} after {all} successes"),
         }
     }
-    Ok(limit)
+    ensure!(failed > 0, "{all} requests were made, too few for a failure");
+    Ok((before, all))
+}
+
+/// Every port served one request, and no request failed before they were used; but the failure of one at
+/// once with others is known sooner than their success.
+fn check(successes: (usize, usize), ports: usize, decisions: &str) -> Result<()> {
+    let (before, all) = successes;
+    let right = all == ports && before + CLIENTS > ports;
+    ensure!(right, "{before} requests succeeded before the first 502, {all} in all: {decisions}");
+    Ok(())
 }
 
 pub(super) fn without_us() -> Result<()> {
     let stage = stage("")?;
-    let count = successes(&stage, PORTS * 2)?;
-    ensure!(count == PORTS, "{count} requests succeeded with {PORTS} ports");
-    let sources = stage.sources()?;
+    check(successes(&stage)?, PORTS, "without us")?;
+    let sources = tally(&stage.sources()?);
     ensure!(sources.len() == 1, "the upstream saw {sources:?}");
     Ok(())
 }
@@ -48,13 +71,13 @@ pub(super) fn with_us(setting: &str, arguments: &[&str]) -> Result<()> {
     let stage = stage(setting)?;
     stage.application.cgroup.add(stage.proxy.id())?;
     let spread = stage.spread(arguments)?;
-    let count = successes(&stage, PORTS * 5)?;
+    let successes = successes(&stage)?;
     let decisions = stage.application.rule.status()?.decisions();
-    ensure!(
-        count == PORTS * 4,
-        "{count} requests succeeded with four times {PORTS} ports: {decisions}"
-    );
+    check(successes, PORTS * 4, &decisions)?;
     spread.stop()?;
     stage.application.rule.check_nothing_left()?;
-    check_sources(&stage.sources()?, PORTS)
+    let sources = stage.sources()?;
+    // When all ports are used they must be even; half-way that is our doing.
+    check_sources(&tally(&sources[..PORTS * 2]), PORTS as u64 / 2)?;
+    check_sources(&tally(&sources), PORTS as u64)
 }

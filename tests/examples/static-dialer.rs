@@ -1,0 +1,25 @@
+//! A program without shared libraries: `static-dialer PEER` connects as often as each line on stdin says, holds
+//! all connections, and answers each line with how many it holds, and the error that ended them early.
+#![expect(clippy::print_stdout, reason = "the answers go to stdout")]
+
+use std::{
+    env, io,
+    net::{SocketAddr, TcpStream},
+};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let peer: SocketAddr = env::args().nth(1).ok_or("usage: static-dialer PEER")?.parse()?;
+    let mut held = Vec::new();
+    for line in io::stdin().lines() {
+        let made: io::Result<Vec<_>> =
+            (0..line?.parse::<usize>()?).map(|_| TcpStream::connect(peer)).collect();
+        match made {
+            Ok(made) => {
+                held.extend(made);
+                println!("{}", held.len());
+            }
+            Err(error) => println!("{}, then {error}", held.len()),
+        }
+    }
+    Ok(())
+}

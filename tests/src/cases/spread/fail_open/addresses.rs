@@ -1,0 +1,303 @@
+//! Addresses go and come back, with and without an agent that sees it; and some are there, but of no use.
+
+use std::{
+    collections::VecDeque,
+    net::{IpAddr, SocketAddr},
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::{Result, ensure};
+use rustix::process::Signal;
+
+use super::{KEEP, all_spread, begin, none_spread};
+use crate::{
+    cases::{
+        Case,
+        errors::{BAD_CONFIG, says},
+        spread::{Host, POOL, Test, load::Load, named, source},
+    },
+    netns::NetNs,
+    probe::{self, Place},
+    sock::Sock,
+    tracer::{
+        START_LIMIT, run,
+        spread::{Spread, Status},
+        wait_for,
+    },
+};
+
+pub(super) fn cases() -> Vec<Case> {
+    let tests: &[Test] = &[
+        ("address_removed", address_removed),
+        ("address_removed_of_a_dead_agent", || removed_unseen(KEEP, Spread::kill)),
+        ("address_removed_of_a_detached_rule", || {
+            removed_unseen(&["--detach"], |spread| spread.wait().map(drop))
+        }),
+        ("address_removed_under_a_stopped_agent", removed_under_a_stopped_agent),
+        ("address_that_anyone_may_bind", nonlocal_bind),
+        ("address_that_nothing_answers_to", failing_address),
+        ("all_addresses_gone", all_addresses_gone),
+    ];
+    let mut cases = named("spread::fail_open", tests);
+    let tentative: &[Test] = &[("address_that_is_tentative", tentative)];
+    let tentative = named("spread::fail_open", tentative).into_iter();
+    cases.extend(tentative.map(|case| case.unless(probe::no_ipv6())));
+    cases
+}
+
+/// How soon a missing address must be out of the pool.
+const OUT_LIMIT: Duration = Duration::from_millis(100);
+/// The same when this machine has other things to do: no more than one time in two.
+const LATE_LIMIT: Duration = Duration::from_millis(300);
+/// How soon one that is back must be used: it may be distrusted for some seconds.
+const BACK_LIMIT: Duration = Duration::from_secs(8);
+
+fn remove(host: &Host, address: &str) -> Result<()> {
+    host.stage.netns.ip(&format!("addr del {address}/32 dev lo"))
+}
+
+fn add(host: &Host, address: &str) -> Result<()> {
+    host.stage.netns.ip(&format!("addr add {address}/32 dev lo"))
+}
+
+/// Waits until an address is left out, and says for how long it was in the pool after `since`. The agent has
+/// told the hooks before it tells us.
+fn out_after(host: &Host, address: IpAddr, since: SystemTime) -> Result<(Duration, Status)> {
+    let what = "the address to be left out";
+    let status = host.rule.status_when(what, |status| status.left_out() == [address])?;
+    Ok((host.rule.told_at()?.duration_since(since).unwrap_or_default(), status))
+}
+
+fn address_removed() -> Result<()> {
+    let host = Host::new()?;
+    let (name, gone): (_, IpAddr) = (POOL[1], POOL[1].parse()?);
+    let mut took = Vec::new();
+    Load::start(&host)?.around(|load| {
+        let spread = begin(&host, load, &[])?;
+        for _ in 0..5 {
+            load.forgive_one();
+            let before = SystemTime::now();
+            remove(&host, name)?;
+            took.push(out_after(&host, gone, before)?.0);
+            let made = load.go_on(100)?;
+            ensure!(!made.contains_key(&gone) && made.len() == 3, "spread over {made:?}");
+            add(&host, name)?;
+            wait_for("the address to be used again", BACK_LIMIT, || {
+                Ok(load.go_on(20)?.contains_key(&gone).then_some(()))
+            })?;
+            let status = host.rule.status()?;
+            ensure!(status.left_out().is_empty(), "{status:?}");
+        }
+        spread.stop()?;
+        host.rule.check_nothing_left()
+    })?;
+    took.sort_unstable();
+    let place = Place::get();
+    let right = took[2] <= place.limit(OUT_LIMIT) && took[4] <= place.limit(LATE_LIMIT);
+    ensure!(right, "left out after {took:?}");
+    Ok(())
+}
+
+/// Nobody tells the hooks: what would have that address goes on as without us.
+fn unseen(host: &Host, load: &Load) -> Result<()> {
+    let (gone, default): (IpAddr, IpAddr) = (POOL[1].parse()?, "10.1.0.1".parse()?);
+    load.forgive_one();
+    remove(host, POOL[1])?;
+    let made = load.go_on(300)?;
+    let passed = made.contains_key(&default) && made.len() == 4;
+    ensure!(passed && !made.contains_key(&gone), "without {gone}: {made:?}");
+    add(host, POOL[1])
+}
+
+fn removed_unseen(arguments: &[&str], end: fn(Spread) -> Result<()>) -> Result<()> {
+    let host = Host::new()?;
+    Load::start(&host)?.around(|load| {
+        end(begin(&host, load, arguments)?)?;
+        unseen(&host, load)?;
+        all_spread(load)?;
+        host.rule.release()?;
+        none_spread(load)?;
+        host.rule.check_nothing_left()
+    })
+}
+
+fn removed_under_a_stopped_agent() -> Result<()> {
+    let host = Host::new()?;
+    Load::start(&host)?.around(|load| {
+        let spread = begin(&host, load, &[])?;
+        spread.process.signal(Signal::STOP)?;
+        let played = unseen(&host, load);
+        spread.process.signal(Signal::CONT)?;
+        played?;
+        // It hears of the refusals, and then that the address is there.
+        wait_for("the whole pool to be used", BACK_LIMIT, || {
+            Ok((load.go_on(50)?.len() == 4).then_some(()))
+        })?;
+        spread.stop()?;
+        host.rule.check_nothing_left()
+    })
+}
+
+/// net.ipv4.ip_nonlocal_bind lets bind() take an address that the host has not: nothing refuses it before
+/// the look-up of a route, and nothing comes back to it.
+fn nonlocal_bind() -> Result<()> {
+    let mut host = Host::new()?;
+    host.stage.netns.sysctl("ipv4/ip_nonlocal_bind", "1")?;
+    let server = host.server("10.1.0.1:7000")?;
+    let cgroup = host.cgroup.path().to_string_lossy().into_owned();
+    let arguments = ["--pool", "10.9.9.9", "--cgroup", &cgroup, "--on-exit", "keep"];
+    let mut command = host.rule.command(&arguments)?;
+    let refused = host.stage.netns.run(|| run(&mut command, START_LIMIT))?;
+    says(&refused, &[BAD_CONFIG], &["10.9.9.9", "ip addr add 10.9.9.9/32"])?;
+
+    let spread = host.spread(&POOL, &[])?;
+    let gone: IpAddr = POOL[1].parse()?;
+    let removing = Instant::now();
+    remove(&host, POOL[1])?;
+    let mut last_failure = Duration::ZERO;
+    while removing.elapsed() < LATE_LIMIT * 3 {
+        let sock = host.app.tcp(server.address)?;
+        sock.set_syn_count(1)?;
+        sock.set_reset_on_close()?;
+        if sock.connect(server.address).is_err() {
+            last_failure = removing.elapsed();
+        }
+    }
+    ensure!(last_failure < Place::get().limit(LATE_LIMIT), "failures for {last_failure:?}");
+    let status = host.rule.status()?;
+    ensure!(status.left_out() == [gone], "{status:?}");
+    add(&host, POOL[1])?;
+    wait_for("the address to be used again", BACK_LIMIT, || {
+        Ok((source(&host.connect(server.address)?)? == gone).then_some(()))
+    })?;
+    spread.stop()?;
+    host.rule.check_nothing_left()
+}
+
+/// A host with these addresses on a link, and a server at the other end.
+fn beside(own: &[&str], server: &str) -> Result<(Host, NetNs, Sock)> {
+    let (host, other) = (Host::new()?, NetNs::new()?);
+    let server: IpAddr = server.parse()?;
+    let end = if server.is_ipv6() { "/64 nodad" } else { "/24" };
+    let own: Vec<String> = own.iter().map(|it| format!("{it}{end}")).collect();
+    let own: Vec<&str> = own.iter().map(String::as_str).collect();
+    host.stage.netns.veth(&own, &other, &[&format!("{server}{end}")])?;
+    let listener = other.run(|| -> Result<Sock> {
+        let address = SocketAddr::new(server, 7000);
+        let listener = Sock::tcp(address)?;
+        listener.bind(address)?;
+        listener.listen(4096)?;
+        listener.set_nonblocking()?;
+        Ok(listener)
+    })?;
+    Ok((host, other, listener))
+}
+
+/// One connection after the other; where they come from, and how many failed.
+fn connect_many(host: &Host, listener: &Sock, count: u32) -> Result<(Vec<IpAddr>, u32)> {
+    let (mut sources, mut failed) = (Vec::new(), 0);
+    let peer = listener.local()?;
+    for _ in 0..count {
+        let sock = host.app.tcp(peer)?;
+        sock.set_syn_count(1)?;
+        match sock.connect(peer) {
+            Ok(()) => sources.push(source(&sock)?),
+            Err(_) => failed += 1,
+        }
+        sock.set_reset_on_close()?;
+        while listener.accept().is_ok() {}
+    }
+    Ok((sources, failed))
+}
+
+/// Nothing answers to one address of the pool.
+fn failing_address() -> Result<()> {
+    let pool = ["10.2.0.11", "10.2.0.12", "10.2.0.13", "10.2.0.14"];
+    let (host, other, listener) = beside(&pool, "10.2.0.2")?;
+    let (ill, peer): (IpAddr, _) = (pool[0].parse()?, listener.local()?);
+    let spread = host.spread(&pool, &[])?;
+    other.ip("route add blackhole 10.2.0.11/32")?;
+    // Held until the failure of those that began with them is known, so that all addresses are used alike.
+    let mut held = VecDeque::new();
+    wait_for("the address to be left out", BACK_LIMIT, || {
+        for _ in 0..20 {
+            let sock = host.app.tcp(peer)?;
+            sock.set_syn_count(1)?;
+            sock.set_nonblocking()?;
+            // Succeeds, fails, or has begun: the agent sees which.
+            _ = sock.connect(peer);
+            sock.set_reset_on_close()?;
+            held.push_back((Instant::now(), sock, listener.accept().ok()));
+        }
+        while held.front().is_some_and(|(since, ..)| since.elapsed() > Duration::from_secs(4)) {
+            held.pop_front();
+        }
+        thread::sleep(Duration::from_millis(100));
+        Ok((host.rule.status()?.left_out() == [ill]).then_some(()))
+    })?;
+    let why = host.rule.status()?.0["left_out"][0][1].clone();
+    ensure!(why == "its connections fail where others succeed", "left out: {why}");
+    let (sources, failed) = connect_many(&host, &listener, 100)?;
+    ensure!(failed == 0 && !sources.contains(&ill), "{failed} of 100 failed; {sources:?}");
+    other.ip("route del blackhole 10.2.0.11/32")?;
+    held.clear();
+    wait_for("the address to be used again", BACK_LIMIT, || {
+        let (sources, failed) = connect_many(&host, &listener, 10)?;
+        ensure!(failed == 0, "{failed} of 10 failed");
+        Ok(sources.contains(&ill).then_some(()))
+    })?;
+    spread.stop()?;
+    host.rule.check_nothing_left()
+}
+
+/// An address in duplicate address detection may be another host's.
+fn tentative() -> Result<()> {
+    let pool = ["fd00:2::11", "fd00:2::12"];
+    let (host, _other, listener) = beside(&pool, "fd00:2::2")?;
+    let new: IpAddr = pool[1].parse()?;
+    // Three probes take three seconds.
+    host.stage.netns.sysctl("ipv6/conf/t0/dad_transmits", "3")?;
+    let spread = host.spread(&pool, &[])?;
+    host.stage.netns.ip(&format!("addr del {new}/64 dev t0"))?;
+    host.stage.netns.ip(&format!("addr add {new}/64 dev t0"))?;
+    let status = host.rule.status_when("the address to be left out", |status| {
+        status.0["left_out"][0][1] == "tentative"
+    })?;
+    ensure!(status.left_out() == [new], "{status:?}");
+    let (sources, failed) = connect_many(&host, &listener, 50)?;
+    let right = failed == 0 && sources.iter().all(|it| it.to_string() == pool[0]);
+    ensure!(right, "while it is tentative: {failed} of 50 failed; {sources:?}");
+    // Nor can a rule begin with it.
+    let cgroup = host.cgroup.path().to_string_lossy().into_owned();
+    let mut command = host.rule.command(&["--pool", pool[1], "--cgroup", &cgroup, "--dry-run"])?;
+    let refused = host.stage.netns.run(|| run(&mut command, START_LIMIT))?;
+    says(&refused, &[BAD_CONFIG], &[pool[1], "tentative"])?;
+
+    wait_for("the address to be used", BACK_LIMIT, || {
+        Ok(connect_many(&host, &listener, 10)?.0.contains(&new).then_some(()))
+    })?;
+    spread.stop()?;
+    host.rule.check_nothing_left()
+}
+
+fn all_addresses_gone() -> Result<()> {
+    let host = Host::new()?;
+    Load::start(&host)?.around(|load| {
+        let spread = begin(&host, load, &[])?;
+        for address in POOL {
+            load.forgive_one();
+            remove(&host, address)?;
+        }
+        host.rule.status_when("all to be left out", |status| status.left_out().len() == 4)?;
+        none_spread(load)?;
+        POOL.iter().try_for_each(|address| add(&host, address))?;
+        wait_for("the pool to be used again", BACK_LIMIT, || {
+            Ok((load.go_on(50)?.len() == 4).then_some(()))
+        })?;
+        host.rule.status_when("none to be left out", |status| status.left_out().is_empty())?;
+        all_spread(load)?;
+        spread.stop()?;
+        Ok(())
+    })
+}

@@ -1,0 +1,116 @@
+//! An application that makes calls of every kind, in an order that its seed decides.
+
+use std::{net::SocketAddr, sync::atomic::Ordering, time::Duration};
+
+use anyhow::Result;
+use rustix::io::Errno;
+
+use super::Progress;
+use crate::{cases::spread::Host, sock::Sock, workloads::random::Random};
+
+/// Of the host, and not of the pool.
+const CHOSEN: &str = "10.1.0.2:0";
+/// Nobody listens there.
+const CLOSED: &str = "10.1.0.1:7999";
+/// There is no route to it.
+const FAR: &str = "192.0.2.1:80";
+
+/// How each system call of a turn ended; `None` is success.
+pub(super) type Ends = Vec<Option<Errno>>;
+
+pub(super) struct Calls<'a> {
+    host: &'a Host,
+    pub(super) servers: Vec<Sock>,
+    seed: u64,
+    /// Sockets that are open at most.
+    held: u64,
+}
+
+impl<'a> Calls<'a> {
+    /// With several servers, some sockets bind an address of their own, or connect again after a refusal.
+    pub(super) fn new(host: &'a Host, seed: u64, servers: u16, held: u64) -> Result<Self> {
+        let listener = |port| -> Result<Sock> {
+            let address: SocketAddr = format!("10.1.0.1:{port}").parse()?;
+            let listener = Sock::tcp(address)?;
+            listener.bind(address)?;
+            listener.listen(64)?;
+            listener.set_nonblocking()?;
+            Ok(listener)
+        };
+        let ports = 7101..7101 + servers;
+        let servers = host.stage.netns.run(|| ports.map(listener).collect::<Result<_>>())?;
+        Ok(Self { host, servers, seed, held })
+    }
+
+    /// Until it shall stop.
+    pub(super) fn play(&self, progress: &Progress) -> Result<Vec<Ends>> {
+        self.play_until(progress, |_| progress.stop.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn play_so_many(&self, calls: usize, progress: &Progress) -> Result<Vec<Ends>> {
+        self.play_until(progress, |played| played == calls)
+    }
+
+    fn play_until(&self, progress: &Progress, end: impl Fn(usize) -> bool) -> Result<Vec<Ends>> {
+        let mut random = Random(self.seed);
+        let mut held: Vec<(Sock, Vec<Sock>)> = Vec::new();
+        let mut all = Vec::new();
+        while !end(all.len()) {
+            let server = random.below(self.servers.len() as u64);
+            let listener = &self.servers[usize::try_from(server)?];
+            let mut ends = Vec::new();
+            let sock = self.call(random.below(16), listener.local()?, &mut ends)?;
+            // Whatever waits there: a queue that fills up would end calls by time.
+            let accepted = std::iter::from_fn(|| listener.accept().ok()).collect();
+            sock.set_reset_on_close()?;
+            held.push((sock, accepted));
+            if held.len() as u64 >= self.held {
+                let keep = usize::try_from(random.below(self.held))?;
+                held.drain(..held.len() - keep);
+            }
+            all.push(ends);
+            progress.calls.store(all.len() as u64, Ordering::Relaxed);
+        }
+        Ok(all)
+    }
+
+    fn call(&self, kind: u64, peer: SocketAddr, ends: &mut Ends) -> Result<Sock> {
+        let sock = self.host.app.tcp(peer)?;
+        // Silence shall be an error too.
+        sock.set_syn_count(2)?;
+        let mut end = |result: rustix::io::Result<()>| ends.push(result.err());
+        match kind {
+            0 if self.servers.len() > 1 => {
+                end(sock.connect(CLOSED.parse()?));
+                // The same descriptor again, after a refusal.
+                end(sock.connect(peer));
+            }
+            1 => {
+                sock.set_nonblocking()?;
+                end(sock.connect(peer));
+                end(sock.wait_connected(Duration::from_secs(5)));
+            }
+            2 if self.servers.len() > 1 => {
+                sock.set_bind_address_no_port()?;
+                end(sock.bind(CHOSEN.parse()?));
+                end(sock.connect(peer));
+            }
+            3 if self.servers.len() > 1 => {
+                end(sock.bind(CHOSEN.parse()?));
+                end(sock.connect(peer));
+            }
+            4 => {
+                end(sock.connect(peer));
+                end(sock.connect(peer));
+            }
+            5 => end(sock.connect(FAR.parse()?)),
+            6 => {
+                end(sock.connect(peer));
+                end(sock.disconnect());
+                end(sock.connect(peer));
+            }
+            _ => end(sock.connect(peer)),
+        }
+        Ok(sock)
+    }
+}

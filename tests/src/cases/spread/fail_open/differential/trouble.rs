@@ -1,0 +1,199 @@
+//! Whoever kills, stops, restarts, fills and removes while the application plays.
+
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+
+use super::{super::KEEP, Progress};
+use crate::{
+    cases::spread::{Host, POOL, source},
+    maker::Maker,
+    netns::NetNs,
+    sock::Sock,
+    tracer::spread::{Rule, Spread},
+};
+
+pub(super) struct Trouble<'a> {
+    pub(super) host: &'a Host,
+    pub(super) progress: &'a Progress,
+    pub(super) seen: Seen,
+}
+
+/// What has come of it.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// The calls that were under way, one of them, while an address was removed.
+    pub(super) removals: Vec<RangeInclusive<usize>>,
+    /// Decisions for which the ring had no room.
+    pub(super) not_told: u64,
+    /// Connections for which the ledger had no room.
+    pub(super) uncounted: u64,
+    pub(super) fast_port: u64,
+    pub(super) pool_full: u64,
+}
+
+/// Each thing that can go wrong once. Nothing is left of the rule in the end.
+pub(super) fn round(trouble: &mut Trouble<'_>) -> Result<()> {
+    trouble.stopped_and_killed(POOL.as_slice()).context("stopped and killed")?;
+    trouble.ring_full().context("ring full")?;
+    trouble.addresses_removed().context("addresses removed")?;
+    trouble.cgroup_removed().context("cgroup removed")?;
+    trouble.namespace_deleted().context("namespace deleted")?;
+    trouble.pins_deleted().context("pins deleted")?;
+    trouble.tables_full().context("tables full")
+}
+
+/// The same where ports are few.
+pub(super) fn narrow_round(trouble: &mut Trouble<'_>) -> Result<()> {
+    let pool = &POOL[..1];
+    let agent = trouble.agent(pool, &[])?;
+    let status = trouble.until("a full pool and ports of ours", |trouble| {
+        let status = trouble.host.rule.status()?;
+        let there = status.decided("pool_full")? > 0 && status.decided("fast_port")? > 0;
+        Ok(there.then_some(status))
+    })?;
+    trouble.seen.pool_full += status.decided("pool_full")?;
+    trouble.seen.fast_port += status.decided("fast_port")?;
+    agent.kill()?;
+    trouble.progress.more(100)?;
+    trouble.stopped_and_killed(pool)?;
+    trouble.agent(pool, &["--ports", "kernel"])?.stop()?;
+    trouble.progress.more(100)?;
+    trouble.agent(pool, &[])?.stop()?;
+    trouble.host.rule.release()?;
+    trouble.progress.more(100)
+}
+
+impl Trouble<'_> {
+    fn stopped_and_killed(&self, pool: &[&str]) -> Result<()> {
+        let agent = self.agent(pool, &[])?;
+        agent.process.signal(Signal::STOP)?;
+        let played = self.progress.more(200);
+        agent.process.signal(Signal::CONT)?;
+        played?;
+        agent.kill()?;
+        self.progress.more(50)
+    }
+
+    /// All decisions are to be told, and nobody reads them.
+    fn ring_full(&mut self) -> Result<()> {
+        let agent = self.agent(&POOL, &["--decisions", "all"])?;
+        let before = self.host.rule.status()?.decided("not_told")?;
+        agent.process.signal(Signal::STOP)?;
+        let lost = self.until("decisions without room", |trouble| {
+            let lost = trouble.host.rule.status()?.decided("not_told")? - before;
+            Ok((lost > 0).then_some(lost))
+        });
+        agent.process.signal(Signal::CONT)?;
+        self.seen.not_told += lost?;
+        agent.stop()?;
+        Ok(())
+    }
+
+    /// One, then all of them; both come back.
+    fn addresses_removed(&mut self) -> Result<()> {
+        let agent = self.agent(&POOL, &[])?;
+        for addresses in [&POOL[..1], &POOL[..]] {
+            for address in addresses {
+                let from = usize::try_from(self.progress.calls())?;
+                self.host.stage.netns.ip(&format!("addr del {address}/32 dev lo"))?;
+                self.seen.removals.push(from..=usize::try_from(self.progress.calls())?);
+            }
+            self.progress.more(100)?;
+            for address in addresses {
+                self.host.stage.netns.ip(&format!("addr add {address}/32 dev lo"))?;
+            }
+            self.progress.more(100)?;
+        }
+        agent.stop()?;
+        Ok(())
+    }
+
+    fn cgroup_removed(&self) -> Result<()> {
+        let agent = self.agent(&POOL, &[])?;
+        let cgroup = self.host.cgroup.path();
+        let above = cgroup.parent().context("a cgroup at /")?;
+        fs::write(above.join("cgroup.procs"), self.host.app.id().to_string())?;
+        fs::remove_dir(cgroup)?;
+        self.progress.more(100)?;
+        fs::create_dir(cgroup)?;
+        self.host.cgroup.add(self.host.app.id())?;
+        self.progress.more(100)?;
+        agent.stop()?;
+        Ok(())
+    }
+
+    /// That of another rule's pool, for the same cgroup.
+    fn namespace_deleted(&self) -> Result<()> {
+        let (rule, netns) = (Rule::new(), NetNs::new()?);
+        netns.ip(&format!("addr add {}/32 dev lo", POOL[0]))?;
+        let inhabitant = netns.run(|| Maker::spawn(&self.host.cgroup))?;
+        let path = format!("/proc/{}/ns/net", inhabitant.id());
+        let cgroup = self.host.cgroup.path().to_string_lossy();
+        let arguments = ["--pool", POOL[0], "--cgroup", &cgroup, "--netns", &path];
+        let agent = Spread::start(&rule, &[&arguments[..], &["--on-exit", "release"]].concat())?;
+        self.progress.more(50)?;
+        drop((inhabitant, netns));
+        self.progress.more(100)?;
+        agent.stop()?;
+        rule.check_nothing_left()
+    }
+
+    fn pins_deleted(&self) -> Result<()> {
+        let agent = self.agent(&POOL, &["--ports", "kernel"])?;
+        fs::remove_dir_all(self.host.rule.pins())?;
+        self.progress.more(50)?;
+        agent.stop()?;
+        self.progress.more(50)
+    }
+
+    /// A new rule with room for 16 connections, beside more that are held.
+    fn tables_full(&mut self) -> Result<()> {
+        const ROOM: u64 = 16;
+        let agent = self.agent(&POOL, &["--max-conns", "16", "--max-tuples", "16"])?;
+        let peer: SocketAddr = "10.1.0.1:7200".parse()?;
+        let listener = self.host.stage.netns.run(|| Sock::tcp(peer))?;
+        listener.bind(peer)?;
+        listener.listen(64)?;
+        let mut held = Vec::new();
+        for turn in 0..ROOM * 2 {
+            held.push(self.host.connect(peer).with_context(|| format!("connect {turn}"))?);
+        }
+        // Not from /proc/net/tcp, which tells of some twice while others come and go.
+        let sources = held.iter().map(source).collect::<Result<Vec<_>>>()?;
+        let ours = |from: &&IpAddr| POOL.contains(&&*from.to_string());
+        let spread = sources.iter().filter(ours).count() as u64;
+        ensure!(spread == ROOM * 2, "of {} connections, {spread} are spread", ROOM * 2);
+        let counted = self.host.rule.status()?.in_use()?;
+        ensure!(counted <= ROOM, "{counted} connections are counted where {ROOM} have room");
+        self.seen.uncounted += spread - counted;
+        held.iter().try_for_each(Sock::set_reset_on_close)?;
+        drop(held);
+        self.progress.more(100)?;
+        agent.stop()?;
+        self.host.rule.release()?;
+        self.progress.more(50)
+    }
+
+    fn agent(&self, pool: &[&str], more: &[&str]) -> Result<Spread> {
+        let spread = self.host.spread(pool, &[KEEP, more].concat())?;
+        self.progress.more(50)?;
+        Ok(spread)
+    }
+
+    /// Lets the application play until something is there.
+    fn until<T>(&self, what: &str, there: impl Fn(&Self) -> Result<Option<T>>) -> Result<T> {
+        for _ in 0..50 {
+            self.progress.more(200)?;
+            if let Some(found) = there(self)? {
+                return Ok(found);
+            }
+        }
+        anyhow::bail!("after 10,000 calls there is not {what}: {:?}", self.host.rule.status())
+    }
+}
