@@ -12,6 +12,7 @@ pub mod error;
 pub mod export;
 pub mod kernel;
 pub mod log;
+mod memory;
 pub mod mounts;
 mod netlink;
 pub mod netns;

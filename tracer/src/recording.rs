@@ -1,6 +1,6 @@
 //! Reading what `tracer record` wrote: plain or zstd, one file, a rotated set, or a pipe.
 //!
-//! [`reader`] hands over line after line, typed, and counts what is missing. [`player`] puts lines
+//! `reader` hands over line after line, typed, and counts what is missing. `player` puts lines
 //! together to the readings that the view shows. Any bytes are read: what is no line of the format
 //! is counted, and never ends the program.
 

@@ -26,6 +26,16 @@ fn the_help_of_the_program_reads_well() {
 }
 
 #[test]
+fn the_help_of_top_reads_well() {
+    insta::assert_snapshot!(help(&["top"]));
+}
+
+#[test]
+fn the_help_of_replay_reads_well() {
+    insta::assert_snapshot!(help(&["replay"]));
+}
+
+#[test]
 fn the_help_of_record_reads_well() {
     insta::assert_snapshot!(help(&["record"]));
 }
@@ -43,6 +53,9 @@ fn the_help_of_report_reads_well() {
 #[test]
 fn bad_values_are_refused_with_what_is_expected() {
     let lines = [
+        "tracer top -d 0.01",
+        "tracer top --filter sat>much",
+        "tracer replay ports.jsonl --speed 0",
         "tracer recrod",
         "tracer record --evnets all",
         "tracer record --events failed,lots",
@@ -103,12 +116,14 @@ fn completions_and_man_pages_name_the_visible_commands_only() {
         names,
         [
             "tracer.1",
+            "tracer-top.1",
             "tracer-record.1",
             "tracer-tuples.1",
+            "tracer-replay.1",
             "tracer-report.1",
             "tracer-spread.1",
             "tracer-status.1"
         ]
     );
-    assert!(String::from_utf8_lossy(&pages[1].1).contains("stats\\-interval"));
+    assert!(String::from_utf8_lossy(&pages[2].1).contains("stats\\-interval"));
 }

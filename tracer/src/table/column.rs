@@ -227,7 +227,11 @@ impl Column {
             Self::Failed => row.rates.map_or_else(unknown, |rates| rate(rates.failed)),
             Self::Error => error(row).map_or_else(unknown, Into::into),
             Self::Search => row.search_p99_ns.map_or_else(unknown, nanoseconds),
-            Self::Eta => row.eta_s.map_or_else(unknown, seconds),
+            Self::Eta => match row.eta_s {
+                Some(0.0) => "full".to_owned(),
+                Some(eta) => seconds(eta),
+                None => unknown(),
+            },
             Self::Comm => not_empty(text::kernel(&row.comm)).unwrap_or_else(unknown),
             Self::Container => row
                 .container

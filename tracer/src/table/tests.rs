@@ -128,7 +128,10 @@ fn no_form_lets_a_control_or_bidirectional_character_through() {
 
 #[test]
 fn the_signs_stand_from_their_thresholds_on() {
-    let cell = |in_use| Column::Saturation.cell(&Row { in_use, ..row_of(1000) });
+    let cell = |in_use| {
+        let saturation = crate::stats::saturation(in_use, Some(1000));
+        Column::Saturation.cell(&Row { in_use, saturation, ..row_of(1000) })
+    };
     assert_eq!(cell(449), "44.9  ");
     assert_eq!(cell(450), "45.0 ~");
     assert_eq!(cell(799), "79.9 ~");

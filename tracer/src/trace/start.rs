@@ -25,7 +25,7 @@ use crate::{
         privilege,
         spreader::Spreading,
     },
-    mounts, netns, sockdiag,
+    memory, mounts, netns, sockdiag,
 };
 
 const NO_FAIL_FAST: &str = "no --fail-fast: this kernel has no bpf_set_retval (Linux 6.1)";
@@ -83,7 +83,7 @@ fn start_with(
     }
     tracer.seed()?;
     tracer.session.flush_log();
-    give_memory_back();
+    memory::give_back();
     drop_privileges(&tracer.worker, &facts, attaches)
         .map_err(|error| Error::Failure(format!("cannot drop the privileges: {error}")))?;
     Ok(tracer)
@@ -197,13 +197,6 @@ pub fn cgroup_names(config: &KernelConfig) -> Result<Names, Error> {
 fn no_backend(plan: &Plan, refused: impl IntoIterator<Item = (String, String)>) -> Error {
     let passed = plan.passed_over.iter().map(|(one, why)| (one.to_string(), why.clone()));
     Error::NoBackend { reasons: passed.chain(refused).collect() }
-}
-
-/// Starting read some 20 MiB of symbols and types, which the allocator would keep.
-#[expect(unsafe_code, reason = "malloc_trim(3)")]
-fn give_memory_back() {
-    // SAFETY: takes a number, and only touches memory that is free.
-    unsafe { libc::malloc_trim(0) };
 }
 
 /// Capabilities belong to threads: the worker keeps what it visits namespaces with, this thread

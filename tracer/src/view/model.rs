@@ -144,6 +144,8 @@ pub struct Model {
     pub book: Book,
     /// The newest reading that was taken in.
     pub reading: Reading,
+    /// CPU time of the tracer between the last two readings, as a share of a core.
+    pub cpu_share: Option<f64>,
     /// Newest last.
     pub failures: VecDeque<Failures>,
     pub failing: Failing,
@@ -182,6 +184,7 @@ impl Model {
             about: Arc::new(about),
             book: Book::default(),
             reading: Reading::default(),
+            cpu_share: None,
             failures: VecDeque::new(),
             failing: Failing::default(),
             view: View::default(),

@@ -83,6 +83,7 @@ fn read(model: &mut Model, reading: Reading) {
         model.failing.add(failure);
         failing::remember(&mut model.failures, failure);
     }
+    model.cpu_share = cpu_share(&model.reading, &reading);
     model.reading = reading;
     refresh(model);
     let shown: Vec<_> = model.list.rows.iter().map(|row| row.key).chain(model.detailed()).collect();
@@ -91,6 +92,14 @@ fn read(model: &mut Model, reading: Reading) {
             model.book.watch(key);
         }
     }
+}
+
+/// `None`: a reading is missing, or another process made it.
+fn cpu_share(before: &Reading, now: &Reading) -> Option<f64> {
+    let cpu = now.own.cpu_ns.checked_sub(before.own.cpu_ns).filter(|_| before.own.cpu_ns > 0)?;
+    let time = now.mono_ns.checked_sub(before.mono_ns).filter(|time| *time > 0)?;
+    let seconds = |ns| std::time::Duration::from_nanos(ns).as_secs_f64();
+    Some(seconds(cpu) / seconds(time))
 }
 
 fn pressed(model: &mut Model, key: &KeyEvent) -> Effect {
@@ -184,6 +193,7 @@ fn neighbour(view: View, steps: usize) -> View {
 }
 
 fn show(model: &mut Model, view: View) {
+    model.reading.holders = None;
     model.view = view;
     model.mode = Mode::Browse;
     model.selected = None;
@@ -218,6 +228,8 @@ fn open(model: &mut Model) {
     };
     if by == By::Tuple {
         model.book.watch(&row.key);
+        // Those that are known are of something else.
+        model.reading.holders = None;
         model.mode = Mode::Detail(row.key);
         model.scroll = 0;
         return;

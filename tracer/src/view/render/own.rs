@@ -72,7 +72,9 @@ fn cost(model: &Model, pair: &mut impl FnMut(&str, String, Style)) {
     let (own, plain) = (&model.reading.own, Style::new());
     let live = model.is_live();
     if live || own.cpu_ns > 0 {
-        pair("CPU", format!("{} so far", milliseconds(own.cpu_ns)), plain);
+        let now = model.cpu_share.map(|share| format!("{:.1} % of a core, ", share * 100.0));
+        let so_far = format!("{} so far", milliseconds(own.cpu_ns));
+        pair("CPU", now.unwrap_or_default() + &so_far, plain);
     }
     if live || own.rss_kib > 0 {
         let beside = own.rss_kib.saturating_sub(own.ring_kib);
