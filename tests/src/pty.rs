@@ -54,7 +54,7 @@ struct Modes {
 impl Pty {
     /// Starts `command` as the one program of a new terminal.
     pub fn spawn(command: &Command, size: Size) -> Result<Self> {
-        let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
+        let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
         grantpt(&controller)?;
         unlockpt(&controller)?;
         let name = ptsname(&controller, Vec::new())?;

@@ -1,5 +1,6 @@
 //! `top::*`: the live view, as text and on a terminal.
 
+mod replay;
 mod screen;
 mod text;
 
@@ -15,6 +16,7 @@ pub fn cases() -> Vec<Case> {
         case("text::is_what_the_kernel_has", text::is_what_the_kernel_has, &[]),
         case("text::has_its_forms", text::has_its_forms, &[]),
         case("text::foresees_the_end_of_a_ramp", text::foresees_the_end_of_a_ramp, &[]),
+        case("replay::is_what_was_shown", replay::is_what_was_shown, &[]),
         case(
             "screen::shows_an_exhaustion",
             screen::shows_an_exhaustion,

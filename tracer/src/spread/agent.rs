@@ -18,7 +18,7 @@ use tracer_common::{
 
 use self::{conduct::Seen, stream::Counted};
 use super::{
-    addresses::Watch,
+    addresses::{Host, Watch},
     doubt::Doubt,
     health::Health,
     pool,
@@ -223,7 +223,15 @@ impl Agent {
         }
         let (_, _, worker) = self.tracer.split();
         match start::look(worker, &self.netns, &self.config.pool) {
-            Ok(inside) => self.inside = inside,
+            Ok(inside) => {
+                let here =
+                    |host: &Host, address| host.addresses.iter().any(|it| it.address == address);
+                let new = inside.host.addresses.iter().map(|it| it.address);
+                for address in new.filter(|address| !here(&self.inside.host, *address)) {
+                    self.health.forget(&pool::to_addr(address));
+                }
+                self.inside = inside;
+            }
             // Its name is gone: see `find_namespace`.
             Err(error) => tracing::warn!("{error}"),
         }

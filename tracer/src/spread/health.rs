@@ -80,6 +80,11 @@ impl Health {
         self.quarantined.insert(address, Quarantine { until: now + length, length, reason });
     }
 
+    /// What was held against an address is over: it left the host, and is there anew.
+    pub fn forget(&mut self, address: &Addr) {
+        self.quarantined.remove(address);
+    }
+
     /// Why an address is left out now, if it is.
     pub fn reason(&self, address: &Addr, now: Instant) -> Option<Reason> {
         self.quarantined.get(address).filter(|it| now < it.until).map(|it| it.reason)
@@ -131,6 +136,17 @@ mod tests {
         health.quarantine(ONE, Reason::Refused, now);
         assert!(health.reason(&ONE, now + Duration::from_secs(1)).is_none());
         assert_eq!(health.reason(&TWO, now), None);
+    }
+
+    #[test]
+    fn an_address_that_is_there_anew_starts_anew() {
+        let mut health = Health::default();
+        let now = Instant::now();
+        health.quarantine(ONE, Reason::Refused, now);
+        health.forget(&ONE);
+        assert_eq!(health.reason(&ONE, now), None);
+        health.quarantine(ONE, Reason::Refused, now);
+        assert_eq!(health.until(&ONE, now), Some(now + SHORTEST));
     }
 
     #[test]

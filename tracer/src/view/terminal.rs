@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{self, BufWriter, IsTerminal, Stdout, Write},
+    mem::ManuallyDrop,
     os::fd::{AsFd, OwnedFd},
     panic,
     sync::{
@@ -29,7 +30,10 @@ use rustix::{
 const BUFFER: usize = 64 << 10;
 
 /// A terminal that shows our screen and not its own. Dropping it, and a panic, give it back.
-pub struct Screen(pub Terminal<CrosstermBackend<BufWriter<Stdout>>>);
+///
+/// What ratatui does when its own is dropped, we have done: it would panic where the terminal is gone
+/// (it tells stderr that the cursor cannot be shown).
+pub struct Screen(pub ManuallyDrop<Terminal<CrosstermBackend<BufWriter<Stdout>>>>);
 
 /// Where keys come from: stdin, or the terminal itself where stdin is something else.
 pub struct Keys(OwnedFd);
@@ -86,7 +90,7 @@ impl Screen {
         let taken = execute!(out, EnterAlternateScreen, event::EnableMouseCapture, cursor::Hide)
             .and_then(|()| Terminal::new(CrosstermBackend::new(out)));
         match taken {
-            Ok(terminal) => Ok(Self(terminal)),
+            Ok(terminal) => Ok(Self(ManuallyDrop::new(terminal))),
             Err(error) => {
                 give_back();
                 Err(error)

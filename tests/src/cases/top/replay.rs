@@ -1,0 +1,83 @@
+//! A recording, shown again.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::Stdio,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::{
+    process::Process,
+    sock::Sock,
+    stage::{SERVER, Stage},
+    tracer::{STOP_LIMIT, command, record::Record, run},
+};
+
+/// The rows of a namespace in a line of `-o json`, without what changes by the moment of reading.
+fn rows(line: &str, netns: u64) -> Result<Vec<Value>> {
+    let line: Value = serde_json::from_str(line)?;
+    let tuples = line["tuples"].as_array().context("no `tuples`")?;
+    let mut rows: Vec<Value> =
+        tuples.iter().filter(|it| it["netns"].as_u64() == Some(netns)).cloned().collect();
+    for row in rows.iter_mut().filter_map(Value::as_object_mut) {
+        row.retain(|key, _| !key.starts_with("rate."));
+    }
+    rows.sort_by_key(ToString::to_string);
+    Ok(rows)
+}
+
+/// The rows that `top` shows at rest are those that `replay` shows from a recording of that time: ports held
+/// and in TIME_WAIT, failures, who connected, port searches.
+pub(super) fn is_what_was_shown() -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    let server = stage.server(&format!("{SERVER}:7000"))?;
+    let netns = stage.netns.inum();
+    let mut top = command(&["top", "-d", "0.5", "-o", "json"])?;
+    top.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut top = Process::spawn(&mut top)?;
+    let mut lines = BufReader::new(top.child.stdout.take().context("no stdout")?).lines();
+    lines.next().context("no first reading")??;
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("ports.jsonl");
+    let settings = ["--events", "failed,stats", "--stats-interval", "1"];
+    let mut record = Record::start_at("auto", &file, &settings)?;
+
+    let held = stage.netns.run(|| -> Result<_> {
+        let held = server.pairs(30)?;
+        // In TIME_WAIT on this side.
+        let (clients, accepted) = server.pairs(20)?;
+        drop(clients);
+        thread::sleep(Duration::from_millis(50));
+        drop(accepted);
+        let closed = format!("{SERVER}:7001").parse()?;
+        for _ in 0..7 {
+            ensure!(Sock::tcp(closed)?.connect(closed).is_err(), "somebody listens there");
+        }
+        Ok(held)
+    })?;
+    // So that both have read what there is now.
+    thread::sleep(Duration::from_millis(2500));
+    record.finish()?;
+    top.signal(Signal::INT)?;
+    let shown: Vec<String> = lines.collect::<std::io::Result<_>>()?;
+    top.wait(STOP_LIMIT)?;
+    drop(held);
+
+    let path = file.to_str().context("path is not UTF-8")?;
+    let replayed = run(&mut command(&["replay", path, "-o", "json"])?, STOP_LIMIT)?;
+    ensure!(replayed.code() == 0, "{replayed:?}");
+    let live = rows(shown.last().context("nothing was shown")?, netns)?;
+    let again = rows(replayed.stdout.lines().last().context("nothing was replayed")?, netns)?;
+    ensure!(live.len() == 2, "one tuple with ports, one with failures: {live:?}");
+    ensure!(live == again, "live\n{live:#?}\nreplayed\n{again:#?}");
+    let report = run(&mut command(&["report", path, "--json"])?, STOP_LIMIT)?;
+    ensure!(report.code() == 0, "{report:?}");
+    let report: Value = serde_json::from_str(&report.stdout)?;
+    ensure!(report.to_string().contains("refused"), "{report:#}");
+    Ok(())
+}
