@@ -58,6 +58,15 @@ pub fn eta_s(filling: &Filling<'_>) -> Option<f64> {
     course(0.0)
 }
 
+/// Whether what the trend shows has come to an end: far less happened of late than it would make expect.
+pub fn has_stopped(trend: &Trend, recent: &Trend) -> bool {
+    if trend.seconds <= 0.0 {
+        return false;
+    }
+    let expected = number(trend.opened) * recent.seconds / trend.seconds;
+    number(recent.opened) < expected / 2.0 - expected.sqrt()
+}
+
 /// TIME_WAITs that end in each of the next seconds. Those that were not seen to begin can end at any
 /// time; where fewer are left than were seen to begin, ports were taken over or given back early.
 fn ends(filling: &Filling<'_>) -> [f64; TIME_WAIT_S] {
@@ -144,6 +153,17 @@ mod tests {
         // Without TIME_WAIT, with some chance in it.
         assert_eq!(eta_s(&filling(24_000, trend(4_050, 4_000, 0), &NONE)), None);
         assert_eq!(eta_s(&filling(24_000, trend(4_000, 4_050, 0), &NONE)), None);
+    }
+
+    #[test]
+    fn a_burst_that_is_over_is_no_trend() {
+        let recent = |opened| Trend { seconds: 2.5, opened, ..Trend::default() };
+        assert!(has_stopped(&trend(50, 0, 0), &recent(0)));
+        assert!(has_stopped(&trend(1_000, 0, 0), &recent(100)));
+        assert!(!has_stopped(&trend(1_000, 0, 0), &recent(200)));
+        // Of one connection in three seconds, none in 2.5 says nothing.
+        assert!(!has_stopped(&trend(3, 0, 0), &recent(0)));
+        assert!(!has_stopped(&Trend::default(), &recent(0)));
     }
 
     #[test]

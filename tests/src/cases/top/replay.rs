@@ -18,21 +18,24 @@ use crate::{
     tracer::{STOP_LIMIT, command, record::Record, run},
 };
 
-/// The rows of a namespace in a line of `-o json`, without what changes by the moment of reading.
+/// The rows of a namespace in a line of `-o json`, without what two tracers have each for themselves: what
+/// changes by the moment of reading, and how long they saw a port search take.
 fn rows(line: &str, netns: u64) -> Result<Vec<Value>> {
     let line: Value = serde_json::from_str(line)?;
     let tuples = line["tuples"].as_array().context("no `tuples`")?;
     let mut rows: Vec<Value> =
         tuples.iter().filter(|it| it["netns"].as_u64() == Some(netns)).cloned().collect();
     for row in rows.iter_mut().filter_map(Value::as_object_mut) {
-        row.retain(|key, _| !key.starts_with("rate."));
+        let own =
+            |key: &str| key.starts_with("rate.") || key.starts_with("search.") || key == "eta_s";
+        row.retain(|key, _| !own(key));
     }
     rows.sort_by_key(ToString::to_string);
     Ok(rows)
 }
 
 /// The rows that `top` shows at rest are those that `replay` shows from a recording of that time: ports held
-/// and in TIME_WAIT, failures, who connected, port searches.
+/// and in TIME_WAIT, failures, who connected.
 pub(super) fn is_what_was_shown() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server(&format!("{SERVER}:7000"))?;
@@ -45,7 +48,7 @@ pub(super) fn is_what_was_shown() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("ports.jsonl");
     let settings = ["--events", "failed,stats", "--stats-interval", "1"];
-    let mut record = Record::start_at("auto", &file, &settings)?;
+    let record = Record::start_at("auto", &file, &settings)?;
 
     let held = stage.netns.run(|| -> Result<_> {
         let held = server.pairs(30)?;
@@ -62,7 +65,7 @@ pub(super) fn is_what_was_shown() -> Result<()> {
     })?;
     // So that both have read what there is now.
     thread::sleep(Duration::from_millis(2500));
-    record.finish()?;
+    record.stop()?;
     top.signal(Signal::INT)?;
     let shown: Vec<String> = lines.collect::<std::io::Result<_>>()?;
     top.wait(STOP_LIMIT)?;

@@ -149,7 +149,9 @@ impl Track {
     fn eta_over(&self, now_ms: u32, seconds: f64) -> Option<f64> {
         let activity = self.activity.as_deref();
         let begun = activity.map_or([0; TIME_WAIT_S], |activity| activity.begun(now_ms));
-        let trend = activity.and_then(|activity| activity.trend(&self.newest, seconds));
+        let trend = |seconds| activity.and_then(|it| it.trend(&self.newest, seconds));
+        let recent = trend(seconds / 4.0).unwrap_or_default();
+        let trend = trend(seconds).filter(|trend| !forecast::has_stopped(trend, &recent));
         forecast::eta_s(&Filling {
             in_use: self.in_use.into(),
             time_wait: self.time_wait.into(),
