@@ -20,9 +20,7 @@ pub(crate) use call::{Call, Form};
 use left_alone::{foreign, is_lease_over, is_link_local, is_loopback, left_alone};
 
 use crate::{
-    atomic,
-    attempt::{self, now},
-    ledger, ports,
+    atomic, attempt, ledger, ports,
     sock::{address, is_given},
 };
 

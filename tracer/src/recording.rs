@@ -10,9 +10,9 @@ mod input;
 mod line;
 mod player;
 mod reader;
-#[cfg(test)]
-pub(crate) mod recorder;
 mod set;
+#[cfg(test)]
+pub(crate) mod test_recorder;
 mod time;
 mod value;
 

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tracer_common::{Cause, TupleCount};
 
 use super::*;
-use crate::recording::recorder::{OFFSET, Recorder, S, key};
+use crate::recording::test_recorder::{OFFSET, Recorder, S, key};
 
 fn report(bytes: &[u8], json: bool) -> String {
     let folder = tempfile::tempdir().unwrap();

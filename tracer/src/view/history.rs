@@ -196,13 +196,14 @@ impl Activity {
 }
 
 #[cfg(test)]
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::float_cmp,
-    reason = "small numbers"
-)]
 mod tests {
+    #![expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::float_cmp,
+        reason = "small numbers"
+    )]
+
     use super::*;
 
     fn sample(at_s: f64, opened: u32, begun: u32) -> Sample {

@@ -16,7 +16,7 @@ mod time_bar;
 mod words;
 
 #[cfg(test)]
-mod fixtures;
+mod test_fixtures;
 #[cfg(test)]
 mod tests;
 

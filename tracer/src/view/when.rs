@@ -92,8 +92,9 @@ fn duration(text: &str) -> Option<u64> {
 }
 
 #[cfg(test)]
-#[expect(clippy::cast_precision_loss, clippy::float_cmp, reason = "small numbers")]
 mod tests {
+    #![expect(clippy::cast_precision_loss, clippy::float_cmp, reason = "small numbers")]
+
     use proptest::prelude::*;
 
     use super::*;

@@ -9,7 +9,7 @@ use tracer_common::{Cause, TupleCount, tuple::SEARCH_BUCKETS};
 use super::*;
 use crate::{
     cgroups::Name,
-    recording::recorder::{OFFSET, Recorder, S, key},
+    recording::test_recorder::{OFFSET, Recorder, S, key},
     stats::Row,
     view::book::{Book, Window},
 };

@@ -5,7 +5,7 @@ use ratatui::{
     style::{Color, Modifier},
 };
 
-use super::super::fixtures::{self, Life, drawn};
+use super::super::test_fixtures::{self as fixtures, Life, drawn};
 use crate::view::model::{Mode, Model, View};
 
 /// The cells of each line that contains a text, from that text on.

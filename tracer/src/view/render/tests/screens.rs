@@ -2,7 +2,7 @@
 
 use insta::assert_snapshot;
 
-use super::super::fixtures::{self, drawn};
+use super::super::test_fixtures::{self as fixtures, drawn};
 use crate::{
     table::Column,
     view::{

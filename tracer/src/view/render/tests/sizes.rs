@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use ratatui::{Terminal, backend::TestBackend};
 use tracer_common::Cause;
 
-use super::super::fixtures::{self, Life, sized};
+use super::super::test_fixtures::{self as fixtures, Life, sized};
 use crate::{
     text,
     view::{
