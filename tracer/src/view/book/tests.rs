@@ -165,6 +165,14 @@ fn a_full_tuple_has_no_time_left_at_once() {
 }
 
 #[test]
+fn what_is_empty_or_has_room_is_not_full() {
+    let mut feed = Feed::default();
+    feed.next(&[(key(1), count(28_232, 0)), (key(2), count(28_232, 0))]);
+    feed.next(&[(key(1), count(28_232, 28_232)), (key(2), count(28_232, 10))]);
+    assert_eq!((feed.row(&key(1)).eta_s, feed.row(&key(2)).eta_s), (None, None));
+}
+
+#[test]
 fn a_first_reading_has_no_rates_and_a_later_tuple_counts_from_nothing() {
     let mut feed = Feed::default();
     feed.next(&[(key(1), count(500, 0))]);

@@ -184,6 +184,12 @@ impl Track {
         activity.and_then(|it| it.change(&self.newest, window.seconds().into())).or(none)
     }
 
+    /// A forecast outlives a reading without one, but not what it was about.
+    fn eta_s(&self, now_ms: u32) -> Option<f64> {
+        let full = self.capacity.is_some_and(|capacity| self.in_use >= capacity);
+        self.eta.shown(now_ms).filter(|eta| self.in_use > 0 && (*eta > 0.0 || full))
+    }
+
     pub(super) fn row(&self, window: Window, now_ms: u32) -> Row {
         let rates = self.change(window).map(|change| Rates {
             opened: change.opened,
@@ -197,7 +203,7 @@ impl Track {
             capacity: self.capacity,
             saturation: stats::saturation(self.in_use.into(), self.capacity),
             rates,
-            eta_s: self.eta.shown(now_ms),
+            eta_s: self.eta_s(now_ms),
             search_p99_ns: self.search_p99_ns,
             opened: self.opened,
             released: self.released,
