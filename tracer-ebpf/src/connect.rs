@@ -124,6 +124,8 @@ fn failed(attempt: &mut Attempt, cause: Cause, errno: u16) -> Step {
     ledger::fail(&attempt.tuple, cause, errno, now, &attempt.who)?;
     if events::wanted(Kind::ConnectFailed) && attempt.flags & conn_flag::WATCHED != 0 {
         let (in_use, time_wait) = ledger::ports(&attempt.tuple);
+        // What older sockets hold is not counted yet while they are being read.
+        let counted = if ledger::seeding() { 0 } else { event_flag::PORTS };
         let key = ConnKey::new(attempt.cookie, attempt.bound_port);
         events::emit(&Detail {
             duration_ns: now.saturating_sub(attempt.begun_ns),
@@ -131,7 +133,7 @@ fn failed(attempt: &mut Attempt, cause: Cause, errno: u16) -> Step {
             code: cause as u8,
             in_use,
             time_wait,
-            flags: event_flag::DURATION | event_flag::PORTS,
+            flags: event_flag::DURATION | counted,
             ..Detail::new(Kind::ConnectFailed, now, key, &attempt.tuple, &attempt.who)
         });
     }
