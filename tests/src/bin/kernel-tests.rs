@@ -125,17 +125,22 @@ fn raise_file_limit() {
     setrlimit(Resource::Nofile, Rlimit { current: limit, maximum }).ok();
 }
 
+/// Under emulation a hook is interrupted a thousand times as often as on a machine, and on a machine that
+/// others use too, a time-out is a matter of luck.
+fn may_try_again() -> bool {
+    Place::get() == Place::Vm || env::var_os("CI").is_some()
+}
+
 fn trial(case: Case) -> Trial {
     let Case { name, run, excuse, .. } = case;
     let title = name.clone();
     let trial = Trial::test(name, move || {
         let start = Instant::now();
         let mut result = watched(&title, Arc::clone(&run));
-        if Place::get() == Place::Vm
+        if may_try_again()
             && let Err(message) = &result
         {
-            // Under emulation a hook is interrupted a thousand times as often as on a machine, and
-            // time-outs are a matter of luck: one more try, and both are told.
+            // One more try, and both are told.
             println!("RETRIED {title}: {message}");
             io::stdout().flush().ok();
             result = watched(&title, run);

@@ -13,8 +13,8 @@ pub(crate) struct Suite {
     pub(crate) skipped: Vec<String>,
     /// Reasons announced beforehand: (name, reason).
     excuses: Vec<(String, String)>,
-    /// A test that is being tried once more: its outcome comes on a line of its own.
-    retried: Option<String>,
+    /// A test that is being tried once more, or has something to say: its outcome comes on a line of its own.
+    open: Option<String>,
     /// What else the reader should know, such as a guest that had to be started twice.
     pub(crate) notes: Vec<String>,
     pub(crate) seconds: u64,
@@ -27,13 +27,12 @@ impl Suite {
 
     /// Takes one line of libtest's format, `test NAME ... ok`, or of the kernel tests' own for a test
     /// that cannot run, `excused: NAME: REASON`. After `test NAME ... RETRIED NAME: REASON` the outcome
-    /// of the second try stands alone.
+    /// of the second try stands alone, and so does that of a test that prints something.
     pub(crate) fn line(&mut self, line: &str) {
         let line = line.trim_end();
         if matches!(line, "ok" | "FAILED")
-            && let Some(name) = self.retried.take()
+            && let Some(name) = self.open.take()
         {
-            self.notes.push(format!("{name} was tried twice"));
             if line == "ok" {
                 self.passed += 1;
             } else {
@@ -54,15 +53,18 @@ impl Suite {
         let name = name.trim_end();
         if outcome.starts_with("ok") {
             self.passed += 1;
-        } else if outcome.starts_with("RETRIED ") {
-            self.retried = Some(name.to_owned());
         } else if let Some(reason) = outcome.strip_prefix("ignored") {
             let plain = name.strip_prefix("[excused] ").unwrap_or(name);
             let excuse = self.excuses.iter().find(|(excused, _)| excused == plain);
             let reason = excuse.map_or(reason.to_owned(), |(_, excuse)| format!(", {excuse}"));
             self.skipped.push(format!("{plain}{reason}"));
-        } else {
+        } else if outcome.starts_with("FAILED") {
             self.failed.push(name.to_owned());
+        } else {
+            let retried = outcome.strip_prefix("RETRIED ");
+            let note = retried.map(|why| format!("tried twice: {why}"));
+            self.notes.push(note.unwrap_or_else(|| outcome.to_owned()));
+            self.open = Some(name.to_owned());
         }
     }
 
@@ -73,7 +75,7 @@ impl Suite {
 
     /// Takes the runner's exit code: failing, or running nothing, is a failure too.
     pub(crate) fn exit(&mut self, code: i32) {
-        if let Some(name) = self.retried.take() {
+        if let Some(name) = self.open.take() {
             self.failed.push(name);
         }
         if code != 0 && self.failed.is_empty() {
@@ -150,7 +152,21 @@ mod tests {
         suite.exit(1);
         assert_eq!((suite.passed, suite.failed.len()), (2, 2));
         assert_eq!(suite.failed, ["a::c", "a::e"]);
-        assert_eq!(suite.notes, ["a::b was tried twice", "a::c was tried twice"]);
+        let notes = ["a::b: it was late", "a::c: too", "a::e: and then the guest ended"];
+        assert_eq!(suite.notes, notes.map(|note| format!("tried twice: {note}")));
+    }
+
+    #[test]
+    fn a_test_may_say_something_before_it_ends() {
+        let mut suite = Suite::new("host");
+        for line in
+            ["test a::b  ... a::b: 40000 calls in all", "ok", "test a::c ... c: none", "FAILED"]
+        {
+            suite.line(line);
+        }
+        suite.exit(1);
+        assert_eq!((suite.passed, suite.failed), (1, vec!["a::c".to_owned()]));
+        assert_eq!(suite.notes, ["a::b: 40000 calls in all", "c: none"]);
     }
 
     #[test]
