@@ -206,27 +206,44 @@ fn lighter(side: &Side, one: (u8, Usage), other: (u8, Usage)) -> bool {
     u64::from(one.1.in_use) * weight(other.0) < u64::from(other.1.in_use) * weight(one.0)
 }
 
-/// How many ports of the other half to look at before the kernel is asked; none as long as less than nine
-/// tenths of the kernel's own half are in use, or all of the other one.
+/// Ports of the kernel's half that must be left by count for the kernel to be asked: the count is what was
+/// so a moment ago, and of ports that others bound it knows nothing.
+const UNSURE: u32 = 2;
+
+/// A search for a port, before the kernel is asked for one.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Search {
+    /// How many ports to look at.
+    pub tries: u32,
+    /// So many of them are of the other half; the rest is of the kernel's own.
+    pub others: u32,
+    /// Where nothing is found, the kernel may find nothing either.
+    pub last: bool,
+}
+
+/// How many ports to look at before the kernel is asked; none as long as less than nine tenths of the
+/// kernel's own half are in use, or all of the other one.
 ///
 /// Where little is left of the other half, a long search would cost more than the kernel's; but the last
 /// of it must be found when nothing is left of the kernel's: the kernel never gives connect() a port that
-/// is bound, so it would find none of these.
+/// is bound, so it would find none of these. Then both halves are searched, and what is found is sure.
 #[inline(always)]
-pub const fn tries(usage: &Usage, rule: &Rule) -> u32 {
+pub const fn search(usage: &Usage, rule: &Rule) -> Search {
     let kernel_capacity = rule.capacity.saturating_sub(rule.other_capacity);
     let kernel_half = usage.in_use.saturating_sub(usage.other_half);
     let kernel_left = kernel_capacity.saturating_sub(kernel_half);
     let left = rule.other_capacity.saturating_sub(usage.other_half);
-    if kernel_left > kernel_capacity / 10 || left == 0 {
+    if kernel_left <= UNSURE && rule.half > 0 {
+        return Search { tries: rule.half * 2, others: rule.half, last: true };
+    }
+    let tries = if kernel_left > kernel_capacity / 10 || left == 0 {
         0
-    } else if kernel_left == 0 {
-        rule.half
     } else if left > rule.other_capacity / 16 {
         64
     } else {
         8
-    }
+    };
+    Search { tries, others: tries, last: false }
 }
 
 /// The `number`th candidate of the other half. `None` where there is no such half.
@@ -302,9 +319,9 @@ pub enum Decision {
     LeaseOver,
     /// The kernel refused the chosen address, and connects without.
     Refused,
-    /// As that for the port: the address was bound, the kernel finds the port.
+    /// As that for the port: the kernel finds one, with or without the address as for `NoCandidate`.
     PortRefused,
-    /// No free candidate in a few tries: as that.
+    /// No free candidate: as that, or where the kernel would find none either, [`Self::PoolFull`].
     NoCandidate,
     /// Beside one of the others: it was to be told, and the ring buffer was full.
     NotTold,

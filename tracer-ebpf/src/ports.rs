@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use tracer_common::{
     Addr, Rule, TupleKey,
-    spread::{self, Decision, Usage},
+    spread::{self, Decision},
 };
 
 use crate::{
@@ -57,14 +57,14 @@ fn bind_once(ctx: *mut bpf_sock_addr, v4: bool, address: [u64; 2], port: u16) ->
     unsafe { bpf_bind(ctx, (&raw mut name).cast(), 28) == 0 }
 }
 
-/// Binds the address with a free port of the half that the kernel tries last. A port of 0: none was
-/// bound, for the reason given.
+/// Binds the address with a port of the half that the kernel tries last, if this search finds one free. A
+/// port of 0: none was bound, for the reason given; `LeastUsed`: there is one in the kernel's own half.
 #[inline(always)]
 pub(crate) fn bind_fast(
     call: &Call<'_>,
     rule: &Rule,
     key: &TupleKey,
-    usage: &Usage,
+    wanted: spread::Search,
 ) -> (Decision, u16) {
     let address = &key.source;
     let Some(cursor) = ledger::cursor(key) else { return (Decision::NoCandidate, 0) };
@@ -75,15 +75,19 @@ pub(crate) fn bind_fast(
         local: address.words(),
         peer: (call.address.words()[1] >> 32) as u32,
         v6: u32::from(call.form == Form::V6),
+        others: wanted.others,
         found: 0,
     };
-    let tries = spread::tries(usage, rule);
     // SAFETY: the callback takes what it is given here, and ends.
-    unsafe { bpf_loop(tries, try_next as *mut c_void, (&raw mut search).cast(), 0) };
+    unsafe { bpf_loop(wanted.tries, try_next as *mut c_void, (&raw mut search).cast(), 0) };
     // SAFETY: the callback writes it behind the compiler's back.
     let port = unsafe { (&raw const search.found).read_volatile() } as u16;
     if port == 0 {
         return (Decision::NoCandidate, 0);
+    }
+    if (port ^ rule.other_low) & 1 != 0 {
+        // The kernel finds it, too. A port that is bound would be nobody's for other addresses.
+        return (Decision::LeastUsed, 0);
     }
     // So that the next one who gets this port, for another destination, may have it too.
     let mut one: u32 = 1;
@@ -107,20 +111,24 @@ struct Search {
     /// Last word of the destination.
     peer: u32,
     v6: u32,
+    /// Rounds in which the half is searched that the kernel tries last.
+    others: u32,
     /// 0: none yet.
     found: u32,
 }
 
 /// Looks at the next candidate. 1 ends the search.
-unsafe extern "C" fn try_next(_round: u32, search: *mut Search) -> i64 {
+unsafe extern "C" fn try_next(round: u32, search: *mut Search) -> i64 {
     // SAFETY: `bind_fast` has it on its stack.
-    let Search { ctx, rule, cursor, local, peer, v6, .. } = unsafe { search.read() };
+    let Search { ctx, rule, cursor, local, peer, v6, others, .. } = unsafe { search.read() };
     // Each tuple goes round the ports by itself: those that it used longest ago come first, and no two
     // connect() calls ever try the same one at once.
     // SAFETY: see `ledger::cursor`.
     let number = unsafe { atomic::fetch_add32(cursor, 1) };
     // SAFETY: the value of the map of rules, which is never freed.
     let Some(port) = spread::candidate(unsafe { &*rule }, number) else { return 1 };
+    // The halves alternate: below each port of one is one of the other.
+    let port = port.wrapping_sub(u16::from(round >= others));
     if is_taken(port) || is_known(ctx, v6 != 0, local, port, peer) {
         return 0;
     }

@@ -90,11 +90,17 @@ pub(crate) fn connect<const FAST: bool>(call: &Call<'_>) -> i32 {
     let original = call.source();
     let mut port = 0;
     let mut decision = Decision::LeastUsed;
-    if FAST && rule.flags & rule_flag::FAST_PORTS != 0 && spread::tries(&usage, rule) > 0 {
-        (decision, port) = {
+    if FAST && rule.flags & rule_flag::FAST_PORTS != 0 {
+        let search = spread::search(&usage, rule);
+        if search.tries > 0 {
             key.source = *address;
-            ports::bind_fast(call, rule, &key, &usage)
-        };
+            (decision, port) = ports::bind_fast(call, rule, &key, search);
+        }
+        if port == 0 && search.last && decision != Decision::LeastUsed {
+            // With an address of ours, the kernel might find nothing where it does without.
+            count(decision);
+            return pass_through(call, rule);
+        }
     }
     if port == 0 {
         if decision != Decision::LeastUsed {
@@ -138,6 +144,15 @@ fn take_back(call: &Call<'_>) {
         // As if we had never been there.
         ports::bind(call, &Addr::UNSPECIFIED, 0);
     }
+}
+
+/// None of the pool's ports is sure: the kernel chooses as without us.
+#[inline(always)]
+fn pass_through(call: &Call<'_>, rule: &Rule) -> i32 {
+    count(Decision::PoolFull);
+    tell::full(call, rule, Decision::PoolFull);
+    take_back(call);
+    ALLOW
 }
 
 /// No address of the pool has a port left for this destination.

@@ -170,7 +170,7 @@ fn rule_of_all_ports() -> Rule {
 }
 
 #[test]
-fn ports_are_ours_from_nine_tenths_of_the_kernels_half_on_and_the_last_ones_are_searched_for() {
+fn ports_are_ours_from_nine_tenths_of_the_kernels_half_on_and_the_last_of_both_are_searched_for() {
     // 10,000 ports of the kernel's half, and 10,000 of the other one, 2,000 of which are bound.
     let rule = Rule { half: 10_000, other_capacity: 8_000, capacity: 18_000, ..Rule::default() };
     for (kernel_half, other_half, expected) in [
@@ -179,19 +179,23 @@ fn ports_are_ours_from_nine_tenths_of_the_kernels_half_on_and_the_last_ones_are_
         (9_000, 0, 64),
         (9_000, 7_499, 64),
         (9_000, 7_500, 8),
-        (9_999, 7_999, 8),
-        (9_999, 8_000, 0),
-        (10_000, 0, 10_000),
-        (10_000, 7_999, 10_000),
-        (10_000, 8_000, 0),
+        (9_997, 7_999, 8),
+        (9_997, 8_000, 0),
         (8_999, 8_000, 0),
     ] {
         let usage = Usage { in_use: kernel_half + other_half, other_half };
-        assert_eq!(tries(&usage, &rule), expected, "{kernel_half} {other_half}");
+        let expected = Search { tries: expected, others: expected, last: false };
+        assert_eq!(search(&usage, &rule), expected, "{kernel_half} {other_half}");
+    }
+    for (kernel_half, other_half) in [(9_998, 0), (9_999, 8_000), (10_000, 7_999), (10_000, 8_000)]
+    {
+        let usage = Usage { in_use: kernel_half + other_half, other_half };
+        let expected = Search { tries: 20_000, others: 10_000, last: true };
+        assert_eq!(search(&usage, &rule), expected, "{kernel_half} {other_half}");
     }
     // Two counters that are not read at once.
-    assert_eq!(tries(&Usage { in_use: 5, other_half: 7 }, &rule), 0);
-    assert_eq!(tries(&Usage::default(), &Rule::default()), 0);
+    assert_eq!(search(&Usage { in_use: 5, other_half: 7 }, &rule), Search::default());
+    assert_eq!(search(&Usage::default(), &Rule::default()), Search::default());
 }
 
 #[test]

@@ -27,7 +27,7 @@ pub(super) struct Calls<'a> {
 }
 
 impl<'a> Calls<'a> {
-    /// With several servers, some sockets bind an address of their own, or connect again after a refusal.
+    /// With several servers, some sockets bind an address of their own.
     pub(super) fn new(host: &'a Host, seed: u64, servers: u16, held: u64) -> Result<Self> {
         let listener = |port| -> Result<Sock> {
             let address: SocketAddr = format!("10.1.0.1:{port}").parse()?;
@@ -80,7 +80,7 @@ impl<'a> Calls<'a> {
         sock.set_syn_count(2)?;
         let mut end = |result: rustix::io::Result<()>| ends.push(result.err());
         match kind {
-            0 if self.servers.len() > 1 => {
+            0 => {
                 end(sock.connect(CLOSED.parse()?));
                 // The same descriptor again, after a refusal.
                 end(sock.connect(peer));
