@@ -283,7 +283,7 @@ const READING_LIMIT: Duration = Duration::from_secs(10);
 const QUIET_LIMIT: Duration = Duration::from_secs(10);
 /// How long a tracer may disagree with a kernel at rest: a comparison that would hide what a hook
 /// did not tell comes at the soonest after 5 s.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(8);
 /// The same in a guest, where hooks are passed over and the comparison is what makes that good.
 const PATIENCE_IN_A_GUEST: Duration = Duration::from_secs(32);
 
