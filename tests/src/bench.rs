@@ -1,5 +1,5 @@
 //! What spreading brings and costs, measured: `spread-bench` prints the tables, `cargo xtask bench`
-//! runs it.
+//! runs it. What the view costs is in [`view`].
 
 mod dialer;
 mod fill;
@@ -7,6 +7,7 @@ mod flat;
 mod harm;
 mod hook;
 mod targets;
+pub mod view;
 
 use std::ops::RangeInclusive;
 

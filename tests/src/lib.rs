@@ -2,7 +2,8 @@
 //!
 //! [`netns`], [`sock`] and [`process`] make things happen; [`oracle`] says what the kernel has;
 //! [`tracer`] runs the program under test; a [`stage::Stage`] compares the two; [`workloads`] are
-//! what is played on it, and [`cases`] turns all of it into named tests. [`bench`] measures.
+//! what is played on it, and [`cases`] turns all of it into named tests. [`bench`] measures, [`show`]
+//! is a host that runs out of ports, for people to look at.
 
 pub mod bench;
 pub mod cases;
@@ -17,6 +18,7 @@ pub mod privileges;
 pub mod probe;
 pub mod process;
 pub mod pty;
+pub mod show;
 pub mod sock;
 pub mod stage;
 pub mod tracer;

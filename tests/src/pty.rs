@@ -110,6 +110,11 @@ impl Pty {
         lock(&self.screen).screen().contents()
     }
 
+    /// What is on the screen, with how it looks.
+    pub fn screen(&self) -> vt100::Screen {
+        lock(&self.screen).screen().clone()
+    }
+
     /// Bytes that the program has written to the terminal.
     pub fn written(&self) -> u64 {
         self.written.load(Relaxed)

@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: what tracing costs, against no tracer and against other tools; what spreading
-//! brings and costs, against the kernel alone and other ways to choose an address.
+//! brings and costs, against the kernel alone and other ways to choose an address; what the view
+//! costs, beside other programs that are looked at.
 //!
 //! Everything is measured in one run, in turns: each round starts every tool once, under the same
 //! load, and compares it with the loads just before and after without any. Medians over the rounds.
@@ -7,7 +8,6 @@
 use std::{
     fs::{self, File},
     path::PathBuf,
-    process::Command,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -26,6 +26,7 @@ mod rounds;
 mod spread;
 mod summary;
 mod tool;
+mod view;
 
 /// How much to measure.
 #[derive(clap::Args)]
@@ -58,6 +59,8 @@ enum Part {
     Tracing,
     /// What `tracer spread` brings and costs
     Spread,
+    /// What `tracer top` costs
+    View,
 }
 
 impl Part {
@@ -66,6 +69,7 @@ impl Part {
         match self {
             Self::Tracing => "bench",
             Self::Spread => "bench spread",
+            Self::View => "bench view",
         }
     }
 }
@@ -96,27 +100,31 @@ pub(crate) struct Programs {
     pub(crate) tracer: PathBuf,
     pub(crate) load: PathBuf,
     pub(crate) spread: PathBuf,
+    pub(crate) view: PathBuf,
     /// Where tools write to.
     pub(crate) scratch: PathBuf,
 }
 
 /// Measures, prints the tables and, if asked to, writes them into README.md.
 pub(crate) fn bench(options: &Options) -> Result<()> {
-    let root = exec::probe(Command::new("id").arg("-u")).is_some_and(|id| id.trim() == "0");
-    ensure!(root, "cannot measure: tracing and network namespaces need root; run it as root");
+    ensure!(
+        exec::is_root(),
+        "cannot measure: tracing and network namespaces need root; run it as root"
+    );
     let plan = Plan::new(options);
     let programs = build_all()?;
     let lock = programs.scratch.join("lock");
     let lock = File::create(&lock).with_context(|| format!("cannot make {}", lock.display()))?;
     lock.try_lock().context("another `cargo xtask bench` runs: wait for its end")?;
     let machine = machine::describe()?;
-    for part in [Part::Tracing, Part::Spread] {
+    for part in [Part::Tracing, Part::Spread, Part::View] {
         if options.part.is_some_and(|only| only != part) {
             continue;
         }
         let text = match part {
             Part::Tracing => tracing(&plan, options, &programs, &machine)?,
             Part::Spread => spread::measure(options, &programs, &machine)?,
+            Part::View => view::measure(options, &programs, &machine)?,
         };
         println!("{text}");
         if options.write {
@@ -167,9 +175,9 @@ fn build_all() -> Result<Programs> {
     exec::run(workspace::cargo("build").args(["--release", "--package", "tracer-tests"]))?;
     let scratch = workspace::target().join("bench");
     fs::create_dir_all(&scratch).with_context(|| format!("cannot make {}", scratch.display()))?;
-    let [load, spread] =
-        ["connect-load", "spread-bench"].map(|name| workspace::target().join("release").join(name));
-    Ok(Programs { tracer, load, spread, scratch })
+    let [load, spread, view] = ["connect-load", "spread-bench", "view-bench"]
+        .map(|name| workspace::target().join("release").join(name));
+    Ok(Programs { tracer, load, spread, view, scratch })
 }
 
 /// A count or a time in ns, to calculate with.

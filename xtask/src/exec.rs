@@ -31,6 +31,11 @@ pub(crate) fn probe(command: &mut Command) -> Option<String> {
     output(command).ok()
 }
 
+/// Whether this is root.
+pub(crate) fn is_root() -> bool {
+    probe(Command::new("id").arg("-u")).is_some_and(|id| id.trim() == "0")
+}
+
 /// The command as a shell would take it, with the variables it sets.
 pub(crate) fn show(command: &Command) -> String {
     let set = command.get_envs().filter_map(|(name, value)| {

@@ -19,6 +19,7 @@ mod markers;
 mod readme;
 mod run;
 mod setup;
+mod show;
 mod test;
 mod tidy;
 mod vm;
@@ -64,6 +65,10 @@ enum Verb {
     Bench(bench::Options),
     /// Check formatting, lints, dependencies and what the compiler cannot check
     Lint,
+    /// Let a host of its own run out of ports, and show that in `tracer top` on this terminal
+    Demo,
+    /// Make README.md's picture anew from such a host: tracer/doc/top.svg
+    Picture,
     /// Lint, then test: everything that has to pass
     Ci,
     /// Write the tables in README.md that are made from the source
@@ -88,6 +93,8 @@ fn act(verb: Verb) -> Result<()> {
         Verb::Build { release } => build::build(release).map(drop),
         Verb::Run { args } => run::run(&args),
         Verb::Test { which, kernels, args } => test::test(which, &kernels, args),
+        Verb::Demo => show::demo(),
+        Verb::Picture => show::picture(),
         Verb::Bench(options) => bench::bench(&options),
         Verb::Lint => lint::lint(),
         Verb::Ci => lint::lint().and_then(|()| test::test(None, &[], Vec::new())),

@@ -53,8 +53,13 @@ const TEST_PROGRAMS: [(&str, &str); 7] = [
 ];
 
 /// Programs the bench compares with, and the Debian packages they come in.
-const BENCH_PROGRAMS: [(&str, &str); 3] =
-    [("tcplife", "libbpf-tools"), ("tcpstates", "libbpf-tools"), ("bpftrace", "bpftrace")];
+const BENCH_PROGRAMS: [(&str, &str); 5] = [
+    ("tcplife", "libbpf-tools"),
+    ("tcpstates", "libbpf-tools"),
+    ("bpftrace", "bpftrace"),
+    ("htop", "htop"),
+    ("btop", "btop"),
+];
 
 /// Installs what is missing.
 pub(crate) fn setup(what: What) -> Result<()> {

@@ -36,29 +36,29 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// Why tests with these programs cannot run here.
-pub(super) fn excuse(programs: &[&str]) -> Option<String> {
+pub(crate) fn excuse(programs: &[&str]) -> Option<String> {
     match Place::get() {
         Place::Vm => Some("the guest has no proxies; the host runs these".to_owned()),
         Place::Host => no_programs(programs),
     }
 }
 
-pub(super) const PROXY: &str = "10.2.0.1";
-pub(super) const UPSTREAM: &str = "10.2.0.2";
-pub(super) const UPSTREAM_PORT: u64 = 8081;
+pub(crate) const PROXY: &str = "10.2.0.1";
+pub(crate) const UPSTREAM: &str = "10.2.0.2";
+pub(crate) const UPSTREAM_PORT: u64 = 8081;
 
 /// The two namespaces, with an nginx as the upstream.
-pub(super) struct Scene {
-    pub(super) proxy: NetNs,
+pub(crate) struct Scene {
+    pub(crate) proxy: NetNs,
     ports: u64,
-    pub(super) folder: TempDir,
+    pub(crate) folder: TempDir,
     upstream: Process,
-    pub(super) upstream_netns: NetNs,
+    pub(crate) upstream_netns: NetNs,
 }
 
 impl Scene {
     /// `ports` is how many source ports there are; `serve` what the upstream's server does.
-    pub(super) fn new(ports: u64, serve: &str) -> Result<Self> {
+    pub(crate) fn new(ports: u64, serve: &str) -> Result<Self> {
         let proxy = NetNs::new()?;
         let upstream_netns = NetNs::new()?;
         let addresses = [PROXY, UPSTREAM].map(|address| format!("{address}/24"));
@@ -73,14 +73,14 @@ impl Scene {
     }
 
     /// Ends the upstream; its logs are complete then.
-    pub(super) fn end_upstream(&mut self) -> Result<()> {
+    pub(crate) fn end_upstream(&mut self) -> Result<()> {
         self.upstream.signal(Signal::TERM)?;
         self.upstream.wait(Duration::from_secs(10))?;
         Ok(())
     }
 
     /// Some seconds of load on the proxy, from the other namespace, which has ports enough.
-    pub(super) fn load(&self, connections: u32, seconds: u32) -> Result<()> {
+    pub(crate) fn load(&self, connections: u32, seconds: u32) -> Result<()> {
         let mut wrk = Command::new("wrk");
         let url = format!("http://{PROXY}:8080/page");
         let (connections, seconds) = (connections.to_string(), seconds.to_string());
@@ -123,7 +123,7 @@ fn record() -> Result<Record> {
 }
 
 /// Writes a configuration of nginx as one process, and everything inside `folder`.
-pub(super) fn nginx_config(folder: &Path, name: &str, http: &str) -> Result<String> {
+pub(crate) fn nginx_config(folder: &Path, name: &str, http: &str) -> Result<String> {
     let path = folder.join(format!("{name}.conf"));
     let folder = folder.to_str().context("path is not UTF-8")?;
     // One process: SIGKILL leaves nothing behind.
@@ -141,7 +141,7 @@ pub(super) fn nginx_config(folder: &Path, name: &str, http: &str) -> Result<Stri
 }
 
 /// Starts nginx in the caller's namespace.
-pub(super) fn start_nginx(config: &str) -> Result<Process> {
+pub(crate) fn start_nginx(config: &str) -> Result<Process> {
     let pid = config.replace(".conf", ".pid");
     let process = Process::spawn(Command::new("nginx").args(["-c", config]))?;
     wait_for("nginx", Duration::from_secs(10), || Ok(fs::metadata(&pid).ok().map(drop)))?;

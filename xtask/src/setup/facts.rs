@@ -79,10 +79,9 @@ pub(crate) fn look(updated: bool) -> Facts {
 }
 
 fn installer() -> Installer {
-    let root = || exec::probe(Command::new("id").arg("-u")).is_some_and(|id| id.trim() == "0");
     match Path::new("/usr/bin/apt-get").exists() {
         false => Installer::None,
-        true if root() => Installer::Apt,
+        true if exec::is_root() => Installer::Apt,
         true => Installer::NotRoot,
     }
 }

@@ -1,0 +1,179 @@
+//! What `tracer top` costs with 10,000 tuples of which few change, beside htop and btop.
+
+mod cost;
+mod load;
+
+use std::{
+    fmt::Write,
+    fs,
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+
+use super::targets::Targets;
+use crate::{
+    probe::no_programs,
+    pty::{Pty, Size},
+    tracer::{START_LIMIT, STOP_LIMIT, command},
+};
+use cost::{Cost, Keys};
+
+const SCREEN: Size = Size(120, 40);
+/// Until all is shown, and what is done but once is done.
+const WARM_UP: Duration = Duration::from_secs(5);
+/// A key whose answer takes longer has none.
+const KEY_LIMIT: Duration = Duration::from_secs(5);
+
+/// How much to measure.
+#[derive(Clone, Copy, Debug)]
+pub struct Amount {
+    pub seconds: u32,
+    pub keys: u32,
+}
+
+impl Amount {
+    pub const FULL: Self = Self { seconds: 30, keys: 30 };
+    /// To see that it works.
+    pub const QUICK: Self = Self { seconds: 5, keys: 6 };
+}
+
+/// Measures everything; the answer is Markdown.
+///
+/// # Errors
+/// What cannot be started or seen.
+pub fn run(amount: Amount) -> Result<String> {
+    let (top, keys) = load::during(|| top(amount))?;
+    let mut text = format!(
+        "{} tuples with a connection each, {} connections a second more; one reading a second on a terminal of {} × {}, \
+         for {} s:\n\n\
+         | | CPU, of a core | of it in the kernel | RSS | to the terminal | key to paint: median | max |\n\
+         |---|--:|--:|--:|--:|--:|--:|\n",
+        load::TUPLES,
+        load::CHANGES,
+        SCREEN.0,
+        SCREEN.1,
+        amount.seconds
+    );
+    let [median, max] = [keys.median_us, keys.max_us].map(milliseconds);
+    // Writing to a String cannot fail.
+    _ = writeln!(text, "| `tracer top` | {} | {median} | {max} |", columns(&top));
+    for name in ["htop", "btop"] {
+        _ = match no_programs(&[name]) {
+            Some(_) => writeln!(text, "| {name} | not installed | | | | | |"),
+            None => writeln!(text, "| {name} | {} | | |", columns(&other(name, amount)?)),
+        };
+    }
+    text.push_str("\nRSS is without the mapped ring buffer, which only tracer has.\n\n");
+    text.push_str(&judged(&top, &keys).table());
+    Ok(text)
+}
+
+fn judged(top: &Cost, keys: &Keys) -> Targets {
+    let mut targets = Targets::default();
+    let mut judge = |what: &str, measured, met| {
+        targets.judge(format!("`tracer top`, {} tuples: {what}", load::TUPLES), measured, met);
+    };
+    judge("≤ 1 % of a core", percent(top.cpu), top.cpu <= 0.01);
+    judge("RSS beside the ring ≤ 12 MiB", mebibytes(top.rss_kib), top.rss_kib <= 12 << 10);
+    judge("key to paint ≤ 50 ms", milliseconds(keys.max_us), keys.max_us <= 50_000);
+    judge("≤ 10 KiB/s to the terminal", kibibytes(top.bytes), top.bytes <= 10 << 10);
+    targets
+}
+
+fn top(amount: Amount) -> Result<(Cost, Keys)> {
+    let mut command = command(&["top", "-d", "1"])?;
+    command.env_remove("NO_COLOR");
+    let mut top = Pty::spawn(&command, SCREEN)?;
+    top.wait("the first screen", START_LIMIT, |text| text.contains("[1 tuples]"))?;
+    thread::sleep(WARM_UP);
+    // As the title of the list has it.
+    let all = shown_tuples(&top.text());
+    ensure!(all >= Some(load::TUPLES), "not all tuples are there:\n{}", top.text());
+    let cost = cost::of(&top, amount.seconds)?;
+    let keys = keys(&mut top, amount.keys)?;
+    top.signal(Signal::TERM)?;
+    ensure!(top.wait_for_end(STOP_LIMIT)?.success(), "`tracer top` failed");
+    Ok((cost, keys))
+}
+
+/// The number in `1-33 of 10,000`: how many tuples the list has.
+fn shown_tuples(text: &str) -> Option<usize> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let places = words.windows(3).filter(|place| place[0].contains('-') && place[1] == "of");
+    places.filter_map(|place| place[2].replace(',', "").parse().ok()).max()
+}
+
+/// The time from a key that moves the selection to the moved selection, whatever else goes on then.
+fn keys(top: &mut Pty, count: u32) -> Result<Keys> {
+    let mut times = Vec::new();
+    // From the middle: what changes is sorted to the top, and has no row above it.
+    top.press("jjjjjjjjjjjjjjj")?;
+    thread::sleep(WARM_UP);
+    for number in 0..count {
+        // At any time between two readings.
+        thread::sleep(Duration::from_millis(u64::from(number * 331 % 1000)));
+        let before = reversed(top);
+        let pressed = Instant::now();
+        top.press(if number % 2 == 0 { "j" } else { "k" })?;
+        while reversed(top) == before {
+            ensure!(pressed.elapsed() < KEY_LIMIT, "a key moves nothing:\n{}", top.text());
+            thread::sleep(Duration::from_micros(200));
+        }
+        times.push(u64::try_from(pressed.elapsed().as_micros())?);
+    }
+    Ok(Keys::new(times))
+}
+
+/// The rows of the screen in which something is reversed: the selected one is.
+fn reversed(top: &Pty) -> Vec<u16> {
+    let screen = top.screen();
+    let is = |row: &u16| screen.cell(*row, 1).is_some_and(vt100::Cell::inverse);
+    (0..SCREEN.1).filter(is).collect()
+}
+
+/// Another program that shows what goes on, once a second.
+fn other(name: &str, amount: Amount) -> Result<Cost> {
+    let folder = tempfile::tempdir()?;
+    let mut command = Command::new(name);
+    // They read and write what a user has set.
+    command.env("XDG_CONFIG_HOME", folder.path()).env("HOME", folder.path()).env("LANG", "C.UTF-8");
+    if name == "htop" {
+        command.args(["--delay", "10"]);
+    } else {
+        fs::create_dir(folder.path().join("btop"))?;
+        fs::write(folder.path().join("btop/btop.conf"), "update_ms = 1000\n")?;
+        command.arg("--utf-force");
+    }
+    let mut program = Pty::spawn(&command, SCREEN)?;
+    program.wait(name, START_LIMIT, |text| text.split_whitespace().count() > 20)?;
+    thread::sleep(WARM_UP);
+    let cost = cost::of(&program, amount.seconds)?;
+    program.press("q")?;
+    program.wait_for_end(STOP_LIMIT).with_context(|| format!("{name} did not end by q"))?;
+    Ok(cost)
+}
+
+fn columns(cost: &Cost) -> String {
+    [percent(cost.cpu), percent(cost.system), mebibytes(cost.rss_kib), kibibytes(cost.bytes)]
+        .join(" | ")
+}
+
+fn percent(part: f64) -> String {
+    format!("{:.2} %", part * 100.0)
+}
+
+fn milliseconds(us: u64) -> String {
+    format!("{}.{} ms", us / 1000, us % 1000 / 100)
+}
+
+fn mebibytes(kib: u64) -> String {
+    format!("{}.{} MiB", kib / 1024, kib % 1024 * 10 / 1024)
+}
+
+fn kibibytes(bytes: u64) -> String {
+    format!("{}.{} KiB/s", bytes / 1024, bytes % 1024 * 10 / 1024)
+}

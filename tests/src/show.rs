@@ -1,0 +1,207 @@
+//! A host that runs out of ports, for people to look at: [`demo`] on their terminal, [`picture`] as SVG.
+//!
+//! nginx proxies more requests than 1,000 ports last for, and haproxy beside it holds connections to
+//! some databases, one of which gets more of them all the time. All of it is real.
+
+mod svg;
+
+use std::{
+    fmt::Write as _,
+    fs,
+    io::{self, IsTerminal, Write},
+    path::Path,
+    process::{Command, Stdio},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+
+use crate::{
+    cases::proxies::{PROXY, Scene, UPSTREAM, UPSTREAM_PORT, nginx_config, start_nginx},
+    netns::Named,
+    probe::no_programs,
+    process::Process,
+    pty::{Pty, Size},
+    sock::Sock,
+    tracer::{START_LIMIT, STOP_LIMIT, command, program},
+};
+
+/// Ports that the proxies have for each destination.
+const PORTS: u64 = 1000;
+/// Requests a second to the upstream that runs out: each holds a port for 60 s.
+const TOO_MANY: u32 = 40;
+/// Requests a second to another one, which 60 s of hold a quarter of the ports.
+const ENOUGH: u32 = 4;
+/// Where that one listens.
+const CALM_PORT: u16 = 8082;
+/// Services to which haproxy holds connections, and how many.
+const HELD: [(u16, usize); 4] = [(9092, 830), (6379, 500), (5432, 480), (11211, 30)];
+/// The one of them that gets more all the time, and after how much time each.
+const GROWING: (u16, Duration) = (6379, Duration::from_millis(200));
+/// Name of the proxies' network namespace.
+const NETNS: &str = "edge";
+/// How long the picture lets the exhaustion last.
+const LASTING: Duration = Duration::from_secs(14);
+/// Longest time until ports run out: they last for 25 s.
+const EXHAUSTED_LIMIT: Duration = Duration::from_mins(1);
+
+struct Show {
+    scene: Scene,
+    _programs: Vec<Process>,
+    _named: Named,
+}
+
+impl Show {
+    fn new() -> Result<Self> {
+        let missing = no_programs(&["nginx", "haproxy", "wrk", "ip"]);
+        ensure!(missing.is_none(), "cannot begin: {}", missing.unwrap_or_default());
+        let mut listen = String::new();
+        for port in HELD.iter().map(|(port, _)| *port).chain([CALM_PORT]) {
+            write!(listen, "listen {UPSTREAM}:{port} backlog=1024; ")?;
+        }
+        // haproxy's connections say nothing.
+        let serve = format!("{listen} client_header_timeout 1d; location / {{ return 200 'ok'; }}");
+        let scene = Scene::new(PORTS, &serve)?;
+        let named = scene.proxy.name(NETNS)?;
+        let config = nginx_config(scene.folder.path(), "proxy", &nginx_servers())?;
+        let nginx = scene.proxy.run(|| start_nginx(&config))?;
+        let haproxy = start_haproxy(&scene)?;
+        Ok(Self { scene, _programs: vec![nginx, haproxy], _named: named })
+    }
+
+    /// Clients that ask nginx for `path` without end.
+    fn clients(&self, path: &str) -> Result<Process> {
+        let mut wrk = Command::new("wrk");
+        let url = format!("http://{PROXY}:8080{path}");
+        wrk.args(["-t", "1", "-c", "20", "-d", "24h", &url]);
+        wrk.stdin(Stdio::null()).stdout(Stdio::null());
+        self.scene.upstream_netns.run(|| Process::spawn(&mut wrk))
+    }
+
+    /// Clients of haproxy, one more now and then, until it is `over`.
+    fn hold(&self, over: &AtomicBool) -> Result<()> {
+        self.scene.upstream_netns.run(|| {
+            let connect =
+                |port| Sock::connected(format!("{PROXY}:{port}").parse()?).context("haproxy");
+            let all = HELD.iter().flat_map(|(port, count)| std::iter::repeat_n(*port, *count));
+            let mut held = all.map(connect).collect::<Result<Vec<_>>>()?;
+            while !over.load(Relaxed) {
+                thread::sleep(GROWING.1);
+                held.push(connect(GROWING.0)?);
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Has the host run out of ports while `work` goes on.
+fn play<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let show = Show::new()?;
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let holding = scope.spawn(|| show.hold(&over));
+        let done = show.clients("/").and_then(|many| Ok((many, show.clients("/calm")?)));
+        let done = done.and_then(|_clients| work());
+        over.store(true, Relaxed);
+        let held = holding.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        done.and_then(|done| held.map(|()| done))
+    })
+}
+
+/// Shows it on the caller's terminal until they leave the view.
+///
+/// # Errors
+/// No terminal, no root, a program that is missing; what cannot be started.
+pub fn demo() -> Result<()> {
+    let terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
+    ensure!(terminal, "the demo needs a terminal to show itself on: stdin or stdout is none");
+    let mut stdout = io::stdout();
+    write!(
+        stdout,
+        "\nTwo network namespaces are made, joined by a veth pair; nothing leaves them.\n\
+         In one, nginx and haproxy, with {PORTS} source ports; in the other, what they connect to\n\
+         ({UPSTREAM}) and their clients. nginx connects {TOO_MANY} times a second to port\n\
+         {UPSTREAM_PORT}: its ports last for 25 s. haproxy gets one more connection to port {} every\n\
+         {} ms. Beside them runs `tracer top`. When you leave it (q), all of that is undone.\n\n\
+         Enter begins, q and Enter leaves: ",
+        GROWING.0,
+        GROWING.1.as_millis()
+    )?;
+    stdout.flush()?;
+    let mut answer = String::new();
+    let ended = io::stdin().read_line(&mut answer)? == 0;
+    if ended || answer.trim() == "q" {
+        return Ok(());
+    }
+    let status = play(|| {
+        let mut top = Process::spawn(&mut command(&["top"])?)?;
+        Ok(top.child.wait()?)
+    })?;
+    ensure!(status.success(), "`tracer top` failed: {status}");
+    writeln!(stdout, "The namespaces and all that ran in them are gone.")?;
+    Ok(())
+}
+
+/// Writes the screen as it is some seconds into the exhaustion, as SVG.
+///
+/// # Errors
+/// No root, a program that is missing; what cannot be started; no exhaustion; a file that cannot be
+/// written.
+pub fn picture(file: &Path) -> Result<()> {
+    let screen = play(|| {
+        // The picture names no machine.
+        let mut command = Command::new("unshare");
+        command.args(["--uts", "sh", "-c", "hostname edge-1 && exec \"$0\" \"$@\""]);
+        command.arg(program()?).args(["top", "--netns", NETNS]);
+        command.env("TZ", "UTC").env_remove("NO_COLOR");
+        let mut top = Pty::spawn(&command, Size(118, 20))?;
+        top.wait("the view", START_LIMIT, |text| text.contains("[1 tuples]"))?;
+        let to = format!("{UPSTREAM}:{UPSTREAM_PORT}");
+        top.wait("the exhaustion", EXHAUSTED_LIMIT, |text| {
+            text.contains("ports_exhausted")
+                && text.lines().any(|line| line.contains(&to) && line.contains("100.0!!"))
+        })?;
+        thread::sleep(LASTING);
+        let screen = top.screen();
+        top.signal(Signal::TERM)?;
+        ensure!(top.wait_for_end(STOP_LIMIT)?.success(), "`tracer top` failed");
+        Ok(screen)
+    })?;
+    let text = svg::draw(&screen, "tracer top", "tracer top while nginx runs out of source ports");
+    fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
+}
+
+fn nginx_servers() -> String {
+    let listen = format!("listen {PROXY}:8080;");
+    format!(
+        "limit_req_zone $server_addr zone=many:1m rate={TOO_MANY}r/s;\n\
+         limit_req_zone $server_addr zone=calm:1m rate={ENOUGH}r/s;\n\
+         upstream many {{ server {UPSTREAM}:{UPSTREAM_PORT} max_fails=0; }}\n\
+         upstream calm {{ server {UPSTREAM}:{CALM_PORT} max_fails=0; }}\n\
+         server {{ {listen} proxy_http_version 1.1; proxy_set_header Connection '';\n\
+         location / {{ limit_req zone=many burst=100; proxy_pass http://many; }}\n\
+         location /calm {{ limit_req zone=calm burst=100; proxy_pass http://calm; }} }}"
+    )
+}
+
+fn start_haproxy(scene: &Scene) -> Result<Process> {
+    let mut text = "global\n nbthread 1\n maxconn 8000\n\
+                    defaults\n mode tcp\n timeout connect 5s\n timeout client 1d\n timeout server 1d\n"
+        .to_owned();
+    for (port, _) in HELD {
+        write!(text, "listen p{port}\n bind {PROXY}:{port} backlog 1024\n")?;
+        writeln!(text, " server s {UPSTREAM}:{port}")?;
+    }
+    let config = scene.folder.path().join("haproxy.cfg");
+    fs::write(&config, text)?;
+    let mut command = Command::new("haproxy");
+    command.arg("-db").arg("-f").arg(&config);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let process = scene.proxy.run(|| Process::spawn(&mut command))?;
+    // It listens a moment after that.
+    thread::sleep(Duration::from_millis(500));
+    Ok(process)
+}

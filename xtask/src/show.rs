@@ -1,0 +1,58 @@
+//! `cargo xtask demo` and `cargo xtask picture`: a host that runs out of ports, which `show` makes
+//! (crate `tracer-tests`).
+
+use std::{fs, os::unix::process::CommandExt as _, process::Command};
+
+use anyhow::{Context as _, Error, Result, ensure};
+
+use crate::{
+    build, exec,
+    setup::{self, What},
+    workspace,
+};
+
+/// Programs that the host runs.
+const PROGRAMS: [&str; 5] = ["nginx", "haproxy", "wrk", "ip", "unshare"];
+
+/// Shows it on this terminal. Replaces this process, so that the terminal belongs to the demo.
+pub(crate) fn demo() -> Result<()> {
+    let mut command = show("run the demo")?;
+    command.arg("demo");
+    Err(Error::new(command.exec()).context(format!("cannot run `{}`", exec::show(&command))))
+}
+
+/// Makes the picture of README.md.
+pub(crate) fn picture() -> Result<()> {
+    let mut command = show("make the picture")?;
+    let folder = workspace::root().join("tracer/doc");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    exec::run(command.arg("picture").arg(folder.join("top.svg")))
+}
+
+/// All processes of the show are in a PID namespace, and so end with it, whatever ends it.
+fn show(what: &str) -> Result<Command> {
+    ensure!(
+        exec::is_root(),
+        "cannot {what}: tracing and network namespaces need root; run it as root"
+    );
+    let missing: Vec<_> =
+        PROGRAMS.into_iter().filter(|program| setup::which(program).is_none()).collect();
+    ensure!(
+        missing.is_empty(),
+        "cannot {what}: {} not installed; `cargo xtask setup test` installs what is missing",
+        missing.join(", ")
+    );
+    setup::setup(What::Build)?;
+    let tracer = build::build(true)?;
+    exec::run(workspace::cargo("build").args([
+        "--release",
+        "--package",
+        "tracer-tests",
+        "--bin",
+        "show",
+    ]))?;
+    let mut command = Command::new("unshare");
+    command.env("TRACER_BIN", tracer).args(["--pid", "--fork", "--kill-child"]);
+    command.arg(workspace::target().join("release/show"));
+    Ok(command)
+}
