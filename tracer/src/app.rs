@@ -13,7 +13,7 @@ use crate::{
     error::Error,
     export::sink::Sink,
     kernel::object::{BPF_OBJECT, MISSING},
-    log, record, replay, report, shutdown,
+    log, memory, record, replay, report, shutdown,
     spread::{self, Agent},
     top, trace, tuples,
 };
@@ -24,6 +24,7 @@ use crate::{
 /// See [`Error`]; each has an exit code.
 pub fn run(cli: &Cli) -> Result<(), Error> {
     log::start(cli.global.verbose, cli.global.log_format)?;
+    memory::share_heap();
     let kernel = KernelConfig::from(&cli.global);
     match Task::try_from(&cli.command)? {
         Task::Top(config) => run_top(&kernel, config),

@@ -4,10 +4,9 @@ use std::{fs, os::raw::c_void};
 
 /// Starting reads some 20 MiB of symbols and types, which the allocator would keep, and runs code that
 /// is never run again.
-#[expect(unsafe_code, reason = "malloc_trim(3), madvise(2)")]
+#[expect(unsafe_code, reason = "madvise(2)")]
 pub(crate) fn give_back() {
-    // SAFETY: takes a number, and only touches memory that is free.
-    unsafe { libc::malloc_trim(0) };
+    trim();
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
     let program = fs::read_link("/proc/self/exe").unwrap_or_default();
     for (begin, length) in program_text(&maps, &program.to_string_lossy()) {
@@ -18,6 +17,23 @@ pub(crate) fn give_back() {
             tracing::debug!("madvise: {}", std::io::Error::last_os_error());
         }
     }
+}
+
+/// One heap for all threads, before there is a second one: each would keep what its busiest moment took.
+#[expect(unsafe_code, reason = "mallopt(3)")]
+pub(crate) fn share_heap() {
+    // SAFETY: takes numbers; no other thread allocates yet.
+    let set = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+    if set == 0 {
+        tracing::debug!("mallopt: each thread has a heap of its own");
+    }
+}
+
+/// Gives what was freed back: a comparison with the kernel's sockets takes megabytes for a moment.
+#[expect(unsafe_code, reason = "malloc_trim(3)")]
+pub(crate) fn trim() {
+    // SAFETY: takes a number, and only touches memory that is free.
+    unsafe { libc::malloc_trim(0) };
 }
 
 /// Beginning and length of what is mapped executable from this file, by proc_pid_maps(5).

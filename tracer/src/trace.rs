@@ -21,6 +21,7 @@ use crate::{
     config::RowFilter,
     error::Error,
     kernel::{attach::Session, maps::Totals},
+    memory,
     netns::{Netns, Worker},
     process,
     seed::{self, Dump},
@@ -43,7 +44,7 @@ struct Rhythm {
 
 /// When nothing hints at an error.
 const CALM: Rhythm =
-    Rhythm { share: 100, soonest: Duration::from_secs(5), latest: Duration::from_secs(30) };
+    Rhythm { share: 300, soonest: Duration::from_secs(5), latest: Duration::from_secs(30) };
 /// While hooks are being missed.
 const ALERT: Rhythm =
     Rhythm { share: 20, soonest: Duration::from_secs(1), latest: Duration::from_secs(8) };
@@ -264,6 +265,7 @@ impl Tracer {
         let began = Instant::now();
         self.reconcile()?;
         self.cost = began.elapsed();
+        memory::trim();
         self.reconciled = Instant::now();
         Ok(())
     }

@@ -156,6 +156,11 @@ impl Book {
         alive.map(move |track| track.row(window, now_ms))
     }
 
+    /// How many [`Self::rows`] there are.
+    pub fn count(&self) -> usize {
+        self.tracks.iter().filter(|track| track.is_alive(self.now_ms)).count()
+    }
+
     /// All that is known of a tuple.
     pub fn detail(&self, key: &TupleKey, window: Window) -> Option<Detail> {
         let track = self.tracks.iter().find(|track| track.key == *key)?;

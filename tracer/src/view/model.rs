@@ -168,6 +168,8 @@ pub struct Model {
     pub replay: Option<Replay>,
     // What follows from both.
     pub list: List,
+    /// The tuple of the host that is nearest to its end; kept, because finding it looks at all of them.
+    pub worst: Option<Row>,
     /// The row that is selected, as long as there is one like it; `None`: the first.
     pub selected: Option<Row>,
     /// First line of what is scrolled without a cursor: failures, details.
@@ -199,6 +201,7 @@ impl Model {
             colour: true,
             replay: None,
             list: List::default(),
+            worst: None,
             selected: None,
             scroll: 0,
             message: None,

@@ -7,7 +7,7 @@ mod typing;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 pub use failing::Failing;
-pub use list::refresh;
+pub use list::{refresh, worst};
 
 use super::{
     filter::Filter,
@@ -85,6 +85,7 @@ fn read(model: &mut Model, reading: Reading) {
     }
     model.cpu_share = cpu_share(&model.reading, &reading);
     model.reading = reading;
+    model.worst = worst(model);
     refresh(model);
     let shown: Vec<_> = model.list.rows.iter().map(|row| row.key).chain(model.detailed()).collect();
     if model.by == By::Tuple && model.view == View::Tuples {

@@ -10,8 +10,7 @@ use super::{
     words::{clock, container, count, ends_within, per_second, several, who},
 };
 use crate::{
-    stats::Row,
-    table::{self, Column, SLOW, seconds},
+    table::{SLOW, seconds},
     text,
     view::{book::HostRates, model::Model, theme::Theme},
 };
@@ -20,8 +19,6 @@ use crate::{
 const WIDE: usize = 60;
 /// Columns for how full the worst tuple is and how long it goes, beside its addresses.
 const BESIDE: usize = 30;
-/// A forecast of less than this is more pressing than any share, s.
-const SOON_S: f64 = 300.0;
 
 pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer) {
     let width = usize::from(area.width);
@@ -182,17 +179,8 @@ fn health(model: &Model, theme: Theme) -> Vec<Field> {
     fields
 }
 
-/// The tuple that has least time left, or is fullest; whatever the list shows.
-fn worst_row(model: &Model) -> Option<Row> {
-    let soon = |row: &Row| row.eta_s.filter(|eta| *eta < SOON_S).unwrap_or(f64::INFINITY);
-    model.book.rows(model.window).min_by(|one, other| {
-        let by_time = soon(one).total_cmp(&soon(other));
-        by_time.then_with(|| table::order(Column::Saturation, one, other))
-    })
-}
-
 fn worst(model: &Model, theme: Theme, width: usize) -> Vec<Field> {
-    let Some(row) = worst_row(model) else { return Vec::new() };
+    let Some(row) = &model.worst else { return Vec::new() };
     let share = row.saturation;
     let pressing = share.is_some_and(|share| share >= SLOW) || row.eta_s.is_some();
     let style = match row.eta_s {

@@ -13,8 +13,20 @@ use super::super::{
 };
 use crate::{
     stats::{Rates, Row},
-    table::{self, Top},
+    table::{self, Column, Top},
 };
+
+/// A forecast that is nearer than this, s, presses more than a high saturation does.
+const SOON_S: f64 = 300.0;
+
+/// The tuple that has least time left, or is fullest; whatever the list shows.
+pub fn worst(model: &Model) -> Option<Row> {
+    let soon = |row: &Row| row.eta_s.filter(|eta| *eta < SOON_S).unwrap_or(f64::INFINITY);
+    model.book.rows(model.window).min_by(|one, other| {
+        let by_time = soon(one).total_cmp(&soon(other));
+        by_time.then_with(|| table::order(Column::Saturation, one, other))
+    })
+}
 
 /// Rows that there is room for.
 pub(super) fn height(model: &Model) -> usize {
@@ -63,7 +75,7 @@ fn show(model: &mut Model, to: Option<usize>) {
     };
     let height = height(model).max(1);
     let mut list = if (model.view, by) == (View::Tuples, By::Tuple) {
-        let unfiltered = model.book.rows(model.window).count();
+        let unfiltered = model.book.count();
         choose(model, || filtered(model), by, (to, height), unfiltered)
     } else {
         // A filter chooses tuples; what is put together of them has not all that it asks for.
@@ -121,10 +133,14 @@ fn choose<I: Iterator<Item = Row>>(
     let wanted = selected.map(subject);
     let mut total = 0;
     let mut found = None;
-    for row in rows() {
-        total += 1;
-        if wanted.as_ref().is_some_and(|wanted| subject(&row) == *wanted) {
-            found = Some(row);
+    if wanted.is_none() && model.filter.is_empty() {
+        total = unfiltered;
+    } else {
+        for row in rows() {
+            total += 1;
+            if wanted.as_ref().is_some_and(|wanted| subject(&row) == *wanted) {
+                found = Some(row);
+            }
         }
     }
     // A row that is gone keeps its place.
