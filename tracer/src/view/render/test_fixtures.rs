@@ -340,7 +340,7 @@ pub(super) fn sized(model: &mut Model, width: u16, height: u16) {
         View::Failures | View::Own => Vec::new(),
         _ => top.sorted(),
     };
-    model.worst = crate::view::update::worst(&model);
+    model.worst = crate::view::update::worst(model);
     model.list.unfiltered = total;
     model.list.total = shown.len();
     shown.truncate(layout::areas(model).rows());
