@@ -23,7 +23,7 @@ pub(super) struct Batch {
 }
 
 /// Entries asked for at a time; a batch must hold at least one bucket of the hash.
-const CHUNK: u32 = 4096;
+const CHUNK: u32 = 1024;
 
 /// Reads every entry of a hash map with `BPF_MAP_LOOKUP_BATCH` (Linux 5.6), and hands its key and
 /// its value to `each` as the kernel packs them. Entries that come or go meanwhile may be there or

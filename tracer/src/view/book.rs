@@ -117,6 +117,10 @@ impl Book {
             if let Some(places) = &mut self.places {
                 places.insert(look.key, self.tracks.len());
             }
+            if self.tracks.len() == self.tracks.capacity() {
+                // Twice as many would be megabytes that are never used.
+                self.tracks.reserve_exact(self.tracks.len() / 8 + 64);
+            }
             self.tracks.push(track);
         }
     }
@@ -154,6 +158,13 @@ impl Book {
         let now_ms = self.now_ms;
         let alive = self.tracks.iter().filter(move |track| track.is_alive(now_ms));
         alive.map(move |track| track.row(window, now_ms))
+    }
+
+    /// The tuple that has least time left, where that is less than `soon_s`; else the fullest.
+    pub fn worst(&self, window: Window, soon_s: f64) -> Option<Row> {
+        let alive = self.tracks.iter().filter(|track| track.is_alive(self.now_ms));
+        let worst = alive.min_by(|one, other| one.order(other, self.now_ms, soon_s))?;
+        Some(worst.row(window, self.now_ms))
     }
 
     /// How many [`Self::rows`] there are.

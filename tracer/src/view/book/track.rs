@@ -1,6 +1,6 @@
 //! One tuple over time.
 
-use std::sync::Arc;
+use std::{cmp::Ordering, sync::Arc};
 
 use tracer_common::{Cause, TupleCount, TupleKey, tuple::SEARCH_BUCKETS};
 
@@ -29,7 +29,8 @@ pub(super) struct Track {
     in_use: u32,
     time_wait: u32,
     capacity: Option<u32>,
-    search: [u32; SEARCH_BUCKETS],
+    /// `None`: no port search was measured.
+    search: Option<Box<[u32; SEARCH_BUCKETS]>>,
     search_p99_ns: Option<u64>,
     last_errno: u32,
     pid: u32,
@@ -59,7 +60,7 @@ impl Track {
             in_use: 0,
             time_wait: 0,
             capacity: None,
-            search: [0; SEARCH_BUCKETS],
+            search: None,
             search_p99_ns: None,
             last_errno: 0,
             pid: 0,
@@ -123,19 +124,43 @@ impl Track {
         if count.failures() > 0 {
             **self.failed.get_or_insert_default() = count.failed;
         }
-        let mut recent = count.search;
-        for (new, old) in recent.iter_mut().zip(&self.search) {
-            *new = new.wrapping_sub(*old);
-        }
-        let recent = look.search_p99_ns.or_else(|| stats::percentile_99(&recent));
-        self.search_p99_ns = recent.or(self.search_p99_ns);
-        self.search = count.search;
+        self.search(&count.search, look.search_p99_ns);
         self.last_errno = count.last_errno;
         self.pid = count.pid;
         self.comm = count.comm;
         self.cgroup.clone_from(&look.cgroup);
         self.container.clone_from(&look.container);
         self.netns_name.clone_from(&look.netns_name);
+    }
+
+    fn search(&mut self, search: &[u32; SEARCH_BUCKETS], told_p99_ns: Option<u64>) {
+        if told_p99_ns.is_some() {
+            self.search_p99_ns = told_p99_ns;
+        }
+        if *search == [0; SEARCH_BUCKETS] {
+            return;
+        }
+        let before = self.search.get_or_insert_default();
+        let mut recent = *search;
+        for (new, old) in recent.iter_mut().zip(before.iter()) {
+            *new = new.wrapping_sub(*old);
+        }
+        **before = *search;
+        let recent = told_p99_ns.or_else(|| stats::percentile_99(&recent));
+        self.search_p99_ns = recent.or(self.search_p99_ns);
+    }
+
+    /// The one that is nearer to its end first.
+    pub(super) fn order(&self, other: &Self, now_ms: u32, soon_s: f64) -> Ordering {
+        let soon =
+            |track: &Self| track.eta_s(now_ms).filter(|eta| *eta < soon_s).unwrap_or(f64::INFINITY);
+        let share =
+            |track: &Self| stats::saturation(track.in_use.into(), track.capacity).unwrap_or(-1.0);
+        soon(self)
+            .total_cmp(&soon(other))
+            .then_with(|| share(other).total_cmp(&share(self)))
+            .then_with(|| other.in_use.cmp(&self.in_use))
+            .then_with(|| self.key.cmp(&other.key))
     }
 
     /// The forecast, from the trend of ten seconds, and where that is slow, of a minute.
@@ -225,7 +250,7 @@ impl Track {
         Detail {
             row: self.row(window, now_ms),
             changes: Window::ALL.map(|window| self.change(window)),
-            search: self.search,
+            search: self.search.as_deref().copied().unwrap_or_default(),
             cgroup: self.cgroup.clone(),
             ending: begun.into_iter().rev().collect(),
         }

@@ -13,7 +13,7 @@ use super::super::{
 };
 use crate::{
     stats::{Rates, Row},
-    table::{self, Column, Top},
+    table::{self, Top},
 };
 
 /// A forecast that is nearer than this, s, presses more than a high saturation does.
@@ -21,11 +21,7 @@ const SOON_S: f64 = 300.0;
 
 /// The tuple that has least time left, or is fullest; whatever the list shows.
 pub fn worst(model: &Model) -> Option<Row> {
-    let soon = |row: &Row| row.eta_s.filter(|eta| *eta < SOON_S).unwrap_or(f64::INFINITY);
-    model.book.rows(model.window).min_by(|one, other| {
-        let by_time = soon(one).total_cmp(&soon(other));
-        by_time.then_with(|| table::order(Column::Saturation, one, other))
-    })
+    model.book.worst(model.window, SOON_S)
 }
 
 /// Rows that there is room for.
