@@ -9,7 +9,7 @@ pub(crate) fn give_back() {
     trim();
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
     let program = fs::read_link("/proc/self/exe").unwrap_or_default();
-    for (begin, length) in program_text(&maps, &program.to_string_lossy()) {
+    for (begin, length) in program_pages(&maps, &program.to_string_lossy()) {
         // SAFETY: nobody can have written to these pages, which are mapped from a file that cannot be
         // written while it runs (ETXTBSY): the next use of one reads it from there again.
         let failed = unsafe { libc::madvise(begin as *mut c_void, length, libc::MADV_DONTNEED) };
@@ -36,15 +36,17 @@ pub(crate) fn trim() {
     unsafe { libc::malloc_trim(0) };
 }
 
-/// Beginning and length of what is mapped executable from this file, by proc_pid_maps(5).
-fn program_text(maps: &str, program: &str) -> Vec<(usize, usize)> {
+/// Beginning and length of what is mapped from this file and was never written to, by proc_pid_maps(5): its
+/// code, and the constants at its beginning (those behind the code were relocated).
+fn program_pages(maps: &str, program: &str) -> Vec<(usize, usize)> {
     let of_program = maps.lines().filter(|line| !program.is_empty() && line.ends_with(program));
     let ranges = of_program.filter_map(|line| {
         let mut fields = line.split_ascii_whitespace();
         let (begin, end) = fields.next()?.split_once('-')?;
-        let address = |text| usize::from_str_radix(text, 16).ok();
-        let (begin, end) = (address(begin)?, address(end)?);
-        (fields.next()? == "r-xp").then_some((begin, end.checked_sub(begin)?))
+        let number = |text| usize::from_str_radix(text, 16).ok();
+        let (begin, end) = (number(begin)?, number(end)?);
+        let wanted = matches!((fields.next()?, number(fields.next()?)?), ("r-xp", _) | ("r--p", 0));
+        wanted.then_some((begin, end.checked_sub(begin)?))
     });
     ranges.collect()
 }
@@ -62,16 +64,17 @@ mod tests {
 ";
 
     #[test]
-    fn only_the_programs_own_code_is_given_back() {
-        assert_eq!(program_text(MAPS, "/usr/bin/tracer"), [(0x55d0_a010_0000, 0x80_0000)]);
-        assert_eq!(program_text(MAPS, ""), []);
+    fn only_the_programs_own_code_and_constants_are_given_back() {
+        let expected = [(0x55d0_a000_0000, 0x10_0000), (0x55d0_a010_0000, 0x80_0000)];
+        assert_eq!(program_pages(MAPS, "/usr/bin/tracer"), expected);
+        assert_eq!(program_pages(MAPS, ""), []);
     }
 
     #[test]
     fn code_that_was_given_back_runs_again() {
         for _ in 0..3 {
             give_back();
-            assert_eq!(program_text(MAPS, "/usr/bin/other"), []);
+            assert_eq!(program_pages(MAPS, "/usr/bin/other"), []);
         }
     }
 }
