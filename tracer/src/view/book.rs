@@ -128,15 +128,11 @@ impl Book {
     /// The reading is complete.
     pub fn end(&mut self, reading: &Reading) {
         let (number, now_ms) = (self.reading, self.now_ms);
-        let count = self.tracks.len();
         self.tracks.retain_mut(|track| track.stays(number, now_ms, KEEP_MS));
-        if self.tracks.len() != count {
-            self.places = None;
-        }
+        // Seldom needed again, and large.
+        self.places = None;
         self.host.add(now_ms, self.opened, &reading.failed);
-        let tracks = &self.tracks;
-        let places = self.places.get_or_insert_with(|| index(tracks));
-        self.plots.add(now_ms, |key| places.get(key).and_then(|place| tracks.get(*place)));
+        self.plots.add(now_ms, &self.tracks);
     }
 
     /// Where a tuple is. Cheap when asked in the order of the reading before: the kernel hands out

@@ -54,15 +54,19 @@ impl Plots {
     }
 
     /// A point for each, and none for those that are gone.
-    pub(super) fn add<'a>(&mut self, at_ms: u32, find: impl Fn(&TupleKey) -> Option<&'a Track>) {
-        self.by_key.retain(|key, plot| {
-            let Some(track) = find(key) else { return false };
+    pub(super) fn add(&mut self, at_ms: u32, tracks: &[Track]) {
+        if self.by_key.is_empty() {
+            return;
+        }
+        for track in tracks {
+            let Some(plot) = self.by_key.get_mut(&track.key) else { continue };
             if plot.points.len() == POINTS {
                 plot.points.pop_front();
             }
             plot.points.push_back(track.point(at_ms));
-            true
-        });
+        }
+        let is_there = |plot: &Plot| plot.points.back().is_some_and(|point| point.at_ms == at_ms);
+        self.by_key.retain(|_, plot| is_there(plot));
     }
 }
 
