@@ -169,6 +169,7 @@ impl<'a> Failure<'a> {
     pub(super) fn of(line: &'a [u8], call: Call, wall_ns: u64) -> serde_json::Result<Self> {
         let line: FailureLine<'_> = serde_json::from_slice(line)?;
         let what = reading::Failure {
+            count: 1,
             wall_ns,
             call,
             key: TupleKey {

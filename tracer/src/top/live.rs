@@ -26,7 +26,7 @@ use crate::{
 
 /// How often the port ranges, and what is being spread, are read.
 const SLOW: Duration = Duration::from_secs(5);
-/// Failures that wait for the next reading; the rest is counted only.
+/// Failures that wait for the next reading, alike ones in a row as one; the rest is counted only.
 const WAITING: usize = 4096;
 /// Records taken from the ring at a time.
 const BATCH: usize = 4096;
@@ -86,11 +86,14 @@ impl Live {
                     *undecodable += 1;
                     return;
                 };
-                if failures.len() >= WAITING {
+                let Some(failure) = failure(&event, offset, names, now) else { return };
+                if let Some(last) = failures.last_mut().filter(|last| last.is_like(&failure)) {
+                    *last = Failure { count: last.count + 1, ..failure };
+                } else if failures.len() < WAITING {
+                    failures.push(failure);
+                } else {
                     *untold += 1;
-                    return;
                 }
-                failures.extend(failure(&event, offset, names, now));
             });
             if taken < BATCH {
                 return;
@@ -251,6 +254,7 @@ fn failure(event: &Event, offset: u64, names: &mut Names, now: Instant) -> Optio
     let container: Option<Arc<str>> =
         names.get(event.cgroup, now).and_then(|name| name.container.clone());
     Some(Failure {
+        count: 1,
         wall_ns: event.mono_ns.saturating_add(offset),
         call,
         key: event.tuple,

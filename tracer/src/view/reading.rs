@@ -68,9 +68,12 @@ pub enum Call {
     Bind,
 }
 
-/// A call that failed.
+/// A call that failed, or several in a row that failed alike.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Failure {
+    /// How many.
+    pub count: u64,
+    /// Of the newest.
     pub wall_ns: u64,
     pub call: Call,
     /// Where to and from; the source is unspecified where there was none yet. A bind() has no
@@ -86,6 +89,14 @@ pub struct Failure {
     /// Arbitrary bytes, NUL-padded.
     pub comm: [u8; 16],
     pub container: Option<Arc<str>>,
+}
+
+impl Failure {
+    /// Whether the same failed in the same way.
+    pub fn is_like(&self, other: &Self) -> bool {
+        (self.call, self.key, self.cause, self.errno, self.pid)
+            == (other.call, other.key, other.cause, other.errno, other.pid)
+    }
 }
 
 /// A port that bind() or listen() keeps from connect().

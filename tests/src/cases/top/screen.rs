@@ -54,7 +54,8 @@ pub(super) fn shows_an_exhaustion() -> Result<()> {
     top.wait("the filter", AT_ONCE, |text| full(text) && text.contains("comm:nginx"))?;
     top.press("\r")?;
     top.wait("the detail", SOON, |text| {
-        text.contains(&to) && text.contains("ports_exhausted") && text.contains("1000")
+        let parts = [to.as_str(), "No port is left", "1,000 of 1,000 ports", "ports_exhausted"];
+        parts.iter().all(|part| text.contains(part))
     })?;
     top.press("\u{1b}")?;
     top.wait("the list again", AT_ONCE, full)?;

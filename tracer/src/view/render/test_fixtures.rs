@@ -236,6 +236,7 @@ pub(super) fn incident() -> Model {
 
 fn failures(model: &mut Model) {
     let failure = |second: u64, call, number, cause, errno, name: &str| Failure {
+        count: 1,
         wall_ns: WALL_NS - second * SECOND,
         call,
         key: key(number),

@@ -9,21 +9,17 @@ use super::super::{
 
 /// Adds a failure; the same as the one before only counts.
 pub(super) fn remember(failures: &mut VecDeque<Failures>, failure: &Failure) {
-    let same = |other: &Failure| {
-        (other.call, other.key, other.cause, other.errno, other.pid)
-            == (failure.call, failure.key, failure.cause, failure.errno, failure.pid)
-    };
     if let Some(last) = failures.back_mut()
-        && same(&last.newest)
+        && last.newest.is_like(failure)
     {
         last.newest = failure.clone();
-        last.count += 1;
+        last.count = last.count.saturating_add(failure.count);
         return;
     }
     if failures.len() == FAILURES {
         failures.pop_front();
     }
-    failures.push_back(Failures { newest: failure.clone(), count: 1 });
+    failures.push_back(Failures { newest: failure.clone(), count: failure.count });
 }
 
 /// Processes and seconds that are remembered: a fork bomb must not fill the memory.
@@ -48,17 +44,18 @@ struct Entry {
 impl Failing {
     pub(super) fn add(&mut self, failure: &Failure) {
         let second = failure.wall_ns / 1_000_000_000;
+        let count = u32::try_from(failure.count).unwrap_or(u32::MAX);
         let same = |it: &&mut Entry| it.second == second && it.pid == failure.pid;
         // Only what is of this second can be the same.
         let recent = self.entries.iter_mut().rev().take(64);
         if let Some(entry) = recent.take_while(|it| it.second == second).find(same) {
-            entry.count = entry.count.saturating_add(1);
+            entry.count = entry.count.saturating_add(count);
             return;
         }
         if self.entries.len() == ENTRIES {
             self.entries.pop_front();
         }
-        self.entries.push_back(Entry { second, pid: failure.pid, comm: failure.comm, count: 1 });
+        self.entries.push_back(Entry { second, pid: failure.pid, comm: failure.comm, count });
         let old = |it: &Entry| second.saturating_sub(it.second) > SECONDS;
         while self.entries.front().is_some_and(old) {
             self.entries.pop_front();

@@ -167,6 +167,7 @@ fn a_group_opens_into_its_tuples_and_a_tuple_into_its_detail() {
 
 fn failure(wall_ns: u64, pid: u32) -> Failure {
     Failure {
+        count: 1,
         wall_ns,
         call: Call::Connect,
         key: tuple(1, 2),
