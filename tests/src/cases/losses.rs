@@ -20,6 +20,7 @@ use crate::{
     mounts::SmallDisk,
     netns::NetNs,
     probe,
+    probe::Place,
     process::Process,
     sock::Sock,
     stage::{Expected, Server, Stage},
@@ -36,9 +37,17 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
         ("ring_full", ring_full),
         ("conns_full", tables::conns_full),
         ("tuples_full", tables::tuples_full),
-        ("killed", killed),
     ];
     let mut cases = plan.sampled("losses", tests);
+    // Seen on 6.1: the kernel takes the probes out while the other processor runs into them.
+    let hangs = |name: &str| {
+        let emulated = Place::get() == Place::Vm && name.ends_with("kprobe");
+        emulated.then(|| "an emulated guest can hang when probes vanish under load".to_owned())
+    };
+    for case in plan.sampled("losses", &[("killed", killed)]) {
+        let excuse = case.excuse.clone().or_else(|| hangs(&case.name));
+        cases.push(case.unless(excuse));
+    }
     let tests: &[BackendTest] =
         &[("binds_full", tables::binds_full), ("tombstones_full", tables::tombstones_full)];
     let of_one = plan.sampled("losses", tests).into_iter();
