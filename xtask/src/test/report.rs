@@ -7,10 +7,10 @@ use std::fmt::Write as _;
 pub(crate) struct Suite {
     pub(crate) name: String,
     pub(crate) passed: usize,
-    /// Names, with the reason where the runner gave none itself.
+    /// Names, with what the runner said of each.
     pub(crate) failed: Vec<String>,
     /// Names, with the runner's reason.
-    pub(crate) skipped: Vec<String>,
+    pub(crate) skipped: Vec<(String, String)>,
     /// Reasons announced beforehand: (name, reason).
     excuses: Vec<(String, String)>,
     /// A test that is being tried once more, or has something to say: its outcome comes on a line of its own.
@@ -40,6 +40,11 @@ impl Suite {
             }
             return;
         }
+        if let Some(told) = self.told(line) {
+            self.failed.push(told);
+            self.open = None;
+            return;
+        }
         if let Some((name, reason)) =
             line.strip_prefix("excused: ").and_then(|rest| rest.split_once(": "))
         {
@@ -56,8 +61,11 @@ impl Suite {
         } else if let Some(reason) = outcome.strip_prefix("ignored") {
             let plain = name.strip_prefix("[excused] ").unwrap_or(name);
             let excuse = self.excuses.iter().find(|(excused, _)| excused == plain);
-            let reason = excuse.map_or(reason.to_owned(), |(_, excuse)| format!(", {excuse}"));
-            self.skipped.push(format!("{plain}{reason}"));
+            let reason = reason.trim_start_matches(", ");
+            let reason = excuse.map_or(reason, |(_, excuse)| excuse).to_owned();
+            self.skipped.push((plain.to_owned(), reason));
+        } else if let Some(told) = outcome.strip_prefix(&format!("FAILED {name} after ")) {
+            self.failed.push(format!("{name}: after {told}"));
         } else if outcome.starts_with("FAILED") {
             self.failed.push(name.to_owned());
         } else {
@@ -66,6 +74,13 @@ impl Suite {
             self.notes.push(note.unwrap_or_else(|| outcome.to_owned()));
             self.open = Some(name.to_owned());
         }
+    }
+
+    /// What the kernel tests' runner says of a test that it had tried once more.
+    fn told(&self, line: &str) -> Option<String> {
+        let name = self.open.as_ref()?;
+        let said = line.strip_prefix("FAILED ")?.strip_prefix(name)?.strip_prefix(" after ")?;
+        Some(format!("{name}: after {said}"))
     }
 
     /// A failure that no line of the runner tells.
@@ -111,8 +126,8 @@ pub(crate) fn table(suites: &[Suite]) -> String {
         }
     }
     for suite in suites {
-        for test in &suite.skipped {
-            line(format_args!("skipped: {}: {test}", suite.name));
+        for (reason, tests) in by_reason(&suite.skipped) {
+            line(format_args!("skipped: {}: {reason}: {}", suite.name, tests.join(", ")));
         }
     }
     for suite in suites {
@@ -128,6 +143,18 @@ pub(crate) fn table(suites: &[Suite]) -> String {
     );
     write!(text, "{passed} passed, {failed} failed, {skipped} skipped").unwrap_or_default();
     text
+}
+
+/// The tests of each reason, in the order in which the reasons came.
+fn by_reason(skipped: &[(String, String)]) -> Vec<(&str, Vec<&str>)> {
+    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+    for (test, reason) in skipped {
+        match reasons.iter_mut().find(|(known, _)| known == reason) {
+            Some((_, tests)) => tests.push(test),
+            None => reasons.push((reason, vec![test])),
+        }
+    }
+    reasons
 }
 
 #[cfg(test)]
@@ -150,8 +177,8 @@ mod tests {
             suite.line(line);
         }
         suite.exit(1);
-        assert_eq!((suite.passed, suite.failed.len()), (2, 2));
-        assert_eq!(suite.failed, ["a::c", "a::e"]);
+        assert_eq!(suite.passed, 2);
+        assert_eq!(suite.failed, ["a::c: after 3.0 s: again", "a::e"]);
         let notes = ["a::b: it was late", "a::c: too", "a::e: and then the guest ended"];
         assert_eq!(suite.notes, notes.map(|note| format!("tried twice: {note}")));
     }
@@ -177,6 +204,8 @@ mod tests {
             "test exec::a ... ok",
             "test [vm] with a kind ... ok <0.5s>",
             "test b ... FAILED",
+            "test e ... FAILED e after 0.1 s: why",
+            "FAILED",
             "test c ... ignored, needs a clock",
             "excused: mptcp::d: no MPTCP: switched off",
             "test [excused] mptcp::d ... ignored",
@@ -185,8 +214,10 @@ mod tests {
             suite.line(line);
         }
         suite.exit(101);
-        assert_eq!((suite.passed, suite.failed), (2, vec!["b".to_owned()]));
-        assert_eq!(suite.skipped, ["c, needs a clock", "mptcp::d, no MPTCP: switched off"]);
+        assert_eq!(suite.passed, 2);
+        assert_eq!(suite.failed, ["b", "e: after 0.1 s: why"]);
+        let skipped = [("c", "needs a clock"), ("mptcp::d", "no MPTCP: switched off")];
+        assert_eq!(suite.skipped, skipped.map(|(test, why)| (test.to_owned(), why.to_owned())));
     }
 
     #[test]
@@ -202,10 +233,13 @@ mod tests {
 
     #[test]
     fn the_last_line_is_the_sum_alone() {
-        let one = Suite { passed: 3, skipped: vec!["x, why".to_owned()], ..Suite::new("unit") };
+        let skipped = [("x", "why"), ("z", "when"), ("w", "why")];
+        let skipped = skipped.map(|(test, reason)| (test.to_owned(), reason.to_owned())).into();
+        let one = Suite { passed: 3, skipped, ..Suite::new("unit") };
         let two = Suite { passed: 4, failed: vec!["y".to_owned()], ..Suite::new("host") };
         let table = table(&[one, two]);
-        assert!(table.contains("\nskipped: unit: x, why\nfailed: host: y\n"), "{table}");
-        assert_eq!(table.lines().last(), Some("7 passed, 1 failed, 1 skipped"));
+        let named = "\nskipped: unit: why: x, w\nskipped: unit: when: z\nfailed: host: y\n";
+        assert!(table.contains(named), "{table}");
+        assert_eq!(table.lines().last(), Some("7 passed, 1 failed, 3 skipped"));
     }
 }

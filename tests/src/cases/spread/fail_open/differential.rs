@@ -143,9 +143,9 @@ fn make_trouble(
     Ok((trouble.seen, rounds))
 }
 
-/// What a connect() gets whose source is gone: from the look-up of a route (EINVAL on older kernels), or
-/// from the search of a port.
-const GONE: [Errno; 3] = [Errno::NETUNREACH, Errno::INVAL, Errno::ADDRNOTAVAIL];
+/// What a connect() gets whose source is gone: from the look-up of a route (EINVAL on older kernels), from
+/// the search of a port, or from the second look-up of `tcp_connect` (EHOSTUNREACH, `net/ipv4/tcp_output.c`).
+const GONE: [Errno; 4] = [Errno::NETUNREACH, Errno::INVAL, Errno::ADDRNOTAVAIL, Errno::HOSTUNREACH];
 
 /// The calls that ended otherwise with us than without, but for those that the removal of an address explains:
 /// the one whose source is removed between the choice and the look-up of a route fails, as it would
@@ -158,7 +158,11 @@ fn unexplained(without: &[Ends], with: &[Ends], removals: &[RangeInclusive<usize
             continue;
         }
         let first = without.iter().zip(with).find(|(without, with)| without != with);
-        let fits = matches!(first, Some((None, Some(errno))) if GONE.contains(errno));
+        // The call would have reached its peer, which may have refused it.
+        let fits = matches!(
+            first,
+            Some((None | Some(Errno::CONNREFUSED), Some(errno))) if GONE.contains(errno)
+        );
         let window = left.iter().position(|window| window.contains(&call));
         if let (true, Some(window)) = (fits, window) {
             left.remove(window);
@@ -196,10 +200,17 @@ mod tests {
     fn no_removal_explains_another_failure() {
         let without: Vec<Ends> = vec![vec![None, Some(Errno::ISCONN)]; 3];
         let mut with = without.clone();
-        with[0] = vec![Some(Errno::INVAL), None];
+        with[0] = vec![Some(Errno::CONNREFUSED), None];
         with[1] = vec![Some(Errno::TIMEDOUT), Some(Errno::ISCONN)];
         with[2] = vec![None, None];
         let wrong = unexplained(&without, &with, &[0..=0, 1..=1, 2..=2]);
-        assert_eq!(wrong.len(), 2, "{wrong:?}");
+        assert_eq!(wrong.len(), 3, "{wrong:?}");
+    }
+
+    #[test]
+    fn a_removal_explains_a_call_that_would_have_been_refused() {
+        let without: Vec<Ends> = vec![vec![Some(Errno::CONNREFUSED), None]; 2];
+        let with = vec![vec![Some(Errno::HOSTUNREACH), None], vec![Some(Errno::TIMEDOUT), None]];
+        assert_eq!(unexplained(&without, &with, &[0..=0, 1..=1]).len(), 1);
     }
 }
