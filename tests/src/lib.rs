@@ -8,6 +8,7 @@
 pub mod bench;
 pub mod cases;
 pub mod cgroup;
+pub mod descriptors;
 pub mod foreign;
 pub mod helper;
 pub mod maker;
