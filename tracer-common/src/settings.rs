@@ -6,6 +6,7 @@ pub mod map {
     pub const CONNS: &str = "CONNS";
     pub const TUPLES: &str = "TUPLES";
     pub const BINDS: &str = "BINDS";
+    pub const BOUND: &str = "BOUND";
     pub const ATTEMPTS: &str = "ATTEMPTS";
     pub const TOMBSTONES: &str = "TOMBSTONES";
     pub const REARMS: &str = "REARMS";
@@ -73,7 +74,7 @@ pub mod global {
 }
 
 /// Version of what is pinned: changes whenever a pinned map's key or value does.
-pub const LAYOUT: u32 = 2;
+pub const LAYOUT: u32 = 3;
 
 /// Bytes of `struct sock_common` that are read at once; every `SKC_*` field must lie below.
 pub const SOCK_COMMON_LEN: usize = 96;

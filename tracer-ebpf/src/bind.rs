@@ -2,12 +2,16 @@
 //! (`__inet_hash_connect` skips a bucket that a bind() touched), whatever its tuple.
 
 use aya_ebpf::{bindings::BPF_NOEXIST, macros::map, maps::HashMap};
-use tracer_common::{Addr, Bound, Cause, ConnKey, Kind, Loss, PortBy, conn_flag, event_flag};
+use tracer_common::{
+    Addr, Bound, BoundAt, Cause, ConnKey, Kind, Loss, PortBy, TupleKey, conn_flag, event_flag,
+};
 
 use crate::{
+    atomic,
     attempt::{self, Begin, Call, now},
     events::{self, Detail},
     filter,
+    offsets::SPREADING,
     skip::{Skip, Step},
     sock::{Sock, state},
     stats, who,
@@ -16,6 +20,11 @@ use crate::{
 /// Preallocated and never evicting, as the ledger.
 #[map]
 static BINDS: HashMap<ConnKey, Bound> = HashMap::with_max_entries(65_536, 0);
+
+/// How many of BINDS are at each address, for the spreader alone. A count changes only when an insert or a
+/// delete on BINDS succeeded; an address stays once it was there, at 0.
+#[map]
+static BOUND: HashMap<BoundAt, u64> = HashMap::with_max_entries(4096, 0);
 
 const EPERM: u16 = 1;
 const EACCES: u16 = 13;
@@ -35,7 +44,10 @@ fn address_key(sock: &Sock, port: u16) -> ConnKey {
 #[inline(always)]
 pub(crate) fn add(key: &ConnKey, bound: &Bound) -> bool {
     match BINDS.insert(key, bound, u64::from(BPF_NOEXIST)) {
-        Ok(()) => return true,
+        Ok(()) => {
+            count_at(&bound.place, 1);
+            return true;
+        }
         Err(EEXIST) => {}
         Err(E2BIG) => stats::lost(Loss::BindsFull),
         Err(_) => stats::lost(Loss::MapBusy),
@@ -46,7 +58,45 @@ pub(crate) fn add(key: &ConnKey, bound: &Bound) -> bool {
 /// Removes a bound port; true if it was there.
 #[inline(always)]
 pub(crate) fn remove(key: &ConnKey) -> bool {
-    BINDS.remove(key).is_ok()
+    // SAFETY: only read, before the element may be another port's.
+    let Some(place) = (unsafe { BINDS.get(key) }).map(|bound| bound.place) else { return false };
+    let removed = BINDS.remove(key).is_ok();
+    if removed {
+        count_at(&place, u64::MAX);
+    }
+    removed
+}
+
+/// Adds to what is bound at an address; `u64::MAX` takes one away.
+#[inline(always)]
+fn count_at(place: &TupleKey, change: u64) {
+    if SPREADING.load() == 0 {
+        return;
+    }
+    let key = BoundAt { source: place.source, netns: place.netns, zero: 0 };
+    let mut counter = BOUND.get_ptr_mut(&key);
+    if counter.is_none() && change == 1 {
+        // By value: a reference would be to a constant, which LLVM may merge with a read-only global of the
+        // same value, and those are set before the programs are loaded.
+        match BOUND.insert(&key, 0, u64::from(BPF_NOEXIST)) {
+            Ok(()) | Err(EEXIST) => {}
+            Err(E2BIG) => stats::lost(Loss::BindsFull),
+            Err(_) => stats::lost(Loss::MapBusy),
+        }
+        counter = BOUND.get_ptr_mut(&key);
+    }
+    if let Some(counter) = counter {
+        // SAFETY: a preallocated element stays mapped, and none is ever removed.
+        unsafe { atomic::add(counter, change) };
+    }
+}
+
+/// Ports that bind() and listen() took at this address.
+#[inline(always)]
+pub(crate) fn count(netns: u32, source: &Addr) -> u32 {
+    let key = BoundAt { source: *source, netns, zero: 0 };
+    // SAFETY: read in one piece.
+    BOUND.get_ptr(&key).map_or(0, |count| unsafe { count.read_volatile() } as u32)
 }
 
 /// Fills in where the socket is bound, or wants to be, and who is calling. Process context. In

@@ -13,14 +13,14 @@ use aya_ebpf::{
 };
 use tracer_common::{
     Addr, Rule, TupleKey,
-    spread::{self, Decision, Side, rule_flag},
+    spread::{self, Decision, Side, Usage, rule_flag},
 };
 
 pub(crate) use call::{Call, Form};
 use left_alone::{foreign, is_lease_over, is_link_local, is_loopback, left_alone};
 
 use crate::{
-    atomic, attempt, ledger, ports,
+    atomic, attempt, bind, ledger, ports,
     sock::{address, is_given},
 };
 
@@ -44,7 +44,7 @@ const DENY: i32 = 0;
 #[inline(always)]
 fn rule() -> Option<&'static Rule> {
     // SAFETY: values are replaced, never written in place, and stay readable for the program's run.
-    unsafe { RULE.get(&0) }
+    unsafe { RULE.get(0) } // by value: see `bind::count_at`
 }
 
 #[inline(always)]
@@ -171,8 +171,8 @@ fn full(call: &Call<'_>, rule: &Rule) -> i32 {
     ALLOW
 }
 
-/// A bind() to an address without a port: the address is replaced by one drawn by weight, because the
-/// destination is not known yet. For the same reason this is for rules that have all destinations.
+/// A bind() to an address without a port: the address is replaced by the one at which fewest ports are bound,
+/// because the destination is not known yet. For the same reason this is for rules that have all destinations.
 #[inline(always)]
 pub(crate) fn bind(call: &Call<'_>) -> Option<Addr> {
     let rule = rule()?;
@@ -195,8 +195,17 @@ pub(crate) fn bind(call: &Call<'_>) -> Option<Addr> {
     if is_lease_over(rule) {
         return None;
     }
-    count(Decision::Moved);
     // SAFETY: takes no argument.
     let random = unsafe { bpf_get_prandom_u32() };
-    address_at(side, spread::draw(side, random & 0xffff)).copied()
+    // Each port is bound once at an address, wherever its socket will go.
+    let chosen = spread::choose(side, rule.half * 2, random, |address| Usage {
+        in_use: bind::count(rule.netns, address),
+        other_half: 0,
+    });
+    let Some((index, _)) = chosen else {
+        count(Decision::PoolFull);
+        return None;
+    };
+    count(Decision::Moved);
+    address_at(side, index).copied()
 }

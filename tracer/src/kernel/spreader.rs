@@ -22,10 +22,11 @@ use super::{pins::Pins, sys};
 use crate::error::Error;
 
 /// Maps that outlive the process.
-pub(super) const KEPT_MAPS: [&str; 9] = [
+pub(super) const KEPT_MAPS: [&str; 10] = [
     map::CONNS,
     map::TUPLES,
     map::BINDS,
+    map::BOUND,
     map::STATS,
     map::RULE,
     map::LEASE,

@@ -22,8 +22,6 @@ pub enum Reason {
     Refused,
     /// Its connections get nowhere where those of another address do.
     Failing,
-    /// Hardly a port of the range is left for a bind() to it.
-    Bound,
 }
 
 impl Reason {
@@ -31,7 +29,6 @@ impl Reason {
         match self {
             Self::Refused => "refused by the kernel",
             Self::Failing => "its connections fail where others succeed",
-            Self::Bound => "nearly all ports of the range are bound there",
         }
     }
 }

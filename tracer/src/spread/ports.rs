@@ -1,8 +1,6 @@
 //! What the ledger says about ports, in the terms of a rule. Pure.
 
-use std::collections::{HashMap, HashSet};
-
-use tracer_common::{Addr, Cause, TupleCount};
+use tracer_common::{Cause, TupleCount};
 
 use crate::capacity::{self, PortRange};
 
@@ -18,19 +16,6 @@ pub(super) fn capacity(range: &PortRange, blocked: &[u16]) -> u32 {
     let high = if odd && range.high > range.low { range.high - 1 } else { range.high };
     let range = PortRange { high, ..range.clone() };
     capacity::capacity(&range, blocked.iter().copied())
-}
-
-/// The addresses at which 15 of 16 ports of the range are bound: a bind() that is moved there could fail.
-pub(super) fn crowded(range: &PortRange, bound: &[(Addr, u16)]) -> Vec<Addr> {
-    let mut ports: HashMap<Addr, HashSet<u16>> = HashMap::new();
-    for (address, port) in bound.iter().filter(|(_, port)| range.contains(*port)) {
-        ports.entry(*address).or_default().insert(*port);
-    }
-    // A port that is bound at every address is no address's own.
-    let everywhere = ports.remove(&Addr::UNSPECIFIED).unwrap_or_default();
-    let all = usize::from(range.high - range.low) + 1;
-    let is_crowded = |ports: &HashSet<u16>| ports.union(&everywhere).count() >= all - all / 16;
-    ports.into_iter().filter(|(_, ports)| is_crowded(ports)).map(|(address, _)| address).collect()
 }
 
 /// One bit for each port that is not to be handed out.
@@ -78,20 +63,6 @@ mod tests {
         assert_eq!(other(range(100, 200), &[101, 102, 199]), 43);
         assert_eq!(other(range(65_534, 65_535), &[]), 1);
         assert_eq!(other(range(7, 7), &[]), 0);
-    }
-
-    #[test]
-    fn an_address_is_crowded_where_hardly_a_port_can_be_bound() {
-        let range = PortRange { low: 100, high: 199, reserved: Vec::new() };
-        let [one, other] = [1, 2].map(|last| Addr::v4([10, 0, 0, last]));
-        let at = |address, ports: std::ops::Range<u16>| ports.map(move |port| (address, port));
-        let bound = |end| {
-            let mut bound: Vec<_> = at(one, 100..end).chain(at(one, 100..end)).collect();
-            bound.extend(at(Addr::UNSPECIFIED, 180..200).chain(at(other, 0..150)));
-            bound
-        };
-        assert_eq!(crowded(&range, &bound(173)), []);
-        assert_eq!(crowded(&range, &bound(174)), [one]);
     }
 
     #[test]

@@ -5,7 +5,6 @@ use std::{net::IpAddr, time::Instant};
 use super::{
     super::{
         addresses::Host,
-        health::Reason,
         pool::{self, PoolAddress},
         ports,
         rule::{self, Inputs},
@@ -21,7 +20,7 @@ impl Agent {
     pub(super) fn refresh(&mut self) -> Result<(), Error> {
         self.range_changed();
         let now = Instant::now();
-        let blocked = self.blocked(now)?;
+        let blocked = self.blocked()?;
         let (usable, left_out) = self.usable(now);
         let taken = ports::taken(&self.inside.range, &blocked);
         let rule = rule::build(&Inputs {
@@ -103,19 +102,16 @@ impl Agent {
         (usable, left_out)
     }
 
-    /// Ports of the namespace that bind() or listen() took. An address that has hardly any left is left out.
-    fn blocked(&mut self, now: Instant) -> Result<Vec<u16>, Error> {
+    /// Ports of the namespace that bind() or listen() took.
+    fn blocked(&mut self) -> Result<Vec<u16>, Error> {
         let mut bound = Vec::new();
         let netns = self.netns.inum;
         self.tracer.session.maps.binds(|key, at| {
             if at.place.netns == netns {
-                bound.push((at.place.source, key.port));
+                bound.push(key.port);
             }
         })?;
-        for address in ports::crowded(&self.inside.range, &bound) {
-            self.health.quarantine(address, Reason::Bound, now);
-        }
-        Ok(bound.into_iter().map(|(_, port)| port).collect())
+        Ok(bound)
     }
 
     /// For `tracer status`, and on the log what changed of the pool.

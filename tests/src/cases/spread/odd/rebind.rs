@@ -22,6 +22,7 @@ pub(super) fn cases() -> Vec<Case> {
         ("bound_to_a_port", bound_to_a_port),
         ("pool_full", pool_full),
         ("moved_address_full", moved_address_full),
+        ("bound_ports_fill_the_pool", fills_the_pool),
         ("other_destination", other_destination),
     ];
     cases.extend(named("spread::rebind", tests));
@@ -84,7 +85,8 @@ fn bound_with_a_port_of_the_kernel() -> Result<()> {
         held.push(sock);
     }
     let counts = scene.host.in_use(&POOL, scene.server.address)?;
-    ensure!(counts.iter().all(|count| *count > PORTS / 8), "uneven: {counts:?}");
+    let each = PORTS / counts.len() as u64;
+    ensure!(counts.iter().all(|count| count.abs_diff(each) <= each / 20), "uneven: {counts:?}");
     let status = scene.end()?;
     ensure!(status.decided("moved")? == PORTS, "{}", status.decisions());
     Ok(())
@@ -175,17 +177,51 @@ fn moved_address_full() -> Result<()> {
             })
             .collect()
     })?;
-    let what = "the address to be left out";
-    host.rule.status_when(what, |status| status.left_out() == [full])?;
     let mut held = Vec::new();
     for turn in 0..50 {
         let sock = bound(&host, false, 0)
             .with_context(|| format!("bind {turn}, which without us has {CHOSEN} and succeeds"))?;
+        let from = source(&sock)?.to_string();
+        ensure!(from == POOL[0], "bind {turn} is at {from}, not at {}", POOL[0]);
         sock.connect(server.address)?;
         held.push(sock);
     }
     spread.stop()?;
-    Ok(())
+    host.rule.check_nothing_left()
+}
+
+/// Until no address of the pool has a port left; then the application's own is tried.
+fn fills_the_pool() -> Result<()> {
+    const ALL: u64 = PORTS * POOL.len() as u64;
+    let mut host = Host::new()?;
+    let server = host.server("10.1.0.1:7000")?;
+    let spread = host.spread(&POOL, &["--rebind"])?;
+    let mut held = Vec::new();
+    for part in 1..=2 {
+        while (held.len() as u64) < ALL / 2 * part {
+            let sock = bound(&host, false, 0).with_context(|| format!("bind {}", held.len()))?;
+            sock.connect(server.address).with_context(|| format!("connect {}", held.len()))?;
+            held.push(sock);
+        }
+        let (each, counts) = (PORTS / 2 * part, host.in_use(&POOL, server.address)?);
+        let even = counts.iter().all(|count| count.abs_diff(each) <= each / 20);
+        ensure!(even, "of {}, {counts:?}", held.len());
+    }
+    for turn in 0..10 {
+        let sock =
+            bound(&host, false, 0).with_context(|| format!("bind {turn} beside the pool"))?;
+        check(&sock, Some(CHOSEN))?;
+        held.push(sock);
+    }
+    let status = host.rule.status()?;
+    ensure!(status.decided("pool_full")? == 10, "{}", status.decisions());
+    // What is given back is there again.
+    held.iter().try_for_each(Sock::set_reset_on_close)?;
+    drop(held);
+    let sock = bound(&host, false, 0)?;
+    check(&sock, None)?;
+    spread.stop()?;
+    host.rule.check_nothing_left()
 }
 
 /// Where the rule does not reach, the chosen address stays.
