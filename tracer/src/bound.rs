@@ -3,7 +3,7 @@
 //!
 //! As with connections, one dump is not enough: it is no snapshot.
 
-use std::collections::HashSet;
+use foldhash::HashSet;
 
 use tracer_common::{
     Bound, ConnKey, conn_flag,

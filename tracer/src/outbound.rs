@@ -3,7 +3,7 @@
 //! A dump shows both ends of every local connection and does not say which of them called
 //! connect(). Only those that did belong in the ledger, so it has to be told from the ports.
 
-use std::collections::{HashMap, HashSet};
+use foldhash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
 
 use tracer_common::Addr;
 

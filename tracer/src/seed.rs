@@ -1,8 +1,7 @@
 //! Sockets that the hooks did not see being opened: which of a dump belong in the ledger, and what
 //! in the ledger a dump contradicts. Pure: dumps and readings in, commands out.
 
-use std::collections::{HashMap, HashSet};
-
+use foldhash::{HashMap, HashSet};
 use tracer_common::{
     Conn, ConnKey, TupleKey, conn_flag,
     seed::{Command, Op},
@@ -24,21 +23,25 @@ pub struct Dump {
 }
 
 /// Owners of sockets by inode.
-pub type Owners = HashMap<u32, Owner>;
+pub type Owners = std::collections::HashMap<u32, Owner>;
 
 /// Inodes of the sockets whose owners are worth looking up.
-pub fn inodes(dumps: &[Dump]) -> HashSet<u32> {
+pub fn inodes(dumps: &[Dump]) -> std::collections::HashSet<u32> {
     let sockets = dumps.iter().flat_map(|dump| &dump.sockets);
     sockets.map(|socket| socket.inode).filter(|inode| *inode != 0).collect()
 }
 
 /// The commands that bring the sockets of a dump into the ledger.
-pub fn commands(dump: &Dump, owners: &Owners) -> Vec<Command> {
-    let conns = outbound(&dump.sockets, |port| dump.range.contains(port)).map(|socket| {
+pub fn commands<'a>(dump: &'a Dump, owners: &'a Owners) -> impl Iterator<Item = Command> + 'a {
+    conns(dump, owners).chain(bound(dump, owners))
+}
+
+/// Those for the outgoing connections.
+fn conns<'a>(dump: &'a Dump, owners: &'a Owners) -> impl Iterator<Item = Command> + 'a {
+    outbound(&dump.sockets, |port| dump.range.contains(port)).map(|socket| {
         let flags = if socket.time_wait { conn_flag::TIME_WAIT } else { 0 };
         command(Op::AddConn, flags, socket, dump.netns, owners)
-    });
-    conns.chain(bound(dump, owners)).collect()
+    })
 }
 
 /// The commands for the listeners of a dump, and for its sockets that are bound and idle.
@@ -101,15 +104,23 @@ pub fn stale(conns: &[(ConnKey, Conn)], dumps: &[Dump], before_ns: u64) -> Vec<C
 /// A time-wait socket that is not known can be the accepted end of a connection whose listener is gone.
 /// Only a port that the kernel could have chosen speaks against that: hooks are missed far more seldom
 /// than servers end.
-pub fn missed(conns: &[(ConnKey, Conn)], dumps: &[Dump], owners: &Owners) -> Vec<Command> {
+///
+/// `before`: what the ledger had before the dumps began. What it had then and has no more was released
+/// meanwhile.
+pub(crate) fn missed(
+    before: &HashSet<ConnKey>,
+    conns: &[(ConnKey, Conn)],
+    dumps: &[Dump],
+    owners: &Owners,
+) -> Vec<Command> {
     let known: HashMap<ConnKey, u32> = conns.iter().map(|(key, conn)| (*key, conn.flags)).collect();
     dumps
         .iter()
-        .flat_map(|dump| commands(dump, owners).into_iter().map(move |command| (dump, command)))
-        .filter(|(_, command)| command.op == Op::AddConn as u32)
+        .flat_map(|dump| self::conns(dump, owners).map(move |command| (dump, command)))
         .filter_map(|(dump, command)| {
             let waits = command.flags & conn_flag::TIME_WAIT != 0;
             match known.get(&command.key) {
+                None if before.contains(&command.key) => None,
                 None if waits && !dump.range.contains(command.key.port) => None,
                 None => Some(command),
                 Some(flags) if waits && flags & conn_flag::TIME_WAIT == 0 => {
@@ -159,13 +170,14 @@ mod tests {
 
     #[test]
     fn a_connection_a_time_wait_and_a_listener_become_one_command_each() {
-        let owners = HashMap::from([(7, Owner { pid: 42, comm: *b"nginx\0\0\0\0\0\0\0\0\0\0\0" })]);
+        let owners = Owners::from([(7, Owner { pid: 42, comm: *b"nginx\0\0\0\0\0\0\0\0\0\0\0" })]);
         let sockets = vec![
             socket(tcp_state::ESTABLISHED, 1, 40_000),
             socket(tcp_state::TIME_WAIT, 2, 40_001),
             socket(tcp_state::LISTEN, 3, 8080),
         ];
-        let commands = commands(&dump(sockets), &owners);
+        let dump = dump(sockets);
+        let commands: Vec<_> = commands(&dump, &owners).collect();
         let told: Vec<_> = commands.iter().map(|one| (one.op, one.flags, one.key.port)).collect();
         assert_eq!(
             told,
@@ -189,7 +201,7 @@ mod tests {
             (ConnKey::new(cookie, 39_999 + u16::try_from(cookie).unwrap()), Conn::default())
         });
         let dumps = [dump(vec![time_wait, unknown, known])];
-        let missed = missed(&conns, &dumps, &HashMap::new());
+        let missed = missed(&HashSet::default(), &conns, &dumps, &Owners::new());
         let told: Vec<_> = missed.iter().map(|one| (one.op, one.key.cookie)).collect();
         assert_eq!(told, [(Op::MarkTimeWait as u32, 1), (Op::AddConn as u32, 2)]);
     }
@@ -198,7 +210,17 @@ mod tests {
     fn a_time_wait_on_a_port_that_the_kernel_does_not_choose_was_not_missed() {
         let accepted = socket(tcp_state::TIME_WAIT, 1, 7000);
         let open = socket(tcp_state::ESTABLISHED, 2, 7001);
-        let missed = missed(&[], &[dump(vec![accepted, open])], &HashMap::new());
+        let dumps = [dump(vec![accepted, open])];
+        let missed = missed(&HashSet::default(), &[], &dumps, &Owners::new());
+        let told: Vec<_> = missed.iter().map(|one| one.key.cookie).collect();
+        assert_eq!(told, [2]);
+    }
+
+    #[test]
+    fn what_was_released_while_the_dump_was_made_was_not_missed() {
+        let sockets = [1, 2].map(|cookie| socket(tcp_state::ESTABLISHED, cookie, 40_000)).into();
+        let before = HashSet::from_iter([ConnKey::new(1, 40_000)]);
+        let missed = missed(&before, &[], &[dump(sockets)], &Owners::new());
         let told: Vec<_> = missed.iter().map(|one| one.key.cookie).collect();
         assert_eq!(told, [2]);
     }

@@ -44,7 +44,7 @@ struct Rhythm {
 
 /// When nothing hints at an error.
 const CALM: Rhythm =
-    Rhythm { share: 300, soonest: Duration::from_secs(5), latest: Duration::from_secs(30) };
+    Rhythm { share: 600, soonest: Duration::from_secs(5), latest: Duration::from_secs(30) };
 /// While hooks are being missed.
 const ALERT: Rhythm =
     Rhythm { share: 20, soonest: Duration::from_secs(1), latest: Duration::from_secs(8) };
@@ -239,6 +239,10 @@ impl Tracer {
     /// then what was missed.
     fn differences(&mut self, before_ns: u64) -> Result<Vec<Command>, Error> {
         let busy = self.busy_namespaces()?;
+        let mut before = foldhash::HashSet::default();
+        self.session.maps.conns(|key, _| {
+            before.insert(key);
+        })?;
         let dumps = self.dump(busy);
         let (mut conns, mut binds) = (Vec::new(), Vec::new());
         self.session.maps.conns(|key, conn| conns.push((key, conn)))?;
@@ -246,7 +250,7 @@ impl Tracer {
         let unknown = HashMap::new();
         let mut commands = seed::stale(&conns, &dumps, before_ns);
         commands.extend(bound::stale(&binds, &dumps, before_ns, self.idle_listed));
-        commands.extend(seed::missed(&conns, &dumps, &unknown));
+        commands.extend(seed::missed(&before, &conns, &dumps, &unknown));
         commands.extend(bound::missed(&binds, &dumps, &unknown));
         Ok(commands)
     }

@@ -1,7 +1,6 @@
 //! Paths for cgroup ids, kept for cgroups that are gone too.
 
 use std::{
-    collections::HashMap,
     ffi::OsStr,
     io,
     os::{
@@ -13,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use foldhash::{HashMap, HashMapExt as _};
 use rustix::fs::{Dir, FileType, fstat};
 
 use super::{MAX_DEPTH, container_id};

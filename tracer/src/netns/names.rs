@@ -1,13 +1,14 @@
 //! Names for inode numbers, as ip-netns(8) keeps them.
 
 use std::{
-    collections::HashMap,
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
+
+use foldhash::{HashMap, HashMapExt as _};
 
 use super::{NAMES, OWN, entries, inum};
 

@@ -1,11 +1,12 @@
 //! How many ports a tuple can hold, by network namespace.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     path::PathBuf,
     time::{Duration, Instant},
 };
 
+use foldhash::{HashMap, HashMapExt as _};
 use tracer_common::{Bound, ConnKey};
 
 use crate::{

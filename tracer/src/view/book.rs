@@ -5,8 +5,9 @@ mod host;
 mod plot;
 mod track;
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
+use foldhash::HashMap;
 use tracer_common::{TupleKey, tuple::SEARCH_BUCKETS};
 
 pub use super::history::Change;
