@@ -1,6 +1,10 @@
 //! `cargo xtask dist`: what a release consists of, in `target/dist`.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result};
 
@@ -13,20 +17,13 @@ const COMPLETIONS: [(&str, &str); 3] =
 
 /// Builds the static binary and what comes with it, and says where.
 pub(crate) fn dist() -> Result<()> {
-    build::object()?;
-    let mut command = workspace::cargo("build");
-    command
-        .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-Ctarget-feature=+crt-static")
-        .args(["--profile", "dist", "--package", "tracer", "--target", TARGET]);
-    exec::run(build::embed(&mut command))?;
-
+    let built = program()?;
     let dist = workspace::target().join("dist");
     if dist.exists() {
         fs::remove_dir_all(&dist)?;
     }
     fs::create_dir_all(&dist).with_context(|| format!("cannot create {}", dist.display()))?;
     let tracer = dist.join("tracer");
-    let built = workspace::target().join(TARGET).join("dist").join("tracer");
     fs::copy(&built, &tracer).with_context(|| format!("cannot copy {}", built.display()))?;
     generate(&tracer, &["man"], &dist.join("tracer.1"))?;
     for (shell, file) in COMPLETIONS {
@@ -43,6 +40,17 @@ pub(crate) fn dist() -> Result<()> {
     fs::write(dist.join("SHA256SUMS"), sums)?;
     println!("{}", dist.display());
     Ok(())
+}
+
+/// Builds the static binary, as it is released.
+pub(crate) fn program() -> Result<PathBuf> {
+    build::object()?;
+    let mut command = workspace::cargo("build");
+    command
+        .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-Ctarget-feature=+crt-static")
+        .args(["--profile", "dist", "--package", "tracer", "--target", TARGET]);
+    exec::run(build::embed(&mut command))?;
+    Ok(workspace::target().join(TARGET).join("dist").join("tracer"))
 }
 
 fn generate(tracer: &Path, args: &[&str], file: &Path) -> Result<()> {

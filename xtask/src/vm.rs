@@ -1,6 +1,6 @@
 //! `cargo xtask test vm`: the same tests on every kernel of the matrix, in emulated guests.
 
-use std::{collections::VecDeque, fs, sync::Mutex, thread, time::Instant};
+use std::{collections::VecDeque, fs, path::Path, sync::Mutex, thread, time::Instant};
 
 use anyhow::{Context as _, Result};
 
@@ -21,7 +21,7 @@ mod sources;
 /// Guests at a time on a small machine; each has two processors, but often waits.
 const PARALLEL: usize = 2;
 /// Boots of a guest that hangs or ends without a verdict.
-const BOOTS: u32 = 2;
+const BOOTS: u32 = 3;
 
 /// Fetches what the guests are made of, so that later runs work offline.
 pub(crate) fn prepare() -> Result<()> {
@@ -105,10 +105,19 @@ fn boots(kernel: &Kernel, payload: &Payload, name: &str) -> Result<Suite> {
         let note =
             format!("boot {boot} {what}; see {} and {}", console.display(), results.display());
         println!("[{}] {note}", kernel.version);
+        println!("{}", last_lines(&console)?);
         notes.push(note);
     }
     let mut suite = Suite::new(name);
-    suite.fail("the guest", "no boot came to a verdict");
-    suite.notes = notes;
+    suite.fail("the guest", &format!("no boot came to a verdict; {}", notes.join("; ")));
     Ok(suite)
+}
+
+/// What the kernel said last: elsewhere nobody can look into the file.
+fn last_lines(console: &Path) -> Result<String> {
+    const LINES: usize = 60;
+    let bytes = fs::read(console).with_context(|| format!("cannot read {}", console.display()))?;
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
+    Ok(lines.get(lines.len().saturating_sub(LINES)..).unwrap_or_default().join("\n"))
 }

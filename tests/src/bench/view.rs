@@ -36,7 +36,7 @@ pub struct Amount {
 }
 
 impl Amount {
-    pub const FULL: Self = Self { seconds: 30, keys: 30 };
+    pub const FULL: Self = Self { seconds: 60, keys: 30 };
     /// To see that it works.
     pub const QUICK: Self = Self { seconds: 5, keys: 6 };
 }

@@ -5,13 +5,16 @@ use std::process::Command;
 use anyhow::Result;
 
 use super::{Options, Programs};
-use crate::exec;
+use crate::{dist, exec};
 
-/// The tables.
+/// The tables, of the program that people run: with a binary that is not optimized as a whole, they would be
+/// other ones.
 pub(crate) fn measure(options: &Options, programs: &Programs, machine: &str) -> Result<String> {
     eprintln!("the view");
+    let released = dist::program()?;
     let mut command = Command::new(&programs.view);
-    command.env("TRACER_BIN", &programs.tracer).args(options.quick.then_some("--quick"));
+    command.env("TRACER_BIN", released).args(options.quick.then_some("--quick"));
     let tables = exec::output(&mut command)?;
-    Ok(format!("{machine} `{}`.\n\n{tables}", options.command()))
+    let command = options.command();
+    Ok(format!("{machine} `{command}`, of the program that `cargo xtask dist` makes.\n\n{tables}"))
 }

@@ -118,7 +118,7 @@ pub(crate) fn boot(
 /// Emulation, not KVM: it works on every machine, inside virtual machines and without privileges.
 fn command(emulator: &Emulator, files: &Files<'_>) -> Command {
     let mut command = emulator.command();
-    command.args(["-accel", "tcg", "-cpu", "max", "-m", "2048", "-smp", "2"]);
+    command.args(["-accel", "tcg", "-cpu", "max", "-m", "4096", "-smp", "2"]);
     command.args(["-display", "none", "-monitor", "none", "-nic", "none", "-no-reboot"]);
     command.arg("-serial").arg(format!("file:{}", files.console.display()));
     command.arg("-serial").arg(format!("file:{}", files.results.display()));

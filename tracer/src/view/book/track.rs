@@ -167,7 +167,13 @@ impl Track {
     fn foresee(&mut self, now_ms: u32) {
         const SOON_S: f64 = 300.0;
         let over = |seconds| self.eta_over(now_ms, seconds);
-        let eta = over(10.0).filter(|eta| *eta < SOON_S).or_else(|| over(60.0));
+        // Of thousands most do nothing for minutes: no trend, no forecast, unless it is full.
+        let still = self.activity.is_none() && self.capacity.is_none_or(|all| self.in_use < all);
+        let eta = if still {
+            None
+        } else {
+            over(10.0).filter(|eta| *eta < SOON_S).or_else(|| over(60.0))
+        };
         self.eta.add(now_ms, eta);
     }
 
