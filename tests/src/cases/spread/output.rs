@@ -290,13 +290,14 @@ fn status_for_people() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
     let spread = host.spread(&POOL, &[])?;
-    let _held = (0..10).map(|_| host.connect(server.address)).collect::<Result<Vec<_>>>()?;
+    // So many that each address gets some.
+    let _held = (0..40).map(|_| host.connect(server.address)).collect::<Result<Vec<_>>>()?;
     let mut command = crate::tracer::command(&["status", "--rule", host.rule.name()])?;
     let ended = run(&mut command, START_LIMIT)?;
     ensure!(ended.code() == 0 && ended.stderr.is_empty(), "{ended:?}");
     let cgroup = host.cgroup.path().to_string_lossy();
     let pid = spread.process.id().to_string();
-    let words = [host.rule.name(), &pid, &cgroup, "10.1.0.1:7000", "1000", "least_used 10"];
+    let words = [host.rule.name(), &pid, &cgroup, "10.1.0.1:7000", "1000", "least_used 40"];
     for word in words.iter().chain(&POOL) {
         ensure!(ended.stdout.contains(word), "no {word:?} in {}", ended.stdout);
     }

@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -13,15 +13,13 @@ use anyhow::{Context, Result, ensure};
 use super::{Application, Case, Host, POOL, PORTS, Test, named};
 use crate::{
     cases::errors::says,
-    sock::Sock,
-    tracer::{START_LIMIT, command, run, spread::PINS, wait_for},
+    tracer::{START_LIMIT, command, run, spread::PINS},
 };
 
 pub(super) fn cases() -> Vec<Case> {
     let tests: &[Test] = &[
         ("chosen", chosen),
         ("losses_without_an_agent", losses_without_an_agent),
-        ("quarantined", quarantined),
         ("another_layout", another_layout),
     ];
     named("spread::status", tests)
@@ -106,24 +104,12 @@ fn losses_without_an_agent() -> Result<()> {
     Ok(())
 }
 
-/// An address that is left out for a while is shown with why and until when.
-fn quarantined() -> Result<()> {
-    let host = Host::new()?;
-    let spread = host.spread(&POOL[..2], &[])?;
-    let full: IpAddr = POOL[1].parse()?;
-    let _others = host.stage.netns.run(|| -> Result<Vec<Sock>> {
-        let ports = 40_000..40_000 + u16::try_from(PORTS)?;
-        let addresses = ports.map(|port| SocketAddr::new(full, port));
-        let bound = |address| Sock::tcp(address).and_then(|sock| sock.bind(address).map(|()| sock));
-        addresses.map(|address| Ok(bound(address)?)).collect()
-    })?;
-    let shown = |it: &crate::tracer::spread::Status| {
-        let all = it.0["quarantined"].as_array().cloned().unwrap_or_default();
-        all.first().is_some_and(|it| it["address"] == POOL[1])
-    };
-    let status = host.rule.status_when("the address to be in quarantine", shown)?;
-    let one = &status.0["quarantined"][0];
-    ensure!(one["reason"].as_str().is_some_and(|why| why.contains("bound")), "{one}");
+/// Whether an address is shown as left out for a while, in JSON and for people: with why, and until when.
+pub(super) fn shows_quarantine(host: &Host, address: &str, why: &str) -> Result<bool> {
+    let status = host.rule.status()?;
+    let all = status.0["quarantined"].as_array().context("no list")?;
+    let Some(one) = all.iter().find(|it| it["address"] == address) else { return Ok(false) };
+    ensure!(one["reason"] == why, "{one}");
     let until = Duration::from_nanos(one["until_mono_ns"].as_u64().context("no end")?);
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     let now = Duration::try_from(now)?;
@@ -131,13 +117,9 @@ fn quarantined() -> Result<()> {
         until <= now + Duration::from_mins(1) && now <= until + Duration::from_secs(2),
         "{one}"
     );
-    wait_for("its end for people", Duration::from_secs(3), || {
-        let line = format!("left out    {}: ", POOL[1]);
-        let text = printed(&host)?;
-        Ok(text.lines().any(|it| it.contains(&line) && it.ends_with(" s more")).then_some(()))
-    })?;
-    spread.stop()?;
-    Ok(())
+    let line = format!("left out    {address}: {why}");
+    let text = printed(host)?;
+    Ok(text.lines().any(|it| it.contains(&line) && it.ends_with(" s more")))
 }
 
 /// What another version pinned: an empty rule of it.

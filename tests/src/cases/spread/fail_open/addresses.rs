@@ -15,7 +15,7 @@ use crate::{
     cases::{
         Case,
         errors::{BAD_CONFIG, says},
-        spread::{Host, POOL, Test, load::Load, named, source},
+        spread::{Host, POOL, Test, load::Load, named, source, status::shows_quarantine},
     },
     netns::NetNs,
     probe::{self, Place},
@@ -220,7 +220,7 @@ fn failing_address() -> Result<()> {
     other.ip("route add blackhole 10.2.0.11/32")?;
     // Held until the failure of those that began with them is known, so that all addresses are used alike.
     let mut held = VecDeque::new();
-    wait_for("the address to be left out", BACK_LIMIT, || {
+    wait_for("the address to be left out", BACK_LIMIT * 2, || {
         for _ in 0..20 {
             let sock = host.app.tcp(peer)?;
             sock.set_syn_count(1)?;
@@ -234,10 +234,10 @@ fn failing_address() -> Result<()> {
             held.pop_front();
         }
         thread::sleep(Duration::from_millis(100));
-        Ok((host.rule.status()?.left_out() == [ill]).then_some(()))
+        let why = "its connections fail where others succeed";
+        let shown = shows_quarantine(&host, pool[0], why)?;
+        Ok((shown && host.rule.status()?.left_out() == [ill]).then_some(()))
     })?;
-    let why = host.rule.status()?.0["left_out"][0][1].clone();
-    ensure!(why == "its connections fail where others succeed", "left out: {why}");
     let (sources, failed) = connect_many(&host, &listener, 100)?;
     ensure!(failed == 0 && !sources.contains(&ill), "{failed} of 100 failed; {sources:?}");
     other.ip("route del blackhole 10.2.0.11/32")?;
