@@ -257,9 +257,11 @@ impl Stage {
             let inum = self.netns.inum();
             let compare = |(backend, reading): (String, Reading)| {
                 let tuples = reading.of(inum);
+                let missed = reading.lost("hook_missed").unwrap_or_default();
                 let sums = outcome.map(|outcome| outcome.against(&tuples)).unwrap_or_default();
                 let difference = against_tracer(&table, expected, &tuples) + &sums;
-                (!difference.is_empty()).then(|| format!("{backend}:\n{difference}"))
+                (!difference.is_empty())
+                    .then(|| format!("{backend}, {missed} hooks missed:\n{difference}"))
             };
             let differences: Vec<_> = readings.into_iter().filter_map(compare).collect();
             if differences.is_empty() {

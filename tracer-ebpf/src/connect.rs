@@ -179,15 +179,27 @@ pub(crate) fn returned(result: i64) -> Step {
         | errno::ERESTARTSYS => return held_without_syn(attempt),
         errno::EADDRNOTAVAIL if attempt.search_ns == 0 => Cause::NoSourceAddress,
         errno::EADDRNOTAVAIL => return search_failed(attempt, errno),
-        errno::ENETUNREACH | errno::EHOSTUNREACH => Cause::Unreachable,
-        errno::EPERM | errno::EACCES => Cause::Denied,
         errno::EMFILE | errno::ENFILE => Cause::FdLimit,
-        _ => Cause::Other,
+        // An answer of the peer comes here only where the hook that tells of the port was passed over.
+        errno => cause_of(errno),
     };
     if !filter::passes_tuple(&attempt.tuple) {
         attempt.flags &= !conn_flag::WATCHED;
     }
     failed(attempt, cause, errno)
+}
+
+/// What an errno means that has the same meaning before and after the port search.
+#[inline(always)]
+fn cause_of(errno: u16) -> Cause {
+    match errno {
+        errno::ECONNREFUSED => Cause::Refused,
+        errno::ETIMEDOUT => Cause::TimedOut,
+        errno::ENETUNREACH | errno::EHOSTUNREACH => Cause::Unreachable,
+        errno::ECONNRESET => Cause::Reset,
+        errno::EPERM | errno::EACCES => Cause::Denied,
+        _ => Cause::Other,
+    }
 }
 
 #[inline(always)]
@@ -273,8 +285,12 @@ fn known_duration(conn: &Conn) -> u8 {
 /// A full socket ends. If a time-wait socket took over its port, that one's end releases it.
 #[inline(always)]
 fn closed(sock: &Sock, key: &ConnKey, old: u8) -> Step {
+    let mut known = ledger::get(key);
+    if known.is_none() && old == state::SYN_SENT && untold(sock, key) {
+        acquired(*key, |tuple| sock.read_tuple(tuple))?;
+        known = ledger::get(key);
+    }
     let now = now();
-    let known = ledger::get(key);
     if let Some(conn) = known {
         emit_state(key, conn, old, state::CLOSE, now);
         if conn.flags & conn_flag::TIME_WAIT != 0 {
@@ -297,6 +313,16 @@ fn closed(sock: &Sock, key: &ConnKey, old: u8) -> Step {
     }
 }
 
+/// Whether the connect() that the thread is inside of found a port of which nobody told: the kernel passed over
+/// that hook. A socket whose search failed has no port but the one that it was bound to. (Where the hook comes
+/// after the port is gone, sock_ops tells of it, which is never passed over.)
+#[inline(always)]
+fn untold(sock: &Sock, key: &ConnKey) -> bool {
+    attempt::connecting(key.cookie).is_some_and(|attempt| {
+        attempt.flags & conn_flag::SETTLED == 0 && sock.port() != 0 && attempt.bound_port == 0
+    })
+}
+
 /// `port.released`.
 #[inline(always)]
 pub(crate) fn emit_released(key: &ConnKey, conn: &Conn, now: u64) {
@@ -316,15 +342,7 @@ pub(crate) fn emit_released(key: &ConnKey, conn: &Conn, now: u64) {
 #[inline(always)]
 fn handshake_failed(sock: &Sock, key: &ConnKey, conn: &Conn, now: u64) -> Step {
     let errno = sock.error()?;
-    let cause = match errno {
-        0 => Cause::Aborted,
-        errno::ECONNREFUSED => Cause::Refused,
-        errno::ETIMEDOUT => Cause::TimedOut,
-        errno::ENETUNREACH | errno::EHOSTUNREACH => Cause::Unreachable,
-        errno::ECONNRESET => Cause::Reset,
-        errno::EPERM | errno::EACCES => Cause::Denied,
-        _ => Cause::Other,
-    };
+    let cause = if errno == 0 { Cause::Aborted } else { cause_of(errno) };
     stats::failed(cause);
     ledger::fail(&conn.tuple, cause, errno, now, &conn.who)?;
     if events::wanted(Kind::ConnectFailed) && conn.flags & conn_flag::WATCHED != 0 {

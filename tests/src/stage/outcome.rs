@@ -32,6 +32,15 @@ impl Outcome {
         result
     }
 
+    /// How many calls may be missing of each number: none on the host. In a guest the kernel passes over hooks,
+    /// of kprobes on 7.2 at one call in twenty, and what was not told is missing. Nothing is ever too much.
+    fn slack(&self) -> u64 {
+        match Place::get() {
+            Place::Host => 0,
+            Place::Vm => (self.opened.unwrap_or(0) + self.not_available) / 10,
+        }
+    }
+
     /// The difference to what a tracer counted for all tuples of a namespace; empty: none.
     pub(super) fn against(&self, tuples: &BTreeMap<Tuple, Counts>) -> String {
         let failed = |causes: &[&str]| -> u64 {
@@ -44,6 +53,8 @@ impl Outcome {
         let all: u64 = tuples.values().flat_map(|counts| counts.failures.values()).sum();
         let (refused, not_available) =
             (failed(&["refused"]), failed(&["ports_exhausted", "tuple_in_use"]));
+        let slack = self.slack();
+        let same = |counted: u64, made: u64| (made.saturating_sub(slack)..=made).contains(&counted);
         let right = self.opened.is_none_or(|made| same(opened, made))
             && same(refused, self.refused)
             && same(not_available, self.not_available)
@@ -55,14 +66,6 @@ impl Outcome {
             "  all tuples: {opened} opened, {refused} refused, {not_available} not available, {all} \
              failures in all; the callers saw {self:?}\n"
         )
-    }
-}
-
-/// On the host exactly; in a guest the kernel passes over hooks, and what was not told is missing.
-fn same(counted: u64, made: u64) -> bool {
-    match Place::get() {
-        Place::Host => counted == made,
-        Place::Vm => (made * 19 / 20..=made).contains(&counted),
     }
 }
 
