@@ -197,8 +197,12 @@ pub(crate) fn bind(call: &Call<'_>) -> Option<Addr> {
     }
     // SAFETY: takes no argument.
     let random = unsafe { bpf_get_prandom_u32() };
-    // Each port is bound once at an address, wherever its socket will go.
-    let chosen = spread::choose(side, rule.half * 2, random, |address| Usage {
+    // Each port is bound once at an address, wherever its socket will go; one that is bound at all addresses,
+    // at none of them.
+    let everywhere = bind::count(rule.netns, &Addr::UNSPECIFIED)
+        .saturating_add(bind::count(rule.netns, &Addr::v4([0; 4])));
+    let capacity = (rule.half * 2).saturating_sub(everywhere);
+    let chosen = spread::choose(side, capacity, random, |address| Usage {
         in_use: bind::count(rule.netns, address),
         other_half: 0,
     });

@@ -23,6 +23,7 @@ pub(super) fn cases() -> Vec<Case> {
         ("pool_full", pool_full),
         ("moved_address_full", moved_address_full),
         ("bound_ports_fill_the_pool", fills_the_pool),
+        ("ports_bound_at_all_addresses", bound_everywhere),
         ("other_destination", other_destination),
     ];
     cases.extend(named("spread::rebind", tests));
@@ -220,6 +221,42 @@ fn fills_the_pool() -> Result<()> {
     drop(held);
     let sock = bound(&host, false, 0)?;
     check(&sock, None)?;
+    spread.stop()?;
+    host.rule.check_nothing_left()
+}
+
+/// A port that is bound at all addresses is bound at each of the pool's, too: where these and the address's own
+/// make up the range, bind() must not be sent there to fail.
+fn bound_everywhere() -> Result<()> {
+    let mut host = Host::new()?;
+    let server = host.server("10.1.0.1:7000")?;
+    let spread = host.spread(&POOL[..1], &["--rebind"])?;
+    // Half of them by IPv4, half by IPv6, where there is such a thing: both take the port.
+    let hold = |from: u64, any: &str| -> Result<Vec<Sock>> {
+        host.stage.netns.run(|| {
+            (from..from + PORTS / 4)
+                .map(|port| {
+                    let address = SocketAddr::new(any.parse()?, 40_000 + u16::try_from(port)?);
+                    let sock = Sock::tcp(address)?;
+                    sock.bind(address)?;
+                    Ok(sock)
+                })
+                .collect()
+        })
+    };
+    let _by_ipv4 = hold(0, "0.0.0.0")?;
+    let any = if probe::no_ipv6().is_some() { "0.0.0.0" } else { "::" };
+    let _by_other = hold(PORTS / 4, any)?;
+    let mut held = Vec::new();
+    for turn in 0..PORTS / 2 + 10 {
+        let sock = bound(&host, false, 0)
+            .with_context(|| format!("bind {turn}, which without us has {CHOSEN} and succeeds"))?;
+        let from = source(&sock)?.to_string();
+        let expected = if turn < PORTS / 2 { POOL[0] } else { CHOSEN };
+        ensure!(from == expected, "bind {turn} is at {from}, not at {expected}");
+        sock.connect(server.address).with_context(|| format!("connect {turn}"))?;
+        held.push(sock);
+    }
     spread.stop()?;
     host.rule.check_nothing_left()
 }
