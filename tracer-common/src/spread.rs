@@ -221,12 +221,15 @@ pub struct Search {
     pub last: bool,
 }
 
-/// How many ports to look at before the kernel is asked; none as long as less than nine tenths of the
-/// kernel's own half are in use, or all of the other one.
+/// How many ports to look at before the kernel is asked. None as long as less than nine tenths of the
+/// kernel's own half are in use: it finds one soon.
 ///
-/// Where little is left of the other half, a long search would cost more than the kernel's; but the last
-/// of it must be found when nothing is left of the kernel's: the kernel never gives connect() a port that
-/// is bound, so it would find none of these. Then both halves are searched, and what is found is sure.
+/// From there on, the other half goes first until only half as much again is left of it as of the kernel's;
+/// then both run out together, three of five calls going to the other half. What is left costs a search
+/// either way, and so neither the one half nor the other is searched to its end while the other one has room.
+/// The last of the other half must be found when nothing is left of the kernel's: the kernel never gives
+/// connect() a port that is bound, so it would find none of these. Then both halves are searched, and what
+/// is found is sure.
 #[inline(always)]
 pub const fn search(usage: &Usage, rule: &Rule) -> Search {
     let kernel_capacity = rule.capacity.saturating_sub(rule.other_capacity);
@@ -236,11 +239,12 @@ pub const fn search(usage: &Usage, rule: &Rule) -> Search {
     if kernel_left <= UNSURE && rule.half > 0 {
         return Search { tries: rule.half * 2, others: rule.half, last: true };
     }
-    let tries = if kernel_left > kernel_capacity / 10 || left == 0 {
+    let tries = if kernel_left > kernel_capacity / 10 || left * 2 <= kernel_left * 3 {
         0
     } else if left > rule.other_capacity / 16 {
         64
     } else {
+        // Where connections end in any order, a long search would cost more than the kernel's.
         8
     };
     Search { tries, others: tries, last: false }

@@ -5,10 +5,10 @@ use std::{collections::VecDeque, fs, path::Path, sync::Mutex, thread, time::Inst
 use anyhow::{Context as _, Result};
 
 use crate::test::report::Suite;
-use guest::Payload;
+use guest::{ALIVE, Payload};
 use kernels::{KERNELS, Kernel};
 use modules::Tree;
-use qemu::{Emulator, End};
+use qemu::{Emulator, End, Processors};
 
 mod fetch;
 pub(crate) mod guest;
@@ -92,7 +92,8 @@ fn boots(kernel: &Kernel, payload: &Payload, name: &str) -> Result<Suite> {
         };
         let mut suite = Suite::new(name);
         let start = Instant::now();
-        let end = qemu::boot(&emulator, &files, |line| {
+        let processors = if boot == 1 { Processors::Parallel } else { Processors::InTurns };
+        let end = qemu::boot(&emulator, &files, processors, |line| {
             println!("[{} {:>4} s] {line}", kernel.version, start.elapsed().as_secs());
             suite.line(line);
         })?;
@@ -118,6 +119,6 @@ fn last_lines(console: &Path) -> Result<String> {
     const LINES: usize = 60;
     let bytes = fs::read(console).with_context(|| format!("cannot read {}", console.display()))?;
     let text = String::from_utf8_lossy(&bytes);
-    let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
+    let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| *line != ALIVE).collect();
     Ok(lines.get(lines.len().saturating_sub(LINES)..).unwrap_or_default().join("\n"))
 }

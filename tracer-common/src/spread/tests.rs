@@ -170,16 +170,22 @@ fn rule_of_all_ports() -> Rule {
 }
 
 #[test]
-fn ports_are_ours_from_nine_tenths_of_the_kernels_half_on_and_the_last_of_both_are_searched_for() {
+fn ports_are_ours_from_nine_tenths_of_the_kernels_half_on_and_the_last_ones_are_searched_for() {
     // 10,000 ports of the kernel's half, and 10,000 of the other one, 2,000 of which are bound.
     let rule = Rule { half: 10_000, other_capacity: 8_000, capacity: 18_000, ..Rule::default() };
     for (kernel_half, other_half, expected) in [
         (0, 0, 0),
         (8_999, 0, 0),
         (9_000, 0, 64),
-        (9_000, 7_499, 64),
-        (9_000, 7_500, 8),
-        (9_997, 7_999, 8),
+        (9_000, 6_499, 64),
+        (9_000, 6_500, 0),
+        (9_001, 6_500, 64),
+        (9_800, 7_499, 64),
+        (9_800, 7_500, 8),
+        (9_800, 7_699, 8),
+        (9_800, 7_700, 0),
+        (9_997, 7_995, 8),
+        (9_997, 7_996, 0),
         (9_997, 8_000, 0),
         (8_999, 8_000, 0),
     ] {
@@ -196,6 +202,25 @@ fn ports_are_ours_from_nine_tenths_of_the_kernels_half_on_and_the_last_of_both_a
     // Two counters that are not read at once.
     assert_eq!(search(&Usage { in_use: 5, other_half: 7 }, &rule), Search::default());
     assert_eq!(search(&Usage::default(), &Rule::default()), Search::default());
+}
+
+#[test]
+fn both_halves_run_out_together() {
+    let rule = Rule { half: 1_000, other_capacity: 1_000, capacity: 2_000, ..Rule::default() };
+    let mut usage = Usage::default();
+    let mut others_of_the_last_hundred = 0;
+    loop {
+        let search = search(&usage, &rule);
+        if search.last {
+            break;
+        }
+        usage.in_use += 1;
+        usage.other_half += u32::from(search.tries > 0);
+        others_of_the_last_hundred += u32::from(search.tries > 0 && usage.in_use > 1_890);
+    }
+    assert!((1_994..=1_998).contains(&usage.in_use), "{usage:?}");
+    assert!((994..=998).contains(&usage.other_half), "{usage:?}");
+    assert!((60..=66).contains(&others_of_the_last_hundred), "{others_of_the_last_hundred}");
 }
 
 #[test]

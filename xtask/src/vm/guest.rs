@@ -9,6 +9,8 @@ use crate::{exec, setup};
 
 /// Marks lines of the guest's that are not the test runner's.
 pub(crate) const MARK: &str = "@@";
+/// Said on the console every 20 s: the kernel runs, whatever the tests do.
+pub(crate) const ALIVE: &str = "@@ alive";
 
 /// Programs of this machine that the tests call, by their place in the guest. The shell is among
 /// them because busybox's own runs its applets instead of what is on PATH.
@@ -85,6 +87,7 @@ echo "{MARK} kernel $(uname -r)"
 export RUST_BACKTRACE=1 TRACER_BIN=/tests/tracer TRACER_TEST_ENV=vm
 export TRACER_DEFAULT_BACKEND={chooses} TRACER_BACKENDS={backends} TRACER_FAST_PORTS={fast_ports}
 export TRACER_THOROUGH={thorough}
+while sleep 20; do echo "{ALIVE}"; done >/dev/ttyS0 &
 /tests/kernel-tests --test-threads=1 --color=never {args} </dev/null
 stop $?
 "#

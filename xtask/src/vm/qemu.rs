@@ -49,8 +49,10 @@ impl Emulator {
     }
 }
 
-/// A guest that says nothing for this long hangs.
-const SILENCE: Duration = Duration::from_mins(9);
+/// A guest that does not even say that it is alive hangs.
+const KERNEL_SILENCE: Duration = Duration::from_mins(3);
+/// So do tests that say nothing: their runner ends each after 8 minutes.
+const TESTS_SILENCE: Duration = Duration::from_mins(9);
 /// No guest may take longer, however much it says.
 const LIMIT: Duration = Duration::from_mins(40);
 const POLL: Duration = Duration::from_millis(200);
@@ -64,6 +66,16 @@ pub(crate) enum End {
     NoVerdict,
     /// The watchdog ended it.
     Hung,
+}
+
+/// Who emulates the guest's processors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Processors {
+    /// A thread for each: fast. They race with code that the kernel changes while it runs (int3 of
+    /// text_poke, at each attach and detach), and once in a while that hangs a guest.
+    Parallel,
+    /// They take turns on one thread, which no such race can stop.
+    InTurns,
 }
 
 /// Files of one boot.
@@ -80,16 +92,19 @@ pub(crate) struct Files<'a> {
 pub(crate) fn boot(
     emulator: &Emulator,
     files: &Files<'_>,
+    processors: Processors,
     mut line: impl FnMut(&str),
 ) -> Result<End> {
     for log in [files.console, files.results] {
         fs::write(log, "").with_context(|| format!("cannot write {}", log.display()))?;
     }
-    let mut command = command(emulator, files);
+    let mut command = command(emulator, files, processors);
     eprintln!("$ {}", exec::show(&command));
     let mut guest = Guest(command.spawn().with_context(|| format!("cannot run {PROGRAM}"))?);
     let mut results = Lines::open(files.results)?;
-    let (start, mut last_word, mut said) = (Instant::now(), Instant::now(), 0);
+    let start = Instant::now();
+    let mut kernel = Silence::of(files.console, KERNEL_SILENCE);
+    let mut tests = Silence::of(files.results, TESTS_SILENCE);
     let mut end = End::NoVerdict;
     loop {
         let over = guest.0.try_wait()?.is_some();
@@ -104,11 +119,7 @@ pub(crate) fn boot(
         if over {
             return Ok(end);
         }
-        let size = fs::metadata(files.console)?.len() + fs::metadata(files.results)?.len();
-        if size != said {
-            (said, last_word) = (size, Instant::now());
-        }
-        if last_word.elapsed() > SILENCE || start.elapsed() > LIMIT {
+        if kernel.is_over()? || tests.is_over()? || start.elapsed() > LIMIT {
             return Ok(if end == End::NoVerdict { End::Hung } else { end });
         }
         thread::sleep(POLL);
@@ -116,9 +127,13 @@ pub(crate) fn boot(
 }
 
 /// Emulation, not KVM: it works on every machine, inside virtual machines and without privileges.
-fn command(emulator: &Emulator, files: &Files<'_>) -> Command {
+fn command(emulator: &Emulator, files: &Files<'_>, processors: Processors) -> Command {
     let mut command = emulator.command();
-    command.args(["-accel", "tcg", "-cpu", "max", "-m", "4096", "-smp", "2"]);
+    let accelerator = match processors {
+        Processors::Parallel => "tcg,thread=multi",
+        Processors::InTurns => "tcg,thread=single",
+    };
+    command.args(["-accel", accelerator, "-cpu", "max", "-m", "4096", "-smp", "2"]);
     command.args(["-display", "none", "-monitor", "none", "-nic", "none", "-no-reboot"]);
     command.arg("-serial").arg(format!("file:{}", files.console.display()));
     command.arg("-serial").arg(format!("file:{}", files.results.display()));
@@ -126,6 +141,28 @@ fn command(emulator: &Emulator, files: &Files<'_>) -> Command {
     command.args(["-append", "console=ttyS0 panic=-1 mitigations=off"]);
     command.stdin(Stdio::null());
     command
+}
+
+/// How long nothing was added to a file.
+struct Silence<'a> {
+    file: &'a Path,
+    limit: Duration,
+    size: u64,
+    since: Instant,
+}
+
+impl<'a> Silence<'a> {
+    fn of(file: &'a Path, limit: Duration) -> Self {
+        Self { file, limit, size: 0, since: Instant::now() }
+    }
+
+    fn is_over(&mut self) -> Result<bool> {
+        let size = fs::metadata(self.file)?.len();
+        if size != self.size {
+            (self.size, self.since) = (size, Instant::now());
+        }
+        Ok(self.since.elapsed() > self.limit)
+    }
 }
 
 /// A guest does not outlive its boot.
