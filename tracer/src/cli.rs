@@ -12,7 +12,9 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-pub use args::{Compression, EventKind, FilterArgs, RecordArgs, TableFormat, TuplesArgs};
+pub use args::{
+    Compression, EventKind, FilterArgs, RecordArgs, TableArgs, TableFormat, TuplesArgs,
+};
 pub use report::ReportArgs;
 pub use spread::{DEFAULT_RULE, Decisions, OnExit, PortChoice, SpreadArgs, StatusArgs};
 pub use value::NetnsRef;

@@ -16,8 +16,8 @@ pub use view::{ReplayConfig, ShowConfig, TopConfig};
 
 use crate::{
     cli::{
-        Backend, Command, Compression, EventKind, GlobalArgs, RecordArgs, ReportArgs, TableFormat,
-        TuplesArgs,
+        Backend, Command, Compression, EventKind, GlobalArgs, RecordArgs, ReportArgs, TableArgs,
+        TableFormat, TuplesArgs,
     },
     error::Error,
     table::Column,
@@ -156,10 +156,26 @@ impl TryFrom<&RecordArgs> for RecordConfig {
 pub struct TuplesConfig {
     /// Time between readings; `None`: one reading.
     pub watch: Option<Duration>,
+    pub table: TableConfig,
+    pub filter: FilterSpec,
+}
+
+/// How the tuples of a reading are printed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct TableConfig {
     pub format: TableFormat,
     pub sort: Column,
     pub limit: Option<usize>,
-    pub filter: FilterSpec,
+}
+
+impl From<&TableArgs> for TableConfig {
+    fn from(args: &TableArgs) -> Self {
+        Self {
+            format: args.output,
+            sort: args.sort,
+            limit: args.limit.and_then(|limit| usize::try_from(limit).ok()),
+        }
+    }
 }
 
 impl TryFrom<&TuplesArgs> for TuplesConfig {
@@ -168,9 +184,7 @@ impl TryFrom<&TuplesArgs> for TuplesConfig {
     fn try_from(args: &TuplesArgs) -> Result<Self, Error> {
         Ok(Self {
             watch: args.watch,
-            format: args.output,
-            sort: args.sort,
-            limit: args.limit.and_then(|limit| usize::try_from(limit).ok()),
+            table: TableConfig::from(&args.table),
             filter: FilterSpec::try_from(&args.filter)?,
         })
     }
@@ -295,7 +309,7 @@ mod tests {
         ] {
             let Task::Tuples(config) = task(line).unwrap() else { panic!("{line}") };
             assert_eq!(config.watch, watch, "{line}");
-            assert_eq!(config.sort, Column::Saturation);
+            assert_eq!(config.table.sort, Column::Saturation);
         }
     }
 }

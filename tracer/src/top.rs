@@ -54,6 +54,6 @@ pub fn model(about: crate::view::reading::About, show: &ShowConfig) -> Model {
     // https://no-color.org
     model.colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     model.filter = show.filter.clone();
-    model.sorts[View::Tuples as usize] = Sort { by: show.sort, reverse: false };
+    model.sorts[View::Tuples as usize] = Sort { by: show.table.sort, reverse: false };
     model
 }

@@ -66,7 +66,7 @@ pub fn run(
         }
         let lost = named_losses(&tracer.totals()?).collect();
         let reading = Reading { ns: read_at, drift: tracer.drift, lost };
-        let text = table::render(&rows, config.format, &reading, first)
+        let text = table::render(&rows, config.table.format, &reading, first)
             .map_err(|error| Error::Failure(format!("cannot put the table together: {error}")))?;
         asked.writing(true);
         let open = print(&text)?;
@@ -97,12 +97,12 @@ fn rows(
 ) -> Vec<Row> {
     let (earlier, elapsed) = before;
     let zero = TupleCount::default();
-    let mut top = Top::new(config.sort, config.limit);
+    let mut top = Top::new(config.table.sort, config.table.limit);
     for (key, count) in tracer.tuples() {
         if visible(filter, key, count, names, now) {
             let before = elapsed.map(|elapsed| (earlier.get(key).unwrap_or(&zero), elapsed));
             let mut row = Row::new(*key, count, before, tracer.capacity(key.netns));
-            if config.sort == Column::Container {
+            if config.table.sort == Column::Container {
                 row.container = container(&row, names, now);
             }
             top.add(row);

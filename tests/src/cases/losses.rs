@@ -19,8 +19,7 @@ use super::{BackendTest, Case, Plan, per_backend};
 use crate::{
     mounts::SmallDisk,
     netns::NetNs,
-    probe,
-    probe::Place,
+    probe::{self, Place},
     process::Process,
     sock::Sock,
     stage::{Expected, Server, Stage},

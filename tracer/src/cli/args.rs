@@ -121,6 +121,16 @@ pub struct TuplesArgs {
     #[arg(long, value_name = "SECS", value_parser = value::seconds)]
     pub watch: Option<Duration>,
 
+    #[command(flatten)]
+    pub table: TableArgs,
+
+    #[command(flatten)]
+    pub filter: FilterArgs,
+}
+
+/// How the tuples of a reading are printed.
+#[derive(Args, Clone, Debug)]
+pub struct TableArgs {
     /// Form of the output
     #[arg(
         short,
@@ -141,12 +151,9 @@ pub struct TuplesArgs {
     )]
     pub sort: Column,
 
-    /// Print at most N tuples [default: all]
+    /// Print at most N tuples a reading [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub limit: Option<u32>,
-
-    #[command(flatten)]
-    pub filter: FilterArgs,
 }
 
 /// Form of the table.

@@ -2,13 +2,10 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{
-    Args,
-    builder::{PossibleValuesParser, TypedValueParser},
-};
+use clap::Args;
 
-use super::{FilterArgs, TableFormat, value};
-use crate::{table::Column, view::filter::Filter};
+use super::{FilterArgs, TableArgs, value};
+use crate::view::filter::Filter;
 
 const TOP_HELP: &str = "\
 Examples:
@@ -32,29 +29,8 @@ pub struct ShowArgs {
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
 
-    /// Form of what is printed
-    #[arg(
-        short,
-        long,
-        value_enum,
-        default_value_t = TableFormat::Columns,
-        value_name = "FORMAT"
-    )]
-    pub output: TableFormat,
-
-    /// Column to sort by
-    #[arg(
-        long,
-        default_value = Column::Saturation.id(),
-        value_name = "FIELD",
-        value_parser = PossibleValuesParser::new(Column::TUPLE.map(Column::id))
-            .try_map(|id| Column::from_id(&id).ok_or("not a column"))
-    )]
-    pub sort: Column,
-
-    /// Print at most N tuples a reading [default: all]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub limit: Option<u32>,
+    #[command(flatten)]
+    pub table: TableArgs,
 
     /// Show only what matches all of these words: nginx, dst:10.0.0.0/8, sat>45, !word
     #[arg(long, default_value = "", hide_default_value = true, value_name = "WORDS", value_parser = Filter::parse)]

@@ -2,11 +2,10 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use super::FilterSpec;
+use super::{FilterSpec, TableConfig};
 use crate::{
     cli::{ReplayArgs, ShowArgs, TableFormat, TopArgs},
     error::Error,
-    table::Column,
     view::filter::Filter,
 };
 
@@ -15,9 +14,7 @@ use crate::{
 pub struct ShowConfig {
     pub batch: bool,
     pub count: Option<u64>,
-    pub format: TableFormat,
-    pub sort: Column,
-    pub limit: Option<usize>,
+    pub table: TableConfig,
     pub filter: Filter,
 }
 
@@ -25,11 +22,9 @@ impl From<&ShowArgs> for ShowConfig {
     fn from(args: &ShowArgs) -> Self {
         Self {
             // Only printed readings have a form.
-            batch: args.batch || args.output != TableFormat::Columns,
+            batch: args.batch || args.table.output != TableFormat::Columns,
             count: args.count,
-            format: args.output,
-            sort: args.sort,
-            limit: args.limit.and_then(|limit| usize::try_from(limit).ok()),
+            table: TableConfig::from(&args.table),
             filter: args.filter.clone(),
         }
     }

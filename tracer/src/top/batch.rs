@@ -93,7 +93,7 @@ impl<'a> Batch<'a> {
     /// False: that was the last one.
     fn print(&mut self, model: &mut Model, reading: Reading) -> Result<bool, Error> {
         update(model, Message::Read(Box::new(reading)));
-        let mut top = Top::new(self.show.sort, self.show.limit);
+        let mut top = Top::new(self.show.table.sort, self.show.table.limit);
         for row in model.book.rows(Window::Second).filter(|row| model.filter.matches(row)) {
             top.add(row);
         }
@@ -101,10 +101,10 @@ impl<'a> Batch<'a> {
         let of = &model.reading;
         let lost = of.lost.iter().map(|(reason, count)| (reason.as_str(), *count)).collect();
         let of = table::Reading { ns: of.wall_ns, drift: of.own.drift, lost };
-        let table = table::render(&top.sorted(), self.show.format, &of, first)
+        let table = table::render(&top.sorted(), self.show.table.format, &of, first)
             .map_err(|error| Error::Failure(format!("cannot put the table together: {error}")))?;
         let mut out = Vec::with_capacity(table.len() + 200);
-        if self.show.format == TableFormat::Columns {
+        if self.show.table.format == TableFormat::Columns {
             if !first {
                 out.push(b'\n');
             }
