@@ -12,8 +12,10 @@ use tracer_common::Addr;
 const SHORTEST: Duration = Duration::from_secs(1);
 /// ...up to this.
 const LONGEST: Duration = Duration::from_mins(1);
-/// Failures that an address may have in one look without being suspected.
-const TOLERATED: u64 = 3;
+/// Failures that an address may have of late without being suspected.
+const TOLERATED: f64 = 3.0;
+/// What is left, one look later, of what was before.
+const FADING: f64 = 0.875;
 
 /// Why an address is left out.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -33,21 +35,32 @@ impl Reason {
     }
 }
 
-/// What became of the connections of one address to one destination since the last look.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+/// What became of the connections of one address to one destination of late.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Outcome {
-    pub opened: u64,
-    /// Of those, and of those that got no port: ended in unreachable, timed out or no source.
-    pub failed: u64,
+    opened: f64,
+    failed: f64,
 }
 
 impl Outcome {
+    /// One look later. `opened` and `failed` are since the last one; failed are, of those opened and of those
+    /// that got no port, the ones that ended in unreachable, timed out or no source. What was before counts
+    /// for less and less, so that where there are only a few connections a second, they add up.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "counts of a second")]
+    pub fn then(self, opened: u64, failed: u64) -> Self {
+        Self {
+            opened: self.opened * FADING + opened as f64,
+            failed: self.failed * FADING + failed as f64,
+        }
+    }
+
     fn is_bad(&self) -> bool {
-        self.failed > TOLERATED && self.failed * 5 >= self.opened * 4
+        self.failed > TOLERATED && self.failed >= self.opened * 0.8
     }
 
     fn is_good(&self) -> bool {
-        self.opened > TOLERATED && self.failed * 5 <= self.opened
+        self.opened > TOLERATED && self.failed <= self.opened * 0.2
     }
 }
 
@@ -93,13 +106,15 @@ impl Health {
     }
 
     /// Looks at what became of each address's connections to one destination. Where all fail, it is
-    /// the destination's fault.
-    pub fn judge(&mut self, outcomes: &[(Addr, Outcome)], now: Instant) {
+    /// the destination's fault. Those that are to blame are left out, and what was held against them is
+    /// settled: after that they are judged by what comes then.
+    pub fn judge(&mut self, outcomes: &mut [(Addr, &mut Outcome)], now: Instant) {
         if !outcomes.iter().any(|(_, outcome)| outcome.is_good()) {
             return;
         }
-        for (address, _) in outcomes.iter().filter(|(_, outcome)| outcome.is_bad()) {
+        for (address, outcome) in outcomes.iter_mut().filter(|(_, outcome)| outcome.is_bad()) {
             self.quarantine(*address, Reason::Failing, now);
+            **outcome = Outcome::default();
         }
     }
 
@@ -148,11 +163,10 @@ mod tests {
 
     #[test]
     fn an_address_is_suspected_only_where_another_one_succeeds() {
-        let bad = Outcome { opened: 10, failed: 10 };
-        let good = Outcome { opened: 10, failed: 1 };
-        let few = Outcome { opened: 3, failed: 3 };
+        let of = |opened, failed| Outcome::default().then(opened, failed);
+        let (bad, good, few) = (of(10, 10), of(10, 1), of(3, 3));
         let now = Instant::now();
-        for (outcomes, expected) in [
+        for ([mut one, mut two], expected) in [
             ([bad, good], Some(Reason::Failing)),
             ([bad, bad], None),
             ([few, good], None),
@@ -160,9 +174,29 @@ mod tests {
             ([bad, few], None),
         ] {
             let mut health = Health::default();
-            health.judge(&[(ONE, outcomes[0]), (TWO, outcomes[1])], now);
-            assert_eq!(health.reason(&ONE, now), expected, "{outcomes:?}");
-            assert_eq!(health.reason(&TWO, now), None, "{outcomes:?}");
+            let outcomes = format!("{one:?} {two:?}");
+            health.judge(&mut [(ONE, &mut one), (TWO, &mut two)], now);
+            assert_eq!(health.reason(&ONE, now), expected, "{outcomes}");
+            assert_eq!(health.reason(&TWO, now), None, "{outcomes}");
+            let settled = if expected.is_some() { Outcome::default() } else { one };
+            assert_eq!(one, settled, "{outcomes}");
         }
+    }
+
+    #[test]
+    fn one_connection_a_second_is_enough_and_old_failures_fade() {
+        let (mut one, mut two) = (Outcome::default(), Outcome::default());
+        let looks = (1..60).find(|_| {
+            // By turns: never in the same second.
+            (one, two) = (one.then(1, 1).then(0, 0), two.then(0, 0).then(1, 0));
+            one.is_bad() && two.is_good()
+        });
+        assert!(looks.is_some_and(|looks| looks < 10), "{looks:?}");
+        let mut recovering = Outcome::default().then(100, 100);
+        let looks = (1..60).find(|_| {
+            recovering = recovering.then(10, 0);
+            !recovering.is_bad()
+        });
+        assert!(looks.is_some_and(|looks| looks < 10), "{looks:?}");
     }
 }

@@ -22,6 +22,8 @@ use crate::error::Error;
 pub(super) struct Seen {
     opened: u64,
     nowhere: u64,
+    /// Up to then.
+    outcome: Outcome,
 }
 
 impl Agent {
@@ -75,31 +77,33 @@ impl Agent {
         let members = pool::members(&self.config.pool, &self.inside.host);
         let ours =
             |address: &Addr| members.iter().any(|member| pool::to_addr(member.address) == *address);
-        let mut by_destination: HashMap<_, Vec<_>> = HashMap::new();
         let mut seen = HashMap::new();
         let mut opened = 0;
         self.tracer.read_tuples()?;
         for (key, count) in self.tracer.tuples().iter().filter(|(key, _)| key.netns == netns) {
-            let newest = Seen { opened: count.opened, nowhere: ports::nowhere(count) };
             let before = self.before.get(key).copied();
+            let since = before.unwrap_or_default();
+            let (made, nowhere) = (count.opened, ports::nowhere(count));
+            let new = made.saturating_sub(since.opened);
             if ours(&key.source) {
-                opened += newest.opened.saturating_sub(before.unwrap_or_default().opened);
+                opened += new;
             }
-            if let Some(before) = before {
-                let outcome = Outcome {
-                    opened: newest.opened.saturating_sub(before.opened),
-                    failed: newest.nowhere.saturating_sub(before.nowhere),
-                };
-                let destination = (key.destination, key.destination_port);
-                by_destination.entry(destination).or_default().push((key.source, outcome));
-            }
-            seen.insert(*key, newest);
+            // What was before the first look is nobody's fault.
+            let outcome = match before {
+                Some(before) => before.outcome.then(new, nowhere.saturating_sub(before.nowhere)),
+                None => Outcome::default(),
+            };
+            seen.insert(*key, Seen { opened: made, nowhere, outcome });
         }
-        self.before = seen;
+        let mut by_destination: HashMap<_, Vec<_>> = HashMap::new();
+        for (key, seen) in seen.iter_mut().filter(|(key, _)| ours(&key.source)) {
+            let destination = (key.destination, key.destination_port);
+            by_destination.entry(destination).or_default().push((key.source, &mut seen.outcome));
+        }
         for outcomes in by_destination.values_mut() {
-            outcomes.retain(|(address, _)| ours(address));
             self.health.judge(outcomes, now);
         }
+        self.before = seen;
         // After the tuples: what is under way is missing now, and makes up for it at the next look.
         let decided = self.spreader()?.maps.decided()?;
         let chosen = [Decision::LeastUsed, Decision::FastPort].map(|it| decided.get(it as usize));
