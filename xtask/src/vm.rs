@@ -8,7 +8,7 @@ use crate::test::report::Suite;
 use guest::{ALIVE, Payload};
 use kernels::{KERNELS, Kernel};
 use modules::Tree;
-use qemu::{Emulator, End, Processors};
+use qemu::{Emulator, End};
 
 mod fetch;
 pub(crate) mod guest;
@@ -92,8 +92,7 @@ fn boots(kernel: &Kernel, payload: &Payload, name: &str) -> Result<Suite> {
         };
         let mut suite = Suite::new(name);
         let start = Instant::now();
-        let processors = if boot == 1 { Processors::Parallel } else { Processors::InTurns };
-        let end = qemu::boot(&emulator, &files, processors, |line| {
+        let end = qemu::boot(&emulator, &files, |line| {
             println!("[{} {:>4} s] {line}", kernel.version, start.elapsed().as_secs());
             suite.line(line);
         })?;
