@@ -210,6 +210,10 @@ fn lighter(side: &Side, one: (u8, Usage), other: (u8, Usage)) -> bool {
 /// so a moment ago, and of ports that others bound it knows nothing.
 const UNSURE: u32 = 2;
 
+/// Where the kernel has no more than these left, as many calls at once could all be sent to it for the same
+/// ones: the other half is used up before.
+const SCARCE: u32 = 16;
+
 /// A search for a port, before the kernel is asked for one.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Search {
@@ -226,7 +230,7 @@ pub struct Search {
 ///
 /// From there on, the other half goes first until only half as much again is left of it as of the kernel's;
 /// then both run out together, three of five calls going to the other half. What is left costs a search
-/// either way, and so neither the one half nor the other is searched to its end while the other one has room.
+/// either way, and so neither half is searched to its end while the other one has room.
 /// The last of the other half must be found when nothing is left of the kernel's: the kernel never gives
 /// connect() a port that is bound, so it would find none of these. Then both halves are searched, and what
 /// is found is sure.
@@ -239,7 +243,8 @@ pub const fn search(usage: &Usage, rule: &Rule) -> Search {
     if kernel_left <= UNSURE && rule.half > 0 {
         return Search { tries: rule.half * 2, others: rule.half, last: true };
     }
-    let tries = if kernel_left > kernel_capacity / 10 || left * 2 <= kernel_left * 3 {
+    let enough = kernel_left > SCARCE && left * 2 <= kernel_left * 3;
+    let tries = if kernel_left > kernel_capacity / 10 || left == 0 || enough {
         0
     } else if left > rule.other_capacity / 16 {
         64

@@ -209,6 +209,11 @@ impl Client {
                 Err(errno) => bail!("connect {} to {}: {errno}", made.ends.len(), self.peer),
             }
             let end = mono_ns();
+            if self.choice == Choice::Nothing && self.is_beside_the_pool(&sock)? {
+                // Passed through: the pool had no port that was sure.
+                made.failed = begin;
+                break;
+            }
             made.ends.push(end);
             made.durations.push(end - begin);
             made.released += self.keep(sock)?;
@@ -236,6 +241,11 @@ impl Client {
             Choice::SplitClients => Random(self.client()).below(count),
         };
         Ok(self.sources.get(usize::try_from(index)?).copied())
+    }
+
+    fn is_beside_the_pool(&self, sock: &Sock) -> Result<bool> {
+        let source = sock.local()?.ip();
+        Ok(!self.sources.is_empty() && !self.sources.contains(&source))
     }
 
     /// One of 1,023 clients; number N has a weight of about 1/N.
