@@ -210,9 +210,9 @@ impl Client {
             }
             let end = mono_ns();
             if self.choice == Choice::Nothing && self.is_beside_the_pool(&sock)? {
-                // Passed through: the pool had no port that was sure.
-                made.failed = begin;
-                break;
+                // Passed through: none of the pool's last ports was sure. Neither a failure nor one of them.
+                self.held.push((sock, None));
+                continue;
             }
             made.ends.push(end);
             made.durations.push(end - begin);
