@@ -232,7 +232,7 @@ fn bound_everywhere() -> Result<()> {
     let server = host.server("10.1.0.1:7000")?;
     let spread = host.spread(&POOL[..1], &["--rebind"])?;
     // Half of them by IPv4, half by IPv6, where there is such a thing: both take the port.
-    let hold = |from: u64, any: &str| -> Result<Vec<Sock>> {
+    let take = |from: u64, any: &str| -> Result<Vec<Sock>> {
         host.stage.netns.run(|| {
             (from..from + PORTS / 4)
                 .map(|port| {
@@ -244,9 +244,9 @@ fn bound_everywhere() -> Result<()> {
                 .collect()
         })
     };
-    let _by_ipv4 = hold(0, "0.0.0.0")?;
+    let _by_ipv4 = take(0, "0.0.0.0")?;
     let any = if probe::no_ipv6().is_some() { "0.0.0.0" } else { "::" };
-    let _by_other = hold(PORTS / 4, any)?;
+    let _by_other = take(PORTS / 4, any)?;
     let mut held = Vec::new();
     for turn in 0..PORTS / 2 + 10 {
         let sock = bound(&host, false, 0)
