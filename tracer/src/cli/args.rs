@@ -131,7 +131,7 @@ pub struct TuplesArgs {
 /// How the tuples of a reading are printed.
 #[derive(Args, Clone, Debug)]
 pub struct TableArgs {
-    /// Form of the output
+    /// Form of what is printed
     #[arg(
         short,
         long,
