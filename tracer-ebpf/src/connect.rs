@@ -212,6 +212,20 @@ fn held_without_syn(attempt: &mut Attempt) -> Step {
     acquired(sock.key(), |tuple| sock.read_tuple(tuple))
 }
 
+/// Makes good for a hook that the kernel passed over: the socket of a connect() that the thread is inside of ends,
+/// and holds a port of which nobody told. One whose search failed has no port but the one that it was bound to.
+/// For hooks that run before the port is gone. (Where they run after that, sock_ops tells of the port, which is
+/// never passed over.)
+#[inline(always)]
+pub(crate) fn acquired_untold(sock: &Sock, new: u8) -> Step {
+    if new != state::CLOSE || sock.state() != state::SYN_SENT || sock.port() == 0 {
+        return Ok(());
+    }
+    let untold = attempt::connecting(sock.cookie())
+        .is_some_and(|attempt| attempt.flags & conn_flag::SETTLED == 0 && attempt.bound_port == 0);
+    if untold { acquired(sock.key(), |tuple| sock.read_tuple(tuple)) } else { Ok(()) }
+}
+
 /// A socket changes state. `key` names the port it holds, or held until now.
 #[inline(always)]
 pub(crate) fn state_changed(sock: &Sock, key: &ConnKey, old: u8, new: u8) -> Step {
@@ -285,12 +299,8 @@ fn known_duration(conn: &Conn) -> u8 {
 /// A full socket ends. If a time-wait socket took over its port, that one's end releases it.
 #[inline(always)]
 fn closed(sock: &Sock, key: &ConnKey, old: u8) -> Step {
-    let mut known = ledger::get(key);
-    if known.is_none() && old == state::SYN_SENT && untold(sock, key) {
-        acquired(*key, |tuple| sock.read_tuple(tuple))?;
-        known = ledger::get(key);
-    }
     let now = now();
+    let known = ledger::get(key);
     if let Some(conn) = known {
         emit_state(key, conn, old, state::CLOSE, now);
         if conn.flags & conn_flag::TIME_WAIT != 0 {
@@ -311,16 +321,6 @@ fn closed(sock: &Sock, key: &ConnKey, old: u8) -> Step {
         Err(Skip::NotOurs) => closed_without_port(sock, key, old),
         step => step,
     }
-}
-
-/// Whether the connect() that the thread is inside of found a port of which nobody told: the kernel passed over
-/// that hook. A socket whose search failed has no port but the one that it was bound to. (Where the hook comes
-/// after the port is gone, sock_ops tells of it, which is never passed over.)
-#[inline(always)]
-fn untold(sock: &Sock, key: &ConnKey) -> bool {
-    attempt::connecting(key.cookie).is_some_and(|attempt| {
-        attempt.flags & conn_flag::SETTLED == 0 && sock.port() != 0 && attempt.bound_port == 0
-    })
 }
 
 /// `port.released`.

@@ -98,6 +98,7 @@ fn set_state(sk: Address, new: i32) -> Step {
         return Ok(());
     }
     let sock = Sock::read(sk)?;
+    connect::acquired_untold(&sock, new as u8)?;
     connect::state_changed(&sock, &sock.key(), sock.state(), new as u8)
 }
 

@@ -142,6 +142,7 @@ fn set_state(ctx: &ProbeContext) -> Step {
         return Ok(());
     }
     let sock = Sock::read(sk)?;
+    connect::acquired_untold(&sock, new as u8)?;
     connect::state_changed(&sock, &sock.key(), sock.state(), new as u8)
 }
 
