@@ -13,7 +13,8 @@ pub mod map {
     pub const STATS: &str = "STATS";
     pub const FILTER: &str = "FILTER";
     pub const CONTROL: &str = "CONTROL";
-    pub const RULE: &str = "RULE";
+    pub const RULES: &str = "RULES";
+    pub const CURRENT: &str = "CURRENT";
     pub const LEASE: &str = "LEASE";
     pub const DECIDED: &str = "DECIDED";
     pub const DECISIONS: &str = "DECISIONS";
@@ -49,6 +50,7 @@ pub mod global {
     pub const INET_SPORT: &str = "INET_SPORT";
     /// u32: `struct net`, to the namespace's inode number (`ns.inum`).
     pub const NET_INUM: &str = "NET_INUM";
+    pub const NET_COOKIE: &str = "NET_COOKIE";
     /// u32: `struct timer_list.function`
     pub const TIMER_FUNCTION: &str = "TIMER_FUNCTION";
     /// u32: `struct inet_timewait_sock.tw_timer`
@@ -74,7 +76,7 @@ pub mod global {
 }
 
 /// Version of what is pinned: changes whenever a pinned map's key or value does.
-pub const LAYOUT: u32 = 3;
+pub const LAYOUT: u32 = 4;
 
 /// Bytes of `struct sock_common` that are read at once; every `SKC_*` field must lie below.
 pub const SOCK_COMMON_LEN: usize = 96;

@@ -77,7 +77,7 @@ impl Default for Side {
     }
 }
 
-/// Value of the `RULE` map: all that the hooks need to know, replaced in one piece.
+/// Value of the `RULES` map: all that the hooks need to know.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Rule {

@@ -1,7 +1,7 @@
 //! ATTEMPTS: the connect() or bind() that a thread is inside of.
 
 use aya_ebpf::{
-    helpers::{bpf_get_current_task, bpf_ktime_get_ns},
+    helpers::{bpf_get_current_task, bpf_get_prandom_u32, bpf_ktime_get_ns},
     macros::map,
     maps::{LruHashMap, PerCpuArray},
 };
@@ -21,10 +21,19 @@ use crate::{
 #[map]
 static ATTEMPTS: LruHashMap<u64, Attempt> = LruHashMap::with_max_entries(16_384, 0);
 
-/// The socket that the spreader gave a source last, by CPU. A call that is preempted between the spreader's hook
-/// and the ledger's may find another one's here, and is not counted as spread then.
+/// What the spreader's hook leaves behind, by CPU.
 #[map]
-static GIVEN: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+static GIVEN: PerCpuArray<Given> = PerCpuArray::with_max_entries(1, 0);
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Given {
+    /// The socket that was given a source last. A call that is preempted between the spreader's hook and
+    /// the ledger's may find another one's here, and is not counted as spread then.
+    sk: u64,
+    /// State of [`Given::random`].
+    state: u64,
+}
 
 /// Which call an attempt is.
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -109,22 +118,50 @@ pub(crate) fn connecting(cookie: u64) -> Option<&'static mut Attempt> {
     current(Call::Connect).filter(|attempt| attempt.cookie == cookie && cookie != 0)
 }
 
-/// Leaves word for the ledger's hook, which runs next in the same call, that the spreader gave this socket
-/// its source.
-#[inline(always)]
-pub(crate) fn give(sk: u64) {
-    if let Some(newest) = GIVEN.get_ptr_mut(0) {
+/// Knuth's constants of a linear congruential generator (MMIX).
+const FACTOR: u64 = 6_364_136_223_846_793_005;
+const INCREMENT: u64 = 1_442_695_040_888_963_407;
+
+impl Given {
+    #[inline(always)]
+    pub(crate) fn here() -> Option<*mut Self> {
+        GIVEN.get_ptr_mut(0)
+    }
+
+    /// Leaves word for the ledger's hook, which runs next in the same call, that the spreader gave this
+    /// socket its source.
+    #[inline(always)]
+    pub(crate) fn give(this: *mut Self, sk: u64) {
         // SAFETY: an array map's values are never freed while the program is loaded.
-        unsafe { newest.write_volatile(sk) };
+        unsafe { (&raw mut (*this).sk).write_volatile(sk) };
+    }
+
+    /// Bits to draw addresses by: nobody gains by guessing them, and they cost no call. Two calls that
+    /// interrupt each other may get the same ones.
+    #[inline(always)]
+    pub(crate) fn random(this: *mut Self) -> u32 {
+        // SAFETY: as in `give`.
+        unsafe {
+            let state = &raw mut (*this).state;
+            let mut next = state.read_volatile();
+            if next == 0 {
+                // So that CPUs differ.
+                next = u64::from(bpf_get_prandom_u32());
+            }
+            next = next.wrapping_mul(FACTOR).wrapping_add(INCREMENT);
+            state.write_volatile(next);
+            (next >> 32) as u32
+        }
     }
 }
 
 /// Whether the spreader gave this socket its source in the call that the thread is inside of. True once.
 #[inline(always)]
 pub(crate) fn was_given(sk: u64) -> bool {
-    let Some(newest) = GIVEN.get_ptr_mut(0) else { return false };
-    // SAFETY: as in `give`.
+    let Some(given) = Given::here() else { return false };
+    // SAFETY: as in `Given::give`.
     unsafe {
+        let newest = &raw mut (*given).sk;
         let same = newest.read_volatile() == sk;
         if same {
             newest.write_volatile(0);

@@ -32,6 +32,7 @@ globals! {
     SK_USERLOCKS_SHIFT: u32 = 0,
     INET_SPORT: u32 = 0,
     NET_INUM: u32 = 0,
+    NET_COOKIE: u32 = 0,
     TIMER_FUNCTION: u32 = 24,
     TIMER_EXPIRES: u32 = 16,
     TW_TIMER: u32 = 160,

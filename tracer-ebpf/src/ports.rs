@@ -36,10 +36,21 @@ pub(crate) fn bind(call: &Call<'_>, address: &Addr, port: u16) -> bool {
     bind_once(call.raw(), call.form == Form::V4, address.words(), port)
 }
 
+/// As [`bind`], without a port and without a call: for what nearly every connect() gets.
+#[inline(always)]
+pub(crate) fn bind_address(call: &Call<'_>, address: &Addr) -> bool {
+    bind_name(call.raw(), call.form == Form::V4, address.words(), 0)
+}
+
 /// A function of its own, because each copy of the name would take of the BPF stack. It takes no
 /// references: Linux 6.18 trips over its own account of a caller's stack ("verifier bug").
 #[inline(never)]
 fn bind_once(ctx: *mut bpf_sock_addr, v4: bool, address: [u64; 2], port: u16) -> bool {
+    bind_name(ctx, v4, address, port)
+}
+
+#[inline(always)]
+fn bind_name(ctx: *mut bpf_sock_addr, v4: bool, address: [u64; 2], port: u16) -> bool {
     let port = u32::from(port.to_be());
     let last = (address[1] >> 32) as u32;
     // Words, not structures: zeros in those would be written by a loop.

@@ -3,15 +3,19 @@
 //! Both start with `struct sock_common`, so one read serves for both. All reads go through
 //! `bpf_probe_read_kernel`, which fails instead of faulting.
 
-use aya_ebpf::{Global, bindings::bpf_sock, helpers::bpf_probe_read_kernel};
+use aya_ebpf::{
+    Global,
+    bindings::bpf_sock,
+    helpers::{bpf_probe_read_kernel, bpf_skc_to_tcp_sock},
+};
 use tracer_common::{Addr, ConnKey, Loss, TupleKey, settings::SOCK_COMMON_LEN};
 
 use crate::{
     offsets::{
-        INET_SPORT, NET_INUM, NO_PORT, NO_PORT_MASK, SK_ERR, SK_KERN_SOCK, SK_KERN_SOCK_MASK,
-        SK_PROTOCOL, SK_USERLOCKS, SK_USERLOCKS_SHIFT, SKC_COOKIE, SKC_DADDR, SKC_DPORT,
-        SKC_FAMILY, SKC_NET, SKC_NUM, SKC_RCV_SADDR, SKC_STATE, SKC_V6_DADDR, SKC_V6_RCV_SADDR,
-        TRANSPARENT, TRANSPARENT_MASK,
+        INET_SPORT, NET_COOKIE, NET_INUM, NO_PORT, NO_PORT_MASK, SK_ERR, SK_KERN_SOCK,
+        SK_KERN_SOCK_MASK, SK_PROTOCOL, SK_USERLOCKS, SK_USERLOCKS_SHIFT, SKC_COOKIE, SKC_DADDR,
+        SKC_DPORT, SKC_FAMILY, SKC_NET, SKC_NUM, SKC_RCV_SADDR, SKC_STATE, SKC_V6_DADDR,
+        SKC_V6_RCV_SADDR, TRANSPARENT, TRANSPARENT_MASK,
     },
     skip::{Skip, Step},
 };
@@ -39,52 +43,77 @@ pub(crate) fn cookie_of(at: Address) -> u64 {
     unsafe { bpf_probe_read_kernel(at.add(SKC_COOKIE.load() as usize).cast::<u64>()) }.unwrap_or(0)
 }
 
-/// Whether a bit of the socket is set.
-#[inline(always)]
-fn bit(at: Address, offset: &Global<u32>, mask: &Global<u32>) -> bool {
-    // SAFETY: the helper checks the address itself.
-    let byte = unsafe { bpf_probe_read_kernel(at.add(offset.load() as usize)) }.unwrap_or(0);
-    u32::from(byte) & mask.load() != 0
-}
+/// A TCP socket of a cgroup hook. The verifier knows what it is, so its fields are read like memory of
+/// our own, without a helper for each.
+#[derive(Clone, Copy)]
+pub(crate) struct Known(*const u8);
 
-/// The address of a socket as a plain number: the verifier allows no arithmetic on the pointer that
-/// a context holds.
-#[inline(always)]
-pub(crate) fn address(sk: *const bpf_sock) -> Step<Address> {
-    // SAFETY: the helper copies eight bytes of our own stack.
-    unsafe { bpf_probe_read_kernel((&raw const sk).cast::<u64>()) }
-        .map(|address| address as Address)
-        .map_err(|_| Skip::Lost(Loss::ReadFailed))
-}
-
-/// Whether the source of a socket without a port was given by a BPF program: an application can choose
-/// one without a port only with IP_BIND_ADDRESS_NO_PORT.
-#[inline(always)]
-pub(crate) fn is_given(at: Address) -> bool {
-    NO_PORT_MASK.load() != 0 && !bit(at, &NO_PORT, &NO_PORT_MASK)
-}
-
-/// Whether the kernel made this socket for itself (`sk_kern_sock`).
-#[inline(always)]
-pub(crate) fn is_kernel_socket(at: Address) -> bool {
-    bit(at, &SK_KERN_SOCK, &SK_KERN_SOCK_MASK)
-}
-
-/// Whether the socket's addresses need not be local (IP_TRANSPARENT).
-#[inline(always)]
-pub(crate) fn is_transparent(at: Address) -> bool {
-    bit(at, &TRANSPARENT, &TRANSPARENT_MASK)
-}
-
-/// Inode number of a socket's network namespace, where nothing else of it is needed.
-#[inline(always)]
-pub(crate) fn netns_of(at: Address) -> Step<u32> {
-    // SAFETY: the helper checks the addresses itself.
-    unsafe {
-        bpf_probe_read_kernel(at.add(SKC_NET.load() as usize).cast::<Address>())
-            .and_then(|net| bpf_probe_read_kernel(net.add(NET_INUM.load() as usize).cast::<u32>()))
+impl Known {
+    /// `None`: not one of TCP.
+    #[inline(always)]
+    pub(crate) fn new(sk: *mut bpf_sock) -> Option<Self> {
+        // SAFETY: the context's socket, or NULL.
+        let sk = unsafe { bpf_skc_to_tcp_sock(sk.cast()) };
+        if sk.is_null() { None } else { Some(Self(sk.cast())) }
     }
-    .map_err(|_| Skip::Lost(Loss::ReadFailed))
+
+    /// A field of the socket, or of what one of its fields points to.
+    ///
+    /// # Safety
+    /// `T` must be what the kernel has at this offset, or a part of it: the verifier checks it.
+    #[inline(always)]
+    unsafe fn field<T>(at: *const u8, offset: &Global<u32>) -> T {
+        // SAFETY: the caller's promise. Volatile, because the kernel writes it; a pointer that is not
+        // (any more) one reads as zeros.
+        unsafe { at.add(offset.load() as usize).cast::<T>().read_volatile() }
+    }
+
+    /// Whether a bit of the socket is set.
+    #[inline(always)]
+    fn bit(self, offset: &Global<u32>, mask: &Global<u32>) -> bool {
+        // SAFETY: a byte of a field.
+        let byte: u8 = unsafe { Self::field(self.0, offset) };
+        u32::from(byte) & mask.load() != 0
+    }
+
+    /// Whether the source of a socket without a port was given by a BPF program: an application can choose
+    /// one without a port only with IP_BIND_ADDRESS_NO_PORT.
+    #[inline(always)]
+    pub(crate) fn is_given(self) -> bool {
+        NO_PORT_MASK.load() != 0 && !self.bit(&NO_PORT, &NO_PORT_MASK)
+    }
+
+    /// Whether the kernel made this socket for itself (`sk_kern_sock`).
+    #[inline(always)]
+    pub(crate) fn is_kernel_socket(self) -> bool {
+        self.bit(&SK_KERN_SOCK, &SK_KERN_SOCK_MASK)
+    }
+
+    /// Whether the socket's addresses need not be local (IP_TRANSPARENT).
+    #[inline(always)]
+    pub(crate) fn is_transparent(self) -> bool {
+        self.bit(&TRANSPARENT, &TRANSPARENT_MASK)
+    }
+
+    #[inline(always)]
+    fn net(self) -> *const u8 {
+        // SAFETY: `possible_net_t`, which is a pointer.
+        unsafe { Self::field(self.0, &SKC_NET) }
+    }
+
+    /// Inode number of the socket's network namespace.
+    #[inline(always)]
+    pub(crate) fn netns(self) -> u32 {
+        // SAFETY: as its BTF says.
+        unsafe { Self::field(self.net(), &NET_INUM) }
+    }
+
+    /// Cookie of the socket's network namespace; `None`: this kernel has none (before Linux 5.12).
+    #[inline(always)]
+    pub(crate) fn netns_cookie(self) -> Option<u64> {
+        // SAFETY: as its BTF says.
+        (NET_COOKIE.load() != 0).then(|| unsafe { Self::field(self.net(), &NET_COOKIE) })
+    }
 }
 
 /// A copy of a socket's `struct sock_common`.

@@ -9,7 +9,7 @@ mod tell;
 use aya_ebpf::{
     helpers::{bpf_get_prandom_u32, bpf_set_retval},
     macros::map,
-    maps::{Array, HashMap, PerCpuArray},
+    maps::{Array, PerCpuArray},
 };
 use tracer_common::{
     Addr, Rule, TupleKey,
@@ -19,15 +19,17 @@ use tracer_common::{
 pub(crate) use call::{Call, Form};
 use left_alone::{foreign, is_lease_over, is_link_local, is_loopback, left_alone};
 
-use crate::{
-    atomic, attempt, bind, ledger, ports,
-    sock::{address, is_given},
-};
+use crate::{atomic, attempt::Given, bind, ledger, ports, sock::Known};
 
-/// The rule, at key 0. A hash, because replacing a value of one is atomic: a hook sees the old rule or
-/// the new one.
+/// The rule, in one of two places: [`CURRENT`] says which. The agent writes the other one, and not before
+/// nobody reads it any more, so a hook sees the old rule or the new one. (A hash map would do the same, and
+/// be looked up by a call.)
 #[map]
-static RULE: HashMap<u32, Rule> = HashMap::with_max_entries(1, 0);
+static RULES: Array<Rule> = Array::with_max_entries(2, 0);
+
+/// 0: there is no rule; else the place of the rule in [`RULES`], from 1 up.
+#[map]
+static CURRENT: Array<u32> = Array::with_max_entries(1, 0);
 
 /// CLOCK_MONOTONIC until which the agent answers for the rule, ns.
 #[map]
@@ -43,8 +45,9 @@ const DENY: i32 = 0;
 
 #[inline(always)]
 fn rule() -> Option<&'static Rule> {
-    // SAFETY: values are replaced, never written in place, and stay readable for the program's run.
-    unsafe { RULE.get(0) } // by value: see `bind::count_at`
+    // SAFETY: an array map's values are never freed while the program is loaded.
+    let place = unsafe { CURRENT.get_ptr(0)?.read_volatile() };
+    RULES.get(place.checked_sub(1)?)
 }
 
 #[inline(always)]
@@ -79,8 +82,8 @@ pub(crate) fn connect<const FAST: bool>(call: &Call<'_>) -> i32 {
         destination_port: call.port,
         zero: 0,
     };
-    // SAFETY: takes no argument.
-    let random = unsafe { bpf_get_prandom_u32() };
+    let Some(given) = Given::here() else { return ALLOW };
+    let random = Given::random(given);
     let chosen = spread::choose(side, rule.capacity, random, |address| {
         key.source = *address;
         ledger::usage(&key, rule.other_low & 1 != 0)
@@ -106,7 +109,7 @@ pub(crate) fn connect<const FAST: bool>(call: &Call<'_>) -> i32 {
         if decision != Decision::LeastUsed {
             count(decision);
         }
-        decision = if ports::bind(call, address, 0) {
+        decision = if ports::bind_address(call, address) {
             Decision::LeastUsed
         } else {
             take_back(call);
@@ -114,7 +117,7 @@ pub(crate) fn connect<const FAST: bool>(call: &Call<'_>) -> i32 {
         };
     }
     if decision != Decision::Refused {
-        attempt::give(call.sk() as u64);
+        Given::give(given, call.sk() as u64);
     }
     count(decision);
     tell::chosen(
@@ -140,7 +143,7 @@ fn address_at(side: &Side, index: u8) -> Option<&Addr> {
 /// A source that was given for an earlier connect() of this socket is no better than the pool is now.
 #[inline(always)]
 fn take_back(call: &Call<'_>) {
-    if call.source() != Addr::UNSPECIFIED && address(call.sk()).is_ok_and(is_given) {
+    if call.source() != Addr::UNSPECIFIED && Known::new(call.sk()).is_some_and(Known::is_given) {
         // As if we had never been there.
         ports::bind(call, &Addr::UNSPECIFIED, 0);
     }
@@ -186,10 +189,10 @@ pub(crate) fn bind(call: &Call<'_>) -> Option<Addr> {
     if unspecified || loopback || is_link_local(&call.address) {
         return None;
     }
-    let sk = address(call.sk()).ok()?;
+    let sk = Known::new(call.sk())?;
     // With IP_BIND_ADDRESS_NO_PORT, connect() is where it is replaced: the destination is known there,
     // and where the pool is full the application's own address is still the socket's.
-    if !is_given(sk) || foreign(call, rule, sk).is_some() {
+    if !sk.is_given() || foreign(rule, sk).is_some() {
         return None;
     }
     if is_lease_over(rule) {

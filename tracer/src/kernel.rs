@@ -15,5 +15,6 @@ pub mod pins;
 pub mod plan;
 pub mod privilege;
 pub mod programs;
+mod rules;
 pub mod spreader;
 mod sys;

@@ -2,12 +2,9 @@
 
 use aya_ebpf::{
     bindings::{bpf_sock, bpf_sock_addr},
-    helpers::bpf_get_netns_cookie,
     programs::SockAddrContext,
 };
-use tracer_common::{Addr, Rule};
-
-use crate::{skip::Step, sock::Sock};
+use tracer_common::Addr;
 
 const SOCK_STREAM: u32 = 1;
 const IPPROTO_TCP: u32 = 6;
@@ -81,15 +78,5 @@ impl Call<'_> {
     pub(super) fn device(&self) -> u32 {
         // SAFETY: as in `sk`.
         unsafe { (&raw const (*self.sk()).bound_dev_if).read_volatile() }
-    }
-
-    /// Whether the socket is in the rule's network namespace.
-    #[inline(always)]
-    pub(super) fn is_in(&self, rule: &Rule) -> Step<bool> {
-        if rule.netns_cookie != 0 {
-            // SAFETY: the helper only reads the context's socket.
-            return Ok(unsafe { bpf_get_netns_cookie(self.raw().cast()) } == rule.netns_cookie);
-        }
-        Ok(Sock::read(self.sk() as *const u8)?.netns()? == rule.netns)
     }
 }

@@ -6,25 +6,22 @@ use tracer_common::{
 };
 
 use super::{Call, Form, LEASE};
-use crate::{
-    attempt::now,
-    sock::{Address, address, is_given, is_kernel_socket, is_transparent},
-};
+use crate::{attempt::now, sock::Known};
 
 /// Why a call is left alone, and whether its socket has a source of ours. What this has looked at is
 /// not needed later on: the verifier would follow each combination of it through the choice.
 #[inline(always)]
 pub(super) fn left_alone(call: &Call<'_>, rule: &Rule) -> Option<(Decision, bool)> {
     let bound = call.source() != Addr::UNSPECIFIED;
-    let Ok(sk) = address(call.sk()) else { return Some((Decision::KernelSocket, false)) };
+    let Some(sk) = Known::new(call.sk()) else { return Some((Decision::OtherFamily, false)) };
     // What was given for an earlier connect() of this socket was not the application's choice.
-    let ours = bound && is_given(sk);
+    let ours = bound && sk.is_given();
     objection(call, rule, bound && !ours, sk).map(|reason| (reason, ours))
 }
 
 /// Why a call is left alone, in the order in which it is cheap to know.
 #[inline(always)]
-fn objection(call: &Call<'_>, rule: &Rule, has_address: bool, sk: Address) -> Option<Decision> {
+fn objection(call: &Call<'_>, rule: &Rule, has_address: bool, sk: Known) -> Option<Decision> {
     let side = if call.form == Form::V6 { &rule.v6 } else { &rule.v4 };
     if !call.is_tcp() || side.count == 0 {
         return Some(Decision::OtherFamily);
@@ -47,19 +44,28 @@ fn objection(call: &Call<'_>, rule: &Rule, has_address: bool, sk: Address) -> Op
     if call.device() != 0 {
         return Some(Decision::BoundToDevice);
     }
-    foreign(call, rule, sk)
+    foreign(rule, sk)
 }
 
 /// Sockets that are not an application's own in this namespace.
 #[inline(always)]
-pub(super) fn foreign(call: &Call<'_>, rule: &Rule, sk: Address) -> Option<Decision> {
-    if !call.is_in(rule).unwrap_or(false) {
+pub(super) fn foreign(rule: &Rule, sk: Known) -> Option<Decision> {
+    if !is_in(sk, rule) {
         return Some(Decision::OtherNetns);
     }
-    if is_kernel_socket(sk) {
+    if sk.is_kernel_socket() {
         return Some(Decision::KernelSocket);
     }
-    is_transparent(sk).then_some(Decision::Transparent)
+    sk.is_transparent().then_some(Decision::Transparent)
+}
+
+/// Whether the socket is in the rule's network namespace.
+#[inline(always)]
+fn is_in(sk: Known, rule: &Rule) -> bool {
+    match sk.netns_cookie() {
+        Some(cookie) if rule.netns_cookie != 0 => cookie == rule.netns_cookie,
+        _ => sk.netns() == rule.netns,
+    }
 }
 
 #[inline(always)]

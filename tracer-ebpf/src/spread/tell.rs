@@ -14,10 +14,7 @@ use tracer_common::{
 };
 
 use super::{Call, count};
-use crate::{
-    attempt::now,
-    sock::{address, netns_of},
-};
+use crate::{attempt::now, sock::Known};
 
 /// CLOCK_MONOTONIC of when a full pool was last told without being asked for, ns.
 #[map]
@@ -83,14 +80,14 @@ pub(super) fn left_alone(call: &Call<'_>, decision: Decision, ours: bool) {
     if !call.is_tcp() {
         return;
     }
-    let Ok(netns) = address(call.sk()).and_then(netns_of) else { return };
+    let Some(sk) = Known::new(call.sk()) else { return };
     let none = Addr::UNSPECIFIED;
     // An address that came with a port is not told from one of ours; that it had one says enough.
     let ours = ours && decision != Decision::HasPort;
     let original = if ours { none } else { call.source() };
     write(
         call,
-        netns,
+        sk.netns(),
         &Choice { decision, chosen: &none, original: &original, port: 0, in_use: 0 },
     );
 }

@@ -71,6 +71,9 @@ impl Offsets {
         let (byte, shift) = userlocks(btf)?;
         values.push((global::SK_USERLOCKS, byte));
         values.push((global::SK_USERLOCKS_SHIFT, shift));
+        if let Ok(cookie) = field(global::NET_COOKIE, "net", "net_cookie").offset(btf) {
+            values.push((global::NET_COOKIE, cookie));
+        }
         // Without these, the spreader does not know such sockets from others.
         if let Some((byte, mask)) = bit(btf, "sock", "sk_kern_sock", 0) {
             values.extend([(global::SK_KERN_SOCK, byte), (global::SK_KERN_SOCK_MASK, mask)]);

@@ -9,7 +9,7 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
+    maps::{Array, MapData, PerCpuArray, RingBuf},
     programs::{CgroupAttachMode, CgroupSockAddr, links::FdLink},
 };
 use tracer_common::{
@@ -18,17 +18,18 @@ use tracer_common::{
     spread::{Decision, Told},
 };
 
-use super::{pins::Pins, sys};
+use super::{pins::Pins, rules::Rules, sys};
 use crate::error::Error;
 
 /// Maps that outlive the process.
-pub(super) const KEPT_MAPS: [&str; 10] = [
+pub(super) const KEPT_MAPS: [&str; 11] = [
     map::CONNS,
     map::TUPLES,
     map::BINDS,
     map::BOUND,
     map::STATS,
-    map::RULE,
+    map::RULES,
+    map::CURRENT,
     map::LEASE,
     map::DECIDED,
     map::TAKEN,
@@ -230,7 +231,7 @@ fn text(error: impl std::error::Error) -> String {
 
 /// The spreader's maps.
 pub struct SpreadMaps {
-    rule: HashMap<MapData, u32, Rule>,
+    rules: Rules,
     lease: Array<MapData, u64>,
     decided: PerCpuArray<MapData, u64>,
     taken: Array<MapData, [u64; 1024]>,
@@ -241,7 +242,7 @@ impl SpreadMaps {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
         let mut take = |name: &'static str| ebpf.take_map(name).ok_or_else(|| missing(name));
         Ok(Self {
-            rule: take(map::RULE)?.try_into().map_err(wrong(map::RULE))?,
+            rules: Rules::new(&mut take)?,
             lease: take(map::LEASE)?.try_into().map_err(wrong(map::LEASE))?,
             decided: take(map::DECIDED)?.try_into().map_err(wrong(map::DECIDED))?,
             taken: take(map::TAKEN)?.try_into().map_err(wrong(map::TAKEN))?,
@@ -251,20 +252,17 @@ impl SpreadMaps {
 
     /// The hooks go by this rule from now on, each call by one or the other as a whole.
     pub fn set_rule(&mut self, rule: &Rule) -> Result<(), Error> {
-        self.rule.insert(0, rule, 0).map_err(wrong(map::RULE))
+        self.rules.set(rule)
     }
 
     /// Leaves every connect() alone from now on.
     pub fn clear_rule(&mut self) -> Result<(), Error> {
-        match self.rule.remove(&0) {
-            Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
-            Err(error) => Err(wrong(map::RULE)(error)),
-        }
+        self.rules.clear()
     }
 
     /// The rule that the hooks go by.
     pub fn rule(&self) -> Option<Rule> {
-        self.rule.get(&0, 0).ok()
+        self.rules.get()
     }
 
     /// CLOCK_MONOTONIC until which a leased rule is in force, ns.
@@ -297,11 +295,11 @@ impl SpreadMaps {
     }
 }
 
-fn missing(name: &str) -> Error {
+pub(super) fn missing(name: &str) -> Error {
     Error::Failure(format!("the BPF object has no map {name}; build it again"))
 }
 
-fn wrong(name: &'static str) -> impl FnOnce(aya::maps::MapError) -> Error {
+pub(super) fn wrong(name: &'static str) -> impl FnOnce(aya::maps::MapError) -> Error {
     move |error| Error::Failure(format!("cannot use the BPF map {name}: {error}"))
 }
 
@@ -323,7 +321,7 @@ impl Pinned {
         };
         Ok(Self {
             maps: SpreadMaps {
-                rule: open(map::RULE)?.try_into().map_err(wrong(map::RULE))?,
+                rules: Rules::new(open)?,
                 lease: open(map::LEASE)?.try_into().map_err(wrong(map::LEASE))?,
                 decided: open(map::DECIDED)?.try_into().map_err(wrong(map::DECIDED))?,
                 taken: open(map::TAKEN)?.try_into().map_err(wrong(map::TAKEN))?,

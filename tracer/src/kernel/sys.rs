@@ -12,7 +12,9 @@ use std::{
     path::Path,
 };
 
-use aya_obj::generated::{bpf_attach_type::BPF_PERF_EVENT, bpf_attr, bpf_cmd, bpf_link_info};
+use aya_obj::generated::{
+    bpf_attach_type::BPF_PERF_EVENT, bpf_attr, bpf_cmd, bpf_link_info, bpf_map_type,
+};
 
 /// Where a part of a hash map is read to. It is used again for every part, so that it stays in the
 /// CPU's cache, and the kernel never writes to memory that has to be found first.
@@ -179,6 +181,43 @@ pub(super) fn link_missed(link: BorrowedFd<'_>) -> Option<u64> {
     // SAFETY: all of it is integers, and the link is that of a kprobe.
     let missed = unsafe { info.__bindgen_anon_1.perf_event.__bindgen_anon_1.kprobe.missed };
     (known >= MISSED + size_of::<u64>()).then_some(missed)
+}
+
+/// Waits for BPF programs that are running.
+pub(super) struct RunningPrograms {
+    outer: OwnedFd,
+    inner: OwnedFd,
+}
+
+impl RunningPrograms {
+    pub(super) fn new() -> io::Result<Self> {
+        let create = |kind: bpf_map_type, inner: i32| {
+            // SAFETY: all-zero is a valid bpf_attr.
+            let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+            attr.__bindgen_anon_1.map_type = kind as u32;
+            attr.__bindgen_anon_1.key_size = 4;
+            attr.__bindgen_anon_1.value_size = 4;
+            attr.__bindgen_anon_1.max_entries = 1;
+            attr.__bindgen_anon_1.inner_map_fd = inner.cast_unsigned();
+            owned(bpf(bpf_cmd::BPF_MAP_CREATE, &mut attr)?)
+        };
+        let inner = create(bpf_map_type::BPF_MAP_TYPE_ARRAY, 0)?;
+        let outer = create(bpf_map_type::BPF_MAP_TYPE_ARRAY_OF_MAPS, inner.as_raw_fd())?;
+        Ok(Self { outer, inner })
+    }
+
+    /// Returns when every program that was running has ended (not those that may sleep). It is what the
+    /// kernel promises of each change of a map of maps: `maybe_wait_bpf_programs` in kernel/bpf/syscall.c.
+    pub(super) fn wait(&self) -> io::Result<()> {
+        let key = 0_u32;
+        let value = self.inner.as_raw_fd();
+        // SAFETY: all-zero is a valid bpf_attr.
+        let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+        attr.__bindgen_anon_2.map_fd = self.outer.as_raw_fd().cast_unsigned();
+        attr.__bindgen_anon_2.key = (&raw const key) as u64;
+        attr.__bindgen_anon_2.__bindgen_anon_1.value = (&raw const value) as u64;
+        bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr).map(drop)
+    }
 }
 
 fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i64> {

@@ -1,0 +1,71 @@
+//! The rule that the spreader's hooks go by, kept so that each call sees one rule as a whole.
+
+use std::sync::atomic::{Ordering, fence};
+
+use aya::maps::{Array, Map, MapData};
+use tracer_common::{Rule, settings::map};
+
+use super::{spreader::wrong, sys::RunningPrograms};
+use crate::error::Error;
+
+/// Two places for a rule, and which of them the hooks read.
+pub(super) struct Rules {
+    places: Array<MapData, Rule>,
+    /// 0: none; else the place, from 1 up.
+    current: Array<MapData, u32>,
+    /// `None` until a rule is set: who only looks does not need it.
+    running: Option<RunningPrograms>,
+}
+
+impl Rules {
+    pub(super) fn new(
+        mut take: impl FnMut(&'static str) -> Result<Map, Error>,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            places: take(map::RULES)?.try_into().map_err(wrong(map::RULES))?,
+            current: take(map::CURRENT)?.try_into().map_err(wrong(map::CURRENT))?,
+            running: None,
+        })
+    }
+
+    fn current(&self) -> u32 {
+        self.current.get(&0, 0).unwrap_or(0)
+    }
+
+    pub(super) fn get(&self) -> Option<Rule> {
+        // While a place is read, the agent may write it only if it set two rules meanwhile.
+        (0..8).find_map(|_| {
+            let current = self.current();
+            let rule = self.places.get(&current.checked_sub(1)?, 0).ok()?;
+            (self.current() == current).then_some(rule)
+        })
+    }
+
+    /// The hooks go by this rule from now on, each call by one or the other as a whole.
+    pub(super) fn set(&mut self, rule: &Rule) -> Result<(), Error> {
+        if self.running.is_none() {
+            // An earlier agent may have ended before it waited.
+            let running = RunningPrograms::new().map_err(cannot_wait)?;
+            running.wait().map_err(cannot_wait)?;
+            self.running = Some(running);
+        }
+        let place = u32::from(self.current() == 1);
+        self.places.set(place, rule, 0).map_err(wrong(map::RULES))?;
+        // Whoever reads the new number reads the new rule.
+        fence(Ordering::SeqCst);
+        self.current.set(0, place + 1, 0).map_err(wrong(map::CURRENT))?;
+        // Those that read the old number are through with the old rule, whose place is written next.
+        self.running.as_ref().map_or(Ok(()), RunningPrograms::wait).map_err(cannot_wait)
+    }
+
+    pub(super) fn clear(&mut self) -> Result<(), Error> {
+        self.current.set(0, 0, 0).map_err(wrong(map::CURRENT))?;
+        // The next rule must not go to a place that somebody still reads.
+        self.running = None;
+        Ok(())
+    }
+}
+
+fn cannot_wait(source: std::io::Error) -> Error {
+    Error::Failure(format!("cannot wait until no connect() goes by the old rule: {source}"))
+}
