@@ -9,12 +9,20 @@ use super::{
     dialer::{Life, Plan, all},
     targets::Targets,
 };
-use crate::cgroup;
+use crate::{
+    cgroup::{self, Cgroup},
+    foreign::Binder,
+};
 
 /// ns that a hook may take...
 const CHOICE: u64 = 250;
+/// ...and % of what one takes that chooses at random, because ns are of a machine...
+const CHOICE_PERCENT: u64 = 160;
 /// ...and where it hands out a port.
 const FAST_PORT: u64 = 1_500;
+/// Connections between two looks, and looks.
+const A_TURN: u64 = 1_000;
+const TURNS: u64 = 20;
 const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
 /// While it lives, the kernel counts. What was set before is set again.
@@ -37,17 +45,23 @@ impl Drop for Counting {
 
 pub(super) fn measure(size: Size, targets: &mut Targets) -> Result<String> {
     let _counting = Counting::begin()?;
-    let mut text = "Programs that spread, for each connect(), as the kernel counts them (its own clock included):\n\n\
-                    | addresses | ports in use | ns |\n|--:|--:|--:|\n"
+    let mut text = "Programs that spread, for each connect(), as the kernel counts them (its own clock included), and beside them in the \
+                    same run one that binds any address of the pool (`bpf_get_prandom_u32`, `bpf_bind`):\n\n\
+                    | addresses | ports in use | ns | at random |\n|--:|--:|--:|--:|\n"
         .to_owned();
     for addresses in [4, 256] {
-        let ns = brief(size, addresses)?;
-        writeln!(text, "| {addresses} | few | {ns} |")?;
+        let (ns, random) = brief(size, addresses)?;
+        writeln!(text, "| {addresses} | few | {ns} | {random} |")?;
         let target = format!("hook with {addresses} addresses ≤ {CHOICE} ns");
         targets.judge(target, format!("{ns} ns"), ns <= CHOICE);
+        let percent = ns * 100 / random.max(1);
+        let target = format!(
+            "hook with {addresses} addresses ≤ {CHOICE_PERCENT} % of one that binds at random"
+        );
+        targets.judge(target, format!("{percent} %"), percent <= CHOICE_PERCENT);
     }
     for (percent, ns) in nearly_full(size)? {
-        writeln!(text, "| 1 | {percent} %, with fast ports | {ns} |")?;
+        writeln!(text, "| 1 | {percent} %, with fast ports | {ns} | |")?;
         if percent == 95 {
             let target = format!("hook with fast ports at {percent} % ≤ {FAST_PORT} ns");
             targets.judge(target, format!("{ns} ns"), ns <= FAST_PORT);
@@ -56,17 +70,30 @@ pub(super) fn measure(size: Size, targets: &mut Targets) -> Result<String> {
     Ok(text)
 }
 
-fn brief(size: Size, addresses: u32) -> Result<u64> {
+/// ns of our program, and of one that binds at random.
+fn brief(size: Size, addresses: u32) -> Result<(u64, u64)> {
     let (low, high) = size.range;
     let field = Field::new(addresses, low..=high)?;
     let _agent = field.spread(&field.pool)?;
     let plan = Plan::new(&field.server, Life::Brief);
-    let mut dialer = field.dialer(true, &plan)?;
-    all(dialer.dial(1000)?, 1000)?;
-    let before = counted(&field)?;
-    let count = 20_000;
-    all(dialer.dial(count)?, count)?;
-    Ok((counted(&field)? - before) / count)
+    let mut ours = field.dialer(true, &plan)?;
+    let other = Cgroup::new(&format!("{}-random", field.rule.name()))?;
+    let _binder = Binder::attach(&other, addresses)?;
+    let mut random = field.dialer(false, &plan)?;
+    other.add(random.id())?;
+    // In turn, because the machine is not equally fast all the time. The first turn warms up.
+    let mut spent = [0, 0];
+    for turn in 0..=TURNS {
+        for (spent, (dialer, cgroup)) in
+            spent.iter_mut().zip([(&mut ours, &field.cgroup), (&mut random, &other)])
+        {
+            let before = counted(cgroup)?;
+            all(dialer.dial(A_TURN)?, A_TURN)?;
+            *spent += if turn == 0 { 0 } else { counted(cgroup)? - before };
+        }
+    }
+    let [ours, random] = spent.map(|ns| ns / (TURNS * A_TURN));
+    Ok((ours, random))
 }
 
 fn nearly_full(size: Size) -> Result<Vec<(u64, u64)>> {
@@ -94,15 +121,15 @@ fn nearly_full(size: Size) -> Result<Vec<(u64, u64)>> {
             gap -= half;
         }
         all(dialer.dial(gap)?, gap)?;
-        let before = counted(&field)?;
+        let before = counted(&field.cgroup)?;
         all(dialer.dial(window)?, window)?;
-        costs.push((percent, (counted(&field)? - before) / window));
+        costs.push((percent, (counted(&field.cgroup)? - before) / window));
         dialers.push(dialer);
     }
     Ok(costs)
 }
 
 /// ns that the programs ran which are attached to the cgroup.
-fn counted(field: &Field) -> Result<u64> {
-    field.cgroup.programs()?.into_iter().map(cgroup::run_time_ns).sum()
+fn counted(cgroup: &Cgroup) -> Result<u64> {
+    cgroup.programs()?.into_iter().map(cgroup::run_time_ns).sum()
 }
