@@ -96,6 +96,40 @@ impl Known {
     }
 
     #[inline(always)]
+    pub(crate) fn at(self) -> u64 {
+        self.0 as u64
+    }
+
+    /// Local port, host byte order; 0 when the socket holds none.
+    #[inline(always)]
+    pub(crate) fn port(self) -> u16 {
+        // SAFETY: as its BTF says.
+        unsafe { Self::field(self.0, &SKC_NUM) }
+    }
+
+    /// The bound or connected local address.
+    #[inline(always)]
+    pub(crate) fn source(self) -> Step<Addr> {
+        // SAFETY: as its BTF says; an IPv6 address is four words.
+        unsafe {
+            match Self::field::<u16>(self.0, &SKC_FAMILY) {
+                AF_INET => Ok(Addr::v4(Self::field(self.0, &SKC_RCV_SADDR))),
+                AF_INET6 => {
+                    let at = self.0.add(SKC_V6_RCV_SADDR.load() as usize).cast::<u32>();
+                    let words = [
+                        at.read_volatile(),
+                        at.add(1).read_volatile(),
+                        at.add(2).read_volatile(),
+                        at.add(3).read_volatile(),
+                    ];
+                    Ok(core::mem::transmute::<[u32; 4], Addr>(words))
+                }
+                _ => Err(Skip::NotOurs),
+            }
+        }
+    }
+
+    #[inline(always)]
     fn net(self) -> *const u8 {
         // SAFETY: `possible_net_t`, which is a pointer.
         unsafe { Self::field(self.0, &SKC_NET) }

@@ -11,7 +11,7 @@ use crate::{
     attempt::{self, Begin, Call},
     offsets::SPREADING,
     skip::{Skip, Step, settle},
-    sock::Sock,
+    sock::Known,
 };
 
 const ALLOW: i32 = 1;
@@ -84,14 +84,14 @@ fn begin(ctx: &SockAddrContext, call: Call, address: Addr) -> Step {
     }
     // SAFETY: the context belongs to a socket; this makes the cookie where there is none yet.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.sock_addr.cast()) };
-    let sock = Sock::read(sk as *const u8)?;
+    let sk = Known::new(sk).ok_or(Skip::NotOurs)?;
     let port = port(ctx);
     let begin = match call {
         Call::Bind | Call::Listen => Begin {
             call,
             cookie,
-            sk: sock.at(),
-            netns: sock.netns()?,
+            sk: sk.at(),
+            netns: sk.netns(),
             source: address,
             destination: Addr::UNSPECIFIED,
             destination_port: 0,
@@ -100,12 +100,12 @@ fn begin(ctx: &SockAddrContext, call: Call, address: Addr) -> Step {
         Call::Connect => Begin {
             call,
             cookie,
-            sk: sock.at(),
-            netns: sock.netns()?,
-            source: sock.source()?,
+            sk: sk.at(),
+            netns: sk.netns(),
+            source: sk.source()?,
             destination: address,
             destination_port: port,
-            port: sock.port(),
+            port: sk.port(),
         },
     };
     attempt::begin::<true>(&begin)?;

@@ -162,7 +162,7 @@ mod tests {
         ] {
             assert_eq!(offsets.get(name), Some(expected), "{name}");
         }
-        assert_eq!(offsets.iter().count(), 25);
+        assert_eq!(offsets.iter().count(), 26);
     }
 
     #[test]

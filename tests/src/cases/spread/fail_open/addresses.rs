@@ -36,7 +36,10 @@ pub(super) fn cases() -> Vec<Case> {
         }),
         ("address_removed_under_a_stopped_agent", removed_under_a_stopped_agent),
         ("address_that_anyone_may_bind", nonlocal_bind),
-        ("address_that_nothing_answers_to", failing_address),
+        ("address_that_nothing_answers_to", || failing_address(20, Duration::from_millis(100))),
+        ("address_that_nothing_answers_to_seldom_used", || {
+            failing_address(1, Duration::from_millis(250))
+        }),
         ("all_addresses_gone", all_addresses_gone),
     ];
     let mut cases = named("spread::fail_open", tests);
@@ -211,8 +214,8 @@ fn connect_many(host: &Host, listener: &Sock, count: u32) -> Result<(Vec<IpAddr>
     Ok((sources, failed))
 }
 
-/// Nothing answers to one address of the pool.
-fn failing_address() -> Result<()> {
+/// Nothing answers to one address of the pool. `count` connections begin at once, with a pause before the next.
+fn failing_address(count: usize, pause: Duration) -> Result<()> {
     let pool = ["10.2.0.11", "10.2.0.12", "10.2.0.13", "10.2.0.14"];
     let (host, other, listener) = beside(&pool, "10.2.0.2")?;
     let (ill, peer): (IpAddr, _) = (pool[0].parse()?, listener.local()?);
@@ -220,8 +223,8 @@ fn failing_address() -> Result<()> {
     other.ip("route add blackhole 10.2.0.11/32")?;
     // Held until the failure of those that began with them is known, so that all addresses are used alike.
     let mut held = VecDeque::new();
-    wait_for("the address to be left out", BACK_LIMIT * 2, || {
-        for _ in 0..20 {
+    wait_for("the address to be left out", BACK_LIMIT * 3, || {
+        for _ in 0..count {
             let sock = host.app.tcp(peer)?;
             sock.set_syn_count(1)?;
             sock.set_nonblocking()?;
@@ -233,7 +236,7 @@ fn failing_address() -> Result<()> {
         while held.front().is_some_and(|(since, ..)| since.elapsed() > Duration::from_secs(4)) {
             held.pop_front();
         }
-        thread::sleep(Duration::from_millis(100));
+        thread::sleep(pause);
         let why = "its connections fail where others succeed";
         let shown = shows_quarantine(&host, pool[0], why)?;
         Ok((shown && host.rule.status()?.left_out() == [ill]).then_some(()))
