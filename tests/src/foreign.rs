@@ -60,7 +60,7 @@ impl Drop for Foreign {
 }
 
 /// Binds every connect() over IPv4 of a cgroup to an address of a pool, drawn at random without looking: the
-/// least that a program which spreads can do.
+/// least that a program which spreads can do. Where it cannot bind, connect() fails with EPERM.
 #[derive(Debug)]
 pub struct Binder {
     _link: OwnedFd,
@@ -92,6 +92,9 @@ impl Binder {
             [0x07, 0x02, 0, 0, 0xf0, 0xff, 0xff, 0xff],             // r2 += -16
             [0xb7, 0x03, 0, 0, 16, 0, 0, 0],                        // r3 = 16
             [0x85, 0, 0, 0, 64, 0, 0, 0],                           // bpf_bind(r1, r2, r3)
+            [0x15, 0, 2, 0, 0, 0, 0, 0],                            // if r0 == 0 goto +2
+            [0xb7, 0, 0, 0, 0, 0, 0, 0],                            // r0 = 0
+            EXIT,
             RETURN_1,
             EXIT,
         ];

@@ -50,6 +50,7 @@ pub mod global {
     pub const INET_SPORT: &str = "INET_SPORT";
     /// u32: `struct net`, to the namespace's inode number (`ns.inum`).
     pub const NET_INUM: &str = "NET_INUM";
+    /// u32: `struct net`, to the namespace's cookie; 0: this kernel has none
     pub const NET_COOKIE: &str = "NET_COOKIE";
     /// u32: `struct timer_list.function`
     pub const TIMER_FUNCTION: &str = "TIMER_FUNCTION";

@@ -20,9 +20,11 @@ const CHOICE: u64 = 250;
 const CHOICE_PERCENT: u64 = 160;
 /// ...and where it hands out a port.
 const FAST_PORT: u64 = 1_500;
-/// Connections between two looks, and looks.
+/// Connections of each program in a turn.
 const A_TURN: u64 = 1_000;
+/// The server accepts none of them: all must fit its backlog of 65,535.
 const TURNS: u64 = 20;
+const _: () = assert!(2 * (TURNS + 1) * A_TURN < 65_535);
 const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
 /// While it lives, the kernel counts. What was set before is set again.

@@ -13,7 +13,7 @@ pub(super) struct Rules {
     places: Array<MapData, Rule>,
     /// 0: none; else the place, from 1 up.
     current: Array<MapData, u32>,
-    /// `None` until a rule is set: who only looks does not need it.
+    /// `None`: somebody may still read the place that is not current. (Who only looks does not need it.)
     running: Option<RunningPrograms>,
 }
 
@@ -28,41 +28,43 @@ impl Rules {
         })
     }
 
-    fn current(&self) -> u32 {
-        self.current.get(&0, 0).unwrap_or(0)
+    fn current(&self) -> Result<u32, Error> {
+        self.current.get(&0, 0).map_err(wrong(map::CURRENT))
     }
 
     pub(super) fn get(&self) -> Option<Rule> {
         // While a place is read, the agent may write it only if it set two rules meanwhile.
         (0..8).find_map(|_| {
-            let current = self.current();
+            let current = self.current().ok()?;
             let rule = self.places.get(&current.checked_sub(1)?, 0).ok()?;
-            (self.current() == current).then_some(rule)
+            (self.current().ok()? == current).then_some(rule)
         })
     }
 
     /// The hooks go by this rule from now on, each call by one or the other as a whole.
     pub(super) fn set(&mut self, rule: &Rule) -> Result<(), Error> {
-        if self.running.is_none() {
-            // An earlier agent may have ended before it waited.
+        // Given back when all went well, so that whoever comes after a failure waits first.
+        let running = if let Some(running) = self.running.take() {
+            running
+        } else {
             let running = RunningPrograms::new().map_err(cannot_wait)?;
             running.wait().map_err(cannot_wait)?;
-            self.running = Some(running);
-        }
-        let place = u32::from(self.current() == 1);
+            running
+        };
+        let place = u32::from(self.current()? == 1);
         self.places.set(place, rule, 0).map_err(wrong(map::RULES))?;
         // Whoever reads the new number reads the new rule.
         fence(Ordering::SeqCst);
         self.current.set(0, place + 1, 0).map_err(wrong(map::CURRENT))?;
         // Those that read the old number are through with the old rule, whose place is written next.
-        self.running.as_ref().map_or(Ok(()), RunningPrograms::wait).map_err(cannot_wait)
+        running.wait().map_err(cannot_wait)?;
+        self.running = Some(running);
+        Ok(())
     }
 
     pub(super) fn clear(&mut self) -> Result<(), Error> {
-        self.current.set(0, 0, 0).map_err(wrong(map::CURRENT))?;
-        // The next rule must not go to a place that somebody still reads.
         self.running = None;
-        Ok(())
+        self.current.set(0, 0, 0).map_err(wrong(map::CURRENT))
     }
 }
 

@@ -295,7 +295,7 @@ impl SpreadMaps {
     }
 }
 
-pub(super) fn missing(name: &str) -> Error {
+fn missing(name: &str) -> Error {
     Error::Failure(format!("the BPF object has no map {name}; build it again"))
 }
 
