@@ -1,7 +1,9 @@
 //! Changes to the ledger that userspace asks for, made here so that all counting stays in one
 //! place. Never attached: userspace runs it by BPF_PROG_TEST_RUN.
 
-use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
+use core::ffi::c_void;
+
+use aya_ebpf::programs::RawTracePointContext;
 use aya_log_ebpf::debug;
 use tracer_common::{
     Bound, Conn, Who, conn_flag,
@@ -15,8 +17,14 @@ use crate::{
     skip::settle,
 };
 
-#[raw_tracepoint]
-pub(crate) fn ledger_command(ctx: RawTracePointContext) -> i32 {
+/// Carries out the command in the words of `ctx`; returns 1 if it changed anything, else 0.
+///
+/// The entry point is written by hand, because `#[raw_tracepoint]` of aya-ebpf-macros 0.2 throws the
+/// function's result away and returns 0.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tp")]
+fn ledger_command(ctx: *mut c_void) -> u32 {
+    let ctx = RawTracePointContext::new(ctx);
     let mut words = [0_u64; COMMAND_WORDS];
     let mut index = 0;
     while index < COMMAND_WORDS {
@@ -27,7 +35,7 @@ pub(crate) fn ledger_command(ctx: RawTracePointContext) -> i32 {
     let command: Command = unsafe { core::mem::transmute(words) };
     let changed = run(&command);
     debug!(&ctx, "command {} on cookie {}: {}", command.op, command.key.cookie, u32::from(changed));
-    i32::from(changed)
+    u32::from(changed)
 }
 
 #[inline(always)]
