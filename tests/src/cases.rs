@@ -1,5 +1,6 @@
 //! Named tests.
 
+pub mod abuse;
 pub mod attach;
 pub mod errors;
 pub mod events;
@@ -145,6 +146,7 @@ pub fn all(plan: &Plan) -> Vec<Case> {
         cases.extend(proxies::cases());
         cases.extend(spread::cases(plan));
         cases.extend(top::cases());
+        cases.extend(abuse::cases(plan));
     }
     cases
 }

@@ -7,11 +7,11 @@ use std::io::{self, BufRead, Write};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{maker, sock::Sock, stage::Outcome, workloads::random::Driver};
+use crate::{maker, outsider, sock::Sock, stage::Outcome, workloads::random::Driver};
 
 /// `keep`: does nothing. `hold PEER COUNT`: keeps COUNT connections to PEER open.
 /// `try PEER COUNT`: COUNT connects to PEER, whatever comes of them, after each line.
-/// `make`: see [`crate::maker`].
+/// `make`: see [`crate::maker`]. `outsider NAMESPACES`: see [`crate::outsider`].
 /// `random SEED STEPS PORT`: STEPS random operations after each line, with servers on PORT; says how
 /// many connect() calls took a port, were refused, and got EADDRNOTAVAIL.
 pub fn main(arguments: &[String]) -> Result<()> {
@@ -36,6 +36,7 @@ pub fn main(arguments: &[String]) -> Result<()> {
             })
         }
         ["make"] => maker::serve(),
+        ["outsider", spaces] => outsider::serve(spaces),
         ["random", seed, steps, port] => {
             let steps: u64 = steps.parse()?;
             let mut driver = Driver::new(seed.parse()?, port.parse()?)?;

@@ -15,6 +15,7 @@ pub mod maker;
 pub mod mounts;
 pub mod netns;
 pub mod oracle;
+pub mod outsider;
 pub mod privileges;
 pub mod probe;
 pub mod process;

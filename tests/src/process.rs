@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::probe::Place;
@@ -103,26 +103,37 @@ impl Helper {
 
     /// Waits for the helper's `ready`.
     pub fn ready(&mut self) -> Result<()> {
-        let mut line = String::new();
-        self.lines.read_line(&mut line)?;
-        if line.trim() != "ready" {
+        let line = self.line()?;
+        if line != "ready" {
             bail!("the helper said {line:?}, not `ready`");
         }
         Ok(())
     }
 
+    /// Its next line.
+    pub fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        let length = self.lines.read_line(&mut line)?;
+        ensure!(length > 0, "the helper (pid {}) has ended", self.id());
+        Ok(line.trim_end().to_owned())
+    }
+
     /// The same of a helper that counts what it does.
     pub fn ready_with_counts(&mut self) -> Result<Vec<u64>> {
-        let mut line = String::new();
-        self.lines.read_line(&mut line)?;
-        let counts = line.trim().strip_prefix("ready").context("the helper is not `ready`")?;
+        let line = self.line()?;
+        let counts = line.strip_prefix("ready").context("the helper is not `ready`")?;
         Ok(counts.split_whitespace().map(str::parse).collect::<Result<_, _>>()?)
     }
 
     /// Lets the helper do its next step; [`Self::ready`] waits until it has.
     pub fn go(&mut self) -> Result<()> {
+        self.tell("go")
+    }
+
+    /// Writes a line to it.
+    pub fn tell(&mut self, line: &str) -> Result<()> {
         let stdin = self.process.child.stdin.as_mut().context("no stdin")?;
-        Ok(stdin.write_all(b"go\n")?)
+        Ok(stdin.write_all(format!("{line}\n").as_bytes())?)
     }
 
     pub fn id(&self) -> u32 {

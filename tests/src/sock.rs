@@ -189,6 +189,12 @@ impl From<OwnedFd> for Sock {
     }
 }
 
+impl From<Sock> for OwnedFd {
+    fn from(sock: Sock) -> Self {
+        sock.0
+    }
+}
+
 impl AsFd for Sock {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()

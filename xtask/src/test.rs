@@ -1,5 +1,5 @@
 //! `cargo xtask test`: unit tests, tests on this kernel, tests on every kernel of the matrix; and, only
-//! if asked for, a million calls in all kinds of trouble.
+//! if asked for, a million calls in all kinds of trouble and long attacks.
 
 use std::{
     env,
@@ -28,7 +28,9 @@ pub(crate) enum Which {
     Unit,
     Host,
     Vm,
-    /// A million calls while everything goes wrong, and 100 upgrades; not among the others
+    /// What a local user without privileges tries against it, on this kernel; `host` has it too
+    Abuse,
+    /// A million calls while everything goes wrong, 100 upgrades, and each attack ten times; not among the others
     Soak,
 }
 
@@ -36,15 +38,21 @@ pub(crate) enum Which {
 const SOAK_CALLS: &str = "500000";
 /// Agents that take over from one another under load.
 const SOAK_UPGRADES: &str = "100";
+/// How often each attack is tried.
+const SOAK_ABUSE_RUNS: &str = "10";
 /// Seconds that each of its tests may take.
 const SOAK_LIMIT: &str = "3600";
+
+/// What the names of the tests of [`Which::Abuse`] begin with.
+const ABUSE: &str = "abuse::";
 
 const UNIT_PACKAGES: [&str; 4] = ["tracer-common", "tracer", "tracer-tests", "xtask"];
 
 /// Runs one kind of test, or sets up and runs them all; `kernels` narrows the matrix, and `args` go
 /// to the runner of the kernel tests.
 pub(crate) fn test(which: Option<Which>, kernels: &[String], args: Vec<String>) -> Result<()> {
-    let wanted = |one| which.map_or(one != Which::Soak, |which| which == one);
+    let apart = [Which::Soak, Which::Abuse];
+    let wanted = |one| which.map_or(!apart.contains(&one), |which| which == one);
     if which != Some(Which::Unit) {
         setup::setup(What::Test)?;
         build::object()?;
@@ -57,6 +65,13 @@ pub(crate) fn test(which: Option<Which>, kernels: &[String], args: Vec<String>) 
         let payload = payload(args)?;
         if wanted(Which::Host) {
             suites.push(follow("host", &mut host(&payload))?);
+        }
+        if wanted(Which::Abuse) {
+            let mut command = host(&payload);
+            if payload.args.is_empty() {
+                command.arg(ABUSE);
+            }
+            suites.push(follow("abuse", &mut command)?);
         }
         if wanted(Which::Soak) {
             suites.extend(soak(&payload)?);
@@ -102,12 +117,16 @@ fn soak(payload: &Payload) -> Result<Vec<Suite>> {
         command
             .env("TRACER_TEST_CONNECTS", SOAK_CALLS)
             .env("TRACER_TEST_UPGRADES", SOAK_UPGRADES)
+            .env("TRACER_TEST_ABUSE_RUNS", SOAK_ABUSE_RUNS)
             .env("TRACER_TEST_LIMIT", SOAK_LIMIT)
             .arg(filter);
         follow(name, &mut command)
     };
-    let tests =
-        [("soak", "spread::fail_open::differential"), ("upgrades", "spread::fail_open::restarts")];
+    let tests = [
+        ("soak", "spread::fail_open::differential"),
+        ("upgrades", "spread::fail_open::restarts"),
+        ("abuse", ABUSE),
+    ];
     tests.iter().map(suite).collect()
 }
 

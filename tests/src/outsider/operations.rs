@@ -1,0 +1,48 @@
+//! What an outsider can be told to do. To add an operation, write a function `fn(&mut Belongings, &[&str])
+//! -> Result<Vec<u64>>` in the file that it belongs to and name it in that file's table: its
+//! documentation says the words behind its name and what it counts.
+
+mod calls;
+mod files;
+mod netlink;
+mod processes;
+
+use std::{net::Ipv4Addr, os::fd::OwnedFd, str::FromStr};
+
+use anyhow::{Context, Result};
+
+/// An operation: takes the words behind its name, returns what it counted.
+pub type Operation = fn(&mut Belongings, &[&str]) -> Result<Vec<u64>>;
+
+/// Operations by name, of one file.
+type Table = &'static [(&'static str, Operation)];
+
+const TABLES: &[Table] =
+    &[calls::OPERATIONS, files::OPERATIONS, netlink::OPERATIONS, processes::OPERATIONS];
+
+/// What an outsider holds open.
+#[derive(Default)]
+pub struct Belongings {
+    pub fds: Vec<OwnedFd>,
+}
+
+/// The operation of this name.
+pub fn find(name: &str) -> Option<Operation> {
+    let tables = TABLES.iter().flat_map(|table| table.iter());
+    tables.filter(|(one, _)| *one == name).map(|(_, operation)| *operation).next()
+}
+
+/// The argument at this place.
+fn argument<T: FromStr>(words: &[&str], place: usize) -> Result<T>
+where
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    let word = words.get(place).with_context(|| format!("argument {place} is missing"))?;
+    word.parse().with_context(|| format!("argument {place} is {word:?}"))
+}
+
+/// The address in 127.0.0.0/8 of this number.
+fn loopback(number: u32) -> Ipv4Addr {
+    let [_, b, c, d] = number.to_be_bytes();
+    Ipv4Addr::new(127, b, c, d)
+}

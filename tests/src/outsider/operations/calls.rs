@@ -1,0 +1,149 @@
+//! Calls of sockets, by the thousand.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use rustix::io::Errno;
+
+use super::{Belongings, Table, argument, loopback};
+use crate::sock::Sock;
+
+pub(super) const OPERATIONS: Table = &[
+    ("connect", connect),
+    ("hold", hold),
+    ("refuse", refuse),
+    ("refuse-for", refuse_for),
+    ("begin-connects", begin_connects),
+    ("bind", bind),
+    ("bind-and-close", bind_and_close),
+    ("close", close),
+];
+
+/// `connect PEER COUNT`: one connect() after another, each closed at once. Counts those that
+/// succeeded, that were refused, and that failed otherwise.
+fn connect(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
+    let peer = argument(words, 0)?;
+    let mut counts = [0; 3];
+    for _ in 0..argument::<u64>(words, 1)? {
+        counts[match Sock::tcp(peer)?.connect(peer) {
+            Ok(()) => 0,
+            Err(Errno::CONNREFUSED) => 1,
+            Err(_) => 2,
+        }] += 1;
+    }
+    Ok(counts.to_vec())
+}
+
+/// `hold PEER COUNT`: so many connections, which stay open. Counts those that succeeded.
+fn hold(belongings: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
+    let peer = argument(words, 0)?;
+    let before = belongings.fds.len();
+    for _ in 0..argument::<u64>(words, 1)? {
+        let sock = Sock::tcp(peer)?;
+        if sock.connect(peer).is_ok() {
+            belongings.fds.push(sock.into());
+        }
+    }
+    Ok(vec![u64::try_from(belongings.fds.len() - before)?])
+}
+
+/// `refuse FIRST COUNT PORT`: refused connects to COUNT addresses of 127.0.0.0/8, from the one of
+/// number FIRST on: each is a destination of its own. Counts those that were refused, and the milliseconds.
+fn refuse(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
+    let (first, count): (u32, u32) = (argument(words, 0)?, argument(words, 1)?);
+    let begin = Instant::now();
+    let refused = refused(first, count, argument(words, 2)?)?;
+    Ok(vec![refused, u64::try_from(begin.elapsed().as_millis())?])
+}
+
+/// `refuse-for SECONDS COUNT PORT`: the same from number 1 on, over and over for so long.
+fn refuse_for(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
+    let begin = Instant::now();
+    let length = Duration::try_from_secs_f64(argument(words, 0)?)?;
+    let (count, port): (u32, u16) = (argument(words, 1)?, argument(words, 2)?);
+    let mut total = 0;
+    while begin.elapsed() < length {
+        // In parts, so that the time is kept.
+        for first in (1..=count).step_by(256) {
+            total += refused(first, 256.min(count - first + 1), port)?;
+            if begin.elapsed() >= length {
+                break;
+            }
+        }
+    }
+    Ok(vec![total, u64::try_from(begin.elapsed().as_millis())?])
+}
+
+fn refused(first: u32, count: u32, port: u16) -> Result<u64> {
+    let mut refused = 0;
+    for number in first..first.saturating_add(count) {
+        let peer = SocketAddr::from((loopback(number), port));
+        refused += u64::from(Sock::tcp(peer)?.connect(peer) == Err(Errno::CONNREFUSED));
+    }
+    Ok(refused)
+}
+
+/// `begin-connects SOURCE PEER COUNT`: from SOURCE (`-`: whichever the kernel takes) to PEER, to COUNT
+/// ports from the one of PEER on, without waiting for an answer; the sockets stay open. Counts calls
+/// that went on and calls that failed.
+fn begin_connects(belongings: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
+    let source: Option<IpAddr> = match words.first() {
+        Some(&"-") => None,
+        _ => Some(argument(words, 0)?),
+    };
+    let first: SocketAddr = argument(words, 1)?;
+    let mut counts = [0; 2];
+    for number in 0..argument::<u16>(words, 2)? {
+        let peer = SocketAddr::new(first.ip(), first.port().wrapping_add(number));
+        let sock = Sock::tcp(peer)?;
+        sock.set_nonblocking()?;
+        if let Some(source) = source {
+            sock.set_bind_address_no_port()?;
+            sock.bind(SocketAddr::new(source, 0))?;
+        }
+        let begun = matches!(sock.connect(peer), Ok(()) | Err(Errno::INPROGRESS));
+        counts[usize::from(!begun)] += 1;
+        belongings.fds.push(sock.into());
+    }
+    Ok(counts.to_vec())
+}
+
+/// `bind ADDRESS:FIRST COUNT`: binds COUNT ports from FIRST on (all to port 0, where FIRST is 0); the
+/// sockets stay open. Counts those that were bound and those that were not.
+fn bind(belongings: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
+    let first = argument(words, 0)?;
+    let mut counts = [0; 2];
+    for number in 0..argument::<u16>(words, 1)? {
+        let (sock, bound) = bound(first, number)?;
+        counts[usize::from(!bound)] += 1;
+        if bound {
+            belongings.fds.push(sock.into());
+        }
+    }
+    Ok(counts.to_vec())
+}
+
+/// `bind-and-close ADDRESS:FIRST COUNT`: the same, and closes each before the next.
+fn bind_and_close(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
+    let first = argument(words, 0)?;
+    let mut counts = [0; 2];
+    for number in 0..argument::<u16>(words, 1)? {
+        counts[usize::from(!bound(first, number)?.1)] += 1;
+    }
+    Ok(counts.to_vec())
+}
+
+fn bound(first: SocketAddr, number: u16) -> Result<(Sock, bool)> {
+    let port = if first.port() == 0 { 0 } else { first.port().wrapping_add(number) };
+    let sock = Sock::tcp(first)?;
+    let bound = sock.bind(SocketAddr::new(first.ip(), port)).is_ok();
+    Ok((sock, bound))
+}
+
+/// `close`: closes all that it holds open. Counts the descriptors.
+fn close(belongings: &mut Belongings, _: &[&str]) -> Result<Vec<u64>> {
+    Ok(vec![u64::try_from(belongings.fds.drain(..).count())?])
+}
