@@ -1,6 +1,8 @@
 //! How many source ports a connect() can be given in one network namespace.
 
-use std::{fs, io, ops::RangeInclusive};
+use std::{io, ops::RangeInclusive};
+
+use crate::sysctl;
 
 /// The ports that the kernel hands out by itself, from the sysctls of one network namespace.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -24,7 +26,7 @@ impl PortRange {
     /// its own under /proc/sys/net. Errors name the file.
     pub fn read() -> io::Result<Self> {
         let (range, reserved) =
-            (sysctl("ip_local_port_range")?, sysctl("ip_local_reserved_ports")?);
+            (setting("ip_local_port_range")?, setting("ip_local_reserved_ports")?);
         let (low, high) =
             parse_range(&range).ok_or_else(|| unexpected("ip_local_port_range", &range))?;
         let reserved = parse_reserved(&reserved)
@@ -58,9 +60,9 @@ fn path_of(name: &str) -> String {
     format!("/proc/sys/net/ipv4/{name}")
 }
 
-fn sysctl(name: &str) -> io::Result<String> {
+fn setting(name: &str) -> io::Result<String> {
     let path = path_of(name);
-    fs::read_to_string(&path)
+    sysctl::read(&path)
         .map_err(|error| io::Error::new(error.kind(), format!("cannot read {path}: {error}")))
 }
 
@@ -88,6 +90,8 @@ fn parse_reserved(text: &str) -> Option<Vec<RangeInclusive<u16>>> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::test_netns;
 
@@ -116,6 +120,18 @@ mod tests {
         ] {
             assert_eq!(capacity(&range, blocked.into_iter()), expected, "{range:?}");
         }
+    }
+
+    #[test]
+    fn a_long_list_of_reserved_ports_is_read_to_its_end() {
+        let inside = test_netns::run(|| {
+            fs::write(path_of("ip_local_port_range"), "40000 40099").unwrap();
+            let odd = (40_001..40_100).step_by(2).map(|port: u16| port.to_string());
+            let list = odd.collect::<Vec<_>>().join(",");
+            fs::write(path_of("ip_local_reserved_ports"), list).unwrap();
+            PortRange::read().unwrap()
+        });
+        assert_eq!(capacity(&inside, std::iter::empty()), 50);
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub mod shutdown;
 pub mod sockdiag;
 pub mod spread;
 pub mod stats;
+mod sysctl;
 pub mod table;
 #[cfg(test)]
 mod test_netns;

@@ -18,7 +18,7 @@ use super::{
     btf::{Btf, BtfError},
     privilege,
 };
-use crate::mounts;
+use crate::{mounts, sysctl};
 
 /// What the fexit backend attaches to.
 pub const FEXIT_FUNCTIONS: [&str; 6] = [
@@ -108,11 +108,9 @@ impl KernelFacts {
             tracefs: mounted(mounts::TRACEFS),
             missing_capabilities: privilege::effective()
                 .map_or_else(|_| Vec::new(), privilege::missing),
-            unprivileged_bpf_disabled: fs::read_to_string(
-                "/proc/sys/kernel/unprivileged_bpf_disabled",
-            )
-            .ok()
-            .and_then(|text| text.trim().parse().ok()),
+            unprivileged_bpf_disabled: sysctl::read("/proc/sys/kernel/unprivileged_bpf_disabled")
+                .ok()
+                .and_then(|text| text.trim().parse().ok()),
             bpf_without_capability: bpf_without_capability(),
         }
     }
