@@ -53,9 +53,15 @@ impl<T> Query<'_, T> {
     /// Errors name the step that failed. A dump that was still inconsistent (`NLM_F_DUMP_INTR`)
     /// when it was last tried is an error of kind `Interrupted`.
     pub(crate) fn answers(&self) -> io::Result<Vec<T>> {
+        self.answers_by(None)
+    }
+
+    /// [`Self::answers`] about the network namespace that this socket of [`open`] was opened in,
+    /// whichever thread asks. Nobody else may use the socket meanwhile.
+    pub(crate) fn answers_by(&self, held: Option<&OwnedFd>) -> io::Result<Vec<T>> {
         let mut buffer = vec![0; BUFFER];
         for _ in 0..TRIES {
-            if let Some(answers) = self.answers_once(&mut buffer)? {
+            if let Some(answers) = self.answers_once(held, &mut buffer)? {
                 return Ok(answers);
             }
         }
@@ -67,16 +73,28 @@ impl<T> Query<'_, T> {
     }
 
     /// `None`: the kernel says that the dump is inconsistent.
-    fn answers_once(&self, buffer: &mut [u8]) -> io::Result<Option<Vec<T>>> {
-        let socket = open(self.protocol, SocketFlags::CLOEXEC)
-            .map_err(|errno| self.failed("opening a netlink socket", errno))?;
-        retry_on_intr(|| send(&socket, self.request, SendFlags::empty()))
+    fn answers_once(
+        &self,
+        held: Option<&OwnedFd>,
+        buffer: &mut [u8],
+    ) -> io::Result<Option<Vec<T>>> {
+        let opened;
+        let socket = if let Some(held) = held {
+            // What an earlier question left unread would pass for the answer to this one.
+            while recv(held, &mut *buffer, RecvFlags::DONTWAIT).is_ok() {}
+            held
+        } else {
+            opened = open(self.protocol, SocketFlags::CLOEXEC)
+                .map_err(|errno| self.failed("opening a netlink socket", errno))?;
+            &opened
+        };
+        retry_on_intr(|| send(socket, self.request, SendFlags::empty()))
             .map_err(|errno| self.failed(&format!("asking for the {}", self.things), errno))?;
 
         let mut answers = Vec::new();
         let mut consistent = true;
         loop {
-            let (_, len) = retry_on_intr(|| recv(&socket, &mut *buffer, RecvFlags::TRUNC))
+            let (_, len) = retry_on_intr(|| recv(socket, &mut *buffer, RecvFlags::TRUNC))
                 .map_err(|errno| self.failed(&format!("reading the {}", self.things), errno))?;
             let datagram = buffer.get(..len).ok_or_else(|| {
                 io::Error::other(format!("{}: a message of {len} bytes is too long", self.name))

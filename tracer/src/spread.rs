@@ -22,6 +22,6 @@ pub mod state;
 pub mod status;
 mod tell;
 
-pub use agent::Agent;
+pub use agent::{Agent, BEAT as LEASE_RENEWED};
 pub use pools::pools;
 pub use release::release;

@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-const USAGE: i32 = 2;
+pub(super) const USAGE: i32 = 2;
 pub(super) const NO_PRIVILEGE: i32 = 77;
 pub(super) const BAD_CONFIG: i32 = 78;
 

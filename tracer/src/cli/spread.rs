@@ -8,6 +8,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, ValueEnum};
 
 use super::value::{self, NetnsRef};
+use crate::spread::LEASE_RENEWED;
 
 const SPREAD_HELP: &str = "\
 Examples:
@@ -128,12 +129,12 @@ pub struct SpreadArgs {
     #[arg(long, value_enum, value_name = "WHAT", help_heading = "Start and end")]
     pub on_exit: Option<OnExit>,
 
-    /// Stop spreading when this program has not been seen for SECS seconds (if it was killed)
-    /// [default: go on]
+    /// Stop spreading when this program has not been seen for SECS seconds (if it was killed), at
+    /// least 0.5 [default: go on]
     #[arg(
         long,
         value_name = "SECS",
-        value_parser = value::seconds,
+        value_parser = lease,
         help_heading = "Start and end"
     )]
     pub lease: Option<Duration>,
@@ -225,6 +226,20 @@ pub struct StatusArgs {
 
 /// The name becomes a folder in bpffs, where a dot is refused (`bpf_lookup` in
 /// kernel/bpf/inode.c).
+/// At least ten times the interval of renewal, so that one late renewal, or nine, end nothing.
+fn lease(text: &str) -> Result<Duration, String> {
+    let least = LEASE_RENEWED * 10;
+    let lease = value::seconds(text)?;
+    if lease >= least {
+        return Ok(lease);
+    }
+    Err(format!(
+        "expected {} seconds at least: it is renewed every {} seconds",
+        least.as_secs_f64(),
+        LEASE_RENEWED.as_secs_f64(),
+    ))
+}
+
 fn rule_name(text: &str) -> Result<String, String> {
     let allowed = |byte: u8| {
         byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_')

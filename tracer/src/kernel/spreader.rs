@@ -9,7 +9,7 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{Array, MapData, PerCpuArray, RingBuf},
+    maps::{Array, Map, MapData, PerCpuArray, RingBuf},
     programs::{CgroupAttachMode, CgroupSockAddr, links::FdLink},
 };
 use tracer_common::{
@@ -64,6 +64,8 @@ pub struct Spreading {
 
 /// The spreader of a session.
 pub struct Spreader {
+    /// Until somebody takes them, who is then the only one that changes the rule.
+    pub rule: Option<RuleMaps>,
     pub maps: SpreadMaps,
     /// Why there are no fast ports, if they were wanted.
     pub no_fast_ports: Option<String>,
@@ -78,8 +80,10 @@ impl Spreader {
     /// Loads the best form of each program and attaches it to each cgroup. Where a link is pinned
     /// already, it runs the new program from now on; links to other cgroups are removed.
     pub(super) fn attach(ebpf: &mut Ebpf, spreading: &Spreading) -> Result<Self, String> {
+        let rule = RuleMaps::take(ebpf).map_err(|error| error.to_string())?;
         let maps = SpreadMaps::take(ebpf).map_err(|error| error.to_string())?;
         let mut spreader = Self {
+            rule: Some(rule),
             maps,
             no_fast_ports: None,
             degraded: Vec::new(),
@@ -229,10 +233,45 @@ fn text(error: impl std::error::Error) -> String {
     super::attach::chain(&error)
 }
 
-/// The spreader's maps.
-pub struct SpreadMaps {
+/// What the hooks go by: the rule, and until when.
+pub struct RuleMaps {
     rules: Rules,
     lease: Array<MapData, u64>,
+}
+
+impl RuleMaps {
+    fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
+        Self::new(|name| ebpf.take_map(name).ok_or_else(|| missing(name)))
+    }
+
+    fn new(mut take: impl FnMut(&'static str) -> Result<Map, Error>) -> Result<Self, Error> {
+        let lease = take(map::LEASE)?.try_into().map_err(wrong(map::LEASE))?;
+        Ok(Self { rules: Rules::new(take)?, lease })
+    }
+
+    /// The hooks go by this rule from now on, each call by one or the other as a whole.
+    pub fn set(&mut self, rule: &Rule) -> Result<(), Error> {
+        self.rules.set(rule)
+    }
+
+    /// Leaves every connect() alone from now on.
+    pub fn clear(&mut self) -> Result<(), Error> {
+        self.rules.clear()
+    }
+
+    /// The rule that the hooks go by.
+    pub fn get(&self) -> Option<Rule> {
+        self.rules.get()
+    }
+
+    /// CLOCK_MONOTONIC until which a leased rule is in force, ns.
+    pub fn set_lease(&mut self, until_ns: u64) -> Result<(), Error> {
+        self.lease.set(0, until_ns, 0).map_err(wrong(map::LEASE))
+    }
+}
+
+/// The spreader's other maps.
+pub struct SpreadMaps {
     decided: PerCpuArray<MapData, u64>,
     taken: Array<MapData, [u64; 1024]>,
     decisions: Option<RingBuf<MapData>>,
@@ -242,32 +281,10 @@ impl SpreadMaps {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
         let mut take = |name: &'static str| ebpf.take_map(name).ok_or_else(|| missing(name));
         Ok(Self {
-            rules: Rules::new(&mut take)?,
-            lease: take(map::LEASE)?.try_into().map_err(wrong(map::LEASE))?,
             decided: take(map::DECIDED)?.try_into().map_err(wrong(map::DECIDED))?,
             taken: take(map::TAKEN)?.try_into().map_err(wrong(map::TAKEN))?,
             decisions: Some(take(map::DECISIONS)?.try_into().map_err(wrong(map::DECISIONS))?),
         })
-    }
-
-    /// The hooks go by this rule from now on, each call by one or the other as a whole.
-    pub fn set_rule(&mut self, rule: &Rule) -> Result<(), Error> {
-        self.rules.set(rule)
-    }
-
-    /// Leaves every connect() alone from now on.
-    pub fn clear_rule(&mut self) -> Result<(), Error> {
-        self.rules.clear()
-    }
-
-    /// The rule that the hooks go by.
-    pub fn rule(&self) -> Option<Rule> {
-        self.rules.get()
-    }
-
-    /// CLOCK_MONOTONIC until which a leased rule is in force, ns.
-    pub fn set_lease(&mut self, until_ns: u64) -> Result<(), Error> {
-        self.lease.set(0, until_ns, 0).map_err(wrong(map::LEASE))
     }
 
     /// Ports that are not handed out, one bit each.
@@ -305,6 +322,7 @@ pub(super) fn wrong(name: &'static str) -> impl FnOnce(aya::maps::MapError) -> E
 
 /// The pinned maps of a rule, for looking only.
 pub struct Pinned {
+    pub rule: RuleMaps,
     pub maps: SpreadMaps,
     pub tuples: super::maps::TupleReader,
     pub stats: super::maps::StatsReader,
@@ -317,12 +335,11 @@ impl Pinned {
         let open = |name: &'static str| {
             MapData::from_pin(pins.map(name))
                 .map_err(wrong(name))
-                .and_then(|data| aya::maps::Map::from_map_data(data).map_err(wrong(name)))
+                .and_then(|data| Map::from_map_data(data).map_err(wrong(name)))
         };
         Ok(Self {
+            rule: RuleMaps::new(open)?,
             maps: SpreadMaps {
-                rules: Rules::new(open)?,
-                lease: open(map::LEASE)?.try_into().map_err(wrong(map::LEASE))?,
                 decided: open(map::DECIDED)?.try_into().map_err(wrong(map::DECIDED))?,
                 taken: open(map::TAKEN)?.try_into().map_err(wrong(map::TAKEN))?,
                 decisions: None,

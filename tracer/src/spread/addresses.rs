@@ -12,11 +12,12 @@ use std::{
 };
 
 use rustix::{
+    fd::OwnedFd,
     io::Errno,
     net::{AddressFamily, SocketFlags, SocketType, bind, socket_with},
 };
 
-use crate::netlink::Query;
+use crate::netlink::{self, Query};
 pub use watch::Watch;
 
 /// What [`super::pool`] has to know of a network namespace.
@@ -60,9 +61,17 @@ impl Host {
     /// Asks about the network namespace of the calling thread. Of `wanted`, those that no interface
     /// has are looked up among the routes.
     pub fn read(wanted: impl IntoIterator<Item = IpAddr>) -> io::Result<Self> {
-        let links = list("interfaces", &wire::links(), wire::RTM_NEWLINK, wire::link)?;
+        Self::read_by(None, wanted)
+    }
+
+    /// [`Self::read`] for the network namespace of this asker, if there is one.
+    pub(super) fn read_by(
+        asker: Option<&Asker>,
+        wanted: impl IntoIterator<Item = IpAddr>,
+    ) -> io::Result<Self> {
+        let links = list(asker, "interfaces", &wire::links(), wire::RTM_NEWLINK, wire::link)?;
         let names: BTreeMap<u32, String> = links.into_iter().collect();
-        let found = list("addresses", &wire::addresses(), wire::RTM_NEWADDR, wire::address)?;
+        let found = list(asker, "addresses", &wire::addresses(), wire::RTM_NEWADDR, wire::address)?;
         let host_address = |found: wire::Address| HostAddress {
             address: found.ip,
             // It may have come after the interfaces were read.
@@ -81,31 +90,51 @@ impl Host {
             // IPv6 sockets bind only to addresses of an interface (ipv6_chk_addr in the kernel).
             IpAddr::V4(_) | IpAddr::V6(_) => None,
         });
-        let routed = missing.filter(|address| is_routed_here(*address)).collect();
+        let routed = missing.filter(|address| is_routed_here(asker, *address)).collect();
         Ok(Self { interfaces: names.into_values().collect(), addresses, routed })
     }
 }
 
+/// A socket for questions about the network namespace that it was opened in, whichever thread asks.
+/// It keeps that namespace alive.
+#[derive(Debug)]
+pub(super) struct Asker(OwnedFd);
+
+impl Asker {
+    /// In the network namespace of the calling thread.
+    pub(super) fn open() -> io::Result<Self> {
+        Ok(Self(netlink::open(None, SocketFlags::CLOEXEC)?))
+    }
+}
+
 fn list<T>(
+    asker: Option<&Asker>,
     things: &'static str,
     request: &[u8],
     reply: u16,
     parse: fn(&[u8]) -> Option<T>,
 ) -> io::Result<Vec<T>> {
-    Query { name: "rtnetlink", things, protocol: None, request, reply, parse }.answers()
+    Query { name: "rtnetlink", things, protocol: None, request, reply, parse }
+        .answers_by(asker.map(|asker| &asker.0))
 }
 
 /// Whether the kernel takes packets to this address for its own. It says so for an address without
 /// an interface too, and refuses where there is no route at all.
-fn is_routed_here(address: Ipv4Addr) -> bool {
-    list("routes", &wire::route_to(address.into(), None), wire::RTM_NEWROUTE, wire::is_local_route)
-        .is_ok_and(|routes| routes.contains(&true))
+fn is_routed_here(asker: Option<&Asker>, address: Ipv4Addr) -> bool {
+    list(
+        asker,
+        "routes",
+        &wire::route_to(address.into(), None),
+        wire::RTM_NEWROUTE,
+        wire::is_local_route,
+    )
+    .is_ok_and(|routes| routes.contains(&true))
 }
 
 /// Whether packets to this destination, from this source or from any, find a way, in the network
 /// namespace of the calling thread.
 pub(super) fn has_route(destination: IpAddr, source: Option<IpAddr>) -> bool {
-    list("routes", &wire::route_to(destination, source), wire::RTM_NEWROUTE, wire::is_way)
+    list(None, "routes", &wire::route_to(destination, source), wire::RTM_NEWROUTE, wire::is_way)
         .is_ok_and(|routes| routes.contains(&true))
 }
 

@@ -1,6 +1,7 @@
 //! The agent of one rule: keeps the pool true to the host while the hooks work by themselves.
 
 mod conduct;
+mod keeper;
 mod refresh;
 mod stream;
 
@@ -10,15 +11,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracer_common::{
     Addr, Rule, TupleKey,
     spread::{Destination, rule_flag},
 };
 
-use self::{conduct::Seen, stream::Counted};
+pub use self::keeper::BEAT;
+pub(super) use self::keeper::Ears;
+use self::{conduct::Seen, keeper::Keeper, stream::Counted};
 use super::{
-    addresses::{Host, Watch},
+    addresses::Host,
     doubt::Doubt,
     health::Health,
     pool,
@@ -42,7 +44,7 @@ use crate::{
     trace::{self, Tracer},
 };
 
-/// How soon a change of addresses or a refusal is acted upon.
+/// How soon a refusal is acted upon.
 const LOOK: Duration = Duration::from_millis(50);
 /// How often everything else is looked at.
 const ROUND: Duration = Duration::from_secs(1);
@@ -56,14 +58,16 @@ pub struct Agent {
     pins: Pins,
     netns: Netns,
     inside: Inside,
-    /// `None`: the namespace is gone.
-    watch: Option<Watch>,
+    /// The only one that changes the rule.
+    keeper: Keeper,
+    /// The namespace is gone.
+    namespace_gone: bool,
     destinations: Vec<Destination>,
     health: Health,
     doubt: Doubt,
     /// Addresses without a route to a destination that has one without them.
     unrouted: BTreeMap<Addr, Addr>,
-    /// What the hooks go by now.
+    /// What the hooks went by when it was last made.
     rule: Rule,
     taken: Box<[u64; 1024]>,
     random: u64,
@@ -92,7 +96,7 @@ impl Agent {
         let netns = start::namespace(config.netns.as_ref())?;
         let worker = Worker::spawn()
             .map_err(|error| Error::Failure(format!("cannot start a thread: {error}")))?;
-        let watch = start::watch(&worker, &netns).map_err(start::cannot_look)?;
+        let ears = start::ears(&worker, &netns).map_err(start::cannot_look)?;
         let inside = start::look(&worker, &netns, &config.pool).map_err(start::cannot_look)?;
         start::pool(&config, &inside)?;
         let places = start::places(&config.cgroups)?;
@@ -110,7 +114,11 @@ impl Agent {
         let rule = config.rule.clone();
         let earlier = State::read(&rule).filter(|_| adopted).unwrap_or_default();
         let begin = || -> Result<Self, Error> {
-            let tracer = trace::start_spreading(&kernel, spreading)?;
+            let mut tracer = trace::start_spreading(&kernel, spreading)?;
+            let maps = tracer.session.spreader.as_mut().and_then(|spreader| spreader.rule.take());
+            let listed = pool::listed(&config.pool).collect();
+            let host = inside.host.clone();
+            let keeper = Keeper::start(maps.ok_or_else(bug)?, config.lease, ears, host, listed)?;
             let mut agent = Self {
                 said: State::default(),
                 counted: Counted::new(&earlier),
@@ -129,10 +137,10 @@ impl Agent {
                 pins: pins.clone(),
                 netns,
                 inside,
-                watch: Some(watch),
+                keeper,
+                namespace_gone: false,
                 lock: None,
             };
-            agent.renew_lease()?;
             agent.refresh()?;
             Ok(agent)
         };
@@ -156,9 +164,8 @@ impl Agent {
         self.begin(asked)?;
         let mut round = Instant::now();
         while !asked.stop() && !self.config.detach {
-            self.wait();
-            self.renew_lease()?;
-            let mut changed = self.addresses_changed();
+            self.keeper.wait(LOOK);
+            let mut changed = self.addresses_changed()?;
             changed |= self.hear();
             if round.elapsed() >= ROUND {
                 round = Instant::now();
@@ -182,7 +189,7 @@ impl Agent {
 
     fn end(mut self) -> Result<(), Error> {
         if self.config.on_exit == OnExit::Release && !self.config.detach {
-            self.spreader()?.maps.clear_rule()?;
+            self.keeper.clear()?;
             self.finish()?;
             self.tracer.session.detach();
             self.pins.remove()?;
@@ -194,48 +201,20 @@ impl Agent {
 
     fn spreader(&mut self) -> Result<&mut Spreader, Error> {
         let spreader = self.tracer.session.spreader.as_mut();
-        spreader.ok_or_else(|| Error::Failure("the session has no spreader; this is a bug".into()))
+        spreader.ok_or_else(bug)
     }
 
-    fn wait(&self) {
-        let timeout =
-            Timespec::try_from(LOOK).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 50_000_000 });
-        // A signal ends the wait early, which is as good as its end.
-        let mut watched: Vec<_> =
-            self.watch.iter().map(|watch| PollFd::new(watch, PollFlags::IN)).collect();
-        _ = poll(&mut watched, Some(&timeout));
-    }
-
-    fn renew_lease(&mut self) -> Result<(), Error> {
-        let until = match self.config.lease {
-            Some(lease) => clock::monotonic_ns().saturating_add(clock::as_ns(lease)),
-            None => u64::MAX,
-        };
-        self.spreader()?.maps.set_lease(until)
-    }
-
-    fn addresses_changed(&mut self) -> bool {
-        let Some(watch) = &self.watch else { return false };
-        match watch.drain() {
-            Ok(false) => return false,
-            Ok(true) => {}
-            Err(error) => tracing::warn!("{error}"),
+    /// True if addresses have come or gone. From the rule the keeper has taken them already.
+    fn addresses_changed(&mut self) -> Result<bool, Error> {
+        let news = self.keeper.news()?.filter(|_| !self.namespace_gone);
+        let Some(host) = news else { return Ok(false) };
+        let here = |host: &Host, address| host.addresses.iter().any(|it| it.address == address);
+        let new = host.addresses.iter().map(|it| it.address);
+        for address in new.filter(|address| !here(&self.inside.host, *address)) {
+            self.health.forget(&pool::to_addr(address));
         }
-        let (_, _, worker) = self.tracer.split();
-        match start::look(worker, &self.netns, &self.config.pool) {
-            Ok(inside) => {
-                let here =
-                    |host: &Host, address| host.addresses.iter().any(|it| it.address == address);
-                let new = inside.host.addresses.iter().map(|it| it.address);
-                for address in new.filter(|address| !here(&self.inside.host, *address)) {
-                    self.health.forget(&pool::to_addr(address));
-                }
-                self.inside = inside;
-            }
-            // Its name is gone: see `find_namespace`.
-            Err(error) => tracing::warn!("{error}"),
-        }
-        true
+        self.inside.host = host;
+        Ok(true)
     }
 
     /// A cgroup that was removed takes its links' effect with it; one of the same name may be back.
@@ -256,4 +235,8 @@ impl Agent {
         }
         self.cgroups_gone = gone;
     }
+}
+
+fn bug() -> Error {
+    Error::Failure("the session has no spreader; this is a bug".into())
 }

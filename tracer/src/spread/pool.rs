@@ -172,7 +172,7 @@ fn unsuitable(members: &Members, host: &HostAddress) -> Option<&'static str> {
 
 /// What is wrong with an address that was listed. Of several interfaces that have it, one where
 /// nothing is wrong is enough.
-fn trouble(address: IpAddr, host: &Host) -> Option<Trouble> {
+pub(super) fn trouble(address: IpAddr, host: &Host) -> Option<Trouble> {
     if matches!(address, IpAddr::V4(v4) if host.routed.contains(&v4)) {
         return None;
     }

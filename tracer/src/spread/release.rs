@@ -24,7 +24,7 @@ pub fn release(rule: &str) -> Result<(), Error> {
     let _lock = Lock::take(rule)?;
     // The kernel lets go of a link some time after its last pin; nothing is spread from here on.
     for pins in &own {
-        if let Err(error) = Pinned::open(pins).and_then(|mut pinned| pinned.maps.clear_rule()) {
+        if let Err(error) = Pinned::open(pins).and_then(|mut pinned| pinned.rule.clear()) {
             tracing::debug!("the rule cannot be cleared first: {error}");
         }
     }

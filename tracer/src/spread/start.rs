@@ -11,7 +11,8 @@ use std::{
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use super::{
-    addresses::{Host, Watch},
+    addresses::Host,
+    agent::Ears,
     destinations,
     pool::{self, PoolAddress, Spec},
     state::State,
@@ -57,10 +58,10 @@ pub(super) fn look(worker: &Worker, netns: &Netns, pool: &[Spec]) -> io::Result<
     worker.run_in(netns, look).and_then(|result| result)
 }
 
-/// Word of changes in the namespace. The socket keeps the namespace alive, so it is let go of when nothing
-/// else leads there any more.
-pub(super) fn watch(worker: &Worker, netns: &Netns) -> io::Result<Watch> {
-    worker.run_in(netns, || Watch::open(true)).and_then(|result| result)
+/// Word of changes in the namespace. The sockets keep the namespace alive, so they are let go of when
+/// nothing else leads there any more.
+pub(super) fn ears(worker: &Worker, netns: &Netns) -> io::Result<Ears> {
+    worker.run_in(netns, Ears::open).and_then(|result| result)
 }
 
 /// Leaves nothing of a start that failed. Whoever calls this has the rule's lock.

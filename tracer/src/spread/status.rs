@@ -126,7 +126,7 @@ impl From<Foreign> for ForeignRule {
 
 fn read(name: String, pins: &Pins) -> Result<RuleStatus, Error> {
     let mut pinned = Pinned::open(pins)?;
-    let rule = pinned.maps.rule().unwrap_or_default();
+    let rule = pinned.rule.get().unwrap_or_default();
     let decided = pinned.maps.decided()?;
     let mut tuples = Vec::new();
     pinned.tuples.read(|key, count| tuples.push((key, count)))?;

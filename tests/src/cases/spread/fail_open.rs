@@ -2,6 +2,7 @@
 //! as there is something that can.
 
 mod addresses;
+mod deadlines;
 mod differential;
 mod surroundings;
 
@@ -33,6 +34,7 @@ pub(super) fn cases() -> Vec<Case> {
     let mut cases = named("spread::fail_open", tests);
     cases.extend(differential::cases());
     cases.extend(addresses::cases());
+    cases.extend(deadlines::cases());
     cases.extend(surroundings::cases());
     cases
 }

@@ -52,6 +52,17 @@ fn what_is_not_said_is_the_careful_choice() {
 }
 
 #[test]
+fn a_lease_is_ten_times_its_renewals_at_least() {
+    let with = |lease: &str| parse(&format!("tracer spread --pool auto --all --lease {lease}"));
+    assert!(with("0.5").is_ok());
+    for short in ["0.499", "0.05", "0"] {
+        let error = with(short).unwrap_err();
+        assert_eq!(error.exit_code(), 2, "{error}");
+    }
+    assert!(with("0.1").unwrap_err().to_string().contains("0.5 seconds at least"));
+}
+
+#[test]
 fn releasing_needs_no_pool_and_takes_only_a_name() {
     let args = spread("tracer spread --release --rule edge_2");
     assert_eq!((args.release, args.rule.as_str()), (true, "edge_2"));

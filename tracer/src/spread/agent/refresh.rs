@@ -2,6 +2,8 @@
 
 use std::{net::IpAddr, time::Instant};
 
+use tracer_common::Addr;
+
 use super::{
     super::{
         addresses::Host,
@@ -23,27 +25,35 @@ impl Agent {
         let blocked = self.blocked()?;
         let (usable, left_out) = self.usable(now);
         let taken = ports::taken(&self.inside.range, &blocked);
-        let rule = rule::build(&Inputs {
-            netns: self.netns.inum,
-            netns_cookie: self.inside.cookie,
-            flags: self.config.flags,
-            addresses: &usable,
-            destinations: &self.destinations,
-            low: self.inside.range.low,
-            high: self.inside.range.high,
-            capacity: ports::capacity(&self.inside.range, &blocked),
-            other_capacity: ports::other_capacity(&self.inside.range, &taken),
-            sample: if self.config.sample == 0 { self.doubt.sample() } else { self.config.sample },
-            random: self.random,
-        });
         if *taken != *self.taken {
             self.spreader()?.maps.set_taken(&taken)?;
             self.taken = taken;
         }
-        if rule != self.rule {
-            self.spreader()?.maps.set_rule(&rule)?;
-            self.rule = rule;
-        }
+        let destinations = self.destinations.clone();
+        let (netns, netns_cookie) = (self.netns.inum, self.inside.cookie);
+        let (low, high) = (self.inside.range.low, self.inside.range.high);
+        let (flags, random) = (self.config.flags, self.random);
+        let capacity = ports::capacity(&self.inside.range, &blocked);
+        let other_capacity = ports::other_capacity(&self.inside.range, &self.taken);
+        let sample = if self.config.sample == 0 { self.doubt.sample() } else { self.config.sample };
+        let build = move |is_there: &dyn Fn(Addr) -> bool| {
+            let there: Vec<_> =
+                usable.iter().filter(|member| is_there(member.address)).copied().collect();
+            rule::build(&Inputs {
+                netns,
+                netns_cookie,
+                flags,
+                addresses: &there,
+                destinations: &destinations,
+                low,
+                high,
+                capacity,
+                other_capacity,
+                sample,
+                random,
+            })
+        };
+        self.rule = self.keeper.set(Box::new(build))?;
         self.say(left_out);
         Ok(())
     }
@@ -64,7 +74,7 @@ impl Agent {
     /// The name or the process by which the namespace was reached is gone. Where no other leads to it,
     /// nobody is left in it whom the pool is for, and it must not live on because of us.
     fn find_namespace(&mut self) {
-        if self.watch.is_none() {
+        if self.namespace_gone {
             return;
         }
         let (_, _, worker) = self.tracer.split();
@@ -78,7 +88,8 @@ impl Agent {
         }
         let Netns { inum, path, .. } = &self.netns;
         tracing::warn!("network namespace {inum} ({}) is gone", path.display());
-        self.watch = None;
+        self.namespace_gone = true;
+        self.keeper.forget_namespace();
         self.inside.host = Host::default();
     }
 
