@@ -21,7 +21,7 @@ pub enum Loss {
     EventRingFull = 0,
     /// The connection table was full: this port is counted nowhere but here.
     ConnsFull,
-    /// The tuple table was full: this port is counted nowhere but here.
+    /// The tuple table was full: this port is counted nowhere but here; this failure has its event, but no row.
     TuplesFull,
     /// The table of bound ports was full.
     BindsFull,

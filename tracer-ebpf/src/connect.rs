@@ -4,7 +4,7 @@
 //! the ledger knows it) or has failed. Each step is idempotent, so that a backend may tell it twice.
 
 use tracer_common::{
-    Attempt, Cause, Conn, ConnKey, Kind, Loss, PortBy, TupleKey, conn_flag, event_flag,
+    Attempt, Cause, Conn, ConnKey, Kind, Loss, PortBy, TupleKey, Who, conn_flag, event_flag,
 };
 
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     events::{self, Detail},
     filter,
     ledger::{self, Mark},
-    skip::{Skip, Step},
+    skip::{Skip, Step, settle},
     sock::{Sock, state},
     stats,
 };
@@ -97,7 +97,13 @@ pub(crate) fn acquired(key: ConnKey, tuple: impl FnOnce(&mut TupleKey) -> Step) 
             conn.flags = conn_flag::WATCHED;
         }
     }
-    ledger::open(&key, &conn, search_ns)?;
+    if let Err(skip) = ledger::open(&key, &conn, search_ns) {
+        // Should it fail, its end is told all the same.
+        if let (Skip::Lost(_), Some(attempt)) = (skip, attempt::connecting(key.cookie)) {
+            attempt.flags |= conn_flag::UNCOUNTED;
+        }
+        return Err(skip);
+    }
     if events::wanted(Kind::PortAllocated) && conn.flags & conn_flag::WATCHED != 0 {
         let searched = search_ns != ledger::NOT_SEARCHED;
         let by = match searched {
@@ -121,11 +127,14 @@ fn failed(attempt: &mut Attempt, cause: Cause, errno: u16) -> Step {
     attempt.flags |= conn_flag::SETTLED;
     stats::failed(cause);
     let now = now();
-    ledger::fail(&attempt.tuple, cause, errno, now, &attempt.who)?;
+    // The event does not depend on the tuple's entry: where there is none, that is a loss of its own.
+    settle(ledger::fail(&attempt.tuple, cause, errno, now, &attempt.who));
     if events::wanted(Kind::ConnectFailed) && attempt.flags & conn_flag::WATCHED != 0 {
-        let (in_use, time_wait) = ledger::ports(&attempt.tuple);
+        let ports = ledger::ports(&attempt.tuple);
         // What older sockets hold is not counted yet while they are being read.
-        let counted = if ledger::seeding() { 0 } else { event_flag::PORTS };
+        let counted = ports.is_some() && !ledger::seeding();
+        let (in_use, time_wait) = ports.unwrap_or((0, 0));
+        let counted = if counted { event_flag::PORTS } else { 0 };
         let key = ConnKey::new(attempt.cookie, attempt.bound_port);
         events::emit(&Detail {
             duration_ns: now.saturating_sub(attempt.begun_ns),
@@ -306,12 +315,23 @@ fn closed(sock: &Sock, key: &ConnKey, old: u8) -> Step {
         if conn.flags & conn_flag::TIME_WAIT != 0 {
             return Ok(());
         }
+        // Whatever cannot be read or counted of its end, the port is given back.
         if old == state::SYN_SENT || old == state::SYN_RECV {
-            handshake_failed(sock, key, conn, now)?;
+            let handshake = Handshake {
+                tuple: &conn.tuple,
+                who: &conn.who,
+                begun_ns: conn.begun_ns,
+                flags: conn.flags,
+            };
+            settle(handshake_failed(sock, key, &handshake, now));
         }
         emit_released(key, conn, now);
-        if conn.flags & conn_flag::BOUND != 0 && !sock.keeps_port()? {
-            bind::released(key, now);
+        if conn.flags & conn_flag::BOUND != 0 {
+            match sock.keeps_port() {
+                Ok(true) => {}
+                Ok(false) => bind::released(key, now),
+                Err(skip) => settle(Err(skip)),
+            }
         }
     }
     if ledger::seeding() && ledger::is_marked(key, Mark::TimeWait) {
@@ -338,39 +358,78 @@ pub(crate) fn emit_released(key: &ConnKey, conn: &Conn, now: u64) {
     }
 }
 
+/// What is known of a connection that was not established yet.
+struct Handshake<'a> {
+    tuple: &'a TupleKey,
+    who: &'a Who,
+    /// As in [`Conn`].
+    begun_ns: u64,
+    flags: u32,
+}
+
+static UNKNOWN: Who = Who { cgroup: 0, pid: 0, tid: 0, comm: [0; 16] };
+
 /// The connection ended before it was established.
 #[inline(always)]
-fn handshake_failed(sock: &Sock, key: &ConnKey, conn: &Conn, now: u64) -> Step {
+fn handshake_failed(sock: &Sock, key: &ConnKey, conn: &Handshake<'_>, now: u64) -> Step {
     let errno = sock.error()?;
     let cause = if errno == 0 { Cause::Aborted } else { cause_of(errno) };
     stats::failed(cause);
-    ledger::fail(&conn.tuple, cause, errno, now, &conn.who)?;
+    settle(ledger::fail(conn.tuple, cause, errno, now, conn.who));
     if events::wanted(Kind::ConnectFailed) && conn.flags & conn_flag::WATCHED != 0 {
         events::emit(&Detail {
             duration_ns: now.saturating_sub(conn.begun_ns),
             errno,
             code: cause as u8,
-            flags: known_duration(conn),
-            ..Detail::new(Kind::ConnectFailed, now, *key, &conn.tuple, &conn.who)
+            flags: if conn.begun_ns == 0 { 0 } else { event_flag::DURATION },
+            ..Detail::new(Kind::ConnectFailed, now, *key, conn.tuple, conn.who)
         });
     }
     Ok(())
 }
 
-/// A socket that holds no port of a tuple ends: an accepted connection, or a connect() that never
-/// got one.
+/// A socket ends that holds no port of a tuple, as far as the ledger knows: an accepted connection, a connect()
+/// that never got one, or one that got one for which there was no room in the ledger.
 #[inline(always)]
 fn closed_without_port(sock: &Sock, key: &ConnKey, old: u8) -> Step {
     if old != state::SYN_SENT {
         return Err(Skip::NotOurs);
     }
-    let attempt = attempt::connecting(key.cookie).ok_or(Skip::NotOurs)?;
+    let Some(attempt) = attempt::connecting(key.cookie) else {
+        return ended_untold(sock, key);
+    };
     if attempt.bound_port != 0 && !sock.keeps_port()? {
         bind::released(&ConnKey::new(key.cookie, attempt.bound_port), now());
     }
-    if attempt.flags & conn_flag::SETTLED != 0 {
+    if attempt.flags & conn_flag::SETTLED == 0 {
+        // SYN_SENT to CLOSE inside connect(), with no port taken in between: the search failed.
+        return search_failed(attempt, errno::EADDRNOTAVAIL);
+    }
+    if attempt.flags & conn_flag::UNCOUNTED == 0 {
         return Err(Skip::NotOurs);
     }
-    // SYN_SENT to CLOSE inside connect(), with no port taken in between: the search failed.
-    search_failed(attempt, errno::EADDRNOTAVAIL)
+    attempt.flags &= !conn_flag::UNCOUNTED;
+    let handshake = Handshake {
+        tuple: &attempt.tuple,
+        who: &attempt.who,
+        begun_ns: attempt.begun_ns,
+        flags: attempt.flags,
+    };
+    handshake_failed(sock, key, &handshake, now())
+}
+
+/// A connection of which the ledger knows nothing ends before it was established, and not within its connect(),
+/// where a search could have failed: its port found no room in the ledger.
+#[inline(always)]
+fn ended_untold(sock: &Sock, key: &ConnKey) -> Step {
+    // Sockets that are not known yet end while older ones are being read.
+    if ledger::seeding() {
+        return Err(Skip::NotOurs);
+    }
+    let mut tuple = TupleKey::default();
+    sock.read_tuple(&mut tuple)?;
+    let watched = filter::passes_unknown_caller(tuple.netns) && filter::passes_tuple(&tuple);
+    let flags = if watched { conn_flag::WATCHED } else { 0 };
+    let handshake = Handshake { tuple: &tuple, who: &UNKNOWN, begun_ns: 0, flags };
+    handshake_failed(sock, key, &handshake, now())
 }

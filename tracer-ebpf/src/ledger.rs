@@ -97,13 +97,13 @@ pub(crate) fn seeding() -> bool {
     CONTROL.get(CONTROL_SEEDING).is_some_and(|seeding| *seeding != 0)
 }
 
-/// Ports of a tuple: (in use, of those in TIME_WAIT).
+/// Ports of a tuple: (in use, of those in TIME_WAIT). `None`: it has no entry.
 #[inline(always)]
-pub(crate) fn ports(key: &TupleKey) -> (u32, u32) {
-    let Some(count) = TUPLES.get_ptr(key) else { return (0, 0) };
+pub(crate) fn ports(key: &TupleKey) -> Option<(u32, u32)> {
+    let count = TUPLES.get_ptr(key)?;
     // SAFETY: see `open`.
     let count = unsafe { &*count };
-    (count.in_use() as u32, count.time_wait() as u32)
+    Some((count.in_use() as u32, count.time_wait() as u32))
 }
 
 /// Ports of a tuple, for the spreader.

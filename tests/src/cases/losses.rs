@@ -36,6 +36,7 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
         ("ring_full", ring_full),
         ("conns_full", tables::conns_full),
         ("tuples_full", tables::tuples_full),
+        ("failures_without_a_row", tables::failures_without_a_row),
     ];
     let mut cases = plan.sampled("losses", tests);
     // Seen on 6.1: the kernel takes the probes out while the other processor runs into them.

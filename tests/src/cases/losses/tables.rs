@@ -13,6 +13,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use rustix::io::Errno;
 
 use super::{connect_many, lost};
 use crate::{
@@ -22,6 +23,7 @@ use crate::{
         record::{Record, Recording},
         watch::{Watch, number},
     },
+    workloads::failure::expect_error,
 };
 
 /// A recording of totals with a small table: begins before, and ends after, what the test does.
@@ -97,6 +99,42 @@ pub(super) fn tuples_full(backend: &str) -> Result<()> {
     let sources: BTreeSet<_> =
         stats.iter().filter_map(|event| event["network.local.address"].as_str()).collect();
     adds_up(u64::try_from(sources.len())?, lost(&recording, "tuples_full")?, 100, others)
+}
+
+/// A failure is told, and counted by cause, also where no row can be had for it.
+pub(super) fn failures_without_a_row(backend: &str) -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40003")?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let others = others_connects()?;
+    let record = Record::start(backend, &["--max-tuples", "64", "--events", "failed"])?;
+    stage.netns.run(|| -> Result<()> {
+        for last in 1..=100 {
+            let nobody = SocketAddr::from(([127, 0, 1, last], 9));
+            expect_error(Sock::tcp(nobody)?.connect(nobody), Errno::CONNREFUSED)?;
+        }
+        let _all = server.pairs(4)?;
+        for _ in 0..20 {
+            let one_too_many = Sock::tcp(server.address)?;
+            expect_error(one_too_many.connect(server.address), Errno::ADDRNOTAVAIL)?;
+        }
+        Ok(())
+    })?;
+    let recording = record.stop()?;
+    recording.assert_balanced()?;
+    let failed = recording.events("connect.failed", stage.netns.inum());
+    let of = |cause: &str| failed.iter().filter(|event| event["cause"] == cause).count();
+    let told = (of("refused"), of("ports_exhausted"));
+    ensure!(told == (100, 20), "{told:?} of 100 refused and 20 exhausted were told");
+    let rowless = failed.iter().filter(|event| event["cause"] == "ports_exhausted");
+    let rowless = rowless.filter(|event| event.get("ports.in_use").is_none()).count();
+    ensure!(rowless == 20, "{} of 20 tell ports that nobody counted", 20 - rowless);
+    // 100 - 64 refused: a port and a failure each; 4 ports and 20 failures more.
+    let lost = lost(&recording, "tuples_full")?;
+    let others = others_connects()?.saturating_sub(others);
+    let right = (96..=96 + 2 * others + 2 * 64).contains(&lost);
+    ensure!(right, "{lost} lost for want of a row, of 96 ({others} of others)");
+    Ok(())
 }
 
 /// The capacity is too large by what is not in the table.
