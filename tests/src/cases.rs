@@ -2,6 +2,7 @@
 
 pub mod abuse;
 pub mod attach;
+pub mod drift;
 pub mod errors;
 pub mod events;
 pub mod filters;
@@ -137,6 +138,7 @@ pub fn all(plan: &Plan) -> Vec<Case> {
     let mut cases = oracle::cases();
     cases.extend(ledger::cases(plan));
     if plan.tracing_backends().next().is_some() {
+        cases.extend(drift::cases(plan));
         cases.extend(events::cases(plan));
         cases.extend(filters::cases(plan));
         cases.extend(errors::cases(plan));

@@ -103,19 +103,19 @@ impl Binder {
 }
 
 /// bpf(2) with the first fields of `union bpf_attr`, as those of this command are.
-fn bpf<T>(command: libc::c_long, attr: &T, what: &str) -> Result<libc::c_long> {
+pub fn bpf<T>(command: libc::c_long, attr: &T, what: &str) -> Result<libc::c_long> {
     // SAFETY: the pointer and the size describe `attr`, which outlives the call.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr, size_of::<T>()) };
     ensure!(result >= 0, "{what}: {}", std::io::Error::last_os_error());
     Ok(result)
 }
 
-fn owned(fd: libc::c_long) -> Result<OwnedFd> {
+pub fn owned(fd: libc::c_long) -> Result<OwnedFd> {
     // SAFETY: bpf(2) has just made this descriptor, and nobody else has it.
     Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd)?) })
 }
 
-fn address<T: ?Sized>(of: *const T) -> u64 {
+pub fn address<T: ?Sized>(of: *const T) -> u64 {
     of.expose_provenance() as u64
 }
 

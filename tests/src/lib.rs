@@ -5,6 +5,7 @@
 //! what is played on it, and [`cases`] turns all of it into named tests. [`bench`] measures, [`show`]
 //! is a host that runs out of ports, for people to look at.
 
+pub mod behind;
 pub mod bench;
 pub mod cases;
 pub mod cgroup;

@@ -1,0 +1,143 @@
+//! Changes to a tracer's BPF maps and links behind its back, so that what it corrects can be counted.
+
+use std::{
+    fs,
+    os::fd::{AsRawFd, OwnedFd},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::foreign::{address, bpf, owned};
+
+const MAP_LOOKUP_ELEM: libc::c_long = 1;
+const MAP_UPDATE_ELEM: libc::c_long = 2;
+const MAP_DELETE_ELEM: libc::c_long = 3;
+const MAP_GET_NEXT_KEY: libc::c_long = 4;
+const MAP_GET_FD_BY_ID: libc::c_long = 14;
+const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const LINK_GET_FD_BY_ID: libc::c_long = 30;
+const LINK_DETACH: libc::c_long = 34;
+
+/// A BPF map that another process has open.
+#[derive(Debug)]
+pub struct Map {
+    fd: OwnedFd,
+    key_size: usize,
+    value_size: usize,
+}
+
+/// `union bpf_attr` of the commands on one element: `more` is the value or the next key.
+#[repr(C)]
+struct Element {
+    map: u32,
+    zero: u32,
+    key: u64,
+    more: u64,
+    flags: u64,
+}
+
+impl Map {
+    /// The map of this name that the process has open.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be opened (it takes root).
+    pub fn of(process: u32, name: &str) -> Result<Self> {
+        for fields in descriptors(process, "map_id:")? {
+            let id: u32 = field(&fields, "map_id:")?;
+            let Ok(fd) = by_id(MAP_GET_FD_BY_ID, id) else { continue };
+            if name_of(&fd)? == name {
+                let (key_size, value_size) =
+                    (field(&fields, "key_size:")?, field(&fields, "value_size:")?);
+                return Ok(Self { fd, key_size, value_size });
+            }
+        }
+        anyhow::bail!("process {process} has no BPF map {name}")
+    }
+
+    /// Every key, as bytes. (Of a map that nobody changes meanwhile.)
+    pub fn keys(&self) -> Result<Vec<Vec<u8>>> {
+        let mut keys: Vec<Vec<u8>> = Vec::new();
+        loop {
+            let mut next = vec![0; self.key_size];
+            let before = keys.last().map_or(0, |key| address(key.as_ptr()));
+            let found = self.element(MAP_GET_NEXT_KEY, before, address(next.as_mut_ptr()));
+            if found.is_err() {
+                return Ok(keys);
+            }
+            keys.push(next);
+        }
+    }
+
+    pub fn get(&self, key: &[u8]) -> Result<Vec<u8>> {
+        let mut value = vec![0; self.value_size];
+        self.element(MAP_LOOKUP_ELEM, address(key.as_ptr()), address(value.as_mut_ptr()))?;
+        Ok(value)
+    }
+
+    pub fn set(&self, key: &[u8], value: &[u8]) -> Result<()> {
+        ensure!(key.len() == self.key_size && value.len() == self.value_size, "sizes");
+        self.element(MAP_UPDATE_ELEM, address(key.as_ptr()), address(value.as_ptr()))
+    }
+
+    pub fn remove(&self, key: &[u8]) -> Result<()> {
+        self.element(MAP_DELETE_ELEM, address(key.as_ptr()), 0)
+    }
+
+    fn element(&self, command: libc::c_long, key: u64, more: u64) -> Result<()> {
+        let map = self.fd.as_raw_fd().cast_unsigned();
+        bpf(command, &Element { map, zero: 0, key, more, flags: 0 }, "an element").map(drop)
+    }
+}
+
+/// Detaches the process's link with these lines in its `fdinfo`, as `["link_type:\tcgroup", …]`.
+pub fn detach_link(process: u32, lines: &[String]) -> Result<()> {
+    let all = descriptors(process, "link_id:")?;
+    let wanted = |fields: &&String| lines.iter().all(|line| fields.lines().any(|it| it == line));
+    let fields = all.iter().find(wanted).with_context(|| format!("no link {lines:?}: {all:?}"))?;
+    let link = by_id(LINK_GET_FD_BY_ID, field(fields, "link_id:")?)?;
+    bpf(LINK_DETACH, &link.as_raw_fd().cast_unsigned(), "BPF_LINK_DETACH").map(drop)
+}
+
+/// The `fdinfo` of each of the process's descriptors that has this field.
+fn descriptors(process: u32, field: &str) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{process}/fdinfo"))? {
+        // It can be closed by now.
+        let fields = fs::read_to_string(entry?.path()).unwrap_or_default();
+        if fields.contains(field) {
+            found.push(fields);
+        }
+    }
+    Ok(found)
+}
+
+fn field<T: std::str::FromStr>(fields: &str, name: &str) -> Result<T> {
+    let value = fields.lines().find_map(|line| line.strip_prefix(name));
+    let value = value.and_then(|value| value.trim().parse().ok());
+    value.with_context(|| format!("no {name} in {fields:?}"))
+}
+
+fn by_id(command: libc::c_long, id: u32) -> Result<OwnedFd> {
+    // Which one, the next one's id, flags.
+    owned(bpf(command, &[id, 0, 0], "by id")?)
+}
+
+/// The name in `struct bpf_map_info`.
+fn name_of(map: &OwnedFd) -> Result<String> {
+    const NAME_AT: usize = 24;
+    #[repr(C)]
+    struct Info {
+        fd: u32,
+        len: u32,
+        to: u64,
+    }
+    let mut info = [0_u8; 88];
+    let attr = Info {
+        fd: map.as_raw_fd().cast_unsigned(),
+        len: u32::try_from(info.len())?,
+        to: address(info.as_mut_ptr()),
+    };
+    bpf(OBJ_GET_INFO_BY_FD, &attr, "BPF_OBJ_GET_INFO_BY_FD")?;
+    let name = info[NAME_AT..NAME_AT + 16].split(|byte| *byte == 0).next().unwrap_or_default();
+    Ok(String::from_utf8_lossy(name).into_owned())
+}

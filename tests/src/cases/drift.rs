@@ -1,0 +1,160 @@
+//! `drift::*`: what the comparison with the kernel corrects is counted, exactly. Here it is caused on purpose,
+//! because everywhere else it has to be 0.
+
+use std::{
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::{Result, ensure};
+
+use super::{BackendTest, Case, Plan, per_backend};
+use crate::{
+    behind::{Map, detach_link},
+    probe::Place,
+    sock::Sock,
+    stage::{Server, Stage},
+    tracer::watch::Watch,
+};
+
+pub fn cases(plan: &Plan) -> Vec<Case> {
+    let tests: &[BackendTest] =
+        &[("entries_removed", entries_removed), ("entries_added", entries_added)];
+    let mut cases = plan.sampled("drift", tests);
+    // Of the links, only those of cgroups can be detached by another process.
+    let tracepoint = plan.tracing_backends().filter(|backend| backend == "tracepoint");
+    cases.extend(per_backend(tracepoint, "drift", &[("hook_detached", hook_detached)]));
+    cases
+}
+
+/// Bytes of a `TupleKey`, with which the value of CONNS begins.
+const TUPLE: usize = 40;
+/// Where it has the namespace's inode number.
+const NETNS: usize = 32;
+/// Where the value of TUPLES has these counters.
+const OPENED: usize = 0;
+const RELEASED: usize = 8;
+/// A comparison comes within 30 s, and it takes two to correct something.
+const LIMIT: Duration = Duration::from_secs(70);
+
+struct Scene {
+    stage: Stage,
+    server: Server,
+    watch: Watch,
+    pairs: Vec<(Sock, Sock)>,
+}
+
+impl Scene {
+    /// A tracer of this backend and connections that it saw being opened.
+    fn new(backend: &str, connections: usize) -> Result<Self> {
+        let mut stage = Stage::new(&[])?;
+        let server = stage.server("10.1.0.1:7000")?;
+        let watch = Watch::start(backend, &[])?;
+        let mut scene = Self { stage, server, watch, pairs: Vec::new() };
+        scene.connect(connections)?;
+        scene.expect(0, connections)?;
+        Ok(scene)
+    }
+
+    fn connect(&mut self, count: usize) -> Result<()> {
+        let pairs = self
+            .stage
+            .netns
+            .run(|| -> Result<Vec<_>> { (0..count).map(|_| self.server.pair()).collect() })?;
+        self.pairs.extend(pairs);
+        Ok(())
+    }
+
+    /// The tracer comes to have corrected this many ports, and then has what the kernel has.
+    fn expect(&mut self, drift: u64, in_use: usize) -> Result<()> {
+        let in_use = in_use as u64;
+        let end = Instant::now() + Place::get().limit(LIMIT);
+        loop {
+            let reading = self.watch.after(SystemTime::now(), Duration::from_secs(10))?;
+            let counts = reading.of(self.stage.netns.inum());
+            let counts = counts.get(&self.server.tuple()).cloned().unwrap_or_default();
+            let exact = counts.opened.checked_sub(counts.released) == Some(counts.in_use);
+            let reached = reading.drift >= drift && counts.in_use == in_use && exact;
+            // In a guest interrupts pass over hooks, which the comparison corrects, too.
+            let passed_over = Place::get() == Place::Vm;
+            if reached && (reading.drift == drift || passed_over) {
+                return Ok(());
+            }
+            ensure!(
+                Instant::now() < end && (reading.drift <= drift || passed_over),
+                "drift {}, not {drift}; {counts:?}, not {in_use} in use",
+                reading.drift
+            );
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Its entries of CONNS.
+    fn entries(&self) -> Result<(Map, Vec<Entry>)> {
+        let conns = Map::of(self.watch.id(), "CONNS")?;
+        let mut entries = Vec::new();
+        for key in conns.keys()? {
+            let value = conns.get(&key)?;
+            let netns = u32::from_ne_bytes(value[NETNS..NETNS + 4].try_into()?);
+            if u64::from(netns) == self.stage.netns.inum() {
+                entries.push(Entry { key, value });
+            }
+        }
+        Ok((conns, entries))
+    }
+
+    /// Adds to one of a tuple's counters.
+    fn count(&self, tuple: &[u8], counter: usize, more: u64) -> Result<()> {
+        let tuples = Map::of(self.watch.id(), "TUPLES")?;
+        let mut value = tuples.get(tuple)?;
+        let old = u64::from_ne_bytes(value[counter..counter + 8].try_into()?);
+        value[counter..counter + 8].copy_from_slice(&(old + more).to_ne_bytes());
+        tuples.set(tuple, &value)
+    }
+}
+
+struct Entry {
+    key: Vec<u8>,
+    value: Vec<u8>,
+}
+
+/// Ports that the ledger takes for released while they are held.
+fn entries_removed(backend: &str) -> Result<()> {
+    let mut scene = Scene::new(backend, 7)?;
+    let (conns, entries) = scene.entries()?;
+    ensure!(entries.len() == 7, "{} entries", entries.len());
+    for entry in entries.iter().take(3) {
+        conns.remove(&entry.key)?;
+        scene.count(&entry.value[..TUPLE], RELEASED, 1)?;
+    }
+    scene.expect(3, 7)?;
+    scene.watch.stop()
+}
+
+/// Ports that the ledger takes for held while no socket has them.
+fn entries_added(backend: &str) -> Result<()> {
+    let mut scene = Scene::new(backend, 7)?;
+    let (conns, entries) = scene.entries()?;
+    for (number, entry) in entries.iter().take(2).enumerate() {
+        let mut key = entry.key.clone();
+        // A cookie that the kernel does not give out for some centuries.
+        key[..8].copy_from_slice(&((1_u64 << 62) + number as u64).to_ne_bytes());
+        conns.set(&key, &entry.value)?;
+        scene.count(&entry.value[..TUPLE], OPENED, 1)?;
+    }
+    scene.expect(2, 7)?;
+    scene.watch.stop()
+}
+
+/// Connections whose port no hook told of.
+fn hook_detached(backend: &str) -> Result<()> {
+    let mut scene = Scene::new(backend, 3)?;
+    // BPF_CGROUP_SOCK_OPS, and BPF_CGROUP_INET4_CONNECT: without that, the end of connect() finds it, too.
+    for attach_type in [3, 10] {
+        let lines = ["link_type:\tcgroup".to_owned(), format!("attach_type:\t{attach_type}")];
+        detach_link(scene.watch.id(), &lines)?;
+    }
+    scene.connect(4)?;
+    scene.expect(4, 7)?;
+    scene.watch.stop()
+}
