@@ -30,7 +30,7 @@ pub fn stale(
     idle_listed: bool,
 ) -> Vec<Command> {
     let dumped: HashSet<u32> = dumps.iter().map(|dump| dump.netns).collect();
-    let alive: HashSet<ConnKey> = sockets(dumps).map(|(_, socket)| seed::key(socket)).collect();
+    let alive: HashSet<(u32, ConnKey)> = dumps.iter().flat_map(seed::keys).collect();
     let held: HashSet<Place> =
         sockets(dumps).map(|(netns, socket)| (netns, socket.source_port)).collect();
     let always_listed = conn_flag::LISTEN | conn_flag::TIME_WAIT;
@@ -38,7 +38,7 @@ pub fn stale(
         let listed = idle_listed || bound.flags & always_listed != 0;
         // Which socket an address was is not known: any that holds the port keeps it.
         let there = if key.has_cookie() {
-            alive.contains(key)
+            alive.contains(&(bound.place.netns, *key))
         } else {
             held.contains(&(bound.place.netns, key.port))
         };

@@ -1,6 +1,7 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
 
 pub mod app;
+mod beat;
 pub mod bound;
 pub mod capacity;
 pub mod cgroups;

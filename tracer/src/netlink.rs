@@ -3,19 +3,22 @@
 //! What is inside of the messages is the business of [`crate::sockdiag`] and
 //! [`crate::spread::addresses`].
 
+mod socket;
 #[cfg(test)]
 mod tests;
 
-use std::io;
+use std::{
+    io,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use rustix::{
-    fd::OwnedFd,
     io::{Errno, retry_on_intr},
-    net::{
-        AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send,
-        socket_with,
-    },
+    net::{Protocol, SocketFlags},
 };
+
+use crate::beat::beat;
+pub(crate) use socket::Socket;
 
 pub(crate) const AF_INET: u8 = 2;
 pub(crate) const AF_INET6: u8 = 10;
@@ -27,11 +30,14 @@ const NLM_F_DUMP_INTR: u16 = 0x10;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const HEADER_LEN: usize = 16;
+const NUMBER_AT: usize = 8;
 
 /// The kernel sends at most 32 KiB at once unless asked for more; four times that leaves room.
 const BUFFER: usize = 128 * 1024;
 /// How often a dump that the kernel marks as inconsistent is made again.
 const TRIES: usize = 5;
+/// Requests so far: each has its own number, which its answers repeat.
+static REQUESTS: AtomicU32 = AtomicU32::new(1);
 
 /// A question to the kernel and the form of its answers.
 pub(crate) struct Query<'a, T> {
@@ -45,20 +51,24 @@ pub(crate) struct Query<'a, T> {
     pub(crate) reply: u16,
     /// `None`: damaged.
     pub(crate) parse: fn(&[u8]) -> Option<T>,
+    /// More answers than this are an error: they would take memory without limit.
+    pub(crate) limit: usize,
 }
 
 impl<T> Query<'_, T> {
-    /// All answers about the network namespace of the calling thread.
+    /// All answers about the network namespace of the calling thread. Only the kernel's own count:
+    /// whoever is in that namespace can send to any netlink socket there.
     ///
     /// Errors name the step that failed. A dump that was still inconsistent (`NLM_F_DUMP_INTR`)
-    /// when it was last tried is an error of kind `Interrupted`.
+    /// when it was last tried is an error of kind `Interrupted`, more than `limit` one of kind
+    /// `QuotaExceeded`.
     pub(crate) fn answers(&self) -> io::Result<Vec<T>> {
         self.answers_by(None)
     }
 
-    /// [`Self::answers`] about the network namespace that this socket of [`open`] was opened in,
+    /// [`Self::answers`] about the network namespace that this socket was opened in,
     /// whichever thread asks. Nobody else may use the socket meanwhile.
-    pub(crate) fn answers_by(&self, held: Option<&OwnedFd>) -> io::Result<Vec<T>> {
+    pub(crate) fn answers_by(&self, held: Option<&Socket>) -> io::Result<Vec<T>> {
         let mut buffer = vec![0; BUFFER];
         for _ in 0..TRIES {
             if let Some(answers) = self.answers_once(held, &mut buffer)? {
@@ -73,29 +83,29 @@ impl<T> Query<'_, T> {
     }
 
     /// `None`: the kernel says that the dump is inconsistent.
-    fn answers_once(
-        &self,
-        held: Option<&OwnedFd>,
-        buffer: &mut [u8],
-    ) -> io::Result<Option<Vec<T>>> {
+    fn answers_once(&self, held: Option<&Socket>, buffer: &mut [u8]) -> io::Result<Option<Vec<T>>> {
         let opened;
         let socket = if let Some(held) = held {
-            // What an earlier question left unread would pass for the answer to this one.
-            while recv(held, &mut *buffer, RecvFlags::DONTWAIT).is_ok() {}
+            // An earlier question may not have been read to its end.
+            held.drain();
             held
         } else {
-            opened = open(self.protocol, SocketFlags::CLOEXEC)
+            opened = Socket::open(self.protocol, SocketFlags::CLOEXEC, 0)
                 .map_err(|errno| self.failed("opening a netlink socket", errno))?;
             &opened
         };
-        retry_on_intr(|| send(socket, self.request, SendFlags::empty()))
+        let number = REQUESTS.fetch_add(1, Ordering::Relaxed);
+        retry_on_intr(|| socket.send(&numbered(self.request, number)))
             .map_err(|errno| self.failed(&format!("asking for the {}", self.things), errno))?;
 
         let mut answers = Vec::new();
         let mut consistent = true;
         loop {
-            let (_, len) = retry_on_intr(|| recv(socket, &mut *buffer, RecvFlags::TRUNC))
+            let len = retry_on_intr(|| socket.receive(buffer))
                 .map_err(|errno| self.failed(&format!("reading the {}", self.things), errno))?;
+            // Somebody else's.
+            let Some(len) = len else { continue };
+            beat();
             let datagram = buffer.get(..len).ok_or_else(|| {
                 io::Error::other(format!("{}: a message of {len} bytes is too long", self.name))
             })?;
@@ -104,6 +114,9 @@ impl<T> Query<'_, T> {
             }
             for message in messages(datagram) {
                 let message = message.ok_or_else(|| self.damaged())?;
+                if message.number != number {
+                    continue;
+                }
                 consistent &= message.flags & NLM_F_DUMP_INTR == 0;
                 match message.end() {
                     Some(0) => return Ok(consistent.then_some(answers)),
@@ -112,6 +125,9 @@ impl<T> Query<'_, T> {
                         return Err(self.failed(&format!("listing the {}", self.things), errno));
                     }
                     None if message.kind == self.reply => {
+                        if answers.len() >= self.limit {
+                            return Err(self.too_many());
+                        }
                         answers.push((self.parse)(message.payload).ok_or_else(|| self.damaged())?);
                     }
                     None => {}
@@ -125,13 +141,15 @@ impl<T> Query<'_, T> {
         io::Error::new(error.kind(), format!("{}: {doing} failed: {error}", self.name))
     }
 
+    fn too_many(&self) -> io::Error {
+        let Self { name, things, limit, .. } = self;
+        let message = format!("{name}: there are more than {limit} {things}, which are not read");
+        io::Error::new(io::ErrorKind::QuotaExceeded, message)
+    }
+
     fn damaged(&self) -> io::Error {
         io::Error::new(io::ErrorKind::InvalidData, format!("{}: damaged message", self.name))
     }
-}
-
-pub(crate) fn open(protocol: Option<Protocol>, flags: SocketFlags) -> rustix::io::Result<OwnedFd> {
-    socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)
 }
 
 /// A message to the kernel.
@@ -141,9 +159,18 @@ pub(crate) fn request(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
     bytes.extend(len.to_ne_bytes());
     bytes.extend(kind.to_ne_bytes());
     bytes.extend((flags | NLM_F_REQUEST).to_ne_bytes());
-    // Sequence and port number: nothing else is asked on this socket.
+    // Sequence number, see `numbered`, and port number.
     bytes.extend([0; 8]);
     bytes.extend(body);
+    bytes
+}
+
+/// The same with a sequence number.
+fn numbered(request: &[u8], number: u32) -> Vec<u8> {
+    let mut bytes = request.to_vec();
+    for (to, from) in bytes.iter_mut().skip(NUMBER_AT).zip(number.to_ne_bytes()) {
+        *to = from;
+    }
     bytes
 }
 
@@ -153,6 +180,8 @@ pub(crate) struct Message<'a> {
     pub(crate) kind: u16,
     pub(crate) payload: &'a [u8],
     flags: u16,
+    /// Of the request that it answers.
+    number: u32,
 }
 
 impl Message<'_> {
@@ -192,6 +221,7 @@ fn message(bytes: &[u8]) -> Option<Message<'_>> {
         kind: u16_at(bytes, 4)?,
         payload: bytes.get(HEADER_LEN..len)?,
         flags: u16_at(bytes, 6)?,
+        number: u32_at(bytes, NUMBER_AT)?,
     };
     // An error without a code would pass for something else.
     (message.kind != NLMSG_ERROR || message.payload.len() >= 4).then_some(message)

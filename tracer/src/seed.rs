@@ -56,6 +56,11 @@ pub fn bound<'a>(dump: &'a Dump, owners: &'a Owners) -> impl Iterator<Item = Com
     })
 }
 
+/// The sockets of a dump by the names that they have in the ledger, each with its namespace.
+pub(crate) fn keys(dump: &Dump) -> impl Iterator<Item = (u32, ConnKey)> {
+    dump.sockets.iter().map(|socket| (dump.netns, key(socket)))
+}
+
 /// The name of a socket and its port in the ledger.
 pub fn key(socket: &DiagSocket) -> ConnKey {
     ConnKey::new(socket.cookie, socket.source_port)
@@ -86,13 +91,13 @@ fn command(op: Op, flags: u32, socket: &DiagSocket, netns: u32, owners: &Owners)
 /// A dump is not a snapshot: a key counts as stale only when two dumps in a row miss it.
 pub fn stale(conns: &[(ConnKey, Conn)], dumps: &[Dump], before_ns: u64) -> Vec<Command> {
     let dumped: HashSet<u32> = dumps.iter().map(|dump| dump.netns).collect();
-    let alive: HashSet<ConnKey> = dumps.iter().flat_map(|dump| &dump.sockets).map(key).collect();
+    let alive: HashSet<(u32, ConnKey)> = dumps.iter().flat_map(keys).collect();
     conns
         .iter()
         .filter(|(key, conn)| {
             conn.acquired_ns < before_ns
                 && dumped.contains(&conn.tuple.netns)
-                && !alive.contains(key)
+                && !alive.contains(&(conn.tuple.netns, *key))
         })
         .map(|(key, _)| Command { op: Op::RemoveConn as u32, key: *key, ..Command::default() })
         .collect()
@@ -113,7 +118,8 @@ pub(crate) fn missed(
     dumps: &[Dump],
     owners: &Owners,
 ) -> Vec<Command> {
-    let known: HashMap<ConnKey, u32> = conns.iter().map(|(key, conn)| (*key, conn.flags)).collect();
+    let known: HashMap<ConnKey, (u32, u32)> =
+        conns.iter().map(|(key, conn)| (*key, (conn.tuple.netns, conn.flags))).collect();
     dumps
         .iter()
         .flat_map(|dump| self::conns(dump, owners).map(move |command| (dump, command)))
@@ -123,7 +129,9 @@ pub(crate) fn missed(
                 None if before.contains(&command.key) => None,
                 None if waits && !dump.range.contains(command.key.port) => None,
                 None => Some(command),
-                Some(flags) if waits && flags & conn_flag::TIME_WAIT == 0 => {
+                // What a namespace says changes nothing of another.
+                Some((netns, _)) if *netns != dump.netns => None,
+                Some((_, flags)) if waits && flags & conn_flag::TIME_WAIT == 0 => {
                     Some(Command { op: Op::MarkTimeWait as u32, ..command })
                 }
                 Some(_) => None,
@@ -164,6 +172,11 @@ mod tests {
         }
     }
 
+    fn conn(netns: u32, acquired_ns: u64) -> Conn {
+        let tuple = TupleKey { netns, ..TupleKey::default() };
+        Conn { tuple, acquired_ns, ..Conn::default() }
+    }
+
     fn dump(sockets: Vec<DiagSocket>) -> Dump {
         Dump { netns: 5, range: PortRange::default(), sockets }
     }
@@ -198,7 +211,8 @@ mod tests {
         let unknown = socket(tcp_state::ESTABLISHED, 2, 40_001);
         let known = socket(tcp_state::ESTABLISHED, 3, 40_002);
         let conns = [1, 3].map(|cookie| {
-            (ConnKey::new(cookie, 39_999 + u16::try_from(cookie).unwrap()), Conn::default())
+            let key = ConnKey::new(cookie, 39_999 + u16::try_from(cookie).unwrap());
+            (key, conn(5, 0))
         });
         let dumps = [dump(vec![time_wait, unknown, known])];
         let missed = missed(&HashSet::default(), &conns, &dumps, &Owners::new());
@@ -227,11 +241,6 @@ mod tests {
 
     #[test]
     fn only_an_old_entry_of_a_dumped_namespace_can_be_stale() {
-        let conn = |netns, acquired_ns| Conn {
-            tuple: TupleKey { netns, ..TupleKey::default() },
-            acquired_ns,
-            ..Conn::default()
-        };
         let gone = (ConnKey::new(1, 40_000), conn(5, 10));
         let alive = (ConnKey::new(2, 40_001), conn(5, 10));
         let young = (ConnKey::new(3, 40_002), conn(5, 200));
@@ -240,5 +249,20 @@ mod tests {
         let stale = stale(&[gone, alive, young, elsewhere], &dumps, 100);
         let told: Vec<_> = stale.iter().map(|one| (one.op, one.key)).collect();
         assert_eq!(told, [(Op::RemoveConn as u32, gone.0)]);
+    }
+
+    #[test]
+    fn what_one_namespace_says_changes_nothing_of_another() {
+        // The same cookies and ports as in namespace 5, told by namespace 6.
+        let ours = [1, 2].map(|cookie| (ConnKey::new(cookie, 40_000), conn(5, 10)));
+        let told = vec![
+            socket(tcp_state::TIME_WAIT, 1, 40_000),
+            socket(tcp_state::ESTABLISHED, 2, 40_000),
+        ];
+        let other = Dump { netns: 6, range: PortRange::default(), sockets: told };
+        let dumps = [dump(vec![socket(tcp_state::ESTABLISHED, 1, 40_000)]), other];
+        assert!(missed(&HashSet::default(), &ours, &dumps, &Owners::new()).is_empty());
+        let stale = stale(&ours, &dumps, 100);
+        assert_eq!(stale.iter().map(|one| one.key.cookie).collect::<Vec<_>>(), [2]);
     }
 }

@@ -41,6 +41,10 @@ pub mod tcp_state {
 /// All states, for [`dump`]. Kernels ignore the bits that they do not know.
 pub const ALL_STATES: u32 = 0x3ffe;
 
+/// More sockets than this are not read: some 80 bytes each. That is eight times what a ledger of the default
+/// size holds.
+pub const MAX_SOCKETS: usize = 4_000_000;
+
 /// The address family of the sockets. v4-mapped sockets are `V6` to the kernel.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Family {
@@ -80,6 +84,10 @@ pub struct DiagSocket {
 /// Errors name the step that failed. A dump that was still inconsistent (`NLM_F_DUMP_INTR`) when
 /// it was last tried is an error of kind `Interrupted`.
 pub fn dump(family: Family, states: u32) -> io::Result<Vec<DiagSocket>> {
+    dump_up_to(MAX_SOCKETS, family, states)
+}
+
+fn dump_up_to(limit: usize, family: Family, states: u32) -> io::Result<Vec<DiagSocket>> {
     let query = Query {
         name: "sock_diag",
         things: "TCP sockets",
@@ -87,14 +95,28 @@ pub fn dump(family: Family, states: u32) -> io::Result<Vec<DiagSocket>> {
         request: &wire::request(family, states),
         reply: wire::SOCK_DIAG_BY_FAMILY,
         parse: wire::socket,
+        limit,
     };
-    query.answers().map_err(explained)
+    let mut sockets = query.answers().map_err(explained)?;
+    sockets.retain(|socket| socket.family == family && is_asked_for(socket.state, states));
+    Ok(sockets)
+}
+
+/// One can change its state after the kernel has chosen it, and is of another then.
+fn is_asked_for(state: u8, states: u32) -> bool {
+    let asks = |state: u8| states.checked_shr(state.into()).is_some_and(|bits| bits & 1 == 1);
+    asks(state) || (state == tcp_state::CLOSE && asks(tcp_state::BOUND_INACTIVE))
 }
 
 /// Both families: see [`dump`].
 pub fn dump_all(states: u32) -> io::Result<Vec<DiagSocket>> {
-    let mut sockets = dump(Family::V4, states)?;
-    match dump(Family::V6, states) {
+    dump_all_up_to(MAX_SOCKETS, states)
+}
+
+/// The same; more than `limit` sockets are an error of kind `QuotaExceeded`.
+pub fn dump_all_up_to(limit: usize, states: u32) -> io::Result<Vec<DiagSocket>> {
+    let mut sockets = dump_up_to(limit, Family::V4, states)?;
+    match dump_up_to(limit.saturating_sub(sockets.len()), Family::V6, states) {
         Ok(more) => sockets.extend(more),
         // tcp_diag is there, so this is a kernel without IPv6.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -92,6 +92,20 @@ fn a_v4_mapped_socket_has_the_address_of_its_ipv4_peer() {
 }
 
 #[test]
+fn more_sockets_than_wanted_are_an_error_and_other_states_are_left_out() {
+    test_netns::run(|| {
+        let (_listener, _open) = connections("127.0.0.1:7003", 20);
+        let error = dump_all_up_to(20, ALL_STATES).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::QuotaExceeded);
+        assert!(error.to_string().contains("more than 20 TCP sockets"), "{error}");
+        assert_eq!(dump_all_up_to(20, 1 << tcp_state::LISTEN).unwrap().len(), 1);
+    });
+    assert!(is_asked_for(tcp_state::CLOSE, 1 << tcp_state::BOUND_INACTIVE));
+    assert!(!is_asked_for(tcp_state::CLOSE, 1 << tcp_state::ESTABLISHED));
+    assert!(!is_asked_for(200, ALL_STATES));
+}
+
+#[test]
 fn damaged_answers_and_a_missing_module_are_errors() {
     assert!(wire::socket(&[0; 72]).is_none());
     assert!(wire::socket(&[2; 71]).is_none());

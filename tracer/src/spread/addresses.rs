@@ -12,13 +12,15 @@ use std::{
 };
 
 use rustix::{
-    fd::OwnedFd,
     io::Errno,
     net::{AddressFamily, SocketFlags, SocketType, bind, socket_with},
 };
 
-use crate::netlink::{self, Query};
+use crate::netlink::{Query, Socket};
 pub use watch::Watch;
+
+/// Interfaces, addresses or routes of one answer; a pool can have tens of thousands of addresses.
+const MAX_ANSWERS: usize = 1_000_000;
 
 /// What [`super::pool`] has to know of a network namespace.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -98,12 +100,12 @@ impl Host {
 /// A socket for questions about the network namespace that it was opened in, whichever thread asks.
 /// It keeps that namespace alive.
 #[derive(Debug)]
-pub(super) struct Asker(OwnedFd);
+pub(super) struct Asker(Socket);
 
 impl Asker {
     /// In the network namespace of the calling thread.
     pub(super) fn open() -> io::Result<Self> {
-        Ok(Self(netlink::open(None, SocketFlags::CLOEXEC)?))
+        Ok(Self(Socket::open(None, SocketFlags::CLOEXEC, 0)?))
     }
 }
 
@@ -114,7 +116,8 @@ fn list<T>(
     reply: u16,
     parse: fn(&[u8]) -> Option<T>,
 ) -> io::Result<Vec<T>> {
-    Query { name: "rtnetlink", things, protocol: None, request, reply, parse }
+    let limit = MAX_ANSWERS;
+    Query { name: "rtnetlink", things, protocol: None, request, reply, parse, limit }
         .answers_by(asker.map(|asker| &asker.0))
 }
 

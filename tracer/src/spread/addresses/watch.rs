@@ -5,24 +5,22 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
 };
 
-use rustix::{
-    fd::OwnedFd,
-    io::Errno,
-    net::{RecvFlags, SocketFlags, bind, netlink::SocketAddrNetlink, recv},
-};
+use rustix::{io::Errno, net::SocketFlags};
 
 use super::wire::{self, RTM_DELADDR, RTM_DELROUTE, RTM_NEWADDR, RTM_NEWROUTE};
-use crate::netlink::{self, Message};
+use crate::netlink::{self, Message, Socket};
 
 const RTMGRP_IPV4_IFADDR: u32 = 0x10;
 const RTMGRP_IPV4_ROUTE: u32 = 0x40;
 const RTMGRP_IPV6_IFADDR: u32 = 0x100;
+/// More than this is not read at once: that something has changed is known by then.
+const MOST: usize = 4096;
 
 /// A socket that becomes readable when an address comes, changes or goes. It stays in the network
 /// namespace that it was opened in, whichever thread uses it, and keeps that namespace alive.
 #[derive(Debug)]
 pub struct Watch {
-    socket: OwnedFd,
+    socket: Socket,
 }
 
 impl Watch {
@@ -32,17 +30,13 @@ impl Watch {
     pub fn open(routes: bool) -> io::Result<Self> {
         let groups =
             RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR | if routes { RTMGRP_IPV4_ROUTE } else { 0 };
-        let opened = || {
-            let socket = netlink::open(None, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
-            bind(&socket, &SocketAddrNetlink::new(0, groups))?;
-            Ok(socket)
-        };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let failed = |errno: Errno| {
             let error = io::Error::from(errno);
             let message = format!("rtnetlink: listening for address changes failed: {error}");
             io::Error::new(error.kind(), message)
         };
-        opened().map(|socket| Self { socket }).map_err(failed)
+        Socket::open(None, flags, groups).map(|socket| Self { socket }).map_err(failed)
     }
 
     /// Reads what there is without waiting. True if addresses may have changed since the last
@@ -51,20 +45,22 @@ impl Watch {
         // Messages about an address have some 100 bytes, and one is enough to know.
         let mut buffer = [0; 8192];
         let mut changed = false;
-        loop {
-            match recv(&self.socket, &mut buffer, RecvFlags::empty()) {
-                Ok((len, _)) => {
-                    let datagram = buffer.get(..len).unwrap_or_default();
+        for _ in 0..MOST {
+            match self.socket.receive(&mut buffer) {
+                Ok(Some(len)) => {
+                    let datagram = buffer.get(..len).unwrap_or(&buffer);
                     let told = |message: Option<Message<'_>>| message.is_none_or(|m| tells(&m));
                     changed |= netlink::messages(datagram).any(told);
                 }
                 Err(Errno::AGAIN) => return Ok(changed),
-                Err(Errno::INTR) => {}
+                // Somebody else's.
+                Ok(None) | Err(Errno::INTR) => {}
                 // More changes than the socket can hold.
                 Err(Errno::NOBUFS) => changed = true,
                 Err(errno) => return Err(errno.into()),
             }
         }
+        Ok(true)
     }
 }
 

@@ -1,0 +1,105 @@
+//! A netlink socket that listens to nobody but the kernel.
+//!
+//! A user with a namespace of its own is free to send to every netlink socket that is opened in it, under the
+//! kernel's name as far as the messages themselves go.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use rustix::net::{
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind, connect,
+    netlink::SocketAddrNetlink, recv, recvfrom, send, socket_with,
+};
+
+/// The kernel's own port number (netlink(7)).
+const KERNEL: u32 = 0;
+
+/// Open in the network namespace of the thread that opened it, whichever thread uses it.
+#[derive(Debug)]
+pub(crate) struct Socket(OwnedFd);
+
+impl Socket {
+    /// `groups`: multicast groups of the kernel to listen to.
+    pub(crate) fn open(
+        protocol: Option<Protocol>,
+        flags: SocketFlags,
+        groups: u32,
+    ) -> rustix::io::Result<Self> {
+        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;
+        if groups != 0 {
+            bind(&socket, &SocketAddrNetlink::new(0, groups))?;
+        }
+        // From here on the kernel refuses what others send (ECONNREFUSED for them), so that they
+        // cannot fill the socket's memory either.
+        connect(&socket, &SocketAddrNetlink::new(KERNEL, 0))?;
+        Ok(Self(socket))
+    }
+
+    pub(crate) fn send(&self, message: &[u8]) -> rustix::io::Result<usize> {
+        send(&self.0, message, SendFlags::empty())
+    }
+
+    /// Length of the next datagram, which may be more than the buffer takes. `None`: it is not from the
+    /// kernel, but was sent before the socket was connected.
+    pub(crate) fn receive(&self, buffer: &mut [u8]) -> rustix::io::Result<Option<usize>> {
+        let (_, len, sender) = recvfrom(&self.0, buffer, RecvFlags::TRUNC)?;
+        let sender = sender.and_then(|sender| SocketAddrNetlink::try_from(sender).ok());
+        Ok(sender.is_some_and(|sender| sender.pid() == KERNEL).then_some(len))
+    }
+
+    /// Throws away what there is.
+    pub(crate) fn drain(&self) {
+        while recv(&self.0, &mut [0; 8192][..], RecvFlags::DONTWAIT | RecvFlags::TRUNC).is_ok() {}
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::{
+        io::Errno,
+        net::{getsockname, netlink::SOCK_DIAG, sendto},
+    };
+
+    use super::*;
+
+    fn raw() -> OwnedFd {
+        let flags = SocketFlags::CLOEXEC;
+        socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(SOCK_DIAG)).unwrap()
+    }
+
+    fn send_to(socket: &impl AsFd, message: &[u8]) -> rustix::io::Result<usize> {
+        let port = SocketAddrNetlink::try_from(getsockname(socket).unwrap()).unwrap().pid();
+        assert_ne!(port, KERNEL);
+        sendto(raw(), message, SendFlags::DONTWAIT, &SocketAddrNetlink::new(port, 0))
+    }
+
+    #[test]
+    fn nobody_but_the_kernel_can_send_to_a_socket() {
+        for groups in [0, 1] {
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let socket = Socket::open(Some(SOCK_DIAG), flags, groups).unwrap();
+            assert_eq!(send_to(&socket, b"forged"), Err(Errno::CONNREFUSED));
+            assert_eq!(socket.receive(&mut [0; 64]), Err(Errno::AGAIN));
+        }
+    }
+
+    #[test]
+    fn what_was_sent_before_it_was_connected_is_passed_over() {
+        let socket = raw();
+        bind(&socket, &SocketAddrNetlink::new(0, 0)).unwrap();
+        send_to(&socket, b"forged").unwrap();
+        connect(&socket, &SocketAddrNetlink::new(KERNEL, 0)).unwrap();
+        assert_eq!(Socket(socket).receive(&mut [0; 64]), Ok(None));
+    }
+}
