@@ -41,6 +41,9 @@ pub const TRACEFS: FileSystem = FileSystem {
 pub const BPFFS: FileSystem =
     FileSystem { name: "bpf", magic: 0xcafe_4a11, mount_command: "mount -t bpf bpf /sys/fs/bpf" };
 
+/// Namespaces that are mounted somewhere.
+pub const NSFS: FileSystem = FileSystem { name: "nsfs", magic: 0x6e73_6673, mount_command: "" };
+
 /// The root directory of tracefs.
 pub fn tracefs() -> io::Result<OwnedFd> {
     open_root(TRACEFS)
@@ -68,6 +71,12 @@ pub fn open_root(fs: FileSystem) -> io::Result<OwnedFd> {
 /// The path at which a file system's own root is mounted, if it is.
 pub fn mount_point(fs: FileSystem) -> Option<PathBuf> {
     mounted(fs).map(|(_, path)| path)
+}
+
+/// Every mount of a file system that this thread can see, newest first: what of it is mounted, as mountinfo has it,
+/// and where. Something else may be mounted over it.
+pub fn all(fs: FileSystem) -> Vec<(Vec<u8>, PathBuf)> {
+    mounts_of(&fs::read("/proc/thread-self/mountinfo").unwrap_or_default(), fs.name)
 }
 
 fn mounted(fs: FileSystem) -> Option<(OwnedFd, PathBuf)> {
@@ -100,18 +109,24 @@ fn detached(fs: FileSystem) -> rustix::io::Result<OwnedFd> {
 /// Mount points of a file system in /proc/PID/mountinfo (proc(5)) that show its own root, newest
 /// last in the file and first here.
 fn mount_points(mountinfo: &[u8], name: &str) -> Vec<PathBuf> {
+    let all = mounts_of(mountinfo, name).into_iter();
+    all.filter(|(root, _)| root == b"/").map(|(_, path)| path).collect()
+}
+
+/// Roots and mount points of a file system there, in the same order.
+fn mounts_of(mountinfo: &[u8], name: &str) -> Vec<(Vec<u8>, PathBuf)> {
     let lines = mountinfo.split(|byte| *byte == b'\n').rev();
-    lines.filter_map(|line| mount_point_of(line, name)).collect()
+    lines.filter_map(|line| mount_of(line, name)).collect()
 }
 
 /// `36 35 98:0 ROOT MOUNTPOINT rw,noatime tag:1 - TYPE SOURCE rw`
-fn mount_point_of(line: &[u8], name: &str) -> Option<PathBuf> {
+fn mount_of(line: &[u8], name: &str) -> Option<(Vec<u8>, PathBuf)> {
     let mut fields = line.split(|byte| *byte == b' ');
     let root = fields.nth(3)?;
     let path = fields.next()?;
     let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
-    (root == b"/" && kind == name.as_bytes())
-        .then(|| PathBuf::from(OsString::from_vec(unescape(path))))
+    (kind == name.as_bytes())
+        .then(|| (unescape(root), PathBuf::from(OsString::from_vec(unescape(path)))))
 }
 
 /// Undoes the `\ooo` that the kernel writes for space, tab, newline and backslash.

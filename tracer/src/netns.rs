@@ -1,22 +1,19 @@
 //! Network namespaces, by the inode number that the kernel and the ledger know them by.
 
+mod discover;
 mod names;
+#[cfg(test)]
+mod tests;
+mod way;
 mod worker;
 
 use std::{
-    collections::HashMap,
-    fs::{self, File},
-    io,
+    fmt, fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    thread,
 };
 
-use rustix::{
-    fd::AsFd,
-    thread::{LinkNameSpaceType, move_into_link_name_space},
-};
-
+pub use discover::{Discovery, discover};
 pub use names::Names;
 pub use worker::Worker;
 
@@ -25,15 +22,33 @@ const NAMES: &str = "/run/netns";
 /// The namespace of this process.
 const OWN: &str = "/proc/self/ns/net";
 
-/// A network namespace and one way to reach it. Holds nothing open.
+/// A network namespace and ways to reach it. Holds nothing open.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Netns {
     /// As `stat -L /proc/PID/ns/net` shows it.
     pub inum: u32,
     /// Its name in /run/netns, if it has one.
     pub name: Option<String>,
-    /// A file that leads to it, for as long as the process or the name that it belongs to lives.
-    pub path: PathBuf,
+    /// Files that lead to it, for as long as the mounts and processes that they belong to live: the most
+    /// lasting first. What is there now is not trusted: see `way`.
+    pub ways: Vec<PathBuf>,
+}
+
+impl Netns {
+    /// The way that is tried first.
+    pub fn path(&self) -> &Path {
+        self.ways.first().map_or(Path::new(""), PathBuf::as_path)
+    }
+}
+
+/// `4026532281 (blue)`, or with the first way where it has no name.
+impl fmt::Display for Netns {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(out, "{} ({})", self.inum, name.escape_debug()),
+            None => write!(out, "{} ({})", self.inum, self.path().display()),
+        }
+    }
 }
 
 /// Why a `--netns` value cannot be used.
@@ -54,56 +69,8 @@ pub enum NetnsError {
 
 /// The namespace of this process.
 pub fn own() -> io::Result<Netns> {
-    let path = PathBuf::from(OWN);
-    Ok(Netns { inum: inum(&fs::metadata(&path)?)?, name: None, path })
-}
-
-/// Every namespace that this thread can find: this process's own first, then those with names,
-/// then those of other processes and their threads (by the first one seen in each), then those that
-/// a process holds open.
-pub fn discover() -> io::Result<Vec<Netns>> {
-    let own = own()?;
-    let device = fs::metadata(OWN)?.dev();
-    let mut known = HashMap::from([(own.inum, 0_usize)]);
-    let mut found = vec![own];
-    let mut add = |netns: Netns| {
-        if let Some(index) = known.get(&netns.inum) {
-            if let Some(first) = found.get_mut(*index).filter(|first| first.name.is_none()) {
-                first.name = netns.name;
-            }
-            return;
-        }
-        known.insert(netns.inum, found.len());
-        found.push(netns);
-    };
-    for (name, path) in entries(Path::new(NAMES)) {
-        // A name without a namespace mounted on it is an ordinary file.
-        let metadata = fs::metadata(&path).ok().filter(|metadata| metadata.dev() == device);
-        if let Some(inum) = metadata.and_then(|metadata| inum(&metadata).ok()) {
-            add(Netns { inum, name: Some(name), path });
-        }
-    }
-    for (name, path) in entries(Path::new("/proc")) {
-        if !name.bytes().all(|byte| byte.is_ascii_digit()) {
-            continue;
-        }
-        // A thread can be in another namespace than its process.
-        for (_, thread) in entries(&path.join("task")) {
-            let path = thread.join("ns/net");
-            if let Some(inum) = fs::metadata(&path).ok().and_then(|metadata| inum(&metadata).ok()) {
-                add(Netns { inum, name: None, path });
-            }
-        }
-        // One without processes in it can have sockets all the same.
-        for (_, path) in entries(&path.join("fd")) {
-            let link = fs::read_link(&path).unwrap_or_default();
-            let inum = link.to_str().and_then(|link| link.strip_prefix("net:["));
-            if let Some(inum) = inum.and_then(|rest| rest.strip_suffix(']')?.parse().ok()) {
-                add(Netns { inum, name: None, path });
-            }
-        }
-    }
-    Ok(found)
+    let inum = inum(&fs::metadata(OWN)?)?;
+    Ok(Netns { inum, name: None, ways: vec![OWN.into()] })
 }
 
 /// The namespace that a `--netns` value means: a path (it has a slash), a name in /run/netns, or
@@ -118,28 +85,15 @@ pub fn resolve(spec: &str) -> Result<Netns, NetnsError> {
     }
     let Ok(wanted) = spec.parse() else { return Err(NetnsError::NoName(spec.to_owned())) };
     let all = discover().map_err(|source| NetnsError::Open { path: OWN.into(), source })?;
-    all.into_iter().find(|netns| netns.inum == wanted).ok_or(NetnsError::NoInum(wanted))
+    all.found.into_iter().find(|netns| netns.inum == wanted).ok_or(NetnsError::NoInum(wanted))
 }
 
 fn at_path(path: PathBuf, name: Option<String>) -> Result<Netns, NetnsError> {
-    let failed = |path: &Path, source| NetnsError::Open { path: path.to_owned(), source };
-    let file = File::open(&path).map_err(|error| failed(&path, error))?;
-    let metadata = file.metadata().map_err(|error| failed(&path, error))?;
-    let device = fs::metadata(OWN).map_err(|error| failed(Path::new(OWN), error))?.dev();
-    if metadata.dev() != device || !can_be_entered(&file) {
-        return Err(NetnsError::NotNetns { path });
+    match way::look(&path) {
+        Ok(Some(place)) => Ok(Netns { inum: place.inum, name, ways: vec![path] }),
+        Ok(None) => Err(NetnsError::NotNetns { path }),
+        Err(source) => Err(NetnsError::Open { path, source }),
     }
-    let inum = inum(&metadata).map_err(|error| failed(&path, error))?;
-    Ok(Netns { inum, name, path })
-}
-
-/// False if this is a namespace of another kind. Entering it is the test that needs no ioctl; it
-/// is done on a thread that ends at once. Without the privilege to enter, nothing is refused.
-fn can_be_entered(file: &File) -> bool {
-    thread::scope(|scope| {
-        let enter = || move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network));
-        scope.spawn(enter).join().map_or(true, |result| result != Err(rustix::io::Errno::INVAL))
-    })
 }
 
 /// Inode numbers of namespaces are 32 bits wide (`struct ns_common`).
@@ -152,6 +106,3 @@ fn entries(folder: &Path) -> impl Iterator<Item = (String, PathBuf)> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries.map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path()))
 }
-
-#[cfg(test)]
-mod tests;

@@ -6,6 +6,7 @@ use std::{
     hash::BuildHasher,
     io,
     path::Path,
+    time::{Duration, Instant},
 };
 
 /// The process that was found to hold a socket. Several can, after a fork: it is the one with the
@@ -20,19 +21,26 @@ pub struct Owner {
 /// Links that one pass looks at: more than any host has open, so that a process that opens files
 /// faster than they are read cannot hold us up.
 const MAX_LINKS: usize = 10_000_000;
+/// How long it may take. Owners that are not found until then are not known, and nothing else depends on it.
+const TIME: Duration = Duration::from_secs(2);
 
 /// The owners of the sockets with these inodes, as far as this thread may look. What cannot be
 /// read is left out; the error is of /proc itself.
 pub fn owners<S: BuildHasher>(inodes: &HashSet<u32, S>) -> io::Result<HashMap<u32, Owner>> {
     let mut found = HashMap::new();
     let mut links = MAX_LINKS;
+    let end = Instant::now() + TIME;
     for process in fs::read_dir("/proc")?.flatten() {
-        if found.len() == inodes.len() || links == 0 {
+        if found.len() == inodes.len() {
+            break;
+        }
+        if links == 0 || end < Instant::now() {
+            tracing::warn!("there are too many open files to find out who owns every socket");
             break;
         }
         let pid = process.file_name().to_str().and_then(|name| name.parse().ok());
         let Some(pid) = pid else { continue };
-        scan(pid, &process.path(), inodes, &mut links, &mut found);
+        scan(pid, &process.path(), inodes, &mut links, end, &mut found);
     }
     Ok(found)
 }
@@ -42,6 +50,7 @@ fn scan<S: BuildHasher>(
     process: &Path,
     inodes: &HashSet<u32, S>,
     links: &mut usize,
+    end: Instant,
     found: &mut HashMap<u32, Owner>,
 ) {
     let Ok(files) = fs::read_dir(process.join("fd")) else { return };
@@ -49,6 +58,9 @@ fn scan<S: BuildHasher>(
     for file in files.flatten() {
         let Some(left) = links.checked_sub(1) else { return };
         *links = left;
+        if left % 1024 == 0 && end < Instant::now() {
+            return;
+        }
         let target = fs::read_link(file.path()).ok();
         let inode = target.as_deref().and_then(Path::to_str).and_then(socket_inode);
         if let Some(inode) = inode.filter(|inode| inodes.contains(inode)) {

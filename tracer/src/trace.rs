@@ -2,6 +2,7 @@
 //! network namespace has to give. `tracer record` and `tracer tuples` both stand on it.
 
 mod capacities;
+mod left_out;
 mod start;
 
 use std::{
@@ -10,6 +11,7 @@ use std::{
 };
 
 pub use capacities::Capacities;
+use left_out::LeftOut;
 pub use start::{cgroup_names, check_privileges, resolve, start, start_spreading};
 use tracer_common::{ConnKey, Filter, Loss, TupleCount, TupleKey, seed::Command};
 
@@ -60,8 +62,9 @@ pub struct Tracer {
     pub session: Session,
     /// Kernel release.
     pub release: String,
-    /// What does not work here as well as it could, and why.
-    pub degraded: Vec<String>,
+    /// What did not work at the start as well as it could, and why.
+    degraded: Vec<String>,
+    left_out: LeftOut,
     /// Sockets older than the tracer that are in the ledger.
     pub seeded: u64,
     /// Corrections that the reconciliation had to make: 0, or hooks were missed, or there is a bug.
@@ -100,31 +103,70 @@ impl Tracer {
         Ok(())
     }
 
-    /// All TCP sockets of these namespaces. One that cannot be read is said on the log.
+    /// What does not work here as well as it could now, and why.
+    pub fn degraded(&self) -> Vec<String> {
+        self.degraded.iter().cloned().chain(self.left_out.reasons()).collect()
+    }
+
+    /// All TCP sockets of these namespaces. One that cannot be read is said on the log, and in
+    /// [`Self::degraded`].
     fn dump(&mut self, namespaces: Vec<Netns>) -> Vec<Dump> {
-        let read = || -> std::io::Result<(PortRange, Vec<sockdiag::DiagSocket>)> {
-            Ok((PortRange::read()?, sockdiag::dump_all(sockdiag::ALL_STATES)?))
-        };
         let mut dumps = Vec::new();
-        for netns in namespaces {
-            match self.worker.run_in(&netns, read).and_then(|result| result) {
-                Ok((range, sockets)) => {
-                    dumps.push(Dump { netns: netns.inum, range: range.clone(), sockets });
-                    self.capacities.know(netns, range);
-                }
-                Err(error) => {
-                    tracing::warn!("sockets of network namespace {}: {error}", netns.inum);
-                }
+        let gone = self.dump_each(namespaces, &mut dumps);
+        if !gone.is_empty() {
+            // The processes that were the ways to them have ended. Others may be in them.
+            let found = self.namespaces().into_iter();
+            let found = found.filter(|netns| gone.contains(&netns.inum)).collect();
+            for netns in self.dump_each(found, &mut dumps) {
+                tracing::debug!("network namespace {netns} has vanished");
             }
         }
         dumps
     }
 
-    fn namespaces(&self) -> Vec<Netns> {
-        self.worker.discover().unwrap_or_else(|error| {
-            tracing::warn!("the network namespaces cannot be listed: {error}");
-            Vec::new()
-        })
+    /// Returns those that no way leads to any more.
+    fn dump_each(&mut self, namespaces: Vec<Netns>, dumps: &mut Vec<Dump>) -> HashSet<u32> {
+        let mut gone = HashSet::new();
+        for netns in namespaces {
+            // No namespace can take the room of all others.
+            let read: usize = dumps.iter().map(|dump| dump.sockets.len()).sum();
+            let limit = sockdiag::MAX_SOCKETS.saturating_sub(read) / 2;
+            let read = move || -> std::io::Result<(PortRange, Vec<sockdiag::DiagSocket>)> {
+                let sockets = sockdiag::dump_all_up_to(limit, sockdiag::ALL_STATES)?;
+                Ok((PortRange::read()?, sockets))
+            };
+            let inum = netns.inum;
+            match self.worker.run_in(&netns, read).and_then(|result| result) {
+                Ok((range, sockets)) => {
+                    dumps.push(Dump { netns: inum, range: range.clone(), sockets });
+                    self.left_out.forget(inum);
+                    self.capacities.know(netns, range);
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    tracing::debug!("sockets of network namespace {netns}: {error}");
+                    self.left_out.forget(inum);
+                    gone.insert(inum);
+                }
+                Err(error) => {
+                    tracing::warn!("sockets of network namespace {netns}: {error}");
+                    self.left_out.add(&netns, &error);
+                }
+            }
+        }
+        gone
+    }
+
+    fn namespaces(&mut self) -> Vec<Netns> {
+        match self.worker.discover() {
+            Ok(all) => {
+                self.left_out.cut_short = all.cut_short;
+                all.found
+            }
+            Err(error) => {
+                tracing::warn!("the network namespaces cannot be listed: {error}");
+                Vec::new()
+            }
+        }
     }
 
     /// The parts that turning events into lines needs, to be used together.

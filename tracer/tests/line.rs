@@ -209,7 +209,7 @@ fn the_rare_lines_are_valid() {
         backend: "tracepoint",
         host: "proxy-7",
         range: Some("32768-60999".to_owned()),
-        degraded: &["fexit: the kernel refuses it (EPERM)".to_owned()],
+        degraded: vec!["fexit: the kernel refuses it (EPERM)".to_owned()],
         settings: [("events".into(), json!(["failed"])), ("ring_size".into(), json!(1 << 24))]
             .into_iter()
             .collect(),

@@ -1,6 +1,7 @@
 //! `abuse::*`: what a local user without privileges tries, and the tracer withstands: each test is named
 //! by what it defends. SECURITY.md says which promise each of them shows.
 
+mod namespaces;
 mod outsider;
 
 use std::{env, sync::Arc};
@@ -11,6 +12,7 @@ use crate::probe::Place;
 /// All of them run on the host, in three minutes together.
 pub fn cases(plan: &Plan) -> Vec<Case> {
     let mut cases = outsider::cases();
+    cases.extend(namespaces::cases());
     // Of other files: `cases.extend(FILE::cases());`
     let slow = (plan.place == Place::Vm).then(|| "a guest is slow: the host runs it".to_owned());
     cases = cases.into_iter().map(|case| repeated(case.unless(slow.clone()))).collect();

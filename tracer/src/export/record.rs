@@ -31,7 +31,7 @@ pub struct Start<'a> {
     #[serde(rename = "ports.range", skip_serializing_if = "Option::is_none")]
     pub range: Option<String>,
     /// What does not work here as well as it could, and why; empty: nothing.
-    pub degraded: &'a [String],
+    pub degraded: Vec<String>,
     /// Keys without their `settings.` prefix.
     #[serde(flatten, serialize_with = "with_prefix")]
     pub settings: BTreeMap<Cow<'a, str>, Value>,

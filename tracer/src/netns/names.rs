@@ -1,8 +1,7 @@
 //! Names for inode numbers, as ip-netns(8) keeps them.
 
 use std::{
-    fs, io,
-    os::unix::fs::MetadataExt,
+    fs,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -10,7 +9,7 @@ use std::{
 
 use foldhash::{HashMap, HashMapExt as _};
 
-use super::{NAMES, OWN, entries, inum};
+use super::{NAMES, entries, way};
 
 /// The folder is not read more often than this...
 const PAUSE: Duration = Duration::from_millis(100);
@@ -59,31 +58,32 @@ impl Names {
         }
         self.read = Some(now);
         self.changed = changed;
-        let found = read(&self.folder).unwrap_or_default();
+        let found = read(&self.folder);
         let new = found != self.by_inum;
         self.by_inum = found;
         new
     }
 }
 
-fn read(folder: &Path) -> io::Result<HashMap<u32, Arc<str>>> {
-    let device = fs::metadata(OWN)?.dev();
+fn read(folder: &Path) -> HashMap<u32, Arc<str>> {
     let mut found: HashMap<u32, Arc<str>> = HashMap::new();
     for (name, path) in entries(folder) {
         // A name without a namespace mounted on it is an ordinary file.
-        let metadata = fs::metadata(&path).ok().filter(|metadata| metadata.dev() == device);
-        let Some(inum) = metadata.and_then(|metadata| inum(&metadata).ok()) else { continue };
-        let first = found.entry(inum).or_insert_with(|| name.as_str().into());
+        let Ok(Some(place)) = way::look(&path) else { continue };
+        let first = found.entry(place.inum).or_insert_with(|| name.as_str().into());
         if name.as_str() < &**first {
             *first = name.into();
         }
     }
-    Ok(found)
+    found
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{OWN, inum},
+        *,
+    };
 
     #[test]
     fn a_folder_that_is_not_there_has_no_names_and_is_looked_at_again() {

@@ -3,6 +3,8 @@
 use std::{
     net::TcpListener,
     process::{self, Command},
+    sync::mpsc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -36,10 +38,13 @@ fn a_named_namespace_is_found_by_name_path_and_inode_number() {
     let netns = resolve(&named.0).unwrap();
     assert_eq!(netns.name.as_deref(), Some(named.0.as_str()));
     assert_ne!(netns.inum, own().unwrap().inum);
-    let by_path = resolve(netns.path.to_str().unwrap()).unwrap();
+    let by_path = resolve(netns.path().to_str().unwrap()).unwrap();
     assert_eq!((by_path.inum, by_path.name), (netns.inum, None));
-    assert_eq!(resolve(&netns.inum.to_string()).unwrap(), netns);
-    let all = Worker::spawn().unwrap().discover().unwrap();
+    // By its number it is found with all the ways that there are.
+    let by_inum = resolve(&netns.inum.to_string()).unwrap();
+    assert_eq!((by_inum.inum, &by_inum.name), (netns.inum, &netns.name));
+    assert_eq!(by_inum.path(), netns.path());
+    let all = Worker::spawn().unwrap().discover().unwrap().found;
     assert_eq!(all[0].inum, own().unwrap().inum);
     assert_eq!(all.iter().filter(|found| found.inum == netns.inum).count(), 1);
 }
@@ -112,4 +117,76 @@ fn a_namespace_that_vanished_is_not_found_and_was_not_kept_alive() {
         thread::sleep(Duration::from_millis(5));
     }
     assert_eq!(worker.run_in(&netns, || ()).unwrap_err().kind(), io::ErrorKind::NotFound);
+}
+
+#[test]
+fn another_way_is_gone_where_the_first_leads_there_no_more() {
+    let named = Named::new("ways");
+    let mut netns = resolve(&named.0).unwrap();
+    let worker = Worker::spawn().unwrap();
+    // Its process is gone, or it is another one's now, or something else was put there.
+    for stale in ["/proc/4194304/ns/net", OWN, "/dev/null", "/proc/self/ns/mnt"] {
+        netns.ways.insert(0, stale.into());
+    }
+    let here = || inum(&fs::metadata("/proc/thread-self/ns/net").unwrap()).unwrap();
+    assert_eq!(worker.run_in(&netns, here).unwrap(), netns.inum);
+    netns.ways.pop();
+    let error = worker.run_in(&netns, here).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::NotFound, "{error}");
+    assert!(error.to_string().contains(&named.0), "{error}");
+}
+
+#[test]
+fn a_visit_that_does_not_end_costs_its_namespace_and_nothing_else() {
+    let (bad, good) = (Named::new("stuck"), Named::new("free"));
+    let (bad, good) = (resolve(&bad.0).unwrap(), resolve(&good.0).unwrap());
+    let worker = Worker::spawn().unwrap().with_patience(Duration::from_millis(100));
+    let (let_go, wait) = mpsc::channel::<()>();
+    let began = Instant::now();
+    let error = worker.run_in(&bad, move || wait.recv()).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
+    assert!(error.to_string().contains(bad.name.as_deref().unwrap()), "{error}");
+    assert!(began.elapsed() < Duration::from_secs(5));
+    assert_eq!(worker.stuck(), std::slice::from_ref(&bad));
+    // Not entered again while it lasts, and at once.
+    assert_eq!(worker.run_in(&bad, || ()).unwrap_err().kind(), io::ErrorKind::TimedOut);
+    worker.run_in(&good, || ()).unwrap();
+
+    // One that takes long and says so is waited for.
+    let slow = || {
+        for _ in 0..6 {
+            thread::sleep(Duration::from_millis(40));
+            crate::beat::beat();
+        }
+    };
+    worker.run_in(&good, slow).unwrap();
+
+    // It has come home after all.
+    let_go.send(()).unwrap();
+    let end = Instant::now() + Duration::from_secs(5);
+    while !worker.stuck().is_empty() && Instant::now() < end {
+        thread::sleep(Duration::from_millis(5));
+    }
+    worker.run_in(&bad, || ()).unwrap();
+}
+
+#[test]
+fn when_no_thread_is_left_that_is_an_error_and_no_wait() {
+    let named = ["none-0", "none-1", "none-2", "none-3"].map(Named::new);
+    let worker = Worker::spawn().unwrap().with_patience(Duration::from_millis(50));
+    let (let_go, wait) = mpsc::channel::<()>();
+    let wait = std::sync::Arc::new(std::sync::Mutex::new(wait));
+    let kinds = named.each_ref().map(|named| {
+        let wait = std::sync::Arc::clone(&wait);
+        let visit = move || drop(wait.lock().map(|wait| wait.recv()));
+        worker.run_in(&resolve(&named.0).unwrap(), visit).unwrap_err().kind()
+    });
+    let late = io::ErrorKind::TimedOut;
+    assert_eq!(kinds, [late, late, late, io::ErrorKind::BrokenPipe]);
+    drop(let_go);
+    let end = Instant::now() + Duration::from_secs(5);
+    while worker.run(|| ()).is_err() && Instant::now() < end {
+        thread::sleep(Duration::from_millis(5));
+    }
+    worker.run_on_all(|| Ok(())).unwrap();
 }

@@ -28,7 +28,7 @@ pub(super) fn start<'a>(tracer: &'a Tracer, config: &RecordConfig, host: &'a str
         backend: tracer.session.backend.name(),
         host,
         range: range.map(|range| format!("{}-{}", range.low, range.high)),
-        degraded: &tracer.degraded,
+        degraded: tracer.degraded(),
         settings: BTreeMap::from([
             ("output".into(), json!(output)),
             ("event_mask".into(), json!(config.events.mask)),

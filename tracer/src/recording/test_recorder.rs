@@ -45,7 +45,7 @@ impl Recorder {
             backend: "tracepoint",
             host: "proxy-7",
             range: Some("32768-60999".to_owned()),
-            degraded: &["less".to_owned()],
+            degraded: vec!["less".to_owned()],
             settings: [
                 ("stats".into(), stats.into()),
                 ("stats_interval_s".into(), self.interval_s.into()),

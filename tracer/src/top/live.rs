@@ -70,7 +70,7 @@ impl Live {
             kernel: self.tracer.release.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             backend: self.tracer.session.backend.name().to_owned(),
-            degraded: self.tracer.degraded.clone(),
+            degraded: self.tracer.degraded(),
             range: range.ok(),
         }
     }

@@ -64,8 +64,8 @@ impl Capacities {
         if !self.missed.insert(netns) {
             return None;
         }
-        let path = PathBuf::from(format!("/proc/{pid}/task/{tid}/ns/net"));
-        let place = Netns { inum: netns, name: None, path };
+        let ways = [format!("/proc/{pid}/ns/net"), format!("/proc/{pid}/task/{tid}/ns/net")];
+        let place = Netns { inum: netns, name: None, ways: ways.map(PathBuf::from).into() };
         let range = worker.run_in(&place, PortRange::read).and_then(|range| range).ok()?;
         self.missed.remove(&netns);
         self.know(place, range);
@@ -78,20 +78,13 @@ impl Capacities {
         self.places.retain(|netns, _| wanted.contains(netns));
         self.missed.clear();
         self.discover(worker, wanted);
-        let mut gone = Vec::new();
-        for place in self.places.values() {
-            match worker.run_in(place, PortRange::read).and_then(|range| range) {
-                Ok(range) => {
-                    self.ranges.insert(place.inum, range);
-                }
-                Err(error) => {
-                    tracing::debug!("port range of namespace {}: {error}", place.inum);
-                    gone.push(place.inum);
-                }
-            }
-        }
-        for netns in gone {
-            self.places.remove(&netns);
+        let places: Vec<Netns> = self.places.values().cloned().collect();
+        let gone = self.read_ranges(worker, places);
+        if !gone.is_empty() {
+            // No way leads there any more: there may be others.
+            self.discover(worker, &gone);
+            let found = gone.iter().filter_map(|netns| self.places.get(netns).cloned()).collect();
+            self.read_ranges(worker, found);
         }
         let mut blocked: HashMap<u32, Vec<u16>> = HashMap::new();
         for (key, bound) in binds {
@@ -106,6 +99,24 @@ impl Capacities {
             .collect();
     }
 
+    /// Returns those that cannot be read where they were found, and forgets where that was.
+    fn read_ranges(&mut self, worker: &Worker, places: Vec<Netns>) -> HashSet<u32> {
+        let mut gone = HashSet::new();
+        for place in places {
+            match worker.run_in(&place, PortRange::read).and_then(|range| range) {
+                Ok(range) => {
+                    self.ranges.insert(place.inum, range);
+                }
+                Err(error) => {
+                    tracing::debug!("port range of a namespace: {error}");
+                    self.places.remove(&place.inum);
+                    gone.insert(place.inum);
+                }
+            }
+        }
+        gone
+    }
+
     fn discover(&mut self, worker: &Worker, wanted: &HashSet<u32>) {
         let unknown = wanted.iter().any(|netns| !self.places.contains_key(netns));
         let began = Instant::now();
@@ -117,7 +128,7 @@ impl Capacities {
         self.discover_at = Some(Instant::now() + pause);
         match found {
             Ok(found) => {
-                let found = found.into_iter().filter(|place| wanted.contains(&place.inum));
+                let found = found.found.into_iter().filter(|place| wanted.contains(&place.inum));
                 self.places.extend(found.map(|place| (place.inum, place)));
             }
             Err(error) => tracing::warn!("the network namespaces cannot be listed: {error}"),

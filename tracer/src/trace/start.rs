@@ -10,7 +10,7 @@ use std::{
 use rustix::thread::CapabilitySet;
 use tracer_common::Filter;
 
-use super::{Capacities, Tracer};
+use super::{Capacities, LeftOut, Tracer};
 use crate::{
     cgroups::{self, Names},
     cli::Backend as BackendChoice,
@@ -65,6 +65,7 @@ fn start_with(
     let mut tracer = Tracer {
         release: facts.release.clone(),
         degraded: degraded(&plan, session.backend, &session.degraded, have),
+        left_out: LeftOut::default(),
         session,
         seeded: 0,
         drift: 0,
@@ -202,7 +203,7 @@ fn no_backend(plan: &Plan, refused: impl IntoIterator<Item = (String, String)>) 
 /// Capabilities belong to threads: the worker keeps what it visits namespaces with, this thread
 /// and those that it starts keep next to nothing.
 fn drop_privileges(worker: &netns::Worker, facts: &KernelFacts, attaches: bool) -> io::Result<()> {
-    worker.run(|| privilege::drop_after_attach(privilege::KEPT_FOR_NAMESPACES))??;
+    worker.run_on_all(|| Ok(privilege::drop_after_attach(privilege::KEPT_FOR_NAMESPACES)?))?;
     let mut keep = privilege::kept_for_maps(facts);
     if attaches {
         keep |= privilege::KEPT_FOR_CGROUPS;

@@ -15,7 +15,7 @@ use super::{
     },
     Agent,
 };
-use crate::{capacity::PortRange, error::Error, netns::Netns};
+use crate::{capacity::PortRange, error::Error};
 
 impl Agent {
     /// Makes the rule anew from what the host has now, and hands it to the hooks if it differs.
@@ -82,12 +82,15 @@ impl Agent {
             Ok(all) => all,
             Err(error) => return tracing::debug!("namespaces cannot be looked for: {error}"),
         };
-        if let Some(netns) = all.into_iter().find(|netns| netns.inum == self.netns.inum) {
+        let found = all.found.into_iter().find(|netns| netns.inum == self.netns.inum);
+        if let Some(netns) = found {
             self.netns = netns;
             return;
         }
-        let Netns { inum, path, .. } = &self.netns;
-        tracing::warn!("network namespace {inum} ({}) is gone", path.display());
+        if all.cut_short {
+            return tracing::debug!("the search for namespaces took too long");
+        }
+        tracing::warn!("network namespace {} is gone", self.netns);
         self.namespace_gone = true;
         self.keeper.forget_namespace();
         self.inside.host = Host::default();
@@ -138,7 +141,7 @@ impl Agent {
         let members = pool::members(&self.config.pool, &self.inside.host);
         let state = State {
             cgroups: self.config.cgroups.clone(),
-            netns: self.netns.path.clone(),
+            netns: self.netns.path().to_owned(),
             backend: self.tracer.session.backend.name().to_owned(),
             range: (self.inside.range.low, self.inside.range.high),
             pool: members.iter().map(|member| (member.address, member.weight)).collect(),
@@ -159,6 +162,6 @@ impl Agent {
     /// What does not work here as well as it could.
     fn degraded(&self) -> Vec<String> {
         let of_spreader = self.tracer.session.spreader.iter().flat_map(|it| &it.degraded);
-        self.tracer.degraded.iter().chain(of_spreader).cloned().collect()
+        self.tracer.degraded().into_iter().chain(of_spreader.cloned()).collect()
     }
 }

@@ -79,7 +79,7 @@ impl Agent {
             version: env!("CARGO_PKG_VERSION"),
             kernel: &self.tracer.release,
             backend: self.tracer.session.backend.name(),
-            degraded: &self.tracer.degraded,
+            degraded: self.tracer.degraded(),
             settings: BTreeMap::from([
                 ("output".into(), json!(output)),
                 ("rule".into(), json!(self.config.rule)),
