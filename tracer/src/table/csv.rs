@@ -31,7 +31,7 @@ fn fields(ts: &str, tuple: &Tuple<'_>, failures: u64) -> [String; 21] {
     [
         ts.to_owned(),
         tuple.netns.to_string(),
-        known(tuple.netns_name.as_deref()),
+        as_text(tuple.netns_name.as_deref()),
         tuple.local_address.clone(),
         tuple.peer_address.clone(),
         tuple.peer_port.to_string(),
@@ -48,13 +48,24 @@ fn fields(ts: &str, tuple: &Tuple<'_>, failures: u64) -> [String; 21] {
         failures.to_string(),
         known(tuple.errno),
         known(tuple.pid),
-        known(tuple.comm.as_deref()),
-        known(tuple.container),
+        as_text(tuple.comm.as_deref()),
+        as_text(tuple.container),
     ]
 }
 
 fn known(value: Option<impl ToString>) -> String {
     value.map_or_else(String::new, |value| value.to_string())
+}
+
+/// What a spreadsheet takes for the beginning of a formula, in its wide forms too (OWASP, CSV injection).
+const FORMULA: [char; 10] = ['=', '+', '-', '@', '\t', '\r', '＝', '＋', '－', '＠'];
+
+/// A name, which others choose: one that would be a formula begins with an apostrophe.
+fn as_text(name: Option<&str>) -> String {
+    match name.unwrap_or_default() {
+        name if name.starts_with(FORMULA) => format!("'{name}"),
+        name => name.to_owned(),
+    }
 }
 
 /// A field that no reader splits, and that is fit for a terminal.
@@ -64,5 +75,33 @@ fn quoted(cell: &str) -> Cow<'_, str> {
         Cow::Owned(format!("\"{}\"", cell.replace('"', "\"\"")))
     } else {
         cell
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::Row;
+    use tracer_common::{TupleCount, TupleKey};
+
+    #[test]
+    fn a_name_is_never_a_formula_and_a_number_stays_one() {
+        let names = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "＝1"];
+        for name in names {
+            let mut row = Row::new(TupleKey::default(), &TupleCount::default(), None, None);
+            row.comm[..name.len()].copy_from_slice(name.as_bytes());
+            row.container = Some(name.into());
+            row.netns_name = Some(name.into());
+            row.eta_s = Some(-1.5);
+            let text = String::from_utf8(render(&[row], 0, false)).unwrap();
+            let cells: Vec<_> = text.trim_end().split(',').collect();
+            for place in [2, 19, 20] {
+                assert!(cells[place].starts_with('\''), "{name:?} is written as {}", cells[place]);
+            }
+            assert_eq!(cells[13], "-1.5");
+        }
+        for name in ["nginx", "a=b", "'=1", ""] {
+            assert_eq!(as_text(Some(name)), name);
+        }
     }
 }
