@@ -87,10 +87,10 @@ pub fn run(command: &mut Command, limit: Duration) -> Result<Ended> {
     Ok(Ended { status, stdout: finish(stdout), stderr: finish(stderr) })
 }
 
-type Collected = thread::JoinHandle<String>;
+pub(crate) type Collected = thread::JoinHandle<String>;
 
 /// Reads a pipe to its end on a thread of its own, so that the writer never blocks on it.
-fn collect(pipe: Option<impl Read + Send + 'static>) -> Collected {
+pub(crate) fn collect(pipe: Option<impl Read + Send + 'static>) -> Collected {
     thread::spawn(move || {
         let mut bytes = Vec::new();
         if let Some(mut pipe) = pipe {
@@ -100,7 +100,7 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> Collected {
     })
 }
 
-fn finish(collected: Collected) -> String {
+pub(crate) fn finish(collected: Collected) -> String {
     collected.join().unwrap_or_default()
 }
 

@@ -84,7 +84,7 @@ impl TupleCount {
 
     /// All failed connect() calls.
     pub fn failures(&self) -> u64 {
-        self.failed.iter().sum()
+        self.failed.iter().fold(0, |sum, count| sum.saturating_add(*count))
     }
 }
 

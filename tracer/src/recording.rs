@@ -8,6 +8,7 @@ mod bytes;
 mod envelope;
 mod input;
 mod line;
+mod losses;
 mod player;
 mod reader;
 mod set;
@@ -17,5 +18,6 @@ mod time;
 mod value;
 
 pub use line::{Failure, Lost, Start, Totals, Tuple};
+pub use losses::Losses;
 pub use player::Player;
 pub use reader::{At, Entry, Reader, Unreadable};

@@ -1,6 +1,9 @@
 //! `tracer replay`: a recording as a source of readings, in its own time.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use crate::{
     config::ReplayConfig,
@@ -30,6 +33,7 @@ pub fn run(config: &ReplayConfig) -> Result<(), Error> {
     shutdown::run(move |asked| {
         let mut source = Recorded::new(player, &config);
         let mut model = model(source.player.about().clone(), &config.show);
+        model.book = Book::of(TUPLES);
         if let Some(at) = &config.at {
             source.begin_at(&mut model, at)?;
         }
@@ -53,8 +57,13 @@ struct Recorded {
     shown_ns: u64,
     next_ns: Option<u64>,
     /// Wall clock of the readings that were played, ns: the way back.
-    played: Vec<u64>,
+    played: VecDeque<u64>,
+    /// A limit was reached, and that was said on stderr.
+    warned: bool,
 }
+
+/// Tuples that are remembered at a time.
+const TUPLES: usize = 100_000;
 
 /// Readings that one can step back over.
 const PLAYED: usize = 100_000;
@@ -75,7 +84,8 @@ impl Recorded {
             shown_at: Instant::now(),
             shown_ns: 0,
             next_ns: Some(0),
-            played: Vec::new(),
+            played: VecDeque::new(),
+            warned: false,
         }
     }
 
@@ -101,9 +111,10 @@ impl Recorded {
         if !(begin_ns..=end_ns).contains(&ns) {
             model.message = Some("that is outside of the recording".to_owned());
         }
-        let ns = ns.clamp(begin_ns, end_ns);
+        // Not clamp(), which panics where the end is before the beginning.
+        let ns = ns.min(end_ns).max(begin_ns);
         self.player.seek(ns)?;
-        model.book = Book::default();
+        model.book = Book::of(TUPLES);
         model.failures.clear();
         model.failing = Failing::default();
         self.played.clear();
@@ -132,13 +143,42 @@ impl Recorded {
         if *model.about != *self.player.about() {
             model.about = self.player.about().clone().into();
         }
-        if self.played.len() < PLAYED {
-            self.played.push(reading.wall_ns);
+        if self.played.len() == PLAYED {
+            self.played.pop_front();
         }
+        self.played.push_back(reading.wall_ns);
+        self.warn(model);
         self.shown_ns = mono_ns;
         self.shown_at = Instant::now();
         self.next_ns = self.player.upcoming()?;
         Ok(Some(reading))
+    }
+
+    /// What there was more of than is remembered, so far.
+    fn limits(&self, model: &Model) -> Vec<String> {
+        let (failures, names) = self.player.left_out();
+        let limits = [
+            (model.book.left_out(), "tuples left out"),
+            (failures, "failures left out"),
+            (names, "lines without their names"),
+        ];
+        let reached = limits.into_iter().filter(|(count, _)| *count > 0);
+        reached.map(|(count, what)| format!("{count} {what}")).collect()
+    }
+
+    /// Says on stderr, once, that a limit was reached.
+    fn warn(&mut self, model: &Model) {
+        if self.warned {
+            return;
+        }
+        let limits = self.limits(model);
+        if !limits.is_empty() {
+            self.warned = true;
+            tracing::warn!(
+                "limit reached, so that memory stays within bounds: {}",
+                limits.join(", ")
+            );
+        }
     }
 
     /// The first failure of a key's request is said, not the end of the program.
@@ -154,7 +194,7 @@ impl Recorded {
         let before = self.played.len().checked_sub(2).and_then(|at| self.played.get(at)).copied();
         match before {
             Some(ns) => self.show(model, ns),
-            None => model.message = Some("this is the first reading".to_owned()),
+            None => model.message = Some("no earlier reading is remembered here".to_owned()),
         }
     }
 }
@@ -189,11 +229,11 @@ impl Source for Recorded {
                 None => model.message = Some("this is the last reading".to_owned()),
             },
         }
-        model.replay = self.replay();
+        model.replay = self.replay(model);
         Ok(())
     }
 
-    fn replay(&self) -> Option<Replay> {
+    fn replay(&self, model: &Model) -> Option<Replay> {
         let (begin_ns, end_ns) = self.player.span();
         Some(Replay {
             begin_ns,
@@ -202,7 +242,11 @@ impl Source for Recorded {
             at_end: self.next_ns.is_none(),
             missing: self.player.missing(),
             unreadable: self.player.unreadable(),
+            limits: self.limits(model),
             name: self.name.clone(),
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

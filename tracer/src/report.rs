@@ -32,6 +32,9 @@ pub fn run(config: &ReportConfig) -> Result<Vec<u8>, Error> {
     }
     bar.end();
     let report = Report::new(summary.finish(), &reader, config.limit);
+    for limit in &report.limits {
+        tracing::warn!("limit reached: {limit}");
+    }
     if !config.json {
         return Ok(text::render(&report).into_bytes());
     }

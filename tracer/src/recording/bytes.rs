@@ -4,23 +4,30 @@ use std::{fs::File, io, os::unix::fs::FileExt};
 
 use memchr::{memchr, memrchr};
 
-use super::{envelope::Envelope, input::Input};
+use super::{
+    envelope::Envelope,
+    input::{Input, LONGEST},
+};
 use crate::export::sink::repair;
 
 /// What is looked at first for a line.
 const GLANCE: usize = 16 << 10;
+/// What is held of a file at a time: a line that begins anywhere in the first half is whole in it.
+const WINDOW: usize = 2 * LONGEST;
 /// A search ends where so many bytes are left: they are read line by line.
 const NEAR: u64 = 64 << 10;
-/// The most compressed bytes that are read to learn when a recording ends.
+/// The most bytes that are read for one line that can be understood, and the most compressed bytes that
+/// are read to learn when a recording ends.
 const PATIENCE: u64 = 16 << 20;
+/// The most that those may be, decompressed.
+const PATIENCE_DECOMPRESSED: u64 = 512 << 20;
 
-/// ns since 1970 of the first whole line that begins behind `at`.
+/// ns since 1970 of the first whole line that begins behind `at`; `None`: there is none, or none near.
 fn time_after(file: &File, at: u64, end: u64) -> io::Result<Option<u64>> {
-    let mut length = GLANCE;
+    let (mut at, mut length) = (at, GLANCE);
+    let patience = at.saturating_add(PATIENCE).min(end);
     loop {
-        let mut bytes = vec![0; length];
-        let read = read_at(file, &mut bytes, at)?;
-        bytes.truncate(read);
+        let bytes = read_at(file, length, at)?;
         let mut rest = &bytes[..];
         while let Some(begin) = memchr(b'\n', rest) {
             rest = &rest[begin + 1..];
@@ -29,10 +36,14 @@ fn time_after(file: &File, at: u64, end: u64) -> io::Result<Option<u64>> {
                 return Ok(Some(ns));
             }
         }
-        if read < length || at + read as u64 >= end {
+        if bytes.len() < length || at.saturating_add(length as u64) >= patience {
             return Ok(None);
         }
-        length *= 4;
+        if length == WINDOW {
+            // What begins in the other half may not be whole.
+            at = at.saturating_add(LONGEST as u64);
+        }
+        length = WINDOW.min(length * 4);
     }
 }
 
@@ -50,15 +61,13 @@ pub(super) fn place_of(file: &File, ns: u64) -> io::Result<u64> {
     Ok(low)
 }
 
-/// ns since 1970 of the last line of a plain file that can be read.
+/// ns since 1970 of the last line of a plain file that can be read; `None`: there is none near its end.
 pub(super) fn last_time(file: &File) -> io::Result<Option<u64>> {
     let size = file.metadata()?.len();
-    let mut length = GLANCE as u64;
+    let (mut end, mut length) = (size, GLANCE as u64);
     loop {
-        let begin = size.saturating_sub(length);
-        let mut bytes = vec![0; usize::try_from(size - begin).unwrap_or(0)];
-        let read = read_at(file, &mut bytes, begin)?;
-        bytes.truncate(read);
+        let begin = end.saturating_sub(length);
+        let bytes = read_at(file, usize::try_from(end - begin).unwrap_or(0), begin)?;
         let mut rest = &bytes[..];
         while !rest.is_empty() {
             let from = memrchr(b'\n', rest).map_or(0, |at| at + 1);
@@ -67,10 +76,14 @@ pub(super) fn last_time(file: &File) -> io::Result<Option<u64>> {
             }
             rest = &rest[..from.saturating_sub(1)];
         }
-        if begin == 0 {
+        if begin == 0 || size - begin >= PATIENCE {
             return Ok(None);
         }
-        length = length.saturating_mul(8);
+        if length == WINDOW as u64 {
+            // The line at the beginning of this window may begin before it.
+            end = begin.saturating_add(LONGEST as u64).min(end);
+        }
+        length = (length * 8).min(WINDOW as u64);
     }
 }
 
@@ -83,23 +96,27 @@ pub(super) fn last_time_zstd(file: &File) -> io::Result<Option<u64>> {
         return Ok(None);
     }
     let mut input = Input::open(file, Some(end.frame))?;
+    input.glance(PATIENCE_DECOMPRESSED);
     let mut newest = None;
     while let Some(line) = input.line()? {
         let envelope = Envelope::of(line.bytes);
         newest = envelope.and_then(|line| line.wall_ns()).or(newest);
     }
-    Ok(newest)
+    Ok(newest.filter(|_| !input.is_spent()))
 }
 
-fn read_at(file: &File, bytes: &mut [u8], at: u64) -> io::Result<usize> {
+/// Up to so many bytes at a place; fewer at the end.
+fn read_at(file: &File, length: usize, at: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; length];
     let mut read = 0;
     while read < bytes.len() {
-        match file.read_at(&mut bytes[read..], at + read as u64) {
+        match file.read_at(&mut bytes[read..], at.saturating_add(read as u64)) {
             Ok(0) => break,
             Ok(more) => read += more,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(read)
+    bytes.truncate(read);
+    Ok(bytes)
 }

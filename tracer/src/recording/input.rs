@@ -14,7 +14,10 @@ use crate::export::sink::repair;
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 const SKIPPABLE: [u8; 3] = [0x2a, 0x4d, 0x18];
 /// No line of the format is as long.
-const LONGEST: usize = 1 << 20;
+pub(super) const LONGEST: usize = 1 << 20;
+/// The largest window of a zstd frame that is decompressed, as a power of two: 32 MiB of memory. What
+/// `tracer record` and `zstd` up to level 20 write has a smaller one.
+const LARGEST_WINDOW: u32 = 25;
 /// What is read at a time.
 const PIECE: usize = 256 << 10;
 
@@ -39,6 +42,8 @@ pub(super) struct Input {
     /// Lines that were handed out; `None`: it was not begun at its beginning.
     number: Option<u64>,
     ended: bool,
+    /// Bytes that may still be read (of what is compressed: after that).
+    budget: u64,
     /// Why it ended before its end.
     damage: Option<String>,
 }
@@ -74,7 +79,9 @@ impl Input {
         let zstd = is_zstd(&head);
         let raw = Cursor::new(head).chain(shared);
         let source = if zstd {
-            Source::Zstd(Box::new(Decoder::with_buffer(BufReader::with_capacity(PIECE, raw))?))
+            let mut decoder = Decoder::with_buffer(BufReader::with_capacity(PIECE, raw))?;
+            decoder.window_log_max(LARGEST_WINDOW)?;
+            Source::Zstd(Box::new(decoder))
         } else {
             Source::Plain(raw)
         };
@@ -87,8 +94,19 @@ impl Input {
             offset: 0,
             number: Some(0),
             ended: false,
+            budget: u64::MAX,
             damage: None,
         })
+    }
+
+    /// Ends after so many bytes, decompressed, as if the file did: a glance must not last for hours.
+    pub(super) const fn glance(&mut self, bytes: u64) {
+        self.budget = bytes;
+    }
+
+    /// It ended because of [`Self::glance`].
+    pub(super) const fn is_spent(&self) -> bool {
+        self.budget == 0
     }
 
     pub(super) const fn is_plain(&self) -> bool {
@@ -144,6 +162,7 @@ impl Input {
                 self.offset += searched as u64;
                 self.start = self.end;
                 searched = 0;
+                self.pass_hole();
             }
             self.fill()?;
         };
@@ -154,6 +173,20 @@ impl Input {
         self.number = self.number.map(|number| number + 1);
         let bytes = if too_long { &[][..] } else { &self.buffer[from..to] };
         Ok(Some(Line { bytes, offset, number: self.number, too_long, cut }))
+    }
+
+    /// Goes to where a sparse file has data again: a hole is no newline, and can be terabytes long.
+    fn pass_hole(&mut self) {
+        let Source::Plain(_) = self.source else { return };
+        // A pipe has no position.
+        let Ok(at) = self.file.stream_position() else { return };
+        match rustix::fs::seek(&self.file, rustix::fs::SeekFrom::Data(at)) {
+            Ok(data) => self.offset += data.saturating_sub(at),
+            // Nothing but a hole up to the end.
+            Err(rustix::io::Errno::NXIO) => self.ended = true,
+            // A file system without holes.
+            Err(_) => {}
+        }
     }
 
     fn fill(&mut self) -> io::Result<()> {
@@ -177,7 +210,11 @@ impl Input {
         };
         match read {
             Ok(0) => self.ended = true,
-            Ok(read) => self.end += read,
+            Ok(read) => {
+                self.end += read;
+                self.budget = self.budget.saturating_sub(read as u64);
+                self.ended |= self.budget == 0;
+            }
             Err(error) if self.is_plain() => return Err(error),
             Err(error) => {
                 self.ended = true;

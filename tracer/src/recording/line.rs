@@ -6,7 +6,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use tracer_common::{Addr, Cause, TupleCount, TupleKey};
 
-use super::value::{Counts, Histogram, addr, comm};
+use super::{
+    losses::Losses,
+    value::{Counts, Histogram, addr, comm},
+};
 use crate::view::reading::{self, About, Call, Own};
 
 /// `tuple.stats`
@@ -55,8 +58,7 @@ pub struct Start {
 pub struct Totals {
     /// By [`Cause`].
     pub failed: [u64; Cause::COUNT],
-    /// By reason, those that are not 0.
-    pub lost: Vec<(String, u64)>,
+    pub lost: Losses,
     pub own: Own,
 }
 
@@ -194,7 +196,8 @@ impl<'a> Failure<'a> {
 impl Start {
     pub(super) fn of(line: &[u8]) -> serde_json::Result<Self> {
         let line: Map<String, Value> = serde_json::from_slice(line)?;
-        let text = |key| line.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let short = |text: &str| text[..text.floor_char_boundary(LONGEST_TEXT)].to_owned();
+        let text = |key| short(line.get(key).and_then(Value::as_str).unwrap_or_default());
         let degraded = line.get("degraded").and_then(Value::as_array);
         let reasons = degraded.into_iter().flatten().filter_map(Value::as_str);
         let range = text("ports.range");
@@ -211,7 +214,7 @@ impl Start {
                 kernel: text("kernel"),
                 version: text("version"),
                 backend: text("backend"),
-                degraded: reasons.map(str::to_owned).collect(),
+                degraded: reasons.take(DEGRADED).map(short).collect(),
                 range,
             },
             stats: line.get("settings.stats").and_then(Value::as_bool),
@@ -221,6 +224,10 @@ impl Start {
     }
 }
 
+/// The longest text of a `tracer.start` that is kept, bytes, and how many reasons of `degraded`.
+const LONGEST_TEXT: usize = 1024;
+const DEGRADED: usize = 64;
+
 /// The bits of failures in an event mask.
 const FAILURES: u32 =
     tracer_common::Kind::ConnectFailed.bit() | tracer_common::Kind::BindFailed.bit();
@@ -229,13 +236,15 @@ impl Totals {
     pub(super) fn of(line: &[u8]) -> serde_json::Result<Self> {
         let line: Map<String, Value> = serde_json::from_slice(line)?;
         let number = |key: &str| line.get(key).and_then(Value::as_u64).unwrap_or(0);
-        let lost = line.iter().filter_map(|(key, value)| {
-            let count = value.as_u64().filter(|count| *count > 0)?;
-            Some((key.strip_prefix("lost.")?.to_owned(), count))
-        });
+        let mut lost = Losses::default();
+        for (key, value) in &line {
+            if let (Some(reason), Some(count)) = (key.strip_prefix("lost."), value.as_u64()) {
+                lost.add(reason, count);
+            }
+        }
         Ok(Self {
             failed: Cause::ALL.map(|cause| number(&format!("failed.{}", cause.name()))),
-            lost: lost.collect(),
+            lost,
             own: Own {
                 cpu_ns: number("process.cpu_ns"),
                 rss_kib: number("process.memory.rss_kib"),

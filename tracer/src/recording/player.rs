@@ -38,6 +38,7 @@ pub struct Player {
     now_ns: u64,
     /// Between two readings, as far as it is said.
     interval_ns: u64,
+    failures_left_out: u64,
 }
 
 impl Player {
@@ -56,6 +57,7 @@ impl Player {
             partial: false,
             now_ns: 0,
             interval_ns: 0,
+            failures_left_out: 0,
         };
         player.held = player.read()?;
         // Of a rotated set, the oldest files can be gone.
@@ -73,7 +75,7 @@ impl Player {
         &self.about
     }
 
-    /// When it begins and ends, ns since 1970; 0: not known.
+    /// When it begins and ends, ns since 1970; 0: not known. The end is not before the beginning.
     pub fn span(&self) -> (u64, u64) {
         self.reader.span()
     }
@@ -86,6 +88,12 @@ impl Player {
     /// Lines that could not be read so far.
     pub fn unreadable(&self) -> u64 {
         self.reader.unreadable()
+    }
+
+    /// Failed calls that were more than one reading can have, and lines whose names (of a cgroup, a container or
+    /// a network namespace) were too many, so far.
+    pub fn left_out(&self) -> (u64, u64) {
+        (self.failures_left_out, self.names.left_out())
     }
 
     pub fn first_unreadable(&self) -> Option<&Unreadable> {
@@ -217,13 +225,13 @@ impl Player {
                 if self.state.stats != Some(true) {
                     self.failure_alone(at, &failure);
                 }
-                self.state.failures.push(failure);
+                let left_out = self.state.failure(failure);
+                self.failures_left_out = self.failures_left_out.saturating_add(left_out);
             }
             Held::Lost(reason, count) => {
                 // Totals say the same.
                 if self.state.stats != Some(true) {
-                    let sum = self.state.lost.entry(reason).or_default();
-                    *sum = sum.saturating_add(count);
+                    self.state.lost.add(&reason, count);
                 }
             }
             Held::Stop(totals) => self.state.set(Totals { own: self.state.own, ..totals }),

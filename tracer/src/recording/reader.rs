@@ -114,19 +114,20 @@ impl Reader {
             let Some(line) = line else {
                 if let Some(why) = input.damage() {
                     tracing::debug!("{}: {why}", part.name());
-                    let why = "the compressed data is damaged or cut short";
+                    let why = "the compressed data is damaged, cut short, or needs a window of more than 32 MiB";
                     self.issues.unreadable(part, None, why);
                 }
-                self.done += input.position();
+                self.done = self.done.saturating_add(input.position());
                 self.enter(self.part + 1)?;
                 continue;
             };
             self.lines += 1;
-            let end = line.offset + line.bytes.len() as u64 + 1;
+            let end = line.offset.saturating_add(line.bytes.len() as u64 + 1);
             let new = self.issues.is_new(self.part, end);
             if let Some(found) = found(line.bytes, take) {
                 let missing = self.order.gap_before(&found);
-                self.issues.missing += if new { missing } else { 0 };
+                let missing = if new { missing } else { 0 };
+                self.issues.missing = self.issues.missing.saturating_add(missing);
                 if found.told {
                     return Ok(true);
                 }
@@ -171,7 +172,7 @@ impl Reader {
         self.set.parts.iter().all(|part| part.seekable)
     }
 
-    /// When it begins and ends, ns since 1970; 0: not known.
+    /// When it begins and ends, ns since 1970; 0: not known. The end is not before the beginning.
     pub fn span(&self) -> (u64, u64) {
         let first = self.set.parts.first();
         (first.map_or(0, |part| part.first_ns), self.set.end_ns)
@@ -180,7 +181,7 @@ impl Reader {
     /// Bytes that were read, and that there are; 0: not known.
     pub fn progress(&self) -> (u64, u64) {
         let here = self.input.as_ref().map_or(0, Input::position);
-        (self.done + here, self.set.size)
+        (self.done.saturating_add(here), self.set.size)
     }
 
     /// Lines that were read.

@@ -1,16 +1,17 @@
 //! The files of a recording, in the order of time.
 
 use std::{
+    collections::HashSet,
     fs::File,
     io::{self, IsTerminal},
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
 };
 
 use super::{
     bytes,
     envelope::Envelope,
-    input::{Input, Line},
+    input::{Input, LONGEST, Line},
 };
 use crate::{error::Error, text};
 
@@ -42,9 +43,14 @@ impl Set {
     /// A file that cannot be opened or is no recording; nothing but empty files.
     pub(super) fn open(paths: &[PathBuf]) -> Result<Self, Error> {
         let mut parts = Vec::new();
-        let mut size = 0;
+        let mut size = 0_u64;
+        let mut known = HashSet::new();
         for path in paths {
             let part = Part::open(path)?;
+            // Twice the same file, by another name or a link, would count everything twice.
+            if part.seekable && !known.insert(part.identity()?) {
+                continue;
+            }
             if !part.seekable && paths.len() > 1 {
                 return Err(Error::Usage(format!(
                     "{} is a pipe: it can be read alone only",
@@ -53,7 +59,7 @@ impl Set {
             }
             if part.seekable {
                 let length = part.length()?;
-                size += length;
+                size = size.saturating_add(length);
                 // The newest file of a rotated set can be empty still.
                 if length == 0 {
                     continue;
@@ -65,7 +71,11 @@ impl Set {
         let Some(last) = parts.last() else {
             return Err(nothing(&name(paths.first().map_or(Path::new("-"), PathBuf::as_path))));
         };
-        let end_ns = last.end_ns();
+        // Where the wall clock stepped back, what comes last is not the latest.
+        let end_ns = match last.end_ns() {
+            0 => 0,
+            end_ns => end_ns.max(last.first_ns),
+        };
         Ok(Self { parts, size, end_ns })
     }
 }
@@ -143,9 +153,17 @@ impl Part {
             return Ok(self);
         }
         let mut input = self.input()?;
+        input.glance(2 * LONGEST as u64);
         let plain = input.is_plain();
         let line = input.line().map_err(|source| self.error(source))?;
-        let first_ns = check(line.as_ref(), &self.name())?;
+        let none = line.is_none();
+        let checked = check(line.as_ref(), &self.name());
+        if none && let Some(why) = input.damage() {
+            let source = io::Error::new(io::ErrorKind::InvalidData, why);
+            let do_this = "if `zstd -d` can read it, name what that writes";
+            return Err(Error::File { tried: "decompress", path: self.path, source, do_this });
+        }
+        let first_ns = checked?;
         Ok(Self { plain, first_ns, ..self })
     }
 
@@ -159,6 +177,12 @@ impl Part {
             bytes::last_time_zstd(&self.file)
         };
         found.ok().flatten().unwrap_or(0)
+    }
+
+    /// Which file it is, whatever its name.
+    fn identity(&self) -> Result<(u64, u64), Error> {
+        let metadata = self.file.metadata().map_err(|source| self.error(source))?;
+        Ok((metadata.dev(), metadata.ino()))
     }
 
     fn length(&self) -> Result<u64, Error> {

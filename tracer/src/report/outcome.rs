@@ -61,6 +61,9 @@ pub(super) struct Report {
     pub(super) unreadable: u64,
     #[serde(rename = "lines.unreadable.first", skip_serializing_if = "Option::is_none")]
     pub(super) first_unreadable: Option<String>,
+    /// What there was more of than is remembered; absent: everything was.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) limits: Vec<String>,
     /// What it cannot say, and why.
     pub(super) notes: Vec<Cow<'static, str>>,
 }
@@ -153,7 +156,9 @@ impl Report {
         let begin = if begin == 0 { first } else { begin };
         let end = last.max(end);
         let notes = notes(&summary);
-        let tuples_total = summary.tuples.len();
+        let limits = limits(&summary);
+        let forgotten = usize::try_from(summary.forgotten).unwrap_or(usize::MAX);
+        let tuples_total = summary.tuples.len().saturating_add(forgotten);
         let (by_process, by_process_source) = by_process(&summary);
         let about = summary.about;
         let unreadable = reader.first_unreadable().map(|first| match first.line {
@@ -194,13 +199,33 @@ impl Report {
             },
             by_process,
             by_process_source,
-            lost: summary.lost,
+            lost: summary.lost.into_map(),
             missing: reader.missing(),
             unreadable: reader.unreadable(),
             first_unreadable: unreadable,
+            limits,
             notes,
         }
     }
+}
+
+/// What the report is not complete in, because nothing may take more memory than there is.
+fn limits(summary: &Summary) -> Vec<String> {
+    let mut limits = Vec::new();
+    if summary.forgotten > 0 {
+        limits.push(format!(
+            "more than {} tuples: those that were least full and failed least were forgotten {} times; the \
+             number of tuples may be too high, and failures by process too low",
+            summary.limits.tuples, summary.forgotten
+        ));
+    }
+    if summary.unnamed > 0 {
+        limits.push(format!(
+            "more than {} thread names: {} failed calls of the others are counted as one name",
+            summary.limits.names, summary.unnamed
+        ));
+    }
+    limits
 }
 
 fn notes(summary: &Summary) -> Vec<Cow<'static, str>> {
@@ -234,7 +259,8 @@ fn notes(summary: &Summary) -> Vec<Cow<'static, str>> {
 /// Who failed how often. Single failures say it exactly, if none of them was lost; the counters of
 /// a tuple only know who connected there last.
 fn by_process(summary: &Summary) -> (Vec<ByProcess>, &'static str) {
-    let counted: u64 = summary.by_tuple.values().sum();
+    let sum = |sum: u64, count: &u64| sum.saturating_add(*count);
+    let counted: u64 = summary.by_tuple.values().fold(0, sum);
     let exact = summary.connects >= counted;
     let counts = if exact { &summary.by_event } else { &summary.by_tuple };
     let mut list: Vec<_> = counts

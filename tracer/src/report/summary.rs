@@ -1,12 +1,12 @@
 //! A recording, added up line by line.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use tracer_common::{Cause, TupleKey};
 
-use super::tally::Tally;
+use super::tally::{Before, Place, Rank, Tally};
 use crate::{
-    recording::{At, Entry, Failure, Start, Totals, Tuple},
+    recording::{At, Entry, Failure, Losses, Start, Totals, Tuple},
     view::reading::{About, Call},
 };
 
@@ -41,27 +41,50 @@ pub(super) struct Sourced<T> {
     pub(super) from_events: bool,
 }
 
+/// What is remembered at a time: a recording can name more than any memory holds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Tuples; where there are more, the half that matters least is forgotten.
+    pub(super) tuples: usize,
+    /// Thread names; later ones are one, [`OTHERS`].
+    pub(super) names: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { tuples: 200_000, names: 10_000 }
+    }
+}
+
+/// Stands for thread names that were too many; no thread has brackets of both kinds by chance.
+const OTHERS: [u8; 16] = *b"<[other names]>\0";
+
 /// From one `tracer.start` to the next.
 #[derive(Debug, Default)]
 struct Run {
     /// Its `tracer.start` is there.
     begun: bool,
     ended: bool,
-    /// CLOCK_MONOTONIC of each reading.
-    readings: Vec<u64>,
+    /// CLOCK_MONOTONIC of the newest reading.
+    reading_ns: Option<u64>,
     /// How many levels the fullest tuple of the newest reading has reached.
     reached: usize,
+    /// The tuples of the newest reading that have reached one.
+    high: Vec<TupleKey>,
+    /// Tuples were forgotten.
+    forgot: bool,
     /// Totals of failures, at first and now.
     failed: Option<([u64; Cause::COUNT], [u64; Cause::COUNT])>,
     /// Single failures.
     events: [u64; Cause::COUNT],
     /// Losses by totals, and by `lost` lines.
-    lost: BTreeMap<String, u64>,
-    lost_lines: BTreeMap<String, u64>,
+    lost: Losses,
+    lost_lines: Losses,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Summary {
+    pub(super) limits: Limits,
     run: Run,
     pub(super) about: About,
     /// When the first and the last line was, ns since 1970.
@@ -72,6 +95,10 @@ pub(super) struct Summary {
     pub(super) endless: u64,
     pub(super) readings: u64,
     pub(super) tuples: HashMap<TupleKey, Tally>,
+    /// How often a tuple was forgotten: no more than there were, if none came back.
+    pub(super) forgotten: u64,
+    /// Failed calls of threads whose names were too many.
+    pub(super) unnamed: u64,
     pub(super) first: Option<Exhaustion>,
     pub(super) slowest: Option<Slowest>,
     /// How long any tuple was above the first level, ns.
@@ -82,7 +109,7 @@ pub(super) struct Summary {
     pub(super) by_tuple: HashMap<[u8; 16], u64>,
     /// Of `by_event`: those of connect(), the only ones that tuples count.
     pub(super) connects: u64,
-    pub(super) lost: BTreeMap<String, u64>,
+    pub(super) lost: Losses,
     /// Whether single failures were recorded, as far as `tracer.start` says.
     pub(super) failures_wanted: Option<bool>,
 }
@@ -110,7 +137,7 @@ impl Summary {
             }
             Entry::Failure(failure) => self.failure(failure),
             Entry::Lost(lost) => {
-                add(&mut self.run.lost_lines, &lost.reason, lost.count);
+                self.run.lost_lines.add(&lost.reason, lost.count);
             }
         }
     }
@@ -128,27 +155,44 @@ impl Summary {
 
     /// A line of a reading, which may be a new one.
     fn reading(&mut self, at: At) {
-        let run = &mut self.run;
-        let before = run.readings.last().copied();
-        if before == Some(at.mono_ns) {
+        let Self { run, tuples, .. } = self;
+        if run.reading_ns == Some(at.mono_ns) {
             return;
         }
+        let since = run.reading_ns.map_or(0, |before| at.mono_ns.saturating_sub(before));
         if run.reached > 0 {
-            self.above += before.map_or(0, |before| at.mono_ns.saturating_sub(before));
+            self.above = self.above.saturating_add(since);
+        }
+        for key in run.high.drain(..) {
+            if let Some(tally) = tuples.get_mut(&key) {
+                tally.hold(self.readings, since);
+            }
         }
         run.reached = 0;
-        run.readings.push(at.mono_ns);
+        run.reading_ns = Some(at.mono_ns);
         self.readings += 1;
     }
 
     fn tuple(&mut self, at: At, tuple: &Tuple<'_>) {
         self.reading(at);
+        self.make_room();
         let Self { run, tuples, .. } = self;
-        let tally = tuples.entry(tuple.key).or_default();
-        let (growth, reached) = tally.add(at, tuple, &run.readings, run.begun);
-        run.reached = run.reached.max(reached);
+        let before = match (run.begun, run.forgot) {
+            (true, false) => Before::Nothing,
+            (true, true) => Before::NoExhaustion,
+            (false, _) => Before::Unknown,
+        };
+        let place = Place { at, reading: self.readings, run: self.runs, before };
+        let change = tuples.entry(tuple.key).or_default().add(place, tuple);
+        run.reached = run.reached.max(change.reached);
+        if change.newly {
+            run.high.push(tuple.key);
+        }
+        let growth = change.growth;
         if growth.failed > 0 {
-            *self.by_tuple.entry(tuple.count.comm).or_default() += growth.failed;
+            let unnamed =
+                by_name(&mut self.by_tuple, self.limits, &tuple.count.comm, growth.failed);
+            self.unnamed = self.unnamed.saturating_add(unnamed);
         }
         if growth.exhausted > 0 {
             self.exhausted(Exhaustion {
@@ -173,12 +217,16 @@ impl Summary {
     fn failure(&mut self, failure: &Failure<'_>) {
         let what = &failure.what;
         self.run.events[what.cause as usize] += 1;
-        *self.by_event.entry(what.comm).or_default() += 1;
+        self.unnamed += by_name(&mut self.by_event, self.limits, &what.comm, 1);
+        let exhausted = matches!(what.cause, Cause::PortsExhausted | Cause::BindExhausted);
         if what.call == Call::Connect {
             self.connects += 1;
-            self.tuples.entry(what.key).or_default().events += 1;
+            self.make_room();
+            let tally = self.tuples.entry(what.key).or_default();
+            tally.events += 1;
+            tally.exhausted |= exhausted;
         }
-        if matches!(what.cause, Cause::PortsExhausted | Cause::BindExhausted) {
+        if exhausted {
             self.exhausted(Exhaustion {
                 wall_ns: what.wall_ns,
                 call: what.call,
@@ -193,6 +241,32 @@ impl Summary {
         }
     }
 
+    /// For one more tuple: forgets the half that matters least, where there are as many as can be.
+    fn make_room(&mut self) {
+        if self.tuples.len() < self.limits.tuples {
+            return;
+        }
+        let mut ranks: Vec<Rank> = self.tuples.values().map(Tally::rank).collect();
+        let kept = ranks.len() / 2;
+        let (_, middle, _) = ranks.select_nth_unstable_by(kept, |one, other| other.cmp(one));
+        let middle = *middle;
+        let above = self.tuples.values().filter(|tally| tally.rank() > middle).count();
+        let mut as_good = kept.saturating_sub(above);
+        let before = self.tuples.len();
+        self.tuples.retain(|_, tally| {
+            let rank = tally.rank();
+            if rank == middle && as_good > 0 {
+                as_good -= 1;
+                return true;
+            }
+            rank > middle
+        });
+        self.forgotten = self.forgotten.saturating_add((before - self.tuples.len()) as u64);
+        let Self { run, tuples, .. } = self;
+        run.high.retain(|key| tuples.contains_key(key));
+        run.forgot = true;
+    }
+
     fn exhausted(&mut self, new: Exhaustion) {
         if self.first.as_ref().is_none_or(|first| new.wall_ns < first.wall_ns) {
             self.first = Some(new);
@@ -203,8 +277,8 @@ impl Summary {
         let start = if self.run.begun { [0; Cause::COUNT] } else { totals.failed };
         let (first, _) = self.run.failed.unwrap_or((start, start));
         self.run.failed = Some((first, totals.failed));
-        for (reason, count) in &totals.lost {
-            self.run.lost.insert(reason.clone(), *count);
+        for (reason, count) in totals.lost.iter() {
+            self.run.lost.set(reason, count);
         }
     }
 
@@ -215,23 +289,20 @@ impl Summary {
         }
         self.headless += u64::from(!run.begun);
         self.endless += u64::from(!run.ended);
-        for tally in self.tuples.values_mut() {
-            tally.end(&run.readings);
-        }
         for (index, events) in run.events.into_iter().enumerate() {
             // Of a run whose beginning is missing, events can say more than totals.
             let grown =
                 run.failed.map_or(0, |(first, now)| now[index].saturating_sub(first[index]));
-            self.by_cause.counts[index] += grown.max(events);
+            let count = &mut self.by_cause.counts[index];
+            *count = count.saturating_add(grown.max(events));
         }
         self.by_cause.from_totals |= run.failed.is_some();
         self.by_cause.from_events |= run.failed.is_none() && run.events.iter().any(|it| *it > 0);
-        for (reason, count) in run.lost_lines {
-            let total = run.lost.get(&reason).copied().unwrap_or(0);
-            add(&mut self.lost, &reason, count.saturating_sub(total));
+        for (reason, count) in run.lost_lines.iter() {
+            self.lost.add(reason, count.saturating_sub(run.lost.get(reason)));
         }
-        for (reason, count) in run.lost {
-            add(&mut self.lost, &reason, count);
+        for (reason, count) in run.lost.iter() {
+            self.lost.add(reason, count);
         }
     }
 
@@ -242,9 +313,15 @@ impl Summary {
     }
 }
 
-fn add(sums: &mut BTreeMap<String, u64>, reason: &str, count: u64) {
-    if count > 0 {
-        let sum = sums.entry(reason.to_owned()).or_default();
-        *sum = sum.saturating_add(count);
-    }
+/// Adds to the calls of a thread name; returns those for which there is no place for the name.
+fn by_name(
+    counts: &mut HashMap<[u8; 16], u64>,
+    limits: Limits,
+    name: &[u8; 16],
+    count: u64,
+) -> u64 {
+    let known = counts.contains_key(name) || counts.len() < limits.names;
+    let sum = counts.entry(if known { *name } else { OTHERS }).or_default();
+    *sum = sum.saturating_add(count);
+    if known { 0 } else { count }
 }

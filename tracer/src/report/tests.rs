@@ -161,3 +161,41 @@ fn a_file_that_is_no_recording_is_an_error() {
     assert_eq!(error.exit() as u8, 1);
     assert!(error.to_string().contains("is no recording"), "{error}");
 }
+
+#[test]
+fn tuples_and_names_beyond_the_limits_are_said_and_those_out_of_ports_are_kept() {
+    let mut recorder = Recorder::default();
+    recorder.start(S, true);
+    recorder.tuple(S, key(1), &count(1000, 2, 0), None);
+    for number in 0..100_u8 {
+        let mut refused = count(0, 0, 1);
+        refused.comm = *b"name            ";
+        refused.comm[15] = number;
+        recorder.tuple(
+            S,
+            tracer_common::TupleKey { netns: number.into(), ..key(2) },
+            &refused,
+            None,
+        );
+    }
+    recorder.totals(S, 100, 2);
+    recorder.totals(11 * S, 100, 2);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("f");
+    fs::write(&path, recorder.bytes()).unwrap();
+    let mut reader = Reader::open(&[path]).unwrap();
+    let limits = summary::Limits { tuples: 10, names: 5 };
+    let mut summary = Summary::default();
+    summary.limits = limits;
+    while reader.next(&mut |at, entry| summary.add(at, &entry)).unwrap() {
+        assert!(summary.tuples.len() <= 10 && summary.by_tuple.len() <= 6);
+    }
+    let report = Report::new(summary.finish(), &reader, 1);
+    assert_eq!(report.tuples[0].saturation, Some(1.0));
+    assert!((report.tuples[0].above_95 - 10.0).abs() < 0.001);
+    assert_eq!(report.tuples_total, 101);
+    assert_eq!(report.first.as_ref().unwrap().in_use, Some(1000));
+    assert_eq!(report.limits.len(), 2, "{:?}", report.limits);
+    let text = text::render(&report);
+    assert!(text.trim_end().lines().next_back().unwrap().starts_with("limit reached: "), "{text}");
+}

@@ -24,6 +24,12 @@ pub(super) fn render(report: &Report) -> String {
     tuples(&mut out, report);
     failures(&mut out, report);
     losses(&mut out, report);
+    if !report.limits.is_empty() {
+        out.push('\n');
+    }
+    for limit in &report.limits {
+        out.extend(["limit reached: ", &*text::line(limit), "\n"]);
+    }
     out
 }
 

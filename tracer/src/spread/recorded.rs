@@ -37,6 +37,12 @@ pub fn run(config: &SpreadConfig) -> Result<String, Error> {
     if namespaces.is_empty() {
         return Err(nothing(&config.from, recording.lines()));
     }
+    if recording.left_out() > 0 {
+        tracing::warn!(
+            "limit reached: {} lines about further tuples or destinations are left out",
+            recording.left_out()
+        );
+    }
     let several = namespaces.len() > 1;
     let mut out = format!("peaks of {} readings\n", recording.readings());
     for (netns, found) in &namespaces {

@@ -134,7 +134,7 @@ fn summary(model: &Model) -> String {
     for (cause, rate) in Cause::ALL.into_iter().zip(rates.failed).filter(|(_, rate)| *rate > 0.0) {
         _ = write!(line, "  {} {rate:.1}", cause.name());
     }
-    let lost: u64 = model.reading.lost.iter().map(|(_, count)| *count).sum();
+    let lost = model.reading.lost.iter().fold(0_u64, |sum, (_, count)| sum.saturating_add(*count));
     _ = writeln!(line, "  lost {lost}  {}", text::line(&model.about.backend));
     line
 }

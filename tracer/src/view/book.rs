@@ -62,8 +62,15 @@ impl Window {
 const KEEP_MS: u32 = 600_000;
 
 /// All tuples, and the host as a whole.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Book {
+    /// Tuples at most.
+    limit: usize,
+    /// Tuples of the newest reading that there was no room for, and whether there ever were any.
+    left_out: u64,
+    ever_left_out: bool,
+    /// Where a track that may give its place away is looked for.
+    spare: usize,
     /// In the order of the newest reading.
     tracks: Vec<Track>,
     /// Where each tuple is in `tracks`; only known where it had to be looked for.
@@ -93,14 +100,48 @@ pub struct Detail {
     pub ending: Vec<u32>,
 }
 
+impl Default for Book {
+    fn default() -> Self {
+        Self::of(usize::MAX)
+    }
+}
+
 impl Book {
+    /// A book of so many tuples at most: a recording can name more than any memory holds. Where
+    /// there are more, those that hold ports come first, and then those that were there first.
+    pub fn of(limit: usize) -> Self {
+        Self {
+            limit,
+            left_out: 0,
+            ever_left_out: false,
+            spare: 0,
+            tracks: Vec::new(),
+            places: None,
+            next: 0,
+            reading: 0,
+            now_ms: 0,
+            before_ms: 0,
+            opened: 0,
+            host: Host::default(),
+            plots: Plots::default(),
+        }
+    }
+
+    /// Tuples of the newest reading that there was no room for.
+    pub fn left_out(&self) -> u64 {
+        self.left_out
+    }
+
     /// A reading begins. `mono_ns`: CLOCK_MONOTONIC of it.
     pub fn begin(&mut self, mono_ns: u64) {
         self.before_ms = self.now_ms;
         self.now_ms = milliseconds(mono_ns);
         self.next = 0;
-        self.reading += 1;
+        // 0 is no reading.
+        self.reading = self.reading.checked_add(1).unwrap_or(2);
         self.opened = 0;
+        self.left_out = 0;
+        self.spare = 0;
     }
 
     /// A tuple of the reading; each one once.
@@ -110,20 +151,53 @@ impl Book {
         if let Some(track) = place.and_then(|place| self.tracks.get_mut(place)) {
             self.opened = self.opened.saturating_add(track.look(look, now_ms, reading));
         } else {
-            // What a tuple that was not there before has counted, it has counted since then.
-            let since = (reading > 1).then_some(self.before_ms);
+            // What a tuple that was not there before has counted, it has counted since then, unless it was
+            // left out before.
+            let known = reading > 1 && !self.ever_left_out;
+            let since = known.then_some(self.before_ms);
             let mut track = Track::new(look.key, since);
             let opened = track.look(look, now_ms, reading);
             self.opened = self.opened.saturating_add(if since.is_some() { opened } else { 0 });
-            if let Some(places) = &mut self.places {
-                places.insert(look.key, self.tracks.len());
-            }
+            self.enter(track);
+        }
+    }
+
+    /// Gives a new track its place.
+    fn enter(&mut self, track: Track) {
+        let place = if self.tracks.len() < self.limit {
             if self.tracks.len() == self.tracks.capacity() {
                 // Twice as many would be megabytes that are never used.
                 self.tracks.reserve_exact(self.tracks.len() / 8 + 64);
             }
-            self.tracks.push(track);
+            self.tracks.len()
+        } else {
+            self.ever_left_out = true;
+            let holds_ports = track.holds_ports();
+            let Some(place) = holds_ports.then(|| self.take_spare()).flatten() else {
+                self.left_out = self.left_out.saturating_add(1);
+                return;
+            };
+            place
+        };
+        if let Some(places) = &mut self.places {
+            if let Some(before) = self.tracks.get(place) {
+                places.remove(&before.key);
+            }
+            places.insert(track.key, place);
         }
+        match self.tracks.get_mut(place) {
+            Some(before) => *before = track,
+            None => self.tracks.push(track),
+        }
+    }
+
+    /// The next track without ports that this reading has not named. One look at each in a reading.
+    fn take_spare(&mut self) -> Option<usize> {
+        let mut rest = self.tracks.iter().enumerate().skip(self.spare);
+        let found = rest.find(|(_, track)| !track.holds_ports() && !track.is_of(self.reading));
+        let found = found.map(|(place, _)| place);
+        self.spare = found.map_or(self.tracks.len(), |place| place + 1);
+        found
     }
 
     /// The reading is complete.

@@ -116,6 +116,8 @@ pub struct Replay {
     /// Lines of which something is missing: gaps in `seq`, and lines that could not be read.
     pub missing: u64,
     pub unreadable: u64,
+    /// What there was more of than is remembered; empty: everything was.
+    pub limits: Vec<String>,
     /// Name of the file, or how many there are.
     pub name: String,
 }

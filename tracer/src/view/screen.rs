@@ -76,7 +76,7 @@ fn show(
 ) -> Result<(), Ended> {
     let size = screen.0.size()?;
     model.size = Size { width: size.width, height: size.height };
-    model.replay = source.replay();
+    model.replay = source.replay(model);
     let keys = Keys::open()?;
     asked.end_with_terminal();
     let mut draw = advance(source, model)?;
@@ -118,7 +118,7 @@ fn show(
 /// Takes the next reading in; false: there is none.
 fn advance(source: &mut dyn Source, model: &mut Model) -> Result<bool, Error> {
     let read = source.next(model)?;
-    let replay = source.replay();
+    let replay = source.replay(model);
     let changed = read.is_some() || replay != model.replay;
     if let Some(replay) = replay {
         update(model, Message::Replay(replay));

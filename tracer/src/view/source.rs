@@ -33,8 +33,9 @@ pub trait Source {
         Ok(())
     }
 
-    /// Where the recording is; `None`: it is live.
-    fn replay(&self) -> Option<Replay> {
+    /// Where the recording is, and what of it has no place in this model; `None`: it is live.
+    fn replay(&self, model: &Model) -> Option<Replay> {
+        _ = model;
         None
     }
 }

@@ -1,19 +1,22 @@
 //! What is known of a stream beside its tuples.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 
 use tracer_common::Cause;
 
-use super::super::{line::Totals, reader::At};
+use super::super::{line::Totals, losses::Losses, reader::At};
 use crate::view::reading::{Failure, Own, Reading};
+
+/// Failures of one reading that are kept one by one, those alike in a row being one.
+const FAILURES: usize = 20_000;
 
 /// What is known of the stream at a place in it.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    /// Since the reading before.
-    pub(super) failures: Vec<Failure>,
+    /// Since the reading before, the newest [`FAILURES`].
+    pub(super) failures: VecDeque<Failure>,
     pub(super) failed: [u64; Cause::COUNT],
-    pub(super) lost: BTreeMap<String, u64>,
+    pub(super) lost: Losses,
     pub(super) own: Own,
     /// Whether there are `tuple.stats`; `None`: none so far.
     pub(super) stats: Option<bool>,
@@ -24,8 +27,24 @@ pub(super) struct State {
 impl State {
     pub(super) fn set(&mut self, totals: Totals) {
         self.failed = totals.failed;
-        self.lost = totals.lost.into_iter().collect();
+        self.lost = totals.lost;
         self.own = totals.own;
+    }
+
+    /// Takes note of a failure. Returns how many calls are left out for it.
+    pub(super) fn failure(&mut self, failure: Failure) -> u64 {
+        const SECOND: u64 = 1_000_000_000;
+        if let Some(last) = self.failures.back_mut()
+            && last.is_like(&failure)
+            && last.wall_ns / SECOND == failure.wall_ns / SECOND
+        {
+            *last = Failure { count: last.count.saturating_add(failure.count), ..failure };
+            return 0;
+        }
+        let left_out =
+            if self.failures.len() < FAILURES { None } else { self.failures.pop_front() };
+        self.failures.push_back(failure);
+        left_out.map_or(0, |failure| failure.count)
     }
 
     /// A reading of what there is.
@@ -33,9 +52,9 @@ impl State {
         Reading {
             wall_ns: at.wall_ns,
             mono_ns: at.mono_ns,
-            failures: std::mem::take(&mut self.failures),
+            failures: std::mem::take(&mut self.failures).into(),
             failed: self.failed,
-            lost: self.lost.iter().map(|(reason, count)| (reason.clone(), *count)).collect(),
+            lost: self.lost.iter().map(|(reason, count)| (reason.to_owned(), count)).collect(),
             blocked: None,
             holders: None,
             pools: Vec::new(),

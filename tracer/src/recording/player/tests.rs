@@ -96,7 +96,10 @@ fn failures_alone_give_a_reading_a_second() {
     let (readings, _) = play(recorder.bytes());
     let told: Vec<_> = readings
         .iter()
-        .map(|reading| (reading.mono_ns / 1_000_000, reading.failures.len()))
+        .map(|reading| {
+            let calls = reading.failures.iter().map(|failure| failure.count);
+            (reading.mono_ns / 1_000_000, calls.sum::<u64>())
+        })
         .collect();
     assert_eq!(told, [(3000, 3), (4000, 2), (5000, 0), (12_000, 1)]);
     assert_eq!(readings[3].failed[Cause::Refused as usize], 6);

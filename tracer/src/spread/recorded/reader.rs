@@ -23,6 +23,9 @@ use crate::{
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// Far more than a line of ours has.
 const LONGEST: u64 = 1 << 20;
+/// Tuples of a reading, destinations, and namespaces that are remembered; far more than a host has.
+const LIMIT: usize = 200_000;
+const NAMESPACES: usize = 1_000;
 /// What `tracer record` does unless it is told otherwise.
 const DEFAULT_INTERVAL_S: f64 = 10.0;
 
@@ -71,6 +74,8 @@ pub(super) struct Recording {
     interval_s: f64,
     readings: u64,
     lines: u64,
+    /// Lines that were more than a limit lets in.
+    left_out: u64,
 }
 
 impl Recording {
@@ -85,7 +90,13 @@ impl Recording {
             interval_s: DEFAULT_INTERVAL_S,
             readings: 0,
             lines: 0,
+            left_out: 0,
         }
+    }
+
+    /// Lines that were left out, because a limit was reached.
+    pub(super) fn left_out(&self) -> u64 {
+        self.left_out
     }
 
     pub(super) fn readings(&self) -> u64 {
@@ -175,6 +186,11 @@ impl Recording {
         if self.reading.is_empty() {
             self.began_ns = mono_ns;
         }
+        let new = !self.found.contains_key(&line.netns);
+        if self.reading.len() >= LIMIT || new && self.found.len() >= NAMESPACES {
+            self.left_out += 1;
+            return;
+        }
         self.seen.insert(key);
         self.reading.push((key, line.in_use));
         let found = self.found.entry(line.netns).or_default();
@@ -191,9 +207,16 @@ impl Recording {
         for (key, in_use) in self.reading.drain(..) {
             by_netns.entry(key.netns).or_default().push((key, in_use));
         }
+        let mut known: usize = self.found.values().map(|found| found.peaks.len()).sum();
         for (netns, tuples) in by_netns {
             let all = &mut self.found.entry(netns).or_default().peaks;
             for (to, newest) in peaks(tuples) {
+                let new = !all.contains_key(&to);
+                if new && known >= LIMIT {
+                    self.left_out += 1;
+                    continue;
+                }
+                known += usize::from(new);
                 let peak = all.entry(to).or_default();
                 peak.in_use = peak.in_use.max(newest.in_use);
                 peak.fullest = peak.fullest.max(newest.fullest);

@@ -79,7 +79,7 @@ fn rates(before: &Mark, now: &Mark) -> Option<HostRates> {
     for (rate, (before, now)) in failed.iter_mut().zip(before.failed.iter().zip(&now.failed)) {
         *rate = per(now.saturating_sub(*before), seconds);
     }
-    Some(HostRates { opened: per(now.opened - before.opened, seconds), failed })
+    Some(HostRates { opened: per(now.opened.saturating_sub(before.opened), seconds), failed })
 }
 
 #[expect(clippy::cast_precision_loss, reason = "shown with at most six digits")]

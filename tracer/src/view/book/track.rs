@@ -204,6 +204,15 @@ impl Track {
         self.in_use == 0 && now_ms.wrapping_sub(self.changed_ms) < keep_ms
     }
 
+    pub(super) const fn holds_ports(&self) -> bool {
+        self.in_use > 0
+    }
+
+    /// Whether this reading has it.
+    pub(super) const fn is_of(&self, reading: u32) -> bool {
+        self.reading == reading
+    }
+
     pub(super) fn is_alive(&self, now_ms: u32) -> bool {
         self.in_use > 0 || now_ms.wrapping_sub(self.changed_ms) < ALIVE_MS
     }

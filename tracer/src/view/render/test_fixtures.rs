@@ -315,6 +315,7 @@ pub(super) fn replay(mut model: Model) -> Model {
         at_end: false,
         missing: 12,
         unreadable: 1,
+        limits: Vec::new(),
         name: "incident.jsonl.zst".into(),
     });
     model.reading.holders = None;

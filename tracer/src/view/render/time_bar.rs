@@ -39,6 +39,9 @@ pub(super) fn draw(model: &Model, replay: &Replay, theme: Theme, area: Rect, buf
     if replay.unreadable > 0 {
         fields.push(field(4, format!("{} unreadable", count(replay.unreadable)), theme.bad()));
     }
+    for limit in &replay.limits {
+        fields.push(field(5, text::line(limit), theme.bad()));
+    }
     if !replay.name.is_empty() {
         fields.push(field(6, text::line(&replay.name), theme.faint()));
     }
@@ -62,7 +65,8 @@ pub(super) fn draw(model: &Model, replay: &Replay, theme: Theme, area: Rect, buf
 /// Index of a moment in a bar of `length` letters.
 fn place(at_ns: u64, replay: &Replay, length: usize) -> usize {
     let whole = u128::from(replay.end_ns.saturating_sub(replay.begin_ns)).max(1);
-    let at = u128::from(at_ns.clamp(replay.begin_ns, replay.end_ns) - replay.begin_ns);
+    // A wall clock that stepped can put the moment, and the end, before the beginning.
+    let at = u128::from(at_ns.saturating_sub(replay.begin_ns)).min(whole);
     let last = length.saturating_sub(1);
     usize::try_from(at * last as u128 / whole).unwrap_or(last).min(last)
 }

@@ -1,0 +1,140 @@
+//! What a recording costs whoever looks at it: memory and time have bounds, whatever is in it, and what does not
+//! fit is said.
+
+mod files;
+
+use std::{
+    fs,
+    path::Path,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use tempfile::TempDir;
+
+use crate::{
+    cases::Case,
+    probe::{Place, no_programs},
+    process::Process,
+    tracer::{collect, command, finish},
+};
+
+/// The most memory that a look at any recording may take, KiB.
+const MEMORY_KIB: u64 = 256 << 10;
+/// The longest that a look at one of these may take.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A recording of some kind, in this folder: its files.
+type Make = fn(&Path) -> Result<Vec<String>>;
+
+const KINDS: &[(&str, Make, Words)] = &[
+    ("a_sparse_file", files::sparse, Words::AsItIs),
+    ("long_lines", files::long_lines, Words::AsItIs),
+    ("a_million_tuples", files::many_tuples, Words::Limit),
+    ("many_tuples_with_ports", files::many_full_tuples, Words::Limit),
+    ("a_million_failures", files::many_failures, Words::Limit),
+    ("a_million_readings", files::many_readings, Words::AsItIs),
+    ("many_names", files::many_names, Words::Limit),
+    ("long_names", files::long_names, Words::AsItIs),
+    ("many_reasons", files::many_reasons, Words::AsItIs),
+    ("a_bomb", files::bomb, Words::AsItIs),
+    ("a_huge_window", files::huge_window, Words::Refused),
+    ("many_files", files::many_files, Words::AsItIs),
+    ("times_far_apart", files::far_apart, Words::AsItIs),
+    ("the_same_file_again", files::same_again, Words::AsItIs),
+];
+
+/// What has to be said of it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Words {
+    AsItIs,
+    /// On stderr and in the report: a limit was reached.
+    Limit,
+    /// It is not read, with the reason.
+    Refused,
+}
+
+pub(super) fn cases() -> Vec<Case> {
+    let case = |(name, make, words): &(&str, Make, Words)| {
+        let (make, words) = (*make, *words);
+        Case::new(format!("abuse::recordings::{name}"), move || cheap(make, words))
+            .unless(no_programs(&["zstd"]))
+    };
+    KINDS.iter().map(case).collect()
+}
+
+/// `report` and `replay`: within the memory, in time, with the words.
+fn cheap(make: Make, words: Words) -> Result<()> {
+    let folder = TempDir::new()?;
+    let files = make(folder.path())?;
+    let files: Vec<&str> = files.iter().map(String::as_str).collect();
+    let report = look(&[&["report"], &files[..]].concat())?;
+    // A sample of the readings: all of a million would be a million tables.
+    let replay =
+        look(&[&["replay", "-b", "-n", "20", "--limit", "5", "--at", "0s"], &files[..]].concat())?;
+    let expected = i32::from(words == Words::Refused);
+    for ended in [&report, &replay] {
+        ensure!(ended.code == Some(expected), "it ended with {:?}: {}", ended.code, ended.stderr);
+    }
+    match words {
+        Words::AsItIs => {}
+        Words::Refused => {
+            ensure!(report.stderr.contains("zstd -d"), "what to do is not in {:?}", report.stderr);
+        }
+        Words::Limit => {
+            ensure!(
+                report.stderr.contains("limit reached") || replay.stderr.contains("limit reached"),
+                "no limit is said: {:?}, {:?}",
+                report.stderr,
+                replay.stderr
+            );
+            let last = report.stdout.trim_end().lines().next_back().unwrap_or_default();
+            let in_report = report.stderr.contains("limit reached");
+            ensure!(
+                last.starts_with("limit reached") == in_report,
+                "the report ends with {last:?}, and stderr is {:?}",
+                report.stderr
+            );
+        }
+    }
+    Ok(())
+}
+
+/// How a run ended.
+struct Ended {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+/// Runs the program, and fails where it takes too much memory or time.
+fn look(arguments: &[&str]) -> Result<Ended> {
+    let mut command = command(arguments)?;
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut process = Process::spawn(&mut command)?;
+    let stdout = collect(process.child.stdout.take());
+    let stderr = collect(process.child.stderr.take());
+    let begun = Instant::now();
+    let mut most = 0;
+    let status = loop {
+        // Gone with the process.
+        most = peak_kib(process.id()).unwrap_or(0).max(most);
+        ensure!(most <= MEMORY_KIB, "{:?} took {most} KiB", arguments.first());
+        if let Ok(status) = process.wait(Duration::from_millis(5)) {
+            break status;
+        }
+        if begun.elapsed() > Place::get().limit(LIMIT) {
+            bail!("{:?} did not end within {LIMIT:?}", arguments.first());
+        }
+    };
+    Ok(Ended { code: status.code(), stdout: finish(stdout), stderr: finish(stderr) })
+}
+
+/// The most memory that a process has had so far, KiB.
+fn peak_kib(id: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{id}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let number = line.and_then(|line| line.split_whitespace().next()).context("no VmHWM")?;
+    Ok(number.parse()?)
+}

@@ -1,0 +1,70 @@
+//! Losses by reason. A reason is a text of the file's: neither their number nor their length is trusted.
+
+use std::collections::BTreeMap;
+
+/// Reasons that are told apart: more than a tracer has. Later ones are one.
+const REASONS: usize = 64;
+/// The longest reason, bytes.
+const LONGEST: usize = 64;
+const OTHERS: &str = "other_reasons";
+
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Losses(BTreeMap<String, u64>);
+
+impl Losses {
+    /// Adds to a reason.
+    pub fn add(&mut self, reason: &str, count: u64) {
+        if count > 0 {
+            let sum = self.of(reason);
+            *sum = sum.saturating_add(count);
+        }
+    }
+
+    /// What is known of a reason is this now.
+    pub fn set(&mut self, reason: &str, count: u64) {
+        if count > 0 {
+            *self.of(reason) = count;
+        }
+    }
+
+    pub fn get(&self, reason: &str) -> u64 {
+        self.0.get(short(reason)).copied().unwrap_or(0)
+    }
+
+    /// By reason, those that are not 0.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.0.iter().map(|(reason, count)| (reason.as_str(), *count))
+    }
+
+    pub fn into_map(self) -> BTreeMap<String, u64> {
+        self.0
+    }
+
+    fn of(&mut self, reason: &str) -> &mut u64 {
+        let reason = short(reason);
+        let known = self.0.contains_key(reason) || self.0.len() < REASONS;
+        self.0.entry(if known { reason } else { OTHERS }.to_owned()).or_default()
+    }
+}
+
+fn short(reason: &str) -> &str {
+    reason.get(..reason.floor_char_boundary(LONGEST)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_few_and_short_and_no_count_is_lost() {
+        let mut losses = Losses::default();
+        for number in 0..1000 {
+            losses.add(&format!("{number}{}", "é".repeat(1000)), 2);
+        }
+        assert_eq!(losses.0.len(), REASONS + 1);
+        assert!(losses.iter().all(|(reason, _)| reason.len() <= LONGEST));
+        assert_eq!(losses.iter().map(|(_, count)| count).sum::<u64>(), 2000);
+        losses.add("0", u64::MAX);
+        losses.add("0", u64::MAX);
+    }
+}
