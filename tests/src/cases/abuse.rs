@@ -3,6 +3,7 @@
 
 mod namespaces;
 mod outsider;
+mod reading;
 mod recordings;
 
 use std::{env, sync::Arc};
@@ -14,6 +15,7 @@ use crate::probe::Place;
 pub fn cases(plan: &Plan) -> Vec<Case> {
     let mut cases = outsider::cases();
     cases.extend(namespaces::cases());
+    cases.extend(reading::cases());
     cases.extend(recordings::cases());
     // Of other files: `cases.extend(FILE::cases());`
     let slow = (plan.place == Place::Vm).then(|| "a guest is slow: the host runs it".to_owned());
