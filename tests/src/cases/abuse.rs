@@ -31,3 +31,6 @@ fn repeated(case: Case) -> Case {
     let run = move || (0..runs).try_for_each(|_| once());
     Case { run: Arc::new(run), ..case }
 }
+
+#[cfg(test)]
+mod tests;
