@@ -68,3 +68,25 @@ pub fn with_bare_sys<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result
         worker.join().unwrap_or_else(|panic| panic::resume_unwind(panic))
     })
 }
+
+/// Another bpffs over /sys/fs/bpf, for everybody; unmounted on drop.
+#[derive(Debug)]
+pub struct SecondBpffs(());
+
+impl SecondBpffs {
+    const AT: &str = "/sys/fs/bpf";
+
+    /// `mode` is octal: 1777 is what `mount -t bpf` makes by itself.
+    pub fn mount(mode: &str) -> Result<Self> {
+        let options = std::ffi::CString::new(format!("mode={mode}"))?;
+        mount("tracer-tests", Self::AT, "bpf", MountFlags::empty(), Some(&*options))
+            .context("cannot mount a bpffs")?;
+        Ok(Self(()))
+    }
+}
+
+impl Drop for SecondBpffs {
+    fn drop(&mut self) {
+        unmount(Self::AT, UnmountFlags::DETACH).ok();
+    }
+}

@@ -18,13 +18,18 @@ use crate::{
     top, trace, tuples,
 };
 
+/// Before anything else.
+pub fn begin() {
+    memory::share_heap();
+    shutdown::begin();
+}
+
 /// Does what the command line says.
 ///
 /// # Errors
 /// See [`Error`]; each has an exit code.
 pub fn run(cli: &Cli) -> Result<(), Error> {
     log::start(cli.global.verbose, cli.global.log_format)?;
-    memory::share_heap();
     let kernel = KernelConfig::from(&cli.global);
     match Task::try_from(&cli.command)? {
         Task::Top(config) => run_top(&kernel, config),
@@ -97,7 +102,7 @@ fn note(text: &str) {
 /// Past a file size limit a write shall fail, which is counted, and not end the program.
 #[expect(unsafe_code, reason = "signal(2)")]
 fn survive_file_size_limit() {
-    // SAFETY: ignoring a signal runs no handler; no other thread exists yet.
+    // SAFETY: ignoring a signal runs no handler.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 

@@ -59,6 +59,10 @@ pub enum Error {
     #[error("{what} is already running{}; stop it first", pid_text(*pid))]
     AlreadyRunning { what: &'static str, pid: Option<u32> },
 
+    /// A signal asked to end before the work had begun.
+    #[error("ended by signal {signal} before it had begun")]
+    Interrupted { signal: i32 },
+
     /// The process lacks capabilities.
     #[error(
         "privileges are missing: {}; run it as root, or give them with \
@@ -78,7 +82,7 @@ impl Error {
     /// The code that the program ends with.
     pub const fn exit(&self) -> Exit {
         match self {
-            Self::Failure(_) | Self::File { .. } => Exit::Failure,
+            Self::Failure(_) | Self::File { .. } | Self::Interrupted { .. } => Exit::Failure,
             Self::Usage(_) => Exit::Usage,
             Self::NoBackend { .. } => Exit::NoBackend,
             Self::AlreadyRunning { .. } => Exit::AlreadyRunning,

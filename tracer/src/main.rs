@@ -6,12 +6,19 @@ use std::{
 };
 
 use clap::Parser;
-use tracer::{app, cli::Cli, error::Exit};
+use tracer::{
+    app,
+    cli::Cli,
+    error::{Error, Exit},
+    shutdown,
+};
 
 fn main() -> ExitCode {
+    app::begin();
     let cli = Cli::parse();
     match app::run(&cli) {
         Ok(()) => Exit::Ok.into(),
+        Err(Error::Interrupted { signal }) => shutdown::die(signal),
         Err(error) => {
             // Where stderr is closed too, the exit code has to do.
             _ = stderr().write_all(error.report().as_bytes());

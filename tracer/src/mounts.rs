@@ -25,7 +25,7 @@ pub struct FileSystem {
     /// `f_type` of statfs(2), from `include/uapi/linux/magic.h`.
     magic: u32,
     /// The command that mounts it where it is looked for.
-    mount_command: &'static str,
+    pub mount_command: &'static str,
 }
 
 pub const CGROUP2: FileSystem = FileSystem {
@@ -38,8 +38,12 @@ pub const TRACEFS: FileSystem = FileSystem {
     magic: 0x7472_6163,
     mount_command: "mount -t tracefs tracefs /sys/kernel/tracing",
 };
-pub const BPFFS: FileSystem =
-    FileSystem { name: "bpf", magic: 0xcafe_4a11, mount_command: "mount -t bpf bpf /sys/fs/bpf" };
+pub const BPFFS: FileSystem = FileSystem {
+    name: "bpf",
+    magic: 0xcafe_4a11,
+    // Without a mode everybody can make folders in it.
+    mount_command: "mount -t bpf -o mode=0700 bpf /sys/fs/bpf",
+};
 
 /// Namespaces that are mounted somewhere.
 pub const NSFS: FileSystem = FileSystem { name: "nsfs", magic: 0x6e73_6673, mount_command: "" };
@@ -52,7 +56,7 @@ pub fn tracefs() -> io::Result<OwnedFd> {
 /// The root directory of a file system: that of an existing mount, else that of a mount without a
 /// path, which ends with the descriptor. The error says what was tried and what to do.
 pub fn open_root(fs: FileSystem) -> io::Result<OwnedFd> {
-    if let Some((fd, _)) = mounted(fs) {
+    if let Some(fd) = mounted(fs) {
         return Ok(fd);
     }
     detached(fs).map_err(|errno| {
@@ -68,23 +72,23 @@ pub fn open_root(fs: FileSystem) -> io::Result<OwnedFd> {
     })
 }
 
-/// The path at which a file system's own root is mounted, if it is.
-pub fn mount_point(fs: FileSystem) -> Option<PathBuf> {
-    mounted(fs).map(|(_, path)| path)
-}
-
 /// Every mount of a file system that this thread can see, newest first: what of it is mounted, as mountinfo has it,
 /// and where. Something else may be mounted over it.
 pub fn all(fs: FileSystem) -> Vec<(Vec<u8>, PathBuf)> {
-    mounts_of(&fs::read("/proc/thread-self/mountinfo").unwrap_or_default(), fs.name)
+    let mountinfo = fs::read("/proc/thread-self/mountinfo").unwrap_or_default();
+    let points = parse(&mountinfo).into_iter().rev();
+    let of_it = points.filter(|point| point.kind == fs.name.as_bytes());
+    of_it.map(|point| (point.root.into_os_string().into_vec(), point.path)).collect()
 }
 
-fn mounted(fs: FileSystem) -> Option<(OwnedFd, PathBuf)> {
+fn mounted(fs: FileSystem) -> Option<OwnedFd> {
     let mountinfo = fs::read("/proc/self/mountinfo").unwrap_or_default();
-    mount_points(&mountinfo, fs.name).into_iter().find_map(|path| {
-        let fd = open_dir(CWD, &path).ok()?;
+    // The newest one first.
+    let points = parse(&mountinfo).into_iter().rev().filter(|point| point.is_root_of(fs));
+    points.into_iter().find_map(|point| {
+        let fd = open_dir(CWD, &point.path).ok()?;
         // Something else may be mounted over it.
-        is(&fd, fs).then_some((fd, path))
+        is(&fd, fs).then_some(fd)
     })
 }
 
@@ -106,27 +110,43 @@ fn detached(fs: FileSystem) -> rustix::io::Result<OwnedFd> {
     open_dir(&mount, Path::new("."))
 }
 
-/// Mount points of a file system in /proc/PID/mountinfo (proc(5)) that show its own root, newest
-/// last in the file and first here.
-fn mount_points(mountinfo: &[u8], name: &str) -> Vec<PathBuf> {
-    let all = mounts_of(mountinfo, name).into_iter();
-    all.filter(|(root, _)| root == b"/").map(|(_, path)| path).collect()
+/// A line of /proc/PID/mountinfo (proc(5)).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct MountPoint {
+    pub id: u64,
+    /// As `st_dev` of what is in it.
+    pub device: u64,
+    /// What of the file system is mounted.
+    root: PathBuf,
+    pub path: PathBuf,
+    kind: Vec<u8>,
 }
 
-/// Roots and mount points of a file system there, in the same order.
-fn mounts_of(mountinfo: &[u8], name: &str) -> Vec<(Vec<u8>, PathBuf)> {
-    let lines = mountinfo.split(|byte| *byte == b'\n').rev();
-    lines.filter_map(|line| mount_of(line, name)).collect()
+impl MountPoint {
+    /// Whether it shows a file system of this kind from its own root on.
+    pub fn is_root_of(&self, fs: FileSystem) -> bool {
+        self.root == Path::new("/") && self.kind == fs.name.as_bytes()
+    }
+}
+
+/// In the order of the file: what is mounted over something comes later.
+pub fn parse(mountinfo: &[u8]) -> Vec<MountPoint> {
+    mountinfo.split(|byte| *byte == b'\n').filter_map(parse_line).collect()
 }
 
 /// `36 35 98:0 ROOT MOUNTPOINT rw,noatime tag:1 - TYPE SOURCE rw`
-fn mount_of(line: &[u8], name: &str) -> Option<(Vec<u8>, PathBuf)> {
+fn parse_line(line: &[u8]) -> Option<MountPoint> {
     let mut fields = line.split(|byte| *byte == b' ');
-    let root = fields.nth(3)?;
-    let path = fields.next()?;
-    let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
-    (kind == name.as_bytes())
-        .then(|| (unescape(root), PathBuf::from(OsString::from_vec(unescape(path)))))
+    let text = |field: &[u8]| String::from_utf8_lossy(field).into_owned();
+    let id = text(fields.next()?).parse().ok()?;
+    let device = text(fields.nth(1)?);
+    let (major, minor) = device.split_once(':')?;
+    let path = |field| PathBuf::from(OsString::from_vec(unescape(field)));
+    let root = path(fields.next()?);
+    let at = path(fields.next()?);
+    let kind = fields.skip_while(|field| *field != b"-").nth(1)?.to_vec();
+    let device = rustix::fs::makedev(major.parse().ok()?, minor.parse().ok()?);
+    Some(MountPoint { id, device, root, path: at, kind })
 }
 
 /// Undoes the `\ooo` that the kernel writes for space, tab, newline and backslash.
@@ -159,13 +179,14 @@ mod tests {
         44 31 0:38 /\n";
 
     #[test]
-    fn mounts_of_the_root_are_found_newest_first_and_parts_are_not() {
-        assert_eq!(
-            mount_points(HYBRID, "cgroup2"),
-            [Path::new("/mnt/with space"), Path::new("/sys/fs/cgroup/unified")]
-        );
-        assert!(mount_points(HYBRID, "tracefs").is_empty());
-        assert!(mount_points(b"", "cgroup2").is_empty());
+    fn mounts_of_the_root_are_found_in_order_and_parts_are_not() {
+        let roots = |fs| parse(HYBRID).into_iter().filter(move |point| point.is_root_of(fs));
+        let paths: Vec<PathBuf> = roots(CGROUP2).map(|point| point.path).collect();
+        assert_eq!(paths, [Path::new("/sys/fs/cgroup/unified"), Path::new("/mnt/with space")]);
+        assert_eq!(roots(CGROUP2).map(|point| point.id).collect::<Vec<_>>(), [41, 43]);
+        assert!(roots(CGROUP2).all(|point| point.device == rustix::fs::makedev(0, 38)));
+        assert_eq!(roots(TRACEFS).count(), 0);
+        assert!(parse(b"").is_empty());
     }
 
     #[test]

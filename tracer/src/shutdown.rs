@@ -1,11 +1,13 @@
 //! Signals, as flags that the working thread looks at.
 
+mod early;
+
 use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -14,11 +16,22 @@ use tokio::{
 };
 
 use crate::{clock, error::Error};
+pub use early::{asked, begin, die, undo_with};
+
+/// Between the steps of a start.
+///
+/// # Errors
+/// [`Error::Interrupted`]: a signal asked to end.
+pub fn go_on() -> Result<(), Error> {
+    asked().map_or(Ok(()), |signal| Err(Error::Interrupted { signal }))
+}
 
 /// What was asked of us.
 #[derive(Clone, Debug, Default)]
 pub struct Asked {
     stop: Arc<AtomicBool>,
+    /// The work has seen that it is to end.
+    seen: Arc<AtomicBool>,
     reopen: Arc<AtomicBool>,
     hang_up_ends: Arc<AtomicBool>,
     /// CLOCK_MONOTONIC of when the write that the work is inside of began, ns; 0: none.
@@ -28,7 +41,11 @@ pub struct Asked {
 impl Asked {
     /// To end (SIGINT, SIGTERM).
     pub fn stop(&self) -> bool {
-        self.stop.load(Relaxed)
+        let stop = self.stop.load(Relaxed);
+        if stop {
+            self.seen.store(true, Relaxed);
+        }
+        stop
     }
 
     /// From now on SIGHUP asks to end, as SIGTERM does: what is shown on a terminal ends with it.
@@ -52,10 +69,11 @@ impl Asked {
     }
 }
 
-/// How long a write may take once the work was asked to end: after that, the output is stuck.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the work may take to see that it is to end, and how long a write may take from then on: after
+/// that, it waits for something that does not come, or the output is stuck.
+const PATIENCE: Duration = Duration::from_millis(800);
 /// How often that is looked at.
-const LOOK: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Runs `work` on a thread of its own until it ends or a signal asks it to.
 ///
@@ -70,7 +88,9 @@ pub fn run<T: Send + 'static>(
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     runtime.block_on(async {
         let mut signals = Signals::new().map_err(failed)?;
+        let before = early::take_over();
         let asked = Asked::default();
+        asked.stop.store(before.is_some(), Relaxed);
         let (done, mut ended) = oneshot::channel();
         let for_work = asked.clone();
         std::thread::Builder::new()
@@ -80,23 +100,39 @@ pub fn run<T: Send + 'static>(
                 _ = done.send(work(for_work));
             })
             .map_err(failed)?;
-        loop {
+        while before.is_none() {
             tokio::select! {
                 result = &mut ended => return result.unwrap_or_else(|_| Err(panicked())),
                 _ = signals.hang_up.recv() => {
                     if asked.hang_up_ends.load(Relaxed) {
+                        early::ask(libc::SIGHUP);
                         break;
                     }
                     asked.reopen.store(true, Relaxed);
                 }
-                _ = signals.interrupt.recv() => break,
-                _ = signals.terminate.recv() => break,
+                _ = signals.interrupt.recv() => {
+                    early::ask(libc::SIGINT);
+                    break;
+                }
+                _ = signals.terminate.recv() => {
+                    early::ask(libc::SIGTERM);
+                    break;
+                }
             }
         }
         asked.stop.store(true, Relaxed);
+        let since = Instant::now();
         loop {
             match tokio::time::timeout(LOOK, &mut ended).await {
                 Ok(result) => return result.unwrap_or_else(|_| Err(panicked())),
+                Err(_) if !asked.seen.load(Relaxed) && since.elapsed() > PATIENCE => {
+                    early::undo();
+                    return Err(Error::Failure(
+                        "it was asked to end, but waits for something that does not come: what \
+                         was not written yet is lost"
+                            .into(),
+                    ));
+                }
                 Err(_) if asked.is_stuck() => {
                     return Err(Error::Failure(
                         "the output takes no more: what was not written yet is lost".into(),

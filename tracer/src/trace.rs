@@ -27,7 +27,7 @@ use crate::{
     netns::{Netns, Worker},
     process,
     seed::{self, Dump},
-    sockdiag,
+    shutdown, sockdiag,
     stats::Earlier,
 };
 
@@ -94,6 +94,7 @@ impl Tracer {
             HashMap::new()
         });
         for dump in &dumps {
+            shutdown::go_on()?;
             for command in seed::commands(dump, &owners) {
                 self.seeded += u64::from(self.session.commands.run(&command)?);
             }

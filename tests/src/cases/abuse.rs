@@ -3,7 +3,7 @@
 
 mod namespaces;
 mod outsider;
-mod reading;
+mod pins;
 mod recordings;
 
 use std::{env, sync::Arc};
@@ -15,7 +15,7 @@ use crate::probe::Place;
 pub fn cases(plan: &Plan) -> Vec<Case> {
     let mut cases = outsider::cases();
     cases.extend(namespaces::cases());
-    cases.extend(reading::cases());
+    cases.extend(pins::cases());
     cases.extend(recordings::cases());
     // Of other files: `cases.extend(FILE::cases());`
     let slow = (plan.place == Place::Vm).then(|| "a guest is slow: the host runs it".to_owned());
@@ -31,6 +31,3 @@ fn repeated(case: Case) -> Case {
     let run = move || (0..runs).try_for_each(|_| once());
     Case { run: Arc::new(run), ..case }
 }
-
-#[cfg(test)]
-mod tests;

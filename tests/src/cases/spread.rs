@@ -15,6 +15,7 @@ mod pool;
 mod programs;
 mod proxies;
 mod routes;
+mod start;
 mod status;
 
 use std::{
@@ -45,6 +46,7 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     cases.extend(odd::cases());
     cases.extend(errors::cases());
     cases.extend(output::cases());
+    cases.extend(start::cases());
     cases.extend(status::cases());
     cases.extend(from::cases());
     cases.extend(pool::cases());
@@ -73,11 +75,11 @@ const POOL: [&str; 4] = ["10.1.0.11", "10.1.0.12", "10.1.0.13", "10.1.0.14"];
 const POOL6: [&str; 4] = ["fd00::11", "fd00::12", "fd00::13", "fd00::14"];
 
 /// A process in a cgroup of its own, with a rule for it.
-struct Application {
-    rule: Rule,
+pub(super) struct Application {
+    pub(super) rule: Rule,
     /// Makes its sockets.
     app: Maker,
-    cgroup: Cgroup,
+    pub(super) cgroup: Cgroup,
 }
 
 impl Application {
@@ -109,9 +111,9 @@ impl Application {
 }
 
 /// A host of its own with a narrow port range and one application. Its addresses are on `lo`.
-struct Host {
+pub(super) struct Host {
     application: Application,
-    stage: Stage,
+    pub(super) stage: Stage,
 }
 
 impl Deref for Host {
@@ -123,7 +125,7 @@ impl Deref for Host {
 }
 
 impl Host {
-    fn new() -> Result<Self> {
+    pub(super) fn new() -> Result<Self> {
         let stage = Stage::new(&[])?;
         for address in POOL {
             stage.netns.ip(&format!("addr add {address}/32 dev lo"))?;
@@ -153,7 +155,7 @@ impl Host {
     }
 
     /// The rule of its application begins, with this pool.
-    fn spread(&self, pool: &[&str], arguments: &[&str]) -> Result<Spread> {
+    pub(super) fn spread(&self, pool: &[&str], arguments: &[&str]) -> Result<Spread> {
         self.spread_in(&self.stage.netns, pool, arguments)
     }
 

@@ -15,7 +15,9 @@ struct Made {
 impl Made {
     fn new(test: &str) -> Self {
         let name = format!("tracer-{test}-{}", process::id());
-        let mounted = mounts::mount_point(CGROUP2).expect("this test needs cgroup2 mounted");
+        let mountinfo = fs::read("/proc/self/mountinfo").unwrap();
+        let mut points = mounts::parse(&mountinfo).into_iter().filter(|it| it.is_root_of(CGROUP2));
+        let mounted = points.next().expect("this test needs cgroup2 mounted").path;
         let outer = mounted.join(&name);
         fs::create_dir_all(outer.join("inner")).unwrap();
         Self { outer, name }

@@ -8,7 +8,6 @@
 mod file;
 mod frame;
 mod output;
-mod planted;
 pub(crate) mod repair;
 
 use std::path::{Path, PathBuf};

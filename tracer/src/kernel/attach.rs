@@ -17,6 +17,7 @@ use super::{
     commands::Commands,
     events::Events,
     klog::{self, KernelLog},
+    loaded::Mark,
     maps::{Maps, Totals},
     missed::{self, Missed},
     object::{BPF_OBJECT, MISSING},
@@ -27,7 +28,7 @@ use super::{
     spreader::{KEPT_MAPS, Place, Spreader, Spreading},
     sys,
 };
-use crate::error::Error;
+use crate::{error::Error, shutdown};
 use one::{AttachError, Attachment, short};
 
 /// What the BPF programs are loaded with.
@@ -122,6 +123,14 @@ impl Session {
         spreader.follow(&mut running.ebpf, pins, places)
     }
 
+    /// Lets go of cgroups that are not the rule's any more.
+    ///
+    /// # Errors
+    /// The reason, in words.
+    pub fn let_go_of_others(&self, pins: &Pins) -> Result<(), String> {
+        self.spreader.as_ref().map_or(Ok(()), |spreader| spreader.remove_others(pins))
+    }
+
     /// Hands what the BPF programs logged to this program's own log.
     pub fn flush_log(&mut self) {
         self.log.flush();
@@ -165,13 +174,29 @@ pub fn attach(
         // All are loaded before any is attached: verifying one takes milliseconds, in which what
         // begins after one hook must not end before another one is there.
         let step = programs()
-            .try_for_each(|program| attached.load(&mut ebpf, program))
+            .try_for_each(|program| go_on().and_then(|()| attached.load(&mut ebpf, program)))
             .and_then(|()| {
                 // Before the ledger's hooks, so that it runs before them in the same cgroup.
-                spreader = keep.map(|keep| Spreader::attach(&mut ebpf, keep)).transpose()?;
-                programs().try_for_each(|program| attached.attach(&mut ebpf, program, places))
+                let mark = keep.and_then(|keep| attached.mark(keep));
+                spreader = keep
+                    .map(|keep| Spreader::attach(&mut ebpf, keep, mark.as_ref()))
+                    .transpose()?;
+                let fds = programs().filter_map(|it| ebpf.program(it.name)?.fd().ok());
+                for (mark, fd) in fds.flat_map(|fd| mark.iter().map(move |mark| (mark, fd))) {
+                    if let Err(error) = mark.put_on(fd.as_fd()) {
+                        tracing::debug!("a program of the ledger is not marked: {error}");
+                    }
+                }
+                programs().try_for_each(|program| {
+                    go_on()?;
+                    attached.attach(&mut ebpf, program, places)
+                })
             })
-            .and_then(|()| attached.pin());
+            .and_then(|()| attached.pin())
+            .and_then(|()| match (&spreader, keep) {
+                (Some(spreader), Some(keep)) => spreader.check(&keep.pins),
+                _ => Ok(()),
+            });
         match step {
             Ok(()) => {
                 return Ok(Session {
@@ -191,12 +216,22 @@ pub fn attach(
                 });
             }
             Err(reason) => {
+                shutdown::go_on()?;
                 tracing::info!("{backend}: {reason}");
                 reasons.push((backend.to_string(), reason));
             }
         }
     }
     Err(Error::NoBackend { reasons })
+}
+
+fn not_ours(error: io::Error) -> Error {
+    Error::Failure(format!("the tables of the rule cannot be used: {error}"))
+}
+
+/// Between two steps.
+fn go_on() -> Result<(), String> {
+    shutdown::go_on().map_err(|error| error.to_string())
 }
 
 fn load(settings: &Settings) -> Result<Ebpf, Error> {
@@ -233,7 +268,9 @@ fn load(settings: &Settings) -> Result<Ebpf, Error> {
         Some(spreading) => {
             spreading.pins.create()?;
             for name in KEPT_MAPS {
-                loader.map_pin_path(name, spreading.pins.map(name));
+                if let Some(path) = spreading.pins.map_path(name).map_err(not_ours)? {
+                    loader.map_pin_path(name, path);
+                }
             }
         }
         None => {
@@ -290,22 +327,22 @@ impl Attached {
     }
 
     fn hold(&mut self, name: &'static str, attached: Attachment) -> Result<(), AttachError> {
-        let path = self.keep.as_ref().map(|pins| pins.link(&format!("{name}_new")));
-        if let Some(path) = &path {
+        let new = format!("{name}_new");
+        if let Some(pins) = &self.keep {
             // Left over from a start that was cut short. (A bpffs takes no dots in names.)
-            _ = std::fs::remove_file(path);
+            _ = pins.remove_link(&new);
         }
-        match (attached, path) {
+        match (attached, &self.keep) {
             (Attachment::Event(event), _) => self.tracepoints.push(event),
-            (Attachment::Probe(probe), path) => {
-                if let Some(path) = path {
-                    sys::pin(probe.as_fd(), &path).map_err(AttachError::PinProbe)?;
+            (Attachment::Probe(probe), pins) => {
+                if let Some(pins) = pins {
+                    pins.pin_link(probe.as_fd(), &new).map_err(AttachError::PinProbe)?;
                     self.pinned.push(name);
                 }
                 self.probes.push(probe);
             }
-            (Attachment::Link(link), Some(path)) => {
-                drop(link.pin(&path)?);
+            (Attachment::Link(link), Some(pins)) => {
+                drop(link.pin(pins.link_path(&new).map_err(AttachError::PinProbe)?)?);
                 self.pinned.push(name);
             }
             (Attachment::Link(_) | Attachment::InPlace, _) => {}
@@ -313,18 +350,29 @@ impl Attached {
         Ok(())
     }
 
+    /// By which the rule is found where its pins cannot be reached.
+    fn mark(&mut self, spreading: &Spreading) -> Option<Mark> {
+        match Mark::new(spreading.pins.rule()) {
+            Ok(mark) => Some(mark),
+            Err(error) => {
+                self.degraded.push(format!("the rule is found only by its pins ({error})"));
+                None
+            }
+        }
+    }
+
     /// Puts the new links in the place of those of an earlier process, which ends these: both count
     /// for a moment, which the ledger does not mind.
     fn pin(&self) -> Result<(), String> {
         let Some(pins) = &self.keep else { return Ok(()) };
         for name in &self.pinned {
-            std::fs::rename(pins.link(&format!("{name}_new")), pins.link(name))
+            pins.rename_link(&format!("{name}_new"), name)
                 .map_err(|error| format!("cannot pin {name}: {error}"))?;
         }
         // Of a backend that another process used.
         for name in pins.links() {
             if !name.contains('@') && !self.pinned.iter().any(|pinned| *pinned == name) {
-                std::fs::remove_file(pins.link(&name))
+                pins.remove_link(&name)
                     .map_err(|error| format!("cannot remove {name}: {error}"))?;
             }
         }

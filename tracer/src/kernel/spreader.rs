@@ -3,7 +3,6 @@
 
 use std::{
     collections::HashSet,
-    fs,
     os::fd::{AsFd, OwnedFd},
 };
 
@@ -18,7 +17,12 @@ use tracer_common::{
     spread::{Decision, Told},
 };
 
-use super::{pins::Pins, rules::Rules, sys};
+use super::{
+    loaded::{Loaded, Mark},
+    pins::Pins,
+    rules::Rules,
+    sys,
+};
 use crate::error::Error;
 
 /// Maps that outlive the process.
@@ -78,8 +82,12 @@ pub struct Spreader {
 
 impl Spreader {
     /// Loads the best form of each program and attaches it to each cgroup. Where a link is pinned
-    /// already, it runs the new program from now on; links to other cgroups are removed.
-    pub(super) fn attach(ebpf: &mut Ebpf, spreading: &Spreading) -> Result<Self, String> {
+    /// already, it runs the new program from now on; see [`Self::remove_others`] for links to other cgroups.
+    pub(super) fn attach(
+        ebpf: &mut Ebpf,
+        spreading: &Spreading,
+        mark: Option<&Mark>,
+    ) -> Result<Self, String> {
         let rule = RuleMaps::take(ebpf).map_err(|error| error.to_string())?;
         let maps = SpreadMaps::take(ebpf).map_err(|error| error.to_string())?;
         let mut spreader = Self {
@@ -91,10 +99,19 @@ impl Spreader {
             links: Vec::new(),
         };
         spreader.load(ebpf, spreading.fast_ports)?;
+        for (_, form) in mark.iter().flat_map(|_| spreader.programs.clone()) {
+            let fd = program(ebpf, form)?.fd().map_err(text)?;
+            let put = mark.map_or(Ok(()), |mark| mark.put_on(fd.as_fd()));
+            if let Err(error) = put.and_then(|()| Mark::put_tables_on(fd.as_fd(), &spreading.pins))
+            {
+                spreader
+                    .degraded
+                    .push(format!("the rule is found only by its pins ({form}: {error})"));
+            }
+        }
         for place in &spreading.places {
             spreader.attach_to(ebpf, &spreading.pins, place)?;
         }
-        spreader.remove_others(&spreading.pins)?;
         Ok(spreader)
     }
 
@@ -151,11 +168,30 @@ impl Spreader {
         Ok(())
     }
 
-    fn remove_others(&mut self, pins: &Pins) -> Result<(), String> {
+    /// Whether everything is where others find it, and in force.
+    pub(super) fn check(&self, pins: &Pins) -> Result<(), String> {
+        let where_ = pins.dir();
+        let wrong = |what: &str| Err(format!("{what}, below {}", where_.display()));
+        let Some(found) = pins.again() else { return wrong("what was pinned is not found again") };
+        for Link { name, fd } in &self.links {
+            let ours = sys::link_info(fd.as_fd()).map_err(text)?;
+            let pinned = found.open_link(name).and_then(|fd| sys::link_info(fd.as_fd()));
+            if !pinned.is_ok_and(|pinned| pinned.id == ours.id) {
+                return wrong(&format!("{name} is not pinned"));
+            }
+            if !name.ends_with(&format!("@{}", ours.cgroup)) {
+                return wrong(&format!("{name} is not attached to its cgroup"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets go of cgroups that are not the rule's any more.
+    pub(super) fn remove_others(&self, pins: &Pins) -> Result<(), String> {
         let wanted: HashSet<&str> = self.links.iter().map(|link| link.name.as_str()).collect();
         for name in pins.links() {
             if name.contains('@') && !wanted.contains(name.as_str()) {
-                fs::remove_file(pins.link(&name)).map_err(text)?;
+                pins.remove_link(&name).map_err(text)?;
             }
         }
         Ok(())
@@ -195,13 +231,13 @@ impl Link {
 }
 
 fn adopt(ebpf: &mut Ebpf, pins: &Pins, name: &str, form: &str, id: u64) -> Option<Link> {
-    let fd = sys::open_pin(&pins.link(name)).ok()?;
+    let fd = pins.open_link(name).ok()?;
     let program = program(ebpf, form).ok()?;
     let adopted = sys::cgroup_of(fd.as_fd()).is_ok_and(|found| found == id)
         && program.fd().is_ok_and(|program| sys::update_link(fd.as_fd(), program.as_fd()).is_ok());
     if !adopted {
         // Of a cgroup that is gone, or not a link at all: there is nothing to take over.
-        fs::remove_file(pins.link(name)).ok()?;
+        pins.remove_link(name).ok()?;
         return None;
     }
     Some(Link { name: name.to_owned(), fd })
@@ -218,9 +254,9 @@ fn create(
     // As in attach.rs: a link lets others be there in every mode.
     let id = program.attach(&place.directory, CgroupAttachMode::Single).map_err(text)?;
     let link: FdLink = program.take_link(id).map_err(text)?.try_into().map_err(text)?;
-    let path = pins.link(name);
+    let path = pins.link_path(name).map_err(text)?;
     drop(link.pin(&path).map_err(text)?);
-    let fd = sys::open_pin(&path).map_err(text)?;
+    let fd = pins.open_link(name).map_err(text)?;
     Ok(Link { name: name.to_owned(), fd })
 }
 
@@ -332,8 +368,21 @@ impl Pinned {
     /// # Errors
     /// A pin that is missing or of another kind.
     pub fn open(pins: &Pins) -> Result<Self, Error> {
+        Self::new(|name| pins.open_map(name))
+    }
+
+    /// The same of a rule that is loaded, wherever it is pinned.
+    ///
+    /// # Errors
+    /// A map that it does not have.
+    pub fn of_loaded(loaded: &Loaded) -> Result<Self, Error> {
+        Self::new(|name| loaded.open_map(name))
+    }
+
+    fn new(open_map: impl Fn(&str) -> std::io::Result<OwnedFd>) -> Result<Self, Error> {
         let open = |name: &'static str| {
-            MapData::from_pin(pins.map(name))
+            let failed = |error| Error::Failure(format!("cannot open the BPF map {name}: {error}"));
+            MapData::from_fd(open_map(name).map_err(failed)?)
                 .map_err(wrong(name))
                 .and_then(|data| Map::from_map_data(data).map_err(wrong(name)))
         };

@@ -1,6 +1,8 @@
 //! The few bpf(2) calls that aya 0.14 does not offer.
 #![expect(unsafe_code, reason = "raw bpf(2)")]
 
+mod ids;
+
 use std::{
     ffi::CString,
     io,
@@ -14,6 +16,11 @@ use std::{
 
 use aya_obj::generated::{
     bpf_attach_type::BPF_PERF_EVENT, bpf_attr, bpf_cmd, bpf_link_info, bpf_map_type,
+};
+
+pub(super) use ids::{
+    Listed, MARK_SIZE, bind_map, by_id, create_mark, detach_link, link_info, map_name, next_link,
+    program_info, read_mark,
 };
 
 /// Where a part of a hash map is read to. It is used again for every part, so that it stays in the

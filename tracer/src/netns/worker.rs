@@ -19,18 +19,21 @@ use std::{
         mpsc::{self, RecvTimeoutError},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::{Discovery, Netns, discover, inum, way};
-use crate::beat;
+use crate::{beat, shutdown};
 
 /// Threads that can be stuck at once before nothing is visited any more, and one.
 const THREADS: usize = 3;
 /// How long a visit may go on without a sign of life.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// The same once a signal asked the program to end, and how often that is looked at.
+const WHEN_ENDING: Duration = Duration::from_millis(300);
+const LOOK: Duration = Duration::from_millis(50);
 
 type Job = Box<dyn FnOnce(&Home) -> Stay + Send>;
 
@@ -206,13 +209,13 @@ impl Worker {
             return job.map_or_else(|| Ok(Err(gone())), Err);
         }
         loop {
-            match wait.recv_timeout(self.patience) {
+            match receive(&wait, self.patience) {
                 Ok(result) => return Ok(result),
                 Err(RecvTimeoutError::Disconnected) => return Ok(Err(gone())),
                 Err(RecvTimeoutError::Timeout) => {}
             }
             let now = thread.beats.load(Ordering::Relaxed);
-            if now == beats {
+            if now == beats || shutdown::asked().is_some() {
                 break;
             }
             beats = now;
@@ -224,6 +227,19 @@ impl Worker {
             Some(netns) => timed_out(netns, &why),
             None => io::Error::new(io::ErrorKind::TimedOut, "the namespace thread does not answer"),
         }))
+    }
+}
+
+/// Waits for an answer, for so long; for a moment only once a signal asked the program to end.
+fn receive<T>(wait: &mpsc::Receiver<T>, patience: Duration) -> Result<T, RecvTimeoutError> {
+    let until = Instant::now() + patience;
+    loop {
+        let ending = shutdown::asked().is_some();
+        let left = until.saturating_duration_since(Instant::now());
+        match wait.recv_timeout(left.min(if ending { WHEN_ENDING } else { LOOK })) {
+            Err(RecvTimeoutError::Timeout) if !ending && Instant::now() < until => {}
+            other => return other,
+        }
     }
 }
 

@@ -36,11 +36,12 @@ use crate::{
     error::Error,
     export::Sink,
     kernel::{
+        loaded,
         pins::Pins,
         spreader::{Spreader, Spreading},
     },
     netns::{Netns, Worker},
-    shutdown::Asked,
+    shutdown::{self, Asked},
     trace::{self, Tracer},
 };
 
@@ -103,7 +104,11 @@ impl Agent {
         trace::check_privileges()?;
         let pins = Pins::of(&config.rule)?;
         let lock = Lock::take(&config.rule)?;
+        loaded::gather(&config.rule, &pins)?;
         let adopted = pins.exists();
+        let undo = start::Undo::new(&config.rule, &pins, adopted);
+        let undone = undo.clone();
+        shutdown::undo_with(Some(Box::new(move || undone.run())));
         let spreading = Spreading {
             pins: pins.clone(),
             places,
@@ -111,10 +116,11 @@ impl Agent {
             fail_fast: config.flags & rule_flag::FAIL_FAST != 0,
         };
         let kernel = KernelConfig { ring_size: NO_RING, ..*kernel };
-        let rule = config.rule.clone();
-        let earlier = State::read(&rule).filter(|_| adopted).unwrap_or_default();
+        let earlier = State::read(&config.rule).believed().filter(|_| adopted).unwrap_or_default();
         let begin = || -> Result<Self, Error> {
+            shutdown::go_on()?;
             let mut tracer = trace::start_spreading(&kernel, spreading)?;
+            shutdown::go_on()?;
             let maps = tracer.session.spreader.as_mut().and_then(|spreader| spreader.rule.take());
             let listed = pool::listed(&config.pool).collect();
             let host = inside.host.clone();
@@ -142,16 +148,18 @@ impl Agent {
                 lock: None,
             };
             agent.refresh()?;
+            shutdown::go_on()?;
+            // From here on it is as it was asked for.
+            agent.tracer.session.let_go_of_others(&pins).map_err(Error::Failure)?;
             Ok(agent)
         };
         match begin() {
             Ok(agent) => Ok(Self { lock: Some(lock), ..agent }),
             Err(error) => {
-                // What an earlier agent left goes on as it was.
-                if !adopted {
-                    start::take_back(&rule, &pins);
-                }
-                Err(error)
+                undo.run();
+                shutdown::undo_with(None);
+                // What else went wrong on the way is of no interest then.
+                shutdown::go_on().and(Err(error))
             }
         }
     }
@@ -161,6 +169,11 @@ impl Agent {
     /// # Errors
     /// BPF maps that cannot be used; a stdout that cannot be written, but for a closed one.
     pub fn run(mut self, asked: &Asked) -> Result<(), Error> {
+        let releases = self.config.on_exit == OnExit::Release && !self.config.detach;
+        let undo = start::Undo::new(&self.config.rule, &self.pins, !releases);
+        shutdown::undo_with(
+            releases.then(|| -> Box<dyn FnOnce() + Send> { Box::new(move || undo.run()) }),
+        );
         self.begin(asked)?;
         let mut round = Instant::now();
         while !asked.stop() && !self.config.detach {

@@ -1,9 +1,9 @@
 //! `tracer spread --release`: a rule ends, whoever began it.
 
-use super::state::{Lock, State};
+use super::state::{Lock, Said, State};
 use crate::{
     error::Error,
-    kernel::{pins::Pins, spreader::Pinned},
+    kernel::{loaded, pins::Pins, spreader::Pinned},
 };
 
 /// Ends a rule that no agent looks after, also one that another version of tracer began.
@@ -11,12 +11,15 @@ use crate::{
 /// # Errors
 /// There is no such rule; its agent is running; pins that cannot be removed.
 pub fn release(rule: &str) -> Result<(), Error> {
-    let own = Pins::all().into_iter().filter(|(name, _)| name == rule).map(|(_, pins)| pins);
+    let found = Pins::all();
+    let own = found.rules.into_iter().filter(|(name, _)| name == rule).map(|(_, pins)| pins);
     let own: Vec<Pins> = own.collect();
-    let foreign = Pins::foreign().into_iter().filter(|it| it.rule == rule).map(|it| it.pins);
+    let foreign = found.foreign.into_iter().filter(|it| it.rule == rule).map(|it| it.pins);
     let all: Vec<Pins> = own.iter().cloned().chain(foreign).collect();
     // Whoever removed the pins by hand ended the rule, and left what its agent said of it.
-    if all.is_empty() && State::read(rule).is_none() {
+    // So did whoever hid them; then it goes on.
+    let known = !all.is_empty() || loaded::is_in_force(rule);
+    if !known && matches!(State::read(rule), Said::Nothing) {
         return Err(Error::BadConfig(format!(
             "there is no rule {rule}; `tracer status` lists those that there are"
         )));
@@ -31,6 +34,7 @@ pub fn release(rule: &str) -> Result<(), Error> {
     for pins in all {
         pins.remove()?;
     }
+    loaded::ended(rule)?;
     State::remove(rule);
     Ok(())
 }

@@ -64,12 +64,35 @@ pub(super) fn ears(worker: &Worker, netns: &Netns) -> io::Result<Ears> {
     worker.run_in(netns, Ears::open).and_then(|result| result)
 }
 
-/// Leaves nothing of a start that failed. Whoever calls this has the rule's lock.
-pub(super) fn take_back(rule: &str, pins: &Pins) {
-    if let Err(error) = pins.remove() {
-        tracing::warn!("{error}");
+/// Leaves nothing of a start that did not get to its end: what an earlier agent left goes on as it was.
+/// Whoever has this has the rule's lock.
+#[derive(Clone)]
+pub(super) struct Undo {
+    rule: String,
+    pins: Pins,
+    /// Links of the earlier agent; `None`: there was none.
+    earlier: Option<Vec<String>>,
+}
+
+impl Undo {
+    /// `adopted`: the rule was there before.
+    pub(super) fn new(rule: &str, pins: &Pins, adopted: bool) -> Self {
+        let earlier = adopted.then(|| pins.links());
+        Self { rule: rule.to_owned(), pins: pins.clone(), earlier }
     }
-    State::remove(rule);
+
+    pub(super) fn run(&self) {
+        let removed = match &self.earlier {
+            Some(earlier) => self.pins.remove_links_but(earlier),
+            None => self.pins.remove(),
+        };
+        if let Err(error) = removed {
+            tracing::warn!("{error}");
+        }
+        if self.earlier.is_none() {
+            State::remove(&self.rule);
+        }
+    }
 }
 
 /// That a look into the namespace failed.

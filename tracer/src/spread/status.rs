@@ -12,12 +12,13 @@ use tracer_common::{
 
 use super::{
     start::address,
-    state::{Lock, State},
+    state::{Lock, Said, State},
 };
 use crate::{
     config::StatusConfig,
     error::Error,
     kernel::{
+        loaded::{self, Loaded},
         pins::{Foreign, Pins},
         spreader::Pinned,
     },
@@ -30,6 +31,9 @@ struct Status {
     /// Rules whose maps only another version of tracer can read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     foreign: Vec<ForeignRule>,
+    /// Folders that were not looked into, because others than root can change them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    refused: Vec<String>,
 }
 
 /// A rule of another version.
@@ -56,8 +60,14 @@ pub struct RuleStatus {
     /// Where everything is pinned.
     pub pins: String,
     pub links: usize,
+    /// Links of the same rule that are not pinned there.
+    #[serde(rename = "links.elsewhere")]
+    pub elsewhere: usize,
     #[serde(flatten)]
     pub said: State,
+    /// Why what the agent said is not shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unbelieved: Option<String>,
     /// How often each decision was taken.
     pub decisions: Vec<(&'static str, u64)>,
     /// What the kernel side did not record, by name, since the rule began.
@@ -97,16 +107,36 @@ pub struct Use {
 /// A rule that does not exist; pins that cannot be read.
 pub fn run(config: &StatusConfig) -> Result<Vec<u8>, Error> {
     let wanted = |name: &String| config.rule.as_ref().is_none_or(|rule| rule == name);
-    let rules: Vec<_> = Pins::all().into_iter().filter(|(name, _)| wanted(name)).collect();
-    let foreign: Vec<_> = Pins::foreign().into_iter().filter(|it| wanted(&it.rule)).collect();
-    if let (Some(rule), [], []) = (&config.rule, &rules[..], &foreign[..]) {
+    let all = Pins::all();
+    let rules: Vec<_> = all.rules.into_iter().filter(|(name, _)| wanted(name)).collect();
+    let foreign: Vec<_> = all.foreign.into_iter().filter(|it| wanted(&it.rule)).collect();
+    let known = |name: &str| {
+        rules.iter().any(|(it, _)| it == name)
+            || foreign.iter().any(|it| it.rule == name)
+            || !wanted(&name.to_owned())
+    };
+    let unpinned = Loaded::unpinned(known);
+    if let (Some(rule), [], [], []) = (&config.rule, &rules[..], &foreign[..], &unpinned[..]) {
         return Err(Error::BadConfig(format!(
             "there is no rule {rule}; `tracer status` lists those that there are"
         )));
     }
+    let mut shown =
+        rules.into_iter().map(|(name, pins)| read(name, &pins)).collect::<Result<Vec<_>, _>>()?;
+    let (ours, others): (Vec<_>, Vec<_>) =
+        unpinned.into_iter().partition(Loaded::is_of_this_version);
+    for loaded in &ours {
+        shown.push(read_loaded(loaded)?);
+    }
+    let others = others.into_iter().map(|it| ForeignRule {
+        rule: it.rule.clone(),
+        layout: it.layout.to_string(),
+        pins: NOWHERE.to_owned(),
+    });
     let found = Status {
-        rules: rules.into_iter().map(|(name, pins)| read(name, &pins)).collect::<Result<_, _>>()?,
-        foreign: foreign.into_iter().map(ForeignRule::from).collect(),
+        rules: shown,
+        foreign: foreign.into_iter().map(ForeignRule::from).chain(others).collect(),
+        refused: all.refused.iter().map(ToString::to_string).collect(),
     };
     if !config.json {
         return Ok(text::of(&found).into_bytes());
@@ -124,13 +154,37 @@ impl From<Foreign> for ForeignRule {
     }
 }
 
+/// In place of a path.
+const NOWHERE: &str = "nowhere that can be reached";
+
 fn read(name: String, pins: &Pins) -> Result<RuleStatus, Error> {
-    let mut pinned = Pinned::open(pins)?;
+    let place = pins.dir().display().to_string();
+    let beside = loaded::beside(&name, pins);
+    let mut status = read_maps(name, Pinned::open(pins)?, place, pins.links().len())?;
+    status.elsewhere = beside;
+    Ok(status)
+}
+
+fn read_loaded(loaded: &Loaded) -> Result<RuleStatus, Error> {
+    let pinned = Pinned::of_loaded(loaded)?;
+    read_maps(loaded.rule.clone(), pinned, NOWHERE.to_owned(), loaded.links())
+}
+
+fn read_maps(
+    name: String,
+    mut pinned: Pinned,
+    pins: String,
+    links: usize,
+) -> Result<RuleStatus, Error> {
     let rule = pinned.rule.get().unwrap_or_default();
     let decided = pinned.maps.decided()?;
     let mut tuples = Vec::new();
     pinned.tuples.read(|key, count| tuples.push((key, count)))?;
-    let said = State::read(&name).unwrap_or_default();
+    let (said, unbelieved) = match State::read(&name) {
+        Said::State(state) => (*state, None),
+        Said::Unbelievable(why) => (State::default(), Some(why)),
+        Said::Nothing => (State::default(), None),
+    };
     let fast = rule.flags & rule_flag::FAST_PORTS != 0 && said.no_fast_ports.is_none();
     let ours = |key: &TupleKey| {
         key.netns == rule.netns && said.pool.iter().any(|(ip, _)| *ip == address(key.source))
@@ -154,12 +208,14 @@ fn read(name: String, pins: &Pins) -> Result<RuleStatus, Error> {
         netns: rule.netns,
         capacity: rule.capacity,
         fast_ports: fast,
-        pins: pins.dir().display().to_string(),
-        links: pins.links().len(),
+        pins,
+        links,
+        elsewhere: 0,
         decisions: Decision::ALL.iter().map(|it| it.name()).zip(decided).collect(),
         lost,
         rule: name,
         said,
+        unbelieved,
         tuples: uses,
     })
 }

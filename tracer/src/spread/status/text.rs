@@ -6,8 +6,12 @@ use super::{RuleStatus, Status};
 use crate::{clock, spread::state::Quarantined};
 
 pub(super) fn of(status: &Status) -> String {
+    let mut refused = String::new();
+    for reason in &status.refused {
+        _ = writeln!(refused, "not looked into: {reason}");
+    }
     if status.rules.is_empty() && status.foreign.is_empty() {
-        return "nothing is spread\n".to_owned();
+        return format!("nothing is spread\n{refused}");
     }
     let rules = status.rules.iter().map(rule);
     let foreign = status.foreign.iter().map(|it| {
@@ -17,7 +21,7 @@ pub(super) fn of(status: &Status) -> String {
             it.rule, it.layout, it.rule, it.pins
         )
     });
-    rules.chain(foreign).collect::<Vec<_>>().join("\n")
+    rules.chain(foreign).collect::<Vec<_>>().join("\n") + &refused
 }
 
 fn rule(status: &RuleStatus) -> String {
@@ -38,7 +42,7 @@ fn rule(status: &RuleStatus) -> String {
         status.capacity,
         fast_ports(status),
         said.pool.len(),
-        said.pool.len() - said.left_out.len(),
+        said.in_use(),
     );
     // Writing to a String cannot fail.
     for (address, why) in &said.left_out {
@@ -49,10 +53,20 @@ fn rule(status: &RuleStatus) -> String {
     for path in &said.cgroups_gone {
         _ = writeln!(out, "  gone        cgroup {}", path.display());
     }
+    if let Some(reason) = &status.unbelieved {
+        _ = writeln!(out, "  not shown   what its agent said: {reason}");
+    }
     for reason in &said.degraded {
         _ = writeln!(out, "  degraded    {reason}");
     }
     _ = writeln!(out, "  pins        {}, {} links", status.pins, status.links);
+    if status.elsewhere > 0 {
+        let count = status.elsewhere;
+        _ = writeln!(
+            out,
+            "  elsewhere   {count} more links of this rule are in force; the next start or --release ends them"
+        );
+    }
     _ = writeln!(out, "  decisions   {}", named(status.decisions.iter().copied()));
     let lost = named(status.lost.iter().map(|(name, count)| (*name, *count)));
     _ = writeln!(out, "  losses      {lost}; drift {}", said.drift);

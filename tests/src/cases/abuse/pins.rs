@@ -1,0 +1,109 @@
+//! Where rules are pinned, and what agents say of themselves: only root's own is used.
+
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::{PermissionsExt, chown},
+    path::Path,
+};
+
+use anyhow::{Result, ensure};
+
+use crate::{
+    cases::{Case, errors::says, named, spread::Host},
+    mounts::SecondBpffs,
+    outsider::{ID, Outsider, Spaces},
+    tracer::{
+        START_LIMIT, command, run,
+        spread::{LAYOUT, PINS},
+    },
+};
+
+pub(super) fn cases() -> Vec<Case> {
+    named(
+        "abuse::pins",
+        &[
+            ("folder_of_an_outsider_is_not_used", folder_of_an_outsider),
+            ("state_of_an_outsider_is_not_believed", state_of_an_outsider),
+            ("folders_are_roots_whatever_the_umask", umask),
+        ],
+    )
+}
+
+/// In a bpffs in which everybody can make folders it is there first, with a link below it to a folder of root's.
+fn folder_of_an_outsider() -> Result<()> {
+    let host = Host::new()?;
+    let _open = SecondBpffs::mount("1777")?;
+    let folder = tempfile::tempdir()?;
+    let precious = folder.path().join("connect4@1");
+    fs::write(&precious, "root's")?;
+    let mut outsider = Outsider::spawn_with(Spaces::None)?;
+    let rule = format!("{PINS}/{LAYOUT}/{}", host.rule.name());
+    for path in [PINS, &format!("{PINS}/{LAYOUT}"), &rule, &format!("{rule}/maps")] {
+        outsider.run(&format!("mkdir {path} 0755"))?;
+    }
+    outsider.run(&format!("symlink {} {rule}/links", folder.path().display()))?;
+
+    let cgroup = host.cgroup.path().to_string_lossy();
+    let mut start = host.rule.command(&["--cgroup", &cgroup, "--pool", "10.1.0.11"])?;
+    start.args(["--on-exit", "release"]);
+    let refused = host.stage.netns.run(|| run(&mut start, START_LIMIT))?;
+    says(&refused, &[1], &[PINS, "belongs to user 65534", "chmod 0700 /sys/fs/bpf"])?;
+    ensure!(host.cgroup.attached()? == 0, "programs are attached");
+    let released = host.rule.release()?;
+    ensure!(released.code() != 0, "{released:?}");
+    let shown = run(&mut command(&["status"])?, START_LIMIT)?;
+    ensure!(shown.code() == 0 && !shown.stdout.contains(host.rule.name()), "{shown:?}");
+    ensure!(shown.stdout.contains(&format!("not looked into: {PINS} belongs to")), "{shown:?}");
+    ensure!(precious.exists(), "root's file is gone");
+    Ok(())
+}
+
+/// What an agent says is believed only if root wrote it; and its numbers are looked at.
+fn state_of_an_outsider() -> Result<()> {
+    let host = Host::new()?;
+    host.spread(&["10.1.0.11"], &["--on-exit", "keep"])?.stop()?;
+    let file = format!("/run/tracer/spread-{}.json", host.rule.name());
+    let forged = r#"{"pool":[],"left_out":[["10.9.9.9","forged"],["10.9.9.8","forged"]]}"#;
+    fs::write(&file, forged)?;
+    let text = || -> Result<String> {
+        let ended = run(&mut command(&["status", "--rule", host.rule.name()])?, START_LIMIT)?;
+        ensure!(ended.code() == 0, "{ended:?}");
+        Ok(ended.stdout)
+    };
+    let shown = text()?;
+    ensure!(shown.contains("0 addresses, 0 in use"), "{shown}");
+    let check = |why: &str| -> Result<()> {
+        let shown = text()?;
+        ensure!(shown.contains("is not believed") && !shown.contains("forged"), "{why}: {shown}");
+        ensure!(shown.contains(why), "not {why}: {shown}");
+        Ok(())
+    };
+    fs::set_permissions(&file, Permissions::from_mode(0o666))?;
+    check("others than root can write it")?;
+    fs::set_permissions(&file, Permissions::from_mode(0o600))?;
+    chown(&file, Some(ID), None)?;
+    check("it belongs to somebody else than root")?;
+    let released = host.rule.release()?;
+    ensure!(released.code() == 0, "{released:?}");
+    host.rule.check_nothing_left()
+}
+
+/// An umask of 0 opens no folder to others.
+fn umask() -> Result<()> {
+    let host = Host::new()?;
+    let cgroup = host.cgroup.path().to_string_lossy();
+    let start = host.rule.command(&["--cgroup", &cgroup, "--pool", "10.1.0.11", "--detach"])?;
+    let mut open = std::process::Command::new("sh");
+    open.args(["-c", "umask 0; exec \"$@\"", "sh"]).arg(start.get_program()).args(start.get_args());
+    let ended = host.stage.netns.run(|| run(&mut open, START_LIMIT))?;
+    ensure!(ended.code() == 0, "{ended:?}");
+    let pins = host.rule.pins();
+    let (maps, links) = (pins.join("maps"), pins.join("links"));
+    for path in [Path::new("/run/tracer"), Path::new(PINS), &pins, &maps, &links] {
+        let mode = fs::metadata(path)?.permissions().mode() & 0o777;
+        ensure!(mode & 0o022 == 0, "{} has mode {mode:o}", path.display());
+    }
+    let released = host.rule.release()?;
+    ensure!(released.code() == 0, "{released:?}");
+    host.rule.check_nothing_left()
+}

@@ -1,0 +1,231 @@
+//! Starting and stopping at any moment and from anywhere: what is said to be spread is, and what is said to
+//! have ended has.
+
+use std::{
+    fs,
+    path::Path,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+
+use super::{Case, Host, POOL, Test, named, source};
+use crate::{
+    mounts::{SecondBpffs, with_bare_sys},
+    probe::Place,
+    process::Process,
+    tracer::{START_LIMIT, run, wait_for},
+};
+
+pub(super) fn cases() -> Vec<Case> {
+    let tests: &[Test] = &[
+        ("signals_at_any_moment", signals_at_any_moment),
+        ("signals_while_it_takes_over", signals_while_it_takes_over),
+        ("signals_while_it_waits_for_its_output", signals_while_it_waits),
+        ("by_a_command_with_mounts_of_its_own", by_a_command_with_mounts_of_its_own),
+        ("another_bpffs_over_the_first_one", another_bpffs),
+        ("pins_gone_under_a_stopped_agent", pins_gone),
+    ];
+    named("spread::start", tests)
+}
+
+/// How long the end may take, with a little for this test's own looking.
+const SOON: Duration = Duration::from_millis(1050);
+/// Moments of one start.
+const MOMENTS: u32 = 4;
+const SIGNALS: [Signal; 3] = [Signal::INT, Signal::TERM, Signal::HUP];
+
+fn arguments<'a>(cgroup: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let mut all = vec!["--cgroup", cgroup];
+    all.extend(POOL.iter().flat_map(|address| ["--pool", address]));
+    all.extend(more);
+    all
+}
+
+/// Starts it, signals it after this time, and waits for its end. Says whether it was spreading by then.
+fn interrupted(host: &Host, more: &[&str], signal: Signal, after: Duration) -> Result<bool> {
+    let cgroup = host.cgroup.path().to_string_lossy();
+    let folder = tempfile::tempdir()?;
+    let said = folder.path().join("stderr");
+    let mut command = host.rule.command(&arguments(&cgroup, more))?;
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(&said)?);
+    let mut process = host.stage.netns.run(|| Process::spawn(&mut command))?;
+    let begun = Instant::now();
+    std::thread::sleep(after.saturating_sub(begun.elapsed()));
+    process.signal(signal)?;
+    let asked = Instant::now();
+    let limit = Place::get().limit(SOON);
+    let begun = || -> Result<bool> {
+        Ok(fs::read_to_string(&said)?.contains(&format!("rule {}: ", host.rule.name())))
+    };
+    if signal == Signal::HUP && process.wait(SOON).is_err() {
+        // A started agent takes it for a wish to open its output anew.
+        ensure!(begun()?, "SIGHUP after {after:?}: it is not ended");
+        process.signal(Signal::TERM)?;
+        process.wait(START_LIMIT)?;
+        return Ok(true);
+    }
+    let status = process.wait(Duration::from_secs(10))?;
+    let took = asked.elapsed();
+    let text = fs::read_to_string(&said)?;
+    ensure!(took <= limit, "{signal:?} after {after:?}: it took {took:?}, {status}: {text}");
+    ensure!(!text.contains("error:"), "{signal:?} after {after:?}: {text}");
+    begun()
+}
+
+fn nothing_left(host: &Host, when: &str) -> Result<()> {
+    host.rule.check_nothing_left().with_context(|| when.to_owned())?;
+    // The kernel takes a link apart some time after its last user.
+    wait_for("the programs to go", Duration::from_secs(2), || {
+        Ok((host.cgroup.attached()? == 0).then_some(()))
+    })
+    .with_context(|| when.to_owned())
+}
+
+/// How long an undisturbed start takes.
+fn of_a_start(host: &Host, more: &[&str]) -> Result<Duration> {
+    let begun = Instant::now();
+    let spread = host.spread(&POOL, more)?;
+    let took = begun.elapsed();
+    spread.stop()?;
+    Ok(took)
+}
+
+/// From the first instruction until it spreads. Of the three signals each has moments of its own.
+fn signals_at_any_moment() -> Result<()> {
+    let host = Host::new()?;
+    let step = of_a_start(&host, &[])? / MOMENTS;
+    for (number, signal) in (0_u32..).zip(SIGNALS) {
+        for turn in 0..=MOMENTS {
+            let after = step * turn + step / 3 * number;
+            interrupted(&host, &["--on-exit", "release"], signal, after)?;
+            nothing_left(&host, &format!("{signal:?} after {after:?}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Names of what is pinned for the rule.
+fn pinned(folder: &Path) -> Result<Vec<String>> {
+    let names =
+        fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    let mut names = names.collect::<Result<Vec<_>>>()?;
+    names.sort();
+    Ok(names)
+}
+
+/// What an earlier agent left goes on as it was.
+fn signals_while_it_takes_over() -> Result<()> {
+    const KEEP: [&str; 2] = ["--on-exit", "keep"];
+    let mut host = Host::new()?;
+    let server = host.server("10.1.0.1:7000")?;
+    of_a_start(&host, &KEEP)?;
+    let step = of_a_start(&host, &KEEP)? / MOMENTS;
+    let links = host.rule.pins().join("links");
+    let (before, attached) = (pinned(&links)?, host.cgroup.attached()?);
+    for turn in 0..=MOMENTS {
+        let after = step * turn;
+        interrupted(&host, &KEEP, Signal::TERM, after)?;
+        let now = pinned(&links)?;
+        ensure!(now == before, "after {after:?}: {before:?}, then {now:?}");
+        wait_for("as many programs as before", Duration::from_secs(2), || {
+            Ok((host.cgroup.attached()? == attached).then_some(()))
+        })?;
+        let from = source(&host.connect(server.address)?)?.to_string();
+        ensure!(POOL.contains(&&*from), "after {after:?} nothing is spread: {from}");
+    }
+    let released = host.rule.release()?;
+    ensure!(released.code() == 0, "{released:?}");
+    nothing_left(&host, "released")
+}
+
+/// A FIFO as the output, which nobody reads.
+fn signals_while_it_waits() -> Result<()> {
+    let host = Host::new()?;
+    let folder = tempfile::tempdir()?;
+    let fifo = folder.path().join("fifo");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0)?;
+    let fifo = fifo.to_string_lossy();
+    for signal in SIGNALS {
+        interrupted(&host, &["-o", &fifo], signal, Duration::from_millis(300))?;
+        nothing_left(&host, &format!("{signal:?}"))?;
+    }
+    Ok(())
+}
+
+/// A rule goes on by what an agent holds, which does not answer, and whose lock is gone like the pins: it is found
+/// by what is loaded.
+fn pins_gone() -> Result<()> {
+    let mut host = Host::new()?;
+    let server = host.server("10.1.0.1:7000")?;
+    let agent = host.spread(&POOL, &["--on-exit", "keep"])?;
+    let attached = host.cgroup.attached()?;
+    agent.process.signal(Signal::STOP)?;
+    fs::remove_dir_all(host.rule.pins())?;
+    fs::remove_file(format!("/run/tracer/spread-{}.lock", host.rule.name()))?;
+    let _held = host.connect(server.address)?;
+    let status = host.rule.status()?;
+    ensure!(
+        status.spread()? == 1 && status.0["pins"] == "nowhere that can be reached",
+        "{status:?}"
+    );
+    // A new start takes it over, and does not attach beside it.
+    host.spread(&POOL, &["--on-exit", "keep"])?.stop()?;
+    let twice = host.cgroup.attached()?;
+    ensure!(twice == attached, "{attached} programs were attached, then {twice}");
+    ensure!(host.rule.status()?.spread()? == 1, "{:?}", host.rule.status()?);
+    let released = host.rule.release()?;
+    // The stopped agent still holds its descriptors; they do nothing.
+    ensure!(released.code() == 0, "{released:?}");
+    nothing_left(&host, "released")?;
+    agent.kill()
+}
+
+/// As `ip netns exec` runs it: its mounts end with it, the rule does not.
+fn by_a_command_with_mounts_of_its_own() -> Result<()> {
+    let mut host = Host::new()?;
+    let server = host.server("10.1.0.1:7000")?;
+    // As `0::` of /proc/PID/cgroup has it: the mount is hidden.
+    let name = host.cgroup.path().file_name().context("a cgroup at /")?.to_string_lossy();
+    let cgroup = format!("/{name}");
+    let ended = host.stage.netns.run(|| {
+        with_bare_sys(|| {
+            let mut command = host.rule.command(&arguments(&cgroup, &["--detach"]))?;
+            run(&mut command, START_LIMIT)
+        })
+    })?;
+    ensure!(ended.code() == 0, "{ended:?}");
+    let from = source(&host.connect(server.address)?)?.to_string();
+    ensure!(POOL.contains(&&*from), "it said that it spreads, but does not: {from}");
+    ensure!(host.rule.pins().exists(), "{} is not there", host.rule.pins().display());
+    ensure!(host.rule.status()?.spread()? == 1, "{:?}", host.rule.status()?);
+    // It can be ended by such a command, too.
+    let released = with_bare_sys(|| host.rule.release())?;
+    ensure!(released.code() == 0, "{released:?}");
+    nothing_left(&host, "released")
+}
+
+/// `mount -t bpf` once more: the rule is shown, taken over and ended where it is.
+fn another_bpffs() -> Result<()> {
+    let mut host = Host::new()?;
+    let server = host.server("10.1.0.1:7000")?;
+    host.spread(&POOL, &["--on-exit", "keep"])?.stop()?;
+    let attached = host.cgroup.attached()?;
+    let second = SecondBpffs::mount("0700")?;
+    let _held = host.connect(server.address)?;
+    ensure!(host.rule.status()?.spread()? == 1, "{:?}", host.rule.status()?);
+    let again = host.spread(&POOL, &["--on-exit", "keep"])?;
+    let twice = host.cgroup.attached()?;
+    ensure!(twice == attached, "{attached} programs were attached, then {twice}");
+    let _held = host.connect(server.address)?;
+    ensure!(host.rule.status()?.spread()? == 2, "{:?}", host.rule.status()?);
+    again.stop()?;
+    let released = host.rule.release()?;
+    ensure!(released.code() == 0, "{released:?}");
+    nothing_left(&host, "released below another bpffs")?;
+    drop(second);
+    nothing_left(&host, "released")
+}

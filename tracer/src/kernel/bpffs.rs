@@ -1,0 +1,228 @@
+//! The bpffs in which rules are pinned, and the others in which some could be.
+//!
+//! Each `mount -t bpf` makes another file system, and what is pinned in one ends with its last mount. `ip netns exec`
+//! and containers have mounts of their own, which end with them. So rules are pinned in one place: among the
+//! mounts that the host began with.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
+    panic,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+};
+
+use rustix::{
+    fs::{CWD, Mode, OFlags, fstat, openat},
+    mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount},
+    thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe},
+};
+
+use crate::{
+    error::Error,
+    mounts::{self, BPFFS, MountPoint},
+};
+
+/// Where bpffs belongs, and is mounted if it is not anywhere.
+pub(super) const USUAL: &str = "/sys/fs/bpf";
+/// `PROC_PID_INIT_INO` and `MNT_NS_INIT_INO` of the kernel; the second one since Linux 6.18.
+const FIRST_PIDS: u64 = 0xEFFF_FFFC;
+const FIRST_MOUNTS: u64 = 0xEFFF_FFF8;
+/// Mounts that are taken away to see what is below.
+const LAYERS: usize = 64;
+
+/// A bpffs.
+#[derive(Clone, Debug)]
+pub(super) struct Bpffs {
+    pub root: Arc<OwnedFd>,
+    /// Where it is mounted.
+    pub path: PathBuf,
+    pub device: u64,
+}
+
+/// The one in which rules are pinned; it is mounted if there is none.
+///
+/// # Errors
+/// The host's mounts cannot be reached; there is no bpffs among them, and it cannot be mounted.
+pub(super) fn place() -> Result<Bpffs, Error> {
+    let host = host_mounts().map_err(|why| {
+        Error::Failure(format!(
+            "the rule would end with this command or container, because {why}: run tracer on the host itself, or \
+             with its process namespace and privileges (`--pid=host --privileged`, in Kubernetes `hostPID: true`)"
+        ))
+    })?;
+    let failed = |error: io::Error| {
+        Error::Failure(format!(
+            "there is no bpffs to keep the spreader in, and it cannot be mounted: {error}; mount one with `{}`",
+            BPFFS.mount_command
+        ))
+    };
+    let find = || -> io::Result<Bpffs> {
+        if let Some(found) = visible()?.into_iter().next() {
+            return Ok(found);
+        }
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        mount("bpf", USUAL, "bpf", flags, Some(c"mode=0700"))?;
+        visible()?
+            .into_iter()
+            .next()
+            .ok_or_else(|| io::Error::other("it does not show in /proc/thread-self/mountinfo"))
+    };
+    among(host, find).and_then(|found| found).map_err(failed)
+}
+
+/// Every one that can be reached, the one place first: among the host's mounts and among ours, also where
+/// something else is mounted over it. Mounts none.
+pub(super) fn all() -> Vec<Bpffs> {
+    let mut found: Vec<Bpffs> = Vec::new();
+    let mut add = |more: io::Result<Vec<Bpffs>>| match more {
+        Ok(more) => {
+            for one in more {
+                if found.iter().all(|it| it.device != one.device) {
+                    found.push(one);
+                }
+            }
+        }
+        Err(error) => tracing::debug!("a bpffs cannot be looked for: {error}"),
+    };
+    match host_mounts() {
+        Ok(Some(host)) => {
+            add(among(Some(host), everywhere).and_then(|found| found));
+            add(among(None, everywhere).and_then(|found| found));
+        }
+        Ok(None) => add(among(None, everywhere).and_then(|found| found)),
+        Err(why) => {
+            tracing::debug!("{why}");
+            add(among(None, everywhere).and_then(|found| found));
+        }
+    }
+    found
+}
+
+/// The mount namespace that the host began with; `None`: it is our own. The error is the reason why it cannot
+/// be reached.
+fn host_mounts() -> Result<Option<File>, String> {
+    let inode = |path: &str| fs::metadata(path).map(|metadata| metadata.ino());
+    let own =
+        inode("/proc/self/ns/mnt").map_err(|error| format!("/proc cannot be read: {error}"))?;
+    if inode("/proc/self/ns/pid").ok() != Some(FIRST_PIDS) {
+        return Err("it runs in a container, with a process namespace of its own".into());
+    }
+    let mut reason = String::new();
+    // The second one is a thread of the kernel's, to which nothing is denied.
+    for process in [1, 2] {
+        let opened = File::open(format!("/proc/{process}/ns/mnt"));
+        match opened.and_then(|file| Ok((file.metadata()?.ino(), file))) {
+            Ok((ino, _)) if ino == own => return Ok(None),
+            Ok((_, file)) => return Ok(Some(file)),
+            Err(error) => reason = format!("the host's mounts cannot be reached ({error})"),
+        }
+    }
+    if own == FIRST_MOUNTS { Ok(None) } else { Err(reason) }
+}
+
+/// Runs `work` on a thread of its own among these mounts, `None`: ours.
+fn among<T: Send>(mounts: Option<File>, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    let visit = || -> io::Result<T> {
+        if let Some(mounts) = mounts {
+            #[expect(unsafe_code, reason = "unshare(CLONE_FS) is an unsafe call in rustix")]
+            // SAFETY: this thread alone gets a root and a working folder of its own.
+            unsafe { unshare_unsafe(UnshareFlags::FS) }?;
+            move_into_link_name_space(mounts.as_fd(), Some(LinkNameSpaceType::Mount))?;
+        }
+        Ok(work())
+    };
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().name("mounts".into()).spawn_scoped(scope, visit)?;
+        thread.join().unwrap_or_else(|panic| panic::resume_unwind(panic))
+    })
+}
+
+/// Of the calling thread.
+fn mount_points() -> io::Result<Vec<MountPoint>> {
+    Ok(mounts::parse(&fs::read("/proc/thread-self/mountinfo")?))
+}
+
+/// Those whose root a path leads to; the usual place first.
+fn visible() -> io::Result<Vec<Bpffs>> {
+    let mut found: Vec<Bpffs> = Vec::new();
+    for point in mount_points()?.into_iter().filter(|point| point.is_root_of(BPFFS)) {
+        let known = found.iter().any(|it| it.device == point.device);
+        match open(&point) {
+            Some(bpffs) if !known => found.push(bpffs),
+            _ => {}
+        }
+    }
+    found.sort_by_key(|bpffs| bpffs.path != Path::new(USUAL));
+    Ok(found)
+}
+
+/// Where something else is mounted over it, `None`.
+fn open(point: &MountPoint) -> Option<Bpffs> {
+    let root = mounts::open_dir(CWD, &point.path).ok()?;
+    let device = fstat(&root).ok()?.st_dev;
+    (mounts::is(&root, BPFFS) && device == point.device).then(|| Bpffs {
+        root: Arc::new(root),
+        path: point.path.clone(),
+        device,
+    })
+}
+
+/// Those below other mounts, too.
+fn everywhere() -> io::Result<Vec<Bpffs>> {
+    let mut found = visible()?;
+    let points = mount_points()?.into_iter().filter(|point| point.is_root_of(BPFFS));
+    let is_hidden = |point: &MountPoint| found.iter().all(|it| it.device != point.device);
+    let hidden: Vec<MountPoint> = points.filter(is_hidden).collect();
+    if !hidden.is_empty() {
+        match uncover(hidden) {
+            Ok(more) => found.extend(more),
+            Err(error) => tracing::debug!("a bpffs is below another mount: {error}"),
+        }
+    }
+    Ok(found)
+}
+
+/// Opens them in a copy of the mounts that is this thread's own, from which it takes away what lies over them.
+fn uncover(mut hidden: Vec<MountPoint>) -> io::Result<Vec<Bpffs>> {
+    #[expect(unsafe_code, reason = "unshare(CLONE_NEWNS) is an unsafe call in rustix")]
+    // SAFETY: the mounts, the root and the working folder of this thread alone change.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS) }?;
+    // What is taken away here must not go elsewhere: an error ends it.
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+    let mut found: Vec<Bpffs> = Vec::new();
+    for _ in 0..LAYERS {
+        hidden.retain(|point| match open(point) {
+            Some(bpffs) => {
+                found.push(bpffs);
+                false
+            }
+            None => true,
+        });
+        hidden.retain(|point| found.iter().all(|it| it.device != point.device));
+        let Some(wanted) = hidden.first() else { break };
+        match over(&wanted.path)? {
+            Some(cover) => unmount(&cover, UnmountFlags::DETACH)?,
+            None => _ = hidden.remove(0),
+        }
+    }
+    Ok(found)
+}
+
+/// The mount point that a path, or what there is of it, lies below; `None`: that cannot be taken away.
+fn over(path: &Path) -> io::Result<Option<PathBuf>> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let mut opened =
+        path.ancestors().filter_map(|path| openat(CWD, path, flags, Mode::empty()).ok());
+    let Some(file) = opened.next() else { return Ok(None) };
+    let info = fs::read_to_string(format!("/proc/thread-self/fdinfo/{}", file.as_raw_fd()))?;
+    let id = info.lines().find_map(|line| line.strip_prefix("mnt_id:"));
+    let id = id.and_then(|id| id.trim().parse::<u64>().ok());
+    let point = mount_points()?.into_iter().find(|point| Some(point.id) == id);
+    Ok(point.map(|point| point.path).filter(|path| path != Path::new("/")))
+}
