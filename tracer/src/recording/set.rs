@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::io::Errno;
+
 use super::{
     bytes,
     envelope::Envelope,
@@ -87,6 +89,14 @@ pub(super) fn nothing(name: &str) -> Error {
     ))
 }
 
+/// What to do about a file that cannot be read.
+fn advice(source: &io::Error, otherwise: &'static str) -> &'static str {
+    match Errno::from_io_error(source) {
+        Some(Errno::MFILE) => "name fewer files at a time, or raise `ulimit -n`",
+        _ => otherwise,
+    }
+}
+
 /// How a file is called to people.
 fn name(path: &Path) -> String {
     if path == Path::new("-") {
@@ -117,11 +127,9 @@ pub(super) fn check(line: Option<&Line<'_>>, name: &str) -> Result<u64, Error> {
 
 impl Part {
     fn open(path: &Path) -> Result<Self, Error> {
-        let error = |source| Error::File {
-            tried: "read",
-            path: path.to_owned(),
-            source,
-            do_this: "name a file that `tracer record -o FILE` wrote",
+        let error = |source: io::Error| {
+            let do_this = advice(&source, "name a file that `tracer record -o FILE` wrote");
+            Error::File { tried: "read", path: path.to_owned(), source, do_this }
         };
         let file = if path == Path::new("-") {
             let stdin = io::stdin();
@@ -200,6 +208,7 @@ impl Part {
     }
 
     pub(super) fn error(&self, source: io::Error) -> Error {
-        Error::File { tried: "read", path: self.path.clone(), source, do_this: "" }
+        let do_this = advice(&source, "");
+        Error::File { tried: "read", path: self.path.clone(), source, do_this }
     }
 }
