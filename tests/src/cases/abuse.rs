@@ -4,6 +4,7 @@
 mod namespaces;
 mod outsider;
 mod pins;
+mod reading;
 mod recordings;
 
 use std::{env, sync::Arc};
@@ -16,6 +17,7 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     let mut cases = outsider::cases();
     cases.extend(namespaces::cases());
     cases.extend(pins::cases());
+    cases.extend(reading::cases());
     cases.extend(recordings::cases());
     // Of other files: `cases.extend(FILE::cases());`
     let slow = (plan.place == Place::Vm).then(|| "a guest is slow: the host runs it".to_owned());
@@ -31,3 +33,6 @@ fn repeated(case: Case) -> Case {
     let run = move || (0..runs).try_for_each(|_| once());
     Case { run: Arc::new(run), ..case }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 //! -> Result<Vec<u64>>` in the file that it belongs to and name it in that file's table: its
 //! documentation says the words behind its name and what it counts.
 
+mod bpf;
 mod calls;
 mod files;
 mod netlink;
@@ -17,8 +18,13 @@ pub type Operation = fn(&mut Belongings, &[&str]) -> Result<Vec<u64>>;
 /// Operations by name, of one file.
 type Table = &'static [(&'static str, Operation)];
 
-const TABLES: &[Table] =
-    &[calls::OPERATIONS, files::OPERATIONS, netlink::OPERATIONS, processes::OPERATIONS];
+const TABLES: &[Table] = &[
+    bpf::OPERATIONS,
+    calls::OPERATIONS,
+    files::OPERATIONS,
+    netlink::OPERATIONS,
+    processes::OPERATIONS,
+];
 
 /// What an outsider holds open.
 #[derive(Default)]

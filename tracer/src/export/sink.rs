@@ -8,6 +8,7 @@
 mod file;
 mod frame;
 mod output;
+mod planted;
 pub(crate) mod repair;
 
 use std::path::{Path, PathBuf};

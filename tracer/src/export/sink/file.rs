@@ -16,7 +16,7 @@ use rustix::{
 use super::{
     frame,
     output::{Append, Output},
-    repair,
+    planted, repair,
 };
 use crate::error::Error;
 
@@ -71,6 +71,7 @@ impl Medium {
             .map_err(|errno| error(errno.into()))?;
         let file = File::from(fd);
         let metadata = file.metadata().map_err(error)?;
+        planted::refuse(path, &metadata)?;
         Ok(Self { file, size: metadata.len(), own: metadata.is_file() })
     }
 

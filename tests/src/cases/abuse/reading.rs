@@ -1,0 +1,156 @@
+//! What an outsider can read of a tracer: nothing that it wrote, pinned or loaded.
+
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, ensure};
+use rustix::io::Errno;
+
+use crate::{
+    cases::{Case, named},
+    netns::NetNs,
+    outsider::{Outsider, Spaces},
+    tracer::{
+        START_LIMIT,
+        record::{Record, eventually},
+        run,
+        spread::{PINS, Rule},
+    },
+};
+
+pub(super) fn cases() -> Vec<Case> {
+    named(
+        "abuse::reading",
+        &[
+            ("recordings_are_private", recordings),
+            ("a_planted_output_file_is_refused", planted),
+            ("rules_and_bpf_objects_are_private", rules),
+        ],
+    )
+}
+
+/// A folder that everybody may enter, and with `mode` perhaps write to.
+fn open_folder(mode: u32) -> Result<tempfile::TempDir> {
+    let folder = tempfile::tempdir()?;
+    fs::set_permissions(folder.path(), Permissions::from_mode(mode))?;
+    Ok(folder)
+}
+
+/// Plain and compressed, rotated too.
+fn recordings() -> Result<()> {
+    let folder = open_folder(0o755)?;
+    let mut outsider = Outsider::spawn()?;
+    for (name, more) in [("f.jsonl", &[][..]), ("f.jsonl.zst", &["--compress", "zstd"])] {
+        let file = folder.path().join(name);
+        let path = file.to_str().context("path is not UTF-8")?;
+        let mut command = crate::tracer::command(&["record", "-o", path, "--rotate", "64K"])?;
+        let ended = run(command.args(more).args(["--duration", "1"]), START_LIMIT)?;
+        ensure!(ended.code() == 0, "{ended:?}");
+        let errno = outsider.refused(&format!("read {path}"))?;
+        ensure!(errno == Errno::ACCESS, "{path}: {errno:?}");
+        let errno = outsider.refused(&format!("write {path} x"))?;
+        ensure!(errno == Errno::ACCESS, "{path}: {errno:?}");
+    }
+    // What is rotated away keeps its mode; the file that follows has it too.
+    let record = Record::start_at("auto", &folder.path().join("r.jsonl"), &["--rotate", "64K"])?;
+    let netns = NetNs::new()?;
+    let mut caller = netns.run(Outsider::spawn)?;
+    eventually("a rotation", || {
+        caller.run("refuse 1 500 9")?;
+        Ok(folder.path().join("r.jsonl.1").exists())
+    })?;
+    for name in ["r.jsonl", "r.jsonl.1"] {
+        let errno = outsider.refused(&format!("read {}", folder.path().join(name).display()))?;
+        ensure!(errno == Errno::ACCESS, "{name}: {errno:?}");
+    }
+    drop(record);
+    Ok(())
+}
+
+/// In a folder like /tmp the outsider makes the file first, or a FIFO: it would own what is written.
+fn planted() -> Result<()> {
+    let folder = open_folder(0o1777)?;
+    let mut outsider = Outsider::spawn_with(Spaces::None)?;
+    for operation in ["file", "fifo", "hard link"] {
+        let path = folder.path().join(operation);
+        if operation == "hard link" {
+            // Where fs.protected_hardlinks is 0, anybody can make one of root's files.
+            let other = folder.path().join("other");
+            fs::write(&other, "")?;
+            fs::hard_link(&other, &path)?;
+        } else {
+            outsider.run(&format!("{operation} {}", path.display()))?;
+        }
+        let path = path.to_str().context("path is not UTF-8")?;
+        let mut command = crate::tracer::command(&["record", "--duration", "1", "-o", path])?;
+        let ended = run(&mut command, START_LIMIT)?;
+        ensure!(ended.code() == 1, "{operation}: exit code {}: {}", ended.code(), ended.stderr);
+        // Ours is the message where the kernel does not refuse it first (fs.protected_regular).
+        let words = ["put it there", "another name", "denied"];
+        let words = words.iter().any(|words| ended.stderr.contains(words));
+        ensure!(words, "{operation}: {}", ended.stderr);
+        ensure!(fs::symlink_metadata(path)?.len() == 0, "{operation}: something was written");
+    }
+    Ok(())
+}
+
+/// Every file below a folder.
+fn files(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let path = entry?.path();
+        if path.is_dir() {
+            files(&path, found)?;
+        } else {
+            found.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// Pins, state and the loaded objects of a rule that goes on by itself.
+fn rules() -> Result<()> {
+    let netns = NetNs::new()?;
+    netns.ip("addr add 10.9.0.1/32 dev lo")?;
+    let cgroup = crate::cgroup::Cgroup::new("tracer-private")?;
+    let rule = Rule::new();
+    let cgroup = cgroup.path().to_str().context("path is not UTF-8")?.to_owned();
+    let arguments = ["--cgroup", &*cgroup, "--pool", "10.9.0.1", "--detach"];
+    let ended = netns.run(|| run(&mut rule.command(&arguments)?, START_LIMIT))?;
+    ensure!(ended.code() == 0, "{ended:?}");
+    let mut pins = Vec::new();
+    files(&rule.pins(), &mut pins)?;
+    let mut found = pins.clone();
+    let state = Path::new("/run/tracer");
+    if state.exists() {
+        files(state, &mut found)?;
+    }
+    ensure!(!pins.is_empty(), "nothing is pinned");
+    for spaces in [Spaces::None, Spaces::User] {
+        let mut outsider = Outsider::spawn_with(spaces)?;
+        let mut refused = |operation: String, expected: &[Errno]| -> Result<()> {
+            let errno = outsider.refused(&operation)?;
+            ensure!(expected.contains(&errno), "{spaces:?}: `{operation}`: {errno:?}");
+            Ok(())
+        };
+        let no_access = &[Errno::ACCESS, Errno::PERM];
+        refused(format!("list {PINS}"), no_access)?;
+        for path in &found {
+            refused(format!("read {}", path.display()), no_access)?;
+        }
+        for path in &pins {
+            refused(format!("bpf-pin {}", path.display()), no_access)?;
+        }
+        for command in [11, 12, 31] {
+            refused(format!("bpf-next {command}"), &[Errno::PERM])?;
+        }
+        for command in [13, 14, 30] {
+            refused(format!("bpf-by-id {command} 1"), &[Errno::PERM])?;
+        }
+    }
+    let ended = rule.release()?;
+    ensure!(ended.code() == 0, "{ended:?}");
+    Ok(())
+}
