@@ -2,6 +2,7 @@
 
 mod container;
 mod names;
+mod root;
 #[cfg(test)]
 mod tests;
 
@@ -9,12 +10,13 @@ use std::{
     io,
     os::fd::{AsFd, OwnedFd},
     path::{Component, Path, PathBuf},
+    time::Instant,
 };
 
 use rustix::fs::{CWD, Stat, fstat};
 
-pub use container::container_id;
 pub use names::{Name, Names};
+pub use root::{NOT_WHOLE, Root, find};
 
 use crate::mounts::{self, CGROUP2, open_dir};
 
@@ -26,8 +28,8 @@ const MAX_DEPTH: u32 = 128;
 pub struct Cgroup {
     /// What `bpf_get_current_cgroup_id` gives: the inode number of its directory.
     pub id: u64,
-    /// Directories below the root of the hierarchy; 0 for the root. In a cgroup namespace the
-    /// root is that of the namespace, and the kernel's own count is higher.
+    /// Directories below the root of the hierarchy; 0 for the root. In a cgroup namespace from which the
+    /// host's root cannot be reached the root is that of the namespace, and the kernel's own count is higher.
     pub level: u32,
     /// From the root, beginning with a slash.
     pub path: PathBuf,
@@ -49,9 +51,9 @@ pub enum CgroupError {
     Open { path: String, source: io::Error },
 }
 
-/// The root directory of the cgroup2 hierarchy, mounted or not, for attaching programs.
+/// The root directory of the cgroup2 hierarchy, mounted or not, as far up as it can be reached: see [`find`].
 pub fn root() -> io::Result<OwnedFd> {
-    mounts::open_root(CGROUP2)
+    Ok(find()?.directory)
 }
 
 /// The cgroup that a `--cgroup` value means: an absolute path of a directory of cgroup2, or a path
@@ -94,7 +96,11 @@ fn locate(root: &OwnedFd, directory: OwnedFd) -> io::Result<Cgroup> {
         }
         let parent = open_dir(&here, Path::new(".."))?;
         let up = fstat(&parent)?;
-        if level == MAX_DEPTH || up.st_dev != top.st_dev || same(&up, &stat) {
+        if up.st_dev != top.st_dev {
+            // The mount that led here shows a part of the hierarchy: that of a cgroup namespace.
+            return search(root, id);
+        }
+        if level == MAX_DEPTH || same(&up, &stat) {
             return Err(io::Error::other("it is not below the root of the cgroup2 hierarchy"));
         }
         names.push(name_in(&parent, stat.st_ino)?);
@@ -103,6 +109,17 @@ fn locate(root: &OwnedFd, directory: OwnedFd) -> io::Result<Cgroup> {
     }
     let mut path = PathBuf::from("/");
     path.extend(names.iter().rev());
+    Ok(Cgroup { id, level, path })
+}
+
+/// Looks for a cgroup from the root down.
+fn search(root: &OwnedFd, id: u64) -> io::Result<Cgroup> {
+    let mut names = Names::new(root.try_clone()?);
+    let below = || {
+        io::Error::other("it is not below the root of the cgroup2 hierarchy that can be reached")
+    };
+    let path = PathBuf::from(&*names.get(id, Instant::now()).ok_or_else(below)?.path);
+    let level = u32::try_from(path.components().count().saturating_sub(1)).unwrap_or(u32::MAX);
     Ok(Cgroup { id, level, path })
 }
 

@@ -102,7 +102,8 @@ pub fn open_dir(at: impl AsFd, path: &Path) -> rustix::io::Result<OwnedFd> {
     openat(at, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
-fn detached(fs: FileSystem) -> rustix::io::Result<OwnedFd> {
+/// The root directory of a mount without a path, which ends with the descriptor.
+pub(crate) fn detached(fs: FileSystem) -> rustix::io::Result<OwnedFd> {
     let context = fsopen(fs.name, FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_create(&context)?;
     let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;

@@ -1,6 +1,7 @@
 //! `abuse::*`: what a local user without privileges tries, and the tracer withstands: each test is named
 //! by what it defends. SECURITY.md says which promise each of them shows.
 
+mod cgroups;
 mod namespaces;
 mod outsider;
 mod pins;
@@ -15,6 +16,7 @@ use crate::probe::Place;
 /// All of them run on the host, in three minutes together.
 pub fn cases(plan: &Plan) -> Vec<Case> {
     let mut cases = outsider::cases();
+    cases.extend(cgroups::cases());
     cases.extend(namespaces::cases());
     cases.extend(pins::cases());
     cases.extend(reading::cases());

@@ -1,23 +1,34 @@
 //! Which container a cgroup belongs to, by the names that container engines give. Pure.
 
-/// The id of the innermost container in a cgroup path: the 64 hexadecimal digits that Docker,
+use rustix::fs::Stat;
+
+/// The id of the container whose cgroup has this name: the 64 hexadecimal digits that Docker,
 /// containerd, CRI-O and Podman put into it. `None` for anything else, and for the engines' own
 /// monitor processes (conmon).
-pub fn container_id(path: &str) -> Option<String> {
-    path.rsplit('/').find_map(id_of).map(str::to_owned)
-}
-
+///
 /// `ID`, `PREFIX-ID`, `PREFIX:ID`, each with or without `.scope`.
-fn id_of(component: &str) -> Option<&str> {
+pub(super) fn id_of(component: &str) -> Option<&str> {
     let name = component.strip_suffix(".scope").unwrap_or(component);
     let (prefix, id) = name.rsplit_once(['-', ':']).unwrap_or(("", name));
     let is_id = id.len() == 64 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     (is_id && !prefix.contains("conmon")).then_some(id)
 }
 
+/// Whether only root can make cgroups in a directory: else a name in it says nothing.
+pub(super) fn is_roots(directory: &Stat) -> bool {
+    let others = directory.st_mode & 0o002 != 0;
+    let group = directory.st_mode & 0o020 != 0 && directory.st_gid != 0;
+    directory.st_uid == 0 && !others && !group
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Of the innermost container.
+    fn container_id(path: &str) -> Option<String> {
+        path.rsplit('/').find_map(id_of).map(str::to_owned)
+    }
 
     #[test]
     fn every_engines_paths_give_the_id_and_nothing_else_does() {

@@ -15,13 +15,24 @@ use std::{
 use foldhash::{HashMap, HashMapExt as _};
 use rustix::fs::{Dir, FileType, fstat};
 
-use super::{MAX_DEPTH, container_id};
+use super::{
+    MAX_DEPTH,
+    container::{id_of, is_roots},
+};
 use crate::mounts::open_dir;
 
 /// Cgroups that are remembered; a host with more of them at once gets no names for the rest.
 const MAX_NAMES: usize = 100_000;
-/// Ids that are not there are looked for no more often than this.
+/// Ids that are not known are looked for no more often than this...
 const PAUSE: Duration = Duration::from_secs(1);
+/// ...and for no more than one part in so many of the time, as long as that is not longer than this.
+const SHARE: u32 = 50;
+const LONGEST: Duration = Duration::from_secs(15);
+/// Ids that were looked for and are not there: an id is never used again, so they are of cgroups that are
+/// gone. When there are more of them, all are forgotten.
+const MAX_GONE: usize = 65_536;
+/// Yet one is looked for again after so long: the hierarchy may not have been readable.
+const AGAIN: Duration = Duration::from_mins(5);
 
 /// What is known of a cgroup.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -29,38 +40,59 @@ pub struct Name {
     /// From the root of the hierarchy, beginning with a slash; bytes that are not UTF-8 are
     /// replaced.
     pub path: Arc<str>,
-    /// Of the container whose cgroup it is.
+    /// Of the container whose cgroup it is. Only where nobody but root could have made a cgroup of that name: in
+    /// one that is delegated to a user the path is all that is certain.
     pub container: Option<Arc<str>>,
 }
 
-impl Name {
-    fn new(path: String) -> Self {
-        Self { container: container_id(&path).map(Arc::from), path: path.into() }
-    }
+/// A directory that is to be read.
+struct Folder {
+    /// From the root, without a slash before it.
+    path: PathBuf,
+    depth: u32,
+    /// All directories above it are root's.
+    trusted: bool,
+    container: Option<Arc<str>>,
 }
 
 /// A cache of cgroup names by id. Ids are never re-used (`kernfs_node.id`), so a path stays true.
 pub struct Names {
     root: OwnedFd,
     by_id: HashMap<u64, Name>,
-    walked: Option<Instant>,
+    /// When each was looked for.
+    gone: HashMap<u64, Instant>,
+    may_walk_at: Option<Instant>,
     limit: usize,
+    walks: u64,
 }
 
 impl Names {
     /// `root` is the root of the hierarchy, [`super::root`]. Nothing is read yet.
     pub fn new(root: OwnedFd) -> Self {
-        Self { root, by_id: HashMap::new(), walked: None, limit: MAX_NAMES }
+        let (by_id, gone) = (HashMap::new(), HashMap::new());
+        Self { root, by_id, gone, may_walk_at: None, limit: MAX_NAMES, walks: 0 }
     }
 
     /// The name of a cgroup. An unknown id makes it read the hierarchy again, at most once a second
-    /// by `now`. `None` for one that lived and died in between, and for id 0.
+    /// by `now`, once for each id. `None` for one that lived and died in between, and for id 0.
     pub fn get(&mut self, id: u64, now: Instant) -> Option<&Name> {
-        if id != 0 && !self.by_id.contains_key(&id) && self.may_walk(now) {
-            self.walked = Some(now);
+        if id != 0 && !self.by_id.contains_key(&id) && self.may_walk(id, now) {
+            let began = Instant::now();
             self.walk();
+            self.may_walk_at = Some(now + pause(began.elapsed()));
+            if !self.by_id.contains_key(&id) {
+                if self.gone.len() >= MAX_GONE {
+                    self.gone.clear();
+                }
+                self.gone.insert(id, now);
+            }
         }
         self.by_id.get(&id)
+    }
+
+    /// How often the hierarchy was read.
+    pub fn walks(&self) -> u64 {
+        self.walks
     }
 
     /// Whether cgroup `id` is `above` or lies below it.
@@ -69,38 +101,51 @@ impl Names {
         self.get(id, now).is_some_and(|name| Path::new(&*name.path).starts_with(&*above))
     }
 
-    fn may_walk(&self, now: Instant) -> bool {
-        self.walked.is_none_or(|walked| now.saturating_duration_since(walked) >= PAUSE)
+    fn may_walk(&self, id: u64, now: Instant) -> bool {
+        let looked_for = self.gone.get(&id);
+        self.may_walk_at.is_none_or(|at| now >= at)
+            && looked_for.is_none_or(|at| now.saturating_duration_since(*at) >= AGAIN)
     }
 
     fn walk(&mut self) {
+        self.walks += 1;
         if self.by_id.len() >= self.limit {
             self.by_id.clear();
         }
         if let Ok(stat) = fstat(&self.root) {
-            self.by_id.insert(stat.st_ino, Name::new("/".to_owned()));
+            let name = Name { path: "/".into(), container: None };
+            self.by_id.insert(stat.st_ino, name);
         }
-        let mut left = vec![(PathBuf::new(), 0_u32)];
-        while let Some((folder, depth)) = left.pop() {
-            let at = if folder.as_os_str().is_empty() { Path::new(".") } else { &folder };
+        let top = Folder { path: PathBuf::new(), depth: 0, trusted: true, container: None };
+        let mut left = vec![top];
+        while let Some(folder) = left.pop() {
+            let at = if folder.path.as_os_str().is_empty() { Path::new(".") } else { &folder.path };
             // A cgroup can go at any time.
-            let Ok(entries) = open_dir(&self.root, at).map_err(io::Error::from).and_then(children)
-            else {
-                continue;
-            };
+            let Ok(directory) = open_dir(&self.root, at) else { continue };
+            let trusted = folder.trusted && fstat(&directory).is_ok_and(|stat| is_roots(&stat));
+            let Ok(entries) = children(directory) else { continue };
             for (id, name) in entries {
                 if self.by_id.len() >= self.limit {
                     return;
                 }
-                let path = folder.join(name);
+                // The innermost one.
+                let container = id_of(&name.to_string_lossy()).filter(|_| trusted).map(Arc::from);
+                let container = container.or_else(|| folder.container.clone());
+                let path = folder.path.join(name);
                 let full = format!("/{}", path.to_string_lossy());
-                self.by_id.insert(id, Name::new(full));
-                if depth < MAX_DEPTH {
-                    left.push((path, depth + 1));
+                let name = Name { path: full.into(), container: container.clone() };
+                self.by_id.insert(id, name);
+                if folder.depth < MAX_DEPTH {
+                    left.push(Folder { path, depth: folder.depth + 1, trusted, container });
                 }
             }
         }
     }
+}
+
+/// How long to wait after a walk that took so long.
+fn pause(cost: Duration) -> Duration {
+    (cost * SHARE).clamp(PAUSE, LONGEST)
 }
 
 /// Inode numbers and names of the directories in a directory.

@@ -2,8 +2,6 @@
 
 use std::{fs, os::unix::fs::MetadataExt, process, time::Duration};
 
-use std::time::Instant;
-
 use super::*;
 
 /// `tracer-TEST-PID/inner` below the mounted root.
@@ -79,25 +77,79 @@ fn what_is_not_a_cgroup2_directory_is_refused_with_what_is_expected() {
 fn names_are_read_again_at_most_once_a_second_and_outlive_their_cgroup() {
     let mut names = Names::new(root().unwrap());
     let begun = Instant::now();
+    let after = |seconds| begun + Duration::from_secs(seconds);
     let root_id = resolve_arg("/").unwrap().id;
     assert_eq!(path_of(&mut names, root_id, begun), Some("/".to_owned()));
 
     let made = Made::new("names");
     let (id, path) = (made.inner_id(), format!("/{}/inner", made.name));
     assert_eq!(path_of(&mut names, id, begun + Duration::from_millis(999)), None);
-    assert_eq!(path_of(&mut names, id, begun + Duration::from_secs(1)), Some(path.clone()));
+    // The pause is longer where reading takes long.
+    assert_eq!(path_of(&mut names, id, after(15)), Some(path.clone()));
     drop(made);
-    assert_eq!(path_of(&mut names, id, begun + Duration::from_secs(9)), Some(path.clone()));
-    assert_eq!(path_of(&mut names, u64::MAX, begun + Duration::from_secs(9)), None);
+    assert_eq!(path_of(&mut names, id, after(60)), Some(path.clone()));
+    assert_eq!(path_of(&mut names, u64::MAX, after(60)), None);
+}
+
+#[test]
+fn a_cgroup_that_is_gone_is_looked_for_once() {
+    let mut names = Names::new(root().unwrap());
+    let begun = Instant::now();
+    let after = |seconds| begun + Duration::from_secs(seconds);
+    let made = Made::new("gone");
+    let (gone, outer) = (made.inner_id(), made.outer.clone());
+    fs::remove_dir(made.inner()).unwrap();
+    for second in 0..100 {
+        assert_eq!(path_of(&mut names, gone, after(second)), None);
+    }
+    assert_eq!(names.walks(), 1);
+    // Another one is looked for, and so is this one after a while.
+    let id = fs::metadata(&outer).unwrap().ino();
+    assert!(path_of(&mut names, u64::MAX - 1, after(100)).is_none());
+    assert!(path_of(&mut names, id, after(100)).is_some());
+    assert_eq!(names.walks(), 2);
+    assert_eq!(path_of(&mut names, gone, after(400)), None);
+    assert_eq!(names.walks(), 3);
+}
+
+#[test]
+fn a_container_is_claimed_only_where_root_made_its_cgroup() {
+    let id = "0123456789abcdef".repeat(4);
+    let made = Made::new("claim");
+    let claims = |name: &str| {
+        let scope = made.outer.join(name);
+        fs::create_dir(&scope).unwrap();
+        let inner = fs::metadata(&scope).unwrap().ino();
+        let mut names = Names::new(root().unwrap());
+        let found = names.get(inner, Instant::now()).cloned().unwrap();
+        fs::remove_dir(&scope).unwrap();
+        assert_eq!(*found.path, *format!("/{}/{name}", made.name));
+        found.container.map(|container| container.to_string())
+    };
+    let engines = [format!("docker-{id}.scope"), format!("cri-containerd-{id}.scope"), id.clone()];
+    let mode = |mode| {
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(&made.outer, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    for name in &engines {
+        assert_eq!(claims(name), Some(id.clone()));
+        // As systemd delegates it to a user.
+        std::os::unix::fs::chown(&made.outer, Some(65534), None).unwrap();
+        assert_eq!(claims(name), None);
+        std::os::unix::fs::chown(&made.outer, Some(0), None).unwrap();
+        mode(0o777);
+        assert_eq!(claims(name), None);
+        mode(0o755);
+    }
 }
 
 #[test]
 fn names_are_bounded() {
     let _made = Made::new("bound");
     let mut names = Names::new(root().unwrap()).with_limit(2);
-    let now = Instant::now();
-    for second in 0..5 {
-        path_of(&mut names, u64::MAX, now + Duration::from_secs(second));
+    let (now, turn_pause) = (Instant::now(), Duration::from_secs(15));
+    for turn in 0..5 {
+        path_of(&mut names, u64::MAX - turn, now + turn_pause * u32::try_from(turn).unwrap());
         assert!(names.len() <= 2);
     }
 }

@@ -122,8 +122,17 @@ pub(super) fn places(paths: &[PathBuf]) -> Result<Vec<Place>, Error> {
 pub(super) fn place(path: &Path) -> Result<Place, Error> {
     let wrong = |error: cgroups::CgroupError| Error::BadConfig(error.to_string());
     let found = cgroups::resolve_arg(&path.to_string_lossy()).map_err(wrong)?;
+    let root = cgroups::find()
+        .map_err(|error| Error::BadConfig(cgroups::CgroupError::NoHierarchy(error).to_string()))?;
+    // `--all`, or a root that would be taken for the host's.
+    if found.path == Path::new("/") && !root.whole {
+        let why = cgroups::NOT_WHOLE;
+        return Err(Error::BadConfig(format!(
+            "refusing to take less than the whole machine: {why}"
+        )));
+    }
+    let root = root.directory;
     let open = || -> io::Result<OwnedFd> {
-        let root = cgroups::root()?;
         let below = found.path.strip_prefix("/").unwrap_or(&found.path);
         let below = if below.as_os_str().is_empty() { Path::new(".") } else { below };
         Ok(open_dir(&root, below)?)

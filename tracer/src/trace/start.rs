@@ -60,7 +60,7 @@ fn start_with(
     });
     let attaches = spreading.is_some();
     let fail_fast = spreading.as_ref().is_some_and(|spreading| spreading.fail_fast);
-    let Started { facts, plan, session, can_fail_fast } =
+    let Started { facts, plan, session, can_fail_fast, whole_host } =
         attach_best(config, event_mask, filter, spreading)?;
     let mut tracer = Tracer {
         release: facts.release.clone(),
@@ -81,6 +81,9 @@ fn start_with(
     };
     if fail_fast && !can_fail_fast {
         tracer.degraded.push(NO_FAIL_FAST.to_owned());
+    }
+    if !whole_host {
+        tracer.degraded.push(cgroups::NOT_WHOLE.to_owned());
     }
     tracer.seed()?;
     tracer.session.flush_log();
@@ -108,6 +111,8 @@ struct Started {
     session: Session,
     /// Whether a program can choose the errno of a call.
     can_fail_fast: bool,
+    /// Whether the hooks are at the root of the host's cgroups.
+    whole_host: bool,
 }
 
 /// The best backend first, without the kernel's symbols: only the others need them, and reading
@@ -125,8 +130,8 @@ fn attach_best(
         })?,
         Err(error) => return Err(none_can_run(config, &btf, error)),
     };
-    let cgroup = cgroups::root().map_err(|error| none_can_run(config, &btf, &error))?;
-    let places = Places { cgroup, tracepoint_id };
+    let root = cgroups::find().map_err(|error| none_can_run(config, &btf, &error))?;
+    let places = Places { cgroup: root.directory, tracepoint_id };
     let mut settings = Settings {
         event_mask,
         ring_size: config.ring_size,
@@ -160,7 +165,7 @@ fn attach_best(
                 }
                 tracing::info!("attached: the backend is {}", session.backend);
                 let can_fail_fast = settings.fail_fast;
-                return Ok(Started { facts, plan, session, can_fail_fast });
+                return Ok(Started { facts, plan, session, can_fail_fast, whole_host: root.whole });
             }
             Err(Error::NoBackend { reasons }) => refused.extend(reasons),
             Err(other) => return Err(other),

@@ -2,6 +2,7 @@
 //! tracer.
 
 use std::{
+    fmt::Write as _,
     fs,
     os::unix::fs::PermissionsExt,
     process::Stdio,
@@ -82,7 +83,12 @@ fn forged(count: u32) -> String {
         datagram.extend(0x7fff_ffff_u32.to_ne_bytes());
         datagram.extend([0; 20]);
     }
-    datagram.iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut text = String::new();
+    for byte in datagram {
+        // Writing to a String cannot fail.
+        write!(text, "{byte:02x}").ok();
+    }
+    text
 }
 
 /// The outsider answers in the kernel's place, in a namespace of its own, while a tracer starts: nothing of it

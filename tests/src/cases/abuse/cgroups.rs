@@ -1,0 +1,132 @@
+//! cgroups: names that a user makes up, and namespaces from which the host cannot be seen.
+
+use std::{
+    fs,
+    os::unix::fs::chown,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{
+    cases::{
+        Case,
+        errors::{BAD_CONFIG, says},
+        named,
+    },
+    cgroup::Cgroup,
+    outsider::{ID, Outsider},
+    process::Process,
+    stage::Stage,
+    tracer::{
+        self, START_LIMIT,
+        record::{Record, Recording, eventually},
+    },
+};
+
+pub(super) fn cases() -> Vec<Case> {
+    named(
+        "abuse::cgroups",
+        &[
+            ("a_delegated_one_is_no_container", delegated),
+            ("a_namespace_hides_the_host_only_where_that_is_said", namespace),
+        ],
+    )
+}
+
+/// A cgroup that an outsider made in one that is delegated to it, named like a container's, is shown as what it
+/// is.
+fn delegated() -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let mut outsider = stage.netns.run(Outsider::spawn)?;
+    let ours = Cgroup::new("delegated")?;
+    chown(ours.path(), Some(ID), Some(ID))?;
+    let container = "0123456789abcdef".repeat(4);
+    let scope = ours.path().join(format!("docker-{container}.scope"));
+    outsider.run(&format!("mkdir {} 755", scope.display()))?;
+    fs::write(scope.join("cgroup.procs"), outsider.id().to_string())?;
+
+    let record = Record::start("auto", &["--events", "allocated"])?;
+    let made = outsider.run(&format!("connect {} 3", server.address))?;
+    ensure!(made.first() == Some(&3), "connects: {made:?}");
+    let recording = record.stop()?;
+    outsider.kill()?;
+    eventually("the end of the cgroup", || Ok(fs::remove_dir(&scope).is_ok()))?;
+
+    let lines = recording.events("port.allocated", stage.netns.inum());
+    ensure!(lines.len() == 3, "{} of 3 connections were seen", lines.len());
+    for line in lines {
+        let cgroup = line["process.linux.cgroup"].as_str().context("no cgroup")?;
+        ensure!(cgroup.ends_with(&format!("docker-{container}.scope")), "{line}");
+        ensure!(line.get("container.id").is_none(), "{line}");
+    }
+    Ok(())
+}
+
+/// Without mounts of cgroup2, as in a container that was given none.
+const NO_MOUNTS: &str =
+    "for at in $(awk '/ - cgroup2 /{print $5}' /proc/self/mountinfo); do umount -l $at; done";
+
+/// In a cgroup namespace the host's connections are seen, by its mounts or by process 1. Where neither is there, the
+/// recording says so, and the whole machine cannot be spread.
+fn namespace() -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let cgroup = Cgroup::new("inside")?;
+    let folder = tempfile::tempdir()?;
+    // `around` runs what makes the cgroup namespace, `unshare` is what else that has of its own.
+    let inside = |around: &str, unshare: &str, first: &str, arguments: &str| -> Result<Command> {
+        let [inner, middle] = ["inner", "middle"].map(|name| folder.path().join(name));
+        let program = tracer::program()?;
+        fs::write(&inner, format!("{first}\nexec {} {arguments}\n", program.display()))?;
+        let make = format!("unshare --cgroup {unshare} sh {}\nexit $?\n", inner.display());
+        fs::write(&middle, make)?;
+        let mut command = Command::new("sh");
+        let (procs, middle) = (cgroup.path().join("cgroup.procs"), middle.display());
+        command.args(["-c", &format!("echo $$ >{} && exec {around} sh {middle}", procs.display())]);
+        Ok(command)
+    };
+    let alone = "--mount --pid --fork --kill-child --mount-proc";
+    // Its process 1 is in the host's cgroup namespace.
+    let around = format!("unshare {alone}");
+    for (name, around, unshare, first, whole) in [
+        ("mounts", "", "--mount", "", true),
+        ("process-1", around.as_str(), "--mount", NO_MOUNTS, true),
+        ("alone", "", alone, NO_MOUNTS, false),
+    ] {
+        let file = folder.path().join(name);
+        let arguments = format!("record --events allocated --duration 1.5 -o {}", file.display());
+        let seen = seen(&stage, &server, inside(around, unshare, first, &arguments)?, &file);
+        let (count, degraded) = seen.context(name)?;
+        ensure!(degraded.contains("cgroup namespace") != whole, "{name}: degraded is {degraded}");
+        ensure!(!whole || count == 5, "{name}: {count} of 5 connections were seen");
+    }
+    let spread = inside("", alone, NO_MOUNTS, "spread --pool 127.0.0.1 --all --dry-run")?;
+    let ended = tracer::run(&mut { spread }, START_LIMIT)?;
+    says(&ended, &[BAD_CONFIG], &["the whole machine", "cgroup namespace", "--cgroupns=host"])
+}
+
+/// Connections outside of the namespace whose process is known, and `degraded`.
+fn seen(
+    stage: &Stage,
+    server: &crate::stage::Server,
+    mut command: Command,
+    file: &Path,
+) -> Result<(usize, String)> {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut process = Process::spawn(&mut command)?;
+    eventually("the first line", || {
+        ensure!(process.child.try_wait()?.is_none(), "the tracer ended at once");
+        Ok(fs::read_to_string(file).is_ok_and(|text| text.contains("tracer.start")))
+    })?;
+    let _pairs = stage.netns.run(|| server.pairs(5))?;
+    let status = process.wait(START_LIMIT)?;
+    ensure!(status.code() == Some(0), "record ended with {status}");
+    let recording = Recording::read(file)?;
+    let known = |line: &&&serde_json::Value| line.get("process.pid").is_some();
+    let lines = recording.events("port.allocated", stage.netns.inum());
+    let degraded = recording.start()?["degraded"].to_string();
+    Ok((lines.iter().filter(known).count(), degraded))
+}
