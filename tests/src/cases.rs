@@ -142,7 +142,7 @@ pub fn all(plan: &Plan) -> Vec<Case> {
         cases.extend(events::cases(plan));
         cases.extend(filters::cases(plan));
         cases.extend(errors::cases(plan));
-        cases.extend(attach::cases());
+        cases.extend(attach::cases(plan));
         cases.extend(losses::cases(plan));
         cases.extend(output::cases(plan));
         cases.extend(proxies::cases());

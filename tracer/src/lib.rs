@@ -23,6 +23,7 @@ pub mod record;
 pub mod recording;
 pub mod replay;
 pub mod report;
+mod sandbox;
 pub mod seed;
 pub mod shutdown;
 pub mod sockdiag;

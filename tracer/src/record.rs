@@ -35,7 +35,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// Runs until it is asked to stop, its time is up, or its reader is gone.
 ///
 /// # Errors
-/// What makes going on senseless: the BPF maps cannot be read, the output cannot be opened anew.
+/// What makes going on senseless: the BPF maps cannot be read.
 pub fn run(
     tracer: Tracer,
     config: &RecordConfig,
@@ -99,10 +99,8 @@ impl Recorder<'_> {
             if self.output.due(WRITE_INTERVAL) {
                 self.output.write()?;
             }
-            if asked.reopen()
-                && let Err(error) = self.output.reopen()?
-            {
-                return Ok(Err(error));
+            if asked.reopen() {
+                self.output.reopen()?;
             }
             if ticked.elapsed() >= TICK {
                 ticked = Instant::now();

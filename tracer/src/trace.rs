@@ -12,7 +12,9 @@ use std::{
 
 pub use capacities::Capacities;
 use left_out::LeftOut;
-pub use start::{cgroup_names, check_privileges, resolve, start, start_spreading};
+use rustix::thread::CapabilitySet;
+pub use start::{cgroup_names, check_privileges, resolve, start_spreading};
+pub(crate) use start::{enter_to_attach, enter_to_read, start};
 use tracer_common::{ConnKey, Filter, Loss, TupleCount, TupleKey, seed::Command};
 
 use crate::{
@@ -70,6 +72,8 @@ pub struct Tracer {
     /// Corrections that the reconciliation had to make: 0, or hooks were missed, or there is a bug.
     pub drift: u64,
     worker: Worker,
+    /// What threads that read maps must keep.
+    pub(crate) kept_for_maps: CapabilitySet,
     /// The kernel lists sockets that are bound and idle.
     idle_listed: bool,
     max_tuples: u32,

@@ -1,51 +1,230 @@
-//! `attach::*`: what is left of the tracer's powers once it has attached.
+//! `attach::*`: what is left of the tracer's powers once it has attached, thread by thread, as /proc shows it
+//! (`tracer/doc/sandbox.md`).
+#![expect(unsafe_code, reason = "kill(2) and tgkill(2) as another user")]
 
-use std::fs;
-
-use anyhow::{Context, Result, ensure};
-
-use super::Case;
-use crate::{
-    privileges::{BPF, SYS_ADMIN, SYS_PTRACE},
-    tracer::watch::Watch,
+use std::{
+    fs,
+    io::{self, Read},
+    os::unix::fs::chown,
+    process::{Command, Stdio},
+    thread,
 };
 
-pub fn cases() -> Vec<Case> {
+use anyhow::{Context, Result, ensure};
+use rustix::{
+    process::{Gid, Uid},
+    thread::{set_thread_res_gid, set_thread_res_uid},
+};
+
+use super::{Case, Plan};
+use crate::{
+    cgroup::Cgroup,
+    privileges::{BPF, NEEDED, NET_ADMIN, PERFMON, SYS_ADMIN, SYS_PTRACE, only},
+    probe::Place,
+    process::Process,
+    tracer::{
+        START_LIMIT, command,
+        record::Record,
+        spread::{Rule, Spread},
+        wait_for,
+        watch::Watch,
+    },
+};
+
+pub fn cases(plan: &Plan) -> Vec<Case> {
+    let slow = (plan.place == Place::Vm).then(|| "a guest is slow: the host runs it".to_owned());
     vec![
-        Case::new("attach::main_thread_keeps_bpf_at_most", main_thread),
-        Case::new("attach::no_thread_keeps_more_than_it_uses", every_thread),
+        Case::new("attach::sandbox_of_tuples", of_tuples),
+        Case::new("attach::sandbox_of_record", of_record),
+        Case::new("attach::sandbox_of_top", of_top),
+        Case::new("attach::sandbox_of_spread", of_spread),
+        Case::new("attach::sandbox_with_three_capabilities", with_three_capabilities),
+        Case::new("attach::threads_are_not_ended_by_their_effective_user", signals).unless(slow),
     ]
 }
 
-fn effective(status: &str) -> Result<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    Ok(u64::from_str_radix(line.context("no CapEff")?.trim(), 16)?)
-}
+/// `nobody`, who owns nothing.
+const NOBODY: u32 = 65_534;
+/// Somebody with a folder.
+const OWNER: u32 = 1234;
 
-fn main_thread() -> Result<()> {
-    let watch = Watch::start("auto", &[])?;
-    let status = fs::read_to_string(format!("/proc/{}/status", watch.id()))?;
-    let left = effective(&status)? & !(1 << BPF);
-    ensure!(left == 0, "the main thread still has capabilities {left:#x} beside CAP_BPF");
-    ensure!(status.contains("NoNewPrivs:\t1"), "no_new_privs is not set");
-    watch.stop()
-}
-
-/// The thread that enters network namespaces to read their sockets keeps what that takes, and no
-/// other thread more than what maps are read with.
-fn every_thread() -> Result<()> {
-    let watch = Watch::start("auto", &[])?;
-    let mut visitors = 0;
-    for thread in fs::read_dir(format!("/proc/{}/task", watch.id()))? {
-        let status = fs::read_to_string(thread?.path().join("status"))?;
-        let name =
-            status.lines().find_map(|line| line.strip_prefix("Name:\t")).context("no Name")?;
-        let visits = name == "netns";
-        visitors += u32::from(visits);
-        let used = if visits { 1 << SYS_ADMIN | 1 << SYS_PTRACE } else { 1 << BPF };
-        let left = effective(&status)? & !used;
-        ensure!(left == 0, "thread {name} still has capabilities {left:#x}");
+const fn bits(capabilities: &[u32]) -> u64 {
+    let (mut bits, mut at) = (0, 0);
+    while at < capabilities.len() {
+        bits |= 1 << capabilities[at];
+        at += 1;
     }
-    ensure!(visitors == 1, "{visitors} threads are called netns");
+    bits
+}
+
+/// What a thread may have at most, and as whom it opens files.
+struct Allowed {
+    capabilities: u64,
+    user: u32,
+}
+
+const VISITOR: Allowed = Allowed { capabilities: bits(&[SYS_ADMIN, SYS_PTRACE]), user: 0 };
+const ATTACHER: Allowed = Allowed { capabilities: bits(&[BPF, NET_ADMIN, PERFMON]), user: 0 };
+
+/// A thread that reads maps has CAP_BPF where the kernel wants it for that, and nothing else.
+const fn reader(user: u32) -> Allowed {
+    Allowed { capabilities: bits(&[BPF]), user }
+}
+
+struct Thread {
+    name: String,
+    status: String,
+}
+
+impl Thread {
+    fn all(process: u32) -> Result<Vec<Self>> {
+        let threads = fs::read_dir(format!("/proc/{process}/task"))?.map(|thread| {
+            let status = fs::read_to_string(thread?.path().join("status"))?;
+            let mut it = Self { name: String::new(), status };
+            it.name = it.field("Name")?.to_owned();
+            Ok(it)
+        });
+        threads.collect()
+    }
+
+    fn field(&self, name: &str) -> Result<&str> {
+        let of = |line: &'_ str| line.strip_prefix(name)?.strip_prefix(":").map(str::len);
+        let line = self.status.lines().find(|line| of(line).is_some());
+        let line = line.with_context(|| format!("no {name} in {}", self.status))?;
+        Ok(line[name.len() + 1..].trim())
+    }
+
+    fn check(&self, allowed: &Allowed) -> Result<()> {
+        let bits = |set| Ok::<u64, anyhow::Error>(u64::from_str_radix(self.field(set)?, 16)?);
+        for set in ["CapEff", "CapPrm", "CapBnd"] {
+            let more = bits(set)? & !allowed.capabilities;
+            ensure!(more == 0, "{}: {set} has {more:#x} too many", self.name);
+        }
+        for set in ["CapInh", "CapAmb"] {
+            ensure!(bits(set)? == 0, "{}: {set} is {}", self.name, self.field(set)?);
+        }
+        ensure!(self.field("NoNewPrivs")? == "1", "{}: no_new_privs is not set", self.name);
+        ensure!(self.field("Seccomp")? == "2", "{}: there is no seccomp filter", self.name);
+        // Real, effective, saved, of the file system.
+        let expected = format!("0\t{user}\t0\t{user}", user = allowed.user);
+        ensure!(self.field("Uid")? == expected, "{}: Uid is {}", self.name, self.field("Uid")?);
+        Ok(())
+    }
+}
+
+/// Every thread has what the one of its name may have; the others what `other` says.
+fn check(process: u32, named: &[(&str, Allowed)], other: &Allowed) -> Result<()> {
+    // Those of the start end when the work has begun.
+    let threads = wait_for("the threads of the start to end", START_LIMIT, || {
+        let threads = Thread::all(process)?;
+        Ok(threads.iter().all(|thread| thread.name != "signals").then_some(threads))
+    })?;
+    for thread in &threads {
+        let found = named.iter().find(|(name, _)| *name == thread.name);
+        thread.check(found.map_or(other, |(_, allowed)| allowed))?;
+    }
+    for (name, _) in named {
+        let there = threads.iter().any(|thread| thread.name == *name);
+        ensure!(there, "no thread is called {name}");
+    }
+    Ok(())
+}
+
+fn of_tuples() -> Result<()> {
+    let watch = Watch::start("auto", &[])?;
+    check(watch.id(), &[("netns", VISITOR)], &reader(NOBODY))?;
     watch.stop()
+}
+
+/// In a folder of root's it stays root, or it could not make the next file; in that of another user it
+/// is that user.
+fn of_record() -> Result<()> {
+    let record = Record::start("auto", &[])?;
+    check(record.process.id(), &[("netns", VISITOR)], &reader(0))?;
+    record.stop()?;
+    let folder = tempfile::tempdir()?;
+    chown(folder.path(), Some(OWNER), Some(OWNER))?;
+    let record = Record::start_at("auto", &folder.path().join("events.jsonl"), &[])?;
+    check(record.process.id(), &[("netns", VISITOR)], &reader(OWNER))?;
+    record.stop()?;
+    let mut process = printing(&mut command(&["record", "--events", "all"])?)?;
+    check(process.id(), &[("netns", VISITOR)], &reader(NOBODY))?;
+    end(&mut process)
+}
+
+/// What the agents of rules say of them is root's to read.
+fn of_top() -> Result<()> {
+    let mut process = printing(&mut command(&["top", "-b", "-d", "0.2", "-o", "json"])?)?;
+    check(process.id(), &[("netns", VISITOR)], &reader(0))?;
+    end(&mut process)
+}
+
+fn of_spread() -> Result<()> {
+    let rule = Rule::new();
+    let cgroup = Cgroup::new(rule.name())?;
+    let path = cgroup.path().to_string_lossy();
+    let spread = Spread::start(&rule, &["--pool", "127.0.0.1", "--cgroup", &path])?;
+    let named = [("netns", VISITOR), ("keeper", reader(NOBODY))];
+    check(spread.process.id(), &named, &ATTACHER)?;
+    spread.stop()?;
+    rule.check_nothing_left()
+}
+
+/// Without the capabilities that change users it stays who it is, and is in its sandbox all the same.
+fn with_three_capabilities() -> Result<()> {
+    let mut command = command(&["tuples", "--watch", "0.2", "-o", "json"])?;
+    let mut process = printing(only(&mut command, NEEDED))?;
+    let visitor = Allowed { capabilities: 0, ..VISITOR };
+    // CAP_SETPCAP was not there to empty the bounding set; no_new_privs makes it moot.
+    for thread in Thread::all(process.id())? {
+        let allowed = if thread.name == "netns" { &visitor } else { &reader(0) };
+        let status =
+            thread.status.replace("CapBnd", "CapBnd-given").replace("CapPrm", "CapBnd:\t0\nCapPrm");
+        Thread { status, ..thread }.check(allowed)?;
+    }
+    end(&mut process)
+}
+
+/// A command whose first output is there.
+fn printing(command: &mut Command) -> Result<Process> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut process = Process::spawn(command)?;
+    let mut stdout = process.child.stdout.take().context("no stdout")?;
+    stdout.read_exact(&mut [0]).context("it ended without a word")?;
+    thread::spawn(move || io::copy(&mut stdout, &mut io::sink()));
+    Ok(process)
+}
+
+fn end(process: &mut Process) -> Result<()> {
+    process.signal(rustix::process::Signal::TERM)?;
+    let status = process.wait(START_LIMIT)?;
+    ensure!(status.code() == Some(0), "it ended with {status}");
+    Ok(())
+}
+
+/// Whoever has the user id as which a thread opens files must not be able to end the program.
+fn signals() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    chown(folder.path(), Some(OWNER), Some(OWNER))?;
+    let record = Record::start_at("auto", &folder.path().join("events.jsonl"), &[])?;
+    let process = record.process.id();
+    let threads = fs::read_dir(format!("/proc/{process}/task"))?
+        .map(|thread| Ok(thread?.file_name().to_string_lossy().parse()?))
+        .collect::<Result<Vec<libc::pid_t>>>()?;
+    let process = libc::pid_t::try_from(process)?;
+    let allowed = thread::spawn(move || -> Result<Vec<libc::pid_t>> {
+        let (user, group) = (Uid::from_raw(OWNER), Gid::from_raw(OWNER));
+        set_thread_res_gid(group, group, group)?;
+        set_thread_res_uid(user, user, user)?;
+        let may = |thread: &libc::pid_t| {
+            // SAFETY: signal 0 only asks whether one could be sent.
+            let done = unsafe { libc::syscall(libc::SYS_tgkill, process, *thread, 0) };
+            // SAFETY: as above.
+            done == 0 || unsafe { libc::kill(*thread, 0) } == 0
+        };
+        Ok(threads.into_iter().filter(may).collect())
+    });
+    let allowed = allowed.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??;
+    ensure!(allowed.is_empty(), "user {OWNER} may send signals to {allowed:?}");
+    record.stop().map(drop)
 }

@@ -2,9 +2,12 @@
 #![expect(unsafe_code, reason = "openpty(3)")]
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, hard_link},
     io::Read,
-    os::fd::{FromRawFd, OwnedFd},
+    os::{
+        fd::{FromRawFd, OwnedFd},
+        unix::fs::{MetadataExt, PermissionsExt, chown, symlink},
+    },
     path::Path,
     process::{Command, Stdio},
     ptr, thread,
@@ -14,18 +17,30 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::{Case, Plan};
+use super::{
+    Case, Plan,
+    errors::{BAD_CONFIG, says},
+};
 use crate::{
     probe::no_programs,
     process::Process,
     stage::{Server, Stage},
-    tracer::{START_LIMIT, STOP_LIMIT, command, record::eventually, run, watch::text},
+    tracer::{
+        START_LIMIT, STOP_LIMIT, command,
+        record::{Record, eventually},
+        run,
+        watch::text,
+    },
 };
 
 pub fn cases(plan: &Plan) -> Vec<Case> {
     let zstd = no_programs(&["zstd"]);
     let cases = [
         Case::new("output::rotated_files_follow_on_each_other", rotated),
+        Case::new("output::rotated_in_a_folder_of_another_user", rotated_for_another),
+        Case::new("output::reopened_in_a_folder_of_another_user", reopened_for_another),
+        Case::new("output::nothing_of_roots_is_written_for_the_folders_owner", tricks),
+        Case::new("output::a_folder_that_cannot_be_rotated_in_is_refused", refused_folders),
         Case::new("output::compressed_and_rotated", compressed).unless(zstd),
         Case::new("output::progress_is_shown_on_a_terminal", progress_on_a_terminal),
         Case::new("output::nothing_on_stderr_that_is_piped", quiet_when_piped),
@@ -47,9 +62,17 @@ fn connect(stage: &Stage, server: &Server, count: usize) -> Result<()> {
 /// Records the stage's own connections until `last` is there: a file that is only rotated when many
 /// have been made. Returns the folder.
 fn record_rotating(file: &str, more: &[&str], last: &str) -> Result<tempfile::TempDir> {
+    record_rotating_in(tempfile::tempdir()?, file, more, last)
+}
+
+fn record_rotating_in(
+    folder: tempfile::TempDir,
+    file: &str,
+    more: &[&str],
+    last: &str,
+) -> Result<tempfile::TempDir> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
-    let folder = tempfile::tempdir()?;
     let path = folder.path().join(file);
     let path = path.to_str().context("path is not UTF-8")?;
     let inum = stage.netns.inum().to_string();
@@ -107,6 +130,113 @@ fn rotated() -> Result<()> {
         ensure!((64 << 10..128 << 10).contains(&file.len()), "rotated at {} bytes", file.len());
     }
     follows_on(&files)
+}
+
+/// The exit code of what the operating system refuses.
+const FAILURE: i32 = 1;
+/// A user with a folder.
+const OWNER: u32 = 1234;
+
+fn folder_of_another() -> Result<tempfile::TempDir> {
+    let folder = tempfile::tempdir()?;
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
+    chown(folder.path(), Some(OWNER), Some(OWNER))?;
+    Ok(folder)
+}
+
+fn rotated_for_another() -> Result<()> {
+    let folder = record_rotating_in(folder_of_another()?, "ev.jsonl", &[], "ev.jsonl.2")?;
+    let oldest_first = ["ev.jsonl.2", "ev.jsonl.1", "ev.jsonl"];
+    ensure!(names(folder.path())?.len() == 3, "files: {:?}", names(folder.path())?);
+    let files = oldest_first.map(|name| -> Result<String> {
+        let path = folder.path().join(name);
+        let metadata = fs::metadata(&path)?;
+        let mine = (metadata.uid(), metadata.mode() & 0o777) == (OWNER, 0o600);
+        ensure!(mine, "{name} is of {} with mode {:o}", metadata.uid(), metadata.mode());
+        Ok(fs::read_to_string(path)?)
+    });
+    follows_on(&files.into_iter().collect::<Result<Vec<_>>>()?)
+}
+
+/// As logrotate does it.
+fn reopened_for_another() -> Result<()> {
+    let folder = folder_of_another()?;
+    let (file, moved) = (folder.path().join("ev.jsonl"), folder.path().join("ev.jsonl.1"));
+    let mut record = Record::start_at("auto", &file, &[])?;
+    fs::rename(&file, &moved)?;
+    record.process.signal(Signal::HUP)?;
+    eventually("the new file", || Ok(file.exists()))?;
+    record.process.signal(Signal::INT)?;
+    let status = record.process.wait(STOP_LIMIT)?;
+    ensure!(status.code() == Some(0), "record ended with {status}");
+    follows_on(&[fs::read_to_string(moved)?, fs::read_to_string(file)?])
+}
+
+/// The owner of the folder puts links at its names, and another folder in its place.
+fn tricks() -> Result<()> {
+    let roots = tempfile::tempdir()?;
+    let secret = roots.path().join("secret");
+    fs::write(&secret, "root's")?;
+    let parent = folder_of_another()?;
+    let folder = parent.path().join("logs");
+    fs::create_dir(&folder)?;
+    chown(&folder, Some(OWNER), Some(OWNER))?;
+    let file = folder.join("ev.jsonl");
+    let log = roots.path().join("log");
+    let mut command = command(&["record", "--events", "all", "-o"])?;
+    command.arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?);
+    let mut record = Process::spawn(&mut command)?;
+    eventually("the first line", || {
+        Ok(fs::read_to_string(&file).is_ok_and(|text| text.contains("tracer.start")))
+    })?;
+    fs::rename(&file, folder.join("first"))?;
+    for (tried, link) in [symlink::<&Path, &Path>, hard_link].into_iter().enumerate() {
+        link(&secret, &file)?;
+        record.signal(Signal::HUP)?;
+        eventually("the refusal", || {
+            let said = fs::read_to_string(&log)?;
+            Ok(said.matches("going on with the file that was open before").count() > tried)
+        })?;
+        fs::remove_file(&file)?;
+    }
+    fs::rename(&folder, parent.path().join("moved"))?;
+    symlink(roots.path(), &folder)?;
+    record.signal(Signal::HUP)?;
+    let moved = parent.path().join("moved");
+    eventually("the new file", || Ok(moved.join("ev.jsonl").exists()))?;
+    record.signal(Signal::INT)?;
+    let status = record.wait(STOP_LIMIT)?;
+    ensure!(status.code() == Some(0), "record ended with {status}");
+    ensure!(
+        names(roots.path())? == ["log", "secret"],
+        "in root's folder: {:?}",
+        names(roots.path())?
+    );
+    ensure!(fs::read_to_string(secret)? == "root's", "root's file was written to");
+    follows_on(&[
+        fs::read_to_string(moved.join("first"))?,
+        fs::read_to_string(moved.join("ev.jsonl"))?,
+    ])
+}
+
+/// What could not be done later is said at the start.
+fn refused_folders() -> Result<()> {
+    let folder = folder_of_another()?;
+    let file = folder.path().join("ev.jsonl");
+    let start = |more: &[&str]| {
+        let mut command = command(&["record", "--duration", "0.1", "-o"])?;
+        run(command.arg(&file).args(more), START_LIMIT)
+    };
+    // A file of root's that the folder's owner may not write to.
+    fs::write(&file, "")?;
+    says(&start(&[])?, &[FAILURE], &["ev.jsonl", "owner of the file's folder"])?;
+    chown(&file, Some(OWNER), Some(OWNER))?;
+    // A folder that its owner may not change.
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o555))?;
+    says(&start(&["--rotate", "1M"])?, &[BAD_CONFIG], &["rotate", "owner of the file's folder"])?;
+    let warned = start(&[])?;
+    ensure!(warned.code() == 0 && warned.stderr.contains("SIGHUP"), "{warned:?}");
+    Ok(())
 }
 
 fn compressed() -> Result<()> {

@@ -8,18 +8,19 @@
 mod file;
 mod frame;
 mod output;
+mod place;
 mod planted;
 pub(crate) mod repair;
-
-use std::path::{Path, PathBuf};
 
 use crate::{
     config::{OutputConfig, Rotation, Target},
     error::Error,
+    sandbox::User,
 };
 use file::Medium;
 use frame::Frame;
 use output::{Output, Put, Unit};
+use place::{NO_RIGHT, Place};
 
 /// What became of lines that the sink was given, since the last account.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -42,7 +43,8 @@ pub struct Closed;
 #[derive(Debug)]
 pub struct Sink {
     output: Output<Medium>,
-    path: Option<PathBuf>,
+    /// `None` is stdout.
+    place: Option<Place>,
     rotation: Option<Rotation>,
     /// Bytes at which to rotate; grows when a rotation fails, so that it is not tried each time.
     rotate_at: u64,
@@ -60,32 +62,36 @@ impl Sink {
     /// Opens the output. A file is created with mode 0600 or appended to, never followed through
     /// a symbolic link; what an earlier crash left behind of a line or frame is ended first.
     ///
+    /// It is opened as [`Self::user`], without capabilities: what could not be opened anew or rotated
+    /// later is found out now.
+    ///
     /// # Errors
-    /// [`Error::File`]: the folder is missing or read-only, the file is a folder or a link.
+    /// [`Error::File`]: the folder is missing or read-only, the file is a folder or a link, or the
+    /// folder's owner may not write to it. [`Error::BadConfig`]: it cannot be rotated.
     pub fn open(config: &OutputConfig) -> Result<Self, Error> {
         let compressed = config.compression.is_some();
-        let (output, path) = match &config.target {
+        let (output, place) = match &config.target {
             Target::Stdout => (Output::new(Medium::stdout()?, Vec::new()), None),
-            Target::File(path) => (open(path, compressed)?, Some(path.clone())),
+            Target::File(path) => {
+                let place = Place::find(path)?;
+                (first_open(&place, compressed, config.rotation.is_some())?, Some(place))
+            }
         };
-        if let Some(path) = &path
-            && config.rotation.is_some()
-            && !output.medium().is_own()
-        {
-            return Err(Error::BadConfig(format!(
-                "cannot rotate {}: it is not a regular file; leave --rotate out",
-                path.display()
-            )));
-        }
         Ok(Self {
             output,
-            path,
+            place,
             rotation: config.rotation,
             rotate_at: config.rotation.map_or(u64::MAX, |rotation| rotation.size),
             frame: compressed.then(Frame::default),
             compressing: 0,
             owed: 0,
         })
+    }
+
+    /// As whom the file is opened anew and rotated, or nobody for stdout: whoever does that enters the
+    /// sandbox as this user.
+    pub(crate) fn user(&self) -> User {
+        self.place.as_ref().map_or_else(User::nobody, Place::user)
     }
 
     /// Writes `chunk`, which is `lines` whole lines.
@@ -117,8 +123,8 @@ impl Sink {
     /// # Errors
     /// As [`Self::open`]; the old file is kept then, and nothing is lost.
     pub fn reopen(&mut self) -> Result<Result<Account, Closed>, Error> {
-        let Some(path) = &self.path else { return Ok(self.flush()) };
-        let new = open(path, self.frame.is_some())?;
+        let Some(place) = &self.place else { return Ok(self.flush()) };
+        let new = open(place, self.frame.is_some())?;
         Ok(self.replace(new))
     }
 
@@ -195,13 +201,13 @@ impl Sink {
 
     fn rotate_if_due(&mut self) -> Result<Account, Closed> {
         let medium = self.output.medium();
-        let (Some(path), Some(rotation)) = (&self.path, self.rotation) else {
+        let (Some(place), Some(rotation)) = (&self.place, self.rotation) else {
             return Ok(Account::default());
         };
         if medium.size() < self.rotate_at || !medium.is_own() {
             return Ok(Account::default());
         }
-        let new = file::rotate(path, rotation.keep, || open(path, self.frame.is_some()));
+        let new = file::rotate(place, rotation.keep, || open(place, self.frame.is_some()));
         match new {
             Ok(new) => self.replace(new),
             Err(error) => {
@@ -222,10 +228,35 @@ impl Sink {
     }
 }
 
+/// The same with the rights that there will be later.
+fn first_open(place: &Place, compressed: bool, rotates: bool) -> Result<Output<Medium>, Error> {
+    let opened = place.user().run(|| -> Result<_, Error> {
+        let output = open(place, compressed)?;
+        Ok((output, place.may_change()))
+    });
+    let (output, may_change) =
+        opened.map_err(|error| Error::Failure(format!("cannot start a thread: {error}")))??;
+    let path = place.path().display();
+    if rotates && !output.medium().is_own() {
+        let problem = "it is not a regular file; leave --rotate out";
+        return Err(Error::BadConfig(format!("cannot rotate {path}: {problem}")));
+    }
+    match may_change {
+        Some(Err(error)) if rotates => Err(Error::BadConfig(format!(
+            "cannot rotate {path}: files cannot be made and renamed in its folder ({error}); {NO_RIGHT}"
+        ))),
+        Some(Err(error)) if output.medium().is_own() => {
+            tracing::warn!("SIGHUP cannot make {path} anew: {error}; {NO_RIGHT}");
+            Ok(output)
+        }
+        _ => Ok(output),
+    }
+}
+
 /// Opens a file so that the next line, or frame, starts afresh.
-fn open(path: &Path, compressed: bool) -> Result<Output<Medium>, Error> {
-    let mut medium = Medium::open(path)?;
-    let rest = medium.repair(compressed, path)?;
+fn open(place: &Place, compressed: bool) -> Result<Output<Medium>, Error> {
+    let mut medium = Medium::open(place)?;
+    let rest = medium.repair(compressed, place.path())?;
     Ok(Output::new(medium, rest))
 }
 

@@ -72,6 +72,10 @@ pub fn kept_for_maps(facts: &KernelFacts) -> CapabilitySet {
 pub const KEPT_FOR_CGROUPS: CapabilitySet =
     CapabilitySet::BPF.union(CapabilitySet::NET_ADMIN).union(CapabilitySet::PERFMON);
 
+/// What it takes to put a thread into its sandbox.
+pub const KEPT_FOR_SANDBOXES: CapabilitySet =
+    CapabilitySet::SETUID.union(CapabilitySet::SETGID).union(CapabilitySet::SETPCAP);
+
 /// What the thread that visits other network namespaces must keep: entering them, and finding them
 /// through other users' processes.
 pub const KEPT_FOR_NAMESPACES: CapabilitySet =
@@ -83,13 +87,25 @@ pub const KEPT_FOR_NAMESPACES: CapabilitySet =
 /// Of `keep`, only what the thread has remains: nothing is ever gained. A thread that holds
 /// CAP_SYS_ADMIN in place of CAP_BPF keeps CAP_SYS_ADMIN if `keep` asks for CAP_BPF.
 pub fn drop_after_attach(keep: CapabilitySet) -> io::Result<()> {
+    forbid_regaining(keep)?;
+    keep_only(keep)
+}
+
+/// Closes the ways back to capabilities, but to those of `keep`, for the calling thread and those that
+/// it starts later. It still has all of them.
+pub(crate) fn forbid_regaining(keep: CapabilitySet) -> io::Result<()> {
     let have = capabilities(None)?;
-    let kept = remaining(have.permitted, keep);
     clear_ambient_capability_set()?;
     // Without CAP_SETPCAP the bounding set cannot be changed; no_new_privs makes it moot.
     if have.effective.contains(CapabilitySet::SETPCAP) {
-        empty_bounding_set(kept)?;
+        empty_bounding_set(remaining(have.permitted, keep))?;
     }
+    Ok(())
+}
+
+/// Gives up every capability of the calling thread but `keep`, as [`drop_after_attach`] does.
+pub(crate) fn keep_only(keep: CapabilitySet) -> io::Result<()> {
+    let kept = remaining(capabilities(None)?.permitted, keep);
     let inheritable = CapabilitySet::empty();
     set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, inheritable })?;
     set_no_new_privs(true)

@@ -9,7 +9,6 @@ use crate::{
     clock,
     config::Rotation,
     decode::DecodeError,
-    error::Error,
     export::{
         Context, LineWriter, Lines,
         record::{Decided, Lost, Moment, Start, Stats, Stop},
@@ -241,18 +240,19 @@ impl Output {
         Ok(())
     }
 
-    pub(crate) fn reopen(&mut self) -> Result<Result<(), Error>, Closed> {
+    /// Opens the output anew (SIGHUP). Where that fails, the old one is written on, and the log says so.
+    pub(crate) fn reopen(&mut self) -> Result<(), Closed> {
         self.write()?;
-        let Some(sink) = &mut self.sink else { return Ok(Ok(())) };
+        let Some(sink) = &mut self.sink else { return Ok(()) };
         let owed = sink.owes_a_line();
         match sink.reopen() {
             Ok(account) => {
                 let account = account?;
                 self.account(account, owed);
-                Ok(Ok(()))
             }
-            Err(error) => Ok(Err(error)),
+            Err(error) => tracing::warn!("{error}; going on with the file that was open before"),
         }
+        Ok(())
     }
 
     pub(crate) fn close(&mut self) -> Result<(), Closed> {

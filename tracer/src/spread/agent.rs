@@ -124,7 +124,9 @@ impl Agent {
             let maps = tracer.session.spreader.as_mut().and_then(|spreader| spreader.rule.take());
             let listed = pool::listed(&config.pool).collect();
             let host = inside.host.clone();
-            let keeper = Keeper::start(maps.ok_or_else(bug)?, config.lease, ears, host, listed)?;
+            let keep = tracer.kept_for_maps;
+            let keeper =
+                Keeper::start(maps.ok_or_else(bug)?, config.lease, ears, host, listed, keep)?;
             let mut agent = Self {
                 said: State::default(),
                 counted: Counted::new(&earlier),
@@ -151,6 +153,7 @@ impl Agent {
             shutdown::go_on()?;
             // From here on it is as it was asked for.
             agent.tracer.session.let_go_of_others(&pins).map_err(Error::Failure)?;
+            trace::enter_to_attach()?;
             Ok(agent)
         };
         match begin() {
@@ -192,7 +195,7 @@ impl Agent {
                 self.refresh()?;
             }
             if asked.reopen() {
-                self.teller.reopen()?;
+                self.teller.reopen();
             }
             self.teller.flush();
             self.tracer.session.flush_log();

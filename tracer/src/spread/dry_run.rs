@@ -21,6 +21,7 @@ use crate::{
     error::Error,
     kernel::spreader::Place,
     netns::{Netns, Worker},
+    sandbox::User,
     sockdiag,
     trace::{self, Tracer},
 };
@@ -46,7 +47,7 @@ pub fn run(kernel: &KernelConfig, config: &SpreadConfig) -> Result<String, Error
     let inside = start::look(&worker, &netns, &config.pool).map_err(start::cannot_look)?;
     let pool = start::pool(config, &inside)?;
     let places = start::places(&config.cgroups)?;
-    let mut tracer = trace::start(kernel, 0, tracer_common::Filter::default())?;
+    let mut tracer = trace::start(kernel, 0, tracer_common::Filter::default(), User::own())?;
     let mut blocked = Vec::new();
     tracer.session.maps.binds(|key, bound| {
         if bound.place.netns == netns.inum {

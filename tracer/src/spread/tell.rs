@@ -10,7 +10,6 @@ use tracer_common::{
 use super::start::address;
 use crate::{
     cgroups::{Name, Names},
-    error::Error,
     export::{
         Sink,
         record::{Decided, Start, Stop},
@@ -139,8 +138,8 @@ impl Teller {
     }
 
     /// Opens the output anew (SIGHUP).
-    pub(super) fn reopen(&mut self) -> Result<(), Error> {
-        self.with(Output::reopen).unwrap_or(Ok(()))
+    pub(super) fn reopen(&mut self) {
+        self.with(Output::reopen);
     }
 }
 

@@ -25,32 +25,50 @@ use crate::{
         privilege,
         spreader::Spreading,
     },
-    memory, mounts, netns, sockdiag,
+    memory, mounts, netns,
+    sandbox::{self, Role, User},
+    sockdiag,
 };
 
 const NO_FAIL_FAST: &str = "no --fail-fast: this kernel has no bpf_set_retval (Linux 6.1)";
 
-/// Attaches, reads the sockets that are open already, and drops the privileges of the calling
-/// thread and of those it starts later.
+/// Attaches, reads the sockets that are open already, and puts the calling thread, and those it
+/// starts later, into the sandbox ([`Role::Reads`]), in which they open files as `user`.
 ///
 /// # Errors
 /// Missing privileges (77), no backend that can run (69), a filter on something that does not
 /// exist (78), any other failure (1). Nothing stays attached.
-pub fn start(config: &KernelConfig, event_mask: u32, filter: Filter) -> Result<Tracer, Error> {
-    start_with(config, event_mask, &filter, None)
+pub(crate) fn start(
+    config: &KernelConfig,
+    event_mask: u32,
+    filter: Filter,
+    user: User,
+) -> Result<Tracer, Error> {
+    start_with(config, event_mask, &filter, Then::Sandbox(user))
 }
 
-/// As [`start`], for counting only, with a spreader beside it.
+/// As [`start`], for counting only, with a spreader beside it. The calling thread keeps what takes threads into
+/// their sandboxes, and itself ([`enter_to_attach`]).
 pub fn start_spreading(config: &KernelConfig, spreading: Spreading) -> Result<Tracer, Error> {
-    start_with(config, 0, &Filter::default(), Some(spreading))
+    start_with(config, 0, &Filter::default(), Then::Spread(spreading))
+}
+
+/// What comes after the start.
+enum Then {
+    Sandbox(User),
+    Spread(Spreading),
 }
 
 fn start_with(
     config: &KernelConfig,
     event_mask: u32,
     filter: &Filter,
-    spreading: Option<Spreading>,
+    then: Then,
 ) -> Result<Tracer, Error> {
+    let (spreading, user) = match then {
+        Then::Sandbox(user) => (None, Some(user)),
+        Then::Spread(spreading) => (Some(spreading), None),
+    };
     let have = check_privileges()?;
     let worker = netns::Worker::spawn()
         .map_err(|error| Error::Failure(format!("cannot start a thread: {error}")))?;
@@ -58,7 +76,6 @@ fn start_with(
         tracing::info!("whether the kernel lists bound sockets is not known: {error}");
         false
     });
-    let attaches = spreading.is_some();
     let fail_fast = spreading.as_ref().is_some_and(|spreading| spreading.fail_fast);
     let Started { facts, plan, session, can_fail_fast, whole_host } =
         attach_best(config, event_mask, filter, spreading)?;
@@ -70,6 +87,7 @@ fn start_with(
         seeded: 0,
         drift: 0,
         worker,
+        kept_for_maps: privilege::kept_for_maps(&facts),
         idle_listed,
         max_tuples: config.max_tuples,
         reconciled: Instant::now(),
@@ -88,9 +106,28 @@ fn start_with(
     tracer.seed()?;
     tracer.session.flush_log();
     memory::give_back();
-    drop_privileges(&tracer.worker, &facts, attaches)
-        .map_err(|error| Error::Failure(format!("cannot drop the privileges: {error}")))?;
+    drop_privileges(&tracer, user).map_err(cannot_enter)?;
     Ok(tracer)
+}
+
+fn cannot_enter(error: io::Error) -> Error {
+    Error::Failure(format!("cannot drop the privileges: {error}"))
+}
+
+/// Puts the calling thread, which only reads maps, into its sandbox.
+///
+/// # Errors
+/// A step that the kernel refuses.
+pub(crate) fn enter_to_read(keep: CapabilitySet, user: User) -> Result<(), Error> {
+    sandbox::enter(Role::Reads, user, keep).map_err(cannot_enter)
+}
+
+/// Puts the calling thread, which attaches the spreader to cgroups that come back, into its sandbox.
+///
+/// # Errors
+/// A step that the kernel refuses.
+pub(crate) fn enter_to_attach() -> Result<(), Error> {
+    sandbox::enter(Role::Attaches, User::own(), privilege::KEPT_FOR_CGROUPS).map_err(cannot_enter)
 }
 
 /// The capabilities of this thread.
@@ -206,14 +243,17 @@ fn no_backend(plan: &Plan, refused: impl IntoIterator<Item = (String, String)>) 
 }
 
 /// Capabilities belong to threads: the worker keeps what it visits namespaces with, this thread
-/// and those that it starts keep next to nothing.
-fn drop_privileges(worker: &netns::Worker, facts: &KernelFacts, attaches: bool) -> io::Result<()> {
-    worker.run_on_all(|| Ok(privilege::drop_after_attach(privilege::KEPT_FOR_NAMESPACES)?))?;
-    let mut keep = privilege::kept_for_maps(facts);
-    if attaches {
-        keep |= privilege::KEPT_FOR_CGROUPS;
+/// and those that it starts keep next to nothing. `None`: this thread starts others that need more.
+fn drop_privileges(tracer: &Tracer, user: Option<User>) -> io::Result<()> {
+    let keep = privilege::KEPT_FOR_NAMESPACES;
+    tracer.worker.run_on_all(move || sandbox::enter(Role::Visits, User::own(), keep))?;
+    match user {
+        Some(user) => sandbox::enter(Role::Reads, user, tracer.kept_for_maps),
+        None => {
+            let keep = privilege::KEPT_FOR_CGROUPS | privilege::KEPT_FOR_SANDBOXES;
+            Ok(privilege::drop_after_attach(keep)?)
+        }
     }
-    Ok(privilege::drop_after_attach(keep)?)
 }
 
 fn degraded(

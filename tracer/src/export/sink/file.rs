@@ -1,21 +1,11 @@
 //! The file or stdout beneath a sink.
 
-use std::{
-    ffi::OsString,
-    fs::File,
-    io,
-    os::fd::AsFd,
-    path::{Path, PathBuf},
-};
-
-use rustix::{
-    fs::{Mode, OFlags},
-    io::Errno,
-};
+use std::{fs::File, io, os::fd::AsFd, path::Path};
 
 use super::{
     frame,
     output::{Append, Output},
+    place::Place,
     planted, repair,
 };
 use crate::error::Error;
@@ -46,32 +36,16 @@ impl Medium {
         Self { file, size: 0, own: false }
     }
 
-    pub(super) fn open(path: &Path) -> Result<Self, Error> {
-        let error = |source: io::Error| {
-            let do_this = match Errno::from_io_error(&source) {
-                Some(Errno::NOENT | Errno::NOTDIR) => "make its folder first",
-                Some(Errno::ACCESS | Errno::PERM | Errno::ROFS) => {
-                    "choose a folder that can be written to"
-                }
-                Some(Errno::LOOP) => {
-                    "it is a symbolic link, which is not followed; give the file behind it"
-                }
-                Some(Errno::ISDIR) => "give the name of a file in it",
-                _ => "",
-            };
-            Error::File { tried: "open", path: path.to_owned(), source, do_this }
-        };
-        let flags = OFlags::RDWR
-            | OFlags::CREATE
-            | OFlags::APPEND
-            | OFlags::NOFOLLOW
-            | OFlags::CLOEXEC
-            | OFlags::NOCTTY;
-        let fd = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(|errno| error(errno.into()))?;
-        let file = File::from(fd);
-        let metadata = file.metadata().map_err(error)?;
-        planted::refuse(path, &metadata)?;
+    /// The file at this place, made if it is not there, with the rights of the calling thread.
+    pub(super) fn open(place: &Place) -> Result<Self, Error> {
+        let file = place.open()?;
+        let metadata = file.metadata().map_err(|source| Error::File {
+            tried: "look at",
+            path: place.path().to_owned(),
+            source,
+            do_this: "",
+        })?;
+        planted::refuse(place, &metadata)?;
         Ok(Self { file, size: metadata.len(), own: metadata.is_file() })
     }
 
@@ -135,52 +109,19 @@ impl Append for Medium {
 /// Renames FILE to FILE.1, FILE.1 to FILE.2 and so on, and opens a new FILE. The one that would
 /// be number `keep + 1` is overwritten. A name that ends in `.zst` keeps that end.
 pub(super) fn rotate(
-    path: &Path,
+    place: &Place,
     keep: u32,
     open: impl FnOnce() -> Result<Output<Medium>, Error>,
 ) -> Result<Output<Medium>, Error> {
     for number in (1..keep).rev() {
-        rename(&numbered(path, number), &numbered(path, number + 1))?;
+        place.rename(&place.numbered(number), &place.numbered(number + 1))?;
     }
-    let first = numbered(path, 1);
-    rename(path, &first)?;
+    let first = place.numbered(1);
+    place.rename(place.name(), &first)?;
     open().inspect_err(|_| {
         // The old file is written on, so it gets its name back; if not, it is still there.
-        if let Err(error) = rename(&first, path) {
+        if let Err(error) = place.rename(&first, place.name()) {
             tracing::warn!("{error}");
         }
     })
-}
-
-fn rename(from: &Path, to: &Path) -> Result<(), Error> {
-    match std::fs::rename(from, to) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::File {
-            tried: "rename",
-            path: from.to_owned(),
-            source,
-            do_this: "check the folder's permissions",
-        }),
-        _ => Ok(()),
-    }
-}
-
-fn numbered(path: &Path, number: u32) -> PathBuf {
-    let (stem, end) = match path.extension() {
-        Some(extension) if extension == "zst" => (path.with_extension(""), ".zst"),
-        _ => (path.to_owned(), ""),
-    };
-    let mut name = OsString::from(stem);
-    name.push(format!(".{number}{end}"));
-    PathBuf::from(name)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rotated_names_carry_their_number_before_the_end_that_tools_look_at() {
-        assert_eq!(numbered(Path::new("a/ev.jsonl"), 2), Path::new("a/ev.jsonl.2"));
-        assert_eq!(numbered(Path::new("a/ev.jsonl.zst"), 2), Path::new("a/ev.jsonl.2.zst"));
-    }
 }

@@ -3,8 +3,9 @@
 //! In a folder where everybody may make files, another user can make ours first, and would own, read and rewrite
 //! what is written to it. The kernel refuses that too, but only where `fs.protected_regular` is not 0.
 
-use std::{fs::Metadata, os::unix::fs::MetadataExt, path::Path};
+use std::{fs::Metadata, os::unix::fs::MetadataExt};
 
+use super::place::Place;
 use crate::{error::Error, text};
 
 /// Write permission of the group and of others.
@@ -15,15 +16,14 @@ const OTHERS_WRITE: u32 = 0o022;
 ///
 /// # Errors
 /// It is such a file.
-pub(super) fn refuse(path: &Path, file: &Metadata) -> Result<(), Error> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    // Whether the folder can be looked at was known when the file was opened.
-    let Ok(folder) = parent.unwrap_or(Path::new(".")).metadata() else { return Ok(()) };
-    if folder.mode() & OTHERS_WRITE == 0 {
+pub(super) fn refuse(place: &Place, file: &Metadata) -> Result<(), Error> {
+    // That the folder can be looked at was known when it was opened.
+    let Ok((owner, mode)) = place.folder() else { return Ok(()) };
+    if mode & OTHERS_WRITE == 0 {
         return Ok(());
     }
     let us = rustix::process::geteuid().as_raw();
-    let what = if ![us, 0, folder.uid()].contains(&file.uid()) {
+    let what = if ![us, 0, owner].contains(&file.uid()) {
         format!("user {} put it there", file.uid())
     } else if file.is_file() && file.nlink() > 1 {
         "it has another name elsewhere".to_owned()
@@ -33,6 +33,6 @@ pub(super) fn refuse(path: &Path, file: &Metadata) -> Result<(), Error> {
     Err(Error::Failure(format!(
         "cannot write to {}: {what}, in a folder where others can make files, so they could choose what is \
          written to or read it; remove it, or choose a folder that only you can write to",
-        text::line(&path.to_string_lossy()),
+        text::line(&place.path().to_string_lossy()),
     )))
 }

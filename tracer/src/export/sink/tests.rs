@@ -2,6 +2,7 @@ use std::{
     fs,
     io::Write,
     os::{fd::OwnedFd, unix::fs::PermissionsExt},
+    path::Path,
 };
 
 use super::*;
@@ -193,7 +194,7 @@ fn a_reader_that_went_away_closes_the_output() {
 fn over(fd: OwnedFd) -> Sink {
     Sink {
         output: Output::new(Medium::over(fd.into()), Vec::new()),
-        path: None,
+        place: None,
         rotation: None,
         rotate_at: u64::MAX,
         frame: None,

@@ -13,14 +13,17 @@ use std::{
     time::Duration,
 };
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    thread::CapabilitySet,
+};
 use tracer_common::{Addr, Rule};
 
 use super::super::{
     addresses::{Asker, Host, Watch},
     pool, start,
 };
-use crate::{clock, error::Error, kernel::spreader::RuleMaps};
+use crate::{clock, error::Error, kernel::spreader::RuleMaps, sandbox::User, trace};
 
 /// How often the lease is renewed, and how soon at the latest a change of addresses is seen.
 pub const BEAT: Duration = Duration::from_millis(50);
@@ -73,9 +76,10 @@ struct State {
 }
 
 impl Keeper {
-    /// Starts the thread, with the capabilities that the calling thread has now.
+    /// Starts the thread, which enters its sandbox with the calling thread's privileges.
     ///
-    /// `host`: read after `ears` were opened. `pool`: the addresses that are named one by one.
+    /// `host`: read after `ears` were opened. `pool`: the addresses that are named one by one. `keep`: what
+    /// reading maps takes.
     ///
     /// # Errors
     /// The lease cannot be written; no thread can be had.
@@ -85,6 +89,7 @@ impl Keeper {
         ears: Ears,
         host: Host,
         pool: Vec<IpAddr>,
+        keep: CapabilitySet,
     ) -> Result<Self, Error> {
         maps.set_lease(until(lease))?;
         let state = State {
@@ -102,7 +107,9 @@ impl Keeper {
         let thread = thread::Builder::new()
             .name("keeper".into())
             .spawn(move || {
-                if let Err(error) = keep(&of_thread, lease, ears, &pool) {
+                let done = trace::enter_to_read(keep, User::nobody())
+                    .and_then(|()| self::keep(&of_thread, lease, ears, &pool));
+                if let Err(error) = done {
                     of_thread.state().failed = Some(error);
                     of_thread.news.notify_all();
                 }

@@ -1,0 +1,140 @@
+//! Where a file is: its folder, held open, and as whom it is opened there.
+//!
+//! Whoever owns the folder can put whatever they like below any name in it. So files there are opened and
+//! renamed with that owner's rights, and nothing can be reached that they could not reach themselves.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs::File,
+    io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{CWD, Mode, OFlags, fstat, openat, renameat},
+    io::Errno,
+};
+
+use crate::{error::Error, sandbox::User};
+
+/// The place of an output file.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// Whatever becomes of the path to it.
+    folder: OwnedFd,
+    name: OsString,
+    /// As it was given, for messages.
+    path: PathBuf,
+    user: User,
+}
+
+impl Place {
+    /// Opens the folder.
+    pub(super) fn find(path: &Path) -> Result<Self, Error> {
+        let failed = |errno: Errno| failed("open", path, errno.into());
+        let name = path.file_name().ok_or_else(|| failed(Errno::ISDIR))?.to_owned();
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = openat(CWD, parent.unwrap_or(Path::new(".")), flags, Mode::empty());
+        let folder = folder.map_err(failed)?;
+        let user = User::owner(&folder).map_err(|error| self::failed("open", path, error))?;
+        Ok(Self { folder, name, path: path.to_owned(), user })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Owner and mode of the folder.
+    pub(super) fn folder(&self) -> io::Result<(u32, u32)> {
+        let stat = fstat(&self.folder)?;
+        Ok((stat.st_uid, stat.st_mode))
+    }
+
+    /// As whom files are opened here: the owner of the folder.
+    pub(super) fn user(&self) -> User {
+        self.user
+    }
+
+    /// Opens the file with the rights of the calling thread. A symbolic link is not followed.
+    pub(super) fn open(&self) -> Result<File, Error> {
+        let flags = OFlags::RDWR
+            | OFlags::CREATE
+            | OFlags::APPEND
+            | OFlags::NOFOLLOW
+            | OFlags::CLOEXEC
+            | OFlags::NOCTTY;
+        openat(&self.folder, &self.name, flags, Mode::RUSR | Mode::WUSR)
+            .map(File::from)
+            .map_err(|errno| failed("open", &self.path, errno.into()))
+    }
+
+    /// Whether the calling thread may make and rename files here; `None`: this file system does not say.
+    pub(super) fn may_change(&self) -> Option<io::Result<()>> {
+        // A file without a name, which is gone when it is closed.
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        match openat(&self.folder, ".", flags, Mode::RUSR | Mode::WUSR) {
+            Ok(_) => Some(Ok(())),
+            Err(errno @ (Errno::ACCESS | Errno::PERM | Errno::ROFS)) => Some(Err(errno.into())),
+            Err(_) => None,
+        }
+    }
+
+    /// Renames a file of this folder. One that is not there is none.
+    pub(super) fn rename(&self, from: &OsStr, to: &OsStr) -> Result<(), Error> {
+        match renameat(&self.folder, from, &self.folder, to) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(failed("rename", &self.path.with_file_name(from), errno.into())),
+        }
+    }
+
+    /// The name of the file; that of an older one, if it has a number. A name that ends in `.zst` keeps that
+    /// end.
+    pub(super) fn numbered(&self, number: u32) -> OsString {
+        numbered(Path::new(&self.name), number)
+    }
+
+    pub(super) fn name(&self) -> &OsStr {
+        &self.name
+    }
+}
+
+fn failed(tried: &'static str, path: &Path, source: io::Error) -> Error {
+    let do_this = match Errno::from_io_error(&source) {
+        Some(Errno::NOENT | Errno::NOTDIR) => "make its folder first",
+        Some(Errno::ACCESS | Errno::PERM) => NO_RIGHT,
+        Some(Errno::ROFS) => "choose a folder that can be written to",
+        Some(Errno::LOOP) => {
+            "it is a symbolic link, which is not followed; give the file behind it"
+        }
+        Some(Errno::ISDIR) => "give the name of a file in it",
+        _ => "",
+    };
+    Error::File { tried, path: path.to_owned(), source, do_this }
+}
+
+/// What to do where a file cannot be opened, made or renamed for want of rights.
+pub(super) const NO_RIGHT: &str = "tracer writes as the owner of the file's folder, without capabilities: \
+    give folder and file to one user, or choose a folder that can be written to";
+
+fn numbered(name: &Path, number: u32) -> OsString {
+    let (stem, end) = match name.extension() {
+        Some(extension) if extension == "zst" => (name.with_extension(""), ".zst"),
+        _ => (name.to_owned(), ""),
+    };
+    let mut name = OsString::from(stem);
+    name.push(format!(".{number}{end}"));
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rotated_names_carry_their_number_before_the_end_that_tools_look_at() {
+        assert_eq!(numbered(Path::new("ev.jsonl"), 2), "ev.jsonl.2");
+        assert_eq!(numbered(Path::new("ev.jsonl.zst"), 2), "ev.jsonl.2.zst");
+    }
+}

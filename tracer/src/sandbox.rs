@@ -1,0 +1,83 @@
+//! What is taken from a thread once everything is attached: capabilities, its user, system calls.
+//!
+//! All of it belongs to a thread, and a thread that is started later has no more than the one that starts
+//! it. `doc/sandbox.md` says which thread has what.
+
+mod filter;
+mod user;
+
+use std::io;
+
+use rustix::thread::CapabilitySet;
+
+pub(crate) use self::user::User;
+use crate::kernel::privilege;
+
+/// What a thread is for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Role {
+    /// Reads maps and writes lines, a table or a screen; or waits for signals.
+    Reads,
+    /// Enters other network namespaces.
+    Visits,
+    /// Attaches the spreader to cgroups that come back.
+    Attaches,
+}
+
+impl Role {
+    /// The commands of bpf(2) that are in use (`enum bpf_cmd` in `include/uapi/linux/bpf.h`).
+    const fn bpf_commands(self) -> &'static [u32] {
+        const MAP_CREATE: u32 = 0;
+        const MAP_LOOKUP_ELEM: u32 = 1;
+        const MAP_UPDATE_ELEM: u32 = 2;
+        const MAP_DELETE_ELEM: u32 = 3;
+        const MAP_GET_NEXT_KEY: u32 = 4;
+        const OBJ_PIN: u32 = 6;
+        const OBJ_GET: u32 = 7;
+        const PROG_TEST_RUN: u32 = 10;
+        const OBJ_GET_INFO_BY_FD: u32 = 15;
+        const MAP_LOOKUP_BATCH: u32 = 24;
+        const LINK_CREATE: u32 = 28;
+        const LINK_UPDATE: u32 = 29;
+        match self {
+            Self::Reads => &[
+                MAP_LOOKUP_ELEM,
+                MAP_UPDATE_ELEM,
+                MAP_GET_NEXT_KEY,
+                PROG_TEST_RUN,
+                OBJ_GET_INFO_BY_FD,
+                MAP_LOOKUP_BATCH,
+            ],
+            Self::Visits => &[],
+            // Rules are switched with a map of its own (`kernel::rules`), and read from their pins when
+            // what a start has made is taken back.
+            Self::Attaches => &[
+                MAP_CREATE,
+                MAP_LOOKUP_ELEM,
+                MAP_UPDATE_ELEM,
+                MAP_DELETE_ELEM,
+                MAP_GET_NEXT_KEY,
+                OBJ_PIN,
+                OBJ_GET,
+                PROG_TEST_RUN,
+                OBJ_GET_INFO_BY_FD,
+                MAP_LOOKUP_BATCH,
+                LINK_CREATE,
+                LINK_UPDATE,
+            ],
+        }
+    }
+}
+
+/// Takes everything from the calling thread, and from those that it starts later, but what this role
+/// needs, these capabilities and the rights of this user. There is no way back.
+///
+/// # Errors
+/// A step that the kernel refuses. A user that cannot be changed for want of CAP_SETUID and CAP_SETGID
+/// is no error: whoever started the program chose it.
+pub(crate) fn enter(role: Role, user: User, keep: CapabilitySet) -> io::Result<()> {
+    privilege::forbid_regaining(keep)?;
+    user.become_it()?;
+    privilege::keep_only(keep)?;
+    filter::install(&filter::program(role == Role::Visits, role.bpf_commands()))
+}
