@@ -99,6 +99,8 @@ impl Agent {
             .map_err(|error| Error::Failure(format!("cannot start a thread: {error}")))?;
         let ears = start::ears(&worker, &netns).map_err(start::cannot_look)?;
         let inside = start::look(&worker, &netns, &config.pool).map_err(start::cannot_look)?;
+        // Its threads have every privilege; the tracer has threads of its own.
+        drop(worker);
         start::pool(&config, &inside)?;
         let places = start::places(&config.cgroups)?;
         trace::check_privileges()?;
