@@ -109,6 +109,16 @@ impl Sock {
         sockopt::set_socket_timeout(&self.0, sockopt::Timeout::Send, Some(limit))
     }
 
+    /// What went wrong with a connection since this was asked last.
+    pub fn error(&self) -> Option<Errno> {
+        sockopt::socket_error(&self.0).ok()?.err()
+    }
+
+    /// What is sent, a SYN too, may be without an answer for so long.
+    pub fn set_user_timeout(&self, limit: Duration) -> Result<()> {
+        sockopt::set_tcp_user_timeout(&self.0, u32::try_from(limit.as_millis()).unwrap_or(u32::MAX))
+    }
+
     /// Close sends RST, not FIN.
     pub fn set_reset_on_close(&self) -> Result<()> {
         sockopt::set_socket_linger(&self.0, Some(Duration::ZERO))

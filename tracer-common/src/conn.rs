@@ -63,6 +63,8 @@ pub mod conn_flag {
     pub const LISTEN: u32 = 1 << 5;
     /// The spreader chose the source.
     pub const SPREAD: u32 = 1 << 6;
+    /// The connection got established.
+    pub const ESTABLISHED: u32 = 1 << 7;
     /// An attempt that got a port for which the ledger had no room.
     pub const UNCOUNTED: u32 = 1 << 8;
 }

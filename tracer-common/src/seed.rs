@@ -22,6 +22,11 @@ pub enum Op {
     RemoveTuple,
     /// Say that a time-wait socket holds the port of a known connection.
     MarkTimeWait,
+    /// Say why the spreader is not to choose a source towards a destination (`flags` is a
+    /// [`crate::spread::LeftOut`]), or that it may again (0).
+    LeaveOut,
+    /// Hold no failure up to now against a source towards a destination.
+    Forgive,
 }
 
 /// One change: twelve u64. The result of the run is 1 where something changed, else 0.
@@ -29,7 +34,7 @@ pub enum Op {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Command {
     pub op: u32,
-    /// [`crate::conn_flag`] bits of the new entry.
+    /// [`crate::conn_flag`] bits of the new entry; for `LeaveOut`: why.
     pub flags: u32,
     pub key: ConnKey,
     /// The tuple; for a bound port `source` and `netns` say where it is.

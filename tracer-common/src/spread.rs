@@ -118,8 +118,60 @@ const _: () = assert!(
 pub struct Usage {
     /// All of them, TIME_WAIT included.
     pub in_use: u32,
-    /// Those of the parity that the kernel gives to connect() last.
+    /// Those of the parity that the kernel gives to connect() last; with [`Self::ON_TRIAL`] until the choice is
+    /// made.
     pub other_half: u32,
+}
+
+impl Usage {
+    /// A bit of `other_half`: as many connections as such an address may have wait for an answer, and none was
+    /// ever established. It is taken only where no other address has more than one port left. (In a field of
+    /// its own, the compiler would copy usages by loops, which the verifier refuses.)
+    pub const ON_TRIAL: u32 = 1 << 31;
+
+    /// 1: [`Self::ON_TRIAL`]; else 0.
+    #[inline(always)]
+    const fn trial(&self) -> u32 {
+        self.other_half >> 31
+    }
+
+    /// Without that bit.
+    #[inline(always)]
+    #[must_use]
+    pub const fn chosen(self) -> Self {
+        Self { other_half: self.other_half & !Self::ON_TRIAL, ..self }
+    }
+}
+
+/// Where other addresses have connections established towards a destination: for how many connections an
+/// address that never had any may wait there at once, failures of the last second included.
+pub const TRIALS: u32 = 4;
+
+/// [`Usage::in_use`] of an address that is left out towards the destination is no less: it has no room.
+pub const NO_ROOM: u32 = 1 << 20;
+
+/// Why the agent leaves an address out towards one destination. The value is on the wire: append. It is added to
+/// the ports in use, and so at least [`NO_ROOM`].
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum LeftOut {
+    /// Nothing comes back to its connections, while those of another address get established.
+    Failing = NO_ROOM,
+    /// There is no route from it, where there is one without it.
+    NoRoute = NO_ROOM << 1,
+}
+
+impl LeftOut {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Failing => "its connections fail where others succeed",
+            Self::NoRoute => "no route from it, where there is one without it",
+        }
+    }
+
+    pub fn from_wire(value: u32) -> Option<Self> {
+        [Self::Failing, Self::NoRoute].into_iter().find(|reason| *reason as u32 == value)
+    }
 }
 
 /// Near its end, an address is taken only after the others were looked at.
@@ -154,11 +206,11 @@ pub fn choose(
     let mut best = (first, usage(&side.addresses[usize::from(first)]));
     if second != first {
         let other = usage(&side.addresses[usize::from(second)]);
-        if lighter(side, (second, other), best) {
+        if lighter(side, capacity, (second, other), best) {
             best = (second, other);
         }
     }
-    if best.1.in_use < capacity - (capacity >> NEARLY_FULL_SHIFT) {
+    if best.1.in_use + best.1.trial() * capacity < capacity - (capacity >> NEARLY_FULL_SHIFT) {
         return Some(best);
     }
     // A bounded search: the verifier follows every path through every round. The emptiest is taken, so
@@ -167,7 +219,7 @@ pub fn choose(
     while seen < SEARCHED && seen < side.count {
         let index = (u32::from(first) + seen).checked_rem(side.count)?;
         let found = usage(&side.addresses[index as usize & (POOL_MAX - 1)]);
-        if found.in_use < best.1.in_use {
+        if load(&found, capacity) < load(&best.1, capacity) {
             best = ((index & 0xff) as u8, found);
         }
         seen += 1;
@@ -201,9 +253,20 @@ fn next(side: &Side, index: u8) -> u8 {
 
 /// Whether `one` is used less than `other`, in proportion to their weights.
 #[inline(always)]
-fn lighter(side: &Side, one: (u8, Usage), other: (u8, Usage)) -> bool {
+fn lighter(side: &Side, capacity: u32, one: (u8, Usage), other: (u8, Usage)) -> bool {
     let weight = |index: u8| u64::from(side.weights[usize::from(index)]);
-    u64::from(one.1.in_use) * weight(other.0) < u64::from(other.1.in_use) * weight(one.0)
+    load(&one.1, capacity) * weight(other.0) < load(&other.1, capacity) * weight(one.0)
+}
+
+/// What addresses are compared by: the ports in use; one on trial counts as if it had one port left, and among
+/// those its own ports decide.
+#[inline(always)]
+fn load(usage: &Usage, capacity: u32) -> u64 {
+    let in_use = u64::from(usage.in_use);
+    // Arithmetic instead of a branch, which the verifier would follow through every round.
+    let left = u64::from(capacity).wrapping_sub(in_use + 1);
+    let counted = in_use.wrapping_add(u64::from(usage.trial()).wrapping_mul(left));
+    (counted << 20).wrapping_add(in_use)
 }
 
 /// Ports of the kernel's half that must be left by count for the kernel to be asked: the count is what was
@@ -334,10 +397,13 @@ pub enum Decision {
     NoCandidate,
     /// Beside one of the others: it was to be told, and the ring buffer was full.
     NotTold,
+    /// Addresses of the pool are left out towards this destination, and no other has a port left: the kernel
+    /// chooses as without us.
+    AllLeftOut,
 }
 
 impl Decision {
-    pub const COUNT: usize = 19;
+    pub const COUNT: usize = 20;
     pub const ALL: [Self; Self::COUNT] = [
         Self::LeastUsed,
         Self::FastPort,
@@ -358,6 +424,7 @@ impl Decision {
         Self::PortRefused,
         Self::NoCandidate,
         Self::NotTold,
+        Self::AllLeftOut,
     ];
 
     /// The word for it, in `tracer status` and in `spread.passed`.
@@ -382,6 +449,7 @@ impl Decision {
             Self::PortRefused => "port_refused",
             Self::NoCandidate => "no_candidate",
             Self::NotTold => "not_told",
+            Self::AllLeftOut => "all_left_out",
         }
     }
 

@@ -22,7 +22,7 @@ const _: () = assert!(size_of::<TupleKey>() == 40);
 /// Number of buckets of a port-search histogram.
 pub const SEARCH_BUCKETS: usize = 24;
 
-/// Counters of one tuple. Each only ever grows (but for `chosen`, which wraps), so that a reading can be
+/// Counters of one tuple. Each only ever grows (but for those that wrap), so that a reading can be
 /// compared with any other; what is in use is a difference of two of them.
 ///
 /// Only the BPF ledger (`tracer-ebpf/src/ledger.rs`) changes a value.
@@ -57,11 +57,32 @@ pub struct TupleCount {
     pub comm: [u8; 16],
     /// Numbers the ports that the spreader has tried here.
     pub cursor: u32,
-    /// Of `opened`: connections whose source the spreader chose. Wraps at 2^32, unlike the others.
+    /// Of `opened`: connections whose source the spreader chose. This and the next ones that count wrap at
+    /// 2^32, unlike the others.
     pub chosen: u32,
+    /// Of `chosen`: those that got established, or ended before that. The others wait for an answer.
+    pub settled: u32,
+    /// Connections that got established, of those that the spreader chose and those that are older than us.
+    pub established: u32,
+    /// connect() calls whose source the spreader chose, and to which nothing came back: unreachable, timed
+    /// out, no source, or given up after [`GIVEN_UP_NS`].
+    pub nowhere: u32,
+    /// Of `nowhere`: those that are not held against the source any more. Set by the agent once a second.
+    pub forgiven: u32,
+    /// [`PROVEN`], where a connection got established since the source was left out last; else 0.
+    pub proven: u32,
+    /// Why the spreader does not choose this source towards this destination
+    /// ([`crate::spread::LeftOut`]); 0: it may. Set by the agent.
+    pub left_out: u32,
 }
 
-const _: () = assert!(size_of::<TupleCount>() == 48 + 8 * Cause::COUNT + 96 + 48);
+const _: () = assert!(size_of::<TupleCount>() == 48 + 8 * Cause::COUNT + 96 + 72);
+
+/// Value of [`TupleCount::proven`]: a mask, so that the spreader's hook needs no branch.
+pub const PROVEN: u32 = 1 << 31;
+
+/// An application that closes a socket so long after connect(), without an answer, has given it up.
+pub const GIVEN_UP_NS: u64 = 1_000_000_000;
 
 impl TupleCount {
     /// Ports taken now, TIME_WAIT included.

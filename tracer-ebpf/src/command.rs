@@ -46,6 +46,8 @@ fn run(command: &Command) -> bool {
     const REMOVE_BOUND: u32 = Op::RemoveBound as u32;
     const REMOVE_TUPLE: u32 = Op::RemoveTuple as u32;
     const MARK_TIME_WAIT: u32 = Op::MarkTimeWait as u32;
+    const LEAVE_OUT: u32 = Op::LeaveOut as u32;
+    const FORGIVE: u32 = Op::Forgive as u32;
     match command.op {
         ADD_CONN => add_conn(command),
         REMOVE_CONN => ledger::release(&command.key, now()).is_ok(),
@@ -53,6 +55,8 @@ fn run(command: &Command) -> bool {
         REMOVE_BOUND => bind::remove(&command.key),
         REMOVE_TUPLE => ledger::forget(&command.tuple, command.before_ns),
         MARK_TIME_WAIT => ledger::time_wait(&command.key, now()).is_some(),
+        FORGIVE => ledger::forgive(&command.tuple),
+        LEAVE_OUT => ledger::leave_out(&command.tuple, command.flags, now()),
         _ => false,
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     events::{self, Detail},
     filter,
     ledger::{self, Mark},
+    offsets::SPREADING,
     skip::{Skip, Step, settle},
     sock::{Sock, state},
     stats,
@@ -55,6 +56,7 @@ pub(crate) fn searching(sock: &Sock) -> Step {
 pub(crate) fn concerns(new: u8) -> bool {
     match new {
         state::SYN_SENT | state::CLOSE | state::LISTEN => true,
+        state::ESTABLISHED if SPREADING.load() != 0 => true,
         state::ESTABLISHED if events::wanted(Kind::ConnectEstablished) => true,
         _ => events::wanted(Kind::TcpState),
     }
@@ -195,7 +197,9 @@ pub(crate) fn returned(result: i64) -> Step {
     if !filter::passes_tuple(&attempt.tuple) {
         attempt.flags &= !conn_flag::WATCHED;
     }
-    failed(attempt, cause, errno)
+    let step = failed(attempt, cause, errno);
+    ledger::nowhere(&attempt.tuple, attempt.flags, cause, attempt.begun_ns, now());
+    step
 }
 
 /// What an errno means that has the same meaning before and after the port search.
@@ -252,6 +256,10 @@ pub(crate) fn state_changed(sock: &Sock, key: &ConnKey, old: u8, new: u8) -> Ste
     }
     if new == state::SYN_SENT {
         return connecting(sock, key, old);
+    }
+    if SPREADING.load() != 0 && old == state::SYN_SENT && new == state::ESTABLISHED {
+        // Most are not ours.
+        _ = ledger::established(key.cookie, key.port);
     }
     let established = new == state::ESTABLISHED && events::wanted(Kind::ConnectEstablished);
     if !established && !events::wanted(Kind::TcpState) {
@@ -375,6 +383,9 @@ fn handshake_failed(sock: &Sock, key: &ConnKey, conn: &Handshake<'_>, now: u64) 
     let errno = sock.error()?;
     let cause = if errno == 0 { Cause::Aborted } else { cause_of(errno) };
     stats::failed(cause);
+    if SPREADING.load() != 0 {
+        ledger::conn_nowhere(key.cookie, key.port, cause as u32, now);
+    }
     settle(ledger::fail(conn.tuple, cause, errno, now, conn.who));
     if events::wanted(Kind::ConnectFailed) && conn.flags & conn_flag::WATCHED != 0 {
         events::emit(&Detail {

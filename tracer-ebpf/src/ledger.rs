@@ -12,8 +12,8 @@ use aya_ebpf::{
 use tracer_common::{
     Cause, Conn, ConnKey, Loss, TupleCount, TupleKey, Who, conn_flag,
     settings::{CONTROL_LEN, CONTROL_SEEDING},
-    spread::Usage,
-    tuple::search_bucket,
+    spread::{TRIALS, Usage},
+    tuple::{GIVEN_UP_NS, PROVEN, search_bucket},
 };
 
 use crate::{
@@ -65,6 +65,12 @@ static EMPTY: TupleCount = TupleCount {
     comm: [0; 16],
     cursor: 0,
     chosen: 0,
+    settled: 0,
+    established: 0,
+    nowhere: 0,
+    forgiven: 0,
+    proven: 0,
+    left_out: 0,
 };
 
 const EEXIST: i32 = -17;
@@ -120,7 +126,24 @@ pub(crate) fn usage(key: &TupleKey, other_half_is_odd: bool) -> Usage {
         let opened = (&raw const (*count).opened).read_volatile();
         (opened.wrapping_sub(released) as u32, odd_opened.wrapping_sub(odd_released) as u32)
     };
-    Usage { in_use, other_half: if other_half_is_odd { odd } else { in_use.wrapping_sub(odd) } }
+    let other_half = if other_half_is_odd { odd } else { in_use.wrapping_sub(odd) };
+    // The smaller one first here, too.
+    // SAFETY: see `open`.
+    let (left_out, proven, waiting) = unsafe {
+        let settled = (&raw const (*count).settled).read_volatile();
+        let forgiven = (&raw const (*count).forgiven).read_volatile();
+        let chosen = (&raw const (*count).chosen).read_volatile();
+        let nowhere = (&raw const (*count).nowhere).read_volatile();
+        (
+            (&raw const (*count).left_out).read_volatile(),
+            (&raw const (*count).proven).read_volatile(),
+            chosen.wrapping_sub(settled).wrapping_add(nowhere.wrapping_sub(forgiven)),
+        )
+    };
+    // The sign, where there are as many as may be: a bit instead of a branch.
+    const { assert!(Usage::ON_TRIAL == 1 << 31 && PROVEN == 1 << 31) };
+    let trial = (TRIALS - 1).wrapping_sub(waiting) & !proven & Usage::ON_TRIAL;
+    Usage { in_use: in_use | left_out, other_half: other_half & !Usage::ON_TRIAL | trial }
 }
 
 /// A tuple's count of the ports that the spreader has tried for it.
@@ -167,6 +190,10 @@ fn insert(key: &ConnKey, conn: &Conn, search_ns: u64) -> Step {
         if conn.flags & conn_flag::SPREAD != 0 {
             atomic::add32(&raw mut (*count).chosen, 1);
         }
+        if conn.flags & conn_flag::ESTABLISHED != 0 {
+            atomic::add32(&raw mut (*count).established, 1);
+            (*count).proven = PROVEN;
+        }
         if conn.flags & conn_flag::TIME_WAIT != 0 {
             atomic::add(&raw mut (*count).time_wait_begun, 1);
         }
@@ -196,6 +223,45 @@ unsafe fn remember(count: *mut TupleCount, who: &Who) {
         (*count).cgroup = who.cgroup;
         (*count).comm = who.comm;
     }
+}
+
+/// Whether a connect() that failed so had no answer. One that the application gave up soon could still have had one.
+#[inline(always)]
+fn is_nowhere(cause: u32, begun_ns: u64, now: u64) -> bool {
+    const UNREACHABLE: u32 = Cause::Unreachable as u32;
+    const TIMED_OUT: u32 = Cause::TimedOut as u32;
+    const NO_SOURCE: u32 = Cause::NoSourceAddress as u32;
+    const ABORTED: u32 = Cause::Aborted as u32;
+    match cause {
+        UNREACHABLE | TIMED_OUT | NO_SOURCE => true,
+        ABORTED => begun_ns != 0 && now.wrapping_sub(begun_ns) > GIVEN_UP_NS,
+        _ => false,
+    }
+}
+
+/// Counts a connect() that failed before it held a port, if nothing came back to it. `flags`: of its attempt.
+#[inline(always)]
+pub(crate) fn nowhere(key: &TupleKey, flags: u32, cause: Cause, begun_ns: u64, now: u64) {
+    if flags & conn_flag::SPREAD == 0 || !is_nowhere(cause as u32, begun_ns, now) {
+        return;
+    }
+    if let Some(count) = TUPLES.get_ptr_mut(key) {
+        // SAFETY: see `open`.
+        unsafe { atomic::add32(&raw mut (*count).nowhere, 1) };
+    }
+}
+
+/// As [`nowhere`], for a connection that holds a port. A function of its own as [`established`].
+#[inline(never)]
+pub(crate) fn conn_nowhere(cookie: u64, port: u16, cause: u32, now: u64) -> u32 {
+    let Some(conn) = get(&ConnKey::new(cookie, port)) else { return 0 };
+    if conn.flags & conn_flag::SPREAD == 0 || !is_nowhere(cause, conn.begun_ns, now) {
+        return 0;
+    }
+    let Some(count) = TUPLES.get_ptr_mut(&conn.tuple) else { return 0 };
+    // SAFETY: see `open`.
+    unsafe { atomic::add32(&raw mut (*count).nowhere, 1) };
+    1
 }
 
 /// Counts a connect() that failed.
@@ -257,6 +323,9 @@ pub(crate) fn release_known(key: &ConnKey, conn: Option<&Conn>, now: u64) -> Ste
             if flags & conn_flag::TIME_WAIT != 0 {
                 atomic::add(&raw mut (*count).time_wait_ended, 1);
             }
+            if ended_before_established(flags) {
+                atomic::add32(&raw mut (*count).settled, 1);
+            }
             (*count).last_ns = now;
         }
     }
@@ -282,6 +351,74 @@ pub(crate) fn mark(key: &ConnKey, mark: Mark) {
 pub(crate) fn is_marked(key: &ConnKey, mark: Mark) -> bool {
     // SAFETY: read at once; see `get`.
     unsafe { TOMBSTONES.get(key) }.is_some_and(|found| *found == mark as u64)
+}
+
+/// Whether the end of an entry with these flags settles a connection whose source the spreader chose.
+#[inline(always)]
+fn ended_before_established(flags: u32) -> bool {
+    flags & (conn_flag::SPREAD | conn_flag::ESTABLISHED) == conn_flag::SPREAD
+}
+
+/// A connection got established. Counts those whose source the spreader chose.
+///
+/// A function of its own, for the sake of the caller's part of the BPF stack. It takes no references: Linux
+/// 6.18 trips over its own account of those. Returns a number, because the verifier wants one.
+#[inline(never)]
+pub(crate) fn established(cookie: u64, port: u16) -> u32 {
+    u32::from(settle_established(&ConnKey::new(cookie, port)).is_ok())
+}
+
+#[inline(always)]
+fn settle_established(key: &ConnKey) -> Step {
+    let conn = CONNS.get_ptr_mut(key).ok_or(Skip::NotOurs)?;
+    // SAFETY: as in `time_wait`, which comes after this.
+    let conn = unsafe { &mut *conn };
+    if !ended_before_established(conn.flags) {
+        return Err(Skip::NotOurs);
+    }
+    conn.flags |= conn_flag::ESTABLISHED;
+    let count = TUPLES.get_ptr_mut(&conn.tuple).ok_or(Skip::NotOurs)?;
+    // SAFETY: see `open`.
+    unsafe {
+        atomic::add32(&raw mut (*count).settled, 1);
+        atomic::add32(&raw mut (*count).established, 1);
+        (*count).proven = PROVEN;
+    }
+    Ok(())
+}
+
+/// Sets why the spreader does not choose a source towards a destination; 0: it may. True if that changed.
+#[inline(always)]
+pub(crate) fn leave_out(key: &TupleKey, why: u32, now: u64) -> bool {
+    let count = match TUPLES.get_ptr_mut(key) {
+        Some(count) => count,
+        None if why == 0 => return false,
+        None => match tuple(key) {
+            Ok(count) => count,
+            Err(_) => return false,
+        },
+    };
+    // SAFETY: see `open`.
+    unsafe {
+        let changed = (*count).left_out != why;
+        (*count).left_out = why;
+        if changed && why != 0 {
+            // When it is let in again, it is on trial.
+            (*count).proven = 0;
+        }
+        // It is not forgotten while it is left out: the agent says so again and again.
+        (*count).last_ns = now;
+        changed
+    }
+}
+
+/// Holds no failure up to now against a source towards a destination.
+#[inline(always)]
+pub(crate) fn forgive(key: &TupleKey) -> bool {
+    let Some(count) = TUPLES.get_ptr_mut(key) else { return false };
+    // SAFETY: see `open`.
+    unsafe { (*count).forgiven = (&raw const (*count).nowhere).read_volatile() };
+    true
 }
 
 /// A held port goes over to a time-wait socket. `None`: not one of ours.
@@ -320,6 +457,9 @@ pub(crate) fn reopen(key: &ConnKey, conn: &Conn) -> Step {
             }
             if conn.flags & conn_flag::TIME_WAIT != 0 {
                 atomic::add(&raw mut (*count).time_wait_ended, u64::MAX);
+            }
+            if ended_before_established(conn.flags) {
+                atomic::add32(&raw mut (*count).settled, u32::MAX);
             }
         }
     }

@@ -13,7 +13,7 @@ use aya_ebpf::{
 };
 use tracer_common::{
     Addr, Rule, TupleKey,
-    spread::{self, Decision, Side, Usage, rule_flag},
+    spread::{self, Decision, NO_ROOM, Side, Usage, rule_flag},
 };
 
 pub(crate) use call::{Call, Form};
@@ -84,11 +84,22 @@ pub(crate) fn connect<const FAST: bool>(call: &Call<'_>) -> i32 {
     };
     let Some(given) = Given::here() else { return ALLOW };
     let random = Given::random(given);
+    let mut left_out = 0;
     let chosen = spread::choose(side, rule.capacity, random, |address| {
         key.source = *address;
-        ledger::usage(&key, rule.other_low & 1 != 0)
+        let usage = ledger::usage(&key, rule.other_low & 1 != 0);
+        left_out |= usage.in_use;
+        usage
     });
-    let Some((index, usage)) = chosen else { return full(call, rule) };
+    let Some((index, usage)) = chosen else {
+        // That no address is left is for us to know: the connect() can succeed without one of them.
+        return if left_out < NO_ROOM {
+            full(call, rule)
+        } else {
+            pass_through(call, rule, Decision::AllLeftOut)
+        };
+    };
+    let usage = usage.chosen();
     let Some(address) = address_at(side, index) else { return ALLOW };
     let original = call.source();
     let mut port = 0;
@@ -102,7 +113,7 @@ pub(crate) fn connect<const FAST: bool>(call: &Call<'_>) -> i32 {
         if port == 0 && search.last && decision != Decision::LeastUsed {
             // With an address of ours, the kernel might find nothing where it does without.
             count(decision);
-            return pass_through(call, rule);
+            return pass_through(call, rule, Decision::PoolFull);
         }
     }
     if port == 0 {
@@ -151,9 +162,9 @@ fn take_back(call: &Call<'_>) {
 
 /// None of the pool's ports is sure: the kernel chooses as without us.
 #[inline(always)]
-fn pass_through(call: &Call<'_>, rule: &Rule) -> i32 {
-    count(Decision::PoolFull);
-    tell::full(call, rule, Decision::PoolFull);
+fn pass_through(call: &Call<'_>, rule: &Rule, decision: Decision) -> i32 {
+    count(decision);
+    tell::full(call, rule, decision);
     take_back(call);
     ALLOW
 }
@@ -207,7 +218,7 @@ pub(crate) fn bind(call: &Call<'_>) -> Option<Addr> {
     let capacity = (rule.half * 2).saturating_sub(everywhere);
     let chosen = spread::choose(side, capacity, random, |address| Usage {
         in_use: bind::count(rule.netns, address),
-        other_half: 0,
+        ..Usage::default()
     });
     let Some((index, _)) = chosen else {
         count(Decision::PoolFull);

@@ -39,7 +39,9 @@ pub fn commands<'a>(dump: &'a Dump, owners: &'a Owners) -> impl Iterator<Item = 
 /// Those for the outgoing connections.
 fn conns<'a>(dump: &'a Dump, owners: &'a Owners) -> impl Iterator<Item = Command> + 'a {
     outbound(&dump.sockets, |port| dump.range.contains(port)).map(|socket| {
-        let flags = if socket.time_wait { conn_flag::TIME_WAIT } else { 0 };
+        let waits = if socket.time_wait { conn_flag::TIME_WAIT } else { 0 };
+        let began = [tcp_state::SYN_SENT, tcp_state::SYN_RECV].contains(&socket.state);
+        let flags = waits | if began { 0 } else { conn_flag::ESTABLISHED };
         command(Op::AddConn, flags, socket, dump.netns, owners)
     })
 }

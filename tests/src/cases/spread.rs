@@ -70,7 +70,7 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
 /// Ports of each address towards one destination.
 const PORTS: u64 = 1000;
 /// IPv4 addresses of the pool.
-const POOL: [&str; 4] = ["10.1.0.11", "10.1.0.12", "10.1.0.13", "10.1.0.14"];
+pub(super) const POOL: [&str; 4] = ["10.1.0.11", "10.1.0.12", "10.1.0.13", "10.1.0.14"];
 /// IPv6 addresses of the pool.
 const POOL6: [&str; 4] = ["fd00::11", "fd00::12", "fd00::13", "fd00::14"];
 
@@ -103,7 +103,7 @@ impl Application {
     }
 
     /// A connection of the application.
-    fn connect(&self, peer: SocketAddr) -> Result<Sock> {
+    pub(super) fn connect(&self, peer: SocketAddr) -> Result<Sock> {
         let sock = self.app.tcp(peer)?;
         sock.connect(peer).with_context(|| format!("connect to {peer}"))?;
         Ok(sock)
@@ -148,7 +148,7 @@ impl Host {
     }
 
     /// A server that takes all connections without accepting them.
-    fn server(&mut self, address: &str) -> Result<Server> {
+    pub(super) fn server(&mut self, address: &str) -> Result<Server> {
         let server = self.stage.server(address)?;
         server.listener.listen(65_535)?;
         Ok(server)
@@ -170,6 +170,6 @@ impl Host {
     }
 }
 
-fn source(sock: &Sock) -> Result<IpAddr> {
+pub(super) fn source(sock: &Sock) -> Result<IpAddr> {
     Ok(sock.local()?.ip().to_canonical())
 }

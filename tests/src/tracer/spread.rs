@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{
@@ -24,7 +24,7 @@ use crate::{process::Process, tuple::Tuple};
 /// Where everything of all rules is pinned.
 pub const PINS: &str = "/sys/fs/bpf/tracer";
 /// The version of what is pinned there (`LAYOUT` of tracer-common).
-pub const LAYOUT: &str = "4";
+pub const LAYOUT: &str = "5";
 /// What the agents say of themselves, and their locks.
 const STATE: &str = "/run/tracer";
 
@@ -170,6 +170,19 @@ impl Status {
 
     pub fn agent(&self) -> Option<u64> {
         self.0["agent.pid"].as_u64()
+    }
+
+    /// Addresses of the pool that are not used towards a destination, and why.
+    pub fn left_out_towards(&self, peer: SocketAddr) -> Vec<(IpAddr, String)> {
+        let all = self.0["left_out_towards"].as_array().cloned().unwrap_or_default();
+        let there = all.iter().filter(|one| {
+            one["destination"] == peer.ip().to_string() && one["port"] == peer.port()
+        });
+        let one = |one: &Value| {
+            let address = one["address"].as_str()?.parse().ok()?;
+            Some((address, one["reason"].as_str()?.to_owned()))
+        };
+        there.filter_map(one).collect()
     }
 
     /// Addresses of the pool that are not used now.

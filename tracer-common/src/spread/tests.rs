@@ -41,7 +41,7 @@ fn place(address: &Addr) -> usize {
 }
 
 fn used(in_use: u32) -> Usage {
-    Usage { in_use, other_half: 0 }
+    Usage { in_use, ..Usage::default() }
 }
 
 #[test]
@@ -124,6 +124,50 @@ fn until_nearly_full_two_questions_are_enough_for_any_pool() {
             assert_eq!(questions, 2, "{count}");
         }
     }
+}
+
+/// Of addresses that wait for their first answer, one is taken only where no other has more than a port left.
+#[test]
+fn an_address_on_trial_is_taken_after_all_others() {
+    let mut random = Random(4);
+    let on_trial = |in_use| Usage { in_use, other_half: Usage::ON_TRIAL };
+    for count in [2, 4, 32] {
+        let side = side(count);
+        for proven in 0..count {
+            for (in_use, expected) in [(0, true), (500, true), (998, true), (1000, false)] {
+                let usage = |address: &Addr| {
+                    if place(address) == proven { used(in_use) } else { on_trial(4) }
+                };
+                let (index, found) = choose(&side, 1000, random.next(), usage).unwrap();
+                assert_eq!(usize::from(index) == proven, expected, "{count} {in_use}");
+                assert_eq!(found, usage(&side.addresses[usize::from(index)]));
+            }
+        }
+    }
+}
+
+#[test]
+fn where_all_are_on_trial_the_emptier_is_taken() {
+    let two = side(2);
+    let mut random = Random(5);
+    for _ in 0..1000 {
+        let usage = |address: &Addr| Usage {
+            other_half: Usage::ON_TRIAL,
+            ..used([500, 499][place(address)])
+        };
+        assert_eq!(choose(&two, 1000, random.next(), usage).map(|it| it.0), Some(1));
+    }
+}
+
+#[test]
+fn an_address_that_is_left_out_has_no_room() {
+    let two = side(2);
+    let mut random = Random(6);
+    for in_use in [0, 999] {
+        let usage = |address: &Addr| used([in_use, NO_ROOM][place(address)]);
+        assert_eq!(choose(&two, 1000, random.next(), usage), Some((0, used(in_use))));
+    }
+    assert_eq!(choose(&two, 65_536, random.next(), |_| used(NO_ROOM)), None);
 }
 
 fn rule(low: u16, half: u32, step: u32, offset: u32) -> Rule {

@@ -6,14 +6,14 @@ mod refresh;
 mod stream;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{HashMap, VecDeque},
     path::PathBuf,
     time::{Duration, Instant},
 };
 
 use tracer_common::{
-    Addr, Rule, TupleKey,
-    spread::{Destination, rule_flag},
+    Rule, TupleKey,
+    spread::{Destination, LeftOut, rule_flag},
 };
 
 pub use self::keeper::BEAT;
@@ -66,8 +66,10 @@ pub struct Agent {
     destinations: Vec<Destination>,
     health: Health,
     doubt: Doubt,
-    /// Addresses without a route to a destination that has one without them.
-    unrouted: BTreeMap<Addr, Addr>,
+    /// Addresses without a route to a destination that has one without them, oldest first.
+    unrouted: VecDeque<TupleKey>,
+    /// What the hooks leave out towards single destinations.
+    left_out: HashMap<TupleKey, LeftOut>,
     /// What the hooks went by when it was last made.
     rule: Rule,
     taken: Box<[u64; 1024]>,
@@ -138,7 +140,8 @@ impl Agent {
                 taken: Box::new([0; 1024]),
                 health: Health::default(),
                 doubt: Doubt::default(),
-                unrouted: BTreeMap::new(),
+                unrouted: VecDeque::new(),
+                left_out: HashMap::new(),
                 before: HashMap::new(),
                 teller: Teller::new(sink, names, config.sample),
                 destinations: config.destinations(),

@@ -4,7 +4,7 @@
 //! then more sources are chosen than connections are opened, and a doubt begins: for a while the agent asks
 //! what is chosen, to look whether there is a way.
 
-use tracer_common::Addr;
+use tracer_common::TupleKey;
 
 /// Connections of which nobody wonders where they are.
 const TOLERATED: u64 = 3;
@@ -23,11 +23,11 @@ pub struct Doubt {
     missing: u64,
     looks_left: u32,
     sample: u32,
-    followed: Vec<(Addr, Addr)>,
+    followed: Vec<TupleKey>,
 }
 
 impl Doubt {
-    /// A look: sources `chosen` ever, and connections opened since the last look from addresses of the pool.
+    /// A look: sources `chosen` ever, and connections opened since the last look whose source was chosen.
     pub fn look(&mut self, chosen: u64, opened: u64) {
         self.looks_left = self.looks_left.saturating_sub(1);
         let Some(before) = self.chosen.replace(chosen) else { return };
@@ -49,12 +49,11 @@ impl Doubt {
     }
 
     /// Whether the way from this source to this destination is to be looked at: once in a doubt.
-    pub fn follow(&mut self, source: Addr, destination: Addr) -> bool {
-        let pair = (source, destination);
+    pub fn follow(&mut self, pair: &TupleKey) -> bool {
         let is_new =
-            self.looks_left > 0 && self.followed.len() < FOLLOWED && !self.followed.contains(&pair);
+            self.looks_left > 0 && self.followed.len() < FOLLOWED && !self.followed.contains(pair);
         if is_new {
-            self.followed.push(pair);
+            self.followed.push(*pair);
         }
         is_new
     }
@@ -64,8 +63,9 @@ impl Doubt {
 mod tests {
     use super::*;
 
-    const HERE: Addr = Addr::v4([10, 0, 0, 1]);
-    const THERE: Addr = Addr::v4([10, 0, 0, 2]);
+    fn pair(destination_port: u16) -> TupleKey {
+        TupleKey { destination_port, ..TupleKey::default() }
+    }
 
     #[test]
     fn connections_that_never_come_to_be_raise_a_doubt_however_slowly() {
@@ -93,13 +93,13 @@ mod tests {
     #[test]
     fn of_many_some_tens_are_told_and_each_pair_is_followed_once() {
         let mut doubt = Doubt::default();
-        assert!(!doubt.follow(HERE, THERE));
+        assert!(!doubt.follow(&pair(1)));
         doubt.look(0, 0);
         doubt.look(50_000, 40_000);
         assert_eq!(doubt.sample(), 1024);
-        assert!(doubt.follow(HERE, THERE) && doubt.follow(THERE, HERE));
-        assert!(!doubt.follow(HERE, THERE));
+        assert!(doubt.follow(&pair(1)) && doubt.follow(&pair(2)));
+        assert!(!doubt.follow(&pair(1)));
         doubt.look(100_000, 40_000);
-        assert!(doubt.follow(HERE, THERE));
+        assert!(doubt.follow(&pair(1)));
     }
 }

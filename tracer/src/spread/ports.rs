@@ -1,14 +1,6 @@
 //! What the ledger says about ports, in the terms of a rule. Pure.
 
-use tracer_common::{Cause, TupleCount};
-
 use crate::capacity::{self, PortRange};
-
-/// Failures by which an address shows that nothing comes back to it.
-pub(super) fn nowhere(count: &TupleCount) -> u64 {
-    let causes = [Cause::Unreachable, Cause::TimedOut, Cause::NoSourceAddress];
-    causes.iter().filter_map(|cause| count.failed.get(*cause as usize)).sum()
-}
 
 /// Ports that a tuple can hold. Of an odd number of ports connect() never uses the last one.
 pub(super) fn capacity(range: &PortRange, blocked: &[u16]) -> u32 {

@@ -49,6 +49,8 @@ pub struct State {
     pub degraded: Vec<String>,
     /// Of those that are left out: those that come back by themselves.
     pub quarantined: Vec<Quarantined>,
+    /// Addresses that are left out towards one destination only.
+    pub left_out_towards: Vec<LeftOutTowards>,
     /// Hooks that the kernel passed over, as far as it counts them, and corrections that the comparison with
     /// the kernel's own sockets made: of all agents of the rule together.
     pub hook_missed: u64,
@@ -62,6 +64,18 @@ pub struct Quarantined {
     pub reason: String,
     /// CLOCK_MONOTONIC of its end, ns.
     pub until_mono_ns: u64,
+}
+
+/// An address that is left out towards one destination.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct LeftOutTowards {
+    pub address: IpAddr,
+    pub destination: IpAddr,
+    pub port: u16,
+    pub reason: String,
+    /// CLOCK_MONOTONIC of its end, ns; absent: as long as the reason lasts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until_mono_ns: Option<u64>,
 }
 
 fn name(rule: &str, end: &str) -> String {

@@ -1,7 +1,8 @@
 //! Addresses of the pool from which no way leads to a destination to which one leads from others.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     thread,
     time::{Duration, Instant},
 };
@@ -9,7 +10,12 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use super::{Case, Host, POOL, POOL6, source};
-use crate::{netns::NetNs, probe, sock::Sock, tracer::wait_for};
+use crate::{
+    netns::NetNs,
+    probe,
+    sock::Sock,
+    tracer::{spread::Status, wait_for},
+};
 
 pub(super) fn cases() -> Vec<Case> {
     let case =
@@ -20,6 +26,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("prohibited_from_the_whole_pool_by_ipv6", || whole_pool(&IPV6, "prohibit"))
             .unless(probe::no_ipv6()),
         case("none_from_one_address", one_address),
+        case("none_to_one_destination", one_destination),
     ]
 }
 
@@ -76,14 +83,22 @@ impl Way {
     }
 }
 
-/// Waits for these addresses, and no others, to be left out.
-fn left_out(host: &Host, expected: &[&str]) -> Result<()> {
-    let expected = expected.iter().map(|it| Ok(it.parse()?)).collect::<Result<Vec<IpAddr>>>()?;
+/// Waits for these addresses, and no others, to be left out towards this destination, and there only.
+fn left_out(host: &Host, peer: SocketAddr, expected: &[&str]) -> Result<()> {
     host.rule.status_when("addresses to be left out", |status| {
-        let out = status.left_out();
-        out.len() == expected.len() && expected.iter().all(|it| out.contains(it))
+        status.left_out().is_empty() && has_no_route(status, peer, expected)
     })?;
     Ok(())
+}
+
+fn has_no_route(status: &Status, peer: SocketAddr, expected: &[&str]) -> bool {
+    let out: BTreeSet<String> = status
+        .left_out_towards(peer)
+        .into_iter()
+        .filter(|(_, why)| why == "no route from it, where there is one without it")
+        .map(|(address, _)| address.to_string())
+        .collect();
+    out == expected.iter().map(|it| (*it).to_owned()).collect()
 }
 
 /// Without us every connection would succeed, from the address of the interface.
@@ -106,7 +121,7 @@ fn whole_pool(way: &Way, kind: &str) -> Result<()> {
         thread::sleep(Duration::from_millis(10));
     }
     ensure!(begun.elapsed() < KNOWN, "{failed} connects failed in {:?}", begun.elapsed());
-    left_out(&host, &way.pool)?;
+    left_out(&host, peer, &way.pool)?;
     // Longer than an address that failed is distrusted at first.
     while begun.elapsed() < KNOWN * 2 {
         ensure!(!is_spread().context("though the pool was left out")?, "spread without a way");
@@ -115,7 +130,38 @@ fn whole_pool(way: &Way, kind: &str) -> Result<()> {
 
     way.rule(&host, "del", way.network, kind)?;
     wait_for("the pool to be used again", KNOWN, || Ok(is_spread()?.then_some(())))?;
-    left_out(&host, &[])?;
+    left_out(&host, peer, &[])?;
+    spread.stop()?;
+    Ok(())
+}
+
+/// Another destination costs it nothing, though the application goes there all the time.
+fn one_destination() -> Result<()> {
+    let mut host = Host::new()?;
+    let (_far, _listener, odd) = IPV4.lay(&host)?;
+    let server = host.server("10.1.0.1:7000")?;
+    let spread = host.spread(&POOL, &[])?;
+    IPV4.rule(&host, "add", IPV4.network, &format!("to {} prohibit", odd.ip()))?;
+    let mut made = BTreeMap::new();
+    let mut turn = || -> Result<()> {
+        _ = host.connect(odd);
+        *made.entry(source(&host.connect(server.address)?)?.to_string()).or_insert(0) += 1;
+        Ok(())
+    };
+    wait_for("the pool to be left out there", KNOWN, || {
+        turn()?;
+        Ok(has_no_route(&host.rule.status()?, odd, &POOL).then_some(()))
+    })?;
+    for _ in 0..100 {
+        turn()?;
+    }
+    let all = made.values().sum::<u32>();
+    let even = made.len() == POOL.len() && made.values().all(|count| count * 8 > all);
+    ensure!(even, "elsewhere it is spread over {made:?}");
+    ensure!(source(&host.connect(odd)?)?.to_string() == IPV4.ours, "not as without us");
+    let status = host.rule.status()?;
+    let here = status.left_out_towards(server.address);
+    ensure!(status.left_out().is_empty() && here.is_empty(), "{status:?}");
     spread.stop()?;
     Ok(())
 }
@@ -126,17 +172,16 @@ fn one_address() -> Result<()> {
     let (_far, _listener, peer) = IPV4.lay(&host)?;
     let spread = host.spread(&POOL, &[])?;
     IPV4.rule(&host, "add", POOL[1], "prohibit")?;
-    let bad: IpAddr = POOL[1].parse()?;
     wait_for("the address to be left out", KNOWN, || {
         _ = host.connect(peer);
-        Ok((host.rule.status()?.left_out() == [bad]).then_some(()))
+        Ok(has_no_route(&host.rule.status()?, peer, &[POOL[1]]).then_some(()))
     })?;
     for _ in 0..200 {
         let from = source(&host.connect(peer)?)?.to_string();
         ensure!(from != POOL[1] && POOL.contains(&&*from), "from {from}");
     }
     IPV4.rule(&host, "del", POOL[1], "prohibit")?;
-    left_out(&host, &[])?;
+    left_out(&host, peer, &[])?;
     spread.stop()?;
     Ok(())
 }

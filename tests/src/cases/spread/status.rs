@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 
 use super::{Application, Case, Host, POOL, PORTS, Test, named};
 use crate::{
@@ -104,11 +105,21 @@ fn losses_without_an_agent() -> Result<()> {
     Ok(())
 }
 
-/// Whether an address is shown as left out for a while, in JSON and for people: with why, and until when.
-pub(super) fn shows_quarantine(host: &Host, address: &str, why: &str) -> Result<bool> {
+/// Whether an address is shown as left out for a while towards a destination, in JSON and for people: with why,
+/// and until when.
+pub(super) fn shows_quarantine(
+    host: &Host,
+    (address, peer): (&str, SocketAddr),
+    why: &str,
+) -> Result<bool> {
     let status = host.rule.status()?;
-    let all = status.0["quarantined"].as_array().context("no list")?;
-    let Some(one) = all.iter().find(|it| it["address"] == address) else { return Ok(false) };
+    let all = status.0["left_out_towards"].as_array().context("no list")?;
+    let is = |it: &&Value| {
+        it["address"] == address
+            && it["destination"] == peer.ip().to_string()
+            && it["port"] == peer.port()
+    };
+    let Some(one) = all.iter().find(is) else { return Ok(false) };
     ensure!(one["reason"] == why, "{one}");
     let until = Duration::from_nanos(one["until_mono_ns"].as_u64().context("no end")?);
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
@@ -117,7 +128,7 @@ pub(super) fn shows_quarantine(host: &Host, address: &str, why: &str) -> Result<
         until <= now + Duration::from_mins(1) && now <= until + Duration::from_secs(2),
         "{one}"
     );
-    let line = format!("left out    {address}: {why}");
+    let line = format!("left out    {address} towards {peer}: {why}");
     let text = printed(host)?;
     Ok(text.lines().any(|it| it.contains(&line) && it.ends_with(" s more")))
 }

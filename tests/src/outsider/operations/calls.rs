@@ -1,7 +1,9 @@
 //! Calls of sockets, by the thousand.
 
 use std::{
+    collections::VecDeque,
     net::{IpAddr, SocketAddr},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -17,6 +19,7 @@ pub(super) const OPERATIONS: Table = &[
     ("refuse", refuse),
     ("refuse-for", refuse_for),
     ("begin-connects", begin_connects),
+    ("cross", cross),
     ("bind", bind),
     ("bind-and-close", bind_and_close),
     ("close", close),
@@ -109,6 +112,57 @@ fn begin_connects(belongings: &mut Belongings, words: &[&str]) -> Result<Vec<u64
         belongings.fds.push(sock.into());
     }
     Ok(counts.to_vec())
+}
+
+/// `cross SECONDS PEER ADDRESS...`: for each of the addresses a port of PEER of its own, where what begins from
+/// it times out after a second, ten times a second, while the connections of the others are established: a
+/// listener takes no more than its queue is long. Counts what timed out.
+fn cross(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
+    let begin = Instant::now();
+    let length = Duration::try_from_secs_f64(argument(words, 0)?)?;
+    let peer: SocketAddr = argument(words, 1)?;
+    let addresses =
+        (2..words.len()).map(|at| argument(words, at)).collect::<Result<Vec<IpAddr>>>()?;
+    let mut listeners = Vec::new();
+    for place in 0..addresses.len() {
+        let listener = Sock::tcp(peer)?;
+        listener.set_nonblocking()?;
+        listener.bind(SocketAddr::new(peer.ip(), peer.port() + u16::try_from(place)?))?;
+        listener.listen(8)?;
+        listeners.push(listener);
+    }
+    let begin_one = |from: IpAddr, to: SocketAddr| -> Result<Sock> {
+        let sock = Sock::tcp(to)?;
+        sock.set_nonblocking()?;
+        sock.set_bind_address_no_port()?;
+        sock.bind(SocketAddr::new(from, 0))?;
+        sock.set_user_timeout(Duration::from_millis(900))?;
+        sock.set_reset_on_close()?;
+        _ = sock.connect(to);
+        Ok(sock)
+    };
+    let (mut waiting, mut timed_out) = (VecDeque::new(), 0);
+    let mut rounds = 0;
+    while begin.elapsed() < length {
+        for (listener, ill) in listeners.iter().zip(&addresses) {
+            let to = listener.local()?;
+            if rounds % 10 == 0 {
+                while listener.accept().is_ok() {}
+                let others: Vec<_> = addresses.iter().filter(|it| *it != ill).collect();
+                for from in others.iter().cycle().take(9) {
+                    waiting.push_back((Instant::now(), begin_one(**from, to)?));
+                }
+            }
+            waiting.push_back((Instant::now(), begin_one(*ill, to)?));
+        }
+        rounds += 1;
+        while waiting.front().is_some_and(|(since, _)| since.elapsed() > Duration::from_secs(2)) {
+            let sock = waiting.pop_front().map(|(_, sock)| sock);
+            timed_out += u64::from(sock.is_some_and(|sock| sock.error() == Some(Errno::TIMEDOUT)));
+        }
+        thread::sleep(Duration::from_millis(100));
+    }
+    Ok(vec![timed_out])
 }
 
 /// `bind ADDRESS:FIRST COUNT`: binds COUNT ports from FIRST on (all to port 0, where FIRST is 0); the

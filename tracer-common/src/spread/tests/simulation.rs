@@ -5,7 +5,7 @@ extern crate std;
 
 use std::{cmp::Reverse, collections::BinaryHeap, vec, vec::Vec};
 
-use super::{super::*, Random, place, side};
+use super::{super::*, Random, place, side, used};
 
 const CAPACITY: u32 = 1000;
 const POOLS: [usize; 6] = [1, 2, 4, 16, 64, 256];
@@ -74,8 +74,7 @@ fn the_least_used_choice_fails_first_when_all_is_in_use() {
         for count in POOLS {
             let side = side(count);
             let fill = fill_at_first_failure(workload, count, |in_use, _, random| {
-                let usage =
-                    |address: &Addr| Usage { in_use: in_use[place(address)], other_half: 0 };
+                let usage = |address: &Addr| used(in_use[place(address)]);
                 choose(&side, CAPACITY, random.next(), usage).map(|(index, _)| usize::from(index))
             });
             assert!(fill >= 9_990, "{}, {count} addresses: {fill} of 10,000", workload.name);
@@ -108,8 +107,7 @@ fn weights_do_not_cost_capacity() {
         for (count, heavy, weight) in [(4, 1, 5), (64, 40, 10), (256, 128, 2)] {
             let side = weighted(count, heavy, weight);
             let fill = fill_at_first_failure(workload, count, |in_use, _, random| {
-                let usage =
-                    |address: &Addr| Usage { in_use: in_use[place(address)], other_half: 0 };
+                let usage = |address: &Addr| used(in_use[place(address)]);
                 choose(&side, CAPACITY, random.next(), usage).map(|(index, _)| usize::from(index))
             });
             assert!(fill >= 9_990, "{}, {count} addresses: {fill} of 10,000", workload.name);

@@ -7,10 +7,10 @@ use tracer_common::Addr;
 use super::{
     super::{
         addresses::Host,
+        health::REFUSED,
         pool::{self, PoolAddress},
         ports,
         rule::{self, Inputs},
-        start,
         state::State,
     },
     Agent,
@@ -97,18 +97,14 @@ impl Agent {
     }
 
     /// The addresses that can be used now, and why the others cannot.
-    fn usable(&self, now: Instant) -> (Vec<PoolAddress>, Vec<(IpAddr, String)>) {
+    pub(super) fn usable(&self, now: Instant) -> (Vec<PoolAddress>, Vec<(IpAddr, String)>) {
         let mut usable = Vec::new();
         let mut left_out = Vec::new();
         for member in pool::members(&self.config.pool, &self.inside.host) {
             let address = pool::to_addr(member.address);
             let trouble = member.trouble.map(|trouble| trouble.name().to_owned());
-            let unrouted = || {
-                let destination = start::address(*self.unrouted.get(&address)?);
-                Some(format!("no route from it to {destination}, where there is one without it"))
-            };
-            let ill = || Some(self.health.reason(&address, now)?.name().to_owned());
-            match trouble.or_else(unrouted).or_else(ill) {
+            let refused = || self.health.refused.until(&address, now).map(|_| REFUSED.to_owned());
+            match trouble.or_else(refused) {
                 Some(why) => left_out.push((member.address, why)),
                 None => usable.extend(member.usable()),
             }

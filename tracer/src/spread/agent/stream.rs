@@ -18,7 +18,11 @@ use crate::{
     kernel::maps::Totals,
     record::output::Dropped,
     shutdown::Asked,
-    spread::state::{Quarantined, State},
+    spread::{
+        health::REFUSED,
+        start,
+        state::{LeftOutTowards, Quarantined, State},
+    },
     trace::named_losses,
 };
 
@@ -136,12 +140,25 @@ impl Agent {
             let address = pool::to_addr(member.address);
             Some(Quarantined {
                 address: member.address,
-                reason: self.health.reason(&address, now)?.name().to_owned(),
-                until_mono_ns: clock::monotonic_at(self.health.until(&address, now)?),
+                reason: REFUSED.to_owned(),
+                until_mono_ns: clock::monotonic_at(self.health.refused.until(&address, now)?),
             })
         });
+        let mut towards: Vec<LeftOutTowards> = self
+            .left_out
+            .iter()
+            .map(|(key, why)| LeftOutTowards {
+                address: start::address(key.source),
+                destination: start::address(key.destination),
+                port: key.destination_port,
+                reason: why.name().to_owned(),
+                until_mono_ns: self.health.failing.until(key, now).map(clock::monotonic_at),
+            })
+            .collect();
+        towards.sort_unstable_by_key(|it| (it.destination, it.port, it.address));
         State {
             quarantined: quarantined.collect(),
+            left_out_towards: towards,
             hook_missed: self.counted.hook_missed + self.tracer.session.missed_hooks().counted,
             drift: self.counted.drift + self.tracer.drift,
             ..State::default()

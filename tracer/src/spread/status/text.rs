@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{RuleStatus, Status};
-use crate::{clock, spread::state::Quarantined};
+use crate::clock;
 
 pub(super) fn of(status: &Status) -> String {
     let mut refused = String::new();
@@ -47,8 +47,13 @@ fn rule(status: &RuleStatus) -> String {
     // Writing to a String cannot fail.
     for (address, why) in &said.left_out {
         let quarantined = said.quarantined.iter().find(|it| it.address == *address);
-        let until = quarantined.map(left).unwrap_or_default();
+        let until = quarantined.map(|it| left(it.until_mono_ns)).unwrap_or_default();
         _ = writeln!(out, "  left out    {address}: {why}{until}");
+    }
+    for one in &said.left_out_towards {
+        let to = std::net::SocketAddr::new(one.destination, one.port);
+        let until = one.until_mono_ns.map(left).unwrap_or_default();
+        _ = writeln!(out, "  left out    {} towards {to}: {}{until}", one.address, one.reason);
     }
     for path in &said.cgroups_gone {
         _ = writeln!(out, "  gone        cgroup {}", path.display());
@@ -86,8 +91,8 @@ fn fast_ports(status: &RuleStatus) -> String {
 }
 
 /// How long an address stays out.
-fn left(quarantined: &Quarantined) -> String {
-    let ns = quarantined.until_mono_ns.saturating_sub(clock::monotonic_ns());
+fn left(until_mono_ns: u64) -> String {
+    let ns = until_mono_ns.saturating_sub(clock::monotonic_ns());
     format!(", for {} s more", ns.div_ceil(1_000_000_000))
 }
 

@@ -1,7 +1,7 @@
 //! Addresses go and come back, with and without an agent that sees it; and some are there, but of no use.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     net::{IpAddr, SocketAddr},
     thread,
     time::{Duration, Instant, SystemTime},
@@ -25,6 +25,7 @@ use crate::{
         spread::{Spread, Status},
         wait_for,
     },
+    tuple::Tuple,
 };
 
 pub(super) fn cases() -> Vec<Case> {
@@ -40,6 +41,7 @@ pub(super) fn cases() -> Vec<Case> {
         ("address_that_nothing_answers_to_seldom_used", || {
             failing_address(1, Duration::from_millis(250))
         }),
+        ("new_address_that_nothing_answers_to", new_address),
         ("all_addresses_gone", all_addresses_gone),
     ];
     let mut cases = named("spread::fail_open", tests);
@@ -186,15 +188,16 @@ fn beside(own: &[&str], server: &str) -> Result<(Host, NetNs, Sock)> {
     let own: Vec<String> = own.iter().map(|it| format!("{it}{end}")).collect();
     let own: Vec<&str> = own.iter().map(String::as_str).collect();
     host.stage.netns.veth(&own, &other, &[&format!("{server}{end}")])?;
-    let listener = other.run(|| -> Result<Sock> {
-        let address = SocketAddr::new(server, 7000);
-        let listener = Sock::tcp(address)?;
-        listener.bind(address)?;
-        listener.listen(4096)?;
-        listener.set_nonblocking()?;
-        Ok(listener)
-    })?;
+    let listener = other.run(|| listening(SocketAddr::new(server, 7000)))?;
     Ok((host, other, listener))
+}
+
+fn listening(address: SocketAddr) -> Result<Sock> {
+    let listener = Sock::tcp(address)?;
+    listener.bind(address)?;
+    listener.listen(4096)?;
+    listener.set_nonblocking()?;
+    Ok(listener)
 }
 
 /// One connection after the other; where they come from, and how many failed.
@@ -214,13 +217,16 @@ fn connect_many(host: &Host, listener: &Sock, count: u32) -> Result<(Vec<IpAddr>
     Ok((sources, failed))
 }
 
-/// Nothing answers to one address of the pool. `count` connections begin at once, with a pause before the next.
+/// One destination does not answer to one address of the pool; another one does. `count` connections begin at
+/// once, with a pause before the next.
 fn failing_address(count: usize, pause: Duration) -> Result<()> {
     let pool = ["10.2.0.11", "10.2.0.12", "10.2.0.13", "10.2.0.14"];
     let (host, other, listener) = beside(&pool, "10.2.0.2")?;
+    other.ip("addr add 10.2.0.3/24 dev t0")?;
+    let elsewhere = other.run(|| listening("10.2.0.3:7000".parse()?))?;
     let (ill, peer): (IpAddr, _) = (pool[0].parse()?, listener.local()?);
     let spread = host.spread(&pool, &[])?;
-    other.ip("route add blackhole 10.2.0.11/32")?;
+    other.ip("rule add from 10.2.0.2 to 10.2.0.11 blackhole")?;
     // Held until the failure of those that began with them is known, so that all addresses are used alike.
     let mut held = VecDeque::new();
     wait_for("the address to be left out", BACK_LIMIT * 3, || {
@@ -238,18 +244,77 @@ fn failing_address(count: usize, pause: Duration) -> Result<()> {
         }
         thread::sleep(pause);
         let why = "its connections fail where others succeed";
-        let shown = shows_quarantine(&host, pool[0], why)?;
-        Ok((shown && host.rule.status()?.left_out() == [ill]).then_some(()))
+        let shown = shows_quarantine(&host, (pool[0], peer), why)?;
+        let out = host.rule.status()?.left_out_towards(peer);
+        Ok((shown && out.len() == 1 && out[0].0 == ill).then_some(()))
     })?;
     let (sources, failed) = connect_many(&host, &listener, 100)?;
     ensure!(failed == 0 && !sources.contains(&ill), "{failed} of 100 failed; {sources:?}");
-    other.ip("route del blackhole 10.2.0.11/32")?;
+    let (sources, failed) = connect_many(&host, &elsewhere, 100)?;
+    ensure!(failed == 0 && sources.contains(&ill), "elsewhere: {failed} failed; {sources:?}");
+    other.ip("rule del from 10.2.0.2 to 10.2.0.11 blackhole")?;
     held.clear();
     wait_for("the address to be used again", BACK_LIMIT, || {
         let (sources, failed) = connect_many(&host, &listener, 10)?;
         ensure!(failed == 0, "{failed} of 10 failed");
         Ok(sources.contains(&ill).then_some(()))
     })?;
+    spread.stop()?;
+    host.rule.check_nothing_left()
+}
+
+/// Begins so many connections; how many are from each address.
+fn begin_many(host: &Host, peer: SocketAddr, count: u32, held: &mut Vec<Sock>) -> Result<Made> {
+    let mut made = Made::new();
+    for _ in 0..count {
+        let sock = host.app.tcp(peer)?;
+        sock.set_nonblocking()?;
+        sock.set_syn_count(1)?;
+        sock.set_reset_on_close()?;
+        _ = sock.connect(peer);
+        *made.entry(source(&sock)?.to_string()).or_insert(0) += 1;
+        held.push(sock);
+    }
+    Ok(made)
+}
+
+type Made = BTreeMap<String, u32>;
+
+/// While another address has connections to a destination, one that never had any gets a few there, until it
+/// has; where none has, all are used alike.
+fn new_address() -> Result<()> {
+    let pool = ["10.2.0.11", "10.2.0.12"];
+    let (host, other, listener) = beside(&pool, "10.2.0.2")?;
+    let peer = listener.local()?;
+    other.ip("rule add from 10.2.0.2 to 10.2.0.12 blackhole")?;
+    other.ip("addr add 10.2.0.3/24 dev t0")?;
+    // One that is older than the rule.
+    let older = host.app.tcp(peer)?;
+    older.bind(SocketAddr::new(pool[0].parse()?, 0))?;
+    older.connect(peer)?;
+    let spread = host.spread(&pool, &[])?;
+
+    let mut held = Vec::new();
+    let made = begin_many(&host, peer, 200, &mut held)?;
+    ensure!(made == Made::from([(pool[0].into(), 196), (pool[1].into(), 4)]), "{made:?}");
+    // Nothing answers to anybody there.
+    other.ip("rule add from 10.2.0.3 blackhole")?;
+    let nowhere = "10.2.0.3:7000".parse()?;
+    let made = begin_many(&host, nowhere, 200, &mut held)?;
+    ensure!(made.values().all(|count| *count > 80), "where none has a connection: {made:?}");
+
+    other.ip("rule del from 10.2.0.2 to 10.2.0.12 blackhole")?;
+    wait_for("the new address to have a connection", BACK_LIMIT, || {
+        drop(begin_many(&host, peer, 4, &mut held)?);
+        while listener.accept().is_ok() {}
+        let status = host.rule.status()?;
+        let in_use = |address: &str| -> Result<u64> {
+            Ok(status.tuple(Tuple::new(address.parse()?, peer))?[0])
+        };
+        // The emptier one gets all the others now.
+        Ok((in_use(pool[1])? > 20).then_some(()))
+    })?;
+    held.clear();
     spread.stop()?;
     host.rule.check_nothing_left()
 }

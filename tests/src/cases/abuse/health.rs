@@ -1,0 +1,55 @@
+//! What others do with the addresses of a pool says nothing about them.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::{Result, ensure};
+
+use crate::{
+    cases::{
+        Case, named,
+        spread::{Host, POOL, source},
+    },
+    outsider::Outsider,
+    tracer::wait_for,
+};
+
+pub(super) fn cases() -> Vec<Case> {
+    named("abuse::health", &[("outsider_expels_no_address", nobody_is_expelled)])
+}
+
+/// From each address of the pool to a port of its own, 40 connections a second time out where those of the others
+/// get established: of another cgroup, to ports that are not the rule's.
+fn nobody_is_expelled() -> Result<()> {
+    let mut host = Host::new()?;
+    let server = host.server("10.1.0.1:7000")?;
+    let spread = host.spread(&POOL, &["--to", "10.1.0.1:7000"])?;
+    let mut outsider = host.stage.netns.run(Outsider::spawn)?;
+    outsider.begin(&format!("cross 6 10.1.0.2:8000 {}", POOL.join(" ")))?;
+    let failures = || -> Result<u64> {
+        let status = host.rule.status()?;
+        let tuples = status.0["tuples"].as_array().cloned().unwrap_or_default();
+        let outside = tuples.iter().filter(|one| one["network.peer.port"] != 7000);
+        Ok(outside.filter_map(|one| one["failed"].as_u64()).sum())
+    };
+    let mut made = BTreeMap::new();
+    let mut held = Vec::new();
+    // As many as made all of them look ill.
+    wait_for("the attack", Duration::from_secs(7), || {
+        for _ in 0..20 {
+            let sock = host.connect(server.address)?;
+            *made.entry(source(&sock)?.to_string()).or_insert(0) += 1;
+            held.push(sock);
+        }
+        let status = host.rule.status()?;
+        let out = status.0["left_out_towards"].as_array().map_or(0, Vec::len);
+        ensure!(status.left_out().is_empty() && out == 0, "left out: {status:?}");
+        Ok((failures()? > 100).then_some(()))
+    })?;
+    let timed_out = outsider.end()?;
+    ensure!(timed_out.first().is_some_and(|count| *count > 60), "timed out: {timed_out:?}");
+    let all: u32 = made.values().sum();
+    let even = made.len() == POOL.len() && made.values().all(|count| count * 8 > all);
+    ensure!(even, "spread over {made:?}");
+    spread.stop()?;
+    host.rule.check_nothing_left()
+}

@@ -1,0 +1,113 @@
+use super::*;
+
+const ONE: Addr = Addr::v4([10, 0, 0, 1]);
+const TWO: Addr = Addr::v4([10, 0, 0, 2]);
+
+/// From an address of the pool to the one destination.
+const fn from(source: Addr) -> TupleKey {
+    let destination = Addr::v4([10, 0, 0, 9]);
+    TupleKey { source, destination, netns: 1, destination_port: 443, zero: 0 }
+}
+
+#[test]
+fn each_quarantine_is_twice_as_long_as_the_one_before_and_good_conduct_is_rewarded() {
+    let mut refused = Quarantines::default();
+    let mut now = Instant::now();
+    for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
+        refused.begin(ONE, now);
+        now += Duration::from_millis(seconds * 1000 - 1);
+        assert!(refused.until(&ONE, now).is_some(), "{seconds}");
+        now += Duration::from_millis(1);
+        assert!(refused.until(&ONE, now).is_none(), "{seconds}");
+    }
+    now += Duration::from_mins(2);
+    refused.tidy(now);
+    refused.begin(ONE, now);
+    assert!(refused.until(&ONE, now + Duration::from_secs(1)).is_none());
+    assert_eq!(refused.until(&TWO, now), None);
+}
+
+#[test]
+fn an_address_that_is_there_anew_starts_anew() {
+    let mut health = Health::default();
+    let now = Instant::now();
+    health.refused.begin(ONE, now);
+    health.failing.begin(from(ONE), now);
+    health.forget(&ONE);
+    assert_eq!(health.refused.until(&ONE, now), None);
+    assert_eq!(health.failing.until(&from(ONE), now), None);
+    health.refused.begin(ONE, now);
+    assert_eq!(health.refused.until(&ONE, now), Some(now + SHORTEST));
+}
+
+#[test]
+fn an_address_is_suspected_only_where_another_one_gets_there() {
+    let of = |established, nowhere| Outcome::default().then(established, nowhere);
+    let (bad, good, few, waiting) = (of(0, 10), of(10, 1), of(0, 3), of(0, 0));
+    let now = Instant::now();
+    for ([mut one, mut two], expected) in [
+        ([bad, good], true),
+        ([bad, bad], false),
+        ([few, good], false),
+        ([good, good], false),
+        ([bad, few], false),
+        // That nothing has failed yet does not say that it gets there.
+        ([bad, waiting], false),
+    ] {
+        let mut health = Health::default();
+        let outcomes = format!("{one:?} {two:?}");
+        health.judge(&mut [(from(ONE), &mut one), (from(TWO), &mut two)], now);
+        assert_eq!(health.failing.until(&from(ONE), now).is_some(), expected, "{outcomes}");
+        assert_eq!(health.failing.until(&from(TWO), now), None, "{outcomes}");
+        let elsewhere = TupleKey { destination_port: 444, ..from(ONE) };
+        assert_eq!(health.failing.until(&elsewhere, now), None, "{outcomes}");
+        let settled = if expected { Outcome::default() } else { one };
+        assert_eq!(one, settled, "{outcomes}");
+    }
+}
+
+#[test]
+fn the_last_address_towards_a_destination_stays() {
+    let mut health = Health::default();
+    let now = Instant::now();
+    let of = |established, nowhere| Outcome::default().then(established, nowhere);
+    health.judge(&mut [(from(ONE), &mut of(0, 10)), (from(TWO), &mut of(10, 0))], now);
+    // What the first one did before it was left out speaks for nobody.
+    health.judge(&mut [(from(ONE), &mut of(10, 0)), (from(TWO), &mut of(0, 10))], now);
+    assert_eq!(health.failing.until(&from(TWO), now), None);
+    health.keep_one(&[ONE, TWO], now);
+    assert!(health.failing.until(&from(ONE), now).is_some());
+    // The other one left the host.
+    health.keep_one(&[ONE], now);
+    assert_eq!(health.failing.until(&from(ONE), now), None);
+}
+
+#[test]
+fn of_very_many_the_one_that_ends_soonest_makes_way() {
+    let mut failing = Quarantines::default();
+    let begin = Instant::now();
+    for number in 0..2 * MOST {
+        let port = u16::try_from(number).unwrap();
+        let key = TupleKey { destination_port: port, ..from(ONE) };
+        failing.begin(key, begin + Duration::from_micros(u64::from(port)));
+    }
+    assert_eq!(failing.0.len(), MOST);
+    assert!(failing.0.keys().all(|key| usize::from(key.destination_port) >= MOST));
+}
+
+#[test]
+fn one_connection_a_second_is_enough_and_old_failures_fade() {
+    let (mut one, mut two) = (Outcome::default(), Outcome::default());
+    let looks = (1..60).find(|_| {
+        // By turns: never in the same second.
+        (one, two) = (one.then(0, 1).then(0, 0), two.then(0, 0).then(1, 0));
+        one.is_bad() && two.is_good()
+    });
+    assert!(looks.is_some_and(|looks| looks < 10), "{looks:?}");
+    let mut recovering = Outcome::default().then(0, 100);
+    let looks = (1..60).find(|_| {
+        recovering = recovering.then(10, 0);
+        !recovering.is_bad()
+    });
+    assert!(looks.is_some_and(|looks| looks < 10), "{looks:?}");
+}
