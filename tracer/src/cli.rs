@@ -71,7 +71,7 @@ pub struct Cli {
 /// Options of every command that traces.
 #[derive(Args, Clone, Debug)]
 pub struct GlobalArgs {
-    /// Say more on stderr: -v what is attached, -vv decisions, -vvv everything
+    /// Say more on stderr: -v what is attached, -vv decisions, -vvv also the libraries' records
     #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Log")]
     pub verbose: u8,
 
@@ -103,7 +103,7 @@ pub struct GlobalArgs {
         global = true,
         default_value_t = 262_144,
         value_name = "N",
-        value_parser = clap::value_parser!(u32).range(16..=16_777_216),
+        value_parser = value::whole::<u32>("a number of entries", 16..=16_777_216),
         help_heading = "Kernel side"
     )]
     pub max_conns: u32,
@@ -114,24 +114,24 @@ pub struct GlobalArgs {
         global = true,
         default_value_t = 65_536,
         value_name = "N",
-        value_parser = clap::value_parser!(u32).range(16..=16_777_216),
+        value_parser = value::whole::<u32>("a number of entries", 16..=16_777_216),
         help_heading = "Kernel side"
     )]
     pub max_tuples: u32,
 
     /// Ports taken by bind() or listen() that can be followed at a time
     #[arg(long, global = true, hide = true, default_value_t = 65_536, value_name = "N")]
-    #[arg(value_parser = clap::value_parser!(u32).range(16..=16_777_216))]
+    #[arg(value_parser = value::whole::<u32>("a number of entries", 16..=16_777_216))]
     pub max_binds: u32,
 
     /// Ends of sockets that can be remembered while the older ones are being read
     #[arg(long, global = true, hide = true, default_value_t = 65_536, value_name = "N")]
-    #[arg(value_parser = clap::value_parser!(u32).range(16..=16_777_216))]
+    #[arg(value_parser = value::whole::<u32>("a number of entries", 16..=16_777_216))]
     pub max_tombstones: u32,
 
     /// Calls of connect() and bind() that can be under way at a time
     #[arg(long, global = true, hide = true, default_value_t = 16_384, value_name = "N")]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
+    #[arg(value_parser = value::whole::<u32>("a number of entries", 1..=16_777_216))]
     pub max_attempts: u32,
 
     /// Size of the ring buffer between kernel and program, rounded up to a power of two

@@ -14,7 +14,8 @@ use crate::{cli::LogFormat, error::Error};
 /// Variable that overrides `-v`: directives of `tracing_subscriber::EnvFilter`.
 pub const VARIABLE: &str = "TRACER_LOG";
 
-/// Starts logging. `verbosity` 0 shows warnings and errors, each more another level.
+/// Starts logging. `verbosity` 0 shows warnings and errors, 1 what is attached, 2 also this
+/// program's own decisions, 3 also what its libraries do, 4 everything.
 ///
 /// # Errors
 /// A directive in `TRACER_LOG` that cannot be read; a log that was started before.
@@ -106,7 +107,9 @@ fn filter(verbosity: u8, variable: Option<String>) -> Result<EnvFilter, Error> {
     let level = match verbosity {
         0 => "warn",
         1 => "info",
-        2 => "debug",
+        // aya writes thousands of debug records at a start.
+        2 => "info,tracer=debug",
+        3 => "debug,tracer=trace",
         _ => "trace",
     };
     match variable.filter(|directives| !directives.is_empty()) {
@@ -127,7 +130,7 @@ mod tests {
     #[test]
     fn each_v_shows_one_level_more() {
         let levels: Vec<_> = (0..5).map(|v| filter(v, None).unwrap().to_string()).collect();
-        assert_eq!(levels, ["warn", "info", "debug", "trace", "trace"]);
+        assert_eq!(levels, ["warn", "info", "tracer=debug,info", "tracer=trace,debug", "trace"]);
     }
 
     #[test]

@@ -12,6 +12,9 @@ use tracer_common::filter::Ports;
 use super::value::{self, NetnsRef};
 use crate::table::Column;
 
+/// `PID_MAX_LIMIT` of a 64-bit kernel (include/linux/threads.h).
+const PID_MAX: u32 = 4_194_304;
+
 const RECORD_HELP: &str = "\
 Examples:
   tracer record                                    to stdout, until Ctrl-C
@@ -52,7 +55,7 @@ pub struct RecordArgs {
         default_value_t = 5,
         requires = "rotate",
         value_name = "N",
-        value_parser = clap::value_parser!(u32).range(1..=1000)
+        value_parser = value::whole::<u32>("a number of files", 1..=1000)
     )]
     pub keep: u32,
 
@@ -152,7 +155,7 @@ pub struct TableArgs {
     pub sort: Column,
 
     /// Print at most N tuples a reading [default: all]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = value::whole::<u32>("a number of rows", 1..=u32::MAX))]
     pub limit: Option<u32>,
 }
 
@@ -172,7 +175,7 @@ pub enum TableFormat {
 #[command(next_help_heading = "Filters (each up to 4 times)")]
 pub struct FilterArgs {
     /// Process that calls connect() or bind()
-    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "PID", value_parser = value::whole::<u32>("a process id", 1..=PID_MAX))]
     pub pid: Vec<u32>,
 
     /// Name of the calling thread, as in /proc/PID/comm (at most 15 bytes)

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::value;
+
 const REPORT_HELP: &str = "\
 Examples:
   tracer report ports.jsonl
@@ -32,7 +34,7 @@ pub struct ReportArgs {
         long,
         default_value_t = 10,
         value_name = "N",
-        value_parser = clap::value_parser!(u32).range(1..)
+        value_parser = value::whole::<u32>("a number of rows", 1..=u32::MAX)
     )]
     pub limit: u32,
 }

@@ -1,6 +1,6 @@
 //! Parsers of single values: text in, value or the reason for refusing it out.
 
-use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
+use std::{fmt, net::IpAddr, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
 
 use ipnet::IpNet;
 use tracer_common::filter::Ports;
@@ -22,6 +22,20 @@ impl fmt::Display for NetnsRef {
             Self::Path(path) => write!(out, "{}", path.display()),
             Self::Inode(inode) => write!(out, "{inode}"),
         }
+    }
+}
+
+/// Parses a whole number of this range; `what` says what kind of number, as in "a process id".
+pub(super) fn whole<T>(
+    what: &'static str,
+    range: RangeInclusive<T>,
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static
+where
+    T: FromStr + PartialOrd + fmt::Display + Clone + Send + Sync + 'static,
+{
+    move |text| {
+        let number = text.parse().ok().filter(|number| range.contains(number));
+        number.ok_or_else(|| format!("expected {what}, from {} to {}", range.start(), range.end()))
     }
 }
 
@@ -165,6 +179,15 @@ mod tests {
         assert_eq!(seconds("10"), Ok(Duration::from_secs(10)));
         for bad in ["", "0", "-1", "nan", "inf", "1e300", "1s"] {
             assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_whole_number_that_is_none_is_refused_with_what_was_expected() {
+        let pid = whole::<u32>("a process id", 1..=4_194_304);
+        assert_eq!(pid("1234"), Ok(1234));
+        for bad in ["abc", "", "0", "-1", "1.5", "4194305", "99999999999999999999"] {
+            assert_eq!(pid(bad).unwrap_err(), "expected a process id, from 1 to 4194304", "{bad}");
         }
     }
 

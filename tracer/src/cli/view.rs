@@ -26,7 +26,7 @@ pub struct ShowArgs {
     pub batch: bool,
 
     /// End after N readings
-    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(short = 'n', long, value_name = "N", value_parser = value::whole::<u64>("a number of readings", 1..=u64::MAX))]
     pub count: Option<u64>,
 
     #[command(flatten)]

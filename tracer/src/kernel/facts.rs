@@ -140,9 +140,16 @@ impl Symbols {
 
     /// Reads `address type name [module]` lines. Only the kernel's own symbols count, because
     /// hooks by a module's address would not survive the module.
+    ///
+    /// # Errors
+    /// As [`BufRead::read_line`]; a list without a line, as a sandbox puts it in the file's place: it does
+    /// not say that the kernel lacks anything.
     fn parse(mut input: impl BufRead) -> io::Result<Self> {
         let mut symbols = Self::default();
         let mut line = String::new();
+        if input.fill_buf()?.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "/proc/kallsyms is empty"));
+        }
         while input.read_line(&mut line)? != 0 {
             let mut words = line.split_ascii_whitespace();
             if let (Some(address), Some(_), Some(name)) = (words.next(), words.next(), words.next())
@@ -232,6 +239,12 @@ mod tests {
         assert_eq!(Symbols::parse(two.as_bytes()).unwrap().timer_handler(), None);
         let one = Symbols::parse(&two.as_bytes()[..two.len() / 2]).unwrap();
         assert_eq!(one.timer_handler(), Some(0xffff_ffff_8206_5730));
+    }
+
+    #[test]
+    fn an_empty_list_of_symbols_says_nothing_of_the_kernel() {
+        assert!(Symbols::parse(&b""[..]).is_err());
+        assert!(!Symbols::parse(&b"0 T printk\n"[..]).unwrap().has("tcp_connect"));
     }
 
     #[test]
