@@ -7,6 +7,7 @@ use std::{io, os::unix::process::CommandExt, process::Command};
 pub const NET_ADMIN: u32 = 12;
 pub const SYS_PTRACE: u32 = 19;
 pub const SYS_ADMIN: u32 = 21;
+pub const SYS_RESOURCE: u32 = 24;
 pub const PERFMON: u32 = 38;
 pub const BPF: u32 = 39;
 

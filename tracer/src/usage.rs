@@ -12,6 +12,12 @@ pub fn cpu_ns() -> u64 {
     clock::ns(clock_gettime(ClockId::ProcessCPUTime))
 }
 
+/// Learns what is asked of the kernel once, before a thread enters its sandbox: before Linux 6.4 it is read
+/// from /proc/self/auxv, which another effective user may not open, and rustix panics where it cannot.
+pub(crate) fn prepare() {
+    _ = page_size();
+}
+
 /// Resident memory, KiB; 0 where /proc does not say.
 pub fn rss_kib() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm").ok().and_then(|text| {

@@ -27,7 +27,7 @@ use crate::{
     },
     memory, mounts, netns,
     sandbox::{self, Role, User},
-    sockdiag,
+    sockdiag, usage,
 };
 
 const NO_FAIL_FAST: &str = "no --fail-fast: this kernel has no bpf_set_retval (Linux 6.1)";
@@ -106,6 +106,7 @@ fn start_with(
     tracer.seed()?;
     tracer.session.flush_log();
     memory::give_back();
+    usage::prepare();
     drop_privileges(&tracer, user).map_err(cannot_enter)?;
     Ok(tracer)
 }
