@@ -259,7 +259,10 @@ impl Output {
         self.write()?;
         if let Some(sink) = self.sink.take() {
             self.asked.writing(true);
-            sink.close()?;
+            let closed = sink.close();
+            // What comes after the last line (a rule's programs are detached) may take its time.
+            self.asked.writing(false);
+            closed?;
         }
         Ok(())
     }
