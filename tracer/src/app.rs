@@ -54,7 +54,7 @@ fn run_record(kernel: &KernelConfig, config: RecordConfig) -> Result<(), Error> 
     let filter = trace::resolve(&config.filter)?;
     let sink = Sink::open(&config.output)?;
     let names = trace::cgroup_names(kernel)?;
-    let tracer = trace::start(kernel, config.events.mask, filter, sink.user())?;
+    let tracer = trace::start(kernel, config.events.mask, &filter, sink.user())?;
     shutdown::run(move |asked| record::run(tracer, &config, filter, sink, names, &asked))
 }
 
@@ -62,7 +62,7 @@ fn run_tuples(kernel: &KernelConfig, config: TuplesConfig) -> Result<(), Error> 
     check_object()?;
     let filter = trace::resolve(&config.filter)?;
     let names = trace::cgroup_names(kernel)?;
-    let tracer = trace::start(kernel, 0, filter, User::nobody())?;
+    let tracer = trace::start(kernel, 0, &filter, User::nobody())?;
     shutdown::run(move |asked| tuples::run(tracer, &config, &filter, names, &asked))
 }
 
@@ -72,7 +72,7 @@ fn run_top(kernel: &KernelConfig, config: TopConfig) -> Result<(), Error> {
     let names = trace::cgroup_names(kernel)?;
     let failed = Kind::ConnectFailed.bit() | Kind::BindFailed.bit();
     // What the agents of rules say of them only root may read.
-    let tracer = trace::start(kernel, failed, filter, User::own())?;
+    let tracer = trace::start(kernel, failed, &filter, User::own())?;
     shutdown::run(move |asked| top::run(tracer, &config, filter, names, &asked))
 }
 

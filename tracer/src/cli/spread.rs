@@ -228,14 +228,14 @@ pub struct StatusArgs {
 /// kernel/bpf/inode.c).
 /// At least ten times the interval of renewal, so that one late renewal, or nine, end nothing.
 fn lease(text: &str) -> Result<Duration, String> {
-    let least = LEASE_RENEWED * 10;
+    let shortest = LEASE_RENEWED * 10;
     let lease = value::seconds(text)?;
-    if lease >= least {
+    if lease >= shortest {
         return Ok(lease);
     }
     Err(format!(
         "expected {} seconds at least: it is renewed every {} seconds",
-        least.as_secs_f64(),
+        shortest.as_secs_f64(),
         LEASE_RENEWED.as_secs_f64(),
     ))
 }

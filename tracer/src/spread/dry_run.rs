@@ -47,7 +47,7 @@ pub fn run(kernel: &KernelConfig, config: &SpreadConfig) -> Result<String, Error
     let inside = start::look(&worker, &netns, &config.pool).map_err(start::cannot_look)?;
     let pool = start::pool(config, &inside)?;
     let places = start::places(&config.cgroups)?;
-    let mut tracer = trace::start(kernel, 0, tracer_common::Filter::default(), User::own())?;
+    let mut tracer = trace::start(kernel, 0, &tracer_common::Filter::default(), User::own())?;
     let mut blocked = Vec::new();
     tracer.session.maps.binds(|key, bound| {
         if bound.place.netns == netns.inum {

@@ -41,10 +41,10 @@ const NO_FAIL_FAST: &str = "no --fail-fast: this kernel has no bpf_set_retval (L
 pub(crate) fn start(
     config: &KernelConfig,
     event_mask: u32,
-    filter: Filter,
+    filter: &Filter,
     user: User,
 ) -> Result<Tracer, Error> {
-    start_with(config, event_mask, &filter, Then::Sandbox(user))
+    start_with(config, event_mask, filter, Then::Sandbox(user))
 }
 
 /// As [`start`], for counting only, with a spreader beside it. The calling thread keeps what takes threads into
@@ -248,13 +248,11 @@ fn no_backend(plan: &Plan, refused: impl IntoIterator<Item = (String, String)>) 
 fn drop_privileges(tracer: &Tracer, user: Option<User>) -> io::Result<()> {
     let keep = privilege::KEPT_FOR_NAMESPACES;
     tracer.worker.run_on_all(move || sandbox::enter(Role::Visits, User::own(), keep))?;
-    match user {
-        Some(user) => sandbox::enter(Role::Reads, user, tracer.kept_for_maps),
-        None => {
-            let keep = privilege::KEPT_FOR_CGROUPS | privilege::KEPT_FOR_SANDBOXES;
-            Ok(privilege::drop_after_attach(keep)?)
-        }
+    if let Some(user) = user {
+        return sandbox::enter(Role::Reads, user, tracer.kept_for_maps);
     }
+    let keep = privilege::KEPT_FOR_CGROUPS | privilege::KEPT_FOR_SANDBOXES;
+    Ok(privilege::drop_after_attach(keep)?)
 }
 
 fn degraded(

@@ -195,7 +195,7 @@ fn keep(
     pool: &[IpAddr],
 ) -> Result<(), Error> {
     let mut ears = Some(ears);
-    let mut stale = false;
+    let mut unread = false;
     loop {
         wait(ears.as_ref().map(|ears| &ears.watch));
         {
@@ -209,16 +209,16 @@ fn keep(
             state.maps.set_lease(until(lease))?;
         }
         let Some(Ears { watch, asker }) = &ears else { continue };
-        stale |= watch.drain().unwrap_or_else(|error| {
+        unread |= watch.drain().unwrap_or_else(|error| {
             tracing::warn!("{error}");
             false
         });
-        if !stale {
+        if !unread {
             continue;
         }
         match Host::read_by(Some(asker), pool.iter().copied()) {
             Ok(host) => {
-                stale = false;
+                unread = false;
                 let mut state = shared.state();
                 state.host = host;
                 state.changed = true;
