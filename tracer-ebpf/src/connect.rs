@@ -3,6 +3,7 @@
 //! An attempt begins in the cgroup hook, looks for a port, and then either holds one (from here on
 //! the ledger knows it) or has failed. Each step is idempotent, so that a backend may tell it twice.
 
+use aya_ebpf::{macros::map, maps::PerCpuArray};
 use tracer_common::{
     Attempt, Cause, Conn, ConnKey, Kind, Loss, PortBy, TupleKey, Who, conn_flag, event_flag,
 };
@@ -318,21 +319,23 @@ fn known_duration(conn: &Conn) -> u8 {
 fn closed(sock: &Sock, key: &ConnKey, old: u8) -> Step {
     let now = now();
     let known = ledger::get(key);
+    let failed = match known {
+        Some(conn) => {
+            emit_state(key, conn, old, state::CLOSE, now);
+            if conn.flags & conn_flag::TIME_WAIT != 0 {
+                return Ok(());
+            }
+            known.filter(|_| old == state::SYN_SENT || old == state::SYN_RECV)
+        }
+        None if old == state::SYN_SENT => uncounted(sock, key),
+        None => None,
+    };
+    // Whatever cannot be read or counted of its end, the port is given back. One place for all of them: each takes
+    // its part of the BPF stack.
+    if let Some(conn) = failed {
+        settle(handshake_failed(sock, key, conn, now));
+    }
     if let Some(conn) = known {
-        emit_state(key, conn, old, state::CLOSE, now);
-        if conn.flags & conn_flag::TIME_WAIT != 0 {
-            return Ok(());
-        }
-        // Whatever cannot be read or counted of its end, the port is given back.
-        if old == state::SYN_SENT || old == state::SYN_RECV {
-            let handshake = Handshake {
-                tuple: &conn.tuple,
-                who: &conn.who,
-                begun_ns: conn.begun_ns,
-                flags: conn.flags,
-            };
-            settle(handshake_failed(sock, key, &handshake, now));
-        }
         emit_released(key, conn, now);
         if conn.flags & conn_flag::BOUND != 0 {
             match sock.keeps_port() {
@@ -345,10 +348,7 @@ fn closed(sock: &Sock, key: &ConnKey, old: u8) -> Step {
     if ledger::seeding() && ledger::is_marked(key, Mark::TimeWait) {
         return Ok(());
     }
-    match ledger::release_known(key, known, now) {
-        Err(Skip::NotOurs) => closed_without_port(sock, key, old),
-        step => step,
-    }
+    ledger::release_known(key, known, now)
 }
 
 /// `port.released`.
@@ -366,81 +366,68 @@ pub(crate) fn emit_released(key: &ConnKey, conn: &Conn, now: u64) {
     }
 }
 
-/// What is known of a connection that was not established yet.
-struct Handshake<'a> {
-    tuple: &'a TupleKey,
-    who: &'a Who,
-    /// As in [`Conn`].
-    begun_ns: u64,
-    flags: u32,
-}
-
-static UNKNOWN: Who = Who { cgroup: 0, pid: 0, tid: 0, comm: [0; 16] };
-
 /// The connection ended before it was established.
 #[inline(always)]
-fn handshake_failed(sock: &Sock, key: &ConnKey, conn: &Handshake<'_>, now: u64) -> Step {
+fn handshake_failed(sock: &Sock, key: &ConnKey, conn: &Conn, now: u64) -> Step {
     let errno = sock.error()?;
     let cause = if errno == 0 { Cause::Aborted } else { cause_of(errno) };
     stats::failed(cause);
     if SPREADING.load() != 0 {
         ledger::conn_nowhere(key.cookie, key.port, cause as u32, now);
     }
-    settle(ledger::fail(conn.tuple, cause, errno, now, conn.who));
+    settle(ledger::fail(&conn.tuple, cause, errno, now, &conn.who));
     if events::wanted(Kind::ConnectFailed) && conn.flags & conn_flag::WATCHED != 0 {
         events::emit(&Detail {
             duration_ns: now.saturating_sub(conn.begun_ns),
             errno,
             code: cause as u8,
-            flags: if conn.begun_ns == 0 { 0 } else { event_flag::DURATION },
-            ..Detail::new(Kind::ConnectFailed, now, *key, conn.tuple, conn.who)
+            flags: known_duration(conn),
+            ..Detail::new(Kind::ConnectFailed, now, *key, &conn.tuple, &conn.who)
         });
     }
     Ok(())
 }
 
-/// A socket ends that holds no port of a tuple, as far as the ledger knows: an accepted connection, a connect()
-/// that never got one, or one that got one for which there was no room in the ledger.
+/// What is known of a connection for which there was no room in the ledger, while it is told that it failed.
+#[map]
+static UNCOUNTED: PerCpuArray<Conn> = PerCpuArray::with_max_entries(1, 0);
+
+/// A socket ends that holds no port of a tuple, as far as the ledger knows: a connect() that never got one, which is told
+/// here, or one that got one for which there was no room in the ledger, which is returned.
 #[inline(always)]
-fn closed_without_port(sock: &Sock, key: &ConnKey, old: u8) -> Step {
-    if old != state::SYN_SENT {
-        return Err(Skip::NotOurs);
-    }
+fn uncounted(sock: &Sock, key: &ConnKey) -> Option<&'static Conn> {
+    let conn = UNCOUNTED.get_ptr_mut(0)?;
+    // SAFETY: an array map's values are never freed while the program is loaded. An interrupt that tells of another
+    // such end in between would change what is told of this one; no port is counted by it.
+    let conn = unsafe { &mut *conn };
     let Some(attempt) = attempt::connecting(key.cookie) else {
-        return ended_untold(sock, key);
+        // Not within its connect(): a search does not fail there. Sockets that are not known yet end while older
+        // ones are being read.
+        if ledger::seeding() || sock.read_tuple(&mut conn.tuple).is_err() {
+            return None;
+        }
+        let tuple = &conn.tuple;
+        let watched = filter::passes_unknown_caller(tuple.netns) && filter::passes_tuple(tuple);
+        conn.flags = if watched { conn_flag::WATCHED } else { 0 };
+        conn.who = Who::default();
+        conn.begun_ns = 0;
+        return Some(conn);
     };
-    if attempt.bound_port != 0 && !sock.keeps_port()? {
+    if attempt.bound_port != 0 && sock.keeps_port().is_ok_and(|keeps| !keeps) {
         bind::released(&ConnKey::new(key.cookie, attempt.bound_port), now());
     }
     if attempt.flags & conn_flag::SETTLED == 0 {
         // SYN_SENT to CLOSE inside connect(), with no port taken in between: the search failed.
-        return search_failed(attempt, errno::EADDRNOTAVAIL);
+        settle(search_failed(attempt, errno::EADDRNOTAVAIL));
+        return None;
     }
     if attempt.flags & conn_flag::UNCOUNTED == 0 {
-        return Err(Skip::NotOurs);
+        return None;
     }
     attempt.flags &= !conn_flag::UNCOUNTED;
-    let handshake = Handshake {
-        tuple: &attempt.tuple,
-        who: &attempt.who,
-        begun_ns: attempt.begun_ns,
-        flags: attempt.flags,
-    };
-    handshake_failed(sock, key, &handshake, now())
-}
-
-/// A connection of which the ledger knows nothing ends before it was established, and not within its connect(),
-/// where a search could have failed: its port found no room in the ledger.
-#[inline(always)]
-fn ended_untold(sock: &Sock, key: &ConnKey) -> Step {
-    // Sockets that are not known yet end while older ones are being read.
-    if ledger::seeding() {
-        return Err(Skip::NotOurs);
-    }
-    let mut tuple = TupleKey::default();
-    sock.read_tuple(&mut tuple)?;
-    let watched = filter::passes_unknown_caller(tuple.netns) && filter::passes_tuple(&tuple);
-    let flags = if watched { conn_flag::WATCHED } else { 0 };
-    let handshake = Handshake { tuple: &tuple, who: &UNKNOWN, begun_ns: 0, flags };
-    handshake_failed(sock, key, &handshake, now())
+    conn.tuple = attempt.tuple;
+    conn.who = attempt.who;
+    conn.begun_ns = attempt.begun_ns;
+    conn.flags = attempt.flags;
+    Some(conn)
 }

@@ -20,7 +20,9 @@ const BPF_SOCK_OPS_TCP_CONNECT_CB: u32 = 3;
 
 /// kernel: v4.16.. sock:inet_sock_set_state(const struct sock *sk, int oldstate, int newstate), at
 /// the end of `tcp_set_state`: for CLOSE, the port is gone already.
+/// (Into the program's entry: the kernel adds up the stack of functions that call each other, and 512 bytes are all.)
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+#[inline(always)]
 pub(crate) fn inet_sock_set_state(ctx: RawTracePointContext) -> i32 {
     settle(set_state(ctx.arg(0), ctx.arg::<i32>(1) as u8, ctx.arg::<i32>(2) as u8));
     0
