@@ -65,6 +65,8 @@ pub mod conn_flag {
     pub const SPREAD: u32 = 1 << 6;
     /// The connection got established.
     pub const ESTABLISHED: u32 = 1 << 7;
+    /// The port is in `BINDS`, too: the application bound it, so it counts among the bound ports.
+    pub const LISTED: u32 = 1 << 9;
     /// An attempt that got a port for which the ledger had no room.
     pub const UNCOUNTED: u32 = 1 << 8;
 }

@@ -7,6 +7,7 @@ pub mod map {
     pub const TUPLES: &str = "TUPLES";
     pub const BINDS: &str = "BINDS";
     pub const BOUND: &str = "BOUND";
+    pub const HELD: &str = "HELD";
     pub const ATTEMPTS: &str = "ATTEMPTS";
     pub const TOMBSTONES: &str = "TOMBSTONES";
     pub const REARMS: &str = "REARMS";
@@ -56,6 +57,12 @@ pub mod global {
     pub const TIMER_FUNCTION: &str = "TIMER_FUNCTION";
     /// u32: `struct inet_timewait_sock.tw_timer`
     pub const TW_TIMER: &str = "TW_TIMER";
+    /// u32: `struct inet_timewait_sock.tw_substate`; 0: not known, nor the next two
+    pub const TW_SUBSTATE: &str = "TW_SUBSTATE";
+    /// u32: `struct tcp_timewait_sock.tw_ts_recent_stamp`
+    pub const TW_RECENT_STAMP: &str = "TW_RECENT_STAMP";
+    /// u32: `struct inet_timewait_sock.tw_entry_stamp`; 0: this kernel has none (before Linux 6.14)
+    pub const TW_ENTRY_STAMP: &str = "TW_ENTRY_STAMP";
     /// u64: address of `tw_timer_handler`; 0: not known.
     pub const TW_TIMER_HANDLER: &str = "TW_TIMER_HANDLER";
     /// u32: byte of `struct sock.sk_kern_sock`, and its bit there; no bit: not known.
@@ -77,7 +84,7 @@ pub mod global {
 }
 
 /// Version of what is pinned: changes whenever a pinned map's key or value does.
-pub const LAYOUT: u32 = 5;
+pub const LAYOUT: u32 = 6;
 
 /// Bytes of `struct sock_common` that are read at once; every `SKC_*` field must lie below.
 pub const SOCK_COMMON_LEN: usize = 96;

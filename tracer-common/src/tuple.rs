@@ -22,7 +22,7 @@ const _: () = assert!(size_of::<TupleKey>() == 40);
 /// Number of buckets of a port-search histogram.
 pub const SEARCH_BUCKETS: usize = 24;
 
-/// Counters of one tuple. Each only ever grows (but for those that wrap), so that a reading can be
+/// Counters of one tuple. Each only ever grows (but for `held`, `waiting` and those that wrap), so that a reading can be
 /// compared with any other; what is in use is a difference of two of them.
 ///
 /// Only the BPF ledger (`tracer-ebpf/src/ledger.rs`) changes a value.
@@ -37,10 +37,12 @@ pub struct TupleCount {
     pub time_wait_begun: u64,
     /// Ports that left TIME_WAIT (each is in `released` too).
     pub time_wait_ended: u64,
-    /// Of `opened`: odd ports. The kernel gives connect() the ports of one parity first.
-    pub odd_opened: u64,
-    /// Of `released`: odd ports.
-    pub odd_released: u64,
+    /// [`Halves`](crate::Halves) of ports held now, without those that bind() took ([`conn_flag::LISTED`]). It goes down, too.
+    ///
+    /// [`conn_flag::LISTED`]: crate::conn_flag::LISTED
+    pub held: u64,
+    /// [`Halves`](crate::Halves) of these: ports in TIME_WAIT that nobody bound, which the kernel may take over. It goes down, too.
+    pub waiting: u64,
     /// connect() calls that failed, by [`Cause`].
     pub failed: [u64; Cause::COUNT],
     /// Port searches by duration; see [`search_bucket`].
@@ -89,12 +91,6 @@ impl TupleCount {
     #[inline(always)]
     pub const fn in_use(&self) -> u64 {
         self.opened.saturating_sub(self.released)
-    }
-
-    /// Of [`Self::in_use`]: odd ports.
-    #[inline(always)]
-    pub const fn odd_in_use(&self) -> u64 {
-        self.odd_opened.saturating_sub(self.odd_released)
     }
 
     /// Of [`Self::in_use`]: ports in TIME_WAIT (or FIN_WAIT2 held as a time-wait socket).

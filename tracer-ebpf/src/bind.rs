@@ -1,7 +1,11 @@
 //! BINDS: ports taken by bind() and listen(). No connect() of the namespace can be given one
 //! (`__inet_hash_connect` skips a bucket that a bind() touched), whatever its tuple.
 
-use aya_ebpf::{bindings::BPF_NOEXIST, macros::map, maps::HashMap};
+use aya_ebpf::{
+    bindings::BPF_NOEXIST,
+    macros::map,
+    maps::{Array, HashMap},
+};
 use tracer_common::{
     Addr, Bound, BoundAt, Cause, ConnKey, Kind, Loss, PortBy, TupleKey, conn_flag, event_flag,
 };
@@ -14,7 +18,7 @@ use crate::{
     offsets::SPREADING,
     skip::{Skip, Step},
     sock::{Sock, state},
-    stats, who,
+    spread, stats, who,
 };
 
 /// Preallocated and never evicting, as the ledger.
@@ -25,6 +29,16 @@ static BINDS: HashMap<ConnKey, Bound> = HashMap::with_max_entries(65_536, 0);
 /// delete on BINDS succeeded; an address stays once it was there, at 0.
 #[map]
 static BOUND: HashMap<BoundAt, u64> = HashMap::with_max_entries(4096, 0);
+
+/// For the spreader alone: [`LISTED_PORTS`] and [`FAST_PORTS`] of its rule.
+#[map]
+static HELD: Array<u64> = Array::with_max_entries(2, 0);
+
+/// Index in HELD: BINDS that are in the namespace and the range of the rule. A port that is bound
+/// at several addresses is counted at each.
+const LISTED_PORTS: u32 = 0;
+/// Index in HELD: ports that the spreader bound and that are held now.
+const FAST_PORTS: u32 = 1;
 
 const EPERM: u16 = 1;
 const EACCES: u16 = 13;
@@ -45,7 +59,7 @@ fn address_key(sock: &Sock, port: u16) -> ConnKey {
 pub(crate) fn add(key: &ConnKey, bound: &Bound) -> bool {
     match BINDS.insert(key, bound, u64::from(BPF_NOEXIST)) {
         Ok(()) => {
-            count_at(&bound.place, 1);
+            count_at(&bound.place, key.port, 1);
             return true;
         }
         Err(EEXIST) => {}
@@ -62,16 +76,19 @@ pub(crate) fn remove(key: &ConnKey) -> bool {
     let Some(place) = (unsafe { BINDS.get(key) }).map(|bound| bound.place) else { return false };
     let removed = BINDS.remove(key).is_ok();
     if removed {
-        count_at(&place, u64::MAX);
+        count_at(&place, key.port, u64::MAX);
     }
     removed
 }
 
 /// Adds to what is bound at an address; `u64::MAX` takes one away.
 #[inline(always)]
-fn count_at(place: &TupleKey, change: u64) {
+fn count_at(place: &TupleKey, port: u16, change: u64) {
     if SPREADING.load() == 0 {
         return;
+    }
+    if spread::rule().is_some_and(|rule| rule.netns == place.netns && rule.has_port(port)) {
+        add_held(LISTED_PORTS, change);
     }
     let key = BoundAt { source: place.source, netns: place.netns, zero: 0 };
     let mut counter = BOUND.get_ptr_mut(&key);
@@ -89,6 +106,39 @@ fn count_at(place: &TupleKey, change: u64) {
         // SAFETY: a preallocated element stays mapped, and none is ever removed.
         unsafe { atomic::add(counter, change) };
     }
+}
+
+#[inline(always)]
+fn add_held(index: u32, change: u64) {
+    if let Some(counter) = HELD.get_ptr_mut(index) {
+        // SAFETY: an array map's values are never freed while the program is loaded.
+        unsafe { atomic::add(counter, change) };
+    }
+}
+
+/// Counts a port that the spreader bound and a connection holds; `u64::MAX` takes it away.
+#[inline(always)]
+pub(crate) fn fast(change: u64) {
+    if SPREADING.load() != 0 {
+        add_held(FAST_PORTS, change);
+    }
+}
+
+/// Bound ports in the namespace and the range of the rule, and ports that the spreader bound.
+#[inline(always)]
+pub(crate) fn held() -> (u32, u32) {
+    let read = |index| {
+        // SAFETY: as in `add_held`.
+        HELD.get_ptr(index).map_or(0, |counter| unsafe { counter.read_volatile() })
+    };
+    (read(LISTED_PORTS) as u32, read(FAST_PORTS) as u32)
+}
+
+/// Whether bind() took this port of this socket.
+#[inline(always)]
+pub(crate) fn is_listed(key: &ConnKey) -> bool {
+    // SAFETY: not even read.
+    unsafe { BINDS.get(key) }.is_some()
 }
 
 /// Ports that bind() and listen() took at this address.

@@ -91,6 +91,9 @@ pub(crate) fn acquired(key: ConnKey, tuple: impl FnOnce(&mut TupleKey) -> Step) 
             search_ns = now.saturating_sub(attempt.search_ns);
         } else {
             conn.flags |= conn_flag::BOUND;
+            if bind::is_listed(&key) {
+                conn.flags |= conn_flag::LISTED;
+            }
         }
     } else {
         // Counted all the same; that the caller is not known is a counted loss.

@@ -10,14 +10,14 @@ use aya_ebpf::{
     maps::{Array, HashMap},
 };
 use tracer_common::{
-    Cause, Conn, ConnKey, Loss, TupleCount, TupleKey, Who, conn_flag,
+    Cause, Conn, ConnKey, Halves, Loss, TupleCount, TupleKey, Who, conn_flag,
     settings::{CONTROL_LEN, CONTROL_SEEDING},
     spread::{TRIALS, Usage},
     tuple::{GIVEN_UP_NS, PROVEN, search_bucket},
 };
 
 use crate::{
-    atomic,
+    atomic, bind,
     skip::{Skip, Step},
     stats,
 };
@@ -54,8 +54,8 @@ static EMPTY: TupleCount = TupleCount {
     released: 0,
     time_wait_begun: 0,
     time_wait_ended: 0,
-    odd_opened: 0,
-    odd_released: 0,
+    held: 0,
+    waiting: 0,
     failed: [0; Cause::COUNT],
     search: [0; tracer_common::tuple::SEARCH_BUCKETS],
     last_ns: 0,
@@ -112,24 +112,17 @@ pub(crate) fn ports(key: &TupleKey) -> Option<(u32, u32)> {
     Some((count.in_use() as u32, count.time_wait() as u32))
 }
 
-/// Ports of a tuple, for the spreader.
+/// What a tuple holds, for the spreader. `reuse`: 1 if the kernel takes over its TIME_WAITs, else 0.
 #[inline(always)]
-pub(crate) fn usage(key: &TupleKey, other_half_is_odd: bool) -> Usage {
+pub(crate) fn usage(key: &TupleKey, reuse: u32) -> Usage {
     let Some(count) = TUPLES.get_ptr(key) else { return Usage::default() };
-    // Of two counters that only grow, the smaller one is read first: their difference is never
-    // negative, and the verifier has no branch to follow.
-    // SAFETY: see `open`.
-    let (in_use, odd) = unsafe {
-        let released = (&raw const (*count).released).read_volatile();
-        let odd_released = (&raw const (*count).odd_released).read_volatile();
-        let odd_opened = (&raw const (*count).odd_opened).read_volatile();
-        let opened = (&raw const (*count).opened).read_volatile();
-        (opened.wrapping_sub(released) as u32, odd_opened.wrapping_sub(odd_released) as u32)
+    // SAFETY: see `open`; each is read in one piece.
+    let (held, waiting) = unsafe {
+        ((&raw const (*count).held).read_volatile(), (&raw const (*count).waiting).read_volatile())
     };
-    let other_half = if other_half_is_odd { odd } else { in_use.wrapping_sub(odd) };
-    // The smaller one first here, too.
+    // The smaller one first.
     // SAFETY: see `open`.
-    let (left_out, proven, waiting) = unsafe {
+    let (left_out, proven, unanswered) = unsafe {
         let settled = (&raw const (*count).settled).read_volatile();
         let forgiven = (&raw const (*count).forgiven).read_volatile();
         let chosen = (&raw const (*count).chosen).read_volatile();
@@ -141,9 +134,12 @@ pub(crate) fn usage(key: &TupleKey, other_half_is_odd: bool) -> Usage {
         )
     };
     // The sign, where there are as many as may be: a bit instead of a branch.
-    const { assert!(Usage::ON_TRIAL == 1 << 31 && PROVEN == 1 << 31) };
-    let trial = (TRIALS - 1).wrapping_sub(waiting) & !proven & Usage::ON_TRIAL;
-    Usage { in_use: in_use | left_out, other_half: other_half & !Usage::ON_TRIAL | trial }
+    const { assert!(Usage::ON_TRIAL == 1 << 63 && PROVEN == 1 << 31) };
+    let trial =
+        (u64::from((TRIALS - 1).wrapping_sub(unanswered) & !proven) << 32) & Usage::ON_TRIAL;
+    // No branch: the verifier would follow both ways in every round of the choice.
+    let waiting = waiting & u64::from(reuse).wrapping_neg() & !Usage::ON_TRIAL;
+    Usage { held: Halves(held | u64::from(left_out) << 32), waiting: Halves(waiting | trial) }
 }
 
 /// A tuple's count of the ports that the spreader has tried for it.
@@ -184,9 +180,7 @@ fn insert(key: &ConnKey, conn: &Conn, search_ns: u64) -> Step {
     // only when it has held no port for minutes (`forget`).
     unsafe {
         atomic::add(&raw mut (*count).opened, 1);
-        if key.port & 1 != 0 {
-            atomic::add(&raw mut (*count).odd_opened, 1);
-        }
+        hold(count, key.port, conn.flags, 1);
         if conn.flags & conn_flag::SPREAD != 0 {
             atomic::add32(&raw mut (*count).chosen, 1);
         }
@@ -196,6 +190,7 @@ fn insert(key: &ConnKey, conn: &Conn, search_ns: u64) -> Step {
         }
         if conn.flags & conn_flag::TIME_WAIT != 0 {
             atomic::add(&raw mut (*count).time_wait_begun, 1);
+            wait(count, key.port, conn.flags, 1);
         }
         if search_ns != NOT_SEARCHED
             && let Some(bucket) = (*count).search.get_mut(search_bucket(search_ns))
@@ -208,6 +203,34 @@ fn insert(key: &ConnKey, conn: &Conn, search_ns: u64) -> Step {
         }
     }
     Ok(())
+}
+
+/// Adds a port to what the tuple holds; `u64::MAX` takes it away. One that bind() took is counted there.
+///
+/// # Safety
+/// `count` must point into a live value of TUPLES.
+#[inline(always)]
+unsafe fn hold(count: *mut TupleCount, port: u16, flags: u32, change: u64) {
+    if flags & conn_flag::LISTED != 0 {
+        return;
+    }
+    if flags & conn_flag::BOUND != 0 {
+        bind::fast(change);
+    }
+    // SAFETY: the caller's promise.
+    unsafe { atomic::add(&raw mut (*count).held, Halves::one(port).wrapping_mul(change)) };
+}
+
+/// As [`hold`], for the ports in TIME_WAIT that the kernel may take over: it never takes a bound one.
+///
+/// # Safety
+/// As of [`hold`].
+#[inline(always)]
+unsafe fn wait(count: *mut TupleCount, port: u16, flags: u32, change: u64) {
+    if flags & (conn_flag::LISTED | conn_flag::BOUND) == 0 {
+        // SAFETY: the caller's promise.
+        unsafe { atomic::add(&raw mut (*count).waiting, Halves::one(port).wrapping_mul(change)) };
+    }
 }
 
 /// Notes who used the tuple last, for people to read: torn by a concurrent one, it is still right
@@ -317,11 +340,10 @@ pub(crate) fn release_known(key: &ConnKey, conn: Option<&Conn>, now: u64) -> Ste
         // SAFETY: see `open`.
         unsafe {
             atomic::add(&raw mut (*count).released, 1);
-            if key.port & 1 != 0 {
-                atomic::add(&raw mut (*count).odd_released, 1);
-            }
+            hold(count, key.port, flags, u64::MAX);
             if flags & conn_flag::TIME_WAIT != 0 {
                 atomic::add(&raw mut (*count).time_wait_ended, 1);
+                wait(count, key.port, flags, u64::MAX);
             }
             if ended_before_established(flags) {
                 atomic::add32(&raw mut (*count).settled, 1);
@@ -435,6 +457,7 @@ pub(crate) fn time_wait(key: &ConnKey, now: u64) -> Option<&'static Conn> {
         // SAFETY: see `open`.
         unsafe {
             atomic::add(&raw mut (*count).time_wait_begun, 1);
+            wait(count, key.port, conn.flags, 1);
             (*count).last_ns = now;
         }
     }
@@ -452,11 +475,10 @@ pub(crate) fn reopen(key: &ConnKey, conn: &Conn) -> Step {
         // SAFETY: see `open`.
         unsafe {
             atomic::add(&raw mut (*count).released, u64::MAX);
-            if key.port & 1 != 0 {
-                atomic::add(&raw mut (*count).odd_released, u64::MAX);
-            }
+            hold(count, key.port, conn.flags, 1);
             if conn.flags & conn_flag::TIME_WAIT != 0 {
                 atomic::add(&raw mut (*count).time_wait_ended, u64::MAX);
+                wait(count, key.port, conn.flags, 1);
             }
             if ended_before_established(conn.flags) {
                 atomic::add32(&raw mut (*count).settled, u32::MAX);

@@ -10,11 +10,12 @@ use aya_ebpf::{
 };
 use tracer_common::{
     Addr, Rule, TupleKey,
-    spread::{self, Decision},
+    spread::{self, Decision, Room, rule_flag},
 };
 
 use crate::{
     atomic, ledger,
+    sock::TimeWait,
     spread::{Call, Form},
 };
 
@@ -68,16 +69,19 @@ fn bind_name(ctx: *mut bpf_sock_addr, v4: bool, address: [u64; 2], port: u16) ->
     unsafe { bpf_bind(ctx, (&raw mut name).cast(), 28) == 0 }
 }
 
-/// Binds the address with a port of the half that the kernel tries last, if this search finds one free. A
-/// port of 0: none was bound, for the reason given; `LeastUsed`: there is one in the kernel's own half.
+/// Looks for a port: one of the half that the kernel tries last is bound with the address, where that is
+/// wanted. A port of 0: none was bound, for the reason given; `LeastUsed`: there is one that the kernel finds.
 #[inline(always)]
-pub(crate) fn bind_fast(
+pub(crate) fn find<const SIX: bool>(
     call: &Call<'_>,
     rule: &Rule,
     key: &TupleKey,
+    room: &Room,
     wanted: spread::Search,
 ) -> (Decision, u16) {
     let address = &key.source;
+    let side = if call.form == Form::V6 { &rule.v6 } else { &rule.v4 };
+    let reuse = side.reuse;
     let Some(cursor) = ledger::cursor(key) else { return (Decision::NoCandidate, 0) };
     let mut search = Search {
         ctx: call.raw(),
@@ -87,18 +91,27 @@ pub(crate) fn bind_fast(
         peer: (call.address.words()[1] >> 32) as u32,
         v6: u32::from(call.form == Form::V6),
         others: wanted.others,
+        reuse,
         found: 0,
+        zero: 0,
     };
     // SAFETY: the callback takes what it is given here, and ends.
-    unsafe { bpf_loop(wanted.tries, try_next as *mut c_void, (&raw mut search).cast(), 0) };
+    unsafe { bpf_loop(wanted.tries, try_next::<SIX> as *mut c_void, (&raw mut search).cast(), 0) };
     // SAFETY: the callback writes it behind the compiler's back.
     let port = unsafe { (&raw const search.found).read_volatile() } as u16;
     if port == 0 {
         return (Decision::NoCandidate, 0);
     }
     if (port ^ rule.other_low) & 1 != 0 {
-        // The kernel finds it, too. A port that is bound would be nobody's for other addresses.
-        return (Decision::LeastUsed, 0);
+        // The kernel finds it, too, if nobody has bound it meanwhile. A port that is bound would be nobody's
+        // for other addresses.
+        let sure = room.unknown == 0;
+        return (if sure { Decision::LeastUsed } else { Decision::NoCandidate }, 0);
+    }
+    if rule.flags & rule_flag::FAST_PORTS == 0 {
+        // As above; it may be one that an earlier agent of this rule has handed out at another address.
+        let sure = room.unknown == 0 && room.fast == 0;
+        return (if sure { Decision::LeastUsed } else { Decision::NoCandidate }, 0);
     }
     // So that the next one who gets this port, for another destination, may have it too.
     let mut one: u32 = 1;
@@ -124,14 +137,17 @@ struct Search {
     v6: u32,
     /// Rounds in which the half is searched that the kernel tries last.
     others: u32,
+    /// 1: the kernel takes over TIME_WAITs.
+    reuse: u32,
     /// 0: none yet.
     found: u32,
+    zero: u32,
 }
 
 /// Looks at the next candidate. 1 ends the search.
-unsafe extern "C" fn try_next(round: u32, search: *mut Search) -> i64 {
+unsafe extern "C" fn try_next<const SIX: bool>(round: u32, search: *mut Search) -> i64 {
     // SAFETY: `bind_fast` has it on its stack.
-    let Search { ctx, rule, cursor, local, peer, v6, others, .. } = unsafe { search.read() };
+    let Search { ctx, rule, cursor, local, peer, v6, others, reuse, .. } = unsafe { search.read() };
     // Each tuple goes round the ports by itself: those that it used longest ago come first, and no two
     // connect() calls ever try the same one at once.
     // SAFETY: see `ledger::cursor`.
@@ -139,9 +155,15 @@ unsafe extern "C" fn try_next(round: u32, search: *mut Search) -> i64 {
     // SAFETY: the value of the map of rules, which is never freed.
     let Some(port) = spread::candidate(unsafe { &*rule }, number) else { return 1 };
     // The halves alternate: below each port of one is one of the other.
-    let port = port.wrapping_sub(u16::from(round >= others));
-    if is_taken(port) || is_known(ctx, v6 != 0, local, port, peer) {
+    let own = round >= others;
+    let port = port.wrapping_sub(u16::from(own));
+    if is_taken(port) {
         return 0;
+    }
+    match known::<SIX>(ctx, v6 != 0, local, port, peer) {
+        NOBODY => {}
+        REUSABLE if own && reuse != 0 => {}
+        _ => return 0,
     }
     // SAFETY: as above.
     unsafe { (*search).found = u32::from(port) };
@@ -155,12 +177,24 @@ fn is_taken(port: u16) -> bool {
     word >> (port & 63) & 1 != 0
 }
 
+/// What [`known`] finds: no socket; one; a TIME_WAIT that the kernel's search may take over.
+const NOBODY: u32 = 0;
+const SOMEBODY: u32 = 1;
+const REUSABLE: u32 = 2;
+
 /// Whether the kernel knows a socket with this 4-tuple, TIME_WAIT included, or a listener there.
 ///
 /// A function of its own: see [`bind_once`]. `peer` is the last word of the destination: all of an IPv4
-/// one; an IPv6 one is read from the context, where only AF_INET6 has it.
+/// one; an IPv6 one is read from the context. `SIX`: this is AF_INET6, whose context alone has one. (Not all
+/// verifiers know that `v6` is false where that is not so.)
 #[inline(never)]
-fn is_known(ctx: *mut bpf_sock_addr, v6: bool, local: [u64; 2], port: u16, peer: u32) -> bool {
+fn known<const SIX: bool>(
+    ctx: *mut bpf_sock_addr,
+    v6: bool,
+    local: [u64; 2],
+    port: u16,
+    peer: u32,
+) -> u32 {
     // SAFETY: the context is valid for the program's run.
     let (ip6, peer_port) = unsafe { (&raw const (*ctx).user_ip6, (*ctx).user_port) };
     let ports = peer_port | u32::from(port.to_be()) << 16;
@@ -175,7 +209,7 @@ fn is_known(ctx: *mut bpf_sock_addr, v6: bool, local: [u64; 2], port: u16, peer:
     // One call for each size, so that the verifier knows it.
     // SAFETY: as above; in pieces of four bytes.
     let word = |index| unsafe { ip6.cast::<u32>().add(index).read_volatile() };
-    let found = if v6 {
+    let found = if SIX && v6 {
         let [a, b, c, d] = local;
         let mut words = [word(0), word(1), word(2), word(3), a, b, c, d, ports];
         lookup(words.as_mut_ptr(), 36)
@@ -183,9 +217,11 @@ fn is_known(ctx: *mut bpf_sock_addr, v6: bool, local: [u64; 2], port: u16, peer:
         lookup([peer, local[3], ports].as_mut_ptr(), 12)
     };
     if found.is_null() {
-        return false;
+        return NOBODY;
     }
+    // Before the socket is given back.
+    let reusable = TimeWait::new(found).is_some_and(TimeWait::is_reusable);
     // SAFETY: the lookup gave a reference.
     unsafe { bpf_sk_release(found.cast()) };
-    true
+    if reusable { REUSABLE } else { SOMEBODY }
 }

@@ -6,7 +6,7 @@
 use aya_ebpf::{
     Global,
     bindings::bpf_sock,
-    helpers::{bpf_probe_read_kernel, bpf_skc_to_tcp_sock},
+    helpers::{bpf_probe_read_kernel, bpf_skc_to_tcp_sock, bpf_skc_to_tcp_timewait_sock},
 };
 use tracer_common::{Addr, ConnKey, Loss, TupleKey, settings::SOCK_COMMON_LEN};
 
@@ -15,7 +15,8 @@ use crate::{
         INET_SPORT, NET_COOKIE, NET_INUM, NO_PORT, NO_PORT_MASK, SK_ERR, SK_KERN_SOCK,
         SK_KERN_SOCK_MASK, SK_PROTOCOL, SK_USERLOCKS, SK_USERLOCKS_SHIFT, SKC_COOKIE, SKC_DADDR,
         SKC_DPORT, SKC_FAMILY, SKC_NET, SKC_NUM, SKC_RCV_SADDR, SKC_STATE, SKC_V6_DADDR,
-        SKC_V6_RCV_SADDR, TRANSPARENT, TRANSPARENT_MASK,
+        SKC_V6_RCV_SADDR, TRANSPARENT, TRANSPARENT_MASK, TW_ENTRY_STAMP, TW_RECENT_STAMP,
+        TW_SUBSTATE,
     },
     skip::{Skip, Step},
 };
@@ -147,6 +148,48 @@ impl Known {
     pub(crate) fn netns_cookie(self) -> Option<u64> {
         // SAFETY: as its BTF says.
         (NET_COOKIE.load() != 0).then(|| unsafe { Self::field(self.net(), &NET_COOKIE) })
+    }
+}
+
+/// A time-wait socket that a lookup has found, of which the verifier knows what it is.
+#[derive(Clone, Copy)]
+pub(crate) struct TimeWait(*const u8);
+
+impl TimeWait {
+    /// `None`: not a time-wait socket of TCP.
+    #[inline(always)]
+    pub(crate) fn new(found: *mut bpf_sock) -> Option<Self> {
+        // SAFETY: a socket that a lookup has found, not given back yet.
+        let sk = unsafe { bpf_skc_to_tcp_timewait_sock(found.cast()) };
+        if sk.is_null() { None } else { Some(Self(sk.cast())) }
+    }
+
+    /// Whether the kernel's search for a port takes it over, where tcp_tw_reuse lets it (`tcp_twsk_unique` in
+    /// net/ipv4/tcp_ipv4.c): both ends used timestamps, the peer's FIN is here, and it is old enough.
+    #[inline(always)]
+    pub(crate) fn is_reusable(self) -> bool {
+        const FIN_WAIT2: u8 = 5;
+        const MS: u64 = 1_000_000;
+        const SECOND: u64 = 1_000 * MS;
+        /// The kernel's clock of seconds goes on only with the timer interrupt.
+        const LATE: u64 = 20 * MS;
+        if TW_SUBSTATE.load() == 0 {
+            return false;
+        }
+        // SAFETY: as their BTF says; of a stamp of 64 bits the lower ones.
+        let (substate, recent): (u8, u32) =
+            unsafe { (Known::field(self.0, &TW_SUBSTATE), Known::field(self.0, &TW_RECENT_STAMP)) };
+        if substate == FIN_WAIT2 || recent == 0 {
+            return false;
+        }
+        let now = crate::attempt::now();
+        if TW_ENTRY_STAMP.load() == 0 {
+            return (now.wrapping_sub(LATE) / SECOND) as u32 > recent;
+        }
+        // SAFETY: as its BTF says.
+        let entry: u32 = unsafe { Known::field(self.0, &TW_ENTRY_STAMP) };
+        let age = ((now / MS) as u32).wrapping_sub(entry) as i32;
+        age > crate::spread::reuse_delay_ms()
     }
 }
 

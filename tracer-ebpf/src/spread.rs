@@ -12,8 +12,8 @@ use aya_ebpf::{
     maps::{Array, PerCpuArray},
 };
 use tracer_common::{
-    Addr, Rule, TupleKey,
-    spread::{self, Decision, NO_ROOM, Side, Usage, rule_flag},
+    Addr, Halves, Rule, TupleKey,
+    spread::{self, Decision, NO_ROOM, Room, Side, Usage, rule_flag},
 };
 
 pub(crate) use call::{Call, Form};
@@ -44,10 +44,16 @@ const ALLOW: i32 = 1;
 const DENY: i32 = 0;
 
 #[inline(always)]
-fn rule() -> Option<&'static Rule> {
+pub(crate) fn rule() -> Option<&'static Rule> {
     // SAFETY: an array map's values are never freed while the program is loaded.
     let place = unsafe { CURRENT.get_ptr(0)?.read_volatile() };
     RULES.get(place.checked_sub(1)?)
+}
+
+/// Age from which on the kernel takes over a TIME_WAIT, ms.
+#[inline(always)]
+pub(crate) fn reuse_delay_ms() -> i32 {
+    rule().map_or(i32::MAX, |rule| rule.reuse_delay_ms as i32)
 }
 
 #[inline(always)]
@@ -58,9 +64,9 @@ fn count(decision: Decision) {
     }
 }
 
-/// A connect(). `FAST`: with ports of ours where the kernel would search long.
+/// A connect(). `FAST`: with ports of ours where the kernel would search long. `SIX`: of an AF_INET6 socket.
 #[inline(always)]
-pub(crate) fn connect<const FAST: bool>(call: &Call<'_>) -> i32 {
+pub(crate) fn connect<const FAST: bool, const SIX: bool>(call: &Call<'_>) -> i32 {
     let Some(rule) = rule() else { return ALLOW };
     if let Some((reason, ours)) = left_alone(call, rule) {
         count(reason);
@@ -84,17 +90,22 @@ pub(crate) fn connect<const FAST: bool>(call: &Call<'_>) -> i32 {
     };
     let Some(given) = Given::here() else { return ALLOW };
     let random = Given::random(given);
+    let (bound, fast_held) = bind::held();
+    // Below 0 where ports were given back: which ones, the agent sees.
+    let unknown = 0.max(bound.wrapping_sub(rule.bound) as i32) as u32;
+    let reuse = side.reuse;
+    let capacity = rule.capacity.saturating_sub(unknown);
     let mut left_out = 0;
-    let chosen = spread::choose(side, rule.capacity, random, |address| {
+    let chosen = spread::choose(side, capacity, random, |address| {
         key.source = *address;
-        let usage = ledger::usage(&key, rule.other_low & 1 != 0);
-        left_out |= usage.in_use;
+        let usage = ledger::usage(&key, reuse);
+        left_out |= usage.in_use();
         usage
     });
     let Some((index, usage)) = chosen else {
         // That no address is left is for us to know: the connect() can succeed without one of them.
         return if left_out < NO_ROOM {
-            full(call, rule)
+            full(call, rule, unknown == 0)
         } else {
             pass_through(call, rule, Decision::AllLeftOut)
         };
@@ -104,11 +115,13 @@ pub(crate) fn connect<const FAST: bool>(call: &Call<'_>) -> i32 {
     let original = call.source();
     let mut port = 0;
     let mut decision = Decision::LeastUsed;
-    if FAST && rule.flags & rule_flag::FAST_PORTS != 0 {
-        let search = spread::search(&usage, rule);
+    if FAST {
+        let fast = rule.flags & rule_flag::FAST_PORTS != 0;
+        let room = Room::new(rule, unknown, fast_held);
+        let search = spread::search(&usage, &room, rule.half, fast);
         if search.tries > 0 {
             key.source = *address;
-            (decision, port) = ports::bind_fast(call, rule, &key, search);
+            (decision, port) = ports::find::<SIX>(call, rule, &key, &room, search);
         }
         if port == 0 && search.last && decision != Decision::LeastUsed {
             // With an address of ours, the kernel might find nothing where it does without.
@@ -140,7 +153,7 @@ pub(crate) fn connect<const FAST: bool>(call: &Call<'_>) -> i32 {
             chosen: address,
             original: &original,
             port,
-            in_use: usage.in_use,
+            in_use: usage.in_use(),
         },
     );
     ALLOW
@@ -169,10 +182,12 @@ fn pass_through(call: &Call<'_>, rule: &Rule, decision: Decision) -> i32 {
     ALLOW
 }
 
-/// No address of the pool has a port left for this destination.
+/// No address of the pool has a port left for this destination. `sure`: no port was bound since the rule was
+/// made, which the rule may count twice.
 #[inline(always)]
-fn full(call: &Call<'_>, rule: &Rule) -> i32 {
+fn full(call: &Call<'_>, rule: &Rule, sure: bool) -> i32 {
     let fail = crate::offsets::FAIL_FAST.load() != 0 && rule.flags & rule_flag::FAIL_FAST != 0;
+    let fail = fail && sure;
     let decision = if fail { Decision::FailedFast } else { Decision::PoolFull };
     count(decision);
     tell::full(call, rule, decision);
@@ -217,7 +232,8 @@ pub(crate) fn bind(call: &Call<'_>) -> Option<Addr> {
         .saturating_add(bind::count(rule.netns, &Addr::v4([0; 4])));
     let capacity = (rule.half * 2).saturating_sub(everywhere);
     let chosen = spread::choose(side, capacity, random, |address| Usage {
-        in_use: bind::count(rule.netns, address),
+        // Of either parity: none of them is free.
+        held: Halves(u64::from(bind::count(rule.netns, address)) << 32),
         ..Usage::default()
     });
     let Some((index, _)) = chosen else {

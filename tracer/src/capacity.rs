@@ -40,6 +40,34 @@ impl PortRange {
     }
 }
 
+/// What net.ipv4.tcp_tw_reuse lets the kernel's search for a port do in one network namespace.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Reuse {
+    /// 0: no TIME_WAIT is taken over; 1: each one; 2: those of loopback addresses (the kernel's default).
+    pub setting: u8,
+    /// From which age on, ms (net.ipv4.tcp_tw_reuse_delay); absent: in the next second of the kernel's clock
+    /// (before Linux 6.14).
+    pub delay_ms: Option<u32>,
+}
+
+impl Reuse {
+    /// Reads the sysctls of the calling thread's network namespace. A setting that cannot be read or understood
+    /// counts as 0: nothing rests on what may not be.
+    pub fn read() -> Self {
+        let number = |name: &str| -> Option<u32> {
+            let text = setting(name).map_err(|error| tracing::debug!("{error}")).ok()?;
+            text.trim().parse().ok()
+        };
+        let setting = number("tcp_tw_reuse").and_then(|it| u8::try_from(it).ok()).unwrap_or(0);
+        Self { setting, delay_ms: number("tcp_tw_reuse_delay") }
+    }
+
+    /// Whether TIME_WAITs are taken over: those of loopback addresses, or others.
+    pub const fn is_on(self, loopback: bool) -> bool {
+        self.setting == 1 || (self.setting == 2 && loopback)
+    }
+}
+
 /// The number of ports that connect() can be given: the range, less the reserved and the blocked
 /// ports in it. `blocked` may name a port several times, reserved ports, and ports outside of the
 /// range.
@@ -132,6 +160,19 @@ mod tests {
             PortRange::read().unwrap()
         });
         assert_eq!(capacity(&inside, std::iter::empty()), 50);
+    }
+
+    #[test]
+    fn reuse_of_time_waits_is_read_from_the_threads_own_namespace() {
+        let inside = test_netns::run(|| {
+            fs::write(path_of("tcp_tw_reuse"), "1").unwrap();
+            Reuse::read()
+        });
+        assert_eq!(inside.setting, 1);
+        let on = |setting| {
+            [false, true].map(|loopback| Reuse { setting, delay_ms: None }.is_on(loopback))
+        };
+        assert_eq!([0, 1, 2].map(on), [[false; 2], [true; 2], [false, true]]);
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod output;
 mod pool;
 mod programs;
 mod proxies;
+mod reuse;
 mod routes;
 mod start;
 mod status;
@@ -41,6 +42,7 @@ use crate::{
 pub fn cases(plan: &Plan) -> Vec<Case> {
     let mut cases = fill::cases();
     cases.extend(full::cases());
+    cases.extend(reuse::cases());
     cases.extend(routes::cases());
     cases.extend(harmless::cases());
     cases.extend(odd::cases());

@@ -2,6 +2,7 @@
 #![expect(clippy::cast_possible_truncation, reason = "indices of a pool, below 256")]
 
 use super::*;
+use crate::Halves;
 
 mod simulation;
 
@@ -41,7 +42,7 @@ fn place(address: &Addr) -> usize {
 }
 
 fn used(in_use: u32) -> Usage {
-    Usage { in_use, ..Usage::default() }
+    Usage { held: Halves(u64::from(in_use) << 32), ..Usage::default() }
 }
 
 #[test]
@@ -130,7 +131,7 @@ fn until_nearly_full_two_questions_are_enough_for_any_pool() {
 #[test]
 fn an_address_on_trial_is_taken_after_all_others() {
     let mut random = Random(4);
-    let on_trial = |in_use| Usage { in_use, other_half: Usage::ON_TRIAL };
+    let on_trial = |in_use| Usage { waiting: Halves(Usage::ON_TRIAL), ..used(in_use) };
     for count in [2, 4, 32] {
         let side = side(count);
         for proven in 0..count {
@@ -152,7 +153,7 @@ fn where_all_are_on_trial_the_emptier_is_taken() {
     let mut random = Random(5);
     for _ in 0..1000 {
         let usage = |address: &Addr| Usage {
-            other_half: Usage::ON_TRIAL,
+            waiting: Halves(Usage::ON_TRIAL),
             ..used([500, 499][place(address)])
         };
         assert_eq!(choose(&two, 1000, random.next(), usage).map(|it| it.0), Some(1));
@@ -213,11 +214,20 @@ fn rule_of_all_ports() -> Rule {
     rule(0, 32_768, 32_767, 32_767)
 }
 
+const ROOM: Room = Room { other_is_odd: true, own: 0, other: 0, fast: 0, unknown: 0 };
+
+/// What a tuple holds of each half, and how much of it in TIME_WAIT.
+fn of_halves(own: u32, other: u32, waiting: u32, waiting_other: u32) -> Usage {
+    let halves = |own: u32, other: u32| Halves(u64::from(own) << 32 | u64::from(other));
+    Usage { held: halves(own, other), waiting: halves(waiting, waiting_other) }
+}
+
 #[test]
 fn ports_are_ours_from_nine_tenths_of_the_kernels_half_on_and_the_last_ones_are_searched_for() {
     // 10,000 ports of the kernel's half, and 10,000 of the other one, 2,000 of which are bound.
-    let rule = Rule { half: 10_000, other_capacity: 8_000, capacity: 18_000, ..Rule::default() };
-    for (kernel_half, other_half, expected) in [
+    let room = Room { own: 10_000, other: 8_000, ..ROOM };
+    let search = |own, other| search(&of_halves(own, other, 0, 0), &room, 10_000, true);
+    for (own, other, expected) in [
         (0, 0, 0),
         (8_999, 0, 0),
         (9_000, 0, 64),
@@ -235,36 +245,122 @@ fn ports_are_ours_from_nine_tenths_of_the_kernels_half_on_and_the_last_ones_are_
         (9_997, 8_000, 0),
         (8_999, 8_000, 0),
     ] {
-        let usage = Usage { in_use: kernel_half + other_half, other_half };
         let expected = Search { tries: expected, others: expected, last: false };
-        assert_eq!(search(&usage, &rule), expected, "{kernel_half} {other_half}");
+        assert_eq!(search(own, other), expected, "{own} {other}");
     }
-    for (kernel_half, other_half) in [(9_998, 0), (9_999, 8_000), (10_000, 7_999), (10_000, 8_000)]
-    {
-        let usage = Usage { in_use: kernel_half + other_half, other_half };
+    for (own, other) in [(9_998, 0), (9_999, 8_000), (10_000, 7_999), (10_000, 8_000)] {
         let expected = Search { tries: 20_000, others: 10_000, last: true };
-        assert_eq!(search(&usage, &rule), expected, "{kernel_half} {other_half}");
+        assert_eq!(search(own, other), expected, "{own} {other}");
     }
-    // Two counters that are not read at once.
-    assert_eq!(search(&Usage { in_use: 5, other_half: 7 }, &rule), Search::default());
-    assert_eq!(search(&Usage::default(), &Rule::default()), Search::default());
+    assert_eq!(super::search(&Usage::default(), &Room::default(), 0, true), Search::default());
+}
+
+#[test]
+fn without_ports_of_our_own_the_kernel_is_asked_until_none_is_sure() {
+    let room = Room { own: 100, other: 80, fast: 10, ..ROOM };
+    let search = |own, other| search(&of_halves(own, other, 0, 0), &room, 100, false);
+    let none = Search::default();
+    let all = Search { tries: 200, others: 100, last: true };
+    for (own, other, expected) in [
+        (100, 0, none),
+        (100, 67, none),
+        // Ten of the other half are not for the kernel, wherever they are.
+        (100, 68, all),
+        (97, 80, none),
+        (98, 80, all),
+    ] {
+        assert_eq!(search(own, other), expected, "{own} {other}");
+    }
+}
+
+#[test]
+fn where_time_waits_are_taken_over_ports_are_ours_only_beside_open_connections() {
+    let room = Room { own: 100, other: 100, ..ROOM };
+    let plain = |usage, fast| search(&usage, &room, 100, fast);
+    // TIME_WAITs fill the kernel's half, and the other one is free.
+    for fast in [false, true] {
+        assert_eq!(plain(of_halves(100, 0, 100, 0), fast), Search::default());
+        assert_eq!(plain(of_halves(100, 97, 11, 97), fast), Search::default());
+        // No free port is sure: some must be looked at.
+        let look = Search { tries: 64, others: 0, last: true };
+        assert_eq!(plain(of_halves(100, 98, 100, 98), fast), look);
+        assert_eq!(plain(of_halves(100, 100, 11, 100), fast), look);
+    }
+    // Open connections fill nine tenths of it.
+    let ours = |others, last| Search { tries: others + if last { 64 } else { 0 }, others, last };
+    assert_eq!(plain(of_halves(100, 0, 10, 0), true), ours(64, false));
+    assert_eq!(plain(of_halves(100, 94, 10, 50), true), ours(8, false));
+    assert_eq!(plain(of_halves(100, 98, 10, 50), true), ours(8, true));
+    assert_eq!(plain(of_halves(100, 100, 10, 50), true), ours(0, true));
+    assert_eq!(plain(of_halves(100, 0, 10, 0), false), Search::default());
+}
+
+#[test]
+fn time_waits_that_are_taken_over_are_room() {
+    let two = side(2);
+    let waiting = |count| of_halves(1000, 0, count, 0);
+    for (first, second, expected) in [
+        (waiting(0), waiting(0), None),
+        (waiting(0), waiting(1), Some(1)),
+        (waiting(1), waiting(0), Some(0)),
+        (waiting(1000), waiting(0), Some(0)),
+        (waiting(500), waiting(501), Some(1)),
+        // A free port is better than a TIME_WAIT that may be too young.
+        (used(900), waiting(500), Some(0)),
+        (used(900), waiting(1000), Some(0)),
+        (used(NO_ROOM), waiting(1), Some(1)),
+        (used(NO_ROOM), used(NO_ROOM), None),
+    ] {
+        for random in [0, 0xffff] {
+            let usage = |address: &Addr| [first, second][place(address)];
+            let chosen = choose(&two, 1000, random, usage).map(|(index, _)| index);
+            assert_eq!(chosen, expected, "{first:?} {second:?}");
+        }
+    }
+}
+
+#[test]
+fn room_is_less_what_was_bound_since_the_rule_was_made() {
+    let rule = Rule { capacity: 180, other_capacity: 80, ..rule(40_000, 100, 1, 0) };
+    assert_eq!(Room::new(&rule, 0, 7), Room { own: 100, other: 80, fast: 7, ..ROOM });
+    // It can be in either half.
+    assert_eq!(Room::new(&rule, 8, 7), Room { own: 92, other: 72, fast: 7, unknown: 8, ..ROOM });
+    assert_eq!(Room::new(&rule, 90, 0), Room { own: 10, other: 0, unknown: 90, ..ROOM });
+    let odd = Rule { other_low: 40_002, ..rule };
+    assert_eq!(Room::new(&odd, 0, 0), Room { other_is_odd: false, own: 100, other: 80, ..ROOM });
+    assert!(rule.has_port(40_000) && rule.has_port(40_199));
+    assert!(!rule.has_port(39_999) && !rule.has_port(40_200));
+}
+
+#[test]
+fn an_end_that_is_counted_before_its_begin_leaves_room() {
+    let less = Usage { held: Halves(Halves::one(1).wrapping_neg()), ..Usage::default() };
+    assert_eq!(choose(&side(1), 1000, 0, |_| less).map(|(index, _)| index), Some(0));
 }
 
 #[test]
 fn both_halves_run_out_together_and_the_other_one_first() {
-    let rule = Rule { half: 10_000, other_capacity: 10_000, capacity: 20_000, ..Rule::default() };
-    let mut usage = Usage::default();
+    let room = Room { own: 10_000, other: 10_000, ..ROOM };
+    let search = |usage: &Usage| search(usage, &room, 10_000, true);
+    let (mut own, mut others) = (0, 0);
     let (mut others_of_the_last_percent, mut turns) = (0, 0);
-    while !search(&usage, &rule).last {
-        let other = search(&usage, &rule).tries > 0;
-        usage.in_use += 1;
-        usage.other_half += u32::from(other);
-        if (19_700..19_900).contains(&usage.in_use) {
+    loop {
+        let found = search(&of_halves(own, others, 0, 0));
+        if found.last {
+            break;
+        }
+        let other = found.tries > 0;
+        if other {
+            others += 1
+        } else {
+            own += 1
+        }
+        if (19_700..19_900).contains(&(own + others)) {
             others_of_the_last_percent += u32::from(other);
         }
         turns += 1;
     }
-    assert_eq!((turns, usage.in_use, usage.other_half), (19_998, 19_998, 10_000));
+    assert_eq!((turns, own, others), (19_998, 9_998, 10_000));
     assert!((115..=125).contains(&others_of_the_last_percent), "{others_of_the_last_percent}");
 }
 

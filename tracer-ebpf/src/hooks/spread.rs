@@ -23,22 +23,22 @@ fn call6(ctx: &SockAddrContext) -> Call<'_> {
 
 #[cgroup_sock_addr(connect4)]
 pub(crate) fn spread_connect4(ctx: SockAddrContext) -> i32 {
-    spread::connect::<false>(&call4(&ctx))
+    spread::connect::<false, false>(&call4(&ctx))
 }
 
 #[cgroup_sock_addr(connect6)]
 pub(crate) fn spread_connect6(ctx: SockAddrContext) -> i32 {
-    spread::connect::<false>(&call6(&ctx))
+    spread::connect::<false, true>(&call6(&ctx))
 }
 
 #[cgroup_sock_addr(connect4)]
 pub(crate) fn spread_connect4_fast(ctx: SockAddrContext) -> i32 {
-    spread::connect::<true>(&call4(&ctx))
+    spread::connect::<true, false>(&call4(&ctx))
 }
 
 #[cgroup_sock_addr(connect6)]
 pub(crate) fn spread_connect6_fast(ctx: SockAddrContext) -> i32 {
-    spread::connect::<true>(&call6(&ctx))
+    spread::connect::<true, true>(&call6(&ctx))
 }
 
 #[cgroup_sock_addr(bind4)]

@@ -26,11 +26,12 @@ use super::{
 use crate::error::Error;
 
 /// Maps that outlive the process.
-pub(super) const KEPT_MAPS: [&str; 11] = [
+pub(super) const KEPT_MAPS: [&str; 12] = [
     map::CONNS,
     map::TUPLES,
     map::BINDS,
     map::BOUND,
+    map::HELD,
     map::STATS,
     map::RULES,
     map::CURRENT,
@@ -116,11 +117,13 @@ impl Spreader {
     }
 
     fn load(&mut self, ebpf: &mut Ebpf, fast_ports: bool) -> Result<(), String> {
+        // The same form looks whether a TIME_WAIT can be taken over, so it is the best one in any case.
+        let mut no_fast_form = false;
         for (link, forms) in HOOKS {
             let mut refusal = None;
             for form in forms {
                 let fast = form.ends_with("_fast");
-                if fast && (!fast_ports || self.no_fast_ports.is_some()) {
+                if fast && no_fast_form {
                     continue;
                 }
                 match program(ebpf, form).and_then(|program| program.load().map_err(text)) {
@@ -134,7 +137,12 @@ impl Spreader {
                         // What the verifier says is for developers, and in the log.
                         let reason = error.split(" Verifier output").next().unwrap_or_default();
                         let reason = format!("{form}: {reason}");
-                        if fast && link.ends_with('6') {
+                        if fast && !link.ends_with('6') {
+                            no_fast_form = true;
+                        }
+                        if fast && !fast_ports {
+                            tracing::info!("no look at single ports: {reason}");
+                        } else if fast && link.ends_with('6') {
                             tracing::warn!("no fast ports for IPv6: {reason}");
                             self.degraded.push(format!("no fast ports for IPv6: {reason}"));
                         } else if fast {
@@ -310,6 +318,7 @@ impl RuleMaps {
 pub struct SpreadMaps {
     decided: PerCpuArray<MapData, u64>,
     taken: Array<MapData, [u64; 1024]>,
+    held: Array<MapData, u64>,
     decisions: Option<RingBuf<MapData>>,
 }
 
@@ -319,6 +328,7 @@ impl SpreadMaps {
         Ok(Self {
             decided: take(map::DECIDED)?.try_into().map_err(wrong(map::DECIDED))?,
             taken: take(map::TAKEN)?.try_into().map_err(wrong(map::TAKEN))?,
+            held: take(map::HELD)?.try_into().map_err(wrong(map::HELD))?,
             decisions: Some(take(map::DECISIONS)?.try_into().map_err(wrong(map::DECISIONS))?),
         })
     }
@@ -326,6 +336,13 @@ impl SpreadMaps {
     /// Ports that are not handed out, one bit each.
     pub fn set_taken(&mut self, ports: &[u64; 1024]) -> Result<(), Error> {
         self.taken.set(0, ports, 0).map_err(wrong(map::TAKEN))
+    }
+
+    /// The bound ports that the hooks count in the rule's namespace and range; only differences say anything.
+    pub fn bound(&self) -> Result<u32, Error> {
+        let count = self.held.get(&0, 0).map_err(wrong(map::HELD))?;
+        // Truncation: it wraps, and only differences are looked at.
+        Ok(u32::try_from(count & u64::from(u32::MAX)).unwrap_or_default())
     }
 
     /// How often each decision was taken, summed over CPUs.
@@ -391,6 +408,7 @@ impl Pinned {
             maps: SpreadMaps {
                 decided: open(map::DECIDED)?.try_into().map_err(wrong(map::DECIDED))?,
                 taken: open(map::TAKEN)?.try_into().map_err(wrong(map::TAKEN))?,
+                held: open(map::HELD)?.try_into().map_err(wrong(map::HELD))?,
                 decisions: None,
             },
             tuples: super::maps::TupleReader::new(open(map::TUPLES)?),

@@ -8,6 +8,7 @@ use tracer_common::{
 };
 
 use super::pool::PoolAddress;
+use crate::capacity::Reuse;
 
 /// What a rule is made of.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +23,10 @@ pub struct Inputs<'a> {
     pub capacity: u32,
     /// Of these, those of the half that the kernel tries last.
     pub other_capacity: u32,
+    /// Bound ports that the hooks had counted before those of `capacity` were read.
+    pub bound: u32,
+    /// net.ipv4.tcp_tw_reuse there.
+    pub reuse: Reuse,
     /// net.ipv4.ip_local_port_range there, both ends included.
     pub low: u16,
     pub high: u16,
@@ -36,12 +41,17 @@ pub struct Inputs<'a> {
     pub destinations: &'a [Destination],
 }
 
+/// The kernel's default of net.ipv4.tcp_tw_reuse_delay, ms.
+const DEFAULT_REUSE_DELAY_MS: u32 = 1000;
+
 pub fn build(inputs: &Inputs<'_>) -> Rule {
     let half = half(inputs.low, inputs.high);
     let of_family = |v4: bool| {
         let mut addresses = inputs.addresses.to_vec();
         addresses.retain(|member| member.address.to_v4().is_some() == v4);
-        side(&addresses)
+        let mut side = side(&addresses);
+        side.reuse = u32::from(inputs.reuse.is_on(side.loopback != 0));
+        side
     };
     let mut rule = Rule {
         netns_cookie: inputs.netns_cookie,
@@ -54,6 +64,8 @@ pub fn build(inputs: &Inputs<'_>) -> Rule {
         step: step(half, high_word(inputs.random)),
         offset: low_word(inputs.random).checked_rem(half).unwrap_or(0),
         sample: inputs.sample,
+        reuse_delay_ms: inputs.reuse.delay_ms.unwrap_or(DEFAULT_REUSE_DELAY_MS),
+        bound: inputs.bound,
         v4: of_family(true),
         v6: of_family(false),
         ..Rule::default()

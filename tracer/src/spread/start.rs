@@ -18,7 +18,7 @@ use super::{
     state::State,
 };
 use crate::{
-    capacity::PortRange,
+    capacity::{PortRange, Reuse},
     cgroups,
     cli::NetnsRef,
     config::SpreadConfig,
@@ -33,6 +33,7 @@ use crate::{
 pub(super) struct Inside {
     pub(super) host: Host,
     pub(super) range: PortRange,
+    pub(super) reuse: Reuse,
     /// 0: this kernel does not say.
     pub(super) cookie: u64,
 }
@@ -53,7 +54,12 @@ pub(super) fn namespace(named: Option<&NetnsRef>) -> Result<Netns, Error> {
 pub(super) fn look(worker: &Worker, netns: &Netns, pool: &[Spec]) -> io::Result<Inside> {
     let listed: Vec<IpAddr> = pool::listed(pool).collect();
     let look = move || -> io::Result<Inside> {
-        Ok(Inside { host: Host::read(listed)?, range: PortRange::read()?, cookie: cookie() })
+        Ok(Inside {
+            host: Host::read(listed)?,
+            range: PortRange::read()?,
+            reuse: Reuse::read(),
+            cookie: cookie(),
+        })
     };
     worker.run_in(netns, look).and_then(|result| result)
 }

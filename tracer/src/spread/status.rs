@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::Serialize;
 use tracer_common::{
-    Loss, Rule, TupleCount, TupleKey,
+    Halves, Loss, Rule, TupleCount, TupleKey,
     spread::{Decision, rule_flag},
 };
 
@@ -88,9 +88,10 @@ pub struct Use {
     pub in_use: u64,
     #[serde(rename = "ports.time_wait")]
     pub time_wait: u64,
+    /// Those in use, and those that could be had beside them.
     #[serde(rename = "ports.capacity")]
     pub capacity: u32,
-    /// Of those in use: of the half that the kernel tries last.
+    /// Of those in use, but for those that bind() took: of the half that the kernel tries last.
     #[serde(rename = "ports.other_half")]
     pub other_half: u64,
     /// Connections to which the rule gave this address. Starts over after 4,294,967,295.
@@ -221,15 +222,18 @@ fn read_maps(
 }
 
 fn usage(rule: &Rule, key: &TupleKey, count: &TupleCount) -> Use {
-    let odd = count.odd_in_use();
+    let held = Halves(count.held);
+    let left = rule.capacity.saturating_sub(held.even().saturating_add(held.odd()));
+    let in_use = u32::try_from(count.in_use()).unwrap_or(u32::MAX);
     Use {
         source: address(key.source),
         destination: address(key.destination),
         port: key.destination_port,
         in_use: count.in_use(),
         time_wait: count.time_wait(),
-        capacity: rule.capacity,
-        other_half: if rule.other_low & 1 == 1 { odd } else { count.in_use().saturating_sub(odd) },
+        // With ports that bind() took, of which the rule's capacity is without all.
+        capacity: in_use.saturating_add(left),
+        other_half: if rule.other_low & 1 == 1 { held.odd() } else { held.even() }.into(),
         chosen: count.chosen,
         opened: count.opened,
         failed: count.failures(),

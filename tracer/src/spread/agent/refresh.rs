@@ -15,13 +15,18 @@ use super::{
     },
     Agent,
 };
-use crate::{capacity::PortRange, error::Error};
+use crate::{
+    capacity::{PortRange, Reuse},
+    error::Error,
+};
 
 impl Agent {
     /// Makes the rule anew from what the host has now, and hands it to the hooks if it differs.
     pub(super) fn refresh(&mut self) -> Result<(), Error> {
         self.range_changed();
         let now = Instant::now();
+        // Before the ports themselves: one that is bound in between counts twice for a second, not never.
+        let bound = self.spreader()?.maps.bound()?;
         let blocked = self.blocked()?;
         let (usable, left_out) = self.usable(now);
         let taken = ports::taken(&self.inside.range, &blocked);
@@ -33,6 +38,7 @@ impl Agent {
         let (netns, netns_cookie) = (self.netns.inum, self.inside.cookie);
         let (low, high) = (self.inside.range.low, self.inside.range.high);
         let (flags, random) = (self.config.flags, self.random);
+        let reuse = self.inside.reuse;
         let capacity = ports::capacity(&self.inside.range, &blocked);
         let other_capacity = ports::other_capacity(&self.inside.range, &self.taken);
         let sample = if self.config.sample == 0 { self.doubt.sample() } else { self.config.sample };
@@ -49,6 +55,8 @@ impl Agent {
                 high,
                 capacity,
                 other_capacity,
+                bound,
+                reuse,
                 sample,
                 random,
             })
@@ -58,12 +66,17 @@ impl Agent {
         Ok(())
     }
 
-    /// The range is a sysctl, of which nobody tells when it changes.
+    /// The range and the reuse of TIME_WAITs are sysctls, of which nobody tells when they change.
     fn range_changed(&mut self) {
         let (_, _, worker) = self.tracer.split();
-        match worker.run_in(&self.netns, PortRange::read) {
-            Ok(Ok(range)) => self.inside.range = range,
-            Ok(Err(error)) => tracing::debug!("{error}"),
+        match worker.run_in(&self.netns, || (PortRange::read(), Reuse::read())) {
+            Ok((range, reuse)) => {
+                self.inside.reuse = reuse;
+                match range {
+                    Ok(range) => self.inside.range = range,
+                    Err(error) => tracing::debug!("{error}"),
+                }
+            }
             Err(error) => {
                 tracing::debug!("{error}");
                 self.find_namespace();

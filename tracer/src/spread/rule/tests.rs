@@ -25,6 +25,8 @@ fn inputs<'a>(addresses: &'a [PoolAddress], destinations: &'a [Destination]) -> 
         flags: rule_flag::REBIND | rule_flag::FAST_PORTS,
         capacity: 28_230,
         other_capacity: 14_115,
+        bound: 0,
+        reuse: Reuse::default(),
         low: 32_768,
         high: 60_999,
         random: 0x1234_5678_9abc_def0,

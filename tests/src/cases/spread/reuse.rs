@@ -1,0 +1,107 @@
+//! What an address still has towards a destination: TIME_WAITs that the kernel takes over, and ports that bind() took.
+
+use std::{net::SocketAddr, thread, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Case, Host, POOL, named, source};
+use crate::{probe, sock::Sock};
+
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = named(
+        "spread::reuse",
+        &[
+            ("bursts", || Bursts::VETH.play(&[])),
+            ("bursts_with_ports_by_the_kernel", || Bursts::VETH.play(&["--ports", "kernel"])),
+            ("bursts_over_loopback", || Bursts::LOOPBACK.play(&[])),
+            ("ports_bound_outside_of_the_range", || bound(41_000, 1, 200)),
+            ("ports_bound_in_the_range", || bound(40_001, 2, 100)),
+        ],
+    );
+    let bursts = Case::new("spread::reuse::bursts_that_would_fail_fast", || {
+        Bursts::VETH.play(&["--fail-fast"])
+    });
+    cases.push(bursts.unless(probe::no_fail_fast()));
+    cases
+}
+
+/// Ports of the range: more than a burst, which the kernel alone serves from one address.
+const RANGE: &str = "40000 40199";
+const EACH: u32 = 200;
+
+/// So many connections that are closed at once, again and again.
+struct Bursts {
+    reuse: &'static str,
+    server: &'static str,
+    pool: [&'static str; 2],
+}
+
+impl Bursts {
+    const VETH: Self =
+        Self { reuse: "1", server: "10.1.0.1:7000", pool: ["10.1.0.11", "10.1.0.12"] };
+    const LOOPBACK: Self =
+        Self { reuse: "2", server: "127.0.0.1:7000", pool: ["127.0.1.1", "127.0.1.2"] };
+
+    /// The fifth burst finds all ports in TIME_WAIT, those of the first to the third old enough.
+    fn play(&self, arguments: &[&str]) -> Result<()> {
+        let mut host = Host::new()?;
+        host.stage.netns.sysctl("ipv4/ip_local_port_range", RANGE)?;
+        host.stage.netns.sysctl("ipv4/tcp_tw_reuse", self.reuse)?;
+        let server = host.server(self.server)?;
+        let spread = host.spread(&self.pool, arguments)?;
+        for burst in 1..=5 {
+            for number in 0..EACH {
+                let what = || format!("connect {number} of burst {burst}");
+                let sock = host.connect(server.address).with_context(what)?;
+                let from = source(&sock)?.to_string();
+                ensure!(self.pool.contains(&&*from), "{}: not spread: {from}", what());
+                let accepted = server.listener.accept()?;
+                drop(sock);
+                drop(accepted);
+            }
+            // The kernel takes over a TIME_WAIT that is older than a second.
+            thread::sleep(Duration::from_millis(1100));
+        }
+        spread.stop()?;
+        host.rule.check_nothing_left()
+    }
+}
+
+/// `count` ports are bound at each address of the pool: `first` and every `step`th after it.
+fn bound(first: u16, step: u16, count: usize) -> Result<()> {
+    let mut host = Host::new()?;
+    host.stage.netns.sysctl("ipv4/ip_local_port_range", RANGE)?;
+    let server = host.server("10.1.0.1:7000")?;
+    let fail_fast = probe::no_fail_fast().is_none();
+    let arguments: &[&str] = if fail_fast { &["--fail-fast"] } else { &[] };
+    let spread = host.spread(&POOL, arguments)?;
+    let mut held: Vec<Sock> = Vec::new();
+    for address in POOL {
+        for port in (first..).step_by(step.into()).take(count) {
+            let sock = host.app.tcp(server.address)?;
+            sock.bind(SocketAddr::new(address.parse()?, port))?;
+            sock.connect(server.address)?;
+            held.push(sock);
+        }
+    }
+    let mut connect = |count: u32, when: &str| -> Result<u32> {
+        let mut of_the_pool = 0;
+        for number in 0..count {
+            let what = || format!("connect {number} {when}");
+            let sock = host.connect(server.address).with_context(what)?;
+            of_the_pool += u32::from(POOL.contains(&&*source(&sock)?.to_string()));
+            held.push(sock);
+        }
+        Ok(of_the_pool)
+    };
+    connect(60, "at once")?;
+    // The agent has read which ports those are when the status says so.
+    host.rule.status_when("the bound ports to be known", |status| {
+        let room = status.0["ports.capacity"].as_u64();
+        room == Some(if first == 40_001 { 100 } else { 200 })
+    })?;
+    let spread_of = connect(60, "when they are known")?;
+    ensure!(spread_of == 60, "{spread_of} of 60 are spread beside bound ports");
+    spread.stop()?;
+    host.rule.check_nothing_left()
+}
