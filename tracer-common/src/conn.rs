@@ -13,7 +13,9 @@ pub struct ConnKey {
     pub cookie: u64,
     /// Host byte order.
     pub port: u16,
-    pub zero: [u16; 3],
+    /// Two numbers, not an array: that would be set by a function.
+    pub zero: u16,
+    pub zero_too: u32,
 }
 
 const _: () = assert!(size_of::<ConnKey>() == 16);
@@ -21,7 +23,7 @@ const _: () = assert!(size_of::<ConnKey>() == 16);
 impl ConnKey {
     #[inline(always)]
     pub const fn new(cookie: u64, port: u16) -> Self {
-        Self { cookie, port, zero: [0; 3] }
+        Self { cookie, port, zero: 0, zero_too: 0 }
     }
 
     /// Whether this is a cookie: a listener can be without one, and goes by its kernel address then.
