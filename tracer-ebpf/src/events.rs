@@ -10,7 +10,7 @@ use tracer_common::{ConnKey, Event, Kind, Loss, Stat, TupleKey, Who};
 
 use crate::{
     offsets::{EVENT_MASK, WAKE_AT},
-    stats,
+    stats, words,
 };
 
 /// One ring for all CPUs, so that records come out in order; the size is a setting.
@@ -78,7 +78,8 @@ pub(crate) fn emit(detail: &Detail<'_>) {
     };
     // Field by field into the ring: a whole `Event` would take a quarter of the BPF stack.
     let event = entry.as_mut_ptr();
-    // SAFETY: `reserve` gave 128 bytes for this record alone, and every byte of it is written.
+    // SAFETY: `reserve` gave 128 bytes for this record alone, and every byte of it is written;
+    // the tuple and the name are aligned to eight bytes in an event, a `Conn`, an `Attempt` and a `Bound`.
     unsafe {
         (*event).mono_ns = detail.now;
         (*event).seq = seq;
@@ -86,10 +87,10 @@ pub(crate) fn emit(detail: &Detail<'_>) {
         (*event).cookie = if detail.key.has_cookie() { detail.key.cookie } else { 0 };
         (*event).duration_ns = detail.duration_ns;
         (*event).cgroup = detail.who.cgroup;
-        (*event).tuple = *detail.tuple;
+        words::copy(&raw mut (*event).tuple, detail.tuple);
         (*event).pid = detail.who.pid;
         (*event).tid = detail.who.tid;
-        (*event).comm = detail.who.comm;
+        words::copy(&raw mut (*event).comm, &raw const detail.who.comm);
         (*event).in_use = detail.in_use;
         (*event).time_wait = detail.time_wait;
         (*event).cpu = bpf_get_smp_processor_id() as u16;

@@ -19,7 +19,7 @@ use tracer_common::{
 use crate::{
     atomic, bind,
     skip::{Skip, Step},
-    stats,
+    stats, words,
 };
 
 /// Preallocated, because tracing programs run where the kernel must not allocate; never evicting,
@@ -244,7 +244,7 @@ unsafe fn remember(count: *mut TupleCount, who: &Who) {
     unsafe {
         (*count).pid = who.pid;
         (*count).cgroup = who.cgroup;
-        (*count).comm = who.comm;
+        words::copy(&raw mut (*count).comm, &raw const who.comm);
     }
 }
 

@@ -40,6 +40,7 @@ mod spread;
 mod stats;
 mod time_wait;
 mod who;
+mod words;
 
 /// Helpers such as `bpf_probe_read_kernel` are for GPL-compatible programs only.
 #[unsafe(link_section = "license")]

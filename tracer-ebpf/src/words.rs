@@ -1,0 +1,19 @@
+//! Copies in words. For a copy of bytes LLVM calls its own `memmove`: a function of the object, with a stack of
+//! its own, which the kernel adds to the caller's (512 bytes are all, `check_max_stack_depth`).
+
+/// Copies a value, eight bytes at a time.
+///
+/// # Safety
+/// `to` must be valid for writes and `from` for reads of a `T`, and both aligned to eight bytes; the two must
+/// not overlap.
+#[inline(always)]
+pub(crate) unsafe fn copy<T>(to: *mut T, from: *const T) {
+    const { assert!(size_of::<T>().is_multiple_of(8)) };
+    let (to, from) = (to.cast::<u64>(), from.cast::<u64>());
+    let mut word = 0;
+    while word < size_of::<T>() / 8 {
+        // SAFETY: the caller's promise, in pieces; volatile, so that LLVM does not make one copy of them.
+        unsafe { to.add(word).write_volatile(from.add(word).read_volatile()) };
+        word += 1;
+    }
+}
