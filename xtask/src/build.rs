@@ -54,6 +54,8 @@ pub(crate) fn cargo_bpf(toolchain: &Toolchain, verb: &str) -> Command {
     };
     command
         .env("CARGO_TARGET_DIR", workspace::target().join("bpf"))
+        // Units of an incremental build are inlined otherwise, and the stack of a hook can be too large then.
+        .env("CARGO_INCREMENTAL", "0")
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &toolchain.linker)
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_RUSTFLAGS", RUSTFLAGS)
         .args(["--package", "tracer-ebpf", "--target", TARGET]);
