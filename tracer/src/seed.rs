@@ -197,8 +197,8 @@ mod tests {
         assert_eq!(
             told,
             [
-                (Op::AddConn as u32, 0, 40_000),
-                (Op::AddConn as u32, conn_flag::TIME_WAIT, 40_001),
+                (Op::AddConn as u32, conn_flag::ESTABLISHED, 40_000),
+                (Op::AddConn as u32, conn_flag::ESTABLISHED | conn_flag::TIME_WAIT, 40_001),
                 (Op::AddBound as u32, conn_flag::LISTEN, 8080),
             ]
         );
