@@ -102,21 +102,19 @@ pub(super) fn cut(text: &str, room: usize) -> Cow<'_, str> {
     if width(text) <= room {
         return Cow::Borrowed(text);
     }
-    let mut short = head(text, room.saturating_sub(1));
+    let mut short = head(text, room.saturating_sub(1)).to_owned();
     if room > 0 {
         short.push('…');
     }
     Cow::Owned(short)
 }
 
-/// The beginning of a text that is not wider than `room`.
-fn head(text: &str, room: usize) -> String {
-    let mut used = 0;
-    let fits = |letter: &char| {
-        used += width(letter.encode_utf8(&mut [0; 4]));
-        used <= room
-    };
-    text.chars().take_while(fits).collect()
+/// The beginning of a text that is not wider than `room`. (Measured as a whole: a variation selector makes
+/// the character before it wider.)
+fn head(text: &str, room: usize) -> &str {
+    let ends = text.char_indices().map(|(at, letter)| at + letter.len_utf8());
+    let beginnings = ends.map(|end| text.get(..end).unwrap_or_default());
+    beginnings.take_while(|beginning| width(beginning) <= room).last().unwrap_or_default()
 }
 
 /// The end of a text that is not wider than `room`.
@@ -160,6 +158,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_character_that_the_next_one_makes_wider_is_measured_with_it() {
+        assert_eq!(cut("0\u{fe0f}Aa", 2), "0…");
+    }
 
     #[test]
     fn numbers_have_their_thousands_apart() {
