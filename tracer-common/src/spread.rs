@@ -27,14 +27,15 @@ pub mod rule_flag {
     pub const LEASED: u32 = 1 << 3;
 }
 
-/// A destination that is spread: a network and a range of ports.
+/// A destination: a network and a range of ports. Where several have one, the last of them decides.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Destination {
     /// An IPv4 network is v4-mapped.
     pub prefix: Prefix,
     pub ports: Ports,
-    pub zero: u32,
+    /// 0: connections there are spread; 1: they are left alone.
+    pub exempt: u32,
 }
 
 const _: () = assert!(size_of::<Destination>() == 40);
@@ -44,6 +45,12 @@ impl Destination {
     #[inline(always)]
     pub fn contains(&self, address: &Addr, port: u16) -> bool {
         port >= self.ports.low && port <= self.ports.high && self.prefix.contains(address)
+    }
+
+    /// Whether a connect() there is spread. An empty list has every destination.
+    pub fn is_spread(all: &[Self], address: &Addr, port: u16) -> bool {
+        let last = all.iter().rev().find(|one| one.contains(address, port));
+        all.is_empty() || last.is_some_and(|one| one.exempt == 0)
     }
 }
 

@@ -1,7 +1,7 @@
 //! `tracer spread`: a pool of source addresses for the connections of some cgroups.
 //!
 //! What is asked for becomes the [`tracer_common::Rule`] that the hooks go by: [`pool`],
-//! [`destinations`], [`rule`], [`health`] and [`projection`] take values and return values;
+//! [`destinations`], [`ways`], [`rule`], [`health`] and [`projection`] take values and return values;
 //! [`addresses`] asks the kernel, and `agent` keeps the rule true to the host.
 
 pub mod addresses;
@@ -10,6 +10,7 @@ pub mod destinations;
 pub mod doubt;
 pub mod dry_run;
 pub mod health;
+mod notes;
 pub mod pool;
 mod pools;
 mod ports;
@@ -21,6 +22,7 @@ mod start;
 pub mod state;
 pub mod status;
 mod tell;
+pub mod ways;
 
 pub use agent::{Agent, BEAT as LEASE_RENEWED};
 pub use pools::pools;

@@ -1,6 +1,7 @@
 //! `spread::*`: the connections of a cgroup are spread over a pool of addresses, and nothing else
 //! becomes of them, whatever dies or vanishes.
 
+mod auto;
 mod errors;
 mod fail_open;
 mod fill;
@@ -52,6 +53,7 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     cases.extend(status::cases());
     cases.extend(from::cases());
     cases.extend(pool::cases());
+    cases.extend(auto::cases());
     cases.extend(programs::cases());
     cases.extend(foreign::cases());
     cases.extend(proxies::cases());

@@ -374,3 +374,24 @@ fn every_decision_has_its_own_value_and_name() {
     }
     assert_eq!(Decision::from_wire(Decision::COUNT as u32), None);
 }
+
+#[test]
+fn of_several_destinations_the_last_one_that_has_an_address_decides() {
+    let mask = |bytes: usize| {
+        let mut mask = [0; 16];
+        mask[..12 + bytes].fill(0xff);
+        Addr(mask)
+    };
+    let ports = crate::filter::Ports { low: 1, high: u16::MAX };
+    let one = |network, bytes, exempt| Destination {
+        prefix: crate::filter::Prefix { network: Addr::v4(network), mask: mask(bytes) },
+        ports,
+        exempt,
+    };
+    let all = Destination { ports, ..Destination::default() };
+    let list = [all, one([10, 1, 0, 0], 2, 1), one([10, 1, 7, 0], 3, 0)];
+    let spread = |list: &[Destination], to| Destination::is_spread(list, &Addr::v4(to), 80);
+    assert!(spread(&list, [10, 2, 0, 1]) && spread(&list, [10, 1, 7, 1]));
+    assert!(!spread(&list, [10, 1, 0, 1]) && !spread(&list[1..], [10, 2, 0, 1]));
+    assert!(spread(&[], [10, 1, 0, 1]));
+}

@@ -68,6 +68,7 @@ fn is_in(sk: Known, rule: &Rule) -> bool {
     }
 }
 
+/// `Destination::is_spread`, in a form that the verifier follows.
 #[inline(always)]
 fn wanted(rule: &Rule, call: &Call<'_>) -> bool {
     if rule.destination_count == 0 {
@@ -79,7 +80,7 @@ fn wanted(rule: &Rule, call: &Call<'_>) -> bool {
         let destination = &rule.destinations[index];
         if index < rule.destination_count as usize && destination.contains(&call.address, call.port)
         {
-            found = true;
+            found = destination.exempt == 0;
         }
         index += 1;
     }

@@ -12,7 +12,7 @@ use crate::spread::LEASE_RENEWED;
 
 const SPREAD_HELP: &str = "\
 Examples:
-  tracer spread --pool auto --cgroup /sys/fs/cgroup/system.slice/nginx.service
+  tracer spread --pool auto --to 10.9.0.0/16 --cgroup /sys/fs/cgroup/system.slice/nginx.service
   tracer spread --pool 10.0.0.5-10.0.0.8 --cgroup /sys/fs/cgroup/haproxy --rebind
   tracer spread --pool 10.0.0.5=3 --pool 10.0.0.6 --all --to 10.9.0.0/16:443
   tracer spread --pool eth1 --all --dry-run     what would be chosen; nothing is changed
@@ -33,8 +33,9 @@ be able to answer to it.";
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct SpreadArgs {
     /// Source addresses to spread over: an address, FIRST-LAST, a network, the name of an
-    /// interface (all its addresses), or auto (all of this host that suit). =WEIGHT (1 to 100)
-    /// gives each of them so many shares instead of one
+    /// interface (all its addresses), or auto (those of the interfaces that routes to the destinations
+    /// of --to use; without --to, of the default route's, and what is reached over another interface
+    /// is not spread). =WEIGHT (1 to 100) gives each of them so many shares instead of one
     #[arg(
         long,
         value_name = "SPEC[=WEIGHT]",

@@ -1,5 +1,6 @@
 //! The addresses of a network namespace, and when they change (rtnetlink(7)).
 
+mod routes;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -17,7 +18,10 @@ use rustix::{
 };
 
 use crate::netlink::{Query, Socket};
+pub(super) use routes::reaches;
 pub use watch::Watch;
+
+use super::ways::Choice;
 
 /// Interfaces, addresses or routes of one answer; a pool can have tens of thousands of addresses.
 const MAX_ANSWERS: usize = 1_000_000;
@@ -31,6 +35,8 @@ pub struct Host {
     /// IPv4 addresses that no interface has, but that a route of type local makes the host's own
     /// (`ip route add local`). Only those that were asked for.
     pub routed: Vec<Ipv4Addr>,
+    /// The interfaces whose addresses `--pool auto` takes. Empty until the routes were looked at.
+    pub ways: Choice,
 }
 
 /// An address of an interface.
@@ -93,7 +99,8 @@ impl Host {
             IpAddr::V4(_) | IpAddr::V6(_) => None,
         });
         let routed = missing.filter(|address| is_routed_here(asker, *address)).collect();
-        Ok(Self { interfaces: names.into_values().collect(), addresses, routed })
+        let interfaces = names.into_values().collect();
+        Ok(Self { interfaces, addresses, routed, ways: Choice::default() })
     }
 }
 

@@ -18,7 +18,7 @@ use tracer_common::{
 
 pub use self::keeper::BEAT;
 pub(super) use self::keeper::Ears;
-use self::{conduct::Seen, keeper::Keeper, stream::Counted};
+use self::{conduct::Seen, keeper::Keeper, refresh::RouteReads, stream::Counted};
 use super::{
     addresses::Host,
     doubt::Doubt,
@@ -73,6 +73,7 @@ pub struct Agent {
     /// What the hooks went by when it was last made.
     rule: Rule,
     taken: Box<[u64; 1024]>,
+    routes: RouteReads,
     random: u64,
     before: HashMap<TupleKey, Seen>,
     teller: Teller,
@@ -100,10 +101,10 @@ impl Agent {
         let worker = Worker::spawn()
             .map_err(|error| Error::Failure(format!("cannot start a thread: {error}")))?;
         let ears = start::ears(&worker, &netns).map_err(start::cannot_look)?;
-        let inside = start::look(&worker, &netns, &config.pool).map_err(start::cannot_look)?;
+        let mut inside = start::look(&worker, &netns, &config).map_err(start::cannot_look)?;
         // Its threads have every privilege; the tracer has threads of its own.
         drop(worker);
-        start::pool(&config, &inside)?;
+        start::pool(&config, &mut inside)?;
         let places = start::places(&config.cgroups)?;
         trace::check_privileges()?;
         let pins = Pins::of(&config.rule)?;
@@ -138,6 +139,7 @@ impl Agent {
                 random: clock::wall_ns().wrapping_mul(0x9e37_79b9_7f4a_7c15),
                 rule: Rule::default(),
                 taken: Box::new([0; 1024]),
+                routes: RouteReads::new(),
                 health: Health::default(),
                 doubt: Doubt::default(),
                 unrouted: VecDeque::new(),
@@ -187,6 +189,7 @@ impl Agent {
         while !asked.stop() && !self.config.detach {
             self.keeper.wait(LOOK);
             let mut changed = self.addresses_changed()?;
+            changed |= self.follow_routes();
             changed |= self.hear();
             if round.elapsed() >= ROUND {
                 round = Instant::now();
@@ -234,7 +237,10 @@ impl Agent {
         for address in new.filter(|address| !here(&self.inside.host, *address)) {
             self.health.forget(&pool::to_addr(address));
         }
-        self.inside.host = host;
+        // By the routes as they were; they are looked at again.
+        let ways = std::mem::take(&mut self.inside.host.ways);
+        self.inside.host = Host { ways, ..host };
+        self.routes.changed = true;
         Ok(true)
     }
 

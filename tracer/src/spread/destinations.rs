@@ -1,16 +1,27 @@
 //! What `--to` means: networks and ports whose connections are spread. No I/O.
 
-use ipnet::IpNet;
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use tracer_common::{
     Addr,
     filter::{Ports, Prefix},
     spread::{DESTINATIONS_MAX, Destination},
 };
 
-use super::pool::{PoolAddress, to_addr};
+use super::{
+    pool::{PoolAddress, to_addr},
+    ways,
+};
 use crate::cli::{network, ports};
 
 const ALL_PORTS: Ports = Ports { low: 1, high: u16::MAX };
+/// Every address and port.
+pub const ALL: Destination = Destination {
+    prefix: Prefix { network: Addr::UNSPECIFIED, mask: Addr::UNSPECIFIED },
+    ports: ALL_PORTS,
+    exempt: 0,
+};
 /// Length of the prefix that all IPv4 addresses have as v4-mapped ones.
 const V4_LENGTH: u32 = 96;
 
@@ -88,11 +99,39 @@ fn bits(address: Addr) -> u128 {
     u128::from_be_bytes(address.0)
 }
 
+/// A network whose connections are left alone.
+pub fn exempt(network: IpNet) -> Destination {
+    Destination { prefix: masked(network), exempt: 1, ..ALL }
+}
+
+/// The networks that these destinations are, of each family by itself; none of them stands for all.
+pub fn networks(targets: &[Target]) -> Vec<ways::Target> {
+    let everything = || [IpNet::from(Ipv4Net::default()), Ipv6Net::default().into()];
+    let target = |text: &str, network| ways::Target { text: text.to_owned(), network };
+    if targets.is_empty() {
+        return everything().map(|network| target("", network)).to_vec();
+    }
+    let of_one = |it: &Target| {
+        let Prefix { network, mask } = it.destination.prefix;
+        let length = bits(mask).count_ones();
+        let v4 = network.to_v4().map(IpAddr::from);
+        let address = v4.unwrap_or(IpAddr::from(network.0));
+        let length = if v4.is_some() { length.saturating_sub(V4_LENGTH) } else { length };
+        let own = u8::try_from(length).ok().and_then(|length| IpNet::new(address, length).ok());
+        let networks = match own {
+            Some(network) if mask != Addr::UNSPECIFIED => vec![network],
+            _ => everything().to_vec(),
+        };
+        networks.into_iter().map(|network| target(&it.text, network)).collect::<Vec<_>>()
+    };
+    targets.iter().flat_map(of_one).collect()
+}
+
 fn destination(text: &str) -> Result<Destination, String> {
     let (place, port_text) = split(text)?;
     let ports = port_text.map_or(Ok(ALL_PORTS), ports)?;
     let prefix = if place == "*" { Prefix::default() } else { prefix(network(place)?)? };
-    Ok(Destination { prefix, ports, zero: 0 })
+    Ok(Destination { prefix, ports, exempt: 0 })
 }
 
 /// The network, and the ports if there are any.
@@ -118,14 +157,20 @@ fn split(text: &str) -> Result<(&str, Option<&str>), String> {
     }
 }
 
-fn prefix(network: IpNet) -> Result<Prefix, String> {
+/// As the kernel side knows it.
+pub fn masked(network: IpNet) -> Prefix {
     let own_length = u32::from(network.prefix_len());
     let length = match network {
         IpNet::V4(_) => V4_LENGTH + own_length,
         IpNet::V6(_) => own_length,
     };
     let mask = u128::MAX.checked_shl(u128::BITS - length).unwrap_or(0);
-    let prefix = Prefix { network: to_addr(network.network()), mask: Addr(mask.to_be_bytes()) };
+    Prefix { network: to_addr(network.network()), mask: Addr(mask.to_be_bytes()) }
+}
+
+fn prefix(network: IpNet) -> Result<Prefix, String> {
+    let prefix = masked(network);
+    let mask = bits(prefix.mask);
     // The kernel side knows IPv4 addresses as v4-mapped ones.
     let mapped = bits(Addr::v4([0; 4]));
     if matches!(network, IpNet::V6(_)) && mapped & mask == bits(prefix.network) {

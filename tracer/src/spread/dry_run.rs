@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use tracer_common::{Addr, TupleKey, conn_flag};
+use tracer_common::{Addr, TupleKey, conn_flag, spread::Destination};
 
 use super::{
     pool::PoolAddress,
@@ -44,8 +44,8 @@ pub fn run(kernel: &KernelConfig, config: &SpreadConfig) -> Result<String, Error
     let netns = start::namespace(config.netns.as_ref())?;
     let worker = Worker::spawn()
         .map_err(|error| Error::Failure(format!("cannot start a thread: {error}")))?;
-    let inside = start::look(&worker, &netns, &config.pool).map_err(start::cannot_look)?;
-    let pool = start::pool(config, &inside)?;
+    let mut inside = start::look(&worker, &netns, config).map_err(start::cannot_look)?;
+    let pool = start::pool(config, &mut inside)?;
     let places = start::places(&config.cgroups)?;
     let mut tracer = trace::start(kernel, 0, &tracer_common::Filter::default(), User::own())?;
     let mut blocked = Vec::new();
@@ -55,10 +55,12 @@ pub fn run(kernel: &KernelConfig, config: &SpreadConfig) -> Result<String, Error
         }
     })?;
     let capacity = ports::capacity(&inside.range, &blocked);
-    let counted = count(&mut tracer, &netns, &places, config)?;
+    let destinations = inside.host.ways.destinations(&config.destinations());
+    let counted = count(&mut tracer, &netns, &places, config, &destinations)?;
     let tuples = counted.tuples.iter().map(|(key, in_use)| (*key, *in_use));
     let found = projection::project(tuples, capacity, |destination| weights(&pool, destination));
-    let mut out = text(&found, pool.len(), capacity);
+    let mut out = start::notes(config, &inside).text();
+    out.push_str(&text(&found, pool.len(), capacity));
     // Writing to a String cannot fail.
     if counted.time_wait > 0 {
         _ = writeln!(
@@ -86,6 +88,7 @@ fn count(
     netns: &Netns,
     places: &[Place],
     config: &SpreadConfig,
+    destinations: &[Destination],
 ) -> Result<Counted, Error> {
     let root = cgroups::root().map_err(|error| Error::Failure(error.to_string()))?;
     let mut names = Names::new(root);
@@ -96,14 +99,12 @@ fn count(
         let sockets = dump.and_then(|result| result).map_err(start::cannot_look)?;
         sockets.iter().map(|socket| (socket.cookie, socket.cgroup)).collect()
     };
-    let destinations = config.destinations();
     // A cgroup that is gone has no place below any other, but it was of this machine.
     let all = config.cgroups == [Path::new("/")];
     let mut counted = Counted::default();
     tracer.session.maps.conns(|key, conn| {
         let (to, port) = (conn.tuple.destination, conn.tuple.destination_port);
-        let wanted =
-            destinations.is_empty() || destinations.iter().any(|it| it.contains(&to, port));
+        let wanted = Destination::is_spread(destinations, &to, port);
         if conn.tuple.netns != netns.inum || !wanted {
             return;
         }

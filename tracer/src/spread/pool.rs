@@ -8,11 +8,12 @@ mod spec;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use serde::{Deserialize, Serialize};
 use tracer_common::{Addr, spread::POOL_MAX};
 
 use super::addresses::{Host, HostAddress, flag};
 pub use error::{PoolError, Reason};
-pub use spec::{Members, Spec};
+pub use spec::{Members, Spec, between};
 
 /// An address that can be used, as the kernel side knows it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -86,7 +87,7 @@ pub fn listed(specs: &[Spec]) -> impl Iterator<Item = IpAddr> {
     specs
         .iter()
         .filter_map(|spec| match &spec.members {
-            Members::Listed { first, last } => Some(spec::between(*first, *last)),
+            Members::Listed { first, last } => Some(between(*first, *last)),
             Members::Interface(_) | Members::Auto => None,
         })
         .flatten()
@@ -124,11 +125,11 @@ pub fn members(specs: &[Spec], host: &Host) -> Vec<Member> {
 fn expand(spec: &Spec, host: &Host) -> Vec<Member> {
     let member = |address, trouble| Member { address, weight: spec.weight, trouble };
     if let Members::Listed { first, last } = spec.members {
-        let listed = spec::between(first, last);
+        let listed = between(first, last);
         return listed.map(|address| member(address, trouble(address, host))).collect();
     }
     let suiting = host.addresses.iter().filter(|address| {
-        is_meant(&spec.members, address) && unsuitable(&spec.members, address).is_none()
+        is_meant(&spec.members, address) && unsuitable(&spec.members, address, host).is_none()
     });
     let mut addresses: Vec<IpAddr> = suiting.map(|host| host.address).collect();
     addresses.sort_unstable();
@@ -144,30 +145,65 @@ fn is_meant(members: &Members, address: &HostAddress) -> bool {
 }
 
 /// Why an address of the host is passed over where it is not named itself.
-fn unsuitable(members: &Members, host: &HostAddress) -> Option<&'static str> {
-    let is = |bit| host.flags & bit != 0;
-    let link_local = match host.address {
+fn unsuitable(members: &Members, one: &HostAddress, host: &Host) -> Option<String> {
+    let is = |bit| one.flags & bit != 0;
+    let link_local = match one.address {
         IpAddr::V4(v4) => v4.is_link_local(),
         IpAddr::V6(v6) => v6.is_unicast_link_local(),
     };
-    if host.address.is_loopback() {
-        return Some("loopback");
+    let auto = *members == Members::Auto;
+    if !auto && one.address.is_loopback() {
+        return Some("loopback".to_owned());
     }
     if link_local {
-        return Some("link-local");
+        return Some("link-local".to_owned());
     }
-    if let Some(trouble) = trouble_of(host) {
-        return Some(trouble.name());
+    if let Some(trouble) = trouble_of(one) {
+        return Some(trouble.name().to_owned());
     }
-    if *members != Members::Auto {
+    if !auto {
         return None;
     }
-    match host {
-        _ if host.scope != 0 => Some("not of global scope"),
-        _ if is(flag::DEPRECATED) => Some("deprecated"),
-        _ if host.address.is_ipv6() && is(flag::TEMPORARY) => Some("temporary"),
-        _ => None,
+    if let Some(objection) = host.ways.objection(one.address, &one.interface) {
+        return Some(objection);
     }
+    let reason = match one {
+        _ if one.scope != 0 && !one.address.is_loopback() => "not of global scope",
+        _ if is(flag::DEPRECATED) => "deprecated",
+        _ if one.address.is_ipv6() && is(flag::TEMPORARY) => "temporary",
+        _ => return None,
+    };
+    Some(reason.to_owned())
+}
+
+/// An address of the host that `--pool auto` looked at.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Seen {
+    pub address: IpAddr,
+    pub interface: String,
+    /// Why it was passed over; absent: it was taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Whether one of them is `auto`.
+pub fn is_auto(specs: &[Spec]) -> bool {
+    specs.iter().any(|spec| spec.members == Members::Auto)
+}
+
+/// What `--pool auto` took and what it passed over, in order. Empty: it was not asked for.
+pub fn seen(specs: &[Spec], host: &Host) -> Vec<Seen> {
+    if !is_auto(specs) {
+        return Vec::new();
+    }
+    let seen = |one: &HostAddress| Seen {
+        address: one.address,
+        interface: one.interface.clone(),
+        reason: unsuitable(&Members::Auto, one, host),
+    };
+    let mut all: Vec<Seen> = host.addresses.iter().map(seen).collect();
+    all.sort_by(|a, b| (a.address, &a.interface).cmp(&(b.address, &b.interface)));
+    all
 }
 
 /// What is wrong with an address that was listed. Of several interfaces that have it, one where
@@ -202,7 +238,10 @@ fn check(spec: &Spec, members: &[Member], host: &Host) -> Result<(), Reason> {
     }
     if members.is_empty() {
         let meant = host.addresses.iter().filter(|host| is_meant(&spec.members, host));
-        let why = |host: &HostAddress| Some((host.address, unsuitable(&spec.members, host)?));
+        let why = |one: &HostAddress| {
+            let reason = unsuitable(&spec.members, one, host)?;
+            Some(format!("{} ({}): {reason}", one.address, one.interface))
+        };
         return Err(Reason::NothingSuits { passed_over: meant.filter_map(why).collect() });
     }
     let is_missing = |member: &&Member| member.trouble == Some(Trouble::Missing);

@@ -5,10 +5,12 @@ mod reader;
 use std::{fmt::Write as _, path::PathBuf};
 
 use super::{
-    addresses::Host,
+    addresses::{self, Host},
+    destinations,
     dry_run::{text, weights},
+    notes::Notes,
     pool::{self, PoolAddress},
-    projection,
+    projection, start,
 };
 use crate::{capacity, config::SpreadConfig, error::Error};
 use reader::Recording;
@@ -19,8 +21,11 @@ use reader::Recording;
 /// A recording that cannot be read or that has no `tuple.stats`; a pool that is wrong in itself.
 pub fn run(config: &SpreadConfig) -> Result<String, Error> {
     let listed = pool::listed(&config.pool);
-    let host = Host::read(listed)
+    let mut host = Host::read(listed)
         .map_err(|error| Error::Failure(format!("cannot read this host's addresses: {error}")))?;
+    let reaches = addresses::reaches(&destinations::networks(&config.targets), &host)
+        .map_err(|error| error.to_string());
+    host.ways = start::ways(config, &reaches)?;
     // They need not be here: the recording may be another host's, or the addresses yet to be bought.
     let pool: Vec<PoolAddress> = pool::members(&config.pool, &host)
         .into_iter()
@@ -29,7 +34,9 @@ pub fn run(config: &SpreadConfig) -> Result<String, Error> {
     if pool.is_empty() {
         return Err(Error::BadConfig("--pool has no address on this host".to_owned()));
     }
-    let mut recording = Recording::new(config.destinations());
+    let notes = Notes::new(&config.pool, &host, reaches.as_deref().unwrap_or_default());
+    let destinations = host.ways.destinations(&config.destinations());
+    let mut recording = Recording::new(destinations);
     for path in &config.from {
         recording.read(path)?;
     }
@@ -44,7 +51,7 @@ pub fn run(config: &SpreadConfig) -> Result<String, Error> {
         );
     }
     let several = namespaces.len() > 1;
-    let mut out = format!("peaks of {} readings\n", recording.readings());
+    let mut out = format!("{}peaks of {} readings\n", notes.text(), recording.readings());
     for (netns, found) in &namespaces {
         // Writing to a String cannot fail.
         if several {

@@ -9,13 +9,16 @@ use std::{
 };
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+use tracer_common::spread::DESTINATIONS_MAX;
 
 use super::{
-    addresses::Host,
+    addresses::{self, Host},
     agent::Ears,
     destinations,
-    pool::{self, PoolAddress, Spec},
+    notes::Notes,
+    pool::{self, PoolAddress},
     state::State,
+    ways::{self, Choice, Reach, Unclear},
 };
 use crate::{
     capacity::{PortRange, Reuse},
@@ -36,6 +39,8 @@ pub(super) struct Inside {
     pub(super) reuse: Reuse,
     /// 0: this kernel does not say.
     pub(super) cookie: u64,
+    /// How the destinations are reached, or why that is not known.
+    pub(super) reaches: Result<Vec<Reach>, String>,
 }
 
 /// The namespace of the pool: a named one, or this process's own.
@@ -51,11 +56,14 @@ pub(super) fn namespace(named: Option<&NetnsRef>) -> Result<Netns, Error> {
 }
 
 /// Looks around in the namespace.
-pub(super) fn look(worker: &Worker, netns: &Netns, pool: &[Spec]) -> io::Result<Inside> {
-    let listed: Vec<IpAddr> = pool::listed(pool).collect();
+pub(super) fn look(worker: &Worker, netns: &Netns, config: &SpreadConfig) -> io::Result<Inside> {
+    let listed: Vec<IpAddr> = pool::listed(&config.pool).collect();
+    let targets = destinations::networks(&config.targets);
     let look = move || -> io::Result<Inside> {
+        let host = Host::read(listed)?;
         Ok(Inside {
-            host: Host::read(listed)?,
+            reaches: addresses::reaches(&targets, &host).map_err(|error| error.to_string()),
+            host,
             range: PortRange::read()?,
             reuse: Reuse::read(),
             cookie: cookie(),
@@ -107,11 +115,40 @@ pub(super) fn cannot_look(error: io::Error) -> Error {
 }
 
 /// The pool as this namespace has it.
-pub(super) fn pool(config: &SpreadConfig, inside: &Inside) -> Result<Vec<PoolAddress>, Error> {
+pub(super) fn pool(config: &SpreadConfig, inside: &mut Inside) -> Result<Vec<PoolAddress>, Error> {
     let wrong = |error: &dyn std::error::Error| Error::BadConfig(error.to_string());
+    inside.host.ways = ways(config, &inside.reaches)?;
     let pool = pool::resolve(&config.pool, &inside.host).map_err(|error| wrong(&error))?;
     destinations::check(&config.targets, &pool).map_err(|error| wrong(&error))?;
     Ok(pool)
+}
+
+/// Which interfaces `--pool auto` means; none where it was not asked for.
+pub(super) fn ways(
+    config: &SpreadConfig,
+    reaches: &Result<Vec<Reach>, String>,
+) -> Result<Choice, Error> {
+    if !pool::is_auto(&config.pool) {
+        return Ok(Choice::default());
+    }
+    let reaches = reaches.as_ref().map_err(|error| {
+        Error::Failure(format!(
+            "--pool auto: how the destinations are reached is not known: {error}; name the addresses"
+        ))
+    })?;
+    let place = DESTINATIONS_MAX.saturating_sub(config.targets.len().max(1));
+    let unclear = |error: Unclear| Error::BadConfig(format!("--pool auto: {error}"));
+    let choice = ways::choose(reaches, place).map_err(unclear)?;
+    let count = choice.destinations(&config.destinations()).len();
+    if count > DESTINATIONS_MAX {
+        return Err(unclear(Unclear::NoPlace { count: choice.elsewhere.len() }));
+    }
+    Ok(choice)
+}
+
+/// What there is to say of the pool.
+pub(super) fn notes(config: &SpreadConfig, inside: &Inside) -> Notes {
+    Notes::new(&config.pool, &inside.host, inside.reaches.as_deref().unwrap_or_default())
 }
 
 /// An address in the form that people know.

@@ -18,6 +18,7 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::notes::Notes;
 use crate::error::Error;
 
 const FOLDER: &str = "/run/tracer";
@@ -55,6 +56,9 @@ pub struct State {
     /// the kernel's own sockets made: of all agents of the rule together.
     pub hook_missed: u64,
     pub drift: u64,
+    /// What the routes say of the pool.
+    #[serde(flatten)]
+    pub notes: Notes,
 }
 
 /// An address that is left out for a while.

@@ -95,7 +95,9 @@ fn auto() -> Result<()> {
     host.stage.netns.ip("addr add 169.254.7.7/32 dev lo")?;
     host.stage.netns.ip("addr add 10.8.0.1/32 dev lo scope host")?;
     host.stage.netns.ip("addr add 10.8.0.2/32 dev lo preferred_lft 0")?;
-    let spread = host.spread(&["auto"], &[])?;
+    // All of the network is this host's own.
+    host.stage.netns.ip("route add local 10.1.0.0/24 dev lo")?;
+    let spread = host.spread(&["auto"], &["--to", "10.1.0.0/24"])?;
     let all = ["10.1.0.1", "10.1.0.2", POOL[0], POOL[1], POOL[2], POOL[3]];
     check_pool(&mut host, &all)?;
     spread.stop()?;

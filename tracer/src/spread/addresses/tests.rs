@@ -5,7 +5,7 @@ use std::{process::Command, thread, time::Duration};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::*;
-use crate::test_netns;
+use crate::{spread::ways, test_netns};
 
 fn ip(line: &str) {
     let output = Command::new("ip").args(line.split(' ')).output().unwrap();
@@ -171,4 +171,86 @@ fn damaged_answers_are_refused() {
     assert_eq!(wire::address(&[7, 0, 0, 0, 1, 0, 0, 0]), Some(None));
     assert_eq!(wire::is_local_route(&[2; 11]), None);
     assert_eq!(wire::is_way(&[2; 11]), None);
+    assert_eq!(wire::route(&[2; 11]), None);
+    assert_eq!(wire::route(&[7; 12]), Some(None));
+    // A prefix that is too long, a next hop that is too short.
+    assert_eq!(wire::route(&[2, 33, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0]), None);
+    let hop = [2, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 8, 0, 9, 0, 4, 0, 0, 0];
+    assert_eq!(wire::route(&hop), None);
+}
+
+/// How a host reaches a network, in words: `first-last over interfaces`.
+fn ways(network: &str) -> Vec<String> {
+    let target = ways::Target { text: String::new(), network: network.parse().unwrap() };
+    let host = Host::read([]).unwrap();
+    let [reach] = <[ways::Reach; 1]>::try_from(reaches(&[target], &host).unwrap()).unwrap();
+    let show = |piece: ways::Piece| {
+        let way = match piece.way {
+            ways::Way::Out(names) => names.into_iter().collect::<Vec<_>>().join("+"),
+            ways::Way::Here(name) => format!("here on {name}"),
+            ways::Way::Aside => return None,
+            ways::Way::Nowhere => "nowhere".to_owned(),
+        };
+        Some(format!("{}-{} {way}", piece.first, piece.last))
+    };
+    reach.pieces.into_iter().filter_map(show).collect()
+}
+
+#[test]
+fn the_ways_to_a_network_are_those_that_the_kernel_takes() {
+    test_netns::run(|| {
+        veth();
+        ip("addr add 10.1.0.1/24 dev va");
+        ip("addr add 10.2.0.1/24 dev vb");
+        ip("addr add 10.7.0.1/32 dev lo");
+        ip("route add 10.8.0.0/16 via 10.1.0.9");
+        ip("route add unreachable 10.8.1.0/24");
+        ip("route add 10.8.2.0/24 nexthop via 10.1.0.9 nexthop via 10.2.0.9");
+        ip("route add 10.8.3.0/24 via 10.1.0.9 src 10.7.0.1");
+        ip("route add blackhole 10.8.4.0/24");
+        // Only a rule of policy routing leads there, and only to a part of it.
+        ip("route add 10.8.0.0/16 via 10.2.0.9 table 100");
+        ip("rule add to 10.8.8.0/24 lookup 100");
+        ip("rule add fwmark 7 lookup 100");
+        let found = ways("10.8.0.0/20");
+        let expected = [
+            "10.8.0.0-10.8.0.255 va",
+            "10.8.1.0-10.8.1.255 nowhere",
+            "10.8.2.0-10.8.2.255 va+vb",
+            "10.8.3.0-10.8.3.255 lo",
+            "10.8.4.0-10.8.4.255 nowhere",
+            "10.8.5.0-10.8.7.255 va",
+            "10.8.8.0-10.8.8.255 vb",
+            "10.8.9.0-10.8.15.255 va",
+        ];
+        assert_eq!(found, expected);
+        assert_eq!(ways("10.1.0.1/32"), ["10.1.0.1-10.1.0.1 here on va"]);
+        assert_eq!(ways("127.0.0.0/8").first().unwrap(), "127.0.0.0-127.255.255.254 here on lo");
+        assert_eq!(ways("192.0.2.0/24"), ["192.0.2.0-192.0.2.255 nowhere"]);
+        // An interface without an address borrows one, of the first interface that has one.
+        ip("addr del 10.2.0.1/24 dev vb");
+        ip("route add 10.10.0.0/16 dev vb");
+        assert_eq!(ways("10.10.0.0/16"), ["10.10.0.0-10.10.255.255 lo"]);
+    });
+}
+
+#[test]
+fn the_ways_to_an_ipv6_network_are_too() {
+    test_netns::run(|| {
+        veth();
+        ip("addr add fd01::1/64 dev va nodad");
+        ip("addr add fd02::1/64 dev vb nodad");
+        ip("route add fd08::/16 via fd01::9");
+        ip("route add unreachable fd08:1::/32");
+        ip("route add fd08:2::/32 nexthop via fd01::9 nexthop via fd02::9");
+        let found = ways("fd08::/29");
+        let expected = [
+            "fd08::-fd08:0:ffff:ffff:ffff:ffff:ffff:ffff va",
+            "fd08:1::-fd08:1:ffff:ffff:ffff:ffff:ffff:ffff nowhere",
+            "fd08:2::-fd08:2:ffff:ffff:ffff:ffff:ffff:ffff va+vb",
+            "fd08:3::-fd08:7:ffff:ffff:ffff:ffff:ffff:ffff va",
+        ];
+        assert_eq!(found, expected);
+        assert_eq!(ways("fd01::1/128"), ["fd01::1-fd01::1 here on va"]);
+    });
 }

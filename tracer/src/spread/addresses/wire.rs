@@ -2,7 +2,12 @@
 
 use std::net::IpAddr;
 
-use crate::netlink::{self, AF_INET, AF_INET6, NLM_F_ACK, NLM_F_DUMP, attributes, u32_at};
+use ipnet::IpNet;
+
+use crate::{
+    netlink::{self, AF_INET, AF_INET6, NLM_F_ACK, NLM_F_DUMP, attributes, u16_at, u32_at},
+    spread::ways::{Leads, Route},
+};
 
 pub(super) const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
@@ -12,6 +17,8 @@ const RTM_GETADDR: u16 = 22;
 pub(super) const RTM_NEWROUTE: u16 = 24;
 pub(super) const RTM_DELROUTE: u16 = 25;
 const RTM_GETROUTE: u16 = 26;
+pub(super) const RTM_NEWRULE: u16 = 32;
+const RTM_GETRULE: u16 = 34;
 
 /// struct ifinfomsg
 const LINK_LEN: usize = 16;
@@ -27,7 +34,17 @@ const IFA_FLAGS: u16 = 8;
 const ATTRIBUTE_LEN: u16 = 4;
 const RTA_DST: u16 = 1;
 const RTA_SRC: u16 = 2;
-const RTN_LOCAL: u8 = 2;
+const RTA_OIF: u16 = 4;
+const RTA_PREFSRC: u16 = 7;
+const RTA_MULTIPATH: u16 = 9;
+const RTA_TABLE: u16 = 15;
+const RTA_NH_ID: u16 = 30;
+/// struct rtnexthop: length, flags, hops, index of the interface; then attributes
+const NEXTHOP_LEN: usize = 8;
+/// Answer with the route of the table instead of what was made of it for one connection.
+const RTM_F_FIB_MATCH: u32 = 0x2000;
+pub(super) const RTN_UNICAST: u8 = 1;
+pub(super) const RTN_LOCAL: u8 = 2;
 /// From here to `RTN_THROW`: blackhole, unreachable, prohibit.
 const RTN_BLACKHOLE: u8 = 6;
 const RTN_THROW: u8 = 9;
@@ -42,15 +59,40 @@ pub(super) fn addresses() -> Vec<u8> {
     netlink::request(RTM_GETADDR, NLM_F_DUMP, &[0; ADDRESS_LEN])
 }
 
+/// Asks for the routes of all tables, of one family.
+pub(super) fn routes(v4: bool) -> Vec<u8> {
+    let mut body = [0; ROUTE_LEN];
+    body[0] = if v4 { AF_INET } else { AF_INET6 };
+    netlink::request(RTM_GETROUTE, NLM_F_DUMP, &body)
+}
+
+/// Asks for the rules of policy routing, of one family.
+pub(super) fn rules(v4: bool) -> Vec<u8> {
+    // struct fib_rule_hdr is as long as struct rtmsg, and begins as it does.
+    let mut body = [0; ROUTE_LEN];
+    body[0] = if v4 { AF_INET } else { AF_INET6 };
+    netlink::request(RTM_GETRULE, NLM_F_DUMP, &body)
+}
+
+/// Asks for the route by which packets to this destination go, as it stands in its table.
+pub(super) fn table_route_to(destination: IpAddr) -> Vec<u8> {
+    ask_for_route(destination, None, RTM_F_FIB_MATCH)
+}
+
 /// Asks which way packets to this destination go, from this source or from any.
 pub(super) fn route_to(destination: IpAddr, source: Option<IpAddr>) -> Vec<u8> {
+    ask_for_route(destination, source, 0)
+}
+
+fn ask_for_route(destination: IpAddr, source: Option<IpAddr>, flags: u32) -> Vec<u8> {
     let octets = |address: IpAddr| match address {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),
     };
     let (family, bits) = if destination.is_ipv4() { (AF_INET, 32) } else { (AF_INET6, 128) };
     let mut body = vec![family, bits, source.map_or(0, |_| bits)];
-    body.resize(ROUTE_LEN, 0);
+    body.resize(ROUTE_LEN - 4, 0);
+    body.extend(flags.to_ne_bytes());
     for (kind, address) in [(RTA_DST, Some(destination)), (RTA_SRC, source)] {
         let Some(octets) = address.map(octets) else { continue };
         body.extend((ATTRIBUTE_LEN + u16::from(bits / 8)).to_ne_bytes());
@@ -102,6 +144,71 @@ pub(super) fn address(bytes: &[u8]) -> Option<Option<Address>> {
     Some(Some(Address { ip, interface, scope, flags }))
 }
 
+/// `Some(None)`: of another family than IPv4 and IPv6.
+#[expect(clippy::option_option, reason = "the outer one is for damaged messages")]
+pub(super) fn route(bytes: &[u8]) -> Option<Option<Route>> {
+    let [family, length, _, _, table, _, _, kind] = *bytes.first_chunk()?;
+    let v4 = match family {
+        AF_INET => true,
+        AF_INET6 => false,
+        _ => return Some(None),
+    };
+    let mut to = if v4 { IpAddr::from([0_u8; 4]) } else { IpAddr::from([0_u8; 16]) };
+    let mut table = u32::from(table);
+    let mut leads = Leads { kind, ..Leads::default() };
+    for (kind, value) in attributes(bytes.get(ROUTE_LEN..)?) {
+        match kind {
+            RTA_DST => to = ip(v4, value)?,
+            RTA_TABLE => table = u32_at(value, 0)?,
+            RTA_OIF => leads.interfaces.push(u32_at(value, 0)?),
+            RTA_PREFSRC => leads.source = Some(ip(v4, value)?),
+            RTA_NH_ID => leads.nexthop = u32_at(value, 0)?,
+            RTA_MULTIPATH => leads.interfaces.extend(next_hops(value)?),
+            _ => {}
+        }
+    }
+    leads.interfaces.sort_unstable();
+    leads.interfaces.dedup();
+    let network = IpNet::new(to, length).ok()?.trunc();
+    Some(Some(Route { table, network, leads }))
+}
+
+/// The destinations that a rule of policy routing is for. `Some(None)`: all.
+#[expect(clippy::option_option, reason = "the outer one is for damaged messages")]
+pub(super) fn rule(bytes: &[u8]) -> Option<Option<IpNet>> {
+    let [family, length] = *bytes.first_chunk()?;
+    // FRA_DST has the number of RTA_DST.
+    let to = attributes(bytes.get(ROUTE_LEN..)?).find(|(kind, _)| *kind == RTA_DST);
+    match to {
+        Some((_, octets)) if length > 0 => {
+            Some(Some(IpNet::new(ip(family == AF_INET, octets)?, length).ok()?.trunc()))
+        }
+        _ => Some(None),
+    }
+}
+
+/// Their interfaces.
+fn next_hops(mut rest: &[u8]) -> Option<Vec<u32>> {
+    let mut found = Vec::new();
+    while !rest.is_empty() {
+        let length = usize::from(u16_at(rest, 0)?);
+        if length < NEXTHOP_LEN {
+            return None;
+        }
+        found.push(u32_at(rest, 4)?);
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Some(found)
+}
+
+fn ip(v4: bool, octets: &[u8]) -> Option<IpAddr> {
+    Some(if v4 {
+        IpAddr::from(*octets.first_chunk::<4>()?)
+    } else {
+        IpAddr::from(*octets.first_chunk::<16>()?)
+    })
+}
+
 /// Whether the route leads to this host itself.
 pub(super) fn is_local_route(bytes: &[u8]) -> Option<bool> {
     bytes.get(..ROUTE_LEN)?.get(7).map(|kind| *kind == RTN_LOCAL)
@@ -109,5 +216,10 @@ pub(super) fn is_local_route(bytes: &[u8]) -> Option<bool> {
 
 /// Whether the route leads anywhere.
 pub(super) fn is_way(bytes: &[u8]) -> Option<bool> {
-    bytes.get(..ROUTE_LEN)?.get(7).map(|kind| !(RTN_BLACKHOLE..=RTN_THROW).contains(kind))
+    bytes.get(..ROUTE_LEN)?.get(7).map(|kind| !is_refusal(*kind))
+}
+
+/// Whether a route of this kind leads nowhere.
+pub(super) fn is_refusal(kind: u8) -> bool {
+    (RTN_BLACKHOLE..=RTN_THROW).contains(&kind)
 }

@@ -1,16 +1,22 @@
 //! The rule that the hooks go by, made from what the host has now.
 
-use std::{net::IpAddr, time::Instant};
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use tracer_common::Addr;
 
 use super::{
     super::{
-        addresses::Host,
+        addresses::{self, Host},
+        destinations,
         health::REFUSED,
+        notes::Notes,
         pool::{self, PoolAddress},
         ports,
         rule::{self, Inputs},
+        start,
         state::State,
     },
     Agent,
@@ -19,6 +25,44 @@ use crate::{
     capacity::{PortRange, Reuse},
     error::Error,
 };
+
+/// Routes change without a word that would be cheap to listen to (a router has a million of them), so they are
+/// read now and then; where that takes long, less often.
+const AUTO_READS: Duration = Duration::from_secs(10);
+/// Where only warnings depend on them.
+const READS: Duration = Duration::from_secs(60);
+/// The part of the time that reading may take: one in so many.
+const SHARE: u32 = 50;
+
+/// When the routes are looked at again.
+#[derive(Debug)]
+pub(super) struct RouteReads {
+    last: Instant,
+    took: Duration,
+    /// Addresses have changed since.
+    pub(super) changed: bool,
+    /// Why the pool's interfaces are not clear any more.
+    unclear: Option<String>,
+}
+
+impl RouteReads {
+    pub(super) fn new() -> Self {
+        Self { last: Instant::now(), took: Duration::ZERO, changed: false, unclear: None }
+    }
+
+    fn is_due(&self, auto: bool) -> bool {
+        let interval = match (self.changed, auto) {
+            (true, _) => Duration::ZERO,
+            (false, true) => AUTO_READS,
+            (false, false) => READS,
+        };
+        self.last.elapsed() >= interval.max(self.took * SHARE)
+    }
+
+    fn looked(&mut self, begun: Instant) {
+        (self.last, self.took, self.changed) = (Instant::now(), begun.elapsed(), false);
+    }
+}
 
 impl Agent {
     /// Makes the rule anew from what the host has now, and hands it to the hooks if it differs.
@@ -34,7 +78,7 @@ impl Agent {
             self.spreader()?.maps.set_taken(&taken)?;
             self.taken = taken;
         }
-        let destinations = self.destinations.clone();
+        let destinations = self.inside.host.ways.destinations(&self.destinations);
         let (netns, netns_cookie) = (self.netns.inum, self.inside.cookie);
         let (low, high) = (self.inside.range.low, self.inside.range.high);
         let (flags, random) = (self.config.flags, self.random);
@@ -158,6 +202,7 @@ impl Agent {
             cgroups_gone: self.cgroups_gone.clone(),
             no_fast_ports: spreader.and_then(|spreader| spreader.no_fast_ports.clone()),
             degraded: self.degraded(),
+            notes: self.notes(),
             ..self.troubles()
         };
         if state != self.said {
@@ -166,6 +211,55 @@ impl Agent {
             }
             self.said = state;
         }
+    }
+
+    /// What the routes say of the pool; on the log what is new of it.
+    fn notes(&self) -> Notes {
+        let notes = start::notes(&self.config, &self.inside);
+        if self.said != State::default() {
+            for (word, text) in notes.lines() {
+                if !self.said.notes.lines().iter().any(|known| known.1 == text) {
+                    tracing::warn!("{word}: {text}");
+                }
+            }
+        }
+        notes
+    }
+
+    /// Looks at the routes again, by which destinations are reached now, if it is time to. What was clear
+    /// before holds where it is not clear any more.
+    pub(super) fn follow_routes(&mut self) -> bool {
+        let auto = pool::is_auto(&self.config.pool);
+        if self.namespace_gone || !self.routes.is_due(auto) {
+            return false;
+        }
+        let begun = Instant::now();
+        let targets = destinations::networks(&self.config.targets);
+        let host = self.inside.host.clone();
+        let (_, _, worker) = self.tracer.split();
+        let reaches = worker
+            .run_in(&self.netns, move || addresses::reaches(&targets, &host))
+            .and_then(|reaches| reaches)
+            .map_err(|error| error.to_string());
+        self.routes.looked(begun);
+        match start::ways(&self.config, &reaches) {
+            Ok(ways) => {
+                self.routes.unclear = None;
+                self.inside.host.ways = ways;
+            }
+            Err(error) => {
+                let why = error.to_string();
+                if self.routes.unclear.as_ref() != Some(&why) {
+                    tracing::warn!("{why}; the pool stays as it is");
+                }
+                self.routes.unclear = Some(why);
+            }
+        }
+        match reaches {
+            Ok(_) => self.inside.reaches = reaches,
+            Err(error) => tracing::debug!("{error}"),
+        }
+        true
     }
 
     /// What does not work here as well as it could.

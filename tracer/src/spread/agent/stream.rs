@@ -56,8 +56,14 @@ impl Agent {
             }
             None => String::new(),
         };
+        let notes: String = self
+            .said
+            .notes
+            .lines()
+            .iter()
+            .fold(String::new(), |all, (word, text)| all + "\n" + word + ": " + text);
         format!(
-            "rule {}: {} of {} addresses, {} ports each towards a destination{fast}",
+            "rule {}: {} of {} addresses, {} ports each towards a destination{fast}{notes}",
             self.config.rule,
             self.rule.v4.count + self.rule.v6.count,
             pool::members(&self.config.pool, &self.inside.host).len(),

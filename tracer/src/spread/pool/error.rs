@@ -47,7 +47,7 @@ pub enum Reason {
     #[error("there is no interface {name} here; there are {}", some(.known))]
     NoInterface { name: String, known: Vec<String> },
     #[error("{}", nothing_suits(.passed_over))]
-    NothingSuits { passed_over: Vec<(IpAddr, &'static str)> },
+    NothingSuits { passed_over: Vec<String> },
     #[error(
         "{loopback} is a loopback address, from which only this host can be reached, and {other} \
          is not; leave one of the two out"
@@ -62,6 +62,8 @@ pub enum Reason {
 
 /// How many of a list are named.
 const NAMED: usize = 3;
+/// The same with reasons.
+const EXPLAINED: usize = 8;
 
 /// `a, b, c and 5 more`
 fn some<T: Display>(items: &[T]) -> String {
@@ -90,12 +92,15 @@ fn not_here(missing: &[IpAddr], of: usize) -> String {
     )
 }
 
-fn nothing_suits(passed_over: &[(IpAddr, &'static str)]) -> String {
+fn nothing_suits(passed_over: &[String]) -> String {
     if passed_over.is_empty() {
         return "there is no address to take; add one first: ip addr add ADDRESS/32 dev DEV"
             .to_owned();
     }
-    let whys: Vec<_> =
-        passed_over.iter().map(|(address, why)| format!("{address} ({why})")).collect();
-    format!("none of its addresses suits: {}; name addresses themselves", some(&whys))
+    let named = passed_over.iter().take(EXPLAINED).cloned().collect::<Vec<_>>().join("; ");
+    let more = match passed_over.len().saturating_sub(EXPLAINED) {
+        0 => String::new(),
+        more => format!("; and {more} more"),
+    };
+    format!("none of its addresses suits: {named}{more}; name addresses themselves")
 }

@@ -24,7 +24,7 @@ pub enum Members {
     Listed { first: IpAddr, last: IpAddr },
     /// All of this interface.
     Interface(String),
-    /// All of the host that suit.
+    /// Those of the interfaces that routes to the destinations use, as far as they suit.
     Auto,
 }
 
@@ -118,7 +118,7 @@ fn listed(first: IpAddr, last: IpAddr) -> Result<Members, Reason> {
 }
 
 /// All addresses from `first` to `last`.
-pub(super) fn between(first: IpAddr, last: IpAddr) -> impl Iterator<Item = IpAddr> {
+pub fn between(first: IpAddr, last: IpAddr) -> impl Iterator<Item = IpAddr> {
     match (first, last) {
         (IpAddr::V4(first), IpAddr::V4(last)) => {
             Some(IpAddrRange::V4(Ipv4AddrRange::new(first, last)))

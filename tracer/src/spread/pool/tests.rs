@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::spread::ways::{self, Choice, Piece, Reach, Way};
 
 fn spec(text: &str) -> Spec {
     text.parse().unwrap_or_else(|error| panic!("{error}"))
@@ -14,6 +15,22 @@ fn address(address: &str, interface: &str, flags: u32) -> HostAddress {
     let address: IpAddr = address.parse().unwrap();
     let scope = if address.is_loopback() { 254 } else { 0 };
     HostAddress { address, interface: interface.to_owned(), scope, flags }
+}
+
+/// Over two of the interfaces.
+fn default_routes() -> Choice {
+    let reach = |network: &str, first: &str, last: &str| Reach {
+        target: ways::Target { text: String::new(), network: network.parse().unwrap() },
+        pieces: vec![Piece {
+            first: first.parse().unwrap(),
+            last: last.parse().unwrap(),
+            way: Way::Out(["eth0", "wg0"].map(str::to_owned).into()),
+            route: Some(network.parse().unwrap()),
+        }],
+    };
+    let last6 = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff";
+    let all = [reach("0.0.0.0/0", "0.0.0.0", "255.255.255.255"), reach("::/0", "::", last6)];
+    ways::choose(&all, 15).unwrap()
 }
 
 fn host() -> Host {
@@ -39,6 +56,7 @@ fn host() -> Host {
             address("fd00::7", "wg0", 0),
         ],
         routed: ["10.9.0.7", "127.0.0.2"].map(|address| address.parse().unwrap()).to_vec(),
+        ways: default_routes(),
     }
 }
 
@@ -197,6 +215,9 @@ fn every_mistake_is_named_with_what_to_do() {
     let empty = Host { interfaces: vec!["eth0".into()], ..Host::default() };
     errors.push(resolve(&specs(&["auto"]), &empty).unwrap_err().to_string());
     errors.push(resolve(&specs(&["lo"]), &Host::default()).unwrap_err().to_string());
+    let mut elsewhere = host();
+    elsewhere.addresses.retain(|host| !["eth0", "wg0"].contains(&&*host.interface));
+    errors.push(resolve(&specs(&["auto"]), &elsewhere).unwrap_err().to_string());
     insta::assert_snapshot!(errors.join("\n"));
 }
 
@@ -204,7 +225,7 @@ fn every_mistake_is_named_with_what_to_do() {
 fn a_pool_has_at_most_256_addresses_of_each_family() {
     let numbered = |number: u32| IpAddr::V4((0x0a01_0000 + number).into()).to_string();
     let addresses = (0..300).map(|number| address(&numbered(number), "eth9", 0)).collect();
-    let host = Host { interfaces: vec!["eth9".into()], addresses, routed: vec![] };
+    let host = Host { interfaces: vec!["eth9".into()], addresses, ..Host::default() };
     let error = resolve(&specs(&["eth9"]), &host).unwrap_err();
     assert_eq!(error.reason, Reason::TooMany { count: 300, family: "IPv4" });
     assert_eq!(members(&specs(&["eth9"]), &host).len(), 256);

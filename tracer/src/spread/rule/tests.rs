@@ -49,7 +49,7 @@ fn a_rule_has_each_family_on_its_side_and_what_was_given() {
     let destination = Destination {
         prefix: Prefix { network: Addr([1; 16]), mask: Addr([255; 16]) },
         ports: Ports { low: 80, high: 90 },
-        zero: 0,
+        exempt: 0,
     };
     let rule = build(&inputs(&addresses, &[destination]));
     assert_eq!(

@@ -55,6 +55,9 @@ fn rule(status: &RuleStatus) -> String {
         let until = one.until_mono_ns.map(left).unwrap_or_default();
         _ = writeln!(out, "  left out    {} towards {to}: {}{until}", one.address, one.reason);
     }
+    for (word, text) in said.notes.lines() {
+        _ = writeln!(out, "  {word:<11} {text}");
+    }
     for path in &said.cgroups_gone {
         _ = writeln!(out, "  gone        cgroup {}", path.display());
     }

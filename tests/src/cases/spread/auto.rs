@@ -1,0 +1,310 @@
+//! `--pool auto` on a host with two legs: clients at one, servers at the other. Between the two nobody forwards, so
+//! a connection from the wrong address gets no answer.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::{Application, Case, Test, named, source};
+use crate::{
+    cases::errors::{BAD_CONFIG, says},
+    netns::NetNs,
+    process::Helper,
+    sock::Sock,
+    tracer::{Ended, START_LIMIT, run, spread::Spread},
+};
+
+pub(super) fn cases() -> Vec<Case> {
+    let tests: &[Test] = &[
+        ("two_legs", two_legs),
+        ("without_destinations", without_destinations),
+        ("part_of_a_destination", part_of_a_destination),
+        ("multipath", multipath),
+        ("dry_run", dry_run),
+        ("no_route", no_route),
+        ("several_interfaces", several_interfaces),
+        ("named_addresses", named_addresses),
+        ("follows_routes", follows_routes),
+    ];
+    let mut cases = named("spread::auto", tests);
+    let ipv6: &[Test] = &[("ipv6", ipv6)];
+    cases.extend(
+        named("spread::auto", ipv6).into_iter().map(|case| case.unless(crate::probe::no_ipv6())),
+    );
+    cases
+}
+
+/// Connections that are made one after another: 121 of them failed.
+const CONNECTS: usize = 60;
+
+struct Proxy {
+    application: Application,
+    netns: NetNs,
+    clients: NetNs,
+    servers: NetNs,
+    _inhabitant: Helper,
+}
+
+impl Proxy {
+    /// The default route leads to the clients.
+    fn new() -> Result<Self> {
+        let [netns, clients, servers] = [NetNs::new()?, NetNs::new()?, NetNs::new()?];
+        let proxy = [(&clients, "front", "10.9.0", "fd09:"), (&servers, "back", "10.3.0", "fd03:")];
+        for (other, name, v4, v6) in proxy {
+            netns.veth(&[], other, &[&format!("{v4}.254/24"), &format!("{v6}:fe/64 nodad")])?;
+            netns.ip("link set t0 down")?;
+            netns.ip(&format!("link set t0 name {name}"))?;
+            for last in 1..=3 {
+                netns.ip(&format!("addr add {v4}.{last}/24 dev {name}"))?;
+            }
+            netns.ip(&format!("link set {name} up"))?;
+            for last in 1..=3 {
+                netns.ip(&format!("addr add {v6}:{last}/64 dev {name} nodad"))?;
+            }
+        }
+        netns.ip("route add default via 10.9.0.254")?;
+        // One that gets no answer gives up after three seconds.
+        netns.sysctl("ipv4/tcp_syn_retries", "1")?;
+        let mut inhabitant = netns.run(|| Helper::spawn(&["keep"]))?;
+        inhabitant.ready()?;
+        let application = Application::new(&netns)?;
+        Ok(Self { application, netns, clients, servers, _inhabitant: inhabitant })
+    }
+
+    fn spread(&self, arguments: &[&str]) -> Result<Spread> {
+        self.application.spread_in(&self.netns, &["auto"], arguments)
+    }
+
+    /// A run that ends by itself.
+    fn run(&self, arguments: &[&str]) -> Result<Ended> {
+        let cgroup = self.application.cgroup.path().to_string_lossy().into_owned();
+        let mut command = self.application.rule.command(&["--cgroup", &cgroup])?;
+        command.args(arguments);
+        self.netns.run(|| run(&mut command, START_LIMIT))
+    }
+
+    /// Where so many connections come from; each must succeed.
+    fn sources(&self, peer: &str, count: usize) -> Result<Vec<String>> {
+        let peer: SocketAddr = peer.parse()?;
+        let mut held = Vec::new();
+        let mut sources = Vec::new();
+        for number in 0..count {
+            let sock = self.application.connect(peer).with_context(|| format!("call {number}"))?;
+            sources.push(source(&sock)?.to_string());
+            sock.set_reset_on_close()?;
+            held.push(sock);
+        }
+        sources.sort_unstable();
+        sources.dedup();
+        Ok(sources)
+    }
+
+    fn status(&self) -> Result<Value> {
+        Ok(self.application.rule.status()?.0)
+    }
+}
+
+fn listen(netns: &NetNs, address: &str) -> Result<Sock> {
+    let address: SocketAddr = address.parse()?;
+    netns.run(|| {
+        let listener = Sock::tcp(address)?;
+        listener.bind(address)?;
+        listener.listen(4096)?;
+        Ok(listener)
+    })
+}
+
+/// Addresses of a list of the status.
+fn addresses(status: &Value, list: &str) -> Vec<String> {
+    let all = status[list].as_array().cloned().unwrap_or_default();
+    all.iter().filter_map(|one| Some(one["address"].as_str()?.to_owned())).collect()
+}
+
+const BACK: [&str; 3] = ["10.3.0.1", "10.3.0.2", "10.3.0.3"];
+const FRONT: [&str; 3] = ["10.9.0.1", "10.9.0.2", "10.9.0.3"];
+
+/// Those of the leg to the servers are taken, the others are passed over by name, and no connect() fails.
+fn two_legs() -> Result<()> {
+    let proxy = Proxy::new()?;
+    let _server = listen(&proxy.servers, "10.3.0.254:7000")?;
+    let spread = proxy.spread(&["--to", "10.3.0.0/24"])?;
+    let sources = proxy.sources("10.3.0.254:7000", CONNECTS)?;
+    ensure!(sources == BACK, "connections come from {sources:?}");
+    let status = proxy.status()?;
+    ensure!(addresses(&status, "taken") == BACK, "{status}");
+    let why = &status["passed_over"][0];
+    let right = why["interface"] == "front"
+        && why["address"] == FRONT[0]
+        && why["reason"] == "no route to 10.3.0.0/24 uses front";
+    ensure!(right, "{status}");
+    let said = "passed over: 10.9.0.1 (front): no route to 10.3.0.0/24 uses front";
+    let ended = spread.stop()?;
+    ensure!(ended.stderr.contains(said), "{ended:?}");
+    proxy.application.rule.check_nothing_left()
+}
+
+/// What the default route does not lead to is left alone, whatever the pool.
+fn without_destinations() -> Result<()> {
+    let proxy = Proxy::new()?;
+    let _server = listen(&proxy.servers, "10.3.0.254:7000")?;
+    let _client = listen(&proxy.clients, "10.9.0.254:7000")?;
+    let spread = proxy.spread(&[])?;
+    let status = proxy.status()?;
+    ensure!(addresses(&status, "taken") == FRONT, "{status}");
+    ensure!(status["left_alone"][0]["network"] == "10.3.0.0/24", "{status}");
+    let sources = proxy.sources("10.9.0.254:7000", CONNECTS)?;
+    ensure!(sources == FRONT, "connections come from {sources:?}");
+    let sources = proxy.sources("10.3.0.254:7000", CONNECTS)?;
+    ensure!(sources == BACK[..1], "connections come from {sources:?}");
+    let status = proxy.application.rule.status()?;
+    let alone = status.decided("other_destination")?;
+    ensure!(alone == CONNECTS as u64, "{status:?}");
+    spread.stop()?;
+    proxy.application.rule.check_nothing_left()
+}
+
+/// The rest of the network goes where everything goes, and is left alone.
+fn part_of_a_destination() -> Result<()> {
+    let proxy = Proxy::new()?;
+    proxy.clients.ip("addr add 10.3.7.7/32 dev lo")?;
+    let _server = listen(&proxy.servers, "10.3.0.254:7000")?;
+    let _other = listen(&proxy.clients, "10.3.7.7:7000")?;
+    let spread = proxy.spread(&["--to", "10.3.0.0/16"])?;
+    let sources = proxy.sources("10.3.0.254:7000", CONNECTS)?;
+    ensure!(sources == BACK, "connections come from {sources:?}");
+    let sources = proxy.sources("10.3.7.7:7000", CONNECTS)?;
+    ensure!(sources == FRONT[..1], "connections come from {sources:?}");
+    spread.stop()?;
+    proxy.application.rule.check_nothing_left()
+}
+
+/// Every interface of it counts.
+fn multipath() -> Result<()> {
+    let proxy = Proxy::new()?;
+    proxy.netns.ip("route add 10.5.0.0/16 nexthop via 10.9.0.254 nexthop via 10.3.0.254")?;
+    let ended = proxy.run(&["--pool", "auto", "--to", "10.5.0.0/16", "--dry-run"])?;
+    let all = "taken: 10.3.0.1 (back), 10.3.0.2 (back), 10.3.0.3 (back), 10.9.0.1 (front), 10.9.0.2 (front), \
+               10.9.0.3 (front)\n";
+    ensure!(ended.code() == 0 && ended.stdout.contains(all), "{ended:?}");
+    Ok(())
+}
+
+fn dry_run() -> Result<()> {
+    let proxy = Proxy::new()?;
+    proxy.netns.ip("addr add 10.8.0.1/32 dev lo")?;
+    let ended = proxy.run(&["--pool", "auto", "--to", "10.3.0.0/24", "--dry-run"])?;
+    ensure!(ended.code() == 0, "{ended:?}");
+    for line in [
+        "taken: 10.3.0.1 (back), 10.3.0.2 (back), 10.3.0.3 (back)\n",
+        "passed over: 10.8.0.1 (lo): no route to 10.3.0.0/24 uses lo\n",
+        "passed over: 10.9.0.1 (front): no route to 10.3.0.0/24 uses front\n",
+        "passed over: 127.0.0.1 (lo): loopback\n",
+        "pool of 3 addresses",
+    ] {
+        ensure!(ended.stdout.contains(line), "{line:?} is missing: {ended:?}");
+    }
+    Ok(())
+}
+
+/// Global addresses that neither end soon nor wait for others.
+fn ipv6() -> Result<()> {
+    let proxy = Proxy::new()?;
+    proxy.netns.ip("addr add fd03::9/64 dev back nodad preferred_lft 0")?;
+    let _server = listen(&proxy.servers, "[fd03::fe]:7000")?;
+    let spread = proxy.spread(&["--to", "[fd03::/64]:7000"])?;
+    let status = proxy.status()?;
+    let back = ["fd03::1", "fd03::2", "fd03::3"];
+    ensure!(addresses(&status, "taken") == back, "{status}");
+    let all = status["passed_over"].as_array().cloned().unwrap_or_default();
+    let has = |address: &str, reason: &str| {
+        all.iter().any(|one| one["address"] == address && one["reason"] == reason)
+    };
+    let right = has("fd03::9", "deprecated")
+        && has("fd09::1", "no route to [fd03::/64]:7000 uses front")
+        && has("10.3.0.1", "no destination is an IPv4 one");
+    ensure!(right, "{status}");
+    let sources = proxy.sources("[fd03::fe]:7000", CONNECTS)?;
+    ensure!(sources == back, "connections come from {sources:?}");
+    spread.stop()?;
+    proxy.application.rule.check_nothing_left()
+}
+
+/// Nothing is attached.
+fn no_route() -> Result<()> {
+    let proxy = Proxy::new()?;
+    proxy.netns.ip("route add unreachable 10.4.0.0/16")?;
+    let ended = proxy.run(&["--pool", "auto", "--to", "10.4.0.0/16", "--on-exit", "keep"])?;
+    says(&ended, &[BAD_CONFIG], &["--pool auto", "no route to 10.4.0.0/16", "name the addresses"])?;
+    proxy.netns.ip("link add side type veth peer name edis")?;
+    proxy.netns.ip("addr add 10.6.0.1/24 dev side preferred_lft 0")?;
+    proxy.netns.ip("link set side up")?;
+    let ended = proxy.run(&["--pool", "auto", "--to", "10.6.0.0/24", "--on-exit", "keep"])?;
+    let reasons =
+        ["10.9.0.1 (front): no route to 10.6.0.0/24 uses front", "10.6.0.1 (side): deprecated"];
+    says(&ended, &[BAD_CONFIG], &reasons)?;
+    let attached = proxy.application.cgroup.attached()?;
+    ensure!(attached == 0, "{attached} programs are attached");
+    proxy.application.rule.check_nothing_left()
+}
+
+/// An address of one leg would be taken towards the other.
+fn several_interfaces() -> Result<()> {
+    let proxy = Proxy::new()?;
+    let arguments = ["--pool", "auto", "--to", "10.3.0.0/24", "10.9.0.0/24", "--on-exit", "keep"];
+    let says_both =
+        ["10.3.0.0/24 is reached over back", "10.9.0.0/24 is reached over front", "--rule"];
+    says(&proxy.run(&arguments)?, &[BAD_CONFIG], &says_both)?;
+    proxy.application.rule.check_nothing_left()
+}
+
+/// Who names addresses knows why; it is said all the same.
+fn named_addresses() -> Result<()> {
+    let proxy = Proxy::new()?;
+    let _server = listen(&proxy.servers, "10.3.0.254:7000")?;
+    let pool = [BACK[0], FRONT[0], "::1"];
+    let arguments = ["--to", "10.3.0.0/24", "--on-exit", "release"];
+    let spread = proxy.application.spread_in(&proxy.netns, &pool, &arguments)?;
+    let warnings = [
+        "--pool 10.9.0.1: of front, but routes to 10.3.0.0/24 use back",
+        "--pool ::1 is a loopback address",
+    ];
+    let status = proxy.status()?["warnings"].to_string();
+    let said = spread.stop()?.stderr;
+    let mut all = vec!["--pool"];
+    all.extend(pool);
+    all.extend(["--to", "10.3.0.0/24", "--dry-run"]);
+    let ended = proxy.run(&all)?;
+    ensure!(ended.code() == 0, "{ended:?}");
+    for warning in warnings {
+        for text in [&status, &said, &ended.stdout] {
+            ensure!(text.contains(warning), "{warning:?} is missing: {text}");
+        }
+    }
+    let ended = proxy.run(&["--pool", BACK[0], "--to", "10.3.0.0/24", "--dry-run"])?;
+    ensure!(ended.code() == 0 && !ended.stdout.contains("warning"), "{ended:?}");
+    proxy.application.rule.check_nothing_left()
+}
+
+/// A new address is taken if it is of the right interface, and routes that change with it are looked at.
+fn follows_routes() -> Result<()> {
+    let proxy = Proxy::new()?;
+    let spread = proxy.spread(&["--to", "10.3.0.0/24"])?;
+    let rule = &proxy.application.rule;
+    proxy.netns.ip("addr add 10.9.0.4/24 dev front")?;
+    proxy.netns.ip("addr add 10.3.0.4/24 dev back")?;
+    rule.status_when("the new addresses", |status| {
+        let Value::Array(pool) = &status.0["pool"] else { return false };
+        pool.len() == 4 && addresses(&status.0, "passed_over").contains(&"10.9.0.4".to_owned())
+    })?;
+    // The same network by the other way.
+    proxy.netns.ip("route add 10.3.0.0/25 via 10.9.0.254")?;
+    proxy.netns.ip("route add 10.3.0.128/25 via 10.9.0.254")?;
+    proxy.netns.ip("addr add 10.9.0.5/24 dev front")?;
+    rule.status_when("the other interface", |status| {
+        addresses(&status.0, "taken")
+            == ["10.9.0.1", "10.9.0.2", "10.9.0.3", "10.9.0.4", "10.9.0.5"]
+    })?;
+    spread.stop()?;
+    rule.check_nothing_left()
+}

@@ -1,0 +1,115 @@
+//! The same in words.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use super::{Elsewhere, Interfaces, Reach, Way};
+use crate::spread::{
+    addresses::Host,
+    pool::{Members, Spec, between},
+};
+
+/// How many of a list are named.
+const NAMED: usize = 3;
+
+/// `a, b, c and 5 more`
+fn list(items: &[String]) -> String {
+    let named = items.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    match items.len().saturating_sub(NAMED) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
+}
+
+/// What connections go to.
+pub fn targets(texts: &[String]) -> String {
+    if texts.is_empty() { "any destination".to_owned() } else { list(texts) }
+}
+
+fn interfaces(interfaces: &Interfaces) -> String {
+    interfaces.iter().cloned().collect::<Vec<_>>().join(" and ")
+}
+
+/// `10.1.0.0/16 (eth1), 10.2.0.0/16 (eth2)`
+pub fn network_list(networks: &[Elsewhere]) -> String {
+    let one = |it: &Elsewhere| {
+        let except: Vec<String> = it.except.iter().map(ToString::to_string).collect();
+        let except =
+            if except.is_empty() { String::new() } else { format!(" except {}", list(&except)) };
+        format!("{}{except} ({})", it.network, interfaces(&it.interfaces))
+    };
+    list(&networks.iter().map(one).collect::<Vec<_>>())
+}
+
+/// `ways`: at least two.
+pub(super) fn several(ways: &[Elsewhere]) -> String {
+    let one =
+        |it: &Elsewhere| format!("{} is reached over {}", it.network, interfaces(&it.interfaces));
+    format!(
+        "{}, and an address of one interface may get no answer over another; make a rule for each (--rule NAME \
+         --to NETWORK), or name the addresses",
+        list(&ways.iter().map(one).collect::<Vec<_>>())
+    )
+}
+
+/// What can be wrong with addresses that were given by hand, although they can be used: one line for each
+/// interface.
+pub fn warnings(specs: &[Spec], host: &Host, reaches: &[Reach]) -> Vec<String> {
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for spec in specs {
+        match &spec.members {
+            Members::Listed { first, last } => addresses.extend(between(*first, *last)),
+            Members::Interface(name) => {
+                let of_it = host.addresses.iter().filter(|it| it.interface == *name);
+                // Those of the link are no members.
+                addresses.extend(of_it.filter(|it| it.scope == 0).map(|it| it.address));
+            }
+            Members::Auto => {}
+        }
+    }
+    let mut found = Vec::new();
+    let other = addresses.iter().find(|it| !it.is_loopback());
+    if let Some(loopback) = addresses.iter().find(|it| it.is_loopback())
+        && let Some(other) = other
+    {
+        found.push(format!(
+            "--pool {loopback} is a loopback address, from which only this host can be reached, beside {other}, \
+             which is none: only connections to loopback addresses get it"
+        ));
+    }
+    for is_v4 in [true, false] {
+        let of_family = reaches.iter().filter(|it| it.target.network.addr().is_ipv4() == is_v4);
+        let of_family: Vec<&Reach> = of_family.collect();
+        let used: Interfaces =
+            of_family.iter().flat_map(|it| it.out().into_keys()).flatten().cloned().collect();
+        let is_here = |it: &&Reach| it.pieces.iter().any(|it| matches!(it.way, Way::Here(_)));
+        let local = of_family.iter().filter(|it| !it.target.is_wide()).any(is_here);
+        // From any address of this host every other one can be reached.
+        if used.is_empty() || local && of_family.iter().all(|it| it.out().is_empty()) {
+            continue;
+        }
+        let texts: Vec<String> = of_family
+            .iter()
+            .map(|it| it.target.text.clone())
+            .filter(|text| !text.is_empty())
+            .collect();
+        let mut by_interface: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for address in addresses.iter().filter(|it| it.is_ipv4() == is_v4 && !it.is_loopback()) {
+            let on = || host.addresses.iter().filter(|it| it.address == *address);
+            if on().any(|it| used.contains(&it.interface)) {
+                continue;
+            }
+            if let Some(on) = on().next() {
+                by_interface.entry(&on.interface).or_default().push(address.to_string());
+            }
+        }
+        for (interface, addresses) in by_interface {
+            found.push(format!(
+                "--pool {}: of {interface}, but routes to {} use {}; the other side must be able to answer to it",
+                list(&addresses),
+                targets(&texts),
+                interfaces(&used),
+            ));
+        }
+    }
+    found
+}
