@@ -96,8 +96,10 @@ pub(crate) fn begin<const ANCESTORS: bool>(begin: &Begin) -> Step {
     };
     let task = task();
     if let Some(slot) = ATTEMPTS.get_ptr_mut(task) {
-        // SAFETY: the slot is this thread's; if it is evicted in between, its next owner's entry
-        // is garbled, which the cookie check in `current` catches.
+        // SAFETY: a preallocated element stays mapped, and this one is this thread's. If it is evicted between
+        // the lookup and here, it may be another thread's already, whose attempt is overwritten. `connecting`
+        // notices by the cookie. `connect::returned` does not ask for one: it may report that thread's failure with
+        // this one's ends. No port is counted twice by it: the ledger counts an entry only once.
         unsafe { slot.write(attempt) };
         return Ok(());
     }
@@ -107,7 +109,7 @@ pub(crate) fn begin<const ANCESTORS: bool>(begin: &Begin) -> Step {
 /// The call that the current thread is inside of.
 #[inline(always)]
 pub(crate) fn current(call: Call) -> Option<&'static mut Attempt> {
-    // SAFETY: only this thread uses its entry; see `begin` for eviction.
+    // SAFETY: a preallocated element stays mapped. Only this thread uses its entry, but for an eviction: see `begin`.
     let attempt = unsafe { &mut *ATTEMPTS.get_ptr_mut(task())? };
     (attempt.call == call as u8).then_some(attempt)
 }

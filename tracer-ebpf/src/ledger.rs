@@ -176,8 +176,10 @@ fn insert(key: &ConnKey, conn: &Conn, search_ns: u64) -> Step {
     CONNS
         .insert(key, conn, u64::from(BPF_NOEXIST))
         .map_err(|error| failed_insert(error, Loss::ConnsFull))?;
-    // SAFETY: a preallocated element stays mapped for the life of the map, and a tuple is removed
-    // only when it has held no port for minutes (`forget`).
+    // SAFETY: a preallocated element stays mapped for the life of the map. A tuple is removed only when it has
+    // held no port and has not changed for a minute or more (`forget`). If that happens between the lookup
+    // above and here, the element may be another tuple's already, and this port is counted there: memory-safe, but
+    // wrong until that tuple is forgotten. Nothing compares TUPLES with CONNS.
     unsafe {
         atomic::add(&raw mut (*count).opened, 1);
         hold(count, key.port, conn.flags, 1);
@@ -308,8 +310,10 @@ pub(crate) fn fail(key: &TupleKey, cause: Cause, errno: u16, now: u64, who: &Who
 /// An entry, to be read before anything else is done with its key.
 #[inline(always)]
 pub(crate) fn get(key: &ConnKey) -> Option<&'static Conn> {
-    // SAFETY: a preallocated element stays mapped, and it is re-used for another key only after it
-    // was deleted; all hooks on one socket are ordered by its lock or by its life cycle.
+    // SAFETY: a preallocated element stays mapped, and it is re-used for another key only after it was deleted.
+    // Hooks on one socket are ordered by its lock or by its life cycle. Commands of userspace (`ledger_command`)
+    // are not: one can remove the entry at any moment, and then this reads another port's. Counters change only
+    // after a delete of this key succeeded, so of two that remove it one counts.
     unsafe { CONNS.get(key) }
 }
 
@@ -447,7 +451,7 @@ pub(crate) fn forgive(key: &TupleKey) -> bool {
 #[inline(always)]
 pub(crate) fn time_wait(key: &ConnKey, now: u64) -> Option<&'static Conn> {
     let conn = CONNS.get_ptr_mut(key)?;
-    // SAFETY: the life cycle orders this before any release of the same key; see `get`.
+    // SAFETY: the life cycle orders this before a hook's release of the same key; for commands, see `get`.
     let conn = unsafe { &mut *conn };
     if conn.flags & conn_flag::TIME_WAIT != 0 {
         return None;
