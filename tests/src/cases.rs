@@ -3,6 +3,7 @@
 pub mod abuse;
 pub mod attach;
 pub mod drift;
+pub mod ending;
 pub mod errors;
 pub mod events;
 pub mod filters;
@@ -142,6 +143,7 @@ pub fn all(plan: &Plan) -> Vec<Case> {
         cases.extend(events::cases(plan));
         cases.extend(filters::cases(plan));
         cases.extend(errors::cases(plan));
+        cases.extend(ending::cases());
         cases.extend(attach::cases(plan));
         cases.extend(losses::cases(plan));
         cases.extend(output::cases(plan));

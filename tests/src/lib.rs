@@ -11,6 +11,7 @@ pub mod cases;
 pub mod cgroup;
 pub mod descriptors;
 pub mod foreign;
+pub mod held;
 pub mod helper;
 pub mod maker;
 pub mod mounts;

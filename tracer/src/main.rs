@@ -1,9 +1,6 @@
 //! The `tracer` program: parse, run, exit code.
 
-use std::{
-    io::{Write, stderr},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use clap::Parser;
 use tracer::{
@@ -20,8 +17,7 @@ fn main() -> ExitCode {
         Ok(()) => Exit::Ok.into(),
         Err(Error::Interrupted { signal }) => shutdown::die(signal),
         Err(error) => {
-            // Where stderr is closed too, the exit code has to do.
-            _ = stderr().write_all(error.report().as_bytes());
+            shutdown::last_words(error.report().as_bytes());
             error.exit().into()
         }
     }

@@ -3,19 +3,22 @@
 mod early;
 
 use std::{
+    io::Write,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
 };
 
-use crate::{clock, error::Error};
+use crate::{beat, clock, error::Error};
+use early::{Undone, give_back};
 pub use early::{asked, begin, die, undo_with};
 
 /// Between the steps of a start.
@@ -30,8 +33,8 @@ pub fn go_on() -> Result<(), Error> {
 #[derive(Clone, Debug, Default)]
 pub struct Asked {
     stop: Arc<AtomicBool>,
-    /// The work has seen that it is to end.
-    seen: Arc<AtomicBool>,
+    /// Counts the steps of the work ([`crate::beat`]).
+    steps: Arc<AtomicU64>,
     reopen: Arc<AtomicBool>,
     hang_up_ends: Arc<AtomicBool>,
     /// CLOCK_MONOTONIC of when the write that the work is inside of began, ns; 0: none.
@@ -41,11 +44,8 @@ pub struct Asked {
 impl Asked {
     /// To end (SIGINT, SIGTERM).
     pub fn stop(&self) -> bool {
-        let stop = self.stop.load(Relaxed);
-        if stop {
-            self.seen.store(true, Relaxed);
-        }
-        stop
+        self.step();
+        self.stop.load(Relaxed)
     }
 
     /// From now on SIGHUP asks to end, as SIGTERM does: what is shown on a terminal ends with it.
@@ -56,6 +56,12 @@ impl Asked {
     /// Notes that the work begins or ends a write, which can take for ever.
     pub fn writing(&self, begins: bool) {
         self.writing.store(if begins { clock::monotonic_ns() } else { 0 }, Relaxed);
+        self.step();
+    }
+
+    /// The work goes on, whichever of its threads says so.
+    fn step(&self) {
+        self.steps.fetch_add(1, Relaxed);
     }
 
     fn is_stuck(&self) -> bool {
@@ -69,11 +75,31 @@ impl Asked {
     }
 }
 
-/// How long the work may take to see that it is to end, and how long a write may take from then on: after
-/// that, it waits for something that does not come, or the output is stuck.
-const PATIENCE: Duration = Duration::from_millis(800);
+/// How long one step of the work, and one write, may take once the program is to end: after that, the work waits
+/// for something that does not come, or the output is stuck.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// How long the last words may wait for their reader.
+const LAST_WORDS: Duration = Duration::from_millis(50);
 /// How often that is looked at.
 const LOOK: Duration = Duration::from_millis(20);
+/// Looks without a step after which the patience is over. They are counted, and not the time: where the machine
+/// has no time for this thread, it has none for the work either.
+const LOOKS: u128 = PATIENCE.as_millis() / LOOK.as_millis();
+
+/// Whether the work goes on.
+struct Patience {
+    steps: u64,
+    looks: u128,
+}
+
+impl Patience {
+    /// One more look. False: there was no step for too long.
+    fn lasts(&mut self, steps: u64) -> bool {
+        self.looks = if steps == self.steps { self.looks + 1 } else { 0 };
+        self.steps = steps;
+        self.looks < LOOKS
+    }
+}
 
 /// Runs `work` on a thread of its own until it ends or a signal asks it to.
 ///
@@ -96,6 +122,7 @@ pub fn run<T: Send + 'static>(
         std::thread::Builder::new()
             .name("tracer-work".into())
             .spawn(move || {
+                beat::count(Arc::clone(&for_work.steps));
                 // Nobody waits any more where the patience below ran out.
                 _ = done.send(work(for_work));
             })
@@ -121,27 +148,44 @@ pub fn run<T: Send + 'static>(
             }
         }
         asked.stop.store(true, Relaxed);
-        let since = Instant::now();
+        let mut patience = Patience { steps: 0, looks: 0 };
         loop {
             match tokio::time::timeout(LOOK, &mut ended).await {
                 Ok(result) => return result.unwrap_or_else(|_| Err(panicked())),
-                Err(_) if !asked.seen.load(Relaxed) && since.elapsed() > PATIENCE => {
-                    early::undo();
-                    return Err(Error::Failure(
-                        "it was asked to end, but waits for something that does not come: what \
-                         was not written yet is lost"
-                            .into(),
-                    ));
-                }
-                Err(_) if asked.is_stuck() => {
-                    return Err(Error::Failure(
-                        "the output takes no more: what was not written yet is lost".into(),
-                    ));
+                Err(_) if asked.is_stuck() => return Err(given_up("the output takes no more")),
+                Err(_) if !patience.lasts(asked.steps.load(Relaxed)) => {
+                    let why = "it was asked to end, but waits for something that does not come";
+                    return Err(given_up(why));
                 }
                 Err(_) => {}
             }
         }
     })
+}
+
+/// The work is not waited for any more.
+fn given_up(why: &str) -> Error {
+    let rest = match early::undo() {
+        Undone::Nothing => "",
+        Undone::All => "; the rule has ended",
+        Undone::Unknown => {
+            "; that the rule has ended is not sure: look at `tracer status`, and end it with \
+             `tracer spread --release`"
+        }
+    };
+    Error::Failure(format!("{why}: what was not written yet is lost{rest}"))
+}
+
+/// Writes the last words of the program to stderr. A stderr that takes nothing holds nobody up who was asked to end,
+/// and a signal ends the program as by default from here on.
+pub fn last_words(text: &[u8]) {
+    give_back();
+    let mut stderr = [PollFd::from_borrowed_fd(rustix::stdio::stderr(), PollFlags::OUT)];
+    let limit = asked().and(Timespec::try_from(LAST_WORDS).ok());
+    if poll(&mut stderr, limit.as_ref()).is_ok_and(|ready| ready > 0) {
+        // Where stderr is closed too, the exit code has to do.
+        _ = std::io::stderr().write_all(text);
+    }
 }
 
 fn panicked() -> Error {

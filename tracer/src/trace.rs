@@ -133,6 +133,9 @@ impl Tracer {
     fn dump_each(&mut self, namespaces: Vec<Netns>, dumps: &mut Vec<Dump>) -> HashSet<u32> {
         let mut gone = HashSet::new();
         for netns in namespaces {
+            if shutdown::asked().is_some() {
+                break;
+            }
             // No namespace can take the room of all others.
             let read: usize = dumps.iter().map(|dump| dump.sockets.len()).sum();
             let limit = sockdiag::MAX_SOCKETS.saturating_sub(read) / 2;
@@ -152,6 +155,8 @@ impl Tracer {
                     self.left_out.forget(inum);
                     gone.insert(inum);
                 }
+                // That there is no time any more is no fault of the namespace.
+                Err(_) if shutdown::asked().is_some() => break,
                 Err(error) => {
                     tracing::warn!("sockets of network namespace {netns}: {error}");
                     self.left_out.add(&netns, &error);
@@ -164,7 +169,10 @@ impl Tracer {
     fn namespaces(&mut self) -> Vec<Netns> {
         match self.worker.discover() {
             Ok(all) => {
-                self.left_out.cut_short = all.cut_short;
+                // A search that was cut short because the program is to end says nothing.
+                if shutdown::asked().is_none() {
+                    self.left_out.cut_short = all.cut_short;
+                }
                 all.found
             }
             Err(error) => {
@@ -245,12 +253,19 @@ impl Tracer {
     pub fn reconcile(&mut self) -> Result<u64, Error> {
         let before_ns = clock::monotonic_ns();
         let first = self.differences(before_ns)?;
+        // What was read by then is of a part of the namespaces.
+        if shutdown::asked().is_some() {
+            return Ok(0);
+        }
         let mut corrected = 0;
         if !first.is_empty() {
             // A dump is no snapshot: what one dump says can be a socket on its way.
             let first: HashSet<(u32, ConnKey)> =
                 first.iter().map(|command| (command.op, command.key)).collect();
             for command in self.differences(before_ns)? {
+                if shutdown::asked().is_some() {
+                    break;
+                }
                 if first.contains(&(command.op, command.key)) {
                     corrected += u64::from(self.session.commands.run(&command)?);
                 }
@@ -260,7 +275,9 @@ impl Tracer {
             tracing::warn!("{corrected} ports in the ledger were not as the kernel has them");
         }
         self.drift += corrected;
-        self.forget_idle(before_ns)?;
+        if shutdown::asked().is_none() {
+            self.forget_idle(before_ns)?;
+        }
         Ok(corrected)
     }
 

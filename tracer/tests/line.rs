@@ -205,9 +205,9 @@ fn the_rare_lines_are_valid() {
     let mut out = Lines::default();
     let start = Start {
         version: "0.1.0",
-        kernel: "6.18.5\u{1b}[2J",
+        kernel: "6.18.5\u{1b}[2J".into(),
         backend: "tracepoint",
-        host: "proxy-7",
+        host: "proxy-7".into(),
         range: Some("32768-60999".to_owned()),
         degraded: vec!["fexit: the kernel refuses it (EPERM)".to_owned()],
         settings: [("events".into(), json!(["failed"])), ("ring_size".into(), json!(1 << 24))]

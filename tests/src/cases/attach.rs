@@ -164,7 +164,7 @@ fn of_spread() -> Result<()> {
     let cgroup = Cgroup::new(rule.name())?;
     let path = cgroup.path().to_string_lossy();
     let spread = Spread::start(&rule, &["--pool", "127.0.0.1", "--cgroup", &path])?;
-    let named = [("netns", VISITOR), ("keeper", reader(NOBODY))];
+    let named = [("netns", VISITOR), ("keeper", reader(NOBODY)), ("output", reader(NOBODY))];
     check(spread.process.id(), &named, &ATTACHER)?;
     spread.stop()?;
     rule.check_nothing_left()

@@ -23,10 +23,10 @@ pub struct Moment {
 pub struct Start<'a> {
     pub version: &'a str,
     /// Kernel release, as `uname -r` prints it.
-    pub kernel: &'a str,
+    pub kernel: Cow<'a, str>,
     pub backend: &'a str,
     #[serde(rename = "host.name")]
-    pub host: &'a str,
+    pub host: Cow<'a, str>,
     /// net.ipv4.ip_local_port_range where the tracer was started: `32768-60999`.
     #[serde(rename = "ports.range", skip_serializing_if = "Option::is_none")]
     pub range: Option<String>,

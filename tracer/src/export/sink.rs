@@ -88,6 +88,20 @@ impl Sink {
         })
     }
 
+    /// Over a descriptor.
+    #[cfg(test)]
+    pub(crate) fn over(file: std::fs::File) -> Self {
+        Self {
+            output: Output::new(Medium::over(file), Vec::new()),
+            place: None,
+            rotation: None,
+            rotate_at: u64::MAX,
+            frame: None,
+            compressing: 0,
+            owed: 0,
+        }
+    }
+
     /// As whom the file is opened anew and rotated, or nobody for stdout: whoever does that enters the
     /// sandbox as this user.
     pub(crate) fn user(&self) -> User {

@@ -28,7 +28,7 @@ use super::{
     spreader::{KEPT_MAPS, Place, Spreader, Spreading},
     sys,
 };
-use crate::{error::Error, shutdown};
+use crate::{beat::beat, error::Error, shutdown};
 use one::{AttachError, Attachment, short};
 
 /// What the BPF programs are loaded with.
@@ -80,7 +80,7 @@ pub struct Session {
 struct Running {
     ebpf: Ebpf,
     probes: Vec<OwnedFd>,
-    _tracepoints: Vec<OwnedFd>,
+    tracepoints: Vec<OwnedFd>,
 }
 
 impl Session {
@@ -139,7 +139,18 @@ impl Session {
     /// Detaches every program. The maps stay readable.
     pub fn detach(&mut self) {
         self.missed_before = self.missed_hooks();
-        self.attached = None;
+        let Some(Running { mut ebpf, probes, tracepoints }) = self.attached.take() else { return };
+        // One by one: the kernel waits at each of them until nobody runs it any more.
+        for (name, program) in ebpf.programs_mut() {
+            if let Err(error) = one::unload(program) {
+                tracing::debug!("{name} cannot be detached yet: {error}");
+            }
+            beat();
+        }
+        for link in probes.into_iter().chain(tracepoints) {
+            drop(link);
+            beat();
+        }
     }
 }
 
@@ -209,7 +220,7 @@ pub fn attach(
                     attached: Some(Running {
                         ebpf,
                         probes: attached.probes,
-                        _tracepoints: attached.tracepoints,
+                        tracepoints: attached.tracepoints,
                     }),
                     missed_before: Missed::default(),
                     spreader,

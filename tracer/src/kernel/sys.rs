@@ -18,6 +18,8 @@ use aya_obj::generated::{
     bpf_attach_type::BPF_PERF_EVENT, bpf_attr, bpf_cmd, bpf_link_info, bpf_map_type,
 };
 
+use crate::beat::beat;
+
 pub(super) use ids::{
     Listed, MARK_SIZE, bind_map, by_id, create_mark, detach_link, link_info, map_name, next_link,
     program_info, read_mark,
@@ -61,6 +63,7 @@ pub(super) fn read_map(
         attr.batch.values = values.as_mut_ptr() as u64;
         attr.batch.count = chunk;
         let error = bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr).err();
+        beat();
         let code = error.as_ref().and_then(io::Error::raw_os_error);
         // A bucket with more entries than fit.
         if code == Some(libc::ENOSPC) && chunk < 1 << 20 {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{NAMES, Netns, OWN, entries, inum, own, way};
-use crate::{beat::beat, mounts};
+use crate::{beat::beat, mounts, shutdown};
 
 /// How long one search may take. A user can have more files open than can be looked at.
 const TIME: Duration = Duration::from_millis(1500);
@@ -120,7 +120,7 @@ pub fn discover() -> io::Result<Discovery> {
     }
     let mut cut_short = false;
     for (id, path) in &processes {
-        cut_short |= end < Instant::now();
+        cut_short |= is_over(end);
         if cut_short {
             break;
         }
@@ -143,6 +143,11 @@ pub fn discover() -> io::Result<Discovery> {
         cut_short = cut_short || held(path, FIRST, usize::MAX, end, &mut found) == Looked::Late;
     }
     Ok(Discovery { found: found.finish(), cut_short })
+}
+
+/// Whether the search has to stop: its time is up, or the program is to end.
+fn is_over(end: Instant) -> bool {
+    end < Instant::now() || shutdown::asked().is_some()
 }
 
 /// The namespace of a process, and those of its threads that are in others. The links of these files
@@ -180,7 +185,7 @@ fn held(process: &Path, skip: usize, count: usize, end: Instant, found: &mut Fou
         }
         if looked % 256 == 0 {
             beat();
-            if end < Instant::now() {
+            if is_over(end) {
                 return Looked::Late;
             }
         }

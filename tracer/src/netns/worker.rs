@@ -62,6 +62,8 @@ struct Thread {
 pub struct Worker {
     threads: Mutex<Threads>,
     patience: Duration,
+    /// A visit was given up because the program is to end: there is no time for another one.
+    ending: AtomicBool,
 }
 
 struct Threads {
@@ -83,7 +85,11 @@ impl Worker {
     /// Starts the threads, with the capabilities that the calling thread has now.
     pub fn spawn() -> io::Result<Self> {
         let ready = (0..THREADS).map(|_| Thread::spawn()).collect::<io::Result<_>>()?;
-        Ok(Self { threads: Mutex::new(Threads { ready, stuck: Vec::new() }), patience: PATIENCE })
+        Ok(Self {
+            threads: Mutex::new(Threads { ready, stuck: Vec::new() }),
+            patience: PATIENCE,
+            ending: AtomicBool::new(false),
+        })
     }
 
     /// Runs `visit` inside the namespace and waits for it, as long as it gives signs of life
@@ -152,6 +158,10 @@ impl Worker {
     ) -> io::Result<T> {
         let mut job = job;
         loop {
+            beat::beat();
+            if self.ending.load(Ordering::Relaxed) {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "the program is to end"));
+            }
             let thread = {
                 let mut threads = self.threads();
                 threads.recover();
@@ -209,13 +219,17 @@ impl Worker {
             return job.map_or_else(|| Ok(Err(gone())), Err);
         }
         loop {
-            match receive(&wait, self.patience) {
+            match receive(&wait, self.patience, &thread.beats) {
                 Ok(result) => return Ok(result),
                 Err(RecvTimeoutError::Disconnected) => return Ok(Err(gone())),
                 Err(RecvTimeoutError::Timeout) => {}
             }
             let now = thread.beats.load(Ordering::Relaxed);
-            if now == beats || shutdown::asked().is_some() {
+            if shutdown::asked().is_some() {
+                self.ending.store(true, Ordering::Relaxed);
+                break;
+            }
+            if now == beats {
                 break;
             }
             beats = now;
@@ -230,10 +244,20 @@ impl Worker {
     }
 }
 
-/// Waits for an answer, for so long; for a moment only once a signal asked the program to end.
-fn receive<T>(wait: &mpsc::Receiver<T>, patience: Duration) -> Result<T, RecvTimeoutError> {
+/// Waits for an answer, for so long; for a moment only once a signal asked the program to end. Signs of life are
+/// passed on: who waits for this thread is told that it goes on.
+fn receive<T>(
+    wait: &mpsc::Receiver<T>,
+    patience: Duration,
+    beats: &AtomicU64,
+) -> Result<T, RecvTimeoutError> {
     let until = Instant::now() + patience;
+    let mut heard = beats.load(Ordering::Relaxed);
     loop {
+        let now = beats.load(Ordering::Relaxed);
+        if std::mem::replace(&mut heard, now) != now {
+            beat::beat();
+        }
         let ending = shutdown::asked().is_some();
         let left = until.saturating_duration_since(Instant::now());
         match wait.recv_timeout(left.min(if ending { WHEN_ENDING } else { LOOK })) {

@@ -90,6 +90,11 @@ impl Output {
         self.dropped
     }
 
+    /// So many lines were left out before this one.
+    pub(crate) fn skip(&mut self, lines: u64) {
+        self.seq += lines;
+    }
+
     /// Whether it is time to [`Self::write`].
     pub(crate) fn due(&self, interval: Duration) -> bool {
         self.buffer.len() >= self.chunk || (self.lines > 0 && self.written_at.elapsed() >= interval)

@@ -24,9 +24,9 @@ pub(super) fn start<'a>(tracer: &'a Tracer, config: &RecordConfig, host: &'a str
     let range = PortRange::read().ok();
     Start {
         version: env!("CARGO_PKG_VERSION"),
-        kernel: &tracer.release,
+        kernel: tracer.release.as_str().into(),
         backend: tracer.session.backend.name(),
-        host,
+        host: host.into(),
         range: range.map(|range| format!("{}-{}", range.low, range.high)),
         degraded: tracer.degraded(),
         settings: BTreeMap::from([

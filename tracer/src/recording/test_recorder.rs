@@ -41,9 +41,9 @@ impl Recorder {
         let moment = self.moment(mono_ns);
         let start = Start {
             version: "0.1.0",
-            kernel: "6.18.5",
+            kernel: "6.18.5".into(),
             backend: "tracepoint",
-            host: "proxy-7",
+            host: "proxy-7".into(),
             range: Some("32768-60999".to_owned()),
             degraded: vec!["less".to_owned()],
             settings: [

@@ -25,7 +25,8 @@ const LOOK: Duration = Duration::from_millis(20);
 
 const SIGNALS: [libc::c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
 
-type Undo = Box<dyn FnOnce() + Send>;
+/// Says whether everything is undone.
+type Undo = Box<dyn FnOnce() -> bool + Send>;
 
 /// The signal that asked to end; 0: none.
 static ASKED: AtomicI32 = AtomicI32::new(0);
@@ -76,22 +77,30 @@ pub fn undo_with(undo: Option<Undo>) {
 }
 
 /// Undoes what there is to undo, for a while.
-pub(super) fn undo() {
+pub(super) fn undo() -> Undone {
     let undo = state().undo.take();
-    run_bounded(undo);
+    run_bounded(undo)
 }
 
-fn run_bounded(undo: Option<Undo>) {
-    let Some(undo) = undo else { return };
+/// What has become of what was to be undone.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Undone {
+    Nothing,
+    All,
+    /// It failed, or took too long.
+    Unknown,
+}
+
+fn run_bounded(undo: Option<Undo>) -> Undone {
+    let Some(undo) = undo else { return Undone::Nothing };
     let (done, wait) = mpsc::channel();
     let undoing = thread::Builder::new().name("undo".into()).spawn(move || {
-        undo();
+        let all = undo();
         // Nobody waits any more where it took too long.
-        _ = done.send(());
+        _ = done.send(all);
     });
-    if undoing.is_ok() {
-        _ = wait.recv_timeout(UNDOING);
-    }
+    let all = undoing.is_ok() && wait.recv_timeout(UNDOING).is_ok_and(|all| all);
+    if all { Undone::All } else { Undone::Unknown }
 }
 
 /// Whoever calls this looks after the signals from now on: their handlers must be there. Says which signal
@@ -112,6 +121,19 @@ pub(super) fn take_over() -> Option<i32> {
         mask(libc::SIG_UNBLOCK, &set(&SIGNALS));
     }
     asked()
+}
+
+/// From here on signals end the process as they do by default, unless it is about to end by one.
+pub(super) fn give_back() {
+    if asked().is_none() && take_over().is_none() {
+        for signal in SIGNALS.into_iter().filter(|it| !is_left_out(*it)) {
+            #[expect(unsafe_code, reason = "signal(2)")]
+            // SAFETY: the default action has no handler.
+            unsafe {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+        }
+    }
 }
 
 /// Ends the process as this signal does by default.
@@ -155,7 +177,7 @@ fn end(signal: i32, mut state: MutexGuard<'_, State>) {
     state.over = true;
     let undo = state.undo.take();
     drop(state);
-    run_bounded(undo);
+    _ = run_bounded(undo);
     die(signal);
 }
 

@@ -145,7 +145,7 @@ impl Agent {
                 unrouted: VecDeque::new(),
                 left_out: HashMap::new(),
                 before: HashMap::new(),
-                teller: Teller::new(sink, names, config.sample),
+                teller: Teller::new(sink, names, &config.rule, config.sample)?,
                 destinations: config.destinations(),
                 config,
                 tracer,
@@ -182,7 +182,7 @@ impl Agent {
         let releases = self.config.on_exit == OnExit::Release && !self.config.detach;
         let undo = start::Undo::new(&self.config.rule, &self.pins, !releases);
         shutdown::undo_with(
-            releases.then(|| -> Box<dyn FnOnce() + Send> { Box::new(move || undo.run()) }),
+            releases.then(|| -> Box<dyn FnOnce() -> bool + Send> { Box::new(move || undo.run()) }),
         );
         self.begin(asked)?;
         let mut round = Instant::now();
@@ -205,7 +205,6 @@ impl Agent {
             if asked.reopen() {
                 self.teller.reopen();
             }
-            self.teller.flush();
             self.tracer.session.flush_log();
         }
         self.end()
@@ -218,9 +217,12 @@ impl Agent {
             self.tracer.session.detach();
             self.pins.remove()?;
             State::remove(&self.config.rule);
-            return Ok(());
+        } else {
+            self.finish()?;
         }
-        self.finish()
+        // Last: nothing of the rule waits for a reader.
+        self.teller.wait();
+        Ok(())
     }
 
     fn spreader(&mut self) -> Result<&mut Spreader, Error> {

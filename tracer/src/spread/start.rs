@@ -95,17 +95,17 @@ impl Undo {
         Self { rule: rule.to_owned(), pins: pins.clone(), earlier }
     }
 
-    pub(super) fn run(&self) {
+    /// Says whether nothing is left.
+    pub(super) fn run(&self) -> bool {
         let removed = match &self.earlier {
             Some(earlier) => self.pins.remove_links_but(earlier),
             None => self.pins.remove(),
         };
-        if let Err(error) = removed {
-            tracing::warn!("{error}");
-        }
         if self.earlier.is_none() {
             State::remove(&self.rule);
         }
+        // Last: the log may wait for its reader.
+        removed.inspect_err(|error| tracing::warn!("{error}")).is_ok()
     }
 }
 

@@ -1,18 +1,22 @@
 //! Decisions as JSON Lines.
 
-use std::time::Instant;
+mod writer;
+
+use std::{sync::Arc, time::Instant};
 
 use tracer_common::{
     Addr,
     spread::{Decision, Told},
 };
 
+use self::writer::{Handed, Writer};
 use super::start::address;
 use crate::{
     cgroups::{Name, Names},
+    error::Error,
     export::{
         Sink,
-        record::{Decided, Start, Stop},
+        record::{Decided, Stop},
         sink::Closed,
     },
     record::output::{Dropped, Output},
@@ -25,74 +29,111 @@ const FULL_PAUSE_NS: u64 = 1_000_000_000;
 
 /// Writes decisions. Nothing is written before [`Teller::begin`], and nothing after its reader is gone.
 pub(super) struct Teller {
-    sink: Option<Sink>,
-    output: Option<Output>,
+    writer: Option<Writer>,
+    /// The stream has begun.
+    begun: bool,
+    rule: Arc<str>,
     names: Names,
     /// One decision in so many is wanted; 0: none.
     sample: u32,
     /// When the newest pool without room was told, by CLOCK_MONOTONIC.
     full_ns: Option<u64>,
-    /// Lines of decisions that were handed to the output.
+    /// Lines of decisions, those that were left out too.
     lines: u64,
     /// Decisions that this program does not know.
     undecodable: u64,
 }
 
 impl Teller {
-    pub(super) fn new(sink: Sink, names: Names, sample: u32) -> Self {
-        let (output, full_ns) = (None, None);
-        Self { sink: Some(sink), output, names, sample, full_ns, lines: 0, undecodable: 0 }
+    /// Starts the thread that writes, with the calling thread's privileges, of which it keeps what it needs.
+    ///
+    /// # Errors
+    /// No thread can be had.
+    pub(super) fn new(sink: Sink, names: Names, rule: &str, sample: u32) -> Result<Self, Error> {
+        let writer = Some(Writer::start(sink)?);
+        let (begun, full_ns) = (false, None);
+        Ok(Self {
+            writer,
+            begun,
+            rule: rule.into(),
+            names,
+            sample,
+            full_ns,
+            lines: 0,
+            undecodable: 0,
+        })
     }
 
-    /// Begins the stream.
-    pub(super) fn begin(&mut self, asked: &Asked, line: &Start<'_>) {
-        self.output = self.sink.take().map(|sink| Output::new(sink, None, asked.clone()));
-        self.with(|output| output.start(line).and_then(|()| output.write()));
-    }
-
-    /// Does something with the output; a reader that is gone has what it wanted.
-    fn with<T>(&mut self, act: impl FnOnce(&mut Output) -> Result<T, Closed>) -> Option<T> {
-        let done = self.output.as_mut().map(act)?.ok();
-        if done.is_none() {
-            self.output = None;
+    /// Begins the stream. `line`: its first one.
+    pub(super) fn begin(
+        &mut self,
+        asked: &Asked,
+        line: impl FnOnce(&mut Output) -> Result<(), Closed> + Send + 'static,
+    ) {
+        if let Some(writer) = &mut self.writer {
+            writer.begin(asked);
+            self.begun = true;
         }
-        done
+        // The first one always finds room.
+        self.hand_over(|output| line(output).and_then(|()| output.write()));
     }
 
-    /// Adds one decision of a rule, if it is wanted.
-    pub(super) fn add(&mut self, rule: &str, told: &Told) {
+    /// Says whether the line will be written, as far as is known now. A reader that is gone has what it wanted.
+    fn hand_over(
+        &mut self,
+        line: impl FnOnce(&mut Output) -> Result<(), Closed> + Send + 'static,
+    ) -> bool {
+        let Some(writer) = self.writer.as_ref().filter(|_| self.begun) else { return false };
+        match writer.add(line) {
+            Handed::Over => true,
+            Handed::LeftOut => false,
+            Handed::Closed => {
+                self.writer = None;
+                false
+            }
+        }
+    }
+
+    /// Adds one decision, if it is wanted.
+    pub(super) fn add(&mut self, told: &Told) {
         let Some(decision) = Decision::from_wire(told.decision) else {
             self.undecodable += 1;
             return;
         };
-        if self.output.is_none() || !self.wants(decision, told.mono_ns) {
+        if self.writer.is_none() || !self.begun || !self.wants(decision, told.mono_ns) {
             return;
         }
         let some = |addr: Addr| (addr != Addr::UNSPECIFIED).then(|| address(addr));
         let destination = address(told.destination);
         let (reason, passed) = reason(decision);
         let name: Option<Name> = self.names.get(told.who.cgroup, Instant::now()).cloned();
-        let record = Decided {
-            transport: "tcp",
-            family: if destination.is_ipv4() { "ipv4" } else { "ipv6" },
-            destination,
-            port: told.destination_port,
-            netns: told.netns,
-            pid: told.who.pid,
-            comm: String::from_utf8_lossy(text::until_nul(&told.who.comm)).into_owned(),
-            cgroup: name.as_ref().map(|name| &*name.path),
-            container: name.as_ref().and_then(|name| name.container.as_deref()),
-            cookie: told.cookie,
-            chosen: some(told.chosen),
-            chosen_port: (told.port != 0).then_some(told.port),
-            original: some(told.original),
-            reason,
-            passed,
-            rule,
-            in_use: some(told.chosen).map(|_| told.in_use),
-        };
-        self.with(|output| output.decided(told.mono_ns, &record));
+        let (told, rule) = (*told, Arc::clone(&self.rule));
         self.lines += 1;
+        let handed = self.hand_over(move |output| {
+            let record = Decided {
+                transport: "tcp",
+                family: if destination.is_ipv4() { "ipv4" } else { "ipv6" },
+                destination,
+                port: told.destination_port,
+                netns: told.netns,
+                pid: told.who.pid,
+                comm: String::from_utf8_lossy(text::until_nul(&told.who.comm)).into_owned(),
+                cgroup: name.as_ref().map(|name| &*name.path),
+                container: name.as_ref().and_then(|name| name.container.as_deref()),
+                cookie: told.cookie,
+                chosen: some(told.chosen),
+                chosen_port: (told.port != 0).then_some(told.port),
+                original: some(told.original),
+                reason,
+                passed,
+                rule: &rule,
+                in_use: some(told.chosen).map(|_| told.in_use),
+            };
+            output.decided(told.mono_ns, &record)
+        });
+        if !handed && let Some(writer) = &self.writer {
+            writer.leave_out();
+        }
     }
 
     /// Whether a line is wanted of this decision. Of a pool without room one is in any case.
@@ -111,35 +152,37 @@ impl Teller {
         wanted
     }
 
-    /// Lines that the output could not take, and decisions that no line could be made of.
+    /// Lines that were left out, and decisions that no line could be made of.
     pub(super) fn dropped(&self) -> (Dropped, u64) {
-        (self.output.as_ref().map(Output::dropped).unwrap_or_default(), self.undecodable)
+        (self.writer.as_ref().map(Writer::dropped).unwrap_or_default(), self.undecodable)
     }
 
-    /// Adds a line of what was lost since the last one.
-    pub(super) fn lost(&mut self, reason: &str, count: u64) {
-        self.with(|output| output.lost(reason, count));
-    }
-
-    /// Hands over what was added.
-    pub(super) fn flush(&mut self) {
-        self.with(Output::flush);
+    /// Adds a line of what was lost since the last one. False: it cannot be said now.
+    pub(super) fn lost(&mut self, reason: &'static str, count: u64) -> bool {
+        self.hand_over(move |output| output.lost(reason, count))
     }
 
     /// Ends the stream. `finish` puts its last line together, given how many lines of decisions there were,
-    /// and what became of them.
-    pub(super) fn end(&mut self, finish: impl FnOnce(u64, Dropped, u64) -> Stop) {
+    /// and what became of them. Does not wait until it is written.
+    pub(super) fn end(&mut self, finish: impl FnOnce(u64, Dropped, u64) -> Stop + Send + 'static) {
         let (lines, undecodable) = (self.lines, self.undecodable);
-        self.with(|output| {
-            output.stop(|dropped| finish(lines, dropped, undecodable))?;
-            output.close()
-        });
-        self.output = None;
+        if let Some(writer) = self.writer.as_mut().filter(|_| self.begun) {
+            writer.end(Box::new(move |dropped| finish(lines, dropped, undecodable)));
+        }
+    }
+
+    /// Waits until everything is written.
+    pub(super) fn wait(mut self) {
+        if let Some(writer) = &mut self.writer {
+            writer.wait();
+        }
     }
 
     /// Opens the output anew (SIGHUP).
     pub(super) fn reopen(&mut self) {
-        self.with(Output::reopen);
+        if let Some(writer) = &self.writer {
+            writer.reopen();
+        }
     }
 }
 

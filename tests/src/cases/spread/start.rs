@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    os::unix::process::ExitStatusExt,
     path::Path,
     process::Stdio,
     time::{Duration, Instant},
@@ -13,6 +14,7 @@ use rustix::process::Signal;
 
 use super::{Case, Host, POOL, Test, named, source};
 use crate::{
+    held::Held,
     mounts::{SecondBpffs, with_bare_sys},
     probe::Place,
     process::Process,
@@ -24,6 +26,8 @@ pub(super) fn cases() -> Vec<Case> {
         ("signals_at_any_moment", signals_at_any_moment),
         ("signals_while_it_takes_over", signals_while_it_takes_over),
         ("signals_while_it_waits_for_its_output", signals_while_it_waits),
+        ("forced_undo_of_a_start_that_hangs", start_that_hangs),
+        ("forced_undo_of_an_agent_that_hangs", agent_that_hangs),
         ("by_a_command_with_mounts_of_its_own", by_a_command_with_mounts_of_its_own),
         ("another_bpffs_over_the_first_one", another_bpffs),
         ("pins_gone_under_a_stopped_agent", pins_gone),
@@ -152,6 +156,86 @@ fn signals_while_it_waits() -> Result<()> {
     for signal in SIGNALS {
         interrupted(&host, &["-o", &fifo], signal, Duration::from_millis(300))?;
         nothing_left(&host, &format!("{signal:?}"))?;
+    }
+    Ok(())
+}
+
+/// Holds the thread that starts at a moment when links are pinned, signals the program, and waits for its end.
+fn hung(host: &Host, more: &[&str], at: impl Fn(&[String]) -> bool) -> Result<()> {
+    let cgroup = host.cgroup.path().to_string_lossy();
+    let links = host.rule.pins().join("links");
+    let mut tries = 0;
+    loop {
+        let folder = tempfile::tempdir()?;
+        let said = folder.path().join("stderr");
+        let mut command = host.rule.command(&arguments(&cgroup, more))?;
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(&said)?);
+        let mut process = host.stage.netns.run(|| Process::spawn(&mut command))?;
+        // Such a moment can be too short for a sleep.
+        let end = Instant::now() + START_LIMIT;
+        let begun = || Ok::<_, anyhow::Error>(fs::read_to_string(&said)?.contains("rule "));
+        while !pinned(&links).is_ok_and(|links| at(&links)) && !begun()? {
+            ensure!(Instant::now() < end, "it pins nothing: {}", fs::read_to_string(&said)?);
+        }
+        let held = Held::threads(process.id(), "tracer")?;
+        let begun = begun()? || !at(&pinned(&links)?);
+        let asked = Instant::now();
+        process.signal(Signal::TERM)?;
+        if begun {
+            // It was too fast.
+            drop(held);
+            process.wait(START_LIMIT)?;
+            tries += 1;
+            ensure!(tries < 10, "no start could be held in time");
+            continue;
+        }
+        let status = held.wait(&mut process, Duration::from_secs(10))?;
+        let took = asked.elapsed();
+        let text = fs::read_to_string(&said)?;
+        let right = status.signal() == Some(Signal::TERM.as_raw()) && text.is_empty();
+        ensure!(took <= SOON && right, "it took {took:?}, {status}: {text}");
+        return Ok(());
+    }
+}
+
+/// Nobody is there who could see that it is to end: what it has made is undone for it.
+fn start_that_hangs() -> Result<()> {
+    const KEEP: [&str; 2] = ["--on-exit", "keep"];
+    let host = Host::new()?;
+    hung(&host, &["--on-exit", "release"], |links| !links.is_empty())?;
+    nothing_left(&host, "a start that hung")?;
+    of_a_start(&host, &KEEP)?;
+    let links = host.rule.pins().join("links");
+    let (before, attached) = (pinned(&links)?, host.cgroup.attached()?);
+    hung(&host, &KEEP, |links| links.iter().any(|name| name.ends_with("_new")))?;
+    let now = pinned(&links)?;
+    ensure!(now == before, "{before:?}, then {now:?}");
+    wait_for("as many programs as before", Duration::from_secs(2), || {
+        Ok((host.cgroup.attached()? == attached).then_some(()))
+    })?;
+    let released = host.rule.release()?;
+    ensure!(released.code() == 0, "{released:?}");
+    nothing_left(&host, "released")
+}
+
+/// Whichever of its threads stands still: the rule has ended, and what is said is true.
+fn agent_that_hangs() -> Result<()> {
+    let host = Host::new()?;
+    for (thread, code) in [("tracer-work", 1), ("keeper", 1), ("netns", 0)] {
+        let mut spread = host.spread(&POOL, &[])?;
+        let id = spread.process.id();
+        let held = wait_for("its thread", START_LIMIT, || Ok(Held::threads(id, thread).ok()))?;
+        let asked = Instant::now();
+        spread.process.signal(Signal::TERM)?;
+        let status = held.wait(&mut spread.process, Duration::from_secs(10));
+        let status = status.with_context(|| format!("{thread}: {}", spread.said()))?;
+        let took = asked.elapsed();
+        let said = spread.said();
+        ensure!(took <= SOON, "{thread}: it took {took:?}, {status}: {said}");
+        ensure!(status.code() == Some(code), "{thread}: {status}: {said}");
+        let honest = said.contains("does not come") && said.contains("the rule has ended");
+        ensure!(honest == (code == 1), "{thread}: {said}");
+        nothing_left(&host, thread)?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-use aya::programs::{CgroupAttachMode, ProbeKind, ProgramError, links::FdLink};
+use aya::programs::{CgroupAttachMode, ProbeKind, Program, ProgramError, links::FdLink};
 
 use super::{super::perf, Hook, Places, chain};
 
@@ -22,7 +22,7 @@ pub(super) enum Attachment {
 
 /// Attaches one program. `keep`: its link is wanted for itself.
 pub(super) fn attach(
-    program: &mut aya::programs::Program,
+    program: &mut Program,
     hook: Hook,
     places: &Places,
     keep: bool,
@@ -61,10 +61,7 @@ pub(super) fn attach(
 }
 
 /// Attaches a kprobe or kretprobe to the first of these functions that the kernel has.
-fn kprobe(
-    program: &mut aya::programs::Program,
-    functions: &[&str],
-) -> Result<OwnedFd, AttachError> {
+fn kprobe(program: &mut Program, functions: &[&str]) -> Result<OwnedFd, AttachError> {
     let program: &mut aya::programs::KProbe = program.try_into()?;
     let at_return = matches!(program.kind(), ProbeKind::Return);
     let mut refused = None;
@@ -115,5 +112,21 @@ pub(super) fn short(error: &AttachError) -> String {
             format!("{}: {}", error.call, error.io_error)
         }
         other => chain(other),
+    }
+}
+
+/// Detaches a program and lets go of it. The kernel waits until nobody runs it any more.
+pub(super) fn unload(program: &mut Program) -> Result<(), ProgramError> {
+    match program {
+        Program::FEntry(it) => it.unload(),
+        Program::FExit(it) => it.unload(),
+        Program::KProbe(it) => it.unload(),
+        Program::RawTracePoint(it) => it.unload(),
+        Program::TracePoint(it) => it.unload(),
+        Program::CgroupSockAddr(it) => it.unload(),
+        Program::CgroupSock(it) => it.unload(),
+        Program::SockOps(it) => it.unload(),
+        // No hook is of another type; it would be let go of with the rest.
+        _ => Ok(()),
     }
 }

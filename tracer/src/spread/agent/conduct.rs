@@ -75,7 +75,7 @@ impl Agent {
             if chosen.contains(&told.decision) && self.doubt.follow(&pair) {
                 doubted.push(pair);
             }
-            self.teller.add(&self.config.rule, told);
+            self.teller.add(told);
         });
         let mut changed = !doubted.is_empty() && self.look_at_routes(doubted);
         if changed && let Err(error) = self.leave_out() {

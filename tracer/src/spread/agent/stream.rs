@@ -83,11 +83,12 @@ impl Agent {
             Target::File(path) => path.to_string_lossy().into_owned(),
         };
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let range = format!("{}-{}", self.inside.range.low, self.inside.range.high);
         let line = Start {
-            host: &host,
-            range: Some(format!("{}-{}", self.inside.range.low, self.inside.range.high)),
+            host: host.into(),
+            range: Some(range),
             version: env!("CARGO_PKG_VERSION"),
-            kernel: &self.tracer.release,
+            kernel: self.tracer.release.clone().into(),
             backend: self.tracer.session.backend.name(),
             degraded: self.tracer.degraded(),
             settings: BTreeMap::from([
@@ -97,7 +98,7 @@ impl Agent {
                 ("seeded".into(), json!(self.tracer.seeded)),
             ]),
         };
-        self.teller.begin(asked, &line);
+        self.teller.begin(asked, move |output| output.start(&line));
         Ok(())
     }
 
@@ -111,9 +112,9 @@ impl Agent {
         let not_told = self.not_told()?.saturating_sub(self.counted.not_told);
         let (dropped, undecodable) = self.teller.dropped();
         for (reason, count) in of_lines(not_told, dropped, undecodable) {
-            let before = self.counted.told.insert(reason, count).unwrap_or(0);
-            if count > before {
-                self.teller.lost(reason, count - before);
+            let before = self.counted.told.get(reason).copied().unwrap_or(0);
+            if count > before && self.teller.lost(reason, count - before) {
+                self.counted.told.insert(reason, count);
             }
         }
         Ok(())
@@ -126,7 +127,7 @@ impl Agent {
         let not_told = self.not_told()?.saturating_sub(self.counted.not_told);
         let totals = since(self.tracer.totals()?, &self.counted.totals);
         let drift = self.tracer.drift;
-        self.teller.end(|lines, dropped, undecodable| Stop {
+        self.teller.end(move |lines, dropped, undecodable| Stop {
             seen: lines + undecodable + not_told,
             emitted: lines + undecodable,
             written: lines.saturating_sub(dropped.events),

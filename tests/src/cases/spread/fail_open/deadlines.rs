@@ -1,20 +1,17 @@
 //! What has a deadline does not wait: the lease is renewed and a removed address leaves the rule while the
 //! agent's other work stands still.
-#![expect(unsafe_code, reason = "ptrace(2)")]
 
 use std::{
-    ffi::c_void,
-    fs::{self, File},
-    io::{self, Read},
+    fs::File,
+    io::Read,
     net::IpAddr,
     path::Path,
-    ptr,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
 use rustix::{fs::OFlags, io::ioctl_fionread};
 
 use super::{begin, none_spread};
@@ -24,6 +21,7 @@ use crate::{
         errors::{USAGE, says},
         spread::{Host, POOL, Test, load::Load, named},
     },
+    held::Held,
     probe::Place,
     tracer::{START_LIMIT, run, wait_for},
 };
@@ -89,17 +87,29 @@ fn unread_output() -> Result<()> {
             Ok((ioctl_fionread(&reader)? > 60_000).then_some(()))
         })?;
         deadlines_hold(&host, load)?;
+        other_work_goes_on(&host)?;
         // Read again, it goes on and ends well.
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
             scope.spawn(|| drain(&reader, &stop));
             let ended = spread.stop();
             stop.store(true, Ordering::Relaxed);
-            ended
+            let said = ended?.stderr;
+            ensure!(!said.contains("error:"), "{said}");
+            Ok(())
         })?;
         none_spread(load)?;
         host.rule.check_nothing_left()
     })
+}
+
+/// What the agent itself does, and no thread for deadlines: it says what is left out, and what is used again.
+fn other_work_goes_on(host: &Host) -> Result<()> {
+    let gone: IpAddr = POOL[1].parse()?;
+    host.rule.status_when("the status to follow", |status| status.left_out() == [gone])?;
+    host.stage.netns.ip(&format!("addr add {gone}/32 dev lo"))?;
+    host.rule.status_when("the status to follow", |status| status.left_out().is_empty())?;
+    Ok(())
 }
 
 fn open_fifo(path: &Path) -> Result<File> {
@@ -130,52 +140,6 @@ fn endless_comparison() -> Result<()> {
         none_spread(load)?;
         host.rule.check_nothing_left()
     })
-}
-
-/// Threads that are stopped, as by a debugger; they go on when this is dropped.
-struct Held(Vec<libc::pid_t>);
-
-impl Held {
-    /// Those of a process that have this name.
-    fn threads(process: u32, name: &str) -> Result<Self> {
-        let mut held = Self(Vec::new());
-        for thread in fs::read_dir(format!("/proc/{process}/task"))? {
-            let thread = thread?;
-            if fs::read_to_string(thread.path().join("comm"))?.trim_end() == name {
-                let id = thread.file_name().to_string_lossy().parse()?;
-                held.hold(id).with_context(|| format!("cannot stop thread {id}"))?;
-            }
-        }
-        if held.0.is_empty() {
-            bail!("no thread of {process} is called {name}");
-        }
-        Ok(held)
-    }
-
-    fn hold(&mut self, id: libc::pid_t) -> io::Result<()> {
-        trace(libc::PTRACE_SEIZE, id)?;
-        self.0.push(id);
-        trace(libc::PTRACE_INTERRUPT, id)?;
-        // SAFETY: no status is wanted.
-        let waited = unsafe { libc::waitpid(id, ptr::null_mut(), libc::__WALL) };
-        if waited == id { Ok(()) } else { Err(io::Error::last_os_error()) }
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        for id in &self.0 {
-            // One that has ended need not go on.
-            trace(libc::PTRACE_DETACH, *id).ok();
-        }
-    }
-}
-
-fn trace(request: libc::c_uint, id: libc::pid_t) -> io::Result<()> {
-    let none = ptr::null_mut::<c_void>();
-    // SAFETY: none of these requests writes to memory of this process.
-    let result = unsafe { libc::ptrace(request, id, none, none) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// It would be over again and again under a living agent.

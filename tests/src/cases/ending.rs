@@ -1,0 +1,133 @@
+//! `ending::*`: after a signal the program ends within a second, whatever it is doing, with the exit code that is
+//! documented.
+
+use std::{
+    fs::File,
+    io::{Read, copy, sink},
+    os::fd::OwnedFd,
+    process::Stdio,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+
+use super::{Case, Test, named};
+use crate::{
+    held::Held,
+    probe::Place,
+    process::Process,
+    stage::Stage,
+    tracer::{collect, command, finish, wait_for},
+};
+
+pub(super) fn cases() -> Vec<Case> {
+    let tests: &[Test] = &[
+        ("while_a_namespace_does_not_answer", namespace_that_does_not_answer),
+        ("while_the_work_hangs", work_that_hangs),
+        ("with_last_words_that_nobody_reads", last_words),
+    ];
+    named("ending", tests)
+}
+
+/// How long the end may take, with a little for this test's own looking.
+const SOON: Duration = Duration::from_millis(1050);
+
+const COMMANDS: [&[&str]; 3] = [
+    &["tuples", "--watch", "0.1", "-o", "json"],
+    &["record", "--stats-interval", "1"],
+    &["top", "-b", "-d", "0.2", "-o", "json"],
+];
+
+/// Starts it and waits for its first output.
+fn start(arguments: &[&str]) -> Result<Process> {
+    let mut command = command(arguments)?;
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut process = Process::spawn(&mut command)?;
+    let mut stdout = process.child.stdout.take().context("no stdout")?;
+    stdout.read_exact(&mut [0]).context("it ended without a word")?;
+    thread::spawn(move || copy(&mut stdout, &mut sink()));
+    Ok(process)
+}
+
+/// Its exit code must be this.
+fn end(mut process: Process, held: Option<&Held>, what: &[&str], code: i32) -> Result<String> {
+    let stderr = collect(process.child.stderr.take());
+    let asked = Instant::now();
+    process.signal(Signal::INT)?;
+    let limit = Duration::from_secs(10);
+    let status = match held {
+        Some(held) => held.wait(&mut process, limit)?,
+        None => process.wait(limit)?,
+    };
+    let took = asked.elapsed();
+    let said = finish(stderr);
+    ensure!(took <= Place::get().limit(SOON), "{what:?}: it took {took:?}, {status}: {said}");
+    ensure!(status.code() == Some(code), "{what:?}: {status}: {said}");
+    Ok(said)
+}
+
+/// Each is waited for, by one thread after the other.
+fn namespace_that_does_not_answer() -> Result<()> {
+    let mut stages = (0..4).map(|_| Stage::new(&[])).collect::<Result<Vec<_>>>()?;
+    let mut pairs = Vec::new();
+    for stage in &mut stages {
+        let server = stage.server("10.1.0.1:7000")?;
+        pairs.push(stage.netns.run(|| server.pair())?);
+    }
+    for arguments in COMMANDS {
+        let process = start(arguments)?;
+        let held = Held::threads(process.id(), "netns")?;
+        // The next look into a namespace is under way.
+        thread::sleep(Duration::from_millis(1100));
+        end(process, Some(&held), arguments, 0)?;
+    }
+    Ok(())
+}
+
+/// What cannot be ended well is not said to be.
+fn work_that_hangs() -> Result<()> {
+    for arguments in COMMANDS {
+        let process = start(arguments)?;
+        let held = Held::threads(process.id(), "tracer-work")?;
+        let said = end(process, Some(&held), arguments, 1)?;
+        // It may have been held in the middle of a write.
+        ensure!(said.contains("was not written yet is lost"), "{arguments:?}: {said}");
+    }
+    Ok(())
+}
+
+/// A full pipe as stderr: neither the error after a signal nor one without waits for ever.
+fn last_words() -> Result<()> {
+    use std::io::Write;
+    let (reader, writer) = std::io::pipe()?;
+    let mut full: File = OwnedFd::from(writer.try_clone()?).into();
+    rustix::fs::fcntl_setfl(&full, rustix::fs::OFlags::NONBLOCK)?;
+    while full.write(&[b'x'; 4096]).is_ok() {}
+    rustix::fs::fcntl_setfl(&full, rustix::fs::OFlags::empty())?;
+    let stderr = || -> Result<Stdio> { Ok(writer.try_clone()?.into()) };
+    // After a signal.
+    let mut tuples = command(COMMANDS[0])?;
+    tuples.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr()?);
+    let mut process = Process::spawn(&mut tuples)?;
+    let mut stdout = process.child.stdout.take().context("no stdout")?;
+    stdout.read_exact(&mut [0])?;
+    thread::spawn(move || copy(&mut stdout, &mut sink()));
+    let held = Held::threads(process.id(), "tracer-work")?;
+    end(process, Some(&held), &["a full stderr"], 1)?;
+    // The words come first: it waits for its reader, until a signal.
+    let mut wrong = command(&["tuples", "--netns", "/nowhere"])?;
+    wrong.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr()?);
+    let mut process = Process::spawn(&mut wrong)?;
+    wait_for("it to wait for its reader", Duration::from_secs(10), || {
+        let waits = std::fs::read_to_string(format!("/proc/{}/wchan", process.id()))?;
+        Ok((waits.contains("poll") || waits.contains("pipe")).then_some(()))
+    })?;
+    process.signal(Signal::TERM)?;
+    let asked = Instant::now();
+    process.wait(Duration::from_secs(10))?;
+    ensure!(asked.elapsed() <= SOON, "it took {:?}", asked.elapsed());
+    drop(reader);
+    Ok(())
+}

@@ -1,0 +1,70 @@
+//! Threads of another process that stand still.
+#![expect(unsafe_code, reason = "ptrace(2)")]
+
+use std::{ffi::c_void, fs, io, process::ExitStatus, ptr, time::Duration};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{process::Process, tracer::wait_for};
+
+/// Threads that are stopped, as by a debugger; they go on when this is dropped.
+pub struct Held(Vec<libc::pid_t>);
+
+impl Held {
+    /// Those of a process that have this name.
+    pub fn threads(process: u32, name: &str) -> Result<Self> {
+        let mut held = Self(Vec::new());
+        for thread in fs::read_dir(format!("/proc/{process}/task"))? {
+            let thread = thread?;
+            if fs::read_to_string(thread.path().join("comm"))?.trim_end() == name {
+                let id = thread.file_name().to_string_lossy().parse()?;
+                held.hold(id).with_context(|| format!("cannot stop thread {id}"))?;
+            }
+        }
+        if held.0.is_empty() {
+            bail!("no thread of {process} is called {name}");
+        }
+        Ok(held)
+    }
+
+    /// Waits for the end of their process, which holding them must not hold up: a thread that is looked at like
+    /// this is there until somebody has heard of its end.
+    pub fn wait(&self, process: &mut Process, limit: Duration) -> Result<ExitStatus> {
+        let ended = wait_for("the process to end", limit, || {
+            // The first thread's end is that of the process.
+            let first = process.id();
+            for id in self.0.iter().filter(|id| u32::try_from(**id) != Ok(first)) {
+                // SAFETY: no status is wanted.
+                unsafe { libc::waitpid(*id, ptr::null_mut(), libc::__WALL | libc::WNOHANG) };
+            }
+            Ok(process.child.try_wait()?.map(|_| ()))
+        });
+        ended?;
+        process.wait(limit)
+    }
+
+    fn hold(&mut self, id: libc::pid_t) -> io::Result<()> {
+        trace(libc::PTRACE_SEIZE, id)?;
+        self.0.push(id);
+        trace(libc::PTRACE_INTERRUPT, id)?;
+        // SAFETY: no status is wanted.
+        let waited = unsafe { libc::waitpid(id, ptr::null_mut(), libc::__WALL) };
+        if waited == id { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        for id in &self.0 {
+            // One that has ended need not go on.
+            trace(libc::PTRACE_DETACH, *id).ok();
+        }
+    }
+}
+
+fn trace(request: libc::c_uint, id: libc::pid_t) -> io::Result<()> {
+    let none = ptr::null_mut::<c_void>();
+    // SAFETY: none of these requests writes to memory of this process.
+    let result = unsafe { libc::ptrace(request, id, none, none) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
