@@ -22,6 +22,7 @@ use crate::{
     tracer::{
         self, START_LIMIT,
         record::{Record, Recording, eventually},
+        spread::Rule,
     },
 };
 
@@ -103,9 +104,28 @@ fn namespace() -> Result<()> {
         ensure!(degraded.contains("cgroup namespace") != whole, "{name}: degraded is {degraded}");
         ensure!(!whole || count == 5, "{name}: {count} of 5 connections were seen");
     }
-    let spread = inside("", alone, NO_MOUNTS, "spread --pool 127.0.0.1 --all --dry-run")?;
-    let ended = tracer::run(&mut { spread }, START_LIMIT)?;
-    says(&ended, &[BAD_CONFIG], &["the whole machine", "cgroup namespace", "--cgroupns=host"])
+    let rule = Rule::new();
+    // An agent, too; and a root of the container's own is not the machine's.
+    let own = format!(
+        "{NO_MOUNTS}\nmkdir {root} && mount -t cgroup2 none {root}",
+        root = folder.path().join("root").display()
+    );
+    let of_own = format!("--cgroup {}", folder.path().join("root").display());
+    for (first, of, dry) in [
+        (NO_MOUNTS, "--all", "--dry-run"),
+        (NO_MOUNTS, "--all", ""),
+        (own.as_str(), of_own.as_str(), ""),
+    ] {
+        let arguments = format!("spread --rule {} --pool 127.0.0.1 {of} {dry}", rule.name());
+        let spread = inside("", alone, first, &arguments)?;
+        let ended = tracer::run(&mut { spread }, START_LIMIT)?;
+        let said = ["the whole machine", "cgroup namespace", "--cgroupns=host"];
+        says(&ended, &[BAD_CONFIG], &said).with_context(|| format!("{of} {dry}"))?;
+        ensure!(cgroup.attached()? == 0, "{of} {dry}: programs are attached");
+        rule.check_nothing_left()?;
+        _ = fs::remove_dir(folder.path().join("root"));
+    }
+    Ok(())
 }
 
 /// Connections outside of the namespace whose process is known, and `degraded`.

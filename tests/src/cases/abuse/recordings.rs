@@ -61,7 +61,33 @@ pub(super) fn cases() -> Vec<Case> {
         Case::new(format!("abuse::recordings::{name}"), move || cheap(make, words))
             .unless(no_programs(&["zstd"]))
     };
-    KINDS.iter().map(case).collect()
+    let spread = |(name, make, code, says): &(&str, Make, i32, &'static str)| {
+        let (make, code, says) = (*make, *code, *says);
+        let name = format!("abuse::recordings::spread_from_{name}");
+        Case::new(name, move || spread_from(make, code, says)).unless(no_programs(&["zstd"]))
+    };
+    KINDS.iter().map(case).chain(SPREAD_FROM.iter().map(spread)).collect()
+}
+
+/// What `spread --dry-run --from` makes of some of them: exit code, and what it says on stderr.
+const SPREAD_FROM: &[(&str, Make, i32, &str)] = &[
+    ("a_sparse_file", files::sparse, 1, ""),
+    ("long_lines", files::long_lines, 1, ""),
+    ("a_million_tuples", files::many_tuples, 0, "limit reached"),
+    ("a_bomb", files::bomb, 1, ""),
+    ("a_huge_window", files::huge_window, 1, ""),
+];
+
+/// The same bounds.
+fn spread_from(make: Make, code: i32, says: &str) -> Result<()> {
+    let folder = TempDir::new()?;
+    let files = make(folder.path())?;
+    let files: Vec<&str> = files.iter().map(String::as_str).collect();
+    let arguments = ["spread", "--pool", "10.99.0.1-10.99.0.4", "--dry-run", "--from"];
+    let ended = look(&[&arguments[..], &files[..]].concat())?;
+    ensure!(ended.code == Some(code), "it ended with {:?}: {}", ended.code, ended.stderr);
+    ensure!(ended.stderr.contains(says), "{says:?} is not in {:?}", ended.stderr);
+    Ok(())
 }
 
 /// `report` and `replay`: within the memory, in time, with the words.

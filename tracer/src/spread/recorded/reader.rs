@@ -79,7 +79,7 @@ pub(super) struct Recording {
 }
 
 impl Recording {
-    /// `destinations`: those that are wanted; none: all.
+    /// `destinations`: of the rule; none: all.
     pub(super) fn new(destinations: Vec<Destination>) -> Self {
         Self {
             destinations,
@@ -174,8 +174,8 @@ impl Recording {
             destination_port: line.port,
             zero: 0,
         };
-        let wanted = |to: &Destination| to.contains(&key.destination, key.destination_port);
-        if !self.destinations.is_empty() && !self.destinations.iter().any(wanted) {
+        let (to, port) = (&key.destination, key.destination_port);
+        if !Destination::is_spread(&self.destinations, to, port) {
             return;
         }
         let since = std::time::Duration::from_nanos(mono_ns.saturating_sub(self.began_ns));
