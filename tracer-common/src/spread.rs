@@ -3,7 +3,7 @@
 
 mod choice;
 
-pub use choice::{Room, Search, Usage, candidate, choose, draw, search};
+pub use choice::{Room, Rounds, Search, Usage, candidate, choose, choose_by, draw, search};
 
 use crate::{
     Addr, Who,

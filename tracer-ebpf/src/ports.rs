@@ -72,31 +72,27 @@ fn bind_name(ctx: *mut bpf_sock_addr, v4: bool, address: [u64; 2], port: u16) ->
 /// Looks for a port: one of the half that the kernel tries last is bound with the address, where that is
 /// wanted. A port of 0: none was bound, for the reason given; `LeastUsed`: there is one that the kernel finds.
 #[inline(always)]
-pub(crate) fn find<const SIX: bool>(
+pub(crate) fn find(
     call: &Call<'_>,
     rule: &Rule,
     key: &TupleKey,
     room: &Room,
     wanted: spread::Search,
 ) -> (Decision, u16) {
-    let address = &key.source;
     let side = if call.form == Form::V6 { &rule.v6 } else { &rule.v4 };
-    let reuse = side.reuse;
     let Some(cursor) = ledger::cursor(key) else { return (Decision::NoCandidate, 0) };
     let mut search = Search {
         ctx: call.raw(),
         rule,
         cursor,
-        local: address.words(),
-        peer: (call.address.words()[1] >> 32) as u32,
+        key,
         v6: u32::from(call.form == Form::V6),
         others: wanted.others,
-        reuse,
+        reuse: side.reuse,
         found: 0,
-        zero: 0,
     };
     // SAFETY: the callback takes what it is given here, and ends.
-    unsafe { bpf_loop(wanted.tries, try_next::<SIX> as *mut c_void, (&raw mut search).cast(), 0) };
+    unsafe { bpf_loop(wanted.tries, try_next as *mut c_void, (&raw mut search).cast(), 0) };
     // SAFETY: the callback writes it behind the compiler's back.
     let port = unsafe { (&raw const search.found).read_volatile() } as u16;
     if port == 0 {
@@ -119,7 +115,7 @@ pub(crate) fn find<const SIX: bool>(
     let shared = unsafe {
         bpf_setsockopt(call.raw().cast(), SOL_SOCKET, SO_REUSEADDR, (&raw mut one).cast(), 4)
     };
-    if shared == 0 && bind(call, address, port) {
+    if shared == 0 && bind(call, &key.source, port) {
         return (Decision::FastPort, port);
     }
     (Decision::PortRefused, 0)
@@ -131,9 +127,7 @@ struct Search {
     ctx: *mut bpf_sock_addr,
     rule: *const Rule,
     cursor: *mut u32,
-    local: [u64; 2],
-    /// Last word of the destination.
-    peer: u32,
+    key: *const TupleKey,
     v6: u32,
     /// Rounds in which the half is searched that the kernel tries last.
     others: u32,
@@ -141,28 +135,28 @@ struct Search {
     reuse: u32,
     /// 0: none yet.
     found: u32,
-    zero: u32,
 }
 
 /// Looks at the next candidate. 1 ends the search.
-unsafe extern "C" fn try_next<const SIX: bool>(round: u32, search: *mut Search) -> i64 {
-    // SAFETY: `bind_fast` has it on its stack.
-    let Search { ctx, rule, cursor, local, peer, v6, others, reuse, .. } = unsafe { search.read() };
+unsafe extern "C" fn try_next(round: u32, search: *mut Search) -> i64 {
+    // SAFETY: `find` has it on its stack, and does not touch it meanwhile.
+    let Search { ctx, rule, cursor, key, v6, others, reuse, .. } = unsafe { &*search };
     // Each tuple goes round the ports by itself: those that it used longest ago come first, and no two
     // connect() calls ever try the same one at once.
     // SAFETY: see `ledger::cursor`.
-    let number = unsafe { atomic::fetch_add32(cursor, 1) };
+    let number = unsafe { atomic::fetch_add32(*cursor, 1) };
     // SAFETY: the value of the map of rules, which is never freed.
-    let Some(port) = spread::candidate(unsafe { &*rule }, number) else { return 1 };
+    let Some(port) = spread::candidate(unsafe { &**rule }, number) else { return 1 };
     // The halves alternate: below each port of one is one of the other.
-    let own = round >= others;
+    let own = round >= *others;
     let port = port.wrapping_sub(u16::from(own));
     if is_taken(port) {
         return 0;
     }
-    match known::<SIX>(ctx, v6 != 0, local, port, peer) {
+    // SAFETY: `find`'s caller has the key on its stack.
+    match known(*ctx, *v6 != 0, unsafe { &**key }, port) {
         NOBODY => {}
-        REUSABLE if own && reuse != 0 => {}
+        REUSABLE if own && *reuse != 0 => {}
         _ => return 0,
     }
     // SAFETY: as above.
@@ -183,38 +177,24 @@ const SOMEBODY: u32 = 1;
 const REUSABLE: u32 = 2;
 
 /// Whether the kernel knows a socket with this 4-tuple, TIME_WAIT included, or a listener there.
-///
-/// A function of its own: see [`bind_once`]. `peer` is the last word of the destination: all of an IPv4
-/// one; an IPv6 one is read from the context. `SIX`: this is AF_INET6, whose context alone has one. (Not all
-/// verifiers know that `v6` is false where that is not so.)
-#[inline(never)]
-fn known<const SIX: bool>(
-    ctx: *mut bpf_sock_addr,
-    v6: bool,
-    local: [u64; 2],
-    port: u16,
-    peer: u32,
-) -> u32 {
-    // SAFETY: the context is valid for the program's run.
-    let (ip6, peer_port) = unsafe { (&raw const (*ctx).user_ip6, (*ctx).user_port) };
-    let ports = peer_port | u32::from(port.to_be()) << 16;
-    let local =
-        [local[0] as u32, (local[0] >> 32) as u32, local[1] as u32, (local[1] >> 32) as u32];
+#[inline(always)]
+fn known(ctx: *mut bpf_sock_addr, v6: bool, key: &TupleKey, port: u16) -> u32 {
+    let ports = u32::from(key.destination_port.to_be()) | u32::from(port.to_be()) << 16;
+    let [(a, b), (c, d)] = key.source.words().map(halves);
+    let [(e, f), (g, h)] = key.destination.words().map(halves);
     // struct bpf_sock_tuple: source, destination, and both ports. The lookup is for a packet that
     // comes in: its source is our destination.
     let lookup = |words: *mut u32, size| {
         // SAFETY: the tuple is valid for this size.
         unsafe { bpf_skc_lookup_tcp(ctx.cast(), words.cast(), size, BPF_F_CURRENT_NETNS, 0) }
     };
-    // One call for each size, so that the verifier knows it.
-    // SAFETY: as above; in pieces of four bytes.
-    let word = |index| unsafe { ip6.cast::<u32>().add(index).read_volatile() };
-    let found = if SIX && v6 {
-        let [a, b, c, d] = local;
-        let mut words = [word(0), word(1), word(2), word(3), a, b, c, d, ports];
+    // One call for each size, so that the verifier knows it. Of an IPv4 address, the last word is all.
+    let mut words = [e, f, g, h, a, b, c, d, ports];
+    let found = if v6 {
         lookup(words.as_mut_ptr(), 36)
     } else {
-        lookup([peer, local[3], ports].as_mut_ptr(), 12)
+        [words[0], words[1], words[2]] = [h, d, ports];
+        lookup(words.as_mut_ptr(), 12)
     };
     if found.is_null() {
         return NOBODY;
@@ -224,4 +204,9 @@ fn known<const SIX: bool>(
     // SAFETY: the lookup gave a reference.
     unsafe { bpf_sk_release(found.cast()) };
     if reusable { REUSABLE } else { SOMEBODY }
+}
+
+#[inline(always)]
+fn halves(word: u64) -> (u32, u32) {
+    (word as u32, (word >> 32) as u32)
 }

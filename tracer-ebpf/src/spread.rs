@@ -4,6 +4,7 @@
 
 mod call;
 mod left_alone;
+mod rounds;
 mod tell;
 
 use aya_ebpf::{
@@ -64,7 +65,9 @@ fn count(decision: Decision) {
     }
 }
 
-/// A connect(). `FAST`: with ports of ours where the kernel would search long. `SIX`: of an AF_INET6 socket.
+/// A connect(). `FAST`: with ports of ours where the kernel would search long. `SIX`: of an AF_INET6 socket; it
+/// makes the closures below another function in each program, and so one that is inlined: no stack is left for
+/// calls in loops.
 #[inline(always)]
 pub(crate) fn connect<const FAST: bool, const SIX: bool>(call: &Call<'_>) -> i32 {
     let Some(rule) = rule() else { return ALLOW };
@@ -93,15 +96,19 @@ pub(crate) fn connect<const FAST: bool, const SIX: bool>(call: &Call<'_>) -> i32
     let (bound, fast_held) = bind::held();
     // Below 0 where ports were given back: which ones, the agent sees.
     let unknown = 0.max(bound.wrapping_sub(rule.bound) as i32) as u32;
-    let reuse = side.reuse;
     let capacity = rule.capacity.saturating_sub(unknown);
     let mut left_out = 0;
-    let chosen = spread::choose(side, capacity, random, |address| {
+    let usages = |address: &Addr| {
         key.source = *address;
-        let usage = ledger::usage(&key, reuse);
+        let usage = ledger::usage(&key, side.reuse);
         left_out |= usage.in_use();
         usage
-    });
+    };
+    let chosen = if FAST {
+        spread::choose_by::<rounds::Called>(side, capacity, random, usages)
+    } else {
+        spread::choose(side, capacity, random, usages)
+    };
     let Some((index, usage)) = chosen else {
         // That no address is left is for us to know: the connect() can succeed without one of them.
         return if left_out < NO_ROOM {
@@ -121,7 +128,7 @@ pub(crate) fn connect<const FAST: bool, const SIX: bool>(call: &Call<'_>) -> i32
         let search = spread::search(&usage, &room, rule.half, fast);
         if search.tries > 0 {
             key.source = *address;
-            (decision, port) = ports::find::<SIX>(call, rule, &key, &room, search);
+            (decision, port) = ports::find(call, rule, &key, &room, search);
         }
         if port == 0 && search.last && decision != Decision::LeastUsed {
             // With an address of ours, the kernel might find nothing where it does without.

@@ -167,6 +167,58 @@ pub fn choose(
     None
 }
 
+/// As [`choose`], with its searches run by `R`. In a loop, the verifier follows every path through every round, and can come to
+/// its limit of a million instructions (Linux 6.1 did); it looks at a callback once. (It is written out again,
+/// because the verifier follows four times as many paths where the two share functions.)
+#[inline(always)]
+pub fn choose_by<R: Rounds>(
+    side: &Side,
+    capacity: u32,
+    random: u32,
+    mut usage: impl FnMut(&Addr) -> Usage,
+) -> Option<(u8, Usage)> {
+    if side.count == 0 {
+        return None;
+    }
+    let first = draw(side, random & 0xffff);
+    let mut second = draw(side, random >> 16);
+    if second == first && side.count > 1 {
+        second = next(side, first);
+    }
+    let mut best = (first, usage(&side.addresses[usize::from(first)]));
+    if second != first {
+        let other = usage(&side.addresses[usize::from(second)]);
+        if lighter(side, capacity, (second, other), best) {
+            best = (second, other);
+        }
+    }
+    let trial = best.1.trial() * capacity;
+    if best.1.has_room(capacity - (capacity >> NEARLY_FULL_SHIFT), trial) {
+        return Some(best);
+    }
+    // One search for both: the emptiest of the first ones, and behind them the first that has room.
+    R::run(side.count.min(ALL), |seen| {
+        let searched = seen >= SEARCHED;
+        if searched && best.1.has_room(capacity, 0) {
+            return false;
+        }
+        let Some(index) = (u32::from(first) + seen).checked_rem(side.count) else { return false };
+        let found = ((index & 0xff) as u8, usage(&side.addresses[index as usize & (POOL_MAX - 1)]));
+        let emptier = found.1.load(capacity) < best.1.load(capacity);
+        if if searched { found.1.has_room(capacity, 0) } else { emptier } {
+            best = found;
+        }
+        true
+    });
+    best.1.has_room(capacity, 0).then_some(best)
+}
+
+/// Of [`choose_by`].
+pub trait Rounds {
+    /// Calls `step` with 0, 1 and so on, `count` times, or until it returns false.
+    fn run(count: u32, step: impl FnMut(u32) -> bool);
+}
+
 /// One of the slots, by 16 random bits.
 #[inline(always)]
 pub fn draw(side: &Side, random: u32) -> u8 {

@@ -4,6 +4,7 @@
 use super::*;
 use crate::Halves;
 
+mod rounds;
 mod simulation;
 
 /// SplitMix64 (Steele, Lea, Flood, 2014): the same numbers on every run.

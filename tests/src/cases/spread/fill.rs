@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use super::{Case, Host, POOL, POOL6, PORTS, source};
 use crate::{
     maker::{Kind, Maker},
-    probe::{self, Place},
+    probe,
     sock::Sock,
     tracer::wait_for,
     tuple::Tuple,
@@ -111,10 +111,7 @@ impl Fill {
         ensure!(status.spread()? == room, "{status:?}");
         // Not one would do: they are nearly all ports of one half.
         let ours = status.decided("fast_port")?;
-        // 6.1 refuses the IPv6 program with fast ports (README, limits), and the one without serves there. Only the host
-        // is strict about IPv6: its kernel takes both.
-        let without = !fast || (destination.is_ipv6() && Place::get() == Place::Vm);
-        let right = (fast && ours > room / 3) || (without && ours == 0);
+        let right = if fast { ours > room / 3 } else { ours == 0 };
         ensure!(right, "{ours} fast ports: {}", status.decisions());
         // First: under emulation, sockets that close while a trampoline is taken out can hang a guest.
         drop((sock, held));

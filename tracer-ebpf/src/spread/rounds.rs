@@ -1,0 +1,29 @@
+//! Loops that the kernel runs.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::bpf_loop;
+use tracer_common::spread::Rounds;
+
+/// By `bpf_loop` (Linux 5.17).
+pub(super) struct Called;
+
+impl Rounds for Called {
+    #[inline(always)]
+    fn run(count: u32, mut step: impl FnMut(u32) -> bool) {
+        by_kernel(count, &mut step);
+    }
+}
+
+#[inline(always)]
+fn by_kernel<F: FnMut(u32) -> bool>(count: u32, step: &mut F) {
+    let step: *mut F = step;
+    // SAFETY: the callback takes what it is given here, and ends.
+    unsafe { bpf_loop(count, call::<F> as *mut c_void, step.cast(), 0) };
+}
+
+/// 1 ends the loop.
+unsafe extern "C" fn call<F: FnMut(u32) -> bool>(round: u32, step: *mut F) -> i64 {
+    // SAFETY: `by_kernel` has it on its stack, and does not touch it meanwhile.
+    i64::from(!unsafe { (*step)(round) })
+}
