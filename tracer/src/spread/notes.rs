@@ -79,7 +79,7 @@ impl Notes {
 
     /// The same as a text: each line with its end.
     pub fn text(&self) -> String {
-        self.lines().iter().map(|(word, text)| format!("{word}: {text}\n")).collect()
+        self.lines().iter().fold(String::new(), |all, (word, text)| all + word + ": " + text + "\n")
     }
 }
 

@@ -30,7 +30,7 @@ use crate::{
 /// read now and then; where that takes long, less often.
 const AUTO_READS: Duration = Duration::from_secs(10);
 /// Where only warnings depend on them.
-const READS: Duration = Duration::from_secs(60);
+const READS: Duration = Duration::from_mins(1);
 /// The part of the time that reading may take: one in so many.
 const SHARE: u32 = 50;
 

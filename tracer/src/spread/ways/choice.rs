@@ -125,7 +125,7 @@ fn sources(reaches: &[&Reach]) -> Result<Option<Sources>, Unclear> {
         let Some(main) = main(reach)? else { continue };
         match &found {
             Some((other, interfaces)) if *interfaces != main => {
-                let ways = [(other, interfaces), (&reach, &main)]
+                let ways = [(other, interfaces), (reach, &main)]
                     .map(|(reach, over)| Elsewhere::new(reach.target.network, over));
                 return Err(Unclear::Several { ways: ways.to_vec() });
             }
