@@ -34,8 +34,10 @@ pub(crate) enum Which {
     Soak,
 }
 
-/// Calls of each of the two runs of the soak's first test; the second one makes a quarter of that.
+/// Calls of each of the two runs of the soak's first test; those in a narrow range make a quarter of that.
 const SOAK_CALLS: &str = "500000";
+/// Seeds of each of its tests in a narrow range, so many calls each.
+const SOAK_SEEDS: &str = "25";
 /// Agents that take over from one another under load.
 const SOAK_UPGRADES: &str = "100";
 /// How often each attack is tried.
@@ -116,6 +118,7 @@ fn soak(payload: &Payload) -> Result<Vec<Suite>> {
         let mut command = host(payload);
         command
             .env("TRACER_TEST_CONNECTS", SOAK_CALLS)
+            .env("TRACER_TEST_SEEDS", SOAK_SEEDS)
             .env("TRACER_TEST_UPGRADES", SOAK_UPGRADES)
             .env("TRACER_TEST_ABUSE_RUNS", SOAK_ABUSE_RUNS)
             .env("TRACER_TEST_LIMIT", SOAK_LIMIT)

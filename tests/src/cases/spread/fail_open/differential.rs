@@ -1,7 +1,8 @@
 //! The same calls with and without us, while everything goes wrong: each one ends the same way.
 //!
 //! `TRACER_TEST_CONNECTS` is how many calls there are in each of the two runs at least (20,000 by default,
-//! a quarter of them in the narrow range), and `TRACER_TEST_SEED` repeats them.
+//! a quarter of them in a narrow range), `TRACER_TEST_SEED` repeats them, and `TRACER_TEST_SEEDS` is with how many
+//! seeds a narrow range is tried, from that one on.
 
 mod calls;
 mod trouble;
@@ -23,14 +24,22 @@ use crate::{
         spread::{Host, POOL, Test, fill::others, named},
     },
     descriptors,
+    netns::NetNs,
 };
 use calls::{Calls, Ends};
 use trouble::{Seen, Trouble};
 
 pub(super) fn cases() -> Vec<Case> {
-    let narrow: Test = ("differential_in_a_narrow_range", narrow_range);
-    named("spread::fail_open", &[("differential", wide), narrow])
+    let tests: &[Test] = &[
+        ("differential", wide),
+        (NARROW, || narrow_ranges(NARROW, ["2", "1", "0"], || Ok((Host::new()?, None)))),
+        (VETH, || narrow_ranges(VETH, ["1", "0", "2"], over_veth)),
+    ];
+    named("spread::fail_open", tests)
 }
+
+const NARROW: &str = "differential_in_a_narrow_range";
+const VETH: &str = "differential_over_veth";
 
 const SEED: u64 = 20_261_124;
 
@@ -44,28 +53,53 @@ fn tell(name: &str, calls: usize, rounds: u64) {
 fn wide() -> Result<()> {
     let calls = number("TRACER_TEST_CONNECTS", 20_000)?;
     let host = Host::new()?;
-    let app = Calls::new(&host, number("TRACER_TEST_SEED", SEED)?, 3, 60)?;
+    let app = Calls::new(&host, None, number("TRACER_TEST_SEED", SEED)?, 3, 60)?;
     let seen = compare(&host, &app, "differential", calls, trouble::round)?;
     ensure!(seen.not_told > 0, "the ring was never full");
     ensure!(seen.uncounted > 0, "the table of connections was never full");
     Ok(())
 }
 
+/// The servers' namespace, where that is another one.
+type Far = Option<NetNs>;
+
+/// One seed after the other, each with another value of `net.ipv4.tcp_tw_reuse`.
+fn narrow_ranges(name: &str, reuse: [&str; 3], host: fn() -> Result<(Host, Far)>) -> Result<()> {
+    let first = number("TRACER_TEST_SEED", SEED)?;
+    for (seed, reuse) in (first..first + number("TRACER_TEST_SEEDS", 1)?).zip(reuse.iter().cycle())
+    {
+        let (host, far) = host()?;
+        host.stage.netns.sysctl("ipv4/tcp_tw_reuse", reuse)?;
+        narrow_range(name, &host, far.as_ref(), seed)
+            .with_context(|| format!("seed {seed}, tcp_tw_reuse {reuse}"))?;
+    }
+    Ok(())
+}
+
 /// 40 ports for each address. The application holds up to 36 connections to one destination, which without us
 /// have room; of the pool's only address others have ten, so that it is full at 30.
-fn narrow_range() -> Result<()> {
+fn narrow_range(name: &str, host: &Host, far: Option<&NetNs>, seed: u64) -> Result<()> {
     let calls = number("TRACER_TEST_CONNECTS", 20_000)? / 4;
-    let host = Host::new()?;
     host.stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40039")?;
-    let app = Calls::new(&host, number("TRACER_TEST_SEED", SEED)?, 1, 36)?;
+    let app = Calls::new(host, far, seed, 1, 36)?;
     let peer = app.servers[0].local()?;
-    let _others = others(&host, POOL[0], peer, 10)?;
+    let _others = others(host, POOL[0], peer, 10)?;
     let _accepted = (0..10).map(|_| app.servers[0].accept()).collect::<Result<Vec<_>, _>>()?;
-    let name = "differential_in_a_narrow_range";
-    let seen = compare(&host, &app, name, calls, trouble::narrow_round)?;
+    let seen = compare(host, &app, name, calls, trouble::narrow_round)?;
     ensure!(seen.pool_full > 0, "the pool was never full");
     ensure!(seen.fast_port > 0, "no port was handed out");
     Ok(())
+}
+
+/// The servers are in another namespace: no connection is one of loopback, for which the kernel has rules of
+/// its own.
+fn over_veth() -> Result<(Host, Far)> {
+    let (host, far) = (Host::new()?, NetNs::new()?);
+    host.stage.netns.veth(&["10.7.0.1/24"], &far, &[&format!("{}/24", calls::FAR_SERVERS)])?;
+    for address in POOL {
+        far.ip(&format!("route add {address}/32 via 10.7.0.1"))?;
+    }
+    Ok((host, Some(far)))
 }
 
 /// What the application has done so far, and whether it shall go on.

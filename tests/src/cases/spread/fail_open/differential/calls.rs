@@ -6,12 +6,15 @@ use anyhow::Result;
 use rustix::io::Errno;
 
 use super::Progress;
-use crate::{cases::spread::Host, sock::Sock, workloads::random::Random};
+use crate::{cases::spread::Host, netns::NetNs, sock::Sock, workloads::random::Random};
 
 /// Of the host, and not of the pool.
 const CHOSEN: &str = "10.1.0.2:0";
+/// Where the servers are in the application's own namespace, and where they are in another one.
+const NEAR_SERVERS: &str = "10.1.0.1";
+pub(super) const FAR_SERVERS: &str = "10.7.0.9";
 /// Nobody listens there.
-const CLOSED: &str = "10.1.0.1:7999";
+const CLOSED: u16 = 7999;
 /// There is no route to it.
 const FAR: &str = "192.0.2.1:80";
 
@@ -28,9 +31,16 @@ pub(super) struct Calls<'a> {
 
 impl<'a> Calls<'a> {
     /// With several servers, some sockets bind an address of their own.
-    pub(super) fn new(host: &'a Host, seed: u64, servers: u16, held: u64) -> Result<Self> {
+    pub(super) fn new(
+        host: &'a Host,
+        far: Option<&NetNs>,
+        seed: u64,
+        servers: u16,
+        held: u64,
+    ) -> Result<Self> {
+        let (netns, ip) = far.map_or((&host.stage.netns, NEAR_SERVERS), |far| (far, FAR_SERVERS));
         let listener = |port| -> Result<Sock> {
-            let address: SocketAddr = format!("10.1.0.1:{port}").parse()?;
+            let address: SocketAddr = format!("{ip}:{port}").parse()?;
             let listener = Sock::tcp(address)?;
             listener.bind(address)?;
             listener.listen(64)?;
@@ -38,7 +48,7 @@ impl<'a> Calls<'a> {
             Ok(listener)
         };
         let ports = 7101..7101 + servers;
-        let servers = host.stage.netns.run(|| ports.map(listener).collect::<Result<_>>())?;
+        let servers = netns.run(|| ports.map(listener).collect::<Result<_>>())?;
         Ok(Self { host, servers, seed, held })
     }
 
@@ -81,7 +91,7 @@ impl<'a> Calls<'a> {
         let mut end = |result: rustix::io::Result<()>| ends.push(result.err());
         match kind {
             0 => {
-                end(sock.connect(CLOSED.parse()?));
+                end(sock.connect(SocketAddr::new(peer.ip(), CLOSED)));
                 // The same descriptor again, after a refusal.
                 end(sock.connect(peer));
             }
