@@ -85,7 +85,8 @@ pub struct Conn {
     pub acquired_ns: u64,
     /// [`conn_flag`] bits.
     pub flags: u32,
-    pub zero: u32,
+    /// In whose share of the table this entry is: [`crate::share::owner`].
+    pub owner: u32,
 }
 
 const _: () = assert!(size_of::<Conn>() == 96);
@@ -118,9 +119,12 @@ pub struct Attempt {
     /// `Kind::ConnectFailed` or `Kind::BindFailed`: which call this is.
     pub call: u8,
     pub zero: u8,
+    /// Whose it is: [`crate::share::owner`].
+    pub owner: u32,
+    pub zero_too: u32,
 }
 
-const _: () = assert!(size_of::<Attempt>() == 112);
+const _: () = assert!(size_of::<Attempt>() == 120);
 
 /// Value of the `BINDS` map, keyed by [`ConnKey`]: a port that bind() or listen() took, which no
 /// connect() of that namespace can be given.
@@ -134,7 +138,8 @@ pub struct Bound {
     pub acquired_ns: u64,
     /// [`conn_flag`] bits.
     pub flags: u32,
-    pub zero: u32,
+    /// As in [`Conn`].
+    pub owner: u32,
 }
 
 const _: () = assert!(size_of::<Bound>() == 88);

@@ -5,7 +5,7 @@
 //! says its size in a `const` assertion beside it.
 //!
 //! Reading order: [`addr`], [`tuple`], [`conn`], [`event`], [`cause`], [`loss`], [`filter`],
-//! [`settings`], [`spread`].
+//! [`settings`], [`share`], [`spread`].
 #![no_std]
 
 pub mod addr;
@@ -17,6 +17,7 @@ pub mod halves;
 pub mod loss;
 pub mod seed;
 pub mod settings;
+pub mod share;
 pub mod spread;
 pub mod tuple;
 #[cfg(feature = "user")]

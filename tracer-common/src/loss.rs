@@ -9,7 +9,7 @@ use crate::Cause;
 pub enum Stat {
     /// Events that the event mask and the filter let through.
     EventsSeen = 0,
-    /// Of those, written to the ring buffer. `seen = emitted + event_ring_full`, exactly.
+    /// Of those, written to the ring buffer. `seen = emitted + event_ring_full + events_limited`, exactly.
     EventsEmitted,
 }
 
@@ -35,10 +35,18 @@ pub enum Loss {
     ReadFailed,
     /// A socket took a port without ever having been given a cookie.
     NoCookie,
+    /// One user, or one namespace, holds its share of the tuple table: as [`Self::TuplesFull`].
+    TuplesShare,
+    /// The same of the connection table: this port is counted nowhere but here.
+    ConnsShare,
+    /// The same of the table of bound ports.
+    BindsShare,
+    /// Events of failures that one user, or one namespace, had too many of: [`crate::share::Rate`].
+    EventsLimited,
 }
 
 impl Loss {
-    pub const COUNT: usize = 9;
+    pub const COUNT: usize = 13;
     pub const ALL: [Self; Self::COUNT] = [
         Self::EventRingFull,
         Self::ConnsFull,
@@ -49,6 +57,10 @@ impl Loss {
         Self::MapBusy,
         Self::ReadFailed,
         Self::NoCookie,
+        Self::TuplesShare,
+        Self::ConnsShare,
+        Self::BindsShare,
+        Self::EventsLimited,
     ];
 
     /// The word in the `lost.reason` field and in the view.
@@ -63,6 +75,10 @@ impl Loss {
             Self::MapBusy => "map_busy",
             Self::ReadFailed => "read_failed",
             Self::NoCookie => "no_cookie",
+            Self::TuplesShare => "tuples_share",
+            Self::ConnsShare => "conns_share",
+            Self::BindsShare => "binds_share",
+            Self::EventsLimited => "events_limited",
         }
     }
 
@@ -82,7 +98,7 @@ pub const fn failed_index(cause: Cause) -> u32 {
 /// Index of the first [`Loss`] in the `STATS` map; the [`Stat`] counters come before it.
 pub const LOSS_BASE: u32 = 8;
 /// Index of the first [`Cause`]; the losses come before it.
-pub const FAILED_BASE: u32 = LOSS_BASE + 9;
+pub const FAILED_BASE: u32 = LOSS_BASE + 13;
 /// Entries of the `STATS` map.
 pub const STATS_LEN: u32 = FAILED_BASE + 14;
 

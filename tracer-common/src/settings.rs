@@ -21,6 +21,7 @@ pub mod map {
     pub const DECISIONS: &str = "DECISIONS";
     pub const TAKEN: &str = "TAKEN";
     pub const GIVEN: &str = "GIVEN";
+    pub const SHARES: &str = "SHARES";
 }
 
 /// Read-only globals, set before the programs are loaded. Offsets are in bytes from the start of
@@ -79,12 +80,16 @@ pub mod global {
     pub const SPREADING: &str = "SPREADING";
     /// u32: 1 if a program may set the errno of a call that it denies (Linux 6.1).
     pub const FAIL_FAST: &str = "FAIL_FAST";
+    /// u32: entries that the tables may have.
+    pub const MAX_TUPLES: &str = "MAX_TUPLES";
+    pub const MAX_CONNS: &str = "MAX_CONNS";
+    pub const MAX_BINDS: &str = "MAX_BINDS";
     /// u32: `struct timer_list.expires`
     pub const TIMER_EXPIRES: &str = "TIMER_EXPIRES";
 }
 
 /// Version of what is pinned: changes whenever a pinned map's key or value does.
-pub const LAYOUT: u32 = 6;
+pub const LAYOUT: u32 = 7;
 
 /// Bytes of `struct sock_common` that are read at once; every `SKC_*` field must lie below.
 pub const SOCK_COMMON_LEN: usize = 96;

@@ -76,9 +76,12 @@ pub struct TupleCount {
     /// Why the spreader does not choose this source towards this destination
     /// ([`crate::spread::LeftOut`]); 0: it may. Set by the agent.
     pub left_out: u32,
+    /// In whose share of the table this entry is: [`crate::share::owner`].
+    pub owner: u32,
+    pub zero: u32,
 }
 
-const _: () = assert!(size_of::<TupleCount>() == 48 + 8 * Cause::COUNT + 96 + 72);
+const _: () = assert!(size_of::<TupleCount>() == 48 + 8 * Cause::COUNT + 96 + 80);
 
 /// Value of [`TupleCount::proven`]: a mask, so that the spreader's hook needs no branch.
 pub const PROVEN: u32 = 1 << 31;

@@ -5,7 +5,7 @@ use aya::Pod;
 
 use crate::{
     Attempt, Bound, Conn, ConnKey, Event, Filter, Rule, TupleCount, TupleKey, seed::Command,
-    spread::Told,
+    share::Share, spread::Told,
 };
 
 macro_rules! pod {
@@ -18,4 +18,6 @@ macro_rules! pod {
     };
 }
 
-pod!(Attempt, Bound, Command, Conn, ConnKey, Event, Filter, Rule, Told, TupleCount, TupleKey);
+pod!(
+    Attempt, Bound, Command, Conn, ConnKey, Event, Filter, Rule, Share, Told, TupleCount, TupleKey
+);

@@ -8,7 +8,7 @@ use aya_ebpf::{
 use tracer_common::{Addr, Attempt, Kind, Loss, TupleKey, conn_flag};
 
 use crate::{
-    filter,
+    filter, share,
     skip::{Skip, Step},
     who,
 };
@@ -93,6 +93,8 @@ pub(crate) fn begin<const ANCESTORS: bool>(begin: &Begin) -> Step {
         bound_port: begin.port,
         call: begin.call as u8,
         zero: 0,
+        owner: share::owner(begin.netns, who::user()),
+        zero_too: 0,
     };
     let task = task();
     if let Some(slot) = ATTEMPTS.get_ptr_mut(task) {

@@ -8,6 +8,7 @@ use aya_ebpf::{
 };
 use tracer_common::{
     Addr, Bound, BoundAt, Cause, ConnKey, Kind, Loss, PortBy, TupleKey, conn_flag, event_flag,
+    share::Table,
 };
 
 use crate::{
@@ -16,6 +17,7 @@ use crate::{
     events::{self, Detail},
     filter,
     offsets::SPREADING,
+    share,
     skip::{Skip, Step},
     sock::{Sock, state},
     spread, stats, who,
@@ -54,28 +56,34 @@ fn address_key(sock: &Sock, port: u16) -> ConnKey {
     ConnKey::new(sock.at(), port)
 }
 
-/// Adds a bound port; true if it was not known yet.
+/// Adds a bound port that is not known yet.
 #[inline(always)]
-pub(crate) fn add(key: &ConnKey, bound: &Bound) -> bool {
-    match BINDS.insert(key, bound, u64::from(BPF_NOEXIST)) {
-        Ok(()) => {
-            count_at(&bound.place, key.port, 1);
-            return true;
-        }
-        Err(EEXIST) => {}
-        Err(E2BIG) => stats::lost(Loss::BindsFull),
-        Err(_) => stats::lost(Loss::MapBusy),
+pub(crate) fn add(key: &ConnKey, bound: &Bound) -> Step {
+    if !share::has_room(bound.owner, Table::Binds) {
+        // SAFETY: not even read.
+        let known = unsafe { BINDS.get(key) }.is_some();
+        return Err(if known { Skip::NotOurs } else { Skip::Lost(Loss::BindsShare) });
     }
-    false
+    match BINDS.insert(key, bound, u64::from(BPF_NOEXIST)) {
+        Ok(()) => {}
+        Err(EEXIST) => return Err(Skip::NotOurs),
+        Err(E2BIG) => return Err(Skip::Lost(Loss::BindsFull)),
+        Err(_) => return Err(Skip::Lost(Loss::MapBusy)),
+    }
+    share::add(bound.owner, Table::Binds, 1);
+    count_at(&bound.place, key.port, 1);
+    Ok(())
 }
 
 /// Removes a bound port; true if it was there.
 #[inline(always)]
 pub(crate) fn remove(key: &ConnKey) -> bool {
     // SAFETY: only read, before the element may be another port's.
-    let Some(place) = (unsafe { BINDS.get(key) }).map(|bound| bound.place) else { return false };
+    let known = (unsafe { BINDS.get(key) }).map(|bound| (bound.place, bound.owner));
+    let Some((place, owner)) = known else { return false };
     let removed = BINDS.remove(key).is_ok();
     if removed {
+        share::add(owner, Table::Binds, u64::MAX);
         count_at(&place, key.port, u64::MAX);
     }
     removed
@@ -156,6 +164,7 @@ fn describe(sock: &Sock, bound: &mut Bound) -> Step {
     bound.place.source = sock.source()?;
     bound.place.netns = sock.netns()?;
     bound.who = who::current();
+    bound.owner = share::owner(bound.place.netns, who::user());
     bound.acquired_ns = now();
     // bind() has an attempt, which knows; listen() may not.
     bound.flags = match attempt::current(Call::Bind) {
@@ -203,7 +212,8 @@ fn keep(sock: &Sock, bound: &mut Bound, by: PortBy) -> Step {
         bound.flags |= conn_flag::LISTEN;
     }
     let watched = bound.flags & conn_flag::WATCHED != 0;
-    if add(&key, bound) && watched && events::wanted(Kind::PortAllocated) {
+    add(&key, bound)?;
+    if watched && events::wanted(Kind::PortAllocated) {
         events::emit(&Detail {
             code: by as u8,
             ..Detail::new(Kind::PortAllocated, bound.acquired_ns, key, &bound.place, &bound.who)
@@ -279,7 +289,10 @@ pub(crate) fn searched(sock: &Sock, wanted_port: u16, result: i32) -> Step {
     }
     let cause = if wanted_port == 0 { Cause::BindExhausted } else { Cause::PortInUse };
     stats::failed(cause);
-    if events::wanted(Kind::BindFailed) && bound.flags & conn_flag::WATCHED != 0 {
+    if events::wanted(Kind::BindFailed)
+        && bound.flags & conn_flag::WATCHED != 0
+        && events::may_report(bound.owner, cause, bound.acquired_ns)
+    {
         let key = ConnKey::new(sock.cookie(), wanted_port);
         events::emit(&Detail {
             errno: EADDRINUSE,
@@ -309,12 +322,16 @@ pub(crate) fn returned(result: i64) -> Step {
         _ => Cause::Other,
     };
     stats::failed(cause);
-    if events::wanted(Kind::BindFailed) && attempt.flags & conn_flag::WATCHED != 0 {
+    let now = now();
+    if events::wanted(Kind::BindFailed)
+        && attempt.flags & conn_flag::WATCHED != 0
+        && events::may_report(attempt.owner, cause, now)
+    {
         let key = ConnKey::new(attempt.cookie, attempt.bound_port);
         events::emit(&Detail {
             errno,
             code: cause as u8,
-            ..Detail::new(Kind::BindFailed, now(), key, &attempt.tuple, &attempt.who)
+            ..Detail::new(Kind::BindFailed, now, key, &attempt.tuple, &attempt.who)
         });
     }
     Ok(())

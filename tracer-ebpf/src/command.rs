@@ -8,13 +8,15 @@ use aya_log_ebpf::debug;
 use tracer_common::{
     Bound, Conn, Who, conn_flag,
     seed::{COMMAND_WORDS, Command, Op},
+    share::UNKNOWN_USER,
 };
 
 use crate::{
     attempt::now,
     bind, filter,
     ledger::{self, Mark},
-    skip::settle,
+    share,
+    skip::{Step, settle},
 };
 
 /// Carries out the command in the words of `ctx`; returns 1 if it changed anything, else 0.
@@ -79,13 +81,9 @@ fn add_conn(command: &Command) -> bool {
         begun_ns: 0,
         acquired_ns: now,
         flags: command.flags | conn_flag::SEEDED | if watched { conn_flag::WATCHED } else { 0 },
-        zero: 0,
+        owner: share::owner(command.tuple.netns, UNKNOWN_USER),
     };
-    if let Err(skip) = ledger::add_older(&command.key, &conn) {
-        // A reconciliation asks again and again for what its hook has counted as lost already.
-        if ledger::seeding() {
-            settle(Err(skip));
-        }
+    if !report(ledger::add_older(&command.key, &conn)) {
         return false;
     }
     if ledger::is_marked(&command.key, Mark::Released) {
@@ -97,6 +95,15 @@ fn add_conn(command: &Command) -> bool {
     true
 }
 
+/// A reconciliation asks again and again for what its hook has counted as lost already.
+#[inline(always)]
+fn report(step: Step) -> bool {
+    if ledger::seeding() {
+        settle(step);
+    }
+    step.is_ok()
+}
+
 #[inline(always)]
 fn add_bound(command: &Command) -> bool {
     let bound = Bound {
@@ -104,7 +111,7 @@ fn add_bound(command: &Command) -> bool {
         who: owner(command),
         acquired_ns: now(),
         flags: command.flags | conn_flag::SEEDED,
-        zero: 0,
+        owner: share::owner(command.tuple.netns, UNKNOWN_USER),
     };
-    bind::add(&command.key, &bound)
+    report(bind::add(&command.key, &bound))
 }

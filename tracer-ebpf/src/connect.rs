@@ -6,6 +6,7 @@
 use aya_ebpf::{macros::map, maps::PerCpuArray};
 use tracer_common::{
     Attempt, Cause, Conn, ConnKey, Kind, Loss, PortBy, TupleKey, Who, conn_flag, event_flag,
+    share::UNKNOWN_USER,
 };
 
 use crate::{
@@ -15,6 +16,7 @@ use crate::{
     filter,
     ledger::{self, Mark},
     offsets::SPREADING,
+    share,
     skip::{Skip, Step, settle},
     sock::{Sock, state},
     stats,
@@ -82,6 +84,7 @@ pub(crate) fn acquired(key: ConnKey, tuple: impl FnOnce(&mut TupleKey) -> Step) 
         conn.tuple = attempt.tuple;
         conn.who = attempt.who;
         conn.begun_ns = attempt.begun_ns;
+        conn.owner = attempt.owner;
         conn.flags = attempt.flags & (conn_flag::WATCHED | conn_flag::SPREAD);
         if attempt.search_ns == 0 {
             // The kernel passed over the hook before this one: it does not run a program that it
@@ -99,6 +102,7 @@ pub(crate) fn acquired(key: ConnKey, tuple: impl FnOnce(&mut TupleKey) -> Step) 
         // Counted all the same; that the caller is not known is a counted loss.
         stats::lost(Loss::AttemptsFull);
         tuple(&mut conn.tuple)?;
+        conn.owner = share::owner(conn.tuple.netns, UNKNOWN_USER);
         if filter::passes_unknown_caller(conn.tuple.netns) && filter::passes_tuple(&conn.tuple) {
             conn.flags = conn_flag::WATCHED;
         }
@@ -134,8 +138,11 @@ fn failed(attempt: &mut Attempt, cause: Cause, errno: u16) -> Step {
     stats::failed(cause);
     let now = now();
     // The event does not depend on the tuple's entry: where there is none, that is a loss of its own.
-    settle(ledger::fail(&attempt.tuple, cause, errno, now, &attempt.who));
-    if events::wanted(Kind::ConnectFailed) && attempt.flags & conn_flag::WATCHED != 0 {
+    settle(ledger::fail(&attempt.tuple, cause, errno, now, &attempt.who, attempt.owner));
+    if events::wanted(Kind::ConnectFailed)
+        && attempt.flags & conn_flag::WATCHED != 0
+        && events::may_report(attempt.owner, cause, now)
+    {
         let ports = ledger::ports(&attempt.tuple);
         // What older sockets hold is not counted yet while they are being read.
         let counted = ports.is_some() && !ledger::seeding();
@@ -378,8 +385,11 @@ fn handshake_failed(sock: &Sock, key: &ConnKey, conn: &Conn, now: u64) -> Step {
     if SPREADING.load() != 0 {
         ledger::conn_nowhere(key.cookie, key.port, cause as u32, now);
     }
-    settle(ledger::fail(&conn.tuple, cause, errno, now, &conn.who));
-    if events::wanted(Kind::ConnectFailed) && conn.flags & conn_flag::WATCHED != 0 {
+    settle(ledger::fail(&conn.tuple, cause, errno, now, &conn.who, conn.owner));
+    if events::wanted(Kind::ConnectFailed)
+        && conn.flags & conn_flag::WATCHED != 0
+        && events::may_report(conn.owner, cause, now)
+    {
         events::emit(&Detail {
             duration_ns: now.saturating_sub(conn.begun_ns),
             errno,
@@ -412,6 +422,7 @@ fn uncounted(sock: &Sock, key: &ConnKey) -> Option<&'static Conn> {
         let tuple = &conn.tuple;
         let watched = filter::passes_unknown_caller(tuple.netns) && filter::passes_tuple(tuple);
         conn.flags = if watched { conn_flag::WATCHED } else { 0 };
+        conn.owner = share::owner(conn.tuple.netns, UNKNOWN_USER);
         conn.who = Who::default();
         conn.begun_ns = 0;
         return Some(conn);
@@ -431,6 +442,7 @@ fn uncounted(sock: &Sock, key: &ConnKey) -> Option<&'static Conn> {
     conn.tuple = attempt.tuple;
     conn.who = attempt.who;
     conn.begun_ns = attempt.begun_ns;
+    conn.owner = attempt.owner;
     conn.flags = attempt.flags;
     Some(conn)
 }

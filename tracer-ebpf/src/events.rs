@@ -6,11 +6,11 @@ use aya_ebpf::{
     macros::map,
     maps::RingBuf,
 };
-use tracer_common::{ConnKey, Event, Kind, Loss, Stat, TupleKey, Who};
+use tracer_common::{Cause, ConnKey, Event, Kind, Loss, Stat, TupleKey, Who, share::Rate};
 
 use crate::{
     offsets::{EVENT_MASK, WAKE_AT},
-    stats, words,
+    share, stats, words,
 };
 
 /// One ring for all CPUs, so that records come out in order; the size is a setting.
@@ -66,6 +66,21 @@ impl<'a> Detail<'a> {
             flags: 0,
         }
     }
+}
+
+/// Whether the event of a failure of this cause is within its owner's rate. One that is not counts as lost.
+#[inline(always)]
+pub(crate) fn may_report(owner: u32, cause: Cause, now: u64) -> bool {
+    let rate = match cause {
+        Cause::PortsExhausted | Cause::BindExhausted | Cause::TupleInUse => Rate::Exhaustion,
+        _ => Rate::Failures,
+    };
+    let may = share::may_report(owner, rate, now);
+    if !may {
+        stats::count(Stat::EventsSeen);
+        stats::lost(Loss::EventsLimited);
+    }
+    may
 }
 
 /// Writes one event. The caller has asked [`wanted`] and the filter.

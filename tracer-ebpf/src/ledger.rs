@@ -12,12 +12,13 @@ use aya_ebpf::{
 use tracer_common::{
     Cause, Conn, ConnKey, Halves, Loss, TupleCount, TupleKey, Who, conn_flag,
     settings::{CONTROL_LEN, CONTROL_SEEDING},
+    share::{Table, UNKNOWN_USER},
     spread::{TRIALS, Usage},
     tuple::{GIVEN_UP_NS, PROVEN, search_bucket},
 };
 
 use crate::{
-    atomic, bind,
+    atomic, bind, share,
     skip::{Skip, Step},
     stats, words,
 };
@@ -71,6 +72,8 @@ static EMPTY: TupleCount = TupleCount {
     forgiven: 0,
     proven: 0,
     left_out: 0,
+    owner: 0,
+    zero: 0,
 };
 
 const EEXIST: i32 = -17;
@@ -86,16 +89,28 @@ fn failed_insert(error: i32, full: Loss) -> Skip {
     }
 }
 
+/// The entry of a tuple. A new one is in its owner's share.
 #[inline(always)]
-fn tuple(key: &TupleKey) -> Step<*mut TupleCount> {
+fn tuple(key: &TupleKey, owner: u32) -> Step<*mut TupleCount> {
     if let Some(count) = TUPLES.get_ptr_mut(key) {
         return Ok(count);
     }
-    match TUPLES.insert(key, &EMPTY, u64::from(BPF_NOEXIST)) {
-        Ok(()) | Err(EEXIST) => {}
-        Err(error) => return Err(failed_insert(error, Loss::TuplesFull)),
+    if !share::has_room(owner, Table::Tuples) {
+        return Err(Skip::Lost(Loss::TuplesShare));
     }
-    TUPLES.get_ptr_mut(key).ok_or(Skip::Lost(Loss::TuplesFull))
+    let inserted = TUPLES.insert(key, &EMPTY, u64::from(BPF_NOEXIST));
+    if let Err(error) = inserted
+        && error != EEXIST
+    {
+        return Err(failed_insert(error, Loss::TuplesFull));
+    }
+    let count = TUPLES.get_ptr_mut(key).ok_or(Skip::Lost(Loss::TuplesFull))?;
+    if inserted.is_ok() {
+        share::add(owner, Table::Tuples, 1);
+        // SAFETY: see `open`. Whoever made the entry says whose it is: `forget` reads it minutes later.
+        unsafe { (*count).owner = owner };
+    }
+    Ok(count)
 }
 
 #[inline(always)]
@@ -172,10 +187,15 @@ pub(crate) fn add_older(key: &ConnKey, conn: &Conn) -> Step {
 
 #[inline(always)]
 fn insert(key: &ConnKey, conn: &Conn, search_ns: u64) -> Step {
-    let count = tuple(&conn.tuple)?;
+    let count = tuple(&conn.tuple, conn.owner)?;
+    if !share::has_room(conn.owner, Table::Conns) {
+        // What is known already is not lost.
+        return Err(if get(key).is_some() { Skip::NotOurs } else { Skip::Lost(Loss::ConnsShare) });
+    }
     CONNS
         .insert(key, conn, u64::from(BPF_NOEXIST))
         .map_err(|error| failed_insert(error, Loss::ConnsFull))?;
+    share::add(conn.owner, Table::Conns, 1);
     // SAFETY: a preallocated element stays mapped for the life of the map. A tuple is removed only when it has
     // held no port and has not changed for a minute or more (`forget`). If that happens between the lookup
     // above and here, the element may be another tuple's already, and this port is counted there: memory-safe, but
@@ -289,10 +309,17 @@ pub(crate) fn conn_nowhere(cookie: u64, port: u16, cause: u32, now: u64) -> u32 
     1
 }
 
-/// Counts a connect() that failed.
+/// Counts a connect() that failed. A new entry is in `owner`'s share.
 #[inline(always)]
-pub(crate) fn fail(key: &TupleKey, cause: Cause, errno: u16, now: u64, who: &Who) -> Step {
-    let count = tuple(key)?;
+pub(crate) fn fail(
+    key: &TupleKey,
+    cause: Cause,
+    errno: u16,
+    now: u64,
+    who: &Who,
+    owner: u32,
+) -> Step {
+    let count = tuple(key, owner)?;
     // SAFETY: see `open`.
     unsafe {
         if let Some(failed) = (*count).failed.get_mut(cause as usize) {
@@ -333,13 +360,14 @@ pub(crate) fn release_known(key: &ConnKey, conn: Option<&Conn>, now: u64) -> Ste
         mark(key, Mark::Released);
     }
     let conn = conn.ok_or(Skip::NotOurs)?;
-    let flags = conn.flags;
+    let (flags, owner) = (conn.flags, conn.owner);
     let count = TUPLES.get_ptr_mut(&conn.tuple);
     match CONNS.remove(key) {
         Ok(()) => {}
         Err(ENOENT) => return Err(Skip::NotOurs),
         Err(_) => return Err(Skip::Lost(Loss::MapBusy)),
     }
+    share::add(owner, Table::Conns, u64::MAX);
     if let Some(count) = count {
         // SAFETY: see `open`.
         unsafe {
@@ -419,7 +447,7 @@ pub(crate) fn leave_out(key: &TupleKey, why: u32, now: u64) -> bool {
     let count = match TUPLES.get_ptr_mut(key) {
         Some(count) => count,
         None if why == 0 => return false,
-        None => match tuple(key) {
+        None => match tuple(key, share::owner(key.netns, UNKNOWN_USER)) {
             Ok(count) => count,
             Err(_) => return false,
         },
@@ -475,6 +503,7 @@ pub(crate) fn reopen(key: &ConnKey, conn: &Conn) -> Step {
     CONNS
         .insert(key, conn, u64::from(BPF_NOEXIST))
         .map_err(|error| failed_insert(error, Loss::ConnsFull))?;
+    share::add(conn.owner, Table::Conns, 1);
     if let Some(count) = TUPLES.get_ptr_mut(&conn.tuple) {
         // SAFETY: see `open`.
         unsafe {
@@ -497,6 +526,11 @@ pub(crate) fn reopen(key: &ConnKey, conn: &Conn) -> Step {
 pub(crate) fn forget(key: &TupleKey, before: u64) -> bool {
     let Some(count) = TUPLES.get_ptr(key) else { return false };
     // SAFETY: see `open`.
-    let idle = unsafe { (*count).in_use() == 0 && (*count).last_ns < before };
-    idle && TUPLES.remove(key).is_ok()
+    let (idle, owner) =
+        unsafe { ((*count).in_use() == 0 && (*count).last_ns < before, (*count).owner) };
+    let removed = idle && TUPLES.remove(key).is_ok();
+    if removed {
+        share::add(owner, Table::Tuples, u64::MAX);
+    }
+    removed
 }

@@ -34,6 +34,7 @@ mod ledger;
 mod offsets;
 mod ports;
 mod rearm;
+mod share;
 mod skip;
 mod sock;
 mod spread;

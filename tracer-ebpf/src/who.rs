@@ -2,7 +2,10 @@
 
 use aya_ebpf::{
     TASK_COMM_LEN,
-    helpers::{bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid},
+    helpers::{
+        bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid,
+        bpf_get_current_uid_gid,
+    },
 };
 use tracer_common::Who;
 
@@ -18,4 +21,10 @@ pub(crate) fn current() -> Who {
         tid: pid_tgid as u32,
         comm,
     }
+}
+
+/// uid of the current task in the initial user namespace. Only meaningful in process context.
+#[inline(always)]
+pub(crate) fn user() -> u32 {
+    bpf_get_current_uid_gid() as u32
 }

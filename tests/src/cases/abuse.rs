@@ -8,6 +8,7 @@ mod outsider;
 mod pins;
 mod reading;
 mod recordings;
+mod shares;
 
 use std::{env, sync::Arc};
 
@@ -23,6 +24,7 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     cases.extend(pins::cases());
     cases.extend(reading::cases());
     cases.extend(recordings::cases());
+    cases.extend(shares::cases());
     // Of other files: `cases.extend(FILE::cases());`
     let slow = (plan.place == Place::Vm).then(|| "a guest is slow: the host runs it".to_owned());
     cases = cases.into_iter().map(|case| repeated(case.unless(slow.clone()))).collect();

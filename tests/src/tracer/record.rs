@@ -182,14 +182,15 @@ impl Recording {
         self.assert_balanced()
     }
 
-    /// seen = emitted + event_ring_full; emitted = written + events lost on this side, exactly.
+    /// seen = emitted + event_ring_full + events_limited; emitted = written + events lost on this side, exactly.
     pub fn assert_balanced(&self) -> Result<()> {
         let totals = self.totals()?;
         let seen = number(totals, "events.seen")?;
         let emitted = number(totals, "events.emitted")?;
         let written = number(totals, "events.written")?;
         let losses = self.losses()?;
-        let kernel: u64 = sum(&losses, |reason| reason == "event_ring_full");
+        let kernel: u64 =
+            sum(&losses, |reason| ["event_ring_full", "events_limited"].contains(&reason));
         ensure!(seen == emitted + kernel, "seen {seen}, emitted {emitted}, lost {losses:?}");
         let user: u64 = sum(&losses, |reason| EVENTS_LOST_HERE.contains(&reason));
         ensure!(emitted == written + user, "emitted {emitted}, written {written}, lost {losses:?}");

@@ -168,6 +168,7 @@ pub fn attach(
         // A fresh object for each: dropping it undoes whatever was attached.
         let mut ebpf = load(settings)?;
         let mut maps = Maps::take(&mut ebpf)?;
+        maps.key_shares()?;
         maps.set_filter(&settings.filter)?;
         // From here on, a release of a socket that is not known yet is noted.
         maps.set_seeding(true)?;
@@ -260,6 +261,9 @@ fn load(settings: &Settings) -> Result<Ebpf, Error> {
         })
         .override_global(global::EVENT_MASK, &settings.event_mask, true)
         .override_global(global::WAKE_AT, &wake_at, true)
+        .override_global(global::MAX_TUPLES, &settings.max_tuples, true)
+        .override_global(global::MAX_CONNS, &settings.max_conns, true)
+        .override_global(global::MAX_BINDS, &settings.max_binds, true)
         .override_global(global::TW_TIMER_HANDLER, &settings.tw_timer_handler, true)
         .override_global(aya_log::LEVEL, &log_level, false)
         .map_max_entries(map::EVENTS, settings.ring_size)

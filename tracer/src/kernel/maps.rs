@@ -10,6 +10,7 @@ use tracer_common::{
     Bound, Cause, Conn, ConnKey, Filter, Loss, Stat, TupleCount, TupleKey,
     loss::failed_index,
     settings::{CONTROL_SEEDING, map},
+    share::Share,
 };
 
 use super::sys::{self, Batch};
@@ -23,6 +24,7 @@ pub struct Maps {
     stats: StatsReader,
     control: Array<MapData, u32>,
     filter: Array<MapData, Filter>,
+    shares: Array<MapData, Share>,
     batch: Batch,
 }
 
@@ -45,8 +47,19 @@ impl Maps {
             stats: StatsReader::new(take(ebpf, map::STATS)?)?,
             control: take(ebpf, map::CONTROL)?.try_into().map_err(wrong(map::CONTROL))?,
             filter: take(ebpf, map::FILTER)?.try_into().map_err(wrong(map::FILTER))?,
+            shares: take(ebpf, map::SHARES)?.try_into().map_err(wrong(map::SHARES))?,
             batch: Batch::default(),
         })
+    }
+
+    /// Gives the hash of owners a key that nobody can know, unless it has one (of an earlier process).
+    pub(super) fn key_shares(&mut self) -> Result<(), Error> {
+        let mut totals = self.shares.get(&0, 0).map_err(wrong(map::SHARES))?;
+        if totals.key == 0 {
+            totals.key = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0) | 1;
+            self.shares.set(0, totals, 0).map_err(wrong(map::SHARES))?;
+        }
+        Ok(())
     }
 
     /// Sets what events are about.

@@ -26,7 +26,7 @@ use super::{
 use crate::error::Error;
 
 /// Maps that outlive the process.
-pub(super) const KEPT_MAPS: [&str; 12] = [
+pub(super) const KEPT_MAPS: [&str; 13] = [
     map::CONNS,
     map::TUPLES,
     map::BINDS,
@@ -39,6 +39,7 @@ pub(super) const KEPT_MAPS: [&str; 12] = [
     map::DECIDED,
     map::TAKEN,
     map::GIVEN,
+    map::SHARES,
 ];
 
 /// The programs, by the name of their link, and their forms, best first.

@@ -19,6 +19,10 @@ use crate::{
 /// What each loss means (README has more).
 const LOSSES: &[(&str, &str)] = &[
     ("event_ring_full", "events came faster than they were read: detail is gone, counts are right"),
+    ("events_limited", "one user had very many failures: those past a rate have no event"),
+    ("conns_share", "one user holds 8/9 of what there is room for: ports are counted nowhere else"),
+    ("tuples_share", "one user holds 8/9 of what there is room for: rows are missing"),
+    ("binds_share", "one user holds 8/9 of what there is room for: its capacities are too large"),
     ("conns_full", "the table of held ports was full: larger --max-conns"),
     ("tuples_full", "the table of tuples was full: larger --max-tuples"),
     ("binds_full", "the table of bound ports was full: capacities are shown too large"),

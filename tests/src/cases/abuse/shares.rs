@@ -1,0 +1,146 @@
+//! `abuse::shares`: a user who fills the tables takes room from nobody but himself.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context, Result, ensure};
+use rustix::io::Errno;
+
+use crate::{
+    cases::{Case, named},
+    outsider::{Outsider, Spaces},
+    sock::Sock,
+    stage::Stage,
+    tracer::{
+        record::{Record, Recording},
+        watch::{Watch, number},
+    },
+    workloads::failure::expect_error,
+};
+
+pub(super) fn cases() -> Vec<Case> {
+    named(
+        "abuse::shares",
+        &[
+            ("refused_connects_hide_no_exhaustion", refused),
+            ("connections_leave_room", connections),
+            ("bound_ports_leave_room", bound),
+        ],
+    )
+}
+
+fn lost(recording: &Recording, reason: &str) -> Result<u64> {
+    let losses = recording.losses()?;
+    Ok(losses.iter().find(|(name, _)| name == reason).map_or(0, |(_, count)| *count))
+}
+
+/// 66,000 refused connects in the victim's namespace, then more of them while it runs out of ports: its row and its
+/// events are there; of the flood so many events as its rate allows, and how many were left out is told.
+fn refused() -> Result<()> {
+    const FAILURES: usize = 20;
+    let mut stage = Stage::new(&[])?;
+    stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40999")?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let record =
+        Record::start("auto", &["--events", "failed,stats,lost", "--stats-interval", "3"])?;
+    let mut outsider = stage.netns.run(Outsider::spawn)?;
+    let flood = outsider.run("refuse 1 66000 9")?[0];
+    ensure!(flood == 66_000, "only {flood} were refused");
+    outsider.begin("refuse-for 1 66000 9")?;
+    let victim = stage.netns.run(|| -> Result<_> {
+        let victims = SocketAddr::from(([127, 200, 0, 1], 9));
+        expect_error(Sock::tcp(victims)?.connect(victims), Errno::CONNREFUSED)?;
+        // All of the flood's ports are free again: these are all that there are.
+        let all = server.pairs(1000)?;
+        for _ in 0..FAILURES {
+            let one_too_many = Sock::tcp(server.address)?;
+            expect_error(one_too_many.connect(server.address), Errno::ADDRNOTAVAIL)?;
+        }
+        Ok(all)
+    })?;
+    let more = outsider.end()?[0];
+    std::thread::sleep(Duration::from_millis(3100));
+    drop(victim);
+    let recording = record.stop()?;
+    recording.assert_balanced()?;
+    let netns = stage.netns.inum();
+    let failed = recording.events("connect.failed", netns);
+    let exhausted = failed.iter().filter(|event| event["cause"] == "ports_exhausted");
+    let with_ports = exhausted.filter(|event| event["ports.in_use"] == 1000).count();
+    ensure!(with_ports == FAILURES, "{with_ports} of {FAILURES} failures have an event with ports");
+    let own = failed.iter().filter(|it| it["network.peer.address"] == "127.200.0.1").count();
+    ensure!(own == 1, "the victim's own refused connect has {own} events");
+    let stats = recording.events("tuple.stats", netns);
+    let row = stats.iter().filter(|row| row["network.peer.port"] == 7000).next_back();
+    let row = row.context("the victim has no row")?;
+    ensure!(
+        number(&row["connect.failures"], "ports_exhausted")? == FAILURES as u64,
+        "its row: {row}"
+    );
+    let told = (failed.len() - FAILURES - own) as u64;
+    ensure!(told < 8_000, "{told} events of {} refused connects were told", flood + more);
+    let left_out = lost(&recording, "events_limited")?;
+    ensure!(
+        told + left_out == flood + more,
+        "{told} told, {left_out} left out of {}",
+        flood + more
+    );
+    Ok(())
+}
+
+/// A flood of connections that stay open.
+fn connections() -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let mut watch = Watch::start("auto", &["--max-conns", "1024"])?;
+    let mut outsider = stage.netns.run(Outsider::spawn)?;
+    let held = outsider.run("hold 10.1.0.1:7000 1000")?[0];
+    ensure!(held == 1000, "{held} connections");
+    let victim = stage.netns.run(|| -> Result<Vec<Sock>> {
+        (0..50)
+            .map(|_| -> Result<Sock> {
+                let sock = Sock::tcp(server.address)?;
+                sock.set_bind_address_no_port()?;
+                sock.bind("10.1.0.2:0".parse()?)?;
+                sock.connect(server.address)?;
+                Ok(sock)
+            })
+            .collect()
+    })?;
+    let reading = watch.after(SystemTime::now(), Duration::from_secs(5))?;
+    let counts = reading.of(stage.netns.inum());
+    let counted = counts.get(&server.tuple_from("10.1.0.2")?).map_or(0, |counts| counts.in_use);
+    ensure!(counted == 50, "{counted} of the victim's 50 connections are counted");
+    let missing = reading.lost("conns_share")?;
+    let flood = counts.get(&server.tuple()).map_or(0, |counts| counts.in_use);
+    ensure!(missing > 0 && flood + missing >= 1000, "{flood} of 1000 counted, {missing} missing");
+    drop(victim);
+    watch.stop()
+}
+
+/// A flood of bound ports, in a namespace of the outsider's own.
+fn bound() -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40999")?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let mut watch = Watch::start("auto", &["--max-binds", "512"])?;
+    let mut outsider = Outsider::spawn_with(Spaces::UserAndNet)?;
+    let bound = outsider.run("bind 127.0.0.1:0 600")?[0];
+    ensure!(bound == 600, "{bound} were bound");
+    let _victim = stage.netns.run(|| -> Result<_> {
+        let bound = (0..20).map(|_| -> Result<Sock> {
+            let sock = Sock::tcp(server.address)?;
+            sock.bind("10.1.0.2:0".parse()?)?;
+            Ok(sock)
+        });
+        Ok((bound.collect::<Result<Vec<_>>>()?, server.pair()?))
+    })?;
+    let reading = watch.after(SystemTime::now(), Duration::from_secs(5))?;
+    let counts = reading.of(stage.netns.inum());
+    let capacity = counts.get(&server.tuple()).and_then(|counts| counts.capacity);
+    ensure!(capacity == Some(980), "the victim's capacity is {capacity:?}, not 980");
+    ensure!(reading.lost("binds_share")? > 0, "the flood found room");
+    watch.stop()
+}

@@ -1,0 +1,188 @@
+//! Shares: how much of a table one owner may hold, and at what rate it may have events, so that nobody can take
+//! from others what they need.
+//!
+//! An owner is a user in a network namespace, and every user but root is one more over all namespaces together:
+//! containers run as root share nothing but what is free, and a user gains nothing by making namespaces. Each may
+//! hold eight times what is free in the table, no more (the "dynamic threshold" of shared buffers in switches):
+//! one owner alone gets 8/9 of the table, n greedy ones get 8/(8n+1) each, and there is always room for those who
+//! have little.
+
+/// An owner whose user is not known (a socket older than the tracer): the namespace is all there is.
+pub const UNKNOWN_USER: u32 = u32::MAX;
+
+/// Places in the `SHARES` map: 0 has the totals, then owners, then users over all namespaces. An owner's place is
+/// a keyed hash, so that nobody can choose to share one with a victim. Two who share one by chance share what it
+/// may hold.
+pub const SLOTS: u32 = 8192;
+const HALF: u64 = 4096;
+
+/// What one owner holds. A count changes only when an insert into, or a delete from, that table succeeded.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Share {
+    /// Entries of each [`Table`].
+    pub held: [u64; Table::COUNT],
+    /// The time up to which its events are paid for: see [`Rate`], CLOCK_MONOTONIC in ns.
+    pub paid_ns: [u64; Rate::COUNT],
+    /// In the first place: the key of the hash. Set by the first tracer before anything is attached.
+    pub key: u64,
+    pub zero: [u64; 2],
+}
+
+const _: () = assert!(size_of::<Share>() == 64);
+
+/// The tables that are shared.
+#[repr(usize)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Table {
+    Tuples = 0,
+    Conns,
+    Binds,
+}
+
+impl Table {
+    pub const COUNT: usize = 3;
+}
+
+/// The rates at which an owner may have events of failed connect() calls; a burst comes on top.
+#[repr(usize)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Rate {
+    /// Failures that say nothing about ports: 100 a second, 2,000 at once.
+    Failures = 0,
+    /// Exhaustion, which this program is for: 500 a second, 20,000 at once.
+    Exhaustion,
+}
+
+impl Rate {
+    pub const COUNT: usize = 2;
+
+    /// ns between two events at this rate.
+    #[inline(always)]
+    pub const fn interval_ns(self) -> u64 {
+        match self {
+            Self::Failures => 10_000_000,
+            Self::Exhaustion => 2_000_000,
+        }
+    }
+
+    /// How far ahead events may be paid for, ns: what a burst takes.
+    #[inline(always)]
+    pub const fn burst_ns(self) -> u64 {
+        match self {
+            Self::Failures => 2_000 * self.interval_ns(),
+            Self::Exhaustion => 20_000 * self.interval_ns(),
+        }
+    }
+}
+
+/// Whether an owner that holds `held` entries of a table may have one more, where there are `all` of `max`. Counts
+/// that are read while they change can be below zero for a moment: these are none.
+#[inline(always)]
+pub const fn has_room(held: u64, all: u64, max: u32) -> bool {
+    let all = positive(all);
+    let max = max as u64;
+    all < max && positive(held) < (max - all) * 8
+}
+
+#[inline(always)]
+const fn positive(count: u64) -> u64 {
+    if count >> 63 == 0 { count } else { 0 }
+}
+
+/// The owner of what this user has in this network namespace: its place in `SHARES`, and in the upper half the
+/// user's place over all namespaces (0: none). `key` is the first share's.
+#[inline(always)]
+pub const fn owner(key: u64, netns: u32, user: u32) -> u32 {
+    let user = group(user);
+    let pair = mix(key ^ ((netns as u64) << 32 | user as u64));
+    // Never 0, which has the totals.
+    let pair = 1 + ((pair >> 32) * (HALF - 1) >> 32);
+    let over_all = if user == 0 || user == UNKNOWN_USER {
+        0
+    } else {
+        HALF + ((mix(key ^ (0xffff_ffff << 32 | user as u64)) >> 32) * HALF >> 32)
+    };
+    (over_all << 16 | pair) as u32
+}
+
+/// The places of an owner in `SHARES`; 0: none.
+#[inline(always)]
+pub const fn places(owner: u32) -> [u32; 2] {
+    [owner & (SLOTS - 1), (owner >> 16) & (SLOTS - 1)]
+}
+
+/// A user's subordinate uids come in ranges of 65,536 above 65,535: with all of one it is two owners more.
+#[inline(always)]
+const fn group(user: u32) -> u32 {
+    if user < 1 << 16 || user == UNKNOWN_USER { user } else { user & 0xffff_0000 }
+}
+
+/// The finalizer of splitmix64.
+#[inline(always)]
+const fn mix(value: u64) -> u64 {
+    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_owner_gets_eight_ninths_and_a_newcomer_finds_room() {
+        let max = 65_536;
+        let mut all = 0;
+        while has_room(all, all, max) {
+            all += 1;
+        }
+        assert_eq!(all, u64::from(max) * 8 / 9 + 1);
+        let mut newcomer = 0;
+        while has_room(newcomer, all, max) {
+            newcomer += 1;
+            all += 1;
+        }
+        assert!(newcomer > 6_000, "a newcomer gets {newcomer}");
+    }
+
+    #[test]
+    fn many_greedy_owners_get_as_much_each() {
+        let mut held = [0_u64; 20];
+        for turn in 0..1_000_000 {
+            let all = held.iter().sum();
+            let one = &mut held[turn % 20];
+            *one += u64::from(has_room(*one, all, 4096));
+        }
+        assert!(held.iter().all(|one| (200..=206).contains(one)), "{held:?}");
+    }
+
+    #[test]
+    fn a_full_table_and_one_that_is_counted_wrong_are_no_room_and_room() {
+        assert!(!has_room(0, 64, 64));
+        assert!(has_room(u64::MAX, u64::MAX, 64));
+    }
+
+    #[test]
+    fn root_has_no_share_over_all_namespaces_and_users_have_one() {
+        assert_eq!(places(owner(7, 5, 0))[1], 0);
+        assert_eq!(places(owner(7, 5, UNKNOWN_USER))[1], 0);
+        let [here, all] = places(owner(7, 5, 65_534));
+        let [there, all_again] = places(owner(7, 6, 65_534));
+        assert_ne!(here, there);
+        assert_eq!(all, all_again);
+        for user in [0, 1, 1000, 65_534, 100_000, UNKNOWN_USER] {
+            for netns in 0..1000 {
+                let [pair, all] = places(owner(0x1234_5678_9abc_def0, netns, user));
+                assert!((1..4096).contains(&pair), "{pair}");
+                assert!(all == 0 || (4096..SLOTS).contains(&all), "{all}");
+            }
+        }
+    }
+
+    #[test]
+    fn subordinate_uids_of_a_range_are_one_owner() {
+        assert_eq!(owner(1, 2, 131_072), owner(1, 2, 131_072 + 65_535));
+        assert_ne!(owner(1, 2, 1000), owner(1, 2, 1001));
+    }
+}

@@ -1,0 +1,107 @@
+//! SHARES: how much of each table an owner holds, and its events' rates. What they may be is decided in
+//! [`tracer_common::share`].
+
+use aya_ebpf::{macros::map, maps::Array};
+use tracer_common::share::{self, Rate, SLOTS, Share, Table};
+
+use crate::{
+    atomic,
+    offsets::{MAX_BINDS, MAX_CONNS, MAX_TUPLES},
+};
+
+#[map]
+static SHARES: Array<Share> = Array::with_max_entries(SLOTS, 0);
+
+/// The owner of what this user has in this network namespace. A function of its own, for the sake of the callers'
+/// part of the BPF stack.
+#[inline(never)]
+pub(crate) fn owner(netns: u32, user: u32) -> u32 {
+    // SAFETY: an array map's values are never freed while the program is loaded.
+    let key = SHARES.get_ptr(0).map_or(0, |totals| unsafe { (&raw const (*totals).key).read() });
+    share::owner(key, netns, user)
+}
+
+/// Whether an owner may have one more entry of a table. Several CPUs that ask at once may all get one.
+#[inline(always)]
+pub(crate) fn has_room(owner: u32, table: Table) -> bool {
+    let max = match table {
+        Table::Tuples => MAX_TUPLES.load(),
+        Table::Conns => MAX_CONNS.load(),
+        Table::Binds => MAX_BINDS.load(),
+    };
+    room(owner, table as u32, max) != 0
+}
+
+/// An owner has one more entry of a table, or one less (`u64::MAX`).
+#[inline(always)]
+pub(crate) fn add(owner: u32, table: Table, change: u64) {
+    change_held(owner, table as u32, change);
+}
+
+/// Whether an owner may have one more event at this rate, which is charged then. Several CPUs that ask at once may
+/// get a few for the price of one.
+#[inline(always)]
+pub(crate) fn may_report(owner: u32, rate: Rate, now: u64) -> bool {
+    charge(owner, now, rate.interval_ns(), rate.burst_ns(), rate as u32) != 0
+}
+
+// The rest are functions of their own, for the sake of the callers' part of the BPF stack. They return a number,
+// because the verifier wants one.
+
+#[inline(always)]
+fn held(place: u32, table: u32) -> Option<*mut u64> {
+    const { assert!(Table::COUNT <= 4 && size_of::<Share>() >= 32) };
+    let share = SHARES.get_ptr_mut(place)?;
+    // SAFETY: as in `owner`; the mask keeps it within the share, also where the verifier does not know the table.
+    Some(unsafe { share.cast::<u64>().add(table as usize & 3) })
+}
+
+#[inline(never)]
+fn room(owner: u32, table: u32, max: u32) -> u32 {
+    let count = |place| {
+        // SAFETY: as in `owner`; read in one piece.
+        held(place, table).map_or(0, |held| unsafe { held.read_volatile() })
+    };
+    let all = count(0);
+    let [pair, user] = share::places(owner);
+    let room = share::has_room(count(pair), all, max)
+        && (user == 0 || share::has_room(count(user), all, max));
+    u32::from(room)
+}
+
+#[inline(never)]
+fn change_held(owner: u32, table: u32, change: u64) -> u32 {
+    let add = |place| {
+        if let Some(held) = held(place, table) {
+            // SAFETY: as in `owner`.
+            unsafe { atomic::add(held, change) };
+        }
+    };
+    add(0);
+    let [pair, user] = share::places(owner);
+    add(pair);
+    if user != 0 {
+        add(user);
+    }
+    0
+}
+
+#[inline(never)]
+fn charge(owner: u32, now: u64, interval_ns: u64, burst_ns: u64, rate: u32) -> u32 {
+    const { assert!(Rate::COUNT == 2) };
+    let [pair, user] = share::places(owner);
+    let Some(share) = SHARES.get_ptr_mut(if user == 0 { pair } else { user }) else { return 1 };
+    // SAFETY: as in `held`.
+    unsafe {
+        let paid = (&raw mut (*share).paid_ns).cast::<u64>().add(rate as usize & 1);
+        let until = paid.read_volatile();
+        if until > now.wrapping_add(burst_ns) {
+            return 0;
+        }
+        if until < now {
+            paid.write_volatile(now);
+        }
+        atomic::add(paid, interval_ns);
+    }
+    1
+}
