@@ -1,6 +1,6 @@
 //! One socket's hold on a source port, from connect() to the end of its TIME_WAIT.
 
-use crate::{Addr, TupleKey};
+use crate::TupleKey;
 
 /// Identity of a held port: the socket's cookie and its local port.
 ///
@@ -143,15 +143,3 @@ pub struct Bound {
 }
 
 const _: () = assert!(size_of::<Bound>() == 88);
-
-/// Key of the `BOUND` map, which has how many entries of `BINDS` there are at an address.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct BoundAt {
-    pub source: Addr,
-    /// Inode number of the network namespace.
-    pub netns: u32,
-    pub zero: u32,
-}
-
-const _: () = assert!(size_of::<BoundAt>() == 24);

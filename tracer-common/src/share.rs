@@ -112,6 +112,19 @@ pub const fn places(owner: u32) -> [u32; 2] {
     [owner & (SLOTS - 1), (owner >> 16) & (SLOTS - 1)]
 }
 
+/// Counters in the `BOUND` map, in two rows.
+pub const BOUND_COUNTERS: usize = 1 << 15;
+const ROW: u64 = BOUND_COUNTERS as u64 / 2;
+
+/// The two counters of an address in `BOUND`, one in each row. Other addresses can have one of them, and nobody
+/// knows which: the lower one is what is bound at the address, or a little more. (A count-min sketch: Cormode and
+/// Muthukrishnan, 2005.) `key` as for [`owner`], `address` as [`crate::Addr::words`].
+#[inline(always)]
+pub const fn counters(key: u64, netns: u32, address: [u64; 2]) -> [usize; 2] {
+    let hash = mix(mix(mix(key ^ netns as u64) ^ address[0]) ^ address[1]);
+    [(hash & (ROW - 1)) as usize, (ROW + (hash >> 32 & (ROW - 1))) as usize]
+}
+
 /// A user's subordinate uids come in ranges of 65,536 above 65,535: with all of one it is two owners more.
 #[inline(always)]
 const fn group(user: u32) -> u32 {
@@ -177,6 +190,22 @@ mod tests {
                 assert!((1..4096).contains(&pair), "{pair}");
                 assert!(all == 0 || (4096..SLOTS).contains(&all), "{all}");
             }
+        }
+    }
+
+    #[test]
+    fn many_addresses_hardly_count_for_another_one() {
+        let mut counters = [0_u32; BOUND_COUNTERS];
+        let places = |address| super::counters(7, 5, [address, address << 32]);
+        for address in 0..58_000 {
+            places(address).map(|place| counters[place] += 1);
+        }
+        let most = |addresses: core::ops::Range<u64>| {
+            addresses.map(|it| places(it).map(|place| counters[place])).map(|[a, b]| a.min(b)).max()
+        };
+        assert!(most(1 << 20..(1 << 20) + 256) < Some(12), "{:?}", most(1 << 20..(1 << 20) + 256));
+        for address in 0..58_000 {
+            assert!(places(address).iter().all(|place| counters[*place] > 0));
         }
     }
 

@@ -7,8 +7,8 @@ use aya_ebpf::{
     maps::{Array, HashMap},
 };
 use tracer_common::{
-    Addr, Bound, BoundAt, Cause, ConnKey, Kind, Loss, PortBy, TupleKey, conn_flag, event_flag,
-    share::Table,
+    Addr, Bound, Cause, ConnKey, Kind, Loss, PortBy, TupleKey, conn_flag, event_flag,
+    share::{BOUND_COUNTERS, Table},
 };
 
 use crate::{
@@ -27,10 +27,11 @@ use crate::{
 #[map]
 static BINDS: HashMap<ConnKey, Bound> = HashMap::with_max_entries(65_536, 0);
 
-/// How many of BINDS are at each address, for the spreader alone. A count changes only when an insert or a
-/// delete on BINDS succeeded; an address stays once it was there, at 0.
+/// How many of BINDS are at each address, for the spreader alone: see [`share::counters`]. A count changes only when
+/// an insert or a delete on BINDS succeeded. There is no entry that could be missing: any user can bind() to any
+/// number of addresses (IP_FREEBIND), and one that is not counted would look empty.
 #[map]
-static BOUND: HashMap<BoundAt, u64> = HashMap::with_max_entries(4096, 0);
+static BOUND: Array<[u64; BOUND_COUNTERS]> = Array::with_max_entries(1, 0);
 
 /// For the spreader alone: [`LISTED_PORTS`] and [`FAST_PORTS`] of its rule.
 #[map]
@@ -98,21 +99,10 @@ fn count_at(place: &TupleKey, port: u16, change: u64) {
     if spread::rule().is_some_and(|rule| rule.netns == place.netns && rule.has_port(port)) {
         add_held(LISTED_PORTS, change);
     }
-    let key = BoundAt { source: place.source, netns: place.netns, zero: 0 };
-    let mut counter = BOUND.get_ptr_mut(&key);
-    if counter.is_none() && change == 1 {
-        // By value: a reference would be to a constant, which LLVM may merge with a read-only global of the
-        // same value, and those are set before the programs are loaded.
-        match BOUND.insert(&key, 0, u64::from(BPF_NOEXIST)) {
-            Ok(()) | Err(EEXIST) => {}
-            Err(E2BIG) => stats::lost(Loss::BindsFull),
-            Err(_) => stats::lost(Loss::MapBusy),
-        }
-        counter = BOUND.get_ptr_mut(&key);
-    }
-    if let Some(counter) = counter {
-        // SAFETY: a preallocated element stays mapped, and none is ever removed.
-        unsafe { atomic::add(counter, change) };
+    let Some(bound) = BOUND.get_ptr_mut(0) else { return };
+    for counter in share::counters(place.netns, &place.source) {
+        // SAFETY: an array map's values are never freed while the program is loaded; the mask keeps it in this one.
+        unsafe { atomic::add(bound.cast::<u64>().add(counter & (BOUND_COUNTERS - 1)), change) };
     }
 }
 
@@ -149,12 +139,27 @@ pub(crate) fn is_listed(key: &ConnKey) -> bool {
     unsafe { BINDS.get(key) }.is_some()
 }
 
-/// Ports that bind() and listen() took at this address.
-#[inline(always)]
-pub(crate) fn count(netns: u32, source: &Addr) -> u32 {
-    let key = BoundAt { source: *source, netns, zero: 0 };
-    // SAFETY: an element stays mapped, and none is ever removed; read in one piece.
-    BOUND.get_ptr(&key).map_or(0, |count| unsafe { count.read_volatile() } as u32)
+/// What is bound at addresses.
+pub(crate) struct Counters(&'static [u64; BOUND_COUNTERS]);
+
+impl Counters {
+    #[inline(always)]
+    pub(crate) fn get() -> Option<Self> {
+        BOUND.get(0).map(Self)
+    }
+
+    /// Ports that bind() and listen() took at this address.
+    #[inline(always)]
+    pub(crate) fn count(&self, netns: u32, source: &Addr) -> u32 {
+        let [one, other] = share::counters(netns, source).map(|counter| {
+            let counters: *const u64 = self.0.as_ptr();
+            // SAFETY: as in `count_at`; read in one piece.
+            unsafe { counters.add(counter & (BOUND_COUNTERS - 1)).read_volatile() as u32 }
+        });
+        // No branch: the verifier would follow both ways in every round of a choice.
+        let lower = 0_u32.wrapping_sub(u32::from(one < other));
+        one & lower | other & !lower
+    }
 }
 
 /// Fills in where the socket is bound, or wants to be, and who is calling. Process context. In

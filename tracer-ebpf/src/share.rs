@@ -2,7 +2,10 @@
 //! [`tracer_common::share`].
 
 use aya_ebpf::{macros::map, maps::Array};
-use tracer_common::share::{self, Rate, SLOTS, Share, Table};
+use tracer_common::{
+    Addr,
+    share::{self, Rate, SLOTS, Share, Table},
+};
 
 use crate::{
     atomic,
@@ -16,9 +19,19 @@ static SHARES: Array<Share> = Array::with_max_entries(SLOTS, 0);
 /// part of the BPF stack.
 #[inline(never)]
 pub(crate) fn owner(netns: u32, user: u32) -> u32 {
+    share::owner(key(), netns, user)
+}
+
+#[inline(always)]
+fn key() -> u64 {
     // SAFETY: an array map's values are never freed while the program is loaded.
-    let key = SHARES.get_ptr(0).map_or(0, |totals| unsafe { (&raw const (*totals).key).read() });
-    share::owner(key, netns, user)
+    SHARES.get_ptr(0).map_or(0, |totals| unsafe { (&raw const (*totals).key).read() })
+}
+
+/// The counters of an address in `BOUND`.
+#[inline(always)]
+pub(crate) fn counters(netns: u32, address: &Addr) -> [usize; 2] {
+    share::counters(key(), netns, address.words())
 }
 
 /// Whether an owner may have one more entry of a table. Several CPUs that ask at once may all get one.

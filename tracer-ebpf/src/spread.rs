@@ -235,12 +235,14 @@ pub(crate) fn bind(call: &Call<'_>) -> Option<Addr> {
     let random = unsafe { bpf_get_prandom_u32() };
     // Each port is bound once at an address, wherever its socket will go; one that is bound at all addresses,
     // at none of them.
-    let everywhere = bind::count(rule.netns, &Addr::UNSPECIFIED)
-        .saturating_add(bind::count(rule.netns, &Addr::v4([0; 4])));
+    let bound = bind::Counters::get()?;
+    let everywhere = bound
+        .count(rule.netns, &Addr::UNSPECIFIED)
+        .saturating_add(bound.count(rule.netns, &Addr::v4([0; 4])));
     let capacity = (rule.half * 2).saturating_sub(everywhere);
     let chosen = spread::choose(side, capacity, random, |address| Usage {
         // Of either parity: none of them is free.
-        held: Halves(u64::from(bind::count(rule.netns, address)) << 32),
+        held: Halves(u64::from(bound.count(rule.netns, address)) << 32),
         ..Usage::default()
     });
     let Some((index, _)) = chosen else {

@@ -72,7 +72,7 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
 }
 
 /// Ports of each address towards one destination.
-const PORTS: u64 = 1000;
+pub(super) const PORTS: u64 = 1000;
 /// IPv4 addresses of the pool.
 pub(super) const POOL: [&str; 4] = ["10.1.0.11", "10.1.0.12", "10.1.0.13", "10.1.0.14"];
 /// IPv6 addresses of the pool.
@@ -82,7 +82,7 @@ const POOL6: [&str; 4] = ["fd00::11", "fd00::12", "fd00::13", "fd00::14"];
 pub(super) struct Application {
     pub(super) rule: Rule,
     /// Makes its sockets.
-    app: Maker,
+    pub(super) app: Maker,
     pub(super) cgroup: Cgroup,
 }
 

@@ -289,7 +289,7 @@ fn load(settings: &Settings) -> Result<Ebpf, Error> {
             }
         }
         None => {
-            loader.map_max_entries(map::DECISIONS, 4096).map_max_entries(map::BOUND, 1);
+            loader.map_max_entries(map::DECISIONS, 4096);
         }
     }
     loader

@@ -9,7 +9,10 @@ use anyhow::{Context, Result, ensure};
 use rustix::io::Errno;
 
 use crate::{
-    cases::{Case, named},
+    cases::{
+        Case, named,
+        spread::{Host, POOL, PORTS, source},
+    },
     outsider::{Outsider, Spaces},
     sock::Sock,
     stage::Stage,
@@ -27,6 +30,7 @@ pub(super) fn cases() -> Vec<Case> {
             ("refused_connects_hide_no_exhaustion", refused),
             ("connections_leave_room", connections),
             ("bound_ports_leave_room", bound),
+            ("bound_addresses_hide_no_full_one", full_address),
         ],
     )
 }
@@ -143,4 +147,36 @@ fn bound() -> Result<()> {
     ensure!(capacity == Some(980), "the victim's capacity is {capacity:?}, not 980");
     ensure!(reading.lost("binds_share")? > 0, "the flood found room");
     watch.stop()
+}
+
+/// Ports that were bound and given back at more addresses than the spreader could once count: with `--rebind`, no
+/// bind() is sent to an address of the pool at which no port is left.
+fn full_address() -> Result<()> {
+    let host = Host::new()?;
+    let spread = host.spread(&POOL[..2], &["--rebind"])?;
+    let mut outsider = host.stage.netns.run(Outsider::spawn)?;
+    let bound = outsider.run("bind-addresses 127.1.0.1 4200")?[0];
+    ensure!(bound == 4200, "{bound} addresses were bound");
+    let all_of_one = |address: &str| -> Result<Vec<Sock>> {
+        let ports = 40_000..40_000 + u16::try_from(PORTS)?;
+        let bind = |port| -> Result<Sock> {
+            let address = SocketAddr::new(address.parse()?, port);
+            let sock = Sock::tcp(address)?;
+            sock.bind(address)?;
+            Ok(sock)
+        };
+        host.stage.netns.run(|| ports.map(bind).collect())
+    };
+    let _others = all_of_one(POOL[1])?;
+    let chosen: SocketAddr = "10.1.0.2:0".parse()?;
+    let mut held = Vec::new();
+    for turn in 0..50 {
+        let sock = host.app.tcp(chosen)?;
+        sock.bind(chosen).with_context(|| format!("bind {turn}, which succeeds without us"))?;
+        let from = source(&sock)?.to_string();
+        ensure!(from == POOL[0], "bind {turn} is at {from}, not at {}", POOL[0]);
+        held.push(sock);
+    }
+    spread.stop()?;
+    host.rule.check_nothing_left()
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     thread,
     time::{Duration, Instant},
 };
@@ -22,6 +22,7 @@ pub(super) const OPERATIONS: Table = &[
     ("cross", cross),
     ("bind", bind),
     ("bind-and-close", bind_and_close),
+    ("bind-addresses", bind_addresses),
     ("close", close),
 ];
 
@@ -188,6 +189,18 @@ fn bind_and_close(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
         counts[usize::from(!bound(first, number)?.1)] += 1;
     }
     Ok(counts.to_vec())
+}
+
+/// `bind-addresses FIRST COUNT`: a bind() to port 0 at so many addresses from 127.0.0.0/8, each closed before the
+/// next. Counts those that succeeded.
+fn bind_addresses(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
+    let first = u32::from(argument::<Ipv4Addr>(words, 0)?);
+    let mut count = 0;
+    for number in 0..argument::<u32>(words, 1)? {
+        let address = SocketAddr::from((Ipv4Addr::from(first + number), 0));
+        count += u64::from(Sock::tcp(address)?.bind(address).is_ok());
+    }
+    Ok(vec![count])
 }
 
 fn bound(first: SocketAddr, number: u16) -> Result<(Sock, bool)> {
