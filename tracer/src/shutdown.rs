@@ -17,7 +17,11 @@ use tokio::{
     sync::oneshot,
 };
 
-use crate::{beat, clock, error::Error};
+use crate::{
+    beat::{self, Beats},
+    clock,
+    error::Error,
+};
 use early::{Undone, give_back};
 pub use early::{asked, begin, die, undo_with};
 
@@ -33,8 +37,7 @@ pub fn go_on() -> Result<(), Error> {
 #[derive(Clone, Debug, Default)]
 pub struct Asked {
     stop: Arc<AtomicBool>,
-    /// Counts the steps of the work ([`crate::beat`]).
-    steps: Arc<AtomicU64>,
+    beats: Beats,
     reopen: Arc<AtomicBool>,
     hang_up_ends: Arc<AtomicBool>,
     /// CLOCK_MONOTONIC of when the write that the work is inside of began, ns; 0: none.
@@ -61,7 +64,7 @@ impl Asked {
 
     /// The work goes on, whichever of its threads says so.
     fn step(&self) {
-        self.steps.fetch_add(1, Relaxed);
+        self.beats.step();
     }
 
     fn is_stuck(&self) -> bool {
@@ -85,6 +88,8 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Looks without a step after which the patience is over. They are counted, and not the time: where the machine
 /// has no time for this thread, it has none for the work either.
 const LOOKS: u128 = PATIENCE.as_millis() / LOOK.as_millis();
+/// The same while a program is being detached: see [`Beats::is_detaching`].
+const LOOKS_DETACHING: u128 = 20 * LOOKS;
 
 /// Whether the work goes on.
 struct Patience {
@@ -94,10 +99,11 @@ struct Patience {
 
 impl Patience {
     /// One more look. False: there was no step for too long.
-    fn lasts(&mut self, steps: u64) -> bool {
+    fn lasts(&mut self, beats: &Beats) -> bool {
+        let steps = beats.steps();
         self.looks = if steps == self.steps { self.looks + 1 } else { 0 };
         self.steps = steps;
-        self.looks < LOOKS
+        self.looks < if beats.is_detaching() { LOOKS_DETACHING } else { LOOKS }
     }
 }
 
@@ -122,7 +128,7 @@ pub fn run<T: Send + 'static>(
         std::thread::Builder::new()
             .name("tracer-work".into())
             .spawn(move || {
-                beat::count(Arc::clone(&for_work.steps));
+                beat::speak_through(for_work.beats.clone());
                 // Nobody waits any more where the patience below ran out.
                 _ = done.send(work(for_work));
             })
@@ -153,7 +159,7 @@ pub fn run<T: Send + 'static>(
             match tokio::time::timeout(LOOK, &mut ended).await {
                 Ok(result) => return result.unwrap_or_else(|_| Err(panicked())),
                 Err(_) if asked.is_stuck() => return Err(given_up("the output takes no more")),
-                Err(_) if !patience.lasts(asked.steps.load(Relaxed)) => {
+                Err(_) if !patience.lasts(&asked.beats) => {
                     let why = "it was asked to end, but waits for something that does not come";
                     return Err(given_up(why));
                 }

@@ -3,6 +3,7 @@
 
 mod capacities;
 mod left_out;
+mod missing;
 mod start;
 
 use std::{
@@ -12,10 +13,14 @@ use std::{
 
 pub use capacities::Capacities;
 use left_out::LeftOut;
+use missing::{Missing, for_lack_of_room, has_room};
 use rustix::thread::CapabilitySet;
 pub use start::{cgroup_names, check_privileges, resolve, start_spreading};
 pub(crate) use start::{enter_to_attach, enter_to_read, start};
-use tracer_common::{ConnKey, Filter, Loss, TupleCount, TupleKey, seed::Command};
+use tracer_common::{
+    ConnKey, Filter, Loss, TupleCount, TupleKey,
+    seed::{Command, Op},
+};
 
 use crate::{
     bound,
@@ -77,6 +82,9 @@ pub struct Tracer {
     /// The kernel lists sockets that are bound and idle.
     idle_listed: bool,
     max_tuples: u32,
+    max_conns: u32,
+    max_binds: u32,
+    missing: Missing,
     reconciled: Instant,
     /// How long the newest reconciliation took.
     cost: Duration,
@@ -249,36 +257,58 @@ impl Tracer {
     }
 
     /// Compares the ledger with what the kernel itself says, corrects it, and forgets tuples that
-    /// nobody uses. Returns how many entries were wrong.
+    /// nobody uses. Returns how many entries were wrong: not those that had found no room, which are losses.
     pub fn reconcile(&mut self) -> Result<u64, Error> {
         let before_ns = clock::monotonic_ns();
-        let first = self.differences(before_ns)?;
+        let lost = for_lack_of_room(&self.totals()?);
+        let lacking = self.missing.is_any(lost);
+        let everywhere = lacking && self.has_room()?;
+        let first = self.differences(before_ns, everywhere)?;
         // What was read by then is of a part of the namespaces.
         if shutdown::asked().is_some() {
             return Ok(0);
         }
-        let mut corrected = 0;
+        let (mut corrected, mut found) = (0, 0);
         if !first.is_empty() {
             // A dump is no snapshot: what one dump says can be a socket on its way.
             let first: HashSet<(u32, ConnKey)> =
                 first.iter().map(|command| (command.op, command.key)).collect();
-            for command in self.differences(before_ns)? {
+            for command in self.differences(before_ns, everywhere)? {
                 if shutdown::asked().is_some() {
                     break;
                 }
                 if first.contains(&(command.op, command.key)) {
-                    corrected += u64::from(self.session.commands.run(&command)?);
+                    let changed = u64::from(self.session.commands.run(&command)?);
+                    let adds = [Op::AddConn as u32, Op::AddBound as u32].contains(&command.op);
+                    *if lacking && adds { &mut found } else { &mut corrected } += changed;
                 }
             }
+        }
+        if found > 0 {
+            tracing::info!("{found} ports for which there had been no room are in the ledger now");
         }
         if corrected > 0 {
             tracing::warn!("{corrected} ports in the ledger were not as the kernel has them");
         }
         self.drift += corrected;
         if shutdown::asked().is_none() {
+            if everywhere {
+                self.missing.looked_for(lost);
+            }
             self.forget_idle(before_ns)?;
         }
         Ok(corrected)
+    }
+
+    /// Whether all tables have room for what was missed.
+    fn has_room(&mut self) -> Result<bool, Error> {
+        let (mut tuples, mut conns, mut binds) = (0, 0, 0);
+        self.session.maps.tuples(|_, _| tuples += 1)?;
+        self.session.maps.conns(|_, _| conns += 1)?;
+        self.session.maps.binds(|_, _| binds += 1)?;
+        Ok(has_room(tuples, self.max_tuples)
+            && has_room(conns, self.max_conns)
+            && has_room(binds, self.max_binds))
     }
 
     /// The namespaces in which a port is held, or was since shortly before the last comparison.
@@ -300,14 +330,14 @@ impl Tracer {
     }
 
     /// What would make the ledger and the bound ports agree with the kernel: what is stale first,
-    /// then what was missed.
-    fn differences(&mut self, before_ns: u64) -> Result<Vec<Command>, Error> {
-        let busy = self.busy_namespaces()?;
+    /// then what was missed. `everywhere`: not only in namespaces of which the ledger has something.
+    fn differences(&mut self, before_ns: u64, everywhere: bool) -> Result<Vec<Command>, Error> {
+        let places = if everywhere { self.namespaces() } else { self.busy_namespaces()? };
         let mut before = foldhash::HashSet::default();
         self.session.maps.conns(|key, _| {
             before.insert(key);
         })?;
-        let dumps = self.dump(busy);
+        let dumps = self.dump(places);
         let (mut conns, mut binds) = (Vec::new(), Vec::new());
         self.session.maps.conns(|key, conn| conns.push((key, conn)))?;
         self.session.maps.binds(|key, bound| binds.push((key, bound)))?;

@@ -48,8 +48,11 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
         let excuse = case.excuse.clone().or_else(|| hangs(&case.name));
         cases.push(case.unless(excuse));
     }
-    let tests: &[BackendTest] =
-        &[("binds_full", tables::binds_full), ("tombstones_full", tables::tombstones_full)];
+    let tests: &[BackendTest] = &[
+        ("binds_full", tables::binds_full),
+        ("tombstones_full", tables::tombstones_full),
+        ("found_when_there_is_room", tables::found_when_there_is_room),
+    ];
     let of_one = plan.sampled("losses", tests).into_iter();
     let of_two = plan.sampled("losses", &[("attempts_full", tables::attempts_full)]).into_iter();
     let of_two = of_two.map(|case| case.unless(probe::one_cpu()));

@@ -28,7 +28,11 @@ use super::{
     spreader::{KEPT_MAPS, Place, Spreader, Spreading},
     sys,
 };
-use crate::{beat::beat, error::Error, shutdown};
+use crate::{
+    beat::{Detaching, beat},
+    error::Error,
+    shutdown,
+};
 use one::{AttachError, Attachment, short};
 
 /// What the BPF programs are loaded with.
@@ -140,6 +144,7 @@ impl Session {
     pub fn detach(&mut self) {
         self.missed_before = self.missed_hooks();
         let Some(Running { mut ebpf, probes, tracepoints }) = self.attached.take() else { return };
+        let _detaching = Detaching::begin();
         // One by one: the kernel waits at each of them until nobody runs it any more.
         for (name, program) in ebpf.programs_mut() {
             if let Err(error) = one::unload(program) {
@@ -151,6 +156,7 @@ impl Session {
             drop(link);
             beat();
         }
+        drop(ebpf);
     }
 }
 

@@ -21,7 +21,10 @@ pub use self::all::{All, Foreign};
 pub use self::folder::Refused;
 use self::folder::{Folder, Kind};
 use super::bpffs::{self, Bpffs};
-use crate::error::Error;
+use crate::{
+    beat::{Detaching, beat},
+    error::Error,
+};
 
 /// Our folder in a bpffs; below it one for each layout of the maps, below that one for each rule.
 const OURS: &str = "tracer";
@@ -217,6 +220,7 @@ impl Pins {
 
     /// Removes the links that have none of these names. No new one is pinned from here on.
     pub fn remove_links_but(&self, kept: &[String]) -> Result<(), Error> {
+        let _detaching = Detaching::begin();
         self.shared.closed.store(true, SeqCst);
         for name in self.links().into_iter().filter(|name| !kept.contains(name)) {
             self.remove_link(&name).map_err(|source| self.cannot_remove(LINKS, &name, source))?;
@@ -227,6 +231,7 @@ impl Pins {
     /// Removes everything, what acts first: a link that loses its last name detaches its program. Nothing is
     /// removed where somebody else put something beside ours.
     pub fn remove(&self) -> Result<(), Error> {
+        let _detaching = Detaching::begin();
         self.shared.closed.store(true, SeqCst);
         let Some(folder) = self.folder().map_err(unsafe_place)? else { return Ok(()) };
         self.check(&folder)?;
@@ -290,6 +295,7 @@ impl Pins {
         let mut tries = 0;
         loop {
             for name in below.names().unwrap_or_default() {
+                beat();
                 let removed = below.remove(&name, kind);
                 if let Err(source) = removed
                     && source.kind() != io::ErrorKind::NotFound

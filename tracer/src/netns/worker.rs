@@ -15,7 +15,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
         mpsc::{self, RecvTimeoutError},
     },
     thread,
@@ -25,7 +25,10 @@ use std::{
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::{Discovery, Netns, discover, inum, way};
-use crate::{beat, shutdown};
+use crate::{
+    beat::{self, Beats},
+    shutdown,
+};
 
 /// Threads that can be stuck at once before nothing is visited any more, and one.
 const THREADS: usize = 3;
@@ -54,7 +57,7 @@ struct Home {
 struct Thread {
     jobs: mpsc::Sender<Job>,
     /// Counts its steps.
-    beats: Arc<AtomicU64>,
+    beats: Beats,
     busy: Arc<AtomicBool>,
 }
 
@@ -213,7 +216,7 @@ impl Worker {
                 stay
             }
         });
-        let mut beats = thread.beats.load(Ordering::Relaxed);
+        let mut beats = thread.beats.steps();
         if thread.jobs.send(boxed).is_err() {
             let job = job.lock().unwrap_or_else(PoisonError::into_inner).take();
             return job.map_or_else(|| Ok(Err(gone())), Err);
@@ -224,7 +227,7 @@ impl Worker {
                 Err(RecvTimeoutError::Disconnected) => return Ok(Err(gone())),
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            let now = thread.beats.load(Ordering::Relaxed);
+            let now = thread.beats.steps();
             if shutdown::asked().is_some() {
                 self.ending.store(true, Ordering::Relaxed);
                 break;
@@ -249,12 +252,12 @@ impl Worker {
 fn receive<T>(
     wait: &mpsc::Receiver<T>,
     patience: Duration,
-    beats: &AtomicU64,
+    beats: &Beats,
 ) -> Result<T, RecvTimeoutError> {
     let until = Instant::now() + patience;
-    let mut heard = beats.load(Ordering::Relaxed);
+    let mut heard = beats.steps();
     loop {
-        let now = beats.load(Ordering::Relaxed);
+        let now = beats.steps();
         if std::mem::replace(&mut heard, now) != now {
             beat::beat();
         }
@@ -295,14 +298,10 @@ impl Thread {
         let file = File::open("/proc/thread-self/ns/net")?;
         let home = Home { inum: inum(&file.metadata()?)?, file };
         let (jobs, queue) = mpsc::channel::<Job>();
-        let thread = Self {
-            jobs,
-            beats: Arc::new(AtomicU64::new(0)),
-            busy: Arc::new(AtomicBool::new(false)),
-        };
-        let (beats, busy) = (Arc::clone(&thread.beats), Arc::clone(&thread.busy));
+        let thread = Self { jobs, beats: Beats::default(), busy: Arc::new(AtomicBool::new(false)) };
+        let (beats, busy) = (thread.beats.clone(), Arc::clone(&thread.busy));
         thread::Builder::new().name("netns".into()).spawn(move || {
-            beat::count(Arc::clone(&beats));
+            beat::speak_through(beats);
             for job in queue {
                 busy.store(true, Ordering::Release);
                 beat::beat();

@@ -10,7 +10,7 @@ use std::{
 use rustix::thread::CapabilitySet;
 use tracer_common::Filter;
 
-use super::{Capacities, LeftOut, Tracer};
+use super::{Capacities, LeftOut, Missing, Tracer};
 use crate::{
     cgroups::{self, Names},
     cli::Backend as BackendChoice,
@@ -90,6 +90,9 @@ fn start_with(
         kept_for_maps: privilege::kept_for_maps(&facts),
         idle_listed,
         max_tuples: config.max_tuples,
+        max_conns: config.max_conns,
+        max_binds: config.max_binds,
+        missing: Missing::default(),
         reconciled: Instant::now(),
         cost: Duration::ZERO,
         misses_seen: 0,

@@ -21,6 +21,7 @@ use crate::{
     stage::Stage,
     tracer::{
         record::{Record, Recording},
+        wait_for,
         watch::{Watch, number},
     },
     workloads::failure::expect_error,
@@ -140,6 +141,36 @@ pub(super) fn failures_without_a_row(backend: &str) -> Result<()> {
     let right = (110..=110 + 2 * others + 2 * 64).contains(&lost);
     ensure!(right, "{lost} lost for want of a row, of 110 ({others} of others)");
     Ok(())
+}
+
+/// A namespace of which nothing is in the full table: once idle tuples are forgotten (a minute), its ports are found.
+pub(super) fn found_when_there_is_room(backend: &str) -> Result<()> {
+    const PORTS: usize = 40;
+    let stage = Stage::new(&[])?;
+    let mut other = Stage::new(&[])?;
+    let server = other.server("10.1.0.1:7000")?;
+    let mut watch = Watch::start(backend, &["--max-tuples", "64"])?;
+    let scan = || -> Result<()> {
+        for last in 1..=200 {
+            let nobody = SocketAddr::from(([127, 0, 1, last], 9));
+            expect_error(Sock::tcp(nobody)?.connect(nobody), Errno::CONNREFUSED)?;
+        }
+        Ok(())
+    };
+    stage.netns.run(scan)?;
+    other.netns.run(scan)?;
+    let _pairs = other.netns.run(|| server.pairs(PORTS))?;
+    let mut in_use = || -> Result<u64> {
+        let reading = watch.after(SystemTime::now(), Duration::from_secs(5))?;
+        let counts = reading.of(other.netns.inum());
+        Ok(counts.get(&server.tuple()).map_or(0, |counts| counts.in_use))
+    };
+    let at_once = in_use()?;
+    ensure!(at_once < PORTS as u64, "{at_once} of {PORTS} ports found room in a full table");
+    let found = || Ok((in_use()? == PORTS as u64).then_some(()));
+    wait_for("the ports that found no room", Duration::from_secs(120), found)?;
+    watch.after(SystemTime::now(), Duration::from_secs(5))?.assert_no_drift()?;
+    watch.stop()
 }
 
 /// The capacity is too large by what is not in the table.
