@@ -18,6 +18,7 @@ impl Halves {
 
     /// Odd ports.
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
     pub const fn odd(self) -> u32 {
         not_negative(self.0 as u32)
     }
@@ -31,6 +32,7 @@ impl Halves {
 
     /// Both together; below 0 (wrapped) where they are for a moment.
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "the two halves")]
     pub const fn sum(self) -> u32 {
         ((self.0.wrapping_add(1 << 31) >> 32) as u32).wrapping_add(self.0 as u32)
     }

@@ -93,17 +93,18 @@ const fn positive(count: u64) -> u64 {
 /// The owner of what this user has in this network namespace: its place in `SHARES`, and in the upper half the
 /// user's place over all namespaces (0: none). `key` is the first share's.
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "two places below 2^13")]
 pub const fn owner(key: u64, netns: u32, user: u32) -> u32 {
     let user = group(user);
-    let pair = mix(key ^ ((netns as u64) << 32 | user as u64));
+    let pair = mix(key ^ (((netns as u64) << 32) | user as u64));
     // Never 0, which has the totals.
-    let pair = 1 + ((pair >> 32) * (HALF - 1) >> 32);
+    let pair = 1 + (((pair >> 32) * (HALF - 1)) >> 32);
     let over_all = if user == 0 || user == UNKNOWN_USER {
         0
     } else {
-        HALF + ((mix(key ^ (0xffff_ffff << 32 | user as u64)) >> 32) * HALF >> 32)
+        HALF + (((mix(key ^ ((0xffff_ffff << 32) | user as u64)) >> 32) * HALF) >> 32)
     };
-    (over_all << 16 | pair) as u32
+    ((over_all << 16) | pair) as u32
 }
 
 /// The places of an owner in `SHARES`; 0: none.
@@ -120,9 +121,10 @@ const ROW: u64 = BOUND_COUNTERS as u64 / 2;
 /// knows which: the lower one is what is bound at the address, or a little more. (A count-min sketch: Cormode and
 /// Muthukrishnan, 2005.) `key` as for [`owner`], `address` as [`crate::Addr::words`].
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "below 2^15")]
 pub const fn counters(key: u64, netns: u32, address: [u64; 2]) -> [usize; 2] {
     let hash = mix(mix(mix(key ^ netns as u64) ^ address[0]) ^ address[1]);
-    [(hash & (ROW - 1)) as usize, (ROW + (hash >> 32 & (ROW - 1))) as usize]
+    [(hash & (ROW - 1)) as usize, (ROW + ((hash >> 32) & (ROW - 1))) as usize]
 }
 
 /// A user's subordinate uids come in ranges of 65,536 above 65,535: with all of one it is two owners more.
@@ -141,6 +143,8 @@ const fn mix(value: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
 
     #[test]
@@ -195,10 +199,12 @@ mod tests {
 
     #[test]
     fn many_addresses_hardly_count_for_another_one() {
-        let mut counters = [0_u32; BOUND_COUNTERS];
+        let mut counters = std::vec![0_u32; BOUND_COUNTERS];
         let places = |address| super::counters(7, 5, [address, address << 32]);
         for address in 0..58_000 {
-            places(address).map(|place| counters[place] += 1);
+            for place in places(address) {
+                counters[place] += 1;
+            }
         }
         let most = |addresses: core::ops::Range<u64>| {
             addresses.map(|it| places(it).map(|place| counters[place])).map(|[a, b]| a.min(b)).max()

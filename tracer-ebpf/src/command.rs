@@ -25,7 +25,7 @@ use crate::{
 /// function's result away and returns 0.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "raw_tp")]
-fn ledger_command(ctx: *mut c_void) -> u32 {
+extern "C" fn ledger_command(ctx: *mut c_void) -> u32 {
     let ctx = RawTracePointContext::new(ctx);
     let mut words = [0_u64; COMMAND_WORDS];
     let mut index = 0;

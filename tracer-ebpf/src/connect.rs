@@ -133,6 +133,7 @@ pub(crate) fn acquired(key: ConnKey, tuple: impl FnOnce(&mut TupleKey) -> Step) 
 
 /// connect() failed before it held a port.
 #[inline(always)]
+#[expect(clippy::unnecessary_wraps, reason = "as every other end of a call")]
 fn failed(attempt: &mut Attempt, cause: Cause, errno: u16) -> Step {
     attempt.flags |= conn_flag::SETTLED;
     stats::failed(cause);

@@ -180,8 +180,8 @@ const REUSABLE: u32 = 2;
 #[inline(always)]
 fn known(ctx: *mut bpf_sock_addr, v6: bool, key: &TupleKey, port: u16) -> u32 {
     let ports = u32::from(key.destination_port.to_be()) | u32::from(port.to_be()) << 16;
-    let [(a, b), (c, d)] = key.source.words().map(halves);
-    let [(e, f), (g, h)] = key.destination.words().map(halves);
+    let [source, last_source] = key.source.words().map(halves);
+    let [peer, last_peer] = key.destination.words().map(halves);
     // struct bpf_sock_tuple: source, destination, and both ports. The lookup is for a packet that
     // comes in: its source is our destination.
     let lookup = |words: *mut u32, size| {
@@ -189,11 +189,21 @@ fn known(ctx: *mut bpf_sock_addr, v6: bool, key: &TupleKey, port: u16) -> u32 {
         unsafe { bpf_skc_lookup_tcp(ctx.cast(), words.cast(), size, BPF_F_CURRENT_NETNS, 0) }
     };
     // One call for each size, so that the verifier knows it. Of an IPv4 address, the last word is all.
-    let mut words = [e, f, g, h, a, b, c, d, ports];
+    let mut words = [
+        peer.0,
+        peer.1,
+        last_peer.0,
+        last_peer.1,
+        source.0,
+        source.1,
+        last_source.0,
+        last_source.1,
+        ports,
+    ];
     let found = if v6 {
         lookup(words.as_mut_ptr(), 36)
     } else {
-        [words[0], words[1], words[2]] = [h, d, ports];
+        [words[0], words[1], words[2]] = [last_peer.1, last_source.1, ports];
         lookup(words.as_mut_ptr(), 12)
     };
     if found.is_null() {

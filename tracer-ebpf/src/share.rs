@@ -106,15 +106,15 @@ fn charge(owner: u32, now: u64, interval_ns: u64, burst_ns: u64, rate: u32) -> u
     let Some(share) = SHARES.get_ptr_mut(if user == 0 { pair } else { user }) else { return 1 };
     // SAFETY: as in `held`.
     unsafe {
-        let paid = (&raw mut (*share).paid_ns).cast::<u64>().add(rate as usize & 1);
-        let until = paid.read_volatile();
-        if until > now.wrapping_add(burst_ns) {
+        let until = (&raw mut (*share).paid_ns).cast::<u64>().add(rate as usize & 1);
+        let charged = until.read_volatile();
+        if charged > now.wrapping_add(burst_ns) {
             return 0;
         }
-        if until < now {
-            paid.write_volatile(now);
+        if charged < now {
+            until.write_volatile(now);
         }
-        atomic::add(paid, interval_ns);
+        atomic::add(until, interval_ns);
     }
     1
 }

@@ -352,9 +352,9 @@ fn both_halves_run_out_together_and_the_other_one_first() {
         }
         let other = found.tries > 0;
         if other {
-            others += 1
+            others += 1;
         } else {
-            own += 1
+            own += 1;
         }
         if (19_700..19_900).contains(&(own + others)) {
             others_of_the_last_percent += u32::from(other);
@@ -383,9 +383,9 @@ fn of_several_destinations_the_last_one_that_has_an_address_decides() {
         mask[..12 + bytes].fill(0xff);
         Addr(mask)
     };
-    let ports = crate::filter::Ports { low: 1, high: u16::MAX };
+    let ports = Ports { low: 1, high: u16::MAX };
     let one = |network, bytes, exempt| Destination {
-        prefix: crate::filter::Prefix { network: Addr::v4(network), mask: mask(bytes) },
+        prefix: Prefix { network: Addr::v4(network), mask: mask(bytes) },
         ports,
         exempt,
     };

@@ -127,7 +127,7 @@ fn a_container_is_claimed_only_where_root_made_its_cgroup() {
         found.container.map(|container| container.to_string())
     };
     let engines = [format!("docker-{id}.scope"), format!("cri-containerd-{id}.scope"), id.clone()];
-    let mode = |mode| {
+    let set_mode = |mode| {
         use std::os::unix::fs::PermissionsExt;
         fs::set_permissions(&made.outer, fs::Permissions::from_mode(mode)).unwrap();
     };
@@ -137,9 +137,9 @@ fn a_container_is_claimed_only_where_root_made_its_cgroup() {
         std::os::unix::fs::chown(&made.outer, Some(65534), None).unwrap();
         assert_eq!(claims(name), None);
         std::os::unix::fs::chown(&made.outer, Some(0), None).unwrap();
-        mode(0o777);
+        set_mode(0o777);
         assert_eq!(claims(name), None);
-        mode(0o755);
+        set_mode(0o755);
     }
 }
 

@@ -67,8 +67,7 @@ mod tests {
 
     #[test]
     fn losses_of_other_kinds_are_not_looked_for() {
-        let mut totals = Totals::default();
-        totals.lost = [1; Loss::COUNT];
+        let totals = Totals { lost: [1; Loss::COUNT], ..Totals::default() };
         assert_eq!(for_lack_of_room(&totals), 6);
     }
 }

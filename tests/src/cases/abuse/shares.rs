@@ -77,7 +77,7 @@ fn refused() -> Result<()> {
     let own = failed.iter().filter(|it| it["network.peer.address"] == "127.200.0.1").count();
     ensure!(own == 1, "the victim's own refused connect has {own} events");
     let stats = recording.events("tuple.stats", netns);
-    let row = stats.iter().filter(|row| row["network.peer.port"] == 7000).next_back();
+    let row = stats.iter().rfind(|row| row["network.peer.port"] == 7000);
     let row = row.context("the victim has no row")?;
     ensure!(
         number(&row["connect.failures"], "ports_exhausted")? == FAILURES as u64,

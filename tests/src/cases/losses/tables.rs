@@ -168,7 +168,7 @@ pub(super) fn found_when_there_is_room(backend: &str) -> Result<()> {
     let at_once = in_use()?;
     ensure!(at_once < PORTS as u64, "{at_once} of {PORTS} ports found room in a full table");
     let found = || Ok((in_use()? == PORTS as u64).then_some(()));
-    wait_for("the ports that found no room", Duration::from_secs(120), found)?;
+    wait_for("the ports that found no room", Duration::from_mins(2), found)?;
     watch.after(SystemTime::now(), Duration::from_secs(5))?.assert_no_drift()?;
     watch.stop()
 }

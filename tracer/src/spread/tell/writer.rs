@@ -88,14 +88,14 @@ impl Writer {
     pub(super) fn start(sink: Sink) -> Result<Self, Error> {
         let failed = |error| Error::Failure(format!("cannot start a thread: {error}"));
         let (lines, queue) = mpsc::sync_channel(QUEUE);
-        let (begin, begun) = mpsc::channel();
+        let (begin, opens) = mpsc::channel();
         let (ends, ended) = mpsc::channel::<()>();
         let (enters, entered) = mpsc::channel();
         let shared = Arc::<Shared>::default();
         let of_thread = Arc::clone(&shared);
         let run = move || {
             _ = enters.send(trace::enter_to_read(CapabilitySet::empty(), sink.user()));
-            if let Ok(asked) = begun.recv() {
+            if let Ok(asked) = opens.recv() {
                 // A reader that is gone has what it wanted.
                 _ = write(Output::new(sink, None, asked), &queue, &of_thread);
             }

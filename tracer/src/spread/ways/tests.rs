@@ -132,7 +132,11 @@ fn auto_takes_addresses_of_the_interfaces_that_routes_to_the_destinations_use() 
         &["*:443"],
         &["2000::/3"],
     ] {
-        out += &format!("--to {}\n{}\n", to.join(" "), auto(&table, host.clone(), to));
+        out.push_str("--to ");
+        out.push_str(&to.join(" "));
+        out.push('\n');
+        out.push_str(&auto(&table, host.clone(), to));
+        out.push('\n');
     }
     insta::assert_snapshot!(out);
 }
@@ -242,7 +246,10 @@ fn addresses_that_were_named_are_warned_about() {
         (&["10.7.0.1"], &["10.1.0.1/32"]),
     ] {
         let found = warnings(&specs(pool), &host, &table.reaches(to)).join("\n");
-        out += &format!("--pool {} --to {}\n{found}\n\n", pool.join(" "), to.join(" "));
+        let (pool, to) = (pool.join(" "), to.join(" "));
+        for part in ["--pool ", &pool, " --to ", &to, "\n", &found, "\n\n"] {
+            out.push_str(part);
+        }
     }
     insta::assert_snapshot!(out);
 }
