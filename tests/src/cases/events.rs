@@ -147,6 +147,12 @@ fn time_wait_release(backend: &str) -> Result<()> {
     let port = client.local()?.port();
     drop(client);
     eventually("the end of FIN_WAIT2", || Ok(stage.oracle()?.is_empty()))?;
+    // The kernel's list is without it before its hook has run.
+    eventually("its event", || {
+        let text = fs::read_to_string(record.file())?;
+        let of_port = format!("\"network.local.port\":{port},");
+        Ok(text.lines().any(|line| line.contains("\"port.released\"") && line.contains(&of_port)))
+    })?;
     let recording = record.stop()?;
     let released = one(&recording, "port.released", stage.netns.inum(), port)?;
     ensure!(released["port.time_wait"] == Value::Bool(true), "{released}");
