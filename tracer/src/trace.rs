@@ -4,6 +4,7 @@
 mod capacities;
 mod left_out;
 mod missing;
+mod rhythm;
 mod start;
 
 use std::{
@@ -14,6 +15,7 @@ use std::{
 pub use capacities::Capacities;
 use left_out::LeftOut;
 use missing::{Missing, for_lack_of_room, has_room};
+use rhythm::{ALERT, CALM};
 use rustix::thread::CapabilitySet;
 pub use start::{cgroup_names, check_privileges, resolve, start_spreading};
 pub(crate) use start::{enter_to_attach, enter_to_read, start};
@@ -42,27 +44,6 @@ use crate::{
 const KEEP: Duration = Duration::from_mins(10);
 /// ...and so long when the table is more than half full.
 const KEEP_WHEN_TIGHT: Duration = Duration::from_mins(1);
-
-/// How often the ledger is compared with the kernel's own sockets: for one part in so many of the
-/// time, unless these bounds say otherwise.
-struct Rhythm {
-    share: u32,
-    soonest: Duration,
-    latest: Duration,
-}
-
-/// When nothing hints at an error.
-const CALM: Rhythm =
-    Rhythm { share: 600, soonest: Duration::from_secs(5), latest: Duration::from_secs(30) };
-/// While hooks are being missed.
-const ALERT: Rhythm =
-    Rhythm { share: 20, soonest: Duration::from_secs(1), latest: Duration::from_secs(8) };
-
-impl Rhythm {
-    fn pause(&self, cost: Duration) -> Duration {
-        (cost * self.share).clamp(self.soonest, self.latest)
-    }
-}
 
 /// An attached and seeded tracer. Dropping it detaches.
 pub struct Tracer {
