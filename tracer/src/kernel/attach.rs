@@ -160,6 +160,13 @@ impl Session {
     }
 }
 
+impl Drop for Session {
+    fn drop(&mut self) {
+        // Program by program, with signs of life: see `detach`.
+        self.detach();
+    }
+}
+
 /// Tries the backends in order; the first that can be attached is it.
 ///
 /// # Errors
