@@ -13,6 +13,7 @@ pub mod descriptors;
 pub mod foreign;
 pub mod held;
 pub mod helper;
+pub mod lateness;
 pub mod maker;
 pub mod mounts;
 pub mod netns;

@@ -65,9 +65,9 @@ fn count(decision: Decision) {
     }
 }
 
-/// A connect(). `FAST`: with ports of ours where the kernel would search long. `SIX`: of an AF_INET6 socket; it
-/// makes the closures below another function in each program, and so one that is inlined: no stack is left for
-/// calls in loops.
+/// A connect(). `FAST`: the program may choose ports itself where the kernel would search long. `SIX`: the socket is
+/// AF_INET6. Nothing here depends on `SIX`: it gives each program closures of its own, which LLVM inlines because
+/// they are called once. As functions that two programs call, they would need more stack than there is.
 #[inline(always)]
 pub(crate) fn connect<const FAST: bool, const SIX: bool>(call: &Call<'_>) -> i32 {
     let Some(rule) = rule() else { return ALLOW };

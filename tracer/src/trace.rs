@@ -249,7 +249,7 @@ impl Tracer {
         if shutdown::asked().is_some() {
             return Ok(0);
         }
-        let (mut corrected, mut found) = (0, 0);
+        let (mut corrected, mut found, mut refused) = (0, 0, 0);
         if !first.is_empty() {
             // A dump is no snapshot: what one dump says can be a socket on its way.
             let first: HashSet<(u32, ConnKey)> =
@@ -262,6 +262,7 @@ impl Tracer {
                     let changed = u64::from(self.session.commands.run(&command)?);
                     let adds = [Op::AddConn as u32, Op::AddBound as u32].contains(&command.op);
                     *if lacking && adds { &mut found } else { &mut corrected } += changed;
+                    refused += u64::from(adds && changed == 0);
                 }
             }
         }
@@ -274,7 +275,7 @@ impl Tracer {
         self.drift += corrected;
         if shutdown::asked().is_none() {
             if everywhere {
-                self.missing.looked_for(lost);
+                self.missing.looked_for(lost, refused);
             }
             self.forget_idle(before_ns)?;
         }

@@ -1,6 +1,7 @@
 //! Act: load the BPF object, attach one backend. Dropping the [`Session`] detaches it.
 
 mod one;
+mod session;
 
 use std::{
     io,
@@ -18,22 +19,19 @@ use super::{
     events::Events,
     klog::{self, KernelLog},
     loaded::Mark,
-    maps::{Maps, Totals},
-    missed::{self, Missed},
+    maps::Maps,
+    missed::Missed,
     object::{BPF_OBJECT, MISSING},
     offsets::Offsets,
     pins::Pins,
     plan::Backend,
     programs::{self, COMMON, Hook, Program},
-    spreader::{KEPT_MAPS, Place, Spreader, Spreading},
-    sys,
+    spreader::{KEPT_MAPS, Spreader, Spreading},
 };
-use crate::{
-    beat::{Detaching, beat},
-    error::Error,
-    shutdown,
-};
+use crate::{error::Error, shutdown};
 use one::{AttachError, Attachment, short};
+use session::Running;
+pub use session::Session;
 
 /// What the BPF programs are loaded with.
 #[derive(Debug)]
@@ -63,108 +61,6 @@ pub struct Places {
     pub cgroup: OwnedFd,
     /// Number of a tracepoint: category, name.
     pub tracepoint_id: fn(&str, &str) -> io::Result<u64>,
-}
-
-/// An attached backend.
-pub struct Session {
-    pub backend: Backend,
-    /// What is not seen, and why.
-    pub degraded: Vec<String>,
-    pub maps: Maps,
-    pub events: Events,
-    pub commands: Commands,
-    log: KernelLog,
-    attached: Option<Running>,
-    /// Hooks missed until the programs were detached.
-    missed_before: Missed,
-    pub spreader: Option<Spreader>,
-}
-
-/// Programs and their links live as long as this.
-struct Running {
-    ebpf: Ebpf,
-    probes: Vec<OwnedFd>,
-    tracepoints: Vec<OwnedFd>,
-}
-
-impl Session {
-    /// How often the kernel passed over a hook since the programs were attached.
-    pub fn missed_hooks(&self) -> Missed {
-        let Some(attached) = &self.attached else { return self.missed_before };
-        let programs = COMMON.iter().chain(programs::of(self.backend));
-        let fds = programs.filter_map(|program| attached.ebpf.program(program.name)?.fd().ok());
-        let by_program = fds.map(|fd| missed::of_program(fd.as_fd()));
-        let by_probe = attached.probes.iter().map(|probe| sys::link_missed(probe.as_fd()));
-        by_program.chain(by_probe).collect()
-    }
-
-    /// ns that the programs ran since they were attached; `None`: the kernel does not count it
-    /// (kernel.bpf_stats_enabled), or they are not attached any more.
-    pub fn run_time_ns(&self) -> Option<u64> {
-        let attached = self.attached.as_ref()?;
-        let programs = COMMON.iter().chain(programs::of(self.backend));
-        let fds = programs.filter_map(|program| attached.ebpf.program(program.name)?.fd().ok());
-        let sum: u64 = fds.filter_map(|fd| missed::run_time_ns(fd.as_fd())).sum();
-        (sum > 0).then_some(sum)
-    }
-
-    /// What the kernel side counted.
-    ///
-    /// # Errors
-    /// Maps that cannot be read.
-    pub fn totals(&self) -> Result<Totals, Error> {
-        Ok(Totals { hook_missed: self.missed_hooks().counted, ..self.maps.totals()? })
-    }
-
-    /// Attaches the spreader to those of these cgroups that it is not attached to.
-    ///
-    /// # Errors
-    /// The reason, in words.
-    pub fn respread(&mut self, pins: &Pins, places: Vec<Place>) -> Result<(), String> {
-        let (Some(spreader), Some(running)) = (&mut self.spreader, &mut self.attached) else {
-            return Ok(());
-        };
-        spreader.follow(&mut running.ebpf, pins, places)
-    }
-
-    /// Lets go of cgroups that are not the rule's any more.
-    ///
-    /// # Errors
-    /// The reason, in words.
-    pub fn let_go_of_others(&self, pins: &Pins) -> Result<(), String> {
-        self.spreader.as_ref().map_or(Ok(()), |spreader| spreader.remove_others(pins))
-    }
-
-    /// Hands what the BPF programs logged to this program's own log.
-    pub fn flush_log(&mut self) {
-        self.log.flush();
-    }
-
-    /// Detaches every program. The maps stay readable.
-    pub fn detach(&mut self) {
-        self.missed_before = self.missed_hooks();
-        let Some(Running { mut ebpf, probes, tracepoints }) = self.attached.take() else { return };
-        let _detaching = Detaching::begin();
-        // One by one: the kernel waits at each of them until nobody runs it any more.
-        for (name, program) in ebpf.programs_mut() {
-            if let Err(error) = one::unload(program) {
-                tracing::debug!("{name} cannot be detached yet: {error}");
-            }
-            beat();
-        }
-        for link in probes.into_iter().chain(tracepoints) {
-            drop(link);
-            beat();
-        }
-        drop(ebpf);
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        // Program by program, with signs of life: see `detach`.
-        self.detach();
-    }
 }
 
 /// Tries the backends in order; the first that can be attached is it.

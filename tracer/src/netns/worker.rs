@@ -247,8 +247,8 @@ impl Worker {
     }
 }
 
-/// Waits for an answer, for so long; for a moment only once a signal asked the program to end. Signs of life are
-/// passed on: who waits for this thread is told that it goes on.
+/// Waits for an answer, for so long; for a moment only once a signal asked the program to end. The
+/// worker's steps count as steps of the calling thread, too.
 fn receive<T>(
     wait: &mpsc::Receiver<T>,
     patience: Duration,

@@ -16,9 +16,12 @@ impl Missing {
         lost > self.looked_for
     }
 
-    /// All that was lost by then has been looked for, everywhere.
-    pub(super) const fn looked_for(&mut self, lost: u64) {
-        self.looked_for = lost;
+    /// What was lost by then has been looked for, everywhere. `refused`: so many entries found no room again, because
+    /// of their owner's share, and are to be looked for again.
+    pub(super) const fn looked_for(&mut self, lost: u64, refused: u64) {
+        if refused == 0 {
+            self.looked_for = lost;
+        }
     }
 }
 
@@ -39,8 +42,8 @@ pub(super) fn for_lack_of_room(totals: &Totals) -> u64 {
     for_lack.map(|(_, count)| count).sum()
 }
 
-/// Whether a table has room for what was missed: an eighth of it is free. (In a full one, each entry that is looked
-/// for would be lost again.)
+/// Whether a table has room for what was missed: an eighth of it is free. (All sockets of all namespaces are read for
+/// that, which a table that stays full is not worth.)
 pub(super) const fn has_room(used: usize, max: u32) -> bool {
     used <= max as usize - max as usize / 8
 }
@@ -50,11 +53,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_lost_is_looked_for_once() {
+    fn what_was_lost_is_looked_for_until_all_has_room() {
         let mut missing = Missing::default();
         assert!(!missing.is_any(0));
         assert!(missing.is_any(5));
-        missing.looked_for(5);
+        missing.looked_for(5, 1);
+        assert!(missing.is_any(5));
+        missing.looked_for(5, 0);
         assert!(!missing.is_any(5));
         assert!(missing.is_any(6));
     }

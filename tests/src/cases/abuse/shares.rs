@@ -41,7 +41,7 @@ fn lost(recording: &Recording, reason: &str) -> Result<u64> {
 }
 
 /// 66,000 refused connects in the victim's namespace, then more of them while it runs out of ports: its row and its
-/// events are there; of the flood so many events as its rate allows, and how many were left out is told.
+/// events are there. The flood has as many events as its rate allows, and the rest is counted as `events_limited`.
 fn refused() -> Result<()> {
     const FAILURES: usize = 20;
     let mut stage = Stage::new(&[])?;

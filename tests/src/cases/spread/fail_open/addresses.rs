@@ -3,11 +3,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     net::{IpAddr, SocketAddr},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{self, JoinHandle},
+    thread,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -21,6 +17,7 @@ use crate::{
         errors::{BAD_CONFIG, says},
         spread::{Host, POOL, Test, load::Load, named, source, status::shows_quarantine},
     },
+    lateness::Lateness,
     netns::NetNs,
     probe::{self, Place},
     sock::Sock,
@@ -68,37 +65,6 @@ fn remove(host: &Host, address: &str) -> Result<()> {
 
 fn add(host: &Host, address: &str) -> Result<()> {
     host.stage.netns.ip(&format!("addr add {address}/32 dev lo"))
-}
-
-/// How late this machine is with waking up who waits: what a program cannot be blamed for. Measured by a thread that
-/// sleeps.
-struct Lateness {
-    over: Arc<AtomicBool>,
-    thread: JoinHandle<Duration>,
-}
-
-impl Lateness {
-    fn measure() -> Self {
-        const NAP: Duration = Duration::from_millis(2);
-        let over = Arc::<AtomicBool>::default();
-        let is_over = Arc::clone(&over);
-        let thread = thread::spawn(move || {
-            let mut latest = Duration::ZERO;
-            while !is_over.load(Ordering::Relaxed) {
-                let began = Instant::now();
-                thread::sleep(NAP);
-                latest = latest.max(began.elapsed().saturating_sub(NAP));
-            }
-            latest
-        });
-        Self { over, thread }
-    }
-
-    /// Of one wake-up at most; on the way from a removed address to the status there are three.
-    fn end(self) -> Duration {
-        self.over.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap_or_default() * 3
-    }
 }
 
 /// Waits until an address is left out, and says for how long it was in the pool after `since`. The agent has
