@@ -42,7 +42,8 @@ pub struct Command {
     /// comm of the owner where it is known.
     pub comm: [u8; 16],
     pub pid: u32,
-    pub zero: u32,
+    /// uid of who made the socket, in whose share a new entry is; [`crate::share::UNKNOWN_USER`]: not known.
+    pub user: u32,
     /// `RemoveTuple`: only if the tuple has not changed since then (CLOCK_MONOTONIC, ns).
     pub before_ns: u64,
 }

@@ -8,7 +8,6 @@ use aya_log_ebpf::debug;
 use tracer_common::{
     Bound, Conn, Who, conn_flag,
     seed::{COMMAND_WORDS, Command, Op},
-    share::UNKNOWN_USER,
 };
 
 use crate::{
@@ -81,7 +80,7 @@ fn add_conn(command: &Command) -> bool {
         begun_ns: 0,
         acquired_ns: now,
         flags: command.flags | conn_flag::SEEDED | if watched { conn_flag::WATCHED } else { 0 },
-        owner: share::owner(command.tuple.netns, UNKNOWN_USER),
+        owner: share::owner(command.tuple.netns, command.user),
     };
     if !report(ledger::add_older(&command.key, &conn)) {
         return false;
@@ -111,7 +110,7 @@ fn add_bound(command: &Command) -> bool {
         who: owner(command),
         acquired_ns: now(),
         flags: command.flags | conn_flag::SEEDED,
-        owner: share::owner(command.tuple.netns, UNKNOWN_USER),
+        owner: share::owner(command.tuple.netns, command.user),
     };
     report(bind::add(&command.key, &bound))
 }

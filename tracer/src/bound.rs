@@ -92,6 +92,7 @@ mod tests {
             destination_port: 0,
             cookie,
             inode: 7,
+            uid: 1000,
             time_wait: state == tcp_state::TIME_WAIT,
             expires_ms: 0,
             v6_only: false,

@@ -5,6 +5,7 @@ use foldhash::{HashMap, HashSet};
 use tracer_common::{
     Conn, ConnKey, TupleKey, conn_flag,
     seed::{Command, Op},
+    share::UNKNOWN_USER,
 };
 
 use crate::{
@@ -82,7 +83,7 @@ fn command(op: Op, flags: u32, socket: &DiagSocket, netns: u32, owners: &Owners)
         tuple,
         comm: owner.map_or([0; 16], |owner| owner.comm),
         pid: owner.map_or(0, |owner| owner.pid),
-        zero: 0,
+        user: if socket.inode == 0 { UNKNOWN_USER } else { socket.uid },
         before_ns: 0,
     }
 }
@@ -167,6 +168,7 @@ mod tests {
             destination_port: if state == tcp_state::LISTEN { 0 } else { 80 },
             cookie,
             inode: 7,
+            uid: 1000,
             time_wait: state == tcp_state::TIME_WAIT,
             expires_ms: 0,
             v6_only: false,

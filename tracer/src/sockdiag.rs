@@ -68,6 +68,8 @@ pub struct DiagSocket {
     pub cookie: u64,
     /// Inode of the socket; 0 for a time-wait socket and for one that no process holds.
     pub inode: u32,
+    /// Of who made it, in this process's user namespace; 0 where `inode` is.
+    pub uid: u32,
     /// A time-wait socket: TIME_WAIT itself, or FIN_WAIT2 after the application has closed.
     pub time_wait: bool,
     /// Milliseconds that a time-wait socket has left; 0 for any other.

@@ -72,6 +72,15 @@ impl Scene {
         Ok(Self { proxy, ports, folder, upstream, upstream_netns })
     }
 
+    /// Waits until the proxy listens at port 8080. (A connection, to see that, would be one in its log.)
+    pub(crate) fn wait_for_proxy(&self) -> Result<()> {
+        const LISTENS: &str = ":1F90 00000000:0000 0A";
+        wait_for("the proxy to listen", Duration::from_secs(10), || {
+            let sockets = self.proxy.run(|| fs::read_to_string("/proc/thread-self/net/tcp"))?;
+            Ok(sockets.contains(LISTENS).then_some(()))
+        })
+    }
+
     /// Ends the upstream; its logs are complete then.
     pub(crate) fn end_upstream(&mut self) -> Result<()> {
         self.upstream.signal(Signal::TERM)?;

@@ -23,6 +23,7 @@ fn socket(state: u8, source: (Addr, u16), destination: (Addr, u16)) -> DiagSocke
         destination_port: destination.1,
         cookie: 1,
         inode: 1,
+        uid: 0,
         time_wait: state == tcp_state::TIME_WAIT,
         expires_ms: 0,
         v6_only: false,

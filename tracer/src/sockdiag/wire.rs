@@ -52,6 +52,7 @@ pub(super) fn socket(bytes: &[u8]) -> Option<DiagSocket> {
         destination: address(family, bytes, 24)?,
         destination_port: port(bytes, 6)?,
         cookie,
+        uid: u32_at(bytes, 64)?,
         inode: u32_at(bytes, 68)?,
         time_wait,
         expires_ms: if time_wait { u32_at(bytes, 52)? } else { 0 },

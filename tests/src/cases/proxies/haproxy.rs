@@ -9,7 +9,6 @@
 use std::{
     fs::{self, File},
     process::{Command, Stdio},
-    thread,
     time::Duration,
 };
 
@@ -42,7 +41,7 @@ pub(super) fn runs_out() -> Result<()> {
     command.arg("-db").arg("-f").arg(&config).stdin(Stdio::null());
     command.stdout(File::create(&log)?).stderr(Stdio::null());
     let mut haproxy = scene.proxy.run(|| Process::spawn(&mut command))?;
-    thread::sleep(Duration::from_millis(500));
+    scene.wait_for_proxy()?;
     let record = record()?;
     scene.load(100, 3)?;
     haproxy.signal(Signal::TERM)?;

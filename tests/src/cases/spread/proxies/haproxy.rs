@@ -5,8 +5,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     process::{Command, Stdio},
-    thread,
-    time::Duration,
 };
 
 use anyhow::{Result, bail, ensure};
@@ -42,7 +40,7 @@ fn stage(setting: &str, pages: &TempDir) -> Result<Stage> {
         command.arg("-db").arg("-f").arg(&config);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let haproxy = scene.proxy.run(|| Process::spawn(&mut command))?;
-        thread::sleep(Duration::from_millis(300));
+        scene.wait_for_proxy()?;
         Ok(haproxy)
     })
 }
