@@ -3,9 +3,11 @@
 //! An attempt begins in the cgroup hook, looks for a port, and then either holds one (from here on
 //! the ledger knows it) or has failed. Each step is idempotent, so that a backend may tell it twice.
 
-use aya_ebpf::{macros::map, maps::PerCpuArray};
+mod errno;
+mod uncounted;
+
 use tracer_common::{
-    Attempt, Cause, Conn, ConnKey, Kind, Loss, PortBy, TupleKey, Who, conn_flag, event_flag,
+    Attempt, Cause, Conn, ConnKey, Kind, Loss, PortBy, TupleKey, conn_flag, event_flag,
     share::UNKNOWN_USER,
 };
 
@@ -21,25 +23,7 @@ use crate::{
     sock::{Sock, state},
     stats,
 };
-
-mod errno {
-    pub(super) const EPERM: u16 = 1;
-    pub(super) const EINTR: u16 = 4;
-    pub(super) const EACCES: u16 = 13;
-    pub(super) const ENFILE: u16 = 23;
-    pub(super) const EMFILE: u16 = 24;
-    pub(super) const EADDRNOTAVAIL: u16 = 99;
-    pub(super) const ENETUNREACH: u16 = 101;
-    pub(super) const ECONNRESET: u16 = 104;
-    pub(super) const EISCONN: u16 = 106;
-    pub(super) const ETIMEDOUT: u16 = 110;
-    pub(super) const ECONNREFUSED: u16 = 111;
-    pub(super) const EHOSTUNREACH: u16 = 113;
-    pub(super) const EALREADY: u16 = 114;
-    pub(super) const EINPROGRESS: u16 = 115;
-    /// Kernel-internal: the call is restarted after a signal.
-    pub(super) const ERESTARTSYS: u16 = 512;
-}
+use uncounted::uncounted;
 
 /// The port search begins.
 #[inline(always)]
@@ -400,50 +384,4 @@ fn handshake_failed(sock: &Sock, key: &ConnKey, conn: &Conn, now: u64) -> Step {
         });
     }
     Ok(())
-}
-
-/// What is known of a connection for which there was no room in the ledger, while it is told that it failed.
-#[map]
-static UNCOUNTED: PerCpuArray<Conn> = PerCpuArray::with_max_entries(1, 0);
-
-/// A socket ends that holds no port of a tuple, as far as the ledger knows: a connect() that never got one, which is told
-/// here, or one that got one for which there was no room in the ledger, which is returned.
-#[inline(always)]
-fn uncounted(sock: &Sock, key: &ConnKey) -> Option<&'static Conn> {
-    let conn = UNCOUNTED.get_ptr_mut(0)?;
-    // SAFETY: an array map's values are never freed while the program is loaded. An interrupt that tells of another
-    // such end in between would change what is told of this one; no port is counted by it.
-    let conn = unsafe { &mut *conn };
-    let Some(attempt) = attempt::connecting(key.cookie) else {
-        // Not within its connect(): a search does not fail there. Sockets that are not known yet end while older
-        // ones are being read.
-        if ledger::seeding() || sock.read_tuple(&mut conn.tuple).is_err() {
-            return None;
-        }
-        let tuple = &conn.tuple;
-        let watched = filter::passes_unknown_caller(tuple.netns) && filter::passes_tuple(tuple);
-        conn.flags = if watched { conn_flag::WATCHED } else { 0 };
-        conn.owner = share::owner(conn.tuple.netns, UNKNOWN_USER);
-        conn.who = Who::default();
-        conn.begun_ns = 0;
-        return Some(conn);
-    };
-    if attempt.bound_port != 0 && sock.keeps_port().is_ok_and(|keeps| !keeps) {
-        bind::released(&ConnKey::new(key.cookie, attempt.bound_port), now());
-    }
-    if attempt.flags & conn_flag::SETTLED == 0 {
-        // SYN_SENT to CLOSE inside connect(), with no port taken in between: the search failed.
-        settle(search_failed(attempt, errno::EADDRNOTAVAIL));
-        return None;
-    }
-    if attempt.flags & conn_flag::UNCOUNTED == 0 {
-        return None;
-    }
-    attempt.flags &= !conn_flag::UNCOUNTED;
-    conn.tuple = attempt.tuple;
-    conn.who = attempt.who;
-    conn.begun_ns = attempt.begun_ns;
-    conn.owner = attempt.owner;
-    conn.flags = attempt.flags;
-    Some(conn)
 }

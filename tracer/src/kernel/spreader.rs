@@ -1,29 +1,21 @@
 //! The spreader's own programs and maps, beside a backend's: attached to the cgroups of a rule, and
 //! kept when the process ends.
 
+mod links;
+mod maps;
+
 use std::{
     collections::HashSet,
     os::fd::{AsFd, OwnedFd},
 };
 
-use aya::{
-    Ebpf,
-    maps::{Array, Map, MapData, PerCpuArray, RingBuf},
-    programs::{CgroupAttachMode, CgroupSockAddr, links::FdLink},
-};
-use tracer_common::{
-    Rule,
-    settings::map,
-    spread::{Decision, Told},
-};
+use aya::{Ebpf, programs::CgroupSockAddr};
+use tracer_common::settings::map;
 
-use super::{
-    loaded::{Loaded, Mark},
-    pins::Pins,
-    rules::Rules,
-    sys,
-};
-use crate::error::Error;
+use super::{loaded::Mark, pins::Pins, sys};
+use links::{Link, adopt, create};
+pub(super) use maps::wrong;
+pub use maps::{Pinned, RuleMaps, SpreadMaps};
 
 /// Maps that outlive the process.
 pub(super) const KEPT_MAPS: [&str; 13] = [
@@ -225,50 +217,6 @@ impl Spreader {
     }
 }
 
-/// A link of the spreader; it lives as long as this or its pin.
-#[derive(Debug)]
-struct Link {
-    name: String,
-    fd: OwnedFd,
-}
-
-impl Link {
-    /// Whether its cgroup is still there.
-    fn is_alive(&self) -> bool {
-        sys::cgroup_of(self.fd.as_fd()).is_ok_and(|id| id != 0)
-    }
-}
-
-fn adopt(ebpf: &mut Ebpf, pins: &Pins, name: &str, form: &str, id: u64) -> Option<Link> {
-    let fd = pins.open_link(name).ok()?;
-    let program = program(ebpf, form).ok()?;
-    let adopted = sys::cgroup_of(fd.as_fd()).is_ok_and(|found| found == id)
-        && program.fd().is_ok_and(|program| sys::update_link(fd.as_fd(), program.as_fd()).is_ok());
-    if !adopted {
-        // Of a cgroup that is gone, or not a link at all: there is nothing to take over.
-        pins.remove_link(name).ok()?;
-        return None;
-    }
-    Some(Link { name: name.to_owned(), fd })
-}
-
-fn create(
-    ebpf: &mut Ebpf,
-    pins: &Pins,
-    name: &str,
-    form: &str,
-    place: &Place,
-) -> Result<Link, String> {
-    let program = program(ebpf, form)?;
-    // As in attach.rs: a link lets others be there in every mode.
-    let id = program.attach(&place.directory, CgroupAttachMode::Single).map_err(text)?;
-    let link: FdLink = program.take_link(id).map_err(text)?.try_into().map_err(text)?;
-    let path = pins.link_path(name).map_err(text)?;
-    drop(link.pin(&path).map_err(text)?);
-    let fd = pins.open_link(name).map_err(text)?;
-    Ok(Link { name: name.to_owned(), fd })
-}
-
 fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut CgroupSockAddr, String> {
     let program = ebpf.program_mut(name).ok_or("it is not in the BPF object")?;
     program.try_into().map_err(text)
@@ -276,144 +224,4 @@ fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut CgroupSockAddr,
 
 fn text(error: impl std::error::Error) -> String {
     super::attach::chain(&error)
-}
-
-/// What the hooks go by: the rule, and until when.
-pub struct RuleMaps {
-    rules: Rules,
-    lease: Array<MapData, u64>,
-}
-
-impl RuleMaps {
-    fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
-        Self::new(|name| ebpf.take_map(name).ok_or_else(|| missing(name)))
-    }
-
-    fn new(mut take: impl FnMut(&'static str) -> Result<Map, Error>) -> Result<Self, Error> {
-        let lease = take(map::LEASE)?.try_into().map_err(wrong(map::LEASE))?;
-        Ok(Self { rules: Rules::new(take)?, lease })
-    }
-
-    /// The hooks go by this rule from now on, each call by one or the other as a whole.
-    pub fn set(&mut self, rule: &Rule) -> Result<(), Error> {
-        self.rules.set(rule)
-    }
-
-    /// Leaves every connect() alone from now on.
-    pub fn clear(&mut self) -> Result<(), Error> {
-        self.rules.clear()
-    }
-
-    /// The rule that the hooks go by.
-    pub fn get(&self) -> Option<Rule> {
-        self.rules.get()
-    }
-
-    /// CLOCK_MONOTONIC until which a leased rule is in force, ns.
-    pub fn set_lease(&mut self, until_ns: u64) -> Result<(), Error> {
-        self.lease.set(0, until_ns, 0).map_err(wrong(map::LEASE))
-    }
-}
-
-/// The spreader's other maps.
-pub struct SpreadMaps {
-    decided: PerCpuArray<MapData, u64>,
-    taken: Array<MapData, [u64; 1024]>,
-    held: Array<MapData, u64>,
-    decisions: Option<RingBuf<MapData>>,
-}
-
-impl SpreadMaps {
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
-        let mut take = |name: &'static str| ebpf.take_map(name).ok_or_else(|| missing(name));
-        Ok(Self {
-            decided: take(map::DECIDED)?.try_into().map_err(wrong(map::DECIDED))?,
-            taken: take(map::TAKEN)?.try_into().map_err(wrong(map::TAKEN))?,
-            held: take(map::HELD)?.try_into().map_err(wrong(map::HELD))?,
-            decisions: Some(take(map::DECISIONS)?.try_into().map_err(wrong(map::DECISIONS))?),
-        })
-    }
-
-    /// Ports that are not handed out, one bit each.
-    pub fn set_taken(&mut self, ports: &[u64; 1024]) -> Result<(), Error> {
-        self.taken.set(0, ports, 0).map_err(wrong(map::TAKEN))
-    }
-
-    /// The bound ports that the hooks count in the rule's namespace and range; only differences say anything.
-    pub fn bound(&self) -> Result<u32, Error> {
-        let count = self.held.get(&0, 0).map_err(wrong(map::HELD))?;
-        // Truncation: it wraps, and only differences are looked at.
-        Ok(u32::try_from(count & u64::from(u32::MAX)).unwrap_or_default())
-    }
-
-    /// How often each decision was taken, summed over CPUs.
-    pub fn decided(&self) -> Result<[u64; Decision::COUNT], Error> {
-        let mut totals = [0; Decision::COUNT];
-        for (total, decision) in totals.iter_mut().zip(Decision::ALL) {
-            let values = self.decided.get(&(decision as u32), 0).map_err(wrong(map::DECIDED))?;
-            *total = values.iter().sum();
-        }
-        Ok(totals)
-    }
-
-    /// Hands every decision that is told to `each`.
-    pub fn told(&mut self, mut each: impl FnMut(&Told)) {
-        while let Some(record) = self.decisions.as_mut().and_then(RingBuf::next) {
-            if record.len() == size_of::<Told>() {
-                each(&super::maps::from::<Told>(&record));
-            }
-        }
-    }
-}
-
-fn missing(name: &str) -> Error {
-    Error::Failure(format!("the BPF object has no map {name}; build it again"))
-}
-
-pub(super) fn wrong(name: &'static str) -> impl FnOnce(aya::maps::MapError) -> Error {
-    move |error| Error::Failure(format!("cannot use the BPF map {name}: {error}"))
-}
-
-/// The pinned maps of a rule, for looking only.
-pub struct Pinned {
-    pub rule: RuleMaps,
-    pub maps: SpreadMaps,
-    pub tuples: super::maps::TupleReader,
-    pub stats: super::maps::StatsReader,
-}
-
-impl Pinned {
-    /// # Errors
-    /// A pin that is missing or of another kind.
-    pub fn open(pins: &Pins) -> Result<Self, Error> {
-        Self::new(|name| pins.open_map(name))
-    }
-
-    /// The same of a rule that is loaded, wherever it is pinned.
-    ///
-    /// # Errors
-    /// A map that it does not have.
-    pub fn of_loaded(loaded: &Loaded) -> Result<Self, Error> {
-        Self::new(|name| loaded.open_map(name))
-    }
-
-    fn new(open_map: impl Fn(&str) -> std::io::Result<OwnedFd>) -> Result<Self, Error> {
-        let open = |name: &'static str| {
-            let failed = |error| Error::Failure(format!("cannot open the BPF map {name}: {error}"));
-            MapData::from_fd(open_map(name).map_err(failed)?)
-                .map_err(wrong(name))
-                .and_then(|data| Map::from_map_data(data).map_err(wrong(name)))
-        };
-        Ok(Self {
-            rule: RuleMaps::new(open)?,
-            maps: SpreadMaps {
-                decided: open(map::DECIDED)?.try_into().map_err(wrong(map::DECIDED))?,
-                taken: open(map::TAKEN)?.try_into().map_err(wrong(map::TAKEN))?,
-                held: open(map::HELD)?.try_into().map_err(wrong(map::HELD))?,
-                decisions: None,
-            },
-            tuples: super::maps::TupleReader::new(open(map::TUPLES)?),
-            stats: super::maps::StatsReader::new(open(map::STATS)?)?,
-        })
-    }
 }

@@ -1,0 +1,57 @@
+//! What attaches the spreader's programs to a cgroup: links, pinned by the name of the hook and the cgroup's id.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use aya::{
+    Ebpf,
+    programs::{CgroupAttachMode, links::FdLink},
+};
+
+use super::{Place, program, text};
+use crate::kernel::{pins::Pins, sys};
+
+/// A link of the spreader; it lives as long as this or its pin.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) name: String,
+    pub(super) fd: OwnedFd,
+}
+
+impl Link {
+    /// Whether its cgroup is still there.
+    pub(super) fn is_alive(&self) -> bool {
+        sys::cgroup_of(self.fd.as_fd()).is_ok_and(|id| id != 0)
+    }
+}
+
+/// The link that is pinned by this name already; it runs the new program from now on.
+pub(super) fn adopt(ebpf: &mut Ebpf, pins: &Pins, name: &str, form: &str, id: u64) -> Option<Link> {
+    let fd = pins.open_link(name).ok()?;
+    let program = program(ebpf, form).ok()?;
+    let adopted = sys::cgroup_of(fd.as_fd()).is_ok_and(|found| found == id)
+        && program.fd().is_ok_and(|program| sys::update_link(fd.as_fd(), program.as_fd()).is_ok());
+    if !adopted {
+        // Of a cgroup that is gone, or not a link at all: there is nothing to take over.
+        pins.remove_link(name).ok()?;
+        return None;
+    }
+    Some(Link { name: name.to_owned(), fd })
+}
+
+/// Attaches a program to a cgroup, and pins the link.
+pub(super) fn create(
+    ebpf: &mut Ebpf,
+    pins: &Pins,
+    name: &str,
+    form: &str,
+    place: &Place,
+) -> Result<Link, String> {
+    let program = program(ebpf, form)?;
+    // As in attach.rs: a link lets others be there in every mode.
+    let id = program.attach(&place.directory, CgroupAttachMode::Single).map_err(text)?;
+    let link: FdLink = program.take_link(id).map_err(text)?.try_into().map_err(text)?;
+    let path = pins.link_path(name).map_err(text)?;
+    drop(link.pin(&path).map_err(text)?);
+    let fd = pins.open_link(name).map_err(text)?;
+    Ok(Link { name: name.to_owned(), fd })
+}

@@ -1,0 +1,163 @@
+//! The spreader's maps: what the hooks go by, what they count and tell, and those of a rule that is looked at.
+
+use std::os::fd::OwnedFd;
+
+use aya::{
+    Ebpf,
+    maps::{Array, Map, MapData, PerCpuArray, RingBuf},
+};
+use tracer_common::{
+    Rule,
+    settings::map,
+    spread::{Decision, Told},
+};
+
+use crate::{
+    error::Error,
+    kernel::{
+        loaded::Loaded,
+        maps::{StatsReader, TupleReader, from},
+        pins::Pins,
+        rules::Rules,
+    },
+};
+
+/// What the hooks go by: the rule, and until when.
+pub struct RuleMaps {
+    rules: Rules,
+    lease: Array<MapData, u64>,
+}
+
+impl RuleMaps {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
+        Self::new(|name| ebpf.take_map(name).ok_or_else(|| missing(name)))
+    }
+
+    fn new(mut take: impl FnMut(&'static str) -> Result<Map, Error>) -> Result<Self, Error> {
+        let lease = take(map::LEASE)?.try_into().map_err(wrong(map::LEASE))?;
+        Ok(Self { rules: Rules::new(take)?, lease })
+    }
+
+    /// The hooks go by this rule from now on, each call by one or the other as a whole.
+    pub fn set(&mut self, rule: &Rule) -> Result<(), Error> {
+        self.rules.set(rule)
+    }
+
+    /// Leaves every connect() alone from now on.
+    pub fn clear(&mut self) -> Result<(), Error> {
+        self.rules.clear()
+    }
+
+    /// The rule that the hooks go by.
+    pub fn get(&self) -> Option<Rule> {
+        self.rules.get()
+    }
+
+    /// CLOCK_MONOTONIC until which a leased rule is in force, ns.
+    pub fn set_lease(&mut self, until_ns: u64) -> Result<(), Error> {
+        self.lease.set(0, until_ns, 0).map_err(wrong(map::LEASE))
+    }
+}
+
+/// The spreader's other maps.
+pub struct SpreadMaps {
+    decided: PerCpuArray<MapData, u64>,
+    taken: Array<MapData, [u64; 1024]>,
+    held: Array<MapData, u64>,
+    decisions: Option<RingBuf<MapData>>,
+}
+
+impl SpreadMaps {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
+        let mut take = |name: &'static str| ebpf.take_map(name).ok_or_else(|| missing(name));
+        Ok(Self {
+            decided: take(map::DECIDED)?.try_into().map_err(wrong(map::DECIDED))?,
+            taken: take(map::TAKEN)?.try_into().map_err(wrong(map::TAKEN))?,
+            held: take(map::HELD)?.try_into().map_err(wrong(map::HELD))?,
+            decisions: Some(take(map::DECISIONS)?.try_into().map_err(wrong(map::DECISIONS))?),
+        })
+    }
+
+    /// Ports that are not handed out, one bit each.
+    pub fn set_taken(&mut self, ports: &[u64; 1024]) -> Result<(), Error> {
+        self.taken.set(0, ports, 0).map_err(wrong(map::TAKEN))
+    }
+
+    /// The bound ports that the hooks count in the rule's namespace and range; only differences say anything.
+    pub fn bound(&self) -> Result<u32, Error> {
+        let count = self.held.get(&0, 0).map_err(wrong(map::HELD))?;
+        // Truncation: it wraps, and only differences are looked at.
+        Ok(u32::try_from(count & u64::from(u32::MAX)).unwrap_or_default())
+    }
+
+    /// How often each decision was taken, summed over CPUs.
+    pub fn decided(&self) -> Result<[u64; Decision::COUNT], Error> {
+        let mut totals = [0; Decision::COUNT];
+        for (total, decision) in totals.iter_mut().zip(Decision::ALL) {
+            let values = self.decided.get(&(decision as u32), 0).map_err(wrong(map::DECIDED))?;
+            *total = values.iter().sum();
+        }
+        Ok(totals)
+    }
+
+    /// Hands every decision that is told to `each`.
+    pub fn told(&mut self, mut each: impl FnMut(&Told)) {
+        while let Some(record) = self.decisions.as_mut().and_then(RingBuf::next) {
+            if record.len() == size_of::<Told>() {
+                each(&from::<Told>(&record));
+            }
+        }
+    }
+}
+
+fn missing(name: &str) -> Error {
+    Error::Failure(format!("the BPF object has no map {name}; build it again"))
+}
+
+pub(in crate::kernel) fn wrong(name: &'static str) -> impl FnOnce(aya::maps::MapError) -> Error {
+    move |error| Error::Failure(format!("cannot use the BPF map {name}: {error}"))
+}
+
+/// The pinned maps of a rule, for looking only.
+pub struct Pinned {
+    pub rule: RuleMaps,
+    pub maps: SpreadMaps,
+    pub tuples: TupleReader,
+    pub stats: StatsReader,
+}
+
+impl Pinned {
+    /// # Errors
+    /// A pin that is missing or of another kind.
+    pub fn open(pins: &Pins) -> Result<Self, Error> {
+        Self::new(|name| pins.open_map(name))
+    }
+
+    /// The same of a rule that is loaded, wherever it is pinned.
+    ///
+    /// # Errors
+    /// A map that it does not have.
+    pub fn of_loaded(loaded: &Loaded) -> Result<Self, Error> {
+        Self::new(|name| loaded.open_map(name))
+    }
+
+    fn new(open_map: impl Fn(&str) -> std::io::Result<OwnedFd>) -> Result<Self, Error> {
+        let open = |name: &'static str| {
+            let failed = |error| Error::Failure(format!("cannot open the BPF map {name}: {error}"));
+            MapData::from_fd(open_map(name).map_err(failed)?)
+                .map_err(wrong(name))
+                .and_then(|data| Map::from_map_data(data).map_err(wrong(name)))
+        };
+        Ok(Self {
+            rule: RuleMaps::new(open)?,
+            maps: SpreadMaps {
+                decided: open(map::DECIDED)?.try_into().map_err(wrong(map::DECIDED))?,
+                taken: open(map::TAKEN)?.try_into().map_err(wrong(map::TAKEN))?,
+                held: open(map::HELD)?.try_into().map_err(wrong(map::HELD))?,
+                decisions: None,
+            },
+            tuples: TupleReader::new(open(map::TUPLES)?),
+            stats: StatsReader::new(open(map::STATS)?)?,
+        })
+    }
+}
