@@ -1,9 +1,9 @@
 //! Network namespaces of the tests: made fresh, entered by dedicated threads, gone on drop.
-#![expect(unsafe_code, reason = "unshare(CLONE_NEWNET) is an unsafe call in rustix")]
+#![expect(unsafe_code, reason = "unshare(CLONE_NEWNET) is an unsafe call in rustix; ioctl(2)")]
 
 use std::{
     fs,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
     panic,
     path::{Path, PathBuf},
     process::Command,
@@ -121,6 +121,16 @@ impl NetNs {
         }
         Ok(())
     }
+}
+
+/// The namespace of a socket: whoever holds one has a way there.
+pub fn of_socket(socket: impl AsFd) -> Result<OwnedFd> {
+    let socket = socket.as_fd().as_raw_fd();
+    // SAFETY: SIOCGSKNS takes no argument and writes to no memory.
+    let fd = unsafe { libc::ioctl(socket, libc::SIOCGSKNS) };
+    ensure!(fd >= 0, "the socket's namespace: {}", std::io::Error::last_os_error());
+    // SAFETY: the kernel just made it, for nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// A name in /run/netns; taken away on drop.

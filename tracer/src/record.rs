@@ -2,7 +2,7 @@
 
 pub(crate) mod output;
 mod progress;
-mod totals;
+pub(crate) mod totals;
 
 use std::time::{Duration, Instant};
 
@@ -54,6 +54,7 @@ pub fn run(
         last: Earlier::default(),
         last_at: Instant::now(),
         told: totals::Told::default(),
+        degraded: totals::Degradation::default(),
         undecodable: 0,
         events: 0,
         tracer,
@@ -82,6 +83,8 @@ struct Recorder<'a> {
     last: Earlier,
     last_at: Instant,
     told: totals::Told,
+    /// What the stream says does not work as well as it could.
+    degraded: totals::Degradation,
     undecodable: u64,
     /// Lines of socket events.
     events: u64,
@@ -128,6 +131,7 @@ impl Recorder<'_> {
         let host = uname.nodename().to_string_lossy();
         let line = totals::start(&self.tracer, self.config, &host);
         self.output.start(&line)?;
+        self.degraded.said(line.degraded);
         // A reader may wait for the first line to know that everything is attached.
         self.output.write()?;
         if let Err(error) = self.tracer.read_tuples() {
@@ -174,6 +178,7 @@ impl Recorder<'_> {
         if let Err(error) = self.tracer.reconcile_if_due() {
             return Ok(Err(error));
         }
+        self.degradation()?;
         let result = self.tracer.totals();
         if let Ok(totals) = &result {
             self.progress.show(self.events, totals, self.output.dropped().events);
@@ -194,6 +199,13 @@ impl Recorder<'_> {
         Ok(Ok(()))
     }
 
+    /// A line if what does not work as well as it could has changed.
+    fn degradation(&mut self) -> Result<(), Closed> {
+        let Some(change) = self.degraded.change(self.tracer.degraded()) else { return Ok(()) };
+        self.degraded.said(change.now());
+        self.output.degraded(&change.line())
+    }
+
     /// A reading: one `tuple.stats` line for each tuple that holds ports or has changed, and
     /// `tracer.stats`.
     fn stats(&mut self) -> Result<Result<(), Error>, Closed> {
@@ -210,6 +222,7 @@ impl Recorder<'_> {
             result = self.end_reading(read_at, tuples)?;
         }
         self.tracer.keep_tuples(&mut self.last);
+        self.degradation()?;
         Ok(result)
     }
 

@@ -4,6 +4,7 @@
 mod capacities;
 mod left_out;
 mod missing;
+mod namespaces;
 mod rhythm;
 mod start;
 
@@ -26,17 +27,14 @@ use tracer_common::{
 
 use crate::{
     bound,
-    capacity::PortRange,
     cgroups::Names,
     clock,
     config::RowFilter,
     error::Error,
     kernel::{attach::Session, maps::Totals},
     memory,
-    netns::{Netns, Worker},
-    process,
-    seed::{self, Dump},
-    shutdown, sockdiag,
+    netns::Worker,
+    process, seed, shutdown,
     stats::Earlier,
 };
 
@@ -75,6 +73,8 @@ pub struct Tracer {
     tuples: Vec<(TupleKey, TupleCount)>,
     /// The namespaces in the newest reading.
     namespaces: HashSet<u32>,
+    /// Of these, those in which ports are held.
+    held: HashSet<u32>,
 }
 
 impl Tracer {
@@ -102,75 +102,6 @@ impl Tracer {
         self.degraded.iter().cloned().chain(self.left_out.reasons()).collect()
     }
 
-    /// All TCP sockets of these namespaces. One that cannot be read is said on the log, and in
-    /// [`Self::degraded`].
-    fn dump(&mut self, namespaces: Vec<Netns>) -> Vec<Dump> {
-        let mut dumps = Vec::new();
-        let gone = self.dump_each(namespaces, &mut dumps);
-        if !gone.is_empty() {
-            // The processes that were the ways to them have ended. Others may be in them.
-            let found = self.namespaces().into_iter();
-            let found = found.filter(|netns| gone.contains(&netns.inum)).collect();
-            for netns in self.dump_each(found, &mut dumps) {
-                tracing::debug!("network namespace {netns} has vanished");
-            }
-        }
-        dumps
-    }
-
-    /// Returns those that no way leads to any more.
-    fn dump_each(&mut self, namespaces: Vec<Netns>, dumps: &mut Vec<Dump>) -> HashSet<u32> {
-        let mut gone = HashSet::new();
-        for netns in namespaces {
-            if shutdown::asked().is_some() {
-                break;
-            }
-            // No namespace can take the room of all others.
-            let read: usize = dumps.iter().map(|dump| dump.sockets.len()).sum();
-            let limit = sockdiag::MAX_SOCKETS.saturating_sub(read) / 2;
-            let read = move || -> std::io::Result<(PortRange, Vec<sockdiag::DiagSocket>)> {
-                let sockets = sockdiag::dump_all_up_to(limit, sockdiag::ALL_STATES)?;
-                Ok((PortRange::read()?, sockets))
-            };
-            let inum = netns.inum;
-            match self.worker.run_in(&netns, read).and_then(|result| result) {
-                Ok((range, sockets)) => {
-                    dumps.push(Dump { netns: inum, range: range.clone(), sockets });
-                    self.left_out.forget(inum);
-                    self.capacities.know(netns, range);
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                    tracing::debug!("sockets of network namespace {netns}: {error}");
-                    self.left_out.forget(inum);
-                    gone.insert(inum);
-                }
-                // That there is no time any more is no fault of the namespace.
-                Err(_) if shutdown::asked().is_some() => break,
-                Err(error) => {
-                    tracing::warn!("sockets of network namespace {netns}: {error}");
-                    self.left_out.add(&netns, &error);
-                }
-            }
-        }
-        gone
-    }
-
-    fn namespaces(&mut self) -> Vec<Netns> {
-        match self.worker.discover() {
-            Ok(all) => {
-                // A search that was cut short because the program is to end says nothing.
-                if shutdown::asked().is_none() {
-                    self.left_out.cut_short = all.cut_short;
-                }
-                all.found
-            }
-            Err(error) => {
-                tracing::warn!("the network namespaces cannot be listed: {error}");
-                Vec::new()
-            }
-        }
-    }
-
     /// The parts that turning events into lines needs, to be used together.
     pub fn split(&mut self) -> (&mut Session, &mut Capacities, &Worker) {
         (&mut self.session, &mut self.capacities, &self.worker)
@@ -190,14 +121,20 @@ impl Tracer {
         &mut self,
         mut each: impl FnMut(&TupleKey, &TupleCount, Option<u32>),
     ) -> Result<(), Error> {
-        let Self { session, capacities, namespaces, .. } = self;
+        let Self { session, capacities, namespaces, held, .. } = self;
         namespaces.clear();
+        held.clear();
         let mut newest = (None, None);
+        let mut newest_held = None;
         session.maps.tuples(|key, count| {
             // Mostly there are few namespaces, and the same one over and over.
             if newest.0 != Some(key.netns) {
                 newest = (Some(key.netns), capacities.get(key.netns));
                 namespaces.insert(key.netns);
+            }
+            if newest_held != Some(key.netns) && count.in_use() > 0 {
+                newest_held = Some(key.netns);
+                held.insert(key.netns);
             }
             each(&key, &count, newest.1);
         })
@@ -223,15 +160,6 @@ impl Tracer {
         self.capacities.get(netns)
     }
 
-    /// Learns what the namespaces in the newest reading have to give, less the ports that bind() and
-    /// listen() took.
-    pub fn refresh_capacities(&mut self) -> Result<(), Error> {
-        let mut binds = Vec::new();
-        self.session.maps.binds(|key, bound| binds.push((key, bound)))?;
-        self.capacities.refresh(&self.worker, &self.namespaces, &binds);
-        Ok(())
-    }
-
     /// What the kernel side counted.
     pub fn totals(&self) -> Result<Totals, Error> {
         self.session.totals()
@@ -243,6 +171,8 @@ impl Tracer {
         let before_ns = clock::monotonic_ns();
         let lost = for_lack_of_room(&self.totals()?);
         let lacking = self.missing.is_any(lost);
+        // What nobody could look at before is no drift.
+        let unread: HashSet<u32> = self.left_out.unread().collect();
         let everywhere = lacking && self.has_room()?;
         let first = self.differences(before_ns, everywhere)?;
         // What was read by then is of a part of the namespaces.
@@ -261,13 +191,14 @@ impl Tracer {
                 if first.contains(&(command.op, command.key)) {
                     let changed = u64::from(self.session.commands.run(&command)?);
                     let adds = [Op::AddConn as u32, Op::AddBound as u32].contains(&command.op);
-                    *if lacking && adds { &mut found } else { &mut corrected } += changed;
+                    let new = adds && (lacking || unread.contains(&command.tuple.netns));
+                    *if new { &mut found } else { &mut corrected } += changed;
                     refused += u64::from(adds && changed == 0);
                 }
             }
         }
         if found > 0 {
-            tracing::info!("{found} ports for which there had been no room are in the ledger now");
+            tracing::info!("{found} ports that were missing in the ledger are in it now");
         }
         if corrected > 0 {
             tracing::warn!("{corrected} ports in the ledger were not as the kernel has them");
@@ -291,24 +222,6 @@ impl Tracer {
         Ok(has_room(tuples, self.max_tuples)
             && has_room(conns, self.max_conns)
             && has_room(binds, self.max_binds))
-    }
-
-    /// The namespaces in which a port is held, or was since shortly before the last comparison.
-    fn busy_namespaces(&mut self) -> Result<Vec<Netns>, Error> {
-        let since = self.reconciled.elapsed() + CALM.latest;
-        let since_ns = clock::monotonic_ns().saturating_sub(clock::as_ns(since));
-        let mut wanted = HashSet::new();
-        self.each_tuple(|key, count, _| {
-            if count.in_use() > 0 || count.last_ns >= since_ns {
-                wanted.insert(key.netns);
-            }
-        })?;
-        let (mut known, unknown): (Vec<Netns>, bool) = self.capacities.places(&wanted);
-        if unknown {
-            let found = self.namespaces().into_iter();
-            known = found.filter(|netns| wanted.contains(&netns.inum)).collect();
-        }
-        Ok(known)
     }
 
     /// What would make the ledger and the bound ports agree with the kernel: what is stale first,

@@ -12,7 +12,7 @@ use tracer::{
     decode::decode,
     export::{
         Context, LineWriter, Lines, Moment, SCHEMA,
-        record::{Decided, Lost, Start, Stats, Stop},
+        record::{Decided, Degraded, Lost, Start, Stats, Stop},
         tuple::Tuple,
     },
     stats::Row,
@@ -215,6 +215,9 @@ fn the_rare_lines_are_valid() {
             .collect(),
     };
     writer.start(&mut out, moment, &start).expect("a line");
+    let less = ["network namespace 7 (a\u{1b}) is left out: damaged".to_owned()];
+    let degraded = Degraded { degraded: &less, added: &less, ended: &start.degraded };
+    writer.degraded(&mut out, moment, &degraded).expect("a line");
     for loss in Loss::ALL {
         let lost = Lost { reason: loss.name(), count: 3 };
         writer.lost(&mut out, moment, &lost).expect("a line");
@@ -240,11 +243,12 @@ fn the_rare_lines_are_valid() {
     };
     writer.stop(&mut out, moment, &stop).expect("a line");
     let lines: Vec<_> = out.as_bytes().split_inclusive(|byte| *byte == b'\n').collect();
-    assert_eq!(lines.len(), Loss::COUNT + 3);
+    assert_eq!(lines.len(), Loss::COUNT + 4);
     for line in &lines {
         checked(line);
     }
-    let first_and_last = [lines[0], lines[lines.len() - 2], lines[lines.len() - 1]].concat();
+    let first_and_last =
+        [lines[0], lines[1], lines[lines.len() - 2], lines[lines.len() - 1]].concat();
     insta::assert_snapshot!(String::from_utf8_lossy(&first_and_last).trim_end());
 }
 

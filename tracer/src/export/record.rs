@@ -105,6 +105,19 @@ pub fn lost_prefix<S: serde::Serializer>(
     serializer.collect_map(lost.iter().map(|(reason, count)| (format!("lost.{reason}"), count)))
 }
 
+/// `tracer.degraded`: what does not work as well as it could has changed.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Degraded<'a> {
+    /// All of it now, as in [`Start::degraded`].
+    pub degraded: &'a [String],
+    /// Of it, what is new since the line before that said it.
+    #[serde(rename = "degraded.added")]
+    pub added: &'a [String],
+    /// What is no longer so.
+    #[serde(rename = "degraded.ended")]
+    pub ended: &'a [String],
+}
+
 /// `lost`: so many since the last such line.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Lost<'a> {
@@ -180,6 +193,17 @@ impl LineWriter {
         record: &Start<'_>,
     ) -> serde_json::Result<()> {
         self.object(out, moment, "tracer.start", &terminal_safe(record)?);
+        Ok(())
+    }
+
+    /// Appends `tracer.degraded`.
+    pub fn degraded(
+        &mut self,
+        out: &mut Lines,
+        moment: Moment,
+        record: &Degraded<'_>,
+    ) -> serde_json::Result<()> {
+        self.object(out, moment, "tracer.degraded", &terminal_safe(record)?);
         Ok(())
     }
 

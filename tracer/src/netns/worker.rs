@@ -15,7 +15,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
         mpsc::{self, RecvTimeoutError},
     },
     thread,
@@ -58,7 +58,8 @@ struct Thread {
     jobs: mpsc::Sender<Job>,
     /// Counts its steps.
     beats: Beats,
-    busy: Arc<AtomicBool>,
+    /// Jobs that were sent to it and are not done.
+    pending: Arc<AtomicUsize>,
 }
 
 /// A handle to the threads.
@@ -217,6 +218,8 @@ impl Worker {
             }
         });
         let mut beats = thread.beats.steps();
+        // Before it has taken the job, too, a thread that stands still is not one that has come home.
+        thread.pending.fetch_add(1, Ordering::AcqRel);
         if thread.jobs.send(boxed).is_err() {
             let job = job.lock().unwrap_or_else(PoisonError::into_inner).take();
             return job.map_or_else(|| Ok(Err(gone())), Err);
@@ -287,7 +290,7 @@ impl Threads {
 
     /// Takes those back that have come home after all.
     fn recover(&mut self) {
-        let home = |thread: &Thread| !thread.busy.load(Ordering::Acquire);
+        let home = |thread: &Thread| thread.pending.load(Ordering::Acquire) == 0;
         let back = self.stuck.extract_if(.., |(thread, _)| home(thread));
         self.ready.extend(back.map(|(thread, _)| thread));
     }
@@ -298,16 +301,15 @@ impl Thread {
         let file = File::open("/proc/thread-self/ns/net")?;
         let home = Home { inum: inum(&file.metadata()?)?, file };
         let (jobs, queue) = mpsc::channel::<Job>();
-        let thread = Self { jobs, beats: Beats::default(), busy: Arc::new(AtomicBool::new(false)) };
-        let (beats, busy) = (thread.beats.clone(), Arc::clone(&thread.busy));
+        let thread = Self { jobs, beats: Beats::default(), pending: Arc::default() };
+        let (beats, pending) = (thread.beats.clone(), Arc::clone(&thread.pending));
         thread::Builder::new().name("netns".into()).spawn(move || {
             beat::speak_through(beats);
             for job in queue {
-                busy.store(true, Ordering::Release);
                 beat::beat();
                 let stay = job(&home);
                 beat::beat();
-                busy.store(false, Ordering::Release);
+                pending.fetch_sub(1, Ordering::AcqRel);
                 if matches!(stay, Stay::Lost) {
                     return;
                 }
@@ -317,7 +319,7 @@ impl Thread {
     }
 
     fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.busy, &other.busy)
+        Arc::ptr_eq(&self.pending, &other.pending)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     decode::DecodeError,
     export::{
         Context, LineWriter, Lines,
-        record::{Decided, Lost, Moment, Start, Stats, Stop},
+        record::{Decided, Degraded, Lost, Moment, Start, Stats, Stop},
         sink::{Account, Closed, Sink},
         tuple::Tuple,
     },
@@ -159,6 +159,10 @@ impl Output {
 
     pub(crate) fn start(&mut self, line: &Start<'_>) -> Result<(), Closed> {
         self.add(|writer, buffer, moment| writer.start(buffer, moment, line))
+    }
+
+    pub(crate) fn degraded(&mut self, line: &Degraded<'_>) -> Result<(), Closed> {
+        self.add(|writer, buffer, moment| writer.degraded(buffer, moment, line))
     }
 
     /// `finish` puts the line together, given what the output dropped until then.

@@ -9,7 +9,7 @@ use super::output::Dropped;
 use crate::{
     capacity::PortRange,
     config::{RecordConfig, Target},
-    export::record::{Start, Stats, Stop},
+    export::record::{Degraded, Start, Stats, Stop},
     kernel::maps::Totals,
     trace::{Tracer, named_losses},
     usage,
@@ -42,6 +42,48 @@ pub(super) fn start<'a>(tracer: &'a Tracer, config: &RecordConfig, host: &'a str
 /// The losses that lines were written about.
 #[derive(Default)]
 pub(super) struct Told(BTreeMap<&'static str, u64>);
+
+/// What the stream says does not work as well as it could.
+#[derive(Default)]
+pub(crate) struct Degradation(Vec<String>);
+
+/// What changed of it.
+#[derive(Debug, Eq, PartialEq)]
+pub(crate) struct Change {
+    now: Vec<String>,
+    added: Vec<String>,
+    ended: Vec<String>,
+}
+
+impl Degradation {
+    /// The stream says this now.
+    pub(crate) fn said(&mut self, reasons: Vec<String>) {
+        self.0 = reasons;
+    }
+
+    /// `None`: the stream says it already. Their order means nothing.
+    pub(crate) fn change(&self, now: Vec<String>) -> Option<Change> {
+        let without = |these: &[String], those: &[String]| -> Vec<String> {
+            these.iter().filter(|one| !those.contains(one)).cloned().collect()
+        };
+        let (added, ended) = (without(&now, &self.0), without(&self.0, &now));
+        if added.is_empty() && ended.is_empty() {
+            return None;
+        }
+        Some(Change { now, added, ended })
+    }
+}
+
+impl Change {
+    /// What the stream says once the line is in it.
+    pub(crate) fn now(&self) -> Vec<String> {
+        self.now.clone()
+    }
+
+    pub(crate) fn line(&self) -> Degraded<'_> {
+        Degraded { degraded: &self.now, added: &self.added, ended: &self.ended }
+    }
+}
 
 /// Every loss by name, whether it happened or not.
 fn losses(
@@ -133,6 +175,20 @@ mod tests {
         assert_eq!(new, [("event_ring_full", 3), ("output_full", 2)]);
         totals.lost[Loss::EventRingFull as usize] = 5;
         assert_eq!(told.new_losses(&totals, dropped, 0), [("event_ring_full", 2)]);
+    }
+
+    #[test]
+    fn what_is_degraded_is_written_when_it_changes() {
+        let list = |these: &[&str]| these.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>();
+        let mut said = Degradation::default();
+        said.said(list(&["a"]));
+        assert_eq!(said.change(list(&["a"])), None);
+        let change = Change { now: list(&["a", "b"]), added: list(&["b"]), ended: vec![] };
+        assert_eq!(said.change(list(&["a", "b"])), Some(change));
+        said.said(list(&["a", "b"]));
+        assert_eq!(said.change(list(&["b", "a"])), None);
+        let change = Change { now: list(&["b"]), added: vec![], ended: list(&["a"]) };
+        assert_eq!(said.change(list(&["b"])), Some(change));
     }
 
     #[test]

@@ -53,6 +53,15 @@ pub struct Start {
     pub interval_ns: u64,
 }
 
+/// `tracer.degraded`
+#[derive(Clone, Debug, Default)]
+pub struct Degraded {
+    /// All that does not work as well as it could from here on.
+    pub now: Vec<String>,
+    /// What is new of it.
+    pub added: Vec<String>,
+}
+
 /// `tracer.stats` and `tracer.stop`
 #[derive(Clone, Debug, Default)]
 pub struct Totals {
@@ -196,10 +205,7 @@ impl<'a> Failure<'a> {
 impl Start {
     pub(super) fn of(line: &[u8]) -> serde_json::Result<Self> {
         let line: Map<String, Value> = serde_json::from_slice(line)?;
-        let short = |text: &str| text[..text.floor_char_boundary(LONGEST_TEXT)].to_owned();
         let text = |key| short(line.get(key).and_then(Value::as_str).unwrap_or_default());
-        let degraded = line.get("degraded").and_then(Value::as_array);
-        let reasons = degraded.into_iter().flatten().filter_map(Value::as_str);
         let range = text("ports.range");
         let range = range
             .split_once('-')
@@ -214,7 +220,7 @@ impl Start {
                 kernel: text("kernel"),
                 version: text("version"),
                 backend: text("backend"),
-                degraded: reasons.take(DEGRADED).map(short).collect(),
+                degraded: reasons(line.get("degraded")),
                 range,
             },
             stats: line.get("settings.stats").and_then(Value::as_bool),
@@ -222,6 +228,23 @@ impl Start {
             failures: mask.map(|mask| mask & u64::from(FAILURES) != 0),
         })
     }
+}
+
+impl Degraded {
+    pub(super) fn of(line: &[u8]) -> serde_json::Result<Self> {
+        let line: Map<String, Value> = serde_json::from_slice(line)?;
+        Ok(Self { now: reasons(line.get("degraded")), added: reasons(line.get("degraded.added")) })
+    }
+}
+
+/// What does not work as well as it could: a text of the file's, whose length is not trusted.
+fn reasons(list: Option<&Value>) -> Vec<String> {
+    let list = list.and_then(Value::as_array).into_iter().flatten();
+    list.filter_map(Value::as_str).take(DEGRADED).map(short).collect()
+}
+
+fn short(text: &str) -> String {
+    text[..text.floor_char_boundary(LONGEST_TEXT)].to_owned()
 }
 
 /// The longest text of a `tracer.start` that is kept, bytes, and how many reasons of `degraded`.

@@ -234,6 +234,7 @@ impl Player {
                     self.state.lost.add(&reason, count);
                 }
             }
+            Held::Degraded(now) => self.about.degraded = now,
             Held::Stop(totals) => self.state.set(Totals { own: self.state.own, ..totals }),
             Held::Tuple(_) | Held::Stats(_) => {}
         }

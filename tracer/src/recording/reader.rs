@@ -6,7 +6,7 @@ use super::{
     bytes,
     envelope::Envelope,
     input::{Input, Line},
-    line::{Failure, Lost, Start, Totals, Tuple},
+    line::{Degraded, Failure, Lost, Start, Totals, Tuple},
     set::{self, Part, Set},
 };
 use crate::{error::Error, view::reading::Call};
@@ -29,6 +29,7 @@ pub enum Entry<'a> {
     Stats(Totals),
     Failure(Failure<'a>),
     Lost(Lost<'a>),
+    Degraded(Degraded),
     Stop(Totals),
 }
 
@@ -261,6 +262,7 @@ fn found(line: &[u8], take: &mut dyn FnMut(At, Entry<'_>)) -> Option<Found> {
         }
         b"bind.failed" => Entry::Failure(Failure::of(line, Call::Bind, envelope.wall_ns()?).ok()?),
         b"lost" => Entry::Lost(serde_json::from_slice(line).ok()?),
+        b"tracer.degraded" => Entry::Degraded(Degraded::of(line).ok()?),
         b"tracer.stop" => Entry::Stop(Totals::of(line).ok()?),
         _ => return Some(Found { seq: envelope.seq, start, told: false }),
     };

@@ -6,7 +6,7 @@ use crate::{
     cgroups::Name,
     export::{
         Context, LineWriter, Lines, Moment,
-        record::{Lost, Start, Stats, Stop},
+        record::{Degraded, Lost, Start, Stats, Stop},
         tuple::Tuple,
     },
     stats::Row,
@@ -104,6 +104,14 @@ impl Recorder {
         self.seq += 1;
         let name = Name { path: "/a".into(), container: Some("c1".into()) };
         self.writer.event(&mut self.lines, &event, &context, || Some(&name)).unwrap();
+    }
+
+    pub(crate) fn degraded(&mut self, mono_ns: u64, now: &[&str], added: &[&str]) {
+        let moment = self.moment(mono_ns);
+        let list = |these: &[&str]| these.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>();
+        let (degraded, added) = (&list(now)[..], &list(added)[..]);
+        let line = Degraded { degraded, added, ended: &[] };
+        self.writer.degraded(&mut self.lines, moment, &line).unwrap();
     }
 
     pub(crate) fn lost(&mut self, mono_ns: u64) {

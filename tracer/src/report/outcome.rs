@@ -253,6 +253,15 @@ fn notes(summary: &Summary) -> Vec<Cow<'static, str>> {
         let runs = if summary.runs == 1 { "it has" } else { "a run has" };
         notes.push(format!("{runs} no end (tracer.stop): the newest lines are missing").into());
     }
+    let incomplete = |(since, reason): &(u64, String)| {
+        format!("it is incomplete from {} on: {reason}", ts(*since)).into()
+    };
+    notes.extend(summary.degraded.iter().map(incomplete));
+    if summary.degraded_others > 0 {
+        notes.push(
+            format!("it is incomplete for other reasons too: {}", summary.degraded_others).into(),
+        );
+    }
     notes
 }
 

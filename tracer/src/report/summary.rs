@@ -6,7 +6,7 @@ use tracer_common::{Cause, TupleKey};
 
 use super::tally::{Before, Place, Rank, Tally};
 use crate::{
-    recording::{At, Entry, Failure, Losses, Start, Totals, Tuple},
+    recording::{At, Degraded, Entry, Failure, Losses, Start, Totals, Tuple},
     view::reading::{About, Call},
 };
 
@@ -55,6 +55,9 @@ impl Default for Limits {
         Self { tuples: 200_000, names: 10_000 }
     }
 }
+
+/// Reasons for which a recording is less complete from some time on that are remembered.
+const DEGRADED: usize = 20;
 
 /// Stands for thread names that were too many; no thread has brackets of both kinds by chance.
 const OTHERS: [u8; 16] = *b"<[other names]>\0";
@@ -110,6 +113,10 @@ pub(super) struct Summary {
     /// Of `by_event`: those of connect(), the only ones that tuples count.
     pub(super) connects: u64,
     pub(super) lost: Losses,
+    /// What did not work as well as it could from some time on, and since when, ns since 1970.
+    pub(super) degraded: Vec<(u64, String)>,
+    /// Beyond [`DEGRADED`].
+    pub(super) degraded_others: u64,
     /// Whether single failures were recorded, as far as `tracer.start` says.
     pub(super) failures_wanted: Option<bool>,
 }
@@ -136,8 +143,23 @@ impl Summary {
                 self.run.ended = true;
             }
             Entry::Failure(failure) => self.failure(failure),
+            Entry::Degraded(degraded) => self.degraded(at, degraded),
             Entry::Lost(lost) => {
                 self.run.lost_lines.add(&lost.reason, lost.count);
+            }
+        }
+    }
+
+    /// Each reason once, when it was first said.
+    fn degraded(&mut self, at: At, line: &Degraded) {
+        for reason in &line.added {
+            if self.degraded.iter().any(|(_, known)| known == reason) {
+                continue;
+            }
+            if self.degraded.len() < DEGRADED {
+                self.degraded.push((at.wall_ns, reason.clone()));
+            } else {
+                self.degraded_others = self.degraded_others.saturating_add(1);
             }
         }
     }

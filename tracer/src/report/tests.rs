@@ -142,6 +142,28 @@ fn what_was_counted_before_a_recording_is_not_in_its_report() {
 }
 
 #[test]
+fn a_namespace_left_out_later_is_said_with_its_time() {
+    let mut recorder = Recorder::every(1);
+    recorder.start(S, true);
+    recorder.stats(2 * S, 0);
+    let why = "network namespace 7 is left out: damaged";
+    recorder.degraded(3 * S, &["less", why], &[why]);
+    recorder.degraded(4 * S, &["less", why], &[why]);
+    for number in 0..30 {
+        let other = format!("reason {number}");
+        recorder.degraded(5 * S, &[&other], &[&other]);
+    }
+    let report = value(recorder.bytes());
+    let notes: Vec<_> =
+        report["notes"].as_array().unwrap().iter().flat_map(|it| it.as_str()).collect();
+    let time = crate::export::timestamp::Timestamp::default().text(OFFSET + 3 * S);
+    let note = format!("it is incomplete from {} on: {why}", String::from_utf8_lossy(&time));
+    assert_eq!(notes.iter().filter(|it| **it == note).count(), 1, "{notes:?}");
+    assert!(notes.contains(&"it is incomplete for other reasons too: 11"), "{notes:?}");
+    assert_eq!(report["degraded"], json!(["less"]));
+}
+
+#[test]
 fn runs_are_added_up() {
     let twice = [incident(true).bytes(), incident(false).bytes()].concat();
     let report = value(&twice);

@@ -201,6 +201,7 @@ impl Agent {
             }
             if changed {
                 self.refresh()?;
+                self.degradation();
             }
             if asked.reopen() {
                 self.teller.reopen();

@@ -19,7 +19,10 @@ use crate::{
         record::{Decided, Stop},
         sink::Closed,
     },
-    record::output::{Dropped, Output},
+    record::{
+        output::{Dropped, Output},
+        totals::Change,
+    },
     shutdown::Asked,
     text,
 };
@@ -160,6 +163,11 @@ impl Teller {
     /// Adds a line of what was lost since the last one. False: it cannot be said now.
     pub(super) fn lost(&mut self, reason: &'static str, count: u64) -> bool {
         self.hand_over(move |output| output.lost(reason, count))
+    }
+
+    /// Adds a line of what works less well than before, or again. False: it cannot be said now.
+    pub(super) fn degraded(&mut self, change: Change) -> bool {
+        self.hand_over(move |output| output.degraded(&change.line()))
     }
 
     /// Ends the stream. `finish` puts its last line together, given how many lines of decisions there were,

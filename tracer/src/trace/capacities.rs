@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
+    io,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -33,6 +34,19 @@ pub struct Capacities {
     missed: HashSet<u32>,
 }
 
+/// What came of looking into the namespaces.
+#[derive(Debug, Default)]
+pub struct Looked {
+    /// Those whose range was read.
+    pub read: Vec<u32>,
+    /// Those that did not answer, or could not be read.
+    pub failed: Vec<(Netns, io::Error)>,
+    /// The newest search for namespaces, if there was one: whether it was cut short.
+    pub search: Option<io::Result<bool>>,
+    /// To these no way leads; `None`: that is not sure, or as it was.
+    pub unknown: Option<HashSet<u32>>,
+}
+
 impl Capacities {
     /// Ports that a tuple of this namespace can hold; `None`: the namespace could not be read.
     pub fn get(&self, netns: u32) -> Option<u32> {
@@ -45,6 +59,11 @@ impl Capacities {
         self.by_netns.entry(place.inum).or_insert(known);
         self.ranges.insert(place.inum, range);
         self.places.insert(place.inum, place);
+    }
+
+    /// No way leads any more to where a namespace was found.
+    pub fn forget_place(&mut self, netns: u32) {
+        self.places.remove(&netns);
     }
 
     /// Where these namespaces are, and whether one of them is not known.
@@ -73,18 +92,24 @@ impl Capacities {
     }
 
     /// Reads the port ranges of the wanted namespaces anew, and takes off them what is bound.
-    pub fn refresh(&mut self, worker: &Worker, wanted: &HashSet<u32>, binds: &[(ConnKey, Bound)]) {
+    pub fn refresh(
+        &mut self,
+        worker: &Worker,
+        wanted: &HashSet<u32>,
+        binds: &[(ConnKey, Bound)],
+    ) -> Looked {
+        let mut looked = Looked::default();
         self.ranges.retain(|netns, _| wanted.contains(netns));
         self.places.retain(|netns, _| wanted.contains(netns));
         self.missed.clear();
-        self.discover(worker, wanted);
+        self.discover(worker, wanted, &mut looked);
         let places: Vec<Netns> = self.places.values().cloned().collect();
-        let gone = self.read_ranges(worker, places);
+        let gone = self.read_ranges(worker, places, &mut looked);
         if !gone.is_empty() {
             // No way leads there any more: there may be others.
-            self.discover(worker, &gone);
+            self.discover(worker, wanted, &mut looked);
             let found = gone.iter().filter_map(|netns| self.places.get(netns).cloned()).collect();
-            self.read_ranges(worker, found);
+            self.read_ranges(worker, found, &mut looked);
         }
         let mut blocked: HashMap<u32, Vec<u16>> = HashMap::new();
         for (key, bound) in binds {
@@ -97,41 +122,61 @@ impl Capacities {
                 (*netns, capacity(range, blocked))
             })
             .collect();
+        looked
     }
 
-    /// Returns those that cannot be read where they were found, and forgets where that was.
-    fn read_ranges(&mut self, worker: &Worker, places: Vec<Netns>) -> HashSet<u32> {
+    /// Returns those to which no way leads where they were found, and forgets where that was.
+    fn read_ranges(
+        &mut self,
+        worker: &Worker,
+        places: Vec<Netns>,
+        looked: &mut Looked,
+    ) -> HashSet<u32> {
         let mut gone = HashSet::new();
         for place in places {
             match worker.run_in(&place, PortRange::read).and_then(|range| range) {
                 Ok(range) => {
+                    looked.read.push(place.inum);
                     self.ranges.insert(place.inum, range);
                 }
                 Err(error) => {
                     tracing::debug!("port range of a namespace: {error}");
-                    self.places.remove(&place.inum);
-                    gone.insert(place.inum);
+                    // One that does not answer is where it was.
+                    let stuck = [io::ErrorKind::TimedOut, io::ErrorKind::BrokenPipe];
+                    if !stuck.contains(&error.kind()) {
+                        self.places.remove(&place.inum);
+                        gone.insert(place.inum);
+                    }
+                    if error.kind() != io::ErrorKind::NotFound {
+                        looked.failed.push((place, error));
+                    }
                 }
             }
         }
         gone
     }
 
-    fn discover(&mut self, worker: &Worker, wanted: &HashSet<u32>) {
-        let unknown = wanted.iter().any(|netns| !self.places.contains_key(netns));
+    fn discover(&mut self, worker: &Worker, wanted: &HashSet<u32>, looked: &mut Looked) {
+        let unknown = |places: &HashMap<u32, Netns>| -> HashSet<u32> {
+            wanted.iter().filter(|netns| !places.contains_key(netns)).copied().collect()
+        };
         let began = Instant::now();
-        if !unknown || self.discover_at.is_some_and(|at| began < at) {
+        if unknown(&self.places).is_empty() {
+            looked.unknown = Some(HashSet::new());
+            return;
+        }
+        looked.unknown = None;
+        if self.discover_at.is_some_and(|at| began < at) {
             return;
         }
         let found = worker.discover();
         let pause = DISCOVER_INTERVAL.max(began.elapsed() * DISCOVER_SHARE);
         self.discover_at = Some(Instant::now() + pause);
-        match found {
-            Ok(found) => {
-                let found = found.found.into_iter().filter(|place| wanted.contains(&place.inum));
-                self.places.extend(found.map(|place| (place.inum, place)));
-            }
-            Err(error) => tracing::warn!("the network namespaces cannot be listed: {error}"),
-        }
+        looked.search = Some(found.map(|all| {
+            let found = all.found.into_iter().filter(|place| wanted.contains(&place.inum));
+            self.places.extend(found.map(|place| (place.inum, place)));
+            looked.unknown = (!all.cut_short).then(|| unknown(&self.places));
+            all.cut_short
+        }));
     }
 }

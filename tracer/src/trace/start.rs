@@ -99,6 +99,7 @@ fn start_with(
         capacities: Capacities::default(),
         tuples: Vec::new(),
         namespaces: HashSet::new(),
+        held: HashSet::new(),
     };
     if fail_fast && !can_fail_fast {
         tracer.degraded.push(NO_FAIL_FAST.to_owned());

@@ -5,6 +5,7 @@ use std::{
     fmt::Write as _,
     fs,
     os::unix::fs::PermissionsExt,
+    path::Path,
     process::Stdio,
     time::{Duration, Instant},
 };
@@ -13,11 +14,21 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
 use crate::{
-    cases::{Case, named},
+    cases::{
+        Case, named,
+        spread::{Host, POOL},
+    },
+    held::Held,
+    netns,
     outsider::{Outsider, Spaces},
     process::Process,
     stage::{Expected, Stage},
-    tracer::{self, START_LIMIT, record::Record, wait_for, watch::number},
+    tracer::{
+        self, START_LIMIT,
+        record::{Record, Recording},
+        wait_for,
+        watch::number,
+    },
 };
 
 pub(super) fn cases() -> Vec<Case> {
@@ -26,6 +37,9 @@ pub(super) fn cases() -> Vec<Case> {
         &[
             ("fifos_in_their_place_freeze_nobody", fifos),
             ("forged_answers_are_not_believed", forged_answers),
+            ("one_that_does_not_answer_is_named_in_the_recording", left_out_later),
+            ("one_that_does_not_answer_is_named_by_the_agent", left_out_of_an_agent),
+            ("one_to_which_no_way_leads_is_named", unreachable),
         ],
     )
 }
@@ -56,6 +70,101 @@ fn fifos() -> Result<()> {
     })?;
     record.stop()?;
     outsider.kill()
+}
+
+/// Whether a whole line of a stream about what does not work as well as it could has this text under `key`.
+fn says(stream: &Path, key: &str, text: &str) -> Result<Option<()>> {
+    let all = fs::read_to_string(stream)?;
+    let whole = all.rfind('\n').map_or("", |end| &all[..=end]);
+    let said = Recording::parse(whole)?.lines.iter().any(|line| {
+        line["event.name"] == "tracer.degraded" && line[key].to_string().contains(text)
+    });
+    Ok(said.then_some(()))
+}
+
+/// Nothing that is said to be left out is said so at the start, and each is said once.
+fn check_changes(recording: &Recording, named: &str) -> Result<()> {
+    recording.assert_valid()?;
+    recording.assert_gap_free()?;
+    ensure!(!recording.start()?["degraded"].to_string().contains(named), "left out from the start");
+    for key in ["degraded.added", "degraded.ended"] {
+        let changes = recording.lines.iter().filter(|line| {
+            line["event.name"] == "tracer.degraded" && line[key].to_string().contains(named)
+        });
+        let count = changes.count();
+        ensure!(count == 1, "{key} names {named} {count} times");
+    }
+    Ok(())
+}
+
+/// How long it may take until a look that stands still is given up, with those before it.
+const GIVEN_UP: Duration = Duration::from_secs(20);
+
+/// A look into namespaces stands still after the start: the stream says which one is left out, and when it is looked
+/// into again; the report says that the recording is incomplete.
+fn left_out_later() -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let (_clients, _accepted) = stage.netns.run(|| server.pairs(20))?;
+    let named = format!("network namespace {} ", stage.netns.inum());
+    let mut record = Record::start("auto", &["--events", "stats", "--stats-interval", "0.5"])?;
+    let file = record.file().to_owned();
+    let held = Held::threads(record.process.id(), "netns")?;
+    wait_for("it to be left out", GIVEN_UP, || says(&file, "degraded.added", &named))?;
+    drop(held);
+    // Where all of its sockets were to be read, that is tried again after half a minute at the latest.
+    let again = Duration::from_secs(40);
+    wait_for("it to be looked into again", again, || says(&file, "degraded.ended", &named))?;
+    record.process.signal(Signal::INT)?;
+    check_changes(&record.finish()?, &named)?;
+    let ended = tracer::run(tracer::command(&["report", "--json"])?.arg(&file), START_LIMIT)?;
+    let said = format!("{ended:?}");
+    ensure!(said.contains("incomplete from") && said.contains(&named), "{said}");
+    Ok(())
+}
+
+/// Whoever was in a namespace leaves it with its sockets open: what is in them is counted, but not compared with the
+/// kernel any more, and the stream says so, by name, until a way leads there again.
+fn unreachable() -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    let record = Record::start("auto", &["--events", "stats", "--stats-interval", "0.2"])?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let (clients, _accepted) = stage.netns.run(|| server.pairs(20))?;
+    let named = format!("network namespace {} ", stage.netns.inum());
+    let file = record.file().to_owned();
+    drop(stage);
+    wait_for("it to be left out", GIVEN_UP, || says(&file, "degraded.added", &named))?;
+    // SIOCGSKNS: one who holds a socket has a way, and opens it.
+    let way = netns::of_socket(&clients[0])?;
+    wait_for("it to be found again", GIVEN_UP, || says(&file, "degraded.ended", &named))?;
+    drop(way);
+    check_changes(&record.stop()?, &named)
+}
+
+/// The same look that stands still, of an agent: in its stream and in its status.
+fn left_out_of_an_agent() -> Result<()> {
+    let host = Host::new()?;
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("lines");
+    let output = file.to_string_lossy();
+    let spread = host.spread(&POOL, &["-o", &output])?;
+    let named = format!("network namespace {} ", host.stage.netns.inum());
+    wait_for("its first line", START_LIMIT, || {
+        Ok(fs::read_to_string(&file)?.ends_with('\n').then_some(()))
+    })?;
+    let held = Held::threads(spread.process.id(), "netns")?;
+    wait_for("it to be left out", GIVEN_UP, || says(&file, "degraded.added", &named))?;
+    let status = host.rule.status()?.0["degraded"].to_string();
+    ensure!(status.contains(&named), "the status has {status}");
+    drop(held);
+    let again = Duration::from_secs(40);
+    wait_for("it to be looked into again", again, || says(&file, "degraded.ended", &named))?;
+    host.rule.status_when("the status to follow", |status| {
+        !status.0["degraded"].to_string().contains(&named)
+    })?;
+    spread.stop()?;
+    check_changes(&Recording::read(&file)?, &named)?;
+    host.rule.check_nothing_left()
 }
 
 /// A datagram with sock_diag answers about `count` established connections that do not exist, in hexadecimal digits.
@@ -121,7 +230,7 @@ fn forged_answers() -> Result<()> {
     process.signal(Signal::INT)?;
     process.wait(tracer::STOP_LIMIT)?;
 
-    let recording = tracer::record::Recording::read(&file)?;
+    let recording = Recording::read(&file)?;
     let lies = recording.events("tuple.stats", inum);
     ensure!(lies.is_empty(), "the outsider was believed: {}", lies[0]);
     let all: u64 = sent.iter().sum();

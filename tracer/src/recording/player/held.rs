@@ -22,6 +22,8 @@ pub(super) enum Held {
     Stop(Totals),
     Failure(reading::Failure),
     Lost(String, u64),
+    /// What does not work as well as it could from here on.
+    Degraded(Vec<String>),
 }
 
 /// A tuple of a reading.
@@ -47,6 +49,7 @@ impl Held {
                 let container = names.get(&failure.container);
                 Self::Failure(reading::Failure { container, ..failure.what })
             }
+            Entry::Degraded(degraded) => Self::Degraded(degraded.now),
             Entry::Lost(lost) => Self::Lost(lost.reason.into_owned(), lost.count),
         }
     }

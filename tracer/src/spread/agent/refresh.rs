@@ -113,7 +113,9 @@ impl Agent {
     /// The range and the reuse of TIME_WAITs are sysctls, of which nobody tells when they change.
     fn range_changed(&mut self) {
         let (_, _, worker) = self.tracer.split();
-        match worker.run_in(&self.netns, || (PortRange::read(), Reuse::read())) {
+        let result = worker.run_in(&self.netns, || (PortRange::read(), Reuse::read()));
+        self.tracer.visited(&self.netns, &result);
+        match result {
             Ok((range, reuse)) => {
                 self.inside.reuse = reuse;
                 match range {
@@ -263,7 +265,7 @@ impl Agent {
     }
 
     /// What does not work here as well as it could.
-    fn degraded(&self) -> Vec<String> {
+    pub(super) fn degraded(&self) -> Vec<String> {
         let of_spreader = self.tracer.session.spreader.iter().flat_map(|it| &it.degraded);
         self.tracer.degraded().into_iter().chain(of_spreader.cloned()).collect()
     }

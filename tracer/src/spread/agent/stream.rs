@@ -16,7 +16,7 @@ use crate::{
     error::Error,
     export::record::{Start, Stop},
     kernel::maps::Totals,
-    record::output::Dropped,
+    record::{output::Dropped, totals::Degradation},
     shutdown::Asked,
     spread::{
         health::REFUSED,
@@ -33,6 +33,8 @@ pub(super) struct Counted {
     not_told: u64,
     /// Losses that lines were written about.
     told: BTreeMap<&'static str, u64>,
+    /// What the stream says does not work as well as it could.
+    degraded: Degradation,
     /// What the agents before this one found.
     hook_missed: u64,
     drift: u64,
@@ -90,7 +92,7 @@ impl Agent {
             version: env!("CARGO_PKG_VERSION"),
             kernel: self.tracer.release.clone().into(),
             backend: self.tracer.session.backend.name(),
-            degraded: self.tracer.degraded(),
+            degraded: self.degraded(),
             settings: BTreeMap::from([
                 ("output".into(), json!(output)),
                 ("rule".into(), json!(self.config.rule)),
@@ -98,6 +100,7 @@ impl Agent {
                 ("seeded".into(), json!(self.tracer.seeded)),
             ]),
         };
+        self.counted.degraded.said(line.degraded.clone());
         self.teller.begin(asked, move |output| output.start(&line));
         Ok(())
     }
@@ -120,9 +123,19 @@ impl Agent {
         Ok(())
     }
 
+    /// A line if what does not work as well as it could has changed.
+    pub(super) fn degradation(&mut self) {
+        let Some(change) = self.counted.degraded.change(self.degraded()) else { return };
+        let now = change.now();
+        if self.teller.degraded(change) {
+            self.counted.degraded.said(now);
+        }
+    }
+
     /// Writes what is left, and the last line.
     pub(super) fn finish(&mut self) -> Result<(), Error> {
         self.hear();
+        self.degradation();
         self.losses()?;
         let not_told = self.not_told()?.saturating_sub(self.counted.not_told);
         let totals = since(self.tracer.totals()?, &self.counted.totals);

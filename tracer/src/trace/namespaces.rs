@@ -1,0 +1,168 @@
+//! Looking into network namespaces: for the sockets and port ranges of those that are in use, and which cannot be
+//! looked into.
+
+use std::{collections::HashSet, io, time::Instant};
+
+use super::{Tracer, left_out::Look, rhythm::CALM};
+use crate::{
+    capacity::PortRange,
+    clock,
+    error::Error,
+    netns::{Discovery, Netns},
+    seed::Dump,
+    shutdown, sockdiag,
+};
+
+impl Tracer {
+    /// All TCP sockets of these namespaces. One that cannot be read is said on the log, and in
+    /// [`Self::degraded`].
+    pub(super) fn dump(&mut self, namespaces: Vec<Netns>) -> Vec<Dump> {
+        let mut dumps = Vec::new();
+        let gone = self.dump_each(namespaces, &mut dumps);
+        if !gone.is_empty() {
+            // The processes that were the ways to them have ended. Others may be in them.
+            let found = self.namespaces().into_iter();
+            let found = found.filter(|netns| gone.contains(&netns.inum)).collect();
+            for netns in self.dump_each(found, &mut dumps) {
+                tracing::debug!("network namespace {netns} has vanished");
+            }
+        }
+        dumps
+    }
+
+    /// Returns those that no way leads to any more.
+    fn dump_each(&mut self, namespaces: Vec<Netns>, dumps: &mut Vec<Dump>) -> HashSet<u32> {
+        let mut gone = HashSet::new();
+        for netns in namespaces {
+            if shutdown::asked().is_some() {
+                break;
+            }
+            // No namespace can take the room of all others.
+            let read: usize = dumps.iter().map(|dump| dump.sockets.len()).sum();
+            let limit = sockdiag::MAX_SOCKETS.saturating_sub(read) / 2;
+            let read = move || -> io::Result<(PortRange, Vec<sockdiag::DiagSocket>)> {
+                let sockets = sockdiag::dump_all_up_to(limit, sockdiag::ALL_STATES)?;
+                Ok((PortRange::read()?, sockets))
+            };
+            let inum = netns.inum;
+            match self.worker.run_in(&netns, read).and_then(|result| result) {
+                Ok((range, sockets)) => {
+                    dumps.push(Dump { netns: inum, range: range.clone(), sockets });
+                    self.left_out.seen(inum, Look::Sockets);
+                    self.capacities.know(netns, range);
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    tracing::debug!("sockets of network namespace {netns}: {error}");
+                    self.left_out.forget(inum);
+                    self.capacities.forget_place(inum);
+                    gone.insert(inum);
+                }
+                // That there is no time any more is no fault of the namespace.
+                Err(_) if shutdown::asked().is_some() => break,
+                Err(error) => {
+                    tracing::warn!("sockets of network namespace {netns}: {error}");
+                    self.left_out.add(&netns, Look::Sockets, &error);
+                }
+            }
+        }
+        gone
+    }
+
+    pub(super) fn namespaces(&mut self) -> Vec<Netns> {
+        self.search(&HashSet::new()).unwrap_or_default().found
+    }
+
+    /// All namespaces; `None` if they cannot be looked for. `wanted`: those that are looked for.
+    fn search(&mut self, wanted: &HashSet<u32>) -> Option<Discovery> {
+        match self.worker.discover() {
+            Ok(all) => {
+                // A search that was cut short because the program is to end says nothing.
+                if shutdown::asked().is_none() {
+                    self.left_out.searched(all.cut_short);
+                }
+                Some(all)
+            }
+            Err(error) => {
+                self.not_searched(wanted, &error);
+                None
+            }
+        }
+    }
+
+    fn not_searched(&mut self, wanted: &HashSet<u32>, error: &io::Error) {
+        if shutdown::asked().is_none() && self.left_out.not_searched(wanted, error) {
+            tracing::warn!("the network namespaces cannot be listed: {error}");
+        }
+    }
+
+    /// A visit to this namespace came to that: one that does not answer is in [`Self::degraded`].
+    pub(crate) fn visited<T>(&mut self, netns: &Netns, result: &io::Result<T>) {
+        match result {
+            Ok(_) => self.left_out.seen(netns.inum, Look::Range),
+            // Nobody looks into one that is gone.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if shutdown::asked().is_none() => {
+                self.left_out.add(netns, Look::Range, error);
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Learns what the namespaces in the newest reading have to give, less the ports that bind() and
+    /// listen() took.
+    pub fn refresh_capacities(&mut self) -> Result<(), Error> {
+        let mut binds = Vec::new();
+        self.session.maps.binds(|key, bound| binds.push((key, bound)))?;
+        let looked = self.capacities.refresh(&self.worker, &self.namespaces, &binds);
+        for inum in looked.read {
+            self.left_out.seen(inum, Look::Range);
+        }
+        for (netns, error) in looked.failed {
+            self.visited::<()>(&netns, &Err(error));
+        }
+        match looked.search {
+            Some(Ok(cut_short)) if shutdown::asked().is_none() => {
+                self.left_out.searched(cut_short);
+            }
+            Some(Err(error)) => {
+                let (known, _) = self.capacities.places(&self.held);
+                let known: HashSet<u32> = known.iter().map(|netns| netns.inum).collect();
+                self.not_searched(&self.held.difference(&known).copied().collect(), &error);
+            }
+            _ => {}
+        }
+        self.left_out.held(&self.held, looked.unknown, Instant::now());
+        Ok(())
+    }
+
+    /// The namespaces in which a port is held, or was since shortly before the last comparison.
+    pub(super) fn busy_namespaces(&mut self) -> Result<Vec<Netns>, Error> {
+        let since = self.reconciled.elapsed() + CALM.latest;
+        let since_ns = clock::monotonic_ns().saturating_sub(clock::as_ns(since));
+        let mut wanted = HashSet::new();
+        self.each_tuple(|key, count, _| {
+            if count.in_use() > 0 || count.last_ns >= since_ns {
+                wanted.insert(key.netns);
+            }
+        })?;
+        // What could not be read is tried again, also where the ledger has nothing of it.
+        wanted.extend(self.left_out.closed());
+        let (mut known, lacking): (Vec<Netns>, bool) = self.capacities.places(&wanted);
+        let inums = |known: &[Netns]| known.iter().map(|it| it.inum).collect::<HashSet<u32>>();
+        let mut unknown = wanted.difference(&inums(&known)).copied().collect::<HashSet<u32>>();
+        let mut is_sure = true;
+        if lacking {
+            let all = self.search(&unknown);
+            is_sure = all.as_ref().is_some_and(|all| !all.cut_short);
+            let found = all.unwrap_or_default().found.into_iter();
+            known.extend(found.filter(|netns| unknown.remove(&netns.inum)));
+            if is_sure {
+                for inum in &unknown {
+                    self.left_out.forget_closed(*inum);
+                }
+            }
+        }
+        self.left_out.held(&self.held, is_sure.then_some(unknown), Instant::now());
+        Ok(known)
+    }
+}
