@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Result, ensure};
 use rustix::process::Signal;
 
-use super::{KEEP, all_spread, begin, none_spread};
+use super::{KEEP, all_spread, begin, deadlines::FullPipe, none_spread};
 use crate::{
     cases::{
         Case,
@@ -38,9 +38,14 @@ pub(super) fn cases() -> Vec<Case> {
         }),
         ("address_removed_under_a_stopped_agent", removed_under_a_stopped_agent),
         ("address_that_anyone_may_bind", nonlocal_bind),
-        ("address_that_nothing_answers_to", || failing_address(20, Duration::from_millis(100))),
+        ("address_that_nothing_answers_to", || {
+            failing_address(20, Duration::from_millis(100), None)
+        }),
         ("address_that_nothing_answers_to_seldom_used", || {
-            failing_address(1, Duration::from_millis(250))
+            failing_address(1, Duration::from_millis(250), None)
+        }),
+        ("address_that_nothing_answers_to_and_an_output_that_nobody_reads", || {
+            failing_address(20, Duration::from_millis(100), Some(&FullPipe::new()?))
         }),
         ("new_address_that_nothing_answers_to", new_address),
         ("all_addresses_gone", all_addresses_gone),
@@ -221,14 +226,22 @@ fn connect_many(host: &Host, listener: &Sock, count: u32) -> Result<(Vec<IpAddr>
 }
 
 /// One destination does not answer to one address of the pool; another one does. `count` connections begin at
-/// once, with a pause before the next.
-fn failing_address(count: usize, pause: Duration) -> Result<()> {
+/// once, with a pause before the next. `output`: where the decisions go, which nobody reads.
+fn failing_address(count: usize, pause: Duration, output: Option<&FullPipe>) -> Result<()> {
     let pool = ["10.2.0.11", "10.2.0.12", "10.2.0.13", "10.2.0.14"];
     let (host, other, listener) = beside(&pool, "10.2.0.2")?;
     other.ip("addr add 10.2.0.3/24 dev t0")?;
     let elsewhere = other.run(|| listening("10.2.0.3:7000".parse()?))?;
     let (ill, peer): (IpAddr, _) = (pool[0].parse()?, listener.local()?);
-    let spread = host.spread(&pool, &[])?;
+    let arguments = output.map(FullPipe::arguments).unwrap_or_default();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let spread = host.spread(&pool, &arguments)?;
+    if let Some(output) = output {
+        wait_for("the pipe to be full", BACK_LIMIT, || {
+            connect_many(&host, &listener, 50)?;
+            Ok(output.is_full()?.then_some(()))
+        })?;
+    }
     other.ip("rule add from 10.2.0.2 to 10.2.0.11 blackhole")?;
     // Held until the failure of those that began with them is known, so that all addresses are used alike.
     let mut held = VecDeque::new();
@@ -262,7 +275,18 @@ fn failing_address(count: usize, pause: Duration) -> Result<()> {
         ensure!(failed == 0, "{failed} of 10 failed");
         Ok(sources.contains(&ill).then_some(()))
     })?;
-    spread.stop()?;
+    if let Some(output) = output {
+        // A removed address leaves the pool, too, and is said to have.
+        host.stage.netns.ip(&format!("addr del {}/24 dev t0", pool[1]))?;
+        let gone: IpAddr = pool[1].parse()?;
+        host.rule.status_when("the address to be left out", |it| it.left_out() == [gone])?;
+        let (sources, failed) = connect_many(&host, &elsewhere, 100)?;
+        ensure!(failed == 0 && !sources.contains(&gone), "{failed} failed; {sources:?}");
+        ensure!(output.is_full()?, "somebody has read the output");
+        output.read_on(|| spread.stop())?;
+    } else {
+        spread.stop()?;
+    }
     host.rule.check_nothing_left()
 }
 

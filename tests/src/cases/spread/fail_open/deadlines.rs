@@ -5,14 +5,17 @@ use std::{
     fs::File,
     io::Read,
     net::IpAddr,
-    path::Path,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
 };
 
 use anyhow::{Result, ensure};
-use rustix::{fs::OFlags, io::ioctl_fionread};
+use rustix::{
+    fs::{CWD, FileType, Mode, OFlags},
+    io::ioctl_fionread,
+};
+use tempfile::TempDir;
 
 use super::{begin, none_spread};
 use crate::{
@@ -64,40 +67,60 @@ fn arguments(lease: Duration) -> Vec<String> {
     ["--lease", &lease.as_secs().to_string()].map(str::to_owned).into()
 }
 
-/// A FIFO that is full.
+/// A FIFO that nobody reads.
+pub(super) struct FullPipe {
+    folder: TempDir,
+    reader: File,
+}
+
+impl FullPipe {
+    pub(super) fn new() -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("lines");
+        let mode = Mode::RUSR | Mode::WUSR;
+        rustix::fs::mknodat(CWD, &path, FileType::Fifo, mode, 0)?;
+        let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let reader = rustix::fs::open(path, flags, Mode::empty())?.into();
+        Ok(Self { folder, reader })
+    }
+
+    /// Every decision goes there.
+    pub(super) fn arguments(&self) -> Vec<String> {
+        let path = self.folder.path().join("lines").to_string_lossy().into_owned();
+        ["--decisions", "all", "-o", &path].map(str::to_owned).into()
+    }
+
+    /// No line has room any more.
+    pub(super) fn is_full(&self) -> Result<bool> {
+        Ok(ioctl_fionread(&self.reader)? > 60_000)
+    }
+
+    /// Reads what comes while something is done.
+    pub(super) fn read_on<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| drain(&self.reader, &stop));
+            let done = work();
+            stop.store(true, Ordering::Relaxed);
+            done
+        })
+    }
+}
+
 fn unread_output() -> Result<()> {
     let host = Host::new()?;
-    let folder = tempfile::tempdir()?;
-    let path = folder.path().join("lines");
-    rustix::fs::mknodat(
-        rustix::fs::CWD,
-        &path,
-        rustix::fs::FileType::Fifo,
-        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
-        0,
-    )?;
-    let reader = open_fifo(&path)?;
-    let output = path.to_string_lossy().into_owned();
+    let output = FullPipe::new()?;
     let mut arguments = arguments(Place::get().limit(LEASE));
-    arguments.extend(["--decisions".into(), "all".into(), "-o".into(), output]);
+    arguments.extend(output.arguments());
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     Load::start(&host)?.around(|load| {
         let spread = begin(&host, load, &arguments)?;
-        wait_for("the FIFO to be full", START_LIMIT, || {
-            Ok((ioctl_fionread(&reader)? > 60_000).then_some(()))
-        })?;
+        wait_for("the FIFO to be full", START_LIMIT, || Ok(output.is_full()?.then_some(())))?;
         deadlines_hold(&host, load)?;
         other_work_goes_on(&host)?;
         // Read again, it goes on and ends well.
-        let stop = AtomicBool::new(false);
-        thread::scope(|scope| {
-            scope.spawn(|| drain(&reader, &stop));
-            let ended = spread.stop();
-            stop.store(true, Ordering::Relaxed);
-            let said = ended?.stderr;
-            ensure!(!said.contains("error:"), "{said}");
-            Ok(())
-        })?;
+        let said = output.read_on(|| spread.stop())?.stderr;
+        ensure!(!said.contains("error:"), "{said}");
         none_spread(load)?;
         host.rule.check_nothing_left()
     })
@@ -110,11 +133,6 @@ fn other_work_goes_on(host: &Host) -> Result<()> {
     host.stage.netns.ip(&format!("addr add {gone}/32 dev lo"))?;
     host.rule.status_when("the status to follow", |status| status.left_out().is_empty())?;
     Ok(())
-}
-
-fn open_fifo(path: &Path) -> Result<File> {
-    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?.into())
 }
 
 fn drain(mut reader: &File, stop: &AtomicBool) {
