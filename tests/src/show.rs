@@ -201,7 +201,6 @@ fn start_haproxy(scene: &Scene) -> Result<Process> {
     command.arg("-db").arg("-f").arg(&config);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let process = scene.proxy.run(|| Process::spawn(&mut command))?;
-    // It listens a moment after that.
-    thread::sleep(Duration::from_millis(500));
+    scene.wait_for_listeners(&HELD.map(|(port, _)| port))?;
     Ok(process)
 }

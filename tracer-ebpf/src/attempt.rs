@@ -16,8 +16,11 @@ use crate::{
 /// By address of the `task_struct`: the one name of a thread that every program type can ask for
 /// (`bpf_get_current_task`, also in sock_ops programs, which cannot ask for a pid).
 ///
-/// LRU, because nothing tells us that a thread ended: an entry is written over by the thread's next
-/// call, and the entries of dead threads make way. No count depends on an entry staying.
+/// An entry is removed as soon as its call has nothing more to say ([`end`]): else the calls of many threads that
+/// have returned would take the place of one that has not, and whose failure would then have no caller and no duration.
+/// LRU, because the end of some calls is not seen (sendto() with `MSG_FASTOPEN` and `io_uring`, where the connect()
+/// fails; hooks that the kernel passes over): such an entry is written over by the thread's next call, or makes way.
+/// No count depends on an entry staying.
 #[map]
 static ATTEMPTS: LruHashMap<u64, Attempt> = LruHashMap::with_max_entries(16_384, 0);
 
@@ -106,6 +109,13 @@ pub(crate) fn begin<const ANCESTORS: bool>(begin: &Begin) -> Step {
         return Ok(());
     }
     ATTEMPTS.insert(task, attempt, 0).map_err(|_| Skip::Lost(Loss::AttemptsFull))
+}
+
+/// The current thread's call has nothing more to say: its entry makes room for others.
+#[inline(always)]
+pub(crate) fn end() {
+    // There may be none any more: the entry made way already, or two hooks tell the same.
+    _ = ATTEMPTS.remove(task());
 }
 
 /// The call that the current thread is inside of.

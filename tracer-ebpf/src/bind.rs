@@ -313,9 +313,8 @@ pub(crate) fn searched(sock: &Sock, wanted_port: u16, result: i32) -> Step {
 pub(crate) fn returned(result: i64) -> Step {
     let attempt = attempt::current(Call::Bind).ok_or(Skip::NotOurs)?;
     let settled = attempt.flags & conn_flag::SETTLED != 0;
-    attempt.flags |= conn_flag::SETTLED;
-    attempt.call = 0;
     if settled || result == 0 {
+        attempt::end();
         return Ok(());
     }
     let errno = result.unsigned_abs() as u16;
@@ -339,5 +338,6 @@ pub(crate) fn returned(result: i64) -> Step {
             ..Detail::new(Kind::BindFailed, now, key, &attempt.tuple, &attempt.who)
         });
     }
+    attempt::end();
     Ok(())
 }

@@ -83,6 +83,10 @@ pub(crate) fn acquired(key: ConnKey, tuple: impl FnOnce(&mut TupleKey) -> Step) 
             }
         }
     } else {
+        // Told again, by another hook or when a delayed SYN is sent (TCP_FASTOPEN_CONNECT).
+        if ledger::get(&key).is_some() {
+            return Err(Skip::NotOurs);
+        }
         // Counted all the same; that the caller is not known is a counted loss.
         stats::lost(Loss::AttemptsFull);
         tuple(&mut conn.tuple)?;
@@ -98,6 +102,8 @@ pub(crate) fn acquired(key: ConnKey, tuple: impl FnOnce(&mut TupleKey) -> Step) 
         }
         return Err(skip);
     }
+    // From here on the ledger knows all that there is to know of the call.
+    attempt::end();
     if events::wanted(Kind::PortAllocated) && conn.flags & conn_flag::WATCHED != 0 {
         let searched = search_ns != ledger::NOT_SEARCHED;
         let by = match searched {
@@ -173,9 +179,17 @@ pub(crate) fn searched(sock: &Sock, result: i32) -> Step {
 #[inline(always)]
 pub(crate) fn returned(result: i64) -> Step {
     let attempt = attempt::current(Call::Connect).ok_or(Skip::NotOurs)?;
-    if attempt.flags & conn_flag::SETTLED != 0 {
-        return Err(Skip::NotOurs);
-    }
+    let step = if attempt.flags & conn_flag::SETTLED == 0 {
+        ended(attempt, result)
+    } else {
+        Err(Skip::NotOurs)
+    };
+    attempt::end();
+    step
+}
+
+#[inline(always)]
+fn ended(attempt: &mut Attempt, result: i64) -> Step {
     let errno = result.unsigned_abs() as u16;
     let cause = match errno {
         0
@@ -364,8 +378,12 @@ pub(crate) fn emit_released(key: &ConnKey, conn: &Conn, now: u64) {
 /// The connection ended before it was established.
 #[inline(always)]
 fn handshake_failed(sock: &Sock, key: &ConnKey, conn: &Conn, now: u64) -> Step {
-    let errno = sock.error()?;
-    let cause = if errno == 0 { Cause::Aborted } else { cause_of(errno) };
+    let (cause, errno) = match sock.error()? {
+        // It never held a port: the search failed, of a call that is not known any more.
+        0 if key.port == 0 => (Cause::PortsExhausted, errno::EADDRNOTAVAIL),
+        0 => (Cause::Aborted, 0),
+        errno => (cause_of(errno), errno),
+    };
     stats::failed(cause);
     if SPREADING.load() != 0 {
         ledger::conn_nowhere(key.cookie, key.port, cause as u32, now);

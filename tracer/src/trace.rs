@@ -7,6 +7,7 @@ mod missing;
 mod namespaces;
 mod rhythm;
 mod start;
+mod unmarked;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -93,6 +94,7 @@ impl Tracer {
             }
         }
         self.session.maps.set_seeding(false)?;
+        self.correct_unmarked()?;
         tracing::info!("{} sockets in {} namespaces were open already", self.seeded, dumps.len());
         Ok(())
     }

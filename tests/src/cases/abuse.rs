@@ -2,6 +2,7 @@
 //! by what it defends. SECURITY.md says which promise each of them shows.
 
 mod cgroups;
+mod floods;
 mod health;
 mod namespaces;
 mod outsider;
@@ -19,6 +20,7 @@ use crate::probe::Place;
 pub fn cases(plan: &Plan) -> Vec<Case> {
     let mut cases = outsider::cases();
     cases.extend(cgroups::cases());
+    cases.extend(floods::cases());
     cases.extend(health::cases());
     cases.extend(namespaces::cases());
     cases.extend(pins::cases());

@@ -7,7 +7,7 @@
 mod haproxy;
 mod nginx;
 
-use std::{fs, path::Path, process::Command, thread, time::Duration};
+use std::{fs, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
@@ -72,12 +72,12 @@ impl Scene {
         Ok(Self { proxy, ports, folder, upstream, upstream_netns })
     }
 
-    /// Waits until the proxy listens at port 8080. (A connection, to see that, would be one in its log.)
-    pub(crate) fn wait_for_proxy(&self) -> Result<()> {
-        const LISTENS: &str = ":1F90 00000000:0000 0A";
+    /// Waits until the proxy listens at these ports. (A connection, to see that, would be one in its log.)
+    pub(crate) fn wait_for_listeners(&self, ports: &[u16]) -> Result<()> {
+        let listening = |port: &u16| format!(":{port:04X} 00000000:0000 0A");
         wait_for("the proxy to listen", Duration::from_secs(10), || {
             let sockets = self.proxy.run(|| fs::read_to_string("/proc/thread-self/net/tcp"))?;
-            Ok(sockets.contains(LISTENS).then_some(()))
+            Ok(ports.iter().all(|port| sockets.contains(&listening(port))).then_some(()))
         })
     }
 
@@ -156,12 +156,10 @@ pub(crate) fn nginx_config(folder: &Path, name: &str, http: &str) -> Result<Stri
     Ok(path.to_str().context("path is not UTF-8")?.to_owned())
 }
 
-/// Starts nginx in the caller's namespace.
+/// Starts nginx in the caller's namespace, and waits until it listens: it writes its pid file after that.
 pub(crate) fn start_nginx(config: &str) -> Result<Process> {
     let pid = config.replace(".conf", ".pid");
     let process = Process::spawn(Command::new("nginx").args(["-c", config]))?;
     wait_for("nginx", Duration::from_secs(10), || Ok(fs::metadata(&pid).ok().map(drop)))?;
-    // It serves a moment after the pid file is there.
-    thread::sleep(Duration::from_millis(200));
     Ok(process)
 }

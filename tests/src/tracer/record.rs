@@ -1,7 +1,8 @@
 //! `tracer record`: a stream of events into a file, and what its totals say about losses.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io::{BufRead, BufReader, Seek, SeekFrom},
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -69,6 +70,24 @@ impl Record {
 
     pub fn file(&self) -> &Path {
         &self.file
+    }
+
+    /// Waits for the end of a reading (of `--events stats`) that was begun after this call. The file may be long: what
+    /// is in it already is not read.
+    pub fn wait_for_reading(&self) -> Result<()> {
+        let mut file = File::open(&self.file)?;
+        file.seek(SeekFrom::End(0))?;
+        let mut file = BufReader::new(file);
+        let (mut line, mut readings) = (String::new(), 0);
+        wait_for("a reading", Duration::from_secs(20), || {
+            // A line that is not whole yet goes on at the next look.
+            while file.read_line(&mut line)? > 0 && line.ends_with('\n') {
+                readings += u32::from(line.contains(r#""tracer.stats""#));
+                line.clear();
+            }
+            // The first one may have been under way.
+            Ok((readings >= 2).then_some(()))
+        })
     }
 
     /// SIGINT, then the recording; exit code 0 is asserted.

@@ -26,7 +26,7 @@ pub const PINS: &str = "/sys/fs/bpf/tracer";
 /// The version of what is pinned there (`LAYOUT` of tracer-common).
 pub const LAYOUT: &str = "7";
 /// What the agents say of themselves, and their locks.
-const STATE: &str = "/run/tracer";
+pub const STATE: &str = "/run/tracer";
 
 /// The name of a rule; on drop the rule is released, by hand where the program does not do it.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! The end of a socket that holds no port of a tuple, as far as the ledger knows.
 
 use aya_ebpf::{macros::map, maps::PerCpuArray};
-use tracer_common::{Conn, ConnKey, Who, conn_flag, share::UNKNOWN_USER};
+use tracer_common::{Conn, ConnKey, Loss, Who, conn_flag, share::UNKNOWN_USER};
 
 use super::{errno, search_failed};
 use crate::{
@@ -9,6 +9,7 @@ use crate::{
     bind, filter, ledger, share,
     skip::settle,
     sock::Sock,
+    stats,
 };
 
 /// What is known of a connection for which there was no room in the ledger, while it is told that it failed.
@@ -24,10 +25,13 @@ pub(super) fn uncounted(sock: &Sock, key: &ConnKey) -> Option<&'static Conn> {
     // such end in between would change what is told of this one; no port is counted by it.
     let conn = unsafe { &mut *conn };
     let Some(attempt) = attempt::connecting(key.cookie) else {
-        // Not within its connect(): a search does not fail there. Sockets that are not known yet end while older
-        // ones are being read.
+        // Not within its connect(), or the attempt made way for too many others. Sockets that are not known yet end
+        // while older ones are being read.
         if ledger::seeding() || sock.read_tuple(&mut conn.tuple).is_err() {
             return None;
+        }
+        if key.port == 0 {
+            stats::lost(Loss::AttemptsFull);
         }
         let tuple = &conn.tuple;
         let watched = filter::passes_unknown_caller(tuple.netns) && filter::passes_tuple(tuple);

@@ -110,10 +110,11 @@ pub(crate) fn kretprobe_inet_csk_get_port(ctx: RetProbeContext) -> u32 {
 fn got_port(result: i32) -> Step {
     let call = if attempt::current(Call::Bind).is_some() { Call::Bind } else { Call::Listen };
     let attempt = attempt::current(call).ok_or(Skip::NotOurs)?;
+    let (sk, wanted_port) = (attempt.sk as Address, attempt.bound_port);
     if call == Call::Listen {
-        attempt.call = 0;
+        attempt::end();
     }
-    bind::searched(&Sock::read(attempt.sk as Address)?, attempt.bound_port, result)
+    bind::searched(&Sock::read(sk)?, wanted_port, result)
 }
 
 #[kretprobe]

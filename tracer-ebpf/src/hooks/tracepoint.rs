@@ -67,8 +67,9 @@ pub(crate) fn sys_exit_listen(ctx: TracePointContext) -> u32 {
 #[inline(always)]
 fn listened(result: i64) -> Step {
     let attempt = attempt::current(Call::Listen).ok_or(Skip::NotOurs)?;
-    attempt.call = 0;
-    bind::searched(&Sock::read(attempt.sk as Address)?, 0, result as i32)
+    let sk = attempt.sk as Address;
+    attempt::end();
+    bind::searched(&Sock::read(sk)?, 0, result as i32)
 }
 
 /// kernel: v4.13.. called first thing in `tcp_connect`: the port is held, no SYN is sent yet.

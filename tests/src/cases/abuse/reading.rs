@@ -17,7 +17,7 @@ use crate::{
         START_LIMIT,
         record::{Record, eventually},
         run,
-        spread::{PINS, Rule},
+        spread::{PINS, Rule, STATE},
     },
 };
 
@@ -123,11 +123,15 @@ fn rules() -> Result<()> {
     let mut pins = Vec::new();
     files(&rule.pins(), &mut pins)?;
     let mut found = pins.clone();
-    let state = Path::new("/run/tracer");
-    if state.exists() {
-        files(state, &mut found)?;
+    let before = found.len();
+    files(Path::new(STATE), &mut found)?;
+    ensure!(before > 0, "nothing is pinned");
+    ensure!(found.len() > before, "there is no state");
+    // Whoever may use bpf(2) without privileges (kernel.unprivileged_bpf_disabled=0) is stopped by these modes alone.
+    for path in found.iter().map(PathBuf::as_path).chain([Path::new(PINS), Path::new(STATE)]) {
+        let mode = fs::symlink_metadata(path)?.permissions().mode() & 0o7777;
+        ensure!(mode.trailing_zeros() >= 6, "{} has mode {mode:o}", path.display());
     }
-    ensure!(!pins.is_empty(), "nothing is pinned");
     for spaces in [Spaces::None, Spaces::User] {
         let mut outsider = Outsider::spawn_with(spaces)?;
         let mut refused = |operation: String, expected: &[Errno]| -> Result<()> {
@@ -137,12 +141,14 @@ fn rules() -> Result<()> {
         };
         let no_access = &[Errno::ACCESS, Errno::PERM];
         refused(format!("list {PINS}"), no_access)?;
+        refused(format!("list {STATE}"), no_access)?;
         for path in &found {
             refused(format!("read {}", path.display()), no_access)?;
         }
         for path in &pins {
             refused(format!("bpf-pin {}", path.display()), no_access)?;
         }
+        // The kernel's own rule, which the promise builds on.
         for command in [11, 12, 31] {
             refused(format!("bpf-next {command}"), &[Errno::PERM])?;
         }

@@ -40,50 +40,65 @@ fn lost(recording: &Recording, reason: &str) -> Result<u64> {
     Ok(losses.iter().find(|(name, _)| name == reason).map_or(0, |(_, count)| *count))
 }
 
-/// 66,000 refused connects in the victim's namespace, then more of them while it runs out of ports: its row and its
-/// events are there. The flood has as many events as its rate allows, and the rest is counted as `events_limited`.
+/// 66,000 refused connects in the victim's namespace, then more of them while it runs out of ports 20 times, each time
+/// towards another destination: each time its row and its events are there. The flood has as many events as its
+/// rate allows, and the rest is counted as `events_limited`.
 fn refused() -> Result<()> {
+    const ROUNDS: u16 = 20;
     const FAILURES: usize = 20;
+    const FIRST: u16 = 7000;
     let mut stage = Stage::new(&[])?;
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40999")?;
-    let server = stage.server("10.1.0.1:7000")?;
+    let servers = (0..ROUNDS).map(|round| stage.server(&format!("10.1.0.1:{}", FIRST + round)));
+    let servers = servers.collect::<Result<Vec<_>>>()?;
     let record =
-        Record::start("auto", &["--events", "failed,stats,lost", "--stats-interval", "3"])?;
+        Record::start("auto", &["--events", "failed,stats,lost", "--stats-interval", "2"])?;
     let mut outsider = stage.netns.run(Outsider::spawn)?;
     let flood = outsider.run("refuse 1 66000 9")?[0];
     ensure!(flood == 66_000, "only {flood} were refused");
-    outsider.begin("refuse-for 1 66000 9")?;
-    let victim = stage.netns.run(|| -> Result<_> {
-        let victims = SocketAddr::from(([127, 200, 0, 1], 9));
-        expect_error(Sock::tcp(victims)?.connect(victims), Errno::CONNREFUSED)?;
-        // All of the flood's ports are free again: these are all that there are.
-        let all = server.pairs(1000)?;
-        for _ in 0..FAILURES {
-            let one_too_many = Sock::tcp(server.address)?;
-            expect_error(one_too_many.connect(server.address), Errno::ADDRNOTAVAIL)?;
+    outsider.begin("refuse-until-next 66000 9")?;
+    let own = SocketAddr::from(([127, 200, 0, 1], 9));
+    stage.netns.run(|| -> Result<()> {
+        for server in &servers {
+            expect_error(Sock::tcp(own)?.connect(own), Errno::CONNREFUSED)?;
+            // All of the flood's ports are free again: these are all that there are.
+            let all = server.pairs(1000)?;
+            for _ in 0..FAILURES {
+                let one_too_many = Sock::tcp(server.address)?;
+                expect_error(one_too_many.connect(server.address), Errno::ADDRNOTAVAIL)?;
+            }
+            drop(all);
         }
-        Ok(all)
+        Ok(())
     })?;
+    outsider.begin("close")?;
     let more = outsider.end()?[0];
-    std::thread::sleep(Duration::from_millis(3100));
-    drop(victim);
+    outsider.end()?;
+    record.wait_for_reading()?;
     let recording = record.stop()?;
     recording.assert_balanced()?;
     let netns = stage.netns.inum();
     let failed = recording.events("connect.failed", netns);
-    let exhausted = failed.iter().filter(|event| event["cause"] == "ports_exhausted");
-    let with_ports = exhausted.filter(|event| event["ports.in_use"] == 1000).count();
-    ensure!(with_ports == FAILURES, "{with_ports} of {FAILURES} failures have an event with ports");
-    let own = failed.iter().filter(|it| it["network.peer.address"] == "127.200.0.1").count();
-    ensure!(own == 1, "the victim's own refused connect has {own} events");
     let stats = recording.events("tuple.stats", netns);
-    let row = stats.iter().rfind(|row| row["network.peer.port"] == 7000);
-    let row = row.context("the victim has no row")?;
-    ensure!(
-        number(&row["connect.failures"], "ports_exhausted")? == FAILURES as u64,
-        "its row: {row}"
-    );
-    let told = (failed.len() - FAILURES - own) as u64;
+    for port in FIRST..FIRST + ROUNDS {
+        let here = failed.iter().filter(|event| event["network.peer.port"] == port);
+        let exhausted = here.filter(|event| event["cause"] == "ports_exhausted");
+        let with_ports = exhausted.filter(|event| event["ports.in_use"] == 1000).count();
+        ensure!(
+            with_ports == FAILURES,
+            "{port}: {with_ports} of {FAILURES} have events with ports"
+        );
+        let row = stats.iter().rfind(|row| row["network.peer.port"] == port);
+        let row = row.with_context(|| format!("{port} has no row"))?;
+        let counted = number(&row["connect.failures"], "ports_exhausted")?;
+        ensure!(
+            counted == FAILURES as u64,
+            "{port}: {counted} of {FAILURES} are in its row: {row}"
+        );
+    }
+    let owns = failed.iter().filter(|it| it["network.peer.address"] == "127.200.0.1").count();
+    ensure!(owns == usize::from(ROUNDS), "the victim's own {ROUNDS} refused have {owns} events");
+    let told = (failed.len() - usize::from(ROUNDS) * (FAILURES + 1)) as u64;
     ensure!(told < 8_000, "{told} events of {} refused connects were told", flood + more);
     let left_out = lost(&recording, "events_limited")?;
     ensure!(

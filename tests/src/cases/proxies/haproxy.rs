@@ -41,7 +41,7 @@ pub(super) fn runs_out() -> Result<()> {
     command.arg("-db").arg("-f").arg(&config).stdin(Stdio::null());
     command.stdout(File::create(&log)?).stderr(Stdio::null());
     let mut haproxy = scene.proxy.run(|| Process::spawn(&mut command))?;
-    scene.wait_for_proxy()?;
+    scene.wait_for_listeners(&[8080])?;
     let record = record()?;
     scene.load(100, 3)?;
     haproxy.signal(Signal::TERM)?;

@@ -2,13 +2,18 @@
 
 use std::{
     collections::VecDeque,
+    io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    panic::resume_unwind,
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::Result;
-use rustix::io::Errno;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+};
 
 use super::{Belongings, Table, argument, loopback};
 use crate::sock::Sock;
@@ -18,6 +23,8 @@ pub(super) const OPERATIONS: Table = &[
     ("hold", hold),
     ("refuse", refuse),
     ("refuse-for", refuse_for),
+    ("refuse-until-next", refuse_until_next),
+    ("threads", threads),
     ("begin-connects", begin_connects),
     ("cross", cross),
     ("bind", bind),
@@ -67,18 +74,51 @@ fn refuse(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
 fn refuse_for(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     let begin = Instant::now();
     let length = Duration::try_from_secs_f64(argument(words, 0)?)?;
-    let (count, port): (u32, u16) = (argument(words, 1)?, argument(words, 2)?);
+    refuse_while(argument(words, 1)?, argument(words, 2)?, || Ok(begin.elapsed() < length))
+}
+
+/// `refuse-until-next COUNT PORT`: the same, until the outsider is told the next operation.
+fn refuse_until_next(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
+    let stdin = io::stdin();
+    let no_line = || -> Result<bool> {
+        let mut fds = [PollFd::new(&stdin, PollFlags::IN)];
+        Ok(poll(&mut fds, Some(&Timespec::default()))? == 0)
+    };
+    refuse_while(argument(words, 0)?, argument(words, 1)?, no_line)
+}
+
+/// In parts, between which `goes_on` is asked.
+fn refuse_while(count: u32, port: u16, goes_on: impl Fn() -> Result<bool>) -> Result<Vec<u64>> {
+    let begin = Instant::now();
     let mut total = 0;
-    while begin.elapsed() < length {
-        // In parts, so that the time is kept.
-        for first in (1..=count).step_by(256) {
-            total += refused(first, 256.min(count - first + 1), port)?;
-            if begin.elapsed() >= length {
-                break;
-            }
+    for first in (1..=count).step_by(256).cycle() {
+        if !goes_on()? {
+            break;
         }
+        total += refused(first, 256.min(count - first + 1), port)?;
     }
     Ok(vec![total, u64::try_from(begin.elapsed().as_millis())?])
+}
+
+/// `threads COUNT SECONDS PEER`: for so long COUNT threads call connect() to PEER over and over, each with a pause after
+/// each call, so that all of them are alive and few of them run at a time. Counts the calls.
+fn threads(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
+    const PAUSE: Duration = Duration::from_millis(10);
+    let end = Instant::now() + Duration::try_from_secs_f64(argument(words, 1)?)?;
+    let peer: SocketAddr = argument(words, 2)?;
+    let call = move || -> Result<u64> {
+        let mut calls = 0;
+        while Instant::now() < end {
+            _ = Sock::tcp(peer)?.connect(peer);
+            calls += 1;
+            thread::sleep(PAUSE);
+        }
+        Ok(calls)
+    };
+    let one = |_| Ok(thread::Builder::new().stack_size(64 << 10).spawn(call)?);
+    let threads = (0..argument::<u32>(words, 0)?).map(one).collect::<Result<Vec<_>>>()?;
+    let ended = threads.into_iter().map(|it| it.join().unwrap_or_else(|it| resume_unwind(it)));
+    Ok(vec![ended.sum::<Result<u64>>()?])
 }
 
 fn refused(first: u32, count: u32, port: u16) -> Result<u64> {

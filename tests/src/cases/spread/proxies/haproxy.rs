@@ -40,7 +40,7 @@ fn stage(setting: &str, pages: &TempDir) -> Result<Stage> {
         command.arg("-db").arg("-f").arg(&config);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let haproxy = scene.proxy.run(|| Process::spawn(&mut command))?;
-        scene.wait_for_proxy()?;
+        scene.wait_for_listeners(&[8080])?;
         Ok(haproxy)
     })
 }

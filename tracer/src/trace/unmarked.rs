@@ -1,0 +1,44 @@
+//! Sockets that ended while the older ones were being read, and whose marks found no room in TOMBSTONES.
+
+use std::collections::HashSet;
+
+use tracer_common::{
+    ConnKey, Loss, TupleKey,
+    seed::{Command, Op},
+};
+
+use super::Tracer;
+use crate::{clock, error::Error, shutdown};
+
+impl Tracer {
+    /// Compares the ledger with the kernel at once where such marks were lost: what ended unnoticed would be counted
+    /// as open until the first comparison. Each is a counted loss already (`tombstones_full`), so none is drift.
+    pub(super) fn correct_unmarked(&mut self) -> Result<(), Error> {
+        let lost = Loss::ALL.into_iter().zip(self.totals()?.lost);
+        if lost.filter(|(loss, _)| *loss == Loss::TombstonesFull).all(|(_, count)| count == 0) {
+            return Ok(());
+        }
+        let before_ns = clock::monotonic_ns();
+        // A dump is no snapshot: only what two in a row say counts.
+        let first: HashSet<_> = self.differences(before_ns, true)?.iter().filter_map(end).collect();
+        shutdown::go_on()?;
+        let mut corrected = 0_u64;
+        if !first.is_empty() {
+            for command in self.differences(before_ns, true)? {
+                shutdown::go_on()?;
+                if end(&command).is_some_and(|end| first.contains(&end)) {
+                    corrected += u64::from(self.session.commands.run(&command)?);
+                }
+            }
+        }
+        tracing::info!("{corrected} sockets that ended meanwhile were found by a comparison");
+        Ok(())
+    }
+}
+
+/// The commands that a mark would have made unnecessary: a port that is not held any more, a TIME_WAIT that is one, or
+/// that was taken for the end.
+fn end(command: &Command) -> Option<(u32, ConnKey, TupleKey)> {
+    const OPS: [u32; 3] = [Op::RemoveConn as u32, Op::AddConn as u32, Op::MarkTimeWait as u32];
+    OPS.contains(&command.op).then_some((command.op, command.key, command.tuple))
+}
