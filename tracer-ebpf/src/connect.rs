@@ -202,7 +202,7 @@ fn ended(attempt: &mut Attempt, result: i64) -> Step {
         errno::EADDRNOTAVAIL => return search_failed(attempt, errno),
         errno::EMFILE | errno::ENFILE => Cause::FdLimit,
         // An answer of the peer comes here only where the hook that tells of the port was passed over.
-        errno => cause_of(errno),
+        errno => errno::cause(errno),
     };
     if !filter::passes_tuple(&attempt.tuple) {
         attempt.flags &= !conn_flag::WATCHED;
@@ -210,19 +210,6 @@ fn ended(attempt: &mut Attempt, result: i64) -> Step {
     let step = failed(attempt, cause, errno);
     ledger::nowhere(&attempt.tuple, attempt.flags, cause, attempt.begun_ns, now());
     step
-}
-
-/// What an errno means that has the same meaning before and after the port search.
-#[inline(always)]
-fn cause_of(errno: u16) -> Cause {
-    match errno {
-        errno::ECONNREFUSED => Cause::Refused,
-        errno::ETIMEDOUT => Cause::TimedOut,
-        errno::ENETUNREACH | errno::EHOSTUNREACH => Cause::Unreachable,
-        errno::ECONNRESET => Cause::Reset,
-        errno::EPERM | errno::EACCES => Cause::Denied,
-        _ => Cause::Other,
-    }
 }
 
 #[inline(always)]
@@ -382,7 +369,7 @@ fn handshake_failed(sock: &Sock, key: &ConnKey, conn: &Conn, now: u64) -> Step {
         // It never held a port: the search failed, of a call that is not known any more.
         0 if key.port == 0 => (Cause::PortsExhausted, errno::EADDRNOTAVAIL),
         0 => (Cause::Aborted, 0),
-        errno => (cause_of(errno), errno),
+        errno => (errno::cause(errno), errno),
     };
     stats::failed(cause);
     if SPREADING.load() != 0 {

@@ -1,5 +1,7 @@
 //! The errors of connect() that mean something here.
 
+use tracer_common::Cause;
+
 pub(super) const EPERM: u16 = 1;
 pub(super) const EINTR: u16 = 4;
 pub(super) const EACCES: u16 = 13;
@@ -16,3 +18,16 @@ pub(super) const EALREADY: u16 = 114;
 pub(super) const EINPROGRESS: u16 = 115;
 /// Kernel-internal: the call is restarted after a signal.
 pub(super) const ERESTARTSYS: u16 = 512;
+
+/// What an errno means that has the same meaning before and after the port search.
+#[inline(always)]
+pub(super) fn cause(errno: u16) -> Cause {
+    match errno {
+        ECONNREFUSED => Cause::Refused,
+        ETIMEDOUT => Cause::TimedOut,
+        ENETUNREACH | EHOSTUNREACH => Cause::Unreachable,
+        ECONNRESET => Cause::Reset,
+        EPERM | EACCES => Cause::Denied,
+        _ => Cause::Other,
+    }
+}
