@@ -1,7 +1,7 @@
 //! Mounts of the tests: a small file system, and a mount namespace in which /sys is bare.
 #![expect(unsafe_code, reason = "unshare(CLONE_NEWNS) is an unsafe call in rustix")]
 
-use std::{panic, path::Path, thread};
+use std::{fs, panic, path::Path, thread};
 
 use anyhow::{Context, Result};
 use rustix::{
@@ -42,6 +42,18 @@ impl SmallDisk {
 pub fn cover(folder: &str) -> Result<()> {
     mount("tracer-tests", folder, "tmpfs", MountFlags::empty(), None)
         .with_context(|| format!("cannot cover {folder}"))
+}
+
+/// Lets only root into /sys/devices, for this thread's mount namespace: see [`with_bare_sys`].
+pub fn close_devices() -> Result<()> {
+    const CPUS: &str = "/sys/devices/system/cpu";
+    let names = ["possible", "online"];
+    let read = |name: &str| Ok((Path::new(CPUS).join(name), fs::read(Path::new(CPUS).join(name))?));
+    let files = names.into_iter().map(read).collect::<Result<Vec<_>>>()?;
+    mount("tracer-tests", "/sys/devices", "tmpfs", MountFlags::empty(), Some(c"mode=0700"))
+        .context("cannot cover /sys/devices")?;
+    fs::create_dir_all(CPUS)?;
+    files.into_iter().try_for_each(|(path, content)| Ok(fs::write(path, content)?))
 }
 
 impl Drop for SmallDisk {

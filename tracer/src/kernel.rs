@@ -12,6 +12,7 @@ pub mod maps;
 pub mod missed;
 pub mod object;
 pub mod offsets;
+mod per_cpu;
 mod perf;
 pub mod pins;
 pub mod plan;

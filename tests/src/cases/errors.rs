@@ -46,6 +46,7 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     cases.push(Case::new("errors::no_cgroup_hierarchy", no_cgroup_hierarchy));
     cases.push(Case::new("errors::three_capabilities_are_enough", three_capabilities));
     cases.push(Case::new("errors::under_a_bare_sys", under_a_bare_sys));
+    cases.push(Case::new("errors::only_root_gets_into_sys", only_root_gets_into_sys));
     cases.extend(plan.sampled("errors", &[("two_tracers_at_once", two_tracers_at_once)]));
     cases
 }
@@ -265,10 +266,21 @@ pub(super) fn run_as_nobody(arguments: &[&str]) -> Result<Ended> {
 
 /// `ip netns exec` hides cgroup2, bpffs and tracefs: for root it works all the same.
 fn under_a_bare_sys() -> Result<()> {
+    counts_pairs(|| Ok(()))
+}
+
+/// A hardened host closes /sys to others; the threads that read are others by then.
+fn only_root_gets_into_sys() -> Result<()> {
+    counts_pairs(mounts::close_devices)
+}
+
+/// Three connections are counted under a bare /sys to which this was done.
+fn counts_pairs(change: fn() -> Result<()>) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
     let _pairs = stage.netns.run(|| server.pairs(3))?;
     let ended = mounts::with_bare_sys(|| {
+        change()?;
         stage.netns.enter()?;
         let inum = stage.netns.inum().to_string();
         let arguments = ["tuples", "--once", "-o", "json", "--netns", &inum];

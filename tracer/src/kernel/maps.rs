@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use aya::{
     Ebpf, Pod,
-    maps::{Array, Map, MapData, PerCpuArray},
+    maps::{Array, Map, MapData},
 };
 use tracer_common::{
     Bound, Cause, Conn, ConnKey, Filter, Loss, Stat, TupleCount, TupleKey,
@@ -13,7 +13,10 @@ use tracer_common::{
     share::Share,
 };
 
-use super::sys::{self, Batch};
+use super::{
+    per_cpu::PerCpuCounters,
+    sys::{self, Batch},
+};
 use crate::error::Error;
 
 /// The maps that userspace reads and writes.
@@ -33,7 +36,7 @@ fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, Error> {
         .ok_or_else(|| Error::Failure(format!("the BPF object has no map {name}; build it again")))
 }
 
-fn wrong(name: &'static str) -> impl FnOnce(aya::maps::MapError) -> Error {
+pub(super) fn wrong(name: &'static str) -> impl FnOnce(aya::maps::MapError) -> Error {
     move |error| Error::Failure(format!("cannot use the BPF map {name}: {error}"))
 }
 
@@ -94,19 +97,16 @@ impl Maps {
 }
 
 /// The counters alone.
-pub struct StatsReader(PerCpuArray<MapData, u64>);
+pub struct StatsReader(PerCpuCounters);
 
 impl StatsReader {
     pub(super) fn new(map: Map) -> Result<Self, Error> {
-        Ok(Self(map.try_into().map_err(wrong(map::STATS))?))
+        PerCpuCounters::new(map, map::STATS).map(Self)
     }
 
     /// The counters, summed over CPUs; of missed hooks no program knows.
     pub fn totals(&self) -> Result<Totals, Error> {
-        let sum = |index: u32| -> Result<u64, Error> {
-            let values = self.0.get(&index, 0).map_err(wrong(map::STATS))?;
-            Ok(values.iter().sum())
-        };
+        let sum = |index: u32| self.0.sum(index);
         let mut lost = [0; Loss::COUNT];
         for (total, loss) in lost.iter_mut().zip(Loss::ALL) {
             *total = sum(loss.index())?;

@@ -5,7 +5,7 @@ use std::sync::atomic::{Ordering, fence};
 use aya::maps::{Array, Map, MapData};
 use tracer_common::{Rule, settings::map};
 
-use super::{spreader::wrong, sys::RunningPrograms};
+use super::{maps::wrong, sys::RunningPrograms};
 use crate::error::Error;
 
 /// Two places for a rule, and which of them the hooks read.

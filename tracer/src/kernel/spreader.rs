@@ -14,7 +14,6 @@ use tracer_common::settings::map;
 
 use super::{loaded::Mark, pins::Pins, sys};
 use links::{Link, adopt, create};
-pub(super) use maps::wrong;
 pub use maps::{Pinned, RuleMaps, SpreadMaps};
 
 /// Maps that outlive the process.

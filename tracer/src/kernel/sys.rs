@@ -89,6 +89,19 @@ pub(super) fn read_map(
     }
 }
 
+/// The values of an entry of an array of which each CPU has its own, a word each. `cpus` is how many there can be,
+/// as the kernel itself tells: it writes that many.
+pub(super) fn read_per_cpu(map: BorrowedFd<'_>, key: u32, cpus: usize) -> io::Result<Vec<u64>> {
+    let mut values = vec![0_u64; cpus];
+    // SAFETY: all-zero is a valid bpf_attr.
+    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+    attr.__bindgen_anon_2.map_fd = map.as_raw_fd().cast_unsigned();
+    attr.__bindgen_anon_2.key = (&raw const key) as u64;
+    attr.__bindgen_anon_2.__bindgen_anon_1.value = values.as_mut_ptr() as u64;
+    bpf(bpf_cmd::BPF_MAP_LOOKUP_ELEM, &mut attr)?;
+    Ok(values)
+}
+
 /// Bytes of a raw tracepoint program's arguments.
 const CONTEXT_SIZE: u32 = 96;
 

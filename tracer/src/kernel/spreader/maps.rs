@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use aya::{
     Ebpf,
-    maps::{Array, Map, MapData, PerCpuArray, RingBuf},
+    maps::{Array, Map, MapData, RingBuf},
 };
 use tracer_common::{
     Rule,
@@ -16,7 +16,8 @@ use crate::{
     error::Error,
     kernel::{
         loaded::Loaded,
-        maps::{StatsReader, TupleReader, from},
+        maps::{StatsReader, TupleReader, from, wrong},
+        per_cpu::PerCpuCounters,
         pins::Pins,
         rules::Rules,
     },
@@ -61,7 +62,7 @@ impl RuleMaps {
 
 /// The spreader's other maps.
 pub struct SpreadMaps {
-    decided: PerCpuArray<MapData, u64>,
+    decided: PerCpuCounters,
     taken: Array<MapData, [u64; 1024]>,
     held: Array<MapData, u64>,
     decisions: Option<RingBuf<MapData>>,
@@ -71,7 +72,7 @@ impl SpreadMaps {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
         let mut take = |name: &'static str| ebpf.take_map(name).ok_or_else(|| missing(name));
         Ok(Self {
-            decided: take(map::DECIDED)?.try_into().map_err(wrong(map::DECIDED))?,
+            decided: PerCpuCounters::new(take(map::DECIDED)?, map::DECIDED)?,
             taken: take(map::TAKEN)?.try_into().map_err(wrong(map::TAKEN))?,
             held: take(map::HELD)?.try_into().map_err(wrong(map::HELD))?,
             decisions: Some(take(map::DECISIONS)?.try_into().map_err(wrong(map::DECISIONS))?),
@@ -94,8 +95,7 @@ impl SpreadMaps {
     pub fn decided(&self) -> Result<[u64; Decision::COUNT], Error> {
         let mut totals = [0; Decision::COUNT];
         for (total, decision) in totals.iter_mut().zip(Decision::ALL) {
-            let values = self.decided.get(&(decision as u32), 0).map_err(wrong(map::DECIDED))?;
-            *total = values.iter().sum();
+            *total = self.decided.sum(decision as u32)?;
         }
         Ok(totals)
     }
@@ -112,10 +112,6 @@ impl SpreadMaps {
 
 fn missing(name: &str) -> Error {
     Error::Failure(format!("the BPF object has no map {name}; build it again"))
-}
-
-pub(in crate::kernel) fn wrong(name: &'static str) -> impl FnOnce(aya::maps::MapError) -> Error {
-    move |error| Error::Failure(format!("cannot use the BPF map {name}: {error}"))
 }
 
 /// The pinned maps of a rule, for looking only.
@@ -151,7 +147,7 @@ impl Pinned {
         Ok(Self {
             rule: RuleMaps::new(open)?,
             maps: SpreadMaps {
-                decided: open(map::DECIDED)?.try_into().map_err(wrong(map::DECIDED))?,
+                decided: PerCpuCounters::new(open(map::DECIDED)?, map::DECIDED)?,
                 taken: open(map::TAKEN)?.try_into().map_err(wrong(map::TAKEN))?,
                 held: open(map::HELD)?.try_into().map_err(wrong(map::HELD))?,
                 decisions: None,
