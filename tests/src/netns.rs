@@ -20,6 +20,12 @@ use rustix::{
 
 static KEPT: Mutex<Vec<OwnedFd>> = Mutex::new(Vec::new());
 
+/// Lets go of the namespaces that were kept, once no tracer runs that has seen them. Every tracer that starts later
+/// would look into each of them, which is what most of its start takes in a guest.
+pub fn release_kept() {
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner).clear();
+}
+
 /// A network namespace with `lo` up, held open by a file descriptor.
 #[derive(Debug)]
 pub struct NetNs {
@@ -48,8 +54,8 @@ impl NetNs {
         self.inum
     }
 
-    /// Keeps the namespace until this program ends, so that no other one gets its inode number:
-    /// to a tracer that goes on running they would be the same.
+    /// Keeps the namespace until [`release_kept`], so that no other one gets its inode number: to a tracer that goes on
+    /// running they would be the same.
     pub fn keep(&self) -> Result<()> {
         KEPT.lock().unwrap_or_else(PoisonError::into_inner).push(self.fd.try_clone()?);
         Ok(())

@@ -65,9 +65,19 @@ pub(crate) fn test(which: Option<Which>, kernels: &[String], args: Vec<String>) 
     }
     if which != Some(Which::Unit) {
         let payload = payload(args)?;
-        if wanted(Which::Host) {
-            suites.push(follow("host", &mut host(&payload))?);
-        }
+        let mut of_host = None;
+        let mut run_host = || {
+            if wanted(Which::Host) {
+                of_host = Some(follow("host", &mut host(&payload)));
+            }
+        };
+        let of_guests = if wanted(Which::Vm) {
+            vm::test(&payload, kernels, run_host)
+        } else {
+            run_host();
+            Vec::new()
+        };
+        suites.extend(of_host.transpose()?);
         if wanted(Which::Abuse) {
             let mut command = host(&payload);
             if payload.args.is_empty() {
@@ -78,9 +88,7 @@ pub(crate) fn test(which: Option<Which>, kernels: &[String], args: Vec<String>) 
         if wanted(Which::Soak) {
             suites.extend(soak(&payload)?);
         }
-        if wanted(Which::Vm) {
-            suites.extend(vm::test(&payload, kernels));
-        }
+        suites.extend(of_guests);
     }
     println!("\n{}", report::table(&suites));
     if suites.iter().any(|suite| !suite.failed.is_empty()) {

@@ -1,6 +1,8 @@
 //! `cargo xtask test vm`: the same tests on every kernel of the matrix, in emulated guests.
 
-use std::{collections::VecDeque, fs, path::Path, sync::Mutex, thread, time::Instant};
+use std::{
+    collections::VecDeque, fs, num::NonZero, path::Path, sync::Mutex, thread, time::Instant,
+};
 
 use anyhow::{Context as _, Result};
 
@@ -30,23 +32,34 @@ pub(crate) fn prepare() -> Result<()> {
     KERNELS.iter().try_for_each(|kernel| fetch::kernel(kernel).map(drop))
 }
 
-/// Runs the tests on every kernel (or those of these versions), as one suite each.
-pub(crate) fn test(payload: &Payload, only: &[String]) -> Vec<Suite> {
+/// Runs the tests on every kernel (or those of these versions), as one suite each. `host` is done beside the first of
+/// them, on the thread of the caller: the tests of this kernel wait more than they work, but are not to be disturbed by
+/// more than one guest for each processor that is left.
+pub(crate) fn test(payload: &Payload, only: &[String], host: impl FnOnce()) -> Vec<Suite> {
     let wanted =
         |kernel: &&Kernel| only.is_empty() || only.iter().any(|version| version == kernel.version);
-    let queue: Mutex<VecDeque<&Kernel>> = Mutex::new(KERNELS.iter().filter(wanted).collect());
+    let mut queue: Vec<&Kernel> = KERNELS.iter().filter(wanted).collect();
+    // The one that takes longest first.
+    queue.sort_by_key(|kernel| !kernel.thorough);
+    let queue = Mutex::new(VecDeque::from(queue));
     let suites = Mutex::new(Vec::new());
     let next = || queue.lock().ok()?.pop_front();
+    let work = || {
+        while let Some(kernel) = next() {
+            let suite = one(kernel, payload);
+            if let Ok(mut suites) = suites.lock() {
+                suites.push((kernel.version, suite));
+            }
+        }
+    };
     thread::scope(|scope| {
-        for _ in 0..parallel() {
-            scope.spawn(|| {
-                while let Some(kernel) = next() {
-                    let suite = one(kernel, payload);
-                    if let Ok(mut suites) = suites.lock() {
-                        suites.push((kernel.version, suite));
-                    }
-                }
-            });
+        let beside = parallel().min(cores().saturating_sub(1));
+        for _ in 0..beside {
+            scope.spawn(work);
+        }
+        host();
+        for _ in beside..parallel() {
+            scope.spawn(work);
         }
     });
     let mut suites = suites.into_inner().unwrap_or_default();
@@ -57,7 +70,11 @@ pub(crate) fn test(payload: &Payload, only: &[String]) -> Vec<Suite> {
 
 /// One guest for every two processors of this machine, and never less than two.
 fn parallel() -> usize {
-    thread::available_parallelism().map_or(PARALLEL, |cores| PARALLEL.max(cores.get() / 2))
+    PARALLEL.max(cores() / 2)
+}
+
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, NonZero::get)
 }
 
 fn one(kernel: &Kernel, payload: &Payload) -> Suite {

@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::watch::{Reading, Watch};
+use crate::netns;
 
 static RUNNING: Mutex<BTreeMap<String, Shared>> = Mutex::new(BTreeMap::new());
 
@@ -38,10 +39,10 @@ pub fn watch(backend: &str) -> Result<Shared> {
 }
 
 /// Ends them all by SIGINT: each must end with exit code 0. What was corrected in the ledger of each
-/// is for [`drifts`]: in a guest some of it is to be expected.
+/// is for [`drifts`]: in a guest some of it is to be expected. Namespaces that were kept for them are let go of.
 pub fn stop() -> Result<()> {
     let all = std::mem::take(&mut *running());
-    all.into_iter().try_for_each(|(backend, shared)| {
+    let ended = all.into_iter().try_for_each(|(backend, shared)| {
         let newest = shared.after(SystemTime::now(), Duration::from_secs(10));
         if let Ok(reading) = newest
             && let Ok(missed) = reading.lost("hook_missed")
@@ -52,7 +53,11 @@ pub fn stop() -> Result<()> {
             DRIFTS.lock().unwrap_or_else(PoisonError::into_inner).push(text);
         }
         shared.stop().context(backend)
-    })
+    });
+    if ended.is_ok() {
+        netns::release_kept();
+    }
+    ended
 }
 
 /// A [`Watch`] that has one owner or many.
