@@ -143,7 +143,7 @@ pub fn all(plan: &Plan) -> Vec<Case> {
         cases.extend(events::cases(plan));
         cases.extend(filters::cases(plan));
         cases.extend(errors::cases(plan));
-        cases.extend(ending::cases());
+        cases.extend(ending::cases(plan));
         cases.extend(attach::cases(plan));
         cases.extend(losses::cases(plan));
         cases.extend(output::cases(plan));

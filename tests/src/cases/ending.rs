@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
-use super::{Case, Test, named};
+use super::{Case, Plan, Test, named};
 use crate::{
     held::Held,
     probe::Place,
@@ -22,13 +22,13 @@ use crate::{
     tracer::{collect, command, finish, wait_for},
 };
 
-pub(super) fn cases() -> Vec<Case> {
+pub(super) fn cases(plan: &Plan) -> Vec<Case> {
     let tests: &[Test] = &[
         ("while_a_namespace_does_not_answer", namespace_that_does_not_answer),
         ("while_the_work_hangs", work_that_hangs),
         ("with_last_words_that_nobody_reads", last_words),
     ];
-    named("ending", tests)
+    named("ending", tests).into_iter().map(|case| case.unless(plan.slow_guest())).collect()
 }
 
 /// How long the end may take, with a little for this test's own looking.

@@ -38,7 +38,8 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
             cases.push(Case::new(name, move || backend_that_cannot_run(backend)));
         }
     }
-    cases.push(Case::new("errors::output_in_missing_folder", output_in_missing_folder));
+    let missing = Case::new("errors::output_in_missing_folder", output_in_missing_folder);
+    cases.push(missing.unless(plan.slow_guest()));
     cases.push(Case::new("errors::without_privileges", without_privileges));
     let read_only = Case::new("errors::output_in_read_only_folder", output_in_read_only_folder);
     cases.push(read_only.unless(plan.slow_guest()));
@@ -46,7 +47,8 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     cases.push(Case::new("errors::no_cgroup_hierarchy", no_cgroup_hierarchy));
     cases.push(Case::new("errors::three_capabilities_are_enough", three_capabilities));
     cases.push(Case::new("errors::under_a_bare_sys", under_a_bare_sys));
-    cases.push(Case::new("errors::only_root_gets_into_sys", only_root_gets_into_sys));
+    let closed_sys = Case::new("errors::only_root_gets_into_sys", only_root_gets_into_sys);
+    cases.push(closed_sys.unless(plan.slow_guest()));
     cases.extend(plan.sampled("errors", &[("two_tracers_at_once", two_tracers_at_once)]));
     cases
 }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::{io::Errno, process::Signal, thread::set_name};
 use serde_json::Value;
 
-use super::{BackendTest, Case, Plan, per_backend};
+use super::{BackendTest, Case, Plan, Test, named, per_backend};
 use crate::{
     probe::Place,
     sock::Sock,
@@ -37,9 +37,13 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     if let Some(expected) = plan.default_backend.clone() {
         cases.push(Case::new("events::default_backend", move || default_backend(&expected)));
     }
-    cases.push(Case::new("events::ends_by_duration", ends_by_duration));
-    cases.push(Case::new("events::ends_by_sigterm", ends_by_sigterm));
-    cases.push(Case::new("events::sighup_reopens_the_file", sighup_reopens));
+    let same_anywhere: &[Test] = &[
+        ("ends_by_duration", ends_by_duration),
+        ("ends_by_sigterm", ends_by_sigterm),
+        ("sighup_reopens_the_file", sighup_reopens),
+    ];
+    let same_anywhere = named("events", same_anywhere).into_iter();
+    cases.extend(same_anywhere.map(|case| case.unless(plan.slow_guest())));
     cases
 }
 
