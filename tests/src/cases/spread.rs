@@ -8,6 +8,7 @@ mod fill;
 mod foreign;
 mod from;
 mod full;
+mod full_pipe;
 mod harmless;
 mod load;
 mod odd;

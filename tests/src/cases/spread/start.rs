@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
-use super::{Case, Host, POOL, Test, named, source};
+use super::{Case, Host, POOL, Test, full_pipe::FullPipe, named, source};
 use crate::{
     held::Held,
     mounts::{SecondBpffs, with_bare_sys},
@@ -145,16 +145,31 @@ fn signals_while_it_takes_over() -> Result<()> {
     nothing_left(&host, "released")
 }
 
-/// A FIFO as the output, which nobody reads.
+/// A FIFO as the output: one that nobody has opened does not hold the start up, and one that takes nothing does not
+/// hold the end up. What is lost is said.
 fn signals_while_it_waits() -> Result<()> {
     let host = Host::new()?;
     let folder = tempfile::tempdir()?;
     let fifo = folder.path().join("fifo");
     let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
     rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0)?;
-    let fifo = fifo.to_string_lossy();
-    for signal in SIGNALS {
-        interrupted(&host, &["-o", &fifo], signal, Duration::from_millis(300))?;
+    host.spread(&POOL, &["-o", &fifo.to_string_lossy()])?.stop()?;
+    nothing_left(&host, "a FIFO that nobody has opened")?;
+
+    let pipe = FullPipe::new()?;
+    pipe.fill();
+    let output = pipe.path();
+    for signal in [Signal::INT, Signal::TERM] {
+        let spread = host.spread(&POOL, &["-o", &output.to_string_lossy()])?;
+        let asked = Instant::now();
+        spread.process.signal(signal)?;
+        let ended = spread.wait()?;
+        let took = asked.elapsed();
+        ensure!(took <= SOON, "{signal:?}: it took {took:?}: {ended:?}");
+        let words =
+            ["the output takes no more", "what was not written yet is lost", "the rule has ended"];
+        let honest = words.iter().all(|word| ended.stderr.contains(word));
+        ensure!(ended.code() == 1 && honest, "{signal:?}: {ended:?}");
         nothing_left(&host, &format!("{signal:?}"))?;
     }
     Ok(())

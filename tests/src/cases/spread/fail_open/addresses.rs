@@ -10,12 +10,15 @@ use std::{
 use anyhow::{Result, ensure};
 use rustix::process::Signal;
 
-use super::{KEEP, all_spread, begin, deadlines::FullPipe, none_spread};
+use super::{KEEP, all_spread, begin, none_spread};
 use crate::{
     cases::{
         Case,
         errors::{BAD_CONFIG, says},
-        spread::{Host, POOL, Test, load::Load, named, source, status::shows_quarantine},
+        spread::{
+            Host, POOL, Test, full_pipe::FullPipe, load::Load, named, source,
+            status::shows_quarantine,
+        },
     },
     lateness::Lateness,
     netns::NetNs,

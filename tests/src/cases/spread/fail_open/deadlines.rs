@@ -1,28 +1,16 @@
 //! What has a deadline does not wait: the lease is renewed and a removed address leaves the rule while the
 //! agent's other work stands still.
 
-use std::{
-    fs::File,
-    io::Read,
-    net::IpAddr,
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
-    time::Duration,
-};
+use std::{net::IpAddr, thread, time::Duration};
 
 use anyhow::{Result, ensure};
-use rustix::{
-    fs::{CWD, FileType, Mode, OFlags},
-    io::ioctl_fionread,
-};
-use tempfile::TempDir;
 
 use super::{begin, none_spread};
 use crate::{
     cases::{
         Case,
         errors::{USAGE, says},
-        spread::{Host, POOL, Test, load::Load, named},
+        spread::{Host, POOL, Test, full_pipe::FullPipe, load::Load, named},
     },
     held::Held,
     probe::Place,
@@ -67,46 +55,6 @@ fn arguments(lease: Duration) -> Vec<String> {
     ["--lease", &lease.as_secs().to_string()].map(str::to_owned).into()
 }
 
-/// A FIFO that nobody reads.
-pub(super) struct FullPipe {
-    folder: TempDir,
-    reader: File,
-}
-
-impl FullPipe {
-    pub(super) fn new() -> Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let path = folder.path().join("lines");
-        let mode = Mode::RUSR | Mode::WUSR;
-        rustix::fs::mknodat(CWD, &path, FileType::Fifo, mode, 0)?;
-        let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let reader = rustix::fs::open(path, flags, Mode::empty())?.into();
-        Ok(Self { folder, reader })
-    }
-
-    /// Every decision goes there.
-    pub(super) fn arguments(&self) -> Vec<String> {
-        let path = self.folder.path().join("lines").to_string_lossy().into_owned();
-        ["--decisions", "all", "-o", &path].map(str::to_owned).into()
-    }
-
-    /// No line has room any more.
-    pub(super) fn is_full(&self) -> Result<bool> {
-        Ok(ioctl_fionread(&self.reader)? > 60_000)
-    }
-
-    /// Reads what comes while something is done.
-    pub(super) fn read_on<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        let stop = AtomicBool::new(false);
-        thread::scope(|scope| {
-            scope.spawn(|| drain(&self.reader, &stop));
-            let done = work();
-            stop.store(true, Ordering::Relaxed);
-            done
-        })
-    }
-}
-
 fn unread_output() -> Result<()> {
     let host = Host::new()?;
     let output = FullPipe::new()?;
@@ -133,15 +81,6 @@ fn other_work_goes_on(host: &Host) -> Result<()> {
     host.stage.netns.ip(&format!("addr add {gone}/32 dev lo"))?;
     host.rule.status_when("the status to follow", |status| status.left_out().is_empty())?;
     Ok(())
-}
-
-fn drain(mut reader: &File, stop: &AtomicBool) {
-    let mut piece = vec![0; 1 << 16];
-    while !stop.load(Ordering::Relaxed) {
-        if reader.read(&mut piece).is_err() {
-            thread::sleep(Duration::from_millis(5));
-        }
-    }
 }
 
 /// The thread that reads the sockets of namespaces stands still in the middle of it.

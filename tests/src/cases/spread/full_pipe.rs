@@ -1,0 +1,76 @@
+//! An output that nobody reads.
+
+use std::{
+    fs::File,
+    io::{Read, Write},
+    path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use anyhow::Result;
+use rustix::{
+    fs::{CWD, FileType, Mode, OFlags},
+    io::ioctl_fionread,
+};
+use tempfile::TempDir;
+
+/// A FIFO that nobody reads.
+pub(in crate::cases) struct FullPipe {
+    folder: TempDir,
+    reader: File,
+}
+
+impl FullPipe {
+    pub(in crate::cases) fn new() -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("lines");
+        let mode = Mode::RUSR | Mode::WUSR;
+        rustix::fs::mknodat(CWD, &path, FileType::Fifo, mode, 0)?;
+        let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let reader = rustix::fs::open(path, flags, Mode::empty())?.into();
+        Ok(Self { folder, reader })
+    }
+
+    pub(in crate::cases) fn path(&self) -> PathBuf {
+        self.folder.path().join("lines")
+    }
+
+    /// Nothing has room in it from now on.
+    pub(in crate::cases) fn fill(&self) {
+        let mut writer = &self.reader;
+        while writer.write(&[b'\n'; 4096]).is_ok() {}
+    }
+
+    /// Every decision goes there.
+    pub(in crate::cases) fn arguments(&self) -> Vec<String> {
+        let path = self.path().to_string_lossy().into_owned();
+        ["--decisions", "all", "-o", &path].map(str::to_owned).into()
+    }
+
+    /// No line has room any more.
+    pub(in crate::cases) fn is_full(&self) -> Result<bool> {
+        Ok(ioctl_fionread(&self.reader)? > 60_000)
+    }
+
+    /// Reads what comes while something is done.
+    pub(in crate::cases) fn read_on<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| drain(&self.reader, &stop));
+            let done = work();
+            stop.store(true, Ordering::Relaxed);
+            done
+        })
+    }
+}
+
+fn drain(mut reader: &File, stop: &AtomicBool) {
+    let mut piece = vec![0; 1 << 16];
+    while !stop.load(Ordering::Relaxed) {
+        if reader.read(&mut piece).is_err() {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
