@@ -55,10 +55,11 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     let of_two = of_two.map(|case| case.unless(probe::one_cpu()));
     cases.extend(of_one.chain(of_two).map(|case| case.unless(plan.slow_guest())));
     let found: &[BackendTest] = &[("found_when_there_is_room", tables::found_when_there_is_room)];
-    // More than a minute for each backend, of what no backend has a part in.
+    // More than a minute, of what no backend has a part in.
     let a_minute =
         (Place::get() == Place::Vm).then(|| "a guest is slow: the host runs it".to_owned());
-    let found = plan.sampled("losses", found).into_iter();
+    let one = plan.default_backend.clone().or_else(|| plan.tracing_backends().next());
+    let found = per_backend(one.into_iter(), "losses", found).into_iter();
     cases.extend(found.map(|case| case.unless(a_minute.clone())));
     let kprobe = plan.tracing_backends().filter(|backend| backend == "kprobe");
     let missed: &[BackendTest] = &[("hook_missed", hook_missed)];
