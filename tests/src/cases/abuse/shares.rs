@@ -47,8 +47,9 @@ fn refused() -> Result<()> {
     const ROUNDS: u16 = 20;
     const FAILURES: usize = 20;
     const FIRST: u16 = 7000;
+    const PORTS: usize = 300;
     let mut stage = Stage::new(&[])?;
-    stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40999")?;
+    stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40299")?;
     let servers = (0..ROUNDS).map(|round| stage.server(&format!("10.1.0.1:{}", FIRST + round)));
     let servers = servers.collect::<Result<Vec<_>>>()?;
     let record =
@@ -62,7 +63,7 @@ fn refused() -> Result<()> {
         for server in &servers {
             expect_error(Sock::tcp(own)?.connect(own), Errno::CONNREFUSED)?;
             // All of the flood's ports are free again: these are all that there are.
-            let all = server.pairs(1000)?;
+            let all = server.pairs(PORTS)?;
             for _ in 0..FAILURES {
                 let one_too_many = Sock::tcp(server.address)?;
                 expect_error(one_too_many.connect(server.address), Errno::ADDRNOTAVAIL)?;
@@ -83,7 +84,7 @@ fn refused() -> Result<()> {
     for port in FIRST..FIRST + ROUNDS {
         let here = failed.iter().filter(|event| event["network.peer.port"] == port);
         let exhausted = here.filter(|event| event["cause"] == "ports_exhausted");
-        let with_ports = exhausted.filter(|event| event["ports.in_use"] == 1000).count();
+        let with_ports = exhausted.filter(|event| event["ports.in_use"] == PORTS).count();
         ensure!(
             with_ports == FAILURES,
             "{port}: {with_ports} of {FAILURES} have events with ports"

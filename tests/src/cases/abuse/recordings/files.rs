@@ -229,11 +229,16 @@ pub(super) fn many_files(folder: &Path) -> Result<Vec<String>> {
     Ok(files)
 }
 
-/// Readings at both ends of all time, back and forth.
+/// Readings at both ends of all time, back and forth; the last one is long before the first.
 pub(super) fn far_apart(folder: &Path) -> Result<Vec<String>> {
     let (mut lines, files) = plain(folder)?;
-    for number in 0..10_000_u64 {
-        let (year, mono) = if number % 2 == 0 { (1970, 0) } else { (2554, u64::MAX - number) };
+    for number in 0..10_001_u64 {
+        let (year, mono) = match number % 4 {
+            0 => (1971, 0),
+            // This one is "not known" in ns since 1970.
+            2 => (1970, 0),
+            _ => (2554, u64::MAX - number),
+        };
         writeln!(
             lines.out,
             r#"{{"v":1,"seq":{number},"ts":"{year}-01-01T00:00:00.000000000Z","mono_ns":{mono},"event.name":"tracer.stats"}}"#
