@@ -161,6 +161,8 @@ fn signals_while_it_waits() -> Result<()> {
     let output = pipe.path();
     for signal in [Signal::INT, Signal::TERM] {
         let spread = host.spread(&POOL, &["-o", &output.to_string_lossy()])?;
+        // A write that has lasted longer than this is given up at once, a younger one only then.
+        std::thread::sleep(Duration::from_millis(500));
         let asked = Instant::now();
         spread.process.signal(signal)?;
         let ended = spread.wait()?;
