@@ -1,6 +1,7 @@
 //! Changes to a tracer's BPF maps and links behind its back, so that what it corrects can be counted.
 
 use std::{
+    collections::HashSet,
     fs,
     os::fd::{AsRawFd, OwnedFd},
 };
@@ -9,10 +10,14 @@ use anyhow::{Context, Result, ensure};
 
 use crate::foreign::{address, bpf, owned};
 
+/// Steps through the keys of a map.
+const MOST_KEYS: usize = 1 << 20;
 const MAP_LOOKUP_ELEM: libc::c_long = 1;
 const MAP_UPDATE_ELEM: libc::c_long = 2;
 const MAP_DELETE_ELEM: libc::c_long = 3;
 const MAP_GET_NEXT_KEY: libc::c_long = 4;
+const PROG_TEST_RUN: libc::c_long = 10;
+const PROG_GET_FD_BY_ID: libc::c_long = 13;
 const MAP_GET_FD_BY_ID: libc::c_long = 14;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const LINK_GET_FD_BY_ID: libc::c_long = 30;
@@ -45,7 +50,7 @@ impl Map {
         for fields in descriptors(process, "map_id:")? {
             let id: u32 = field(&fields, "map_id:")?;
             let Ok(fd) = by_id(MAP_GET_FD_BY_ID, id) else { continue };
-            if name_of(&fd)? == name {
+            if name_of(&fd, 24)? == name {
                 let (key_size, value_size) =
                     (field(&fields, "key_size:")?, field(&fields, "value_size:")?);
                 return Ok(Self { fd, key_size, value_size });
@@ -54,24 +59,35 @@ impl Map {
         anyhow::bail!("process {process} has no BPF map {name}")
     }
 
-    /// Every key, as bytes. (Of a map that nobody changes meanwhile.)
+    /// Every key, as bytes: of a map that others change meanwhile, all that stay, and some of the others.
     pub fn keys(&self) -> Result<Vec<Vec<u8>>> {
-        let mut keys: Vec<Vec<u8>> = Vec::new();
-        loop {
+        let mut keys: HashSet<Vec<u8>> = HashSet::new();
+        let mut before: Option<Vec<u8>> = None;
+        // The kernel begins anew after a key that has gone.
+        for _ in 0..MOST_KEYS {
             let mut next = vec![0; self.key_size];
-            let before = keys.last().map_or(0, |key| address(key.as_ptr()));
-            let found = self.element(MAP_GET_NEXT_KEY, before, address(next.as_mut_ptr()));
-            if found.is_err() {
-                return Ok(keys);
+            let from = before.as_ref().map_or(0, |key| address(key.as_ptr()));
+            if self.element(MAP_GET_NEXT_KEY, from, address(next.as_mut_ptr())).is_err() {
+                return Ok(keys.into_iter().collect());
             }
-            keys.push(next);
+            keys.insert(next.clone());
+            before = Some(next);
         }
+        anyhow::bail!("the map changes too fast to be read")
     }
 
-    pub fn get(&self, key: &[u8]) -> Result<Vec<u8>> {
+    /// `None`: it has gone meanwhile.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         let mut value = vec![0; self.value_size];
-        self.element(MAP_LOOKUP_ELEM, address(key.as_ptr()), address(value.as_mut_ptr()))?;
-        Ok(value)
+        let found =
+            self.element(MAP_LOOKUP_ELEM, address(key.as_ptr()), address(value.as_mut_ptr()));
+        match found {
+            Ok(()) => Ok(Some(value)),
+            Err(error) => match error.downcast_ref::<std::io::Error>() {
+                Some(gone) if gone.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                _ => Err(error),
+            },
+        }
     }
 
     pub fn set(&self, key: &[u8], value: &[u8]) -> Result<()> {
@@ -86,6 +102,56 @@ impl Map {
     fn element(&self, command: libc::c_long, key: u64, more: u64) -> Result<()> {
         let map = self.fd.as_raw_fd().cast_unsigned();
         bpf(command, &Element { map, zero: 0, key, more, flags: 0 }, "an element").map(drop)
+    }
+}
+
+/// A BPF program that another process has open, and that is run by `BPF_PROG_TEST_RUN`.
+#[derive(Debug)]
+pub struct Program(OwnedFd);
+
+impl Program {
+    /// The program of this name that the process has open.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be opened (it takes root).
+    pub fn of(process: u32, name: &str) -> Result<Self> {
+        for fields in descriptors(process, "prog_id:")? {
+            let id: u32 = field(&fields, "prog_id:")?;
+            let Ok(fd) = by_id(PROG_GET_FD_BY_ID, id) else { continue };
+            if name_of(&fd, 64)? == name {
+                return Ok(Self(fd));
+            }
+        }
+        anyhow::bail!("process {process} has no BPF program {name}")
+    }
+
+    /// Runs it with these arguments, of a raw tracepoint; its result.
+    pub fn run(&self, words: &[u64; 12]) -> Result<u32> {
+        #[derive(Default)]
+        #[repr(C)]
+        struct Run {
+            program: u32,
+            result: u32,
+            data: [u32; 2],
+            data_at: [u64; 2],
+            repeat: u32,
+            duration: u32,
+            context_in: u32,
+            context_out: u32,
+            context_in_at: u64,
+            context_out_at: u64,
+            flags: u32,
+            cpu: u32,
+        }
+        let run = Run {
+            program: self.0.as_raw_fd().cast_unsigned(),
+            context_in: u32::try_from(size_of_val(words))?,
+            context_in_at: address(words.as_ptr()),
+            ..Run::default()
+        };
+        bpf(PROG_TEST_RUN, &run, "BPF_PROG_TEST_RUN")?;
+        // The kernel writes the result there.
+        Ok(std::hint::black_box(&run).result)
     }
 }
 
@@ -122,9 +188,8 @@ fn by_id(command: libc::c_long, id: u32) -> Result<OwnedFd> {
     owned(bpf(command, &[id, 0, 0], "by id")?)
 }
 
-/// The name in `struct bpf_map_info`.
-fn name_of(map: &OwnedFd) -> Result<String> {
-    const NAME_AT: usize = 24;
+/// The name, which is at this place in `struct bpf_map_info` (24) or `struct bpf_prog_info` (64).
+fn name_of(map: &OwnedFd, at: usize) -> Result<String> {
     #[repr(C)]
     struct Info {
         fd: u32,
@@ -138,6 +203,14 @@ fn name_of(map: &OwnedFd) -> Result<String> {
         to: address(info.as_mut_ptr()),
     };
     bpf(OBJ_GET_INFO_BY_FD, &attr, "BPF_OBJ_GET_INFO_BY_FD")?;
-    let name = info[NAME_AT..NAME_AT + 16].split(|byte| *byte == 0).next().unwrap_or_default();
+    let name = info[at..at + 16].split(|byte| *byte == 0).next().unwrap_or_default();
     Ok(String::from_utf8_lossy(name).into_owned())
 }
+
+/// What the port of a key of CONNS adds to a tuple's `held`: `Halves::one` of tracer-common.
+pub fn one(key: &[u8]) -> u64 {
+    if key[8] & 1 != 0 { 1 } else { 1 << 32 }
+}
+
+/// Where the value of TUPLES has this counter.
+pub const HELD: usize = 32;

@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
 use crate::cgroup::Cgroup;
 
@@ -106,7 +106,9 @@ impl Binder {
 pub fn bpf<T>(command: libc::c_long, attr: &T, what: &str) -> Result<libc::c_long> {
     // SAFETY: the pointer and the size describe `attr`, which outlives the call.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr, size_of::<T>()) };
-    ensure!(result >= 0, "{what}: {}", std::io::Error::last_os_error());
+    if result < 0 {
+        return Err(anyhow::Error::new(std::io::Error::last_os_error()).context(what.to_owned()));
+    }
     Ok(result)
 }
 

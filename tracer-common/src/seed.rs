@@ -18,7 +18,7 @@ pub enum Op {
     AddBound,
     /// Remove a bound or listening port.
     RemoveBound,
-    /// Remove a tuple that holds no port.
+    /// Remove a tuple that holds no port, and that no hook used since `DoomTuple`.
     RemoveTuple,
     /// Say that a time-wait socket holds the port of a known connection.
     MarkTimeWait,
@@ -27,11 +27,15 @@ pub enum Op {
     LeaveOut,
     /// Hold no failure up to now against a source towards a destination.
     Forgive,
+    /// Say that a tuple that holds no port is going to be removed.
+    DoomTuple,
+    /// Add a [`Correction`] to the counters of a tuple.
+    CorrectTuple,
 }
 
 /// One change: twelve u64. The result of the run is 1 where something changed, else 0.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub struct Command {
     pub op: u32,
     /// [`crate::conn_flag`] bits of the new entry; for `LeaveOut`: why.
@@ -44,11 +48,80 @@ pub struct Command {
     pub pid: u32,
     /// uid of who made the socket, in whose share a new entry is; [`crate::share::UNKNOWN_USER`]: not known.
     pub user: u32,
-    /// `RemoveTuple`: only if the tuple has not changed since then (CLOCK_MONOTONIC, ns).
+    /// `DoomTuple`, `RemoveTuple`: only if the tuple has not changed since then (CLOCK_MONOTONIC, ns).
     pub before_ns: u64,
+}
+
+/// What makes the counters of a tuple equal to what `CONNS` has for it, when it is added.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Correction {
+    /// Nothing is corrected unless the tuple has opened and released as many ports.
+    pub opened: u64,
+    pub released: u64,
+    /// Ports in use, and of these in TIME_WAIT.
+    pub in_use: i32,
+    pub time_wait: i32,
+    /// Ports whose connection the spreader chose, and that wait for an answer.
+    pub unanswered: i32,
+    /// As [`crate::TupleCount::held`] and `waiting`; to be added with wrapping.
+    pub held: u64,
+    pub waiting: u64,
+}
+
+impl Command {
+    /// `CorrectTuple`: its fields are in the place of what it has no use for.
+    pub const fn correcting(tuple: TupleKey, correction: &Correction) -> Self {
+        let words = correction.held as u128 | (correction.waiting as u128) << 64;
+        Self {
+            op: Op::CorrectTuple as u32,
+            flags: correction.unanswered.cast_unsigned(),
+            key: ConnKey::new(correction.released, 0),
+            tuple,
+            comm: words.to_ne_bytes(),
+            pid: correction.in_use.cast_unsigned(),
+            user: correction.time_wait.cast_unsigned(),
+            before_ns: correction.opened,
+        }
+    }
+
+    /// The correction of a `CorrectTuple`.
+    #[inline(always)]
+    pub const fn correction(&self) -> Correction {
+        let words = u128::from_ne_bytes(self.comm);
+        #[expect(clippy::cast_possible_truncation, reason = "the two halves")]
+        let (held, waiting) = (words as u64, (words >> 64) as u64);
+        Correction {
+            opened: self.before_ns,
+            released: self.key.cookie,
+            in_use: self.pid.cast_signed(),
+            time_wait: self.user.cast_signed(),
+            unanswered: self.flags.cast_signed(),
+            held,
+            waiting,
+        }
+    }
 }
 
 /// Size of [`Command`] in u64, the most that a raw tracepoint test run takes.
 pub const COMMAND_WORDS: usize = 12;
 
 const _: () = assert!(size_of::<Command>() == COMMAND_WORDS * 8);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_correction_is_in_its_command() {
+        let correction = Correction {
+            opened: u64::MAX - 1,
+            released: 1 << 63,
+            in_use: -1,
+            time_wait: i32::MIN,
+            unanswered: i32::MAX,
+            held: 3 << 32 | 1,
+            waiting: u64::MAX - 7,
+        };
+        assert_eq!(Command::correcting(TupleKey::default(), &correction).correction(), correction);
+    }
+}

@@ -25,7 +25,7 @@ pub const SEARCH_BUCKETS: usize = 24;
 /// Counters of one tuple. Each only ever grows (but for `held`, `waiting` and those that wrap), so that a reading can be
 /// compared with any other; what is in use is a difference of two of them.
 ///
-/// Only the BPF ledger (`tracer-ebpf/src/ledger.rs`) changes a value.
+/// Only the BPF ledger (`tracer-ebpf/src/ledger.rs` and below it) changes a value.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct TupleCount {
@@ -78,10 +78,14 @@ pub struct TupleCount {
     pub left_out: u32,
     /// In whose share of the table this entry is: [`crate::share::owner`].
     pub owner: u32,
+    /// Which key's entry this is, and whether it is about to be removed: `tracer-ebpf/src/ledger/life.rs`.
+    pub life: u32,
+    /// Hooks that used the entry while it was about to be removed.
+    pub pins: u32,
     pub zero: u32,
 }
 
-const _: () = assert!(size_of::<TupleCount>() == 48 + 8 * Cause::COUNT + 96 + 80);
+const _: () = assert!(size_of::<TupleCount>() == 48 + 8 * Cause::COUNT + 96 + 88);
 
 /// Value of [`TupleCount::proven`]: a mask, so that the spreader's hook needs no branch.
 pub const PROVEN: u32 = 1 << 31;

@@ -49,12 +49,16 @@ fn run(command: &Command) -> bool {
     const MARK_TIME_WAIT: u32 = Op::MarkTimeWait as u32;
     const LEAVE_OUT: u32 = Op::LeaveOut as u32;
     const FORGIVE: u32 = Op::Forgive as u32;
+    const DOOM_TUPLE: u32 = Op::DoomTuple as u32;
+    const CORRECT_TUPLE: u32 = Op::CorrectTuple as u32;
     match command.op {
         ADD_CONN => add_conn(command),
         REMOVE_CONN => ledger::release(&command.key, now()).is_ok(),
         ADD_BOUND => add_bound(command),
         REMOVE_BOUND => bind::remove(&command.key),
         REMOVE_TUPLE => ledger::forget(&command.tuple, command.before_ns),
+        DOOM_TUPLE => ledger::doom(&command.tuple, command.before_ns),
+        CORRECT_TUPLE => ledger::correct(&command.tuple, &command.correction()).unwrap_or(false),
         MARK_TIME_WAIT => ledger::time_wait(&command.key, now()).is_some(),
         FORGIVE => ledger::forgive(&command.tuple),
         LEAVE_OUT => ledger::leave_out(&command.tuple, command.flags, now()),

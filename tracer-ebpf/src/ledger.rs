@@ -2,79 +2,37 @@
 //!
 //! Invariant: a counter of a tuple changes only when an insert or a delete on CONNS succeeded (or a
 //! flag of an entry there changed). Every duplicate, replayed or late event is therefore harmless,
-//! and `opened - released` is the number of entries that CONNS holds for the tuple.
+//! and `opened - released` is the number of entries that CONNS holds for the tuple. Userspace compares the two and
+//! corrects what differs ([`correct`]): where a hook and a command of userspace change one entry at the same time, it can
+//! be counted by flags that were right a moment before.
 
-use aya_ebpf::{
-    bindings::BPF_NOEXIST,
-    macros::map,
-    maps::{Array, HashMap},
-};
+mod life;
+mod marks;
+
+use aya_ebpf::{bindings::BPF_NOEXIST, macros::map, maps::HashMap};
+pub(crate) use life::{doom, forget};
+use life::{known, tuple};
+pub(crate) use marks::{Mark, is_marked, mark, seeding};
 use tracer_common::{
     Cause, Conn, ConnKey, Halves, Loss, TupleCount, TupleKey, Who, conn_flag,
-    settings::{CONTROL_LEN, CONTROL_SEEDING},
+    seed::Correction,
     share::{Table, UNKNOWN_USER},
     spread::{TRIALS, Usage},
     tuple::{GIVEN_UP_NS, PROVEN, search_bucket},
 };
 
 use crate::{
-    atomic, bind, share,
+    atomic,
+    attempt::now,
+    bind, share,
     skip::{Skip, Step},
-    stats, words,
+    words,
 };
 
 /// Preallocated, because tracing programs run where the kernel must not allocate; never evicting,
 /// so that no count can vanish. When full, the port is a counted loss.
 #[map]
 static CONNS: HashMap<ConnKey, Conn> = HashMap::with_max_entries(262_144, 0);
-
-/// As CONNS. Entries leave only by [`forget`].
-#[map]
-static TUPLES: HashMap<TupleKey, TupleCount> = HashMap::with_max_entries(65_536, 0);
-
-/// What became of sockets while sockets older than us are being read: a [`Mark`].
-#[map]
-static TOMBSTONES: HashMap<ConnKey, u64> = HashMap::with_max_entries(65_536, 0);
-
-/// A value of TOMBSTONES.
-#[derive(Clone, Copy, Eq, PartialEq)]
-#[repr(u64)]
-pub(crate) enum Mark {
-    /// A time-wait socket holds the port: the end of the full socket is not the end of it.
-    TimeWait = 1,
-    /// The port was given back: whoever reads that a socket holds it has read old news.
-    Released,
-}
-
-#[map]
-static CONTROL: Array<u32> = Array::with_max_entries(CONTROL_LEN, 0);
-
-/// A new tuple. A static, because 300 bytes are too many for the BPF stack.
-static EMPTY: TupleCount = TupleCount {
-    opened: 0,
-    released: 0,
-    time_wait_begun: 0,
-    time_wait_ended: 0,
-    held: 0,
-    waiting: 0,
-    failed: [0; Cause::COUNT],
-    search: [0; tracer_common::tuple::SEARCH_BUCKETS],
-    last_ns: 0,
-    cgroup: 0,
-    pid: 0,
-    last_errno: 0,
-    comm: [0; 16],
-    cursor: 0,
-    chosen: 0,
-    settled: 0,
-    established: 0,
-    nowhere: 0,
-    forgiven: 0,
-    proven: 0,
-    left_out: 0,
-    owner: 0,
-    zero: 0,
-};
 
 const EEXIST: i32 = -17;
 const ENOENT: i32 = -2;
@@ -89,40 +47,14 @@ fn failed_insert(error: i32, full: Loss) -> Skip {
     }
 }
 
-/// The entry of a tuple. A new one is in its owner's share.
-#[inline(always)]
-fn tuple(key: &TupleKey, owner: u32) -> Step<*mut TupleCount> {
-    if let Some(count) = TUPLES.get_ptr_mut(key) {
-        return Ok(count);
-    }
-    if !share::has_room(owner, Table::Tuples) {
-        return Err(Skip::Lost(Loss::TuplesShare));
-    }
-    let inserted = TUPLES.insert(key, &EMPTY, u64::from(BPF_NOEXIST));
-    if let Err(error) = inserted
-        && error != EEXIST
-    {
-        return Err(failed_insert(error, Loss::TuplesFull));
-    }
-    let count = TUPLES.get_ptr_mut(key).ok_or(Skip::Lost(Loss::TuplesFull))?;
-    if inserted.is_ok() {
-        share::add(owner, Table::Tuples, 1);
-        // SAFETY: see `open`. Whoever made the entry says whose it is: `forget` reads it minutes later.
-        unsafe { (*count).owner = owner };
-    }
-    Ok(count)
-}
-
-#[inline(always)]
-pub(crate) fn seeding() -> bool {
-    CONTROL.get(CONTROL_SEEDING).is_some_and(|seeding| *seeding != 0)
-}
+// Those that only read an entry, or move its cursor: it can have become another tuple's a moment ago. That is a hint
+// that is wrong once, and no count of ports hangs on it.
 
 /// Ports of a tuple: (in use, of those in TIME_WAIT). `None`: it has no entry.
 #[inline(always)]
 pub(crate) fn ports(key: &TupleKey) -> Option<(u32, u32)> {
-    let count = TUPLES.get_ptr(key)?;
-    // SAFETY: see `open`.
+    let count = known(key)?;
+    // SAFETY: a preallocated element stays mapped for the life of the map.
     let count = unsafe { &*count };
     Some((count.in_use() as u32, count.time_wait() as u32))
 }
@@ -130,13 +62,13 @@ pub(crate) fn ports(key: &TupleKey) -> Option<(u32, u32)> {
 /// What a tuple holds, for the spreader. `reuse`: 1 if the kernel takes over its TIME_WAITs, else 0.
 #[inline(always)]
 pub(crate) fn usage(key: &TupleKey, reuse: u32) -> Usage {
-    let Some(count) = TUPLES.get_ptr(key) else { return Usage::default() };
-    // SAFETY: see `open`; each is read in one piece.
+    let Some(count) = known(key) else { return Usage::default() };
+    // SAFETY: as in `ports`; each is read in one piece.
     let (held, waiting) = unsafe {
         ((&raw const (*count).held).read_volatile(), (&raw const (*count).waiting).read_volatile())
     };
     // The smaller one first.
-    // SAFETY: see `open`.
+    // SAFETY: as in `ports`.
     let (left_out, proven, unanswered) = unsafe {
         let settled = (&raw const (*count).settled).read_volatile();
         let forgiven = (&raw const (*count).forgiven).read_volatile();
@@ -160,8 +92,8 @@ pub(crate) fn usage(key: &TupleKey, reuse: u32) -> Usage {
 /// A tuple's count of the ports that the spreader has tried for it.
 #[inline(always)]
 pub(crate) fn cursor(key: &TupleKey) -> Option<*mut u32> {
-    // SAFETY: see `open`.
-    Some(unsafe { &raw mut (*TUPLES.get_ptr_mut(key)?).cursor })
+    // SAFETY: as in `ports`.
+    Some(unsafe { &raw mut (*known(key)?).cursor })
 }
 
 /// In place of the duration of a port search: there was none, or it was not seen. Not an `Option`,
@@ -172,9 +104,8 @@ pub(crate) const NOT_SEARCHED: u64 = u64::MAX;
 #[inline(always)]
 pub(crate) fn open(key: &ConnKey, conn: &Conn, search_ns: u64) -> Step {
     if seeding() {
-        // The fd took a port that it had before: an old mark is not about this one. A miss is the
-        // normal case.
-        _ = TOMBSTONES.remove(key);
+        // The fd took a port that it had before: an old mark is not about this one.
+        marks::clear(key);
     }
     insert(key, conn, search_ns)
 }
@@ -196,10 +127,8 @@ fn insert(key: &ConnKey, conn: &Conn, search_ns: u64) -> Step {
         .insert(key, conn, u64::from(BPF_NOEXIST))
         .map_err(|error| failed_insert(error, Loss::ConnsFull))?;
     share::add(conn.owner, Table::Conns, 1);
-    // SAFETY: a preallocated element stays mapped for the life of the map. A tuple is removed only when it has
-    // held no port and has not changed for a minute or more (`forget`). If that happens between the lookup
-    // above and here, the element may be another tuple's already, and this port is counted there: memory-safe, but
-    // wrong until that tuple is forgotten. Nothing compares TUPLES with CONNS.
+    // SAFETY: a preallocated element stays mapped for the life of the map, and this one stays this tuple's until the
+    // hook ends (`life`).
     unsafe {
         atomic::add(&raw mut (*count).opened, 1);
         hold(count, key.port, conn.flags, 1);
@@ -290,8 +219,8 @@ pub(crate) fn nowhere(key: &TupleKey, flags: u32, cause: Cause, begun_ns: u64, n
     if flags & conn_flag::SPREAD == 0 || !is_nowhere(cause as u32, begun_ns, now) {
         return;
     }
-    if let Some(count) = TUPLES.get_ptr_mut(key) {
-        // SAFETY: see `open`.
+    if let Some(count) = known(key) {
+        // SAFETY: as in `insert`: this hook had the entry from `fail`.
         unsafe { atomic::add32(&raw mut (*count).nowhere, 1) };
     }
 }
@@ -303,8 +232,8 @@ pub(crate) fn conn_nowhere(cookie: u64, port: u16, cause: u32, now: u64) -> u32 
     if conn.flags & conn_flag::SPREAD == 0 || !is_nowhere(cause, conn.begun_ns, now) {
         return 0;
     }
-    let Some(count) = TUPLES.get_ptr_mut(&conn.tuple) else { return 0 };
-    // SAFETY: see `open`.
+    let Some(count) = known(&conn.tuple) else { return 0 };
+    // SAFETY: as in `release_known`.
     unsafe { atomic::add32(&raw mut (*count).nowhere, 1) };
     1
 }
@@ -320,7 +249,7 @@ pub(crate) fn fail(
     owner: u32,
 ) -> Step {
     let count = tuple(key, owner)?;
-    // SAFETY: see `open`.
+    // SAFETY: as in `insert`.
     unsafe {
         if let Some(failed) = (*count).failed.get_mut(cause as usize) {
             atomic::add(failed, 1);
@@ -361,7 +290,7 @@ pub(crate) fn release_known(key: &ConnKey, conn: Option<&Conn>, now: u64) -> Ste
     }
     let conn = conn.ok_or(Skip::NotOurs)?;
     let (flags, owner) = (conn.flags, conn.owner);
-    let count = TUPLES.get_ptr_mut(&conn.tuple);
+    let count = known(&conn.tuple);
     match CONNS.remove(key) {
         Ok(()) => {}
         Err(ENOENT) => return Err(Skip::NotOurs),
@@ -369,7 +298,8 @@ pub(crate) fn release_known(key: &ConnKey, conn: Option<&Conn>, now: u64) -> Ste
     }
     share::add(owner, Table::Conns, u64::MAX);
     if let Some(count) = count {
-        // SAFETY: see `open`.
+        // SAFETY: as in `insert`. A tuple is removed only where as many ports were released as opened, so not while one
+        // of its ports was taken out of CONNS and is not counted yet.
         unsafe {
             atomic::add(&raw mut (*count).released, 1);
             hold(count, key.port, flags, u64::MAX);
@@ -384,27 +314,6 @@ pub(crate) fn release_known(key: &ConnKey, conn: Option<&Conn>, now: u64) -> Ste
         }
     }
     Ok(())
-}
-
-/// Notes what became of a socket, for the reader of older sockets to find.
-#[inline(always)]
-pub(crate) fn mark(key: &ConnKey, mark: Mark) {
-    if key.cookie == 0 || key.port == 0 {
-        return;
-    }
-    if let Err(error) = TOMBSTONES.insert(key, mark as u64, 0) {
-        stats::lost(match error {
-            E2BIG => Loss::TombstonesFull,
-            _ => Loss::MapBusy,
-        });
-    }
-}
-
-/// Whether this mark was left for a key.
-#[inline(always)]
-pub(crate) fn is_marked(key: &ConnKey, mark: Mark) -> bool {
-    // SAFETY: read at once; see `get`.
-    unsafe { TOMBSTONES.get(key) }.is_some_and(|found| *found == mark as u64)
 }
 
 /// Whether the end of an entry with these flags settles a connection whose source the spreader chose.
@@ -431,8 +340,8 @@ fn settle_established(key: &ConnKey) -> Step {
         return Err(Skip::NotOurs);
     }
     conn.flags |= conn_flag::ESTABLISHED;
-    let count = TUPLES.get_ptr_mut(&conn.tuple).ok_or(Skip::NotOurs)?;
-    // SAFETY: see `open`.
+    let count = known(&conn.tuple).ok_or(Skip::NotOurs)?;
+    // SAFETY: as in `release_known`: the port is still held.
     unsafe {
         atomic::add32(&raw mut (*count).settled, 1);
         atomic::add32(&raw mut (*count).established, 1);
@@ -444,15 +353,11 @@ fn settle_established(key: &ConnKey) -> Step {
 /// Sets why the spreader does not choose a source towards a destination; 0: it may. True if that changed.
 #[inline(always)]
 pub(crate) fn leave_out(key: &TupleKey, why: u32, now: u64) -> bool {
-    let count = match TUPLES.get_ptr_mut(key) {
-        Some(count) => count,
-        None if why == 0 => return false,
-        None => match tuple(key, share::owner(key.netns, UNKNOWN_USER)) {
-            Ok(count) => count,
-            Err(_) => return false,
-        },
-    };
-    // SAFETY: see `open`.
+    if why == 0 && known(key).is_none() {
+        return false;
+    }
+    let Ok(count) = tuple(key, share::owner(key.netns, UNKNOWN_USER)) else { return false };
+    // SAFETY: as in `insert`.
     unsafe {
         let changed = (*count).left_out != why;
         (*count).left_out = why;
@@ -469,8 +374,11 @@ pub(crate) fn leave_out(key: &TupleKey, why: u32, now: u64) -> bool {
 /// Holds no failure up to now against a source towards a destination.
 #[inline(always)]
 pub(crate) fn forgive(key: &TupleKey) -> bool {
-    let Some(count) = TUPLES.get_ptr_mut(key) else { return false };
-    // SAFETY: see `open`.
+    if known(key).is_none() {
+        return false;
+    }
+    let Ok(count) = tuple(key, share::owner(key.netns, UNKNOWN_USER)) else { return false };
+    // SAFETY: as in `insert`.
     unsafe { (*count).forgiven = (&raw const (*count).nowhere).read_volatile() };
     true
 }
@@ -485,8 +393,8 @@ pub(crate) fn time_wait(key: &ConnKey, now: u64) -> Option<&'static Conn> {
         return None;
     }
     conn.flags |= conn_flag::TIME_WAIT;
-    if let Some(count) = TUPLES.get_ptr_mut(&conn.tuple) {
-        // SAFETY: see `open`.
+    if let Some(count) = known(&conn.tuple) {
+        // SAFETY: as in `release_known`: the port is still held.
         unsafe {
             atomic::add(&raw mut (*count).time_wait_begun, 1);
             wait(count, key.port, conn.flags, 1);
@@ -504,8 +412,9 @@ pub(crate) fn reopen(key: &ConnKey, conn: &Conn) -> Step {
         .insert(key, conn, u64::from(BPF_NOEXIST))
         .map_err(|error| failed_insert(error, Loss::ConnsFull))?;
     share::add(conn.owner, Table::Conns, 1);
-    if let Some(count) = TUPLES.get_ptr_mut(&conn.tuple) {
-        // SAFETY: see `open`.
+    if let Some(count) = known(&conn.tuple) {
+        // SAFETY: mapped for the life of the map. The tuple changed within this timer interrupt, and is not removed
+        // before it is idle for longer.
         unsafe {
             atomic::add(&raw mut (*count).released, u64::MAX);
             hold(count, key.port, conn.flags, 1);
@@ -521,16 +430,43 @@ pub(crate) fn reopen(key: &ConnKey, conn: &Conn) -> Step {
     Ok(())
 }
 
-/// Removes a tuple that holds no port and has not changed since `before`.
+/// Corrects the counters of a tuple by what CONNS has, if as many ports were opened and released as userspace read.
+/// What only grows is corrected by growing.
 #[inline(always)]
-pub(crate) fn forget(key: &TupleKey, before: u64) -> bool {
-    let Some(count) = TUPLES.get_ptr(key) else { return false };
-    // SAFETY: see `open`.
-    let (idle, owner) =
-        unsafe { ((*count).in_use() == 0 && (*count).last_ns < before, (*count).owner) };
-    let removed = idle && TUPLES.remove(key).is_ok();
-    if removed {
-        share::add(owner, Table::Tuples, u64::MAX);
+pub(crate) fn correct(key: &TupleKey, correction: &Correction) -> Step<bool> {
+    let count = tuple(key, share::owner(key.netns, UNKNOWN_USER))?;
+    // SAFETY: as in `insert`.
+    unsafe {
+        if (*count).opened != correction.opened || (*count).released != correction.released {
+            return Ok(false);
+        }
+        grow(&raw mut (*count).opened, &raw mut (*count).released, correction.in_use);
+        grow(
+            &raw mut (*count).time_wait_begun,
+            &raw mut (*count).time_wait_ended,
+            correction.time_wait,
+        );
+        atomic::add(&raw mut (*count).held, correction.held);
+        atomic::add(&raw mut (*count).waiting, correction.waiting);
+        atomic::add32(&raw mut (*count).chosen, correction.unanswered as u32);
+        (*count).last_ns = now();
     }
-    removed
+    Ok(true)
+}
+
+/// Adds to what begins, or to what ends.
+///
+/// # Safety
+/// Both must point into a live value of TUPLES.
+#[inline(always)]
+unsafe fn grow(begun: *mut u64, ended: *mut u64, change: i32) {
+    let change = i64::from(change);
+    // SAFETY: the caller's promise.
+    unsafe {
+        if change > 0 {
+            atomic::add(begun, change as u64);
+        } else {
+            atomic::add(ended, change.wrapping_neg() as u64);
+        }
+    }
 }

@@ -143,9 +143,14 @@ pub(crate) fn missed(
         .collect()
 }
 
-/// Takes a tuple that holds no port, and has not changed since `before_ns`, out of the ledger.
+/// Says that a tuple that holds no port, and has not changed since `before_ns`, is going to be removed.
+pub fn dooming(tuple: TupleKey, before_ns: u64) -> Command {
+    Command { op: Op::DoomTuple as u32, tuple, before_ns, ..Command::default() }
+}
+
+/// Takes it out of the ledger, if no hook used it since then.
 pub fn forgetting(tuple: TupleKey, before_ns: u64) -> Command {
-    Command { op: Op::RemoveTuple as u32, tuple, before_ns, ..Command::default() }
+    Command { op: Op::RemoveTuple as u32, ..dooming(tuple, before_ns) }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! A running tracer: the attached BPF side, the sockets that were there before it, and what each
 //! network namespace has to give. `tracer record` and `tracer tuples` both stand on it.
 
+mod balance;
 mod capacities;
 mod left_out;
 mod missing;
@@ -14,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use balance::{Counters, Reading};
 pub use capacities::Capacities;
 use left_out::LeftOut;
 use missing::{Missing, for_lack_of_room, has_room};
@@ -184,13 +186,12 @@ impl Tracer {
         let (mut corrected, mut found, mut refused) = (0, 0, 0);
         if !first.is_empty() {
             // A dump is no snapshot: what one dump says can be a socket on its way.
-            let first: HashSet<(u32, ConnKey)> =
-                first.iter().map(|command| (command.op, command.key)).collect();
+            let first: HashSet<_> = first.iter().map(identity).collect();
             for command in self.differences(before_ns, everywhere)? {
                 if shutdown::asked().is_some() {
                     break;
                 }
-                if first.contains(&(command.op, command.key)) {
+                if first.contains(&identity(&command)) {
                     let changed = u64::from(self.session.commands.run(&command)?);
                     let adds = [Op::AddConn as u32, Op::AddBound as u32].contains(&command.op);
                     let new = adds && (lacking || unread.contains(&command.tuple.netns));
@@ -236,14 +237,25 @@ impl Tracer {
         })?;
         let dumps = self.dump(places);
         let (mut conns, mut binds) = (Vec::new(), Vec::new());
+        let counted_before = self.counters()?;
         self.session.maps.conns(|key, conn| conns.push((key, conn)))?;
+        let counted_after = self.counters()?;
         self.session.maps.binds(|key, bound| binds.push((key, bound)))?;
         let unknown = HashMap::new();
         let mut commands = seed::stale(&conns, &dumps, before_ns);
         commands.extend(bound::stale(&binds, &dumps, before_ns, self.idle_listed));
         commands.extend(seed::missed(&before, &conns, &dumps, &unknown));
         commands.extend(bound::missed(&binds, &dumps, &unknown));
+        commands.extend(balance::corrections(&counted_before, &conns, &counted_after));
         Ok(commands)
+    }
+
+    fn counters(&mut self) -> Result<Reading, Error> {
+        let mut counters = Reading::default();
+        self.session.maps.tuples(|key, count| {
+            counters.insert(key, Counters::from(&count));
+        })?;
+        Ok(counters)
     }
 
     /// Reconciles when it is time to: soon after the kernel passed over a hook, else now and then.
@@ -277,11 +289,28 @@ impl Tracer {
         })?;
         let keep = if all > self.max_tuples / 2 { KEEP_WHEN_TIGHT } else { KEEP };
         let before_ns = now_ns.saturating_sub(clock::as_ns(keep));
-        for (key, _) in idle.iter().filter(|(_, last_ns)| *last_ns < before_ns) {
-            self.session.commands.run(&seed::forgetting(*key, before_ns))?;
+        let commands = &self.session.commands;
+        let mut doomed = Vec::new();
+        for (key, _) in idle.into_iter().filter(|(_, last_ns)| *last_ns < before_ns) {
+            if commands.run(&seed::dooming(key, before_ns))? {
+                doomed.push(key);
+            }
+        }
+        if !doomed.is_empty() {
+            // A hook that began before can be about to use one of them.
+            commands.wait_for_hooks()?;
+        }
+        for key in doomed {
+            commands.run(&seed::forgetting(key, before_ns))?;
         }
         Ok(())
     }
+}
+
+/// What makes a difference the same one in two comparisons.
+fn identity(command: &Command) -> (u32, ConnKey, Option<Command>) {
+    let is_correction = command.op == Op::CorrectTuple as u32;
+    (command.op, command.key, is_correction.then_some(*command))
 }
 
 /// Losses on the kernel side by name: those that the BPF programs counted, and the hooks that never

@@ -40,6 +40,8 @@ const SOAK_CALLS: &str = "500000";
 const SOAK_SEEDS: &str = "25";
 /// Agents that take over from one another under load.
 const SOAK_UPGRADES: &str = "100";
+/// How long the soak's test of tuples that are forgotten while they are opened goes on.
+const SOAK_FORGET_SECONDS: &str = "60";
 /// How often each attack is tried.
 const SOAK_ABUSE_RUNS: &str = "10";
 /// Seconds that each of its tests may take.
@@ -128,6 +130,7 @@ fn soak(payload: &Payload) -> Result<Vec<Suite>> {
             .env("TRACER_TEST_CONNECTS", SOAK_CALLS)
             .env("TRACER_TEST_SEEDS", SOAK_SEEDS)
             .env("TRACER_TEST_UPGRADES", SOAK_UPGRADES)
+            .env("TRACER_TEST_FORGET_SECONDS", SOAK_FORGET_SECONDS)
             .env("TRACER_TEST_ABUSE_RUNS", SOAK_ABUSE_RUNS)
             .env("TRACER_TEST_LIMIT", SOAK_LIMIT)
             .arg(filter);
@@ -136,6 +139,7 @@ fn soak(payload: &Payload) -> Result<Vec<Suite>> {
     let tests = [
         ("soak", "spread::fail_open::differential"),
         ("upgrades", "spread::fail_open::restarts"),
+        ("forgetting", "losses::forgotten_and_opened_at_once"),
         ("abuse", ABUSE),
     ];
     tests.iter().map(suite).collect()

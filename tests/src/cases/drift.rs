@@ -6,11 +6,11 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use super::{BackendTest, Case, Plan, per_backend};
 use crate::{
-    behind::{Map, detach_link},
+    behind::{HELD, Map, detach_link, one},
     probe::Place,
     sock::Sock,
     stage::{Server, Stage},
@@ -18,8 +18,11 @@ use crate::{
 };
 
 pub fn cases(plan: &Plan) -> Vec<Case> {
-    let tests: &[BackendTest] =
-        &[("entries_removed", entries_removed), ("entries_added", entries_added)];
+    let tests: &[BackendTest] = &[
+        ("entries_removed", entries_removed),
+        ("entries_added", entries_added),
+        ("tuples_changed", tuples_changed),
+    ];
     let mut cases = plan.sampled("drift", tests);
     // Of the links, only those of cgroups can be detached by another process.
     let tracepoint = plan.tracing_backends().filter(|backend| backend == "tracepoint");
@@ -34,6 +37,7 @@ const NETNS: usize = 32;
 /// Where the value of TUPLES has these counters.
 const OPENED: usize = 0;
 const RELEASED: usize = 8;
+const TIME_WAIT_BEGUN: usize = 16;
 /// A comparison comes within 30 s, and it takes two to correct something.
 const LIMIT: Duration = Duration::from_secs(70);
 
@@ -94,7 +98,7 @@ impl Scene {
         let conns = Map::of(self.watch.id(), "CONNS")?;
         let mut entries = Vec::new();
         for key in conns.keys()? {
-            let value = conns.get(&key)?;
+            let Some(value) = conns.get(&key)? else { continue };
             let netns = u32::from_ne_bytes(value[NETNS..NETNS + 4].try_into()?);
             if u64::from(netns) == self.stage.netns.inum() {
                 entries.push(Entry { key, value });
@@ -103,12 +107,12 @@ impl Scene {
         Ok((conns, entries))
     }
 
-    /// Adds to one of a tuple's counters.
+    /// Adds to one of a tuple's counters, with wrapping.
     fn count(&self, tuple: &[u8], counter: usize, more: u64) -> Result<()> {
         let tuples = Map::of(self.watch.id(), "TUPLES")?;
-        let mut value = tuples.get(tuple)?;
+        let mut value = tuples.get(tuple)?.context("the tuple has gone")?;
         let old = u64::from_ne_bytes(value[counter..counter + 8].try_into()?);
-        value[counter..counter + 8].copy_from_slice(&(old + more).to_ne_bytes());
+        value[counter..counter + 8].copy_from_slice(&old.wrapping_add(more).to_ne_bytes());
         tuples.set(tuple, &value)
     }
 }
@@ -126,6 +130,7 @@ fn entries_removed(backend: &str) -> Result<()> {
     for entry in entries.iter().take(3) {
         conns.remove(&entry.key)?;
         scene.count(&entry.value[..TUPLE], RELEASED, 1)?;
+        scene.count(&entry.value[..TUPLE], HELD, one(&entry.key).wrapping_neg())?;
     }
     scene.expect(3, 7)?;
     scene.watch.stop()
@@ -141,8 +146,25 @@ fn entries_added(backend: &str) -> Result<()> {
         key[..8].copy_from_slice(&((1_u64 << 62) + number as u64).to_ne_bytes());
         conns.set(&key, &entry.value)?;
         scene.count(&entry.value[..TUPLE], OPENED, 1)?;
+        scene.count(&entry.value[..TUPLE], HELD, one(&key))?;
     }
     scene.expect(2, 7)?;
+    scene.watch.stop()
+}
+
+/// Counters of a tuple that are not what the entries come to; each tuple that is corrected counts once.
+fn tuples_changed(backend: &str) -> Result<()> {
+    let mut scene = Scene::new(backend, 7)?;
+    let (_, entries) = scene.entries()?;
+    let tuple = entries.first().map(|entry| entry.value[..TUPLE].to_vec());
+    let tuple = tuple.context("there is no entry")?;
+    let times = [(OPENED, 5), (RELEASED, 2), (HELD, 1), (TIME_WAIT_BEGUN, 3)];
+    for (time, (counter, more)) in (1..).zip(times) {
+        scene.count(&tuple, counter, more)?;
+        scene.expect(time, 7)?;
+    }
+    Map::of(scene.watch.id(), "TUPLES")?.remove(&tuple)?;
+    scene.expect(5, 7)?;
     scene.watch.stop()
 }
 

@@ -1,6 +1,7 @@
 //! `losses::*`: whatever fills up or dies, no connect() fails of it, and what was not recorded is
 //! counted by name, exactly.
 
+mod forgetting;
 mod tables;
 
 use std::{
@@ -65,6 +66,8 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     let missed: &[BackendTest] = &[("hook_missed", hook_missed)];
     let missed = per_backend(kprobe, "losses", missed);
     cases.extend(missed.into_iter().map(|case| case.unless(probe::no_missed_probes())));
+    let forgotten = plan.sampled("losses", &[("forgotten_and_opened_at_once", forgetting::race)]);
+    cases.extend(forgotten.into_iter().map(|case| case.unless(probe::one_cpu())));
     cases.push(Case::new("losses::slow_reader", slow_reader));
     let same_anywhere: &[Test] = &[
         ("disk_full", disk_full),

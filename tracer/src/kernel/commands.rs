@@ -9,12 +9,18 @@ use aya::{
 };
 use tracer_common::seed::{COMMAND_WORDS, Command};
 
-use super::{programs::COMMAND, sys};
+use super::{
+    programs::COMMAND,
+    sys::{self, RunningPrograms},
+};
 use crate::error::Error;
 
 /// Runs `ledger_command` by BPF_PROG_TEST_RUN.
 #[derive(Debug)]
-pub struct Commands(ProgramFd);
+pub struct Commands {
+    program: ProgramFd,
+    running: RunningPrograms,
+}
 
 impl Commands {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
@@ -27,17 +33,25 @@ impl Commands {
         let program = ebpf.program_mut(COMMAND).ok_or("it is not in the BPF object")?;
         let program: &mut RawTracePoint = program.try_into().map_err(text)?;
         program.load().map_err(text)?;
-        Ok(Self(program.fd().and_then(|fd| Ok(fd.try_clone()?)).map_err(text)?))
+        let program = program.fd().and_then(|fd| Ok(fd.try_clone()?)).map_err(text)?;
+        Ok(Self { program, running: RunningPrograms::new().map_err(text)? })
     }
 
     /// Carries out one change; true if it changed anything.
     pub fn run(&self, command: &Command) -> Result<bool, Error> {
         // SAFETY: a `Command` is 96 bytes of integers without padding, and any words are valid.
         let words = unsafe { std::mem::transmute::<Command, [u64; COMMAND_WORDS]>(*command) };
-        let result = sys::run_raw_tracepoint(self.0.as_fd(), &words).map_err(|error| {
+        let result = sys::run_raw_tracepoint(self.program.as_fd(), &words).map_err(|error| {
             Error::Failure(format!("cannot run the BPF program {COMMAND}: {error}"))
         })?;
         Ok(result == 1)
+    }
+
+    /// Returns when every hook that was running has ended.
+    pub fn wait_for_hooks(&self) -> Result<(), Error> {
+        self.running.wait().map_err(|error| {
+            Error::Failure(format!("cannot wait for the BPF programs that are running: {error}"))
+        })
     }
 }
 

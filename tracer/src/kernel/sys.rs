@@ -207,6 +207,7 @@ pub(super) fn link_missed(link: BorrowedFd<'_>) -> Option<u64> {
 }
 
 /// Waits for BPF programs that are running.
+#[derive(Debug)]
 pub(super) struct RunningPrograms {
     outer: OwnedFd,
     inner: OwnedFd,
