@@ -6,10 +6,12 @@
 //! corrects what differs ([`correct`]): where a hook and a command of userspace change one entry at the same time, it can
 //! be counted by flags that were right a moment before.
 
+mod health;
 mod life;
 mod marks;
 
 use aya_ebpf::{bindings::BPF_NOEXIST, macros::map, maps::HashMap};
+pub(crate) use health::{conn_nowhere, forgive, leave_out, nowhere};
 pub(crate) use life::{doom, forget};
 use life::{known, tuple};
 pub(crate) use marks::{Mark, is_marked, mark, seeding};
@@ -18,7 +20,7 @@ use tracer_common::{
     seed::Correction,
     share::{Table, UNKNOWN_USER},
     spread::{TRIALS, Usage},
-    tuple::{GIVEN_UP_NS, PROVEN, search_bucket},
+    tuple::{PROVEN, search_bucket},
 };
 
 use crate::{
@@ -47,14 +49,11 @@ fn failed_insert(error: i32, full: Loss) -> Skip {
     }
 }
 
-// Those that only read an entry, or move its cursor: it can have become another tuple's a moment ago. That is a hint
-// that is wrong once, and no count of ports hangs on it.
-
 /// Ports of a tuple: (in use, of those in TIME_WAIT). `None`: it has no entry.
 #[inline(always)]
 pub(crate) fn ports(key: &TupleKey) -> Option<(u32, u32)> {
     let count = known(key)?;
-    // SAFETY: a preallocated element stays mapped for the life of the map.
+    // SAFETY: a preallocated element stays mapped for the life of the map. It can have become another tuple's: a hint.
     let count = unsafe { &*count };
     Some((count.in_use() as u32, count.time_wait() as u32))
 }
@@ -199,45 +198,6 @@ unsafe fn remember(count: *mut TupleCount, who: &Who) {
     }
 }
 
-/// Whether a connect() that failed so had no answer. One that the application gave up soon could still have had one.
-#[inline(always)]
-fn is_nowhere(cause: u32, begun_ns: u64, now: u64) -> bool {
-    const UNREACHABLE: u32 = Cause::Unreachable as u32;
-    const TIMED_OUT: u32 = Cause::TimedOut as u32;
-    const NO_SOURCE: u32 = Cause::NoSourceAddress as u32;
-    const ABORTED: u32 = Cause::Aborted as u32;
-    match cause {
-        UNREACHABLE | TIMED_OUT | NO_SOURCE => true,
-        ABORTED => begun_ns != 0 && now.wrapping_sub(begun_ns) > GIVEN_UP_NS,
-        _ => false,
-    }
-}
-
-/// Counts a connect() that failed before it held a port, if nothing came back to it. `flags`: of its attempt.
-#[inline(always)]
-pub(crate) fn nowhere(key: &TupleKey, flags: u32, cause: Cause, begun_ns: u64, now: u64) {
-    if flags & conn_flag::SPREAD == 0 || !is_nowhere(cause as u32, begun_ns, now) {
-        return;
-    }
-    if let Some(count) = known(key) {
-        // SAFETY: as in `insert`: this hook had the entry from `fail`.
-        unsafe { atomic::add32(&raw mut (*count).nowhere, 1) };
-    }
-}
-
-/// As [`nowhere`], for a connection that holds a port. A function of its own as [`established`].
-#[inline(never)]
-pub(crate) fn conn_nowhere(cookie: u64, port: u16, cause: u32, now: u64) -> u32 {
-    let Some(conn) = get(&ConnKey::new(cookie, port)) else { return 0 };
-    if conn.flags & conn_flag::SPREAD == 0 || !is_nowhere(cause, conn.begun_ns, now) {
-        return 0;
-    }
-    let Some(count) = known(&conn.tuple) else { return 0 };
-    // SAFETY: as in `release_known`.
-    unsafe { atomic::add32(&raw mut (*count).nowhere, 1) };
-    1
-}
-
 /// Counts a connect() that failed. A new entry is in `owner`'s share.
 #[inline(always)]
 pub(crate) fn fail(
@@ -348,39 +308,6 @@ fn settle_established(key: &ConnKey) -> Step {
         (*count).proven = PROVEN;
     }
     Ok(())
-}
-
-/// Sets why the spreader does not choose a source towards a destination; 0: it may. True if that changed.
-#[inline(always)]
-pub(crate) fn leave_out(key: &TupleKey, why: u32, now: u64) -> bool {
-    if why == 0 && known(key).is_none() {
-        return false;
-    }
-    let Ok(count) = tuple(key, share::owner(key.netns, UNKNOWN_USER)) else { return false };
-    // SAFETY: as in `insert`.
-    unsafe {
-        let changed = (*count).left_out != why;
-        (*count).left_out = why;
-        if changed && why != 0 {
-            // When it is let in again, it is on trial.
-            (*count).proven = 0;
-        }
-        // It is not forgotten while it is left out: the agent says so again and again.
-        (*count).last_ns = now;
-        changed
-    }
-}
-
-/// Holds no failure up to now against a source towards a destination.
-#[inline(always)]
-pub(crate) fn forgive(key: &TupleKey) -> bool {
-    if known(key).is_none() {
-        return false;
-    }
-    let Ok(count) = tuple(key, share::owner(key.netns, UNKNOWN_USER)) else { return false };
-    // SAFETY: as in `insert`.
-    unsafe { (*count).forgiven = (&raw const (*count).nowhere).read_volatile() };
-    true
 }
 
 /// A held port goes over to a time-wait socket. `None`: not one of ours.

@@ -79,7 +79,7 @@ struct Opened {
 }
 
 /// An opener: opens a port of each tuple in each turn, and releases them after the look at the counts.
-fn open_and_release(program: &Program, opener: u64, turns: &Turns) -> Result<Opened> {
+fn open_and_release(program: &Program, by: u64, turns: &Turns) -> Result<Opened> {
     let mut opened = Opened::default();
     let mut held = Vec::new();
     for turn in 0.. {
@@ -89,7 +89,7 @@ fn open_and_release(program: &Program, opener: u64, turns: &Turns) -> Result<Ope
             if !turns.wait(|| turns.tuple.load(Ordering::SeqCst) >= number) {
                 break;
             }
-            let (cookie, port) = (opener << 32 | number, u16::try_from(number % 60_000)? + 1024);
+            let (cookie, port) = (by << 32 | number, u16::try_from(number % 60_000)? + 1024);
             if program.run(&command(ADD_CONN, cookie, port, tuple))? == 1 {
                 opened.ports += 1;
                 held.push((cookie, port, tuple));
@@ -185,6 +185,7 @@ fn place(key: &[u8]) -> Result<(u32, u16)> {
 }
 
 /// For `TRACER_TEST_FORGET_SECONDS` (3), which the soak test makes a minute: no count is lost, and none becomes another tuple's.
+#[expect(clippy::print_stdout, reason = "how much was tried is a result")]
 pub(super) fn race(backend: &str) -> Result<()> {
     let seconds = env::var("TRACER_TEST_FORGET_SECONDS").ok().and_then(|it| it.parse().ok());
     let length = Duration::from_secs(seconds.unwrap_or(3));
