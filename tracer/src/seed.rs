@@ -143,14 +143,15 @@ pub(crate) fn missed(
         .collect()
 }
 
-/// Says that a tuple that holds no port, and has not changed since `before_ns`, is going to be removed.
-pub fn dooming(tuple: TupleKey, before_ns: u64) -> Command {
+/// Says that a tuple that holds no port, and has not changed since it was read (`last_ns`), is going to be removed.
+pub fn dooming(tuple: TupleKey, last_ns: u64) -> Command {
+    let before_ns = last_ns.saturating_add(1);
     Command { op: Op::DoomTuple as u32, tuple, before_ns, ..Command::default() }
 }
 
 /// Takes it out of the ledger, if no hook used it since then.
-pub fn forgetting(tuple: TupleKey, before_ns: u64) -> Command {
-    Command { op: Op::RemoveTuple as u32, ..dooming(tuple, before_ns) }
+pub fn forgetting(tuple: TupleKey, last_ns: u64) -> Command {
+    Command { op: Op::RemoveTuple as u32, ..dooming(tuple, last_ns) }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 mod balance;
 mod capacities;
+mod idle;
 mod left_out;
 mod missing;
 mod namespaces;
@@ -17,9 +18,10 @@ use std::{
 
 use balance::{Counters, Reading};
 pub use capacities::Capacities;
+use idle::Sweep;
 use left_out::LeftOut;
 use missing::{Missing, for_lack_of_room, has_room};
-use rhythm::{ALERT, CALM};
+use rhythm::{ALERT, CALM, LACKING};
 use rustix::thread::CapabilitySet;
 pub use start::{cgroup_names, check_privileges, resolve, start_spreading};
 pub(crate) use start::{enter_to_attach, enter_to_read, start};
@@ -40,11 +42,6 @@ use crate::{
     process, seed, shutdown,
     stats::Earlier,
 };
-
-/// A tuple without ports is kept so long, for its history...
-const KEEP: Duration = Duration::from_mins(10);
-/// ...and so long when the table is more than half full.
-const KEEP_WHEN_TIGHT: Duration = Duration::from_mins(1);
 
 /// An attached and seeded tracer. Dropping it detaches.
 pub struct Tracer {
@@ -177,7 +174,7 @@ impl Tracer {
         let lacking = self.missing.is_any(lost);
         // What nobody could look at before is no drift.
         let unread: HashSet<u32> = self.left_out.unread().collect();
-        let everywhere = lacking && self.has_room()?;
+        let everywhere = lacking && self.makes_room(before_ns)?;
         let first = self.differences(before_ns, everywhere)?;
         // What was read by then is of a part of the namespaces.
         if shutdown::asked().is_some() {
@@ -211,9 +208,18 @@ impl Tracer {
             if everywhere {
                 self.missing.looked_for(lost, refused);
             }
-            self.forget_idle(before_ns)?;
+            self.forget_idle(clock::monotonic_ns())?;
         }
         Ok(corrected)
+    }
+
+    /// Whether all tables have room for what was missed, or have it now without the tuples that nobody uses.
+    fn makes_room(&mut self, now_ns: u64) -> Result<bool, Error> {
+        if self.has_room()? {
+            return Ok(true);
+        }
+        self.forget_idle(now_ns)?;
+        self.has_room()
     }
 
     /// Whether all tables have room for what was missed.
@@ -258,12 +264,17 @@ impl Tracer {
         Ok(counters)
     }
 
-    /// Reconciles when it is time to: soon after the kernel passed over a hook, else now and then.
+    /// Reconciles when it is time to: soon after the kernel passed over a hook or a table was full, else now and then.
     /// Where passed-over hooks cannot be counted, as often as a small part of a core allows.
     pub fn reconcile_if_due(&mut self) -> Result<(), Error> {
         let missed = self.session.missed_hooks();
         let alert = missed.partial || missed.counted > self.misses_seen;
-        let rhythm = if alert { &ALERT } else { &CALM };
+        let lacking = self.missing.is_any(for_lack_of_room(&self.totals()?));
+        let rhythm = match (alert, lacking) {
+            (true, _) => &ALERT,
+            (false, true) => &LACKING,
+            (false, false) => &CALM,
+        };
         let pause = rhythm.pause(self.cost);
         if self.reconciled.elapsed() < pause {
             return Ok(());
@@ -277,31 +288,23 @@ impl Tracer {
         Ok(())
     }
 
+    /// Removes tuples without ports that are old, or that others need the room of.
     fn forget_idle(&mut self, now_ns: u64) -> Result<(), Error> {
-        let mut idle = Vec::new();
-        let mut all = 0;
-        let tight_before_ns = now_ns.saturating_sub(clock::as_ns(KEEP_WHEN_TIGHT));
-        self.each_tuple(|key, count, _| {
-            all += 1;
-            if count.in_use() == 0 && count.last_ns < tight_before_ns {
-                idle.push((*key, count.last_ns));
-            }
-        })?;
-        let keep = if all > self.max_tuples / 2 { KEEP_WHEN_TIGHT } else { KEEP };
-        let before_ns = now_ns.saturating_sub(clock::as_ns(keep));
+        let mut sweep = Sweep::default();
+        self.each_tuple(|key, count, _| sweep.add(key, count, now_ns))?;
         let commands = &self.session.commands;
         let mut doomed = Vec::new();
-        for (key, _) in idle.into_iter().filter(|(_, last_ns)| *last_ns < before_ns) {
-            if commands.run(&seed::dooming(key, before_ns))? {
-                doomed.push(key);
+        for idle in sweep.chosen(self.max_tuples) {
+            if commands.run(&seed::dooming(idle.key, idle.last_ns))? {
+                doomed.push(idle);
             }
         }
         if !doomed.is_empty() {
             // A hook that began before can be about to use one of them.
             commands.wait_for_hooks()?;
         }
-        for key in doomed {
-            commands.run(&seed::forgetting(key, before_ns))?;
+        for idle in doomed {
+            commands.run(&seed::forgetting(idle.key, idle.last_ns))?;
         }
         Ok(())
     }

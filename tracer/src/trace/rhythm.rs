@@ -16,6 +16,9 @@ pub(super) const CALM: Rhythm =
 /// While hooks are being missed.
 pub(super) const ALERT: Rhythm =
     Rhythm { share: 20, soonest: Duration::from_secs(1), latest: Duration::from_secs(8) };
+/// While something is missing that found no room in a table: idle tuples are forgotten, and what is missing is looked for.
+pub(super) const LACKING: Rhythm =
+    Rhythm { share: 20, soonest: Duration::from_secs(3), latest: Duration::from_secs(15) };
 
 impl Rhythm {
     pub(super) fn pause(&self, cost: Duration) -> Duration {
