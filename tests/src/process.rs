@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    fs,
     io::{BufRead, BufReader, Write},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -65,10 +66,25 @@ impl Process {
                 return Ok(status);
             }
             if Instant::now() > end {
-                bail!("{} (pid {}) did not end within {limit:?}", self.name, self.id());
+                let threads = self.threads();
+                bail!("{} (pid {}) did not end within {limit:?}:{threads}", self.name, self.id());
             }
             thread::sleep(Duration::from_millis(5));
         }
+    }
+}
+
+impl Process {
+    /// What each of its threads waits for in the kernel.
+    fn threads(&self) -> String {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.id()));
+        let tasks = tasks.into_iter().flatten().filter_map(Result::ok);
+        let of = |task: fs::DirEntry| {
+            let read = |name| fs::read_to_string(task.path().join(name)).unwrap_or_default();
+            let stack = read("stack").replace('\n', " ");
+            format!("\n  {} {}: {stack}", read("comm").trim_end(), read("wchan"))
+        };
+        tasks.map(of).collect()
     }
 }
 

@@ -108,8 +108,14 @@ impl Agent {
         let places = start::places(&config.cgroups)?;
         trace::check_privileges()?;
         let pins = Pins::of(&config.rule)?;
-        let lock = Lock::take(&config.rule)?;
-        loaded::gather(&config.rule, &pins)?;
+        let (rule, early) = (config.rule.clone(), pins.clone());
+        shutdown::undo_with(Some(Box::new(move || start::withdraw(&rule, &early))));
+        let taken = Lock::take(&config.rule);
+        let gathered = taken.and_then(|lock| loaded::gather(&config.rule, &pins).map(|()| lock));
+        let lock = gathered.inspect_err(|_| {
+            start::withdraw(&config.rule, &pins);
+            shutdown::undo_with(None);
+        })?;
         let adopted = pins.exists();
         let undo = start::Undo::new(&config.rule, &pins, adopted);
         let undone = undo.clone();

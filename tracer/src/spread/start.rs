@@ -17,7 +17,7 @@ use super::{
     destinations,
     notes::Notes,
     pool::{self, PoolAddress},
-    state::State,
+    state::{Lock, State},
     ways::{self, Choice, Reach, Unclear},
 };
 use crate::{
@@ -76,6 +76,14 @@ pub(super) fn look(worker: &Worker, netns: &Netns, config: &SpreadConfig) -> io:
 /// nothing else leads there any more.
 pub(super) fn ears(worker: &Worker, netns: &Netns) -> io::Result<Ears> {
     worker.run_in(netns, Ears::open).and_then(|result| result)
+}
+
+/// Leaves no lock of a start that has made nothing else. Says that nothing is left.
+pub(super) fn withdraw(rule: &str, pins: &Pins) -> bool {
+    if !pins.exists() {
+        Lock::remove(rule);
+    }
+    true
 }
 
 /// Leaves nothing of a start that did not get to its end: what an earlier agent left goes on as it was.

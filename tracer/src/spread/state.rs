@@ -239,6 +239,13 @@ impl Lock {
         }
     }
 
+    /// Removes the file of a lock that this process has, or nobody.
+    pub fn remove(rule: &str) {
+        if let (Ok(_lock), Ok(folder)) = (Self::take(rule), folder()) {
+            _ = unlinkat(folder, name(rule, "lock"), AtFlags::empty());
+        }
+    }
+
     /// The process that acts for a rule. Changes nothing.
     pub fn holder(rule: &str) -> Option<u32> {
         let file = open_roots(&folder().ok()?, &name(rule, "lock"), OFlags::RDONLY).ok()?;
