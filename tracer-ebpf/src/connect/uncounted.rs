@@ -12,17 +12,17 @@ use crate::{
     stats,
 };
 
-/// What is known of a connection for which there was no room in the ledger, while it is told that it failed.
+/// What is known of a connection for which there was no room in the ledger, while its failure is reported.
 #[map]
 static UNCOUNTED: PerCpuArray<Conn> = PerCpuArray::with_max_entries(1, 0);
 
-/// A socket ends that holds no port of a tuple, as far as the ledger knows: a connect() that never got one, which is told
+/// A socket ends that holds no port of a tuple, as far as the ledger knows: a connect() that never got one, which is reported
 /// here, or one that got one for which there was no room in the ledger, which is returned.
 #[inline(always)]
 pub(super) fn uncounted(sock: &Sock, key: &ConnKey) -> Option<&'static Conn> {
     let conn = UNCOUNTED.get_ptr_mut(0)?;
-    // SAFETY: an array map's values are never freed while the program is loaded. An interrupt that tells of another
-    // such end in between would change what is told of this one; no port is counted by it.
+    // SAFETY: an array map's values are never freed while the program is loaded. An interrupt that reports another
+    // such end in between would change what is reported of this one; no port is counted by it.
     let conn = unsafe { &mut *conn };
     let Some(attempt) = attempt::connecting(key.cookie) else {
         // Not within its connect(), or the attempt made way for too many others. Sockets that are not known yet end

@@ -36,7 +36,7 @@ pub(super) fn cases() -> Vec<Case> {
 
 /// Many threads call connect() in turns, each a few times a second, while a victim in another namespace runs out of
 /// ports in one tuple, and opens and closes connections in another. There are ten times as many threads as calls that
-/// can be noted at a time. All that is told of the victim's failures is right, and its rows are exact.
+/// can be noted at a time. Every event of the victim's failures is right, and its rows are exact.
 fn threads() -> Result<()> {
     const PORTS: usize = 1000;
     const AT_ONCE: u64 = 100;

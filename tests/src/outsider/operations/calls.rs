@@ -77,7 +77,7 @@ fn refuse_for(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     refuse_while(argument(words, 1)?, argument(words, 2)?, || Ok(begin.elapsed() < length))
 }
 
-/// `refuse-until-next COUNT PORT`: the same, until the outsider is told the next operation.
+/// `refuse-until-next COUNT PORT`: the same, until the outsider gets its next operation.
 fn refuse_until_next(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     let stdin = io::stdin();
     let no_line = || -> Result<bool> {

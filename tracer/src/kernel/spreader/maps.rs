@@ -100,7 +100,7 @@ impl SpreadMaps {
         Ok(totals)
     }
 
-    /// Hands every decision that is told to `each`.
+    /// Hands every decision in the ring to `each`.
     pub fn told(&mut self, mut each: impl FnMut(&Told)) {
         while let Some(record) = self.decisions.as_mut().and_then(RingBuf::next) {
             if record.len() == size_of::<Told>() {
