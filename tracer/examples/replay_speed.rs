@@ -62,7 +62,7 @@ fn readings() -> io::Result<Lines> {
             time_wait_begun: seq / 2,
             pid: 81_234,
             comm: *b"nginx\0\0\0\0\0\0\0\0\0\0\0",
-            search: [7; 24],
+            search: [7; tracer_common::tuple::SEARCH_BUCKETS],
             ..TupleCount::default()
         };
         let row = Row::new(key((seq % 10_000) as u32), &count, None, Some(28_232));

@@ -1,6 +1,12 @@
 //! How many source ports a connect() can be given in one network namespace.
 
-use std::{io, ops::RangeInclusive};
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr},
+    ops::RangeInclusive,
+};
+
+use tracer_common::{Addr, Halves, TupleCount, TupleKey};
 
 use crate::sysctl;
 
@@ -48,6 +54,8 @@ pub struct Reuse {
     /// From which age on, ms (net.ipv4.tcp_tw_reuse_delay); absent: in the next second of the kernel's clock
     /// (before Linux 6.14).
     pub delay_ms: Option<u32>,
+    /// net.ipv4.tcp_timestamps is on: without them no TIME_WAIT is taken over.
+    pub timestamps: bool,
 }
 
 impl Reuse {
@@ -59,13 +67,51 @@ impl Reuse {
             text.trim().parse().ok()
         };
         let setting = number("tcp_tw_reuse").and_then(|it| u8::try_from(it).ok()).unwrap_or(0);
-        Self { setting, delay_ms: number("tcp_tw_reuse_delay") }
+        let timestamps = number("tcp_timestamps").is_some_and(|it| it != 0);
+        Self { setting, delay_ms: number("tcp_tw_reuse_delay"), timestamps }
+    }
+
+    /// Of a tuple's TIME_WAITs, those that connect() may take over; `None`: none.
+    pub fn of(self, key: &TupleKey, count: &TupleCount) -> Option<TakenOver> {
+        /// Before Linux 6.14: in the next second of a clock of whole seconds.
+        const NEXT_SECOND_MS: u32 = 2_000;
+        let loopback = is_loopback(key.source) || is_loopback(key.destination);
+        (self.timestamps && self.is_on(loopback)).then(|| TakenOver {
+            all: u64::from(Halves(count.waiting).even()) + u64::from(Halves(count.waiting).odd()),
+            old: false,
+            after_ms: self.delay_ms.unwrap_or(NEXT_SECOND_MS),
+        })
     }
 
     /// Whether TIME_WAITs are taken over: those of loopback addresses, or others.
     pub const fn is_on(self, loopback: bool) -> bool {
         self.setting == 1 || (self.setting == 2 && loopback)
     }
+}
+
+/// TIME_WAITs of a tuple that connect() may take over: nobody bound their ports, and both ends used timestamps.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct TakenOver {
+    pub all: u64,
+    /// All of these are old enough now.
+    pub old: bool,
+    /// How old they must be, ms.
+    pub after_ms: u32,
+}
+
+impl TakenOver {
+    /// As a recording says it: so many could be taken over then.
+    pub const fn recorded(reusable: u64) -> Self {
+        Self { all: reusable, old: true, after_ms: 1_000 }
+    }
+}
+
+/// 127.0.0.0/8 or ::1: what net.ipv4.tcp_tw_reuse of 2 is for.
+fn is_loopback(address: Addr) -> bool {
+    address.to_v4().map_or_else(
+        || Ipv6Addr::from(address.0).is_loopback(),
+        |octets| Ipv4Addr::from(octets).is_loopback(),
+    )
 }
 
 /// The number of ports that connect() can be given: the range, less the reserved and the blocked
@@ -170,7 +216,7 @@ mod tests {
         });
         assert_eq!(inside.setting, 1);
         let on = |setting| {
-            [false, true].map(|loopback| Reuse { setting, delay_ms: None }.is_on(loopback))
+            [false, true].map(|loopback| Reuse { setting, ..Reuse::default() }.is_on(loopback))
         };
         assert_eq!([0, 1, 2].map(on), [[false; 2], [true; 2], [false, true]]);
     }

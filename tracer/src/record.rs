@@ -12,6 +12,7 @@ use tracer_common::{Cause, Event, Filter, Kind, TupleCount};
 
 use crate::{
     cgroups::Names,
+    clock,
     config::RecordConfig,
     decode::decode,
     error::Error,
@@ -20,6 +21,7 @@ use crate::{
     shutdown::Asked,
     stats::{Earlier, Row},
     trace::{Tracer, visible},
+    view::forecasts::Forecasts,
 };
 
 /// Records taken from the ring buffer before anything else is looked at.
@@ -53,6 +55,7 @@ pub fn run(
         namespaces: netns::Names::default(),
         last: Earlier::default(),
         last_at: Instant::now(),
+        forecasts: Forecasts::default(),
         told: totals::Told::default(),
         degraded: totals::Degradation::default(),
         undecodable: 0,
@@ -82,6 +85,7 @@ struct Recorder<'a> {
     /// The reading that the newest tuple.stats came from, and when.
     last: Earlier,
     last_at: Instant,
+    forecasts: Forecasts,
     told: totals::Told,
     /// What the stream says does not work as well as it could.
     degraded: totals::Degradation,
@@ -137,8 +141,17 @@ impl Recorder<'_> {
         if let Err(error) = self.tracer.read_tuples() {
             return Ok(Err(error));
         }
+        if let Err(error) = self.tracer.refresh_capacities() {
+            return Ok(Err(error));
+        }
+        self.forecasts.begin(clock::monotonic_ns());
+        let Self { tracer, forecasts, .. } = self;
+        for (key, count) in tracer.tuples() {
+            forecasts.read(key, (None, count), tracer.holds(key, count), None);
+        }
+        forecasts.end();
         self.tracer.keep_tuples(&mut self.last);
-        Ok(self.tracer.refresh_capacities())
+        Ok(Ok(()))
     }
 
     /// Turns waiting records into lines. Returns how many records there were.
@@ -230,8 +243,11 @@ impl Recorder<'_> {
     fn tuple_stats(&mut self, read_at: Moment, elapsed: Duration) -> Result<u64, Closed> {
         let now = Instant::now();
         let mut lines = 0;
+        self.forecasts.begin(read_at.mono_ns);
         for (key, count) in self.tracer.tuples() {
             let before = self.last.get(key);
+            let holds = self.tracer.holds(key, count);
+            let forecast = self.forecasts.read(key, (before, count), holds, None);
             let idle = count.in_use() == 0 && before == Some(count);
             if idle || !visible(&self.filter, key, count, &mut self.names, now) {
                 continue;
@@ -239,12 +255,14 @@ impl Recorder<'_> {
             // A tuple that was not there before has counted everything since then.
             let zero = TupleCount::default();
             let before = Some((before.unwrap_or(&zero), elapsed));
-            let mut row = Row::new(*key, count, before, self.tracer.capacity(key.netns));
+            let row = Row::new(*key, count, before, holds.capacity);
+            let mut row = row.with(forecast);
             row.netns_name = self.namespaces.get(key.netns).cloned();
             let name = self.names.get(count.cgroup, now);
             self.output.tuple_stats(read_at, &Tuple::recorded(&row, count, name))?;
             lines += 1;
         }
+        self.forecasts.end();
         Ok(lines)
     }
 

@@ -8,6 +8,8 @@ use tracer_common::{
     tuple::{SEARCH_BUCKETS, search_bucket_end},
 };
 
+use crate::view::forecasts::Forecast;
+
 /// One tuple, as the table and the stream show it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
@@ -17,6 +19,8 @@ pub struct Row {
     /// Ports taken, TIME_WAIT included.
     pub in_use: u64,
     pub time_wait: u64,
+    /// Of these: what connect() can take over now (net.ipv4.tcp_tw_reuse); `None`: none can ever be.
+    pub reusable: Option<u64>,
     /// Ports that this tuple can hold; `None`: not known.
     pub capacity: Option<u32>,
     /// Ports in use of those that there are: 0 to 1, and above where ports were taken by another
@@ -24,10 +28,10 @@ pub struct Row {
     pub saturation: Option<f64>,
     /// What changes by time; `None` after the first reading.
     pub rates: Option<Rates>,
-    /// Seconds until no port is left if it goes on like this; `None` when it is not filling.
+    /// Seconds until no port is left if it goes on like this, 0 where none is; `None` when it is not filling.
     pub eta_s: Option<f64>,
-    /// 99 of 100 port searches were shorter, ns; `None`: not measured, or none happened.
-    pub search_p99_ns: Option<u64>,
+    /// How long port searches took; `None`: not measured, or none happened.
+    pub search_p99: Option<P99>,
     /// Ports ever taken and given back.
     pub opened: u64,
     pub released: u64,
@@ -46,6 +50,15 @@ pub struct Row {
     pub note: Option<Arc<str>>,
 }
 
+/// How long the slowest of 100 port searches took, as far as the buckets of the histogram tell.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct P99 {
+    /// 99 of 100 were shorter, ns; with `at_least`, more than one of 100 took so long or longer.
+    pub ns: u64,
+    /// It lies in the last bucket, which has no end.
+    pub at_least: bool,
+}
+
 /// Changes per second.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Rates {
@@ -55,7 +68,8 @@ pub struct Rates {
 }
 
 impl Row {
-    /// Compares a reading with the one before it, if there is one, `elapsed` earlier.
+    /// Compares a reading with the one before it, if there is one, `elapsed` earlier. Two readings make no forecast:
+    /// that is for [`Self::with`].
     pub fn new(
         key: TupleKey,
         now: &TupleCount,
@@ -68,11 +82,12 @@ impl Row {
             netns_name: None,
             in_use: now.in_use(),
             time_wait: now.time_wait(),
+            reusable: None,
             capacity,
             saturation: saturation(now.in_use(), capacity),
             rates,
-            eta_s: eta_s(now.in_use(), capacity, rates),
-            search_p99_ns: search_p99(now, before.map(|(before, _)| before)),
+            eta_s: None,
+            search_p99: search_p99(now, before.map(|(before, _)| before)),
             opened: now.opened,
             released: now.released,
             failed: now.failed,
@@ -84,6 +99,12 @@ impl Row {
             tuples: 1,
             note: None,
         }
+    }
+
+    /// With what more than two readings say.
+    #[must_use]
+    pub fn with(self, forecast: Forecast) -> Self {
+        Self { eta_s: forecast.eta_s, reusable: forecast.reusable, ..self }
     }
 
     /// All failed calls ever.
@@ -103,14 +124,6 @@ pub fn saturation(in_use: u64, capacity: Option<u32>) -> Option<f64> {
         0 => None,
         capacity => Some(ratio(in_use, f64::from(capacity))),
     }
-}
-
-/// What is free by how fast it fills; `None` when it does not.
-fn eta_s(in_use: u64, capacity: Option<u32>, rates: Option<Rates>) -> Option<f64> {
-    let free = u64::from(capacity?).saturating_sub(in_use);
-    let rates = rates?;
-    let growth = rates.opened - rates.released;
-    (growth > 0.0).then(|| ratio(free, growth))
 }
 
 impl Rates {
@@ -170,7 +183,7 @@ fn ratio(part: u64, whole: f64) -> f64 {
 }
 
 /// [`percentile_99`] of the searches since `before` if there were any, of all otherwise.
-fn search_p99(now: &TupleCount, before: Option<&TupleCount>) -> Option<u64> {
+fn search_p99(now: &TupleCount, before: Option<&TupleCount>) -> Option<P99> {
     let recent = before.map(|before| {
         let mut recent = now.search;
         for (count, earlier) in recent.iter_mut().zip(before.search) {
@@ -181,9 +194,9 @@ fn search_p99(now: &TupleCount, before: Option<&TupleCount>) -> Option<u64> {
     recent.and_then(|recent| percentile_99(&recent)).or_else(|| percentile_99(&now.search))
 }
 
-/// The end of the histogram bucket that the 99th percentile is in; `None`: there was no search. The
-/// last bucket has no end, so its beginning counts.
-pub fn percentile_99(buckets: &[u32; SEARCH_BUCKETS]) -> Option<u64> {
+/// The end of the histogram bucket that the 99th percentile is in, or the beginning of the last one, which has no
+/// end; `None`: there was no search.
+pub fn percentile_99(buckets: &[u32; SEARCH_BUCKETS]) -> Option<P99> {
     let all: u64 = buckets.iter().map(|count| u64::from(*count)).sum();
     if all == 0 {
         return None;
@@ -192,7 +205,8 @@ pub fn percentile_99(buckets: &[u32; SEARCH_BUCKETS]) -> Option<u64> {
     for (bucket, count) in buckets.iter().enumerate() {
         above -= u64::from(*count);
         if above * 100 <= all {
-            return Some(search_bucket_end(bucket.min(SEARCH_BUCKETS - 2)));
+            let at_least = bucket == SEARCH_BUCKETS - 1;
+            return Some(P99 { ns: search_bucket_end(bucket - usize::from(at_least)), at_least });
         }
     }
     None
@@ -231,15 +245,6 @@ mod tests {
     }
 
     #[test]
-    fn the_eta_is_what_is_free_by_how_fast_it_fills() {
-        // 500 in use, growing by 50 - 25 a second.
-        assert_eq!(row(&count(600, 100), &count(550, 75), 1, 1000).eta_s, Some(20.0));
-        assert_eq!(row(&count(600, 100), &count(550, 50), 1, 1000).eta_s, None);
-        assert_eq!(row(&count(600, 100), &count(590, 50), 1, 1000).eta_s, None);
-        assert_eq!(row(&count(1600, 100), &count(1000, 100), 1, 1000).eta_s, Some(0.0));
-    }
-
-    #[test]
     fn a_tuple_that_started_anew_has_rate_0_and_not_a_huge_one() {
         let rates = row(&count(5, 0), &count(500, 400), 1, 1000).rates.unwrap();
         assert_eq!(rates, Rates::default());
@@ -251,9 +256,10 @@ mod tests {
         now.search[search_bucket(12_000)] = 99;
         now.search[search_bucket(700_000)] = 1;
         let end = search_bucket_end(search_bucket(12_000));
-        assert_eq!(search_p99(&now, None), Some(end));
+        assert_eq!(search_p99(&now, None), Some(P99 { ns: end, at_least: false }));
         now.search[search_bucket(700_000)] = 2;
-        assert_eq!(search_p99(&now, None), Some(search_bucket_end(search_bucket(700_000))));
+        let end = search_bucket_end(search_bucket(700_000));
+        assert_eq!(search_p99(&now, None), Some(P99 { ns: end, at_least: false }));
     }
 
     #[test]
@@ -263,15 +269,19 @@ mod tests {
         let mut now = before;
         assert_eq!(search_p99(&now, Some(&before)), search_p99(&now, None));
         now.search[0] = 10;
-        assert_eq!(search_p99(&now, Some(&before)), Some(1024));
+        assert_eq!(search_p99(&now, Some(&before)), Some(P99 { ns: 1024, at_least: false }));
     }
 
     #[test]
     fn a_search_of_any_length_has_a_p99() {
         let mut now = TupleCount::default();
         assert_eq!(search_p99(&now, None), None);
+        // Of the last bucket, only the beginning is known. The one before ends there, too.
         now.search[SEARCH_BUCKETS - 1] = 1;
-        assert_eq!(search_p99(&now, None), Some(search_bucket_end(SEARCH_BUCKETS - 2)));
+        let ns = search_bucket_end(SEARCH_BUCKETS - 2);
+        assert_eq!(search_p99(&now, None), Some(P99 { ns, at_least: true }));
+        now.search[SEARCH_BUCKETS - 2] = 99;
+        assert_eq!(search_p99(&now, None), Some(P99 { ns, at_least: false }));
     }
 
     proptest! {
@@ -310,7 +320,6 @@ mod tests {
             let key = TupleKey::default();
             let row = Row::new(key, &now, Some((&before, elapsed)), Some(capacity));
             prop_assert!(row.saturation.is_none_or(f64::is_finite));
-            prop_assert!(row.eta_s.is_none_or(|eta| eta >= 0.0));
             if let Some(rates) = row.rates {
                 prop_assert!(rates.opened >= 0.0 && rates.released >= 0.0 && rates.failed >= 0.0);
             }

@@ -12,7 +12,7 @@ mod start;
 mod unmarked;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     time::{Duration, Instant},
 };
 
@@ -32,6 +32,7 @@ use tracer_common::{
 
 use crate::{
     bound,
+    capacity::Reuse,
     cgroups::Names,
     clock,
     config::RowFilter,
@@ -41,6 +42,7 @@ use crate::{
     netns::Worker,
     process, seed, shutdown,
     stats::Earlier,
+    view::course::Holds,
 };
 
 /// An attached and seeded tracer. Dropping it detaches.
@@ -159,6 +161,19 @@ impl Tracer {
     /// Ports that a tuple of this namespace can hold; `None`: the namespace could not be read.
     pub fn capacity(&self, netns: u32) -> Option<u32> {
         self.capacities.get(netns)
+    }
+
+    /// What net.ipv4.tcp_tw_reuse lets each namespace do; absent: not known.
+    pub const fn reuses(&self) -> &BTreeMap<u32, Reuse> {
+        self.capacities.reuses()
+    }
+
+    /// What a tuple of the newest reading holds beside its counters.
+    pub fn holds(&self, key: &TupleKey, count: &TupleCount) -> Holds {
+        Holds {
+            capacity: self.capacity(key.netns),
+            reuse: self.reuses().get(&key.netns).and_then(|reuse| reuse.of(key, count)),
+        }
     }
 
     /// What the kernel side counted.

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tracer_common::{Filter, TupleCount};
+use tracer_common::{Filter, TupleCount, TupleKey};
 
 use crate::{
     cgroups::Names,
@@ -18,6 +18,7 @@ use crate::{
     stats::{Earlier, Row},
     table::{self, Column, Reading, Top},
     trace::{Tracer, named_losses, visible},
+    view::forecasts::{Forecast, Forecasts},
 };
 
 /// How long to look before a single reading, so that it can show rates.
@@ -43,8 +44,11 @@ pub fn run(
     let mut ranges_at: Option<Instant> = None;
     let mut first = true;
     let mut namespaces = netns::Names::default();
+    let mut forecasts = Forecasts::default();
     if config.watch.is_none() {
         tracer.read_tuples()?;
+        tracer.refresh_capacities()?;
+        foresee(&mut forecasts, &tracer, &mut before);
         tracer.keep_tuples(&mut before);
         before_at = Some(Instant::now());
         wait(GLANCE, asked);
@@ -59,7 +63,9 @@ pub fn run(
             ranges_at = Some(now);
         }
         let elapsed = before_at.map(|at| now.duration_since(at));
-        let mut rows = rows(&tracer, config, filter, (&mut before, elapsed), &mut names, now);
+        let foreseen = foresee(&mut forecasts, &tracer, &mut before);
+        let before_it = (&mut before, elapsed, &foreseen[..]);
+        let mut rows = rows(&tracer, config, filter, before_it, &mut names, now);
         namespaces.refresh(now);
         for row in &mut rows {
             row.netns_name = namespaces.get(row.key.netns).cloned();
@@ -86,22 +92,34 @@ pub fn run(
     }
 }
 
-/// The rows that are shown. `before`: an earlier reading, and how long ago it was.
+/// What is foreseen of each tuple of the newest reading, in its order.
+fn foresee(forecasts: &mut Forecasts, tracer: &Tracer, earlier: &mut Earlier) -> Vec<Forecast> {
+    forecasts.begin(clock::monotonic_ns());
+    let each = |(key, count): &(TupleKey, TupleCount)| {
+        forecasts.read(key, (earlier.get(key), count), tracer.holds(key, count), None)
+    };
+    let foreseen = tracer.tuples().iter().map(each).collect();
+    forecasts.end();
+    foreseen
+}
+
+/// The rows that are shown. `before`: an earlier reading, how long ago it was, and what is foreseen of each tuple.
 fn rows(
     tracer: &Tracer,
     config: &TuplesConfig,
     filter: &Filter,
-    before: (&mut Earlier, Option<Duration>),
+    before: (&mut Earlier, Option<Duration>, &[Forecast]),
     names: &mut Names,
     now: Instant,
 ) -> Vec<Row> {
-    let (earlier, elapsed) = before;
+    let (earlier, elapsed, foreseen) = before;
     let zero = TupleCount::default();
     let mut top = Top::new(config.table.sort, config.table.limit);
-    for (key, count) in tracer.tuples() {
+    for ((key, count), forecast) in tracer.tuples().iter().zip(foreseen) {
         if visible(filter, key, count, names, now) {
             let before = elapsed.map(|elapsed| (earlier.get(key).unwrap_or(&zero), elapsed));
-            let mut row = Row::new(*key, count, before, tracer.capacity(key.netns));
+            let row = Row::new(*key, count, before, tracer.capacity(key.netns));
+            let mut row = row.with(*forecast);
             if config.table.sort == Column::Container {
                 row.container = container(&row, names, now);
             }

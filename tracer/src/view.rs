@@ -6,8 +6,10 @@
 //! `terminal` touches a terminal.
 
 pub mod book;
+pub mod course;
 pub mod filter;
 pub mod forecast;
+pub mod forecasts;
 pub mod group;
 mod history;
 pub mod input;

@@ -35,6 +35,9 @@ pub struct Tuple<'a> {
     pub in_use: u64,
     #[serde(rename = "ports.time_wait")]
     pub time_wait: u64,
+    /// TIME_WAITs that connect() can take over now; absent: none can ever be.
+    #[serde(rename = "ports.reusable", skip_serializing_if = "Option::is_none")]
+    pub reusable: Option<u64>,
     #[serde(rename = "ports.capacity", skip_serializing_if = "Option::is_none")]
     pub capacity: Option<u32>,
     #[serde(rename = "ports.saturation", skip_serializing_if = "Option::is_none")]
@@ -45,6 +48,9 @@ pub struct Tuple<'a> {
     pub rate_failed: Option<f64>,
     #[serde(rename = "search.p99_ns", skip_serializing_if = "Option::is_none")]
     pub search_p99_ns: Option<u64>,
+    /// More than one of 100 searches took `search.p99_ns` or longer.
+    #[serde(rename = "search.p99_at_least", skip_serializing_if = "std::ops::Not::not")]
+    pub search_p99_at_least: bool,
     #[serde(rename = "eta_s", skip_serializing_if = "Option::is_none")]
     pub eta_s: Option<f64>,
     #[serde(rename = "ports.opened")]
@@ -91,11 +97,13 @@ impl<'a> From<&'a Row> for Tuple<'a> {
             netns_name: row.netns_name.as_deref().map(str::to_owned),
             in_use: row.in_use,
             time_wait: row.time_wait,
+            reusable: row.reusable,
             capacity: row.capacity,
             saturation: row.saturation.map(|value| rounded(value, 1e6)),
             rate_opened: row.rates.map(|rates| rounded(rates.opened, 1e3)),
             rate_failed: row.rates.map(|rates| rounded(rates.failed, 1e3)),
-            search_p99_ns: row.search_p99_ns,
+            search_p99_ns: row.search_p99.map(|p99| p99.ns),
+            search_p99_at_least: row.search_p99.is_some_and(|p99| p99.at_least),
             eta_s: row.eta_s.filter(|eta| eta.is_finite()).map(|eta| rounded(eta, 1e1)),
             opened: row.opened,
             released: row.released,

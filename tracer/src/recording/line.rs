@@ -10,7 +10,10 @@ use super::{
     losses::Losses,
     value::{Counts, Histogram, addr, comm},
 };
-use crate::view::reading::{self, About, Call, Own};
+use crate::{
+    stats::P99,
+    view::reading::{self, About, Call, Own},
+};
 
 /// `tuple.stats`
 #[derive(Debug)]
@@ -18,10 +21,12 @@ pub struct Tuple<'a> {
     pub key: TupleKey,
     pub count: TupleCount,
     pub capacity: Option<u32>,
+    /// TIME_WAITs that connect() can take over; `None`: none.
+    pub reusable: Option<u64>,
     /// `None` where `count` has the histogram.
-    pub search_p99_ns: Option<u64>,
+    pub search_p99: Option<P99>,
     /// The same as the line says it, with a histogram and without.
-    pub told_p99_ns: Option<u64>,
+    pub told_p99: Option<P99>,
     /// Empty: not known.
     pub cgroup: Cow<'a, str>,
     pub container: Cow<'a, str>,
@@ -86,8 +91,12 @@ struct TupleLine<'a> {
     time_wait: u64,
     #[serde(rename = "ports.capacity")]
     capacity: Option<u32>,
+    #[serde(rename = "ports.reusable")]
+    reusable: Option<u64>,
     #[serde(rename = "search.p99_ns")]
     search_p99_ns: Option<u64>,
+    #[serde(rename = "search.p99_at_least", default)]
+    search_p99_at_least: bool,
     #[serde(rename = "ports.opened")]
     opened: Option<u64>,
     #[serde(rename = "ports.released")]
@@ -118,6 +127,8 @@ impl<'a> Tuple<'a> {
         // A line without counters says what is in use, and that is all that can be told from it.
         let opened = line.opened.unwrap_or(line.in_use);
         let time_wait_begun = line.time_wait_begun.unwrap_or(line.time_wait);
+        let at_least = line.search_p99_at_least;
+        let told_p99 = line.search_p99_ns.map(|ns| P99 { ns, at_least });
         Ok(Self {
             key: TupleKey {
                 source: addr(line.local),
@@ -139,8 +150,9 @@ impl<'a> Tuple<'a> {
                 ..TupleCount::default()
             },
             capacity: line.capacity,
-            search_p99_ns: line.search_p99_ns.filter(|_| line.search.is_none()),
-            told_p99_ns: line.search_p99_ns,
+            reusable: line.reusable,
+            search_p99: told_p99.filter(|_| line.search.is_none()),
+            told_p99,
             cgroup: line.cgroup,
             container: line.container,
             netns_name: line.netns_name,

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     export::{timestamp::Timestamp, tuple::address},
     recording::Reader,
+    stats::P99,
     text::until_nul,
     view::reading::Call,
 };
@@ -103,6 +104,8 @@ pub(super) struct First {
 pub(super) struct Slow {
     #[serde(rename = "search.p99_ns")]
     pub(super) p99_ns: u64,
+    #[serde(rename = "search.p99_at_least", skip_serializing_if = "std::ops::Not::not")]
+    pub(super) p99_at_least: bool,
     pub(super) ts: String,
     #[serde(flatten)]
     pub(super) at: Where,
@@ -352,7 +355,8 @@ impl From<Exhaustion> for First {
 
 impl From<Slowest> for Slow {
     fn from(slowest: Slowest) -> Self {
-        Self { p99_ns: slowest.p99_ns, ts: ts(slowest.wall_ns), at: Where::from(&slowest.key) }
+        let P99 { ns: p99_ns, at_least: p99_at_least } = slowest.p99;
+        Self { p99_ns, p99_at_least, ts: ts(slowest.wall_ns), at: Where::from(&slowest.key) }
     }
 }
 

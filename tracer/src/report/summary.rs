@@ -7,6 +7,7 @@ use tracer_common::{Cause, TupleKey};
 use super::tally::{Before, Place, Rank, Tally};
 use crate::{
     recording::{At, Degraded, Entry, Failure, Losses, Start, Totals, Tuple},
+    stats::P99,
     view::reading::{About, Call},
 };
 
@@ -28,7 +29,7 @@ pub(super) struct Exhaustion {
 /// The slowest port search.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Slowest {
-    pub(super) p99_ns: u64,
+    pub(super) p99: P99,
     pub(super) wall_ns: u64,
     pub(super) key: TupleKey,
 }
@@ -229,10 +230,10 @@ impl Summary {
                 exact: false,
             });
         }
-        if let Some(p99_ns) = tuple.told_p99_ns
-            && self.slowest.is_none_or(|slowest| p99_ns > slowest.p99_ns)
+        if let Some(p99) = tuple.told_p99
+            && self.slowest.is_none_or(|slowest| p99 > slowest.p99)
         {
-            self.slowest = Some(Slowest { p99_ns, wall_ns: at.wall_ns, key: tuple.key });
+            self.slowest = Some(Slowest { p99, wall_ns: at.wall_ns, key: tuple.key });
         }
     }
 

@@ -75,7 +75,8 @@ fn head(report: &Report) -> Vec<(&'static str, String)> {
         head.push((
             "port search",
             format!(
-                "p99 up to {} ({}, {})",
+                "p99 up to {}{} ({}, {})",
+                if slow.p99_at_least { "≥" } else { "" },
                 duration(slow.p99_ns),
                 tuple(&slow.at),
                 short(&slow.ts)

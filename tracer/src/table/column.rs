@@ -6,7 +6,7 @@ use tracer_common::Addr;
 
 use crate::{
     export::{errno, tuple::address},
-    stats::Row,
+    stats::{P99, Row},
     text,
 };
 
@@ -17,6 +17,7 @@ pub enum Column {
     Destination,
     Ports,
     TimeWait,
+    Reusable,
     Saturation,
     Opened,
     Failed,
@@ -39,11 +40,12 @@ pub const HIGH: f64 = 0.80;
 pub const CRITICAL: f64 = 0.95;
 
 impl Column {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Source,
         Self::Destination,
         Self::Ports,
         Self::TimeWait,
+        Self::Reusable,
         Self::Saturation,
         Self::Opened,
         Self::Failed,
@@ -104,6 +106,7 @@ impl Column {
             Self::Destination => "dst",
             Self::Ports => "ports",
             Self::TimeWait => "tw",
+            Self::Reusable => "reuse",
             Self::Saturation => "sat",
             Self::Opened => "conn",
             Self::Failed => "fail",
@@ -129,6 +132,7 @@ impl Column {
             Self::Destination => "DST:PORT",
             Self::Ports => "PORTS",
             Self::TimeWait => "TW",
+            Self::Reusable => "REUSE",
             Self::Saturation => "%SAT",
             Self::Opened => "CONN/s",
             Self::Failed => "FAIL/s",
@@ -149,14 +153,21 @@ impl Column {
             Self::Source => "source address; *: several",
             Self::Destination => "destination and its port",
             Self::Ports => "source ports taken now, TIME_WAIT included",
-            Self::TimeWait => "of those, in TIME_WAIT",
+            Self::TimeWait => {
+                "of those, in TIME_WAIT; r: connect() can take some over (tcp_tw_reuse)"
+            }
+            Self::Reusable => {
+                "of those in TIME_WAIT, what connect() can take over (tcp_tw_reuse); -: none can ever be"
+            }
             Self::Saturation => {
                 "share of the ports there are; ~ from 45 % (connect() gets slow), ! 80 %, !! 95 %"
             }
             Self::Opened => "ports taken a second",
             Self::Failed => "failed connect() calls a second",
             Self::Error => "error of the newest failure",
-            Self::Search => "99 of 100 port searches took less",
+            Self::Search => {
+                "99 of 100 port searches took less; ≥: some took longer than what is measured"
+            }
             Self::Eta => "time until no port is left, if it goes on like this",
             Self::Comm => "who connected here last",
             Self::Container => "container of that process",
@@ -183,6 +194,7 @@ impl Column {
             Self::Tuples => 11,
             Self::Search => 12,
             Self::Container => 13,
+            Self::Reusable => 14,
         }
     }
 
@@ -203,7 +215,7 @@ impl Column {
     pub const fn width(self) -> usize {
         match self {
             Self::Destination => 21,
-            Self::Ports | Self::TimeWait => 5,
+            Self::Ports | Self::TimeWait | Self::Reusable => 5,
             Self::Saturation => 8,
             Self::Opened | Self::Failed | Self::Eta | Self::Tuples => 6,
             Self::Pid => 7,
@@ -221,12 +233,16 @@ impl Column {
             Self::Source => source(row),
             Self::Destination => destination(row),
             Self::Ports => row.in_use.to_string(),
-            Self::TimeWait => row.time_wait.to_string(),
+            Self::TimeWait => {
+                let mark = if row.reusable.is_some_and(|reusable| reusable > 0) { "r" } else { "" };
+                format!("{}{mark}", row.time_wait)
+            }
+            Self::Reusable => row.reusable.map_or_else(unknown, |reusable| reusable.to_string()),
             Self::Saturation => row.saturation.map_or_else(unknown, percent),
             Self::Opened => row.rates.map_or_else(unknown, |rates| rate(rates.opened)),
             Self::Failed => row.rates.map_or_else(unknown, |rates| rate(rates.failed)),
             Self::Error => error(row).map_or_else(unknown, Into::into),
-            Self::Search => row.search_p99_ns.map_or_else(unknown, nanoseconds),
+            Self::Search => row.search_p99.map_or_else(unknown, duration),
             Self::Eta => match row.eta_s {
                 Some(0.0) => "full".to_owned(),
                 Some(eta) => seconds(eta),
@@ -256,6 +272,7 @@ impl Column {
             Self::Destination => key(one).cmp(&key(other)),
             Self::Ports => other.in_use.cmp(&one.in_use),
             Self::TimeWait => other.time_wait.cmp(&one.time_wait),
+            Self::Reusable => other.reusable.cmp(&one.reusable),
             Self::Saturation => most(one.saturation, other.saturation),
             Self::Opened => {
                 most(one.rates.map(|rates| rates.opened), other.rates.map(|rates| rates.opened))
@@ -265,7 +282,7 @@ impl Column {
                     .then_with(|| other.failures().cmp(&one.failures()))
             }
             Self::Error => known_first(error(one), error(other)),
-            Self::Search => other.search_p99_ns.cmp(&one.search_p99_ns),
+            Self::Search => other.search_p99.cmp(&one.search_p99),
             Self::Eta => match (one.eta_s, other.eta_s) {
                 (Some(one), Some(other)) => one.total_cmp(&other),
                 (one, other) => other.is_some().cmp(&one.is_some()),
@@ -321,6 +338,12 @@ fn destination(row: &Row) -> String {
 fn error(row: &Row) -> Option<std::borrow::Cow<'static, str>> {
     let errno = u16::try_from(row.last_errno).unwrap_or(u16::MAX);
     (errno != 0).then(|| errno::name(errno))
+}
+
+/// How long port searches took: `≥16ms` where more than one of 100 took longer than what is measured.
+pub(crate) fn duration(p99: P99) -> String {
+    let sign = if p99.at_least { "≥" } else { "" };
+    format!("{sign}{}", nanoseconds(p99.ns))
 }
 
 /// A share in per cent, with a sign for how bad that is, always two wide.

@@ -12,7 +12,7 @@ use crate::{
 const HEADER: &str = "ts,netns,netns.name,network.local.address,network.peer.address,network.peer.port,\
 ports.in_use,ports.time_wait,ports.capacity,ports.saturation,rate.opened,rate.failed,\
 search.p99_ns,eta_s,ports.opened,ports.released,connect.failures,errno,process.pid,\
-process.executable.name,container.id\r\n";
+process.executable.name,container.id,search.p99_at_least,ports.reusable\r\n";
 
 pub(super) fn render(rows: &[Row], ns: u64, header: bool) -> Vec<u8> {
     let ts = Timestamp::default().text(ns);
@@ -27,7 +27,7 @@ pub(super) fn render(rows: &[Row], ns: u64, header: bool) -> Vec<u8> {
     out.into_bytes()
 }
 
-fn fields(ts: &str, tuple: &Tuple<'_>, failures: u64) -> [String; 21] {
+fn fields(ts: &str, tuple: &Tuple<'_>, failures: u64) -> [String; 23] {
     [
         ts.to_owned(),
         tuple.netns.to_string(),
@@ -50,6 +50,8 @@ fn fields(ts: &str, tuple: &Tuple<'_>, failures: u64) -> [String; 21] {
         known(tuple.pid),
         as_text(tuple.comm.as_deref()),
         as_text(tuple.container),
+        known(tuple.search_p99_ns.map(|_| tuple.search_p99_at_least)),
+        known(tuple.reusable),
     ]
 }
 

@@ -3,6 +3,7 @@ use std::time::Duration;
 use tracer_common::{Addr, Cause, TupleCount, TupleKey, tuple::search_bucket};
 
 use super::*;
+use crate::{stats::P99, view::forecasts::Forecast};
 
 /// 2026-11-21T02:44:53.5Z
 const NS: u64 = 1_795_229_093_500_000_000;
@@ -33,7 +34,10 @@ fn filling(in_use: u64) -> Row {
     };
     now.search[search_bucket(12_500)] = 1000;
     let before = TupleCount { opened: now.opened - 940, released: 99_500, ..now };
-    Row::new(key(1, 7, 8080), &now, Some((&before, Duration::from_secs(2))), Some(28_232))
+    let row =
+        Row::new(key(1, 7, 8080), &now, Some((&before, Duration::from_secs(2))), Some(28_232));
+    let eta_s = (28_232 - in_use) as f64 / 220.0;
+    row.with(Forecast { eta_s: Some(eta_s), reusable: Some(in_use / 4) })
 }
 
 fn rows() -> Vec<Row> {
@@ -42,7 +46,7 @@ fn rows() -> Vec<Row> {
     failing.failed[Cause::PortsExhausted as usize] = 4711;
     failing.failed[Cause::Refused as usize] = 2;
     failing.last_errno = 99;
-    failing.search_p99_ns = Some(1_572_864);
+    failing.search_p99 = Some(P99 { ns: 1_572_864, at_least: false });
     failing.rates = failing.rates.map(|rates| crate::stats::Rates { failed: 33.25, ..rates });
     failing.container = Some("3f1c8a90b7d2e45f60718293a4b5c6d7".into());
 
@@ -82,6 +86,24 @@ fn reading() -> Reading<'static> {
 fn rendered(format: TableFormat) -> String {
     let rows = top(rows(), Column::Saturation, None);
     String::from_utf8(render(&rows, format, &reading(), true).unwrap()).unwrap()
+}
+
+#[test]
+fn time_waits_that_can_be_taken_over_have_a_mark() {
+    let row = |reusable| Row { time_wait: 200, reusable, ..row_of(1000) };
+    let cells = [None, Some(0), Some(151)].map(|reusable| Column::TimeWait.cell(&row(reusable)));
+    assert_eq!(cells, ["200", "200", "200r"]);
+    assert_eq!(Column::Reusable.cell(&row(Some(151))), "151");
+}
+
+#[test]
+fn a_search_that_is_longer_than_what_is_measured_says_at_least() {
+    let mut now = TupleCount::default();
+    now.search[search_bucket(15_000_000)] = 1;
+    let row = |now: &TupleCount| Row::new(key(1, 1, 1), now, None, None);
+    assert_eq!(Column::Search.cell(&row(&now)), "16ms");
+    now.search[search_bucket(20_000_000)] = 1;
+    assert_eq!(Column::Search.cell(&row(&now)), "≥16ms");
 }
 
 #[test]

@@ -120,6 +120,7 @@ impl Live {
         let Self { tracer, filter, names, namespaces, .. } = self;
         namespaces.refresh(now);
         let mut newest = (0, None, None);
+        let reuses = tracer.reuses().clone();
         model.book.begin(mono_ns);
         tracer.each_tuple(|key, count, capacity| {
             if !visible(filter, key, count, names, now) {
@@ -138,7 +139,9 @@ impl Live {
                 key: *key,
                 count,
                 capacity,
-                search_p99_ns: None,
+                reuse: reuses.get(&key.netns).and_then(|reuse| reuse.of(key, count)),
+                older: None,
+                search_p99: None,
                 cgroup: newest.1.clone(),
                 container: newest.2.clone(),
                 netns_name: namespaces.get(key.netns).cloned(),

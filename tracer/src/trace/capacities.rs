@@ -11,7 +11,7 @@ use foldhash::{HashMap, HashMapExt as _};
 use tracer_common::{Bound, ConnKey};
 
 use crate::{
-    capacity::{PortRange, capacity},
+    capacity::{PortRange, Reuse, capacity},
     netns::{Netns, Worker},
 };
 
@@ -28,6 +28,8 @@ pub struct Capacities {
     /// When all namespaces may be looked for again.
     discover_at: Option<Instant>,
     ranges: HashMap<u32, PortRange>,
+    /// What net.ipv4.tcp_tw_reuse lets each namespace do.
+    reuses: BTreeMap<u32, Reuse>,
     /// Few, and asked for every tuple.
     by_netns: BTreeMap<u32, u32>,
     /// Namespaces that were looked for in vain.
@@ -51,6 +53,11 @@ impl Capacities {
     /// Ports that a tuple of this namespace can hold; `None`: the namespace could not be read.
     pub fn get(&self, netns: u32) -> Option<u32> {
         self.by_netns.get(&netns).copied()
+    }
+
+    /// What net.ipv4.tcp_tw_reuse and the settings that belong to it are, by namespace; absent: not known.
+    pub const fn reuses(&self) -> &BTreeMap<u32, Reuse> {
+        &self.reuses
     }
 
     /// A namespace was found, and its range read.
@@ -100,6 +107,7 @@ impl Capacities {
     ) -> Looked {
         let mut looked = Looked::default();
         self.ranges.retain(|netns, _| wanted.contains(netns));
+        self.reuses.retain(|netns, _| wanted.contains(netns));
         self.places.retain(|netns, _| wanted.contains(netns));
         self.missed.clear();
         self.discover(worker, wanted, &mut looked);
@@ -134,9 +142,11 @@ impl Capacities {
     ) -> HashSet<u32> {
         let mut gone = HashSet::new();
         for place in places {
-            match worker.run_in(&place, PortRange::read).and_then(|range| range) {
-                Ok(range) => {
+            let both = worker.run_in(&place, || Ok((PortRange::read()?, Reuse::read())));
+            match both.and_then(|both| both) {
+                Ok((range, reuse)) => {
                     looked.read.push(place.inum);
+                    self.reuses.insert(place.inum, reuse);
                     self.ranges.insert(place.inum, range);
                 }
                 Err(error) => {

@@ -5,7 +5,7 @@ mod host;
 mod plot;
 mod track;
 
-use std::sync::Arc;
+use std::{cmp::Ordering, sync::Arc};
 
 use foldhash::HashMap;
 use tracer_common::{TupleKey, tuple::SEARCH_BUCKETS};
@@ -98,6 +98,44 @@ pub struct Detail {
     pub cgroup: Option<Arc<str>>,
     /// TIME_WAITs that end in each of the next 60 seconds, as far as their begin was seen.
     pub ending: Vec<u32>,
+}
+
+/// What is wrong with a tuple now; what hurts more comes later.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Hurts {
+    #[default]
+    No,
+    /// It is full in so many seconds.
+    Fills(f64),
+    /// No port is left.
+    Full,
+    /// So many calls a second failed of late, none of them for lack of ports.
+    Fails(f64),
+    /// So many failed, and some for lack of ports.
+    FailsForPorts(f64),
+}
+
+impl Hurts {
+    fn order(&self, other: &Self) -> Ordering {
+        let rank = |hurts: &Self| match *hurts {
+            Self::No => (0, 0.0),
+            Self::Fills(eta) => (1, -eta),
+            Self::Full => (2, 0.0),
+            Self::Fails(rate) => (3, rate),
+            Self::FailsForPorts(rate) => (4, rate),
+        };
+        let ((one, more), (other, less)) = (rank(self), rank(other));
+        one.cmp(&other).then_with(|| f64::total_cmp(&more, &less))
+    }
+}
+
+/// The tuple that hurts most, or the fullest.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Worst {
+    pub row: Row,
+    pub hurts: Hurts,
+    /// How many others hurt, too.
+    pub others: usize,
 }
 
 impl Default for Book {
@@ -231,11 +269,17 @@ impl Book {
         alive.map(move |track| track.row(window, now_ms))
     }
 
-    /// The tuple that has least time left, where that is less than `soon_s`; else the fullest.
-    pub fn worst(&self, window: Window, soon_s: f64) -> Option<Row> {
-        let alive = self.tracks.iter().filter(|track| track.is_alive(self.now_ms));
-        let worst = alive.min_by(|one, other| one.order(other, self.now_ms, soon_s))?;
-        Some(worst.row(window, self.now_ms))
+    /// The tuple that hurts most now: calls fail (for lack of ports first), no port is left, it fills up. Where none
+    /// does, the fullest.
+    pub fn worst(&self, window: Window) -> Option<Worst> {
+        let now_ms = self.now_ms;
+        let alive = self.tracks.iter().filter(|track| track.is_alive(now_ms));
+        let hurts = alive.map(|track| (track.hurts(now_ms), track));
+        let mut hurting = 0_usize;
+        let counted = hurts.inspect(|(hurts, _)| hurting += usize::from(*hurts != Hurts::No));
+        let (hurts, worst) = counted
+            .max_by(|(one, a), (other, b)| one.order(other).then_with(|| b.order_by_share(a)))?;
+        Some(Worst { row: worst.row(window, now_ms), hurts, others: hurting.saturating_sub(1) })
     }
 
     /// How many [`Self::rows`] there are.
@@ -273,7 +317,7 @@ fn index(tracks: &[Track]) -> HashMap<TupleKey, usize> {
     tracks.iter().enumerate().map(|(place, track)| (track.key, place)).collect()
 }
 
-fn milliseconds(ns: u64) -> u32 {
+pub(super) fn milliseconds(ns: u64) -> u32 {
     // Wraps: only differences are used.
     u32::try_from(ns / 1_000_000 % (1 << 32)).unwrap_or_default()
 }

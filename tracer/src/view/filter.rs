@@ -71,7 +71,7 @@ const COMPARISONS: [(&str, Comparison); 5] = [
 ];
 
 const TEXTS: &str = "src, dst, port, comm, container, err, netns, pid";
-const NUMBERS: &str = "ports, tw, sat, conn, fail, search, eta";
+const NUMBERS: &str = "ports, tw, reuse, sat, conn, fail, search, eta";
 
 impl Filter {
     /// # Errors
@@ -163,7 +163,9 @@ fn test(word: &str) -> Result<Test, String> {
 
 fn number(name: &str, comparison: Comparison, value: &str) -> Result<Test, String> {
     let column = match name {
-        "ports" | "tw" | "sat" | "conn" | "fail" | "search" | "eta" => Column::from_id(name),
+        "ports" | "tw" | "reuse" | "sat" | "conn" | "fail" | "search" | "eta" => {
+            Column::from_id(name)
+        }
         _ => None,
     };
     let column = column.ok_or_else(|| format!("'{name}' is no number; there are {NUMBERS}"))?;
@@ -254,10 +256,11 @@ fn value_of(column: Column, row: &Row) -> Option<f64> {
     match column {
         Column::Ports => Some(row.in_use as f64),
         Column::TimeWait => Some(row.time_wait as f64),
+        Column::Reusable => row.reusable.map(|reusable| reusable as f64),
         Column::Saturation => row.saturation.map(|share| share * 100.0),
         Column::Opened => row.rates.map(|rates| rates.opened),
         Column::Failed => row.rates.map(|rates| rates.failed),
-        Column::Search => row.search_p99_ns.map(|ns| ns as f64 / 1000.0),
+        Column::Search => row.search_p99.map(|p99| p99.ns as f64 / 1000.0),
         Column::Eta => row.eta_s,
         _ => None,
     }

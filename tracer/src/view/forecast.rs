@@ -1,13 +1,19 @@
 //! How long until a tuple has no port left. Pure arithmetic.
 //!
-//! What comes is the trend of the last seconds; what goes is partly known: a TIME_WAIT that began `s`
-//! seconds ago ends in `60 - s` seconds. So a tuple that fills at 400 connections a second is not said
-//! to run out of 28,232 ports: its first ports come back after a minute, at 24,000.
+//! What is taken and closed follows the trend of the last seconds. What comes back from TIME_WAIT is mostly known: a
+//! TIME_WAIT that began `s` seconds ago ends in `61 - s` seconds. So a tuple that fills at 400 connections a second is
+//! not said to run out of 28,232 ports: its first ports come back after a minute, at 24,000. And because no rate of ends
+//! is measured, it does not matter that the kernel ends TIME_WAITs in batches.
+//!
+//! A TIME_WAIT that connect() can take over (net.ipv4.tcp_tw_reuse) is a port that is left.
 
-/// Seconds that a TIME_WAIT lasts (`TCP_TIMEWAIT_LEN`, include/net/tcp.h).
-pub const TIME_WAIT_S: usize = 60;
-/// Beyond this no trend of a minute says anything, seconds.
-const HORIZON_S: f64 = 24.0 * 3600.0;
+/// Seconds that a TIME_WAIT lasts: `TCP_TIMEWAIT_LEN` (include/net/tcp.h) is 60, and its timer ends up to two seconds
+/// later, in batches (`calc_index` in kernel/time/timer.c).
+pub const TIME_WAIT_S: usize = 61;
+/// So many seconds are remembered of TIME_WAITs that began: where HZ is 100, a batch ends after up to 65.
+pub const BEGUN_S: usize = 66;
+/// A trend is followed for so many times as long as it was observed: one of 12 s for two minutes.
+const REACH: f64 = 10.0;
 
 /// What a forecast goes by.
 #[derive(Clone, Copy, Debug)]
@@ -15,10 +21,33 @@ pub struct Filling<'a> {
     pub in_use: u64,
     pub time_wait: u64,
     pub capacity: u32,
-    /// What happened in the window that the trend is taken from.
-    pub trend: Trend,
-    /// TIME_WAITs that were seen to begin, by their age in seconds: those of the last second first.
-    pub begun: &'a [u32; TIME_WAIT_S],
+    /// `None`: connect() takes over none of the tuple's TIME_WAITs.
+    pub reuse: Option<Reusable>,
+    /// A port search has just failed because no port was left.
+    pub failing: bool,
+    /// What happened in the window that the trend is taken from; `None`: too short a time is known, or it has ended.
+    pub trend: Option<Trend>,
+    pub begun: Begun<'a>,
+}
+
+/// TIME_WAITs of a tuple that connect() can take over.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Reusable {
+    /// Now.
+    pub now: u64,
+    /// Later: they are not old enough yet.
+    pub young: u64,
+    /// How old they must be, s; at least 1.
+    pub after_s: usize,
+}
+
+/// TIME_WAITs that were seen to begin.
+#[derive(Clone, Copy, Debug)]
+pub struct Begun<'a> {
+    /// By their age in seconds: those of the last second first.
+    pub by_age: &'a [u32; BEGUN_S],
+    /// These are all that began in so many seconds: others are older, and end before those.
+    pub known_s: usize,
 }
 
 /// Changes within a window.
@@ -32,30 +61,43 @@ pub struct Trend {
     pub closed: u64,
     /// Ports that went into TIME_WAIT.
     pub begun: u64,
+    /// Standard deviation of `opened - closed`, as the parts of the window differ.
+    pub scatter: f64,
 }
 
-/// Seconds until no port is left; `None`: it is not filling, or so slowly that chance could be all
-/// there is to it.
+/// Whether no port is left. With TIME_WAITs that may be taken over, only a failed search proves it.
+pub fn is_full(filling: &Filling<'_>) -> bool {
+    let none_reusable = filling.reuse.is_none_or(|reuse| (reuse.now, reuse.young) == (0, 0));
+    filling.in_use >= u64::from(filling.capacity) && (none_reusable || filling.failing)
+}
+
+/// Seconds until no port is left, 0 where none is; `None`: it is not filling, or chance could be all there is to it.
 pub fn eta_s(filling: &Filling<'_>) -> Option<f64> {
-    let free = u64::from(filling.capacity).saturating_sub(filling.in_use);
-    if free == 0 {
-        return (filling.capacity > 0).then_some(0.0);
+    if is_full(filling) {
+        return Some(0.0);
     }
-    let Trend { seconds, opened, closed, begun } = filling.trend;
+    let Trend { seconds, opened, closed, begun, scatter } = filling.trend?;
     if seconds <= 0.0 || opened == 0 {
         return None;
     }
     let (opened, closed, begun) = (number(opened), number(closed), number(begun));
-    // Of what comes by chance, twice the standard deviation is seldom passed (Poisson).
-    let chance = 2.0 * (opened + closed).sqrt();
-    let ends = ends(filling);
-    // Where even the slower course gets there, the likely one is told.
-    let course = |slower: f64| {
-        let growth = (opened - closed - slower) / seconds;
-        course(number(free), growth, begun / seconds, &ends)
+    // Of what comes by chance, three times the standard deviation is hardly ever passed: that of single calls
+    // (Poisson), or of how they come.
+    let chance = 3.0 * (opened + closed).sqrt().max(scatter);
+    let reusable = filling.reuse.map_or(0, |reuse| reuse.now);
+    // Those that do not last come back at once, but for those that are taken over, which counts as a port taken.
+    let lasting = filling.reuse.map_or_else(|| lasting(filling.time_wait, filling.begun), |_| 1.0);
+    let (closed, begun) = (closed + begun * (1.0 - lasting), begun * lasting);
+    let free = u64::from(filling.capacity).saturating_sub(filling.in_use).saturating_add(reusable);
+    let back = back(filling, begun / seconds);
+    let reach = seconds * REACH;
+    // Reports the trend only if the trend without what can be chance fills up, too, if later.
+    let course = |less: f64| {
+        let growth = (opened - closed - less) / seconds;
+        course(number(free), growth, begun / seconds, &back)
     };
-    course(chance)?;
-    course(0.0)
+    course(chance).filter(|eta| *eta <= 2.0 * reach)?;
+    course(0.0).filter(|eta| *eta <= reach)
 }
 
 /// Whether what the trend shows has come to an end: far less happened of late than it would make expect.
@@ -67,27 +109,95 @@ pub fn has_stopped(trend: &Trend, recent: &Trend) -> bool {
     number(recent.opened) < expected / 2.0 - expected.sqrt()
 }
 
-/// TIME_WAITs that end in each of the next seconds. Those that were not seen to begin can end at any
-/// time; where fewer are left than were seen to begin, ports were taken over or given back early.
-fn ends(filling: &Filling<'_>) -> [f64; TIME_WAIT_S] {
-    let seen: f64 = filling.begun.iter().map(|count| f64::from(*count)).sum();
-    let now = number(filling.time_wait);
-    let left = if seen > now { now / seen } else { 1.0 };
-    let unseen = (now - seen).max(0.0) / number(TIME_WAIT_S as u64);
-    let mut ends = [0.0; TIME_WAIT_S];
-    for (end, begun) in ends.iter_mut().zip(filling.begun.iter().rev()) {
-        *end = f64::from(*begun) * left + unseen;
-    }
-    ends
+/// TIME_WAITs that end in each of the next seconds, in whole numbers: no more than there are.
+pub fn ending(time_wait: u64, begun: Begun<'_>, reuse: bool) -> Vec<u32> {
+    let mut said = 0;
+    let mut sum = 0.0;
+    let whole = |sum: f64| {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a count of ports"
+        )]
+        let whole = (sum + 1e-6).max(0.0) as u32;
+        whole
+    };
+    let (ends, _) = ends(time_wait, begun, reuse);
+    ends.iter()
+        .map(|end| {
+            sum += end;
+            let more = whole(sum) - said;
+            said += more;
+            more
+        })
+        .collect()
 }
 
-/// When `free` ports are gone, `growth` a second being taken on balance, of which `begun` come back a
-/// minute later.
-fn course(free: f64, growth: f64, begun: f64, ends: &[f64; TIME_WAIT_S]) -> Option<f64> {
+/// TIME_WAITs by when they end: those that were seen to begin, and the others.
+fn ends(time_wait: u64, begun: Begun<'_>, reuse: bool) -> ([f64; TIME_WAIT_S], [f64; TIME_WAIT_S]) {
+    let now = number(time_wait);
+    let (seen, late) = begun.by_age.split_at(TIME_WAIT_S);
+    let sum = |counts: &[u32]| counts.iter().map(|count| f64::from(*count)).sum::<f64>();
+    let mut ends = [0.0; TIME_WAIT_S];
+    let each = ends.iter_mut().rev().zip(seen);
+    if reuse {
+        // The old ones are taken over first, as far as is known: what is left are the newest.
+        let mut left = now;
+        for (end, begun) in each {
+            *end = f64::from(*begun).min(left);
+            left -= *end;
+        }
+    } else {
+        let part = lasting(time_wait, begun);
+        each.for_each(|(end, begun)| *end = f64::from(*begun) * part);
+    }
+    let older = (now - sum(seen)).max(0.0);
+    // They wait for the next batch.
+    let due = older.min(sum(late));
+    if let Some(first) = ends.first_mut() {
+        *first += due;
+    }
+    // The others can be of any age that is not known; or the peer's segments made their time begin anew.
+    let known_s = if begun.known_s >= BEGUN_S { 0 } else { begun.known_s };
+    let within = TIME_WAIT_S.saturating_sub(known_s).max(1);
+    let mut unseen = [0.0; TIME_WAIT_S];
+    let each = (older - due) / number(within as u64);
+    unseen.iter_mut().take(within).for_each(|end| *end = each);
+    (ends, unseen)
+}
+
+/// The part of the TIME_WAITs that lasts to its end, 0 to 1: of those that began in the last minute, so many are there.
+/// A reset ends one at once.
+fn lasting(time_wait: u64, begun: Begun<'_>) -> f64 {
+    let seen: u64 = begun.by_age.iter().take(TIME_WAIT_S).map(|count| u64::from(*count)).sum();
+    if seen > time_wait { number(time_wait) / number(seen) } else { 1.0 }
+}
+
+/// Ports that come back in each of the next seconds. `begun`: TIME_WAITs that begin a second.
+fn back(filling: &Filling<'_>, begun: f64) -> [f64; TIME_WAIT_S] {
+    let (mut back, unseen) = ends(filling.time_wait, filling.begun, filling.reuse.is_some());
+    back.iter_mut().zip(unseen).for_each(|(back, unseen)| *back += unseen);
+    let Some(Reusable { now, young, after_s }) = filling.reuse else { return back };
+    let (now, young) = (number(now), number(young));
+    let after_s = after_s.max(1);
+    let part = match filling.time_wait {
+        0 => 1.0,
+        all => ((now + young) / number(all)).min(1.0),
+    };
+    for (second, back) in back.iter_mut().enumerate() {
+        let taken_over =
+            if second < after_s { young / number(after_s as u64) } else { begun * part };
+        *back = *back * (1.0 - part) + taken_over;
+    }
+    back
+}
+
+/// When `free` ports are gone, `growth` a second being taken on balance, of which `begun` come back after that.
+fn course(free: f64, growth: f64, begun: f64, back: &[f64; TIME_WAIT_S]) -> Option<f64> {
     let mut left = free;
     let mut at = 0.0;
-    for end in ends {
-        let change = growth - end;
+    for back in back {
+        let change = growth - back;
         if change > 0.0 && change >= left {
             return Some(at + left / change);
         }
@@ -95,8 +205,7 @@ fn course(free: f64, growth: f64, begun: f64, ends: &[f64; TIME_WAIT_S]) -> Opti
         at += 1.0;
     }
     let change = growth - begun;
-    let eta = at + left / change;
-    (change > 0.0 && eta <= HORIZON_S).then_some(eta)
+    (change > 0.0).then(|| at + left / change)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a forecast has no more than a few digits")]
@@ -105,104 +214,4 @@ fn number(count: u64) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const NONE: [u32; TIME_WAIT_S] = [0; TIME_WAIT_S];
-
-    fn trend(opened: u64, closed: u64, begun: u64) -> Trend {
-        Trend { seconds: 10.0, opened, closed, begun }
-    }
-
-    fn filling(in_use: u64, trend: Trend, begun: &[u32; TIME_WAIT_S]) -> Filling<'_> {
-        let time_wait = begun.iter().map(|count| u64::from(*count)).sum();
-        Filling { in_use, time_wait, capacity: 28_232, trend, begun }
-    }
-
-    #[test]
-    fn what_is_held_open_fills_in_a_line() {
-        let eta = eta_s(&filling(8_232, trend(1_000, 0, 0), &NONE)).unwrap();
-        assert!((eta - 200.0).abs() < 1.0, "{eta}");
-        let eta = eta_s(&filling(27_232, trend(1_000, 0, 0), &NONE)).unwrap();
-        assert!((eta - 10.0).abs() < 0.1, "{eta}");
-    }
-
-    #[test]
-    fn ports_that_come_back_from_time_wait_in_time_are_no_danger() {
-        // 400 connections a second for 50 s, each in TIME_WAIT at once: 24,000 at the most.
-        let mut begun = NONE;
-        begun[..50].fill(400);
-        assert_eq!(eta_s(&filling(20_000, trend(4_000, 0, 4_000), &begun)), None);
-    }
-
-    #[test]
-    fn ports_that_come_back_too_late_are() {
-        // 500 a second for 50 s: 28,232 are gone after 56.5 s, before the first one comes back.
-        let mut begun = NONE;
-        begun[..50].fill(500);
-        let eta = eta_s(&filling(25_000, trend(5_000, 0, 5_000), &begun)).unwrap();
-        assert!((eta - 6.46).abs() < 0.1, "{eta}");
-    }
-
-    #[test]
-    fn a_steady_state_has_no_end() {
-        let begun = [400; TIME_WAIT_S];
-        assert_eq!(eta_s(&filling(24_000, trend(4_000, 0, 4_000), &begun)), None);
-        // Without TIME_WAIT, with some chance in it.
-        assert_eq!(eta_s(&filling(24_000, trend(4_050, 4_000, 0), &NONE)), None);
-        assert_eq!(eta_s(&filling(24_000, trend(4_000, 4_050, 0), &NONE)), None);
-    }
-
-    #[test]
-    fn a_burst_that_is_over_is_no_trend() {
-        let recent = |opened| Trend { seconds: 2.5, opened, ..Trend::default() };
-        assert!(has_stopped(&trend(50, 0, 0), &recent(0)));
-        assert!(has_stopped(&trend(1_000, 0, 0), &recent(100)));
-        assert!(!has_stopped(&trend(1_000, 0, 0), &recent(200)));
-        // Of one connection in three seconds, none in 2.5 says nothing.
-        assert!(!has_stopped(&trend(3, 0, 0), &recent(0)));
-        assert!(!has_stopped(&Trend::default(), &recent(0)));
-    }
-
-    #[test]
-    fn nothing_that_moves_is_no_filling() {
-        assert_eq!(eta_s(&filling(20_000, Trend::default(), &NONE)), None);
-        assert_eq!(eta_s(&filling(20_000, trend(0, 500, 0), &NONE)), None);
-        // One connection in ten seconds can be chance.
-        assert_eq!(eta_s(&filling(20_000, trend(1, 0, 0), &NONE)), None);
-    }
-
-    #[test]
-    fn a_full_tuple_has_no_time_left() {
-        assert_eq!(eta_s(&filling(28_232, Trend::default(), &NONE)), Some(0.0));
-        assert_eq!(eta_s(&filling(30_000, trend(0, 100, 0), &NONE)), Some(0.0));
-        let none = Filling { capacity: 0, ..filling(0, trend(1_000, 0, 0), &NONE) };
-        assert_eq!(eta_s(&none), None);
-    }
-
-    #[test]
-    fn older_time_waits_can_end_at_any_time() {
-        // 12,000 of unknown age end at 200 a second: they make up for 200 of 300 that come.
-        let unknown = Filling { time_wait: 12_000, ..filling(20_000, trend(3_000, 0, 0), &NONE) };
-        let eta = eta_s(&unknown).unwrap();
-        // 100 a second for a minute, then 300.
-        assert!((eta - (60.0 + (8_232.0 - 6_000.0) / 300.0)).abs() < 1.0, "{eta}");
-    }
-
-    proptest! {
-        #[test]
-        fn any_input_gives_a_time_or_none(
-            in_use in 0_u64..100_000, time_wait in 0_u64..100_000, capacity in 0_u32..65_536,
-            seconds in 0.0..100.0_f64, opened: u32, closed: u32, begun in any::<[u32; TIME_WAIT_S]>(),
-        ) {
-            let trend = Trend {
-                seconds, opened: opened.into(), closed: closed.into(), begun: opened.into(),
-            };
-            let filling = Filling { in_use, time_wait, capacity, trend, begun: &begun };
-            let eta = eta_s(&filling);
-            prop_assert!(eta.is_none_or(|eta| (0.0..=HORIZON_S).contains(&eta)), "{eta:?}");
-        }
-    }
-}
+mod tests;

@@ -87,13 +87,17 @@ pub fn grouped(rows: impl Iterator<Item = Row>, by: By) -> Vec<Row> {
 fn join(group: &mut Row, row: &Row) {
     group.in_use += row.in_use;
     group.time_wait += row.time_wait;
+    group.reusable = match (group.reusable, row.reusable) {
+        (Some(one), Some(other)) => Some(one.saturating_add(other)),
+        (one, other) => one.or(other),
+    };
     group.capacity = match (group.capacity, row.capacity) {
         (Some(one), Some(other)) => Some(one.saturating_add(other)),
         _ => None,
     };
     group.saturation = worst(group.saturation, row.saturation, f64::max);
     group.eta_s = worst(group.eta_s, row.eta_s, f64::min);
-    group.search_p99_ns = group.search_p99_ns.max(row.search_p99_ns);
+    group.search_p99 = group.search_p99.max(row.search_p99);
     group.rates = match (group.rates, row.rates) {
         (Some(one), Some(other)) => Some(Rates {
             opened: one.opened + other.opened,

@@ -1,6 +1,6 @@
 //! What a tuple did in the last minute, in little memory: a host can have tens of thousands of them.
 
-use super::forecast::{TIME_WAIT_S, Trend};
+use super::forecast::{BEGUN_S, Trend};
 
 /// Counters of a tuple at one moment. They wrap: only differences within a minute count.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -17,6 +17,11 @@ pub(super) struct Sample {
 }
 
 impl Sample {
+    /// Whether a counter has changed.
+    pub(super) fn differs(&self, now: &Self) -> bool {
+        Self { at_ms: now.at_ms, ..*self } != *now
+    }
+
     fn age_ms(&self, now: &Self) -> u32 {
         now.at_ms.wrapping_sub(self.at_ms)
     }
@@ -60,21 +65,21 @@ impl<const N: usize> Ring<N> {
     }
 }
 
-/// Samples of the last ten seconds one by one, of the last minute in steps of ten seconds.
+/// Samples of the last twelve seconds one by one, of the last minute in steps of ten seconds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Activity {
-    fine: Ring<12>,
-    coarse: Ring<7>,
+    fine: Ring<14>,
+    coarse: Ring<8>,
+    peaks: Peaks,
     /// TIME_WAITs that began, by the second: a ring, of which `head` is the newest.
-    begun: [u16; TIME_WAIT_S],
+    begun: [u16; BEGUN_S],
     head: usize,
     /// When the second at `head` began.
     head_ms: u32,
 }
 
-/// As many seconds as [`TIME_WAIT_S`].
-const MINUTE: u32 = 60;
-const _: () = assert!(MINUTE as usize == TIME_WAIT_S);
+/// As [`BEGUN_S`]: what happened before that is over.
+const MINUTE: u32 = BEGUN_S as u32;
 
 /// Readings come a little early or late.
 const JITTER: f64 = 0.95;
@@ -88,7 +93,8 @@ impl Activity {
         let mut activity = Self {
             fine: Ring::EMPTY,
             coarse: Ring::EMPTY,
-            begun: [0; TIME_WAIT_S],
+            peaks: Peaks::default(),
+            begun: [0; BEGUN_S],
             head: 0,
             head_ms: first.at_ms,
         };
@@ -97,9 +103,10 @@ impl Activity {
         activity
     }
 
-    /// Takes note of a reading; `before` is the one before it.
-    pub(super) fn add(&mut self, before: &Sample, now: &Sample) {
+    /// Takes note of a reading; `before` is the one before it. `level`: ports that connect() could not be given.
+    pub(super) fn add(&mut self, before: &Sample, now: &Sample, level: u32) {
         self.spread_begun(before, now);
+        self.peaks.add(now.at_ms, level);
         let due = |last: Option<&Sample>, gap| last.is_none_or(|last| last.age_ms(now) >= gap);
         if due(self.fine.iter().next_back(), FINE_MS) {
             self.fine.push(*now);
@@ -126,7 +133,7 @@ impl Activity {
 
     /// Where the second is that lies `ago` seconds before the newest; less than a minute.
     fn index(&self, ago: usize) -> usize {
-        (self.head + TIME_WAIT_S - ago % TIME_WAIT_S) % TIME_WAIT_S
+        (self.head + BEGUN_S - ago % BEGUN_S) % BEGUN_S
     }
 
     /// Makes room for the seconds since the newest one.
@@ -134,7 +141,7 @@ impl Activity {
         let seconds = now_ms.wrapping_sub(self.head_ms) / 1000;
         self.head_ms = self.head_ms.wrapping_add(seconds * 1000);
         for _ in 0..seconds.min(MINUTE) {
-            self.head = (self.head + 1) % TIME_WAIT_S;
+            self.head = (self.head + 1) % BEGUN_S;
             if let Some(place) = self.begun.get_mut(self.head) {
                 *place = 0;
             }
@@ -142,9 +149,9 @@ impl Activity {
     }
 
     /// TIME_WAITs that began, by their age in seconds at `now_ms`.
-    pub(super) fn begun(&self, now_ms: u32) -> [u32; TIME_WAIT_S] {
+    pub(super) fn begun(&self, now_ms: u32) -> [u32; BEGUN_S] {
         let since = now_ms.wrapping_sub(self.head_ms) / 1000;
-        let mut by_age = [0; TIME_WAIT_S];
+        let mut by_age = [0; BEGUN_S];
         let seconds = by_age.iter_mut().skip(since.min(MINUTE) as usize);
         for (ago, count) in seconds.enumerate() {
             *count = self.begun.get(self.index(ago)).map_or(0, |count| u32::from(*count));
@@ -174,16 +181,43 @@ impl Activity {
         })
     }
 
-    /// What a forecast goes by, over the last `seconds`.
-    pub(super) fn trend(&self, now: &Sample, seconds: f64) -> Option<Trend> {
-        let before = self.before(now, seconds)?;
-        let more = |before: u32, now: u32| u64::from(now.wrapping_sub(before));
-        Some(Trend {
-            seconds: f64::from(before.age_ms(now)) / 1000.0,
-            opened: more(before.opened, now.opened),
-            closed: more(before.closed, now.closed),
-            begun: more(before.begun, now.begun),
-        })
+    /// What happened over the last `seconds`, or as far back as is known.
+    pub(super) fn recent(&self, now: &Sample, seconds: f64) -> Option<Trend> {
+        Some(trend(self.before(now, seconds)?, now))
+    }
+
+    /// What a forecast goes by, over the last `seconds` and three readings; `None`: too little is known, or the
+    /// tuple was as full before and came down again.
+    pub(super) fn trend(&self, now: &Sample, seconds: f64, level: u32) -> Option<Trend> {
+        let fine = part(self.fine.iter(), now, seconds);
+        let coarse = part(self.coarse.iter(), now, seconds);
+        let age = |first: &Sample| f64::from(first.age_ms(now));
+        let first = match (fine, coarse) {
+            (Some(fine), Some(coarse)) => {
+                let enough = age(fine) >= seconds * 1000.0 * JITTER || age(fine) >= age(coarse);
+                if enough { fine } else { coarse }
+            }
+            (fine, coarse) => fine.or(coarse)?,
+        };
+        let mut trend = trend(first, now);
+        trend.scatter = if fine == Some(first) {
+            scatter(self.fine.iter(), first, now, &trend)
+        } else {
+            scatter(self.coarse.iter(), first, now, &trend)
+        };
+        let gain = trend.opened.saturating_sub(more(first.released, now.released));
+        let before = u64::from(self.peaks.before(first.at_ms, now.at_ms));
+        (u64::from(level) >= before + gain / 2).then_some(trend)
+    }
+
+    /// Takes note of TIME_WAITs that began before the first reading: so many by their age in seconds.
+    pub(super) fn add_older(&mut self, by_age: &[u16; BEGUN_S]) {
+        for (age, count) in by_age.iter().enumerate() {
+            let index = self.index(age);
+            if let Some(place) = self.begun.get_mut(index) {
+                *place = place.saturating_add(*count);
+            }
+        }
     }
 
     /// Nothing happened in the last minute, and what began is over.
@@ -192,6 +226,100 @@ impl Activity {
         let old = |sample: &Sample| sample.age_ms(now) >= MINUTE * 1000;
         let newest = self.coarse.iter().find(|sample| same(sample));
         newest.is_some_and(old)
+    }
+}
+
+/// A trend needs so many readings after its first one, and so much time, ms: two periods of the kernel's timer wheel,
+/// in which TIME_WAITs end in batches (4.1 s where HZ is 1000, half as long where it is 250).
+const READINGS: usize = 3;
+const SHORTEST_MS: u32 = 8_200;
+
+/// The last of the samples that is `seconds` old and has enough readings after it, else the first one that has.
+fn part<'a>(
+    oldest_first: impl DoubleEndedIterator<Item = &'a Sample>,
+    now: &Sample,
+    seconds: f64,
+) -> Option<&'a Sample> {
+    let older = oldest_first.rev().filter(|sample| sample.age_ms(now) > 0);
+    let mut longest = None;
+    for (readings, sample) in (1..).zip(older) {
+        let age = sample.age_ms(now);
+        if readings >= READINGS && age >= SHORTEST_MS {
+            longest = Some(sample);
+            if f64::from(age) >= seconds * 1000.0 * JITTER {
+                break;
+            }
+        }
+    }
+    longest
+}
+
+fn more(before: u32, now: u32) -> u64 {
+    u64::from(now.wrapping_sub(before))
+}
+
+fn trend(before: &Sample, now: &Sample) -> Trend {
+    Trend {
+        seconds: f64::from(before.age_ms(now)) / 1000.0,
+        opened: more(before.opened, now.opened),
+        closed: more(before.closed, now.closed),
+        begun: more(before.begun, now.begun),
+        scatter: 0.0,
+    }
+}
+
+/// Parts of a window that are compared with each other.
+const PARTS: u32 = 5;
+
+/// The standard deviation of `opened - closed` over a window that begins with `first`, estimated from its parts.
+fn scatter<'a>(
+    samples: impl Iterator<Item = &'a Sample>,
+    first: &Sample,
+    now: &'a Sample,
+    whole: &Trend,
+) -> f64 {
+    let net = |trend: &Trend| {
+        let [opened, closed] =
+            [trend.opened, trend.closed].map(|it| u32::try_from(it).unwrap_or(u32::MAX));
+        f64::from(opened) - f64::from(closed)
+    };
+    let rate = net(whole) / whole.seconds;
+    let least = first.age_ms(now) / PARTS;
+    let (mut from, mut parts, mut squares) = (*first, 0_u32, 0.0);
+    let later = samples.filter(|sample| sample.age_ms(now) < first.age_ms(now));
+    for sample in later.chain(std::iter::once(now)) {
+        if from.age_ms(now).saturating_sub(sample.age_ms(now)) >= least.max(1) {
+            let part = trend(&from, sample);
+            squares += (net(&part) - rate * part.seconds).powi(2);
+            parts += 1;
+            from = *sample;
+        }
+    }
+    let parts = f64::from(parts);
+    if parts < 2.0 { 0.0 } else { (squares * parts / (parts - 1.0)).sqrt() }
+}
+
+/// The most ports that were held, by ten seconds, for two minutes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Peaks([(u32, u32); 12]);
+
+impl Peaks {
+    const SLOT_MS: u32 = 10_000;
+
+    fn add(&mut self, now_ms: u32, level: u32) {
+        let slot = now_ms / Self::SLOT_MS;
+        let len = self.0.len();
+        if let Some(place) = self.0.get_mut(slot as usize % len) {
+            let before = if place.0 == slot { place.1 } else { 0 };
+            *place = (slot, before.max(level));
+        }
+    }
+
+    /// The most until `before_ms`; 0: nothing is known.
+    fn before(&self, before_ms: u32, now_ms: u32) -> u32 {
+        let (before, now) = (before_ms / Self::SLOT_MS, now_ms / Self::SLOT_MS);
+        let known = |slot: u32| slot < before && now.wrapping_sub(slot) < self.0.len() as u32;
+        self.0.iter().filter(|(slot, _)| known(*slot)).map(|(_, level)| *level).max().unwrap_or(0)
     }
 }
 
@@ -218,7 +346,7 @@ mod tests {
         while at < f64::from(seconds) {
             at += every;
             let now = sample(at, opened(at), opened(at));
-            activity.add(&before, &now);
+            activity.add(&before, &now, 0);
             before = now;
         }
         (activity, before)
@@ -256,8 +384,8 @@ mod tests {
         let begun = activity.begun(now.at_ms);
         assert_eq!((begun[50], begun.iter().sum::<u32>()), (300, 300));
         // Half a minute later without a reading they are older.
-        assert_eq!(activity.begun(now.at_ms + 9_000)[59], 300);
-        assert_eq!(activity.begun(now.at_ms + 10_000), [0; TIME_WAIT_S]);
+        assert_eq!(activity.begun(now.at_ms + 15_000)[65], 300);
+        assert_eq!(activity.begun(now.at_ms + 16_000), [0; BEGUN_S]);
     }
 
     #[test]
@@ -265,14 +393,14 @@ mod tests {
         let (activity, now) = run(60, 10.0, |at| (at * 7.0) as u32);
         let begun = activity.begun(now.at_ms);
         assert_eq!(begun.iter().sum::<u32>(), 420);
-        assert!(begun.iter().all(|count| (6..=8).contains(count)), "{begun:?}");
+        assert!(begun[..60].iter().all(|count| (6..=8).contains(count)), "{begun:?}");
     }
 
     #[test]
     fn an_activity_is_over_a_minute_after_the_last_change() {
         let (activity, now) = run(60, 1.0, |at| at.min(5.0) as u32);
         assert!(!activity.is_over(&now));
-        let (activity, now) = run(80, 1.0, |at| at.min(5.0) as u32);
+        let (activity, now) = run(90, 1.0, |at| at.min(5.0) as u32);
         assert!(activity.is_over(&now));
         let (activity, now) = run(80, 1.0, |at| at as u32);
         assert!(!activity.is_over(&now));

@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 use tracer_common::TupleKey;
 
 use super::{
-    book::{Book, Window},
+    book::{Book, Window, Worst},
     filter::Filter,
     group::By,
     input::Input,
@@ -171,7 +171,7 @@ pub struct Model {
     // What follows from both.
     pub list: List,
     /// The tuple of the host that is nearest to its end; kept, because finding it looks at all of them.
-    pub worst: Option<Row>,
+    pub worst: Option<Worst>,
     /// The row that is selected, as long as there is one like it; `None`: the first.
     pub selected: Option<Row>,
     /// First line of what is scrolled without a cursor: failures, details.

@@ -6,6 +6,9 @@ use std::sync::Arc;
 
 use tracer_common::{Cause, TupleCount, TupleKey};
 
+use super::course::Older;
+use crate::{capacity::TakenOver, stats::P99};
+
 /// What holds for all readings of one tracer.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct About {
@@ -28,9 +31,12 @@ pub struct Look<'a> {
     pub count: &'a TupleCount,
     /// Ports that it can hold; `None`: not known.
     pub capacity: Option<u32>,
-    /// 99 of 100 port searches were shorter, ns, as a recording says it; `None`: to be made from
-    /// the histogram in `count`.
-    pub search_p99_ns: Option<u64>,
+    /// TIME_WAITs that connect() may take over; `None`: none.
+    pub reuse: Option<TakenOver>,
+    /// Of the tuple's TIME_WAITs that are older than the tracer; used where this is its first reading.
+    pub older: Option<Older<'a>>,
+    /// How long port searches took, as a recording says it; `None`: to be made from the histogram in `count`.
+    pub search_p99: Option<P99>,
     /// Path of the cgroup that connected here last.
     pub cgroup: Option<Arc<str>>,
     /// The container of that cgroup.

@@ -11,7 +11,11 @@ use super::{
     },
     names::Names,
 };
-use crate::view::reading::{self, Look};
+use crate::{
+    capacity::TakenOver,
+    stats::P99,
+    view::reading::{self, Look},
+};
 
 /// A line without what it was read from.
 #[derive(Debug)]
@@ -32,7 +36,8 @@ pub(super) struct Kept {
     key: TupleKey,
     count: TupleCount,
     capacity: Option<u32>,
-    search_p99_ns: Option<u64>,
+    reusable: Option<u64>,
+    search_p99: Option<P99>,
     cgroup: Option<Arc<str>>,
     container: Option<Arc<str>>,
     netns_name: Option<Arc<str>>,
@@ -61,7 +66,8 @@ impl Kept {
             key: tuple.key,
             count: tuple.count,
             capacity: tuple.capacity,
-            search_p99_ns: tuple.search_p99_ns,
+            reusable: tuple.reusable,
+            search_p99: tuple.search_p99,
             cgroup: names.get(&tuple.cgroup),
             container: names.get(&tuple.container),
             netns_name: names.get(&tuple.netns_name),
@@ -74,7 +80,9 @@ impl Kept {
             key: self.key,
             count: &self.count,
             capacity: self.capacity,
-            search_p99_ns: self.search_p99_ns,
+            reuse: self.reusable.map(TakenOver::recorded),
+            older: None,
+            search_p99: self.search_p99,
             cgroup: self.cgroup,
             container: self.container,
             netns_name: self.netns_name,

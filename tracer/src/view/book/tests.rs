@@ -37,7 +37,9 @@ impl Feed {
                 key: *key,
                 count,
                 capacity: Some(Self::CAPACITY),
-                search_p99_ns: None,
+                reuse: None,
+                older: None,
+                search_p99: None,
                 cgroup: None,
                 container: None,
                 netns_name: None,
@@ -221,13 +223,13 @@ fn the_p99_is_of_the_newest_searches() {
     let mut now = count(10, 0);
     now.search[search_bucket(1_000_000)] = 1000;
     feed.next(&[(key(1), now)]);
-    let slow = feed.row(&key(1)).search_p99_ns.unwrap();
+    let slow = feed.row(&key(1)).search_p99.unwrap().ns;
     now.search[search_bucket(5_000)] += 10;
     feed.next(&[(key(1), now)]);
-    let fast = feed.row(&key(1)).search_p99_ns.unwrap();
+    let fast = feed.row(&key(1)).search_p99.unwrap().ns;
     assert!(fast < 10_000 && slow > 900_000, "{fast} {slow}");
     feed.next(&[(key(1), now)]);
-    assert_eq!(feed.row(&key(1)).search_p99_ns, Some(fast));
+    assert_eq!(feed.row(&key(1)).search_p99.map(|p99| p99.ns), Some(fast));
 }
 
 #[test]
@@ -293,5 +295,39 @@ proptest! {
                 prop_assert!(row.rates.is_none_or(sound));
             }
         }
+    }
+}
+
+#[test]
+fn the_worst_fails_then_is_full_then_fills_up_and_the_others_are_counted() {
+    let mut feed = Feed::default();
+    let failing = |second: u64, cause: Cause, each: u64| {
+        let mut now = count(100, 0);
+        now.failed[cause as usize] = each * second;
+        now
+    };
+    let exhausted = |second| failing(second, Cause::PortsExhausted, 2);
+    let refused = |second| failing(second, Cause::Refused, 50);
+    let filling = |second: u64| count(300 * second, 0);
+    let full = count(28_232, 0);
+    let idle = count(28_000, 0);
+    let mut tuples: Vec<(u8, Box<dyn Fn(u64) -> TupleCount>)> = vec![
+        (1, Box::new(move |_| idle)),
+        (2, Box::new(filling)),
+        (3, Box::new(move |_| full)),
+        (4, Box::new(refused)),
+        (5, Box::new(exhausted)),
+    ];
+    // The shortest forecast is not what hurts most; what hurts most is taken away one by one.
+    for (others, of) in [(3, 5), (2, 4), (1, 3), (0, 2), (0, 1)] {
+        for _ in 0..15 {
+            let second = feed.second + 1;
+            let now: Vec<_> =
+                tuples.iter().map(|(number, at)| (key(*number), at(second))).collect();
+            feed.next(&now);
+        }
+        let worst = feed.book.worst(Window::Second).unwrap();
+        assert_eq!((worst.row.key, worst.others), (key(of), others), "{:?}", worst.hurts);
+        tuples.pop();
     }
 }

@@ -2,17 +2,17 @@
 
 use std::{cmp::Ordering, sync::Arc};
 
-use tracer_common::{Cause, TupleCount, TupleKey, tuple::SEARCH_BUCKETS};
+use tracer_common::{Cause, TupleKey, tuple::SEARCH_BUCKETS};
 
 use super::{
     super::{
-        forecast::{self, Filling, TIME_WAIT_S},
-        history::{Activity, Change, Sample},
+        course::{Course, Holds},
+        history::Change,
         reading::Look,
     },
-    Detail, Window,
+    Detail, Hurts, Window,
 };
-use crate::stats::{self, Rates, Row};
+use crate::stats::{self, P99, Rates, Row};
 
 /// A tuple without ports is shown so long after its last change, ms.
 const ALIVE_MS: u32 = 60_000;
@@ -21,7 +21,7 @@ const ALIVE_MS: u32 = 60_000;
 #[derive(Debug)]
 pub(super) struct Track {
     pub(super) key: TupleKey,
-    newest: Sample,
+    course: Course,
     opened: u64,
     released: u64,
     /// `None`: no call failed.
@@ -31,21 +31,16 @@ pub(super) struct Track {
     capacity: Option<u32>,
     /// `None`: no port search was measured.
     search: Option<Box<[u32; SEARCH_BUCKETS]>>,
-    search_p99_ns: Option<u64>,
+    search_p99: Option<P99>,
     last_errno: u32,
     pid: u32,
     comm: [u8; 16],
     cgroup: Option<Arc<str>>,
     container: Option<Arc<str>>,
     netns_name: Option<Arc<str>>,
-    /// `None`: nothing happened in the last minute.
-    activity: Option<Box<Activity>>,
-    /// There was a reading to compare with.
-    compared: bool,
     changed_ms: u32,
     /// Number of the newest reading that had this tuple.
     reading: u32,
-    eta: Eta,
 }
 
 impl Track {
@@ -53,7 +48,7 @@ impl Track {
     pub(super) fn new(key: TupleKey, since_ms: Option<u32>) -> Self {
         Self {
             key,
-            newest: Sample { at_ms: since_ms.unwrap_or_default(), ..Sample::default() },
+            course: Course::new(since_ms),
             opened: 0,
             released: 0,
             failed: None,
@@ -61,18 +56,15 @@ impl Track {
             time_wait: 0,
             capacity: None,
             search: None,
-            search_p99_ns: None,
+            search_p99: None,
             last_errno: 0,
             pid: 0,
             comm: [0; 16],
             cgroup: None,
             container: None,
             netns_name: None,
-            activity: None,
-            compared: since_ms.is_some(),
             changed_ms: 0,
             reading: 0,
-            eta: Eta::default(),
         }
     }
 
@@ -81,37 +73,17 @@ impl Track {
         let count = look.count;
         if count.opened < self.opened || count.released < self.released {
             // It was removed and came back: from 0 again.
-            *self = Self { reading: self.reading, ..Self::new(self.key, Some(self.newest.at_ms)) };
+            let since = self.course.at_ms();
+            *self = Self { reading: self.reading, ..Self::new(self.key, Some(since)) };
         }
         let opened = count.opened - self.opened;
-        let now = sample(count, now_ms);
-        let first = self.reading == 0;
-        let changed = Sample { at_ms: now_ms, ..self.newest } != now;
-        if first || changed {
+        let holds = Holds { capacity: look.capacity, reuse: look.reuse };
+        if self.course.read(count, holds, now_ms, look.older) {
             self.changed_ms = now_ms;
         }
-        if !first || self.compared {
-            self.add(now, changed);
-        }
-        self.compared |= !first;
-        self.newest = now;
         self.copy(look);
         self.reading = reading;
-        self.foresee(now_ms);
         opened
-    }
-
-    fn add(&mut self, now: Sample, changed: bool) {
-        let before = self.newest;
-        if changed && self.activity.is_none() {
-            self.activity = Some(Box::new(Activity::new(before)));
-        }
-        if let Some(activity) = &mut self.activity {
-            activity.add(&before, &now);
-            if activity.is_over(&now) {
-                self.activity = None;
-            }
-        }
     }
 
     fn copy(&mut self, look: &Look<'_>) {
@@ -124,7 +96,7 @@ impl Track {
         if count.failures() > 0 {
             **self.failed.get_or_insert_default() = count.failed;
         }
-        self.search(&count.search, look.search_p99_ns);
+        self.search(&count.search, look.search_p99);
         self.last_errno = count.last_errno;
         self.pid = count.pid;
         self.comm = count.comm;
@@ -133,9 +105,9 @@ impl Track {
         self.netns_name.clone_from(&look.netns_name);
     }
 
-    fn search(&mut self, search: &[u32; SEARCH_BUCKETS], told_p99_ns: Option<u64>) {
-        if told_p99_ns.is_some() {
-            self.search_p99_ns = told_p99_ns;
+    fn search(&mut self, search: &[u32; SEARCH_BUCKETS], told_p99: Option<P99>) {
+        if told_p99.is_some() {
+            self.search_p99 = told_p99;
         }
         if *search == [0; SEARCH_BUCKETS] {
             return;
@@ -146,50 +118,31 @@ impl Track {
             *new = new.wrapping_sub(*old);
         }
         **before = *search;
-        let recent = told_p99_ns.or_else(|| stats::percentile_99(&recent));
-        self.search_p99_ns = recent.or(self.search_p99_ns);
+        let recent = told_p99.or_else(|| stats::percentile_99(&recent));
+        self.search_p99 = recent.or(self.search_p99);
     }
 
-    /// The one that is nearer to its end first.
-    pub(super) fn order(&self, other: &Self, now_ms: u32, soon_s: f64) -> Ordering {
-        let soon =
-            |track: &Self| track.eta_s(now_ms).filter(|eta| *eta < soon_s).unwrap_or(f64::INFINITY);
+    /// What is wrong with it now.
+    pub(super) fn hurts(&self, now_ms: u32) -> Hurts {
+        let failed = self.change(Window::TenSeconds).map_or(0.0, |change| change.failed);
+        let eta_s = self.course.eta_s(now_ms);
+        match (failed > 0.0, eta_s) {
+            (true, _) if self.course.is_exhausted() => Hurts::FailsForPorts(failed),
+            (true, _) => Hurts::Fails(failed),
+            (false, Some(0.0)) => Hurts::Full,
+            (false, Some(eta)) => Hurts::Fills(eta),
+            (false, None) => Hurts::No,
+        }
+    }
+
+    /// The fuller one first.
+    pub(super) fn order_by_share(&self, other: &Self) -> Ordering {
         let share =
             |track: &Self| stats::saturation(track.in_use.into(), track.capacity).unwrap_or(-1.0);
-        soon(self)
-            .total_cmp(&soon(other))
-            .then_with(|| share(other).total_cmp(&share(self)))
+        share(other)
+            .total_cmp(&share(self))
             .then_with(|| other.in_use.cmp(&self.in_use))
             .then_with(|| self.key.cmp(&other.key))
-    }
-
-    /// The forecast, from the trend of ten seconds, and where that is slow, of a minute.
-    fn foresee(&mut self, now_ms: u32) {
-        const SOON_S: f64 = 300.0;
-        let over = |seconds| self.eta_over(now_ms, seconds);
-        // Of thousands most do nothing for minutes: no trend, no forecast, unless it is full.
-        let still = self.activity.is_none() && self.capacity.is_none_or(|all| self.in_use < all);
-        let eta = if still {
-            None
-        } else {
-            over(10.0).filter(|eta| *eta < SOON_S).or_else(|| over(60.0))
-        };
-        self.eta.add(now_ms, eta);
-    }
-
-    fn eta_over(&self, now_ms: u32, seconds: f64) -> Option<f64> {
-        let activity = self.activity.as_deref();
-        let begun = activity.map_or([0; TIME_WAIT_S], |activity| activity.begun(now_ms));
-        let trend = |seconds| activity.and_then(|it| it.trend(&self.newest, seconds));
-        let recent = trend(seconds / 4.0).unwrap_or_default();
-        let trend = trend(seconds).filter(|trend| !forecast::has_stopped(trend, &recent));
-        forecast::eta_s(&Filling {
-            in_use: self.in_use.into(),
-            time_wait: self.time_wait.into(),
-            capacity: self.capacity?,
-            trend: trend.unwrap_or_default(),
-            begun: &begun,
-        })
     }
 
     /// Whether it is kept: it was in this reading, or holds nothing and was busy not long ago.
@@ -198,9 +151,7 @@ impl Track {
             return true;
         }
         // A source that names only what changed or holds ports: this one did neither.
-        let idle = Sample { at_ms: now_ms, ..self.newest };
-        self.add(idle, false);
-        self.newest = idle;
+        self.course.stand_still(now_ms);
         self.in_use == 0 && now_ms.wrapping_sub(self.changed_ms) < keep_ms
     }
 
@@ -219,15 +170,7 @@ impl Track {
 
     /// Changes per second; `None`: there was nothing to compare with yet.
     pub(super) fn change(&self, window: Window) -> Option<Change> {
-        let none = self.compared.then(Change::default);
-        let activity = self.activity.as_deref();
-        activity.and_then(|it| it.change(&self.newest, window.seconds().into())).or(none)
-    }
-
-    /// A forecast outlives a reading without one, but not what it was about.
-    fn eta_s(&self, now_ms: u32) -> Option<f64> {
-        let full = self.capacity.is_some_and(|capacity| self.in_use >= capacity);
-        self.eta.shown(now_ms).filter(|eta| self.in_use > 0 && (*eta > 0.0 || full))
+        self.course.change(window.seconds().into())
     }
 
     pub(super) fn row(&self, window: Window, now_ms: u32) -> Row {
@@ -243,8 +186,9 @@ impl Track {
             capacity: self.capacity,
             saturation: stats::saturation(self.in_use.into(), self.capacity),
             rates,
-            eta_s: self.eta_s(now_ms),
-            search_p99_ns: self.search_p99_ns,
+            eta_s: self.course.eta_s(now_ms),
+            reusable: self.course.reusable(now_ms).map(|reuse| reuse.now),
+            search_p99: self.search_p99,
             opened: self.opened,
             released: self.released,
             failed: self.failed.as_deref().copied().unwrap_or_default(),
@@ -260,71 +204,12 @@ impl Track {
     }
 
     pub(super) fn detail(&self, window: Window, now_ms: u32) -> Detail {
-        let activity = self.activity.as_deref();
-        let begun = activity.map_or([0; TIME_WAIT_S], |activity| activity.begun(now_ms));
         Detail {
             row: self.row(window, now_ms),
             changes: Window::ALL.map(|window| self.change(window)),
             search: self.search.as_deref().copied().unwrap_or_default(),
             cgroup: self.cgroup.clone(),
-            ending: begun.into_iter().rev().collect(),
+            ending: self.course.ending(now_ms),
         }
     }
-}
-
-fn sample(count: &TupleCount, at_ms: u32) -> Sample {
-    let low = |count: u64| u32::try_from(count & u64::from(u32::MAX)).unwrap_or_default();
-    Sample {
-        at_ms,
-        opened: low(count.opened),
-        released: low(count.released),
-        closed: low(count.released.wrapping_sub(count.time_wait_ended)),
-        begun: low(count.time_wait_begun),
-        failed: low(count.failures()),
-    }
-}
-
-/// A forecast that does not flicker: it appears with the second reading that has it, and goes with
-/// the third in a row that has not.
-#[derive(Clone, Copy, Debug, Default)]
-struct Eta {
-    /// When no port is left, ms; wraps.
-    at_ms: u32,
-    /// Readings in a row with a forecast, or (negative) without.
-    streak: i8,
-    shown: bool,
-}
-
-impl Eta {
-    /// A new forecast moves the one before by this part, unless it differs by more than `FAR`.
-    const WEIGHT: f64 = 0.3;
-    const FAR: f64 = 0.2;
-
-    fn add(&mut self, now_ms: u32, eta_s: Option<f64>) {
-        let Some(eta_s) = eta_s else {
-            self.streak = self.streak.min(0).saturating_sub(1);
-            self.shown &= self.streak > -3;
-            return;
-        };
-        let before = self.at_ms.wrapping_sub(now_ms).cast_signed();
-        let before = f64::from(before) / 1000.0;
-        let near = (before - eta_s).abs() <= Self::FAR * eta_s;
-        let known = self.streak > 0 || self.shown;
-        let next = if known && near { before + Self::WEIGHT * (eta_s - before) } else { eta_s };
-        self.at_ms = now_ms.wrapping_add(whole_ms(next));
-        self.streak = self.streak.max(0).saturating_add(1);
-        // Full is full at once.
-        self.shown |= self.streak >= 2 || eta_s == 0.0;
-    }
-
-    /// Seconds.
-    fn shown(self, now_ms: u32) -> Option<f64> {
-        let left = self.at_ms.wrapping_sub(now_ms).cast_signed();
-        self.shown.then(|| f64::from(left.max(0)) / 1000.0)
-    }
-}
-
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to a day")]
-fn whole_ms(seconds: f64) -> u32 {
-    (seconds.clamp(0.0, 86_400.0) * 1000.0) as u32
 }

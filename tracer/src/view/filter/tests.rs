@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use tracer_common::{TupleCount, TupleKey};
 
 use super::*;
-use crate::stats::Rates;
+use crate::stats::{P99, Rates};
 
 fn row() -> Row {
     let key = TupleKey {
@@ -17,7 +17,7 @@ fn row() -> Row {
     row.saturation = Some(0.8);
     row.rates = Some(Rates { opened: 12.0, released: 1.0, failed: 0.0 });
     row.eta_s = Some(90.0);
-    row.search_p99_ns = Some(740_000);
+    row.search_p99 = Some(P99 { ns: 740_000, at_least: false });
     row.pid = 812;
     row.last_errno = 99;
     row.comm = *b"Nginx\0\0\0\0\0\0\0\0\0\0\0";

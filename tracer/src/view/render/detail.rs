@@ -149,6 +149,14 @@ fn outlook(detail: &Detail, theme: Theme, room: usize) -> Vec<Line<'static>> {
         None if row.rates.is_none() => {
             ("No forecast yet: it takes a few readings.".to_owned(), Style::new())
         }
+        None if row.reusable.is_some_and(|reusable| reusable > 0) => (
+            format!(
+                "Not filling: connect() takes TIME_WAITs over (tcp_tw_reuse), {} of {} now.",
+                count(row.reusable.unwrap_or(0)),
+                count(row.time_wait)
+            ),
+            Style::new(),
+        ),
         None => {
             ("Not filling: ports come back as fast as they are taken.".to_owned(), Style::new())
         }

@@ -10,9 +10,13 @@ use super::{
     words::{clock, container, count, ends_within, per_second, several, who},
 };
 use crate::{
-    table::{SLOW, seconds},
+    table::seconds,
     text,
-    view::{book::HostRates, model::Model, theme::Theme},
+    view::{
+        book::{HostRates, Hurts, Worst},
+        model::Model,
+        theme::Theme,
+    },
 };
 
 /// From this width on, words are written out.
@@ -180,14 +184,18 @@ fn health(model: &Model, theme: Theme) -> Vec<Field> {
 }
 
 fn worst(model: &Model, theme: Theme, width: usize) -> Vec<Field> {
-    let Some(row) = &model.worst else { return Vec::new() };
+    let Some(Worst { row, hurts, others }) = &model.worst else { return Vec::new() };
     let share = row.saturation;
-    let pressing = share.is_some_and(|share| share >= SLOW) || row.eta_s.is_some();
-    let style = match row.eta_s {
-        Some(eta) if eta < 60.0 => theme.alarm(),
-        _ => theme.level(share),
+    let style = match *hurts {
+        Hurts::FailsForPorts(_) | Hurts::Full => theme.alarm(),
+        Hurts::Fails(_) => theme.bad(),
+        Hurts::Fills(eta) if eta < 60.0 => theme.alarm(),
+        Hurts::Fills(_) => theme.level(share),
+        // What connect() takes over is no lack.
+        Hurts::No if row.reusable.is_some_and(|reusable| reusable > 0) => Style::new(),
+        Hurts::No => theme.level(share),
     };
-    let label = if pressing { "worst" } else { "fullest" };
+    let label = if *hurts == Hurts::No { "fullest" } else { "worst" };
     let ends = ends_within(&row.key, width.saturating_sub(BESIDE + label.len() + 1));
     let mut fields = vec![field(0, format!("{label} {ends}"), style)];
     if let Some(share) = share {
@@ -197,19 +205,35 @@ fn worst(model: &Model, theme: Theme, width: usize) -> Vec<Field> {
         Some(0.0) => fields.push(field(2, "NO PORT LEFT", theme.alarm())),
         Some(eta) => fields.push(field(2, format!("full in {}", seconds(eta)), style)),
         None if row.capacity.is_none() => {
-            fields.push(field(6, "capacity not known", Style::new()));
+            fields.push(field(7, "capacity not known", Style::new()));
         }
-        None => fields.push(field(6, "not filling", Style::new())),
+        None if matches!(hurts, Hurts::Fails(_) | Hurts::FailsForPorts(_)) => {}
+        None => fields.push(field(7, "not filling", Style::new())),
+    }
+    if let Hurts::Fails(rate) | Hurts::FailsForPorts(rate) = *hurts {
+        fields.push(field(3, format!("{} calls/s fail", per_second(rate)), theme.bad()));
+    }
+    if let Some(reusable @ 1..) = row.reusable {
+        fields.push(field(5, format!("{} reusable", count(reusable)), Style::new()));
+    }
+    match others {
+        0 => {}
+        1 => fields.push(field(2, "1 other is in trouble", theme.warn())),
+        _ => fields.push(field(
+            2,
+            format!("{} others are in trouble", count(*others as u64)),
+            theme.warn(),
+        )),
     }
     if row.pid != 0 || row.comm != [0; 16] {
-        fields.push(field(3, format!("by {}", who(&row.comm, row.pid)), Style::new()));
+        fields.push(field(4, format!("by {}", who(&row.comm, row.pid)), Style::new()));
     }
     if let Some(id) = container(row.container.as_deref()) {
-        fields.push(field(5, format!("container {id}"), Style::new()));
+        fields.push(field(6, format!("container {id}"), Style::new()));
     }
     if let Some(capacity) = row.capacity {
         let ports = format!("{} of {} ports", count(row.in_use), count(capacity.into()));
-        fields.push(field(4, ports, Style::new()));
+        fields.push(field(5, ports, Style::new()));
     }
     fields
 }

@@ -5,6 +5,7 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 use tracer_common::{Addr, TupleCount, TupleKey};
 
 use super::super::{
+    book::Worst,
     group::{By, Subject, grouped},
     layout,
     model::{List, Mode, Model, View},
@@ -16,12 +17,9 @@ use crate::{
     table::{self, Top},
 };
 
-/// A forecast that is nearer than this, s, presses more than a high saturation does.
-const SOON_S: f64 = 300.0;
-
-/// The tuple that has least time left, or is fullest; whatever the list shows.
-pub fn worst(model: &Model) -> Option<Row> {
-    model.book.worst(model.window, SOON_S)
+/// The tuple that hurts most, or is fullest; whatever the list shows.
+pub fn worst(model: &Model) -> Option<Worst> {
+    model.book.worst(model.window)
 }
 
 /// Rows that there is room for.

@@ -1,0 +1,320 @@
+//! What a tuple does over time, as far as its forecast needs it. The same for a live view, a recording that is played,
+//! and the lines of `tracer record` and `tracer tuples`.
+
+use tracer_common::{Cause, TupleCount};
+
+use super::{
+    forecast::{self, BEGUN_S, Begun, Filling, Reusable, TIME_WAIT_S},
+    history::{Activity, Change, Sample},
+};
+use crate::capacity::TakenOver;
+
+/// A forecast is of the trend of so many seconds, or if that does not fill up, of a minute.
+const WINDOWS: [f64; 2] = [12.0, 60.0];
+/// A port search that failed so short a time ago proves that no port is left, ms.
+const PROOF_MS: u32 = 3_000;
+/// So long after one, a tuple still counts as one that runs out of ports, ms.
+const EXHAUSTED_MS: u32 = 10_000;
+
+/// TIME_WAITs that are older than the tracer, by how long they last still, s, at `at_ms`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Older<'a> {
+    pub left: &'a [u16; TIME_WAIT_S],
+    /// ms on the readings' clock; wraps.
+    pub at_ms: u32,
+}
+
+/// What a tuple holds at a reading, beside its counters.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Holds {
+    /// Ports that it can hold; `None`: not known.
+    pub capacity: Option<u32>,
+    /// TIME_WAITs that connect() may take over; `None`: none.
+    pub reuse: Option<TakenOver>,
+}
+
+/// One tuple over time. Small: there can be tens of thousands.
+#[derive(Debug, Default)]
+pub(super) struct Course {
+    newest: Sample,
+    /// `None`: nothing happened in the last minute.
+    activity: Option<Box<Activity>>,
+    /// There was a reading before the newest.
+    compared: bool,
+    /// All TIME_WAITs that began in the last minute are known.
+    all_begun: bool,
+    /// Of the first reading, ms; `None`: there was none yet.
+    first_ms: Option<u32>,
+    in_use: u32,
+    time_wait: u32,
+    holds: Holds,
+    /// Port searches that failed, and when that was, ms.
+    exhausted: u32,
+    exhausted_ms: Option<u32>,
+    eta: Eta,
+}
+
+impl Course {
+    /// A tuple that had counted nothing at `since_ms`; `None`: what it had counted is not known.
+    pub(super) fn new(since_ms: Option<u32>) -> Self {
+        Self {
+            newest: Sample { at_ms: since_ms.unwrap_or_default(), ..Sample::default() },
+            compared: since_ms.is_some(),
+            all_begun: since_ms.is_some(),
+            ..Self::default()
+        }
+    }
+
+    /// A tuple in which nothing had happened for a minute when it had counted this.
+    pub(super) fn after(before: &TupleCount, at_ms: u32) -> Self {
+        Self {
+            newest: sample(before, at_ms),
+            exhausted: low(before.failed[Cause::PortsExhausted as usize]),
+            ..Self::new(Some(at_ms))
+        }
+    }
+
+    /// When the newest reading was, ms.
+    pub(super) const fn at_ms(&self) -> u32 {
+        self.newest.at_ms
+    }
+
+    /// Takes a reading in. Returns whether something has changed since the one before.
+    pub(super) fn read(
+        &mut self,
+        count: &TupleCount,
+        holds: Holds,
+        now_ms: u32,
+        older: Option<Older<'_>>,
+    ) -> bool {
+        let now = sample(count, now_ms);
+        let first = self.first_ms.is_none();
+        let changed = self.newest.differs(&now);
+        self.holds = holds;
+        self.in_use = u32::try_from(count.in_use()).unwrap_or(u32::MAX);
+        self.time_wait = u32::try_from(count.time_wait()).unwrap_or(u32::MAX);
+        if !first || self.compared {
+            self.add(now, changed);
+        } else if let Some(older) = older {
+            self.add_older(now, older);
+        }
+        let exhausted = low(count.failed[Cause::PortsExhausted as usize]);
+        if exhausted != self.exhausted && (!first || self.compared) {
+            self.exhausted_ms = Some(now_ms);
+        }
+        self.exhausted = exhausted;
+        let is_recent = |at: &u32| now_ms.wrapping_sub(*at) <= EXHAUSTED_MS;
+        self.exhausted_ms = self.exhausted_ms.filter(is_recent);
+        let first_ms = *self.first_ms.get_or_insert(now_ms);
+        self.all_begun |= now_ms.wrapping_sub(first_ms) / 1000 >= REMEMBERED_S;
+        self.compared |= !first;
+        self.newest = now;
+        self.foresee(now_ms);
+        first || changed
+    }
+
+    /// A reading that leaves the tuple out, because nothing changed.
+    pub(super) fn stand_still(&mut self, now_ms: u32) {
+        let idle = Sample { at_ms: now_ms, ..self.newest };
+        self.add(idle, false);
+        self.newest = idle;
+    }
+
+    fn add(&mut self, now: Sample, changed: bool) {
+        let before = self.newest;
+        if changed && self.activity.is_none() {
+            self.activity = Some(Box::new(Activity::new(before)));
+        }
+        let level = self.level(now.at_ms);
+        if let Some(activity) = &mut self.activity {
+            activity.add(&before, &now, level);
+            if activity.is_over(&now) {
+                self.activity = None;
+            }
+        }
+    }
+
+    fn add_older(&mut self, now: Sample, older: Older<'_>) {
+        let mut by_age = [0; BEGUN_S];
+        let passed = now.at_ms.wrapping_sub(older.at_ms).div_ceil(1000) as usize;
+        // One that lasts `s` seconds more ends with the batch after that.
+        let ends = older.left.iter().enumerate();
+        for (left, count) in ends {
+            let age = (TIME_WAIT_S - 1).saturating_sub(left.saturating_sub(passed));
+            if let Some(place) = by_age.get_mut(age) {
+                *place = u16::saturating_add(*place, *count);
+            }
+        }
+        if by_age.iter().any(|count| *count > 0) {
+            self.activity.get_or_insert_with(|| Box::new(Activity::new(now))).add_older(&by_age);
+        }
+        self.all_begun = true;
+    }
+
+    /// Port searches failed of late.
+    pub(super) const fn is_exhausted(&self) -> bool {
+        self.exhausted_ms.is_some()
+    }
+
+    /// TIME_WAITs that connect() can take over; `None`: none can ever be.
+    pub(super) fn reusable(&self, now_ms: u32) -> Option<Reusable> {
+        let TakenOver { all, old, after_ms } = self.holds.reuse?;
+        let after_s = (after_ms.div_ceil(1000) as usize).clamp(1, TIME_WAIT_S);
+        let activity = self.activity.as_deref();
+        let by_age = activity.map_or([0; BEGUN_S], |activity| activity.begun(now_ms));
+        let newest: u64 = by_age.iter().take(after_s).map(|count| u64::from(*count)).sum();
+        let all = all.min(self.time_wait.into());
+        let (now, young) = if old {
+            (all, newest.min(u64::from(self.time_wait) - all))
+        } else {
+            (all - newest.min(all), newest.min(all))
+        };
+        Some(Reusable { now, young, after_s })
+    }
+
+    /// Ports that connect() cannot be given.
+    fn level(&self, now_ms: u32) -> u32 {
+        let reusable = self.reusable(now_ms).map_or(0, |reuse| reuse.now);
+        self.in_use.saturating_sub(u32::try_from(reusable).unwrap_or(u32::MAX))
+    }
+
+    fn foresee(&mut self, now_ms: u32) {
+        // Of thousands most do nothing for minutes: no trend, no forecast, unless it is full.
+        let still = self.activity.is_none()
+            && self.holds.capacity.is_none_or(|capacity| self.in_use < capacity);
+        let eta = if still {
+            None
+        } else {
+            WINDOWS.into_iter().find_map(|seconds| self.eta_over(now_ms, seconds))
+        };
+        self.eta.add(now_ms, eta);
+    }
+
+    fn eta_over(&self, now_ms: u32, seconds: f64) -> Option<f64> {
+        let activity = self.activity.as_deref();
+        let by_age = activity.map_or([0; BEGUN_S], |activity| activity.begun(now_ms));
+        let level = self.level(now_ms);
+        let recent = activity.and_then(|it| it.recent(&self.newest, seconds / 4.0));
+        let trend = activity
+            .and_then(|it| it.trend(&self.newest, seconds, level))
+            .filter(|trend| !forecast::has_stopped(trend, &recent.unwrap_or_default()));
+        forecast::eta_s(&Filling { trend, ..self.filling(now_ms, &by_age)? })
+    }
+
+    /// All but the trend; `None`: the capacity is not known.
+    fn filling<'a>(&self, now_ms: u32, by_age: &'a [u32; BEGUN_S]) -> Option<Filling<'a>> {
+        Some(Filling {
+            in_use: self.in_use.into(),
+            time_wait: self.time_wait.into(),
+            capacity: self.holds.capacity?,
+            reuse: self.reusable(now_ms),
+            failing: self.exhausted_ms.is_some_and(|at| now_ms.wrapping_sub(at) <= PROOF_MS),
+            trend: None,
+            begun: self.begun(by_age, now_ms),
+        })
+    }
+
+    fn begun<'a>(&self, by_age: &'a [u32; BEGUN_S], now_ms: u32) -> Begun<'a> {
+        let since = self.first_ms.map_or(0, |first| now_ms.wrapping_sub(first) / 1000);
+        let known_s = if self.all_begun { BEGUN_S } else { since as usize };
+        Begun { by_age, known_s }
+    }
+
+    /// Seconds until no port is left, 0 where none is; `None`: it is not filling. A forecast outlives a reading
+    /// without one, but not what it was about.
+    pub(super) fn eta_s(&self, now_ms: u32) -> Option<f64> {
+        let full = || {
+            let filling = self.filling(now_ms, &[0; BEGUN_S]);
+            filling.is_some_and(|filling| forecast::is_full(&filling))
+        };
+        let holds = self.in_use > 0 || self.holds.capacity == Some(0);
+        self.eta.shown(now_ms).filter(|eta| holds && (*eta > 0.0 || full()))
+    }
+
+    /// TIME_WAITs that end in each of the next seconds, as far as their begin is known: no more than there are.
+    pub(super) fn ending(&self, now_ms: u32) -> Vec<u32> {
+        let activity = self.activity.as_deref();
+        let by_age = activity.map_or([0; BEGUN_S], |activity| activity.begun(now_ms));
+        let begun = self.begun(&by_age, now_ms);
+        forecast::ending(self.time_wait.into(), begun, self.holds.reuse.is_some())
+    }
+
+    /// Changes per second over the last `seconds`; `None`: there was nothing to compare with yet.
+    pub(super) fn change(&self, seconds: f64) -> Option<Change> {
+        let none = self.compared.then(Change::default);
+        let activity = self.activity.as_deref();
+        activity.and_then(|it| it.change(&self.newest, seconds)).or(none)
+    }
+
+    /// It holds no port, and nothing happened in the last minute.
+    pub(super) const fn is_idle(&self) -> bool {
+        self.activity.is_none() && self.in_use == 0
+    }
+}
+
+const REMEMBERED_S: u32 = BEGUN_S as u32;
+
+const fn low(count: u64) -> u32 {
+    #[expect(clippy::cast_possible_truncation, reason = "only differences are used")]
+    let low = count as u32;
+    low
+}
+
+fn sample(count: &TupleCount, at_ms: u32) -> Sample {
+    Sample {
+        at_ms,
+        opened: low(count.opened),
+        released: low(count.released),
+        closed: low(count.released.wrapping_sub(count.time_wait_ended)),
+        begun: low(count.time_wait_begun),
+        failed: low(count.failures()),
+    }
+}
+
+/// A forecast that does not flicker: it appears with the second reading that has it, and goes with
+/// the third in a row that has not.
+#[derive(Clone, Copy, Debug, Default)]
+struct Eta {
+    /// When no port is left, ms; wraps.
+    at_ms: u32,
+    /// Readings in a row with a forecast, or (negative) without.
+    streak: i8,
+    shown: bool,
+}
+
+impl Eta {
+    /// A new forecast moves the one before by this part, unless it differs by more than `FAR`.
+    const WEIGHT: f64 = 0.3;
+    const FAR: f64 = 0.2;
+
+    fn add(&mut self, now_ms: u32, eta_s: Option<f64>) {
+        let Some(eta_s) = eta_s else {
+            self.streak = self.streak.min(0).saturating_sub(1);
+            self.shown &= self.streak > -3;
+            return;
+        };
+        let before = self.at_ms.wrapping_sub(now_ms).cast_signed();
+        let before = f64::from(before) / 1000.0;
+        let near = (before - eta_s).abs() <= Self::FAR * eta_s;
+        let known = self.streak > 0 || self.shown;
+        let next = if known && near { before + Self::WEIGHT * (eta_s - before) } else { eta_s };
+        self.at_ms = now_ms.wrapping_add(whole_ms(next));
+        self.streak = self.streak.max(0).saturating_add(1);
+        // Full is full at once.
+        self.shown |= self.streak >= 2 || eta_s == 0.0;
+    }
+
+    /// Seconds.
+    fn shown(self, now_ms: u32) -> Option<f64> {
+        let left = self.at_ms.wrapping_sub(now_ms).cast_signed();
+        self.shown.then(|| f64::from(left.max(0)) / 1000.0)
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to a day")]
+fn whole_ms(seconds: f64) -> u32 {
+    (seconds.clamp(0.0, 86_400.0) * 1000.0) as u32
+}
+
+#[cfg(test)]
+mod tests;

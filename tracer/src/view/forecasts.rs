@@ -1,0 +1,134 @@
+//! The forecasts of `tracer record` and `tracer tuples`, which keep no more of a tuple than these need.
+
+use foldhash::HashMap;
+use tracer_common::{TupleCount, TupleKey};
+
+use super::course::{Course, Holds, Older};
+
+/// What is known of a tuple from more than one reading.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Forecast {
+    /// Seconds until no port is left, 0 where none is; `None`: it is not filling.
+    pub eta_s: Option<f64>,
+    /// TIME_WAITs that connect() can take over now; `None`: none can ever be.
+    pub reusable: Option<u64>,
+}
+
+/// All tuples that hold ports, or did something in the last minute.
+#[derive(Debug, Default)]
+pub struct Forecasts {
+    courses: HashMap<TupleKey, Course>,
+    readings: u64,
+    before_ms: u32,
+    now_ms: u32,
+}
+
+impl Forecasts {
+    /// A reading begins. `mono_ns`: CLOCK_MONOTONIC of it.
+    pub fn begin(&mut self, mono_ns: u64) {
+        self.before_ms = self.now_ms;
+        self.now_ms = super::book::milliseconds(mono_ns);
+        self.readings += 1;
+    }
+
+    /// A tuple of the reading; each one once. `before`: what the reading before said of it.
+    pub fn read(
+        &mut self,
+        key: &TupleKey,
+        (before, count): (Option<&TupleCount>, &TupleCount),
+        holds: Holds,
+        older: Option<Older<'_>>,
+    ) -> Forecast {
+        let (before_ms, now_ms) = (self.before_ms, self.now_ms);
+        let known = self.readings > 1;
+        // It was removed and came back: from 0 again.
+        let anew = before
+            .is_some_and(|before| count.opened < before.opened || count.released < before.released);
+        if anew {
+            self.courses.insert(*key, Course::new(Some(before_ms)));
+        }
+        let course = self.courses.entry(*key).or_insert_with(|| match before {
+            Some(before) if known => Course::after(before, before_ms),
+            _ => Course::new(known.then_some(before_ms)),
+        });
+        course.read(count, holds, now_ms, older);
+        Forecast {
+            eta_s: course.eta_s(now_ms),
+            reusable: course.reusable(now_ms).map(|reuse| reuse.now),
+        }
+    }
+
+    /// The reading is complete.
+    pub fn end(&mut self) {
+        let now_ms = self.now_ms;
+        self.courses.retain(|_, course| course.at_ms() == now_ms && !course.is_idle());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::float_cmp, reason = "0 is 0")]
+
+    use super::*;
+
+    fn count(opened: u64) -> TupleCount {
+        TupleCount { opened, ..TupleCount::default() }
+    }
+
+    /// One reading of one tuple a second.
+    #[derive(Default)]
+    struct Run {
+        forecasts: Forecasts,
+        before: Option<TupleCount>,
+        second: u64,
+    }
+
+    impl Run {
+        fn next(&mut self, now: TupleCount) -> Forecast {
+            self.second += 1;
+            self.forecasts.begin(self.second * 1_000_000_000);
+            let holds = Holds { capacity: Some(1000), reuse: None };
+            let both = (self.before.as_ref(), &now);
+            let forecast = self.forecasts.read(&TupleKey::default(), both, holds, None);
+            self.forecasts.end();
+            self.before = Some(now);
+            forecast
+        }
+    }
+
+    #[test]
+    fn one_interval_has_no_forecast_and_a_ramp_has_one() {
+        let mut run = Run::default();
+        assert_eq!(run.next(count(0)).eta_s, None);
+        for second in 1..=8 {
+            assert_eq!(run.next(count(10 * second)).eta_s, None, "after {second} s");
+        }
+        for second in 9..40 {
+            run.next(count(10 * second));
+        }
+        let eta = run.next(count(400)).eta_s.unwrap();
+        assert!((eta - 60.0).abs() < 1.0, "{eta}");
+    }
+
+    #[test]
+    fn a_full_tuple_is_full_in_the_first_reading() {
+        assert_eq!(Run::default().next(count(1000)).eta_s, Some(0.0));
+    }
+
+    #[test]
+    fn a_tuple_that_was_idle_goes_on_where_it_was() {
+        let mut run = Run::default();
+        let idle = TupleCount { released: 5000, ..count(5000) };
+        for _ in 0..100 {
+            run.next(idle);
+        }
+        assert!(run.forecasts.courses.is_empty());
+        for second in 1..30 {
+            let now = TupleCount { released: 5000, ..count(5000 + 10 * second) };
+            let eta = run.next(now).eta_s;
+            assert!(eta.is_none_or(|eta| (eta - (100.0 - second as f64)).abs() < 1.0), "{eta:?}");
+        }
+        // Removed and counted anew: 7 ports, not minus 5,283.
+        assert_eq!(run.next(count(7)).eta_s, None);
+    }
+}
