@@ -69,6 +69,8 @@ pub mod conn_flag {
     pub const ESTABLISHED: u32 = 1 << 7;
     /// The port is in `BINDS`, too: the application bound it, so it counts among the bound ports.
     pub const LISTED: u32 = 1 << 9;
+    /// A TIME_WAIT of a connection without TCP timestamps, which the kernel's search for a port never takes over.
+    pub const NO_STAMP: u32 = 1 << 15;
     /// An attempt that got a port for which the ledger had no room.
     pub const UNCOUNTED: u32 = 1 << 8;
 }

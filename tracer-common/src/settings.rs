@@ -64,6 +64,8 @@ pub mod global {
     pub const TW_RECENT_STAMP: &str = "TW_RECENT_STAMP";
     /// u32: `struct inet_timewait_sock.tw_entry_stamp`; 0: this kernel has none (before Linux 6.14)
     pub const TW_ENTRY_STAMP: &str = "TW_ENTRY_STAMP";
+    /// u32: `struct tcp_sock.rx_opt.ts_recent_stamp`; 0: not known
+    pub const TP_RECENT_STAMP: &str = "TP_RECENT_STAMP";
     /// u64: address of `tw_timer_handler`; 0: not known.
     pub const TW_TIMER_HANDLER: &str = "TW_TIMER_HANDLER";
     /// u32: byte of `struct sock.sk_kern_sock`, and its bit there; no bit: not known.

@@ -42,7 +42,7 @@ pub struct TupleCount {
     ///
     /// [`conn_flag::LISTED`]: crate::conn_flag::LISTED
     pub held: u64,
-    /// [`Halves`](crate::Halves) of these: ports in TIME_WAIT that nobody bound, which the kernel may take over. It goes down, too.
+    /// [`Halves`](crate::Halves) of these: ports in TIME_WAIT that nobody bound, of connections with timestamps, which the kernel may take over. It goes down, too.
     pub waiting: u64,
     /// connect() calls that failed, by [`Cause`].
     pub failed: [u64; Cause::COUNT],

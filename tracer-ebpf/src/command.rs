@@ -59,7 +59,7 @@ fn run(command: &Command) -> bool {
         REMOVE_TUPLE => ledger::forget(&command.tuple, command.before_ns),
         DOOM_TUPLE => ledger::doom(&command.tuple, command.before_ns),
         CORRECT_TUPLE => ledger::correct(&command.tuple, &command.correction()).unwrap_or(false),
-        MARK_TIME_WAIT => ledger::time_wait(&command.key, now()).is_some(),
+        MARK_TIME_WAIT => ledger::time_wait(&command.key, 0, now()).is_some(),
         FORGIVE => ledger::forgive(&command.tuple),
         LEAVE_OUT => ledger::leave_out(&command.tuple, command.flags, now()),
         _ => false,
@@ -93,7 +93,7 @@ fn add_conn(command: &Command) -> bool {
         return ledger::release(&command.key, now).is_err();
     }
     if ledger::is_marked(&command.key, Mark::TimeWait) {
-        ledger::time_wait(&command.key, now);
+        ledger::time_wait(&command.key, 0, now);
     }
     true
 }

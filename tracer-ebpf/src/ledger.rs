@@ -171,13 +171,14 @@ unsafe fn hold(count: *mut TupleCount, port: u16, flags: u32, change: u64) {
     unsafe { atomic::add(&raw mut (*count).held, Halves::one(port).wrapping_mul(change)) };
 }
 
-/// As [`hold`], for the ports in TIME_WAIT that the kernel may take over: it never takes a bound one.
+/// As [`hold`], for the ports in TIME_WAIT that the kernel may take over: it never takes a bound one, nor one of a
+/// connection without timestamps.
 ///
 /// # Safety
 /// As of [`hold`].
 #[inline(always)]
 unsafe fn wait(count: *mut TupleCount, port: u16, flags: u32, change: u64) {
-    if flags & (conn_flag::LISTED | conn_flag::BOUND) == 0 {
+    if flags & (conn_flag::LISTED | conn_flag::BOUND | conn_flag::NO_STAMP) == 0 {
         // SAFETY: the caller's promise.
         unsafe { atomic::add(&raw mut (*count).waiting, Halves::one(port).wrapping_mul(change)) };
     }
@@ -310,16 +311,16 @@ fn settle_established(key: &ConnKey) -> Step {
     Ok(())
 }
 
-/// A held port goes over to a time-wait socket. `None`: not one of ours.
+/// A held port goes over to a time-wait socket. `stamp`: [`conn_flag::NO_STAMP`] or 0. `None`: not one of ours.
 #[inline(always)]
-pub(crate) fn time_wait(key: &ConnKey, now: u64) -> Option<&'static Conn> {
+pub(crate) fn time_wait(key: &ConnKey, stamp: u32, now: u64) -> Option<&'static Conn> {
     let conn = CONNS.get_ptr_mut(key)?;
     // SAFETY: the life cycle orders this before a hook's release of the same key; for commands, see `get`.
     let conn = unsafe { &mut *conn };
     if conn.flags & conn_flag::TIME_WAIT != 0 {
         return None;
     }
-    conn.flags |= conn_flag::TIME_WAIT;
+    conn.flags |= conn_flag::TIME_WAIT | stamp;
     if let Some(count) = known(&conn.tuple) {
         // SAFETY: as in `release_known`: the port is still held.
         unsafe {

@@ -81,11 +81,11 @@ pub(crate) fn cancelled(key: &ConnKey, expires: u64) -> Step {
 
 /// The timer is put on a queue: a new time-wait socket, or one whose timer was moved.
 #[inline(always)]
-pub(crate) fn started(key: &ConnKey) -> Step {
+pub(crate) fn started(key: &ConnKey, stamp: u32) -> Step {
     let release = newest()?;
     if release.untold != 0 && release.key == *key {
         release.untold = 0;
         return ledger::reopen(key, &release.conn);
     }
-    time_wait::begun(key)
+    time_wait::begun(key, stamp)
 }

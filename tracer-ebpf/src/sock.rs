@@ -8,15 +8,15 @@ use aya_ebpf::{
     bindings::bpf_sock,
     helpers::{bpf_probe_read_kernel, bpf_skc_to_tcp_sock, bpf_skc_to_tcp_timewait_sock},
 };
-use tracer_common::{Addr, ConnKey, Loss, TupleKey, settings::SOCK_COMMON_LEN};
+use tracer_common::{Addr, ConnKey, Loss, TupleKey, conn_flag, settings::SOCK_COMMON_LEN};
 
 use crate::{
     offsets::{
         INET_SPORT, NET_COOKIE, NET_INUM, NO_PORT, NO_PORT_MASK, SK_ERR, SK_KERN_SOCK,
         SK_KERN_SOCK_MASK, SK_PROTOCOL, SK_USERLOCKS, SK_USERLOCKS_SHIFT, SKC_COOKIE, SKC_DADDR,
         SKC_DPORT, SKC_FAMILY, SKC_NET, SKC_NUM, SKC_RCV_SADDR, SKC_STATE, SKC_V6_DADDR,
-        SKC_V6_RCV_SADDR, TRANSPARENT, TRANSPARENT_MASK, TW_ENTRY_STAMP, TW_RECENT_STAMP,
-        TW_SUBSTATE,
+        SKC_V6_RCV_SADDR, TP_RECENT_STAMP, TRANSPARENT, TRANSPARENT_MASK, TW_ENTRY_STAMP,
+        TW_RECENT_STAMP, TW_SUBSTATE,
     },
     skip::{Skip, Step},
 };
@@ -42,6 +42,27 @@ pub(crate) mod state {
 pub(crate) fn cookie_of(at: Address) -> u64 {
     // SAFETY: the helper checks the address itself.
     unsafe { bpf_probe_read_kernel(at.add(SKC_COOKIE.load() as usize).cast::<u64>()) }.unwrap_or(0)
+}
+
+/// Of a full socket that goes into TIME_WAIT: [`conn_flag::NO_STAMP`], where the connection had no timestamps.
+#[inline(always)]
+pub(crate) fn no_stamp_of(at: Address) -> u32 {
+    no_stamp(at, &TP_RECENT_STAMP)
+}
+
+/// As `tcp_twsk_unique` in net/ipv4/tcp_ipv4.c: when the peer last sent a timestamp, 0: never. Of a stamp of 64 bits the
+/// lower ones. What cannot be read counts as a connection with timestamps.
+#[inline(always)]
+fn no_stamp(at: Address, offset: &Global<u32>) -> u32 {
+    let offset = offset.load();
+    if offset == 0 {
+        return 0;
+    }
+    // SAFETY: the helper checks the address itself.
+    match unsafe { bpf_probe_read_kernel(at.add(offset as usize).cast::<u32>()) } {
+        Ok(0) => conn_flag::NO_STAMP,
+        _ => 0,
+    }
 }
 
 /// A TCP socket of a cgroup hook. The verifier knows what it is, so its fields are read like memory of
@@ -269,6 +290,12 @@ impl Sock {
             port => port,
         };
         Ok(ConnKey::new(self.cookie(), port))
+    }
+
+    /// Of a time-wait socket that is filled in: [`conn_flag::NO_STAMP`], where the connection had no timestamps.
+    #[inline(always)]
+    pub(crate) fn no_stamp(&self) -> u32 {
+        no_stamp(self.at, &TW_RECENT_STAMP)
     }
 
     /// errno that ended the connection, positive; 0: none.

@@ -9,16 +9,17 @@ use crate::{
     skip::{Skip, Step},
 };
 
-/// A time-wait socket took over the port. Comes before the full socket's end, on the same CPU.
+/// A time-wait socket took over the port. Comes before the full socket's end, on the same CPU. `stamp`:
+/// [`conn_flag::NO_STAMP`] or 0.
 #[inline(always)]
-pub(crate) fn begun(key: &ConnKey) -> Step {
+pub(crate) fn begun(key: &ConnKey, stamp: u32) -> Step {
     if key.cookie == 0 {
         return Err(Skip::NotOurs);
     }
     if ledger::seeding() {
         ledger::mark(key, Mark::TimeWait);
     }
-    let conn = ledger::time_wait(key, now()).ok_or(Skip::NotOurs)?;
+    let conn = ledger::time_wait(key, stamp, now()).ok_or(Skip::NotOurs)?;
     if conn.flags & conn_flag::BOUND != 0 {
         bind::time_wait(key);
     }

@@ -145,9 +145,10 @@ impl Recorder<'_> {
             return Ok(Err(error));
         }
         self.forecasts.begin(clock::monotonic_ns());
+        let older = self.tracer.take_older();
         let Self { tracer, forecasts, .. } = self;
         for (key, count) in tracer.tuples() {
-            forecasts.read(key, (None, count), tracer.holds(key, count), None);
+            forecasts.read(key, (None, count), tracer.holds(key, count), older.get(key));
         }
         forecasts.end();
         self.tracer.keep_tuples(&mut self.last);

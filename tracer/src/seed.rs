@@ -47,6 +47,21 @@ fn conns<'a>(dump: &'a Dump, owners: &'a Owners) -> impl Iterator<Item = Command
     })
 }
 
+/// The TIME_WAITs of the outgoing connections of a dump: their tuples, and how long each lasts still, ms.
+pub(crate) fn time_waits(dump: &Dump) -> impl Iterator<Item = (TupleKey, u32)> + '_ {
+    let sockets = outbound(&dump.sockets, |port| dump.range.contains(port));
+    sockets.filter(|socket| socket.time_wait).map(|socket| {
+        let tuple = TupleKey {
+            source: socket.source,
+            destination: socket.destination,
+            netns: dump.netns,
+            destination_port: socket.destination_port,
+            zero: 0,
+        };
+        (tuple, socket.expires_ms)
+    })
+}
+
 /// The commands for the listeners of a dump, and for its sockets that are bound and idle.
 pub fn bound<'a>(dump: &'a Dump, owners: &'a Owners) -> impl Iterator<Item = Command> + 'a {
     dump.sockets.iter().filter_map(|socket| {

@@ -7,6 +7,7 @@ mod idle;
 mod left_out;
 mod missing;
 mod namespaces;
+mod older;
 mod rhythm;
 mod start;
 mod unmarked;
@@ -21,6 +22,7 @@ pub use capacities::Capacities;
 use idle::Sweep;
 use left_out::LeftOut;
 use missing::{Missing, for_lack_of_room, has_room};
+pub use older::OlderEnds;
 use rhythm::{ALERT, CALM, LACKING};
 use rustix::thread::CapabilitySet;
 pub use start::{cgroup_names, check_privileges, resolve, start_spreading};
@@ -55,6 +57,8 @@ pub struct Tracer {
     left_out: LeftOut,
     /// Sockets older than the tracer that are in the ledger.
     pub seeded: u64,
+    /// When their TIME_WAITs end.
+    older: OlderEnds,
     /// Corrections that the reconciliation had to make: 0, or hooks were missed, or there is a bug.
     pub drift: u64,
     worker: Worker,
@@ -84,6 +88,7 @@ impl Tracer {
     fn seed(&mut self) -> Result<(), Error> {
         let namespaces = self.namespaces();
         let dumps = self.dump(namespaces);
+        self.older = OlderEnds::of(&dumps, clock::monotonic_ns());
         let owners = process::owners(&seed::inodes(&dumps)).unwrap_or_else(|error| {
             tracing::warn!("who owns the sockets that are open already is not known: {error}");
             HashMap::new()
@@ -174,6 +179,11 @@ impl Tracer {
             capacity: self.capacity(key.netns),
             reuse: self.reuses().get(&key.netns).and_then(|reuse| reuse.of(key, count)),
         }
+    }
+
+    /// When the TIME_WAITs end that are older than the tracer: for the first reading, after which it is forgotten.
+    pub fn take_older(&mut self) -> OlderEnds {
+        std::mem::take(&mut self.older)
     }
 
     /// What the kernel side counted.

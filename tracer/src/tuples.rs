@@ -48,7 +48,7 @@ pub fn run(
     if config.watch.is_none() {
         tracer.read_tuples()?;
         tracer.refresh_capacities()?;
-        foresee(&mut forecasts, &tracer, &mut before);
+        foresee(&mut forecasts, &mut tracer, &mut before);
         tracer.keep_tuples(&mut before);
         before_at = Some(Instant::now());
         wait(GLANCE, asked);
@@ -63,7 +63,7 @@ pub fn run(
             ranges_at = Some(now);
         }
         let elapsed = before_at.map(|at| now.duration_since(at));
-        let foreseen = foresee(&mut forecasts, &tracer, &mut before);
+        let foreseen = foresee(&mut forecasts, &mut tracer, &mut before);
         let before_it = (&mut before, elapsed, &foreseen[..]);
         let mut rows = rows(&tracer, config, filter, before_it, &mut names, now);
         namespaces.refresh(now);
@@ -93,10 +93,11 @@ pub fn run(
 }
 
 /// What is foreseen of each tuple of the newest reading, in its order.
-fn foresee(forecasts: &mut Forecasts, tracer: &Tracer, earlier: &mut Earlier) -> Vec<Forecast> {
+fn foresee(forecasts: &mut Forecasts, tracer: &mut Tracer, earlier: &mut Earlier) -> Vec<Forecast> {
+    let older = tracer.take_older();
     forecasts.begin(clock::monotonic_ns());
     let each = |(key, count): &(TupleKey, TupleCount)| {
-        forecasts.read(key, (earlier.get(key), count), tracer.holds(key, count), None)
+        forecasts.read(key, (earlier.get(key), count), tracer.holds(key, count), older.get(key))
     };
     let foreseen = tracer.tuples().iter().map(each).collect();
     forecasts.end();

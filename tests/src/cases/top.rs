@@ -1,5 +1,6 @@
 //! `top::*`: the live view, as text and on a terminal.
 
+mod forecast;
 mod replay;
 mod screen;
 mod text;
@@ -16,6 +17,16 @@ pub fn cases() -> Vec<Case> {
         case("text::is_what_the_kernel_has", text::is_what_the_kernel_has, &[]),
         case("text::has_its_forms", text::has_its_forms, &[]),
         case("text::foresees_the_end_of_a_ramp", text::foresees_the_end_of_a_ramp, &[]),
+        case("forecast::a_steady_load_is_none", forecast::a_steady_load_is_none, &[]),
+        case("forecast::one_interval_is_none", forecast::one_interval_is_none, &[]),
+        case("forecast::reused_ports_are_room", forecast::reused_ports_are_room, &[]),
+        case("forecast::other_time_waits_are_not", forecast::other_time_waits_are_not, &[]),
+        case("forecast::full_is_what_a_search_proves", forecast::full_is_what_a_search_proves, &[]),
+        case(
+            "forecast::older_time_waits_have_their_ends",
+            forecast::older_time_waits_have_their_ends,
+            &["setsid"],
+        ),
         case("replay::is_what_was_shown", replay::is_what_was_shown, &[]),
         case(
             "screen::shows_an_exhaustion",

@@ -11,7 +11,7 @@ use aya_ebpf::{
 use crate::{
     bind, connect,
     skip::{Step, settle},
-    sock::{Address, Sock, cookie_of, state},
+    sock::{Address, Sock, cookie_of, no_stamp_of, state},
     time_wait,
 };
 
@@ -106,13 +106,17 @@ fn set_state(sk: Address, new: i32) -> Step {
 /// inet_timewait_death_row *, const int state); NULL past tcp_max_tw_buckets.
 #[fexit(function = "inet_twsk_alloc")]
 pub(crate) fn fexit_inet_twsk_alloc(ctx: FExitContext) -> i32 {
-    settle(time_wait_begun(ctx.arg(3)));
+    settle(time_wait_begun(ctx.arg(0), ctx.arg(3)));
     0
 }
 
 #[inline(always)]
-fn time_wait_begun(tw: Address) -> Step {
-    if tw.is_null() { Ok(()) } else { time_wait::begun(&Sock::read(tw)?.key()) }
+fn time_wait_begun(sk: Address, tw: Address) -> Step {
+    if tw.is_null() {
+        return Ok(());
+    }
+    // Its timestamp is copied only after this.
+    time_wait::begun(&Sock::read(tw)?.key(), no_stamp_of(sk))
 }
 
 /// kernel: v5.10.. void inet_twsk_kill(struct inet_timewait_sock *tw), once for every one of them.

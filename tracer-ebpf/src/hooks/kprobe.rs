@@ -159,7 +159,8 @@ pub(crate) fn kprobe_inet_twsk_hashdance(ctx: ProbeContext) -> u32 {
 
 #[inline(always)]
 fn time_wait_begun(ctx: &ProbeContext) -> Step {
-    time_wait::begun(&Sock::read(argument(ctx, 0)?)?.key())
+    let sock = Sock::read(argument(ctx, 0)?)?;
+    time_wait::begun(&sock.key(), sock.no_stamp())
 }
 
 #[kprobe]

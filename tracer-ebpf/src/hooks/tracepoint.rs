@@ -146,7 +146,8 @@ pub(crate) fn timer_start(ctx: RawTracePointContext) -> i32 {
 
 #[inline(always)]
 fn started(timer: Address) -> Step {
-    rearm::started(&time_wait_sock(timer)?.key())
+    let sock = time_wait_sock(timer)?;
+    rearm::started(&sock.key(), sock.no_stamp())
 }
 
 /// kernel: v5.10.. timer:timer_cancel(struct timer_list *): every end of a time-wait socket, by

@@ -82,6 +82,9 @@ impl Offsets {
             values.extend([(global::TW_SUBSTATE, substate), (global::TW_RECENT_STAMP, recent)]);
             values.extend(entry.offset(btf).ok().map(|entry| (global::TW_ENTRY_STAMP, entry)));
         }
+        // Without this, a TIME_WAIT counts as one that can be taken over if the namespace uses timestamps.
+        let stamp = field(global::TP_RECENT_STAMP, "tcp_sock", "rx_opt.ts_recent_stamp");
+        values.extend(stamp.offset(btf).ok().map(|stamp| (global::TP_RECENT_STAMP, stamp)));
         // Without these, the spreader does not know such sockets from others.
         if let Some((byte, mask)) = bit(btf, "sock", "sk_kern_sock", 0) {
             values.extend([(global::SK_KERN_SOCK, byte), (global::SK_KERN_SOCK_MASK, mask)]);
@@ -170,7 +173,8 @@ mod tests {
         ] {
             assert_eq!(offsets.get(name), Some(expected), "{name}");
         }
-        assert!((28..=29).contains(&offsets.iter().count()));
+        assert!((29..=30).contains(&offsets.iter().count()));
+        assert!(offsets.get(global::TP_RECENT_STAMP).is_some_and(|offset| offset > 0));
     }
 
     #[test]

@@ -121,6 +121,7 @@ impl Live {
         namespaces.refresh(now);
         let mut newest = (0, None, None);
         let reuses = tracer.reuses().clone();
+        let older = tracer.take_older();
         model.book.begin(mono_ns);
         tracer.each_tuple(|key, count, capacity| {
             if !visible(filter, key, count, names, now) {
@@ -140,7 +141,7 @@ impl Live {
                 count,
                 capacity,
                 reuse: reuses.get(&key.netns).and_then(|reuse| reuse.of(key, count)),
-                older: None,
+                older: older.get(key),
                 search_p99: None,
                 cgroup: newest.1.clone(),
                 container: newest.2.clone(),

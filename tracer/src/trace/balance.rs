@@ -27,7 +27,7 @@ impl Ports {
         }
         if is(conn_flag::TIME_WAIT) {
             self.time_wait += 1;
-            if !is(conn_flag::LISTED) && !is(conn_flag::BOUND) {
+            if !is(conn_flag::LISTED | conn_flag::BOUND | conn_flag::NO_STAMP) {
                 self.waiting = self.waiting.wrapping_add(one);
             }
         }

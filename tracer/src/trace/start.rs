@@ -85,6 +85,7 @@ fn start_with(
         left_out: LeftOut::default(),
         session,
         seeded: 0,
+        older: super::OlderEnds::default(),
         drift: 0,
         worker,
         kept_for_maps: privilege::kept_for_maps(&facts),

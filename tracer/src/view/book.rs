@@ -317,7 +317,7 @@ fn index(tracks: &[Track]) -> HashMap<TupleKey, usize> {
     tracks.iter().enumerate().map(|(place, track)| (track.key, place)).collect()
 }
 
-pub(super) fn milliseconds(ns: u64) -> u32 {
+pub(crate) fn milliseconds(ns: u64) -> u32 {
     // Wraps: only differences are used.
     u32::try_from(ns / 1_000_000 % (1 << 32)).unwrap_or_default()
 }

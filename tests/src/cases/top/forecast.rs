@@ -1,0 +1,239 @@
+//! What is foreseen of a tuple, and which of its TIME_WAITs are no shortage.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::Stdio,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::{
+    process::Process,
+    pty::{Pty, Size},
+    sock::Sock,
+    stage::{SERVER, Server, Stage},
+    tracer::{START_LIMIT, STOP_LIMIT, command, wait_for, watch::number},
+};
+
+/// A connection that the client closes first, at once: its port is in TIME_WAIT.
+fn close_at_once(server: &Server) -> Result<()> {
+    let (client, accepted) = server.pair()?;
+    drop(client);
+    drop(accepted);
+    Ok(())
+}
+
+/// So many a second, by the clock, for so long.
+fn load(server: &Server, per_second: u32, seconds: u32) -> Result<()> {
+    let began = Instant::now();
+    let step = Duration::from_secs(1) / per_second;
+    for number in 0..per_second * seconds {
+        let at = began + step * number;
+        thread::sleep(at.saturating_duration_since(Instant::now()));
+        close_at_once(server)?;
+    }
+    Ok(())
+}
+
+/// A `tracer` that prints readings as JSON, and what it said of the tuples of one namespace.
+struct Readings {
+    process: Process,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+    netns: u64,
+}
+
+impl Readings {
+    /// Returns when the first reading is there.
+    fn start(arguments: &[&str], netns: u64) -> Result<Self> {
+        let mut command = command(arguments)?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut process = Process::spawn(&mut command)?;
+        let stdout = process.child.stdout.take().context("no stdout")?;
+        let mut lines = BufReader::new(stdout).lines();
+        lines.next().context("no first reading")??;
+        Ok(Self { process, lines, netns })
+    }
+
+    /// Ends it: all tuples of the namespace in all readings.
+    fn stop(mut self) -> Result<Vec<Value>> {
+        self.process.signal(Signal::INT)?;
+        let mut tuples = Vec::new();
+        for line in self.lines.by_ref().map_while(std::result::Result::ok) {
+            let line: Value = serde_json::from_str(&line)?;
+            let all = line["tuples"].as_array().context("no `tuples`")?;
+            let here = all.iter().filter(|it| it["netns"].as_u64() == Some(self.netns));
+            tuples.extend(here.cloned());
+        }
+        self.process.wait(STOP_LIMIT)?;
+        Ok(tuples)
+    }
+}
+
+/// 48 % of 1,000 ports, all in TIME_WAIT, whose ends come in batches: no forecast in any reading, of the view and
+/// of the table, from the first connection until the batches have come for a while.
+pub(super) fn a_steady_load_is_none() -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40999")?;
+    let server = stage.server(&format!("{SERVER}:7000"))?;
+    let netns = stage.netns.inum();
+    let top = Readings::start(&["top", "-d", "0.5", "-o", "json"], netns)?;
+    let table = Readings::start(&["tuples", "--watch", "1", "-o", "json"], netns)?;
+    stage.netns.run(|| load(&server, 8, 55))?;
+    // TIME_WAITs that are older than this one have their ends.
+    let late = Readings::start(&["top", "-d", "0.5", "-o", "json"], netns)?;
+    stage.netns.run(|| load(&server, 8, 25))?;
+    for (name, readings, least) in [("top", top, 120), ("tuples", table, 60), ("late", late, 40)] {
+        let tuples = readings.stop()?;
+        ensure!(tuples.len() >= least, "{name}: only {} readings", tuples.len());
+        let foreseen: Vec<_> = tuples.iter().filter(|tuple| tuple.get("eta_s").is_some()).collect();
+        ensure!(
+            foreseen.is_empty(),
+            "{name}: {} of {}: {foreseen:?}",
+            foreseen.len(),
+            tuples.len()
+        );
+    }
+    Ok(())
+}
+
+/// One port of a thousand.
+pub(super) fn one_interval_is_none() -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40999")?;
+    let server = stage.server(&format!("{SERVER}:7000"))?;
+    let netns = stage.netns.inum();
+    let top = Readings::start(&["top", "-d", "0.2", "-o", "json"], netns)?;
+    let table = Readings::start(&["tuples", "--watch", "0.2", "-o", "json"], netns)?;
+    let held = stage.netns.run(|| server.pair())?;
+    thread::sleep(Duration::from_millis(1500));
+    for readings in [top, table] {
+        let tuples = readings.stop()?;
+        ensure!(tuples.len() >= 3, "only {} readings", tuples.len());
+        ensure!(tuples.iter().all(|tuple| tuple.get("eta_s").is_none()), "{tuples:?}");
+    }
+    drop(held);
+    Ok(())
+}
+
+/// Ports that connect() takes over from TIME_WAIT are counted, and no shortage.
+pub(super) fn reused_ports_are_room() -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40039")?;
+    stage.netns.sysctl("ipv4/tcp_tw_reuse", "1")?;
+    let server = stage.server(&format!("{SERVER}:7000"))?;
+    let netns = stage.netns.inum();
+    let top = Readings::start(&["top", "-d", "0.5", "-o", "json"], netns)?;
+    let table = Readings::start(&["tuples", "--watch", "0.5", "-o", "json"], netns)?;
+    // All 40 ports are in TIME_WAIT after four seconds; each is taken over several times.
+    stage.netns.run(|| load(&server, 10, 13))?;
+    // The last one is old enough.
+    thread::sleep(Duration::from_millis(3200));
+    for (name, readings) in [("top", top), ("tuples", table)] {
+        let tuples = readings.stop()?;
+        ensure!(tuples.iter().all(|tuple| tuple.get("eta_s").is_none()), "{name}: {tuples:?}");
+        // In the first reading of a namespace its settings are not known yet.
+        for tuple in tuples.iter().filter(|tuple| tuple.get("ports.capacity").is_some()) {
+            let (reusable, all) =
+                (number(tuple, "ports.reusable")?, number(tuple, "ports.time_wait")?);
+            ensure!(reusable <= all, "{name}: {tuple}");
+        }
+        let last = tuples.last().context("no reading")?;
+        ensure!(number(last, "ports.time_wait")? == 40, "{name}: {last}");
+        ensure!(number(last, "ports.reusable")? == 40, "{name}: {last}");
+        ensure!(last["connect.failures"].as_object().is_none_or(|it| it.is_empty()), "{last}");
+    }
+    Ok(())
+}
+
+/// What connect() never takes over is none of them: bound ports, and connections without timestamps. Without the
+/// setting, there are none.
+pub(super) fn other_time_waits_are_not() -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40039")?;
+    stage.netns.sysctl("ipv4/tcp_tw_reuse", "1")?;
+    let server = stage.server(&format!("{SERVER}:7000"))?;
+    let netns = stage.netns.inum();
+    let top = Readings::start(&["top", "-d", "0.5", "-o", "json"], netns)?;
+    stage.netns.run(|| -> Result<()> {
+        for port in 40_000..40_005 {
+            let client = Sock::tcp(server.address)?;
+            client.bind(format!("{SERVER}:{port}").parse()?)?;
+            client.connect(server.address)?;
+            let accepted = server.listener.accept()?;
+            drop(client);
+            drop(accepted);
+        }
+        (0..7).try_for_each(|_| close_at_once(&server))
+    })?;
+    stage.netns.sysctl("ipv4/tcp_timestamps", "0")?;
+    stage.netns.run(|| (0..9).try_for_each(|_| close_at_once(&server)))?;
+    stage.netns.sysctl("ipv4/tcp_timestamps", "1")?;
+    // The settings are read every five seconds.
+    thread::sleep(Duration::from_millis(6500));
+    let tuples = top.stop()?;
+    let last = tuples.last().context("no reading")?;
+    ensure!(number(last, "ports.time_wait")? == 5 + 7 + 9, "{last}");
+    ensure!(number(last, "ports.reusable")? == 7, "{last}");
+    stage.netns.sysctl("ipv4/tcp_tw_reuse", "0")?;
+    let table = Readings::start(&["tuples", "--watch", "0.5", "-o", "json"], netns)?;
+    thread::sleep(Duration::from_millis(1100));
+    let tuples = table.stop()?;
+    ensure!(!tuples.is_empty(), "no reading");
+    ensure!(tuples.iter().all(|it| it.get("ports.reusable").is_none()), "{tuples:?}");
+    Ok(())
+}
+
+/// Where TIME_WAITs can be taken over, a search that failed says that none is left.
+pub(super) fn full_is_what_a_search_proves() -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40019")?;
+    stage.netns.sysctl("ipv4/tcp_tw_reuse", "1")?;
+    let server = stage.server(&format!("{SERVER}:7000"))?;
+    let netns = stage.netns.inum();
+    let top = Readings::start(&["top", "-d", "0.3", "-o", "json"], netns)?;
+    // Ten are held, ten in TIME_WAIT and too young: the next call fails.
+    let held = stage.netns.run(|| -> Result<_> {
+        let held = server.pairs(10)?;
+        (0..10).try_for_each(|_| close_at_once(&server))?;
+        let failed = Sock::connected(server.address).err().context("a 21st port was found")?;
+        ensure!(format!("{failed:#}").contains("assign requested address"), "{failed:#}");
+        Ok(held)
+    })?;
+    thread::sleep(Duration::from_millis(900));
+    let tuples = top.stop()?;
+    let full = tuples.iter().any(|tuple| tuple.get("eta_s").and_then(Value::as_f64) == Some(0.0));
+    ensure!(full, "a search failed, and it is not said to be full: {tuples:?}");
+    // Later they can be taken over: it has all its ports in use, and is not full.
+    let top = Readings::start(&["top", "-d", "0.3", "-o", "json"], netns)?;
+    thread::sleep(Duration::from_millis(700));
+    let tuples = top.stop()?;
+    let last = tuples.last().context("no reading")?;
+    ensure!(number(last, "ports.in_use")? == 20 && last.get("eta_s").is_none(), "{last}");
+    drop(held);
+    Ok(())
+}
+
+/// TIME_WAITs that are older than the tracer end when the kernel's timers say.
+pub(super) fn older_time_waits_have_their_ends() -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    let server = stage.server(&format!("{SERVER}:7000"))?;
+    stage.netns.run(|| (0..23).try_for_each(|_| close_at_once(&server)))?;
+    let netns = stage.netns.inum().to_string();
+    let waiting = || -> Result<u64> { Ok(stage.oracle()?.values().map(|it| it.time_wait).sum()) };
+    wait_for("23 TIME_WAITs", START_LIMIT, || Ok((waiting()? == 23).then_some(())))?;
+    let mut command = command(&["top", "--netns", &netns])?;
+    command.args(["--filter", &format!("dst:{SERVER}")]);
+    let mut top = Pty::spawn(&command, Size(110, 35))?;
+    top.wait("the list", START_LIMIT, |text| text.contains("10.1.0.1:7000"))?;
+    top.press("\u{1b}[B\r")?;
+    top.wait("when they end", Duration::from_secs(10), |text| {
+        text.contains("TIME_WAITs that end: 0 in 10 s, 0 in 30 s, 23 in 60 s")
+            || text.contains("TIME_WAITs that end: 0 in 10 s, 0 in 30 s, 0 in 60 s, 23 more")
+    })?;
+    top.press("qq")?;
+    Ok(())
+}

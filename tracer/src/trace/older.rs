@@ -1,0 +1,83 @@
+//! When TIME_WAITs end that are older than the tracer.
+
+use foldhash::HashMap;
+use tracer_common::TupleKey;
+
+use crate::{
+    seed::{self, Dump},
+    view::{course::Older, forecast::TIME_WAIT_S},
+};
+
+/// The kernel's timers of these sockets (`ss -o` shows them), by tuple.
+#[derive(Debug, Default)]
+pub struct OlderEnds {
+    /// Those that end in each of the seconds after the dump.
+    by_tuple: HashMap<TupleKey, Box<[u16; TIME_WAIT_S]>>,
+    at_ms: u32,
+}
+
+impl OlderEnds {
+    /// Of dumps that were made at `mono_ns` (CLOCK_MONOTONIC).
+    pub(super) fn of(dumps: &[Dump], mono_ns: u64) -> Self {
+        /// The timer wheel is late by a second on average (`view::forecast`).
+        const LATE_MS: u32 = 1_000;
+        let mut by_tuple: HashMap<TupleKey, Box<[u16; TIME_WAIT_S]>> = HashMap::default();
+        for (tuple, expires_ms) in dumps.iter().flat_map(seed::time_waits) {
+            let second = (expires_ms.saturating_add(LATE_MS) / 1000) as usize;
+            let ends = by_tuple.entry(tuple).or_insert_with(|| Box::new([0; TIME_WAIT_S]));
+            if let Some(count) = ends.get_mut(second.min(TIME_WAIT_S - 1)) {
+                *count = count.saturating_add(1);
+            }
+        }
+        Self { by_tuple, at_ms: crate::view::book::milliseconds(mono_ns) }
+    }
+
+    /// `None`: the tuple had no TIME_WAIT then.
+    pub fn get(&self, key: &TupleKey) -> Option<Older<'_>> {
+        self.by_tuple.get(key).map(|left| Older { left, at_ms: self.at_ms })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracer_common::Addr;
+
+    use super::*;
+    use crate::sockdiag::{DiagSocket, Family, tcp_state};
+
+    #[test]
+    fn each_ends_when_its_timer_says_and_a_batch_later() {
+        let there = Addr::v4([10, 0, 0, 2]);
+        let socket = |source_port, expires_ms| DiagSocket {
+            family: Family::V4,
+            state: tcp_state::TIME_WAIT,
+            source: Addr::v4([10, 0, 0, 1]),
+            source_port,
+            destination: there,
+            destination_port: 80,
+            cookie: u64::from(source_port),
+            inode: 0,
+            uid: 0,
+            time_wait: true,
+            expires_ms,
+            v6_only: false,
+            cgroup: 0,
+        };
+        let timers = [0, 100, 2_500, 59_990, 90_000];
+        let sockets = (40_000..).zip(timers).map(|(port, ms)| socket(port, ms)).collect();
+        let dump = Dump { netns: 7, sockets, ..Dump::default() };
+        let ends = OlderEnds::of(&[dump], 5_000_000_000);
+        let key = TupleKey {
+            source: Addr::v4([10, 0, 0, 1]),
+            destination: there,
+            netns: 7,
+            destination_port: 80,
+            zero: 0,
+        };
+        let older = ends.get(&key).unwrap();
+        let mut expected = [0; TIME_WAIT_S];
+        (expected[1], expected[3], expected[60]) = (2, 1, 2);
+        assert_eq!((older.left, older.at_ms), (&expected, 5_000));
+        assert_eq!(ends.get(&TupleKey::default()), None);
+    }
+}
