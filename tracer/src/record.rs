@@ -20,7 +20,7 @@ use crate::{
     netns,
     shutdown::Asked,
     stats::{Earlier, Row},
-    trace::{Tracer, visible},
+    trace::{OlderEnds, Tracer, visible},
     view::forecasts::Forecasts,
 };
 
@@ -56,6 +56,7 @@ pub fn run(
         last: Earlier::default(),
         last_at: Instant::now(),
         forecasts: Forecasts::default(),
+        older: OlderEnds::default(),
         told: totals::Told::default(),
         degraded: totals::Degradation::default(),
         undecodable: 0,
@@ -86,6 +87,8 @@ struct Recorder<'a> {
     last: Earlier,
     last_at: Instant,
     forecasts: Forecasts,
+    /// For the first reading.
+    older: OlderEnds,
     told: totals::Told,
     /// What the stream says does not work as well as it could.
     degraded: totals::Degradation,
@@ -145,8 +148,8 @@ impl Recorder<'_> {
             return Ok(Err(error));
         }
         self.forecasts.begin(clock::monotonic_ns());
-        let older = self.tracer.take_older();
-        let Self { tracer, forecasts, .. } = self;
+        self.older = self.tracer.take_older();
+        let Self { tracer, forecasts, older, .. } = self;
         for (key, count) in tracer.tuples() {
             forecasts.read(key, (None, count), tracer.holds(key, count), older.get(key));
         }
@@ -260,10 +263,15 @@ impl Recorder<'_> {
             let mut row = row.with(forecast);
             row.netns_name = self.namespaces.get(key.netns).cloned();
             let name = self.names.get(count.cgroup, now);
-            self.output.tuple_stats(read_at, &Tuple::recorded(&row, count, name))?;
+            let mut tuple = Tuple::recorded(&row, count, name);
+            if self.older.get(key).is_some() {
+                tuple.ends = self.forecasts.ending(key);
+            }
+            self.output.tuple_stats(read_at, &tuple)?;
             lines += 1;
         }
         self.forecasts.end();
+        self.older = OlderEnds::default();
         Ok(lines)
     }
 

@@ -59,6 +59,10 @@ pub struct Tuple<'a> {
     pub released: u64,
     #[serde(rename = "ports.time_wait_begun", skip_serializing_if = "Option::is_none")]
     pub time_wait_begun: Option<u64>,
+    /// In the first line of a tuple, where it has TIME_WAITs that are older than the recording: how many end in each of
+    /// the next seconds, without the zeros at the end.
+    #[serde(rename = "ports.time_wait_ends", skip_serializing_if = "Vec::is_empty")]
+    pub ends: Vec<u32>,
     /// Failed calls by cause, those that happened.
     #[serde(rename = "connect.failures")]
     pub failures: BTreeMap<&'static str, u64>,
@@ -108,6 +112,7 @@ impl<'a> From<&'a Row> for Tuple<'a> {
             opened: row.opened,
             released: row.released,
             time_wait_begun: None,
+            ends: Vec::new(),
             failures: row.failures_by_cause().map(|(cause, count)| (cause.name(), count)).collect(),
             errno: (row.last_errno != 0).then_some(row.last_errno),
             pid: known.then_some(row.pid),

@@ -8,11 +8,14 @@ use tracer_common::{Addr, Cause, TupleCount, TupleKey};
 
 use super::{
     losses::Losses,
-    value::{Counts, Histogram, addr, comm},
+    value::{Counts, Ends, Histogram, addr, comm},
 };
 use crate::{
     stats::P99,
-    view::reading::{self, About, Call, Own},
+    view::{
+        forecast::TIME_WAIT_S,
+        reading::{self, About, Call, Own},
+    },
 };
 
 /// `tuple.stats`
@@ -23,6 +26,8 @@ pub struct Tuple<'a> {
     pub capacity: Option<u32>,
     /// TIME_WAITs that connect() can take over; `None`: none.
     pub reusable: Option<u64>,
+    /// TIME_WAITs that are older than the recording, by the second in which they end.
+    pub ends: Option<[u16; TIME_WAIT_S]>,
     /// `None` where `count` has the histogram.
     pub search_p99: Option<P99>,
     /// The same as the line says it, with a histogram and without.
@@ -93,6 +98,8 @@ struct TupleLine<'a> {
     capacity: Option<u32>,
     #[serde(rename = "ports.reusable")]
     reusable: Option<u64>,
+    #[serde(rename = "ports.time_wait_ends")]
+    ends: Option<Ends>,
     #[serde(rename = "search.p99_ns")]
     search_p99_ns: Option<u64>,
     #[serde(rename = "search.p99_at_least", default)]
@@ -151,6 +158,7 @@ impl<'a> Tuple<'a> {
             },
             capacity: line.capacity,
             reusable: line.reusable,
+            ends: line.ends.map(|ends| ends.0),
             search_p99: told_p99.filter(|_| line.search.is_none()),
             told_p99,
             cgroup: line.cgroup,

@@ -168,7 +168,7 @@ impl Player {
             let Some((at, held)) = held else { break };
             let same = of.get_or_insert(at).mono_ns == at.mono_ns;
             match held {
-                Held::Tuple(kept) if same => kept.look(each),
+                Held::Tuple(kept) if same => kept.look(at.mono_ns, each),
                 Held::Stats(totals) if same => {
                     self.state.set(totals);
                     break;

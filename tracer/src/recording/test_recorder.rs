@@ -63,9 +63,22 @@ impl Recorder {
         count: &TupleCount,
         name: Option<&Name>,
     ) {
+        self.tuple_with_ends(mono_ns, key, count, name, &[]);
+    }
+
+    /// `ends`: `ports.time_wait_ends`.
+    pub(crate) fn tuple_with_ends(
+        &mut self,
+        mono_ns: u64,
+        key: TupleKey,
+        count: &TupleCount,
+        name: Option<&Name>,
+        ends: &[u32],
+    ) {
         let moment = self.moment(mono_ns);
         let row = Row::new(key, count, None, Some(1000));
-        let line = Tuple::recorded(&row, count, name);
+        let mut line = Tuple::recorded(&row, count, name);
+        line.ends = ends.to_vec();
         self.writer.tuple_stats(&mut self.lines, moment, &line).unwrap();
     }
 

@@ -1,12 +1,17 @@
 //! Values within a line.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    marker::PhantomData,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, SeqAccess, Visitor},
 };
 use tracer_common::{Addr, Cause, tuple::SEARCH_BUCKETS};
+
+use crate::view::forecast::TIME_WAIT_S;
 
 /// An address as the ledger has it; 0.0.0.0 stands for none.
 pub(super) fn addr(address: IpAddr) -> Addr {
@@ -62,31 +67,37 @@ impl<'de> Deserialize<'de> for Counts {
 }
 
 /// Port searches by duration, without the zeros at the end.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Histogram(pub(super) [u32; SEARCH_BUCKETS]);
+pub(super) type Histogram = AtMost<u32, SEARCH_BUCKETS>;
 
-impl<'de> Deserialize<'de> for Histogram {
+/// TIME_WAITs that end in each of the next seconds, without the zeros at the end.
+pub(super) type Ends = AtMost<u16, TIME_WAIT_S>;
+
+/// A list of so many counts at most; the others are 0.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AtMost<T, const N: usize>(pub(super) [T; N]);
+
+impl<'de, T: Deserialize<'de> + Copy + Default, const N: usize> Deserialize<'de> for AtMost<T, N> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Buckets;
-        impl<'de> Visitor<'de> for Buckets {
-            type Value = Histogram;
+        struct List<T, const N: usize>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de> + Copy + Default, const N: usize> Visitor<'de> for List<T, N> {
+            type Value = AtMost<T, N>;
 
             fn expecting(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                write!(to, "at most {SEARCH_BUCKETS} counts")
+                write!(to, "at most {N} counts")
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Histogram, A::Error> {
-                let mut buckets = [0; SEARCH_BUCKETS];
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<AtMost<T, N>, A::Error> {
+                let mut counts = [T::default(); N];
                 let mut filled = 0;
                 while let Some(count) = seq.next_element()? {
-                    let bucket = buckets.get_mut(filled);
-                    *bucket.ok_or_else(|| serde::de::Error::invalid_length(filled, &self))? = count;
+                    let place = counts.get_mut(filled);
+                    *place.ok_or_else(|| serde::de::Error::invalid_length(filled, &self))? = count;
                     filled += 1;
                 }
-                Ok(Histogram(buckets))
+                Ok(AtMost(counts))
             }
         }
-        deserializer.deserialize_seq(Buckets)
+        deserializer.deserialize_seq(List(PhantomData))
     }
 }
 

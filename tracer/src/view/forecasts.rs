@@ -58,6 +58,14 @@ impl Forecasts {
         }
     }
 
+    /// TIME_WAITs of a tuple of this reading that end in each of the next seconds, without the zeros at the end.
+    pub fn ending(&self, key: &TupleKey) -> Vec<u32> {
+        let mut ends = self.courses.get(key).map(|it| it.ending(self.now_ms)).unwrap_or_default();
+        let zeros = ends.iter().rev().take_while(|count| **count == 0).count();
+        ends.truncate(ends.len() - zeros);
+        ends
+    }
+
     /// The reading is complete.
     pub fn end(&mut self) {
         let now_ms = self.now_ms;

@@ -14,7 +14,12 @@ use super::{
 use crate::{
     capacity::TakenOver,
     stats::P99,
-    view::reading::{self, Look},
+    view::{
+        book::milliseconds,
+        course::Older,
+        forecast::TIME_WAIT_S,
+        reading::{self, Look},
+    },
 };
 
 /// A line without what it was read from.
@@ -37,6 +42,7 @@ pub(super) struct Kept {
     count: TupleCount,
     capacity: Option<u32>,
     reusable: Option<u64>,
+    ends: Option<[u16; TIME_WAIT_S]>,
     search_p99: Option<P99>,
     cgroup: Option<Arc<str>>,
     container: Option<Arc<str>>,
@@ -67,6 +73,7 @@ impl Kept {
             count: tuple.count,
             capacity: tuple.capacity,
             reusable: tuple.reusable,
+            ends: tuple.ends,
             search_p99: tuple.search_p99,
             cgroup: names.get(&tuple.cgroup),
             container: names.get(&tuple.container),
@@ -74,14 +81,15 @@ impl Kept {
         }
     }
 
-    /// Hands it over.
-    pub(super) fn look(self, each: &mut dyn FnMut(&Look<'_>)) {
+    /// Hands it over; it is of a reading at `mono_ns`.
+    pub(super) fn look(self, mono_ns: u64, each: &mut dyn FnMut(&Look<'_>)) {
+        let at_ms = milliseconds(mono_ns);
         each(&Look {
             key: self.key,
             count: &self.count,
             capacity: self.capacity,
             reuse: self.reusable.map(TakenOver::recorded),
-            older: None,
+            older: self.ends.as_ref().map(|left| Older { left, at_ms }),
             search_p99: self.search_p99,
             cgroup: self.cgroup,
             container: self.container,
