@@ -19,6 +19,8 @@ pub struct Sockets {
     pub in_use: u64,
     /// Of those: held by a time-wait socket (its substate may be FIN_WAIT2).
     pub time_wait: u64,
+    /// Of those in SYN_SENT: the SYN was sent again.
+    pub unanswered: u64,
     /// Of those: by the name of the state.
     pub states: BTreeMap<&'static str, u64>,
 }
@@ -42,11 +44,24 @@ pub fn read(netns: &NetNs, servers: &BTreeSet<u16>) -> Result<Table> {
                 let sockets = table.entry(Tuple::new(socket.local.ip(), socket.peer)).or_default();
                 sockets.in_use += 1;
                 sockets.time_wait += u64::from(socket.minisock);
+                let unanswered = socket.state == "SYN_SENT" && socket.sent_again > 0;
+                sockets.unanswered += u64::from(unanswered);
                 *sockets.states.entry(socket.state).or_default() += 1;
             }
         }
         Ok(table)
     })
+}
+
+impl Sockets {
+    /// Those in one of these states, without those that a time-wait socket holds.
+    pub fn in_states(&self, names: &[&str]) -> u64 {
+        let of = |name: &&str| self.states.get(*name).copied().unwrap_or(0);
+        let all: u64 = names.iter().map(of).sum();
+        // A time-wait socket can be in FIN_WAIT2.
+        let waiting = self.time_wait - self.states.get("TIME_WAIT").copied().unwrap_or(0);
+        if names.contains(&"FIN_WAIT2") { all - waiting } else { all }
+    }
 }
 
 #[derive(Debug, Eq, PartialEq)]
@@ -55,6 +70,7 @@ struct Line {
     peer: SocketAddr,
     state: &'static str,
     minisock: bool,
+    sent_again: u64,
 }
 
 fn parse(line: &str) -> Option<Line> {
@@ -64,7 +80,9 @@ fn parse(line: &str) -> Option<Line> {
     let number = usize::from_str_radix(fields.next()?, 16).ok()?;
     // "tr:tm->when": timer 3 is the time-wait timer, which only a time-wait socket has.
     let timer = fields.nth(1)?.split(':').next()?;
-    Some(Line { local, peer, state: STATES.get(number)?, minisock: timer == "03" })
+    // How often the segment that the timer is about was sent again.
+    let sent_again = u64::from_str_radix(fields.next()?, 16).ok()?;
+    Some(Line { local, peer, state: STATES.get(number)?, minisock: timer == "03", sent_again })
 }
 
 /// include/net/tcp_states.h, by number.
@@ -113,6 +131,7 @@ mod tests {
             peer: "10.0.0.2:5000".parse().unwrap(),
             state: "TIME_WAIT",
             minisock: true,
+            sent_again: 0,
         };
         assert_eq!(parse(line), Some(expected));
     }

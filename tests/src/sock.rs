@@ -12,8 +12,8 @@ use rustix::{
     io::{Errno, Result},
     net::{
         AddressFamily, Protocol, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType,
-        accept_with, bind, connect, connect_unspec, getsockname, listen, recv, send, sendto,
-        shutdown, socket_with, sockopt,
+        accept_with, bind, connect, connect_unspec, getpeername, getsockname, listen, recv, send,
+        sendto, shutdown, socket_with, sockopt,
     },
 };
 
@@ -74,6 +74,11 @@ impl Sock {
 
     pub fn local(&self) -> Result<SocketAddr> {
         SocketAddr::try_from(getsockname(&self.0)?)
+    }
+
+    pub fn peer(&self) -> Result<SocketAddr> {
+        let peer = getpeername(&self.0)?.ok_or(Errno::NOTCONN)?;
+        SocketAddr::try_from(peer)
     }
 
     pub fn shutdown_write(&self) -> Result<()> {

@@ -306,6 +306,22 @@ fn against_kernel(table: &Table, expected: &BTreeMap<Tuple, Expected>) -> String
     difference
 }
 
+/// Ports that are connecting, of these without an answer, established, closed by the peer only, and closing.
+fn by_state(kernel: &oracle::Sockets) -> [u64; 5] {
+    [
+        kernel.in_states(&["SYN_SENT", "SYN_RECV"]),
+        kernel.unanswered,
+        kernel.in_states(&["ESTABLISHED"]),
+        kernel.in_states(&["CLOSE_WAIT"]),
+        kernel.in_states(&["FIN_WAIT1", "FIN_WAIT2", "CLOSING", "LAST_ACK"]),
+    ]
+}
+
+fn states(counted: &Counts) -> [u64; 5] {
+    let Counts { connecting, unanswered, established, close_wait, closing, .. } = *counted;
+    [connecting, unanswered, established, close_wait, closing]
+}
+
 fn against_tracer(
     table: &Table,
     expected: &BTreeMap<Tuple, Expected>,
@@ -318,6 +334,7 @@ fn against_tracer(
         let wanted = expected.get(tuple);
         let failures = wanted.map(|wanted| &wanted.failures);
         let right = (kernel.in_use, kernel.time_wait) == (counted.in_use, counted.time_wait)
+            && by_state(&kernel) == states(&counted)
             && counted.opened.checked_sub(counted.released) == Some(counted.in_use)
             && wanted
                 .and_then(|wanted| wanted.opened)

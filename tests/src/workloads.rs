@@ -8,6 +8,7 @@ pub mod family;
 pub mod lifetime;
 pub mod older;
 pub mod random;
+pub mod states;
 pub mod time_wait;
 pub mod variant;
 
@@ -58,10 +59,12 @@ pub const ALL: &[Workload] = &[
     workload("reset_by_client", close::reset_by_client),
     workload("reset_by_server", close::reset_by_server),
     workload("half_closed", close::half_closed),
+    workload("every_state", states::every_state),
     workload("refused", failure::refused),
     workload("timed_out", failure::timed_out),
     workload("aborted_nonblocking", failure::aborted_nonblocking),
     workload("nonblocking_with_wait", failure::nonblocking_with_wait),
+    workload("gave_up_without_an_answer", failure::gave_up_without_an_answer),
     workload("ports_exhausted", failure::ports_exhausted),
     workload("tuple_in_use", failure::tuple_in_use),
     workload("no_route", failure::no_route),

@@ -24,7 +24,7 @@ pub enum Cause {
     Unreachable,
     /// The connection was reset during the handshake.
     Reset,
-    /// The application closed the socket during the handshake.
+    /// The application closed the socket during the handshake, sooner than [`Self::NoAnswer`].
     Aborted,
     /// A firewall, cgroup program or security module said no.
     Denied,
@@ -32,10 +32,13 @@ pub enum Cause {
     FdLimit,
     /// None of these.
     Other,
+    /// The application closed the socket during the handshake: nothing had come back for a second, or the SYN was
+    /// sent again.
+    NoAnswer,
 }
 
 impl Cause {
-    pub const COUNT: usize = 14;
+    pub const COUNT: usize = 15;
     pub const ALL: [Self; Self::COUNT] = [
         Self::PortsExhausted,
         Self::BindExhausted,
@@ -51,6 +54,7 @@ impl Cause {
         Self::Denied,
         Self::FdLimit,
         Self::Other,
+        Self::NoAnswer,
     ];
 
     /// The cause with this index, as an [`crate::Event`] carries it.
@@ -75,6 +79,7 @@ impl Cause {
             Self::Denied => "denied",
             Self::FdLimit => "fd_limit",
             Self::Other => "other",
+            Self::NoAnswer => "no_answer",
         }
     }
 }

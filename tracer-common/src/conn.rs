@@ -73,6 +73,9 @@ pub mod conn_flag {
     pub const NO_STAMP: u32 = 1 << 15;
     /// An attempt that got a port for which the ledger had no room.
     pub const UNCOUNTED: u32 = 1 << 8;
+    /// A number of three bits: the [`PortState`](crate::PortState) of what holds the port; 0 in TIME_WAIT.
+    pub const STATE: u32 = 7 << STATE_SHIFT;
+    pub const STATE_SHIFT: u32 = 10;
 }
 
 /// Value of the `CONNS` map: one held port.

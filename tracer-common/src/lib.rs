@@ -19,6 +19,7 @@ pub mod seed;
 pub mod settings;
 pub mod share;
 pub mod spread;
+pub mod states;
 pub mod tuple;
 #[cfg(feature = "user")]
 mod user;
@@ -31,4 +32,5 @@ pub use filter::Filter;
 pub use halves::Halves;
 pub use loss::{Loss, Stat};
 pub use spread::Rule;
+pub use states::{PortState, Ports, States};
 pub use tuple::{TupleCount, TupleKey};

@@ -100,7 +100,7 @@ pub const LOSS_BASE: u32 = 8;
 /// Index of the first [`Cause`]; the losses come before it.
 pub const FAILED_BASE: u32 = LOSS_BASE + 13;
 /// Entries of the `STATS` map.
-pub const STATS_LEN: u32 = FAILED_BASE + 14;
+pub const STATS_LEN: u32 = FAILED_BASE + 15;
 
 const _: () = assert!(FAILED_BASE as usize == LOSS_BASE as usize + Loss::COUNT);
 const _: () = assert!(STATS_LEN as usize == FAILED_BASE as usize + Cause::COUNT);

@@ -31,6 +31,9 @@ pub enum Op {
     DoomTuple,
     /// Add a [`Correction`] to the counters of a tuple.
     CorrectTuple,
+    /// Say in which state the connection of a known port is (`flags`), if the ledger has it in the state of which
+    /// `user` has the flags.
+    SetState,
 }
 
 /// One change: twelve u64. The result of the run is 1 where something changed, else 0.
@@ -47,6 +50,7 @@ pub struct Command {
     pub comm: [u8; 16],
     pub pid: u32,
     /// uid of who made the socket, in whose share a new entry is; [`crate::share::UNKNOWN_USER`]: not known.
+    /// `SetState`: see there.
     pub user: u32,
     /// `DoomTuple`, `RemoveTuple`: only if the tuple has not changed since then (CLOCK_MONOTONIC, ns).
     pub before_ns: u64,
@@ -66,16 +70,24 @@ pub struct Correction {
     /// As [`crate::TupleCount::held`] and `waiting`; to be added with wrapping.
     pub held: u64,
     pub waiting: u64,
+    /// As [`crate::TupleCount::states`], likewise.
+    pub states: u64,
 }
 
 impl Command {
     /// `CorrectTuple`: its fields are in the place of what it has no use for.
+    #[expect(clippy::cast_possible_truncation, reason = "parts of a word")]
     pub const fn correcting(tuple: TupleKey, correction: &Correction) -> Self {
         let words = correction.held as u128 | (correction.waiting as u128) << 64;
         Self {
             op: Op::CorrectTuple as u32,
             flags: correction.unanswered.cast_unsigned(),
-            key: ConnKey::new(correction.released, 0),
+            key: ConnKey {
+                cookie: correction.released,
+                port: correction.states as u16,
+                zero: (correction.states >> 16) as u16,
+                zero_too: (correction.states >> 32) as u32,
+            },
             tuple,
             comm: words.to_ne_bytes(),
             pid: correction.in_use.cast_unsigned(),
@@ -98,6 +110,9 @@ impl Command {
             unanswered: self.flags.cast_signed(),
             held,
             waiting,
+            states: self.key.port as u64
+                | (self.key.zero as u64) << 16
+                | (self.key.zero_too as u64) << 32,
         }
     }
 }
@@ -121,6 +136,7 @@ mod tests {
             unanswered: i32::MAX,
             held: 3 << 32 | 1,
             waiting: u64::MAX - 7,
+            states: 0x0123_4567_89ab_cdef,
         };
         assert_eq!(Command::correcting(TupleKey::default(), &correction).correction(), correction);
     }

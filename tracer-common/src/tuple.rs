@@ -1,6 +1,10 @@
 //! The tuple table: who uses how many source ports towards whom.
 
-use crate::{Addr, cause::Cause};
+use crate::{
+    Addr,
+    cause::Cause,
+    states::{Ports, States},
+};
 
 /// What ports are used up per: the 4-tuple without its source port, in one network namespace.
 ///
@@ -23,7 +27,7 @@ const _: () = assert!(size_of::<TupleKey>() == 40);
 /// takes 1 to 3 ms, longer where CPUs wait for each other.
 pub const SEARCH_BUCKETS: usize = 30;
 
-/// Counters of one tuple. Each only ever grows (but for `held`, `waiting` and those that wrap), so that a reading can be
+/// Counters of one tuple. Each only ever grows (but for `held`, `waiting`, `states` and those that wrap), so that a reading can be
 /// compared with any other; what is in use is a difference of two of them.
 ///
 /// Only the BPF ledger (`tracer-ebpf/src/ledger.rs` and below it) changes a value.
@@ -44,6 +48,8 @@ pub struct TupleCount {
     pub held: u64,
     /// [`Halves`](crate::Halves) of these: ports in TIME_WAIT that nobody bound, of connections with timestamps, which the kernel may take over. It goes down, too.
     pub waiting: u64,
+    /// [`States`]: ports by the state of what holds them. It goes down, too.
+    pub states: u64,
     /// connect() calls that failed, by [`Cause`].
     pub failed: [u64; Cause::COUNT],
     /// Port searches by duration; see [`search_bucket`].
@@ -86,7 +92,7 @@ pub struct TupleCount {
     pub zero: u32,
 }
 
-const _: () = assert!(size_of::<TupleCount>() == 48 + 8 * Cause::COUNT + 4 * SEARCH_BUCKETS + 88);
+const _: () = assert!(size_of::<TupleCount>() == 56 + 8 * Cause::COUNT + 4 * SEARCH_BUCKETS + 88);
 
 /// Value of [`TupleCount::proven`]: a mask, so that the spreader's hook needs no branch.
 pub const PROVEN: u32 = 1 << 31;
@@ -105,6 +111,11 @@ impl TupleCount {
     #[inline(always)]
     pub const fn time_wait(&self) -> u64 {
         self.time_wait_begun.saturating_sub(self.time_wait_ended)
+    }
+
+    /// [`Self::in_use`] by what holds the ports.
+    pub fn ports(&self) -> Ports {
+        States(self.states).read(self.in_use(), self.time_wait())
     }
 
     /// All failed connect() calls.

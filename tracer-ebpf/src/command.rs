@@ -51,6 +51,7 @@ fn run(command: &Command) -> bool {
     const FORGIVE: u32 = Op::Forgive as u32;
     const DOOM_TUPLE: u32 = Op::DoomTuple as u32;
     const CORRECT_TUPLE: u32 = Op::CorrectTuple as u32;
+    const SET_STATE: u32 = Op::SetState as u32;
     match command.op {
         ADD_CONN => add_conn(command),
         REMOVE_CONN => ledger::release(&command.key, now()).is_ok(),
@@ -59,6 +60,7 @@ fn run(command: &Command) -> bool {
         REMOVE_TUPLE => ledger::forget(&command.tuple, command.before_ns),
         DOOM_TUPLE => ledger::doom(&command.tuple, command.before_ns),
         CORRECT_TUPLE => ledger::correct(&command.tuple, &command.correction()).unwrap_or(false),
+        SET_STATE => ledger::set_state(&command.key, command.user, command.flags),
         MARK_TIME_WAIT => ledger::time_wait(&command.key, 0, now()).is_some(),
         FORGIVE => ledger::forgive(&command.tuple),
         LEAVE_OUT => ledger::leave_out(&command.tuple, command.flags, now()),
@@ -94,6 +96,8 @@ fn add_conn(command: &Command) -> bool {
     }
     if ledger::is_marked(&command.key, Mark::TimeWait) {
         ledger::time_wait(&command.key, 0, now);
+    } else if let Some(state) = ledger::marked_state(&command.key) {
+        ledger::move_on(command.key.cookie, command.key.port, state);
     }
     true
 }

@@ -7,8 +7,8 @@ mod errno;
 mod uncounted;
 
 use tracer_common::{
-    Attempt, Cause, Conn, ConnKey, Kind, Loss, PortBy, TupleKey, conn_flag, event_flag,
-    share::UNKNOWN_USER,
+    Attempt, Cause, Conn, ConnKey, Kind, Loss, PortBy, PortState, TupleKey, conn_flag, event_flag,
+    share::UNKNOWN_USER, tuple::GIVEN_UP_NS,
 };
 
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
     offsets::SPREADING,
     share,
     skip::{Skip, Step, settle},
-    sock::{Sock, state},
+    sock::{Address, Sock, cookie_of, port_of, state, state_of},
     stats,
 };
 use uncounted::uncounted;
@@ -43,9 +43,47 @@ pub(crate) fn searching(sock: &Sock) -> Step {
 pub(crate) fn concerns(new: u8) -> bool {
     match new {
         state::SYN_SENT | state::CLOSE | state::LISTEN => true,
-        state::ESTABLISHED if SPREADING.load() != 0 => true,
-        state::ESTABLISHED if events::wanted(Kind::ConnectEstablished) => true,
-        _ => events::wanted(Kind::TcpState),
+        _ => port_state(new).is_some() || events::wanted(Kind::TcpState),
+    }
+}
+
+/// What a change to this state means for the ledger. FIN_WAIT2 and CLOSING come after FIN_WAIT1, which means the same.
+#[inline(always)]
+fn port_state(new: u8) -> Option<PortState> {
+    match new {
+        state::ESTABLISHED => Some(PortState::Established),
+        state::CLOSE_WAIT => Some(PortState::CloseWait),
+        state::FIN_WAIT1 | state::LAST_ACK => Some(PortState::Closing),
+        _ => None,
+    }
+}
+
+/// Tells the ledger of a socket that changes to this state. True if nothing else is to be done then.
+#[inline(always)]
+pub(crate) fn moved(sk: Address, cookie: u64, new: u8) -> bool {
+    let Some(state) = port_state(new) else { return false };
+    move_on(sk, cookie, state);
+    let established = new == state::ESTABLISHED && events::wanted(Kind::ConnectEstablished);
+    !established && !events::wanted(Kind::TcpState)
+}
+
+#[inline(always)]
+fn move_on(sk: Address, cookie: u64, state: PortState) {
+    let port = port_of(sk);
+    if ledger::seeding() {
+        ledger::mark_state(cookie, port, state as u32);
+    }
+    ledger::move_on(cookie, port, state as u32);
+}
+
+/// A segment is sent again; `sk` is its socket. It is the SYN while nothing has come back.
+#[inline(always)]
+pub(crate) fn sent_again(sk: Address) {
+    if state_of(sk) == state::SYN_SENT {
+        let cookie = cookie_of(sk);
+        if cookie != 0 {
+            move_on(sk, cookie, PortState::Unanswered);
+        }
     }
 }
 
@@ -208,7 +246,7 @@ fn ended(attempt: &mut Attempt, result: i64) -> Step {
         attempt.flags &= !conn_flag::WATCHED;
     }
     let step = failed(attempt, cause, errno);
-    ledger::nowhere(&attempt.tuple, attempt.flags, cause, attempt.begun_ns, now());
+    ledger::nowhere(&attempt.tuple, attempt.flags, cause);
     step
 }
 
@@ -253,10 +291,6 @@ pub(crate) fn state_changed(sock: &Sock, key: &ConnKey, old: u8, new: u8) -> Ste
     }
     if new == state::SYN_SENT {
         return connecting(sock, key, old);
-    }
-    if SPREADING.load() != 0 && old == state::SYN_SENT && new == state::ESTABLISHED {
-        // Most are not ours.
-        _ = ledger::established(key.cookie, key.port);
     }
     let established = new == state::ESTABLISHED && events::wanted(Kind::ConnectEstablished);
     if !established && !events::wanted(Kind::TcpState) {
@@ -329,7 +363,7 @@ fn closed(sock: &Sock, key: &ConnKey, old: u8) -> Step {
     // Whatever cannot be read or counted of its end, the port is given back. One place for all of them: each takes
     // its part of the BPF stack.
     if let Some(conn) = failed {
-        settle(handshake_failed(sock, key, conn, now));
+        settle(handshake_failed(sock, key, conn, old, now));
     }
     if let Some(conn) = known {
         emit_released(key, conn, now);
@@ -362,18 +396,27 @@ pub(crate) fn emit_released(key: &ConnKey, conn: &Conn, now: u64) {
     }
 }
 
+/// Whether the peer had time to answer. Of a call that was not seen, at least what was seen of it.
+#[inline(always)]
+fn had_no_answer(conn: &Conn, now: u64) -> bool {
+    let begun_ns = if conn.begun_ns == 0 { conn.acquired_ns } else { conn.begun_ns };
+    conn.flags & conn_flag::STATE == PortState::Unanswered.flags()
+        || now.saturating_sub(begun_ns) >= GIVEN_UP_NS
+}
+
 /// The connection ended before it was established.
 #[inline(always)]
-fn handshake_failed(sock: &Sock, key: &ConnKey, conn: &Conn, now: u64) -> Step {
+fn handshake_failed(sock: &Sock, key: &ConnKey, conn: &Conn, old: u8, now: u64) -> Step {
     let (cause, errno) = match sock.error()? {
         // It never held a port: the search failed, of a call that is not known any more.
         0 if key.port == 0 => (Cause::PortsExhausted, errno::EADDRNOTAVAIL),
+        0 if old == state::SYN_SENT && had_no_answer(conn, now) => (Cause::NoAnswer, 0),
         0 => (Cause::Aborted, 0),
         errno => (errno::cause(errno), errno),
     };
     stats::failed(cause);
     if SPREADING.load() != 0 {
-        ledger::conn_nowhere(key.cookie, key.port, cause as u32, now);
+        ledger::conn_nowhere(key.cookie, key.port, cause as u32);
     }
     settle(ledger::fail(&conn.tuple, cause, errno, now, &conn.who, conn.owner));
     if events::wanted(Kind::ConnectFailed)

@@ -9,14 +9,16 @@
 mod health;
 mod life;
 mod marks;
+mod states;
 
 use aya_ebpf::{bindings::BPF_NOEXIST, macros::map, maps::HashMap};
 pub(crate) use health::{conn_nowhere, forgive, leave_out, nowhere};
 pub(crate) use life::{doom, forget};
 use life::{known, tuple};
-pub(crate) use marks::{Mark, is_marked, mark, seeding};
+pub(crate) use marks::{Mark, is_marked, mark, mark_state, marked_state, seeding};
+pub(crate) use states::{move_on, set_state};
 use tracer_common::{
-    Cause, Conn, ConnKey, Halves, Loss, TupleCount, TupleKey, Who, conn_flag,
+    Cause, Conn, ConnKey, Halves, Loss, States, TupleCount, TupleKey, Who, conn_flag,
     seed::Correction,
     share::{Table, UNKNOWN_USER},
     spread::{TRIALS, Usage},
@@ -131,6 +133,7 @@ fn insert(key: &ConnKey, conn: &Conn, search_ns: u64) -> Step {
     unsafe {
         atomic::add(&raw mut (*count).opened, 1);
         hold(count, key.port, conn.flags, 1);
+        states::add(count, States::one(conn.flags));
         if conn.flags & conn_flag::SPREAD != 0 {
             atomic::add32(&raw mut (*count).chosen, 1);
         }
@@ -264,6 +267,7 @@ pub(crate) fn release_known(key: &ConnKey, conn: Option<&Conn>, now: u64) -> Ste
         unsafe {
             atomic::add(&raw mut (*count).released, 1);
             hold(count, key.port, flags, u64::MAX);
+            states::add(count, States::one(flags).wrapping_neg());
             if flags & conn_flag::TIME_WAIT != 0 {
                 atomic::add(&raw mut (*count).time_wait_ended, 1);
                 wait(count, key.port, flags, u64::MAX);
@@ -283,34 +287,6 @@ fn ended_before_established(flags: u32) -> bool {
     flags & (conn_flag::SPREAD | conn_flag::ESTABLISHED) == conn_flag::SPREAD
 }
 
-/// A connection got established. Counts those whose source the spreader chose.
-///
-/// A function of its own, for the sake of the caller's part of the BPF stack. It takes no references: Linux
-/// 6.18 trips over its own account of those. Returns a number, because the verifier wants one.
-#[inline(never)]
-pub(crate) fn established(cookie: u64, port: u16) -> u32 {
-    u32::from(settle_established(&ConnKey::new(cookie, port)).is_ok())
-}
-
-#[inline(always)]
-fn settle_established(key: &ConnKey) -> Step {
-    let conn = CONNS.get_ptr_mut(key).ok_or(Skip::NotOurs)?;
-    // SAFETY: as in `time_wait`, which comes after this.
-    let conn = unsafe { &mut *conn };
-    if !ended_before_established(conn.flags) {
-        return Err(Skip::NotOurs);
-    }
-    conn.flags |= conn_flag::ESTABLISHED;
-    let count = known(&conn.tuple).ok_or(Skip::NotOurs)?;
-    // SAFETY: as in `release_known`: the port is still held.
-    unsafe {
-        atomic::add32(&raw mut (*count).settled, 1);
-        atomic::add32(&raw mut (*count).established, 1);
-        (*count).proven = PROVEN;
-    }
-    Ok(())
-}
-
 /// A held port goes over to a time-wait socket. `stamp`: [`conn_flag::NO_STAMP`] or 0. `None`: not one of ours.
 #[inline(always)]
 pub(crate) fn time_wait(key: &ConnKey, stamp: u32, now: u64) -> Option<&'static Conn> {
@@ -320,10 +296,12 @@ pub(crate) fn time_wait(key: &ConnKey, stamp: u32, now: u64) -> Option<&'static 
     if conn.flags & conn_flag::TIME_WAIT != 0 {
         return None;
     }
-    conn.flags |= conn_flag::TIME_WAIT | stamp;
+    let flags = conn.flags;
+    conn.flags = flags & !conn_flag::STATE | conn_flag::TIME_WAIT | stamp;
     if let Some(count) = known(&conn.tuple) {
         // SAFETY: as in `release_known`: the port is still held.
         unsafe {
+            states::add(count, States::one(flags).wrapping_neg());
             atomic::add(&raw mut (*count).time_wait_begun, 1);
             wait(count, key.port, conn.flags, 1);
             (*count).last_ns = now;
@@ -346,6 +324,7 @@ pub(crate) fn reopen(key: &ConnKey, conn: &Conn) -> Step {
         unsafe {
             atomic::add(&raw mut (*count).released, u64::MAX);
             hold(count, key.port, conn.flags, 1);
+            states::add(count, States::one(conn.flags));
             if conn.flags & conn_flag::TIME_WAIT != 0 {
                 atomic::add(&raw mut (*count).time_wait_ended, u64::MAX);
                 wait(count, key.port, conn.flags, 1);
@@ -376,6 +355,7 @@ pub(crate) fn correct(key: &TupleKey, correction: &Correction) -> Step<bool> {
         );
         atomic::add(&raw mut (*count).held, correction.held);
         atomic::add(&raw mut (*count).waiting, correction.waiting);
+        states::add(count, correction.states);
         atomic::add32(&raw mut (*count).chosen, correction.unanswered as u32);
         (*count).last_ns = now();
     }

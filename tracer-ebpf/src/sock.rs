@@ -33,7 +33,10 @@ pub(crate) mod state {
     pub(crate) const ESTABLISHED: u8 = 1;
     pub(crate) const SYN_SENT: u8 = 2;
     pub(crate) const SYN_RECV: u8 = 3;
+    pub(crate) const FIN_WAIT1: u8 = 4;
     pub(crate) const CLOSE: u8 = 7;
+    pub(crate) const CLOSE_WAIT: u8 = 8;
+    pub(crate) const LAST_ACK: u8 = 9;
     pub(crate) const LISTEN: u8 = 10;
 }
 
@@ -63,6 +66,20 @@ fn no_stamp(at: Address, offset: &Global<u32>) -> u32 {
         Ok(0) => conn_flag::NO_STAMP,
         _ => 0,
     }
+}
+
+/// The local port alone, host byte order.
+#[inline(always)]
+pub(crate) fn port_of(at: Address) -> u16 {
+    // SAFETY: the helper checks the address itself.
+    unsafe { bpf_probe_read_kernel(at.add(SKC_NUM.load() as usize).cast::<u16>()) }.unwrap_or(0)
+}
+
+/// The state alone; 0 where it cannot be read.
+#[inline(always)]
+pub(crate) fn state_of(at: Address) -> u8 {
+    // SAFETY: the helper checks the address itself.
+    unsafe { bpf_probe_read_kernel(at.add(SKC_STATE.load() as usize).cast::<u8>()) }.unwrap_or(0)
 }
 
 /// A TCP socket of a cgroup hook. The verifier knows what it is, so its fields are read like memory of

@@ -64,6 +64,7 @@ fn context(number: usize) -> Context {
         seq: number as u64,
         wall_offset_ns: 1_795_000_000_000_000_000,
         capacity: Some(28_232),
+        holder: None,
     }
 }
 

@@ -95,6 +95,7 @@ mod tests {
             uid: 1000,
             time_wait: state == tcp_state::TIME_WAIT,
             expires_ms: 0,
+            sent_again: 0,
             v6_only: false,
             cgroup: 0,
         }

@@ -175,7 +175,7 @@ mod tests {
         assert_eq!(decode(&numbered(7, 0)), Err(DecodeError::Kind(7)));
         let detail = |kind, detail| Err(DecodeError::Detail { kind, detail });
         assert_eq!(decode(&numbered(1, 5)), detail(1, 5));
-        assert_eq!(decode(&numbered(4, 14)), detail(4, 14));
+        assert_eq!(decode(&numbered(4, 15)), detail(4, 15));
     }
 
     proptest! {

@@ -11,6 +11,7 @@ pub mod config;
 pub mod decode;
 pub mod error;
 pub mod export;
+pub mod holder;
 pub mod kernel;
 pub mod log;
 mod memory;

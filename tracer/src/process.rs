@@ -1,4 +1,5 @@
-//! Which process holds a socket: by one pass over /proc/PID/fd, used only at start.
+//! Which process holds a socket: by one pass over /proc/PID/fd, at start, and when somebody asks for the holder
+//! of a port.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -27,9 +28,17 @@ const TIME: Duration = Duration::from_secs(2);
 /// The owners of the sockets with these inodes, as far as this thread may look. What cannot be
 /// read is left out; the error is of /proc itself.
 pub fn owners<S: BuildHasher>(inodes: &HashSet<u32, S>) -> io::Result<HashMap<u32, Owner>> {
+    owners_within(inodes, TIME)
+}
+
+/// The same, as far as they are found in this time.
+pub fn owners_within<S: BuildHasher>(
+    inodes: &HashSet<u32, S>,
+    time: Duration,
+) -> io::Result<HashMap<u32, Owner>> {
     let mut found = HashMap::new();
     let mut links = MAX_LINKS;
-    let end = Instant::now() + TIME;
+    let end = Instant::now() + time;
     for process in fs::read_dir("/proc")?.flatten() {
         if found.len() == inodes.len() {
             break;

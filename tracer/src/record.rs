@@ -6,7 +6,7 @@ pub(crate) mod totals;
 
 use std::time::{Duration, Instant};
 
-use output::Output;
+use output::{More, Output};
 use progress::Progress;
 use tracer_common::{Cause, Event, Filter, Kind, TupleCount};
 
@@ -17,6 +17,8 @@ use crate::{
     decode::decode,
     error::Error,
     export::{record::Moment, sink::Closed, tuple::Tuple},
+    holder,
+    kernel::attach::Session,
     netns,
     shutdown::Asked,
     stats::{Earlier, Row},
@@ -161,21 +163,27 @@ impl Recorder<'_> {
     /// Turns waiting records into lines. Returns how many records there were.
     fn take(&mut self, limit: usize) -> Result<usize, Closed> {
         let Self { tracer, output, names, namespaces, undecodable, events, .. } = self;
-        let (session, capacities, worker) = tracer.split();
+        let (Session { events: ring, maps, .. }, capacities, worker, holders) = tracer.split();
         let now = Instant::now();
         if namespaces.refresh(now) {
             output.name_namespaces(namespaces.iter());
         }
         let mut result = Ok(());
-        let mut learn =
-            |event: &Event| capacities.learn(worker, event.tuple.netns, event.pid, event.tid);
-        let taken = session.events.drain(limit, |record| {
+        let mut more = |event: &Event| {
+            let capacity = wants_capacity(event)
+                .then(|| capacities.learn(worker, event.tuple.netns, event.pid, event.tid));
+            let holder = holder::is_asked_for(event).then(|| {
+                let place = capacities.place(event.tuple.netns);
+                holders.of(event, place, worker, || maps.all_binds())
+            });
+            More { capacity: capacity.flatten(), holder: holder.flatten() }
+        };
+        let taken = ring.drain(limit, |record| {
             let Ok(event) = decode(record) else {
                 *undecodable += 1;
                 return;
             };
-            let capacity = wants_capacity(&event).then(|| learn(&event)).flatten();
-            match output.event(&event, capacity, || names.get(event.cgroup, now)) {
+            match output.event(&event, more(&event), || names.get(event.cgroup, now)) {
                 Ok(Ok(())) => *events += 1,
                 Ok(Err(_)) => *undecodable += 1,
                 Err(closed) => result = Err(closed),

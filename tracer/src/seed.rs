@@ -3,7 +3,7 @@
 
 use foldhash::{HashMap, HashSet};
 use tracer_common::{
-    Conn, ConnKey, TupleKey, conn_flag,
+    Conn, ConnKey, PortState, TupleKey, conn_flag,
     seed::{Command, Op},
     share::UNKNOWN_USER,
 };
@@ -39,12 +39,28 @@ pub fn commands<'a>(dump: &'a Dump, owners: &'a Owners) -> impl Iterator<Item = 
 
 /// Those for the outgoing connections.
 fn conns<'a>(dump: &'a Dump, owners: &'a Owners) -> impl Iterator<Item = Command> + 'a {
-    outbound(&dump.sockets, |port| dump.range.contains(port)).map(|socket| {
-        let waits = if socket.time_wait { conn_flag::TIME_WAIT } else { 0 };
-        let began = [tcp_state::SYN_SENT, tcp_state::SYN_RECV].contains(&socket.state);
-        let flags = waits | if began { 0 } else { conn_flag::ESTABLISHED };
-        command(Op::AddConn, flags, socket, dump.netns, owners)
-    })
+    outbound(&dump.sockets, |port| dump.range.contains(port))
+        .map(|socket| command(Op::AddConn, flags(socket), socket, dump.netns, owners))
+}
+
+/// What the ledger notes of a connection in this state.
+fn flags(socket: &DiagSocket) -> u32 {
+    if socket.time_wait {
+        return conn_flag::TIME_WAIT | conn_flag::ESTABLISHED;
+    }
+    let state = match socket.state {
+        tcp_state::SYN_SENT if socket.sent_again > 0 => PortState::Unanswered,
+        tcp_state::SYN_SENT | tcp_state::SYN_RECV | tcp_state::NEW_SYN_RECV => {
+            PortState::Connecting
+        }
+        tcp_state::CLOSE_WAIT => PortState::CloseWait,
+        tcp_state::FIN_WAIT1 | tcp_state::FIN_WAIT2 | tcp_state::LAST_ACK | tcp_state::CLOSING => {
+            PortState::Closing
+        }
+        _ => PortState::Established,
+    };
+    let established = if state < PortState::Established { 0 } else { conn_flag::ESTABLISHED };
+    state.flags() | established
 }
 
 /// The TIME_WAITs of the outgoing connections of a dump: their tuples, and how long each lasts still, ms.
@@ -152,10 +168,21 @@ pub(crate) fn missed(
                 Some((_, flags)) if waits && flags & conn_flag::TIME_WAIT == 0 => {
                     Some(Command { op: Op::MarkTimeWait as u32, ..command })
                 }
-                Some(_) => None,
+                Some((_, flags)) if flags & conn_flag::TIME_WAIT != 0 => None,
+                Some((_, flags)) => state(command, *flags),
             }
         })
         .collect()
+}
+
+/// The command that gives an entry with these flags the state that a dump has it in, unless it is in that already.
+///
+/// The ledger is read after the dump, and states only go on: one that is further in the ledger is no difference, unless
+/// a later dump says the same again.
+fn state(command: Command, flags: u32) -> Option<Command> {
+    let (old, new) = (flags & conn_flag::STATE, command.flags & conn_flag::STATE);
+    let op = Op::SetState as u32;
+    (old != new).then_some(Command { op, flags: new, user: old, ..command })
 }
 
 /// Says that a tuple that holds no port, and has not changed since it was read (`last_ns`), is going to be removed.
@@ -192,6 +219,7 @@ mod tests {
             uid: 1000,
             time_wait: state == tcp_state::TIME_WAIT,
             expires_ms: 0,
+            sent_again: 0,
             v6_only: false,
             cgroup: 0,
         }
@@ -220,7 +248,11 @@ mod tests {
         assert_eq!(
             told,
             [
-                (Op::AddConn as u32, conn_flag::ESTABLISHED, 40_000),
+                (
+                    Op::AddConn as u32,
+                    conn_flag::ESTABLISHED | PortState::Established.flags(),
+                    40_000
+                ),
                 (Op::AddConn as u32, conn_flag::ESTABLISHED | conn_flag::TIME_WAIT, 40_001),
                 (Op::AddBound as u32, conn_flag::LISTEN, 8080),
             ]
@@ -237,12 +269,50 @@ mod tests {
         let known = socket(tcp_state::ESTABLISHED, 3, 40_002);
         let conns = [1, 3].map(|cookie| {
             let key = ConnKey::new(cookie, 39_999 + u16::try_from(cookie).unwrap());
-            (key, conn(5, 0))
+            (key, Conn { flags: PortState::Established.flags(), ..conn(5, 0) })
         });
         let dumps = [dump(vec![time_wait, unknown, known])];
         let missed = missed(&HashSet::default(), &conns, &dumps, &Owners::new());
         let told: Vec<_> = missed.iter().map(|one| (one.op, one.key.cookie)).collect();
         assert_eq!(told, [(Op::MarkTimeWait as u32, 1), (Op::AddConn as u32, 2)]);
+    }
+
+    #[test]
+    fn a_state_that_is_not_the_kernels_is_corrected_from_what_it_was_read_as() {
+        let established = PortState::Established.flags();
+        let dumps = [dump(vec![
+            DiagSocket { sent_again: 1, ..socket(tcp_state::SYN_SENT, 1, 40_001) },
+            socket(tcp_state::ESTABLISHED, 2, 40_002),
+            socket(tcp_state::CLOSE_WAIT, 3, 40_003),
+            socket(tcp_state::FIN_WAIT2, 4, 40_004),
+            socket(tcp_state::CLOSE_WAIT, 5, 40_005),
+        ])];
+        let conns = [
+            (1, 0),
+            (2, established),
+            (3, established),
+            (4, PortState::CloseWait.flags()),
+            (5, conn_flag::TIME_WAIT),
+        ];
+        let conns = conns.map(|(cookie, flags)| {
+            let key = ConnKey::new(cookie, 40_000 + u16::try_from(cookie).unwrap());
+            (key, Conn { flags, ..conn(5, 0) })
+        });
+        let missed = missed(&HashSet::default(), &conns, &dumps, &Owners::new());
+        let told: Vec<_> =
+            missed.iter().map(|one| (one.op, one.key.cookie, one.user, one.flags)).collect();
+        let op = Op::SetState as u32;
+        let (unanswered, close_wait, closing) = (
+            PortState::Unanswered.flags(),
+            PortState::CloseWait.flags(),
+            PortState::Closing.flags(),
+        );
+        let right = [
+            (op, 1, 0, unanswered),
+            (op, 3, established, close_wait),
+            (op, 4, close_wait, closing),
+        ];
+        assert_eq!(told, right);
     }
 
     #[test]
@@ -279,7 +349,8 @@ mod tests {
     #[test]
     fn what_one_namespace_says_changes_nothing_of_another() {
         // The same cookies and ports as in namespace 5, told by namespace 6.
-        let ours = [1, 2].map(|cookie| (ConnKey::new(cookie, 40_000), conn(5, 10)));
+        let established = Conn { flags: PortState::Established.flags(), ..conn(5, 10) };
+        let ours = [1, 2].map(|cookie| (ConnKey::new(cookie, 40_000), established));
         let told = vec![
             socket(tcp_state::TIME_WAIT, 1, 40_000),
             socket(tcp_state::ESTABLISHED, 2, 40_000),

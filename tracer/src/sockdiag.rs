@@ -74,6 +74,8 @@ pub struct DiagSocket {
     pub time_wait: bool,
     /// Milliseconds that a time-wait socket has left; 0 for any other.
     pub expires_ms: u32,
+    /// How often the segment that has had no answer was sent again: in SYN_SENT, the SYN.
+    pub sent_again: u8,
     /// A listener that takes no IPv4 connections (IPV6_V6ONLY).
     pub v6_only: bool,
     /// Id of the cgroup v2 that made it, whose hooks run for it; 0: not known (a time-wait socket).
@@ -89,12 +91,29 @@ pub fn dump(family: Family, states: u32) -> io::Result<Vec<DiagSocket>> {
     dump_up_to(MAX_SOCKETS, family, states)
 }
 
+/// As [`dump_all_up_to`], those with this local port.
+pub fn dump_port(port: u16, limit: usize, states: u32) -> io::Result<Vec<DiagSocket>> {
+    let mut sockets = dump_of(port, limit, Family::V4, states)?;
+    match dump_of(port, limit.saturating_sub(sockets.len()), Family::V6, states) {
+        Ok(more) => sockets.extend(more),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    sockets.retain(|socket| socket.source_port == port);
+    Ok(sockets)
+}
+
 fn dump_up_to(limit: usize, family: Family, states: u32) -> io::Result<Vec<DiagSocket>> {
+    dump_of(0, limit, family, states)
+}
+
+/// `port`: the local port; 0: any.
+fn dump_of(port: u16, limit: usize, family: Family, states: u32) -> io::Result<Vec<DiagSocket>> {
     let query = Query {
         name: "sock_diag",
         things: "TCP sockets",
         protocol: Some(netlink::SOCK_DIAG),
-        request: &wire::request(family, states),
+        request: &wire::request(family, port, states),
         reply: wire::SOCK_DIAG_BY_FAMILY,
         parse: wire::socket,
         limit,

@@ -4,7 +4,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tracer_common::{
-    Cause, TupleCount, TupleKey,
+    Cause, Ports, TupleCount, TupleKey,
     tuple::{SEARCH_BUCKETS, search_bucket_end},
 };
 
@@ -21,6 +21,8 @@ pub struct Row {
     pub time_wait: u64,
     /// Of these: what connect() can take over now (net.ipv4.tcp_tw_reuse); `None`: none can ever be.
     pub reusable: Option<u64>,
+    /// The others by the state of what holds them; `None`: not known (a recording that does not say it).
+    pub states: Option<Ports>,
     /// Ports that this tuple can hold; `None`: not known.
     pub capacity: Option<u32>,
     /// Ports in use of those that there are: 0 to 1, and above where ports were taken by another
@@ -83,6 +85,7 @@ impl Row {
             in_use: now.in_use(),
             time_wait: now.time_wait(),
             reusable: None,
+            states: Some(now.ports()),
             capacity,
             saturation: saturation(now.in_use(), capacity),
             rates,

@@ -39,6 +39,7 @@ use crate::{
     clock,
     config::RowFilter,
     error::Error,
+    holder::Holders,
     kernel::{attach::Session, maps::Totals},
     memory,
     netns::Worker,
@@ -76,6 +77,7 @@ pub struct Tracer {
     /// Missed hooks that a reconciliation has made good.
     misses_seen: u64,
     capacities: Capacities,
+    holders: Holders,
     tuples: Vec<(TupleKey, TupleCount)>,
     /// The namespaces in the newest reading.
     namespaces: HashSet<u32>,
@@ -111,8 +113,8 @@ impl Tracer {
     }
 
     /// The parts that turning events into lines needs, to be used together.
-    pub fn split(&mut self) -> (&mut Session, &mut Capacities, &Worker) {
-        (&mut self.session, &mut self.capacities, &self.worker)
+    pub fn split(&mut self) -> (&mut Session, &mut Capacities, &Worker, &mut Holders) {
+        (&mut self.session, &mut self.capacities, &self.worker, &mut self.holders)
     }
 
     /// Reads the tuple table.
@@ -337,8 +339,8 @@ impl Tracer {
 
 /// What makes a difference the same one in two comparisons.
 fn identity(command: &Command) -> (u32, ConnKey, Option<Command>) {
-    let is_correction = command.op == Op::CorrectTuple as u32;
-    (command.op, command.key, is_correction.then_some(*command))
+    let of_values = [Op::CorrectTuple as u32, Op::SetState as u32].contains(&command.op);
+    (command.op, command.key, of_values.then_some(*command))
 }
 
 /// Losses on the kernel side by name: those that the BPF programs counted, and the hooks that never

@@ -15,6 +15,7 @@ use tracer::{
         record::{Decided, Degraded, Lost, Start, Stats, Stop},
         tuple::Tuple,
     },
+    holder::Holder,
     stats::Row,
 };
 use tracer_common::{
@@ -99,7 +100,7 @@ proptest! {
         container in prop::option::of("[0-9a-f]{64}"), capacity: Option<u32>,
         netns in prop::option::of(any::<String>()),
     ) {
-        let context = Context { seq, wall_offset_ns, capacity };
+        let context = Context { seq, wall_offset_ns, capacity, holder: None };
         let name = cgroup.map(|path| Name { path: path.into(), container: container.map(Into::into) });
         let mut writer = LineWriter::default();
         let mut out = Lines::default();
@@ -188,14 +189,51 @@ fn an_exhausted_connect_says_everything() {
         flags: tracer_common::event_flag::DURATION | tracer_common::event_flag::PORTS,
         ..Event::default()
     };
-    let context =
-        Context { seq: 17, wall_offset_ns: 1_795_229_093_000_000_000, capacity: Some(28_232) };
+    let context = Context {
+        seq: 17,
+        wall_offset_ns: 1_795_229_093_000_000_000,
+        capacity: Some(28_232),
+        holder: None,
+    };
     let mut out = Lines::default();
     let name = Name { path: "/system.slice/nginx.service".into(), container: None };
     let result = LineWriter::default().event(&mut out, &event, &context, || Some(&name));
     result.expect("a line");
     checked(out.as_bytes());
     insta::assert_snapshot!(String::from_utf8_lossy(out.as_bytes()).trim_end());
+}
+
+#[test]
+fn a_port_that_is_taken_has_its_holder() {
+    let event = Event {
+        mono_ns: 5_000_000_000,
+        tuple: TupleKey { netns: 4_026_531_840, ..TupleKey::default() },
+        pid: 812,
+        comm: *b"webui\0\0\0\0\0\0\0\0\0\0\0",
+        local_port: 40_007,
+        errno: 98,
+        kind: Kind::BindFailed as u8,
+        detail: Cause::PortInUse as u8,
+        ..Event::default()
+    };
+    let holder = Holder {
+        pid: 4711,
+        comm: *b"craw\x1bler\xff\0\0\0\0\0\0\0",
+        state: 1,
+        peer: Addr::v4([10, 0, 1, 7]),
+        peer_port: 443,
+    };
+    let mut out = Lines::default();
+    for holder in [Some(holder), Some(Holder { state: 6, ..Holder::default() }), None] {
+        let context = Context { holder, ..Context::default() };
+        let result = LineWriter::default().event(&mut out, &event, &context, || None);
+        result.expect("a line");
+    }
+    let lines: Vec<_> = out.as_bytes().split_inclusive(|byte| *byte == b'\n').collect();
+    for line in &lines {
+        checked(line);
+    }
+    insta::assert_snapshot!(String::from_utf8_lossy(&lines.concat()).trim_end());
 }
 
 #[test]

@@ -22,6 +22,7 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
         ("entries_removed", entries_removed),
         ("entries_added", entries_added),
         ("tuples_changed", tuples_changed),
+        ("states_changed", states_changed),
     ];
     let mut cases = plan.sampled("drift", tests);
     // Of the links, only those of cgroups can be detached by another process.
@@ -34,10 +35,17 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
 const TUPLE: usize = 40;
 /// Where it has the namespace's inode number.
 const NETNS: usize = 32;
+/// Where it has the flags, and in these the state's number; and some states.
+const FLAGS: usize = 88;
+const STATE_SHIFT: u32 = 10;
+const ESTABLISHED: u64 = 2;
+const CLOSE_WAIT: u64 = 3;
 /// Where the value of TUPLES has these counters.
 const OPENED: usize = 0;
 const RELEASED: usize = 8;
 const TIME_WAIT_BEGUN: usize = 16;
+/// 16 bits for each state.
+const STATES: usize = 48;
 /// A comparison comes within 30 s, and it takes two to correct something.
 const LIMIT: Duration = Duration::from_secs(70);
 
@@ -78,7 +86,8 @@ impl Scene {
             let counts = reading.of(self.stage.netns.inum());
             let counts = counts.get(&self.server.tuple()).cloned().unwrap_or_default();
             let exact = counts.opened.checked_sub(counts.released) == Some(counts.in_use);
-            let reached = reading.drift >= drift && counts.in_use == in_use && exact;
+            let all = (counts.in_use, counts.established) == (in_use, in_use);
+            let reached = reading.drift >= drift && all && exact;
             // In a guest interrupts pass over hooks, which the comparison corrects, too.
             let passed_over = Place::get() == Place::Vm;
             if reached && (reading.drift == drift || passed_over) {
@@ -165,6 +174,34 @@ fn tuples_changed(backend: &str) -> Result<()> {
     }
     Map::of(scene.watch.id(), "TUPLES")?.remove(&tuple)?;
     scene.expect(5, 7)?;
+    scene.watch.stop()
+}
+
+/// Connections that the ledger has in a later state, and then in an earlier one, than the kernel; and then counters
+/// of states that are not what the entries come to.
+fn states_changed(backend: &str) -> Result<()> {
+    let mut scene = Scene::new(backend, 7)?;
+    let one = |state: u64| 1_u64 << ((state - 1) * 16);
+    let mut drift = 0;
+    for state in [CLOSE_WAIT, 0] {
+        let (conns, entries) = scene.entries()?;
+        for entry in entries.iter().take(2) {
+            let mut value = entry.value.clone();
+            let flags = u32::from_ne_bytes(value[FLAGS..FLAGS + 4].try_into()?);
+            let new = flags & !(7 << STATE_SHIFT) | u32::try_from(state)? << STATE_SHIFT;
+            value[FLAGS..FLAGS + 4].copy_from_slice(&new.to_ne_bytes());
+            conns.set(&entry.key, &value)?;
+            let counted = if state == 0 { 0 } else { one(state) };
+            scene.count(&value[..TUPLE], STATES, counted.wrapping_sub(one(ESTABLISHED)))?;
+        }
+        drift += 2;
+        scene.expect(drift, 7)?;
+    }
+    let (_, entries) = scene.entries()?;
+    let tuple = entries.first().map(|entry| entry.value[..TUPLE].to_vec());
+    let tuple = tuple.context("there is no entry")?;
+    scene.count(&tuple, STATES, one(CLOSE_WAIT).wrapping_sub(one(ESTABLISHED)))?;
+    scene.expect(drift + 1, 7)?;
     scene.watch.stop()
 }
 

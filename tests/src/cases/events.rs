@@ -27,6 +27,7 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
         ("failures", failures),
         ("bind_failures", bind_failures),
         ("bound_ports", bound::bound_ports),
+        ("port_holders", bound::port_holders),
     ];
     let mut cases = per_backend(plan.tracing_backends(), "events", tests);
     let tests: &[BackendTest] = &[

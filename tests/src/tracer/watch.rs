@@ -21,6 +21,12 @@ use crate::{probe::Place, process::Process, tuple::Tuple};
 pub struct Counts {
     pub in_use: u64,
     pub time_wait: u64,
+    pub connecting: u64,
+    /// Of those connecting.
+    pub unanswered: u64,
+    pub established: u64,
+    pub close_wait: u64,
+    pub closing: u64,
     pub opened: u64,
     pub released: u64,
     /// Present where the tracer could read the port range of the namespace.
@@ -201,6 +207,11 @@ fn tuple(value: &Value) -> Result<(u64, Tuple, Counts)> {
     let counts = Counts {
         in_use: number(value, "ports.in_use")?,
         time_wait: number(value, "ports.time_wait")?,
+        connecting: number(value, "ports.connecting")?,
+        unanswered: number(value, "ports.unanswered")?,
+        established: number(value, "ports.established")?,
+        close_wait: number(value, "ports.close_wait")?,
+        closing: number(value, "ports.closing")?,
         opened: number(value, "ports.opened")?,
         released: number(value, "ports.released")?,
         capacity: value.get("ports.capacity").and_then(Value::as_u64),

@@ -1,6 +1,9 @@
 //! connect() calls that fail, each with its cause.
 
-use std::time::Duration;
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use rustix::io::Errno;
@@ -65,6 +68,33 @@ pub fn aborted_nonblocking(stage: &mut Stage) -> Result<()> {
         Ok(())
     })?;
     let failed = Expected::ports(0, 0).opened(10).failed("aborted", 10);
+    stage.check(&[(hole.tuple(), failed), filled])
+}
+
+/// The application gives up when nothing has come back for a while: the SYN was sent again, a second after
+/// the first one.
+pub fn gave_up_without_an_answer(stage: &mut Stage) -> Result<()> {
+    let (hole, _filler) = stage.black_hole("10.1.0.1:7000")?;
+    let filled = (hole.tuple_from("127.0.0.1")?, Expected::ports(1, 0).opened(1));
+    let socks = stage.netns.run(|| -> Result<Vec<Sock>> {
+        let mut socks = Vec::new();
+        for _ in 0..5 {
+            let sock = Sock::tcp(hole.address)?;
+            sock.set_nonblocking()?;
+            expect_error(sock.connect(hole.address), Errno::INPROGRESS)?;
+            socks.push(sock);
+        }
+        Ok(socks)
+    })?;
+    // As soon as they do, also the tracer has them as those without an answer.
+    let end = Instant::now() + Place::get().limit(Duration::from_secs(10));
+    while stage.oracle()?.get(&hole.tuple()).is_none_or(|it| it.unanswered < 5) {
+        ensure!(Instant::now() < end, "the SYNs are not sent again");
+        thread::sleep(Duration::from_millis(20));
+    }
+    stage.check(&[(hole.tuple(), Expected::ports(5, 0).opened(5)), filled.clone()])?;
+    drop(socks);
+    let failed = Expected::ports(0, 0).opened(5).failed("no_answer", 5);
     stage.check(&[(hole.tuple(), failed), filled])
 }
 

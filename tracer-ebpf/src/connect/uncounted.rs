@@ -24,6 +24,8 @@ pub(super) fn uncounted(sock: &Sock, key: &ConnKey) -> Option<&'static Conn> {
     // SAFETY: an array map's values are never freed while the program is loaded. An interrupt that reports another
     // such end in between would change what is reported of this one; no port is counted by it.
     let conn = unsafe { &mut *conn };
+    // Where it is not known when it began.
+    conn.acquired_ns = now();
     let Some(attempt) = attempt::connecting(key.cookie) else {
         // Not within its connect(), or the attempt made way for too many others. Sockets that are not known yet end
         // while older ones are being read.

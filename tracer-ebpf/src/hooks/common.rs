@@ -3,7 +3,7 @@
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 
 use crate::{
-    bind,
+    bind, connect,
     skip::{Step, settle},
     sock::{Address, Sock},
 };
@@ -24,4 +24,12 @@ fn destroyed(sk: Address) -> Step {
         bind::released_by(&sock, sock.port());
     }
     Ok(())
+}
+
+/// kernel: v4.16.. tcp:tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb, ...): the only sign that
+/// nothing came back to a SYN.
+#[raw_tracepoint(tracepoint = "tcp_retransmit_skb")]
+pub(crate) fn tcp_retransmit_skb(ctx: RawTracePointContext) -> i32 {
+    connect::sent_again(ctx.arg(0));
+    0
 }

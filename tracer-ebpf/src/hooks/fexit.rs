@@ -94,8 +94,14 @@ pub(crate) fn fentry_tcp_set_state(ctx: FEntryContext) -> i32 {
 
 #[inline(always)]
 fn set_state(sk: Address, new: i32) -> Step {
-    if !connect::concerns(new as u8) || (cookie_of(sk) == 0 && new as u8 != state::CLOSE) {
+    if !connect::concerns(new as u8) {
         return Ok(());
+    }
+    if new as u8 != state::CLOSE {
+        let cookie = cookie_of(sk);
+        if cookie == 0 || connect::moved(sk, cookie, new as u8) {
+            return Ok(());
+        }
     }
     let sock = Sock::read(sk)?;
     connect::acquired_untold(&sock, new as u8)?;

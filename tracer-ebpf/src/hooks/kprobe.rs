@@ -139,8 +139,14 @@ pub(crate) fn kprobe_tcp_set_state(ctx: ProbeContext) -> u32 {
 fn set_state(ctx: &ProbeContext) -> Step {
     let new: i32 = ctx.arg(1).ok_or(Skip::Lost(Loss::ReadFailed))?;
     let sk = argument(ctx, 0)?;
-    if !connect::concerns(new as u8) || (cookie_of(sk) == 0 && new as u8 != state::CLOSE) {
+    if !connect::concerns(new as u8) {
         return Ok(());
+    }
+    if new as u8 != state::CLOSE {
+        let cookie = cookie_of(sk);
+        if cookie == 0 || connect::moved(sk, cookie, new as u8) {
+            return Ok(());
+        }
     }
     let sock = Sock::read(sk)?;
     connect::acquired_untold(&sock, new as u8)?;

@@ -32,8 +32,14 @@ pub(crate) fn inet_sock_set_state(ctx: RawTracePointContext) -> i32 {
 fn set_state(sk: Address, old: u8, new: u8) -> Step {
     // A socket whose cookie nobody ever asked for is not one that we saw connect().
     let listener = old == state::LISTEN || new == state::LISTEN;
-    if !connect::concerns(new) || (!listener && cookie_of(sk) == 0) {
+    if !connect::concerns(new) {
         return Ok(());
+    }
+    if !listener {
+        let cookie = cookie_of(sk);
+        if cookie == 0 || connect::moved(sk, cookie, new) {
+            return Ok(());
+        }
     }
     let sock = Sock::read(sk)?;
     match new {

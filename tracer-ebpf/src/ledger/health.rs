@@ -1,6 +1,6 @@
 //! What the ledger notes of how a source fares towards a destination, for the spreader and its agent.
 
-use tracer_common::{Cause, ConnKey, TupleKey, conn_flag, share::UNKNOWN_USER, tuple::GIVEN_UP_NS};
+use tracer_common::{Cause, ConnKey, TupleKey, conn_flag, share::UNKNOWN_USER};
 
 use super::{
     get,
@@ -10,22 +10,18 @@ use crate::{atomic, share};
 
 /// Whether a connect() that failed so had no answer. One that the application gave up soon could still have had one.
 #[inline(always)]
-fn is_nowhere(cause: u32, begun_ns: u64, now: u64) -> bool {
+fn is_nowhere(cause: u32) -> bool {
     const UNREACHABLE: u32 = Cause::Unreachable as u32;
     const TIMED_OUT: u32 = Cause::TimedOut as u32;
     const NO_SOURCE: u32 = Cause::NoSourceAddress as u32;
-    const ABORTED: u32 = Cause::Aborted as u32;
-    match cause {
-        UNREACHABLE | TIMED_OUT | NO_SOURCE => true,
-        ABORTED => begun_ns != 0 && now.wrapping_sub(begun_ns) > GIVEN_UP_NS,
-        _ => false,
-    }
+    const NO_ANSWER: u32 = Cause::NoAnswer as u32;
+    matches!(cause, UNREACHABLE | TIMED_OUT | NO_SOURCE | NO_ANSWER)
 }
 
 /// Counts a connect() that failed before it held a port, if nothing came back to it. `flags`: of its attempt.
 #[inline(always)]
-pub(crate) fn nowhere(key: &TupleKey, flags: u32, cause: Cause, begun_ns: u64, now: u64) {
-    if flags & conn_flag::SPREAD == 0 || !is_nowhere(cause as u32, begun_ns, now) {
+pub(crate) fn nowhere(key: &TupleKey, flags: u32, cause: Cause) {
+    if flags & conn_flag::SPREAD == 0 || !is_nowhere(cause as u32) {
         return;
     }
     if let Some(count) = known(key) {
@@ -34,11 +30,11 @@ pub(crate) fn nowhere(key: &TupleKey, flags: u32, cause: Cause, begun_ns: u64, n
     }
 }
 
-/// As [`nowhere`], for a connection that holds a port. A function of its own as [`established`].
+/// As [`nowhere`], for a connection that holds a port. A function of its own as [`super::move_on`].
 #[inline(never)]
-pub(crate) fn conn_nowhere(cookie: u64, port: u16, cause: u32, now: u64) -> u32 {
+pub(crate) fn conn_nowhere(cookie: u64, port: u16, cause: u32) -> u32 {
     let Some(conn) = get(&ConnKey::new(cookie, port)) else { return 0 };
-    if conn.flags & conn_flag::SPREAD == 0 || !is_nowhere(cause, conn.begun_ns, now) {
+    if conn.flags & conn_flag::SPREAD == 0 || !is_nowhere(cause) {
         return 0;
     }
     let Some(count) = known(&conn.tuple) else { return 0 };

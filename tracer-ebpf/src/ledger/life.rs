@@ -38,6 +38,7 @@ static EMPTY: TupleCount = TupleCount {
     time_wait_ended: 0,
     held: 0,
     waiting: 0,
+    states: 0,
     failed: [0; Cause::COUNT],
     search: [0; tracer_common::tuple::SEARCH_BUCKETS],
     last_ns: 0,

@@ -48,6 +48,27 @@ pub(crate) fn mark(key: &ConnKey, mark: Mark) {
     }
 }
 
+/// Marks of a state ([`tracer_common::PortState`]) are this and the state.
+const STATE: u64 = 16;
+
+/// As [`mark`], for the state that a connection came to. A function of its own, as [`super::move_on`].
+#[inline(never)]
+pub(crate) fn mark_state(cookie: u64, port: u16, state: u32) -> u32 {
+    let marked = TOMBSTONES.insert(ConnKey::new(cookie, port), STATE + u64::from(state), 0);
+    if let Err(error) = marked {
+        stats::lost(if error == E2BIG { Loss::TombstonesFull } else { Loss::MapBusy });
+    }
+    u32::from(marked.is_ok())
+}
+
+/// The state that was marked.
+#[inline(always)]
+pub(crate) fn marked_state(key: &ConnKey) -> Option<u32> {
+    // SAFETY: as in `is_marked`.
+    let found = unsafe { TOMBSTONES.get(key) }?;
+    (*found > STATE).then_some((*found - STATE) as u32)
+}
+
 /// Takes a mark away. That there is none is the normal case.
 #[inline(always)]
 pub(super) fn clear(key: &ConnKey) {

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     cgroups::Name,
     decode::{DecodeError, Typed, typed},
+    holder::Holder,
 };
 
 /// What a line says beside its event.
@@ -26,6 +27,8 @@ pub struct Context {
     pub wall_offset_ns: u64,
     /// Ports that this tuple can hold.
     pub capacity: Option<u32>,
+    /// Who holds the port that a bind() wanted.
+    pub holder: Option<Holder>,
 }
 
 /// More than the longest line has beside what has no bound: the process, the members of a rare
@@ -62,8 +65,10 @@ impl LineWriter {
         let what = typed(event)?;
         let process = self.processes.text(event, name);
         let netns = self.namespaces.text(event.tuple.netns);
+        // Rare, and nothing else is lost with it.
+        let holder = context.holder.and_then(|holder| holder.json().ok()).unwrap_or_default();
         let clock = &mut self.clock;
-        out.append(ROOM + netns.len() + process.len(), |pen| {
+        out.append(ROOM + netns.len() + process.len() + holder.len(), |pen| {
             envelope(pen, clock, context.seq, event.mono_ns, context.wall_offset_ns);
             pen.word(head(what, is_v4(event)));
             addresses(pen, event);
@@ -74,6 +79,7 @@ impl LineWriter {
                 pen.number(event.cookie);
             }
             detail(pen, what, event, context);
+            members(pen, &holder);
             pen.put(b"}\n");
         });
         Ok(())
@@ -92,14 +98,19 @@ impl LineWriter {
             pen.put(b",\"event.name\":\"");
             pen.text(name.as_bytes());
             pen.put(b"\"");
-            if let [b'{', members @ .., b'}'] = record
-                && !members.is_empty()
-            {
-                pen.put(b",");
-                pen.text(members);
-            }
+            members(pen, record);
             pen.put(b"}\n");
         });
+    }
+}
+
+/// The members of an object of JSON.
+fn members(pen: &mut Pen<'_>, object: &[u8]) {
+    if let [b'{', members @ .., b'}'] = object
+        && !members.is_empty()
+    {
+        pen.put(b",");
+        pen.text(members);
     }
 }
 
@@ -253,7 +264,7 @@ fn duration<const N: usize>(pen: &mut Pen<'_>, key: &[u8; N], event: &Event) {
 /// Where the kernel reported no error number, the application gave up, or it cannot be known.
 fn failure(pen: &mut Pen<'_>, cause: Cause, errno: u16) {
     let error_type = match (errno, cause) {
-        (0, Cause::Aborted) => "aborted",
+        (0, Cause::Aborted | Cause::NoAnswer) => "aborted",
         (0, _) => errno::OTHER,
         _ => errno::error_type(errno),
     };

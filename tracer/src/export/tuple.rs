@@ -38,6 +38,19 @@ pub struct Tuple<'a> {
     /// TIME_WAITs that connect() can take over now; absent: none can ever be.
     #[serde(rename = "ports.reusable", skip_serializing_if = "Option::is_none")]
     pub reusable: Option<u64>,
+    /// SYN_SENT.
+    #[serde(rename = "ports.connecting", skip_serializing_if = "Option::is_none")]
+    pub connecting: Option<u64>,
+    /// Of these, those whose SYN was sent again.
+    #[serde(rename = "ports.unanswered", skip_serializing_if = "Option::is_none")]
+    pub unanswered: Option<u64>,
+    #[serde(rename = "ports.established", skip_serializing_if = "Option::is_none")]
+    pub established: Option<u64>,
+    #[serde(rename = "ports.close_wait", skip_serializing_if = "Option::is_none")]
+    pub close_wait: Option<u64>,
+    /// FIN_WAIT1, FIN_WAIT2, CLOSING, LAST_ACK.
+    #[serde(rename = "ports.closing", skip_serializing_if = "Option::is_none")]
+    pub closing: Option<u64>,
     #[serde(rename = "ports.capacity", skip_serializing_if = "Option::is_none")]
     pub capacity: Option<u32>,
     #[serde(rename = "ports.saturation", skip_serializing_if = "Option::is_none")]
@@ -102,6 +115,11 @@ impl<'a> From<&'a Row> for Tuple<'a> {
             in_use: row.in_use,
             time_wait: row.time_wait,
             reusable: row.reusable,
+            connecting: row.states.map(|ports| ports.connecting),
+            unanswered: row.states.map(|ports| ports.unanswered),
+            established: row.states.map(|ports| ports.established),
+            close_wait: row.states.map(|ports| ports.close_wait),
+            closing: row.states.map(|ports| ports.closing),
             capacity: row.capacity,
             saturation: row.saturation.map(|value| rounded(value, 1e6)),
             rate_opened: row.rates.map(|rates| rounded(rates.opened, 1e3)),

@@ -90,6 +90,15 @@ impl Maps {
         read(&self.binds, map::BINDS, &mut self.batch, each)
     }
 
+    /// The bound and listening ports of the ledger, as far as they can be read.
+    pub fn all_binds(&mut self) -> Vec<(ConnKey, Bound)> {
+        let mut all = Vec::new();
+        if let Err(error) = self.binds(|key, bound| all.push((key, bound))) {
+            tracing::debug!("{error}");
+        }
+        all
+    }
+
     /// The counters, summed over CPUs; of missed hooks no program knows.
     pub(super) fn totals(&self) -> Result<Totals, Error> {
         self.stats.totals()

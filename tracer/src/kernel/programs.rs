@@ -32,7 +32,7 @@ pub struct Program {
 impl Program {
     /// Whether the ledger's counts rest on it.
     pub fn counts(&self) -> bool {
-        let told = [Some(NO_EARLY), Some(NO_BIND)].contains(&self.optional);
+        let told = [Some(NO_EARLY), Some(NO_BIND), Some(NO_SYN_AGAIN)].contains(&self.optional);
         !told && !matches!(self.hook, Hook::Tracepoint(..))
     }
 }
@@ -47,6 +47,7 @@ const fn optional(name: &'static str, hook: Hook, unseen: &'static str) -> Progr
 
 const NO_IPV6: &str = "IPv6 connections";
 const NO_EARLY: &str = "failures before the port search (no route, denied)";
+const NO_SYN_AGAIN: &str = "connections whose SYN was sent again, before a comparison";
 const NO_BIND: &str = "bind() failures for other reasons than a taken port";
 
 /// Programs of every backend. Attached first: they give each socket its cookie.
@@ -56,6 +57,7 @@ pub const COMMON: &[Program] = &[
     required("bind4", Hook::CgroupSockAddr),
     optional("bind6", Hook::CgroupSockAddr, NO_IPV6),
     required("tcp_destroy_sock", Hook::RawTracepoint("tcp_destroy_sock")),
+    optional("tcp_retransmit_skb", Hook::RawTracepoint("tcp_retransmit_skb"), NO_SYN_AGAIN),
 ];
 
 /// Loaded, never attached: userspace runs it.

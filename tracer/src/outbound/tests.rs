@@ -26,6 +26,7 @@ fn socket(state: u8, source: (Addr, u16), destination: (Addr, u16)) -> DiagSocke
         uid: 0,
         time_wait: state == tcp_state::TIME_WAIT,
         expires_ms: 0,
+        sent_again: 0,
         v6_only: false,
         cgroup: 0,
     }

@@ -15,6 +15,7 @@ use crate::{
         sink::{Account, Closed, Sink},
         tuple::Tuple,
     },
+    holder::Holder,
     shutdown::Asked,
 };
 
@@ -40,6 +41,15 @@ pub(crate) struct Dropped {
     pub(crate) events: u64,
     /// Of the rest: `output_full_other`.
     pub(crate) others: u64,
+}
+
+/// What a line says beside its event.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct More {
+    /// Ports that its tuple can hold.
+    pub(crate) capacity: Option<u32>,
+    /// Who holds the port that a bind() wanted.
+    pub(crate) holder: Option<Holder>,
 }
 
 /// Numbers lines and hands them to the sink.
@@ -130,15 +140,17 @@ impl Output {
         self.writer.name_namespaces(names);
     }
 
-    /// Adds the line of an event. `capacity` and `name` as in [`LineWriter::event`].
+    /// Adds the line of an event. `more`: what it says beside it; `name` as in [`LineWriter::event`].
     pub(crate) fn event<'a>(
         &mut self,
         event: &Event,
-        capacity: Option<u32>,
+        more: More,
         name: impl FnOnce() -> Option<&'a Name>,
     ) -> Result<Result<(), DecodeError>, Closed> {
         self.switch(Group::Events)?;
-        let context = Context { seq: self.seq, wall_offset_ns: self.wall_offset_ns, capacity };
+        let More { capacity, holder } = more;
+        let (seq, wall_offset_ns) = (self.seq, self.wall_offset_ns);
+        let context = Context { seq, wall_offset_ns, capacity, holder };
         let result = self.writer.event(&mut self.buffer, event, &context, name);
         if result.is_ok() {
             self.counted();

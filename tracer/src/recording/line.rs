@@ -4,13 +4,14 @@ use std::{borrow::Cow, net::IpAddr, time::Duration};
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use tracer_common::{Addr, Cause, TupleCount, TupleKey};
+use tracer_common::{Addr, Cause, PortState, States, TupleCount, TupleKey};
 
 use super::{
     losses::Losses,
     value::{Counts, Ends, Histogram, addr, comm},
 };
 use crate::{
+    holder::{self, Holder},
     stats::P99,
     view::{
         forecast::TIME_WAIT_S,
@@ -23,6 +24,8 @@ use crate::{
 pub struct Tuple<'a> {
     pub key: TupleKey,
     pub count: TupleCount,
+    /// Whether `count` has states: lines of older versions do not say them.
+    pub has_states: bool,
     pub capacity: Option<u32>,
     /// TIME_WAITs that connect() can take over; `None`: none.
     pub reusable: Option<u64>,
@@ -94,6 +97,14 @@ struct TupleLine<'a> {
     in_use: u64,
     #[serde(rename = "ports.time_wait")]
     time_wait: u64,
+    #[serde(rename = "ports.unanswered")]
+    unanswered: Option<u64>,
+    #[serde(rename = "ports.established")]
+    established: Option<u64>,
+    #[serde(rename = "ports.close_wait")]
+    close_wait: Option<u64>,
+    #[serde(rename = "ports.closing")]
+    closing: Option<u64>,
     #[serde(rename = "ports.capacity")]
     capacity: Option<u32>,
     #[serde(rename = "ports.reusable")]
@@ -128,6 +139,24 @@ struct TupleLine<'a> {
     search: Option<Histogram>,
 }
 
+impl TupleLine<'_> {
+    /// As the ledger counts them; `None`: the line does not say them.
+    fn states(&self) -> Option<States> {
+        let all = [
+            (PortState::Unanswered, self.unanswered?),
+            (PortState::Established, self.established?),
+            (PortState::CloseWait, self.close_wait?),
+            (PortState::Closing, self.closing?),
+        ];
+        // More than a tuple can have would be counts of other states.
+        let add = |sum: u64, (state, ports): (PortState, u64)| {
+            let one = States::one(state.flags());
+            sum.wrapping_add(one.wrapping_mul(ports.min(u16::MAX.into())))
+        };
+        Some(States(all.into_iter().fold(0, add)))
+    }
+}
+
 impl<'a> Tuple<'a> {
     pub(super) fn of(line: &'a [u8]) -> serde_json::Result<Self> {
         let line: TupleLine<'_> = serde_json::from_slice(line)?;
@@ -136,6 +165,7 @@ impl<'a> Tuple<'a> {
         let time_wait_begun = line.time_wait_begun.unwrap_or(line.time_wait);
         let at_least = line.search_p99_at_least;
         let told_p99 = line.search_p99_ns.map(|ns| P99 { ns, at_least });
+        let states = line.states();
         Ok(Self {
             key: TupleKey {
                 source: addr(line.local),
@@ -150,12 +180,14 @@ impl<'a> Tuple<'a> {
                 time_wait_begun,
                 time_wait_ended: time_wait_begun.saturating_sub(line.time_wait),
                 failed: line.failures.0,
+                states: states.unwrap_or_default().0,
                 last_errno: line.errno,
                 pid: line.pid,
                 comm: comm(&line.comm),
                 search: line.search.map_or_else(Default::default, |search| search.0),
                 ..TupleCount::default()
             },
+            has_states: states.is_some(),
             capacity: line.capacity,
             reusable: line.reusable,
             ends: line.ends.map(|ends| ends.0),
@@ -194,6 +226,16 @@ struct FailureLine<'a> {
     time_wait: Option<u64>,
     #[serde(rename = "ports.capacity")]
     capacity: Option<u32>,
+    #[serde(rename = "port.holder.state", borrow)]
+    holder_state: Option<Cow<'a, str>>,
+    #[serde(rename = "port.holder.pid", default)]
+    holder_pid: u32,
+    #[serde(rename = "port.holder.name", borrow, default)]
+    holder_name: Cow<'a, str>,
+    #[serde(rename = "port.holder.peer.address")]
+    holder_peer: Option<IpAddr>,
+    #[serde(rename = "port.holder.peer.port", default)]
+    holder_peer_port: u16,
 }
 
 impl<'a> Failure<'a> {
@@ -216,6 +258,13 @@ impl<'a> Failure<'a> {
             pid: line.pid,
             comm: comm(&line.comm),
             container: None,
+            holder: line.holder_state.as_deref().map(|state| Holder {
+                pid: line.holder_pid,
+                comm: comm(&line.holder_name),
+                state: holder::number(state),
+                peer: line.holder_peer.map_or(Addr::UNSPECIFIED, addr),
+                peer_port: line.holder_peer_port,
+            }),
         };
         let FailureLine { container, in_use, time_wait, capacity, .. } = line;
         Ok(Self { what, container, in_use, time_wait, capacity })

@@ -113,7 +113,8 @@ impl Recorder {
             detail: cause as u8,
             ..Event::default()
         };
-        let context = Context { seq: self.seq, wall_offset_ns: OFFSET, capacity: Some(1000) };
+        let context =
+            Context { seq: self.seq, wall_offset_ns: OFFSET, capacity: Some(1000), holder: None };
         self.seq += 1;
         let name = Name { path: "/a".into(), container: Some("c1".into()) };
         self.writer.event(&mut self.lines, &event, &context, || Some(&name)).unwrap();

@@ -221,6 +221,7 @@ fn tuples_beyond_the_limit_are_said_and_those_with_ports_come_first() {
             book.look(&crate::view::reading::Look {
                 key: of(*number),
                 count: &count,
+                has_states: true,
                 capacity: None,
                 reuse: None,
                 older: None,

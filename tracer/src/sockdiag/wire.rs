@@ -11,6 +11,8 @@ pub(super) const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const REQUEST_LEN: usize = 56;
 /// struct inet_diag_msg
 const SOCKET_LEN: usize = 72;
+/// `idiag_timer` while something waits to be sent again (`inet_sk_diag_fill`).
+const TIMER_RETRANSMIT: u8 = 1;
 /// `idiag_timer` of a time-wait socket (`inet_twsk_diag_fill` in net/ipv4/inet_diag.c).
 const TIMER_TIME_WAIT: u8 = 3;
 /// Attribute: u8, whether a listener is IPV6_V6ONLY.
@@ -19,8 +21,8 @@ const INET_DIAG_SKV6ONLY: u16 = 11;
 const INET_DIAG_CGROUP_ID: u16 = 21;
 const IPPROTO_TCP: u8 = 6;
 
-/// The request for a dump of all sockets in these states.
-pub(super) fn request(family: Family, states: u32) -> Vec<u8> {
+/// The request for a dump of all sockets in these states, and with this local port; 0: with any.
+pub(super) fn request(family: Family, port: u16, states: u32) -> Vec<u8> {
     let mut body = [0; REQUEST_LEN];
     let mut put = |at: usize, value: &[u8]| {
         for (to, from) in body.iter_mut().skip(at).zip(value) {
@@ -29,6 +31,7 @@ pub(super) fn request(family: Family, states: u32) -> Vec<u8> {
     };
     put(0, &[if family == Family::V4 { AF_INET } else { AF_INET6 }, IPPROTO_TCP]);
     put(4, &states.to_ne_bytes());
+    put(8, &port.to_be_bytes());
     // INET_DIAG_NOCOOKIE
     put(REQUEST_LEN - 8, &[0xff; 8]);
     netlink::request(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, &body)
@@ -36,7 +39,7 @@ pub(super) fn request(family: Family, states: u32) -> Vec<u8> {
 
 /// One answer; `None`: damaged.
 pub(super) fn socket(bytes: &[u8]) -> Option<DiagSocket> {
-    let [family, state, timer, _] = *bytes.first_chunk()?;
+    let [family, state, timer, retransmits] = *bytes.first_chunk()?;
     let family = match family {
         AF_INET => Family::V4,
         AF_INET6 => Family::V6,
@@ -56,6 +59,7 @@ pub(super) fn socket(bytes: &[u8]) -> Option<DiagSocket> {
         inode: u32_at(bytes, 68)?,
         time_wait,
         expires_ms: if time_wait { u32_at(bytes, 52)? } else { 0 },
+        sent_again: if timer == TIMER_RETRANSMIT { retransmits } else { 0 },
         v6_only: state == tcp_state::LISTEN && v6_only(bytes.get(SOCKET_LEN..)?),
         cgroup: cgroup(bytes.get(SOCKET_LEN..)?),
     })

@@ -94,7 +94,7 @@ fn count(
     let mut names = Names::new(root);
     let now = Instant::now();
     let of_cgroup: HashMap<u64, u64> = {
-        let (_, _, worker) = tracer.split();
+        let (_, _, worker, _) = tracer.split();
         let dump = worker.run_in(netns, || sockdiag::dump_all(sockdiag::ALL_STATES));
         let sockets = dump.and_then(|result| result).map_err(start::cannot_look)?;
         sockets.iter().map(|socket| (socket.cookie, socket.cgroup)).collect()

@@ -18,6 +18,12 @@ pub enum Column {
     Ports,
     TimeWait,
     Reusable,
+    State,
+    Connecting,
+    Unanswered,
+    Established,
+    CloseWait,
+    Closing,
     Saturation,
     Opened,
     Failed,
@@ -40,12 +46,18 @@ pub const HIGH: f64 = 0.80;
 pub const CRITICAL: f64 = 0.95;
 
 impl Column {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 22] = [
         Self::Source,
         Self::Destination,
         Self::Ports,
         Self::TimeWait,
         Self::Reusable,
+        Self::State,
+        Self::Connecting,
+        Self::Unanswered,
+        Self::Established,
+        Self::CloseWait,
+        Self::Closing,
         Self::Saturation,
         Self::Opened,
         Self::Failed,
@@ -59,12 +71,34 @@ impl Column {
         Self::Pool,
     ];
 
-    /// What a table of tuples shows (design: SRC … CONTAINER).
-    pub const TUPLE: [Self; 12] = [
+    /// What `tracer tuples` shows.
+    pub const TUPLE: [Self; 17] = [
         Self::Source,
         Self::Destination,
         Self::Ports,
         Self::TimeWait,
+        Self::Connecting,
+        Self::Unanswered,
+        Self::Established,
+        Self::CloseWait,
+        Self::Closing,
+        Self::Saturation,
+        Self::Opened,
+        Self::Failed,
+        Self::Error,
+        Self::Search,
+        Self::Eta,
+        Self::Comm,
+        Self::Container,
+    ];
+
+    /// What the view of tuples shows, which has less room.
+    pub const VIEW: [Self; 13] = [
+        Self::Source,
+        Self::Destination,
+        Self::Ports,
+        Self::TimeWait,
+        Self::State,
         Self::Saturation,
         Self::Opened,
         Self::Failed,
@@ -107,6 +141,12 @@ impl Column {
             Self::Ports => "ports",
             Self::TimeWait => "tw",
             Self::Reusable => "reuse",
+            Self::State => "state",
+            Self::Connecting => "syn",
+            Self::Unanswered => "noans",
+            Self::Established => "estab",
+            Self::CloseWait => "closew",
+            Self::Closing => "closing",
             Self::Saturation => "sat",
             Self::Opened => "conn",
             Self::Failed => "fail",
@@ -133,6 +173,12 @@ impl Column {
             Self::Ports => "PORTS",
             Self::TimeWait => "TW",
             Self::Reusable => "REUSE",
+            Self::State => "STATE",
+            Self::Connecting => "SYN",
+            Self::Unanswered => "NOANS",
+            Self::Established => "ESTAB",
+            Self::CloseWait => "CLOSEW",
+            Self::Closing => "CLOSING",
             Self::Saturation => "%SAT",
             Self::Opened => "CONN/s",
             Self::Failed => "FAIL/s",
@@ -159,6 +205,14 @@ impl Column {
             Self::Reusable => {
                 "of those in TIME_WAIT, what connect() can take over (tcp_tw_reuse); -: none can ever be"
             }
+            Self::State => {
+                "the state that most of them are in, and their share; no answer: the SYN was sent again"
+            }
+            Self::Connecting => "of those, in SYN_SENT",
+            Self::Unanswered => "of those in SYN_SENT, the SYN was sent again: no answer",
+            Self::Established => "of those, established",
+            Self::CloseWait => "of those, closed by the peer and not by the process (CLOSE_WAIT)",
+            Self::Closing => "of those, in FIN_WAIT1, FIN_WAIT2, CLOSING or LAST_ACK",
             Self::Saturation => {
                 "share of the ports there are; ~ from 45 % (connect() gets slow), ! 80 %, !! 95 %"
             }
@@ -184,17 +238,23 @@ impl Column {
             Self::Saturation => 1,
             Self::Ports => 2,
             Self::Source => 3,
-            Self::Eta => 4,
-            Self::Failed => 5,
-            Self::Opened => 6,
-            Self::TimeWait => 7,
-            Self::Comm => 8,
-            Self::Pool => 9,
-            Self::Error => 10,
-            Self::Tuples => 11,
-            Self::Search => 12,
-            Self::Container => 13,
-            Self::Reusable => 14,
+            Self::State => 4,
+            Self::Eta => 5,
+            Self::Failed => 6,
+            Self::Comm => 7,
+            Self::Opened => 8,
+            Self::TimeWait => 9,
+            Self::Pool => 10,
+            Self::Error => 11,
+            Self::Tuples => 12,
+            Self::Search => 13,
+            Self::Container => 14,
+            Self::Reusable
+            | Self::Connecting
+            | Self::Unanswered
+            | Self::Established
+            | Self::CloseWait
+            | Self::Closing => 15,
         }
     }
 
@@ -204,6 +264,7 @@ impl Column {
             self,
             Self::Source
                 | Self::Destination
+                | Self::State
                 | Self::Error
                 | Self::Comm
                 | Self::Container
@@ -215,7 +276,15 @@ impl Column {
     pub const fn width(self) -> usize {
         match self {
             Self::Destination => 21,
-            Self::Ports | Self::TimeWait | Self::Reusable => 5,
+            Self::Ports
+            | Self::TimeWait
+            | Self::Reusable
+            | Self::Connecting
+            | Self::Unanswered
+            | Self::Established => 5,
+            Self::CloseWait => 6,
+            Self::Closing => 7,
+            Self::State => 14,
             Self::Saturation => 8,
             Self::Opened | Self::Failed | Self::Eta | Self::Tuples => 6,
             Self::Pid => 7,
@@ -238,6 +307,12 @@ impl Column {
                 format!("{}{mark}", row.time_wait)
             }
             Self::Reusable => row.reusable.map_or_else(unknown, |reusable| reusable.to_string()),
+            Self::State => state(row).unwrap_or_else(unknown),
+            Self::Connecting
+            | Self::Unanswered
+            | Self::Established
+            | Self::CloseWait
+            | Self::Closing => self.ports(row).map_or_else(unknown, |ports| ports.to_string()),
             Self::Saturation => row.saturation.map_or_else(unknown, percent),
             Self::Opened => row.rates.map_or_else(unknown, |rates| rate(rates.opened)),
             Self::Failed => row.rates.map_or_else(unknown, |rates| rate(rates.failed)),
@@ -263,6 +338,19 @@ impl Column {
         }
     }
 
+    /// Ports in the state that a column is about; `None`: not known, or it is about none.
+    fn ports(self, row: &Row) -> Option<u64> {
+        let ports = row.states?;
+        match self {
+            Self::Connecting => Some(ports.connecting),
+            Self::Unanswered => Some(ports.unanswered),
+            Self::Established => Some(ports.established),
+            Self::CloseWait => Some(ports.close_wait),
+            Self::Closing => Some(ports.closing),
+            _ => None,
+        }
+    }
+
     /// The order of a table sorted by this column: the most pressing row first, so numbers fall
     /// and text and times rise. What is not known comes last.
     pub fn order(self, one: &Row, other: &Row) -> Ordering {
@@ -273,6 +361,13 @@ impl Column {
             Self::Ports => other.in_use.cmp(&one.in_use),
             Self::TimeWait => other.time_wait.cmp(&one.time_wait),
             Self::Reusable => other.reusable.cmp(&one.reusable),
+            // Those that go on by themselves last.
+            Self::State => most(stuck(one), stuck(other)),
+            Self::Connecting
+            | Self::Unanswered
+            | Self::Established
+            | Self::CloseWait
+            | Self::Closing => self.ports(other).cmp(&self.ports(one)),
             Self::Saturation => most(one.saturation, other.saturation),
             Self::Opened => {
                 most(one.rates.map(|rates| rates.opened), other.rates.map(|rates| rates.opened))
@@ -294,6 +389,31 @@ impl Column {
             Self::Pool => known_first(one.note.as_ref(), other.note.as_ref()),
         }
     }
+}
+
+/// The state that most ports of a row are in, and the share of these; of equals the worse one. `None`: there is none, or
+/// it is not known.
+fn state(row: &Row) -> Option<String> {
+    let ports = row.states?;
+    let states = [
+        (row.time_wait, "time_wait"),
+        (ports.established, "estab"),
+        (ports.connecting.saturating_sub(ports.unanswered), "connecting"),
+        (ports.closing, "closing"),
+        (ports.unanswered, "no answer"),
+        (ports.close_wait, "close_wait"),
+    ];
+    // Of equals the last one.
+    let (most, name) = states.into_iter().max_by_key(|(ports, _)| *ports)?;
+    // In a reading that was made between two changes there can be more than are in use.
+    let all = row.in_use.max(most);
+    (most > 0).then(|| format!("{name} {}%", most * 100 / all))
+}
+
+/// Ports of a row that wait for somebody: to answer, or to close.
+#[expect(clippy::cast_precision_loss, reason = "to be compared")]
+fn stuck(row: &Row) -> Option<f64> {
+    row.states.map(|ports| (ports.unanswered + ports.close_wait + ports.closing) as f64)
 }
 
 fn most(one: Option<f64>, other: Option<f64>) -> Ordering {

@@ -12,7 +12,8 @@ use crate::{
 const HEADER: &str = "ts,netns,netns.name,network.local.address,network.peer.address,network.peer.port,\
 ports.in_use,ports.time_wait,ports.capacity,ports.saturation,rate.opened,rate.failed,\
 search.p99_ns,eta_s,ports.opened,ports.released,connect.failures,errno,process.pid,\
-process.executable.name,container.id,search.p99_at_least,ports.reusable\r\n";
+process.executable.name,container.id,search.p99_at_least,ports.reusable,ports.connecting,ports.unanswered,\
+ports.established,ports.close_wait,ports.closing\r\n";
 
 pub(super) fn render(rows: &[Row], ns: u64, header: bool) -> Vec<u8> {
     let ts = Timestamp::default().text(ns);
@@ -27,7 +28,7 @@ pub(super) fn render(rows: &[Row], ns: u64, header: bool) -> Vec<u8> {
     out.into_bytes()
 }
 
-fn fields(ts: &str, tuple: &Tuple<'_>, failures: u64) -> [String; 23] {
+fn fields(ts: &str, tuple: &Tuple<'_>, failures: u64) -> [String; 28] {
     [
         ts.to_owned(),
         tuple.netns.to_string(),
@@ -52,6 +53,11 @@ fn fields(ts: &str, tuple: &Tuple<'_>, failures: u64) -> [String; 23] {
         as_text(tuple.container),
         known(tuple.search_p99_ns.map(|_| tuple.search_p99_at_least)),
         known(tuple.reusable),
+        known(tuple.connecting),
+        known(tuple.unanswered),
+        known(tuple.established),
+        known(tuple.close_wait),
+        known(tuple.closing),
     ]
 }
 

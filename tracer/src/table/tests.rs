@@ -1,6 +1,8 @@
 use std::time::Duration;
 
-use tracer_common::{Addr, Cause, TupleCount, TupleKey, tuple::search_bucket};
+use tracer_common::{
+    Addr, Cause, PortState, Ports, States, TupleCount, TupleKey, tuple::search_bucket,
+};
 
 use super::*;
 use crate::{stats::P99, view::forecasts::Forecast};
@@ -32,6 +34,10 @@ fn filling(in_use: u64) -> Row {
         comm: comm(b"nginx"),
         ..TupleCount::default()
     };
+    let [established, close_wait] = [PortState::Established, PortState::CloseWait];
+    let open = in_use - in_use / 2;
+    now.states = States::one(established.flags()) * (open / 2)
+        + States::one(close_wait.flags()) * (open - open / 2);
     now.search[search_bucket(12_500)] = 1000;
     let before = TupleCount { opened: now.opened - 940, released: 99_500, ..now };
     let row =
@@ -179,6 +185,21 @@ fn every_column_gives_a_total_order_whatever_the_order_before() {
             assert_eq!(found, expected, "{column:?}");
         }
     }
+}
+
+#[test]
+fn the_state_is_what_most_ports_are_in_and_of_equals_the_worse_one() {
+    let cell = |ports: Ports, time_wait, in_use| {
+        Column::State.cell(&Row { states: Some(ports), time_wait, in_use, ..row_of(1000) })
+    };
+    let leak = Ports { close_wait: 60, established: 4, ..Ports::default() };
+    assert_eq!(cell(leak, 0, 64), "close_wait 93%");
+    let hole = Ports { connecting: 40, unanswered: 39, ..Ports::default() };
+    assert_eq!(cell(hole, 0, 40), "no answer 97%");
+    assert_eq!(cell(Ports { closing: 30, ..Ports::default() }, 30, 60), "closing 50%");
+    assert_eq!(cell(Ports { established: 9, ..Ports::default() }, 91, 100), "time_wait 91%");
+    assert_eq!(cell(Ports::default(), 0, 0), "-");
+    assert_eq!(Column::State.cell(&Row { states: None, ..row_of(1000) }), "-");
 }
 
 #[test]

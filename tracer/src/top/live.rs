@@ -15,6 +15,8 @@ use crate::{
     clock,
     decode::{Typed, decode, typed},
     error::Error,
+    holder,
+    kernel::attach::Session,
     netns, spread,
     trace::{Tracer, named_losses, visible},
     view::{
@@ -80,13 +82,18 @@ impl Live {
         let now = Instant::now();
         let offset = clock::wall_offset_ns();
         let Self { tracer, names, failures, untold, undecodable, .. } = self;
+        let (Session { events, maps, .. }, capacities, worker, holders) = tracer.split();
         loop {
-            let taken = tracer.session.events.drain(BATCH, |record| {
+            let taken = events.drain(BATCH, |record| {
                 let Ok(event) = decode(record) else {
                     *undecodable += 1;
                     return;
                 };
-                let Some(failure) = failure(&event, offset, names, now) else { return };
+                let Some(mut failure) = failure(&event, offset, names, now) else { return };
+                if holder::is_asked_for(&event) {
+                    let place = capacities.place(event.tuple.netns);
+                    failure.holder = holders.of(&event, place, worker, || maps.all_binds());
+                }
                 if let Some(last) = failures.last_mut().filter(|last| last.is_like(&failure)) {
                     *last = Failure { count: last.count + 1, ..failure };
                 } else if failures.len() < WAITING {
@@ -139,6 +146,7 @@ impl Live {
             model.book.look(&Look {
                 key: *key,
                 count,
+                has_states: true,
                 capacity,
                 reuse: reuses.get(&key.netns).and_then(|reuse| reuse.of(key, count)),
                 older: older.get(key),
@@ -268,5 +276,6 @@ fn failure(event: &Event, offset: u64, names: &mut Names, now: Instant) -> Optio
         pid: event.pid,
         comm: event.comm,
         container,
+        holder: None,
     })
 }

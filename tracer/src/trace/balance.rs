@@ -2,7 +2,7 @@
 
 use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use tracer_common::{
-    Conn, ConnKey, Halves, TupleCount, TupleKey, conn_flag,
+    Conn, ConnKey, Halves, States, TupleCount, TupleKey, conn_flag,
     seed::{Command, Correction},
 };
 
@@ -13,6 +13,7 @@ struct Ports {
     time_wait: u64,
     held: u64,
     waiting: u64,
+    states: u64,
     unanswered: u32,
 }
 
@@ -22,6 +23,7 @@ impl Ports {
         let is = |flag| flags & flag != 0;
         let one = Halves::one(port);
         self.in_use += 1;
+        self.states = self.states.wrapping_add(States::one(flags));
         if !is(conn_flag::LISTED) {
             self.held = self.held.wrapping_add(one);
         }
@@ -53,6 +55,7 @@ impl From<&TupleCount> for Counters {
                 time_wait: count.time_wait_begun.wrapping_sub(count.time_wait_ended),
                 held: count.held,
                 waiting: count.waiting,
+                states: count.states,
                 unanswered: count.chosen.wrapping_sub(count.settled),
             },
         }
@@ -101,6 +104,7 @@ fn correction(counted: &Counters, right: &Ports) -> Correction {
         unanswered: right.unanswered.wrapping_sub(ports.unanswered).cast_signed(),
         held: right.held.wrapping_sub(ports.held),
         waiting: right.waiting.wrapping_sub(ports.waiting),
+        states: right.states.wrapping_sub(ports.states),
     }
 }
 
@@ -112,7 +116,7 @@ fn difference(right: u64, counted: u64) -> i32 {
 
 #[cfg(test)]
 mod tests {
-    use tracer_common::seed::Op;
+    use tracer_common::{PortState, seed::Op};
 
     use super::*;
 
@@ -137,7 +141,7 @@ mod tests {
         let conns = [
             conn(1, 40_001, tuple(1), conn_flag::TIME_WAIT),
             conn(2, 40_002, tuple(1), conn_flag::BOUND | conn_flag::TIME_WAIT),
-            conn(3, 40_003, tuple(1), conn_flag::LISTED),
+            conn(3, 40_003, tuple(1), conn_flag::LISTED | PortState::CloseWait.flags()),
             conn(4, 40_004, tuple(1), conn_flag::SPREAD),
             conn(5, 40_005, tuple(2), 0),
         ];
@@ -146,6 +150,7 @@ mod tests {
             time_wait_ended: 1,
             held: 2 << 32 | 1,
             waiting: 1,
+            states: States::one(PortState::CloseWait.flags()),
             chosen: 7,
             settled: 6,
             ..count(6, 2)
@@ -158,7 +163,7 @@ mod tests {
     #[test]
     fn wrong_counters_are_corrected_by_how_much() {
         let conns = [conn(1, 40_001, tuple(1), conn_flag::TIME_WAIT)];
-        let wrong = TupleCount { held: 3 << 32, chosen: 1, ..count(5, 2) };
+        let wrong = TupleCount { held: 3 << 32, states: 7, chosen: 1, ..count(5, 2) };
         let reading = reading(&[(1, wrong), (2, TupleCount { waiting: 1, ..count(1, 2) })]);
         let commands = corrections(&reading, &conns, &reading);
         let first = Correction {
@@ -169,6 +174,7 @@ mod tests {
             unanswered: -1,
             held: 1_u64.wrapping_sub(3 << 32),
             waiting: 1,
+            states: 7_u64.wrapping_neg(),
         };
         let second = Correction {
             opened: 1,

@@ -68,6 +68,11 @@ impl Capacities {
         self.places.insert(place.inum, place);
     }
 
+    /// Where a namespace was found.
+    pub fn place(&self, netns: u32) -> Option<Netns> {
+        self.places.get(&netns).cloned()
+    }
+
     /// No way leads any more to where a namespace was found.
     pub fn forget_place(&mut self, netns: u32) {
         self.places.remove(&netns);

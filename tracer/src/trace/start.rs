@@ -16,6 +16,7 @@ use crate::{
     cli::Backend as BackendChoice,
     config::{FilterSpec, KernelConfig},
     error::Error,
+    holder::Holders,
     kernel::{
         attach::{self, Places, Session, Settings},
         btf::{Btf, BtfError},
@@ -98,6 +99,7 @@ fn start_with(
         cost: Duration::ZERO,
         misses_seen: 0,
         capacities: Capacities::default(),
+        holders: Holders::default(),
         tuples: Vec::new(),
         namespaces: HashSet::new(),
         held: HashSet::new(),

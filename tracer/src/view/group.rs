@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use tracer_common::{Addr, TupleKey};
+use tracer_common::{Addr, Ports, TupleKey};
 
 use crate::stats::{Rates, Row};
 
@@ -90,6 +90,16 @@ fn join(group: &mut Row, row: &Row) {
     group.reusable = match (group.reusable, row.reusable) {
         (Some(one), Some(other)) => Some(one.saturating_add(other)),
         (one, other) => one.or(other),
+    };
+    group.states = match (group.states, row.states) {
+        (Some(one), Some(other)) => Some(Ports {
+            connecting: one.connecting + other.connecting,
+            unanswered: one.unanswered + other.unanswered,
+            established: one.established + other.established,
+            close_wait: one.close_wait + other.close_wait,
+            closing: one.closing + other.closing,
+        }),
+        _ => None,
     };
     group.capacity = match (group.capacity, row.capacity) {
         (Some(one), Some(other)) => Some(one.saturating_add(other)),

@@ -48,7 +48,7 @@ impl View {
     /// The columns of its table, in order; none: it has no table of rows.
     pub const fn columns(self) -> &'static [Column] {
         match self {
-            Self::Tuples => &Column::TUPLE,
+            Self::Tuples => &Column::VIEW,
             Self::Processes => &Column::PROCESS,
             Self::Sources => &Column::SOURCE,
             Self::Failures | Self::Own => &[],

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tracer_common::{Cause, TupleCount, TupleKey};
 
 use super::course::Older;
-use crate::{capacity::TakenOver, stats::P99};
+use crate::{capacity::TakenOver, holder::Holder as PortHolder, stats::P99};
 
 /// What holds for all readings of one tracer.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -29,6 +29,8 @@ pub struct About {
 pub struct Look<'a> {
     pub key: TupleKey,
     pub count: &'a TupleCount,
+    /// Whether `count` has states: older recordings have none.
+    pub has_states: bool,
     /// Ports that it can hold; `None`: not known.
     pub capacity: Option<u32>,
     /// TIME_WAITs that connect() may take over; `None`: none.
@@ -95,6 +97,8 @@ pub struct Failure {
     /// Arbitrary bytes, NUL-padded.
     pub comm: [u8; 16],
     pub container: Option<Arc<str>>,
+    /// Who holds the port that a bind() wanted; `None`: not known, or the failure is about none.
+    pub holder: Option<PortHolder>,
 }
 
 impl Failure {

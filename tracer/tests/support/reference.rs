@@ -132,7 +132,7 @@ pub(crate) fn line<'a>(event: &Event, context: &Context, name: Option<&'a Name>)
         held: duration.filter(|_| kind == Kind::PortReleased),
         time_wait: (kind == Kind::PortReleased).then_some(event.flags & event_flag::TIME_WAIT != 0),
         error_type: failed.then(|| match (event.errno, cause) {
-            (0, Some(Cause::Aborted)) => "aborted",
+            (0, Some(Cause::Aborted | Cause::NoAnswer)) => "aborted",
             (0, _) => "_OTHER",
             (errno, _) => errno::error_type(errno),
         }),

@@ -1,16 +1,19 @@
 //! Ports that bind() and listen() take, and how long connect() looks for one.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use rustix::io::Errno;
 use serde_json::Value;
 
 use super::{as_comm, is, is_number, one};
 use crate::{
+    process::Helper,
     sock::Sock,
     stage::{CLIENT, Stage},
     tracer::{
-        record::{Record, Recording},
+        record::{Record, Recording, eventually},
         watch::number,
     },
+    workloads::failure::expect_error,
 };
 
 /// Any port of an address, a port that the application names, and the one that a bare listen() gets:
@@ -60,6 +63,72 @@ pub(super) fn bound_ports(backend: &str) -> Result<()> {
     }
     let allocated = recording.events("port.allocated", netns).len();
     ensure!(allocated == cases.len(), "{allocated} ports, not {}", cases.len());
+    Ok(())
+}
+
+/// What holds a port that bind() wants, and who: a listener, a bound socket and a connection of another process, and what is
+/// left of a connection that nobody has open.
+pub(super) fn port_holders(backend: &str) -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    // Before Linux 6.8, of ports that are only bound only those are known that were bound since.
+    let record = Record::start(backend, &["--events", "failed"])?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let helper = stage.netns.run(|| -> Result<_> {
+        let mut helper = Helper::spawn(&["hold", "10.1.0.1:7000", "1"])?;
+        helper.ready()?;
+        Ok(helper)
+    })?;
+    let accepted = server.listener.accept()?;
+    let peer = accepted.peer()?;
+    let (bound, waiting) = stage.netns.run(|| -> Result<_> {
+        let bound = Sock::tcp("10.1.0.2:0".parse()?)?;
+        bound.bind("10.1.0.2:41000".parse()?)?;
+        let (client, accepted) = server.pair()?;
+        let waiting = client.local()?;
+        drop(client);
+        drop(accepted);
+        Ok((bound, waiting))
+    })?;
+    let here = u64::from(std::process::id());
+    let cases = [
+        (server.address, "listen", Some(here), None),
+        (peer, "established", Some(u64::from(helper.id())), Some(7000)),
+        (bound.local()?, "bound", Some(here), None),
+        (waiting, "time_wait", None, Some(7000)),
+    ];
+    for (address, ..) in cases {
+        let failures = || -> Result<Vec<Value>> {
+            let text = std::fs::read_to_string(record.file())?;
+            // The last line may be on its way.
+            let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let port = |line: &Value| line["network.local.port"].as_u64();
+            let is_it = |line: &Value| port(line) == Some(address.port().into());
+            Ok(lines.filter(is_it).collect())
+        };
+        // Not more than one look in 100 ms or so: those of the host before us may have been the last.
+        eventually("an event with a holder", || {
+            let bind = || expect_error(Sock::tcp(address)?.bind(address), Errno::ADDRINUSE);
+            stage.netns.run(bind).with_context(|| address.to_string())?;
+            Ok(failures()?.iter().any(|line| line.get("port.holder.state").is_some()))
+        })?;
+    }
+    let recording = record.stop()?;
+    recording.assert_valid()?;
+    for (address, state, pid, peer_port) in cases {
+        let events = recording.events("bind.failed", stage.netns.inum());
+        let named = events.into_iter().filter(|event| {
+            event["network.local.port"].as_u64() == Some(address.port().into())
+                && event.get("port.holder.state").is_some()
+        });
+        for event in named {
+            is(event, "port.holder.state", state)?;
+            let number = |key: &str| event.get(key).and_then(Value::as_u64);
+            ensure!(number("port.holder.pid") == pid, "the holder is not {pid:?}: {event}");
+            ensure!(number("port.holder.peer.port") == peer_port, "{event}");
+            ensure!(event.get("port.holder.name").is_some() == pid.is_some(), "{event}");
+        }
+    }
+    drop((accepted, helper, bound));
     Ok(())
 }
 

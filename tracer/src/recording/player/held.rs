@@ -40,6 +40,7 @@ pub(super) enum Held {
 pub(super) struct Kept {
     key: TupleKey,
     count: TupleCount,
+    has_states: bool,
     capacity: Option<u32>,
     reusable: Option<u64>,
     ends: Option<[u16; TIME_WAIT_S]>,
@@ -71,6 +72,7 @@ impl Kept {
         Self {
             key: tuple.key,
             count: tuple.count,
+            has_states: tuple.has_states,
             capacity: tuple.capacity,
             reusable: tuple.reusable,
             ends: tuple.ends,
@@ -87,6 +89,7 @@ impl Kept {
         each(&Look {
             key: self.key,
             count: &self.count,
+            has_states: self.has_states,
             capacity: self.capacity,
             reuse: self.reusable.map(TakenOver::recorded),
             older: self.ends.as_ref().map(|left| Older { left, at_ms }),

@@ -327,6 +327,7 @@ proptest! {
                 live.look(&Look {
                     key: key(*number),
                     count,
+                    has_states: true,
                     capacity: Some(1000),
                     reuse: None,
                     older: None,

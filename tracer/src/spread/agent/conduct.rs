@@ -88,7 +88,7 @@ impl Agent {
     /// True if one of these addresses is left out.
     fn look_at_refused(&mut self, mut refused: Vec<Addr>, now: Instant) -> bool {
         // The kernel can have refused it for the socket's sake: an IPV6_V6ONLY one and an IPv4 destination.
-        let (_, _, worker) = self.tracer.split();
+        let (_, _, worker, _) = self.tracer.split();
         let gone = worker.run_in(&self.netns, move || {
             refused.retain(|address| !addresses::can_be_bound(start::address(*address)));
             refused
@@ -169,7 +169,7 @@ impl Agent {
         let known: Vec<TupleKey> = self.unrouted.iter().copied().collect();
         let members = self.members();
         let others: Vec<TupleKey> = self.before.keys().take(OTHERS_MAX).copied().collect();
-        let (_, _, worker) = self.tracer.split();
+        let (_, _, worker, _) = self.tracer.split();
         let unrouted = worker.run_in(&self.netns, move || {
             let mut ways = Ways::default();
             let mut unrouted: Vec<TupleKey> =

@@ -112,7 +112,7 @@ impl Agent {
 
     /// The range and the reuse of TIME_WAITs are sysctls, of which nobody tells when they change.
     fn range_changed(&mut self) {
-        let (_, _, worker) = self.tracer.split();
+        let (_, _, worker, _) = self.tracer.split();
         let result = worker.run_in(&self.netns, || (PortRange::read(), Reuse::read()));
         self.tracer.visited(&self.netns, &result);
         match result {
@@ -136,7 +136,7 @@ impl Agent {
         if self.namespace_gone {
             return;
         }
-        let (_, _, worker) = self.tracer.split();
+        let (_, _, worker, _) = self.tracer.split();
         let all = match worker.discover() {
             Ok(all) => all,
             Err(error) => return tracing::debug!("namespaces cannot be looked for: {error}"),
@@ -238,7 +238,7 @@ impl Agent {
         let begun = Instant::now();
         let targets = destinations::networks(&self.config.targets);
         let host = self.inside.host.clone();
-        let (_, _, worker) = self.tracer.split();
+        let (_, _, worker, _) = self.tracer.split();
         let reaches = worker
             .run_in(&self.netns, move || addresses::reaches(&targets, &host))
             .and_then(|reaches| reaches)

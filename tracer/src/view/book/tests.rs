@@ -36,6 +36,7 @@ impl Feed {
             self.book.look(&Look {
                 key: *key,
                 count,
+                has_states: true,
                 capacity: Some(Self::CAPACITY),
                 reuse: None,
                 older: None,

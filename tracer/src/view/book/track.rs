@@ -2,7 +2,7 @@
 
 use std::{cmp::Ordering, sync::Arc};
 
-use tracer_common::{Cause, TupleKey, tuple::SEARCH_BUCKETS};
+use tracer_common::{Cause, States, TupleKey, tuple::SEARCH_BUCKETS};
 
 use super::{
     super::{
@@ -28,6 +28,7 @@ pub(super) struct Track {
     failed: Option<Box<[u64; Cause::COUNT]>>,
     in_use: u32,
     time_wait: u32,
+    states: Option<States>,
     capacity: Option<u32>,
     /// `None`: no port search was measured.
     search: Option<Box<[u32; SEARCH_BUCKETS]>>,
@@ -54,6 +55,7 @@ impl Track {
             failed: None,
             in_use: 0,
             time_wait: 0,
+            states: None,
             capacity: None,
             search: None,
             search_p99: None,
@@ -92,6 +94,7 @@ impl Track {
         self.released = count.released;
         self.in_use = u32::try_from(count.in_use()).unwrap_or(u32::MAX);
         self.time_wait = u32::try_from(count.time_wait()).unwrap_or(u32::MAX);
+        self.states = look.has_states.then_some(States(count.states));
         self.capacity = look.capacity;
         if count.failures() > 0 {
             **self.failed.get_or_insert_default() = count.failed;
@@ -183,6 +186,7 @@ impl Track {
             key: self.key,
             in_use: self.in_use.into(),
             time_wait: self.time_wait.into(),
+            states: self.states.map(|it| it.read(self.in_use.into(), self.time_wait.into())),
             capacity: self.capacity,
             saturation: stats::saturation(self.in_use.into(), self.capacity),
             rates,

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     export::errno,
+    stats::Row,
     table::{SLOW, percent, seconds},
     text,
     view::{
@@ -52,6 +53,7 @@ pub(super) fn lines(
         return lines;
     };
     let mut lines = title(&detail, theme, room);
+    lines.extend(states(&detail.row, theme, room));
     lines.extend(outlook(&detail, theme, room));
     let wide = room >= WIDE;
     let half = if wide { room / 2 } else { room };
@@ -132,6 +134,37 @@ pub(super) fn percent_and_sign(share: f64) -> String {
     let number = text.trim_end_matches([' ', '~', '!']);
     let sign = text.get(number.len()..).unwrap_or_default().trim();
     if sign.is_empty() { format!("{number} %") } else { format!("{number} % {sign}") }
+}
+
+/// What holds the ports, and what to do about what holds most of them.
+fn states(row: &Row, theme: Theme, room: usize) -> Vec<Line<'static>> {
+    let Some(ports) = row.states else {
+        return wrapped("Ports by state: not in this recording.", room, Style::new());
+    };
+    let connecting = match ports.unanswered {
+        0 => count(ports.connecting),
+        some => format!("{} ({} without an answer)", count(ports.connecting), count(some)),
+    };
+    let text = format!(
+        "{connecting} connecting, {} established, {} closed by the peer only, {} closing, {} in TIME_WAIT",
+        count(ports.established),
+        count(ports.close_wait),
+        count(ports.closing),
+        count(row.time_wait),
+    );
+    let mut lines = wrapped(&text, room, Style::new());
+    let most = |some: u64| some > 0 && some * 2 >= row.in_use;
+    let advice = if most(ports.close_wait) {
+        "The peer has closed most of these connections, the process has not (CLOSE_WAIT): it has to close them."
+    } else if most(ports.unanswered) {
+        "Most of these connects have no answer, their SYN was sent again: see whether the peer is there, and what drops packets."
+    } else if most(ports.closing) {
+        "Most of these connections are closed here and wait for the peer: one that is gone keeps them for minutes."
+    } else {
+        return lines;
+    };
+    lines.extend(wrapped(advice, room, theme.warn()));
+    lines
 }
 
 /// How long it still goes, and why.

@@ -8,8 +8,11 @@ use super::{
     paint,
     words::{clock, container, count, destination, who},
 };
+use tracer_common::TupleKey;
+
 use crate::{
     export::{errno, tuple::address},
+    holder::{self, Holder},
     view::{
         model::{Failures, Model},
         reading::Call,
@@ -18,6 +21,8 @@ use crate::{
 };
 
 const CAUSE: usize = 2;
+/// This column is there only where a row has something in it.
+const HELD_BY: usize = 7;
 
 pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer) {
     let room = usize::from(area.width);
@@ -25,7 +30,14 @@ pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer)
     let skip = model.scroll.min(model.failures.len().saturating_sub(height));
     let shown: Vec<&Failures> = model.failures.iter().rev().skip(skip).take(height).collect();
     let cells: Vec<Vec<String>> = shown.iter().map(|failures| cells(model, failures)).collect();
-    let tracks = tracks();
+    let held = shown.iter().any(|failures| failures.newest.holder.is_some());
+    let (mut tracks, mut cells) = (tracks(), cells);
+    if !held {
+        tracks.remove(HELD_BY);
+        for cells in &mut cells {
+            cells.remove(HELD_BY);
+        }
+    }
     let needs = needed(cells.iter(), tracks.len());
     let grid = Grid::new(tracks, &needs, room);
     paint::style(buffer, area, 0, theme.title());
@@ -57,13 +69,14 @@ fn tracks() -> Vec<Track> {
     };
     vec![
         track("TIME", 2, 8, 8, true),
-        track("TIMES", 5, 5, 5, false),
+        track("TIMES", 6, 5, 5, false),
         track("CAUSE", 0, 15, 17, true),
-        track("ERRNO", 6, 13, 13, true),
-        track("SRC", 4, 9, 15, true),
+        track("ERRNO", 7, 13, 13, true),
+        track("SRC", 5, 9, 15, true),
         track("DST:PORT", 1, 13, 21, true),
         track("PROCESS", 3, 10, 16, true),
-        track("CONTAINER", 7, 9, 12, true),
+        track("HELD BY", 4, 12, 16, true),
+        track("CONTAINER", 8, 9, 12, true),
     ]
 }
 
@@ -84,6 +97,25 @@ fn cells(model: &Model, failures: &Failures) -> Vec<String> {
         source,
         to,
         who(&failure.comm, failure.pid),
+        failure.holder.as_ref().map_or_else(|| "-".to_owned(), held_by),
         container(failure.container.as_deref()).unwrap_or_else(|| "-".to_owned()),
     ]
+}
+
+/// `crawler (812), established to 10.0.0.2:443`
+fn held_by(holder: &Holder) -> String {
+    let state = holder::word(holder.state);
+    let to = TupleKey {
+        destination: holder.peer,
+        destination_port: holder.peer_port,
+        ..TupleKey::default()
+    };
+    let what = match destination(&to).filter(|_| holder.peer_port != 0) {
+        Some(to) => format!("{state} to {to}"),
+        None => state.to_owned(),
+    };
+    match (holder.pid, holder.comm) {
+        (0, [0, ..]) => what,
+        (pid, comm) => format!("{}, {what}", who(&comm, pid)),
+    }
 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use ratatui::{Terminal, backend::TestBackend};
-use tracer_common::{Addr, Cause, Loss, TupleCount, TupleKey, tuple::search_bucket};
+use tracer_common::{
+    Addr, Cause, Loss, PortState, States, TupleCount, TupleKey, tuple::search_bucket,
+};
 
 use crate::{
     table::Top,
@@ -89,6 +91,8 @@ impl Life {
         if let Some(capacity) = self.capacity {
             count.opened = opened.min(capacity.into());
         }
+        let others = count.in_use().saturating_sub(count.time_wait());
+        count.states = States::one(PortState::Established.flags()).wrapping_mul(others);
         for (cause, number) in &self.failed {
             // More and more, the last second of two minutes as many as are said.
             let late = second.saturating_sub(20);
@@ -154,6 +158,7 @@ pub(super) fn lived(lives: &[Life], seconds: u64, more: impl FnOnce(&mut Reading
             model.book.look(&Look {
                 key,
                 count: &count,
+                has_states: true,
                 capacity,
                 reuse: None,
                 older: None,
@@ -248,6 +253,7 @@ fn failures(model: &mut Model) {
         pid: 812,
         comm: comm(name),
         container: Some("3f1c8a90b7d2e45f0123".into()),
+        holder: None,
     };
     let mut bind = failure(9, Call::Bind, 7, Cause::BindExhausted, 98, "old-proxy");
     bind.key = TupleKey { netns: NETNS, ..TupleKey::default() };

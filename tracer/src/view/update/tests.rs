@@ -37,6 +37,7 @@ fn read(model: &mut Model, second: u64, counts: &[(u8, u64)], reading: Reading) 
         model.book.look(&Look {
             key: tuple(1, *destination),
             count: &count(*in_use),
+            has_states: true,
             capacity: Some(1000),
             reuse: None,
             older: None,
@@ -82,7 +83,7 @@ fn the_fullest_come_first_and_the_order_can_be_chosen_and_turned_round() {
     press(&mut model, KeyCode::Char('S'));
     assert_eq!(destinations(&model), [1, 3, 2]);
     press(&mut model, KeyCode::Char('s'));
-    assert!(matches!(model.mode, Mode::Sort(4)));
+    assert!(matches!(model.mode, Mode::Sort(5)));
     press(&mut model, KeyCode::Home);
     press(&mut model, KeyCode::Down);
     press(&mut model, KeyCode::Enter);
@@ -179,6 +180,7 @@ fn failure(wall_ns: u64, pid: u32) -> Failure {
         pid,
         comm: *b"nginx\0\0\0\0\0\0\0\0\0\0\0",
         container: None,
+        holder: None,
     }
 }
 

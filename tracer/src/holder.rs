@@ -1,0 +1,318 @@
+//! Who holds the port that a bind() wanted: asked of the kernel when the failure is reported, a few times a second at
+//! most.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+use tracer_common::{Addr, Bound, Cause, ConnKey, Event, Kind, conn_flag};
+
+use crate::{
+    export::{line::state, tuple::address},
+    netns::{Netns, Worker},
+    process::{self, Owner},
+    sockdiag::{self, DiagSocket, tcp_state},
+    text::until_nul,
+};
+
+/// The socket that keeps a port from a bind().
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Holder {
+    /// Who has it open; 0: nobody, or it is not known.
+    pub pid: u32,
+    /// Arbitrary bytes, NUL-padded.
+    pub comm: [u8; 16],
+    /// One of [`tcp_state`].
+    pub state: u8,
+    /// Where it is connected to; port 0: nowhere.
+    pub peer: Addr,
+    pub peer_port: u16,
+}
+
+/// An answer holds for so long: many calls fail alike.
+const FRESH: Duration = Duration::from_secs(1);
+/// Looks are at least so far apart...
+const PAUSE: Duration = Duration::from_millis(100);
+/// ...and take no more than one part in so many of the time.
+const SHARE: u32 = 20;
+/// Answers that are kept.
+const MOST: usize = 256;
+/// More connections of one port than this are not read.
+const CONNECTIONS: usize = 4096;
+/// How long the search for the process may take.
+const SEARCH: Duration = Duration::from_millis(200);
+
+/// What was asked of late.
+#[derive(Debug, Default)]
+pub struct Holders {
+    known: HashMap<Place, (Instant, Option<Holder>)>,
+    /// Namespaces that had to be searched for.
+    places: HashMap<u32, Netns>,
+    /// When may be looked again.
+    next: Option<Instant>,
+}
+
+/// Namespace, address and port that a bind() wanted.
+type Place = (u32, Addr, u16);
+
+/// Whether an event is about a port that somebody holds.
+pub fn is_asked_for(event: &Event) -> bool {
+    event.kind == Kind::BindFailed as u8
+        && event.detail == Cause::PortInUse as u8
+        && event.local_port != 0
+}
+
+impl Holders {
+    /// Who holds the port of such an event. `None`: nobody any more, or it is not known: there were too many such
+    /// failures, or the namespace does not answer.
+    ///
+    /// `place`: where the namespace was found; `binds` reads the ledger's bound ports, for kernels that do not list
+    /// them.
+    pub fn of(
+        &mut self,
+        event: &Event,
+        place: Option<Netns>,
+        worker: &Worker,
+        binds: impl FnOnce() -> Vec<(ConnKey, Bound)>,
+    ) -> Option<Holder> {
+        let wanted = (event.tuple.netns, event.tuple.source, event.local_port);
+        let now = Instant::now();
+        let known = self.known.get(&wanted).filter(|(at, _)| now < *at + FRESH);
+        if let Some((_, holder)) = known {
+            return *holder;
+        }
+        if self.next.is_some_and(|next| now < next) {
+            return None;
+        }
+        let place = place.unwrap_or_else(|| {
+            let (pid, tid) = (event.pid, event.tid);
+            let ways = [format!("/proc/{pid}/ns/net"), format!("/proc/{pid}/task/{tid}/ns/net")];
+            Netns { inum: wanted.0, name: None, ways: ways.map(PathBuf::from).into() }
+        });
+        let found = match look(wanted, &place, worker) {
+            // The caller has ended: others may be in its namespace.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.search(wanted, worker).unwrap_or(Err(error))
+            }
+            found => found,
+        };
+        let holder = match found {
+            Ok(holder) => holder.or_else(|| bound(wanted, &binds())),
+            Err(error) => {
+                tracing::debug!("who holds port {} is not known: {error}", wanted.2);
+                None
+            }
+        };
+        let end = Instant::now();
+        self.next = Some(end + PAUSE.max(now.elapsed() * SHARE));
+        if self.known.len() >= MOST {
+            self.known.clear();
+        }
+        self.known.insert(wanted, (end, holder));
+        holder
+    }
+}
+
+impl Holders {
+    /// As [`look`], in a namespace to which the way has to be found first; `None`: there is none.
+    fn search(&mut self, wanted: Place, worker: &Worker) -> Option<io::Result<Option<Holder>>> {
+        if let Some(place) = self.places.get(&wanted.0) {
+            match look(wanted, place, worker) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                found => return Some(found),
+            }
+        }
+        let all = worker.discover().ok()?.found;
+        let place = all.into_iter().find(|place| place.inum == wanted.0)?;
+        let found = look(wanted, &place, worker);
+        if self.places.len() >= MOST {
+            self.places.clear();
+        }
+        self.places.insert(wanted.0, place);
+        Some(found)
+    }
+}
+
+/// Asks the kernel.
+fn look(wanted: Place, place: &Netns, worker: &Worker) -> io::Result<Option<Holder>> {
+    let (_, address, port) = wanted;
+    let find = move || -> io::Result<Option<DiagSocket>> {
+        const IDLE: u32 = 1 << tcp_state::LISTEN | 1 << tcp_state::BOUND_INACTIVE;
+        let idle = sockdiag::dump_port(port, CONNECTIONS, IDLE)?;
+        if let Some(found) = choose(&idle, address) {
+            return Ok(Some(found));
+        }
+        let others = sockdiag::dump_port(port, CONNECTIONS, sockdiag::ALL_STATES & !IDLE)?;
+        Ok(choose(&others, address))
+    };
+    let Some(socket) = worker.run_in(place, find)?? else { return Ok(None) };
+    let inode = socket.inode;
+    let owner = if inode == 0 {
+        None
+    } else {
+        let owners = worker.run(move || process::owners_within(&HashSet::from([inode]), SEARCH))?;
+        owners?.remove(&inode)
+    };
+    Ok(Some(holder(&socket, owner)))
+}
+
+fn holder(socket: &DiagSocket, owner: Option<Owner>) -> Holder {
+    let connected = !matches!(socket.state, tcp_state::LISTEN | tcp_state::CLOSE);
+    Holder {
+        pid: owner.map_or(0, |owner| owner.pid),
+        comm: owner.map_or([0; 16], |owner| owner.comm),
+        state: socket.state,
+        peer: if connected { socket.destination } else { Addr::UNSPECIFIED },
+        peer_port: if connected { socket.destination_port } else { 0 },
+    }
+}
+
+/// Which of the sockets of a port keeps it from a bind() to this address: one that listens rather than one that is
+/// bound, that rather than a connection, and that rather than what is left of one.
+fn choose(sockets: &[DiagSocket], wanted: Addr) -> Option<DiagSocket> {
+    let in_the_way = sockets.iter().filter(|socket| conflict(socket.source, wanted));
+    let rank = |socket: &&DiagSocket| match socket.state {
+        tcp_state::LISTEN => (0, 0),
+        tcp_state::CLOSE => (1, 0),
+        _ if socket.time_wait => (4, socket.cookie),
+        _ if socket.inode == 0 => (3, socket.cookie),
+        _ => (2, socket.cookie),
+    };
+    in_the_way.min_by_key(rank).copied()
+}
+
+/// Whether sockets at these two addresses are in each other's way.
+fn conflict(one: Addr, other: Addr) -> bool {
+    is_any(one) || is_any(other) || one == other
+}
+
+fn is_any(address: Addr) -> bool {
+    address == Addr::UNSPECIFIED || address == Addr::v4([0; 4])
+}
+
+/// What the ledger knows of bound ports: who called bind().
+fn bound(wanted: Place, binds: &[(ConnKey, Bound)]) -> Option<Holder> {
+    let (netns, address, port) = wanted;
+    let here = |(key, bound): &&(ConnKey, Bound)| {
+        key.port == port && bound.place.netns == netns && conflict(bound.place.source, address)
+    };
+    let (_, bound) = binds.iter().filter(here).min_by_key(|(key, _)| key.cookie)?;
+    let listens = bound.flags & conn_flag::LISTEN != 0;
+    let state = if listens { tcp_state::LISTEN } else { tcp_state::CLOSE };
+    Some(Holder { pid: bound.who.pid, comm: bound.who.comm, state, ..Holder::default() })
+}
+
+/// The keys of `bind.failed` that name a holder.
+#[derive(Serialize)]
+struct Keys<'a> {
+    #[serde(rename = "port.holder.state")]
+    state: &'static str,
+    #[serde(rename = "port.holder.pid", skip_serializing_if = "Option::is_none")]
+    pid: Option<u32>,
+    #[serde(rename = "port.holder.name", skip_serializing_if = "Option::is_none")]
+    name: Option<std::borrow::Cow<'a, str>>,
+    #[serde(rename = "port.holder.peer.address", skip_serializing_if = "Option::is_none")]
+    peer: Option<String>,
+    #[serde(rename = "port.holder.peer.port", skip_serializing_if = "Option::is_none")]
+    peer_port: Option<u16>,
+}
+
+impl Holder {
+    /// As an object of JSON, safe to print on a terminal.
+    ///
+    /// # Errors
+    /// None with these types: serde's, passed on.
+    pub fn json(&self) -> serde_json::Result<Vec<u8>> {
+        let name = String::from_utf8_lossy(until_nul(&self.comm));
+        let connected = self.peer_port != 0;
+        crate::export::record::terminal_safe(&Keys {
+            state: word(self.state),
+            pid: (self.pid != 0).then_some(self.pid),
+            name: (!name.is_empty()).then_some(name),
+            peer: connected.then(|| address(self.peer)),
+            peer_port: connected.then_some(self.peer_port),
+        })
+    }
+}
+
+/// The word for a holder's state.
+pub fn word(number: u8) -> &'static str {
+    // What a dump calls CLOSE is a socket that is bound, and neither connected nor listening.
+    if number == tcp_state::CLOSE { "bound" } else { state(number) }
+}
+
+/// The state with this word; 0: none.
+pub fn number(text: &str) -> u8 {
+    (1..=tcp_state::BOUND_INACTIVE).find(|number| word(*number) == text).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sockdiag::Family;
+
+    const HERE: Addr = Addr::v4([10, 0, 0, 1]);
+    const THERE: Addr = Addr::v4([10, 0, 0, 2]);
+    const ANY: Addr = Addr::v4([0; 4]);
+
+    fn socket(state: u8, source: Addr, cookie: u64) -> DiagSocket {
+        DiagSocket {
+            family: Family::V4,
+            state,
+            source,
+            source_port: 40_007,
+            destination: THERE,
+            destination_port: 443,
+            cookie,
+            inode: 7,
+            uid: 0,
+            time_wait: state == tcp_state::TIME_WAIT,
+            expires_ms: 0,
+            sent_again: 0,
+            v6_only: false,
+            cgroup: 0,
+        }
+    }
+
+    #[test]
+    fn what_is_in_the_way_is_named_and_of_several_the_one_that_stays() {
+        let listens = socket(tcp_state::LISTEN, ANY, 3);
+        let open = socket(tcp_state::ESTABLISHED, HERE, 2);
+        let waits = socket(tcp_state::TIME_WAIT, HERE, 1);
+        assert_eq!(choose(&[waits, open, listens], HERE), Some(listens));
+        assert_eq!(choose(&[waits, open], ANY), Some(open));
+        assert_eq!(choose(&[waits], HERE), Some(waits));
+        assert_eq!(choose(&[waits, open], THERE), None);
+        assert_eq!(choose(&[], ANY), None);
+    }
+
+    #[test]
+    fn a_bound_port_of_the_ledger_is_known_by_who_bound_it() {
+        let mut there = Bound::default();
+        (there.place.netns, there.place.source, there.who.pid) = (5, HERE, 42);
+        let binds = [(ConnKey::new(1, 40_007), there)];
+        let found = bound((5, ANY, 40_007), &binds).unwrap();
+        assert_eq!((found.pid, found.state, found.peer_port), (42, tcp_state::CLOSE, 0));
+        for other in [(6, ANY, 40_007), (5, THERE, 40_007), (5, ANY, 40_008)] {
+            assert_eq!(bound(other, &binds), None);
+        }
+    }
+
+    #[test]
+    fn a_holder_says_only_what_is_known() {
+        let text = |holder: Holder| String::from_utf8(holder.json().unwrap()).unwrap();
+        let listens = Holder { state: tcp_state::LISTEN, ..Holder::default() };
+        assert_eq!(text(listens), r#"{"port.holder.state":"listen"}"#);
+        let owner = Owner { pid: 7, comm: *b"crawler\0\0\0\0\0\0\0\0\0" };
+        let open = holder(&socket(tcp_state::ESTABLISHED, HERE, 2), Some(owner));
+        let all = r#"{"port.holder.state":"established","port.holder.pid":7,"port.holder.name":"crawler","port.holder.peer.address":"10.0.0.2","port.holder.peer.port":443}"#;
+        assert_eq!(text(open), all);
+        for state in [tcp_state::LISTEN, tcp_state::CLOSE, tcp_state::TIME_WAIT] {
+            assert_eq!(number(word(state)), state);
+        }
+    }
+}
