@@ -64,8 +64,8 @@ pub fn run(
         }
         let elapsed = before_at.map(|at| now.duration_since(at));
         let foreseen = foresee(&mut forecasts, &mut tracer, &mut before);
-        let before_it = (&mut before, elapsed, &foreseen[..]);
-        let mut rows = rows(&tracer, config, filter, before_it, &mut names, now);
+        let compared = (&mut before, elapsed, &foreseen[..]);
+        let mut rows = rows(&tracer, config, filter, compared, &mut names, now);
         namespaces.refresh(now);
         for row in &mut rows {
             row.netns_name = namespaces.get(row.key.netns).cloned();
