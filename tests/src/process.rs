@@ -33,6 +33,17 @@ fn signal_id(id: u32, signal: Signal) -> Result<()> {
     Ok(kill_process(pid, signal)?)
 }
 
+/// SIGINT, SIGTERM and SIGHUP do what they do by default, in this process and in those that it starts. Whoever started this
+/// may have had them ignored (a shell does that for SIGINT of a background job). A signal that is ignored is gone
+/// before a program that has just been started could see it.
+#[expect(unsafe_code, reason = "signal(2)")]
+pub fn heed_signals() {
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        // SAFETY: the default action has no handler.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
 /// A child process; killed and reaped on drop.
 #[derive(Debug)]
 pub struct Process {
