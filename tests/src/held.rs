@@ -7,6 +7,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::{process::Process, tracer::wait_for};
 
+/// A thread that is inside of a system call can take its time until it stands still.
+const STANDSTILL: Duration = Duration::from_secs(20);
+
 /// Threads that are stopped, as by a debugger; they go on when this is dropped.
 pub struct Held(Vec<libc::pid_t>);
 
@@ -43,13 +46,20 @@ impl Held {
         process.wait(limit)
     }
 
-    fn hold(&mut self, id: libc::pid_t) -> io::Result<()> {
+    fn hold(&mut self, id: libc::pid_t) -> Result<()> {
         trace(libc::PTRACE_SEIZE, id)?;
         self.0.push(id);
         trace(libc::PTRACE_INTERRUPT, id)?;
-        // SAFETY: no status is wanted.
-        let waited = unsafe { libc::waitpid(id, ptr::null_mut(), libc::__WALL) };
-        if waited == id { Ok(()) } else { Err(io::Error::last_os_error()) }
+        wait_for("a thread to stand still", STANDSTILL, || {
+            // SAFETY: no status is wanted.
+            let waited =
+                unsafe { libc::waitpid(id, ptr::null_mut(), libc::__WALL | libc::WNOHANG) };
+            match waited {
+                0 => Ok(None),
+                -1 => Err(io::Error::last_os_error().into()),
+                _ => Ok(Some(())),
+            }
+        })
     }
 }
 

@@ -161,7 +161,12 @@ fn payload(args: Vec<String>) -> Result<Payload> {
         }
         Ok(path)
     };
-    Ok(Payload { tracer: built("tracer")?, runner: built("kernel-tests")?, args })
+    Ok(Payload {
+        tracer: built("tracer")?,
+        runner: built("kernel-tests")?,
+        dialer: built("examples/static-dialer")?,
+        args,
+    })
 }
 
 /// Runs a test runner, shows what it prints and keeps count.

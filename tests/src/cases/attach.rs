@@ -78,13 +78,20 @@ struct Thread {
 
 impl Thread {
     fn all(process: u32) -> Result<Vec<Self>> {
-        let threads = fs::read_dir(format!("/proc/{process}/task"))?.map(|thread| {
-            let status = fs::read_to_string(thread?.path().join("status"))?;
+        let mut threads = Vec::new();
+        for thread in fs::read_dir(format!("/proc/{process}/task"))? {
+            let status = match fs::read_to_string(thread?.path().join("status")) {
+                // It has ended meanwhile: before it was opened, or before it was read.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {
+                    continue;
+                }
+                status => status?,
+            };
             let mut it = Self { name: String::new(), status };
             it.name = it.field("Name")?.to_owned();
-            Ok(it)
-        });
-        threads.collect()
+            threads.push(it);
+        }
+        Ok(threads)
     }
 
     fn field(&self, name: &str) -> Result<&str> {

@@ -6,6 +6,7 @@ use std::{
     io::{Read, copy, sink},
     os::fd::OwnedFd,
     process::Stdio,
+    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
@@ -19,7 +20,7 @@ use crate::{
     probe::Place,
     process::Process,
     stage::Stage,
-    tracer::{collect, command, finish, wait_for},
+    tracer::{START_LIMIT, collect, command, finish, wait_for},
 };
 
 pub(super) fn cases(plan: &Plan) -> Vec<Case> {
@@ -45,10 +46,21 @@ fn start(arguments: &[&str]) -> Result<Process> {
     let mut command = command(arguments)?;
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut process = Process::spawn(&mut command)?;
-    let mut stdout = process.child.stdout.take().context("no stdout")?;
-    stdout.read_exact(&mut [0]).context("it ended without a word")?;
-    thread::spawn(move || copy(&mut stdout, &mut sink()));
+    first_word(&mut process)?;
     Ok(process)
+}
+
+/// Waits for its first byte on stdout; a thread reads the rest.
+fn first_word(process: &mut Process) -> Result<()> {
+    let mut stdout = process.child.stdout.take().context("no stdout")?;
+    let (said, heard) = mpsc::channel();
+    thread::spawn(move || {
+        // Nobody waits any more where it took too long.
+        _ = said.send(stdout.read_exact(&mut [0]));
+        copy(&mut stdout, &mut sink())
+    });
+    let limit = Place::get().limit(START_LIMIT);
+    heard.recv_timeout(limit).context("it says nothing")?.context("it ended without a word")
 }
 
 /// Its exit code must be this.
@@ -111,9 +123,7 @@ fn last_words() -> Result<()> {
     let mut tuples = command(COMMANDS[0])?;
     tuples.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr()?);
     let mut process = Process::spawn(&mut tuples)?;
-    let mut stdout = process.child.stdout.take().context("no stdout")?;
-    stdout.read_exact(&mut [0])?;
-    thread::spawn(move || copy(&mut stdout, &mut sink()));
+    first_word(&mut process)?;
     let held = Held::threads(process.id(), "tracer-work")?;
     end(process, Some(&held), &["a full stderr"], 1)?;
     // The words come first: it waits for its reader, until a signal.

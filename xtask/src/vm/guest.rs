@@ -20,6 +20,8 @@ const PROGRAMS: [&str; 3] = ["usr/bin/ip", "usr/bin/ss", "bin/sh"];
 pub(crate) struct Payload {
     pub(crate) tracer: PathBuf,
     pub(crate) runner: PathBuf,
+    /// A program without shared libraries that the tests call.
+    pub(crate) dialer: PathBuf,
     /// More arguments for the runner.
     pub(crate) args: Vec<String>,
 }
@@ -41,6 +43,7 @@ pub(crate) fn initramfs(kernel: &Kernel, tree: &Tree, payload: &Payload) -> Resu
     }
     archive.program("tests/tracer", &payload.tracer)?;
     archive.program("tests/kernel-tests", &payload.runner)?;
+    archive.file("tests/examples/static-dialer", &fs::read(&payload.dialer)?)?;
     let modules = tree.wanted(kernel.modules)?;
     for (name, bytes) in &modules {
         archive.file(format!("modules/{name}.ko"), bytes)?;
