@@ -14,8 +14,43 @@ pub const BPF: u32 = 39;
 /// What tracer cannot do without.
 pub const NEEDED: &[u32] = &[NET_ADMIN, PERFMON, BPF];
 
+/// The names of what tracer uses, as setcap(8) knows them.
+pub const ADVISED: &[(&str, u32)] = &[
+    ("cap_dac_read_search", 2),
+    ("cap_setgid", 6),
+    ("cap_setuid", 7),
+    ("cap_setpcap", 8),
+    ("cap_net_admin", NET_ADMIN),
+    ("cap_sys_ptrace", SYS_PTRACE),
+    ("cap_sys_admin", SYS_ADMIN),
+    ("cap_syslog", 34),
+    ("cap_perfmon", PERFMON),
+    ("cap_bpf", BPF),
+];
+
+/// What setcap(8) writes for these, permitted and effective: `struct vfs_cap_data` of include/uapi/linux/capability.h.
+pub fn of_file(permitted: u64) -> Vec<u8> {
+    const REVISION_2_EFFECTIVE: u32 = 0x0200_0001;
+    let low = u32::try_from(permitted & u64::from(u32::MAX)).unwrap_or_default();
+    let high = u32::try_from(permitted >> 32).unwrap_or_default();
+    [REVISION_2_EFFECTIVE, low, 0, high, 0].into_iter().flat_map(u32::to_le_bytes).collect()
+}
+
 /// The highest number that the kernel could have.
 const LAST: u32 = 63;
+
+/// A command of root that is started as root of a user namespace of its own: it seems to have every capability.
+pub fn in_user_namespace(command: &mut Command) -> &mut Command {
+    let unshare = || {
+        // SAFETY: takes a number only.
+        if unsafe { libc::unshare(libc::CLONE_NEWUSER) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        std::fs::write("/proc/self/uid_map", "0 0 1")
+    };
+    // SAFETY: the closure makes system calls; the one path that it copies is short enough for the stack.
+    unsafe { command.pre_exec(unshare) }
+}
 
 /// A command of root that gets these capabilities when it is started.
 pub fn only<'a>(command: &'a mut Command, kept: &'static [u32]) -> &'a mut Command {

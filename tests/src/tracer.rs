@@ -79,7 +79,12 @@ impl Ended {
 
 /// Runs a command to its end, at most `limit` long.
 pub fn run(command: &mut Command, limit: Duration) -> Result<Ended> {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    run_into(command, Stdio::piped(), limit)
+}
+
+/// The same with this stdout; what is written there is in [`Ended::stdout`] if it is a pipe.
+pub fn run_into(command: &mut Command, stdout: Stdio, limit: Duration) -> Result<Ended> {
+    command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
     let mut process = Process::spawn(command)?;
     let stdout = collect(process.child.stdout.take());
     let stderr = collect(process.child.stderr.take());

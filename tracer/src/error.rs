@@ -2,6 +2,11 @@
 
 use std::{fmt, io, path::PathBuf, process::ExitCode};
 
+/// What tracer uses of root's privileges, for setcap(8): it replaces what the file had, so that naming what is missing
+/// would take away the rest.
+const ALL_CAPABILITIES: &str = "cap_bpf,cap_perfmon,cap_net_admin,cap_sys_admin,cap_syslog,cap_sys_ptrace,\
+cap_dac_read_search,cap_setuid,cap_setgid,cap_setpcap";
+
 /// How the program ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u8)]
@@ -65,13 +70,17 @@ pub enum Error {
 
     /// The process lacks capabilities.
     #[error(
-        "privileges are missing: {}; run it as root, or give them with \
-         `setcap {}+ep` on the binary", missing.join(", "), setcap(missing)
+        "privileges are missing: {}; run it as root, or give the program file all that it uses: \
+         `setcap {ALL_CAPABILITIES}+ep FILE`", missing.join(", ")
     )]
     NoPrivilege {
         /// Names as in capabilities(7): `CAP_BPF`.
         missing: Vec<&'static str>,
     },
+
+    /// The kernel refuses what this process has the capabilities for.
+    #[error("{0}")]
+    Denied(String),
 
     /// A setting is wrong: what was given and what is expected.
     #[error("{0}")]
@@ -86,7 +95,7 @@ impl Error {
             Self::Usage(_) => Exit::Usage,
             Self::NoBackend { .. } => Exit::NoBackend,
             Self::AlreadyRunning { .. } => Exit::AlreadyRunning,
-            Self::NoPrivilege { .. } => Exit::NoPrivilege,
+            Self::NoPrivilege { .. } | Self::Denied(_) => Exit::NoPrivilege,
             Self::BadConfig(_) => Exit::BadConfig,
         }
     }
@@ -103,7 +112,7 @@ impl Error {
 }
 
 /// The reason alone: `io::Error` adds "(os error 2)", which helps nobody.
-fn reason(error: &io::Error) -> String {
+pub(crate) fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut letters = text.chars();
@@ -118,10 +127,6 @@ fn advice(do_this: &str) -> String {
 
 fn pid_text(pid: Option<u32>) -> String {
     pid.map_or_else(String::new, |pid| format!(" (process {pid})"))
-}
-
-fn setcap(missing: &[&str]) -> String {
-    missing.join(",").to_lowercase()
 }
 
 struct Reasons<'a>(&'a [(String, String)]);

@@ -14,6 +14,7 @@ pub mod export;
 pub mod holder;
 pub mod kernel;
 pub mod log;
+mod losses;
 mod memory;
 pub mod mounts;
 mod netlink;

@@ -3,6 +3,7 @@
 pub(crate) mod output;
 mod progress;
 pub(crate) mod totals;
+mod trouble;
 
 use std::time::{Duration, Instant};
 
@@ -66,7 +67,10 @@ pub fn run(
         tracer,
     };
     match recorder.run(asked) {
-        Ok(result) => result,
+        Ok(result) => result.and_then(|()| match recorder.output.failure() {
+            Some(failure) => Err(Error::Failure(failure)),
+            None => Ok(()),
+        }),
         // The reader has what it wanted.
         Err(Closed) => Ok(()),
     }

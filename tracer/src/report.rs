@@ -35,6 +35,9 @@ pub fn run(config: &ReportConfig) -> Result<Vec<u8>, Error> {
     for limit in &report.limits {
         tracing::warn!("limit reached: {limit}");
     }
+    if let Some(incomplete) = text::incomplete(&report) {
+        tracing::warn!("{}", crate::text::line(&incomplete));
+    }
     if !config.json {
         return Ok(text::render(&report).into_bytes());
     }

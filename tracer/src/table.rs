@@ -90,7 +90,7 @@ pub struct Reading<'a> {
 }
 
 /// One reading as text, with a newline at its end. `first`: the reading is the first one, which
-/// has the header of CSV.
+/// has the header of CSV. What was lost is in JSON's keys and in the last line of columns; CSV has no place for it.
 ///
 /// # Errors
 /// None with these types: serde's, passed on.
@@ -101,7 +101,7 @@ pub fn render(
     first: bool,
 ) -> serde_json::Result<Vec<u8>> {
     match format {
-        TableFormat::Columns => Ok(columns::render(rows).into_bytes()),
+        TableFormat::Columns => Ok(columns::render(rows, reading).into_bytes()),
         TableFormat::Json => json::render(rows, reading),
         TableFormat::Csv => Ok(csv::render(rows, reading.ns, first)),
     }

@@ -33,7 +33,8 @@ pub fn run(
     names: Names,
     asked: &Asked,
 ) -> Result<(), Error> {
-    let mut source = Live::new(tracer, &filter, names, config.delay);
+    let filter = (&filter, config.rows.to_string());
+    let mut source = Live::new(tracer, filter, names, config.delay);
     let model = model(source.about(), &config.show);
     if is_batch(&config.show) {
         Batch::new(&config.show, asked).live(&mut source, model, config.delay)

@@ -8,6 +8,7 @@ mod left_out;
 mod missing;
 mod namespaces;
 mod older;
+mod quiet;
 mod rhythm;
 mod start;
 mod unmarked;
@@ -23,12 +24,13 @@ use idle::Sweep;
 use left_out::LeftOut;
 use missing::{Missing, for_lack_of_room, has_room};
 pub use older::OlderEnds;
+use quiet::Quiet;
 use rhythm::{ALERT, CALM, LACKING};
 use rustix::thread::CapabilitySet;
 pub use start::{cgroup_names, check_privileges, resolve, start_spreading};
 pub(crate) use start::{enter_to_attach, enter_to_read, start};
 use tracer_common::{
-    ConnKey, Filter, Loss, TupleCount, TupleKey,
+    ConnKey, Filter, Loss, TupleCount, TupleKey, Who,
     seed::{Command, Op},
 };
 
@@ -42,7 +44,7 @@ use crate::{
     holder::Holders,
     kernel::{attach::Session, maps::Totals},
     memory,
-    netns::Worker,
+    netns::{Netns, Worker},
     process, seed, shutdown,
     stats::Earlier,
     view::course::Holds,
@@ -71,6 +73,7 @@ pub struct Tracer {
     max_conns: u32,
     max_binds: u32,
     missing: Missing,
+    quiet: Quiet,
     reconciled: Instant,
     /// How long the newest reconciliation took.
     cost: Duration,
@@ -202,7 +205,8 @@ impl Tracer {
         // What nobody could look at before is no drift.
         let unread: HashSet<u32> = self.left_out.unread().collect();
         let everywhere = lacking && self.makes_room(before_ns)?;
-        let first = self.differences(before_ns, everywhere)?;
+        let places = if everywhere { self.namespaces() } else { self.places_with_sockets()? };
+        let first = self.differences(before_ns, places.clone())?;
         // What was read by then is of a part of the namespaces.
         if shutdown::asked().is_some() {
             return Ok(0);
@@ -211,7 +215,7 @@ impl Tracer {
         if !first.is_empty() {
             // A dump is no snapshot: what one dump says can be a socket on its way.
             let first: HashSet<_> = first.iter().map(identity).collect();
-            for command in self.differences(before_ns, everywhere)? {
+            for command in self.differences(before_ns, places)? {
                 if shutdown::asked().is_some() {
                     break;
                 }
@@ -260,10 +264,17 @@ impl Tracer {
             && has_room(binds, self.max_binds))
     }
 
+    /// Namespaces of which the ledger has something, and now and then the others that have sockets.
+    fn places_with_sockets(&mut self) -> Result<Vec<Netns>, Error> {
+        let mut places = self.busy_namespaces()?;
+        let known = places.iter().map(|netns| netns.inum).collect();
+        places.extend(self.quiet_namespaces(&known));
+        Ok(places)
+    }
+
     /// What would make the ledger and the bound ports agree with the kernel: what is stale first,
-    /// then what was missed. `everywhere`: not only in namespaces of which the ledger has something.
-    fn differences(&mut self, before_ns: u64, everywhere: bool) -> Result<Vec<Command>, Error> {
-        let places = if everywhere { self.namespaces() } else { self.busy_namespaces()? };
+    /// then what was missed, in these namespaces.
+    fn differences(&mut self, before_ns: u64, places: Vec<Netns>) -> Result<Vec<Command>, Error> {
         let mut before = foldhash::HashSet::default();
         self.session.maps.conns(|key, _| {
             before.insert(key);
@@ -358,14 +369,24 @@ pub fn visible(
     names: &mut Names,
     now: Instant,
 ) -> bool {
+    let who = Who { cgroup: count.cgroup, pid: count.pid, tid: 0, comm: count.comm };
+    visible_to(filter, key, &who, names, now)
+}
+
+/// The same of a port that `who` holds.
+pub fn visible_to(
+    filter: &Filter,
+    key: &TupleKey,
+    who: &Who,
+    names: &mut Names,
+    now: Instant,
+) -> bool {
     if filter.active == 0 {
         return true;
     }
     let wanted = filter.cgroups.iter().take(usize::from(filter.cgroup_count));
-    let within: Vec<u64> = wanted
-        .map(|one| one.id)
-        .filter(|above| names.is_within(count.cgroup, *above, now))
-        .collect();
+    let within: Vec<u64> =
+        wanted.map(|one| one.id).filter(|above| names.is_within(who.cgroup, *above, now)).collect();
     let rows = RowFilter(filter);
-    rows.matches(key) && rows.matches_owner(count, &within)
+    rows.matches(key) && rows.matches_owner(who, &within)
 }

@@ -13,6 +13,7 @@ use crate::{
     clock,
     config::TuplesConfig,
     error::Error,
+    losses::Said,
     netns,
     shutdown::Asked,
     stats::{Earlier, Row},
@@ -45,6 +46,7 @@ pub fn run(
     let mut first = true;
     let mut namespaces = netns::Names::default();
     let mut forecasts = Forecasts::default();
+    let mut said = Said::default();
     if config.watch.is_none() {
         tracer.read_tuples()?;
         tracer.refresh_capacities()?;
@@ -70,7 +72,11 @@ pub fn run(
         for row in &mut rows {
             row.netns_name = namespaces.get(row.key.netns).cloned();
         }
-        let lost = named_losses(&tracer.totals()?).collect();
+        let totals = tracer.totals()?;
+        if let Some(news) = said.news(named_losses(&totals)) {
+            tracing::warn!("{news}");
+        }
+        let lost = named_losses(&totals).collect();
         let reading = Reading { ns: read_at, drift: tracer.drift, lost };
         let text = table::render(&rows, config.table.format, &reading, first)
             .map_err(|error| Error::Failure(format!("cannot put the table together: {error}")))?;
@@ -81,15 +87,23 @@ pub fn run(
             return Ok(());
         }
         first = false;
-        let Some(interval) = config.watch else { return Ok(()) };
+        let Some(interval) = config.watch else { return last_word(&mut tracer, &mut said) };
         tracer.keep_tuples(&mut before);
         before_at = Some(now);
         tracer.reconcile_if_due()?;
         wait(interval.saturating_sub(now.elapsed()), asked);
         if asked.stop() {
-            return Ok(());
+            return last_word(&mut tracer, &mut said);
         }
     }
+}
+
+/// On stderr, what was lost since it was said last.
+fn last_word(tracer: &mut Tracer, said: &mut Said) -> Result<(), Error> {
+    if let Some(rest) = said.rest(named_losses(&tracer.totals()?)) {
+        tracing::warn!("{rest}");
+    }
+    Ok(())
 }
 
 /// What is foreseen of each tuple of the newest reading, in its order.

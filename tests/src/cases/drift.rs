@@ -23,6 +23,7 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
         ("entries_added", entries_added),
         ("tuples_changed", tuples_changed),
         ("states_changed", states_changed),
+        ("nothing_known_of_a_namespace", nothing_known_of_a_namespace),
     ];
     let mut cases = plan.sampled("drift", tests);
     // Of the links, only those of cgroups can be detached by another process.
@@ -142,6 +143,19 @@ fn entries_removed(backend: &str) -> Result<()> {
         scene.count(&entry.value[..TUPLE], HELD, one(&entry.key).wrapping_neg())?;
     }
     scene.expect(3, 7)?;
+    scene.watch.stop()
+}
+
+/// The ledger has nothing at all of a namespace with seven connections.
+fn nothing_known_of_a_namespace(backend: &str) -> Result<()> {
+    let mut scene = Scene::new(backend, 7)?;
+    let (conns, entries) = scene.entries()?;
+    let tuple = entries.first().context("there is no entry")?.value[..TUPLE].to_vec();
+    for entry in &entries {
+        conns.remove(&entry.key)?;
+    }
+    Map::of(scene.watch.id(), "TUPLES")?.remove(&tuple)?;
+    scene.expect(7, 7)?;
     scene.watch.stop()
 }
 

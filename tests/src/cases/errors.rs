@@ -4,12 +4,16 @@
 use std::{
     fs,
     os::unix::{fs::PermissionsExt, process::CommandExt},
+    path::Path,
     process::Stdio,
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::{
+    fs::{XattrFlags, setxattr},
+    process::{Resource, Rlimit, setrlimit},
+};
 
 use super::{Case, Plan};
 use crate::{
@@ -41,6 +45,8 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     let missing = Case::new("errors::output_in_missing_folder", output_in_missing_folder);
     cases.push(missing.unless(plan.slow_guest()));
     cases.push(Case::new("errors::without_privileges", without_privileges));
+    let advised = Case::new("errors::advised_capabilities_are_all", advised_capabilities);
+    cases.push(advised.unless(plan.slow_guest()));
     let read_only = Case::new("errors::output_in_read_only_folder", output_in_read_only_folder);
     cases.push(read_only.unless(plan.slow_guest()));
     cases.push(Case::new("errors::no_type_information", no_type_information));
@@ -255,12 +261,45 @@ fn without_privileges() -> Result<()> {
     says(&run_as_nobody(&["tuples", "--once"])?, &[NO_PRIVILEGE], &["CAP_BPF", "CAP_NET_ADMIN"])
 }
 
+/// The advice of that message is what nobody else needs to follow: with it, nothing is missing.
+fn advised_capabilities() -> Result<()> {
+    let refused = run_as_nobody(&["tuples", "--once"])?;
+    let advice =
+        refused.stderr.split_once("`setcap ").and_then(|(_, rest)| rest.split_once("+ep FILE`"));
+    let (names, _) = advice.with_context(|| format!("no advice: {refused:?}"))?;
+    let mut permitted = 0_u64;
+    for name in names.split(',') {
+        let number = privileges::ADVISED.iter().find(|(known, _)| *known == name);
+        let (_, number) = number.with_context(|| format!("{name} is no capability"))?;
+        permitted |= 1 << number;
+    }
+    let arguments = ["record", "--duration", "1", "--events", "failed"];
+    let ended = run_copy_as_nobody(&arguments, |copy| {
+        let value = privileges::of_file(permitted);
+        Ok(setxattr(copy, "security.capability", &value, XattrFlags::empty())?)
+    })?;
+    ensure!(ended.code() == 0, "{ended:?}");
+    let recording = Recording::parse(&ended.stdout)?;
+    let degraded = recording.start()?["degraded"].to_string();
+    ensure!(!degraded.contains("CAP_"), "missing all the same: {degraded}");
+    Ok(())
+}
+
 pub(super) fn run_as_nobody(arguments: &[&str]) -> Result<Ended> {
+    run_copy_as_nobody(arguments, |_| Ok(()))
+}
+
+/// `prepare` gets the path of the copy that is run.
+fn run_copy_as_nobody(
+    arguments: &[&str],
+    prepare: impl FnOnce(&Path) -> Result<()>,
+) -> Result<Ended> {
     // The program may lie where only root can go.
     let folder = tempfile::tempdir()?;
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
     let copy = folder.path().join("tracer");
     fs::copy(tracer::program()?, &copy)?;
+    prepare(&copy)?;
     let mut command = std::process::Command::new(copy);
     command.args(arguments).current_dir("/").uid(65534).gid(65534);
     tracer::run(&mut command, START_LIMIT)

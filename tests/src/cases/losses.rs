@@ -7,6 +7,7 @@ mod tables;
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
+    net::SocketAddr,
     process::Stdio,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -25,7 +26,7 @@ use crate::{
     sock::Sock,
     stage::{Expected, Server, Stage},
     tracer::{
-        STOP_LIMIT, command,
+        STOP_LIMIT, collect, command, finish,
         record::{Record, Recording, eventually},
         watch::number,
     },
@@ -73,6 +74,7 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
         ("disk_full", disk_full),
         ("record_into_a_closed_pipe", record_into_a_closed_pipe),
         ("tuples_into_a_closed_pipe", tuples_into_a_closed_pipe),
+        ("said_by_tables", said_by_tables),
     ];
     let same_anywhere = named("losses", same_anywhere).into_iter();
     cases.extend(same_anywhere.map(|case| case.unless(plan.slow_guest())));
@@ -240,10 +242,20 @@ fn disk_full() -> Result<()> {
     let before = fs::metadata(&file)?.len();
     connect_many(&stage.netns, &server, 50)?;
     eventually("new lines", || Ok(fs::metadata(&file)?.len() > before))?;
-    let recording = record.stop()?;
+    let (recording, stderr) = record.stop_incomplete()?;
     recording.assert_balanced()?;
     let losses = recording.losses()?;
-    ensure!(lost(&recording, "output_full")? > 0, "the full disk cost nothing: {losses:?}");
+    let missing = lost(&recording, "output_full")?;
+    ensure!(missing > 0, "the full disk cost nothing: {losses:?}");
+    let lines = missing + lost(&recording, "output_full_other")?;
+    let said = |text: &str| stderr.matches(text).count();
+    ensure!(said("cannot write to") == 1, "when it began: {stderr}");
+    ensure!(said("takes lines again") == 1, "when it had passed: {stderr}");
+    let end = format!("error: {lines} of ");
+    ensure!(
+        said(&end) == 1 && said("no space left on device; make room") == 1,
+        "at the end: {stderr}"
+    );
     Ok(())
 }
 
@@ -266,5 +278,41 @@ fn tuples_into_a_closed_pipe() -> Result<()> {
 fn ends_quietly(mut process: Process) -> Result<()> {
     let status = process.wait(STOP_LIMIT)?;
     ensure!(status.code() == Some(0), "exit code into a closed pipe: {status}");
+    Ok(())
+}
+
+/// Two hundred destinations, and a table of 64: columns end with what was lost, and stderr says it, of CSV too.
+fn said_by_tables() -> Result<()> {
+    let stage = Stage::new(&[])?;
+    for format in ["columns", "csv"] {
+        let arguments = ["--max-tuples", "64", "tuples", "--watch", "0.2", "-o", format];
+        let mut command = command(&arguments)?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = Process::spawn(&mut command)?;
+        let mut stdout = BufReader::new(process.child.stdout.take().context("no stdout")?);
+        let stderr = collect(process.child.stderr.take());
+        stdout.read_line(&mut String::new())?;
+        stage.netns.run(|| -> Result<()> {
+            for last in 1..=200 {
+                let nobody = SocketAddr::from(([127, 0, 1, last], 9));
+                expect_error(Sock::tcp(nobody)?.connect(nobody), Errno::CONNREFUSED)?;
+            }
+            Ok(())
+        })?;
+        thread::sleep(Duration::from_millis(600));
+        process.signal(Signal::INT)?;
+        let mut text = String::new();
+        stdout.read_to_string(&mut text)?;
+        let status = process.wait(STOP_LIMIT)?;
+        ensure!(status.code() == Some(0), "{format}: ended with {status}");
+        let last = text.lines().last().context("no line")?;
+        ensure!(
+            (last.starts_with("lost: ") && last.contains(" tuples_")) == (format == "columns"),
+            "{format}: the last line is {last:?}"
+        );
+        let stderr = finish(stderr);
+        let said = stderr.contains("lost: ") && stderr.contains(" tuples_");
+        ensure!(said, "{format}: stderr says {stderr:?}");
+    }
     Ok(())
 }

@@ -28,7 +28,7 @@ use crate::{
     tracer::{
         START_LIMIT, STOP_LIMIT, command,
         record::{Record, eventually},
-        run,
+        run, run_into,
         watch::text,
     },
 };
@@ -44,6 +44,7 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
         Case::new("output::compressed_and_rotated", compressed).unless(zstd),
         Case::new("output::progress_is_shown_on_a_terminal", progress_on_a_terminal),
         Case::new("output::nothing_on_stderr_that_is_piped", quiet_when_piped),
+        Case::new("output::what_takes_no_line_is_said_and_ends_with_1", dev_full),
         Case::new("output::log_as_json_with_the_kernel_sides_messages", log_as_json),
     ];
     cases.into_iter().map(|case| case.unless(plan.slow_guest())).collect()
@@ -309,6 +310,22 @@ fn quiet_when_piped() -> Result<()> {
     let ended = run(&mut command, START_LIMIT)?;
     ensure!(ended.code() == 0, "{ended:?}");
     ensure!(ended.stderr.is_empty() && ended.stdout.is_empty(), "not quiet: {ended:?}");
+    Ok(())
+}
+
+/// A device without any room, as a file and as stdout: said at once, and at the end with the number of lines.
+fn dev_full() -> Result<()> {
+    let full = || File::options().write(true).open("/dev/full");
+    for (output, name) in [("/dev/full", "/dev/full"), ("-", "stdout")] {
+        let mut command =
+            command(&["record", "--duration", "1", "--stats-interval", "1", "-o", output])?;
+        let ended = run_into(&mut command, full()?.into(), START_LIMIT)?;
+        let begin = format!("cannot write to {name}: no space left on device");
+        let end = format!("lines could not be written to {name}: no space left on device");
+        ensure!(ended.code() == FAILURE, "{ended:?}");
+        ensure!(ended.stderr.matches(&begin).count() == 1, "when it began: {ended:?}");
+        ensure!(ended.stderr.matches(&end).count() == 1, "at the end: {ended:?}");
+    }
     Ok(())
 }
 

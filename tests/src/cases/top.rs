@@ -16,6 +16,7 @@ pub fn cases() -> Vec<Case> {
     vec![
         case("text::is_what_the_kernel_has", text::is_what_the_kernel_has, &[]),
         case("text::has_its_forms", text::has_its_forms, &[]),
+        case("text::says_what_its_filter_leaves_out", text::says_what_its_filter_leaves_out, &[]),
         case("text::foresees_the_end_of_a_ramp", text::foresees_the_end_of_a_ramp, &[]),
         case("forecast::a_steady_load_is_none", forecast::a_steady_load_is_none, &[]),
         case("forecast::one_interval_is_none", forecast::one_interval_is_none, &[]),

@@ -96,6 +96,13 @@ impl Record {
         self.finish()
     }
 
+    /// SIGINT, then the recording and what was on stderr; exit code 1 is asserted.
+    pub fn stop_incomplete(mut self) -> Result<(Recording, String)> {
+        self.process.signal(Signal::INT)?;
+        let stderr = self.wait_for_exit(1)?;
+        Ok((Recording::read(&self.file)?, stderr))
+    }
+
     /// SIGINT; the folder with what was recorded into several files.
     pub fn stop_files(mut self) -> Result<Option<TempDir>> {
         self.process.signal(Signal::INT)?;
@@ -110,10 +117,14 @@ impl Record {
     }
 
     fn wait(&mut self) -> Result<()> {
+        self.wait_for_exit(0).map(drop)
+    }
+
+    fn wait_for_exit(&mut self, code: i32) -> Result<String> {
         let status = self.process.wait(STOP_LIMIT)?;
         let stderr = self.stderr.take().map(finish).unwrap_or_default();
-        ensure!(status.code() == Some(0), "record ended with {status}: {}", stderr.trim());
-        Ok(())
+        ensure!(status.code() == Some(code), "record ended with {status}: {}", stderr.trim());
+        Ok(stderr)
     }
 }
 

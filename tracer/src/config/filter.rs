@@ -1,10 +1,10 @@
 //! The filter: from the command line to the form that the kernel side reads.
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{fmt, net::IpAddr, path::PathBuf};
 
 use ipnet::IpNet;
 use tracer_common::{
-    Addr, Filter, TupleCount, TupleKey,
+    Addr, Filter, TupleKey, Who,
     filter::{Cgroup, FILTER_VALUES, Ports, Prefix},
 };
 
@@ -57,6 +57,35 @@ impl TryFrom<&FilterArgs> for FilterSpec {
             destination_ports: args.dport.clone(),
             family,
         })
+    }
+}
+
+/// As options of the command line: `--dst 10.0.0.0/8 --netns blue`; nothing where nothing is filtered.
+impl fmt::Display for FilterSpec {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut options: Vec<String> = Vec::new();
+        let mut add =
+            |option: &str, value: &dyn fmt::Display| options.push(format!("{option} {value}"));
+        self.pids.iter().for_each(|pid| add("--pid", pid));
+        self.comms.iter().for_each(|comm| add("--comm", comm));
+        self.cgroups.iter().for_each(|path| add("--cgroup", &path.display()));
+        self.netns.iter().for_each(|netns| add("--netns", netns));
+        self.sources.iter().for_each(|network| add("--src", network));
+        self.destinations.iter().for_each(|network| add("--dst", network));
+        for ports in &self.destination_ports {
+            if ports.low == ports.high {
+                add("--dport", &ports.low);
+            } else {
+                add("--dport", &format!("{}-{}", ports.low, ports.high));
+            }
+        }
+        let networks = [&self.sources, &self.destinations].into_iter().flatten().next();
+        match (self.family, networks) {
+            (4, None) => options.push("-4".into()),
+            (6, None) => options.push("-6".into()),
+            _ => {}
+        }
+        out.write_str(&options.join(" "))
     }
 }
 
@@ -186,11 +215,12 @@ impl RowFilter<'_> {
             })
     }
 
-    /// By who connected here last. `lineage` holds the ids of that cgroup and of those above it.
-    pub fn matches_owner(&self, count: &TupleCount, lineage: &[u64]) -> bool {
+    /// By who it is: of a tuple, who connected there last. `lineage` holds the ids of that cgroup and of
+    /// those above it.
+    pub fn matches_owner(&self, who: &Who, lineage: &[u64]) -> bool {
         let filter = self.0;
-        any(&filter.pids, filter.pid_count, |pid| *pid == count.pid)
-            && any(&filter.comms, filter.comm_count, |comm| *comm == count.comm)
+        any(&filter.pids, filter.pid_count, |pid| *pid == who.pid)
+            && any(&filter.comms, filter.comm_count, |comm| *comm == who.comm)
             && any(&filter.cgroups, filter.cgroup_count, |cgroup| lineage.contains(&cgroup.id))
     }
 }

@@ -12,6 +12,8 @@ mod place;
 mod planted;
 pub(crate) mod repair;
 
+use std::io;
+
 use crate::{
     config::{OutputConfig, Rotation, Target},
     error::Error,
@@ -147,13 +149,23 @@ impl Sink {
         self.owed > 0
     }
 
-    /// Ends the frame, writes what is left, and gives the last account.
-    pub fn close(mut self) -> Result<Account, Closed> {
-        self.finish()
+    /// Where the lines go, for messages.
+    pub(crate) fn name(&self) -> String {
+        self.place
+            .as_ref()
+            .map_or_else(|| "stdout".to_owned(), |it| it.path().display().to_string())
     }
 
-    /// Writes everything, for good: what cannot be written now is dropped.
-    fn finish(&mut self) -> Result<Account, Closed> {
+    /// Why lines could not be written, the last time that it was so. `None`: never.
+    pub(crate) fn refused(&self) -> Option<&io::Error> {
+        self.output.refused()
+    }
+
+    /// Ends the frame and writes everything, for good: what cannot be written now is dropped. Nothing is written after it.
+    ///
+    /// # Errors
+    /// As [`Self::write_chunk`].
+    pub fn close(&mut self) -> Result<Account, Closed> {
         let mut account = self.write_kept(true)?;
         account.dropped += std::mem::take(&mut self.owed);
         Ok(account)
@@ -234,8 +246,10 @@ impl Sink {
 
     /// Finishes the file that is written to, and goes on with `new`.
     fn replace(&mut self, new: Output<Medium>) -> Result<Account, Closed> {
-        let account = self.finish();
+        let account = self.close();
+        let refused = self.output.take_refused();
         self.output = new;
+        self.output.refuse(refused);
         self.frame = self.frame.is_some().then(Frame::default);
         self.rotate_at = self.rotation.map_or(u64::MAX, |rotation| rotation.size);
         account

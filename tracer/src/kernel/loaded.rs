@@ -13,6 +13,7 @@ use tracer_common::settings::LAYOUT;
 
 use super::{
     pins::Pins,
+    privilege,
     spreader::KEPT_MAPS,
     sys::{self, Listed},
 };
@@ -76,6 +77,27 @@ pub struct Loaded {
     links: Vec<Link>,
     /// Ids of its maps, by name.
     maps: HashMap<String, u32>,
+}
+
+/// Whether rules can be found by this process. Without that, "there is none" would be no answer.
+///
+/// # Errors
+/// Capabilities are missing, or belong to a user namespace of its own.
+pub fn check_rights() -> Result<(), Error> {
+    let have = privilege::effective()
+        .map_err(|error| Error::Failure(format!("cannot read the capabilities: {error}")))?;
+    let missing = privilege::missing_for_rules(have);
+    if !missing.is_empty() {
+        return Err(Error::NoPrivilege { missing });
+    }
+    match sys::next_link(0) {
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => Err(Error::Denied(
+            "cannot list what is loaded in the kernel: it refuses that to user namespaces other than its own; run \
+             it on the host, or in a container without a user namespace"
+                .into(),
+        )),
+        _ => Ok(()),
+    }
 }
 
 impl Loaded {

@@ -52,6 +52,23 @@ pub fn missing(have: CapabilitySet) -> Vec<&'static str> {
     NEEDED.into_iter().filter(|(cap, _)| lacks(*cap)).map(|(_, name)| name).collect()
 }
 
+/// What it takes to find rules: CAP_SYS_ADMIN lists what is loaded, CAP_DAC_READ_SEARCH reads folders of mode 0700.
+const NEEDED_FOR_RULES: [(CapabilitySet, &str); 2] = [
+    (CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN"),
+    (CapabilitySet::DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH"),
+];
+
+/// The capabilities that finding rules needs and that are not in `have`, by name.
+pub fn missing_for_rules(have: CapabilitySet) -> Vec<&'static str> {
+    let lacks = |capability| match capability {
+        CapabilitySet::DAC_READ_SEARCH => {
+            !have.intersects(CapabilitySet::DAC_OVERRIDE.union(capability))
+        }
+        _ => !have.contains(capability),
+    };
+    NEEDED_FOR_RULES.into_iter().filter(|(cap, _)| lacks(*cap)).map(|(_, name)| name).collect()
+}
+
 /// What will not work for want of a capability that is useful but not needed.
 pub fn shortcomings(have: CapabilitySet) -> Vec<String> {
     let lacks = |capability| !have.contains(capability);
@@ -147,6 +164,10 @@ mod tests {
         assert_eq!(missing(CapabilitySet::empty()), ["CAP_BPF", "CAP_PERFMON", "CAP_NET_ADMIN"]);
         assert_eq!(missing(CapabilitySet::BPF), ["CAP_PERFMON", "CAP_NET_ADMIN"]);
         assert!(missing(CapabilitySet::SYS_ADMIN).is_empty());
+        let for_rules = missing_for_rules(CapabilitySet::empty());
+        assert_eq!(for_rules, ["CAP_SYS_ADMIN", "CAP_DAC_READ_SEARCH"]);
+        let all = CapabilitySet::SYS_ADMIN.union(CapabilitySet::DAC_OVERRIDE);
+        assert!(missing_for_rules(all).is_empty());
         assert_eq!(shortcomings(CapabilitySet::all()), [""; 0]);
         assert_eq!(shortcomings(CapabilitySet::empty()).len(), 3);
     }

@@ -4,11 +4,13 @@ use std::time::{Duration, Instant};
 
 use tracer_common::Event;
 
+use super::trouble::Trouble;
 use crate::{
     cgroups::Name,
     clock,
     config::Rotation,
     decode::DecodeError,
+    error,
     export::{
         Context, LineWriter, Lines,
         record::{Decided, Degraded, Lost, Moment, Start, Stats, Stop},
@@ -52,6 +54,12 @@ pub(crate) struct More {
     pub(crate) holder: Option<Holder>,
 }
 
+impl Dropped {
+    const fn lines(self) -> u64 {
+        self.events + self.others
+    }
+}
+
 /// Numbers lines and hands them to the sink.
 pub(crate) struct Output {
     /// `None` once it is closed.
@@ -65,6 +73,8 @@ pub(crate) struct Output {
     owed_to: Group,
     seq: u64,
     dropped: Dropped,
+    /// Lines that could not be written, and how many of them stderr has been told of.
+    trouble: Trouble,
     /// Bytes that are collected before they are written.
     chunk: usize,
     asked: Asked,
@@ -89,6 +99,7 @@ impl Output {
             owed_to: Group::Others,
             seq: 0,
             dropped: Dropped::default(),
+            trouble: Trouble::default(),
             written_at: Instant::now(),
             wall_offset_ns: clock::wall_offset_ns(),
             offset_at: Instant::now(),
@@ -278,14 +289,21 @@ impl Output {
 
     pub(crate) fn close(&mut self) -> Result<(), Closed> {
         self.write()?;
-        if let Some(sink) = self.sink.take() {
-            self.asked.writing(true);
-            let closed = sink.close();
-            // What comes after the last line (a rule's programs are detached) may take its time.
-            self.asked.writing(false);
-            closed?;
-        }
+        let Some(sink) = &mut self.sink else { return Ok(()) };
+        let owed = sink.owes_a_line();
+        self.asked.writing(true);
+        let closed = sink.close();
+        // What comes after the last line (a rule's programs are detached) may take its time.
+        self.asked.writing(false);
+        let account = closed?;
+        self.account(account, owed);
+        self.sink = None;
         Ok(())
+    }
+
+    /// What to say at the end, if lines could not be written: how many, where to, and why.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.trouble.failure(self.dropped.lines(), self.seq)
     }
 
     /// `owed`: a line was written in part before. It comes first, and is either finished or given
@@ -298,6 +316,11 @@ impl Output {
         }
         self.count_dropped(self.group, dropped);
         self.owed_to = self.group;
+        let refused =
+            self.sink.as_ref().and_then(|sink| Some((sink.name(), error::reason(sink.refused()?))));
+        if let Some(news) = self.trouble.news(account, self.dropped.lines(), refused) {
+            tracing::warn!("{news}");
+        }
     }
 
     fn count_dropped(&mut self, group: Group, lines: u64) {

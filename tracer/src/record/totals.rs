@@ -22,6 +22,8 @@ pub(super) fn start<'a>(tracer: &'a Tracer, config: &RecordConfig, host: &'a str
         Target::File(path) => path.to_string_lossy().into_owned(),
     };
     let range = PortRange::read().ok();
+    let filter =
+        (!config.filter.is_empty()).then(|| ("filter".into(), json!(config.filter.to_string())));
     Start {
         version: env!("CARGO_PKG_VERSION"),
         kernel: tracer.release.as_str().into(),
@@ -29,13 +31,16 @@ pub(super) fn start<'a>(tracer: &'a Tracer, config: &RecordConfig, host: &'a str
         host: host.into(),
         range: range.map(|range| format!("{}-{}", range.low, range.high)),
         degraded: tracer.degraded(),
-        settings: BTreeMap::from([
+        settings: [
             ("output".into(), json!(output)),
             ("event_mask".into(), json!(config.events.mask)),
             ("stats".into(), json!(config.events.stats)),
             ("stats_interval_s".into(), json!(config.stats_interval.as_secs_f64())),
             ("seeded".into(), json!(tracer.seeded)),
-        ]),
+        ]
+        .into_iter()
+        .chain(filter)
+        .collect(),
     }
 }
 

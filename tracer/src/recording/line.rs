@@ -291,6 +291,7 @@ impl Start {
                 backend: text("backend"),
                 degraded: reasons(line.get("degraded")),
                 range,
+                filter: text("settings.filter"),
             },
             stats: line.get("settings.stats").and_then(Value::as_bool),
             interval_ns: interval_ns.unwrap_or(0),

@@ -30,6 +30,9 @@ pub(super) struct Report {
     pub(super) degraded: Vec<String>,
     #[serde(rename = "ports.range", skip_serializing_if = "Option::is_none")]
     pub(super) range: Option<String>,
+    /// What was recorded of tuples and single events, as options; absent: everything. Totals are the host's.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) filter: String,
     pub(super) lines: u64,
     pub(super) readings: u64,
     pub(super) runs: u64,
@@ -185,6 +188,7 @@ impl Report {
             backend: about.backend,
             degraded: about.degraded,
             range: about.range.map(|(low, high)| format!("{low}-{high}")),
+            filter: about.filter,
             lines: reader.lines(),
             readings: summary.readings,
             runs: summary.runs,

@@ -78,6 +78,20 @@ fn an_incident_is_told_to_people() {
 }
 
 #[test]
+fn what_of_a_filtered_recording_is_the_hosts_is_said() {
+    let recorder = incident(true);
+    let text = str::from_utf8(recorder.bytes()).unwrap();
+    let start = r#""event.name":"tracer.start""#;
+    let filtered = text.replace(start, &format!(r#"{start},"settings.filter":"--dport 80""#));
+    assert_ne!(text, filtered);
+    let said = report(filtered.as_bytes(), false);
+    let line = said.lines().find(|line| line.starts_with("filter")).unwrap();
+    assert!(line.ends_with("--dport 80: tuples and single events are of these; failures by cause and losses of the host"));
+    assert_eq!(value(filtered.as_bytes())["filter"], json!("--dport 80"));
+    assert!(value(text.as_bytes()).get("filter").is_none());
+}
+
+#[test]
 fn an_incident_is_told_to_programs() {
     let report = value(incident(true).bytes());
     insta::assert_snapshot!(serde_json::to_string_pretty(&report).unwrap());
@@ -219,5 +233,8 @@ fn tuples_and_names_beyond_the_limits_are_said_and_those_out_of_ports_are_kept()
     assert_eq!(report.first.as_ref().unwrap().in_use, Some(1000));
     assert_eq!(report.limits.len(), 2, "{:?}", report.limits);
     let text = text::render(&report);
-    assert!(text.trim_end().lines().next_back().unwrap().starts_with("limit reached: "), "{text}");
+    let starts = |line: Option<&str>, with| line.is_some_and(|line| line.starts_with(with));
+    let mut lines = text.lines().rev();
+    assert!(starts(lines.next(), "incomplete: lost: 3 map_busy;"), "{text}");
+    assert!(starts(lines.nth(1), "limit reached: "), "{text}");
 }

@@ -2,6 +2,7 @@
 
 use super::outcome::{Report, Where, Worst};
 use crate::{
+    losses,
     table::{CRITICAL, HIGH, SLOW},
     text,
 };
@@ -29,6 +30,9 @@ pub(super) fn render(report: &Report) -> String {
     }
     for limit in &report.limits {
         out.extend(["limit reached: ", &*text::line(limit), "\n"]);
+    }
+    if let Some(incomplete) = incomplete(report) {
+        out.extend(["\n", &*text::line(&incomplete), "\n"]);
     }
     out
 }
@@ -60,6 +64,11 @@ fn head(report: &Report) -> Vec<(&'static str, String)> {
             ),
         ),
     ];
+    if !report.filter.is_empty() {
+        let what =
+            "tuples and single events are of these; failures by cause and losses of the host";
+        head.push(("filter", format!("{}: {what}", report.filter)));
+    }
     head.extend(report.degraded.iter().map(|why| ("degraded", why.clone())));
     head.push(("out of ports", first(report)));
     if report.readings > 0 {
@@ -182,6 +191,19 @@ fn losses(out: &mut String, report: &Report) {
         return;
     }
     table(out, "Losses", (&["COUNT", "WHAT"], &[Right, Left]), rows);
+}
+
+/// What of this recording is missing, in one line; `None`: nothing.
+pub(super) fn incomplete(report: &Report) -> Option<String> {
+    let lost = losses::sentence(report.lost.iter().map(|(reason, count)| (&**reason, *count)));
+    let lines = [
+        (report.missing, "lines are missing in the files"),
+        (report.unreadable, "lines cannot be read"),
+    ];
+    let lines = lines.into_iter().filter(|(count, _)| *count > 0);
+    let lines = lines.map(|(count, what)| format!("{count} {what}"));
+    let parts: Vec<_> = lines.chain(lost).collect();
+    (!parts.is_empty()).then(|| format!("incomplete: {}", parts.join("; ")))
 }
 
 /// A title, a header and rows of as many cells; none where there are no rows.

@@ -11,6 +11,7 @@ use crate::{
 /// # Errors
 /// There is no such rule; its agent is running; pins that cannot be removed.
 pub fn release(rule: &str) -> Result<(), Error> {
+    loaded::check_rights()?;
     let found = Pins::all();
     let own = found.rules.into_iter().filter(|(name, _)| name == rule).map(|(_, pins)| pins);
     let own: Vec<Pins> = own.collect();

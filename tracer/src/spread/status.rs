@@ -105,8 +105,9 @@ pub struct Use {
 /// What to print.
 ///
 /// # Errors
-/// A rule that does not exist; pins that cannot be read.
+/// Missing privileges; a rule that does not exist; pins that cannot be read.
 pub fn run(config: &StatusConfig) -> Result<Vec<u8>, Error> {
+    loaded::check_rights()?;
     let wanted = |name: &String| config.rule.as_ref().is_none_or(|rule| rule == name);
     let all = Pins::all();
     let rules: Vec<_> = all.rules.into_iter().filter(|(name, _)| wanted(name)).collect();

@@ -2,13 +2,13 @@
 
 use std::fmt::Write;
 
-use super::Column;
-use crate::stats::Row;
+use super::{Column, Reading};
+use crate::{losses, stats::Row, text};
 
 const COLUMNS: usize = Column::TUPLE.len();
 
-/// The header and one line for each row.
-pub(super) fn render(rows: &[Row]) -> String {
+/// The header, one line for each row, and one of what was lost, if anything was.
+pub(super) fn render(rows: &[Row], reading: &Reading<'_>) -> String {
     // All cells one behind the other, and where each ends: a table can have 100,000 rows.
     let (mut cells, mut ends) = (String::new(), Vec::with_capacity((rows.len() + 1) * COLUMNS));
     let mut widths = Column::TUPLE.map(Column::width);
@@ -44,6 +44,9 @@ pub(super) fn render(rows: &[Row]) -> String {
         }
         text.truncate(text.trim_end_matches(' ').len());
         text.push('\n');
+    }
+    if let Some(lost) = losses::sentence(reading.lost.iter().map(|(name, count)| (*name, *count))) {
+        text.extend([&*text::line(&lost), "\n"]);
     }
     text
 }

@@ -118,11 +118,16 @@ fn columns_are_aligned_and_marked_fullest_first() {
 }
 
 #[test]
-fn a_table_without_rows_is_its_header() {
-    let text =
-        String::from_utf8(render(&[], TableFormat::Columns, &reading(), true).unwrap()).unwrap();
+fn a_table_without_rows_is_its_header_and_what_was_lost() {
+    let rendered = |reading: &Reading<'_>| {
+        String::from_utf8(render(&[], TableFormat::Columns, reading, true).unwrap()).unwrap()
+    };
+    let text = rendered(&Reading::default());
     assert_eq!(text.lines().count(), 1);
     assert!(text.starts_with("SRC "));
+    let text = rendered(&reading());
+    assert_eq!(text.lines().count(), 2);
+    assert!(text.lines().last().unwrap().starts_with("lost: 2 hook_missed;"), "{text}");
 }
 
 #[test]

@@ -124,18 +124,26 @@ fn summary(model: &Model) -> String {
     let time = when::zoned(model.reading.wall_ns, &model.zone);
     let time = time.map_or_else(|_| "-".to_owned(), |time| time.strftime("%F %T").to_string());
     let rates = model.book.host().rates(Window::Second).unwrap_or_default();
+    let about = &model.about;
     let mut line = format!(
-        "{time} {}  {:.1} connects/s  {:.1} failures/s",
-        text::line(&model.about.host),
+        "{time} {}  {:.1} connects/s  {:.1} {}failures/s",
+        text::line(&about.host),
         rates.opened,
-        rates.failures()
+        rates.failures(),
+        // The kernel side counts them whatever the filter.
+        if about.filter.is_empty() { "" } else { "host " },
     );
     // Writing to a String cannot fail.
     for (cause, rate) in Cause::ALL.into_iter().zip(rates.failed).filter(|(_, rate)| *rate > 0.0) {
         _ = write!(line, "  {} {rate:.1}", cause.name());
     }
     let lost = model.reading.lost.iter().fold(0_u64, |sum, (_, count)| sum.saturating_add(*count));
-    _ = writeln!(line, "  lost {lost}  {}", text::line(&model.about.backend));
+    _ = writeln!(line, "  lost {lost}  {}", text::line(&about.backend));
+    if !about.filter.is_empty() {
+        let rows = model.book.count();
+        let all = rows + model.reading.outside;
+        _ = writeln!(line, "{rows} of {all} rows: {}", text::line(&about.filter));
+    }
     line
 }
 

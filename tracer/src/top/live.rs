@@ -18,7 +18,7 @@ use crate::{
     holder,
     kernel::attach::Session,
     netns, spread,
-    trace::{Tracer, named_losses, visible},
+    trace::{Tracer, named_losses, visible, visible_to},
     view::{
         model::{Model, Wants},
         reading::{About, Blocked, Call, Failure, Holder, Look, Own, Pool, Reading},
@@ -36,6 +36,10 @@ const BATCH: usize = 4096;
 pub(super) struct Live {
     tracer: Tracer,
     filter: Filter,
+    /// The same as options.
+    filter_text: String,
+    /// Tuples that it left out of the newest reading.
+    outside: usize,
     names: Names,
     namespaces: netns::Names,
     delay: Duration,
@@ -49,10 +53,18 @@ pub(super) struct Live {
 }
 
 impl Live {
-    pub(super) fn new(tracer: Tracer, filter: &Filter, names: Names, delay: Duration) -> Self {
+    /// `filter`: with its text.
+    pub(super) fn new(
+        tracer: Tracer,
+        (filter, text): (&Filter, String),
+        names: Names,
+        delay: Duration,
+    ) -> Self {
         Self {
             tracer,
             filter: *filter,
+            filter_text: text,
+            outside: 0,
             names,
             namespaces: netns::Names::default(),
             delay,
@@ -74,6 +86,7 @@ impl Live {
             backend: self.tracer.session.backend.name().to_owned(),
             degraded: self.tracer.degraded(),
             range: range.ok(),
+            filter: self.filter_text.clone(),
         }
     }
 
@@ -124,14 +137,16 @@ impl Live {
 
     fn feed(&mut self, model: &mut Model, mono_ns: u64) -> Result<(), Error> {
         let now = Instant::now();
-        let Self { tracer, filter, names, namespaces, .. } = self;
+        let Self { tracer, filter, names, namespaces, outside, .. } = self;
         namespaces.refresh(now);
+        *outside = 0;
         let mut newest = (0, None, None);
         let reuses = tracer.reuses().clone();
         let older = tracer.take_older();
         model.book.begin(mono_ns);
         tracer.each_tuple(|key, count, capacity| {
             if !visible(filter, key, count, names, now) {
+                *outside += 1;
                 return;
             }
             // Mostly the same few, over and over.
@@ -166,6 +181,7 @@ impl Live {
         Ok(Reading {
             wall_ns: clock::wall_ns(),
             mono_ns,
+            outside: self.outside,
             failures: std::mem::take(&mut self.failures),
             failed: totals.failed,
             lost: lost.map(|(reason, count)| (reason.to_owned(), count)).collect(),
@@ -185,8 +201,10 @@ impl Live {
     fn holders(&mut self, of: Option<TupleKey>) -> Result<Vec<Holder>, Error> {
         let now = Instant::now();
         let mut by: HashMap<_, (Holder, HashSet<TupleKey>)> = HashMap::new();
-        self.tracer.session.maps.conns(|_, conn| {
-            if of.is_some_and(|of| of != conn.tuple) {
+        let Self { tracer, filter, names, .. } = self;
+        tracer.session.maps.conns(|_, conn| {
+            let wanted = of.is_none_or(|of| of == conn.tuple);
+            if !wanted || !visible_to(filter, &conn.tuple, &conn.who, names, now) {
                 return;
             }
             let who = (conn.who.pid, conn.who.comm, conn.who.cgroup);
@@ -195,7 +213,6 @@ impl Live {
             holder.time_wait += u32::from(conn.is_time_wait());
             tuples.insert(conn.tuple);
         })?;
-        let names = &mut self.names;
         let mut holders: Vec<Holder> = by
             .into_iter()
             .map(|((pid, comm, cgroup), (holder, tuples))| Holder {

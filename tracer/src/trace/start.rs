@@ -10,7 +10,7 @@ use std::{
 use rustix::thread::CapabilitySet;
 use tracer_common::Filter;
 
-use super::{Capacities, LeftOut, Missing, Tracer};
+use super::{Capacities, LeftOut, Missing, Quiet, Tracer};
 use crate::{
     cgroups::{self, Names},
     cli::Backend as BackendChoice,
@@ -95,6 +95,7 @@ fn start_with(
         max_conns: config.max_conns,
         max_binds: config.max_binds,
         missing: Missing::default(),
+        quiet: Quiet::new(Instant::now()),
         reconciled: Instant::now(),
         cost: Duration::ZERO,
         misses_seen: 0,

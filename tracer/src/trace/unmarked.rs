@@ -19,12 +19,14 @@ impl Tracer {
             return Ok(());
         }
         let before_ns = clock::monotonic_ns();
+        let all = self.namespaces();
         // A dump is no snapshot: only what two in a row say counts.
-        let first: HashSet<_> = self.differences(before_ns, true)?.iter().filter_map(end).collect();
+        let first: HashSet<_> =
+            self.differences(before_ns, all.clone())?.iter().filter_map(end).collect();
         shutdown::go_on()?;
         let mut corrected = 0_u64;
         if !first.is_empty() {
-            for command in self.differences(before_ns, true)? {
+            for command in self.differences(before_ns, all)? {
                 shutdown::go_on()?;
                 if end(&command).is_some_and(|end| first.contains(&end)) {
                     corrected += u64::from(self.session.commands.run(&command)?);

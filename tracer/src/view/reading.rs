@@ -22,6 +22,8 @@ pub struct About {
     pub degraded: Vec<String>,
     /// net.ipv4.ip_local_port_range, both ends included, where the tracer was started.
     pub range: Option<(u16, u16)>,
+    /// The filter of the command line, or of the recording, as options; empty: none.
+    pub filter: String,
 }
 
 /// A tuple at the time of a reading.
@@ -54,6 +56,8 @@ pub struct Reading {
     pub wall_ns: u64,
     /// CLOCK_MONOTONIC, ns.
     pub mono_ns: u64,
+    /// Tuples that the filter of the command line leaves out.
+    pub outside: usize,
     /// Failed calls since the reading before, oldest first.
     pub failures: Vec<Failure>,
     /// Failed calls of the whole host since the tracer started, by [`Cause`].

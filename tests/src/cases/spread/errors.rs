@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{Case, Host, POOL, Test, named};
 use crate::{
     cases::errors::{BAD_CONFIG, NO_PRIVILEGE, run_as_nobody, says},
+    privileges,
     tracer::{START_LIMIT, command, run},
 };
 
@@ -26,6 +27,7 @@ pub(super) fn cases() -> Vec<Case> {
         ("status_of_no_rule", status_of_no_rule),
         ("too_many_addresses_that_are_there", too_many),
         ("without_privileges", without_privileges),
+        ("rules_that_cannot_be_looked_for", rules_that_cannot_be_looked_for),
     ];
     wrong.chain(named("spread::errors", others)).collect()
 }
@@ -294,4 +296,16 @@ fn without_privileges() -> Result<()> {
     let ended = host.stage.netns.run(|| run_as_nobody(&arguments))?;
     says(&ended, &[NO_PRIVILEGE], &["CAP_BPF", "CAP_NET_ADMIN"])?;
     nothing_done(&host)
+}
+
+/// "There is no rule" is not said by who could not see one.
+fn rules_that_cannot_be_looked_for() -> Result<()> {
+    for arguments in [&["status"][..], &["spread", "--release", "--rule", "any"]] {
+        let missing = ["CAP_SYS_ADMIN", "CAP_DAC_READ_SEARCH", "setcap"];
+        says(&run_as_nobody(arguments)?, &[NO_PRIVILEGE], &missing)?;
+        let mut command = command(arguments)?;
+        let ended = run(privileges::in_user_namespace(&mut command), START_LIMIT)?;
+        says(&ended, &[NO_PRIVILEGE], &["user namespace", "on the host"])?;
+    }
+    Ok(())
 }

@@ -73,6 +73,28 @@ pub(super) fn has_its_forms() -> Result<()> {
     Ok(())
 }
 
+/// The filter of the command line is above the columns, with how many rows it leaves; what it does not hold for
+/// is called the host's.
+pub(super) fn says_what_its_filter_leaves_out() -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    let (one, other) = (stage.server("10.1.0.1:7000")?, stage.server("10.1.0.2:7001")?);
+    let _pairs = stage.netns.run(|| Ok::<_, anyhow::Error>((one.pairs(3)?, other.pairs(4)?)))?;
+    let netns = stage.netns.inum().to_string();
+    let filter = ["--netns", &netns, "--dport", "7001"];
+    let mut command = command(&["top", "-b", "-n", "2", "-d", "0.2"])?;
+    let ended = run(command.args(filter), LIMIT)?;
+    ensure!(ended.code() == 0, "{ended:?}");
+    let said = format!(" rows: {}", filter.join(" "));
+    let lines: Vec<_> = ended.stdout.lines().filter(|line| line.ends_with(&said)).collect();
+    ensure!(lines.len() == 2, "the filter is not with each reading: {ended:?}");
+    for line in lines {
+        let counts: Vec<u64> = line.split(' ').filter_map(|word| word.parse().ok()).collect();
+        ensure!(counts.len() >= 2 && counts[0] == 1 && counts[1] >= 2, "{line}");
+    }
+    ensure!(ended.stdout.matches(" host failures/s").count() == 2, "{ended:?}");
+    Ok(())
+}
+
 /// Connections by the clock, each held open: the end of the ports is known beforehand.
 pub(super) fn foresees_the_end_of_a_ramp() -> Result<()> {
     /// Gone after 70 s; the forecast is looked at from 60 s before that on.

@@ -32,7 +32,26 @@ fn an_empty_filter_is_not_active_and_lets_everything_through() {
     let filter = FilterSpec::default().to_kernel(&[], &[]);
     assert_eq!(filter, Filter::default());
     assert!(RowFilter(&filter).matches(&key("10.0.0.1", "10.0.0.2", 80)));
-    assert!(RowFilter(&filter).matches_owner(&TupleCount::default(), &[]));
+    assert!(RowFilter(&filter).matches_owner(&Who::default(), &[]));
+}
+
+#[test]
+fn a_filter_reads_as_the_options_that_make_it() {
+    assert_eq!(FilterSpec::default().to_string(), "");
+    let spec = spec(FilterArgs {
+        pid: vec![7],
+        comm: vec!["nginx".into()],
+        netns: vec![NetnsRef::Name("blue".into()), NetnsRef::Inode(42)],
+        dst: networks(&["10.0.0.0/8"]),
+        dport: vec![Ports { low: 80, high: 80 }, Ports { low: 8000, high: 8099 }],
+        ..FilterArgs::default()
+    });
+    assert_eq!(
+        spec.to_string(),
+        "--pid 7 --comm nginx --netns blue --netns 42 --dst 10.0.0.0/8 --dport 80 --dport 8000-8099"
+    );
+    let ipv6 = FilterSpec { family: 6, ..FilterSpec::default() };
+    assert_eq!(ipv6.to_string(), "-6");
 }
 
 #[test]
@@ -101,10 +120,10 @@ fn contradictions_are_refused() {
 fn the_owner_is_the_newest_caller_or_anything_below_the_cgroup() {
     let spec = spec(FilterArgs { comm: vec!["nginx".into()], ..FilterArgs::default() });
     let filter = spec.to_kernel(&[Cgroup { id: 5, level: 2, zero: 0 }], &[]);
-    let count = TupleCount { comm: padded("nginx"), ..TupleCount::default() };
-    assert!(RowFilter(&filter).matches_owner(&count, &[9, 5, 1]));
-    assert!(!RowFilter(&filter).matches_owner(&count, &[9, 1]));
-    let other = TupleCount { comm: padded("nginx2"), ..count };
+    let who = Who { comm: padded("nginx"), ..Who::default() };
+    assert!(RowFilter(&filter).matches_owner(&who, &[9, 5, 1]));
+    assert!(!RowFilter(&filter).matches_owner(&who, &[9, 1]));
+    let other = Who { comm: padded("nginx2"), ..who };
     assert!(!RowFilter(&filter).matches_owner(&other, &[5]));
 }
 

@@ -39,15 +39,31 @@ pub(super) struct Output<A> {
     medium: A,
     /// What has to be written before anything else.
     rest: Vec<u8>,
+    /// Why something could not be written, the last time.
+    refused: Option<io::Error>,
 }
 
 impl<A: Append> Output<A> {
     pub(super) const fn new(medium: A, rest: Vec<u8>) -> Self {
-        Self { medium, rest }
+        Self { medium, rest, refused: None }
     }
 
     pub(super) const fn medium(&self) -> &A {
         &self.medium
+    }
+
+    /// Why something could not be written, the last time that it was so. `None`: never.
+    pub(super) const fn refused(&self) -> Option<&io::Error> {
+        self.refused.as_ref()
+    }
+
+    /// Keeps the newest reason.
+    pub(super) fn refuse(&mut self, refused: Option<io::Error>) {
+        self.refused = refused.or(self.refused.take());
+    }
+
+    pub(super) fn take_refused(&mut self) -> Option<io::Error> {
+        self.refused.take()
     }
 
     /// Writes `bytes` the next time there is room, before anything else.
@@ -58,13 +74,15 @@ impl<A: Append> Output<A> {
     /// Writes as many whole units of `bytes` as there is room for.
     pub(super) fn put(&mut self, bytes: &[u8], unit: Unit) -> Result<Put, Closed> {
         if !self.rest.is_empty() {
-            let written = write(&mut self.medium, &self.rest)?;
+            let (written, refused) = write(&mut self.medium, &self.rest)?;
+            self.refuse(refused);
             self.rest.drain(..written);
             if !self.rest.is_empty() {
                 return Ok(Put { settled: false, done: 0, torn: 0 });
             }
         }
-        let written = write(&mut self.medium, bytes)?;
+        let (written, refused) = write(&mut self.medium, bytes)?;
+        self.refuse(refused);
         if written == bytes.len() {
             return Ok(Put { settled: true, done: written, torn: 0 });
         }
@@ -89,22 +107,29 @@ fn around(bytes: &[u8], at: usize) -> (usize, usize) {
     (begin, end)
 }
 
-/// Writes until there is no room. What stands in the way is not told apart: a full disk, a
-/// quota, a size limit and a failing disk all may pass, and all that can be done is to try again.
-fn write(medium: &mut impl Append, mut bytes: &[u8]) -> Result<usize, Closed> {
+/// Writes until there is no room, and says why there was none. A full disk, a quota, a size limit and a
+/// failing disk are treated alike: all of them may pass, and all that can be done is to try again.
+fn write(medium: &mut impl Append, mut bytes: &[u8]) -> Result<(usize, Option<io::Error>), Closed> {
     let all = bytes.len();
+    let mut refused = None;
     while !bytes.is_empty() {
         match medium.append(bytes) {
-            Ok(0) => break,
+            Ok(0) => {
+                refused = Some(ErrorKind::WriteZero.into());
+                break;
+            }
             Ok(written) => bytes = &bytes[written..],
             Err(error) => match error.kind() {
                 ErrorKind::Interrupted => {}
                 ErrorKind::BrokenPipe => return Err(Closed),
-                _ => break,
+                _ => {
+                    refused = Some(error);
+                    break;
+                }
             },
         }
     }
-    Ok(all - bytes.len())
+    Ok((all - bytes.len(), refused))
 }
 
 #[cfg(test)]
@@ -162,6 +187,8 @@ pub(super) mod tests {
                 let put = output.put(&chunk, unit).unwrap();
                 expected.extend_from_slice(&chunk[..put.done + put.torn]);
                 prop_assert!(put.torn == 0 || !can_cut);
+                let all = put.done == chunk.len();
+                prop_assert!(all || output.refused().unwrap().kind() == ErrorKind::StorageFull);
                 prop_assert!(expected.is_empty() || expected.ends_with(b"\n"));
                 if can_cut {
                     prop_assert_eq!(&output.medium.bytes, &expected);

@@ -126,7 +126,7 @@ fn lines_are_readable_after_a_flush_and_a_killed_writer_can_be_followed_by_anoth
         drop(sink);
         fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(&[0x40, 1]).unwrap();
     }
-    let sink = Sink::open(&compressed(&path)).unwrap();
+    let mut sink = Sink::open(&compressed(&path)).unwrap();
     assert_eq!(sink.close(), Ok(Account::default()));
     assert_eq!(unzip(&path), (0..3).map(line).collect::<String>());
 }

@@ -52,6 +52,8 @@ impl State {
         Reading {
             wall_ns: at.wall_ns,
             mono_ns: at.mono_ns,
+            // A recording has only what its filter let through.
+            outside: 0,
             failures: std::mem::take(&mut self.failures).into(),
             failed: self.failed,
             lost: self.lost.iter().map(|(reason, count)| (reason.to_owned(), count)).collect(),

@@ -203,7 +203,11 @@ fn write(mut output: Output, queue: &mpsc::Receiver<Line>, shared: &Shared) -> R
     if let Some(last) = last {
         output.stop(|dropped| last(shared.and_left_out(dropped)))?;
     }
-    output.close()
+    output.close()?;
+    if let Some(failure) = output.failure() {
+        tracing::warn!("{failure}");
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -43,7 +43,11 @@ pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer)
     paint::style(buffer, area, 0, theme.title());
     paint::line(buffer, area, 0, &grid.titles(theme.title()));
     if shown.is_empty() {
-        let text = "  No connect() or bind() has failed.";
+        let text = if model.about.filter.is_empty() {
+            "  No connect() or bind() has failed."
+        } else {
+            "  No connect() or bind() that the filter lets through has failed."
+        };
         paint::line(buffer, area, 2, &text.into());
     }
     for ((row, failures), cells) in (1..).zip(shown).zip(cells) {

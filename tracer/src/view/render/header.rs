@@ -29,9 +29,9 @@ pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer)
     let rates = model.book.host().rates(model.window);
     let lines = match area.height {
         0 => return,
-        1 => vec![[rate_fields(rates, theme, width), now(model, theme)].concat()],
+        1 => vec![[rate_fields(model, rates, theme, width), now(model, theme)].concat()],
         2 => {
-            let mut rates = rate_fields(rates, theme, width);
+            let mut rates = rate_fields(model, rates, theme, width);
             let mut about = about(model, theme, true);
             // Failures and their causes need the whole line.
             if width < WIDE && rates.len() > 2 {
@@ -41,7 +41,7 @@ pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer)
         }
         _ => vec![
             about(model, theme, false),
-            rate_fields(rates, theme, width),
+            rate_fields(model, rates, theme, width),
             health(model, theme),
             worst(model, theme, width),
         ],
@@ -95,9 +95,15 @@ fn about(model: &Model, theme: Theme, with_losses: bool) -> Vec<Field> {
     fields
 }
 
-fn rate_fields(rates: Option<HostRates>, theme: Theme, width: usize) -> Vec<Field> {
-    let (connects, failures) =
-        if width < WIDE { ("conn", "fail") } else { ("connects", "failures") };
+/// Connections are those of the rows; the kernel side counts failures for the host, whatever the filter.
+fn rate_fields(model: &Model, rates: Option<HostRates>, theme: Theme, width: usize) -> Vec<Field> {
+    let of_host = !model.about.filter.is_empty();
+    let (connects, failures) = match (width < WIDE, of_host) {
+        (true, false) => ("conn", "fail"),
+        (true, true) => ("conn", "host fail"),
+        (false, false) => ("connects", "failures"),
+        (false, true) => ("connects", "host failures"),
+    };
     let Some(rates) = rates else {
         return vec![field(0, format!("{connects} -  {failures} -"), Style::new())];
     };

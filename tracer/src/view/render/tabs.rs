@@ -6,10 +6,13 @@ use super::{
     paint::{self, Field, field, fit},
     words::{count, cut},
 };
-use crate::view::{
-    group::By,
-    model::{Mode, Model, View},
-    theme::Theme,
+use crate::{
+    text,
+    view::{
+        group::By,
+        model::{Mode, Model, View},
+        theme::Theme,
+    },
 };
 
 pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer) {
@@ -48,6 +51,17 @@ fn tabs(model: &Model, theme: Theme, long: bool) -> Vec<Field> {
 fn state(model: &Model, theme: Theme, room: usize) -> Vec<Field> {
     let mut fields = Vec::new();
     let has_rows = !model.view.columns().is_empty();
+    let given = text::line(&model.about.filter);
+    if !given.is_empty() {
+        let tuples = (model.view, model.by) == (View::Tuples, By::Tuple);
+        let only = if tuples {
+            let (rows, all) = (model.list.total, model.list.unfiltered + model.reading.outside);
+            format!("{} of {} rows: {given}", count(rows as u64), count(all as u64))
+        } else {
+            format!("only {given}")
+        };
+        fields.push(field(1, cut(&only, room), theme.warn()));
+    }
     if !model.filter.is_empty() && has_rows {
         let (shown, all) = (count(model.list.total as u64), count(model.list.unfiltered as u64));
         let filter = format!("filter: {} ({shown} of {all})", model.filter);

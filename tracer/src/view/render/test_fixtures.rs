@@ -116,6 +116,7 @@ pub(super) fn about() -> About {
         backend: "fexit".into(),
         degraded: Vec::new(),
         range: Some((32_768, 60_999)),
+        filter: String::new(),
     }
 }
 

@@ -36,6 +36,17 @@ fn an_incident() {
 }
 
 #[test]
+fn an_incident_through_a_filter_of_the_command_line() {
+    let mut model = fixtures::incident();
+    model.about = std::sync::Arc::new(crate::view::reading::About {
+        filter: "--dst 10.0.0.0/8".into(),
+        ..fixtures::about()
+    });
+    model.reading.outside = 3007;
+    seen("filtered_incident", model, 4);
+}
+
+#[test]
 fn nothing_yet() {
     seen("empty", fixtures::empty(), 2);
 }

@@ -57,6 +57,7 @@ fn hostile() -> Model {
         backend: EVIL.into(),
         degraded: vec![EVIL.into()],
         range: Some((1, u16::MAX)),
+        filter: EVIL.into(),
     });
     model
 }
