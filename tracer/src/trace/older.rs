@@ -60,6 +60,7 @@ mod tests {
             uid: 0,
             time_wait: true,
             expires_ms,
+            sent_again: 0,
             v6_only: false,
             cgroup: 0,
         };
