@@ -13,6 +13,7 @@ use tracer_common::TupleKey;
 use crate::{
     export::{errno, tuple::address},
     holder::{self, Holder},
+    sockdiag::tcp_state,
     view::{
         model::{Failures, Model},
         reading::Call,
@@ -106,20 +107,47 @@ fn cells(model: &Model, failures: &Failures) -> Vec<String> {
     ]
 }
 
-/// `crawler (812), established to 10.0.0.2:443`
+/// `crawler (812) → 10.0.0.2:443`, `webui (7), listen`
 fn held_by(holder: &Holder) -> String {
-    let state = holder::word(holder.state);
     let to = TupleKey {
         destination: holder.peer,
         destination_port: holder.peer_port,
         ..TupleKey::default()
     };
-    let what = match destination(&to).filter(|_| holder.peer_port != 0) {
-        Some(to) => format!("{state} to {to}"),
-        None => state.to_owned(),
+    let to = destination(&to).filter(|_| holder.peer_port != 0);
+    let what = match (to, holder.state) {
+        (Some(to), tcp_state::ESTABLISHED) => format!("→ {to}"),
+        (Some(to), state) => format!("{} → {to}", holder::word(state)),
+        (None, state) => holder::word(state).to_owned(),
     };
     match (holder.pid, holder.comm) {
         (0, [0, ..]) => what,
+        (pid, comm) if what.starts_with('→') => format!("{} {what}", who(&comm, pid)),
         (pid, comm) => format!("{}, {what}", who(&comm, pid)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracer_common::Addr;
+
+    use super::*;
+
+    #[test]
+    fn a_holder_is_named_with_what_it_does() {
+        let open = Holder {
+            pid: 812,
+            comm: *b"crawler\0\0\0\0\0\0\0\0\0",
+            state: tcp_state::ESTABLISHED,
+            peer: Addr::v4([10, 0, 0, 2]),
+            peer_port: 443,
+        };
+        assert_eq!(held_by(&open), "crawler (812) → 10.0.0.2:443");
+        let left = Holder { state: tcp_state::CLOSE_WAIT, ..open };
+        assert_eq!(held_by(&left), "crawler (812), close_wait → 10.0.0.2:443");
+        let waits = Holder { state: tcp_state::TIME_WAIT, pid: 0, comm: [0; 16], ..open };
+        assert_eq!(held_by(&waits), "time_wait → 10.0.0.2:443");
+        let listens = Holder { state: tcp_state::LISTEN, peer_port: 0, ..open };
+        assert_eq!(held_by(&listens), "crawler (812), listen");
     }
 }
