@@ -12,6 +12,7 @@ pub mod losses;
 pub mod oracle;
 pub mod output;
 pub mod proxies;
+pub mod room;
 pub mod spread;
 pub mod top;
 
@@ -140,6 +141,7 @@ pub fn all(plan: &Plan) -> Vec<Case> {
     cases.extend(ledger::cases(plan));
     if plan.tracing_backends().next().is_some() {
         cases.extend(drift::cases(plan));
+        cases.extend(room::cases(plan));
         cases.extend(events::cases(plan));
         cases.extend(filters::cases(plan));
         cases.extend(errors::cases(plan));

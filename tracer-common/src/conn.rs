@@ -69,6 +69,11 @@ pub mod conn_flag {
     pub const ESTABLISHED: u32 = 1 << 7;
     /// The port is in `BINDS`, too: the application bound it, so it counts among the bound ports.
     pub const LISTED: u32 = 1 << 9;
+    /// The port is none of those that connect() can be given now: another socket bound it meanwhile, or the range and
+    /// the reserved ports have changed. It takes no room, so it is not counted in [`crate::TupleCount::held`].
+    pub const APART: u32 = 1 << 13;
+    /// In [`Bound::flags`]: the kernel chose the port, for bind(address, 0) or listen().
+    pub const CHOSEN: u32 = 1 << 14;
     /// A TIME_WAIT of a connection without TCP timestamps, which the kernel's search for a port never takes over.
     pub const NO_STAMP: u32 = 1 << 15;
     /// An attempt that got a port for which the ledger had no room.

@@ -34,6 +34,8 @@ pub enum Op {
     /// Say in which state the connection of a known port is (`flags`), if the ledger has it in the state of which
     /// `user` has the flags.
     SetState,
+    /// Say whether the port of a known connection is [`crate::conn_flag::APART`] (`flags`: 1 or 0).
+    SetApart,
 }
 
 /// One change: twelve u64. The result of the run is 1 where something changed, else 0.

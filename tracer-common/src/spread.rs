@@ -102,11 +102,12 @@ pub struct Rule {
     /// [`rule_flag`] bits.
     pub flags: u32,
     /// The range less reserved ports and those that bind() and listen() took: what a tuple can hold beside
-    /// ports of the last kind.
+    /// ports of the last kind, and beside `unsure`.
     pub capacity: u32,
     /// First port of the half that the kernel gives to connect() last.
     pub other_low: u16,
-    pub zero: u16,
+    /// 1: there is one port more, because their number is odd, which a search can pass over. Else 0.
+    pub unsure: u16,
     /// Ports in that half, two apart; those of the other half are as many.
     pub half: u32,
     /// Of these, those that are neither reserved nor bound.

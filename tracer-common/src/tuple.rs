@@ -3,6 +3,7 @@
 use crate::{
     Addr,
     cause::Cause,
+    halves::Halves,
     states::{Ports, States},
 };
 
@@ -18,7 +19,20 @@ pub struct TupleKey {
     pub netns: u32,
     /// Host byte order.
     pub destination_port: u16,
+    /// 0, but for [`Self::of_bind`].
     pub zero: u16,
+}
+
+impl TupleKey {
+    /// The key of a row about bind(address, 0) at an address: no entry of the table has it.
+    pub const fn of_bind(netns: u32, source: Addr) -> Self {
+        Self { source, destination: Addr::UNSPECIFIED, netns, destination_port: 0, zero: 1 }
+    }
+
+    /// Whether it is one of [`Self::of_bind`].
+    pub const fn is_of_bind(&self) -> bool {
+        self.zero != 0
+    }
 }
 
 const _: () = assert!(size_of::<TupleKey>() == 40);
@@ -42,9 +56,11 @@ pub struct TupleCount {
     pub time_wait_begun: u64,
     /// Ports that left TIME_WAIT (each is in `released` too).
     pub time_wait_ended: u64,
-    /// [`Halves`](crate::Halves) of ports held now, without those that bind() took ([`conn_flag::LISTED`]). It goes down, too.
+    /// [`Halves`](crate::Halves) of ports held now that take room: without those that bind() took
+    /// ([`conn_flag::LISTED`]), and those that connect() cannot be given ([`conn_flag::APART`]). It goes down, too.
     ///
     /// [`conn_flag::LISTED`]: crate::conn_flag::LISTED
+    /// [`conn_flag::APART`]: crate::conn_flag::APART
     pub held: u64,
     /// [`Halves`](crate::Halves) of these: ports in TIME_WAIT that nobody bound, of connections with timestamps, which the kernel may take over. It goes down, too.
     pub waiting: u64,
@@ -116,6 +132,18 @@ impl TupleCount {
     /// [`Self::in_use`] by what holds the ports.
     pub fn ports(&self) -> Ports {
         States(self.states).read(self.in_use(), self.time_wait())
+    }
+
+    /// Ports that connect() can still be given: `usable` are those of the range that are neither reserved nor bound.
+    #[inline(always)]
+    pub const fn room(&self, usable: u32) -> u32 {
+        let held = Halves(self.held);
+        usable.saturating_sub(held.even().saturating_add(held.odd()))
+    }
+
+    /// Ports that the tuple can hold: those that it holds, and [`Self::room`].
+    pub fn capacity(&self, usable: u32) -> u32 {
+        u32::try_from(self.in_use()).unwrap_or(u32::MAX).saturating_add(self.room(usable))
     }
 
     /// All failed connect() calls.

@@ -10,6 +10,7 @@ use std::{
 };
 
 use tracer::{
+    capacity::Limits,
     export::{Context, LineWriter, Lines, Moment, tuple::Tuple},
     recording::{Player, Reader},
     stats::Row,
@@ -65,7 +66,8 @@ fn readings() -> io::Result<Lines> {
             search: [7; tracer_common::tuple::SEARCH_BUCKETS],
             ..TupleCount::default()
         };
-        let row = Row::new(key((seq % 10_000) as u32), &count, None, Some(28_232));
+        let limits = Limits { low: 32_768, high: 60_999, ..Limits::default() };
+        let row = Row::new(key((seq % 10_000) as u32), &count, None, Some(limits));
         let moment = Moment { seq, mono_ns: seq / 10_000 * 1_000_000_000, wall_offset_ns: 0 };
         writer.tuple_stats(&mut lines, moment, &Tuple::recorded(&row, &count, None))?;
         seq += 1;

@@ -1,4 +1,12 @@
-//! How many source ports a connect() can be given in one network namespace.
+//! Which source ports a connect() can be given in one network namespace, and what of them a tuple takes.
+
+pub mod addresses;
+pub mod apart;
+mod limits;
+mod port_set;
+
+pub use limits::{Limits, Usable};
+pub use port_set::PortSet;
 
 use std::{
     io,
@@ -114,22 +122,6 @@ fn is_loopback(address: Addr) -> bool {
     )
 }
 
-/// The number of ports that connect() can be given: the range, less the reserved and the blocked
-/// ports in it. `blocked` may name a port several times, reserved ports, and ports outside of the
-/// range.
-pub fn capacity(range: &PortRange, blocked: impl Iterator<Item = u16>) -> u32 {
-    let mut taken = vec![false; 1 << 16];
-    let reserved = range.reserved.iter().cloned().flatten();
-    for port in reserved.chain(blocked).filter(|port| range.contains(*port)) {
-        if let Some(slot) = taken.get_mut(usize::from(port)) {
-            *slot = true;
-        }
-    }
-    let all = u32::from(range.high).saturating_add(1).saturating_sub(u32::from(range.low));
-    let lost = taken.into_iter().map(u32::from).sum();
-    all.saturating_sub(lost)
-}
-
 fn path_of(name: &str) -> String {
     format!("/proc/sys/net/ipv4/{name}")
 }
@@ -182,21 +174,6 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_is_lost_for_two_reasons_is_counted_once() {
-        let range = |low, high, reserved| PortRange { low, high, reserved };
-        for (range, blocked, expected) in [
-            (PortRange::default(), vec![], 28_232),
-            (range(10, 19, vec![]), vec![12, 12, 12], 9),
-            (range(10, 19, vec![11..=12, 5..=10]), vec![12, 13, 9, 20], 6),
-            (range(10, 19, vec![0..=u16::MAX]), vec![15], 0),
-            (range(0, u16::MAX, vec![]), vec![], 65_536),
-            (range(7, 7, vec![]), vec![], 1),
-        ] {
-            assert_eq!(capacity(&range, blocked.into_iter()), expected, "{range:?}");
-        }
-    }
-
-    #[test]
     fn a_long_list_of_reserved_ports_is_read_to_its_end() {
         let inside = test_netns::run(|| {
             fs::write(path_of("ip_local_port_range"), "40000 40099").unwrap();
@@ -205,7 +182,7 @@ mod tests {
             fs::write(path_of("ip_local_reserved_ports"), list).unwrap();
             PortRange::read().unwrap()
         });
-        assert_eq!(capacity(&inside, std::iter::empty()), 50);
+        assert_eq!(Usable::new(&inside, PortSet::default()).limits().usable(), 50);
     }
 
     #[test]
@@ -231,7 +208,7 @@ mod tests {
         });
         let reserved = vec![41_001..=41_001, 41_010..=41_012];
         assert_eq!(inside, PortRange { low: 41_000, high: 41_999, reserved });
-        assert_eq!(capacity(&inside, std::iter::empty()), 996);
+        assert_eq!(Usable::new(&inside, PortSet::default()).limits().usable(), 996);
         assert_eq!(PortRange::read().unwrap(), before);
     }
 }

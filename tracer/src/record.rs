@@ -5,11 +5,14 @@ mod progress;
 pub(crate) mod totals;
 mod trouble;
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use output::{More, Output};
 use progress::Progress;
-use tracer_common::{Cause, Event, Filter, Kind, TupleCount};
+use tracer_common::{Cause, Event, Filter, Kind, TupleCount, TupleKey, event_flag};
 
 use crate::{
     cgroups::Names,
@@ -17,13 +20,17 @@ use crate::{
     config::RecordConfig,
     decode::decode,
     error::Error,
-    export::{record::Moment, sink::Closed, tuple::Tuple},
+    export::{
+        record::Moment,
+        sink::Closed,
+        tuple::{AddressStats, Tuple},
+    },
     holder,
     kernel::attach::Session,
     netns,
     shutdown::Asked,
     stats::{Earlier, Row},
-    trace::{OlderEnds, Tracer, visible},
+    trace::{Capacities, OlderEnds, Tracer, visible},
     view::forecasts::Forecasts,
 };
 
@@ -60,6 +67,7 @@ pub fn run(
         last_at: Instant::now(),
         forecasts: Forecasts::default(),
         older: OlderEnds::default(),
+        last_addresses: HashMap::new(),
         told: totals::Told::default(),
         degraded: totals::Degradation::default(),
         undecodable: 0,
@@ -95,6 +103,8 @@ struct Recorder<'a> {
     forecasts: Forecasts,
     /// For the first reading.
     older: OlderEnds,
+    /// Counters of the newest address.stats.
+    last_addresses: HashMap<TupleKey, TupleCount>,
     told: totals::Told,
     /// What the stream says does not work as well as it could.
     degraded: totals::Degradation,
@@ -147,10 +157,7 @@ impl Recorder<'_> {
         self.degraded.said(line.degraded);
         // A reader may wait for the first line to know that everything is attached.
         self.output.write()?;
-        if let Err(error) = self.tracer.read_tuples() {
-            return Ok(Err(error));
-        }
-        if let Err(error) = self.tracer.refresh_capacities() {
+        if let Err(error) = self.tracer.read(true) {
             return Ok(Err(error));
         }
         self.forecasts.begin(clock::monotonic_ns());
@@ -173,9 +180,21 @@ impl Recorder<'_> {
             output.name_namespaces(namespaces.iter());
         }
         let mut result = Ok(());
+        let capacity_of =
+            |capacities: &mut Capacities, event: &Event, count: Option<TupleCount>| {
+                let limits = capacities.learn(worker, event.tuple.netns, event.pid, event.tid)?;
+                let count = count?;
+                // As many as the event says, and as many more as there is room for.
+                let in_use = if event.flags & event_flag::PORTS != 0 {
+                    event.in_use
+                } else {
+                    u32::try_from(count.in_use()).unwrap_or(u32::MAX)
+                };
+                Some(in_use.saturating_add(count.room(limits.usable())))
+            };
         let mut more = |event: &Event| {
             let capacity = wants_capacity(event)
-                .then(|| capacities.learn(worker, event.tuple.netns, event.pid, event.tid));
+                .then(|| capacity_of(capacities, event, maps.tuple(&event.tuple)));
             let holder = holder::is_asked_for(event).then(|| {
                 let place = capacities.place(event.tuple.netns);
                 holders.of(event, place, worker, || maps.all_binds())
@@ -204,7 +223,9 @@ impl Recorder<'_> {
         {
             return Ok(Err(error));
         }
-        if let Err(error) = self.tracer.reconcile_if_due() {
+        // Bound ports, for what failed searches say of them.
+        let compared = self.tracer.reconcile_if_due();
+        if let Err(error) = compared.and_then(|()| self.tracer.refresh_ports()) {
             return Ok(Err(error));
         }
         self.degradation()?;
@@ -241,8 +262,7 @@ impl Recorder<'_> {
         let elapsed = self.last_at.elapsed();
         self.last_at = Instant::now();
         let read_at = self.output.moment();
-        let read = self.tracer.read_tuples();
-        if let Err(error) = read.and_then(|()| self.tracer.refresh_capacities()) {
+        if let Err(error) = self.tracer.read(true) {
             return Ok(Err(error));
         }
         let mut result = Ok(());
@@ -271,7 +291,7 @@ impl Recorder<'_> {
             // A tuple that was not there before has counted everything since then.
             let zero = TupleCount::default();
             let before = Some((before.unwrap_or(&zero), elapsed));
-            let row = Row::new(*key, count, before, holds.capacity);
+            let row = Row::new(*key, count, before, self.tracer.limits(key.netns));
             let mut row = row.with(forecast);
             row.netns_name = self.namespaces.get(key.netns).cloned();
             let name = self.names.get(count.cgroup, now);
@@ -282,9 +302,29 @@ impl Recorder<'_> {
             self.output.tuple_stats(read_at, &tuple)?;
             lines += 1;
         }
+        self.address_stats(read_at, elapsed)?;
         self.forecasts.end();
         self.older = OlderEnds::default();
         Ok(lines)
+    }
+
+    /// One `address.stats` line for each address at which bind(address, 0) is used.
+    fn address_stats(&mut self, read_at: Moment, elapsed: Duration) -> Result<(), Closed> {
+        let now = Instant::now();
+        let before = std::mem::take(&mut self.last_addresses);
+        for (key, count, of) in self.tracer.bind_rows() {
+            let was = before.get(&key).copied().unwrap_or(count);
+            self.last_addresses.insert(key, count);
+            let forecast = self.forecasts.read(&key, (Some(&was), &count), of.holds(), None);
+            if !visible(&self.filter, &key, &count, &mut self.names, now) {
+                continue;
+            }
+            let row = Row::new(key, &count, Some((&was, elapsed)), Some(of.limits));
+            let mut row = row.with(forecast);
+            row.netns_name = self.namespaces.get(key.netns).cloned();
+            self.output.address_stats(read_at, &AddressStats::from(&row))?;
+        }
+        Ok(())
     }
 
     fn end_reading(&mut self, read_at: Moment, tuples: u64) -> Result<Result<(), Error>, Closed> {

@@ -8,7 +8,7 @@ use tracer_common::{
     tuple::{SEARCH_BUCKETS, search_bucket_end},
 };
 
-use crate::view::forecasts::Forecast;
+use crate::{capacity::Limits, view::forecasts::Forecast};
 
 /// One tuple, as the table and the stream show it.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,10 +23,12 @@ pub struct Row {
     pub reusable: Option<u64>,
     /// The others by the state of what holds them; `None`: not known (a recording that does not say it).
     pub states: Option<Ports>,
-    /// Ports that this tuple can hold; `None`: not known.
+    /// Ports that this tuple can hold: those that it holds, and those that connect() can still be given. `None`: not
+    /// known.
     pub capacity: Option<u32>,
-    /// Ports in use of those that there are: 0 to 1, and above where ports were taken by another
-    /// range before. `None` without a capacity.
+    /// What its namespace has to give; `None`: not known.
+    pub limits: Option<Limits>,
+    /// `in_use` of `capacity`: 0 to 1. Where it can hold none, 1. `None` without a capacity.
     pub saturation: Option<f64>,
     /// What changes by time; `None` after the first reading.
     pub rates: Option<Rates>,
@@ -76,8 +78,9 @@ impl Row {
         key: TupleKey,
         now: &TupleCount,
         before: Option<(&TupleCount, Duration)>,
-        capacity: Option<u32>,
+        limits: Option<Limits>,
     ) -> Self {
+        let capacity = limits.map(|limits| limits.capacity_of(&key, now));
         let rates = before.and_then(|(before, elapsed)| Rates::between(before, now, elapsed));
         Self {
             key,
@@ -87,6 +90,7 @@ impl Row {
             reusable: None,
             states: Some(now.ports()),
             capacity,
+            limits,
             saturation: saturation(now.in_use(), capacity),
             rates,
             eta_s: None,
@@ -121,10 +125,10 @@ impl Row {
     }
 }
 
-/// Ports in use of those that there are; `None` without a capacity.
+/// Ports in use of those that there are; 1 where there are none, which is full. `None` without a capacity.
 pub fn saturation(in_use: u64, capacity: Option<u32>) -> Option<f64> {
     match capacity? {
-        0 => None,
+        0 => Some(1.0),
         capacity => Some(ratio(in_use, f64::from(capacity))),
     }
 }
@@ -223,12 +227,17 @@ mod tests {
     use super::*;
 
     fn count(opened: u64, released: u64) -> TupleCount {
-        TupleCount { opened, released, ..TupleCount::default() }
+        TupleCount {
+            opened,
+            released,
+            held: opened.wrapping_sub(released),
+            ..TupleCount::default()
+        }
     }
 
-    fn row(now: &TupleCount, before: &TupleCount, seconds: u64, capacity: u32) -> Row {
+    fn row(now: &TupleCount, before: &TupleCount, seconds: u64, capacity: u16) -> Row {
         let before = Some((before, Duration::from_secs(seconds)));
-        Row::new(TupleKey::default(), now, before, Some(capacity))
+        Row::new(TupleKey::default(), now, before, Some(Limits::of(capacity)))
     }
 
     #[test]
@@ -242,9 +251,26 @@ mod tests {
 
     #[test]
     fn a_first_reading_has_no_rates_and_no_eta() {
-        let row = Row::new(TupleKey::default(), &count(10, 0), None, Some(1000));
+        let row = Row::new(TupleKey::default(), &count(10, 0), None, Some(Limits::of(1000)));
         assert_eq!((row.rates, row.eta_s), (None, None));
         assert_eq!(row.saturation, Some(0.01));
+    }
+
+    #[test]
+    fn a_tuple_that_can_hold_no_port_is_full() {
+        let row = row(&count(0, 0), &count(0, 0), 1, 0);
+        assert_eq!((row.capacity, row.saturation), (Some(0), Some(1.0)));
+        let unknown = Row::new(TupleKey::default(), &count(0, 0), None, None);
+        assert_eq!((unknown.capacity, unknown.saturation), (None, None));
+    }
+
+    #[test]
+    fn ports_that_the_tuple_bound_itself_count_once() {
+        // 20 of 40 ports, all of them bound by its own sockets: half.
+        let now = TupleCount { held: 0, ..count(20, 0) };
+        let limits = Limits { bound: 20, ..Limits::of(40) };
+        let row = Row::new(TupleKey::default(), &now, None, Some(limits));
+        assert_eq!((row.capacity, row.saturation), (Some(40), Some(0.5)));
     }
 
     #[test]
@@ -310,7 +336,7 @@ mod tests {
         fn any_two_readings_give_finite_numbers(
             now in any::<[u64; 4]>(), before in any::<[u64; 4]>(),
             search in any::<[u32; SEARCH_BUCKETS]>(), earlier in any::<[u32; SEARCH_BUCKETS]>(),
-            nanos: u64, capacity: u32,
+            nanos: u64, capacity in 0_u16..=32_768,
         ) {
             let fill = |[opened, released, a, b]: [u64; 4], search| {
                 let mut count = TupleCount { search, ..count(opened, released) };
@@ -321,8 +347,8 @@ mod tests {
             let (now, before) = (fill(now, search), fill(before, earlier));
             let elapsed = Duration::from_nanos(nanos);
             let key = TupleKey::default();
-            let row = Row::new(key, &now, Some((&before, elapsed)), Some(capacity));
-            prop_assert!(row.saturation.is_none_or(f64::is_finite));
+            let row = Row::new(key, &now, Some((&before, elapsed)), Some(Limits::of(capacity)));
+            prop_assert!(row.saturation.is_some_and(|share| (0.0..=1.0).contains(&share)) || row.in_use > u64::from(u32::MAX));
             if let Some(rates) = row.rates {
                 prop_assert!(rates.opened >= 0.0 && rates.released >= 0.0 && rates.failed >= 0.0);
             }

@@ -5,8 +5,8 @@ mod columns;
 mod csv;
 mod json;
 
+pub(crate) use column::{BIND, nanoseconds, percent, rate, seconds};
 pub use column::{CRITICAL, Column, HIGH, SLOW};
-pub(crate) use column::{nanoseconds, percent, rate, seconds};
 
 use std::{cmp::Ordering, collections::BTreeMap};
 

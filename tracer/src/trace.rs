@@ -8,6 +8,7 @@ mod left_out;
 mod missing;
 mod namespaces;
 mod older;
+mod ports;
 mod quiet;
 mod rhythm;
 mod start;
@@ -24,6 +25,7 @@ use idle::Sweep;
 use left_out::LeftOut;
 use missing::{Missing, for_lack_of_room, has_room};
 pub use older::OlderEnds;
+use ports::Ports;
 use quiet::Quiet;
 use rhythm::{ALERT, CALM, LACKING};
 use rustix::thread::CapabilitySet;
@@ -36,7 +38,7 @@ use tracer_common::{
 
 use crate::{
     bound,
-    capacity::Reuse,
+    capacity::{Limits, Reuse},
     cgroups::Names,
     clock,
     config::RowFilter,
@@ -69,6 +71,8 @@ pub struct Tracer {
     pub(crate) kept_for_maps: CapabilitySet,
     /// The kernel lists sockets that are bound and idle.
     idle_listed: bool,
+    /// The kernel gives a port that bind() took to no connect() until no socket has it.
+    blocked_until_free: bool,
     max_tuples: u32,
     max_conns: u32,
     max_binds: u32,
@@ -81,6 +85,7 @@ pub struct Tracer {
     misses_seen: u64,
     capacities: Capacities,
     holders: Holders,
+    ports: Ports,
     tuples: Vec<(TupleKey, TupleCount)>,
     /// The namespaces in the newest reading.
     namespaces: HashSet<u32>,
@@ -129,10 +134,10 @@ impl Tracer {
         result
     }
 
-    /// Hands every tuple over, with what it can hold; keeps none of them.
+    /// Hands every tuple over, with what its namespace has to give; keeps none of them.
     pub fn each_tuple(
         &mut self,
-        mut each: impl FnMut(&TupleKey, &TupleCount, Option<u32>),
+        mut each: impl FnMut(&TupleKey, &TupleCount, Option<Limits>),
     ) -> Result<(), Error> {
         let Self { session, capacities, namespaces, held, .. } = self;
         namespaces.clear();
@@ -163,14 +168,25 @@ impl Tracer {
         earlier.replace(&mut self.tuples);
     }
 
-    /// Whether there is a namespace in the newest reading of which [`Self::capacity`] knows nothing.
-    pub fn lacks_capacities(&self) -> bool {
-        self.namespaces.iter().any(|netns| self.capacity(*netns).is_none())
+    /// Whether there is a namespace in the newest reading of which [`Self::limits`] knows nothing.
+    pub fn lacks_limits(&self) -> bool {
+        self.namespaces.iter().any(|netns| self.limits(*netns).is_none())
     }
 
-    /// Ports that a tuple of this namespace can hold; `None`: the namespace could not be read.
-    pub fn capacity(&self, netns: u32) -> Option<u32> {
-        self.capacities.get(netns)
+    /// Reads the tuple table, and what namespaces have to give; `ranges`: their port ranges, too, which changes seldom.
+    /// In this order, so that what a tuple holds and what it can hold fit together.
+    pub fn read(&mut self, ranges: bool) -> Result<(), Error> {
+        if ranges {
+            self.refresh_ranges();
+        }
+        self.refresh_ports()?;
+        self.read_tuples()?;
+        if self.lacks_limits() {
+            self.refresh_ranges();
+            self.refresh_ports()?;
+            self.read_tuples()?;
+        }
+        Ok(())
     }
 
     /// What net.ipv4.tcp_tw_reuse lets each namespace do; absent: not known.
@@ -181,7 +197,7 @@ impl Tracer {
     /// What a tuple of the newest reading holds beside its counters.
     pub fn holds(&self, key: &TupleKey, count: &TupleCount) -> Holds {
         Holds {
-            capacity: self.capacity(key.netns),
+            capacity: self.limits(key.netns).map(|limits| limits.capacity_of(key, count)),
             reuse: self.reuses().get(&key.netns).and_then(|reuse| reuse.of(key, count)),
         }
     }

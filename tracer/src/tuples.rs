@@ -1,6 +1,7 @@
 //! `tracer tuples`: the tuple table as it is now.
 
 use std::{
+    collections::BTreeMap,
     io::{self, Write},
     sync::Arc,
     time::{Duration, Instant},
@@ -45,12 +46,13 @@ pub fn run(
     let mut ranges_at: Option<Instant> = None;
     let mut first = true;
     let mut namespaces = netns::Names::default();
+    let mut binds_before = BTreeMap::new();
     let mut forecasts = Forecasts::default();
     let mut said = Said::default();
     if config.watch.is_none() {
-        tracer.read_tuples()?;
-        tracer.refresh_capacities()?;
-        foresee(&mut forecasts, &mut tracer, &mut before);
+        tracer.read(true)?;
+        foresee(&mut forecasts, &mut tracer, (&mut before, &binds_before));
+        binds_before = binds(&tracer);
         tracer.keep_tuples(&mut before);
         before_at = Some(Instant::now());
         wait(GLANCE, asked);
@@ -58,16 +60,15 @@ pub fn run(
     loop {
         let read_at = clock::wall_ns();
         let now = Instant::now();
-        tracer.read_tuples()?;
         let due = ranges_at.is_none_or(|at| at.elapsed() >= RANGES_INTERVAL);
-        if due || tracer.lacks_capacities() {
-            tracer.refresh_capacities()?;
+        tracer.read(due)?;
+        if due {
             ranges_at = Some(now);
         }
         let elapsed = before_at.map(|at| now.duration_since(at));
-        let foreseen = foresee(&mut forecasts, &mut tracer, &mut before);
-        let compared = (&mut before, elapsed, &foreseen[..]);
-        let mut rows = rows(&tracer, config, filter, compared, &mut names, now);
+        let foreseen = foresee(&mut forecasts, &mut tracer, (&mut before, &binds_before));
+        let earlier = (&mut before, &binds_before, elapsed, &foreseen[..]);
+        let mut rows = rows(&tracer, config, filter, earlier, &mut names, now);
         namespaces.refresh(now);
         for row in &mut rows {
             row.netns_name = namespaces.get(row.key.netns).cloned();
@@ -88,6 +89,7 @@ pub fn run(
         }
         first = false;
         let Some(interval) = config.watch else { return last_word(&mut tracer, &mut said) };
+        binds_before = binds(&tracer);
         tracer.keep_tuples(&mut before);
         before_at = Some(now);
         tracer.reconcile_if_due()?;
@@ -106,39 +108,63 @@ fn last_word(tracer: &mut Tracer, said: &mut Said) -> Result<(), Error> {
     Ok(())
 }
 
-/// What is foreseen of each tuple of the newest reading, in its order.
-fn foresee(forecasts: &mut Forecasts, tracer: &mut Tracer, earlier: &mut Earlier) -> Vec<Forecast> {
+type Binds = BTreeMap<TupleKey, TupleCount>;
+
+/// Counters of the addresses at which bind(address, 0) is used.
+fn binds(tracer: &Tracer) -> Binds {
+    tracer.bind_rows().map(|(key, count, _)| (key, count)).collect()
+}
+
+/// What is foreseen of each tuple of the newest reading, in its order, and behind them of each address.
+fn foresee(
+    forecasts: &mut Forecasts,
+    tracer: &mut Tracer,
+    (earlier, binds_before): (&mut Earlier, &Binds),
+) -> Vec<Forecast> {
     let older = tracer.take_older();
     forecasts.begin(clock::monotonic_ns());
     let each = |(key, count): &(TupleKey, TupleCount)| {
         forecasts.read(key, (earlier.get(key), count), tracer.holds(key, count), older.get(key))
     };
-    let foreseen = tracer.tuples().iter().map(each).collect();
+    let mut foreseen: Vec<_> = tracer.tuples().iter().map(each).collect();
+    foreseen.extend(tracer.bind_rows().map(|(key, count, of)| {
+        // What an address had before it was known is not growth.
+        let before = binds_before.get(&key).unwrap_or(&count);
+        forecasts.read(&key, (Some(before), &count), of.holds(), None)
+    }));
     forecasts.end();
     foreseen
 }
 
-/// The rows that are shown. `before`: an earlier reading, how long ago it was, and what is foreseen of each tuple.
+/// The rows that are shown. `before`: an earlier reading, how long ago it was, and what is foreseen of each row.
 fn rows(
     tracer: &Tracer,
     config: &TuplesConfig,
     filter: &Filter,
-    before: (&mut Earlier, Option<Duration>, &[Forecast]),
+    before: (&mut Earlier, &Binds, Option<Duration>, &[Forecast]),
     names: &mut Names,
     now: Instant,
 ) -> Vec<Row> {
-    let (earlier, elapsed, foreseen) = before;
+    let (earlier, binds_before, elapsed, foreseen) = before;
     let zero = TupleCount::default();
     let mut top = Top::new(config.table.sort, config.table.limit);
     for ((key, count), forecast) in tracer.tuples().iter().zip(foreseen) {
         if visible(filter, key, count, names, now) {
             let before = elapsed.map(|elapsed| (earlier.get(key).unwrap_or(&zero), elapsed));
-            let row = Row::new(*key, count, before, tracer.capacity(key.netns));
+            let row = Row::new(*key, count, before, tracer.limits(key.netns));
             let mut row = row.with(*forecast);
             if config.table.sort == Column::Container {
                 row.container = container(&row, names, now);
             }
             top.add(row);
+        }
+    }
+    let of_addresses = foreseen.iter().skip(tracer.tuples().len());
+    for ((key, count, of), forecast) in tracer.bind_rows().zip(of_addresses) {
+        if visible(filter, &key, &count, names, now) {
+            let before = binds_before.get(&key).unwrap_or(&count);
+            let before = elapsed.map(|elapsed| (before, elapsed));
+            top.add(Row::new(key, &count, before, Some(of.limits)).with(*forecast));
         }
     }
     let mut rows = top.sorted();

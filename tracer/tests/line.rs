@@ -8,12 +8,13 @@ use std::{mem::offset_of, sync::LazyLock};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tracer::{
+    capacity::Limits,
     cgroups::Name,
     decode::decode,
     export::{
         Context, LineWriter, Lines, Moment, SCHEMA,
         record::{Decided, Degraded, Lost, Start, Stats, Stop},
-        tuple::Tuple,
+        tuple::{AddressStats, Tuple},
     },
     holder::Holder,
     stats::Row,
@@ -140,18 +141,21 @@ proptest! {
     fn any_counters_give_a_valid_line_of_totals(
         source in any_address(), destination in any_address(), port: u16,
         now in any::<[u64; 4]>(), before in any::<[u64; 4]>(), nanos: u64,
-        search in any::<[u32; SEARCH_BUCKETS]>(), capacity: Option<u32>,
+        search in any::<[u32; SEARCH_BUCKETS]>(), limits in any::<Option<(u16, u16, u32, u32)>>(), held: u64,
         failed in any::<[bool; Cause::COUNT]>(), pid in 0_u32..3, comm: [u8; 16],
         cgroup in prop::option::of(any::<String>()),
     ) {
         let fill = |[opened, released, time_wait_begun, time_wait_ended]: [u64; 4]| TupleCount {
-            opened, released, time_wait_begun, time_wait_ended, search, pid, comm,
+            opened, released, time_wait_begun, time_wait_ended, held, search, pid, comm,
             failed: failed.map(u64::from), ..TupleCount::default()
         };
         let key = TupleKey { source, destination, destination_port: port, ..TupleKey::default() };
         let elapsed = std::time::Duration::from_nanos(nanos);
         let (now, before) = (fill(now), fill(before));
-        let row = Row::new(key, &now, Some((&before, elapsed)), capacity);
+        let limits = limits.map(|(one, other, reserved, bound)| {
+            Limits { low: one.min(other), high: one.max(other), reserved, bound }
+        });
+        let row = Row::new(key, &now, Some((&before, elapsed)), limits);
         let name = cgroup.map(|path| Name { path: path.into(), container: Some("c".into()) });
         let tuple = Tuple::recorded(&row, &now, name.as_ref());
         let mut out = Lines::default();
@@ -163,7 +167,17 @@ proptest! {
         let failures = failed.iter().filter(|failed| **failed).count();
         prop_assert_eq!(line["connect.failures"].as_object().map(serde_json::Map::len), Some(failures));
         prop_assert_eq!(&line["ports.in_use"], &json!(row.in_use));
-        prop_assert_eq!(line.get("ports.capacity").cloned(), capacity.map(Value::from));
+        prop_assert_eq!(line.get("ports.capacity").cloned(), row.capacity.map(Value::from));
+        prop_assert_eq!(line.get("ports.reserved").cloned(), limits.map(|it| it.reserved.into()));
+        prop_assert_eq!(line.get("ports.bound").cloned(), limits.map(|it| it.bound.into()));
+        let range = limits.map(|it| format!("{}-{}", it.low, it.high));
+        prop_assert_eq!(line.get("ports.range").cloned(), range.map(Value::from));
+        let mut out = Lines::default();
+        let bind = Row { key: TupleKey::of_bind(key.netns, source), ..row };
+        let stats = AddressStats::from(&bind);
+        LineWriter::default().address_stats(&mut out, Moment::default(), &stats).expect("a line");
+        let line = checked(out.as_bytes());
+        prop_assert_eq!(&line["ports.in_use"], &json!(bind.in_use));
     }
 }
 

@@ -17,7 +17,7 @@ use super::{Collected, Ended, START_LIMIT, STOP_LIMIT, collect, command, finish}
 use crate::{probe::Place, process::Process, tuple::Tuple};
 
 /// One tuple as the tracer counts it.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Counts {
     pub in_use: u64,
     pub time_wait: u64,
@@ -31,6 +31,10 @@ pub struct Counts {
     pub released: u64,
     /// Present where the tracer could read the port range of the namespace.
     pub capacity: Option<u64>,
+    pub saturation: Option<f64>,
+    /// Ports of its range that are reserved, and that are bound.
+    pub reserved: Option<u64>,
+    pub bound: Option<u64>,
     /// 99 of 100 port searches took less, ns.
     pub search_p99: Option<u64>,
     /// By cause; causes that did not occur are absent.
@@ -47,6 +51,8 @@ pub struct Reading {
     /// What the kernel side lost, by name.
     lost: BTreeMap<String, u64>,
     tuples: Vec<(u64, Tuple, Counts)>,
+    /// Namespace, address, ports that bind(address, 0) cannot have there, and that there are.
+    addresses: Vec<(u64, String, u64, u64)>,
 }
 
 impl Reading {
@@ -67,6 +73,14 @@ impl Reading {
     pub fn of(&self, netns: u64) -> BTreeMap<Tuple, Counts> {
         let here = self.tuples.iter().filter(|(inum, ..)| *inum == netns);
         here.map(|(_, tuple, counts)| (*tuple, counts.clone())).collect()
+    }
+}
+
+impl Reading {
+    /// Addresses of one namespace at which bind(address, 0) is used: ports that it cannot have there, of how many.
+    pub fn addresses_of(&self, netns: u64) -> Vec<(String, u64, u64)> {
+        let here = self.addresses.iter().filter(|(inum, ..)| *inum == netns);
+        here.map(|(_, address, in_use, capacity)| (address.clone(), *in_use, *capacity)).collect()
     }
 }
 
@@ -186,7 +200,15 @@ fn parse(line: &str) -> Result<Reading> {
         Some((key.strip_prefix("lost.")?.to_owned(), count.as_u64()?))
     };
     let lost = line.as_object().into_iter().flatten().filter_map(named).collect();
-    Ok(Reading { at: at.into(), drift: number(&line, "drift")?, lost, tuples })
+    let addresses = line.get("addresses").and_then(Value::as_array);
+    let addresses = addresses.into_iter().flatten().map(address).collect::<Result<_>>()?;
+    Ok(Reading { at: at.into(), drift: number(&line, "drift")?, lost, tuples, addresses })
+}
+
+fn address(value: &Value) -> Result<(u64, String, u64, u64)> {
+    let at = text(value, "network.local.address")?.to_owned();
+    let (in_use, capacity) = (number(value, "ports.in_use")?, number(value, "ports.capacity")?);
+    Ok((number(value, "netns")?, at, in_use, capacity))
 }
 
 fn tuple(value: &Value) -> Result<(u64, Tuple, Counts)> {
@@ -215,6 +237,9 @@ fn tuple(value: &Value) -> Result<(u64, Tuple, Counts)> {
         opened: number(value, "ports.opened")?,
         released: number(value, "ports.released")?,
         capacity: value.get("ports.capacity").and_then(Value::as_u64),
+        saturation: value.get("ports.saturation").and_then(Value::as_f64),
+        reserved: value.get("ports.reserved").and_then(Value::as_u64),
+        bound: value.get("ports.bound").and_then(Value::as_u64),
         search_p99: value.get("search.p99_ns").and_then(Value::as_u64),
         failures,
     };

@@ -53,6 +53,13 @@ pub struct Tuple<'a> {
     pub closing: Option<u64>,
     #[serde(rename = "ports.capacity", skip_serializing_if = "Option::is_none")]
     pub capacity: Option<u32>,
+    /// Ports of its namespace: the range, and how many of that are reserved and bound.
+    #[serde(rename = "ports.range", skip_serializing_if = "Option::is_none")]
+    pub range: Option<String>,
+    #[serde(rename = "ports.reserved", skip_serializing_if = "Option::is_none")]
+    pub reserved: Option<u32>,
+    #[serde(rename = "ports.bound", skip_serializing_if = "Option::is_none")]
+    pub bound: Option<u32>,
     #[serde(rename = "ports.saturation", skip_serializing_if = "Option::is_none")]
     pub saturation: Option<f64>,
     #[serde(rename = "rate.opened", skip_serializing_if = "Option::is_none")]
@@ -121,6 +128,9 @@ impl<'a> From<&'a Row> for Tuple<'a> {
             close_wait: row.states.map(|ports| ports.close_wait),
             closing: row.states.map(|ports| ports.closing),
             capacity: row.capacity,
+            range: row.limits.map(|limits| limits.range()),
+            reserved: row.limits.map(|limits| limits.reserved),
+            bound: row.limits.map(|limits| limits.bound),
             saturation: row.saturation.map(|value| rounded(value, 1e6)),
             rate_opened: row.rates.map(|rates| rounded(rates.opened, 1e3)),
             rate_failed: row.rates.map(|rates| rounded(rates.failed, 1e3)),
@@ -138,6 +148,62 @@ impl<'a> From<&'a Row> for Tuple<'a> {
             cgroup: None,
             container: row.container.as_deref(),
             search: &[],
+        }
+    }
+}
+
+/// What bind(address, 0) has left at an address: the keys of `address.stats`, and of `addresses` in
+/// `tracer tuples -o json`.
+#[derive(Clone, Debug, Serialize)]
+pub struct AddressStats {
+    #[serde(rename = "network.transport")]
+    transport: &'static str,
+    #[serde(rename = "network.type")]
+    family: &'static str,
+    #[serde(rename = "network.local.address")]
+    address: String,
+    netns: u32,
+    #[serde(rename = "netns.name", skip_serializing_if = "Option::is_none")]
+    netns_name: Option<String>,
+    /// Ports of the range that it cannot be given here, reserved ones not among them.
+    #[serde(rename = "ports.in_use")]
+    in_use: u64,
+    /// Ports that it can be given in all.
+    #[serde(rename = "ports.capacity", skip_serializing_if = "Option::is_none")]
+    capacity: Option<u32>,
+    #[serde(rename = "ports.range", skip_serializing_if = "Option::is_none")]
+    range: Option<String>,
+    #[serde(rename = "ports.reserved", skip_serializing_if = "Option::is_none")]
+    reserved: Option<u32>,
+    #[serde(rename = "ports.bound", skip_serializing_if = "Option::is_none")]
+    bound: Option<u32>,
+    #[serde(rename = "ports.saturation", skip_serializing_if = "Option::is_none")]
+    saturation: Option<f64>,
+    #[serde(rename = "eta_s", skip_serializing_if = "Option::is_none")]
+    eta_s: Option<f64>,
+    /// By how many `ports.in_use` rose in all, from reading to reading.
+    #[serde(rename = "ports.opened")]
+    opened: u64,
+}
+
+impl From<&Row> for AddressStats {
+    fn from(row: &Row) -> Self {
+        let tuple = Tuple::from(row);
+        let v4 = row.key.source.to_v4().is_some();
+        Self {
+            transport: tuple.transport,
+            family: if v4 { "ipv4" } else { "ipv6" },
+            address: address(row.key.source),
+            netns: tuple.netns,
+            netns_name: tuple.netns_name,
+            in_use: tuple.in_use,
+            capacity: tuple.capacity,
+            range: tuple.range,
+            reserved: tuple.reserved,
+            bound: tuple.bound,
+            saturation: tuple.saturation,
+            eta_s: tuple.eta_s,
+            opened: tuple.opened,
         }
     }
 }
@@ -182,6 +248,20 @@ impl LineWriter {
         tuple: &Tuple<'_>,
     ) -> serde_json::Result<()> {
         self.object(out, moment, "tuple.stats", &terminal_safe(tuple)?);
+        Ok(())
+    }
+
+    /// Appends `address.stats`.
+    ///
+    /// # Errors
+    /// As [`Self::tuple_stats`].
+    pub fn address_stats(
+        &mut self,
+        out: &mut Lines,
+        moment: Moment,
+        address: &AddressStats,
+    ) -> serde_json::Result<()> {
+        self.object(out, moment, "address.stats", &terminal_safe(address)?);
         Ok(())
     }
 }

@@ -65,6 +65,9 @@ pub struct KernelFacts {
     pub tw_timer_handler: Option<u64>,
     /// Tracepoints of the tracepoint backend that exist.
     pub tracepoints: Option<Vec<&'static str>>,
+    /// Whether a port that bind() took is given to no connect() until no socket has it, even if only connections have it
+    /// that got it from connect() (Linux up to 6.17).
+    pub blocked_until_free: bool,
     /// Whether the cgroup2 hierarchy can be reached, or why not.
     pub cgroup2: Result<(), String>,
     /// Whether tracefs can be reached, or why not.
@@ -104,6 +107,9 @@ impl KernelFacts {
             tracepoints: symbols
                 .as_ref()
                 .map(|symbols| of(symbols, &TRACEPOINTS, TRACEPOINT_SYMBOL)),
+            blocked_until_free: btf
+                .as_ref()
+                .is_ok_and(|btf| btf.member("inet_timewait_sock", "tw_connect_bind").is_err()),
             cgroup2: mounted(mounts::CGROUP2),
             tracefs: mounted(mounts::TRACEFS),
             missing_capabilities: privilege::effective()

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use aya::{
     Ebpf, Pod,
-    maps::{Array, Map, MapData},
+    maps::{Array, HashMap, Map, MapData},
 };
 use tracer_common::{
     Bound, Cause, Conn, ConnKey, Filter, Loss, Stat, TupleCount, TupleKey,
@@ -78,6 +78,12 @@ impl Maps {
     /// Hands over every tuple, in no order.
     pub fn tuples(&mut self, each: impl FnMut(TupleKey, TupleCount)) -> Result<(), Error> {
         read(&self.tuples, map::TUPLES, &mut self.batch, each)
+    }
+
+    /// The counters of one tuple; `None`: it has no entry.
+    pub fn tuple(&self, key: &TupleKey) -> Option<TupleCount> {
+        let map: HashMap<&MapData, TupleKey, TupleCount> = (&self.tuples).try_into().ok()?;
+        map.get(key, 0).ok()
     }
 
     /// Hands over every held port, in no order.

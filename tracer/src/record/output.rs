@@ -15,7 +15,7 @@ use crate::{
         Context, LineWriter, Lines,
         record::{Decided, Degraded, Lost, Moment, Start, Stats, Stop},
         sink::{Account, Closed, Sink},
-        tuple::Tuple,
+        tuple::{AddressStats, Tuple},
     },
     holder::Holder,
     shutdown::Asked,
@@ -202,6 +202,15 @@ impl Output {
     /// `read_at`: of the reading. Its lines carry the same one, so that they can be put together.
     pub(crate) fn tuple_stats(&mut self, read_at: Moment, tuple: &Tuple<'_>) -> Result<(), Closed> {
         self.add_at(read_at, |writer, buffer, moment| writer.tuple_stats(buffer, moment, tuple))
+    }
+
+    /// As [`Self::tuple_stats`].
+    pub(crate) fn address_stats(
+        &mut self,
+        read_at: Moment,
+        address: &AddressStats,
+    ) -> Result<(), Closed> {
+        self.add_at(read_at, |writer, buffer, moment| writer.address_stats(buffer, moment, address))
     }
 
     /// The end of a reading.

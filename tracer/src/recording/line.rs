@@ -11,6 +11,7 @@ use super::{
     value::{Counts, Ends, Histogram, addr, comm},
 };
 use crate::{
+    capacity::Limits,
     holder::{self, Holder},
     stats::P99,
     view::{
@@ -27,6 +28,7 @@ pub struct Tuple<'a> {
     /// Whether `count` has states: lines of older versions do not say them.
     pub has_states: bool,
     pub capacity: Option<u32>,
+    pub limits: Option<Limits>,
     /// TIME_WAITs that connect() can take over; `None`: none.
     pub reusable: Option<u64>,
     /// TIME_WAITs that are older than the recording, by the second in which they end.
@@ -107,6 +109,12 @@ struct TupleLine<'a> {
     closing: Option<u64>,
     #[serde(rename = "ports.capacity")]
     capacity: Option<u32>,
+    #[serde(rename = "ports.range", borrow, default)]
+    range: Cow<'a, str>,
+    #[serde(rename = "ports.reserved", default)]
+    reserved: u32,
+    #[serde(rename = "ports.bound", default)]
+    bound: u32,
     #[serde(rename = "ports.reusable")]
     reusable: Option<u64>,
     #[serde(rename = "ports.time_wait_ends")]
@@ -189,6 +197,7 @@ impl<'a> Tuple<'a> {
             },
             has_states: states.is_some(),
             capacity: line.capacity,
+            limits: limits(&line.range, line.reserved, line.bound),
             reusable: line.reusable,
             ends: line.ends.map(|ends| ends.0),
             search_p99: told_p99.filter(|_| line.search.is_none()),
@@ -198,6 +207,60 @@ impl<'a> Tuple<'a> {
             netns_name: line.netns_name,
         })
     }
+}
+
+#[derive(Deserialize)]
+struct AddressLine<'a> {
+    #[serde(rename = "network.local.address")]
+    local: IpAddr,
+    netns: u32,
+    #[serde(rename = "ports.in_use")]
+    in_use: u64,
+    #[serde(rename = "ports.capacity")]
+    capacity: Option<u32>,
+    #[serde(rename = "ports.range", borrow, default)]
+    range: Cow<'a, str>,
+    #[serde(rename = "ports.reserved", default)]
+    reserved: u32,
+    #[serde(rename = "ports.bound", default)]
+    bound: u32,
+    #[serde(rename = "ports.opened")]
+    opened: Option<u64>,
+    #[serde(rename = "netns.name", borrow, default)]
+    netns_name: Cow<'a, str>,
+}
+
+impl<'a> Tuple<'a> {
+    /// `address.stats`, as a row of the same table.
+    pub(super) fn of_address(line: &'a [u8]) -> serde_json::Result<Self> {
+        let line: AddressLine<'_> = serde_json::from_slice(line)?;
+        let opened = line.opened.unwrap_or(line.in_use).max(line.in_use);
+        Ok(Self {
+            key: TupleKey::of_bind(line.netns, addr(line.local)),
+            ends: None,
+            has_states: false,
+            count: TupleCount { opened, released: opened - line.in_use, ..TupleCount::default() },
+            capacity: line.capacity,
+            limits: limits(&line.range, line.reserved, line.bound),
+            reusable: None,
+            search_p99: None,
+            told_p99: None,
+            cgroup: Cow::Borrowed(""),
+            container: Cow::Borrowed(""),
+            netns_name: line.netns_name,
+        })
+    }
+}
+
+/// `32768-60999`
+fn range(text: &str) -> Option<(u16, u16)> {
+    let (low, high) = text.split_once('-')?;
+    Some((low.parse().ok()?, high.parse().ok()?))
+}
+
+fn limits(text: &str, reserved: u32, bound: u32) -> Option<Limits> {
+    let (low, high) = range(text)?;
+    Some(Limits { low, high, reserved, bound })
 }
 
 #[derive(Deserialize)]
@@ -275,10 +338,7 @@ impl Start {
     pub(super) fn of(line: &[u8]) -> serde_json::Result<Self> {
         let line: Map<String, Value> = serde_json::from_slice(line)?;
         let text = |key| short(line.get(key).and_then(Value::as_str).unwrap_or_default());
-        let range = text("ports.range");
-        let range = range
-            .split_once('-')
-            .and_then(|(low, high)| Some((low.parse().ok()?, high.parse().ok()?)));
+        let range = range(&text("ports.range"));
         let interval = line.get("settings.stats_interval_s").and_then(Value::as_f64);
         let interval = interval.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         let interval_ns = interval.map(crate::clock::as_ns);

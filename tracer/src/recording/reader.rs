@@ -256,6 +256,10 @@ fn found(line: &[u8], take: &mut dyn FnMut(At, Entry<'_>)) -> Option<Found> {
             tuple = Tuple::of(line).ok()?;
             Entry::Tuple(&tuple)
         }
+        b"address.stats" => {
+            tuple = Tuple::of_address(line).ok()?;
+            Entry::Tuple(&tuple)
+        }
         b"tracer.stats" => Entry::Stats(Totals::of(line).ok()?),
         b"connect.failed" => {
             Entry::Failure(Failure::of(line, Call::Connect, envelope.wall_ns()?).ok()?)

@@ -3,6 +3,7 @@
 use tracer_common::{Addr, Cause, Event, Kind, TupleCount, TupleKey};
 
 use crate::{
+    capacity::Limits,
     cgroups::Name,
     export::{
         Context, LineWriter, Lines, Moment,
@@ -76,7 +77,9 @@ impl Recorder {
         ends: &[u32],
     ) {
         let moment = self.moment(mono_ns);
-        let row = Row::new(key, count, None, Some(1000));
+        // The kernel chose all of its ports.
+        let held = TupleCount { held: count.in_use(), ..*count };
+        let row = Row::new(key, &held, None, Some(Limits::of(1000)));
         let mut line = Tuple::recorded(&row, count, name);
         line.ends = ends.to_vec();
         self.writer.tuple_stats(&mut self.lines, moment, &line).unwrap();

@@ -223,6 +223,7 @@ fn tuples_beyond_the_limit_are_said_and_those_with_ports_come_first() {
                 count: &count,
                 has_states: true,
                 capacity: None,
+                limits: None,
                 reuse: None,
                 older: None,
                 search_p99: None,

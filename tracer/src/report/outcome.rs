@@ -10,6 +10,7 @@ use super::{
     tally::Tally,
 };
 use crate::{
+    capacity::Limits,
     export::{timestamp::Timestamp, tuple::address},
     recording::Reader,
     stats::P99,
@@ -81,6 +82,30 @@ pub(super) struct Where {
     #[serde(rename = "network.peer.port", skip_serializing_if = "Option::is_none")]
     pub(super) port: Option<u16>,
     pub(super) netns: u32,
+    /// It is about bind(address, 0) at the address; absent: it is not.
+    #[serde(rename = "bind.any_port", skip_serializing_if = "std::ops::Not::not")]
+    pub(super) bind: bool,
+}
+
+/// What the namespace of a tuple has to give; absent where not known.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Of {
+    #[serde(rename = "ports.range", skip_serializing_if = "Option::is_none")]
+    pub(super) range: Option<String>,
+    #[serde(rename = "ports.reserved", skip_serializing_if = "Option::is_none")]
+    pub(super) reserved: Option<u32>,
+    #[serde(rename = "ports.bound", skip_serializing_if = "Option::is_none")]
+    pub(super) bound: Option<u32>,
+}
+
+impl From<Option<Limits>> for Of {
+    fn from(limits: Option<Limits>) -> Self {
+        Self {
+            range: limits.map(|limits| limits.range()),
+            reserved: limits.map(|limits| limits.reserved),
+            bound: limits.map(|limits| limits.bound),
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -99,6 +124,8 @@ pub(super) struct First {
     pub(super) time_wait: Option<u64>,
     #[serde(rename = "ports.capacity", skip_serializing_if = "Option::is_none")]
     pub(super) capacity: Option<u32>,
+    #[serde(flatten)]
+    pub(super) of: Of,
     /// `event`: the call itself. `counters`: it was before this time, and after the reading before.
     pub(super) source: &'static str,
 }
@@ -129,6 +156,8 @@ pub(super) struct Worst {
     pub(super) time_wait: u64,
     #[serde(rename = "ports.capacity", skip_serializing_if = "Option::is_none")]
     pub(super) capacity: Option<u32>,
+    #[serde(flatten)]
+    pub(super) of: Of,
     #[serde(rename = "time.above_45_s")]
     pub(super) above_45: f64,
     #[serde(rename = "time.above_80_s")]
@@ -192,7 +221,10 @@ impl Report {
             lines: reader.lines(),
             readings: summary.readings,
             runs: summary.runs,
-            first: summary.first.map(First::from),
+            first: summary.first.map(|first| {
+                let limits = summary.tuples.get(&first.key).and_then(|tally| tally.peak.limits);
+                First { of: limits.into(), ..First::from(first) }
+            }),
             peak: peaks.reduce(f64::max).map(rounded),
             above_s: seconds(summary.above),
             slowest: summary.slowest.map(Slow::from),
@@ -313,6 +345,7 @@ impl Worst {
             in_use: peak.in_use,
             time_wait: peak.time_wait,
             capacity: peak.capacity,
+            of: peak.limits.into(),
             above_45,
             above_80,
             above_95,
@@ -334,6 +367,7 @@ impl From<&TupleKey> for Where {
             destination: has_peer.then(|| address(key.destination)),
             port: has_peer.then_some(key.destination_port),
             netns: key.netns,
+            bind: key.is_of_bind(),
         }
     }
 }
@@ -352,6 +386,7 @@ impl From<Exhaustion> for First {
             in_use: first.in_use,
             time_wait: first.time_wait,
             capacity: first.capacity,
+            of: Of::default(),
             source: if first.exact { "event" } else { "counters" },
         }
     }

@@ -3,6 +3,7 @@
 use tracer_common::Cause;
 
 use crate::{
+    capacity::Limits,
     recording::{At, Tuple},
     stats,
     table::{CRITICAL, HIGH, SLOW},
@@ -20,6 +21,8 @@ pub(super) struct Peak {
     pub(super) in_use: u64,
     pub(super) time_wait: u64,
     pub(super) capacity: Option<u32>,
+    /// What its namespace had to give.
+    pub(super) limits: Option<Limits>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -100,6 +103,7 @@ impl Tally {
                 in_use,
                 time_wait: tuple.count.time_wait(),
                 capacity: tuple.capacity,
+                limits: tuple.limits,
             };
         }
         self.comm = tuple.count.comm;

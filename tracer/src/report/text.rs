@@ -1,9 +1,9 @@
 //! The report for people.
 
-use super::outcome::{Report, Where, Worst};
+use super::outcome::{Of, Report, Where, Worst};
 use crate::{
     losses,
-    table::{CRITICAL, HIGH, SLOW},
+    table::{BIND, CRITICAL, HIGH, SLOW},
     text,
 };
 
@@ -105,6 +105,7 @@ fn first(report: &Report) -> String {
     };
     let what = if first.call == "bind" { "bind() to " } else { "" };
     let ports = match (first.in_use, first.capacity) {
+        (Some(_), Some(0)) => format!(": there are no ports for it{}", without(&first.of)),
         (Some(in_use), Some(capacity)) => format!(": {in_use} of {capacity} ports in use"),
         (Some(in_use), None) => format!(": {in_use} ports in use"),
         (None, _) => String::new(),
@@ -112,6 +113,16 @@ fn first(report: &Report) -> String {
     let waiting = first.time_wait.map(|count| format!(", {count} in TIME_WAIT"));
     let waiting = waiting.unwrap_or_default();
     format!("{when} {}, {what}{}{who}{ports}{waiting}", first.ts, tuple(&first.at))
+}
+
+/// Why there are no ports: ` (16 of 40000-40015 reserved, 0 bound)`; empty where that is not known.
+fn without(of: &Of) -> String {
+    match (&of.range, of.reserved, of.bound) {
+        (Some(range), Some(reserved), Some(bound)) => {
+            format!(" (of {range}: {reserved} reserved, {bound} bound)")
+        }
+        _ => String::new(),
+    }
 }
 
 fn tuples(out: &mut String, report: &Report) {
@@ -142,7 +153,10 @@ fn cells(worst: &Worst) -> Vec<String> {
         worst.ts.as_deref().map_or_else(unknown, short),
         worst.in_use.to_string(),
         worst.time_wait.to_string(),
-        worst.capacity.map_or_else(unknown, |capacity| capacity.to_string()),
+        worst.capacity.map_or_else(unknown, |capacity| match capacity {
+            0 => format!("0{}", without(&worst.of)),
+            capacity => capacity.to_string(),
+        }),
         span(worst.above_45),
         span(worst.above_80),
         span(worst.above_95),
@@ -244,6 +258,9 @@ fn tuple(at: &Where) -> String {
 }
 
 fn destination(at: &Where) -> Option<String> {
+    if at.bind {
+        return Some(BIND.to_owned());
+    }
     let (address, port) = (at.destination.as_ref()?, at.port?);
     Some(if address.contains(':') {
         format!("[{address}]:{port}")

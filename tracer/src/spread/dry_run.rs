@@ -48,12 +48,9 @@ pub fn run(kernel: &KernelConfig, config: &SpreadConfig) -> Result<String, Error
     let pool = start::pool(config, &mut inside)?;
     let places = start::places(&config.cgroups)?;
     let mut tracer = trace::start(kernel, 0, &tracer_common::Filter::default(), User::own())?;
-    let mut blocked = Vec::new();
-    tracer.session.maps.binds(|key, bound| {
-        if bound.place.netns == netns.inum {
-            blocked.push(key.port);
-        }
-    })?;
+    tracer.know_range(netns.clone(), inside.range.clone());
+    tracer.refresh_ports()?;
+    let blocked = tracer.blocked(netns.inum);
     let capacity = ports::capacity(&inside.range, &blocked);
     let destinations = inside.host.ways.destinations(&config.destinations());
     let counted = count(&mut tracer, &netns, &places, config, &destinations)?;

@@ -1,13 +1,22 @@
 //! What the ledger says about ports, in the terms of a rule. Pure.
 
-use crate::capacity::{self, PortRange};
+use crate::capacity::{PortRange, Usable};
 
-/// Ports that a tuple can hold. Of an odd number of ports connect() never uses the last one.
+/// Ports that a tuple of a rule can surely be given. Of an odd number of ports a single connect() looks at all but one, of
+/// the first and the last (`__inet_hash_connect`): which, depends on where its search begins, so one is not sure.
 pub(super) fn capacity(range: &PortRange, blocked: &[u16]) -> u32 {
     let odd = (range.high - range.low).is_multiple_of(2);
     let high = if odd && range.high > range.low { range.high - 1 } else { range.high };
     let range = PortRange { high, ..range.clone() };
-    capacity::capacity(&range, blocked.iter().copied())
+    Usable::new(&range, blocked.iter().copied().collect()).limits().usable()
+}
+
+/// Whether there is one port more than [`capacity`] says.
+pub(super) fn is_last_unsure(range: &PortRange, taken: &[u64; 1024]) -> bool {
+    let odd = (range.high - range.low).is_multiple_of(2) && range.high > range.low;
+    odd && taken
+        .get(usize::from(range.high >> 6))
+        .is_some_and(|word| word >> (range.high & 63) & 1 == 0)
 }
 
 /// One bit for each port that is not to be handed out.
@@ -64,5 +73,10 @@ mod tests {
         assert_eq!(capacity(&range(100, 200), &[]), 100);
         assert_eq!(capacity(&range(100, 200), &[200, 150]), 99);
         assert_eq!(capacity(&range(7, 7), &[]), 1);
+        let unsure = |range, blocked: &[u16]| is_last_unsure(&range, &taken(&range, blocked));
+        assert!(unsure(range(100, 200), &[]));
+        assert!(!unsure(range(100, 200), &[200]));
+        assert!(!unsure(range(100, 199), &[]));
+        assert!(!unsure(range(7, 7), &[]));
     }
 }

@@ -59,7 +59,8 @@ pub fn run(config: &SpreadConfig) -> Result<String, Error> {
         }
         let capacity = found.capacity.unwrap_or_else(|| {
             out.push_str("the recording does not say how many ports there were; taken for it: Linux's default\n");
-            capacity::capacity(&capacity::PortRange::default(), std::iter::empty())
+            let range = capacity::PortRange::default();
+            u32::from(range.high - range.low) + 1
         });
         let projected =
             projection::of_peaks(&found.peaks, capacity, |destination| weights(&pool, destination));

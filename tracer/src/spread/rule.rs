@@ -23,6 +23,8 @@ pub struct Inputs<'a> {
     pub capacity: u32,
     /// Of these, those of the half that the kernel tries last.
     pub other_capacity: u32,
+    /// There is one port more, which a search can pass over.
+    pub unsure: bool,
     /// Bound ports that the hooks had counted before those of `capacity` were read.
     pub bound: u32,
     /// net.ipv4.tcp_tw_reuse there.
@@ -59,6 +61,7 @@ pub fn build(inputs: &Inputs<'_>) -> Rule {
         flags: inputs.flags,
         capacity: inputs.capacity,
         other_low: inputs.low.saturating_add(1),
+        unsure: inputs.unsure.into(),
         half,
         other_capacity: inputs.other_capacity,
         step: step(half, high_word(inputs.random)),
@@ -78,7 +81,8 @@ pub fn build(inputs: &Inputs<'_>) -> Rule {
 }
 
 /// Ports in each half of the range. connect() tries `low`, `low + 2` and so on first, then `low + 1`
-/// and so on, and leaves the last port of an odd number of ports out (`__inet_hash_connect`,
+/// and so on. Of an odd number of ports, the last one is in neither half: a search passes over it or the first one,
+/// depending on where it begins (`__inet_hash_connect`,
 /// <https://github.com/torvalds/linux/blob/v6.12/net/ipv4/inet_hashtables.c>).
 fn half(low: u16, high: u16) -> u32 {
     (u32::from(high) + 1).saturating_sub(u32::from(low)) / 2

@@ -208,7 +208,7 @@ fn read_maps(
     Ok(RuleStatus {
         agent: Lock::holder(&name),
         netns: rule.netns,
-        capacity: rule.capacity,
+        capacity: rule.capacity + u32::from(rule.unsure),
         fast_ports: fast,
         pins,
         links,
@@ -224,8 +224,6 @@ fn read_maps(
 
 fn usage(rule: &Rule, key: &TupleKey, count: &TupleCount) -> Use {
     let held = Halves(count.held);
-    let left = rule.capacity.saturating_sub(held.even().saturating_add(held.odd()));
-    let in_use = u32::try_from(count.in_use()).unwrap_or(u32::MAX);
     Use {
         source: address(key.source),
         destination: address(key.destination),
@@ -233,7 +231,7 @@ fn usage(rule: &Rule, key: &TupleKey, count: &TupleCount) -> Use {
         in_use: count.in_use(),
         time_wait: count.time_wait(),
         // With ports that bind() took, of which the rule's capacity is without all.
-        capacity: in_use.saturating_add(left),
+        capacity: count.capacity(rule.capacity + u32::from(rule.unsure)),
         other_half: if rule.other_low & 1 == 1 { held.odd() } else { held.even() }.into(),
         chosen: count.chosen,
         opened: count.opened,

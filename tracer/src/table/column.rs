@@ -45,6 +45,9 @@ pub const HIGH: f64 = 0.80;
 /// From this share on connect() is about to fail.
 pub const CRITICAL: f64 = 0.95;
 
+/// In place of a destination: the row says what bind(address, 0) has left at the address.
+pub(crate) const BIND: &str = "bind(address, 0)";
+
 impl Column {
     pub const ALL: [Self; 22] = [
         Self::Source,
@@ -319,6 +322,7 @@ impl Column {
             Self::Error => error(row).map_or_else(unknown, Into::into),
             Self::Search => row.search_p99.map_or_else(unknown, duration),
             Self::Eta => match row.eta_s {
+                Some(0.0) if row.capacity == Some(0) => full(row),
                 Some(0.0) => "full".to_owned(),
                 Some(eta) => seconds(eta),
                 None => unknown(),
@@ -391,6 +395,12 @@ impl Column {
     }
 }
 
+/// Of a tuple that can hold no port: full, and by what.
+fn full(row: &Row) -> String {
+    let words = row.limits.map(|limits| limits.taken_by()).unwrap_or_default();
+    if words.is_empty() { "full".to_owned() } else { format!("full ({words})") }
+}
+
 /// The state that most ports of a row are in, and the share of these; of equals the worse one. `None`: there is none, or
 /// it is not known.
 fn state(row: &Row) -> Option<String> {
@@ -437,12 +447,15 @@ fn not_empty(text: String) -> Option<String> {
 
 fn source(row: &Row) -> String {
     match row.key.source {
-        Addr::UNSPECIFIED => "*".to_owned(),
+        Addr::UNSPECIFIED if !row.key.is_of_bind() => "*".to_owned(),
         source => address(source),
     }
 }
 
 fn destination(row: &Row) -> String {
+    if row.key.is_of_bind() {
+        return BIND.to_owned();
+    }
     if (row.key.destination, row.key.destination_port) == (Addr::UNSPECIFIED, 0) {
         return "*".to_owned();
     }

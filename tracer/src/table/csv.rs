@@ -3,7 +3,10 @@
 use std::borrow::Cow;
 
 use crate::{
-    export::{timestamp::Timestamp, tuple::Tuple},
+    export::{
+        timestamp::Timestamp,
+        tuple::{Tuple, address},
+    },
     stats::Row,
     text,
 };
@@ -13,14 +16,19 @@ const HEADER: &str = "ts,netns,netns.name,network.local.address,network.peer.add
 ports.in_use,ports.time_wait,ports.capacity,ports.saturation,rate.opened,rate.failed,\
 search.p99_ns,eta_s,ports.opened,ports.released,connect.failures,errno,process.pid,\
 process.executable.name,container.id,search.p99_at_least,ports.reusable,ports.connecting,ports.unanswered,\
-ports.established,ports.close_wait,ports.closing\r\n";
+ports.established,ports.close_wait,ports.closing,ports.range,ports.reserved,ports.bound\r\n";
 
 pub(super) fn render(rows: &[Row], ns: u64, header: bool) -> Vec<u8> {
     let ts = Timestamp::default().text(ns);
     let ts = String::from_utf8_lossy(&ts);
     let mut out = if header { HEADER.to_owned() } else { String::new() };
     for row in rows {
-        let cells = fields(&ts, &Tuple::from(row), row.failures());
+        let mut tuple = Tuple::from(row);
+        if row.key.is_of_bind() {
+            tuple.local_address = address(row.key.source);
+            tuple.peer_address = String::new();
+        }
+        let cells = fields(&ts, &tuple, row.failures());
         let quoted: Vec<_> = cells.iter().map(|cell| quoted(cell)).collect();
         out.push_str(&quoted.join(","));
         out.push_str("\r\n");
@@ -28,7 +36,7 @@ pub(super) fn render(rows: &[Row], ns: u64, header: bool) -> Vec<u8> {
     out.into_bytes()
 }
 
-fn fields(ts: &str, tuple: &Tuple<'_>, failures: u64) -> [String; 28] {
+fn fields(ts: &str, tuple: &Tuple<'_>, failures: u64) -> [String; 31] {
     [
         ts.to_owned(),
         tuple.netns.to_string(),
@@ -58,6 +66,9 @@ fn fields(ts: &str, tuple: &Tuple<'_>, failures: u64) -> [String; 28] {
         known(tuple.established),
         known(tuple.close_wait),
         known(tuple.closing),
+        tuple.range.clone().unwrap_or_default(),
+        known(tuple.reserved),
+        known(tuple.bound),
     ]
 }
 

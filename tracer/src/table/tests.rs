@@ -5,7 +5,7 @@ use tracer_common::{
 };
 
 use super::*;
-use crate::{stats::P99, view::forecasts::Forecast};
+use crate::{capacity::Limits, stats::P99, view::forecasts::Forecast};
 
 /// 2026-11-21T02:44:53.5Z
 const NS: u64 = 1_795_229_093_500_000_000;
@@ -32,6 +32,7 @@ fn filling(in_use: u64) -> Row {
         time_wait_ended: 90_000,
         pid: 812,
         comm: comm(b"nginx"),
+        held: in_use,
         ..TupleCount::default()
     };
     let [established, close_wait] = [PortState::Established, PortState::CloseWait];
@@ -40,9 +41,9 @@ fn filling(in_use: u64) -> Row {
         + States::one(close_wait.flags()) * (open - open / 2);
     now.search[search_bucket(12_500)] = 1000;
     let before = TupleCount { opened: now.opened - 940, released: 99_500, ..now };
-    let row =
-        Row::new(key(1, 7, 8080), &now, Some((&before, Duration::from_secs(2))), Some(28_232));
-    let eta_s = f64::from(28_232 - u32::try_from(in_use).unwrap()) / 220.0;
+    let before = Some((&before, Duration::from_secs(2)));
+    let row = Row::new(key(1, 7, 8080), &now, before, Some(Limits::of(28_232)));
+    let eta_s = (28_232 - in_use) as f64 / 220.0;
     row.with(Forecast { eta_s: Some(eta_s), reusable: Some(in_use / 4) })
 }
 
@@ -174,8 +175,8 @@ fn the_signs_stand_from_their_thresholds_on() {
     assert_eq!(cell(1000), "100.0!!");
 }
 
-fn row_of(capacity: u32) -> Row {
-    Row::new(key(1, 1, 1), &TupleCount::default(), None, Some(capacity))
+fn row_of(capacity: u16) -> Row {
+    Row::new(key(1, 1, 1), &TupleCount::default(), None, Some(Limits::of(capacity)))
 }
 
 #[test]

@@ -129,9 +129,10 @@ impl Live {
             self.pools = spread::pools();
             self.tracer.session.flush_log();
         }
-        if due || self.tracer.lacks_capacities() {
-            self.tracer.refresh_capacities()?;
+        if due || self.tracer.lacks_limits() {
+            self.tracer.refresh_ranges();
         }
+        self.tracer.refresh_ports()?;
         self.tracer.reconcile_if_due()
     }
 
@@ -144,7 +145,7 @@ impl Live {
         let reuses = tracer.reuses().clone();
         let older = tracer.take_older();
         model.book.begin(mono_ns);
-        tracer.each_tuple(|key, count, capacity| {
+        tracer.each_tuple(|key, count, limits| {
             if !visible(filter, key, count, names, now) {
                 *outside += 1;
                 return;
@@ -162,7 +163,8 @@ impl Live {
                 key: *key,
                 count,
                 has_states: true,
-                capacity,
+                capacity: limits.map(|limits| limits.capacity_of(key, count)),
+                limits,
                 reuse: reuses.get(&key.netns).and_then(|reuse| reuse.of(key, count)),
                 older: older.get(key),
                 search_p99: None,
@@ -170,7 +172,25 @@ impl Live {
                 container: newest.2.clone(),
                 netns_name: namespaces.get(key.netns).cloned(),
             });
-        })
+        })?;
+        for (key, count, of) in tracer.bind_rows() {
+            if visible(filter, &key, &count, names, now) {
+                model.book.look(&Look {
+                    key,
+                    count: &count,
+                    has_states: false,
+                    capacity: Some(of.limits.unreserved()),
+                    limits: Some(of.limits),
+                    reuse: None,
+                    older: None,
+                    search_p99: None,
+                    cgroup: None,
+                    container: None,
+                    netns_name: namespaces.get(key.netns).cloned(),
+                });
+            }
+        }
+        Ok(())
     }
 
     fn reading(&mut self, wants: Wants, mono_ns: u64) -> Result<Reading, Error> {

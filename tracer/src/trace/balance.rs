@@ -24,12 +24,13 @@ impl Ports {
         let one = Halves::one(port);
         self.in_use += 1;
         self.states = self.states.wrapping_add(States::one(flags));
-        if !is(conn_flag::LISTED) {
+        let takes_room = !is(conn_flag::LISTED) && !is(conn_flag::APART);
+        if takes_room {
             self.held = self.held.wrapping_add(one);
         }
         if is(conn_flag::TIME_WAIT) {
             self.time_wait += 1;
-            if !is(conn_flag::LISTED | conn_flag::BOUND | conn_flag::NO_STAMP) {
+            if takes_room && !is(conn_flag::BOUND | conn_flag::NO_STAMP) {
                 self.waiting = self.waiting.wrapping_add(one);
             }
         }
@@ -144,16 +145,17 @@ mod tests {
             conn(3, 40_003, tuple(1), conn_flag::LISTED | PortState::CloseWait.flags()),
             conn(4, 40_004, tuple(1), conn_flag::SPREAD),
             conn(5, 40_005, tuple(2), 0),
+            conn(6, 40_006, tuple(1), conn_flag::APART | conn_flag::TIME_WAIT),
         ];
         let right = TupleCount {
-            time_wait_begun: 3,
+            time_wait_begun: 4,
             time_wait_ended: 1,
             held: 2 << 32 | 1,
             waiting: 1,
             states: States::one(PortState::CloseWait.flags()),
             chosen: 7,
             settled: 6,
-            ..count(6, 2)
+            ..count(7, 2)
         };
         let before = reading(&[(1, right), (2, count(8, 8))]);
         let after = reading(&[(1, right), (2, count(9, 8))]);

@@ -1,4 +1,4 @@
-//! How many ports a tuple can hold, by network namespace.
+//! Which ports a tuple can hold, by network namespace.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -7,11 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use foldhash::{HashMap, HashMapExt as _};
+use foldhash::HashMap;
 use tracer_common::{Bound, ConnKey};
 
 use crate::{
-    capacity::{PortRange, Reuse, capacity},
+    capacity::{Limits, PortRange, PortSet, Reuse, Usable},
     netns::{Netns, Worker},
 };
 
@@ -30,8 +30,12 @@ pub struct Capacities {
     ranges: HashMap<u32, PortRange>,
     /// What net.ipv4.tcp_tw_reuse lets each namespace do.
     reuses: BTreeMap<u32, Reuse>,
-    /// Few, and asked for every tuple.
-    by_netns: BTreeMap<u32, u32>,
+    /// Of the namespaces in `ranges`, as of the newest look at bound ports.
+    usable: HashMap<u32, Usable>,
+    /// The same in numbers. Few, and asked for every tuple.
+    by_netns: BTreeMap<u32, Limits>,
+    /// Ports that no connect() is given although the socket that bound them is gone: see [`Self::linger`].
+    lingering: HashMap<u32, PortSet>,
     /// Namespaces that were looked for in vain.
     missed: HashSet<u32>,
 }
@@ -50,8 +54,8 @@ pub struct Looked {
 }
 
 impl Capacities {
-    /// Ports that a tuple of this namespace can hold; `None`: the namespace could not be read.
-    pub fn get(&self, netns: u32) -> Option<u32> {
+    /// What this namespace has to give; `None`: it could not be read.
+    pub fn get(&self, netns: u32) -> Option<Limits> {
         self.by_netns.get(&netns).copied()
     }
 
@@ -60,10 +64,21 @@ impl Capacities {
         &self.reuses
     }
 
+    /// The ports of each namespace that is known.
+    pub fn usable(&self) -> &HashMap<u32, Usable> {
+        &self.usable
+    }
+
+    /// Ports of this namespace that no connect() is given because of bind() or listen().
+    pub fn blocked(&self, netns: u32) -> Option<&PortSet> {
+        self.usable.get(&netns).map(Usable::blocked)
+    }
+
     /// A namespace was found, and its range read.
     pub fn know(&mut self, place: Netns, range: PortRange) {
-        let known = capacity(&range, std::iter::empty());
-        self.by_netns.entry(place.inum).or_insert(known);
+        self.by_netns
+            .entry(place.inum)
+            .or_insert_with(|| Usable::new(&range, PortSet::default()).limits());
         self.ranges.insert(place.inum, range);
         self.places.insert(place.inum, place);
     }
@@ -88,7 +103,7 @@ impl Capacities {
 
     /// As [`Self::get`], and where the namespace is new, looks for it through a thread that was
     /// just seen in it.
-    pub fn learn(&mut self, worker: &Worker, netns: u32, pid: u32, tid: u32) -> Option<u32> {
+    pub fn learn(&mut self, worker: &Worker, netns: u32, pid: u32, tid: u32) -> Option<Limits> {
         if let Some(known) = self.get(netns) {
             return Some(known);
         }
@@ -103,13 +118,54 @@ impl Capacities {
         self.get(netns)
     }
 
-    /// Reads the port ranges of the wanted namespaces anew, and takes off them what is bound.
-    pub fn refresh(
-        &mut self,
-        worker: &Worker,
-        wanted: &HashSet<u32>,
-        binds: &[(ConnKey, Bound)],
-    ) -> Looked {
+    /// Takes off the ranges what is bound now. Returns whether the ports of a namespace are others than before.
+    pub fn bound(&mut self, binds: &[(ConnKey, Bound)]) -> bool {
+        let mut blocked: HashMap<u32, PortSet> = self.lingering.clone();
+        for (key, bound) in binds {
+            blocked.entry(bound.place.netns).or_default().insert(key.port);
+        }
+        let usable: HashMap<u32, Usable> = (self.ranges.iter())
+            .map(|(netns, range)| {
+                (*netns, Usable::new(range, blocked.remove(netns).unwrap_or_default()))
+            })
+            .collect();
+        self.by_netns = usable.iter().map(|(netns, it)| (*netns, it.limits())).collect();
+        let changed = usable != self.usable;
+        self.usable = usable;
+        changed
+    }
+
+    /// Keeps ports blocked until [`Self::still_held`], though they may be bound no more. To be called before
+    /// [`Self::bound`] where the kernel does so (Linux up to 6.17): a port that bind() took is given to no connect() until
+    /// no socket has it, and a connection can have it that got it before.
+    pub fn linger(&mut self) {
+        let before = self.usable.iter().map(|(netns, it)| (*netns, it.blocked().clone()));
+        self.lingering = before.collect();
+    }
+
+    /// Whether a port is blocked that is not bound.
+    pub fn is_lingering(&self, binds: &[(ConnKey, Bound)]) -> bool {
+        let mut left = self.lingering.clone();
+        for (key, bound) in binds {
+            if let Some(ports) = left.get_mut(&bound.place.netns) {
+                ports.remove_one(key.port);
+            }
+        }
+        left.values().any(|ports| !ports.is_empty())
+    }
+
+    /// Of the ports that are blocked, connections hold these: the others block nothing once they are bound no more.
+    pub fn still_held(&mut self, held: &HashMap<u32, PortSet>) {
+        self.lingering.retain(|netns, ports| {
+            held.get(netns).is_some_and(|held| {
+                ports.keep(held);
+                true
+            })
+        });
+    }
+
+    /// Reads the port ranges of the wanted namespaces anew.
+    pub fn refresh(&mut self, worker: &Worker, wanted: &HashSet<u32>) -> Looked {
         let mut looked = Looked::default();
         self.ranges.retain(|netns, _| wanted.contains(netns));
         self.reuses.retain(|netns, _| wanted.contains(netns));
@@ -124,17 +180,6 @@ impl Capacities {
             let found = gone.iter().filter_map(|netns| self.places.get(netns).cloned()).collect();
             self.read_ranges(worker, found, &mut looked);
         }
-        let mut blocked: HashMap<u32, Vec<u16>> = HashMap::new();
-        for (key, bound) in binds {
-            blocked.entry(bound.place.netns).or_default().push(key.port);
-        }
-        let ranges = self.ranges.iter();
-        self.by_netns = ranges
-            .map(|(netns, range)| {
-                let blocked = blocked.get(netns).into_iter().flatten().copied();
-                (*netns, capacity(range, blocked))
-            })
-            .collect();
         looked
     }
 

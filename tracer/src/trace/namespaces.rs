@@ -108,12 +108,9 @@ impl Tracer {
         }
     }
 
-    /// Learns what the namespaces in the newest reading have to give, less the ports that bind() and
-    /// listen() took.
-    pub fn refresh_capacities(&mut self) -> Result<(), Error> {
-        let mut binds = Vec::new();
-        self.session.maps.binds(|key, bound| binds.push((key, bound)))?;
-        let looked = self.capacities.refresh(&self.worker, &self.namespaces, &binds);
+    /// Reads the port ranges of the namespaces in the newest reading. [`Self::refresh_ports`] comes after it.
+    pub fn refresh_ranges(&mut self) {
+        let looked = self.capacities.refresh(&self.worker, &self.namespaces);
         for inum in looked.read {
             self.left_out.seen(inum, Look::Range);
         }
@@ -132,7 +129,6 @@ impl Tracer {
             _ => {}
         }
         self.left_out.held(&self.held, looked.unknown, Instant::now());
-        Ok(())
     }
 
     /// The namespaces in which a port is held, or was since shortly before the last comparison.

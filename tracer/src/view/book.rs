@@ -186,15 +186,17 @@ impl Book {
     pub fn look(&mut self, look: &Look<'_>) {
         let place = self.place(&look.key);
         let (now_ms, reading) = (self.now_ms, self.reading);
+        // What is taken at an address is taken by tuples, too.
+        let counted = |opened| if look.key.is_of_bind() { 0 } else { opened };
         if let Some(track) = place.and_then(|place| self.tracks.get_mut(place)) {
-            self.opened = self.opened.saturating_add(track.look(look, now_ms, reading));
+            self.opened = self.opened.saturating_add(counted(track.look(look, now_ms, reading)));
         } else {
             // What a tuple that was not there before has counted, it has counted since then, unless it was
             // left out before.
             let known = reading > 1 && !self.ever_left_out;
             let since = known.then_some(self.before_ms);
             let mut track = Track::new(look.key, since);
-            let opened = track.look(look, now_ms, reading);
+            let opened = counted(track.look(look, now_ms, reading));
             self.opened = self.opened.saturating_add(if since.is_some() { opened } else { 0 });
             self.enter(track);
         }

@@ -76,7 +76,8 @@ impl Subject {
 /// of its worst tuple (saturation, time left, port search), because ports run out by tuple.
 pub fn grouped(rows: impl Iterator<Item = Row>, by: By) -> Vec<Row> {
     let mut groups: HashMap<Subject, Row> = HashMap::new();
-    for mut row in rows {
+    // Ports at an address are those of its tuples.
+    for mut row in rows.filter(|row| !row.key.is_of_bind()) {
         let subject = Subject::of(&row, by);
         row.key = subject.key;
         groups.entry(subject).and_modify(|group| join(group, &row)).or_insert(row);
@@ -129,6 +130,9 @@ fn join(group: &mut Row, row: &Row) {
     }
     if group.pid != row.pid {
         group.pid = 0;
+    }
+    if group.limits != row.limits {
+        group.limits = None;
     }
     if group.container != row.container {
         group.container = None;

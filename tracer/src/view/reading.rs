@@ -7,7 +7,11 @@ use std::sync::Arc;
 use tracer_common::{Cause, TupleCount, TupleKey};
 
 use super::course::Older;
-use crate::{capacity::TakenOver, holder::Holder as PortHolder, stats::P99};
+use crate::{
+    capacity::{Limits, TakenOver},
+    holder::Holder as PortHolder,
+    stats::P99,
+};
 
 /// What holds for all readings of one tracer.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -35,6 +39,8 @@ pub struct Look<'a> {
     pub has_states: bool,
     /// Ports that it can hold; `None`: not known.
     pub capacity: Option<u32>,
+    /// What its namespace has to give; `None`: not known.
+    pub limits: Option<Limits>,
     /// TIME_WAITs that connect() may take over; `None`: none.
     pub reuse: Option<TakenOver>,
     /// Of the tuple's TIME_WAITs that are older than the tracer; used where this is its first reading.

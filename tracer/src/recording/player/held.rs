@@ -12,7 +12,7 @@ use super::{
     names::Names,
 };
 use crate::{
-    capacity::TakenOver,
+    capacity::{Limits, TakenOver},
     stats::P99,
     view::{
         book::milliseconds,
@@ -42,6 +42,7 @@ pub(super) struct Kept {
     count: TupleCount,
     has_states: bool,
     capacity: Option<u32>,
+    limits: Option<Limits>,
     reusable: Option<u64>,
     ends: Option<[u16; TIME_WAIT_S]>,
     search_p99: Option<P99>,
@@ -74,6 +75,7 @@ impl Kept {
             count: tuple.count,
             has_states: tuple.has_states,
             capacity: tuple.capacity,
+            limits: tuple.limits,
             reusable: tuple.reusable,
             ends: tuple.ends,
             search_p99: tuple.search_p99,
@@ -91,6 +93,7 @@ impl Kept {
             count: &self.count,
             has_states: self.has_states,
             capacity: self.capacity,
+            limits: self.limits,
             reuse: self.reusable.map(TakenOver::recorded),
             older: self.ends.as_ref().map(|left| Older { left, at_ms }),
             search_p99: self.search_p99,
@@ -98,36 +101,5 @@ impl Kept {
             container: self.container,
             netns_name: self.netns_name,
         });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use tracer_common::TupleCount;
-
-    use crate::recording::{
-        Player,
-        test_recorder::{Recorder, S, key},
-    };
-
-    #[test]
-    fn when_time_waits_end_that_are_older_is_played() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut recorder = Recorder::default();
-        recorder.start(0, true);
-        let count = TupleCount { opened: 5, time_wait_begun: 5, ..TupleCount::default() };
-        recorder.tuple_with_ends(12 * S, key(1), &count, None, &[0, 3, 0, 2]);
-        recorder.stats(12 * S, 0);
-        let path = folder.path().join("f");
-        fs::write(&path, recorder.bytes()).unwrap();
-        let mut player = Player::open(&[path]).unwrap();
-        let mut seen = None;
-        player
-            .next(&mut |look| seen = look.older.map(|older| (older.left.to_vec(), older.at_ms)))
-            .unwrap();
-        let (left, at_ms) = seen.unwrap();
-        assert_eq!((&left[..5], at_ms), (&[0, 3, 0, 2, 0][..], 12_000));
     }
 }

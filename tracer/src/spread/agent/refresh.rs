@@ -85,6 +85,7 @@ impl Agent {
         let reuse = self.inside.reuse;
         let capacity = ports::capacity(&self.inside.range, &blocked);
         let other_capacity = ports::other_capacity(&self.inside.range, &self.taken);
+        let unsure = ports::is_last_unsure(&self.inside.range, &self.taken);
         let sample = if self.config.sample == 0 { self.doubt.sample() } else { self.config.sample };
         let build = move |is_there: &dyn Fn(Addr) -> bool| {
             let there: Vec<_> =
@@ -99,6 +100,7 @@ impl Agent {
                 high,
                 capacity,
                 other_capacity,
+                unsure,
                 bound,
                 reuse,
                 sample,
@@ -171,16 +173,12 @@ impl Agent {
         (usable, left_out)
     }
 
-    /// Ports of the namespace that bind() or listen() took.
+    /// Ports of the namespace that no connect() is given because of bind() or listen(). What tuples hold takes no room from
+    /// here on where it is one of these.
     fn blocked(&mut self) -> Result<Vec<u16>, Error> {
-        let mut bound = Vec::new();
-        let netns = self.netns.inum;
-        self.tracer.session.maps.binds(|key, at| {
-            if at.place.netns == netns {
-                bound.push(key.port);
-            }
-        })?;
-        Ok(bound)
+        self.tracer.know_range(self.netns.clone(), self.inside.range.clone());
+        self.tracer.refresh_ports()?;
+        Ok(self.tracer.blocked(self.netns.inum))
     }
 
     /// For `tracer status`, and on the log what changed of the pool.

@@ -25,6 +25,7 @@ fn inputs<'a>(addresses: &'a [PoolAddress], destinations: &'a [Destination]) -> 
         flags: rule_flag::REBIND | rule_flag::FAST_PORTS,
         capacity: 28_230,
         other_capacity: 14_115,
+        unsure: false,
         bound: 0,
         reuse: Reuse::default(),
         low: 32_768,

@@ -38,6 +38,7 @@ impl Feed {
                 count,
                 has_states: true,
                 capacity: Some(Self::CAPACITY),
+                limits: None,
                 reuse: None,
                 older: None,
                 search_p99: None,
@@ -301,19 +302,18 @@ proptest! {
 
 #[test]
 fn the_worst_fails_then_is_full_then_fills_up_and_the_others_are_counted() {
-    fn failing(second: u64, cause: Cause, each: u64) -> TupleCount {
+    let mut feed = Feed::default();
+    let failing = |second: u64, cause: Cause, each: u64| {
         let mut now = count(100, 0);
         now.failed[cause as usize] = each * second;
         now
-    }
-    type At = Box<dyn Fn(u64) -> TupleCount>;
-    let mut feed = Feed::default();
+    };
     let exhausted = |second| failing(second, Cause::PortsExhausted, 2);
     let refused = |second| failing(second, Cause::Refused, 50);
     let filling = |second: u64| count(300 * second, 0);
     let full = count(28_232, 0);
     let idle = count(28_000, 0);
-    let mut tuples: Vec<(u8, At)> = vec![
+    let mut tuples: Vec<(u8, Box<dyn Fn(u64) -> TupleCount>)> = vec![
         (1, Box::new(move |_| idle)),
         (2, Box::new(filling)),
         (3, Box::new(move |_| full)),

@@ -12,7 +12,10 @@ use super::{
     },
     Detail, Hurts, Window,
 };
-use crate::stats::{self, P99, Rates, Row};
+use crate::{
+    capacity::Limits,
+    stats::{self, P99, Rates, Row},
+};
 
 /// A tuple without ports is shown so long after its last change, ms.
 const ALIVE_MS: u32 = 60_000;
@@ -30,6 +33,7 @@ pub(super) struct Track {
     time_wait: u32,
     states: Option<States>,
     capacity: Option<u32>,
+    limits: Option<Limits>,
     /// `None`: no port search was measured.
     search: Option<Box<[u32; SEARCH_BUCKETS]>>,
     search_p99: Option<P99>,
@@ -57,6 +61,7 @@ impl Track {
             time_wait: 0,
             states: None,
             capacity: None,
+            limits: None,
             search: None,
             search_p99: None,
             last_errno: 0,
@@ -96,6 +101,7 @@ impl Track {
         self.time_wait = u32::try_from(count.time_wait()).unwrap_or(u32::MAX);
         self.states = look.has_states.then_some(States(count.states));
         self.capacity = look.capacity;
+        self.limits = look.limits;
         if count.failures() > 0 {
             **self.failed.get_or_insert_default() = count.failed;
         }
@@ -188,6 +194,7 @@ impl Track {
             time_wait: self.time_wait.into(),
             states: self.states.map(|it| it.read(self.in_use.into(), self.time_wait.into())),
             capacity: self.capacity,
+            limits: self.limits,
             saturation: stats::saturation(self.in_use.into(), self.capacity),
             rates,
             eta_s: self.course.eta_s(now_ms),

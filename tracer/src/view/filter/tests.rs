@@ -12,7 +12,8 @@ fn row() -> Row {
         destination_port: 8080,
         zero: 0,
     };
-    let mut row = Row::new(key, &TupleCount::default(), None, Some(1000));
+    let mut row =
+        Row::new(key, &TupleCount::default(), None, Some(crate::capacity::Limits::of(1000)));
     row.in_use = 800;
     row.saturation = Some(0.8);
     row.rates = Some(Rates { opened: 12.0, released: 1.0, failed: 0.0 });

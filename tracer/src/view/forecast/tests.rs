@@ -1,3 +1,5 @@
+#![expect(clippy::float_cmp, reason = "0 is 0")]
+
 use proptest::prelude::*;
 
 use super::*;

@@ -19,6 +19,7 @@ use super::{
     words::{container, count, ends, per_second, several, who, width},
 };
 use crate::{
+    capacity::Limits,
     export::errno,
     stats::Row,
     table::{SLOW, percent, seconds},
@@ -125,7 +126,20 @@ fn title(detail: &Detail, theme: Theme, room: usize) -> Vec<Line<'static>> {
         by.push(field(3, format!("cgroup {}", text::line(cgroup)), Style::new()));
     }
     lines.push(fit(by, room));
+    if let Some(limits) = row.limits {
+        lines.push(fit(vec![field(0, range(limits), Style::new())], room));
+    }
     lines
+}
+
+/// What the tuple's namespace has to give.
+pub(super) fn range(limits: Limits) -> String {
+    let [all, reserved, bound] =
+        [limits.all(), limits.reserved, limits.bound].map(|ports| count(ports.into()));
+    format!(
+        "range {} of its namespace: {all} ports, {reserved} reserved, {bound} bound",
+        limits.range()
+    )
 }
 
 /// `46.1 % ~`
@@ -171,6 +185,11 @@ fn states(row: &Row, theme: Theme, room: usize) -> Vec<Line<'static>> {
 fn outlook(detail: &Detail, theme: Theme, room: usize) -> Vec<Line<'static>> {
     let row = &detail.row;
     let (text, style) = match row.eta_s {
+        Some(0.0) if row.capacity == Some(0) => {
+            let by = row.limits.map(|limits| limits.taken_by()).unwrap_or_default();
+            let by = if by.is_empty() { by.to_owned() } else { format!(" (all are {by})") };
+            (format!("There is no port for connect(){by}: it fails."), theme.alarm())
+        }
         Some(0.0) => ("No port is left: connect() fails.".to_owned(), theme.alarm()),
         Some(eta) => {
             let style = if eta < 60.0 { theme.alarm() } else { theme.warn() };

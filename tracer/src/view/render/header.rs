@@ -196,9 +196,10 @@ fn worst(model: &Model, theme: Theme, width: usize) -> Vec<Field> {
         Hurts::FailsForPorts(_) | Hurts::Full => theme.alarm(),
         Hurts::Fails(_) => theme.bad(),
         Hurts::Fills(eta) if eta < 60.0 => theme.alarm(),
+        Hurts::Fills(_) => theme.level(share),
         // What connect() takes over is no lack.
         Hurts::No if row.reusable.is_some_and(|reusable| reusable > 0) => Style::new(),
-        Hurts::Fills(_) | Hurts::No => theme.level(share),
+        Hurts::No => theme.level(share),
     };
     let label = if *hurts == Hurts::No { "fullest" } else { "worst" };
     let ends = ends_within(&row.key, width.saturating_sub(BESIDE + label.len() + 1));
@@ -207,7 +208,12 @@ fn worst(model: &Model, theme: Theme, width: usize) -> Vec<Field> {
         fields.push(field(1, percent_and_sign(share), style));
     }
     match row.eta_s {
-        Some(0.0) => fields.push(field(2, "NO PORT LEFT", theme.alarm())),
+        Some(0.0) => {
+            let by = row.limits.filter(|_| row.capacity == Some(0));
+            let by = by.map(|limits| limits.taken_by()).unwrap_or_default();
+            let by = if by.is_empty() { by.to_owned() } else { format!(" (all {by})") };
+            fields.push(field(2, format!("NO PORT LEFT{by}"), theme.alarm()));
+        }
         Some(eta) => fields.push(field(2, format!("full in {}", seconds(eta)), style)),
         None if row.capacity.is_none() => {
             fields.push(field(7, "capacity not known", Style::new()));

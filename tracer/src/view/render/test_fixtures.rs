@@ -8,6 +8,7 @@ use tracer_common::{
 };
 
 use crate::{
+    capacity::Limits,
     table::Top,
     view::{
         group::{By, grouped},
@@ -161,6 +162,7 @@ pub(super) fn lived(lives: &[Life], seconds: u64, more: impl FnOnce(&mut Reading
                 count: &count,
                 has_states: true,
                 capacity,
+                limits: capacity.map(|_| Limits { low: 32_768, high: 60_999, ..Limits::default() }),
                 reuse: None,
                 older: None,
                 search_p99: None,

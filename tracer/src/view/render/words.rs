@@ -6,7 +6,11 @@ use jiff::{Timestamp, tz::TimeZone};
 use ratatui::text::Span;
 use tracer_common::TupleKey;
 
-use crate::{export::tuple::address, table::rate, text};
+use crate::{
+    export::tuple::address,
+    table::{BIND, rate},
+    text,
+};
 
 /// Columns of a terminal that a text takes.
 pub(super) fn width(text: &str) -> usize {
@@ -50,6 +54,9 @@ pub(super) fn clock(wall_ns: u64, zone: &TimeZone) -> String {
 /// `10.0.0.8 → 10.0.1.7:8080`; parts that are not there are left out.
 pub(super) fn ends(key: &TupleKey) -> String {
     let source = address(key.source);
+    if key.is_of_bind() {
+        return format!("{source} → {BIND}");
+    }
     let from = if key.source.0 == [0; 16] { "*" } else { &source };
     match destination(key) {
         Some(to) => format!("{from} → {to}"),
@@ -71,6 +78,9 @@ pub(super) fn ends_within(key: &TupleKey, room: usize) -> String {
 
 /// With its port; `None`: there is none.
 pub(super) fn destination(key: &TupleKey) -> Option<String> {
+    if key.is_of_bind() {
+        return Some(BIND.to_owned());
+    }
     let port = key.destination_port;
     let to = address(key.destination);
     match key.destination.to_v4() {

@@ -39,6 +39,7 @@ fn read(model: &mut Model, second: u64, counts: &[(u8, u64)], reading: Reading) 
             count: &count(*in_use),
             has_states: true,
             capacity: Some(1000),
+            limits: None,
             reuse: None,
             older: None,
             search_p99: None,

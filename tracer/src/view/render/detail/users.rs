@@ -28,7 +28,7 @@ pub(super) fn lines(
 ) -> Vec<Line<'static>> {
     let mut lines = holders(model, detail, theme, room);
     lines.push(Line::default());
-    lines.extend(blocked(model, detail.row.key.netns, theme, room));
+    lines.extend(blocked(model, detail, theme, room));
     lines
 }
 
@@ -73,26 +73,33 @@ fn holders(model: &Model, detail: &Detail, theme: Theme, room: usize) -> Vec<Lin
 }
 
 /// Ports that bind() and listen() took, those that connect() could have been given first.
-fn blocked(model: &Model, netns: u32, theme: Theme, room: usize) -> Vec<Line<'static>> {
+fn blocked(model: &Model, detail: &Detail, theme: Theme, room: usize) -> Vec<Line<'static>> {
+    let netns = detail.row.key.netns;
     let mut lines = vec![heading("Ports taken by bind() and listen()", theme)];
     let Some(blocked) = &model.reading.blocked else {
         let text = if model.is_live() { "not known yet" } else { "not in a recording" };
         lines.push(Line::from(text));
         return lines;
     };
-    let inside =
-        |port: u16| model.about.range.is_none_or(|(low, high)| (low..=high).contains(&port));
+    // The namespace's own range; the one where the tracer was started can be another.
+    let limits = detail.row.limits;
+    let inside = |port: u16| limits.is_some_and(|it| (it.low..=it.high).contains(&port));
     let mut here: Vec<&Blocked> = blocked.iter().filter(|it| it.netns == netns).collect();
     here.sort_by_key(|it| (!inside(it.port), it.port));
     let poisoned = here.iter().filter(|it| inside(it.port)).count();
     let style = if poisoned > 0 { theme.warn() } else { Style::new() };
     let text = match poisoned {
+        _ if limits.is_none() => "the range of this namespace is not known".to_owned(),
         0 => "none in the range: connect() can have all of them".to_owned(),
         some => format!("{} in the range that connect() cannot have", count(some as u64)),
     };
     lines.extend(wrapped(&text, room, style));
     let row = |it: &&Blocked| {
-        let note = if inside(it.port) { "in the range" } else { "outside" };
+        let note = match limits {
+            None => "",
+            Some(_) if inside(it.port) => "in the range",
+            Some(_) => "outside",
+        };
         let holder = who(&it.comm, it.pid);
         vec![it.port.to_string(), holder, several(it.sockets.into(), "socket"), note.to_owned()]
     };

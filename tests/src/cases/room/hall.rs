@@ -1,0 +1,271 @@
+//! A namespace with a narrow range and several addresses, and a tracer that has seen all of it.
+
+use std::{
+    net::SocketAddr,
+    ops::RangeInclusive,
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::{Context, Result, ensure};
+use rustix::io::Errno;
+
+use crate::{
+    probe::Place,
+    sock::Sock,
+    stage::{Server, Stage},
+    tracer::watch::{Counts, Reading, Watch},
+    tuple::Tuple,
+};
+
+pub(super) const RANGE: RangeInclusive<u16> = 40_000..=40_199;
+pub(super) const ADDRESSES: [&str; 3] = ["10.1.0.2", "10.1.0.3", "10.1.0.4"];
+/// In this time the tracer has seen a change of the range, which it reads once a second, and looked at all ports.
+const SETTLED: Duration = Duration::from_millis(1500);
+/// In this time it has come to be right, or it is wrong.
+const LIMIT: Duration = Duration::from_secs(8);
+
+pub(super) struct Hall {
+    stage: Stage,
+    watch: Watch,
+    servers: Vec<Server>,
+    /// Clients and their accepted ends.
+    pairs: Vec<(Sock, Sock)>,
+    /// Bound or listening; whether the kernel chose the port.
+    bound: Vec<(Sock, bool)>,
+}
+
+impl Hall {
+    pub(super) fn new(backend: &str) -> Result<Self> {
+        let mut stage = Stage::new(&[])?;
+        for address in &ADDRESSES[1..] {
+            stage.netns.ip(&format!("addr add {address}/32 dev lo"))?;
+        }
+        let first_and_last = format!("{} {}", RANGE.start(), RANGE.end());
+        stage.netns.sysctl("ipv4/ip_local_port_range", &first_and_last)?;
+        stage.netns.sysctl("ipv4/tcp_tw_reuse", "0")?;
+        let servers = ["10.1.0.1:7000", "10.1.0.1:7001"];
+        let servers = servers.map(|at| stage.server(at)).into_iter().collect::<Result<_>>()?;
+        let watch = Watch::start(backend, &[])?;
+        Ok(Self { stage, watch, servers, pairs: Vec::new(), bound: Vec::new() })
+    }
+
+    fn run<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        self.stage.netns.run(work)
+    }
+
+    /// bind() chooses the port, or it is given; if it can be had.
+    pub(super) fn connect_bound(&mut self, from: &str, port: u16, server: usize) -> Result<()> {
+        let from = SocketAddr::new(from.parse()?, port);
+        let server = &self.servers[server];
+        let pair = self.run(|| -> Result<_> {
+            let Some(sock) = bound(from)? else { return Ok(None) };
+            if !granted(sock.connect(server.address), Errno::ADDRNOTAVAIL)? {
+                return Ok(None);
+            }
+            Ok(Some((sock, server.listener.accept()?)))
+        })?;
+        self.pairs.extend(pair);
+        Ok(())
+    }
+
+    pub(super) fn listen(&mut self, at: &str, port: u16) -> Result<()> {
+        let at = SocketAddr::new(at.parse()?, port);
+        let sock = self.run(|| -> Result<_> {
+            let Some(sock) = bound(at)? else { return Ok(None) };
+            Ok(granted(sock.listen(1), Errno::ADDRINUSE)?.then_some(sock))
+        })?;
+        self.bound.extend(sock.map(|sock| (sock, false)));
+        Ok(())
+    }
+
+    /// A connect() that finds no port.
+    pub(super) fn refuse(&mut self, from: &str, server: usize) -> Result<()> {
+        let pair = self.run(|| connected(from, &self.servers[server]))?;
+        ensure!(pair.is_none(), "a connect() got a port where there is none");
+        Ok(())
+    }
+
+    /// Without a TIME_WAIT.
+    pub(super) fn close_all(&mut self) {
+        for (client, accepted) in self.pairs.drain(..) {
+            reset(client).ok();
+            drop(accepted);
+        }
+    }
+
+    pub(super) fn reserve(&mut self, ports: &str) -> Result<()> {
+        self.stage.netns.sysctl("ipv4/ip_local_reserved_ports", &format!("{ports}\n"))
+    }
+
+    pub(super) fn set_range(&mut self, range: &str) -> Result<()> {
+        self.stage.netns.sysctl("ipv4/ip_local_port_range", range)
+    }
+
+    fn reading(&mut self) -> Result<Reading> {
+        self.watch.after(SystemTime::now(), Duration::from_secs(10))
+    }
+
+    fn tuple(&self, from: &str, server: usize) -> Result<Tuple> {
+        self.servers[server].tuple_from(from)
+    }
+
+    /// What the tracer says comes to be what the kernel grants, of every tuple and every address that it names.
+    pub(super) fn compare(&mut self) -> Result<()> {
+        let granted = self.granted()?;
+        let changed = Instant::now();
+        let end = changed + Place::get().limit(LIMIT);
+        loop {
+            let reading = self.reading()?;
+            let wrong = self.wrong(&reading, &granted)?;
+            if wrong.is_empty() && changed.elapsed() >= SETTLED {
+                return Ok(());
+            }
+            ensure!(Instant::now() < end, "{}", wrong.join("; "));
+        }
+    }
+
+    /// How many more connect() calls of each tuple, and bind(address, 0) calls, the kernel grants.
+    fn granted(&self) -> Result<Granted> {
+        let mut tuples = Vec::new();
+        for from in ADDRESSES {
+            for (number, server) in self.servers.iter().enumerate() {
+                tuples.push((self.tuple(from, number)?, self.run(|| fill(from, server))?));
+            }
+        }
+        let any = ["0.0.0.0"];
+        let addresses = ADDRESSES
+            .iter()
+            .chain(&any)
+            .map(|at| Ok(((*at).to_owned(), self.run(|| fill_bound(at))?)));
+        Ok(Granted { tuples, addresses: addresses.collect::<Result<_>>()? })
+    }
+
+    /// Where the reading says something else.
+    fn wrong(&self, reading: &Reading, granted: &Granted) -> Result<Vec<String>> {
+        let here = reading.of(self.stage.netns.inum());
+        let mut wrong = Vec::new();
+        for (tuple, more) in &granted.tuples {
+            let Some(counts) = here.get(tuple) else { continue };
+            let Counts { in_use, capacity, .. } = counts;
+            let capacity = capacity.with_context(|| format!("{tuple} has no capacity"))?;
+            if capacity.checked_sub(*in_use) != Some(*more) {
+                wrong
+                    .push(format!("{tuple}: {in_use} of {capacity}, and {more} more were granted"));
+            }
+        }
+        let known = reading.addresses_of(self.stage.netns.inum());
+        for (address, in_use, capacity) in &known {
+            let found = granted.addresses.iter().find(|(at, _)| at == address);
+            let (_, more) = found.with_context(|| format!("ports are bound at {address}"))?;
+            if capacity.checked_sub(*in_use) != Some(*more) {
+                let what = format!("bind({address}, 0): {in_use} of {capacity}");
+                wrong.push(format!("{what}, and {more} more were granted"));
+            }
+        }
+        // Every address at which the kernel chose such a port has a row.
+        for (sock, chosen) in &self.bound {
+            let at = sock.local()?.ip().to_string();
+            if *chosen && !known.iter().any(|(address, ..)| *address == at) {
+                wrong.push(format!("bind({at}, 0) is not there"));
+            }
+        }
+        Ok(wrong)
+    }
+
+    /// The newest reading says so of a tuple.
+    pub(super) fn expect(
+        &mut self,
+        from: &str,
+        server: usize,
+        in_use: u64,
+        capacity: u64,
+    ) -> Result<()> {
+        let tuple = self.tuple(from, server)?;
+        let here = self.reading()?.of(self.stage.netns.inum());
+        let counts = here.get(&tuple).with_context(|| format!("{tuple} is not there"))?;
+        let found = (counts.in_use, counts.capacity);
+        ensure!(
+            found == (in_use, Some(capacity)),
+            "{tuple}: {found:?}, not {in_use} of {capacity}"
+        );
+        let share = counts.saturation.with_context(|| format!("{tuple} has no saturation"))?;
+        let expected = if capacity == 0 { 1.0 } else { in_use as f64 / capacity as f64 };
+        ensure!((share - expected).abs() < 1e-5, "{tuple}: {share}, not {expected}");
+        Ok(())
+    }
+
+    /// It says how many ports of the range are (reserved, bound).
+    pub(super) fn expect_taken(
+        &mut self,
+        from: &str,
+        server: usize,
+        taken: (u64, u64),
+    ) -> Result<()> {
+        let tuple = self.tuple(from, server)?;
+        let here = self.reading()?.of(self.stage.netns.inum());
+        let counts = here.get(&tuple).with_context(|| format!("{tuple} is not there"))?;
+        let found = (counts.reserved, counts.bound);
+        ensure!(found == (Some(taken.0), Some(taken.1)), "{tuple}: {found:?}, not {taken:?}");
+        Ok(())
+    }
+}
+
+struct Granted {
+    tuples: Vec<(Tuple, u64)>,
+    addresses: Vec<(String, u64)>,
+}
+
+/// False where a call failed for want of a port, as it may.
+fn granted(result: rustix::io::Result<()>, full: Errno) -> Result<bool> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(errno) if errno == full => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn bound(at: SocketAddr) -> Result<Option<Sock>> {
+    let sock = Sock::tcp(at)?;
+    Ok(granted(sock.bind(at), Errno::ADDRINUSE)?.then_some(sock))
+}
+
+fn connected(from: &str, server: &Server) -> Result<Option<(Sock, Sock)>> {
+    let from = SocketAddr::new(from.parse()?, 0);
+    let sock = Sock::tcp(from)?;
+    sock.set_bind_address_no_port()?;
+    sock.bind(from)?;
+    if !granted(sock.connect(server.address), Errno::ADDRNOTAVAIL)? {
+        return Ok(None);
+    }
+    Ok(Some((sock, server.listener.accept()?)))
+}
+
+fn reset(sock: Sock) -> Result<()> {
+    sock.set_reset_on_close()?;
+    drop(sock);
+    Ok(())
+}
+
+/// Connections until there is no port left; all of them are gone afterwards.
+fn fill(from: &str, server: &Server) -> Result<u64> {
+    let mut pairs = Vec::new();
+    while let Some(pair) = connected(from, server)? {
+        pairs.push(pair);
+    }
+    let count = pairs.len() as u64;
+    for (client, accepted) in pairs {
+        reset(client)?;
+        drop(accepted);
+    }
+    Ok(count)
+}
+
+/// The same for bind(address, 0).
+fn fill_bound(at: &str) -> Result<u64> {
+    let at = SocketAddr::new(at.parse()?, 0);
+    let mut socks = Vec::new();
+    while let Some(sock) = bound(at)? {
+        socks.push(sock);
+    }
+    Ok(socks.len() as u64)
+}

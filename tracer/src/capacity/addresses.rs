@@ -1,0 +1,249 @@
+//! What bind(address, 0) has left at each address where it is used. Pure.
+//!
+//! It is given any port of the range that is not reserved and that no socket has at this address or at all addresses:
+//! connections have theirs there as well, whatever they go to, listeners, and TIME_WAITs (`inet_csk_find_open_port`).
+
+use foldhash::{HashMap, HashSet};
+use tracer_common::{Addr, Bound, Conn, ConnKey, TupleCount, TupleKey, conn_flag};
+
+use super::{Limits, PortSet, Usable};
+use crate::view::course::Holds;
+
+/// Addresses that are looked at, those with the most ports first: each takes 8 KiB, and anybody can bind() to many.
+const MOST: usize = 256;
+
+/// All IPv4 addresses.
+const ANY_V4: Addr = Addr::v4([0; 4]);
+/// All addresses.
+const ANY: Addr = Addr::UNSPECIFIED;
+
+/// Where: a namespace and an address of it.
+type Place = (u32, Addr);
+
+/// An address at which the kernel chose ports for bind(address, 0).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct AddressUse {
+    pub netns: u32,
+    pub address: Addr,
+    /// Ports of the range that bind(address, 0) cannot be given, reserved ones not among them.
+    pub in_use: u32,
+    /// Of its namespace: [`Limits::unreserved`] is what it can be given in all.
+    pub limits: Limits,
+}
+
+impl AddressUse {
+    /// What a forecast goes by.
+    pub fn holds(&self) -> Holds {
+        Holds { capacity: Some(self.limits.unreserved()), reuse: None }
+    }
+
+    /// As the key of a row.
+    pub const fn key(&self) -> TupleKey {
+        TupleKey::of_bind(self.netns, self.address)
+    }
+}
+
+/// One look at all that holds ports.
+#[derive(Debug)]
+pub struct Addresses<'a> {
+    usable: &'a HashMap<u32, Usable>,
+    /// Ports at the addresses that are looked at.
+    at: HashMap<Place, PortSet>,
+    /// Of each namespace: ports at any IPv4 address, and at any other.
+    all: HashMap<u32, [PortSet; 2]>,
+    /// Bound ports that no connection has: the socket is where it was bound.
+    idle: HashMap<ConnKey, Place>,
+}
+
+impl<'a> Addresses<'a> {
+    /// `binds`: all bound ports.
+    pub fn new(usable: &'a HashMap<u32, Usable>, binds: &[(ConnKey, Bound)]) -> Self {
+        let mut chosen: HashMap<Place, usize> = HashMap::default();
+        for (_, bound) in binds.iter().filter(|(_, bound)| bound.flags & conn_flag::CHOSEN != 0) {
+            *chosen.entry((bound.place.netns, bound.place.source)).or_default() += 1;
+        }
+        let mut chosen: Vec<(Place, usize)> =
+            chosen.into_iter().filter(|((netns, _), _)| usable.contains_key(netns)).collect();
+        chosen.sort_unstable_by_key(|(place, ports)| (std::cmp::Reverse(*ports), *place));
+        if chosen.len() > MOST {
+            tracing::debug!("of {} addresses with bound ports, {MOST} are shown", chosen.len());
+            chosen.truncate(MOST);
+        }
+        let netns: HashSet<u32> = chosen.iter().map(|((netns, _), _)| *netns).collect();
+        let mut at: HashMap<Place, PortSet> =
+            chosen.into_iter().map(|(place, _)| (place, PortSet::default())).collect();
+        let mut all = HashMap::default();
+        for netns in &netns {
+            if [ANY, ANY_V4].iter().any(|any| at.contains_key(&(*netns, *any))) {
+                all.insert(*netns, Default::default());
+            }
+        }
+        // What is bound at all addresses counts at each.
+        for place in netns.iter().flat_map(|netns| [(*netns, ANY), (*netns, ANY_V4)]) {
+            at.entry(place).or_default();
+        }
+        let here = binds.iter().filter(|(_, bound)| netns.contains(&bound.place.netns));
+        let idle =
+            here.map(|(key, bound)| (*key, (bound.place.netns, bound.place.source))).collect();
+        Self { usable, at, all, idle }
+    }
+
+    /// Whether there is no address to look at.
+    pub fn is_empty(&self) -> bool {
+        self.at.is_empty()
+    }
+
+    /// Looks at a connection.
+    pub fn add(&mut self, key: &ConnKey, conn: &Conn) {
+        if self.is_empty() {
+            return;
+        }
+        self.idle.remove(key);
+        self.insert((conn.tuple.netns, conn.tuple.source), key.port);
+    }
+
+    fn insert(&mut self, place: Place, port: u16) {
+        if let Some(ports) = self.at.get_mut(&place) {
+            ports.insert(port);
+        }
+        if let Some([v4, v6]) = self.all.get_mut(&place.0) {
+            let of_family = if place.1.to_v4().is_some() { v4 } else { v6 };
+            of_family.insert(port);
+        }
+    }
+
+    /// The addresses, in order. `binds`: as given before.
+    pub fn end(mut self, binds: &[(ConnKey, Bound)]) -> Vec<AddressUse> {
+        for (key, place) in std::mem::take(&mut self.idle) {
+            self.insert(place, key.port);
+        }
+        let mut chosen: Vec<Place> = binds
+            .iter()
+            .filter(|(_, bound)| bound.flags & conn_flag::CHOSEN != 0)
+            .map(|(_, bound)| (bound.place.netns, bound.place.source))
+            .filter(|place| self.at.contains_key(place))
+            .collect();
+        chosen.sort_unstable();
+        chosen.dedup();
+        chosen.into_iter().filter_map(|place| self.usage(place)).collect()
+    }
+
+    fn usage(&self, (netns, address): Place) -> Option<AddressUse> {
+        let usable = self.usable.get(&netns)?;
+        let mut taken = self.at.get(&(netns, ANY)).cloned().unwrap_or_default();
+        let mut add = |ports: Option<&PortSet>| ports.into_iter().for_each(|it| taken.add(it));
+        add(self.at.get(&(netns, address)));
+        let all = self.all.get(&netns);
+        match address {
+            ANY => {
+                add(all.map(|[v4, _]| v4));
+                add(all.map(|[_, v6]| v6));
+            }
+            ANY_V4 => add(all.map(|[v4, _]| v4)),
+            _ if address.to_v4().is_some() => add(self.at.get(&(netns, ANY_V4))),
+            _ => {}
+        }
+        taken.keep(usable.unreserved());
+        let in_use = taken.count();
+        Some(AddressUse { netns, address, in_use, limits: usable.limits() })
+    }
+}
+
+/// How many ports were taken and given back at each address, as far as readings show: what the counters of a tuple are.
+#[derive(Debug, Default)]
+pub struct Course {
+    counts: HashMap<Place, TupleCount>,
+}
+
+impl Course {
+    /// Takes a reading in. Addresses that it does not have are forgotten.
+    pub fn add(&mut self, uses: &[AddressUse]) {
+        let mut before = std::mem::take(&mut self.counts);
+        for one in uses {
+            let place = (one.netns, one.address);
+            let mut count = before.remove(&place).unwrap_or_default();
+            let (now, was) = (u64::from(one.in_use), count.in_use());
+            count.opened += now.saturating_sub(was);
+            count.released += was.saturating_sub(now);
+            self.counts.insert(place, count);
+        }
+    }
+
+    /// Counters of this address.
+    pub fn count(&self, one: &AddressUse) -> TupleCount {
+        self.counts.get(&(one.netns, one.address)).copied().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capacity::PortRange;
+
+    const NETNS: u32 = 5;
+    const ONE: Addr = Addr::v4([10, 0, 0, 1]);
+    const OTHER: Addr = Addr::v4([10, 0, 0, 2]);
+
+    fn bound(cookie: u64, port: u16, source: Addr, flags: u32) -> (ConnKey, Bound) {
+        let place = TupleKey { netns: NETNS, source, ..TupleKey::default() };
+        (ConnKey::new(cookie, port), Bound { place, flags, ..Bound::default() })
+    }
+
+    fn conn(cookie: u64, port: u16, source: Addr) -> (ConnKey, Conn) {
+        let tuple = TupleKey { netns: NETNS, source, destination: OTHER, ..TupleKey::default() };
+        (ConnKey::new(cookie, port), Conn { tuple, ..Conn::default() })
+    }
+
+    fn uses(binds: &[(ConnKey, Bound)], conns: &[(ConnKey, Conn)]) -> Vec<(Addr, u32, u32)> {
+        let range = PortRange { low: 100, high: 199, reserved: vec![190..=250] };
+        let usable = HashMap::from_iter([(NETNS, Usable::new(&range, PortSet::default()))]);
+        let mut addresses = Addresses::new(&usable, binds);
+        conns.iter().for_each(|(key, conn)| addresses.add(key, conn));
+        let uses = addresses.end(binds);
+        uses.iter().map(|it| (it.address, it.in_use, it.limits.unreserved())).collect()
+    }
+
+    #[test]
+    fn an_address_has_what_no_socket_has_there_or_everywhere() {
+        let binds = [
+            bound(1, 101, ONE, conn_flag::CHOSEN),
+            // Connected: at its source, wherever it was bound.
+            bound(2, 102, ONE, conn_flag::CHOSEN),
+            bound(3, 103, ANY_V4, conn_flag::LISTEN),
+            bound(4, 104, ANY, 0),
+            bound(5, 105, OTHER, 0),
+            bound(6, 300, ONE, 0),
+            bound(7, 195, ONE, 0),
+        ];
+        // Towards several destinations a port is one port all the same.
+        let conns = [conn(2, 102, ONE), conn(8, 106, ONE), conn(9, 106, ONE), conn(10, 107, OTHER)];
+        assert_eq!(uses(&binds, &conns), [(ONE, 5, 90)]);
+        assert_eq!(uses(&binds[2..], &conns), []);
+    }
+
+    #[test]
+    fn what_is_bound_everywhere_has_what_nobody_has_anywhere() {
+        let six = Addr([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        let conns = [conn(1, 101, ONE), conn(8, 102, OTHER), conn(9, 103, six)];
+        let four = [bound(1, 101, ANY_V4, conn_flag::CHOSEN)];
+        assert_eq!(uses(&four, &conns), [(ANY_V4, 2, 90)]);
+        let all = [bound(2, 104, ANY, conn_flag::CHOSEN)];
+        assert_eq!(uses(&all, &conns), [(ANY, 4, 90)]);
+        let of_six = [bound(2, 104, six, conn_flag::CHOSEN), bound(3, 105, ANY_V4, 0)];
+        assert_eq!(uses(&of_six, &conns), [(six, 2, 90)]);
+    }
+
+    #[test]
+    fn counters_follow_what_is_in_use() {
+        let mut course = Course::default();
+        let limits = Limits { low: 100, high: 199, ..Limits::default() };
+        let with = |in_use| AddressUse { netns: NETNS, address: ONE, in_use, limits };
+        for in_use in [10, 30, 5, 5] {
+            course.add(&[with(in_use)]);
+        }
+        let count = course.count(&with(5));
+        assert_eq!((count.opened, count.released, count.in_use()), (30, 25, 5));
+        course.add(&[]);
+        assert_eq!(course.count(&with(5)), TupleCount::default());
+    }
+}

@@ -1,0 +1,147 @@
+//! What a network namespace has to give: its range, less what is reserved and bound.
+
+use tracer_common::{TupleCount, TupleKey};
+
+use super::{PortRange, PortSet};
+
+/// The ports of a namespace's range, in numbers. Each port counts once: a reserved one that is bound as well is reserved.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Limits {
+    /// First and last port of the range, both inclusive.
+    pub low: u16,
+    pub high: u16,
+    /// Ports of the range that are reserved: the kernel gives them to nobody by itself.
+    pub reserved: u32,
+    /// Ports of the range that bind() or listen() took, at whatever address: no connect() is given one.
+    pub bound: u32,
+}
+
+impl Limits {
+    /// Ports of the range.
+    pub fn all(&self) -> u32 {
+        (u32::from(self.high) + 1).saturating_sub(u32::from(self.low))
+    }
+
+    /// Ports that a tuple which holds none can be given by connect().
+    pub fn usable(&self) -> u32 {
+        self.all().saturating_sub(self.reserved).saturating_sub(self.bound)
+    }
+
+    /// Ports that bind(address, 0) can be given at an address: the range, less reserved ports.
+    pub fn unreserved(&self) -> u32 {
+        self.all().saturating_sub(self.reserved)
+    }
+
+    /// Ports that this tuple can hold: those that it holds, and those that connect() can still be given. Of a
+    /// [`TupleKey::of_bind`]: those that bind(address, 0) can be given in all.
+    pub fn capacity_of(&self, key: &TupleKey, count: &TupleCount) -> u32 {
+        if key.is_of_bind() { self.unreserved() } else { count.capacity(self.usable()) }
+    }
+
+    /// Of so many ports, none of them taken; for tests.
+    #[cfg(test)]
+    pub(crate) fn of(ports: u16) -> Self {
+        match ports.checked_sub(1) {
+            Some(more) => Self { low: 32_768, high: 32_768 + more, ..Self::default() },
+            None => Self { reserved: 1, ..Self::default() },
+        }
+    }
+
+    /// Which of reserved ports and bound ones there are, in words; empty: neither.
+    pub fn taken_by(&self) -> &'static str {
+        match (self.reserved, self.bound) {
+            (0, 0) => "",
+            (_, 0) => "reserved",
+            (0, _) => "bound",
+            _ => "reserved, bound",
+        }
+    }
+
+    /// `2000-2019`
+    pub fn range(&self) -> String {
+        format!("{}-{}", self.low, self.high)
+    }
+}
+
+/// Which ports of a namespace connect() can be given, as long as the tuple does not hold them.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Usable {
+    limits: Limits,
+    ports: PortSet,
+    /// What bind(address, 0) can be given at an address where no port is taken: bound ports, too.
+    unreserved: PortSet,
+    blocked: PortSet,
+}
+
+impl Usable {
+    /// `blocked`: ports that bind() or listen() took; those outside of the range count for nothing.
+    pub fn new(range: &PortRange, blocked: PortSet) -> Self {
+        let mut unreserved: PortSet = (range.low..=range.high).collect();
+        let all = unreserved.count();
+        for port in range.reserved.iter().cloned().flatten() {
+            unreserved.remove_one(port);
+        }
+        let mut ports = unreserved.clone();
+        ports.remove(&blocked);
+        let (left, usable) = (unreserved.count(), ports.count());
+        let limits =
+            Limits { low: range.low, high: range.high, reserved: all - left, bound: left - usable };
+        Self { limits, ports, unreserved, blocked }
+    }
+
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    pub fn ports(&self) -> &PortSet {
+        &self.ports
+    }
+
+    pub fn unreserved(&self) -> &PortSet {
+        &self.unreserved
+    }
+
+    pub fn blocked(&self) -> &PortSet {
+        &self.blocked
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_is_lost_for_two_reasons_is_counted_once() {
+        let range = |low, high, reserved| PortRange { low, high, reserved };
+        for (range, blocked, expected) in [
+            (PortRange::default(), vec![], (0, 0, 28_232)),
+            (range(10, 19, vec![]), vec![12, 12, 12], (0, 1, 9)),
+            (range(10, 19, vec![11..=12, 5..=10]), vec![12, 13, 9, 20], (3, 1, 6)),
+            (range(10, 19, vec![0..=u16::MAX]), vec![15], (10, 0, 0)),
+            (range(10, 19, vec![]), (0..100).collect(), (0, 10, 0)),
+            (range(0, u16::MAX, vec![]), vec![], (0, 0, 65_536)),
+            (range(7, 7, vec![]), vec![], (0, 0, 1)),
+        ] {
+            let usable = Usable::new(&range, blocked.into_iter().collect());
+            let limits = usable.limits();
+            assert_eq!((limits.reserved, limits.bound, limits.usable()), expected, "{range:?}");
+            assert_eq!(usable.ports().count(), limits.usable());
+        }
+    }
+
+    #[test]
+    fn what_a_tuple_can_hold_is_what_it_holds_and_what_connect_can_still_be_given() {
+        let limits = Limits { low: 100, high: 199, reserved: 10, bound: 30 };
+        let count = |in_use, held| TupleCount { opened: in_use, held, ..TupleCount::default() };
+        // Of 20 ports that it holds it bound 15 itself: 60 are usable, and 5 of them are taken.
+        assert_eq!(limits.capacity_of(&TupleKey::default(), &count(20, 5)), 75);
+        assert_eq!(limits.capacity_of(&TupleKey::default(), &count(60, 60)), 60);
+        assert_eq!(limits.capacity_of(&TupleKey::default(), &count(0, 0)), 60);
+        // It cannot hold fewer than it holds.
+        assert_eq!(limits.capacity_of(&TupleKey::default(), &count(80, 70)), 80);
+        let bind = TupleKey::of_bind(5, tracer_common::Addr::UNSPECIFIED);
+        assert_eq!(limits.capacity_of(&bind, &count(20, 0)), 90);
+        let none = Limits { reserved: 70, ..limits };
+        assert_eq!(none.capacity_of(&TupleKey::default(), &count(0, 0)), 0);
+    }
+}
