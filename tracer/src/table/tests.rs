@@ -43,7 +43,7 @@ fn filling(in_use: u64) -> Row {
     let before = TupleCount { opened: now.opened - 940, released: 99_500, ..now };
     let before = Some((&before, Duration::from_secs(2)));
     let row = Row::new(key(1, 7, 8080), &now, before, Some(Limits::of(28_232)));
-    let eta_s = (28_232 - in_use) as f64 / 220.0;
+    let eta_s = f64::from(28_232 - u32::try_from(in_use).unwrap()) / 220.0;
     row.with(Forecast { eta_s: Some(eta_s), reusable: Some(in_use / 4) })
 }
 

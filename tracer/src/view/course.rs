@@ -5,7 +5,7 @@ use tracer_common::{Cause, TupleCount};
 
 use super::{
     forecast::{self, BEGUN_S, Begun, Filling, Reusable, TIME_WAIT_S},
-    history::{Activity, Change, Sample},
+    history::{Activity, Change, MINUTE, Sample},
 };
 use crate::capacity::TakenOver;
 
@@ -106,7 +106,7 @@ impl Course {
         let is_recent = |at: &u32| now_ms.wrapping_sub(*at) <= EXHAUSTED_MS;
         self.exhausted_ms = self.exhausted_ms.filter(is_recent);
         let first_ms = *self.first_ms.get_or_insert(now_ms);
-        self.all_begun |= now_ms.wrapping_sub(first_ms) / 1000 >= REMEMBERED_S;
+        self.all_begun |= now_ms.wrapping_sub(first_ms) / 1000 >= MINUTE;
         self.compared |= !first;
         self.newest = now;
         self.foresee(now_ms);
@@ -251,8 +251,6 @@ impl Course {
         self.activity.is_none() && self.in_use == 0
     }
 }
-
-const REMEMBERED_S: u32 = BEGUN_S as u32;
 
 const fn low(count: u64) -> u32 {
     #[expect(clippy::cast_possible_truncation, reason = "only differences are used")]

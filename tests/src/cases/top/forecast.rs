@@ -144,7 +144,10 @@ pub(super) fn reused_ports_are_room() -> Result<()> {
         let last = tuples.last().context("no reading")?;
         ensure!(number(last, "ports.time_wait")? == 40, "{name}: {last}");
         ensure!(number(last, "ports.reusable")? == 40, "{name}: {last}");
-        ensure!(last["connect.failures"].as_object().is_none_or(|it| it.is_empty()), "{last}");
+        ensure!(
+            last["connect.failures"].as_object().is_none_or(serde_json::Map::is_empty),
+            "{last}"
+        );
     }
     Ok(())
 }

@@ -103,3 +103,34 @@ impl Kept {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tracer_common::TupleCount;
+
+    use crate::recording::{
+        Player,
+        test_recorder::{Recorder, S, key},
+    };
+
+    #[test]
+    fn when_time_waits_end_that_are_older_is_played() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut recorder = Recorder::default();
+        recorder.start(0, true);
+        let count = TupleCount { opened: 5, time_wait_begun: 5, ..TupleCount::default() };
+        recorder.tuple_with_ends(12 * S, key(1), &count, None, &[0, 3, 0, 2]);
+        recorder.stats(12 * S, 0);
+        let path = folder.path().join("f");
+        fs::write(&path, recorder.bytes()).unwrap();
+        let mut player = Player::open(&[path]).unwrap();
+        let mut seen = None;
+        player
+            .next(&mut |look| seen = look.older.map(|older| (older.left.to_vec(), older.at_ms)))
+            .unwrap();
+        let (left, at_ms) = seen.unwrap();
+        assert_eq!((&left[..5], at_ms), (&[0, 3, 0, 2, 0][..], 12_000));
+    }
+}

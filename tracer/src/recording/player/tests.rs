@@ -240,23 +240,6 @@ fn the_end_of_a_zstd_file_is_that_of_its_newest_frame_even_if_it_is_cut() {
 }
 
 #[test]
-fn when_time_waits_end_that_are_older_is_played() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut recorder = Recorder::default();
-    recorder.start(0, true);
-    let count = TupleCount { opened: 5, time_wait_begun: 5, ..TupleCount::default() };
-    recorder.tuple_with_ends(12 * S, key(1), &count, None, &[0, 3, 0, 2]);
-    recorder.stats(12 * S, 0);
-    let mut player = Player::open(&[file(&folder, "f", recorder.bytes())]).unwrap();
-    let mut seen = None;
-    player
-        .next(&mut |look| seen = look.older.map(|older| (older.left.to_vec(), older.at_ms)))
-        .unwrap();
-    let (left, at_ms) = seen.unwrap();
-    assert_eq!((&left[..5], at_ms), (&[0, 3, 0, 2, 0][..], 12_000));
-}
-
-#[test]
 fn what_is_no_recording_is_refused_with_what_was_found() {
     let folder = tempfile::tempdir().unwrap();
     let open = |path: &Path| match Player::open(&[path.to_owned()]) {

@@ -302,18 +302,19 @@ proptest! {
 
 #[test]
 fn the_worst_fails_then_is_full_then_fills_up_and_the_others_are_counted() {
-    let mut feed = Feed::default();
-    let failing = |second: u64, cause: Cause, each: u64| {
+    fn failing(second: u64, cause: Cause, each: u64) -> TupleCount {
         let mut now = count(100, 0);
         now.failed[cause as usize] = each * second;
         now
-    };
+    }
+    type At = Box<dyn Fn(u64) -> TupleCount>;
+    let mut feed = Feed::default();
     let exhausted = |second| failing(second, Cause::PortsExhausted, 2);
     let refused = |second| failing(second, Cause::Refused, 50);
     let filling = |second: u64| count(300 * second, 0);
     let full = count(28_232, 0);
     let idle = count(28_000, 0);
-    let mut tuples: Vec<(u8, Box<dyn Fn(u64) -> TupleCount>)> = vec![
+    let mut tuples: Vec<(u8, At)> = vec![
         (1, Box::new(move |_| idle)),
         (2, Box::new(filling)),
         (3, Box::new(move |_| full)),

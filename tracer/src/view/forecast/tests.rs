@@ -1,5 +1,3 @@
-#![expect(clippy::float_cmp, reason = "0 is 0")]
-
 use proptest::prelude::*;
 
 use super::*;

@@ -196,10 +196,9 @@ fn worst(model: &Model, theme: Theme, width: usize) -> Vec<Field> {
         Hurts::FailsForPorts(_) | Hurts::Full => theme.alarm(),
         Hurts::Fails(_) => theme.bad(),
         Hurts::Fills(eta) if eta < 60.0 => theme.alarm(),
-        Hurts::Fills(_) => theme.level(share),
         // What connect() takes over is no lack.
         Hurts::No if row.reusable.is_some_and(|reusable| reusable > 0) => Style::new(),
-        Hurts::No => theme.level(share),
+        Hurts::Fills(_) | Hurts::No => theme.level(share),
     };
     let label = if *hurts == Hurts::No { "fullest" } else { "worst" };
     let ends = ends_within(&row.key, width.saturating_sub(BESIDE + label.len() + 1));
