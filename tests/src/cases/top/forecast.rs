@@ -3,11 +3,11 @@
 use std::{
     io::{BufRead, BufReader},
     process::Stdio,
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -42,7 +42,8 @@ fn load(server: &Server, per_second: u32, seconds: u32) -> Result<()> {
 /// A `tracer` that prints readings as JSON, and what it said of the tuples of one namespace.
 struct Readings {
     process: Process,
-    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+    /// Reads all the time: a full pipe would hold the program up.
+    lines: JoinHandle<Vec<String>>,
     netns: u64,
 }
 
@@ -55,6 +56,7 @@ impl Readings {
         let stdout = process.child.stdout.take().context("no stdout")?;
         let mut lines = BufReader::new(stdout).lines();
         lines.next().context("no first reading")??;
+        let lines = thread::spawn(|| lines.map_while(std::result::Result::ok).collect());
         Ok(Self { process, lines, netns })
     }
 
@@ -62,7 +64,8 @@ impl Readings {
     fn stop(mut self) -> Result<Vec<Value>> {
         self.process.signal(Signal::INT)?;
         let mut tuples = Vec::new();
-        for line in self.lines.by_ref().map_while(std::result::Result::ok) {
+        let lines = self.lines.join().map_err(|_| anyhow!("the reading thread panicked"))?;
+        for line in lines {
             let line: Value = serde_json::from_str(&line)?;
             let all = line["tuples"].as_array().context("no `tuples`")?;
             let here = all.iter().filter(|it| it["netns"].as_u64() == Some(self.netns));
