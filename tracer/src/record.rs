@@ -12,7 +12,7 @@ use std::{
 
 use output::{More, Output};
 use progress::Progress;
-use tracer_common::{Cause, Event, Filter, Kind, TupleCount, TupleKey, event_flag};
+use tracer_common::{Cause, Event, Filter, Kind, TupleCount, TupleKey};
 
 use crate::{
     cgroups::Names,
@@ -183,14 +183,8 @@ impl Recorder<'_> {
         let capacity_of =
             |capacities: &mut Capacities, event: &Event, count: Option<TupleCount>| {
                 let limits = capacities.learn(worker, event.tuple.netns, event.pid, event.tid)?;
-                let count = count?;
-                // As many as the event says, and as many more as there is room for.
-                let in_use = if event.flags & event_flag::PORTS != 0 {
-                    event.in_use
-                } else {
-                    u32::try_from(count.in_use()).unwrap_or(u32::MAX)
-                };
-                Some(in_use.saturating_add(count.room(limits.usable())))
+                // By the ledger alone: ports can have been given back since the event.
+                Some(count?.capacity(limits.usable()))
             };
         let mut more = |event: &Event| {
             let capacity = wants_capacity(event)

@@ -1,6 +1,7 @@
 //! `tracer report`: what a recording has to tell, in one pass over it.
 
 mod bar;
+mod notes;
 mod outcome;
 mod summary;
 mod tally;

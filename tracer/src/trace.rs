@@ -11,6 +11,7 @@ mod older;
 mod ports;
 mod quiet;
 mod rhythm;
+mod rows;
 mod start;
 mod unmarked;
 
@@ -28,20 +29,19 @@ pub use older::OlderEnds;
 use ports::Ports;
 use quiet::Quiet;
 use rhythm::{ALERT, CALM, LACKING};
+pub use rows::{named_losses, visible, visible_to};
 use rustix::thread::CapabilitySet;
 pub use start::{cgroup_names, check_privileges, resolve, start_spreading};
 pub(crate) use start::{enter_to_attach, enter_to_read, start};
 use tracer_common::{
-    ConnKey, Filter, Loss, TupleCount, TupleKey, Who,
+    ConnKey, TupleCount, TupleKey,
     seed::{Command, Op},
 };
 
 use crate::{
     bound,
     capacity::{Limits, Reuse},
-    cgroups::Names,
     clock,
-    config::RowFilter,
     error::Error,
     holder::Holders,
     kernel::{attach::Session, maps::Totals},
@@ -368,41 +368,4 @@ impl Tracer {
 fn identity(command: &Command) -> (u32, ConnKey, Option<Command>) {
     let of_values = [Op::CorrectTuple as u32, Op::SetState as u32].contains(&command.op);
     (command.op, command.key, of_values.then_some(*command))
-}
-
-/// Losses on the kernel side by name: those that the BPF programs counted, and the hooks that never
-/// reached them.
-pub fn named_losses(totals: &Totals) -> impl Iterator<Item = (&'static str, u64)> {
-    let counted = Loss::ALL.into_iter().zip(totals.lost).map(|(loss, count)| (loss.name(), count));
-    counted.chain([("hook_missed", totals.hook_missed)])
-}
-
-/// Whether a row of the tuple table passes a filter: by its key, and by who connected there last.
-pub fn visible(
-    filter: &Filter,
-    key: &TupleKey,
-    count: &TupleCount,
-    names: &mut Names,
-    now: Instant,
-) -> bool {
-    let who = Who { cgroup: count.cgroup, pid: count.pid, tid: 0, comm: count.comm };
-    visible_to(filter, key, &who, names, now)
-}
-
-/// The same of a port that `who` holds.
-pub fn visible_to(
-    filter: &Filter,
-    key: &TupleKey,
-    who: &Who,
-    names: &mut Names,
-    now: Instant,
-) -> bool {
-    if filter.active == 0 {
-        return true;
-    }
-    let wanted = filter.cgroups.iter().take(usize::from(filter.cgroup_count));
-    let within: Vec<u64> =
-        wanted.map(|one| one.id).filter(|above| names.is_within(who.cgroup, *above, now)).collect();
-    let rows = RowFilter(filter);
-    rows.matches(key) && rows.matches_owner(who, &within)
 }

@@ -87,9 +87,8 @@ impl Thread {
                 }
                 status => status?,
             };
-            let mut it = Self { name: String::new(), status };
-            it.name = it.field("Name")?.to_owned();
-            threads.push(it);
+            let unnamed = Self { name: String::new(), status };
+            threads.push(Self { name: unnamed.field("Name")?.to_owned(), ..unnamed });
         }
         Ok(threads)
     }

@@ -50,6 +50,11 @@ const STATES: usize = 48;
 /// A comparison comes within 30 s, and it takes two to correct something.
 const LIMIT: Duration = Duration::from_secs(70);
 
+/// What one port in this state adds to STATES.
+const fn in_state(state: u64) -> u64 {
+    1 << ((state - 1) * 16)
+}
+
 struct Scene {
     stage: Stage,
     server: Server,
@@ -141,6 +146,7 @@ fn entries_removed(backend: &str) -> Result<()> {
         conns.remove(&entry.key)?;
         scene.count(&entry.value[..TUPLE], RELEASED, 1)?;
         scene.count(&entry.value[..TUPLE], HELD, one(&entry.key).wrapping_neg())?;
+        scene.count(&entry.value[..TUPLE], STATES, in_state(ESTABLISHED).wrapping_neg())?;
     }
     scene.expect(3, 7)?;
     scene.watch.stop()
@@ -170,6 +176,7 @@ fn entries_added(backend: &str) -> Result<()> {
         conns.set(&key, &entry.value)?;
         scene.count(&entry.value[..TUPLE], OPENED, 1)?;
         scene.count(&entry.value[..TUPLE], HELD, one(&key))?;
+        scene.count(&entry.value[..TUPLE], STATES, in_state(ESTABLISHED))?;
     }
     scene.expect(2, 7)?;
     scene.watch.stop()
@@ -195,7 +202,6 @@ fn tuples_changed(backend: &str) -> Result<()> {
 /// of states that are not what the entries come to.
 fn states_changed(backend: &str) -> Result<()> {
     let mut scene = Scene::new(backend, 7)?;
-    let one = |state: u64| 1_u64 << ((state - 1) * 16);
     let mut drift = 0;
     for state in [CLOSE_WAIT, 0] {
         let (conns, entries) = scene.entries()?;
@@ -205,8 +211,8 @@ fn states_changed(backend: &str) -> Result<()> {
             let new = flags & !(7 << STATE_SHIFT) | u32::try_from(state)? << STATE_SHIFT;
             value[FLAGS..FLAGS + 4].copy_from_slice(&new.to_ne_bytes());
             conns.set(&entry.key, &value)?;
-            let counted = if state == 0 { 0 } else { one(state) };
-            scene.count(&value[..TUPLE], STATES, counted.wrapping_sub(one(ESTABLISHED)))?;
+            let counted = if state == 0 { 0 } else { in_state(state) };
+            scene.count(&value[..TUPLE], STATES, counted.wrapping_sub(in_state(ESTABLISHED)))?;
         }
         drift += 2;
         scene.expect(drift, 7)?;
@@ -214,7 +220,7 @@ fn states_changed(backend: &str) -> Result<()> {
     let (_, entries) = scene.entries()?;
     let tuple = entries.first().map(|entry| entry.value[..TUPLE].to_vec());
     let tuple = tuple.context("there is no entry")?;
-    scene.count(&tuple, STATES, one(CLOSE_WAIT).wrapping_sub(one(ESTABLISHED)))?;
+    scene.count(&tuple, STATES, in_state(CLOSE_WAIT).wrapping_sub(in_state(ESTABLISHED)))?;
     scene.expect(drift + 1, 7)?;
     scene.watch.stop()
 }

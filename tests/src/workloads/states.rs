@@ -94,7 +94,7 @@ fn wait(stage: &mut Stage, server: &Server, states: &[(&'static str, u64)]) -> R
 /// Sends until nothing more can be sent.
 fn fill(sock: &Sock) -> Result<()> {
     sock.set_nonblocking()?;
-    let data = [0; 65_536];
+    let data = vec![0; 65_536];
     loop {
         match sock.send(&data) {
             Ok(_) => {}

@@ -198,7 +198,9 @@ mod tests {
         let range = PortRange { low: 100, high: 199, reserved: vec![190..=250] };
         let usable = HashMap::from_iter([(NETNS, Usable::new(&range, PortSet::default()))]);
         let mut addresses = Addresses::new(&usable, binds);
-        conns.iter().for_each(|(key, conn)| addresses.add(key, conn));
+        for (key, conn) in conns {
+            addresses.add(key, conn);
+        }
         let uses = addresses.end(binds);
         uses.iter().map(|it| (it.address, it.in_use, it.limits.unreserved())).collect()
     }

@@ -52,8 +52,8 @@ impl Trouble {
 mod tests {
     use super::*;
 
-    fn full() -> Option<(String, String)> {
-        Some(("/var/log/x".into(), "no space left on device".into()))
+    fn full() -> (String, String) {
+        ("/var/log/x".into(), "no space left on device".into())
     }
 
     #[test]
@@ -62,14 +62,14 @@ mod tests {
         let account = |written, dropped| Account { written, dropped };
         assert_eq!(trouble.news(account(5, 0), 0, None), None);
         assert_eq!(trouble.failure(0, 5), None);
-        let text = trouble.news(account(1, 3), 3, full()).unwrap();
+        let text = trouble.news(account(1, 3), 3, Some(full())).unwrap();
         assert!(text.contains("/var/log/x: no space left on device;"), "{text}");
-        assert_eq!(trouble.news(account(0, 4), 7, full()), None);
-        assert_eq!(trouble.news(account(0, 0), 7, full()), None);
-        let text = trouble.news(account(2, 0), 7, full()).unwrap();
+        assert_eq!(trouble.news(account(0, 4), 7, Some(full())), None);
+        assert_eq!(trouble.news(account(0, 0), 7, Some(full())), None);
+        let text = trouble.news(account(2, 0), 7, Some(full())).unwrap();
         assert!(text.contains("takes lines again; 7 could not"), "{text}");
-        assert_eq!(trouble.news(account(2, 0), 7, full()), None);
-        assert!(trouble.news(account(0, 1), 8, full()).is_some());
+        assert_eq!(trouble.news(account(2, 0), 7, Some(full())), None);
+        assert!(trouble.news(account(0, 1), 8, Some(full())).is_some());
         let text = trouble.failure(8, 20).unwrap();
         assert!(text.starts_with("8 of 20 lines could not be written to /var/log/x:"), "{text}");
     }

@@ -6,6 +6,7 @@ use serde::Serialize;
 use tracer_common::{Addr, Cause, TupleKey};
 
 use super::{
+    notes::{limits, notes},
     summary::{Exhaustion, Slowest, Summary},
     tally::Tally,
 };
@@ -248,62 +249,6 @@ impl Report {
     }
 }
 
-/// What the report is not complete in, because nothing may take more memory than there is.
-fn limits(summary: &Summary) -> Vec<String> {
-    let mut limits = Vec::new();
-    if summary.forgotten > 0 {
-        limits.push(format!(
-            "more than {} tuples: those that were least full and failed least were forgotten {} times; the \
-             number of tuples may be too high, and failures by process too low",
-            summary.limits.tuples, summary.forgotten
-        ));
-    }
-    if summary.unnamed > 0 {
-        limits.push(format!(
-            "more than {} thread names: {} failed calls of the others are counted as one name",
-            summary.limits.names, summary.unnamed
-        ));
-    }
-    limits
-}
-
-fn notes(summary: &Summary) -> Vec<Cow<'static, str>> {
-    let mut notes = Vec::new();
-    if summary.readings == 0 {
-        notes.push(
-            "there are no readings in it: how full tuples were is only known where a connect() \
-             found no port. Record with --events failed,stats,lost"
-                .into(),
-        );
-    }
-    if summary.failures_wanted == Some(false) {
-        notes.push(
-            "single failures were not recorded: counters say how many there were, not when and \
-             by whom. Record with --events failed,stats,lost"
-                .into(),
-        );
-    }
-    if summary.headless > 0 {
-        notes.push(
-            "it begins in the middle of a run: what was counted before that is left out".into(),
-        );
-    }
-    if summary.endless > 0 {
-        let runs = if summary.runs == 1 { "it has" } else { "a run has" };
-        notes.push(format!("{runs} no end (tracer.stop): the newest lines are missing").into());
-    }
-    let incomplete = |(since, reason): &(u64, String)| {
-        format!("it is incomplete from {} on: {reason}", ts(*since)).into()
-    };
-    notes.extend(summary.degraded.iter().map(incomplete));
-    if summary.degraded_others > 0 {
-        notes.push(
-            format!("it is incomplete for other reasons too: {}", summary.degraded_others).into(),
-        );
-    }
-    notes
-}
-
 /// Who failed how often. Single failures say it exactly, if none of them was lost; the counters of
 /// a tuple only know who connected there last.
 fn by_process(summary: &Summary) -> (Vec<ByProcess>, &'static str) {
@@ -399,7 +344,7 @@ impl From<Slowest> for Slow {
     }
 }
 
-fn ts(ns: u64) -> String {
+pub(super) fn ts(ns: u64) -> String {
     String::from_utf8_lossy(&Timestamp::default().text(ns)).into_owned()
 }
 

@@ -14,7 +14,7 @@ use crate::{netns::Netns, shutdown};
 const COUNTERS: [&str; 2] = ["/proc/thread-self/net/sockstat", "/proc/thread-self/net/sockstat6"];
 /// How long it takes until the counters are read again, unless reading them took long: then, so many times as long.
 const SOONEST: Duration = Duration::from_secs(30);
-const LATEST: Duration = Duration::from_secs(300);
+const LATEST: Duration = Duration::from_mins(5);
 const SHARE: u32 = 2000;
 
 /// When the counters were read last.

@@ -189,7 +189,10 @@ impl Hall {
             "{tuple}: {found:?}, not {in_use} of {capacity}"
         );
         let share = counts.saturation.with_context(|| format!("{tuple} has no saturation"))?;
-        let expected = if capacity == 0 { 1.0 } else { in_use as f64 / capacity as f64 };
+        let expected = match capacity {
+            0 => 1.0,
+            _ => f64::from(u32::try_from(in_use)?) / f64::from(u32::try_from(capacity)?),
+        };
         ensure!((share - expected).abs() < 1e-5, "{tuple}: {share}, not {expected}");
         Ok(())
     }

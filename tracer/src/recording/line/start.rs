@@ -1,0 +1,80 @@
+//! How a stream begins, and what does not work as well as it could from some line on.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::range;
+use crate::view::reading::About;
+
+/// `tracer.start`
+#[derive(Clone, Debug, Default)]
+pub struct Start {
+    pub about: About,
+    /// Whether `tuple.stats` follow; `None`: it is not said.
+    pub stats: Option<bool>,
+    /// Whether failures follow.
+    pub failures: Option<bool>,
+    /// Between two readings, ns; 0: it is not said.
+    pub interval_ns: u64,
+}
+
+/// `tracer.degraded`
+#[derive(Clone, Debug, Default)]
+pub struct Degraded {
+    /// All that does not work as well as it could from here on.
+    pub now: Vec<String>,
+    /// What is new of it.
+    pub added: Vec<String>,
+}
+
+impl Start {
+    pub(in crate::recording) fn of(line: &[u8]) -> serde_json::Result<Self> {
+        let line: Map<String, Value> = serde_json::from_slice(line)?;
+        let text = |key| short(line.get(key).and_then(Value::as_str).unwrap_or_default());
+        let range = range(&text("ports.range"));
+        let interval = line.get("settings.stats_interval_s").and_then(Value::as_f64);
+        let interval = interval.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        let interval_ns = interval.map(crate::clock::as_ns);
+        let mask = line.get("settings.event_mask").and_then(Value::as_u64);
+        Ok(Self {
+            about: About {
+                host: text("host.name"),
+                kernel: text("kernel"),
+                version: text("version"),
+                backend: text("backend"),
+                degraded: reasons(line.get("degraded")),
+                range,
+                filter: text("settings.filter"),
+            },
+            stats: line.get("settings.stats").and_then(Value::as_bool),
+            interval_ns: interval_ns.unwrap_or(0),
+            failures: mask.map(|mask| mask & u64::from(FAILURES) != 0),
+        })
+    }
+}
+
+impl Degraded {
+    pub(in crate::recording) fn of(line: &[u8]) -> serde_json::Result<Self> {
+        let line: Map<String, Value> = serde_json::from_slice(line)?;
+        Ok(Self { now: reasons(line.get("degraded")), added: reasons(line.get("degraded.added")) })
+    }
+}
+
+/// What does not work as well as it could: a text of the file's, whose length is not trusted.
+fn reasons(list: Option<&Value>) -> Vec<String> {
+    let list = list.and_then(Value::as_array).into_iter().flatten();
+    list.filter_map(Value::as_str).take(DEGRADED).map(short).collect()
+}
+
+fn short(text: &str) -> String {
+    text[..text.floor_char_boundary(LONGEST_TEXT)].to_owned()
+}
+
+/// The longest text of a `tracer.start` that is kept, bytes, and how many reasons of `degraded`.
+const LONGEST_TEXT: usize = 1024;
+const DEGRADED: usize = 64;
+
+/// The bits of failures in an event mask.
+const FAILURES: u32 =
+    tracer_common::Kind::ConnectFailed.bit() | tracer_common::Kind::BindFailed.bit();

@@ -1,0 +1,44 @@
+//! Which rows pass the filter of the command line, and what was lost, by name.
+
+use std::time::Instant;
+
+use tracer_common::{Filter, Loss, TupleCount, TupleKey, Who};
+
+use crate::{cgroups::Names, config::RowFilter, kernel::maps::Totals};
+
+/// Losses on the kernel side by name: those that the BPF programs counted, and the hooks that never
+/// reached them.
+pub fn named_losses(totals: &Totals) -> impl Iterator<Item = (&'static str, u64)> {
+    let counted = Loss::ALL.into_iter().zip(totals.lost).map(|(loss, count)| (loss.name(), count));
+    counted.chain([("hook_missed", totals.hook_missed)])
+}
+
+/// Whether a row of the tuple table passes a filter: by its key, and by who connected there last.
+pub fn visible(
+    filter: &Filter,
+    key: &TupleKey,
+    count: &TupleCount,
+    names: &mut Names,
+    now: Instant,
+) -> bool {
+    let who = Who { cgroup: count.cgroup, pid: count.pid, tid: 0, comm: count.comm };
+    visible_to(filter, key, &who, names, now)
+}
+
+/// The same of a port that `who` holds.
+pub fn visible_to(
+    filter: &Filter,
+    key: &TupleKey,
+    who: &Who,
+    names: &mut Names,
+    now: Instant,
+) -> bool {
+    if filter.active == 0 {
+        return true;
+    }
+    let wanted = filter.cgroups.iter().take(usize::from(filter.cgroup_count));
+    let within: Vec<u64> =
+        wanted.map(|one| one.id).filter(|above| names.is_within(who.cgroup, *above, now)).collect();
+    let rows = RowFilter(filter);
+    rows.matches(key) && rows.matches_owner(who, &within)
+}
