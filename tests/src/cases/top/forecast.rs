@@ -89,7 +89,8 @@ pub(super) fn a_steady_load_is_none() -> Result<()> {
     // TIME_WAITs that are older than this one have their ends.
     let late = Readings::start(&["top", "-d", "0.5", "-o", "json"], netns)?;
     stage.netns.run(|| load(&server, 8, 25))?;
-    for (name, readings, least) in [("top", top, 120), ("tuples", table, 60), ("late", late, 40)] {
+    // A busy machine is late with readings, and what was missed is not made up for.
+    for (name, readings, least) in [("top", top, 60), ("tuples", table, 40), ("late", late, 20)] {
         let tuples = readings.stop()?;
         ensure!(tuples.len() >= least, "{name}: only {} readings", tuples.len());
         let foreseen: Vec<_> = tuples.iter().filter(|tuple| tuple.get("eta_s").is_some()).collect();
