@@ -37,8 +37,8 @@ impl TupleKey {
 
 const _: () = assert!(size_of::<TupleKey>() == 40);
 
-/// Number of buckets of a port-search histogram: the last one begins at 16.8 ms, and a search of 28,232 ports in vain
-/// takes 1 to 3 ms, longer where CPUs wait for each other.
+/// Number of buckets of a port-search histogram. The last one begins at 16.8 ms. A search that looks at all 28,232 ports
+/// and finds none takes 1 to 3 ms, and longer if CPUs wait for each other.
 pub const SEARCH_BUCKETS: usize = 30;
 
 /// Counters of one tuple. Each only ever grows (but for `held`, `waiting`, `states` and those that wrap), so that a reading can be

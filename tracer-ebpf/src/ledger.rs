@@ -287,7 +287,7 @@ fn ended_before_established(flags: u32) -> bool {
     flags & (conn_flag::SPREAD | conn_flag::ESTABLISHED) == conn_flag::SPREAD
 }
 
-/// A held port goes over to a time-wait socket. `stamp`: [`conn_flag::NO_STAMP`] or 0. `None`: not one of ours.
+/// A held port goes over to a time-wait socket. `stamp`: [`conn_flag::NO_STAMP`] or 0. `None`: the ledger has no such entry, or it is in TIME_WAIT already.
 #[inline(always)]
 pub(crate) fn time_wait(key: &ConnKey, stamp: u32, now: u64) -> Option<&'static Conn> {
     let conn = CONNS.get_ptr_mut(key)?;

@@ -151,7 +151,7 @@ impl Output {
         self.writer.name_namespaces(names);
     }
 
-    /// Adds the line of an event. `more`: what it says beside it; `name` as in [`LineWriter::event`].
+    /// Adds the line of an event. `more`: keys that the event itself does not have; `name` as in [`LineWriter::event`].
     pub(crate) fn event<'a>(
         &mut self,
         event: &Event,

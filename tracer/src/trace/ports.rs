@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// All connections are looked at for no more than one part in so many of the time.
-const SHARE: u32 = 50;
+const SHARE: u32 = 600;
 
 /// What the newest look at all connections came to.
 #[derive(Debug, Default)]
