@@ -81,9 +81,9 @@ pub fn eta_s(filling: &Filling<'_>) -> Option<f64> {
         return None;
     }
     let (opened, closed, begun) = (number(opened), number(closed), number(begun));
-    // Of what comes by chance, three times the standard deviation is hardly ever passed: that of single calls
-    // (Poisson), or of how they come.
-    let chance = 3.0 * (opened + closed).sqrt().max(scatter);
+    // What comes by chance passes so many standard deviations once in 4,000 windows: that of single calls (Poisson), or
+    // of how they come.
+    let chance = 3.5 * (opened + closed).sqrt().max(scatter);
     let reusable = filling.reuse.map_or(0, |reuse| reuse.now);
     // Those that do not last come back at once, but for those that are taken over, which counts as a port taken.
     let lasting = filling.reuse.map_or_else(|| lasting(filling.time_wait, filling.begun), |_| 1.0);

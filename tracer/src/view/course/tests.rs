@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::RngSeed};
 
 use super::*;
 
@@ -265,15 +265,23 @@ fn time_waits_that_are_older_end_when_the_kernel_says() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    // The same cases in every run: by chance alone, one steady load of a thousand looks like a ramp for three readings,
+    // and says nothing about a change of the code.
+    #![proptest_config(ProptestConfig {
+        rng_seed: RngSeed::Fixed(1),
+        ..ProptestConfig::with_cases(32)
+    })]
 
     #[test]
     fn a_steady_load_is_never_foreseen_to_fill(
-        wheel in prop::sample::select(&WHEELS[..]), share in 10_u64..85, seed: u64,
+        wheel in prop::sample::select(&WHEELS[..]), share in 10_u64..=100, seed: u64,
         capacity in prop::sample::select(&[200_u32, 1000, 5000][..]), waits: bool,
     ) {
         let mut host = Host::new(capacity, wheel, seed);
-        let per_second = f64::from(capacity) * share as f64 / 100.0 / 61.0;
+        // Of a load that comes by chance, so much leaves room for five times the standard deviation, at the end of a
+        // batch: none of these ever fills up.
+        let most = f64::from(capacity) - 5.0 * f64::from(capacity).sqrt();
+        let per_second = most * share as f64 / 100.0 / 66.0;
         let etas = foreseen(&mut host, 150, true, |host, _| {
             for _ in 0..by_chance(host, per_second) {
                 if waits {
