@@ -18,6 +18,8 @@ use rustix::{
     thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe},
 };
 
+mod ready;
+
 static KEPT: Mutex<Vec<OwnedFd>> = Mutex::new(Vec::new());
 
 /// Lets go of the namespaces that were kept, once no tracer runs that has seen them. Every tracer that starts later
@@ -101,9 +103,13 @@ impl NetNs {
         self.run(|| fs::write(&path, value)).with_context(|| format!("cannot write {path}"))
     }
 
-    /// Runs `ip` with these space-separated arguments inside this namespace.
+    /// Runs `ip` with these space-separated arguments inside this namespace. An IPv6 address that is added with `nodad`
+    /// to a link that is up can be used on return.
     pub fn ip(&self, arguments: &str) -> Result<()> {
-        self.run(|| ip(arguments))
+        self.run(|| {
+            ip(arguments)?;
+            ready::added(arguments).map_or(Ok(()), ready::wait)
+        })
     }
 
     /// Joins this namespace and `other` by a veth pair named `t0` on both sides.
@@ -120,10 +126,16 @@ impl NetNs {
         moved?;
         other.ip("link set t1 name t0")?;
         for (side, addresses) in [(self, addresses), (other, other_addresses)] {
-            for address in addresses {
-                side.ip(&format!("addr add {address} dev t0"))?;
-            }
-            side.ip("link set t0 up")?;
+            side.run(|| -> Result<()> {
+                addresses.iter().try_for_each(|it| ip(&format!("addr add {it} dev t0")))?;
+                ip("link set t0 up")
+            })?;
+        }
+        // A link is up once both of its ends are.
+        for (side, addresses) in [(self, addresses), (other, other_addresses)] {
+            let added =
+                addresses.iter().filter_map(|it| ready::added(&format!("addr add {it} dev t0")));
+            side.run(|| added.into_iter().try_for_each(ready::wait))?;
         }
         Ok(())
     }

@@ -43,6 +43,12 @@ pub fn no_missed_probes() -> Option<String> {
     older_than((6, 7), "does not count missed kprobes")
 }
 
+/// Whether no hook is passed over without being counted. On a machine it hardly ever happens; a guest's emulation makes
+/// the time in which an interrupt can come many times as long.
+pub fn counts_all_missed() -> bool {
+    Place::get() == Place::Host || no_missed_probes().is_none()
+}
+
 /// Whether sock_diag lists sockets that are bound and idle: from Linux 6.8 on.
 pub fn no_idle_sockets() -> Option<String> {
     older_than((6, 8), "does not list sockets that are bound and idle")

@@ -98,7 +98,7 @@ fn toolchain_or_install() -> Result<Toolchain> {
         if !taken.insert(commands.clone()) {
             bail!("`{}` succeeded but did not bring what it should", commands.join(" && "));
         }
-        println!("setup: {}", step.reason());
+        eprintln!("setup: {}", step.reason());
         act(&step)?;
         facts = facts::look(facts.updated || step == plan::Step::AptUpdate);
     }
@@ -129,7 +129,7 @@ fn programs(user: &str, programs: &[(&str, &str)]) -> Result<()> {
     if facts.installer != Installer::Apt {
         bail!(refusal(&facts, &plan::Step::Apt(missing).commands()));
     }
-    println!("setup: installing {} for {user}", missing.join(", "));
+    eprintln!("setup: installing {} for {user}", missing.join(", "));
     apt::update()?;
     apt::install(&missing)
 }

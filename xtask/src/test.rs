@@ -30,6 +30,9 @@ pub(crate) enum Which {
     Vm,
     /// What a local user without privileges tries against it, on this kernel; `host` has it too
     Abuse,
+    /// The tests on this kernel beside 500 connections a second of others and two threads that never wait; not among the
+    /// others
+    Busy,
     /// A million calls while everything goes wrong, 100 upgrades, and each attack ten times; not among the others
     Soak,
 }
@@ -47,6 +50,10 @@ const SOAK_ABUSE_RUNS: &str = "10";
 /// Seconds that each of its tests may take.
 const SOAK_LIMIT: &str = "3600";
 
+/// What goes on beside the tests of [`Which::Busy`]: connections a second, and threads that never wait.
+const BUSY_CONNECTS: &str = "500";
+const BUSY_LOOPS: &str = "2";
+
 /// What the names of the tests of [`Which::Abuse`] begin with.
 const ABUSE: &str = "abuse::";
 
@@ -55,7 +62,7 @@ const UNIT_PACKAGES: [&str; 4] = ["tracer-common", "tracer", "tracer-tests", "xt
 /// Runs one kind of test, or sets up and runs them all; `kernels` narrows the matrix, and `args` go
 /// to the runner of the kernel tests.
 pub(crate) fn test(which: Option<Which>, kernels: &[String], args: Vec<String>) -> Result<()> {
-    let apart = [Which::Soak, Which::Abuse];
+    let apart = [Which::Soak, Which::Abuse, Which::Busy];
     let wanted = |one| which.map_or(!apart.contains(&one), |which| which == one);
     if which != Some(Which::Unit) {
         setup::setup(What::Test)?;
@@ -86,6 +93,9 @@ pub(crate) fn test(which: Option<Which>, kernels: &[String], args: Vec<String>) 
                 command.arg(ABUSE);
             }
             suites.push(follow("abuse", &mut command)?);
+        }
+        if wanted(Which::Busy) {
+            suites.push(busy(&payload)?);
         }
         if wanted(Which::Soak) {
             suites.extend(soak(&payload)?);
@@ -120,6 +130,26 @@ fn host(payload: &Payload) -> Command {
         .args(["--test-threads=1", "--color=never"])
         .args(&payload.args);
     command
+}
+
+/// The tests of this kernel beside what else a host can do.
+fn busy(payload: &Payload) -> Result<Suite> {
+    let mut command = Command::new(&payload.load);
+    command.args(["foreign", BUSY_CONNECTS, BUSY_LOOPS]);
+    let shown = exec::show(&command);
+    eprintln!("$ {shown} &");
+    // It ends with its stdin, which ends with this process at the latest.
+    let load = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let mut load = load.with_context(|| format!("cannot run `{shown}`"))?;
+    let mut suite = follow("busy", &mut host(payload))?;
+    drop(load.stdin.take());
+    let ended = load.wait_with_output()?;
+    let made = String::from_utf8_lossy(&ended.stdout).trim().to_owned();
+    if !ended.status.success() {
+        suite.fail("the load", &format!("`{shown}` ended with {}", ended.status));
+    }
+    suite.notes.push(format!("{made} connections of others in {} s", suite.seconds));
+    Ok(suite)
 }
 
 /// The tests that can go on for as long as one likes, one after the other.
@@ -164,6 +194,7 @@ fn payload(args: Vec<String>) -> Result<Payload> {
     Ok(Payload {
         tracer: built("tracer")?,
         runner: built("kernel-tests")?,
+        load: built("connect-load")?,
         dialer: built("examples/static-dialer")?,
         args,
     })

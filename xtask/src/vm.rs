@@ -22,7 +22,7 @@ mod sources;
 
 /// Guests at a time on a small machine; each has two processors, but often waits.
 const PARALLEL: usize = 2;
-/// Boots of a guest that hangs or ends without a verdict.
+/// Boots of a guest whose kernel does not get as far as the tests.
 const BOOTS: u32 = 3;
 
 /// Fetches what the guests are made of, so that later runs work offline.
@@ -89,7 +89,8 @@ fn one(kernel: &Kernel, payload: &Payload) -> Suite {
     suite
 }
 
-/// Boots until there is a verdict; a boot without one is reported even if the next one has it.
+/// Boots until the tests begin, and says so where it took more than one boot. A guest that ends without a verdict after
+/// that has failed: what ran there may be why.
 fn boots(kernel: &Kernel, payload: &Payload, name: &str) -> Result<Suite> {
     let emulator = Emulator::find()?;
     let tree = Tree::read(&fetch::kernel(kernel)?)?;
@@ -109,7 +110,9 @@ fn boots(kernel: &Kernel, payload: &Payload, name: &str) -> Result<Suite> {
         };
         let mut suite = Suite::new(name);
         let start = Instant::now();
+        let mut began = false;
         let end = qemu::boot(&emulator, &files, |line| {
+            began = true;
             println!("[{} {:>4} s] {line}", kernel.version, start.elapsed().as_secs());
             suite.line(line);
         })?;
@@ -123,10 +126,15 @@ fn boots(kernel: &Kernel, payload: &Payload, name: &str) -> Result<Suite> {
             format!("boot {boot} {what}; see {} and {}", console.display(), results.display());
         println!("[{}] {note}", kernel.version);
         println!("{}", last_lines(&console)?);
+        if began {
+            suite.fail("the guest", &note);
+            suite.notes.append(&mut notes);
+            return Ok(suite);
+        }
         notes.push(note);
     }
     let mut suite = Suite::new(name);
-    suite.fail("the guest", &format!("no boot came to a verdict; {}", notes.join("; ")));
+    suite.fail("the guest", &format!("no boot came as far as the tests; {}", notes.join("; ")));
     Ok(suite)
 }
 

@@ -7,6 +7,9 @@
 //!   ns, of all, of the processes together, and of one connect().
 //! - `refuse TUPLES`: one refused connect() to each of so many addresses. The answer is `ELAPSED`.
 //!
+//! `foreign PER_SECOND LOOPS` is what else can go on on a host while tests run (`cargo xtask test busy`): so many
+//! connections a second, and so many threads that never wait, until its stdin ends. It prints how many it made.
+//!
 //! A process accepts its own connections, so that connect() never waits for a scheduler, and each
 //! ends by RST, so that no TIME_WAIT piles up.
 
@@ -15,7 +18,12 @@ use std::{
     io::{self, BufRead, Read, Write},
     net::{Ipv4Addr, SocketAddr},
     process::{Child, Command, Stdio},
-    time::Instant,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -35,7 +43,8 @@ fn main() -> Result<()> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["serve"] => serve(),
         ["client", connects] => client(connects.parse()?),
-        _ => bail!("usage: connect-load serve"),
+        ["foreign", per_second, loops] => foreign(per_second.parse()?, loops.parse()?),
+        _ => bail!("usage: connect-load serve|foreign PER_SECOND LOOPS"),
     }
 }
 
@@ -87,6 +96,42 @@ fn load(clients: usize, connects: usize) -> Result<String> {
     let quantile = |part: usize| durations.get(durations.len() * part / 100).copied().unwrap_or(0);
     let made = durations.len() + clients * WARM_UP;
     Ok(format!("{made} {} {cpu} {} {}", end - begin, quantile(50), quantile(99)))
+}
+
+/// Ends with its stdin, so it does not outlive whoever started it.
+fn foreign(per_second: u32, loops: usize) -> Result<()> {
+    ensure!(per_second > 0, "so many connections a second: at least one");
+    let over = Arc::new(AtomicBool::new(false));
+    for _ in 0..loops {
+        let over = Arc::clone(&over);
+        thread::spawn(move || while !over.load(Ordering::Relaxed) {});
+    }
+    thread::spawn({
+        let over = Arc::clone(&over);
+        move || {
+            io::copy(&mut io::stdin(), &mut io::sink()).ok();
+            over.store(true, Ordering::Relaxed);
+        }
+    });
+    let made = NetNs::new()?.run(|| -> Result<u32> {
+        let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let listener = Sock::tcp(local)?;
+        listener.bind(local)?;
+        listener.listen(16)?;
+        let peer = listener.local()?;
+        let begin = Instant::now();
+        let mut made = 0;
+        while !over.load(Ordering::Relaxed) {
+            connection(&listener, peer)?;
+            made += 1;
+            thread::sleep(
+                (Duration::from_secs(1) / per_second * made).saturating_sub(begin.elapsed()),
+            );
+        }
+        Ok(made)
+    })?;
+    writeln!(io::stdout(), "{made}")?;
+    Ok(())
 }
 
 /// What one client measured; all in ns, `begin` and `end` on CLOCK_MONOTONIC.

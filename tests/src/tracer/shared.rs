@@ -80,6 +80,11 @@ impl Shared {
         self.lock().after(time, limit)
     }
 
+    /// See [`Watch::missed`].
+    pub fn missed(&self) -> u64 {
+        self.lock().missed()
+    }
+
     /// Ends the tracer if this is its last owner: see [`Watch::stop`].
     pub fn stop(self) -> Result<()> {
         let last = Arc::into_inner(self.0);

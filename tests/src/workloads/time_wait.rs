@@ -9,9 +9,12 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{
     sock::Sock,
-    stage::{CLIENT, Expected, Stage},
+    stage::{CLIENT, Expected, Outcome, Stage},
     tracer::wait_for,
 };
+
+/// TCP_TIMEWAIT_LEN (include/net/tcp.h).
+const TIME_WAIT: Duration = Duration::from_mins(1);
 
 /// A closed socket in FIN_WAIT2 is held for tcp_fin_timeout only.
 pub fn fin_wait2_ends(stage: &mut Stage) -> Result<()> {
@@ -34,9 +37,14 @@ pub fn to_its_end(stage: &mut Stage) -> Result<()> {
     drop(clients);
     drop(accepted);
     stage.check(&[(server.tuple(), Expected::ports(20, 20).opened(20))])?;
-    // Ten seconds are left for looking at them, which can take some in a guest.
+    // Shortly before their end. How long it takes to look at them is the machine's matter: however many there are by
+    // then, the ledger has these.
     thread::sleep(Duration::from_secs(50).saturating_sub(closed.elapsed()));
-    stage.check(&[(server.tuple(), Expected::ports(20, 20).opened(20))])?;
+    let table = stage.oracle()?;
+    let there = table.get(&server.tuple()).map_or(0, |sockets| sockets.time_wait);
+    let looked = closed.elapsed();
+    ensure!(there == 20 || looked > TIME_WAIT, "{there} of 20 are left after {looked:?}");
+    stage.settle(&Outcome::opened(20))?;
     wait_for("the end of TIME_WAIT", Duration::from_secs(20), || {
         Ok(stage.oracle()?.is_empty().then_some(()))
     })?;

@@ -22,6 +22,8 @@ pub(crate) struct Payload {
     pub(crate) runner: PathBuf,
     /// A program without shared libraries that the tests call.
     pub(crate) dialer: PathBuf,
+    /// A load beside the tests.
+    pub(crate) load: PathBuf,
     /// More arguments for the runner.
     pub(crate) args: Vec<String>,
 }

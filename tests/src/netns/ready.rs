@@ -1,0 +1,45 @@
+//! When a new IPv6 address can be used: the kernel makes its local route in a work of its own (`addrconf_dad_work` in
+//! net/ipv6/addrconf.c), and until then connect() to it finds no route, even with `nodad`.
+
+use std::{
+    net::{Ipv6Addr, UdpSocket},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// The address that these arguments of `ip` add, if it can be used at once on a link that is up: IPv6 with `nodad`.
+pub(super) fn added(arguments: &str) -> Option<Ipv6Addr> {
+    let rest = arguments.strip_prefix("addr add ")?;
+    let words: Vec<_> = rest.split(' ').collect();
+    let address = words.first()?.split('/').next()?;
+    words.contains(&"nodad").then(|| address.parse().ok()).flatten()
+}
+
+/// Waits until the calling thread's namespace has a way to its own address. A UDP socket's connect() asks for the route
+/// and sends nothing.
+pub(super) fn wait(address: Ipv6Addr) -> Result<()> {
+    let end = Instant::now() + LIMIT;
+    let asker = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?;
+    while asker.connect((address, 9)).is_err() {
+        ensure!(Instant::now() < end, "waited {LIMIT:?} in vain for a route to the new {address}");
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_can_be_used_at_once_is_waited_for() {
+        assert_eq!(added("addr add fd00::1/128 dev lo nodad"), Some("fd00::1".parse().unwrap()));
+        assert_eq!(added("addr add fd00::1/64 dev t0"), None);
+        assert_eq!(added("addr add 10.1.0.1/24 dev t0 nodad"), None);
+        assert_eq!(added("route add fd00::/64 dev lo nodad"), None);
+    }
+}
