@@ -18,8 +18,8 @@ use crate::{
 ///
 /// An entry is removed as soon as its call has nothing more to say ([`end`]): else the calls of many threads that
 /// have returned would take the place of one that has not, and whose failure would then have no caller and no duration.
-/// LRU, because the end of some calls is not seen (sendto() with `MSG_FASTOPEN` and `io_uring`, where the connect()
-/// fails; hooks that the kernel passes over): such an entry is written over by the thread's next call, or makes way.
+/// LRU, because the end of some calls is not seen (on the tracepoint backend, sendto() with `MSG_FASTOPEN` and `io_uring`
+/// where the connect() fails; hooks that the kernel passes over): such an entry is written over by the thread's next call, or makes way.
 /// No count depends on an entry staying.
 #[map]
 static ATTEMPTS: LruHashMap<u64, Attempt> = LruHashMap::with_max_entries(16_384, 0);

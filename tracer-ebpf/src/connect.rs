@@ -165,8 +165,9 @@ pub(crate) fn searched(sock: &Sock, result: i32) -> Step {
     search_failed(attempt, result.unsigned_abs() as u16)
 }
 
-/// connect() returned: 0 or a negative errno. What no other hook has told is told here: failures
-/// before the port search, and ports held without a SYN being sent yet (TCP Fast Open).
+/// connect() returned, or the part of sendto() with `MSG_FASTOPEN` that connects: 0 or a negative errno. What no other
+/// hook has told is told here: failures before the port search, and ports held without a SYN being sent yet (TCP Fast
+/// Open).
 #[inline(always)]
 pub(crate) fn returned(result: i64) -> Step {
     let attempt = attempt::current(Call::Connect).ok_or(Skip::NotOurs)?;

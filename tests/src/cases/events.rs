@@ -1,6 +1,7 @@
 //! `events::*`: what `tracer record` says about single calls.
 
 mod bound;
+mod early;
 
 use std::{fs, thread, time::Duration};
 
@@ -30,6 +31,7 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
         ("port_holders", bound::port_holders),
     ];
     let mut cases = per_backend(plan.tracing_backends(), "events", tests);
+    cases.extend(early::cases(plan));
     let tests: &[BackendTest] = &[
         ("every_line_is_whole", every_line_is_whole),
         ("time_of_a_port_search", bound::time_of_a_port_search),

@@ -51,10 +51,11 @@ fn searched(sk: Address, result: i32) -> Step {
     connect::searched(&Sock::read(sk)?, result)
 }
 
-/// kernel: v5.10.. int inet_stream_connect(struct socket *, struct sockaddr *, int len, int flags)
-#[fexit(function = "inet_stream_connect")]
+/// kernel: v5.10.. int __inet_stream_connect(struct socket *, struct sockaddr *, int len, int flags, int is_sendmsg):
+/// the part of connect() that sendto() with `MSG_FASTOPEN` goes through, too. The socket is locked.
+#[fexit(function = "__inet_stream_connect")]
 pub(crate) fn fexit_inet_stream_connect(ctx: FExitContext) -> i32 {
-    settle(connect::returned(i64::from(ctx.arg::<i32>(4))));
+    settle(connect::returned(i64::from(ctx.arg::<i32>(5))));
     0
 }
 

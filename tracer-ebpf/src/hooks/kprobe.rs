@@ -75,6 +75,7 @@ fn connecting(ctx: &ProbeContext) -> Step {
     connect::acquired(sock.key(), |tuple| sock.read_tuple(tuple))
 }
 
+/// Of `__inet_stream_connect`: see the fexit backend.
 #[kretprobe]
 pub(crate) fn kretprobe_inet_stream_connect(ctx: RetProbeContext) -> u32 {
     settle(connect::returned(i64::from(ctx.ret::<i32>())));

@@ -1,0 +1,73 @@
+//! Failures before the port search, of calls that connect without being connect().
+
+use std::net::SocketAddr;
+
+use anyhow::{Result, ensure};
+use rustix::io::Errno;
+
+use super::{as_comm, is};
+use crate::{
+    cases::{BackendTest, Case, Plan, per_backend},
+    probe,
+    sock::Sock,
+    stage::Stage,
+    tracer::record::Record,
+    workloads::{failure::expect_error, variant::submit_connect},
+};
+
+const NOWHERE: &str = "192.0.2.1:80";
+const CALLS: usize = 3;
+
+pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+    let fast_open: &[BackendTest] = &[("fast_open_without_a_route", fast_open)];
+    let mut cases = per_backend(plan.tracing_backends(), "events", fast_open);
+    let io_uring: &[BackendTest] = &[("io_uring_without_a_route", io_uring)];
+    let io_uring = per_backend(plan.tracing_backends(), "events", io_uring).into_iter();
+    cases.extend(io_uring.map(|case| case.unless(probe::no_io_uring())));
+    cases
+}
+
+fn fast_open(backend: &str) -> Result<()> {
+    told_or_named(backend, "MSG_FASTOPEN", |sock, peer| {
+        expect_error(sock.send_fast_open(b"hello", peer), Errno::NETUNREACH)
+    })
+}
+
+fn io_uring(backend: &str) -> Result<()> {
+    told_or_named(backend, "io_uring", |sock, peer| {
+        let result = submit_connect(sock, peer)?;
+        ensure!(result == -libc::ENETUNREACH, "not unreachable, but {result}");
+        Ok(())
+    })
+}
+
+/// Each failure has its event, or `degraded` names what is not seen.
+fn told_or_named(
+    backend: &str,
+    named: &str,
+    connect: impl Fn(&Sock, SocketAddr) -> Result<()> + Sync,
+) -> Result<()> {
+    let stage = Stage::new(&[])?;
+    let peer: SocketAddr = NOWHERE.parse()?;
+    let record = Record::start(backend, &["--events", "failed"])?;
+    as_comm(&stage, c"evt-early", || {
+        (0..CALLS).try_for_each(|_| connect(&Sock::tcp(peer)?, peer))
+    })?;
+    let recording = record.stop()?;
+    recording.assert_nothing_lost()?;
+    let degraded = recording.start()?["degraded"].to_string();
+    let events = recording.events("connect.failed", stage.netns.inum());
+    if backend == "tracepoint" {
+        ensure!(degraded.contains(named), "{named} is not in {degraded}");
+        return Ok(());
+    }
+    ensure!(!degraded.contains(named), "named all the same: {degraded}");
+    ensure!(events.len() == CALLS, "{} events of {CALLS} calls: {events:?}", events.len());
+    for event in events {
+        is(event, "cause", "unreachable")?;
+        is(event, "errno.name", "ENETUNREACH")?;
+        is(event, "network.peer.address", "192.0.2.1")?;
+        is(event, "process.executable.name", "evt-early")?;
+    }
+    Ok(())
+}
