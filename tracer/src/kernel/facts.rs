@@ -148,23 +148,26 @@ impl Symbols {
     /// hooks by a module's address would not survive the module.
     ///
     /// # Errors
-    /// As [`BufRead::read_line`]; a list without a line, as a sandbox puts it in the file's place: it does
+    /// As [`BufRead::read_line`]; a list without a symbol, as a sandbox puts it in the file's place: it does
     /// not say that the kernel lacks anything.
     fn parse(mut input: impl BufRead) -> io::Result<Self> {
         let mut symbols = Self::default();
         let mut line = String::new();
-        if input.fill_buf()?.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "/proc/kallsyms is empty"));
-        }
+        let mut any = false;
         while input.read_line(&mut line)? != 0 {
             let mut words = line.split_ascii_whitespace();
             if let (Some(address), Some(_), Some(name)) = (words.next(), words.next(), words.next())
-                && Self::wanted(name)
             {
-                let address = u64::from_str_radix(address, 16).unwrap_or(0);
-                symbols.found.push((name.to_owned(), address));
+                any = true;
+                if Self::wanted(name) {
+                    let address = u64::from_str_radix(address, 16).unwrap_or(0);
+                    symbols.found.push((name.to_owned(), address));
+                }
             }
             line.clear();
+        }
+        if !any {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "/proc/kallsyms has no symbol"));
         }
         Ok(symbols)
     }
@@ -249,7 +252,9 @@ mod tests {
 
     #[test]
     fn an_empty_list_of_symbols_says_nothing_of_the_kernel() {
-        assert!(Symbols::parse(&b""[..]).is_err());
+        for nothing in [&b""[..], b"\n", b"restricted\n"] {
+            assert!(Symbols::parse(nothing).is_err(), "{nothing:?}");
+        }
         assert!(!Symbols::parse(&b"0 T printk\n"[..]).unwrap().has("tcp_connect"));
     }
 
