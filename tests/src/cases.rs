@@ -13,6 +13,7 @@ pub mod oracle;
 pub mod output;
 pub mod proxies;
 pub mod room;
+pub mod sizes;
 pub mod spread;
 pub mod top;
 
@@ -148,6 +149,7 @@ pub fn all(plan: &Plan) -> Vec<Case> {
         cases.extend(ending::cases(plan));
         cases.extend(attach::cases(plan));
         cases.extend(losses::cases(plan));
+        cases.extend(sizes::cases(plan));
         cases.extend(output::cases(plan));
         cases.extend(proxies::cases());
         cases.extend(spread::cases(plan));

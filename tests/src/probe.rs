@@ -71,6 +71,11 @@ fn older_than(version: (u32, u32), lacks: &str) -> Option<String> {
     (found < version).then(|| format!("{release} {lacks}"))
 }
 
+/// The memory of BPF maps counts against RLIMIT_MEMLOCK, not in a memory cgroup.
+pub fn maps_are_locked_memory() -> bool {
+    older_than((5, 11), "").is_some()
+}
+
 /// Two calls are inside of the kernel at once only where two CPUs run them.
 pub fn one_cpu() -> Option<String> {
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);

@@ -97,42 +97,40 @@ pub struct GlobalArgs {
     )]
     pub backend: Backend,
 
-    /// Source ports that can be followed at a time, over all tuples
+    /// Source ports that can be followed at a time, over all tuples [default: by the host, see -v]
     #[arg(
         long,
         global = true,
-        default_value_t = 262_144,
         value_name = "N",
         value_parser = value::whole::<u32>("a number of entries", 16..=16_777_216),
         help_heading = "Kernel side"
     )]
-    pub max_conns: u32,
+    pub max_conns: Option<u32>,
 
-    /// (source, destination, port) tuples that can be counted at a time
+    /// (source, destination, port) tuples that can be counted at a time [default: by the host]
     #[arg(
         long,
         global = true,
-        default_value_t = 65_536,
         value_name = "N",
         value_parser = value::whole::<u32>("a number of entries", 16..=16_777_216),
         help_heading = "Kernel side"
     )]
-    pub max_tuples: u32,
+    pub max_tuples: Option<u32>,
 
     /// Ports taken by bind() or listen() that can be followed at a time
-    #[arg(long, global = true, hide = true, default_value_t = 65_536, value_name = "N")]
+    #[arg(long, global = true, hide = true, value_name = "N")]
     #[arg(value_parser = value::whole::<u32>("a number of entries", 16..=16_777_216))]
-    pub max_binds: u32,
+    pub max_binds: Option<u32>,
 
     /// Ends of sockets that can be remembered while the older ones are being read
-    #[arg(long, global = true, hide = true, default_value_t = 65_536, value_name = "N")]
+    #[arg(long, global = true, hide = true, value_name = "N")]
     #[arg(value_parser = value::whole::<u32>("a number of entries", 16..=16_777_216))]
-    pub max_tombstones: u32,
+    pub max_tombstones: Option<u32>,
 
     /// Calls of connect() and bind() that can be under way at a time
-    #[arg(long, global = true, hide = true, default_value_t = 16_384, value_name = "N")]
+    #[arg(long, global = true, hide = true, value_name = "N")]
     #[arg(value_parser = value::whole::<u32>("a number of entries", 1..=16_777_216))]
-    pub max_attempts: u32,
+    pub max_attempts: Option<u32>,
 
     /// Size of the ring buffer between kernel and program, rounded up to a power of two
     #[arg(

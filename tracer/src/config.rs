@@ -20,6 +20,7 @@ use crate::{
         TableFormat, TuplesArgs,
     },
     error::Error,
+    sizes::Asked,
     table::Column,
 };
 
@@ -27,16 +28,8 @@ use crate::{
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct KernelConfig {
     pub backend: Backend,
-    /// Entries of the connection table.
-    pub max_conns: u32,
-    /// Entries of the tuple table.
-    pub max_tuples: u32,
-    /// Entries of the table of bound ports.
-    pub max_binds: u32,
-    /// Entries of the table of sockets that ended while the older ones were being read.
-    pub max_tombstones: u32,
-    /// Entries of the table of calls under way.
-    pub max_attempts: u32,
+    /// Entries of the tables.
+    pub sizes: Asked,
     /// Bytes; not yet rounded up to a power of two.
     pub ring_size: u32,
 }
@@ -45,11 +38,13 @@ impl From<&GlobalArgs> for KernelConfig {
     fn from(args: &GlobalArgs) -> Self {
         Self {
             backend: args.backend,
-            max_conns: args.max_conns,
-            max_tuples: args.max_tuples,
-            max_binds: args.max_binds,
-            max_tombstones: args.max_tombstones,
-            max_attempts: args.max_attempts,
+            sizes: Asked {
+                conns: args.max_conns,
+                tuples: args.max_tuples,
+                binds: args.max_binds,
+                tombstones: args.max_tombstones,
+                attempts: args.max_attempts,
+            },
             ring_size: args.ring_size,
         }
     }

@@ -28,6 +28,7 @@ pub mod report;
 mod sandbox;
 pub mod seed;
 pub mod shutdown;
+pub mod sizes;
 pub mod sockdiag;
 pub mod spread;
 pub mod stats;

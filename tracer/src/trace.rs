@@ -3,6 +3,7 @@
 
 mod balance;
 mod capacities;
+mod filling;
 mod idle;
 mod left_out;
 mod missing;
@@ -12,6 +13,7 @@ mod ports;
 mod quiet;
 mod rhythm;
 mod rows;
+mod sizing;
 mod start;
 mod unmarked;
 
@@ -22,6 +24,7 @@ use std::{
 
 use balance::{Counters, Reading};
 pub use capacities::Capacities;
+use filling::Filling;
 use idle::Sweep;
 use left_out::LeftOut;
 use missing::{Missing, for_lack_of_room, has_room};
@@ -48,6 +51,7 @@ use crate::{
     memory,
     netns::{Netns, Worker},
     process, seed, shutdown,
+    sizes::Chosen,
     stats::Earlier,
     view::course::Holds,
 };
@@ -73,9 +77,9 @@ pub struct Tracer {
     idle_listed: bool,
     /// The kernel gives a port that bind() took to no connect() until no socket has it.
     blocked_until_free: bool,
-    max_tuples: u32,
-    max_conns: u32,
-    max_binds: u32,
+    /// How large the tables are, and why.
+    pub tables: Chosen,
+    filling: Filling,
     missing: Missing,
     quiet: Quiet,
     reconciled: Instant,
@@ -111,13 +115,15 @@ impl Tracer {
         }
         self.session.maps.set_seeding(false)?;
         self.correct_unmarked()?;
+        self.look_at_tables()?;
         tracing::info!("{} sockets in {} namespaces were open already", self.seeded, dumps.len());
         Ok(())
     }
 
     /// What does not work here as well as it could now, and why.
     pub fn degraded(&self) -> Vec<String> {
-        self.degraded.iter().cloned().chain(self.left_out.reasons()).collect()
+        let nearly_full = self.filling.reasons(&self.tables.sizes);
+        self.degraded.iter().cloned().chain(self.left_out.reasons()).chain(nearly_full).collect()
     }
 
     /// The parts that turning events into lines needs, to be used together.
@@ -275,9 +281,10 @@ impl Tracer {
         self.session.maps.tuples(|_, _| tuples += 1)?;
         self.session.maps.conns(|_, _| conns += 1)?;
         self.session.maps.binds(|_, _| binds += 1)?;
-        Ok(has_room(tuples, self.max_tuples)
-            && has_room(conns, self.max_conns)
-            && has_room(binds, self.max_binds))
+        let sizes = &self.tables.sizes;
+        Ok(has_room(tuples, sizes.tuples)
+            && has_room(conns, sizes.conns)
+            && has_room(binds, sizes.binds))
     }
 
     /// Namespaces of which the ledger has something, and now and then the others that have sockets.
@@ -321,6 +328,7 @@ impl Tracer {
     /// Reconciles when it is time to: soon after the kernel passed over a hook or a table was full, else now and then.
     /// Where passed-over hooks cannot be counted, as often as a small part of a core allows.
     pub fn reconcile_if_due(&mut self) -> Result<(), Error> {
+        self.look_at_tables()?;
         let missed = self.session.missed_hooks();
         let alert = missed.partial || missed.counted > self.misses_seen;
         let lacking = self.missing.is_any(for_lack_of_room(&self.totals()?));
@@ -348,7 +356,7 @@ impl Tracer {
         self.each_tuple(|key, count, _| sweep.add(key, count, now_ns))?;
         let commands = &self.session.commands;
         let mut doomed = Vec::new();
-        for idle in sweep.chosen(self.max_tuples) {
+        for idle in sweep.chosen(self.tables.sizes.tuples) {
             if commands.run(&seed::dooming(idle.key, idle.last_ns))? {
                 doomed.push(idle);
             }

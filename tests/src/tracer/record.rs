@@ -103,6 +103,13 @@ impl Record {
         Ok((Recording::read(&self.file)?, stderr))
     }
 
+    /// SIGINT; the recording, and what was said on stderr.
+    pub fn stop_and_hear(mut self) -> Result<(Recording, String)> {
+        self.process.signal(Signal::INT)?;
+        let stderr = self.wait_for_exit(0)?;
+        Ok((Recording::read(&self.file)?, stderr))
+    }
+
     /// SIGINT; the folder with what was recorded into several files.
     pub fn stop_files(mut self) -> Result<Option<TempDir>> {
         self.process.signal(Signal::INT)?;

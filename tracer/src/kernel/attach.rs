@@ -8,7 +8,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel};
+use aya::{Btf, Ebpf, EbpfError, EbpfLoader, VerifierLogLevel, maps::MapError};
 use tracer_common::{
     Filter,
     settings::{global, map},
@@ -28,7 +28,11 @@ use super::{
     programs::{self, COMMON, Hook, Program},
     spreader::{KEPT_MAPS, Spreader, Spreading},
 };
-use crate::{error::Error, shutdown};
+use crate::{
+    error::Error,
+    shutdown,
+    sizes::{Sizes, not_made},
+};
 use one::{AttachError, Attachment, short};
 use session::Running;
 pub use session::Session;
@@ -39,11 +43,8 @@ pub struct Settings {
     /// `Kind::bit`s of the wanted events.
     pub event_mask: u32,
     pub ring_size: u32,
-    pub max_conns: u32,
-    pub max_tuples: u32,
-    pub max_binds: u32,
-    pub max_tombstones: u32,
-    pub max_attempts: u32,
+    /// Of the ledger's tables. Those that a rule has already keep theirs.
+    pub sizes: Sizes,
     pub filter: Filter,
     pub offsets: Offsets,
     /// Address of `tw_timer_handler`; 0: not known.
@@ -159,6 +160,7 @@ fn load(settings: &Settings) -> Result<Ebpf, Error> {
     if BPF_OBJECT.is_empty() {
         return Err(Error::Failure(MISSING.into()));
     }
+    let sizes = &settings.sizes;
     let wake_at = settings.ring_size / 4;
     let log_level = klog::level();
     let mut loader = EbpfLoader::new();
@@ -170,17 +172,17 @@ fn load(settings: &Settings) -> Result<Ebpf, Error> {
         })
         .override_global(global::EVENT_MASK, &settings.event_mask, true)
         .override_global(global::WAKE_AT, &wake_at, true)
-        .override_global(global::MAX_TUPLES, &settings.max_tuples, true)
-        .override_global(global::MAX_CONNS, &settings.max_conns, true)
-        .override_global(global::MAX_BINDS, &settings.max_binds, true)
+        .override_global(global::MAX_TUPLES, &sizes.tuples, true)
+        .override_global(global::MAX_CONNS, &sizes.conns, true)
+        .override_global(global::MAX_BINDS, &sizes.binds, true)
         .override_global(global::TW_TIMER_HANDLER, &settings.tw_timer_handler, true)
         .override_global(aya_log::LEVEL, &log_level, false)
         .map_max_entries(map::EVENTS, settings.ring_size)
-        .map_max_entries(map::CONNS, settings.max_conns)
-        .map_max_entries(map::TUPLES, settings.max_tuples)
-        .map_max_entries(map::BINDS, settings.max_binds)
-        .map_max_entries(map::TOMBSTONES, settings.max_tombstones)
-        .map_max_entries(map::ATTEMPTS, settings.max_attempts);
+        .map_max_entries(map::CONNS, sizes.conns)
+        .map_max_entries(map::TUPLES, sizes.tuples)
+        .map_max_entries(map::BINDS, sizes.binds)
+        .map_max_entries(map::TOMBSTONES, sizes.tombstones)
+        .map_max_entries(map::ATTEMPTS, sizes.attempts);
     for (name, value) in settings.offsets.iter() {
         loader.override_global(name, value, true);
     }
@@ -201,9 +203,16 @@ fn load(settings: &Settings) -> Result<Ebpf, Error> {
             loader.map_max_entries(map::DECISIONS, 4096);
         }
     }
-    loader
-        .load(BPF_OBJECT)
-        .map_err(|error| Error::Failure(format!("cannot load the BPF object: {}", chain(&error))))
+    loader.load(BPF_OBJECT).map_err(|error| {
+        let no_memory = match &error {
+            EbpfError::MapError(MapError::CreateError { name, io_error }) => {
+                not_made(name, io_error, sizes, settings.ring_size)
+            }
+            _ => None,
+        };
+        let other = || format!("cannot load the BPF object: {}", chain(&error));
+        Error::Failure(no_memory.unwrap_or_else(other))
+    })
 }
 
 /// What one attempt has attached so far.

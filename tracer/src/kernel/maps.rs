@@ -10,7 +10,7 @@ use tracer_common::{
     Bound, Cause, Conn, ConnKey, Filter, Loss, Stat, TupleCount, TupleKey,
     loss::failed_index,
     settings::{CONTROL_SEEDING, map},
-    share::Share,
+    share::{Share, Table},
 };
 
 use super::{
@@ -63,6 +63,13 @@ impl Maps {
             self.shares.set(0, totals, 0).map_err(wrong(map::SHARES))?;
         }
         Ok(())
+    }
+
+    /// How many entries each table of the ledger has.
+    pub fn held(&self) -> Result<[u64; Table::COUNT], Error> {
+        let totals = self.shares.get(&0, 0).map_err(wrong(map::SHARES))?;
+        // Hooks add and take away at the same time: below zero is none.
+        Ok(totals.held.map(|held| if held >> 63 == 0 { held } else { 0 }))
     }
 
     /// Sets what events are about.

@@ -9,12 +9,14 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-use aya::{Ebpf, programs::CgroupSockAddr};
+use aya::{Ebpf, maps::MapData, programs::CgroupSockAddr};
 use tracer_common::settings::map;
 
 use super::{loaded::Mark, pins::Pins, sys};
 use links::{Link, adopt, create};
 pub use maps::{Pinned, RuleMaps, SpreadMaps};
+
+use crate::sizes::Kept;
 
 /// Maps that outlive the process.
 pub(super) const KEPT_MAPS: [&str; 13] = [
@@ -40,6 +42,15 @@ const HOOKS: [(&str, &[&str]); 4] = [
     ("bind4", &["spread_bind4"]),
     ("bind6", &["spread_bind6"]),
 ];
+
+/// How many entries the tables of a rule have that it has already.
+pub fn kept_sizes(pins: &Pins) -> Kept {
+    let entries = |name| {
+        let map = MapData::from_fd(pins.open_map(name).ok()?).ok()?;
+        map.info().ok().map(|info| info.max_entries())
+    };
+    Kept { conns: entries(map::CONNS), tuples: entries(map::TUPLES), binds: entries(map::BINDS) }
+}
 
 /// A cgroup to spread.
 #[derive(Debug)]

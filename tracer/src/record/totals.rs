@@ -39,6 +39,7 @@ pub(super) fn start<'a>(tracer: &'a Tracer, config: &RecordConfig, host: &'a str
             ("seeded".into(), json!(tracer.seeded)),
         ]
         .into_iter()
+        .chain(tracer.tables.settings())
         .chain(filter)
         .collect(),
     }

@@ -280,6 +280,10 @@ impl Source for Live {
         let mono_ns = clock::monotonic_ns();
         self.feed(model, mono_ns)?;
         let reading = self.reading(model.wants(), mono_ns)?;
+        let degraded = self.tracer.degraded();
+        if model.about.degraded != degraded {
+            model.about = Arc::new(About { degraded, ..(*model.about).clone() });
+        }
         model.book.end(&reading);
         Ok(Some(reading))
     }

@@ -10,7 +10,7 @@ use std::{
 use rustix::thread::CapabilitySet;
 use tracer_common::Filter;
 
-use super::{Capacities, LeftOut, Missing, Quiet, Tracer};
+use super::{Capacities, Filling, LeftOut, Missing, Quiet, Tracer, sizing};
 use crate::{
     cgroups::{self, Names},
     cli::Backend as BackendChoice,
@@ -24,10 +24,11 @@ use crate::{
         offsets::Offsets,
         plan::{Backend, Choice, Plan},
         privilege,
-        spreader::Spreading,
+        spreader::{Spreading, kept_sizes},
     },
     memory, mounts, netns,
     sandbox::{self, Role, User},
+    sizes::{self, Sizes},
     sockdiag, usage,
 };
 
@@ -77,9 +78,15 @@ fn start_with(
         tracing::info!("whether the kernel lists bound sockets is not known: {error}");
         false
     });
+    let kept = spreading.as_ref().map(|spreading| kept_sizes(&spreading.pins)).unwrap_or_default();
+    let tables = sizes::choose(&config.sizes, &kept, &sizing::look(&config.sizes));
+    tracing::info!("{}", tables.text());
+    if let Some(changed) = kept.otherwise(&config.sizes) {
+        tracing::warn!("{changed}");
+    }
     let fail_fast = spreading.as_ref().is_some_and(|spreading| spreading.fail_fast);
     let Started { facts, plan, session, can_fail_fast, whole_host } =
-        attach_best(config, event_mask, filter, spreading)?;
+        attach_best(config, (event_mask, filter), tables.sizes, spreading)?;
     let mut tracer = Tracer {
         release: facts.release.clone(),
         degraded: degraded(&plan, session.backend, &session.degraded, have),
@@ -92,9 +99,8 @@ fn start_with(
         kept_for_maps: privilege::kept_for_maps(&facts),
         idle_listed,
         blocked_until_free: facts.blocked_until_free,
-        max_tuples: config.max_tuples,
-        max_conns: config.max_conns,
-        max_binds: config.max_binds,
+        tables,
+        filling: Filling::default(),
         missing: Missing::default(),
         quiet: Quiet::new(Instant::now()),
         reconciled: Instant::now(),
@@ -167,8 +173,8 @@ struct Started {
 /// them takes longer than attaching.
 fn attach_best(
     config: &KernelConfig,
-    event_mask: u32,
-    filter: &Filter,
+    (event_mask, filter): (u32, &Filter),
+    sizes: Sizes,
     spreading: Option<Spreading>,
 ) -> Result<Started, Error> {
     let btf = Btf::from_kernel();
@@ -183,11 +189,7 @@ fn attach_best(
     let mut settings = Settings {
         event_mask,
         ring_size: config.ring_size,
-        max_conns: config.max_conns,
-        max_tuples: config.max_tuples,
-        max_binds: config.max_binds,
-        max_tombstones: config.max_tombstones,
-        max_attempts: config.max_attempts,
+        sizes,
         filter: *filter,
         offsets,
         tw_timer_handler: 0,

@@ -106,12 +106,22 @@ impl From<Infallible> for AttachError {
 pub(super) fn short(error: &AttachError) -> String {
     match error {
         AttachError::Program(ProgramError::LoadError { io_error, .. }) => {
-            format!("the kernel refuses to load it: {io_error}")
+            format!("the kernel refuses to load it: {io_error}{}", if_no_memory(io_error))
         }
         AttachError::Program(ProgramError::SyscallError(error)) => {
-            format!("{}: {}", error.call, error.io_error)
+            format!("{}: {}{}", error.call, error.io_error, if_no_memory(&error.io_error))
         }
         other => chain(other),
+    }
+}
+
+/// The tables are made before the programs are loaded.
+fn if_no_memory(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::ENOMEM) => {
+            " (beside the tables: smaller --max-conns and --max-tuples, or more memory for its cgroup)"
+        }
+        _ => "",
     }
 }
 

@@ -93,12 +93,15 @@ impl Agent {
             kernel: self.tracer.release.clone().into(),
             backend: self.tracer.session.backend.name(),
             degraded: self.degraded(),
-            settings: BTreeMap::from([
+            settings: [
                 ("output".into(), json!(output)),
                 ("rule".into(), json!(self.config.rule)),
                 ("sample".into(), json!(self.config.sample)),
                 ("seeded".into(), json!(self.tracer.seeded)),
-            ]),
+            ]
+            .into_iter()
+            .chain(self.tracer.tables.settings())
+            .collect(),
         };
         self.counted.degraded.said(line.degraded.clone());
         self.teller.begin(asked, move |output| output.start(&line));
