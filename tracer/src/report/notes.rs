@@ -50,12 +50,13 @@ pub(super) fn notes(summary: &Summary) -> Vec<Cow<'static, str>> {
         notes.push(format!("{runs} no end (tracer.stop): the newest lines are missing").into());
     }
     let incomplete = |(since, reason): &(u64, String)| {
-        format!("it is incomplete from {} on: {reason}", ts(*since)).into()
+        format!("it may be incomplete from {} on: {reason}", ts(*since)).into()
     };
     notes.extend(summary.degraded.iter().map(incomplete));
     if summary.degraded_others > 0 {
         notes.push(
-            format!("it is incomplete for other reasons too: {}", summary.degraded_others).into(),
+            format!("it may be incomplete for other reasons too: {}", summary.degraded_others)
+                .into(),
         );
     }
     notes
