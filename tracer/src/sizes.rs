@@ -137,8 +137,7 @@ pub fn choose(asked: &Asked, kept: &Kept, facts: &Facts) -> Chosen {
         attempts: fixed[4].unwrap_or(USUAL.attempts),
     };
     let budget = facts.memory.budget();
-    let fits =
-        budget.is_none_or(|budget| shrink(&mut sizes, &fixed.map(|it| it.is_some()), budget));
+    let fits = budget.is_none_or(|budget| shrink(&mut sizes, fixed.map(|it| it.is_some()), budget));
     let mut why = match (kept.conns, asked.conns) {
         (Some(_), _) => "as since the first start of the rule".to_owned(),
         (None, Some(_)) => "as --max-conns says".to_owned(),
@@ -168,14 +167,14 @@ fn conns(facts: &Facts) -> (u32, String) {
 }
 
 /// Halves what takes most, until all fits. False: it does not.
-fn shrink(sizes: &mut Sizes, fixed: &[bool; 5], budget: u64) -> bool {
+fn shrink(sizes: &mut Sizes, fixed: [bool; 5], budget: u64) -> bool {
     while sizes.bytes() > budget {
         let bytes = sizes.each_bytes();
         let least = LEAST.each();
         let each = sizes.each_mut();
         let candidates = each.into_iter().zip(least).zip(fixed).zip(bytes);
         let largest = candidates
-            .filter(|(((size, least), fixed), _)| !**fixed && **size / 2 >= *least)
+            .filter(|(((size, least), fixed), _)| !*fixed && **size / 2 >= *least)
             .max_by_key(|(_, bytes)| *bytes);
         let Some((((size, _), _), _)) = largest else { return false };
         *size /= 2;
