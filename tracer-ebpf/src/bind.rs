@@ -173,7 +173,10 @@ fn describe(sock: &Sock, bound: &mut Bound) -> Step {
     bound.acquired_ns = now();
     // bind() has an attempt, which knows; listen() may not.
     bound.flags = match attempt::current(Call::Bind) {
-        Some(attempt) => attempt.flags & conn_flag::WATCHED,
+        Some(attempt) => {
+            let chosen = if attempt.bound_port == 0 { conn_flag::CHOSEN } else { 0 };
+            attempt.flags & conn_flag::WATCHED | chosen
+        }
         None if filter::passes_caller::<false>(&bound.who, bound.place.netns) => conn_flag::WATCHED,
         None => 0,
     };

@@ -9,6 +9,7 @@
 mod health;
 mod life;
 mod marks;
+mod room;
 mod states;
 
 use aya_ebpf::{bindings::BPF_NOEXIST, macros::map, maps::HashMap};
@@ -16,6 +17,8 @@ pub(crate) use health::{conn_nowhere, forgive, leave_out, nowhere};
 pub(crate) use life::{doom, forget};
 use life::{known, tuple};
 pub(crate) use marks::{Mark, is_marked, mark, mark_state, marked_state, seeding};
+pub(crate) use room::set_apart;
+use room::{hold, wait};
 pub(crate) use states::{move_on, set_state};
 use tracer_common::{
     Cause, Conn, ConnKey, Halves, Loss, States, TupleCount, TupleKey, Who, conn_flag,
@@ -28,7 +31,7 @@ use tracer_common::{
 use crate::{
     atomic,
     attempt::now,
-    bind, share,
+    share,
     skip::{Skip, Step},
     words,
 };
@@ -158,35 +161,6 @@ fn insert(key: &ConnKey, conn: &Conn, search_ns: u64) -> Step {
     Ok(())
 }
 
-/// Adds a port to what the tuple holds; `u64::MAX` takes it away. One that bind() took is counted there.
-///
-/// # Safety
-/// `count` must point into a live value of TUPLES.
-#[inline(always)]
-unsafe fn hold(count: *mut TupleCount, port: u16, flags: u32, change: u64) {
-    if flags & conn_flag::LISTED != 0 {
-        return;
-    }
-    if flags & conn_flag::BOUND != 0 {
-        bind::fast(change);
-    }
-    // SAFETY: the caller's promise.
-    unsafe { atomic::add(&raw mut (*count).held, Halves::one(port).wrapping_mul(change)) };
-}
-
-/// As [`hold`], for the ports in TIME_WAIT that the kernel may take over: it never takes a bound one, nor one of a
-/// connection without timestamps.
-///
-/// # Safety
-/// As of [`hold`].
-#[inline(always)]
-unsafe fn wait(count: *mut TupleCount, port: u16, flags: u32, change: u64) {
-    if flags & (conn_flag::LISTED | conn_flag::BOUND | conn_flag::NO_STAMP) == 0 {
-        // SAFETY: the caller's promise.
-        unsafe { atomic::add(&raw mut (*count).waiting, Halves::one(port).wrapping_mul(change)) };
-    }
-}
-
 /// Notes who used the tuple last, for people to read: torn by a concurrent one, it is still right
 /// often enough, and no count hangs on it.
 ///
@@ -235,6 +209,12 @@ pub(crate) fn get(key: &ConnKey) -> Option<&'static Conn> {
     // are not: one can remove the entry at any moment, and then this reads another port's. Counters change only
     // after a delete of this key succeeded, so of two that remove it one counts.
     unsafe { CONNS.get(key) }
+}
+
+/// As [`get`], for the one who changes it.
+#[inline(always)]
+fn get_mut(key: &ConnKey) -> Option<*mut Conn> {
+    CONNS.get_ptr_mut(key)
 }
 
 /// Gives a port back. Of several who try, one succeeds.

@@ -112,7 +112,7 @@ pub(crate) fn connect<const FAST: bool, const SIX: bool>(call: &Call<'_>) -> i32
     let Some((index, usage)) = chosen else {
         // That no address is left is for us to know: the connect() can succeed without one of them.
         return if left_out < NO_ROOM {
-            full(call, rule, unknown == 0)
+            full(call, rule, unknown == 0 && rule.unsure == 0)
         } else {
             pass_through(call, rule, Decision::AllLeftOut)
         };
@@ -190,7 +190,7 @@ fn pass_through(call: &Call<'_>, rule: &Rule, decision: Decision) -> i32 {
 }
 
 /// No address of the pool has a port left for this destination. `sure`: no port was bound since the rule was
-/// made, which the rule may count twice.
+/// made, which the rule may count twice, and there is none that a search may find or not.
 #[inline(always)]
 fn full(call: &Call<'_>, rule: &Rule, sure: bool) -> i32 {
     let fail = crate::offsets::FAIL_FAST.load() != 0 && rule.flags & rule_flag::FAIL_FAST != 0;

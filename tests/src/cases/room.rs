@@ -1,15 +1,77 @@
-//! `room::*`: what a tuple holds and what it can hold differ by exactly as many connect() calls as the kernel grants.
+//! `room::*`: what a tuple holds and what it can hold differ by exactly as many connect() calls as the kernel grants, and
+//! the same of bind(address, 0) at each address, whatever is bound, connected, reserved, listening and in TIME_WAIT.
 
 mod hall;
 
-use anyhow::Result;
-use hall::{ADDRESSES, Hall};
+use std::env;
+
+use anyhow::{Context, Result};
+use hall::{ADDRESSES, Hall, RANGE};
 
 use super::{BackendTest, Case, Plan};
+use crate::{probe::Place, workloads::random::Random};
 
 pub fn cases(plan: &Plan) -> Vec<Case> {
-    let tests: &[BackendTest] = &[("own_ports", own_ports), ("none_at_all", none_at_all)];
+    let tests: &[BackendTest] = &[
+        ("mixes", mixes),
+        ("own_ports", own_ports),
+        ("bound_over_connections", bound_over_connections),
+        ("reserved_and_moved", reserved_and_moved),
+        ("none_at_all", none_at_all),
+    ];
     plan.sampled("room", tests)
+}
+
+/// Operations before each comparison.
+const OPERATIONS: u64 = 60;
+
+/// `TRACER_TEST_SEED` repeats a run.
+fn mixes(backend: &str) -> Result<()> {
+    let seed = match env::var("TRACER_TEST_SEED") {
+        Ok(seed) => seed.parse().context("TRACER_TEST_SEED is not a number")?,
+        Err(_) => crate::tracer::mono_ns(),
+    };
+    let rounds = if Place::get() == Place::Vm { 2 } else { 6 };
+    play(backend, seed, rounds).with_context(|| format!("TRACER_TEST_SEED={seed}"))
+}
+
+fn play(backend: &str, seed: u64, rounds: usize) -> Result<()> {
+    let mut hall = Hall::new(backend)?;
+    let mut random = Random(seed);
+    for round in 1..=rounds {
+        for _ in 0..OPERATIONS {
+            operate(&mut hall, &mut random)?;
+        }
+        hall.compare().with_context(|| format!("round {round}"))?;
+    }
+    Ok(())
+}
+
+fn operate(hall: &mut Hall, random: &mut Random) -> Result<()> {
+    let address = ADDRESSES[usize::try_from(random.below(3))?];
+    let server = usize::try_from(random.below(2))?;
+    let port = RANGE.start() + u16::try_from(random.below(200))?;
+    // What others hold is asked for more often than chance has it.
+    let held = hall.a_connected_port(random).unwrap_or(port);
+    match random.below(20) {
+        0..=6 => hall.connect(address, server),
+        7 | 8 => hall.connect_bound(address, 0, server),
+        9 => hall.connect_bound(address, port, server),
+        10 => hall.connect_bound(address, held, server),
+        11 => hall.bind(address, 0),
+        12 => hall.bind(address, held),
+        13 => hall.bind("0.0.0.0", 0),
+        14 => hall.listen(address, port),
+        15 => hall.listen("0.0.0.0", held),
+        16 => hall.connect_bound(address, 30_000 + port % 1000, server),
+        17 => hall.close_into_time_wait(random),
+        18 => hall.close_one(random),
+        _ if random.below(4) == 0 => {
+            let first = RANGE.start() + u16::try_from(random.below(190))?;
+            hall.reserve(&format!("{first}-{}", first + 9))
+        }
+        _ => hall.unbind_one(random),
+    }
 }
 
 /// Case of a proxy that binds its sockets itself: half of the range is half, all of it is all.
@@ -29,6 +91,50 @@ fn own_ports(backend: &str) -> Result<()> {
     }
     hall.compare()?;
     hall.expect(ADDRESSES[0], 0, 50, 250)
+}
+
+/// Ports that connections hold are bound at another address, and given back.
+fn bound_over_connections(backend: &str) -> Result<()> {
+    let mut hall = Hall::new(backend)?;
+    for _ in 0..60 {
+        hall.connect(ADDRESSES[0], 0)?;
+    }
+    hall.connect(ADDRESSES[1], 0)?;
+    let ports = hall.connected_ports();
+    for port in ports.iter().take(40) {
+        hall.bind(ADDRESSES[2], *port)?;
+    }
+    for _ in 0..50 {
+        hall.bind(ADDRESSES[2], 0)?;
+    }
+    hall.compare()?;
+    // The bound ports again: whether connect() has them now, the kernel says.
+    hall.unbind_all();
+    hall.compare()?;
+    hall.close_all();
+    hall.connect(ADDRESSES[0], 0)?;
+    hall.connect(ADDRESSES[1], 0)?;
+    hall.compare()?;
+    hall.expect(ADDRESSES[0], 0, 1, 200)
+}
+
+/// Ports are reserved that connections hold, and the range is another one, with an odd number of them.
+fn reserved_and_moved(backend: &str) -> Result<()> {
+    let mut hall = Hall::new(backend)?;
+    for server in [0, 0, 1] {
+        for _ in 0..40 {
+            hall.connect(ADDRESSES[0], server)?;
+        }
+    }
+    hall.bind(ADDRESSES[1], 0)?;
+    hall.reserve("40000-40049,40150,50000")?;
+    hall.compare()?;
+    hall.set_range("40100 40299")?;
+    hall.compare()?;
+    hall.reserve("")?;
+    hall.compare()?;
+    hall.set_range("40000 40003")?;
+    hall.compare()
 }
 
 /// Every port is reserved, or bound: 0 of 0 is full, not unknown.

@@ -15,6 +15,7 @@ use crate::{
     stage::{Server, Stage},
     tracer::watch::{Counts, Reading, Watch},
     tuple::Tuple,
+    workloads::random::Random,
 };
 
 pub(super) const RANGE: RangeInclusive<u16> = 40_000..=40_199;
@@ -53,6 +54,13 @@ impl Hall {
         self.stage.netns.run(work)
     }
 
+    /// connect() chooses the port, if there is one.
+    pub(super) fn connect(&mut self, from: &str, server: usize) -> Result<()> {
+        let pair = self.run(|| connected(from, &self.servers[server]))?;
+        self.pairs.extend(pair);
+        Ok(())
+    }
+
     /// bind() chooses the port, or it is given; if it can be had.
     pub(super) fn connect_bound(&mut self, from: &str, port: u16, server: usize) -> Result<()> {
         let from = SocketAddr::new(from.parse()?, port);
@@ -65,6 +73,14 @@ impl Hall {
             Ok(Some((sock, server.listener.accept()?)))
         })?;
         self.pairs.extend(pair);
+        Ok(())
+    }
+
+    /// A port at an address, with nobody at its other end; if it can be had.
+    pub(super) fn bind(&mut self, at: &str, port: u16) -> Result<()> {
+        let at = SocketAddr::new(at.parse()?, port);
+        let sock = self.run(|| bound(at))?;
+        self.bound.extend(sock.map(|sock| (sock, port == 0)));
         Ok(())
     }
 
@@ -85,12 +101,56 @@ impl Hall {
         Ok(())
     }
 
+    fn take_pair(&mut self, random: &mut Random) -> Option<(Sock, Sock)> {
+        let at = random.below(self.pairs.len().max(1) as u64);
+        (!self.pairs.is_empty()).then(|| self.pairs.swap_remove(usize::try_from(at).unwrap_or(0)))
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "as every other operation")]
+    pub(super) fn close_into_time_wait(&mut self, random: &mut Random) -> Result<()> {
+        if let Some((client, accepted)) = self.take_pair(random) {
+            drop(client);
+            drop(accepted);
+        }
+        Ok(())
+    }
+
+    pub(super) fn close_one(&mut self, random: &mut Random) -> Result<()> {
+        let Some((client, accepted)) = self.take_pair(random) else { return Ok(()) };
+        reset(client)?;
+        drop(accepted);
+        Ok(())
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "as every other operation")]
+    pub(super) fn unbind_one(&mut self, random: &mut Random) -> Result<()> {
+        if !self.bound.is_empty() {
+            let at = random.below(self.bound.len() as u64);
+            self.bound.swap_remove(usize::try_from(at).unwrap_or(0));
+        }
+        Ok(())
+    }
+
+    pub(super) fn unbind_all(&mut self) {
+        self.bound.clear();
+    }
+
     /// Without a TIME_WAIT.
     pub(super) fn close_all(&mut self) {
         for (client, accepted) in self.pairs.drain(..) {
             reset(client).ok();
             drop(accepted);
         }
+    }
+
+    pub(super) fn connected_ports(&self) -> Vec<u16> {
+        self.pairs.iter().filter_map(|(client, _)| Some(client.local().ok()?.port())).collect()
+    }
+
+    pub(super) fn a_connected_port(&self, random: &mut Random) -> Option<u16> {
+        let at = random.below(self.pairs.len().max(1) as u64);
+        let (client, _) = self.pairs.get(usize::try_from(at).ok()?)?;
+        Some(client.local().ok()?.port())
     }
 
     pub(super) fn reserve(&mut self, ports: &str) -> Result<()> {

@@ -1,0 +1,66 @@
+//! Which of a tuple's ports take room: the counters `held` and `waiting`.
+
+use tracer_common::{ConnKey, Halves, TupleCount, conn_flag};
+
+use super::{get_mut, life::known};
+use crate::{atomic, bind};
+
+/// None of these is a TIME_WAIT that the kernel's search takes over.
+const NEVER_TAKEN_OVER: u32 =
+    conn_flag::LISTED | conn_flag::BOUND | conn_flag::APART | conn_flag::NO_STAMP;
+
+/// Adds a port to what takes room of the tuple's; `u64::MAX` takes it away. One that bind() took is counted there, and
+/// one that connect() cannot be given takes none.
+///
+/// # Safety
+/// `count` must point into a live value of TUPLES.
+#[inline(always)]
+pub(super) unsafe fn hold(count: *mut TupleCount, port: u16, flags: u32, change: u64) {
+    if flags & (conn_flag::LISTED | conn_flag::APART) != 0 {
+        return;
+    }
+    if flags & conn_flag::BOUND != 0 {
+        bind::fast(change);
+    }
+    // SAFETY: the caller's promise.
+    unsafe { atomic::add(&raw mut (*count).held, Halves::one(port).wrapping_mul(change)) };
+}
+
+/// As [`hold`], for the ports in TIME_WAIT that the kernel may take over: it never takes a bound one, nor one of a
+/// connection without timestamps.
+///
+/// # Safety
+/// As of [`hold`].
+#[inline(always)]
+pub(super) unsafe fn wait(count: *mut TupleCount, port: u16, flags: u32, change: u64) {
+    if flags & NEVER_TAKEN_OVER == 0 {
+        // SAFETY: the caller's promise.
+        unsafe { atomic::add(&raw mut (*count).waiting, Halves::one(port).wrapping_mul(change)) };
+    }
+}
+
+/// Says whether the port of a known connection is [`conn_flag::APART`]. False where that is so already.
+#[inline(always)]
+pub(crate) fn set_apart(key: &ConnKey, apart: bool) -> bool {
+    let Some(conn) = get_mut(key) else { return false };
+    // SAFETY: a preallocated element stays mapped. Only commands change this flag, one after the other.
+    let flags = unsafe { (&raw const (*conn).flags).read_volatile() };
+    if (flags & conn_flag::APART != 0) == apart {
+        return false;
+    }
+    // SAFETY: as above; it can have become another port's (`super::get`).
+    let Some(count) = known(unsafe { &(*conn).tuple }) else { return false };
+    let (flag, change) =
+        if apart { (conn_flag::APART, u64::MAX) } else { (conn_flag::APART.wrapping_neg(), 1) };
+    let others = flags & !conn_flag::APART;
+    // SAFETY: as in `super::release_known`: the port is held. Where a hook changes the flags or releases the port at this
+    // moment, the next comparison corrects the counters.
+    unsafe {
+        atomic::add32(&raw mut (*conn).flags, flag);
+        hold(count, key.port, others, change);
+        if flags & conn_flag::TIME_WAIT != 0 {
+            wait(count, key.port, others, change);
+        }
+    }
+    true
+}
