@@ -26,7 +26,7 @@ mod user;
 
 pub use addr::Addr;
 pub use cause::Cause;
-pub use conn::{Attempt, Bound, Conn, ConnKey, Who, conn_flag};
+pub use conn::{Attempt, Bound, Conn, ConnKey, Who, conn_flag, port_of};
 pub use event::{Event, Kind, PortBy, event_flag};
 pub use filter::Filter;
 pub use halves::Halves;

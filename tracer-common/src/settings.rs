@@ -22,6 +22,7 @@ pub mod map {
     pub const TAKEN: &str = "TAKEN";
     pub const GIVEN: &str = "GIVEN";
     pub const SHARES: &str = "SHARES";
+    pub const TOUCHED: &str = "TOUCHED";
 }
 
 /// Read-only globals, set before the programs are loaded. Offsets are in bytes from the start of
@@ -82,6 +83,8 @@ pub mod global {
     pub const SPREADING: &str = "SPREADING";
     /// u32: 1 if a program may set the errno of a call that it denies (Linux 6.1).
     pub const FAIL_FAST: &str = "FAIL_FAST";
+    /// u32: 1 if the kernel gives a port that bind() took to no connect() until no socket has it (Linux up to 6.17).
+    pub const BLOCKED_UNTIL_FREE: &str = "BLOCKED_UNTIL_FREE";
     /// u32: entries that the tables may have.
     pub const MAX_TUPLES: &str = "MAX_TUPLES";
     pub const MAX_CONNS: &str = "MAX_CONNS";
@@ -91,7 +94,7 @@ pub mod global {
 }
 
 /// Version of what is pinned: changes whenever a pinned map's key or value does.
-pub const LAYOUT: u32 = 10;
+pub const LAYOUT: u32 = 11;
 
 /// Bytes of `struct sock_common` that are read at once; every `SKC_*` field must lie below.
 pub const SOCK_COMMON_LEN: usize = 96;

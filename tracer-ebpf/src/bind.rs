@@ -20,7 +20,7 @@ use crate::{
     share,
     skip::{Skip, Step},
     sock::{Sock, state},
-    spread, stats, who,
+    spread, stats, touched, who,
 };
 
 /// Preallocated and never evicting, as the ledger.
@@ -60,6 +60,7 @@ fn address_key(sock: &Sock, port: u16) -> ConnKey {
 /// Adds a bound port that is not known yet.
 #[inline(always)]
 pub(crate) fn add(key: &ConnKey, bound: &Bound) -> Step {
+    touched::note(bound.place.netns, key.port, &bound.acquired_ns);
     if !share::has_room(bound.owner, Table::Binds) {
         // SAFETY: not even read.
         let known = unsafe { BINDS.get(key) }.is_some();

@@ -40,6 +40,7 @@ mod sock;
 mod spread;
 mod stats;
 mod time_wait;
+mod touched;
 mod who;
 mod words;
 

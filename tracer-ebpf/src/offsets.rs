@@ -49,6 +49,7 @@ globals! {
     NO_PORT_MASK: u32 = 0,
     SPREADING: u32 = 0,
     FAIL_FAST: u32 = 0,
+    BLOCKED_UNTIL_FREE: u32 = 0,
     MAX_TUPLES: u32 = u32::MAX,
     MAX_CONNS: u32 = u32::MAX,
     MAX_BINDS: u32 = u32::MAX,

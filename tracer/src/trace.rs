@@ -75,8 +75,6 @@ pub struct Tracer {
     pub(crate) kept_for_maps: CapabilitySet,
     /// The kernel lists sockets that are bound and idle.
     idle_listed: bool,
-    /// The kernel gives a port that bind() took to no connect() until no socket has it.
-    blocked_until_free: bool,
     /// How large the tables are, and why.
     pub tables: Chosen,
     filling: Filling,

@@ -4,10 +4,14 @@
 //! another address: from then on no connect() is given it. So it counts among the bound ports, and must not count again
 //! among those that the tuple takes. The same goes for ports that were reserved meanwhile, and for those that the range
 //! does not have any more.
+//!
+//! Up to Linux 6.17 a port that bind() took is given to no connect() until no socket has it at all, although the one that
+//! bound it is gone: `tb->fastreuse` is never -1 again (`inet_csk_update_fastreuse`). As no connect() is given the port in
+//! that time, this is so exactly while a connection has it that got it before the newest bind().
 
 use foldhash::HashMap;
 use tracer_common::{
-    Conn, ConnKey, conn_flag,
+    Conn, ConnKey, conn_flag, port_of,
     seed::{Command, Op},
 };
 
@@ -17,27 +21,34 @@ use super::{PortSet, Usable};
 #[derive(Debug)]
 pub struct Comparison<'a> {
     usable: &'a HashMap<u32, Usable>,
+    touched: &'a HashMap<u64, u64>,
     commands: Vec<Command>,
-    held: HashMap<u32, PortSet>,
+    left_over: HashMap<u32, PortSet>,
 }
 
 impl<'a> Comparison<'a> {
-    /// `usable`: the ports of each namespace that is known.
-    pub fn new(usable: &'a HashMap<u32, Usable>) -> Self {
-        Self { usable, commands: Vec::new(), held: HashMap::default() }
+    /// `usable`: the ports of each namespace that is known, as if those were blocked that are bound now. `touched`: when
+    /// bind() last took a port, by [`port_of`], CLOCK_MONOTONIC, ns; empty where the kernel forgets it with the socket.
+    pub fn new(usable: &'a HashMap<u32, Usable>, touched: &'a HashMap<u64, u64>) -> Self {
+        Self { usable, touched, commands: Vec::new(), left_over: HashMap::default() }
     }
 
     /// Looks at a connection.
     pub fn add(&mut self, key: &ConnKey, conn: &Conn) {
-        let Some(usable) = self.usable.get(&conn.tuple.netns) else { return };
+        let netns = conn.tuple.netns;
+        let Some(usable) = self.usable.get(&netns) else { return };
         // The tuple's own: it is counted among the bound ports, and nowhere else.
         if conn.flags & conn_flag::LISTED != 0 {
             return;
         }
-        let apart = !usable.ports().has(key.port);
-        if apart && usable.blocked().has(key.port) {
-            self.held.entry(conn.tuple.netns).or_default().insert(key.port);
+        // One that was found is older than whatever was seen.
+        let acquired_ns = if conn.flags & conn_flag::SEEDED != 0 { 0 } else { conn.acquired_ns };
+        let touched = self.touched.get(&port_of(netns, key.port));
+        let left_over = touched.is_some_and(|touched_ns| acquired_ns < *touched_ns);
+        if left_over {
+            self.left_over.entry(netns).or_default().insert(key.port);
         }
+        let apart = left_over || !usable.ports().has(key.port);
         if apart != (conn.flags & conn_flag::APART != 0) {
             self.commands.push(Command {
                 op: Op::SetApart as u32,
@@ -48,9 +59,9 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// What makes the ledger right; and by namespace the blocked ports that connections hold which did not bind them.
+    /// What makes the ledger right; and by namespace the ports that are blocked although they need not be bound any more.
     pub fn end(self) -> (Vec<Command>, HashMap<u32, PortSet>) {
-        (self.commands, self.held)
+        (self.commands, self.left_over)
     }
 }
 
@@ -61,32 +72,66 @@ mod tests {
     use super::*;
     use crate::capacity::PortRange;
 
+    const NETNS: u32 = 5;
+
+    fn conn(netns: u32, flags: u32, acquired_ns: u64) -> Conn {
+        let tuple = TupleKey { netns, ..TupleKey::default() };
+        Conn { tuple, flags, acquired_ns, ..Conn::default() }
+    }
+
+    fn usable(bound: &[u16]) -> HashMap<u32, Usable> {
+        let range = PortRange { low: 100, high: 199, reserved: vec![150..=159] };
+        HashMap::from_iter([(NETNS, Usable::new(&range, bound.iter().copied().collect()))])
+    }
+
+    fn changes(commands: &[Command]) -> Vec<(u16, u32)> {
+        assert!(commands.iter().all(|it| it.op == Op::SetApart as u32));
+        commands.iter().map(|it| (it.key.port, it.flags)).collect()
+    }
+
     #[test]
     fn a_port_takes_room_only_where_connect_can_be_given_it() {
-        let range = PortRange { low: 100, high: 199, reserved: vec![150..=159] };
-        let usable = Usable::new(&range, [110, 300].into_iter().collect());
-        let all = HashMap::from_iter([(5, usable)]);
-        let mut comparison = Comparison::new(&all);
+        let (all, none) = (usable(&[110, 300]), HashMap::default());
+        let mut comparison = Comparison::new(&all, &none);
         let mut look = |netns, port, flags| {
-            let tuple = TupleKey { netns, ..TupleKey::default() };
-            let conn = Conn { tuple, flags, ..Conn::default() };
-            comparison.add(&ConnKey::new(u64::from(port), port), &conn);
+            comparison.add(&ConnKey::new(u64::from(port), port), &conn(netns, flags, 0));
         };
         // Usable, bound by another socket, by its own, reserved, out of the range, of an unknown namespace.
-        look(5, 101, 0);
-        look(5, 110, 0);
-        look(5, 112, conn_flag::LISTED);
-        look(5, 155, 0);
-        look(5, 300, 0);
+        look(NETNS, 101, 0);
+        look(NETNS, 110, 0);
+        look(NETNS, 112, conn_flag::LISTED);
+        look(NETNS, 155, 0);
+        look(NETNS, 300, 0);
         look(6, 110, 0);
         // What is known already, and what is over.
-        look(5, 156, conn_flag::APART);
-        look(5, 102, conn_flag::APART);
-        let (commands, held) = comparison.end();
-        let changes: Vec<_> = commands.iter().map(|it| (it.key.port, it.flags)).collect();
-        assert_eq!(changes, [(110, 1), (155, 1), (300, 1), (102, 0)]);
-        assert!(commands.iter().all(|it| it.op == Op::SetApart as u32));
-        assert_eq!(held[&5], [110, 300].into_iter().collect());
-        assert_eq!(held.len(), 1);
+        look(NETNS, 156, conn_flag::APART);
+        look(NETNS, 102, conn_flag::APART);
+        let (commands, left_over) = comparison.end();
+        assert_eq!(changes(&commands), [(110, 1), (155, 1), (300, 1), (102, 0)]);
+        assert!(left_over.is_empty());
+    }
+
+    #[test]
+    fn a_port_is_blocked_as_long_as_a_connection_has_it_that_is_older_than_its_last_bind() {
+        let all = usable(&[110]);
+        let touched = [(101, 50), (102, 50), (103, 50), (104, 50), (110, 50)];
+        let touched = touched.map(|(port, at)| (port_of(NETNS, port), at));
+        let touched = touched.into_iter().chain([(port_of(6, 105), 50)]).collect();
+        let mut comparison = Comparison::new(&all, &touched);
+        let mut look = |port, flags, acquired_ns| {
+            comparison.add(&ConnKey::new(u64::from(port), port), &conn(NETNS, flags, acquired_ns));
+        };
+        // Older than the bind(); opened when the port was free again; found; bound by itself; of another namespace;
+        // bound still.
+        look(101, 0, 49);
+        look(102, 0, 51);
+        look(103, conn_flag::SEEDED, 60);
+        look(104, conn_flag::LISTED, 50);
+        look(105, 0, 40);
+        look(110, 0, 40);
+        let (commands, left_over) = comparison.end();
+        assert_eq!(changes(&commands), [(101, 1), (103, 1), (110, 1)]);
+        assert_eq!(left_over[&NETNS], [101, 103, 110].into_iter().collect());
+        assert_eq!(left_over.len(), 1);
     }
 }

@@ -35,6 +35,11 @@ impl PortSet {
         self.0.iter().all(|word| *word == 0)
     }
 
+    /// Whether another set has all of these.
+    pub fn is_within(&self, other: &Self) -> bool {
+        self.0.iter().zip(other.0.iter()).all(|(one, other)| one & !other == 0)
+    }
+
     /// How many ports there are.
     pub fn count(&self) -> u32 {
         self.0.iter().map(|word| word.count_ones()).sum()
@@ -91,6 +96,7 @@ mod tests {
             prop_assert_eq!(change(PortSet::keep), set(&(&one & &other)));
             prop_assert_eq!(set(&one).count() as usize, one.len());
             prop_assert_eq!(set(&one).is_empty(), one.is_empty());
+            prop_assert_eq!(set(&one).is_within(&set(&other)), one.is_subset(&other));
             prop_assert!(other.iter().all(|port| set(&one).has(*port) == one.contains(port)));
         }
     }

@@ -51,6 +51,8 @@ pub struct Settings {
     pub tw_timer_handler: u64,
     /// Whether a program may set the errno of a call that it denies.
     pub fail_fast: bool,
+    /// [`KernelFacts::blocked_until_free`](super::facts::KernelFacts::blocked_until_free)
+    pub blocked_until_free: bool,
     /// A spreader beside the ledger; everything is then pinned, and outlives the session.
     pub spreading: Option<Spreading>,
 }
@@ -156,6 +158,9 @@ fn go_on() -> Result<(), String> {
     shutdown::go_on().map_err(|error| error.to_string())
 }
 
+/// Ports of which it is known when bind() took them last: as many as one namespace can have.
+const MAX_TOUCHED: u32 = 65_536;
+
 fn load(settings: &Settings) -> Result<Ebpf, Error> {
     if BPF_OBJECT.is_empty() {
         return Err(Error::Failure(MISSING.into()));
@@ -181,6 +186,7 @@ fn load(settings: &Settings) -> Result<Ebpf, Error> {
         .map_max_entries(map::CONNS, sizes.conns)
         .map_max_entries(map::TUPLES, sizes.tuples)
         .map_max_entries(map::BINDS, sizes.binds)
+        .map_max_entries(map::TOUCHED, if settings.blocked_until_free { MAX_TOUCHED } else { 1 })
         .map_max_entries(map::TOMBSTONES, sizes.tombstones)
         .map_max_entries(map::ATTEMPTS, sizes.attempts);
     for (name, value) in settings.offsets.iter() {
@@ -188,6 +194,8 @@ fn load(settings: &Settings) -> Result<Ebpf, Error> {
     }
     let fail_fast = u32::from(settings.fail_fast);
     loader.override_global(global::FAIL_FAST, &fail_fast, true);
+    let blocked = u32::from(settings.blocked_until_free);
+    loader.override_global(global::BLOCKED_UNTIL_FREE, &blocked, true);
     let spreading = u32::from(settings.spreading.is_some());
     loader.override_global(global::SPREADING, &spreading, true);
     match &settings.spreading {

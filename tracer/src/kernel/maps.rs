@@ -24,6 +24,7 @@ pub struct Maps {
     tuples: Map,
     conns: Map,
     binds: Map,
+    touched: Map,
     stats: StatsReader,
     control: Array<MapData, u32>,
     filter: Array<MapData, Filter>,
@@ -47,6 +48,7 @@ impl Maps {
             tuples: take(ebpf, map::TUPLES)?,
             conns: take(ebpf, map::CONNS)?,
             binds: take(ebpf, map::BINDS)?,
+            touched: take(ebpf, map::TOUCHED)?,
             stats: StatsReader::new(take(ebpf, map::STATS)?)?,
             control: take(ebpf, map::CONTROL)?.try_into().map_err(wrong(map::CONTROL))?,
             filter: take(ebpf, map::FILTER)?.try_into().map_err(wrong(map::FILTER))?,
@@ -101,6 +103,18 @@ impl Maps {
     /// Hands over every bound port, in no order.
     pub fn binds(&mut self, each: impl FnMut(ConnKey, Bound)) -> Result<(), Error> {
         read(&self.binds, map::BINDS, &mut self.batch, each)
+    }
+
+    /// When bind() or listen() last took each port, by [`tracer_common::port_of`] (CLOCK_MONOTONIC, ns). Only of kernels
+    /// that give such a port to no connect() until no socket has it.
+    pub fn touched(&mut self, each: impl FnMut(u64, u64)) -> Result<(), Error> {
+        read(&self.touched, map::TOUCHED, &mut self.batch, each)
+    }
+
+    /// Whether there is anything in [`Self::touched`].
+    pub fn is_any_touched(&self) -> bool {
+        let map: Result<HashMap<&MapData, u64, u64>, _> = (&self.touched).try_into();
+        map.is_ok_and(|map| map.keys().next().is_some_and(|key| key.is_ok()))
     }
 
     /// The bound and listening ports of the ledger, as far as they can be read.
@@ -188,7 +202,7 @@ impl Totals {
 
 fn fd(map: &Map) -> Option<BorrowedFd<'_>> {
     match map {
-        Map::HashMap(data) => Some(data.fd().as_fd()),
+        Map::HashMap(data) | Map::LruHashMap(data) => Some(data.fd().as_fd()),
         _ => None,
     }
 }

@@ -19,7 +19,7 @@ pub use maps::{Pinned, RuleMaps, SpreadMaps};
 use crate::sizes::Kept;
 
 /// Maps that outlive the process.
-pub(super) const KEPT_MAPS: [&str; 13] = [
+pub(super) const KEPT_MAPS: [&str; 14] = [
     map::CONNS,
     map::TUPLES,
     map::BINDS,
@@ -33,6 +33,7 @@ pub(super) const KEPT_MAPS: [&str; 13] = [
     map::TAKEN,
     map::GIVEN,
     map::SHARES,
+    map::TOUCHED,
 ];
 
 /// The programs, by the name of their link, and their forms, best first.

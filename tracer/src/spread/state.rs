@@ -39,6 +39,9 @@ pub struct State {
     pub backend: String,
     /// First and last port of the range.
     pub range: (u16, u16),
+    /// What takes ports of it away from every tuple: `reserved`, `bound`, both or, empty, neither.
+    #[serde(rename = "ports.taken_by")]
+    pub taken_by: String,
     /// Every address of the pool, with its weight.
     pub pool: Vec<(IpAddr, u16)>,
     /// Those that are left out, and why.

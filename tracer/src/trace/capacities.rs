@@ -34,8 +34,8 @@ pub struct Capacities {
     usable: HashMap<u32, Usable>,
     /// The same in numbers. Few, and asked for every tuple.
     by_netns: BTreeMap<u32, Limits>,
-    /// Ports that no connect() is given although the socket that bound them is gone: see [`Self::linger`].
-    lingering: HashMap<u32, PortSet>,
+    /// Ports that no connect() is given although the socket that bound them is gone: see [`crate::capacity::apart`].
+    left_over: HashMap<u32, PortSet>,
     /// Namespaces that were looked for in vain.
     missed: HashSet<u32>,
 }
@@ -120,7 +120,7 @@ impl Capacities {
 
     /// Takes off the ranges what is bound now. Returns whether the ports of a namespace are others than before.
     pub fn bound(&mut self, binds: &[(ConnKey, Bound)]) -> bool {
-        let mut blocked: HashMap<u32, PortSet> = self.lingering.clone();
+        let mut blocked: HashMap<u32, PortSet> = self.left_over.clone();
         for (key, bound) in binds {
             blocked.entry(bound.place.netns).or_default().insert(key.port);
         }
@@ -135,33 +135,17 @@ impl Capacities {
         changed
     }
 
-    /// Keeps ports blocked until [`Self::still_held`], though they may be bound no more. To be called before
-    /// [`Self::bound`] where the kernel does so (Linux up to 6.17): a port that bind() took is given to no connect() until
-    /// no socket has it, and a connection can have it that got it before.
-    pub fn linger(&mut self) {
-        let before = self.usable.iter().map(|(netns, it)| (*netns, it.blocked().clone()));
-        self.lingering = before.collect();
+    /// Ports that are blocked from now on, until the next call, beside those that are bound.
+    pub fn left_over(&mut self, left_over: HashMap<u32, PortSet>) {
+        self.left_over = left_over;
     }
 
-    /// Whether a port is blocked that is not bound.
-    pub fn is_lingering(&self, binds: &[(ConnKey, Bound)]) -> bool {
-        let mut left = self.lingering.clone();
-        for (key, bound) in binds {
-            if let Some(ports) = left.get_mut(&bound.place.netns) {
-                ports.remove_one(key.port);
-            }
+    /// Whether [`Self::left_over`] ports are blocked, in this namespace or in any.
+    pub fn has_left_over(&self, netns: Option<u32>) -> bool {
+        match netns {
+            Some(netns) => self.left_over.contains_key(&netns),
+            None => !self.left_over.is_empty(),
         }
-        left.values().any(|ports| !ports.is_empty())
-    }
-
-    /// Of the ports that are blocked, connections hold these: the others block nothing once they are bound no more.
-    pub fn still_held(&mut self, held: &HashMap<u32, PortSet>) {
-        self.lingering.retain(|netns, ports| {
-            held.get(netns).is_some_and(|held| {
-                ports.keep(held);
-                true
-            })
-        });
     }
 
     /// Reads the port ranges of the wanted namespaces anew.

@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use foldhash::HashMap;
 use tracer_common::{Bound, ConnKey, TupleCount, TupleKey};
 
 use super::Tracer;
 use crate::{
     capacity::{
-        Limits, PortRange,
+        Limits, PortRange, PortSet,
         addresses::{AddressUse, Addresses, Course},
         apart::Comparison,
     },
@@ -26,6 +27,8 @@ pub(super) struct Ports {
     looked: Option<Instant>,
     /// How long it took.
     cost: Duration,
+    /// Ports that were blocked then.
+    blocked: HashMap<u32, PortSet>,
     addresses: Vec<AddressUse>,
     course: Course,
 }
@@ -42,16 +45,14 @@ impl Tracer {
     pub fn refresh_ports(&mut self) -> Result<(), Error> {
         let mut binds = Vec::new();
         self.session.maps.binds(|key, bound| binds.push((key, bound)))?;
-        if self.blocked_until_free {
-            self.capacities.linger();
-        }
         self.ports.changed |= self.capacities.bound(&binds);
-        let lingering = self.capacities.is_lingering(&binds);
         let addresses = Addresses::new(self.capacities.usable(), &binds);
         if addresses.is_empty() {
             self.ports.addresses.clear();
         }
-        let wanted = self.ports.changed || lingering || !addresses.is_empty();
+        // What bind() took for a moment may be blocked for longer.
+        let touched = self.capacities.has_left_over(None) || self.session.maps.is_any_touched();
+        let wanted = self.ports.changed || touched || !addresses.is_empty();
         if wanted && self.ports.is_due() {
             self.look_at_ports(&binds)?;
         }
@@ -61,24 +62,45 @@ impl Tracer {
 
     fn look_at_ports(&mut self, binds: &[(ConnKey, Bound)]) -> Result<(), Error> {
         let began = Instant::now();
+        let mut touched = HashMap::default();
+        self.session.maps.touched(|port, at_ns| {
+            touched.insert(port, at_ns);
+        })?;
+        self.capacities.left_over(HashMap::default());
+        self.capacities.bound(binds);
         let usable = self.capacities.usable();
-        let mut comparison = Comparison::new(usable);
+        let mut comparison = Comparison::new(usable, &touched);
         let mut addresses = Addresses::new(usable, binds);
         self.session.maps.conns(|key, conn| {
             comparison.add(&key, &conn);
             addresses.add(&key, &conn);
         })?;
         self.ports.addresses = addresses.end(binds);
-        let (commands, held) = comparison.end();
+        let (commands, left_over) = comparison.end();
         for command in &commands {
             self.session.commands.run(command)?;
         }
-        self.capacities.still_held(&held);
+        self.capacities.left_over(left_over);
         self.capacities.bound(binds);
+        let usable = self.capacities.usable().iter();
+        let blocked = usable.map(|(netns, it)| (*netns, it.blocked()));
+        let blocked = blocked.filter(|(_, ports)| !ports.is_empty());
+        self.ports.blocked = blocked.map(|(netns, ports)| (netns, ports.clone())).collect();
         self.ports.changed = false;
         self.ports.looked = Some(Instant::now());
         self.ports.cost = began.elapsed();
         Ok(())
+    }
+
+    /// Whether what is said of this namespace's ports cannot be too little: no port was bound since the newest look at
+    /// connections, one of which may have it as well, and none is blocked that may be free by now.
+    pub fn is_sure_of_ports(&self, netns: u32) -> bool {
+        let (now, then) = (self.capacities.blocked(netns), self.ports.blocked.get(&netns));
+        !self.capacities.has_left_over(Some(netns))
+            && now.is_none_or(|now| match then {
+                Some(then) => now.is_within(then),
+                None => now.is_empty(),
+            })
     }
 
     /// A row for each address at which bind(address, 0) is used: its key, what counters would say, and what the namespace

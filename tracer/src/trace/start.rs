@@ -98,7 +98,6 @@ fn start_with(
         worker,
         kept_for_maps: privilege::kept_for_maps(&facts),
         idle_listed,
-        blocked_until_free: facts.blocked_until_free,
         tables,
         filling: Filling::default(),
         missing: Missing::default(),
@@ -193,6 +192,7 @@ fn attach_best(
         filter: *filter,
         offsets,
         tw_timer_handler: 0,
+        blocked_until_free: false,
         fail_fast: btf.as_ref().is_ok_and(|btf| btf.has_function("bpf_set_retval")),
         spreading,
     };
@@ -201,6 +201,7 @@ fn attach_best(
     for symbols in [false, true] {
         let facts = KernelFacts::look(&btf, symbols);
         let plan = Plan::new(&facts, choice(config.backend));
+        settings.blocked_until_free = facts.blocked_until_free;
         settings.tw_timer_handler = facts.tw_timer_handler.unwrap_or(0);
         let attempts: Vec<Backend> = plan
             .attempts

@@ -1,12 +1,14 @@
 //! A namespace with a narrow range and several addresses, and a tracer that has seen all of it.
 
 use std::{
+    collections::VecDeque,
     net::SocketAddr,
     ops::RangeInclusive,
+    thread,
     time::{Duration, Instant, SystemTime},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use rustix::io::Errno;
 
 use crate::{
@@ -161,6 +163,34 @@ impl Hall {
         self.stage.netns.sysctl("ipv4/ip_local_port_range", range)
     }
 
+    /// A closed connection whose other end stays open waits in FIN_WAIT2, as a time-wait socket, for two seconds.
+    pub(super) fn shorten_time_waits(&self) -> Result<()> {
+        self.stage.netns.sysctl("ipv4/tcp_fin_timeout", "2")
+    }
+
+    /// Connects and closes as fast as ports come back. Returns how many connections there were, and the most ports that a
+    /// reading had in use.
+    pub(super) fn most_in_use(
+        &mut self,
+        from: &str,
+        server: usize,
+        time: Duration,
+    ) -> Result<(u64, u64)> {
+        let tuple = self.tuple(from, server)?;
+        let Self { stage, watch, servers, .. } = self;
+        let server = &servers[server];
+        thread::scope(|scope| {
+            let load = scope.spawn(|| stage.netns.run(|| churn(from, server, time)));
+            let mut most = 0;
+            while !load.is_finished() {
+                let here = watch.after(SystemTime::now(), LIMIT)?.of(stage.netns.inum());
+                most = most.max(here.get(&tuple).map_or(0, |counts| counts.in_use));
+            }
+            let opened = load.join().map_err(|_| anyhow!("the load panicked"))??;
+            Ok((opened, most))
+        })
+    }
+
     fn reading(&mut self) -> Result<Reading> {
         self.watch.after(SystemTime::now(), Duration::from_secs(10))
     }
@@ -186,18 +216,20 @@ impl Hall {
 
     /// How many more connect() calls of each tuple, and bind(address, 0) calls, the kernel grants.
     fn granted(&self) -> Result<Granted> {
+        // First: up to Linux 6.17 no connect() is given what bind() took beside a connection, while that has it.
+        let any = ["0.0.0.0"];
+        let addresses: Vec<(String, u64)> = ADDRESSES
+            .iter()
+            .chain(&any)
+            .map(|at| Ok(((*at).to_owned(), self.run(|| fill_bound(at))?)))
+            .collect::<Result<_>>()?;
         let mut tuples = Vec::new();
         for from in ADDRESSES {
             for (number, server) in self.servers.iter().enumerate() {
                 tuples.push((self.tuple(from, number)?, self.run(|| fill(from, server))?));
             }
         }
-        let any = ["0.0.0.0"];
-        let addresses = ADDRESSES
-            .iter()
-            .chain(&any)
-            .map(|at| Ok(((*at).to_owned(), self.run(|| fill_bound(at))?)));
-        Ok(Granted { tuples, addresses: addresses.collect::<Result<_>>()? })
+        Ok(Granted { tuples, addresses })
     }
 
     /// Where the reading says something else.
@@ -307,6 +339,26 @@ fn reset(sock: Sock) -> Result<()> {
     sock.set_reset_on_close()?;
     drop(sock);
     Ok(())
+}
+
+/// Connections that are closed at once, their other ends later than a FIN_WAIT2 lasts.
+fn churn(from: &str, server: &Server, time: Duration) -> Result<u64> {
+    let (mut opened, mut others) = (0, VecDeque::new());
+    let begun = Instant::now();
+    while begun.elapsed() < time {
+        match connected(from, server)? {
+            Some((client, accepted)) => {
+                drop(client);
+                opened += 1;
+                others.push_back((Instant::now(), accepted));
+            }
+            None => thread::sleep(Duration::from_micros(200)),
+        }
+        while others.front().is_some_and(|(at, _)| at.elapsed() > time / 2) {
+            others.pop_front();
+        }
+    }
+    Ok(opened)
 }
 
 /// Connections until there is no port left; all of them are gone afterwards.

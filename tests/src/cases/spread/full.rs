@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::io::Errno;
 
 use super::{Case, Host, POOL, PORTS, Test, named, source};
-use crate::{probe, sock::Sock};
+use crate::{probe, sock::Sock, tracer::spread::Status};
 
 pub(super) fn cases() -> Vec<Case> {
     let tests: &[Test] = &[
@@ -81,6 +81,16 @@ fn reserved_ports() -> Result<()> {
     let status = host.rule.status()?;
     let fast = status.decided("fast_port")?;
     ensure!(fast > 0 || probe::no_fast_ports().is_some(), "no fast ports: {}", status.decisions());
+    let taken_by = |status: &Status| status.0["ports.taken_by"] == "reserved";
+    ensure!(taken_by(&status), "what takes ports: {status:?}");
+    host.stage.netns.sysctl("ipv4/ip_local_reserved_ports", "30000-50000")?;
+    host.rule.status_when("no port is left, and why", |status| {
+        status.0["ports.capacity"] == 0 && taken_by(status)
+    })?;
+    host.stage.netns.sysctl("ipv4/ip_local_reserved_ports", "\n")?;
+    host.rule.status_when("all ports are left", |status| {
+        status.0["ports.capacity"] == PORTS && status.0["ports.taken_by"] == ""
+    })?;
     drop(held);
     spread.stop()?;
     Ok(())

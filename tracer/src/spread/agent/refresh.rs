@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tracer_common::Addr;
+use tracer_common::{Addr, spread::rule_flag};
 
 use super::{
     super::{
@@ -81,7 +81,10 @@ impl Agent {
         let destinations = self.inside.host.ways.destinations(&self.destinations);
         let (netns, netns_cookie) = (self.netns.inum, self.inside.cookie);
         let (low, high) = (self.inside.range.low, self.inside.range.high);
-        let (flags, random) = (self.config.flags, self.random);
+        let random = self.random;
+        // No call is denied by a count that may be too low.
+        let sure = self.tracer.is_sure_of_ports(netns);
+        let flags = self.config.flags & if sure { u32::MAX } else { !rule_flag::FAIL_FAST };
         let reuse = self.inside.reuse;
         let capacity = ports::capacity(&self.inside.range, &blocked);
         let other_capacity = ports::other_capacity(&self.inside.range, &self.taken);
@@ -190,6 +193,7 @@ impl Agent {
         for (address, _) in self.said.left_out.iter().filter(back) {
             tracing::warn!("{address} is used again");
         }
+        let limits = self.tracer.limits(self.netns.inum);
         let spreader = self.tracer.session.spreader.as_ref();
         let members = pool::members(&self.config.pool, &self.inside.host);
         let state = State {
@@ -197,6 +201,7 @@ impl Agent {
             netns: self.netns.path().to_owned(),
             backend: self.tracer.session.backend.name().to_owned(),
             range: (self.inside.range.low, self.inside.range.high),
+            taken_by: limits.map(|limits| limits.taken_by()).unwrap_or_default().to_owned(),
             pool: members.iter().map(|member| (member.address, member.weight)).collect(),
             left_out,
             cgroups_gone: self.cgroups_gone.clone(),

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{RuleStatus, Status};
+use super::{RuleStatus, State, Status};
 use crate::clock;
 
 pub(super) fn of(status: &Status) -> String {
@@ -33,13 +33,14 @@ fn rule(status: &RuleStatus) -> String {
     let cgroups: Vec<_> = said.cgroups.iter().map(|path| path.display().to_string()).collect();
     let mut out = format!(
         "rule {}: {agent}\n  cgroups     {}\n  namespace   {}, ports {}-{}, {} towards each \
-         destination\n  fast ports  {}\n  pool        {} addresses, {} in use by the rule\n",
+         destination{}\n  fast ports  {}\n  pool        {} addresses, {} in use by the rule\n",
         status.rule,
         cgroups.join(" "),
         status.netns,
         said.range.0,
         said.range.1,
         status.capacity,
+        taken_by(said),
         fast_ports(status),
         said.pool.len(),
         said.in_use(),
@@ -82,6 +83,14 @@ fn rule(status: &RuleStatus) -> String {
     out
 }
 
+/// Why a tuple cannot hold all of the range.
+fn taken_by(said: &State) -> String {
+    if said.taken_by.is_empty() {
+        return String::new();
+    }
+    format!("; the others are taken: {}", said.taken_by)
+}
+
 fn fast_ports(status: &RuleStatus) -> String {
     match &status.said.no_fast_ports {
         _ if status.fast_ports => {
@@ -115,7 +124,7 @@ fn tuples(out: &mut String, status: &RuleStatus) {
     }
     for one in &status.tuples {
         let to = std::net::SocketAddr::new(one.destination, one.port).to_string();
-        let part = 100 * one.in_use / u64::from(one.capacity.max(1));
+        let part = (100 * one.in_use).checked_div(one.capacity.into()).unwrap_or(100);
         // Writing to a String cannot fail.
         _ = writeln!(
             out,
