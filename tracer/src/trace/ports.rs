@@ -18,6 +18,11 @@ use crate::{
 
 /// All connections are looked at for no more than one part in so many of the time.
 const SHARE: u32 = 600;
+/// A look counts as no more than so many times as long as the one before it: on a busy machine it can wait for the
+/// processor much longer than it works.
+const SLOWER: u32 = 2;
+/// The first one counts as no longer than this.
+const SHORTEST: Duration = Duration::from_millis(1);
 
 /// What the newest look at all connections came to.
 #[derive(Debug, Default)]
@@ -36,6 +41,13 @@ pub(super) struct Ports {
 impl Ports {
     fn is_due(&self) -> bool {
         self.looked.is_none_or(|at| at.elapsed() >= self.cost * SHARE)
+    }
+
+    /// A look has ended that took so long.
+    fn looked(&mut self, took: Duration) {
+        self.changed = false;
+        self.looked = Some(Instant::now());
+        self.cost = took.min((self.cost * SLOWER).max(SHORTEST));
     }
 }
 
@@ -86,9 +98,7 @@ impl Tracer {
         let blocked = usable.map(|(netns, it)| (*netns, it.blocked()));
         let blocked = blocked.filter(|(_, ports)| !ports.is_empty());
         self.ports.blocked = blocked.map(|(netns, ports)| (netns, ports.clone())).collect();
-        self.ports.changed = false;
-        self.ports.looked = Some(Instant::now());
-        self.ports.cost = began.elapsed();
+        self.ports.looked(began.elapsed());
         Ok(())
     }
 
@@ -124,5 +134,25 @@ impl Tracer {
     pub fn blocked(&self, netns: u32) -> Vec<u16> {
         let blocked = self.capacities.blocked(netns);
         (0..=u16::MAX).filter(|port| blocked.is_some_and(|it| it.has(*port))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_that_waited_for_the_processor_delays_the_next_one_little() {
+        let ms = Duration::from_millis;
+        let mut ports = Ports::default();
+        let costs = [400, 400, 3, 500, 3].map(|took| {
+            ports.looked(ms(took));
+            ports.cost
+        });
+        assert_eq!(costs, [1, 2, 3, 6, 3].map(ms));
+        // One that always takes long is soon known to.
+        (0..8).for_each(|_| ports.looked(ms(300)));
+        assert_eq!(ports.cost, ms(300));
+        assert!(!ports.is_due());
     }
 }
