@@ -1,6 +1,7 @@
 //! Signals, as flags that the working thread looks at.
 
 mod early;
+mod patience;
 
 use std::{
     io::Write,
@@ -24,6 +25,7 @@ use crate::{
 };
 use early::{Undone, give_back};
 pub use early::{asked, begin, die, undo_with};
+use patience::{LOOK, PATIENCE, Patience, cpu_ns};
 
 /// Between the steps of a start.
 ///
@@ -78,35 +80,8 @@ impl Asked {
     }
 }
 
-/// How long one step of the work, and one write, may take once the program is to end: after that, the work waits
-/// for something that does not come, or the output is stuck.
-const PATIENCE: Duration = Duration::from_millis(500);
 /// How long the last words may wait for their reader.
 const LAST_WORDS: Duration = Duration::from_millis(50);
-/// How often that is looked at.
-const LOOK: Duration = Duration::from_millis(20);
-/// Looks without a step after which the patience is over. They are counted, and not the time: where the machine
-/// has no time for this thread, it has none for the work either.
-const LOOKS: u128 = PATIENCE.as_millis() / LOOK.as_millis();
-/// The same while a program is being detached: see [`Beats::is_detaching`].
-const LOOKS_DETACHING: u128 = 20 * LOOKS;
-
-/// Whether the work goes on.
-struct Patience {
-    steps: u64,
-    looks: u128,
-}
-
-impl Patience {
-    /// One more look. False: there was no step for too long.
-    fn lasts(&mut self, beats: &Beats) -> bool {
-        let steps = beats.steps();
-        self.looks = if steps == self.steps { self.looks + 1 } else { 0 };
-        self.steps = steps;
-        self.looks < if beats.is_detaching() { LOOKS_DETACHING } else { LOOKS }
-    }
-}
-
 /// Runs `work` on a thread of its own until it ends or a signal asks it to.
 ///
 /// # Errors
@@ -125,7 +100,7 @@ pub fn run<T: Send + 'static>(
         asked.stop.store(before.is_some(), Relaxed);
         let (done, mut ended) = oneshot::channel();
         let for_work = asked.clone();
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("tracer-work".into())
             .spawn(move || {
                 beat::speak_through(for_work.beats.clone());
@@ -154,12 +129,12 @@ pub fn run<T: Send + 'static>(
             }
         }
         asked.stop.store(true, Relaxed);
-        let mut patience = Patience { steps: 0, looks: 0 };
+        let mut patience = Patience::default();
         loop {
             match tokio::time::timeout(LOOK, &mut ended).await {
                 Ok(result) => return result.unwrap_or_else(|_| Err(panicked())),
                 Err(_) if asked.is_stuck() => return Err(given_up("the output takes no more")),
-                Err(_) if !patience.lasts(&asked.beats) => {
+                Err(_) if !patience.lasts(&asked.beats, cpu_ns(&thread)) => {
                     let why = "it was asked to end, but waits for something that does not come";
                     return Err(given_up(why));
                 }
