@@ -16,6 +16,7 @@ pub mod room;
 pub mod sizes;
 pub mod spread;
 pub mod top;
+pub mod who;
 
 use std::{env, sync::Arc};
 
@@ -154,6 +155,7 @@ pub fn all(plan: &Plan) -> Vec<Case> {
         cases.extend(proxies::cases());
         cases.extend(spread::cases(plan));
         cases.extend(top::cases());
+        cases.extend(who::cases(plan));
         cases.extend(abuse::cases(plan));
     }
     cases

@@ -3,14 +3,22 @@
 //! A helper prints `ready` after each step, and goes on when a line comes on stdin; it ends when
 //! stdin does.
 
-use std::io::{self, BufRead, Write};
+use std::{
+    ffi::CString,
+    io::{self, BufRead, Write},
+    net::SocketAddr,
+    thread,
+};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use rustix::thread::set_name;
 
 use crate::{maker, outsider, sock::Sock, stage::Outcome, workloads::random::Driver};
 
 /// `keep`: does nothing. `hold PEER COUNT`: keeps COUNT connections to PEER open.
 /// `try PEER COUNT`: COUNT connects to PEER, whatever comes of them, after each line.
+/// `threads PEER COUNT`: at the start and after each line, COUNT connects to PEER by threads named `who-thread-N` of this
+/// process, which calls itself `who-leader`; what comes of them is kept open.
 /// `make`: see [`crate::maker`]. `outsider NAMESPACES`: see [`crate::outsider`].
 /// `random SEED STEPS PORT`: STEPS random operations after each line, with servers on PORT; says how
 /// many connect() calls took a port, were refused, and got EADDRNOTAVAIL.
@@ -35,6 +43,15 @@ pub fn main(arguments: &[String]) -> Result<()> {
                 Ok(Vec::new())
             })
         }
+        ["threads", peer, count] => {
+            set_name(c"who-leader")?;
+            let (peer, count) = (peer.parse()?, count.parse()?);
+            let mut held = by_threads(peer, count)?;
+            serve(|| {
+                held.extend(by_threads(peer, count)?);
+                Ok(Vec::new())
+            })
+        }
         ["make"] => maker::serve(),
         ["outsider", spaces] => outsider::serve(spaces),
         ["random", seed, steps, port] => {
@@ -48,6 +65,22 @@ pub fn main(arguments: &[String]) -> Result<()> {
         }
         _ => bail!("no such helper: {arguments:?}"),
     }
+}
+
+/// One connect() by each of `count` threads that have names of their own.
+fn by_threads(peer: SocketAddr, count: usize) -> Result<Vec<Sock>> {
+    let connect = |number: usize| -> Result<Sock> {
+        set_name(&CString::new(format!("who-thread-{number}"))?)?;
+        let sock = Sock::tcp(peer)?;
+        sock.connect(peer).ok();
+        Ok(sock)
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..count).map(|number| scope.spawn(move || connect(number))).collect();
+        let ended = threads.into_iter().map(|thread| thread.join());
+        ended.map(|ended| ended.map_err(|_| anyhow!("a thread panicked"))?).collect()
+    })
 }
 
 /// `step` may return what it counted, which goes behind `ready`.

@@ -167,6 +167,13 @@ impl Helper {
         self.process.id()
     }
 
+    /// Lets it end, and reaps it.
+    pub fn end(mut self) -> Result<()> {
+        drop(self.process.child.stdin.take());
+        self.process.wait(Duration::from_secs(10))?;
+        Ok(())
+    }
+
     /// SIGKILL, then reaps it.
     pub fn kill(mut self) -> Result<()> {
         self.process.signal(Signal::KILL)?;

@@ -65,6 +65,7 @@ fn context(number: usize) -> Context {
         wall_offset_ns: 1_795_000_000_000_000_000,
         capacity: Some(28_232),
         holder: None,
+        called: None,
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
 use tracer_common::Kind;
 
 use crate::{
+    callers::Callers,
     cli::{self, Cli},
     config::{KernelConfig, RecordConfig, SpreadConfig, Task, TopConfig, TuplesConfig},
     error::Error,
@@ -55,7 +56,9 @@ fn run_record(kernel: &KernelConfig, config: RecordConfig) -> Result<(), Error> 
     let sink = Sink::open(&config.output)?;
     let names = trace::cgroup_names(kernel)?;
     let tracer = trace::start(kernel, config.events.mask, &filter, sink.user())?;
-    shutdown::run(move |asked| record::run(tracer, &config, filter, sink, names, &asked))
+    shutdown::run(move |asked| {
+        record::run(tracer, &config, filter, sink, Callers::new(names), &asked)
+    })
 }
 
 fn run_tuples(kernel: &KernelConfig, config: TuplesConfig) -> Result<(), Error> {
@@ -63,7 +66,7 @@ fn run_tuples(kernel: &KernelConfig, config: TuplesConfig) -> Result<(), Error> 
     let filter = trace::resolve(&config.filter)?;
     let names = trace::cgroup_names(kernel)?;
     let tracer = trace::start(kernel, 0, &filter, User::nobody())?;
-    shutdown::run(move |asked| tuples::run(tracer, &config, &filter, names, &asked))
+    shutdown::run(move |asked| tuples::run(tracer, &config, &filter, Callers::new(names), &asked))
 }
 
 fn run_top(kernel: &KernelConfig, config: TopConfig) -> Result<(), Error> {
@@ -73,7 +76,7 @@ fn run_top(kernel: &KernelConfig, config: TopConfig) -> Result<(), Error> {
     let failed = Kind::ConnectFailed.bit() | Kind::BindFailed.bit();
     // What the agents of rules say of them only root may read.
     let tracer = trace::start(kernel, failed, &filter, User::own())?;
-    shutdown::run(move |asked| top::run(tracer, &config, filter, names, &asked))
+    shutdown::run(move |asked| top::run(tracer, &config, filter, Callers::new(names), &asked))
 }
 
 fn run_spread(kernel: &KernelConfig, config: SpreadConfig) -> Result<(), Error> {

@@ -27,6 +27,11 @@ pub fn wall_ns() -> u64 {
     ns(clock_gettime(ClockId::Realtime))
 }
 
+/// How long the host has been suspended since it was started, ns.
+pub(crate) fn suspended_ns() -> u64 {
+    ns(clock_gettime(ClockId::Boottime)).saturating_sub(monotonic_ns())
+}
+
 /// Wall clock minus CLOCK_MONOTONIC, ns. Read anew now and then: the wall clock is set and slewed.
 pub fn wall_offset_ns() -> u64 {
     wall_ns().saturating_sub(monotonic_ns())

@@ -3,6 +3,7 @@
 pub mod app;
 mod beat;
 pub mod bound;
+pub mod callers;
 pub mod capacity;
 pub mod cgroups;
 pub mod cli;

@@ -1,6 +1,8 @@
 //! Which process holds a socket: by one pass over /proc/PID/fd, at start, and when somebody asks for the holder
 //! of a port.
 
+mod called;
+
 use std::{
     collections::{HashMap, HashSet},
     fs,
@@ -9,6 +11,8 @@ use std::{
     path::Path,
     time::{Duration, Instant},
 };
+
+pub use called::{Called, Processes};
 
 /// The process that was found to hold a socket. Several can, after a fork: it is the one with the
 /// entry that /proc lists first.

@@ -15,7 +15,7 @@ use progress::Progress;
 use tracer_common::{Cause, Event, Filter, Kind, TupleCount, TupleKey};
 
 use crate::{
-    cgroups::Names,
+    callers::Callers,
     clock,
     config::RecordConfig,
     decode::decode,
@@ -28,6 +28,7 @@ use crate::{
     holder,
     kernel::attach::Session,
     netns,
+    process::Called,
     shutdown::Asked,
     stats::{Earlier, Row},
     trace::{Capacities, OlderEnds, Tracer, visible},
@@ -53,7 +54,7 @@ pub fn run(
     config: &RecordConfig,
     filter: Filter,
     output: crate::export::sink::Sink,
-    names: Names,
+    callers: Callers,
     asked: &Asked,
 ) -> Result<(), Error> {
     let mut recorder = Recorder {
@@ -61,7 +62,7 @@ pub fn run(
         progress: Progress::new(config),
         config,
         filter,
-        names,
+        callers,
         namespaces: netns::Names::default(),
         last: Earlier::default(),
         last_at: Instant::now(),
@@ -95,7 +96,7 @@ struct Recorder<'a> {
     filter: Filter,
     output: Output,
     progress: Progress,
-    names: Names,
+    callers: Callers,
     namespaces: netns::Names,
     /// The reading that the newest tuple.stats came from, and when.
     last: Earlier,
@@ -173,7 +174,7 @@ impl Recorder<'_> {
 
     /// Turns waiting records into lines. Returns how many records there were.
     fn take(&mut self, limit: usize) -> Result<usize, Closed> {
-        let Self { tracer, output, names, namespaces, undecodable, events, .. } = self;
+        let Self { tracer, output, callers, namespaces, undecodable, events, .. } = self;
         let (Session { events: ring, maps, .. }, capacities, worker, holders) = tracer.split();
         let now = Instant::now();
         if namespaces.refresh(now) {
@@ -186,21 +187,23 @@ impl Recorder<'_> {
                 // By the ledger alone: ports can have been given back since the event.
                 Some(count?.capacity(limits.usable()))
             };
-        let mut more = |event: &Event| {
+        let mut more = |event: &Event, called: Called| {
             let capacity = wants_capacity(event)
                 .then(|| capacity_of(capacities, event, maps.tuple(&event.tuple)));
             let holder = holder::is_asked_for(event).then(|| {
                 let place = capacities.place(event.tuple.netns);
                 holders.of(event, place, worker, || maps.all_binds())
             });
-            More { capacity: capacity.flatten(), holder: holder.flatten() }
+            More { capacity: capacity.flatten(), holder: holder.flatten(), called }
         };
         let taken = ring.drain(limit, |record| {
             let Ok(event) = decode(record) else {
                 *undecodable += 1;
                 return;
             };
-            match output.event(&event, more(&event), || names.get(event.cgroup, now)) {
+            let called = callers.of(&event);
+            let more = more(&event, called);
+            match output.event(&event, more, || callers.cgroups.get(event.cgroup, now)) {
                 Ok(Ok(())) => *events += 1,
                 Ok(Err(_)) => *undecodable += 1,
                 Err(closed) => result = Err(closed),
@@ -279,7 +282,7 @@ impl Recorder<'_> {
             let holds = self.tracer.holds(key, count);
             let forecast = self.forecasts.read(key, (before, count), holds, None);
             let idle = count.in_use() == 0 && before == Some(count);
-            if idle || !visible(&self.filter, key, count, &mut self.names, now) {
+            if idle || !visible(&self.filter, key, count, &mut self.callers, now) {
                 continue;
             }
             // A tuple that was not there before has counted everything since then.
@@ -288,7 +291,8 @@ impl Recorder<'_> {
             let row = Row::new(*key, count, before, self.tracer.limits(key.netns));
             let mut row = row.with(forecast);
             row.netns_name = self.namespaces.get(key.netns).cloned();
-            let name = self.names.get(count.cgroup, now);
+            row.called = self.callers.last(count);
+            let name = self.callers.cgroups.get(count.cgroup, now);
             let mut tuple = Tuple::recorded(&row, count, name);
             if self.older.get(key).is_some() {
                 tuple.ends = self.forecasts.ending(key);
@@ -310,7 +314,7 @@ impl Recorder<'_> {
             let was = before.get(&key).copied().unwrap_or(count);
             self.last_addresses.insert(key, count);
             let forecast = self.forecasts.read(&key, (Some(&was), &count), of.holds(), None);
-            if !visible(&self.filter, &key, &count, &mut self.names, now) {
+            if !visible(&self.filter, &key, &count, &mut self.callers, now) {
                 continue;
             }
             let row = Row::new(key, &count, Some((&was, elapsed)), Some(of.limits));

@@ -8,7 +8,7 @@ use tracer_common::{
     tuple::{SEARCH_BUCKETS, search_bucket_end},
 };
 
-use crate::{capacity::Limits, view::forecasts::Forecast};
+use crate::{capacity::Limits, process::Called, view::forecasts::Forecast};
 
 /// One tuple, as the table and the stream show it.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,7 +45,8 @@ pub struct Row {
     pub last_errno: u32,
     /// Who connected here last; 0: not known.
     pub pid: u32,
-    pub comm: [u8; 16],
+    /// By name.
+    pub called: Called,
     pub cgroup: u64,
     pub container: Option<Arc<str>>,
     /// Tuples that the row stands for: 1, or those of a group.
@@ -100,7 +101,7 @@ impl Row {
             failed: now.failed,
             last_errno: now.last_errno,
             pid: now.pid,
-            comm: now.comm,
+            called: Called::from(now),
             cgroup: now.cgroup,
             container: None,
             tuples: 1,

@@ -74,7 +74,7 @@ pub fn order(by: Column, one: &Row, other: &Row) -> Ordering {
     by.order(one, other)
         .then_with(|| other.in_use.cmp(&one.in_use))
         .then_with(|| one.key.cmp(&other.key))
-        .then_with(|| (one.pid, one.comm).cmp(&(other.pid, other.comm)))
+        .then_with(|| (one.pid, one.called.name).cmp(&(other.pid, other.called.name)))
         .then_with(|| one.container.cmp(&other.container))
 }
 

@@ -11,7 +11,7 @@ use live::Live;
 use tracer_common::Filter;
 
 use crate::{
-    cgroups::Names,
+    callers::Callers,
     config::{ShowConfig, TopConfig},
     error::Error,
     shutdown::Asked,
@@ -30,11 +30,11 @@ pub fn run(
     tracer: Tracer,
     config: &TopConfig,
     filter: Filter,
-    names: Names,
+    callers: Callers,
     asked: &Asked,
 ) -> Result<(), Error> {
     let filter = (&filter, config.rows.to_string());
-    let mut source = Live::new(tracer, filter, names, config.delay);
+    let mut source = Live::new(tracer, filter, callers, config.delay);
     let model = model(source.about(), &config.show);
     if is_batch(&config.show) {
         Batch::new(&config.show, asked).live(&mut source, model, config.delay)

@@ -10,7 +10,7 @@ use std::{
 use tracer_common::{Filter, TupleCount, TupleKey};
 
 use crate::{
-    cgroups::Names,
+    callers::Callers,
     clock,
     config::TuplesConfig,
     error::Error,
@@ -38,7 +38,7 @@ pub fn run(
     mut tracer: Tracer,
     config: &TuplesConfig,
     filter: &Filter,
-    mut names: Names,
+    mut callers: Callers,
     asked: &Asked,
 ) -> Result<(), Error> {
     let mut before = Earlier::default();
@@ -68,7 +68,7 @@ pub fn run(
         let elapsed = before_at.map(|at| now.duration_since(at));
         let foreseen = foresee(&mut forecasts, &mut tracer, (&mut before, &binds_before));
         let earlier = (&mut before, &binds_before, elapsed, &foreseen[..]);
-        let mut rows = rows(&tracer, config, filter, earlier, &mut names, now);
+        let mut rows = rows(&tracer, config, filter, earlier, &mut callers, now);
         namespaces.refresh(now);
         for row in &mut rows {
             row.netns_name = namespaces.get(row.key.netns).cloned();
@@ -142,26 +142,27 @@ fn rows(
     config: &TuplesConfig,
     filter: &Filter,
     before: (&mut Earlier, &Binds, Option<Duration>, &[Forecast]),
-    names: &mut Names,
+    callers: &mut Callers,
     now: Instant,
 ) -> Vec<Row> {
     let (earlier, binds_before, elapsed, foreseen) = before;
     let zero = TupleCount::default();
     let mut top = Top::new(config.table.sort, config.table.limit);
     for ((key, count), forecast) in tracer.tuples().iter().zip(foreseen) {
-        if visible(filter, key, count, names, now) {
+        if visible(filter, key, count, callers, now) {
             let before = elapsed.map(|elapsed| (earlier.get(key).unwrap_or(&zero), elapsed));
             let row = Row::new(*key, count, before, tracer.limits(key.netns));
             let mut row = row.with(*forecast);
+            row.called = callers.last(count);
             if config.table.sort == Column::Container {
-                row.container = container(&row, names, now);
+                row.container = container(&row, callers, now);
             }
             top.add(row);
         }
     }
     let of_addresses = foreseen.iter().skip(tracer.tuples().len());
     for ((key, count, of), forecast) in tracer.bind_rows().zip(of_addresses) {
-        if visible(filter, &key, &count, names, now) {
+        if visible(filter, &key, &count, callers, now) {
             let before = binds_before.get(&key).unwrap_or(&count);
             let before = elapsed.map(|elapsed| (before, elapsed));
             top.add(Row::new(key, &count, before, Some(of.limits)).with(*forecast));
@@ -169,13 +170,13 @@ fn rows(
     }
     let mut rows = top.sorted();
     for row in &mut rows {
-        row.container = container(row, names, now);
+        row.container = container(row, callers, now);
     }
     rows
 }
 
-fn container(row: &Row, names: &mut Names, now: Instant) -> Option<Arc<str>> {
-    names.get(row.cgroup, now).and_then(|name| name.container.clone())
+fn container(row: &Row, callers: &mut Callers, now: Instant) -> Option<Arc<str>> {
+    callers.cgroups.get(row.cgroup, now).and_then(|name| name.container.clone())
 }
 
 fn wait(time: Duration, asked: &Asked) {

@@ -17,6 +17,7 @@ use tracer::{
         tuple::{AddressStats, Tuple},
     },
     holder::Holder,
+    process::Called,
     stats::Row,
 };
 use tracer_common::{
@@ -99,9 +100,10 @@ proptest! {
         bytes in any_event(), seq: u64, wall_offset_ns: u64,
         cgroup in prop::option::of(any::<String>()),
         container in prop::option::of("[0-9a-f]{64}"), capacity: Option<u32>,
-        netns in prop::option::of(any::<String>()),
+        netns in prop::option::of(any::<String>()), called: Option<([u8; 16], bool, [u8; 16])>,
     ) {
-        let context = Context { seq, wall_offset_ns, capacity, holder: None };
+        let called = called.map(|(name, of_thread, thread)| Called { name, of_thread, thread });
+        let context = Context { seq, wall_offset_ns, capacity, holder: None, called };
         let name = cgroup.map(|path| Name { path: path.into(), container: container.map(Into::into) });
         let mut writer = LineWriter::default();
         let mut out = Lines::default();
@@ -208,6 +210,7 @@ fn an_exhausted_connect_says_everything() {
         wall_offset_ns: 1_795_229_093_000_000_000,
         capacity: Some(28_232),
         holder: None,
+        called: None,
     };
     let mut out = Lines::default();
     let name = Name { path: "/system.slice/nginx.service".into(), container: None };
@@ -316,6 +319,8 @@ fn decisions_are_valid_with_and_without_what_may_be_absent() {
         netns: 1,
         pid: 7,
         comm: "a\u{1b}\"b".to_owned(),
+        comm_source: Some("thread"),
+        thread: "a\u{1b}\"b".to_owned(),
         cgroup: Some("/system.slice/nginx.service"),
         container: Some("0123456789ab"),
         cookie: 1,
@@ -332,6 +337,7 @@ fn decisions_are_valid_with_and_without_what_may_be_absent() {
         family: "ipv6",
         destination: six,
         cgroup: None,
+        comm_source: None,
         container: None,
         reason: "pool_full",
         chosen,

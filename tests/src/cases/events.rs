@@ -113,7 +113,7 @@ fn one_connection(backend: &str) -> Result<()> {
         is(event, "network.peer.address", SERVER)?;
         is_number(event, "network.peer.port", 7000)?;
         is_number(event, "process.pid", u64::from(std::process::id()))?;
-        is(event, "process.executable.name", "evt-client")?;
+        is(event, "thread.name", "evt-client")?;
         is_number(event, "socket.cookie", number(allocated, "socket.cookie")?)?;
     }
     is(allocated, "port.by", "connect")?;
@@ -233,7 +233,7 @@ fn failures(backend: &str) -> Result<()> {
             is(event, "network.peer.address", SERVER)?;
             is_number(event, "network.peer.port", port)?;
             is_number(event, "process.pid", u64::from(std::process::id()))?;
-            is(event, "process.executable.name", "evt-failing")?;
+            is(event, "thread.name", "evt-failing")?;
             if cause == "ports_exhausted" {
                 is_number(event, "ports.in_use", 10)?;
                 is_number(event, "ports.time_wait", 0)?;
@@ -281,7 +281,7 @@ fn bind_failures(backend: &str) -> Result<()> {
         for event in of_cause {
             is(event, "error.type", error)?;
             is(event, "errno.name", errno_name)?;
-            is(event, "process.executable.name", "evt-binding")?;
+            is(event, "thread.name", "evt-binding")?;
         }
     }
     ensure!(events.len() == 6, "{} failures, not 6: {events:?}", events.len());

@@ -82,7 +82,7 @@ fn comm(backend: &str) -> Result<()> {
     })?;
     ensure!(events.len() == 5, "{} events, not 5", events.len());
     for event in &events {
-        ensure!(text(event, "process.executable.name")? == "flt-wanted", "{event}");
+        ensure!(text(event, "thread.name")? == "flt-wanted", "{event}");
     }
     Ok(())
 }

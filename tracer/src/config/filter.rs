@@ -215,12 +215,14 @@ impl RowFilter<'_> {
             })
     }
 
-    /// By who it is: of a tuple, who connected there last. `lineage` holds the ids of that cgroup and of
-    /// those above it.
-    pub fn matches_owner(&self, who: &Who, lineage: &[u64]) -> bool {
+    /// By who it is: of a tuple, who connected there last. `name` is the process's, which has threads with names of
+    /// their own; `lineage` holds the ids of that cgroup and of those above it.
+    pub fn matches_owner(&self, who: &Who, name: Option<[u8; 16]>, lineage: &[u64]) -> bool {
         let filter = self.0;
         any(&filter.pids, filter.pid_count, |pid| *pid == who.pid)
-            && any(&filter.comms, filter.comm_count, |comm| *comm == who.comm)
+            && any(&filter.comms, filter.comm_count, |comm| {
+                *comm == who.comm || name.as_ref() == Some(comm)
+            })
             && any(&filter.cgroups, filter.cgroup_count, |cgroup| lineage.contains(&cgroup.id))
     }
 }

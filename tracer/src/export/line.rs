@@ -16,6 +16,7 @@ use crate::{
     cgroups::Name,
     decode::{DecodeError, Typed, typed},
     holder::Holder,
+    process::Called,
 };
 
 /// What a line says beside its event.
@@ -29,6 +30,8 @@ pub struct Context {
     pub capacity: Option<u32>,
     /// Who holds the port that a bind() wanted.
     pub holder: Option<Holder>,
+    /// The caller's names; `None`: those that the event itself says.
+    pub called: Option<Called>,
 }
 
 /// More than the longest line has beside what has no bound: the process, the members of a rare
@@ -63,7 +66,8 @@ impl LineWriter {
         name: impl FnOnce() -> Option<&'a Name>,
     ) -> Result<(), DecodeError> {
         let what = typed(event)?;
-        let process = self.processes.text(event, name);
+        let called = context.called.unwrap_or_else(|| Called::from(event));
+        let process = self.processes.text(event, &called, name);
         let netns = self.namespaces.text(event.tuple.netns);
         // Rare, and nothing else is lost with it.
         let holder = context.holder.and_then(|holder| holder.json().ok()).unwrap_or_default();

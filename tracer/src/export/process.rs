@@ -1,32 +1,31 @@
-//! The keys that say who called. A proxy's processes are few and call often, so what was written
-//! for each is kept.
+//! The keys that say who called. A proxy's threads are few and call often, so what was written for each is kept.
 
 use tracer_common::Event;
 
 use super::json;
-use crate::{cgroups::Name, text::until_nul};
+use crate::{cgroups::Name, process::Called, text::until_nul};
 
-/// Processes that are kept. A power of two: the low bits of a pid are its place.
+/// Threads that are kept. A power of two: the low bits of a thread's id are its place.
 const PLACES: usize = 64;
 
-/// What was written for the processes that called last.
+/// What was written for the threads that called last.
 #[derive(Clone, Debug)]
 pub(super) struct Processes {
-    places: Vec<Process>,
+    places: Vec<Thread>,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Process {
-    /// 0: nobody yet.
+struct Thread {
+    /// Its process; 0: nobody yet.
     pid: u32,
-    comm: [u8; 16],
+    called: Called,
     cgroup: u64,
     text: Vec<u8>,
 }
 
 impl Default for Processes {
     fn default() -> Self {
-        Self { places: vec![Process::default(); PLACES] }
+        Self { places: vec![Thread::default(); PLACES] }
     }
 }
 
@@ -37,35 +36,44 @@ impl Processes {
     pub(super) fn text<'a>(
         &mut self,
         event: &Event,
+        called: &Called,
         name: impl FnOnce() -> Option<&'a Name>,
     ) -> &[u8] {
         if event.pid == 0 {
             return &[];
         }
-        let Some(place) = self.places.get_mut(event.pid as usize % PLACES) else { return &[] };
+        let Some(place) = self.places.get_mut(event.tid as usize % PLACES) else { return &[] };
         let same =
-            place.pid == event.pid && place.comm == event.comm && place.cgroup == event.cgroup;
+            place.pid == event.pid && place.called == *called && place.cgroup == event.cgroup;
         if !same {
-            place.replace(event, name());
+            place.replace(event, called, name());
         }
         &place.text
     }
 }
 
-impl Process {
+impl Thread {
     #[cold]
-    fn replace(&mut self, event: &Event, name: Option<&Name>) {
+    fn replace(&mut self, event: &Event, called: &Called, name: Option<&Name>) {
         // A cgroup without a name may get one: the next event asks again.
         self.pid = if name.is_some() { event.pid } else { 0 };
-        self.comm = event.comm;
+        self.called = *called;
         self.cgroup = event.cgroup;
         let text = &mut self.text;
         text.clear();
         text.extend_from_slice(b",\"process.pid\":");
         text.extend_from_slice(event.pid.to_string().as_bytes());
         text.extend_from_slice(b",\"process.executable.name\":\"");
-        json::text(text, until_nul(&event.comm));
+        json::text(text, until_nul(&called.name));
         text.push(b'"');
+        if called.of_thread {
+            text.extend_from_slice(b",\"process.executable.name.source\":\"thread\"");
+        }
+        if called.thread != [0; 16] {
+            text.extend_from_slice(b",\"thread.name\":\"");
+            json::text(text, until_nul(&called.thread));
+            text.push(b'"');
+        }
         let Some(name) = name else { return };
         text.extend_from_slice(b",\"process.linux.cgroup\":\"");
         json::text(text, name.path.as_bytes());
@@ -86,12 +94,13 @@ mod tests {
     fn a_process_that_changes_its_name_or_cgroup_is_written_anew() {
         let mut processes = Processes::default();
         let mut text = |pid, comm: &[u8; 16], cgroup, name: Option<(&str, Option<&str>)>| {
-            let event = Event { pid, comm: *comm, cgroup, ..Event::default() };
+            let event = Event { pid, tid: 3, cgroup, ..Event::default() };
+            let called = Called { name: *comm, ..Called::default() };
             let name = name.map(|(path, container)| Name {
                 path: path.into(),
                 container: container.map(Into::into),
             });
-            String::from_utf8(processes.text(&event, || name.as_ref()).to_vec()).unwrap()
+            String::from_utf8(processes.text(&event, &called, || name.as_ref()).to_vec()).unwrap()
         };
         let (sh, nginx) = (b"sh\0\0\0\0\0\0\0\0\0\0\0\0\0\0", b"nginx\0\0\0\0\0\0\0\0\0\0\0");
         let pid_and_name = |pid: u32, name: &str| {
@@ -110,5 +119,23 @@ mod tests {
         let with = in_a(pid_and_name(7, "nginx")) + ",\"container.id\":\"c\"";
         assert_eq!(text(7, nginx, 2, Some(("/a", Some("c")))), with);
         assert_eq!(text(0, sh, 1, Some(("/a", None))), "");
+    }
+
+    #[test]
+    fn a_thread_is_written_beside_its_process_and_never_taken_for_it() {
+        let mut processes = Processes::default();
+        let (java, pool) = (*b"java\0\0\0\0\0\0\0\0\0\0\0\0", *b"pool-1\0\0\0\0\0\0\0\0\0\0");
+        let event = Event { pid: 7, tid: 9, comm: pool, ..Event::default() };
+        let mut text = |called: Called| {
+            String::from_utf8(processes.text(&event, &called, || None).to_vec()).unwrap()
+        };
+        assert_eq!(
+            text(Called { name: java, of_thread: false, thread: pool }),
+            r#","process.pid":7,"process.executable.name":"java","thread.name":"pool-1""#
+        );
+        assert_eq!(
+            text(Called::from(&event)),
+            r#","process.pid":7,"process.executable.name":"pool-1","process.executable.name.source":"thread","thread.name":"pool-1""#
+        );
     }
 }

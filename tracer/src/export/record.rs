@@ -143,6 +143,10 @@ pub struct Decided<'a> {
     pub pid: u32,
     #[serde(rename = "process.executable.name")]
     pub comm: String,
+    #[serde(rename = "process.executable.name.source", skip_serializing_if = "Option::is_none")]
+    pub comm_source: Option<&'a str>,
+    #[serde(rename = "thread.name")]
+    pub thread: String,
     #[serde(rename = "process.linux.cgroup", skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<&'a str>,
     #[serde(rename = "container.id", skip_serializing_if = "Option::is_none")]

@@ -93,6 +93,12 @@ pub struct Tuple<'a> {
     pub pid: Option<u32>,
     #[serde(rename = "process.executable.name", skip_serializing_if = "Option::is_none")]
     pub comm: Option<String>,
+    /// `thread`: the process had ended before its name could be asked for; absent: it is the process's name.
+    #[serde(rename = "process.executable.name.source", skip_serializing_if = "Option::is_none")]
+    pub comm_source: Option<&'static str>,
+    /// The thread that connected last; absent: not known.
+    #[serde(rename = "thread.name", skip_serializing_if = "Option::is_none")]
+    pub thread: Option<String>,
     #[serde(rename = "process.linux.cgroup", skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<&'a str>,
     #[serde(rename = "container.id", skip_serializing_if = "Option::is_none")]
@@ -106,7 +112,8 @@ pub struct Tuple<'a> {
 impl<'a> From<&'a Row> for Tuple<'a> {
     fn from(row: &'a Row) -> Self {
         let v4 = row.key.destination.to_v4().is_some();
-        let comm = String::from_utf8_lossy(until_nul(&row.comm)).into_owned();
+        let text = |name: &[u8; 16]| String::from_utf8_lossy(until_nul(name)).into_owned();
+        let (comm, thread) = (text(&row.called.name), text(&row.called.thread));
         let known = row.pid != 0;
         Self {
             transport: "tcp",
@@ -145,6 +152,8 @@ impl<'a> From<&'a Row> for Tuple<'a> {
             errno: (row.last_errno != 0).then_some(row.last_errno),
             pid: known.then_some(row.pid),
             comm: (known || !comm.is_empty()).then_some(comm),
+            comm_source: row.called.of_thread.then_some("thread"),
+            thread: (!thread.is_empty()).then_some(thread),
             cgroup: None,
             container: row.container.as_deref(),
             search: &[],

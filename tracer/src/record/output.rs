@@ -18,6 +18,7 @@ use crate::{
         tuple::{AddressStats, Tuple},
     },
     holder::Holder,
+    process::Called,
     shutdown::Asked,
 };
 
@@ -52,6 +53,8 @@ pub(crate) struct More {
     pub(crate) capacity: Option<u32>,
     /// Who holds the port that a bind() wanted.
     pub(crate) holder: Option<Holder>,
+    /// The caller's names.
+    pub(crate) called: Called,
 }
 
 impl Dropped {
@@ -159,9 +162,10 @@ impl Output {
         name: impl FnOnce() -> Option<&'a Name>,
     ) -> Result<Result<(), DecodeError>, Closed> {
         self.switch(Group::Events)?;
-        let More { capacity, holder } = more;
+        let More { capacity, holder, called } = more;
         let (seq, wall_offset_ns) = (self.seq, self.wall_offset_ns);
-        let context = Context { seq, wall_offset_ns, capacity, holder };
+        let called = Some(called);
+        let context = Context { seq, wall_offset_ns, capacity, holder, called };
         let result = self.writer.event(&mut self.buffer, event, &context, name);
         if result.is_ok() {
             self.counted();

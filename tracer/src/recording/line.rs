@@ -17,6 +17,7 @@ use super::{
 use crate::{
     capacity::Limits,
     holder::{self, Holder},
+    process::Called,
     stats::P99,
     view::{
         forecast::TIME_WAIT_S,
@@ -41,6 +42,8 @@ pub struct Tuple<'a> {
     pub search_p99: Option<P99>,
     /// The same as the line says it, with a histogram and without.
     pub told_p99: Option<P99>,
+    /// Who connected last, by name.
+    pub called: Called,
     /// Empty: not known.
     pub cgroup: Cow<'a, str>,
     pub container: Cow<'a, str>,
@@ -120,6 +123,10 @@ struct TupleLine<'a> {
     pid: u32,
     #[serde(rename = "process.executable.name", borrow, default)]
     comm: Cow<'a, str>,
+    #[serde(rename = "process.executable.name.source", borrow, default)]
+    comm_source: Cow<'a, str>,
+    #[serde(rename = "thread.name", borrow, default)]
+    thread: Cow<'a, str>,
     #[serde(rename = "process.linux.cgroup", borrow, default)]
     cgroup: Cow<'a, str>,
     #[serde(rename = "container.id", borrow, default)]
@@ -174,7 +181,6 @@ impl<'a> Tuple<'a> {
                 states: states.unwrap_or_default().0,
                 last_errno: line.errno,
                 pid: line.pid,
-                comm: comm(&line.comm),
                 search: line.search.map_or_else(Default::default, |search| search.0),
                 ..TupleCount::default()
             },
@@ -185,6 +191,7 @@ impl<'a> Tuple<'a> {
             ends: line.ends.map(|ends| ends.0),
             search_p99: told_p99.filter(|_| line.search.is_none()),
             told_p99,
+            called: called(&line.comm, &line.comm_source, &line.thread),
             cgroup: line.cgroup,
             container: line.container,
             netns_name: line.netns_name,
@@ -228,11 +235,17 @@ impl<'a> Tuple<'a> {
             reusable: None,
             search_p99: None,
             told_p99: None,
+            called: Called::default(),
             cgroup: Cow::Borrowed(""),
             container: Cow::Borrowed(""),
             netns_name: line.netns_name,
         })
     }
+}
+
+/// The names that a line says.
+fn called(name: &str, source: &str, thread: &str) -> Called {
+    Called { name: comm(name), of_thread: source == "thread", thread: comm(thread) }
 }
 
 /// `32768-60999`
@@ -264,6 +277,8 @@ struct FailureLine<'a> {
     pid: u32,
     #[serde(rename = "process.executable.name", borrow, default)]
     comm: Cow<'a, str>,
+    #[serde(rename = "process.executable.name.source", borrow, default)]
+    comm_source: Cow<'a, str>,
     #[serde(rename = "container.id", borrow, default)]
     container: Cow<'a, str>,
     #[serde(rename = "ports.in_use")]
@@ -302,7 +317,7 @@ impl<'a> Failure<'a> {
             cause: super::value::cause(line.cause).unwrap_or(Cause::Other),
             errno: line.errno,
             pid: line.pid,
-            comm: comm(&line.comm),
+            comm: called(&line.comm, &line.comm_source, "").shown(),
             container: None,
             holder: line.holder_state.as_deref().map(|state| Holder {
                 pid: line.holder_pid,

@@ -116,8 +116,8 @@ impl Recorder {
             detail: cause as u8,
             ..Event::default()
         };
-        let context =
-            Context { seq: self.seq, wall_offset_ns: OFFSET, capacity: Some(1000), holder: None };
+        let (seq, capacity) = (self.seq, Some(1000));
+        let context = Context { seq, wall_offset_ns: OFFSET, capacity, ..Context::default() };
         self.seq += 1;
         let name = Name { path: "/a".into(), container: Some("c1".into()) };
         self.writer.event(&mut self.lines, &event, &context, || Some(&name)).unwrap();

@@ -16,7 +16,7 @@ pub(super) fn limits(summary: &Summary) -> Vec<String> {
     }
     if summary.unnamed > 0 {
         limits.push(format!(
-            "more than {} thread names: {} failed calls of the others are counted as one name",
+            "more than {} process names: {} failed calls of the others are counted as one name",
             summary.limits.names, summary.unnamed
         ));
     }

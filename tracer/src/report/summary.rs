@@ -60,7 +60,7 @@ impl Default for Limits {
 /// Reasons for which a recording is less complete from some time on that are remembered.
 const DEGRADED: usize = 20;
 
-/// Stands for thread names that were too many; no thread has brackets of both kinds by chance.
+/// Stands for process names that were too many; no thread has brackets of both kinds by chance.
 const OTHERS: [u8; 16] = *b"<[other names]>\0";
 
 /// From one `tracer.start` to the next.
@@ -108,7 +108,7 @@ pub(super) struct Summary {
     /// How long any tuple was above the first level, ns.
     pub(super) above: u64,
     pub(super) by_cause: Sourced<[u64; Cause::COUNT]>,
-    /// Failed calls by thread name: of single failures, and of the tuples' counters.
+    /// Failed calls by process name: of single failures, and of the tuples' counters.
     pub(super) by_event: HashMap<[u8; 16], u64>,
     pub(super) by_tuple: HashMap<[u8; 16], u64>,
     /// Of `by_event`: those of connect(), the only ones that tuples count.
@@ -214,7 +214,7 @@ impl Summary {
         let growth = change.growth;
         if growth.failed > 0 {
             let unnamed =
-                by_name(&mut self.by_tuple, self.limits, &tuple.count.comm, growth.failed);
+                by_name(&mut self.by_tuple, self.limits, &tuple.called.shown(), growth.failed);
             self.unnamed = self.unnamed.saturating_add(unnamed);
         }
         if growth.exhausted > 0 {
@@ -223,7 +223,7 @@ impl Summary {
                 call: Call::Connect,
                 key: tuple.key,
                 pid: tuple.count.pid,
-                comm: tuple.count.comm,
+                comm: tuple.called.shown(),
                 in_use: Some(tuple.count.in_use()),
                 time_wait: Some(tuple.count.time_wait()),
                 capacity: tuple.capacity,
@@ -336,7 +336,7 @@ impl Summary {
     }
 }
 
-/// Adds to the calls of a thread name; returns those for which there is no place for the name.
+/// Adds to the calls of a process name; returns those for which there is no place for the name.
 fn by_name(
     counts: &mut HashMap<[u8; 16], u64>,
     limits: Limits,

@@ -106,7 +106,7 @@ impl Tally {
                 limits: tuple.limits,
             };
         }
-        self.comm = tuple.count.comm;
+        self.comm = tuple.called.shown();
         Change { growth: self.grow(place, tuple), reached, newly }
     }
 

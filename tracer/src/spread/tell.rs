@@ -12,6 +12,7 @@ use tracer_common::{
 use self::writer::{Handed, Writer};
 use super::start::address;
 use crate::{
+    callers::Callers,
     cgroups::{Name, Names},
     error::Error,
     export::{
@@ -24,7 +25,7 @@ use crate::{
         totals::Change,
     },
     shutdown::Asked,
-    text,
+    text::until_nul,
 };
 
 /// Of a pool without room, one line is written in so much time where not every decision is.
@@ -36,7 +37,7 @@ pub(super) struct Teller {
     /// The stream has begun.
     begun: bool,
     rule: Arc<str>,
-    names: Names,
+    callers: Callers,
     /// One decision in so many is wanted; 0: none.
     sample: u32,
     /// When the newest pool without room was told, by CLOCK_MONOTONIC.
@@ -59,7 +60,7 @@ impl Teller {
             writer,
             begun,
             rule: rule.into(),
-            names,
+            callers: Callers::new(names),
             sample,
             full_ns,
             lines: 0,
@@ -109,8 +110,10 @@ impl Teller {
         let some = |addr: Addr| (addr != Addr::UNSPECIFIED).then(|| address(addr));
         let destination = address(told.destination);
         let (reason, passed) = reason(decision);
-        let name: Option<Name> = self.names.get(told.who.cgroup, Instant::now()).cloned();
+        let name: Option<Name> = self.callers.cgroups.get(told.who.cgroup, Instant::now()).cloned();
+        let called = self.callers.processes.called(&told.who, told.mono_ns);
         let (told, rule) = (*told, Arc::clone(&self.rule));
+        let text = |name: &[u8; 16]| String::from_utf8_lossy(until_nul(name)).into_owned();
         self.lines += 1;
         let handed = self.hand_over(move |output| {
             let record = Decided {
@@ -120,7 +123,9 @@ impl Teller {
                 port: told.destination_port,
                 netns: told.netns,
                 pid: told.who.pid,
-                comm: String::from_utf8_lossy(text::until_nul(&told.who.comm)).into_owned(),
+                comm: text(&called.name),
+                comm_source: called.of_thread.then_some("thread"),
+                thread: text(&called.thread),
                 cgroup: name.as_ref().map(|name| &*name.path),
                 container: name.as_ref().and_then(|name| name.container.as_deref()),
                 cookie: told.cookie,

@@ -222,7 +222,7 @@ impl Column {
                 "99 of 100 port searches took less; ≥: some took longer than what is measured"
             }
             Self::Eta => "time until no port is left, if it goes on like this",
-            Self::Comm => "who connected here last",
+            Self::Comm => "process that connected last; ?: gone, its thread's name",
             Self::Container => "container of that process",
             Self::Pid => "process",
             Self::Tuples => "tuples that the row stands for",
@@ -321,7 +321,7 @@ impl Column {
                 Some(eta) => seconds(eta),
                 None => unknown(),
             },
-            Self::Comm => not_empty(text::kernel(&row.comm)).unwrap_or_else(unknown),
+            Self::Comm => not_empty(text::kernel(&row.called.shown())).unwrap_or_else(unknown),
             Self::Container => row
                 .container
                 .as_deref()
@@ -380,7 +380,10 @@ impl Column {
                 (Some(one), Some(other)) => one.total_cmp(&other),
                 (one, other) => other.is_some().cmp(&one.is_some()),
             },
-            Self::Comm => text::until_nul(&one.comm).cmp(text::until_nul(&other.comm)),
+            Self::Comm => {
+                let name = |row: &Row| text::kernel(&row.called.shown());
+                name(one).cmp(&name(other))
+            }
             Self::Container => known_first(one.container.as_ref(), other.container.as_ref()),
             Self::Pid => known_first(known(one.pid), known(other.pid)),
             Self::Tuples => other.tuples.cmp(&one.tuples),

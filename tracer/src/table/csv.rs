@@ -16,7 +16,8 @@ const HEADER: &str = "ts,netns,netns.name,network.local.address,network.peer.add
 ports.in_use,ports.time_wait,ports.capacity,ports.saturation,rate.opened,rate.failed,\
 search.p99_ns,eta_s,ports.opened,ports.released,connect.failures,errno,process.pid,\
 process.executable.name,container.id,search.p99_at_least,ports.reusable,ports.connecting,ports.unanswered,\
-ports.established,ports.close_wait,ports.closing,ports.range,ports.reserved,ports.bound\r\n";
+ports.established,ports.close_wait,ports.closing,ports.range,ports.reserved,ports.bound,\
+process.executable.name.source,thread.name\r\n";
 
 pub(super) fn render(rows: &[Row], ns: u64, header: bool) -> Vec<u8> {
     let ts = Timestamp::default().text(ns);
@@ -36,7 +37,7 @@ pub(super) fn render(rows: &[Row], ns: u64, header: bool) -> Vec<u8> {
     out.into_bytes()
 }
 
-fn fields(ts: &str, tuple: &Tuple<'_>, failures: u64) -> [String; 31] {
+fn fields(ts: &str, tuple: &Tuple<'_>, failures: u64) -> [String; 33] {
     [
         ts.to_owned(),
         tuple.netns.to_string(),
@@ -69,6 +70,8 @@ fn fields(ts: &str, tuple: &Tuple<'_>, failures: u64) -> [String; 31] {
         tuple.range.clone().unwrap_or_default(),
         known(tuple.reserved),
         known(tuple.bound),
+        known(tuple.comm_source),
+        as_text(tuple.thread.as_deref()),
     ]
 }
 
@@ -108,13 +111,14 @@ mod tests {
         let names = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "＝1"];
         for name in names {
             let mut row = Row::new(TupleKey::default(), &TupleCount::default(), None, None);
-            row.comm[..name.len()].copy_from_slice(name.as_bytes());
+            row.called.name[..name.len()].copy_from_slice(name.as_bytes());
+            row.called.thread = row.called.name;
             row.container = Some(name.into());
             row.netns_name = Some(name.into());
             row.eta_s = Some(-1.5);
             let text = String::from_utf8(render(&[row], 0, false)).unwrap();
             let cells: Vec<_> = text.trim_end().split(',').collect();
-            for place in [2, 19, 20] {
+            for place in [2, 19, 20, 32] {
                 assert!(cells[place].starts_with('\''), "{name:?} is written as {}", cells[place]);
             }
             assert_eq!(cells[13], "-1.5");

@@ -73,7 +73,7 @@ fn rows() -> Vec<Row> {
     let mut hostile = filling(10);
     hostile.key = key(5, 7, 8080);
     hostile.netns_name = Some("blue, \u{1b}".into());
-    hostile.comm = comm(b"\x1b[2J\"a, b\"\xe2\x80\xae");
+    hostile.called.name = comm(b"\x1b[2J\"a, b\"\xe2\x80\xae");
     vec![filling(100), failing, slow, high, first_reading, hostile]
 }
 

@@ -1,23 +1,25 @@
 //! A running tracer as a source of readings.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet, btree_map::Entry},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use tracer_common::{Event, Filter, TupleKey};
+use tracer_common::{Event, Filter, TupleKey, Who};
 
 use super::own;
 use crate::{
+    callers::Callers,
     capacity::PortRange,
-    cgroups::Names,
     clock,
     decode::{Typed, decode, typed},
     error::Error,
     holder,
     kernel::attach::Session,
-    netns, spread,
+    netns,
+    process::Called,
+    spread,
     trace::{Tracer, named_losses, visible, visible_to},
     view::{
         model::{Model, Wants},
@@ -40,7 +42,7 @@ pub(super) struct Live {
     filter_text: String,
     /// Tuples that it left out of the newest reading.
     outside: usize,
-    names: Names,
+    callers: Callers,
     namespaces: netns::Names,
     delay: Duration,
     next: Instant,
@@ -57,7 +59,7 @@ impl Live {
     pub(super) fn new(
         tracer: Tracer,
         (filter, text): (&Filter, String),
-        names: Names,
+        callers: Callers,
         delay: Duration,
     ) -> Self {
         Self {
@@ -65,7 +67,7 @@ impl Live {
             filter: *filter,
             filter_text: text,
             outside: 0,
-            names,
+            callers,
             namespaces: netns::Names::default(),
             delay,
             next: Instant::now(),
@@ -94,7 +96,7 @@ impl Live {
     fn drain(&mut self) {
         let now = Instant::now();
         let offset = clock::wall_offset_ns();
-        let Self { tracer, names, failures, untold, undecodable, .. } = self;
+        let Self { tracer, callers, failures, untold, undecodable, .. } = self;
         let (Session { events, maps, .. }, capacities, worker, holders) = tracer.split();
         loop {
             let taken = events.drain(BATCH, |record| {
@@ -102,7 +104,7 @@ impl Live {
                     *undecodable += 1;
                     return;
                 };
-                let Some(mut failure) = failure(&event, offset, names, now) else { return };
+                let Some(mut failure) = failure(&event, offset, callers, now) else { return };
                 if holder::is_asked_for(&event) {
                     let place = capacities.place(event.tuple.netns);
                     failure.holder = holders.of(&event, place, worker, || maps.all_binds());
@@ -138,7 +140,7 @@ impl Live {
 
     fn feed(&mut self, model: &mut Model, mono_ns: u64) -> Result<(), Error> {
         let now = Instant::now();
-        let Self { tracer, filter, names, namespaces, outside, .. } = self;
+        let Self { tracer, filter, callers, namespaces, outside, .. } = self;
         namespaces.refresh(now);
         *outside = 0;
         let mut newest = (0, None, None);
@@ -146,13 +148,13 @@ impl Live {
         let older = tracer.take_older();
         model.book.begin(mono_ns);
         tracer.each_tuple(|key, count, limits| {
-            if !visible(filter, key, count, names, now) {
+            if !visible(filter, key, count, callers, now) {
                 *outside += 1;
                 return;
             }
             // Mostly the same few, over and over.
             if newest.0 != count.cgroup {
-                let name = names.get(count.cgroup, now);
+                let name = callers.cgroups.get(count.cgroup, now);
                 newest = (
                     count.cgroup,
                     name.map(|name| name.path.clone()),
@@ -168,13 +170,14 @@ impl Live {
                 reuse: reuses.get(&key.netns).and_then(|reuse| reuse.of(key, count)),
                 older: older.get(key),
                 search_p99: None,
+                called: callers.last(count),
                 cgroup: newest.1.clone(),
                 container: newest.2.clone(),
                 netns_name: namespaces.get(key.netns).cloned(),
             });
         })?;
         for (key, count, of) in tracer.bind_rows() {
-            if visible(filter, &key, &count, names, now) {
+            if visible(filter, &key, &count, callers, now) {
                 model.book.look(&Look {
                     key,
                     count: &count,
@@ -184,6 +187,7 @@ impl Live {
                     reuse: None,
                     older: None,
                     search_p99: None,
+                    called: Called::default(),
                     cgroup: None,
                     container: None,
                     netns_name: namespaces.get(key.netns).cloned(),
@@ -220,29 +224,29 @@ impl Live {
 
     fn holders(&mut self, of: Option<TupleKey>) -> Result<Vec<Holder>, Error> {
         let now = Instant::now();
-        let mut by: HashMap<_, (Holder, HashSet<TupleKey>)> = HashMap::new();
-        let Self { tracer, filter, names, .. } = self;
+        let mut by: HashMap<_, (Held, HashSet<TupleKey>)> = HashMap::new();
+        let Self { tracer, filter, callers, .. } = self;
         tracer.session.maps.conns(|_, conn| {
             let wanted = of.is_none_or(|of| of == conn.tuple);
-            if !wanted || !visible_to(filter, &conn.tuple, &conn.who, names, now) {
+            let caller = (&conn.who, conn.begun_ns);
+            if !wanted || !visible_to(filter, &conn.tuple, caller, callers, now) {
                 return;
             }
-            let who = (conn.who.pid, conn.who.comm, conn.who.cgroup);
-            let (holder, tuples) = by.entry(who).or_default();
-            holder.ports += 1;
-            holder.time_wait += u32::from(conn.is_time_wait());
+            let who = (conn.who.pid, conn.who.tid, conn.who.comm, conn.who.cgroup);
+            let (held, tuples) = by.entry(who).or_default();
+            held.ports += 1;
+            held.time_wait += u32::from(conn.is_time_wait());
+            held.begun_ns = held.begun_ns.max(conn.begun_ns);
             tuples.insert(conn.tuple);
         })?;
-        let mut holders: Vec<Holder> = by
-            .into_iter()
-            .map(|((pid, comm, cgroup), (holder, tuples))| Holder {
-                pid,
-                comm,
-                container: names.get(cgroup, now).and_then(|name| name.container.clone()),
-                tuples: u32::try_from(tuples.len()).unwrap_or(u32::MAX),
-                ..holder
-            })
-            .collect();
+        let by_caller = by.into_iter().map(|((pid, tid, comm, cgroup), (held, tuples))| {
+            let who = Who { cgroup, pid, tid, comm };
+            let called = callers.processes.called(&who, held.begun_ns);
+            let container =
+                callers.cgroups.get(cgroup, now).and_then(|name| name.container.clone());
+            (called, Holder { pid, container, ..held.into() }, tuples)
+        });
+        let mut holders = by_process(by_caller);
         holders.sort_by_key(|holder| (std::cmp::Reverse(holder.ports), holder.pid));
         Ok(holders)
     }
@@ -250,7 +254,8 @@ impl Live {
     /// Ports that bind() and listen() took, with one of those that hold each.
     fn blocked(&mut self) -> Result<Vec<Blocked>, Error> {
         let mut by: BTreeMap<(u32, u16), Blocked> = BTreeMap::new();
-        self.tracer.session.maps.binds(|key, bound| {
+        let Self { tracer, callers, .. } = self;
+        tracer.session.maps.binds(|key, bound| {
             let (netns, port) = (bound.place.netns, key.port);
             let blocked = by.entry((netns, port)).or_insert(Blocked {
                 netns,
@@ -261,11 +266,55 @@ impl Live {
             });
             blocked.sockets += 1;
             if bound.who.pid != 0 {
-                (blocked.pid, blocked.comm) = (bound.who.pid, bound.who.comm);
+                let called = callers.processes.called(&bound.who, bound.acquired_ns);
+                (blocked.pid, blocked.comm) = (bound.who.pid, called.shown());
             }
         })?;
         Ok(by.into_values().collect())
     }
+}
+
+/// Ports of one caller.
+#[derive(Clone, Copy, Debug, Default)]
+struct Held {
+    ports: u32,
+    time_wait: u32,
+    /// When the newest connect() began: CLOCK_MONOTONIC, ns; 0: all are older than the tracer.
+    begun_ns: u64,
+}
+
+impl From<Held> for Holder {
+    fn from(held: Held) -> Self {
+        Self { ports: held.ports, time_wait: held.time_wait, ..Self::default() }
+    }
+}
+
+/// One for each process, whichever of its threads called, before the tracer started or after that. What the callers
+/// hold is without name and number of tuples.
+fn by_process(callers: impl Iterator<Item = (Called, Holder, HashSet<TupleKey>)>) -> Vec<Holder> {
+    let mut by: BTreeMap<u32, (Called, Holder, HashSet<TupleKey>)> = BTreeMap::new();
+    for (called, holder, tuples) in callers {
+        match by.entry(holder.pid) {
+            Entry::Vacant(new) => _ = new.insert((called, holder, tuples)),
+            Entry::Occupied(mut known) => {
+                let (name, sum, all) = known.get_mut();
+                // A thread's name only where nothing better is known; of several, always the same.
+                if (called.of_thread, called.name) < (name.of_thread, name.name) {
+                    *name = called;
+                }
+                sum.ports += holder.ports;
+                sum.time_wait += holder.time_wait;
+                sum.container = sum.container.take().or(holder.container);
+                all.extend(tuples);
+            }
+        }
+    }
+    let named = |(called, holder, tuples): (Called, Holder, HashSet<TupleKey>)| Holder {
+        comm: called.shown(),
+        tuples: u32::try_from(tuples.len()).unwrap_or(u32::MAX),
+        ..holder
+    };
+    by.into_values().map(named).collect()
 }
 
 impl Source for Live {
@@ -298,14 +347,14 @@ impl Source for Live {
 }
 
 /// What a record of the ring says of a failure; `None`: it is about something else.
-fn failure(event: &Event, offset: u64, names: &mut Names, now: Instant) -> Option<Failure> {
+fn failure(event: &Event, offset: u64, callers: &mut Callers, now: Instant) -> Option<Failure> {
     let (call, cause) = match typed(event).ok()? {
         Typed::ConnectFailed(cause) => (Call::Connect, cause),
         Typed::BindFailed(cause) => (Call::Bind, cause),
         _ => return None,
     };
     let container: Option<Arc<str>> =
-        names.get(event.cgroup, now).and_then(|name| name.container.clone());
+        callers.cgroups.get(event.cgroup, now).and_then(|name| name.container.clone());
     Some(Failure {
         count: 1,
         wall_ns: event.mono_ns.saturating_add(offset),
@@ -315,8 +364,42 @@ fn failure(event: &Event, offset: u64, names: &mut Names, now: Instant) -> Optio
         cause,
         errno: event.errno,
         pid: event.pid,
-        comm: event.comm,
+        comm: callers.of(event).shown(),
         container,
         holder: None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_one_row_whoever_of_it_called_and_when() {
+        let name = |text: &[u8]| std::array::from_fn(|at| text.get(at).copied().unwrap_or(0));
+        let java = name(b"java");
+        let tuple = |port| TupleKey { destination_port: port, ..TupleKey::default() };
+        let container: Arc<str> = "c".into();
+        let callers = [
+            // A thread that was asked for too late, an older socket, another thread, another process.
+            (Called::of(7, 9, name(b"pool-2")), None, 1),
+            (Called::of(7, 0, java), None, 2),
+            (
+                Called { name: java, of_thread: false, thread: name(b"pool-1") },
+                Some(container.clone()),
+                2,
+            ),
+            (Called::of(8, 8, name(b"nginx")), None, 2),
+        ];
+        let pids = [7, 7, 7, 8];
+        let callers = callers.into_iter().zip(pids).map(|((called, container, port), pid)| {
+            let holder = Holder { pid, container, ports: 10, time_wait: 1, ..Holder::default() };
+            (called, holder, HashSet::from([tuple(port)]))
+        });
+        let rows = by_process(callers);
+        let told: Vec<_> =
+            rows.iter().map(|it| (it.pid, it.comm, it.ports, it.time_wait, it.tuples)).collect();
+        assert_eq!(told, [(7, java, 30, 3, 2), (8, name(b"nginx"), 10, 1, 1)]);
+        assert_eq!(rows[0].container, Some(container));
+    }
 }

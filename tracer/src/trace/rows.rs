@@ -4,7 +4,11 @@ use std::time::Instant;
 
 use tracer_common::{Filter, Loss, TupleCount, TupleKey, Who};
 
-use crate::{cgroups::Names, config::RowFilter, kernel::maps::Totals};
+use crate::{
+    callers::{self, Callers},
+    config::RowFilter,
+    kernel::maps::Totals,
+};
 
 /// Losses on the kernel side by name: those that the BPF programs counted, and the hooks that never
 /// reached them.
@@ -18,27 +22,29 @@ pub fn visible(
     filter: &Filter,
     key: &TupleKey,
     count: &TupleCount,
-    names: &mut Names,
+    callers: &mut Callers,
     now: Instant,
 ) -> bool {
-    let who = Who { cgroup: count.cgroup, pid: count.pid, tid: 0, comm: count.comm };
-    visible_to(filter, key, &who, names, now)
+    visible_to(filter, key, (&callers::last(count), count.last_ns), callers, now)
 }
 
-/// The same of a port that `who` holds.
+/// The same of a port that somebody took, who called at a time (CLOCK_MONOTONIC, ns).
 pub fn visible_to(
     filter: &Filter,
     key: &TupleKey,
-    who: &Who,
-    names: &mut Names,
+    (who, at_ns): (&Who, u64),
+    callers: &mut Callers,
     now: Instant,
 ) -> bool {
     if filter.active == 0 {
         return true;
     }
     let wanted = filter.cgroups.iter().take(usize::from(filter.cgroup_count));
+    let names = &mut callers.cgroups;
     let within: Vec<u64> =
         wanted.map(|one| one.id).filter(|above| names.is_within(who.cgroup, *above, now)).collect();
+    let by_name = filter.comm_count != 0;
+    let name = by_name.then(|| callers.processes.called(who, at_ns).name);
     let rows = RowFilter(filter);
-    rows.matches(key) && rows.matches_owner(who, &within)
+    rows.matches(key) && rows.matches_owner(who, name, &within)
 }

@@ -94,7 +94,7 @@ impl Filter {
             }
             By::Process => {
                 let comm = Column::Comm.cell(row);
-                let known = row.comm != [0; 16];
+                let known = row.called.name != [0; 16];
                 format!("comm:\"{}\"", known.then(|| comm.split('"').next().map(str::to_owned))??)
             }
             By::Container => format!("container:{}", row.container.as_deref()?),
@@ -233,6 +233,11 @@ impl Test {
             }
             Self::Text(Column::Error, text) => {
                 has(Column::Error, text) || row.last_errno.to_string() == *text
+            }
+            // A process by its name, or by that of its thread.
+            Self::Text(Column::Comm, name) => {
+                has(Column::Comm, name)
+                    || text::kernel(&row.called.thread).to_lowercase().contains(name.as_str())
             }
             Self::Text(column, text) => has(*column, text),
             Self::Network(End::Source, network) => is_in(row.key.source, network),

@@ -4,7 +4,10 @@ use std::{collections::HashMap, sync::Arc};
 
 use tracer_common::{Addr, Ports, TupleKey};
 
-use crate::stats::{Rates, Row};
+use crate::{
+    process::Called,
+    stats::{Rates, Row},
+};
 
 /// What a row stands for.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
@@ -66,7 +69,7 @@ impl Subject {
                 key: TupleKey { destination: Addr::UNSPECIFIED, destination_port: 0, ..key },
                 ..none
             },
-            By::Process => Self { comm: row.comm, ..none },
+            By::Process => Self { comm: row.called.shown(), ..none },
             By::Container => Self { container: row.container.clone(), ..none },
         }
     }
@@ -125,8 +128,11 @@ fn join(group: &mut Row, row: &Row) {
     if row.last_errno != 0 {
         group.last_errno = row.last_errno;
     }
-    if group.comm != row.comm {
-        group.comm = several();
+    if group.called != row.called {
+        // Threads of one process are many.
+        let same = group.called.shown() == row.called.shown();
+        let name = if same { group.called.shown() } else { several() };
+        group.called = Called { name, ..Called::default() };
     }
     if group.pid != row.pid {
         group.pid = 0;

@@ -10,6 +10,7 @@ use super::course::Older;
 use crate::{
     capacity::{Limits, TakenOver},
     holder::Holder as PortHolder,
+    process::Called,
     stats::P99,
 };
 
@@ -47,6 +48,8 @@ pub struct Look<'a> {
     pub older: Option<Older<'a>>,
     /// How long port searches took, as a recording says it; `None`: to be made from the histogram in `count`.
     pub search_p99: Option<P99>,
+    /// Who connected here last, by name.
+    pub called: Called,
     /// Path of the cgroup that connected here last.
     pub cgroup: Option<Arc<str>>,
     /// The container of that cgroup.
@@ -104,7 +107,7 @@ pub struct Failure {
     pub errno: u16,
     /// 0: not known.
     pub pid: u32,
-    /// Arbitrary bytes, NUL-padded.
+    /// Name of the process, as [`Called::shown`]: arbitrary bytes, NUL-padded.
     pub comm: [u8; 16],
     pub container: Option<Arc<str>>,
     /// Who holds the port that a bind() wanted; `None`: not known, or the failure is about none.

@@ -36,6 +36,10 @@ pub(crate) struct Line<'a> {
     pid: Option<u32>,
     #[serde(rename = "process.executable.name", skip_serializing_if = "Option::is_none")]
     comm: Option<String>,
+    #[serde(rename = "process.executable.name.source", skip_serializing_if = "Option::is_none")]
+    comm_source: Option<&'static str>,
+    #[serde(rename = "thread.name", skip_serializing_if = "Option::is_none")]
+    thread: Option<String>,
     #[serde(rename = "process.linux.cgroup", skip_serializing_if = "Option::is_none")]
     cgroup: Option<&'a str>,
     #[serde(rename = "container.id", skip_serializing_if = "Option::is_none")]
@@ -92,7 +96,11 @@ pub(crate) fn line<'a>(event: &Event, context: &Context, name: Option<&'a Name>)
     let v4 = v4_peer || (!has_peer && event.tuple.source.to_v4().is_some());
     let known = event.pid != 0;
     let name = name.filter(|_| known);
-    let comm = event.comm.split(|byte| *byte == 0).next().unwrap_or_default();
+    let text = |name: [u8; 16]| {
+        let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+        String::from_utf8_lossy(name).into_owned()
+    };
+    let called = context.called.unwrap_or_else(|| event.into());
     let ns = i128::from(event.mono_ns.saturating_add(context.wall_offset_ns));
     let state = |number| (kind == Kind::TcpState).then(|| line::state(number));
     Line {
@@ -121,7 +129,9 @@ pub(crate) fn line<'a>(event: &Event, context: &Context, name: Option<&'a Name>)
         netns: event.tuple.netns,
         netns_name: None,
         pid: known.then_some(event.pid),
-        comm: known.then(|| String::from_utf8_lossy(comm).into_owned()),
+        comm: known.then(|| text(called.name)),
+        comm_source: (known && called.of_thread).then_some("thread"),
+        thread: (known && called.thread != [0; 16]).then(|| text(called.thread)),
         cgroup: name.map(|name| &*name.path),
         container: name.and_then(|name| name.container.as_deref()),
         cookie: (event.cookie != 0).then_some(event.cookie),

@@ -52,7 +52,7 @@ pub(super) fn bound_ports(backend: &str) -> Result<()> {
         for event in [allocated, released] {
             is(event, "network.local.address", address)?;
             is(event, "network.type", "ipv4")?;
-            is(event, "process.executable.name", "evt-binder")?;
+            is(event, "thread.name", "evt-binder")?;
             is_number(event, "process.pid", u64::from(std::process::id()))?;
             ensure!(event.get("network.peer.address").is_none(), "a peer was made up: {event}");
             // listen() alone gives a socket no cookie, and what stands for it is the kernel's own.

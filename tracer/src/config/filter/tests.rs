@@ -32,7 +32,7 @@ fn an_empty_filter_is_not_active_and_lets_everything_through() {
     let filter = FilterSpec::default().to_kernel(&[], &[]);
     assert_eq!(filter, Filter::default());
     assert!(RowFilter(&filter).matches(&key("10.0.0.1", "10.0.0.2", 80)));
-    assert!(RowFilter(&filter).matches_owner(&Who::default(), &[]));
+    assert!(RowFilter(&filter).matches_owner(&Who::default(), None, &[]));
 }
 
 #[test]
@@ -121,10 +121,13 @@ fn the_owner_is_the_newest_caller_or_anything_below_the_cgroup() {
     let spec = spec(FilterArgs { comm: vec!["nginx".into()], ..FilterArgs::default() });
     let filter = spec.to_kernel(&[Cgroup { id: 5, level: 2, zero: 0 }], &[]);
     let who = Who { comm: padded("nginx"), ..Who::default() };
-    assert!(RowFilter(&filter).matches_owner(&who, &[9, 5, 1]));
-    assert!(!RowFilter(&filter).matches_owner(&who, &[9, 1]));
+    assert!(RowFilter(&filter).matches_owner(&who, None, &[9, 5, 1]));
+    assert!(!RowFilter(&filter).matches_owner(&who, None, &[9, 1]));
     let other = Who { comm: padded("nginx2"), ..who };
-    assert!(!RowFilter(&filter).matches_owner(&other, &[5]));
+    assert!(!RowFilter(&filter).matches_owner(&other, None, &[5]));
+    // A thread of that process.
+    assert!(RowFilter(&filter).matches_owner(&other, Some(padded("nginx")), &[5]));
+    assert!(!RowFilter(&filter).matches_owner(&other, Some(padded("java")), &[5]));
 }
 
 proptest! {

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     capacity::{Limits, TakenOver},
+    process::Called,
     stats::P99,
     view::{
         book::milliseconds,
@@ -46,6 +47,7 @@ pub(super) struct Kept {
     reusable: Option<u64>,
     ends: Option<[u16; TIME_WAIT_S]>,
     search_p99: Option<P99>,
+    called: Called,
     cgroup: Option<Arc<str>>,
     container: Option<Arc<str>>,
     netns_name: Option<Arc<str>>,
@@ -79,6 +81,7 @@ impl Kept {
             reusable: tuple.reusable,
             ends: tuple.ends,
             search_p99: tuple.search_p99,
+            called: tuple.called,
             cgroup: names.get(&tuple.cgroup),
             container: names.get(&tuple.container),
             netns_name: names.get(&tuple.netns_name),
@@ -97,6 +100,7 @@ impl Kept {
             reuse: self.reusable.map(TakenOver::recorded),
             older: self.ends.as_ref().map(|left| Older { left, at_ms }),
             search_p99: self.search_p99,
+            called: self.called,
             cgroup: self.cgroup,
             container: self.container,
             netns_name: self.netns_name,

@@ -316,6 +316,7 @@ proptest! {
                     reuse: None,
                     older: None,
                     search_p99: None,
+                    called: count.into(),
                     cgroup: name.as_ref().map(|name| name.path.clone()),
                     container: name.and_then(|name| name.container),
                     netns_name: None,

@@ -42,6 +42,7 @@ impl Feed {
                 reuse: None,
                 older: None,
                 search_p99: None,
+                called: count.into(),
                 cgroup: None,
                 container: None,
                 netns_name: None,

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     capacity::Limits,
+    process::Called,
     stats::{self, P99, Rates, Row},
 };
 
@@ -39,7 +40,7 @@ pub(super) struct Track {
     search_p99: Option<P99>,
     last_errno: u32,
     pid: u32,
-    comm: [u8; 16],
+    called: Called,
     cgroup: Option<Arc<str>>,
     container: Option<Arc<str>>,
     netns_name: Option<Arc<str>>,
@@ -66,7 +67,7 @@ impl Track {
             search_p99: None,
             last_errno: 0,
             pid: 0,
-            comm: [0; 16],
+            called: Called::default(),
             cgroup: None,
             container: None,
             netns_name: None,
@@ -108,7 +109,7 @@ impl Track {
         self.search(&count.search, look.search_p99);
         self.last_errno = count.last_errno;
         self.pid = count.pid;
-        self.comm = count.comm;
+        self.called = look.called;
         self.cgroup.clone_from(&look.cgroup);
         self.container.clone_from(&look.container);
         self.netns_name.clone_from(&look.netns_name);
@@ -205,7 +206,7 @@ impl Track {
             failed: self.failed.as_deref().copied().unwrap_or_default(),
             last_errno: self.last_errno,
             pid: self.pid,
-            comm: self.comm,
+            called: self.called,
             cgroup: 0,
             container: self.container.clone(),
             netns_name: self.netns_name.clone(),

@@ -21,7 +21,7 @@ fn row() -> Row {
     row.search_p99 = Some(P99 { ns: 740_000, at_least: false });
     row.pid = 812;
     row.last_errno = 99;
-    row.comm = *b"Nginx\0\0\0\0\0\0\0\0\0\0\0";
+    row.called.name = *b"Nginx\0\0\0\0\0\0\0\0\0\0\0";
     row.container = Some("3f1c8a90b7d2e45f".into());
     row
 }
@@ -72,7 +72,7 @@ fn a_row_leads_to_a_filter_that_matches_it() {
         assert!(filter.matches(&row()), "{by:?}: {filter}");
         let mut other = row();
         other.key = TupleKey::default();
-        other.comm = *b"nginx: worker\0\0\0";
+        other.called.name = *b"nginx: worker\0\0\0";
         other.container = None;
         assert!(!filter.matches(&other) || by == By::Process, "{by:?}: {filter}");
         if by == By::Process {

@@ -113,7 +113,7 @@ fn title(detail: &Detail, theme: Theme, room: usize) -> Vec<Line<'static>> {
         lines.extend(wrapped(&ends, room, style));
     }
     lines.push(fit(fields, room));
-    let mut by = vec![field(0, format!("by {}", who(&row.comm, row.pid)), Style::new())];
+    let mut by = vec![field(0, format!("by {}", who(&row.called.shown(), row.pid)), Style::new())];
     if let Some(id) = container(row.container.as_deref()) {
         by.push(field(1, format!("container {id}"), Style::new()));
     }

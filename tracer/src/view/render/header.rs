@@ -235,8 +235,8 @@ fn worst(model: &Model, theme: Theme, width: usize) -> Vec<Field> {
             theme.warn(),
         )),
     }
-    if row.pid != 0 || row.comm != [0; 16] {
-        fields.push(field(4, format!("by {}", who(&row.comm, row.pid)), Style::new()));
+    if row.pid != 0 || row.called.name != [0; 16] {
+        fields.push(field(4, format!("by {}", who(&row.called.shown(), row.pid)), Style::new()));
     }
     if let Some(id) = container(row.container.as_deref()) {
         fields.push(field(6, format!("container {id}"), Style::new()));

@@ -210,7 +210,7 @@ fn processes(model: &Model) -> Vec<Row> {
                 row.time_wait = holder.time_wait.into();
                 row.tuples = holder.tuples;
                 row.pid = holder.pid;
-                row.comm = holder.comm;
+                row.called.name = holder.comm;
                 row.container.clone_from(&holder.container);
                 row
             })
@@ -227,7 +227,7 @@ fn processes(model: &Model) -> Vec<Row> {
             row.rates = rates;
         } else {
             let mut row = Row::new(TupleKey::default(), &TupleCount::default(), None, None);
-            (row.pid, row.comm, row.rates, row.tuples) = (pid, comm, rates, 0);
+            (row.pid, row.called.name, row.rates, row.tuples) = (pid, comm, rates, 0);
             rows.push(row);
         }
     }

@@ -35,7 +35,7 @@ pub(super) fn lines(
 fn holders(model: &Model, detail: &Detail, theme: Theme, room: usize) -> Vec<Line<'static>> {
     let mut lines = vec![heading("Processes that hold ports here", theme)];
     let Some(holders) = &model.reading.holders else {
-        let last = who(&detail.row.comm, detail.row.pid);
+        let last = who(&detail.row.called.shown(), detail.row.pid);
         let text = if model.is_live() {
             format!("not known yet; the last one to connect: {last}")
         } else {

@@ -1,0 +1,147 @@
+//! `who::*`: who has the ports: processes by their leader's name, whichever of their threads called.
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use super::{BackendTest, Case, Plan, proxies::excuse};
+use crate::{
+    process::Helper,
+    pty::{Pty, Size},
+    stage::Stage,
+    tracer::{
+        START_LIMIT, command,
+        record::Record,
+        run,
+        watch::{number, text},
+    },
+};
+
+/// Threads of the helper, each with a name of its own.
+const THREADS: u64 = 6;
+
+pub fn cases(plan: &Plan) -> Vec<Case> {
+    let tests: &[BackendTest] = &[
+        ("threads_have_their_process", threads_have_their_process),
+        ("a_process_that_is_gone", a_process_that_is_gone),
+    ];
+    let mut cases = plan.sampled("who", tests);
+    let one_row = Case::new("who::a_process_is_one_row", a_process_is_one_row);
+    cases.push(one_row.unless(plan.slow_guest()).unless(excuse(&["setsid"])));
+    cases
+}
+
+fn helper(stage: &Stage, peer: &str) -> Result<Helper> {
+    let mut helper = stage.netns.run(|| Helper::spawn(&["threads", peer, &THREADS.to_string()]))?;
+    helper.ready()?;
+    Ok(helper)
+}
+
+/// The rows of a process's tuples that `tracer tuples` shows, with a filter.
+fn rows(backend: &str, stage: &Stage, filter: &[&str]) -> Result<Vec<Value>> {
+    let inum = stage.netns.inum().to_string();
+    let mut command = command(&["--backend", backend, "tuples", "--once", "-o", "json"])?;
+    let ended = run(command.args(["--netns", &inum]).args(filter), START_LIMIT)?;
+    ensure!(ended.code() == 0, "{ended:?}");
+    let reading: Value = serde_json::from_str(&ended.stdout)?;
+    Ok(reading["tuples"].as_array().context("no tuples")?.clone())
+}
+
+/// Each event names the process and the thread, and `--comm` takes either, for sockets that are older than the tracer, too.
+fn threads_have_their_process(backend: &str) -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let mut helper = helper(&stage, "10.1.0.1:7000")?;
+    let arguments = ["--comm", "who-leader", "--stats-interval", "1"];
+    let by_process = Record::start(backend, &arguments)?;
+    let by_thread = Record::start(backend, &["--events", "allocated", "--comm", "who-thread-2"])?;
+    helper.go()?;
+    helper.ready()?;
+    by_process.wait_for_reading()?;
+    let recording = by_process.stop()?;
+    recording.assert_valid()?;
+    recording.assert_nothing_lost()?;
+    let netns = stage.netns.inum();
+    let allocated = recording.events("port.allocated", netns);
+    let mut threads = Vec::new();
+    for event in &allocated {
+        ensure!(text(event, "process.executable.name")? == "who-leader", "{event}");
+        ensure!(number(event, "process.pid")? == u64::from(helper.id()), "{event}");
+        ensure!(event.get("process.executable.name.source").is_none(), "{event}");
+        threads.push(text(event, "thread.name")?.to_owned());
+    }
+    threads.sort_unstable();
+    let all: Vec<_> = (0..THREADS).map(|number| format!("who-thread-{number}")).collect();
+    ensure!(threads == all, "{threads:?}");
+    let stats = recording.events("tuple.stats", netns);
+    let newest = stats.last().context("no tuple.stats")?;
+    ensure!(text(newest, "process.executable.name")? == "who-leader", "{newest}");
+    ensure!(text(newest, "thread.name")?.starts_with("who-thread-"), "{newest}");
+    ensure!(number(newest, "ports.in_use")? == 2 * THREADS, "{newest}");
+    let recording = by_thread.stop()?;
+    let one = recording.events("port.allocated", netns);
+    ensure!(one.len() == 1, "{} events of one thread", one.len());
+    ensure!(text(one[0], "process.executable.name")? == "who-leader", "{}", one[0]);
+    // All of these sockets are older than this tracer.
+    let [row] = &rows(backend, &stage, &["--comm", "who-leader"])?[..] else {
+        anyhow::bail!("no row of older sockets by their process's name")
+    };
+    ensure!(text(row, "process.executable.name")? == "who-leader", "{row}");
+    ensure!(row.get("thread.name").is_none(), "a thread was made up: {row}");
+    let others = rows(backend, &stage, &["--comm", "who-nobody"])?;
+    ensure!(others.is_empty(), "{others:?}");
+    drop(server);
+    Ok(())
+}
+
+/// Where a process has ended before its name could be asked for, the thread's name stands, and it is said.
+fn a_process_that_is_gone(backend: &str) -> Result<()> {
+    let stage = Stage::new(&[])?;
+    let record = Record::start(backend, &["--events", "failed"])?;
+    record.process.signal(Signal::STOP)?;
+    // Nobody listens there.
+    let ended = helper(&stage, "10.1.0.1:7999").and_then(Helper::end);
+    record.process.signal(Signal::CONT)?;
+    ended?;
+    let recording = record.stop()?;
+    recording.assert_valid()?;
+    let failed = recording.events("connect.failed", stage.netns.inum());
+    ensure!(u64::try_from(failed.len())? == THREADS, "{} failures", failed.len());
+    for event in failed {
+        let thread = text(event, "thread.name")?;
+        ensure!(thread.starts_with("who-thread-"), "{event}");
+        ensure!(text(event, "process.executable.name")? == thread, "{event}");
+        ensure!(text(event, "process.executable.name.source")? == "thread", "{event}");
+    }
+    Ok(())
+}
+
+/// On the screen, whether its sockets are older than the tracer or newer.
+fn a_process_is_one_row() -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let mut helper = helper(&stage, "10.1.0.1:7000")?;
+    let inum = stage.netns.inum().to_string();
+    let mut command = command(&["top"])?;
+    command.args(["--netns", &inum]);
+    let mut top = Pty::spawn(&command, Size(130, 30))?;
+    top.wait("the first screen", START_LIMIT, |text| text.contains("[1 tuples]"))?;
+    helper.go()?;
+    helper.ready()?;
+    top.press("2")?;
+    let pid = helper.id().to_string();
+    let ports = (2 * THREADS).to_string();
+    let of_it = |text: &str| -> Vec<String> {
+        let its = |line: &&str| line.split_whitespace().any(|word| word == pid);
+        text.lines().filter(its).map(str::to_owned).collect()
+    };
+    let screen = top.wait("all ports of the process", START_LIMIT, |text| {
+        of_it(text).iter().any(|line| line.split_whitespace().any(|word| word == ports))
+    })?;
+    let rows = of_it(&screen);
+    ensure!(rows.len() == 1 && rows[0].contains("who-leader"), "{rows:?}");
+    top.press("q")?;
+    top.wait_for_end(START_LIMIT)?;
+    drop(server);
+    Ok(())
+}

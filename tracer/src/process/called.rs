@@ -1,0 +1,199 @@
+//! What a process is called: by its leader, the thread that it began with. Every thread has a name of its own, and
+//! the kernel side knows only that of the thread that called.
+
+use std::{collections::HashMap, fs, io};
+
+use tracer_common::{Event, TupleCount, Who};
+
+use crate::clock;
+
+/// The names of who called. Arbitrary bytes, NUL-padded.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Called {
+    /// Of the process; all zero: not known.
+    pub name: [u8; 16],
+    /// `name` is the thread's: the process had ended before it could be asked.
+    pub of_thread: bool,
+    /// Of the thread; all zero: not known (a socket that is older than the tracer).
+    pub thread: [u8; 16],
+}
+
+impl Called {
+    /// What the ids say by themselves: a thread with its process's id is the leader, and without an id (an older
+    /// socket) the name was read from the process.
+    pub fn of(pid: u32, tid: u32, comm: [u8; 16]) -> Self {
+        let thread = if tid == 0 { [0; 16] } else { comm };
+        Self { name: comm, of_thread: tid != 0 && tid != pid, thread }
+    }
+
+    /// The process's name for people: with a `?` behind it where it is only the thread's.
+    pub fn shown(&self) -> [u8; 16] {
+        let mut name = self.name;
+        let end = name.iter().position(|byte| *byte == 0).unwrap_or(15);
+        if self.of_thread
+            && let Some(byte) = name.get_mut(end.min(15))
+        {
+            *byte = b'?';
+        }
+        name
+    }
+}
+
+impl From<&Event> for Called {
+    fn from(event: &Event) -> Self {
+        Self::of(event.pid, event.tid, event.comm)
+    }
+}
+
+impl From<&TupleCount> for Called {
+    fn from(count: &TupleCount) -> Self {
+        Self::of(count.pid, count.tid, count.comm)
+    }
+}
+
+impl From<&Who> for Called {
+    fn from(who: &Who) -> Self {
+        Self::of(who.pid, who.tid, who.comm)
+    }
+}
+
+/// What was read of a process holds for so long, ns.
+const FRESH_NS: u64 = 1_000_000_000;
+/// Processes that are asked in a second, each some 10 µs.
+const LOOKS: u32 = 2000;
+/// What one cgroup may take of them is so many times what is left, as in the shares of the tables.
+const GREED: u32 = 8;
+/// When so many processes are known, those that were not used since the last time are forgotten.
+const MOST: usize = 4096;
+/// The kernel tells when a process began in these steps, ns (USER_HZ).
+const TICK_NS: u64 = 10_000_000;
+
+/// Names of processes, asked for when one of their other threads calls.
+#[derive(Debug)]
+pub struct Processes {
+    recent: HashMap<u32, Process>,
+    /// Those before: an entry that is used moves to `recent`.
+    earlier: HashMap<u32, Process>,
+    budget: Budget,
+    read: fn(u32) -> io::Result<Stat>,
+}
+
+/// A process that was asked.
+#[derive(Clone, Copy, Debug, Default)]
+struct Process {
+    /// All zero: there was none with this id.
+    name: [u8; 16],
+    /// CLOCK_MONOTONIC of its beginning, of when it was there last, and of when it was asked last, ns.
+    began_ns: u64,
+    seen_ns: u64,
+    asked_ns: u64,
+}
+
+/// Looks of this second.
+#[derive(Debug, Default)]
+struct Budget {
+    second: u64,
+    used: u32,
+    by_cgroup: HashMap<u64, u32>,
+}
+
+impl Default for Processes {
+    fn default() -> Self {
+        let (recent, earlier) = (HashMap::new(), HashMap::new());
+        Self { recent, earlier, budget: Budget::default(), read: stat }
+    }
+}
+
+impl Processes {
+    /// Who called at `at_ns` (CLOCK_MONOTONIC), by name. A process that ended before it could be asked, or whose
+    /// cgroup asks for too many at once, has its thread's name.
+    pub fn called(&mut self, who: &Who, at_ns: u64) -> Called {
+        let called = Called::from(who);
+        if !called.of_thread {
+            return called;
+        }
+        let name = self.name(who, at_ns, clock::monotonic_ns());
+        name.map_or(called, |name| Called { name, of_thread: false, ..called })
+    }
+
+    fn name(&mut self, who: &Who, at_ns: u64, now_ns: u64) -> Option<[u8; 16]> {
+        let pid = who.pid;
+        let known = self.recent.get(&pid).or_else(|| self.earlier.get(&pid)).copied();
+        let fresh = |it: &Process| now_ns < it.asked_ns.saturating_add(FRESH_NS);
+        let process = match known {
+            Some(process) if fresh(&process) => process,
+            known if self.budget.take(who.cgroup, now_ns) => self.ask(pid, known, now_ns),
+            known => known?,
+        };
+        self.keep(pid, process);
+        // Another process had this id then, or it has ended since and the id may be another one's.
+        let is_it = process.began_ns <= at_ns.saturating_add(TICK_NS)
+            && at_ns <= process.seen_ns.saturating_add(FRESH_NS);
+        (is_it && process.name != [0; 16]).then_some(process.name)
+    }
+
+    fn ask(&self, pid: u32, known: Option<Process>, now_ns: u64) -> Process {
+        match (self.read)(pid) {
+            Ok(Stat { name, began_ns }) => {
+                Process { name, began_ns, seen_ns: now_ns, asked_ns: now_ns }
+            }
+            Err(_) => Process { asked_ns: now_ns, ..known.unwrap_or_default() },
+        }
+    }
+
+    fn keep(&mut self, pid: u32, process: Process) {
+        if self.recent.len() >= MOST && !self.recent.contains_key(&pid) {
+            self.earlier = std::mem::take(&mut self.recent);
+        }
+        self.recent.insert(pid, process);
+    }
+}
+
+impl Budget {
+    fn take(&mut self, cgroup: u64, now_ns: u64) -> bool {
+        let second = now_ns / 1_000_000_000;
+        if self.second != second {
+            *self = Self { second, ..Self::default() };
+        }
+        let left = LOOKS.saturating_sub(self.used);
+        let own = self.by_cgroup.entry(cgroup).or_default();
+        if *own >= left.saturating_mul(GREED) {
+            return false;
+        }
+        *own += 1;
+        self.used += 1;
+        true
+    }
+}
+
+/// What /proc/PID/stat says.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Stat {
+    name: [u8; 16],
+    /// CLOCK_MONOTONIC, ns; earlier than it was if the host has been suspended since.
+    began_ns: u64,
+}
+
+fn stat(pid: u32) -> io::Result<Stat> {
+    let text = fs::read(format!("/proc/{pid}/stat"))?;
+    let (name, since_boot_ns) = parse(&text).ok_or(io::ErrorKind::InvalidData)?;
+    Ok(Stat { name, began_ns: since_boot_ns.saturating_sub(clock::suspended_ns()) })
+}
+
+/// `4711 (name) S 1 …`: the name, which may have any bytes in it, and field 22, when the process began, ns since boot.
+fn parse(text: &[u8]) -> Option<([u8; 16], u64)> {
+    let (open, close) =
+        (text.iter().position(|byte| *byte == b'(')?, text.iter().rposition(|byte| *byte == b')')?);
+    let mut name = [0; 16];
+    // The last byte stays NUL, as in the kernel.
+    for (to, from) in name.iter_mut().take(15).zip(text.get(open + 1..close)?) {
+        *to = *from;
+    }
+    let rest = str::from_utf8(text.get(close + 1..)?).ok()?;
+    // Behind the name comes field 3.
+    let ticks: u64 = rest.split_ascii_whitespace().nth(22 - 3)?.parse().ok()?;
+    Some((name, ticks.saturating_mul(TICK_NS)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,100 @@
+use std::{process, thread};
+
+use super::*;
+
+const S: u64 = 1_000_000_000;
+
+fn name(text: &str) -> [u8; 16] {
+    let mut name = [0; 16];
+    name[..text.len()].copy_from_slice(text.as_bytes());
+    name
+}
+
+fn worker(pid: u32, cgroup: u64) -> Who {
+    Who { pid, tid: pid + 1, comm: name("pool-1"), cgroup }
+}
+
+/// Process 7 began at 10 s, process 8 at 20 s; there are no others below 100.
+fn some(pid: u32) -> io::Result<Stat> {
+    match pid {
+        7 => Ok(Stat { name: name("java"), began_ns: 10 * S }),
+        8 => Ok(Stat { name: name("nginx"), began_ns: 20 * S }),
+        100.. => Ok(Stat { name: name("many"), began_ns: 0 }),
+        _ => Err(io::ErrorKind::NotFound.into()),
+    }
+}
+
+fn none(_: u32) -> io::Result<Stat> {
+    Err(io::ErrorKind::NotFound.into())
+}
+
+#[test]
+fn a_leader_and_an_older_socket_need_no_question() {
+    let comm = name("nginx");
+    let called = Called::of(7, 7, comm);
+    assert_eq!(called, Called { name: comm, of_thread: false, thread: comm });
+    let older = Called::of(7, 0, comm);
+    assert_eq!(older, Called { name: comm, of_thread: false, thread: [0; 16] });
+    assert_eq!((called.shown(), older.shown()), (comm, comm));
+    let thread = Called::of(7, 8, comm);
+    assert_eq!((thread.of_thread, thread.shown()), (true, name("nginx?")));
+    let long = Called::of(7, 8, name("exactly15bytes_"));
+    assert_eq!(&long.shown(), b"exactly15bytes_?");
+}
+
+#[test]
+fn a_process_is_called_by_its_leader_while_it_lives() {
+    let mut processes = Processes { read: some, ..Processes::default() };
+    assert_eq!(processes.name(&worker(7, 1), 30 * S, 31 * S), Some(name("java")));
+    // Before process 8 there was another one with this id.
+    assert_eq!(processes.name(&worker(8, 1), 19 * S, 31 * S), None);
+    assert_eq!(processes.name(&worker(8, 1), 21 * S, 31 * S), Some(name("nginx")));
+    assert_eq!(processes.name(&worker(9, 1), 30 * S, 31 * S), None);
+    // It is gone: what it did while it was there, and shortly after it was seen, is its own.
+    processes.read = none;
+    assert_eq!(processes.name(&worker(7, 1), 30 * S, 40 * S), Some(name("java")));
+    assert_eq!(processes.name(&worker(7, 1), 32 * S, 40 * S), Some(name("java")));
+    assert_eq!(processes.name(&worker(7, 1), 33 * S, 40 * S), None);
+}
+
+#[test]
+fn a_name_is_asked_for_once_a_second() {
+    let mut processes = Processes { read: none, ..Processes::default() };
+    assert_eq!(processes.name(&worker(7, 1), 30 * S, 30 * S), None);
+    processes.read = some;
+    assert_eq!(processes.name(&worker(7, 1), 30 * S, 30 * S + S / 2), None);
+    assert_eq!(processes.name(&worker(7, 1), 31 * S, 31 * S), Some(name("java")));
+}
+
+#[test]
+fn one_cgroup_with_many_processes_takes_neither_all_questions_nor_all_memory() {
+    let mut processes = Processes { read: some, ..Processes::default() };
+    for second in 100..110 {
+        let now = second * S;
+        let many = 100 + u32::try_from(second).unwrap() * 5000..;
+        let named =
+            many.take(5000).filter(|pid| processes.name(&worker(*pid, 1), now, now).is_some());
+        assert_eq!(named.count(), 1778);
+        assert_eq!(processes.name(&worker(7, 2), now, now), Some(name("java")));
+    }
+    assert!(processes.recent.len() <= MOST && processes.earlier.len() <= MOST);
+}
+
+#[test]
+fn the_names_of_proc_are_read_whatever_is_in_them() {
+    let line = "12 (a) b) (c) S 1 12 12 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 9 0 123456 1 2";
+    let found = parse(line.as_bytes()).unwrap();
+    assert_eq!(found, (name("a) b) (c"), 1_234_560_000_000));
+    for bad in ["", "12", "12 (a", "12 ) ( S", "12 (a) S 1 2 3"] {
+        assert_eq!(parse(bad.as_bytes()), None, "{bad}");
+    }
+    // This process, by another thread of it.
+    let leader = fs::read("/proc/self/comm").unwrap();
+    let called = thread::spawn(|| {
+        let who = Who { pid: process::id(), tid: 1, comm: name("other"), cgroup: 0 };
+        Processes::default().called(&who, clock::monotonic_ns())
+    });
+    let called = called.join().unwrap();
+    assert!(called.name.starts_with(leader.strip_suffix(b"\n").unwrap()));
+    assert_eq!((called.of_thread, called.thread), (false, name("other")));
+}
