@@ -32,6 +32,13 @@ impl Cgroup {
         Ok(Self(path))
     }
 
+    /// One with a name as systemd gives to a service.
+    pub fn unit(name: &str) -> Result<Self> {
+        let path = mount_point()?.join(format!("{name}-{}.service", std::process::id()));
+        fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(Self(path))
+    }
+
     pub fn path(&self) -> &Path {
         &self.0
     }

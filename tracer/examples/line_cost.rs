@@ -92,7 +92,11 @@ fn median(mut runs: Vec<f64>) -> f64 {
 
 fn main() -> io::Result<()> {
     let events = events();
-    let name = Name { path: "/system.slice/nginx.service".into(), container: None };
+    let name = Name {
+        path: "/system.slice/nginx.service".into(),
+        container: None,
+        unit: Some("nginx.service".into()),
+    };
     let mut lines = Lines::with_capacity(2 * CHUNK);
     let mut json = Vec::with_capacity(2 * CHUNK);
     let mut writer = LineWriter::default();

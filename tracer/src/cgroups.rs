@@ -15,6 +15,7 @@ use std::{
 
 use rustix::fs::{CWD, Stat, fstat};
 
+pub use container::is_unit;
 pub use names::{Name, Names};
 pub use root::{NOT_WHOLE, Root, find};
 

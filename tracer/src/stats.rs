@@ -48,6 +48,7 @@ pub struct Row {
     /// By name.
     pub called: Called,
     pub cgroup: u64,
+    /// The container of that process, or its systemd unit: [`crate::cgroups::Name::place`].
     pub container: Option<Arc<str>>,
     /// Tuples that the row stands for: 1, or those of a group.
     pub tuples: u32,

@@ -8,7 +8,10 @@ mod json;
 pub(crate) use column::{BIND, nanoseconds, percent, rate, seconds};
 pub use column::{CRITICAL, Column, HIGH, SLOW};
 
-use std::{cmp::Ordering, collections::BTreeMap};
+use std::{cmp::Ordering, collections::BTreeMap, hash::BuildHasher};
+
+use foldhash::HashMap;
+use tracer_common::TupleKey;
 
 use crate::{cli::TableFormat, stats::Row};
 
@@ -76,6 +79,42 @@ pub fn order(by: Column, one: &Row, other: &Row) -> Ordering {
         .then_with(|| one.key.cmp(&other.key))
         .then_with(|| (one.pid, one.called.name).cmp(&(other.pid, other.called.name)))
         .then_with(|| one.container.cmp(&other.container))
+}
+
+/// Whether there are rows that differ in nothing but their network namespace, which is a column then.
+#[derive(Debug, Default)]
+pub struct Alike {
+    /// Rows seen so far, as hashes without their namespace, each with one: tables can have 100,000 rows. Two
+    /// that share a hash by chance show a column more.
+    seen: HashMap<u64, u32>,
+    found: bool,
+}
+
+impl Alike {
+    pub fn add(&mut self, key: &TupleKey) {
+        if self.found || key.netns == 0 {
+            return;
+        }
+        let hash = self.seen.hasher().hash_one(TupleKey { netns: 0, ..*key });
+        let netns = *self.seen.entry(hash).or_insert(key.netns);
+        self.found = netns != key.netns;
+    }
+
+    pub fn found(&self) -> bool {
+        self.found
+    }
+
+    /// Of these rows.
+    pub fn of(rows: &[Row]) -> Self {
+        let mut alike = Self::default();
+        rows.iter().for_each(|row| alike.add(&row.key));
+        alike
+    }
+
+    /// The columns, without that of the namespaces where it would say nothing.
+    pub fn columns(found: bool, columns: &[Column]) -> Vec<Column> {
+        columns.iter().copied().filter(|column| found || *column != Column::Netns).collect()
+    }
 }
 
 /// What a reading says beside its rows.

@@ -176,7 +176,7 @@ fn rows(
 }
 
 fn container(row: &Row, callers: &mut Callers, now: Instant) -> Option<Arc<str>> {
-    callers.cgroups.get(row.cgroup, now).and_then(|name| name.container.clone())
+    callers.cgroups.get(row.cgroup, now).and_then(|name| name.place().cloned())
 }
 
 fn wait(time: Duration, asked: &Asked) {

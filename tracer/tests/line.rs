@@ -99,12 +99,12 @@ proptest! {
     fn any_event_gives_the_line_that_serde_gives_or_an_error(
         bytes in any_event(), seq: u64, wall_offset_ns: u64,
         cgroup in prop::option::of(any::<String>()),
-        container in prop::option::of("[0-9a-f]{64}"), capacity: Option<u32>,
+        container in prop::option::of("[0-9a-f]{64}"), unit in prop::option::of(any::<String>()), capacity: Option<u32>,
         netns in prop::option::of(any::<String>()), called: Option<([u8; 16], bool, [u8; 16])>,
     ) {
         let called = called.map(|(name, of_thread, thread)| Called { name, of_thread, thread });
         let context = Context { seq, wall_offset_ns, capacity, holder: None, called };
-        let name = cgroup.map(|path| Name { path: path.into(), container: container.map(Into::into) });
+        let name = cgroup.map(|path| Name { path: path.into(), container: container.map(Into::into), unit: unit.map(Into::into) });
         let mut writer = LineWriter::default();
         let mut out = Lines::default();
         let kept = Lost { reason: "kept", count: 1 };
@@ -158,7 +158,7 @@ proptest! {
             Limits { low: one.min(other), high: one.max(other), reserved, bound }
         });
         let row = Row::new(key, &now, Some((&before, elapsed)), limits);
-        let name = cgroup.map(|path| Name { path: path.into(), container: Some("c".into()) });
+        let name = cgroup.map(|path| Name { path: path.into(), container: Some("c".into()), unit: None });
         let tuple = Tuple::recorded(&row, &now, name.as_ref());
         let mut out = Lines::default();
         LineWriter::default().tuple_stats(&mut out, Moment::default(), &tuple).expect("a line");
@@ -213,7 +213,11 @@ fn an_exhausted_connect_says_everything() {
         called: None,
     };
     let mut out = Lines::default();
-    let name = Name { path: "/system.slice/nginx.service".into(), container: None };
+    let name = Name {
+        path: "/system.slice/nginx.service".into(),
+        container: None,
+        unit: Some("nginx.service".into()),
+    };
     let result = LineWriter::default().event(&mut out, &event, &context, || Some(&name));
     result.expect("a line");
     checked(out.as_bytes());
@@ -323,6 +327,7 @@ fn decisions_are_valid_with_and_without_what_may_be_absent() {
         thread: "a\u{1b}\"b".to_owned(),
         cgroup: Some("/system.slice/nginx.service"),
         container: Some("0123456789ab"),
+        unit: Some("nginx.service"),
         cookie: 1,
         chosen: Some(four),
         chosen_port: Some(32_769),
@@ -339,6 +344,7 @@ fn decisions_are_valid_with_and_without_what_may_be_absent() {
         cgroup: None,
         comm_source: None,
         container: None,
+        unit: None,
         reason: "pool_full",
         chosen,
         chosen_port,

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{BackendTest, Case, Plan, proxies::excuse};
 use crate::{
+    cgroup::Cgroup,
     process::Helper,
     pty::{Pty, Size},
     stage::Stage,
@@ -24,8 +25,11 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     let tests: &[BackendTest] = &[
         ("threads_have_their_process", threads_have_their_process),
         ("a_process_that_is_gone", a_process_that_is_gone),
+        ("a_unit_where_there_is_no_container", a_unit_where_there_is_no_container),
     ];
     let mut cases = plan.sampled("who", tests);
+    let alike = Case::new("who::rows_that_look_alike", rows_that_look_alike);
+    cases.push(alike.unless(plan.slow_guest()));
     let one_row = Case::new("who::a_process_is_one_row", a_process_is_one_row);
     cases.push(one_row.unless(plan.slow_guest()).unless(excuse(&["setsid"])));
     cases
@@ -143,5 +147,65 @@ fn a_process_is_one_row() -> Result<()> {
     top.press("q")?;
     top.wait_for_end(START_LIMIT)?;
     drop(server);
+    Ok(())
+}
+
+/// By the cgroup, which a container engine or systemd named; the folders of a user name nothing.
+fn a_unit_where_there_is_no_container(backend: &str) -> Result<()> {
+    let stage = Stage::new(&[])?;
+    let cgroup = Cgroup::unit("tracer-test")?;
+    let unit = cgroup.path().file_name().and_then(|name| name.to_str()).context("no name")?;
+    let record = Record::start(backend, &["--events", "failed"])?;
+    let mut helper = stage.netns.run(|| Helper::spawn(&["try", "10.1.0.1:7999", "2"]))?;
+    helper.ready()?;
+    cgroup.add(helper.id())?;
+    helper.go()?;
+    helper.ready()?;
+    let recording = record.stop()?;
+    recording.assert_valid()?;
+    let failed = recording.events("connect.failed", stage.netns.inum());
+    ensure!(failed.len() == 2, "{} failures", failed.len());
+    for event in failed {
+        ensure!(text(event, "systemd.unit")? == unit, "{event}");
+        ensure!(event.get("container.id").is_none(), "{event}");
+    }
+    let [row] = &rows(backend, &stage, &["--dport", "7999"])?[..] else { return Ok(()) };
+    ensure!(row.get("systemd.unit").is_none(), "who failed before this tracer is not known: {row}");
+    helper.kill()
+}
+
+/// The same tuple in two namespaces, as in many pods: each row says which, and a filter takes the name.
+fn rows_that_look_alike() -> Result<()> {
+    let mut stages = [Stage::new(&[])?, Stage::new(&[])?];
+    let mut held = Vec::new();
+    let mut named = Vec::new();
+    for (stage, name) in stages.iter_mut().zip(["blue", "green"]) {
+        let name = format!("tracer-test-{name}-{}", std::process::id());
+        named.push((stage.netns.name(&name)?, name));
+        let server = stage.server("10.1.0.1:7000")?;
+        held.push((stage.netns.run(|| server.pairs(3))?, server));
+    }
+    let [(_, blue), (_, green)] = &named[..] else { anyhow::bail!("not two") };
+    let print = |arguments: &[&str]| -> Result<String> {
+        let ended = run(command(arguments)?.args(["--dport", "7000"]), START_LIMIT)?;
+        ensure!(ended.code() == 0, "{ended:?}");
+        Ok(ended.stdout)
+    };
+    let both = print(&["tuples", "--once", "--netns", blue, "--netns", green])?;
+    ensure!(both.contains(" NETNS "), "{both}");
+    for name in [blue, green] {
+        let its = both.lines().filter(|line| line.split_whitespace().any(|cell| cell == name));
+        ensure!(its.count() == 1, "{name} has no row: {both}");
+    }
+    let one = print(&["tuples", "--once", "--netns", blue])?;
+    ensure!(!one.contains("NETNS"), "{one}");
+    let csv = print(&["tuples", "--once", "--netns", blue, "-o", "csv"])?;
+    ensure!(csv.contains(&format!(",{blue},")), "{csv}");
+    let filter = format!("netns:{green}");
+    let json = print(&["top", "-b", "-n", "1", "-d", "0.2", "-o", "json", "--filter", &filter])?;
+    let line = json.lines().next().context("no reading")?;
+    let reading: Value = serde_json::from_str(line)?;
+    let shown = reading["tuples"].as_array().context("no tuples")?;
+    ensure!(shown.len() == 1 && text(&shown[0], "netns.name")? == green, "{json}");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Which container a cgroup belongs to, by the names that container engines give. Pure.
+//! Which container or systemd unit a cgroup belongs to, by the names that container engines and systemd give. Pure.
 
 use rustix::fs::Stat;
 
@@ -12,6 +12,19 @@ pub(super) fn id_of(component: &str) -> Option<&str> {
     let (prefix, id) = name.rsplit_once(['-', ':']).unwrap_or(("", name));
     let is_id = id.len() == 64 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     (is_id && !prefix.contains("conmon")).then_some(id)
+}
+
+/// The unit whose cgroup has this name, as systemd gives it: of a kind that has processes (systemd.unit(5)), and without
+/// the underscore that stands before names which cgroups use themselves.
+pub(super) fn unit_of(component: &str) -> Option<&str> {
+    let name = component.strip_prefix('_').unwrap_or(component);
+    is_unit(name).then_some(name)
+}
+
+/// Whether this is the name of a unit, and not the id of a container.
+pub fn is_unit(name: &str) -> bool {
+    let kinds = [".service", ".scope", ".socket", ".mount", ".swap"];
+    kinds.iter().any(|kind| name.strip_suffix(kind).is_some_and(|stem| !stem.is_empty()))
 }
 
 /// Whether only root can make cgroups in a directory: else a name in it says nothing.
@@ -28,6 +41,18 @@ mod tests {
     /// Of the innermost container.
     fn container_id(path: &str) -> Option<String> {
         path.rsplit('/').find_map(id_of).map(str::to_owned)
+    }
+
+    #[test]
+    fn a_unit_has_a_name_and_a_kind() {
+        for unit in ["nginx.service", "session-3.scope", "user@1000.service", "a b.mount"] {
+            assert_eq!(unit_of(unit), Some(unit));
+        }
+        assert_eq!(unit_of("_cpu.service"), Some("cpu.service"));
+        let id = "0123456789abcdef".repeat(4);
+        for none in ["", ".service", "system.slice", "nginx", "service", &id] {
+            assert_eq!(unit_of(none), None, "{none}");
+        }
     }
 
     #[test]

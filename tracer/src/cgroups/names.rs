@@ -17,7 +17,7 @@ use rustix::fs::{Dir, FileType, fstat};
 
 use super::{
     MAX_DEPTH,
-    container::{id_of, is_roots},
+    container::{id_of, is_roots, unit_of},
 };
 use crate::mounts::open_dir;
 
@@ -35,7 +35,7 @@ const MAX_GONE: usize = 65_536;
 const AGAIN: Duration = Duration::from_mins(5);
 
 /// What is known of a cgroup.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Name {
     /// From the root of the hierarchy, beginning with a slash; bytes that are not UTF-8 are
     /// replaced.
@@ -43,6 +43,15 @@ pub struct Name {
     /// Of the container whose cgroup it is. Only where nobody but root could have made a cgroup of that name: in
     /// one that is delegated to a user the path is all that is certain.
     pub container: Option<Arc<str>>,
+    /// The systemd unit, where there is no container: the innermost that only root could have made, as above.
+    pub unit: Option<Arc<str>>,
+}
+
+impl Name {
+    /// The container's id, or else the unit: see [`is_unit`].
+    pub fn place(&self) -> Option<&Arc<str>> {
+        self.container.as_ref().or(self.unit.as_ref())
+    }
 }
 
 /// A directory that is to be read.
@@ -53,6 +62,7 @@ struct Folder {
     /// All directories above it are root's.
     trusted: bool,
     container: Option<Arc<str>>,
+    unit: Option<Arc<str>>,
 }
 
 /// A cache of cgroup names by id. Ids are never re-used (`kernfs_node.id`), so a path stays true.
@@ -113,10 +123,11 @@ impl Names {
             self.by_id.clear();
         }
         if let Ok(stat) = fstat(&self.root) {
-            let name = Name { path: "/".into(), container: None };
+            let name = Name { path: "/".into(), ..Name::default() };
             self.by_id.insert(stat.st_ino, name);
         }
-        let top = Folder { path: PathBuf::new(), depth: 0, trusted: true, container: None };
+        let top =
+            Folder { path: PathBuf::new(), depth: 0, trusted: true, container: None, unit: None };
         let mut left = vec![top];
         while let Some(folder) = left.pop() {
             let at = if folder.path.as_os_str().is_empty() { Path::new(".") } else { &folder.path };
@@ -131,12 +142,15 @@ impl Names {
                 // The innermost one.
                 let container = id_of(&name.to_string_lossy()).filter(|_| trusted).map(Arc::from);
                 let container = container.or_else(|| folder.container.clone());
+                let unit = unit_of(&name.to_string_lossy()).filter(|_| trusted).map(Arc::from);
+                let unit = unit.or_else(|| folder.unit.clone()).filter(|_| container.is_none());
                 let path = folder.path.join(name);
                 let full = format!("/{}", path.to_string_lossy());
-                let name = Name { path: full.into(), container: container.clone() };
+                let (container_too, unit_too) = (container.clone(), unit.clone());
+                let name = Name { path: full.into(), container: container_too, unit: unit_too };
                 self.by_id.insert(id, name);
                 if folder.depth < MAX_DEPTH {
-                    left.push(Folder { path, depth: folder.depth + 1, trusted, container });
+                    left.push(Folder { path, depth: folder.depth + 1, trusted, container, unit });
                 }
             }
         }

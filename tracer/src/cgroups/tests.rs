@@ -144,6 +144,39 @@ fn a_container_is_claimed_only_where_root_made_its_cgroup() {
 }
 
 #[test]
+fn a_unit_is_the_innermost_that_only_root_could_have_made() {
+    let made = Made::new("unit");
+    let id = "0123456789abcdef".repeat(4);
+    let unit = |path: &str| {
+        let mut names = Names::new(root().unwrap());
+        let inner = fs::metadata(made.outer.join(path)).unwrap().ino();
+        names.get(inner, Instant::now()).unwrap().unit.as_ref().map(ToString::to_string)
+    };
+    let user = "user@1000.service";
+    let docker = format!("docker-{id}.scope");
+    let folders = [
+        user.to_owned(),
+        format!("{user}/sub"),
+        format!("{user}/forged.service"),
+        docker.clone(),
+        format!("{docker}/app.service"),
+    ];
+    for folder in &folders {
+        fs::create_dir(made.outer.join(folder)).unwrap();
+    }
+    let before = unit(&folders[2]);
+    // As systemd delegates it to a user.
+    std::os::unix::fs::chown(made.outer.join(user), Some(1000), None).unwrap();
+    let units = folders.each_ref().map(|folder| unit(folder));
+    for folder in folders.iter().rev() {
+        fs::remove_dir(made.outer.join(folder)).unwrap();
+    }
+    assert_eq!(before.as_deref(), Some("forged.service"));
+    let of_user = Some(user.to_owned());
+    assert_eq!(units, [of_user.clone(), of_user.clone(), of_user, None, None]);
+}
+
+#[test]
 fn names_are_bounded() {
     let _made = Made::new("bound");
     let mut names = Names::new(root().unwrap()).with_limit(2);

@@ -83,6 +83,11 @@ impl Thread {
             json::text(text, container.as_bytes());
             text.push(b'"');
         }
+        if let Some(unit) = &name.unit {
+            text.extend_from_slice(b",\"systemd.unit\":\"");
+            json::text(text, unit.as_bytes());
+            text.push(b'"');
+        }
     }
 }
 
@@ -99,6 +104,7 @@ mod tests {
             let name = name.map(|(path, container)| Name {
                 path: path.into(),
                 container: container.map(Into::into),
+                unit: None,
             });
             String::from_utf8(processes.text(&event, &called, || name.as_ref()).to_vec()).unwrap()
         };

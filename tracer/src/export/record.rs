@@ -151,6 +151,8 @@ pub struct Decided<'a> {
     pub cgroup: Option<&'a str>,
     #[serde(rename = "container.id", skip_serializing_if = "Option::is_none")]
     pub container: Option<&'a str>,
+    #[serde(rename = "systemd.unit", skip_serializing_if = "Option::is_none")]
+    pub unit: Option<&'a str>,
     #[serde(rename = "socket.cookie")]
     pub cookie: u64,
     /// The address that was bound, or that the kernel refused.

@@ -13,7 +13,11 @@ use super::{
     lines::Lines,
     record::{Moment, terminal_safe},
 };
-use crate::{cgroups::Name, stats::Row, text::until_nul};
+use crate::{
+    cgroups::{Name, is_unit},
+    stats::Row,
+    text::until_nul,
+};
 
 /// What is known of one tuple: the keys of `tuple.stats`, and of `tracer tuples -o json`.
 #[derive(Clone, Debug, Serialize)]
@@ -103,6 +107,9 @@ pub struct Tuple<'a> {
     pub cgroup: Option<&'a str>,
     #[serde(rename = "container.id", skip_serializing_if = "Option::is_none")]
     pub container: Option<&'a str>,
+    /// Where there is no container.
+    #[serde(rename = "systemd.unit", skip_serializing_if = "Option::is_none")]
+    pub unit: Option<&'a str>,
     /// Port searches so far, by [`tracer_common::tuple::search_bucket`], without the zeros at the
     /// end.
     #[serde(rename = "search.histogram", skip_serializing_if = "<[u32]>::is_empty")]
@@ -155,7 +162,8 @@ impl<'a> From<&'a Row> for Tuple<'a> {
             comm_source: row.called.of_thread.then_some("thread"),
             thread: (!thread.is_empty()).then_some(thread),
             cgroup: None,
-            container: row.container.as_deref(),
+            container: row.container.as_deref().filter(|place| !is_unit(place)),
+            unit: row.container.as_deref().filter(|place| is_unit(place)),
             search: &[],
         }
     }
@@ -225,6 +233,7 @@ impl<'a> Tuple<'a> {
             time_wait_begun: Some(count.time_wait_begun),
             cgroup: name.map(|name| &*name.path),
             container: name.and_then(|name| name.container.as_deref()),
+            unit: name.and_then(|name| name.unit.as_deref()),
             search: &count.search[..SEARCH_BUCKETS - zeros],
             ..Self::from(row)
         }

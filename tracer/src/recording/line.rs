@@ -131,6 +131,8 @@ struct TupleLine<'a> {
     cgroup: Cow<'a, str>,
     #[serde(rename = "container.id", borrow, default)]
     container: Cow<'a, str>,
+    #[serde(rename = "systemd.unit", borrow, default)]
+    unit: Cow<'a, str>,
     #[serde(rename = "netns.name", borrow, default)]
     netns_name: Cow<'a, str>,
     #[serde(rename = "search.histogram")]
@@ -193,7 +195,7 @@ impl<'a> Tuple<'a> {
             told_p99,
             called: called(&line.comm, &line.comm_source, &line.thread),
             cgroup: line.cgroup,
-            container: line.container,
+            container: place(line.container, line.unit),
             netns_name: line.netns_name,
         })
     }
@@ -243,6 +245,11 @@ impl<'a> Tuple<'a> {
     }
 }
 
+/// The container's id, or else the systemd unit.
+fn place<'a>(container: Cow<'a, str>, unit: Cow<'a, str>) -> Cow<'a, str> {
+    if container.is_empty() { unit } else { container }
+}
+
 /// The names that a line says.
 fn called(name: &str, source: &str, thread: &str) -> Called {
     Called { name: comm(name), of_thread: source == "thread", thread: comm(thread) }
@@ -281,6 +288,8 @@ struct FailureLine<'a> {
     comm_source: Cow<'a, str>,
     #[serde(rename = "container.id", borrow, default)]
     container: Cow<'a, str>,
+    #[serde(rename = "systemd.unit", borrow, default)]
+    unit: Cow<'a, str>,
     #[serde(rename = "ports.in_use")]
     in_use: Option<u64>,
     #[serde(rename = "ports.time_wait")]
@@ -327,7 +336,8 @@ impl<'a> Failure<'a> {
                 peer_port: line.holder_peer_port,
             }),
         };
-        let FailureLine { container, in_use, time_wait, capacity, .. } = line;
+        let FailureLine { container, unit, in_use, time_wait, capacity, .. } = line;
+        let container = place(container, unit);
         Ok(Self { what, container, in_use, time_wait, capacity })
     }
 }

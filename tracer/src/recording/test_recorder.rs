@@ -119,7 +119,7 @@ impl Recorder {
         let (seq, capacity) = (self.seq, Some(1000));
         let context = Context { seq, wall_offset_ns: OFFSET, capacity, ..Context::default() };
         self.seq += 1;
-        let name = Name { path: "/a".into(), container: Some("c1".into()) };
+        let name = Name { path: "/a".into(), container: Some("c1".into()), unit: None };
         self.writer.event(&mut self.lines, &event, &context, || Some(&name)).unwrap();
     }
 

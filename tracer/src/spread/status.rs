@@ -2,7 +2,7 @@
 
 mod text;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, time::Instant};
 
 use serde::Serialize;
 use tracer_common::{
@@ -22,6 +22,7 @@ use crate::{
         pins::{Foreign, Pins},
         spreader::Pinned,
     },
+    netns,
 };
 
 /// All that is pinned.
@@ -52,6 +53,9 @@ pub struct RuleStatus {
     #[serde(rename = "agent.pid", skip_serializing_if = "Option::is_none")]
     pub agent: Option<u32>,
     pub netns: u32,
+    /// Its name in /run/netns; absent: it has none.
+    #[serde(rename = "netns.name", skip_serializing_if = "Option::is_none")]
+    pub netns_name: Option<String>,
     /// Ports that a tuple can hold.
     #[serde(rename = "ports.capacity")]
     pub capacity: u32,
@@ -208,6 +212,7 @@ fn read_maps(
     Ok(RuleStatus {
         agent: Lock::holder(&name),
         netns: rule.netns,
+        netns_name: name_of(rule.netns),
         capacity: rule.capacity + u32::from(rule.unsure),
         fast_ports: fast,
         pins,
@@ -220,6 +225,12 @@ fn read_maps(
         unbelieved,
         tuples: uses,
     })
+}
+
+fn name_of(netns: u32) -> Option<String> {
+    let mut names = netns::Names::default();
+    names.refresh(Instant::now());
+    names.get(netns).map(|name| name.as_ref().to_owned())
 }
 
 fn usage(rule: &Rule, key: &TupleKey, count: &TupleCount) -> Use {

@@ -128,6 +128,7 @@ impl Teller {
                 thread: text(&called.thread),
                 cgroup: name.as_ref().map(|name| &*name.path),
                 container: name.as_ref().and_then(|name| name.container.as_deref()),
+                unit: name.as_ref().and_then(|name| name.unit.as_deref()),
                 cookie: told.cookie,
                 chosen: some(told.chosen),
                 chosen_port: (told.port != 0).then_some(told.port),

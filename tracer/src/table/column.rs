@@ -5,15 +5,18 @@ mod cell;
 use std::cmp::Ordering;
 
 pub(crate) use cell::{BIND, duration, nanoseconds, percent, rate, seconds};
-use cell::{destination, error, full, known, known_first, most, not_empty, source, state, stuck};
+use cell::{
+    destination, error, full, known, known_first, most, netns, not_empty, source, state, stuck,
+};
 
-use crate::{stats::Row, text};
+use crate::{cgroups::is_unit, stats::Row, text};
 
 /// A column of a table of rows.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Column {
     Source,
     Destination,
+    Netns,
     Ports,
     TimeWait,
     Reusable,
@@ -45,9 +48,10 @@ pub const HIGH: f64 = 0.80;
 pub const CRITICAL: f64 = 0.95;
 
 impl Column {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Source,
         Self::Destination,
+        Self::Netns,
         Self::Ports,
         Self::TimeWait,
         Self::Reusable,
@@ -71,9 +75,10 @@ impl Column {
     ];
 
     /// What `tracer tuples` shows.
-    pub const TUPLE: [Self; 17] = [
+    pub const TUPLE: [Self; 18] = [
         Self::Source,
         Self::Destination,
+        Self::Netns,
         Self::Ports,
         Self::TimeWait,
         Self::Connecting,
@@ -92,9 +97,10 @@ impl Column {
     ];
 
     /// What the view of tuples shows, which has less room.
-    pub const VIEW: [Self; 13] = [
+    pub const VIEW: [Self; 14] = [
         Self::Source,
         Self::Destination,
+        Self::Netns,
         Self::Ports,
         Self::TimeWait,
         Self::State,
@@ -120,8 +126,9 @@ impl Column {
     ];
 
     /// What a table of source addresses shows.
-    pub const SOURCE: [Self; 9] = [
+    pub const SOURCE: [Self; 10] = [
         Self::Source,
+        Self::Netns,
         Self::Ports,
         Self::TimeWait,
         Self::Tuples,
@@ -137,6 +144,7 @@ impl Column {
         match self {
             Self::Source => "src",
             Self::Destination => "dst",
+            Self::Netns => "netns",
             Self::Ports => "ports",
             Self::TimeWait => "tw",
             Self::Reusable => "reuse",
@@ -169,6 +177,7 @@ impl Column {
         match self {
             Self::Source => "SRC",
             Self::Destination => "DST:PORT",
+            Self::Netns => "NETNS",
             Self::Ports => "PORTS",
             Self::TimeWait => "TW",
             Self::Reusable => "REUSE",
@@ -197,6 +206,7 @@ impl Column {
         match self {
             Self::Source => "source address; *: several",
             Self::Destination => "destination and its port",
+            Self::Netns => "network namespace; shown while rows differ in nothing else",
             Self::Ports => "source ports taken now, TIME_WAIT included",
             Self::TimeWait => {
                 "of those, in TIME_WAIT; r: connect() can take some over (tcp_tw_reuse)"
@@ -223,7 +233,7 @@ impl Column {
             }
             Self::Eta => "time until no port is left, if it goes on like this",
             Self::Comm => "process that connected last; ?: gone, its thread's name",
-            Self::Container => "container of that process",
+            Self::Container => "container of that process, or else its systemd unit",
             Self::Pid => "process",
             Self::Tuples => "tuples that the row stands for",
             Self::Pool => "spreading rule that the address belongs to",
@@ -237,7 +247,7 @@ impl Column {
             Self::Saturation => 1,
             Self::Ports => 2,
             Self::Source => 3,
-            Self::State => 4,
+            Self::Netns | Self::State => 4,
             Self::Eta => 5,
             Self::Failed => 6,
             Self::Comm => 7,
@@ -263,6 +273,7 @@ impl Column {
             self,
             Self::Source
                 | Self::Destination
+                | Self::Netns
                 | Self::State
                 | Self::Error
                 | Self::Comm
@@ -286,6 +297,7 @@ impl Column {
             Self::CloseWait | Self::Opened | Self::Failed | Self::Eta | Self::Tuples => 6,
             Self::Closing | Self::Pid => 7,
             Self::Error => 13,
+            Self::Netns => 10,
             Self::Search => 11,
             Self::Source | Self::Comm | Self::Pool => 15,
             Self::Container => 9,
@@ -298,6 +310,7 @@ impl Column {
         match self {
             Self::Source => source(row),
             Self::Destination => destination(row),
+            Self::Netns => netns(row).unwrap_or_else(unknown),
             Self::Ports => row.in_use.to_string(),
             Self::TimeWait => {
                 let mark = if row.reusable.is_some_and(|reusable| reusable > 0) { "r" } else { "" };
@@ -325,7 +338,10 @@ impl Column {
             Self::Container => row
                 .container
                 .as_deref()
-                .and_then(|id| not_empty(text::line(id).chars().take(12).collect()))
+                .and_then(|id| {
+                    let kept = if is_unit(id) { usize::MAX } else { 12 };
+                    not_empty(text::line(id).chars().take(kept).collect())
+                })
                 .unwrap_or_else(unknown),
             Self::Pid => known(row.pid).map_or_else(unknown, |pid| pid.to_string()),
             Self::Tuples => row.tuples.to_string(),
@@ -356,6 +372,10 @@ impl Column {
         match self {
             Self::Source => one.key.source.cmp(&other.key.source),
             Self::Destination => key(one).cmp(&key(other)),
+            Self::Netns => {
+                let name = |row: &Row| row.netns_name.clone();
+                known_first(name(one), name(other)).then(one.key.netns.cmp(&other.key.netns))
+            }
             Self::Ports => other.in_use.cmp(&one.in_use),
             Self::TimeWait => other.time_wait.cmp(&one.time_wait),
             Self::Reusable => other.reusable.cmp(&one.reusable),

@@ -2,34 +2,35 @@
 
 use std::fmt::Write;
 
-use super::{Column, Reading};
+use super::{Alike, Column, Reading};
 use crate::{losses, stats::Row, text};
-
-const COLUMNS: usize = Column::TUPLE.len();
 
 /// The header, one line for each row, and one of what was lost, if anything was.
 pub(super) fn render(rows: &[Row], reading: &Reading<'_>) -> String {
+    let columns = Alike::columns(Alike::of(rows).found(), &Column::TUPLE);
     // All cells one behind the other, and where each ends: a table can have 100,000 rows.
-    let (mut cells, mut ends) = (String::new(), Vec::with_capacity((rows.len() + 1) * COLUMNS));
-    let mut widths = Column::TUPLE.map(Column::width);
+    let (mut cells, mut ends) =
+        (String::new(), Vec::with_capacity((rows.len() + 1) * columns.len()));
+    let mut widths: Vec<_> = columns.iter().map(|column| column.width()).collect();
     let mut add = |index: usize, cell: &str| {
         cells.push_str(cell);
         ends.push(cells.len());
         widths[index] = widths[index].max(width(cell));
     };
-    for (index, column) in Column::TUPLE.into_iter().enumerate() {
+    for (index, column) in columns.iter().enumerate() {
         add(index, column.title());
     }
     for row in rows {
-        for (index, column) in Column::TUPLE.into_iter().enumerate() {
+        for (index, column) in columns.iter().enumerate() {
             add(index, &column.cell(row));
         }
     }
-    let mut text =
-        String::with_capacity((rows.len() + 1) * (widths.iter().sum::<usize>() + 2 * COLUMNS));
+    let mut text = String::with_capacity(
+        (rows.len() + 1) * (widths.iter().sum::<usize>() + 2 * columns.len()),
+    );
     let mut begin = 0;
-    for row in ends.chunks_exact(COLUMNS) {
-        for ((column, end), width) in Column::TUPLE.iter().zip(row).zip(widths) {
+    for row in ends.chunks_exact(columns.len()) {
+        for ((column, end), width) in columns.iter().zip(row).zip(&widths) {
             let cell = &cells[begin..*end];
             begin = *end;
             // A character is taken for one cell wide; a comm of wide ones shifts what is behind.

@@ -17,7 +17,7 @@ ports.in_use,ports.time_wait,ports.capacity,ports.saturation,rate.opened,rate.fa
 search.p99_ns,eta_s,ports.opened,ports.released,connect.failures,errno,process.pid,\
 process.executable.name,container.id,search.p99_at_least,ports.reusable,ports.connecting,ports.unanswered,\
 ports.established,ports.close_wait,ports.closing,ports.range,ports.reserved,ports.bound,\
-process.executable.name.source,thread.name\r\n";
+process.executable.name.source,thread.name,systemd.unit\r\n";
 
 pub(super) fn render(rows: &[Row], ns: u64, header: bool) -> Vec<u8> {
     let ts = Timestamp::default().text(ns);
@@ -37,7 +37,7 @@ pub(super) fn render(rows: &[Row], ns: u64, header: bool) -> Vec<u8> {
     out.into_bytes()
 }
 
-fn fields(ts: &str, tuple: &Tuple<'_>, failures: u64) -> [String; 33] {
+fn fields(ts: &str, tuple: &Tuple<'_>, failures: u64) -> [String; 34] {
     [
         ts.to_owned(),
         tuple.netns.to_string(),
@@ -72,6 +72,7 @@ fn fields(ts: &str, tuple: &Tuple<'_>, failures: u64) -> [String; 33] {
         known(tuple.bound),
         known(tuple.comm_source),
         as_text(tuple.thread.as_deref()),
+        as_text(tuple.unit),
     ]
 }
 

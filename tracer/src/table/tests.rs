@@ -119,6 +119,28 @@ fn columns_are_aligned_and_marked_fullest_first() {
 }
 
 #[test]
+fn rows_that_look_alike_have_their_namespace() {
+    let of = |netns, name: Option<&str>| Row {
+        key: TupleKey { netns, ..key(1, 7, 8080) },
+        netns_name: name.map(Into::into),
+        ..row_of(10)
+    };
+    let text = |rows: &[Row]| {
+        let text = render(rows, TableFormat::Columns, &Reading::default(), true).unwrap();
+        String::from_utf8(text).unwrap()
+    };
+    let (blue, other) = (of(7, Some("blue")), of(4_026_532_000, None));
+    let both = text(&[blue.clone(), other.clone()]);
+    let cells = |line: usize| both.lines().nth(line).unwrap().split_whitespace().nth(2);
+    assert_eq!([0, 1, 2].map(cells), [Some("NETNS"), Some("blue"), Some("4026532000")]);
+    // They differ in their source, too; or there is one namespace.
+    let elsewhere = Row { key: TupleKey { netns: 8, ..key(2, 7, 8080) }, ..other };
+    for rows in [&[blue.clone(), elsewhere][..], &[blue.clone(), blue][..]] {
+        assert!(!text(rows).contains("NETNS"));
+    }
+}
+
+#[test]
 fn a_table_without_rows_is_its_header_and_what_was_lost() {
     let rendered = |reading: &Reading<'_>| {
         String::from_utf8(render(&[], TableFormat::Columns, reading, true).unwrap()).unwrap()

@@ -158,7 +158,7 @@ impl Live {
                 newest = (
                     count.cgroup,
                     name.map(|name| name.path.clone()),
-                    name.and_then(|name| name.container.clone()),
+                    name.and_then(|name| name.place().cloned()),
                 );
             }
             model.book.look(&Look {
@@ -242,8 +242,7 @@ impl Live {
         let by_caller = by.into_iter().map(|((pid, tid, comm, cgroup), (held, tuples))| {
             let who = Who { cgroup, pid, tid, comm };
             let called = callers.processes.called(&who, held.begun_ns);
-            let container =
-                callers.cgroups.get(cgroup, now).and_then(|name| name.container.clone());
+            let container = callers.cgroups.get(cgroup, now).and_then(|name| name.place().cloned());
             (called, Holder { pid, container, ..held.into() }, tuples)
         });
         let mut holders = by_process(by_caller);
@@ -354,7 +353,7 @@ fn failure(event: &Event, offset: u64, callers: &mut Callers, now: Instant) -> O
         _ => return None,
     };
     let container: Option<Arc<str>> =
-        callers.cgroups.get(event.cgroup, now).and_then(|name| name.container.clone());
+        callers.cgroups.get(event.cgroup, now).and_then(|name| name.place().cloned());
     Some(Failure {
         count: 1,
         wall_ns: event.mono_ns.saturating_add(offset),

@@ -7,7 +7,7 @@
 //! | `nginx` | text in SRC, DST:PORT, ERR, COMM or CONTAINER, in any case |
 //! | `src:10.0.0.0/8`, `dst:10.1.2.3` | an address or a network, or a part of the address as text |
 //! | `port:8080`, `port:8000-8099` | the destination's port |
-//! | `comm:nginx`, `container:3f1c`, `err:99`, `netns:4026531840`, `pid:812` | that column only |
+//! | `comm:nginx`, `container:3f1c`, `err:99`, `netns:blue`, `pid:812` | that column only |
 //! | `sat>45`, `ports>=100`, `tw`, `conn`, `fail`, `eta<60`, `search` | numbers: %, ports, per second, s, µs |
 //! | `!word` | what the word does not match |
 //!
@@ -41,7 +41,8 @@ enum Test {
     Text(Column, String),
     Network(End, IpNet),
     Port(Ports),
-    Netns(u32),
+    /// Its number, if it is one, and what is in its name.
+    Netns(Option<u32>, String),
     Pid(u32),
     Number(Column, Comparison, f64),
 }
@@ -70,7 +71,7 @@ const COMPARISONS: [(&str, Comparison); 5] = [
     ("=", Comparison::Equal),
 ];
 
-const TEXTS: &str = "src, dst, port, comm, container, err, netns, pid";
+const TEXTS: &str = "src, dst, port, comm, container, unit, err, netns, pid";
 const NUMBERS: &str = "ports, tw, reuse, sat, conn, fail, search, eta";
 
 impl Filter {
@@ -195,10 +196,10 @@ fn field(name: &str, value: &str) -> Result<Test, String> {
         "src" => address(End::Source, Column::Source, value)?,
         "dst" => address(End::Destination, Column::Destination, value)?,
         "port" => Test::Port(cli::ports(value).map_err(|error| format!("port: {error}"))?),
-        "netns" => Test::Netns(value.parse().map_err(inode)?),
+        "netns" => Test::Netns(value.parse().ok(), lower),
         "pid" => Test::Pid(value.parse().map_err(inode)?),
         "comm" => Test::Text(Column::Comm, lower),
-        "container" => Test::Text(Column::Container, lower),
+        "container" | "unit" => Test::Text(Column::Container, lower),
         "err" => Test::Text(Column::Error, lower),
         _ => return Err(format!("'{name}:' is no column; there are {TEXTS}")),
     })
@@ -225,7 +226,11 @@ impl Test {
                     Column::Comm,
                     Column::Container,
                 ];
-                columns.into_iter().any(|column| has(column, text))
+                let named = row
+                    .netns_name
+                    .as_deref()
+                    .is_some_and(|name| name.to_lowercase().contains(text));
+                named || columns.into_iter().any(|column| has(column, text))
             }
             // A container's id is cut short in its cell.
             Self::Text(Column::Container, id) => {
@@ -243,7 +248,13 @@ impl Test {
             Self::Network(End::Source, network) => is_in(row.key.source, network),
             Self::Network(End::Destination, network) => is_in(row.key.destination, network),
             Self::Port(ports) => (ports.low..=ports.high).contains(&row.key.destination_port),
-            Self::Netns(netns) => row.key.netns == *netns,
+            Self::Netns(number, name) => {
+                *number == Some(row.key.netns)
+                    || row
+                        .netns_name
+                        .as_deref()
+                        .is_some_and(|it| it.to_lowercase().contains(name.as_str()))
+            }
             Self::Pid(pid) => row.pid == *pid,
             Self::Number(column, comparison, value) => {
                 value_of(*column, row).is_some_and(|number| comparison.holds(number, *value))

@@ -91,6 +91,8 @@ pub struct List {
     /// Rows in the whole list, and in it without the filter.
     pub total: usize,
     pub unfiltered: usize,
+    /// Whether rows of the whole list differ in nothing but their network namespace.
+    pub alike: bool,
     /// Index in `rows` of the row that is selected.
     pub cursor: Option<usize>,
 }

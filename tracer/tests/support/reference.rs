@@ -44,6 +44,8 @@ pub(crate) struct Line<'a> {
     cgroup: Option<&'a str>,
     #[serde(rename = "container.id", skip_serializing_if = "Option::is_none")]
     container: Option<&'a str>,
+    #[serde(rename = "systemd.unit", skip_serializing_if = "Option::is_none")]
+    unit: Option<&'a str>,
     #[serde(rename = "socket.cookie", skip_serializing_if = "Option::is_none")]
     cookie: Option<u64>,
     #[serde(rename = "port.by", skip_serializing_if = "Option::is_none")]
@@ -134,6 +136,7 @@ pub(crate) fn line<'a>(event: &Event, context: &Context, name: Option<&'a Name>)
         thread: (known && called.thread != [0; 16]).then(|| text(called.thread)),
         cgroup: name.map(|name| &*name.path),
         container: name.and_then(|name| name.container.as_deref()),
+        unit: name.and_then(|name| name.unit.as_deref()),
         cookie: (event.cookie != 0).then_some(event.cookie),
         by: PortBy::from_wire(event.detail)
             .filter(|_| kind == Kind::PortAllocated)

@@ -161,6 +161,8 @@ fn from_outside(path: impl Fn(&Name) -> String) -> Result<()> {
     let arguments = ["--cgroup", &cgroup, "--netns", &netns, "--on-exit", "release", "--pool"];
     let spread = Spread::start(&host.rule, &[&arguments[..], &POOL].concat())?;
     check_pool(&mut host, &POOL)?;
+    let status = host.rule.status()?;
+    ensure!(status.0["netns.name"] == name.0.as_str(), "{}", status.0);
     spread.stop()?;
     host.rule.check_nothing_left()
 }

@@ -305,6 +305,7 @@ proptest! {
                 let name = container.map(|inside| Name {
                     path: format!("/{number}").into(),
                     container: inside.then(|| "c".into()),
+                    unit: None,
                 });
                 recorder.tuple(mono_ns, key(*number), count, name.as_ref());
                 live.look(&Look {

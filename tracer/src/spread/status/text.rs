@@ -2,8 +2,13 @@
 
 use std::fmt::Write as _;
 
+<<<<<<< HEAD
 use super::{RuleStatus, State, Status};
 use crate::clock;
+=======
+use super::{RuleStatus, Status};
+use crate::{clock, text};
+>>>>>>> 2dda915 (who: systemd units, and the namespace where rows look alike)
 
 pub(super) fn of(status: &Status) -> String {
     let mut refused = String::new();
@@ -24,6 +29,12 @@ pub(super) fn of(status: &Status) -> String {
     rules.chain(foreign).collect::<Vec<_>>().join("\n") + &refused
 }
 
+/// `4026532281 (blue)`
+fn namespace(status: &RuleStatus) -> String {
+    let name = status.netns_name.as_ref().map(|name| format!(" ({})", text::line(name)));
+    format!("{}{}", status.netns, name.unwrap_or_default())
+}
+
 fn rule(status: &RuleStatus) -> String {
     let agent = match status.agent {
         Some(pid) => format!("agent {pid}"),
@@ -36,7 +47,7 @@ fn rule(status: &RuleStatus) -> String {
          destination{}\n  fast ports  {}\n  pool        {} addresses, {} in use by the rule\n",
         status.rule,
         cgroups.join(" "),
-        status.netns,
+        namespace(status),
         said.range.0,
         said.range.1,
         status.capacity,

@@ -8,10 +8,18 @@ use super::{CRITICAL, HIGH, SLOW};
 use crate::{
     export::{errno, tuple::address},
     stats::{P99, Row},
+    text,
 };
 
 /// In place of a destination: the row says what bind(address, 0) has left at the address.
 pub(crate) const BIND: &str = "bind(address, 0)";
+
+/// The name of a row's network namespace, or else its number; `None`: the row stands for several.
+pub(super) fn netns(row: &Row) -> Option<String> {
+    let number = (row.key.netns != 0).then(|| row.key.netns.to_string())?;
+    let name = row.netns_name.as_deref().and_then(|name| not_empty(text::line(name).into_owned()));
+    Some(name.unwrap_or(number))
+}
 
 /// Of a tuple that can hold no port: full, and by what.
 pub(super) fn full(row: &Row) -> String {

@@ -21,7 +21,9 @@ fn row() -> Row {
     row.search_p99 = Some(P99 { ns: 740_000, at_least: false });
     row.pid = 812;
     row.last_errno = 99;
+    row.netns_name = Some("Pod-blue".into());
     row.called.name = *b"Nginx\0\0\0\0\0\0\0\0\0\0\0";
+    row.called.thread = *b"pool-1\0\0\0\0\0\0\0\0\0\0";
     row.container = Some("3f1c8a90b7d2e45f".into());
     row
 }
@@ -41,11 +43,15 @@ fn every_word_of_the_grammar_says_yes_and_no() {
         ("port:8080", "port:8081"),
         ("port:8000-8099", "port:1-80"),
         ("comm:NGI", "comm:10.0"),
+        ("comm:pool-1", "comm:pool-2"),
         ("comm:\"nginx\"", "comm:\"ngi nx\""),
         ("container:45f", "container:nginx"),
         ("err:eaddrnotavail", "err:refused"),
         ("err:99", "err:9"),
         ("netns:4026531840", "netns:1"),
+        ("netns:pod-blue", "netns:green"),
+        ("netns:BLUE", "netns:402653184"),
+        ("blue", "green"),
         ("pid:812", "pid:81"),
         ("sat>45", "sat>80"),
         ("sat>=80%", "sat<80"),
@@ -97,7 +103,6 @@ fn every_mistake_is_named_with_what_to_write() {
         ("foo:1", "there are src, dst"),
         ("port:x", "expected a port"),
         ("src:10.0.0.1/8", "write 10.0.0.0/8"),
-        ("netns:blue", "needs a number"),
         ("comm:", "needs a value"),
         ("eta<5d", "'d' is no unit of eta"),
         ("!", "a word is missing"),

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     capacity::Limits,
+    cgroups::is_unit,
     export::errno,
     stats::Row,
     table::{SLOW, percent, seconds},
@@ -115,7 +116,11 @@ fn title(detail: &Detail, theme: Theme, room: usize) -> Vec<Line<'static>> {
     lines.push(fit(fields, room));
     let mut by = vec![field(0, format!("by {}", who(&row.called.shown(), row.pid)), Style::new())];
     if let Some(id) = container(row.container.as_deref()) {
-        by.push(field(1, format!("container {id}"), Style::new()));
+        by.push(field(
+            1,
+            format!("{} {id}", if is_unit(&id) { "unit" } else { "container" }),
+            Style::new(),
+        ));
     }
     let netns = row.netns_name.as_deref().map_or_else(
         || row.key.netns.to_string(),

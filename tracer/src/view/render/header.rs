@@ -10,6 +10,7 @@ use super::{
     words::{clock, container, count, ends_within, per_second, several, who},
 };
 use crate::{
+    cgroups::is_unit,
     table::seconds,
     text,
     view::{
@@ -239,7 +240,11 @@ fn worst(model: &Model, theme: Theme, width: usize) -> Vec<Field> {
         fields.push(field(4, format!("by {}", who(&row.called.shown(), row.pid)), Style::new()));
     }
     if let Some(id) = container(row.container.as_deref()) {
-        fields.push(field(6, format!("container {id}"), Style::new()));
+        fields.push(field(
+            6,
+            format!("{} {id}", if is_unit(&id) { "unit" } else { "container" }),
+            Style::new(),
+        ));
     }
     if let Some(capacity) = row.capacity {
         let ports = format!("{} of {} ports", count(row.in_use), count(capacity.into()));

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     stats::Row,
-    table::Column,
+    table::{Alike, Column},
     view::{
         model::{Model, View},
         theme::Theme,
@@ -22,7 +22,7 @@ use crate::{
 };
 
 pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer) {
-    let columns = model.view.columns();
+    let columns = Alike::columns(model.list.alike, model.view.columns());
     let rows = &model.list.rows;
     let room = usize::from(area.width);
     let cells: Vec<Vec<String>> =

@@ -7,6 +7,7 @@ use ratatui::text::Span;
 use tracer_common::TupleKey;
 
 use crate::{
+    cgroups::is_unit,
     export::tuple::address,
     table::{BIND, rate},
     text,
@@ -101,9 +102,10 @@ pub(super) fn who(comm: &[u8; 16], pid: u32) -> String {
     }
 }
 
-/// A container's id as people know it.
+/// A container's id as people know it, or a systemd unit.
 pub(super) fn container(id: Option<&str>) -> Option<String> {
-    let short: String = text::line(id?).chars().take(12).collect();
+    let kept = if is_unit(id?) { usize::MAX } else { 12 };
+    let short: String = text::line(id?).chars().take(kept).collect();
     Some(short).filter(|short| !short.is_empty())
 }
 

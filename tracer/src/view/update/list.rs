@@ -14,7 +14,7 @@ use super::super::{
 };
 use crate::{
     stats::{Rates, Row},
-    table::{self, Top},
+    table::{self, Alike, Top},
 };
 
 /// The tuple that hurts most, or is fullest; whatever the list shows.
@@ -153,12 +153,14 @@ fn choose<I: Iterator<Item = Row>>(
         }
     };
     let mut top = Top::new(sort.by, Some(first + height)).reversed(sort.reverse);
+    let mut alike = Alike::default();
     for row in rows() {
+        alike.add(&row.key);
         top.add(row);
     }
     let rows: Vec<Row> = top.sorted().into_iter().skip(first).collect();
     let cursor = at.map(|at| at - first).filter(|at| *at < rows.len());
-    List { rows, first, total, unfiltered, cursor }
+    List { rows, first, total, unfiltered, alike: alike.found(), cursor }
 }
 
 /// By source address, with those of the pools that nobody uses.

@@ -304,9 +304,11 @@ fn any_step() -> impl Strategy<Value = Step> {
 
 /// What has to hold after anything.
 fn check(model: &Model) {
-    let List { rows, first, total, unfiltered, cursor } = &model.list;
+    let List { rows, first, total, unfiltered, cursor, alike } = &model.list;
     assert!(first + rows.len() <= *total && total <= unfiltered, "{:?}", model.list);
     assert!(cursor.is_none_or(|cursor| cursor < rows.len()), "{:?}", model.list);
+    // All of them are in one namespace.
+    assert!(!alike);
     assert!(model.failures.len() <= crate::view::model::FAILURES);
     let sort = model.sort();
     for pair in rows.windows(2) {
