@@ -5,8 +5,9 @@
 
 use std::{
     ffi::CString,
-    io::{self, BufRead, Write},
+    io::{self, BufRead, Read, Write},
     net::SocketAddr,
+    process::{Command, Stdio},
     thread,
 };
 
@@ -19,6 +20,8 @@ use crate::{maker, outsider, sock::Sock, stage::Outcome, workloads::random::Driv
 /// `try PEER COUNT`: COUNT connects to PEER, whatever comes of them, after each line.
 /// `threads PEER COUNT`: at the start and after each line, COUNT connects to PEER by threads named `who-thread-N` of this
 /// process, which calls itself `who-leader`; what comes of them is kept open.
+/// `bequeath PEER COUNT`: as `who-leader`, makes COUNT connections to PEER, starts a child that inherits them (`heir`, which
+/// calls itself `who-heir` and lives until stdin ends), and ends.
 /// `make`: see [`crate::maker`]. `outsider NAMESPACES`: see [`crate::outsider`].
 /// `random SEED STEPS PORT`: STEPS random operations after each line, with servers on PORT; says how
 /// many connect() calls took a port, were refused, and got EADDRNOTAVAIL.
@@ -52,6 +55,11 @@ pub fn main(arguments: &[String]) -> Result<()> {
                 Ok(Vec::new())
             })
         }
+        ["bequeath", peer, count] => bequeath(peer.parse()?, count.parse()?),
+        ["heir"] => {
+            set_name(c"who-heir")?;
+            serve(|| Ok(Vec::new()))
+        }
         ["make"] => maker::serve(),
         ["outsider", spaces] => outsider::serve(spaces),
         ["random", seed, steps, port] => {
@@ -81,6 +89,23 @@ fn by_threads(peer: SocketAddr, count: usize) -> Result<Vec<Sock>> {
         let ended = threads.into_iter().map(|thread| thread.join());
         ended.map(|ended| ended.map_err(|_| anyhow!("a thread panicked"))?).collect()
     })
+}
+
+fn bequeath(peer: SocketAddr, count: usize) -> Result<()> {
+    set_name(c"who-leader")?;
+    let held = (0..count).map(|_| Sock::connected(peer));
+    let held = held.collect::<rustix::io::Result<Vec<_>>>()?;
+    for sock in &held {
+        sock.set_inheritable()?;
+    }
+    let mut heir = Command::new(std::env::current_exe()?);
+    // It is to outlive this process.
+    #[expect(clippy::zombie_processes, reason = "init waits for it")]
+    let mut heir = heir.args(["helper", "heir"]).stdout(Stdio::piped()).spawn()?;
+    let mut said = [0; 6];
+    heir.stdout.take().context("no stdout")?.read_exact(&mut said)?;
+    println!("ready");
+    Ok(())
 }
 
 /// `step` may return what it counted, which goes behind `ready`.

@@ -167,6 +167,11 @@ impl Helper {
         self.process.id()
     }
 
+    /// Waits for its end, which comes by itself. Its stdin stays open for those that it left behind.
+    pub fn wait(&mut self) -> Result<()> {
+        self.process.wait(Duration::from_secs(10)).map(drop)
+    }
+
     /// Lets it end, and reaps it.
     pub fn end(mut self) -> Result<()> {
         drop(self.process.child.stdin.take());

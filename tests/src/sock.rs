@@ -105,6 +105,11 @@ impl Sock {
         recv(&self.0, &mut buffer, RecvFlags::empty()).map(|(count, _)| count)
     }
 
+    /// Children have it, too.
+    pub fn set_inheritable(&self) -> Result<()> {
+        rustix::io::fcntl_setfd(&self.0, rustix::io::FdFlags::empty())
+    }
+
     pub fn set_nonblocking(&self) -> Result<()> {
         rustix::io::ioctl_fionbio(&self.0, true)
     }

@@ -16,7 +16,7 @@ pub use called::{Called, Processes};
 
 /// The process that was found to hold a socket. Several can, after a fork: it is the one with the
 /// entry that /proc lists first.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Owner {
     pub pid: u32,
     /// Arbitrary bytes, NUL-padded.

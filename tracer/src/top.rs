@@ -1,6 +1,8 @@
 //! `tracer top`: the ledger on a terminal, or as text, one reading after the other.
 
 mod batch;
+mod holders;
+mod holding;
 mod live;
 mod own;
 

@@ -32,6 +32,8 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     cases.push(alike.unless(plan.slow_guest()));
     let one_row = Case::new("who::a_process_is_one_row", a_process_is_one_row);
     cases.push(one_row.unless(plan.slow_guest()).unless(excuse(&["setsid"])));
+    let heirs = Case::new("who::holds_is_not_opened", holds_is_not_opened);
+    cases.push(heirs.unless(plan.slow_guest()).unless(excuse(&["setsid"])));
     cases
 }
 
@@ -207,5 +209,47 @@ fn rows_that_look_alike() -> Result<()> {
     let reading: Value = serde_json::from_str(line)?;
     let shown = reading["tuples"].as_array().context("no tuples")?;
     ensure!(shown.len() == 1 && text(&shown[0], "netns.name")? == green, "{json}");
+    Ok(())
+}
+
+/// A child inherits the connections of a process that ends: it holds them, and the other one opened them. For a tracer that
+/// comes later, who opened them is not known.
+fn holds_is_not_opened() -> Result<()> {
+    let mut stage = Stage::new(&[])?;
+    let server = stage.server("10.1.0.1:7000")?;
+    let inum = stage.netns.inum().to_string();
+    let start = || -> Result<Pty> {
+        let mut command = command(&["top"])?;
+        Pty::spawn(command.args(["--netns", &inum]), Size(150, 40))
+    };
+    let mut top = start()?;
+    top.wait("the first screen", START_LIMIT, |text| text.contains("tuples]"))?;
+    let mut helper = stage.netns.run(|| Helper::spawn(&["bequeath", "10.1.0.1:7000", "7"]))?;
+    helper.ready()?;
+    helper.wait()?;
+    top.wait("the tuple", START_LIMIT, |text| text.contains("10.1.0.1:7000"))?;
+    top.press("\r")?;
+    let heirs =
+        |text: &str| text.lines().find(|line| line.contains("who-heir (")).map(str::to_owned);
+    let opened = format!("who-leader ({}), ended", helper.id());
+    top.wait("who holds them and who opened them", START_LIMIT, |text| {
+        heirs(text).is_some_and(|line| line.contains(&opened) && line.contains(" 7 "))
+    })?;
+    top.press("\u{1b}2")?;
+    top.wait("the process that holds them", START_LIMIT, |text| {
+        text.lines().any(|line| line.contains("who-heir") && line.contains(" 7 "))
+            && !text.lines().any(|line| line.contains("who-leader"))
+    })?;
+    top.press("q")?;
+    top.wait_for_end(START_LIMIT)?;
+    let mut later = start()?;
+    later.wait("the tuple", START_LIMIT, |text| text.contains("10.1.0.1:7000"))?;
+    later.press("\r")?;
+    later.wait("that this is not known", START_LIMIT, |text| {
+        heirs(text).is_some_and(|line| line.contains("before tracer"))
+    })?;
+    later.press("q")?;
+    later.wait_for_end(START_LIMIT)?;
+    drop(server);
     Ok(())
 }

@@ -116,6 +116,15 @@ impl Processes {
         name.map_or(called, |name| Called { name, of_thread: false, ..called })
     }
 
+    /// Whether the process that called at `at_ns` is there no more. One that could not be asked is taken to be there.
+    pub fn has_ended(&mut self, who: &Who, at_ns: u64) -> bool {
+        self.name(who, at_ns, clock::monotonic_ns());
+        let process = self.recent.get(&who.pid).copied().unwrap_or_default();
+        process.asked_ns != 0
+            && (process.seen_ns < process.asked_ns
+                || process.began_ns > at_ns.saturating_add(TICK_NS))
+    }
+
     fn name(&mut self, who: &Who, at_ns: u64, now_ns: u64) -> Option<[u8; 16]> {
         let pid = who.pid;
         let known = self.recent.get(&pid).or_else(|| self.earlier.get(&pid)).copied();

@@ -1,18 +1,23 @@
 //! A running tracer as a source of readings.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet, btree_map::Entry},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use tracer_common::{Event, Filter, TupleKey, Who};
 
-use super::own;
+use super::{
+    holders::{self, Part},
+    holding::Holding,
+    own,
+};
 use crate::{
     callers::Callers,
     capacity::PortRange,
     clock,
+    config::RowFilter,
     decode::{Typed, decode, typed},
     error::Error,
     holder,
@@ -43,6 +48,8 @@ pub(super) struct Live {
     /// Tuples that it left out of the newest reading.
     outside: usize,
     callers: Callers,
+    /// Who has which sockets open.
+    holding: Holding,
     namespaces: netns::Names,
     delay: Duration,
     next: Instant,
@@ -68,6 +75,7 @@ impl Live {
             filter_text: text,
             outside: 0,
             callers,
+            holding: Holding::default(),
             namespaces: netns::Names::default(),
             delay,
             next: Instant::now(),
@@ -224,28 +232,52 @@ impl Live {
 
     fn holders(&mut self, of: Option<TupleKey>) -> Result<Vec<Holder>, Error> {
         let now = Instant::now();
-        let mut by: HashMap<_, (Held, HashSet<TupleKey>)> = HashMap::new();
-        let Self { tracer, filter, callers, .. } = self;
-        tracer.session.maps.conns(|_, conn| {
+        let Self { tracer, filter, callers, holding, .. } = self;
+        let mut netns: HashSet<u32> = of.iter().map(|of| of.netns).collect();
+        if of.is_none() && holding.is_due() {
+            let rows = RowFilter(filter);
+            tracer.session.maps.conns(|_, conn| {
+                if !netns.contains(&conn.tuple.netns) && rows.matches(&conn.tuple) {
+                    netns.insert(conn.tuple.netns);
+                }
+            })?;
+        }
+        let (_, capacities, worker, _) = tracer.split();
+        holding.refresh(&netns, |netns| capacities.places(netns).0, worker);
+        let mut by: HashMap<_, (Ports, HashSet<TupleKey>)> = HashMap::new();
+        tracer.session.maps.conns(|key, conn| {
             let wanted = of.is_none_or(|of| of == conn.tuple);
             let caller = (&conn.who, conn.begun_ns);
             if !wanted || !visible_to(filter, &conn.tuple, caller, callers, now) {
                 return;
             }
-            let who = (conn.who.pid, conn.who.tid, conn.who.comm, conn.who.cgroup);
-            let (held, tuples) = by.entry(who).or_default();
-            held.ports += 1;
-            held.time_wait += u32::from(conn.is_time_wait());
-            held.begun_ns = held.begun_ns.max(conn.begun_ns);
+            let Who { pid, tid, comm, cgroup } = conn.who;
+            let older = conn.begun_ns == 0;
+            let group = (holding.of(&key, &conn), older, pid, tid, comm, cgroup);
+            let (ports, tuples) = by.entry(group).or_default();
+            ports.all += 1;
+            ports.time_wait += u32::from(conn.is_time_wait());
+            ports.begun_ns = ports.begun_ns.max(conn.begun_ns);
             tuples.insert(conn.tuple);
         })?;
-        let by_caller = by.into_iter().map(|((pid, tid, comm, cgroup), (held, tuples))| {
+        let parts = by.into_iter().map(|(group, (ports, tuples))| {
+            let (held_by, older, pid, tid, comm, cgroup) = group;
             let who = Who { cgroup, pid, tid, comm };
-            let called = callers.processes.called(&who, held.begun_ns);
-            let container = callers.cgroups.get(cgroup, now).and_then(|name| name.place().cloned());
-            (called, Holder { pid, container, ..held.into() }, tuples)
+            // Of an older socket only who has it open is known.
+            let opener =
+                (!older && pid != 0).then(|| (pid, callers.processes.called(&who, ports.begun_ns)));
+            let name = callers.cgroups.get(cgroup, now);
+            Part {
+                held_by,
+                opener,
+                ended: opener.is_some() && callers.processes.has_ended(&who, ports.begun_ns),
+                place: name.and_then(|name| name.place().cloned()),
+                ports: ports.all,
+                time_wait: ports.time_wait,
+                tuples,
+            }
         });
-        let mut holders = by_process(by_caller);
+        let mut holders = holders::merged(parts, of.is_some());
         holders.sort_by_key(|holder| (std::cmp::Reverse(holder.ports), holder.pid));
         Ok(holders)
     }
@@ -275,45 +307,11 @@ impl Live {
 
 /// Ports of one caller.
 #[derive(Clone, Copy, Debug, Default)]
-struct Held {
-    ports: u32,
+struct Ports {
+    all: u32,
     time_wait: u32,
-    /// When the newest connect() began: CLOCK_MONOTONIC, ns; 0: all are older than the tracer.
+    /// When the newest connect() began: CLOCK_MONOTONIC, ns.
     begun_ns: u64,
-}
-
-impl From<Held> for Holder {
-    fn from(held: Held) -> Self {
-        Self { ports: held.ports, time_wait: held.time_wait, ..Self::default() }
-    }
-}
-
-/// One for each process, whichever of its threads called, before the tracer started or after that. What the callers
-/// hold is without name and number of tuples.
-fn by_process(callers: impl Iterator<Item = (Called, Holder, HashSet<TupleKey>)>) -> Vec<Holder> {
-    let mut by: BTreeMap<u32, (Called, Holder, HashSet<TupleKey>)> = BTreeMap::new();
-    for (called, holder, tuples) in callers {
-        match by.entry(holder.pid) {
-            Entry::Vacant(new) => _ = new.insert((called, holder, tuples)),
-            Entry::Occupied(mut known) => {
-                let (name, sum, all) = known.get_mut();
-                // A thread's name only where nothing better is known; of several, always the same.
-                if (called.of_thread, called.name) < (name.of_thread, name.name) {
-                    *name = called;
-                }
-                sum.ports += holder.ports;
-                sum.time_wait += holder.time_wait;
-                sum.container = sum.container.take().or(holder.container);
-                all.extend(tuples);
-            }
-        }
-    }
-    let named = |(called, holder, tuples): (Called, Holder, HashSet<TupleKey>)| Holder {
-        comm: called.shown(),
-        tuples: u32::try_from(tuples.len()).unwrap_or(u32::MAX),
-        ..holder
-    };
-    by.into_values().map(named).collect()
 }
 
 impl Source for Live {
@@ -367,38 +365,4 @@ fn failure(event: &Event, offset: u64, callers: &mut Callers, now: Instant) -> O
         container,
         holder: None,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_process_is_one_row_whoever_of_it_called_and_when() {
-        let name = |text: &[u8]| std::array::from_fn(|at| text.get(at).copied().unwrap_or(0));
-        let java = name(b"java");
-        let tuple = |port| TupleKey { destination_port: port, ..TupleKey::default() };
-        let container: Arc<str> = "c".into();
-        let callers = [
-            // A thread that was asked for too late, an older socket, another thread, another process.
-            (Called::of(7, 9, name(b"pool-2")), None, 1),
-            (Called::of(7, 0, java), None, 2),
-            (
-                Called { name: java, of_thread: false, thread: name(b"pool-1") },
-                Some(container.clone()),
-                2,
-            ),
-            (Called::of(8, 8, name(b"nginx")), None, 2),
-        ];
-        let pids = [7, 7, 7, 8];
-        let callers = callers.into_iter().zip(pids).map(|((called, container, port), pid)| {
-            let holder = Holder { pid, container, ports: 10, time_wait: 1, ..Holder::default() };
-            (called, holder, HashSet::from([tuple(port)]))
-        });
-        let rows = by_process(callers);
-        let told: Vec<_> =
-            rows.iter().map(|it| (it.pid, it.comm, it.ports, it.time_wait, it.tuples)).collect();
-        assert_eq!(told, [(7, java, 30, 3, 2), (8, name(b"nginx"), 10, 1, 1)]);
-        assert_eq!(rows[0].container, Some(container));
-    }
 }

@@ -134,12 +134,38 @@ pub struct Blocked {
     pub comm: [u8; 16],
 }
 
-/// A process that holds ports.
+/// Who has the sockets of ports open.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Held {
+    #[default]
+    Process,
+    /// They are in TIME_WAIT, which no process has open.
+    TimeWait,
+    /// No process: they were closed, and their data waits to be sent.
+    Nobody,
+    Unknown,
+}
+
+/// Who called connect().
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Opener {
+    /// 0: not known (sockets older than the tracer).
+    pub pid: u32,
+    /// As [`Called::shown`].
+    pub comm: [u8; 16],
+    /// The process is there no more.
+    pub ended: bool,
+}
+
+/// Ports that a process has open.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Holder {
-    /// 0: not known (sockets older than the tracer that nobody has open).
+    pub held: Held,
+    /// The process, where it is one; else 0.
     pub pid: u32,
     pub comm: [u8; 16],
+    /// Where it was asked for one tuple: who opened them.
+    pub opener: Opener,
     pub container: Option<Arc<str>>,
     /// Ports it holds, TIME_WAIT included.
     pub ports: u32,

@@ -14,7 +14,7 @@ use crate::{
         group::{By, grouped},
         layout,
         model::{Failures, Mode, Model, Replay, Size, View},
-        reading::{About, Blocked, Call, Failure, Holder, Look, Own, Pool, Reading},
+        reading::{About, Blocked, Call, Failure, Held, Holder, Look, Opener, Own, Pool, Reading},
     },
 };
 
@@ -218,15 +218,19 @@ pub(super) fn incident() -> Model {
         let holder = |pid, name: &str, ports, time_wait| Holder {
             pid,
             comm: comm(name),
+            opener: Opener { pid: 812, comm: comm("nginx"), ended: false },
             container: Some("3f1c8a90b7d2e45f0123".into()),
             ports,
             time_wait,
             tuples: 1,
+            held: Held::Process,
         };
+        let gone = Opener { pid: 790, comm: comm("spawner"), ended: true };
         reading.holders = Some(vec![
             holder(812, "nginx", 2_000, 0),
-            holder(0, "", 16_380, 16_380),
-            holder(813, "nginx", 5_020, 40),
+            Holder { held: Held::TimeWait, ..holder(0, "", 16_380, 16_380) },
+            Holder { opener: gone, container: None, ..holder(813, "sleep", 4_990, 0) },
+            Holder { held: Held::Nobody, opener: Opener::default(), ..holder(0, "", 30, 0) },
         ]);
         let blocked = |port, pid, name: &str| Blocked {
             netns: NETNS,

@@ -9,7 +9,7 @@ use super::super::{
     group::{By, Subject, grouped},
     layout,
     model::{List, Mode, Model, View},
-    reading::Pool,
+    reading::{Held, Pool},
     render,
 };
 use crate::{
@@ -212,7 +212,12 @@ fn processes(model: &Model) -> Vec<Row> {
                 row.time_wait = holder.time_wait.into();
                 row.tuples = holder.tuples;
                 row.pid = holder.pid;
-                row.called.name = holder.comm;
+                row.called.name = match holder.held {
+                    Held::Process => holder.comm,
+                    Held::TimeWait => *b"(TIME_WAIT)\0\0\0\0\0",
+                    Held::Nobody => *b"(no process)\0\0\0\0",
+                    Held::Unknown => *b"(not known)\0\0\0\0\0",
+                };
                 row.container.clone_from(&holder.container);
                 row
             })

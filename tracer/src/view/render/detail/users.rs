@@ -13,7 +13,7 @@ use super::{
 use crate::view::{
     book::Detail,
     model::Model,
-    reading::{Blocked, Holder},
+    reading::{Blocked, Held, Holder, Opener},
     theme::Theme,
 };
 
@@ -53,23 +53,43 @@ fn holders(model: &Model, detail: &Detail, theme: Theme, room: usize) -> Vec<Lin
     let row = |holder: &&Holder| {
         let unknown = || "-".to_owned();
         vec![
-            if holder.pid == 0 && holder.comm == [0; 16] {
-                "not known".to_owned()
-            } else {
-                who(&holder.comm, holder.pid)
+            match holder.held {
+                Held::Process if holder.pid == 0 && holder.comm == [0; 16] => {
+                    "not known".to_owned()
+                }
+                Held::Process => who(&holder.comm, holder.pid),
+                Held::TimeWait => "TIME_WAIT".to_owned(),
+                Held::Nobody => "no process".to_owned(),
+                Held::Unknown => "not known".to_owned(),
             },
             count(holder.ports.into()),
             count(holder.time_wait.into()),
+            opener(&holder.opener),
             container(holder.container.as_deref()).unwrap_or_else(unknown),
         ]
     };
-    let columns = [("PROCESS", 0, 12, true), ("PORTS", 1, 7, false), ("TW", 2, 7, false)];
-    let tracks = columns.into_iter().chain([("CONTAINER", 3, 12, true)]).map(track).collect();
+    let columns = [
+        ("HELD BY", 0, 12, true),
+        ("PORTS", 1, 7, false),
+        ("TW", 3, 7, false),
+        ("OPENED BY", 2, 12, true),
+        ("CONTAINER", 4, 12, true),
+    ];
+    let tracks = columns.into_iter().map(track).collect();
     lines.extend(listed(holders.iter().map(row), tracks, theme, room));
     if let Some(more) = holders.len().checked_sub(SOME).filter(|more| *more > 0) {
         lines.push(Line::from(format!("and {}", several(more as u64, "other"))));
     }
     lines
+}
+
+/// Who called connect(), and whether that process is gone.
+fn opener(opener: &Opener) -> String {
+    match (opener.pid, opener.ended) {
+        (0, _) => "before tracer".to_owned(),
+        (pid, false) => who(&opener.comm, pid),
+        (pid, true) => format!("{}, ended", who(&opener.comm, pid)),
+    }
 }
 
 /// Ports that bind() and listen() took, those that connect() could have been given first.
@@ -105,7 +125,7 @@ fn blocked(model: &Model, detail: &Detail, theme: Theme, room: usize) -> Vec<Lin
     };
     let columns = [
         ("PORT", 0, 5, false),
-        ("HELD BY", 1, 12, true),
+        ("BOUND BY", 1, 12, true),
         ("SOCKETS", 3, 9, true),
         ("", 2, 12, true),
     ];

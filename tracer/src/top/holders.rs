@@ -1,0 +1,171 @@
+//! Ports by who holds them, and by who opened them.
+
+use std::collections::{BTreeMap, HashSet, btree_map::Entry};
+
+use tracer_common::TupleKey;
+
+use super::holding::HeldBy;
+use crate::{
+    process::Called,
+    view::reading::{Held, Holder, Opener},
+};
+
+/// Ports of one caller that the same has open.
+#[derive(Clone, Debug)]
+pub(super) struct Part {
+    pub(super) held_by: HeldBy,
+    /// Who called connect(); `None`: not known, they are older than the tracer.
+    pub(super) opener: Option<(u32, Called)>,
+    /// The opener is there no more.
+    pub(super) ended: bool,
+    /// The opener's container or unit.
+    pub(super) place: Option<std::sync::Arc<str>>,
+    pub(super) ports: u32,
+    pub(super) time_wait: u32,
+    pub(super) tuples: HashSet<TupleKey>,
+}
+
+/// One row for each process that holds ports, whichever of its threads called, before the tracer started or after that;
+/// `by_opener`: and for each process that opened them. Otherwise a port in TIME_WAIT is with who opened it.
+pub(super) fn merged(parts: impl Iterator<Item = Part>, by_opener: bool) -> Vec<Holder> {
+    let mut by: BTreeMap<(Held, u32, u32), (Called, Holder, HashSet<TupleKey>)> = BTreeMap::new();
+    for part in parts {
+        let (opener_pid, called) = part.opener.unwrap_or_default();
+        let (held, pid, name) = match part.held_by {
+            // Its leader's name, as for the others.
+            HeldBy::Process(owner) if owner.pid == opener_pid => (Held::Process, owner.pid, None),
+            HeldBy::Process(owner) => (Held::Process, owner.pid, Some(owner.comm)),
+            HeldBy::TimeWait if by_opener || opener_pid == 0 => (Held::TimeWait, 0, None),
+            HeldBy::TimeWait => (Held::Process, opener_pid, None),
+            HeldBy::Nobody => (Held::Nobody, 0, None),
+            HeldBy::Unknown => (Held::Unknown, 0, None),
+        };
+        let own = held == Held::Process && pid == opener_pid;
+        let name = match (name, held) {
+            (Some(name), _) => Called { name, ..Called::default() },
+            (None, Held::Process) => called,
+            (None, _) => Called::default(),
+        };
+        let opener = Opener { pid: opener_pid, comm: called.shown(), ended: part.ended };
+        let holder = Holder {
+            held,
+            pid,
+            comm: [0; 16],
+            opener: if by_opener { opener } else { Opener::default() },
+            container: part.place.filter(|_| own),
+            ports: part.ports,
+            time_wait: part.time_wait,
+            tuples: 0,
+        };
+        match by.entry((held, pid, if by_opener { opener_pid } else { 0 })) {
+            Entry::Vacant(new) => _ = new.insert((name, holder, part.tuples)),
+            Entry::Occupied(mut known) => {
+                let (known, sum, tuples) = known.get_mut();
+                // A thread's name only where nothing better is known; of several, always the same.
+                if better(&name, known) {
+                    *known = name;
+                }
+                if called_of_thread(&sum.opener, &opener) {
+                    sum.opener = opener;
+                }
+                sum.ports += holder.ports;
+                sum.time_wait += holder.time_wait;
+                sum.container = sum.container.take().or(holder.container);
+                tuples.extend(part.tuples);
+            }
+        }
+    }
+    let finished = |(called, holder, tuples): (Called, Holder, HashSet<TupleKey>)| Holder {
+        comm: called.shown(),
+        tuples: u32::try_from(tuples.len()).unwrap_or(u32::MAX),
+        ..holder
+    };
+    by.into_values().map(finished).collect()
+}
+
+fn better(new: &Called, known: &Called) -> bool {
+    (new.of_thread, new.name) < (known.of_thread, known.name)
+}
+
+/// Whether the name that is known has a `?`, and the new one of the same process has none; else the smaller one.
+fn called_of_thread(known: &Opener, new: &Opener) -> bool {
+    let doubtful = |opener: &Opener| opener.comm.contains(&b'?');
+    (doubtful(new), new.comm) < (doubtful(known), known.comm)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::Owner;
+
+    fn name(text: &str) -> [u8; 16] {
+        std::array::from_fn(|at| text.as_bytes().get(at).copied().unwrap_or(0))
+    }
+
+    fn process(pid: u32, text: &str) -> HeldBy {
+        HeldBy::Process(Owner { pid, comm: name(text) })
+    }
+
+    fn part(held_by: HeldBy, opener: Option<(u32, Called)>, port: u16) -> Part {
+        let tuples = HashSet::from([TupleKey { destination_port: port, ..TupleKey::default() }]);
+        let time_wait = u32::from(held_by == HeldBy::TimeWait) * 10;
+        Part { held_by, opener, ended: false, place: None, ports: 10, time_wait, tuples }
+    }
+
+    #[test]
+    fn a_process_is_one_row_whoever_of_it_called_and_when() {
+        let java = process(7, "java");
+        let by = |tid, comm: &str, named: Option<&str>| {
+            let called = Called::of(7, tid, name(comm));
+            let called =
+                named.map_or(called, |it| Called { name: name(it), of_thread: false, ..called });
+            Some((7, called))
+        };
+        let parts = [
+            // A thread that was asked for too late, an older socket, another thread, a TIME_WAIT, another process.
+            part(java, by(9, "a-pool-2", None), 1),
+            part(java, None, 2),
+            part(java, by(8, "pool-1", Some("java")), 2),
+            part(HeldBy::TimeWait, by(8, "pool-1", Some("java")), 2),
+            part(process(8, "nginx"), Some((8, Called::of(8, 8, name("nginx")))), 2),
+        ];
+        let rows = merged(parts.into_iter(), false);
+        let told: Vec<_> =
+            rows.iter().map(|it| (it.pid, it.comm, it.ports, it.time_wait, it.tuples)).collect();
+        assert_eq!(told, [(7, name("java"), 40, 10, 2), (8, name("nginx"), 10, 0, 1)]);
+    }
+
+    #[test]
+    fn who_holds_is_told_from_who_opened() {
+        let spawner = Some((7, Called::of(7, 7, name("spawner"))));
+        let parts = [
+            part(process(9, "sleep"), spawner, 1),
+            part(process(9, "sleep"), None, 1),
+            part(HeldBy::Nobody, spawner, 1),
+            part(HeldBy::TimeWait, spawner, 1),
+            part(HeldBy::Unknown, spawner, 1),
+        ];
+        let parts = parts.map(|part| Part { ended: part.opener.is_some(), ..part });
+        let rows = merged(parts.clone().into_iter(), true);
+        let told: Vec<_> =
+            rows.iter().map(|it| (it.held, it.comm, it.opener.pid, it.opener.ended)).collect();
+        let none = [0; 16];
+        let right = [
+            (Held::Process, name("sleep"), 0, false),
+            (Held::Process, name("sleep"), 7, true),
+            (Held::TimeWait, none, 7, true),
+            (Held::Nobody, none, 7, true),
+            (Held::Unknown, none, 7, true),
+        ];
+        assert_eq!(told, right);
+        let rows = merged(parts.into_iter(), false);
+        let told: Vec<_> = rows.iter().map(|it| (it.held, it.pid, it.ports)).collect();
+        let right = [
+            (Held::Process, 7, 10),
+            (Held::Process, 9, 20),
+            (Held::Nobody, 0, 10),
+            (Held::Unknown, 0, 10),
+        ];
+        assert_eq!(told, right);
+    }
+}
