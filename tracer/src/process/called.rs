@@ -75,6 +75,8 @@ pub struct Processes {
     /// Those before: an entry that is used moves to `recent`.
     earlier: HashMap<u32, Process>,
     budget: Budget,
+    /// Other users' processes are not shown (proc(5), hidepid): one that is not found need not have ended.
+    hidden: Option<bool>,
     read: fn(u32) -> io::Result<Stat>,
 }
 
@@ -100,7 +102,7 @@ struct Budget {
 impl Default for Processes {
     fn default() -> Self {
         let (recent, earlier) = (HashMap::new(), HashMap::new());
-        Self { recent, earlier, budget: Budget::default(), read: stat }
+        Self { recent, earlier, budget: Budget::default(), hidden: None, read: stat }
     }
 }
 
@@ -118,7 +120,15 @@ impl Processes {
 
     /// Whether the process that called at `at_ns` is there no more. One that could not be asked is taken to be there.
     pub fn has_ended(&mut self, who: &Who, at_ns: u64) -> bool {
-        self.name(who, at_ns, clock::monotonic_ns());
+        self.ended(who, at_ns, clock::monotonic_ns())
+    }
+
+    fn ended(&mut self, who: &Who, at_ns: u64, now_ns: u64) -> bool {
+        self.name(who, at_ns, now_ns);
+        let read = self.read;
+        if *self.hidden.get_or_insert_with(|| read(1).is_err()) {
+            return false;
+        }
         let process = self.recent.get(&who.pid).copied().unwrap_or_default();
         process.asked_ns != 0
             && (process.seen_ns < process.asked_ns

@@ -17,6 +17,7 @@ fn worker(pid: u32, cgroup: u64) -> Who {
 /// Process 7 began at 10 s, process 8 at 20 s; there are no others below 100.
 fn some(pid: u32) -> io::Result<Stat> {
     match pid {
+        1 => Ok(Stat { name: name("init"), began_ns: 0 }),
         7 => Ok(Stat { name: name("java"), began_ns: 10 * S }),
         8 => Ok(Stat { name: name("nginx"), began_ns: 20 * S }),
         100.. => Ok(Stat { name: name("many"), began_ns: 0 }),
@@ -55,6 +56,17 @@ fn a_process_is_called_by_its_leader_while_it_lives() {
     assert_eq!(processes.name(&worker(7, 1), 30 * S, 40 * S), Some(name("java")));
     assert_eq!(processes.name(&worker(7, 1), 32 * S, 40 * S), Some(name("java")));
     assert_eq!(processes.name(&worker(7, 1), 33 * S, 40 * S), None);
+}
+
+#[test]
+fn a_process_has_ended_if_it_is_gone_or_another_one_has_its_id() {
+    let mut processes = Processes { read: some, ..Processes::default() };
+    let mut ended = |pid, at| processes.ended(&worker(pid, 1), at, 31 * S);
+    assert_eq!([ended(7, 30 * S), ended(8, 30 * S)], [false, false]);
+    assert_eq!([ended(8, 19 * S), ended(9, 30 * S)], [true, true]);
+    // Where processes are hidden, nothing is known.
+    let mut hidden = Processes { read: none, ..Processes::default() };
+    assert!(!hidden.ended(&worker(7, 1), 30 * S, 31 * S));
 }
 
 #[test]
