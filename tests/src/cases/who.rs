@@ -235,10 +235,11 @@ fn holds_is_not_opened() -> Result<()> {
     top.wait("who holds them and who opened them", START_LIMIT, |text| {
         heirs(text).is_some_and(|line| line.contains(&opened) && line.contains(" 7 "))
     })?;
+    let leader = format!("{} ", helper.id());
     top.press("\u{1b}2")?;
     top.wait("the process that holds them", START_LIMIT, |text| {
         text.lines().any(|line| line.contains("who-heir") && line.contains(" 7 "))
-            && !text.lines().any(|line| line.contains("who-leader"))
+            && !text.lines().any(|line| line.trim_start().starts_with(&leader))
     })?;
     top.press("q")?;
     top.wait_for_end(START_LIMIT)?;
