@@ -231,7 +231,7 @@ fn holds_is_not_opened() -> Result<()> {
     top.press("\r")?;
     let heirs =
         |text: &str| text.lines().find(|line| line.contains("who-heir (")).map(str::to_owned);
-    let opened = format!("who-leader ({}), ended", helper.id());
+    let opened = format!("ended: who-leader ({})", helper.id());
     top.wait("who holds them and who opened them", START_LIMIT, |text| {
         heirs(text).is_some_and(|line| line.contains(&opened) && line.contains(" 7 "))
     })?;

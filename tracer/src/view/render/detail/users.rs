@@ -88,7 +88,7 @@ fn opener(opener: &Opener) -> String {
     match (opener.pid, opener.ended) {
         (0, _) => "before tracer".to_owned(),
         (pid, false) => who(&opener.comm, pid),
-        (pid, true) => format!("{}, ended", who(&opener.comm, pid)),
+        (pid, true) => format!("ended: {}", who(&opener.comm, pid)),
     }
 }
 
