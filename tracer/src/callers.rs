@@ -20,7 +20,7 @@ impl Callers {
 
     /// Who connected last, by name.
     pub fn last(&mut self, count: &TupleCount) -> Called {
-        self.processes.called(&last(count), count.last_ns)
+        self.processes.of_either(&last(count), count.last_ns)
     }
 
     /// Whose event it is, by name.
@@ -32,5 +32,5 @@ impl Callers {
 
 /// Who connected last.
 pub(crate) fn last(count: &TupleCount) -> Who {
-    Who { cgroup: count.cgroup, pid: count.pid, tid: count.tid, comm: count.comm }
+    Who { cgroup: count.cgroup, pid: count.pid, tid: 0, comm: count.comm }
 }

@@ -102,7 +102,7 @@ impl Row {
             failed: now.failed,
             last_errno: now.last_errno,
             pid: now.pid,
-            called: Called::from(now),
+            called: Called::of(now.pid, 0, now.comm),
             cgroup: now.cgroup,
             container: None,
             tuples: 1,

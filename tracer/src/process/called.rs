@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, fs, io};
 
-use tracer_common::{Event, TupleCount, Who};
+use tracer_common::{Event, Who};
 
 use crate::clock;
 
@@ -42,12 +42,6 @@ impl Called {
 impl From<&Event> for Called {
     fn from(event: &Event) -> Self {
         Self::of(event.pid, event.tid, event.comm)
-    }
-}
-
-impl From<&TupleCount> for Called {
-    fn from(count: &TupleCount) -> Self {
-        Self::of(count.pid, count.tid, count.comm)
     }
 }
 
@@ -133,6 +127,19 @@ impl Processes {
         process.asked_ns != 0
             && (process.seen_ns < process.asked_ns
                 || process.began_ns > at_ns.saturating_add(TICK_NS))
+    }
+
+    /// The same of a caller of whom it is not known whether it is the leader, nor whether `comm` was read from the process:
+    /// a tuple's counters do not say. The thread's name is known if it is not the process's.
+    pub fn of_either(&mut self, who: &Who, at_ns: u64) -> Called {
+        if who.pid == 0 {
+            return Called::of(0, 0, who.comm);
+        }
+        match self.name(who, at_ns, clock::monotonic_ns()) {
+            Some(name) if name == who.comm => Called::of(who.pid, 0, name),
+            Some(name) => Called { name, of_thread: false, thread: who.comm },
+            None => Called { of_thread: true, ..Called::of(who.pid, 0, who.comm) },
+        }
     }
 
     fn name(&mut self, who: &Who, at_ns: u64, now_ns: u64) -> Option<[u8; 16]> {

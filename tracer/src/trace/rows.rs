@@ -25,7 +25,8 @@ pub fn visible(
     callers: &mut Callers,
     now: Instant,
 ) -> bool {
-    visible_to(filter, key, (&callers::last(count), count.last_ns), callers, now)
+    let name = (filter.comm_count != 0).then(|| callers.last(count).name);
+    passes(filter, key, (&callers::last(count), name), callers, now)
 }
 
 /// The same of a port that somebody took, who called at a time (CLOCK_MONOTONIC, ns).
@@ -36,6 +37,18 @@ pub fn visible_to(
     callers: &mut Callers,
     now: Instant,
 ) -> bool {
+    let name = (filter.comm_count != 0).then(|| callers.processes.called(who, at_ns).name);
+    passes(filter, key, (who, name), callers, now)
+}
+
+/// `name`: of the process, where a filter asks for it.
+fn passes(
+    filter: &Filter,
+    key: &TupleKey,
+    (who, name): (&Who, Option<[u8; 16]>),
+    callers: &mut Callers,
+    now: Instant,
+) -> bool {
     if filter.active == 0 {
         return true;
     }
@@ -43,8 +56,6 @@ pub fn visible_to(
     let names = &mut callers.cgroups;
     let within: Vec<u64> =
         wanted.map(|one| one.id).filter(|above| names.is_within(who.cgroup, *above, now)).collect();
-    let by_name = filter.comm_count != 0;
-    let name = by_name.then(|| callers.processes.called(who, at_ns).name);
     let rows = RowFilter(filter);
     rows.matches(key) && rows.matches_owner(who, name, &within)
 }

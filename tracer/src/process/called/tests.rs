@@ -59,6 +59,23 @@ fn a_process_is_called_by_its_leader_while_it_lives() {
 }
 
 #[test]
+fn of_either_a_leader_or_a_thread_what_is_certain_is_said() {
+    let mut processes = Processes {
+        read: |_| Ok(Stat { name: name("java"), began_ns: 0 }),
+        ..Processes::default()
+    };
+    let of = |comm: &str| Who { pid: 7, comm: name(comm), ..Who::default() };
+    let now = clock::monotonic_ns();
+    let leader = processes.of_either(&of("java"), now);
+    assert_eq!(leader, Called { name: name("java"), ..Called::default() });
+    let thread = processes.of_either(&of("pool-1"), now);
+    assert_eq!(thread, Called { name: name("java"), of_thread: false, thread: name("pool-1") });
+    processes = Processes { read: none, ..Processes::default() };
+    assert_eq!(processes.of_either(&of("curl"), now).shown(), name("curl?"));
+    assert_eq!(processes.of_either(&Who::default(), now), Called::default());
+}
+
+#[test]
 fn a_process_has_ended_if_it_is_gone_or_another_one_has_its_id() {
     let mut processes = Processes { read: some, ..Processes::default() };
     let mut ended = |pid, at| processes.ended(&worker(pid, 1), at, 31 * S);

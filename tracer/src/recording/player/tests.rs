@@ -317,7 +317,7 @@ proptest! {
                     reuse: None,
                     older: None,
                     search_p99: None,
-                    called: count.into(),
+                    called: crate::process::Called::of(count.pid, 0, count.comm),
                     cgroup: name.as_ref().map(|name| name.path.clone()),
                     container: name.and_then(|name| name.container),
                     netns_name: None,

@@ -2,13 +2,8 @@
 
 use std::fmt::Write as _;
 
-<<<<<<< HEAD
 use super::{RuleStatus, State, Status};
-use crate::clock;
-=======
-use super::{RuleStatus, Status};
 use crate::{clock, text};
->>>>>>> 2dda915 (who: systemd units, and the namespace where rows look alike)
 
 pub(super) fn of(status: &Status) -> String {
     let mut refused = String::new();

@@ -166,7 +166,7 @@ pub(super) fn lived(lives: &[Life], seconds: u64, more: impl FnOnce(&mut Reading
                 reuse: None,
                 older: None,
                 search_p99: None,
-                called: (&count).into(),
+                called: crate::process::Called::of(count.pid, 0, count.comm),
                 cgroup,
                 container,
                 netns_name: None,
