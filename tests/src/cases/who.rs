@@ -249,7 +249,7 @@ fn holds_is_not_opened() -> Result<()> {
     later.wait("the tuple", START_LIMIT, |text| text.contains("10.1.0.1:7000"))?;
     later.press("\r")?;
     later.wait("that this is not known", START_LIMIT, |text| {
-        heirs(text).is_some_and(|line| line.contains("before tracer"))
+        heirs(text).is_some_and(|line| line.contains("not known"))
     })?;
     later.press("q")?;
     later.wait_for_end(START_LIMIT)?;

@@ -86,7 +86,7 @@ fn holders(model: &Model, detail: &Detail, theme: Theme, room: usize) -> Vec<Lin
 /// Who called connect(), and whether that process is gone.
 fn opener(opener: &Opener) -> String {
     match (opener.pid, opener.ended) {
-        (0, _) => "before tracer".to_owned(),
+        (0, _) => "not known".to_owned(),
         (pid, false) => who(&opener.comm, pid),
         (pid, true) => format!("ended: {}", who(&opener.comm, pid)),
     }
