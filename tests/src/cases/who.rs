@@ -252,6 +252,8 @@ fn holds_is_not_opened() -> Result<()> {
         heirs(text).is_some_and(|line| line.contains("not known"))
     })?;
     later.press("q")?;
+    later.wait("the list", START_LIMIT, |text| text.contains("Enter detail"))?;
+    later.press("q")?;
     later.wait_for_end(START_LIMIT)?;
     drop(server);
     Ok(())
