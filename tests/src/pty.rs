@@ -4,6 +4,7 @@ use std::{
     fs::File,
     io::{Read, Write},
     os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    panic::{self, AssertUnwindSafe},
     path::Path,
     process::{Command, ExitStatus, Stdio},
     sync::{
@@ -190,6 +191,17 @@ fn lock(screen: &Mutex<vt100::Parser>) -> std::sync::MutexGuard<'_, vt100::Parse
     screen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Shows what was written. The library panics on some text for a larger screen that comes after a smaller one was set
+/// (vt100 0.16, a wide letter or a wrap at the edge): then the screen is empty until the program, which learns of the new
+/// size, draws it anew.
+fn show(screen: &Mutex<vt100::Parser>, bytes: &[u8]) {
+    let mut parser = lock(screen);
+    let (height, width) = parser.screen().size();
+    if panic::catch_unwind(AssertUnwindSafe(|| parser.process(bytes))).is_err() {
+        *parser = vt100::Parser::new(height, width, 0);
+    }
+}
+
 /// Reads what is written to the terminal, until that is closed or nobody has it open.
 struct Follower {
     controller: File,
@@ -208,7 +220,7 @@ impl Follower {
                 continue;
             }
             let Ok(count @ 1..) = self.controller.read(&mut bytes) else { return };
-            lock(&self.screen).process(&bytes[..count]);
+            show(&self.screen, &bytes[..count]);
             self.written.fetch_add(count as u64, Relaxed);
         }
     }
