@@ -67,7 +67,7 @@ fn told_or_named(
         is(event, "cause", "unreachable")?;
         is(event, "errno.name", "ENETUNREACH")?;
         is(event, "network.peer.address", "192.0.2.1")?;
-        is(event, "process.executable.name", "evt-early")?;
+        is(event, "thread.name", "evt-early")?;
     }
     Ok(())
 }
