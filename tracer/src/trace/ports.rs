@@ -8,7 +8,7 @@ use tracer_common::{Bound, ConnKey, TupleCount, TupleKey};
 use super::Tracer;
 use crate::{
     capacity::{
-        Limits, PortRange, PortSet,
+        Limits, PortRange, PortSet, Usable,
         addresses::{AddressUse, Addresses, Course},
         apart::Comparison,
     },
@@ -32,8 +32,8 @@ pub(super) struct Ports {
     looked: Option<Instant>,
     /// How long it took.
     cost: Duration,
-    /// Ports that were blocked then.
-    blocked: HashMap<u32, PortSet>,
+    /// The namespace whose ports are to be sure, and those that connect() could be given there then.
+    of_interest: Option<(u32, Option<PortSet>)>,
     addresses: Vec<AddressUse>,
     course: Course,
 }
@@ -49,6 +49,12 @@ impl Ports {
         self.looked = Some(Instant::now());
         self.cost = took.min((self.cost * SLOWER).max(SHORTEST));
     }
+}
+
+/// Whether all ports that connect() could be given at the look can be given now: what was counted then as taking room
+/// takes it still. `None`: not known.
+fn are_sure(then: Option<&PortSet>, now: Option<&PortSet>) -> bool {
+    then.zip(now).is_some_and(|(then, now)| then.is_within(now))
 }
 
 impl Tracer {
@@ -94,23 +100,20 @@ impl Tracer {
         }
         self.capacities.left_over(left_over);
         self.capacities.bound(binds);
-        let usable = self.capacities.usable().iter();
-        let blocked = usable.map(|(netns, it)| (*netns, it.blocked()));
-        let blocked = blocked.filter(|(_, ports)| !ports.is_empty());
-        self.ports.blocked = blocked.map(|(netns, ports)| (netns, ports.clone())).collect();
+        if let Some((netns, ports)) = &mut self.ports.of_interest {
+            *ports = self.capacities.usable().get(netns).map(|it| it.ports().clone());
+        }
         self.ports.looked(began.elapsed());
         Ok(())
     }
 
-    /// Whether what is said of this namespace's ports cannot be too little: no port was bound since the newest look at
-    /// connections, one of which may have it as well, and none is blocked that may be free by now.
-    pub fn is_sure_of_ports(&self, netns: u32) -> bool {
-        let (now, then) = (self.capacities.blocked(netns), self.ports.blocked.get(&netns));
-        !self.capacities.has_left_over(Some(netns))
-            && now.is_none_or(|now| match then {
-                Some(then) => now.is_within(then),
-                None => now.is_empty(),
-            })
+    /// Whether what is said of the ports of the namespace of [`Self::know_range`] cannot be too little: none was bound,
+    /// reserved or left the range since the newest look at connections, one of which may hold it and be counted as if it
+    /// took room, and none is blocked that may be free by now.
+    pub fn is_sure_of_ports(&self) -> bool {
+        let Some((netns, then)) = &self.ports.of_interest else { return false };
+        let now = self.capacities.usable().get(netns).map(Usable::ports);
+        !self.capacities.has_left_over(Some(*netns)) && are_sure(then.as_ref(), now)
     }
 
     /// A row for each address at which bind(address, 0) is used: its key, what counters would say, and what the namespace
@@ -120,8 +123,10 @@ impl Tracer {
         ports.addresses.iter().map(|one| (one.key(), ports.course.count(one), one))
     }
 
-    /// The range of a namespace was read.
+    /// The range of a rule's namespace was read.
     pub(crate) fn know_range(&mut self, netns: Netns, range: PortRange) {
+        let known = self.ports.of_interest.take().filter(|(inum, _)| *inum == netns.inum);
+        self.ports.of_interest = Some(known.unwrap_or((netns.inum, None)));
         self.capacities.know(netns, range);
     }
 
@@ -140,6 +145,23 @@ impl Tracer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_count_is_sure_once_a_port_that_could_be_given_cannot() {
+        let ports = |low: u16, high: u16, without: &[u16]| -> PortSet {
+            (low..=high).filter(|port| !without.contains(port)).collect()
+        };
+        let then = ports(40_000, 40_999, &[40_500]);
+        let sure = |now: &PortSet| are_sure(Some(&then), Some(now));
+        assert!(sure(&then));
+        // A port was bound, or reserved: a connection that has it is counted until the next look.
+        assert!(!sure(&ports(40_000, 40_999, &[40_500, 40_001])));
+        // The range is narrower.
+        assert!(!sure(&ports(40_000, 40_998, &[40_500])));
+        // More ports than then can only be too much room.
+        assert!(sure(&ports(39_000, 40_999, &[])));
+        assert!(!are_sure(None, Some(&then)) && !are_sure(Some(&then), None));
+    }
 
     #[test]
     fn a_look_that_waited_for_the_processor_delays_the_next_one_little() {

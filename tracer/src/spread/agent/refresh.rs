@@ -83,7 +83,7 @@ impl Agent {
         let (low, high) = (self.inside.range.low, self.inside.range.high);
         let random = self.random;
         // No call is denied by a count that may be too low.
-        let sure = self.tracer.is_sure_of_ports(netns);
+        let sure = self.tracer.is_sure_of_ports();
         let flags = self.config.flags & if sure { u32::MAX } else { !rule_flag::FAIL_FAST };
         let reuse = self.inside.reuse;
         let capacity = ports::capacity(&self.inside.range, &blocked);
