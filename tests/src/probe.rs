@@ -49,6 +49,12 @@ pub fn counts_all_missed() -> bool {
     Place::get() == Place::Host || no_missed_probes().is_none()
 }
 
+/// How many of these calls a tracer may not have been told of: as many as the kernel says that it passed over hooks. Not
+/// every kernel counts that: in a guest, where an interrupt often comes while a hook runs, it may be a tenth there.
+pub fn untold(missed: u64, calls: u64) -> u64 {
+    if counts_all_missed() { missed } else { missed.max(calls.div_ceil(10)) }
+}
+
 /// Whether sock_diag lists sockets that are bound and idle: from Linux 6.8 on.
 pub fn no_idle_sockets() -> Option<String> {
     older_than((6, 8), "does not list sockets that are bound and idle")

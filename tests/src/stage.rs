@@ -264,7 +264,7 @@ impl Stage {
             let compare = |(backend, reading): (String, Reading)| {
                 let tuples = reading.of(inum);
                 let missed = self.missed(&backend, &reading);
-                let untold = untold(missed, calls(expected, outcome));
+                let untold = probe::untold(missed, calls(expected, outcome));
                 let sums = outcome.map(|it| it.against(&tuples, untold)).unwrap_or_default();
                 let difference = against_tracer(&table, expected, &tuples, untold) + &sums;
                 (!difference.is_empty()).then(|| {
@@ -349,12 +349,6 @@ fn are_failures(
 fn calls(expected: &BTreeMap<Tuple, Expected>, outcome: Option<&Outcome>) -> u64 {
     let of_one = |it: &Expected| it.opened.unwrap_or(it.in_use) + it.failures.values().sum::<u64>();
     expected.values().map(of_one).sum::<u64>() + outcome.map_or(0, Outcome::calls)
-}
-
-/// How many of these calls a tracer may not have been told of: as many as the kernel says that it passed over hooks. Not
-/// every kernel counts that: in a guest, where an interrupt often comes while a hook runs, it may be a tenth there.
-fn untold(missed: u64, calls: u64) -> u64 {
-    if probe::counts_all_missed() { missed } else { missed.max(calls.div_ceil(10)) }
 }
 
 fn against_tracer(

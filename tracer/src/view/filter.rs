@@ -234,7 +234,8 @@ impl Test {
             }
             // A container's id is cut short in its cell.
             Self::Text(Column::Container, id) => {
-                row.container.as_deref().is_some_and(|container| container.contains(id.as_str()))
+                let name = row.container.as_deref();
+                name.is_some_and(|name| name.to_lowercase().contains(id.as_str()))
             }
             Self::Text(Column::Error, text) => {
                 has(Column::Error, text) || row.last_errno.to_string() == *text

@@ -33,6 +33,14 @@ fn matches(text: &str) -> bool {
 }
 
 #[test]
+fn a_unit_is_found_whatever_its_letters() {
+    let row = Row { container: Some("NetworkManager.service".into()), ..row() };
+    for text in ["unit:NetworkManager", "unit:networkmanager.service", "container:MANAGER"] {
+        assert!(Filter::parse(text).unwrap().matches(&row), "{text}");
+    }
+}
+
+#[test]
 fn every_word_of_the_grammar_says_yes_and_no() {
     for (yes, no) in [
         ("nginx", "haproxy"),
