@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-use super::{BackendTest, Case, Plan, errors::says};
+use super::{BackendTest, Case, Plan, errors::says, proxies::excuse};
 use crate::{
     privileges, probe,
     pty::{Pty, Size},
@@ -33,7 +33,7 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     let tests: &[BackendTest] = &[("nearly_full_is_said_before_a_loss", nearly_full)];
     let mut cases = plan.sampled("sizes", tests);
     let on_screen = Case::new("sizes::nearly_full_on_the_screen", on_screen);
-    cases.push(on_screen.unless(plan.slow_guest()));
+    cases.push(on_screen.unless(excuse(&["setsid"])));
     let by_host = Case::new("sizes::time_waits_of_a_large_host_have_room", time_waits_have_room);
     cases.push(by_host.unless(plan.slow_guest()));
     let no_memory = Case::new("sizes::no_memory_for_tables", no_memory);
