@@ -86,7 +86,7 @@ fn by_threads(peer: SocketAddr, count: usize) -> Result<Vec<Sock>> {
     thread::scope(|scope| {
         let threads: Vec<_> =
             (0..count).map(|number| scope.spawn(move || connect(number))).collect();
-        let ended = threads.into_iter().map(|thread| thread.join());
+        let ended = threads.into_iter().map(thread::ScopedJoinHandle::join);
         ended.map(|ended| ended.map_err(|_| anyhow!("a thread panicked"))?).collect()
     })
 }
@@ -100,11 +100,10 @@ fn bequeath(peer: SocketAddr, count: usize) -> Result<()> {
     }
     let mut heir = Command::new(std::env::current_exe()?);
     // It is to outlive this process.
-    #[expect(clippy::zombie_processes, reason = "init waits for it")]
     let mut heir = heir.args(["helper", "heir"]).stdout(Stdio::piped()).spawn()?;
     let mut said = [0; 6];
     heir.stdout.take().context("no stdout")?.read_exact(&mut said)?;
-    println!("ready");
+    writeln!(io::stdout(), "ready")?;
     Ok(())
 }
 

@@ -51,9 +51,9 @@ pub fn owners_within<S: BuildHasher>(
             // Whoever gave it less time asks again.
             let text = "there are too many open files to find out who owns every socket";
             if time < TIME {
-                tracing::debug!("{text}")
+                tracing::debug!("{text}");
             } else {
-                tracing::warn!("{text}")
+                tracing::warn!("{text}");
             }
             break;
         }

@@ -107,7 +107,9 @@ impl Alike {
     /// Of these rows.
     pub fn of(rows: &[Row]) -> Self {
         let mut alike = Self::default();
-        rows.iter().for_each(|row| alike.add(&row.key));
+        for row in rows {
+            alike.add(&row.key);
+        }
         alike
     }
 

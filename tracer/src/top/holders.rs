@@ -25,10 +25,13 @@ pub(super) struct Part {
     pub(super) tuples: HashSet<TupleKey>,
 }
 
+/// A row that is being made: its best name so far, itself, and the tuples of its ports.
+type Merged = (Called, Holder, HashSet<TupleKey>);
+
 /// One row for each process that holds ports, whichever of its threads called, before the tracer started or after that;
 /// `by_opener`: and for each process that opened them. Otherwise a port in TIME_WAIT is with who opened it.
 pub(super) fn merged(parts: impl Iterator<Item = Part>, by_opener: bool) -> Vec<Holder> {
-    let mut by: BTreeMap<(Held, u32, u32), (Called, Holder, HashSet<TupleKey>)> = BTreeMap::new();
+    let mut by: BTreeMap<(Held, u32, u32), Merged> = BTreeMap::new();
     for part in parts {
         let (opener_pid, called) = part.opener.unwrap_or_default();
         let (held, pid, name) = match part.held_by {
