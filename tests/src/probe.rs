@@ -49,9 +49,9 @@ pub fn counts_all_missed() -> bool {
     Place::get() == Place::Host || no_missed_probes().is_none()
 }
 
-/// How many of these calls a tracer may not have been told of: as many as the kernel says that it passed over hooks. Not
+/// How many of these calls a tracer may not have seen: as many as the kernel says that it passed over hooks. Not
 /// every kernel counts that: in a guest, where an interrupt often comes while a hook runs, it may be a tenth there.
-pub fn untold(missed: u64, calls: u64) -> u64 {
+pub fn unseen(missed: u64, calls: u64) -> u64 {
     if counts_all_missed() { missed } else { missed.max(calls.div_ceil(10)) }
 }
 

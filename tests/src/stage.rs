@@ -264,12 +264,12 @@ impl Stage {
             let compare = |(backend, reading): (String, Reading)| {
                 let tuples = reading.of(inum);
                 let missed = self.missed(&backend, &reading);
-                let untold = probe::untold(missed, calls(expected, outcome));
-                let sums = outcome.map(|it| it.against(&tuples, untold)).unwrap_or_default();
-                let difference = against_tracer(&table, expected, &tuples, untold) + &sums;
+                let unseen = probe::unseen(missed, calls(expected, outcome));
+                let sums = outcome.map(|it| it.against(&tuples, unseen)).unwrap_or_default();
+                let difference = against_tracer(&table, expected, &tuples, unseen) + &sums;
                 (!difference.is_empty()).then(|| {
                     format!(
-                        "{backend}, {missed} hooks missed, {untold} may be untold:\n{difference}"
+                        "{backend}, {missed} hooks missed, {unseen} may not have been seen:\n{difference}"
                     )
                 })
             };
@@ -336,12 +336,12 @@ fn states(counted: &Counts) -> [u64; 5] {
 fn are_failures(
     counted: &BTreeMap<String, u64>,
     wanted: &BTreeMap<String, u64>,
-    untold: u64,
+    unseen: u64,
 ) -> bool {
     let of = |failures: &BTreeMap<String, u64>, cause: &str| failures.get(cause).copied();
     counted.keys().chain(wanted.keys()).all(|cause| {
         let [counted, wanted] = [counted, wanted].map(|it| of(it, cause).unwrap_or(0));
-        counted.abs_diff(wanted) <= untold
+        counted.abs_diff(wanted) <= unseen
     })
 }
 
@@ -355,7 +355,7 @@ fn against_tracer(
     table: &Table,
     expected: &BTreeMap<Tuple, Expected>,
     tracer: &BTreeMap<Tuple, Counts>,
-    untold: u64,
+    unseen: u64,
 ) -> String {
     let mut difference = String::new();
     for tuple in table.keys().chain(expected.keys()).chain(tracer.keys()).collect::<BTreeSet<_>>() {
@@ -367,9 +367,9 @@ fn against_tracer(
             && counted.opened.checked_sub(counted.released) == Some(counted.in_use)
             && wanted
                 .and_then(|wanted| wanted.opened)
-                .is_none_or(|opened| opened.abs_diff(counted.opened) <= untold)
+                .is_none_or(|opened| opened.abs_diff(counted.opened) <= unseen)
             && wanted
-                .is_none_or(|wanted| are_failures(&counted.failures, &wanted.failures, untold));
+                .is_none_or(|wanted| are_failures(&counted.failures, &wanted.failures, unseen));
         if !right {
             writeln!(
                 difference,

@@ -39,7 +39,7 @@ impl Outcome {
 
     /// The difference to what a tracer counted for all tuples of a namespace, which may be short by what it was not told
     /// of; empty: none.
-    pub(super) fn against(&self, tuples: &BTreeMap<Tuple, Counts>, untold: u64) -> String {
+    pub(super) fn against(&self, tuples: &BTreeMap<Tuple, Counts>, unseen: u64) -> String {
         let failed = |causes: &[&str]| -> u64 {
             let of_one = |counts: &Counts| -> u64 {
                 causes.iter().filter_map(|cause| counts.failures.get(*cause)).sum()
@@ -51,11 +51,11 @@ impl Outcome {
         let (refused, not_available) =
             (failed(&["refused"]), failed(&["ports_exhausted", "tuple_in_use"]));
         let same =
-            |counted: u64, made: u64| (made.saturating_sub(untold)..=made).contains(&counted);
+            |counted: u64, made: u64| (made.saturating_sub(unseen)..=made).contains(&counted);
         let right = self.opened.is_none_or(|made| same(opened, made))
             && same(refused, self.refused)
             && same(not_available, self.not_available)
-            && all.saturating_sub(refused + not_available) <= untold;
+            && all.saturating_sub(refused + not_available) <= unseen;
         if right {
             return String::new();
         }

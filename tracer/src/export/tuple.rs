@@ -97,7 +97,7 @@ pub struct Tuple<'a> {
     pub pid: Option<u32>,
     #[serde(rename = "process.executable.name", skip_serializing_if = "Option::is_none")]
     pub comm: Option<String>,
-    /// `thread`: the process had ended before its name could be asked for; absent: it is the process's name.
+    /// `thread`: the process could not be asked for its name; absent: it is the process's name.
     #[serde(rename = "process.executable.name.source", skip_serializing_if = "Option::is_none")]
     pub comm_source: Option<&'static str>,
     /// The thread that connected last; absent: not known.

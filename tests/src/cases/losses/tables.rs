@@ -64,19 +64,19 @@ fn others_connects() -> Result<u64> {
 /// What is counted and what is lost add up to `all`, exactly, but for calls of which the kernel did not tell: of the
 /// host's other connections each can have lost one more.
 fn adds_up(recording: &Recording, counted: u64, lost: u64, all: u64, others: u64) -> Result<()> {
-    let untold = untold(recording, all)?;
-    let right = (all - untold..=all + others).contains(&(counted + lost));
+    let unseen = unseen(recording, all)?;
+    let right = (all - unseen..=all + others).contains(&(counted + lost));
     ensure!(
         right,
-        "{counted} counted and {lost} lost are not {all} ({others} of others, {untold} may be untold)"
+        "{counted} counted and {lost} lost are not {all} ({others} of others, {unseen} may not have been seen)"
     );
     ensure!(lost > others, "nothing was lost");
     Ok(())
 }
 
 /// How many of so many calls the tracer may not have been told of.
-fn untold(recording: &Recording, calls: u64) -> Result<u64> {
-    Ok(probe::untold(lost(recording, "hook_missed")?, calls).min(calls))
+fn unseen(recording: &Recording, calls: u64) -> Result<u64> {
+    Ok(probe::unseen(lost(recording, "hook_missed")?, calls).min(calls))
 }
 
 /// What found no room in a table, or not in its owner's share of it.
@@ -142,10 +142,13 @@ pub(super) fn failures_without_a_row(backend: &str) -> Result<()> {
     let failed = recording.events("connect.failed", stage.netns.inum());
     let of = |cause: &str| failed.iter().filter(|event| event["cause"] == cause).count() as u64;
     let told = (of("refused"), of("ports_exhausted"));
-    let untold = untold(&recording, 120)?;
-    let all = (100 - untold.min(100)..=100).contains(&told.0)
-        && (20 - untold.min(20)..=20).contains(&told.1);
-    ensure!(all, "{told:?} of 100 refused and 20 exhausted were told, {untold} may be untold");
+    let unseen = unseen(&recording, 120)?;
+    let all = (100 - unseen.min(100)..=100).contains(&told.0)
+        && (20 - unseen.min(20)..=20).contains(&told.1);
+    ensure!(
+        all,
+        "{told:?} of 100 refused and 20 exhausted were told, {unseen} may not have been seen"
+    );
     let rowless = failed.iter().filter(|event| event["cause"] == "ports_exhausted");
     let rowless = rowless.filter(|event| event.get("ports.in_use").is_none()).count() as u64;
     let counted = told.1 - rowless;
@@ -153,10 +156,10 @@ pub(super) fn failures_without_a_row(backend: &str) -> Result<()> {
     // One owner's share is 8/9: 100 - 57 refused, a port and a failure each; 4 ports and 20 failures more.
     let lost = lost_in(&recording, "tuples")?;
     let others = others_connects()?.saturating_sub(others);
-    let right = (110 - untold..=110 + 2 * others + 2 * 64).contains(&lost);
+    let right = (110 - unseen..=110 + 2 * others + 2 * 64).contains(&lost);
     ensure!(
         right,
-        "{lost} lost for want of a row, of 110 ({others} of others, {untold} may be untold)"
+        "{lost} lost for want of a row, of 110 ({others} of others, {unseen} may not have been seen)"
     );
     Ok(())
 }
@@ -260,9 +263,12 @@ pub(super) fn attempts_full(backend: &str) -> Result<()> {
         let reading = watch.after(SystemTime::now(), Duration::from_secs(5))?;
         let counts = reading.of(stage.netns.inum());
         let counted: u64 = counts.values().map(|counts| counts.opened).sum();
-        let untold = probe::untold(reading.missed(), opened);
-        let right = (opened.saturating_sub(untold)..=opened).contains(&counted);
-        ensure!(right, "{counted} of {opened} connections were counted, {untold} may be untold");
+        let unseen = probe::unseen(reading.missed(), opened);
+        let right = (opened.saturating_sub(unseen)..=opened).contains(&counted);
+        ensure!(
+            right,
+            "{counted} of {opened} connections were counted, {unseen} may not have been seen"
+        );
         if reading.lost("attempts_full")? > 0 {
             return watch.stop();
         }
