@@ -173,7 +173,7 @@ fn describe(sock: &Sock, bound: &mut Bound) -> Step {
     bound.owner = share::owner(bound.place.netns, who::user());
     bound.acquired_ns = now();
     // bind() has an attempt, which knows; listen() may not.
-    bound.flags = match attempt::current(Call::Bind) {
+    bound.flags = match attempt::binding(sock.cookie()) {
         Some(attempt) => {
             let chosen = if attempt.bound_port == 0 { conn_flag::CHOSEN } else { 0 };
             attempt.flags & conn_flag::WATCHED | chosen
@@ -282,8 +282,9 @@ pub(crate) fn ended(key: &ConnKey, now: u64) {
 /// The result of `inet_csk_get_port`: 0, or 1 or a negative errno, by kernel version.
 #[inline(always)]
 pub(crate) fn searched(sock: &Sock, wanted_port: u16, result: i32) -> Step {
-    let binding = attempt::current(Call::Bind);
-    if binding.is_none() && sock.state() != state::LISTEN {
+    let listening = sock.state() == state::LISTEN;
+    let binding = attempt::binding(sock.cookie()).filter(|_| !listening);
+    if binding.is_none() && !listening {
         // The spreader's bpf_bind, inside connect(): its ports are the kernel's to give again.
         return Err(Skip::NotOurs);
     }

@@ -14,7 +14,7 @@ use tracer_common::{
 };
 
 use crate::{
-    atomic, ledger,
+    atomic, attempt, ledger,
     sock::TimeWait,
     spread::{Call, Form},
 };
@@ -109,6 +109,9 @@ pub(crate) fn find(
         let sure = room.unknown == 0 && room.fast == 0;
         return (if sure { Decision::LeastUsed } else { Decision::NoCandidate }, 0);
     }
+    // An earlier bind() of this thread is over, whether its end was seen or not: the hook of the kernel's port search would
+    // take the port for one of the application's.
+    attempt::end();
     // So that the next one who gets this port, for another destination, may have it too.
     let mut one: u32 = 1;
     // SAFETY: the value is valid for its length.

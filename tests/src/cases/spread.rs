@@ -59,12 +59,14 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     cases.extend(foreign::cases());
     cases.extend(proxies::cases());
     cases.extend(fail_open::cases());
+    cases.extend(odd::cases_by_backend(plan));
     if plan.place == Place::Host {
         return cases;
     }
     let mut of_guests = fill::cases_of_guests();
     of_guests.extend(harmless::cases_of_guests());
     of_guests.extend(odd::cases_of_guests());
+    of_guests.extend(odd::cases_by_backend(plan));
     of_guests.extend(fail_open::cases_of_guests());
     cases.retain(|case| of_guests.iter().all(|of_guest| of_guest.name != case.name));
     let slow = || Some("a guest is slow: the host runs it".to_owned());

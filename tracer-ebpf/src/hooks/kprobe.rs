@@ -91,11 +91,13 @@ pub(crate) fn kprobe_inet_csk_get_port(ctx: ProbeContext) -> u32 {
 
 #[inline(always)]
 fn getting_port(ctx: &ProbeContext) -> Step {
-    if attempt::current(Call::Bind).is_some() {
-        return Ok(());
-    }
     let sock = Sock::read(argument(ctx, 0)?)?;
     if sock.state() != state::LISTEN {
+        let over = attempt::current(Call::Bind).is_some_and(|it| it.cookie != sock.cookie());
+        if over || attempt::current(Call::Listen).is_some() {
+            // The end of a call before this one was not seen: this one's would take the port for that one's.
+            attempt::end();
+        }
         return Ok(());
     }
     bind::begun(&sock, ctx.arg(1).ok_or(Skip::Lost(Loss::ReadFailed))?)

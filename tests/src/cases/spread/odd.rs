@@ -6,6 +6,7 @@ mod left_alone;
 mod rebind;
 
 use anyhow::{Result, ensure};
+pub(super) use rebind::cases_by_backend;
 
 use super::{Case, Host, POOL, source};
 use crate::{

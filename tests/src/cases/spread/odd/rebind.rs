@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use super::{POOL, Scene, check};
 use crate::{
     cases::{
-        Case,
+        BackendTest, Case, Plan, per_backend,
         spread::{Host, POOL6, PORTS, Test, named, source},
     },
     probe,
@@ -37,6 +37,12 @@ pub(super) fn cases_of_guests() -> Vec<Case> {
     let bind6 = named("spread::rebind", bind6).into_iter();
     let bind6 = bind6.map(|case| case.unless(probe::no_ipv6()));
     named("spread::rebind", bind4).into_iter().chain(bind6).collect()
+}
+
+/// Those that every backend has to pass, wherever it runs: each has hooks of its own for bind().
+pub(in crate::cases::spread) fn cases_by_backend(plan: &Plan) -> Vec<Case> {
+    let tests: &[BackendTest] = &[("fills_the_pool_without_a_port", fills_without_a_port)];
+    per_backend(plan.tracing_backends(), "spread::rebind", tests)
 }
 
 /// Not of the pool.
@@ -71,6 +77,31 @@ fn bound_without_a_port() -> Result<()> {
     let status = scene.end()?;
     ensure!(status.decided("least_used")? == 200, "{}", status.decisions());
     Ok(())
+}
+
+/// Past half of the range the spreader binds ports itself, in connect(), where the bind() before it had taken none: these
+/// are no port that the application bound, which other addresses could not have.
+fn fills_without_a_port(backend: &str) -> Result<()> {
+    const EACH: u64 = 60;
+    let mut host = Host::new()?;
+    host.stage.netns.sysctl("ipv4/ip_local_port_range", &format!("40000 {}", 39_999 + EACH))?;
+    let server = host.server("10.1.0.1:7000")?;
+    let spread = host.spread(&POOL[..2], &["--rebind", "--backend", backend])?;
+    let mut held = Vec::new();
+    for turn in 0..EACH * 2 {
+        let sock = bound(&host, true, 0)?;
+        sock.connect(server.address).with_context(|| format!("connect {turn}"))?;
+        let from = source(&sock)?.to_string();
+        ensure!(from != CHOSEN, "connect {turn} was not spread: {:?}", host.rule.status()?);
+        held.push(sock);
+    }
+    let status = host.rule.status()?;
+    ensure!(status.0["ports.capacity"] == EACH, "{status:?}");
+    let fast = status.decided("fast_port")?;
+    ensure!(fast > 0 || probe::no_fast_ports().is_some(), "no fast ports: {}", status.decisions());
+    drop(held);
+    spread.stop()?;
+    host.rule.check_nothing_left()
 }
 
 /// bind(address, 0) takes a port at once, so the address is replaced there.
