@@ -2,11 +2,12 @@
 //! because everywhere else it has to be 0.
 
 use std::{
+    collections::BTreeSet,
     thread,
     time::{Duration, Instant, SystemTime},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::{BackendTest, Case, Plan, per_backend};
 use crate::{
@@ -55,45 +56,58 @@ const fn in_state(state: u64) -> u64 {
     1 << ((state - 1) * 16)
 }
 
+/// Where the first server listens; each other one at the next port.
+const FIRST_PORT: u16 = 7000;
+
 struct Scene {
     stage: Stage,
-    server: Server,
+    servers: Vec<Server>,
     watch: Watch,
-    pairs: Vec<(Sock, Sock)>,
+    /// Both ends of all connections.
+    pairs: Vec<(Vec<Sock>, Vec<Sock>)>,
 }
 
 impl Scene {
     /// A tracer of this backend and connections that it saw being opened.
     fn new(backend: &str, connections: usize) -> Result<Self> {
+        Self::of_tuples(backend, 1, connections)
+    }
+
+    /// Tuples with so many connections each.
+    fn of_tuples(backend: &str, tuples: u16, connections: usize) -> Result<Self> {
         let mut stage = Stage::new(&[])?;
-        let server = stage.server("10.1.0.1:7000")?;
+        let ports = FIRST_PORT..FIRST_PORT + tuples;
+        let servers = ports.map(|port| stage.server(&format!("10.1.0.1:{port}")));
+        let servers = servers.collect::<Result<Vec<_>>>()?;
         let watch = Watch::start(backend, &[])?;
-        let mut scene = Self { stage, server, watch, pairs: Vec::new() };
+        let mut scene = Self { stage, servers, watch, pairs: Vec::new() };
         scene.connect(connections)?;
         scene.expect(0, connections)?;
         Ok(scene)
     }
 
+    /// So many more connections of each tuple.
     fn connect(&mut self, count: usize) -> Result<()> {
-        let pairs = self
-            .stage
-            .netns
-            .run(|| -> Result<Vec<_>> { (0..count).map(|_| self.server.pair()).collect() })?;
-        self.pairs.extend(pairs);
+        for server in &self.servers {
+            self.pairs.push(self.stage.netns.run(|| server.pairs(count))?);
+        }
         Ok(())
     }
 
-    /// The tracer comes to have corrected this many ports, and then has what the kernel has.
+    /// The tracer comes to have corrected this many ports and tuples, and then has what the kernel has: so many in use of
+    /// each tuple.
     fn expect(&mut self, drift: u64, in_use: usize) -> Result<()> {
         let in_use = in_use as u64;
         let end = Instant::now() + Place::get().limit(LIMIT);
         loop {
             let reading = self.watch.after(SystemTime::now(), Duration::from_secs(10))?;
             let counts = reading.of(self.stage.netns.inum());
-            let counts = counts.get(&self.server.tuple()).cloned().unwrap_or_default();
-            let exact = counts.opened.checked_sub(counts.released) == Some(counts.in_use);
-            let all = (counts.in_use, counts.established) == (in_use, in_use);
-            let reached = reading.drift >= drift && all && exact;
+            let of = |server: &Server| counts.get(&server.tuple()).cloned().unwrap_or_default();
+            let exact = self.servers.iter().map(of).all(|counts| {
+                counts.opened.checked_sub(counts.released) == Some(counts.in_use)
+                    && (counts.in_use, counts.established) == (in_use, in_use)
+            });
+            let reached = reading.drift >= drift && exact;
             // In a guest interrupts pass over hooks, which the comparison corrects, too.
             let passed_over = Place::get() == Place::Vm;
             if reached && (reading.drift == drift || passed_over) {
@@ -120,6 +134,13 @@ impl Scene {
             }
         }
         Ok((conns, entries))
+    }
+
+    /// The keys of its tuples, each once.
+    fn tuples(&self) -> Result<Vec<Vec<u8>>> {
+        let (_, entries) = self.entries()?;
+        let keys: BTreeSet<_> = entries.iter().map(|entry| entry.value[..TUPLE].to_vec()).collect();
+        Ok(keys.into_iter().collect())
     }
 
     /// Adds to one of a tuple's counters, with wrapping.
@@ -182,46 +203,42 @@ fn entries_added(backend: &str) -> Result<()> {
     scene.watch.stop()
 }
 
-/// Counters of a tuple that are not what the entries come to; each tuple that is corrected counts once.
+/// Counters of tuples that are not what the entries come to, and a tuple that is missing; each tuple that is corrected counts
+/// once.
 fn tuples_changed(backend: &str) -> Result<()> {
-    let mut scene = Scene::new(backend, 7)?;
-    let (_, entries) = scene.entries()?;
-    let tuple = entries.first().map(|entry| entry.value[..TUPLE].to_vec());
-    let tuple = tuple.context("there is no entry")?;
-    let times = [(OPENED, 5), (RELEASED, 2), (HELD, 1), (TIME_WAIT_BEGUN, 3)];
-    for (time, (counter, more)) in (1..).zip(times) {
-        scene.count(&tuple, counter, more)?;
-        scene.expect(time, 7)?;
-    }
-    Map::of(scene.watch.id(), "TUPLES")?.remove(&tuple)?;
+    let mut scene = Scene::of_tuples(backend, 5, 7)?;
+    let tuples = scene.tuples()?;
+    let [first, second, third, fourth, missing] = &tuples[..] else {
+        bail!("{} tuples", tuples.len())
+    };
+    scene.count(first, OPENED, 5)?;
+    scene.count(second, RELEASED, 2)?;
+    scene.count(third, HELD, 1)?;
+    scene.count(fourth, TIME_WAIT_BEGUN, 3)?;
+    Map::of(scene.watch.id(), "TUPLES")?.remove(missing)?;
     scene.expect(5, 7)?;
     scene.watch.stop()
 }
 
-/// Connections that the ledger has in a later state, and then in an earlier one, than the kernel; and then counters
-/// of states that are not what the entries come to.
+/// Connections that the ledger has in a later state or in an earlier one than the kernel, and another tuple's counters of
+/// states that are not what its entries come to.
 fn states_changed(backend: &str) -> Result<()> {
-    let mut scene = Scene::new(backend, 7)?;
-    let mut drift = 0;
-    for state in [CLOSE_WAIT, 0] {
-        let (conns, entries) = scene.entries()?;
-        for entry in entries.iter().take(2) {
-            let mut value = entry.value.clone();
-            let flags = u32::from_ne_bytes(value[FLAGS..FLAGS + 4].try_into()?);
-            let new = flags & !(7 << STATE_SHIFT) | u32::try_from(state)? << STATE_SHIFT;
-            value[FLAGS..FLAGS + 4].copy_from_slice(&new.to_ne_bytes());
-            conns.set(&entry.key, &value)?;
-            let counted = if state == 0 { 0 } else { in_state(state) };
-            scene.count(&value[..TUPLE], STATES, counted.wrapping_sub(in_state(ESTABLISHED)))?;
-        }
-        drift += 2;
-        scene.expect(drift, 7)?;
+    let mut scene = Scene::of_tuples(backend, 2, 7)?;
+    let tuples = scene.tuples()?;
+    let [changed, counted] = &tuples[..] else { bail!("{} tuples", tuples.len()) };
+    let (conns, entries) = scene.entries()?;
+    let entries = entries.into_iter().filter(|entry| entry.value[..TUPLE] == changed[..]);
+    for (entry, state) in entries.zip([CLOSE_WAIT, CLOSE_WAIT, 0, 0]) {
+        let mut value = entry.value;
+        let flags = u32::from_ne_bytes(value[FLAGS..FLAGS + 4].try_into()?);
+        let new = flags & !(7 << STATE_SHIFT) | u32::try_from(state)? << STATE_SHIFT;
+        value[FLAGS..FLAGS + 4].copy_from_slice(&new.to_ne_bytes());
+        conns.set(&entry.key, &value)?;
+        let now = if state == 0 { 0 } else { in_state(state) };
+        scene.count(changed, STATES, now.wrapping_sub(in_state(ESTABLISHED)))?;
     }
-    let (_, entries) = scene.entries()?;
-    let tuple = entries.first().map(|entry| entry.value[..TUPLE].to_vec());
-    let tuple = tuple.context("there is no entry")?;
-    scene.count(&tuple, STATES, in_state(CLOSE_WAIT).wrapping_sub(in_state(ESTABLISHED)))?;
-    scene.expect(drift + 1, 7)?;
+    scene.count(counted, STATES, in_state(CLOSE_WAIT).wrapping_sub(in_state(ESTABLISHED)))?;
+    scene.expect(5, 7)?;
     scene.watch.stop()
 }
 
