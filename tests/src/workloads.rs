@@ -87,6 +87,7 @@ pub const ALL: &[Workload] = &[
     workload("mptcp", variant::mptcp).unless(probe::no_mptcp),
     workload("fast_open_sendto", variant::fast_open_sendto),
     workload("fast_open_connect", variant::fast_open_connect),
+    workload("fast_open_connect_without_a_write", variant::fast_open_connect_without_a_write),
     workload("io_uring", variant::io_uring).unless(probe::no_io_uring),
     workload("inherited_socket", lifetime::inherited),
     workload("owner_killed", lifetime::owner_killed),

@@ -79,6 +79,9 @@ pub mod global {
     /// u32: the same of IP_BIND_ADDRESS_NO_PORT.
     pub const NO_PORT: &str = "NO_PORT";
     pub const NO_PORT_MASK: &str = "NO_PORT_MASK";
+    /// u32: the same of the flag that a TCP_FASTOPEN_CONNECT socket has until its first write sends the SYN.
+    pub const DEFERRED: &str = "DEFERRED";
+    pub const DEFERRED_MASK: &str = "DEFERRED_MASK";
     /// u32: 1 if this is a spreader: the ledger asks which sources are its own.
     pub const SPREADING: &str = "SPREADING";
     /// u32: 1 if a program may set the errno of a call that it denies (Linux 6.1).

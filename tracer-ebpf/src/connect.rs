@@ -364,7 +364,9 @@ fn handshake_failed(sock: &Sock, key: &ConnKey, conn: &Conn, old: u8, now: u64) 
     let (cause, errno) = match sock.error()? {
         // It never held a port: the search failed, of a call that is not known any more.
         0 if key.port == 0 => (Cause::PortsExhausted, errno::EADDRNOTAVAIL),
-        0 if old == state::SYN_SENT && had_no_answer(conn, now) => (Cause::NoAnswer, 0),
+        0 if old == state::SYN_SENT && had_no_answer(conn, now) && !sock.is_deferred()? => {
+            (Cause::NoAnswer, 0)
+        }
         0 => (Cause::Aborted, 0),
         errno => (errno::cause(errno), errno),
     };

@@ -47,6 +47,8 @@ globals! {
     TRANSPARENT_MASK: u32 = 0,
     NO_PORT: u32 = 0,
     NO_PORT_MASK: u32 = 0,
+    DEFERRED: u32 = 0,
+    DEFERRED_MASK: u32 = 0,
     SPREADING: u32 = 0,
     FAIL_FAST: u32 = 0,
     BLOCKED_UNTIL_FREE: u32 = 0,

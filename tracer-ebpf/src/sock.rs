@@ -12,9 +12,9 @@ use tracer_common::{Addr, ConnKey, Loss, TupleKey, conn_flag, settings::SOCK_COM
 
 use crate::{
     offsets::{
-        INET_SPORT, NET_COOKIE, NET_INUM, NO_PORT, NO_PORT_MASK, SK_ERR, SK_KERN_SOCK,
-        SK_KERN_SOCK_MASK, SK_PROTOCOL, SK_USERLOCKS, SK_USERLOCKS_SHIFT, SKC_COOKIE, SKC_DADDR,
-        SKC_DPORT, SKC_FAMILY, SKC_NET, SKC_NUM, SKC_RCV_SADDR, SKC_STATE, SKC_V6_DADDR,
+        DEFERRED, DEFERRED_MASK, INET_SPORT, NET_COOKIE, NET_INUM, NO_PORT, NO_PORT_MASK, SK_ERR,
+        SK_KERN_SOCK, SK_KERN_SOCK_MASK, SK_PROTOCOL, SK_USERLOCKS, SK_USERLOCKS_SHIFT, SKC_COOKIE,
+        SKC_DADDR, SKC_DPORT, SKC_FAMILY, SKC_NET, SKC_NUM, SKC_RCV_SADDR, SKC_STATE, SKC_V6_DADDR,
         SKC_V6_RCV_SADDR, TP_RECENT_STAMP, TRANSPARENT, TRANSPARENT_MASK, TW_ENTRY_STAMP,
         TW_RECENT_STAMP, TW_SUBSTATE,
     },
@@ -320,6 +320,13 @@ impl Sock {
     pub(crate) fn error(&self) -> Step<u16> {
         let error: i32 = self.far_field(&SK_ERR)?;
         Ok(error as u16)
+    }
+
+    /// Whether connect() left the SYN to the first write, which has not come (TCP_FASTOPEN_CONNECT).
+    #[inline(always)]
+    pub(crate) fn is_deferred(&self) -> Step<bool> {
+        let flags: u8 = self.far_field(&DEFERRED)?;
+        Ok(u32::from(flags) & DEFERRED_MASK.load() != 0)
     }
 
     /// Whether the port stays with the socket when the connection ends (bind() to that port).

@@ -4,6 +4,8 @@
 use std::{
     net::SocketAddr,
     os::fd::{AsFd, AsRawFd},
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -73,6 +75,25 @@ pub fn fast_open_sendto(stage: &mut Stage) -> Result<()> {
     drop(clients);
     drop(accepted);
     stage.check(&[(server.tuple(), Expected::ports(5, 5).opened(5))])
+}
+
+/// A socket that never wrote sent no SYN that could have been answered, however long it had its port.
+pub fn fast_open_connect_without_a_write(stage: &mut Stage) -> Result<()> {
+    let server = fast_open_server(stage)?;
+    let cookie = stage.netns.run(|| send_fast(&server))?;
+    let sock = stage.netns.run(|| -> Result<Sock> {
+        let sock = Sock::tcp(server.address)?;
+        sock.set_fast_open_connect()?;
+        sock.connect(server.address)?;
+        Ok(sock)
+    })?;
+    stage.check(&[(server.tuple(), Expected::ports(2, 0).opened(2))])?;
+    // A call that gives up later than this had no answer.
+    thread::sleep(Duration::from_millis(1200));
+    drop(sock);
+    stage.check(&[(server.tuple(), Expected::ports(1, 0).opened(2).failed("aborted", 1))])?;
+    drop(cookie);
+    Ok(())
 }
 
 /// With a cookie at hand connect() takes a port and sends nothing until the first write.

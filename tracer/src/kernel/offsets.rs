@@ -96,6 +96,10 @@ impl Offsets {
         if let Some((byte, mask)) = no_port {
             values.extend([(global::NO_PORT, byte), (global::NO_PORT_MASK, mask)]);
         }
+        // Without this, a socket that never sent its SYN is one that had no answer.
+        if let Some((byte, mask)) = flag(btf, "defer_connect", "INET_FLAGS_DEFER_CONNECT") {
+            values.extend([(global::DEFERRED, byte), (global::DEFERRED_MASK, mask)]);
+        }
         Ok(Self { values })
     }
 
@@ -173,7 +177,7 @@ mod tests {
         ] {
             assert_eq!(offsets.get(name), Some(expected), "{name}");
         }
-        assert!((29..=30).contains(&offsets.iter().count()));
+        assert!((31..=32).contains(&offsets.iter().count()));
         assert!(offsets.get(global::TP_RECENT_STAMP).is_some_and(|offset| offset > 0));
     }
 
