@@ -69,6 +69,9 @@ pub mod global {
     pub const TP_RECENT_STAMP: &str = "TP_RECENT_STAMP";
     /// u64: address of `tw_timer_handler`; 0: not known.
     pub const TW_TIMER_HANDLER: &str = "TW_TIMER_HANDLER";
+    /// u32: `struct task_struct.group_leader` and `comm`; 0: not known
+    pub const TASK_LEADER: &str = "TASK_LEADER";
+    pub const TASK_COMM: &str = "TASK_COMM";
     /// u32: byte of `struct sock.sk_kern_sock`, and its bit there; no bit: not known.
     pub const SK_KERN_SOCK: &str = "SK_KERN_SOCK";
     pub const SK_KERN_SOCK_MASK: &str = "SK_KERN_SOCK_MASK";

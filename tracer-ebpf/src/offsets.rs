@@ -52,6 +52,8 @@ globals! {
     SPREADING: u32 = 0,
     FAIL_FAST: u32 = 0,
     BLOCKED_UNTIL_FREE: u32 = 0,
+    TASK_LEADER: u32 = 0,
+    TASK_COMM: u32 = 0,
     MAX_TUPLES: u32 = u32::MAX,
     MAX_CONNS: u32 = u32::MAX,
     MAX_BINDS: u32 = u32::MAX,

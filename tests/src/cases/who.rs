@@ -55,14 +55,14 @@ fn rows(backend: &str, stage: &Stage, filter: &[&str]) -> Result<Vec<Value>> {
     Ok(reading["tuples"].as_array().context("no tuples")?.clone())
 }
 
-/// Each event and row names the process and the thread, for sockets that are older than the tracer, too; rows pass by
+/// Each event and row names the process and the thread, for sockets that are older than the tracer, too, and passes by
 /// either name.
 fn threads_have_their_process(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
     let mut helper = helper(&stage, "10.1.0.1:7000")?;
     let pid = helper.id().to_string();
-    let arguments = ["--pid", &pid, "--stats-interval", "1"];
+    let arguments = ["--pid", &pid, "--comm", "who-leader", "--stats-interval", "1"];
     let by_process = Record::start(backend, &arguments)?;
     let by_thread = Record::start(backend, &["--events", "allocated", "--comm", "who-thread-2"])?;
     helper.go()?;

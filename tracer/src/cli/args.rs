@@ -178,7 +178,7 @@ pub struct FilterArgs {
     #[arg(long, value_name = "PID", value_parser = value::whole::<u32>("a process id", 1..=PID_MAX))]
     pub pid: Vec<u32>,
 
-    /// Name of the calling thread, as in /proc/PID/comm (at most 15 bytes); rows also by their process's name
+    /// Name of a process (/proc/PID/comm), or of the thread of it that calls (at most 15 bytes)
     #[arg(long, value_name = "NAME", value_parser = value::comm)]
     pub comm: Vec<String>,
 

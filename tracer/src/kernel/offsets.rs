@@ -85,6 +85,12 @@ impl Offsets {
         // Without this, a TIME_WAIT counts as one that can be taken over if the namespace uses timestamps.
         let stamp = field(global::TP_RECENT_STAMP, "tcp_sock", "rx_opt.ts_recent_stamp");
         values.extend(stamp.offset(btf).ok().map(|stamp| (global::TP_RECENT_STAMP, stamp)));
+        // Without these, `--comm` goes by the thread's name only.
+        let leader = field(global::TASK_LEADER, "task_struct", "group_leader").offset(btf);
+        let comm = field(global::TASK_COMM, "task_struct", "comm").offset(btf);
+        if let (Ok(leader), Ok(comm)) = (leader, comm) {
+            values.extend([(global::TASK_LEADER, leader), (global::TASK_COMM, comm)]);
+        }
         // Without these, the spreader does not know such sockets from others.
         if let Some((byte, mask)) = bit(btf, "sock", "sk_kern_sock", 0) {
             values.extend([(global::SK_KERN_SOCK, byte), (global::SK_KERN_SOCK_MASK, mask)]);
@@ -177,8 +183,10 @@ mod tests {
         ] {
             assert_eq!(offsets.get(name), Some(expected), "{name}");
         }
-        assert!((31..=32).contains(&offsets.iter().count()));
-        assert!(offsets.get(global::TP_RECENT_STAMP).is_some_and(|offset| offset > 0));
+        assert!((33..=34).contains(&offsets.iter().count()));
+        for name in [global::TP_RECENT_STAMP, global::TASK_LEADER, global::TASK_COMM] {
+            assert!(offsets.get(name).is_some_and(|offset| offset > 0), "{name}");
+        }
     }
 
     #[test]
