@@ -57,6 +57,7 @@ pub struct Failure<'a> {
     pub what: reading::Failure,
     /// Empty: not known.
     pub container: Cow<'a, str>,
+    pub netns_name: Cow<'a, str>,
     /// When ports were exhausted.
     pub in_use: Option<u64>,
     pub time_wait: Option<u64>,
@@ -290,6 +291,8 @@ struct FailureLine<'a> {
     container: Cow<'a, str>,
     #[serde(rename = "systemd.unit", borrow, default)]
     unit: Cow<'a, str>,
+    #[serde(rename = "netns.name", borrow, default)]
+    netns_name: Cow<'a, str>,
     #[serde(rename = "ports.in_use")]
     in_use: Option<u64>,
     #[serde(rename = "ports.time_wait")]
@@ -336,9 +339,9 @@ impl<'a> Failure<'a> {
                 peer_port: line.holder_peer_port,
             }),
         };
-        let FailureLine { container, unit, in_use, time_wait, capacity, .. } = line;
+        let FailureLine { container, unit, netns_name, in_use, time_wait, capacity, .. } = line;
         let container = place(container, unit);
-        Ok(Self { what, container, in_use, time_wait, capacity })
+        Ok(Self { what, container, netns_name, in_use, time_wait, capacity })
     }
 }
 

@@ -1,5 +1,7 @@
 //! Writes recordings for tests, line by line, as `tracer record` does.
 
+use std::collections::HashMap;
+
 use tracer_common::{Addr, Cause, Event, Kind, TupleCount, TupleKey};
 
 use crate::{
@@ -26,6 +28,8 @@ pub(crate) struct Recorder {
     seq: u64,
     /// What `tracer.start` says of it.
     interval_s: u64,
+    /// What namespaces are called from now on.
+    pub(crate) namespaces: HashMap<u32, &'static str>,
 }
 
 impl Recorder {
@@ -79,7 +83,8 @@ impl Recorder {
         let moment = self.moment(mono_ns);
         // The kernel chose all of its ports.
         let held = TupleCount { held: count.in_use(), ..*count };
-        let row = Row::new(key, &held, None, Some(Limits::of(1000)));
+        let mut row = Row::new(key, &held, None, Some(Limits::of(1000)));
+        row.netns_name = self.namespaces.get(&key.netns).map(|&name| name.into());
         let mut line = Tuple::recorded(&row, count, name);
         line.ends = ends.to_vec();
         self.writer.tuple_stats(&mut self.lines, moment, &line).unwrap();

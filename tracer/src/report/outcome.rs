@@ -1,6 +1,10 @@
 //! What a report says, as one value; its JSON form is this with the names given here.
 
-use std::{borrow::Cow, cmp::Reverse, collections::BTreeMap};
+use std::{
+    borrow::Cow,
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
+};
 
 use serde::Serialize;
 use tracer_common::{Addr, Cause, TupleKey};
@@ -83,6 +87,9 @@ pub(super) struct Where {
     #[serde(rename = "network.peer.port", skip_serializing_if = "Option::is_none")]
     pub(super) port: Option<u16>,
     pub(super) netns: u32,
+    /// What the namespace is called; absent: not known.
+    #[serde(rename = "netns.name", skip_serializing_if = "Option::is_none")]
+    pub(super) netns_name: Option<String>,
     /// It is about bind(address, 0) at the address; absent: it is not.
     #[serde(rename = "bind.any_port", skip_serializing_if = "std::ops::Not::not")]
     pub(super) bind: bool,
@@ -197,6 +204,7 @@ impl Report {
         let tuples_total = summary.tuples.len().saturating_add(forgotten);
         let (by_process, by_process_source) = by_process(&summary);
         let about = summary.about;
+        let namespaces = &summary.namespaces;
         let unreadable = reader.first_unreadable().map(|first| match first.line {
             Some(line) => format!("{}, line {line}: {}", first.file, first.why),
             None => format!("{}: {}", first.file, first.why),
@@ -224,12 +232,12 @@ impl Report {
             runs: summary.runs,
             first: summary.first.map(|first| {
                 let limits = summary.tuples.get(&first.key).and_then(|tally| tally.peak.limits);
-                First { of: limits.into(), ..First::from(first) }
+                First { of: limits.into(), ..First::new(first, namespaces) }
             }),
             peak: peaks.reduce(f64::max).map(rounded),
             above_s: seconds(summary.above),
-            slowest: summary.slowest.map(Slow::from),
-            tuples: worst(summary.tuples.iter(), limit),
+            slowest: summary.slowest.map(|slowest| Slow::new(slowest, namespaces)),
+            tuples: worst(summary.tuples.iter(), namespaces, limit),
             tuples_total,
             by_cause,
             by_cause_source: match (summary.by_cause.from_totals, summary.by_cause.from_events) {
@@ -264,7 +272,11 @@ fn by_process(summary: &Summary) -> (Vec<ByProcess>, &'static str) {
     (list, if exact { "events" } else { "counters" })
 }
 
-fn worst<'a>(tuples: impl Iterator<Item = (&'a TupleKey, &'a Tally)>, limit: usize) -> Vec<Worst> {
+fn worst<'a>(
+    tuples: impl Iterator<Item = (&'a TupleKey, &'a Tally)>,
+    namespaces: &HashMap<u32, String>,
+    limit: usize,
+) -> Vec<Worst> {
     let mut tuples: Vec<_> = tuples.collect();
     let rank = |tally: &Tally| {
         let saturation = tally.peak.saturation.unwrap_or(0.0);
@@ -276,15 +288,15 @@ fn worst<'a>(tuples: impl Iterator<Item = (&'a TupleKey, &'a Tally)>, limit: usi
         let numbers = (other_failed, other_ports).cmp(&(failed, ports));
         other_share.total_cmp(&share).then(numbers).then(key.cmp(other_key))
     });
-    tuples.into_iter().take(limit).map(|(key, tally)| Worst::new(key, tally)).collect()
+    tuples.into_iter().take(limit).map(|(key, tally)| Worst::new(key, tally, namespaces)).collect()
 }
 
 impl Worst {
-    fn new(key: &TupleKey, tally: &Tally) -> Self {
+    fn new(key: &TupleKey, tally: &Tally, namespaces: &HashMap<u32, String>) -> Self {
         let peak = tally.peak;
         let [above_45, above_80, above_95] = tally.above.map(seconds);
         Self {
-            at: Where::from(key),
+            at: Where::new(key, namespaces),
             ts: (peak.wall_ns != 0).then(|| ts(peak.wall_ns)),
             saturation: peak.saturation.map(rounded),
             in_use: peak.in_use,
@@ -300,8 +312,8 @@ impl Worst {
     }
 }
 
-impl From<&TupleKey> for Where {
-    fn from(key: &TupleKey) -> Self {
+impl Where {
+    fn new(key: &TupleKey, namespaces: &HashMap<u32, String>) -> Self {
         let has_peer = key.destination_port != 0;
         let v4 = has_peer && key.destination.to_v4().is_some();
         Self {
@@ -312,20 +324,21 @@ impl From<&TupleKey> for Where {
             destination: has_peer.then(|| address(key.destination)),
             port: has_peer.then_some(key.destination_port),
             netns: key.netns,
+            netns_name: namespaces.get(&key.netns).cloned(),
             bind: key.is_of_bind(),
         }
     }
 }
 
-impl From<Exhaustion> for First {
-    fn from(first: Exhaustion) -> Self {
+impl First {
+    fn new(first: Exhaustion, namespaces: &HashMap<u32, String>) -> Self {
         Self {
             ts: ts(first.wall_ns),
             call: match first.call {
                 Call::Connect => "connect",
                 Call::Bind => "bind",
             },
-            at: Where::from(&first.key),
+            at: Where::new(&first.key, namespaces),
             pid: (first.pid != 0).then_some(first.pid),
             comm: name(&first.comm),
             in_use: first.in_use,
@@ -337,10 +350,11 @@ impl From<Exhaustion> for First {
     }
 }
 
-impl From<Slowest> for Slow {
-    fn from(slowest: Slowest) -> Self {
+impl Slow {
+    fn new(slowest: Slowest, namespaces: &HashMap<u32, String>) -> Self {
         let P99 { ns: p99_ns, at_least: p99_at_least } = slowest.p99;
-        Self { p99_ns, p99_at_least, ts: ts(slowest.wall_ns), at: Where::from(&slowest.key) }
+        let at = Where::new(&slowest.key, namespaces);
+        Self { p99_ns, p99_at_least, ts: ts(slowest.wall_ns), at }
     }
 }
 

@@ -47,7 +47,7 @@ pub(super) struct Sourced<T> {
 pub(super) struct Limits {
     /// Tuples; where there are more, the half that matters least is forgotten.
     pub(super) tuples: usize,
-    /// Thread names; later ones are one, [`OTHERS`].
+    /// Thread names, of which later ones are one, [`OTHERS`]; and names of namespaces, of which later ones are not known.
     pub(super) names: usize,
 }
 
@@ -99,6 +99,8 @@ pub(super) struct Summary {
     pub(super) endless: u64,
     pub(super) readings: u64,
     pub(super) tuples: HashMap<TupleKey, Tally>,
+    /// What the network namespaces are called, by their inode number.
+    pub(super) namespaces: HashMap<u32, String>,
     /// How often a tuple was forgotten: no more than there were, if none came back.
     pub(super) forgotten: u64,
     /// Failed calls of threads whose names were too many.
@@ -199,6 +201,7 @@ impl Summary {
     fn tuple(&mut self, at: At, tuple: &Tuple<'_>) {
         self.reading(at);
         self.make_room();
+        self.name(tuple.key.netns, &tuple.netns_name);
         let Self { run, tuples, .. } = self;
         let before = match (run.begun, run.forgot) {
             (true, false) => Before::Nothing,
@@ -239,6 +242,7 @@ impl Summary {
 
     fn failure(&mut self, failure: &Failure<'_>) {
         let what = &failure.what;
+        self.name(what.key.netns, &failure.netns_name);
         self.run.events[what.cause as usize] += 1;
         self.unnamed += by_name(&mut self.by_event, self.limits, &what.comm, 1);
         let exhausted = matches!(what.cause, Cause::PortsExhausted | Cause::BindExhausted);
@@ -261,6 +265,16 @@ impl Summary {
                 capacity: failure.capacity,
                 exact: true,
             });
+        }
+    }
+
+    /// The newest name counts.
+    fn name(&mut self, netns: u32, name: &str) {
+        if name.is_empty() || self.namespaces.get(&netns).is_some_and(|known| known == name) {
+            return;
+        }
+        if self.namespaces.len() < self.limits.names || self.namespaces.contains_key(&netns) {
+            self.namespaces.insert(netns, name.to_owned());
         }
     }
 

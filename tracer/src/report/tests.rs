@@ -1,7 +1,7 @@
 use std::fs;
 
 use serde_json::{Value, json};
-use tracer_common::{Cause, TupleCount};
+use tracer_common::{Cause, TupleCount, TupleKey};
 
 use super::*;
 use crate::recording::test_recorder::{OFFSET, Recorder, S, key};
@@ -191,6 +191,26 @@ fn runs_are_added_up() {
 }
 
 #[test]
+fn rows_that_look_alike_have_their_namespace() {
+    let mut recorder = Recorder::default();
+    recorder.start(S, true);
+    recorder.namespaces = [(71, "blue")].into();
+    recorder.tuple(S, TupleKey { netns: 71, ..key(1) }, &count(1000, 2, 0), None);
+    recorder.tuple(S, TupleKey { netns: 72, ..key(1) }, &count(500, 0, 0), None);
+    let text = report(recorder.bytes(), false);
+    let line = |start: &str| text.lines().find(|line| line.trim_start().starts_with(start));
+    assert!(line("SRC").is_some_and(|line| line.contains(" NETNS ")), "{text}");
+    let cells = |count| text.lines().any(|line| line.contains(count));
+    assert!(cells("  blue   100.0!!") && cells("  72      50.0 ~"), "{text}");
+    assert!(line("out of ports").is_some_and(|line| line.contains(" in blue by nginx")), "{text}");
+    let json = value(recorder.bytes());
+    assert_eq!(json["tuples"][0]["netns.name"], "blue");
+    assert_eq!(json["tuples"][1].get("netns.name"), None);
+    assert_eq!(json["exhaustion.first"]["netns.name"], "blue");
+    assert!(!report(incident(false).bytes(), false).contains("NETNS"));
+}
+
+#[test]
 fn a_file_that_is_no_recording_is_an_error() {
     let config = ReportConfig { files: vec!["Cargo.toml".into()], json: true, limit: 1 };
     let error = run(&config).unwrap_err();
@@ -207,12 +227,7 @@ fn tuples_and_names_beyond_the_limits_are_said_and_those_out_of_ports_are_kept()
         let mut refused = count(0, 0, 1);
         refused.comm = *b"name            ";
         refused.comm[15] = number;
-        recorder.tuple(
-            S,
-            tracer_common::TupleKey { netns: number.into(), ..key(2) },
-            &refused,
-            None,
-        );
+        recorder.tuple(S, TupleKey { netns: number.into(), ..key(2) }, &refused, None);
     }
     recorder.totals(S, 100, 2);
     recorder.totals(11 * S, 100, 2);

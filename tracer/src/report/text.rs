@@ -1,5 +1,7 @@
 //! The report for people.
 
+use std::collections::HashMap;
+
 use super::outcome::{Of, Report, Where, Worst};
 use crate::{
     losses,
@@ -87,7 +89,7 @@ fn head(report: &Report) -> Vec<(&'static str, String)> {
                 "p99 up to {}{} ({}, {})",
                 if slow.p99_at_least { "≥" } else { "" },
                 duration(slow.p99_ns),
-                tuple(&slow.at),
+                tuple(report, &slow.at),
                 short(&slow.ts)
             ),
         ));
@@ -112,7 +114,7 @@ fn first(report: &Report) -> String {
     };
     let waiting = first.time_wait.map(|count| format!(", {count} in TIME_WAIT"));
     let waiting = waiting.unwrap_or_default();
-    format!("{when} {}, {what}{}{who}{ports}{waiting}", first.ts, tuple(&first.at))
+    format!("{when} {}, {what}{}{who}{ports}{waiting}", first.ts, tuple(report, &first.at))
 }
 
 /// Why there are no ports: ` (16 of 40000-40015 reserved, 0 bound)`; empty where that is not known.
@@ -133,13 +135,38 @@ fn tuples(out: &mut String, report: &Report) {
     let total = report.tuples_total;
     let title =
         if shown < total { format!("Fullest {shown} of {total} tuples") } else { "Tuples".into() };
-    let header = [
+    let mut header = vec![
         "SRC", "DST:PORT", "%PEAK", "AT", "PORTS", "TW", "OF", ">45 %", ">80 %", ">95 %", "FAILED",
         "COMM",
     ];
-    let sides = [Left, Left, Right, Left, Right, Right, Right, Right, Right, Right, Right, Left];
-    let rows = report.tuples.iter().map(cells).collect();
+    let mut sides =
+        vec![Left, Left, Right, Left, Right, Right, Right, Right, Right, Right, Right, Left];
+    let mut rows: Vec<_> = report.tuples.iter().map(cells).collect();
+    if are_alike(&report.tuples) {
+        header.insert(NETNS, "NETNS");
+        sides.insert(NETNS, Left);
+        for (row, worst) in rows.iter_mut().zip(&report.tuples) {
+            row.insert(NETNS, netns(&worst.at));
+        }
+    }
     table(out, &title, (&header, &sides), rows);
+}
+
+/// Place of the column with the network namespace, where there is one.
+const NETNS: usize = 2;
+
+/// Whether two rows differ in nothing but their network namespace.
+fn are_alike(tuples: &[Worst]) -> bool {
+    let mut seen = HashMap::new();
+    tuples.iter().any(|Worst { at, .. }| {
+        let key = (&at.source, &at.destination, at.port, at.bind);
+        seen.insert(key, at.netns).is_some_and(|other| other != at.netns)
+    })
+}
+
+/// The namespace's name, or else its number.
+fn netns(at: &Where) -> String {
+    at.netns_name.clone().unwrap_or_else(|| at.netns.to_string())
 }
 
 fn cells(worst: &Worst) -> Vec<String> {
@@ -250,11 +277,11 @@ fn table(out: &mut String, title: &str, head: (&[&str], &[Side]), rows: Vec<Vec<
     }
 }
 
-fn tuple(at: &Where) -> String {
-    match destination(at) {
-        Some(destination) => format!("{} to {destination}", at.source),
-        None => at.source.clone(),
-    }
+/// With its network namespace where the rows have one.
+fn tuple(report: &Report, at: &Where) -> String {
+    let destination = destination(at).map(|destination| format!(" to {destination}"));
+    let netns = are_alike(&report.tuples).then(|| format!(" in {}", netns(at)));
+    [at.source.clone(), destination.unwrap_or_default(), netns.unwrap_or_default()].concat()
 }
 
 fn destination(at: &Where) -> Option<String> {
