@@ -153,7 +153,7 @@ fn tuples(out: &mut String, report: &Report) {
 }
 
 /// Place of the column with the network namespace, where there is one.
-const NETNS: usize = 2;
+const NETNS: usize = 11;
 
 /// Whether two rows differ in nothing but their network namespace.
 fn are_alike(tuples: &[Worst]) -> bool {

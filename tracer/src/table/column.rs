@@ -16,7 +16,6 @@ use crate::{cgroups::is_unit, stats::Row, text};
 pub enum Column {
     Source,
     Destination,
-    Netns,
     Ports,
     TimeWait,
     Reusable,
@@ -32,6 +31,7 @@ pub enum Column {
     Error,
     Search,
     Eta,
+    Netns,
     Comm,
     Container,
     Pid,
@@ -51,7 +51,6 @@ impl Column {
     pub const ALL: [Self; 23] = [
         Self::Source,
         Self::Destination,
-        Self::Netns,
         Self::Ports,
         Self::TimeWait,
         Self::Reusable,
@@ -67,6 +66,7 @@ impl Column {
         Self::Error,
         Self::Search,
         Self::Eta,
+        Self::Netns,
         Self::Comm,
         Self::Container,
         Self::Pid,
@@ -78,7 +78,6 @@ impl Column {
     pub const TUPLE: [Self; 18] = [
         Self::Source,
         Self::Destination,
-        Self::Netns,
         Self::Ports,
         Self::TimeWait,
         Self::Connecting,
@@ -92,6 +91,7 @@ impl Column {
         Self::Error,
         Self::Search,
         Self::Eta,
+        Self::Netns,
         Self::Comm,
         Self::Container,
     ];
@@ -100,7 +100,6 @@ impl Column {
     pub const VIEW: [Self; 14] = [
         Self::Source,
         Self::Destination,
-        Self::Netns,
         Self::Ports,
         Self::TimeWait,
         Self::State,
@@ -110,6 +109,7 @@ impl Column {
         Self::Error,
         Self::Search,
         Self::Eta,
+        Self::Netns,
         Self::Comm,
         Self::Container,
     ];
@@ -128,7 +128,6 @@ impl Column {
     /// What a table of source addresses shows.
     pub const SOURCE: [Self; 10] = [
         Self::Source,
-        Self::Netns,
         Self::Ports,
         Self::TimeWait,
         Self::Tuples,
@@ -136,6 +135,7 @@ impl Column {
         Self::Opened,
         Self::Failed,
         Self::Eta,
+        Self::Netns,
         Self::Pool,
     ];
 

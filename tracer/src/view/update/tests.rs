@@ -85,7 +85,7 @@ fn the_fullest_come_first_and_the_order_can_be_chosen_and_turned_round() {
     press(&mut model, KeyCode::Char('S'));
     assert_eq!(destinations(&model), [1, 3, 2]);
     press(&mut model, KeyCode::Char('s'));
-    assert!(matches!(model.mode, Mode::Sort(6)));
+    assert!(matches!(model.mode, Mode::Sort(5)));
     press(&mut model, KeyCode::Home);
     press(&mut model, KeyCode::Down);
     press(&mut model, KeyCode::Enter);
