@@ -115,6 +115,8 @@ pub struct Chosen {
     pub sizes: Sizes,
     /// What decided the number of connections.
     pub why: String,
+    /// A rule has them since its first start.
+    pub kept: bool,
 }
 
 /// Chooses the sizes: what a rule has already, what was asked for, and else what the host says.
@@ -146,7 +148,7 @@ pub fn choose(asked: &Asked, kept: &Kept, facts: &Facts) -> Chosen {
     if let Some(budget) = budget.filter(|_| !fits || sizes.conns < conns) {
         why = format!("{why}; no more than {} MiB of memory is for tables", budget >> 20);
     }
-    Chosen { sizes, why }
+    Chosen { sizes, why, kept: kept.conns.is_some() }
 }
 
 /// How many connections there should be room for, and what says so.
@@ -235,9 +237,14 @@ impl Sizes {
     }
 }
 
-/// Why a table could not be made for want of memory, and what would help; `None`: that is not why. `ring`: bytes of the
-/// ring buffer.
-pub fn not_made(table: &str, error: &io::Error, sizes: &Sizes, ring: u32) -> Option<String> {
+/// Why a table could not be made, and what would help; `None`: nothing is known that would. `ring`: bytes of the ring
+/// buffer. `locked`: maps count against RLIMIT_MEMLOCK.
+pub fn not_made(
+    table: &str,
+    error: &io::Error,
+    sizes: &Sizes,
+    (ring, locked): (u32, bool),
+) -> Option<String> {
     let why = reason(error);
     let advice = match error.raw_os_error() {
         Some(libc::ENOMEM) => {
@@ -245,9 +252,16 @@ pub fn not_made(table: &str, error: &io::Error, sizes: &Sizes, ring: u32) -> Opt
              MemoryMax=)"
         }
         // kernel: bpf_charge_memlock, up to v5.10.
-        Some(libc::EPERM) => {
-            "up to Linux 5.10 they count against RLIMIT_MEMLOCK, which only CAP_SYS_RESOURCE raises: raise it \
+        Some(libc::EPERM) if locked => {
+            "on this kernel they count against RLIMIT_MEMLOCK, which only CAP_SYS_RESOURCE raises: raise it \
              (`ulimit -l`, systemd: LimitMEMLOCK=infinity), or make the largest of them smaller"
+        }
+        Some(libc::EPERM) => {
+            return Some(format!(
+                "cannot make the BPF map {table}: {why}, although this process has the capabilities for it: a user \
+                 namespace, a security module (SELinux, AppArmor) or a container's seccomp profile forbids bpf(2); run \
+                 tracer on the host, or allow it there"
+            ));
         }
         Some(libc::E2BIG) => "make the largest of them smaller",
         _ => return None,
@@ -277,7 +291,7 @@ impl Chosen {
 
     /// For the log.
     pub fn text(&self) -> String {
-        let Self { sizes, why } = self;
+        let Self { sizes, why, .. } = self;
         format!(
             "tables: {} connections ({why}), {} tuples, {} bound ports; {} of memory in all",
             sizes.conns,

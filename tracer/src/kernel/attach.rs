@@ -53,6 +53,8 @@ pub struct Settings {
     pub fail_fast: bool,
     /// [`KernelFacts::blocked_until_free`](super::facts::KernelFacts::blocked_until_free)
     pub blocked_until_free: bool,
+    /// [`KernelFacts::maps_are_locked`](super::facts::KernelFacts::maps_are_locked)
+    pub maps_are_locked: bool,
     /// A spreader beside the ledger; everything is then pinned, and outlives the session.
     pub spreading: Option<Spreading>,
 }
@@ -214,7 +216,7 @@ fn load(settings: &Settings) -> Result<Ebpf, Error> {
     loader.load(BPF_OBJECT).map_err(|error| {
         let no_memory = match &error {
             EbpfError::MapError(MapError::CreateError { name, io_error }) => {
-                not_made(name, io_error, sizes, settings.ring_size)
+                not_made(name, io_error, sizes, (settings.ring_size, settings.maps_are_locked))
             }
             _ => None,
         };

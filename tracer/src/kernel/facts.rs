@@ -68,6 +68,8 @@ pub struct KernelFacts {
     /// Whether a port that bind() took is given to no connect() until no socket has it, even if only connections have it
     /// that got it from connect() (Linux up to 6.17).
     pub blocked_until_free: bool,
+    /// Whether BPF maps count against RLIMIT_MEMLOCK (Linux up to 5.10).
+    pub maps_are_locked: bool,
     /// Whether the cgroup2 hierarchy can be reached, or why not.
     pub cgroup2: Result<(), String>,
     /// Whether tracefs can be reached, or why not.
@@ -110,6 +112,10 @@ impl KernelFacts {
             blocked_until_free: btf
                 .as_ref()
                 .is_ok_and(|btf| btf.member("inet_timewait_sock", "tw_connect_bind").is_err()),
+            // kernel: struct bpf_map_memory was for that (include/linux/bpf.h, v5.10).
+            maps_are_locked: btf
+                .as_ref()
+                .is_ok_and(|btf| btf.member("bpf_map_memory", "pages").is_ok()),
             cgroup2: mounted(mounts::CGROUP2),
             tracefs: mounted(mounts::TRACEFS),
             missing_capabilities: privilege::effective()

@@ -184,6 +184,7 @@ mod tests {
             tw_timer_handler: Some(0xffff_ffff_8200_0000),
             tracepoints: Some([&["inet_sock_set_state"][..], &TIMER_TRACEPOINTS].concat()),
             blocked_until_free: true,
+            maps_are_locked: false,
             cgroup2: Ok(()),
             tracefs: Ok(()),
             missing_capabilities: Vec::new(),

@@ -1,9 +1,14 @@
 //! Tables that are nearly full: said before anything finds no room in them.
 
+use std::time::{Duration, Instant};
+
 use tracer_common::share::Table;
 
 use super::Tracer;
-use crate::{error::Error, sizes::Sizes};
+use crate::{
+    error::Error,
+    sizes::{Chosen, Sizes},
+};
 
 /// A table that is fuller than this, of 100, is said.
 const NEARLY_FULL: u64 = 80;
@@ -17,9 +22,15 @@ const TABLES: [(Table, &str, &str); Table::COUNT] = [
     (Table::Binds, "bound ports", "--max-binds"),
 ];
 
-/// Which tables are nearly full.
+/// What goes up and down by more than that is said no more often than this.
+const PAUSE: Duration = Duration::from_hours(1);
+
+/// Which tables are nearly full, and when that was said last.
 #[derive(Debug, Default)]
-pub(super) struct Filling([bool; Table::COUNT]);
+pub(super) struct Filling {
+    full: [bool; Table::COUNT],
+    said: [Option<Instant>; Table::COUNT],
+}
 
 const fn entries(sizes: &Sizes, table: Table) -> u64 {
     (match table {
@@ -31,17 +42,32 @@ const fn entries(sizes: &Sizes, table: Table) -> u64 {
 
 impl Filling {
     /// What to warn of: each table that has become nearly full since the last call. `held`: entries by [`Table`].
-    pub(super) fn news(&mut self, held: &[u64; Table::COUNT], sizes: &Sizes) -> Vec<String> {
+    pub(super) fn news(
+        &mut self,
+        held: &[u64; Table::COUNT],
+        tables: &Chosen,
+        now: Instant,
+    ) -> Vec<String> {
         let mut news = Vec::new();
-        for ((table, of, setting), is_full) in TABLES.into_iter().zip(&mut self.0) {
-            let (held, entries) = (held[table as usize], entries(sizes, table));
+        let states = self.full.iter_mut().zip(&mut self.said);
+        for ((table, of, setting), (is_full, said)) in TABLES.into_iter().zip(states) {
+            let (held, entries) = (held[table as usize], entries(&tables.sizes, table));
             let percent = held.saturating_mul(100) / entries.max(1);
             if *is_full {
                 *is_full = percent >= CALM;
             } else if percent >= NEARLY_FULL {
                 *is_full = true;
+                if said.is_some_and(|at| now.duration_since(at) < PAUSE) {
+                    continue;
+                }
+                *said = Some(now);
+                let first = if tables.kept {
+                    "end the rule (`tracer spread --release`), then "
+                } else {
+                    ""
+                };
                 news.push(format!(
-                    "the table of {of} is {percent} % full ({held} of {entries} entries): start with a larger \
+                    "the table of {of} is {percent} % full ({held} of {entries} entries): {first}start with a larger \
                      {setting}, or what finds no room will be missing"
                 ));
             }
@@ -51,7 +77,7 @@ impl Filling {
 
     /// The tables that are nearly full now.
     pub(super) fn reasons(&self, sizes: &Sizes) -> impl Iterator<Item = String> {
-        let full = TABLES.into_iter().zip(self.0).filter(|(_, is_full)| *is_full);
+        let full = TABLES.into_iter().zip(self.full).filter(|(_, is_full)| *is_full);
         full.map(|((table, of, setting), _)| {
             let entries = entries(sizes, table);
             format!("the table of {of} is nearly full: it has {entries} entries ({setting})")
@@ -63,7 +89,7 @@ impl Tracer {
     /// Says on the log, and from now on in [`Tracer::degraded`], which tables are nearly full.
     pub(super) fn look_at_tables(&mut self) -> Result<(), Error> {
         let held = self.session.maps.held()?;
-        for news in self.filling.news(&held, &self.tables.sizes) {
+        for news in self.filling.news(&held, &self.tables, Instant::now()) {
             tracing::warn!("{news}");
         }
         Ok(())
@@ -79,27 +105,39 @@ mod tests {
     #[test]
     fn a_table_is_said_once_each_time_that_it_is_nearly_full() {
         let mut filling = Filling::default();
-        let mut news = |conns| filling.news(&[0, conns, 0], &SIZES).concat();
-        assert_eq!(news(799), "");
-        let text = news(800);
+        let tables = Chosen { sizes: SIZES, ..Chosen::default() };
+        let begin = Instant::now();
+        let mut news =
+            |conns, hours| filling.news(&[0, conns, 0], &tables, begin + PAUSE * hours).concat();
+        assert_eq!(news(799, 0), "");
+        let text = news(800, 0);
         assert!(text.starts_with("the table of held ports is 80 % full (800 of 1000"), "{text}");
         assert!(text.contains("larger --max-conns,"), "{text}");
         for held in [990, 790, 810, 700] {
-            assert_eq!(news(held), "", "{held}");
+            assert_eq!(news(held, 1), "", "{held}");
         }
-        assert_eq!(news(699), "");
-        assert!(news(1000).contains("100 % full"));
+        assert_eq!(news(699, 1), "");
+        assert!(news(1000, 1).contains("100 % full"));
+        // Up and down again within the hour; and then it has been one.
+        assert_eq!([news(600, 1), news(1000, 1)], ["", ""]);
+        assert_eq!(news(600, 2), "");
+        assert!(news(1000, 2).contains("100 % full"));
+        // A rule's tables are as large as at its first start.
+        let kept = Chosen { kept: true, ..tables };
+        let text = Filling::default().news(&[0, 1000, 0], &kept, begin).concat();
+        assert!(text.contains("--release`), then start with a larger --max-conns"), "{text}");
     }
 
     #[test]
     fn it_is_listed_as_long_as_it_is_nearly_full() {
         let mut filling = Filling::default();
-        filling.news(&[64, 0, 60], &SIZES);
+        let tables = Chosen { sizes: SIZES, ..Chosen::default() };
+        filling.news(&[64, 0, 60], &tables, Instant::now());
         let listed: Vec<_> = filling.reasons(&SIZES).collect();
         assert_eq!(listed.len(), 2);
         assert!(listed[0].contains("tuples") && listed[0].contains("64 entries (--max-tuples)"));
         assert!(listed[1].contains("--max-binds"), "{listed:?}");
-        filling.news(&[44, 0, 45], &SIZES);
+        filling.news(&[44, 0, 45], &tables, Instant::now());
         assert!(filling.reasons(&SIZES).eq(listed.into_iter().skip(1)));
     }
 }

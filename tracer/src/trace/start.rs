@@ -193,6 +193,7 @@ fn attach_best(
         offsets,
         tw_timer_handler: 0,
         blocked_until_free: false,
+        maps_are_locked: false,
         fail_fast: btf.as_ref().is_ok_and(|btf| btf.has_function("bpf_set_retval")),
         spreading,
     };
@@ -202,6 +203,7 @@ fn attach_best(
         let facts = KernelFacts::look(&btf, symbols);
         let plan = Plan::new(&facts, choice(config.backend));
         settings.blocked_until_free = facts.blocked_until_free;
+        settings.maps_are_locked = facts.maps_are_locked;
         settings.tw_timer_handler = facts.tw_timer_handler.unwrap_or(0);
         let attempts: Vec<Backend> = plan
             .attempts
