@@ -4,6 +4,7 @@
 use std::{io, os::unix::process::CommandExt, process::Command};
 
 /// Numbers of include/uapi/linux/capability.h.
+pub const DAC_READ_SEARCH: u32 = 2;
 pub const NET_ADMIN: u32 = 12;
 pub const SYS_PTRACE: u32 = 19;
 pub const SYS_ADMIN: u32 = 21;
@@ -16,7 +17,7 @@ pub const NEEDED: &[u32] = &[NET_ADMIN, PERFMON, BPF];
 
 /// The names of what tracer uses, as setcap(8) knows them.
 pub const ADVISED: &[(&str, u32)] = &[
-    ("cap_dac_read_search", 2),
+    ("cap_dac_read_search", DAC_READ_SEARCH),
     ("cap_setgid", 6),
     ("cap_setuid", 7),
     ("cap_setpcap", 8),

@@ -2,10 +2,14 @@
 
 pub mod addresses;
 pub mod apart;
+mod bound_ports;
 mod limits;
+mod packed;
 mod port_set;
 
+pub use bound_ports::BoundPorts;
 pub use limits::{Limits, Usable};
+pub use packed::PackedPorts;
 pub use port_set::PortSet;
 
 use std::{
@@ -182,7 +186,7 @@ mod tests {
             fs::write(path_of("ip_local_reserved_ports"), list).unwrap();
             PortRange::read().unwrap()
         });
-        assert_eq!(Usable::new(&inside, PortSet::default()).limits().usable(), 50);
+        assert_eq!(Usable::new(&inside, PackedPorts::default()).limits().usable(), 50);
     }
 
     #[test]
@@ -208,7 +212,7 @@ mod tests {
         });
         let reserved = vec![41_001..=41_001, 41_010..=41_012];
         assert_eq!(inside, PortRange { low: 41_000, high: 41_999, reserved });
-        assert_eq!(Usable::new(&inside, PortSet::default()).limits().usable(), 996);
+        assert_eq!(Usable::new(&inside, PackedPorts::default()).limits().usable(), 996);
         assert_eq!(PortRange::read().unwrap(), before);
     }
 }

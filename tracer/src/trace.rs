@@ -121,7 +121,8 @@ impl Tracer {
     /// What does not work here as well as it could now, and why.
     pub fn degraded(&self) -> Vec<String> {
         let nearly_full = self.filling.reasons(&self.tables.sizes);
-        self.degraded.iter().cloned().chain(self.left_out.reasons()).chain(nearly_full).collect()
+        let lasting = self.degraded.iter().cloned().chain(self.left_out.reasons());
+        lasting.chain(self.capacities.reason()).chain(nearly_full).collect()
     }
 
     /// The parts that turning events into lines needs, to be used together.
@@ -260,6 +261,7 @@ impl Tracer {
                 self.missing.looked_for(lost, refused);
             }
             self.forget_idle(clock::monotonic_ns())?;
+            self.forget_namespaces();
         }
         Ok(corrected)
     }

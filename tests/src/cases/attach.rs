@@ -19,7 +19,9 @@ use rustix::{
 use super::{Case, Plan};
 use crate::{
     cgroup::Cgroup,
-    privileges::{BPF, NET_ADMIN, PERFMON, SYS_ADMIN, SYS_PTRACE, SYS_RESOURCE, only},
+    privileges::{
+        BPF, DAC_READ_SEARCH, NET_ADMIN, PERFMON, SYS_ADMIN, SYS_PTRACE, SYS_RESOURCE, only,
+    },
     probe::Place,
     process::Process,
     tracer::{
@@ -63,7 +65,8 @@ struct Allowed {
     user: u32,
 }
 
-const VISITOR: Allowed = Allowed { capabilities: bits(&[SYS_ADMIN, SYS_PTRACE]), user: 0 };
+const VISITOR: Allowed =
+    Allowed { capabilities: bits(&[SYS_ADMIN, SYS_PTRACE, DAC_READ_SEARCH]), user: 0 };
 const ATTACHER: Allowed = Allowed { capabilities: bits(&[BPF, NET_ADMIN, PERFMON]), user: 0 };
 
 /// A thread that reads maps has CAP_BPF where the kernel wants it for that, and nothing else.

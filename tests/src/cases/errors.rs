@@ -249,7 +249,7 @@ fn three_capabilities() -> Result<()> {
     ensure!(status.code() == Some(0), "record ended with {status}");
     let recording = Recording::read(&path)?;
     let degraded = &recording.start()?["degraded"];
-    for unseen in ["CAP_SYS_ADMIN", "CAP_SYS_PTRACE"] {
+    for unseen in ["CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"] {
         ensure!(degraded.to_string().contains(unseen), "{unseen} is not in {degraded}");
     }
     let allocated = recording.events("port.allocated", stage.netns.inum()).len();

@@ -143,7 +143,7 @@ impl<'a> Addresses<'a> {
             _ if address.to_v4().is_some() => add(self.at.get(&(netns, ANY_V4))),
             _ => {}
         }
-        taken.keep(usable.unreserved());
+        taken.keep(&usable.unreserved().to_set());
         let in_use = taken.count();
         Some(AddressUse { netns, address, in_use, limits: usable.limits() })
     }
@@ -178,7 +178,7 @@ impl Course {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::capacity::PortRange;
+    use crate::capacity::{PackedPorts, PortRange};
 
     const NETNS: u32 = 5;
     const ONE: Addr = Addr::v4([10, 0, 0, 1]);
@@ -196,7 +196,7 @@ mod tests {
 
     fn uses(binds: &[(ConnKey, Bound)], conns: &[(ConnKey, Conn)]) -> Vec<(Addr, u32, u32)> {
         let range = PortRange { low: 100, high: 199, reserved: vec![190..=250] };
-        let usable = HashMap::from_iter([(NETNS, Usable::new(&range, PortSet::default()))]);
+        let usable = HashMap::from_iter([(NETNS, Usable::new(&range, PackedPorts::default()))]);
         let mut addresses = Addresses::new(&usable, binds);
         for (key, conn) in conns {
             addresses.add(key, conn);

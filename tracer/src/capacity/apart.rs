@@ -15,7 +15,7 @@ use tracer_common::{
     seed::{Command, Op},
 };
 
-use super::{PortSet, Usable};
+use super::{BoundPorts, Usable};
 
 /// One look at all connections of the ledger.
 #[derive(Debug)]
@@ -23,14 +23,14 @@ pub struct Comparison<'a> {
     usable: &'a HashMap<u32, Usable>,
     touched: &'a HashMap<u64, u64>,
     commands: Vec<Command>,
-    left_over: HashMap<u32, PortSet>,
+    left_over: Vec<(u32, u16)>,
 }
 
 impl<'a> Comparison<'a> {
     /// `usable`: the ports of each namespace that is known, as if those were blocked that are bound now. `touched`: when
     /// bind() last took a port, by [`port_of`], CLOCK_MONOTONIC, ns; empty where the kernel forgets it with the socket.
     pub fn new(usable: &'a HashMap<u32, Usable>, touched: &'a HashMap<u64, u64>) -> Self {
-        Self { usable, touched, commands: Vec::new(), left_over: HashMap::default() }
+        Self { usable, touched, commands: Vec::new(), left_over: Vec::new() }
     }
 
     /// Looks at a connection.
@@ -46,9 +46,9 @@ impl<'a> Comparison<'a> {
         let touched = self.touched.get(&port_of(netns, key.port));
         let left_over = touched.is_some_and(|touched_ns| acquired_ns < *touched_ns);
         if left_over {
-            self.left_over.entry(netns).or_default().insert(key.port);
+            self.left_over.push((netns, key.port));
         }
-        let apart = left_over || !usable.ports().has(key.port);
+        let apart = left_over || !usable.has(key.port);
         if apart != (conn.flags & conn_flag::APART != 0) {
             self.commands.push(Command {
                 op: Op::SetApart as u32,
@@ -60,8 +60,8 @@ impl<'a> Comparison<'a> {
     }
 
     /// What makes the ledger right; and by namespace the ports that are blocked although they need not be bound any more.
-    pub fn end(self) -> (Vec<Command>, HashMap<u32, PortSet>) {
-        (self.commands, self.left_over)
+    pub fn end(self) -> (Vec<Command>, BoundPorts) {
+        (self.commands, self.left_over.into_iter().collect())
     }
 }
 
@@ -131,7 +131,6 @@ mod tests {
         look(110, 0, 40);
         let (commands, left_over) = comparison.end();
         assert_eq!(changes(&commands), [(101, 1), (103, 1), (110, 1)]);
-        assert_eq!(left_over[&NETNS], [101, 103, 110].into_iter().collect());
-        assert_eq!(left_over.len(), 1);
+        assert_eq!(left_over, [101, 103, 110].map(|port| (NETNS, port)).into_iter().collect());
     }
 }

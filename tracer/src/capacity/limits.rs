@@ -2,7 +2,7 @@
 
 use tracer_common::{TupleCount, TupleKey};
 
-use super::{PortRange, PortSet};
+use super::{PackedPorts, PortRange, PortSet};
 
 /// The ports of a namespace's range, in numbers. Each port counts once: a reserved one that is bound as well is reserved.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -67,41 +67,52 @@ impl Limits {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Usable {
     limits: Limits,
-    ports: PortSet,
     /// What bind(address, 0) can be given at an address where no port is taken: bound ports, too.
-    unreserved: PortSet,
-    blocked: PortSet,
+    unreserved: PackedPorts,
+    blocked: PackedPorts,
 }
 
 impl Usable {
     /// `blocked`: ports that bind() or listen() took; those outside of the range count for nothing.
-    pub fn new(range: &PortRange, blocked: PortSet) -> Self {
-        let mut unreserved: PortSet = (range.low..=range.high).collect();
-        let all = unreserved.count();
-        for port in range.reserved.iter().cloned().flatten() {
-            unreserved.remove_one(port);
+    pub fn new(range: &PortRange, blocked: PackedPorts) -> Self {
+        let unreserved = PackedPorts::without(range.low, range.high, &range.reserved);
+        let mut limits = Limits { low: range.low, high: range.high, ..Limits::default() };
+        limits.reserved = limits.all().saturating_sub(unreserved.count());
+        limits.bound = blocked.count_in(&unreserved);
+        Self { limits, unreserved, blocked }
+    }
+
+    /// From now on these are blocked, and no others. Returns whether they are others than before.
+    pub fn block(&mut self, blocked: PackedPorts) -> bool {
+        if self.blocked == blocked {
+            return false;
         }
-        let mut ports = unreserved.clone();
-        ports.remove(&blocked);
-        let (left, usable) = (unreserved.count(), ports.count());
-        let limits =
-            Limits { low: range.low, high: range.high, reserved: all - left, bound: left - usable };
-        Self { limits, ports, unreserved, blocked }
+        self.limits.bound = blocked.count_in(&self.unreserved);
+        self.blocked = blocked;
+        true
     }
 
     pub fn limits(&self) -> Limits {
         self.limits
     }
 
-    pub fn ports(&self) -> &PortSet {
-        &self.ports
+    /// Whether connect() can be given this port.
+    pub fn has(&self, port: u16) -> bool {
+        self.unreserved.has(port) && !self.blocked.has(port)
     }
 
-    pub fn unreserved(&self) -> &PortSet {
+    /// The ports that connect() can be given.
+    pub fn ports(&self) -> PortSet {
+        let mut ports = self.unreserved.to_set();
+        ports.remove(&self.blocked.to_set());
+        ports
+    }
+
+    pub fn unreserved(&self) -> &PackedPorts {
         &self.unreserved
     }
 
-    pub fn blocked(&self) -> &PortSet {
+    pub fn blocked(&self) -> &PackedPorts {
         &self.blocked
     }
 }
@@ -125,7 +136,9 @@ mod tests {
             let usable = Usable::new(&range, blocked.into_iter().collect());
             let limits = usable.limits();
             assert_eq!((limits.reserved, limits.bound, limits.usable()), expected, "{range:?}");
-            assert_eq!(usable.ports().count(), limits.usable());
+            let ports = usable.ports();
+            assert_eq!(ports.count(), limits.usable());
+            assert!((0..=u16::MAX).all(|port| usable.has(port) == ports.has(port)));
         }
     }
 

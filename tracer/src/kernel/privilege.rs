@@ -23,7 +23,7 @@ const NEEDED: [(CapabilitySet, &str); 3] = [
 ];
 
 /// What more is used where it is there, and for what.
-const USEFUL: [(CapabilitySet, &str, &str); 3] = [
+const USEFUL: [(CapabilitySet, &str, &str); 4] = [
     (
         CapabilitySet::SYS_ADMIN,
         "CAP_SYS_ADMIN",
@@ -38,6 +38,12 @@ const USEFUL: [(CapabilitySet, &str, &str); 3] = [
         CapabilitySet::SYS_PTRACE,
         "CAP_SYS_PTRACE",
         "network namespaces and owners of sockets of other users' processes are not found",
+    ),
+    (
+        CapabilitySet::DAC_READ_SEARCH,
+        "CAP_DAC_READ_SEARCH",
+        "open files of other users' processes are not seen: who has their sockets open, and network namespaces to which only \
+         an open file leads",
     ),
 ];
 
@@ -93,10 +99,10 @@ pub const KEPT_FOR_CGROUPS: CapabilitySet =
 pub const KEPT_FOR_SANDBOXES: CapabilitySet =
     CapabilitySet::SETUID.union(CapabilitySet::SETGID).union(CapabilitySet::SETPCAP);
 
-/// What the thread that visits other network namespaces must keep: entering them, and finding them
-/// through other users' processes.
+/// What the thread that visits other network namespaces must keep: entering them, and finding them, and who has sockets
+/// open, through other users' processes (`/proc/PID/fd` is a folder of its user's, of mode 0500).
 pub const KEPT_FOR_NAMESPACES: CapabilitySet =
-    CapabilitySet::SYS_ADMIN.union(CapabilitySet::SYS_PTRACE);
+    CapabilitySet::SYS_ADMIN.union(CapabilitySet::SYS_PTRACE).union(CapabilitySet::DAC_READ_SEARCH);
 
 /// Gives up every capability but `keep` for the calling thread and those that it starts later, and
 /// the way back (bounding and ambient sets, set-uid programs).

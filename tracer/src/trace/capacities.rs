@@ -8,17 +8,25 @@ use std::{
 };
 
 use foldhash::HashMap;
-use tracer_common::{Bound, ConnKey};
 
 use crate::{
-    capacity::{Limits, PortRange, PortSet, Reuse, Usable},
+    capacity::{BoundPorts, Limits, PackedPorts, PortRange, Reuse, Usable},
     netns::{Netns, Worker},
+    turns::Turns,
 };
 
 /// All namespaces are looked for no more often than this...
 const DISCOVER_INTERVAL: Duration = Duration::from_millis(300);
 /// ...and for no more than one part in so many of the time: a host can have a million open files.
 const DISCOVER_SHARE: u32 = 50;
+/// Settings are read for no more than one part in so many of the time...
+const READ_SHARE: u32 = 50;
+/// ...at most for so long at once...
+const READ_AT_ONCE: Duration = Duration::from_millis(100);
+/// ...but each time of so many namespaces: anybody can make thousands.
+const READ_LEAST: usize = 8;
+/// Namespaces that reserve ports in many pieces, each of which takes 8 KiB.
+const MOST_LARGE: usize = 1_000;
 
 /// What is known of the namespaces that are in use.
 #[derive(Debug, Default)]
@@ -27,15 +35,21 @@ pub struct Capacities {
     places: HashMap<u32, Netns>,
     /// When all namespaces may be looked for again.
     discover_at: Option<Instant>,
-    ranges: HashMap<u32, PortRange>,
+    /// When settings were last read.
+    read_at: Option<Instant>,
+    /// Whose settings are read next, of those of which nothing is known yet, and of the others.
+    turns: [Turns<u32>; 2],
     /// What net.ipv4.tcp_tw_reuse lets each namespace do.
     reuses: BTreeMap<u32, Reuse>,
-    /// Of the namespaces in `ranges`, as of the newest look at bound ports.
     usable: HashMap<u32, Usable>,
-    /// The same in numbers. Few, and asked for every tuple.
-    by_netns: BTreeMap<u32, Limits>,
+    /// `usable` is another than at the newest [`Self::take_changed`].
+    changed: bool,
+    /// All ports that are bound, as of the newest look at them.
+    binds: BoundPorts,
     /// Ports that no connect() is given although the socket that bound them is gone: see [`crate::capacity::apart`].
-    left_over: HashMap<u32, PortSet>,
+    left_over: BoundPorts,
+    /// Namespaces that are not in `usable` because of [`MOST_LARGE`].
+    too_large: HashSet<u32>,
     /// Namespaces that were looked for in vain.
     missed: HashSet<u32>,
 }
@@ -56,7 +70,7 @@ pub struct Looked {
 impl Capacities {
     /// What this namespace has to give; `None`: it could not be read.
     pub fn get(&self, netns: u32) -> Option<Limits> {
-        self.by_netns.get(&netns).copied()
+        self.usable.get(&netns).map(Usable::limits)
     }
 
     /// What net.ipv4.tcp_tw_reuse and the settings that belong to it are, by namespace; absent: not known.
@@ -70,17 +84,64 @@ impl Capacities {
     }
 
     /// Ports of this namespace that no connect() is given because of bind() or listen().
-    pub fn blocked(&self, netns: u32) -> Option<&PortSet> {
+    pub fn blocked(&self, netns: u32) -> Option<&PackedPorts> {
         self.usable.get(&netns).map(Usable::blocked)
     }
 
+    /// Whether the ports of a namespace are others than at the call before.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
     /// A namespace was found, and its range read.
-    pub fn know(&mut self, place: Netns, range: PortRange) {
-        self.by_netns
-            .entry(place.inum)
-            .or_insert_with(|| Usable::new(&range, PortSet::default()).limits());
-        self.ranges.insert(place.inum, range);
+    pub fn know(&mut self, place: Netns, range: &PortRange) {
+        self.has_range(place.inum, range);
         self.places.insert(place.inum, place);
+    }
+
+    fn has_range(&mut self, netns: u32, range: &PortRange) {
+        let usable = Usable::new(range, self.blocked_by_all(netns));
+        let known = self.usable.get(&netns);
+        if known == Some(&usable) {
+            return;
+        }
+        let is_large = |usable: &Usable| usable.unreserved().is_large();
+        let more = is_large(&usable) && !known.is_some_and(is_large);
+        if more && self.usable.values().filter(|it| is_large(it)).count() >= MOST_LARGE {
+            self.usable.remove(&netns);
+            self.too_large.insert(netns);
+        } else {
+            self.too_large.remove(&netns);
+            self.usable.insert(netns, usable);
+        }
+        self.changed = true;
+    }
+
+    /// What is not known because it would take too much memory.
+    pub fn reason(&self) -> Option<String> {
+        let number = self.too_large.len();
+        (number > 0).then(|| {
+            format!(
+                "how many ports connect() can be given is not known of {number} network namespaces: more than {MOST_LARGE} \
+                 of them reserve ports in many pieces (net.ipv4.ip_local_reserved_ports)"
+            )
+        })
+    }
+
+    /// Forgets what is known of all namespaces but these and those in which ports are bound.
+    pub fn keep(&mut self, wanted: &HashSet<u32>) {
+        let Self { binds, .. } = self;
+        let is_kept = |netns: u32| wanted.contains(&netns) || binds.has_any_of(netns);
+        self.usable.retain(|netns, _| is_kept(*netns));
+        self.reuses.retain(|netns, _| is_kept(*netns));
+        self.places.retain(|netns, _| is_kept(*netns));
+        self.too_large.retain(|netns| is_kept(*netns));
+        self.missed.clear();
+        // These are as large as they once were.
+        if self.usable.len() < self.usable.capacity() / 4 {
+            self.usable.shrink_to_fit();
+            self.places.shrink_to_fit();
+        }
     }
 
     /// Where a namespace was found.
@@ -114,74 +175,104 @@ impl Capacities {
         let place = Netns { inum: netns, name: None, ways: ways.map(PathBuf::from).into() };
         let range = worker.run_in(&place, PortRange::read).and_then(|range| range).ok()?;
         self.missed.remove(&netns);
-        self.know(place, range);
+        self.know(place, &range);
         self.get(netns)
     }
 
-    /// Takes off the ranges what is bound now. Returns whether the ports of a namespace are others than before.
-    pub fn bound(&mut self, binds: &[(ConnKey, Bound)]) -> bool {
-        let mut blocked: HashMap<u32, PortSet> = self.left_over.clone();
-        for (key, bound) in binds {
-            blocked.entry(bound.place.netns).or_default().insert(key.port);
+    /// Takes off the ranges what is bound now.
+    pub fn bound(&mut self, binds: BoundPorts) {
+        if self.binds != binds {
+            self.binds = binds;
+            self.block();
         }
-        let usable: HashMap<u32, Usable> = (self.ranges.iter())
-            .map(|(netns, range)| {
-                (*netns, Usable::new(range, blocked.remove(netns).unwrap_or_default()))
-            })
-            .collect();
-        self.by_netns = usable.iter().map(|(netns, it)| (*netns, it.limits())).collect();
-        let changed = usable != self.usable;
-        self.usable = usable;
-        changed
     }
 
     /// Ports that are blocked from now on, until the next call, beside those that are bound.
-    pub fn left_over(&mut self, left_over: HashMap<u32, PortSet>) {
-        self.left_over = left_over;
+    pub fn left_over(&mut self, left_over: BoundPorts) {
+        if self.left_over != left_over {
+            self.left_over = left_over;
+            self.block();
+        }
+    }
+
+    fn block(&mut self) {
+        let mut usable = std::mem::take(&mut self.usable);
+        for (netns, one) in &mut usable {
+            self.changed |= one.block(self.blocked_by_all(*netns));
+        }
+        self.usable = usable;
+    }
+
+    fn blocked_by_all(&self, netns: u32) -> PackedPorts {
+        if !self.left_over.has_any_of(netns) {
+            return PackedPorts::of_sorted(self.binds.of(netns));
+        }
+        self.binds.of(netns).chain(self.left_over.of(netns)).collect()
     }
 
     /// Whether [`Self::left_over`] ports are blocked, in this namespace or in any.
     pub fn has_left_over(&self, netns: Option<u32>) -> bool {
         match netns {
-            Some(netns) => self.left_over.contains_key(&netns),
+            Some(netns) => self.left_over.has_any_of(netns),
             None => !self.left_over.is_empty(),
         }
     }
 
-    /// Reads the port ranges of the wanted namespaces anew.
+    /// Reads the settings of the wanted namespaces anew, where there are many only of some of them.
     pub fn refresh(&mut self, worker: &Worker, wanted: &HashSet<u32>) -> Looked {
         let mut looked = Looked::default();
-        self.ranges.retain(|netns, _| wanted.contains(netns));
-        self.reuses.retain(|netns, _| wanted.contains(netns));
-        self.places.retain(|netns, _| wanted.contains(netns));
-        self.missed.clear();
+        self.keep(wanted);
         self.discover(worker, wanted, &mut looked);
-        let places: Vec<Netns> = self.places.values().cloned().collect();
-        let gone = self.read_ranges(worker, places, &mut looked);
+        let began = Instant::now();
+        let allowed = self.read_at.map_or(READ_AT_ONCE, |at| (began - at) / READ_SHARE);
+        let until = began + allowed.min(READ_AT_ONCE);
+        self.read_at = Some(began);
+        let due = self.due();
+        let gone = self.read_settings(worker, &due, until, &mut looked);
         if !gone.is_empty() {
             // No way leads there any more: there may be others.
             self.discover(worker, wanted, &mut looked);
-            let found = gone.iter().filter_map(|netns| self.places.get(netns).cloned()).collect();
-            self.read_ranges(worker, found, &mut looked);
+            self.read_settings(worker, &gone, until, &mut looked);
         }
         looked
     }
 
+    /// Whose settings are to be read, in order: in turn one that is not known yet and one that is.
+    fn due(&self) -> Vec<u32> {
+        let (mut known, mut new): (Vec<u32>, Vec<u32>) =
+            self.places.keys().partition(|netns| self.reuses.contains_key(netns));
+        self.turns[0].sort(&mut new);
+        self.turns[1].sort(&mut known);
+        let (mut known, mut new) = (known.into_iter(), new.into_iter());
+        let mut due = Vec::with_capacity(self.places.len());
+        while due.len() < self.places.len() {
+            due.extend(new.next());
+            due.extend(known.next());
+        }
+        due
+    }
+
     /// Returns those to which no way leads where they were found, and forgets where that was.
-    fn read_ranges(
+    fn read_settings(
         &mut self,
         worker: &Worker,
-        places: Vec<Netns>,
+        due: &[u32],
+        until: Instant,
         looked: &mut Looked,
-    ) -> HashSet<u32> {
-        let mut gone = HashSet::new();
-        for place in places {
+    ) -> Vec<u32> {
+        let mut gone = Vec::new();
+        for (number, netns) in due.iter().enumerate() {
+            if number >= READ_LEAST && Instant::now() >= until {
+                break;
+            }
+            let Some(place) = self.place(*netns) else { continue };
+            self.turns[usize::from(self.reuses.contains_key(netns))].had(*netns);
             let both = worker.run_in(&place, || Ok((PortRange::read()?, Reuse::read())));
             match both.and_then(|both| both) {
                 Ok((range, reuse)) => {
                     looked.read.push(place.inum);
                     self.reuses.insert(place.inum, reuse);
-                    self.ranges.insert(place.inum, range);
+                    self.has_range(place.inum, &range);
                 }
                 Err(error) => {
                     tracing::debug!("port range of a namespace: {error}");
@@ -189,7 +280,7 @@ impl Capacities {
                     let stuck = [io::ErrorKind::TimedOut, io::ErrorKind::BrokenPipe];
                     if !stuck.contains(&error.kind()) {
                         self.places.remove(&place.inum);
-                        gone.insert(place.inum);
+                        gone.push(place.inum);
                     }
                     if error.kind() != io::ErrorKind::NotFound {
                         looked.failed.push((place, error));
@@ -224,3 +315,6 @@ impl Capacities {
         }));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -47,9 +47,9 @@ impl Tracer {
             let inum = netns.inum;
             match self.worker.run_in(&netns, read).and_then(|result| result) {
                 Ok((range, sockets)) => {
-                    dumps.push(Dump { netns: inum, range: range.clone(), sockets });
                     self.left_out.seen(inum, Look::Sockets);
-                    self.capacities.know(netns, range);
+                    self.capacities.know(netns, &range);
+                    dumps.push(Dump { netns: inum, range, sockets });
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     tracing::debug!("sockets of network namespace {netns}: {error}");

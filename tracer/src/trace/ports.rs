@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use foldhash::HashMap;
-use tracer_common::{Bound, ConnKey, TupleCount, TupleKey};
+use tracer_common::{TupleCount, TupleKey, conn_flag};
 
 use super::Tracer;
 use crate::{
     capacity::{
-        Limits, PortRange, PortSet, Usable,
+        BoundPorts, Limits, PortRange, PortSet, Usable,
         addresses::{AddressUse, Addresses, Course},
         apart::Comparison,
     },
@@ -24,30 +24,43 @@ const SLOWER: u32 = 2;
 /// The first one counts as no longer than this.
 const SHORTEST: Duration = Duration::from_millis(1);
 
+/// Bound ports are read for no more than one part in so many of the time: one user can have tens of thousands.
+const BINDS_SHARE: u32 = 50;
+
 /// What the newest look at all connections came to.
 #[derive(Debug, Default)]
 pub(super) struct Ports {
+    /// When bound ports were read, and how long that took.
+    binds: Cost,
+    /// The kernel chose one of them for bind(address, 0).
+    is_any_chosen: bool,
     /// Bound ports or a range have changed since then.
     changed: bool,
-    looked: Option<Instant>,
-    /// How long it took.
-    cost: Duration,
+    /// When it was, and how long it took.
+    conns: Cost,
     /// The namespace whose ports are to be sure, and those that connect() could be given there then.
     of_interest: Option<(u32, Option<PortSet>)>,
     addresses: Vec<AddressUse>,
     course: Course,
 }
 
-impl Ports {
-    fn is_due(&self) -> bool {
-        self.looked.is_none_or(|at| at.elapsed() >= self.cost * SHARE)
+/// How long something takes that is done over and over.
+#[derive(Debug, Default)]
+struct Cost {
+    newest: Option<Instant>,
+    took: Duration,
+}
+
+impl Cost {
+    /// Whether it can be done again, in one part in so many of the time.
+    fn allows(&self, share: u32) -> bool {
+        self.newest.is_none_or(|at| at.elapsed() >= self.took * share)
     }
 
-    /// A look has ended that took so long.
-    fn looked(&mut self, took: Duration) {
-        self.changed = false;
-        self.looked = Some(Instant::now());
-        self.cost = took.min((self.cost * SLOWER).max(SHORTEST));
+    /// It was done, and took so long.
+    fn add(&mut self, took: Duration) {
+        self.newest = Some(Instant::now());
+        self.took = took.min((self.took * SLOWER).max(SHORTEST));
     }
 }
 
@@ -59,52 +72,81 @@ fn are_sure(then: Option<&PortSet>, now: Option<&PortSet>) -> bool {
 
 impl Tracer {
     /// Learns which ports bind() and listen() took, and what follows from that: which ports of tuples take no room, and
-    /// what bind(address, 0) has left. To be called before tuples are read.
-    pub fn refresh_ports(&mut self) -> Result<(), Error> {
-        let mut binds = Vec::new();
-        self.session.maps.binds(|key, bound| binds.push((key, bound)))?;
-        self.ports.changed |= self.capacities.bound(&binds);
-        let addresses = Addresses::new(self.capacities.usable(), &binds);
-        if addresses.is_empty() {
+    /// what bind(address, 0) has left. To be called before tuples are read. Returns false where reading them takes so long
+    /// that this is as it was.
+    pub fn refresh_ports(&mut self) -> Result<bool, Error> {
+        let is_due = self.ports.binds.allows(BINDS_SHARE);
+        if is_due {
+            self.read_binds()?;
+        }
+        self.ports.changed |= self.capacities.take_changed();
+        if !self.ports.is_any_chosen {
             self.ports.addresses.clear();
         }
         // What bind() took for a moment may be blocked for longer.
         let touched = self.capacities.has_left_over(None) || self.session.maps.is_any_touched();
-        let wanted = self.ports.changed || touched || !addresses.is_empty();
-        if wanted && self.ports.is_due() {
-            self.look_at_ports(&binds)?;
+        let wanted = self.ports.changed || touched || self.ports.is_any_chosen;
+        if wanted && self.ports.conns.allows(SHARE) {
+            self.look_at_ports()?;
         }
         self.ports.course.add(&self.ports.addresses);
+        Ok(is_due)
+    }
+
+    fn read_binds(&mut self) -> Result<(), Error> {
+        let began = Instant::now();
+        let (mut ports, mut is_any_chosen) = (Vec::new(), false);
+        self.session.maps.binds(|key, bound| {
+            ports.push((bound.place.netns, key.port));
+            is_any_chosen |= bound.flags & conn_flag::CHOSEN != 0;
+        })?;
+        self.capacities.bound(ports.into_iter().collect());
+        self.ports.is_any_chosen = is_any_chosen;
+        self.ports.binds.add(began.elapsed());
         Ok(())
     }
 
-    fn look_at_ports(&mut self, binds: &[(ConnKey, Bound)]) -> Result<(), Error> {
+    fn look_at_ports(&mut self) -> Result<(), Error> {
         let began = Instant::now();
         let mut touched = HashMap::default();
         self.session.maps.touched(|port, at_ns| {
             touched.insert(port, at_ns);
         })?;
-        self.capacities.left_over(HashMap::default());
-        self.capacities.bound(binds);
+        let mut binds = Vec::new();
+        self.session.maps.binds(|key, bound| binds.push((key, bound)))?;
+        self.capacities.left_over(BoundPorts::default());
+        let ports = binds.iter().map(|(key, bound)| (bound.place.netns, key.port));
+        self.capacities.bound(ports.collect());
         let usable = self.capacities.usable();
         let mut comparison = Comparison::new(usable, &touched);
-        let mut addresses = Addresses::new(usable, binds);
+        let mut addresses = Addresses::new(usable, &binds);
         self.session.maps.conns(|key, conn| {
             comparison.add(&key, &conn);
             addresses.add(&key, &conn);
         })?;
-        self.ports.addresses = addresses.end(binds);
+        self.ports.addresses = addresses.end(&binds);
         let (commands, left_over) = comparison.end();
         for command in &commands {
             self.session.commands.run(command)?;
         }
         self.capacities.left_over(left_over);
-        self.capacities.bound(binds);
         if let Some((netns, ports)) = &mut self.ports.of_interest {
-            *ports = self.capacities.usable().get(netns).map(|it| it.ports().clone());
+            *ports = self.capacities.usable().get(netns).map(Usable::ports);
         }
-        self.ports.looked(began.elapsed());
+        // What it changed itself is no reason for another look.
+        self.capacities.take_changed();
+        self.ports.changed = false;
+        self.ports.conns.add(began.elapsed());
         Ok(())
+    }
+
+    /// Forgets the namespaces of which the ledger has nothing any more: whoever reads nothing of others needs that, too.
+    /// To be called after the tuples were read.
+    pub(super) fn forget_namespaces(&mut self) {
+        let mut wanted = self.namespaces.clone();
+        wanted.extend(self.ports.of_interest.as_ref().map(|(netns, _)| *netns));
+        wanted.extend(self.left_out.closed());
+        self.capacities.keep(&wanted);
     }
 
     /// Whether what is said of the ports of the namespace of [`Self::know_range`] cannot be too little: none was bound,
@@ -113,7 +155,7 @@ impl Tracer {
     pub fn is_sure_of_ports(&self) -> bool {
         let Some((netns, then)) = &self.ports.of_interest else { return false };
         let now = self.capacities.usable().get(netns).map(Usable::ports);
-        !self.capacities.has_left_over(Some(*netns)) && are_sure(then.as_ref(), now)
+        !self.capacities.has_left_over(Some(*netns)) && are_sure(then.as_ref(), now.as_ref())
     }
 
     /// A row for each address at which bind(address, 0) is used: its key, what counters would say, and what the namespace
@@ -127,7 +169,7 @@ impl Tracer {
     pub(crate) fn know_range(&mut self, netns: Netns, range: PortRange) {
         let known = self.ports.of_interest.take().filter(|(inum, _)| *inum == netns.inum);
         self.ports.of_interest = Some(known.unwrap_or((netns.inum, None)));
-        self.capacities.know(netns, range);
+        self.capacities.know(netns, &range);
     }
 
     /// What this namespace has to give; `None`: it could not be read.
@@ -166,15 +208,15 @@ mod tests {
     #[test]
     fn a_look_that_waited_for_the_processor_delays_the_next_one_little() {
         let ms = Duration::from_millis;
-        let mut ports = Ports::default();
+        let mut cost = Cost::default();
         let costs = [400, 400, 3, 500, 3].map(|took| {
-            ports.looked(ms(took));
-            ports.cost
+            cost.add(ms(took));
+            cost.took
         });
         assert_eq!(costs, [1, 2, 3, 6, 3].map(ms));
         // One that always takes long is soon known to.
-        (0..8).for_each(|_| ports.looked(ms(300)));
-        assert_eq!(ports.cost, ms(300));
-        assert!(!ports.is_due());
+        (0..8).for_each(|_| cost.add(ms(300)));
+        assert_eq!(cost.took, ms(300));
+        assert!(!cost.allows(SHARE));
     }
 }

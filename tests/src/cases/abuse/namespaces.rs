@@ -2,6 +2,7 @@
 //! tracer.
 
 use std::{
+    collections::BTreeSet,
     fmt::Write as _,
     fs,
     os::unix::fs::PermissionsExt,
@@ -40,6 +41,7 @@ pub(super) fn cases() -> Vec<Case> {
             ("one_that_does_not_answer_is_named_in_the_recording", left_out_later),
             ("one_that_does_not_answer_is_named_by_the_agent", left_out_of_an_agent),
             ("one_to_which_no_way_leads_is_named", unreachable),
+            ("many_take_little", many),
         ],
     )
 }
@@ -247,4 +249,59 @@ fn forged_answers() -> Result<()> {
     stage.check(&[(server.tuple(), Expected::ports(20, 0))])?;
     outsider.kill()?;
     stage.stop()
+}
+
+/// Memory in KiB and CPU time in clock ticks of a process.
+fn cost(process: u32) -> Result<(u64, u64)> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
+    let (_, fields) = stat.rsplit_once(')').context("no comm")?;
+    let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
+    Ok((rss.trim().trim_end_matches(" kB").parse()?, ticks.sum::<Result<u64, _>>()?))
+}
+
+/// Hundreds of network namespaces of an outsider, each with a row: what each has to give is known, and keeping it known takes
+/// little memory and processor time.
+fn many() -> Result<()> {
+    const NAMESPACES: usize = 500;
+    const SECONDS: u32 = 3;
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("stats.jsonl");
+    let arguments = ["record", "--events", "stats", "--stats-interval", "0.2", "-o"];
+    let mut command = tracer::command(&arguments)?;
+    command.arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut process = Process::spawn(&mut command)?;
+    let readings = || -> Result<usize> {
+        let text = fs::read_to_string(&file).unwrap_or_default();
+        Ok(text.matches("\"tracer.stats\"").count())
+    };
+    let after_two = || -> Result<()> {
+        let now = readings()?;
+        wait_for("readings", START_LIMIT, || Ok((readings()? >= now + 2).then_some(())))
+    };
+    after_two()?;
+    let (before, _) = cost(process.id())?;
+    let mut outsider = Outsider::spawn()?;
+    outsider.run(&format!("busy-namespaces {NAMESPACES}"))?;
+    wait_for("rows of all namespaces with what they have to give", START_LIMIT, || {
+        let text = fs::read_to_string(&file).unwrap_or_default();
+        let rows = text.lines().filter(|line| line.contains("\"ports.capacity\":28232"));
+        let netns =
+            |line: &str| Some(line.split_once("\"netns\":")?.1.split_once(',')?.0.to_owned());
+        let known: BTreeSet<String> = rows.filter_map(netns).collect();
+        Ok((known.len() >= NAMESPACES).then_some(()))
+    })?;
+    after_two()?;
+    let (_, began) = cost(process.id())?;
+    std::thread::sleep(Duration::from_secs(SECONDS.into()));
+    let (after, ended) = cost(process.id())?;
+    process.signal(Signal::INT)?;
+    process.wait(tracer::STOP_LIMIT)?;
+    let more = after.saturating_sub(before);
+    let load = f64::from(u32::try_from(ended - began)?) / f64::from(SECONDS);
+    println!("{NAMESPACES} namespaces: {more} KiB more, {load:.1} % of a core");
+    ensure!(more < 5 << 10, "{NAMESPACES} namespaces of an outsider take {more} KiB");
+    ensure!(load < 20.0, "they take {load:.0} % of a core");
+    Ok(())
 }

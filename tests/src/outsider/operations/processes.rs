@@ -1,21 +1,32 @@
 //! Other processes, and namespaces.
-#![expect(unsafe_code, reason = "ptrace(2)")]
+#![expect(unsafe_code, reason = "ptrace(2), unshare(2), ioctl(2)")]
 
 use std::{
-    io::Read,
+    io::{self, Read},
+    net::SocketAddr,
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    panic::resume_unwind,
     process::{Command, Stdio},
+    thread,
 };
 
 use anyhow::{Context, Result};
 use rustix::{
     fs::{Mode, OFlags, open},
     process::{Pid, Signal, kill_process},
+    thread::{UnshareFlags, unshare_unsafe},
 };
 
 use super::{Belongings, Table, argument};
+use crate::sock::Sock;
 
-pub(super) const OPERATIONS: Table =
-    &[("signal", signal), ("ptrace", ptrace), ("namespaces", namespaces), ("sleepers", sleepers)];
+pub(super) const OPERATIONS: Table = &[
+    ("signal", signal),
+    ("ptrace", ptrace),
+    ("namespaces", namespaces),
+    ("busy-namespaces", busy_namespaces),
+    ("sleepers", sleepers),
+];
 
 /// `signal PID NUMBER`: 9 is SIGKILL, 15 SIGTERM.
 fn signal(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
@@ -31,7 +42,7 @@ fn ptrace(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     // SAFETY: PTRACE_SEIZE takes a number and reads no memory of the caller's.
     let result = unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0, 0) };
     if result != 0 {
-        return Err(std::io::Error::last_os_error()).context("ptrace");
+        return Err(io::Error::last_os_error()).context("ptrace");
     }
     Ok(Vec::new())
 }
@@ -54,6 +65,42 @@ fn namespaces(belongings: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
         belongings.fds.push(opened.with_context(|| path)?);
     }
     Ok(Vec::new())
+}
+
+/// `busy-namespaces COUNT`: so many network namespaces, each with a connection, and descriptors that lead to them. Needs a
+/// user namespace of its own.
+fn busy_namespaces(belongings: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
+    let count = argument(words, 0)?;
+    // The calling thread stays where it is.
+    let made = thread::spawn(move || (0..count).map(|_: u32| busy_namespace()).collect());
+    let made: Result<Vec<_>> = made.join().unwrap_or_else(|panic| resume_unwind(panic));
+    belongings.fds.extend(made?.into_iter().flatten());
+    Ok(Vec::new())
+}
+
+fn busy_namespace() -> Result<[OwnedFd; 3]> {
+    let peer = SocketAddr::from(([127, 0, 0, 1], 7000));
+    // SAFETY: CLONE_NEWNET leaves the table of file descriptors alone.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.context("cannot make a network namespace")?;
+    let listener = Sock::tcp(peer)?;
+    // SAFETY: all of its bytes may be zero.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[0] = b'l' as libc::c_char;
+    request.ifr_name[1] = b'o' as libc::c_char;
+    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    // SAFETY: the request is a whole `ifreq`, which lives until the call returns.
+    let result = unsafe {
+        libc::ioctl(listener.as_fd().as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request)
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error()).context("cannot set lo up");
+    }
+    listener.bind(peer)?;
+    listener.listen(1)?;
+    let connected = Sock::connected(peer)?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let namespace = open("/proc/thread-self/ns/net", flags, Mode::empty())?;
+    Ok([namespace, listener.into(), connected.into()])
 }
 
 /// `sleepers COUNT NAME`: so many processes with this `comm` that do nothing, until `close` or the end.
