@@ -14,7 +14,7 @@ use tracer_common::{Addr, Bound, Cause, ConnKey, Event, Kind, conn_flag};
 use crate::{
     export::{line::state, tuple::address},
     netns::{Netns, Worker},
-    process::{self, Owner},
+    process::{Owner, Search},
     sockdiag::{self, DiagSocket, tcp_state},
     text::until_nul,
 };
@@ -52,6 +52,8 @@ pub struct Holders {
     known: HashMap<Place, (Instant, Option<Holder>)>,
     /// Namespaces that had to be searched for.
     places: HashMap<u32, Netns>,
+    /// Who has their sockets open.
+    search: Search,
     /// When may be looked again.
     next: Option<Instant>,
 }
@@ -93,7 +95,7 @@ impl Holders {
             let ways = [format!("/proc/{pid}/ns/net"), format!("/proc/{pid}/task/{tid}/ns/net")];
             Netns { inum: wanted.0, name: None, ways: ways.map(PathBuf::from).into() }
         });
-        let found = match look(wanted, &place, worker) {
+        let found = match look(wanted, &place, worker, &mut self.search) {
             // The caller has ended: others may be in its namespace.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.search(wanted, worker).unwrap_or(Err(error))
@@ -121,14 +123,14 @@ impl Holders {
     /// As [`look`], in a namespace to which the way has to be found first; `None`: there is none.
     fn search(&mut self, wanted: Place, worker: &Worker) -> Option<io::Result<Option<Holder>>> {
         if let Some(place) = self.places.get(&wanted.0) {
-            match look(wanted, place, worker) {
+            match look(wanted, place, worker, &mut self.search) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 found => return Some(found),
             }
         }
         let all = worker.discover().ok()?.found;
         let place = all.into_iter().find(|place| place.inum == wanted.0)?;
-        let found = look(wanted, &place, worker);
+        let found = look(wanted, &place, worker, &mut self.search);
         if self.places.len() >= MOST {
             self.places.clear();
         }
@@ -138,7 +140,12 @@ impl Holders {
 }
 
 /// Asks the kernel.
-fn look(wanted: Place, place: &Netns, worker: &Worker) -> io::Result<Option<Holder>> {
+fn look(
+    wanted: Place,
+    place: &Netns,
+    worker: &Worker,
+    search: &mut Search,
+) -> io::Result<Option<Holder>> {
     let (_, address, port) = wanted;
     let find = move || -> io::Result<Option<DiagSocket>> {
         const IDLE: u32 = 1 << tcp_state::LISTEN | 1 << tcp_state::BOUND_INACTIVE;
@@ -154,8 +161,10 @@ fn look(wanted: Place, place: &Netns, worker: &Worker) -> io::Result<Option<Hold
     let owner = if inode == 0 {
         None
     } else {
-        let owners = worker.run(move || process::owners_within(&HashSet::from([inode]), SEARCH))?;
-        owners?.remove(&inode)
+        let mut own = std::mem::take(search);
+        let job = move || own.look(&HashSet::from([inode]), SEARCH).map(|_| own);
+        *search = worker.run(job)??;
+        search.owners().get(&inode).copied()
     };
     Ok(Some(holder(&socket, owner)))
 }

@@ -1,6 +1,7 @@
 //! `tracer top`: the ledger on a terminal, or as text, one reading after the other.
 
 mod batch;
+mod groups;
 mod holders;
 mod holding;
 mod live;

@@ -112,6 +112,16 @@ impl Processes {
         name.map_or(called, |name| Called { name, of_thread: false, ..called })
     }
 
+    /// When the process began that has this caller's id now (CLOCK_MONOTONIC, ns; a tick early, as the kernel rounds). `None`:
+    /// there is none, or that is not known.
+    pub fn began(&mut self, who: &Who) -> Option<u64> {
+        let now_ns = clock::monotonic_ns();
+        self.name(who, now_ns, now_ns);
+        let process = self.recent.get(&who.pid)?;
+        let is_there = process.asked_ns != 0 && process.seen_ns == process.asked_ns;
+        is_there.then(|| process.began_ns.saturating_sub(TICK_NS))
+    }
+
     /// Whether the process that called at `at_ns` is there no more. One that could not be asked is taken to be there.
     pub fn has_ended(&mut self, who: &Who, at_ns: u64) -> bool {
         self.ended(who, at_ns, clock::monotonic_ns())

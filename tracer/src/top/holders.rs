@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, HashSet, btree_map::Entry};
 
-use tracer_common::TupleKey;
-
 use super::holding::HeldBy;
 use crate::{
     process::Called,
@@ -16,34 +14,42 @@ pub(super) struct Part {
     pub(super) held_by: HeldBy,
     /// Who called connect(); `None`: not known, they are older than the tracer.
     pub(super) opener: Option<(u32, Called)>,
-    /// The opener is there no more.
+    /// The opener is there no more; another process may have its id.
     pub(super) ended: bool,
     /// The opener's container or unit.
     pub(super) place: Option<std::sync::Arc<str>>,
     pub(super) ports: u32,
     pub(super) time_wait: u32,
-    pub(super) tuples: HashSet<TupleKey>,
+    /// Hashes of their tuples.
+    pub(super) tuples: HashSet<u64>,
 }
 
 /// A row that is being made: its best name so far, itself, and the tuples of its ports.
-type Merged = (Called, Holder, HashSet<TupleKey>);
+type Merged = (Called, Holder, HashSet<u64>);
 
 /// One row for each process that holds ports, whichever of its threads called, before the tracer started or after that;
-/// `by_opener`: and for each process that opened them. Otherwise a port in TIME_WAIT is with who opened it.
+/// `by_opener`: and for each process that opened them. Otherwise a port in TIME_WAIT, and one that was opened just now, is
+/// with who opened it.
 pub(super) fn merged(parts: impl Iterator<Item = Part>, by_opener: bool) -> Vec<Holder> {
-    let mut by: BTreeMap<(Held, u32, u32), Merged> = BTreeMap::new();
+    let mut by: BTreeMap<(Held, u32, u32, bool), Merged> = BTreeMap::new();
     for part in parts {
         let (opener_pid, called) = part.opener.unwrap_or_default();
         let (held, pid, name) = match part.held_by {
             // Its leader's name, as for the others.
-            HeldBy::Process(owner) if owner.pid == opener_pid => (Held::Process, owner.pid, None),
+            HeldBy::Process(owner) if owner.pid == opener_pid && !part.ended => {
+                (Held::Process, owner.pid, None)
+            }
             HeldBy::Process(owner) => (Held::Process, owner.pid, Some(owner.comm)),
             HeldBy::TimeWait if by_opener || opener_pid == 0 => (Held::TimeWait, 0, None),
-            HeldBy::TimeWait => (Held::Process, opener_pid, None),
+            HeldBy::New if by_opener || opener_pid == 0 => (Held::New, 0, None),
+            HeldBy::TimeWait | HeldBy::New => (Held::Process, opener_pid, None),
+            HeldBy::Others => (Held::Others, 0, None),
             HeldBy::Nobody => (Held::Nobody, 0, None),
             HeldBy::Unknown => (Held::Unknown, 0, None),
         };
-        let own = held == Held::Process && pid == opener_pid;
+        let own = held == Held::Process && pid == opener_pid && name.is_none();
+        // What a process left that has ended is not its successor's.
+        let of_ended = part.ended && if by_opener { opener_pid != 0 } else { own };
         let name = match (name, held) {
             (Some(name), _) => Called { name, ..Called::default() },
             (None, Held::Process) => called,
@@ -60,7 +66,7 @@ pub(super) fn merged(parts: impl Iterator<Item = Part>, by_opener: bool) -> Vec<
             time_wait: part.time_wait,
             tuples: 0,
         };
-        match by.entry((held, pid, if by_opener { opener_pid } else { 0 })) {
+        match by.entry((held, pid, if by_opener { opener_pid } else { 0 }, of_ended)) {
             Entry::Vacant(new) => _ = new.insert((name, holder, part.tuples)),
             Entry::Occupied(mut known) => {
                 let (known, sum, tuples) = known.get_mut();
@@ -78,7 +84,7 @@ pub(super) fn merged(parts: impl Iterator<Item = Part>, by_opener: bool) -> Vec<
             }
         }
     }
-    let finished = |(called, holder, tuples): (Called, Holder, HashSet<TupleKey>)| Holder {
+    let finished = |(called, holder, tuples): Merged| Holder {
         comm: called.shown(),
         tuples: u32::try_from(tuples.len()).unwrap_or(u32::MAX),
         ..holder
@@ -110,7 +116,7 @@ mod tests {
     }
 
     fn part(held_by: HeldBy, opener: Option<(u32, Called)>, port: u16) -> Part {
-        let tuples = HashSet::from([TupleKey { destination_port: port, ..TupleKey::default() }]);
+        let tuples = HashSet::from([u64::from(port)]);
         let time_wait = u32::from(held_by == HeldBy::TimeWait) * 10;
         Part { held_by, opener, ended: false, place: None, ports: 10, time_wait, tuples }
     }
@@ -170,5 +176,47 @@ mod tests {
             (Held::Unknown, 0, 10),
         ];
         assert_eq!(told, right);
+    }
+
+    #[test]
+    fn what_a_process_left_is_not_its_successors() {
+        let opened = |comm: &str| Some((7, Called::of(7, 7, name(comm))));
+        let parts = [
+            Part { ended: true, ..part(HeldBy::TimeWait, opened("old"), 1) },
+            // The id was given again: to one that took a socket over, and that opened others.
+            Part { ended: true, ..part(process(7, "new"), opened("old"), 1) },
+            part(process(7, "new"), opened("new"), 2),
+            part(HeldBy::TimeWait, opened("new"), 2),
+        ];
+        let rows = merged(parts.clone().into_iter(), false);
+        let told: Vec<_> =
+            rows.iter().map(|it| (it.pid, it.comm, it.ports, it.time_wait)).collect();
+        assert_eq!(told, [(7, name("new"), 30, 10), (7, name("old"), 10, 10)]);
+        let rows = merged(parts.into_iter(), true);
+        let told: Vec<_> = rows
+            .iter()
+            .map(|it| (it.held, it.comm, it.opener.comm, it.opener.ended, it.ports))
+            .collect();
+        let (new, old, none) = (name("new"), name("old"), [0; 16]);
+        let right = [
+            (Held::Process, new, new, false, 10),
+            (Held::Process, new, old, true, 10),
+            (Held::TimeWait, none, new, false, 10),
+            (Held::TimeWait, none, old, true, 10),
+        ];
+        assert_eq!(told, right);
+    }
+
+    #[test]
+    fn who_has_a_new_socket_is_not_said_before_it_was_looked_at() {
+        let opener = Some((7, Called::of(7, 7, name("spawner"))));
+        let parts = [part(HeldBy::New, opener, 1), part(HeldBy::Others, None, 2)];
+        let told = |by_opener| {
+            let rows = merged(parts.clone().into_iter(), by_opener);
+            rows.iter().map(|it| (it.held, it.pid, it.opener.pid)).collect::<Vec<_>>()
+        };
+        assert_eq!(told(true), [(Held::New, 0, 7), (Held::Others, 0, 0)]);
+        // By process it is with who opened it, as long as nothing else is known.
+        assert_eq!(told(false), [(Held::Process, 7, 0), (Held::Others, 0, 0)]);
     }
 }

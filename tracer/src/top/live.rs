@@ -6,9 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tracer_common::{Event, Filter, TupleKey, Who};
+use tracer_common::{Event, Filter, TupleKey};
 
 use super::{
+    groups::{Group, Groups},
     holders::{self, Part},
     holding::Holding,
     own,
@@ -94,10 +95,15 @@ impl Live {
             kernel: self.tracer.release.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             backend: self.tracer.session.backend.name().to_owned(),
-            degraded: self.tracer.degraded(),
+            degraded: self.degraded(),
             range: range.ok(),
             filter: self.filter_text.clone(),
         }
+    }
+
+    /// What does not work here as well as it could, and why.
+    fn degraded(&self) -> Vec<String> {
+        self.tracer.degraded().into_iter().chain(self.holding.reason()).collect()
     }
 
     /// Takes the failures out of the ring.
@@ -244,37 +250,41 @@ impl Live {
         }
         let (_, capacities, worker, _) = tracer.split();
         holding.refresh(&netns, |netns| capacities.places(netns).0, worker);
-        let mut by: HashMap<_, (Ports, HashSet<TupleKey>)> = HashMap::new();
-        tracer.session.maps.conns(|key, conn| {
-            let wanted = of.is_none_or(|of| of == conn.tuple);
-            let caller = (&conn.who, conn.begun_ns);
-            if !wanted || !visible_to(filter, &conn.tuple, caller, callers, now) {
-                return;
+        let mut groups = Groups::new();
+        // Since when there is the process that has an id now.
+        let mut began: HashMap<u32, Option<u64>> = HashMap::new();
+        loop {
+            tracer.session.maps.conns(|key, conn| {
+                let wanted = of.is_none_or(|of| of == conn.tuple);
+                let caller = (&conn.who, conn.begun_ns);
+                if !wanted || !visible_to(filter, &conn.tuple, caller, callers, now) {
+                    return;
+                }
+                // Of an older socket only who has it open is known.
+                let opener = if conn.begun_ns == 0 { 0 } else { conn.who.pid };
+                let mut began =
+                    || *began.entry(opener).or_insert_with(|| callers.processes.began(&conn.who));
+                let of_earlier =
+                    opener != 0 && began().is_some_and(|began_ns| conn.begun_ns < began_ns);
+                groups.add(Group { held_by: holding.of(&key, &conn), opener, of_earlier }, &conn);
+            })?;
+            if !groups.again() {
+                break;
             }
-            let Who { pid, tid, comm, cgroup } = conn.who;
-            let older = conn.begun_ns == 0;
-            let group = (holding.of(&key, &conn), older, pid, tid, comm, cgroup);
-            let (ports, tuples) = by.entry(group).or_default();
-            ports.all += 1;
-            ports.time_wait += u32::from(conn.is_time_wait());
-            ports.begun_ns = ports.begun_ns.max(conn.begun_ns);
-            tuples.insert(conn.tuple);
-        })?;
-        let parts = by.into_iter().map(|(group, (ports, tuples))| {
-            let (held_by, older, pid, tid, comm, cgroup) = group;
-            let who = Who { cgroup, pid, tid, comm };
-            // Of an older socket only who has it open is known.
-            let opener =
-                (!older && pid != 0).then(|| (pid, callers.processes.called(&who, ports.begun_ns)));
-            let name = callers.cgroups.get(cgroup, now);
+        }
+        let parts = groups.end().map(|(group, ports)| {
+            let who = ports.who;
+            let opener = (group.opener != 0)
+                .then(|| (who.pid, callers.processes.called(&who, ports.begun_ns)));
+            let name = callers.cgroups.get(who.cgroup, now);
             Part {
-                held_by,
+                held_by: group.held_by,
                 opener,
                 ended: opener.is_some() && callers.processes.has_ended(&who, ports.begun_ns),
                 place: name.and_then(|name| name.place().cloned()),
                 ports: ports.all,
                 time_wait: ports.time_wait,
-                tuples,
+                tuples: ports.tuples,
             }
         });
         let mut holders = holders::merged(parts, of.is_some());
@@ -305,15 +315,6 @@ impl Live {
     }
 }
 
-/// Ports of one caller.
-#[derive(Clone, Copy, Debug, Default)]
-struct Ports {
-    all: u32,
-    time_wait: u32,
-    /// When the newest connect() began: CLOCK_MONOTONIC, ns.
-    begun_ns: u64,
-}
-
 impl Source for Live {
     fn next(&mut self, model: &mut Model) -> Result<Option<Reading>, Error> {
         // Time that was missed (a stopped process) is not made up for.
@@ -326,7 +327,7 @@ impl Source for Live {
         let mono_ns = clock::monotonic_ns();
         self.feed(model, mono_ns)?;
         let reading = self.reading(model.wants(), mono_ns)?;
-        let degraded = self.tracer.degraded();
+        let degraded = self.degraded();
         if model.about.degraded != degraded {
             model.about = Arc::new(About { degraded, ..(*model.about).clone() });
         }

@@ -141,9 +141,13 @@ pub enum Held {
     Process,
     /// They are in TIME_WAIT, which no process has open.
     TimeWait,
+    /// They were opened since processes were looked at.
+    New,
     /// No process: they were closed, and their data waits to be sent.
     Nobody,
     Unknown,
+    /// Processes with fewer ports than thousands of others have, together.
+    Others,
 }
 
 /// Who called connect().

@@ -153,14 +153,12 @@ fn choose<I: Iterator<Item = Row>>(
         }
     };
     let mut top = Top::new(sort.by, Some(first + height)).reversed(sort.reverse);
-    let mut alike = Alike::default();
-    for row in rows() {
-        alike.add(&row.key);
-        top.add(row);
-    }
+    rows().for_each(|row| top.add(row));
     let rows: Vec<Row> = top.sorted().into_iter().skip(first).collect();
     let cursor = at.map(|at| at - first).filter(|at| *at < rows.len());
-    List { rows, first, total, unfiltered, alike: alike.found(), cursor }
+    // Of those that are shown: anybody can have a row somewhere that looks like another, and a column takes the place of others.
+    let alike = Alike::of(&rows).found();
+    List { rows, first, total, unfiltered, alike, cursor }
 }
 
 /// By source address, with those of the pools that nobody uses.
@@ -215,6 +213,8 @@ fn processes(model: &Model) -> Vec<Row> {
                 row.called.name = match holder.held {
                     Held::Process => holder.comm,
                     Held::TimeWait => *b"(TIME_WAIT)\0\0\0\0\0",
+                    Held::New => *b"(opened now)\0\0\0\0",
+                    Held::Others => *b"(others)\0\0\0\0\0\0\0\0",
                     Held::Nobody => *b"(no process)\0\0\0\0",
                     Held::Unknown => *b"(not known)\0\0\0\0\0",
                 };
@@ -228,9 +228,12 @@ fn processes(model: &Model) -> Vec<Row> {
     for row in &mut rows {
         row.rates = Some(Rates::default());
     }
+    // A row without an id is of no process.
+    let of_pid = rows.iter().enumerate().filter(|(_, row)| row.pid != 0);
+    let at: HashMap<u32, usize> = of_pid.map(|(at, row)| (row.pid, at)).collect();
     for (pid, comm, failed) in model.failing.within(model.reading.wall_ns, seconds) {
         let rates = Some(Rates { failed, ..Rates::default() });
-        if let Some(row) = rows.iter_mut().find(|row| row.pid == pid) {
+        if let Some(row) = at.get(&pid).and_then(|at| rows.get_mut(*at)) {
             row.rates = rates;
         } else {
             let mut row = Row::new(TupleKey::default(), &TupleCount::default(), None, None);

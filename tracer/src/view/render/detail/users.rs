@@ -59,6 +59,8 @@ fn holders(model: &Model, detail: &Detail, theme: Theme, room: usize) -> Vec<Lin
                 }
                 Held::Process => who(&holder.comm, holder.pid),
                 Held::TimeWait => "TIME_WAIT".to_owned(),
+                Held::New => "opened just now".to_owned(),
+                Held::Others => "other processes".to_owned(),
                 Held::Nobody => "no process".to_owned(),
                 Held::Unknown => "not known".to_owned(),
             },

@@ -1,0 +1,189 @@
+//! Ports put together by who has them open and who opened them, in bounded memory: anybody can have a process connect for
+//! each port, and pass the sockets on.
+
+use std::{
+    collections::{HashMap, HashSet},
+    hash::BuildHasher,
+};
+
+use tracer_common::{Conn, Who};
+
+use super::holding::HeldBy;
+
+/// Groups that are told apart, those with the most ports.
+const MOST: usize = 4096;
+
+/// What the ports of a group have in common.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(super) struct Group {
+    pub(super) held_by: HeldBy,
+    /// The process that called connect(); 0: not known, or several.
+    pub(super) opener: u32,
+    /// It called before the process began that has its id now.
+    pub(super) of_earlier: bool,
+}
+
+impl Group {
+    /// Ports of groups that are not told apart.
+    const OTHERS: Self = Self { held_by: HeldBy::Others, opener: 0, of_earlier: false };
+}
+
+/// The ports of a group.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ports {
+    pub(super) all: u32,
+    pub(super) time_wait: u32,
+    /// Who opened the newest of them, by the process's first thread where that opened any; and when, CLOCK_MONOTONIC, ns.
+    pub(super) who: Who,
+    pub(super) begun_ns: u64,
+    /// Hashes of their tuples.
+    pub(super) tuples: HashSet<u64>,
+}
+
+/// Groups that are being made of all ports.
+#[derive(Debug)]
+pub(super) struct Groups {
+    most: usize,
+    by: HashMap<Group, Ports>,
+    hasher: foldhash::fast::RandomState,
+    pass: Pass,
+}
+
+/// What is done with a port.
+#[derive(Debug)]
+enum Pass {
+    /// It is in its group, as long as there are not too many.
+    All,
+    /// There are: it is left out.
+    TooMany,
+    /// It counts for its group, of which a hash is kept.
+    Sizes(HashMap<u64, u32>),
+    /// It is in its group if that has one of these hashes, else among the others.
+    Largest(HashSet<u64>),
+}
+
+impl Groups {
+    pub(super) fn new() -> Self {
+        Self::up_to(MOST)
+    }
+
+    fn up_to(most: usize) -> Self {
+        let hasher = foldhash::fast::RandomState::default();
+        Self { most, by: HashMap::new(), hasher, pass: Pass::All }
+    }
+
+    /// Takes a port in.
+    pub(super) fn add(&mut self, group: Group, conn: &Conn) {
+        let hash = || self.hasher.hash_one(group);
+        let group = match &mut self.pass {
+            Pass::All if self.by.len() < self.most || self.by.contains_key(&group) => group,
+            Pass::All | Pass::TooMany => return self.pass = Pass::TooMany,
+            Pass::Sizes(sizes) => {
+                *sizes.entry(self.hasher.hash_one(group)).or_default() += 1;
+                return;
+            }
+            Pass::Largest(largest) if largest.contains(&hash()) => group,
+            Pass::Largest(_) => Group::OTHERS,
+        };
+        let ports = self.by.entry(group).or_default();
+        ports.all += 1;
+        ports.time_wait += u32::from(conn.is_time_wait());
+        ports.tuples.insert(self.hasher.hash_one(conn.tuple));
+        let rank = |who: &Who, begun_ns: u64| (who.tid == who.pid, begun_ns);
+        if rank(&conn.who, conn.begun_ns) >= rank(&ports.who, ports.begun_ns) {
+            (ports.who, ports.begun_ns) = (conn.who, conn.begun_ns);
+        }
+    }
+
+    /// All ports were taken in. Returns whether that has to be done once more.
+    pub(super) fn again(&mut self) -> bool {
+        match &mut self.pass {
+            Pass::TooMany => self.pass = Pass::Sizes(HashMap::new()),
+            Pass::Sizes(sizes) => {
+                let mut all: Vec<(u32, u64)> =
+                    sizes.iter().map(|(group, size)| (*size, *group)).collect();
+                all.sort_unstable_by(|one, other| other.cmp(one));
+                all.truncate(self.most);
+                self.pass = Pass::Largest(all.into_iter().map(|(_, group)| group).collect());
+            }
+            Pass::All | Pass::Largest(_) => return false,
+        }
+        self.by.clear();
+        true
+    }
+
+    pub(super) fn end(self) -> impl Iterator<Item = (Group, Ports)> {
+        self.by.into_iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracer_common::TupleKey;
+
+    use super::*;
+    use crate::process::Owner;
+
+    fn conn(pid: u32, tid: u32, port: u16, begun_ns: u64) -> Conn {
+        let tuple = TupleKey { destination_port: port, ..TupleKey::default() };
+        Conn { tuple, who: Who { pid, tid, ..Who::default() }, begun_ns, ..Conn::default() }
+    }
+
+    fn held(pid: u32) -> HeldBy {
+        HeldBy::Process(Owner { pid, comm: [0; 16] })
+    }
+
+    /// All of these, as often as they are wanted: by opener, ports and tuples; and the most groups that there were.
+    fn groups(most: usize, all: &[(Group, Conn)]) -> (Vec<(u32, u32, usize)>, usize) {
+        let mut groups = Groups::up_to(most);
+        let mut largest = 0;
+        for pass in 0.. {
+            assert!(pass < 3);
+            for (group, conn) in all {
+                groups.add(*group, conn);
+                largest = largest.max(groups.by.len());
+            }
+            if !groups.again() {
+                break;
+            }
+        }
+        let of = |(group, ports): (Group, Ports)| (group.opener, ports.all, ports.tuples.len());
+        let mut found: Vec<_> = groups.end().map(of).collect();
+        found.sort_unstable();
+        (found, largest)
+    }
+
+    #[test]
+    fn threads_of_a_process_are_one_group_known_by_its_first_thread() {
+        let group = Group { held_by: held(7), opener: 7, of_earlier: false };
+        let mut groups = Groups::new();
+        for (tid, port, begun_ns) in [(9, 1, 50), (7, 1, 40), (8, 2, 60), (7, 3, 30)] {
+            groups.add(group, &conn(7, tid, port, begun_ns));
+        }
+        assert!(!groups.again());
+        let all: Vec<_> = groups.end().collect();
+        assert_eq!(all.len(), 1);
+        let ports = &all[0].1;
+        assert_eq!((ports.all, ports.tuples.len(), ports.who.tid, ports.begun_ns), (4, 3, 7, 40));
+    }
+
+    #[test]
+    fn a_process_for_each_port_takes_little_memory_and_hides_nobody_with_more() {
+        let group = |opener| Group { held_by: held(1), opener, of_earlier: false };
+        let mut all: Vec<(Group, Conn)> =
+            (100..50_100).map(|pid| (group(pid), conn(pid, pid, 80, 0))).collect();
+        let victim = Group { held_by: held(7), opener: 7, of_earlier: false };
+        all.extend((0..3).map(|port| (victim, conn(7, 7, port, 0))));
+        let (found, largest) = groups(100, &all);
+        assert!(found.contains(&(7, 3, 3)));
+        assert_eq!(found[0], (0, 50_003 - 3 - 99, 1));
+        assert_eq!((found.len(), largest), (101, 101));
+        // As many as there may be are all told apart.
+        assert_eq!(groups(50_001, &all).0.len(), 50_001);
+        let (few, _) = groups(2, &all[..2]);
+        assert_eq!(few, [(100, 1, 1), (101, 1, 1)]);
+        // Of equal ones any are.
+        let (three, _) = groups(2, &all[..3]);
+        assert_eq!((three.len(), three[0]), (3, (0, 1, 1)));
+    }
+}
