@@ -8,6 +8,7 @@ pub mod map {
     pub const BINDS: &str = "BINDS";
     pub const BOUND: &str = "BOUND";
     pub const HELD: &str = "HELD";
+    pub const BOUND_SINCE: &str = "BOUND_SINCE";
     pub const ATTEMPTS: &str = "ATTEMPTS";
     pub const TOMBSTONES: &str = "TOMBSTONES";
     pub const REARMS: &str = "REARMS";
@@ -100,7 +101,7 @@ pub mod global {
 }
 
 /// Version of what is pinned: changes whenever a pinned map's key or value does.
-pub const LAYOUT: u32 = 11;
+pub const LAYOUT: u32 = 12;
 
 /// Bytes of `struct sock_common` that are read at once; every `SKC_*` field must lie below.
 pub const SOCK_COMMON_LEN: usize = 96;

@@ -27,6 +27,21 @@ pub mod rule_flag {
     pub const LEASED: u32 = 1 << 3;
 }
 
+/// Indices in the `HELD` map: what the hooks count of ports in the namespace and the range of a rule.
+pub mod held {
+    /// Ports that bind() and listen() took, each once from one look of the agent to the next, however many addresses it was
+    /// bound at. Only grows.
+    pub const BOUND: u32 = 0;
+    /// How often such a port was given back, at any address. Only grows.
+    pub const RELEASED: u32 = 1;
+    /// Ports that the spreader bound and that are held now.
+    pub const FAST: u32 = 2;
+    /// Number of the agent's newest look at what is bound, from 1 up.
+    pub const LOOK: u32 = 3;
+    /// Entries of the map.
+    pub const COUNT: u32 = 4;
+}
+
 /// A destination: a network and a range of ports. Where several have one, the last of them decides.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -122,8 +137,11 @@ pub struct Rule {
     /// Age from which on a TIME_WAIT can be taken over, ms (net.ipv4.tcp_tw_reuse_delay, Linux 6.14). Older
     /// kernels take it over in the next second of their clock.
     pub reuse_delay_ms: u32,
-    /// Bound ports that the hooks had counted when `capacity` was made: those that came since are not in it.
+    /// What [`held::BOUND`] and [`held::RELEASED`] were when `capacity` was made: bind() took ports since then that are
+    /// in it, or gave back some that are not.
     pub bound: u32,
+    pub released: u32,
+    pub zero: u32,
     pub destinations: [Destination; DESTINATIONS_MAX],
     pub v4: Side,
     pub v6: Side,
@@ -139,7 +157,7 @@ impl Rule {
 }
 
 const _: () = assert!(
-    size_of::<Rule>() == 56 + DESTINATIONS_MAX * size_of::<Destination>() + 2 * size_of::<Side>()
+    size_of::<Rule>() == 64 + DESTINATIONS_MAX * size_of::<Destination>() + 2 * size_of::<Side>()
 );
 
 /// Where other addresses have connections established towards a destination: for how many connections an

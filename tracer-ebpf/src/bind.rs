@@ -9,6 +9,7 @@ use aya_ebpf::{
 use tracer_common::{
     Addr, Bound, Cause, ConnKey, Kind, Loss, PortBy, TupleKey, conn_flag, event_flag,
     share::{BOUND_COUNTERS, Table},
+    spread::held,
 };
 
 use crate::{
@@ -33,15 +34,14 @@ static BINDS: HashMap<ConnKey, Bound> = HashMap::with_max_entries(65_536, 0);
 #[map]
 static BOUND: Array<[u64; BOUND_COUNTERS]> = Array::with_max_entries(1, 0);
 
-/// For the spreader alone: [`LISTED_PORTS`] and [`FAST_PORTS`] of its rule.
+/// For the spreader alone: see [`tracer_common::spread::held`].
 #[map]
-static HELD: Array<u64> = Array::with_max_entries(2, 0);
+static HELD: Array<u64> = Array::with_max_entries(held::COUNT, 0);
 
-/// Index in HELD: BINDS that are in the namespace and the range of the rule. A port that is bound
-/// at several addresses is counted at each.
-const LISTED_PORTS: u32 = 0;
-/// Index in HELD: ports that the spreader bound and that are held now.
-const FAST_PORTS: u32 = 1;
+/// For the spreader alone: the look of the agent ([`held::LOOK`]) since which each port was bound, in the namespace of the
+/// rule. Anybody can bind() one port at any number of addresses: connect() can be given one port less by it, not so many.
+#[map]
+static BOUND_SINCE: Array<u32> = Array::with_max_entries(65_536, 0);
 
 const EPERM: u16 = 1;
 const EACCES: u16 = 13;
@@ -73,7 +73,7 @@ pub(crate) fn add(key: &ConnKey, bound: &Bound) -> Step {
         Err(_) => return Err(Skip::Lost(Loss::MapBusy)),
     }
     share::add(bound.owner, Table::Binds, 1);
-    count_at(&bound.place, key.port, 1);
+    count_at(&bound.place, key.port, true);
     Ok(())
 }
 
@@ -86,25 +86,49 @@ pub(crate) fn remove(key: &ConnKey) -> bool {
     let removed = BINDS.remove(key).is_ok();
     if removed {
         share::add(owner, Table::Binds, u64::MAX);
-        count_at(&place, key.port, u64::MAX);
+        count_at(&place, key.port, false);
     }
     removed
 }
 
-/// Adds to what is bound at an address; `u64::MAX` takes one away.
+/// One is bound more at an address, or one less.
 #[inline(always)]
-fn count_at(place: &TupleKey, port: u16, change: u64) {
+fn count_at(place: &TupleKey, port: u16, is_new: bool) {
     if SPREADING.load() == 0 {
         return;
     }
     if spread::rule().is_some_and(|rule| rule.netns == place.netns && rule.has_port(port)) {
-        add_held(LISTED_PORTS, change);
+        if !is_new {
+            add_held(held::RELEASED, 1);
+        } else if is_first_since_look(port) {
+            add_held(held::BOUND, 1);
+        }
     }
+    let change = if is_new { 1 } else { u64::MAX };
     let Some(bound) = BOUND.get_ptr_mut(0) else { return };
     for counter in share::counters(place.netns, &place.source) {
         // SAFETY: an array map's values are never freed while the program is loaded; the mask keeps it in this one.
         unsafe { atomic::add(bound.cast::<u64>().add(counter & (BOUND_COUNTERS - 1)), change) };
     }
+}
+
+/// Whether this port was not bound yet since the agent's newest look. Calls on several CPUs at once may all be told so.
+#[inline(always)]
+fn is_first_since_look(port: u16) -> bool {
+    let look = read_held(held::LOOK);
+    let Some(since) = BOUND_SINCE.get_ptr_mut(u32::from(port)) else { return true };
+    // SAFETY: as in `add_held`; in one piece.
+    unsafe {
+        let first = since.read_volatile() != look;
+        since.write_volatile(look);
+        first
+    }
+}
+
+#[inline(always)]
+fn read_held(index: u32) -> u32 {
+    // SAFETY: as in `add_held`. Truncation: these wrap, and only differences are looked at, or are no more.
+    HELD.get_ptr(index).map_or(0, |counter| unsafe { counter.read_volatile() as u32 })
 }
 
 #[inline(always)]
@@ -119,18 +143,27 @@ fn add_held(index: u32, change: u64) {
 #[inline(always)]
 pub(crate) fn fast(change: u64) {
     if SPREADING.load() != 0 {
-        add_held(FAST_PORTS, change);
+        add_held(held::FAST, change);
     }
 }
 
-/// Bound ports in the namespace and the range of the rule, and ports that the spreader bound.
-#[inline(always)]
-pub(crate) fn held() -> (u32, u32) {
-    let read = |index| {
-        // SAFETY: as in `add_held`.
-        HELD.get_ptr(index).map_or(0, |counter| unsafe { counter.read_volatile() })
-    };
-    (read(LISTED_PORTS) as u32, read(FAST_PORTS) as u32)
+/// What has become of bound ports of the rule's namespace and range.
+pub(crate) struct Held {
+    /// As [`held::BOUND`], [`held::RELEASED`] and [`held::FAST`].
+    pub(crate) bound: u32,
+    pub(crate) released: u32,
+    pub(crate) fast: u32,
+}
+
+impl Held {
+    #[inline(always)]
+    pub(crate) fn now() -> Self {
+        Self {
+            bound: read_held(held::BOUND),
+            released: read_held(held::RELEASED),
+            fast: read_held(held::FAST),
+        }
+    }
 }
 
 /// Whether bind() took this port of this socket.

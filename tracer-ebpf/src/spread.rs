@@ -93,9 +93,8 @@ pub(crate) fn connect<const FAST: bool, const SIX: bool>(call: &Call<'_>) -> i32
     };
     let Some(given) = Given::here() else { return ALLOW };
     let random = Given::random(given);
-    let (bound, fast_held) = bind::held();
-    // Below 0 where ports were given back: which ones, the agent sees.
-    let unknown = 0.max(bound.wrapping_sub(rule.bound) as i32) as u32;
+    let held = bind::Held::now();
+    let unknown = held.bound.wrapping_sub(rule.bound);
     let capacity = rule.capacity.saturating_sub(unknown);
     let mut left_out = 0;
     let usages = |address: &Addr| {
@@ -112,7 +111,8 @@ pub(crate) fn connect<const FAST: bool, const SIX: bool>(call: &Call<'_>) -> i32
     let Some((index, usage)) = chosen else {
         // That no address is left is for us to know: the connect() can succeed without one of them.
         return if left_out < NO_ROOM {
-            full(call, rule, unknown == 0 && rule.unsure == 0)
+            let changed = unknown | held.released.wrapping_sub(rule.released);
+            full(call, rule, changed == 0 && rule.unsure == 0)
         } else {
             pass_through(call, rule, Decision::AllLeftOut)
         };
@@ -124,7 +124,7 @@ pub(crate) fn connect<const FAST: bool, const SIX: bool>(call: &Call<'_>) -> i32
     let mut decision = Decision::LeastUsed;
     if FAST {
         let fast = rule.flags & rule_flag::FAST_PORTS != 0;
-        let room = Room::new(rule, unknown, fast_held);
+        let room = Room::new(rule, unknown, held.fast);
         let search = spread::search(&usage, &room, rule.half, fast);
         if search.tries > 0 {
             key.source = *address;
@@ -189,8 +189,9 @@ fn pass_through(call: &Call<'_>, rule: &Rule, decision: Decision) -> i32 {
     ALLOW
 }
 
-/// No address of the pool has a port left for this destination. `sure`: no port was bound since the rule was
-/// made, which the rule may count twice, and there is none that a search may find or not.
+/// No address of the pool has a port left for this destination. `sure`: since the rule was made, no port was bound,
+/// which it may count twice, and none was given back, which it does not have; and there is none that a search may find
+/// or not.
 #[inline(always)]
 fn full(call: &Call<'_>, rule: &Rule, sure: bool) -> i32 {
     let fail = crate::offsets::FAIL_FAST.load() != 0 && rule.flags & rule_flag::FAIL_FAST != 0;

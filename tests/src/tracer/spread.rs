@@ -24,7 +24,7 @@ use crate::{process::Process, tuple::Tuple};
 /// Where everything of all rules is pinned.
 pub const PINS: &str = "/sys/fs/bpf/tracer";
 /// The version of what is pinned there (`LAYOUT` of tracer-common).
-pub const LAYOUT: &str = "11";
+pub const LAYOUT: &str = "12";
 /// What the agents say of themselves, and their locks.
 pub const STATE: &str = "/run/tracer";
 

@@ -198,6 +198,9 @@ fn load(settings: &Settings) -> Result<Ebpf, Error> {
     loader.override_global(global::FAIL_FAST, &fail_fast, true);
     let blocked = u32::from(settings.blocked_until_free);
     loader.override_global(global::BLOCKED_UNTIL_FREE, &blocked, true);
+    if settings.spreading.is_none() {
+        loader.map_max_entries(map::BOUND_SINCE, 1);
+    }
     let spreading = u32::from(settings.spreading.is_some());
     loader.override_global(global::SPREADING, &spreading, true);
     match &settings.spreading {

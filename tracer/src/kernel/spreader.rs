@@ -14,17 +14,18 @@ use tracer_common::settings::map;
 
 use super::{loaded::Mark, pins::Pins, sys};
 use links::{Link, adopt, create};
-pub use maps::{Pinned, RuleMaps, SpreadMaps};
+pub use maps::{Looked, Pinned, RuleMaps, SpreadMaps};
 
 use crate::sizes::Kept;
 
 /// Maps that outlive the process.
-pub(super) const KEPT_MAPS: [&str; 14] = [
+pub(super) const KEPT_MAPS: [&str; 15] = [
     map::CONNS,
     map::TUPLES,
     map::BINDS,
     map::BOUND,
     map::HELD,
+    map::BOUND_SINCE,
     map::STATS,
     map::RULES,
     map::CURRENT,

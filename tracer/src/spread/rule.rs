@@ -8,7 +8,7 @@ use tracer_common::{
 };
 
 use super::pool::PoolAddress;
-use crate::capacity::Reuse;
+use crate::{capacity::Reuse, kernel::spreader::Looked};
 
 /// What a rule is made of.
 #[derive(Clone, Copy, Debug)]
@@ -25,8 +25,8 @@ pub struct Inputs<'a> {
     pub other_capacity: u32,
     /// There is one port more, which a search can pass over.
     pub unsure: bool,
-    /// Bound ports that the hooks had counted before those of `capacity` were read.
-    pub bound: u32,
+    /// What the hooks had counted before the ports of `capacity` were read.
+    pub bound: Looked,
     /// net.ipv4.tcp_tw_reuse there.
     pub reuse: Reuse,
     /// net.ipv4.ip_local_port_range there, both ends included.
@@ -68,7 +68,8 @@ pub fn build(inputs: &Inputs<'_>) -> Rule {
         offset: low_word(inputs.random).checked_rem(half).unwrap_or(0),
         sample: inputs.sample,
         reuse_delay_ms: inputs.reuse.delay_ms.unwrap_or(DEFAULT_REUSE_DELAY_MS),
-        bound: inputs.bound,
+        bound: inputs.bound.bound,
+        released: inputs.bound.released,
         v4: of_family(true),
         v6: of_family(false),
         ..Rule::default()

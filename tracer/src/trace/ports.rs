@@ -13,6 +13,7 @@ use crate::{
         apart::Comparison,
     },
     error::Error,
+    kernel::spreader::Looked,
     netns::Netns,
 };
 
@@ -42,6 +43,8 @@ pub(super) struct Ports {
     of_interest: Option<(u32, Option<PortSet>)>,
     addresses: Vec<AddressUse>,
     course: Course,
+    /// See [`Tracer::looked`].
+    looked: Looked,
 }
 
 /// How long something takes that is done over and over.
@@ -72,11 +75,10 @@ fn are_sure(then: Option<&PortSet>, now: Option<&PortSet>) -> bool {
 
 impl Tracer {
     /// Learns which ports bind() and listen() took, and what follows from that: which ports of tuples take no room, and
-    /// what bind(address, 0) has left. To be called before tuples are read. Returns false where reading them takes so long
-    /// that this is as it was.
-    pub fn refresh_ports(&mut self) -> Result<bool, Error> {
-        let is_due = self.ports.binds.allows(BINDS_SHARE);
-        if is_due {
+    /// what bind(address, 0) has left. To be called before tuples are read. Where reading them takes long, this is as it was
+    /// for a while.
+    pub fn refresh_ports(&mut self) -> Result<(), Error> {
+        if self.ports.binds.allows(BINDS_SHARE) {
             self.read_binds()?;
         }
         self.ports.changed |= self.capacities.take_changed();
@@ -90,11 +92,26 @@ impl Tracer {
             self.look_at_ports()?;
         }
         self.ports.course.add(&self.ports.addresses);
-        Ok(is_due)
+        Ok(())
+    }
+
+    /// To be called before bound ports are read: one that is bound in between counts twice for a spreader until the next
+    /// time, not never.
+    fn begin_look(&mut self) -> Result<(), Error> {
+        if let Some(spreader) = &mut self.session.spreader {
+            self.ports.looked = spreader.maps.begin_look()?;
+        }
+        Ok(())
+    }
+
+    /// What a spreader's hooks had counted when the bound ports were read that [`Self::blocked`] goes by.
+    pub const fn looked(&self) -> Looked {
+        self.ports.looked
     }
 
     fn read_binds(&mut self) -> Result<(), Error> {
         let began = Instant::now();
+        self.begin_look()?;
         let (mut ports, mut is_any_chosen) = (Vec::new(), false);
         self.session.maps.binds(|key, bound| {
             ports.push((bound.place.netns, key.port));
@@ -112,6 +129,7 @@ impl Tracer {
         self.session.maps.touched(|port, at_ns| {
             touched.insert(port, at_ns);
         })?;
+        self.begin_look()?;
         let mut binds = Vec::new();
         self.session.maps.binds(|key, bound| binds.push((key, bound)))?;
         self.capacities.left_over(BoundPorts::default());

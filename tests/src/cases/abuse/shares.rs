@@ -31,6 +31,7 @@ pub(super) fn cases() -> Vec<Case> {
             ("connections_leave_room", connections),
             ("bound_ports_leave_room", bound),
             ("bound_addresses_hide_no_full_one", full_address),
+            ("one_port_at_many_addresses_is_one_port", one_port),
         ],
     )
 }
@@ -163,6 +164,36 @@ fn bound() -> Result<()> {
     ensure!(capacity == Some(980), "the victim's capacity is {capacity:?}, not 980");
     ensure!(reading.lost("binds_share")? > 0, "the flood found room");
     watch.stop()
+}
+
+/// One port bound at more addresses than the range has ports: connect() can be given one port less, and is spread.
+fn one_port() -> Result<()> {
+    const ADDRESSES: u64 = PORTS * 3;
+    let mut host = Host::new()?;
+    let server = host.server("10.1.0.1:7000")?;
+    let spread = host.spread(&POOL[..1], &[])?;
+    let mut outsider = host.stage.netns.run(Outsider::spawn)?;
+    let mut held = Vec::new();
+    // Between two looks of the agent, at least once.
+    for round in 0..4 {
+        let bound =
+            outsider.run(&format!("bind-everywhere 127.1.0.1:{} {ADDRESSES}", 40_100 + round))?[0];
+        ensure!(bound == ADDRESSES, "{bound} addresses were bound");
+        for turn in 0..20 {
+            let sock = host.connect(server.address)?;
+            let from = source(&sock)?.to_string();
+            ensure!(
+                from == POOL[0],
+                "round {round}, connect {turn} is from {from}: {:?}",
+                host.rule.status()?
+            );
+            held.push(sock);
+        }
+        outsider.run("close")?;
+    }
+    drop(held);
+    spread.stop()?;
+    host.rule.check_nothing_left()
 }
 
 /// Ports that were bound and given back at more addresses than the spreader could once count: with `--rebind`, no

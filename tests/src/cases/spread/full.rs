@@ -3,13 +3,18 @@
 use std::{
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
 use rustix::io::Errno;
 
-use super::{Case, Host, POOL, PORTS, Test, named, source};
-use crate::{probe, sock::Sock, tracer::spread::Status};
+use super::{Case, Host, POOL, PORTS, Test, fill::others, named, source};
+use crate::{
+    probe,
+    sock::Sock,
+    tracer::{spread::Status, wait_for},
+};
 
 pub(super) fn cases() -> Vec<Case> {
     let tests: &[Test] = &[
@@ -17,7 +22,11 @@ pub(super) fn cases() -> Vec<Case> {
         ("reserved_ports_are_not_handed_out", reserved_ports),
     ];
     let mut cases = named("spread::full", tests);
-    cases.push(Case::new("spread::full::fail_fast", fail_fast).unless(probe::no_fail_fast()));
+    let tests: &[Test] =
+        &[("fail_fast", fail_fast), ("fail_fast_beside_bound_ports", fail_fast_beside_bound_ports)];
+    cases.extend(
+        named("spread::full", tests).into_iter().map(|case| case.unless(probe::no_fail_fast())),
+    );
     cases
 }
 
@@ -137,4 +146,57 @@ fn fail_fast() -> Result<()> {
     drop((held, sock));
     spread.stop()?;
     host.rule.check_nothing_left()
+}
+
+/// A port that bind() took and gives back can be had at once: no call is denied then, not even if another port is bound
+/// at the same time.
+fn fail_fast_beside_bound_ports() -> Result<()> {
+    const BOUND: u16 = 6;
+    let mut host = Host::new()?;
+    let server = host.server("10.1.0.1:7000")?;
+    let bind = |port: u16| -> Result<Sock> {
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let sock = host.stage.netns.run(|| Sock::tcp(address))?;
+        sock.bind(address)?;
+        Ok(sock)
+    };
+    let mut bound = (40_000..40_000 + BOUND).map(bind).collect::<Result<Vec<_>>>()?;
+    let spread = host.spread(&POOL[..1], &["--fail-fast"])?;
+    let mut held = Vec::new();
+    for turn in 0..BOUND {
+        fill_until_denied(&host, server.address, &mut held)?;
+        drop(bound.pop());
+        let _another = if turn % 2 == 1 { Some(bind(40_500 + turn)?) } else { None };
+        let sock = host.app.tcp(server.address)?;
+        sock.connect(server.address).with_context(|| {
+            format!("turn {turn}: denied, though a port was given back: {:?}", host.rule.status())
+        })?;
+        sock.set_reset_on_close()?;
+        drop(sock);
+        for free in others(&host, POOL[0], server.address, 1).context("there was no port")? {
+            free.set_reset_on_close()?;
+        }
+    }
+    drop((held, bound));
+    spread.stop()?;
+    host.rule.check_nothing_left()
+}
+
+/// Takes all ports that the pool has, until a call is denied.
+fn fill_until_denied(host: &Host, peer: SocketAddr, held: &mut Vec<Sock>) -> Result<()> {
+    wait_for("a full pool", Duration::from_secs(10), || {
+        loop {
+            let sock = host.app.tcp(peer)?;
+            match sock.connect(peer) {
+                Ok(()) if source(&sock)?.to_string() == DEFAULT => {
+                    // Let through: the agent has not looked yet.
+                    sock.set_reset_on_close()?;
+                    return Ok(None);
+                }
+                Ok(()) => held.push(sock),
+                Err(Errno::ADDRNOTAVAIL) => return Ok(Some(())),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    })
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
     panic::resume_unwind,
     thread,
     time::{Duration, Instant},
@@ -30,6 +30,7 @@ pub(super) const OPERATIONS: Table = &[
     ("bind", bind),
     ("bind-and-close", bind_and_close),
     ("bind-addresses", bind_addresses),
+    ("bind-everywhere", bind_everywhere),
     ("close", close),
 ];
 
@@ -239,6 +240,23 @@ fn bind_addresses(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     for number in 0..argument::<u32>(words, 1)? {
         let address = SocketAddr::from((Ipv4Addr::from(first + number), 0));
         count += u64::from(Sock::tcp(address)?.bind(address).is_ok());
+    }
+    Ok(vec![count])
+}
+
+/// `bind-everywhere FIRST:PORT COUNT`: binds one port at so many addresses from FIRST on, which is in 127.0.0.0/8; the
+/// sockets stay open. Counts those that were bound.
+fn bind_everywhere(belongings: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
+    let first: SocketAddrV4 = argument(words, 0)?;
+    let mut count = 0;
+    for number in 0..argument::<u32>(words, 1)? {
+        let ip = Ipv4Addr::from(u32::from(*first.ip()) + number);
+        let address = SocketAddr::from((ip, first.port()));
+        let sock = Sock::tcp(address)?;
+        if sock.bind(address).is_ok() {
+            count += 1;
+            belongings.fds.push(sock.into());
+        }
     }
     Ok(vec![count])
 }

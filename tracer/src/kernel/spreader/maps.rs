@@ -9,7 +9,7 @@ use aya::{
 use tracer_common::{
     Rule,
     settings::map,
-    spread::{Decision, Told},
+    spread::{Decision, Told, held},
 };
 
 use crate::{
@@ -60,6 +60,15 @@ impl RuleMaps {
     }
 }
 
+/// What had become of bound ports when a look began; only differences say anything.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Looked {
+    /// Ports that bind() and listen() took, as [`held::BOUND`] says.
+    pub bound: u32,
+    /// Those that were given back, as [`held::RELEASED`] says.
+    pub released: u32,
+}
+
 /// The spreader's other maps.
 pub struct SpreadMaps {
     decided: PerCpuCounters,
@@ -84,11 +93,17 @@ impl SpreadMaps {
         self.taken.set(0, ports, 0).map_err(wrong(map::TAKEN))
     }
 
-    /// The bound ports that the hooks count in the rule's namespace and range; only differences say anything.
-    pub fn bound(&self) -> Result<u32, Error> {
-        let count = self.held.get(&0, 0).map_err(wrong(map::HELD))?;
-        // Truncation: it wraps, and only differences are looked at.
-        Ok(u32::try_from(count & u64::from(u32::MAX)).unwrap_or_default())
+    /// Begins a look at what is bound: what the hooks have counted of bound ports in the rule's namespace and range up to
+    /// now; from here on, each port that is bound counts again.
+    pub fn begin_look(&mut self) -> Result<Looked, Error> {
+        let look = self.held.get(&held::LOOK, 0).map_err(wrong(map::HELD))?;
+        self.held.set(held::LOOK, look + 1, 0).map_err(wrong(map::HELD))?;
+        // Truncation: these wrap, and only differences are looked at.
+        let read = |index| -> Result<u32, Error> {
+            let count = self.held.get(&index, 0).map_err(wrong(map::HELD))?;
+            Ok(u32::try_from(count & u64::from(u32::MAX)).unwrap_or_default())
+        };
+        Ok(Looked { bound: read(held::BOUND)?, released: read(held::RELEASED)? })
     }
 
     /// How often each decision was taken, summed over CPUs.

@@ -69,11 +69,8 @@ impl Agent {
     pub(super) fn refresh(&mut self) -> Result<(), Error> {
         self.range_changed();
         let now = Instant::now();
-        // Before the ports themselves: one that is bound in between counts twice for a second, not never.
-        let bound = self.spreader()?.maps.bound()?;
-        let (blocked, are_new) = self.blocked()?;
-        // What is counted since then is not among those ports.
-        let bound = if are_new { bound } else { self.rule.bound };
+        let blocked = self.blocked()?;
+        let bound = self.tracer.looked();
         let (usable, left_out) = self.usable(now);
         let taken = ports::taken(&self.inside.range, &blocked);
         if *taken != *self.taken {
@@ -179,12 +176,11 @@ impl Agent {
     }
 
     /// Ports of the namespace that no connect() is given because of bind() or listen(). What tuples hold takes no room from
-    /// here on where it is one of these. And whether they were read: else they are as they were, see
-    /// [`Tracer::refresh_ports`](crate::trace::Tracer::refresh_ports).
-    fn blocked(&mut self) -> Result<(Vec<u16>, bool), Error> {
+    /// here on where it is one of these.
+    fn blocked(&mut self) -> Result<Vec<u16>, Error> {
         self.tracer.know_range(self.netns.clone(), self.inside.range.clone());
-        let are_new = self.tracer.refresh_ports()?;
-        Ok((self.tracer.blocked(self.netns.inum), are_new))
+        self.tracer.refresh_ports()?;
+        Ok(self.tracer.blocked(self.netns.inum))
     }
 
     /// For `tracer status`, and on the log what changed of the pool.
