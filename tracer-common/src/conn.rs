@@ -76,7 +76,8 @@ pub mod conn_flag {
     /// The port is in `BINDS`, too: the application bound it, so it counts among the bound ports.
     pub const LISTED: u32 = 1 << 9;
     /// The port is none of those that connect() can be given now: another socket bound it meanwhile, or the range and
-    /// the reserved ports have changed. It takes no room, so it is not counted in [`crate::TupleCount::held`].
+    /// the reserved ports have changed. It takes no room, so it is not counted in [`crate::TupleCount::held`]. In the table
+    /// it is [`super::Conn::APART`].
     pub const APART: u32 = 1 << 13;
     /// In [`Bound::flags`]: the kernel chose the port, for bind(address, 0) or listen().
     pub const CHOSEN: u32 = 1 << 14;
@@ -101,13 +102,30 @@ pub struct Conn {
     pub acquired_ns: u64,
     /// [`conn_flag`] bits.
     pub flags: u32,
-    /// In whose share of the table this entry is: [`crate::share::owner`].
+    /// In whose share of the table this entry is ([`crate::share::owner`]), and [`Conn::APART`].
     pub owner: u32,
 }
 
 const _: () = assert!(size_of::<Conn>() == 96);
 
 impl Conn {
+    /// The bit of `owner` that stands for [`conn_flag::APART`] in the table, where `flags` never has it: `flags` is written by
+    /// hooks as a whole, this bit by commands alone, and so neither undoes what the other does at the same time.
+    pub const APART: u32 = 1 << 31;
+
+    /// Flags with [`conn_flag::APART`], from what the table has.
+    #[inline(always)]
+    pub const fn flags_of(flags: u32, owner: u32) -> u32 {
+        flags | (owner >> 31) * conn_flag::APART
+    }
+
+    /// An entry of the table, with [`conn_flag::APART`] in `flags` and the owner alone in `owner`.
+    #[must_use]
+    pub const fn told(self) -> Self {
+        let flags = Self::flags_of(self.flags, self.owner);
+        Self { flags, owner: self.owner & !Self::APART, ..self }
+    }
+
     /// Whether a time-wait socket holds the port.
     #[inline(always)]
     pub const fn is_time_wait(&self) -> bool {

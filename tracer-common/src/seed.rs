@@ -36,6 +36,8 @@ pub enum Op {
     SetState,
     /// Say whether the port of a known connection is [`crate::conn_flag::APART`] (`flags`: 1 or 0).
     SetApart,
+    /// Add to how many ports the spreader has handed out (`flags`, which wraps), if there are `user` of them now.
+    CorrectFast,
 }
 
 /// One change: twelve u64. The result of the run is 1 where something changed, else 0.
@@ -61,7 +63,7 @@ pub struct Command {
 /// What makes the counters of a tuple equal to what `CONNS` has for it, when it is added.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Correction {
-    /// Nothing is corrected unless the tuple has opened and released as many ports.
+    /// Nothing is corrected unless the tuple has opened and released as many ports, or this is [`Correction::ALWAYS`].
     pub opened: u64,
     pub released: u64,
     /// Ports in use, and of these in TIME_WAIT.
@@ -76,7 +78,22 @@ pub struct Correction {
     pub states: u64,
 }
 
+impl Correction {
+    /// In place of `opened`: what is to be added does not depend on ports that are opened and released meanwhile.
+    pub const ALWAYS: u64 = u64::MAX;
+}
+
 impl Command {
+    /// `CorrectFast`: there are `right` of these ports, and the hooks have `counted` others.
+    pub fn correcting_fast(counted: u32, right: u32) -> Self {
+        Self {
+            op: Op::CorrectFast as u32,
+            flags: right.wrapping_sub(counted),
+            user: counted,
+            ..Self::default()
+        }
+    }
+
     /// `CorrectTuple`: its fields are in the place of what it has no use for.
     #[expect(clippy::cast_possible_truncation, reason = "parts of a word")]
     pub const fn correcting(tuple: TupleKey, correction: &Correction) -> Self {

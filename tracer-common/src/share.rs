@@ -107,7 +107,7 @@ pub const fn owner(key: u64, netns: u32, user: u32) -> u32 {
     ((over_all << 16) | pair) as u32
 }
 
-/// The places of an owner in `SHARES`; 0: none.
+/// The places of an owner in `SHARES`; 0: none. What else is in the word ([`crate::Conn::APART`]) makes no difference.
 #[inline(always)]
 pub const fn places(owner: u32) -> [u32; 2] {
     [owner & (SLOTS - 1), (owner >> 16) & (SLOTS - 1)]
@@ -193,6 +193,9 @@ mod tests {
                 let [pair, all] = places(owner(0x1234_5678_9abc_def0, netns, user));
                 assert!((1..4096).contains(&pair), "{pair}");
                 assert!(all == 0 || (4096..SLOTS).contains(&all), "{all}");
+                let one = owner(0x1234_5678_9abc_def0, netns, user);
+                assert_eq!(one & crate::Conn::APART, 0);
+                assert_eq!(places(one | crate::Conn::APART), [pair, all]);
             }
         }
     }

@@ -147,6 +147,16 @@ pub(crate) fn fast(change: u64) {
     }
 }
 
+/// Corrects how many ports of the spreader are held, if there are still as many as userspace read.
+#[inline(always)]
+pub(crate) fn correct_fast(counted: u32, change: u32) -> bool {
+    let same = SPREADING.load() != 0 && read_held(held::FAST) == counted;
+    if same {
+        add_held(held::FAST, i64::from(change as i32) as u64);
+    }
+    same
+}
+
 /// What has become of bound ports of the rule's namespace and range.
 pub(crate) struct Held {
     /// As [`held::BOUND`], [`held::RELEASED`] and [`held::FAST`].

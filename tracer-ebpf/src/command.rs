@@ -53,6 +53,7 @@ fn run(command: &Command) -> bool {
     const CORRECT_TUPLE: u32 = Op::CorrectTuple as u32;
     const SET_STATE: u32 = Op::SetState as u32;
     const SET_APART: u32 = Op::SetApart as u32;
+    const CORRECT_FAST: u32 = Op::CorrectFast as u32;
     match command.op {
         ADD_CONN => add_conn(command),
         REMOVE_CONN => ledger::release(&command.key, now()).is_ok(),
@@ -63,6 +64,7 @@ fn run(command: &Command) -> bool {
         CORRECT_TUPLE => ledger::correct(&command.tuple, &command.correction()).unwrap_or(false),
         SET_STATE => ledger::set_state(&command.key, command.user, command.flags),
         SET_APART => ledger::set_apart(&command.key, command.flags != 0),
+        CORRECT_FAST => bind::correct_fast(command.user, command.flags),
         MARK_TIME_WAIT => ledger::time_wait(&command.key, 0, now()).is_some(),
         FORGIVE => ledger::forgive(&command.tuple),
         LEAVE_OUT => ledger::leave_out(&command.tuple, command.flags, now()),

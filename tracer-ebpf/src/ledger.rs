@@ -233,7 +233,8 @@ pub(crate) fn release_known(key: &ConnKey, conn: Option<&Conn>, now: u64) -> Ste
         mark(key, Mark::Released);
     }
     let conn = conn.ok_or(Skip::NotOurs)?;
-    let (flags, owner) = (conn.flags, conn.owner);
+    let owner = conn.owner;
+    let flags = Conn::flags_of(conn.flags, owner);
     let count = known(&conn.tuple);
     match CONNS.remove(key) {
         Ok(()) => {}
@@ -283,7 +284,7 @@ pub(crate) fn time_wait(key: &ConnKey, stamp: u32, now: u64) -> Option<&'static 
         unsafe {
             states::add(count, States::one(flags).wrapping_neg());
             atomic::add(&raw mut (*count).time_wait_begun, 1);
-            wait(count, key.port, conn.flags, 1);
+            wait(count, key.port, Conn::flags_of(conn.flags, conn.owner), 1);
             (*count).last_ns = now;
         }
     }
@@ -298,18 +299,19 @@ pub(crate) fn reopen(key: &ConnKey, conn: &Conn) -> Step {
         .insert(key, conn, u64::from(BPF_NOEXIST))
         .map_err(|error| failed_insert(error, Loss::ConnsFull))?;
     share::add(conn.owner, Table::Conns, 1);
+    let flags = Conn::flags_of(conn.flags, conn.owner);
     if let Some(count) = known(&conn.tuple) {
         // SAFETY: mapped for the life of the map. The tuple changed within this timer interrupt, and is not removed
         // before it is idle for longer.
         unsafe {
             atomic::add(&raw mut (*count).released, u64::MAX);
-            hold(count, key.port, conn.flags, 1);
-            states::add(count, States::one(conn.flags));
-            if conn.flags & conn_flag::TIME_WAIT != 0 {
+            hold(count, key.port, flags, 1);
+            states::add(count, States::one(flags));
+            if flags & conn_flag::TIME_WAIT != 0 {
                 atomic::add(&raw mut (*count).time_wait_ended, u64::MAX);
-                wait(count, key.port, conn.flags, 1);
+                wait(count, key.port, flags, 1);
             }
-            if ended_before_established(conn.flags) {
+            if ended_before_established(flags) {
                 atomic::add32(&raw mut (*count).settled, u32::MAX);
             }
         }
@@ -317,14 +319,15 @@ pub(crate) fn reopen(key: &ConnKey, conn: &Conn) -> Step {
     Ok(())
 }
 
-/// Corrects the counters of a tuple by what CONNS has, if as many ports were opened and released as userspace read.
-/// What only grows is corrected by growing.
+/// Corrects the counters of a tuple by what CONNS has, if as many ports were opened and released as userspace read, or
+/// this does not matter. What only grows is corrected by growing.
 #[inline(always)]
 pub(crate) fn correct(key: &TupleKey, correction: &Correction) -> Step<bool> {
     let count = tuple(key, share::owner(key.netns, UNKNOWN_USER))?;
     // SAFETY: as in `insert`.
     unsafe {
-        if (*count).opened != correction.opened || (*count).released != correction.released {
+        let same = (*count).opened == correction.opened && (*count).released == correction.released;
+        if !same && correction.opened != Correction::ALWAYS {
             return Ok(false);
         }
         grow(&raw mut (*count).opened, &raw mut (*count).released, correction.in_use);

@@ -304,9 +304,9 @@ impl Tracer {
         })?;
         let dumps = self.dump(places);
         let (mut conns, mut binds) = (Vec::new(), Vec::new());
-        let counted_before = self.counters()?;
+        let (counted_before, fast_before) = (self.counters()?, self.fast()?);
         self.session.maps.conns(|key, conn| conns.push((key, conn)))?;
-        let counted_after = self.counters()?;
+        let (counted_after, fast_after) = (self.counters()?, self.fast()?);
         self.session.maps.binds(|key, bound| binds.push((key, bound)))?;
         let unknown = HashMap::new();
         let mut commands = seed::stale(&conns, &dumps, before_ns);
@@ -314,7 +314,13 @@ impl Tracer {
         commands.extend(seed::missed(&before, &conns, &dumps, &unknown));
         commands.extend(bound::missed(&binds, &dumps, &unknown));
         commands.extend(balance::corrections(&counted_before, &conns, &counted_after));
+        commands.extend(balance::fast(fast_before, &conns, fast_after));
         Ok(commands)
+    }
+
+    /// Ports that the spreader bound and that are held now; `None`: this is no spreader.
+    fn fast(&self) -> Result<Option<u32>, Error> {
+        self.session.spreader.as_ref().map(|spreader| spreader.maps.fast()).transpose()
     }
 
     fn counters(&mut self) -> Result<Reading, Error> {
@@ -374,6 +380,7 @@ impl Tracer {
 
 /// What makes a difference the same one in two comparisons.
 fn identity(command: &Command) -> (u32, ConnKey, Option<Command>) {
-    let of_values = [Op::CorrectTuple as u32, Op::SetState as u32].contains(&command.op);
+    const OF_VALUES: [Op; 3] = [Op::CorrectTuple, Op::SetState, Op::CorrectFast];
+    let of_values = OF_VALUES.iter().any(|op| *op as u32 == command.op);
     (command.op, command.key, of_values.then_some(*command))
 }

@@ -1,6 +1,6 @@
 //! Which of a tuple's ports take room: the counters `held` and `waiting`.
 
-use tracer_common::{ConnKey, Halves, TupleCount, conn_flag};
+use tracer_common::{Conn, ConnKey, Halves, TupleCount, conn_flag};
 
 use super::{get_mut, life::known};
 use crate::{atomic, bind};
@@ -43,23 +43,23 @@ pub(super) unsafe fn wait(count: *mut TupleCount, port: u16, flags: u32, change:
 #[inline(always)]
 pub(crate) fn set_apart(key: &ConnKey, apart: bool) -> bool {
     let Some(conn) = get_mut(key) else { return false };
-    // SAFETY: a preallocated element stays mapped. Only commands change this flag, one after the other.
-    let flags = unsafe { (&raw const (*conn).flags).read_volatile() };
-    if (flags & conn_flag::APART != 0) == apart {
+    // SAFETY: a preallocated element stays mapped. Only commands change this bit, one after the other.
+    let owner = unsafe { (&raw const (*conn).owner).read_volatile() };
+    if (owner & Conn::APART != 0) == apart {
         return false;
     }
     // SAFETY: as above; it can have become another port's (`super::get`).
-    let Some(count) = known(unsafe { &(*conn).tuple }) else { return false };
-    let (flag, change) =
-        if apart { (conn_flag::APART, u64::MAX) } else { (conn_flag::APART.wrapping_neg(), 1) };
-    let others = flags & !conn_flag::APART;
-    // SAFETY: as in `super::release_known`: the port is held. Where a hook changes the flags or releases the port at this
-    // moment, the next comparison corrects the counters.
+    let (count, flags) =
+        unsafe { (known(&(*conn).tuple), (&raw const (*conn).flags).read_volatile()) };
+    let Some(count) = count else { return false };
+    let change = if apart { u64::MAX } else { 1 };
+    // SAFETY: as in `super::release_known`: the port is held. Adding the highest bit turns it over. Where a hook tells of
+    // a TIME_WAIT or releases the port at this moment, a comparison corrects the counters.
     unsafe {
-        atomic::add32(&raw mut (*conn).flags, flag);
-        hold(count, key.port, others, change);
+        atomic::add32(&raw mut (*conn).owner, Conn::APART);
+        hold(count, key.port, flags, change);
         if flags & conn_flag::TIME_WAIT != 0 {
-            wait(count, key.port, others, change);
+            wait(count, key.port, flags, change);
         }
     }
     true

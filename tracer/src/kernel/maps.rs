@@ -96,8 +96,8 @@ impl Maps {
     }
 
     /// Hands over every held port, in no order.
-    pub fn conns(&mut self, each: impl FnMut(ConnKey, Conn)) -> Result<(), Error> {
-        read(&self.conns, map::CONNS, &mut self.batch, each)
+    pub fn conns(&mut self, mut each: impl FnMut(ConnKey, Conn)) -> Result<(), Error> {
+        read(&self.conns, map::CONNS, &mut self.batch, |key, conn: Conn| each(key, conn.told()))
     }
 
     /// Hands over every bound port, in no order.

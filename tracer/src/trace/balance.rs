@@ -38,6 +38,28 @@ impl Ports {
     }
 }
 
+/// What `CONNS` has of a tuple.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+struct Found {
+    ports: Ports,
+    /// Entries that are [`conn_flag::APART`], and those of them in TIME_WAIT.
+    apart: u32,
+    apart_in_time_wait: u32,
+    /// Flags of any entry.
+    any: u32,
+}
+
+impl Found {
+    fn add(&mut self, port: u16, flags: u32) {
+        self.ports.add(port, flags);
+        self.any |= flags;
+        if flags & conn_flag::APART != 0 {
+            self.apart += 1;
+            self.apart_in_time_wait += u32::from(flags & conn_flag::TIME_WAIT != 0);
+        }
+    }
+}
+
 /// The counters of a tuple that must be right.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Counters {
@@ -65,14 +87,15 @@ impl From<&TupleCount> for Counters {
 
 pub(super) type Reading = HashMap<TupleKey, Counters>;
 
-/// What corrects the tuples by `conns`, which was read between the two readings: only those that did not change
-/// meanwhile. A hook can be between its two steps, so it counts only if the next readings say the same.
+/// What corrects the tuples by `conns`, which was read between the two readings: those that did not change
+/// meanwhile, and of the others what does not depend on ports that come and go ([`of_busy`]). A hook can be between its
+/// two steps, so it counts only if the next readings say the same.
 pub(super) fn corrections(
     before: &Reading,
     conns: &[(ConnKey, Conn)],
     after: &Reading,
 ) -> Vec<Command> {
-    let mut held: HashMap<&TupleKey, Ports> = HashMap::with_capacity(after.len());
+    let mut held: HashMap<&TupleKey, Found> = HashMap::with_capacity(after.len());
     // One that was removed and inserted again can be read twice.
     let mut seen = HashSet::with_capacity(conns.len());
     for (key, conn) in conns {
@@ -85,14 +108,75 @@ pub(super) fn corrections(
     tuples
         .filter_map(|key| {
             let counted = after.get(key).copied().unwrap_or_default();
-            if before.get(key).copied().unwrap_or_default() != counted {
+            let before = before.get(key).copied().unwrap_or_default();
+            let found = held.get(key).copied().unwrap_or_default();
+            let correction = if before != counted {
+                of_busy(&before, &counted, &found)?
+            } else if found.ports != counted.ports {
+                correction(&counted, &found.ports)
+            } else {
                 return None;
-            }
-            let right = held.get(key).copied().unwrap_or_default();
-            (right != counted.ports)
-                .then(|| Command::correcting(*key, &correction(&counted, &right)))
+            };
+            Some(Command::correcting(*key, &correction))
         })
         .collect()
+}
+
+/// What corrects a tuple whose ports come and go all the time. How many it holds differs from reading to reading, but not
+/// how many of them take no room: these are counted by the difference of two counters that change together. It has to be
+/// the number of entries that are apart from the others, unless there are some of which this is true by their nature, which
+/// come and go as well.
+fn of_busy(before: &Counters, after: &Counters, found: &Found) -> Option<Correction> {
+    const NO_ROOM: u32 = conn_flag::LISTED;
+    const NEVER_TAKEN_OVER: u32 = NO_ROOM | conn_flag::BOUND | conn_flag::NO_STAMP;
+    // Truncation: only differences are looked at.
+    let without = |all: u64, some: u64| (low(all)).wrapping_sub(Halves(some).sum());
+    let missing = |by_counters: [u32; 2], right: u32, unknown: u32| {
+        let [before, after] = by_counters;
+        let known = before == after && found.any & unknown == 0;
+        if known { after.wrapping_sub(right).cast_signed() } else { 0 }
+    };
+    let held = [before, after].map(|it| without(it.ports.in_use, it.ports.held));
+    let held = missing(held, found.apart, NO_ROOM);
+    let waiting = [before, after].map(|it| without(it.ports.time_wait, it.ports.waiting));
+    let waiting = missing(waiting, found.apart_in_time_wait, NEVER_TAKEN_OVER);
+    (held != 0 || waiting != 0).then(|| Correction {
+        opened: Correction::ALWAYS,
+        held: in_a_half(held, found.ports.held, after.ports.held),
+        waiting: in_a_half(waiting, found.ports.waiting, after.ports.waiting),
+        ..Correction::default()
+    })
+}
+
+/// So many more, in the half that lacks the most of what it should be, or has the most too many.
+fn in_a_half(more: i32, right: u64, counted: u64) -> u64 {
+    let [right, counted] = [Halves(right), Halves(counted)];
+    let lacks = |right: u32, counted: u32| right.wrapping_sub(counted).cast_signed();
+    let even = lacks(right.even(), counted.even());
+    let odd = lacks(right.odd(), counted.odd());
+    let one = if (even > odd) == (more > 0) { Halves::one(0) } else { Halves::one(1) };
+    one.wrapping_mul(i64::from(more).cast_unsigned())
+}
+
+fn low(count: u64) -> u32 {
+    u32::try_from(count & u64::from(u32::MAX)).unwrap_or_default()
+}
+
+/// What corrects the count of ports that the spreader bound (`before` and `after` the entries were read), as of a tuple.
+pub(super) fn fast(
+    before: Option<u32>,
+    conns: &[(ConnKey, Conn)],
+    after: Option<u32>,
+) -> Option<Command> {
+    let counted = after.filter(|_| before == after)?;
+    // One that was removed and inserted again can be read twice.
+    let of_spreader = |flags: u32| {
+        flags & (conn_flag::BOUND | conn_flag::LISTED | conn_flag::APART) == conn_flag::BOUND
+    };
+    let held: HashSet<_> =
+        conns.iter().filter(|(_, conn)| of_spreader(conn.flags)).map(|(key, _)| key).collect();
+    let right = u32::try_from(held.len()).unwrap_or(u32::MAX);
+    (right != counted).then(|| Command::correcting_fast(counted, right))
 }
 
 fn correction(counted: &Counters, right: &Ports) -> Correction {
@@ -160,6 +244,61 @@ mod tests {
         let before = reading(&[(1, right), (2, count(8, 8))]);
         let after = reading(&[(1, right), (2, count(9, 8))]);
         assert_eq!(corrections(&before, &conns, &after), []);
+    }
+
+    #[test]
+    fn of_a_tuple_that_never_rests_what_takes_no_room_is_corrected() {
+        let (even, odd) = (1 << 32, 1);
+        let conns: Vec<_> = (0..10)
+            .map(|it| conn(it, 40_000 + u16::try_from(it).unwrap(), tuple(1), 0))
+            .chain([conn(10, 40_010, tuple(1), conn_flag::APART)])
+            .chain([conn(11, 40_011, tuple(1), conn_flag::APART | conn_flag::TIME_WAIT)])
+            .chain([conn(12, 40_013, tuple(1), conn_flag::TIME_WAIT)])
+            .collect();
+        // Held: 5 even ones and 6 odd ones, of which one is in TIME_WAIT.
+        let right = |more| TupleCount {
+            held: even * 5 + odd * (6 + more),
+            waiting: odd,
+            time_wait_begun: 2,
+            ..count(100 + more, 87)
+        };
+        let wrong = |more| TupleCount { held: right(more).held - even, waiting: 2, ..right(more) };
+        let look = |of: &dyn Fn(u64) -> TupleCount, conns: &[_]| {
+            corrections(&reading(&[(1, of(0))]), conns, &reading(&[(1, of(1))]))
+        };
+        assert_eq!(look(&right, &conns), []);
+        let correction = Correction {
+            opened: Correction::ALWAYS,
+            held: even,
+            waiting: odd.wrapping_neg(),
+            ..Correction::default()
+        };
+        assert_eq!(look(&wrong, &conns), [Command::correcting(tuple(1), &correction)]);
+        // Ports that bind() took come and go without taking room.
+        let mut listed = conns.clone();
+        listed.push(conn(13, 40_015, tuple(1), conn_flag::LISTED));
+        assert_eq!(look(&wrong, &listed), []);
+        // Of the two counters one has changed and the other not yet.
+        let moving = |more| TupleCount { held: wrong(0).held, ..wrong(more) };
+        let waiting_alone = Correction { held: 0, ..correction };
+        assert_eq!(look(&moving, &conns), [Command::correcting(tuple(1), &waiting_alone)]);
+    }
+
+    #[test]
+    fn ports_of_the_spreader_are_counted_where_they_do_not_change() {
+        let bound = conn_flag::BOUND;
+        let conns = [
+            conn(1, 40_001, tuple(1), bound),
+            conn(1, 40_001, tuple(1), bound),
+            conn(2, 40_001, tuple(2), bound | conn_flag::TIME_WAIT),
+            conn(3, 40_003, tuple(1), bound | conn_flag::LISTED),
+            conn(4, 40_005, tuple(1), bound | conn_flag::APART),
+            conn(5, 40_007, tuple(1), 0),
+        ];
+        assert_eq!(fast(Some(2), &conns, Some(2)), None);
+        assert_eq!(fast(Some(5), &conns, Some(5)), Some(Command::correcting_fast(5, 2)));
+        assert_eq!(fast(Some(5), &conns, Some(4)), None);
+        assert_eq!(fast(None, &conns, None), None);
     }
 
     #[test]

@@ -106,6 +106,13 @@ impl SpreadMaps {
         Ok(Looked { bound: read(held::BOUND)?, released: read(held::RELEASED)? })
     }
 
+    /// Ports that the spreader bound and that are held now, as the hooks count them.
+    pub fn fast(&self) -> Result<u32, Error> {
+        let count = self.held.get(&held::FAST, 0).map_err(wrong(map::HELD))?;
+        // Truncation: it can be below 0 for a moment.
+        Ok(u32::try_from(count & u64::from(u32::MAX)).unwrap_or_default())
+    }
+
     /// How often each decision was taken, summed over CPUs.
     pub fn decided(&self) -> Result<[u64; Decision::COUNT], Error> {
         let mut totals = [0; Decision::COUNT];
