@@ -171,13 +171,17 @@ pub(crate) fn searched(sock: &Sock, result: i32) -> Step {
 #[inline(always)]
 pub(crate) fn returned(result: i64) -> Step {
     let attempt = attempt::current(Call::Connect).ok_or(Skip::NotOurs)?;
-    let step = if attempt.flags & conn_flag::SETTLED == 0 {
-        ended(attempt, result)
-    } else {
-        Err(Skip::NotOurs)
-    };
-    attempt::end();
-    step
+    if attempt.flags & conn_flag::SETTLED == 0 {
+        let step = ended(attempt, result);
+        attempt::end();
+        return step;
+    }
+    // A refusal may be waiting until connect() lets go of its socket, and of a port that found no room in the ledger nobody
+    // else knows who called. (It stays until the thread's next call then.)
+    if attempt.flags & conn_flag::UNCOUNTED == 0 {
+        attempt::end();
+    }
+    Err(Skip::NotOurs)
 }
 
 #[inline(always)]

@@ -39,6 +39,7 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
         ("conns_full", tables::conns_full),
         ("tuples_full", tables::tuples_full),
         ("failures_without_a_row", tables::failures_without_a_row),
+        ("refused_without_a_row_and_not_waited_for", tables::refused_and_not_waited_for),
     ];
     let mut cases = plan.sampled("losses", tests);
     // Seen on 6.1: the kernel takes the probes out while the other processor runs into them.

@@ -164,6 +164,41 @@ pub(super) fn failures_without_a_row(backend: &str) -> Result<()> {
     Ok(())
 }
 
+/// As that, of calls that do not wait: the refusal comes when connect() has all but returned, and who called is known.
+pub(super) fn refused_and_not_waited_for(backend: &str) -> Result<()> {
+    const CALLS: u8 = 100;
+    let stage = Stage::new(&[])?;
+    let record = Record::start(backend, &["--max-tuples", "64", "--events", "failed"])?;
+    stage.netns.run(|| -> Result<()> {
+        for last in 1..=CALLS {
+            let nobody = SocketAddr::from(([127, 0, 1, last], 9));
+            let sock = Sock::tcp(nobody)?;
+            sock.set_nonblocking()?;
+            let result = sock.connect(nobody);
+            let refused = [Errno::INPROGRESS, Errno::CONNREFUSED].map(Err).contains(&result);
+            ensure!(refused, "connect to {nobody}: {result:?}");
+        }
+        Ok(())
+    })?;
+    let recording = record.stop()?;
+    recording.assert_balanced()?;
+    let failed = recording.events("connect.failed", stage.netns.inum());
+    let of_us = |event: &serde_json::Value| {
+        event["cause"] == "refused"
+            && event["process.pid"] == std::process::id()
+            && event.get("connect.duration_ns").is_some()
+    };
+    let told = failed.iter().copied().filter(|event| of_us(event)).count() as u64;
+    let unseen = unseen(&recording, CALLS.into())?;
+    ensure!(
+        told + unseen >= CALLS.into(),
+        "of {CALLS} refused {told} tell who called for how long, {unseen} may not have been seen: {:?}",
+        failed.last()
+    );
+    ensure!(lost_in(&recording, "tuples")? > 0, "all found room");
+    Ok(())
+}
+
 /// A namespace of which nothing is in the full table: once idle tuples are forgotten, its ports are found.
 pub(super) fn found_when_there_is_room(backend: &str) -> Result<()> {
     const PORTS: usize = 40;
