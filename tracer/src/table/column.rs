@@ -1,6 +1,7 @@
 //! The columns: title, key, cell, order and alignment, each said once.
 
 mod cell;
+mod help;
 
 use std::cmp::Ordering;
 
@@ -198,45 +199,6 @@ impl Column {
             Self::Pid => "PID",
             Self::Tuples => "TUPLES",
             Self::Pool => "POOL",
-        }
-    }
-
-    /// What it says, in a line of help.
-    pub const fn meaning(self) -> &'static str {
-        match self {
-            Self::Source => "source address; *: several",
-            Self::Destination => "destination and its port",
-            Self::Netns => "network namespace; shown while rows differ in nothing else",
-            Self::Ports => "source ports taken now, TIME_WAIT included",
-            Self::TimeWait => {
-                "of those, in TIME_WAIT; r: connect() can take some over (tcp_tw_reuse)"
-            }
-            Self::Reusable => {
-                "of those in TIME_WAIT, what connect() can take over (tcp_tw_reuse); -: none can ever be"
-            }
-            Self::State => {
-                "the state that most of them are in, and their share; no answer: the SYN was sent again"
-            }
-            Self::Connecting => "of those, in SYN_SENT",
-            Self::Unanswered => "of those in SYN_SENT, the SYN was sent again: no answer",
-            Self::Established => "of those, established",
-            Self::CloseWait => "of those, closed by the peer and not by the process (CLOSE_WAIT)",
-            Self::Closing => "of those, in FIN_WAIT1, FIN_WAIT2, CLOSING or LAST_ACK",
-            Self::Saturation => {
-                "share of the ports there are; ~ from 45 % (connect() gets slow), ! 80 %, !! 95 %"
-            }
-            Self::Opened => "ports taken a second",
-            Self::Failed => "failed connect() calls a second",
-            Self::Error => "error of the newest failure",
-            Self::Search => {
-                "99 of 100 port searches took less; ≥: some took longer than what is measured"
-            }
-            Self::Eta => "time until no port is left, if it goes on like this",
-            Self::Comm => "process that connected last; ?: gone, its thread's name",
-            Self::Container => "container of that process, or else its systemd unit",
-            Self::Pid => "process",
-            Self::Tuples => "tuples that the row stands for",
-            Self::Pool => "spreading rule that the address belongs to",
         }
     }
 

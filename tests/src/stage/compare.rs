@@ -1,0 +1,95 @@
+//! What the kernel has, what a workload expects and what a tracer counts, held against each other.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+};
+
+use super::{Expected, Outcome};
+use crate::{
+    oracle::{self, Table},
+    tracer::watch::Counts,
+    tuple::Tuple,
+};
+
+pub(super) fn against_kernel(table: &Table, expected: &BTreeMap<Tuple, Expected>) -> String {
+    let mut difference = String::new();
+    for tuple in table.keys().chain(expected.keys()).collect::<BTreeSet<_>>() {
+        let kernel = table.get(tuple).cloned().unwrap_or_default();
+        let wanted = expected.get(tuple).cloned().unwrap_or_default();
+        // A FIN that finds the socket busy leaves it a full socket in FIN_WAIT2, with a timer of its
+        // own, in place of a time-wait socket (tcp_rcv_state_process): up to the timing.
+        let waiting = |state| kernel.states.get(state).copied().unwrap_or(0);
+        let at_most = waiting("TIME_WAIT") + waiting("FIN_WAIT2");
+        let time_wait = (kernel.time_wait..=at_most).contains(&wanted.time_wait);
+        if kernel.in_use != wanted.in_use || !time_wait {
+            writeln!(difference, "  {tuple}: kernel {kernel:?}, expected {wanted:?}").ok();
+        }
+    }
+    difference
+}
+
+/// Ports that are connecting, of these without an answer, established, closed by the peer only, and closing.
+fn by_state(kernel: &oracle::Sockets) -> [u64; 5] {
+    [
+        kernel.in_states(&["SYN_SENT", "SYN_RECV"]),
+        kernel.unanswered,
+        kernel.in_states(&["ESTABLISHED"]),
+        kernel.in_states(&["CLOSE_WAIT"]),
+        kernel.in_states(&["FIN_WAIT1", "FIN_WAIT2", "CLOSING", "LAST_ACK"]),
+    ]
+}
+
+fn states(counted: &Counts) -> [u64; 5] {
+    let Counts { connecting, unanswered, established, close_wait, closing, .. } = *counted;
+    [connecting, unanswered, established, close_wait, closing]
+}
+
+/// Whether these are the failures, but for so many calls. Of a call that was told in part, the cause can be another one.
+fn are_failures(
+    counted: &BTreeMap<String, u64>,
+    wanted: &BTreeMap<String, u64>,
+    unseen: u64,
+) -> bool {
+    let of = |failures: &BTreeMap<String, u64>, cause: &str| failures.get(cause).copied();
+    counted.keys().chain(wanted.keys()).all(|cause| {
+        let [counted, wanted] = [counted, wanted].map(|it| of(it, cause).unwrap_or(0));
+        counted.abs_diff(wanted) <= unseen
+    })
+}
+
+/// The calls that a workload knows of.
+pub(super) fn calls(expected: &BTreeMap<Tuple, Expected>, outcome: Option<&Outcome>) -> u64 {
+    let of_one = |it: &Expected| it.opened.unwrap_or(it.in_use) + it.failures.values().sum::<u64>();
+    expected.values().map(of_one).sum::<u64>() + outcome.map_or(0, Outcome::calls)
+}
+
+pub(super) fn against_tracer(
+    table: &Table,
+    expected: &BTreeMap<Tuple, Expected>,
+    tracer: &BTreeMap<Tuple, Counts>,
+    unseen: u64,
+) -> String {
+    let mut difference = String::new();
+    for tuple in table.keys().chain(expected.keys()).chain(tracer.keys()).collect::<BTreeSet<_>>() {
+        let kernel = table.get(tuple).cloned().unwrap_or_default();
+        let counted = tracer.get(tuple).cloned().unwrap_or_default();
+        let wanted = expected.get(tuple);
+        let right = (kernel.in_use, kernel.time_wait) == (counted.in_use, counted.time_wait)
+            && by_state(&kernel) == states(&counted)
+            && counted.opened.checked_sub(counted.released) == Some(counted.in_use)
+            && wanted
+                .and_then(|wanted| wanted.opened)
+                .is_none_or(|opened| opened.abs_diff(counted.opened) <= unseen)
+            && wanted
+                .is_none_or(|wanted| are_failures(&counted.failures, &wanted.failures, unseen));
+        if !right {
+            writeln!(
+                difference,
+                "  {tuple}: kernel {kernel:?}, tracer {counted:?}, expected {wanted:?}"
+            )
+            .ok();
+        }
+    }
+    difference
+}
