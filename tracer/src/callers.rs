@@ -1,6 +1,6 @@
 //! Who called, in words: the names of processes, and of their cgroups.
 
-use tracer_common::{Event, TupleCount, Who};
+use tracer_common::{Event, TupleCount, Who, event_flag};
 
 use crate::{
     cgroups::Names,
@@ -25,12 +25,31 @@ impl Callers {
 
     /// Whose event it is, by name.
     pub fn of(&mut self, event: &Event) -> Called {
-        let &Event { cgroup, pid, tid, comm, mono_ns, .. } = event;
-        self.processes.called(&Who { cgroup, pid, tid, comm }, mono_ns)
+        let &Event { cgroup, pid, tid, comm, .. } = event;
+        self.processes.called(&Who { cgroup, pid, tid, comm }, called_ns(event))
     }
+}
+
+/// When the call began that an event is about, CLOCK_MONOTONIC, ns. The event can come minutes later, when the caller has
+/// ended and another process has its id.
+fn called_ns(event: &Event) -> u64 {
+    let measured = event.flags & event_flag::DURATION != 0;
+    event.mono_ns.saturating_sub(if measured { event.duration_ns } else { 0 })
 }
 
 /// Who connected last.
 pub(crate) fn last(count: &TupleCount) -> Who {
     Who { cgroup: count.cgroup, pid: count.pid, tid: 0, comm: count.comm }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_of_whoever_called_and_not_of_who_has_that_id_by_then() {
+        let late = Event { mono_ns: 200, duration_ns: 130, ..Event::default() };
+        assert_eq!(called_ns(&late), 200);
+        assert_eq!(called_ns(&Event { flags: event_flag::DURATION, ..late }), 70);
+    }
 }

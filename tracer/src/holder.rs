@@ -14,7 +14,7 @@ use tracer_common::{Addr, Bound, Cause, ConnKey, Event, Kind, conn_flag};
 use crate::{
     export::{line::state, tuple::address},
     netns::{Netns, Worker},
-    process::{Owner, Search},
+    process::{Called, Owner, Search, leader_name},
     sockdiag::{self, DiagSocket, tcp_state},
     text::until_nul,
 };
@@ -103,7 +103,7 @@ impl Holders {
             found => found,
         };
         let holder = match found {
-            Ok(holder) => holder.or_else(|| bound(wanted, &binds())),
+            Ok(holder) => holder.or_else(|| bound(wanted, &binds(), leader_name)),
             Err(error) => {
                 tracing::debug!("who holds port {} is not known: {error}", wanted.2);
                 None
@@ -203,8 +203,13 @@ fn is_any(address: Addr) -> bool {
     address == Addr::UNSPECIFIED || address == Addr::v4([0; 4])
 }
 
-/// What the ledger knows of bound ports: who called bind().
-fn bound(wanted: Place, binds: &[(ConnKey, Bound)]) -> Option<Holder> {
+/// What the ledger knows of bound ports: who called bind(). `leader`: what the process of an id is called that did something
+/// at a time; of a thread that is not the first one, the ledger knows only its own name.
+fn bound(
+    wanted: Place,
+    binds: &[(ConnKey, Bound)],
+    leader: impl Fn(u32, u64) -> Option<[u8; 16]>,
+) -> Option<Holder> {
     let (netns, address, port) = wanted;
     let here = |(key, bound): &&(ConnKey, Bound)| {
         key.port == port && bound.place.netns == netns && conflict(bound.place.source, address)
@@ -212,7 +217,13 @@ fn bound(wanted: Place, binds: &[(ConnKey, Bound)]) -> Option<Holder> {
     let (_, bound) = binds.iter().filter(here).min_by_key(|(key, _)| key.cookie)?;
     let listens = bound.flags & conn_flag::LISTEN != 0;
     let state = if listens { tcp_state::LISTEN } else { tcp_state::CLOSE };
-    Some(Holder { pid: bound.who.pid, comm: bound.who.comm, state, ..Holder::default() })
+    let who = &bound.who;
+    let comm = if Called::from(who).of_thread {
+        leader(who.pid, bound.acquired_ns).unwrap_or_default()
+    } else {
+        who.comm
+    };
+    Some(Holder { pid: who.pid, comm, state, ..Holder::default() })
 }
 
 /// The keys of `bind.failed` that name a holder.
@@ -304,11 +315,30 @@ mod tests {
         let mut there = Bound::default();
         (there.place.netns, there.place.source, there.who.pid) = (5, HERE, 42);
         let binds = [(ConnKey::new(1, 40_007), there)];
-        let found = bound((5, ANY, 40_007), &binds).unwrap();
+        let none = |_: u32, _: u64| None;
+        let found = bound((5, ANY, 40_007), &binds, none).unwrap();
         assert_eq!((found.pid, found.state, found.peer_port), (42, tcp_state::CLOSE, 0));
         for other in [(6, ANY, 40_007), (5, THERE, 40_007), (5, ANY, 40_008)] {
-            assert_eq!(bound(other, &binds), None);
+            assert_eq!(bound(other, &binds, none), None);
         }
+    }
+
+    #[test]
+    fn the_holder_of_a_port_is_called_by_its_process_whichever_thread_bound_it() {
+        let name_of = |tid: u32, leader: Option<[u8; 16]>| {
+            let mut there = Bound { acquired_ns: 9, ..Bound::default() };
+            (there.place.netns, there.place.source) = (5, HERE);
+            (there.who.pid, there.who.tid, there.who.comm) =
+                (42, tid, *b"pool-1\0\0\0\0\0\0\0\0\0\0");
+            let binds = [(ConnKey::new(1, 40_007), there)];
+            let leader = |pid, at_ns| leader.filter(|_| (pid, at_ns) == (42, 9));
+            bound((5, ANY, 40_007), &binds, leader).unwrap().comm
+        };
+        let java = *b"java\0\0\0\0\0\0\0\0\0\0\0\0";
+        assert_eq!(name_of(42, Some(java)), *b"pool-1\0\0\0\0\0\0\0\0\0\0");
+        assert_eq!(name_of(43, Some(java)), java);
+        // The thread's name is not the process's.
+        assert_eq!(name_of(43, None), [0; 16]);
     }
 
     #[test]

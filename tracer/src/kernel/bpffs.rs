@@ -26,12 +26,12 @@ use rustix::{
 use crate::{
     error::Error,
     mounts::{self, BPFFS, MountPoint},
+    process,
 };
 
 /// Where bpffs belongs, and is mounted if it is not anywhere.
 pub(super) const USUAL: &str = "/sys/fs/bpf";
-/// `PROC_PID_INIT_INO` and `MNT_NS_INIT_INO` of the kernel; the second one since Linux 6.18.
-const FIRST_PIDS: u64 = 0xEFFF_FFFC;
+/// `MNT_NS_INIT_INO` of the kernel, since Linux 6.18.
 const FIRST_MOUNTS: u64 = 0xEFFF_FFF8;
 /// Mounts that are taken away to see what is below.
 const LAYERS: usize = 64;
@@ -110,7 +110,7 @@ fn host_mounts() -> Result<Option<File>, String> {
     let inode = |path: &str| fs::metadata(path).map(|metadata| metadata.ino());
     let own =
         inode("/proc/self/ns/mnt").map_err(|error| format!("/proc cannot be read: {error}"))?;
-    if inode("/proc/self/ns/pid").ok() != Some(FIRST_PIDS) {
+    if !process::in_first_pids() {
         return Err("it runs in a container, with a process namespace of its own".into());
     }
     let mut reason = String::new();

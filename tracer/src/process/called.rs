@@ -1,7 +1,7 @@
 //! What a process is called: by its leader, the thread that it began with. Every thread has a name of its own, and
 //! the kernel side knows only that of the thread that called.
 
-use std::{collections::HashMap, fs, io};
+use std::{collections::HashMap, fs, io, os::unix::fs::MetadataExt};
 
 use tracer_common::{Event, Who};
 
@@ -51,6 +51,44 @@ impl From<&Who> for Called {
     }
 }
 
+/// Whether processes have the ids here that the kernel side knows them by: those of the first process namespace (its inode is
+/// PROC_PID_INIT_INO). In a container they have others.
+pub fn in_first_pids() -> bool {
+    const FIRST_PIDS: u64 = 0xEFFF_FFFC;
+    // Without /proc nothing is found anyway.
+    fs::metadata("/proc/self/ns/pid").is_ok_and(|metadata| metadata.ino() == FIRST_PIDS)
+}
+
+/// What the process is called that did something at `at_ns` (CLOCK_MONOTONIC); `None`: it has ended, or is hidden.
+pub fn leader_name(pid: u32, at_ns: u64) -> Option<[u8; 16]> {
+    let process = in_first_pids().then(|| stat(pid).ok())??;
+    (process.began_ns <= at_ns.saturating_add(TICK_NS)).then_some(process.name)
+}
+
+/// What is not known of processes here, and why.
+pub fn shortcoming() -> Option<&'static str> {
+    if !in_first_pids() {
+        return Some(
+            "processes of the host cannot be asked (a process namespace of its own; run the container with --pid=host): names are \
+             those of threads, whether a process has ended is not known, and who has sockets open is told by ids of the container",
+        );
+    }
+    // Asked by whoever starts it; whoever asks later on is another user, who may see less.
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    hides_processes(&mounts).then_some(
+        "other users' processes are hidden (/proc is mounted with hidepid): without root's rights names are those of threads, and \
+         whether a process has ended is not known",
+    )
+}
+
+/// Whether the newest mount on /proc hides processes, by the text of mountinfo (proc(5)).
+fn hides_processes(mountinfo: &str) -> bool {
+    let on_proc = |line: &&str| line.split(' ').nth(4) == Some("/proc");
+    let options = mountinfo.lines().rfind(on_proc).and_then(|line| line.rsplit(' ').next());
+    let hidepid = options.and_then(|all| all.split(',').find_map(|it| it.strip_prefix("hidepid=")));
+    hidepid.is_some_and(|value| !matches!(value, "0" | "off"))
+}
+
 /// What was read of a process holds for so long, ns.
 const FRESH_NS: u64 = 1_000_000_000;
 /// Processes that are asked in a second, each some 10 µs.
@@ -71,6 +109,8 @@ pub struct Processes {
     budget: Budget,
     /// Other users' processes are not shown (proc(5), hidepid): one that is not found need not have ended.
     hidden: Option<bool>,
+    /// See [`in_first_pids`]: else the process with that id here is another one.
+    has_pids: bool,
     read: fn(u32) -> io::Result<Stat>,
 }
 
@@ -96,7 +136,8 @@ struct Budget {
 impl Default for Processes {
     fn default() -> Self {
         let (recent, earlier) = (HashMap::new(), HashMap::new());
-        Self { recent, earlier, budget: Budget::default(), hidden: None, read: stat }
+        let has_pids = in_first_pids();
+        Self { recent, earlier, budget: Budget::default(), hidden: None, has_pids, read: stat }
     }
 }
 
@@ -130,7 +171,7 @@ impl Processes {
     fn ended(&mut self, who: &Who, at_ns: u64, now_ns: u64) -> bool {
         self.name(who, at_ns, now_ns);
         let read = self.read;
-        if *self.hidden.get_or_insert_with(|| read(1).is_err()) {
+        if !self.has_pids || *self.hidden.get_or_insert_with(|| read(1).is_err()) {
             return false;
         }
         let process = self.recent.get(&who.pid).copied().unwrap_or_default();
@@ -153,9 +194,14 @@ impl Processes {
     }
 
     fn name(&mut self, who: &Who, at_ns: u64, now_ns: u64) -> Option<[u8; 16]> {
+        if !self.has_pids {
+            return None;
+        }
         let pid = who.pid;
         let known = self.recent.get(&pid).or_else(|| self.earlier.get(&pid)).copied();
-        let fresh = |it: &Process| now_ns < it.asked_ns.saturating_add(FRESH_NS);
+        // One that had ended by then need not be asked again about what came before.
+        let ended = |it: &Process| it.seen_ns < it.asked_ns && at_ns <= it.asked_ns;
+        let fresh = |it: &Process| now_ns < it.asked_ns.saturating_add(FRESH_NS) || ended(it);
         let process = match known {
             Some(process) if fresh(&process) => process,
             known if self.budget.take(who.cgroup, now_ns) => self.ask(pid, known, now_ns),

@@ -26,7 +26,7 @@ use crate::{
         privilege,
         spreader::{Spreading, kept_sizes},
     },
-    memory, mounts, netns,
+    memory, mounts, netns, process,
     sandbox::{self, Role, User},
     sizes::{self, Sizes},
     sockdiag, usage,
@@ -277,7 +277,8 @@ fn degraded(
     have: CapabilitySet,
 ) -> Vec<String> {
     let of_plan = plan.degraded_on(backend).map(str::to_owned);
-    of_plan.chain(of_session.iter().cloned()).chain(privilege::shortcomings(have)).collect()
+    let of_plan = of_plan.chain(of_session.iter().cloned()).chain(privilege::shortcomings(have));
+    of_plan.chain(process::shortcoming().map(str::to_owned)).collect()
 }
 
 const fn choice(backend: BackendChoice) -> Choice {

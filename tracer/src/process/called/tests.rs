@@ -96,6 +96,53 @@ fn a_name_is_asked_for_once_a_second() {
 }
 
 #[test]
+fn a_process_that_is_known_to_have_ended_is_asked_again_only_for_what_came_later() {
+    let mut processes = Processes { read: none, ..Processes::default() };
+    let used = |processes: &Processes| processes.budget.used;
+    assert_eq!(processes.name(&worker(7, 1), 30 * S, 30 * S + 1), None);
+    for later in [31 * S + 5, 31 * S + 900] {
+        processes.budget = Budget::default();
+        assert_eq!(processes.name(&worker(7, 1), 30 * S, later), None);
+        assert_eq!(used(&processes), 0);
+    }
+    // Another one has its id since.
+    processes.read = some;
+    assert_eq!(processes.name(&worker(7, 1), 32 * S, 33 * S), Some(name("java")));
+    assert_eq!(used(&processes), 1);
+}
+
+#[test]
+fn ids_of_another_process_namespace_are_asked_about_nowhere() {
+    let container = || Processes { read: some, has_pids: false, ..Processes::default() };
+    let called = container().called(&worker(7, 1), 30 * S);
+    assert_eq!(called.shown(), name("pool-1?"));
+    assert!(!container().has_ended(&worker(9, 1), 30 * S));
+    assert_eq!(container().began(&worker(7, 1)), None);
+    // Here it is the first one, so nothing is amiss.
+    assert!(Processes::default().has_pids);
+    assert!(leader_name(process::id(), clock::monotonic_ns()).is_some());
+    assert_eq!(leader_name(process::id(), 0), None);
+}
+
+#[test]
+fn a_proc_that_hides_processes_is_known_by_its_mount() {
+    let line = |options: &str| {
+        format!(
+            "22 28 0:21 / /proc rw,nosuid - proc proc {options}\n23 28 0:22 / /sys rw - sysfs sysfs rw,hidepid=2\n"
+        )
+    };
+    for hides in ["rw,hidepid=2", "rw,gid=4,hidepid=invisible", "hidepid=1"] {
+        assert!(hides_processes(&line(hides)), "{hides}");
+    }
+    for shows in ["rw", "rw,hidepid=0", "rw,hidepid=off"] {
+        assert!(!hides_processes(&line(shows)), "{shows}");
+    }
+    // The newest one counts.
+    assert!(!hides_processes(&(line("rw,hidepid=2") + &line("rw"))));
+    assert!(!hides_processes(""));
+}
+
+#[test]
 fn one_cgroup_with_many_processes_takes_neither_all_questions_nor_all_memory() {
     let mut processes = Processes { read: some, ..Processes::default() };
     for second in 100..110 {
