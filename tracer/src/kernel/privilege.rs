@@ -175,7 +175,7 @@ mod tests {
         let all = CapabilitySet::SYS_ADMIN.union(CapabilitySet::DAC_OVERRIDE);
         assert!(missing_for_rules(all).is_empty());
         assert_eq!(shortcomings(CapabilitySet::all()), [""; 0]);
-        assert_eq!(shortcomings(CapabilitySet::empty()).len(), 3);
+        assert_eq!(shortcomings(CapabilitySet::empty()).len(), 4);
     }
 
     #[test]
