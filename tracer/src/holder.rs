@@ -14,7 +14,7 @@ use tracer_common::{Addr, Bound, Cause, ConnKey, Event, Kind, conn_flag};
 use crate::{
     export::{line::state, tuple::address},
     netns::{Netns, Worker},
-    process::{Called, Owner, Search, leader_name},
+    process::{Called, NameOf, Owner, Search, leader_name},
     sockdiag::{self, DiagSocket, tcp_state},
     text::until_nul,
 };
@@ -218,7 +218,7 @@ fn bound(
     let listens = bound.flags & conn_flag::LISTEN != 0;
     let state = if listens { tcp_state::LISTEN } else { tcp_state::CLOSE };
     let who = &bound.who;
-    let comm = if Called::from(who).of_thread {
+    let comm = if Called::from(who).of != NameOf::Process {
         leader(who.pid, bound.acquired_ns).unwrap_or_default()
     } else {
         who.comm

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-pub use called::{Called, Processes, in_first_pids, leader_name, shortcoming};
+pub use called::{Called, NameOf, Processes, in_first_pids, leader_name, shortcoming};
 pub use search::Search;
 
 /// The process that was found to hold a socket. Several can, after a fork: it is the one with the lowest id.

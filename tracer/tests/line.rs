@@ -17,7 +17,7 @@ use tracer::{
         tuple::{AddressStats, Tuple},
     },
     holder::Holder,
-    process::Called,
+    process::{Called, NameOf},
     stats::Row,
 };
 use tracer_common::{
@@ -100,9 +100,10 @@ proptest! {
         bytes in any_event(), seq: u64, wall_offset_ns: u64,
         cgroup in prop::option::of(any::<String>()),
         container in prop::option::of("[0-9a-f]{64}"), unit in prop::option::of(any::<String>()), capacity: Option<u32>,
-        netns in prop::option::of(any::<String>()), called: Option<([u8; 16], bool, [u8; 16])>,
+        netns in prop::option::of(any::<String>()), called: Option<([u8; 16], u8, [u8; 16])>,
     ) {
-        let called = called.map(|(name, of_thread, thread)| Called { name, of_thread, thread });
+        let of = |number: u8| [NameOf::Process, NameOf::Thread, NameOf::Unknown][usize::from(number % 3)];
+        let called = called.map(|(name, number, thread)| Called { name, of: of(number), thread });
         let context = Context { seq, wall_offset_ns, capacity, holder: None, called };
         let name = cgroup.map(|path| Name { path: path.into(), container: container.map(Into::into), unit: unit.map(Into::into) });
         let mut writer = LineWriter::default();

@@ -66,8 +66,10 @@ impl Thread {
         text.extend_from_slice(b",\"process.executable.name\":\"");
         json::text(text, until_nul(&called.name));
         text.push(b'"');
-        if called.of_thread {
-            text.extend_from_slice(b",\"process.executable.name.source\":\"thread\"");
+        if let Some(word) = called.of.word() {
+            text.extend_from_slice(b",\"process.executable.name.source\":\"");
+            text.extend_from_slice(word.as_bytes());
+            text.push(b'"');
         }
         if called.thread != [0; 16] {
             text.extend_from_slice(b",\"thread.name\":\"");
@@ -94,6 +96,7 @@ impl Thread {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::NameOf;
 
     #[test]
     fn a_process_that_changes_its_name_or_cgroup_is_written_anew() {
@@ -136,7 +139,7 @@ mod tests {
             String::from_utf8(processes.text(&event, &called, || None).to_vec()).unwrap()
         };
         assert_eq!(
-            text(Called { name: java, of_thread: false, thread: pool }),
+            text(Called { name: java, of: NameOf::Process, thread: pool }),
             r#","process.pid":7,"process.executable.name":"java","thread.name":"pool-1""#
         );
         assert_eq!(

@@ -159,7 +159,7 @@ impl<'a> From<&'a Row> for Tuple<'a> {
             errno: (row.last_errno != 0).then_some(row.last_errno),
             pid: known.then_some(row.pid),
             comm: (known || !comm.is_empty()).then_some(comm),
-            comm_source: row.called.of_thread.then_some("thread"),
+            comm_source: row.called.of.word(),
             thread: (!thread.is_empty()).then_some(thread),
             cgroup: None,
             container: row.container.as_deref().filter(|place| !is_unit(place)),

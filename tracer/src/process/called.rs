@@ -12,10 +12,38 @@ use crate::clock;
 pub struct Called {
     /// Of the process; all zero: not known.
     pub name: [u8; 16],
-    /// `name` is the thread's: the process had ended before it could be asked.
-    pub of_thread: bool,
+    /// Whose `name` is.
+    pub of: NameOf,
     /// Of the thread; all zero: not known (a socket that is older than the tracer).
     pub thread: [u8; 16],
+}
+
+/// Whose name it is that is said of a process.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub enum NameOf {
+    #[default]
+    Process,
+    /// Of the thread that called, which is not the process's first one: the process could not be asked.
+    Thread,
+    /// Of the process or of a thread: which one called is not known, and the process could not be asked.
+    Unknown,
+}
+
+impl NameOf {
+    /// As lines say it; `None`: the process's, of which nothing is said.
+    pub const fn word(self) -> Option<&'static str> {
+        match self {
+            Self::Process => None,
+            Self::Thread => Some("thread"),
+            Self::Unknown => Some("unknown"),
+        }
+    }
+
+    /// What a line says.
+    pub fn of_word(word: &str) -> Self {
+        let known = [Self::Thread, Self::Unknown].into_iter().find(|it| it.word() == Some(word));
+        known.unwrap_or_default()
+    }
 }
 
 impl Called {
@@ -23,14 +51,15 @@ impl Called {
     /// socket) the name was read from the process.
     pub fn of(pid: u32, tid: u32, comm: [u8; 16]) -> Self {
         let thread = if tid == 0 { [0; 16] } else { comm };
-        Self { name: comm, of_thread: tid != 0 && tid != pid, thread }
+        let of = if tid != 0 && tid != pid { NameOf::Thread } else { NameOf::Process };
+        Self { name: comm, of, thread }
     }
 
-    /// The process's name for people: with a `?` behind it where it is only the thread's.
+    /// The process's name for people: with a `?` behind it where it is, or may be, only the thread's.
     pub fn shown(&self) -> [u8; 16] {
         let mut name = self.name;
         let end = name.iter().position(|byte| *byte == 0).unwrap_or(15);
-        if self.of_thread
+        if self.of != NameOf::Process
             && let Some(byte) = name.get_mut(end.min(15))
         {
             *byte = b'?';
@@ -146,11 +175,11 @@ impl Processes {
     /// cgroup asks for too many at once, has its thread's name.
     pub fn called(&mut self, who: &Who, at_ns: u64) -> Called {
         let called = Called::from(who);
-        if !called.of_thread {
+        if called.of == NameOf::Process {
             return called;
         }
         let name = self.name(who, at_ns, clock::monotonic_ns());
-        name.map_or(called, |name| Called { name, of_thread: false, ..called })
+        name.map_or(called, |name| Called { name, of: NameOf::Process, ..called })
     }
 
     /// When the process began that has this caller's id now (CLOCK_MONOTONIC, ns; a tick early, as the kernel rounds). `None`:
@@ -188,8 +217,8 @@ impl Processes {
         }
         match self.name(who, at_ns, clock::monotonic_ns()) {
             Some(name) if name == who.comm => Called::of(who.pid, 0, name),
-            Some(name) => Called { name, of_thread: false, thread: who.comm },
-            None => Called { of_thread: true, ..Called::of(who.pid, 0, who.comm) },
+            Some(name) => Called { name, of: NameOf::Process, thread: who.comm },
+            None => Called { of: NameOf::Unknown, ..Called::of(who.pid, 0, who.comm) },
         }
     }
 

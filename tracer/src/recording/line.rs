@@ -17,7 +17,7 @@ use super::{
 use crate::{
     capacity::Limits,
     holder::{self, Holder},
-    process::Called,
+    process::{Called, NameOf},
     stats::P99,
     view::{
         forecast::TIME_WAIT_S,
@@ -253,7 +253,7 @@ fn place<'a>(container: Cow<'a, str>, unit: Cow<'a, str>) -> Cow<'a, str> {
 
 /// The names that a line says.
 fn called(name: &str, source: &str, thread: &str) -> Called {
-    Called { name: comm(name), of_thread: source == "thread", thread: comm(thread) }
+    Called { name: comm(name), of: NameOf::of_word(source), thread: comm(thread) }
 }
 
 /// `32768-60999`

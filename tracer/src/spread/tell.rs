@@ -124,7 +124,7 @@ impl Teller {
                 netns: told.netns,
                 pid: told.who.pid,
                 comm: text(&called.name),
-                comm_source: called.of_thread.then_some("thread"),
+                comm_source: called.of.word(),
                 thread: text(&called.thread),
                 cgroup: name.as_ref().map(|name| &*name.path),
                 container: name.as_ref().and_then(|name| name.container.as_deref()),

@@ -93,7 +93,7 @@ pub(super) fn merged(parts: impl Iterator<Item = Part>, by_opener: bool) -> Vec<
 }
 
 fn better(new: &Called, known: &Called) -> bool {
-    (new.of_thread, new.name) < (known.of_thread, known.name)
+    (new.of, new.name) < (known.of, known.name)
 }
 
 /// Whether the name that is known has a `?`, and the new one of the same process has none; else the smaller one.
@@ -105,7 +105,7 @@ fn called_of_thread(known: &Opener, new: &Opener) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::Owner;
+    use crate::process::{NameOf, Owner};
 
     fn name(text: &str) -> [u8; 16] {
         std::array::from_fn(|at| text.as_bytes().get(at).copied().unwrap_or(0))
@@ -127,7 +127,7 @@ mod tests {
         let by = |tid, comm: &str, named: Option<&str>| {
             let called = Called::of(7, tid, name(comm));
             let called =
-                named.map_or(called, |it| Called { name: name(it), of_thread: false, ..called });
+                named.map_or(called, |it| Called { name: name(it), of: NameOf::Process, ..called });
             Some((7, called))
         };
         let parts = [

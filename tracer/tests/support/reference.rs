@@ -132,7 +132,7 @@ pub(crate) fn line<'a>(event: &Event, context: &Context, name: Option<&'a Name>)
         netns_name: None,
         pid: known.then_some(event.pid),
         comm: known.then(|| text(called.name)),
-        comm_source: (known && called.of_thread).then_some("thread"),
+        comm_source: called.of.word().filter(|_| known),
         thread: (known && called.thread != [0; 16]).then(|| text(called.thread)),
         cgroup: name.map(|name| &*name.path),
         container: name.and_then(|name| name.container.as_deref()),

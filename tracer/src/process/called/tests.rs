@@ -33,12 +33,12 @@ fn none(_: u32) -> io::Result<Stat> {
 fn a_leader_and_an_older_socket_need_no_question() {
     let comm = name("nginx");
     let called = Called::of(7, 7, comm);
-    assert_eq!(called, Called { name: comm, of_thread: false, thread: comm });
+    assert_eq!(called, Called { name: comm, of: NameOf::Process, thread: comm });
     let older = Called::of(7, 0, comm);
-    assert_eq!(older, Called { name: comm, of_thread: false, thread: [0; 16] });
+    assert_eq!(older, Called { name: comm, of: NameOf::Process, thread: [0; 16] });
     assert_eq!((called.shown(), older.shown()), (comm, comm));
     let thread = Called::of(7, 8, comm);
-    assert_eq!((thread.of_thread, thread.shown()), (true, name("nginx?")));
+    assert_eq!((thread.of, thread.shown()), (NameOf::Thread, name("nginx?")));
     let long = Called::of(7, 8, name("exactly15bytes_"));
     assert_eq!(&long.shown(), b"exactly15bytes_?");
 }
@@ -69,9 +69,11 @@ fn of_either_a_leader_or_a_thread_what_is_certain_is_said() {
     let leader = processes.of_either(&of("java"), now);
     assert_eq!(leader, Called { name: name("java"), ..Called::default() });
     let thread = processes.of_either(&of("pool-1"), now);
-    assert_eq!(thread, Called { name: name("java"), of_thread: false, thread: name("pool-1") });
+    assert_eq!(thread, Called { name: name("java"), of: NameOf::Process, thread: name("pool-1") });
     processes = Processes { read: none, ..Processes::default() };
-    assert_eq!(processes.of_either(&of("curl"), now).shown(), name("curl?"));
+    // It may be the leader, or an older socket's process: that it is a thread is not known.
+    let gone = processes.of_either(&of("curl"), now);
+    assert_eq!((gone.shown(), gone.of, gone.thread), (name("curl?"), NameOf::Unknown, [0; 16]));
     assert_eq!(processes.of_either(&Who::default(), now), Called::default());
 }
 
@@ -172,5 +174,5 @@ fn the_names_of_proc_are_read_whatever_is_in_them() {
     });
     let called = called.join().unwrap();
     assert!(called.name.starts_with(leader.strip_suffix(b"\n").unwrap()));
-    assert_eq!((called.of_thread, called.thread), (false, name("other")));
+    assert_eq!((called.of, called.thread), (NameOf::Process, name("other")));
 }
