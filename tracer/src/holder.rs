@@ -218,10 +218,10 @@ fn bound(
     let listens = bound.flags & conn_flag::LISTEN != 0;
     let state = if listens { tcp_state::LISTEN } else { tcp_state::CLOSE };
     let who = &bound.who;
-    let comm = if Called::from(who).of != NameOf::Process {
-        leader(who.pid, bound.acquired_ns).unwrap_or_default()
-    } else {
+    let comm = if Called::from(who).of == NameOf::Process {
         who.comm
+    } else {
+        leader(who.pid, bound.acquired_ns).unwrap_or_default()
     };
     Some(Holder { pid: who.pid, comm, state, ..Holder::default() })
 }

@@ -85,9 +85,10 @@ fn busy_namespace() -> Result<[OwnedFd; 3]> {
     let listener = Sock::tcp(peer)?;
     // SAFETY: all of its bytes may be zero.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    request.ifr_name[0] = b'l' as libc::c_char;
-    request.ifr_name[1] = b'o' as libc::c_char;
-    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    for (to, byte) in request.ifr_name.iter_mut().zip(*b"lo") {
+        *to = libc::c_char::try_from(byte)?;
+    }
+    request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP)?;
     // SAFETY: the request is a whole `ifreq`, which lives until the call returns.
     let result = unsafe {
         libc::ioctl(listener.as_fd().as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request)
