@@ -60,6 +60,13 @@ pub fn no_idle_sockets() -> Option<String> {
     older_than((6, 8), "does not list sockets that are bound and idle")
 }
 
+/// Whether a port that was bound is given to no connect() as long as any socket has it: up to Linux 6.17.
+pub fn no_blocked_ports() -> Option<String> {
+    let forgets = older_than((6, 18), "").is_none();
+    forgets
+        .then(|| "from Linux 6.18 on a bound port is free with the socket that bound it".to_owned())
+}
+
 /// Whether programs can set SO_REUSEADDR: from Linux 6.1 on.
 pub fn no_fast_ports() -> Option<String> {
     older_than((6, 1), "has no fast ports")

@@ -100,6 +100,9 @@ pub mod global {
     pub const TIMER_EXPIRES: &str = "TIMER_EXPIRES";
 }
 
+/// Entries of the `TOUCHED` map, where there is one: as many ports as one namespace can have.
+pub const MAX_TOUCHED: u32 = 65_536;
+
 /// Version of what is pinned: changes whenever a pinned map's key or value does.
 pub const LAYOUT: u32 = 12;
 

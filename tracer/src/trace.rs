@@ -122,7 +122,8 @@ impl Tracer {
     pub fn degraded(&self) -> Vec<String> {
         let nearly_full = self.filling.reasons(&self.tables.sizes);
         let lasting = self.degraded.iter().cloned().chain(self.left_out.reasons());
-        lasting.chain(self.capacities.reason()).chain(nearly_full).collect()
+        let lasting = lasting.chain(self.capacities.reason()).chain(self.ports.forgotten.clone());
+        lasting.chain(nearly_full).collect()
     }
 
     /// The parts that turning events into lines needs, to be used together.

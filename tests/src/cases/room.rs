@@ -3,13 +3,18 @@
 
 mod hall;
 
-use std::env;
+use std::{env, fs, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use hall::{ADDRESSES, Hall, RANGE};
 
 use super::{BackendTest, Case, Plan};
-use crate::{probe::Place, workloads::random::Random};
+use crate::{
+    outsider::{Outsider, Spaces},
+    probe::{self, Place},
+    tracer::{record::Record, wait_for},
+    workloads::random::Random,
+};
 
 pub fn cases(plan: &Plan) -> Vec<Case> {
     let tests: &[BackendTest] = &[
@@ -20,7 +25,24 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
         ("none_at_all", none_at_all),
         ("never_more_than_all", never_more_than_all),
     ];
-    plan.sampled("room", tests)
+    let mut cases = plan.sampled("room", tests);
+    let of_older: &[BackendTest] = &[("forgotten_bound_ports_are_said", forgotten)];
+    let of_older = plan.sampled("room", of_older).into_iter();
+    cases.extend(of_older.map(|case| case.unless(probe::no_blocked_ports())));
+    cases
+}
+
+/// More ports are bound and given back than are remembered, by somebody with a namespace of his own.
+fn forgotten(backend: &str) -> Result<()> {
+    const SOON: Duration = Duration::from_secs(10);
+    let record = Record::start(backend, &["--events", "lost"])?;
+    let mut outsider = Outsider::spawn_with(Spaces::UserAndNet)?;
+    let bound = outsider.run("bind-and-close 127.0.0.1:1024 64000")?;
+    ensure!(bound == [64_000, 0], "bound, and not bound: {bound:?}");
+    wait_for("the line", SOON, || {
+        Ok(fs::read_to_string(record.file())?.contains("than are remembered").then_some(()))
+    })?;
+    record.stop()?.assert_valid()
 }
 
 /// Operations before each comparison.

@@ -11,7 +11,7 @@ use std::{
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader, VerifierLogLevel, maps::MapError};
 use tracer_common::{
     Filter,
-    settings::{global, map},
+    settings::{MAX_TOUCHED, global, map},
 };
 
 use super::{
@@ -159,9 +159,6 @@ fn not_ours(error: io::Error) -> Error {
 fn go_on() -> Result<(), String> {
     shutdown::go_on().map_err(|error| error.to_string())
 }
-
-/// Ports of which it is known when bind() took them last: as many as one namespace can have.
-const MAX_TOUCHED: u32 = 65_536;
 
 fn load(settings: &Settings) -> Result<Ebpf, Error> {
     if BPF_OBJECT.is_empty() {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use foldhash::HashMap;
-use tracer_common::{TupleCount, TupleKey, conn_flag};
+use tracer_common::{TupleCount, TupleKey, conn_flag, settings::MAX_TOUCHED};
 
 use super::Tracer;
 use crate::{
@@ -45,6 +45,8 @@ pub(super) struct Ports {
     course: Course,
     /// See [`Tracer::looked`].
     looked: Looked,
+    /// See [`forgotten`].
+    pub(super) forgotten: Option<String>,
 }
 
 /// How long something takes that is done over and over.
@@ -65,6 +67,18 @@ impl Cost {
         self.newest = Some(Instant::now());
         self.took = took.min((self.took * SLOWER).max(SHORTEST));
     }
+}
+
+/// What to say where so many ports are remembered that bind() took ([`Tracer::refresh_ports`]): those of longest ago are
+/// forgotten when there are more, whoever took them. The kernel begins with that a little before the table is full.
+fn forgotten(touched: usize) -> Option<String> {
+    const ENTRIES: usize = MAX_TOUCHED as usize;
+    (touched >= ENTRIES - ENTRIES / 16).then(|| {
+        format!(
+            "more ports were bound and given back than are remembered ({ENTRIES} of all namespaces): one that a connection \
+             keeps from connect() since then can count as free"
+        )
+    })
 }
 
 /// Whether all ports that connect() could be given at the look can be given now: what was counted then as taking room
@@ -129,6 +143,7 @@ impl Tracer {
         self.session.maps.touched(|port, at_ns| {
             touched.insert(port, at_ns);
         })?;
+        self.ports.forgotten = forgotten(touched.len());
         self.begin_look()?;
         let mut binds = Vec::new();
         self.session.maps.binds(|key, bound| binds.push((key, bound)))?;
@@ -205,6 +220,13 @@ impl Tracer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn more_ports_than_are_remembered_are_said() {
+        assert_eq!(forgotten(0), None);
+        assert_eq!(forgotten(61_439), None);
+        assert!(forgotten(61_440).is_some_and(|text| text.contains("65536 of all namespaces")));
+    }
 
     #[test]
     fn no_count_is_sure_once_a_port_that_could_be_given_cannot() {
