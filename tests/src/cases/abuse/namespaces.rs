@@ -300,7 +300,7 @@ fn many() -> Result<()> {
     process.wait(tracer::STOP_LIMIT)?;
     let more = after.saturating_sub(before);
     let load = f64::from(u32::try_from(ended - began)?) / f64::from(SECONDS);
-    ensure!(more < 5 << 10, "{NAMESPACES} namespaces of an outsider take {more} KiB");
+    ensure!(more < 3 << 10, "{NAMESPACES} namespaces of an outsider take {more} KiB");
     ensure!(load < 20.0, "they take {load:.0} % of a core");
     Ok(())
 }
