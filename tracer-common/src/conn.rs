@@ -116,7 +116,7 @@ impl Conn {
     /// Flags with [`conn_flag::APART`], from what the table has.
     #[inline(always)]
     pub const fn flags_of(flags: u32, owner: u32) -> u32 {
-        flags | (owner >> 31) * conn_flag::APART
+        flags | ((owner >> 31) * conn_flag::APART)
     }
 
     /// An entry of the table, with [`conn_flag::APART`] in `flags` and the owner alone in `owner`.
