@@ -54,7 +54,7 @@ const KERNEL_SILENCE: Duration = Duration::from_mins(3);
 /// So do tests that say nothing: their runner ends each after 8 minutes.
 const TESTS_SILENCE: Duration = Duration::from_mins(9);
 /// No guest may take longer, however much it says.
-const LIMIT: Duration = Duration::from_mins(60);
+const LIMIT: Duration = Duration::from_hours(1);
 const POLL: Duration = Duration::from_millis(200);
 
 /// How a boot ended.
