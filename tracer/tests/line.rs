@@ -1,10 +1,13 @@
 //! Every line of the stream: the same as serde writes, and valid by the schema, for any event.
 
+#[path = "support/any.rs"]
+mod any;
 #[path = "support/reference.rs"]
 mod reference;
 
 use std::{mem::offset_of, sync::LazyLock};
 
+use any::{any_address, any_event};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tracer::{
@@ -40,56 +43,6 @@ fn checked(line: &[u8]) -> Value {
         panic!("{error} at {} of {text}", error.instance_path());
     }
     value
-}
-
-/// Addresses of every form, some of them the ones that are treated apart.
-fn any_address() -> impl Strategy<Value = Addr> {
-    prop_oneof![
-        any::<[u8; 4]>().prop_map(Addr::v4),
-        any::<[u8; 16]>().prop_map(Addr),
-        Just(Addr::UNSPECIFIED),
-        Just(Addr::v4([0; 4])),
-    ]
-}
-
-fn any_port() -> impl Strategy<Value = u16> {
-    prop_oneof![any::<u16>(), Just(0)]
-}
-
-prop_compose! {
-    /// Any bytes, with a kind that is mostly known and fields that are often 0.
-    fn any_event()(
-        mut bytes in prop::collection::vec(any::<u8>(), 128),
-        kind in 0_u8..8, detail in 0_u8..16, small_errno in 0_u16..140,
-        source in any_address(), destination in any_address(),
-        port in any_port(), local_port in any_port(),
-        zeros in any::<[bool; 3]>(), comm in prop::option::of("[ -~]{0,16}"), old_state in 0_u8..15,
-    ) -> Vec<u8> {
-        let mut put = |at: usize, field: &[u8]| {
-            bytes[at..at + field.len()].copy_from_slice(field);
-        };
-        let tuple = offset_of!(Event, tuple);
-        put(offset_of!(Event, kind), &[kind]);
-        put(offset_of!(Event, detail), &[detail]);
-        put(offset_of!(Event, old_state), &[old_state]);
-        put(tuple + offset_of!(TupleKey, source), &source.0);
-        put(tuple + offset_of!(TupleKey, destination), &destination.0);
-        put(tuple + offset_of!(TupleKey, destination_port), &port.to_ne_bytes());
-        put(offset_of!(Event, local_port), &local_port.to_ne_bytes());
-        if zeros[0] {
-            put(offset_of!(Event, pid), &[0; 4]);
-        }
-        if zeros[1] {
-            put(offset_of!(Event, cookie), &[0; 8]);
-        }
-        if zeros[2] {
-            put(offset_of!(Event, errno), &small_errno.to_ne_bytes());
-        }
-        if let Some(comm) = comm {
-            put(offset_of!(Event, comm), comm.as_bytes());
-        }
-        bytes
-    }
 }
 
 proptest! {

@@ -1,0 +1,62 @@
+//! Which rows and columns there are.
+
+use super::*;
+
+#[test]
+fn only_rows_that_are_shown_make_the_column_of_namespaces() {
+    let mut model = model(&[]);
+    let look = |model: &mut Model, second: u64, fullest: u64| {
+        model.book.begin(second * 1_000_000_000);
+        // 200 rows, and two that differ in nothing but their namespace: in one that anybody can make.
+        let rows =
+            (0..200).map(|destination| (tuple(1, destination), 500 - u64::from(destination)));
+        let twin = |netns| (TupleKey { netns, ..tuple(2, 1) }, fullest);
+        for (key, in_use) in rows.chain([twin(7), twin(8)]) {
+            model.book.look(&Look {
+                key,
+                count: &count(in_use),
+                has_states: true,
+                capacity: Some(1000),
+                limits: None,
+                reuse: None,
+                older: None,
+                search_p99: None,
+                called: crate::process::Called::default(),
+                cgroup: None,
+                container: None,
+                netns_name: None,
+            });
+        }
+        let reading = Reading::default();
+        model.book.end(&reading);
+        update(model, Message::Read(Box::new(reading)));
+        assert_eq!(model.list.total, 202);
+    };
+    look(&mut model, 2, 1);
+    assert!(!model.list.alike);
+    press(&mut model, KeyCode::End);
+    assert!(model.list.alike);
+    press(&mut model, KeyCode::Home);
+    assert!(!model.list.alike);
+    look(&mut model, 3, 900);
+    assert!(model.list.alike);
+}
+
+#[test]
+fn failures_of_nobody_known_are_no_row_of_ports() {
+    let mut model = model(&[]);
+    let holders = vec![
+        Holder { held: Held::TimeWait, ports: 9, ..Holder::default() },
+        Holder { pid: 5, comm: *b"nginx\0\0\0\0\0\0\0\0\0\0\0", ports: 3, ..Holder::default() },
+    ];
+    let failures = vec![failure(1_500_000_000, 0), failure(1_500_000_000, 5)];
+    model.view = View::Processes;
+    let reading =
+        Reading { wall_ns: 2_000_000_000, holders: Some(holders), failures, ..Reading::default() };
+    read(&mut model, 2, &[], reading);
+    let mut told: Vec<_> = (model.list.rows.iter())
+        .map(|row| (row.pid, row.in_use, row.rates.is_some_and(|rates| rates.failed > 0.0)))
+        .collect();
+    told.sort_unstable();
+    assert_eq!(told, [(0, 0, true), (0, 9, false), (5, 3, true)]);
+}
