@@ -29,8 +29,8 @@ pub mod rule_flag {
 
 /// Indices in the `HELD` map: what the hooks count of ports in the namespace and the range of a rule.
 pub mod held {
-    /// Ports that bind() and listen() took, each once from one look of the agent to the next, however many addresses it was
-    /// bound at. Only grows.
+    /// Ports that bind() or listen() took while nobody had them bound: each once, however many addresses it is bound at. Only
+    /// grows.
     pub const BOUND: u32 = 0;
     /// How often such a port was given back, at any address. Only grows.
     pub const RELEASED: u32 = 1;
@@ -38,8 +38,10 @@ pub mod held {
     pub const FAST: u32 = 2;
     /// Number of the agent's newest look at what is bound, from 1 up.
     pub const LOOK: u32 = 3;
+    /// Of [`BOUND`], ports that nobody has bound any more, if that was so before the look after. Only grows.
+    pub const BACK: u32 = 4;
     /// Entries of the map.
-    pub const COUNT: u32 = 4;
+    pub const COUNT: u32 = 5;
 }
 
 /// A destination: a network and a range of ports. Where several have one, the last of them decides.
@@ -137,11 +139,11 @@ pub struct Rule {
     /// Age from which on a TIME_WAIT can be taken over, ms (net.ipv4.tcp_tw_reuse_delay, Linux 6.14). Older
     /// kernels take it over in the next second of their clock.
     pub reuse_delay_ms: u32,
-    /// What [`held::BOUND`] and [`held::RELEASED`] were when `capacity` was made: bind() took ports since then that are
-    /// in it, or gave back some that are not.
+    /// What [`held::BOUND`], [`held::RELEASED`] and [`held::BACK`] were when `capacity` was made: bind() took ports since
+    /// then that are in it, or gave back some that are not.
     pub bound: u32,
     pub released: u32,
-    pub zero: u32,
+    pub back: u32,
     pub destinations: [Destination; DESTINATIONS_MAX],
     pub v4: Side,
     pub v6: Side,

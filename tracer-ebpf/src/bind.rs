@@ -38,10 +38,11 @@ static BOUND: Array<[u64; BOUND_COUNTERS]> = Array::with_max_entries(1, 0);
 #[map]
 static HELD: Array<u64> = Array::with_max_entries(held::COUNT, 0);
 
-/// For the spreader alone: the look of the agent ([`held::LOOK`]) since which each port was bound, in the namespace of the
-/// rule. Anybody can bind() one port at any number of addresses: connect() can be given one port less by it, not so many.
+/// For the spreader alone, of each port in the namespace of the rule: the look of the agent ([`held::LOOK`]) since which it is
+/// bound, and how many of BINDS have it. Anybody can bind() one port at any number of addresses, and any number of ports for a
+/// moment: connect() can be given less by the ports that are bound, not by more.
 #[map]
-static BOUND_SINCE: Array<u32> = Array::with_max_entries(65_536, 0);
+static BOUND_SINCE: Array<[u32; 2]> = Array::with_max_entries(65_536, 0);
 
 const EPERM: u16 = 1;
 const EACCES: u16 = 13;
@@ -97,12 +98,10 @@ fn count_at(place: &TupleKey, port: u16, is_new: bool) {
     if SPREADING.load() == 0 {
         return;
     }
-    if spread::rule().is_some_and(|rule| rule.netns == place.netns && rule.has_port(port)) {
-        if !is_new {
-            add_held(held::RELEASED, 1);
-        } else if is_first_since_look(port) {
-            add_held(held::BOUND, 1);
-        }
+    if let Some(rule) = spread::rule()
+        && rule.netns == place.netns
+    {
+        count_port(port, is_new, rule.has_port(port));
     }
     let change = if is_new { 1 } else { u64::MAX };
     let Some(bound) = BOUND.get_ptr_mut(0) else { return };
@@ -112,16 +111,39 @@ fn count_at(place: &TupleKey, port: u16, is_new: bool) {
     }
 }
 
-/// Whether this port was not bound yet since the agent's newest look. Calls on several CPUs at once may all be told so.
+/// One of BINDS has this port more, or one less. Calls on several CPUs at once can make it too many ports that were bound
+/// since the look, or too few that were given back: less room than there is, until the next look.
 #[inline(always)]
-fn is_first_since_look(port: u16) -> bool {
+fn count_port(port: u16, is_new: bool, in_range: bool) {
     let look = read_held(held::LOOK);
-    let Some(since) = BOUND_SINCE.get_ptr_mut(u32::from(port)) else { return true };
-    // SAFETY: as in `add_held`; in one piece.
-    unsafe {
-        let first = since.read_volatile() != look;
-        since.write_volatile(look);
-        first
+    let Some(of_port) = BOUND_SINCE.get_ptr_mut(u32::from(port)) else { return };
+    let since = of_port.cast::<u32>();
+    // SAFETY: the second half of the value.
+    let entries = unsafe { since.add(1) };
+    // SAFETY: as in `add_held`; each in one piece.
+    let (was, before) = unsafe { (since.read_volatile(), entries.read_volatile()) };
+    if is_new {
+        // SAFETY: as above.
+        unsafe { atomic::add32(entries, 1) };
+        if before == 0 {
+            // SAFETY: as above.
+            unsafe { since.write_volatile(look) };
+            if in_range {
+                add_held(held::BOUND, 1);
+            }
+        }
+        return;
+    }
+    // One of before the rule was not counted.
+    if before > 0 {
+        // SAFETY: as above.
+        unsafe { atomic::add32(entries, u32::MAX) };
+    }
+    if in_range {
+        add_held(held::RELEASED, 1);
+        if before == 1 && was == look {
+            add_held(held::BACK, 1);
+        }
     }
 }
 
@@ -159,8 +181,9 @@ pub(crate) fn correct_fast(counted: u32, change: u32) -> bool {
 
 /// What has become of bound ports of the rule's namespace and range.
 pub(crate) struct Held {
-    /// As [`held::BOUND`], [`held::RELEASED`] and [`held::FAST`].
+    /// As [`held::BOUND`], [`held::BACK`], [`held::RELEASED`] and [`held::FAST`].
     pub(crate) bound: u32,
+    pub(crate) back: u32,
     pub(crate) released: u32,
     pub(crate) fast: u32,
 }
@@ -170,6 +193,7 @@ impl Held {
     pub(crate) fn now() -> Self {
         Self {
             bound: read_held(held::BOUND),
+            back: read_held(held::BACK),
             released: read_held(held::RELEASED),
             fast: read_held(held::FAST),
         }

@@ -94,7 +94,9 @@ pub(crate) fn connect<const FAST: bool, const SIX: bool>(call: &Call<'_>) -> i32
     let Some(given) = Given::here() else { return ALLOW };
     let random = Given::random(given);
     let held = bind::Held::now();
-    let unknown = held.bound.wrapping_sub(rule.bound);
+    // Below 0 where one of before the look was counted as given back at the very moment of the look.
+    let back = held.back.wrapping_sub(rule.back);
+    let unknown = 0.max(held.bound.wrapping_sub(rule.bound).wrapping_sub(back) as i32) as u32;
     let capacity = rule.capacity.saturating_sub(unknown);
     let mut left_out = 0;
     let usages = |address: &Addr| {

@@ -70,6 +70,7 @@ pub fn build(inputs: &Inputs<'_>) -> Rule {
         reuse_delay_ms: inputs.reuse.delay_ms.unwrap_or(DEFAULT_REUSE_DELAY_MS),
         bound: inputs.bound.bound,
         released: inputs.bound.released,
+        back: inputs.bound.back,
         v4: of_family(true),
         v6: of_family(false),
         ..Rule::default()

@@ -32,6 +32,7 @@ pub(super) fn cases() -> Vec<Case> {
             ("bound_ports_leave_room", bound),
             ("bound_addresses_hide_no_full_one", full_address),
             ("one_port_at_many_addresses_is_one_port", one_port),
+            ("ports_bound_for_a_moment_are_room_again", momentary),
         ],
     )
 }
@@ -166,9 +167,28 @@ fn bound() -> Result<()> {
     watch.stop()
 }
 
-/// One port bound at more addresses than the range has ports: connect() can be given one port less, and is spread.
+/// One port that an outsider binds at many addresses is one port: others are spread as before.
 fn one_port() -> Result<()> {
     const ADDRESSES: u64 = PORTS * 3;
+    spread_after_each(|outsider, round| {
+        let bound =
+            outsider.run(&format!("bind-everywhere 127.1.0.1:{} {ADDRESSES}", 40_100 + round))?[0];
+        ensure!(bound == ADDRESSES, "{bound} addresses were bound");
+        Ok(())
+    })
+}
+
+/// All ports that an outsider binds and gives back at once are room as before.
+fn momentary() -> Result<()> {
+    spread_after_each(|outsider, _| {
+        let bound = outsider.run(&format!("bind-and-close 127.1.0.1:40000 {PORTS}"))?[0];
+        ensure!(bound == PORTS, "{bound} ports were bound");
+        Ok(())
+    })
+}
+
+/// Everything is spread right after each round of an outsider's.
+fn spread_after_each(mut act: impl FnMut(&mut Outsider, u16) -> Result<()>) -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
     let spread = host.spread(&POOL[..1], &[])?;
@@ -176,9 +196,7 @@ fn one_port() -> Result<()> {
     let mut held = Vec::new();
     // Between two looks of the agent, at least once.
     for round in 0..4 {
-        let bound =
-            outsider.run(&format!("bind-everywhere 127.1.0.1:{} {ADDRESSES}", 40_100 + round))?[0];
-        ensure!(bound == ADDRESSES, "{bound} addresses were bound");
+        act(&mut outsider, round)?;
         for turn in 0..20 {
             let sock = host.connect(server.address)?;
             let from = source(&sock)?.to_string();

@@ -65,8 +65,9 @@ impl RuleMaps {
 pub struct Looked {
     /// Ports that bind() and listen() took, as [`held::BOUND`] says.
     pub bound: u32,
-    /// Those that were given back, as [`held::RELEASED`] says.
+    /// Those that were given back, as [`held::RELEASED`] and [`held::BACK`] say.
     pub released: u32,
+    pub back: u32,
 }
 
 /// The spreader's other maps.
@@ -96,21 +97,23 @@ impl SpreadMaps {
     /// Begins a look at what is bound: what the hooks have counted of bound ports in the rule's namespace and range up to
     /// now; from here on, each port that is bound counts again.
     pub fn begin_look(&mut self) -> Result<Looked, Error> {
-        let look = self.held.get(&held::LOOK, 0).map_err(wrong(map::HELD))?;
-        self.held.set(held::LOOK, look + 1, 0).map_err(wrong(map::HELD))?;
-        // Truncation: these wrap, and only differences are looked at.
-        let read = |index| -> Result<u32, Error> {
-            let count = self.held.get(&index, 0).map_err(wrong(map::HELD))?;
-            Ok(u32::try_from(count & u64::from(u32::MAX)).unwrap_or_default())
-        };
-        Ok(Looked { bound: read(held::BOUND)?, released: read(held::RELEASED)? })
+        // What is bound or given back meanwhile is to count twice, not never: what takes room is read before the look
+        // begins, and what gives room after that.
+        let (bound, released) = (self.held(held::BOUND)?, self.held(held::RELEASED)?);
+        let look = self.held(held::LOOK)?.wrapping_add(1);
+        self.held.set(held::LOOK, u64::from(look), 0).map_err(wrong(map::HELD))?;
+        Ok(Looked { bound, released, back: self.held(held::BACK)? })
+    }
+
+    /// Truncation: these wrap, and only differences are looked at.
+    fn held(&self, index: u32) -> Result<u32, Error> {
+        let count = self.held.get(&index, 0).map_err(wrong(map::HELD))?;
+        Ok(u32::try_from(count & u64::from(u32::MAX)).unwrap_or_default())
     }
 
     /// Ports that the spreader bound and that are held now, as the hooks count them.
     pub fn fast(&self) -> Result<u32, Error> {
-        let count = self.held.get(&held::FAST, 0).map_err(wrong(map::HELD))?;
-        // Truncation: it can be below 0 for a moment.
-        Ok(u32::try_from(count & u64::from(u32::MAX)).unwrap_or_default())
+        self.held(held::FAST)
     }
 
     /// How often each decision was taken, summed over CPUs.
