@@ -1,6 +1,7 @@
 //! A running tracer: the attached BPF side, the sockets that were there before it, and what each
 //! network namespace has to give. `tracer record` and `tracer tuples` both stand on it.
 
+mod agreement;
 mod balance;
 mod capacities;
 mod filling;
@@ -22,6 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use agreement::Agreement;
 use balance::{Counters, Reading};
 pub use capacities::Capacities;
 use filling::Filling;
@@ -37,7 +39,7 @@ use rustix::thread::CapabilitySet;
 pub use start::{cgroup_names, check_privileges, resolve, start_spreading};
 pub(crate) use start::{enter_to_attach, enter_to_read, start};
 use tracer_common::{
-    ConnKey, TupleCount, TupleKey,
+    TupleCount, TupleKey,
     seed::{Command, Op},
 };
 
@@ -72,6 +74,7 @@ pub struct Tracer {
     pub drift: u64,
     worker: Worker,
     /// What threads that read maps must keep.
+    agreement: Agreement,
     pub(crate) kept_for_maps: CapabilitySet,
     /// The kernel lists sockets that are bound and idle.
     idle_listed: bool,
@@ -236,19 +239,19 @@ impl Tracer {
         let (mut corrected, mut found, mut refused) = (0, 0, 0);
         if !first.is_empty() {
             // A dump is no snapshot: what one dump says can be a socket on its way.
-            let first: HashSet<_> = first.iter().map(identity).collect();
-            for command in self.differences(before_ns, places)? {
+            let second = self.differences(before_ns, places)?;
+            for command in self.agreement.of(&first, second) {
                 if shutdown::asked().is_some() {
                     break;
                 }
-                if first.contains(&identity(&command)) {
-                    let changed = u64::from(self.session.commands.run(&command)?);
-                    let adds = [Op::AddConn as u32, Op::AddBound as u32].contains(&command.op);
-                    let new = adds && (lacking || unread.contains(&command.tuple.netns));
-                    *if new { &mut found } else { &mut corrected } += changed;
-                    refused += u64::from(adds && changed == 0);
-                }
+                let changed = u64::from(self.session.commands.run(&command)?);
+                let adds = [Op::AddConn as u32, Op::AddBound as u32].contains(&command.op);
+                let new = adds && (lacking || unread.contains(&command.tuple.netns));
+                *if new { &mut found } else { &mut corrected } += changed;
+                refused += u64::from(adds && changed == 0);
             }
+        } else {
+            self.agreement.of(&[], Vec::new());
         }
         if found > 0 {
             tracing::info!("{found} ports that were missing in the ledger are in it now");
@@ -377,11 +380,4 @@ impl Tracer {
         }
         Ok(())
     }
-}
-
-/// What makes a difference the same one in two comparisons.
-fn identity(command: &Command) -> (u32, ConnKey, Option<Command>) {
-    const OF_VALUES: [Op; 3] = [Op::CorrectTuple, Op::SetState, Op::CorrectFast];
-    let of_values = OF_VALUES.iter().any(|op| *op as u32 == command.op);
-    (command.op, command.key, of_values.then_some(*command))
 }

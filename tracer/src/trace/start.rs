@@ -10,7 +10,7 @@ use std::{
 use rustix::thread::CapabilitySet;
 use tracer_common::Filter;
 
-use super::{Capacities, Filling, LeftOut, Missing, Quiet, Tracer, sizing};
+use super::{Agreement, Capacities, Filling, LeftOut, Missing, Quiet, Tracer, sizing};
 use crate::{
     cgroups::{self, Names},
     cli::Backend as BackendChoice,
@@ -96,6 +96,7 @@ fn start_with(
         older: super::OlderEnds::default(),
         drift: 0,
         worker,
+        agreement: Agreement::default(),
         kept_for_maps: privilege::kept_for_maps(&facts),
         idle_listed,
         tables,
