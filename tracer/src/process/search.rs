@@ -22,6 +22,9 @@ pub struct Search {
     owners: HashMap<u32, Owner>,
     /// Whose first files are looked at next, and whose other ones.
     turns: [Turns<u32>; 2],
+    /// Processes that had more files than are looked at first, and whether the next look begins with those.
+    longer: HashSet<u32>,
+    begins_with_longer: bool,
 }
 
 /// What was looked at of a process.
@@ -71,16 +74,16 @@ impl Search {
     /// behind the first `skip`.
     fn look_at<S: BuildHasher>(
         &mut self,
-        mut pids: Vec<u32>,
+        pids: Vec<u32>,
         inodes: &HashSet<u32, S>,
         mut files: impl FnMut(u32, usize, usize, &mut dyn FnMut(u32)) -> Looked,
     ) -> bool {
         let there: HashSet<u32> = pids.iter().copied().collect();
         self.owners.retain(|inode, owner| inodes.contains(inode) && there.contains(&owner.pid));
-        self.turns[0].sort(&mut pids);
         let mut found: HashMap<u32, Owner> = HashMap::new();
-        let mut whole = HashSet::new();
-        let mut longer = Vec::new();
+        // Whose first files were all that were to be looked at, and all there are; and whose other ones.
+        let (mut first_part, mut whole, mut other_part) =
+            (HashSet::new(), HashSet::new(), HashSet::new());
         let mut is_late = false;
         let mut look = |turns: &mut Turns<u32>, pid, skip, count| {
             if found.len() == inodes.len() {
@@ -93,33 +96,50 @@ impl Search {
                     lower(found.entry(inode), owner);
                 }
             });
-            // Had by one with too many files as well: it would be the first again.
-            turns.had(pid);
             is_late = looked == Looked::Late;
-            if looked == Looked::All {
-                whole.insert(pid);
+            // One for which the time was too short is the next again, unless it would be so for good.
+            if !is_late || skip > 0 || first_part.is_empty() && whole.is_empty() {
+                turns.had(pid);
             }
+            let looked_at = match (looked, skip) {
+                (Looked::Late, _) => return Some(looked),
+                (Looked::Part, _) => &mut first_part,
+                (Looked::All, 0) => &mut whole,
+                (Looked::All, _) => &mut other_part,
+            };
+            looked_at.insert(pid);
             Some(looked)
         };
         let [first, rest] = &mut self.turns;
+        self.longer.retain(|pid| there.contains(pid));
         let mut ended = false;
-        for pid in pids {
-            match look(first, pid, 0, FIRST) {
-                Some(Looked::Part) => longer.push(pid),
-                Some(Looked::All) => {}
-                None | Some(Looked::Late) => {
-                    ended = true;
+        // Both kinds of turns begin in turn: either can take all the time there is.
+        let both = [self.begins_with_longer, !self.begins_with_longer];
+        for of_longer in both {
+            let mut turns: Vec<u32> =
+                if of_longer { self.longer.iter().copied().collect() } else { pids.clone() };
+            let order = if of_longer { &mut *rest } else { &mut *first };
+            let (skip, count) = if of_longer { (FIRST, usize::MAX) } else { (0, FIRST) };
+            order.sort(&mut turns);
+            for pid in turns {
+                if ended {
                     break;
+                }
+                match look(order, pid, skip, count) {
+                    Some(Looked::Part) => {
+                        self.longer.insert(pid);
+                    }
+                    Some(Looked::All) if of_longer => {}
+                    Some(Looked::All) => {
+                        self.longer.remove(&pid);
+                    }
+                    None | Some(Looked::Late) => ended = true,
                 }
             }
         }
-        rest.sort(&mut longer);
-        for pid in longer.into_iter().take_while(|_| !ended) {
-            if matches!(look(rest, pid, FIRST, usize::MAX), None | Some(Looked::Late)) {
-                break;
-            }
-        }
         if is_late {
+            self.begins_with_longer = !self.begins_with_longer;
+            whole.extend(first_part.intersection(&other_part));
             // Of those that had no turn, what was found before is as good as what is known.
             self.owners.retain(|_, owner| !whole.contains(&owner.pid));
             for (inode, owner) in found {
@@ -225,9 +245,19 @@ mod tests {
         let mut all: Vec<(u32, Vec<u32>)> = (10..100).map(|pid| (pid, hog(pid << 20))).collect();
         all.push((100, vec![5]));
         let mut search = Search::default();
-        let turns = (0..20).take_while(|_| look(&mut search, &all, &[5, 6], 50_000).1.is_empty());
-        assert!(turns.count() < 10);
+        let turns = (0..40).take_while(|_| look(&mut search, &all, &[5, 6], 50_000).1.is_empty());
+        let turns = turns.count();
+        assert!(turns < 20, "{turns}");
         assert_eq!(search.owners()[&5].pid, 100);
+        // They take all time for first files in every look; what another process has behind its first ones is looked at, too.
+        let proxy: Vec<u32> = (9_000_000..9_004_096).chain([5]).collect();
+        all[90].1 = proxy;
+        let short = |pid: u32| (pid << 20..(pid << 20) + 4096).collect::<Vec<u32>>();
+        (10..100).zip(&mut all).for_each(|(pid, process)| process.1 = short(pid));
+        let mut search = Search::default();
+        let turns = (0..40).take_while(|_| look(&mut search, &all, &[5, 6], 50_000).1.is_empty());
+        let turns = turns.count();
+        assert!(turns < 20, "{turns}");
     }
 
     #[test]

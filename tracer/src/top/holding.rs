@@ -126,9 +126,8 @@ impl Holding {
         (self.too_many > 0).then(|| {
             format!(
                 "who has ports open (HELD BY) is not known in {} network namespaces: they have too many sockets to list them \
-                 again and again (more than {} in one)",
-                self.too_many,
-                SOCKETS / 2
+                 again and again (room is for {SOCKETS} in all, and in one for half of what the others leave)",
+                self.too_many
             )
         })
     }

@@ -238,7 +238,7 @@ impl Capacities {
     }
 
     /// Whose settings are to be read, in order: in turn one that is not known yet and one that is.
-    fn due(&self) -> Vec<u32> {
+    fn due(&mut self) -> Vec<u32> {
         let (mut known, mut new): (Vec<u32>, Vec<u32>) =
             self.places.keys().partition(|netns| self.reuses.contains_key(netns));
         self.turns[0].sort(&mut new);
