@@ -84,6 +84,11 @@ fn older_than(version: (u32, u32), lacks: &str) -> Option<String> {
     (found < version).then(|| format!("{release} {lacks}"))
 }
 
+/// A rule outlives its agent by links that are pinned; probes have some from Linux 5.15 on.
+pub fn no_links_of_probes() -> Option<String> {
+    older_than((5, 15), "has no links of kprobes that could be pinned")
+}
+
 /// The memory of BPF maps counts against RLIMIT_MEMLOCK, not in a memory cgroup.
 pub fn maps_are_locked_memory() -> bool {
     older_than((5, 11), "").is_some()
