@@ -80,12 +80,14 @@ fn refuse_for(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
 
 /// `refuse-until-next COUNT PORT`: the same, until the outsider gets its next operation.
 fn refuse_until_next(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
+    refuse_while(argument(words, 0)?, argument(words, 1)?, has_no_next)
+}
+
+/// Whether the outsider was not told its next operation yet.
+fn has_no_next() -> Result<bool> {
     let stdin = io::stdin();
-    let no_line = || -> Result<bool> {
-        let mut fds = [PollFd::new(&stdin, PollFlags::IN)];
-        Ok(poll(&mut fds, Some(&Timespec::default()))? == 0)
-    };
-    refuse_while(argument(words, 0)?, argument(words, 1)?, no_line)
+    let mut fds = [PollFd::new(&stdin, PollFlags::IN)];
+    Ok(poll(&mut fds, Some(&Timespec::default()))? == 0)
 }
 
 /// In parts, between which `goes_on` is asked.
@@ -158,7 +160,7 @@ fn begin_connects(belongings: &mut Belongings, words: &[&str]) -> Result<Vec<u64
 
 /// `cross SECONDS PEER ADDRESS...`: for each of the addresses a port of PEER of its own, where what begins from
 /// it times out after a second, ten times a second, while the connections of the others are established: a
-/// listener takes no more than its queue is long. Counts what timed out.
+/// listener takes no more than its queue is long. Ends sooner with the next operation. Counts what timed out.
 fn cross(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     let begin = Instant::now();
     let length = Duration::try_from_secs_f64(argument(words, 0)?)?;
@@ -185,7 +187,7 @@ fn cross(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     };
     let (mut waiting, mut timed_out) = (VecDeque::new(), 0);
     let mut rounds = 0;
-    while begin.elapsed() < length {
+    while begin.elapsed() < length && has_no_next()? {
         for (listener, ill) in listeners.iter().zip(&addresses) {
             let to = listener.local()?;
             if rounds % 10 == 0 {
