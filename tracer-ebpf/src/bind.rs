@@ -1,6 +1,8 @@
 //! BINDS: ports taken by bind() and listen(). No connect() of the namespace can be given one
 //! (`__inet_hash_connect` skips a bucket that a bind() touched), whatever its tuple.
 
+mod held;
+
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
     macros::map,
@@ -9,7 +11,6 @@ use aya_ebpf::{
 use tracer_common::{
     Addr, Bound, Cause, ConnKey, Kind, Loss, PortBy, TupleKey, conn_flag, event_flag,
     share::{BOUND_COUNTERS, Table},
-    spread::held,
 };
 
 use crate::{
@@ -23,6 +24,7 @@ use crate::{
     sock::{Sock, state},
     spread, stats, touched, who,
 };
+pub(crate) use held::{Held, correct_fast, fast};
 
 /// Preallocated and never evicting, as the ledger.
 #[map]
@@ -33,16 +35,6 @@ static BINDS: HashMap<ConnKey, Bound> = HashMap::with_max_entries(65_536, 0);
 /// number of addresses (IP_FREEBIND), and one that is not counted would look empty.
 #[map]
 static BOUND: Array<[u64; BOUND_COUNTERS]> = Array::with_max_entries(1, 0);
-
-/// For the spreader alone: see [`tracer_common::spread::held`].
-#[map]
-static HELD: Array<u64> = Array::with_max_entries(held::COUNT, 0);
-
-/// For the spreader alone, of each port in the namespace of the rule: the look of the agent ([`held::LOOK`]) since which it is
-/// bound, and how many of BINDS have it. Anybody can bind() one port at any number of addresses, and any number of ports for a
-/// moment: connect() can be given less by the ports that are bound, not by more.
-#[map]
-static BOUND_SINCE: Array<[u32; 2]> = Array::with_max_entries(65_536, 0);
 
 const EPERM: u16 = 1;
 const EACCES: u16 = 13;
@@ -101,102 +93,13 @@ fn count_at(place: &TupleKey, port: u16, is_new: bool) {
     if let Some(rule) = spread::rule()
         && rule.netns == place.netns
     {
-        count_port(port, is_new, rule.has_port(port));
+        held::count_port(port, is_new, rule.has_port(port));
     }
     let change = if is_new { 1 } else { u64::MAX };
     let Some(bound) = BOUND.get_ptr_mut(0) else { return };
     for counter in share::counters(place.netns, &place.source) {
         // SAFETY: an array map's values are never freed while the program is loaded; the mask keeps it in this one.
         unsafe { atomic::add(bound.cast::<u64>().add(counter & (BOUND_COUNTERS - 1)), change) };
-    }
-}
-
-/// One of BINDS has this port more, or one less. Calls on several CPUs at once can make it too many ports that were bound
-/// since the look, or too few that were given back: less room than there is, until the next look.
-#[inline(always)]
-fn count_port(port: u16, is_new: bool, in_range: bool) {
-    let look = read_held(held::LOOK);
-    let Some(of_port) = BOUND_SINCE.get_ptr_mut(u32::from(port)) else { return };
-    let since = of_port.cast::<u32>();
-    // SAFETY: the second half of the value.
-    let entries = unsafe { since.add(1) };
-    // SAFETY: as in `add_held`; each in one piece.
-    let (was, before) = unsafe { (since.read_volatile(), entries.read_volatile()) };
-    if is_new {
-        // SAFETY: as above.
-        unsafe { atomic::add32(entries, 1) };
-        if before == 0 {
-            // SAFETY: as above.
-            unsafe { since.write_volatile(look) };
-            if in_range {
-                add_held(held::BOUND, 1);
-            }
-        }
-        return;
-    }
-    // One of before the rule was not counted.
-    if before > 0 {
-        // SAFETY: as above.
-        unsafe { atomic::add32(entries, u32::MAX) };
-    }
-    if in_range {
-        add_held(held::RELEASED, 1);
-        if before == 1 && was == look {
-            add_held(held::BACK, 1);
-        }
-    }
-}
-
-#[inline(always)]
-fn read_held(index: u32) -> u32 {
-    // SAFETY: as in `add_held`. Truncation: these wrap, and only differences are looked at, or are no more.
-    HELD.get_ptr(index).map_or(0, |counter| unsafe { counter.read_volatile() as u32 })
-}
-
-#[inline(always)]
-fn add_held(index: u32, change: u64) {
-    if let Some(counter) = HELD.get_ptr_mut(index) {
-        // SAFETY: an array map's values are never freed while the program is loaded.
-        unsafe { atomic::add(counter, change) };
-    }
-}
-
-/// Counts a port that the spreader bound and a connection holds; `u64::MAX` takes it away.
-#[inline(always)]
-pub(crate) fn fast(change: u64) {
-    if SPREADING.load() != 0 {
-        add_held(held::FAST, change);
-    }
-}
-
-/// Corrects how many ports of the spreader are held, if there are still as many as userspace read.
-#[inline(always)]
-pub(crate) fn correct_fast(counted: u32, change: u32) -> bool {
-    let same = SPREADING.load() != 0 && read_held(held::FAST) == counted;
-    if same {
-        add_held(held::FAST, i64::from(change as i32) as u64);
-    }
-    same
-}
-
-/// What has become of bound ports of the rule's namespace and range.
-pub(crate) struct Held {
-    /// As [`held::BOUND`], [`held::BACK`], [`held::RELEASED`] and [`held::FAST`].
-    pub(crate) bound: u32,
-    pub(crate) back: u32,
-    pub(crate) released: u32,
-    pub(crate) fast: u32,
-}
-
-impl Held {
-    #[inline(always)]
-    pub(crate) fn now() -> Self {
-        Self {
-            bound: read_held(held::BOUND),
-            back: read_held(held::BACK),
-            released: read_held(held::RELEASED),
-            fast: read_held(held::FAST),
-        }
     }
 }
 

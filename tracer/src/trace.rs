@@ -237,7 +237,9 @@ impl Tracer {
             return Ok(0);
         }
         let (mut corrected, mut found, mut refused) = (0, 0, 0);
-        if !first.is_empty() {
+        if first.is_empty() {
+            self.agreement.of(&[], Vec::new());
+        } else {
             // A dump is no snapshot: what one dump says can be a socket on its way.
             let second = self.differences(before_ns, places)?;
             for command in self.agreement.of(&first, second) {
@@ -250,8 +252,6 @@ impl Tracer {
                 *if new { &mut found } else { &mut corrected } += changed;
                 refused += u64::from(adds && changed == 0);
             }
-        } else {
-            self.agreement.of(&[], Vec::new());
         }
         if found > 0 {
             tracing::info!("{found} ports that were missing in the ledger are in it now");

@@ -74,7 +74,9 @@ mod tests {
             let mut all = vec![1, 2, 3, 4, 5, 100 + 2 * look, 101 + 2 * look];
             turns.sort(&mut all);
             all.truncate(2);
-            all.iter().for_each(|key| turns.had(*key));
+            for key in &all {
+                turns.had(*key);
+            }
             had.extend(all);
         }
         assert_eq!(had, [1, 2, 3, 4, 5, 1, 2, 3, 4, 5, 1, 2]);

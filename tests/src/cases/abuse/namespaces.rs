@@ -292,11 +292,11 @@ fn many() -> Result<()> {
         Ok((known.len() >= NAMESPACES).then_some(()))
     })?;
     after_two()?;
-    let begin = Instant::now();
+    let looked = Instant::now();
     let (_, began) = cost(process.id())?;
     std::thread::sleep(Duration::from_secs(2));
     let (after, ended) = cost(process.id())?;
-    let seconds = begin.elapsed().as_secs_f64();
+    let seconds = looked.elapsed().as_secs_f64();
     process.signal(Signal::INT)?;
     process.wait(tracer::STOP_LIMIT)?;
     let more = after.saturating_sub(before);

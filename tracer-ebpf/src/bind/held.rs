@@ -1,0 +1,105 @@
+//! What becomes of bound ports of the spreader's namespace and range between two looks of the agent.
+
+use aya_ebpf::{macros::map, maps::Array};
+use tracer_common::spread::held as index;
+
+use crate::{atomic, offsets::SPREADING};
+
+/// For the spreader alone: see [`tracer_common::spread::held`].
+#[map]
+static HELD: Array<u64> = Array::with_max_entries(index::COUNT, 0);
+
+/// For the spreader alone, of each port in the namespace of the rule: the look of the agent ([`index::LOOK`]) since which it is
+/// bound, and how many of BINDS have it. Anybody can bind() one port at any number of addresses, and any number of ports for a
+/// moment: connect() can be given less by the ports that are bound, not by more.
+#[map]
+static BOUND_SINCE: Array<[u32; 2]> = Array::with_max_entries(65_536, 0);
+
+/// One of BINDS has this port more, or one less. Calls on several CPUs at once can make it too many ports that were bound
+/// since the look, or too few that were given back: less room than there is, until the next look.
+#[inline(always)]
+pub(super) fn count_port(port: u16, is_new: bool, in_range: bool) {
+    let look = read_held(index::LOOK);
+    let Some(of_port) = BOUND_SINCE.get_ptr_mut(u32::from(port)) else { return };
+    let since = of_port.cast::<u32>();
+    // SAFETY: the second half of the value.
+    let entries = unsafe { since.add(1) };
+    // SAFETY: as in `add_held`; each in one piece.
+    let (was, before) = unsafe { (since.read_volatile(), entries.read_volatile()) };
+    if is_new {
+        // SAFETY: as above.
+        unsafe { atomic::add32(entries, 1) };
+        if before == 0 {
+            // SAFETY: as above.
+            unsafe { since.write_volatile(look) };
+            if in_range {
+                add_held(index::BOUND, 1);
+            }
+        }
+        return;
+    }
+    // One of before the rule was not counted.
+    if before > 0 {
+        // SAFETY: as above.
+        unsafe { atomic::add32(entries, u32::MAX) };
+    }
+    if in_range {
+        add_held(index::RELEASED, 1);
+        if before == 1 && was == look {
+            add_held(index::BACK, 1);
+        }
+    }
+}
+
+#[inline(always)]
+fn read_held(index: u32) -> u32 {
+    // SAFETY: as in `add_held`. Truncation: these wrap, and only differences are looked at, or are no more.
+    HELD.get_ptr(index).map_or(0, |counter| unsafe { counter.read_volatile() as u32 })
+}
+
+#[inline(always)]
+fn add_held(index: u32, change: u64) {
+    if let Some(counter) = HELD.get_ptr_mut(index) {
+        // SAFETY: an array map's values are never freed while the program is loaded.
+        unsafe { atomic::add(counter, change) };
+    }
+}
+
+/// Counts a port that the spreader bound and a connection holds; `u64::MAX` takes it away.
+#[inline(always)]
+pub(crate) fn fast(change: u64) {
+    if SPREADING.load() != 0 {
+        add_held(index::FAST, change);
+    }
+}
+
+/// Corrects how many ports of the spreader are held, if there are still as many as userspace read.
+#[inline(always)]
+pub(crate) fn correct_fast(counted: u32, change: u32) -> bool {
+    let same = SPREADING.load() != 0 && read_held(index::FAST) == counted;
+    if same {
+        add_held(index::FAST, i64::from(change as i32) as u64);
+    }
+    same
+}
+
+/// What has become of bound ports of the rule's namespace and range.
+pub(crate) struct Held {
+    /// As [`index::BOUND`], [`index::BACK`], [`index::RELEASED`] and [`index::FAST`].
+    pub(crate) bound: u32,
+    pub(crate) back: u32,
+    pub(crate) released: u32,
+    pub(crate) fast: u32,
+}
+
+impl Held {
+    #[inline(always)]
+    pub(crate) fn now() -> Self {
+        Self {
+            bound: read_held(index::BOUND),
+            back: read_held(index::BACK),
+            released: read_held(index::RELEASED),
+            fast: read_held(index::FAST),
+        }
+    }
+}
