@@ -77,8 +77,8 @@ pub fn fast_open_sendto(stage: &mut Stage) -> Result<()> {
     stage.check(&[(server.tuple(), Expected::ports(5, 5).opened(5))])
 }
 
-/// A socket that never wrote sent no SYN that could have been answered, however long it had its port.
-pub fn fast_open_connect_without_a_write(stage: &mut Stage) -> Result<()> {
+/// A server, a connection that has its cookie, and a socket that has a port and sends nothing until its first write.
+fn connect_without_a_write(stage: &mut Stage) -> Result<(Server, (Sock, Sock), Sock)> {
     let server = fast_open_server(stage)?;
     let cookie = stage.netns.run(|| send_fast(&server))?;
     let sock = stage.netns.run(|| -> Result<Sock> {
@@ -88,6 +88,12 @@ pub fn fast_open_connect_without_a_write(stage: &mut Stage) -> Result<()> {
         Ok(sock)
     })?;
     stage.check(&[(server.tuple(), Expected::ports(2, 0).opened(2))])?;
+    Ok((server, cookie, sock))
+}
+
+/// A socket that never wrote sent no SYN that could have been answered, however long it had its port.
+pub fn fast_open_connect_without_a_write(stage: &mut Stage) -> Result<()> {
+    let (server, cookie, sock) = connect_without_a_write(stage)?;
     // A call that gives up later than this had no answer.
     thread::sleep(Duration::from_millis(1200));
     drop(sock);
@@ -98,15 +104,7 @@ pub fn fast_open_connect_without_a_write(stage: &mut Stage) -> Result<()> {
 
 /// With a cookie at hand connect() takes a port and sends nothing until the first write.
 pub fn fast_open_connect(stage: &mut Stage) -> Result<()> {
-    let server = fast_open_server(stage)?;
-    let cookie = stage.netns.run(|| send_fast(&server))?;
-    let sock = stage.netns.run(|| -> Result<Sock> {
-        let sock = Sock::tcp(server.address)?;
-        sock.set_fast_open_connect()?;
-        sock.connect(server.address)?;
-        Ok(sock)
-    })?;
-    stage.check(&[(server.tuple(), Expected::ports(2, 0).opened(2))])?;
+    let (server, cookie, sock) = connect_without_a_write(stage)?;
     let accepted = stage.netns.run(|| -> Result<Sock> {
         sock.send(b"hello")?;
         let accepted = server.listener.accept()?;
