@@ -99,7 +99,7 @@ pub fn shortcoming() -> Option<&'static str> {
     if !in_first_pids() {
         return Some(
             "processes of the host cannot be asked (a process namespace of its own; run the container with --pid=host): names are \
-             those of threads, whether a process has ended is not known, and who has sockets open is told by ids of the container",
+             those of threads, whether a process has ended is not known, and HELD BY shows ids of the container",
         );
     }
     // Asked by whoever starts it; whoever asks later on is another user, who may see less.

@@ -137,7 +137,9 @@ impl Search {
                 }
             }
         }
-        if is_late {
+        // A process that turned out to have more files after those had their turns was not looked at whole, either.
+        let not_whole = found.len() < inodes.len() && !first_part.is_subset(&other_part);
+        if is_late || not_whole {
             self.begins_with_longer = !self.begins_with_longer;
             whole.extend(first_part.intersection(&other_part));
             // Of those that had no turn, what was found before is as good as what is known.
@@ -148,7 +150,7 @@ impl Search {
         } else {
             *self = Self { owners: found, ..Self::default() };
         }
-        !is_late
+        !is_late && !not_whole
     }
 }
 
@@ -258,6 +260,20 @@ mod tests {
         let turns = (0..40).take_while(|_| look(&mut search, &all, &[5, 6], 50_000).1.is_empty());
         let turns = turns.count();
         assert!(turns < 20, "{turns}");
+    }
+
+    #[test]
+    fn a_process_that_came_after_the_turns_of_those_with_many_files_is_not_known_whole() {
+        let many = |from: u32| (from..from + 5000).collect::<Vec<u32>>();
+        let before = [(1, many(10_000)), (2, many(20_000))];
+        let mut search = Search::default();
+        assert!(!look(&mut search, &before, &[5], 9000).0);
+        // This look begins with the other files of 1 and 2; what 3 has behind its first ones comes with the next.
+        let mut third = many(30_000);
+        third.push(5);
+        let all = [before[0].clone(), before[1].clone(), (3, third)];
+        assert_eq!(look(&mut search, &all, &[5], 90_000), (false, vec![]));
+        assert_eq!(look(&mut search, &all, &[5], 90_000), (true, vec![(5, 3)]));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tracer_common::{Conn, Who};
 
 use super::holding::HeldBy;
 
-/// Groups that are told apart, those with the most ports.
+/// Groups that have a row of their own: those with the most ports.
 const MOST: usize = 4096;
 
 /// What the ports of a group have in common.

@@ -202,6 +202,14 @@ fn forged(count: u32) -> String {
     text
 }
 
+/// Five readings a second into this file.
+fn record_stats(file: &Path) -> Result<Process> {
+    let arguments = ["record", "--events", "stats", "--stats-interval", "0.2", "-o"];
+    let mut command = tracer::command(&arguments)?;
+    command.arg(file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    Process::spawn(&mut command)
+}
+
 /// The outsider answers in the kernel's place, in a namespace of its own, while a tracer starts: nothing of it
 /// is in the ledger, nothing is taken by the tracer's sockets, and a victim's connections are counted exactly.
 fn forged_answers() -> Result<()> {
@@ -217,10 +225,7 @@ fn forged_answers() -> Result<()> {
 
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("stats.jsonl");
-    let arguments = ["record", "--events", "stats", "--stats-interval", "0.2", "-o"];
-    let mut command = tracer::command(&arguments)?;
-    command.arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut process = Process::spawn(&mut command)?;
+    let mut process = record_stats(&file)?;
     // A socket's port number is that of its process, if that is free.
     outsider.begin(&format!("netlink 4 {} 400000 {forged}", process.id()))?;
     let sent = outsider.end()?;
@@ -267,10 +272,7 @@ fn many() -> Result<()> {
     const NAMESPACES: usize = 400;
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("stats.jsonl");
-    let arguments = ["record", "--events", "stats", "--stats-interval", "0.2", "-o"];
-    let mut command = tracer::command(&arguments)?;
-    command.arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut process = Process::spawn(&mut command)?;
+    let mut process = record_stats(&file)?;
     let readings = || -> Result<usize> {
         let text = fs::read_to_string(&file).unwrap_or_default();
         Ok(text.matches("\"tracer.stats\"").count())
