@@ -42,9 +42,8 @@ pub(crate) fn sentence<'a>(losses: impl Iterator<Item = (&'a str, u64)>) -> Opti
     let mut losses: Vec<_> = losses.filter(|(_, count)| *count > 0).collect();
     losses.sort_by_key(|(reason, count)| (std::cmp::Reverse(*count), *reason));
     let list: Vec<_> = losses.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
-    (!list.is_empty()).then(|| {
-        format!("lost: {}; README's table of losses says what each means", list.join(", "))
-    })
+    (!list.is_empty())
+        .then(|| format!("lost: {}; tracer/doc/losses.md says what each means", list.join(", ")))
 }
 
 #[cfg(test)]

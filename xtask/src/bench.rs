@@ -40,7 +40,7 @@ pub(crate) struct Options {
     /// Only this part
     #[arg(value_enum)]
     part: Option<Part>,
-    /// Write the tables into README.md, between their markers
+    /// Write the tables into tracer/doc/benchmarks.md, between their markers
     #[arg(long)]
     write: bool,
 }
@@ -52,7 +52,10 @@ impl Options {
     }
 }
 
-/// A part of README.md.
+/// Where the tables go, between markers.
+const DOCUMENT: &str = "tracer/doc/benchmarks.md";
+
+/// A part of that document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Part {
     /// What `tracer record` costs
@@ -105,7 +108,7 @@ pub(crate) struct Programs {
     pub(crate) scratch: PathBuf,
 }
 
-/// Measures, prints the tables and, if asked to, writes them into README.md.
+/// Measures, prints the tables and, if asked to, writes them into `DOCUMENT`.
 pub(crate) fn bench(options: &Options) -> Result<()> {
     ensure!(
         exec::is_root(),
@@ -128,7 +131,7 @@ pub(crate) fn bench(options: &Options) -> Result<()> {
         };
         println!("{text}");
         if options.write {
-            markers::write(part.marker(), &format!("\n{}\n\n", text.trim()))?;
+            markers::write(DOCUMENT, part.marker(), &format!("\n{}\n\n", text.trim()))?;
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Parts of README.md that are written by a program, between `<!-- NAME -->` and `<!-- /NAME -->`.
+//! Parts of documents that are written by a program, between `<!-- NAME -->` and `<!-- /NAME -->`.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 
 use crate::workspace;
 
-/// The text with `part` between the markers; none if these are missing.
+/// The text with `part` between the markers; `None`: these are missing.
 pub(crate) fn between(text: &str, name: &str, part: &str) -> Option<String> {
     let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
     let (before, rest) = text.split_once(&begin)?;
@@ -14,17 +14,17 @@ pub(crate) fn between(text: &str, name: &str, part: &str) -> Option<String> {
     Some(format!("{before}{begin}{part}{end}{after}"))
 }
 
-/// What to say when there are none.
-pub(crate) fn missing(name: &str) -> String {
-    format!("README.md has no line `<!-- {name} -->` followed by `<!-- /{name} -->`")
+/// The finding that `document` (a path from the root) has no markers of this name.
+pub(crate) fn missing(document: &str, name: &str) -> String {
+    format!("{document} has no line `<!-- {name} -->` followed by `<!-- /{name} -->`")
 }
 
-/// Writes `part` into README.md.
-pub(crate) fn write(name: &str, part: &str) -> Result<()> {
-    let path = workspace::root().join("README.md");
+/// Writes `part` into `document`, a path from the root.
+pub(crate) fn write(document: &str, name: &str, part: &str) -> Result<()> {
+    let path = workspace::root().join(document);
     let text =
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let text = between(&text, name, part).with_context(|| missing(name))?;
+    let text = between(&text, name, part).with_context(|| missing(document, name))?;
     fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 

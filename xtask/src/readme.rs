@@ -4,11 +4,14 @@ use anyhow::Result;
 
 use crate::{markers, vm::kernels};
 
+/// The document whose table of kernels is made from the matrix.
+pub(crate) const DOCUMENT: &str = "README.md";
+
 const KERNELS: &str = "kernels";
 
 /// Writes the table of kernels between its markers.
 pub(crate) fn write() -> Result<()> {
-    markers::write(KERNELS, &kernels::table())
+    markers::write(DOCUMENT, KERNELS, &kernels::table())
 }
 
 /// The text with the table as it should be; none if the markers are missing.
@@ -18,5 +21,5 @@ pub(crate) fn rendered(text: &str) -> Option<String> {
 
 /// What to say when there are no markers.
 pub(crate) fn missing() -> String {
-    markers::missing(KERNELS)
+    markers::missing(DOCUMENT, KERNELS)
 }

@@ -33,7 +33,7 @@ pub(crate) fn tidy() -> Result<()> {
             findings.extend(file(&text, tests).into_iter().map(|what| format!("{shown}:{what}")));
         }
     }
-    let path = workspace::root().join("README.md");
+    let path = workspace::root().join(readme::DOCUMENT);
     if path.exists() {
         findings.extend(table(&read(&path)?));
     }

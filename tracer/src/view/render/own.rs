@@ -16,7 +16,7 @@ use crate::{
     view::{model::Model, theme::Theme},
 };
 
-/// What each loss means (README has more).
+/// What each loss means (`tracer/doc/losses.md` has more).
 const LOSSES: &[(&str, &str)] = &[
     ("event_ring_full", "events came faster than they were read: detail is gone, counts are right"),
     ("events_limited", "one user had very many failures: those past a rate have no event"),
