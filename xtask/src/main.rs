@@ -14,6 +14,7 @@ mod bench;
 mod build;
 mod dist;
 mod exec;
+mod links;
 mod lint;
 mod markers;
 mod readme;
