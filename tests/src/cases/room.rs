@@ -26,6 +26,9 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
         ("never_more_than_all", never_more_than_all),
     ];
     let mut cases = plan.sampled("room", tests);
+    let of_mptcp: &[BackendTest] = &[("bound_by_mptcp", bound_by_mptcp)];
+    let of_mptcp = plan.sampled("room", of_mptcp).into_iter();
+    cases.extend(of_mptcp.map(|case| case.unless(probe::no_mptcp())));
     let of_older: &[BackendTest] = &[("forgotten_bound_ports_are_said", forgotten)];
     let of_older = plan.sampled("room", of_older).into_iter();
     cases.extend(of_older.map(|case| case.unless(probe::no_blocked_ports())));
@@ -114,6 +117,24 @@ fn own_ports(backend: &str) -> Result<()> {
     }
     hall.compare()?;
     hall.expect(ADDRESSES[0], 0, 50, 250)
+}
+
+/// bind() of an MPTCP socket takes its port by way of other functions of the kernel than that of a TCP socket.
+fn bound_by_mptcp(backend: &str) -> Result<()> {
+    let mut hall = Hall::new(backend)?;
+    for port in RANGE.take(10) {
+        hall.bind_mptcp(ADDRESSES[0], port)?;
+    }
+    hall.connect(ADDRESSES[0], 0)?;
+    hall.compare()?;
+    hall.expect(ADDRESSES[0], 0, 1, 190)?;
+    for _ in 0..10 {
+        hall.bind_mptcp(ADDRESSES[1], 0)?;
+    }
+    hall.compare()?;
+    hall.unbind_all();
+    hall.compare()?;
+    hall.expect(ADDRESSES[0], 0, 1, 200)
 }
 
 /// Ports that connections hold are bound at another address, and given back.

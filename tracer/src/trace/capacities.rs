@@ -50,6 +50,8 @@ pub struct Capacities {
     left_over: BoundPorts,
     /// Namespaces that are not in `usable` because of [`MOST_LARGE`].
     too_large: HashSet<u32>,
+    /// To this one no limit applies: a spreader cannot do without it.
+    of_rule: Option<u32>,
     /// Namespaces that were looked for in vain.
     missed: HashSet<u32>,
 }
@@ -99,6 +101,12 @@ impl Capacities {
         self.places.insert(place.inum, place);
     }
 
+    /// As [`Self::know`], of the namespace of a spreader's rule, which is known from now on whatever it reserves.
+    pub fn know_of_rule(&mut self, place: Netns, range: &PortRange) {
+        self.of_rule = Some(place.inum);
+        self.know(place, range);
+    }
+
     fn has_range(&mut self, netns: u32, range: &PortRange) {
         let usable = Usable::new(range, self.blocked_by_all(netns));
         let known = self.usable.get(&netns);
@@ -106,7 +114,8 @@ impl Capacities {
             return;
         }
         let is_large = |usable: &Usable| usable.unreserved().is_large();
-        let more = is_large(&usable) && !known.is_some_and(is_large);
+        let is_limited = self.of_rule != Some(netns);
+        let more = is_limited && is_large(&usable) && !known.is_some_and(is_large);
         if more && self.usable.values().filter(|it| is_large(it)).count() >= MOST_LARGE {
             self.usable.remove(&netns);
             self.too_large.insert(netns);

@@ -203,7 +203,7 @@ impl Tracer {
     pub(crate) fn know_range(&mut self, netns: Netns, range: PortRange) {
         let known = self.ports.of_interest.take().filter(|(inum, _)| *inum == netns.inum);
         self.ports.of_interest = Some(known.unwrap_or((netns.inum, None)));
-        self.capacities.know(netns, &range);
+        self.capacities.know_of_rule(netns, &range);
     }
 
     /// What this namespace has to give; `None`: it could not be read.

@@ -86,6 +86,17 @@ impl Hall {
         Ok(())
     }
 
+    /// As [`Self::bind`], by an MPTCP socket.
+    pub(super) fn bind_mptcp(&mut self, at: &str, port: u16) -> Result<()> {
+        let at = SocketAddr::new(at.parse()?, port);
+        let sock = self.run(|| -> Result<_> {
+            let sock = Sock::mptcp(at)?;
+            Ok(granted(sock.bind(at), Errno::ADDRINUSE)?.then_some(sock))
+        })?;
+        self.bound.extend(sock.map(|sock| (sock, port == 0)));
+        Ok(())
+    }
+
     pub(super) fn listen(&mut self, at: &str, port: u16) -> Result<()> {
         let at = SocketAddr::new(at.parse()?, port);
         let sock = self.run(|| -> Result<_> {

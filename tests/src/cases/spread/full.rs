@@ -7,10 +7,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use rustix::io::Errno;
+use rustix::{io::Errno, process::Signal};
 
 use super::{Case, Host, POOL, PORTS, Test, fill::others, named, source};
 use crate::{
+    netns::NetNs,
     probe,
     sock::Sock,
     tracer::{spread::Status, wait_for},
@@ -20,6 +21,7 @@ pub(super) fn cases() -> Vec<Case> {
     let tests: &[Test] = &[
         ("room_is_found_anywhere_in_a_large_pool", room_anywhere),
         ("reserved_ports_are_not_handed_out", reserved_ports),
+        ("bound_ports_after_the_rule_has_moved", bound_ports_after_the_rule_has_moved),
     ];
     let mut cases = named("spread::full", tests);
     let tests: &[Test] =
@@ -178,6 +180,38 @@ fn fail_fast_beside_bound_ports() -> Result<()> {
         }
     }
     drop((held, bound));
+    spread.stop()?;
+    host.rule.check_nothing_left()
+}
+
+/// A port that was bound where the rule was before is bound in the rule's namespace from the moment on at which it is bound
+/// there, not from the agent's next look on.
+fn bound_ports_after_the_rule_has_moved() -> Result<()> {
+    const ALL: RangeInclusive<u16> = 40_000..=40_999;
+    let mut host = Host::new()?;
+    let server = host.server("10.1.0.1:7000")?;
+    let earlier = NetNs::new()?;
+    earlier.ip(&format!("addr add {}/32 dev lo", POOL[0]))?;
+    let bind_all = |netns: &NetNs| -> Result<Vec<Sock>> {
+        let bind = |port: u16| {
+            let address = SocketAddr::from(([127, 0, 0, 1], port));
+            let sock = netns.run(|| Sock::tcp(address))?;
+            sock.bind(address)?;
+            Ok(sock)
+        };
+        ALL.map(bind).collect()
+    };
+    let first = host.spread_in(&earlier, &POOL[..1], &["--on-exit", "keep"])?;
+    let _bound_there = bind_all(&earlier)?;
+    first.stop()?;
+    let spread = host.spread(&POOL[..1], &[])?;
+    spread.process.signal(Signal::STOP)?;
+    let _bound_here = bind_all(&host.stage.netns)?;
+    let sock = host.app.tcp(server.address)?;
+    ensure!(sock.connect(server.address) == Err(Errno::ADDRNOTAVAIL), "there is no free port");
+    let status = host.rule.status()?;
+    ensure!(status.decided("pool_full")? == 1, "not full, but {}", status.decisions());
+    spread.process.signal(Signal::CONT)?;
     spread.stop()?;
     host.rule.check_nothing_left()
 }

@@ -27,6 +27,7 @@ use crate::{
 pub struct RuleMaps {
     rules: Rules,
     lease: Array<MapData, u64>,
+    bound_since: Array<MapData, [u32; 2]>,
 }
 
 impl RuleMaps {
@@ -36,12 +37,29 @@ impl RuleMaps {
 
     fn new(mut take: impl FnMut(&'static str) -> Result<Map, Error>) -> Result<Self, Error> {
         let lease = take(map::LEASE)?.try_into().map_err(wrong(map::LEASE))?;
-        Ok(Self { rules: Rules::new(take)?, lease })
+        let bound_since = take(map::BOUND_SINCE)?.try_into().map_err(wrong(map::BOUND_SINCE))?;
+        Ok(Self { rules: Rules::new(take)?, lease, bound_since })
     }
 
     /// The hooks go by this rule from now on, each call by one or the other as a whole.
     pub fn set(&mut self, rule: &Rule) -> Result<(), Error> {
-        self.rules.set(rule)
+        let namespace = |rule: &Rule| (rule.netns, rule.netns_cookie);
+        let earlier = self.rules.get();
+        self.rules.set(rule)?;
+        if earlier.is_some_and(|earlier| namespace(&earlier) != namespace(rule)) {
+            self.forget_bound()?;
+        }
+        Ok(())
+    }
+
+    /// Forgets which ports are bound in the namespace that the rule was in before: given back there, they would still count
+    /// as bound in the rule's namespace. What the hooks have counted there since the rule is in force is forgotten, too:
+    /// until the agent's next look, a port less counts as bound.
+    fn forget_bound(&mut self) -> Result<(), Error> {
+        for port in 0..self.bound_since.len() {
+            self.bound_since.set(port, [0; 2], 0).map_err(wrong(map::BOUND_SINCE))?;
+        }
+        Ok(())
     }
 
     /// Leaves every connect() alone from now on.

@@ -69,6 +69,11 @@ fn namespaces_that_reserve_in_many_pieces_have_a_limit_that_is_said() {
     capacities.know(place(most), &pieces(200));
     assert_eq!([most, most + 1].map(|inum| capacities.get(inum)), [None, None]);
     assert!(capacities.reason().unwrap().contains("not known of 2 network namespaces"));
+    // A rule's namespace is known all the same, and stays so when it is visited as all are.
+    capacities.know_of_rule(place(most), &pieces(200));
+    capacities.know(place(most), &pieces(300));
+    assert_eq!(capacities.get(most).unwrap().reserved, 300);
+    assert!(capacities.reason().unwrap().contains("not known of 1 network namespaces"));
     // There is room again.
     let wanted = (1..most).chain([most + 1]).collect();
     capacities.keep(&wanted);
