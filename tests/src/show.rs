@@ -6,9 +6,10 @@
 mod svg;
 
 use std::{
+    env,
     fmt::Write as _,
     fs,
-    io::{self, IsTerminal, Write},
+    io::{self, BufRead as _, BufReader, IsTerminal, Write},
     path::Path,
     process::{Command, Stdio},
     sync::atomic::{AtomicBool, Ordering::Relaxed},
@@ -43,6 +44,10 @@ const HELD: [(u16, usize); 4] = [(9092, 830), (6379, 500), (5432, 480), (11211, 
 const GROWING: (u16, Duration) = (6379, Duration::from_millis(200));
 /// Name of the proxies' network namespace.
 const NETNS: &str = "edge";
+/// The line that says that the host is there.
+const READY: &str = "ready";
+/// Longest time until the host has ended.
+const END_LIMIT: Duration = Duration::from_secs(30);
 /// How long the picture lets the exhaustion last.
 const LASTING: Duration = Duration::from_secs(14);
 /// Longest time until ports run out: they last for 25 s.
@@ -111,6 +116,36 @@ fn play<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     })
 }
 
+/// Is that host until stdin ends; says on stdout when it is there.
+///
+/// # Errors
+/// No root, a program that is missing; what cannot be started.
+pub fn host() -> Result<()> {
+    play(|| {
+        writeln!(io::stdout(), "{READY}").context("cannot write to stdout")?;
+        io::copy(&mut io::stdin(), &mut io::sink()).context("cannot wait for the end of stdin")?;
+        Ok(())
+    })
+}
+
+/// Does `work` beside that host, whose processes are in a PID namespace: they end with it, and it ends with this
+/// process. `tracer top` is not in there: it could not ask the kernel who is who.
+fn beside_host<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--kill-child"]);
+    command.arg(env::current_exe().context("cannot find this program")?).arg("host");
+    let mut host = Process::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
+    let stdout = host.child.stdout.take().context("the host has no stdout")?;
+    let mut line = String::new();
+    BufReader::new(stdout).read_line(&mut line).context("cannot hear of the host")?;
+    ensure!(line.trim() == READY, "the host that runs out of ports did not start: see above");
+    let done = work();
+    drop(host.child.stdin.take());
+    let ended = host.wait(END_LIMIT)?;
+    ensure!(ended.success(), "the host that ran out of ports failed: {ended}");
+    done
+}
+
 /// Shows it on the caller's terminal until they leave the view.
 ///
 /// # Errors
@@ -136,7 +171,7 @@ pub fn demo() -> Result<()> {
     if ended || answer.trim() == "q" {
         return Ok(());
     }
-    let status = play(|| {
+    let status = beside_host(|| {
         let mut top = Process::spawn(&mut command(&["top"])?)?;
         Ok(top.child.wait()?)
     })?;
@@ -151,7 +186,7 @@ pub fn demo() -> Result<()> {
 /// No root, a program that is missing; what cannot be started; no exhaustion; a file that cannot be
 /// written.
 pub fn picture(file: &Path) -> Result<()> {
-    let screen = play(|| {
+    let screen = beside_host(|| {
         // The picture names no machine.
         let mut command = Command::new("unshare");
         command.args(["--uts", "sh", "-c", "hostname edge-1 && exec \"$0\" \"$@\""]);

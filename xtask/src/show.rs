@@ -29,7 +29,6 @@ pub(crate) fn picture() -> Result<()> {
     exec::run(command.arg("picture").arg(folder.join("top.svg")))
 }
 
-/// All processes of the show are in a PID namespace, and so end with it, whatever ends it.
 fn show(what: &str) -> Result<Command> {
     ensure!(
         exec::is_root(),
@@ -51,8 +50,7 @@ fn show(what: &str) -> Result<Command> {
         "--bin",
         "show",
     ]))?;
-    let mut command = Command::new("unshare");
-    command.env("TRACER_BIN", tracer).args(["--pid", "--fork", "--kill-child"]);
-    command.arg(workspace::target().join("release/show"));
+    let mut command = Command::new(workspace::target().join("release/show"));
+    command.env("TRACER_BIN", tracer);
     Ok(command)
 }

@@ -1,5 +1,5 @@
-//! A host that runs out of ports: `show demo` on this terminal, `show picture FILE` as SVG. As root;
-//! `cargo xtask demo` and `cargo xtask picture` run it. `TRACER_BIN` is the program that looks at it.
+//! A host that runs out of ports: `show demo` on this terminal, `show picture FILE` as SVG; both start `show host`, which
+//! is that host until its stdin ends. As root; `cargo xtask demo` and `cargo xtask picture` run it. `TRACER_BIN` is the program that looks at it.
 
 use std::{env, path::Path};
 
@@ -14,6 +14,7 @@ fn main() -> Result<()> {
     match &arguments[..] {
         [demo] if demo == "demo" => show::demo(),
         [picture, file] if picture == "picture" => show::picture(Path::new(file)),
-        _ => bail!("usage: show demo | show picture FILE"),
+        [host] if host == "host" => show::host(),
+        _ => bail!("usage: show demo | show picture FILE | show host"),
     }
 }
