@@ -14,6 +14,7 @@ pub mod foreign;
 pub mod held;
 pub mod helper;
 pub mod lateness;
+pub mod lie;
 pub mod maker;
 pub mod mounts;
 pub mod netns;

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{netns::NetNs, tuple::Tuple};
+use crate::{lie, netns::NetNs, tuple::Tuple};
 
 /// Sockets of one tuple.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -49,7 +49,7 @@ pub fn read(netns: &NetNs, servers: &BTreeSet<u16>) -> Result<Table> {
                 *sockets.states.entry(socket.state).or_default() += 1;
             }
         }
-        Ok(table)
+        Ok(lie::table(table))
     })
 }
 

@@ -2,8 +2,10 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
+    env, fs,
     io::{BufRead, BufReader, Write},
+    iter,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
     thread,
@@ -13,7 +15,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::probe::Place;
+use crate::{lie, probe::Place};
 
 static LIVE: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 
@@ -49,14 +51,22 @@ pub fn heed_signals() {
 pub struct Process {
     pub child: Child,
     name: String,
+    /// Whether it is the program under test, as itself or started by another one.
+    is_tracer: bool,
 }
 
 impl Process {
     pub fn spawn(command: &mut Command) -> Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
+        // A test may run a copy of it.
+        let tracer = env::var_os("TRACER_BIN").map(PathBuf::from);
+        let tracer = tracer.as_deref().and_then(Path::file_name);
+        let words = iter::once(command.get_program()).chain(command.get_args());
+        let is_tracer =
+            tracer.is_some() && words.into_iter().any(|it| Path::new(it).file_name() == tracer);
         let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
         live().insert(child.id());
-        Ok(Self { child, name })
+        Ok(Self { child, name, is_tracer })
     }
 
     pub fn id(&self) -> u32 {
@@ -74,7 +84,7 @@ impl Process {
         loop {
             if let Some(status) = self.child.try_wait()? {
                 live().remove(&self.child.id());
-                return Ok(status);
+                return Ok(if self.is_tracer { lie::status(status) } else { status });
             }
             if Instant::now() > end {
                 let threads = self.threads();
@@ -120,7 +130,7 @@ pub struct Helper {
 impl Helper {
     /// Starts `kernel-tests helper ARGUMENTS` in the caller's namespaces.
     pub fn spawn(arguments: &[&str]) -> Result<Self> {
-        let program = std::env::current_exe().context("cannot find this program")?;
+        let program = env::current_exe().context("cannot find this program")?;
         let mut command = Command::new(program);
         command.arg("helper").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = Process::spawn(&mut command)?;

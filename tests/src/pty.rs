@@ -24,7 +24,7 @@ use rustix::{
     termios::{Termios, Winsize, tcgetattr, tcsetwinsize},
 };
 
-use crate::{process::Process, tracer::wait_for};
+use crate::{lie, process::Process, tracer::wait_for};
 
 /// Width and height, in letters.
 #[derive(Clone, Copy, Debug)]
@@ -108,7 +108,7 @@ impl Pty {
 
     /// What is on the screen, line by line.
     pub fn text(&self) -> String {
-        lock(&self.screen).screen().contents()
+        lie::screen(lock(&self.screen).screen().contents())
     }
 
     /// What is on the screen, with how it looks.

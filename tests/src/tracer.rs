@@ -18,7 +18,11 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::{probe::Place, process::Process};
+use crate::{
+    lie::{self, Pipe},
+    probe::Place,
+    process::Process,
+};
 
 /// Longest time from start to attached.
 pub const START_LIMIT: Duration = Duration::from_secs(40);
@@ -95,13 +99,13 @@ pub fn run_into(command: &mut Command, stdout: Stdio, limit: Duration) -> Result
 pub(crate) type Collected = thread::JoinHandle<String>;
 
 /// Reads a pipe to its end on a thread of its own, so that the writer never blocks on it.
-pub(crate) fn collect(pipe: Option<impl Read + Send + 'static>) -> Collected {
+pub(crate) fn collect<P: Pipe + Read + Send + 'static>(pipe: Option<P>) -> Collected {
     thread::spawn(move || {
         let mut bytes = Vec::new();
         if let Some(mut pipe) = pipe {
             pipe.read_to_end(&mut bytes).ok();
         }
-        String::from_utf8_lossy(&bytes).into_owned()
+        lie::text(P::STREAM, String::from_utf8_lossy(&bytes).into_owned())
     })
 }
 

@@ -20,6 +20,7 @@ use crate::{
 use report::Suite;
 use vm::guest::Payload;
 
+mod lies;
 pub(crate) mod report;
 
 /// Which tests to run.
@@ -33,6 +34,8 @@ pub(crate) enum Which {
     /// The tests on this kernel beside 500 connections a second of others and two threads that never wait; not among the
     /// others
     Busy,
+    /// Each test on this kernel while what it reads is changed on purpose: it has to fail; not among the others
+    Lies,
     /// A million calls while everything goes wrong, 100 upgrades, and each attack ten times; not among the others
     Soak,
 }
@@ -62,11 +65,14 @@ const UNIT_PACKAGES: [&str; 4] = ["tracer-common", "tracer", "tracer-tests", "xt
 /// Runs one kind of test, or sets up and runs them all; `kernels` narrows the matrix, and `args` go
 /// to the runner of the kernel tests.
 pub(crate) fn test(which: Option<Which>, kernels: &[String], args: Vec<String>) -> Result<()> {
-    let apart = [Which::Soak, Which::Abuse, Which::Busy];
+    let apart = [Which::Soak, Which::Abuse, Which::Busy, Which::Lies];
     let wanted = |one| which.map_or(!apart.contains(&one), |which| which == one);
     if which != Some(Which::Unit) {
         setup::setup(What::Test)?;
         build::object()?;
+    }
+    if which == Some(Which::Lies) {
+        return lies::test(&payload(Vec::new())?, &args);
     }
     let mut suites = Vec::new();
     if wanted(Which::Unit) {

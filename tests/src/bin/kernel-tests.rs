@@ -2,7 +2,7 @@
 //!
 //! `TRACER_BIN` is the program under test, `TRACER_BACKENDS` the backends that must work here (by default those that do),
 //! `TRACER_DEFAULT_BACKEND` the one that it must choose by itself, `TRACER_TEST_ENV` where this is
-//! (`host` or `vm`), `TRACER_TEST_LIMIT` the seconds that a test may take. Arguments are those of `cargo test`'s harness.
+//! (`host` or `vm`), `TRACER_TEST_LIMIT` the seconds that a test may take, `TRACER_TEST_LIE` what it reads wrongly. Arguments are those of `cargo test`'s harness.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the test runner")]
 
 use std::{
@@ -23,7 +23,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracer_tests::{
     cases::{self, Case, Plan},
-    helper,
+    helper, lie,
     probe::Place,
     process,
     tracer::shared,
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // The tests share a kernel: the tracer sees all of it.
     arguments.test_threads.get_or_insert(1);
-    let plan = match Plan::find() {
+    let plan = match lie::check().and_then(|()| Plan::find()) {
         Ok(plan) => plan,
         Err(error) => {
             eprintln!("there is nothing to test: {error:#}");

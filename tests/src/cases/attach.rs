@@ -19,6 +19,7 @@ use rustix::{
 use super::{Case, Plan};
 use crate::{
     cgroup::Cgroup,
+    lie,
     privileges::{
         BPF, DAC_READ_SEARCH, NET_ADMIN, PERFMON, SYS_ADMIN, SYS_PTRACE, SYS_RESOURCE, only,
     },
@@ -88,7 +89,7 @@ impl Thread {
                 Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {
                     continue;
                 }
-                status => status?,
+                status => lie::thread(status?),
             };
             let unnamed = Self { name: String::new(), status };
             threads.push(Self { name: unnamed.field("Name")?.to_owned(), ..unnamed });

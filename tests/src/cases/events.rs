@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::{BackendTest, Case, Plan, Test, named, per_backend};
 use crate::{
+    lie,
     probe::Place,
     sock::Sock,
     stage::{CLIENT, SERVER, Stage},
@@ -156,7 +157,7 @@ fn time_wait_release(backend: &str) -> Result<()> {
     eventually("the end of FIN_WAIT2", || Ok(stage.oracle()?.is_empty()))?;
     // The kernel's list is without it before its hook has run.
     eventually("its event", || {
-        let text = fs::read_to_string(record.file())?;
+        let text = lie::file(record.file())?;
         let of_port = format!("\"network.local.port\":{port},");
         Ok(text.lines().any(|line| line.contains("\"port.released\"") && line.contains(&of_port)))
     })?;
@@ -361,8 +362,8 @@ fn sighup_reopens() -> Result<()> {
     eventually("the new file", || Ok(file.exists()))?;
     connect(20)?;
     let folder = record.stop_files()?;
-    let old = fs::read_to_string(&moved)?;
-    let new = fs::read_to_string(&file)?;
+    let old = lie::file(&moved)?;
+    let new = lie::file(&file)?;
     drop(folder);
     ensure!(old.ends_with('\n') && !new.is_empty(), "the old file ends within a line");
     let recording = Recording::parse(&(old + &new))?;

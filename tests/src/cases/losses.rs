@@ -19,6 +19,7 @@ use rustix::{io::Errno, process::Signal};
 
 use super::{BackendTest, Case, Plan, Test, named, per_backend};
 use crate::{
+    lie::{self, Stream},
     mounts::SmallDisk,
     netns::NetNs,
     probe::{self, Place},
@@ -179,12 +180,15 @@ fn killed(backend: &str) -> Result<()> {
     ensure!(connected > 0, "there was no load");
     let written = fs::read_to_string(&file)?;
     let whole = written.rfind('\n').map_or(0, |last| last + 1);
-    Recording::parse(&written[..whole]).context("after SIGKILL")?;
+    Recording::parse(&lie::text(Stream::File, written[..whole].to_owned()))
+        .context("after SIGKILL")?;
     Record::start_at(backend, &file, &[])?.stop_files()?;
     let appended = fs::read_to_string(&file)?;
     let torn = written.len() - whole;
     let next = appended.get(written.len() + usize::from(torn > 0)..).context("the file shrank")?;
-    Recording::parse(next)?.totals().context("appended after SIGKILL")?;
+    Recording::parse(&lie::text(Stream::File, next.to_owned()))?
+        .totals()
+        .context("appended after SIGKILL")?;
     let (_clients, _accepted) = stage.netns.run(|| server.pairs(10))?;
     stage.watch()?;
     stage.check(&[(server.tuple(), Expected::ports(10, 0))])?;
@@ -216,7 +220,7 @@ fn slow_reader() -> Result<()> {
     stdout.read_to_string(&mut rest)?;
     let status = process.wait(STOP_LIMIT)?;
     ensure!(status.code() == Some(0), "exit code of a slow pipe: {status}");
-    let recording = Recording::parse(&(first + &rest))?;
+    let recording = Recording::parse(&lie::text(Stream::Stdout, first + &rest))?;
     recording.assert_gap_free()?;
     recording.assert_balanced()?;
     ensure!(!recording.losses()?.is_empty(), "a pipe of 64 KiB took it all");
@@ -304,6 +308,7 @@ fn said_by_tables() -> Result<()> {
         process.signal(Signal::INT)?;
         let mut text = String::new();
         stdout.read_to_string(&mut text)?;
+        let text = lie::text(Stream::Stdout, text);
         let status = process.wait(STOP_LIMIT)?;
         ensure!(status.code() == Some(0), "{format}: ended with {status}");
         let last = text.lines().last().context("no line")?;

@@ -28,23 +28,34 @@ fn agrees_with_ss() -> Result<()> {
     // FINs are under way for a moment: both must come to say the same.
     let limit = Duration::from_secs(5);
     wait_for("ss and /proc/net/tcp to agree", limit, || {
-        let mut ours = BTreeMap::new();
+        let mut ours = Counts::default();
         for sockets in oracle::read(&stage.netns, &[].into())?.into_values() {
+            ours.all += sockets.in_use;
+            ours.waiting += sockets.time_wait;
             for (state, count) in sockets.states {
-                *ours.entry(state.replace('_', "-")).or_insert(0) += count;
+                *ours.by_state.entry(state.replace('_', "-")).or_insert(0) += count;
             }
         }
-        Ok((ours == sockets_by_state(&stage.netns)? && ours.len() >= 4).then_some(()))
+        Ok((ours == by_ss(&stage.netns)? && ours.by_state.len() >= 4).then_some(()))
     })
 }
 
-/// Sockets by state, in the spelling of the oracle.
-fn sockets_by_state(netns: &NetNs) -> Result<BTreeMap<String, u64>> {
+/// Sockets of a namespace.
+#[derive(Debug, Default, Eq, PartialEq)]
+struct Counts {
+    all: u64,
+    /// Those that are only a timer any more, in TIME_WAIT or FIN_WAIT2.
+    waiting: u64,
+    /// In the spelling of the oracle.
+    by_state: BTreeMap<String, u64>,
+}
+
+fn by_ss(netns: &NetNs) -> Result<Counts> {
     let mut command = Command::new("ss");
-    command.args(["-t", "-a", "-n", "-H"]);
+    command.args(["-t", "-a", "-n", "-H", "-o"]);
     let ended = netns.run(|| run(&mut command, Duration::from_secs(10)))?;
     ensure!(ended.code() == 0, "ss failed: {ended:?}");
-    let mut states = BTreeMap::new();
+    let mut counts = Counts::default();
     for line in ended.stdout.lines() {
         let state = line.split_whitespace().next().context("an empty line")?;
         let state = match state {
@@ -54,7 +65,9 @@ fn sockets_by_state(netns: &NetNs) -> Result<BTreeMap<String, u64>> {
             "FIN-WAIT-2" => "FIN-WAIT2",
             other => other,
         };
-        *states.entry(state.to_owned()).or_insert(0) += 1;
+        counts.all += 1;
+        counts.waiting += u64::from(line.contains("timer:(timewait,"));
+        *counts.by_state.entry(state.to_owned()).or_insert(0) += 1;
     }
-    Ok(states)
+    Ok(counts)
 }

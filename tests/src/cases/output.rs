@@ -22,6 +22,7 @@ use super::{
     errors::{BAD_CONFIG, says},
 };
 use crate::{
+    lie::{self, Stream},
     probe::no_programs,
     process::Process,
     stage::{Server, Stage},
@@ -124,7 +125,7 @@ fn rotated() -> Result<()> {
     let folder = record_rotating("events.jsonl", &[], "events.jsonl.2")?;
     let expected = ["events.jsonl", "events.jsonl.1", "events.jsonl.2"];
     ensure!(names(folder.path())? == expected, "files: {:?}", names(folder.path())?);
-    let files = expected.iter().rev().map(|name| Ok(fs::read_to_string(folder.path().join(name))?));
+    let files = expected.iter().rev().map(|name| lie::file(folder.path().join(name)));
     let files = files.collect::<Result<Vec<_>>>()?;
     for file in &files[..2] {
         // The size is looked at after each write.
@@ -154,7 +155,7 @@ fn rotated_for_another() -> Result<()> {
         let metadata = fs::metadata(&path)?;
         let mine = (metadata.uid(), metadata.mode() & 0o777) == (OWNER, 0o600);
         ensure!(mine, "{name} is of {} with mode {:o}", metadata.uid(), metadata.mode());
-        Ok(fs::read_to_string(path)?)
+        lie::file(path)
     });
     follows_on(&files.into_iter().collect::<Result<Vec<_>>>()?)
 }
@@ -170,7 +171,7 @@ fn reopened_for_another() -> Result<()> {
     record.process.signal(Signal::INT)?;
     let status = record.process.wait(STOP_LIMIT)?;
     ensure!(status.code() == Some(0), "record ended with {status}");
-    follows_on(&[fs::read_to_string(moved)?, fs::read_to_string(file)?])
+    follows_on(&[lie::file(moved)?, lie::file(file)?])
 }
 
 /// The owner of the folder puts links at its names, and another folder in its place.
@@ -195,7 +196,7 @@ fn tricks() -> Result<()> {
         link(&secret, &file)?;
         record.signal(Signal::HUP)?;
         eventually("the refusal", || {
-            let said = fs::read_to_string(&log)?;
+            let said = lie::log(&log)?;
             Ok(said.matches("going on with the file that was open before").count() > tried)
         })?;
         fs::remove_file(&file)?;
@@ -214,10 +215,7 @@ fn tricks() -> Result<()> {
         names(roots.path())?
     );
     ensure!(fs::read_to_string(secret)? == "root's", "root's file was written to");
-    follows_on(&[
-        fs::read_to_string(moved.join("first"))?,
-        fs::read_to_string(moved.join("ev.jsonl"))?,
-    ])
+    follows_on(&[lie::file(moved.join("first"))?, lie::file(moved.join("ev.jsonl"))?])
 }
 
 /// What could not be done later is said at the start.
@@ -286,7 +284,7 @@ fn progress_on_a_terminal() -> Result<()> {
         while let Ok(length @ 1..) = ours.read(&mut piece) {
             bytes.extend_from_slice(&piece[..length]);
         }
-        String::from_utf8_lossy(&bytes).into_owned()
+        lie::text(Stream::Stderr, String::from_utf8_lossy(&bytes).into_owned())
     });
     // The file is there before the hooks are.
     eventually("the first line", || {

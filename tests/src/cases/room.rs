@@ -3,13 +3,14 @@
 
 mod hall;
 
-use std::{env, fs, time::Duration};
+use std::{env, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use hall::{ADDRESSES, Hall, RANGE};
 
 use super::{BackendTest, Case, Plan};
 use crate::{
+    lie,
     outsider::{Outsider, Spaces},
     probe::{self, Place},
     tracer::{record::Record, wait_for},
@@ -43,7 +44,7 @@ fn forgotten(backend: &str) -> Result<()> {
     let bound = outsider.run("bind-and-close 127.0.0.1:1024 64000")?;
     ensure!(bound == [64_000, 0], "bound, and not bound: {bound:?}");
     wait_for("the line", SOON, || {
-        Ok(fs::read_to_string(record.file())?.contains("than are remembered").then_some(()))
+        Ok(lie::file(record.file())?.contains("than are remembered").then_some(()))
     })?;
     record.stop()?.assert_valid()
 }

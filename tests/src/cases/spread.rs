@@ -31,6 +31,7 @@ use anyhow::{Context, Result};
 use super::{Case, Plan, Test, named};
 use crate::{
     cgroup::Cgroup,
+    lie,
     maker::Maker,
     netns::NetNs,
     probe::Place,
@@ -178,5 +179,6 @@ impl Host {
 }
 
 pub(super) fn source(sock: &Sock) -> Result<IpAddr> {
-    Ok(sock.local()?.ip().to_canonical())
+    let peer = sock.peer().ok().map(|peer| peer.ip().to_canonical());
+    Ok(lie::source(sock.local()?.ip().to_canonical(), peer))
 }

@@ -17,7 +17,7 @@ use super::{
     Collected, START_LIMIT, STOP_LIMIT, collect, command, finish, wait_for,
     watch::{number, text},
 };
-use crate::{probe, process::Process};
+use crate::{lie, probe, process::Process};
 
 /// A running `tracer record -o FILE`; ended on drop.
 #[derive(Debug)]
@@ -144,10 +144,9 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// Reads a file: every line must be a JSON object, the first `tracer.start`.
+    /// Reads a file, which must be UTF-8: every line must be a JSON object, the first `tracer.start`.
     pub fn read(file: &Path) -> Result<Self> {
-        let text = fs::read_to_string(file).context("the recording is not UTF-8")?;
-        Self::parse(&text)
+        Self::parse(&lie::file(file)?)
     }
 
     pub fn parse(text: &str) -> Result<Self> {

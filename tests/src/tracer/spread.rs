@@ -19,7 +19,11 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::{Collected, Ended, START_LIMIT, STOP_LIMIT, collect, command, finish, run, wait_for};
-use crate::{process::Process, tuple::Tuple};
+use crate::{
+    lie::{self, Stream},
+    process::Process,
+    tuple::Tuple,
+};
 
 /// Where everything of all rules is pinned.
 pub const PINS: &str = "/sys/fs/bpf/tracer";
@@ -221,13 +225,13 @@ impl Spread {
         let mut spread = Self { process, stdout, stderr, reader };
         let begun = format!("rule {}: ", rule.name());
         wait_for("the spreader to begin", START_LIMIT, || {
-            if spread.said().contains(&begun) {
+            if spread.heard().contains(&begun) {
                 return Ok(Some(()));
             }
             if let Some(status) = spread.process.child.try_wait()? {
                 let ended = spread.ended(status);
                 // With --detach that is as it should be.
-                ensure!(ended.stderr.contains(&begun), "it did not begin: {ended:?}");
+                ensure!(spread.heard().contains(&begun), "it did not begin: {ended:?}");
             }
             Ok(None)
         })
@@ -237,6 +241,10 @@ impl Spread {
 
     /// What is on stderr so far.
     pub fn said(&self) -> String {
+        lie::text(Stream::Stderr, self.heard())
+    }
+
+    fn heard(&self) -> String {
         self.stderr.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::{Collected, Ended, START_LIMIT, STOP_LIMIT, collect, command, finish};
 use crate::{
+    lie,
     probe::{self, Place},
     process::Process,
     tuple::Tuple,
@@ -211,7 +212,7 @@ impl Watch {
 }
 
 fn parse(line: &str) -> Result<Reading> {
-    let line: Value = serde_json::from_str(line)?;
+    let line = lie::line(line)?;
     let tuples = line["tuples"].as_array().context("no `tuples`")?;
     let tuples = tuples.iter().map(tuple).collect::<Result<_>>()?;
     let at: jiff::Timestamp = text(&line, "ts")?.parse().context("ts is no RFC 3339")?;

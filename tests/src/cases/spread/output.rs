@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::{Application, Case, Host, POOL, PORTS, Test, named, source};
 use crate::{
+    lie,
     sock::Sock,
     tracer::{
         START_LIMIT, run,
@@ -267,7 +268,7 @@ fn decisions_into_a_file() -> Result<()> {
     let status = host.rule.status()?;
     let ended = spread.stop()?;
     ensure!(ended.stdout.is_empty(), "on stdout: {}", ended.stdout);
-    let all = lines(&fs::read_to_string(&path)?)?;
+    let all = lines(&lie::file(&path)?)?;
     let lines = decisions_of(&all);
     let count =
         |reason: &str| lines.iter().filter(|line| line["spread.reason"] == reason).count() as u64;

@@ -18,6 +18,7 @@ use tempfile::NamedTempFile;
 use super::{Application, Case, Test, named};
 use crate::{
     cases::proxies::{PROXY, Scene, excuse},
+    lie,
     process::Process,
     tracer::spread::Spread,
 };
@@ -74,7 +75,11 @@ impl Stage {
     fn sources(mut self) -> Result<Vec<String>> {
         self.scene.end_upstream()?;
         let log = fs::read_to_string(self.log.path())?;
-        Ok(log.lines().map(|line| line.split(' ').next().unwrap_or_default().to_owned()).collect())
+        let source = |line: &str| -> Result<String> {
+            let address = line.split(' ').next().unwrap_or_default();
+            Ok(lie::source(address.parse().with_context(|| line.to_owned())?, None).to_string())
+        };
+        log.lines().map(source).collect()
     }
 }
 

@@ -15,6 +15,7 @@ use rustix::process::Signal;
 use super::{Case, Host, POOL, Test, full_pipe::FullPipe, named, source};
 use crate::{
     held::Held,
+    lie,
     mounts::{SecondBpffs, with_bare_sys},
     probe::Place,
     process::Process,
@@ -73,7 +74,7 @@ fn interrupted(host: &Host, more: &[&str], signal: Signal, after: Duration) -> R
     }
     let status = process.wait(Duration::from_secs(10))?;
     let took = asked.elapsed();
-    let text = fs::read_to_string(&said)?;
+    let text = lie::log(&said)?;
     ensure!(took <= limit, "{signal:?} after {after:?}: it took {took:?}, {status}: {text}");
     ensure!(!text.contains("error:"), "{signal:?} after {after:?}: {text}");
     begun()
@@ -208,7 +209,7 @@ fn hung(host: &Host, more: &[&str], at: impl Fn(&[String]) -> bool) -> Result<()
         }
         let status = held.wait(&mut process, Duration::from_secs(10))?;
         let took = asked.elapsed();
-        let text = fs::read_to_string(&said)?;
+        let text = lie::log(&said)?;
         let right = status.signal() == Some(Signal::TERM.as_raw()) && text.is_empty();
         ensure!(took <= SOON && right, "it took {took:?}, {status}: {text}");
         return Ok(());

@@ -12,6 +12,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::{
+    lie,
     process::Process,
     pty::{Pty, Size},
     sock::Sock,
@@ -66,7 +67,7 @@ impl Readings {
         let mut tuples = Vec::new();
         let lines = self.lines.join().map_err(|_| anyhow!("the reading thread panicked"))?;
         for line in lines {
-            let line: Value = serde_json::from_str(&line)?;
+            let line = lie::line(&line)?;
             let all = line["tuples"].as_array().context("no `tuples`")?;
             let here = all.iter().filter(|it| it["netns"].as_u64() == Some(self.netns));
             tuples.extend(here.cloned());

@@ -12,6 +12,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::{
+    lie,
     process::Process,
     stage::{SERVER, Stage},
     tracer::{
@@ -24,7 +25,7 @@ const LIMIT: Duration = START_LIMIT;
 
 /// The tuples of one namespace in a line of `-o json`.
 fn tuples(line: &str, netns: u64) -> Result<Vec<Value>> {
-    let line: Value = serde_json::from_str(line)?;
+    let line = lie::line(line)?;
     let tuples = line["tuples"].as_array().context("no `tuples`")?;
     Ok(tuples.iter().filter(|it| it["netns"].as_u64() == Some(netns)).cloned().collect())
 }

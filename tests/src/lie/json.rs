@@ -1,0 +1,209 @@
+//! JSON that is read otherwise than it was written: a document, or lines of it.
+
+use serde_json::{Map, Value};
+
+use super::{Lie, another};
+use crate::tracer::record::SOCKET_EVENTS;
+
+/// What `spread` says of one connect().
+const DECISION: &str = "spread.decision";
+
+/// The text with every object in it changed. What is no JSON, or is not concerned, stays as it is written.
+pub(super) fn text(lie: &Lie, text: &str) -> String {
+    let document = || serde_json::from_str(text).ok().filter(Value::is_object);
+    if text.trim_end().contains('\n')
+        && let Some(mut value) = document()
+    {
+        change(lie, &mut value);
+        return format!("{value}\n");
+    }
+    let mut told = String::new();
+    // What a stream says of its own lines stays true: else these checks are the only ones that are tried.
+    let (mut lines, mut events) = (Change::default(), Change::default());
+    for line in text.split_inclusive('\n') {
+        let Some(value) = serde_json::from_str(line).ok().filter(Value::is_object) else {
+            told.push_str(line);
+            continue;
+        };
+        let times = times(lie, &value);
+        let event = value["event.name"].as_str().unwrap_or_default();
+        let is_event = event == DECISION || SOCKET_EVENTS.contains(&event);
+        let mut new: Value = value;
+        change(lie, &mut new);
+        for time in 0..times {
+            let mut new = new.clone();
+            if let Some(seq) = new["seq"].as_u64() {
+                new["seq"] = Value::from(lines.of(seq) + time);
+            }
+            for sum in SUMS {
+                if let Some(count) = new[sum].as_u64() {
+                    new[sum] = Value::from(events.of(count));
+                }
+            }
+            told.push_str(&new.to_string());
+            told.push_str(if line.ends_with('\n') { "\n" } else { "" });
+        }
+        lines.add(times);
+        if is_event {
+            events.add(times);
+        }
+    }
+    told
+}
+
+/// What the last line of a stream says of the lines that stand for an event.
+const SUMS: [&str; 3] = ["events.seen", "events.emitted", "events.written"];
+
+/// How many lines there are that were not written, and the other way round.
+#[derive(Default)]
+struct Change {
+    added: u64,
+    left_out: u64,
+}
+
+impl Change {
+    fn add(&mut self, times: u64) {
+        self.left_out += u64::from(times == 0);
+        self.added += times.saturating_sub(1);
+    }
+
+    fn of(&self, count: u64) -> u64 {
+        (count + self.added).saturating_sub(self.left_out)
+    }
+}
+
+/// How often a line comes.
+fn times(lie: &Lie, written: &Value) -> u64 {
+    let is = |name: &str| written["event.name"].as_str().is_some_and(|event| matches(name, event));
+    match lie {
+        Lie::Without(name) if is(name) => 0,
+        Lie::Twice(name) if is(name) => 2,
+        _ => 1,
+    }
+}
+
+fn matches(pattern: &str, key: &str) -> bool {
+    let beginning = pattern.strip_suffix('*');
+    beginning.map_or(pattern == key, |beginning| key.starts_with(beginning))
+}
+
+fn change(lie: &Lie, value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            if let Lie::Added(key) = lie
+                && map.contains_key("ports.in_use")
+            {
+                map.insert(key.clone(), Value::from(1));
+            }
+            if let Lie::Without(name) = lie {
+                without(name, map);
+            }
+            for (key, value) in map.iter_mut() {
+                match (lie, &mut *value) {
+                    (Lie::Other(name), value) if matches(name, key) => other(value),
+                    (Lie::Zero(name), value) if matches(name, key) => times_all(value, 0),
+                    (Lie::Double(name), value) if matches(name, key) => times_all(value, 2),
+                    (Lie::Twice(name), Value::Array(all)) if matches(name, key) => {
+                        *all = all.iter().flat_map(|one| [one.clone(), one.clone()]).collect();
+                    }
+                    (_, value) => change(lie, value),
+                }
+            }
+        }
+        Value::Array(all) => all.iter_mut().for_each(|value| change(lie, value)),
+        _ => {}
+    }
+}
+
+/// Lists at this key are empty, everything else at it is gone.
+fn without(name: &str, map: &mut Map<String, Value>) {
+    map.retain(|key, value| {
+        let wanted = matches(name, key);
+        if let Value::Array(all) = value
+            && wanted
+        {
+            all.clear();
+        }
+        !wanted || value.is_array()
+    });
+}
+
+/// Another value of the same kind. Of a list or object its numbers change; where it has none, its strings.
+fn other(value: &mut Value) {
+    match value {
+        Value::Null => {}
+        Value::Bool(is) => *is = !*is,
+        Value::Number(number) => {
+            let more = number.as_u64().map(|number| Value::from(number.wrapping_add(1)));
+            *value = more.unwrap_or_else(|| Value::from(number.as_f64().unwrap_or(0.0) + 1.0));
+        }
+        Value::String(text) => {
+            *text = text.parse().map_or_else(|_| format!("{text}?"), |it| another(it).to_string());
+        }
+        Value::Array(_) | Value::Object(_) => {
+            let numbers = has_number(value);
+            scalars(value, &|one| {
+                if one.is_number() == numbers {
+                    other(one);
+                }
+            });
+        }
+    }
+}
+
+/// Every whole number in it, so many times.
+fn times_all(value: &mut Value, factor: u64) {
+    scalars(value, &|one| {
+        if let Some(number) = one.as_u64() {
+            *one = Value::from(number.wrapping_mul(factor));
+        }
+    });
+}
+
+fn has_number(value: &Value) -> bool {
+    match value {
+        Value::Array(all) => all.iter().any(has_number),
+        Value::Object(map) => map.values().any(has_number),
+        value => value.is_number(),
+    }
+}
+
+fn scalars(value: &mut Value, act: &impl Fn(&mut Value)) {
+    match value {
+        Value::Array(all) => all.iter_mut().for_each(|value| scalars(value, act)),
+        Value::Object(map) => map.values_mut().for_each(|value| scalars(value, act)),
+        value => act(value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_others_at_any_depth() {
+        let others = Lie::Other("a*".to_owned());
+        let written = "{\"b\":[{\"a\":1},{\"ab\":[[\"x\",2]]}],\"ac\":\"10.0.0.1\"}\n";
+        let read = "{\"ac\":\"192.0.2.1\",\"b\":[{\"a\":2},{\"ab\":[[\"x\",3]]}]}\n";
+        assert_eq!(text(&others, written), read);
+    }
+
+    #[test]
+    fn lines_that_are_left_out_or_doubled_leave_no_gap() {
+        let lines = ["a", "b", "a"].iter().zip(0..);
+        let line = |name: &str, seq: i32| format!("{{\"event.name\":\"{name}\",\"seq\":{seq}}}\n");
+        let all: String = lines.map(|(name, seq)| line(name, seq)).collect();
+        let without = text(&Lie::Without("b".to_owned()), &all);
+        assert_eq!(without, line("a", 0) + &line("a", 1));
+        let twice = text(&Lie::Twice("b".to_owned()), &all);
+        assert_eq!(twice, line("a", 0) + &line("b", 1) + &line("b", 2) + &line("a", 3));
+    }
+
+    #[test]
+    fn lists_are_emptied_and_rows_get_a_key() {
+        let rows = "{\"tuples\":[{\"ports.in_use\":1}]}";
+        assert_eq!(text(&Lie::Without("tuples".to_owned()), rows), "{\"tuples\":[]}");
+        let added = "{\"tuples\":[{\"eta_s\":1,\"ports.in_use\":1}]}";
+        assert_eq!(text(&Lie::Added("eta_s".to_owned()), rows), added);
+    }
+}

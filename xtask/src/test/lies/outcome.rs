@@ -1,0 +1,70 @@
+//! How a test ended, by what the runner prints, purely.
+
+use anyhow::{Context as _, Result};
+
+/// How one test ended.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) enum Outcome {
+    Passed,
+    /// With the first and the last line of its message.
+    Failed {
+        words: String,
+        by_time: bool,
+    },
+}
+
+/// What the messages of a wait in vain have in them.
+const BY_TIME: [&str; 4] =
+    ["in vain for", "did not end within", "printed nothing for", "no reading of the tracer within"];
+
+impl Outcome {
+    /// What the runner printed of this test, the only one.
+    pub(super) fn parse(name: &str, said: &str) -> Result<Self> {
+        let failed = format!("FAILED {name} after ");
+        if let Some((_, message)) = said.split_once(&failed) {
+            let message = message.split_once("\nFAILED\n").map_or(message, |(message, _)| message);
+            let message = message.split_once(": ").map_or(message, |(_, message)| message);
+            let by_time = BY_TIME.iter().any(|part| message.contains(part));
+            let mut lines = message.lines();
+            let first = lines.next().unwrap_or_default();
+            // Between them is a screen, or are many tuples.
+            let last = lines.next_back().map(|last| format!(" ... {last}"));
+            let words = first.to_owned() + &last.unwrap_or_default();
+            return Ok(Self::Failed { words, by_time });
+        }
+        let passed = said.contains("1 passed; 0 failed").then_some(Self::Passed);
+        passed.with_context(|| {
+            format!("{name}: the runner says neither that it passed nor that it failed: {said}")
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(words: &str, by_time: bool) -> Outcome {
+        Outcome::Failed { words: words.to_owned(), by_time }
+    }
+
+    #[test]
+    fn a_failure_has_its_words_and_whether_it_was_a_wait() {
+        let of = |message: &str| {
+            let said = format!("test a::b ... FAILED a::b after 0.1 s: {message}\nFAILED\n");
+            Outcome::parse("a::b", &said).unwrap()
+        };
+        assert_eq!(of("no: number"), failed("no: number", false));
+        assert_eq!(
+            of("a screen:\nx\n: waited 5s in vain for it"),
+            failed("a screen: ... : waited 5s in vain for it", true)
+        );
+        assert_eq!(of("waited 5s in vain for it"), failed("waited 5s in vain for it", true));
+    }
+
+    #[test]
+    fn what_ran_no_test_is_an_error() {
+        let passed = "test result: ok. 1 passed; 0 failed; 0 ignored";
+        assert_eq!(Outcome::parse("a", passed).unwrap(), Outcome::Passed);
+        assert!(Outcome::parse("a", "test result: ok. 0 passed; 0 failed").is_err());
+    }
+}
