@@ -120,6 +120,8 @@ pub(super) fn port_holders(backend: &str) -> Result<()> {
             event["network.local.port"].as_u64() == Some(address.port().into())
                 && event.get("port.holder.state").is_some()
         });
+        let named: Vec<_> = named.collect();
+        ensure!(!named.is_empty(), "no event of {address} has a holder");
         for event in named {
             is(event, "port.holder.state", state)?;
             let number = |key: &str| event.get(key).and_then(Value::as_u64);
