@@ -25,7 +25,7 @@ use crate::{
 };
 use early::{Undone, give_back};
 pub use early::{asked, begin, die, undo_with};
-use patience::{LOOK, PATIENCE, Patience, cpu_ns};
+use patience::{LOOK, Output, Patience, cpu_ns};
 
 /// Between the steps of a start.
 ///
@@ -69,9 +69,9 @@ impl Asked {
         self.beats.step();
     }
 
-    fn is_stuck(&self) -> bool {
-        let since = self.writing.load(Relaxed);
-        since != 0 && clock::monotonic_ns().saturating_sub(since) > clock::as_ns(PATIENCE)
+    /// When the write began that goes on; 0: none does.
+    fn writing_since(&self) -> u64 {
+        self.writing.load(Relaxed)
     }
 
     /// To open the output anew (SIGHUP): true once for each time.
@@ -129,11 +129,13 @@ pub fn run<T: Send + 'static>(
             }
         }
         asked.stop.store(true, Relaxed);
-        let mut patience = Patience::default();
+        let (mut patience, mut output) = (Patience::default(), Output::default());
         loop {
             match tokio::time::timeout(LOOK, &mut ended).await {
                 Ok(result) => return result.unwrap_or_else(|_| Err(panicked())),
-                Err(_) if asked.is_stuck() => return Err(given_up("the output takes no more")),
+                Err(_) if output.is_stuck(asked.writing_since()) => {
+                    return Err(given_up("the output takes no more"));
+                }
                 Err(_) if !patience.lasts(&asked.beats, cpu_ns(&thread)) => {
                     let why = "it was asked to end, but waits for something that does not come";
                     return Err(given_up(why));

@@ -6,7 +6,7 @@ use crate::beat::Beats;
 
 /// How long one step of the work, and one write, may take once the program is to end: after that, the work waits
 /// for something that does not come, or the output is stuck.
-pub(super) const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_millis(500);
 /// How often that is looked at.
 pub(super) const LOOK: Duration = Duration::from_millis(20);
 /// Looks without a step after which the patience is over. They are counted, and not the time: where the machine
@@ -42,6 +42,25 @@ impl Patience {
         self.waits = if waits { self.waits + 1 } else { 0 };
         (self.steps, self.cpu_ns) = (steps, cpu_ns);
         self.waits < LOOKS && self.looks < LOOKS_BUSY
+    }
+}
+
+/// Whether one write goes on.
+#[derive(Debug, Default)]
+pub(super) struct Output {
+    since: u64,
+    /// Looks at the same write, after the first one.
+    looks: u32,
+}
+
+impl Output {
+    /// One more look, at a write that began at `since`; 0: there is none. True: it lasts for too long. However long it took
+    /// before the program was asked to end, its reader may have come back since.
+    pub(super) fn is_stuck(&mut self, since: u64) -> bool {
+        let goes_on = since != 0 && since == self.since;
+        self.looks = if goes_on { self.looks + 1 } else { 0 };
+        self.since = since;
+        self.looks >= LOOKS
     }
 }
 
@@ -101,6 +120,16 @@ mod tests {
             assert!(patience.lasts(&beats, 0));
         }
         assert_eq!(looks(patience, &beats, |_| 0), 25);
+    }
+
+    #[test]
+    fn a_write_has_half_a_second_from_the_first_look_on() {
+        let mut output = Output::default();
+        let mut stuck = |since| (0..25).any(|_| output.is_stuck(since));
+        assert!(!stuck(7));
+        // Another write, and none.
+        assert!(!stuck(8) && !stuck(0) && !stuck(0));
+        assert!(!stuck(9) && stuck(9));
     }
 
     #[test]

@@ -59,11 +59,9 @@ fn fifos() -> Result<()> {
 
     let record = Record::start("auto", &["--events", "stats", "--stats-interval", "0.2"])?;
     for _ in 0..2 {
-        let began = Instant::now();
         let arguments = ["tuples", "--once", "--limit", "1"];
         let ended = tracer::run(&mut tracer::command(&arguments)?, START_LIMIT)?;
         ensure!(ended.code() == 0, "{ended:?}");
-        ensure!(began.elapsed() < Duration::from_secs(10), "it took {:?}", began.elapsed());
     }
     let readings = |text: &str| text.matches("\"tracer.stats\"").count();
     let before = readings(&fs::read_to_string(record.file())?);

@@ -1,7 +1,9 @@
 //! A recording, shown again.
 
 use std::{
+    fs,
     io::{BufRead, BufReader},
+    path::Path,
     process::Stdio,
     thread,
     time::Duration,
@@ -15,7 +17,7 @@ use crate::{
     process::Process,
     sock::Sock,
     stage::{SERVER, Stage},
-    tracer::{STOP_LIMIT, command, record::Record, run},
+    tracer::{STOP_LIMIT, command, record::Record, run, wait_for},
 };
 
 /// The rows of a namespace in a line of `-o json`, without what two tracers have each for themselves: what
@@ -34,6 +36,20 @@ fn rows(line: &str, netns: u64) -> Result<Vec<Value>> {
     Ok(rows)
 }
 
+/// Waits for such a line in a recording that goes on.
+fn recorded(file: &Path, what: &str, is: impl Fn(&str) -> bool) -> Result<()> {
+    wait_for(what, Duration::from_secs(20), || {
+        Ok(fs::read_to_string(file)?.lines().any(&is).then_some(()))
+    })
+}
+
+/// Whether all ports and failures of the test are in a reading.
+fn has_all(line: &str, netns: u64) -> bool {
+    let rows = rows(line, netns).unwrap_or_default();
+    let has = |key: &str, number: u64| rows.iter().any(|row| row[key] == number);
+    has("ports.time_wait", 20) && rows.iter().any(|row| row["connect.failures"]["refused"] == 7)
+}
+
 /// The rows that `top` shows at rest are those that `replay` shows from a recording of that time: ports held
 /// and in TIME_WAIT, failures, who connected.
 pub(super) fn is_what_was_shown() -> Result<()> {
@@ -50,8 +66,12 @@ pub(super) fn is_what_was_shown() -> Result<()> {
     let settings = ["--events", "failed,stats", "--stats-interval", "1"];
     let record = Record::start_at("auto", &file, &settings)?;
 
-    let held = stage.netns.run(|| -> Result<_> {
-        let held = server.pairs(30)?;
+    let held = stage.netns.run(|| server.pairs(30))?;
+    // What a namespace has to give is not known from the first moment on, and a tuple without ports has one line.
+    let its = format!("\"netns\":{netns},");
+    let knows = |line: &str| line.contains(&its) && line.contains("ports.capacity");
+    recorded(&file, "what the namespace has to give", knows)?;
+    stage.netns.run(|| -> Result<()> {
         // In TIME_WAIT on this side.
         let (clients, accepted) = server.pairs(20)?;
         drop(clients);
@@ -61,13 +81,20 @@ pub(super) fn is_what_was_shown() -> Result<()> {
         for _ in 0..7 {
             ensure!(Sock::tcp(closed)?.connect(closed).is_err(), "somebody listens there");
         }
-        Ok(held)
+        Ok(())
     })?;
-    // So that both have read what there is now.
-    thread::sleep(Duration::from_millis(2500));
+    let all = |line: &str| line.contains(&its) && line.contains("\"ports.time_wait\":20");
+    recorded(&file, "all ports", all)?;
+    let refused = |line: &str| line.contains(&its) && line.contains("\"refused\":7");
+    recorded(&file, "all failures", refused)?;
     record.stop()?;
+    // What came before waited in the pipe.
+    let mut shown: Vec<String> = Vec::new();
+    while !shown.last().is_some_and(|line| has_all(line, netns)) {
+        shown.push(lines.next().context("no more readings")??);
+    }
     top.signal(Signal::INT)?;
-    let shown: Vec<String> = lines.collect::<std::io::Result<_>>()?;
+    shown.extend(lines.collect::<std::io::Result<Vec<_>>>()?);
     top.wait(STOP_LIMIT)?;
     drop(held);
 
