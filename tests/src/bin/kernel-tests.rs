@@ -88,17 +88,11 @@ fn begin(case: Case) -> Case {
     if excuse.is_some() {
         return Case { name, run, excuse, waits };
     }
-    let running = Mutex::new(Some(thread::spawn({
-        let run = Arc::clone(&run);
-        move || run()
-    })));
+    let running = Mutex::new(Some(thread::spawn(move || run())));
     let run = Arc::new(move || {
         let running = running.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // A second try has nobody that began before it.
-        running.map_or_else(
-            || run(),
-            |running| running.join().unwrap_or_else(|panic| panic::resume_unwind(panic)),
-        )
+        let running = running.ok_or_else(|| anyhow::anyhow!("it was waited for before"))?;
+        running.join().unwrap_or_else(|panic| panic::resume_unwind(panic))
     });
     Case { name, run, excuse, waits }
 }
@@ -126,26 +120,12 @@ fn raise_file_limit() {
     setrlimit(Resource::Nofile, Rlimit { current: limit, maximum }).ok();
 }
 
-/// Under emulation a hook is interrupted a thousand times as often as on a machine, and on a machine that
-/// others use too, a time-out is a matter of luck.
-fn may_try_again() -> bool {
-    Place::get() == Place::Vm || env::var_os("CI").is_some()
-}
-
 fn trial(case: Case) -> Trial {
     let Case { name, run, excuse, .. } = case;
     let title = name.clone();
     let trial = Trial::test(name, move || {
         let start = Instant::now();
-        let mut result = watched(&title, Arc::clone(&run));
-        if may_try_again()
-            && let Err(message) = &result
-        {
-            // One more try, and both are told.
-            println!("RETRIED {title}: {message}");
-            io::stdout().flush().ok();
-            result = watched(&title, run);
-        }
+        let result = watched(&title, Arc::clone(&run));
         let took = start.elapsed();
         if let Err(message) = &result {
             // At once: whoever watches a guest shall not have to wait for its end.

@@ -13,7 +13,7 @@ pub(crate) struct Suite {
     pub(crate) skipped: Vec<(String, String)>,
     /// Reasons announced beforehand: (name, reason).
     excuses: Vec<(String, String)>,
-    /// A test that is being tried once more, or has something to say: its outcome comes on a line of its own.
+    /// A test that had something to say: its outcome comes on a line of its own.
     open: Option<String>,
     /// What else the reader should know, such as a guest that had to be started twice.
     pub(crate) notes: Vec<String>,
@@ -26,8 +26,7 @@ impl Suite {
     }
 
     /// Takes one line of libtest's format, `test NAME ... ok`, or of the kernel tests' own for a test
-    /// that cannot run, `excused: NAME: REASON`. After `test NAME ... RETRIED NAME: REASON` the outcome
-    /// of the second try stands alone, and so does that of a test that prints something.
+    /// that cannot run, `excused: NAME: REASON`. The outcome of a test that prints something stands alone.
     pub(crate) fn line(&mut self, line: &str) {
         let line = line.trim_end();
         if matches!(line, "ok" | "FAILED")
@@ -70,14 +69,12 @@ impl Suite {
         } else if outcome.starts_with("FAILED") {
             self.failed.push(name.to_owned());
         } else {
-            let retried = outcome.strip_prefix("RETRIED ");
-            let note = retried.map(|why| format!("tried twice: {why}"));
-            self.notes.push(note.unwrap_or_else(|| outcome.to_owned()));
+            self.notes.push(outcome.to_owned());
             self.open = Some(name.to_owned());
         }
     }
 
-    /// What the kernel tests' runner says of a test that it had tried once more.
+    /// Why a test failed that had said something before.
     fn told(&self, line: &str) -> Option<String> {
         let name = self.open.as_ref()?;
         let said = line.strip_prefix("FAILED ")?.strip_prefix(name)?.strip_prefix(" after ")?;
@@ -163,28 +160,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_try_decides_and_is_told() {
-        let mut suite = Suite::new("vm");
-        for line in [
-            "test a::b  ... RETRIED a::b: it was late",
-            "with a second line",
-            "ok",
-            "test a::c ... RETRIED a::c: too",
-            "FAILED a::c after 3.0 s: again",
-            "FAILED",
-            "test a::d ... ok",
-            "test a::e ... RETRIED a::e: and then the guest ended",
-        ] {
-            suite.line(line);
-        }
-        suite.exit(1);
-        assert_eq!(suite.passed, 2);
-        assert_eq!(suite.failed, ["a::c: after 3.0 s: again", "a::e"]);
-        let notes = ["a::b: it was late", "a::c: too", "a::e: and then the guest ended"];
-        assert_eq!(suite.notes, notes.map(|note| format!("tried twice: {note}")));
-    }
-
-    #[test]
     fn why_a_test_failed_is_told() {
         let mut suite = Suite::new("vm");
         for line in [
@@ -195,12 +170,14 @@ mod tests {
             "FAILED a::c after 4.0 s: too",
             "FAILED",
             "test           a::d ... ok",
+            "test           a::e ... e: and then the guest ended",
         ] {
             suite.line(line);
         }
         suite.exit(1);
         assert_eq!(suite.passed, 1);
-        assert_eq!(suite.failed, ["a::b: after 3.0 s: it was late", "a::c: after 4.0 s: too"]);
+        let failed = ["a::b: after 3.0 s: it was late", "a::c: after 4.0 s: too", "a::e"];
+        assert_eq!(suite.failed, failed);
     }
 
     #[test]
