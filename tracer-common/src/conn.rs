@@ -33,12 +33,6 @@ impl ConnKey {
     }
 }
 
-/// Key of the `TOUCHED` map: a port of a network namespace.
-#[inline(always)]
-pub const fn port_of(netns: u32, port: u16) -> u64 {
-    (netns as u64) << 16 | port as u64
-}
-
 /// Who called connect() or bind(). All zero: unknown (a socket older than the tracer).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

@@ -20,17 +20,19 @@ pub mod settings;
 pub mod share;
 pub mod spread;
 pub mod states;
+pub mod touched;
 pub mod tuple;
 #[cfg(feature = "user")]
 mod user;
 
 pub use addr::Addr;
 pub use cause::Cause;
-pub use conn::{Attempt, Bound, Conn, ConnKey, Who, conn_flag, port_of};
+pub use conn::{Attempt, Bound, Conn, ConnKey, Who, conn_flag};
 pub use event::{Event, Kind, PortBy, event_flag};
 pub use filter::Filter;
 pub use halves::Halves;
 pub use loss::{Loss, Stat};
 pub use spread::Rule;
 pub use states::{PortState, Ports, States};
+pub use touched::{Touched, port_of};
 pub use tuple::{TupleCount, TupleKey};

@@ -43,10 +43,13 @@ pub enum Loss {
     BindsShare,
     /// Events of failures that one user, or one namespace, had too many of: [`crate::share::Rate`].
     EventsLimited,
+    /// One user, or one namespace, holds its share of the table of ports that bind() took at some time: where a
+    /// connection keeps this one from connect(), it counts as free once it is not bound any more.
+    TouchedShare,
 }
 
 impl Loss {
-    pub const COUNT: usize = 13;
+    pub const COUNT: usize = 14;
     pub const ALL: [Self; Self::COUNT] = [
         Self::EventRingFull,
         Self::ConnsFull,
@@ -61,6 +64,7 @@ impl Loss {
         Self::ConnsShare,
         Self::BindsShare,
         Self::EventsLimited,
+        Self::TouchedShare,
     ];
 
     /// The word in the `lost.reason` field and in the view.
@@ -79,6 +83,7 @@ impl Loss {
             Self::ConnsShare => "conns_share",
             Self::BindsShare => "binds_share",
             Self::EventsLimited => "events_limited",
+            Self::TouchedShare => "touched_share",
         }
     }
 
@@ -98,7 +103,7 @@ pub const fn failed_index(cause: Cause) -> u32 {
 /// Index of the first [`Loss`] in the `STATS` map; the [`Stat`] counters come before it.
 pub const LOSS_BASE: u32 = 8;
 /// Index of the first [`Cause`]; the losses come before it.
-pub const FAILED_BASE: u32 = LOSS_BASE + 13;
+pub const FAILED_BASE: u32 = LOSS_BASE + 14;
 /// Entries of the `STATS` map.
 pub const STATS_LEN: u32 = FAILED_BASE + 15;
 

@@ -4,7 +4,7 @@
 //! `BPF_PROG_TEST_RUN`, with a [`Command`] as its context (raw tracepoint programs take up to
 //! twelve u64 there, Linux 5.10 and later).
 
-use crate::{ConnKey, TupleKey};
+use crate::{ConnKey, Touched, TupleKey};
 
 /// What to do. The value is on the wire.
 #[repr(u32)]
@@ -38,6 +38,9 @@ pub enum Op {
     SetApart,
     /// Add to how many ports the spreader has handed out (`flags`, which wraps), if there are `user` of them now.
     CorrectFast,
+    /// Remove an entry of the `TOUCHED` map (`key.cookie` is its key) that is as it was read: `before_ns` is its time,
+    /// `user` its uses.
+    RemoveTouched,
 }
 
 /// One change: twelve u64. The result of the run is 1 where something changed, else 0.
@@ -54,9 +57,10 @@ pub struct Command {
     pub comm: [u8; 16],
     pub pid: u32,
     /// uid of who made the socket, in whose share a new entry is; [`crate::share::UNKNOWN_USER`]: not known.
-    /// `SetState`: see there.
+    /// `SetState`, `RemoveTouched`: see there.
     pub user: u32,
     /// `DoomTuple`, `RemoveTuple`: only if the tuple has not changed since then (CLOCK_MONOTONIC, ns).
+    /// `RemoveTouched`: see there.
     pub before_ns: u64,
 }
 
@@ -90,6 +94,17 @@ impl Command {
             op: Op::CorrectFast as u32,
             flags: right.wrapping_sub(counted),
             user: counted,
+            ..Self::default()
+        }
+    }
+
+    /// `RemoveTouched`.
+    pub fn removing_touched(port: u64, touched: &Touched) -> Self {
+        Self {
+            op: Op::RemoveTouched as u32,
+            key: ConnKey::new(port, 0),
+            user: touched.uses,
+            before_ns: touched.at_ns,
             ..Self::default()
         }
     }

@@ -26,7 +26,7 @@ pub struct Share {
     pub paid_ns: [u64; Rate::COUNT],
     /// In the first place: the key of the hash. Set by the first tracer before anything is attached.
     pub key: u64,
-    pub zero: [u64; 2],
+    pub zero: u64,
 }
 
 const _: () = assert!(size_of::<Share>() == 64);
@@ -38,10 +38,12 @@ pub enum Table {
     Tuples = 0,
     Conns,
     Binds,
+    /// [`crate::Touched`], which has no setting: [`crate::settings::MAX_TOUCHED`].
+    Touched,
 }
 
 impl Table {
-    pub const COUNT: usize = 3;
+    pub const COUNT: usize = 4;
 }
 
 /// The rates at which an owner may have events of failed connect() calls; a burst comes on top.

@@ -4,8 +4,8 @@
 use aya::Pod;
 
 use crate::{
-    Attempt, Bound, Conn, ConnKey, Event, Filter, Rule, TupleCount, TupleKey, seed::Command,
-    share::Share, spread::Told,
+    Attempt, Bound, Conn, ConnKey, Event, Filter, Rule, Touched, TupleCount, TupleKey,
+    seed::Command, share::Share, spread::Told,
 };
 
 macro_rules! pod {
@@ -19,5 +19,6 @@ macro_rules! pod {
 }
 
 pod!(
-    Attempt, Bound, Command, Conn, ConnKey, Event, Filter, Rule, Share, Told, TupleCount, TupleKey
+    Attempt, Bound, Command, Conn, ConnKey, Event, Filter, Rule, Share, Told, Touched, TupleCount,
+    TupleKey
 );

@@ -53,7 +53,6 @@ fn address_key(sock: &Sock, port: u16) -> ConnKey {
 /// Adds a bound port that is not known yet.
 #[inline(always)]
 pub(crate) fn add(key: &ConnKey, bound: &Bound) -> Step {
-    touched::note(bound.place.netns, key.port, &bound.acquired_ns);
     if !share::has_room(bound.owner, Table::Binds) {
         // SAFETY: not even read.
         let known = unsafe { BINDS.get(key) }.is_some();
@@ -191,6 +190,7 @@ fn keep(sock: &Sock, bound: &mut Bound, by: PortBy) -> Step {
         bound.flags |= conn_flag::LISTEN;
     }
     let watched = bound.flags & conn_flag::WATCHED != 0;
+    touched::note(bound, key.port);
     add(&key, bound)?;
     if watched && events::wanted(Kind::PortAllocated) {
         events::emit(&Detail {

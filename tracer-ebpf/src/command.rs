@@ -16,6 +16,7 @@ use crate::{
     ledger::{self, Mark},
     share,
     skip::{Step, settle},
+    touched,
 };
 
 /// Carries out the command in the words of `ctx`; returns 1 if it changed anything, else 0.
@@ -54,6 +55,7 @@ fn run(command: &Command) -> bool {
     const SET_STATE: u32 = Op::SetState as u32;
     const SET_APART: u32 = Op::SetApart as u32;
     const CORRECT_FAST: u32 = Op::CorrectFast as u32;
+    const REMOVE_TOUCHED: u32 = Op::RemoveTouched as u32;
     match command.op {
         ADD_CONN => add_conn(command),
         REMOVE_CONN => ledger::release(&command.key, now()).is_ok(),
@@ -65,6 +67,7 @@ fn run(command: &Command) -> bool {
         SET_STATE => ledger::set_state(&command.key, command.user, command.flags),
         SET_APART => ledger::set_apart(&command.key, command.flags != 0),
         CORRECT_FAST => bind::correct_fast(command.user, command.flags),
+        REMOVE_TOUCHED => touched::remove(command.key.cookie, command.before_ns, command.user),
         MARK_TIME_WAIT => ledger::time_wait(&command.key, 0, now()).is_some(),
         FORGIVE => ledger::forgive(&command.tuple),
         LEAVE_OUT => ledger::leave_out(&command.tuple, command.flags, now()),
@@ -124,5 +127,10 @@ fn add_bound(command: &Command) -> bool {
         flags: command.flags | conn_flag::SEEDED,
         owner: share::owner(command.tuple.netns, command.user),
     };
-    report(bind::add(&command.key, &bound))
+    let added = report(bind::add(&command.key, &bound));
+    // Only then: what finds no room is asked for again and again.
+    if added {
+        touched::note(&bound, command.key.port);
+    }
+    added
 }

@@ -4,6 +4,7 @@
 use aya_ebpf::{macros::map, maps::Array};
 use tracer_common::{
     Addr,
+    settings::MAX_TOUCHED,
     share::{self, Rate, SLOTS, Share, Table},
 };
 
@@ -41,6 +42,7 @@ pub(crate) fn has_room(owner: u32, table: Table) -> bool {
         Table::Tuples => MAX_TUPLES.load(),
         Table::Conns => MAX_CONNS.load(),
         Table::Binds => MAX_BINDS.load(),
+        Table::Touched => MAX_TOUCHED,
     };
     room(owner, table as u32, max) != 0
 }
@@ -63,7 +65,7 @@ pub(crate) fn may_report(owner: u32, rate: Rate, now: u64) -> bool {
 
 #[inline(always)]
 fn held(place: u32, table: u32) -> Option<*mut u64> {
-    const { assert!(Table::COUNT <= 4 && size_of::<Share>() >= 32) };
+    const { assert!(Table::COUNT == 4 && size_of::<Share>() >= 32) };
     let share = SHARES.get_ptr_mut(place)?;
     // SAFETY: as in `owner`; the mask keeps it within the share, also where the verifier does not know the table.
     Some(unsafe { share.cast::<u64>().add(table as usize & 3) })

@@ -1,20 +1,111 @@
 //! TOUCHED: when bind() or listen() last took each port. Kernels up to 6.17 give such a port to no connect() until no
 //! socket has it, not even a connection that got it before (`inet_csk_update_fastreuse`, `__inet_hash_connect`).
+//!
+//! A hook changes the entry of a port in place, and userspace removes it ([`remove`]) once no connection has the port that
+//! is older. There is no lock and no compare-and-swap (Linux 5.10) that would keep one from the other:
+//!
+//! - A hook adds to `uses`, and looks then whether the entry is still there. If not, it makes one.
+//! - `remove` removes the entry, and looks at `uses` then. If a hook used it, the port is put back.
+//!
+//! So at least one of the two sees the other. Memory of an entry that was removed can be another port's at once: that one's
+//! time is written then, which is nearly the same, and its uses are other ones, which keeps it for longer.
 
-use aya_ebpf::{macros::map, maps::LruHashMap};
-use tracer_common::{Loss, port_of};
+use aya_ebpf::{bindings::BPF_NOEXIST, macros::map, maps::HashMap};
+use tracer_common::{Bound, Loss, Touched, port_of, share::Table};
 
-use crate::{offsets::BLOCKED_UNTIL_FREE, stats};
+use crate::{
+    atomic,
+    attempt::now,
+    offsets::BLOCKED_UNTIL_FREE,
+    share,
+    skip::{Skip, Step, settle},
+    stats,
+};
 
-/// CLOCK_MONOTONIC, ns, by [`port_of`]. What was used longest ago goes first: a connection that has such a port keeps it
-/// from connect() all the same, and nobody knows.
+/// By [`port_of`]. Preallocated and never evicting, as the ledger. Entries leave only by [`remove`].
 #[map]
-static TOUCHED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1, 0);
+static TOUCHED: HashMap<u64, Touched> = HashMap::with_max_entries(1, 0);
 
-/// bind() or listen() took the port.
+const EEXIST: i32 = -17;
+const E2BIG: i32 = -7;
+
+/// bind() or listen() took the port. One function after the other, none that calls another one: the caller has little of
+/// the BPF stack left.
 #[inline(always)]
-pub(crate) fn note(netns: u32, port: u16, at_ns: &u64) {
-    if BLOCKED_UNTIL_FREE.load() != 0 && TOUCHED.insert(port_of(netns, port), at_ns, 0).is_err() {
-        stats::lost(Loss::MapBusy);
+pub(crate) fn note(bound: &Bound, port: u16) {
+    if BLOCKED_UNTIL_FREE.load() == 0 {
+        return;
     }
+    let port = port_of(bound.place.netns, port);
+    if touch(port, bound.acquired_ns) == 0 {
+        settle(create(port, bound));
+    }
+}
+
+/// Whether the port has an entry, which has its new time then: 0 or 1, because the verifier wants a number.
+#[inline(never)]
+fn touch(port: u64, at_ns: u64) -> u32 {
+    let Some(entry) = TOUCHED.get_ptr_mut(&port) else { return 0 };
+    // SAFETY: a preallocated element stays mapped for the life of the map, whichever port's it is.
+    unsafe { (&raw mut (*entry).at_ns).write_volatile(at_ns) };
+    add_use(entry);
+    u32::from(TOUCHED.get_ptr_mut(&port).is_some_and(|again| again as u64 == entry as u64))
+}
+
+/// A locked instruction (x86-64): what comes after it is read later than what was written before.
+#[inline(always)]
+fn add_use(entry: *mut Touched) {
+    // SAFETY: as in `touch`.
+    unsafe { atomic::add32(&raw mut (*entry).uses, 1) };
+}
+
+/// Makes an entry, or uses the one that another CPU makes at the same time.
+#[inline(always)]
+fn create(port: u64, bound: &Bound) -> Step {
+    if !share::has_room(bound.owner, Table::Touched) {
+        return Err(Skip::Lost(Loss::TouchedShare));
+    }
+    match insert(port, bound.acquired_ns, bound.owner) {
+        0 => share::add(bound.owner, Table::Touched, 1),
+        EEXIST if touch(port, bound.acquired_ns) != 0 => {}
+        // Several CPUs that ask at once for the last entry may all get it.
+        E2BIG => return Err(Skip::Lost(Loss::TouchedShare)),
+        _ => return Err(Skip::Lost(Loss::MapBusy)),
+    }
+    Ok(())
+}
+
+/// 0, or a negative errno.
+#[inline(never)]
+fn insert(port: u64, at_ns: u64, owner: u32) -> i32 {
+    // Other uses than those of what had this memory before.
+    let entry = Touched { at_ns, owner, uses: at_ns as u32 };
+    TOUCHED.insert(&port, &entry, u64::from(BPF_NOEXIST)).err().unwrap_or(0)
+}
+
+/// Removes the entry of a port that is as userspace read it; true if it is gone from the owner's share.
+#[inline(always)]
+pub(crate) fn remove(port: u64, at_ns: u64, uses: u32) -> bool {
+    let Some(entry) = TOUCHED.get_ptr_mut(&port) else { return false };
+    // SAFETY: as in `touch`; each in one piece.
+    let read = || unsafe {
+        ((&raw const (*entry).at_ns).read_volatile(), (&raw const (*entry).uses).read_volatile())
+    };
+    // SAFETY: as in `touch`.
+    let owner = unsafe { (&raw const (*entry).owner).read_volatile() };
+    if read() != (at_ns, uses) || TOUCHED.remove(&port).is_err() {
+        return false;
+    }
+    add_use(entry);
+    // One use is our own.
+    if read().1 != uses.wrapping_add(1) {
+        match insert(port, now(), owner) {
+            0 => return false,
+            // The hook has made one, in its own owner's share.
+            EEXIST => {}
+            _ => stats::lost(Loss::MapBusy),
+        }
+    }
+    share::add(owner, Table::Touched, u64::MAX);
+    true
 }

@@ -16,6 +16,7 @@ mod rhythm;
 mod rows;
 mod sizing;
 mod start;
+mod touched;
 mod unmarked;
 
 use std::{
@@ -125,7 +126,7 @@ impl Tracer {
     pub fn degraded(&self) -> Vec<String> {
         let nearly_full = self.filling.reasons(&self.tables.sizes);
         let lasting = self.degraded.iter().cloned().chain(self.left_out.reasons());
-        let lasting = lasting.chain(self.capacities.reason()).chain(self.ports.forgotten.clone());
+        let lasting = lasting.chain(self.capacities.reason()).chain(self.ports.not_noted.reason());
         lasting.chain(nearly_full).collect()
     }
 

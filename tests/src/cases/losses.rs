@@ -3,6 +3,7 @@
 
 mod forgetting;
 mod tables;
+mod touching;
 
 use std::{
     fs,
@@ -71,6 +72,9 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     cases.extend(missed.into_iter().map(|case| case.unless(probe::no_missed_probes())));
     let forgotten = plan.sampled("losses", &[("forgotten_and_opened_at_once", forgetting::race)]);
     cases.extend(forgotten.into_iter().map(|case| case.unless(probe::one_cpu())));
+    let touched = plan.sampled("losses", &[("touched_and_removed_at_once", touching::race)]);
+    let touched = touched.into_iter().map(|case| case.unless(probe::no_blocked_ports()));
+    cases.extend(touched.map(|case| case.unless(probe::one_cpu())));
     cases.push(Case::new("losses::slow_reader", slow_reader));
     let same_anywhere: &[Test] = &[
         ("disk_full", disk_full),

@@ -2,18 +2,16 @@
 //! the same of bind(address, 0) at each address, whatever is bound, connected, reserved, listening and in TIME_WAIT.
 
 mod hall;
+mod touched;
 
-use std::{env, time::Duration};
+use std::env;
 
 use anyhow::{Context, Result, ensure};
 use hall::{ADDRESSES, Hall, RANGE};
 
 use super::{BackendTest, Case, Plan};
 use crate::{
-    lie,
-    outsider::{Outsider, Spaces},
     probe::{self, Place},
-    tracer::{record::Record, wait_for},
     workloads::random::Random,
 };
 
@@ -30,23 +28,14 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     let of_mptcp: &[BackendTest] = &[("bound_by_mptcp", bound_by_mptcp)];
     let of_mptcp = plan.sampled("room", of_mptcp).into_iter();
     cases.extend(of_mptcp.map(|case| case.unless(probe::no_mptcp())));
-    let of_older: &[BackendTest] = &[("forgotten_bound_ports_are_said", forgotten)];
+    let of_older: &[BackendTest] = &[
+        ("forgotten_bound_ports_are_said", touched::losses_are_said),
+        ("bound_ports_of_others_stay_noted", touched::others_keep_theirs),
+        ("noted_ports_leave_again", touched::entries_leave),
+    ];
     let of_older = plan.sampled("room", of_older).into_iter();
     cases.extend(of_older.map(|case| case.unless(probe::no_blocked_ports())));
     cases
-}
-
-/// More ports are bound and given back than are remembered, by somebody with a namespace of his own.
-fn forgotten(backend: &str) -> Result<()> {
-    const SOON: Duration = Duration::from_secs(10);
-    let record = Record::start(backend, &["--events", "lost"])?;
-    let mut outsider = Outsider::spawn_with(Spaces::UserAndNet)?;
-    let bound = outsider.run("bind-and-close 127.0.0.1:1024 64000")?;
-    ensure!(bound == [64_000, 0], "bound, and not bound: {bound:?}");
-    wait_for("the line", SOON, || {
-        Ok(lie::file(record.file())?.contains("than are remembered").then_some(()))
-    })?;
-    record.stop()?.assert_valid()
 }
 
 /// Operations before each comparison.

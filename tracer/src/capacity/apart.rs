@@ -9,9 +9,9 @@
 //! bound it is gone: `tb->fastreuse` is never -1 again (`inet_csk_update_fastreuse`). As no connect() is given the port in
 //! that time, this is so exactly while a connection has it that got it before the newest bind().
 
-use foldhash::HashMap;
+use foldhash::{HashMap, HashSet};
 use tracer_common::{
-    Conn, ConnKey, conn_flag, port_of,
+    Conn, ConnKey, Touched, conn_flag, port_of,
     seed::{Command, Op},
 };
 
@@ -21,30 +21,47 @@ use super::{BoundPorts, Usable};
 #[derive(Debug)]
 pub struct Comparison<'a> {
     usable: &'a HashMap<u32, Usable>,
-    touched: &'a HashMap<u64, u64>,
+    touched: &'a HashMap<u64, Touched>,
     commands: Vec<Command>,
     left_over: Vec<(u32, u16)>,
+    needed: HashSet<u64>,
+}
+
+/// What a [`Comparison`] came to.
+#[derive(Debug)]
+pub struct Compared {
+    /// What makes the ledger right.
+    pub commands: Vec<Command>,
+    /// The ports, by namespace, that are blocked although they need not be bound any more.
+    pub left_over: BoundPorts,
+    /// The ports (by [`port_of`]), of all namespaces, that a connection has which is older than the newest bind(): only of
+    /// these it matters when that was. Of the others the kernel has forgotten it, or will with the socket that bound them.
+    pub needed: HashSet<u64>,
 }
 
 impl<'a> Comparison<'a> {
     /// `usable`: the ports of each namespace that is known, as if those were blocked that are bound now. `touched`: when
-    /// bind() last took a port, by [`port_of`], CLOCK_MONOTONIC, ns; empty where the kernel forgets it with the socket.
-    pub fn new(usable: &'a HashMap<u32, Usable>, touched: &'a HashMap<u64, u64>) -> Self {
-        Self { usable, touched, commands: Vec::new(), left_over: Vec::new() }
+    /// bind() last took a port, by [`port_of`]; empty where the kernel forgets it with the socket.
+    pub fn new(usable: &'a HashMap<u32, Usable>, touched: &'a HashMap<u64, Touched>) -> Self {
+        let (commands, left_over, needed) = (Vec::new(), Vec::new(), HashSet::default());
+        Self { usable, touched, commands, left_over, needed }
     }
 
     /// Looks at a connection.
     pub fn add(&mut self, key: &ConnKey, conn: &Conn) {
         let netns = conn.tuple.netns;
+        // One that was found is older than whatever was seen.
+        let acquired_ns = if conn.flags & conn_flag::SEEDED != 0 { 0 } else { conn.acquired_ns };
+        let port = port_of(netns, key.port);
+        let left_over = self.touched.get(&port).is_some_and(|it| acquired_ns < it.at_ns);
+        if left_over {
+            self.needed.insert(port);
+        }
         let Some(usable) = self.usable.get(&netns) else { return };
         // The tuple's own: it is counted among the bound ports, and nowhere else.
         if conn.flags & conn_flag::LISTED != 0 {
             return;
         }
-        // One that was found is older than whatever was seen.
-        let acquired_ns = if conn.flags & conn_flag::SEEDED != 0 { 0 } else { conn.acquired_ns };
-        let touched = self.touched.get(&port_of(netns, key.port));
-        let left_over = touched.is_some_and(|touched_ns| acquired_ns < *touched_ns);
         if left_over {
             self.left_over.push((netns, key.port));
         }
@@ -59,9 +76,10 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// What makes the ledger right; and by namespace the ports that are blocked although they need not be bound any more.
-    pub fn end(self) -> (Vec<Command>, BoundPorts) {
-        (self.commands, self.left_over.into_iter().collect())
+    /// What it came to.
+    pub fn end(self) -> Compared {
+        let Self { commands, left_over, needed, .. } = self;
+        Compared { commands, left_over: left_over.into_iter().collect(), needed }
     }
 }
 
@@ -106,9 +124,9 @@ mod tests {
         // What is known already, and what is over.
         look(NETNS, 156, conn_flag::APART);
         look(NETNS, 102, conn_flag::APART);
-        let (commands, left_over) = comparison.end();
-        assert_eq!(changes(&commands), [(110, 1), (155, 1), (300, 1), (102, 0)]);
-        assert!(left_over.is_empty());
+        let compared = comparison.end();
+        assert_eq!(changes(&compared.commands), [(110, 1), (155, 1), (300, 1), (102, 0)]);
+        assert!(compared.left_over.is_empty() && compared.needed.is_empty());
     }
 
     #[test]
@@ -116,7 +134,9 @@ mod tests {
         let all = usable(&[110]);
         let touched = [(101, 50), (102, 50), (103, 50), (104, 50), (110, 50)];
         let touched = touched.map(|(port, at)| (port_of(NETNS, port), at));
-        let touched = touched.into_iter().chain([(port_of(6, 105), 50)]).collect();
+        let touched = touched.into_iter().chain([(port_of(6, 105), 50)]);
+        let touched =
+            touched.map(|(port, at_ns)| (port, Touched { at_ns, ..Touched::default() })).collect();
         let mut comparison = Comparison::new(&all, &touched);
         let mut look = |port, flags, acquired_ns| {
             comparison.add(&ConnKey::new(u64::from(port), port), &conn(NETNS, flags, acquired_ns));
@@ -129,8 +149,13 @@ mod tests {
         look(104, conn_flag::LISTED, 50);
         look(105, 0, 40);
         look(110, 0, 40);
-        let (commands, left_over) = comparison.end();
-        assert_eq!(changes(&commands), [(101, 1), (103, 1), (110, 1)]);
-        assert_eq!(left_over, [101, 103, 110].map(|port| (NETNS, port)).into_iter().collect());
+        // Of a namespace of which nothing is known.
+        comparison.add(&ConnKey::new(1, 105), &conn(6, 0, 40));
+        let compared = comparison.end();
+        assert_eq!(changes(&compared.commands), [(101, 1), (103, 1), (110, 1)]);
+        let left_over = [101, 103, 110].map(|port| (NETNS, port)).into_iter().collect();
+        assert_eq!(compared.left_over, left_over);
+        let needed = [101, 103, 110].map(|port| port_of(NETNS, port));
+        assert_eq!(compared.needed, needed.into_iter().chain([port_of(6, 105)]).collect());
     }
 }

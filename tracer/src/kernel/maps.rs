@@ -7,7 +7,7 @@ use aya::{
     maps::{Array, HashMap, Map, MapData},
 };
 use tracer_common::{
-    Bound, Cause, Conn, ConnKey, Filter, Loss, Stat, TupleCount, TupleKey,
+    Bound, Cause, Conn, ConnKey, Filter, Loss, Stat, Touched, TupleCount, TupleKey,
     loss::failed_index,
     settings::{CONTROL_SEEDING, map},
     share::{Share, Table},
@@ -105,15 +105,15 @@ impl Maps {
         read(&self.binds, map::BINDS, &mut self.batch, each)
     }
 
-    /// When bind() or listen() last took each port, by [`tracer_common::port_of`] (CLOCK_MONOTONIC, ns). Only of kernels
-    /// that give such a port to no connect() until no socket has it.
-    pub fn touched(&mut self, each: impl FnMut(u64, u64)) -> Result<(), Error> {
+    /// Ports that bind() or listen() took at some time, by [`tracer_common::port_of`]. Only of kernels that give such a
+    /// port to no connect() until no socket has it.
+    pub fn touched(&mut self, each: impl FnMut(u64, Touched)) -> Result<(), Error> {
         read(&self.touched, map::TOUCHED, &mut self.batch, each)
     }
 
     /// Whether there is anything in [`Self::touched`].
     pub fn is_any_touched(&self) -> bool {
-        let map: Result<HashMap<&MapData, u64, u64>, _> = (&self.touched).try_into();
+        let map: Result<HashMap<&MapData, u64, Touched>, _> = (&self.touched).try_into();
         map.is_ok_and(|map| map.keys().next().is_some_and(|key| key.is_ok()))
     }
 

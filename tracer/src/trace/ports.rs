@@ -3,15 +3,19 @@
 use std::time::{Duration, Instant};
 
 use foldhash::HashMap;
-use tracer_common::{TupleCount, TupleKey, conn_flag, settings::MAX_TOUCHED};
+use tracer_common::{TupleCount, TupleKey, conn_flag};
 
-use super::Tracer;
+use super::{
+    Tracer,
+    touched::{NotNoted, leaving},
+};
 use crate::{
     capacity::{
         BoundPorts, Limits, PortRange, PortSet, Usable,
         addresses::{AddressUse, Addresses, Course},
         apart::Comparison,
     },
+    clock,
     error::Error,
     kernel::spreader::Looked,
     netns::Netns,
@@ -25,7 +29,8 @@ const SLOWER: u32 = 2;
 /// The first one counts as no longer than this.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// Bound ports are read for no more than one part in so many of the time: one user can have tens of thousands.
+/// Bound ports are read, and those of earlier removed, for no more than one part in so many of the time: one user can have
+/// tens of thousands.
 const BINDS_SHARE: u32 = 50;
 
 /// What the newest look at all connections came to.
@@ -45,8 +50,9 @@ pub(super) struct Ports {
     course: Course,
     /// See [`Tracer::looked`].
     looked: Looked,
-    /// See [`forgotten`].
-    pub(super) forgotten: Option<String>,
+    /// When entries of TOUCHED were removed, and how long that took.
+    removal: Cost,
+    pub(super) not_noted: NotNoted,
 }
 
 /// How long something takes that is done over and over.
@@ -69,19 +75,6 @@ impl Cost {
     }
 }
 
-/// What to say where so many ports are remembered that bind() took ([`Tracer::refresh_ports`]): those of longest ago are
-/// forgotten when there are more, whoever took them. The kernel begins with that before the table is full: each CPU can keep
-/// 128 free entries for itself (LOCAL_FREE_TARGET, kernel/bpf/bpf_lru_list.c); these are those of 128 CPUs.
-fn forgotten(touched: usize) -> Option<String> {
-    const ENTRIES: usize = MAX_TOUCHED as usize;
-    (touched >= ENTRIES - ENTRIES / 4).then(|| {
-        format!(
-            "more ports were bound and given back than are remembered ({ENTRIES} of all namespaces): one that a connection \
-             keeps from connect() since then can count as free"
-        )
-    })
-}
-
 /// Whether all ports that connect() could be given at the look can be given now: what was counted then as taking room
 /// takes it still. `None`: not known.
 fn are_sure(then: Option<&PortSet>, now: Option<&PortSet>) -> bool {
@@ -101,7 +94,9 @@ impl Tracer {
             self.ports.addresses.clear();
         }
         // What bind() took for a moment may be blocked for longer.
-        let touched = self.capacities.has_left_over(None) || self.session.maps.is_any_touched();
+        let touched = self.capacities.has_left_over(None)
+            || self.session.maps.is_any_touched()
+            || self.ports.not_noted.is_any();
         let wanted = self.ports.changed || touched || self.ports.is_any_chosen;
         if wanted && self.ports.conns.allows(SHARE) {
             self.look_at_ports()?;
@@ -139,12 +134,12 @@ impl Tracer {
     }
 
     fn look_at_ports(&mut self) -> Result<(), Error> {
-        let began = Instant::now();
+        let (began, began_ns) = (Instant::now(), clock::monotonic_ns());
+        self.ports.not_noted.count(&self.totals()?, began_ns);
         let mut touched = HashMap::default();
-        self.session.maps.touched(|port, at_ns| {
-            touched.insert(port, at_ns);
+        self.session.maps.touched(|port, one| {
+            touched.insert(port, one);
         })?;
-        self.ports.forgotten = forgotten(touched.len());
         self.begin_look()?;
         let mut binds = Vec::new();
         self.session.maps.binds(|key, bound| binds.push((key, bound)))?;
@@ -154,16 +149,22 @@ impl Tracer {
         let usable = self.capacities.usable();
         let mut comparison = Comparison::new(usable, &touched);
         let mut addresses = Addresses::new(usable, &binds);
+        let mut oldest_ns = None;
         self.session.maps.conns(|key, conn| {
             comparison.add(&key, &conn);
             addresses.add(&key, &conn);
+            // One that was found can be of any age.
+            let found = conn.flags & conn_flag::SEEDED != 0;
+            let acquired_ns = if found { 0 } else { conn.acquired_ns };
+            oldest_ns = Some(oldest_ns.map_or(acquired_ns, |oldest: u64| oldest.min(acquired_ns)));
         })?;
+        self.ports.not_noted.look(oldest_ns);
         self.ports.addresses = addresses.end(&binds);
-        let (commands, left_over) = comparison.end();
-        for command in &commands {
+        let compared = comparison.end();
+        for command in &compared.commands {
             self.session.commands.run(command)?;
         }
-        self.capacities.left_over(left_over);
+        self.capacities.left_over(compared.left_over);
         if let Some((netns, ports)) = &mut self.ports.of_interest {
             *ports = self.capacities.usable().get(netns).map(Usable::ports);
         }
@@ -171,6 +172,12 @@ impl Tracer {
         self.capacities.take_changed();
         self.ports.changed = false;
         self.ports.conns.add(began.elapsed());
+        if self.ports.removal.allows(BINDS_SHARE) {
+            let began = Instant::now();
+            let unread = self.left_out.unread().collect();
+            self.forget_touched(&leaving(&touched, &compared.needed, &unread, began_ns))?;
+            self.ports.removal.add(began.elapsed());
+        }
         Ok(())
     }
 
@@ -221,13 +228,6 @@ impl Tracer {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn more_ports_than_are_remembered_are_said() {
-        assert_eq!(forgotten(0), None);
-        assert_eq!(forgotten(49_151), None);
-        assert!(forgotten(49_152).is_some_and(|text| text.contains("65536 of all namespaces")));
-    }
 
     #[test]
     fn no_count_is_sure_once_a_port_that_could_be_given_cannot() {

@@ -23,6 +23,10 @@ const LOSSES: &[(&str, &str)] = &[
     ("conns_share", "one user holds 8/9 of what there is room for: ports are counted nowhere else"),
     ("tuples_share", "one user holds 8/9 of what there is room for: rows are missing"),
     ("binds_share", "one user holds 8/9 of what there is room for: its capacities are too large"),
+    (
+        "touched_share",
+        "one user bound very many ports: some that connect() cannot have count as free",
+    ),
     ("conns_full", "the table of held ports was full: larger --max-conns"),
     ("tuples_full", "the table of tuples was full: larger --max-tuples"),
     ("binds_full", "the table of bound ports was full: capacities are shown too large"),

@@ -1,0 +1,129 @@
+//! A bound port is noted and its entry removed at the same time, on two CPUs.
+
+use std::{
+    env,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{
+    behind::{Map, Program},
+    tracer::watch::Watch,
+};
+
+/// Operations of `ledger_command`.
+const ADD_BOUND: u32 = 3;
+const REMOVE_BOUND: u32 = 4;
+const REMOVE_TOUCHED: u32 = 14;
+
+/// No network namespace has this inode number: nobody compares these ports with a kernel's.
+const NETNS: u64 = 0xfff0_0001;
+const PORT: u64 = 4000;
+const KEY: u64 = NETNS << 16 | PORT;
+
+/// One CPU reads the entry, and both begin at once: one to note the port again, the other to remove what was read.
+#[derive(Debug, Default)]
+struct Turns {
+    begun: AtomicU64,
+    noted: AtomicU64,
+    stop: AtomicBool,
+}
+
+impl Turns {
+    /// Waits until the counter is so far; false: the test is over.
+    fn wait(&self, counter: &AtomicU64, turn: u64) -> bool {
+        while counter.load(Ordering::SeqCst) < turn {
+            if self.stop.load(Ordering::SeqCst) {
+                return false;
+            }
+            std::hint::spin_loop();
+        }
+        true
+    }
+}
+
+fn bound(op: u32, cookie: u64) -> [u64; 12] {
+    let mut words = [0; 12];
+    (words[0], words[1], words[2]) = (u64::from(op), cookie, PORT);
+    words[7] = NETNS;
+    words
+}
+
+/// Takes the port in each turn, and gives it back.
+fn note(program: &Program, turns: &Turns) -> Result<()> {
+    for turn in 1.. {
+        if !turns.wait(&turns.begun, turn) {
+            break;
+        }
+        let added = program.run(&bound(ADD_BOUND, turn))?;
+        turns.noted.store(turn, Ordering::SeqCst);
+        ensure!(added == 1 && program.run(&bound(REMOVE_BOUND, turn))? == 1, "turn {turn}");
+    }
+    Ok(())
+}
+
+/// How often the entry was removed before the port was noted, and how often it stayed.
+#[derive(Clone, Copy, Debug, Default)]
+struct Removals {
+    removed: u64,
+    stayed: u64,
+}
+
+/// Removes the entry in each turn; it has to be there afterwards, as the port was noted in that turn.
+fn remove(program: &Program, touched: &Map, turns: &Turns) -> Result<Removals> {
+    let (mut removals, mut random) = (Removals::default(), 1_u64);
+    for turn in 1.. {
+        let mut words = [0; 12];
+        (words[0], words[1]) = (u64::from(REMOVE_TOUCHED), KEY);
+        if let Some(entry) = touched.get(&KEY.to_ne_bytes())? {
+            // Its time; its uses, in the upper half of the word in which the owner is the lower one.
+            words[11] = u64::from_ne_bytes(entry[..8].try_into()?);
+            words[10] = u64::from_ne_bytes(entry[8..].try_into()?) & !u64::from(u32::MAX);
+        }
+        turns.begun.store(turn, Ordering::SeqCst);
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        for _ in 0..random >> (53 + (random >> 40) % 11) {
+            std::hint::spin_loop();
+        }
+        let removed = program.run(&words)? == 1;
+        if !turns.wait(&turns.noted, turn) {
+            break;
+        }
+        let entry = touched.get(&KEY.to_ne_bytes())?;
+        ensure!(entry.is_some(), "turn {turn}: the port was noted, and is not ({removals:?})");
+        *if removed { &mut removals.removed } else { &mut removals.stayed } += 1;
+    }
+    Ok(removals)
+}
+
+/// For `TRACER_TEST_FORGET_SECONDS` (3): what was noted is there, and is counted once.
+#[expect(clippy::print_stdout, reason = "how much was tried is a result")]
+pub(super) fn race(backend: &str) -> Result<()> {
+    let seconds = env::var("TRACER_TEST_FORGET_SECONDS").ok().and_then(|it| it.parse().ok());
+    let length = Duration::from_secs(seconds.unwrap_or(3));
+    let watch = Watch::start(backend, &[])?;
+    let program = Program::of(watch.id(), "ledger_command")?;
+    let (touched, shares) = (Map::of(watch.id(), "TOUCHED")?, Map::of(watch.id(), "SHARES")?);
+    let turns = Turns::default();
+    let removals = thread::scope(|scope| {
+        let noter = scope.spawn(|| note(&program, &turns));
+        let remover = scope.spawn(|| remove(&program, &touched, &turns));
+        let begin = Instant::now();
+        while begin.elapsed() < length && !noter.is_finished() && !remover.is_finished() {
+            thread::sleep(Duration::from_millis(20));
+        }
+        turns.stop.store(true, Ordering::SeqCst);
+        noter.join().unwrap_or_else(|it| std::panic::resume_unwind(it))?;
+        remover.join().unwrap_or_else(|it| std::panic::resume_unwind(it))
+    })?;
+    println!("{removals:?}");
+    ensure!(removals.removed > 0 && removals.stayed > 0, "never at once: {removals:?}");
+    let totals = shares.get(&0_u32.to_ne_bytes())?.context("no totals")?;
+    let held = u64::from_ne_bytes(totals[24..32].try_into()?);
+    let entries = touched.keys()?.len() as u64;
+    ensure!(held == entries, "{held} entries are counted of {entries}");
+    watch.stop()
+}

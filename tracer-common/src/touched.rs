@@ -1,0 +1,27 @@
+//! Ports that bind() or listen() took at some time: the `TOUCHED` map.
+
+/// Key of the `TOUCHED` map: a port of a network namespace.
+#[inline(always)]
+pub const fn port_of(netns: u32, port: u16) -> u64 {
+    (netns as u64) << 16 | port as u64
+}
+
+/// The network namespace of a [`port_of`].
+#[expect(clippy::cast_possible_truncation, reason = "the upper 16 bits are 0")]
+pub const fn netns_of(port: u64) -> u32 {
+    (port >> 16) as u32
+}
+
+/// Value of the `TOUCHED` map.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Touched {
+    /// CLOCK_MONOTONIC of when bind() or listen() last took the port, ns.
+    pub at_ns: u64,
+    /// In whose share of the table this entry is ([`crate::share::owner`]): of the one that took the port first.
+    pub owner: u32,
+    /// Changes with each use of the entry: a command that removes it sees by that whether a hook used it meanwhile.
+    pub uses: u32,
+}
+
+const _: () = assert!(size_of::<Touched>() == 16);

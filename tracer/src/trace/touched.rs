@@ -1,0 +1,152 @@
+//! Ports that bind() took at some time: which of them the table need not have any more, and what is said where it has no
+//! room for them.
+
+use std::time::Duration;
+
+use foldhash::{HashMap, HashSet};
+use tracer_common::{Loss, Touched, seed::Command, settings::MAX_TOUCHED, touched::netns_of};
+
+use super::Tracer;
+use crate::{clock, error::Error, kernel::maps::Totals};
+
+/// An entry leaves when it is older than this: a connection that had the port before is in the ledger by then.
+const SETTLED: Duration = Duration::from_secs(2);
+/// So many leave at once, at most: the caller has other things to do.
+const AT_ONCE: usize = 16_384;
+
+/// Bound ports that were not noted.
+#[derive(Debug, Default)]
+pub(super) struct NotNoted {
+    ports: u64,
+    /// When the newest of them was known of (CLOCK_MONOTONIC, ns).
+    at_ns: u64,
+    /// A connection is older than that.
+    matters: bool,
+}
+
+impl NotNoted {
+    /// To be called before all connections are looked at.
+    pub(super) const fn count(&mut self, totals: &Totals, now_ns: u64) {
+        let ports = totals.lost[Loss::TouchedShare as usize];
+        if ports != self.ports {
+            (self.ports, self.at_ns) = (ports, now_ns);
+        }
+    }
+
+    /// The oldest of all connections has its port since then; `None`: there is none.
+    pub(super) fn look(&mut self, oldest_ns: Option<u64>) {
+        self.matters = self.ports > 0 && oldest_ns.is_some_and(|oldest| oldest < self.at_ns);
+    }
+
+    /// Whether there is a [`Self::reason`].
+    pub(super) const fn is_any(&self) -> bool {
+        self.matters
+    }
+
+    /// What to say, for as long as there are connections that can have such a port.
+    pub(super) fn reason(&self) -> Option<String> {
+        self.matters.then(|| {
+            format!(
+                "ports that bind() took found no room in the table of those ({MAX_TOUCHED} of all namespaces; lost: \
+                 touched_share): one that a connection keeps from connect() since then can count as free"
+            )
+        })
+    }
+}
+
+/// What removes the entries that are not needed. First of the owners that have few: these have the least room where
+/// somebody fills the table. `unread`: namespaces of which not all connections are known.
+pub(super) fn leaving(
+    touched: &HashMap<u64, Touched>,
+    needed: &HashSet<u64>,
+    unread: &HashSet<u32>,
+    began_ns: u64,
+) -> Vec<Command> {
+    let before_ns = began_ns.saturating_sub(clock::as_ns(SETTLED));
+    let mut owners: HashMap<u32, usize> = HashMap::default();
+    for one in touched.values() {
+        *owners.entry(one.owner).or_default() += 1;
+    }
+    let leaves = |(port, one): &(&u64, &Touched)| {
+        one.at_ns < before_ns && !needed.contains(*port) && !unread.contains(&netns_of(**port))
+    };
+    let mut leaving: Vec<_> = touched.iter().filter(leaves).collect();
+    leaving.sort_unstable_by_key(|(_, one)| owners.get(&one.owner));
+    leaving.truncate(AT_ONCE);
+    leaving.into_iter().map(|(port, one)| Command::removing_touched(*port, one)).collect()
+}
+
+impl Tracer {
+    /// Removes these entries, where no hook used them since they were read.
+    pub(super) fn forget_touched(&self, leaving: &[Command]) -> Result<(), Error> {
+        for command in leaving {
+            self.session.commands.run(command)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use foldhash::HashMapExt;
+    use tracer_common::{port_of, seed::Op};
+
+    use super::*;
+
+    const NOW: u64 = 10_000_000_000;
+
+    fn entry(owner: u32, at_ns: u64) -> Touched {
+        Touched { at_ns, owner, uses: 7 }
+    }
+
+    fn ports(commands: &[Command]) -> Vec<u64> {
+        assert!(commands.iter().all(|it| it.op == Op::RemoveTouched as u32 && it.user == 7));
+        commands.iter().map(|it| it.key.cookie).collect()
+    }
+
+    #[test]
+    fn what_no_older_connection_has_leaves_once_it_is_settled() {
+        let at = |port| port_of(5, port);
+        let touched = HashMap::from_iter([
+            (at(1), entry(1, 1)),
+            (at(2), entry(1, 1)),
+            (port_of(6, 1), entry(1, 1)),
+            (at(3), entry(1, NOW - 2_000_000_000)),
+            (at(4), entry(1, NOW + 1)),
+        ]);
+        let needed = HashSet::from_iter([at(2)]);
+        let unread = HashSet::from_iter([6]);
+        assert_eq!(ports(&leaving(&touched, &needed, &unread, NOW)), [at(1)]);
+        let later = leaving(&touched, &HashSet::default(), &HashSet::default(), NOW + 1);
+        assert_eq!(later.len(), 4);
+    }
+
+    #[test]
+    fn those_with_few_ports_come_first() {
+        let mut touched = HashMap::new();
+        touched.extend((0..60_000).map(|port| (port_of(5, port), entry(1, 1))));
+        touched.extend((0..3).map(|port| (port_of(6, port), entry(2, 1))));
+        let none = HashSet::default();
+        let leaving = ports(&leaving(&touched, &none, &HashSet::default(), NOW));
+        assert_eq!(leaving.len(), AT_ONCE);
+        assert!(leaving[..3].iter().all(|port| netns_of(*port) == 6));
+    }
+
+    #[test]
+    fn what_was_not_noted_is_said_until_every_connection_is_newer() {
+        let mut lost = NotNoted::default();
+        let mut look = |ports, now_ns, oldest| {
+            let mut totals = Totals::default();
+            totals.lost[Loss::TouchedShare as usize] = ports;
+            lost.count(&totals, now_ns);
+            lost.look(oldest);
+            lost.reason()
+        };
+        assert_eq!(look(0, 100, Some(1)), None);
+        assert!(look(5, 200, Some(1)).is_some_and(|text| text.contains("65536 of all namespaces")));
+        assert!(look(5, 300, Some(199)).is_some());
+        assert_eq!(look(5, 400, Some(200)), None);
+        assert!(look(6, 500, Some(200)).is_some());
+        assert_eq!(look(6, 600, None), None);
+    }
+}
