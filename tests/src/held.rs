@@ -19,7 +19,14 @@ impl Held {
         let mut held = Self(Vec::new());
         for thread in fs::read_dir(format!("/proc/{process}/task"))? {
             let thread = thread?;
-            if fs::read_to_string(thread.path().join("comm"))?.trim_end() == name {
+            let comm = match fs::read_to_string(thread.path().join("comm")) {
+                // It has ended since the list was read.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {
+                    continue;
+                }
+                comm => comm?,
+            };
+            if comm.trim_end() == name {
                 let id = thread.file_name().to_string_lossy().parse()?;
                 held.hold(id).with_context(|| format!("cannot stop thread {id}"))?;
             }
