@@ -25,7 +25,7 @@ const MEMORY_KIB: u64 = 256 << 10;
 /// The most where nothing of it has to be kept, KiB: two or three times of what is taken.
 const LITTLE_KIB: u64 = 32 << 10;
 /// The longest that a look at one of these may take.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// A recording of some kind, in this folder: its files.
 type Make = fn(&Path) -> Result<Vec<String>>;
