@@ -130,8 +130,9 @@ pub fn bound_ports(stage: &mut Stage) -> Result<()> {
     let _held = stage.netns.run(|| server.pair())?;
     let (idle, used, accepted) = stage.netns.run(|| -> Result<_> {
         let (idle, used) = (Sock::tcp(server.address)?, Sock::tcp(server.address)?);
-        idle.bind("10.1.0.2:40020".parse()?)?;
-        used.bind("10.1.0.2:40030".parse()?)?;
+        // Odd ones: connect() takes the even ones first, and a tuple's own port takes no room of it twice.
+        idle.bind("10.1.0.2:40021".parse()?)?;
+        used.bind("10.1.0.2:40031".parse()?)?;
         used.connect(server.address)?;
         Ok((idle, used, server.listener.accept()?))
     })?;
