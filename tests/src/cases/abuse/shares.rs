@@ -18,6 +18,7 @@ use crate::{
     stage::Stage,
     tracer::{
         record::{Record, Recording},
+        wait_for,
         watch::{Watch, number},
     },
     workloads::failure::expect_error,
@@ -159,10 +160,15 @@ fn bound() -> Result<()> {
         });
         Ok((bound.collect::<Result<Vec<_>>>()?, server.pair()?))
     })?;
-    let reading = watch.after(SystemTime::now(), Duration::from_secs(5))?;
-    let counts = reading.of(stage.netns.inum());
-    let capacity = counts.get(&server.tuple()).and_then(|counts| counts.capacity);
-    ensure!(capacity == Some(980), "the victim's capacity is {capacity:?}, not 980");
+    // It is not known from the first reading on.
+    let mut capacity = None;
+    let reading = wait_for("the victim's capacity", Duration::from_secs(10), || {
+        let reading = watch.after(SystemTime::now(), Duration::from_secs(5))?;
+        let counts = reading.of(stage.netns.inum());
+        capacity = counts.get(&server.tuple()).and_then(|counts| counts.capacity);
+        Ok((capacity == Some(980)).then_some(reading))
+    });
+    let reading = reading.with_context(|| format!("it is {capacity:?}, not 980"))?;
     ensure!(reading.lost("binds_share")? > 0, "the flood found room");
     watch.stop()
 }

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use aya::Ebpf;
+use aya::{Ebpf, programs::Program};
 
 use super::{
     super::{
@@ -104,19 +104,33 @@ impl Session {
         self.missed_before = self.missed_hooks();
         let Some(Running { mut ebpf, probes, tracepoints }) = self.attached.take() else { return };
         let _detaching = Detaching::begin();
-        // One by one: the kernel waits at each of them until nobody runs it any more.
-        for (name, program) in ebpf.programs_mut() {
-            if let Err(error) = one::unload(program) {
-                tracing::debug!("{name} cannot be detached yet: {error}");
+        // One by one: the kernel waits at each of them until nobody runs it any more. What says that a call failed goes
+        // first, then what says that it has a port, and last what says who calls: without that, each port that is taken
+        // meanwhile would count as a loss.
+        let backend: Vec<&str> = programs::of(self.backend).iter().map(|it| it.name).collect();
+        for name in &backend {
+            if let Some(program) = ebpf.program_mut(name) {
+                detach_one(name, program);
             }
-            beat();
         }
         for link in probes.into_iter().chain(tracepoints) {
             drop(link);
             beat();
         }
+        for (name, program) in ebpf.programs_mut() {
+            if !backend.contains(&name) {
+                detach_one(name, program);
+            }
+        }
         drop(ebpf);
     }
+}
+
+fn detach_one(name: &str, program: &mut Program) {
+    if let Err(error) = one::unload(program) {
+        tracing::debug!("{name} cannot be detached yet: {error}");
+    }
+    beat();
 }
 
 impl Drop for Session {
