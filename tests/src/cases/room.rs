@@ -171,13 +171,18 @@ fn reserved_and_moved(backend: &str) -> Result<()> {
 }
 
 /// Time-wait sockets end, and each of their ports is taken again at once: hardly a reading has more ports than there are.
-/// (Its end can be told after the port is somebody else's already, by so much as a processor is late.)
+/// (Its end can be told after the port is somebody else's already, by so much as a processor is late; and an end whose hook
+/// the kernel passed over is seen by the next comparison only.)
 fn never_more_than_all(backend: &str) -> Result<()> {
+    const PORTS: u64 = 50;
+    const OPENED: u64 = 3 * PORTS;
     let mut hall = Hall::new(backend)?;
     hall.shorten_time_waits()?;
     hall.set_range("40000 40049")?;
-    let most = hall.most_in_use(ADDRESSES[0], 0, 3 * 50)?;
-    ensure!((50..=50 + 50 / 10).contains(&most), "{most} ports in use, of 50");
+    let most = hall.most_in_use(ADDRESSES[0], 0, OPENED)?;
+    let unseen = probe::unseen(hall.missed(), OPENED);
+    let limit = PORTS + PORTS / 10 + unseen;
+    ensure!((PORTS..=limit).contains(&most), "{most} ports in use, of {PORTS}; {unseen} ends may not have been seen");
     Ok(())
 }
 

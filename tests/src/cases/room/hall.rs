@@ -197,6 +197,11 @@ impl Hall {
         })
     }
 
+    /// Hooks that the kernel passed over, as far as it counts them.
+    pub(super) fn missed(&self) -> u64 {
+        self.watch.missed()
+    }
+
     fn reading(&mut self) -> Result<Reading> {
         self.watch.after(SystemTime::now(), Duration::from_secs(10))
     }
