@@ -11,14 +11,18 @@ use std::{
     os::unix::process::ExitStatusExt,
     path::Path,
     process::{ChildStderr, ChildStdout, ExitStatus},
-    sync::LazyLock,
+    sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
+use rustix::io::Errno;
 use serde_json::Value;
 
-use crate::oracle::Table;
+use crate::{oracle::Table, outsider::Answer};
 
 const VARIABLE: &str = "TRACER_TEST_LIE";
 /// Seconds that a test waits for a condition at most: under a lie most conditions never come.
@@ -60,6 +64,11 @@ enum Lie {
     Source,
     /// `unspread`: it says that one comes from its destination's own address, as without a rule.
     Unspread,
+    /// `refused`: the kernel has no port for what would be the tenth connection of a process, and a proxy no connection for
+    /// its tenth answer.
+    Refused,
+    /// `granted`: the kernel lets an outsider, or another user, do what it refuses.
+    Granted,
 }
 
 impl Lie {
@@ -87,6 +96,8 @@ impl Lie {
             "kernel" => Self::Kernel,
             "source" => Self::Source,
             "unspread" => Self::Unspread,
+            "refused" => Self::Refused,
+            "granted" => Self::Granted,
             _ => bail!("{VARIABLE}={kind}: no such lie"),
         })
     }
@@ -230,6 +241,39 @@ fn another(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => IpAddr::from([192, 0, 2, 1]),
         IpAddr::V6(_) => IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1]),
+    }
+}
+
+/// The success that is taken for a failure: every test that needs ten of them meets it once.
+const TENTH: u64 = 10;
+
+fn is_the_tenth(count: &AtomicU64) -> bool {
+    lie() == Some(&Lie::Refused) && count.fetch_add(1, Ordering::Relaxed) + 1 == TENTH
+}
+
+/// What came of a connect().
+pub fn connected(result: rustix::io::Result<()>) -> rustix::io::Result<()> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    result?;
+    if is_the_tenth(&COUNT) { Err(Errno::ADDRNOTAVAIL) } else { Ok(()) }
+}
+
+/// Whether a success that a proxy answered is one.
+pub fn answered() -> bool {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    !is_the_tenth(&COUNT)
+}
+
+/// Whether the kernel lets a user without privileges do something.
+pub fn may(allowed: bool) -> bool {
+    allowed || lie() == Some(&Lie::Granted)
+}
+
+/// Whether the kernel refused what an outsider tried.
+pub fn refused(answer: Answer) -> Answer {
+    match answer {
+        Answer::Refused(..) if lie() == Some(&Lie::Granted) => Answer::Done(Vec::new()),
+        _ => answer,
     }
 }
 

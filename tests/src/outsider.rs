@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use rustix::io::Errno;
 pub use serve::serve;
 
-use crate::process::Helper;
+use crate::{lie, process::Helper};
 
 /// The outsider's user and group: `nobody`.
 pub const ID: u32 = 65534;
@@ -80,7 +80,7 @@ impl Outsider {
     /// Runs an operation that must be refused, and says with which errno it was.
     pub fn refused(&mut self, operation: &str) -> Result<Errno> {
         self.begin(operation)?;
-        match self.answer()? {
+        match lie::refused(self.answer()?) {
             Answer::Refused(errno, _) => Ok(errno),
             Answer::Done(counts) => bail!("the outsider's `{operation}` was done: {counts:?}"),
         }

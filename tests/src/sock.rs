@@ -17,7 +17,7 @@ use rustix::{
     },
 };
 
-use crate::probe::Place;
+use crate::{lie, probe::Place};
 
 /// One TCP (or MPTCP) socket; closed on drop.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl Sock {
     }
 
     pub fn connect(&self, peer: SocketAddr) -> Result<()> {
-        connect(&self.0, &peer)
+        lie::connected(connect(&self.0, &peer))
     }
 
     /// connect() with `AF_UNSPEC`: back to an unconnected socket.

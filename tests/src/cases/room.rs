@@ -182,7 +182,10 @@ fn never_more_than_all(backend: &str) -> Result<()> {
     let most = hall.most_in_use(ADDRESSES[0], 0, OPENED)?;
     let unseen = probe::unseen(hall.missed(), OPENED);
     let limit = PORTS + PORTS / 10 + unseen;
-    ensure!((PORTS..=limit).contains(&most), "{most} ports in use, of {PORTS}; {unseen} ends may not have been seen");
+    ensure!(
+        (PORTS..=limit).contains(&most),
+        "{most} ports in use, of {PORTS}; {unseen} ends may not have been seen"
+    );
     Ok(())
 }
 
