@@ -5,13 +5,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Where `cargo xtask build` leaves the object, from this package.
+/// Where `cargo xtask build` leaves the object, from this package, in which cargo runs this program.
 const DEFAULT: &str = "../target/bpf/bpfel-unknown-none/release/tracer-ebpf";
 
 fn main() -> io::Result<()> {
     println!("cargo::rerun-if-env-changed=TRACER_BPF_OBJECT");
-    let object = env::var_os("TRACER_BPF_OBJECT")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(DEFAULT), PathBuf::from);
+    // Not by its compiled-in folder: a copied target/ would embed the object of the folder that it comes from.
+    let object =
+        env::var_os("TRACER_BPF_OBJECT").map_or_else(|| PathBuf::from(DEFAULT), PathBuf::from);
     println!("cargo::rerun-if-changed={}", object.display());
     let out = env::var_os("OUT_DIR").ok_or_else(|| io::Error::other("OUT_DIR is not set"))?;
     let embedded = Path::new(&out).join("tracer.bpf.o");
