@@ -2,6 +2,7 @@
 
 pub mod abuse;
 pub mod attach;
+mod depth;
 pub mod drift;
 pub mod ending;
 pub mod errors;
@@ -21,6 +22,7 @@ pub mod who;
 use std::{env, sync::Arc};
 
 use anyhow::Result;
+pub use depth::Depth;
 
 use crate::{probe::Place, tracer};
 
@@ -86,8 +88,8 @@ pub struct Plan {
     /// `TRACER_DEFAULT_BACKEND`: the one that `auto` must choose.
     pub default_backend: Option<String>,
     pub place: Place,
-    /// `TRACER_THOROUGH`: whether a guest runs for every backend what says the same of each.
-    pub thorough: bool,
+    /// How much a guest runs.
+    pub depth: Depth,
 }
 
 /// Why a guest does not run everything with every backend.
@@ -100,10 +102,10 @@ impl Plan {
     }
 
     /// `GROUP::TEST::BACKEND` of tests that say the same of every backend: all are run on the host and
-    /// where `TRACER_THOROUGH` is true. In other guests, which are slow, the default backend's are,
+    /// in a thorough guest. In other guests, which are slow, the default backend's are,
     /// and the rest is excused.
     fn sampled(&self, group: &str, tests: &[BackendTest]) -> Vec<Case> {
-        let all = self.place == Place::Host || self.thorough;
+        let all = self.place == Place::Host || self.depth == Depth::Thorough;
         let excuse = |backend: &str| {
             let left_out = !all && self.default_backend.as_deref().is_some_and(|it| it != backend);
             left_out.then(|| SAMPLED.to_owned())
@@ -118,7 +120,7 @@ impl Plan {
 
     /// Why a guest leaves out a test that says the same on every kernel: one guest runs it.
     fn slow_guest(&self) -> Option<String> {
-        let slow = self.place == Place::Vm && !self.thorough;
+        let slow = self.place == Place::Vm && self.depth < Depth::Thorough;
         slow.then(|| "a guest is slow: the host and one guest run it".to_owned())
     }
 
@@ -132,8 +134,7 @@ impl Plan {
             default_backend = default_backend.or_else(|| found.first().cloned());
             found
         };
-        let thorough = env::var("TRACER_THOROUGH").as_deref() == Ok("true");
-        Ok(Self { backends, default_backend, place: Place::get(), thorough })
+        Ok(Self { backends, default_backend, place: Place::get(), depth: Depth::find()? })
     }
 }
 
@@ -158,5 +159,9 @@ pub fn all(plan: &Plan) -> Vec<Case> {
         cases.extend(who::cases(plan));
         cases.extend(abuse::cases(plan));
     }
-    cases
+    let part = |case: Case| {
+        let left_out = plan.depth.leaves_out(&case.name);
+        case.unless(left_out)
+    };
+    cases.into_iter().map(part).collect()
 }

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use vm::kernels::Matrix;
 
 mod bench;
 mod build;
@@ -51,7 +52,7 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<std::ffi::OsString>,
     },
-    /// Run the tests: all of them after setting up, or one kind
+    /// Run the tests, after setting up: all but what `ci` has more of, or all of one kind
     Test {
         #[arg(value_enum)]
         which: Option<test::Which>,
@@ -70,7 +71,7 @@ enum Verb {
     Demo,
     /// Make README.md's picture anew from such a host: tracer/doc/top.svg
     Picture,
-    /// Lint, then test: everything that has to pass
+    /// Lint, then test, in every kernel of the matrix everything: an hour on two processors
     Ci,
     /// Write the tables in README.md that are made from the source
     Readme,
@@ -93,12 +94,15 @@ fn act(verb: Verb) -> Result<()> {
         Verb::Setup { what } => setup::setup(what),
         Verb::Build { release } => build::build(release).map(drop),
         Verb::Run { args } => run::run(&args),
-        Verb::Test { which, kernels, args } => test::test(which, &kernels, args),
+        Verb::Test { which, kernels, args } => {
+            let matrix = which.map_or(Matrix::Short, |_| Matrix::Long);
+            test::test(which, matrix, &kernels, args)
+        }
         Verb::Demo => show::demo(),
         Verb::Picture => show::picture(),
         Verb::Bench(options) => bench::bench(&options),
         Verb::Lint => lint::lint(),
-        Verb::Ci => lint::lint().and_then(|()| test::test(None, &[], Vec::new())),
+        Verb::Ci => lint::lint().and_then(|()| test::test(None, Matrix::Long, &[], Vec::new())),
         Verb::Readme => readme::write(),
         Verb::Dist => dist::dist(),
     }

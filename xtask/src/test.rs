@@ -18,7 +18,7 @@ use crate::{
     vm, workspace,
 };
 use report::Suite;
-use vm::guest::Payload;
+use vm::{guest::Payload, kernels::Matrix};
 
 mod lies;
 pub(crate) mod report;
@@ -62,9 +62,14 @@ const ABUSE: &str = "abuse::";
 
 const UNIT_PACKAGES: [&str; 4] = ["tracer-common", "tracer", "tracer-tests", "xtask"];
 
-/// Runs one kind of test, or sets up and runs them all; `kernels` narrows the matrix, and `args` go
-/// to the runner of the kernel tests.
-pub(crate) fn test(which: Option<Which>, kernels: &[String], args: Vec<String>) -> Result<()> {
+/// Runs one kind of test, or sets up and runs them all, in the guests those of this matrix; `kernels` narrows it, and `args`
+/// go to the runner of the kernel tests.
+pub(crate) fn test(
+    which: Option<Which>,
+    matrix: Matrix,
+    kernels: &[String],
+    args: Vec<String>,
+) -> Result<()> {
     let apart = [Which::Soak, Which::Abuse, Which::Busy, Which::Lies];
     let wanted = |one| which.map_or(!apart.contains(&one), |which| which == one);
     if which != Some(Which::Unit) {
@@ -87,7 +92,7 @@ pub(crate) fn test(which: Option<Which>, kernels: &[String], args: Vec<String>) 
             }
         };
         let of_guests = if wanted(Which::Vm) {
-            vm::test(&payload, kernels, run_host)
+            vm::test(&payload, matrix, kernels, run_host)
         } else {
             run_host();
             Vec::new()

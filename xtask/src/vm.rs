@@ -1,14 +1,15 @@
 //! `cargo xtask test vm`: the same tests on every kernel of the matrix, in emulated guests.
 
 use std::{
-    collections::VecDeque, fs, num::NonZero, path::Path, sync::Mutex, thread, time::Instant,
+    cmp::Reverse, collections::VecDeque, fs, num::NonZero, path::Path, sync::Mutex, thread,
+    time::Instant,
 };
 
 use anyhow::{Context as _, Result};
 
 use crate::test::report::Suite;
 use guest::{ALIVE, Payload};
-use kernels::{KERNELS, Kernel};
+use kernels::{KERNELS, Kernel, Matrix};
 use modules::Tree;
 use qemu::{Emulator, End};
 
@@ -32,35 +33,35 @@ pub(crate) fn prepare() -> Result<()> {
     KERNELS.iter().try_for_each(|kernel| fetch::kernel(kernel).map(drop))
 }
 
-/// Runs the tests on every kernel (or those of these versions), as one suite each. `host` is done beside the first of
-/// them, on the thread of the caller: the tests of this kernel wait more than they work, but are not to be disturbed by
-/// more than one guest for each processor that is left.
-pub(crate) fn test(payload: &Payload, only: &[String], host: impl FnOnce()) -> Vec<Suite> {
+/// Runs the tests on every kernel (or those of these versions), as one suite each. `host` is done beside them, on the thread
+/// of the caller: the tests of this kernel wait more than they work, and pass on a busy machine.
+pub(crate) fn test(
+    payload: &Payload,
+    matrix: Matrix,
+    only: &[String],
+    host: impl FnOnce(),
+) -> Vec<Suite> {
     let wanted =
         |kernel: &&Kernel| only.is_empty() || only.iter().any(|version| version == kernel.version);
     let mut queue: Vec<&Kernel> = KERNELS.iter().filter(wanted).collect();
     // The one that takes longest first.
-    queue.sort_by_key(|kernel| !kernel.thorough);
+    queue.sort_by_key(|kernel| Reverse(kernel.depth(matrix)));
     let queue = Mutex::new(VecDeque::from(queue));
     let suites = Mutex::new(Vec::new());
     let next = || queue.lock().ok()?.pop_front();
     let work = || {
         while let Some(kernel) = next() {
-            let suite = one(kernel, payload);
+            let suite = one(kernel, matrix, payload);
             if let Ok(mut suites) = suites.lock() {
                 suites.push((kernel.version, suite));
             }
         }
     };
     thread::scope(|scope| {
-        let beside = parallel().min(cores().saturating_sub(1));
-        for _ in 0..beside {
+        for _ in 0..parallel() {
             scope.spawn(work);
         }
         host();
-        for _ in beside..parallel() {
-            scope.spawn(work);
-        }
     });
     let mut suites = suites.into_inner().unwrap_or_default();
     let place = |version: &str| KERNELS.iter().position(|kernel| kernel.version == version);
@@ -77,10 +78,10 @@ fn cores() -> usize {
     thread::available_parallelism().map_or(1, NonZero::get)
 }
 
-fn one(kernel: &Kernel, payload: &Payload) -> Suite {
+fn one(kernel: &Kernel, matrix: Matrix, payload: &Payload) -> Suite {
     let name = format!("vm {}", kernel.version);
     let start = Instant::now();
-    let mut suite = boots(kernel, payload, &name).unwrap_or_else(|error| {
+    let mut suite = boots(kernel, matrix, payload, &name).unwrap_or_else(|error| {
         let mut suite = Suite::new(&name);
         suite.fail("the guest", &format!("{error:#}"));
         suite
@@ -91,13 +92,13 @@ fn one(kernel: &Kernel, payload: &Payload) -> Suite {
 
 /// Boots until the tests begin, and says so where it took more than one boot. A guest that ends without a verdict after
 /// that has failed: what ran there may be why.
-fn boots(kernel: &Kernel, payload: &Payload, name: &str) -> Result<Suite> {
+fn boots(kernel: &Kernel, matrix: Matrix, payload: &Payload, name: &str) -> Result<Suite> {
     let emulator = Emulator::find()?;
     let tree = Tree::read(&fetch::kernel(kernel)?)?;
     let home = fetch::home().join("guests").join(kernel.version);
     fs::create_dir_all(&home).with_context(|| format!("cannot create {}", home.display()))?;
     let initramfs = home.join("initramfs.cpio");
-    fs::write(&initramfs, guest::initramfs(kernel, &tree, payload)?)?;
+    fs::write(&initramfs, guest::initramfs(kernel, kernel.depth(matrix), &tree, payload)?)?;
     let mut notes = Vec::new();
     for boot in 1..=BOOTS {
         let (console, results) =

@@ -4,7 +4,12 @@ use std::{fs, path::PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use super::{fetch, initramfs::Initramfs, kernels::Kernel, modules::Tree};
+use super::{
+    fetch,
+    initramfs::Initramfs,
+    kernels::{Depth, Kernel},
+    modules::Tree,
+};
 use crate::{exec, setup};
 
 /// Marks lines of the guest's that are not the test runner's.
@@ -29,7 +34,12 @@ pub(crate) struct Payload {
 }
 
 /// Builds the guest's root file system.
-pub(crate) fn initramfs(kernel: &Kernel, tree: &Tree, payload: &Payload) -> Result<Vec<u8>> {
+pub(crate) fn initramfs(
+    kernel: &Kernel,
+    depth: Depth,
+    tree: &Tree,
+    payload: &Payload,
+) -> Result<Vec<u8>> {
     let mut archive = Initramfs::default();
     for dir in
         ["dev", "proc", "sys", "tmp", "run", "root", "etc", "var", "usr/sbin", "usr/bin", "sbin"]
@@ -54,18 +64,18 @@ pub(crate) fn initramfs(kernel: &Kernel, tree: &Tree, payload: &Payload) -> Resu
     archive.file("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n")?;
     archive.file("etc/group", b"root:x:0:\n")?;
     let names: Vec<&str> = modules.iter().map(|(name, _)| name.as_str()).collect();
-    archive.file("init", init(kernel, &names, &payload.args).as_bytes())?;
+    archive.file("init", init(kernel, depth, &names, &payload.args).as_bytes())?;
     archive.finish()
 }
 
 /// The script: console output goes to the first serial line, results to the second.
-fn init(kernel: &Kernel, modules: &[&str], args: &[String]) -> String {
+fn init(kernel: &Kernel, depth: Depth, modules: &[&str], args: &[String]) -> String {
     let backends: Vec<&str> = kernel.backends.iter().map(|backend| backend.name()).collect();
     let modules = modules.join(" ");
     let args: Vec<String> = args.iter().map(|arg| exec::quote(arg.as_ref())).collect();
     let args = args.join(" ");
     let (chooses, backends) = (kernel.chooses.name(), backends.join(","));
-    let (fast_ports, thorough) = (kernel.fast_ports, kernel.thorough);
+    let (fast_ports, depth) = (kernel.fast_ports, depth.name());
     format!(
         r#"#!/bin/busybox sh
 /bin/busybox --install -s /bin
@@ -91,7 +101,7 @@ ulimit -n 65536
 echo "{MARK} kernel $(uname -r)"
 export RUST_BACKTRACE=1 TRACER_BIN=/tests/tracer TRACER_TEST_ENV=vm
 export TRACER_DEFAULT_BACKEND={chooses} TRACER_BACKENDS={backends} TRACER_FAST_PORTS={fast_ports}
-export TRACER_THOROUGH={thorough}
+export TRACER_DEPTH={depth}
 while sleep 20; do echo "{ALIVE}"; done >/dev/ttyS0 &
 /tests/kernel-tests --test-threads=1 --color=never {args} </dev/null
 stop $?
@@ -106,7 +116,8 @@ mod tests {
 
     #[test]
     fn the_script_names_the_backends_and_loads_the_modules_in_order() {
-        let script = init(&KERNELS[0], &["inet_diag", "tcp_diag"], &["it's".to_owned()]);
+        let script =
+            init(&KERNELS[0], Depth::Part, &["inet_diag", "tcp_diag"], &["it's".to_owned()]);
         assert!(script.starts_with("#!/bin/busybox sh\n"));
         assert!(script.contains(r"--color=never 'it'\''s' </dev/null"));
         assert!(script.contains("for module in inet_diag tcp_diag; do"));
@@ -114,6 +125,6 @@ mod tests {
             script.contains("TRACER_DEFAULT_BACKEND=fexit TRACER_BACKENDS=fexit,kprobe,tracepoint")
         );
         assert!(script.contains("TRACER_FAST_PORTS=false"));
-        assert!(script.contains("TRACER_THOROUGH=false"));
+        assert!(script.contains("TRACER_DEPTH=part"));
     }
 }

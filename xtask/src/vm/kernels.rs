@@ -33,11 +33,59 @@ pub(crate) struct Kernel {
     pub(crate) chooses: Backend,
     /// Whether `tracer spread` hands out ports itself where the kernel would search long.
     pub(crate) fast_ports: bool,
-    /// Whether tests that say the same of every backend are run with each, not with one.
-    pub(crate) thorough: bool,
+    /// How much of the tests runs in it, in each matrix.
+    pub(crate) depths: Depths,
     /// The backends that the tests force, one after the other.
     pub(crate) backends: &'static [Backend],
 }
+
+/// How much of the tests a guest runs: `tests/src/cases/depth.rs`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Depth {
+    Part,
+    Whole,
+    Thorough,
+}
+
+impl Depth {
+    /// As `TRACER_DEPTH` has it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Part => "part",
+            Self::Whole => "whole",
+            Self::Thorough => "thorough",
+        }
+    }
+}
+
+/// By matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Depths {
+    pub(crate) short: Depth,
+    pub(crate) long: Depth,
+}
+
+/// Which tests run in the guests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Matrix {
+    /// Of `cargo xtask test`: the oldest and the newest kernel, and a part in those between.
+    Short,
+    /// Of `cargo xtask ci` and `cargo xtask test vm`: everything.
+    Long,
+}
+
+impl Kernel {
+    pub(crate) const fn depth(&self, matrix: Matrix) -> Depth {
+        match matrix {
+            Matrix::Short => self.depths.short,
+            Matrix::Long => self.depths.long,
+        }
+    }
+}
+
+/// The oldest and the newest.
+const AN_END: Depths = Depths { short: Depth::Whole, long: Depth::Whole };
+const BETWEEN: Depths = Depths { short: Depth::Part, long: Depth::Whole };
 
 const ALL: &[Backend] = &[Backend::Fexit, Backend::Kprobe, Backend::Tracepoint];
 
@@ -51,7 +99,7 @@ pub(crate) const KERNELS: [Kernel; 5] = [
         modules: &[],
         chooses: Backend::Fexit,
         fast_ports: false,
-        thorough: false,
+        depths: AN_END,
         backends: ALL,
     },
     Kernel {
@@ -61,7 +109,7 @@ pub(crate) const KERNELS: [Kernel; 5] = [
         modules: &["mptcp_diag"],
         chooses: Backend::Fexit,
         fast_ports: true,
-        thorough: true,
+        depths: Depths { short: Depth::Part, long: Depth::Thorough },
         backends: ALL,
     },
     Kernel {
@@ -71,7 +119,7 @@ pub(crate) const KERNELS: [Kernel; 5] = [
         modules: &["mptcp_diag"],
         chooses: Backend::Fexit,
         fast_ports: true,
-        thorough: false,
+        depths: BETWEEN,
         backends: ALL,
     },
     Kernel {
@@ -81,7 +129,7 @@ pub(crate) const KERNELS: [Kernel; 5] = [
         modules: &["mptcp_diag"],
         chooses: Backend::Fexit,
         fast_ports: true,
-        thorough: false,
+        depths: BETWEEN,
         backends: ALL,
     },
     Kernel {
@@ -92,7 +140,7 @@ pub(crate) const KERNELS: [Kernel; 5] = [
         modules: &["mptcp_diag"],
         chooses: Backend::Fexit,
         fast_ports: true,
-        thorough: false,
+        depths: AN_END,
         backends: ALL,
     },
 ];

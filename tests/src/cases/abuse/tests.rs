@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use crate::{
-    cases::{self, Plan},
+    cases::{self, Depth, Plan},
     probe::Place,
 };
 
@@ -32,7 +32,7 @@ fn every_test_that_security_md_names_exists() {
         backends: vec!["tracepoint".to_owned()],
         default_backend: None,
         place: Place::Host,
-        thorough: true,
+        depth: Depth::Thorough,
     };
     let cases = cases::all(&plan);
     let is_case = |name: &str| {
