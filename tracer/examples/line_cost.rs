@@ -12,8 +12,8 @@ use std::{
 };
 
 use tracer::{
-    cgroups::Name,
     export::{Context, LineWriter, Lines},
+    host::cgroups::Name,
 };
 use tracer_common::{Addr, Event, Kind, TupleKey, event_flag};
 

@@ -10,8 +10,8 @@ use std::{
 };
 
 use tracer::{
-    capacity::Limits,
     export::{Context, LineWriter, Lines, Moment, tuple::Tuple},
+    host::capacity::Limits,
     recording::{Player, Reader},
     stats::Row,
 };

@@ -8,11 +8,11 @@ use std::{
 use tracer_common::Kind;
 
 use crate::{
-    callers::Callers,
     cli::{self, Cli},
     config::{KernelConfig, RecordConfig, SpreadConfig, Task, TopConfig, TuplesConfig},
     error::Error,
     export::sink::Sink,
+    host::callers::Callers,
     kernel::object::{BPF_OBJECT, MISSING},
     log, memory, record, replay, report,
     sandbox::User,

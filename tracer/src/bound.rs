@@ -11,8 +11,8 @@ use tracer_common::{
 };
 
 use crate::{
+    host::sockdiag::DiagSocket,
     seed::{self, Dump, Owners},
-    sockdiag::DiagSocket,
 };
 
 /// A port of a network namespace.
@@ -73,7 +73,7 @@ mod tests {
     use tracer_common::{Addr, TupleKey};
 
     use super::*;
-    use crate::{
+    use crate::host::{
         capacity::PortRange,
         sockdiag::{Family, tcp_state},
     };

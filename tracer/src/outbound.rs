@@ -7,7 +7,7 @@ use foldhash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
 
 use tracer_common::Addr;
 
-use crate::sockdiag::{DiagSocket, Family, tcp_state};
+use crate::host::sockdiag::{DiagSocket, Family, tcp_state};
 
 /// `source, source port, destination, destination port`
 type Ends = (Addr, u16, Addr, u16);

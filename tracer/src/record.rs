@@ -15,7 +15,6 @@ use progress::Progress;
 use tracer_common::{Cause, Event, Filter, Kind, TupleCount, TupleKey};
 
 use crate::{
-    callers::Callers,
     clock,
     config::RecordConfig,
     decode::decode,
@@ -25,10 +24,8 @@ use crate::{
         sink::Closed,
         tuple::{AddressStats, Tuple},
     },
-    holder,
+    host::{callers::Callers, holder, netns, process::Called},
     kernel::attach::Session,
-    netns,
-    process::Called,
     shutdown::Asked,
     stats::{Earlier, Row},
     trace::{Capacities, OlderEnds, Tracer, visible},

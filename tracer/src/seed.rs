@@ -9,10 +9,12 @@ use tracer_common::{
 };
 
 use crate::{
-    capacity::PortRange,
+    host::{
+        capacity::PortRange,
+        process::Owner,
+        sockdiag::{DiagSocket, tcp_state},
+    },
     outbound::outbound,
-    process::Owner,
-    sockdiag::{DiagSocket, tcp_state},
 };
 
 /// The sockets of one network namespace.
@@ -201,7 +203,7 @@ mod tests {
     use tracer_common::Addr;
 
     use super::*;
-    use crate::sockdiag::Family;
+    use crate::host::sockdiag::Family;
 
     const HERE: Addr = Addr::v4([10, 0, 0, 1]);
     const THERE: Addr = Addr::v4([10, 0, 0, 2]);

@@ -8,7 +8,10 @@ use tracer_common::{
     tuple::{SEARCH_BUCKETS, search_bucket_end},
 };
 
-use crate::{capacity::Limits, process::Called, view::forecasts::Forecast};
+use crate::{
+    host::{capacity::Limits, process::Called},
+    view::forecasts::Forecast,
+};
 
 /// One tuple, as the table and the stream show it.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,7 +51,7 @@ pub struct Row {
     /// By name.
     pub called: Called,
     pub cgroup: u64,
-    /// The container of that process, or its systemd unit: [`crate::cgroups::Name::place`].
+    /// The container of that process, or its systemd unit: [`crate::host::cgroups::Name::place`].
     pub container: Option<Arc<str>>,
     /// Tuples that the row stands for: 1, or those of a group.
     pub tuples: u32,

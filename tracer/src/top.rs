@@ -14,9 +14,9 @@ use live::Live;
 use tracer_common::Filter;
 
 use crate::{
-    callers::Callers,
     config::{ShowConfig, TopConfig},
     error::Error,
+    host::callers::Callers,
     shutdown::Asked,
     trace::Tracer,
     view::{

@@ -45,15 +45,16 @@ use tracer_common::{
 };
 
 use crate::{
-    bound,
-    capacity::{Limits, Reuse},
-    clock,
+    bound, clock,
     error::Error,
-    holder::Holders,
+    host::{
+        capacity::{Limits, Reuse},
+        holder::Holders,
+        netns::{Netns, Worker},
+        process,
+    },
     kernel::{attach::Session, maps::Totals},
-    memory,
-    netns::{Netns, Worker},
-    process, seed, shutdown,
+    memory, seed, shutdown,
     sizes::Chosen,
     stats::Earlier,
     view::course::Holds,

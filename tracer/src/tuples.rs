@@ -10,12 +10,11 @@ use std::{
 use tracer_common::{Filter, TupleCount, TupleKey};
 
 use crate::{
-    callers::Callers,
     clock,
     config::TuplesConfig,
     error::Error,
+    host::{callers::Callers, netns},
     losses::Said,
-    netns,
     shutdown::Asked,
     stats::{Earlier, Row},
     table::{self, Column, Reading, Top},

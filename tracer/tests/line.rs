@@ -11,16 +11,18 @@ use any::{any_address, any_event};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tracer::{
-    capacity::Limits,
-    cgroups::Name,
     decode::decode,
     export::{
         Context, LineWriter, Lines, Moment, SCHEMA,
         record::{Decided, Degraded, Lost, Start, Stats, Stop},
         tuple::{AddressStats, Tuple},
     },
-    holder::Holder,
-    process::{Called, NameOf},
+    host::{
+        capacity::Limits,
+        cgroups::Name,
+        holder::Holder,
+        process::{Called, NameOf},
+    },
     stats::Row,
 };
 use tracer_common::{

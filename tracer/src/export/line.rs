@@ -13,10 +13,8 @@ use super::{
     timestamp::Timestamp,
 };
 use crate::{
-    cgroups::Name,
     decode::{DecodeError, Typed, typed},
-    holder::Holder,
-    process::Called,
+    host::{cgroups::Name, holder::Holder, process::Called},
 };
 
 /// What a line says beside its event.

@@ -3,7 +3,10 @@
 use tracer_common::Event;
 
 use super::json;
-use crate::{cgroups::Name, process::Called, text::until_nul};
+use crate::{
+    host::{cgroups::Name, process::Called},
+    text::until_nul,
+};
 
 /// Threads that are kept. A power of two: the low bits of a thread's id are its place.
 const PLACES: usize = 64;
@@ -96,7 +99,7 @@ impl Thread {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::NameOf;
+    use crate::host::process::NameOf;
 
     #[test]
     fn a_process_that_changes_its_name_or_cgroup_is_written_anew() {

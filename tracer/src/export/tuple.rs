@@ -14,7 +14,7 @@ use super::{
     record::{Moment, terminal_safe},
 };
 use crate::{
-    cgroups::{Name, is_unit},
+    host::cgroups::{Name, is_unit},
     stats::Row,
     text::until_nul,
 };

@@ -25,8 +25,10 @@ use rustix::{
 
 use crate::{
     error::Error,
-    mounts::{self, BPFFS, MountPoint},
-    process,
+    host::{
+        mounts::{self, BPFFS, MountPoint},
+        process,
+    },
 };
 
 /// Where bpffs belongs, and is mounted if it is not anywhere.

@@ -18,7 +18,7 @@ use super::{
     btf::{Btf, BtfError},
     privilege,
 };
-use crate::{mounts, sysctl};
+use crate::host::{mounts, sysctl};
 
 /// What the fexit backend attaches to.
 pub const FEXIT_FUNCTIONS: [&str; 6] = [

@@ -6,7 +6,6 @@ use tracer_common::Event;
 
 use super::trouble::Trouble;
 use crate::{
-    cgroups::Name,
     clock,
     config::Rotation,
     decode::DecodeError,
@@ -17,8 +16,7 @@ use crate::{
         sink::{Account, Closed, Sink},
         tuple::{AddressStats, Tuple},
     },
-    holder::Holder,
-    process::Called,
+    host::{cgroups::Name, holder::Holder, process::Called},
     shutdown::Asked,
 };
 

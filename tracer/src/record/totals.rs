@@ -7,9 +7,9 @@ use tracer_common::Cause;
 
 use super::output::Dropped;
 use crate::{
-    capacity::PortRange,
     config::{RecordConfig, Target},
     export::record::{Degraded, Start, Stats, Stop},
+    host::capacity::PortRange,
     kernel::maps::Totals,
     trace::{Tracer, named_losses},
     usage,

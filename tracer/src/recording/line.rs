@@ -15,9 +15,11 @@ use super::{
     value::{Counts, Ends, Histogram, addr, comm},
 };
 use crate::{
-    capacity::Limits,
-    holder::{self, Holder},
-    process::{Called, NameOf},
+    host::{
+        capacity::Limits,
+        holder::{self, Holder},
+        process::{Called, NameOf},
+    },
     stats::P99,
     view::{
         forecast::TIME_WAIT_S,

@@ -5,13 +5,12 @@ use std::collections::HashMap;
 use tracer_common::{Addr, Cause, Event, Kind, TupleCount, TupleKey};
 
 use crate::{
-    capacity::Limits,
-    cgroups::Name,
     export::{
         Context, LineWriter, Lines, Moment,
         record::{Degraded, Lost, Start, Stats, Stop},
         tuple::Tuple,
     },
+    host::{capacity::Limits, cgroups::Name},
     stats::Row,
 };
 

@@ -227,7 +227,7 @@ fn tuples_beyond_the_limit_are_said_and_those_with_ports_come_first() {
                 reuse: None,
                 older: None,
                 search_p99: None,
-                called: crate::process::Called::default(),
+                called: crate::host::process::Called::default(),
                 cgroup: None,
                 container: None,
                 netns_name: None,

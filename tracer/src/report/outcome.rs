@@ -15,8 +15,8 @@ use super::{
     tally::Tally,
 };
 use crate::{
-    capacity::Limits,
     export::{timestamp::Timestamp, tuple::address},
+    host::capacity::Limits,
     recording::Reader,
     stats::P99,
     text::until_nul,

@@ -3,7 +3,7 @@
 use tracer_common::Cause;
 
 use crate::{
-    capacity::Limits,
+    host::capacity::Limits,
     recording::{At, Tuple},
     stats,
     table::{CRITICAL, HIGH, SLOW},

@@ -17,7 +17,7 @@ use rustix::{
     net::{AddressFamily, SocketFlags, SocketType, bind, socket_with},
 };
 
-use crate::netlink::{Query, Socket};
+use crate::host::netlink::{Query, Socket};
 pub(super) use routes::reaches;
 pub use watch::Watch;
 

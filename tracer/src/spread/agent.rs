@@ -29,18 +29,20 @@ use super::{
     tell::Teller,
 };
 use crate::{
-    cgroups::Names,
     cli::OnExit,
     clock,
     config::{KernelConfig, SpreadConfig},
     error::Error,
     export::Sink,
+    host::{
+        cgroups::Names,
+        netns::{Netns, Worker},
+    },
     kernel::{
         loaded,
         pins::Pins,
         spreader::{Spreader, Spreading},
     },
-    netns::{Netns, Worker},
     shutdown::{self, Asked},
     trace::{self, Tracer},
 };

@@ -16,13 +16,15 @@ use super::{
     start,
 };
 use crate::{
-    cgroups::{self, Names},
     config::{KernelConfig, SpreadConfig},
     error::Error,
+    host::{
+        cgroups::{self, Names},
+        netns::{Netns, Worker},
+        sockdiag,
+    },
     kernel::spreader::Place,
-    netns::{Netns, Worker},
     sandbox::User,
-    sockdiag,
     trace::{self, Tracer},
 };
 

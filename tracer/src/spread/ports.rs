@@ -1,6 +1,6 @@
 //! What the ledger says about ports, in the terms of a rule. Pure.
 
-use crate::capacity::{PortRange, Usable};
+use crate::host::capacity::{PortRange, Usable};
 
 /// Ports that a tuple of a rule can surely be given. Of an odd number of ports a single connect() looks at all but one, of
 /// the first and the last (`__inet_hash_connect`): which, depends on where its search begins, so one is not sure.
@@ -11,7 +11,7 @@ pub(super) fn capacity(range: &PortRange, blocked: &[u16]) -> u32 {
     Usable::new(&range, blocked.iter().copied().collect()).limits().usable()
 }
 
-/// Whether there is one port more than [`capacity`] says.
+/// Whether there is one port more than [`host::capacity`] says.
 pub(super) fn is_last_unsure(range: &PortRange, taken: &[u64; 1024]) -> bool {
     let odd = (range.high - range.low).is_multiple_of(2) && range.high > range.low;
     odd && taken

@@ -12,7 +12,7 @@ use super::{
     pool::{self, PoolAddress},
     projection, start,
 };
-use crate::{capacity, config::SpreadConfig, error::Error};
+use crate::{config::SpreadConfig, error::Error, host::capacity};
 use reader::Recording;
 
 /// The text to print.

@@ -8,7 +8,7 @@ use tracer_common::{
 };
 
 use super::pool::PoolAddress;
-use crate::{capacity::Reuse, kernel::spreader::Looked};
+use crate::{host::capacity::Reuse, kernel::spreader::Looked};
 
 /// What a rule is made of.
 #[derive(Clone, Copy, Debug)]

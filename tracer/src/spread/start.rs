@@ -21,14 +21,16 @@ use super::{
     ways::{self, Choice, Reach, Unclear},
 };
 use crate::{
-    capacity::{PortRange, Reuse},
-    cgroups,
     cli::NetnsRef,
     config::SpreadConfig,
     error::Error,
+    host::{
+        capacity::{PortRange, Reuse},
+        cgroups,
+        mounts::open_dir,
+        netns::{self, Netns, Worker},
+    },
     kernel::{pins::Pins, spreader::Place},
-    mounts::open_dir,
-    netns::{self, Netns, Worker},
 };
 
 /// What a namespace has for a spreader.

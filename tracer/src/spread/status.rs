@@ -17,12 +17,12 @@ use super::{
 use crate::{
     config::StatusConfig,
     error::Error,
+    host::netns,
     kernel::{
         loaded::{self, Loaded},
         pins::{Foreign, Pins},
         spreader::Pinned,
     },
-    netns,
 };
 
 /// All that is pinned.

@@ -12,13 +12,15 @@ use tracer_common::{
 use self::writer::{Handed, Writer};
 use super::start::address;
 use crate::{
-    callers::Callers,
-    cgroups::{Name, Names},
     error::Error,
     export::{
         Sink,
         record::{Decided, Stop},
         sink::Closed,
+    },
+    host::{
+        callers::Callers,
+        cgroups::{Name, Names},
     },
     record::{
         output::{Dropped, Output},

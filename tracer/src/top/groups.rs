@@ -122,7 +122,7 @@ mod tests {
     use tracer_common::TupleKey;
 
     use super::*;
-    use crate::process::Owner;
+    use crate::host::process::Owner;
 
     fn conn(pid: u32, tid: u32, port: u16, begun_ns: u64) -> Conn {
         let tuple = TupleKey { destination_port: port, ..TupleKey::default() };

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet, btree_map::Entry};
 
 use super::holding::HeldBy;
 use crate::{
-    process::Called,
+    host::process::Called,
     view::reading::{Held, Holder, Opener},
 };
 
@@ -105,7 +105,7 @@ fn called_of_thread(known: &Opener, new: &Opener) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::{NameOf, Owner};
+    use crate::host::process::{NameOf, Owner};
 
     fn name(text: &str) -> [u8; 16] {
         std::array::from_fn(|at| text.as_bytes().get(at).copied().unwrap_or(0))

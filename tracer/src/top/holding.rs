@@ -11,10 +11,12 @@ use tracer_common::{Conn, ConnKey};
 
 use crate::{
     clock,
-    netns::{Netns, Worker},
-    process::{Owner, Search},
-    sockdiag::{self, DiagSocket, tcp_state},
-    sockstat,
+    host::{
+        netns::{Netns, Worker},
+        process::{Owner, Search},
+        sockdiag::{self, DiagSocket, tcp_state},
+        sockstat,
+    },
 };
 
 /// What was found holds for so long, at least...
@@ -246,7 +248,7 @@ mod tests {
 
     #[test]
     fn a_limit_is_kept_without_listing() {
-        crate::test_netns::run(|| {
+        crate::host::test_netns::run(|| {
             let listeners: Vec<_> =
                 (0..3).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
             let error = read(2).unwrap_err();

@@ -15,16 +15,12 @@ use super::{
     own,
 };
 use crate::{
-    callers::Callers,
-    capacity::PortRange,
     clock,
     config::RowFilter,
     decode::{Typed, decode, typed},
     error::Error,
-    holder,
+    host::{callers::Callers, capacity::PortRange, holder, netns, process::Called},
     kernel::attach::Session,
-    netns,
-    process::Called,
     spread,
     trace::{Tracer, named_losses, visible, visible_to},
     view::{

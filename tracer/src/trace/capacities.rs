@@ -10,8 +10,10 @@ use std::{
 use foldhash::HashMap;
 
 use crate::{
-    capacity::{BoundPorts, Limits, PackedPorts, PortRange, Reuse, Usable},
-    netns::{Netns, Worker},
+    host::{
+        capacity::{BoundPorts, Limits, PackedPorts, PortRange, Reuse, Usable},
+        netns::{Netns, Worker},
+    },
     turns::Turns,
 };
 
@@ -46,7 +48,7 @@ pub struct Capacities {
     changed: bool,
     /// All ports that are bound, as of the newest look at them.
     binds: BoundPorts,
-    /// Ports that no connect() is given although the socket that bound them is gone: see [`crate::capacity::apart`].
+    /// Ports that no connect() is given although the socket that bound them is gone: see [`crate::host::capacity::apart`].
     left_over: BoundPorts,
     /// Namespaces that are not in `usable` because of [`MOST_LARGE`].
     too_large: HashSet<u32>,

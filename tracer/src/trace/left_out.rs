@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::netns::Netns;
+use crate::host::netns::Netns;
 
 /// Reasons that are kept; a host can have tens of thousands of namespaces.
 const MOST: usize = 20;

@@ -5,12 +5,15 @@ use std::{collections::HashSet, io, time::Instant};
 
 use super::{Tracer, left_out::Look, rhythm::CALM};
 use crate::{
-    capacity::PortRange,
     clock,
     error::Error,
-    netns::{Discovery, Netns},
+    host::{
+        capacity::PortRange,
+        netns::{Discovery, Netns},
+        sockdiag,
+    },
     seed::Dump,
-    shutdown, sockdiag,
+    shutdown,
 };
 
 impl Tracer {

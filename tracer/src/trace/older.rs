@@ -43,7 +43,7 @@ mod tests {
     use tracer_common::Addr;
 
     use super::*;
-    use crate::sockdiag::{DiagSocket, Family, tcp_state};
+    use crate::host::sockdiag::{DiagSocket, Family, tcp_state};
 
     #[test]
     fn each_ends_when_its_timer_says_and_a_batch_later() {

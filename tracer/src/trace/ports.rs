@@ -10,15 +10,17 @@ use super::{
     touched::{NotNoted, leaving},
 };
 use crate::{
-    capacity::{
-        BoundPorts, Limits, PortRange, PortSet, Usable,
-        addresses::{AddressUse, Addresses, Course},
-        apart::Comparison,
-    },
     clock,
     error::Error,
+    host::{
+        capacity::{
+            BoundPorts, Limits, PortRange, PortSet, Usable,
+            addresses::{AddressUse, Addresses, Course},
+            apart::Comparison,
+        },
+        netns::Netns,
+    },
     kernel::spreader::Looked,
-    netns::Netns,
 };
 
 /// All connections are looked at for no more than one part in so many of the time.

@@ -8,7 +8,10 @@ use std::{
 };
 
 use super::{Tracer, left_out::Look};
-use crate::{netns::Netns, shutdown, sockstat};
+use crate::{
+    host::{netns::Netns, sockstat},
+    shutdown,
+};
 
 /// How long it takes until the counters are read again, unless reading them took long: then, so many times as long.
 const SOONEST: Duration = Duration::from_secs(30);

@@ -5,8 +5,8 @@ use std::time::Instant;
 use tracer_common::{Filter, Loss, TupleCount, TupleKey, Who};
 
 use crate::{
-    callers::{self, Callers},
     config::RowFilter,
+    host::callers::{self, Callers},
     kernel::maps::Totals,
 };
 

@@ -8,9 +8,8 @@ use std::{
 };
 
 use crate::{
-    capacity::PortRange,
+    host::{capacity::PortRange, sysctl},
     sizes::{Asked, Facts, Memory},
-    sysctl,
 };
 
 /// How long namespaces are asked for their TIME_WAITs: those that are not reached by then count none.

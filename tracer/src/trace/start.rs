@@ -12,11 +12,14 @@ use tracer_common::Filter;
 
 use super::{Agreement, Capacities, Filling, LeftOut, Missing, Quiet, Tracer, sizing};
 use crate::{
-    cgroups::{self, Names},
     cli::Backend as BackendChoice,
     config::{FilterSpec, KernelConfig},
     error::Error,
-    holder::Holders,
+    host::{
+        cgroups::{self, Names},
+        holder::Holders,
+        mounts, netns, process, sockdiag,
+    },
     kernel::{
         attach::{self, Places, Session, Settings},
         btf::{Btf, BtfError},
@@ -26,10 +29,10 @@ use crate::{
         privilege,
         spreader::{Spreading, kept_sizes},
     },
-    memory, mounts, netns, process,
+    memory,
     sandbox::{self, Role, User},
     sizes::{self, Sizes},
-    sockdiag, usage,
+    usage,
 };
 
 const NO_FAIL_FAST: &str = "no --fail-fast: this kernel has no bpf_set_retval (Linux 6.1)";

@@ -7,7 +7,7 @@ use super::{
     forecast::{self, BEGUN_S, Begun, Filling, Reusable, TIME_WAIT_S},
     history::{Activity, Change, MINUTE, Sample},
 };
-use crate::capacity::TakenOver;
+use crate::host::capacity::TakenOver;
 
 /// A forecast is of the trend of so many seconds, or if that does not fill up, of a minute.
 const WINDOWS: [f64; 2] = [12.0, 60.0];

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use tracer_common::{Addr, Ports, TupleKey};
 
 use crate::{
-    process::Called,
+    host::process::Called,
     stats::{Rates, Row},
 };
 

@@ -8,9 +8,11 @@ use tracer_common::{Cause, TupleCount, TupleKey};
 
 use super::course::Older;
 use crate::{
-    capacity::{Limits, TakenOver},
-    holder::Holder as PortHolder,
-    process::Called,
+    host::{
+        capacity::{Limits, TakenOver},
+        holder::Holder as PortHolder,
+        process::Called,
+    },
     stats::P99,
 };
 

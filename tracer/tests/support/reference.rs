@@ -4,8 +4,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::Serialize;
 use tracer::{
-    cgroups::Name,
     export::{Context, errno, line},
+    host::cgroups::Name,
 };
 use tracer_common::{Addr, Cause, Event, Kind, PortBy, event_flag};
 

@@ -12,8 +12,10 @@ use super::{
     names::Names,
 };
 use crate::{
-    capacity::{Limits, TakenOver},
-    process::Called,
+    host::{
+        capacity::{Limits, TakenOver},
+        process::Called,
+    },
     stats::P99,
     view::{
         book::milliseconds,

@@ -8,7 +8,7 @@ use tracer_common::{Cause, TupleCount, tuple::SEARCH_BUCKETS};
 
 use super::*;
 use crate::{
-    cgroups::Name,
+    host::cgroups::Name,
     recording::test_recorder::{OFFSET, Recorder, S, key},
     stats::Row,
     view::book::{Book, Window},
@@ -313,11 +313,11 @@ proptest! {
                     count,
                     has_states: true,
                     capacity: Some(1000.max(u32::try_from(count.in_use()).unwrap())),
-                    limits: Some(crate::capacity::Limits::of(1000)),
+                    limits: Some(crate::host::capacity::Limits::of(1000)),
                     reuse: None,
                     older: None,
                     search_p99: None,
-                    called: crate::process::Called::of(count.pid, 0, count.comm),
+                    called: crate::host::process::Called::of(count.pid, 0, count.comm),
                     cgroup: name.as_ref().map(|name| name.path.clone()),
                     container: name.and_then(|name| name.container),
                     netns_name: None,

@@ -9,7 +9,7 @@ use std::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::*;
-use crate::{spread::ways, test_netns};
+use crate::{host::test_netns, spread::ways};
 
 fn ip(line: &str) {
     let output = Command::new("ip").args(line.split(' ')).output().unwrap();

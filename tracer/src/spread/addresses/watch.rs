@@ -8,7 +8,7 @@ use std::{
 use rustix::{io::Errno, net::SocketFlags};
 
 use super::wire::{self, RTM_DELADDR, RTM_DELROUTE, RTM_NEWADDR, RTM_NEWROUTE};
-use crate::netlink::{self, Message, Socket};
+use crate::host::netlink::{self, Message, Socket};
 
 const RTMGRP_IPV4_IFADDR: u32 = 0x10;
 const RTMGRP_IPV4_ROUTE: u32 = 0x40;

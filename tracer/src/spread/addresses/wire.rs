@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::{
-    netlink::{self, AF_INET, AF_INET6, NLM_F_ACK, NLM_F_DUMP, attributes, u16_at, u32_at},
+    host::netlink::{self, AF_INET, AF_INET6, NLM_F_ACK, NLM_F_DUMP, attributes, u16_at, u32_at},
     spread::ways::{Leads, Route},
 };
 

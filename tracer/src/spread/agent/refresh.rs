@@ -22,8 +22,8 @@ use super::{
     Agent,
 };
 use crate::{
-    capacity::{PortRange, Reuse},
     error::Error,
+    host::capacity::{PortRange, Reuse},
 };
 
 /// Routes change without a word that would be cheap to listen to (a router has a million of them), so they are

@@ -42,7 +42,7 @@ impl Feed {
                 reuse: None,
                 older: None,
                 search_p99: None,
-                called: crate::process::Called::of(count.pid, 0, count.comm),
+                called: crate::host::process::Called::of(count.pid, 0, count.comm),
                 cgroup: None,
                 container: None,
                 netns_name: None,

@@ -13,8 +13,7 @@ use super::{
     Detail, Hurts, Window,
 };
 use crate::{
-    capacity::Limits,
-    process::Called,
+    host::{capacity::Limits, process::Called},
     stats::{self, P99, Rates, Row},
 };
 

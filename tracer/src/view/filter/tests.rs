@@ -13,7 +13,7 @@ fn row() -> Row {
         zero: 0,
     };
     let mut row =
-        Row::new(key, &TupleCount::default(), None, Some(crate::capacity::Limits::of(1000)));
+        Row::new(key, &TupleCount::default(), None, Some(crate::host::capacity::Limits::of(1000)));
     row.in_use = 800;
     row.saturation = Some(0.8);
     row.rates = Some(Rates { opened: 12.0, released: 1.0, failed: 0.0 });

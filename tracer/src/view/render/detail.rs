@@ -19,9 +19,8 @@ use super::{
     words::{container, count, ends, per_second, several, who, width},
 };
 use crate::{
-    capacity::Limits,
-    cgroups::is_unit,
     export::errno,
+    host::{capacity::Limits, cgroups::is_unit},
     stats::Row,
     table::{SLOW, percent, seconds},
     text,

@@ -12,8 +12,10 @@ use tracer_common::TupleKey;
 
 use crate::{
     export::{errno, tuple::address},
-    holder::{self, Holder},
-    sockdiag::tcp_state,
+    host::{
+        holder::{self, Holder},
+        sockdiag::tcp_state,
+    },
     view::{
         model::{Failures, Model},
         reading::Call,

@@ -10,7 +10,7 @@ use super::{
     words::{clock, container, count, ends_within, per_second, several, who},
 };
 use crate::{
-    cgroups::is_unit,
+    host::cgroups::is_unit,
     table::seconds,
     text,
     view::{

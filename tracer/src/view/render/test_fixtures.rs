@@ -8,7 +8,7 @@ use tracer_common::{
 };
 
 use crate::{
-    capacity::Limits,
+    host::capacity::Limits,
     table::Top,
     view::{
         group::{By, grouped},
@@ -166,7 +166,7 @@ pub(super) fn lived(lives: &[Life], seconds: u64, more: impl FnOnce(&mut Reading
                 reuse: None,
                 older: None,
                 search_p99: None,
-                called: crate::process::Called::of(count.pid, 0, count.comm),
+                called: crate::host::process::Called::of(count.pid, 0, count.comm),
                 cgroup,
                 container,
                 netns_name: None,

@@ -7,8 +7,8 @@ use ratatui::text::Span;
 use tracer_common::TupleKey;
 
 use crate::{
-    cgroups::is_unit,
     export::tuple::address,
+    host::cgroups::is_unit,
     table::{BIND, rate},
     text,
 };

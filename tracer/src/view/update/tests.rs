@@ -45,7 +45,7 @@ fn read(model: &mut Model, second: u64, counts: &[(u8, u64)], reading: Reading) 
             reuse: None,
             older: None,
             search_p99: None,
-            called: crate::process::Called::of(812, 0, count(*in_use).comm),
+            called: crate::host::process::Called::of(812, 0, count(*in_use).comm),
             cgroup: None,
             container: None,
             netns_name: None,

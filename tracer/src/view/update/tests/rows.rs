@@ -21,7 +21,7 @@ fn only_rows_that_are_shown_make_the_column_of_namespaces() {
                 reuse: None,
                 older: None,
                 search_p99: None,
-                called: crate::process::Called::default(),
+                called: crate::host::process::Called::default(),
                 cgroup: None,
                 container: None,
                 netns_name: None,

@@ -39,7 +39,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::test_netns;
+    use crate::host::test_netns;
 
     #[test]
     fn a_list_of_any_length_is_read_to_its_end() {

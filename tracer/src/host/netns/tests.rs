@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::*;
-use crate::{capacity::PortRange, sockdiag, test_netns};
+use crate::host::{capacity::PortRange, sockdiag, test_netns};
 
 /// A named namespace, deleted on drop.
 struct Named(String);

@@ -1,6 +1,6 @@
 //! Netlink (netlink(7)): messages as bytes, and lists that the kernel dumps.
 //!
-//! What is inside of the messages is the business of [`crate::sockdiag`] and
+//! What is inside of the messages is the business of [`crate::host::sockdiag`] and
 //! [`crate::spread::addresses`].
 
 mod socket;

@@ -15,7 +15,7 @@ use rustix::{
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
 
-use crate::mounts::{self, CGROUP2, open_dir};
+use crate::host::mounts::{self, CGROUP2, open_dir};
 
 /// The inode number of the topmost directory (`kernfs_create_root` in the kernel), however it is mounted.
 const TOP: u64 = 1;

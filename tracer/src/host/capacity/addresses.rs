@@ -178,7 +178,7 @@ impl Course {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::capacity::{PackedPorts, PortRange};
+    use crate::host::capacity::{PackedPorts, PortRange};
 
     const NETNS: u32 = 5;
     const ONE: Addr = Addr::v4([10, 0, 0, 1]);

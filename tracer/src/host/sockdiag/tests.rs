@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::*;
-use crate::test_netns;
+use crate::host::test_netns;
 
 /// `(source port, destination port, state)` of every line of a /proc/net/tcp file.
 fn proc_sockets(file: &str) -> BTreeSet<(u16, u16, u8)> {

@@ -2,7 +2,7 @@
 
 use tracer_common::{Event, TupleCount, Who, event_flag};
 
-use crate::{
+use crate::host::{
     cgroups::Names,
     process::{Called, Processes},
 };

@@ -19,7 +19,7 @@ use super::{
     MAX_DEPTH,
     container::{id_of, is_roots, unit_of},
 };
-use crate::mounts::open_dir;
+use crate::host::mounts::open_dir;
 
 /// Cgroups that are remembered; a host with more of them at once gets no names for the rest.
 const MAX_NAMES: usize = 100_000;

@@ -41,7 +41,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::test_netns;
+    use crate::host::test_netns;
 
     #[test]
     fn sockets_of_both_families_and_time_waits_are_counted() {

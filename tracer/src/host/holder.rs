@@ -13,9 +13,11 @@ use tracer_common::{Addr, Bound, Cause, ConnKey, Event, Kind, conn_flag};
 
 use crate::{
     export::{line::state, tuple::address},
-    netns::{Netns, Worker},
-    process::{Called, NameOf, Owner, Search, leader_name},
-    sockdiag::{self, DiagSocket, tcp_state},
+    host::{
+        netns::{Netns, Worker},
+        process::{Called, NameOf, Owner, Search, leader_name},
+        sockdiag::{self, DiagSocket, tcp_state},
+    },
     text::until_nul,
 };
 
@@ -273,7 +275,7 @@ pub fn number(text: &str) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sockdiag::Family;
+    use crate::host::sockdiag::Family;
 
     const HERE: Addr = Addr::v4([10, 0, 0, 1]);
     const THERE: Addr = Addr::v4([10, 0, 0, 2]);

@@ -88,7 +88,7 @@ mod tests {
     use tracer_common::TupleKey;
 
     use super::*;
-    use crate::capacity::PortRange;
+    use crate::host::capacity::PortRange;
 
     const NETNS: u32 = 5;
 

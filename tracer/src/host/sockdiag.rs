@@ -17,7 +17,7 @@ use rustix::net::{
 };
 use tracer_common::Addr;
 
-use crate::netlink::Query;
+use crate::host::netlink::Query;
 
 /// TCP states as sock_diag and the kernel number them (`include/net/tcp_states.h`).
 pub mod tcp_state {

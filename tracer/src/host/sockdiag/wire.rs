@@ -3,7 +3,7 @@
 use tracer_common::Addr;
 
 use super::{DiagSocket, Family, tcp_state};
-use crate::netlink::{self, AF_INET, AF_INET6, NLM_F_DUMP, u32_at};
+use crate::host::netlink::{self, AF_INET, AF_INET6, NLM_F_DUMP, u32_at};
 
 /// Type of the request, and of its answers.
 pub(super) const SOCK_DIAG_BY_FAMILY: u16 = 20;

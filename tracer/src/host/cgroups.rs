@@ -19,7 +19,7 @@ pub use container::is_unit;
 pub use names::{Name, Names};
 pub use root::{NOT_WHOLE, Root, find};
 
-use crate::mounts::{self, CGROUP2, open_dir};
+use crate::host::mounts::{self, CGROUP2, open_dir};
 
 /// The deepest nesting that is followed; the kernel itself allows any, systemd needs about ten.
 const MAX_DEPTH: u32 = 128;

@@ -20,7 +20,7 @@ use std::{
 
 use tracer_common::{Addr, Halves, TupleCount, TupleKey};
 
-use crate::sysctl;
+use crate::host::sysctl;
 
 /// The ports that the kernel hands out by itself, from the sysctls of one network namespace.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -163,7 +163,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::test_netns;
+    use crate::host::test_netns;
 
     #[test]
     fn sysctl_texts_are_understood_or_refused() {
