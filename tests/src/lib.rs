@@ -1,6 +1,6 @@
 //! The vocabulary of the tests that run on a real kernel, as root, against the `tracer` program.
 //!
-//! [`host::netns`], [`sock`] and [`host::process`] make things happen; [`oracle`] says what the kernel has;
+//! [`netns`], [`sock`] and [`process`] make things happen; [`oracle`] says what the kernel has;
 //! [`tracer`] runs the program under test; a [`stage::Stage`] compares the two; [`workloads`] are
 //! what is played on it, and [`cases`] turns all of it into named tests. [`bench`] measures, [`show`]
 //! is a host that runs out of ports, for people to look at.

@@ -12,8 +12,8 @@ use std::{
 use tracer::{
     export::{Context, LineWriter, Lines, Moment, tuple::Tuple},
     host::capacity::Limits,
+    ledger::stats::Row,
     recording::{Player, Reader},
-    stats::Row,
 };
 use tracer_common::{Addr, Event, Kind, TupleCount, TupleKey};
 

@@ -14,11 +14,12 @@ use crate::{
     export::sink::Sink,
     host::callers::Callers,
     kernel::object::{BPF_OBJECT, MISSING},
+    ledger::trace,
     log, memory, record, replay, report,
     sandbox::User,
     shutdown,
     spread::{self, Agent},
-    top, trace, tuples,
+    top, tuples,
 };
 
 /// Before anything else.

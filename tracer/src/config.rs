@@ -20,7 +20,7 @@ use crate::{
         TableFormat, TuplesArgs,
     },
     error::Error,
-    sizes::Asked,
+    ledger::sizes::Asked,
     table::Column,
 };
 

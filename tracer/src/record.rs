@@ -17,7 +17,6 @@ use tracer_common::{Cause, Event, Filter, Kind, TupleCount, TupleKey};
 use crate::{
     clock,
     config::RecordConfig,
-    decode::decode,
     error::Error,
     export::{
         record::Moment,
@@ -26,9 +25,12 @@ use crate::{
     },
     host::{callers::Callers, holder, netns, process::Called},
     kernel::attach::Session,
+    ledger::{
+        decode::decode,
+        stats::{Earlier, Row},
+        trace::{Capacities, OlderEnds, Tracer, visible},
+    },
     shutdown::Asked,
-    stats::{Earlier, Row},
-    trace::{Capacities, OlderEnds, Tracer, visible},
     view::forecasts::Forecasts,
 };
 

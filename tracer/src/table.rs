@@ -13,7 +13,7 @@ use std::{cmp::Ordering, collections::BTreeMap, hash::BuildHasher};
 use foldhash::HashMap;
 use tracer_common::TupleKey;
 
-use crate::{cli::TableFormat, stats::Row};
+use crate::{cli::TableFormat, ledger::stats::Row};
 
 /// Rows that are worth choosing from.
 const SOME: usize = 64;

@@ -17,8 +17,8 @@ use crate::{
     config::{ShowConfig, TopConfig},
     error::Error,
     host::callers::Callers,
+    ledger::trace::Tracer,
     shutdown::Asked,
-    trace::Tracer,
     view::{
         model::{Model, Sort, View},
         screen,

@@ -14,11 +14,13 @@ use crate::{
     config::TuplesConfig,
     error::Error,
     host::{callers::Callers, netns},
+    ledger::{
+        stats::{Earlier, Row},
+        trace::{Tracer, named_losses, visible},
+    },
     losses::Said,
     shutdown::Asked,
-    stats::{Earlier, Row},
     table::{self, Column, Reading, Top},
-    trace::{Tracer, named_losses, visible},
     view::forecasts::{Forecast, Forecasts},
 };
 

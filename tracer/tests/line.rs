@@ -11,7 +11,6 @@ use any::{any_address, any_event};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tracer::{
-    decode::decode,
     export::{
         Context, LineWriter, Lines, Moment, SCHEMA,
         record::{Decided, Degraded, Lost, Start, Stats, Stop},
@@ -23,7 +22,7 @@ use tracer::{
         holder::Holder,
         process::{Called, NameOf},
     },
-    stats::Row,
+    ledger::{decode::decode, stats::Row},
 };
 use tracer_common::{
     Addr, Cause, Event, Kind, Loss, TupleCount, TupleKey, spread::Decision, tuple::SEARCH_BUCKETS,

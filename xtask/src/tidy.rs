@@ -68,7 +68,7 @@ fn rust(dir: &Path, sources: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// Whether the whole file is tests, by its path from the root: `tests.rs`, `host/test_netns.rs`, or
+/// Whether the whole file is tests, by its path from the root: `tests.rs`, `test_netns.rs`, or
 /// anything in a directory `tests`.
 fn of_tests(path: &Path) -> bool {
     let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();

@@ -13,8 +13,8 @@ use super::{
     timestamp::Timestamp,
 };
 use crate::{
-    decode::{DecodeError, Typed, typed},
     host::{cgroups::Name, holder::Holder, process::Called},
+    ledger::decode::{DecodeError, Typed, typed},
 };
 
 /// What a line says beside its event.

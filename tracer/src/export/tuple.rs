@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     host::cgroups::{Name, is_unit},
-    stats::Row,
+    ledger::stats::Row,
     text::until_nul,
 };
 

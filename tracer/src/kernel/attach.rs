@@ -30,8 +30,8 @@ use super::{
 };
 use crate::{
     error::Error,
+    ledger::sizes::{Sizes, not_made},
     shutdown,
-    sizes::{Sizes, not_made},
 };
 use one::{AttachError, Attachment, short};
 use session::Running;

@@ -16,7 +16,7 @@ use super::{loaded::Mark, pins::Pins, sys};
 use links::{Link, adopt, create};
 pub use maps::{Looked, Pinned, RuleMaps, SpreadMaps};
 
-use crate::sizes::Kept;
+use crate::ledger::sizes::Kept;
 
 /// Maps that outlive the process.
 pub(super) const KEPT_MAPS: [&str; 15] = [

@@ -8,7 +8,6 @@ use super::trouble::Trouble;
 use crate::{
     clock,
     config::Rotation,
-    decode::DecodeError,
     error,
     export::{
         Context, LineWriter, Lines,
@@ -17,6 +16,7 @@ use crate::{
         tuple::{AddressStats, Tuple},
     },
     host::{cgroups::Name, holder::Holder, process::Called},
+    ledger::decode::DecodeError,
     shutdown::Asked,
 };
 

@@ -10,7 +10,7 @@ use tracer_common::Cause;
 use crate::{
     config::{RecordConfig, Target},
     kernel::maps::Totals,
-    trace::named_losses,
+    ledger::trace::named_losses,
 };
 
 /// Shown while events go to a file and a person watches stderr.

@@ -11,7 +11,7 @@ use crate::{
     export::record::{Degraded, Start, Stats, Stop},
     host::capacity::PortRange,
     kernel::maps::Totals,
-    trace::{Tracer, named_losses},
+    ledger::trace::{Tracer, named_losses},
     usage,
 };
 

@@ -20,7 +20,7 @@ use crate::{
         holder::{self, Holder},
         process::{Called, NameOf},
     },
-    stats::P99,
+    ledger::stats::P99,
     view::{
         forecast::TIME_WAIT_S,
         reading::{self, Call, Own},

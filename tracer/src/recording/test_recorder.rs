@@ -11,7 +11,7 @@ use crate::{
         tuple::Tuple,
     },
     host::{capacity::Limits, cgroups::Name},
-    stats::Row,
+    ledger::stats::Row,
 };
 
 /// A second, in ns.

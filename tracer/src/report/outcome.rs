@@ -17,8 +17,8 @@ use super::{
 use crate::{
     export::{timestamp::Timestamp, tuple::address},
     host::capacity::Limits,
+    ledger::stats::P99,
     recording::Reader,
-    stats::P99,
     text::until_nul,
     view::reading::Call,
 };

@@ -6,8 +6,8 @@ use tracer_common::{Cause, TupleKey};
 
 use super::tally::{Before, Place, Rank, Tally};
 use crate::{
+    ledger::stats::P99,
     recording::{At, Degraded, Entry, Failure, Losses, Start, Totals, Tuple},
-    stats::P99,
     view::reading::{About, Call},
 };
 

@@ -4,8 +4,8 @@ use tracer_common::Cause;
 
 use crate::{
     host::capacity::Limits,
+    ledger::stats,
     recording::{At, Tuple},
-    stats,
     table::{CRITICAL, HIGH, SLOW},
 };
 

@@ -43,8 +43,8 @@ use crate::{
         pins::Pins,
         spreader::{Spreader, Spreading},
     },
+    ledger::trace::{self, Tracer},
     shutdown::{self, Asked},
-    trace::{self, Tracer},
 };
 
 /// How soon a refusal is acted upon.
@@ -91,7 +91,7 @@ impl Agent {
     /// behind; spreading has begun when this returns.
     ///
     /// # Errors
-    /// As [`trace::start`]; a pool, cgroup, destination or namespace that cannot be (78); another agent
+    /// As [`ledger::trace::start`]; a pool, cgroup, destination or namespace that cannot be (78); another agent
     /// of the same rule (75).
     pub fn start(
         kernel: &KernelConfig,

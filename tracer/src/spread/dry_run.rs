@@ -24,8 +24,8 @@ use crate::{
         sockdiag,
     },
     kernel::spreader::Place,
+    ledger::trace::{self, Tracer},
     sandbox::User,
-    trace::{self, Tracer},
 };
 
 /// The connections that a rule would be for.

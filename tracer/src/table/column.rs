@@ -10,7 +10,7 @@ use cell::{
     destination, error, full, known, known_first, most, netns, not_empty, source, state, stuck,
 };
 
-use crate::{host::cgroups::is_unit, stats::Row, text};
+use crate::{host::cgroups::is_unit, ledger::stats::Row, text};
 
 /// A column of a table of rows.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{Alike, Column, Reading};
-use crate::{losses, stats::Row, text};
+use crate::{ledger::stats::Row, losses, text};
 
 /// The header, one line for each row, and one of what was lost, if anything was.
 pub(super) fn render(rows: &[Row], reading: &Reading<'_>) -> String {

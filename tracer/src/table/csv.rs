@@ -7,7 +7,7 @@ use crate::{
         timestamp::Timestamp,
         tuple::{Tuple, address},
     },
-    stats::Row,
+    ledger::stats::Row,
     text,
 };
 
@@ -104,7 +104,7 @@ fn quoted(cell: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stats::Row;
+    use crate::ledger::stats::Row;
     use tracer_common::{TupleCount, TupleKey};
 
     #[test]

@@ -11,7 +11,7 @@ use crate::{
         timestamp::Timestamp,
         tuple::{AddressStats, Tuple},
     },
-    stats::Row,
+    ledger::stats::Row,
 };
 
 #[derive(Serialize)]

@@ -5,7 +5,7 @@ use tracer_common::{
 };
 
 use super::*;
-use crate::{host::capacity::Limits, stats::P99, view::forecasts::Forecast};
+use crate::{host::capacity::Limits, ledger::stats::P99, view::forecasts::Forecast};
 
 /// 2026-11-21T02:44:53.5Z
 const NS: u64 = 1_795_229_093_500_000_000;
@@ -54,7 +54,8 @@ fn rows() -> Vec<Row> {
     failing.failed[Cause::Refused as usize] = 2;
     failing.last_errno = 99;
     failing.search_p99 = Some(P99 { ns: 1_572_864, at_least: false });
-    failing.rates = failing.rates.map(|rates| crate::stats::Rates { failed: 33.25, ..rates });
+    failing.rates =
+        failing.rates.map(|rates| crate::ledger::stats::Rates { failed: 33.25, ..rates });
     failing.container = Some("3f1c8a90b7d2e45f60718293a4b5c6d7".into());
 
     let mut slow = filling(14_000);
@@ -190,7 +191,7 @@ fn no_form_lets_a_control_or_bidirectional_character_through() {
 #[test]
 fn the_signs_stand_from_their_thresholds_on() {
     let cell = |in_use| {
-        let saturation = crate::stats::saturation(in_use, Some(1000));
+        let saturation = crate::ledger::stats::saturation(in_use, Some(1000));
         Column::Saturation.cell(&Row { in_use, saturation, ..row_of(1000) })
     };
     assert_eq!(cell(449), "44.9  ");

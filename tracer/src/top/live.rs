@@ -17,12 +17,14 @@ use super::{
 use crate::{
     clock,
     config::RowFilter,
-    decode::{Typed, decode, typed},
     error::Error,
     host::{callers::Callers, capacity::PortRange, holder, netns, process::Called},
     kernel::attach::Session,
+    ledger::{
+        decode::{Typed, decode, typed},
+        trace::{Tracer, named_losses, visible, visible_to},
+    },
     spread,
-    trace::{Tracer, named_losses, visible, visible_to},
     view::{
         model::{Model, Wants},
         reading::{About, Blocked, Call, Failure, Holder, Look, Own, Pool, Reading},

@@ -17,7 +17,7 @@ pub use plot::{Plot, Point};
 use track::Track;
 
 use super::reading::{Look, Reading};
-use crate::stats::Row;
+use crate::ledger::stats::Row;
 
 /// Over how much time a rate is taken.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

@@ -19,7 +19,7 @@ use ipnet::IpNet;
 use tracer_common::{Addr, filter::Ports};
 
 use super::group::By;
-use crate::{cli, stats::Row, table::Column, text};
+use crate::{cli, ledger::stats::Row, table::Column, text};
 
 /// A filter that was understood.
 #[derive(Clone, Debug, Default, PartialEq)]

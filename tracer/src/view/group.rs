@@ -6,7 +6,7 @@ use tracer_common::{Addr, Ports, TupleKey};
 
 use crate::{
     host::process::Called,
-    stats::{Rates, Row},
+    ledger::stats::{Rates, Row},
 };
 
 /// What a row stands for.

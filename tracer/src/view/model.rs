@@ -14,7 +14,7 @@ use super::{
     reading::{About, Failure, Reading},
     update::Failing,
 };
-use crate::{stats::Row, table::Column};
+use crate::{ledger::stats::Row, table::Column};
 
 /// Failures that are remembered; equal ones in a row are one.
 pub const FAILURES: usize = 1000;

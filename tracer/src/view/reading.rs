@@ -13,7 +13,7 @@ use crate::{
         holder::Holder as PortHolder,
         process::Called,
     },
-    stats::P99,
+    ledger::stats::P99,
 };
 
 /// What holds for all readings of one tracer.

@@ -16,7 +16,7 @@ use crate::{
         capacity::{Limits, TakenOver},
         process::Called,
     },
-    stats::P99,
+    ledger::stats::P99,
     view::{
         book::milliseconds,
         course::Older,

@@ -9,8 +9,8 @@ use tracer_common::{Cause, TupleCount, tuple::SEARCH_BUCKETS};
 use super::*;
 use crate::{
     host::cgroups::Name,
+    ledger::stats::Row,
     recording::test_recorder::{OFFSET, Recorder, S, key},
-    stats::Row,
     view::book::{Book, Window},
 };
 

@@ -16,6 +16,7 @@ use crate::{
     error::Error,
     export::record::{Start, Stop},
     kernel::maps::Totals,
+    ledger::trace::named_losses,
     record::{output::Dropped, totals::Degradation},
     shutdown::Asked,
     spread::{
@@ -23,7 +24,6 @@ use crate::{
         start,
         state::{LeftOutTowards, Quarantined, State},
     },
-    trace::named_losses,
 };
 
 /// What had been counted when the stream began, and what was told since: a rule is older than its agent.

@@ -15,9 +15,9 @@ use rustix::thread::CapabilitySet;
 use crate::{
     error::Error,
     export::{Sink, record::Stop, sink::Closed},
+    ledger::trace,
     record::output::{Dropped, Output},
     shutdown::Asked,
-    trace,
 };
 
 /// Lines that wait for the output at most, some hundred bytes each.

@@ -7,7 +7,7 @@ use tracer_common::Addr;
 use super::{CRITICAL, HIGH, SLOW};
 use crate::{
     export::{errno, tuple::address},
-    stats::{P99, Row},
+    ledger::stats::{P99, Row},
     text,
 };
 

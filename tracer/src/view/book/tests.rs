@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use tracer_common::{Addr, Cause, TupleCount, tuple::search_bucket};
 
 use super::*;
-use crate::stats;
+use crate::ledger::stats;
 
 fn key(number: u8) -> TupleKey {
     TupleKey {

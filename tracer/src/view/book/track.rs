@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     host::{capacity::Limits, process::Called},
-    stats::{self, P99, Rates, Row},
+    ledger::stats::{self, P99, Rates, Row},
 };
 
 /// A tuple without ports is shown so long after its last change, ms.

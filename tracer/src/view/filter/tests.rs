@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use tracer_common::{TupleCount, TupleKey};
 
 use super::*;
-use crate::stats::{P99, Rates};
+use crate::ledger::stats::{P99, Rates};
 
 fn row() -> Row {
     let key = TupleKey {

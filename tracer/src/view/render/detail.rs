@@ -21,7 +21,7 @@ use super::{
 use crate::{
     export::errno,
     host::{capacity::Limits, cgroups::is_unit},
-    stats::Row,
+    ledger::stats::Row,
     table::{SLOW, percent, seconds},
     text,
     view::{

@@ -13,7 +13,7 @@ use super::{
     words::several,
 };
 use crate::{
-    stats::Row,
+    ledger::stats::Row,
     table::{Alike, Column},
     view::{
         model::{Model, View},

@@ -13,7 +13,7 @@ use super::super::{
     render,
 };
 use crate::{
-    stats::{Rates, Row},
+    ledger::stats::{Rates, Row},
     table::{self, Alike, Top},
 };
 

@@ -163,7 +163,7 @@ fn conns(facts: &Facts) -> (u32, String) {
         (u64::from(range) * 3 / 2, format!("half as much again as the {range} ports of the range")),
     ];
     let (most, why) = wanted.into_iter().max_by_key(|(most, _)| *most).unwrap_or_default();
-    // That many are to be no reason for a warning: see `trace/filling.rs`.
+    // That many are to be no reason for a warning: see `ledger/trace/filling.rs`.
     let room = (most.saturating_mul(5) / 4).clamp(u64::from(USUAL.conns), MOST_CONNS);
     (u32::try_from(room.next_power_of_two()).unwrap_or(u32::MAX), why)
 }

@@ -12,7 +12,7 @@ use tracer_common::{
 
 use crate::{
     host::sockdiag::DiagSocket,
-    seed::{self, Dump, Owners},
+    ledger::seed::{self, Dump, Owners},
 };
 
 /// A port of a network namespace.

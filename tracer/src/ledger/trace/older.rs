@@ -4,7 +4,7 @@ use foldhash::HashMap;
 use tracer_common::TupleKey;
 
 use crate::{
-    seed::{self, Dump},
+    ledger::seed::{self, Dump},
     view::{course::Older, forecast::TIME_WAIT_S},
 };
 

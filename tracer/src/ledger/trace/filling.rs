@@ -7,7 +7,7 @@ use tracer_common::{settings::MAX_TOUCHED, share::Table};
 use super::Tracer;
 use crate::{
     error::Error,
-    sizes::{Chosen, Sizes},
+    ledger::sizes::{Chosen, Sizes},
 };
 
 /// A table that is fuller than this, of 100, is said.

@@ -45,7 +45,7 @@ use tracer_common::{
 };
 
 use crate::{
-    bound, clock,
+    clock,
     error::Error,
     host::{
         capacity::{Limits, Reuse},
@@ -54,9 +54,8 @@ use crate::{
         process,
     },
     kernel::{attach::Session, maps::Totals},
-    memory, seed, shutdown,
-    sizes::Chosen,
-    stats::Earlier,
+    ledger::{bound, seed, sizes::Chosen, stats::Earlier},
+    memory, shutdown,
     view::course::Holds,
 };
 

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     host::{capacity::PortRange, sysctl},
-    sizes::{Asked, Facts, Memory},
+    ledger::sizes::{Asked, Facts, Memory},
 };
 
 /// How long namespaces are asked for their TIME_WAITs: those that are not reached by then count none.

@@ -29,9 +29,9 @@ use crate::{
         privilege,
         spreader::{Spreading, kept_sizes},
     },
+    ledger::sizes::{self, Sizes},
     memory,
     sandbox::{self, Role, User},
-    sizes::{self, Sizes},
     usage,
 };
 

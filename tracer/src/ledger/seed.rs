@@ -14,7 +14,7 @@ use crate::{
         process::Owner,
         sockdiag::{DiagSocket, tcp_state},
     },
-    outbound::outbound,
+    ledger::outbound::outbound,
 };
 
 /// The sockets of one network namespace.

@@ -12,7 +12,7 @@ use crate::{
         netns::{Discovery, Netns},
         sockdiag,
     },
-    seed::Dump,
+    ledger::seed::Dump,
     shutdown,
 };
 
