@@ -10,7 +10,8 @@ use std::{
 };
 
 use tracer::{
-    export::{Context, LineWriter, Lines, Moment, tuple::Tuple},
+    export::{Context, LineWriter, Lines, Moment},
+    format::tuple::Tuple,
     host::capacity::Limits,
     ledger::stats::Row,
     recording::{Player, Reader},

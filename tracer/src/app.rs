@@ -9,17 +9,15 @@ use tracer_common::Kind;
 
 use crate::{
     cli::{self, Cli},
+    commands::{record, replay, report, top, tuples},
     config::{KernelConfig, RecordConfig, SpreadConfig, Task, TopConfig, TuplesConfig},
     error::Error,
     export::sink::Sink,
     host::callers::Callers,
     kernel::object::{BPF_OBJECT, MISSING},
     ledger::trace,
-    log, memory, record, replay, report,
-    sandbox::User,
-    shutdown,
+    runtime::{log, memory, sandbox::User, shutdown},
     spread::{self, Agent},
-    top, tuples,
 };
 
 /// Before anything else.

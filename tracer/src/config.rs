@@ -20,8 +20,8 @@ use crate::{
         TableFormat, TuplesArgs,
     },
     error::Error,
+    format::table::Column,
     ledger::sizes::Asked,
-    table::Column,
 };
 
 /// What the kernel side is asked for, by every command that traces.

@@ -107,7 +107,7 @@ impl Error {
         } else {
             ""
         };
-        format!("error: {}\n{hint}", crate::text::lines(&self.to_string()))
+        format!("error: {}\n{hint}", crate::format::text::lines(&self.to_string()))
     }
 }
 

@@ -6,18 +6,14 @@
 //! clock and CLOCK_MONOTONIC; `event.name`. The first line is `tracer.start`, the last one
 //! `tracer.stop`.
 //!
-//! Lines of socket events are written by hand ([`mod@line`]), the rare ones by serde ([`record`]).
+//! Lines of socket events are written by hand ([`mod@line`]), the rare ones by serde ([`commands::record`]).
 
-pub mod errno;
-mod json;
 pub mod line;
 mod lines;
 mod namespaces;
 mod process;
 pub mod record;
 pub mod sink;
-pub(crate) mod timestamp;
-pub mod tuple;
 
 pub use line::{Context, LineWriter};
 pub use lines::Lines;

@@ -7,7 +7,7 @@ use tracer::{
     app,
     cli::Cli,
     error::{Error, Exit},
-    shutdown,
+    runtime::shutdown,
 };
 
 fn main() -> ExitCode {

@@ -14,8 +14,8 @@ use tracer::{
     export::{
         Context, LineWriter, Lines, Moment, SCHEMA,
         record::{Decided, Degraded, Lost, Start, Stats, Stop},
-        tuple::{AddressStats, Tuple},
     },
+    format::tuple::{AddressStats, Tuple},
     host::{
         capacity::Limits,
         cgroups::Name,
@@ -38,7 +38,7 @@ static VALIDATOR: LazyLock<jsonschema::Validator> = LazyLock::new(|| {
 fn checked(line: &[u8]) -> Value {
     let text = str::from_utf8(line).expect("UTF-8");
     let text = text.strip_suffix('\n').expect("a newline at the end");
-    assert!(!text.contains(tracer::text::is_harmful), "{text}");
+    assert!(!text.contains(tracer::format::text::is_harmful), "{text}");
     let value: Value = serde_json::from_str(text).expect(text);
     if let Err(error) = VALIDATOR.validate(&value) {
         panic!("{error} at {} of {text}", error.instance_path());

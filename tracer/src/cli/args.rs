@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use tracer_common::filter::Ports;
 
 use super::value::{self, NetnsRef};
-use crate::table::Column;
+use crate::format::table::Column;
 
 /// `PID_MAX_LIMIT` of a 64-bit kernel (include/linux/threads.h).
 const PID_MAX: u32 = 4_194_304;

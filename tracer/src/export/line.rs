@@ -6,13 +6,12 @@
 use tracer_common::{Addr, Cause, Event, PortBy, event_flag};
 
 use super::{
-    errno,
     lines::{EIGHT, Lines, Pen, Word},
     namespaces::Namespaces,
     process::Processes,
-    timestamp::Timestamp,
 };
 use crate::{
+    format::{errno, timestamp::Timestamp},
     host::{cgroups::Name, holder::Holder, process::Called},
     ledger::decode::{DecodeError, Typed, typed},
 };

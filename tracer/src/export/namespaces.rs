@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::json;
+use crate::format::json;
 
 /// What is written behind the number of a namespace.
 #[derive(Clone, Debug, Default)]

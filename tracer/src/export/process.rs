@@ -2,10 +2,9 @@
 
 use tracer_common::Event;
 
-use super::json;
 use crate::{
+    format::{json, text::until_nul},
     host::{cgroups::Name, process::Called},
-    text::until_nul,
 };
 
 /// Threads that are kept. A power of two: the low bits of a thread's id are its place.

@@ -6,6 +6,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{line::LineWriter, lines::Lines};
+use crate::format::{
+    json::terminal_safe,
+    losses::lost_prefix,
+    tuple::{AddressStats, Tuple},
+};
 
 /// When a line was written, and its number.
 #[derive(Clone, Copy, Debug, Default)]
@@ -97,14 +102,6 @@ fn failed_prefix<S: serde::Serializer>(
     serializer.collect_map(failed.iter().map(|(cause, count)| (format!("failed.{cause}"), count)))
 }
 
-/// Each loss with the `lost.` prefix.
-pub fn lost_prefix<S: serde::Serializer>(
-    lost: &BTreeMap<&str, u64>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(lost.iter().map(|(reason, count)| (format!("lost.{reason}"), count)))
-}
-
 /// `tracer.degraded`: what does not work as well as it could has changed.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Degraded<'a> {
@@ -177,6 +174,34 @@ pub struct Decided<'a> {
 }
 
 impl LineWriter {
+    /// Appends `tuple.stats`.
+    ///
+    /// # Errors
+    /// None with these types: serde's, passed on.
+    pub fn tuple_stats(
+        &mut self,
+        out: &mut Lines,
+        moment: Moment,
+        tuple: &Tuple<'_>,
+    ) -> serde_json::Result<()> {
+        self.object(out, moment, "tuple.stats", &terminal_safe(tuple)?);
+        Ok(())
+    }
+
+    /// Appends `address.stats`.
+    ///
+    /// # Errors
+    /// As [`Self::tuple_stats`].
+    pub fn address_stats(
+        &mut self,
+        out: &mut Lines,
+        moment: Moment,
+        address: &AddressStats,
+    ) -> serde_json::Result<()> {
+        self.object(out, moment, "address.stats", &terminal_safe(address)?);
+        Ok(())
+    }
+
     /// Appends `spread.decision`.
     pub fn decided(
         &mut self,
@@ -245,17 +270,4 @@ impl LineWriter {
         self.object(out, moment, "lost", &terminal_safe(record)?);
         Ok(())
     }
-}
-
-/// JSON in which every character that could act on a terminal is escaped, as in [`mod@super::line`].
-/// Such characters only stand inside of strings, where an escape means the same.
-pub(crate) fn terminal_safe(record: &impl Serialize) -> serde_json::Result<Vec<u8>> {
-    let json = serde_json::to_string(record)?;
-    // Nearly always.
-    if json.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
-        return Ok(json.into_bytes());
-    }
-    let mut out = Vec::with_capacity(json.len());
-    super::json::harmless(&mut out, &json);
-    Ok(out)
 }

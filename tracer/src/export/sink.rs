@@ -17,7 +17,7 @@ use std::io;
 use crate::{
     config::{OutputConfig, Rotation, Target},
     error::Error,
-    sandbox::User,
+    runtime::sandbox::User,
 };
 use file::Medium;
 use frame::Frame;

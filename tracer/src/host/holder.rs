@@ -12,13 +12,13 @@ use serde::Serialize;
 use tracer_common::{Addr, Bound, Cause, ConnKey, Event, Kind, conn_flag};
 
 use crate::{
-    export::{line::state, tuple::address},
+    export::line::state,
+    format::{text::until_nul, tuple::address},
     host::{
         netns::{Netns, Worker},
         process::{Called, NameOf, Owner, Search, leader_name},
         sockdiag::{self, DiagSocket, tcp_state},
     },
-    text::until_nul,
 };
 
 /// The socket that keeps a port from a bind().
@@ -251,7 +251,7 @@ impl Holder {
     pub fn json(&self) -> serde_json::Result<Vec<u8>> {
         let name = String::from_utf8_lossy(until_nul(&self.comm));
         let connected = self.peer_port != 0;
-        crate::export::record::terminal_safe(&Keys {
+        crate::format::json::terminal_safe(&Keys {
             state: word(self.state),
             pid: (self.pid != 0).then_some(self.pid),
             name: (!name.is_empty()).then_some(name),

@@ -17,7 +17,7 @@ use rustix::{
     net::{Protocol, SocketFlags},
 };
 
-use crate::beat::beat;
+use crate::runtime::beat::beat;
 pub(crate) use socket::Socket;
 
 pub(crate) const AF_INET: u8 = 2;

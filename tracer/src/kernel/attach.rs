@@ -31,7 +31,7 @@ use super::{
 use crate::{
     error::Error,
     ledger::sizes::{Sizes, not_made},
-    shutdown,
+    runtime::shutdown,
 };
 use one::{AttachError, Attachment, short};
 use session::Running;

@@ -22,8 +22,8 @@ pub use self::folder::Refused;
 use self::folder::{Folder, Kind};
 use super::bpffs::{self, Bpffs};
 use crate::{
-    beat::{Detaching, beat},
     error::Error,
+    runtime::beat::{Detaching, beat},
 };
 
 /// Our folder in a bpffs; below it one for each layout of the maps, below that one for each rule.

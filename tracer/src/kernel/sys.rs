@@ -18,7 +18,7 @@ use aya_obj::generated::{
     bpf_attach_type::BPF_PERF_EVENT, bpf_attr, bpf_cmd, bpf_link_info, bpf_map_type,
 };
 
-use crate::beat::beat;
+use crate::runtime::beat::beat;
 
 pub(super) use ids::{
     Listed, MARK_SIZE, bind_map, by_id, create_mark, detach_link, link_info, map_name, next_link,

@@ -45,7 +45,6 @@ use tracer_common::{
 };
 
 use crate::{
-    clock,
     error::Error,
     host::{
         capacity::{Limits, Reuse},
@@ -55,7 +54,7 @@ use crate::{
     },
     kernel::{attach::Session, maps::Totals},
     ledger::{bound, seed, sizes::Chosen, stats::Earlier},
-    memory, shutdown,
+    runtime::{clock, memory, shutdown},
     view::course::Holds,
 };
 

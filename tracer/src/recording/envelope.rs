@@ -5,7 +5,7 @@ use memchr::memchr;
 use serde::Deserialize;
 
 use super::time;
-use crate::export::timestamp::LENGTH;
+use crate::format::timestamp::LENGTH;
 
 /// The keys that every line has.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

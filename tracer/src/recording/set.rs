@@ -15,7 +15,7 @@ use super::{
     envelope::Envelope,
     input::{Input, LONGEST, Line},
 };
-use crate::{error::Error, text};
+use crate::{error::Error, format::text};
 
 /// Letters of a line that are quoted in an error.
 const QUOTE: usize = 60;

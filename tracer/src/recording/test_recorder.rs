@@ -8,8 +8,8 @@ use crate::{
     export::{
         Context, LineWriter, Lines, Moment,
         record::{Degraded, Lost, Start, Stats, Stop},
-        tuple::Tuple,
     },
+    format::tuple::Tuple,
     host::{capacity::Limits, cgroups::Name},
     ledger::stats::Row,
 };

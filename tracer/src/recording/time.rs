@@ -1,6 +1,6 @@
 //! The timestamps of the format back to numbers.
 
-use crate::export::timestamp::LENGTH;
+use crate::format::timestamp::LENGTH;
 
 /// ns since 1970 of `2026-11-21T02:44:53.123456789Z`; `None`: it is no such text, or before 1970.
 pub(super) fn parse(text: &[u8]) -> Option<u64> {
@@ -47,7 +47,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::export::timestamp::Timestamp;
+    use crate::format::timestamp::Timestamp;
 
     #[test]
     fn what_is_no_timestamp_has_no_number() {

@@ -30,7 +30,6 @@ use super::{
 };
 use crate::{
     cli::OnExit,
-    clock,
     config::{KernelConfig, SpreadConfig},
     error::Error,
     export::Sink,
@@ -44,7 +43,10 @@ use crate::{
         spreader::{Spreader, Spreading},
     },
     ledger::trace::{self, Tracer},
-    shutdown::{self, Asked},
+    runtime::{
+        clock,
+        shutdown::{self, Asked},
+    },
 };
 
 /// How soon a refusal is acted upon.

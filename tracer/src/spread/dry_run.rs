@@ -25,7 +25,7 @@ use crate::{
     },
     kernel::spreader::Place,
     ledger::trace::{self, Tracer},
-    sandbox::User,
+    runtime::sandbox::User,
 };
 
 /// The connections that a rule would be for.

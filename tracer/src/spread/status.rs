@@ -147,7 +147,7 @@ pub fn run(config: &StatusConfig) -> Result<Vec<u8>, Error> {
     if !config.json {
         return Ok(text::of(&found).into_bytes());
     }
-    let mut line = crate::export::record::terminal_safe(&found)
+    let mut line = crate::format::json::terminal_safe(&found)
         .map_err(|error| Error::Failure(format!("cannot put the status together: {error}")))?;
     line.push(b'\n');
     Ok(line)

@@ -12,22 +12,22 @@ use tracer_common::{
 use self::writer::{Handed, Writer};
 use super::start::address;
 use crate::{
+    commands::record::{
+        output::{Dropped, Output},
+        totals::Change,
+    },
     error::Error,
     export::{
         Sink,
         record::{Decided, Stop},
         sink::Closed,
     },
+    format::text::until_nul,
     host::{
         callers::Callers,
         cgroups::{Name, Names},
     },
-    record::{
-        output::{Dropped, Output},
-        totals::Change,
-    },
-    shutdown::Asked,
-    text::until_nul,
+    runtime::shutdown::Asked,
 };
 
 /// Of a pool without room, one line is written in so much time where not every decision is.

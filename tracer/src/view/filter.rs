@@ -19,7 +19,11 @@ use ipnet::IpNet;
 use tracer_common::{Addr, filter::Ports};
 
 use super::group::By;
-use crate::{cli, ledger::stats::Row, table::Column, text};
+use crate::{
+    cli,
+    format::{table::Column, text},
+    ledger::stats::Row,
+};
 
 /// A filter that was understood.
 #[derive(Clone, Debug, Default, PartialEq)]

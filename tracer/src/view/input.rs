@@ -25,7 +25,7 @@ impl Input {
     }
 
     pub fn insert(&mut self, letter: char) {
-        if self.text.chars().count() < LIMIT && !crate::text::is_harmful(letter) {
+        if self.text.chars().count() < LIMIT && !crate::format::text::is_harmful(letter) {
             self.text.insert(self.at, letter);
             self.at += letter.len_utf8();
         }

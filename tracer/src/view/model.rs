@@ -14,7 +14,7 @@ use super::{
     reading::{About, Failure, Reading},
     update::Failing,
 };
-use crate::{ledger::stats::Row, table::Column};
+use crate::{format::table::Column, ledger::stats::Row};
 
 /// Failures that are remembered; equal ones in a row are one.
 pub const FAILURES: usize = 1000;

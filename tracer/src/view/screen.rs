@@ -11,7 +11,10 @@ use super::{
     terminal::{Keys, Screen},
     update::{Effect, Message, update},
 };
-use crate::{error::Error, log, shutdown::Asked};
+use crate::{
+    error::Error,
+    runtime::{log, shutdown::Asked},
+};
 
 /// How often the source is looked after, and requests to end are seen.
 const LOOK: Duration = Duration::from_millis(100);

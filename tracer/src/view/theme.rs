@@ -2,7 +2,7 @@
 
 use ratatui::style::{Color, Modifier, Style};
 
-use crate::table::{CRITICAL, HIGH, SLOW};
+use crate::format::table::{CRITICAL, HIGH, SLOW};
 
 /// The styles, with colour or (`NO_COLOR`) only bold, underlined and reversed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -4,7 +4,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::Serialize;
 use tracer::{
-    export::{Context, errno, line},
+    export::{Context, line},
+    format::errno,
     host::cgroups::Name,
 };
 use tracer_common::{Addr, Cause, Event, Kind, PortBy, event_flag};

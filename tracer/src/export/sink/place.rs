@@ -16,7 +16,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{error::Error, sandbox::User};
+use crate::{error::Error, runtime::sandbox::User};
 
 /// The place of an output file.
 #[derive(Debug)]

@@ -6,7 +6,7 @@
 use std::{fs::Metadata, os::unix::fs::MetadataExt};
 
 use super::place::Place;
-use crate::{error::Error, text};
+use crate::{error::Error, format::text};
 
 /// Write permission of the group and of others.
 const OTHERS_WRITE: u32 = 0o022;

@@ -9,7 +9,10 @@ use std::{
 };
 
 use super::{NAMES, Netns, OWN, entries, inum, own, way};
-use crate::{beat::beat, host::mounts, shutdown};
+use crate::{
+    host::mounts,
+    runtime::{beat::beat, shutdown},
+};
 
 /// How long one search may take. A user can have more files open than can be looked at.
 const TIME: Duration = Duration::from_millis(1500);

@@ -156,7 +156,7 @@ fn a_visit_that_does_not_end_costs_its_namespace_and_nothing_else() {
     let slow = || {
         for _ in 0..6 {
             thread::sleep(Duration::from_millis(40));
-            crate::beat::beat();
+            crate::runtime::beat::beat();
         }
     };
     worker.run_in(&good, slow).unwrap();

@@ -25,7 +25,7 @@ use std::{
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::{Discovery, Netns, discover, inum, way};
-use crate::{
+use crate::runtime::{
     beat::{self, Beats},
     shutdown,
 };
@@ -97,7 +97,7 @@ impl Worker {
     }
 
     /// Runs `visit` inside the namespace and waits for it, as long as it gives signs of life
-    /// ([`crate::beat`]) every two seconds. Whatever `visit` opens there must be closed when it returns, or it
+    /// ([`crate::runtime::beat`]) every two seconds. Whatever `visit` opens there must be closed when it returns, or it
     /// keeps the namespace alive.
     ///
     /// Errors are of kind `NotFound` if the namespace has vanished (or everything that its ways

@@ -5,7 +5,7 @@ use std::{collections::HashMap, fs, io, os::unix::fs::MetadataExt};
 
 use tracer_common::{Event, Who};
 
-use crate::clock;
+use crate::runtime::clock;
 
 /// The names of who called. Arbitrary bytes, NUL-padded.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

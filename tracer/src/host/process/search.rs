@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{Owner, comm, socket_inode};
-use crate::turns::Turns;
+use crate::runtime::turns::Turns;
 
 /// Open files of each process that are looked at before the rest of any.
 const FIRST: usize = 4096;

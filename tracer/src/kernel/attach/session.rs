@@ -20,8 +20,8 @@ use super::{
     one,
 };
 use crate::{
-    beat::{Detaching, beat},
     error::Error,
+    runtime::beat::{Detaching, beat},
 };
 
 /// An attached backend.

@@ -14,7 +14,7 @@ use crate::{
         capacity::{BoundPorts, Limits, PackedPorts, PortRange, Reuse, Usable},
         netns::{Netns, Worker},
     },
-    turns::Turns,
+    runtime::turns::Turns,
 };
 
 /// All namespaces are looked for no more often than this...

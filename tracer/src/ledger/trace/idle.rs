@@ -4,7 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use tracer_common::{Cause, TupleCount, TupleKey};
 
-use crate::clock;
+use crate::runtime::clock;
 
 /// A tuple without ports is kept so long, for its history, while the table is at most half full.
 const KEEP: Duration = Duration::from_mins(10);

@@ -5,7 +5,6 @@ use std::{collections::HashSet, io, time::Instant};
 
 use super::{Tracer, left_out::Look, rhythm::CALM};
 use crate::{
-    clock,
     error::Error,
     host::{
         capacity::PortRange,
@@ -13,7 +12,7 @@ use crate::{
         sockdiag,
     },
     ledger::seed::Dump,
-    shutdown,
+    runtime::{clock, shutdown},
 };
 
 impl Tracer {

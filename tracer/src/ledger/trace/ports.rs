@@ -10,7 +10,6 @@ use super::{
     touched::{NotNoted, leaving},
 };
 use crate::{
-    clock,
     error::Error,
     host::{
         capacity::{
@@ -21,6 +20,7 @@ use crate::{
         netns::Netns,
     },
     kernel::spreader::Looked,
+    runtime::clock,
 };
 
 /// All connections are looked at for no more than one part in so many of the time.

@@ -10,7 +10,7 @@ use std::{
 use super::{Tracer, left_out::Look};
 use crate::{
     host::{netns::Netns, sockstat},
-    shutdown,
+    runtime::shutdown,
 };
 
 /// How long it takes until the counters are read again, unless reading them took long: then, so many times as long.

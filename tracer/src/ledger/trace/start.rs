@@ -30,9 +30,11 @@ use crate::{
         spreader::{Spreading, kept_sizes},
     },
     ledger::sizes::{self, Sizes},
-    memory,
-    sandbox::{self, Role, User},
-    usage,
+    runtime::{
+        memory,
+        sandbox::{self, Role, User},
+        usage,
+    },
 };
 
 const NO_FAIL_FAST: &str = "no --fail-fast: this kernel has no bpf_set_retval (Linux 6.1)";

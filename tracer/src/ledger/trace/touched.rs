@@ -7,7 +7,7 @@ use foldhash::{HashMap, HashSet};
 use tracer_common::{Loss, Touched, seed::Command, settings::MAX_TOUCHED, touched::netns_of};
 
 use super::Tracer;
-use crate::{clock, error::Error, kernel::maps::Totals};
+use crate::{error::Error, kernel::maps::Totals, runtime::clock};
 
 /// An entry leaves when it is older than this: a connection that had the port before is in the ledger by then.
 const SETTLED: Duration = Duration::from_secs(2);

@@ -8,7 +8,10 @@ use tracer_common::{
 };
 
 use super::Tracer;
-use crate::{clock, error::Error, shutdown};
+use crate::{
+    error::Error,
+    runtime::{clock, shutdown},
+};
 
 impl Tracer {
     /// Compares the ledger with the kernel at once where such marks were lost: what ended unnoticed would be counted

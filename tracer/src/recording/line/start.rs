@@ -35,7 +35,7 @@ impl Start {
         let range = range(&text("ports.range"));
         let interval = line.get("settings.stats_interval_s").and_then(Value::as_f64);
         let interval = interval.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-        let interval_ns = interval.map(crate::clock::as_ns);
+        let interval_ns = interval.map(crate::runtime::clock::as_ns);
         let mask = line.get("settings.event_mask").and_then(Value::as_u64);
         Ok(Self {
             about: About {

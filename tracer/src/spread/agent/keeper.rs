@@ -23,7 +23,12 @@ use super::super::{
     addresses::{Asker, Host, Watch},
     pool, start,
 };
-use crate::{clock, error::Error, kernel::spreader::RuleMaps, ledger::trace, sandbox::User};
+use crate::{
+    error::Error,
+    kernel::spreader::RuleMaps,
+    ledger::trace,
+    runtime::{clock, sandbox::User},
+};
 
 /// How often the lease is renewed, and how soon at the latest a change of addresses is seen.
 pub const BEAT: Duration = Duration::from_millis(50);

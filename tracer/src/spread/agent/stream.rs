@@ -11,14 +11,13 @@ use tracer_common::{
 
 use super::{Agent, pool};
 use crate::{
-    clock,
+    commands::record::{output::Dropped, totals::Degradation},
     config::Target,
     error::Error,
     export::record::{Start, Stop},
     kernel::maps::Totals,
     ledger::trace::named_losses,
-    record::{output::Dropped, totals::Degradation},
-    shutdown::Asked,
+    runtime::{clock, shutdown::Asked},
     spread::{
         health::REFUSED,
         start,

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{RuleStatus, State, Status};
-use crate::{clock, text};
+use crate::{format::text, runtime::clock};
 
 pub(super) fn of(status: &Status) -> String {
     let mut refused = String::new();

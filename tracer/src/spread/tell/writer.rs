@@ -13,11 +13,11 @@ use std::{
 use rustix::thread::CapabilitySet;
 
 use crate::{
+    commands::record::output::{Dropped, Output},
     error::Error,
     export::{Sink, record::Stop, sink::Closed},
     ledger::trace,
-    record::output::{Dropped, Output},
-    shutdown::Asked,
+    runtime::shutdown::Asked,
 };
 
 /// Lines that wait for the output at most, some hundred bytes each.

@@ -19,11 +19,13 @@ use super::{
     words::{container, count, ends, per_second, several, who, width},
 };
 use crate::{
-    export::errno,
+    format::{
+        errno,
+        table::{SLOW, percent, seconds},
+        text,
+    },
     host::{capacity::Limits, cgroups::is_unit},
     ledger::stats::Row,
-    table::{SLOW, percent, seconds},
-    text,
     view::{
         book::{Detail, Window},
         model::Model,

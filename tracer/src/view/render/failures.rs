@@ -11,7 +11,7 @@ use super::{
 use tracer_common::TupleKey;
 
 use crate::{
-    export::{errno, tuple::address},
+    format::{errno, tuple::address},
     host::{
         holder::{self, Holder},
         sockdiag::tcp_state,

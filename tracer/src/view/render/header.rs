@@ -10,9 +10,8 @@ use super::{
     words::{clock, container, count, ends_within, per_second, several, who},
 };
 use crate::{
+    format::{table::seconds, text},
     host::cgroups::is_unit,
-    table::seconds,
-    text,
     view::{
         book::{HostRates, Hurts, Worst},
         model::Model,

@@ -12,7 +12,7 @@ use super::{
     words::width,
 };
 use crate::{
-    table::Column,
+    format::table::Column,
     view::{
         keys,
         model::{Model, View},

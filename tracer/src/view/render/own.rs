@@ -12,7 +12,7 @@ use super::{
     words::{count, width},
 };
 use crate::{
-    text,
+    format::text,
     view::{model::Model, theme::Theme},
 };
 

@@ -12,7 +12,7 @@ use super::{
     words::{cut, width},
 };
 use crate::{
-    text,
+    format::text,
     view::{
         input::Input,
         keys,

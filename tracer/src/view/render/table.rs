@@ -13,8 +13,8 @@ use super::{
     words::several,
 };
 use crate::{
+    format::table::{Alike, Column},
     ledger::stats::Row,
-    table::{Alike, Column},
     view::{
         model::{Model, View},
         theme::Theme,

@@ -7,7 +7,7 @@ use super::{
     words::{count, cut},
 };
 use crate::{
-    text,
+    format::text,
     view::{
         group::By,
         model::{Mode, Model, View},

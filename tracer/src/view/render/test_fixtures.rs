@@ -8,8 +8,8 @@ use tracer_common::{
 };
 
 use crate::{
+    format::table::Top,
     host::capacity::Limits,
-    table::Top,
     view::{
         group::{By, grouped},
         layout,

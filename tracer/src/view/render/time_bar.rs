@@ -7,7 +7,7 @@ use super::{
     words::{clock, count, width},
 };
 use crate::{
-    text,
+    format::text,
     view::{
         model::{Model, Replay},
         theme::Theme,

@@ -7,10 +7,12 @@ use ratatui::text::Span;
 use tracer_common::TupleKey;
 
 use crate::{
-    export::tuple::address,
+    format::{
+        table::{BIND, rate},
+        text,
+        tuple::address,
+    },
     host::cgroups::is_unit,
-    table::{BIND, rate},
-    text,
 };
 
 /// Columns of a terminal that a text takes.

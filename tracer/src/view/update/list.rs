@@ -13,8 +13,8 @@ use super::super::{
     render,
 };
 use crate::{
+    format::table::{self, Alike, Top},
     ledger::stats::{Rates, Row},
-    table::{self, Alike, Top},
 };
 
 /// The tuple that hurts most, or is fullest; whatever the list shows.

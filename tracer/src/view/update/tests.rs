@@ -5,7 +5,7 @@ use tracer_common::{Addr, Cause, TupleCount, TupleKey};
 
 use super::*;
 use crate::{
-    table::Column,
+    format::table::Column,
     view::{
         book::Window,
         model::List,
@@ -314,7 +314,7 @@ fn check(model: &Model) {
     assert!(model.failures.len() <= crate::view::model::FAILURES);
     let sort = model.sort();
     for pair in rows.windows(2) {
-        let order = crate::table::order(sort.by, &pair[0], &pair[1]);
+        let order = crate::format::table::order(sort.by, &pair[0], &pair[1]);
         assert!(if sort.reverse { order.is_gt() } else { order.is_lt() }, "{pair:?}");
     }
 }

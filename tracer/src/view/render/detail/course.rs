@@ -14,7 +14,7 @@ use super::{
     heading,
 };
 use crate::{
-    table::{SLOW, seconds},
+    format::table::{SLOW, seconds},
     view::{book::Point, model::Model, theme::Theme},
 };
 

@@ -4,7 +4,7 @@ use insta::assert_snapshot;
 
 use super::super::test_fixtures::{self as fixtures, drawn};
 use crate::{
-    table::Column,
+    format::table::Column,
     view::{
         filter::Filter,
         group::By,

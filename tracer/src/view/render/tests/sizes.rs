@@ -8,7 +8,7 @@ use tracer_common::Cause;
 
 use super::super::test_fixtures::{self as fixtures, Life, sized};
 use crate::{
-    text,
+    format::text,
     view::{
         book::Window,
         filter::Filter,

@@ -1,0 +1,358 @@
+//! `tracer record`: from the ring buffer and the tuple table to lines.
+
+pub(crate) mod output;
+mod progress;
+pub(crate) mod totals;
+mod trouble;
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use output::{More, Output};
+use progress::Progress;
+use tracer_common::{Cause, Event, Filter, Kind, TupleCount, TupleKey};
+
+use crate::{
+    config::RecordConfig,
+    error::Error,
+    export::{record::Moment, sink::Closed},
+    format::tuple::{AddressStats, Tuple},
+    host::{callers::Callers, holder, netns, process::Called},
+    kernel::attach::Session,
+    ledger::{
+        decode::decode,
+        stats::{Earlier, Row},
+        trace::{Capacities, OlderEnds, Tracer, visible},
+    },
+    runtime::{clock, shutdown::Asked},
+    view::forecasts::Forecasts,
+};
+
+/// Records taken from the ring buffer before anything else is looked at.
+const BATCH: usize = 4096;
+/// How long to wait for the ring to fill, at a steady trickle and when nothing happens.
+const SHORT_WAIT: Duration = Duration::from_millis(10);
+const LONG_WAIT: Duration = Duration::from_millis(50);
+/// How long a line may wait in the buffer.
+const WRITE_INTERVAL: Duration = Duration::from_millis(100);
+/// How often the rare work is looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Runs until it is asked to stop, its time is up, or its reader is gone.
+///
+/// # Errors
+/// What makes going on senseless: the BPF maps cannot be read.
+pub fn run(
+    tracer: Tracer,
+    config: &RecordConfig,
+    filter: Filter,
+    output: crate::export::sink::Sink,
+    callers: Callers,
+    asked: &Asked,
+) -> Result<(), Error> {
+    let mut recorder = Recorder {
+        output: Output::new(output, config.output.rotation.as_ref(), asked.clone()),
+        progress: Progress::new(config),
+        config,
+        filter,
+        callers,
+        namespaces: netns::Names::default(),
+        last: Earlier::default(),
+        last_at: Instant::now(),
+        forecasts: Forecasts::default(),
+        older: OlderEnds::default(),
+        last_addresses: HashMap::new(),
+        told: totals::Told::default(),
+        degraded: totals::Degradation::default(),
+        undecodable: 0,
+        events: 0,
+        tracer,
+    };
+    match recorder.run(asked) {
+        Ok(result) => result.and_then(|()| match recorder.output.failure() {
+            Some(failure) => Err(Error::Failure(failure)),
+            None => Ok(()),
+        }),
+        // The reader has what it wanted.
+        Err(Closed) => Ok(()),
+    }
+}
+
+/// Only a failed search says how many ports there are.
+fn wants_capacity(event: &Event) -> bool {
+    event.kind == Kind::ConnectFailed as u8 && event.detail == Cause::PortsExhausted as u8
+}
+
+struct Recorder<'a> {
+    tracer: Tracer,
+    config: &'a RecordConfig,
+    filter: Filter,
+    output: Output,
+    progress: Progress,
+    callers: Callers,
+    namespaces: netns::Names,
+    /// The reading that the newest tuple.stats came from, and when.
+    last: Earlier,
+    last_at: Instant,
+    forecasts: Forecasts,
+    /// For the first reading.
+    older: OlderEnds,
+    /// Counters of the newest address.stats.
+    last_addresses: HashMap<TupleKey, TupleCount>,
+    told: totals::Told,
+    /// What the stream says does not work as well as it could.
+    degraded: totals::Degradation,
+    undecodable: u64,
+    /// Lines of socket events.
+    events: u64,
+}
+
+impl Recorder<'_> {
+    fn run(&mut self, asked: &Asked) -> Result<Result<(), Error>, Closed> {
+        if let Err(error) = self.begin()? {
+            return Ok(Err(error));
+        }
+        let started = Instant::now();
+        let mut ticked = started;
+        while !asked.stop() && self.config.duration.is_none_or(|limit| started.elapsed() < limit) {
+            let taken = self.take(BATCH)?;
+            if self.output.due(WRITE_INTERVAL) {
+                self.output.write()?;
+            }
+            if asked.reopen() {
+                self.output.reopen()?;
+            }
+            if ticked.elapsed() >= TICK {
+                ticked = Instant::now();
+                if let Err(error) = self.tick()? {
+                    return Ok(Err(error));
+                }
+            }
+            if self.last_at.elapsed() >= self.config.stats_interval
+                && let Err(error) = self.stats()?
+            {
+                return Ok(Err(error));
+            }
+            if taken < BATCH {
+                let left =
+                    self.config.duration.map(|limit| limit.saturating_sub(started.elapsed()));
+                let wait = if taken == 0 { LONG_WAIT } else { SHORT_WAIT };
+                self.tracer.session.events.wait(left.map_or(wait, |left| wait.min(left)));
+            }
+        }
+        self.end()
+    }
+
+    fn begin(&mut self) -> Result<Result<(), Error>, Closed> {
+        let uname = rustix::system::uname();
+        let host = uname.nodename().to_string_lossy();
+        let line = totals::start(&self.tracer, self.config, &host);
+        self.output.start(&line)?;
+        self.degraded.said(line.degraded);
+        // A reader may wait for the first line to know that everything is attached.
+        self.output.write()?;
+        if let Err(error) = self.tracer.read(true) {
+            return Ok(Err(error));
+        }
+        self.forecasts.begin(clock::monotonic_ns());
+        self.older = self.tracer.take_older();
+        let Self { tracer, forecasts, older, .. } = self;
+        for (key, count) in tracer.tuples() {
+            forecasts.read(key, (None, count), tracer.holds(key, count), older.get(key));
+        }
+        forecasts.end();
+        self.tracer.keep_tuples(&mut self.last);
+        Ok(Ok(()))
+    }
+
+    /// Turns waiting records into lines. Returns how many records there were.
+    fn take(&mut self, limit: usize) -> Result<usize, Closed> {
+        let Self { tracer, output, callers, namespaces, undecodable, events, .. } = self;
+        let (Session { events: ring, maps, .. }, capacities, worker, holders) = tracer.split();
+        let now = Instant::now();
+        if namespaces.refresh(now) {
+            output.name_namespaces(namespaces.iter());
+        }
+        let mut result = Ok(());
+        let capacity_of =
+            |capacities: &mut Capacities, event: &Event, count: Option<TupleCount>| {
+                let limits = capacities.learn(worker, event.tuple.netns, event.pid, event.tid)?;
+                // By the ledger alone: ports can have been given back since the event.
+                Some(count?.capacity(limits.usable()))
+            };
+        let mut more = |event: &Event, called: Called| {
+            let capacity = wants_capacity(event)
+                .then(|| capacity_of(capacities, event, maps.tuple(&event.tuple)));
+            let holder = holder::is_asked_for(event).then(|| {
+                let place = capacities.place(event.tuple.netns);
+                holders.of(event, place, worker, || maps.all_binds())
+            });
+            More { capacity: capacity.flatten(), holder: holder.flatten(), called }
+        };
+        let taken = ring.drain(limit, |record| {
+            let Ok(event) = decode(record) else {
+                *undecodable += 1;
+                return;
+            };
+            let called = callers.of(&event);
+            let more = more(&event, called);
+            match output.event(&event, more, || callers.cgroups.get(event.cgroup, now)) {
+                Ok(Ok(())) => *events += 1,
+                Ok(Err(_)) => *undecodable += 1,
+                Err(closed) => result = Err(closed),
+            }
+        });
+        result.map(|()| taken)
+    }
+
+    fn tick(&mut self) -> Result<Result<(), Error>, Closed> {
+        self.output.flush()?;
+        self.tracer.session.flush_log();
+        if self.config.events.lost
+            && let Err(error) = self.losses()?
+        {
+            return Ok(Err(error));
+        }
+        // Bound ports, for what failed searches say of them.
+        let compared = self.tracer.reconcile_if_due();
+        if let Err(error) = compared.and_then(|()| self.tracer.refresh_ports()) {
+            return Ok(Err(error));
+        }
+        self.degradation()?;
+        let result = self.tracer.totals();
+        if let Ok(totals) = &result {
+            self.progress.show(self.events, totals, self.output.dropped().events);
+        }
+        Ok(result.map(|_| ()))
+    }
+
+    /// One `lost` line for each reason that counted up since the last one.
+    fn losses(&mut self) -> Result<Result<(), Error>, Closed> {
+        let totals = match self.tracer.totals() {
+            Ok(totals) => totals,
+            Err(error) => return Ok(Err(error)),
+        };
+        let dropped = self.output.dropped();
+        for (reason, count) in self.told.new_losses(&totals, dropped, self.undecodable) {
+            self.output.lost(reason, count)?;
+        }
+        Ok(Ok(()))
+    }
+
+    /// A line if what does not work as well as it could has changed.
+    fn degradation(&mut self) -> Result<(), Closed> {
+        let Some(change) = self.degraded.change(self.tracer.degraded()) else { return Ok(()) };
+        self.degraded.said(change.now());
+        self.output.degraded(&change.line())
+    }
+
+    /// A reading: one `tuple.stats` line for each tuple that holds ports or has changed, and
+    /// `tracer.stats`.
+    fn stats(&mut self) -> Result<Result<(), Error>, Closed> {
+        let elapsed = self.last_at.elapsed();
+        self.last_at = Instant::now();
+        let read_at = self.output.moment();
+        if let Err(error) = self.tracer.read(true) {
+            return Ok(Err(error));
+        }
+        let mut result = Ok(());
+        if self.config.events.stats {
+            let tuples = self.tuple_stats(read_at, elapsed)?;
+            result = self.end_reading(read_at, tuples)?;
+        }
+        self.tracer.keep_tuples(&mut self.last);
+        self.degradation()?;
+        Ok(result)
+    }
+
+    /// Returns how many lines there were.
+    fn tuple_stats(&mut self, read_at: Moment, elapsed: Duration) -> Result<u64, Closed> {
+        let now = Instant::now();
+        let mut lines = 0;
+        self.forecasts.begin(read_at.mono_ns);
+        for (key, count) in self.tracer.tuples() {
+            let before = self.last.get(key);
+            let holds = self.tracer.holds(key, count);
+            let forecast = self.forecasts.read(key, (before, count), holds, None);
+            let idle = count.in_use() == 0 && before == Some(count);
+            if idle || !visible(&self.filter, key, count, &mut self.callers, now) {
+                continue;
+            }
+            // A tuple that was not there before has counted everything since then.
+            let zero = TupleCount::default();
+            let before = Some((before.unwrap_or(&zero), elapsed));
+            let row = Row::new(*key, count, before, self.tracer.limits(key.netns));
+            let mut row = row.with(forecast);
+            row.netns_name = self.namespaces.get(key.netns).cloned();
+            row.called = self.callers.last(count);
+            let name = self.callers.cgroups.get(count.cgroup, now);
+            let mut tuple = Tuple::recorded(&row, count, name);
+            if self.older.get(key).is_some() {
+                tuple.ends = self.forecasts.ending(key);
+            }
+            self.output.tuple_stats(read_at, &tuple)?;
+            lines += 1;
+        }
+        self.address_stats(read_at, elapsed)?;
+        self.forecasts.end();
+        self.older = OlderEnds::default();
+        Ok(lines)
+    }
+
+    /// One `address.stats` line for each address at which bind(address, 0) is used.
+    fn address_stats(&mut self, read_at: Moment, elapsed: Duration) -> Result<(), Closed> {
+        let now = Instant::now();
+        let before = std::mem::take(&mut self.last_addresses);
+        for (key, count, of) in self.tracer.bind_rows() {
+            let was = before.get(&key).copied().unwrap_or(count);
+            self.last_addresses.insert(key, count);
+            let forecast = self.forecasts.read(&key, (Some(&was), &count), of.holds(), None);
+            if !visible(&self.filter, &key, &count, &mut self.callers, now) {
+                continue;
+            }
+            let row = Row::new(key, &count, Some((&was, elapsed)), Some(of.limits));
+            let mut row = row.with(forecast);
+            row.netns_name = self.namespaces.get(key.netns).cloned();
+            self.output.address_stats(read_at, &AddressStats::from(&row))?;
+        }
+        Ok(())
+    }
+
+    fn end_reading(&mut self, read_at: Moment, tuples: u64) -> Result<Result<(), Error>, Closed> {
+        let totals = match self.tracer.totals() {
+            Ok(totals) => totals,
+            Err(error) => return Ok(Err(error)),
+        };
+        let dropped = self.output.dropped();
+        let drift = self.tracer.drift;
+        let line = totals::stats(&totals, dropped, self.undecodable, drift, tuples);
+        self.output.stats(read_at, &line)?;
+        Ok(Ok(()))
+    }
+
+    fn end(&mut self) -> Result<Result<(), Error>, Closed> {
+        // What is told below must hold for the whole stream: nothing is traced from here on.
+        self.tracer.session.detach();
+        while self.take(BATCH)? > 0 {
+            self.output.write()?;
+        }
+        let mut result = self.stats()?;
+        if self.config.events.lost {
+            result = result.and(self.losses()?);
+        }
+        match self.tracer.totals() {
+            Ok(totals) => {
+                let Self { events, undecodable, tracer, .. } = self;
+                let finish =
+                    |dropped| totals::stop(&totals, *events, dropped, *undecodable, tracer.drift);
+                self.output.stop(finish)?;
+            }
+            Err(error) => result = result.and(Err(error)),
+        }
+        self.output.close()?;
+        self.progress.end();
+        Ok(result)
+    }
+}

@@ -1,0 +1,231 @@
+//! The first line, the last line, and what of the losses was told in between.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+use tracer_common::Cause;
+
+use super::output::Dropped;
+use crate::{
+    config::{RecordConfig, Target},
+    export::record::{Degraded, Start, Stats, Stop},
+    host::capacity::PortRange,
+    kernel::maps::Totals,
+    ledger::trace::{Tracer, named_losses},
+    runtime::usage,
+};
+
+/// `tracer.start`
+pub(super) fn start<'a>(tracer: &'a Tracer, config: &RecordConfig, host: &'a str) -> Start<'a> {
+    let output = match &config.output.target {
+        Target::Stdout => "-".to_owned(),
+        Target::File(path) => path.to_string_lossy().into_owned(),
+    };
+    let range = PortRange::read().ok();
+    let filter =
+        (!config.filter.is_empty()).then(|| ("filter".into(), json!(config.filter.to_string())));
+    Start {
+        version: env!("CARGO_PKG_VERSION"),
+        kernel: tracer.release.as_str().into(),
+        backend: tracer.session.backend.name(),
+        host: host.into(),
+        range: range.map(|range| format!("{}-{}", range.low, range.high)),
+        degraded: tracer.degraded(),
+        settings: [
+            ("output".into(), json!(output)),
+            ("event_mask".into(), json!(config.events.mask)),
+            ("stats".into(), json!(config.events.stats)),
+            ("stats_interval_s".into(), json!(config.stats_interval.as_secs_f64())),
+            ("seeded".into(), json!(tracer.seeded)),
+        ]
+        .into_iter()
+        .chain(tracer.tables.settings())
+        .chain(filter)
+        .collect(),
+    }
+}
+
+/// The losses that lines were written about.
+#[derive(Default)]
+pub(super) struct Told(BTreeMap<&'static str, u64>);
+
+/// What the stream says does not work as well as it could.
+#[derive(Default)]
+pub(crate) struct Degradation(Vec<String>);
+
+/// What changed of it.
+#[derive(Debug, Eq, PartialEq)]
+pub(crate) struct Change {
+    now: Vec<String>,
+    added: Vec<String>,
+    ended: Vec<String>,
+}
+
+impl Degradation {
+    /// The stream says this now.
+    pub(crate) fn said(&mut self, reasons: Vec<String>) {
+        self.0 = reasons;
+    }
+
+    /// `None`: the stream says it already. Their order means nothing.
+    pub(crate) fn change(&self, now: Vec<String>) -> Option<Change> {
+        let without = |these: &[String], those: &[String]| -> Vec<String> {
+            these.iter().filter(|one| !those.contains(one)).cloned().collect()
+        };
+        let (added, ended) = (without(&now, &self.0), without(&self.0, &now));
+        if added.is_empty() && ended.is_empty() {
+            return None;
+        }
+        Some(Change { now, added, ended })
+    }
+}
+
+impl Change {
+    /// What the stream says once the line is in it.
+    pub(crate) fn now(&self) -> Vec<String> {
+        self.now.clone()
+    }
+
+    pub(crate) fn line(&self) -> Degraded<'_> {
+        Degraded { degraded: &self.now, added: &self.added, ended: &self.ended }
+    }
+}
+
+/// Every loss by name, whether it happened or not.
+fn losses(
+    totals: &Totals,
+    dropped: Dropped,
+    undecodable: u64,
+) -> impl Iterator<Item = (&'static str, u64)> {
+    named_losses(totals).chain([
+        ("output_full", dropped.events),
+        ("output_full_other", dropped.others),
+        ("undecodable", undecodable),
+    ])
+}
+
+impl Told {
+    /// What was lost since the last call.
+    pub(super) fn new_losses(
+        &mut self,
+        totals: &Totals,
+        dropped: Dropped,
+        undecodable: u64,
+    ) -> Vec<(&'static str, u64)> {
+        losses(totals, dropped, undecodable)
+            .filter_map(|(reason, count)| {
+                let before = self.0.insert(reason, count).unwrap_or(0);
+                let more = count.saturating_sub(before);
+                (more > 0).then_some((reason, more))
+            })
+            .collect()
+    }
+}
+
+/// `tracer.stats`, after `tuples` lines of `tuple.stats`.
+pub(super) fn stats(
+    totals: &Totals,
+    dropped: Dropped,
+    undecodable: u64,
+    drift: u64,
+    tuples: u64,
+) -> Stats {
+    Stats {
+        tuples,
+        seen: totals.seen,
+        emitted: totals.emitted,
+        failed: failed(totals),
+        lost: losses(totals, dropped, undecodable).filter(|(_, count)| *count > 0).collect(),
+        drift,
+        cpu_ns: usage::cpu_ns(),
+        rss_kib: usage::rss_kib(),
+    }
+}
+
+fn failed(totals: &Totals) -> BTreeMap<&'static str, u64> {
+    Cause::ALL.map(|cause| (cause.name(), totals.failed_for(cause))).into()
+}
+
+/// `tracer.stop`. `events` are the lines of socket events that were handed to the output.
+pub(super) fn stop(
+    totals: &Totals,
+    events: u64,
+    dropped: Dropped,
+    undecodable: u64,
+    drift: u64,
+) -> Stop {
+    Stop {
+        seen: totals.seen,
+        emitted: totals.emitted,
+        written: events.saturating_sub(dropped.events),
+        failed: failed(totals),
+        lost: losses(totals, dropped, undecodable).collect(),
+        drift,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracer_common::Loss;
+
+    use super::*;
+
+    #[test]
+    fn a_loss_is_told_once_with_what_was_new() {
+        let mut totals = Totals::default();
+        let mut told = Told::default();
+        assert_eq!(told.new_losses(&totals, Dropped::default(), 0), []);
+        totals.lost[Loss::EventRingFull as usize] = 3;
+        let dropped = Dropped { events: 2, others: 0 };
+        let new = told.new_losses(&totals, dropped, 0);
+        assert_eq!(new, [("event_ring_full", 3), ("output_full", 2)]);
+        totals.lost[Loss::EventRingFull as usize] = 5;
+        assert_eq!(told.new_losses(&totals, dropped, 0), [("event_ring_full", 2)]);
+    }
+
+    #[test]
+    fn what_is_degraded_is_written_when_it_changes() {
+        let list = |these: &[&str]| these.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>();
+        let mut said = Degradation::default();
+        said.said(list(&["a"]));
+        assert_eq!(said.change(list(&["a"])), None);
+        let change = Change { now: list(&["a", "b"]), added: list(&["b"]), ended: vec![] };
+        assert_eq!(said.change(list(&["a", "b"])), Some(change));
+        said.said(list(&["a", "b"]));
+        assert_eq!(said.change(list(&["b", "a"])), None);
+        let change = Change { now: list(&["b"]), added: vec![], ended: list(&["a"]) };
+        assert_eq!(said.change(list(&["b"])), Some(change));
+    }
+
+    #[test]
+    fn a_missed_hook_is_a_loss_beside_the_sums() {
+        let totals = Totals { seen: 5, emitted: 5, hook_missed: 2, ..Totals::default() };
+        let new = Told::default().new_losses(&totals, Dropped::default(), 0);
+        assert_eq!(new, [("hook_missed", 2)]);
+        let stop = stop(&totals, 5, Dropped::default(), 0, 0);
+        assert_eq!(stop.lost["hook_missed"], 2);
+        assert_eq!((stop.emitted, stop.written), (stop.seen, stop.seen));
+    }
+
+    #[test]
+    fn a_reading_is_closed_with_the_losses_that_happened_and_all_causes() {
+        let mut totals = Totals { seen: 5, emitted: 4, ..Totals::default() };
+        totals.lost[Loss::EventRingFull as usize] = 1;
+        totals.failed[Cause::Refused as usize] = 3;
+        let stats = stats(&totals, Dropped { events: 0, others: 2 }, 0, 1, 7);
+        assert_eq!(stats.lost, [("event_ring_full", 1), ("output_full_other", 2)].into());
+        assert_eq!((stats.failed.len(), stats.failed["refused"]), (Cause::COUNT, 3));
+        assert_eq!((stats.seen, stats.emitted, stats.drift, stats.tuples), (5, 4, 1, 7));
+        assert!(stats.cpu_ns > 0 && stats.rss_kib > 0);
+    }
+
+    #[test]
+    fn emitted_is_written_and_each_loss_after_the_ring() {
+        let totals = Totals { seen: 12, emitted: 10, ..Totals::default() };
+        let stop = stop(&totals, 9, Dropped { events: 4, others: 1 }, 1, 0);
+        assert_eq!(
+            stop.emitted,
+            stop.written + stop.lost["output_full"] + stop.lost["undecodable"]
+        );
+    }
+}

@@ -1,0 +1,252 @@
+//! `tracer replay`: a recording as a source of readings, in its own time.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    commands::top::{Batch, is_batch, model},
+    config::ReplayConfig,
+    error::Error,
+    recording::Player,
+    runtime::shutdown,
+    view::{
+        book::Book,
+        keys::Way,
+        model::{Model, Replay},
+        reading::Reading,
+        screen,
+        source::Source,
+        update::{Failing, Message, Play, update},
+        when::{self, Base},
+    },
+};
+
+/// Shows a recording until its end (as text), or until somebody leaves (on a terminal).
+///
+/// # Errors
+/// Files that are no recording, a time that is none, a terminal or a stdout that cannot be used.
+pub fn run(config: &ReplayConfig) -> Result<(), Error> {
+    let config = config.clone();
+    let player = Player::open(&config.files)?;
+    shutdown::run(move |asked| {
+        let mut source = Recorded::new(player, &config);
+        let mut model = model(source.player.about().clone(), &config.show);
+        model.book = Book::of(TUPLES);
+        if let Some(at) = &config.at {
+            source.begin_at(&mut model, at)?;
+        }
+        if is_batch(&config.show) {
+            Batch::new(&config.show, &asked).recorded(&mut source, model)
+        } else {
+            screen::run(&mut source, model, config.show.count, &asked)
+        }
+    })
+}
+
+struct Recorded {
+    player: Player,
+    name: String,
+    speed: f64,
+    /// A reading that was looked for and is not shown yet.
+    found: Option<Reading>,
+    /// When the newest reading was shown.
+    shown_at: Instant,
+    /// CLOCK_MONOTONIC of it and of the next one, ns; `None`: there is none.
+    shown_ns: u64,
+    next_ns: Option<u64>,
+    /// Wall clock of the readings that were played, ns: the way back.
+    played: VecDeque<u64>,
+    /// A limit was reached, and that was said on stderr.
+    warned: bool,
+}
+
+/// Tuples that are remembered at a time.
+const TUPLES: usize = 100_000;
+
+/// Readings that one can step back over.
+const PLAYED: usize = 100_000;
+/// A longer time without a reading (a tracer that was not running) is cut short to this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+impl Recorded {
+    fn new(player: Player, config: &ReplayConfig) -> Self {
+        let name = match &config.files[..] {
+            [file] => file.display().to_string(),
+            files => format!("{} files", files.len()),
+        };
+        Self {
+            player,
+            name,
+            speed: config.speed,
+            found: None,
+            shown_at: Instant::now(),
+            shown_ns: 0,
+            next_ns: Some(0),
+            played: VecDeque::new(),
+            warned: false,
+        }
+    }
+
+    fn begin_at(&mut self, model: &mut Model, at: &str) -> Result<(), Error> {
+        let (begin_ns, end_ns) = self.player.span();
+        let base = Base {
+            now_ns: begin_ns,
+            begin_ns,
+            end_ns: if end_ns == 0 { u64::MAX } else { end_ns },
+            zone: model.zone.clone(),
+        };
+        let ns = when::parse(at, &base, Way::Forward)
+            .map_err(|error| Error::Usage(format!("--at {at}: {error}")))?;
+        self.found = self.go_to(model, ns)?;
+        Ok(())
+    }
+
+    /// Plays up to the first reading that is not before `ns`, or the last one there is; that one is
+    /// not taken in yet.
+    fn go_to(&mut self, model: &mut Model, ns: u64) -> Result<Option<Reading>, Error> {
+        let (begin_ns, end_ns) = self.player.span();
+        let end_ns = if end_ns == 0 { u64::MAX } else { end_ns };
+        if !(begin_ns..=end_ns).contains(&ns) {
+            model.message = Some("that is outside of the recording".to_owned());
+        }
+        // Not clamp(), which panics where the end is before the beginning.
+        let ns = ns.min(end_ns).max(begin_ns);
+        self.player.seek(ns)?;
+        model.book = Book::of(TUPLES);
+        model.failures.clear();
+        model.failing = Failing::default();
+        self.played.clear();
+        let mut newest = None;
+        while let Some(reading) = self.read(model)? {
+            if let Some(before) = newest.take() {
+                update(model, Message::Read(before));
+            }
+            let reached = reading.wall_ns >= ns;
+            newest = Some(Box::new(reading));
+            if reached {
+                break;
+            }
+        }
+        Ok(newest.map(|reading| *reading))
+    }
+
+    /// Feeds the book with the next reading.
+    fn read(&mut self, model: &mut Model) -> Result<Option<Reading>, Error> {
+        let Some(mono_ns) = self.player.upcoming()? else { return Ok(None) };
+        model.book.begin(mono_ns);
+        let Some(reading) = self.player.next(&mut |look| model.book.look(look))? else {
+            return Ok(None);
+        };
+        model.book.end(&reading);
+        if *model.about != *self.player.about() {
+            model.about = self.player.about().clone().into();
+        }
+        if self.played.len() == PLAYED {
+            self.played.pop_front();
+        }
+        self.played.push_back(reading.wall_ns);
+        self.warn(model);
+        self.shown_ns = mono_ns;
+        self.shown_at = Instant::now();
+        self.next_ns = self.player.upcoming()?;
+        Ok(Some(reading))
+    }
+
+    /// What there was more of than is remembered, so far.
+    fn limits(&self, model: &Model) -> Vec<String> {
+        let (failures, names) = self.player.left_out();
+        let limits = [
+            (model.book.left_out(), "tuples left out"),
+            (failures, "failures left out"),
+            (names, "lines without their names"),
+        ];
+        let reached = limits.into_iter().filter(|(count, _)| *count > 0);
+        reached.map(|(count, what)| format!("{count} {what}")).collect()
+    }
+
+    /// Says on stderr, once, that a limit was reached.
+    fn warn(&mut self, model: &Model) {
+        if self.warned {
+            return;
+        }
+        let limits = self.limits(model);
+        if !limits.is_empty() {
+            self.warned = true;
+            tracing::warn!(
+                "limit reached, so that memory stays within bounds: {}",
+                limits.join(", ")
+            );
+        }
+    }
+
+    /// The first failure of a key's request is said, not the end of the program.
+    fn show(&mut self, model: &mut Model, ns: u64) {
+        match self.go_to(model, ns) {
+            Ok(Some(reading)) => _ = update(model, Message::Read(Box::new(reading))),
+            Ok(None) => model.message = Some("there is no reading there".to_owned()),
+            Err(error) => model.message = Some(error.to_string()),
+        }
+    }
+
+    fn step_back(&mut self, model: &mut Model) {
+        let before = self.played.len().checked_sub(2).and_then(|at| self.played.get(at)).copied();
+        match before {
+            Some(ns) => self.show(model, ns),
+            None => model.message = Some("no earlier reading is remembered here".to_owned()),
+        }
+    }
+}
+
+impl Source for Recorded {
+    fn next(&mut self, model: &mut Model) -> Result<Option<Reading>, Error> {
+        match self.found.take() {
+            Some(reading) => Ok(Some(reading)),
+            None => self.read(model),
+        }
+    }
+
+    fn due(&self, model: &Model) -> Option<Duration> {
+        if self.found.is_some() {
+            return Some(Duration::ZERO);
+        }
+        let next_ns = self.next_ns.filter(|_| !model.paused)?;
+        let pause = Duration::from_nanos(next_ns.saturating_sub(self.shown_ns));
+        let pause = pause.min(LONGEST_PAUSE).div_f64(self.speed);
+        Some(pause.saturating_sub(self.shown_at.elapsed()))
+    }
+
+    fn play(&mut self, model: &mut Model, what: Play) -> Result<(), Error> {
+        match what {
+            // The time that it stood still does not count.
+            Play::Pause => self.shown_at = Instant::now(),
+            Play::Speed(speed) => self.speed = speed,
+            Play::Seek(ns) => self.show(model, ns),
+            Play::Step(Way::Back) => self.step_back(model),
+            Play::Step(Way::Forward) => match self.next(model)? {
+                Some(reading) => _ = update(model, Message::Read(Box::new(reading))),
+                None => model.message = Some("this is the last reading".to_owned()),
+            },
+        }
+        model.replay = self.replay(model);
+        Ok(())
+    }
+
+    fn replay(&self, model: &Model) -> Option<Replay> {
+        let (begin_ns, end_ns) = self.player.span();
+        Some(Replay {
+            begin_ns,
+            end_ns,
+            speed: self.speed,
+            at_end: self.next_ns.is_none(),
+            missing: self.player.missing(),
+            unreadable: self.player.unreadable(),
+            limits: self.limits(model),
+            name: self.name.clone(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

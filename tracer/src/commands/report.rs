@@ -1,0 +1,52 @@
+//! `tracer report`: what a recording has to tell, in one pass over it.
+
+mod bar;
+mod notes;
+mod outcome;
+mod summary;
+mod tally;
+mod text;
+
+use crate::{config::ReportConfig, error::Error, format::json::terminal_safe, recording::Reader};
+use bar::Bar;
+use outcome::Report;
+use summary::Summary;
+
+/// Lines between two looks at the time.
+const STRIDE: u64 = 4096;
+
+/// Reads the files and returns the report: text, or one line of JSON.
+///
+/// # Errors
+/// A file that cannot be read or is no recording.
+pub fn run(config: &ReportConfig) -> Result<Vec<u8>, Error> {
+    let mut reader = Reader::open(&config.files)?;
+    let mut summary = Summary::default();
+    let mut bar = Bar::new();
+    let mut left = STRIDE;
+    while reader.next(&mut |at, entry| summary.add(at, &entry))? {
+        left -= 1;
+        if left == 0 {
+            left = STRIDE;
+            bar.show(reader.progress());
+        }
+    }
+    bar.end();
+    let report = Report::new(summary.finish(), &reader, config.limit);
+    for limit in &report.limits {
+        tracing::warn!("limit reached: {limit}");
+    }
+    if let Some(incomplete) = text::incomplete(&report) {
+        tracing::warn!("{}", crate::format::text::line(&incomplete));
+    }
+    if !config.json {
+        return Ok(text::render(&report).into_bytes());
+    }
+    let mut json = terminal_safe(&report)
+        .map_err(|error| Error::Failure(format!("cannot put the report together: {error}")))?;
+    json.push(b'\n');
+    Ok(json)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,377 @@
+//! What a report says, as one value; its JSON form is this with the names given here.
+
+use std::{
+    borrow::Cow,
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
+};
+
+use serde::Serialize;
+use tracer_common::{Addr, Cause, TupleKey};
+
+use super::{
+    notes::{limits, notes},
+    summary::{Exhaustion, Slowest, Summary},
+    tally::Tally,
+};
+use crate::{
+    format::{text::until_nul, timestamp::Timestamp, tuple::address},
+    host::capacity::Limits,
+    ledger::stats::P99,
+    recording::Reader,
+    view::reading::Call,
+};
+
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    pub(super) begin: String,
+    pub(super) end: String,
+    pub(super) duration_s: f64,
+    #[serde(rename = "host.name")]
+    pub(super) host: String,
+    pub(super) kernel: String,
+    pub(super) version: String,
+    pub(super) backend: String,
+    pub(super) degraded: Vec<String>,
+    #[serde(rename = "ports.range", skip_serializing_if = "Option::is_none")]
+    pub(super) range: Option<String>,
+    /// What was recorded of tuples and single events, as options; absent: everything. Totals are the host's.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) filter: String,
+    pub(super) lines: u64,
+    pub(super) readings: u64,
+    pub(super) runs: u64,
+    #[serde(rename = "exhaustion.first", skip_serializing_if = "Option::is_none")]
+    pub(super) first: Option<First>,
+    /// The tuple that was fullest.
+    #[serde(rename = "ports.saturation.peak", skip_serializing_if = "Option::is_none")]
+    pub(super) peak: Option<f64>,
+    /// How long any tuple was above 45 %.
+    #[serde(rename = "time.above_45_s")]
+    pub(super) above_s: f64,
+    #[serde(rename = "search.slowest", skip_serializing_if = "Option::is_none")]
+    pub(super) slowest: Option<Slow>,
+    /// The fullest ones, and how many there are.
+    pub(super) tuples: Vec<Worst>,
+    #[serde(rename = "tuples.total")]
+    pub(super) tuples_total: usize,
+    #[serde(rename = "failures.by_cause")]
+    pub(super) by_cause: Vec<ByCause>,
+    #[serde(rename = "failures.by_cause.source")]
+    pub(super) by_cause_source: &'static str,
+    #[serde(rename = "failures.by_process")]
+    pub(super) by_process: Vec<ByProcess>,
+    #[serde(rename = "failures.by_process.source")]
+    pub(super) by_process_source: &'static str,
+    pub(super) lost: BTreeMap<String, u64>,
+    #[serde(rename = "lines.missing")]
+    pub(super) missing: u64,
+    #[serde(rename = "lines.unreadable")]
+    pub(super) unreadable: u64,
+    #[serde(rename = "lines.unreadable.first", skip_serializing_if = "Option::is_none")]
+    pub(super) first_unreadable: Option<String>,
+    /// What there was more of than is remembered; absent: everything was.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) limits: Vec<String>,
+    /// What it cannot say, and why.
+    pub(super) notes: Vec<Cow<'static, str>>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Where {
+    #[serde(rename = "network.local.address")]
+    pub(super) source: String,
+    #[serde(rename = "network.peer.address", skip_serializing_if = "Option::is_none")]
+    pub(super) destination: Option<String>,
+    #[serde(rename = "network.peer.port", skip_serializing_if = "Option::is_none")]
+    pub(super) port: Option<u16>,
+    pub(super) netns: u32,
+    /// What the namespace is called; absent: not known.
+    #[serde(rename = "netns.name", skip_serializing_if = "Option::is_none")]
+    pub(super) netns_name: Option<String>,
+    /// It is about bind(address, 0) at the address; absent: it is not.
+    #[serde(rename = "bind.any_port", skip_serializing_if = "std::ops::Not::not")]
+    pub(super) bind: bool,
+}
+
+/// What the namespace of a tuple has to give; absent where not known.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Of {
+    #[serde(rename = "ports.range", skip_serializing_if = "Option::is_none")]
+    pub(super) range: Option<String>,
+    #[serde(rename = "ports.reserved", skip_serializing_if = "Option::is_none")]
+    pub(super) reserved: Option<u32>,
+    #[serde(rename = "ports.bound", skip_serializing_if = "Option::is_none")]
+    pub(super) bound: Option<u32>,
+}
+
+impl From<Option<Limits>> for Of {
+    fn from(limits: Option<Limits>) -> Self {
+        Self {
+            range: limits.map(|limits| limits.range()),
+            reserved: limits.map(|limits| limits.reserved),
+            bound: limits.map(|limits| limits.bound),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct First {
+    pub(super) ts: String,
+    pub(super) call: &'static str,
+    #[serde(flatten)]
+    pub(super) at: Where,
+    #[serde(rename = "process.pid", skip_serializing_if = "Option::is_none")]
+    pub(super) pid: Option<u32>,
+    #[serde(rename = "process.executable.name", skip_serializing_if = "Option::is_none")]
+    pub(super) comm: Option<String>,
+    #[serde(rename = "ports.in_use", skip_serializing_if = "Option::is_none")]
+    pub(super) in_use: Option<u64>,
+    #[serde(rename = "ports.time_wait", skip_serializing_if = "Option::is_none")]
+    pub(super) time_wait: Option<u64>,
+    #[serde(rename = "ports.capacity", skip_serializing_if = "Option::is_none")]
+    pub(super) capacity: Option<u32>,
+    #[serde(flatten)]
+    pub(super) of: Of,
+    /// `event`: the call itself. `counters`: it was before this time, and after the reading before.
+    pub(super) source: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Slow {
+    #[serde(rename = "search.p99_ns")]
+    pub(super) p99_ns: u64,
+    #[serde(rename = "search.p99_at_least", skip_serializing_if = "std::ops::Not::not")]
+    pub(super) p99_at_least: bool,
+    pub(super) ts: String,
+    #[serde(flatten)]
+    pub(super) at: Where,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Worst {
+    #[serde(flatten)]
+    pub(super) at: Where,
+    /// When it was fullest; absent: no reading has it, only failures.
+    #[serde(rename = "peak.ts", skip_serializing_if = "Option::is_none")]
+    pub(super) ts: Option<String>,
+    #[serde(rename = "ports.saturation.peak", skip_serializing_if = "Option::is_none")]
+    pub(super) saturation: Option<f64>,
+    #[serde(rename = "ports.in_use.peak")]
+    pub(super) in_use: u64,
+    #[serde(rename = "ports.time_wait")]
+    pub(super) time_wait: u64,
+    #[serde(rename = "ports.capacity", skip_serializing_if = "Option::is_none")]
+    pub(super) capacity: Option<u32>,
+    #[serde(flatten)]
+    pub(super) of: Of,
+    #[serde(rename = "time.above_45_s")]
+    pub(super) above_45: f64,
+    #[serde(rename = "time.above_80_s")]
+    pub(super) above_80: f64,
+    #[serde(rename = "time.above_95_s")]
+    pub(super) above_95: f64,
+    #[serde(rename = "connect.failures")]
+    pub(super) failures: u64,
+    #[serde(rename = "process.executable.name", skip_serializing_if = "Option::is_none")]
+    pub(super) comm: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct ByCause {
+    pub(super) cause: &'static str,
+    pub(super) count: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct ByProcess {
+    #[serde(rename = "process.executable.name")]
+    pub(super) comm: String,
+    pub(super) count: u64,
+}
+
+impl Report {
+    pub(super) fn new(summary: Summary, reader: &Reader, limit: usize) -> Self {
+        let (first, last) = summary.span.unwrap_or_default();
+        // Lines that say nothing here can come first and last.
+        let (begin, end) = reader.span();
+        let begin = if begin == 0 { first } else { begin };
+        let end = last.max(end);
+        let notes = notes(&summary);
+        let limits = limits(&summary);
+        let forgotten = usize::try_from(summary.forgotten).unwrap_or(usize::MAX);
+        let tuples_total = summary.tuples.len().saturating_add(forgotten);
+        let (by_process, by_process_source) = by_process(&summary);
+        let about = summary.about;
+        let namespaces = &summary.namespaces;
+        let unreadable = reader.first_unreadable().map(|first| match first.line {
+            Some(line) => format!("{}, line {line}: {}", first.file, first.why),
+            None => format!("{}: {}", first.file, first.why),
+        });
+        let causes = Cause::ALL.into_iter().zip(summary.by_cause.counts);
+        let mut by_cause: Vec<_> = causes
+            .filter(|(_, count)| *count > 0)
+            .map(|(cause, count)| ByCause { cause: cause.name(), count })
+            .collect();
+        by_cause.sort_by_key(|one| Reverse(one.count));
+        let peaks = summary.tuples.values().filter_map(|tally| tally.peak.saturation);
+        Self {
+            begin: ts(begin),
+            end: ts(end),
+            duration_s: seconds(end.saturating_sub(begin)),
+            host: about.host,
+            kernel: about.kernel,
+            version: about.version,
+            backend: about.backend,
+            degraded: about.degraded,
+            range: about.range.map(|(low, high)| format!("{low}-{high}")),
+            filter: about.filter,
+            lines: reader.lines(),
+            readings: summary.readings,
+            runs: summary.runs,
+            first: summary.first.map(|first| {
+                let limits = summary.tuples.get(&first.key).and_then(|tally| tally.peak.limits);
+                First { of: limits.into(), ..First::new(first, namespaces) }
+            }),
+            peak: peaks.reduce(f64::max).map(rounded),
+            above_s: seconds(summary.above),
+            slowest: summary.slowest.map(|slowest| Slow::new(slowest, namespaces)),
+            tuples: worst(summary.tuples.iter(), namespaces, limit),
+            tuples_total,
+            by_cause,
+            by_cause_source: match (summary.by_cause.from_totals, summary.by_cause.from_events) {
+                (true, false) => "totals",
+                (true, true) => "totals and events",
+                (false, _) => "events",
+            },
+            by_process,
+            by_process_source,
+            lost: summary.lost.into_map(),
+            missing: reader.missing(),
+            unreadable: reader.unreadable(),
+            first_unreadable: unreadable,
+            limits,
+            notes,
+        }
+    }
+}
+
+/// Who failed how often. Single failures say it exactly, if none of them was lost; the counters of
+/// a tuple only know who connected there last.
+fn by_process(summary: &Summary) -> (Vec<ByProcess>, &'static str) {
+    let sum = |sum: u64, count: &u64| sum.saturating_add(*count);
+    let counted: u64 = summary.by_tuple.values().fold(0, sum);
+    let exact = summary.connects >= counted;
+    let counts = if exact { &summary.by_event } else { &summary.by_tuple };
+    let mut list: Vec<_> = counts
+        .iter()
+        .map(|(comm, count)| ByProcess { comm: name(comm).unwrap_or_default(), count: *count })
+        .collect();
+    list.sort_by(|one, other| (other.count, &one.comm).cmp(&(one.count, &other.comm)));
+    (list, if exact { "events" } else { "counters" })
+}
+
+fn worst<'a>(
+    tuples: impl Iterator<Item = (&'a TupleKey, &'a Tally)>,
+    namespaces: &HashMap<u32, String>,
+    limit: usize,
+) -> Vec<Worst> {
+    let mut tuples: Vec<_> = tuples.collect();
+    let rank = |tally: &Tally| {
+        let saturation = tally.peak.saturation.unwrap_or(0.0);
+        (saturation, tally.failed.max(tally.events), tally.peak.in_use)
+    };
+    tuples.sort_by(|(key, one), (other_key, other)| {
+        let ((share, failed, ports), (other_share, other_failed, other_ports)) =
+            (rank(one), rank(other));
+        let numbers = (other_failed, other_ports).cmp(&(failed, ports));
+        other_share.total_cmp(&share).then(numbers).then(key.cmp(other_key))
+    });
+    tuples.into_iter().take(limit).map(|(key, tally)| Worst::new(key, tally, namespaces)).collect()
+}
+
+impl Worst {
+    fn new(key: &TupleKey, tally: &Tally, namespaces: &HashMap<u32, String>) -> Self {
+        let peak = tally.peak;
+        let [above_45, above_80, above_95] = tally.above.map(seconds);
+        Self {
+            at: Where::new(key, namespaces),
+            ts: (peak.wall_ns != 0).then(|| ts(peak.wall_ns)),
+            saturation: peak.saturation.map(rounded),
+            in_use: peak.in_use,
+            time_wait: peak.time_wait,
+            capacity: peak.capacity,
+            of: peak.limits.into(),
+            above_45,
+            above_80,
+            above_95,
+            failures: tally.failed.max(tally.events),
+            comm: name(&tally.comm),
+        }
+    }
+}
+
+impl Where {
+    fn new(key: &TupleKey, namespaces: &HashMap<u32, String>) -> Self {
+        let has_peer = key.destination_port != 0;
+        let v4 = has_peer && key.destination.to_v4().is_some();
+        Self {
+            source: match key.source {
+                Addr::UNSPECIFIED if v4 => address(Addr::v4([0; 4])),
+                source => address(source),
+            },
+            destination: has_peer.then(|| address(key.destination)),
+            port: has_peer.then_some(key.destination_port),
+            netns: key.netns,
+            netns_name: namespaces.get(&key.netns).cloned(),
+            bind: key.is_of_bind(),
+        }
+    }
+}
+
+impl First {
+    fn new(first: Exhaustion, namespaces: &HashMap<u32, String>) -> Self {
+        Self {
+            ts: ts(first.wall_ns),
+            call: match first.call {
+                Call::Connect => "connect",
+                Call::Bind => "bind",
+            },
+            at: Where::new(&first.key, namespaces),
+            pid: (first.pid != 0).then_some(first.pid),
+            comm: name(&first.comm),
+            in_use: first.in_use,
+            time_wait: first.time_wait,
+            capacity: first.capacity,
+            of: Of::default(),
+            source: if first.exact { "event" } else { "counters" },
+        }
+    }
+}
+
+impl Slow {
+    fn new(slowest: Slowest, namespaces: &HashMap<u32, String>) -> Self {
+        let P99 { ns: p99_ns, at_least: p99_at_least } = slowest.p99;
+        let at = Where::new(&slowest.key, namespaces);
+        Self { p99_ns, p99_at_least, ts: ts(slowest.wall_ns), at }
+    }
+}
+
+pub(super) fn ts(ns: u64) -> String {
+    String::from_utf8_lossy(&Timestamp::default().text(ns)).into_owned()
+}
+
+fn name(comm: &[u8; 16]) -> Option<String> {
+    let comm = until_nul(comm);
+    (!comm.is_empty()).then(|| String::from_utf8_lossy(comm).into_owned())
+}
+
+/// Seconds to the millisecond.
+#[expect(clippy::cast_precision_loss, reason = "2^53 ms are 285,000 years")]
+fn seconds(ns: u64) -> f64 {
+    (ns / 1_000_000) as f64 / 1e3
+}
+
+fn rounded(share: f64) -> f64 {
+    (share * 1e6).round() / 1e6
+}

@@ -1,0 +1,160 @@
+//! Readings as text, one behind the other: for scripts, files and pipes.
+
+use std::{
+    fmt::Write as _,
+    io::{self, Write as _},
+    time::{Duration, Instant},
+};
+
+use tracer_common::Cause;
+
+use crate::{
+    cli::TableFormat,
+    config::ShowConfig,
+    error::Error,
+    format::{
+        table::{self, Top},
+        text,
+    },
+    runtime::shutdown::Asked,
+    view::{
+        book::Window,
+        model::Model,
+        reading::Reading,
+        source::Source,
+        update::{Message, update},
+        when,
+    },
+};
+
+/// How often a wait looks whether it was asked to stop.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Prints readings.
+pub struct Batch<'a> {
+    show: &'a ShowConfig,
+    asked: &'a Asked,
+    printed: u64,
+}
+
+impl<'a> Batch<'a> {
+    pub fn new(show: &'a ShowConfig, asked: &'a Asked) -> Self {
+        Self { show, asked, printed: 0 }
+    }
+
+    /// A running tracer, every `delay`. The first reading is only what the second is compared with.
+    ///
+    /// # Errors
+    /// Those of the source; a stdout that cannot be written, but for a closed one.
+    pub fn live(
+        mut self,
+        source: &mut dyn Source,
+        mut model: Model,
+        delay: Duration,
+    ) -> Result<(), Error> {
+        source.next(&mut model)?;
+        let mut next = Instant::now() + delay;
+        while self.wait(source, next) {
+            if let Some(reading) = source.next(&mut model)?
+                && !self.print(&mut model, reading)?
+            {
+                break;
+            }
+            // Time that was missed (a stopped process) is not made up for.
+            next = (next + delay).max(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// A recording, every reading that it has.
+    ///
+    /// # Errors
+    /// As [`Self::live`].
+    pub fn recorded(mut self, source: &mut dyn Source, mut model: Model) -> Result<(), Error> {
+        while !self.asked.stop() {
+            let Some(reading) = source.next(&mut model)? else { break };
+            if !self.print(&mut model, reading)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// False: asked to stop.
+    fn wait(&self, source: &mut dyn Source, until: Instant) -> bool {
+        while !self.asked.stop() {
+            source.idle();
+            match until.checked_duration_since(Instant::now()) {
+                Some(left) if !left.is_zero() => std::thread::sleep(left.min(LOOK)),
+                _ => return true,
+            }
+        }
+        false
+    }
+
+    /// False: that was the last one.
+    fn print(&mut self, model: &mut Model, reading: Reading) -> Result<bool, Error> {
+        update(model, Message::Read(Box::new(reading)));
+        let mut top = Top::new(self.show.table.sort, self.show.table.limit);
+        for row in model.book.rows(Window::Second).filter(|row| model.filter.matches(row)) {
+            top.add(row);
+        }
+        let first = self.printed == 0;
+        let of = &model.reading;
+        let lost = of.lost.iter().map(|(reason, count)| (reason.as_str(), *count)).collect();
+        let of = table::Reading { ns: of.wall_ns, drift: of.own.drift, lost };
+        let table = table::render(&top.sorted(), self.show.table.format, &of, first)
+            .map_err(|error| Error::Failure(format!("cannot put the table together: {error}")))?;
+        let mut out = Vec::with_capacity(table.len() + 200);
+        if self.show.table.format == TableFormat::Columns {
+            if !first {
+                out.push(b'\n');
+            }
+            out.extend_from_slice(summary(model).as_bytes());
+        }
+        out.extend_from_slice(&table);
+        self.asked.writing(true);
+        let open = write(&out)?;
+        self.asked.writing(false);
+        self.printed += 1;
+        Ok(open && self.show.count.is_none_or(|count| self.printed < count))
+    }
+}
+
+/// What is above the columns of a reading.
+fn summary(model: &Model) -> String {
+    let time = when::zoned(model.reading.wall_ns, &model.zone);
+    let time = time.map_or_else(|_| "-".to_owned(), |time| time.strftime("%F %T").to_string());
+    let rates = model.book.host().rates(Window::Second).unwrap_or_default();
+    let about = &model.about;
+    let mut line = format!(
+        "{time} {}  {:.1} connects/s  {:.1} {}failures/s",
+        text::line(&about.host),
+        rates.opened,
+        rates.failures(),
+        // The kernel side counts them whatever the filter.
+        if about.filter.is_empty() { "" } else { "host " },
+    );
+    // Writing to a String cannot fail.
+    for (cause, rate) in Cause::ALL.into_iter().zip(rates.failed).filter(|(_, rate)| *rate > 0.0) {
+        _ = write!(line, "  {} {rate:.1}", cause.name());
+    }
+    let lost = model.reading.lost.iter().fold(0_u64, |sum, (_, count)| sum.saturating_add(*count));
+    _ = writeln!(line, "  lost {lost}  {}", text::line(&about.backend));
+    if !about.filter.is_empty() {
+        let rows = model.book.count();
+        let all = rows + model.reading.outside;
+        _ = writeln!(line, "{rows} of {all} rows: {}", text::line(&about.filter));
+    }
+    line
+}
+
+/// Writes to stdout; false when its reader is gone.
+fn write(text: &[u8]) -> Result<bool, Error> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Error::Failure(format!("cannot write to stdout: {error}"))),
+    }
+}

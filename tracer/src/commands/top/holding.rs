@@ -1,0 +1,261 @@
+//! Who has the sockets of connections open now. It need not be who called connect(): children inherit, sockets are
+//! passed on, and a process that closes one leaves it to the kernel while data is unsent.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    time::{Duration, Instant},
+};
+
+use tracer_common::{Conn, ConnKey};
+
+use crate::{
+    host::{
+        netns::{Netns, Worker},
+        process::{Owner, Search},
+        sockdiag::{self, DiagSocket, tcp_state},
+        sockstat,
+    },
+    runtime::clock,
+};
+
+/// What was found holds for so long, at least...
+const FRESH: Duration = Duration::from_secs(2);
+/// ...and looking takes no more than one part in so many of the time.
+const SHARE: u32 = 20;
+/// How long it may take: for the namespaces, and for the processes. What is not found until then is not known.
+const TIME: Duration = Duration::from_millis(400);
+/// Sockets that are read: of each namespace at most half of what the others have left, so that none takes all.
+const SOCKETS: usize = 600_000;
+
+/// Who has a port's socket open.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(super) enum HeldBy {
+    Process(Owner),
+    /// It is in TIME_WAIT, which no process has open.
+    TimeWait,
+    /// It was opened after the newest look.
+    New,
+    /// No process: it was closed, and its data waits to be sent.
+    Nobody,
+    Unknown,
+    /// It is among those that are not told apart: see [`super::groups`].
+    Others,
+}
+
+/// What was found at the newest look.
+#[derive(Debug, Default)]
+pub(super) struct Holding {
+    began_ns: u64,
+    /// By cookie; 0: no process has it open.
+    inodes: HashMap<u64, u32>,
+    search: Search,
+    /// Namespaces with too many sockets to read.
+    too_many: usize,
+    /// When may be looked again.
+    next: Option<Instant>,
+    /// Namespaces that were looked for.
+    wanted: HashSet<u32>,
+}
+
+impl Holding {
+    /// Whether it is time to look again.
+    pub(super) fn is_due(&self) -> bool {
+        self.next.is_none_or(|next| next <= Instant::now())
+    }
+
+    /// Looks again, if that is due or other namespaces are wanted. `places`: where they are.
+    pub(super) fn refresh(
+        &mut self,
+        wanted: &HashSet<u32>,
+        places: impl FnOnce(&HashSet<u32>) -> Vec<Netns>,
+        worker: &Worker,
+    ) {
+        if !self.is_due() && wanted.is_subset(&self.wanted) {
+            return;
+        }
+        let now = Instant::now();
+        self.began_ns = clock::monotonic_ns();
+        let dump = |place: &Netns, limit: usize| {
+            worker.run_in(place, move || read(limit)).and_then(|sockets| sockets)
+        };
+        self.list(&places(wanted), SOCKETS, || now.elapsed() > TIME, dump);
+        let inodes: HashSet<u32> = self.inodes.values().copied().filter(|it| *it != 0).collect();
+        let mut search = std::mem::take(&mut self.search);
+        let found = worker.run(move || {
+            let complete = search.look(&inodes, TIME);
+            complete.map(|complete| (search, complete))
+        });
+        match found.and_then(|found| found) {
+            Ok((search, complete)) => {
+                if !complete {
+                    tracing::debug!("too many files are open to look at all of them at once");
+                }
+                self.search = search;
+            }
+            Err(error) => tracing::debug!("who has sockets open: {error}"),
+        }
+        self.wanted.clone_from(wanted);
+        self.next = Some(Instant::now() + FRESH.max(now.elapsed() * SHARE));
+    }
+
+    /// Lists the sockets of these namespaces until `is_over`, `most` in all.
+    fn list(
+        &mut self,
+        places: &[Netns],
+        most: usize,
+        is_over: impl Fn() -> bool,
+        dump: impl Fn(&Netns, usize) -> io::Result<Vec<DiagSocket>>,
+    ) {
+        self.inodes.clear();
+        self.too_many = 0;
+        for place in places.iter().take_while(|_| !is_over()) {
+            match dump(place, most.saturating_sub(self.inodes.len()) / 2) {
+                Ok(sockets) => {
+                    self.inodes.extend(sockets.iter().map(|socket| (socket.cookie, socket.inode)));
+                }
+                Err(error) => {
+                    self.too_many += usize::from(error.kind() == io::ErrorKind::QuotaExceeded);
+                    tracing::debug!("who has sockets of {place} open: {error}");
+                }
+            }
+        }
+        self.inodes.shrink_to(self.inodes.len() * 2);
+    }
+
+    /// What cannot be known, and why.
+    pub(super) fn reason(&self) -> Option<String> {
+        (self.too_many > 0).then(|| {
+            format!(
+                "who has ports open (HELD BY) is not known in {} network namespaces: they have too many sockets to list them \
+                 again and again (room is for {SOCKETS} in all, and in one for half of what the others leave)",
+                self.too_many
+            )
+        })
+    }
+
+    /// Who has the socket of a held port open. Of several that share one, any.
+    pub(super) fn of(&self, key: &ConnKey, conn: &Conn) -> HeldBy {
+        if conn.is_time_wait() {
+            return HeldBy::TimeWait;
+        }
+        match self.inodes.get(&key.cookie) {
+            Some(0) => HeldBy::Nobody,
+            Some(inode) => {
+                let owner = self.search.owners().get(inode);
+                owner.map_or(HeldBy::Unknown, |it| HeldBy::Process(*it))
+            }
+            None if conn.begun_ns > self.began_ns => HeldBy::New,
+            None => HeldBy::Unknown,
+        }
+    }
+}
+
+/// The open sockets of the calling thread's namespace. More than `limit` are an error of kind `QuotaExceeded`, which mostly
+/// is known without listing them.
+fn read(limit: usize) -> io::Result<Vec<DiagSocket>> {
+    let count = sockstat::sockets(false).unwrap_or(0);
+    if usize::try_from(count).is_ok_and(|count| count > limit) {
+        let text = format!("it has {count} TCP sockets, and no more than {limit} are listed");
+        return Err(io::Error::new(io::ErrorKind::QuotaExceeded, text));
+    }
+    let open = sockdiag::ALL_STATES & !(1 << tcp_state::LISTEN | 1 << tcp_state::TIME_WAIT);
+    sockdiag::dump_all_up_to(limit, open)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use tracer_common::{Addr, Who, conn_flag};
+
+    use super::*;
+
+    #[test]
+    fn who_has_a_socket_open_is_what_was_found_and_of_newer_ones_it_is_not_known_yet() {
+        let child = Owner { pid: 9, comm: *b"sleep\0\0\0\0\0\0\0\0\0\0\0" };
+        let holding = Holding {
+            began_ns: 100,
+            inodes: [(1, 11), (2, 0), (3, 33)].into(),
+            search: Search::of([(11, child)]),
+            ..Holding::default()
+        };
+        let conn = |begun_ns, flags| Conn {
+            who: Who { pid: 7, ..Who::default() },
+            begun_ns,
+            flags,
+            ..Conn::default()
+        };
+        let of = |cookie, conn: Conn| holding.of(&ConnKey::new(cookie, 40_000), &conn);
+        assert_eq!(of(1, conn(50, 0)), HeldBy::Process(child));
+        assert_eq!(of(2, conn(50, 0)), HeldBy::Nobody);
+        // It ended while the processes were looked at; or it was not found at all.
+        assert_eq!(of(3, conn(50, 0)), HeldBy::Unknown);
+        assert_eq!(of(4, conn(50, 0)), HeldBy::Unknown);
+        // Who opened it may have passed it on.
+        assert_eq!(of(4, conn(150, 0)), HeldBy::New);
+        assert_eq!(of(1, conn(50, conn_flag::TIME_WAIT)), HeldBy::TimeWait);
+    }
+
+    fn a_socket() -> DiagSocket {
+        DiagSocket {
+            family: sockdiag::Family::V4,
+            state: tcp_state::ESTABLISHED,
+            source: Addr::UNSPECIFIED,
+            source_port: 40_007,
+            destination: Addr::UNSPECIFIED,
+            destination_port: 443,
+            cookie: 1,
+            inode: 7,
+            uid: 0,
+            time_wait: false,
+            expires_ms: 0,
+            sent_again: 0,
+            v6_only: false,
+            cgroup: 0,
+        }
+    }
+
+    #[test]
+    fn a_namespace_with_too_many_sockets_is_said_and_takes_nothing_from_others() {
+        let sockets = |netns: u32| if netns == 2 { 51 } else { 10 };
+        let places = |all: &[u32]| -> Vec<Netns> {
+            let place = |inum: &u32| Netns { inum: *inum, name: None, ways: Vec::new() };
+            all.iter().map(place).collect()
+        };
+        let limits = RefCell::new(Vec::new());
+        let dump = |place: &Netns, limit: usize| {
+            limits.borrow_mut().push(limit);
+            let count = sockets(place.inum);
+            if count > limit {
+                return Err(io::Error::from(io::ErrorKind::QuotaExceeded));
+            }
+            let cookie = |number: usize| u64::from(place.inum) * 1000 + number as u64;
+            let socket = |number| DiagSocket { cookie: cookie(number), ..a_socket() };
+            Ok((0..count).map(socket).collect())
+        };
+        let mut holding = Holding::default();
+        holding.list(&places(&[1, 2, 3]), 100, || false, dump);
+        assert_eq!((holding.inodes.len(), holding.too_many), (20, 1));
+        assert_eq!(*limits.borrow(), [50, 45, 45]);
+        let reason = holding.reason().unwrap();
+        assert!(reason.contains("not known in 1 network namespaces"), "{reason}");
+        holding.list(&places(&[1, 3]), 100, || false, dump);
+        assert_eq!((holding.inodes.len(), holding.reason()), (20, None));
+        holding.list(&places(&[1, 3]), 100, || true, dump);
+        assert_eq!(holding.inodes.len(), 0);
+    }
+
+    #[test]
+    fn a_limit_is_kept_without_listing() {
+        crate::host::test_netns::run(|| {
+            let listeners: Vec<_> =
+                (0..3).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+            let error = read(2).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::QuotaExceeded);
+            assert!(error.to_string().contains("has 3 TCP sockets"), "{error}");
+            assert_eq!(read(3).unwrap().len(), 0);
+            drop(listeners);
+        });
+    }
+}

@@ -1,0 +1,367 @@
+//! A running tracer as a source of readings.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tracer_common::{Event, Filter, TupleKey};
+
+use super::{
+    groups::{Group, Groups},
+    holders::{self, Part},
+    holding::Holding,
+    own,
+};
+use crate::{
+    config::RowFilter,
+    error::Error,
+    host::{callers::Callers, capacity::PortRange, holder, netns, process::Called},
+    kernel::attach::Session,
+    ledger::{
+        decode::{Typed, decode, typed},
+        trace::{Tracer, named_losses, visible, visible_to},
+    },
+    runtime::clock,
+    spread,
+    view::{
+        model::{Model, Wants},
+        reading::{About, Blocked, Call, Failure, Holder, Look, Own, Pool, Reading},
+        source::Source,
+    },
+};
+
+/// How often the port ranges, and what is being spread, are read.
+const SLOW: Duration = Duration::from_secs(5);
+/// Failures that wait for the next reading, alike ones in a row as one; the rest is counted only.
+const WAITING: usize = 4096;
+/// Records taken from the ring at a time.
+const BATCH: usize = 4096;
+
+pub(super) struct Live {
+    tracer: Tracer,
+    filter: Filter,
+    /// The same as options.
+    filter_text: String,
+    /// Tuples that it left out of the newest reading.
+    outside: usize,
+    callers: Callers,
+    /// Who has which sockets open.
+    holding: Holding,
+    namespaces: netns::Names,
+    delay: Duration,
+    next: Instant,
+    slow: Option<Instant>,
+    pools: Vec<Pool>,
+    failures: Vec<Failure>,
+    /// Failures of which the view was not told the detail.
+    untold: u64,
+    undecodable: u64,
+}
+
+impl Live {
+    /// `filter`: with its text.
+    pub(super) fn new(
+        tracer: Tracer,
+        (filter, text): (&Filter, String),
+        callers: Callers,
+        delay: Duration,
+    ) -> Self {
+        Self {
+            tracer,
+            filter: *filter,
+            filter_text: text,
+            outside: 0,
+            callers,
+            holding: Holding::default(),
+            namespaces: netns::Names::default(),
+            delay,
+            next: Instant::now(),
+            slow: None,
+            pools: Vec::new(),
+            failures: Vec::new(),
+            untold: 0,
+            undecodable: 0,
+        }
+    }
+
+    pub(super) fn about(&self) -> About {
+        let range = PortRange::read().map(|range| (range.low, range.high));
+        About {
+            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            kernel: self.tracer.release.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            backend: self.tracer.session.backend.name().to_owned(),
+            degraded: self.degraded(),
+            range: range.ok(),
+            filter: self.filter_text.clone(),
+        }
+    }
+
+    /// What does not work here as well as it could, and why.
+    fn degraded(&self) -> Vec<String> {
+        self.tracer.degraded().into_iter().chain(self.holding.reason()).collect()
+    }
+
+    /// Takes the failures out of the ring.
+    fn drain(&mut self) {
+        let now = Instant::now();
+        let offset = clock::wall_offset_ns();
+        let Self { tracer, callers, failures, untold, undecodable, .. } = self;
+        let (Session { events, maps, .. }, capacities, worker, holders) = tracer.split();
+        loop {
+            let taken = events.drain(BATCH, |record| {
+                let Ok(event) = decode(record) else {
+                    *undecodable += 1;
+                    return;
+                };
+                let Some(mut failure) = failure(&event, offset, callers, now) else { return };
+                if holder::is_asked_for(&event) {
+                    let place = capacities.place(event.tuple.netns);
+                    failure.holder = holders.of(&event, place, worker, || maps.all_binds());
+                }
+                if let Some(last) = failures.last_mut().filter(|last| last.is_like(&failure)) {
+                    *last = Failure { count: last.count + 1, ..failure };
+                } else if failures.len() < WAITING {
+                    failures.push(failure);
+                } else {
+                    *untold += 1;
+                }
+            });
+            if taken < BATCH {
+                return;
+            }
+        }
+    }
+
+    /// Ports, ranges and pools: they change seldom, and cost more than the rest.
+    fn look_slowly(&mut self) -> Result<(), Error> {
+        let due = self.slow.is_none_or(|at| at.elapsed() >= SLOW);
+        if due {
+            self.slow = Some(Instant::now());
+            self.pools = spread::pools();
+            self.tracer.session.flush_log();
+        }
+        if due || self.tracer.lacks_limits() {
+            self.tracer.refresh_ranges();
+        }
+        self.tracer.refresh_ports()?;
+        self.tracer.reconcile_if_due()
+    }
+
+    fn feed(&mut self, model: &mut Model, mono_ns: u64) -> Result<(), Error> {
+        let now = Instant::now();
+        let Self { tracer, filter, callers, namespaces, outside, .. } = self;
+        namespaces.refresh(now);
+        *outside = 0;
+        let mut newest = (0, None, None);
+        let reuses = tracer.reuses().clone();
+        let older = tracer.take_older();
+        model.book.begin(mono_ns);
+        tracer.each_tuple(|key, count, limits| {
+            if !visible(filter, key, count, callers, now) {
+                *outside += 1;
+                return;
+            }
+            // Mostly the same few, over and over.
+            if newest.0 != count.cgroup {
+                let name = callers.cgroups.get(count.cgroup, now);
+                newest = (
+                    count.cgroup,
+                    name.map(|name| name.path.clone()),
+                    name.and_then(|name| name.place().cloned()),
+                );
+            }
+            model.book.look(&Look {
+                key: *key,
+                count,
+                has_states: true,
+                capacity: limits.map(|limits| limits.capacity_of(key, count)),
+                limits,
+                reuse: reuses.get(&key.netns).and_then(|reuse| reuse.of(key, count)),
+                older: older.get(key),
+                search_p99: None,
+                called: callers.last(count),
+                cgroup: newest.1.clone(),
+                container: newest.2.clone(),
+                netns_name: namespaces.get(key.netns).cloned(),
+            });
+        })?;
+        for (key, count, of) in tracer.bind_rows() {
+            if visible(filter, &key, &count, callers, now) {
+                model.book.look(&Look {
+                    key,
+                    count: &count,
+                    has_states: false,
+                    capacity: Some(of.limits.unreserved()),
+                    limits: Some(of.limits),
+                    reuse: None,
+                    older: None,
+                    search_p99: None,
+                    called: Called::default(),
+                    cgroup: None,
+                    container: None,
+                    netns_name: namespaces.get(key.netns).cloned(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn reading(&mut self, wants: Wants, mono_ns: u64) -> Result<Reading, Error> {
+        let totals = self.tracer.totals()?;
+        let own = [("undecodable", self.undecodable), ("failures_untold", self.untold)];
+        let lost = named_losses(&totals).chain(own);
+        let lost = lost.filter(|(_, count)| *count > 0);
+        Ok(Reading {
+            wall_ns: clock::wall_ns(),
+            mono_ns,
+            outside: self.outside,
+            failures: std::mem::take(&mut self.failures),
+            failed: totals.failed,
+            lost: lost.map(|(reason, count)| (reason.to_owned(), count)).collect(),
+            blocked: if wants.blocked { Some(self.blocked()?) } else { None },
+            holders: wants.holders.map(|of| self.holders(of)).transpose()?,
+            pools: self.pools.clone(),
+            own: Own {
+                seen: totals.seen,
+                emitted: totals.emitted,
+                drift: self.tracer.drift,
+                programs_ns: if wants.own { self.tracer.session.run_time_ns() } else { None },
+                ..own::read(wants.own)
+            },
+        })
+    }
+
+    fn holders(&mut self, of: Option<TupleKey>) -> Result<Vec<Holder>, Error> {
+        let now = Instant::now();
+        let Self { tracer, filter, callers, holding, .. } = self;
+        let mut netns: HashSet<u32> = of.iter().map(|of| of.netns).collect();
+        if of.is_none() && holding.is_due() {
+            let rows = RowFilter(filter);
+            tracer.session.maps.conns(|_, conn| {
+                if !netns.contains(&conn.tuple.netns) && rows.matches(&conn.tuple) {
+                    netns.insert(conn.tuple.netns);
+                }
+            })?;
+        }
+        let (_, capacities, worker, _) = tracer.split();
+        holding.refresh(&netns, |netns| capacities.places(netns).0, worker);
+        let mut groups = Groups::new();
+        // Since when there is the process that has an id now.
+        let mut began: HashMap<u32, Option<u64>> = HashMap::new();
+        loop {
+            tracer.session.maps.conns(|key, conn| {
+                let wanted = of.is_none_or(|of| of == conn.tuple);
+                let caller = (&conn.who, conn.begun_ns);
+                if !wanted || !visible_to(filter, &conn.tuple, caller, callers, now) {
+                    return;
+                }
+                // Of an older socket only who has it open is known.
+                let opener = if conn.begun_ns == 0 { 0 } else { conn.who.pid };
+                let mut began =
+                    || *began.entry(opener).or_insert_with(|| callers.processes.began(&conn.who));
+                let of_earlier =
+                    opener != 0 && began().is_some_and(|began_ns| conn.begun_ns < began_ns);
+                groups.add(Group { held_by: holding.of(&key, &conn), opener, of_earlier }, &conn);
+            })?;
+            if !groups.again() {
+                break;
+            }
+        }
+        let parts = groups.end().map(|(group, ports)| {
+            let who = ports.who;
+            let opener = (group.opener != 0)
+                .then(|| (who.pid, callers.processes.called(&who, ports.begun_ns)));
+            let name = callers.cgroups.get(who.cgroup, now);
+            Part {
+                held_by: group.held_by,
+                opener,
+                ended: opener.is_some() && callers.processes.has_ended(&who, ports.begun_ns),
+                place: name.and_then(|name| name.place().cloned()),
+                ports: ports.all,
+                time_wait: ports.time_wait,
+                tuples: ports.tuples,
+            }
+        });
+        let mut holders = holders::merged(parts, of.is_some());
+        holders.sort_by_key(|holder| (std::cmp::Reverse(holder.ports), holder.pid));
+        Ok(holders)
+    }
+
+    /// Ports that bind() and listen() took, with one of those that hold each.
+    fn blocked(&mut self) -> Result<Vec<Blocked>, Error> {
+        let mut by: BTreeMap<(u32, u16), Blocked> = BTreeMap::new();
+        let Self { tracer, callers, .. } = self;
+        tracer.session.maps.binds(|key, bound| {
+            let (netns, port) = (bound.place.netns, key.port);
+            let blocked = by.entry((netns, port)).or_insert(Blocked {
+                netns,
+                port,
+                sockets: 0,
+                pid: 0,
+                comm: [0; 16],
+            });
+            blocked.sockets += 1;
+            if bound.who.pid != 0 {
+                let called = callers.processes.called(&bound.who, bound.acquired_ns);
+                (blocked.pid, blocked.comm) = (bound.who.pid, called.shown());
+            }
+        })?;
+        Ok(by.into_values().collect())
+    }
+}
+
+impl Source for Live {
+    fn next(&mut self, model: &mut Model) -> Result<Option<Reading>, Error> {
+        // Time that was missed (a stopped process) is not made up for.
+        self.next = (self.next + self.delay).max(Instant::now());
+        self.drain();
+        if model.paused {
+            return Ok(None);
+        }
+        self.look_slowly()?;
+        let mono_ns = clock::monotonic_ns();
+        self.feed(model, mono_ns)?;
+        let reading = self.reading(model.wants(), mono_ns)?;
+        let degraded = self.degraded();
+        if model.about.degraded != degraded {
+            model.about = Arc::new(About { degraded, ..(*model.about).clone() });
+        }
+        model.book.end(&reading);
+        Ok(Some(reading))
+    }
+
+    fn due(&self, _: &Model) -> Option<Duration> {
+        Some(self.next.saturating_duration_since(Instant::now()))
+    }
+
+    fn idle(&mut self) {
+        self.drain();
+    }
+}
+
+/// What a record of the ring says of a failure; `None`: it is about something else.
+fn failure(event: &Event, offset: u64, callers: &mut Callers, now: Instant) -> Option<Failure> {
+    let (call, cause) = match typed(event).ok()? {
+        Typed::ConnectFailed(cause) => (Call::Connect, cause),
+        Typed::BindFailed(cause) => (Call::Bind, cause),
+        _ => return None,
+    };
+    let container: Option<Arc<str>> =
+        callers.cgroups.get(event.cgroup, now).and_then(|name| name.place().cloned());
+    Some(Failure {
+        count: 1,
+        wall_ns: event.mono_ns.saturating_add(offset),
+        call,
+        key: event.tuple,
+        local_port: event.local_port,
+        cause,
+        errno: event.errno,
+        pid: event.pid,
+        comm: callers.of(event).shown(),
+        container,
+        holder: None,
+    })
+}

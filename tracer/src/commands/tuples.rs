@@ -1,0 +1,202 @@
+//! `tracer tuples`: the tuple table as it is now.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tracer_common::{Filter, TupleCount, TupleKey};
+
+use crate::{
+    config::TuplesConfig,
+    error::Error,
+    format::{
+        losses::Said,
+        table::{self, Column, Reading, Top},
+    },
+    host::{callers::Callers, netns},
+    ledger::{
+        stats::{Earlier, Row},
+        trace::{Tracer, named_losses, visible},
+    },
+    runtime::{clock, shutdown::Asked},
+    view::forecasts::{Forecast, Forecasts},
+};
+
+/// How long to look before a single reading, so that it can show rates.
+const GLANCE: Duration = Duration::from_secs(1);
+/// How often a wait looks whether it was asked to stop.
+const LOOK: Duration = Duration::from_millis(20);
+/// How often the port ranges are read.
+const RANGES_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Prints one reading, or one every `watch` until asked to stop or its reader is gone.
+///
+/// # Errors
+/// BPF maps that cannot be read; a stdout that cannot be written, but for a closed one.
+pub fn run(
+    mut tracer: Tracer,
+    config: &TuplesConfig,
+    filter: &Filter,
+    mut callers: Callers,
+    asked: &Asked,
+) -> Result<(), Error> {
+    let mut before = Earlier::default();
+    let mut before_at: Option<Instant> = None;
+    let mut ranges_at: Option<Instant> = None;
+    let mut first = true;
+    let mut namespaces = netns::Names::default();
+    let mut binds_before = BTreeMap::new();
+    let mut forecasts = Forecasts::default();
+    let mut said = Said::default();
+    if config.watch.is_none() {
+        tracer.read(true)?;
+        foresee(&mut forecasts, &mut tracer, (&mut before, &binds_before));
+        binds_before = binds(&tracer);
+        tracer.keep_tuples(&mut before);
+        before_at = Some(Instant::now());
+        wait(GLANCE, asked);
+    }
+    loop {
+        let read_at = clock::wall_ns();
+        let now = Instant::now();
+        let due = ranges_at.is_none_or(|at| at.elapsed() >= RANGES_INTERVAL);
+        tracer.read(due)?;
+        if due {
+            ranges_at = Some(now);
+        }
+        let elapsed = before_at.map(|at| now.duration_since(at));
+        let foreseen = foresee(&mut forecasts, &mut tracer, (&mut before, &binds_before));
+        let earlier = (&mut before, &binds_before, elapsed, &foreseen[..]);
+        let mut rows = rows(&tracer, config, filter, earlier, &mut callers, now);
+        namespaces.refresh(now);
+        for row in &mut rows {
+            row.netns_name = namespaces.get(row.key.netns).cloned();
+        }
+        let totals = tracer.totals()?;
+        if let Some(news) = said.news(named_losses(&totals)) {
+            tracing::warn!("{news}");
+        }
+        let lost = named_losses(&totals).collect();
+        let reading = Reading { ns: read_at, drift: tracer.drift, lost };
+        let text = table::render(&rows, config.table.format, &reading, first)
+            .map_err(|error| Error::Failure(format!("cannot put the table together: {error}")))?;
+        asked.writing(true);
+        let open = print(&text)?;
+        asked.writing(false);
+        if !open {
+            return Ok(());
+        }
+        first = false;
+        let Some(interval) = config.watch else { return last_word(&mut tracer, &mut said) };
+        binds_before = binds(&tracer);
+        tracer.keep_tuples(&mut before);
+        before_at = Some(now);
+        tracer.reconcile_if_due()?;
+        wait(interval.saturating_sub(now.elapsed()), asked);
+        if asked.stop() {
+            return last_word(&mut tracer, &mut said);
+        }
+    }
+}
+
+/// On stderr, what was lost since it was said last.
+fn last_word(tracer: &mut Tracer, said: &mut Said) -> Result<(), Error> {
+    if let Some(rest) = said.rest(named_losses(&tracer.totals()?)) {
+        tracing::warn!("{rest}");
+    }
+    Ok(())
+}
+
+type Binds = BTreeMap<TupleKey, TupleCount>;
+
+/// Counters of the addresses at which bind(address, 0) is used.
+fn binds(tracer: &Tracer) -> Binds {
+    tracer.bind_rows().map(|(key, count, _)| (key, count)).collect()
+}
+
+/// What is foreseen of each tuple of the newest reading, in its order, and behind them of each address.
+fn foresee(
+    forecasts: &mut Forecasts,
+    tracer: &mut Tracer,
+    (earlier, binds_before): (&mut Earlier, &Binds),
+) -> Vec<Forecast> {
+    let older = tracer.take_older();
+    forecasts.begin(clock::monotonic_ns());
+    let each = |(key, count): &(TupleKey, TupleCount)| {
+        forecasts.read(key, (earlier.get(key), count), tracer.holds(key, count), older.get(key))
+    };
+    let mut foreseen: Vec<_> = tracer.tuples().iter().map(each).collect();
+    foreseen.extend(tracer.bind_rows().map(|(key, count, of)| {
+        // What an address had before it was known is not growth.
+        let before = binds_before.get(&key).unwrap_or(&count);
+        forecasts.read(&key, (Some(before), &count), of.holds(), None)
+    }));
+    forecasts.end();
+    foreseen
+}
+
+/// The rows that are shown. `before`: an earlier reading, how long ago it was, and what is foreseen of each row.
+fn rows(
+    tracer: &Tracer,
+    config: &TuplesConfig,
+    filter: &Filter,
+    before: (&mut Earlier, &Binds, Option<Duration>, &[Forecast]),
+    callers: &mut Callers,
+    now: Instant,
+) -> Vec<Row> {
+    let (earlier, binds_before, elapsed, foreseen) = before;
+    let zero = TupleCount::default();
+    let mut top = Top::new(config.table.sort, config.table.limit);
+    for ((key, count), forecast) in tracer.tuples().iter().zip(foreseen) {
+        if visible(filter, key, count, callers, now) {
+            let before = elapsed.map(|elapsed| (earlier.get(key).unwrap_or(&zero), elapsed));
+            let row = Row::new(*key, count, before, tracer.limits(key.netns));
+            let mut row = row.with(*forecast);
+            row.called = callers.last(count);
+            if config.table.sort == Column::Container {
+                row.container = container(&row, callers, now);
+            }
+            top.add(row);
+        }
+    }
+    let of_addresses = foreseen.iter().skip(tracer.tuples().len());
+    for ((key, count, of), forecast) in tracer.bind_rows().zip(of_addresses) {
+        if visible(filter, &key, &count, callers, now) {
+            let before = binds_before.get(&key).unwrap_or(&count);
+            let before = elapsed.map(|elapsed| (before, elapsed));
+            top.add(Row::new(key, &count, before, Some(of.limits)).with(*forecast));
+        }
+    }
+    let mut rows = top.sorted();
+    for row in &mut rows {
+        row.container = container(row, callers, now);
+    }
+    rows
+}
+
+fn container(row: &Row, callers: &mut Callers, now: Instant) -> Option<Arc<str>> {
+    callers.cgroups.get(row.cgroup, now).and_then(|name| name.place().cloned())
+}
+
+fn wait(time: Duration, asked: &Asked) {
+    let until = Instant::now() + time;
+    while !asked.stop()
+        && let Some(left) = until.checked_duration_since(Instant::now())
+        && !left.is_zero()
+    {
+        std::thread::sleep(left.min(LOOK));
+    }
+}
+
+/// Writes to stdout; false when its reader is gone.
+fn print(text: &[u8]) -> Result<bool, Error> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Error::Failure(format!("cannot write to stdout: {error}"))),
+    }
+}

@@ -1,0 +1,9 @@
+//! How a value is written, whoever writes it: numbers, times, tuples, names of errors, texts from outside, tables.
+
+pub mod errno;
+pub(crate) mod json;
+pub(crate) mod losses;
+pub mod table;
+pub mod text;
+pub(crate) mod timestamp;
+pub mod tuple;

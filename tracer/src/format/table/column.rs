@@ -1,0 +1,375 @@
+//! The columns: title, key, cell, order and alignment, each said once.
+
+mod cell;
+mod help;
+
+use std::cmp::Ordering;
+
+pub(crate) use cell::{BIND, duration, nanoseconds, percent, rate, seconds};
+use cell::{
+    destination, error, full, known, known_first, most, netns, not_empty, source, state, stuck,
+};
+
+use crate::{format::text, host::cgroups::is_unit, ledger::stats::Row};
+
+/// A column of a table of rows.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Column {
+    Source,
+    Destination,
+    Ports,
+    TimeWait,
+    Reusable,
+    State,
+    Connecting,
+    Unanswered,
+    Established,
+    CloseWait,
+    Closing,
+    Saturation,
+    Opened,
+    Failed,
+    Error,
+    Search,
+    Eta,
+    Netns,
+    Comm,
+    Container,
+    Pid,
+    Tuples,
+    Pool,
+}
+
+/// From this share on connect() is slow: the kernel searches the ports of one parity first, and
+/// now the other ones.
+pub const SLOW: f64 = 0.45;
+/// From this share on it is time to act.
+pub const HIGH: f64 = 0.80;
+/// From this share on connect() is about to fail.
+pub const CRITICAL: f64 = 0.95;
+
+impl Column {
+    pub const ALL: [Self; 23] = [
+        Self::Source,
+        Self::Destination,
+        Self::Ports,
+        Self::TimeWait,
+        Self::Reusable,
+        Self::State,
+        Self::Connecting,
+        Self::Unanswered,
+        Self::Established,
+        Self::CloseWait,
+        Self::Closing,
+        Self::Saturation,
+        Self::Opened,
+        Self::Failed,
+        Self::Error,
+        Self::Search,
+        Self::Eta,
+        Self::Netns,
+        Self::Comm,
+        Self::Container,
+        Self::Pid,
+        Self::Tuples,
+        Self::Pool,
+    ];
+
+    /// What `tracer tuples` shows.
+    pub const TUPLE: [Self; 18] = [
+        Self::Source,
+        Self::Destination,
+        Self::Ports,
+        Self::TimeWait,
+        Self::Connecting,
+        Self::Unanswered,
+        Self::Established,
+        Self::CloseWait,
+        Self::Closing,
+        Self::Saturation,
+        Self::Opened,
+        Self::Failed,
+        Self::Error,
+        Self::Search,
+        Self::Eta,
+        Self::Netns,
+        Self::Comm,
+        Self::Container,
+    ];
+
+    /// What the view of tuples shows, which has less room.
+    pub const VIEW: [Self; 14] = [
+        Self::Source,
+        Self::Destination,
+        Self::Ports,
+        Self::TimeWait,
+        Self::State,
+        Self::Saturation,
+        Self::Opened,
+        Self::Failed,
+        Self::Error,
+        Self::Search,
+        Self::Eta,
+        Self::Netns,
+        Self::Comm,
+        Self::Container,
+    ];
+
+    /// What a table of processes shows.
+    pub const PROCESS: [Self; 7] = [
+        Self::Pid,
+        Self::Comm,
+        Self::Ports,
+        Self::TimeWait,
+        Self::Tuples,
+        Self::Failed,
+        Self::Container,
+    ];
+
+    /// What a table of source addresses shows.
+    pub const SOURCE: [Self; 10] = [
+        Self::Source,
+        Self::Ports,
+        Self::TimeWait,
+        Self::Tuples,
+        Self::Saturation,
+        Self::Opened,
+        Self::Failed,
+        Self::Eta,
+        Self::Netns,
+        Self::Pool,
+    ];
+
+    /// The word for `--sort`.
+    pub const fn id(self) -> &'static str {
+        match self {
+            Self::Source => "src",
+            Self::Destination => "dst",
+            Self::Netns => "netns",
+            Self::Ports => "ports",
+            Self::TimeWait => "tw",
+            Self::Reusable => "reuse",
+            Self::State => "state",
+            Self::Connecting => "syn",
+            Self::Unanswered => "noans",
+            Self::Established => "estab",
+            Self::CloseWait => "closew",
+            Self::Closing => "closing",
+            Self::Saturation => "sat",
+            Self::Opened => "conn",
+            Self::Failed => "fail",
+            Self::Error => "err",
+            Self::Search => "search",
+            Self::Eta => "eta",
+            Self::Comm => "comm",
+            Self::Container => "container",
+            Self::Pid => "pid",
+            Self::Tuples => "tuples",
+            Self::Pool => "pool",
+        }
+    }
+
+    pub fn from_id(id: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|column| column.id() == id)
+    }
+
+    /// The header for people.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Source => "SRC",
+            Self::Destination => "DST:PORT",
+            Self::Netns => "NETNS",
+            Self::Ports => "PORTS",
+            Self::TimeWait => "TW",
+            Self::Reusable => "REUSE",
+            Self::State => "STATE",
+            Self::Connecting => "SYN",
+            Self::Unanswered => "NOANS",
+            Self::Established => "ESTAB",
+            Self::CloseWait => "CLOSEW",
+            Self::Closing => "CLOSING",
+            Self::Saturation => "%SAT",
+            Self::Opened => "CONN/s",
+            Self::Failed => "FAIL/s",
+            Self::Error => "ERR",
+            Self::Search => "SEARCH(p99)",
+            Self::Eta => "ETA",
+            Self::Comm => "COMM",
+            Self::Container => "CONTAINER",
+            Self::Pid => "PID",
+            Self::Tuples => "TUPLES",
+            Self::Pool => "POOL",
+        }
+    }
+
+    /// Where there is no room for all, the columns with the largest number go first.
+    pub const fn rank(self) -> u8 {
+        match self {
+            Self::Destination | Self::Pid => 0,
+            Self::Saturation => 1,
+            Self::Ports => 2,
+            Self::Source => 3,
+            Self::Netns | Self::State => 4,
+            Self::Eta => 5,
+            Self::Failed => 6,
+            Self::Comm => 7,
+            Self::Opened => 8,
+            Self::TimeWait => 9,
+            Self::Pool => 10,
+            Self::Error => 11,
+            Self::Tuples => 12,
+            Self::Search => 13,
+            Self::Container => 14,
+            Self::Reusable
+            | Self::Connecting
+            | Self::Unanswered
+            | Self::Established
+            | Self::CloseWait
+            | Self::Closing => 15,
+        }
+    }
+
+    /// Text stands on the left of its column, numbers on the right.
+    pub const fn is_text(self) -> bool {
+        matches!(
+            self,
+            Self::Source
+                | Self::Destination
+                | Self::Netns
+                | Self::State
+                | Self::Error
+                | Self::Comm
+                | Self::Container
+                | Self::Pool
+        )
+    }
+
+    /// The least width, so that columns stand still when numbers grow.
+    pub const fn width(self) -> usize {
+        match self {
+            Self::Destination => 21,
+            Self::Ports
+            | Self::TimeWait
+            | Self::Reusable
+            | Self::Connecting
+            | Self::Unanswered
+            | Self::Established => 5,
+            Self::State => 14,
+            Self::Saturation => 8,
+            Self::CloseWait | Self::Opened | Self::Failed | Self::Eta | Self::Tuples => 6,
+            Self::Closing | Self::Pid => 7,
+            Self::Error => 13,
+            Self::Netns => 10,
+            Self::Search => 11,
+            Self::Source | Self::Comm | Self::Pool => 15,
+            Self::Container => 9,
+        }
+    }
+
+    /// The cell for people; `-` for what is not known. Safe to print on a terminal.
+    pub fn cell(self, row: &Row) -> String {
+        let unknown = || "-".to_owned();
+        match self {
+            Self::Source => source(row),
+            Self::Destination => destination(row),
+            Self::Netns => netns(row).unwrap_or_else(unknown),
+            Self::Ports => row.in_use.to_string(),
+            Self::TimeWait => {
+                let mark = if row.reusable.is_some_and(|reusable| reusable > 0) { "r" } else { "" };
+                format!("{}{mark}", row.time_wait)
+            }
+            Self::Reusable => row.reusable.map_or_else(unknown, |reusable| reusable.to_string()),
+            Self::State => state(row).unwrap_or_else(unknown),
+            Self::Connecting
+            | Self::Unanswered
+            | Self::Established
+            | Self::CloseWait
+            | Self::Closing => self.ports(row).map_or_else(unknown, |ports| ports.to_string()),
+            Self::Saturation => row.saturation.map_or_else(unknown, percent),
+            Self::Opened => row.rates.map_or_else(unknown, |rates| rate(rates.opened)),
+            Self::Failed => row.rates.map_or_else(unknown, |rates| rate(rates.failed)),
+            Self::Error => error(row).map_or_else(unknown, Into::into),
+            Self::Search => row.search_p99.map_or_else(unknown, duration),
+            Self::Eta => match row.eta_s {
+                Some(0.0) if row.capacity == Some(0) => full(row),
+                Some(0.0) => "full".to_owned(),
+                Some(eta) => seconds(eta),
+                None => unknown(),
+            },
+            Self::Comm => not_empty(text::kernel(&row.called.shown())).unwrap_or_else(unknown),
+            Self::Container => row
+                .container
+                .as_deref()
+                .and_then(|id| {
+                    let kept = if is_unit(id) { usize::MAX } else { 12 };
+                    not_empty(text::line(id).chars().take(kept).collect())
+                })
+                .unwrap_or_else(unknown),
+            Self::Pid => known(row.pid).map_or_else(unknown, |pid| pid.to_string()),
+            Self::Tuples => row.tuples.to_string(),
+            Self::Pool => {
+                let note = row.note.as_deref().map(|note| text::line(note).into_owned());
+                note.and_then(not_empty).unwrap_or_else(unknown)
+            }
+        }
+    }
+
+    /// Ports in the state that a column is about; `None`: not known, or it is about none.
+    fn ports(self, row: &Row) -> Option<u64> {
+        let ports = row.states?;
+        match self {
+            Self::Connecting => Some(ports.connecting),
+            Self::Unanswered => Some(ports.unanswered),
+            Self::Established => Some(ports.established),
+            Self::CloseWait => Some(ports.close_wait),
+            Self::Closing => Some(ports.closing),
+            _ => None,
+        }
+    }
+
+    /// The order of a table sorted by this column: the most pressing row first, so numbers fall
+    /// and text and times rise. What is not known comes last.
+    pub fn order(self, one: &Row, other: &Row) -> Ordering {
+        let key = |row: &Row| (row.key.destination, row.key.destination_port);
+        match self {
+            Self::Source => one.key.source.cmp(&other.key.source),
+            Self::Destination => key(one).cmp(&key(other)),
+            Self::Netns => {
+                let name = |row: &Row| row.netns_name.clone();
+                known_first(name(one), name(other)).then(one.key.netns.cmp(&other.key.netns))
+            }
+            Self::Ports => other.in_use.cmp(&one.in_use),
+            Self::TimeWait => other.time_wait.cmp(&one.time_wait),
+            Self::Reusable => other.reusable.cmp(&one.reusable),
+            // Those that go on by themselves last.
+            Self::State => most(stuck(one), stuck(other)),
+            Self::Connecting
+            | Self::Unanswered
+            | Self::Established
+            | Self::CloseWait
+            | Self::Closing => self.ports(other).cmp(&self.ports(one)),
+            Self::Saturation => most(one.saturation, other.saturation),
+            Self::Opened => {
+                most(one.rates.map(|rates| rates.opened), other.rates.map(|rates| rates.opened))
+            }
+            Self::Failed => {
+                most(one.rates.map(|rates| rates.failed), other.rates.map(|rates| rates.failed))
+                    .then_with(|| other.failures().cmp(&one.failures()))
+            }
+            Self::Error => known_first(error(one), error(other)),
+            Self::Search => other.search_p99.cmp(&one.search_p99),
+            Self::Eta => match (one.eta_s, other.eta_s) {
+                (Some(one), Some(other)) => one.total_cmp(&other),
+                (one, other) => other.is_some().cmp(&one.is_some()),
+            },
+            Self::Comm => {
+                let name = |row: &Row| text::kernel(&row.called.shown());
+                name(one).cmp(&name(other))
+            }
+            Self::Container => known_first(one.container.as_ref(), other.container.as_ref()),
+            Self::Pid => known_first(known(one.pid), known(other.pid)),
+            Self::Tuples => other.tuples.cmp(&one.tuples),
+            Self::Pool => known_first(one.note.as_ref(), other.note.as_ref()),
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! What stands in a cell, and what rows are ordered by.
+
+use std::cmp::Ordering;
+
+use tracer_common::Addr;
+
+use super::{CRITICAL, HIGH, SLOW};
+use crate::{
+    format::{errno, text, tuple::address},
+    ledger::stats::{P99, Row},
+};
+
+/// In place of a destination: the row says what bind(address, 0) has left at the address.
+pub(crate) const BIND: &str = "bind(address, 0)";
+
+/// The name of a row's network namespace, or else its number; `None`: the row stands for several.
+pub(super) fn netns(row: &Row) -> Option<String> {
+    let number = (row.key.netns != 0).then(|| row.key.netns.to_string())?;
+    let name = row.netns_name.as_deref().and_then(|name| not_empty(text::line(name).into_owned()));
+    Some(name.unwrap_or(number))
+}
+
+/// Of a tuple that can hold no port: full, and by what.
+pub(super) fn full(row: &Row) -> String {
+    let words = row.limits.map(|limits| limits.taken_by()).unwrap_or_default();
+    if words.is_empty() { "full".to_owned() } else { format!("full ({words})") }
+}
+
+/// The state that most ports of a row are in, and the share of these; of equals the worse one. `None`: there is none, or
+/// it is not known.
+pub(super) fn state(row: &Row) -> Option<String> {
+    let ports = row.states?;
+    let states = [
+        (row.time_wait, "time_wait"),
+        (ports.established, "estab"),
+        (ports.connecting.saturating_sub(ports.unanswered), "connecting"),
+        (ports.closing, "closing"),
+        (ports.unanswered, "no answer"),
+        (ports.close_wait, "close_wait"),
+    ];
+    // Of equals the last one.
+    let (most, name) = states.into_iter().max_by_key(|(ports, _)| *ports)?;
+    // In a reading that was made between two changes there can be more than are in use.
+    let all = row.in_use.max(most);
+    (most > 0).then(|| format!("{name} {}%", most * 100 / all))
+}
+
+/// Ports of a row that wait for somebody: to answer, or to close.
+#[expect(clippy::cast_precision_loss, reason = "to be compared")]
+pub(super) fn stuck(row: &Row) -> Option<f64> {
+    row.states.map(|ports| (ports.unanswered + ports.close_wait + ports.closing) as f64)
+}
+
+pub(super) fn most(one: Option<f64>, other: Option<f64>) -> Ordering {
+    match (one, other) {
+        (Some(one), Some(other)) => other.total_cmp(&one),
+        _ => other.is_some().cmp(&one.is_some()),
+    }
+}
+
+pub(super) fn known_first<T: Ord>(one: Option<T>, other: Option<T>) -> Ordering {
+    other.is_some().cmp(&one.is_some()).then_with(|| one.cmp(&other))
+}
+
+pub(super) fn known(pid: u32) -> Option<u32> {
+    (pid != 0).then_some(pid)
+}
+
+pub(super) fn not_empty(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
+pub(super) fn source(row: &Row) -> String {
+    match row.key.source {
+        Addr::UNSPECIFIED if !row.key.is_of_bind() => "*".to_owned(),
+        source => address(source),
+    }
+}
+
+pub(super) fn destination(row: &Row) -> String {
+    if row.key.is_of_bind() {
+        return BIND.to_owned();
+    }
+    if (row.key.destination, row.key.destination_port) == (Addr::UNSPECIFIED, 0) {
+        return "*".to_owned();
+    }
+    let (address, port) = (address(row.key.destination), row.key.destination_port);
+    if row.key.destination.to_v4().is_some() {
+        format!("{address}:{port}")
+    } else {
+        format!("[{address}]:{port}")
+    }
+}
+
+/// The newest failure's errno.
+pub(super) fn error(row: &Row) -> Option<std::borrow::Cow<'static, str>> {
+    let errno = u16::try_from(row.last_errno).unwrap_or(u16::MAX);
+    (errno != 0).then(|| errno::name(errno))
+}
+
+/// How long port searches took: `≥16ms` where more than one of 100 took longer than what is measured.
+pub(crate) fn duration(p99: P99) -> String {
+    let sign = if p99.at_least { "≥" } else { "" };
+    format!("{sign}{}", nanoseconds(p99.ns))
+}
+
+/// A share in per cent, with a sign for how bad that is, always two wide.
+pub(crate) fn percent(share: f64) -> String {
+    let sign = match share {
+        CRITICAL.. => "!!",
+        HIGH.. => " !",
+        SLOW.. => " ~",
+        _ => "  ",
+    };
+    // Rounded down: 100 % means that nothing is left, and no sign appears below its threshold.
+    format!("{:.1}{sign}", (share * 1000.0).floor() / 10.0)
+}
+
+pub(crate) fn rate(per_second: f64) -> String {
+    match per_second {
+        0.0 => "0".to_owned(),
+        100.0.. => format!("{per_second:.0}"),
+        _ => format!("{per_second:.1}"),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown with at most four digits")]
+pub(crate) fn nanoseconds(ns: u64) -> String {
+    match ns {
+        0..10_000 => format!("{:.1}µs", ns as f64 / 1e3),
+        10_000..1_000_000 => format!("{}µs", ns / 1000),
+        1_000_000..10_000_000 => format!("{:.1}ms", ns as f64 / 1e6),
+        _ => format!("{}ms", ns / 1_000_000),
+    }
+}
+
+pub(crate) fn seconds(seconds: f64) -> String {
+    match seconds {
+        ..10.0 => format!("{seconds:.1}s"),
+        ..120.0 => format!("{seconds:.0}s"),
+        ..7200.0 => format!("{:.0}m", seconds / 60.0),
+        ..172_800.0 => format!("{:.0}h", seconds / 3600.0),
+        ..8_640_000.0 => format!("{:.0}d", seconds / 86_400.0),
+        _ => ">99d".to_owned(),
+    }
+}

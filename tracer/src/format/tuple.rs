@@ -1,0 +1,250 @@
+//! What the stream and `tracer tuples -o json` say about one tuple.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, Ipv6Addr},
+};
+
+use serde::Serialize;
+use tracer_common::{Addr, TupleCount, tuple::SEARCH_BUCKETS};
+
+use crate::{
+    format::text::until_nul,
+    host::cgroups::{Name, is_unit},
+    ledger::stats::Row,
+};
+
+/// What is known of one tuple: the keys of `tuple.stats`, and of `tracer tuples -o json`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Tuple<'a> {
+    #[serde(rename = "network.transport")]
+    transport: &'static str,
+    #[serde(rename = "network.type")]
+    family: &'static str,
+    #[serde(rename = "network.local.address")]
+    pub local_address: String,
+    #[serde(rename = "network.peer.address")]
+    pub peer_address: String,
+    #[serde(rename = "network.peer.port")]
+    pub peer_port: u16,
+    pub netns: u32,
+    #[serde(rename = "netns.name", skip_serializing_if = "Option::is_none")]
+    pub netns_name: Option<String>,
+    #[serde(rename = "ports.in_use")]
+    pub in_use: u64,
+    #[serde(rename = "ports.time_wait")]
+    pub time_wait: u64,
+    /// TIME_WAITs that connect() can take over now; absent: none can ever be.
+    #[serde(rename = "ports.reusable", skip_serializing_if = "Option::is_none")]
+    pub reusable: Option<u64>,
+    /// SYN_SENT.
+    #[serde(rename = "ports.connecting", skip_serializing_if = "Option::is_none")]
+    pub connecting: Option<u64>,
+    /// Of these, those whose SYN was sent again.
+    #[serde(rename = "ports.unanswered", skip_serializing_if = "Option::is_none")]
+    pub unanswered: Option<u64>,
+    #[serde(rename = "ports.established", skip_serializing_if = "Option::is_none")]
+    pub established: Option<u64>,
+    #[serde(rename = "ports.close_wait", skip_serializing_if = "Option::is_none")]
+    pub close_wait: Option<u64>,
+    /// FIN_WAIT1, FIN_WAIT2, CLOSING, LAST_ACK.
+    #[serde(rename = "ports.closing", skip_serializing_if = "Option::is_none")]
+    pub closing: Option<u64>,
+    #[serde(rename = "ports.capacity", skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<u32>,
+    /// Ports of its namespace: the range, and how many of that are reserved and bound.
+    #[serde(rename = "ports.range", skip_serializing_if = "Option::is_none")]
+    pub range: Option<String>,
+    #[serde(rename = "ports.reserved", skip_serializing_if = "Option::is_none")]
+    pub reserved: Option<u32>,
+    #[serde(rename = "ports.bound", skip_serializing_if = "Option::is_none")]
+    pub bound: Option<u32>,
+    #[serde(rename = "ports.saturation", skip_serializing_if = "Option::is_none")]
+    pub saturation: Option<f64>,
+    #[serde(rename = "rate.opened", skip_serializing_if = "Option::is_none")]
+    pub rate_opened: Option<f64>,
+    #[serde(rename = "rate.failed", skip_serializing_if = "Option::is_none")]
+    pub rate_failed: Option<f64>,
+    #[serde(rename = "search.p99_ns", skip_serializing_if = "Option::is_none")]
+    pub search_p99_ns: Option<u64>,
+    /// More than one of 100 searches took `search.p99_ns` or longer.
+    #[serde(rename = "search.p99_at_least", skip_serializing_if = "std::ops::Not::not")]
+    pub search_p99_at_least: bool,
+    #[serde(rename = "eta_s", skip_serializing_if = "Option::is_none")]
+    pub eta_s: Option<f64>,
+    #[serde(rename = "ports.opened")]
+    pub opened: u64,
+    #[serde(rename = "ports.released")]
+    pub released: u64,
+    #[serde(rename = "ports.time_wait_begun", skip_serializing_if = "Option::is_none")]
+    pub time_wait_begun: Option<u64>,
+    /// In the first line of a tuple, where it has TIME_WAITs that are older than the recording: how many end in each of
+    /// the next seconds, without the zeros at the end.
+    #[serde(rename = "ports.time_wait_ends", skip_serializing_if = "Vec::is_empty")]
+    pub ends: Vec<u32>,
+    /// Failed calls by cause, those that happened.
+    #[serde(rename = "connect.failures")]
+    pub failures: BTreeMap<&'static str, u64>,
+    /// errno of the newest failure.
+    #[serde(rename = "errno", skip_serializing_if = "Option::is_none")]
+    pub errno: Option<u32>,
+    #[serde(rename = "process.pid", skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    #[serde(rename = "process.executable.name", skip_serializing_if = "Option::is_none")]
+    pub comm: Option<String>,
+    /// `thread`: the process could not be asked for its name; absent: it is the process's name.
+    #[serde(rename = "process.executable.name.source", skip_serializing_if = "Option::is_none")]
+    pub comm_source: Option<&'static str>,
+    /// The thread that connected last; absent: not known.
+    #[serde(rename = "thread.name", skip_serializing_if = "Option::is_none")]
+    pub thread: Option<String>,
+    #[serde(rename = "process.linux.cgroup", skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<&'a str>,
+    #[serde(rename = "container.id", skip_serializing_if = "Option::is_none")]
+    pub container: Option<&'a str>,
+    /// Where there is no container.
+    #[serde(rename = "systemd.unit", skip_serializing_if = "Option::is_none")]
+    pub unit: Option<&'a str>,
+    /// Port searches so far, by [`tracer_common::tuple::search_bucket`], without the zeros at the
+    /// end.
+    #[serde(rename = "search.histogram", skip_serializing_if = "<[u32]>::is_empty")]
+    pub search: &'a [u32],
+}
+
+impl<'a> From<&'a Row> for Tuple<'a> {
+    fn from(row: &'a Row) -> Self {
+        let v4 = row.key.destination.to_v4().is_some();
+        let text = |name: &[u8; 16]| String::from_utf8_lossy(until_nul(name)).into_owned();
+        let (comm, thread) = (text(&row.called.name), text(&row.called.thread));
+        let known = row.pid != 0;
+        Self {
+            transport: "tcp",
+            family: if v4 { "ipv4" } else { "ipv6" },
+            local_address: match row.key.source {
+                Addr::UNSPECIFIED if v4 => Ipv4Addr::UNSPECIFIED.to_string(),
+                source => address(source),
+            },
+            peer_address: address(row.key.destination),
+            peer_port: row.key.destination_port,
+            netns: row.key.netns,
+            netns_name: row.netns_name.as_deref().map(str::to_owned),
+            in_use: row.in_use,
+            time_wait: row.time_wait,
+            reusable: row.reusable,
+            connecting: row.states.map(|ports| ports.connecting),
+            unanswered: row.states.map(|ports| ports.unanswered),
+            established: row.states.map(|ports| ports.established),
+            close_wait: row.states.map(|ports| ports.close_wait),
+            closing: row.states.map(|ports| ports.closing),
+            capacity: row.capacity,
+            range: row.limits.map(|limits| limits.range()),
+            reserved: row.limits.map(|limits| limits.reserved),
+            bound: row.limits.map(|limits| limits.bound),
+            saturation: row.saturation.map(|value| rounded(value, 1e6)),
+            rate_opened: row.rates.map(|rates| rounded(rates.opened, 1e3)),
+            rate_failed: row.rates.map(|rates| rounded(rates.failed, 1e3)),
+            search_p99_ns: row.search_p99.map(|p99| p99.ns),
+            search_p99_at_least: row.search_p99.is_some_and(|p99| p99.at_least),
+            eta_s: row.eta_s.filter(|eta| eta.is_finite()).map(|eta| rounded(eta, 1e1)),
+            opened: row.opened,
+            released: row.released,
+            time_wait_begun: None,
+            ends: Vec::new(),
+            failures: row.failures_by_cause().map(|(cause, count)| (cause.name(), count)).collect(),
+            errno: (row.last_errno != 0).then_some(row.last_errno),
+            pid: known.then_some(row.pid),
+            comm: (known || !comm.is_empty()).then_some(comm),
+            comm_source: row.called.of.word(),
+            thread: (!thread.is_empty()).then_some(thread),
+            cgroup: None,
+            container: row.container.as_deref().filter(|place| !is_unit(place)),
+            unit: row.container.as_deref().filter(|place| is_unit(place)),
+            search: &[],
+        }
+    }
+}
+
+/// What bind(address, 0) has left at an address: the keys of `address.stats`, and of `addresses` in
+/// `tracer tuples -o json`.
+#[derive(Clone, Debug, Serialize)]
+pub struct AddressStats {
+    #[serde(rename = "network.transport")]
+    transport: &'static str,
+    #[serde(rename = "network.type")]
+    family: &'static str,
+    #[serde(rename = "network.local.address")]
+    address: String,
+    netns: u32,
+    #[serde(rename = "netns.name", skip_serializing_if = "Option::is_none")]
+    netns_name: Option<String>,
+    /// Ports of the range that it cannot be given here, reserved ones not among them.
+    #[serde(rename = "ports.in_use")]
+    in_use: u64,
+    /// Ports that it can be given in all.
+    #[serde(rename = "ports.capacity", skip_serializing_if = "Option::is_none")]
+    capacity: Option<u32>,
+    #[serde(rename = "ports.range", skip_serializing_if = "Option::is_none")]
+    range: Option<String>,
+    #[serde(rename = "ports.reserved", skip_serializing_if = "Option::is_none")]
+    reserved: Option<u32>,
+    #[serde(rename = "ports.bound", skip_serializing_if = "Option::is_none")]
+    bound: Option<u32>,
+    #[serde(rename = "ports.saturation", skip_serializing_if = "Option::is_none")]
+    saturation: Option<f64>,
+    #[serde(rename = "eta_s", skip_serializing_if = "Option::is_none")]
+    eta_s: Option<f64>,
+    /// By how many `ports.in_use` rose in all, from reading to reading.
+    #[serde(rename = "ports.opened")]
+    opened: u64,
+}
+
+impl From<&Row> for AddressStats {
+    fn from(row: &Row) -> Self {
+        let tuple = Tuple::from(row);
+        let v4 = row.key.source.to_v4().is_some();
+        Self {
+            transport: tuple.transport,
+            family: if v4 { "ipv4" } else { "ipv6" },
+            address: address(row.key.source),
+            netns: tuple.netns,
+            netns_name: tuple.netns_name,
+            in_use: tuple.in_use,
+            capacity: tuple.capacity,
+            range: tuple.range,
+            reserved: tuple.reserved,
+            bound: tuple.bound,
+            saturation: tuple.saturation,
+            eta_s: tuple.eta_s,
+            opened: tuple.opened,
+        }
+    }
+}
+
+impl<'a> Tuple<'a> {
+    /// With what only a recording needs, so that it can be looked at as if it were live.
+    pub fn recorded(row: &'a Row, count: &'a TupleCount, name: Option<&'a Name>) -> Self {
+        let zeros = count.search.iter().rev().take_while(|count| **count == 0).count();
+        Self {
+            time_wait_begun: Some(count.time_wait_begun),
+            cgroup: name.map(|name| &*name.path),
+            container: name.and_then(|name| name.container.as_deref()),
+            unit: name.and_then(|name| name.unit.as_deref()),
+            search: &count.search[..SEARCH_BUCKETS - zeros],
+            ..Self::from(row)
+        }
+    }
+}
+
+/// The digits that mean something: the rest is noise of the division.
+fn rounded(value: f64, factor: f64) -> f64 {
+    let scaled = (value * factor).round();
+    if scaled.is_finite() { scaled / factor } else { value }
+}
+
+/// An address as text: IPv4 where it is v4-mapped, else RFC 5952.
+pub fn address(address: Addr) -> String {
+    match address.to_v4() {
+        Some(octets) => Ipv4Addr::from(octets).to_string(),
+        None => Ipv6Addr::from(address.0).to_string(),
+    }
+}

@@ -1,0 +1,10 @@
+//! The program itself: its clocks, its log, its memory, what its threads may do, and how it ends.
+
+pub(crate) mod beat;
+pub mod clock;
+pub mod log;
+pub(crate) mod memory;
+pub(crate) mod sandbox;
+pub mod shutdown;
+pub(crate) mod turns;
+pub mod usage;

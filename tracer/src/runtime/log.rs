@@ -1,0 +1,149 @@
+//! The program's own log: stderr only, because stdout carries events.
+
+use std::{
+    collections::VecDeque,
+    io::{self, IsTerminal, Write},
+    mem,
+    sync::{Mutex, PoisonError},
+};
+
+use tracing_subscriber::{EnvFilter, fmt};
+
+use crate::{cli::LogFormat, error::Error};
+
+/// Variable that overrides `-v`: directives of `tracing_subscriber::EnvFilter`.
+pub const VARIABLE: &str = "TRACER_LOG";
+
+/// Starts logging. `verbosity` 0 shows warnings and errors, 1 what is attached, 2 also this
+/// program's own decisions, 3 also what its libraries do, 4 everything.
+///
+/// # Errors
+/// A directive in `TRACER_LOG` that cannot be read; a log that was started before.
+pub fn start(verbosity: u8, format: LogFormat) -> Result<(), Error> {
+    let filter = filter(verbosity, std::env::var(VARIABLE).ok())?;
+    let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let log = fmt().with_env_filter(filter).with_writer(|| Log).with_ansi(colour);
+    let started = match format {
+        LogFormat::Text => log.with_target(verbosity > 1).try_init(),
+        LogFormat::Json => log.json().flatten_event(true).try_init(),
+    };
+    started.map_err(|error| Error::Failure(format!("cannot start the log: {error}")))
+}
+
+/// Lines that wait while a screen is shown where stderr goes; `None`: they do not wait.
+static HELD: Mutex<Option<Held>> = Mutex::new(None);
+
+/// Of lines that wait, the newest are kept.
+const HELD_LINES: usize = 200;
+
+#[derive(Default)]
+struct Held {
+    lines: VecDeque<Vec<u8>>,
+    /// How many of the newest [`held`] has not given out yet.
+    new: usize,
+}
+
+/// Keeps the log off the terminal until it is dropped; then what was kept goes to stderr. A stderr
+/// that is no terminal gets its lines at once.
+#[must_use]
+pub struct Hold(());
+
+pub fn hold() -> Hold {
+    if io::stderr().is_terminal() {
+        *HELD.lock().unwrap_or_else(PoisonError::into_inner) = Some(Held::default());
+    }
+    Hold(())
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let held = HELD.lock().unwrap_or_else(PoisonError::into_inner).take();
+        for line in held.unwrap_or_default().lines {
+            // A stderr that is gone is no error.
+            _ = io::stderr().write_all(&line);
+        }
+    }
+}
+
+/// The lines that came while the log is held, since the last call; without their colours.
+pub fn held() -> Vec<String> {
+    let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(held) = held.as_mut() else { return Vec::new() };
+    let new = mem::take(&mut held.new).min(held.lines.len());
+    held.lines.iter().skip(held.lines.len() - new).map(|line| plain(line)).collect()
+}
+
+/// A line of the log as text: SGR sequences (`ESC [ ... m`) taken out, control characters replaced.
+fn plain(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(line);
+    let mut parts = text.split("\u{1b}[");
+    let first = parts.next().unwrap_or_default().to_owned();
+    let rest = parts.map(|part| part.split_once('m').map_or(part, |(_, after)| after));
+    let text = rest.fold(first, |text, part| text + part);
+    crate::format::text::line(text.trim_end()).into_owned()
+}
+
+/// Where lines go, each in one call.
+struct Log;
+
+impl Write for Log {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(held) = held.as_mut() else { return io::stderr().write(line) };
+        if held.lines.len() == HELD_LINES {
+            held.lines.pop_front();
+        }
+        held.lines.push_back(line.to_owned());
+        held.new += 1;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+fn filter(verbosity: u8, variable: Option<String>) -> Result<EnvFilter, Error> {
+    let level = match verbosity {
+        0 => "warn",
+        1 => "info",
+        // aya writes thousands of debug records at a start.
+        2 => "info,tracer=debug",
+        3 => "debug,tracer=trace",
+        _ => "trace",
+    };
+    match variable.filter(|directives| !directives.is_empty()) {
+        None => Ok(EnvFilter::new(level)),
+        Some(directives) => EnvFilter::try_new(&directives).map_err(|error| {
+            Error::BadConfig(format!(
+                "{VARIABLE} is '{directives}': {error}; expected a level or target=level, \
+                 comma-separated"
+            ))
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_v_shows_one_level_more() {
+        let levels: Vec<_> = (0..5).map(|v| filter(v, None).unwrap().to_string()).collect();
+        assert_eq!(levels, ["warn", "info", "tracer=debug,info", "tracer=trace,debug", "trace"]);
+    }
+
+    #[test]
+    fn a_held_line_loses_its_colours_and_nothing_else() {
+        let line = b"\x1b[33m WARN\x1b[0m ports of \x1b]0;x\x07 netns\n";
+        assert_eq!(plain(line), " WARN ports of \u{fffd}]0;x\u{fffd} netns");
+    }
+
+    #[test]
+    fn the_variable_overrides_v_and_is_checked() {
+        assert_eq!(filter(0, Some("tracer=debug".into())).unwrap().to_string(), "tracer=debug");
+        let error = filter(0, Some("tracer=loud".into())).unwrap_err();
+        assert!(error.to_string().contains("TRACER_LOG is 'tracer=loud'"), "{error}");
+        assert_eq!(error.exit() as u8, 78);
+    }
+}
