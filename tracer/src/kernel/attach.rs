@@ -18,15 +18,17 @@ use super::{
     commands::Commands,
     events::Events,
     klog::{self, KernelLog},
-    loaded::Mark,
     maps::Maps,
     missed::Missed,
     object::{BPF_OBJECT, MISSING},
     offsets::Offsets,
-    pins::Pins,
     plan::Backend,
     programs::{self, COMMON, Hook, Program},
-    spreader::{KEPT_MAPS, Spreader, Spreading},
+    spread::{
+        loaded::Mark,
+        pinned::Pins,
+        programs::{KEPT_MAPS, Spreader, Spreading},
+    },
 };
 use crate::{
     error::Error,

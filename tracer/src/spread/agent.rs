@@ -37,10 +37,10 @@ use crate::{
         cgroups::Names,
         netns::{Netns, Worker},
     },
-    kernel::{
+    kernel::spread::{
         loaded,
-        pins::Pins,
-        spreader::{Spreader, Spreading},
+        pinned::Pins,
+        programs::{Spreader, Spreading},
     },
     ledger::trace::{self, Tracer},
     runtime::{

@@ -23,7 +23,7 @@ use crate::{
         netns::{Netns, Worker},
         sockdiag,
     },
-    kernel::spreader::Place,
+    kernel::spread::programs::Place,
     ledger::trace::{self, Tracer},
     runtime::sandbox::User,
 };

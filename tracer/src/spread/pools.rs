@@ -1,7 +1,7 @@
 //! What is being spread, for a view: without the maps, which take privileges to open.
 
 use super::state::{Lock, State};
-use crate::{kernel::pins::Pins, view::reading::Pool};
+use crate::{kernel::spread::pinned::Pins, view::reading::Pool};
 
 /// The rules that are in force.
 pub fn pools() -> Vec<Pool> {

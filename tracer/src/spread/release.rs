@@ -3,7 +3,7 @@
 use super::state::{Lock, Said, State};
 use crate::{
     error::Error,
-    kernel::{loaded, pins::Pins, spreader::Pinned},
+    kernel::spread::{loaded, pinned::Pins, programs::Pinned},
 };
 
 /// Ends a rule that no agent looks after, also one that another version of tracer began.

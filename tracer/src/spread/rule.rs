@@ -8,7 +8,7 @@ use tracer_common::{
 };
 
 use super::pool::PoolAddress;
-use crate::{host::capacity::Reuse, kernel::spreader::Looked};
+use crate::{host::capacity::Reuse, kernel::spread::programs::Looked};
 
 /// What a rule is made of.
 #[derive(Clone, Copy, Debug)]

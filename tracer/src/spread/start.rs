@@ -30,7 +30,7 @@ use crate::{
         mounts::open_dir,
         netns::{self, Netns, Worker},
     },
-    kernel::{pins::Pins, spreader::Place},
+    kernel::spread::{pinned::Pins, programs::Place},
 };
 
 /// What a namespace has for a spreader.

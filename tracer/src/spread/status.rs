@@ -18,10 +18,10 @@ use crate::{
     config::StatusConfig,
     error::Error,
     host::netns,
-    kernel::{
+    kernel::spread::{
         loaded::{self, Loaded},
-        pins::{Foreign, Pins},
-        spreader::Pinned,
+        pinned::{Foreign, Pins},
+        programs::Pinned,
     },
 };
 

@@ -19,7 +19,7 @@ use crate::{
         },
         netns::Netns,
     },
-    kernel::spreader::Looked,
+    kernel::spread::programs::Looked,
     runtime::clock,
 };
 

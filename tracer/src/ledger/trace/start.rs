@@ -27,7 +27,7 @@ use crate::{
         offsets::Offsets,
         plan::{Backend, Choice, Plan},
         privilege,
-        spreader::{Spreading, kept_sizes},
+        spread::programs::{Spreading, kept_sizes},
     },
     ledger::sizes::{self, Sizes},
     runtime::{

@@ -25,7 +25,7 @@ use super::super::{
 };
 use crate::{
     error::Error,
-    kernel::spreader::RuleMaps,
+    kernel::spread::programs::RuleMaps,
     ledger::trace,
     runtime::{clock, sandbox::User},
 };

@@ -5,11 +5,13 @@ use std::sync::atomic::{Ordering, fence};
 use aya::maps::{Array, Map, MapData};
 use tracer_common::{Rule, settings::map};
 
-use super::{maps::wrong, sys::RunningPrograms};
-use crate::error::Error;
+use crate::{
+    error::Error,
+    kernel::{maps::wrong, sys::RunningPrograms},
+};
 
 /// Two places for a rule, and which of them the hooks read.
-pub(super) struct Rules {
+pub(crate) struct Rules {
     places: Array<MapData, Rule>,
     /// 0: none; else the place, from 1 up.
     current: Array<MapData, u32>,
@@ -18,7 +20,7 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    pub(super) fn new(
+    pub(crate) fn new(
         mut take: impl FnMut(&'static str) -> Result<Map, Error>,
     ) -> Result<Self, Error> {
         Ok(Self {
@@ -32,7 +34,7 @@ impl Rules {
         self.current.get(&0, 0).map_err(wrong(map::CURRENT))
     }
 
-    pub(super) fn get(&self) -> Option<Rule> {
+    pub(crate) fn get(&self) -> Option<Rule> {
         // While a place is read, the agent may write it only if it set two rules meanwhile.
         (0..8).find_map(|_| {
             let current = self.current().ok()?;
@@ -42,7 +44,7 @@ impl Rules {
     }
 
     /// The hooks go by this rule from now on, each call by one or the other as a whole.
-    pub(super) fn set(&mut self, rule: &Rule) -> Result<(), Error> {
+    pub(crate) fn set(&mut self, rule: &Rule) -> Result<(), Error> {
         // Given back when all went well, so that whoever comes after a failure waits first.
         let running = if let Some(running) = self.running.take() {
             running
@@ -62,7 +64,7 @@ impl Rules {
         Ok(())
     }
 
-    pub(super) fn clear(&mut self) -> Result<(), Error> {
+    pub(crate) fn clear(&mut self) -> Result<(), Error> {
         self.running = None;
         self.current.set(0, 0, 0).map_err(wrong(map::CURRENT))
     }

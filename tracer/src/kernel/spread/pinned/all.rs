@@ -4,7 +4,8 @@ use std::{ffi::OsStr, io};
 
 use tracer_common::settings::LAYOUT;
 
-use super::{super::bpffs::Bpffs, LINKS, MAPS, OURS, Pins, Refused, folder::Folder, root};
+use super::{LINKS, MAPS, OURS, Pins, Refused, folder::Folder, root};
+use crate::kernel::bpffs::Bpffs;
 
 /// The rules that are pinned anywhere.
 #[derive(Debug, Default)]

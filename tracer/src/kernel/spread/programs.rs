@@ -1,9 +1,6 @@
 //! The spreader's own programs and maps, beside a backend's: attached to the cgroups of a rule, and
 //! kept when the process ends.
 
-mod links;
-mod maps;
-
 use std::{
     collections::HashSet,
     os::fd::{AsFd, OwnedFd},
@@ -12,14 +9,13 @@ use std::{
 use aya::{Ebpf, maps::MapData, programs::CgroupSockAddr};
 use tracer_common::settings::map;
 
-use super::{loaded::Mark, pins::Pins, sys};
-use links::{Link, adopt, create};
-pub use maps::{Looked, Pinned, RuleMaps, SpreadMaps};
-
-use crate::ledger::sizes::Kept;
+use super::links::{Link, adopt, create};
+pub use super::maps::{Looked, Pinned, RuleMaps, SpreadMaps};
+use super::{loaded::Mark, pinned::Pins};
+use crate::{kernel::sys, ledger::sizes::Kept};
 
 /// Maps that outlive the process.
-pub(super) const KEPT_MAPS: [&str; 15] = [
+pub(crate) const KEPT_MAPS: [&str; 15] = [
     map::CONNS,
     map::TUPLES,
     map::BINDS,
@@ -89,7 +85,7 @@ pub struct Spreader {
 impl Spreader {
     /// Loads the best form of each program and attaches it to each cgroup. Where a link is pinned
     /// already, it runs the new program from now on; see [`Self::remove_others`] for links to other cgroups.
-    pub(super) fn attach(
+    pub(crate) fn attach(
         ebpf: &mut Ebpf,
         spreading: &Spreading,
         mark: Option<&Mark>,
@@ -182,7 +178,7 @@ impl Spreader {
     }
 
     /// Whether everything is where others find it, and in force.
-    pub(super) fn check(&self, pins: &Pins) -> Result<(), String> {
+    pub(crate) fn check(&self, pins: &Pins) -> Result<(), String> {
         let where_ = pins.dir();
         let wrong = |what: &str| Err(format!("{what}, below {}", where_.display()));
         let Some(found) = pins.again() else { return wrong("what was pinned is not found again") };
@@ -200,7 +196,7 @@ impl Spreader {
     }
 
     /// Lets go of cgroups that are not the rule's any more.
-    pub(super) fn remove_others(&self, pins: &Pins) -> Result<(), String> {
+    pub(crate) fn remove_others(&self, pins: &Pins) -> Result<(), String> {
         let wanted: HashSet<&str> = self.links.iter().map(|link| link.name.as_str()).collect();
         for name in pins.links() {
             if name.contains('@') && !wanted.contains(name.as_str()) {
@@ -211,7 +207,7 @@ impl Spreader {
     }
 
     /// Attaches to those of these cgroups that have no live link, and lets go of dead ones.
-    pub(super) fn follow(
+    pub(crate) fn follow(
         &mut self,
         ebpf: &mut Ebpf,
         pins: &Pins,
@@ -229,11 +225,14 @@ impl Spreader {
     }
 }
 
-fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut CgroupSockAddr, String> {
+pub(super) fn program<'a>(
+    ebpf: &'a mut Ebpf,
+    name: &str,
+) -> Result<&'a mut CgroupSockAddr, String> {
     let program = ebpf.program_mut(name).ok_or("it is not in the BPF object")?;
     program.try_into().map_err(text)
 }
 
-fn text(error: impl std::error::Error) -> String {
-    super::attach::chain(&error)
+pub(super) fn text(error: impl std::error::Error) -> String {
+    crate::kernel::attach::chain(&error)
 }

@@ -15,11 +15,9 @@ use tracer_common::{
 use crate::{
     error::Error,
     kernel::{
-        loaded::Loaded,
         maps::{StatsReader, TupleReader, from, wrong},
         per_cpu::PerCpuCounters,
-        pins::Pins,
-        rules::Rules,
+        spread::{loaded::Loaded, pinned::Pins, rules::Rules},
     },
 };
 
@@ -31,7 +29,7 @@ pub struct RuleMaps {
 }
 
 impl RuleMaps {
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
+    pub(crate) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
         Self::new(|name| ebpf.take_map(name).ok_or_else(|| missing(name)))
     }
 
@@ -97,7 +95,7 @@ pub struct SpreadMaps {
 }
 
 impl SpreadMaps {
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
+    pub(crate) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
         let mut take = |name: &'static str| ebpf.take_map(name).ok_or_else(|| missing(name));
         Ok(Self {
             decided: PerCpuCounters::new(take(map::DECIDED)?, map::DECIDED)?,

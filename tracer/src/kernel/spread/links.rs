@@ -7,25 +7,25 @@ use aya::{
     programs::{CgroupAttachMode, links::FdLink},
 };
 
-use super::{Place, program, text};
-use crate::kernel::{pins::Pins, sys};
+use super::programs::{Place, program, text};
+use crate::kernel::{spread::pinned::Pins, sys};
 
 /// A link of the spreader; it lives as long as this or its pin.
 #[derive(Debug)]
-pub(super) struct Link {
-    pub(super) name: String,
-    pub(super) fd: OwnedFd,
+pub(crate) struct Link {
+    pub(crate) name: String,
+    pub(crate) fd: OwnedFd,
 }
 
 impl Link {
     /// Whether its cgroup is still there.
-    pub(super) fn is_alive(&self) -> bool {
+    pub(crate) fn is_alive(&self) -> bool {
         sys::cgroup_of(self.fd.as_fd()).is_ok_and(|id| id != 0)
     }
 }
 
 /// The link that is pinned by this name already; it runs the new program from now on.
-pub(super) fn adopt(ebpf: &mut Ebpf, pins: &Pins, name: &str, form: &str, id: u64) -> Option<Link> {
+pub(crate) fn adopt(ebpf: &mut Ebpf, pins: &Pins, name: &str, form: &str, id: u64) -> Option<Link> {
     let fd = pins.open_link(name).ok()?;
     let program = program(ebpf, form).ok()?;
     let adopted = sys::cgroup_of(fd.as_fd()).is_ok_and(|found| found == id)
@@ -39,7 +39,7 @@ pub(super) fn adopt(ebpf: &mut Ebpf, pins: &Pins, name: &str, form: &str, id: u6
 }
 
 /// Attaches a program to a cgroup, and pins the link.
-pub(super) fn create(
+pub(crate) fn create(
     ebpf: &mut Ebpf,
     pins: &Pins,
     name: &str,

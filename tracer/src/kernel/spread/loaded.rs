@@ -11,13 +11,14 @@ use std::{
 
 use tracer_common::settings::LAYOUT;
 
-use super::{
-    pins::Pins,
-    privilege,
-    spreader::KEPT_MAPS,
-    sys::{self, Listed},
+use super::{pinned::Pins, programs::KEPT_MAPS};
+use crate::{
+    error::Error,
+    kernel::{
+        privilege,
+        sys::{self, Listed},
+    },
 };
-use crate::error::Error;
 
 /// The kernel lets go of a link some time after its last pin and descriptor.
 const LETTING_GO: Duration = Duration::from_millis(1500);
@@ -29,10 +30,10 @@ const MARK: &[u8; 8] = b"tracer\0\0";
 const NAME: std::ops::Range<usize> = 12..sys::MARK_SIZE;
 
 /// Marks the programs of a rule. The map lives as long as they do.
-pub(super) struct Mark(OwnedFd);
+pub(crate) struct Mark(OwnedFd);
 
 impl Mark {
-    pub(super) fn new(rule: &str) -> io::Result<Self> {
+    pub(crate) fn new(rule: &str) -> io::Result<Self> {
         let mut value = [0; sys::MARK_SIZE];
         let layout = LAYOUT.to_ne_bytes();
         let bytes = MARK.iter().chain(&layout).copied().chain(rule.bytes());
@@ -42,12 +43,12 @@ impl Mark {
         Ok(Self(sys::create_mark(MAP, &value)?))
     }
 
-    pub(super) fn put_on(&self, program: BorrowedFd<'_>) -> io::Result<()> {
+    pub(crate) fn put_on(&self, program: BorrowedFd<'_>) -> io::Result<()> {
         sys::bind_map(program, self.0.as_fd())
     }
 
     /// Lets the tables of the rule be found from this program, whether it uses them or not.
-    pub(super) fn put_tables_on(program: BorrowedFd<'_>, pins: &Pins) -> io::Result<()> {
+    pub(crate) fn put_tables_on(program: BorrowedFd<'_>, pins: &Pins) -> io::Result<()> {
         KEPT_MAPS.iter().try_for_each(|name| sys::bind_map(program, pins.open_map(name)?.as_fd()))
     }
 }
@@ -200,7 +201,7 @@ impl Loaded {
         self.links.len()
     }
 
-    pub(super) fn open_map(&self, name: &str) -> io::Result<OwnedFd> {
+    pub(crate) fn open_map(&self, name: &str) -> io::Result<OwnedFd> {
         let id = self.maps.get(name).ok_or(io::ErrorKind::NotFound)?;
         sys::by_id(Listed::Map, *id)
     }

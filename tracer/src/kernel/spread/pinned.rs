@@ -20,9 +20,9 @@ use tracer_common::settings::LAYOUT;
 pub use self::all::{All, Foreign};
 pub use self::folder::Refused;
 use self::folder::{Folder, Kind};
-use super::bpffs::{self, Bpffs};
 use crate::{
     error::Error,
+    kernel::bpffs::{self, Bpffs},
     runtime::beat::{Detaching, beat},
 };
 
@@ -97,7 +97,7 @@ impl Pins {
     }
 
     /// The same rule, looked for anew as everybody finds it.
-    pub(super) fn again(&self) -> Option<Self> {
+    pub(crate) fn again(&self) -> Option<Self> {
         let mut all = Self::all().rules.into_iter();
         all.find(|(name, it)| *name == self.rule && it.is_beside(self)).map(|(_, it)| it)
     }
@@ -140,7 +140,7 @@ impl Pins {
         self.part(name)?.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    pub(super) fn create(&self) -> Result<(), Error> {
+    pub(crate) fn create(&self) -> Result<(), Error> {
         if self.shared.closed.load(SeqCst) {
             return Err(Error::Failure("the rule has ended meanwhile".into()));
         }
@@ -158,7 +158,7 @@ impl Pins {
 
     /// Where a map is or is to be pinned, as long as this is kept; `None`: before [`Self::create`]. What is there
     /// already must be a map.
-    pub(super) fn map_path(&self, name: &str) -> io::Result<Option<PathBuf>> {
+    pub(crate) fn map_path(&self, name: &str) -> io::Result<Option<PathBuf>> {
         let parts = self.shared.parts.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((maps, _)) = parts.as_ref() else { return Ok(None) };
         match maps.open(OsStr::new(name), Kind::Map) {
@@ -168,7 +168,7 @@ impl Pins {
     }
 
     /// Where a link is to be pinned, as long as this is kept.
-    pub(super) fn link_path(&self, name: &str) -> io::Result<PathBuf> {
+    pub(crate) fn link_path(&self, name: &str) -> io::Result<PathBuf> {
         if self.shared.closed.load(SeqCst) {
             return Err(io::Error::other("the rule has ended meanwhile"));
         }
@@ -178,32 +178,32 @@ impl Pins {
     }
 
     /// A map that is pinned.
-    pub(super) fn open_map(&self, name: &str) -> io::Result<OwnedFd> {
+    pub(crate) fn open_map(&self, name: &str) -> io::Result<OwnedFd> {
         self.part_that_is(MAPS)?.open(OsStr::new(name), Kind::Map)
     }
 
     /// A link that is pinned.
-    pub(super) fn open_link(&self, name: &str) -> io::Result<OwnedFd> {
+    pub(crate) fn open_link(&self, name: &str) -> io::Result<OwnedFd> {
         self.part_that_is(LINKS)?.open(OsStr::new(name), Kind::Link)
     }
 
-    pub(super) fn pin_map(&self, map: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    pub(crate) fn pin_map(&self, map: BorrowedFd<'_>, name: &str) -> io::Result<()> {
         self.part_that_is(MAPS)?.pin(map, name)
     }
 
-    pub(super) fn pin_link(&self, link: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    pub(crate) fn pin_link(&self, link: BorrowedFd<'_>, name: &str) -> io::Result<()> {
         if self.shared.closed.load(SeqCst) {
             return Err(io::Error::other("the rule has ended meanwhile"));
         }
         self.part_that_is(LINKS)?.pin(link, name)
     }
 
-    pub(super) fn rename_link(&self, from: &str, to: &str) -> io::Result<()> {
+    pub(crate) fn rename_link(&self, from: &str, to: &str) -> io::Result<()> {
         self.part_that_is(LINKS)?.rename(from, to)
     }
 
     /// It need not be there.
-    pub(super) fn remove_link(&self, name: &str) -> io::Result<()> {
+    pub(crate) fn remove_link(&self, name: &str) -> io::Result<()> {
         let Some(links) = self.part(LINKS)? else { return Ok(()) };
         match links.remove(OsStr::new(name), Kind::Link) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

@@ -19,7 +19,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::super::sys;
+use crate::kernel::sys;
 
 const PRIVATE: Mode = Mode::RWXU;
 
