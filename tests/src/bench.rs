@@ -17,7 +17,7 @@ pub use dialer::serve;
 use dialer::{Dialer, Plan};
 use targets::Targets;
 
-use crate::{
+use crate::harness::{
     cgroup::Cgroup,
     stage::{SERVER, Server, Stage},
     tracer::spread::{Rule, Spread},

@@ -24,7 +24,7 @@ use std::{env, sync::Arc};
 use anyhow::Result;
 pub use depth::Depth;
 
-use crate::{probe::Place, tracer};
+use crate::harness::{probe::Place, tracer};
 
 /// A test that can run here, or the reason why it cannot.
 pub struct Case {

@@ -22,12 +22,14 @@ use rustix::process::Signal;
 
 use crate::{
     cases::proxies::{PROXY, Scene, UPSTREAM, UPSTREAM_PORT, nginx_config, start_nginx},
-    netns::Named,
-    probe::no_programs,
-    process::Process,
-    pty::{Pty, Size},
-    sock::Sock,
-    tracer::{START_LIMIT, STOP_LIMIT, command, program},
+    harness::{
+        netns::Named,
+        probe::no_programs,
+        process::Process,
+        pty::{Pty, Size},
+        sock::Sock,
+        tracer::{START_LIMIT, STOP_LIMIT, command, program},
+    },
 };
 
 /// Ports that the proxies have for each destination.

@@ -14,7 +14,7 @@ pub mod variant;
 
 use anyhow::Result;
 
-use crate::{probe, stage::Stage};
+use crate::harness::{probe, stage::Stage};
 
 /// A named workload.
 pub struct Workload {

@@ -15,7 +15,8 @@ use rustix::{
 };
 
 use crate::{
-    process::Process, sock::Sock, stage::Server, tracer::mono_ns, workloads::random::Random,
+    harness::{process::Process, sock::Sock, stage::Server, tracer::mono_ns},
+    workloads::random::Random,
 };
 
 /// What becomes of the connections of a dialer.

@@ -10,7 +10,7 @@ use super::{
     microseconds, quantile,
     targets::Targets,
 };
-use crate::stage::SERVER;
+use crate::harness::stage::SERVER;
 
 /// connect() calls of the other program that are timed.
 const OTHERS: u64 = 10_000;

@@ -9,7 +9,7 @@ use super::{
     dialer::{Life, Plan, all},
     targets::Targets,
 };
-use crate::{
+use crate::harness::{
     cgroup::{self, Cgroup},
     foreign::Binder,
 };

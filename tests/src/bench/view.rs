@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
 use super::targets::Targets;
-use crate::{
+use crate::harness::{
     probe::no_programs,
     pty::{Pty, Size},
     tracer::{START_LIMIT, STOP_LIMIT, command},

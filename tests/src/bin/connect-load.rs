@@ -31,7 +31,7 @@ use rustix::{
     io::Errno,
     time::{ClockId, clock_gettime},
 };
-use tracer_tests::{netns::NetNs, sock::Sock};
+use tracer_tests::harness::{netns::NetNs, sock::Sock};
 
 /// Not measured: caches, and the tuple's first entry.
 const WARM_UP: usize = 500;

@@ -23,10 +23,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracer_tests::{
     cases::{self, Case, Plan},
-    helper, lie,
-    probe::Place,
-    process,
-    tracer::shared,
+    harness::{helper, lie, probe::Place, process, tracer::shared},
 };
 
 /// Longest time that a test may take; the slowest waits out a TIME_WAIT of 60 s.

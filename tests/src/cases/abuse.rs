@@ -14,7 +14,7 @@ mod shares;
 use std::{env, sync::Arc};
 
 use super::{Case, Plan};
-use crate::probe::Place;
+use crate::harness::probe::Place;
 
 /// All of them run on the host, in three minutes together.
 pub fn cases(plan: &Plan) -> Vec<Case> {

@@ -1,5 +1,5 @@
 //! `attach::*`: what is left of the tracer's powers once it has attached, thread by thread, as /proc shows it
-//! (`tracer/doc/sandbox.md`).
+//! (`harness/tracer/doc/sandbox.md`).
 #![expect(unsafe_code, reason = "kill(2) and tgkill(2) as another user")]
 
 use std::{
@@ -17,7 +17,7 @@ use rustix::{
 };
 
 use super::{Case, Plan};
-use crate::{
+use crate::harness::{
     cgroup::Cgroup,
     lie,
     privileges::{

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 use super::{BackendTest, Case, Plan, per_backend};
-use crate::{
+use crate::harness::{
     behind::{HELD, Map, detach_link, one},
     probe::Place,
     sock::Sock,

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
 use super::{Case, Plan, Test, named};
-use crate::{
+use crate::harness::{
     held::Held,
     probe::Place,
     process::Process,

@@ -16,7 +16,7 @@ use rustix::{
 };
 
 use super::{Case, Plan};
-use crate::{
+use crate::harness::{
     mounts, privileges,
     probe::Place,
     process::Process,

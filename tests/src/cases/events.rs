@@ -11,13 +11,15 @@ use serde_json::Value;
 
 use super::{BackendTest, Case, Plan, Test, named, per_backend};
 use crate::{
-    lie,
-    probe::Place,
-    sock::Sock,
-    stage::{CLIENT, SERVER, Stage},
-    tracer::{
-        record::{Record, Recording, SOCKET_EVENTS, eventually, name},
-        watch::{number, text},
+    harness::{
+        lie,
+        probe::Place,
+        sock::Sock,
+        stage::{CLIENT, SERVER, Stage},
+        tracer::{
+            record::{Record, Recording, SOCKET_EVENTS, eventually, name},
+            watch::{number, text},
+        },
     },
     workloads::failure::expect_error,
 };

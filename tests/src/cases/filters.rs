@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::thread::set_name;
 
 use super::{BackendTest, Case, Plan};
-use crate::{
+use crate::harness::{
     cgroup::Cgroup,
     probe::{self, Place},
     process::Helper,

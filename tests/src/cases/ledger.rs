@@ -8,9 +8,7 @@ use anyhow::Result;
 
 use super::{Case, Plan};
 use crate::{
-    probe::Place,
-    stage::Stage,
-    tracer::shared,
+    harness::{probe::Place, stage::Stage, tracer::shared},
     workloads::{self, Tracer, Workload},
 };
 

@@ -20,17 +20,19 @@ use rustix::{io::Errno, process::Signal};
 
 use super::{BackendTest, Case, Plan, Test, named, per_backend};
 use crate::{
-    lie::{self, Stream},
-    mounts::SmallDisk,
-    netns::NetNs,
-    probe::{self, Place},
-    process::Process,
-    sock::Sock,
-    stage::{Expected, Server, Stage},
-    tracer::{
-        STOP_LIMIT, collect, command, finish,
-        record::{Record, Recording, eventually},
-        watch::number,
+    harness::{
+        lie::{self, Stream},
+        mounts::SmallDisk,
+        netns::NetNs,
+        probe::{self, Place},
+        process::Process,
+        sock::Sock,
+        stage::{Expected, Server, Stage},
+        tracer::{
+            STOP_LIMIT, collect, command, finish,
+            record::{Record, Recording, eventually},
+            watch::number,
+        },
     },
     workloads::failure::expect_error,
 };

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, process::Command, time::Duration};
 use anyhow::{Context, Result, ensure};
 
 use super::Case;
-use crate::{
+use crate::harness::{
     netns::NetNs,
     oracle,
     probe::no_programs,

@@ -21,7 +21,7 @@ use super::{
     Case, Plan,
     errors::{BAD_CONFIG, says},
 };
-use crate::{
+use crate::harness::{
     lie::{self, Stream},
     probe::no_programs,
     process::Process,

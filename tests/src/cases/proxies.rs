@@ -15,7 +15,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::Case;
-use crate::{
+use crate::harness::{
     netns::NetNs,
     probe::{Place, no_programs},
     process::Process,

@@ -11,7 +11,7 @@ use hall::{ADDRESSES, Hall, RANGE};
 
 use super::{BackendTest, Case, Plan};
 use crate::{
-    probe::{self, Place},
+    harness::probe::{self, Place},
     workloads::random::Random,
 };
 
@@ -45,7 +45,7 @@ const OPERATIONS: u64 = 60;
 fn mixes(backend: &str) -> Result<()> {
     let seed = match env::var("TRACER_TEST_SEED") {
         Ok(seed) => seed.parse().context("TRACER_TEST_SEED is not a number")?,
-        Err(_) => crate::tracer::mono_ns(),
+        Err(_) => crate::harness::tracer::mono_ns(),
     };
     let rounds = if Place::get() == Place::Vm { 2 } else { 6 };
     play(backend, seed, rounds).with_context(|| format!("TRACER_TEST_SEED={seed}"))

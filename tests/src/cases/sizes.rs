@@ -14,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use super::{BackendTest, Case, Plan, errors::says, proxies::excuse};
-use crate::{
+use crate::harness::{
     privileges, probe,
     pty::{Pty, Size},
     sock::Sock,

@@ -29,7 +29,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::{Case, Plan, Test, named};
-use crate::{
+use crate::harness::{
     cgroup::Cgroup,
     lie,
     maker::Maker,

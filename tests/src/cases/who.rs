@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::{BackendTest, Case, Plan, proxies::excuse};
-use crate::{
+use crate::harness::{
     cgroup::Cgroup,
     process::Helper,
     pty::{Pty, Size},

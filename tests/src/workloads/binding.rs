@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{
+use crate::harness::{
     sock::Sock,
     stage::{CLIENT, Expected, Outcome, Server, Stage},
     tracer::{wait_for, watch::Reading},

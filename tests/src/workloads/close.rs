@@ -4,7 +4,7 @@ use std::{sync::Barrier, thread};
 
 use anyhow::Result;
 
-use crate::{
+use crate::harness::{
     sock::Sock,
     stage::{Expected, Outcome, Server, Stage},
 };

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use rustix::io::Errno;
 
-use crate::{
+use crate::harness::{
     probe::Place,
     sock::Sock,
     stage::{CLIENT, Expected, SERVER, Stage},

@@ -6,7 +6,7 @@ use anyhow::Result;
 use rustix::io::Errno;
 
 use super::failure::expect_error;
-use crate::{
+use crate::harness::{
     sock::Sock,
     stage::{Expected, SERVER, Stage},
     tuple::Tuple,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use rustix::io::{FdFlags, fcntl_setfd};
 
-use crate::{
+use crate::harness::{
     netns::NetNs,
     process::Helper,
     sock::Sock,

@@ -11,7 +11,7 @@ use anyhow::{Result, ensure};
 use rustix::io::Errno;
 
 use super::{binding::wait_capacity, failure::expect_error};
-use crate::{
+use crate::harness::{
     sock::Sock,
     stage::{CLIENT, Expected, Outcome, Server, Stage},
 };
@@ -93,7 +93,7 @@ fn stage_churn(
     server: &Server,
     mut old: Vec<Sock>,
     stop: &AtomicBool,
-    netns: &crate::netns::NetNs,
+    netns: &crate::harness::netns::NetNs,
 ) -> Result<Vec<Sock>> {
     netns.run(|| {
         let mut held = Vec::new();

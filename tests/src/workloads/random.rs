@@ -5,7 +5,7 @@ use std::{env, net::SocketAddr};
 use anyhow::{Context, Result};
 use rustix::io::Errno;
 
-use crate::{
+use crate::harness::{
     probe::Place,
     process::Helper,
     sock::Sock,
@@ -20,7 +20,7 @@ const PAUSES: u64 = 5;
 pub fn mixed(stage: &mut Stage) -> Result<()> {
     let seed = match env::var("TRACER_TEST_SEED") {
         Ok(seed) => seed.parse().context("TRACER_TEST_SEED is not a number")?,
-        Err(_) => crate::tracer::mono_ns(),
+        Err(_) => crate::harness::tracer::mono_ns(),
     };
     let total = if Place::get() == Place::Vm { 600 } else { 10_000 };
     // Tight enough for the range to be exhausted and the time-wait table to overflow at times.

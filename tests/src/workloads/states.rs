@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::io::Errno;
 
 use super::failure::expect_error;
-use crate::{
+use crate::harness::{
     probe::Place,
     sock::Sock,
     stage::{Expected, Outcome, Server, Stage},

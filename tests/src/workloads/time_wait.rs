@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{
+use crate::harness::{
     sock::Sock,
     stage::{CLIENT, Expected, Outcome, Stage},
     tracer::wait_for,

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use io_uring::{IoUring, opcode, types};
 
-use crate::{
+use crate::harness::{
     sock::Sock,
     stage::{Expected, Outcome, Server, Stage},
 };
@@ -133,7 +133,7 @@ pub fn io_uring(stage: &mut Stage) -> Result<()> {
         ensure!(result == -libc::ECONNREFUSED, "not refused, but {result}");
         Ok(socks)
     })?;
-    let refused = crate::tuple::Tuple::new(closed.ip(), closed);
+    let refused = crate::harness::tuple::Tuple::new(closed.ip(), closed);
     let refused = (refused, Expected::ports(0, 0).opened(1).failed("refused", 1));
     stage.check(&[(server.tuple(), Expected::ports(10, 0).opened(10)), refused.clone()])?;
     drop(socks);

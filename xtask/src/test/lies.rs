@@ -1,4 +1,4 @@
-//! `cargo xtask test lies`: every kernel test is run while what it reads is changed on purpose (`tests/src/lie.rs`), and
+//! `cargo xtask test lies`: every kernel test is run while what it reads is changed on purpose (`tests/src/harness/lie.rs`), and
 //! has to fail. One that passes whatever it is told checks nothing.
 
 use std::{collections::BTreeMap, process::Command, time::Instant};

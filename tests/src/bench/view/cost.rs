@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::pty::Pty;
+use crate::harness::pty::Pty;
 
 /// Over some time.
 #[derive(Clone, Copy, Debug)]

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 use rustix::io::Errno;
 
-use crate::{netns::NetNs, sock::Sock};
+use crate::harness::{netns::NetNs, sock::Sock};
 
 /// Destinations: each of so many addresses, with each of so many ports.
 const ADDRESSES: u8 = 100;

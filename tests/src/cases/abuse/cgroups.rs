@@ -15,14 +15,16 @@ use crate::{
         errors::{BAD_CONFIG, says},
         named,
     },
-    cgroup::Cgroup,
-    outsider::{ID, Outsider},
-    process::Process,
-    stage::Stage,
-    tracer::{
-        self, START_LIMIT,
-        record::{Record, Recording, eventually},
-        spread::Rule,
+    harness::{
+        cgroup::Cgroup,
+        outsider::{ID, Outsider},
+        process::Process,
+        stage::Stage,
+        tracer::{
+            self, START_LIMIT,
+            record::{Record, Recording, eventually},
+            spread::Rule,
+        },
     },
 };
 
@@ -131,7 +133,7 @@ fn namespace() -> Result<()> {
 /// Connections outside of the namespace whose process is known, and `degraded`.
 fn seen(
     stage: &Stage,
-    server: &crate::stage::Server,
+    server: &crate::harness::stage::Server,
     mut command: Command,
     file: &Path,
 ) -> Result<(usize, String)> {

@@ -13,13 +13,15 @@ use serde_json::Value;
 
 use crate::{
     cases::{Case, named},
-    oracle,
-    outsider::{Outsider, Spaces},
-    sock::Sock,
-    stage::{Server, Stage},
-    tracer::{
-        record::{Record, Recording},
-        watch::{Watch, number},
+    harness::{
+        oracle,
+        outsider::{Outsider, Spaces},
+        sock::Sock,
+        stage::{Server, Stage},
+        tracer::{
+            record::{Record, Recording},
+            watch::{Watch, number},
+        },
     },
     workloads::failure::expect_error,
 };

@@ -9,8 +9,7 @@ use crate::{
         Case, named,
         spread::{Host, POOL, source},
     },
-    outsider::Outsider,
-    tracer::wait_for,
+    harness::{outsider::Outsider, tracer::wait_for},
 };
 
 pub(super) fn cases() -> Vec<Case> {

@@ -19,16 +19,18 @@ use crate::{
         Case, named,
         spread::{Host, POOL},
     },
-    held::Held,
-    lie, netns,
-    outsider::{Outsider, Spaces},
-    process::Process,
-    stage::{Expected, Stage},
-    tracer::{
-        self, START_LIMIT,
-        record::{Record, Recording},
-        wait_for,
-        watch::number,
+    harness::{
+        held::Held,
+        lie, netns,
+        outsider::{Outsider, Spaces},
+        process::Process,
+        stage::{Expected, Stage},
+        tracer::{
+            self, START_LIMIT,
+            record::{Record, Recording},
+            wait_for,
+            watch::number,
+        },
     },
 };
 

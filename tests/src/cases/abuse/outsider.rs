@@ -10,8 +10,10 @@ use rustix::io::Errno;
 
 use crate::{
     cases::{Case, named},
-    outsider::{ID, Outsider, Spaces},
-    tracer::watch::Watch,
+    harness::{
+        outsider::{ID, Outsider, Spaces},
+        tracer::watch::Watch,
+    },
 };
 
 pub(super) fn cases() -> Vec<Case> {

@@ -10,11 +10,13 @@ use anyhow::{Result, ensure};
 
 use crate::{
     cases::{Case, errors::says, named, spread::Host},
-    mounts::SecondBpffs,
-    outsider::{ID, Outsider, Spaces},
-    tracer::{
-        START_LIMIT, command, run,
-        spread::{LAYOUT, PINS},
+    harness::{
+        mounts::SecondBpffs,
+        outsider::{ID, Outsider, Spaces},
+        tracer::{
+            START_LIMIT, command, run,
+            spread::{LAYOUT, PINS},
+        },
     },
 };
 

@@ -11,13 +11,15 @@ use rustix::io::Errno;
 
 use crate::{
     cases::{Case, named},
-    netns::NetNs,
-    outsider::{Outsider, Spaces},
-    tracer::{
-        START_LIMIT,
-        record::{Record, eventually},
-        run,
-        spread::{PINS, Rule, STATE},
+    harness::{
+        netns::NetNs,
+        outsider::{Outsider, Spaces},
+        tracer::{
+            START_LIMIT,
+            record::{Record, eventually},
+            run,
+            spread::{PINS, Rule, STATE},
+        },
     },
 };
 
@@ -46,7 +48,8 @@ fn recordings() -> Result<()> {
     for (name, more) in [("f.jsonl", &[][..]), ("f.jsonl.zst", &["--compress", "zstd"])] {
         let file = folder.path().join(name);
         let path = file.to_str().context("path is not UTF-8")?;
-        let mut command = crate::tracer::command(&["record", "-o", path, "--rotate", "64K"])?;
+        let mut command =
+            crate::harness::tracer::command(&["record", "-o", path, "--rotate", "64K"])?;
         let ended = run(command.args(more).args(["--duration", "1"]), START_LIMIT)?;
         ensure!(ended.code() == 0, "{ended:?}");
         let errno = outsider.refused(&format!("read {path}"))?;
@@ -85,7 +88,8 @@ fn planted() -> Result<()> {
             outsider.run(&format!("{operation} {}", path.display()))?;
         }
         let path = path.to_str().context("path is not UTF-8")?;
-        let mut command = crate::tracer::command(&["record", "--duration", "1", "-o", path])?;
+        let mut command =
+            crate::harness::tracer::command(&["record", "--duration", "1", "-o", path])?;
         let ended = run(&mut command, START_LIMIT)?;
         ensure!(ended.code() == 1, "{operation}: exit code {}: {}", ended.code(), ended.stderr);
         // Ours is the message where the kernel does not refuse it first (fs.protected_regular).
@@ -114,7 +118,7 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
 fn rules() -> Result<()> {
     let netns = NetNs::new()?;
     netns.ip("addr add 10.9.0.1/32 dev lo")?;
-    let cgroup = crate::cgroup::Cgroup::new("tracer-private")?;
+    let cgroup = crate::harness::cgroup::Cgroup::new("tracer-private")?;
     let rule = Rule::new();
     let cgroup = cgroup.path().to_str().context("path is not UTF-8")?.to_owned();
     let arguments = ["--cgroup", &*cgroup, "--pool", "10.9.0.1", "--detach"];

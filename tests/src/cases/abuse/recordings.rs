@@ -15,9 +15,11 @@ use tempfile::TempDir;
 
 use crate::{
     cases::Case,
-    probe::{Place, no_programs},
-    process::Process,
-    tracer::{collect, command, finish},
+    harness::{
+        probe::{Place, no_programs},
+        process::Process,
+        tracer::{collect, command, finish},
+    },
 };
 
 /// The most memory that a look at any recording may take, KiB.

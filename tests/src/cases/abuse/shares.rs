@@ -13,13 +13,15 @@ use crate::{
         Case, named,
         spread::{Host, POOL, PORTS, source},
     },
-    outsider::{Outsider, Spaces},
-    sock::Sock,
-    stage::Stage,
-    tracer::{
-        record::{Record, Recording},
-        wait_for,
-        watch::{Watch, number},
+    harness::{
+        outsider::{Outsider, Spaces},
+        sock::Sock,
+        stage::Stage,
+        tracer::{
+            record::{Record, Recording},
+            wait_for,
+            watch::{Watch, number},
+        },
     },
     workloads::failure::expect_error,
 };

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use crate::{
     cases::{self, Depth, Plan},
-    probe::Place,
+    harness::probe::Place,
 };
 
 /// What stands between backquotes.

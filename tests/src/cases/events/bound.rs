@@ -6,12 +6,14 @@ use serde_json::Value;
 
 use super::{as_comm, is, is_number, one};
 use crate::{
-    process::Helper,
-    sock::Sock,
-    stage::{CLIENT, Stage},
-    tracer::{
-        record::{Record, Recording, eventually},
-        watch::number,
+    harness::{
+        process::Helper,
+        sock::Sock,
+        stage::{CLIENT, Stage},
+        tracer::{
+            record::{Record, Recording, eventually},
+            watch::number,
+        },
     },
     workloads::failure::expect_error,
 };

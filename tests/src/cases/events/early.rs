@@ -8,10 +8,7 @@ use rustix::io::Errno;
 use super::{as_comm, is};
 use crate::{
     cases::{BackendTest, Case, Plan, per_backend},
-    probe,
-    sock::Sock,
-    stage::Stage,
-    tracer::record::Record,
+    harness::{probe, sock::Sock, stage::Stage, tracer::record::Record},
     workloads::{failure::expect_error, variant::submit_connect},
 };
 

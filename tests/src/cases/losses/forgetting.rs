@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Result, ensure};
 use rustix::thread::{MembarrierCommand, membarrier};
 
-use crate::{
+use crate::harness::{
     behind::{HELD, Map, Program, one},
     tracer::watch::Watch,
 };

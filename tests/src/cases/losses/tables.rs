@@ -17,13 +17,15 @@ use rustix::io::Errno;
 
 use super::{connect_many, lost};
 use crate::{
-    probe,
-    sock::Sock,
-    stage::Stage,
-    tracer::{
-        record::{Record, Recording},
-        wait_for,
-        watch::{Watch, number},
+    harness::{
+        probe,
+        sock::Sock,
+        stage::Stage,
+        tracer::{
+            record::{Record, Recording},
+            wait_for,
+            watch::{Watch, number},
+        },
     },
     workloads::failure::expect_error,
 };

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{
+use crate::harness::{
     behind::{Map, Program},
     tracer::watch::Watch,
 };

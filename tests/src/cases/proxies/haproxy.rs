@@ -16,7 +16,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
 use super::{PROXY, Scene, UPSTREAM, UPSTREAM_PORT, record};
-use crate::process::Process;
+use crate::harness::process::Process;
 
 pub(super) fn runs_out() -> Result<()> {
     let folder = tempfile::tempdir()?;

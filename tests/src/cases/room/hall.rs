@@ -12,11 +12,13 @@ use anyhow::{Context, Result, anyhow, ensure};
 use rustix::io::Errno;
 
 use crate::{
-    probe::Place,
-    sock::Sock,
-    stage::{Server, Stage},
-    tracer::watch::{Counts, Reading, Watch},
-    tuple::Tuple,
+    harness::{
+        probe::Place,
+        sock::Sock,
+        stage::{Server, Stage},
+        tracer::watch::{Counts, Reading, Watch},
+        tuple::Tuple,
+    },
     workloads::random::Random,
 };
 

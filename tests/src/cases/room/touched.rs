@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{
+use crate::harness::{
     behind::Map,
     lie,
     outsider::{Outsider, Spaces},

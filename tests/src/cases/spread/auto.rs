@@ -9,10 +9,12 @@ use serde_json::Value;
 use super::{Application, Case, Test, named, source};
 use crate::{
     cases::errors::{BAD_CONFIG, says},
-    netns::NetNs,
-    process::Helper,
-    sock::Sock,
-    tracer::{Ended, START_LIMIT, run, spread::Spread},
+    harness::{
+        netns::NetNs,
+        process::Helper,
+        sock::Sock,
+        tracer::{Ended, START_LIMIT, run, spread::Spread},
+    },
 };
 
 pub(super) fn cases() -> Vec<Case> {
@@ -30,7 +32,9 @@ pub(super) fn cases() -> Vec<Case> {
     let mut cases = named("spread::auto", tests);
     let ipv6: &[Test] = &[("ipv6", ipv6)];
     cases.extend(
-        named("spread::auto", ipv6).into_iter().map(|case| case.unless(crate::probe::no_ipv6())),
+        named("spread::auto", ipv6)
+            .into_iter()
+            .map(|case| case.unless(crate::harness::probe::no_ipv6())),
     );
     cases
 }

@@ -8,8 +8,10 @@ use serde_json::Value;
 use super::{Case, Host, POOL, Test, named};
 use crate::{
     cases::errors::{BAD_CONFIG, NO_PRIVILEGE, run_as_nobody, says},
-    privileges,
-    tracer::{START_LIMIT, command, run},
+    harness::{
+        privileges,
+        tracer::{START_LIMIT, command, run},
+    },
 };
 
 const ALREADY_RUNNING: i32 = 75;

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
 use super::{Case, Host, POOL, Test, load::Load, named};
-use crate::{
+use crate::harness::{
     probe::Place,
     tracer::{spread::Spread, wait_for},
 };

@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use anyhow::{Result, ensure};
 
 use super::{Case, Host, POOL, named, source};
-use crate::{
+use crate::harness::{
     foreign::Foreign,
     tracer::{spread::PINS, wait_for},
 };

@@ -7,8 +7,10 @@ use anyhow::{Context, Result, ensure};
 use super::{Application, Case, Host, PORTS, Test, named};
 use crate::{
     cases::errors::{run_as_nobody, says},
-    process::Process,
-    tracer::{Ended, START_LIMIT, command, run, wait_for},
+    harness::{
+        process::Process,
+        tracer::{Ended, START_LIMIT, command, run, wait_for},
+    },
 };
 
 pub(super) fn cases() -> Vec<Case> {

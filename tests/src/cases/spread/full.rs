@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::{io::Errno, process::Signal};
 
 use super::{Case, Host, POOL, PORTS, Test, fill::others, named, source};
-use crate::{
+use crate::harness::{
     netns::NetNs,
     probe,
     sock::Sock,

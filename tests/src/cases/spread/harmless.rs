@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::io::Errno;
 
 use super::{Application, Case, Host, POOL, PORTS, fill::others, named, source};
-use crate::{sock::Sock, stage::Server};
+use crate::harness::{sock::Sock, stage::Server};
 
 pub(super) fn cases() -> Vec<Case> {
     named(

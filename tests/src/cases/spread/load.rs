@@ -14,7 +14,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use super::{Host, POOL, source};
-use crate::{maker::Maker, netns::NetNs, sock::Sock, tracer::wait_for, workloads::random::Random};
+use crate::{
+    harness::{maker::Maker, netns::NetNs, sock::Sock, tracer::wait_for},
+    workloads::random::Random,
+};
 
 /// The same for every test: which server is next, and how long a connection is held.
 const SEED: u64 = 20_261;

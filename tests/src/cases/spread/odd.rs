@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 pub(super) use rebind::cases_by_backend;
 
 use super::{Case, Host, POOL, source};
-use crate::{
+use crate::harness::{
     sock::Sock,
     stage::Server,
     tracer::spread::{Spread, Status},

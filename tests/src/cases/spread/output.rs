@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use super::{Application, Case, Host, POOL, PORTS, Test, named, source};
-use crate::{
+use crate::harness::{
     lie,
     sock::Sock,
     tracer::{
@@ -293,7 +293,7 @@ fn status_for_people() -> Result<()> {
     let spread = host.spread(&POOL, &[])?;
     // So many that each address gets some.
     let _held = (0..40).map(|_| host.connect(server.address)).collect::<Result<Vec<_>>>()?;
-    let mut command = crate::tracer::command(&["status", "--rule", host.rule.name()])?;
+    let mut command = crate::harness::tracer::command(&["status", "--rule", host.rule.name()])?;
     let ended = run(&mut command, START_LIMIT)?;
     ensure!(ended.code() == 0 && ended.stderr.is_empty(), "{ended:?}");
     let cgroup = host.cgroup.path().to_string_lossy();

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, process::Command};
 use anyhow::{Result, ensure};
 
 use super::{Case, Host, POOL, Test, named, source};
-use crate::{
+use crate::harness::{
     netns::NetNs,
     tracer::{
         START_LIMIT, run,
@@ -46,7 +46,7 @@ fn sources(host: &mut Host, count: u32) -> Result<BTreeMap<IpAddr, u32>> {
         *sources.entry(source(&sock)?).or_default() += 1;
         held.push(sock);
     }
-    held.iter().try_for_each(crate::sock::Sock::set_reset_on_close)?;
+    held.iter().try_for_each(crate::harness::sock::Sock::set_reset_on_close)?;
     Ok(sources)
 }
 

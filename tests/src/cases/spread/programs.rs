@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use super::{Case, Host, POOL, PORTS};
-use crate::process::Process;
+use crate::harness::process::Process;
 
 pub(super) fn cases() -> Vec<Case> {
     vec![Case::new("spread::programs::static_program", static_program).unless(no_static_program())]

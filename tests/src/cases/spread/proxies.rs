@@ -18,9 +18,7 @@ use tempfile::NamedTempFile;
 use super::{Application, Case, Test, named};
 use crate::{
     cases::proxies::{PROXY, Scene, excuse},
-    lie,
-    process::Process,
-    tracer::spread::Spread,
+    harness::{lie, process::Process, tracer::spread::Spread},
 };
 
 pub(super) fn cases() -> Vec<Case> {

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, thread, time::Duration};
 use anyhow::{Context, Result, ensure};
 
 use super::{Case, Host, POOL, named, source};
-use crate::{probe, sock::Sock};
+use crate::harness::{probe, sock::Sock};
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = named(

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use super::{Case, Host, POOL, POOL6, source};
-use crate::{
+use crate::harness::{
     netns::NetNs,
     probe,
     sock::Sock,

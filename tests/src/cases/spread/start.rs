@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
 use super::{Case, Host, POOL, Test, full_pipe::FullPipe, named, source};
-use crate::{
+use crate::harness::{
     held::Held,
     lie,
     mounts::{SecondBpffs, with_bare_sys},

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::{Application, Case, Host, POOL, PORTS, Test, named};
 use crate::{
     cases::errors::says,
-    tracer::{START_LIMIT, command, run, spread::PINS},
+    harness::tracer::{START_LIMIT, command, run, spread::PINS},
 };
 
 pub(super) fn cases() -> Vec<Case> {

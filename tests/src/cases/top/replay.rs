@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::{
+use crate::harness::{
     process::Process,
     sock::Sock,
     stage::{SERVER, Stage},

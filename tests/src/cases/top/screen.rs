@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
 use super::super::proxies::{PROXY, Scene, UPSTREAM, UPSTREAM_PORT, nginx_config, start_nginx};
-use crate::{
+use crate::harness::{
     pty::{Pty, Size},
     tracer::{self, START_LIMIT, STOP_LIMIT, command, wait_for},
 };

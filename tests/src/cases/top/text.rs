@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::{
+use crate::harness::{
     lie,
     process::Process,
     stage::{SERVER, Stage},

@@ -22,14 +22,16 @@ use crate::{
             status::shows_quarantine,
         },
     },
-    lateness::Lateness,
-    netns::NetNs,
-    probe::{self, Place},
-    sock::Sock,
-    tracer::{
-        START_LIMIT, run,
-        spread::{Spread, Status},
-        wait_for,
+    harness::{
+        lateness::Lateness,
+        netns::NetNs,
+        probe::{self, Place},
+        sock::Sock,
+        tracer::{
+            START_LIMIT, run,
+            spread::{Spread, Status},
+            wait_for,
+        },
     },
 };
 

@@ -12,9 +12,11 @@ use crate::{
         errors::{USAGE, says},
         spread::{Host, POOL, Test, full_pipe::FullPipe, load::Load, named},
     },
-    held::Held,
-    probe::Place,
-    tracer::{START_LIMIT, run, wait_for},
+    harness::{
+        held::Held,
+        probe::Place,
+        tracer::{START_LIMIT, run, wait_for},
+    },
 };
 
 pub(super) fn cases() -> Vec<Case> {

@@ -23,8 +23,7 @@ use crate::{
         Case,
         spread::{Host, POOL, Test, fill::others, named},
     },
-    descriptors,
-    netns::NetNs,
+    harness::{descriptors, netns::NetNs},
 };
 use calls::{Calls, Ends};
 use trouble::{Seen, Trouble};

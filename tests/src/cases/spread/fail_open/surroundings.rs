@@ -10,10 +10,12 @@ use crate::{
         Case,
         spread::{Host, POOL, Test, load::Load, named, source},
     },
-    maker::Maker,
-    netns::NetNs,
-    sock::Sock,
-    tracer::{spread::Spread, wait_for},
+    harness::{
+        maker::Maker,
+        netns::NetNs,
+        sock::Sock,
+        tracer::{spread::Spread, wait_for},
+    },
 };
 
 pub(super) fn cases() -> Vec<Case> {

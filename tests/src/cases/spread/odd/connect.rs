@@ -5,7 +5,11 @@ use std::{net::SocketAddr, time::Duration};
 use anyhow::{Context, Result, ensure};
 
 use super::{CLOSED, DEFAULT, Scene, case, check};
-use crate::{cases::Case, maker::Kind, probe, sock::Sock, workloads::variant::submit_connect};
+use crate::{
+    cases::Case,
+    harness::{maker::Kind, probe, sock::Sock},
+    workloads::variant::submit_connect,
+};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![

@@ -10,8 +10,7 @@ use crate::{
         Case,
         spread::{Host, POOL, POOL6, source},
     },
-    maker::Kind,
-    probe,
+    harness::{maker::Kind, probe},
 };
 
 pub(super) fn cases() -> Vec<Case> {

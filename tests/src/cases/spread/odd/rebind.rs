@@ -10,8 +10,7 @@ use crate::{
         BackendTest, Case, Plan, per_backend,
         spread::{Host, POOL6, PORTS, Test, named, source},
     },
-    probe,
-    sock::Sock,
+    harness::{probe, sock::Sock},
 };
 
 pub(super) fn cases() -> Vec<Case> {

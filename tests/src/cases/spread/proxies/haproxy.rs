@@ -13,8 +13,7 @@ use tempfile::TempDir;
 use super::{Client, Stage, check_sources};
 use crate::{
     cases::proxies::{PROXY, UPSTREAM, UPSTREAM_PORT},
-    lie, oracle,
-    process::Process,
+    harness::{lie, oracle, process::Process},
 };
 
 const PORTS: usize = 1000;

@@ -8,7 +8,7 @@ use anyhow::{Result, bail, ensure};
 use super::{Stage, check_sources, tally};
 use crate::{
     cases::proxies::{PROXY, UPSTREAM, UPSTREAM_PORT, nginx_config, start_nginx},
-    lie,
+    harness::lie,
 };
 
 const PORTS: usize = 1000;

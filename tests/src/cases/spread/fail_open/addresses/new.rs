@@ -7,9 +7,7 @@ use anyhow::{Result, ensure};
 use super::{BACK_LIMIT, beside};
 use crate::{
     cases::spread::{Host, source},
-    sock::Sock,
-    tracer::wait_for,
-    tuple::Tuple,
+    harness::{sock::Sock, tracer::wait_for, tuple::Tuple},
 };
 
 /// Connections from each address.

@@ -6,7 +6,11 @@ use anyhow::Result;
 use rustix::io::Errno;
 
 use super::Progress;
-use crate::{cases::spread::Host, netns::NetNs, sock::Sock, workloads::random::Random};
+use crate::{
+    cases::spread::Host,
+    harness::{netns::NetNs, sock::Sock},
+    workloads::random::Random,
+};
 
 /// Of the host, and not of the pool.
 const CHOSEN: &str = "10.1.0.2:0";

@@ -12,10 +12,12 @@ use rustix::process::Signal;
 use super::{super::KEEP, Progress};
 use crate::{
     cases::spread::{Host, POOL, source},
-    maker::Maker,
-    netns::NetNs,
-    sock::Sock,
-    tracer::spread::{Rule, Spread},
+    harness::{
+        maker::Maker,
+        netns::NetNs,
+        sock::Sock,
+        tracer::spread::{Rule, Spread},
+    },
 };
 
 pub(super) struct Trouble<'a> {

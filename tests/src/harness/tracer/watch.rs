@@ -14,7 +14,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::{Collected, Ended, START_LIMIT, STOP_LIMIT, collect, command, finish};
-use crate::{
+use crate::harness::{
     lie,
     probe::{self, Place},
     process::Process,

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 use compare::{against_kernel, against_tracer, calls};
 pub use outcome::Outcome;
 
-use crate::{
+use crate::harness::{
     lie,
     netns::NetNs,
     oracle::{self, Table},

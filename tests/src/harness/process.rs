@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{lie, probe::Place};
+use crate::harness::{lie, probe::Place};
 
 static LIVE: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 
@@ -119,7 +119,7 @@ impl Drop for Process {
     }
 }
 
-/// This very program run as a helper process: see [`crate::helper`].
+/// This very program run as a helper process: see [`crate::harness::helper`].
 ///
 /// It speaks lines: the helper says `ready` when it has done a step, and goes on when told `go`.
 pub struct Helper {

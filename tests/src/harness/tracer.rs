@@ -18,7 +18,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::{
+use crate::harness::{
     lie::{self, Pipe},
     probe::Place,
     process::Process,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{Expected, Outcome};
-use crate::{
+use crate::harness::{
     oracle::{self, Table},
     tracer::watch::Counts,
     tuple::Tuple,

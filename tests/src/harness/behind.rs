@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::foreign::{address, bpf, owned};
+use crate::harness::foreign::{address, bpf, owned};
 
 /// Steps through the keys of a map.
 const MOST_KEYS: usize = 1 << 20;

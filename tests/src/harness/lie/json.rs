@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{Lie, another};
-use crate::tracer::record::SOCKET_EVENTS;
+use crate::harness::tracer::record::SOCKET_EVENTS;
 
 /// What `spread` says of one connect().
 const DECISION: &str = "spread.decision";

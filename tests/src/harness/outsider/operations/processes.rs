@@ -18,7 +18,7 @@ use rustix::{
 };
 
 use super::{Belongings, Table, argument};
-use crate::sock::Sock;
+use crate::harness::sock::Sock;
 
 pub(super) const OPERATIONS: Table = &[
     ("signal", signal),

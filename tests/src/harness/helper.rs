@@ -14,7 +14,10 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::thread::set_name;
 
-use crate::{maker, outsider, sock::Sock, stage::Outcome, workloads::random::Driver};
+use crate::{
+    harness::{maker, outsider, sock::Sock, stage::Outcome},
+    workloads::random::Driver,
+};
 
 /// `keep`: does nothing. `hold PEER COUNT`: keeps COUNT connections to PEER open.
 /// `try PEER COUNT`: COUNT connects to PEER, whatever comes of them, after each line.
@@ -22,7 +25,7 @@ use crate::{maker, outsider, sock::Sock, stage::Outcome, workloads::random::Driv
 /// process, which calls itself `who-leader`; what comes of them is kept open.
 /// `bequeath PEER COUNT`: as `who-leader`, makes COUNT connections to PEER, starts a child that inherits them (`heir`, which
 /// calls itself `who-heir` and lives until stdin ends), and ends.
-/// `make`: see [`crate::maker`]. `outsider NAMESPACES`: see [`crate::outsider`].
+/// `make`: see [`crate::harness::maker`]. `outsider NAMESPACES`: see [`crate::harness::outsider`].
 /// `random SEED STEPS PORT`: STEPS random operations after each line, with servers on PORT; says how
 /// many connect() calls took a port, were refused, and got EADDRNOTAVAIL.
 pub fn main(arguments: &[String]) -> Result<()> {

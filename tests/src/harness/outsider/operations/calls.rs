@@ -16,7 +16,7 @@ use rustix::{
 };
 
 use super::{Belongings, Table, argument, loopback};
-use crate::sock::Sock;
+use crate::harness::sock::Sock;
 
 pub(super) const OPERATIONS: Table = &[
     ("connect", connect),

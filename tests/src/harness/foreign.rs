@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::Result;
 
-use crate::cgroup::Cgroup;
+use crate::harness::cgroup::Cgroup;
 
 const PROG_LOAD: libc::c_long = 5;
 const OBJ_PIN: libc::c_long = 6;

@@ -3,7 +3,7 @@
 
 use std::{env, fs, net::SocketAddr, path::Path, time::Duration};
 
-use crate::{lie, sock::Sock};
+use crate::harness::{lie, sock::Sock};
 
 /// Where the tests run (`TRACER_TEST_ENV`).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -19,7 +19,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::{Collected, Ended, START_LIMIT, STOP_LIMIT, collect, command, finish, run, wait_for};
-use crate::{
+use crate::harness::{
     lie::{self, Stream},
     process::Process,
     tuple::Tuple,

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use super::watch::{Reading, Watch};
-use crate::netns;
+use crate::harness::netns;
 
 static RUNNING: Mutex<BTreeMap<String, Shared>> = Mutex::new(BTreeMap::new());
 

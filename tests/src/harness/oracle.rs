@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{lie, netns::NetNs, tuple::Tuple};
+use crate::harness::{lie, netns::NetNs, tuple::Tuple};
 
 /// Sockets of one tuple.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use rustix::io::Errno;
 pub use serve::serve;
 
-use crate::{lie, process::Helper};
+use crate::harness::{lie, process::Helper};
 
 /// The outsider's user and group: `nobody`.
 pub const ID: u32 = 65534;

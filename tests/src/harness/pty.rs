@@ -24,7 +24,7 @@ use rustix::{
     termios::{Termios, Winsize, tcgetattr, tcsetwinsize},
 };
 
-use crate::{lie, process::Process, tracer::wait_for};
+use crate::harness::{lie, process::Process, tracer::wait_for};
 
 /// Width and height, in letters.
 #[derive(Clone, Copy, Debug)]

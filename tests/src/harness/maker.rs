@@ -25,7 +25,7 @@ use rustix::{
     },
 };
 
-use crate::{cgroup::Cgroup, process::Process, sock::Sock};
+use crate::harness::{cgroup::Cgroup, process::Process, sock::Sock};
 
 /// What kind of socket to make.
 #[derive(Clone, Copy, Debug)]

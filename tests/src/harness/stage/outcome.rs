@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, ops::AddAssign};
 
 use rustix::io::{Errno, Result};
 
-use crate::{tracer::watch::Counts, tuple::Tuple};
+use crate::harness::{tracer::watch::Counts, tuple::Tuple};
 
 /// Ends of connect() calls, as their callers saw them.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

@@ -17,7 +17,7 @@ use rustix::{
     },
 };
 
-use crate::{lie, probe::Place};
+use crate::harness::{lie, probe::Place};
 
 /// One TCP (or MPTCP) socket; closed on drop.
 #[derive(Debug)]

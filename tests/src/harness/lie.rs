@@ -22,7 +22,7 @@ use anyhow::{Context, Result, bail};
 use rustix::io::Errno;
 use serde_json::Value;
 
-use crate::{oracle::Table, outsider::Answer};
+use crate::harness::{oracle::Table, outsider::Answer};
 
 const VARIABLE: &str = "TRACER_TEST_LIE";
 /// Seconds that a test waits for a condition at most: under a lie most conditions never come.

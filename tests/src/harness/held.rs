@@ -5,7 +5,7 @@ use std::{ffi::c_void, fs, io, process::ExitStatus, ptr, time::Duration};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{process::Process, tracer::wait_for};
+use crate::harness::{process::Process, tracer::wait_for};
 
 /// A thread that is inside of a system call can take its time until it stands still.
 const STANDSTILL: Duration = Duration::from_secs(20);

@@ -17,7 +17,7 @@ use super::{
     Collected, START_LIMIT, STOP_LIMIT, collect, command, finish, wait_for,
     watch::{number, text},
 };
-use crate::{lie, probe, process::Process};
+use crate::harness::{lie, probe, process::Process};
 
 /// A running `tracer record -o FILE`; ended on drop.
 #[derive(Debug)]
@@ -135,7 +135,7 @@ impl Record {
     }
 }
 
-const SCHEMA: &str = include_str!("../../../tracer/schema/events-v1.json");
+const SCHEMA: &str = include_str!("../../../../tracer/schema/events-v1.json");
 
 /// A complete recording.
 #[derive(Debug)]

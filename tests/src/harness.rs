@@ -1,0 +1,24 @@
+//! What tests are made of: sockets, processes, namespaces and cgroups to make things happen, the program under test, and what the
+//! kernel says.
+
+pub mod behind;
+pub mod cgroup;
+pub mod descriptors;
+pub mod foreign;
+pub mod held;
+pub mod helper;
+pub mod lateness;
+pub mod lie;
+pub mod maker;
+pub mod mounts;
+pub mod netns;
+pub mod oracle;
+pub mod outsider;
+pub mod privileges;
+pub mod probe;
+pub mod process;
+pub mod pty;
+pub mod sock;
+pub mod stage;
+pub mod tracer;
+pub mod tuple;
