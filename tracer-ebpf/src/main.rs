@@ -32,8 +32,6 @@ mod filter;
 mod hooks;
 mod ledger;
 mod offsets;
-mod ports;
-mod rearm;
 mod share;
 mod skip;
 mod sock;

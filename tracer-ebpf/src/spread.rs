@@ -3,9 +3,10 @@
 //! Law: whatever is missing, full or refused, the connect() goes on as it would without us.
 
 mod call;
-mod left_alone;
+mod decisions;
+mod exempt;
+pub(crate) mod ports;
 mod rounds;
-mod tell;
 
 use aya_ebpf::{
     helpers::{bpf_get_prandom_u32, bpf_set_retval},
@@ -18,9 +19,9 @@ use tracer_common::{
 };
 
 pub(crate) use call::{Call, Form};
-use left_alone::{foreign, is_lease_over, is_link_local, is_loopback, left_alone};
+use exempt::{exempt, is_lease_over, is_link_local, is_loopback, not_eligible};
 
-use crate::{atomic, attempt::Given, bind, ledger, ports, sock::Known};
+use crate::{atomic, attempt::Given, bind, ledger, sock::Known};
 
 /// The rule, in one of two places: [`CURRENT`] says which. The agent writes the other one, and not before
 /// nobody reads it any more, so a hook sees the old rule or the new one. (A hash map would do the same, and
@@ -71,10 +72,10 @@ fn count(decision: Decision) {
 #[inline(always)]
 pub(crate) fn connect<const FAST: bool, const SIX: bool>(call: &Call<'_>) -> i32 {
     let Some(rule) = rule() else { return ALLOW };
-    if let Some((reason, ours)) = left_alone(call, rule) {
+    if let Some((reason, ours)) = exempt(call, rule) {
         count(reason);
         if rule.sample == 1 {
-            tell::left_alone(call, reason, ours);
+            decisions::exempt(call, reason, ours);
         }
         if ours {
             // As if we had never been there.
@@ -153,11 +154,11 @@ pub(crate) fn connect<const FAST: bool, const SIX: bool>(call: &Call<'_>) -> i32
         Given::give(given, call.sk() as u64);
     }
     count(decision);
-    tell::chosen(
+    decisions::chosen(
         call,
         rule,
         random,
-        &tell::Choice {
+        &decisions::Choice {
             decision,
             chosen: address,
             original: &original,
@@ -186,7 +187,7 @@ fn take_back(call: &Call<'_>) {
 #[inline(always)]
 fn pass_through(call: &Call<'_>, rule: &Rule, decision: Decision) -> i32 {
     count(decision);
-    tell::full(call, rule, decision);
+    decisions::full(call, rule, decision);
     take_back(call);
     ALLOW
 }
@@ -200,7 +201,7 @@ fn full(call: &Call<'_>, rule: &Rule, sure: bool) -> i32 {
     let fail = fail && sure;
     let decision = if fail { Decision::FailedFast } else { Decision::PoolFull };
     count(decision);
-    tell::full(call, rule, decision);
+    decisions::full(call, rule, decision);
     take_back(call);
     if fail {
         // SAFETY: takes a number; Linux 6.1, and the verifier does not come here on an older one.
@@ -228,7 +229,7 @@ pub(crate) fn bind(call: &Call<'_>) -> Option<Addr> {
     let sk = Known::new(call.sk())?;
     // With IP_BIND_ADDRESS_NO_PORT, connect() is where it is replaced: the destination is known there,
     // and where the pool is full the application's own address is still the socket's.
-    if !sk.is_given() || foreign(rule, sk).is_some() {
+    if !sk.is_given() || not_eligible(rule, sk).is_some() {
         return None;
     }
     if is_lease_over(rule) {

@@ -1,5 +1,7 @@
 //! TIME_WAIT: the part of a port's life that `tcp_set_state` never tells.
 
+pub(crate) mod rearm;
+
 use tracer_common::{ConnKey, conn_flag};
 
 use crate::{

@@ -11,9 +11,9 @@ use crate::{
     attempt::{self, Call},
     bind, connect,
     offsets::{TIMER_EXPIRES, TIMER_FUNCTION, TW_TIMER, TW_TIMER_HANDLER},
-    rearm,
     skip::{Skip, Step, settle},
     sock::{Address, Sock, cookie_of, state},
+    time_wait::rearm,
 };
 
 const BPF_SOCK_OPS_TCP_CONNECT_CB: u32 = 3;

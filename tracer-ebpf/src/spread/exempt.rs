@@ -1,4 +1,4 @@
-//! Who is left alone, and why.
+//! Which calls are exempt from the rule, and why.
 
 use tracer_common::{
     Addr, Rule,
@@ -8,20 +8,20 @@ use tracer_common::{
 use super::{Call, Form, LEASE};
 use crate::{attempt::now, sock::Known};
 
-/// Why a call is left alone, and whether its socket has a source of ours. What this has looked at is
-/// not needed later on: the verifier would follow each combination of it through the choice.
+/// Why a call is exempt, and whether the spreader bound its socket for an earlier connect(). `None`: the rule applies.
+/// Kept apart so that the verifier drops these states before the choice.
 #[inline(always)]
-pub(super) fn left_alone(call: &Call<'_>, rule: &Rule) -> Option<(Decision, bool)> {
+pub(super) fn exempt(call: &Call<'_>, rule: &Rule) -> Option<(Decision, bool)> {
     let bound = call.source() != Addr::UNSPECIFIED;
     let Some(sk) = Known::new(call.sk()) else { return Some((Decision::OtherFamily, false)) };
     // What was given for an earlier connect() of this socket was not the application's choice.
     let ours = bound && sk.is_given();
-    objection(call, rule, bound && !ours, sk).map(|reason| (reason, ours))
+    exempt_reason(call, rule, bound && !ours, sk).map(|reason| (reason, ours))
 }
 
-/// Why a call is left alone, in the order in which it is cheap to know.
+/// Why a call is exempt: the first reason in the order in which they are cheap to know.
 #[inline(always)]
-fn objection(call: &Call<'_>, rule: &Rule, has_address: bool, sk: Known) -> Option<Decision> {
+fn exempt_reason(call: &Call<'_>, rule: &Rule, has_address: bool, sk: Known) -> Option<Decision> {
     let side = if call.form == Form::V6 { &rule.v6 } else { &rule.v4 };
     if !call.is_tcp() || side.count == 0 {
         return Some(Decision::OtherFamily);
@@ -44,12 +44,12 @@ fn objection(call: &Call<'_>, rule: &Rule, has_address: bool, sk: Known) -> Opti
     if call.device() != 0 {
         return Some(Decision::BoundToDevice);
     }
-    foreign(rule, sk)
+    not_eligible(rule, sk)
 }
 
 /// Sockets that are not an application's own in this namespace.
 #[inline(always)]
-pub(super) fn foreign(rule: &Rule, sk: Known) -> Option<Decision> {
+pub(super) fn not_eligible(rule: &Rule, sk: Known) -> Option<Decision> {
     if !is_in(sk, rule) {
         return Some(Decision::OtherNetns);
     }

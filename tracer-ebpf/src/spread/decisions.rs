@@ -74,9 +74,9 @@ pub(super) fn full(call: &Call<'_>, rule: &Rule, decision: Decision) {
     }
 }
 
-/// A TCP socket that was left alone, where every decision is told. `ours`: its source was.
+/// Writes the decision about an exempt TCP socket, where every decision is written. `ours`: the spreader bound its source.
 #[inline(always)]
-pub(super) fn left_alone(call: &Call<'_>, decision: Decision, ours: bool) {
+pub(super) fn exempt(call: &Call<'_>, decision: Decision, ours: bool) {
     if !call.is_tcp() {
         return;
     }
