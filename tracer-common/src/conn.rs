@@ -67,7 +67,7 @@ pub mod conn_flag {
     pub const SPREAD: u32 = 1 << 6;
     /// The connection got established.
     pub const ESTABLISHED: u32 = 1 << 7;
-    /// The port is in `BINDS`, too: the application bound it, so it counts among the bound ports.
+    /// The port is in `BOUND_PORTS`, too: the application bound it, so it counts among the bound ports.
     pub const LISTED: u32 = 1 << 9;
     /// The port is none of those that connect() can be given now: another socket bound it meanwhile, or the range and
     /// the reserved ports have changed. It takes no room, so it is not counted in [`crate::TupleCount::held`]. In the table
@@ -154,7 +154,7 @@ pub struct Attempt {
 
 const _: () = assert!(size_of::<Attempt>() == 120);
 
-/// Value of the `BINDS` map, keyed by [`ConnKey`]: a port that bind() or listen() took, which no
+/// Value of the `BOUND_PORTS` map, keyed by [`ConnKey`]: a port that bind() or listen() took, which no
 /// connect() of that namespace can be given.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

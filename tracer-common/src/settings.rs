@@ -5,8 +5,8 @@ pub mod map {
     pub const EVENTS: &str = "EVENTS";
     pub const CONNS: &str = "CONNS";
     pub const TUPLES: &str = "TUPLES";
-    pub const BINDS: &str = "BINDS";
-    pub const BOUND: &str = "BOUND";
+    pub const BOUND_PORTS: &str = "BOUND_PORTS";
+    pub const BOUND_BY_ADDR: &str = "BOUND_BY_ADDR";
     pub const HELD: &str = "HELD";
     pub const BOUND_SINCE: &str = "BOUND_SINCE";
     pub const ATTEMPTS: &str = "ATTEMPTS";
@@ -16,12 +16,12 @@ pub mod map {
     pub const FILTER: &str = "FILTER";
     pub const CONTROL: &str = "CONTROL";
     pub const RULES: &str = "RULES";
-    pub const CURRENT: &str = "CURRENT";
+    pub const ACTIVE_RULE: &str = "ACTIVE_RULE";
     pub const LEASE: &str = "LEASE";
-    pub const DECIDED: &str = "DECIDED";
-    pub const DECISIONS: &str = "DECISIONS";
-    pub const TAKEN: &str = "TAKEN";
-    pub const GIVEN: &str = "GIVEN";
+    pub const DECISION_COUNT: &str = "DECISION_COUNT";
+    pub const DECISION_RING: &str = "DECISION_RING";
+    pub const EXCLUDED_PORTS: &str = "EXCLUDED_PORTS";
+    pub const LAST_SPREAD: &str = "LAST_SPREAD";
     pub const SHARES: &str = "SHARES";
     pub const TOUCHED: &str = "TOUCHED";
 }
@@ -104,7 +104,7 @@ pub mod global {
 pub const MAX_TOUCHED: u32 = 65_536;
 
 /// Version of what is pinned: changes whenever a pinned map's key or value does.
-pub const LAYOUT: u32 = 13;
+pub const LAYOUT: u32 = 14;
 
 /// Bytes of `struct sock_common` that are read at once; every `SKC_*` field must lie below.
 pub const SOCK_COMMON_LEN: usize = 96;

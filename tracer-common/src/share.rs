@@ -115,11 +115,11 @@ pub const fn places(owner: u32) -> [u32; 2] {
     [owner & (SLOTS - 1), (owner >> 16) & (SLOTS - 1)]
 }
 
-/// Counters in the `BOUND` map, in two rows.
+/// Counters in the `BOUND_BY_ADDR` map, in two rows.
 pub const BOUND_COUNTERS: usize = 1 << 15;
 const ROW: u64 = BOUND_COUNTERS as u64 / 2;
 
-/// The two counters of an address in `BOUND`, one in each row. Other addresses can have one of them, and nobody
+/// The two counters of an address in `BOUND_BY_ADDR`, one in each row. Other addresses can have one of them, and nobody
 /// knows which: the lower one is what is bound at the address, or a little more. (A count-min sketch: Cormode and
 /// Muthukrishnan, 2005.) `key` as for [`owner`], `address` as [`crate::Addr::words`].
 #[inline(always)]

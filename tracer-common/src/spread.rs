@@ -38,7 +38,7 @@ pub mod held {
     pub const FAST: u32 = 2;
     /// Number of the agent's newest look at what is bound, from 1 up.
     pub const LOOK: u32 = 3;
-    /// Of [`BOUND`], ports that nobody has bound any more, if that was so before the look after. Only grows.
+    /// Of [`BOUND_BY_ADDR`], ports that nobody has bound any more, if that was so before the look after. Only grows.
     pub const BACK: u32 = 4;
     /// Entries of the map.
     pub const COUNT: u32 = 5;
@@ -74,7 +74,7 @@ impl Destination {
 /// The addresses of one family.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Side {
+pub struct FamilyPool {
     /// How many of `addresses` there are.
     pub count: u32,
     /// How many of `slots` there are: at least one for each address, more for a heavier one.
@@ -91,9 +91,9 @@ pub struct Side {
     pub addresses: [Addr; POOL_MAX],
 }
 
-const _: () = assert!(size_of::<Side>() == 16 + POOL_MAX * (1 + 2 + 16));
+const _: () = assert!(size_of::<FamilyPool>() == 16 + POOL_MAX * (1 + 2 + 16));
 
-impl Default for Side {
+impl Default for FamilyPool {
     fn default() -> Self {
         Self {
             count: 0,
@@ -145,8 +145,8 @@ pub struct Rule {
     pub released: u32,
     pub back: u32,
     pub destinations: [Destination; DESTINATIONS_MAX],
-    pub v4: Side,
-    pub v6: Side,
+    pub v4: FamilyPool,
+    pub v6: FamilyPool,
 }
 
 impl Rule {
@@ -159,7 +159,8 @@ impl Rule {
 }
 
 const _: () = assert!(
-    size_of::<Rule>() == 64 + DESTINATIONS_MAX * size_of::<Destination>() + 2 * size_of::<Side>()
+    size_of::<Rule>()
+        == 64 + DESTINATIONS_MAX * size_of::<Destination>() + 2 * size_of::<FamilyPool>()
 );
 
 /// Where other addresses have connections established towards a destination: for how many connections an
@@ -193,10 +194,10 @@ impl LeftOut {
     }
 }
 
-/// One record of the `DECISIONS` ring buffer, host byte order.
+/// One record of the `DECISION_RING` ring buffer, host byte order.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Told {
+pub struct DecisionRecord {
     pub mono_ns: u64,
     pub cookie: u64,
     /// Unspecified: none.
@@ -217,7 +218,7 @@ pub struct Told {
     pub decision: u32,
 }
 
-const _: () = assert!(size_of::<Told>() == 112);
+const _: () = assert!(size_of::<DecisionRecord>() == 112);
 
 /// What was decided about a connect(). The value is the index of its counter and on the wire: append.
 #[repr(u32)]

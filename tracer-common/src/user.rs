@@ -5,7 +5,7 @@ use aya::Pod;
 
 use crate::{
     Attempt, Bound, Conn, ConnKey, Event, Filter, Rule, Touched, TupleCount, TupleKey,
-    seed::Command, share::Share, spread::Told,
+    seed::Command, share::Share, spread::DecisionRecord,
 };
 
 macro_rules! pod {
@@ -19,6 +19,17 @@ macro_rules! pod {
 }
 
 pod!(
-    Attempt, Bound, Command, Conn, ConnKey, Event, Filter, Rule, Share, Told, Touched, TupleCount,
+    Attempt,
+    Bound,
+    Command,
+    Conn,
+    ConnKey,
+    Event,
+    Filter,
+    Rule,
+    Share,
+    DecisionRecord,
+    Touched,
+    TupleCount,
     TupleKey
 );

@@ -26,15 +26,15 @@ static ATTEMPTS: LruHashMap<u64, Attempt> = LruHashMap::with_max_entries(16_384,
 
 /// What the spreader's hook leaves behind, by CPU.
 #[map]
-static GIVEN: PerCpuArray<Given> = PerCpuArray::with_max_entries(1, 0);
+static LAST_SPREAD: PerCpuArray<LastSpread> = PerCpuArray::with_max_entries(1, 0);
 
 #[derive(Clone, Copy)]
 #[repr(C)]
-pub(crate) struct Given {
+pub(crate) struct LastSpread {
     /// The socket that was given a source last. A call that is preempted between the spreader's hook and
     /// the ledger's may find another one's here, and is not counted as spread then.
     sk: u64,
-    /// State of [`Given::random`].
+    /// State of [`LastSpread::random`].
     state: u64,
 }
 
@@ -61,7 +61,7 @@ pub(crate) fn now() -> u64 {
 }
 
 /// What a hook knows when a call begins.
-pub(crate) struct Begin {
+pub(crate) struct CallInfo {
     pub(crate) call: Call,
     pub(crate) cookie: u64,
     pub(crate) sk: u64,
@@ -76,7 +76,7 @@ pub(crate) struct Begin {
 
 /// Notes that the current thread begins a call. `ANCESTORS`: see [`filter::passes_caller`].
 #[inline(always)]
-pub(crate) fn begin<const ANCESTORS: bool>(begin: &Begin) -> Step {
+pub(crate) fn begin<const ANCESTORS: bool>(begin: &CallInfo) -> Step {
     let who = who::current();
     let watched = filter::passes_caller::<ANCESTORS>(&who, begin.netns);
     let attempt = Attempt {
@@ -143,10 +143,10 @@ pub(crate) fn binding(cookie: u64) -> Option<&'static mut Attempt> {
 const FACTOR: u64 = 6_364_136_223_846_793_005;
 const INCREMENT: u64 = 1_442_695_040_888_963_407;
 
-impl Given {
+impl LastSpread {
     #[inline(always)]
     pub(crate) fn here() -> Option<*mut Self> {
-        GIVEN.get_ptr_mut(0)
+        LAST_SPREAD.get_ptr_mut(0)
     }
 
     /// Leaves word for the ledger's hook, which runs next in the same call, that the spreader gave this
@@ -179,8 +179,8 @@ impl Given {
 /// Whether the spreader gave this socket its source in the call that the thread is inside of. True once.
 #[inline(always)]
 pub(crate) fn was_given(sk: u64) -> bool {
-    let Some(given) = Given::here() else { return false };
-    // SAFETY: as in `Given::give`.
+    let Some(given) = LastSpread::here() else { return false };
+    // SAFETY: as in `LastSpread::give`.
     unsafe {
         let newest = &raw mut (*given).sk;
         let same = newest.read_volatile() == sk;

@@ -1,4 +1,4 @@
-//! BINDS: ports taken by bind() and listen(). No connect() of the namespace can be given one
+//! BOUND_PORTS: ports taken by bind() and listen(). No connect() of the namespace can be given one
 //! (`__inet_hash_connect` skips a bucket that a bind() touched), whatever its tuple.
 
 mod held;
@@ -15,7 +15,7 @@ use tracer_common::{
 
 use crate::{
     atomic,
-    attempt::{self, Begin, Call, now},
+    attempt::{self, Call, CallInfo, now},
     events::{self, Detail},
     filter,
     offsets::SPREADING,
@@ -28,13 +28,13 @@ pub(crate) use held::{Held, correct_fast, fast};
 
 /// Preallocated and never evicting, as the ledger.
 #[map]
-static BINDS: HashMap<ConnKey, Bound> = HashMap::with_max_entries(65_536, 0);
+static BOUND_PORTS: HashMap<ConnKey, Bound> = HashMap::with_max_entries(65_536, 0);
 
-/// How many of BINDS are at each address, for the spreader alone: see [`share::counters`]. A count changes only when
-/// an insert or a delete on BINDS succeeded. There is no entry that could be missing: any user can bind() to any
+/// How many of BOUND_PORTS are at each address, for the spreader alone: see [`share::counters`]. A count changes only when
+/// an insert or a delete on BOUND_PORTS succeeded. There is no entry that could be missing: any user can bind() to any
 /// number of addresses (IP_FREEBIND), and one that is not counted would look empty.
 #[map]
-static BOUND: Array<[u64; BOUND_COUNTERS]> = Array::with_max_entries(1, 0);
+static BOUND_BY_ADDR: Array<[u64; BOUND_COUNTERS]> = Array::with_max_entries(1, 0);
 
 const EPERM: u16 = 1;
 const EACCES: u16 = 13;
@@ -55,10 +55,10 @@ fn address_key(sock: &Sock, port: u16) -> ConnKey {
 pub(crate) fn add(key: &ConnKey, bound: &Bound) -> Step {
     if !share::has_room(bound.owner, Table::Binds) {
         // SAFETY: not even read.
-        let known = unsafe { BINDS.get(key) }.is_some();
+        let known = unsafe { BOUND_PORTS.get(key) }.is_some();
         return Err(if known { Skip::NotOurs } else { Skip::Lost(Loss::BindsShare) });
     }
-    match BINDS.insert(key, bound, u64::from(BPF_NOEXIST)) {
+    match BOUND_PORTS.insert(key, bound, u64::from(BPF_NOEXIST)) {
         Ok(()) => {}
         Err(EEXIST) => return Err(Skip::NotOurs),
         Err(E2BIG) => return Err(Skip::Lost(Loss::BindsFull)),
@@ -73,9 +73,9 @@ pub(crate) fn add(key: &ConnKey, bound: &Bound) -> Step {
 #[inline(always)]
 pub(crate) fn remove(key: &ConnKey) -> bool {
     // SAFETY: only read, before the element may be another port's.
-    let known = (unsafe { BINDS.get(key) }).map(|bound| (bound.place, bound.owner));
+    let known = (unsafe { BOUND_PORTS.get(key) }).map(|bound| (bound.place, bound.owner));
     let Some((place, owner)) = known else { return false };
-    let removed = BINDS.remove(key).is_ok();
+    let removed = BOUND_PORTS.remove(key).is_ok();
     if removed {
         share::add(owner, Table::Binds, u64::MAX);
         count_at(&place, key.port, false);
@@ -95,7 +95,7 @@ fn count_at(place: &TupleKey, port: u16, is_new: bool) {
         held::count_port(port, is_new, rule.has_port(port));
     }
     let change = if is_new { 1 } else { u64::MAX };
-    let Some(bound) = BOUND.get_ptr_mut(0) else { return };
+    let Some(bound) = BOUND_BY_ADDR.get_ptr_mut(0) else { return };
     for counter in share::counters(place.netns, &place.source) {
         // SAFETY: an array map's values are never freed while the program is loaded; the mask keeps it in this one.
         unsafe { atomic::add(bound.cast::<u64>().add(counter & (BOUND_COUNTERS - 1)), change) };
@@ -106,7 +106,7 @@ fn count_at(place: &TupleKey, port: u16, is_new: bool) {
 #[inline(always)]
 pub(crate) fn is_listed(key: &ConnKey) -> bool {
     // SAFETY: not even read.
-    unsafe { BINDS.get(key) }.is_some()
+    unsafe { BOUND_PORTS.get(key) }.is_some()
 }
 
 /// What is bound at addresses.
@@ -115,7 +115,7 @@ pub(crate) struct Counters(&'static [u64; BOUND_COUNTERS]);
 impl Counters {
     #[inline(always)]
     pub(crate) fn get() -> Option<Self> {
-        BOUND.get(0).map(Self)
+        BOUND_BY_ADDR.get(0).map(Self)
     }
 
     /// Ports that bind() and listen() took at this address.
@@ -157,7 +157,7 @@ fn describe(sock: &Sock, bound: &mut Bound) -> Step {
 /// result comes in another hook, which does not see the socket.
 #[inline(always)]
 pub(crate) fn begun(sock: &Sock, wanted_port: u16) -> Step {
-    attempt::begin::<false>(&Begin {
+    attempt::begin::<false>(&CallInfo {
         call: Call::Listen,
         cookie: sock.cookie(),
         sk: sock.at(),
@@ -204,7 +204,7 @@ fn keep(sock: &Sock, bound: &mut Bound, by: PortBy) -> Step {
 /// The port of a connected socket goes over to a time-wait socket, which keeps the bind.
 #[inline(always)]
 pub(crate) fn time_wait(key: &ConnKey) {
-    if let Some(bound) = BINDS.get_ptr_mut(key) {
+    if let Some(bound) = BOUND_PORTS.get_ptr_mut(key) {
         // SAFETY: a preallocated element stays mapped; only this socket's life cycle writes it.
         unsafe { (*bound).flags |= conn_flag::TIME_WAIT };
     }
@@ -214,7 +214,7 @@ pub(crate) fn time_wait(key: &ConnKey) {
 #[inline(always)]
 pub(crate) fn released(key: &ConnKey, now: u64) {
     // SAFETY: only read; see `time_wait`.
-    if let Some(bound) = unsafe { BINDS.get(key) }
+    if let Some(bound) = unsafe { BOUND_PORTS.get(key) }
         && bound.flags & conn_flag::TIME_WAIT == 0
     {
         ended(key, now);
@@ -226,7 +226,7 @@ pub(crate) fn released(key: &ConnKey, now: u64) {
 pub(crate) fn released_by(sock: &Sock, port: u16) {
     let mut key = ConnKey::new(sock.cookie(), port);
     // SAFETY: not even read.
-    if unsafe { BINDS.get(key) }.is_none() {
+    if unsafe { BOUND_PORTS.get(key) }.is_none() {
         key = address_key(sock, port);
     }
     released(&key, now());
@@ -236,7 +236,7 @@ pub(crate) fn released_by(sock: &Sock, port: u16) {
 #[inline(always)]
 pub(crate) fn ended(key: &ConnKey, now: u64) {
     // SAFETY: only read; see `time_wait`.
-    let Some(bound) = (unsafe { BINDS.get(key) }) else { return };
+    let Some(bound) = (unsafe { BOUND_PORTS.get(key) }) else { return };
     // Told first: a removed element may be another port's the next moment.
     if bound.flags & conn_flag::WATCHED != 0 && events::wanted(Kind::PortReleased) {
         let time_wait = bound.flags & conn_flag::TIME_WAIT != 0;

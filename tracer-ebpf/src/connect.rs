@@ -223,7 +223,7 @@ fn held_without_syn(attempt: &mut Attempt) -> Step {
 /// For hooks that run before the port is gone. (Where they run after that, sock_ops tells of the port, which is
 /// never passed over.)
 #[inline(always)]
-pub(crate) fn acquired_untold(sock: &Sock, new: u8) -> Step {
+pub(crate) fn recover_missed_acquire(sock: &Sock, new: u8) -> Step {
     if new != state::CLOSE || sock.state() != state::SYN_SENT || sock.port() == 0 {
         return Ok(());
     }

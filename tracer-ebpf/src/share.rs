@@ -29,7 +29,7 @@ fn key() -> u64 {
     SHARES.get_ptr(0).map_or(0, |totals| unsafe { (&raw const (*totals).key).read() })
 }
 
-/// The counters of an address in `BOUND`.
+/// The counters of an address in `BOUND_BY_ADDR`.
 #[inline(always)]
 pub(crate) fn counters(netns: u32, address: &Addr) -> [usize; 2] {
     share::counters(key(), netns, address.words())

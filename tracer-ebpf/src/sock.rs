@@ -85,9 +85,9 @@ pub(crate) fn state_of(at: Address) -> u8 {
 /// A TCP socket of a cgroup hook. The verifier knows what it is, so its fields are read like memory of
 /// our own, without a helper for each.
 #[derive(Clone, Copy)]
-pub(crate) struct Known(*const u8);
+pub(crate) struct TcpSock(*const u8);
 
-impl Known {
+impl TcpSock {
     /// `None`: not one of TCP.
     #[inline(always)]
     pub(crate) fn new(sk: *mut bpf_sock) -> Option<Self> {
@@ -215,8 +215,9 @@ impl TimeWait {
             return false;
         }
         // SAFETY: as their BTF says; of a stamp of 64 bits the lower ones.
-        let (substate, recent): (u8, u32) =
-            unsafe { (Known::field(self.0, &TW_SUBSTATE), Known::field(self.0, &TW_RECENT_STAMP)) };
+        let (substate, recent): (u8, u32) = unsafe {
+            (TcpSock::field(self.0, &TW_SUBSTATE), TcpSock::field(self.0, &TW_RECENT_STAMP))
+        };
         if substate == FIN_WAIT2 || recent == 0 {
             return false;
         }
@@ -225,7 +226,7 @@ impl TimeWait {
             return (now.wrapping_sub(LATE) / SECOND) as u32 > recent;
         }
         // SAFETY: as its BTF says.
-        let entry: u32 = unsafe { Known::field(self.0, &TW_ENTRY_STAMP) };
+        let entry: u32 = unsafe { TcpSock::field(self.0, &TW_ENTRY_STAMP) };
         let age = ((now / MS) as u32).wrapping_sub(entry) as i32;
         age > crate::spread::reuse_delay_ms()
     }

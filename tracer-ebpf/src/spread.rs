@@ -15,15 +15,15 @@ use aya_ebpf::{
 };
 use tracer_common::{
     Addr, Halves, Rule, TupleKey,
-    spread::{self, Decision, NO_ROOM, Room, Side, Usage, rule_flag},
+    spread::{self, Decision, FamilyPool, NO_ROOM, Room, Usage, rule_flag},
 };
 
-pub(crate) use call::{Call, Form};
+pub(crate) use call::{Call, SockFamily};
 use exempt::{exempt, is_lease_over, is_link_local, is_loopback, not_eligible};
 
-use crate::{atomic, attempt::Given, bind, ledger, sock::Known};
+use crate::{atomic, attempt::LastSpread, bind, ledger, sock::TcpSock};
 
-/// The rule, in one of two places: [`CURRENT`] says which. The agent writes the other one, and not before
+/// The rule, in one of two places: [`ACTIVE_RULE`] says which. The agent writes the other one, and not before
 /// nobody reads it any more, so a hook sees the old rule or the new one. (A hash map would do the same, and
 /// be looked up by a call.)
 #[map]
@@ -31,7 +31,7 @@ static RULES: Array<Rule> = Array::with_max_entries(2, 0);
 
 /// 0: there is no rule; else the place of the rule in [`RULES`], from 1 up.
 #[map]
-static CURRENT: Array<u32> = Array::with_max_entries(1, 0);
+static ACTIVE_RULE: Array<u32> = Array::with_max_entries(1, 0);
 
 /// CLOCK_MONOTONIC until which the agent answers for the rule, ns.
 #[map]
@@ -39,7 +39,7 @@ static LEASE: Array<u64> = Array::with_max_entries(1, 0);
 
 /// How often each [`Decision`] was taken, by CPU.
 #[map]
-static DECIDED: PerCpuArray<u64> = PerCpuArray::with_max_entries(Decision::COUNT as u32, 0);
+static DECISION_COUNT: PerCpuArray<u64> = PerCpuArray::with_max_entries(Decision::COUNT as u32, 0);
 
 const EADDRNOTAVAIL: i32 = 99;
 const ALLOW: i32 = 1;
@@ -48,7 +48,7 @@ const DENY: i32 = 0;
 #[inline(always)]
 pub(crate) fn rule() -> Option<&'static Rule> {
     // SAFETY: an array map's values are never freed while the program is loaded.
-    let place = unsafe { CURRENT.get_ptr(0)?.read_volatile() };
+    let place = unsafe { ACTIVE_RULE.get_ptr(0)?.read_volatile() };
     RULES.get(place.checked_sub(1)?)
 }
 
@@ -60,7 +60,7 @@ pub(crate) fn reuse_delay_ms() -> i32 {
 
 #[inline(always)]
 fn count(decision: Decision) {
-    if let Some(counter) = DECIDED.get_ptr_mut(decision as u32) {
+    if let Some(counter) = DECISION_COUNT.get_ptr_mut(decision as u32) {
         // SAFETY: an array map's values are never freed while the program is loaded.
         unsafe { atomic::add(counter, 1) };
     }
@@ -83,7 +83,7 @@ pub(crate) fn connect<const FAST: bool, const SIX: bool>(call: &Call<'_>) -> i32
         }
         return ALLOW;
     }
-    let side = if call.form == Form::V6 { &rule.v6 } else { &rule.v4 };
+    let side = if call.form == SockFamily::V6 { &rule.v6 } else { &rule.v4 };
     let mut key = TupleKey {
         // Until it is known: zeros would be written by a loop.
         source: call.address,
@@ -92,8 +92,8 @@ pub(crate) fn connect<const FAST: bool, const SIX: bool>(call: &Call<'_>) -> i32
         destination_port: call.port,
         zero: 0,
     };
-    let Some(given) = Given::here() else { return ALLOW };
-    let random = Given::random(given);
+    let Some(given) = LastSpread::here() else { return ALLOW };
+    let random = LastSpread::random(given);
     let held = bind::Held::now();
     // Below 0 where one of before the look was counted as given back at the very moment of the look.
     let back = held.back.wrapping_sub(rule.back);
@@ -146,12 +146,12 @@ pub(crate) fn connect<const FAST: bool, const SIX: bool>(call: &Call<'_>) -> i32
         decision = if ports::bind_address(call, address) {
             Decision::LeastUsed
         } else {
-            take_back(call);
+            unbind(call);
             Decision::Refused
         };
     }
     if decision != Decision::Refused {
-        Given::give(given, call.sk() as u64);
+        LastSpread::give(given, call.sk() as u64);
     }
     count(decision);
     decisions::chosen(
@@ -170,14 +170,15 @@ pub(crate) fn connect<const FAST: bool, const SIX: bool>(call: &Call<'_>) -> i32
 }
 
 #[inline(always)]
-fn address_at(side: &Side, index: u8) -> Option<&Addr> {
+fn address_at(side: &FamilyPool, index: u8) -> Option<&Addr> {
     side.addresses.get(usize::from(index))
 }
 
 /// A source that was given for an earlier connect() of this socket is no better than the pool is now.
 #[inline(always)]
-fn take_back(call: &Call<'_>) {
-    if call.source() != Addr::UNSPECIFIED && Known::new(call.sk()).is_some_and(Known::is_given) {
+fn unbind(call: &Call<'_>) {
+    if call.source() != Addr::UNSPECIFIED && TcpSock::new(call.sk()).is_some_and(TcpSock::is_given)
+    {
         // As if we had never been there.
         ports::bind(call, &Addr::UNSPECIFIED, 0);
     }
@@ -188,7 +189,7 @@ fn take_back(call: &Call<'_>) {
 fn pass_through(call: &Call<'_>, rule: &Rule, decision: Decision) -> i32 {
     count(decision);
     decisions::full(call, rule, decision);
-    take_back(call);
+    unbind(call);
     ALLOW
 }
 
@@ -202,7 +203,7 @@ fn full(call: &Call<'_>, rule: &Rule, sure: bool) -> i32 {
     let decision = if fail { Decision::FailedFast } else { Decision::PoolFull };
     count(decision);
     decisions::full(call, rule, decision);
-    take_back(call);
+    unbind(call);
     if fail {
         // SAFETY: takes a number; Linux 6.1, and the verifier does not come here on an older one.
         unsafe { bpf_set_retval(-EADDRNOTAVAIL) };
@@ -216,7 +217,7 @@ fn full(call: &Call<'_>, rule: &Rule, sure: bool) -> i32 {
 #[inline(always)]
 pub(crate) fn bind(call: &Call<'_>) -> Option<Addr> {
     let rule = rule()?;
-    let side = if call.form == Form::V6 { &rule.v6 } else { &rule.v4 };
+    let side = if call.form == SockFamily::V6 { &rule.v6 } else { &rule.v4 };
     let active = rule.flags & rule_flag::REBIND != 0 && rule.destination_count == 0;
     if !active || call.port != 0 || !call.is_tcp() || side.count == 0 || call.device() != 0 {
         return None;
@@ -226,7 +227,7 @@ pub(crate) fn bind(call: &Call<'_>) -> Option<Addr> {
     if unspecified || loopback || is_link_local(&call.address) {
         return None;
     }
-    let sk = Known::new(call.sk())?;
+    let sk = TcpSock::new(call.sk())?;
     // With IP_BIND_ADDRESS_NO_PORT, connect() is where it is replaced: the destination is known there,
     // and where the pool is full the application's own address is still the socket's.
     if !sk.is_given() || not_eligible(rule, sk).is_some() {

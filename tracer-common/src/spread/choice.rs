@@ -1,6 +1,6 @@
 //! The choice of an address, and of who finds the port.
 
-use super::{POOL_MAX, Rule, Side};
+use super::{FamilyPool, POOL_MAX, Rule};
 use crate::{Addr, Halves};
 
 /// What a tuple holds of the ports that a rule counts: those that bind() took are not in it, because
@@ -116,7 +116,7 @@ const _: () = assert!(ALL as usize == POOL_MAX);
 /// how many there are. When that one is nearly full, more are looked at.
 #[inline(always)]
 pub fn choose(
-    side: &Side,
+    side: &FamilyPool,
     capacity: u32,
     random: u32,
     mut usage: impl FnMut(&Addr) -> Usage,
@@ -172,7 +172,7 @@ pub fn choose(
 /// because the verifier follows four times as many paths where the two share functions.)
 #[inline(always)]
 pub fn choose_by<R: Rounds>(
-    side: &Side,
+    side: &FamilyPool,
     capacity: u32,
     random: u32,
     mut usage: impl FnMut(&Addr) -> Usage,
@@ -221,18 +221,18 @@ pub trait Rounds {
 
 /// One of the slots, by 16 random bits.
 #[inline(always)]
-pub fn draw(side: &Side, random: u32) -> u8 {
+pub fn draw(side: &FamilyPool, random: u32) -> u8 {
     side.slots[((random * side.slot_count) >> 16) as usize & (POOL_MAX - 1)]
 }
 
 #[inline(always)]
-fn next(side: &Side, index: u8) -> u8 {
+fn next(side: &FamilyPool, index: u8) -> u8 {
     if u32::from(index) + 1 < side.count { index + 1 } else { 0 }
 }
 
 /// Whether `one` is used less than `other`, in proportion to their weights.
 #[inline(always)]
-fn lighter(side: &Side, capacity: u32, one: (u8, Usage), other: (u8, Usage)) -> bool {
+fn lighter(side: &FamilyPool, capacity: u32, one: (u8, Usage), other: (u8, Usage)) -> bool {
     let weight = |index: u8| u64::from(side.weights[usize::from(index)]);
     one.1.load(capacity).wrapping_mul(weight(other.0))
         < other.1.load(capacity).wrapping_mul(weight(one.0))

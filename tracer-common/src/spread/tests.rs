@@ -26,8 +26,8 @@ impl Random {
 }
 
 /// Addresses 10.0.0.0 and up, one slot for each.
-fn side(count: usize) -> Side {
-    let mut side = Side::default();
+fn side(count: usize) -> FamilyPool {
+    let mut side = FamilyPool::default();
     for index in 0..count {
         side.slots[index] = index as u8;
         side.weights[index] = 1;
@@ -48,7 +48,7 @@ fn used(in_use: u32) -> Usage {
 
 #[test]
 fn a_pool_without_addresses_has_no_choice() {
-    assert_eq!(choose(&Side::default(), 1000, 7, |_| used(0)), None);
+    assert_eq!(choose(&FamilyPool::default(), 1000, 7, |_| used(0)), None);
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn use_is_compared_in_proportion_to_weight() {
 fn every_slot_is_drawn_and_nothing_beyond() {
     let full = side(256);
     for (count, slots) in [(1, 1), (3, 3), (256, 256)] {
-        let side = Side { count, slot_count: slots, ..full };
+        let side = FamilyPool { count, slot_count: slots, ..full };
         let mut seen = [false; POOL_MAX];
         for random in 0..=0xffff {
             seen[usize::from(draw(&side, random))] = true;

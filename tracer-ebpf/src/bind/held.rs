@@ -10,12 +10,12 @@ use crate::{atomic, offsets::SPREADING};
 static HELD: Array<u64> = Array::with_max_entries(index::COUNT, 0);
 
 /// For the spreader alone, of each port in the namespace of the rule: the look of the agent ([`index::LOOK`]) since which it is
-/// bound, and how many of BINDS have it. Anybody can bind() one port at any number of addresses, and any number of ports for a
+/// bound, and how many of BOUND_PORTS have it. Anybody can bind() one port at any number of addresses, and any number of ports for a
 /// moment: connect() can be given less by the ports that are bound, not by more.
 #[map]
 static BOUND_SINCE: Array<[u32; 2]> = Array::with_max_entries(65_536, 0);
 
-/// One of BINDS has this port more, or one less. Calls on several CPUs at once can make it too many ports that were bound
+/// One of BOUND_PORTS has this port more, or one less. Calls on several CPUs at once can make it too many ports that were bound
 /// since the look, or too few that were given back: less room than there is, until the next look.
 #[inline(always)]
 pub(super) fn count_port(port: u16, is_new: bool, in_range: bool) {

@@ -8,10 +8,10 @@ use aya_ebpf::{
 use tracer_common::{Addr, conn_flag};
 
 use crate::{
-    attempt::{self, Begin, Call},
+    attempt::{self, Call, CallInfo},
     offsets::SPREADING,
     skip::{Skip, Step, settle},
-    sock::Known,
+    sock::TcpSock,
 };
 
 const ALLOW: i32 = 1;
@@ -84,10 +84,10 @@ fn begin(ctx: &SockAddrContext, call: Call, address: Addr) -> Step {
     }
     // SAFETY: the context belongs to a socket; this makes the cookie where there is none yet.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.sock_addr.cast()) };
-    let sk = Known::new(sk).ok_or(Skip::NotOurs)?;
+    let sk = TcpSock::new(sk).ok_or(Skip::NotOurs)?;
     let port = port(ctx);
     let begin = match call {
-        Call::Bind | Call::Listen => Begin {
+        Call::Bind | Call::Listen => CallInfo {
             call,
             cookie,
             sk: sk.at(),
@@ -97,7 +97,7 @@ fn begin(ctx: &SockAddrContext, call: Call, address: Addr) -> Step {
             destination_port: 0,
             port,
         },
-        Call::Connect => Begin {
+        Call::Connect => CallInfo {
             call,
             cookie,
             sk: sk.at(),

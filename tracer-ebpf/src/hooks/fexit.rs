@@ -105,7 +105,7 @@ fn set_state(sk: Address, new: i32) -> Step {
         }
     }
     let sock = Sock::read(sk)?;
-    connect::acquired_untold(&sock, new as u8)?;
+    connect::recover_missed_acquire(&sock, new as u8)?;
     connect::state_changed(&sock, &sock.key(), sock.state(), new as u8)
 }
 

@@ -152,7 +152,7 @@ fn set_state(ctx: &ProbeContext) -> Step {
         }
     }
     let sock = Sock::read(sk)?;
-    connect::acquired_untold(&sock, new as u8)?;
+    connect::recover_missed_acquire(&sock, new as u8)?;
     connect::state_changed(&sock, &sock.key(), sock.state(), new as u8)
 }
 

@@ -5,19 +5,19 @@ use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 use tracer_common::Addr;
 
 use super::cgroup::{address4, address6, port};
-use crate::spread::{self, Call, Form};
+use crate::spread::{self, Call, SockFamily};
 
 const ALLOW: i32 = 1;
 
 #[inline(always)]
 fn call4(ctx: &SockAddrContext) -> Call<'_> {
-    Call { ctx, form: Form::V4, address: address4(ctx), port: port(ctx) }
+    Call { ctx, form: SockFamily::V4, address: address4(ctx), port: port(ctx) }
 }
 
 #[inline(always)]
 fn call6(ctx: &SockAddrContext) -> Call<'_> {
     let address = address6(ctx);
-    let form = if address.to_v4().is_some() { Form::Mapped } else { Form::V6 };
+    let form = if address.to_v4().is_some() { SockFamily::Mapped } else { SockFamily::V6 };
     Call { ctx, form, address, port: port(ctx) }
 }
 

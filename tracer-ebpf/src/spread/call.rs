@@ -11,7 +11,7 @@ const IPPROTO_TCP: u32 = 6;
 
 /// How an address is spelled to the kernel.
 #[derive(Clone, Copy, Eq, PartialEq)]
-pub(crate) enum Form {
+pub(crate) enum SockFamily {
     /// In an AF_INET socket.
     V4,
     /// IPv4 in an AF_INET6 socket.
@@ -22,7 +22,7 @@ pub(crate) enum Form {
 /// Where a call wants to go.
 pub(crate) struct Call<'a> {
     pub(crate) ctx: &'a SockAddrContext,
-    pub(crate) form: Form,
+    pub(crate) form: SockFamily,
     /// The destination of a connect(), the source of a bind().
     pub(crate) address: Addr,
     /// Host byte order.
@@ -53,7 +53,7 @@ impl Call<'_> {
         let sk = self.sk();
         // SAFETY: as in `sk`; the fields must be read in pieces of four bytes.
         unsafe {
-            if self.form == Form::V4 {
+            if self.form == SockFamily::V4 {
                 let ip = (&raw const (*sk).src_ip4).read_volatile();
                 return if ip == 0 { Addr::UNSPECIFIED } else { Addr::v4(ip.to_ne_bytes()) };
             }

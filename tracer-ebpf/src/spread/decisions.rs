@@ -1,4 +1,4 @@
-//! DECISIONS: what the spreader tells of what it decided.
+//! DECISION_RING: what the spreader tells of what it decided.
 
 use aya_ebpf::{
     helpers::{
@@ -10,11 +10,11 @@ use aya_ebpf::{
 };
 use tracer_common::{
     Addr, Rule,
-    spread::{Decision, Told},
+    spread::{Decision, DecisionRecord},
 };
 
 use super::{Call, count};
-use crate::{attempt::now, sock::Known};
+use crate::{attempt::now, sock::TcpSock};
 
 /// CLOCK_MONOTONIC of when a full pool was last told without being asked for, ns.
 #[map]
@@ -22,7 +22,7 @@ static FULL_TOLD: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Decisions that are told in full.
 #[map]
-static DECISIONS: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
+static DECISION_RING: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
 
 /// ns
 const SECOND: u64 = 1_000_000_000;
@@ -80,7 +80,7 @@ pub(super) fn exempt(call: &Call<'_>, decision: Decision, ours: bool) {
     if !call.is_tcp() {
         return;
     }
-    let Some(sk) = Known::new(call.sk()) else { return };
+    let Some(sk) = TcpSock::new(call.sk()) else { return };
     let none = Addr::UNSPECIFIED;
     // An address that came with a port is not told from one of ours; that it had one says enough.
     let ours = ours && decision != Decision::HasPort;
@@ -94,7 +94,7 @@ pub(super) fn exempt(call: &Call<'_>, decision: Decision, ours: bool) {
 
 #[inline(always)]
 fn write(call: &Call<'_>, netns: u32, choice: &Choice<'_>) {
-    let Some(mut entry) = DECISIONS.reserve::<Told>(0) else {
+    let Some(mut entry) = DECISION_RING.reserve::<DecisionRecord>(0) else {
         count(Decision::NotTold);
         return;
     };

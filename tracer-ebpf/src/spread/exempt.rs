@@ -5,15 +5,15 @@ use tracer_common::{
     spread::{self, Decision, rule_flag},
 };
 
-use super::{Call, Form, LEASE};
-use crate::{attempt::now, sock::Known};
+use super::{Call, LEASE, SockFamily};
+use crate::{attempt::now, sock::TcpSock};
 
 /// Why a call is exempt, and whether the spreader bound its socket for an earlier connect(). `None`: the rule applies.
 /// Kept apart so that the verifier drops these states before the choice.
 #[inline(always)]
 pub(super) fn exempt(call: &Call<'_>, rule: &Rule) -> Option<(Decision, bool)> {
     let bound = call.source() != Addr::UNSPECIFIED;
-    let Some(sk) = Known::new(call.sk()) else { return Some((Decision::OtherFamily, false)) };
+    let Some(sk) = TcpSock::new(call.sk()) else { return Some((Decision::OtherFamily, false)) };
     // What was given for an earlier connect() of this socket was not the application's choice.
     let ours = bound && sk.is_given();
     exempt_reason(call, rule, bound && !ours, sk).map(|reason| (reason, ours))
@@ -21,8 +21,8 @@ pub(super) fn exempt(call: &Call<'_>, rule: &Rule) -> Option<(Decision, bool)> {
 
 /// Why a call is exempt: the first reason in the order in which they are cheap to know.
 #[inline(always)]
-fn exempt_reason(call: &Call<'_>, rule: &Rule, has_address: bool, sk: Known) -> Option<Decision> {
-    let side = if call.form == Form::V6 { &rule.v6 } else { &rule.v4 };
+fn exempt_reason(call: &Call<'_>, rule: &Rule, has_address: bool, sk: TcpSock) -> Option<Decision> {
+    let side = if call.form == SockFamily::V6 { &rule.v6 } else { &rule.v4 };
     if !call.is_tcp() || side.count == 0 {
         return Some(Decision::OtherFamily);
     }
@@ -49,7 +49,7 @@ fn exempt_reason(call: &Call<'_>, rule: &Rule, has_address: bool, sk: Known) -> 
 
 /// Sockets that are not an application's own in this namespace.
 #[inline(always)]
-pub(super) fn not_eligible(rule: &Rule, sk: Known) -> Option<Decision> {
+pub(super) fn not_eligible(rule: &Rule, sk: TcpSock) -> Option<Decision> {
     if !is_in(sk, rule) {
         return Some(Decision::OtherNetns);
     }
@@ -61,7 +61,7 @@ pub(super) fn not_eligible(rule: &Rule, sk: Known) -> Option<Decision> {
 
 /// Whether the socket is in the rule's network namespace.
 #[inline(always)]
-fn is_in(sk: Known, rule: &Rule) -> bool {
+fn is_in(sk: TcpSock, rule: &Rule) -> bool {
     match sk.netns_cookie() {
         Some(cookie) if rule.netns_cookie != 0 => cookie == rule.netns_cookie,
         _ => sk.netns() == rule.netns,

@@ -16,13 +16,13 @@ use tracer_common::{
 use crate::{
     atomic, attempt, ledger,
     sock::TimeWait,
-    spread::{Call, Form},
+    spread::{Call, SockFamily},
 };
 
 /// Ports that are not to be handed out, one bit each: reserved ones, and those that bind() and listen()
 /// took.
 #[map]
-static TAKEN: Array<[u64; 1024]> = Array::with_max_entries(1, 0);
+static EXCLUDED_PORTS: Array<[u64; 1024]> = Array::with_max_entries(1, 0);
 
 const SOL_SOCKET: i32 = 1;
 const SO_REUSEADDR: i32 = 2;
@@ -34,13 +34,13 @@ const BPF_F_CURRENT_NETNS: u64 = u64::MAX;
 /// where the kernel refuses, which leaves the socket as it was, or without a source.
 #[inline(always)]
 pub(crate) fn bind(call: &Call<'_>, address: &Addr, port: u16) -> bool {
-    bind_once(call.raw(), call.form == Form::V4, address.words(), port)
+    bind_once(call.raw(), call.form == SockFamily::V4, address.words(), port)
 }
 
 /// As [`bind`], without a port and without a call: for what nearly every connect() gets.
 #[inline(always)]
 pub(crate) fn bind_address(call: &Call<'_>, address: &Addr) -> bool {
-    bind_name(call.raw(), call.form == Form::V4, address.words(), 0)
+    bind_name(call.raw(), call.form == SockFamily::V4, address.words(), 0)
 }
 
 /// A function of its own, because each copy of the name would take of the BPF stack. It takes no
@@ -79,14 +79,14 @@ pub(crate) fn find(
     room: &Room,
     wanted: spread::Search,
 ) -> (Decision, u16) {
-    let side = if call.form == Form::V6 { &rule.v6 } else { &rule.v4 };
+    let side = if call.form == SockFamily::V6 { &rule.v6 } else { &rule.v4 };
     let Some(cursor) = ledger::cursor(key) else { return (Decision::NoCandidate, 0) };
     let mut search = Search {
         ctx: call.raw(),
         rule,
         cursor,
         key,
-        v6: u32::from(call.form == Form::V6),
+        v6: u32::from(call.form == SockFamily::V6),
         others: wanted.others,
         reuse: side.reuse,
         found: 0,
@@ -169,7 +169,7 @@ unsafe extern "C" fn try_next(round: u32, search: *mut Search) -> i64 {
 
 #[inline(always)]
 fn is_taken(port: u16) -> bool {
-    let Some(words) = TAKEN.get(0) else { return true };
+    let Some(words) = EXCLUDED_PORTS.get(0) else { return true };
     let word = words[usize::from(port >> 6) & 1023];
     word >> (port & 63) & 1 != 0
 }

@@ -186,7 +186,7 @@ fn load(settings: &Settings) -> Result<Ebpf, Error> {
         .map_max_entries(map::EVENTS, settings.ring_size)
         .map_max_entries(map::CONNS, sizes.conns)
         .map_max_entries(map::TUPLES, sizes.tuples)
-        .map_max_entries(map::BINDS, sizes.binds)
+        .map_max_entries(map::BOUND_PORTS, sizes.binds)
         .map_max_entries(map::TOUCHED, if settings.blocked_until_free { MAX_TOUCHED } else { 1 })
         .map_max_entries(map::TOMBSTONES, sizes.tombstones)
         .map_max_entries(map::ATTEMPTS, sizes.attempts);
@@ -212,7 +212,7 @@ fn load(settings: &Settings) -> Result<Ebpf, Error> {
             }
         }
         None => {
-            loader.map_max_entries(map::DECISIONS, 4096);
+            loader.map_max_entries(map::DECISION_RING, 4096);
         }
     }
     loader.load(BPF_OBJECT).map_err(|error| {

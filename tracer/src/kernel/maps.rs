@@ -47,7 +47,7 @@ impl Maps {
         Ok(Self {
             tuples: take(ebpf, map::TUPLES)?,
             conns: take(ebpf, map::CONNS)?,
-            binds: take(ebpf, map::BINDS)?,
+            binds: take(ebpf, map::BOUND_PORTS)?,
             touched: take(ebpf, map::TOUCHED)?,
             stats: StatsReader::new(take(ebpf, map::STATS)?)?,
             control: take(ebpf, map::CONTROL)?.try_into().map_err(wrong(map::CONTROL))?,
@@ -102,7 +102,7 @@ impl Maps {
 
     /// Hands over every bound port, in no order.
     pub fn binds(&mut self, each: impl FnMut(ConnKey, Bound)) -> Result<(), Error> {
-        read(&self.binds, map::BINDS, &mut self.batch, each)
+        read(&self.binds, map::BOUND_PORTS, &mut self.batch, each)
     }
 
     /// Ports that bind() or listen() took at some time, by [`tracer_common::port_of`]. Only of kernels that give such a

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use tracer_common::{
     Addr, Rule,
-    spread::{Destination, POOL_MAX, Side},
+    spread::{Destination, FamilyPool, POOL_MAX},
 };
 
 use super::pool::PoolAddress;
@@ -110,9 +110,9 @@ fn low_word(random: u64) -> u32 {
     u32::try_from(random & u64::from(u32::MAX)).unwrap_or_default()
 }
 
-fn side(addresses: &[PoolAddress]) -> Side {
+fn side(addresses: &[PoolAddress]) -> FamilyPool {
     let addresses = addresses.get(..POOL_MAX).unwrap_or(addresses);
-    let mut side = Side::default();
+    let mut side = FamilyPool::default();
     let shares = shares(addresses);
     let mut slots = side.slots.iter_mut();
     let places = side.addresses.iter_mut().zip(&mut side.weights);

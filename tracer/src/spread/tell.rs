@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Instant};
 
 use tracer_common::{
     Addr,
-    spread::{Decision, Told},
+    spread::{Decision, DecisionRecord},
 };
 
 use self::writer::{Handed, Writer};
@@ -101,7 +101,7 @@ impl Teller {
     }
 
     /// Adds one decision, if it is wanted.
-    pub(super) fn add(&mut self, told: &Told) {
+    pub(super) fn add(&mut self, told: &DecisionRecord) {
         let Some(decision) = Decision::from_wire(told.decision) else {
             self.undecodable += 1;
             return;

@@ -28,7 +28,7 @@ use crate::harness::{
 /// Where everything of all rules is pinned.
 pub const PINS: &str = "/sys/fs/bpf/tracer";
 /// The version of what is pinned there (`LAYOUT` of tracer-common).
-pub const LAYOUT: &str = "13";
+pub const LAYOUT: &str = "14";
 /// What the agents say of themselves, and their locks.
 pub const STATE: &str = "/run/tracer";
 

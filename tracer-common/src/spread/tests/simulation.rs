@@ -83,7 +83,7 @@ fn the_least_used_choice_fails_first_when_all_is_in_use() {
 }
 
 /// A pool in which the first addresses weigh so much, and the others 1.
-fn weighted(count: usize, heavy: usize, weight: usize) -> Side {
+fn weighted(count: usize, heavy: usize, weight: usize) -> FamilyPool {
     let mut side = side(count);
     let shares = (0..count).map(|index| if index < heavy { weight } else { 1 });
     // As many slots as the agent would give them.

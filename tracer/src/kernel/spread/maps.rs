@@ -9,7 +9,7 @@ use aya::{
 use tracer_common::{
     Rule,
     settings::map,
-    spread::{Decision, Told, held},
+    spread::{Decision, DecisionRecord, held},
 };
 
 use crate::{
@@ -98,16 +98,18 @@ impl SpreadMaps {
     pub(crate) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
         let mut take = |name: &'static str| ebpf.take_map(name).ok_or_else(|| missing(name));
         Ok(Self {
-            decided: PerCpuCounters::new(take(map::DECIDED)?, map::DECIDED)?,
-            taken: take(map::TAKEN)?.try_into().map_err(wrong(map::TAKEN))?,
+            decided: PerCpuCounters::new(take(map::DECISION_COUNT)?, map::DECISION_COUNT)?,
+            taken: take(map::EXCLUDED_PORTS)?.try_into().map_err(wrong(map::EXCLUDED_PORTS))?,
             held: take(map::HELD)?.try_into().map_err(wrong(map::HELD))?,
-            decisions: Some(take(map::DECISIONS)?.try_into().map_err(wrong(map::DECISIONS))?),
+            decisions: Some(
+                take(map::DECISION_RING)?.try_into().map_err(wrong(map::DECISION_RING))?,
+            ),
         })
     }
 
     /// Ports that are not handed out, one bit each.
     pub fn set_taken(&mut self, ports: &[u64; 1024]) -> Result<(), Error> {
-        self.taken.set(0, ports, 0).map_err(wrong(map::TAKEN))
+        self.taken.set(0, ports, 0).map_err(wrong(map::EXCLUDED_PORTS))
     }
 
     /// Begins a look at what is bound: what the hooks have counted of bound ports in the rule's namespace and range up to
@@ -142,10 +144,10 @@ impl SpreadMaps {
     }
 
     /// Hands every decision in the ring to `each`.
-    pub fn told(&mut self, mut each: impl FnMut(&Told)) {
+    pub fn told(&mut self, mut each: impl FnMut(&DecisionRecord)) {
         while let Some(record) = self.decisions.as_mut().and_then(RingBuf::next) {
-            if record.len() == size_of::<Told>() {
-                each(&from::<Told>(&record));
+            if record.len() == size_of::<DecisionRecord>() {
+                each(&from::<DecisionRecord>(&record));
             }
         }
     }
@@ -188,8 +190,8 @@ impl Pinned {
         Ok(Self {
             rule: RuleMaps::new(open)?,
             maps: SpreadMaps {
-                decided: PerCpuCounters::new(open(map::DECIDED)?, map::DECIDED)?,
-                taken: open(map::TAKEN)?.try_into().map_err(wrong(map::TAKEN))?,
+                decided: PerCpuCounters::new(open(map::DECISION_COUNT)?, map::DECISION_COUNT)?,
+                taken: open(map::EXCLUDED_PORTS)?.try_into().map_err(wrong(map::EXCLUDED_PORTS))?,
                 held: open(map::HELD)?.try_into().map_err(wrong(map::HELD))?,
                 decisions: None,
             },

@@ -18,17 +18,17 @@ use crate::{kernel::sys, ledger::sizes::Kept};
 pub(crate) const KEPT_MAPS: [&str; 15] = [
     map::CONNS,
     map::TUPLES,
-    map::BINDS,
-    map::BOUND,
+    map::BOUND_PORTS,
+    map::BOUND_BY_ADDR,
     map::HELD,
     map::BOUND_SINCE,
     map::STATS,
     map::RULES,
-    map::CURRENT,
+    map::ACTIVE_RULE,
     map::LEASE,
-    map::DECIDED,
-    map::TAKEN,
-    map::GIVEN,
+    map::DECISION_COUNT,
+    map::EXCLUDED_PORTS,
+    map::LAST_SPREAD,
     map::SHARES,
     map::TOUCHED,
 ];
@@ -47,7 +47,11 @@ pub fn kept_sizes(pins: &Pins) -> Kept {
         let map = MapData::from_fd(pins.open_map(name).ok()?).ok()?;
         map.info().ok().map(|info| info.max_entries())
     };
-    Kept { conns: entries(map::CONNS), tuples: entries(map::TUPLES), binds: entries(map::BINDS) }
+    Kept {
+        conns: entries(map::CONNS),
+        tuples: entries(map::TUPLES),
+        binds: entries(map::BOUND_PORTS),
+    }
 }
 
 /// A cgroup to spread.

@@ -25,13 +25,13 @@ impl Rules {
     ) -> Result<Self, Error> {
         Ok(Self {
             places: take(map::RULES)?.try_into().map_err(wrong(map::RULES))?,
-            current: take(map::CURRENT)?.try_into().map_err(wrong(map::CURRENT))?,
+            current: take(map::ACTIVE_RULE)?.try_into().map_err(wrong(map::ACTIVE_RULE))?,
             running: None,
         })
     }
 
     fn current(&self) -> Result<u32, Error> {
-        self.current.get(&0, 0).map_err(wrong(map::CURRENT))
+        self.current.get(&0, 0).map_err(wrong(map::ACTIVE_RULE))
     }
 
     pub(crate) fn get(&self) -> Option<Rule> {
@@ -57,7 +57,7 @@ impl Rules {
         self.places.set(place, rule, 0).map_err(wrong(map::RULES))?;
         // Whoever reads the new number reads the new rule.
         fence(Ordering::SeqCst);
-        self.current.set(0, place + 1, 0).map_err(wrong(map::CURRENT))?;
+        self.current.set(0, place + 1, 0).map_err(wrong(map::ACTIVE_RULE))?;
         // Those that read the old number are through with the old rule, whose place is written next.
         running.wait().map_err(cannot_wait)?;
         self.running = Some(running);
@@ -66,7 +66,7 @@ impl Rules {
 
     pub(crate) fn clear(&mut self) -> Result<(), Error> {
         self.running = None;
-        self.current.set(0, 0, 0).map_err(wrong(map::CURRENT))
+        self.current.set(0, 0, 0).map_err(wrong(map::ACTIVE_RULE))
     }
 }
 

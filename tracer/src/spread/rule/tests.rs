@@ -38,7 +38,7 @@ fn inputs<'a>(addresses: &'a [PoolAddress], destinations: &'a [Destination]) -> 
 }
 
 /// How many slots each address has.
-fn slots(side: &Side) -> Vec<usize> {
+fn slots(side: &FamilyPool) -> Vec<usize> {
     let used = &side.slots[..side.slot_count as usize];
     let of = |index: u32| used.iter().filter(|slot| u32::from(**slot) == index).count();
     (0..side.count).map(of).collect()
@@ -69,7 +69,10 @@ fn a_rule_has_each_family_on_its_side_and_what_was_given() {
 #[test]
 fn nothing_makes_a_rule_that_does_nothing() {
     let rule = build(&inputs(&[], &[]));
-    assert_eq!((rule.v4, rule.v6, rule.destination_count), (Side::default(), Side::default(), 0));
+    assert_eq!(
+        (rule.v4, rule.v6, rule.destination_count),
+        (FamilyPool::default(), FamilyPool::default(), 0)
+    );
 }
 
 #[test]
