@@ -15,9 +15,8 @@ mod process;
 pub mod record;
 pub mod sink;
 
-pub use line::{Context, LineWriter};
+pub use line::{Context, LineWriter, Moment};
 pub use lines::Lines;
-pub use record::Moment;
 pub use sink::Sink;
 
 /// The JSON Schema (draft 2020-12) of every line.

@@ -4,6 +4,7 @@ pub mod attach;
 mod bpffs;
 pub mod btf;
 pub mod commands;
+mod error;
 pub mod events;
 pub mod facts;
 mod klog;

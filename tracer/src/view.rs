@@ -7,6 +7,7 @@
 
 pub mod book;
 pub mod course;
+pub mod failing;
 pub mod filter;
 pub mod forecast;
 pub mod forecasts;

@@ -17,7 +17,7 @@ use tracer_common::{Cause, Event, Filter, Kind, TupleCount, TupleKey};
 use crate::{
     config::RecordConfig,
     error::Error,
-    export::{record::Moment, sink::Closed},
+    export::{line::Moment, sink::Closed},
     format::tuple::{AddressStats, Tuple},
     host::{callers::Callers, holder, netns, process::Called},
     kernel::attach::Session,

@@ -13,12 +13,12 @@ use crate::{
     runtime::shutdown,
     view::{
         book::Book,
-        keys::Way,
-        model::{Model, Replay},
+        failing::Failing,
+        model::{Direction, Model, Replay},
         reading::Reading,
         screen,
         source::Source,
-        update::{Failing, Message, Play, update},
+        update::{Message, Play, update},
         when::{self, Base},
     },
 };
@@ -97,7 +97,7 @@ impl Recorded {
             end_ns: if end_ns == 0 { u64::MAX } else { end_ns },
             zone: model.zone.clone(),
         };
-        let ns = when::parse(at, &base, Way::Forward)
+        let ns = when::parse(at, &base, Direction::Forward)
             .map_err(|error| Error::Usage(format!("--at {at}: {error}")))?;
         self.found = self.go_to(model, ns)?;
         Ok(())
@@ -223,8 +223,8 @@ impl Source for Recorded {
             Play::Pause => self.shown_at = Instant::now(),
             Play::Speed(speed) => self.speed = speed,
             Play::Seek(ns) => self.show(model, ns),
-            Play::Step(Way::Back) => self.step_back(model),
-            Play::Step(Way::Forward) => match self.next(model)? {
+            Play::Step(Direction::Back) => self.step_back(model),
+            Play::Step(Direction::Forward) => match self.next(model)? {
                 Some(reading) => _ = update(model, Message::Read(Box::new(reading))),
                 None => model.message = Some("this is the last reading".to_owned()),
             },

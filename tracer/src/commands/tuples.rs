@@ -18,11 +18,11 @@ use crate::{
     },
     host::{callers::Callers, netns},
     ledger::{
-        stats::{Earlier, Row},
+        stats::{Earlier, Forecast, Row},
         trace::{Tracer, named_losses, visible},
     },
     runtime::{clock, shutdown::Asked},
-    view::forecasts::{Forecast, Forecasts},
+    view::forecasts::Forecasts,
 };
 
 /// How long to look before a single reading, so that it can show rates.

@@ -11,10 +11,21 @@ use super::{
     process::Processes,
 };
 use crate::{
-    format::{errno, timestamp::Timestamp},
+    format::{errno, tcp_state::state, timestamp::Timestamp},
     host::{cgroups::Name, holder::Holder, process::Called},
     ledger::decode::{DecodeError, Typed, typed},
 };
+
+/// When a line was written, and its number.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Moment {
+    /// Number of the line in its stream.
+    pub seq: u64,
+    /// CLOCK_MONOTONIC, ns.
+    pub mono_ns: u64,
+    /// Wall clock minus CLOCK_MONOTONIC, ns.
+    pub wall_offset_ns: u64,
+}
 
 /// What a line says beside its event.
 #[derive(Clone, Copy, Debug, Default)]
@@ -87,13 +98,7 @@ impl LineWriter {
     }
 
     /// Appends a rare line: the envelope, then the members of `record`, which is a JSON object.
-    pub(super) fn object(
-        &mut self,
-        out: &mut Lines,
-        moment: super::record::Moment,
-        name: &str,
-        record: &[u8],
-    ) {
+    pub(super) fn object(&mut self, out: &mut Lines, moment: Moment, name: &str, record: &[u8]) {
         out.append(ROOM + name.len() + record.len(), |pen| {
             envelope(pen, &mut self.clock, moment.seq, moment.mono_ns, moment.wall_offset_ns);
             pen.put(b",\"event.name\":\"");
@@ -309,24 +314,4 @@ fn state_word(number: u8) -> &'static Word<16> {
     };
     // The last one stands for all that are not known.
     &STATES[usize::from(number).min(STATES.len() - 1)]
-}
-
-/// OpenTelemetry's word (`network.connection.state`) for a state of include/net/tcp_states.h.
-pub const fn state(number: u8) -> &'static str {
-    match number {
-        1 => "established",
-        2 => "syn_sent",
-        // TCP_NEW_SYN_RECV is the same state of a socket that is not a full one yet.
-        3 | 12 => "syn_received",
-        4 => "fin_wait_1",
-        5 => "fin_wait_2",
-        6 => "time_wait",
-        7 => "closed",
-        8 => "close_wait",
-        9 => "last_ack",
-        10 => "listen",
-        11 => "closing",
-        13 => "bound_inactive",
-        _ => "unknown",
-    }
 }

@@ -5,23 +5,15 @@ use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{line::LineWriter, lines::Lines};
+use super::{
+    line::{LineWriter, Moment},
+    lines::Lines,
+};
 use crate::format::{
     json::terminal_safe,
     losses::lost_prefix,
     tuple::{AddressStats, Tuple},
 };
-
-/// When a line was written, and its number.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Moment {
-    /// Number of the line in its stream.
-    pub seq: u64,
-    /// CLOCK_MONOTONIC, ns.
-    pub mono_ns: u64,
-    /// Wall clock minus CLOCK_MONOTONIC, ns.
-    pub wall_offset_ns: u64,
-}
 
 /// `tracer.start`, the first line.
 #[derive(Clone, Debug, Serialize)]

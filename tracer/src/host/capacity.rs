@@ -158,6 +158,15 @@ fn parse_reserved(text: &str) -> Option<Vec<RangeInclusive<u16>>> {
     items.map(parse).collect()
 }
 
+/// How many ports a tuple can hold, and which of its TIME_WAITs connect() takes over.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Holds {
+    /// Ports that it can hold; `None`: not known.
+    pub capacity: Option<u32>,
+    /// TIME_WAITs that connect() may take over; `None`: none.
+    pub reuse: Option<TakenOver>,
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;

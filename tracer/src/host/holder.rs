@@ -12,8 +12,7 @@ use serde::Serialize;
 use tracer_common::{Addr, Bound, Cause, ConnKey, Event, Kind, conn_flag};
 
 use crate::{
-    export::line::state,
-    format::{text::until_nul, tuple::address},
+    format::{tcp_state::state, text::until_nul, tuple::address},
     host::{
         netns::{Netns, Worker},
         process::{Called, NameOf, Owner, Search, leader_name},

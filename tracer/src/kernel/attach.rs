@@ -16,6 +16,7 @@ use tracer_common::{
 
 use super::{
     commands::Commands,
+    error::chain,
     events::Events,
     klog::{self, KernelLog},
     maps::Maps,
@@ -373,18 +374,4 @@ impl Attached {
         }
         Ok(())
     }
-}
-
-/// An error with everything below it.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(below) = source {
-        let below_text = below.to_string();
-        if !text.contains(&below_text) {
-            text = format!("{text}: {below_text}");
-        }
-        source = below.source();
-    }
-    text
 }

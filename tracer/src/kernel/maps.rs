@@ -14,6 +14,7 @@ use tracer_common::{
 };
 
 use super::{
+    error::wrong,
     per_cpu::PerCpuCounters,
     sys::{self, Batch},
 };
@@ -35,10 +36,6 @@ pub struct Maps {
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, Error> {
     ebpf.take_map(name)
         .ok_or_else(|| Error::Failure(format!("the BPF object has no map {name}; build it again")))
-}
-
-pub(super) fn wrong(name: &'static str) -> impl FnOnce(aya::maps::MapError) -> Error {
-    move |error| Error::Failure(format!("cannot use the BPF map {name}: {error}"))
 }
 
 impl Maps {

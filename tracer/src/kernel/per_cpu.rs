@@ -11,7 +11,7 @@ use aya::{
     util::nr_cpus,
 };
 
-use super::{maps::wrong, sys};
+use super::{error::wrong, sys};
 use crate::error::Error;
 
 /// An array of such counters.

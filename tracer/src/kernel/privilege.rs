@@ -12,8 +12,6 @@ use rustix::{
     },
 };
 
-use super::facts::KernelFacts;
-
 /// Without these nothing can be attached (`bpf_prog_load` in kernel/bpf/syscall.c). The kernel
 /// takes CAP_SYS_ADMIN for any of them.
 const NEEDED: [(CapabilitySet, &str); 3] = [
@@ -83,9 +81,9 @@ pub fn shortcomings(have: CapabilitySet) -> Vec<String> {
 }
 
 /// What the threads that read the maps must keep after attaching. Where bpf(2) is known to work
-/// without a capability on maps that one holds, nothing; else CAP_BPF.
-pub fn kept_for_maps(facts: &KernelFacts) -> CapabilitySet {
-    match facts.bpf_without_capability {
+/// without a capability on maps that one holds (`bpf_without_capability`; `None`: not known), nothing; else CAP_BPF.
+pub fn kept_for_maps(bpf_without_capability: Option<bool>) -> CapabilitySet {
+    match bpf_without_capability {
         Some(true) => CapabilitySet::empty(),
         Some(false) | None => CapabilitySet::BPF,
     }

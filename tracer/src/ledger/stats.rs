@@ -8,10 +8,16 @@ use tracer_common::{
     tuple::{SEARCH_BUCKETS, search_bucket_end},
 };
 
-use crate::{
-    host::{capacity::Limits, process::Called},
-    view::forecasts::Forecast,
-};
+use crate::host::{capacity::Limits, process::Called};
+
+/// What is known of a tuple from more than one reading.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Forecast {
+    /// Seconds until no port is left, 0 where none is; `None`: it is not filling.
+    pub eta_s: Option<f64>,
+    /// TIME_WAITs that connect() can take over now; `None`: none can ever be.
+    pub reusable: Option<u64>,
+}
 
 /// One tuple, as the table and the stream show it.
 #[derive(Clone, Debug, PartialEq)]

@@ -47,7 +47,7 @@ use tracer_common::{
 use crate::{
     error::Error,
     host::{
-        capacity::{Limits, Reuse},
+        capacity::{Holds, Limits, Reuse},
         holder::Holders,
         netns::{Netns, Worker},
         process,
@@ -55,7 +55,6 @@ use crate::{
     kernel::{attach::Session, maps::Totals},
     ledger::{bound, seed, sizes::Chosen, stats::Earlier},
     runtime::{clock, memory, shutdown},
-    view::course::Holds,
 };
 
 /// An attached and seeded tracer. Dropping it detaches.

@@ -17,7 +17,6 @@ use tracer_common::{
 };
 
 pub use self::keeper::BEAT;
-pub(super) use self::keeper::Ears;
 use self::{conduct::Seen, keeper::Keeper, refresh::RouteReads, stream::Counted};
 use super::{
     addresses::Host,

@@ -11,7 +11,7 @@ use tracer_common::{
 
 use super::{
     pool::{PoolAddress, to_addr},
-    ways,
+    reach,
 };
 use crate::cli::{network, ports};
 
@@ -105,9 +105,9 @@ pub fn exempt(network: IpNet) -> Destination {
 }
 
 /// The networks that these destinations are, of each family by itself; none of them stands for all.
-pub fn networks(targets: &[Target]) -> Vec<ways::Target> {
+pub fn networks(targets: &[Target]) -> Vec<reach::Target> {
     let everything = || [IpNet::from(Ipv4Net::default()), Ipv6Net::default().into()];
-    let target = |text: &str, network| ways::Target { text: text.to_owned(), network };
+    let target = |text: &str, network| reach::Target { text: text.to_owned(), network };
     if targets.is_empty() {
         return everything().map(|network| target("", network)).to_vec();
     }

@@ -10,7 +10,7 @@ use std::{
 use tracer_common::{Addr, TupleKey, conn_flag, spread::Destination};
 
 use super::{
-    pool::PoolAddress,
+    pool::{self, PoolAddress},
     ports,
     projection::{self, Projection},
     start,
@@ -132,7 +132,7 @@ pub(super) fn text(found: &[Projection], addresses: usize, capacity: u32) -> Str
         return out;
     }
     for one in found {
-        let to = std::net::SocketAddr::new(start::address(one.destination), one.port).to_string();
+        let to = std::net::SocketAddr::new(pool::address(one.destination), one.port).to_string();
         // Writing to a String cannot fail.
         _ = writeln!(
             out,

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     addresses::Host,
     pool::{self, Seen, Spec},
-    ways::{self, Elsewhere, Reach},
+    reach::Reach,
+    ways::{self, Elsewhere},
 };
 
 /// Addresses that were passed over are kept up to so many, and printed up to so many.

@@ -274,6 +274,11 @@ fn check_whole(all: &BTreeMap<IpAddr, &Spec>) -> Result<(), Reason> {
     Ok(())
 }
 
+/// An address in the form that people know.
+pub(crate) fn address(addr: Addr) -> IpAddr {
+    IpAddr::from(addr.0).to_canonical()
+}
+
 /// As the ledger knows it.
 pub(crate) fn to_addr(address: IpAddr) -> Addr {
     match address {

@@ -13,12 +13,13 @@ use tracer_common::spread::DESTINATIONS_MAX;
 
 use super::{
     addresses::{self, Host},
-    agent::Ears,
     destinations,
+    ears::Ears,
     notes::Notes,
     pool::{self, PoolAddress},
+    reach::Reach,
     state::{Lock, State},
-    ways::{self, Choice, Reach, Unclear},
+    ways::{self, Choice, Unclear},
 };
 use crate::{
     cli::NetnsRef,
@@ -159,11 +160,6 @@ pub(super) fn ways(
 /// What there is to say of the pool.
 pub(super) fn notes(config: &SpreadConfig, inside: &Inside) -> Notes {
     Notes::new(&config.pool, &inside.host, inside.reaches.as_deref().unwrap_or_default())
-}
-
-/// An address in the form that people know.
-pub(super) fn address(addr: tracer_common::Addr) -> IpAddr {
-    IpAddr::from(addr.0).to_canonical()
 }
 
 /// The cgroups to attach to.

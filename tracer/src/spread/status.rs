@@ -11,7 +11,7 @@ use tracer_common::{
 };
 
 use super::{
-    start::address,
+    pool::address,
     state::{Lock, Said, State},
 };
 use crate::{

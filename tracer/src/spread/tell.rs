@@ -10,7 +10,7 @@ use tracer_common::{
 };
 
 use self::writer::{Handed, Writer};
-use super::start::address;
+use super::pool::address;
 use crate::{
     commands::record::{
         output::{Dropped, Output},

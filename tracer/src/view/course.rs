@@ -7,7 +7,7 @@ use super::{
     forecast::{self, BEGUN_S, Begun, Filling, Reusable, TIME_WAIT_S},
     history::{Activity, Change, MINUTE, Sample},
 };
-use crate::host::capacity::TakenOver;
+use crate::host::capacity::{Holds, TakenOver};
 
 /// A forecast is of the trend of so many seconds, or if that does not fill up, of a minute.
 const WINDOWS: [f64; 2] = [12.0, 60.0];
@@ -22,15 +22,6 @@ pub struct Older<'a> {
     pub left: &'a [u16; TIME_WAIT_S],
     /// ms on the readings' clock; wraps.
     pub at_ms: u32,
-}
-
-/// What a tuple holds at a reading, beside its counters.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Holds {
-    /// Ports that it can hold; `None`: not known.
-    pub capacity: Option<u32>,
-    /// TIME_WAITs that connect() may take over; `None`: none.
-    pub reuse: Option<TakenOver>,
 }
 
 /// One tuple over time. Small: there can be tens of thousands.

@@ -3,16 +3,8 @@
 use foldhash::HashMap;
 use tracer_common::{TupleCount, TupleKey};
 
-use super::course::{Course, Holds, Older};
-
-/// What is known of a tuple from more than one reading.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Forecast {
-    /// Seconds until no port is left, 0 where none is; `None`: it is not filling.
-    pub eta_s: Option<f64>,
-    /// TIME_WAITs that connect() can take over now; `None`: none can ever be.
-    pub reusable: Option<u64>,
-}
+use super::course::{Course, Older};
+use crate::{host::capacity::Holds, ledger::stats::Forecast};
 
 /// All tuples that hold ports, or did something in the last minute.
 #[derive(Debug, Default)]

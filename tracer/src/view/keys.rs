@@ -2,7 +2,7 @@
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use super::model::{Mode, Model, View};
+use super::model::{Direction, Mode, Model, View};
 
 /// What a key asks for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -29,18 +29,11 @@ pub enum Action {
     Window,
     Pause,
     /// To the next reading of a recording, or the one before.
-    Step(Way),
+    Step(Direction),
     /// To a time that is asked for.
-    Jump(Way),
+    Jump(Direction),
     Faster,
     Slower,
-}
-
-/// In time.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Way {
-    Forward,
-    Back,
 }
 
 /// Where a key means something.
@@ -133,14 +126,20 @@ const TABLE: &[Binding] = &[
     key(&[Char(' '), Char('p')], Pause, TIME, "Space", "stand still, go on"),
     only(
         When::Replay,
-        key(&[Char('t')], Step(Way::Forward), TIME, "t T", "one reading on or back"),
+        key(&[Char('t')], Step(Direction::Forward), TIME, "t T", "one reading on or back"),
     ),
-    only(When::Replay, key(&[Char('T')], Step(Way::Back), TIME, "", "")),
+    only(When::Replay, key(&[Char('T')], Step(Direction::Back), TIME, "", "")),
     only(
         When::Replay,
-        key(&[Char('j')], Jump(Way::Forward), TIME, "j J", "go to a time: 03:34:48, 5m on or back"),
+        key(
+            &[Char('j')],
+            Jump(Direction::Forward),
+            TIME,
+            "j J",
+            "go to a time: 03:34:48, 5m on or back",
+        ),
     ),
-    only(When::Replay, key(&[Char('J')], Jump(Way::Back), TIME, "", "")),
+    only(When::Replay, key(&[Char('J')], Jump(Direction::Back), TIME, "", "")),
     only(When::Replay, key(&[Char('+'), Char('=')], Faster, TIME, "+ -", "play faster, slower")),
     only(When::Replay, key(&[Char('-')], Slower, TIME, "", "")),
 ];

@@ -7,17 +7,20 @@ use tracer_common::TupleKey;
 
 use super::{
     book::{Book, Window, Worst},
+    failing::{Failing, Failures},
     filter::Filter,
     group::By,
     input::Input,
-    keys::Way,
-    reading::{About, Failure, Reading},
-    update::Failing,
+    reading::{About, Reading},
 };
 use crate::{format::table::Column, ledger::stats::Row};
 
-/// Failures that are remembered; equal ones in a row are one.
-pub const FAILURES: usize = 1000;
+/// Which way to go in time.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Direction {
+    Forward,
+    Back,
+}
 
 /// What the main part of the screen shows.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
@@ -69,7 +72,7 @@ pub enum Mode {
     /// Typing a filter, and why what was typed is none.
     Filter { input: Input, error: Option<String> },
     /// Typing a time to go to (replay).
-    Jump { input: Input, error: Option<String>, way: Way },
+    Jump { input: Input, error: Option<String>, way: Direction },
     /// The keys. `back`: what was shown before.
     Help { scroll: usize, back: Box<Self> },
 }
@@ -95,14 +98,6 @@ pub struct List {
     pub alike: bool,
     /// Index in `rows` of the row that is selected.
     pub cursor: Option<usize>,
-}
-
-/// A failure, and how often it came in a row.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Failures {
-    /// The newest of them.
-    pub newest: Failure,
-    pub count: u64,
 }
 
 /// Where a recording is being played.

@@ -1,20 +1,18 @@
 //! What a key or a reading changes. Pure: no I/O, no clock.
 
-mod failing;
 mod list;
 mod typing;
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-pub use failing::Failing;
 pub use list::{refresh, worst};
 
 use super::{
     filter::Filter,
     group::By,
     input::Input,
-    keys::{self, Action, Way},
-    model::{Mode, Model, Replay, Size, View},
+    keys::{self, Action},
+    model::{Direction, Mode, Model, Replay, Size, View},
     reading::Reading,
 };
 
@@ -48,7 +46,7 @@ pub enum Effect {
 pub enum Play {
     /// The pause in the model has changed.
     Pause,
-    Step(Way),
+    Step(Direction),
     /// ns since 1970.
     Seek(u64),
     /// Times as fast as it was recorded.
@@ -81,7 +79,7 @@ pub fn update(model: &mut Model, message: Message) -> Effect {
 fn read(model: &mut Model, reading: Reading) {
     for failure in &reading.failures {
         model.failing.add(failure);
-        failing::remember(&mut model.failures, failure);
+        super::failing::remember(&mut model.failures, failure);
     }
     model.cpu_share = cpu_share(&model.reading, &reading);
     model.reading = reading;

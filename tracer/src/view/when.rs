@@ -2,7 +2,7 @@
 
 use jiff::{Timestamp, Zoned, civil::Time, tz::TimeZone};
 
-use super::keys::Way;
+use super::model::Direction;
 
 /// What a written time is understood by.
 #[derive(Clone, Debug)]
@@ -22,13 +22,13 @@ const EXPECTED: &str = "expected a time of day (03:34:48), a date and time \
 ///
 /// # Errors
 /// Text that is no time.
-pub fn parse(text: &str, base: &Base, way: Way) -> Result<u64, String> {
+pub fn parse(text: &str, base: &Base, way: Direction) -> Result<u64, String> {
     let text = text.trim();
     if let Some(ns) = duration(text) {
         let (back, ns) = match (text.as_bytes().first(), way) {
             (Some(b'-'), _) => (true, ns),
             (Some(b'+'), _) => (false, ns),
-            (_, way) => (way == Way::Back, ns),
+            (_, way) => (way == Direction::Back, ns),
         };
         let there = if back { base.now_ns.checked_sub(ns) } else { base.now_ns.checked_add(ns) };
         return there.ok_or_else(|| EXPECTED.to_owned());
@@ -109,29 +109,29 @@ mod tests {
         Base { now_ns: begin_ns + HOUR, begin_ns, end_ns: begin_ns + 6 * HOUR, zone }
     }
 
-    fn hours(text: &str, way: Way) -> f64 {
+    fn hours(text: &str, way: Direction) -> f64 {
         (parse(text, &base(), way).unwrap() as f64 - base().begin_ns as f64) / HOUR as f64
     }
 
     #[test]
     fn every_form_is_understood() {
-        assert_eq!(hours("2026-11-21T03:30:00Z", Way::Forward), 4.5);
-        assert_eq!(hours("2026-11-21T03:30:00+01:00", Way::Back), 3.5);
-        assert_eq!(hours("2026-11-21 03:30", Way::Forward), 4.5);
-        assert_eq!(hours("03:30:00", Way::Forward), 4.5);
-        assert_eq!(hours("23:30", Way::Back), 0.5);
-        assert_eq!(hours("30m", Way::Forward), 1.5);
-        assert_eq!(hours("30m", Way::Back), 0.5);
-        assert_eq!(hours("-1800s", Way::Forward), 0.5);
-        assert_eq!(hours("+2h", Way::Back), 3.0);
+        assert_eq!(hours("2026-11-21T03:30:00Z", Direction::Forward), 4.5);
+        assert_eq!(hours("2026-11-21T03:30:00+01:00", Direction::Back), 3.5);
+        assert_eq!(hours("2026-11-21 03:30", Direction::Forward), 4.5);
+        assert_eq!(hours("03:30:00", Direction::Forward), 4.5);
+        assert_eq!(hours("23:30", Direction::Back), 0.5);
+        assert_eq!(hours("30m", Direction::Forward), 1.5);
+        assert_eq!(hours("30m", Direction::Back), 0.5);
+        assert_eq!(hours("-1800s", Direction::Forward), 0.5);
+        assert_eq!(hours("+2h", Direction::Back), 3.0);
         // Not in the recording: told apart from it by whoever goes there.
-        assert_eq!(hours("06:00", Way::Forward), -17.0);
+        assert_eq!(hours("06:00", Direction::Forward), -17.0);
     }
 
     #[test]
     fn what_is_no_time_is_told_what_would_be() {
         for text in ["", "soon", "25:00", "5", "5d", "-", "s"] {
-            let error = parse(text, &base(), Way::Forward).unwrap_err();
+            let error = parse(text, &base(), Direction::Forward).unwrap_err();
             assert!(error.contains("03:34:48"), "{text}: {error}");
         }
     }
@@ -140,7 +140,7 @@ mod tests {
         #[test]
         fn any_text_is_a_time_or_an_error(text: String, now_ns: u64) {
             let base = Base { now_ns, ..base() };
-            let _any = parse(&text, &base, Way::Back);
+            let _any = parse(&text, &base, Direction::Back);
         }
     }
 }

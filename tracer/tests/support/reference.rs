@@ -4,8 +4,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::Serialize;
 use tracer::{
-    export::{Context, line},
-    format::errno,
+    export::Context,
+    format::{errno, tcp_state},
     host::cgroups::Name,
 };
 use tracer_common::{Addr, Cause, Event, Kind, PortBy, event_flag};
@@ -105,7 +105,7 @@ pub(crate) fn line<'a>(event: &Event, context: &Context, name: Option<&'a Name>)
     };
     let called = context.called.unwrap_or_else(|| event.into());
     let ns = i128::from(event.mono_ns.saturating_add(context.wall_offset_ns));
-    let state = |number| (kind == Kind::TcpState).then(|| line::state(number));
+    let state = |number| (kind == Kind::TcpState).then(|| tcp_state::state(number));
     Line {
         v: 1,
         seq: context.seq,

@@ -10,7 +10,8 @@ use crate::{
     error,
     export::{
         Context, LineWriter, Lines,
-        record::{Decided, Degraded, Lost, Moment, Start, Stats, Stop},
+        line::Moment,
+        record::{Decided, Degraded, Lost, Start, Stats, Stop},
         sink::{Account, Closed, Sink},
     },
     format::tuple::{AddressStats, Tuple},

@@ -64,7 +64,9 @@ fn use_it(path: &Path, at: Option<&str>) -> bool {
     }
     let middle = begin / 2 + end / 2;
     let jumps = [0, begin, middle, end, u64::MAX].map(Play::Seek);
-    for play in jumps.into_iter().chain([Play::Step(Way::Back), Play::Step(Way::Forward)]) {
+    for play in
+        jumps.into_iter().chain([Play::Step(Direction::Back), Play::Step(Direction::Forward)])
+    {
         let _refused = source.play(&mut model, play);
         screen.draw(|frame| render::draw(&model, frame)).unwrap();
     }

@@ -5,7 +5,7 @@ use tracer_common::{
 };
 
 use super::*;
-use crate::{host::capacity::Limits, ledger::stats::P99, view::forecasts::Forecast};
+use crate::{host::capacity::Limits, ledger::stats::Forecast, ledger::stats::P99};
 
 /// 2026-11-21T02:44:53.5Z
 const NS: u64 = 1_795_229_093_500_000_000;

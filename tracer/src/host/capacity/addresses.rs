@@ -7,7 +7,7 @@ use foldhash::{HashMap, HashSet};
 use tracer_common::{Addr, Bound, Conn, ConnKey, TupleCount, TupleKey, conn_flag};
 
 use super::{Limits, PortSet, Usable};
-use crate::view::course::Holds;
+use crate::host::capacity::Holds;
 
 /// Addresses that are looked at, those with the most ports first: each takes 8 KiB, and anybody can bind() to many.
 const MOST: usize = 256;

@@ -8,7 +8,8 @@ use std::{
 
 use aya::programs::{CgroupAttachMode, ProbeKind, Program, ProgramError, links::FdLink};
 
-use super::{super::perf, Hook, Places, chain};
+use super::{super::perf, Hook, Places};
+use crate::kernel::error::chain;
 
 /// What holds an attached program.
 pub(super) enum Attachment {

@@ -15,7 +15,8 @@ use tracer_common::{
 use crate::{
     error::Error,
     kernel::{
-        maps::{StatsReader, TupleReader, from, wrong},
+        error::wrong,
+        maps::{StatsReader, TupleReader, from},
         per_cpu::PerCpuCounters,
         spread::{loaded::Loaded, pinned::Pins, rules::Rules},
     },

@@ -238,5 +238,5 @@ pub(super) fn program<'a>(
 }
 
 pub(super) fn text(error: impl std::error::Error) -> String {
-    crate::kernel::attach::chain(&error)
+    crate::kernel::error::chain(&error)
 }

@@ -7,7 +7,7 @@ use tracer_common::{Rule, settings::map};
 
 use crate::{
     error::Error,
-    kernel::{maps::wrong, sys::RunningPrograms},
+    kernel::{error::wrong, sys::RunningPrograms},
 };
 
 /// Two places for a rule, and which of them the hooks read.

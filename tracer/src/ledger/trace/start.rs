@@ -102,7 +102,7 @@ fn start_with(
         drift: 0,
         worker,
         agreement: Agreement::default(),
-        kept_for_maps: privilege::kept_for_maps(&facts),
+        kept_for_maps: privilege::kept_for_maps(facts.bpf_without_capability),
         idle_listed,
         tables,
         filling: Filling::default(),

@@ -5,13 +5,13 @@ use std::{collections::BTreeMap, io, net::IpAddr};
 use ipnet::IpNet;
 
 use super::{Asker, Host, list, wire};
-use crate::spread::ways::{self, Interfaces, Leads, Reach, Route, Target, Way};
+use crate::spread::reach::{self, Interfaces, Leads, Reach, Route, Target, Way};
 
 /// Of the network namespace of the calling thread: for a socket without an address, mark or device of its own, of a
 /// user to whom no rule of policy routing applies. `host`: what that namespace has.
 ///
 /// # Errors
-/// The routes cannot be read, or more than [`ways::BORDERS_MAX`] of them differ within one destination (kind
+/// The routes cannot be read, or more than [`reach::BORDERS_MAX`] of them differ within one destination (kind
 /// `QuotaExceeded`).
 pub(in crate::spread) fn reaches(targets: &[Target], host: &Host) -> io::Result<Vec<Reach>> {
     let asker = Asker::open()?;
@@ -27,15 +27,15 @@ pub(in crate::spread) fn reaches(targets: &[Target], host: &Host) -> io::Result<
         let mut routes = kernel.routes(v4)?;
         routes.extend(kernel.rules(v4)?);
         for target in of_family {
-            let borders = ways::borders(&routes, &target.network).ok_or_else(|| {
+            let borders = reach::borders(&routes, &target.network).ok_or_else(|| {
                 let message = format!(
                     "more than {} ranges of {} are reached by different routes",
-                    ways::BORDERS_MAX,
+                    reach::BORDERS_MAX,
                     target.network
                 );
                 io::Error::new(io::ErrorKind::QuotaExceeded, message)
             })?;
-            let pieces = ways::pieces(&target.network, &borders, |to| kernel.way(to));
+            let pieces = reach::pieces(&target.network, &borders, |to| kernel.way(to));
             found.push(Reach { target: target.clone(), pieces });
         }
     }

@@ -9,7 +9,7 @@ use std::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::*;
-use crate::{host::test_netns, spread::ways};
+use crate::{host::test_netns, spread::reach};
 
 fn ip(line: &str) {
     let output = Command::new("ip").args(line.split(' ')).output().unwrap();
@@ -185,15 +185,15 @@ fn damaged_answers_are_refused() {
 
 /// How a host reaches a network, in words: `first-last over interfaces`.
 fn ways(network: &str) -> Vec<String> {
-    let target = ways::Target { text: String::new(), network: network.parse().unwrap() };
+    let target = reach::Target { text: String::new(), network: network.parse().unwrap() };
     let host = Host::read([]).unwrap();
-    let [reach] = <[ways::Reach; 1]>::try_from(reaches(&[target], &host).unwrap()).unwrap();
-    let show = |piece: ways::Piece| {
+    let [reach] = <[reach::Reach; 1]>::try_from(reaches(&[target], &host).unwrap()).unwrap();
+    let show = |piece: reach::Piece| {
         let way = match piece.way {
-            ways::Way::Out(names) => names.into_iter().collect::<Vec<_>>().join("+"),
-            ways::Way::Here(name) => format!("here on {name}"),
-            ways::Way::Aside => return None,
-            ways::Way::Nowhere => "nowhere".to_owned(),
+            reach::Way::Out(names) => names.into_iter().collect::<Vec<_>>().join("+"),
+            reach::Way::Here(name) => format!("here on {name}"),
+            reach::Way::Aside => return None,
+            reach::Way::Nowhere => "nowhere".to_owned(),
         };
         Some(format!("{}-{} {way}", piece.first, piece.last))
     };

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use crate::{
     host::netlink::{self, AF_INET, AF_INET6, NLM_F_ACK, NLM_F_DUMP, attributes, u16_at, u32_at},
-    spread::ways::{Leads, Route},
+    spread::reach::{Leads, Route},
 };
 
 pub(super) const RTM_NEWLINK: u16 = 16;

@@ -14,7 +14,7 @@ use tracer_common::{
 };
 
 use super::{
-    super::{addresses, health::Outcome, pool, start},
+    super::{addresses, health::Outcome, pool},
     Agent,
 };
 use crate::error::Error;
@@ -90,7 +90,7 @@ impl Agent {
         // The kernel can have refused it for the socket's sake: an IPV6_V6ONLY one and an IPv4 destination.
         let (_, _, worker, _) = self.tracer.split();
         let gone = worker.run_in(&self.netns, move || {
-            refused.retain(|address| !addresses::can_be_bound(start::address(*address)));
+            refused.retain(|address| !addresses::can_be_bound(pool::address(*address)));
             refused
         });
         let gone = gone.unwrap_or_else(|error| {
@@ -219,9 +219,9 @@ impl Agent {
             self.tracer.session.commands.run(&command)?;
         }
         let towards = |key: &TupleKey| {
-            let to: IpAddr = start::address(key.destination);
+            let to: IpAddr = pool::address(key.destination);
             let to = std::net::SocketAddr::new(to, key.destination_port);
-            format!("{} towards {to}", start::address(key.source))
+            format!("{} towards {to}", pool::address(key.source))
         };
         for (key, why) in wanted.iter().filter(|(key, _)| !self.left_out.contains_key(key)) {
             tracing::warn!("{} is left out: {}", towards(key), why.name());
@@ -241,7 +241,7 @@ struct Ways(HashMap<(Addr, Option<Addr>), bool>);
 impl Ways {
     fn has(&mut self, destination: Addr, source: Option<Addr>) -> bool {
         *self.0.entry((destination, source)).or_insert_with(|| {
-            addresses::has_route(start::address(destination), source.map(start::address))
+            addresses::has_route(pool::address(destination), source.map(pool::address))
         })
     }
 

@@ -6,7 +6,6 @@
 //! maps are its own.
 
 use std::{
-    io,
     net::IpAddr,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
@@ -20,8 +19,9 @@ use rustix::{
 use tracer_common::{Addr, Rule};
 
 use super::super::{
-    addresses::{Asker, Host, Watch},
-    pool, start,
+    addresses::{Host, Watch},
+    ears::Ears,
+    pool,
 };
 use crate::{
     error::Error,
@@ -35,21 +35,6 @@ pub const BEAT: Duration = Duration::from_millis(50);
 
 /// Makes the rule from those of its addresses that this says are there.
 pub(super) type Recipe = Box<dyn Fn(&dyn Fn(Addr) -> bool) -> Rule + Send>;
-
-/// Sockets of the pool's network namespace, which they keep alive.
-#[derive(Debug)]
-pub(in crate::spread) struct Ears {
-    watch: Watch,
-    asker: Asker,
-}
-
-impl Ears {
-    /// In the network namespace of the calling thread. Changes before this are not told, so open
-    /// them before reading the addresses.
-    pub(in crate::spread) fn open() -> io::Result<Self> {
-        Ok(Self { watch: Watch::open(true)?, asker: Asker::open()? })
-    }
-}
 
 /// A handle to the thread, which ends when this is dropped.
 pub(super) struct Keeper {
@@ -184,7 +169,7 @@ impl State {
     /// Hands the rule to the hooks, if it is another one than they have.
     fn apply(&mut self) -> Result<(), Error> {
         let Some(recipe) = &self.recipe else { return Ok(()) };
-        let rule = recipe(&|address| pool::trouble(start::address(address), &self.host).is_none());
+        let rule = recipe(&|address| pool::trouble(pool::address(address), &self.host).is_none());
         if self.active != Some(rule) {
             self.maps.set(&rule)?;
             self.active = Some(rule);

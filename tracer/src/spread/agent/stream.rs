@@ -9,7 +9,7 @@ use tracer_common::{
     spread::{Decision, rule_flag},
 };
 
-use super::{Agent, pool};
+use super::Agent;
 use crate::{
     commands::record::{output::Dropped, totals::Degradation},
     config::Target,
@@ -20,7 +20,7 @@ use crate::{
     runtime::{clock, shutdown::Asked},
     spread::{
         health::REFUSED,
-        start,
+        pool,
         state::{LeftOutTowards, Quarantined, State},
     },
 };
@@ -170,8 +170,8 @@ impl Agent {
             .left_out
             .iter()
             .map(|(key, why)| LeftOutTowards {
-                address: start::address(key.source),
-                destination: start::address(key.destination),
+                address: pool::address(key.source),
+                destination: pool::address(key.destination),
                 port: key.destination_port,
                 reason: why.name().to_owned(),
                 until_mono_ns: self.health.failing.until(key, now).map(clock::monotonic_at),

@@ -1,7 +1,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::spread::ways::{self, Choice, Piece, Reach, Way};
+use crate::spread::{
+    reach::{Piece, Reach, Target, Way},
+    ways::{self, Choice},
+};
 
 fn spec(text: &str) -> Spec {
     text.parse().unwrap_or_else(|error| panic!("{error}"))
@@ -20,7 +23,7 @@ fn address(address: &str, interface: &str, flags: u32) -> HostAddress {
 /// Over two of the interfaces.
 fn default_routes() -> Choice {
     let reach = |network: &str, first: &str, last: &str| Reach {
-        target: ways::Target { text: String::new(), network: network.parse().unwrap() },
+        target: Target { text: String::new(), network: network.parse().unwrap() },
         pieces: vec![Piece {
             first: first.parse().unwrap(),
             last: last.parse().unwrap(),

@@ -6,8 +6,11 @@ use ipnet::{IpNet, IpSubnets, Ipv4Subnets, Ipv6Subnets};
 use serde::{Deserialize, Serialize};
 use tracer_common::spread::Destination;
 
-use super::{Interfaces, Piece, Reach, Way, text};
-use crate::spread::destinations;
+use super::text;
+use crate::spread::{
+    destinations,
+    reach::{Interfaces, Piece, Reach, Way},
+};
 
 /// Addresses of which interfaces `--pool auto` takes.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

@@ -1,11 +1,16 @@
 //! Made-up tables, looked up by the longest prefix, as a kernel with one table does.
 
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::IpNet;
+
 use super::*;
 use crate::spread::{
     addresses::{Host, HostAddress},
     destinations,
     notes::Notes,
     pool::{self, Spec},
+    reach::{Leads, Reach, Route, Target, Way, borders, pieces},
 };
 
 const LOCAL: &str = "local";

@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use super::{Elsewhere, Interfaces, Reach, Way};
+use super::Elsewhere;
 use crate::spread::{
     addresses::Host,
     pool::{Members, Spec, between},
+    reach::{Interfaces, Reach, Way},
 };
 
 /// How many of a list are named.

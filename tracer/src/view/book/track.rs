@@ -5,15 +5,14 @@ use std::{cmp::Ordering, sync::Arc};
 use tracer_common::{Cause, States, TupleKey, tuple::SEARCH_BUCKETS};
 
 use super::{
-    super::{
-        course::{Course, Holds},
-        history::Change,
-        reading::Look,
-    },
+    super::{course::Course, history::Change, reading::Look},
     Detail, Hurts, Window,
 };
 use crate::{
-    host::{capacity::Limits, process::Called},
+    host::{
+        capacity::{Holds, Limits},
+        process::Called,
+    },
     ledger::stats::{self, P99, Rates, Row},
 };
 

@@ -16,11 +16,7 @@ use crate::{
         holder::{self, Holder},
         sockdiag::tcp_state,
     },
-    view::{
-        model::{Failures, Model},
-        reading::Call,
-        theme::Theme,
-    },
+    view::{failing::Failures, model::Model, reading::Call, theme::Theme},
 };
 
 const CAUSE: usize = 2;

@@ -11,9 +11,10 @@ use crate::{
     format::table::Top,
     host::capacity::Limits,
     view::{
+        failing::Failures,
         group::{By, grouped},
         layout,
-        model::{Failures, Mode, Model, Replay, Size, View},
+        model::{Mode, Model, Replay, Size, View},
         reading::{About, Blocked, Call, Failure, Held, Holder, Look, Opener, Own, Pool, Reading},
     },
 };

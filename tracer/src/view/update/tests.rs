@@ -247,7 +247,7 @@ fn a_replay_is_played_by_its_own_keys() {
     let replay = Replay { begin_ns, end_ns, speed: 1.0, ..Replay::default() };
     update(&mut model, Message::Replay(replay));
     assert_eq!(press(&mut model, KeyCode::Char(' ')), Effect::Play(Play::Pause));
-    assert_eq!(press(&mut model, KeyCode::Char('T')), Effect::Play(Play::Step(Way::Back)));
+    assert_eq!(press(&mut model, KeyCode::Char('T')), Effect::Play(Play::Step(Direction::Back)));
     assert_eq!(press(&mut model, KeyCode::Char('+')), Effect::Play(Play::Speed(2.0)));
     press(&mut model, KeyCode::Char('j'));
     type_in(&mut model, "soon");
@@ -311,7 +311,7 @@ fn check(model: &Model) {
     assert!(cursor.is_none_or(|cursor| cursor < rows.len()), "{:?}", model.list);
     // All of them are in one namespace.
     assert!(!alike);
-    assert!(model.failures.len() <= crate::view::model::FAILURES);
+    assert!(model.failures.len() <= crate::view::failing::FAILURES);
     let sort = model.sort();
     for pair in rows.windows(2) {
         let order = crate::format::table::order(sort.by, &pair[0], &pair[1]);

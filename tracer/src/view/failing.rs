@@ -2,10 +2,18 @@
 
 use std::collections::VecDeque;
 
-use super::super::{
-    model::{FAILURES, Failures},
-    reading::Failure,
-};
+use super::reading::Failure;
+
+/// Failures that are remembered; equal ones in a row are one.
+pub const FAILURES: usize = 1000;
+
+/// A failure, and how often it came in a row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failures {
+    /// The newest of them.
+    pub newest: Failure,
+    pub count: u64,
+}
 
 /// Adds a failure; the same as the one before only counts.
 pub(super) fn remember(failures: &mut VecDeque<Failures>, failure: &Failure) {

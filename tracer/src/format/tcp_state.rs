@@ -1,0 +1,21 @@
+//! Names of TCP states.
+
+/// OpenTelemetry's word (`network.connection.state`) for a state of include/net/tcp_states.h.
+pub const fn state(number: u8) -> &'static str {
+    match number {
+        1 => "established",
+        2 => "syn_sent",
+        // TCP_NEW_SYN_RECV is the same state of a socket that is not a full one yet.
+        3 | 12 => "syn_received",
+        4 => "fin_wait_1",
+        5 => "fin_wait_2",
+        6 => "time_wait",
+        7 => "closed",
+        8 => "close_wait",
+        9 => "last_ack",
+        10 => "listen",
+        11 => "closing",
+        13 => "bound_inactive",
+        _ => "unknown",
+    }
+}
