@@ -13,6 +13,8 @@ use vm::kernels::Matrix;
 
 mod bench;
 mod build;
+mod circles;
+mod dependencies;
 mod dist;
 mod exec;
 mod links;

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{links, readme, workspace};
+use crate::{circles, dependencies, links, readme, workspace};
 
 const CRATES: [&str; 5] = ["tests", "tracer", "tracer-common", "tracer-ebpf", "xtask"];
 
@@ -28,12 +28,17 @@ pub(crate) fn tidy() -> Result<()> {
         }
         let mut sources = Vec::new();
         rust(&dir, &mut sources)?;
+        let mut code = Vec::new();
         for source in sources {
             let shown =
                 source.strip_prefix(workspace::root()).unwrap_or(&source).display().to_string();
             let text = read(&source)?;
             let tests = of_tests(Path::new(&shown));
             findings.extend(file(&text, tests).into_iter().map(|what| format!("{shown}:{what}")));
+            code.push(text);
+        }
+        for unused in dependencies::unused(&manifest, &code) {
+            findings.push(format!("{name}/Cargo.toml: no source uses {unused}; remove it"));
         }
     }
     let path = workspace::root().join(readme::DOCUMENT);
@@ -43,6 +48,7 @@ pub(crate) fn tidy() -> Result<()> {
         findings.extend(too_long(&text));
     }
     findings.extend(links::check()?);
+    findings.extend(circles::check()?);
     for finding in &findings {
         eprintln!("{finding}");
     }

@@ -1,6 +1,7 @@
 //! `room::*`: what a tuple holds and what it can hold differ by exactly as many connect() calls as the kernel grants, and
 //! the same of bind(address, 0) at each address, whatever is bound, connected, reserved, listening and in TIME_WAIT.
 
+mod calls;
 mod hall;
 mod touched;
 

@@ -21,7 +21,7 @@ use crate::host::netlink::{Query, Socket};
 pub(super) use routes::reaches;
 pub use watch::Watch;
 
-use super::ways::Choice;
+use super::reach::Choice;
 
 /// Interfaces, addresses or routes of one answer; a pool can have tens of thousands of addresses.
 const MAX_ANSWERS: usize = 1_000_000;

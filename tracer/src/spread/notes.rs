@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     addresses::Host,
     pool::{self, Seen, Spec},
-    reach::Reach,
-    ways::{self, Elsewhere},
+    reach::{Elsewhere, Reach},
+    ways::{self},
 };
 
 /// Addresses that were passed over are kept up to so many, and printed up to so many.

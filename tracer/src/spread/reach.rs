@@ -9,6 +9,7 @@ use std::{
 };
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 /// Questions to the kernel for one destination; a host with more different routes is too much to follow.
 pub const BORDERS_MAX: usize = 4096;
@@ -117,6 +118,49 @@ pub(super) fn from_bits(bits: u128, like: &IpNet) -> IpAddr {
     match like {
         IpNet::V4(_) => Ipv4Addr::from_bits(u32::try_from(bits).unwrap_or(u32::MAX)).into(),
         IpNet::V6(_) => Ipv6Addr::from_bits(bits).into(),
+    }
+}
+
+/// Addresses of which interfaces `--pool auto` takes.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Choice {
+    pub(super) v4: OfFamily,
+    pub(super) v6: OfFamily,
+    /// Parts of destinations that stand for everything, which connections reach over other interfaces: they
+    /// are left alone. In order.
+    pub elsewhere: Vec<Elsewhere>,
+}
+
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct OfFamily {
+    /// `None`: no destination of this family has a route that would say.
+    pub(super) sources: Option<Sources>,
+    /// The destinations, for reasons.
+    pub(super) targets: Vec<String>,
+    /// They stand for everything.
+    pub(super) wide: bool,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Sources {
+    Of(Interfaces),
+    /// The destinations are loopback addresses: so are the sources.
+    Loopback,
+}
+
+/// A network that is reached over other interfaces than those of the pool, or what is left of it.
+#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct Elsewhere {
+    pub network: IpNet,
+    pub interfaces: Interfaces,
+    /// Of a destination whose rest has no route of its own, but a wider one: what of it is spread all the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub except: Vec<IpNet>,
+}
+
+impl Elsewhere {
+    pub(super) fn new(network: IpNet, interfaces: &Interfaces) -> Self {
+        Self { network, interfaces: interfaces.clone(), except: Vec::new() }
     }
 }
 

@@ -17,9 +17,9 @@ use super::{
     ears::Ears,
     notes::Notes,
     pool::{self, PoolAddress},
-    reach::Reach,
+    reach::{Choice, Reach},
     state::{Lock, State},
-    ways::{self, Choice, Unclear},
+    ways::{self, Unclear},
 };
 use crate::{
     cli::NetnsRef,

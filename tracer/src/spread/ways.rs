@@ -4,7 +4,7 @@
 mod choice;
 mod text;
 
-pub use choice::{Choice, Elsewhere, Unclear, choose};
+pub use choice::{Unclear, choose};
 pub use text::{network_list, targets, warnings};
 
 #[cfg(test)]

@@ -2,8 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::spread::{
-    reach::{Piece, Reach, Target, Way},
-    ways::{self, Choice},
+    reach::{Choice, Piece, Reach, Target, Way},
+    ways::{self},
 };
 
 fn spec(text: &str) -> Spec {

@@ -3,57 +3,13 @@
 use std::net::IpAddr;
 
 use ipnet::{IpNet, IpSubnets, Ipv4Subnets, Ipv6Subnets};
-use serde::{Deserialize, Serialize};
 use tracer_common::spread::Destination;
 
 use super::text;
 use crate::spread::{
     destinations,
-    reach::{Interfaces, Piece, Reach, Way},
+    reach::{Choice, Elsewhere, Interfaces, OfFamily, Piece, Reach, Sources, Way},
 };
-
-/// Addresses of which interfaces `--pool auto` takes.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Choice {
-    v4: OfFamily,
-    v6: OfFamily,
-    /// Parts of destinations that stand for everything, which connections reach over other interfaces: they
-    /// are left alone. In order.
-    pub elsewhere: Vec<Elsewhere>,
-}
-
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-struct OfFamily {
-    /// `None`: no destination of this family has a route that would say.
-    sources: Option<Sources>,
-    /// The destinations, for reasons.
-    targets: Vec<String>,
-    /// They stand for everything.
-    wide: bool,
-}
-
-#[derive(Clone, Debug, Eq, PartialEq)]
-enum Sources {
-    Of(Interfaces),
-    /// The destinations are loopback addresses: so are the sources.
-    Loopback,
-}
-
-/// A network that is reached over other interfaces than those of the pool, or what is left of it.
-#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
-pub struct Elsewhere {
-    pub network: IpNet,
-    pub interfaces: Interfaces,
-    /// Of a destination whose rest has no route of its own, but a wider one: what of it is spread all the same.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub except: Vec<IpNet>,
-}
-
-impl Elsewhere {
-    fn new(network: IpNet, interfaces: &Interfaces) -> Self {
-        Self { network, interfaces: interfaces.clone(), except: Vec::new() }
-    }
-}
 
 /// Why `--pool auto` cannot know whose addresses are meant.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]

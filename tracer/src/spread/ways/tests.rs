@@ -10,7 +10,7 @@ use crate::spread::{
     destinations,
     notes::Notes,
     pool::{self, Spec},
-    reach::{Leads, Reach, Route, Target, Way, borders, pieces},
+    reach::{Choice, Leads, Reach, Route, Target, Way, borders, pieces},
 };
 
 const LOCAL: &str = "local";

@@ -2,11 +2,10 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use super::Elsewhere;
 use crate::spread::{
     addresses::Host,
     pool::{Members, Spec, between},
-    reach::{Interfaces, Reach, Way},
+    reach::{Elsewhere, Interfaces, Reach, Way},
 };
 
 /// How many of a list are named.

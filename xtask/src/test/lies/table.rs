@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn the_longest_beginning_decides() {
         assert_eq!(kinds("spread::errors::broadcast"), ["silence"]);
-        assert_eq!(kinds("spread::pool::network"), ["source", "other:decisions"]);
+        assert_eq!(kinds("spread::pool::network"), ["source", "other:decisions", "refused"]);
         assert!(kinds("elsewhere").is_empty());
     }
 }

@@ -1,0 +1,62 @@
+//! Dependencies that a manifest names and no source of its package uses.
+
+/// Sections of a manifest that name dependencies.
+const SECTIONS: [&str; 3] = ["[dependencies]", "[dev-dependencies]", "[build-dependencies]"];
+
+/// The names of these, in the order of the manifest.
+fn named(manifest: &str) -> Vec<&str> {
+    let mut inside = false;
+    let mut names = Vec::new();
+    for line in manifest.lines() {
+        if line.starts_with('[') {
+            inside = SECTIONS.contains(&line.trim());
+            continue;
+        }
+        let name = line.split(['=', '.', ' ']).next().unwrap_or_default();
+        if inside && !name.is_empty() && !line.starts_with([' ', '#', ']']) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// Whether a source has this name as a whole word.
+fn has(text: &str, name: &str) -> bool {
+    let is_of_a_name = |one: char| one.is_alphanumeric() || one == '_';
+    text.match_indices(name).any(|(at, _)| {
+        let before = text[..at].chars().next_back();
+        let after = text[at + name.len()..].chars().next();
+        !before.is_some_and(is_of_a_name) && !after.is_some_and(is_of_a_name)
+    })
+}
+
+/// Those that none of the package's sources names. `sources`: their texts.
+pub(crate) fn unused<'a>(manifest: &'a str, sources: &[String]) -> Vec<&'a str> {
+    let is_used = |name: &&str| {
+        let name = name.replace('-', "_");
+        let code = |line: &str| line.split("//").next().is_some_and(|code| has(code, &name));
+        sources.iter().any(|text| text.lines().any(code))
+    };
+    named(manifest).into_iter().filter(|name| !is_used(name)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MANIFEST: &str = "[package]\nname = \"it\"\n\n[dependencies]\naya-log = \"1\"\n# why\n\
+        bytes = { workspace = true, features = [\n    \"std\",\n] }\nclap.workspace = true\n\n\
+        [dev-dependencies]\ninsta = \"1\"\n\n[lints]\nworkspace = true\n";
+
+    #[test]
+    fn what_no_source_names_is_unused() {
+        let sources = ["use aya_log::X;\nfn f() { bytes::Bytes::new(); }".to_owned()];
+        assert_eq!(unused(MANIFEST, &sources), ["clap", "insta"]);
+    }
+
+    #[test]
+    fn a_part_of_a_name_or_a_comment_is_no_use() {
+        let sources = ["let my_bytes = 1; // clap".to_owned(), "// insta".to_owned()];
+        assert_eq!(unused(MANIFEST, &sources), ["aya-log", "bytes", "clap", "insta"]);
+    }
+}
