@@ -180,8 +180,8 @@ fn never_more_than_all(backend: &str) -> Result<()> {
     let mut hall = Hall::new(backend)?;
     hall.shorten_time_waits()?;
     hall.set_range("40000 40049")?;
-    let most = hall.most_in_use(ADDRESSES[0], 0, OPENED)?;
-    let unseen = probe::unseen(hall.missed(), OPENED);
+    let (most, missed) = hall.most_in_use(ADDRESSES[0], OPENED)?;
+    let unseen = probe::unseen(missed, OPENED);
     let limit = PORTS + PORTS / 10 + unseen;
     ensure!(
         (PORTS..=limit).contains(&most),

@@ -181,12 +181,12 @@ impl Hall {
         self.stage.netns.sysctl("ipv4/tcp_fin_timeout", "2")
     }
 
-    /// So many connections, each closed at once, as fast as ports come back. Returns the most ports that a reading had in
-    /// use.
-    pub(super) fn most_in_use(&mut self, from: &str, server: usize, count: u64) -> Result<u64> {
-        let tuple = self.tuple(from, server)?;
+    /// So many connections to the first server, each closed at once, as fast as ports come back. Returns the most ports that a
+    /// reading had in use, and how many hooks the kernel counts as passed over.
+    pub(super) fn most_in_use(&mut self, from: &str, count: u64) -> Result<(u64, u64)> {
+        let tuple = self.tuple(from, 0)?;
         let Self { stage, watch, servers, .. } = self;
-        let server = &servers[server];
+        let server = &servers[0];
         thread::scope(|scope| {
             let load = scope.spawn(|| stage.netns.run(|| churn(from, server, count)));
             let mut most = 0;
@@ -195,13 +195,8 @@ impl Hall {
                 most = most.max(here.get(&tuple).map_or(0, |counts| counts.in_use));
             }
             load.join().map_err(|_| anyhow!("the load panicked"))??;
-            Ok(most)
+            Ok((most, watch.missed()))
         })
-    }
-
-    /// Hooks that the kernel passed over, as far as it counts them.
-    pub(super) fn missed(&self) -> u64 {
-        self.watch.missed()
     }
 
     fn reading(&mut self) -> Result<Reading> {
