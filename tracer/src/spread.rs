@@ -7,10 +7,12 @@
 pub mod addresses;
 mod agent;
 pub mod destinations;
-pub mod doubt;
+
+mod decision_log;
 pub mod dry_run;
 mod ears;
 pub mod health;
+pub mod missing_connects;
 mod notes;
 pub mod pool;
 mod pools;
@@ -23,7 +25,6 @@ pub mod rule;
 mod start;
 pub mod state;
 pub mod status;
-mod tell;
 pub mod ways;
 
 pub use agent::{Agent, BEAT as LEASE_RENEWED};

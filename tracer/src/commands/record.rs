@@ -26,7 +26,7 @@ use crate::{
         stats::{Earlier, Row},
         trace::{Capacities, OlderEnds, Tracer, visible},
     },
-    runtime::{clock, shutdown::Asked},
+    runtime::{clock, shutdown::StopSignals},
     view::forecasts::Forecasts,
 };
 
@@ -50,7 +50,7 @@ pub fn run(
     filter: Filter,
     output: crate::export::sink::Sink,
     callers: Callers,
-    asked: &Asked,
+    asked: &StopSignals,
 ) -> Result<(), Error> {
     let mut recorder = Recorder {
         output: Output::new(output, config.output.rotation.as_ref(), asked.clone()),
@@ -110,7 +110,7 @@ struct Recorder<'a> {
 }
 
 impl Recorder<'_> {
-    fn run(&mut self, asked: &Asked) -> Result<Result<(), Error>, Closed> {
+    fn run(&mut self, asked: &StopSignals) -> Result<Result<(), Error>, Closed> {
         if let Err(error) = self.begin()? {
             return Ok(Err(error));
         }

@@ -18,7 +18,7 @@ use crate::{
     error::Error,
     host::callers::Callers,
     ledger::trace::Tracer,
-    runtime::shutdown::Asked,
+    runtime::shutdown::StopSignals,
     view::{
         model::{Model, Sort, View},
         screen,
@@ -34,7 +34,7 @@ pub fn run(
     config: &TopConfig,
     filter: Filter,
     callers: Callers,
-    asked: &Asked,
+    asked: &StopSignals,
 ) -> Result<(), Error> {
     let filter = (&filter, config.rows.to_string());
     let mut source = Live::new(tracer, filter, callers, config.delay);

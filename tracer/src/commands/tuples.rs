@@ -21,7 +21,7 @@ use crate::{
         stats::{Earlier, Forecast, Row},
         trace::{Tracer, named_losses, visible},
     },
-    runtime::{clock, shutdown::Asked},
+    runtime::{clock, shutdown::StopSignals},
     view::forecasts::Forecasts,
 };
 
@@ -41,7 +41,7 @@ pub fn run(
     config: &TuplesConfig,
     filter: &Filter,
     mut callers: Callers,
-    asked: &Asked,
+    asked: &StopSignals,
 ) -> Result<(), Error> {
     let mut before = Earlier::default();
     let mut before_at: Option<Instant> = None;
@@ -181,7 +181,7 @@ fn container(row: &Row, callers: &mut Callers, now: Instant) -> Option<Arc<str>>
     callers.cgroups.get(row.cgroup, now).and_then(|name| name.place().cloned())
 }
 
-fn wait(time: Duration, asked: &Asked) {
+fn wait(time: Duration, asked: &StopSignals) {
     let until = Instant::now() + time;
     while !asked.stop()
         && let Some(left) = until.checked_duration_since(Instant::now())

@@ -28,7 +28,7 @@ use super::{
     spread::{
         loaded::Mark,
         pinned::Pins,
-        programs::{KEPT_MAPS, Spreader, Spreading},
+        programs::{PINNED_MAPS, Spreader, Spreading},
     },
 };
 use crate::{
@@ -206,7 +206,7 @@ fn load(settings: &Settings) -> Result<Ebpf, Error> {
     match &settings.spreading {
         Some(spreading) => {
             spreading.pins.create()?;
-            for name in KEPT_MAPS {
+            for name in PINNED_MAPS {
                 if let Some(path) = spreading.pins.map_path(name).map_err(not_ours)? {
                     loader.map_pin_path(name, path);
                 }

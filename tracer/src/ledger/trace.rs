@@ -10,9 +10,9 @@ mod left_out;
 mod missing;
 mod namespaces;
 mod older;
+mod pacing;
 mod ports;
 mod quiet;
-mod rhythm;
 mod rows;
 mod sizing;
 mod start;
@@ -32,9 +32,9 @@ use idle::Sweep;
 use left_out::LeftOut;
 use missing::{Missing, for_lack_of_room, has_room};
 pub use older::OlderEnds;
+use pacing::{ALERT, CALM, LACKING};
 use ports::Ports;
 use quiet::Quiet;
-use rhythm::{ALERT, CALM, LACKING};
 pub use rows::{named_losses, visible, visible_to};
 use rustix::thread::CapabilitySet;
 pub use start::{cgroup_names, check_privileges, resolve, start_spreading};
@@ -341,12 +341,12 @@ impl Tracer {
         let missed = self.session.missed_hooks();
         let alert = missed.partial || missed.counted > self.misses_seen;
         let lacking = self.missing.is_any(for_lack_of_room(&self.totals()?));
-        let rhythm = match (alert, lacking) {
+        let pacing = match (alert, lacking) {
             (true, _) => &ALERT,
             (false, true) => &LACKING,
             (false, false) => &CALM,
         };
-        let pause = rhythm.pause(self.cost);
+        let pause = pacing.pause(self.cost);
         if self.reconciled.elapsed() < pause {
             return Ok(());
         }

@@ -39,7 +39,7 @@ pub fn go_on() -> Result<(), Error> {
 
 /// What was asked of us.
 #[derive(Clone, Debug, Default)]
-pub struct Asked {
+pub struct StopSignals {
     stop: Arc<AtomicBool>,
     beats: Beats,
     reopen: Arc<AtomicBool>,
@@ -48,7 +48,7 @@ pub struct Asked {
     writing: Arc<AtomicU64>,
 }
 
-impl Asked {
+impl StopSignals {
     /// To end (SIGINT, SIGTERM).
     pub fn stop(&self) -> bool {
         self.step();
@@ -89,7 +89,7 @@ const LAST_WORDS: Duration = Duration::from_millis(50);
 /// # Errors
 /// Those of `work`; an output that does not take what is left.
 pub fn run<T: Send + 'static>(
-    work: impl FnOnce(Asked) -> Result<T, Error> + Send + 'static,
+    work: impl FnOnce(StopSignals) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     let failed =
         |error: std::io::Error| Error::Failure(format!("cannot wait for signals: {error}"));
@@ -98,7 +98,7 @@ pub fn run<T: Send + 'static>(
     runtime.block_on(async {
         let mut signals = Signals::new().map_err(failed)?;
         let before = early::take_over();
-        let asked = Asked::default();
+        let asked = StopSignals::default();
         asked.stop.store(before.is_some(), Relaxed);
         let (done, mut ended) = oneshot::channel();
         let for_work = asked.clone();

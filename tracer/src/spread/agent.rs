@@ -1,6 +1,6 @@
 //! The agent of one rule: keeps the pool true to the host while the hooks work by themselves.
 
-mod conduct;
+mod health_check;
 mod keeper;
 mod refresh;
 mod stream;
@@ -17,15 +17,15 @@ use tracer_common::{
 };
 
 pub use self::keeper::BEAT;
-use self::{conduct::Seen, keeper::Keeper, refresh::RouteReads, stream::Counted};
+use self::{health_check::Seen, keeper::Keeper, refresh::RouteReads, stream::Counted};
 use super::{
     addresses::Host,
-    doubt::Doubt,
+    decision_log::DecisionLog,
     health::Health,
+    missing_connects::MissingConnects,
     pool,
     start::{self, Inside},
     state::{Lock, State},
-    tell::Teller,
 };
 use crate::{
     cli::OnExit,
@@ -44,7 +44,7 @@ use crate::{
     ledger::trace::{self, Tracer},
     runtime::{
         clock,
-        shutdown::{self, Asked},
+        shutdown::{self, StopSignals},
     },
 };
 
@@ -68,7 +68,7 @@ pub struct Agent {
     namespace_gone: bool,
     destinations: Vec<Destination>,
     health: Health,
-    doubt: Doubt,
+    missing: MissingConnects,
     /// Addresses without a route to a destination that has one without them, oldest first.
     unrouted: VecDeque<TupleKey>,
     /// What the hooks leave out towards single destinations.
@@ -79,7 +79,7 @@ pub struct Agent {
     routes: RouteReads,
     random: u64,
     before: HashMap<TupleKey, Seen>,
-    teller: Teller,
+    decision_log: DecisionLog,
     cgroups_gone: Vec<PathBuf>,
     counted: Counted,
     said: State,
@@ -150,11 +150,11 @@ impl Agent {
                 taken: Box::new([0; 1024]),
                 routes: RouteReads::new(),
                 health: Health::default(),
-                doubt: Doubt::default(),
+                missing: MissingConnects::default(),
                 unrouted: VecDeque::new(),
                 left_out: HashMap::new(),
                 before: HashMap::new(),
-                teller: Teller::new(sink, names, &config.rule, config.sample)?,
+                decision_log: DecisionLog::new(sink, names, &config.rule, config.sample)?,
                 destinations: config.destinations(),
                 config,
                 tracer,
@@ -187,7 +187,7 @@ impl Agent {
     ///
     /// # Errors
     /// BPF maps that cannot be used; a stdout that cannot be written, but for a closed one.
-    pub fn run(mut self, asked: &Asked) -> Result<(), Error> {
+    pub fn run(mut self, asked: &StopSignals) -> Result<(), Error> {
         let releases = self.config.on_exit == OnExit::Release && !self.config.detach;
         let undo = start::Undo::new(&self.config.rule, &self.pins, !releases);
         shutdown::undo_with(
@@ -213,7 +213,7 @@ impl Agent {
                 self.degradation();
             }
             if asked.reopen() {
-                self.teller.reopen();
+                self.decision_log.reopen();
             }
             self.tracer.session.flush_log();
         }
@@ -231,7 +231,7 @@ impl Agent {
             self.finish()?;
         }
         // Last: nothing of the rule waits for a reader.
-        self.teller.wait();
+        self.decision_log.wait();
         Ok(())
     }
 
@@ -266,7 +266,7 @@ impl Agent {
                 Err(_) => gone.push(path.clone()),
             }
         }
-        if let Err(error) = self.tracer.session.respread(&self.pins, places) {
+        if let Err(error) = self.tracer.session.sync_cgroups(&self.pins, places) {
             tracing::warn!("cannot attach to a cgroup that came back: {error}");
         }
         for path in gone.iter().filter(|path| !self.cgroups_gone.contains(path)) {

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    runtime::{log, shutdown::Asked},
+    runtime::{log, shutdown::StopSignals},
 };
 
 /// How often the source is looked after, and requests to end are seen.
@@ -32,7 +32,7 @@ pub fn run(
     source: &mut dyn Source,
     mut model: Model,
     count: Option<u64>,
-    asked: &Asked,
+    asked: &StopSignals,
 ) -> Result<(), Error> {
     let cannot = |error: io::Error| Error::Failure(format!("cannot use the terminal: {error}"));
     let held = log::hold();
@@ -74,7 +74,7 @@ fn is_gone(error: &io::Error) -> bool {
 fn show(
     source: &mut dyn Source,
     model: &mut Model,
-    (count, asked): (Option<u64>, &Asked),
+    (count, asked): (Option<u64>, &StopSignals),
     screen: &mut Screen,
 ) -> Result<(), Ended> {
     let size = screen.0.size()?;

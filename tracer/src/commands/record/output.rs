@@ -17,7 +17,7 @@ use crate::{
     format::tuple::{AddressStats, Tuple},
     host::{cgroups::Name, holder::Holder, process::Called},
     ledger::decode::DecodeError,
-    runtime::{clock, shutdown::Asked},
+    runtime::{clock, shutdown::StopSignals},
 };
 
 /// The most bytes that are collected before they are written.
@@ -78,14 +78,14 @@ pub(crate) struct Output {
     trouble: Trouble,
     /// Bytes that are collected before they are written.
     chunk: usize,
-    asked: Asked,
+    asked: StopSignals,
     written_at: Instant,
     wall_offset_ns: u64,
     offset_at: Instant,
 }
 
 impl Output {
-    pub(crate) fn new(sink: Sink, rotation: Option<&Rotation>, asked: Asked) -> Self {
+    pub(crate) fn new(sink: Sink, rotation: Option<&Rotation>, asked: StopSignals) -> Self {
         // A file outgrows its limit by one chunk at most.
         let limit = rotation.map_or(CHUNK as u64, |rotation| rotation.size / 16);
         let chunk = usize::try_from(limit).unwrap_or(CHUNK).clamp(LINE, CHUNK);

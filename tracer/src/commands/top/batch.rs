@@ -16,7 +16,7 @@ use crate::{
         table::{self, Top},
         text,
     },
-    runtime::shutdown::Asked,
+    runtime::shutdown::StopSignals,
     view::{
         book::Window,
         model::Model,
@@ -33,12 +33,12 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Prints readings.
 pub struct Batch<'a> {
     show: &'a ShowConfig,
-    asked: &'a Asked,
+    asked: &'a StopSignals,
     printed: u64,
 }
 
 impl<'a> Batch<'a> {
-    pub fn new(show: &'a ShowConfig, asked: &'a Asked) -> Self {
+    pub fn new(show: &'a ShowConfig, asked: &'a StopSignals) -> Self {
         Self { show, asked, printed: 0 }
     }
 

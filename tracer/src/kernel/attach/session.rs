@@ -81,7 +81,7 @@ impl Session {
     ///
     /// # Errors
     /// The reason, in words.
-    pub fn respread(&mut self, pins: &Pins, places: Vec<Place>) -> Result<(), String> {
+    pub fn sync_cgroups(&mut self, pins: &Pins, places: Vec<Place>) -> Result<(), String> {
         let (Some(spreader), Some(running)) = (&mut self.spreader, &mut self.attached) else {
             return Ok(());
         };

@@ -11,7 +11,7 @@ use std::{
 
 use tracer_common::settings::LAYOUT;
 
-use super::{pinned::Pins, programs::KEPT_MAPS};
+use super::{pinned::Pins, programs::PINNED_MAPS};
 use crate::{
     error::Error,
     kernel::{
@@ -49,7 +49,7 @@ impl Mark {
 
     /// Lets the tables of the rule be found from this program, whether it uses them or not.
     pub(crate) fn put_tables_on(program: BorrowedFd<'_>, pins: &Pins) -> io::Result<()> {
-        KEPT_MAPS.iter().try_for_each(|name| sys::bind_map(program, pins.open_map(name)?.as_fd()))
+        PINNED_MAPS.iter().try_for_each(|name| sys::bind_map(program, pins.open_map(name)?.as_fd()))
     }
 }
 
@@ -212,7 +212,7 @@ impl Loaded {
         let failed = |what: &str, error: io::Error| {
             Error::Failure(format!("cannot pin {what} in {}: {error}", pins.dir().display()))
         };
-        for name in KEPT_MAPS {
+        for name in PINNED_MAPS {
             let map = self.open_map(name).map_err(|error| failed(name, error))?;
             pins.pin_map(map.as_fd(), name).map_err(|error| failed(name, error))?;
         }

@@ -15,7 +15,7 @@ use super::{loaded::Mark, pinned::Pins};
 use crate::{kernel::sys, ledger::sizes::Kept};
 
 /// Maps that outlive the process.
-pub(crate) const KEPT_MAPS: [&str; 15] = [
+pub(crate) const PINNED_MAPS: [&str; 15] = [
     map::CONNS,
     map::TUPLES,
     map::BOUND_PORTS,

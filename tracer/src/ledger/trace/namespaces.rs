@@ -3,7 +3,7 @@
 
 use std::{collections::HashSet, io, time::Instant};
 
-use super::{Tracer, left_out::Look, rhythm::CALM};
+use super::{Tracer, left_out::Look, pacing::CALM};
 use crate::{
     error::Error,
     host::{

@@ -215,7 +215,7 @@ fn keep(
                 state.apply()?;
                 shared.news.notify_all();
             }
-            // Asked again at the next beat.
+            // StopSignals again at the next beat.
             Err(error) => tracing::debug!("the pool's addresses cannot be read: {error}"),
         }
     }

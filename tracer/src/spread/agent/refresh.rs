@@ -88,7 +88,8 @@ impl Agent {
         let capacity = ports::capacity(&self.inside.range, &blocked);
         let other_capacity = ports::other_capacity(&self.inside.range, &self.taken);
         let unsure = ports::is_last_unsure(&self.inside.range, &self.taken);
-        let sample = if self.config.sample == 0 { self.doubt.sample() } else { self.config.sample };
+        let sample =
+            if self.config.sample == 0 { self.missing.sample() } else { self.config.sample };
         let build = move |is_there: &dyn Fn(Addr) -> bool| {
             let there: Vec<_> =
                 usable.iter().filter(|member| is_there(member.address)).copied().collect();

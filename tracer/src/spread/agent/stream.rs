@@ -17,7 +17,7 @@ use crate::{
     export::record::{Start, Stop},
     kernel::maps::Totals,
     ledger::trace::named_losses,
-    runtime::{clock, shutdown::Asked},
+    runtime::{clock, shutdown::StopSignals},
     spread::{
         health::REFUSED,
         pool,
@@ -73,7 +73,7 @@ impl Agent {
     }
 
     /// Writes the first line.
-    pub(super) fn begin(&mut self, asked: &Asked) -> Result<(), Error> {
+    pub(super) fn begin(&mut self, asked: &StopSignals) -> Result<(), Error> {
         if self.config.detach {
             return Ok(());
         }
@@ -103,7 +103,7 @@ impl Agent {
             .collect(),
         };
         self.counted.degraded.said(line.degraded.clone());
-        self.teller.begin(asked, move |output| output.start(&line));
+        self.decision_log.begin(asked, move |output| output.start(&line));
         Ok(())
     }
 
@@ -115,10 +115,10 @@ impl Agent {
     /// One line for each reason for which lines are missing that was not told yet.
     pub(super) fn losses(&mut self) -> Result<(), Error> {
         let not_told = self.not_told()?.saturating_sub(self.counted.not_told);
-        let (dropped, undecodable) = self.teller.dropped();
+        let (dropped, undecodable) = self.decision_log.dropped();
         for (reason, count) in of_lines(not_told, dropped, undecodable) {
             let before = self.counted.told.get(reason).copied().unwrap_or(0);
-            if count > before && self.teller.lost(reason, count - before) {
+            if count > before && self.decision_log.lost(reason, count - before) {
                 self.counted.told.insert(reason, count);
             }
         }
@@ -129,7 +129,7 @@ impl Agent {
     pub(super) fn degradation(&mut self) {
         let Some(change) = self.counted.degraded.change(self.degraded()) else { return };
         let now = change.now();
-        if self.teller.degraded(change) {
+        if self.decision_log.degraded(change) {
             self.counted.degraded.said(now);
         }
     }
@@ -142,7 +142,7 @@ impl Agent {
         let not_told = self.not_told()?.saturating_sub(self.counted.not_told);
         let totals = since(self.tracer.totals()?, &self.counted.totals);
         let drift = self.tracer.drift;
-        self.teller.end(move |lines, dropped, undecodable| Stop {
+        self.decision_log.end(move |lines, dropped, undecodable| Stop {
             seen: lines + undecodable + not_told,
             emitted: lines + undecodable,
             written: lines.saturating_sub(dropped.events),

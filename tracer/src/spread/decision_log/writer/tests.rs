@@ -24,7 +24,7 @@ fn writer(sink: Sink) -> Writer {
     let shared = Arc::<Shared>::default();
     let of_thread = Arc::clone(&shared);
     thread::spawn(move || {
-        _ = write(Output::new(sink, None, Asked::default()), &queue, &of_thread);
+        _ = write(Output::new(sink, None, StopSignals::default()), &queue, &of_thread);
         drop(ends);
     });
     Writer { lines: Some(lines), begin: None, shared, ended }

@@ -27,14 +27,14 @@ use crate::{
         callers::Callers,
         cgroups::{Name, Names},
     },
-    runtime::shutdown::Asked,
+    runtime::shutdown::StopSignals,
 };
 
 /// Of a pool without room, one line is written in so much time where not every decision is.
 const FULL_PAUSE_NS: u64 = 1_000_000_000;
 
-/// Writes decisions. Nothing is written before [`Teller::begin`], and nothing after its reader is gone.
-pub(super) struct Teller {
+/// Writes decisions. Nothing is written before [`DecisionLog::begin`], and nothing after its reader is gone.
+pub(super) struct DecisionLog {
     writer: Option<Writer>,
     /// The stream has begun.
     begun: bool,
@@ -50,7 +50,7 @@ pub(super) struct Teller {
     undecodable: u64,
 }
 
-impl Teller {
+impl DecisionLog {
     /// Starts the thread that writes, with the calling thread's privileges, of which it keeps what it needs.
     ///
     /// # Errors
@@ -73,7 +73,7 @@ impl Teller {
     /// Begins the stream. `line`: its first one.
     pub(super) fn begin(
         &mut self,
-        asked: &Asked,
+        asked: &StopSignals,
         line: impl FnOnce(&mut Output) -> Result<(), Closed> + Send + 'static,
     ) {
         if let Some(writer) = &mut self.writer {

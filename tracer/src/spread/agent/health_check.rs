@@ -72,10 +72,10 @@ impl Agent {
                 destination_port: told.destination_port,
                 zero: 0,
             };
-            if chosen.contains(&told.decision) && self.doubt.follow(&pair) {
+            if chosen.contains(&told.decision) && self.missing.follow(&pair) {
                 doubted.push(pair);
             }
-            self.teller.add(told);
+            self.decision_log.add(told);
         });
         let mut changed = !doubted.is_empty() && self.look_at_routes(doubted);
         if changed && let Err(error) = self.leave_out() {
@@ -151,7 +151,7 @@ impl Agent {
         // After the tuples: what is under way is missing now, and makes up for it at the next look.
         let decided = self.spreader()?.maps.decided()?;
         let chosen = [Decision::LeastUsed, Decision::FastPort].map(|it| decided.get(it as usize));
-        self.doubt.look(chosen.into_iter().flatten().sum(), opened);
+        self.missing.look(chosen.into_iter().flatten().sum(), opened);
         // Those that had no way are back as soon as they have one.
         self.look_at_routes(Vec::new());
         let usable: Vec<Addr> = self.usable(now).0.iter().map(|it| it.address).collect();

@@ -17,7 +17,7 @@ use crate::{
     error::Error,
     export::{Sink, record::Stop, sink::Closed},
     ledger::trace,
-    runtime::shutdown::Asked,
+    runtime::shutdown::StopSignals,
 };
 
 /// Lines that wait for the output at most, some hundred bytes each.
@@ -37,7 +37,7 @@ pub(super) struct Writer {
     /// `None`: it is to end.
     lines: Option<mpsc::SyncSender<Line>>,
     /// `None`: the stream has begun.
-    begin: Option<mpsc::Sender<Asked>>,
+    begin: Option<mpsc::Sender<StopSignals>>,
     shared: Arc<Shared>,
     /// Nothing is sent; it is closed when the thread ends.
     ended: mpsc::Receiver<()>,
@@ -108,7 +108,7 @@ impl Writer {
     }
 
     /// Nothing is written before this.
-    pub(super) fn begin(&mut self, asked: &Asked) {
+    pub(super) fn begin(&mut self, asked: &StopSignals) {
         if let Some(begin) = self.begin.take() {
             // One that has ended is noticed at the next line.
             _ = begin.send(asked.clone());
