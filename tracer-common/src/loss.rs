@@ -32,7 +32,7 @@ pub enum Loss {
     MapBusy,
     /// A kernel structure could not be read.
     ReadFailed,
-    /// A socket took a port without ever having been given a cookie.
+    /// A socket without a cookie took a port.
     NoCookie,
     /// One user, or one namespace, holds its whole share of the tuple table: as [`Self::TuplesFull`].
     TuplesShare,

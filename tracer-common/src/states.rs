@@ -39,8 +39,8 @@ impl PortState {
     }
 }
 
-/// How many ports of a tuple are in each state but `Connecting`: 16 bits for each, so that one addition moves a port
-/// from one to another, and one load reads all. (A tuple has at most 65,535 ports.)
+/// How many ports of a tuple are in each state except `Connecting`: 16 bits for each, so that one addition moves a port
+/// from one state to another, and one load reads all. (A tuple has at most 65,535 ports.)
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct States(pub u64);

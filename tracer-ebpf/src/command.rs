@@ -19,7 +19,7 @@ use crate::{
     touched,
 };
 
-/// Carries out the command in the words of `ctx`; returns 1 if it changed anything, else 0.
+/// Runs the command in the words of `ctx`; returns 1 if it changed something, else 0.
 ///
 /// The entry point is written by hand, because `#[raw_tracepoint]` of aya-ebpf-macros 0.2 discards the
 /// function's result and returns 0.

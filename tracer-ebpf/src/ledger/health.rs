@@ -28,7 +28,7 @@ pub(crate) fn nowhere(key: &TupleKey, flags: u32, cause: Cause) {
         return;
     }
     if let Some(count) = known(key) {
-        // SAFETY: as in `insert`: this hook had the entry from `fail`.
+        // SAFETY: as in `insert`: `fail` got the entry in this hook, so it stays this tuple's.
         unsafe { atomic::add32(&raw mut (*count).nowhere, 1) };
     }
 }

@@ -26,7 +26,7 @@ use crate::{
     skip::{Skip, Step},
 };
 
-/// Preallocated and never evicting, as CONNS. Entries leave only by [`forget`].
+/// Preallocated and never evicting, as CONNS. Only [`forget`] removes entries.
 #[map]
 static TUPLES: HashMap<TupleKey, TupleCount> = HashMap::with_max_entries(65_536, 0);
 

@@ -79,6 +79,6 @@ pub(super) fn clear(key: &ConnKey) {
 /// Whether a port has this mark.
 #[inline(always)]
 pub(crate) fn is_marked(key: &ConnKey, mark: Mark) -> bool {
-    // SAFETY: read at once; see `get`.
+    // SAFETY: a preallocated element stays mapped, and the value is read at once; see `get`.
     unsafe { TOMBSTONES.get(key) }.is_some_and(|found| *found == mark as u64)
 }
