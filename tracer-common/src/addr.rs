@@ -1,4 +1,4 @@
-//! An IP address in the one form that the ledger knows.
+//! An IP address, in the one form that the ledger uses.
 
 /// An IPv6 address, or an IPv4 address in its v4-mapped form (`::ffff:a.b.c.d`, RFC 4291 §2.5.5.2).
 ///
@@ -22,7 +22,7 @@ impl Addr {
         Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
     }
 
-    /// Both halves, for comparing and masking: in host byte order, so not to be shown.
+    /// Both halves of the address, to compare and mask: read in host byte order, so not fit to be shown.
     #[inline(always)]
     pub const fn words(&self) -> [u64; 2] {
         let both = u128::from_ne_bytes(self.0);

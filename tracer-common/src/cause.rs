@@ -1,6 +1,6 @@
-//! Why a connect() or bind() failed: decided by where it failed, because errno alone is ambiguous.
+//! Why a connect() or bind() failed: derived from the step that failed, because errno alone is ambiguous.
 
-/// The cause of a failure. The order is an array index in the tuple table: append, never reorder.
+/// The cause of a failure. The value is an array index in the tuple table: append, never reorder.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Cause {
@@ -26,13 +26,13 @@ pub enum Cause {
     Reset,
     /// The application closed the socket during the handshake, sooner than [`Self::NoAnswer`].
     Aborted,
-    /// A firewall, cgroup program or security module said no.
+    /// A firewall, cgroup program or security module denied the call.
     Denied,
     /// No file descriptor left.
     FdLimit,
     /// None of these.
     Other,
-    /// The application closed the socket during the handshake: nothing had come back for a second, or the SYN was
+    /// The application closed the socket during the handshake: there was no answer for a second, or the SYN was
     /// sent again.
     NoAnswer,
 }
@@ -57,12 +57,12 @@ impl Cause {
         Self::NoAnswer,
     ];
 
-    /// The cause with this index, as an [`crate::Event`] carries it.
+    /// The cause with this index, which [`crate::Event::detail`] has; `None`: there is none.
     pub fn from_index(index: u8) -> Option<Self> {
         Self::ALL.get(usize::from(index)).copied()
     }
 
-    /// The word in the `cause` field of the event stream.
+    /// Its name in the `cause` field of the event stream.
     pub const fn name(self) -> &'static str {
         match self {
             Self::PortsExhausted => "ports_exhausted",

@@ -30,19 +30,19 @@ impl Kind {
         Self::TcpState,
     ];
 
-    /// The kind with this wire value.
+    /// The kind with this wire value; `None`: there is none.
     pub fn from_wire(value: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u8 == value)
     }
 
-    /// This kind's bit in the event mask setting.
+    /// This kind's bit in the global `EVENT_MASK`.
     #[inline(always)]
     pub const fn bit(self) -> u32 {
         1 << (self as u32)
     }
 }
 
-/// Which call took a port (`port.by`). The value is [`Event::detail`] of a port event.
+/// What took a port (`port.by`). The value is [`Event::detail`] of a `port.allocated` event.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum PortBy {
@@ -59,7 +59,7 @@ impl PortBy {
             .find(|by| *by as u8 == value)
     }
 
-    /// The word in the `port.by` field.
+    /// Its name in the `port.by` field.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Connect => "connect",
@@ -78,23 +78,23 @@ pub mod event_flag {
     pub const DURATION: u8 = 1 << 1;
     /// `in_use` and `time_wait` are filled in.
     pub const PORTS: u8 = 1 << 2;
-    /// The socket is older than the tracer: who opened it is not known.
+    /// The socket is older than the tracer: no hook saw who opened it, nor when.
     pub const SEEDED: u8 = 1 << 3;
 }
 
 /// One record of the ring buffer, 128 bytes, host byte order.
 ///
-/// Detail only: no count is ever made by adding up events, because events can be lost.
+/// Detail only: no count is a sum of events, because events can be lost.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Event {
     /// CLOCK_MONOTONIC, ns.
     pub mono_ns: u64,
-    /// Number of this record on its CPU, from 1. The largest one minus the number of records
-    /// received from that CPU is what was lost on the way.
+    /// Number of this record on its CPU, from 1. The largest one minus the number of records received from that CPU
+    /// is how many were lost.
     pub seq: u64,
     pub cookie: u64,
-    /// `port.allocated`: the port search. `port.released`: how long it was held.
+    /// ns. `port.allocated`: of the port search. `port.released`: for which the port was held.
     /// `connect.*`: since the connect() call. Valid with [`event_flag::DURATION`].
     pub duration_ns: u64,
     pub cgroup: u64,
@@ -104,16 +104,16 @@ pub struct Event {
     pub comm: [u8; 16],
     /// Ports of the tuple in use, TIME_WAIT included. Valid with [`event_flag::PORTS`].
     pub in_use: u32,
-    /// Of those, in TIME_WAIT. Valid with [`event_flag::PORTS`].
+    /// Of these: ports in TIME_WAIT. Valid with [`event_flag::PORTS`].
     pub time_wait: u32,
     pub cpu: u16,
     /// Host byte order; 0: none.
     pub local_port: u16,
-    /// Positive; 0: the kernel reported none.
+    /// Positive; 0: the kernel reported no error.
     pub errno: u16,
-    /// [`Kind`]
+    /// A [`Kind`].
     pub kind: u8,
-    /// [`crate::Cause`] of a failure, [`PortBy`] of a port event.
+    /// The [`crate::Cause`] of a failure, or the [`PortBy`] of `port.allocated`; else 0.
     pub detail: u8,
     /// TCP state (include/net/tcp_states.h) before a `tcp.state` event.
     pub old_state: u8,

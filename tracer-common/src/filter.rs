@@ -1,9 +1,9 @@
-//! Which sockets events are about. The ledger counts every socket; a filter only saves events.
+//! Which sockets have events. The ledger counts every socket; a filter only saves events.
 
 use crate::Addr;
 
-/// Values a filter takes of each kind. A socket passes a kind when it matches any of its values,
-/// and passes the filter when it passes every kind that has values.
+/// How many values of each kind a filter can have. A socket passes a kind if it matches any of its values,
+/// and passes the filter if it passes every kind that has values.
 pub const FILTER_VALUES: usize = 4;
 
 /// An address prefix: `address & mask == network`.
@@ -17,7 +17,7 @@ pub struct Prefix {
 impl Prefix {
     #[inline(always)]
     pub fn contains(&self, address: &Addr) -> bool {
-        // Not by `map` of an array: the kernel refuses the type information of that.
+        // Not with `map` of an array: the kernel rejects the BTF that it produces.
         let [high, low] = address.words();
         let [mask_high, mask_low] = self.mask.words();
         let [want_high, want_low] = self.network.words();
@@ -63,7 +63,7 @@ pub struct Filter {
     pub destination_port_count: u8,
     /// 0: both families, 4: IPv4 (v4-mapped included) only, 6: IPv6 only.
     pub family: u8,
-    /// 1: at least one kind is filtered on. 0 lets the kernel side skip the rest.
+    /// 1: at least one kind has values; 0: everything passes, and the kernel side skips the rest.
     pub active: u8,
     pub zero: [u8; 7],
 }

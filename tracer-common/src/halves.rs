@@ -1,36 +1,36 @@
 //! Counts of even and of odd ports, in one word.
 
-/// How many even and how many odd ports there are of a kind: the kernel gives connect() the ports of one parity
-/// first. One addition changes it, and one load reads both.
+/// How many even and how many odd ports there are of a kind: connect() searches the ports of one parity
+/// first. One addition changes a count, and one load reads both.
 ///
-/// The even ones are in the upper 32 bits. A reading may be made between the end of one port and the begin of
-/// another that came before it, so either count can be below 0 for a moment, and is 0 then.
+/// The even ports are in the upper 32 bits. One CPU can count the release of a port before another has counted that it was
+/// taken, so either count can be below 0 for a moment. It reads as 0 then.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Halves(pub u64);
 
 impl Halves {
-    /// What one port adds; [`u64::wrapping_neg`] of it takes it away.
+    /// What one port adds; [`u64::wrapping_neg`] of it removes the port.
     #[inline(always)]
     pub const fn one(port: u16) -> u64 {
         if port & 1 != 0 { 1 } else { 1 << 32 }
     }
 
-    /// Odd ports.
+    /// How many odd ports there are.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "the lower half")]
     pub const fn odd(self) -> u32 {
         not_negative(self.0 as u32)
     }
 
-    /// Even ports.
+    /// How many even ports there are.
     #[inline(always)]
     pub const fn even(self) -> u32 {
-        // An odd count below 0 has borrowed one.
+        // An odd count below 0 has borrowed 1 from the even count.
         not_negative((self.0.wrapping_add(1 << 31) >> 32) as u32)
     }
 
-    /// Both together; below 0 (wrapped) where they are for a moment.
+    /// Both counts together; below 0 (wrapped) if they are so for a moment.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "the two halves")]
     pub const fn sum(self) -> u32 {

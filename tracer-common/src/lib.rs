@@ -1,8 +1,8 @@
-//! Types that both sides of the kernel boundary must agree on, and nothing else.
+//! The types that kernel side and userspace share, and nothing else.
 //!
 //! `tracer-ebpf` writes these values in the kernel, `tracer` reads them in userspace. Every shared
 //! type is `repr(C)`, has no implicit padding, no pointer, no `bool` and no enum with data, and
-//! says its size in a `const` assertion beside it.
+//! has its size asserted in a `const` next to it.
 //!
 //! Reading order: [`addr`], [`tuple`], [`conn`], [`event`], [`cause`], [`loss`], [`filter`],
 //! [`settings`], [`share`], [`spread`].

@@ -1,19 +1,18 @@
-//! What was not recorded, by name, the two totals that the losses must add up to, and how many calls
-//! failed.
+//! Losses by name, the two totals of events, and how many calls failed by cause: the indices of `STATS`.
 
 use crate::Cause;
 
-/// Counters of the per-CPU `STATS` map. The order is the array index: append, never reorder.
+/// Totals in the per-CPU `STATS` map. The value is the array index: append, never reorder.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Stat {
     /// Events that the event mask and the filter let through.
     EventsSeen = 0,
-    /// Of those, written to the ring buffer. `seen = emitted + event_ring_full + events_limited`, exactly.
+    /// Of these: events written to the ring buffer. `seen = emitted + event_ring_full + events_limited`, exactly.
     EventsEmitted,
 }
 
-/// Every way for the kernel side to lose something. The order is an array index: append.
+/// What the kernel side could not record. The value is an array index: append, never reorder.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Loss {
@@ -21,30 +20,30 @@ pub enum Loss {
     EventRingFull = 0,
     /// The connection table was full: this port is counted nowhere but here.
     ConnsFull,
-    /// The tuple table was full: this port is counted nowhere but here; this failure has its event, but no row.
+    /// The tuple table was full: this port is counted nowhere but here; a failure has its event, but no row.
     TuplesFull,
     /// The table of bound ports was full.
     BindsFull,
-    /// The table of connect() calls under way could not take one: who called is not known.
+    /// A call's attempt was evicted or could not be inserted: its caller is not known.
     AttemptsFull,
     /// The table of tombstones was full while older sockets were being read.
     TombstonesFull,
-    /// A map operation failed for a passing reason (EBUSY): left to the reconciliation.
+    /// A map operation failed for a passing reason (EBUSY): the reconciliation corrects the ledger.
     MapBusy,
     /// A kernel structure could not be read.
     ReadFailed,
-    /// A socket took a port without ever having been given a cookie.
+    /// A socket without a cookie took a port.
     NoCookie,
-    /// One user, or one namespace, holds its share of the tuple table: as [`Self::TuplesFull`].
+    /// One user, or one namespace, holds its whole share of the tuple table: as [`Self::TuplesFull`].
     TuplesShare,
-    /// The same of the connection table: this port is counted nowhere but here.
+    /// The same for the connection table: this port is counted nowhere but here.
     ConnsShare,
-    /// The same of the table of bound ports.
+    /// The same for the table of bound ports.
     BindsShare,
-    /// Events of failures that one user, or one namespace, had too many of: [`crate::share::Rate`].
+    /// An event of a failure that exceeded the rate of one user, or one namespace: [`crate::share::Rate`].
     EventsLimited,
-    /// One user, or one namespace, holds its share of the table of ports that bind() took at some time: where a
-    /// connection keeps this one from connect(), it counts as free once it is not bound any more.
+    /// The same for the table of ports that bind() took at some time: such a port counts as free once it is not bound any
+    /// more, even if a connection still keeps the kernel from giving it to connect().
     TouchedShare,
 }
 
@@ -67,7 +66,7 @@ impl Loss {
         Self::TouchedShare,
     ];
 
-    /// The word in the `lost.reason` field and in the view.
+    /// Its name in the `lost.reason` field and in the view.
     pub const fn name(self) -> &'static str {
         match self {
             Self::EventRingFull => "event_ring_full",

@@ -1,94 +1,96 @@
-//! Changes to the ledger that userspace asks for: sockets older than the tracer, and corrections.
+//! Commands by which userspace changes the ledger: it adds older sockets, and corrects.
 //!
-//! Only BPF code changes a count, so userspace runs the BPF program `ledger_command` by
+//! Only BPF code changes a count, so userspace runs the BPF program `ledger_command` with
 //! `BPF_PROG_TEST_RUN`, with a [`Command`] as its context (raw tracepoint programs take up to
 //! twelve u64 there, Linux 5.10 and later).
 
 use crate::{ConnKey, Touched, TupleKey};
 
-/// What to do. The value is on the wire.
+/// What a command does. The value is on the wire.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Op {
-    /// Insert a connection that is not known yet; undone at once if a tombstone says it is over.
+    /// Insert a connection that has no entry; undone at once if a tombstone says that its port was released.
     AddConn = 1,
-    /// Remove a connection that the kernel does not have any more.
+    /// Remove a connection whose socket the kernel does not have any more.
     RemoveConn,
     /// Insert a bound or listening port.
     AddBound,
     /// Remove a bound or listening port.
     RemoveBound,
-    /// Remove a tuple that holds no port, and that no hook used since `DoomTuple`.
+    /// Remove a tuple that holds no port and that no hook used since `DoomTuple`.
     RemoveTuple,
-    /// Say that a time-wait socket holds the port of a known connection.
+    /// Record that a time-wait socket holds the port of a connection.
     MarkTimeWait,
-    /// Say why the spreader is not to choose a source towards a destination (`flags` is a
+    /// Set why the spreader must not choose a source towards a destination (`flags` is a
     /// [`crate::spread::LeftOut`]), or that it may again (0).
     LeaveOut,
-    /// Hold no failure up to now against a source towards a destination.
+    /// Forgive a source its failures towards a destination so far.
     Forgive,
-    /// Say that a tuple that holds no port is going to be removed.
+    /// Announce the removal of a tuple that holds no port: the first of two steps.
     DoomTuple,
     /// Add a [`Correction`] to the counters of a tuple.
     CorrectTuple,
-    /// Say in which state the connection of a known port is (`flags`), if the ledger has it in the state of which
-    /// `user` has the flags.
+    /// Set the state of a connection to that of `flags`, if the ledger has it in that of `user` (both as in
+    /// [`crate::Conn::flags`]).
     SetState,
-    /// Say whether the port of a known connection is [`crate::conn_flag::APART`] (`flags`: 1 or 0).
+    /// Set whether the port of a connection is [`crate::conn_flag::APART`] (`flags`: 1 or 0).
     SetApart,
-    /// Add to how many ports the spreader has handed out (`flags`, which wraps), if there are `user` of them now.
+    /// Add `flags`, which wraps, to the number of held ports that the spreader bound, if that is `user` now.
     CorrectFast,
-    /// Remove an entry of the `TOUCHED` map (`key.cookie` is its key) that is as it was read: `before_ns` is its time,
-    /// `user` its uses.
+    /// Remove an entry of the `TOUCHED` map (`key.cookie` is its key), if it still has the time `before_ns` and `user`
+    /// uses.
     RemoveTouched,
 }
 
-/// One change: twelve u64. The result of the run is 1 where something changed, else 0.
+/// One command: twelve u64. The test run returns 1 if the command changed something, else 0.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub struct Command {
     pub op: u32,
-    /// [`crate::conn_flag`] bits of the new entry; for `LeaveOut`: why.
+    /// [`crate::conn_flag`] bits of the new entry. For other commands: see [`Op`].
     pub flags: u32,
     pub key: ConnKey,
-    /// The tuple; for a bound port `source` and `netns` say where it is.
+    /// The tuple; for a bound port only its `source` and `netns`.
     pub tuple: TupleKey,
-    /// comm of the owner where it is known.
+    /// comm of the process that has the socket, if it is known; else zeros.
     pub comm: [u8; 16],
+    /// Its pid; 0: not known.
     pub pid: u32,
-    /// uid of who made the socket, in whose share a new entry is; [`crate::share::UNKNOWN_USER`]: not known.
-    /// `SetState`, `RemoveTouched`: see there.
+    /// uid of the socket, in whose share a new entry is; [`crate::share::UNKNOWN_USER`]: not known.
+    /// `SetState`, `CorrectFast`, `RemoveTouched`: see [`Op`].
     pub user: u32,
     /// `DoomTuple`, `RemoveTuple`: only if the tuple has not changed since then (CLOCK_MONOTONIC, ns).
-    /// `RemoveTouched`: see there.
+    /// `RemoveTouched`: see [`Op`].
     pub before_ns: u64,
 }
 
-/// What makes the counters of a tuple equal to what `CONNS` has for it, when it is added.
+/// Differences that make the counters of a tuple equal to the entries of `CONNS` when they are added.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Correction {
-    /// Nothing is corrected unless the tuple has opened and released as many ports, or this is [`Correction::ALWAYS`].
+    /// As userspace read it: if the tuple's `opened` or `released` has changed since, nothing is corrected, unless this is
+    /// [`Correction::ALWAYS`].
     pub opened: u64,
     pub released: u64,
-    /// Ports in use, and of these in TIME_WAIT.
+    /// Difference of the ports in use, and of those in TIME_WAIT.
     pub in_use: i32,
     pub time_wait: i32,
-    /// Ports whose connection the spreader chose, and that wait for an answer.
+    /// Difference of the connections that wait for an answer and whose source the spreader chose.
     pub unanswered: i32,
-    /// As [`crate::TupleCount::held`] and `waiting`; to be added with wrapping.
+    /// Differences of [`crate::TupleCount::held`] and `waiting`; their addition wraps.
     pub held: u64,
     pub waiting: u64,
-    /// As [`crate::TupleCount::states`], likewise.
+    /// Difference of [`crate::TupleCount::states`]; its addition wraps.
     pub states: u64,
 }
 
 impl Correction {
-    /// In place of `opened`: what is to be added does not depend on ports that are opened and released meanwhile.
+    /// In place of `opened`: the correction holds even if ports are opened and released meanwhile.
     pub const ALWAYS: u64 = u64::MAX;
 }
 
 impl Command {
-    /// `CorrectFast`: there are `right` of these ports, and the hooks have `counted` others.
+    /// A `CorrectFast` command: the hooks counted `counted` of these ports, and there are `right`.
     pub fn correcting_fast(counted: u32, right: u32) -> Self {
         Self {
             op: Op::CorrectFast as u32,
@@ -98,7 +100,7 @@ impl Command {
         }
     }
 
-    /// `RemoveTouched`.
+    /// A `RemoveTouched` command for the entry as it was read.
     pub fn removing_touched(port: u64, touched: &Touched) -> Self {
         Self {
             op: Op::RemoveTouched as u32,
@@ -109,7 +111,7 @@ impl Command {
         }
     }
 
-    /// `CorrectTuple`: its fields are in the place of what it has no use for.
+    /// A `CorrectTuple` command. The correction is in fields that the command does not use otherwise.
     #[expect(clippy::cast_possible_truncation, reason = "parts of a word")]
     pub const fn correcting(tuple: TupleKey, correction: &Correction) -> Self {
         let words = correction.held as u128 | (correction.waiting as u128) << 64;
@@ -130,7 +132,7 @@ impl Command {
         }
     }
 
-    /// The correction of a `CorrectTuple`.
+    /// The correction of a `CorrectTuple` command.
     #[inline(always)]
     pub const fn correction(&self) -> Correction {
         let words = u128::from_ne_bytes(self.comm);
@@ -151,7 +153,7 @@ impl Command {
     }
 }
 
-/// Size of [`Command`] in u64, the most that a raw tracepoint test run takes.
+/// Size of [`Command`] in u64: the most that a test run of a raw tracepoint program takes.
 pub const COMMAND_WORDS: usize = 12;
 
 const _: () = assert!(size_of::<Command>() == COMMAND_WORDS * 8);

@@ -1,4 +1,4 @@
-//! Names of maps, programs and read-only globals: both sides use only these.
+//! Names of maps and read-only globals, which kernel side and userspace use, and constants of both.
 
 /// Maps, by their name in the BPF object.
 pub mod map {
@@ -29,9 +29,9 @@ pub mod map {
 /// Read-only globals, set before the programs are loaded. Offsets are in bytes from the start of
 /// the named structure, resolved from the running kernel's BTF.
 pub mod global {
-    /// u32: [`crate::Kind::bit`]s of the events that are wanted.
+    /// u32: [`crate::Kind::bit`]s of the events that hooks write.
     pub const EVENT_MASK: &str = "EVENT_MASK";
-    /// u32: bytes waiting in the ring buffer at which the reader is woken.
+    /// u32: unread bytes in the ring buffer from which on a hook wakes the reader.
     pub const WAKE_AT: &str = "WAKE_AT";
     /// u32: `struct sock_common`
     pub const SKC_DADDR: &str = "SKC_DADDR";
@@ -52,19 +52,19 @@ pub mod global {
     pub const SK_USERLOCKS_SHIFT: &str = "SK_USERLOCKS_SHIFT";
     /// u32: `struct inet_sock.inet_sport`
     pub const INET_SPORT: &str = "INET_SPORT";
-    /// u32: `struct net`, to the namespace's inode number (`ns.inum`).
+    /// u32: `struct net`, the namespace's inode number (`ns.inum`).
     pub const NET_INUM: &str = "NET_INUM";
-    /// u32: `struct net`, to the namespace's cookie; 0: this kernel has none
+    /// u32: `struct net`, the namespace's cookie; 0: the kernel has none (before Linux 5.12).
     pub const NET_COOKIE: &str = "NET_COOKIE";
     /// u32: `struct timer_list.function`
     pub const TIMER_FUNCTION: &str = "TIMER_FUNCTION";
     /// u32: `struct inet_timewait_sock.tw_timer`
     pub const TW_TIMER: &str = "TW_TIMER";
-    /// u32: `struct inet_timewait_sock.tw_substate`; 0: not known, nor the next two
+    /// u32: `struct inet_timewait_sock.tw_substate`; 0: not known, and the next two are not either
     pub const TW_SUBSTATE: &str = "TW_SUBSTATE";
     /// u32: `struct tcp_timewait_sock.tw_ts_recent_stamp`
     pub const TW_RECENT_STAMP: &str = "TW_RECENT_STAMP";
-    /// u32: `struct inet_timewait_sock.tw_entry_stamp`; 0: this kernel has none (before Linux 6.14)
+    /// u32: `struct inet_timewait_sock.tw_entry_stamp`; 0: the kernel has none (before Linux 6.14)
     pub const TW_ENTRY_STAMP: &str = "TW_ENTRY_STAMP";
     /// u32: `struct tcp_sock.rx_opt.ts_recent_stamp`; 0: not known
     pub const TP_RECENT_STAMP: &str = "TP_RECENT_STAMP";
@@ -80,19 +80,19 @@ pub mod global {
     /// known.
     pub const TRANSPARENT: &str = "TRANSPARENT";
     pub const TRANSPARENT_MASK: &str = "TRANSPARENT_MASK";
-    /// u32: the same of IP_BIND_ADDRESS_NO_PORT.
+    /// u32: as `TRANSPARENT`, for the IP_BIND_ADDRESS_NO_PORT flag.
     pub const NO_PORT: &str = "NO_PORT";
     pub const NO_PORT_MASK: &str = "NO_PORT_MASK";
-    /// u32: the same of the flag that a TCP_FASTOPEN_CONNECT socket has until its first write sends the SYN.
+    /// u32: as `TRANSPARENT`, for the flag that a TCP_FASTOPEN_CONNECT socket has until its first write sends the SYN.
     pub const DEFERRED: &str = "DEFERRED";
     pub const DEFERRED_MASK: &str = "DEFERRED_MASK";
-    /// u32: 1 if this is a spreader: the ledger asks which sources are its own.
+    /// u32: 1 if the spreader is loaded, so that the ledger's hooks record which sources it chose; else 0.
     pub const SPREADING: &str = "SPREADING";
-    /// u32: 1 if a program may set the errno of a call that it denies (Linux 6.1).
+    /// u32: 1 if a program can set the errno of a call that it denies (Linux 6.1); else 0.
     pub const FAIL_FAST: &str = "FAIL_FAST";
-    /// u32: 1 if the kernel gives a port that bind() took to no connect() until no socket has it (Linux up to 6.17).
+    /// u32: 1 if the kernel gives a port that bind() took to no connect() until no socket has it (Linux up to 6.17); else 0.
     pub const BLOCKED_UNTIL_FREE: &str = "BLOCKED_UNTIL_FREE";
-    /// u32: entries that the tables may have.
+    /// u32: how many entries the tables may have.
     pub const MAX_TUPLES: &str = "MAX_TUPLES";
     pub const MAX_CONNS: &str = "MAX_CONNS";
     pub const MAX_BINDS: &str = "MAX_BINDS";
@@ -100,17 +100,17 @@ pub mod global {
     pub const TIMER_EXPIRES: &str = "TIMER_EXPIRES";
 }
 
-/// Entries of the `TOUCHED` map, where there is one: as many ports as one namespace can have.
+/// Entries of the `TOUCHED` map, if `BLOCKED_UNTIL_FREE` is 1: as many as a namespace has ports.
 pub const MAX_TOUCHED: u32 = 65_536;
 
-/// Version of what is pinned: changes whenever a pinned map's key or value does.
+/// Version of the pinned maps: changes whenever the key or the value of one does.
 pub const LAYOUT: u32 = 14;
 
-/// Bytes of `struct sock_common` that are read at once; every `SKC_*` field must lie below.
+/// How many bytes of `struct sock_common` hooks read at once; every `SKC_*` field must lie within them.
 pub const SOCK_COMMON_LEN: usize = 96;
 
-/// Index 0 of the `CONTROL` map (u32): 1 while sockets older than the tracer are being read, so
-/// that a release of an unknown one leaves a tombstone.
+/// Index in the `CONTROL` map (u32): 1 while userspace reads the sockets that are older than the tracer, so
+/// that hooks leave tombstones; else 0.
 pub const CONTROL_SEEDING: u32 = 0;
 /// Entries of the `CONTROL` map.
 pub const CONTROL_LEN: u32 = 1;

@@ -1,18 +1,18 @@
-//! Shares: how much of a table one owner may hold, and at what rate it may have events, so that nobody can take
-//! from others what they need.
+//! Shares: how much of a table one owner may hold, and at what rate it may have events, so that no user can exhaust a
+//! table for the others.
 //!
-//! An owner is a user in a network namespace, and every user but root is one more over all namespaces together:
-//! containers run as root share nothing but what is free, and a user gains nothing by making namespaces. Each may
-//! hold eight times what is free in the table, no more (the "dynamic threshold" of shared buffers in switches):
-//! one owner alone gets 8/9 of the table, n greedy ones get 8/(8n+1) each, and there is always room for those who
-//! have little.
+//! An owner is a user in a network namespace, and each user except root is also one owner over all namespaces together:
+//! containers run as root compete only for free entries, and a user gains nothing by making namespaces. Each owner may
+//! hold eight times as many entries as are free in the table, no more (the "dynamic threshold" of shared buffers in
+//! switches): one owner alone gets 8/9 of the table, n greedy ones get 8/(8n+1) each, and owners with few entries always
+//! find room.
 
-/// An owner whose user is not known (a socket older than the tracer): the namespace is all there is.
+/// In place of a uid that is not known (a socket older than the tracer): one owner for each namespace.
 pub const UNKNOWN_USER: u32 = u32::MAX;
 
-/// Places in the `SHARES` map: 0 has the totals, then owners, then users over all namespaces. An owner's place is
-/// a keyed hash, so that nobody can choose to share one with a victim. Two who share one by chance share what it
-/// may hold.
+/// How many places the `SHARES` map has: place 0 has the totals, the lower half owners, the upper half users over all
+/// namespaces. An owner's place is a keyed hash, so that no user can choose a place that a victim has. Two owners with
+/// the same place by chance share its limits.
 pub const SLOTS: u32 = 8192;
 const HALF: u64 = 4096;
 
@@ -22,23 +22,23 @@ const HALF: u64 = 4096;
 pub struct Share {
     /// Entries of each [`Table`].
     pub held: [u64; Table::COUNT],
-    /// The time up to which its events are paid for: see [`Rate`], CLOCK_MONOTONIC in ns.
+    /// For each [`Rate`]: until when its events are charged, CLOCK_MONOTONIC, ns. Each event adds its interval.
     pub paid_ns: [u64; Rate::COUNT],
-    /// In the first place: the key of the hash. Set by the first tracer before anything is attached.
+    /// In place 0: the key of the hash. The first tracer sets it before anything is attached.
     pub key: u64,
     pub zero: u64,
 }
 
 const _: () = assert!(size_of::<Share>() == 64);
 
-/// The tables that are shared.
+/// A table whose entries are limited by shares.
 #[repr(usize)]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Table {
     Tuples = 0,
     Conns,
     Binds,
-    /// [`crate::Touched`], which has no setting: [`crate::settings::MAX_TOUCHED`].
+    /// The `TOUCHED` map. Its size is no setting: [`crate::settings::MAX_TOUCHED`].
     Touched,
 }
 
@@ -46,20 +46,20 @@ impl Table {
     pub const COUNT: usize = 4;
 }
 
-/// The rates at which an owner may have events of failed connect() calls; a burst comes on top.
+/// The rates at which an owner may have events of failed connect() and bind() calls; a burst comes on top.
 #[repr(usize)]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Rate {
-    /// Failures that say nothing about ports: 100 a second, 2,000 at once.
+    /// All other failures: 100 a second, 2,000 at once.
     Failures = 0,
-    /// Exhaustion, which this program is for: 500 a second, 20,000 at once.
+    /// Ports exhausted, of connect() and of bind(), and 4-tuples that are taken: 500 a second, 20,000 at once.
     Exhaustion,
 }
 
 impl Rate {
     pub const COUNT: usize = 2;
 
-    /// ns between two events at this rate.
+    /// Interval between two events at this rate, ns.
     #[inline(always)]
     pub const fn interval_ns(self) -> u64 {
         match self {
@@ -68,7 +68,7 @@ impl Rate {
         }
     }
 
-    /// How far ahead events may be paid for, ns: what a burst takes.
+    /// How far in the future [`Share::paid_ns`] may be, ns: the intervals of a burst.
     #[inline(always)]
     pub const fn burst_ns(self) -> u64 {
         match self {
@@ -78,8 +78,8 @@ impl Rate {
     }
 }
 
-/// Whether an owner that holds `held` entries of a table may have one more, where there are `all` of `max`. Counts
-/// that are read while they change can be below zero for a moment: these are none.
+/// Whether an owner that holds `held` entries of a table may have one more, if `all` of the table's `max` are in use. Counts
+/// that are read while they change can be below 0 for a moment: they count as 0.
 #[inline(always)]
 pub const fn has_room(held: u64, all: u64, max: u32) -> bool {
     let all = positive(all);
@@ -92,14 +92,14 @@ const fn positive(count: u64) -> u64 {
     if count >> 63 == 0 { count } else { 0 }
 }
 
-/// The owner of what this user has in this network namespace: its place in `SHARES`, and in the upper half the
-/// user's place over all namespaces (0: none). `key` is the first share's.
+/// The owner for this user in this network namespace: its place in `SHARES`, and in the upper 16 bits the
+/// user's place over all namespaces (0: none). `key`: [`Share::key`].
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "two places below 2^13")]
 pub const fn owner(key: u64, netns: u32, user: u32) -> u32 {
     let user = group(user);
     let pair = mix(key ^ (((netns as u64) << 32) | user as u64));
-    // Never 0, which has the totals.
+    // Never place 0, which has the totals.
     let pair = 1 + (((pair >> 32) * (HALF - 1)) >> 32);
     let over_all = if user == 0 || user == UNKNOWN_USER {
         0
@@ -109,19 +109,20 @@ pub const fn owner(key: u64, netns: u32, user: u32) -> u32 {
     ((over_all << 16) | pair) as u32
 }
 
-/// The places of an owner in `SHARES`; 0: none. What else is in the word ([`crate::Conn::APART`]) makes no difference.
+/// The two places of an owner in `SHARES`; 0: none. Other bits of the word ([`crate::Conn::APART`]) are ignored.
 #[inline(always)]
 pub const fn places(owner: u32) -> [u32; 2] {
     [owner & (SLOTS - 1), (owner >> 16) & (SLOTS - 1)]
 }
 
-/// Counters in the `BOUND_BY_ADDR` map, in two rows.
+/// How many counters the `BOUND_BY_ADDR` map has, in two rows.
 pub const BOUND_COUNTERS: usize = 1 << 15;
 const ROW: u64 = BOUND_COUNTERS as u64 / 2;
 
-/// The two counters of an address in `BOUND_BY_ADDR`, one in each row. Other addresses can have one of them, and nobody
-/// knows which: the lower one is what is bound at the address, or a little more. (A count-min sketch: Cormode and
-/// Muthukrishnan, 2005.) `key` as for [`owner`], `address` as [`crate::Addr::words`].
+/// Indices of the two counters of an address in `BOUND_BY_ADDR`, one in each row. Other addresses can have the same counter
+/// in a row, and the hash is keyed, so that no user can choose which: the lower counter is the number of ports bound at the
+/// address, or a little more. (A count-min sketch: Cormode and Muthukrishnan, 2005.) `key` as for [`owner`], `address` as
+/// [`crate::Addr::words`].
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "below 2^15")]
 pub const fn counters(key: u64, netns: u32, address: [u64; 2]) -> [usize; 2] {
@@ -129,7 +130,8 @@ pub const fn counters(key: u64, netns: u32, address: [u64; 2]) -> [usize; 2] {
     [(hash & (ROW - 1)) as usize, (ROW + ((hash >> 32) & (ROW - 1))) as usize]
 }
 
-/// A user's subordinate uids come in ranges of 65,536 above 65,535: with all of one it is two owners more.
+/// The uid that stands for this one: subordinate uids come in ranges of 65,536 above 65,535, and each block of 65,536 uids is one
+/// user. So a user with a whole range has at most two more owners.
 #[inline(always)]
 const fn group(user: u32) -> u32 {
     if user < 1 << 16 || user == UNKNOWN_USER { user } else { user & 0xffff_0000 }

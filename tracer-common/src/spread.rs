@@ -1,5 +1,8 @@
-//! What the spreader goes by, and how it chooses: shared, so that the choice is tested on the host
-//! and used as it is in the hook.
+//! The spreader's rule, and how it chooses an address. Shared, so that the host tests the same code that the
+//! hooks run.
+//!
+//! connect() searches the ports of one parity first: the *first parity*, that of the range's first port. The *second
+//! parity* is what it searches last.
 
 mod choice;
 
@@ -10,83 +13,83 @@ use crate::{
     filter::{Ports, Prefix},
 };
 
-/// Addresses of one family that a pool can have.
+/// How many addresses of one family a pool can have.
 pub const POOL_MAX: usize = 256;
-/// Destinations that a rule can name.
+/// How many destinations a rule can name.
 pub const DESTINATIONS_MAX: usize = 16;
 
 /// Bits of [`Rule::flags`].
 pub mod rule_flag {
-    /// An address that the application chose (without a port) is replaced too.
+    /// Also replace an address that the application bound (without a port).
     pub const REBIND: u32 = 1;
-    /// Past 45 % of a tuple's ports, hand out ports of the parity that the kernel tries last.
+    /// Past 45 % of a tuple's ports, bind ports of the second parity.
     pub const FAST_PORTS: u32 = 1 << 1;
-    /// Where the pool is full, fail at once instead of letting the kernel search in vain.
+    /// If the pool is full, fail the connect() at once instead of letting the kernel search every port first.
     pub const FAIL_FAST: u32 = 1 << 2;
-    /// Do nothing once the lease is over.
+    /// Do nothing once the agent's lease has expired.
     pub const LEASED: u32 = 1 << 3;
 }
 
-/// Indices in the `HELD` map: what the hooks count of ports in the namespace and the range of a rule.
+/// Indices in the `HELD` map: counters of bound and fast ports in the namespace and the range of a rule.
 pub mod held {
-    /// Ports that bind() or listen() took while nobody had them bound: each once, however many addresses it is bound at. Only
-    /// grows.
+    /// How often bind() or listen() took a port that was not bound at any address: once for each port, however many addresses it
+    /// is then bound at. Only grows.
     pub const BOUND: u32 = 0;
-    /// How often such a port was given back, at any address. Only grows.
+    /// How often a bound port was released, at any address. Only grows.
     pub const RELEASED: u32 = 1;
-    /// Ports that the spreader bound and that are held now.
+    /// Ports that the spreader bound and that are held now (fast ports).
     pub const FAST: u32 = 2;
-    /// Number of the agent's newest look at what is bound, from 1 up.
+    /// Number of the agent's newest reading of the bound ports, from 1 up.
     pub const LOOK: u32 = 3;
-    /// Of [`BOUND_BY_ADDR`], ports that nobody has bound any more, if that was so before the look after. Only grows.
+    /// Of [`BOUND`]: ports that no address has bound any more, if they were released before the agent's next reading. Only grows.
     pub const BACK: u32 = 4;
     /// Entries of the map.
     pub const COUNT: u32 = 5;
 }
 
-/// A destination: a network and a range of ports. Where several have one, the last of them decides.
+/// A destination: a network and a range of ports. If several contain an address, the last of them decides.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Destination {
     /// An IPv4 network is v4-mapped.
     pub prefix: Prefix,
     pub ports: Ports,
-    /// 0: connections there are spread; 1: they are left alone.
+    /// 0: the rule spreads connections to it; 1: they are exempt.
     pub exempt: u32,
 }
 
 const _: () = assert!(size_of::<Destination>() == 40);
 
 impl Destination {
-    /// Whether a connect() goes there.
+    /// Whether this destination contains the address and port of a connect().
     #[inline(always)]
     pub fn contains(&self, address: &Addr, port: u16) -> bool {
         port >= self.ports.low && port <= self.ports.high && self.prefix.contains(address)
     }
 
-    /// Whether a connect() there is spread. An empty list has every destination.
+    /// Whether a rule with these destinations spreads a connect() to this address and port. An empty list: every destination.
     pub fn is_spread(all: &[Self], address: &Addr, port: u16) -> bool {
         let last = all.iter().rev().find(|one| one.contains(address, port));
         all.is_empty() || last.is_some_and(|one| one.exempt == 0)
     }
 }
 
-/// The addresses of one family.
+/// The pool's addresses of one family.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct FamilyPool {
     /// How many of `addresses` there are.
     pub count: u32,
-    /// How many of `slots` there are: at least one for each address, more for a heavier one.
+    /// How many of `slots` are used: at least one for each address, more for one with more weight.
     pub slot_count: u32,
-    /// 1: the addresses are loopback ones, and so must the destinations be.
+    /// 1: these are loopback addresses, for loopback destinations only; 0: neither.
     pub loopback: u32,
-    /// 1: the kernel's own search takes over TIME_WAITs of these addresses that are old enough
-    /// (net.ipv4.tcp_tw_reuse of 1; of 2 if they are loopback addresses).
+    /// 1: the kernel's port search reuses TIME_WAITs of these addresses that are old enough
+    /// (net.ipv4.tcp_tw_reuse is 1, or 2 and they are loopback addresses); else 0.
     pub reuse: u32,
-    /// Draws among addresses by weight: indices into `addresses`.
+    /// Indices into `addresses`: a slot drawn at random draws an address by weight.
     pub slots: [u8; POOL_MAX],
-    /// From 1 up.
+    /// Weight of each address, from 1 up.
     pub weights: [u16; POOL_MAX],
     pub addresses: [Addr; POOL_MAX],
 }
@@ -107,40 +110,41 @@ impl Default for FamilyPool {
     }
 }
 
-/// Value of the `RULES` map: all that the hooks need to know.
+/// Value of the `RULES` map: a rule, as the hooks read it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Rule {
     /// Cookie of the network namespace that the pool's addresses are in (SO_NETNS_COOKIE, Linux
-    /// 5.14); 0: not known, the inode number decides.
+    /// 5.14); 0: not known, and the inode number decides.
     pub netns_cookie: u64,
     /// Inode number of that namespace.
     pub netns: u32,
     /// [`rule_flag`] bits.
     pub flags: u32,
-    /// The range less reserved ports and those that bind() and listen() took: what a tuple can hold beside
-    /// ports of the last kind, and beside `unsure`.
+    /// Ports of the range that are neither reserved nor taken by bind() or listen(): how many a tuple can hold,
+    /// besides those that are bound, and besides `unsure`.
     pub capacity: u32,
-    /// First port of the half that the kernel gives to connect() last.
+    /// First port of the second parity.
     pub other_low: u16,
-    /// 1: there is one port more, because their number is odd, which a search can pass over. Else 0.
+    /// 1: the range has an odd number of ports, so that it has one port more, which connect()'s search can skip; else 0.
     pub unsure: u16,
-    /// Ports in that half, two apart; those of the other half are as many.
+    /// Ports of the second parity in the range, each 2 above the one before; the first parity has as many.
     pub half: u32,
-    /// Of these, those that are neither reserved nor bound.
+    /// Of these: ports that are neither reserved nor bound.
     pub other_capacity: u32,
-    /// Candidates are taken `step` apart (coprime with `half`), from `offset` on, so that nobody
-    /// can tell the next port from the last one (RFC 6056).
+    /// Candidates are taken `step` apart (coprime with `half`), from `offset` on, so that an observer
+    /// cannot predict the next port from the last one (RFC 6056).
     pub step: u32,
     pub offset: u32,
-    /// One decision in so many is told; 0: none.
+    /// One decision in this many is recorded, a power of two; 0: none.
     pub sample: u32,
+    /// How many of `destinations` there are; 0: the rule is for every destination.
     pub destination_count: u32,
-    /// Age from which on a TIME_WAIT can be taken over, ms (net.ipv4.tcp_tw_reuse_delay, Linux 6.14). Older
-    /// kernels take it over in the next second of their clock.
+    /// Age from which on the kernel reuses a TIME_WAIT, ms (net.ipv4.tcp_tw_reuse_delay, Linux 6.14). Older
+    /// kernels reuse it from the next second of their clock on.
     pub reuse_delay_ms: u32,
-    /// What [`held::BOUND`], [`held::RELEASED`] and [`held::BACK`] were when `capacity` was made: bind() took ports since
-    /// then that are in it, or gave back some that are not.
+    /// The counters [`held::BOUND`], [`held::RELEASED`] and [`held::BACK`] when the agent computed `capacity`. Their growth
+    /// since then: ports in `capacity` that are bound now, and ports outside of it that were released.
     pub bound: u32,
     pub released: u32,
     pub back: u32,
@@ -150,7 +154,7 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Whether a port is one of the two halves.
+    /// Whether a port is in the range, of either parity (an odd range's last port is not).
     #[inline(always)]
     pub const fn has_port(&self, port: u16) -> bool {
         let low = (self.other_low as u32).wrapping_sub(1);
@@ -163,21 +167,21 @@ const _: () = assert!(
         == 64 + DESTINATIONS_MAX * size_of::<Destination>() + 2 * size_of::<FamilyPool>()
 );
 
-/// Where other addresses have connections established towards a destination: for how many connections an
-/// address that never had any may wait there at once, failures of the last second included.
+/// How many connections towards a destination may wait for an answer at once from an address that has had none established
+/// there, failures of the last second included. Once it has that many, addresses with established connections come first.
 pub const TRIALS: u32 = 4;
 
-/// [`Usage::in_use`] of an address that is left out towards the destination is no less: it has no room.
+/// [`Usage::in_use`] of an address that is left out towards the destination is at least this: it has no room.
 pub const NO_ROOM: u32 = 1 << 20;
 
-/// Why the agent leaves an address out towards one destination. The value is on the wire: append. It is added to
-/// the ports in use, and so at least [`NO_ROOM`].
+/// Why the agent leaves an address out towards one destination. The value is on the wire: append. The hooks add
+/// it to the ports in use, so it is at least [`NO_ROOM`].
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum LeftOut {
-    /// Nothing comes back to its connections, while those of another address get established.
+    /// Its connections have no answer, while those of another address are established.
     Failing = NO_ROOM,
-    /// There is no route from it, where there is one without it.
+    /// The host has no route from this address, but reaches the destination otherwise.
     NoRoute = NO_ROOM << 1,
 }
 
@@ -198,72 +202,75 @@ impl LeftOut {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct DecisionRecord {
+    /// CLOCK_MONOTONIC, ns.
     pub mono_ns: u64,
     pub cookie: u64,
-    /// Unspecified: none.
+    /// The address that the spreader chose; unspecified: none.
     pub chosen: Addr,
-    /// What the socket had before; unspecified: none.
+    /// The source address that the socket had before; unspecified: none.
     pub original: Addr,
     pub destination: Addr,
     pub who: Who,
     /// Inode number of the network namespace.
     pub netns: u32,
-    /// Ports of (chosen, destination, destination port) in use before, but for those that the application bound.
+    /// Ports of (chosen, destination, destination port) in use before, without those that the application bound.
     pub in_use: u32,
     /// Host byte order.
     pub destination_port: u16,
-    /// Port of ours, host byte order; 0: the kernel finds one.
+    /// The port that the spreader bound, host byte order; 0: the kernel finds one.
     pub port: u16,
-    /// [`Decision`]
+    /// A [`Decision`].
     pub decision: u32,
 }
 
 const _: () = assert!(size_of::<DecisionRecord>() == 112);
 
-/// What was decided about a connect(). The value is the index of its counter and on the wire: append.
+/// What the spreader decided about a call. The value is the index of its counter, and on the wire: append.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Decision {
-    /// The least-used address was bound; the kernel finds the port.
+    /// The spreader bound the least-used address; the kernel finds the port.
     LeastUsed = 0,
-    /// As that, with a port of ours.
+    /// The spreader bound the least-used address, and a port.
     FastPort,
-    /// No address of the pool has a port left: the kernel chooses as without us.
+    /// No address of the pool has a free port: the connect() goes on as with spreading off.
     PoolFull,
-    /// As that, and the connect() was failed at once.
+    /// No address of the pool has a free port: the hook denied the connect().
     FailedFast,
-    /// The address of a bind(address, 0) was replaced.
+    /// The spreader replaced the address of a bind(address, 0).
     Moved,
-    /// Not among the rule's destinations.
+    /// The rule does not spread connections to the destination.
     OtherDestination,
-    /// Neither TCP nor an address of a family that the pool has.
+    /// Not TCP, or the pool has no address of its family.
     OtherFamily,
-    /// In another network namespace than the pool.
+    /// The socket is in another network namespace than the pool.
     OtherNetns,
-    /// The application bound a port.
+    /// The socket had a port: the application bound it.
     HasPort,
     /// The application bound an address, and the rule does not replace those.
     HasAddress,
-    /// Bound to a device or VRF (SO_BINDTODEVICE).
+    /// The socket is bound to a device or VRF (SO_BINDTODEVICE).
     BoundToDevice,
-    /// IP_TRANSPARENT: the address is somebody else's.
+    /// The socket is IP_TRANSPARENT: its address need not be the host's.
     Transparent,
-    /// Of the kernel itself (NFS, iSCSI).
+    /// The socket is the kernel's own (NFS, iSCSI).
     KernelSocket,
-    /// To a loopback or link-local address, from a pool that is not.
+    /// The destination is loopback and the pool is not, or the other way round; or it is link-local.
     Loopback,
-    /// The agent's lease is over.
+    /// The agent's lease has expired.
     LeaseOver,
-    /// The kernel refused the chosen address, and connects without.
+    /// The kernel refused to bind the chosen address: the connect() goes on as with spreading off.
     Refused,
-    /// As that for the port: the kernel finds one, with or without the address as for `NoCandidate`.
+    /// The kernel refused to bind the chosen port; the connect() goes on as after `NoCandidate`. Counted besides another
+    /// decision.
     PortRefused,
-    /// No free candidate: as that, or where the kernel would find none either, [`Self::PoolFull`].
+    /// The spreader found no free port to bind: it binds the address alone, or if the kernel might find no port either, it
+    /// decides [`Self::PoolFull`]. Counted besides that decision.
     NoCandidate,
-    /// Beside one of the others: it was to be told, and the ring buffer was full.
+    /// The ring buffer was full, so that a decision was not recorded. Counted besides that decision.
     NotTold,
-    /// Addresses of the pool are left out towards this destination, and no other has a port left: the kernel
-    /// chooses as without us.
+    /// Addresses of the pool are left out towards this destination, and no other has a free port: the connect() goes
+    /// on as with spreading off.
     AllLeftOut,
 }
 
@@ -292,7 +299,7 @@ impl Decision {
         Self::AllLeftOut,
     ];
 
-    /// The word for it, in `tracer status` and in `spread.passed`.
+    /// Its name in `tracer status` and in `spread.passed`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::LeastUsed => "least_used",

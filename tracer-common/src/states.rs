@@ -1,26 +1,27 @@
-//! What holds a port: the state of its connection, and counts of these in one word.
+//! The state of the connection that holds a port, and how many ports are in each state, in one word.
 
 use crate::conn::conn_flag;
 
-/// The state of a connection that holds a port, but for TIME_WAIT ([`conn_flag::TIME_WAIT`]). It only goes on:
-/// of two, the one with the larger number is the later one. The value is on the wire.
+/// The state of a connection that holds a port, except TIME_WAIT ([`conn_flag::TIME_WAIT`]). It only moves forward:
+/// of two states, the one with the larger number is the later one. The value is on the wire.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub enum PortState {
     /// SYN_SENT (or SYN_RECV where both ends connect to each other).
     #[default]
     Connecting = 0,
-    /// SYN_SENT, and the SYN was sent again: nothing came back within a second or so.
+    /// SYN_SENT, and the SYN was sent again: there was no answer within a second or so.
     Unanswered,
+    /// ESTABLISHED.
     Established,
-    /// The peer has closed, this end has not: CLOSE_WAIT.
+    /// CLOSE_WAIT: the peer has closed, this end has not.
     CloseWait,
-    /// This end has closed, and no time-wait socket has taken over: FIN_WAIT1, FIN_WAIT2, CLOSING, LAST_ACK.
+    /// FIN_WAIT1, FIN_WAIT2, CLOSING or LAST_ACK: this end has closed, and no time-wait socket has taken over.
     Closing,
 }
 
 impl PortState {
-    /// As it is in [`Conn::flags`](crate::Conn::flags).
+    /// The state as bits of [`Conn::flags`](crate::Conn::flags).
     #[inline(always)]
     pub const fn flags(self) -> u32 {
         (self as u32) << conn_flag::STATE_SHIFT
@@ -38,28 +39,28 @@ impl PortState {
     }
 }
 
-/// How many ports of a tuple are in each state but `Connecting`: 16 bits for each, so that one addition moves a port
-/// from one to another, and one load reads all. (A tuple has at most 65,535 ports.)
+/// How many ports of a tuple are in each state except `Connecting`: 16 bits for each, so that one addition moves a port
+/// from one state to another, and one load reads all. (A tuple has at most 65,535 ports.)
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct States(pub u64);
 
 impl States {
-    /// What one port with these flags adds; [`u64::wrapping_neg`] of it takes it away. A port in TIME_WAIT has no
+    /// What one port with these flags adds; [`u64::wrapping_neg`] of it removes the port. A port in TIME_WAIT has no
     /// state in its flags, and adds nothing.
     #[inline(always)]
     pub const fn one(flags: u32) -> u64 {
         match (flags & conn_flag::STATE) >> conn_flag::STATE_SHIFT {
             0 => 0,
-            // Masked, so that nobody has to prove that it can be shifted by so much.
+            // Masked: the shift is at most 48, without a check for overflow.
             state => 1 << ((state.wrapping_sub(1) & 3) * 16),
         }
     }
 
-    /// The counts, of a tuple that holds `in_use` ports, of these `time_wait` in TIME_WAIT.
+    /// The counts of a tuple that holds `in_use` ports, `time_wait` of these in TIME_WAIT.
     ///
-    /// A port can be moved by one CPU before the CPU that took it has counted it, so a count can be below 0 for a
-    /// moment. It is 0 then, and the next one is right all the same.
+    /// One CPU can count a port's change of state before the CPU that took the port has counted it, so a count can be
+    /// below 0 for a moment. It reads as 0 then, and the next count is right all the same.
     pub fn read(self, in_use: u64, time_wait: u64) -> Ports {
         const BELOW_0: u64 = 0xfff0;
         let mut rest = self.0;
@@ -77,7 +78,7 @@ impl States {
     }
 }
 
-/// Ports by what holds them. With those in TIME_WAIT they are all that are in use.
+/// Ports by the state of the connection that holds them. With those in TIME_WAIT they are all ports in use.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Ports {
     /// SYN_SENT, [`Self::unanswered`] included.

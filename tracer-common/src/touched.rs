@@ -1,4 +1,4 @@
-//! Ports that bind() or listen() took at some time: the `TOUCHED` map.
+//! The `TOUCHED` map: ports that bind() or listen() took at some time.
 
 /// Key of the `TOUCHED` map: a port of a network namespace.
 #[inline(always)]
@@ -18,9 +18,9 @@ pub const fn netns_of(port: u64) -> u32 {
 pub struct Touched {
     /// CLOCK_MONOTONIC of when bind() or listen() last took the port, ns.
     pub at_ns: u64,
-    /// In whose share of the table this entry is ([`crate::share::owner`]): of the one that took the port first.
+    /// The owner in whose share of the table this entry is ([`crate::share::owner`]): the first that took the port.
     pub owner: u32,
-    /// Changes with each use of the entry: a command that removes it sees by that whether a hook used it meanwhile.
+    /// Changes with each use of the entry, so that a command that removes it sees whether a hook used it meanwhile.
     pub uses: u32,
 }
 

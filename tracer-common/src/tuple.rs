@@ -1,4 +1,4 @@
-//! The tuple table: who uses how many source ports towards whom.
+//! The tuple table: how many source ports each source uses towards each destination.
 
 use crate::{
     Addr,
@@ -7,9 +7,9 @@ use crate::{
     states::{Ports, States},
 };
 
-/// What ports are used up per: the 4-tuple without its source port, in one network namespace.
+/// The 4-tuple without its source port, in one network namespace: connections with the same key share their ports.
 ///
-/// The kernel hashes every byte of a map key, so the padding is spelled out and always zero.
+/// The kernel hashes every byte of a map key, so the padding is a field, which is always 0 in the table.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct TupleKey {
@@ -19,17 +19,17 @@ pub struct TupleKey {
     pub netns: u32,
     /// Host byte order.
     pub destination_port: u16,
-    /// 0, but for [`Self::of_bind`].
+    /// 0, except in a key of [`Self::of_bind`].
     pub zero: u16,
 }
 
 impl TupleKey {
-    /// The key of a row about bind(address, 0) at an address: no entry of the table has it.
+    /// The key of an output row about bind(address, 0) at an address. No entry of the table has such a key.
     pub const fn of_bind(netns: u32, source: Addr) -> Self {
         Self { source, destination: Addr::UNSPECIFIED, netns, destination_port: 0, zero: 1 }
     }
 
-    /// Whether it is one of [`Self::of_bind`].
+    /// Whether this is a key of [`Self::of_bind`].
     pub const fn is_of_bind(&self) -> bool {
         self.zero != 0
     }
@@ -37,34 +37,35 @@ impl TupleKey {
 
 const _: () = assert!(size_of::<TupleKey>() == 40);
 
-/// Number of buckets of a port-search histogram. The last one begins at 16.8 ms. A search that looks at all 28,232 ports
-/// and finds none takes 1 to 3 ms, and longer if CPUs wait for each other.
+/// Number of buckets of a port-search histogram. The last one begins at 16.8 ms. A search that tries all 28,232 ports
+/// and finds none takes 1 to 3 ms, and longer if CPUs contend for the hash buckets.
 pub const SEARCH_BUCKETS: usize = 30;
 
-/// Counters of one tuple. Each only ever grows (but for `held`, `waiting`, `states` and those that wrap), so that a reading can be
-/// compared with any other; what is in use is a difference of two of them.
+/// Counters of one tuple. Each only grows (except `held`, `waiting`, `states` and those that wrap), so that any two readings
+/// can be compared; the ports in use are a difference of two counters.
 ///
 /// Only the BPF ledger (`tracer-ebpf/src/ledger.rs` and below it) changes a value.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct TupleCount {
-    /// Ports taken, sockets found at start included.
+    /// Ports taken, those of older sockets included.
     pub opened: u64,
-    /// Ports given back.
+    /// Ports released.
     pub released: u64,
-    /// Ports that went into TIME_WAIT (they stay taken).
+    /// Ports that entered TIME_WAIT (they are still held).
     pub time_wait_begun: u64,
     /// Ports that left TIME_WAIT (each is in `released` too).
     pub time_wait_ended: u64,
-    /// [`Halves`](crate::Halves) of ports held now that take room: without those that bind() took
-    /// ([`conn_flag::LISTED`]), and those that connect() cannot be given ([`conn_flag::APART`]). It goes down, too.
+    /// [`Halves`](crate::Halves) of the ports held now that take room: all but those that bind() took
+    /// ([`conn_flag::LISTED`]) and those that connect() cannot be given ([`conn_flag::APART`]). It goes down, too.
     ///
     /// [`conn_flag::LISTED`]: crate::conn_flag::LISTED
     /// [`conn_flag::APART`]: crate::conn_flag::APART
     pub held: u64,
-    /// [`Halves`](crate::Halves) of these: ports in TIME_WAIT that nobody bound, of connections with timestamps, which the kernel may take over. It goes down, too.
+    /// [`Halves`](crate::Halves) of those of `held` that the kernel may reuse: ports in TIME_WAIT that were not bound, of
+    /// connections with timestamps. It goes down, too.
     pub waiting: u64,
-    /// [`States`]: ports by the state of what holds them. It goes down, too.
+    /// [`States`]: ports by the state of the connection that holds them. It goes down, too.
     pub states: u64,
     /// connect() calls that failed, by [`Cause`].
     pub failed: [u64; Cause::COUNT],
@@ -80,30 +81,30 @@ pub struct TupleCount {
     pub last_errno: u32,
     /// comm of the newest connect() here: arbitrary bytes, NUL-padded.
     pub comm: [u8; 16],
-    /// Numbers the ports that the spreader has tried here.
+    /// How many candidate ports the spreader has tried for this tuple: the number of the next candidate. It wraps.
     pub cursor: u32,
     /// Of `opened`: connections whose source the spreader chose. This and the next ones that count wrap at
     /// 2^32, unlike the others.
     pub chosen: u32,
-    /// Of `chosen`: those that got established, or ended before that. The others wait for an answer.
+    /// Of `chosen`: those that were established, or ended before that. The others wait for an answer.
     pub settled: u32,
-    /// Connections that got established, of those that the spreader chose and those that are older than us.
+    /// Connections that were established, among those whose source the spreader chose and those that are older than the tracer.
     pub established: u32,
-    /// connect() calls whose source the spreader chose, and to which nothing came back: unreachable, timed
-    /// out, no source, or given up after [`GIVEN_UP_NS`].
+    /// connect() calls without an answer whose source the spreader chose: unreachable, timed out, no source
+    /// address, or given up by the application after [`GIVEN_UP_NS`].
     pub nowhere: u32,
-    /// Of `nowhere`: those that are not held against the source any more. Set by the agent once a second.
+    /// Of `nowhere`: those that do not count against the source any more. The agent sets it once a second.
     pub forgiven: u32,
-    /// [`PROVEN`], where a connection got established since the source was left out last; else 0.
+    /// [`PROVEN`], if a connection was established since the source was last left out; else 0.
     pub proven: u32,
     /// Why the spreader does not choose this source towards this destination
-    /// ([`crate::spread::LeftOut`]); 0: it may. Set by the agent.
+    /// ([`crate::spread::LeftOut`]); 0: it may. The agent sets it.
     pub left_out: u32,
-    /// In whose share of the table this entry is: [`crate::share::owner`].
+    /// The owner in whose share of the table this entry is: [`crate::share::owner`].
     pub owner: u32,
-    /// Which key's entry this is, and whether it is about to be removed: `tracer-ebpf/src/ledger/life.rs`.
+    /// A hash of the entry's key, and whether it is about to be removed: see `tracer-ebpf/src/ledger/life.rs`.
     pub life: u32,
-    /// Hooks that used the entry while it was about to be removed.
+    /// How many hooks used the entry while it was about to be removed.
     pub pins: u32,
     pub zero: u32,
 }
@@ -113,11 +114,11 @@ const _: () = assert!(size_of::<TupleCount>() == 56 + 8 * Cause::COUNT + 4 * SEA
 /// Value of [`TupleCount::proven`]: a mask, so that the spreader's hook needs no branch.
 pub const PROVEN: u32 = 1 << 31;
 
-/// An application that closes a socket so long after connect(), without an answer, has given it up.
+/// An application that closes a socket this long after connect() or later, without an answer, has given up, ns.
 pub const GIVEN_UP_NS: u64 = 1_000_000_000;
 
 impl TupleCount {
-    /// Ports taken now, TIME_WAIT included.
+    /// Ports held now, TIME_WAIT included.
     #[inline(always)]
     pub const fn in_use(&self) -> u64 {
         self.opened.saturating_sub(self.released)
@@ -129,31 +130,31 @@ impl TupleCount {
         self.time_wait_begun.saturating_sub(self.time_wait_ended)
     }
 
-    /// [`Self::in_use`] by what holds the ports.
+    /// [`Self::in_use`] by the state of the connections.
     pub fn ports(&self) -> Ports {
         States(self.states).read(self.in_use(), self.time_wait())
     }
 
-    /// Ports that connect() can still be given: `usable` are those of the range that are neither reserved nor bound.
+    /// Ports that connect() can still be given. `usable`: ports of the range that are neither reserved nor bound.
     #[inline(always)]
     pub const fn room(&self, usable: u32) -> u32 {
         let held = Halves(self.held);
         usable.saturating_sub(held.even().saturating_add(held.odd()))
     }
 
-    /// Ports that the tuple can hold: those that it holds, and [`Self::room`].
+    /// Ports that the tuple can hold: those that it holds now, and [`Self::room`].
     pub fn capacity(&self, usable: u32) -> u32 {
         u32::try_from(self.in_use()).unwrap_or(u32::MAX).saturating_add(self.room(usable))
     }
 
-    /// All failed connect() calls.
+    /// Failed connect() calls of all causes.
     pub fn failures(&self) -> u64 {
         self.failed.iter().fold(0, |sum, count| sum.saturating_add(*count))
     }
 }
 
 /// The histogram bucket for a port search of `ns` nanoseconds: two buckets for each power of two.
-/// Bucket 0 is below 1,024 ns, the last one has no upper end.
+/// Bucket 0 is below 1,024 ns; the last one has no upper end.
 #[inline(always)]
 pub const fn search_bucket(ns: u64) -> usize {
     if ns < 1024 {

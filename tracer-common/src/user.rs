@@ -1,4 +1,4 @@
-//! What userspace needs to pass these types through aya.
+//! Lets userspace read and write these types through aya.
 #![expect(unsafe_code, reason = "aya's Pod is an unsafe trait")]
 
 use aya::Pod;
@@ -11,8 +11,8 @@ use crate::{
 macro_rules! pod {
     ($($type:ty),+) => {
         $(
-            // SAFETY: repr(C) integers and byte arrays without implicit padding (the size
-            // assertion beside the type), so every bit pattern is a valid value.
+            // SAFETY: repr(C) integers and byte arrays without implicit padding (asserted by
+            // the size next to the type), so every bit pattern is a valid value.
             unsafe impl Pod for $type {}
         )+
     };

@@ -1,11 +1,11 @@
-//! How a counter is added to, decided once.
+//! Atomic additions to counters in map values.
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 /// Adds to a counter in a map value.
 ///
-/// The result is not used, so that LLVM emits BPF_XADD, which every kernel has; the form that
-/// returns the old value (BPF_FETCH) came with Linux 5.12.
+/// The old value is not returned, so that LLVM emits BPF_XADD, which every kernel has; the form that
+/// returns it (BPF_FETCH) came with Linux 5.12.
 ///
 /// # Safety
 /// `counter` must point into a live map value.
@@ -15,8 +15,8 @@ pub(crate) unsafe fn add(counter: *mut u64, amount: u64) {
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, amount) };
 }
 
-/// Adds to a counter and returns what it was before (BPF_FETCH): Linux 5.12. Of a relaxed addition
-/// LLVM makes BPF_XADD, and takes the amount for the result.
+/// Adds to a 32-bit counter and returns its old value (BPF_FETCH, Linux 5.12). Not relaxed: for a relaxed
+/// addition LLVM emits BPF_XADD, and returns the amount instead.
 ///
 /// # Safety
 /// `counter` must point into a live map value.
@@ -26,7 +26,7 @@ pub(crate) unsafe fn fetch_add32(counter: *mut u32, amount: u32) -> u32 {
     unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::SeqCst }>(counter, amount) }
 }
 
-/// The same for a 32-bit counter.
+/// As [`add`], for a 32-bit counter.
 ///
 /// # Safety
 /// `counter` must point into a live map value.

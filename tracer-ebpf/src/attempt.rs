@@ -1,4 +1,4 @@
-//! ATTEMPTS: the connect() or bind() that a thread is inside of.
+//! ATTEMPTS: the connect(), bind() or listen() call that each thread is executing.
 
 use aya_ebpf::{
     helpers::{bpf_get_current_task, bpf_get_prandom_u32, bpf_ktime_get_ns},
@@ -13,44 +13,44 @@ use crate::{
     who,
 };
 
-/// By address of the `task_struct`: the one name of a thread that every program type can ask for
-/// (`bpf_get_current_task`, also in sock_ops programs, which cannot ask for a pid).
+/// The key is the address of the thread's `task_struct`: the only identifier of a thread that every program type can get
+/// (`bpf_get_current_task`, also in sock_ops programs, which cannot get a pid).
 ///
-/// An entry is removed as soon as its call has nothing more to say ([`end`]): else the calls of many threads that
-/// have returned would take the place of one that has not, and whose failure would then have no caller and no duration.
-/// LRU, because the end of some calls is not seen (on the tracepoint backend, sendto() with `MSG_FASTOPEN` and `io_uring`
-/// where the connect() fails; hooks that the kernel passes over): such an entry is written over by the thread's next call, or makes way.
+/// A hook removes the entry once nothing more is recorded about the call ([`end`]): else entries of calls that returned
+/// would evict the entry of a running call, and if that one fails, its caller and its duration would be unknown.
+/// LRU, because no hook sees the end of some calls (on the tracepoint backend, a failing connect() of sendto() with
+/// `MSG_FASTOPEN` or of `io_uring`; on all, a missed hook): the thread's next call overwrites such an entry, or it is evicted.
 /// No count depends on an entry staying.
 #[map]
 static ATTEMPTS: LruHashMap<u64, Attempt> = LruHashMap::with_max_entries(16_384, 0);
 
-/// What the spreader's hook leaves behind, by CPU.
+/// What the spreader's hook passes on to the ledger's hook in the same call, per CPU.
 #[map]
 static LAST_SPREAD: PerCpuArray<LastSpread> = PerCpuArray::with_max_entries(1, 0);
 
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct LastSpread {
-    /// The socket that was given a source last. A call that is preempted between the spreader's hook and
-    /// the ledger's may find another one's here, and is not counted as spread then.
+    /// Kernel address of the socket that the spreader bound last; 0: none. A call that is preempted between the spreader's
+    /// hook and the ledger's may find another call's socket here, and is then not counted as spread.
     sk: u64,
-    /// State of [`LastSpread::random`].
+    /// State of the generator [`LastSpread::random`]; 0: not seeded yet.
     state: u64,
 }
 
-/// Which call an attempt is.
+/// The system call of an attempt.
 #[derive(Clone, Copy, Eq, PartialEq)]
 #[repr(u8)]
 pub(crate) enum Call {
     Connect = Kind::ConnectFailed as u8,
     Bind = Kind::BindFailed as u8,
-    /// A port search of the kernel's own accord: listen() on a socket without a port.
+    /// listen() on a socket without a port: the kernel searches for one.
     Listen = Kind::PortAllocated as u8,
 }
 
 #[inline(always)]
 fn task() -> u64 {
-    // SAFETY: takes no argument; the address is only used as a name.
+    // SAFETY: takes no argument; the address is only used as an identifier.
     unsafe { bpf_get_current_task() }
 }
 
@@ -60,21 +60,21 @@ pub(crate) fn now() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
-/// What a hook knows when a call begins.
+/// What the hook at the begin of a call passes to [`begin`].
 pub(crate) struct CallInfo {
     pub(crate) call: Call,
     pub(crate) cookie: u64,
     pub(crate) sk: u64,
     pub(crate) netns: u32,
-    /// Where bind() wants to be, or connect() comes from (unspecified: not chosen yet).
+    /// The address that bind() asks for, or the source of a connect() (unspecified: not chosen yet).
     pub(crate) source: Addr,
     pub(crate) destination: Addr,
     pub(crate) destination_port: u16,
-    /// The local port that bind() asks for; 0: any.
+    /// The local port that bind() asks for (0: any), or that the connecting socket has (0: none).
     pub(crate) port: u16,
 }
 
-/// Notes that the current thread begins a call. `ANCESTORS`: see [`filter::passes_caller`].
+/// Records that the current thread begins a call. `ANCESTORS`: see [`filter::passes_caller`].
 #[inline(always)]
 pub(crate) fn begin<const ANCESTORS: bool>(begin: &CallInfo) -> Step {
     let who = who::current();
@@ -102,38 +102,39 @@ pub(crate) fn begin<const ANCESTORS: bool>(begin: &CallInfo) -> Step {
     let task = task();
     if let Some(slot) = ATTEMPTS.get_ptr_mut(task) {
         // SAFETY: a preallocated element stays mapped, and this one is this thread's. If it is evicted between
-        // the lookup and here, it may be another thread's already, whose attempt is overwritten. `connecting`
-        // notices by the cookie. `connect::returned` does not ask for one: it may report that thread's failure with
-        // this one's ends. No port is counted twice by it: the ledger counts an entry only once.
+        // the lookup and here, it may belong to another thread, whose attempt is then overwritten. `connecting`
+        // detects that by the cookie. `connect::returned` compares none: it may report that thread's failure with
+        // this call's addresses. No port is counted twice: the ledger counts an entry only once.
         unsafe { slot.write(attempt) };
         return Ok(());
     }
     ATTEMPTS.insert(task, attempt, 0).map_err(|_| Skip::Lost(Loss::AttemptsFull))
 }
 
-/// The current thread's call has nothing more to say: its entry makes room for others.
+/// Removes the current thread's entry: nothing more is recorded about its call.
 #[inline(always)]
 pub(crate) fn end() {
-    // There may be none any more: the entry made way already, or two hooks tell the same.
+    // There may be no entry: it was evicted, or another hook ended the call already.
     _ = ATTEMPTS.remove(task());
 }
 
-/// The call that the current thread is inside of.
+/// The current thread's attempt, if it is of this call; `None`: there is none, or it is of another call.
 #[inline(always)]
 pub(crate) fn current(call: Call) -> Option<&'static mut Attempt> {
-    // SAFETY: a preallocated element stays mapped. Only this thread uses its entry, but for an eviction: see `begin`.
+    // SAFETY: a preallocated element stays mapped. Only this thread uses its entry, except after an eviction: see `begin`.
     let attempt = unsafe { &mut *ATTEMPTS.get_ptr_mut(task())? };
     (attempt.call == call as u8).then_some(attempt)
 }
 
-/// The connect() that the current thread is inside of, if it is for this socket.
+/// The current thread's connect(), if it is for the socket with this cookie.
 #[inline(always)]
 pub(crate) fn connecting(cookie: u64) -> Option<&'static mut Attempt> {
     current(Call::Connect).filter(|attempt| attempt.cookie == cookie && cookie != 0)
 }
 
-/// The bind() of this socket that the current thread is inside of. (The end of some is not seen: a rule's session has no
-/// hook for it, and `mptcp_bind` goes past those of others from Linux 6.6 on. They stay until the thread's next call.)
+/// The current thread's bind(), if it is for the socket with this cookie. (No hook sees the end of some: a rule's session
+/// attaches none, and from Linux 6.6 on `mptcp_bind` bypasses the hooks of the others. Such an entry stays until the
+/// thread's next call.)
 #[inline(always)]
 pub(crate) fn binding(cookie: u64) -> Option<&'static mut Attempt> {
     current(Call::Bind).filter(|attempt| attempt.cookie == cookie && cookie != 0)
@@ -149,16 +150,16 @@ impl LastSpread {
         LAST_SPREAD.get_ptr_mut(0)
     }
 
-    /// Leaves word for the ledger's hook, which runs next in the same call, that the spreader gave this
-    /// socket its source.
+    /// Records that the spreader bound this socket's source, for the ledger's hook, which runs next in the
+    /// same call.
     #[inline(always)]
     pub(crate) fn give(this: *mut Self, sk: u64) {
         // SAFETY: an array map's values are never freed while the program is loaded.
         unsafe { (&raw mut (*this).sk).write_volatile(sk) };
     }
 
-    /// Bits to draw addresses by: nobody gains by guessing them, and they cost no call. Two calls that
-    /// interrupt each other may get the same ones.
+    /// 32 random bits to draw addresses with. They need not be unpredictable, and cost no helper call. Two
+    /// calls of which one interrupts the other may get the same bits.
     #[inline(always)]
     pub(crate) fn random(this: *mut Self) -> u32 {
         // SAFETY: as in `give`.
@@ -166,7 +167,7 @@ impl LastSpread {
             let state = &raw mut (*this).state;
             let mut next = state.read_volatile();
             if next == 0 {
-                // So that CPUs differ.
+                // Seeded at random, so that CPUs differ.
                 next = u64::from(bpf_get_prandom_u32());
             }
             next = next.wrapping_mul(FACTOR).wrapping_add(INCREMENT);
@@ -176,7 +177,7 @@ impl LastSpread {
     }
 }
 
-/// Whether the spreader gave this socket its source in the call that the thread is inside of. True once.
+/// Whether the spreader bound this socket's source in the current thread's call. True only once for each call.
 #[inline(always)]
 pub(crate) fn was_given(sk: u64) -> bool {
     let Some(given) = LastSpread::here() else { return false };

@@ -1,5 +1,5 @@
-//! BOUND_PORTS: ports taken by bind() and listen(). No connect() of the namespace can be given one
-//! (`__inet_hash_connect` skips a bucket that a bind() touched), whatever its tuple.
+//! BOUND_PORTS: ports that bind() and listen() took. The kernel gives them to no connect() of the namespace,
+//! whatever its tuple (`__inet_hash_connect` skips a bucket that a bind() touched).
 
 mod held;
 
@@ -26,13 +26,13 @@ use crate::{
 };
 pub(crate) use held::{Held, correct_fast, fast};
 
-/// Preallocated and never evicting, as the ledger.
+/// Preallocated and never evicting, as CONNS.
 #[map]
 static BOUND_PORTS: HashMap<ConnKey, Bound> = HashMap::with_max_entries(65_536, 0);
 
 /// How many of BOUND_PORTS are at each address, for the spreader alone: see [`share::counters`]. A count changes only when
-/// an insert or a delete on BOUND_PORTS succeeded. There is no entry that could be missing: any user can bind() to any
-/// number of addresses (IP_FREEBIND), and one that is not counted would look empty.
+/// an insert or a delete on BOUND_PORTS succeeded. Counters instead of an entry for each address: any user can bind() to any
+/// number of addresses (IP_FREEBIND), and an address without an entry would seem to have no bound port.
 #[map]
 static BOUND_BY_ADDR: Array<[u64; BOUND_COUNTERS]> = Array::with_max_entries(1, 0);
 
@@ -43,18 +43,18 @@ const EADDRNOTAVAIL: u16 = 99;
 const EEXIST: i32 = -17;
 const E2BIG: i32 = -7;
 
-/// The key of a socket that has no cookie: listen() without bind() passes no hook that could give it
-/// one. A kernel address is no cookie (those count up from 1), and the entry goes before the socket.
+/// The key of a socket without a cookie, from its kernel address: listen() without bind() runs no hook that could
+/// generate one. No address equals a cookie (those count up from 1), and the entry is removed before the socket is freed.
 #[inline(always)]
 fn address_key(sock: &Sock, port: u16) -> ConnKey {
     ConnKey::new(sock.at(), port)
 }
 
-/// Adds a bound port that is not known yet.
+/// Adds a bound port, if it has no entry yet.
 #[inline(always)]
 pub(crate) fn add(key: &ConnKey, bound: &Bound) -> Step {
     if !share::has_room(bound.owner, Table::Binds) {
-        // SAFETY: not even read.
+        // SAFETY: the value is not read.
         let known = unsafe { BOUND_PORTS.get(key) }.is_some();
         return Err(if known { Skip::NotOurs } else { Skip::Lost(Loss::BindsShare) });
     }
@@ -69,10 +69,10 @@ pub(crate) fn add(key: &ConnKey, bound: &Bound) -> Step {
     Ok(())
 }
 
-/// Removes a bound port; true if it was there.
+/// Removes a bound port; true if it had an entry.
 #[inline(always)]
 pub(crate) fn remove(key: &ConnKey) -> bool {
-    // SAFETY: only read, before the element may be another port's.
+    // SAFETY: copied before the entry is removed, after which the element may be another port's.
     let known = (unsafe { BOUND_PORTS.get(key) }).map(|bound| (bound.place, bound.owner));
     let Some((place, owner)) = known else { return false };
     let removed = BOUND_PORTS.remove(key).is_ok();
@@ -83,7 +83,7 @@ pub(crate) fn remove(key: &ConnKey) -> bool {
     removed
 }
 
-/// One is bound more at an address, or one less.
+/// Counts, for the spreader, one more port bound at an address (`is_new`), or one less.
 #[inline(always)]
 fn count_at(place: &TupleKey, port: u16, is_new: bool) {
     if SPREADING.load() == 0 {
@@ -97,19 +97,19 @@ fn count_at(place: &TupleKey, port: u16, is_new: bool) {
     let change = if is_new { 1 } else { u64::MAX };
     let Some(bound) = BOUND_BY_ADDR.get_ptr_mut(0) else { return };
     for counter in share::counters(place.netns, &place.source) {
-        // SAFETY: an array map's values are never freed while the program is loaded; the mask keeps it in this one.
+        // SAFETY: an array map's values are never freed while the program is loaded; the mask keeps the index in this one.
         unsafe { atomic::add(bound.cast::<u64>().add(counter & (BOUND_COUNTERS - 1)), change) };
     }
 }
 
-/// Whether bind() took this port of this socket.
+/// Whether this port of this socket is in BOUND_PORTS.
 #[inline(always)]
 pub(crate) fn is_listed(key: &ConnKey) -> bool {
-    // SAFETY: not even read.
+    // SAFETY: the value is not read.
     unsafe { BOUND_PORTS.get(key) }.is_some()
 }
 
-/// What is bound at addresses.
+/// The counters of BOUND_BY_ADDR.
 pub(crate) struct Counters(&'static [u64; BOUND_COUNTERS]);
 
 impl Counters {
@@ -118,22 +118,22 @@ impl Counters {
         BOUND_BY_ADDR.get(0).map(Self)
     }
 
-    /// Ports that bind() and listen() took at this address.
+    /// How many ports bind() and listen() took at this address, or a few more ([`share::counters`]).
     #[inline(always)]
     pub(crate) fn count(&self, netns: u32, source: &Addr) -> u32 {
         let [one, other] = share::counters(netns, source).map(|counter| {
             let counters: *const u64 = self.0.as_ptr();
-            // SAFETY: as in `count_at`; read in one piece.
+            // SAFETY: as in `count_at`; read by one load.
             unsafe { counters.add(counter & (BOUND_COUNTERS - 1)).read_volatile() as u32 }
         });
-        // No branch: the verifier would follow both ways in every round of a choice.
+        // The lower one. No branch: the verifier would follow both of its paths in every round of a choice.
         let lower = 0_u32.wrapping_sub(u32::from(one < other));
         one & lower | other & !lower
     }
 }
 
-/// Fills in where the socket is bound, or wants to be, and who is calling. Process context. In
-/// place, because a copy would take a fifth of the BPF stack.
+/// Fills in the address and the namespace where the socket is bound, or asks to be, and the caller. Only for process
+/// context. In place, because a copy would take a fifth of the BPF stack.
 #[inline(always)]
 fn describe(sock: &Sock, bound: &mut Bound) -> Step {
     bound.place.source = sock.source()?;
@@ -141,7 +141,7 @@ fn describe(sock: &Sock, bound: &mut Bound) -> Step {
     bound.who = who::current();
     bound.owner = share::owner(bound.place.netns, who::user());
     bound.acquired_ns = now();
-    // bind() has an attempt, which knows; listen() may not.
+    // bind() has an attempt, which was filtered when it began; listen() may have none.
     bound.flags = match attempt::binding(sock.cookie()) {
         Some(attempt) => {
             let chosen = if attempt.bound_port == 0 { conn_flag::CHOSEN } else { 0 };
@@ -153,8 +153,8 @@ fn describe(sock: &Sock, bound: &mut Bound) -> Step {
     Ok(())
 }
 
-/// A port search that no bind() began: listen() on a socket without a port. It is noted where the
-/// result comes in another hook, which does not see the socket.
+/// listen() on a socket without a port begins a port search. Recorded as an attempt by the backends whose hook at the end
+/// of the search does not see the socket.
 #[inline(always)]
 pub(crate) fn begun(sock: &Sock, wanted_port: u16) -> Step {
     attempt::begin::<false>(&CallInfo {
@@ -169,7 +169,7 @@ pub(crate) fn begun(sock: &Sock, wanted_port: u16) -> Step {
     })
 }
 
-/// The socket took a port by bind() or listen().
+/// The socket took a port by bind() or listen(): records and reports it.
 #[inline(always)]
 pub(crate) fn took(sock: &Sock, by: PortBy) -> Step {
     let mut bound = Bound::default();
@@ -177,6 +177,7 @@ pub(crate) fn took(sock: &Sock, by: PortBy) -> Step {
     keep(sock, &mut bound, by)
 }
 
+/// As [`took`], with `bound` filled in.
 #[inline(always)]
 fn keep(sock: &Sock, bound: &mut Bound, by: PortBy) -> Step {
     let key = match sock.cookie() {
@@ -201,16 +202,16 @@ fn keep(sock: &Sock, bound: &mut Bound, by: PortBy) -> Step {
     Ok(())
 }
 
-/// The port of a connected socket goes over to a time-wait socket, which keeps the bind.
+/// A time-wait socket takes over the port of a connected socket, and keeps it bound.
 #[inline(always)]
 pub(crate) fn time_wait(key: &ConnKey) {
     if let Some(bound) = BOUND_PORTS.get_ptr_mut(key) {
-        // SAFETY: a preallocated element stays mapped; only this socket's life cycle writes it.
+        // SAFETY: a preallocated element stays mapped; only hooks of this socket's life cycle, in order, write it.
         unsafe { (*bound).flags |= conn_flag::TIME_WAIT };
     }
 }
 
-/// The full socket lets go of the port; a time-wait socket may hold on to it.
+/// The full socket releases its port: removes the entry, unless a time-wait socket holds the port.
 #[inline(always)]
 pub(crate) fn released(key: &ConnKey, now: u64) {
     // SAFETY: only read; see `time_wait`.
@@ -221,23 +222,23 @@ pub(crate) fn released(key: &ConnKey, now: u64) {
     }
 }
 
-/// As [`released`], whichever key the port is known by: a cookie can come late (sock_diag gives one).
+/// As [`released`], whichever key the entry has: a socket can get its cookie later than its entry (sock_diag generates one).
 #[inline(always)]
 pub(crate) fn released_by(sock: &Sock, port: u16) {
     let mut key = ConnKey::new(sock.cookie(), port);
-    // SAFETY: not even read.
+    // SAFETY: the value is not read.
     if unsafe { BOUND_PORTS.get(key) }.is_none() {
         key = address_key(sock, port);
     }
     released(&key, now());
 }
 
-/// Nothing holds the port any more.
+/// No socket holds the port any more: reports that and removes the entry.
 #[inline(always)]
 pub(crate) fn ended(key: &ConnKey, now: u64) {
     // SAFETY: only read; see `time_wait`.
     let Some(bound) = (unsafe { BOUND_PORTS.get(key) }) else { return };
-    // Told first: a removed element may be another port's the next moment.
+    // Reported first: a removed element may be another port's at once.
     if bound.flags & conn_flag::WATCHED != 0 && events::wanted(Kind::PortReleased) {
         let time_wait = bound.flags & conn_flag::TIME_WAIT != 0;
         events::emit(&Detail {
@@ -249,13 +250,13 @@ pub(crate) fn ended(key: &ConnKey, now: u64) {
     remove(key);
 }
 
-/// The result of `inet_csk_get_port`: 0, or 1 or a negative errno, by kernel version.
+/// `inet_csk_get_port` returned. `result`: 0, or on failure 1 or a negative errno, depending on the kernel version.
 #[inline(always)]
 pub(crate) fn searched(sock: &Sock, wanted_port: u16, result: i32) -> Step {
     let listening = sock.state() == state::LISTEN;
     let binding = attempt::binding(sock.cookie()).filter(|_| !listening);
     if binding.is_none() && !listening {
-        // The spreader's bpf_bind, inside connect(): its ports are the kernel's to give again.
+        // The spreader's bpf_bind, inside connect(): CONNS has this port, so BOUND_PORTS has not.
         return Err(Skip::NotOurs);
     }
     let mut bound = Bound::default();
@@ -283,7 +284,7 @@ pub(crate) fn searched(sock: &Sock, wanted_port: u16, result: i32) -> Step {
     Ok(())
 }
 
-/// bind() returned: 0 or a negative errno.
+/// bind() returned. `result`: 0 or a negative errno. Reports a failure that [`searched`] has not reported.
 #[inline(always)]
 pub(crate) fn returned(result: i64) -> Step {
     let attempt = attempt::current(Call::Bind).ok_or(Skip::NotOurs)?;

@@ -1,5 +1,5 @@
-//! Changes to the ledger that userspace asks for, made here so that all counting stays in one
-//! place. Never attached: userspace runs it by BPF_PROG_TEST_RUN.
+//! `ledger_command`: applies changes to the ledger that userspace requests, so that only BPF code
+//! changes counts. It is never attached: userspace runs it with BPF_PROG_TEST_RUN.
 
 use core::ffi::c_void;
 
@@ -19,10 +19,10 @@ use crate::{
     touched,
 };
 
-/// Carries out the command in the words of `ctx`; returns 1 if it changed anything, else 0.
+/// Runs the command in the words of `ctx`; returns 1 if it changed something, else 0.
 ///
-/// The entry point is written by hand, because `#[raw_tracepoint]` of aya-ebpf-macros 0.2 throws the
-/// function's result away and returns 0.
+/// The entry point is written by hand, because `#[raw_tracepoint]` of aya-ebpf-macros 0.2 discards the
+/// function's result and returns 0.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "raw_tp")]
 extern "C" fn ledger_command(ctx: *mut c_void) -> u32 {
@@ -80,8 +80,8 @@ fn owner(command: &Command) -> Who {
     Who { cgroup: 0, pid: command.pid, tid: 0, comm: command.comm }
 }
 
-/// A socket older than us. Whatever became of it before this left a mark, what comes after finds the
-/// entry, what comes in between does either: the port is counted exactly while it is held.
+/// Adds a socket that is older than the tracer; true if it is counted now. A hook that ran before this left a mark, a
+/// hook that runs after it finds the entry, and one in between does either: the port is counted exactly while it is held.
 #[inline(always)]
 fn add_conn(command: &Command) -> bool {
     let watched =
@@ -109,7 +109,7 @@ fn add_conn(command: &Command) -> bool {
     true
 }
 
-/// A reconciliation asks again and again for what its hook has counted as lost already.
+/// Counts a loss only at the start: a reconciliation repeats its commands for ports whose loss a hook has counted.
 #[inline(always)]
 fn report(step: Step) -> bool {
     if ledger::seeding() {
@@ -128,7 +128,7 @@ fn add_bound(command: &Command) -> bool {
         owner: share::owner(command.tuple.netns, command.user),
     };
     let added = report(bind::add(&command.key, &bound));
-    // Only then: what finds no room is asked for again and again.
+    // Only if it was added: userspace repeats the command for a port that finds no room.
     if added {
         touched::note(&bound, command.key.port);
     }

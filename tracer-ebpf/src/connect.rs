@@ -1,7 +1,7 @@
-//! What a connect() means: where all backends meet.
+//! What the steps of a connect() mean, for all backends.
 //!
-//! An attempt begins in the cgroup hook, looks for a port, and then either holds one (from here on
-//! the ledger knows it) or has failed. Each step is idempotent, so that a backend may tell it twice.
+//! An attempt begins in the cgroup hook, searches for a port, and then either holds one (from then on
+//! the ledger has an entry) or has failed. Each step is idempotent, so that a backend may report it twice.
 
 mod errno;
 mod moves;
@@ -27,7 +27,7 @@ use crate::{
 pub(crate) use moves::{concerns, moved, sent_again};
 use uncounted::uncounted;
 
-/// The port search begins.
+/// The port search begins: records its time and the tuple, whose source is chosen now.
 #[inline(always)]
 pub(crate) fn searching(sock: &Sock) -> Step {
     let attempt = attempt::connecting(sock.cookie()).ok_or(Skip::NotOurs)?;
@@ -40,15 +40,15 @@ pub(crate) fn searching(sock: &Sock) -> Step {
     Ok(())
 }
 
-/// A socket holds a port for its tuple. `tuple` fills it in where there is no attempt that knows it;
-/// in place, for the sake of the BPF stack.
+/// A socket holds a port for its tuple: opens an entry of the ledger. `tuple` fills the tuple in where no attempt
+/// has it; in place, because of the BPF stack.
 #[inline(always)]
 pub(crate) fn acquired(key: ConnKey, tuple: impl FnOnce(&mut TupleKey) -> Step) -> Step {
     if key.cookie == 0 {
         return Err(Skip::Lost(Loss::NoCookie));
     }
     let now = now();
-    // One value for both cases: two would not fit the BPF stack.
+    // One value for both cases: two would not fit on the BPF stack.
     let mut conn = Conn { acquired_ns: now, ..Conn::default() };
     let mut search_ns = ledger::NOT_SEARCHED;
     if let Some(attempt) = attempt::connecting(key.cookie) {
@@ -62,8 +62,8 @@ pub(crate) fn acquired(key: ConnKey, tuple: impl FnOnce(&mut TupleKey) -> Step) 
         conn.owner = attempt.owner;
         conn.flags = attempt.flags & (conn_flag::WATCHED | conn_flag::SPREAD);
         if attempt.search_ns == 0 {
-            // The kernel passed over the hook before this one: it does not run a program that it
-            // interrupted. The source was not known before.
+            // The hook at the begin of the search was missed: the kernel skips a program that it would run
+            // nested. The attempt has no source yet.
             tuple(&mut conn.tuple)?;
         } else if attempt.bound_port == 0 {
             search_ns = now.saturating_sub(attempt.search_ns);
@@ -74,11 +74,11 @@ pub(crate) fn acquired(key: ConnKey, tuple: impl FnOnce(&mut TupleKey) -> Step) 
             }
         }
     } else {
-        // Told again, by another hook or when a delayed SYN is sent (TCP_FASTOPEN_CONNECT).
+        // Reported again, by another hook or when a delayed SYN is sent (TCP_FASTOPEN_CONNECT).
         if ledger::get(&key).is_some() {
             return Err(Skip::NotOurs);
         }
-        // Counted all the same; that the caller is not known is a counted loss.
+        // The port is counted all the same; that the caller is unknown is a counted loss.
         stats::lost(Loss::AttemptsFull);
         tuple(&mut conn.tuple)?;
         conn.owner = share::owner(conn.tuple.netns, UNKNOWN_USER);
@@ -87,13 +87,13 @@ pub(crate) fn acquired(key: ConnKey, tuple: impl FnOnce(&mut TupleKey) -> Step) 
         }
     }
     if let Err(skip) = ledger::open(&key, &conn, search_ns) {
-        // Should it fail, its end is told all the same.
+        // Should the connection fail, its end is reported all the same.
         if let (Skip::Lost(_), Some(attempt)) = (skip, attempt::connecting(key.cookie)) {
             attempt.flags |= conn_flag::UNCOUNTED;
         }
         return Err(skip);
     }
-    // From here on the ledger knows all that there is to know of the call.
+    // The ledger has all that is known about the call.
     attempt::end();
     if events::wanted(Kind::PortAllocated) && conn.flags & conn_flag::WATCHED != 0 {
         let searched = search_ns != ledger::NOT_SEARCHED;
@@ -112,21 +112,21 @@ pub(crate) fn acquired(key: ConnKey, tuple: impl FnOnce(&mut TupleKey) -> Step) 
     Ok(())
 }
 
-/// connect() failed before it held a port.
+/// connect() failed before it held a port: counts and reports the failure.
 #[inline(always)]
 #[expect(clippy::unnecessary_wraps, reason = "as every other end of a call")]
 fn failed(attempt: &mut Attempt, cause: Cause, errno: u16) -> Step {
     attempt.flags |= conn_flag::SETTLED;
     stats::failed(cause);
     let now = now();
-    // The event does not depend on the tuple's entry: where there is none, that is a loss of its own.
+    // The event does not depend on the tuple's entry: if that cannot be made, it is a loss of its own.
     settle(ledger::fail(&attempt.tuple, cause, errno, now, &attempt.who, attempt.owner));
     if events::wanted(Kind::ConnectFailed)
         && attempt.flags & conn_flag::WATCHED != 0
         && events::may_report(attempt.owner, cause, now)
     {
         let ports = ledger::ports(&attempt.tuple);
-        // What older sockets hold is not counted yet while they are being read.
+        // While older sockets are being read, not all of their ports are counted yet.
         let counted = ports.is_some() && !ledger::seeding();
         let (in_use, time_wait) = ports.unwrap_or((0, 0));
         let counted = if counted { event_flag::PORTS } else { 0 };
@@ -144,7 +144,7 @@ fn failed(attempt: &mut Attempt, cause: Cause, errno: u16) -> Step {
     Ok(())
 }
 
-/// The port search of the current thread ended without a port.
+/// The port search of this attempt ended without a port.
 #[inline(always)]
 pub(crate) fn search_failed(attempt: &mut Attempt, errno: u16) -> Step {
     let cause = match (errno, attempt.bound_port) {
@@ -165,8 +165,8 @@ pub(crate) fn searched(sock: &Sock, result: i32) -> Step {
     search_failed(attempt, result.unsigned_abs() as u16)
 }
 
-/// connect() returned, or the part of sendto() with `MSG_FASTOPEN` that connects: 0 or a negative errno. What no other
-/// hook has told is told here: failures before the port search, and ports held without a SYN being sent yet (TCP Fast
+/// connect() returned, or the part of sendto() with `MSG_FASTOPEN` that connects: `result` is 0 or a negative errno. This
+/// records what no other hook does: failures before the port search, and ports held while no SYN is sent yet (TCP Fast
 /// Open).
 #[inline(always)]
 pub(crate) fn returned(result: i64) -> Step {
@@ -176,8 +176,8 @@ pub(crate) fn returned(result: i64) -> Step {
         attempt::end();
         return step;
     }
-    // A refusal may be waiting until connect() lets go of its socket, and of a port that found no room in the ledger nobody
-    // else knows who called. (It stays until the thread's next call then.)
+    // The answer to the SYN may be processed only when connect() unlocks its socket. For a port without an entry in the
+    // ledger only the attempt knows the caller, so it stays until then, or until the thread's next call.
     if attempt.flags & conn_flag::UNCOUNTED == 0 {
         attempt::end();
     }
@@ -197,7 +197,7 @@ fn ended(attempt: &mut Attempt, result: i64) -> Step {
         errno::EADDRNOTAVAIL if attempt.search_ns == 0 => Cause::NoSourceAddress,
         errno::EADDRNOTAVAIL => return search_failed(attempt, errno),
         errno::EMFILE | errno::ENFILE => Cause::FdLimit,
-        // An answer of the peer comes here only where the hook that tells of the port was passed over.
+        // An errno that the peer's answer causes gets here only if the hook that reports the port was missed.
         errno => errno::cause(errno),
     };
     if !filter::passes_tuple(&attempt.tuple) {
@@ -208,6 +208,7 @@ fn ended(attempt: &mut Attempt, result: i64) -> Step {
     step
 }
 
+/// connect() succeeded, or goes on: if its socket holds a port that no hook has reported, records it.
 #[inline(always)]
 fn held_without_syn(attempt: &mut Attempt) -> Step {
     let sock = Sock::read(attempt.sk as *const u8)?;
@@ -218,10 +219,10 @@ fn held_without_syn(attempt: &mut Attempt) -> Step {
     acquired(sock.key(), |tuple| sock.read_tuple(tuple))
 }
 
-/// Makes good for a hook that the kernel passed over: the socket of a connect() that the thread is inside of ends,
-/// and holds a port of which nobody told. One whose search failed has no port but the one that it was bound to.
-/// For hooks that run before the port is gone. (Where they run after that, sock_ops tells of the port, which is
-/// never passed over.)
+/// Records a port whose acquire hook was missed, when its socket closes from SYN_SENT inside the connect() of the current
+/// thread. (A socket whose search failed has no port, except one that it was bound to.) Only for hooks that run while
+/// the socket still has its port. The tracepoint backend's hook runs later, but there sock_ops reports the port, which
+/// the kernel never skips.
 #[inline(always)]
 pub(crate) fn recover_missed_acquire(sock: &Sock, new: u8) -> Step {
     if new != state::CLOSE || sock.state() != state::SYN_SENT || sock.port() == 0 {
@@ -232,7 +233,7 @@ pub(crate) fn recover_missed_acquire(sock: &Sock, new: u8) -> Step {
     if untold { acquired(sock.key(), |tuple| sock.read_tuple(tuple)) } else { Ok(()) }
 }
 
-/// A socket changes state. `key` names the port it holds, or held until now.
+/// A socket changes state. `key` has the port that it holds, or held until now.
 #[inline(always)]
 pub(crate) fn state_changed(sock: &Sock, key: &ConnKey, old: u8, new: u8) -> Step {
     if old == state::LISTEN {
@@ -267,7 +268,7 @@ pub(crate) fn state_changed(sock: &Sock, key: &ConnKey, old: u8, new: u8) -> Ste
     Ok(())
 }
 
-/// SYN_SENT comes before the port search: the ledger does not know the socket yet.
+/// A socket enters SYN_SENT, before its port search: the ledger has no entry of it yet.
 #[inline(always)]
 fn connecting(sock: &Sock, key: &ConnKey, old: u8) -> Step {
     if !events::wanted(Kind::TcpState) {
@@ -285,6 +286,7 @@ fn connecting(sock: &Sock, key: &ConnKey, old: u8) -> Step {
     Ok(())
 }
 
+/// Writes `tcp.state`.
 #[inline(always)]
 fn emit_state(key: &ConnKey, conn: &Conn, old: u8, new: u8, now: u64) {
     if events::wanted(Kind::TcpState) && conn.flags & conn_flag::WATCHED != 0 {
@@ -296,13 +298,13 @@ fn emit_state(key: &ConnKey, conn: &Conn, old: u8, new: u8, now: u64) {
     }
 }
 
-/// The call that opened a seeded socket was not seen, so how long it took is not known.
+/// The flag [`event_flag::DURATION`]; 0 for a seeded socket, whose connect() no hook saw.
 #[inline(always)]
 fn known_duration(conn: &Conn) -> u8 {
     if conn.begun_ns == 0 { 0 } else { event_flag::DURATION }
 }
 
-/// A full socket ends. If a time-wait socket took over its port, that one's end releases it.
+/// A full socket closes, which releases its port. If a time-wait socket took the port over, its end releases it.
 #[inline(always)]
 fn closed(sock: &Sock, key: &ConnKey, old: u8) -> Step {
     let now = now();
@@ -318,7 +320,7 @@ fn closed(sock: &Sock, key: &ConnKey, old: u8) -> Step {
         None if old == state::SYN_SENT => uncounted(sock, key),
         None => None,
     };
-    // Whatever cannot be read or counted of its end, the port is given back. One place for all of them: each takes
+    // The port is released even if the failure cannot be read or counted. One call for both cases: each call takes
     // its part of the BPF stack.
     if let Some(conn) = failed {
         settle(handshake_failed(sock, key, conn, old, now));
@@ -339,7 +341,7 @@ fn closed(sock: &Sock, key: &ConnKey, old: u8) -> Step {
     ledger::release_known(key, known, now)
 }
 
-/// `port.released`.
+/// Writes `port.released`.
 #[inline(always)]
 pub(crate) fn emit_released(key: &ConnKey, conn: &Conn, now: u64) {
     if events::wanted(Kind::PortReleased) && conn.flags & conn_flag::WATCHED != 0 {
@@ -354,7 +356,8 @@ pub(crate) fn emit_released(key: &ConnKey, conn: &Conn, now: u64) {
     }
 }
 
-/// Whether the peer had time to answer. Of a call that was not seen, at least what was seen of it.
+/// Whether the peer had time to answer: the SYN was sent again, or [`GIVEN_UP_NS`] went by since connect() began. For a
+/// connect() that no hook saw, since its port was found.
 #[inline(always)]
 fn had_no_answer(conn: &Conn, now: u64) -> bool {
     let begun_ns = if conn.begun_ns == 0 { conn.acquired_ns } else { conn.begun_ns };
@@ -362,11 +365,11 @@ fn had_no_answer(conn: &Conn, now: u64) -> bool {
         || now.saturating_sub(begun_ns) >= GIVEN_UP_NS
 }
 
-/// The connection ended before it was established.
+/// The connection ended before it was established: counts and reports the failure.
 #[inline(always)]
 fn handshake_failed(sock: &Sock, key: &ConnKey, conn: &Conn, old: u8, now: u64) -> Step {
     let (cause, errno) = match sock.error()? {
-        // It never held a port: the search failed, of a call that is not known any more.
+        // It never held a port: its search failed, and its attempt is evicted.
         0 if key.port == 0 => (Cause::PortsExhausted, errno::EADDRNOTAVAIL),
         0 if old == state::SYN_SENT && had_no_answer(conn, now) && !sock.is_deferred()? => {
             (Cause::NoAnswer, 0)

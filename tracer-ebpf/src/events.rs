@@ -1,4 +1,4 @@
-//! EVENTS: the ring buffer. Detail only; a full ring is a counted loss.
+//! EVENTS: the ring buffer of events. Detail only: counts come from the maps. A full ring is a counted loss.
 
 use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
@@ -13,17 +13,17 @@ use crate::{
     share, stats, words,
 };
 
-/// One ring for all CPUs, so that records come out in order; the size is a setting.
+/// One ring for all CPUs, so that the reader gets records in order; its size is a setting.
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 24, 0);
 
-/// Whether any event of this kind is wanted. The verifier knows the answer at load time.
+/// Whether events of this kind are in the event mask. The verifier knows the answer at load time.
 #[inline(always)]
 pub(crate) fn wanted(kind: Kind) -> bool {
     EVENT_MASK.load() & kind.bit() != 0
 }
 
-/// What a hook knows of an event; unset parts are zero.
+/// An event's values, as a hook has them; 0 where it sets none.
 pub(crate) struct Detail<'a> {
     pub(crate) kind: Kind,
     pub(crate) now: u64,
@@ -34,7 +34,7 @@ pub(crate) struct Detail<'a> {
     pub(crate) in_use: u32,
     pub(crate) time_wait: u32,
     pub(crate) errno: u16,
-    /// [`Event::detail`]
+    /// As [`Event::detail`].
     pub(crate) code: u8,
     pub(crate) old_state: u8,
     pub(crate) new_state: u8,
@@ -68,7 +68,7 @@ impl<'a> Detail<'a> {
     }
 }
 
-/// Whether the event of a failure of this cause is within its owner's rate. One that is not counts as lost.
+/// Whether an event of a failure with this cause is within its owner's rate. If not, counts it as lost.
 #[inline(always)]
 pub(crate) fn may_report(owner: u32, cause: Cause, now: u64) -> bool {
     let rate = match cause {
@@ -83,7 +83,7 @@ pub(crate) fn may_report(owner: u32, cause: Cause, now: u64) -> bool {
     may
 }
 
-/// Writes one event. The caller has asked [`wanted`] and the filter.
+/// Writes one event. The caller has checked [`wanted`] and the filter.
 #[inline(always)]
 pub(crate) fn emit(detail: &Detail<'_>) {
     let seq = stats::next_seq();
@@ -93,12 +93,12 @@ pub(crate) fn emit(detail: &Detail<'_>) {
     };
     // Field by field into the ring: a whole `Event` would take a quarter of the BPF stack.
     let event = entry.as_mut_ptr();
-    // SAFETY: `reserve` gave 128 bytes for this record alone, and every byte of it is written;
-    // the tuple and the name are aligned to eight bytes in an event, a `Conn`, an `Attempt` and a `Bound`.
+    // SAFETY: `reserve` returned 128 bytes for this record alone, and every byte of it is written;
+    // the tuple and the comm are aligned to eight bytes in an event, a `Conn`, an `Attempt` and a `Bound`.
     unsafe {
         (*event).mono_ns = detail.now;
         (*event).seq = seq;
-        // A bound port without a cookie goes by an address, which is nobody's business.
+        // The key of a bound port without a cookie is a kernel address, which must not reach userspace.
         (*event).cookie = if detail.key.has_cookie() { detail.key.cookie } else { 0 };
         (*event).duration_ns = detail.duration_ns;
         (*event).cgroup = detail.who.cgroup;
@@ -122,8 +122,8 @@ pub(crate) fn emit(detail: &Detail<'_>) {
     entry.submit(wake_flag());
 }
 
-/// Waking the reader costs 8 to 11 µs inside connect(), so it reads on a timer instead, and is
-/// woken only as the ring fills past the threshold.
+/// Whether this record wakes the reader, as a flag of bpf_ringbuf_submit. Waking costs 8 to 11 µs inside connect(), so the
+/// reader reads on a timer, and is woken only when the ring fills past the threshold.
 #[inline(always)]
 fn wake_flag() -> u64 {
     let waiting = EVENTS.query(u64::from(BPF_RB_AVAIL_DATA));

@@ -1,4 +1,4 @@
-//! FILTER: which sockets events are about. Decided here, so that a filter costs no event.
+//! FILTER: which sockets have events. Applied in the kernel, so that what is filtered out costs no event.
 
 use core::mem::MaybeUninit;
 
@@ -17,17 +17,17 @@ use tracer_common::{
 
 use crate::offsets::{TASK_COMM, TASK_LEADER};
 
-/// One value, written by userspace before the programs are attached.
+/// One value. Userspace writes it before the programs are attached.
 #[map]
 static FILTER: Array<Filter> = Array::with_max_entries(1, 0);
 
-/// The filter, or `None` where everything passes.
+/// The filter; `None`: everything passes.
 #[inline(always)]
 fn active() -> Option<&'static Filter> {
     FILTER.get(0).filter(|filter| filter.active != 0)
 }
 
-/// Whether one of the first `count` values passes; no values: anything does.
+/// Whether `passes` holds for one of the first `count` values; true if `count` is 0.
 #[inline(always)]
 fn any<T>(values: &[T; FILTER_VALUES], count: u8, passes: impl Fn(&T) -> bool) -> bool {
     if count == 0 {
@@ -45,32 +45,32 @@ fn any<T>(values: &[T; FILTER_VALUES], count: u8, passes: impl Fn(&T) -> bool) -
     found
 }
 
-/// Whether the current task is in a cgroup below this one.
+/// Whether the current task is in this cgroup or below it.
 #[inline(always)]
 fn is_above_current(cgroup: &Cgroup) -> bool {
     // SAFETY: takes a number and only reads the current task.
     cgroup.id == unsafe { bpf_get_current_ancestor_cgroup_id(cgroup.level as i32) }
 }
 
-/// Whether the calling process, which has its leader's name, is one of those wanted by name: threads have names of
-/// their own. A function of its own, for its part of the BPF stack.
+/// Whether the name of the calling process, which is its leader's comm, is one of the filter's: each thread has a comm
+/// of its own. Not inlined, so that its stack is not part of the caller's.
 #[inline(never)]
 fn passes_leader() -> bool {
     if TASK_LEADER.load() == 0 {
         return false;
     }
     let Some(filter) = active() else { return false };
-    // SAFETY: takes no argument; what it gives is only probe-read, which fails instead of faulting.
+    // SAFETY: takes no argument; the pointer is only probe-read, which fails instead of faulting.
     let task = unsafe { bpf_get_current_task() } as *const u8;
     // SAFETY: as above; the offsets are those of this kernel.
     let leader = unsafe {
         bpf_probe_read_kernel(task.wrapping_add(TASK_LEADER.load() as usize).cast::<*const u8>())
     };
     let Ok(leader) = leader else { return false };
-    // Up to its end: behind that there can be the rest of an earlier name.
+    // Read as a string: the bytes after its NUL can be the rest of an earlier name.
     let mut name = MaybeUninit::<[u64; 2]>::uninit();
     let words = name.as_mut_ptr().cast::<u64>();
-    // SAFETY: both lie within `name`. Volatile: else this is memset(), which is a call, too.
+    // SAFETY: both lie within `name`. Volatile: else LLVM makes a call of memset() of it.
     unsafe {
         words.write_volatile(0);
         words.add(1).write_volatile(0);
@@ -82,11 +82,11 @@ fn passes_leader() -> bool {
     };
     // SAFETY: written above.
     let [first, rest] = unsafe { name.assume_init() };
-    // By words: comparing bytes is a call, whose part of the BPF stack there is no room for below
-    // `inet_sock_set_state`.
+    // In words: comparing bytes is a call, and `inet_sock_set_state` leaves no room on the BPF stack for
+    // one more.
     read > 0
         && any(&filter.comms, filter.comm_count, |comm| {
-            // SAFETY: 16 bytes of plain data, read wherever they lie.
+            // SAFETY: 16 bytes of plain data, read without regard to their alignment.
             let [one, two] = unsafe { (&raw const *comm).cast::<[u64; 2]>().read_unaligned() };
             one == first && two == rest
         })
@@ -94,7 +94,7 @@ fn passes_leader() -> bool {
 
 /// Whether the calling process passes. Only for process context.
 ///
-/// `ANCESTORS`: a cgroup counts with everything below it. Only cgroup programs may ask for that on
+/// `ANCESTORS`: cgroups below a cgroup of the filter pass, too. Only cgroup programs can test that on
 /// every kernel (`bpf_get_current_ancestor_cgroup_id` came to tracing programs after v5.10).
 #[inline(always)]
 pub(crate) fn passes_caller<const ANCESTORS: bool>(who: &Who, netns: u32) -> bool {
@@ -107,7 +107,7 @@ pub(crate) fn passes_caller<const ANCESTORS: bool>(who: &Who, netns: u32) -> boo
         })
 }
 
-/// Whether a socket whose caller is not known passes: only without a filter on callers.
+/// Whether a socket with an unknown caller passes: only if the filter names no pid, comm or cgroup.
 #[inline(always)]
 pub(crate) fn passes_unknown_caller(netns: u32) -> bool {
     let Some(filter) = active() else { return true };

@@ -1,8 +1,8 @@
-//! What the kernel tells us, and how: one file per backend, one for what all backends use.
+//! The programs that the kernel runs: one file per backend, and files of the hooks that all backends use.
 //!
-//! A hook translates its arguments and calls `connect`, `bind` or `time_wait`, nothing else.
-//! Tracing hooks always return 0, and cgroup hooks let the call go on, but for the spreader with
-//! `--fail-fast`.
+//! A hook translates its arguments and calls `connect`, `bind`, `time_wait`, `rearm`, `attempt` or `spread`,
+//! nothing else. Tracing hooks always return 0, and cgroup hooks let the call go on, except for the
+//! spreader's with `--fail-fast`.
 
 mod cgroup;
 mod common;

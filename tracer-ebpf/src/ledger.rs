@@ -1,10 +1,10 @@
 //! CONNS and TUPLES: the ledger.
 //!
 //! Invariant: a counter of a tuple changes only when an insert or a delete on CONNS succeeded (or a
-//! flag of an entry there changed). Every duplicate, replayed or late event is therefore harmless,
+//! flag of an entry there changed). Every duplicate, replayed or late report is therefore harmless,
 //! and `opened - released` is the number of entries that CONNS holds for the tuple. Userspace compares the two and
-//! corrects what differs ([`correct`]): where a hook and a command of userspace change one entry at the same time, it can
-//! be counted by flags that were right a moment before.
+//! corrects differences ([`correct`]): when a hook and a command of userspace change one entry at the same time, one of
+//! them can count it by flags that have just changed.
 
 mod health;
 mod life;
@@ -37,7 +37,7 @@ use crate::{
 };
 
 /// Preallocated, because tracing programs run where the kernel must not allocate; never evicting,
-/// so that no count can vanish. When full, the port is a counted loss.
+/// so that no count can vanish. When it is full, the port is a counted loss.
 #[map]
 static CONNS: HashMap<ConnKey, Conn> = HashMap::with_max_entries(262_144, 0);
 
@@ -45,6 +45,7 @@ const EEXIST: i32 = -17;
 const ENOENT: i32 = -2;
 const E2BIG: i32 = -7;
 
+/// What a failed insert means: the entry exists already, the map is full (`full`), or it was busy.
 #[inline(always)]
 fn failed_insert(error: i32, full: Loss) -> Skip {
     match error {
@@ -54,24 +55,25 @@ fn failed_insert(error: i32, full: Loss) -> Skip {
     }
 }
 
-/// Ports of a tuple: (in use, of those in TIME_WAIT). `None`: it has no entry.
+/// Ports of a tuple: (in use, of these in TIME_WAIT). `None`: it has no entry.
 #[inline(always)]
 pub(crate) fn ports(key: &TupleKey) -> Option<(u32, u32)> {
     let count = known(key)?;
-    // SAFETY: a preallocated element stays mapped for the life of the map. It can have become another tuple's: a hint.
+    // SAFETY: a preallocated element stays mapped for the life of the map. If it has become another tuple's meanwhile,
+    // the numbers are wrong, but nothing is counted by them.
     let count = unsafe { &*count };
     Some((count.in_use() as u32, count.time_wait() as u32))
 }
 
-/// What a tuple holds, for the spreader. `reuse`: 1 if the kernel takes over its TIME_WAITs, else 0.
+/// The tuple's [`Usage`], for the spreader; all 0 if it has no entry. `reuse`: 1 if the kernel reuses its TIME_WAITs, else 0.
 #[inline(always)]
 pub(crate) fn usage(key: &TupleKey, reuse: u32) -> Usage {
     let Some(count) = known(key) else { return Usage::default() };
-    // SAFETY: as in `ports`; each is read in one piece.
+    // SAFETY: as in `ports`; each is read by one load.
     let (held, waiting) = unsafe {
         ((&raw const (*count).held).read_volatile(), (&raw const (*count).waiting).read_volatile())
     };
-    // The smaller one first.
+    // `settled` before `chosen` and `forgiven` before `nowhere`: the smaller one first, so that no difference is below 0.
     // SAFETY: as in `ports`.
     let (left_out, proven, unanswered) = unsafe {
         let settled = (&raw const (*count).settled).read_volatile();
@@ -84,37 +86,37 @@ pub(crate) fn usage(key: &TupleKey, reuse: u32) -> Usage {
             chosen.wrapping_sub(settled).wrapping_add(nowhere.wrapping_sub(forgiven)),
         )
     };
-    // The sign, where there are as many as may be: a bit instead of a branch.
+    // The sign of `TRIALS - 1 - unanswered` is set if `TRIALS` or more are unanswered: a bit instead of a branch.
     const { assert!(Usage::ON_TRIAL == 1 << 63 && PROVEN == 1 << 31) };
     let trial =
         (u64::from((TRIALS - 1).wrapping_sub(unanswered) & !proven) << 32) & Usage::ON_TRIAL;
-    // No branch: the verifier would follow both ways in every round of the choice.
+    // No branch: the verifier would follow both of its paths in every round of the choice.
     let waiting = waiting & u64::from(reuse).wrapping_neg() & !Usage::ON_TRIAL;
     Usage { held: Halves(held | u64::from(left_out) << 32), waiting: Halves(waiting | trial) }
 }
 
-/// A tuple's count of the ports that the spreader has tried for it.
+/// The tuple's [`TupleCount::cursor`]; `None`: it has no entry.
 #[inline(always)]
 pub(crate) fn cursor(key: &TupleKey) -> Option<*mut u32> {
     // SAFETY: as in `ports`.
     Some(unsafe { &raw mut (*known(key)?).cursor })
 }
 
-/// In place of the duration of a port search: there was none, or it was not seen. Not an `Option`,
-/// because LLVM copies the unset half of one, and the verifier refuses to copy what was never set.
+/// In place of the duration of a port search: there was none, or no hook saw it. Not an `Option`,
+/// because LLVM copies the unset half of one, and the verifier rejects a read of uninitialized stack.
 pub(crate) const NOT_SEARCHED: u64 = u64::MAX;
 
-/// Takes a port: counts it if it is not known yet. `search_ns` is the duration of the port search.
+/// Counts a port that was taken, if it has no entry yet. `search_ns`: duration of the port search, or [`NOT_SEARCHED`].
 #[inline(always)]
 pub(crate) fn open(key: &ConnKey, conn: &Conn, search_ns: u64) -> Step {
     if seeding() {
-        // The fd took a port that it had before: an old mark is not about this one.
+        // The socket may have held this port before: the mark of that time does not apply to this one.
         marks::clear(key);
     }
     insert(key, conn, search_ns)
 }
 
-/// Counts a port that was found, not seen being taken. Its mark stays for the caller to find.
+/// Counts the port of an older socket, which userspace found. A mark of it stays, because the caller reads it next.
 #[inline(always)]
 pub(crate) fn add_older(key: &ConnKey, conn: &Conn) -> Step {
     insert(key, conn, NOT_SEARCHED)
@@ -124,7 +126,7 @@ pub(crate) fn add_older(key: &ConnKey, conn: &Conn) -> Step {
 fn insert(key: &ConnKey, conn: &Conn, search_ns: u64) -> Step {
     let count = tuple(&conn.tuple, conn.owner)?;
     if !share::has_room(conn.owner, Table::Conns) {
-        // What is known already is not lost.
+        // A port that has an entry already is not lost.
         return Err(if get(key).is_some() { Skip::NotOurs } else { Skip::Lost(Loss::ConnsShare) });
     }
     CONNS
@@ -161,8 +163,8 @@ fn insert(key: &ConnKey, conn: &Conn, search_ns: u64) -> Step {
     Ok(())
 }
 
-/// Notes who used the tuple last, for people to read: torn by a concurrent one, it is still right
-/// often enough, and no count hangs on it.
+/// Records the newest caller of the tuple, for people to read. Concurrent hooks can mix two callers, and
+/// no count depends on it.
 ///
 /// # Safety
 /// `count` must point into a live value of TUPLES.
@@ -176,7 +178,7 @@ unsafe fn remember(count: *mut TupleCount, who: &Who) {
     }
 }
 
-/// Counts a connect() that failed. A new entry is in `owner`'s share.
+/// Counts a failed connect(). If this makes the tuple's entry, it is in `owner`'s share.
 #[inline(always)]
 pub(crate) fn fail(
     key: &TupleKey,
@@ -201,32 +203,32 @@ pub(crate) fn fail(
     Ok(())
 }
 
-/// An entry, to be read before anything else is done with its key.
+/// The entry of a key; `None`: there is none. To be read before its key is changed or removed.
 #[inline(always)]
 pub(crate) fn get(key: &ConnKey) -> Option<&'static Conn> {
-    // SAFETY: a preallocated element stays mapped, and it is re-used for another key only after it was deleted.
+    // SAFETY: a preallocated element stays mapped, and the kernel uses it for another key only after it was deleted.
     // Hooks on one socket are ordered by its lock or by its life cycle. Commands of userspace (`ledger_command`)
     // are not: one can remove the entry at any moment, and then this reads another port's. Counters change only
-    // after a delete of this key succeeded, so of two that remove it one counts.
+    // after a delete of this key succeeded, so of two that remove it only one counts.
     unsafe { CONNS.get(key) }
 }
 
-/// As [`get`], for the one who changes it.
+/// As [`get`], for a caller that changes the entry.
 #[inline(always)]
 fn get_mut(key: &ConnKey) -> Option<*mut Conn> {
     CONNS.get_ptr_mut(key)
 }
 
-/// Gives a port back. Of several who try, one succeeds.
+/// Releases a port: removes its entry and counts that. Of several callers for one key, one succeeds.
 ///
-/// What is to be said of the entry must be said before: a removed element may be another port's the
-/// next moment, and a copy would take a fifth of the BPF stack.
+/// A caller that reports the entry does so before: a removed element may be another port's at
+/// once, and a copy would take a fifth of the BPF stack.
 #[inline(always)]
 pub(crate) fn release(key: &ConnKey, now: u64) -> Step {
     release_known(key, get(key), now)
 }
 
-/// As [`release`], where the entry was just looked up.
+/// As [`release`], for a caller that has looked up the entry.
 #[inline(always)]
 pub(crate) fn release_known(key: &ConnKey, conn: Option<&Conn>, now: u64) -> Step {
     if seeding() {
@@ -243,8 +245,8 @@ pub(crate) fn release_known(key: &ConnKey, conn: Option<&Conn>, now: u64) -> Ste
     }
     share::add(owner, Table::Conns, u64::MAX);
     if let Some(count) = count {
-        // SAFETY: as in `insert`. A tuple is removed only where as many ports were released as opened, so not while one
-        // of its ports was taken out of CONNS and is not counted yet.
+        // SAFETY: as in `insert`. A tuple is removed only if as many ports were released as opened, so not between
+        // the delete of one of its ports from CONNS and the count of it here.
         unsafe {
             atomic::add(&raw mut (*count).released, 1);
             hold(count, key.port, flags, u64::MAX);
@@ -262,17 +264,19 @@ pub(crate) fn release_known(key: &ConnKey, conn: Option<&Conn>, now: u64) -> Ste
     Ok(())
 }
 
-/// Whether the end of an entry with these flags settles a connection whose source the spreader chose.
+/// Whether an entry with these flags is in [`TupleCount::chosen`] and not settled: the spreader chose its source, and it was
+/// not established. When it ends or gets established, it counts in [`TupleCount::settled`].
 #[inline(always)]
 fn ended_before_established(flags: u32) -> bool {
     flags & (conn_flag::SPREAD | conn_flag::ESTABLISHED) == conn_flag::SPREAD
 }
 
-/// A held port goes over to a time-wait socket. `stamp`: [`conn_flag::NO_STAMP`] or 0. `None`: the ledger has no such entry, or it is in TIME_WAIT already.
+/// A time-wait socket takes over a held port: records and counts that, and returns the entry. `None`: there is no such
+/// entry, or it is in TIME_WAIT already. `stamp`: [`conn_flag::NO_STAMP`] or 0.
 #[inline(always)]
 pub(crate) fn time_wait(key: &ConnKey, stamp: u32, now: u64) -> Option<&'static Conn> {
     let conn = CONNS.get_ptr_mut(key)?;
-    // SAFETY: the life cycle orders this before a hook's release of the same key; for commands, see `get`.
+    // SAFETY: the socket's life cycle orders this before a hook's release of the same key; for commands, see `get`.
     let conn = unsafe { &mut *conn };
     if conn.flags & conn_flag::TIME_WAIT != 0 {
         return None;
@@ -291,8 +295,8 @@ pub(crate) fn time_wait(key: &ConnKey, stamp: u32, now: u64) -> Option<&'static 
     Some(conn)
 }
 
-/// Takes back a [`release`] that turned out to be none: a time-wait timer that was moved, not
-/// ended. The only place where a counter goes down, within one timer interrupt.
+/// Takes back a [`release`] of a time-wait socket whose timer was only moved. The only place where a counter
+/// that else only grows goes down, within one timer interrupt.
 #[inline(always)]
 pub(crate) fn reopen(key: &ConnKey, conn: &Conn) -> Step {
     CONNS
@@ -301,8 +305,8 @@ pub(crate) fn reopen(key: &ConnKey, conn: &Conn) -> Step {
     share::add(conn.owner, Table::Conns, 1);
     let flags = Conn::flags_of(conn.flags, conn.owner);
     if let Some(count) = known(&conn.tuple) {
-        // SAFETY: mapped for the life of the map. The tuple changed within this timer interrupt, and is not removed
-        // before it is idle for longer.
+        // SAFETY: mapped for the life of the map. The release in this timer interrupt set `last_ns`, and a tuple is
+        // removed only after it was idle for longer.
         unsafe {
             atomic::add(&raw mut (*count).released, u64::MAX);
             hold(count, key.port, flags, 1);
@@ -319,8 +323,8 @@ pub(crate) fn reopen(key: &ConnKey, conn: &Conn) -> Step {
     Ok(())
 }
 
-/// Corrects the counters of a tuple by what CONNS has, if as many ports were opened and released as userspace read, or
-/// this does not matter. What only grows is corrected by growing.
+/// Adds a correction, which userspace computes from CONNS, to the counters of a tuple. False: ports were opened or
+/// released since userspace read them, and the correction depends on that. Counters that only grow are corrected by growing.
 #[inline(always)]
 pub(crate) fn correct(key: &TupleKey, correction: &Correction) -> Step<bool> {
     let count = tuple(key, share::owner(key.netns, UNKNOWN_USER))?;
@@ -345,7 +349,7 @@ pub(crate) fn correct(key: &TupleKey, correction: &Correction) -> Step<bool> {
     Ok(true)
 }
 
-/// Adds to what begins, or to what ends.
+/// Changes the difference `begun - ended` by `change`, by adding to one of the two.
 ///
 /// # Safety
 /// Both must point into a live value of TUPLES.

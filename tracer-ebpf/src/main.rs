@@ -1,7 +1,7 @@
 //! tracer's kernel side: thin hooks over one ledger.
 //!
-//! Reading order: [`hooks`] says what the kernel tells us and how, [`connect`] and [`bind`] what it
-//! means, [`ledger`] is where it is counted, [`spread`] what is done about it. [`sock`] is the only file that knows kernel offsets.
+//! Reading order: [`hooks`] are the programs that the kernel runs, [`connect`] and [`bind`] give their calls a meaning,
+//! [`ledger`] counts ports, [`spread`] chooses source addresses. Only [`sock`] knows the fields of a socket.
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]
@@ -42,7 +42,7 @@ mod touched;
 mod who;
 mod words;
 
-/// Helpers such as `bpf_probe_read_kernel` are for GPL-compatible programs only.
+/// GPL-compatible, which helpers such as `bpf_probe_read_kernel` require.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,5 +1,5 @@
-//! Read-only globals that userspace fills in before the programs are loaded: where the running
-//! kernel keeps its fields (from its BTF), and what is wanted of us. The verifier sees constants.
+//! Read-only globals that userspace sets before it loads the programs: the offsets of the running
+//! kernel's fields (from its BTF), and the settings. The verifier sees constants.
 
 use aya_ebpf::Global;
 
@@ -12,7 +12,7 @@ macro_rules! globals {
     };
 }
 
-// The values are those of x86-64 distribution kernels, 5.10 to 7.2, where these agree.
+// The defaults are the offsets of x86-64 distribution kernels, 5.10 to 7.2, where these agree.
 globals! {
     EVENT_MASK: u32 = 0,
     WAKE_AT: u32 = u32::MAX,

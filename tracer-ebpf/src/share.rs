@@ -1,4 +1,4 @@
-//! SHARES: how much of each table an owner holds, and its events' rates. What they may be is decided in
+//! SHARES: how much of each table an owner holds, and the rates of its events. The limits are in
 //! [`tracer_common::share`].
 
 use aya_ebpf::{macros::map, maps::Array};
@@ -16,26 +16,27 @@ use crate::{
 #[map]
 static SHARES: Array<Share> = Array::with_max_entries(SLOTS, 0);
 
-/// The owner of what this user has in this network namespace. A function of its own, for the sake of the callers'
-/// part of the BPF stack.
+/// The owner for this user in this network namespace. Not inlined, so that its stack is not part of the
+/// callers'.
 #[inline(never)]
 pub(crate) fn owner(netns: u32, user: u32) -> u32 {
     share::owner(key(), netns, user)
 }
 
+/// The key of the hash ([`Share::key`]).
 #[inline(always)]
 fn key() -> u64 {
     // SAFETY: an array map's values are never freed while the program is loaded.
     SHARES.get_ptr(0).map_or(0, |totals| unsafe { (&raw const (*totals).key).read() })
 }
 
-/// The counters of an address in `BOUND_BY_ADDR`.
+/// The indices of an address's two counters in `BOUND_BY_ADDR`.
 #[inline(always)]
 pub(crate) fn counters(netns: u32, address: &Addr) -> [usize; 2] {
     share::counters(key(), netns, address.words())
 }
 
-/// Whether an owner may have one more entry of a table. Several CPUs that ask at once may all get one.
+/// Whether an owner may have one more entry of a table. Calls on several CPUs at once may all get true for the last one.
 #[inline(always)]
 pub(crate) fn has_room(owner: u32, table: Table) -> bool {
     let max = match table {
@@ -47,34 +48,35 @@ pub(crate) fn has_room(owner: u32, table: Table) -> bool {
     room(owner, table as u32, max) != 0
 }
 
-/// An owner has one more entry of a table, or one less (`u64::MAX`).
+/// Counts one more entry of a table for an owner (`change` 1), or one less (`u64::MAX`).
 #[inline(always)]
 pub(crate) fn add(owner: u32, table: Table, change: u64) {
     change_held(owner, table as u32, change);
 }
 
-/// Whether an owner may have one more event at this rate, which is charged then. Several CPUs that ask at once may
-/// get a few for the price of one.
+/// Whether an owner may have one more event at this rate; if so, charges it. Calls on several CPUs at once may
+/// get a few events charged as one.
 #[inline(always)]
 pub(crate) fn may_report(owner: u32, rate: Rate, now: u64) -> bool {
     charge(owner, now, rate.interval_ns(), rate.burst_ns(), rate as u32) != 0
 }
 
-// The rest are functions of their own, for the sake of the callers' part of the BPF stack. They return a number,
-// because the verifier wants one.
+// The rest is not inlined, so that its stack is not part of the callers'. The functions return a number, because the
+// verifier wants one.
 
+/// The counter of a table in this place of SHARES.
 #[inline(always)]
 fn held(place: u32, table: u32) -> Option<*mut u64> {
     const { assert!(Table::COUNT == 4 && size_of::<Share>() >= 32) };
     let share = SHARES.get_ptr_mut(place)?;
-    // SAFETY: as in `owner`; the mask keeps it within the share, also where the verifier does not know the table.
+    // SAFETY: as in `key`; the mask keeps the index within the share, also where the verifier does not know the table.
     Some(unsafe { share.cast::<u64>().add(table as usize & 3) })
 }
 
 #[inline(never)]
 fn room(owner: u32, table: u32, max: u32) -> u32 {
     let count = |place| {
-        // SAFETY: as in `owner`; read in one piece.
+        // SAFETY: as in `key`; read by one load.
         held(place, table).map_or(0, |held| unsafe { held.read_volatile() })
     };
     let all = count(0);
@@ -88,7 +90,7 @@ fn room(owner: u32, table: u32, max: u32) -> u32 {
 fn change_held(owner: u32, table: u32, change: u64) -> u32 {
     let add = |place| {
         if let Some(held) = held(place, table) {
-            // SAFETY: as in `owner`.
+            // SAFETY: as in `key`.
             unsafe { atomic::add(held, change) };
         }
     };

@@ -1,22 +1,22 @@
-//! Why a hook stopped early, and what that counts as.
+//! Why a hook stopped early, and which loss that counts as.
 
 use tracer_common::Loss;
 
 use crate::stats;
 
-/// The reasons, as data; [`settle`] decides once what each means.
+/// Why a hook stopped early. [`settle`] counts it.
 #[derive(Clone, Copy)]
 pub(crate) enum Skip {
-    /// Nothing of ours: not TCP over IP, an accepted connection, an uninteresting state.
+    /// Nothing to record: not TCP over IP, an accepted connection, a state without meaning here, or already recorded.
     NotOurs,
-    /// Something that should have been recorded was not.
+    /// Something that should have been recorded could not be.
     Lost(Loss),
 }
 
-/// What nearly every step returns.
+/// The result of nearly every step of a hook.
 pub(crate) type Step<T = ()> = Result<T, Skip>;
 
-/// Ends a hook: a loss is counted, and the traced call goes on as if we were not there.
+/// Ends a hook: counts a loss, if there is one. The traced call goes on unchanged.
 #[inline(always)]
 pub(crate) fn settle(step: Step) {
     if let Err(Skip::Lost(loss)) = step {

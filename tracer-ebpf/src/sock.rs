@@ -1,4 +1,4 @@
-//! Reading `struct sock` and `struct inet_timewait_sock`; the only file that knows their fields.
+//! Reads `struct sock` and `struct inet_timewait_sock`; no other file knows their fields.
 //!
 //! Both start with `struct sock_common`, so one read serves for both. All reads go through
 //! `bpf_probe_read_kernel`, which fails instead of faulting.
@@ -40,21 +40,22 @@ pub(crate) mod state {
     pub(crate) const LISTEN: u8 = 10;
 }
 
-/// The cookie of a socket alone: most state changes are of sockets that have none.
+/// The socket's cookie; 0: none, or it cannot be read. Read alone, because most state changes are of sockets without one.
 #[inline(always)]
 pub(crate) fn cookie_of(at: Address) -> u64 {
     // SAFETY: the helper checks the address itself.
     unsafe { bpf_probe_read_kernel(at.add(SKC_COOKIE.load() as usize).cast::<u64>()) }.unwrap_or(0)
 }
 
-/// Of a full socket that goes into TIME_WAIT: [`conn_flag::NO_STAMP`], where the connection had no timestamps.
+/// [`conn_flag::NO_STAMP`] if the connection of this full socket, which enters TIME_WAIT, had no timestamps; else 0.
 #[inline(always)]
 pub(crate) fn no_stamp_of(at: Address) -> u32 {
     no_stamp(at, &TP_RECENT_STAMP)
 }
 
-/// As `tcp_twsk_unique` in net/ipv4/tcp_ipv4.c: when the peer last sent a timestamp, 0: never. Of a stamp of 64 bits the
-/// lower ones. What cannot be read counts as a connection with timestamps.
+/// [`conn_flag::NO_STAMP`] if the field at `offset`, when the peer last sent a timestamp, is 0 (never); else 0. The same
+/// test as in `tcp_twsk_unique` (net/ipv4/tcp_ipv4.c). Of a 64-bit field the lower half is read. A field that cannot be
+/// read counts as a connection with timestamps.
 #[inline(always)]
 fn no_stamp(at: Address, offset: &Global<u32>) -> u32 {
     let offset = offset.load();
@@ -68,27 +69,27 @@ fn no_stamp(at: Address, offset: &Global<u32>) -> u32 {
     }
 }
 
-/// The local port alone, host byte order.
+/// The local port, host byte order; 0: none, or it cannot be read.
 #[inline(always)]
 pub(crate) fn port_of(at: Address) -> u16 {
     // SAFETY: the helper checks the address itself.
     unsafe { bpf_probe_read_kernel(at.add(SKC_NUM.load() as usize).cast::<u16>()) }.unwrap_or(0)
 }
 
-/// The state alone; 0 where it cannot be read.
+/// The TCP state ([`state`]); 0: it cannot be read.
 #[inline(always)]
 pub(crate) fn state_of(at: Address) -> u8 {
     // SAFETY: the helper checks the address itself.
     unsafe { bpf_probe_read_kernel(at.add(SKC_STATE.load() as usize).cast::<u8>()) }.unwrap_or(0)
 }
 
-/// A TCP socket of a cgroup hook. The verifier knows what it is, so its fields are read like memory of
-/// our own, without a helper for each.
+/// A TCP socket of a cgroup hook. The verifier knows its type (BTF), so that its fields are read directly,
+/// without a helper call for each.
 #[derive(Clone, Copy)]
 pub(crate) struct TcpSock(*const u8);
 
 impl TcpSock {
-    /// `None`: not one of TCP.
+    /// The socket as a TCP socket; `None`: it is not one.
     #[inline(always)]
     pub(crate) fn new(sk: *mut bpf_sock) -> Option<Self> {
         // SAFETY: the context's socket, or NULL.
@@ -99,24 +100,24 @@ impl TcpSock {
     /// A field of the socket, or of what one of its fields points to.
     ///
     /// # Safety
-    /// `T` must be what the kernel has at this offset, or a part of it: the verifier checks it.
+    /// `T` must be the type of the kernel's field at this offset, or a part of it: the verifier checks that.
     #[inline(always)]
     unsafe fn field<T>(at: *const u8, offset: &Global<u32>) -> T {
-        // SAFETY: the caller's promise. Volatile, because the kernel writes it; a pointer that is not
-        // (any more) one reads as zeros.
+        // SAFETY: the caller's promise. Volatile, because the kernel writes the field; a read through a pointer that
+        // is not valid (any more) gives zeros.
         unsafe { at.add(offset.load() as usize).cast::<T>().read_volatile() }
     }
 
     /// Whether a bit of the socket is set.
     #[inline(always)]
     fn bit(self, offset: &Global<u32>, mask: &Global<u32>) -> bool {
-        // SAFETY: a byte of a field.
+        // SAFETY: any byte of a field is a valid `u8`.
         let byte: u8 = unsafe { Self::field(self.0, offset) };
         u32::from(byte) & mask.load() != 0
     }
 
-    /// Whether the source of a socket without a port was given by a BPF program: an application can choose
-    /// one without a port only with IP_BIND_ADDRESS_NO_PORT.
+    /// Whether a BPF program bound the source of this socket without a port. Else the application did, which needs
+    /// IP_BIND_ADDRESS_NO_PORT to bind an address without a port.
     #[inline(always)]
     pub(crate) fn is_given(self) -> bool {
         NO_PORT_MASK.load() != 0 && !self.bit(&NO_PORT, &NO_PORT_MASK)
@@ -142,14 +143,14 @@ impl TcpSock {
     /// Local port, host byte order; 0 when the socket holds none.
     #[inline(always)]
     pub(crate) fn port(self) -> u16 {
-        // SAFETY: as its BTF says.
+        // SAFETY: the type is the one of the kernel's BTF.
         unsafe { Self::field(self.0, &SKC_NUM) }
     }
 
     /// The bound or connected local address.
     #[inline(always)]
     pub(crate) fn source(self) -> Step<Addr> {
-        // SAFETY: as its BTF says; an IPv6 address is four words.
+        // SAFETY: the types are those of the kernel's BTF; an IPv6 address is four words.
         unsafe {
             match Self::field::<u16>(self.0, &SKC_FAMILY) {
                 AF_INET => Ok(Addr::v4(Self::field(self.0, &SKC_RCV_SADDR))),
@@ -177,44 +178,44 @@ impl TcpSock {
     /// Inode number of the socket's network namespace.
     #[inline(always)]
     pub(crate) fn netns(self) -> u32 {
-        // SAFETY: as its BTF says.
+        // SAFETY: as in `port`.
         unsafe { Self::field(self.net(), &NET_INUM) }
     }
 
-    /// Cookie of the socket's network namespace; `None`: this kernel has none (before Linux 5.12).
+    /// Cookie of the socket's network namespace; `None`: the kernel has no such cookies (before Linux 5.12).
     #[inline(always)]
     pub(crate) fn netns_cookie(self) -> Option<u64> {
-        // SAFETY: as its BTF says.
+        // SAFETY: as in `port`.
         (NET_COOKIE.load() != 0).then(|| unsafe { Self::field(self.net(), &NET_COOKIE) })
     }
 }
 
-/// A time-wait socket that a lookup has found, of which the verifier knows what it is.
+/// A time-wait socket that a lookup found; the verifier knows its type.
 #[derive(Clone, Copy)]
 pub(crate) struct TimeWait(*const u8);
 
 impl TimeWait {
-    /// `None`: not a time-wait socket of TCP.
+    /// The socket as a TCP time-wait socket; `None`: it is not one.
     #[inline(always)]
     pub(crate) fn new(found: *mut bpf_sock) -> Option<Self> {
-        // SAFETY: a socket that a lookup has found, not given back yet.
+        // SAFETY: the lookup holds a reference to the socket, which is not released yet.
         let sk = unsafe { bpf_skc_to_tcp_timewait_sock(found.cast()) };
         if sk.is_null() { None } else { Some(Self(sk.cast())) }
     }
 
-    /// Whether the kernel's search for a port takes it over, where tcp_tw_reuse lets it (`tcp_twsk_unique` in
-    /// net/ipv4/tcp_ipv4.c): both ends used timestamps, the peer's FIN is here, and it is old enough.
+    /// Whether the kernel's port search may reuse this TIME_WAIT under tcp_tw_reuse (`tcp_twsk_unique` in
+    /// net/ipv4/tcp_ipv4.c): both ends used timestamps, the peer's FIN has arrived, and it is old enough.
     #[inline(always)]
     pub(crate) fn is_reusable(self) -> bool {
         const FIN_WAIT2: u8 = 5;
         const MS: u64 = 1_000_000;
         const SECOND: u64 = 1_000 * MS;
-        /// The kernel's clock of seconds goes on only with the timer interrupt.
+        /// The kernel's clock of seconds advances with the timer interrupt, so it can lag by this much, ns.
         const LATE: u64 = 20 * MS;
         if TW_SUBSTATE.load() == 0 {
             return false;
         }
-        // SAFETY: as their BTF says; of a stamp of 64 bits the lower ones.
+        // SAFETY: as in `TcpSock::port`; of a 64-bit stamp the lower half is read.
         let (substate, recent): (u8, u32) = unsafe {
             (TcpSock::field(self.0, &TW_SUBSTATE), TcpSock::field(self.0, &TW_RECENT_STAMP))
         };
@@ -225,7 +226,7 @@ impl TimeWait {
         if TW_ENTRY_STAMP.load() == 0 {
             return (now.wrapping_sub(LATE) / SECOND) as u32 > recent;
         }
-        // SAFETY: as its BTF says.
+        // SAFETY: as in `TcpSock::port`.
         let entry: u32 = unsafe { TcpSock::field(self.0, &TW_ENTRY_STAMP) };
         let age = ((now / MS) as u32).wrapping_sub(entry) as i32;
         age > crate::spread::reuse_delay_ms()
@@ -248,7 +249,7 @@ impl Sock {
         }
     }
 
-    /// A field of the copy.
+    /// Reads a field from the copy.
     #[inline(always)]
     fn field<T: Copy>(&self, offset: &Global<u32>) -> T {
         // SAFETY: userspace refuses to load with an offset whose field does not end inside the
@@ -256,7 +257,7 @@ impl Sock {
         unsafe { self.common.as_ptr().cast::<u8>().add(offset.load() as usize).cast::<T>().read() }
     }
 
-    /// A field behind the copy.
+    /// Reads a field that lies behind the copied part, from kernel memory.
     #[inline(always)]
     fn far_field<T>(&self, offset: &Global<u32>) -> Step<T> {
         // SAFETY: the helper checks the address itself.
@@ -269,7 +270,7 @@ impl Sock {
         self.at as u64
     }
 
-    /// 0: none was ever asked for.
+    /// The socket's cookie; 0: none was ever requested.
     #[inline(always)]
     pub(crate) fn cookie(&self) -> u64 {
         self.field(&SKC_COOKIE)
@@ -286,7 +287,7 @@ impl Sock {
         self.field(&SKC_STATE)
     }
 
-    /// Whether this is a TCP socket: MPTCP sockets go through the same tracepoints.
+    /// Whether this is a TCP socket: MPTCP sockets reach the same tracepoints.
     #[inline(always)]
     pub(crate) fn is_tcp(&self) -> Step<bool> {
         const IPPROTO_TCP: u16 = 6;
@@ -299,8 +300,8 @@ impl Sock {
     }
 
     /// The key of the port that the socket holds, or held until a moment ago: `inet_sport` stays
-    /// when `inet_put_port` clears the local port. It also stays when the fd is used again, so it
-    /// names a held port only together with what `CONNS` says of it.
+    /// when `inet_put_port` clears the local port. It also stays when the socket is used again, so the
+    /// port is a held one only if `CONNS` has an entry for it.
     #[inline(always)]
     pub(crate) fn last_key(&self) -> Step<ConnKey> {
         let port = match self.port() {
@@ -310,27 +311,27 @@ impl Sock {
         Ok(ConnKey::new(self.cookie(), port))
     }
 
-    /// Of a time-wait socket that is filled in: [`conn_flag::NO_STAMP`], where the connection had no timestamps.
+    /// [`conn_flag::NO_STAMP`] if the connection of this filled-in time-wait socket had no timestamps; else 0.
     #[inline(always)]
     pub(crate) fn no_stamp(&self) -> u32 {
         no_stamp(self.at, &TW_RECENT_STAMP)
     }
 
-    /// errno that ended the connection, positive; 0: none.
+    /// The errno that ended the connection (`sk_err`), positive; 0: none.
     #[inline(always)]
     pub(crate) fn error(&self) -> Step<u16> {
         let error: i32 = self.far_field(&SK_ERR)?;
         Ok(error as u16)
     }
 
-    /// Whether connect() left the SYN to the first write, which has not come (TCP_FASTOPEN_CONNECT).
+    /// Whether the SYN is still unsent because it waits for the first write (TCP_FASTOPEN_CONNECT).
     #[inline(always)]
     pub(crate) fn is_deferred(&self) -> Step<bool> {
         let flags: u8 = self.far_field(&DEFERRED)?;
         Ok(u32::from(flags) & DEFERRED_MASK.load() != 0)
     }
 
-    /// Whether the port stays with the socket when the connection ends (bind() to that port).
+    /// Whether the socket keeps its port when the connection ends: bind() named that port (SOCK_BINDPORT_LOCK).
     #[inline(always)]
     pub(crate) fn keeps_port(&self) -> Step<bool> {
         let locks: u8 = self.far_field(&SK_USERLOCKS)?;
@@ -356,14 +357,14 @@ impl Sock {
         }
     }
 
-    /// Fills in the tuple.
+    /// Fills in the whole tuple.
     #[inline(always)]
     pub(crate) fn read_tuple(&self, tuple: &mut TupleKey) -> Step {
         tuple.netns = self.netns()?;
         self.read_ends(tuple)
     }
 
-    /// Fills in the tuple of a socket whose namespace is in it already.
+    /// Fills in addresses and destination port of a tuple that has its namespace already.
     #[inline(always)]
     pub(crate) fn read_ends(&self, tuple: &mut TupleKey) -> Step {
         tuple.destination = match self.field::<u16>(&SKC_FAMILY) {
@@ -376,7 +377,7 @@ impl Sock {
         Ok(())
     }
 
-    /// `struct in6_addr` is aligned to 4 bytes only, `Addr` to 8.
+    /// The IPv6 address at this offset. Read in words: `struct in6_addr` is aligned to 4 bytes only, `Addr` to 8.
     #[inline(always)]
     fn v6(&self, offset: &Global<u32>) -> Addr {
         let words: [u32; 4] = self.field(offset);

@@ -1,6 +1,6 @@
-//! The spreader: which source address, and past half of the range which port, a connect() gets.
+//! The spreader: chooses the source address of a connect(), and past 45 % of a tuple's ports the port, too.
 //!
-//! Law: whatever is missing, full or refused, the connect() goes on as it would without us.
+//! Law: whatever is missing, full or refused, the connect() goes on as with spreading off.
 
 mod call;
 mod decisions;
@@ -23,21 +23,21 @@ use exempt::{exempt, is_lease_over, is_link_local, is_loopback, not_eligible};
 
 use crate::{atomic, attempt::LastSpread, bind, ledger, sock::TcpSock};
 
-/// The rule, in one of two places: [`ACTIVE_RULE`] says which. The agent writes the other one, and not before
-/// nobody reads it any more, so a hook sees the old rule or the new one. (A hash map would do the same, and
-/// be looked up by a call.)
+/// The rule, in one of two places: [`ACTIVE_RULE`] says which. The agent writes the other place, and only after
+/// no hook reads it any more, so that a hook sees the old rule or the new one. (A hash map would do the same, but
+/// needs a helper call for its lookup.)
 #[map]
 static RULES: Array<Rule> = Array::with_max_entries(2, 0);
 
-/// 0: there is no rule; else the place of the rule in [`RULES`], from 1 up.
+/// The place of the rule in [`RULES`], from 1 up; 0: there is no rule.
 #[map]
 static ACTIVE_RULE: Array<u32> = Array::with_max_entries(1, 0);
 
-/// CLOCK_MONOTONIC until which the agent answers for the rule, ns.
+/// When the agent's lease of the rule ends, CLOCK_MONOTONIC, ns. The agent renews it.
 #[map]
 static LEASE: Array<u64> = Array::with_max_entries(1, 0);
 
-/// How often each [`Decision`] was taken, by CPU.
+/// How often each [`Decision`] was taken, per CPU.
 #[map]
 static DECISION_COUNT: PerCpuArray<u64> = PerCpuArray::with_max_entries(Decision::COUNT as u32, 0);
 
@@ -45,6 +45,7 @@ const EADDRNOTAVAIL: i32 = 99;
 const ALLOW: i32 = 1;
 const DENY: i32 = 0;
 
+/// The active rule; `None`: there is none.
 #[inline(always)]
 pub(crate) fn rule() -> Option<&'static Rule> {
     // SAFETY: an array map's values are never freed while the program is loaded.
@@ -52,7 +53,7 @@ pub(crate) fn rule() -> Option<&'static Rule> {
     RULES.get(place.checked_sub(1)?)
 }
 
-/// Age from which on the kernel takes over a TIME_WAIT, ms.
+/// Age from which on the kernel reuses a TIME_WAIT, ms ([`Rule::reuse_delay_ms`]); without a rule, none is old enough.
 #[inline(always)]
 pub(crate) fn reuse_delay_ms() -> i32 {
     rule().map_or(i32::MAX, |rule| rule.reuse_delay_ms as i32)
@@ -66,9 +67,9 @@ fn count(decision: Decision) {
     }
 }
 
-/// A connect(). `FAST`: the program may choose ports itself where the kernel would search long. `SIX`: the socket is
-/// AF_INET6. Nothing here depends on `SIX`: it gives each program closures of its own, which LLVM inlines because
-/// they are called once. As functions that two programs call, they would need more stack than there is.
+/// Handles a connect(); returns whether it is allowed. `FAST`: the program may choose ports itself where the kernel would
+/// search long. `SIX`: the socket is AF_INET6. Nothing here depends on `SIX`: it gives each program closures of its own,
+/// which LLVM inlines because they are called once. As functions that two programs call, they would exceed the BPF stack.
 #[inline(always)]
 pub(crate) fn connect<const FAST: bool, const SIX: bool>(call: &Call<'_>) -> i32 {
     let Some(rule) = rule() else { return ALLOW };
@@ -78,14 +79,14 @@ pub(crate) fn connect<const FAST: bool, const SIX: bool>(call: &Call<'_>) -> i32
             decisions::exempt(call, reason, ours);
         }
         if ours {
-            // As if we had never been there.
+            // Unbinds the address that the spreader set for an earlier connect().
             ports::bind(call, &Addr::UNSPECIFIED, 0);
         }
         return ALLOW;
     }
     let side = if call.form == SockFamily::V6 { &rule.v6 } else { &rule.v4 };
     let mut key = TupleKey {
-        // Until it is known: zeros would be written by a loop.
+        // A placeholder until the source is chosen: LLVM would write zeros with a loop.
         source: call.address,
         destination: call.address,
         netns: rule.netns,
@@ -95,7 +96,7 @@ pub(crate) fn connect<const FAST: bool, const SIX: bool>(call: &Call<'_>) -> i32
     let Some(given) = LastSpread::here() else { return ALLOW };
     let random = LastSpread::random(given);
     let held = bind::Held::now();
-    // Below 0 where one of before the look was counted as given back at the very moment of the look.
+    // `unknown` is below 0, and then 0, if a port that was bound before the agent's reading was counted as released during it.
     let back = held.back.wrapping_sub(rule.back);
     let unknown = 0.max(held.bound.wrapping_sub(rule.bound).wrapping_sub(back) as i32) as u32;
     let capacity = rule.capacity.saturating_sub(unknown);
@@ -112,7 +113,7 @@ pub(crate) fn connect<const FAST: bool, const SIX: bool>(call: &Call<'_>) -> i32
         spread::choose(side, capacity, random, usages)
     };
     let Some((index, usage)) = chosen else {
-        // That no address is left is for us to know: the connect() can succeed without one of them.
+        // With an address left out, the pool is not known to be full, and an unbound connect() can succeed: it is not denied.
         return if left_out < NO_ROOM {
             let changed = unknown | held.released.wrapping_sub(rule.released);
             full(call, rule, changed == 0 && rule.unsure == 0)
@@ -134,7 +135,7 @@ pub(crate) fn connect<const FAST: bool, const SIX: bool>(call: &Call<'_>) -> i32
             (decision, port) = ports::find(call, rule, &key, &room, search);
         }
         if port == 0 && search.last && decision != Decision::LeastUsed {
-            // With an address of ours, the kernel might find nothing where it does without.
+            // Binding the pool's address could fail a connect() that succeeds unbound.
             count(decision);
             return pass_through(call, rule, Decision::PoolFull);
         }
@@ -174,17 +175,16 @@ fn address_at(side: &FamilyPool, index: u8) -> Option<&Addr> {
     side.addresses.get(usize::from(index))
 }
 
-/// A source that was given for an earlier connect() of this socket is no better than the pool is now.
+/// Unbinds an address that the spreader set for an earlier connect() of this socket.
 #[inline(always)]
 fn unbind(call: &Call<'_>) {
     if call.source() != Addr::UNSPECIFIED && TcpSock::new(call.sk()).is_some_and(TcpSock::is_given)
     {
-        // As if we had never been there.
         ports::bind(call, &Addr::UNSPECIFIED, 0);
     }
 }
 
-/// None of the pool's ports is sure: the kernel chooses as without us.
+/// No port of the pool is sure to be free: the connect() goes on as with spreading off.
 #[inline(always)]
 fn pass_through(call: &Call<'_>, rule: &Rule, decision: Decision) -> i32 {
     count(decision);
@@ -193,9 +193,9 @@ fn pass_through(call: &Call<'_>, rule: &Rule, decision: Decision) -> i32 {
     ALLOW
 }
 
-/// No address of the pool has a port left for this destination. `sure`: since the rule was made, no port was bound,
-/// which it may count twice, and none was given back, which it does not have; and there is none that a search may find
-/// or not.
+/// No address of the pool has a free port for this destination: denies the connect() if the rule is to fail fast, else lets
+/// it go on. `sure`: the pool is known to be full, because since the rule was made no port was bound, which may be counted
+/// twice, and none was released, which the rule lacks, and there is no [`Rule::unsure`] port.
 #[inline(always)]
 fn full(call: &Call<'_>, rule: &Rule, sure: bool) -> i32 {
     let fail = crate::offsets::FAIL_FAST.load() != 0 && rule.flags & rule_flag::FAIL_FAST != 0;
@@ -205,15 +205,15 @@ fn full(call: &Call<'_>, rule: &Rule, sure: bool) -> i32 {
     decisions::full(call, rule, decision);
     unbind(call);
     if fail {
-        // SAFETY: takes a number; Linux 6.1, and the verifier does not come here on an older one.
+        // SAFETY: takes a number. Linux 6.1; on an older kernel the verifier prunes this branch (FAIL_FAST is 0).
         unsafe { bpf_set_retval(-EADDRNOTAVAIL) };
         return DENY;
     }
     ALLOW
 }
 
-/// A bind() to an address without a port: the address is replaced by the one at which fewest ports are bound,
-/// because the destination is not known yet. For the same reason this is for rules that have all destinations.
+/// The address that replaces the one of a bind(address, 0); `None`: it is not replaced. It is the address with the fewest
+/// bound ports, because the destination is not known yet. For the same reason only rules for all destinations replace it.
 #[inline(always)]
 pub(crate) fn bind(call: &Call<'_>) -> Option<Addr> {
     let rule = rule()?;
@@ -228,8 +228,8 @@ pub(crate) fn bind(call: &Call<'_>) -> Option<Addr> {
         return None;
     }
     let sk = TcpSock::new(call.sk())?;
-    // With IP_BIND_ADDRESS_NO_PORT, connect() is where it is replaced: the destination is known there,
-    // and where the pool is full the application's own address is still the socket's.
+    // With IP_BIND_ADDRESS_NO_PORT, the hook of connect() replaces the address: it knows the destination,
+    // and if the pool is full, the socket still has the application's address.
     if !sk.is_given() || not_eligible(rule, sk).is_some() {
         return None;
     }
@@ -238,15 +238,15 @@ pub(crate) fn bind(call: &Call<'_>) -> Option<Addr> {
     }
     // SAFETY: takes no argument.
     let random = unsafe { bpf_get_prandom_u32() };
-    // Each port is bound once at an address, wherever its socket will go; one that is bound at all addresses,
-    // at none of them.
+    // At one address each port can be bound once, whatever the destination of its socket; a port that is bound at the
+    // unspecified address can be bound at no other.
     let bound = bind::Counters::get()?;
     let everywhere = bound
         .count(rule.netns, &Addr::UNSPECIFIED)
         .saturating_add(bound.count(rule.netns, &Addr::v4([0; 4])));
     let capacity = (rule.half * 2).saturating_sub(everywhere);
     let chosen = spread::choose(side, capacity, random, |address| Usage {
-        // Of either parity: none of them is free.
+        // Counted as even ports, whichever they are: only the sum matters here.
         held: Halves(u64::from(bound.count(rule.netns, address)) << 32),
         ..Usage::default()
     });

@@ -1,4 +1,4 @@
-//! STATS: what was seen, emitted and lost, and what failed, per CPU.
+//! STATS: counters of events seen and emitted, of losses, and of failed calls by cause, per CPU.
 
 use aya_ebpf::{macros::map, maps::PerCpuArray};
 use tracer_common::{
@@ -8,8 +8,8 @@ use tracer_common::{
 
 use crate::atomic;
 
-/// Per CPU, so that counting never contends. Still added to atomically: a hook in interrupt
-/// context can come between another one's load and store.
+/// Per CPU, so that counting never contends. The additions are atomic all the same: a hook in interrupt
+/// context can run between the load and the store of the hook that it interrupts.
 #[map]
 static STATS: PerCpuArray<u64> = PerCpuArray::with_max_entries(STATS_LEN, 0);
 
@@ -31,17 +31,17 @@ pub(crate) fn lost(loss: Loss) {
     add(loss.index());
 }
 
-/// Counts a connect() or bind() that failed, whoever called it: the tuple table cannot have those
+/// Counts a connect() or bind() that failed, of any caller. The tuple table cannot count the failures
 /// of bind(), which has no destination.
 #[inline(always)]
 pub(crate) fn failed(cause: Cause) {
     add(failed_index(cause));
 }
 
-/// Counts one event as seen and returns its number on this CPU, from 1.
+/// Counts one event as seen and returns its number on this CPU, from 1; 0: the counter is missing.
 ///
-/// Where an interrupt comes in between, two events can get one number; the largest number is right
-/// all the same, and that is what the reader counts its gaps with.
+/// If an interrupt comes between the addition and the load, two events can get the same number. The largest
+/// number is still right, and it is the one that the reader computes its losses from.
 #[inline(always)]
 pub(crate) fn next_seq() -> u64 {
     match STATS.get_ptr_mut(EventsSeen as u32) {

@@ -1,4 +1,4 @@
-//! TIME_WAIT: the part of a port's life that `tcp_set_state` never tells.
+//! TIME_WAIT: the part of a port's life of which `tcp_set_state` reports nothing.
 
 pub(crate) mod rearm;
 
@@ -11,7 +11,7 @@ use crate::{
     skip::{Skip, Step},
 };
 
-/// A time-wait socket took over the port. Comes before the full socket's end, on the same CPU. `stamp`:
+/// A time-wait socket took over the port. This runs before the full socket's end, on the same CPU. `stamp`:
 /// [`conn_flag::NO_STAMP`] or 0.
 #[inline(always)]
 pub(crate) fn begun(key: &ConnKey, stamp: u32) -> Step {
@@ -28,7 +28,7 @@ pub(crate) fn begun(key: &ConnKey, stamp: u32) -> Step {
     Ok(())
 }
 
-/// The time-wait socket is gone, and the port with it.
+/// The time-wait socket ended, which releases the port.
 #[inline(always)]
 pub(crate) fn ended(key: &ConnKey) -> Step {
     if key.cookie == 0 {

@@ -1,14 +1,14 @@
 //! TOUCHED: when bind() or listen() last took each port. Kernels up to 6.17 give such a port to no connect() until no
 //! socket has it, not even a connection that got it before (`inet_csk_update_fastreuse`, `__inet_hash_connect`).
 //!
-//! A hook changes the entry of a port in place, and userspace removes it ([`remove`]) once no connection has the port that
-//! is older. There is no lock and no compare-and-swap (Linux 5.10) that would keep one from the other:
+//! A hook changes the entry of a port in place, and userspace removes it ([`remove`]) once no connection that is older than
+//! the bind() has the port. There is no lock and no compare-and-swap (Linux 5.10) to order the two:
 //!
-//! - A hook adds to `uses`, and looks then whether the entry is still there. If not, it makes one.
-//! - `remove` removes the entry, and looks at `uses` then. If a hook used it, the port is put back.
+//! - A hook adds to `uses`, and then looks up the entry again. If it is gone, the hook makes one.
+//! - `remove` removes the entry, and then reads `uses`. If a hook has added to it, `remove` inserts the port again.
 //!
-//! So at least one of the two sees the other. Memory of an entry that was removed can be another port's at once: that one's
-//! time is written then, which is nearly the same, and its uses are other ones, which keeps it for longer.
+//! So at least one of the two sees the other. Memory of a removed entry can be another port's at once: a hook then changes
+//! that port's time, which is nearly the same, and its `uses`, which keeps it for longer.
 
 use aya_ebpf::{bindings::BPF_NOEXIST, macros::map, maps::HashMap};
 use tracer_common::{Bound, Loss, Touched, port_of, share::Table};
@@ -22,15 +22,15 @@ use crate::{
     stats,
 };
 
-/// By [`port_of`]. Preallocated and never evicting, as the ledger. Entries leave only by [`remove`].
+/// The key is [`port_of`]. Preallocated and never evicting, as CONNS. Only [`remove`] removes entries.
 #[map]
 static TOUCHED: HashMap<u64, Touched> = HashMap::with_max_entries(1, 0);
 
 const EEXIST: i32 = -17;
 const E2BIG: i32 = -7;
 
-/// bind() or listen() took the port. One function after the other, none that calls another one: the caller has little of
-/// the BPF stack left.
+/// Records that bind() or listen() took the port. The functions that are not inlined do not call each other: the caller
+/// leaves little of the BPF stack.
 #[inline(always)]
 pub(crate) fn note(bound: &Bound, port: u16) {
     if BLOCKED_UNTIL_FREE.load() == 0 {
@@ -42,7 +42,7 @@ pub(crate) fn note(bound: &Bound, port: u16) {
     }
 }
 
-/// Whether the port has an entry, which has its new time then: 0 or 1, because the verifier wants a number.
+/// Sets the time of the port's entry; returns 1, or 0 if it has none. A number, because the verifier wants one.
 #[inline(never)]
 fn touch(port: u64, at_ns: u64) -> u32 {
     let Some(entry) = TOUCHED.get_ptr_mut(&port) else { return 0 };
@@ -52,14 +52,14 @@ fn touch(port: u64, at_ns: u64) -> u32 {
     u32::from(TOUCHED.get_ptr_mut(&port).is_some_and(|again| again as u64 == entry as u64))
 }
 
-/// A locked instruction (x86-64): what comes after it is read later than what was written before.
+/// Adds one to `uses`. A locked instruction (x86-64): loads after it are not done before stores that precede it.
 #[inline(always)]
 fn add_use(entry: *mut Touched) {
     // SAFETY: as in `touch`.
     unsafe { atomic::add32(&raw mut (*entry).uses, 1) };
 }
 
-/// Makes an entry, or uses the one that another CPU makes at the same time.
+/// Makes an entry, or sets the time of the one that another CPU made at the same time.
 #[inline(always)]
 fn create(port: u64, bound: &Bound) -> Step {
     if !share::has_room(bound.owner, Table::Touched) {
@@ -68,26 +68,26 @@ fn create(port: u64, bound: &Bound) -> Step {
     match insert(port, bound.acquired_ns, bound.owner) {
         0 => share::add(bound.owner, Table::Touched, 1),
         EEXIST if touch(port, bound.acquired_ns) != 0 => {}
-        // Several CPUs that ask at once for the last entry may all get it.
+        // `has_room` may let several CPUs have the last entry at once: the map is full then.
         E2BIG => return Err(Skip::Lost(Loss::TouchedShare)),
         _ => return Err(Skip::Lost(Loss::MapBusy)),
     }
     Ok(())
 }
 
-/// 0, or a negative errno.
+/// Inserts an entry; returns 0, or a negative errno.
 #[inline(never)]
 fn insert(port: u64, at_ns: u64, owner: u32) -> i32 {
-    // Other uses than those of what had this memory before.
+    // `uses` begins at a number that differs from that of the entry that had this memory before.
     let entry = Touched { at_ns, owner, uses: at_ns as u32 };
     TOUCHED.insert(&port, &entry, u64::from(BPF_NOEXIST)).err().unwrap_or(0)
 }
 
-/// Removes the entry of a port that is as userspace read it; true if it is gone from the owner's share.
+/// Removes the entry of a port, if it is as userspace read it. True: it is removed, and not in its owner's share any more.
 #[inline(always)]
 pub(crate) fn remove(port: u64, at_ns: u64, uses: u32) -> bool {
     let Some(entry) = TOUCHED.get_ptr_mut(&port) else { return false };
-    // SAFETY: as in `touch`; each in one piece.
+    // SAFETY: as in `touch`; each is read by one load.
     let read = || unsafe {
         ((&raw const (*entry).at_ns).read_volatile(), (&raw const (*entry).uses).read_volatile())
     };
@@ -97,11 +97,11 @@ pub(crate) fn remove(port: u64, at_ns: u64, uses: u32) -> bool {
         return false;
     }
     add_use(entry);
-    // One use is our own.
+    // One use is this program's own.
     if read().1 != uses.wrapping_add(1) {
         match insert(port, now(), owner) {
             0 => return false,
-            // The hook has made one, in its own owner's share.
+            // The hook has made an entry, in the share of its own owner.
             EEXIST => {}
             _ => stats::lost(Loss::MapBusy),
         }

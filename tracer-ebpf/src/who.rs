@@ -1,4 +1,4 @@
-//! Who is calling.
+//! The current task: its process, thread, cgroup, comm and uid.
 
 use aya_ebpf::{
     TASK_COMM_LEN,
@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use tracer_common::Who;
 
-/// The current task. Only meaningful in process context.
+/// The current task as a caller. Only valid in process context.
 #[inline(always)]
 pub(crate) fn current() -> Who {
     let pid_tgid = bpf_get_current_pid_tgid();
@@ -23,7 +23,7 @@ pub(crate) fn current() -> Who {
     }
 }
 
-/// uid of the current task in the initial user namespace. Only meaningful in process context.
+/// The current task's uid in the initial user namespace. Only valid in process context.
 #[inline(always)]
 pub(crate) fn user() -> u32 {
     bpf_get_current_uid_gid() as u32

@@ -1,5 +1,5 @@
-//! Copies in words. For a copy of bytes LLVM calls its own `memmove`: a function of the object, with a stack of
-//! its own, which the kernel adds to the caller's (512 bytes are all, `check_max_stack_depth`).
+//! Copies in words. For a copy of bytes LLVM calls its own `memmove`: a function of the object, whose stack
+//! the kernel adds to the caller's (512 bytes together at most, `check_max_stack_depth`).
 
 /// Copies a value, eight bytes at a time.
 ///
@@ -12,7 +12,7 @@ pub(crate) unsafe fn copy<T>(to: *mut T, from: *const T) {
     let (to, from) = (to.cast::<u64>(), from.cast::<u64>());
     let mut word = 0;
     while word < size_of::<T>() / 8 {
-        // SAFETY: the caller's promise, in pieces; volatile, so that LLVM does not make one copy of them.
+        // SAFETY: the caller's promise, word by word. Volatile, so that LLVM does not merge the words into a `memmove`.
         unsafe { to.add(word).write_volatile(from.add(word).read_volatile()) };
         word += 1;
     }

@@ -1,91 +1,93 @@
-//! The choice of an address, and of who finds the port.
+//! The choice of an address, and whether the spreader or the kernel finds the port.
+//!
+//! Names of the first parity have `own` (the kernel's own half), those of the second parity `other`.
 
 use super::{FamilyPool, POOL_MAX, Rule};
 use crate::{Addr, Halves};
 
-/// What a tuple holds of the ports that a rule counts: those that bind() took are not in it, because
-/// [`Room`] is without them already.
+/// What a tuple holds of the ports that a rule counts. Ports that bind() took are not in it, because
+/// [`Room`] does not have them either.
 ///
-/// As the ledger has it, and taken apart without branches, of which the verifier would follow every combination.
+/// The values are those of the ledger, and read without branches: the verifier would follow every combination of them.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Usage {
     /// Ports held, TIME_WAIT included.
     pub held: Halves,
-    /// Of these: TIME_WAITs that the kernel's search takes over once they are old enough. None where it takes
-    /// over none. With [`Self::ON_TRIAL`] until the choice is made.
+    /// Of these: TIME_WAITs that the kernel's port search reuses once they are old enough; 0 if it reuses none. Contains
+    /// [`Self::ON_TRIAL`] until the choice is made.
     pub waiting: Halves,
 }
 
 impl Usage {
-    /// A bit of `waiting`: as many connections as such an address may have wait for an answer, and none was
-    /// ever established. It is taken only where no other address has more than one port left. (In a field of
-    /// its own, the compiler would copy usages by loops, which the verifier refuses.)
+    /// A bit of `waiting`: no connection of the address was established towards the destination, and as many as then allowed
+    /// ([`super::TRIALS`]) wait for an answer. The address is chosen only if no other has more than one port left. (With a
+    /// field of its own, LLVM would copy usages with loops, which the verifier rejects.)
     pub const ON_TRIAL: u64 = 1 << 63;
 
-    /// 1: [`Self::ON_TRIAL`]; else 0.
+    /// 1 if [`Self::ON_TRIAL`] is set, else 0.
     #[inline(always)]
     const fn trial(&self) -> u32 {
         (self.waiting.0 >> 63) as u32
     }
 
-    /// Without that bit.
+    /// The usage without [`Self::ON_TRIAL`].
     #[inline(always)]
     #[must_use]
     pub const fn chosen(self) -> Self {
         Self { waiting: Halves(self.waiting.0 & !Self::ON_TRIAL), ..self }
     }
 
-    /// Ports held, and what is added of an address that is left out: [`super::NO_ROOM`].
+    /// Ports held, plus at least [`super::NO_ROOM`] if the address is left out.
     #[inline(always)]
     pub const fn in_use(&self) -> u32 {
         self.held.sum()
     }
 
-    /// Ports that nothing but the end of a connection gives back. Below 0 (wrapped) where [`Halves`] are.
+    /// Live ports: only the end of a connection releases them. Below 0 (wrapped) if [`Halves`] are.
     #[inline(always)]
     const fn live(&self) -> u32 {
         self.held.sum().wrapping_sub(self.chosen().waiting.sum())
     }
 
-    /// Whether fewer than `capacity` ports are held that nothing but the end of a connection gives back, if there
-    /// were `more` of them.
+    /// Whether fewer than `capacity` ports would be live if there were `more` of them.
     #[inline(always)]
     const fn has_room(&self, capacity: u32, more: u32) -> bool {
-        // More than a count can be below 0.
+        // No count is below 0 by as much as this.
         const SPARE: u32 = 1 << 16;
         self.live().wrapping_add(more).wrapping_add(SPARE) < capacity.wrapping_add(SPARE)
     }
 
-    /// What addresses are compared by: the ports in use; one on trial counts as if it had one port left. Where
-    /// these are equal, ports that nothing but the end of a connection gives back decide.
+    /// The number by which addresses are compared: the ports in use, or for an address on trial all but one of `capacity`. If
+    /// these are equal, the live ports decide.
     #[inline(always)]
     const fn load(&self, capacity: u32) -> u64 {
         let in_use = self.in_use() as u64;
-        // Arithmetic instead of a branch, which the verifier would follow through every round.
+        // Arithmetic instead of a branch, whose paths the verifier would follow through every round.
         let left = (capacity as u64).wrapping_sub(in_use + 1);
         let counted = in_use.wrapping_add((self.trial() as u64).wrapping_mul(left));
         (counted << 20).wrapping_add(self.live() as u64)
     }
 }
 
-/// Ports that a tuple can be given, if it holds none: the range, less reserved and bound ports.
+/// How many ports a tuple without ports can be given: those of the range that are neither reserved nor bound.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Room {
-    /// Whether the half that the kernel gives to connect() last has the odd ports.
+    /// Whether the second parity is odd.
     pub other_is_odd: bool,
-    /// Of the half that the kernel gives to connect() first.
+    /// Ports of the first parity.
     pub own: u32,
-    /// Of the other half.
+    /// Ports of the second parity.
     pub other: u32,
-    /// Ports of `other` that the spreader handed out, at any address, and which are still held: the kernel's
-    /// search finds none of them.
+    /// Of `other`: ports that the spreader bound at any address and that are still held. The kernel's search finds
+    /// none of them.
     pub fast: u32,
-    /// Ports that were bound since the rule was made: which ones is not known, so neither half is sure to have them.
+    /// Ports that bind() took since the rule was made. Their parity is not known, so both `own` and `other` are reduced by
+    /// them.
     pub unknown: u32,
 }
 
 impl Room {
-    /// `unknown` and `fast`: see there.
+    /// The room that a rule gives; `unknown` and `fast` as the fields of these names.
     #[inline(always)]
     pub const fn new(rule: &Rule, unknown: u32, fast: u32) -> Self {
         let own = rule.capacity.saturating_sub(rule.other_capacity);
@@ -99,21 +101,22 @@ impl Room {
     }
 }
 
-/// Near its end, an address is taken only after the others were looked at.
+/// An address with less than 1/32 of its ports left is chosen only after others were compared with it.
 const NEARLY_FULL_SHIFT: u32 = 5;
-/// Addresses of which the emptiest is taken then, from the first one drawn on. Choosing the emptier of two
-/// keeps all equally full, so these many stand for the rest of a larger pool, unless they are all full.
+/// How many addresses are then compared for the emptiest, from the first one drawn on. Choosing the emptier of two
+/// keeps all equally full, so that these represent a larger pool, unless all of them are full.
 const SEARCHED: u32 = 32;
+/// How many addresses are searched at most: all.
 const ALL: u32 = 256;
 const _: () = assert!(ALL as usize == POOL_MAX);
 
-/// The address to use, as its index in `side.addresses`, and what is known of it; `None`: none has room, or
-/// there are none. An address has room while there are fewer than `capacity` ports that nothing but the end
-/// of a connection gives back. `random` is 32 random bits, `usage` asks the ledger.
+/// The address to use, as its index in `side.addresses`, and its usage; `None`: no address has room, or the
+/// pool has none. An address has room while fewer than `capacity` ports are live (only the end of a connection
+/// releases them). `random`: 32 random bits; `usage`: reads the ledger.
 ///
-/// The emptier of two drawn at random, by weight: as good as the emptiest of all (Mitzenmacher, "The
+/// It is the emptier of two drawn at random, by weight: as good as the emptiest of all (Mitzenmacher, "The
 /// Power of Two Choices in Randomized Load Balancing", 2001), at a cost that does not depend on
-/// how many there are. When that one is nearly full, more are looked at.
+/// how many there are. If that one is nearly full, more are compared.
 #[inline(always)]
 pub fn choose(
     side: &FamilyPool,
@@ -140,8 +143,8 @@ pub fn choose(
     if best.1.has_room(capacity - (capacity >> NEARLY_FULL_SHIFT), trial) {
         return Some(best);
     }
-    // A bounded search: the verifier follows every path through every round. The emptiest is taken, so
-    // that two calls at once do not go for one last port while there are others.
+    // A bounded search: the verifier follows every path through every round. It takes the emptiest, so
+    // that two calls at once do not compete for one last port while there are others.
     let mut seen = 0;
     while seen < SEARCHED && seen < side.count {
         let index = (u32::from(first) + seen).checked_rem(side.count)?;
@@ -154,8 +157,8 @@ pub fn choose(
     if best.1.has_room(capacity, 0) {
         return Some(best);
     }
-    // Room can be anywhere: heavier addresses fill up first, and connections end where they like. The first
-    // that has any is taken, because nothing that one round leaves to the next is cheap to verify.
+    // Any address can have room: those with more weight fill up first, and connections end at random. This takes the
+    // first with room, because state that one round passes to the next is expensive to verify.
     while seen < side.count && seen < ALL {
         let index = (u32::from(first) + seen).checked_rem(side.count)?;
         let found = usage(&side.addresses[index as usize & (POOL_MAX - 1)]);
@@ -167,9 +170,9 @@ pub fn choose(
     None
 }
 
-/// As [`choose`], with its searches run by `R`. In a loop, the verifier follows every path through every round, and can come to
-/// its limit of a million instructions (Linux 6.1 did); it looks at a callback once. (It is written out again,
-/// because the verifier follows four times as many paths where the two share functions.)
+/// As [`choose`], with its searches run by `R`. The verifier follows every path through every round of a loop, and can reach
+/// its limit of a million instructions (that of Linux 6.1 did); it checks a callback once. (Written out again,
+/// because the verifier follows four times as many paths if the two share functions.)
 #[inline(always)]
 pub fn choose_by<R: Rounds>(
     side: &FamilyPool,
@@ -196,7 +199,7 @@ pub fn choose_by<R: Rounds>(
     if best.1.has_room(capacity - (capacity >> NEARLY_FULL_SHIFT), trial) {
         return Some(best);
     }
-    // One search for both: the emptiest of the first ones, and behind them the first that has room.
+    // One search for both: the emptiest of the first `SEARCHED`, and after these the first with room.
     R::run(side.count.min(ALL), |seen| {
         let searched = seen >= SEARCHED;
         if searched && best.1.has_room(capacity, 0) {
@@ -213,24 +216,25 @@ pub fn choose_by<R: Rounds>(
     best.1.has_room(capacity, 0).then_some(best)
 }
 
-/// Of [`choose_by`].
+/// Runs the searches of [`choose_by`].
 pub trait Rounds {
     /// Calls `step` with 0, 1 and so on, `count` times, or until it returns false.
     fn run(count: u32, step: impl FnMut(u32) -> bool);
 }
 
-/// One of the slots, by 16 random bits.
+/// The address of one slot, by 16 random bits, as an index.
 #[inline(always)]
 pub fn draw(side: &FamilyPool, random: u32) -> u8 {
     side.slots[((random * side.slot_count) >> 16) as usize & (POOL_MAX - 1)]
 }
 
+/// The index after this one, round the pool.
 #[inline(always)]
 fn next(side: &FamilyPool, index: u8) -> u8 {
     if u32::from(index) + 1 < side.count { index + 1 } else { 0 }
 }
 
-/// Whether `one` is used less than `other`, in proportion to their weights.
+/// Whether `one` has less load than `other`, in proportion to their weights.
 #[inline(always)]
 fn lighter(side: &FamilyPool, capacity: u32, one: (u8, Usage), other: (u8, Usage)) -> bool {
     let weight = |index: u8| u64::from(side.weights[usize::from(index)]);
@@ -238,37 +242,38 @@ fn lighter(side: &FamilyPool, capacity: u32, one: (u8, Usage), other: (u8, Usage
         < other.1.load(capacity).wrapping_mul(weight(one.0))
 }
 
-/// Ports that must be left by count for the kernel to be asked: the count is what was so a moment ago.
+/// With this few ports free by the ledger, which lags, or fewer, both parities are searched here instead of by the
+/// kernel.
 const UNSURE: u32 = 2;
 
-/// Where the kernel has no more than these left, as many calls at once could all be sent to it for the same
-/// ones: the other half is used up before.
+/// With this few ports of the first parity free or fewer, that many calls at once could leave the kernel to find the same
+/// ports, so the second parity is used up first.
 const SCARCE: u32 = 16;
 
-/// Ports that are looked at for one that is free or can be taken over, or for one of the other half.
+/// How many candidates are tried for a port of the second parity, or for one that is free or reusable.
 const TRIES: u32 = 64;
-/// The same where few can be there.
+/// As [`TRIES`], if few candidates can be free.
 const FEW_TRIES: u32 = 8;
 
-/// A search for a port, before the kernel is asked for one.
+/// The spreader's search for a port, before it leaves the search to the kernel.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Search {
-    /// How many ports to look at.
+    /// How many candidates to try; 0: none, the kernel finds a port.
     pub tries: u32,
-    /// So many of them are of the other half; the rest is of the kernel's own.
+    /// Of these, the first ones: candidates of the second parity. The rest is of the first.
     pub others: u32,
-    /// Where nothing is found, the kernel may find nothing either.
+    /// Whether the kernel may find no port either if this search finds none.
     pub last: bool,
 }
 
-/// How many ports to look at before the kernel is asked. `fast`: those of the other half may be handed out.
+/// The search to do before the kernel searches. `fast`: the spreader may bind ports of the second parity.
 #[inline(always)]
 pub const fn search(usage: &Usage, room: &Room, half: u32, fast: bool) -> Search {
     let (own_held, other_held) = of(usage.held, room);
     let (waiting, _) = of(usage.waiting, room);
     let own_left = room.own.saturating_sub(own_held);
     let left = room.other.saturating_sub(other_held);
-    // Of the other half, the kernel finds what nobody was given by us.
+    // The kernel finds no port of the second parity that the spreader bound.
     let kernel_left = own_left + left.saturating_sub(room.fast);
     if usage.waiting.0 != 0 {
         let own_live = own_held.saturating_sub(waiting);
@@ -283,15 +288,15 @@ pub const fn search(usage: &Usage, room: &Room, half: u32, fast: bool) -> Search
     Search { tries: 0, others: 0, last: false }
 }
 
-/// Where no TIME_WAIT is taken over. No port is looked at as long as less than nine tenths of the kernel's own
-/// half are in use: it finds one soon.
+/// The search if the kernel reuses no TIME_WAIT. No candidate is tried while less than nine tenths of the first
+/// parity are in use: the kernel finds a port soon.
 ///
-/// From there on, the other half goes first until only half as much again is left of it as of the kernel's;
-/// then both run out together, three of five calls going to the other half. What is left costs a search
-/// either way, and so neither half is searched to its end while the other one has room.
-/// The last of the other half must be found when nothing is left of the kernel's: the kernel never gives
-/// connect() a port that is bound, so it would find none of these. Then both halves are searched, and what
-/// is found is sure.
+/// From there on, second parity first, until it has at most 1.5 times what the first has free; then three calls of
+/// five. So both run out together: the last ports of either cost a long search, and neither is
+/// searched to its end while the other has room.
+/// If the first parity has no port left, the last ones of the second must be found here: the kernel gives no
+/// connect() a port that is bound, at whatever address, so it would find none of these. Then both parities are
+/// searched, and a port that is found is sure to be free.
 #[inline(always)]
 const fn both_halves(own_left: u32, left: u32, room: &Room, half: u32) -> Search {
     if own_left <= UNSURE && half > 0 {
@@ -303,18 +308,18 @@ const fn both_halves(own_left: u32, left: u32, room: &Room, half: u32) -> Search
     } else if left > room.other / 16 {
         TRIES
     } else {
-        // Where connections end in any order, a long search would cost more than the kernel's.
+        // Free candidates are scattered: a long search would cost more than the kernel's.
         FEW_TRIES
     };
     Search { tries, others: tries, last: false }
 }
 
-/// Where the kernel takes over TIME_WAITs. It finds one soon, unless connections that are open (`own_live` of
-/// its own half) leave it few of them: only then the other half is handed out, because a port that is bound is
-/// not taken over when its time comes.
+/// The search if the kernel reuses TIME_WAITs. It finds one soon, unless open connections (`own_live` of the first
+/// parity) leave it few of them: only then the spreader binds ports of the second parity, because the kernel never
+/// reuses the TIME_WAIT of a bound port.
 ///
-/// How many TIME_WAITs are old enough is not counted. Where no free port is sure, ports of the kernel's own
-/// half are looked at until one is free or can be taken over.
+/// How many TIME_WAITs are old enough is not counted. If no free port is sure, candidates of the first parity
+/// are tried until one is free or reusable.
 #[inline(always)]
 const fn beside_time_waits(
     own_live: u32,
@@ -335,13 +340,13 @@ const fn beside_time_waits(
     Search { tries: if last { others + TRIES } else { others }, others, last }
 }
 
-/// Those of the kernel's own half, and of the other one.
+/// How many of these ports are of the first and of the second parity.
 #[inline(always)]
 const fn of(ports: Halves, room: &Room) -> (u32, u32) {
     if room.other_is_odd { (ports.even(), ports.odd()) } else { (ports.odd(), ports.even()) }
 }
 
-/// The `number`th candidate of the other half. `None` where there is no such half.
+/// The `number`th candidate of the second parity; `None`: the range has no such ports.
 #[inline(always)]
 pub fn candidate(rule: &Rule, number: u32) -> Option<u16> {
     let place = (u64::from(number) * u64::from(rule.step) + u64::from(rule.offset))

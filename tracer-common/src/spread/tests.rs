@@ -1,4 +1,4 @@
-//! The choice and the candidates by themselves; `simulation` lets them run for a while.
+//! The choice and the candidates alone; `simulation` runs them for many connects.
 #![expect(clippy::cast_possible_truncation, reason = "indices of a pool, below 256")]
 
 use super::*;
@@ -25,7 +25,7 @@ impl Random {
     }
 }
 
-/// Addresses 10.0.0.0 and up, one slot for each.
+/// A pool of addresses from 10.0.0.0 up, with one slot for each.
 fn side(count: usize) -> FamilyPool {
     let mut side = FamilyPool::default();
     for index in 0..count {
@@ -37,7 +37,7 @@ fn side(count: usize) -> FamilyPool {
     side
 }
 
-/// The address's place in [`side`].
+/// The index of an address in [`side`].
 fn place(address: &Addr) -> usize {
     usize::from(address.0[15])
 }
@@ -76,7 +76,7 @@ fn use_is_compared_in_proportion_to_weight() {
     let mut two = side(2);
     two.weights[..2].copy_from_slice(&[3, 1]);
     for (in_use, expected) in [([299, 100], 0), ([301, 100], 1), ([0, 0], 0)] {
-        // The first draw is address 0, which a tie keeps.
+        // The first address drawn is 0, which a tie keeps.
         let chosen = choose(&two, 1000, 0, |address| used(in_use[place(address)]));
         assert_eq!(chosen.map(|(index, _)| index), Some(expected), "{in_use:?}");
     }
@@ -128,7 +128,7 @@ fn until_nearly_full_two_questions_are_enough_for_any_pool() {
     }
 }
 
-/// Of addresses that wait for their first answer, one is taken only where no other has more than a port left.
+/// An address that waits for its first answer is chosen only if no other has more than one port left.
 #[test]
 fn an_address_on_trial_is_taken_after_all_others() {
     let mut random = Random(4);
@@ -217,7 +217,7 @@ fn rule_of_all_ports() -> Rule {
 
 const ROOM: Room = Room { other_is_odd: true, own: 0, other: 0, fast: 0, unknown: 0 };
 
-/// What a tuple holds of each half, and how much of it in TIME_WAIT.
+/// What a tuple holds of each parity (`own`: the first, `other`: the second), and how many of these in TIME_WAIT.
 fn of_halves(own: u32, other: u32, waiting: u32, waiting_other: u32) -> Usage {
     let halves = |own: u32, other: u32| Halves(u64::from(own) << 32 | u64::from(other));
     Usage { held: halves(own, other), waiting: halves(waiting, waiting_other) }
@@ -225,7 +225,7 @@ fn of_halves(own: u32, other: u32, waiting: u32, waiting_other: u32) -> Usage {
 
 #[test]
 fn ports_are_ours_from_nine_tenths_of_the_kernels_half_on_and_the_last_ones_are_searched_for() {
-    // 10,000 ports of the kernel's half, and 10,000 of the other one, 2,000 of which are bound.
+    // 10,000 ports of the first parity, and 10,000 of the second, 2,000 of which are bound.
     let room = Room { own: 10_000, other: 8_000, ..ROOM };
     let search = |own, other| search(&of_halves(own, other, 0, 0), &room, 10_000, true);
     for (own, other, expected) in [
@@ -265,7 +265,7 @@ fn without_ports_of_our_own_the_kernel_is_asked_until_none_is_sure() {
     for (own, other, expected) in [
         (100, 0, none),
         (100, 67, none),
-        // Ten of the other half are not for the kernel, wherever they are.
+        // The spreader bound ten of the second parity, at any address: the kernel finds none of these.
         (100, 68, all),
         (97, 80, none),
         (98, 80, all),
@@ -278,16 +278,16 @@ fn without_ports_of_our_own_the_kernel_is_asked_until_none_is_sure() {
 fn where_time_waits_are_taken_over_ports_are_ours_only_beside_open_connections() {
     let room = Room { own: 100, other: 100, ..ROOM };
     let plain = |usage, fast| search(&usage, &room, 100, fast);
-    // TIME_WAITs fill the kernel's half, and the other one is free.
+    // TIME_WAITs fill the first parity, and the second is free.
     for fast in [false, true] {
         assert_eq!(plain(of_halves(100, 0, 100, 0), fast), Search::default());
         assert_eq!(plain(of_halves(100, 97, 11, 97), fast), Search::default());
-        // No free port is sure: some must be looked at.
+        // No free port is sure: candidates must be tried.
         let look = Search { tries: 64, others: 0, last: true };
         assert_eq!(plain(of_halves(100, 98, 100, 98), fast), look);
         assert_eq!(plain(of_halves(100, 100, 11, 100), fast), look);
     }
-    // Open connections fill nine tenths of it.
+    // Open connections fill nine tenths of the first parity.
     let ours = |others, last| Search { tries: others + if last { 64 } else { 0 }, others, last };
     assert_eq!(plain(of_halves(100, 0, 10, 0), true), ours(64, false));
     assert_eq!(plain(of_halves(100, 94, 10, 50), true), ours(8, false));
@@ -324,7 +324,7 @@ fn time_waits_that_are_taken_over_are_room() {
 fn room_is_less_what_was_bound_since_the_rule_was_made() {
     let rule = Rule { capacity: 180, other_capacity: 80, ..rule(40_000, 100, 1, 0) };
     assert_eq!(Room::new(&rule, 0, 7), Room { own: 100, other: 80, fast: 7, ..ROOM });
-    // It can be in either half.
+    // A port that was bound since can be of either parity.
     assert_eq!(Room::new(&rule, 8, 7), Room { own: 92, other: 72, fast: 7, unknown: 8, ..ROOM });
     assert_eq!(Room::new(&rule, 90, 0), Room { own: 10, other: 0, unknown: 90, ..ROOM });
     let odd = Rule { other_low: 40_002, ..rule };

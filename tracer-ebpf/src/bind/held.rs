@@ -1,30 +1,30 @@
-//! What becomes of bound ports of the spreader's namespace and range between two looks of the agent.
+//! Which ports of the rule's namespace and range were bound or released since the agent last read the bound ports.
 
 use aya_ebpf::{macros::map, maps::Array};
 use tracer_common::spread::held as index;
 
 use crate::{atomic, offsets::SPREADING};
 
-/// For the spreader alone: see [`tracer_common::spread::held`].
+/// Counters for the spreader alone: see [`tracer_common::spread::held`].
 #[map]
 static HELD: Array<u64> = Array::with_max_entries(index::COUNT, 0);
 
-/// For the spreader alone, of each port in the namespace of the rule: the look of the agent ([`index::LOOK`]) since which it is
-/// bound, and how many of BOUND_PORTS have it. Anybody can bind() one port at any number of addresses, and any number of ports for a
-/// moment: connect() can be given less by the ports that are bound, not by more.
+/// For the spreader alone, for each port of the rule's namespace: the number of the agent's newest reading ([`index::LOOK`]) when
+/// it was bound, and how many of BOUND_PORTS have it. Any user can bind() one port at any number of addresses, and any number of
+/// ports for a moment, but connect() loses each port only once and only while it is bound: so each is counted once.
 #[map]
 static BOUND_SINCE: Array<[u32; 2]> = Array::with_max_entries(65_536, 0);
 
-/// One of BOUND_PORTS has this port more, or one less. Calls on several CPUs at once can make it too many ports that were bound
-/// since the look, or too few that were given back: less room than there is, until the next look.
+/// One more entry of BOUND_PORTS has this port (`is_new`), or one less. Concurrent calls can count too many ports as bound since
+/// the agent's reading, or too few as released: the spreader then sees less room than there is, until the next reading.
 #[inline(always)]
 pub(super) fn count_port(port: u16, is_new: bool, in_range: bool) {
     let look = read_held(index::LOOK);
     let Some(of_port) = BOUND_SINCE.get_ptr_mut(u32::from(port)) else { return };
     let since = of_port.cast::<u32>();
-    // SAFETY: the second half of the value.
+    // SAFETY: the value has two words; this is the second.
     let entries = unsafe { since.add(1) };
-    // SAFETY: as in `add_held`; each in one piece.
+    // SAFETY: as in `add_held`; each is read by one load.
     let (was, before) = unsafe { (since.read_volatile(), entries.read_volatile()) };
     if is_new {
         // SAFETY: as above.
@@ -38,7 +38,7 @@ pub(super) fn count_port(port: u16, is_new: bool, in_range: bool) {
         }
         return;
     }
-    // One of before the rule was not counted.
+    // An entry that is older than the rule was not counted.
     if before > 0 {
         // SAFETY: as above.
         unsafe { atomic::add32(entries, u32::MAX) };
@@ -53,7 +53,7 @@ pub(super) fn count_port(port: u16, is_new: bool, in_range: bool) {
 
 #[inline(always)]
 fn read_held(index: u32) -> u32 {
-    // SAFETY: as in `add_held`. Truncation: these wrap, and only differences are looked at, or are no more.
+    // SAFETY: as in `add_held`. The truncation does no harm: counters that wrap are used as differences, the others are small.
     HELD.get_ptr(index).map_or(0, |counter| unsafe { counter.read_volatile() as u32 })
 }
 
@@ -65,7 +65,7 @@ fn add_held(index: u32, change: u64) {
     }
 }
 
-/// Counts a port that the spreader bound and a connection holds; `u64::MAX` takes it away.
+/// Counts a port that the spreader bound and a connection holds (`change` 1), or its release (`u64::MAX`).
 #[inline(always)]
 pub(crate) fn fast(change: u64) {
     if SPREADING.load() != 0 {
@@ -73,7 +73,7 @@ pub(crate) fn fast(change: u64) {
     }
 }
 
-/// Corrects how many ports of the spreader are held, if there are still as many as userspace read.
+/// Adds `change`, which wraps, to the number of held ports that the spreader bound. False: it is not `counted` any more.
 #[inline(always)]
 pub(crate) fn correct_fast(counted: u32, change: u32) -> bool {
     let same = SPREADING.load() != 0 && read_held(index::FAST) == counted;
@@ -83,7 +83,7 @@ pub(crate) fn correct_fast(counted: u32, change: u32) -> bool {
     same
 }
 
-/// What has become of bound ports of the rule's namespace and range.
+/// The counters of HELD, for bound ports of the rule's namespace and range.
 pub(crate) struct Held {
     /// As [`index::BOUND`], [`index::BACK`], [`index::RELEASED`] and [`index::FAST`].
     pub(crate) bound: u32,

@@ -1,4 +1,4 @@
-//! The errors of connect() that mean something here.
+//! The errno values of connect() that have a cause of their own, or mean that it goes on.
 
 use tracer_common::Cause;
 
@@ -16,10 +16,10 @@ pub(super) const ECONNREFUSED: u16 = 111;
 pub(super) const EHOSTUNREACH: u16 = 113;
 pub(super) const EALREADY: u16 = 114;
 pub(super) const EINPROGRESS: u16 = 115;
-/// Kernel-internal: the call is restarted after a signal.
+/// Kernel-internal: the kernel restarts the call after a signal.
 pub(super) const ERESTARTSYS: u16 = 512;
 
-/// What an errno means that has the same meaning before and after the port search.
+/// The cause of an errno that means the same before and after the port search.
 #[inline(always)]
 pub(super) fn cause(errno: u16) -> Cause {
     match errno {

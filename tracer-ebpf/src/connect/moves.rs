@@ -1,4 +1,4 @@
-//! A connection that goes on from one state to the next.
+//! A connection's changes from one state to the next, and retransmitted SYNs.
 
 use tracer_common::{Kind, PortState};
 
@@ -7,7 +7,7 @@ use crate::{
     sock::{Address, cookie_of, port_of, state, state_of},
 };
 
-/// Whether anything is to be done when a socket changes to this state.
+/// Whether a hook records or reports anything when a socket changes to this state.
 #[inline(always)]
 pub(crate) fn concerns(new: u8) -> bool {
     match new {
@@ -16,7 +16,8 @@ pub(crate) fn concerns(new: u8) -> bool {
     }
 }
 
-/// What a change to this state means for the ledger. FIN_WAIT2 and CLOSING come after FIN_WAIT1, which means the same.
+/// The ledger's state for this TCP state; `None`: it records no change. FIN_WAIT2 and CLOSING follow FIN_WAIT1, which is
+/// [`PortState::Closing`] already.
 #[inline(always)]
 fn port_state(new: u8) -> Option<PortState> {
     match new {
@@ -27,7 +28,7 @@ fn port_state(new: u8) -> Option<PortState> {
     }
 }
 
-/// Tells the ledger of a socket that changes to this state. True if nothing else is to be done then.
+/// Records in the ledger that a socket changes to this state. True if there is nothing else to record or report.
 #[inline(always)]
 pub(crate) fn moved(sk: Address, cookie: u64, new: u8) -> bool {
     let Some(state) = port_state(new) else { return false };
@@ -45,7 +46,7 @@ fn move_on(sk: Address, cookie: u64, state: PortState) {
     ledger::move_on(cookie, port, state as u32);
 }
 
-/// A segment is sent again; `sk` is its socket. It is the SYN while nothing has come back.
+/// A segment of socket `sk` is retransmitted. In SYN_SENT it is the SYN: no answer has come.
 #[inline(always)]
 pub(crate) fn sent_again(sk: Address) {
     if state_of(sk) == state::SYN_SENT {

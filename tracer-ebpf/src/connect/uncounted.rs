@@ -1,4 +1,4 @@
-//! The end of a socket that holds no port of a tuple, as far as the ledger knows.
+//! The end of a socket that has no entry in the ledger.
 
 use aya_ebpf::{macros::map, maps::PerCpuArray};
 use tracer_common::{Conn, ConnKey, Loss, Who, conn_flag, share::UNKNOWN_USER};
@@ -12,23 +12,24 @@ use crate::{
     stats,
 };
 
-/// What is known of a connection for which there was no room in the ledger, while its failure is reported.
+/// Room for the connection that [`uncounted`] returns: it would not fit on the BPF stack.
 #[map]
 static UNCOUNTED: PerCpuArray<Conn> = PerCpuArray::with_max_entries(1, 0);
 
-/// A socket ends that holds no port of a tuple, as far as the ledger knows: a connect() that never got one, which is reported
-/// here, or one that got one for which there was no room in the ledger, which is returned.
+/// The connection of a socket that closes from SYN_SENT without an entry in the ledger, if its failure is to be reported:
+/// its port found no room in the ledger, or its attempt is missing. `None`: there is nothing to report, or this reported it: a
+/// connect() whose search found no port.
 #[inline(always)]
 pub(super) fn uncounted(sock: &Sock, key: &ConnKey) -> Option<&'static Conn> {
     let conn = UNCOUNTED.get_ptr_mut(0)?;
     // SAFETY: an array map's values are never freed while the program is loaded. An interrupt that reports another
-    // such end in between would change what is reported of this one; no port is counted by it.
+    // such socket meanwhile overwrites the value: this one is then reported with the other's data, but no port is counted by it.
     let conn = unsafe { &mut *conn };
-    // Where it is not known when it began.
+    // Stands for the begin, if that is unknown.
     conn.acquired_ns = now();
     let Some(attempt) = attempt::connecting(key.cookie) else {
-        // Not within its connect(), or the attempt made way for too many others. Sockets that are not known yet end
-        // while older ones are being read.
+        // The socket does not close inside its connect(), or the attempt was evicted. While older sockets are being
+        // read, those that have no entry yet close, too: they are not reported.
         if ledger::seeding() || sock.read_tuple(&mut conn.tuple).is_err() {
             return None;
         }
@@ -47,7 +48,7 @@ pub(super) fn uncounted(sock: &Sock, key: &ConnKey) -> Option<&'static Conn> {
         bind::released(&ConnKey::new(key.cookie, attempt.bound_port), now());
     }
     if attempt.flags & conn_flag::SETTLED == 0 {
-        // SYN_SENT to CLOSE inside connect(), with no port taken in between: the search failed.
+        // From SYN_SENT to CLOSE inside connect(), and no port was taken in between: the search failed.
         settle(search_failed(attempt, errno::EADDRNOTAVAIL));
         return None;
     }

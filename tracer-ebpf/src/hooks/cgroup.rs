@@ -1,4 +1,5 @@
-//! cgroup hooks: who calls connect() and bind(), with what. They also give the socket its cookie.
+//! cgroup hooks: record who calls connect() and bind(), with which arguments. They also make the kernel generate the
+//! socket's cookie.
 //!
 //! kernel: v5.10.. `BPF_CGROUP_PRE_CONNECT_ENABLED` in net/ipv4/af_inet.c, before the route lookup.
 
@@ -42,23 +43,24 @@ pub(crate) fn bind6(ctx: SockAddrContext) -> i32 {
     ALLOW
 }
 
-/// The port that the call names, host byte order.
+/// The port in the call's sockaddr, host byte order.
 #[inline(always)]
 pub(super) fn port(ctx: &SockAddrContext) -> u16 {
     // SAFETY: the context is valid for the program's run.
     u16::from_be(unsafe { (*ctx.sock_addr).user_port } as u16)
 }
 
-/// The address that the call names.
+/// The IPv4 address in the call's sockaddr.
 #[inline(always)]
 pub(super) fn address4(ctx: &SockAddrContext) -> Addr {
     // SAFETY: the context is valid for the program's run.
     Addr::v4(unsafe { (*ctx.sock_addr).user_ip4 }.to_ne_bytes())
 }
 
+/// The IPv6 address in the call's sockaddr.
 #[inline(always)]
 pub(super) fn address6(ctx: &SockAddrContext) -> Addr {
-    // SAFETY: as in `address4`; the context must be read in four-byte pieces.
+    // SAFETY: as in `address4`; the verifier wants the context read in four-byte pieces.
     let words = unsafe {
         let ip = &raw const (*ctx.sock_addr).user_ip6;
         [
@@ -82,7 +84,7 @@ fn begin(ctx: &SockAddrContext, call: Call, address: Addr) -> Step {
     if kind != SOCK_STREAM || protocol != IPPROTO_TCP {
         return Err(Skip::NotOurs);
     }
-    // SAFETY: the context belongs to a socket; this makes the cookie where there is none yet.
+    // SAFETY: the context belongs to a socket; the helper generates the cookie if there is none yet.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.sock_addr.cast()) };
     let sk = TcpSock::new(sk).ok_or(Skip::NotOurs)?;
     let port = port(ctx);
@@ -109,7 +111,7 @@ fn begin(ctx: &SockAddrContext, call: Call, address: Addr) -> Step {
         },
     };
     attempt::begin::<true>(&begin)?;
-    // The spreader's own hook ran before this one.
+    // The spreader's hook ran before this one in the same call.
     if SPREADING.load() != 0 && call == Call::Connect && attempt::was_given(begin.sk) {
         attempt::connecting(cookie).ok_or(Skip::NotOurs)?.flags |= conn_flag::SPREAD;
     }

@@ -9,8 +9,8 @@ use crate::{
 };
 
 /// kernel: v4.16.. tcp:tcp_destroy_sock(struct sock *sk), in `tcp_v4_destroy_sock` before
-/// `inet_put_port`. The end of a socket that bound a port and was not connected, or kept its port
-/// past the connection's end.
+/// `inet_put_port`: the end of a socket that bound a port and was not connected, or that kept its port
+/// after its connection ended.
 #[raw_tracepoint(tracepoint = "tcp_destroy_sock")]
 pub(crate) fn tcp_destroy_sock(ctx: RawTracePointContext) -> i32 {
     settle(destroyed(ctx.arg(0)));
@@ -27,7 +27,7 @@ fn destroyed(sk: Address) -> Step {
 }
 
 /// kernel: v4.16.. tcp:tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb, ...): the only sign that
-/// nothing came back to a SYN.
+/// a SYN had no answer.
 #[raw_tracepoint(tracepoint = "tcp_retransmit_skb")]
 pub(crate) fn tcp_retransmit_skb(ctx: RawTracePointContext) -> i32 {
     connect::sent_again(ctx.arg(0));

@@ -1,6 +1,6 @@
-//! fexit backend: typed arguments and the result, through BTF trampolines.
+//! fexit backend: BTF trampolines, which pass typed arguments and the result.
 //!
-//! The result is read as the argument after the last one, which works on every kernel with
+//! The hooks read the result as the argument after the last one, which works on every kernel with
 //! trampolines; `bpf_get_func_ret` came with v5.17.
 
 use aya_ebpf::{
@@ -52,7 +52,7 @@ fn searched(sk: Address, result: i32) -> Step {
 }
 
 /// kernel: v5.10.. int __inet_stream_connect(struct socket *, struct sockaddr *, int len, int flags, int is_sendmsg):
-/// the part of connect() that sendto() with `MSG_FASTOPEN` goes through, too. The socket is locked.
+/// the part of connect() that sendto() with `MSG_FASTOPEN` also executes. The socket is locked.
 #[fexit(function = "__inet_stream_connect")]
 pub(crate) fn fexit_inet_stream_connect(ctx: FExitContext) -> i32 {
     settle(connect::returned(i64::from(ctx.arg::<i32>(5))));
@@ -86,7 +86,7 @@ pub(crate) fn fexit_inet6_bind(ctx: FExitContext) -> i32 {
 }
 
 /// kernel: v5.10.. void tcp_set_state(struct sock *sk, int state); at entry the socket still has
-/// its old state and its port.
+/// its old state, and its port.
 #[fentry(function = "tcp_set_state")]
 pub(crate) fn fentry_tcp_set_state(ctx: FEntryContext) -> i32 {
     settle(set_state(ctx.arg(0), ctx.arg(1)));
@@ -110,7 +110,7 @@ fn set_state(sk: Address, new: i32) -> Step {
 }
 
 /// kernel: v5.10.. struct inet_timewait_sock *inet_twsk_alloc(const struct sock *, struct
-/// inet_timewait_death_row *, const int state); NULL past tcp_max_tw_buckets.
+/// inet_timewait_death_row *, const int state); returns NULL past tcp_max_tw_buckets.
 #[fexit(function = "inet_twsk_alloc")]
 pub(crate) fn fexit_inet_twsk_alloc(ctx: FExitContext) -> i32 {
     settle(time_wait_begun(ctx.arg(0), ctx.arg(3)));
@@ -122,11 +122,11 @@ fn time_wait_begun(sk: Address, tw: Address) -> Step {
     if tw.is_null() {
         return Ok(());
     }
-    // Its timestamp is copied only after this.
+    // From the full socket: the kernel copies the timestamp to the time-wait socket only after this.
     time_wait::begun(&Sock::read(tw)?.key(), no_stamp_of(sk))
 }
 
-/// kernel: v5.10.. void inet_twsk_kill(struct inet_timewait_sock *tw), once for every one of them.
+/// kernel: v5.10.. void inet_twsk_kill(struct inet_timewait_sock *tw), called once for every time-wait socket.
 #[fentry(function = "inet_twsk_kill")]
 pub(crate) fn fentry_inet_twsk_kill(ctx: FEntryContext) -> i32 {
     settle(time_wait_ended(ctx.arg(0)));

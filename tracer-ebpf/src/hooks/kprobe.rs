@@ -1,6 +1,6 @@
-//! kprobe backend, for kernels without BTF trampolines. A return probe cannot see the arguments, so
-//! it finds the socket in the attempt that the entry left. Return probes can be missed (a bounded
-//! number run at a time): `tcp_connect` and `tcp_set_state` then tell the same.
+//! kprobe backend, for kernels without BTF trampolines. A return probe does not see the arguments, so
+//! it takes the socket from the attempt that the call's first hook recorded. The kernel can miss return
+//! probes (it runs a bounded number at a time): the probes on `tcp_connect` and `tcp_set_state` then report the same.
 
 use aya_ebpf::{
     macros::{kprobe, kretprobe},
@@ -21,7 +21,7 @@ fn argument(ctx: &ProbeContext, index: usize) -> Step<Address> {
     ctx.arg(index).ok_or(Skip::Lost(Loss::ReadFailed))
 }
 
-/// The socket of the call that this thread is inside of.
+/// The socket of the current thread's call.
 #[inline(always)]
 fn attempted(call: Call) -> Step<Address> {
     let attempt = attempt::current(call).ok_or(Skip::NotOurs)?;
@@ -62,7 +62,7 @@ fn searched(result: i32) -> Step {
     connect::searched(&Sock::read(attempted(Call::Connect)?)?, result)
 }
 
-/// kernel: v5.10.. int tcp_connect(struct sock *sk), entered as soon as the port is held.
+/// kernel: v5.10.. int tcp_connect(struct sock *sk), called once the port is held.
 #[kprobe]
 pub(crate) fn kprobe_tcp_connect(ctx: ProbeContext) -> u32 {
     settle(connecting(&ctx));
@@ -75,14 +75,14 @@ fn connecting(ctx: &ProbeContext) -> Step {
     connect::acquired(sock.key(), |tuple| sock.read_tuple(tuple))
 }
 
-/// Of `__inet_stream_connect`: see the fexit backend.
+/// The return of `__inet_stream_connect`: see the fexit backend.
 #[kretprobe]
 pub(crate) fn kretprobe_inet_stream_connect(ctx: RetProbeContext) -> u32 {
     settle(connect::returned(i64::from(ctx.ret::<i32>())));
     0
 }
 
-/// A port search outside of bind() is listen()'s own: it has no attempt yet.
+/// A port search in state LISTEN belongs to listen(), which has no attempt yet.
 #[kprobe]
 pub(crate) fn kprobe_inet_csk_get_port(ctx: ProbeContext) -> u32 {
     settle(getting_port(&ctx));
@@ -95,7 +95,7 @@ fn getting_port(ctx: &ProbeContext) -> Step {
     if sock.state() != state::LISTEN {
         let over = attempt::current(Call::Bind).is_some_and(|it| it.cookie != sock.cookie());
         if over || attempt::current(Call::Listen).is_some() {
-            // The end of a call before this one was not seen: this one's would take the port for that one's.
+            // No hook saw the end of the thread's earlier call: the return probe would take this port for that call's.
             attempt::end();
         }
         return Ok(());
@@ -157,9 +157,9 @@ fn set_state(ctx: &ProbeContext) -> Step {
 }
 
 /// kernel: v5.10.. void inet_twsk_hashdance(struct inet_timewait_sock *tw, ...), from v6.12 on
-/// inet_twsk_hashdance_schedule: the time-wait socket, filled in, takes the full one's places. The
-/// result of `inet_twsk_alloc` would tell the same, but a return probe that is missed here would
-/// make the full socket's end look like the port's.
+/// inet_twsk_hashdance_schedule: the filled-in time-wait socket replaces the full one in the hash tables.
+/// The return of `inet_twsk_alloc` reports the same, but if the kernel missed that return probe, the end of
+/// the full socket would release the port.
 #[kprobe]
 pub(crate) fn kprobe_inet_twsk_hashdance(ctx: ProbeContext) -> u32 {
     settle(time_wait_begun(&ctx));

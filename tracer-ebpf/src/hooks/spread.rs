@@ -1,5 +1,5 @@
-//! The spreader's cgroup hooks: attached to the cgroups that a rule names. Those that end in `_fast`
-//! need atomics that return a value (Linux 5.12), bpf_loop (5.17), and SO_REUSEADDR from a program (6.1).
+//! The spreader's cgroup hooks, attached to the cgroups that a rule names. Programs that end in `_fast`
+//! need atomics that return a value (Linux 5.12), bpf_loop (5.17), and SO_REUSEADDR set by a program (6.1).
 
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 use tracer_common::Addr;
@@ -55,7 +55,7 @@ pub(crate) fn spread_bind6(ctx: SockAddrContext) -> i32 {
     if let Some(address) = spread::bind(&call6(&ctx)) {
         // SAFETY: both are 16 bytes of plain data.
         let words = unsafe { core::mem::transmute::<Addr, [u32; 4]>(address) };
-        // SAFETY: as in `spread_bind4`; in pieces of four bytes.
+        // SAFETY: as in `spread_bind4`; the verifier wants four-byte writes.
         unsafe {
             let ip = (&raw mut (*ctx.sock_addr).user_ip6).cast::<u32>();
             ip.write_volatile(words[0]);

@@ -1,4 +1,4 @@
-//! tracepoint backend, for kernels that refuse trampolines and kprobes.
+//! tracepoint backend, for kernels that allow neither trampolines nor kprobes.
 
 use aya_ebpf::{
     helpers::{bpf_get_socket_cookie, bpf_probe_read_kernel},
@@ -19,8 +19,8 @@ use crate::{
 const BPF_SOCK_OPS_TCP_CONNECT_CB: u32 = 3;
 
 /// kernel: v4.16.. sock:inet_sock_set_state(const struct sock *sk, int oldstate, int newstate), at
-/// the end of `tcp_set_state`: for CLOSE, the port is gone already.
-/// (Into the program's entry: the kernel adds up the stack of functions that call each other, and 512 bytes are all.)
+/// the end of `tcp_set_state`: at CLOSE, the socket's port is cleared already.
+/// (Inlined into the program's entry: the kernel limits the stacks of functions that call each other to 512 bytes together.)
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 #[inline(always)]
 pub(crate) fn inet_sock_set_state(ctx: RawTracePointContext) -> i32 {
@@ -30,7 +30,7 @@ pub(crate) fn inet_sock_set_state(ctx: RawTracePointContext) -> i32 {
 
 #[inline(always)]
 fn set_state(sk: Address, old: u8, new: u8) -> Step {
-    // A socket whose cookie nobody ever asked for is not one that we saw connect().
+    // A socket without a cookie called no connect() that a hook saw: the cgroup hooks request the cookie.
     let listener = old == state::LISTEN || new == state::LISTEN;
     if !connect::concerns(new) {
         return Ok(());
@@ -53,8 +53,8 @@ fn set_state(sk: Address, old: u8, new: u8) -> Step {
     }
 }
 
-/// listen() enters LISTEN before it makes sure of a port (`inet_csk_listen_start`): a socket that
-/// has none yet has one when listen() returns.
+/// listen() sets LISTEN before it gets a port (`inet_csk_listen_start`): a socket that has no port yet
+/// has one when listen() returns.
 #[inline(always)]
 fn listening(sock: &Sock) -> Step {
     if sock.port() != 0 {
@@ -78,7 +78,7 @@ fn listened(result: i64) -> Step {
     bind::searched(&Sock::read(sk)?, 0, result as i32)
 }
 
-/// kernel: v4.13.. called first thing in `tcp_connect`: the port is held, no SYN is sent yet.
+/// kernel: v4.13.. called at the start of `tcp_connect`: the port is held, no SYN is sent yet.
 #[sock_ops]
 pub(crate) fn tcp_connect_cb(ctx: SockOpsContext) -> u32 {
     if ctx.op() == BPF_SOCK_OPS_TCP_CONNECT_CB {
@@ -94,13 +94,13 @@ fn connecting(ctx: &SockOpsContext) -> Step {
     if sk.is_null() {
         return Err(Skip::Lost(Loss::ReadFailed));
     }
-    // SAFETY: the context belongs to a socket; both only read it.
+    // SAFETY: the context belongs to a socket; both reads leave it unchanged.
     let (cookie, port) = unsafe { (bpf_get_socket_cookie(ctx.ops.cast()), (*ctx.ops).local_port) };
     let key = ConnKey::new(cookie, port as u16);
     connect::acquired(key, |tuple| Sock::read(sk as Address)?.read_tuple(tuple))
 }
 
-/// kernel: v4.17.. after bind() took its port. The context is the socket itself.
+/// kernel: v4.17.. runs after bind() took its port. The context is the socket itself.
 #[cgroup_sock(post_bind4)]
 pub(crate) fn post_bind4(ctx: SockContext) -> i32 {
     settle(bound(&ctx));
@@ -133,14 +133,15 @@ pub(crate) fn sys_exit_bind(ctx: TracePointContext) -> u32 {
     0
 }
 
+/// The return value of the system call: 0 or a negative errno.
 #[inline(always)]
 fn result(ctx: &TracePointContext) -> i64 {
-    // SAFETY: the record of a syscall's exit is 24 bytes long.
+    // SAFETY: the record of a sys_exit tracepoint is 24 bytes long, so it has a third word.
     unsafe { aya_ebpf::EbpfContext::as_ptr(ctx).cast::<i64>().add(2).read() }
 }
 
 /// kernel: v5.10.. timer:timer_start(struct timer_list *, ...): a time-wait socket begins, or its
-/// timer is moved. Fires for every timer of the host, hence the shortest possible way out.
+/// timer is moved to another expiry. Fires for every timer of the host, so that the check comes first.
 #[raw_tracepoint(tracepoint = "timer_start")]
 pub(crate) fn timer_start(ctx: RawTracePointContext) -> i32 {
     let timer: Address = ctx.arg(0);
@@ -157,7 +158,7 @@ fn started(timer: Address) -> Step {
 }
 
 /// kernel: v5.10.. timer:timer_cancel(struct timer_list *): every end of a time-wait socket, by
-/// expiry, reuse, RST or the end of its namespace; and every move of its timer.
+/// expiry, reuse, RST or the end of its namespace; and every move of its timer to another expiry.
 #[raw_tracepoint(tracepoint = "timer_cancel")]
 pub(crate) fn timer_cancel(ctx: RawTracePointContext) -> i32 {
     let timer: Address = ctx.arg(0);

@@ -1,4 +1,5 @@
-//! What the ledger notes of how a source fares towards a destination, for the spreader and its agent.
+//! Which connections from a source to a destination have no answer, and which sources are left out: for the spreader
+//! and its agent.
 
 use tracer_common::{Cause, ConnKey, TupleKey, conn_flag, share::UNKNOWN_USER};
 
@@ -8,7 +9,8 @@ use super::{
 };
 use crate::{atomic, share};
 
-/// Whether a connect() that failed so had no answer. One that the application gave up soon could still have had one.
+/// Whether a connect() that failed with this cause had no answer. One that the application aborted early could still have
+/// had one, so it does not count.
 #[inline(always)]
 fn is_nowhere(cause: u32) -> bool {
     const UNREACHABLE: u32 = Cause::Unreachable as u32;
@@ -18,19 +20,20 @@ fn is_nowhere(cause: u32) -> bool {
     matches!(cause, UNREACHABLE | TIMED_OUT | NO_SOURCE | NO_ANSWER)
 }
 
-/// Counts a connect() that failed before it held a port, if nothing came back to it. `flags`: of its attempt.
+/// Counts a connect() that failed before it held a port, if the spreader chose its source and it had no answer. `flags`: of
+/// its attempt.
 #[inline(always)]
 pub(crate) fn nowhere(key: &TupleKey, flags: u32, cause: Cause) {
     if flags & conn_flag::SPREAD == 0 || !is_nowhere(cause as u32) {
         return;
     }
     if let Some(count) = known(key) {
-        // SAFETY: as in `insert`: this hook had the entry from `fail`.
+        // SAFETY: as in `insert`: `fail` got the entry in this hook, so it stays this tuple's.
         unsafe { atomic::add32(&raw mut (*count).nowhere, 1) };
     }
 }
 
-/// As [`nowhere`], for a connection that holds a port. A function of its own as [`super::move_on`].
+/// As [`nowhere`], for a connection that holds a port; returns 1 if it counted, else 0. Not inlined, as [`super::move_on`].
 #[inline(never)]
 pub(crate) fn conn_nowhere(cookie: u64, port: u16, cause: u32) -> u32 {
     let Some(conn) = get(&ConnKey::new(cookie, port)) else { return 0 };
@@ -43,7 +46,8 @@ pub(crate) fn conn_nowhere(cookie: u64, port: u16, cause: u32) -> u32 {
     1
 }
 
-/// Sets why the spreader does not choose a source towards a destination; 0: it may. True if that changed.
+/// Sets why the spreader does not choose a source towards a destination ([`LeftOut`](tracer_common::spread::LeftOut); 0: it
+/// may). True if that changed.
 #[inline(always)]
 pub(crate) fn leave_out(key: &TupleKey, why: u32, now: u64) -> bool {
     if why == 0 && known(key).is_none() {
@@ -55,16 +59,16 @@ pub(crate) fn leave_out(key: &TupleKey, why: u32, now: u64) -> bool {
         let changed = (*count).left_out != why;
         (*count).left_out = why;
         if changed && why != 0 {
-            // When it is let in again, it is on trial.
+            // When it may be chosen again, it is on trial.
             (*count).proven = 0;
         }
-        // It is not forgotten while it is left out: the agent says so again and again.
+        // The agent repeats the command while the source is left out, so the entry is not idle and not removed.
         (*count).last_ns = now;
         changed
     }
 }
 
-/// Holds no failure up to now against a source towards a destination.
+/// Forgives a source its failures towards a destination so far. False: the tuple has no entry.
 #[inline(always)]
 pub(crate) fn forgive(key: &TupleKey) -> bool {
     if known(key).is_none() {

@@ -1,19 +1,19 @@
-//! TUPLES: finding and making an entry, and removing one that nobody uses.
+//! TUPLES: finds, makes and removes entries.
 //!
-//! A hook finds a tuple's entry and then adds to it. If the entry were removed in between, the kernel could have given
-//! its memory to another tuple, which would have what was added, for ever. These programs have no lock and no
+//! A hook finds a tuple's entry and then adds to it. If the entry were removed in between, the kernel could have used
+//! its memory for another tuple, whose counters would then be wrong for ever. These programs have no lock and no
 //! compare-and-swap (Linux 5.10), so an entry is removed in two steps, with a grace period between them:
 //!
-//! - An entry has a `life`: a hash of its key, and two bits that say what is about to happen to it. One load shows
-//!   that the entry is still this key's and that it stays: the usual case, which costs no more than that.
-//! - *Doomed* ([`doom`]): userspace is going to remove it. It waits then until every hook that began before has ended.
-//!   So every hook that uses the entry afterwards saw that it is doomed, and *pins* it: it adds to `pins`, and looks
-//!   then whether the entry is closed.
-//! - *Closed* ([`forget`]): it is being removed. `forget` closes the entry, and looks at `pins` then. So it sees the
-//!   pin, and the entry stays, or the hook sees that the entry is closed, and looks it up again until it is gone or
-//!   stays. A pin that is added to memory that has become another tuple's keeps that tuple for longer, and nothing else.
-//! - A new entry has no life yet. Who finds the same entry twice, the second time after it was seen without a life, gives
-//!   it one: it was this key's then, and an entry is not doomed before it has a life.
+//! - An entry has a `life`: a hash of its key, and the two bits *doomed* and *closed*. One load shows that the entry still
+//!   belongs to this key and is not about to be removed: the usual case, which costs no more than that.
+//! - *Doomed* ([`doom`]): userspace is going to remove the entry. It then waits until every hook that began before has
+//!   ended. So every hook that uses the entry afterwards sees the bit, and *pins* the entry: it adds to `pins`, and then
+//!   reads whether the entry is closed.
+//! - *Closed* ([`forget`]): the entry is being removed. `forget` sets the bit, and then reads `pins`. So `forget` sees the
+//!   pin, and keeps the entry, or the hook sees that the entry is closed, and looks it up again until it is removed or
+//!   open. A pin that is added to memory that has become another tuple's keeps that tuple for longer, and nothing else.
+//! - A new entry has no life yet. A hook that finds the same entry twice, the second time after it saw it without a life,
+//!   sets its life: the entry was this key's then, and an entry is not doomed before it has a life.
 
 use aya_ebpf::{bindings::BPF_NOEXIST, macros::map, maps::HashMap};
 use tracer_common::{Cause, Loss, TupleCount, TupleKey, share::Table};
@@ -26,11 +26,11 @@ use crate::{
     skip::{Skip, Step},
 };
 
-/// Preallocated and never evicting, as CONNS. Entries leave only by [`forget`].
+/// Preallocated and never evicting, as CONNS. Only [`forget`] removes entries.
 #[map]
 static TUPLES: HashMap<TupleKey, TupleCount> = HashMap::with_max_entries(65_536, 0);
 
-/// A new tuple. A static, because 300 bytes are too many for the BPF stack.
+/// The value of a new entry. A static, because 300 bytes are too many for the BPF stack.
 static EMPTY: TupleCount = TupleCount {
     opened: 0,
     released: 0,
@@ -63,7 +63,7 @@ static EMPTY: TupleCount = TupleCount {
 const DOOMED: u32 = 1;
 const CLOSED: u32 = 2;
 
-/// The life of an entry of this key that stays: never 0, and without the two bits.
+/// The life of this key's entry while it is not being removed: never 0, and without the two bits.
 #[inline(always)]
 fn open_life(key: &TupleKey) -> u32 {
     const FACTOR: u64 = 0xa076_1d64_78bd_642f;
@@ -72,7 +72,7 @@ fn open_life(key: &TupleKey) -> u32 {
     let mut sum = 0_u64;
     let mut word = 0;
     while word < size_of::<TupleKey>() / 8 {
-        // SAFETY: a key is five words, aligned as such.
+        // SAFETY: a key is five words, aligned to 8 bytes.
         sum = sum.wrapping_add(unsafe { words.add(word).read() }).wrapping_mul(FACTOR);
         word += 1;
     }
@@ -91,21 +91,21 @@ fn set_life(count: *mut TupleCount, life: u32) {
     unsafe { (&raw mut (*count).life).write_volatile(life) };
 }
 
-/// Adds one to `pins`. A locked instruction (x86-64): what comes after it is read later than what was written before.
+/// Adds one to `pins`. A locked instruction (x86-64): loads after it are not done before stores that precede it.
 #[inline(always)]
 fn pin(count: *mut TupleCount) {
     // SAFETY: as in `life`.
     unsafe { atomic::add32(&raw mut (*count).pins, 1) };
 }
 
-/// The entry of a tuple, to be read, or changed by a port that is in CONNS: `None` if there is none. What is read of
-/// it can be another tuple's where no port keeps it.
+/// The entry of a tuple; `None`: there is none. To be read, or to be changed for a port that is in CONNS, which keeps the
+/// entry. Without such a port, the memory can become another tuple's while it is read.
 #[inline(always)]
 pub(super) fn known(key: &TupleKey) -> Option<*mut TupleCount> {
     TUPLES.get_ptr_mut(key)
 }
 
-/// The entry of a tuple, to be added to: it stays this tuple's until the hook ends. Made if there is none, in
+/// The entry of a tuple, to be changed: it stays this tuple's until the hook ends. If there is none, makes one in
 /// `owner`'s share.
 #[inline(always)]
 pub(super) fn tuple(key: &TupleKey, owner: u32) -> Step<*mut TupleCount> {
@@ -118,9 +118,9 @@ pub(super) fn tuple(key: &TupleKey, owner: u32) -> Step<*mut TupleCount> {
     look(key, open, owner)
 }
 
-/// As [`tuple`], where the entry is new, about to be removed, or not there. Three looks: the first can find it new or
-/// closed, the second makes one, the third finds that. Written one after the other: kernels before 6.3 or so take a loop whose counter is on the stack for one
-/// without end.
+/// As [`tuple`], for an entry that is new, about to be removed, or missing. Three lookups: the first can find it new or
+/// closed, the second makes one, the third finds that. Written out, because kernels before 6.3 or so reject a loop whose
+/// counter is on the stack as endless.
 #[inline(always)]
 fn look(key: &TupleKey, open: u32, owner: u32) -> Step<*mut TupleCount> {
     if let Some(count) = look_once(key, open, owner)? {
@@ -132,8 +132,8 @@ fn look(key: &TupleKey, open: u32, owner: u32) -> Step<*mut TupleCount> {
     look_once(key, open, owner)?.ok_or(Skip::Lost(Loss::MapBusy))
 }
 
-/// Lets about half a microsecond pass, in which a [`forget`] that closed the entry removes it. Reading the clock is the
-/// shortest thing that takes time and has no branch that the verifier would follow.
+/// Waits about half a microsecond, in which a [`forget`] that closed the entry removes it. Reading the clock takes
+/// time without a branch that the verifier would follow.
 #[inline(always)]
 fn wait_for_forget() {
     let mut times = 0;
@@ -143,7 +143,7 @@ fn wait_for_forget() {
     }
 }
 
-/// `None`: look again.
+/// One lookup. `None`: the caller has to look up again, because the entry is closed or was just made.
 #[inline(always)]
 fn look_once(key: &TupleKey, open: u32, owner: u32) -> Step<Option<*mut TupleCount>> {
     let Some(count) = TUPLES.get_ptr_mut(key) else {
@@ -171,7 +171,7 @@ fn look_once(key: &TupleKey, open: u32, owner: u32) -> Step<Option<*mut TupleCou
     Ok(same.then_some(count))
 }
 
-/// Makes an entry, if no other CPU does at the same time.
+/// Makes an entry, unless another CPU does so at the same time.
 #[inline(always)]
 fn create(key: &TupleKey, open: u32, owner: u32) -> Step {
     if !share::has_room(owner, Table::Tuples) {
@@ -203,8 +203,8 @@ fn is_idle(count: *mut TupleCount, before: u64) -> bool {
     }
 }
 
-/// Says that a tuple that holds no port and has not changed since `before` is going to be removed. True also where
-/// an earlier agent said it already.
+/// Dooms a tuple that holds no port and has not changed since `before` (CLOCK_MONOTONIC, ns). True also if it is doomed
+/// already, by an earlier agent.
 #[inline(always)]
 pub(crate) fn doom(key: &TupleKey, before: u64) -> bool {
     let open = open_life(key);
@@ -213,7 +213,7 @@ pub(crate) fn doom(key: &TupleKey, before: u64) -> bool {
     if found & !DOOMED != open || !is_idle(count, before) {
         return false;
     }
-    // The pins of a tuple that is doomed already are somebody's who uses it.
+    // Not set back if the tuple is doomed already: these pins are of hooks that use it.
     if found == open {
         // SAFETY: as in `life`.
         unsafe { (&raw mut (*count).pins).write_volatile(0) };
@@ -222,8 +222,8 @@ pub(crate) fn doom(key: &TupleKey, before: u64) -> bool {
     true
 }
 
-/// Removes a doomed tuple, if nobody used it since; else it is not doomed any more. Userspace has waited in between
-/// until every hook that was running has ended.
+/// Removes a doomed tuple, if no hook used it since and it is idle; else it is not doomed any more. True if it is removed.
+/// Between the two commands, userspace waits until every hook that was running has ended.
 #[inline(always)]
 pub(crate) fn forget(key: &TupleKey, before: u64) -> bool {
     let open = open_life(key);
@@ -237,7 +237,7 @@ pub(crate) fn forget(key: &TupleKey, before: u64) -> bool {
     let (pins, owner) = unsafe {
         ((&raw const (*count).pins).read_volatile(), (&raw const (*count).owner).read_volatile())
     };
-    // One is our own.
+    // One pin is this program's own.
     if pins != 1 || !is_idle(count, before) {
         set_life(count, open);
         return false;
@@ -247,7 +247,7 @@ pub(crate) fn forget(key: &TupleKey, before: u64) -> bool {
             share::add(owner, Table::Tuples, u64::MAX);
             return true;
         }
-        // Another agent was faster: the memory can be another tuple's already.
+        // Another agent removed it first: the memory can be another tuple's already, so its life is not set.
         Err(ENOENT) => {}
         Err(_) => set_life(count, open),
     }

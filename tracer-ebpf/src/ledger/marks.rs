@@ -1,4 +1,4 @@
-//! TOMBSTONES: what became of sockets while sockets older than us are being read.
+//! TOMBSTONES: which sockets ended or changed while userspace reads those that are older than the tracer.
 
 use aya_ebpf::{
     macros::map,
@@ -12,7 +12,7 @@ use tracer_common::{
 use super::E2BIG;
 use crate::stats;
 
-/// The newest [`Mark`] of each.
+/// The newest mark of each port: a [`Mark`], or a state ([`STATE`]).
 #[map]
 static TOMBSTONES: HashMap<ConnKey, u64> = HashMap::with_max_entries(65_536, 0);
 
@@ -23,18 +23,19 @@ static CONTROL: Array<u32> = Array::with_max_entries(CONTROL_LEN, 0);
 #[derive(Clone, Copy, Eq, PartialEq)]
 #[repr(u64)]
 pub(crate) enum Mark {
-    /// A time-wait socket holds the port: the end of the full socket is not the end of it.
+    /// A time-wait socket holds the port: the end of the full socket does not release it.
     TimeWait = 1,
-    /// The port was given back: whoever reads that a socket holds it has read old news.
+    /// The port was released: a listing by which a socket holds it is out of date.
     Released,
 }
 
+/// Whether userspace is reading the older sockets, so that hooks leave marks.
 #[inline(always)]
 pub(crate) fn seeding() -> bool {
     CONTROL.get(CONTROL_SEEDING).is_some_and(|seeding| *seeding != 0)
 }
 
-/// Notes what became of a socket, for the reader of older sockets to find.
+/// Marks a port, so that an [`add_older`](super::add_older) of it is undone or corrected.
 #[inline(always)]
 pub(crate) fn mark(key: &ConnKey, mark: Mark) {
     if key.cookie == 0 || key.port == 0 {
@@ -48,10 +49,10 @@ pub(crate) fn mark(key: &ConnKey, mark: Mark) {
     }
 }
 
-/// Marks of a state ([`tracer_common::PortState`]) are this and the state.
+/// The mark of a state ([`tracer_common::PortState`]) is this number plus the state.
 const STATE: u64 = 16;
 
-/// As [`mark`], for the state that a connection came to. A function of its own, as [`super::move_on`].
+/// As [`mark`], for a connection's new state; returns 1 if it is marked, else 0. Not inlined, as [`super::move_on`].
 #[inline(never)]
 pub(crate) fn mark_state(cookie: u64, port: u16, state: u32) -> u32 {
     let marked = TOMBSTONES.insert(ConnKey::new(cookie, port), STATE + u64::from(state), 0);
@@ -61,7 +62,7 @@ pub(crate) fn mark_state(cookie: u64, port: u16, state: u32) -> u32 {
     u32::from(marked.is_ok())
 }
 
-/// The state that was marked.
+/// The state that a port was marked with; `None`: no mark, or another one.
 #[inline(always)]
 pub(crate) fn marked_state(key: &ConnKey) -> Option<u32> {
     // SAFETY: as in `is_marked`.
@@ -69,15 +70,15 @@ pub(crate) fn marked_state(key: &ConnKey) -> Option<u32> {
     (*found > STATE).then_some((*found - STATE) as u32)
 }
 
-/// Takes a mark away. That there is none is the normal case.
+/// Removes a port's mark. Most ports have none.
 #[inline(always)]
 pub(super) fn clear(key: &ConnKey) {
     _ = TOMBSTONES.remove(key);
 }
 
-/// Whether this mark was left for a key.
+/// Whether a port has this mark.
 #[inline(always)]
 pub(crate) fn is_marked(key: &ConnKey, mark: Mark) -> bool {
-    // SAFETY: read at once; see `get`.
+    // SAFETY: a preallocated element stays mapped, and the value is read at once; see `get`.
     unsafe { TOMBSTONES.get(key) }.is_some_and(|found| *found == mark as u64)
 }

@@ -5,12 +5,12 @@ use tracer_common::{Conn, ConnKey, Halves, TupleCount, conn_flag};
 use super::{get_mut, life::known};
 use crate::{atomic, bind};
 
-/// None of these is a TIME_WAIT that the kernel's search takes over.
+/// The kernel's port search never reuses a TIME_WAIT with one of these flags.
 const NEVER_TAKEN_OVER: u32 =
     conn_flag::LISTED | conn_flag::BOUND | conn_flag::APART | conn_flag::NO_STAMP;
 
-/// Adds a port to what takes room of the tuple's; `u64::MAX` takes it away. One that bind() took is counted there, and
-/// one that connect() cannot be given takes none.
+/// Adds a port (`change` 1) to [`TupleCount::held`], or removes it (`u64::MAX`). Not counted: a port that bind() took, which is
+/// among the bound ports already, and one that connect() cannot be given now ([`conn_flag::APART`]).
 ///
 /// # Safety
 /// `count` must point into a live value of TUPLES.
@@ -26,8 +26,8 @@ pub(super) unsafe fn hold(count: *mut TupleCount, port: u16, flags: u32, change:
     unsafe { atomic::add(&raw mut (*count).held, Halves::one(port).wrapping_mul(change)) };
 }
 
-/// As [`hold`], for the ports in TIME_WAIT that the kernel may take over: it never takes a bound one, nor one of a
-/// connection without timestamps.
+/// As [`hold`], for [`TupleCount::waiting`]: ports in TIME_WAIT that the kernel may reuse. It never reuses a bound one, nor
+/// one of a connection without timestamps.
 ///
 /// # Safety
 /// As of [`hold`].
@@ -39,7 +39,7 @@ pub(super) unsafe fn wait(count: *mut TupleCount, port: u16, flags: u32, change:
     }
 }
 
-/// Says whether the port of a known connection is [`conn_flag::APART`]. False where that is so already.
+/// Sets whether the port of a connection is [`conn_flag::APART`]. False: it is so already, or there is no such entry.
 #[inline(always)]
 pub(crate) fn set_apart(key: &ConnKey, apart: bool) -> bool {
     let Some(conn) = get_mut(key) else { return false };
@@ -48,13 +48,13 @@ pub(crate) fn set_apart(key: &ConnKey, apart: bool) -> bool {
     if (owner & Conn::APART != 0) == apart {
         return false;
     }
-    // SAFETY: as above; it can have become another port's (`super::get`).
+    // SAFETY: as above; the element can have become another port's (`super::get`).
     let (count, flags) =
         unsafe { (known(&(*conn).tuple), (&raw const (*conn).flags).read_volatile()) };
     let Some(count) = count else { return false };
     let change = if apart { u64::MAX } else { 1 };
-    // SAFETY: as in `super::release_known`: the port is held. Adding the highest bit turns it over. Where a hook tells of
-    // a TIME_WAIT or releases the port at this moment, a comparison corrects the counters.
+    // SAFETY: as in `super::release_known`: the port is held. Adding the highest bit flips it. If a hook records a
+    // TIME_WAIT or releases the port at this moment, a comparison corrects the counters.
     unsafe {
         atomic::add32(&raw mut (*conn).owner, Conn::APART);
         hold(count, key.port, flags, change);

@@ -1,4 +1,4 @@
-//! In which state the connection of a held port is.
+//! The state of the connection of each held port, and how many ports of a tuple are in each state.
 
 use tracer_common::{ConnKey, PortState, States, TupleCount, conn_flag, tuple::PROVEN};
 
@@ -8,7 +8,7 @@ use crate::{
     skip::{Skip, Step},
 };
 
-/// Adds to how many ports are in which state.
+/// Adds `change` to the tuple's [`States`].
 ///
 /// # Safety
 /// `count` must point into a live value of TUPLES.
@@ -20,10 +20,11 @@ pub(super) unsafe fn add(count: *mut TupleCount, change: u64) {
     }
 }
 
-/// The connection of a held port came to this state ([`PortState`]), unless it is there or further already.
+/// Sets the state ([`PortState`]) of a held port's connection, unless it is in this state or a later one. Returns 1 if it
+/// changed, else 0: the verifier wants a number.
 ///
-/// A function of its own, for the sake of the caller's part of the BPF stack. It takes no references: Linux
-/// 6.18 trips over its own account of those. Returns a number, because the verifier wants one.
+/// Not inlined, so that its stack is not part of the caller's. It takes no references: the verifier of Linux
+/// 6.18 tracks those wrongly ("verifier bug").
 #[inline(never)]
 pub(crate) fn move_on(cookie: u64, port: u16, state: u32) -> u32 {
     let new = state << conn_flag::STATE_SHIFT & conn_flag::STATE;
@@ -31,7 +32,7 @@ pub(crate) fn move_on(cookie: u64, port: u16, state: u32) -> u32 {
     u32::from(moved.is_ok())
 }
 
-/// Corrects the state of a held port's connection, where it is still `old`; both as in `Conn::flags`.
+/// Corrects the state of a held port's connection from `old` to `new`, both as in `Conn::flags`. False: it is not `old`.
 #[inline(always)]
 pub(crate) fn set_state(key: &ConnKey, old: u32, new: u32) -> bool {
     change(key, new & conn_flag::STATE, |state| state == old & conn_flag::STATE).is_ok()
@@ -41,7 +42,7 @@ pub(crate) fn set_state(key: &ConnKey, old: u32, new: u32) -> bool {
 fn change(key: &ConnKey, new: u32, applies: impl FnOnce(u32) -> bool) -> Step {
     const ESTABLISHED: u32 = PortState::Established.flags();
     let conn = CONNS.get_ptr_mut(key).ok_or(Skip::NotOurs)?;
-    // SAFETY: as in `time_wait`, which comes after this.
+    // SAFETY: as in `time_wait`, which the socket's life cycle orders after this.
     let conn = unsafe { &mut *conn };
     let flags = conn.flags;
     if flags & conn_flag::TIME_WAIT != 0 || !applies(flags & conn_flag::STATE) {

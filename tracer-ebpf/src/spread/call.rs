@@ -1,4 +1,4 @@
-//! What a hook is called with.
+//! The arguments of a connect() or bind(), as a cgroup hook has them.
 
 use aya_ebpf::{
     bindings::{bpf_sock, bpf_sock_addr},
@@ -9,23 +9,24 @@ use tracer_common::Addr;
 const SOCK_STREAM: u32 = 1;
 const IPPROTO_TCP: u32 = 6;
 
-/// How an address is spelled to the kernel.
+/// The family of a call's socket and of its address.
 #[derive(Clone, Copy, Eq, PartialEq)]
 pub(crate) enum SockFamily {
-    /// In an AF_INET socket.
+    /// IPv4 in an AF_INET socket.
     V4,
     /// IPv4 in an AF_INET6 socket.
     Mapped,
+    /// IPv6.
     V6,
 }
 
-/// Where a call wants to go.
+/// A connect() or bind() call.
 pub(crate) struct Call<'a> {
     pub(crate) ctx: &'a SockAddrContext,
     pub(crate) form: SockFamily,
     /// The destination of a connect(), the source of a bind().
     pub(crate) address: Addr,
-    /// Host byte order.
+    /// Its port, host byte order; 0: none.
     pub(crate) port: u16,
 }
 
@@ -47,11 +48,11 @@ impl Call<'_> {
         unsafe { (*self.raw()).type_ == SOCK_STREAM && (*self.raw()).protocol == IPPROTO_TCP }
     }
 
-    /// The source that the socket has; unspecified: none.
+    /// The socket's source address; unspecified: it has none.
     #[inline(always)]
     pub(super) fn source(&self) -> Addr {
         let sk = self.sk();
-        // SAFETY: as in `sk`; the fields must be read in pieces of four bytes.
+        // SAFETY: as in `sk`; the verifier wants the fields read in pieces of four bytes.
         unsafe {
             if self.form == SockFamily::V4 {
                 let ip = (&raw const (*sk).src_ip4).read_volatile();
@@ -68,12 +69,14 @@ impl Call<'_> {
         }
     }
 
+    /// The socket's local port, host byte order; 0: none.
     #[inline(always)]
     pub(super) fn bound_port(&self) -> u32 {
         // SAFETY: as in `sk`.
         unsafe { (&raw const (*self.sk()).src_port).read_volatile() }
     }
 
+    /// Index of the interface that the socket is bound to (SO_BINDTODEVICE); 0: none.
     #[inline(always)]
     pub(super) fn device(&self) -> u32 {
         // SAFETY: as in `sk`.

@@ -1,4 +1,4 @@
-//! DECISION_RING: what the spreader tells of what it decided.
+//! DECISION_RING: records of the spreader's decisions.
 
 use aya_ebpf::{
     helpers::{
@@ -16,18 +16,19 @@ use tracer_common::{
 use super::{Call, count};
 use crate::{attempt::now, sock::TcpSock};
 
-/// CLOCK_MONOTONIC of when a full pool was last told without being asked for, ns.
+/// When the spreader last recorded a full pool without `sample` of 1, CLOCK_MONOTONIC, ns.
 #[map]
 static FULL_TOLD: Array<u64> = Array::with_max_entries(1, 0);
 
-/// Decisions that are told in full.
+/// One [`DecisionRecord`] for each decision that is recorded.
 #[map]
 static DECISION_RING: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
 
-/// ns
+/// One second, in ns.
 const SECOND: u64 = 1_000_000_000;
 
-/// Whether no full pool was told for a second. (Two calls at once may both find so; the agent tells one.)
+/// Whether no full pool was recorded for a second; if so, starts the next second. (Concurrent calls may both get true; the
+/// agent writes one line.)
 #[inline(always)]
 fn is_a_second_later() -> bool {
     let Some(told) = FULL_TOLD.get_ptr_mut(0) else { return false };
@@ -42,7 +43,7 @@ fn is_a_second_later() -> bool {
     }
 }
 
-/// What is told of a decision. References, because of the BPF stack.
+/// A decision as it is recorded. Addresses by reference, because of the BPF stack.
 pub(super) struct Choice<'a> {
     pub(super) chosen: &'a Addr,
     pub(super) original: &'a Addr,
@@ -51,7 +52,7 @@ pub(super) struct Choice<'a> {
     pub(super) port: u16,
 }
 
-/// One decision in `rule.sample` is told, a power of two, and every refusal.
+/// Records one decision in `rule.sample`, a power of two (0: none), and every refusal of the kernel.
 #[inline(always)]
 pub(super) fn chosen(call: &Call<'_>, rule: &Rule, random: u32, choice: &Choice<'_>) {
     let unusual = choice.decision == Decision::Refused;
@@ -60,7 +61,7 @@ pub(super) fn chosen(call: &Call<'_>, rule: &Rule, random: u32, choice: &Choice<
     }
 }
 
-/// A pool without room: told in any case, once a second if no more was asked for.
+/// Records a full pool: at each call if `rule.sample` is 1, else at most once a second.
 #[inline(always)]
 pub(super) fn full(call: &Call<'_>, rule: &Rule, decision: Decision) {
     if rule.sample == 1 || is_a_second_later() {
@@ -74,7 +75,7 @@ pub(super) fn full(call: &Call<'_>, rule: &Rule, decision: Decision) {
     }
 }
 
-/// Writes the decision about an exempt TCP socket, where every decision is written. `ours`: the spreader bound its source.
+/// Records an exempt call on a TCP socket. Called only if `rule.sample` is 1. `ours`: the spreader bound its source.
 #[inline(always)]
 pub(super) fn exempt(call: &Call<'_>, decision: Decision, ours: bool) {
     if !call.is_tcp() {
@@ -82,7 +83,7 @@ pub(super) fn exempt(call: &Call<'_>, decision: Decision, ours: bool) {
     }
     let Some(sk) = TcpSock::new(call.sk()) else { return };
     let none = Addr::UNSPECIFIED;
-    // An address that came with a port is not told from one of ours; that it had one says enough.
+    // With a port, nothing says who set the address.
     let ours = ours && decision != Decision::HasPort;
     let original = if ours { none } else { call.source() };
     write(
@@ -92,6 +93,7 @@ pub(super) fn exempt(call: &Call<'_>, decision: Decision, ours: bool) {
     );
 }
 
+/// Writes a [`DecisionRecord`]; if the ring is full, counts [`Decision::NotTold`].
 #[inline(always)]
 fn write(call: &Call<'_>, netns: u32, choice: &Choice<'_>) {
     let Some(mut entry) = DECISION_RING.reserve::<DecisionRecord>(0) else {
@@ -100,8 +102,8 @@ fn write(call: &Call<'_>, netns: u32, choice: &Choice<'_>) {
     };
     let told = entry.as_mut_ptr();
     let pid_tgid = bpf_get_current_pid_tgid();
-    // SAFETY: `reserve` gave the bytes for this record alone, and every one of them is written: those
-    // of the name by the helper, also where it fails.
+    // SAFETY: `reserve` returned the bytes for this record alone, and every one of them is written: those
+    // of the comm by the helper, also where it fails.
     unsafe {
         (*told).mono_ns = now();
         (*told).cookie = bpf_get_socket_cookie(call.raw().cast());

@@ -14,12 +14,12 @@ use crate::{attempt::now, sock::TcpSock};
 pub(super) fn exempt(call: &Call<'_>, rule: &Rule) -> Option<(Decision, bool)> {
     let bound = call.source() != Addr::UNSPECIFIED;
     let Some(sk) = TcpSock::new(call.sk()) else { return Some((Decision::OtherFamily, false)) };
-    // What was given for an earlier connect() of this socket was not the application's choice.
+    // An address that the spreader bound for an earlier connect() of this socket is not the application's choice.
     let ours = bound && sk.is_given();
     exempt_reason(call, rule, bound && !ours, sk).map(|reason| (reason, ours))
 }
 
-/// Why a call is exempt: the first reason in the order in which they are cheap to know.
+/// Why a call is exempt; `None`: the rule applies. Cheap checks come first.
 #[inline(always)]
 fn exempt_reason(call: &Call<'_>, rule: &Rule, has_address: bool, sk: TcpSock) -> Option<Decision> {
     let side = if call.form == SockFamily::V6 { &rule.v6 } else { &rule.v4 };
@@ -47,7 +47,7 @@ fn exempt_reason(call: &Call<'_>, rule: &Rule, has_address: bool, sk: TcpSock) -
     not_eligible(rule, sk)
 }
 
-/// Sockets that are not an application's own in this namespace.
+/// Why a socket is not eligible: it is in another namespace, the kernel's, or transparent. `None`: it is eligible.
 #[inline(always)]
 pub(super) fn not_eligible(rule: &Rule, sk: TcpSock) -> Option<Decision> {
     if !is_in(sk, rule) {
@@ -68,7 +68,8 @@ fn is_in(sk: TcpSock, rule: &Rule) -> bool {
     }
 }
 
-/// `Destination::is_spread`, in a form that the verifier follows.
+/// Whether the rule spreads connections to the call's destination: `Destination::is_spread`, in a form that the verifier
+/// accepts.
 #[inline(always)]
 fn wanted(rule: &Rule, call: &Call<'_>) -> bool {
     if rule.destination_count == 0 {
@@ -87,6 +88,7 @@ fn wanted(rule: &Rule, call: &Call<'_>) -> bool {
     found
 }
 
+/// Whether connect() to this address stays on the host: a loopback or unspecified address.
 #[inline(always)]
 pub(super) fn is_loopback(address: &Addr) -> bool {
     const LOOPBACK6: Addr = Addr([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
@@ -96,12 +98,13 @@ pub(super) fn is_loopback(address: &Addr) -> bool {
     }
 }
 
-/// fe80::/10 needs a source of the same link.
+/// Whether the address is in fe80::/10, which needs a source of the same link.
 #[inline(always)]
 pub(super) fn is_link_local(address: &Addr) -> bool {
     address.0[0] == 0xfe && address.0[1] & 0xc0 == 0x80
 }
 
+/// Whether the rule has a lease and the agent has let it expire.
 #[inline(always)]
 pub(super) fn is_lease_over(rule: &Rule) -> bool {
     rule.flags & rule_flag::LEASED != 0 && LEASE.get(0).is_none_or(|until| now() > *until)

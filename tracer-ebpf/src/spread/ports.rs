@@ -1,4 +1,7 @@
-//! bpf_bind, and the ports that the spreader hands out itself.
+//! Binds a source with bpf_bind, and finds the ports that the spreader binds itself (fast ports).
+//!
+//! connect() searches the ports of one parity first: the *first parity*, that of the range's first port. The *second
+//! parity* is what it searches last.
 
 use core::ffi::c_void;
 
@@ -19,7 +22,7 @@ use crate::{
     spread::{Call, SockFamily},
 };
 
-/// Ports that are not to be handed out, one bit each: reserved ones, and those that bind() and listen()
+/// Ports that the spreader must not bind, one bit each: reserved ones, and those that bind() and listen()
 /// took.
 #[map]
 static EXCLUDED_PORTS: Array<[u64; 1024]> = Array::with_max_entries(1, 0);
@@ -30,21 +33,21 @@ const AF_INET: u32 = 2;
 const AF_INET6: u32 = 10;
 const BPF_F_CURRENT_NETNS: u64 = u64::MAX;
 
-/// Gives the socket this source; port 0: the kernel chooses one for the 4-tuple in connect(). False
-/// where the kernel refuses, which leaves the socket as it was, or without a source.
+/// Binds the socket to this source; port 0: connect() chooses one for the 4-tuple. False: the kernel
+/// refused, which leaves the socket as it was, or without a source.
 #[inline(always)]
 pub(crate) fn bind(call: &Call<'_>, address: &Addr, port: u16) -> bool {
     bind_once(call.raw(), call.form == SockFamily::V4, address.words(), port)
 }
 
-/// As [`bind`], without a port and without a call: for what nearly every connect() gets.
+/// As [`bind`], without a port, and inlined: for the case of nearly every connect().
 #[inline(always)]
 pub(crate) fn bind_address(call: &Call<'_>, address: &Addr) -> bool {
     bind_name(call.raw(), call.form == SockFamily::V4, address.words(), 0)
 }
 
-/// A function of its own, because each copy of the name would take of the BPF stack. It takes no
-/// references: Linux 6.18 trips over its own account of a caller's stack ("verifier bug").
+/// Not inlined, because each copy of the sockaddr would take its part of the BPF stack. It takes no
+/// references: the verifier of Linux 6.18 tracks a caller's stack wrongly ("verifier bug").
 #[inline(never)]
 fn bind_once(ctx: *mut bpf_sock_addr, v4: bool, address: [u64; 2], port: u16) -> bool {
     bind_name(ctx, v4, address, port)
@@ -54,10 +57,10 @@ fn bind_once(ctx: *mut bpf_sock_addr, v4: bool, address: [u64; 2], port: u16) ->
 fn bind_name(ctx: *mut bpf_sock_addr, v4: bool, address: [u64; 2], port: u16) -> bool {
     let port = u32::from(port.to_be());
     let last = (address[1] >> 32) as u32;
-    // Words, not structures: zeros in those would be written by a loop.
+    // Words, not structures: LLVM would write the zeros of those with a loop.
     if v4 {
         // struct sockaddr_in: family, port; address; padding. The last word of a v4-mapped address is
-        // the IPv4 one, and of the unspecified address 0, too.
+        // the IPv4 address, and that of the unspecified address is 0, which is 0.0.0.0.
         let mut name = [AF_INET | port << 16, last, 0, 0];
         // SAFETY: the name is valid for its length.
         return unsafe { bpf_bind(ctx, (&raw mut name).cast(), 16) } == 0;
@@ -69,8 +72,8 @@ fn bind_name(ctx: *mut bpf_sock_addr, v4: bool, address: [u64; 2], port: u16) ->
     unsafe { bpf_bind(ctx, (&raw mut name).cast(), 28) == 0 }
 }
 
-/// Looks for a port: one of the half that the kernel tries last is bound with the address, where that is
-/// wanted. A port of 0: none was bound, for the reason given; `LeastUsed`: there is one that the kernel finds.
+/// Searches for a free port, and binds it with the address if it is of the second parity and the rule allows that.
+/// Returns the port, or 0 and why none was bound; `LeastUsed`: connect() finds a port itself.
 #[inline(always)]
 pub(crate) fn find(
     call: &Call<'_>,
@@ -91,28 +94,28 @@ pub(crate) fn find(
         reuse: side.reuse,
         found: 0,
     };
-    // SAFETY: the callback takes what it is given here, and ends.
+    // SAFETY: the callback gets the pointer that is passed here, as the type that it expects, and returns.
     unsafe { bpf_loop(wanted.tries, try_next as *mut c_void, (&raw mut search).cast(), 0) };
-    // SAFETY: the callback writes it behind the compiler's back.
+    // SAFETY: a field of `search`. Volatile, because the callback writes it through the pointer, unseen by the compiler.
     let port = unsafe { (&raw const search.found).read_volatile() } as u16;
     if port == 0 {
         return (Decision::NoCandidate, 0);
     }
     if (port ^ rule.other_low) & 1 != 0 {
-        // The kernel finds it, too, if nobody has bound it meanwhile. A port that is bound would be nobody's
-        // for other addresses.
+        // Of the first parity: connect() finds it, too, if no bind() took it meanwhile. If the spreader bound it, no
+        // connect() at another address could find it.
         let sure = room.unknown == 0;
         return (if sure { Decision::LeastUsed } else { Decision::NoCandidate }, 0);
     }
     if rule.flags & rule_flag::FAST_PORTS == 0 {
-        // As above; it may be one that an earlier agent of this rule has handed out at another address.
+        // As above; besides, an earlier agent of this rule may have bound it at another address (`room.fast`).
         let sure = room.unknown == 0 && room.fast == 0;
         return (if sure { Decision::LeastUsed } else { Decision::NoCandidate }, 0);
     }
-    // An earlier bind() of this thread is over, whether its end was seen or not: the hook of the kernel's port search would
-    // take the port for one of the application's.
+    // Ends an attempt of an earlier bind() of this thread, whose end no hook saw: else the hook of the port search in
+    // bpf_bind would take the port for one that the application bound.
     attempt::end();
-    // So that the next one who gets this port, for another destination, may have it too.
+    // SO_REUSEADDR, so that the spreader can bind the port again for a connect() to another destination.
     let mut one: u32 = 1;
     // SAFETY: the value is valid for its length.
     let shared = unsafe {
@@ -132,31 +135,31 @@ struct Search {
     cursor: *mut u32,
     key: *const TupleKey,
     v6: u32,
-    /// Rounds in which the half is searched that the kernel tries last.
+    /// In so many rounds, the first ones, candidates are of the second parity; in the rest, of the first.
     others: u32,
-    /// 1: the kernel takes over TIME_WAITs.
+    /// 1: the kernel reuses TIME_WAITs; else 0.
     reuse: u32,
-    /// 0: none yet.
+    /// The port that was found; 0: none yet.
     found: u32,
 }
 
-/// Looks at the next candidate. 1 ends the search.
+/// Checks the next candidate. Returns 1 to end the search, else 0.
 unsafe extern "C" fn try_next(round: u32, search: *mut Search) -> i64 {
-    // SAFETY: `find` has it on its stack, and does not touch it meanwhile.
+    // SAFETY: `find` has it on its stack, and does not use it while bpf_loop runs.
     let Search { ctx, rule, cursor, key, v6, others, reuse, .. } = unsafe { &*search };
-    // Each tuple goes round the ports by itself: those that it used longest ago come first, and no two
-    // connect() calls ever try the same one at once.
+    // Each tuple has its own cursor over the candidates: those that it used longest ago come first, and no two
+    // connect() calls try the same candidate at once.
     // SAFETY: see `ledger::cursor`.
     let number = unsafe { atomic::fetch_add32(*cursor, 1) };
-    // SAFETY: the value of the map of rules, which is never freed.
+    // SAFETY: a value of RULES, which is never freed while the program is loaded.
     let Some(port) = spread::candidate(unsafe { &**rule }, number) else { return 1 };
-    // The halves alternate: below each port of one is one of the other.
+    // Just below each port of the second parity is one of the first.
     let own = round >= *others;
     let port = port.wrapping_sub(u16::from(own));
     if is_taken(port) {
         return 0;
     }
-    // SAFETY: `find`'s caller has the key on its stack.
+    // SAFETY: the caller of `find` has the key on its stack.
     match known(*ctx, *v6 != 0, unsafe { &**key }, port) {
         NOBODY => {}
         REUSABLE if own && *reuse != 0 => {}
@@ -167,6 +170,7 @@ unsafe extern "C" fn try_next(round: u32, search: *mut Search) -> i64 {
     1
 }
 
+/// Whether EXCLUDED_PORTS has the port.
 #[inline(always)]
 fn is_taken(port: u16) -> bool {
     let Some(words) = EXCLUDED_PORTS.get(0) else { return true };
@@ -174,24 +178,25 @@ fn is_taken(port: u16) -> bool {
     word >> (port & 63) & 1 != 0
 }
 
-/// What [`known`] finds: no socket; one; a TIME_WAIT that the kernel's search may take over.
+/// What [`known`] returns: there is no socket; there is one; it is a TIME_WAIT that the kernel's port search may reuse.
 const NOBODY: u32 = 0;
 const SOMEBODY: u32 = 1;
 const REUSABLE: u32 = 2;
 
-/// Whether the kernel knows a socket with this 4-tuple, TIME_WAIT included, or a listener there.
+/// Looks up a socket with this 4-tuple, TIME_WAIT included, or a listener on the port: [`NOBODY`], [`SOMEBODY`] or
+/// [`REUSABLE`].
 #[inline(always)]
 fn known(ctx: *mut bpf_sock_addr, v6: bool, key: &TupleKey, port: u16) -> u32 {
     let ports = u32::from(key.destination_port.to_be()) | u32::from(port.to_be()) << 16;
     let [source, last_source] = key.source.words().map(halves);
     let [peer, last_peer] = key.destination.words().map(halves);
-    // struct bpf_sock_tuple: source, destination, and both ports. The lookup is for a packet that
-    // comes in: its source is our destination.
+    // struct bpf_sock_tuple: source, destination, and both ports. The lookup is for an incoming
+    // packet: its source is the destination of the connect().
     let lookup = |words: *mut u32, size| {
         // SAFETY: the tuple is valid for this size.
         unsafe { bpf_skc_lookup_tcp(ctx.cast(), words.cast(), size, BPF_F_CURRENT_NETNS, 0) }
     };
-    // One call for each size, so that the verifier knows it. Of an IPv4 address, the last word is all.
+    // One call for each size, so that the verifier knows it. An IPv4 address is the last word of a v4-mapped one.
     let mut words = [
         peer.0,
         peer.1,
@@ -212,9 +217,9 @@ fn known(ctx: *mut bpf_sock_addr, v6: bool, key: &TupleKey, port: u16) -> u32 {
     if found.is_null() {
         return NOBODY;
     }
-    // Before the socket is given back.
+    // Read before the reference to the socket is released.
     let reusable = TimeWait::new(found).is_some_and(TimeWait::is_reusable);
-    // SAFETY: the lookup gave a reference.
+    // SAFETY: the lookup returned a reference, which this releases.
     unsafe { bpf_sk_release(found.cast()) };
     if reusable { REUSABLE } else { SOMEBODY }
 }

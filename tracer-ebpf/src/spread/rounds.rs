@@ -1,11 +1,11 @@
-//! Loops that the kernel runs.
+//! Loops that the kernel runs for the program.
 
 use core::ffi::c_void;
 
 use aya_ebpf::helpers::bpf_loop;
 use tracer_common::spread::Rounds;
 
-/// By `bpf_loop` (Linux 5.17).
+/// Runs rounds with `bpf_loop` (Linux 5.17).
 pub(super) struct Called;
 
 impl Rounds for Called {
@@ -18,12 +18,12 @@ impl Rounds for Called {
 #[inline(always)]
 fn by_kernel<F: FnMut(u32) -> bool>(count: u32, step: &mut F) {
     let step: *mut F = step;
-    // SAFETY: the callback takes what it is given here, and ends.
+    // SAFETY: the callback gets the pointer that is passed here, as the type that it expects, and returns.
     unsafe { bpf_loop(count, call::<F> as *mut c_void, step.cast(), 0) };
 }
 
-/// 1 ends the loop.
+/// Runs one round. Returns 1 to end the loop, else 0.
 unsafe extern "C" fn call<F: FnMut(u32) -> bool>(round: u32, step: *mut F) -> i64 {
-    // SAFETY: `by_kernel` has it on its stack, and does not touch it meanwhile.
+    // SAFETY: `by_kernel` has it on its stack, and does not use it while bpf_loop runs.
     i64::from(!unsafe { (*step)(round) })
 }

@@ -1,9 +1,9 @@
-//! Telling the end of a time-wait timer from its being moved.
+//! Distinguishes the end of a time-wait socket from a move of its timer to another expiry.
 //!
 //! Where only timer tracepoints exist, `timer_cancel` fires for every end of a time-wait socket,
-//! and also when its timer is moved to another expiry (a FIN that arrives in FIN_WAIT2 does that),
-//! with `timer_start` following at once on the same CPU. So the port is released at the first, and
-//! what was released is kept, to be taken back at the second.
+//! and also when its timer is moved to another expiry (a FIN that arrives in FIN_WAIT2 does that);
+//! `timer_start` then follows at once on the same CPU. So `timer_cancel` releases the port and keeps a copy
+//! of the entry, and a `timer_start` that follows takes the release back.
 
 use aya_ebpf::{helpers::bpf_jiffies64, macros::map, maps::PerCpuArray};
 use tracer_common::{Conn, ConnKey, conn_flag};
@@ -20,22 +20,23 @@ use crate::{
 struct Release {
     key: ConnKey,
     conn: Conn,
-    /// 1 while nobody has been told of it yet.
+    /// 1: no event of it is written yet, because `timer_start` may take it back; else 0.
     untold: u64,
 }
 
 #[map]
 static REARMS: PerCpuArray<Release> = PerCpuArray::with_max_entries(1, 0);
 
+/// This CPU's newest release.
 #[inline(always)]
 fn newest() -> Step<&'static mut Release> {
     let release = REARMS.get_ptr_mut(0).ok_or(Skip::NotOurs)?;
-    // SAFETY: a per-CPU value, used only by these two tracepoints, which the kernel runs with
+    // SAFETY: a per-CPU value, which only these two tracepoints use, and the kernel runs them with
     // interrupts off.
     Ok(unsafe { &mut *release })
 }
 
-/// Tells what is certain by now: another timer is handled on this CPU, so the one before was not
+/// Reports a release that is final: this CPU cancels another timer, so that the one before was not
 /// moved.
 #[inline(always)]
 pub(crate) fn tell_pending() {
@@ -46,6 +47,7 @@ pub(crate) fn tell_pending() {
     }
 }
 
+/// Writes the release's event, and ends its bound port.
 #[inline(always)]
 fn tell(release: &mut Release) {
     release.untold = 0;
@@ -56,7 +58,7 @@ fn tell(release: &mut Release) {
     connect::emit_released(&release.key, &release.conn, now);
 }
 
-/// The timer is taken off its queue. `expires` is in jiffies.
+/// The timer of a time-wait socket is taken off its queue: releases the port. `expires` is in jiffies.
 #[inline(always)]
 pub(crate) fn cancelled(key: &ConnKey, expires: u64) -> Step {
     if key.cookie == 0 {
@@ -72,14 +74,15 @@ pub(crate) fn cancelled(key: &ConnKey, expires: u64) -> Step {
     }
     ledger::release(key, now())?;
     release.untold = 1;
-    // SAFETY: takes no argument. Where it is due, it ends; it is not being moved.
+    // SAFETY: takes no argument. A timer that is due ends its socket; it is not being moved.
     if unsafe { bpf_jiffies64() } >= expires {
         tell(release);
     }
     Ok(())
 }
 
-/// The timer is put on a queue: a new time-wait socket, or one whose timer was moved.
+/// The timer is put on a queue: of a new time-wait socket, or of one whose timer is moved. `stamp`:
+/// [`conn_flag::NO_STAMP`] or 0.
 #[inline(always)]
 pub(crate) fn started(key: &ConnKey, stamp: u32) -> Step {
     let release = newest()?;

@@ -1,4 +1,4 @@
-//! The choice by callbacks is the choice by loops.
+//! [`choose_by`] with callbacks makes the same choice as [`choose`] with loops.
 
 extern crate std;
 
@@ -14,7 +14,8 @@ impl Rounds for Loop {
     }
 }
 
-/// A pool in which room is rare: everything is used, but for one address in `one_in`, or left out, or waits.
+/// The usages of a pool in which few addresses have room: of `one_in` addresses about one has free ports, one up to four
+/// reusable TIME_WAITs, one is left out, and the rest is full.
 fn usages(count: usize, one_in: u32, random: &mut Random) -> Vec<Usage> {
     let usage = |_| match random.below(one_in) {
         0 => used(random.below(1001)),

@@ -1,5 +1,5 @@
-//! How much of N x capacity is in use when a connect() fails first, by simulation: no clock but the
-//! number of connects so far, no randomness but a seeded one.
+//! How much of N x capacity is in use when the first connect() fails, by simulation. The clock is the number
+//! of connects so far, and the random numbers are seeded.
 
 extern crate std;
 
@@ -16,7 +16,7 @@ type Lifetime = fn(number: u64, room: u64, random: &mut Random) -> u64;
 struct Workload {
     name: &'static str,
     lifetime: Lifetime,
-    /// Ports of the first address that others hold all along.
+    /// Ports of the first address that other programs hold all the time.
     used_by_others: u32,
 }
 
@@ -27,20 +27,20 @@ const WORKLOADS: [Workload; 4] = [
     Workload { name: "long and short in turn", lifetime: alternating, used_by_others: 0 },
 ];
 
-/// Half of the connections end: they live for up to a tenth of the time that it takes to fill the
-/// pool, and TIME_WAIT holds their ports for three tenths.
+/// Half of the connections end: they last for up to a tenth of the time that it takes to fill the
+/// pool, and TIME_WAIT then holds their ports for three tenths.
 fn churn(_: u64, room: u64, random: &mut Random) -> u64 {
     let open = u64::from(random.below(1000)) * room / 10_000;
     if random.below(2) == 0 { u64::MAX } else { open + room * 3 / 10 }
 }
 
-/// What defeats round-robin: every second connection stays, so that of two addresses one would get
-/// all of those.
+/// A workload that defeats round-robin: every second connection stays, so that of two addresses one gets
+/// all of these.
 fn alternating(number: u64, room: u64, _: &mut Random) -> u64 {
     if number.is_multiple_of(2) { u64::MAX } else { room / 10 }
 }
 
-/// Ports in use (in 1/10,000 of all) when `pick` gave an address without room, or none.
+/// Ports in use, in 1/10,000 of all, when `pick` first returns an address without room, or none.
 fn fill_at_first_failure(
     workload: &Workload,
     count: usize,
@@ -82,11 +82,11 @@ fn the_least_used_choice_fails_first_when_all_is_in_use() {
     }
 }
 
-/// A pool in which the first addresses weigh so much, and the others 1.
+/// A pool in which the first `heavy` addresses have this weight, and the others 1.
 fn weighted(count: usize, heavy: usize, weight: usize) -> FamilyPool {
     let mut side = side(count);
     let shares = (0..count).map(|index| if index < heavy { weight } else { 1 });
-    // As many slots as the agent would give them.
+    // As many slots as the agent gives each of them.
     let all: usize = shares.clone().sum();
     let spare = POOL_MAX - count;
     let mut slots = Vec::new();
@@ -100,7 +100,7 @@ fn weighted(count: usize, heavy: usize, weight: usize) -> FamilyPool {
     side
 }
 
-/// A heavier address is full first, and then the others are used up.
+/// An address with more weight is full first, and then the others are used up.
 #[test]
 fn weights_do_not_cost_capacity() {
     for workload in &WORKLOADS {
@@ -115,7 +115,7 @@ fn weights_do_not_cost_capacity() {
     }
 }
 
-/// The workloads tell good from bad: what other tools do fails earlier on them.
+/// The workloads distinguish good choices from bad ones: those of other tools fail earlier on them.
 #[test]
 fn round_robin_and_random_choice_fail_while_there_is_room() {
     let round_robin = |workload, count| {
