@@ -124,7 +124,7 @@ pub fn run(config: &StatusConfig) -> Result<Vec<u8>, Error> {
     let unpinned = Loaded::unpinned(known);
     if let (Some(rule), [], [], []) = (&config.rule, &rules[..], &foreign[..], &unpinned[..]) {
         return Err(Error::BadConfig(format!(
-            "there is no rule {rule}; `tracer status` lists those that there are"
+            "there is no rule {rule}; `tracer status` lists all rules"
         )));
     }
     let mut shown =
@@ -148,7 +148,7 @@ pub fn run(config: &StatusConfig) -> Result<Vec<u8>, Error> {
         return Ok(text::of(&found).into_bytes());
     }
     let mut line = crate::format::json::terminal_safe(&found)
-        .map_err(|error| Error::Failure(format!("cannot put the status together: {error}")))?;
+        .map_err(|error| Error::Failure(format!("cannot write the status as JSON: {error}")))?;
     line.push(b'\n');
     Ok(line)
 }

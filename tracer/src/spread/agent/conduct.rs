@@ -94,7 +94,7 @@ impl Agent {
             refused
         });
         let gone = gone.unwrap_or_else(|error| {
-            tracing::warn!("refused addresses cannot be looked at: {error}");
+            tracing::warn!("cannot read which addresses the kernel refused: {error}");
             Vec::new()
         });
         for address in &gone {

@@ -211,7 +211,7 @@ impl Agent {
         };
         if state != self.said {
             if let Err(error) = state.write(&self.config.rule) {
-                tracing::warn!("what `tracer status` shows cannot be written: {error}");
+                tracing::warn!("cannot write the state that `tracer status` shows: {error}");
             }
             self.said = state;
         }
