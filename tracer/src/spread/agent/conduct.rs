@@ -198,7 +198,7 @@ impl Agent {
                 changed
             }
             Err(error) => {
-                tracing::debug!("routes cannot be looked at: {error}");
+                tracing::debug!("cannot read the routes: {error}");
                 false
             }
         }

@@ -231,7 +231,7 @@ fn keep(
                 shared.news.notify_all();
             }
             // Asked again at the next beat.
-            Err(error) => tracing::debug!("the pool's addresses cannot be read: {error}"),
+            Err(error) => tracing::debug!("cannot read the pool's addresses: {error}"),
         }
     }
 }

@@ -143,7 +143,7 @@ impl Agent {
         let (_, _, worker, _) = self.tracer.split();
         let all = match worker.discover() {
             Ok(all) => all,
-            Err(error) => return tracing::debug!("namespaces cannot be looked for: {error}"),
+            Err(error) => return tracing::debug!("cannot look for namespaces: {error}"),
         };
         let found = all.found.into_iter().find(|netns| netns.inum == self.netns.inum);
         if let Some(netns) = found {
@@ -153,7 +153,7 @@ impl Agent {
         if all.cut_short {
             return tracing::debug!("the search for namespaces took too long");
         }
-        tracing::warn!("network namespace {} is gone", self.netns);
+        tracing::warn!("the pool's network namespace {} is gone", self.netns);
         self.namespace_gone = true;
         self.keeper.forget_namespace();
         self.inside.host = Host::default();
