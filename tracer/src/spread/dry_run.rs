@@ -124,7 +124,8 @@ fn count(
 pub(super) fn text(found: &[Projection], addresses: usize, capacity: u32) -> String {
     let peak = |of: fn(&Projection) -> f64| found.iter().map(of).fold(0.0, f64::max);
     let mut out = format!(
-        "pool of {addresses} addresses, {capacity} ports each; {}\n",
+        "pool of {addresses} {}, {capacity} ports each; {}\n",
+        if addresses == 1 { "address" } else { "addresses" },
         gain(peak(|one| one.now), peak(|one| one.then)),
     );
     if found.is_empty() {

@@ -41,7 +41,7 @@ fn rule(status: &RuleStatus) -> String {
     let cgroups: Vec<_> = said.cgroups.iter().map(|path| path.display().to_string()).collect();
     let mut out = format!(
         "rule {}: {agent}\n  cgroups     {}\n  namespace   {}, ports {}-{}, {} towards each \
-         destination{}\n  fast ports  {}\n  pool        {} addresses, {} in use by the rule\n",
+         destination{}\n  fast ports  {}\n  pool        {} {}, {} in use by the rule\n",
         status.rule,
         cgroups.join(" "),
         namespace(status),
@@ -51,6 +51,7 @@ fn rule(status: &RuleStatus) -> String {
         taken_by(said),
         fast_ports(status),
         said.pool.len(),
+        if said.pool.len() == 1 { "address" } else { "addresses" },
         said.in_use(),
     );
     // Writing to a String cannot fail.

@@ -59,6 +59,7 @@ const LOSSES: &[(&str, &str)] = &[
     ),
     ("output_full", "the disk is full: socket events were not written"),
     ("output_full_other", "the disk is full: tuple.stats and lost lines were not written"),
+    ("failures_untold", "more failures in a second than the screen lists: all are counted"),
     ("undecodable", "this version does not know these records: please report it"),
 ];
 
