@@ -39,7 +39,7 @@ Examples:
   tracer tuples --watch 2 --dst 10.0.0.0/8
   tracer report ev.jsonl*                what ran out, when, who failed and why
   tracer spread --pool 10.0.0.5-10.0.0.8 --cgroup system.slice/nginx.service
-  tracer status                          what is spread, and how full the pool is
+  tracer status                          which rules spread, how full their pools are
 
 Exit codes:
   0   success, or stdout was closed by its reader
@@ -71,11 +71,11 @@ pub struct Cli {
 /// Options of every command that traces.
 #[derive(Args, Clone, Debug)]
 pub struct GlobalArgs {
-    /// Say more on stderr: -v what is attached, -vv decisions, -vvv also the libraries' records
+    /// Log more on stderr: -v what is attached, -vv tracer's decisions, -vvv library messages
     #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Log")]
     pub verbose: u8,
 
-    /// Form of the program's own log on stderr
+    /// Format of the log on stderr
     #[arg(
         long,
         global = true,
@@ -86,7 +86,7 @@ pub struct GlobalArgs {
     )]
     pub log_format: LogFormat,
 
-    /// How to hook into the kernel; auto takes the cheapest one that works here
+    /// Kernel hooks to use; auto picks the cheapest kind that works on this kernel
     #[arg(
         long,
         global = true,
@@ -97,7 +97,7 @@ pub struct GlobalArgs {
     )]
     pub backend: Backend,
 
-    /// Source ports that can be followed at a time, over all tuples [default: by the host, see -v]
+    /// Table size: source ports tracked at a time [default: sized to the host, see -v]
     #[arg(
         long,
         global = true,
@@ -107,7 +107,7 @@ pub struct GlobalArgs {
     )]
     pub max_conns: Option<u32>,
 
-    /// (source, destination, port) tuples that can be counted at a time [default: by the host]
+    /// Table size: tuples (source, destination, port) tracked at a time [default: by the host]
     #[arg(
         long,
         global = true,
@@ -117,22 +117,22 @@ pub struct GlobalArgs {
     )]
     pub max_tuples: Option<u32>,
 
-    /// Ports taken by bind() or listen() that can be followed at a time
+    /// Table size: ports taken by bind() or listen() that are tracked at a time
     #[arg(long, global = true, hide = true, value_name = "N")]
     #[arg(value_parser = value::whole::<u32>("a number of entries", 16..=16_777_216))]
     pub max_binds: Option<u32>,
 
-    /// Ends of sockets that can be remembered while the older ones are being read
+    /// Table size: sockets that end at the start, while those that are already open are read
     #[arg(long, global = true, hide = true, value_name = "N")]
     #[arg(value_parser = value::whole::<u32>("a number of entries", 16..=16_777_216))]
     pub max_tombstones: Option<u32>,
 
-    /// Calls of connect() and bind() that can be under way at a time
+    /// Table size: connect() and bind() calls in progress at a time
     #[arg(long, global = true, hide = true, value_name = "N")]
     #[arg(value_parser = value::whole::<u32>("a number of entries", 1..=16_777_216))]
     pub max_attempts: Option<u32>,
 
-    /// Size of the ring buffer between kernel and program, rounded up to a power of two
+    /// Size of the buffer for events from the kernel, rounded up to a power of two
     #[arg(
         long,
         global = true,
@@ -162,19 +162,19 @@ pub enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// See what fills up, live: saturation, time left, failures, by tuple
+    /// Show live which tuples run out of ports: saturation, time left, failures
     Top(Box<TopArgs>),
-    /// Stream events as JSON Lines
+    /// Write failures and port use to a file or pipe, as JSON Lines
     Record(RecordArgs),
     /// Show how many source ports each (source, destination, port) holds
     Tuples(TuplesArgs),
-    /// Show a recording as `top` would have shown it
+    /// Play a recording on the screens of `top`
     Replay(ReplayArgs),
-    /// Sum a recording up: what ran out, when, who failed and why
+    /// Summarise a recording: what ran out of ports, when, which calls failed and why
     Report(ReportArgs),
     /// Spread outgoing connections over a pool of source addresses
     Spread(Box<SpreadArgs>),
-    /// Show what is being spread, and how full the pool is
+    /// Show the rules of `spread`, and how full their pools are
     Status(StatusArgs),
     /// Print a completion script for a shell
     #[command(hide = true)]
@@ -182,7 +182,7 @@ pub enum Command {
         #[arg(value_enum, value_name = "SHELL")]
         shell: clap_complete::Shell,
     },
-    /// Write the man pages to a folder, or the first one to stdout
+    /// Write all man pages to a folder, or that of tracer to stdout
     #[command(hide = true)]
     Man {
         #[arg(value_name = "DIR")]

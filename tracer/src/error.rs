@@ -65,7 +65,7 @@ pub enum Error {
     AlreadyRunning { what: &'static str, pid: Option<u32> },
 
     /// A signal asked to end before the work had begun.
-    #[error("ended by signal {signal} before it had begun")]
+    #[error("ended by signal {signal} during the start")]
     Interrupted { signal: i32 },
 
     /// The process lacks capabilities.

@@ -105,7 +105,7 @@ fn work_that_hangs() -> Result<()> {
         let held = Held::threads(process.id(), "tracer-work")?;
         let said = end(process, Some(&held), arguments, 1)?;
         // It may have been held in the middle of a write.
-        ensure!(said.contains("was not written yet is lost"), "{arguments:?}: {said}");
+        ensure!(said.contains("unwritten lines are lost"), "{arguments:?}: {said}");
     }
     Ok(())
 }

@@ -25,13 +25,14 @@ Examples:
 
 Every line is one JSON object with `v`, `seq` (gap-free), `ts`, `mono_ns` and `event.name`. The \
 first line is `tracer.start`, the last one `tracer.stop` with the totals: seen = emitted + each \
-named loss. SIGHUP opens the file anew. When the disk is full, new lines are dropped and counted.";
+named loss. SIGHUP reopens the file (logrotate). When the disk is full, new lines are dropped and \
+counted.";
 
 /// `tracer record`
 #[derive(Args, Clone, Debug)]
 #[command(after_help = RECORD_HELP)]
 pub struct RecordArgs {
-    /// Where to write; - is stdout. A new file has mode 0600, an old one is appended to
+    /// File to write to; - is stdout. A new file gets mode 0600, an existing one is appended to
     #[arg(short, long, default_value = "-", value_name = "FILE")]
     pub output: PathBuf,
 
@@ -45,11 +46,11 @@ pub struct RecordArgs {
     )]
     pub events: Vec<EventKind>,
 
-    /// Start a new file when this one has reached SIZE (100M, 2G): FILE becomes FILE.1, and so on
+    /// Rotate the file at SIZE (100M, 2G): FILE becomes FILE.1, FILE.1 becomes FILE.2, and so on
     #[arg(long, value_name = "SIZE", value_parser = value::rotate_size)]
     pub rotate: Option<u64>,
 
-    /// Rotated files to keep; the oldest is removed
+    /// Number of rotated files to keep; the oldest is removed
     #[arg(
         long,
         default_value_t = 5,
@@ -59,11 +60,11 @@ pub struct RecordArgs {
     )]
     pub keep: u32,
 
-    /// Compress what is written
+    /// Compress the output
     #[arg(long, value_enum, value_name = "METHOD")]
     pub compress: Option<Compression>,
 
-    /// Seconds between two tuple.stats of a tuple
+    /// Seconds between readings of port use
     #[arg(long, default_value = "10", value_name = "SECS", value_parser = value::seconds)]
     pub stats_interval: Duration,
 
@@ -82,7 +83,7 @@ pub enum EventKind {
     Failed,
     /// tuple.stats and tracer.stats, every --stats-interval
     Stats,
-    /// what was not recorded
+    /// how many events were not recorded, and why
     Lost,
     /// port.allocated
     Allocated,
@@ -109,14 +110,14 @@ Examples:
   tracer tuples -o json | jq '.tuples[0]'
   tracer tuples --sort fail --dst 10.0.0.7
 
-%SAT is marked: ~ from 45 % (connect() gets slow: the kernel searches the second half of the range), \
-! from 80 %, !! from 95 %.";
+%SAT is marked: ~ from 45 % (connect() is slow: the kernel tries all even or all odd ports first, and \
+few of these are free), ! from 80 %, !! from 95 %.";
 
 /// `tracer tuples`
 #[derive(Args, Clone, Debug)]
 #[command(after_help = TUPLES_HELP)]
 pub struct TuplesArgs {
-    /// Print one reading and end (what happens without --watch)
+    /// Print one reading and exit (the default)
     #[arg(long, conflicts_with = "watch")]
     pub once: bool,
 
@@ -134,7 +135,7 @@ pub struct TuplesArgs {
 /// How the tuples of a reading are printed.
 #[derive(Args, Clone, Debug)]
 pub struct TableArgs {
-    /// Form of what is printed
+    /// Output format
     #[arg(
         short,
         long,
@@ -154,7 +155,7 @@ pub struct TableArgs {
     )]
     pub sort: Column,
 
-    /// Print at most N tuples a reading [default: all]
+    /// Print at most N tuples per reading [default: all]
     #[arg(long, value_name = "N", value_parser = value::whole::<u32>("a number of rows", 1..=u32::MAX))]
     pub limit: Option<u32>,
 }
@@ -174,15 +175,15 @@ pub enum TableFormat {
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Filters (each up to 4 times)")]
 pub struct FilterArgs {
-    /// Process that calls connect() or bind()
+    /// Process that called connect() or bind()
     #[arg(long, value_name = "PID", value_parser = value::whole::<u32>("a process id", 1..=PID_MAX))]
     pub pid: Vec<u32>,
 
-    /// Name of a process (/proc/PID/comm), or of the thread of it that calls (at most 15 bytes)
+    /// Name of that process (/proc/PID/comm) or of its calling thread, at most 15 bytes
     #[arg(long, value_name = "NAME", value_parser = value::comm)]
     pub comm: Vec<String>,
 
-    /// cgroup v2 folder, and everything below it
+    /// Processes in this cgroup v2 folder and below it
     #[arg(long, value_name = "PATH")]
     pub cgroup: Vec<PathBuf>,
 

@@ -13,23 +13,23 @@ Examples:
   tracer report --json ports.jsonl.zst | jq '.\"exhaustion.first\"'
   zcat old.jsonl.gz | tracer report -
 
-A connect() is slow where more than 45 % of a tuple's ports are in use, which is why the time above \
-that is told. How full tuples were comes from the readings in the recording: --stats-interval of \
-`tracer record` is how exact it is.";
+connect() is slow while more than 45 % of a tuple's ports are in use; the report shows for how long. \
+Values are assumed constant between readings: --stats-interval of `tracer record` is how exact the \
+times are.";
 
 /// `tracer report`
 #[derive(Args, Clone, Debug)]
 #[command(after_help = REPORT_HELP)]
 pub struct ReportArgs {
-    /// What `tracer record -o FILE` wrote, compressed or not; several for a rotated set; - is stdin
+    /// Files that `tracer record` wrote, plain or zstd; several for a rotated set; - is stdin
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
 
-    /// One line of JSON
+    /// Print one line of JSON
     #[arg(long)]
     pub json: bool,
 
-    /// Tell of at most N tuples, the fullest ones
+    /// Show at most N tuples, the fullest ones
     #[arg(
         long,
         default_value_t = 10,

@@ -15,16 +15,16 @@ Examples:
   tracer spread --pool auto --to 10.9.0.0/16 --cgroup /sys/fs/cgroup/system.slice/nginx.service
   tracer spread --pool 10.0.0.5-10.0.0.8 --cgroup /sys/fs/cgroup/haproxy --rebind
   tracer spread --pool 10.0.0.5=3 --pool 10.0.0.6 --all --to 10.9.0.0/16:443
-  tracer spread --pool eth1 --all --dry-run     what would be chosen; nothing is changed
+  tracer spread --pool eth1 --all --dry-run     how full it would be; nothing is changed
   tracer spread --pool 10.0.0.5-10.0.0.8 --dry-run --from ports.jsonl.zst
   tracer spread --pool 10.0.0.0/28 --all --detach --rule edge
-  tracer spread --release --rule edge           takes it back, whoever started it
+  tracer spread --release --rule edge           undo it, whoever started it
 
-Only TCP sockets are touched that have bound no port, and no address unless --rebind is given. A \
-connect() that succeeds without tracer succeeds with it: where no address of the pool has a port \
-left, or the kernel refuses the chosen one, the kernel chooses as always.
+tracer sets the source address of TCP sockets that are bound to no port, and to no address either \
+unless --rebind is given. A connect() that succeeds without tracer succeeds with it: if no address of \
+the pool has a free port, or the kernel refuses the chosen address, the kernel chooses as usual.
 
-Every address must be on this host already: `ip addr add 10.0.0.5/32 dev eth0`. The other side must \
+Every address must be on this host already: `ip addr add 10.0.0.5/32 dev eth0`. The destinations must \
 be able to answer to it.";
 
 /// `tracer spread`
@@ -33,9 +33,9 @@ be able to answer to it.";
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct SpreadArgs {
     /// Source addresses to spread over: an address, FIRST-LAST, a network, the name of an
-    /// interface (all its addresses), or auto (those of the interfaces that routes to the destinations
-    /// of --to use; without --to, of the default route's, and what is reached over another interface
-    /// is not spread). =WEIGHT (1 to 100) gives each of them so many shares instead of one
+    /// interface (all its addresses), or auto (the addresses of the interfaces that routes to --to
+    /// use; without --to, of the default route's, and connections that leave by another interface are
+    /// not spread). =WEIGHT (1 to 100, default 1) is the share of connections of each address
     #[arg(
         long,
         value_name = "SPEC[=WEIGHT]",
@@ -66,7 +66,7 @@ pub struct SpreadArgs {
     )]
     pub cgroup: Vec<PathBuf>,
 
-    /// Spread every process of this machine
+    /// Spread every process of this host
     #[arg(long, help_heading = "What is spread")]
     pub all: bool,
 
@@ -81,12 +81,12 @@ pub struct SpreadArgs {
     )]
     pub to: Vec<String>,
 
-    /// Replace also an address that the application has chosen (nginx proxy_bind, HAProxy source);
-    /// without --to also one of bind(address, 0)
+    /// Also replace a source address that the program set (nginx proxy_bind, HAProxy source);
+    /// without --to also one that it set by bind(address, 0)
     #[arg(long, help_heading = "What is spread")]
     pub rebind: bool,
 
-    /// Who finds the source port
+    /// Who chooses the source port
     #[arg(
         long,
         value_enum,
@@ -96,16 +96,16 @@ pub struct SpreadArgs {
     )]
     pub ports: PortChoice,
 
-    /// Where the whole pool is full, fail connect() at once instead of after a search in vain
+    /// When the whole pool is full, fail connect() at once, without the kernel's long search
     #[arg(long, help_heading = "How")]
     pub fail_fast: bool,
 
-    /// Say what would be chosen, and leave every connection as it is
+    /// Print how full the addresses are and how full they would be; change nothing
     #[arg(long, help_heading = "How")]
     pub dry_run: bool,
 
-    /// With --dry-run: the peaks of a recording (`tracer record`, files in the order of time, plain or
-    /// zstd) instead of the connections of this host. The pool's addresses need not be here then
+    /// With --dry-run: use the peaks of a recording (`tracer record`; files oldest first, plain or
+    /// zstd) instead of this host's connections. The host need not have the pool's addresses then
     #[arg(
         long,
         value_name = "FILE",
@@ -116,7 +116,7 @@ pub struct SpreadArgs {
     )]
     pub from: Vec<PathBuf>,
 
-    /// Name of the rule, of several that run at a time: 1 to 32 of a-z, 0-9, - and _
+    /// Name of the rule; several can run at a time. 1 to 32 of a-z, 0-9, - and _
     #[arg(
         long,
         default_value = DEFAULT_RULE,
@@ -126,12 +126,12 @@ pub struct SpreadArgs {
     )]
     pub rule: String,
 
-    /// What becomes of the rule when this program ends at Ctrl-C or SIGTERM [default: release]
+    /// What Ctrl-C or SIGTERM does to the rule [default: release]
     #[arg(long, value_enum, value_name = "WHAT", help_heading = "Start and end")]
     pub on_exit: Option<OnExit>,
 
-    /// Stop spreading when this program has not been seen for SECS seconds (if it was killed), at
-    /// least 0.5 [default: go on]
+    /// Stop spreading when this process, the rule's agent, has been gone for SECS seconds (if it was
+    /// killed), at least 0.5 [default: the rule stays active]
     #[arg(
         long,
         value_name = "SECS",
@@ -140,7 +140,7 @@ pub struct SpreadArgs {
     )]
     pub lease: Option<Duration>,
 
-    /// Leave the rule in the kernel and end; nobody follows changes of the pool's addresses then
+    /// Leave the rule active in the kernel and exit; it does not follow address changes then
     #[arg(
         long,
         conflicts_with_all = ["lease", "dry_run", "decisions", "output"],
@@ -148,7 +148,7 @@ pub struct SpreadArgs {
     )]
     pub detach: bool,
 
-    /// Take back the rule named by --rule and all that it left in the kernel, and end
+    /// Remove the rule named by --rule, and all of it that is in the kernel, and exit
     #[arg(
         long,
         conflicts_with_all = [
@@ -169,7 +169,7 @@ pub struct SpreadArgs {
     )]
     pub decisions: Decisions,
 
-    /// Where the lines go; - is stdout. A new file has mode 0600, an old one is appended to
+    /// File to write the lines to; - is stdout. A new file gets mode 0600, an existing one is appended to
     #[arg(short, long, default_value = "-", value_name = "FILE", help_heading = "Output")]
     pub output: PathBuf,
 }
@@ -180,7 +180,7 @@ pub const DEFAULT_RULE: &str = "default";
 /// Who finds the source port.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum PortChoice {
-    /// the kernel; tracer where the kernel would search long, if it can do so here
+    /// the kernel, or tracer where the kernel's search would be slow, if this kernel allows it
     Auto,
     /// always the kernel
     Kernel,
@@ -189,9 +189,9 @@ pub enum PortChoice {
 /// What becomes of the rule when the program is told to end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum OnExit {
-    /// the kernel goes on spreading; the next start takes it over
+    /// leave it active in the kernel; the next start takes it over
     Keep,
-    /// nothing is left behind
+    /// remove it
     Release,
 }
 
@@ -199,7 +199,7 @@ pub enum OnExit {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum Decisions {
     None,
-    /// one in many
+    /// 1 in 64
     Sampled,
     All,
 }
@@ -216,17 +216,15 @@ Reads what is pinned below /sys/fs/bpf and changes nothing.";
 #[derive(Args, Clone, Debug)]
 #[command(after_help = STATUS_HELP)]
 pub struct StatusArgs {
-    /// One line of JSON
+    /// Print one line of JSON
     #[arg(long)]
     pub json: bool,
 
-    /// Only this rule [default: all]
+    /// Show only this rule [default: all]
     #[arg(long, value_name = "NAME", value_parser = rule_name)]
     pub rule: Option<String>,
 }
 
-/// The name becomes a folder in bpffs, where a dot is refused (`bpf_lookup` in
-/// kernel/bpf/inode.c).
 /// At least ten times the interval of renewal, so that one late renewal, or nine, end nothing.
 fn lease(text: &str) -> Result<Duration, String> {
     let shortest = LEASE_RENEWED * 10;
@@ -235,12 +233,14 @@ fn lease(text: &str) -> Result<Duration, String> {
         return Ok(lease);
     }
     Err(format!(
-        "expected {} seconds at least: it is renewed every {} seconds",
+        "expected {} seconds at least: the agent renews it every {} seconds",
         shortest.as_secs_f64(),
         LEASE_RENEWED.as_secs_f64(),
     ))
 }
 
+/// The name becomes a folder in bpffs, where a dot is refused (`bpf_lookup` in
+/// kernel/bpf/inode.c).
 fn rule_name(text: &str) -> Result<String, String> {
     let allowed = |byte: u8| {
         byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_')

@@ -109,7 +109,7 @@ impl Recorded {
         let (begin_ns, end_ns) = self.player.span();
         let end_ns = if end_ns == 0 { u64::MAX } else { end_ns };
         if !(begin_ns..=end_ns).contains(&ns) {
-            model.message = Some("that is outside of the recording".to_owned());
+            model.message = Some("that time is outside of the recording".to_owned());
         }
         // Not clamp(), which panics where the end is before the beginning.
         let ns = ns.min(end_ns).max(begin_ns);
@@ -185,7 +185,9 @@ impl Recorded {
     fn show(&mut self, model: &mut Model, ns: u64) {
         match self.go_to(model, ns) {
             Ok(Some(reading)) => _ = update(model, Message::Read(Box::new(reading))),
-            Ok(None) => model.message = Some("there is no reading there".to_owned()),
+            Ok(None) => {
+                model.message = Some("the recording has no reading at that time".to_owned());
+            }
             Err(error) => model.message = Some(error.to_string()),
         }
     }
@@ -194,7 +196,10 @@ impl Recorded {
         let before = self.played.len().checked_sub(2).and_then(|at| self.played.get(at)).copied();
         match before {
             Some(ns) => self.show(model, ns),
-            None => model.message = Some("no earlier reading is remembered here".to_owned()),
+            None => {
+                model.message =
+                    Some("no earlier reading is in memory; j jumps to a time".to_owned());
+            }
         }
     }
 }

@@ -43,7 +43,7 @@ pub fn run(config: &ReportConfig) -> Result<Vec<u8>, Error> {
         return Ok(text::render(&report).into_bytes());
     }
     let mut json = terminal_safe(&report)
-        .map_err(|error| Error::Failure(format!("cannot put the report together: {error}")))?;
+        .map_err(|error| Error::Failure(format!("cannot format the report: {error}")))?;
     json.push(b'\n');
     Ok(json)
 }

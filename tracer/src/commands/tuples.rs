@@ -82,7 +82,7 @@ pub fn run(
         let lost = named_losses(&totals).collect();
         let reading = Reading { ns: read_at, drift: tracer.drift, lost };
         let text = table::render(&rows, config.table.format, &reading, first)
-            .map_err(|error| Error::Failure(format!("cannot put the table together: {error}")))?;
+            .map_err(|error| Error::Failure(format!("cannot format the table: {error}")))?;
         asked.writing(true);
         let open = print(&text)?;
         asked.writing(false);

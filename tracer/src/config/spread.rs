@@ -51,13 +51,13 @@ impl TryFrom<&SpreadArgs> for SpreadConfig {
     fn try_from(args: &SpreadArgs) -> Result<Self, Error> {
         if args.cgroup.is_empty() && !args.all && args.from.is_empty() {
             return Err(Error::BadConfig(
-                "refusing to take the whole machine: name --cgroup PATH, or say --all".into(),
+                "no programs to spread: name them with --cgroup PATH, or give --all for every process".into(),
             ));
         }
         if args.detach && args.on_exit == Some(OnExit::Release) {
             return Err(Error::BadConfig(
-                "--detach leaves the rule in the kernel, and --on-exit release takes it back: leave one \
-                 of them out"
+                "--detach leaves the rule in the kernel, and --on-exit release removes it: leave one of \
+                 them out"
                     .into(),
             ));
         }

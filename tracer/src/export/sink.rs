@@ -271,10 +271,10 @@ fn first_open(place: &Place, compressed: bool, rotates: bool) -> Result<Output<M
     }
     match may_change {
         Some(Err(error)) if rotates => Err(Error::BadConfig(format!(
-            "cannot rotate {path}: files cannot be made and renamed in its folder ({error}); {NO_RIGHT}"
+            "cannot rotate {path}: cannot create and rename files in its folder ({error}); {NO_RIGHT}"
         ))),
         Some(Err(error)) if output.medium().is_own() => {
-            tracing::warn!("SIGHUP cannot make {path} anew: {error}; {NO_RIGHT}");
+            tracing::warn!("SIGHUP will not be able to reopen {path}: {error}; {NO_RIGHT}");
             Ok(output)
         }
         _ => Ok(output),

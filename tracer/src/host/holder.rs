@@ -106,7 +106,7 @@ impl Holders {
         let holder = match found {
             Ok(holder) => holder.or_else(|| bound(wanted, &binds(), leader_name)),
             Err(error) => {
-                tracing::debug!("who holds port {} is not known: {error}", wanted.2);
+                tracing::debug!("cannot find out who holds port {}: {error}", wanted.2);
                 None
             }
         };

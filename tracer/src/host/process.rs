@@ -32,7 +32,7 @@ const TIME: Duration = Duration::from_secs(2);
 pub fn owners<S: BuildHasher>(inodes: &HashSet<u32, S>) -> io::Result<HashMap<u32, Owner>> {
     let mut search = Search::default();
     if !search.look(inodes, TIME)? {
-        tracing::warn!("there are too many open files to find out who owns every socket");
+        tracing::warn!("too many files are open to find out who owns every socket");
     }
     Ok(search.into_owners())
 }

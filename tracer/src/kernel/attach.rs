@@ -155,7 +155,7 @@ pub fn attach(
 }
 
 fn not_ours(error: io::Error) -> Error {
-    Error::Failure(format!("the tables of the rule cannot be used: {error}"))
+    Error::Failure(format!("cannot use the tables of the rule: {error}"))
 }
 
 /// Between two steps.

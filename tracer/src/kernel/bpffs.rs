@@ -90,7 +90,7 @@ pub(super) fn all() -> Vec<Bpffs> {
                 }
             }
         }
-        Err(error) => tracing::debug!("a bpffs cannot be looked for: {error}"),
+        Err(error) => tracing::debug!("cannot look for a bpffs: {error}"),
     };
     match host_mounts() {
         Ok(Some(host)) => {

@@ -20,7 +20,7 @@ impl KernelLog {
             // An object without a single message has no map for them.
             Err(Error::MapNotFound) => Self(None),
             Err(error) => {
-                tracing::warn!("messages of the kernel side are not shown: {error}");
+                tracing::warn!("cannot read the messages of the kernel side: {error}");
                 Self(None)
             }
         }

@@ -1,8 +1,8 @@
-//! Hooks that the kernel passed over: how often, as far as it tells.
+//! Counts how often the kernel skipped a hook, as far as the kernel counts it.
 //!
-//! It does not run a BPF program that it interrupted on the same CPU (`recursion_misses`, Linux
-//! 5.12; for kprobes and the tracepoints of system calls only from 6.7 on), nor a kprobe inside of
-//! another one, nor a kretprobe of which too many run (`missed` of the link, Linux 6.7).
+//! The kernel skips a BPF program that it would run nested on the same CPU (`recursion_misses`, Linux
+//! 5.12; for kprobes and the tracepoints of system calls only from 6.7 on), a kprobe inside of another
+//! one, and a kretprobe of which too many run (`missed` of the link, Linux 6.7).
 
 use std::{
     fs,

@@ -104,7 +104,7 @@ impl Tracer {
         let dumps = self.dump(namespaces);
         self.older = OlderEnds::of(&dumps, clock::monotonic_ns());
         let owners = process::owners(&seed::inodes(&dumps)).unwrap_or_else(|error| {
-            tracing::warn!("who owns the sockets that are open already is not known: {error}");
+            tracing::warn!("cannot find out who owns the sockets that are open already: {error}");
             HashMap::new()
         });
         for dump in &dumps {
@@ -253,10 +253,12 @@ impl Tracer {
             }
         }
         if found > 0 {
-            tracing::info!("{found} ports that were missing in the ledger are in it now");
+            tracing::info!("{found} ports that were not counted are counted now");
         }
         if corrected > 0 {
-            tracing::warn!("{corrected} ports in the ledger were not as the kernel has them");
+            tracing::warn!(
+                "{corrected} ports were counted wrong; a comparison with the kernel's sockets corrected them"
+            );
         }
         self.drift += corrected;
         if shutdown::asked().is_none() {

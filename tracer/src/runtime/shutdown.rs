@@ -136,10 +136,10 @@ pub fn run<T: Send + 'static>(
             match tokio::time::timeout(LOOK, &mut ended).await {
                 Ok(result) => return result.unwrap_or_else(|_| Err(panicked())),
                 Err(_) if output.is_stuck(asked.writing_since()) => {
-                    return Err(given_up("the output takes no more"));
+                    return Err(given_up("the output is blocked"));
                 }
                 Err(_) if !patience.lasts(&asked.beats, cpu_ns(&thread)) => {
-                    let why = "it was asked to end, but waits for something that does not come";
+                    let why = "told to end, but waiting for something that does not come";
                     return Err(given_up(why));
                 }
                 Err(_) => {}
@@ -154,11 +154,11 @@ fn given_up(why: &str) -> Error {
         Undone::Nothing => "",
         Undone::All => "; the rule has ended",
         Undone::Unknown => {
-            "; that the rule has ended is not sure: look at `tracer status`, and end it with \
+            "; whether the rule has ended is not known: check with `tracer status`, and end it with \
              `tracer spread --release`"
         }
     };
-    Error::Failure(format!("{why}: what was not written yet is lost{rest}"))
+    Error::Failure(format!("{why}: unwritten lines are lost{rest}"))
 }
 
 /// Writes the last words of the program to stderr. A stderr that takes nothing holds nobody up who was asked to end,

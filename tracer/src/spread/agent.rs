@@ -270,7 +270,10 @@ impl Agent {
             tracing::warn!("cannot attach to a cgroup that came back: {error}");
         }
         for path in gone.iter().filter(|path| !self.cgroups_gone.contains(path)) {
-            tracing::warn!("cgroup {} is gone; its rule waits for it to come back", path.display());
+            tracing::warn!(
+                "cgroup {} is gone; tracer attaches to it again when it is back",
+                path.display()
+            );
         }
         self.cgroups_gone = gone;
     }

@@ -64,7 +64,7 @@ pub fn run(kernel: &KernelConfig, config: &SpreadConfig) -> Result<String, Error
     if counted.time_wait > 0 {
         _ = writeln!(
             out,
-            "counted with them: {} ports in TIME_WAIT, of which the kernel does not say whose they were",
+            "included: {} ports in TIME_WAIT; the owner of a TIME_WAIT is unknown, so all count",
             counted.time_wait
         );
     }
@@ -124,11 +124,12 @@ fn count(
 pub(super) fn text(found: &[Projection], addresses: usize, capacity: u32) -> String {
     let peak = |of: fn(&Projection) -> f64| found.iter().map(of).fold(0.0, f64::max);
     let mut out = format!(
-        "pool of {addresses} addresses, {capacity} ports each; {}\n",
+        "pool of {addresses} {}, {capacity} ports each; {}\n",
+        if addresses == 1 { "address" } else { "addresses" },
         gain(peak(|one| one.now), peak(|one| one.then)),
     );
     if found.is_empty() {
-        out.push_str("nothing is connected to these destinations\n");
+        out.push_str("no connection to these destinations\n");
         return out;
     }
     for one in found {
@@ -136,7 +137,7 @@ pub(super) fn text(found: &[Projection], addresses: usize, capacity: u32) -> Str
         // Writing to a String cannot fail.
         _ = writeln!(
             out,
-            "  {to:<28} {:>7} ports, {:>6} of them of one address; {}",
+            "  {to:<28} {:>7} ports, {:>6} at the fullest address; {}",
             one.in_use,
             one.fullest,
             gain(one.now, one.then)

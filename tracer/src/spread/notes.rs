@@ -68,8 +68,8 @@ impl Notes {
             lines.push((
                 "left alone",
                 format!(
-                    "connections to {}: they leave by another interface; name them with --to, in a rule of \
-                     their own",
+                    "connections to {}: they leave by another interface; to spread them, name them with \
+                     --to in a rule of their own",
                     ways::network_list(&self.left_alone)
                 ),
             ));

@@ -58,7 +58,7 @@ pub fn run(config: &SpreadConfig) -> Result<String, Error> {
             _ = writeln!(out, "network namespace {netns}:");
         }
         let capacity = found.capacity.unwrap_or_else(|| {
-            out.push_str("the recording does not say how many ports there were; taken for it: Linux's default\n");
+            out.push_str("the recording does not say how many ports there were; assumed: Linux's default range\n");
             let range = capacity::PortRange::default();
             u32::from(range.high - range.low) + 1
         });

@@ -22,14 +22,14 @@ pub fn release(rule: &str) -> Result<(), Error> {
     let known = !all.is_empty() || loaded::is_in_force(rule);
     if !known && matches!(State::read(rule), Said::Nothing) {
         return Err(Error::BadConfig(format!(
-            "there is no rule {rule}; `tracer status` lists those that there are"
+            "there is no rule {rule}; `tracer status` lists all rules"
         )));
     }
     let _lock = Lock::take(rule)?;
     // The kernel lets go of a link some time after its last pin; nothing is spread from here on.
     for pins in &own {
         if let Err(error) = Pinned::open(pins).and_then(|mut pinned| pinned.rule.clear()) {
-            tracing::debug!("the rule cannot be cleared first: {error}");
+            tracing::debug!("cannot clear the rule first: {error}");
         }
     }
     for pins in all {

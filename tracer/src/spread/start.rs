@@ -122,7 +122,7 @@ impl Undo {
 
 /// That a look into the namespace failed.
 pub(super) fn cannot_look(error: io::Error) -> Error {
-    Error::Failure(format!("cannot look into the pool's namespace: {error}"))
+    Error::Failure(format!("cannot read the pool's network namespace: {error}"))
 }
 
 /// The pool as this namespace has it.
@@ -144,7 +144,7 @@ pub(super) fn ways(
     }
     let reaches = reaches.as_ref().map_err(|error| {
         Error::Failure(format!(
-            "--pool auto: how the destinations are reached is not known: {error}; name the addresses"
+            "--pool auto: cannot read the routes to the destinations: {error}; name the addresses"
         ))
     })?;
     let place = DESTINATIONS_MAX.saturating_sub(config.targets.len().max(1));
@@ -177,7 +177,7 @@ pub(super) fn place(path: &Path) -> Result<Place, Error> {
     if found.path == Path::new("/") && !root.whole {
         let why = cgroups::NOT_WHOLE;
         return Err(Error::BadConfig(format!(
-            "refusing to take less than the whole machine: {why}"
+            "the root cgroup that can be reached is not the whole machine: {why}"
         )));
     }
     let root = root.directory;

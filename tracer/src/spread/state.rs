@@ -219,7 +219,7 @@ impl Lock {
             tried: "lock",
             path: path(rule, "lock"),
             do_this: if source.kind() == io::ErrorKind::PermissionDenied {
-                "look at what is there, and remove it"
+                "check what is there, and remove it"
             } else {
                 ""
             },

@@ -32,7 +32,7 @@ struct Status {
     /// Rules whose maps only another version of tracer can read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     foreign: Vec<ForeignRule>,
-    /// Folders that were not looked into, because others than root can change them.
+    /// Folders that were not read, because others than root can change them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     refused: Vec<String>,
 }
@@ -49,7 +49,7 @@ struct ForeignRule {
 #[derive(Debug, Serialize)]
 pub struct RuleStatus {
     pub rule: String,
-    /// Process of its agent; absent: it goes on by itself.
+    /// Process of its agent; absent: the rule is active without one.
     #[serde(rename = "agent.pid", skip_serializing_if = "Option::is_none")]
     pub agent: Option<u32>,
     pub netns: u32,
@@ -124,7 +124,7 @@ pub fn run(config: &StatusConfig) -> Result<Vec<u8>, Error> {
     let unpinned = Loaded::unpinned(known);
     if let (Some(rule), [], [], []) = (&config.rule, &rules[..], &foreign[..], &unpinned[..]) {
         return Err(Error::BadConfig(format!(
-            "there is no rule {rule}; `tracer status` lists those that there are"
+            "there is no rule {rule}; `tracer status` lists all rules"
         )));
     }
     let mut shown =
@@ -148,7 +148,7 @@ pub fn run(config: &StatusConfig) -> Result<Vec<u8>, Error> {
         return Ok(text::of(&found).into_bytes());
     }
     let mut line = crate::format::json::terminal_safe(&found)
-        .map_err(|error| Error::Failure(format!("cannot put the status together: {error}")))?;
+        .map_err(|error| Error::Failure(format!("cannot format the status: {error}")))?;
     line.push(b'\n');
     Ok(line)
 }

@@ -173,7 +173,7 @@ fn number(name: &str, comparison: Comparison, value: &str) -> Result<Test, Strin
         }
         _ => None,
     };
-    let column = column.ok_or_else(|| format!("'{name}' is no number; there are {NUMBERS}"))?;
+    let column = column.ok_or_else(|| format!("'{name}' is no number; use {NUMBERS}"))?;
     let digits = value.trim_end_matches(|letter: char| !letter.is_ascii_digit());
     let factor = match (column, value.get(digits.len()..).unwrap_or_default()) {
         (_, "")
@@ -205,7 +205,7 @@ fn field(name: &str, value: &str) -> Result<Test, String> {
         "comm" => Test::Text(Column::Comm, lower),
         "container" | "unit" => Test::Text(Column::Container, lower),
         "err" => Test::Text(Column::Error, lower),
-        _ => return Err(format!("'{name}:' is no column; there are {TEXTS}")),
+        _ => return Err(format!("'{name}:' is no column; use {TEXTS}")),
     })
 }
 

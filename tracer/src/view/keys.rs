@@ -82,16 +82,16 @@ use Action::{
 };
 use KeyCode::{BackTab, Char, Down, End, Enter, Esc, F, Home, PageDown, PageUp, Tab, Up};
 
-const LOOK: &str = "Look";
-const CHOOSE: &str = "Choose";
+const LOOK: &str = "View";
+const CHOOSE: &str = "Select";
 const TIME: &str = "Time";
 
 /// Every key of the lists and of a tuple's detail.
 const TABLE: &[Binding] = &[
-    key(&[Char('q')], Close, LOOK, "q", "leave what is open, then the program"),
-    key(&[Char('?'), Char('h'), F(1)], Help, LOOK, "? h", "these keys"),
-    key(&[Enter], Open, LOOK, "Enter", "all about the selected row"),
-    key(&[Esc], Back, LOOK, "Esc", "back; take the filter off"),
+    key(&[Char('q')], Close, LOOK, "q", "close what is open, then quit"),
+    key(&[Char('?'), Char('h'), F(1)], Help, LOOK, "? h", "this help"),
+    key(&[Enter], Open, LOOK, "Enter", "details of the selected row"),
+    key(&[Esc], Back, LOOK, "Esc", "back; remove the filter"),
     key(
         &[Char('1')],
         Show(View::Tuples),
@@ -103,30 +103,30 @@ const TABLE: &[Binding] = &[
     key(&[Char('3')], Show(View::Sources), LOOK, "", ""),
     key(&[Char('4')], Show(View::Failures), LOOK, "", ""),
     key(&[Char('5')], Show(View::Own), LOOK, "", ""),
-    key(&[Tab], NextView, LOOK, "Tab", "the next view"),
+    key(&[Tab], NextView, LOOK, "Tab", "next view"),
     key(&[BackTab], PreviousView, LOOK, "", ""),
     only(When::Live, key(&[Down, Char('j')], Move(1), CHOOSE, "↑ ↓ j k", "select a row")),
     only(When::Replay, key(&[Down], Move(1), CHOOSE, "↑ ↓", "select a row")),
     key(&[Up, Char('k')], Move(-1), CHOOSE, "", ""),
-    key(&[PageDown], Page(1), CHOOSE, "PgUp PgDn", "a screen on or back"),
+    key(&[PageDown], Page(1), CHOOSE, "PgUp PgDn", "one screen down or up"),
     key(&[PageUp], Page(-1), CHOOSE, "", ""),
-    key(&[Home, Char('g')], First, CHOOSE, "Home End", "the first or last row"),
+    key(&[Home, Char('g')], First, CHOOSE, "Home End", "first or last row"),
     key(&[End, Char('G')], Last, CHOOSE, "", ""),
     key(&[Char('s'), F(6)], Sort, CHOOSE, "s", "sort by another column"),
-    key(&[Char('S')], Reverse, CHOOSE, "S", "turn the order round"),
+    key(&[Char('S')], Reverse, CHOOSE, "S", "reverse the order"),
     key(&[Char('/'), Char('f')], Filter, CHOOSE, "/", "filter: nginx dst:10.0.0.0/8 sat>45 !word"),
     key(
         &[Char('a')],
         Group,
         CHOOSE,
         "a",
-        "put together: tuple, destination, source, process, container",
+        "group by tuple, destination, source, process, container",
     ),
     key(&[Char('r')], Window, TIME, "r", "rates over 1, 10 or 60 s"),
-    key(&[Char(' '), Char('p')], Pause, TIME, "Space", "stand still, go on"),
+    key(&[Char(' '), Char('p')], Pause, TIME, "Space", "pause, resume"),
     only(
         When::Replay,
-        key(&[Char('t')], Step(Direction::Forward), TIME, "t T", "one reading on or back"),
+        key(&[Char('t')], Step(Direction::Forward), TIME, "t T", "one reading forward or back"),
     ),
     only(When::Replay, key(&[Char('T')], Step(Direction::Back), TIME, "", "")),
     only(
@@ -136,7 +136,7 @@ const TABLE: &[Binding] = &[
             Jump(Direction::Forward),
             TIME,
             "j J",
-            "go to a time: 03:34:48, 5m on or back",
+            "go to a time: 03:34:48, or 5m forward or back",
         ),
     ),
     only(When::Replay, key(&[Char('J')], Jump(Direction::Back), TIME, "", "")),

@@ -184,7 +184,7 @@ pub struct Holder {
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Pool {
     pub rule: String,
-    /// Its agent; `None`: it goes on by itself.
+    /// Its agent; `None`: the rule is active without one.
     pub agent: Option<u32>,
     /// Each address, with why it is left out if it is.
     pub addresses: Vec<(std::net::IpAddr, Option<String>)>,

@@ -16,7 +16,7 @@ pub struct Base {
 }
 
 const EXPECTED: &str = "expected a time of day (03:34:48), a date and time \
-                        (2026-11-21T03:34:48Z) or how far on or back (90s, 5m, 2h, -30s)";
+                        (2026-11-21T03:34:48Z) or how far forward or back (90s, 5m, 2h, -30s)";
 
 /// ns since 1970. `way`: where a duration without a sign leads to.
 ///

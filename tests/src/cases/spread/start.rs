@@ -169,8 +169,7 @@ fn signals_while_it_waits() -> Result<()> {
         let ended = spread.wait()?;
         let took = asked.elapsed();
         ensure!(took <= SOON, "{signal:?}: it took {took:?}: {ended:?}");
-        let words =
-            ["the output takes no more", "what was not written yet is lost", "the rule has ended"];
+        let words = ["the output is blocked", "unwritten lines are lost", "the rule has ended"];
         let honest = words.iter().all(|word| ended.stderr.contains(word));
         ensure!(ended.code() == 1 && honest, "{signal:?}: {ended:?}");
         nothing_left(&host, &format!("{signal:?}"))?;

@@ -1,5 +1,6 @@
 //! When a new IPv6 address can be used: the kernel makes its local route in a work of its own (`addrconf_dad_work` in
-//! net/ipv6/addrconf.c), and until then connect() to it finds no route, even with `nodad`.
+//! net/ipv6/addrconf.c), even with `nodad`. Until then a packet to it may leave by the route of its network and is not taken
+//! in again: a SYN has no answer, and a second later connect() fails with ENETUNREACH.
 
 use std::{
     net::{Ipv6Addr, UdpSocket},
@@ -10,6 +11,8 @@ use std::{
 use anyhow::{Result, ensure};
 
 const LIMIT: Duration = Duration::from_secs(20);
+/// How long one datagram is waited for.
+const PATIENCE: Duration = Duration::from_millis(10);
 
 /// The address that these arguments of `ip` add, if it can be used at once on a link that is up: IPv6 with `nodad`.
 pub(super) fn added(arguments: &str) -> Option<Ipv6Addr> {
@@ -19,13 +22,18 @@ pub(super) fn added(arguments: &str) -> Option<Ipv6Addr> {
     words.contains(&"nodad").then(|| address.parse().ok()).flatten()
 }
 
-/// Waits until the calling thread's namespace has a way to its own address. A UDP socket's connect() asks for the route
-/// and sends nothing.
+/// Waits until the calling thread's namespace takes in what it sends to its own address: a datagram comes back.
 pub(super) fn wait(address: Ipv6Addr) -> Result<()> {
     let end = Instant::now() + LIMIT;
     let asker = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?;
-    while asker.connect((address, 9)).is_err() {
-        ensure!(Instant::now() < end, "waited {LIMIT:?} in vain for a route to the new {address}");
+    asker.set_read_timeout(Some(PATIENCE))?;
+    let own = (address, asker.local_addr()?.port());
+    while asker.send_to(b"?", own).and_then(|_| asker.recv(&mut [0])).is_err() {
+        ensure!(
+            Instant::now() < end,
+            "waited {LIMIT:?} in vain for a datagram to the new {address}"
+        );
+        // Without any route sending fails at once.
         thread::sleep(Duration::from_millis(1));
     }
     Ok(())

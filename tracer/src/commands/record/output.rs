@@ -242,7 +242,7 @@ impl Output {
     fn finish(&mut self, done: serde_json::Result<()>) -> Result<(), Closed> {
         match done {
             Ok(()) => self.counted(),
-            Err(error) => tracing::error!("a line could not be put together: {error}"),
+            Err(error) => tracing::error!("cannot write a line as JSON: {error}"),
         }
         if self.buffer.len() >= self.chunk { self.write() } else { Ok(()) }
     }

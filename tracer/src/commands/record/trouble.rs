@@ -24,7 +24,7 @@ impl Trouble {
         if account.dropped > 0 && !self.now {
             self.now = true;
             return Some(format!(
-                "cannot write to {name}: {why}; lines are left out, and counted, until it takes them again"
+                "cannot write to {name}: {why}; lines are dropped and counted until it takes them again"
             ));
         }
         if account.written > 0 && account.dropped == 0 && self.now {

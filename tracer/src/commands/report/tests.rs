@@ -89,7 +89,9 @@ fn what_of_a_filtered_recording_is_the_hosts_is_said() {
     assert_ne!(text, filtered);
     let said = report(filtered.as_bytes(), false);
     let line = said.lines().find(|line| line.starts_with("filter")).unwrap();
-    assert!(line.ends_with("--dport 80: tuples and single events are of these; failures by cause and losses of the host"));
+    let what =
+        "tuples and single events passed it; failures by cause and losses are the whole host's";
+    assert!(line.ends_with(&format!("--dport 80: {what}")), "{line}");
     assert_eq!(value(filtered.as_bytes())["filter"], json!("--dport 80"));
     assert!(value(text.as_bytes()).get("filter").is_none());
 }

@@ -68,19 +68,22 @@ fn head(report: &Report) -> Vec<(&'static str, String)> {
     ];
     if !report.filter.is_empty() {
         let what =
-            "tuples and single events are of these; failures by cause and losses of the host";
+            "tuples and single events passed it; failures by cause and losses are the whole host's";
         head.push(("filter", format!("{}: {what}", report.filter)));
     }
-    head.extend(report.degraded.iter().map(|why| ("degraded", why.clone())));
+    head.extend(report.degraded.iter().map(|why| ("limitations", why.clone())));
     head.push(("out of ports", first(report)));
     if report.readings > 0 {
         let peak = report.peak.map(|share| {
             let mark = sign(share);
             format!("{} % of a tuple's ports in use {mark}", percent(share)).trim_end().to_owned()
         });
-        head.push(("peak", peak.unwrap_or_else(|| "not known: no capacity was".to_owned())));
+        head.push((
+            "peak",
+            peak.unwrap_or_else(|| "not known: no capacity in the recording".to_owned()),
+        ));
         let above = span(report.above_s);
-        head.push(("above 45 %", format!("{above} with a tuple where connect() is slow")));
+        head.push(("above 45 %", format!("connects to some tuple were slow for {above}")));
     }
     if let Some(slow) = &report.slowest {
         head.push((
@@ -200,9 +203,11 @@ fn failures(out: &mut String, report: &Report) {
     let sides = [Right, Left];
     let rows = report.by_cause.iter().map(|one| vec![one.count.to_string(), one.cause.to_owned()]);
     let title = match report.by_cause_source {
-        "totals" => "Failures of the host by cause, by its totals",
-        "events" => "Failures by cause, counted from single events",
-        _ => "Failures by cause, by the host's totals, and single events where there are none",
+        "totals" => "Failures of the host by cause, from its totals",
+        "events" => "Failures by cause, from single events",
+        _ => {
+            "Failures by cause, from the host's totals, or from single events where there are none"
+        }
     };
     table(out, title, (&["COUNT", "CAUSE"], &sides), rows.collect());
     let rows = report.by_process.iter().map(|one| {
@@ -210,8 +215,10 @@ fn failures(out: &mut String, report: &Report) {
         vec![one.count.to_string(), comm.to_owned()]
     });
     let title = match report.by_process_source {
-        "events" => "Failures by process, counted from single events",
-        _ => "Failures by process, by who connected last (single events are missing)",
+        "events" => "Failures by process, from single events",
+        _ => {
+            "Failures by process, from the tuples' counters, by who connected last (single events are missing)"
+        }
     };
     table(out, title, (&["COUNT", "COMM"], &sides), rows.collect());
 }

@@ -104,7 +104,7 @@ impl<'a> Batch<'a> {
         let lost = of.lost.iter().map(|(reason, count)| (reason.as_str(), *count)).collect();
         let of = table::Reading { ns: of.wall_ns, drift: of.own.drift, lost };
         let table = table::render(&top.sorted(), self.show.table.format, &of, first)
-            .map_err(|error| Error::Failure(format!("cannot put the table together: {error}")))?;
+            .map_err(|error| Error::Failure(format!("cannot format the table: {error}")))?;
         let mut out = Vec::with_capacity(table.len() + 200);
         if self.show.table.format == TableFormat::Columns {
             if !first {

@@ -84,15 +84,15 @@ pub(super) enum AttachError {
     Btf(#[from] aya::BtfError),
     #[error("the kernel's type information cannot be read")]
     NoBtf,
-    #[error("the tracepoint cannot be found: {0}")]
+    #[error("cannot find the tracepoint: {0}")]
     Tracepoint(io::Error),
     #[error("perf_event_open: {0}")]
     Perf(io::Error),
-    #[error("its link cannot be pinned: {0}")]
+    #[error("cannot pin its link: {0}")]
     Pin(#[from] aya::pin::PinError),
-    #[error("it cannot be kept without this program: {0}")]
+    #[error("cannot keep it attached without this process: {0}")]
     PinProbe(io::Error),
-    #[error("its link cannot be kept: {0}")]
+    #[error("cannot keep its link: {0}")]
     Keep(#[from] aya::programs::links::LinkError),
 }
 

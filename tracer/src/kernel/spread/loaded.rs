@@ -176,7 +176,7 @@ impl Loaded {
         let until = Instant::now() + LETTING_GO;
         loop {
             let mut found = Self::all().unwrap_or_else(|error| {
-                tracing::debug!("what is loaded cannot be listed: {error}");
+                tracing::debug!("cannot list the loaded programs: {error}");
                 Vec::new()
             });
             found.retain(|it| !known(&it.rule) && it.spreads());
@@ -257,13 +257,13 @@ pub fn gather(rule: &str, pins: &Pins) -> Result<(), Error> {
     let strays = match Loaded::strays(rule, std::slice::from_ref(pins)) {
         Ok(strays) => strays,
         Err(error) => {
-            tracing::debug!("what is loaded cannot be listed: {error}");
+            tracing::debug!("cannot list the loaded programs: {error}");
             Vec::new()
         }
     };
     if let Some(other) = strays.iter().find(|it| it.layout != LAYOUT) {
         return Err(Error::Failure(format!(
-            "rule {rule} is in force by another version of tracer (layout {}, this one has {LAYOUT}); its tables \
+            "rule {rule} belongs to another version of tracer (layout {}, this one has {LAYOUT}); its tables \
              cannot be taken over: end it with `tracer spread --release --rule {rule}`, then start again",
             other.layout
         )));
@@ -271,13 +271,13 @@ pub fn gather(rule: &str, pins: &Pins) -> Result<(), Error> {
     for stray in strays.iter().filter(|it| it.spreads()) {
         if pins.exists() {
             tracing::warn!(
-                "rule {rule} was in force twice: that which is not pinned in {} ends",
+                "rule {rule} was active twice: the copy that is not pinned in {} is removed",
                 pins.dir().display()
             );
             stray.detach();
         } else {
             tracing::warn!(
-                "rule {rule} was pinned elsewhere: it is in {} from now on",
+                "rule {rule} was pinned in another bpffs: it is now pinned in {}",
                 pins.dir().display()
             );
             if let Err(error) = stray.pin(pins) {
@@ -310,7 +310,7 @@ pub fn ended(rule: &str) -> Result<(), Error> {
     let left = |found: &[Loaded]| found.iter().map(Loaded::links).sum::<usize>();
     let strays = || {
         Loaded::strays(rule, &[]).unwrap_or_else(|error| {
-            tracing::debug!("what is loaded cannot be listed: {error}");
+            tracing::debug!("cannot list the loaded programs: {error}");
             Vec::new()
         })
     };

@@ -146,7 +146,7 @@ impl Spreader {
                             no_fast_form = true;
                         }
                         if fast && !fast_ports {
-                            tracing::info!("no look at single ports: {reason}");
+                            tracing::info!("single ports are not checked: {reason}");
                         } else if fast && link.ends_with('6') {
                             tracing::warn!("no fast ports for IPv6: {reason}");
                             self.degraded.push(format!("no fast ports for IPv6: {reason}"));

@@ -71,5 +71,5 @@ impl Rules {
 }
 
 fn cannot_wait(source: std::io::Error) -> Error {
-    Error::Failure(format!("cannot wait until no connect() goes by the old rule: {source}"))
+    Error::Failure(format!("cannot switch rules: waiting for running hooks failed: {source}"))
 }

@@ -54,7 +54,9 @@ impl Tracer {
                     dumps.push(Dump { netns: inum, range, sockets });
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    tracing::debug!("sockets of network namespace {netns}: {error}");
+                    tracing::debug!(
+                        "cannot read the sockets of network namespace {netns}: {error}"
+                    );
                     self.left_out.forget(inum);
                     self.capacities.forget_place(inum);
                     gone.insert(inum);
@@ -62,7 +64,7 @@ impl Tracer {
                 // That there is no time any more is no fault of the namespace.
                 Err(_) if shutdown::asked().is_some() => break,
                 Err(error) => {
-                    tracing::warn!("sockets of network namespace {netns}: {error}");
+                    tracing::warn!("cannot read the sockets of network namespace {netns}: {error}");
                     self.left_out.add(&netns, Look::Sockets, &error);
                 }
             }
@@ -93,7 +95,7 @@ impl Tracer {
 
     fn not_searched(&mut self, wanted: &HashSet<u32>, error: &io::Error) {
         if shutdown::asked().is_none() && self.left_out.not_searched(wanted, error) {
-            tracing::warn!("the network namespaces cannot be listed: {error}");
+            tracing::warn!("cannot list the network namespaces: {error}");
         }
     }
 

@@ -80,7 +80,7 @@ fn start_with(
     let worker = netns::Worker::spawn()
         .map_err(|error| Error::Failure(format!("cannot start a thread: {error}")))?;
     let idle_listed = sockdiag::lists_idle().unwrap_or_else(|error| {
-        tracing::info!("whether the kernel lists bound sockets is not known: {error}");
+        tracing::info!("cannot tell whether the kernel lists bound sockets: {error}");
         false
     });
     let kept = spreading.as_ref().map(|spreading| kept_sizes(&spreading.pins)).unwrap_or_default();
@@ -220,7 +220,7 @@ fn attach_best(
         match attach::attach(&settings, &attempts, &places) {
             Ok(session) => {
                 for (backend, reason) in &plan.passed_over {
-                    tracing::info!("{backend} is passed over: {reason}");
+                    tracing::info!("backend {backend} is not used: {reason}");
                 }
                 tracing::info!("attached: the backend is {}", session.backend);
                 let can_fail_fast = settings.fail_fast;

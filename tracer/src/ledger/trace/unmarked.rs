@@ -36,7 +36,9 @@ impl Tracer {
                 }
             }
         }
-        tracing::info!("{corrected} sockets that ended meanwhile were found by a comparison");
+        tracing::info!(
+            "{corrected} sockets ended unnoticed during the start; a comparison removed them"
+        );
         Ok(())
     }
 }

@@ -94,7 +94,7 @@ impl Agent {
             refused
         });
         let gone = gone.unwrap_or_else(|error| {
-            tracing::warn!("refused addresses cannot be looked at: {error}");
+            tracing::warn!("cannot read which addresses the kernel refused: {error}");
             Vec::new()
         });
         for address in &gone {
@@ -198,7 +198,7 @@ impl Agent {
                 changed
             }
             Err(error) => {
-                tracing::debug!("routes cannot be looked at: {error}");
+                tracing::debug!("cannot read the routes: {error}");
                 false
             }
         }

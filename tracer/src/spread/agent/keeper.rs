@@ -215,8 +215,8 @@ fn keep(
                 state.apply()?;
                 shared.news.notify_all();
             }
-            // StopSignals again at the next beat.
-            Err(error) => tracing::debug!("the pool's addresses cannot be read: {error}"),
+            // Asked again at the next beat.
+            Err(error) => tracing::debug!("cannot read the pool's addresses: {error}"),
         }
     }
 }

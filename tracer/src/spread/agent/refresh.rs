@@ -144,7 +144,7 @@ impl Agent {
         let (_, _, worker, _) = self.tracer.split();
         let all = match worker.discover() {
             Ok(all) => all,
-            Err(error) => return tracing::debug!("namespaces cannot be looked for: {error}"),
+            Err(error) => return tracing::debug!("cannot look for namespaces: {error}"),
         };
         let found = all.found.into_iter().find(|netns| netns.inum == self.netns.inum);
         if let Some(netns) = found {
@@ -154,7 +154,7 @@ impl Agent {
         if all.cut_short {
             return tracing::debug!("the search for namespaces took too long");
         }
-        tracing::warn!("network namespace {} is gone", self.netns);
+        tracing::warn!("the pool's network namespace {} is gone", self.netns);
         self.namespace_gone = true;
         self.keeper.forget_namespace();
         self.inside.host = Host::default();
@@ -212,7 +212,7 @@ impl Agent {
         };
         if state != self.said {
             if let Err(error) = state.write(&self.config.rule) {
-                tracing::warn!("what `tracer status` shows cannot be written: {error}");
+                tracing::warn!("cannot write the state that `tracer status` shows: {error}");
             }
             self.said = state;
         }

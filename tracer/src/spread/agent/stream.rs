@@ -51,11 +51,16 @@ impl Agent {
     pub fn summary(&self) -> String {
         let spreader = self.tracer.session.spreader.as_ref();
         let fast = match spreader.and_then(|spreader| spreader.no_fast_ports.as_deref()) {
-            Some(why) => format!("; no fast ports here ({why})"),
+            Some(why) => format!("; without fast ports ({why})"),
             None if self.config.flags & rule_flag::FAST_PORTS == 0 => {
-                "; ports by the kernel".into()
+                "; the kernel chooses the ports".into()
             }
             None => String::new(),
+        };
+        let detached = if self.config.detach {
+            format!("; detached, undo: tracer spread --release --rule {}", self.config.rule)
+        } else {
+            String::new()
         };
         let notes: String = self
             .said
@@ -64,7 +69,7 @@ impl Agent {
             .iter()
             .fold(String::new(), |all, (word, text)| all + "\n" + word + ": " + text);
         format!(
-            "rule {}: {} of {} addresses, {} ports each towards a destination{fast}{notes}",
+            "rule {}: spreads over {} of {} addresses, {} ports each towards a destination{fast}{detached}{notes}",
             self.config.rule,
             self.rule.v4.count + self.rule.v6.count,
             pool::members(&self.config.pool, &self.inside.host).len(),

@@ -11,13 +11,13 @@ pub(super) fn of(status: &Status) -> String {
         _ = writeln!(refused, "not looked into: {reason}");
     }
     if status.rules.is_empty() && status.foreign.is_empty() {
-        return format!("nothing is spread\n{refused}");
+        return format!("no rule is active\n{refused}");
     }
     let rules = status.rules.iter().map(rule);
     let foreign = status.foreign.iter().map(|it| {
         format!(
-            "rule {}: of another version of tracer (layout {}), which alone can show it; `tracer spread \
-             --release --rule {}` ends it\n  pins        {}\n",
+            "rule {}: of another version of tracer (layout {}): only that version shows more; undo: `tracer \
+             spread --release --rule {}`\n  pins        {}\n",
             it.rule, it.layout, it.rule, it.pins
         )
     });
@@ -33,13 +33,15 @@ fn namespace(status: &RuleStatus) -> String {
 fn rule(status: &RuleStatus) -> String {
     let agent = match status.agent {
         Some(pid) => format!("agent {pid}"),
-        None => "no agent: it goes on by itself".to_owned(),
+        None => {
+            format!("active without an agent; undo: tracer spread --release --rule {}", status.rule)
+        }
     };
     let said = &status.said;
     let cgroups: Vec<_> = said.cgroups.iter().map(|path| path.display().to_string()).collect();
     let mut out = format!(
         "rule {}: {agent}\n  cgroups     {}\n  namespace   {}, ports {}-{}, {} towards each \
-         destination{}\n  fast ports  {}\n  pool        {} addresses, {} in use by the rule\n",
+         destination{}\n  fast ports  {}\n  pool        {} {}, {} in use by the rule\n",
         status.rule,
         cgroups.join(" "),
         namespace(status),
@@ -49,6 +51,7 @@ fn rule(status: &RuleStatus) -> String {
         taken_by(said),
         fast_ports(status),
         said.pool.len(),
+        if said.pool.len() == 1 { "address" } else { "addresses" },
         said.in_use(),
     );
     // Writing to a String cannot fail.
@@ -66,20 +69,24 @@ fn rule(status: &RuleStatus) -> String {
         _ = writeln!(out, "  {word:<11} {text}");
     }
     for path in &said.cgroups_gone {
-        _ = writeln!(out, "  gone        cgroup {}", path.display());
+        _ = writeln!(
+            out,
+            "  gone        cgroup {}; the agent attaches again when it is back",
+            path.display()
+        );
     }
     if let Some(reason) = &status.unbelieved {
-        _ = writeln!(out, "  not shown   what its agent said: {reason}");
+        _ = writeln!(out, "  not shown   the agent's state: {reason}");
     }
     for reason in &said.degraded {
-        _ = writeln!(out, "  degraded    {reason}");
+        _ = writeln!(out, "  limitations {reason}");
     }
     _ = writeln!(out, "  pins        {}, {} links", status.pins, status.links);
     if status.elsewhere > 0 {
         let count = status.elsewhere;
         _ = writeln!(
             out,
-            "  elsewhere   {count} more links of this rule are in force; the next start or --release ends them"
+            "  elsewhere   {count} more links of this rule are active; the next start or --release removes them"
         );
     }
     _ = writeln!(out, "  decisions   {}", named(status.decisions.iter().copied()));

@@ -20,8 +20,8 @@ pub enum Unclear {
     #[error("{}", text::several(.ways))]
     Several { ways: Vec<Elsewhere> },
     #[error(
-        "{count} networks are reached over other interfaces and are to be left alone, for which a rule with \
-         so many destinations has no place; name fewer with --to"
+        "{count} networks are reached over other interfaces and must be left alone, but a rule cannot hold so \
+         many destinations; name fewer with --to"
     )]
     NoPlace { count: usize },
 }

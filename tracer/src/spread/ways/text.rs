@@ -104,7 +104,7 @@ pub fn warnings(specs: &[Spec], host: &Host, reaches: &[Reach]) -> Vec<String> {
         }
         for (interface, addresses) in by_interface {
             found.push(format!(
-                "--pool {}: of {interface}, but routes to {} use {}; the other side must be able to answer to it",
+                "--pool {}: of {interface}, but routes to {} use {}; the destination must be able to answer to it",
                 list(&addresses),
                 targets(&texts),
                 interfaces(&used),

@@ -107,8 +107,8 @@ fn what_is_not_known_matches_no_number() {
 fn every_mistake_is_named_with_what_to_write() {
     for (text, part) in [
         ("sat>much", "as in sat>45"),
-        ("foo>1", "there are ports, tw"),
-        ("foo:1", "there are src, dst"),
+        ("foo>1", "use ports, tw"),
+        ("foo:1", "use src, dst"),
         ("port:x", "expected a port"),
         ("src:10.0.0.1/8", "write 10.0.0.0/8"),
         ("comm:", "needs a value"),

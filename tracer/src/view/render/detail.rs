@@ -21,7 +21,7 @@ use super::{
 use crate::{
     format::{
         errno,
-        table::{SLOW, percent, seconds},
+        table::{CRITICAL, SLOW, percent, seconds},
         text,
     },
     host::{capacity::Limits, cgroups::is_unit},
@@ -175,11 +175,11 @@ fn states(row: &Row, theme: Theme, room: usize) -> Vec<Line<'static>> {
     let mut lines = wrapped(&text, room, Style::new());
     let most = |some: u64| some > 0 && some * 2 >= row.in_use;
     let advice = if most(ports.close_wait) {
-        "The peer has closed most of these connections, the process has not (CLOSE_WAIT): it has to close them."
+        "The peer closed most of these connections, the process did not (CLOSE_WAIT): it leaks them. Restart it, and report the bug."
     } else if most(ports.unanswered) {
-        "Most of these connects have no answer, their SYN was sent again: see whether the peer is there, and what drops packets."
+        "Most of these connects sent their SYN again and got no answer: check the peer, the firewalls and the route. More ports do not help."
     } else if most(ports.closing) {
-        "Most of these connections are closed here and wait for the peer: one that is gone keeps them for minutes."
+        "Most of these connections are closed here and wait for the peer: if it is gone, it takes minutes until their ports are free."
     } else {
         return lines;
     };
@@ -199,25 +199,27 @@ fn outlook(detail: &Detail, theme: Theme, room: usize) -> Vec<Line<'static>> {
         Some(0.0) => ("No port is left: connect() fails.".to_owned(), theme.alarm()),
         Some(eta) => {
             let style = if eta < 60.0 { theme.alarm() } else { theme.warn() };
-            (format!("Fills in {} if it goes on like this.", seconds(eta)), style)
+            (format!("Full in {} at this rate.", seconds(eta)), style)
         }
         None if row.capacity.is_none() => {
-            ("No forecast: how many ports there are is not known.".to_owned(), Style::new())
+            ("No ETA: how many ports there are is not known.".to_owned(), Style::new())
         }
         None if row.rates.is_none() => {
-            ("No forecast yet: it takes a few readings.".to_owned(), Style::new())
+            ("No ETA yet: it needs a few readings.".to_owned(), Style::new())
         }
         None if row.reusable.is_some_and(|reusable| reusable > 0) => (
             format!(
-                "Not filling: connect() takes TIME_WAITs over (tcp_tw_reuse), {} of {} now.",
+                "Not filling up: connect() can take over {} of {} TIME_WAITs (tcp_tw_reuse).",
                 count(row.reusable.unwrap_or(0)),
                 count(row.time_wait)
             ),
             Style::new(),
         ),
-        None => {
-            ("Not filling: ports come back as fast as they are taken.".to_owned(), Style::new())
+        None if is_at_limit(row) => {
+            let failed = row.rates.map_or(0.0, |rates| rates.failed);
+            (format!("At its limit: {} calls/s fail.", per_second(failed)), theme.alarm())
         }
+        None => ("Not filling up: usage is flat or noisy.".to_owned(), Style::new()),
     };
     let mut lines = wrapped(&text, room, style);
     if row.saturation.is_some_and(|share| (SLOW..1.0).contains(&share)) {
@@ -240,7 +242,7 @@ fn outlook(detail: &Detail, theme: Theme, room: usize) -> Vec<Line<'static>> {
         let [ten, thirty, minute] = [10, 30, 60].map(within);
         let unseen = row.time_wait.saturating_sub(minute);
         let mut back = match minute {
-            0 => format!("{} TIME_WAITs end within a minute", count(unseen)),
+            0 => format!("{} TIME_WAITs of unknown age: free within 60 s", count(unseen)),
             _ => format!(
                 "TIME_WAITs that end: {} in 10 s, {} in 30 s, {} in 60 s",
                 count(ten),
@@ -248,14 +250,20 @@ fn outlook(detail: &Detail, theme: Theme, room: usize) -> Vec<Line<'static>> {
                 count(minute)
             ),
         };
-        match (minute, unseen) {
-            (_, 0) => {}
-            (0, _) => back.push_str("; when they began was not seen"),
-            _ => back = format!("{back}, {} more", count(unseen)),
+        if minute > 0 && unseen > 0 {
+            back = format!("{back}; {} of unknown age: free within 60 s", count(unseen));
         }
         lines.extend(wrapped(&back, room, Style::new()));
     }
     lines
+}
+
+/// Nearly full, and calls fail now of which some failed for lack of ports.
+fn is_at_limit(row: &Row) -> bool {
+    let failing = row.rates.is_some_and(|rates| rates.failed > 0.0);
+    let nearly_full = row.saturation.is_some_and(|share| share >= CRITICAL);
+    let lacked = row.failures_by_cause().any(|(cause, _)| is_exhaustion(cause));
+    failing && nearly_full && lacked
 }
 
 fn rates(detail: &Detail, theme: Theme) -> Vec<Line<'static>> {

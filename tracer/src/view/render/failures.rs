@@ -45,7 +45,7 @@ pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer)
         let text = if model.about.filter.is_empty() {
             "  No connect() or bind() has failed."
         } else {
-            "  No connect() or bind() that the filter lets through has failed."
+            "  No connect() or bind() that passes the filter has failed."
         };
         paint::line(buffer, area, 2, &text.into());
     }

@@ -66,7 +66,9 @@ fn now(model: &Model, theme: Theme) -> Vec<Field> {
         fields.push(field(4, "REPLAY", theme.strong()));
     }
     let lost = lost(model);
-    if lost > 0 {
+    if lost > 0 && only_missed(model) {
+        fields.push(field(2, format!("missed {}", count(lost)), theme.warn()));
+    } else if lost > 0 {
         fields.push(field(2, format!("LOST {}", count(lost)), theme.bad()));
     }
     fields
@@ -146,12 +148,21 @@ fn lost(model: &Model) -> u64 {
     model.reading.lost.iter().fold(0, |sum, (_, lost)| sum.saturating_add(*lost))
 }
 
+/// Whether events are missing only because the kernel skipped a hook: the comparison corrects the counts.
+fn only_missed(model: &Model) -> bool {
+    let mut losses = model.reading.lost.iter().filter(|(_, lost)| *lost > 0);
+    losses.all(|(reason, _)| *reason == "hook_missed")
+}
+
 fn health(model: &Model, theme: Theme) -> Vec<Field> {
     let mut fields = Vec::new();
     let lost = lost(model);
     let mut reasons: Vec<_> = model.reading.lost.iter().filter(|(_, lost)| *lost > 0).collect();
     reasons.sort_by_key(|(_, lost)| std::cmp::Reverse(*lost));
-    if lost > 0 {
+    if lost > 0 && only_missed(model) {
+        let missed = format!("{} missed; counts corrected", several(lost, "event"));
+        fields.push(field(0, missed, theme.warn()));
+    } else if lost > 0 {
         let all =
             reasons.iter().map(|(reason, lost)| format!("{} {}", text::line(reason), count(*lost)));
         fields.push(field(0, format!("LOST {}", count(lost)), theme.bad()));
@@ -164,7 +175,7 @@ fn health(model: &Model, theme: Theme) -> Vec<Field> {
     }
     let degraded = model.about.degraded.len();
     if degraded > 0 {
-        let text = format!("degraded: {} (see self)", several(degraded as u64, "reason"));
+        let text = format!("{} (press 5)", several(degraded as u64, "limitation"));
         fields.push(field(2, text, theme.warn()));
     }
     if model.reading.pools.is_empty() {
@@ -217,8 +228,11 @@ fn worst(model: &Model, theme: Theme, width: usize) -> Vec<Field> {
         None if row.capacity.is_none() => {
             fields.push(field(7, "capacity not known", Style::new()));
         }
-        None if matches!(hurts, Hurts::Fails(_) | Hurts::FailsForPorts(_)) => {}
-        None => fields.push(field(7, "not filling", Style::new())),
+        None if matches!(hurts, Hurts::FailsForPorts(_)) => {
+            fields.push(field(4, "at its limit", theme.bad()));
+        }
+        None if matches!(hurts, Hurts::Fails(_)) => {}
+        None => fields.push(field(7, "not filling up", Style::new())),
     }
     if let Hurts::Fails(rate) | Hurts::FailsForPorts(rate) = *hurts {
         fields.push(field(3, format!("{} calls/s fail", per_second(rate)), theme.bad()));

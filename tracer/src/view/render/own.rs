@@ -18,27 +18,49 @@ use crate::{
 
 /// What each loss means (`tracer/doc/losses.md` has more).
 const LOSSES: &[(&str, &str)] = &[
-    ("event_ring_full", "events came faster than they were read: detail is gone, counts are right"),
-    ("events_limited", "one user had very many failures: those past a rate have no event"),
-    ("conns_share", "one user holds 8/9 of what there is room for: ports are counted nowhere else"),
-    ("tuples_share", "one user holds 8/9 of what there is room for: rows are missing"),
-    ("binds_share", "one user holds 8/9 of what there is room for: its capacities are too large"),
+    (
+        "event_ring_full",
+        "events came faster than tracer read them: their detail is missing, counts are right",
+    ),
+    (
+        "events_limited",
+        "one user had more failures a second than get an event each: all are counted",
+    ),
+    (
+        "conns_share",
+        "one user filled 8/9 of the table of held ports: more of its ports are not counted",
+    ),
+    (
+        "tuples_share",
+        "one user filled 8/9 of the table of tuples: more of its ports are not counted",
+    ),
+    (
+        "binds_share",
+        "one user filled 8/9 of the table of bound ports: its capacities are shown too large",
+    ),
     (
         "touched_share",
-        "one user bound very many ports: some that connect() cannot have count as free",
+        "one user bound very many ports: some that connect() cannot use count as free",
     ),
-    ("conns_full", "the table of held ports was full: larger --max-conns"),
-    ("tuples_full", "the table of tuples was full: larger --max-tuples"),
-    ("binds_full", "the table of bound ports was full: capacities are shown too large"),
-    ("attempts_full", "who called these connect()s is not known; they are counted"),
-    ("tombstones_full", "sockets that ended during the start; the comparison takes them out"),
-    ("map_busy", "the kernel refused a change for a passing reason; the comparison corrects it"),
+    ("conns_full", "table of held ports full: set a larger --max-conns"),
+    ("tuples_full", "table of tuples full: set a larger --max-tuples"),
+    ("binds_full", "table of bound ports full, capacities are too large: set a larger --max-binds"),
+    ("attempts_full", "the callers of these connect() calls are not known; the calls are counted"),
+    (
+        "tombstones_full",
+        "more sockets ended during the start than were noted; the comparison removes them",
+    ),
+    ("map_busy", "the kernel refused to change a table for the moment; the comparison corrects it"),
     ("read_failed", "a kernel structure could not be read: please report it"),
     ("no_cookie", "sockets without an identity are not counted: please report it"),
-    ("hook_missed", "the kernel passed over a hook; the comparison makes counts good"),
+    (
+        "hook_missed",
+        "the kernel skipped a hook; the comparison with its sockets corrects the counts",
+    ),
     ("output_full", "the disk is full: socket events were not written"),
     ("output_full_other", "the disk is full: tuple.stats and lost lines were not written"),
-    ("undecodable", "records that this version does not know: please report it"),
+    ("failures_untold", "more failures in a second than the screen lists: all are counted"),
+    ("undecodable", "this version does not know these records: please report it"),
 ];
 
 const LABEL: usize = 18;
@@ -58,16 +80,16 @@ pub(super) fn lines(model: &Model, room: usize, theme: Theme) -> Vec<Line<'stati
     pair("kernel", known(&about.kernel).to_owned(), plain);
     pair("backend", known(&about.backend).to_owned(), plain);
     if about.degraded.is_empty() {
-        pair("degraded", "nothing: all works as well as it can".to_owned(), plain);
+        pair("limitations", "none".to_owned(), plain);
     }
     for (at, reason) in about.degraded.iter().enumerate() {
-        pair(if at == 0 { "degraded" } else { "" }, reason.clone(), theme.warn());
+        pair(if at == 0 { "limitations" } else { "" }, reason.clone(), theme.warn());
     }
     cost(model, &mut pair);
     let reading = &model.reading;
     let losses: Vec<_> = reading.lost.iter().filter(|(_, lost)| *lost > 0).collect();
     if losses.is_empty() {
-        pair("lost", "0: all that happened was recorded".to_owned(), plain);
+        pair("lost", "0: every event was recorded".to_owned(), plain);
     }
     for (reason, lost) in losses {
         let meaning = LOSSES.iter().find(|(name, _)| name == reason).map_or("", |(_, text)| text);
@@ -86,27 +108,29 @@ fn cost(model: &Model, pair: &mut impl FnMut(&str, String, Style)) {
     }
     if live || own.rss_kib > 0 {
         let beside = own.rss_kib.saturating_sub(own.ring_kib);
-        let memory = format!("{} beside the ring buffer of {}", mib(beside), mib(own.ring_kib));
+        let memory = format!("{}, and a ring buffer of {}", mib(beside), mib(own.ring_kib));
         pair("memory", memory, plain);
     }
     let programs = match own.programs_ns {
-        Some(ns) => format!("{} so far, in all traced calls", milliseconds(ns)),
-        None if live => "not counted (sysctl kernel.bpf_stats_enabled=1 counts it)".to_owned(),
+        Some(ns) => format!("{} so far, over all traced calls", milliseconds(ns)),
+        None if live => "not measured (sysctl kernel.bpf_stats_enabled=1 turns it on)".to_owned(),
         None => "not in a recording".to_owned(),
     };
     pair("BPF programs", programs, plain);
     // What a recording does not say is not 0.
     let events = match own.seen {
         0 if !live => "not in a recording".to_owned(),
-        seen => format!("{} seen, {} handed over", count(seen), count(own.emitted)),
+        seen => format!("{} seen, {} emitted", count(seen), count(own.emitted)),
     };
     pair("events", events, plain);
     let tuples = model.book.rows(model.window).count() as u64;
-    pair("tuples", format!("{} hold ports or did within a minute", count(tuples)), plain);
+    pair("tuples", format!("{} hold ports, or did within the last minute", count(tuples)), plain);
     let drift = match own.drift {
         0 if !live => "not in a recording".to_owned(),
-        0 => "0: the ledger is as the kernel has it".to_owned(),
-        drift => format!("{}: ports that had to be corrected after a comparison", count(drift)),
+        0 => "0: counts match the kernel's sockets".to_owned(),
+        drift => {
+            format!("{}: corrected after a comparison with the kernel's sockets", count(drift))
+        }
     };
     pair("drift", drift, plain);
 }

@@ -13,7 +13,10 @@ use super::{
     words::several,
 };
 use crate::{
-    format::table::{Alike, Column},
+    format::{
+        table::{Alike, Column},
+        text,
+    },
     ledger::stats::Row,
     view::{
         model::{Model, View},
@@ -83,7 +86,8 @@ fn track(column: Column, model: &Model) -> Track {
 /// Why there is no row, and what to do.
 fn nothing(model: &Model, room: usize) -> Vec<Line<'static>> {
     let hidden = model.list.unfiltered as u64;
-    let text: &[String] = if hidden > 0 && !model.filter.is_empty() {
+    let (outside, given) = (model.reading.outside as u64, text::line(&model.about.filter));
+    let said: &[String] = if hidden > 0 && !model.filter.is_empty() {
         let rows = several(hidden, "row");
         &[
             format!(
@@ -91,7 +95,16 @@ fn nothing(model: &Model, room: usize) -> Vec<Line<'static>> {
                 if hidden == 1 { "the only row".into() } else { format!("all {rows}") },
                 model.filter
             ),
-            "Esc takes it off, / changes it.".to_owned(),
+            "Esc removes it, / changes it.".to_owned(),
+        ]
+    } else if outside > 0 && !given.is_empty() {
+        let rows = several(outside, "row");
+        &[
+            format!(
+                "The filter of the command line hides {}: {given}",
+                if outside == 1 { "the only row".into() } else { format!("all {rows}") },
+            ),
+            "Start tracer with another filter to see them.".to_owned(),
         ]
     } else if model.view == View::Sources && model.filter.is_empty() {
         &[
@@ -101,8 +114,8 @@ fn nothing(model: &Model, room: usize) -> Vec<Line<'static>> {
         ]
     } else if !model.is_live() {
         &[
-            "Nothing is open at this time of the recording.".to_owned(),
-            "Play on, or go to another time.".to_owned(),
+            "No connection is open at this time of the recording.".to_owned(),
+            "Space plays on, j goes to another time.".to_owned(),
         ]
     } else {
         &[
@@ -115,6 +128,6 @@ fn nothing(model: &Model, room: usize) -> Vec<Line<'static>> {
         line.spans.insert(0, Span::raw("  "));
         line
     };
-    let lines = text.iter().flat_map(|text| wrapped(text, room.saturating_sub(2), Style::new()));
+    let lines = said.iter().flat_map(|text| wrapped(text, room.saturating_sub(2), Style::new()));
     lines.map(indent).collect()
 }

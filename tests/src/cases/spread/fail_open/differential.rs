@@ -191,17 +191,21 @@ fn unexplained(without: &[Ends], with: &[Ends], removals: &[RangeInclusive<usize
             continue;
         }
         let first = without.iter().zip(with).find(|(without, with)| without != with);
-        // The call would have reached its peer, which may have refused it.
+        // The call would have gone on to its peer, which may have refused it.
         let fits = matches!(
             first,
-            Some((None | Some(Errno::CONNREFUSED), Some(errno))) if GONE.contains(errno)
+            Some((None | Some(Errno::CONNREFUSED | Errno::INPROGRESS), Some(errno)))
+                if GONE.contains(errno)
         );
         let window = left.iter().position(|window| window.contains(&call));
         if let (true, Some(window)) = (fits, window) {
             left.remove(window);
         } else {
             let [without, with] = [without, with].map(said);
-            wrong.push(format!("call {call}: {without:?} without us, {with:?} with us"));
+            let removed = removals.iter().filter(|window| window.contains(&call)).count();
+            wrong.push(format!(
+                "call {call}: {without:?} without us, {with:?} with us, while {removed} addresses were removed"
+            ));
         }
     }
     wrong
@@ -238,6 +242,13 @@ mod tests {
         with[2] = vec![None, None];
         let wrong = unexplained(&without, &with, &[0..=0, 1..=1, 2..=2]);
         assert_eq!(wrong.len(), 3, "{wrong:?}");
+    }
+
+    #[test]
+    fn a_removal_explains_a_call_that_does_not_wait() {
+        let without: Vec<Ends> = vec![vec![Some(Errno::INPROGRESS), None]; 2];
+        let with = vec![vec![Some(Errno::NETUNREACH), None], vec![Some(Errno::TIMEDOUT), None]];
+        assert_eq!(unexplained(&without, &with, &[0..=0, 1..=1]).len(), 1);
     }
 
     #[test]

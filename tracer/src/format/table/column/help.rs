@@ -9,7 +9,7 @@ impl Column {
             Self::Source => "source address; *: several",
             Self::Destination => "destination and its port",
             Self::Netns => "network namespace; shown while rows differ in nothing else",
-            Self::Ports => "source ports taken now, TIME_WAIT included",
+            Self::Ports => "source ports in use, TIME_WAIT included",
             Self::TimeWait => {
                 "of those, in TIME_WAIT; r: connect() can take some over (tcp_tw_reuse)"
             }
@@ -25,15 +25,15 @@ impl Column {
             Self::CloseWait => "of those, closed by the peer and not by the process (CLOSE_WAIT)",
             Self::Closing => "of those, in FIN_WAIT1, FIN_WAIT2, CLOSING or LAST_ACK",
             Self::Saturation => {
-                "share of the ports there are; ~ from 45 % (connect() gets slow), ! 80 %, !! 95 %"
+                "share of the ports that are in use; ~ from 45 % (connect() is slow), ! 80 %, !! 95 %"
             }
-            Self::Opened => "ports taken a second",
-            Self::Failed => "failed connect() calls a second",
+            Self::Opened => "ports taken per second",
+            Self::Failed => "failed connect() calls per second",
             Self::Error => "error of the newest failure",
             Self::Search => {
-                "99 of 100 port searches took less; ≥: some took longer than what is measured"
+                "99 of 100 port searches took less; ≥: some took longer than can be measured"
             }
-            Self::Eta => "time until no port is left, if it goes on like this",
+            Self::Eta => "time until no port is left at this rate",
             Self::Comm => "process that connected last; ?: only its thread's name is known",
             Self::Container => "container of that process, or else its systemd unit",
             Self::Pid => "process",

@@ -26,7 +26,7 @@ pub(super) fn lines(
     let (Some(first), Some(last)) =
         (buckets.iter().position(filled), buckets.iter().rposition(filled))
     else {
-        return vec![title, Line::from("not measured, or none happened")];
+        return vec![title, Line::from("not measured, or none so far")];
     };
     let most = buckets.iter().copied().max().unwrap_or(0);
     let width = room.saturating_sub(LIMIT + NUMBER + 1).min(BAR);

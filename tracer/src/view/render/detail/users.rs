@@ -37,9 +37,9 @@ fn holders(model: &Model, detail: &Detail, theme: Theme, room: usize) -> Vec<Lin
     let Some(holders) = &model.reading.holders else {
         let last = who(&detail.row.called.shown(), detail.row.pid);
         let text = if model.is_live() {
-            format!("not known yet; the last one to connect: {last}")
+            format!("not known yet; the process that connected last: {last}")
         } else {
-            format!("a recording has the last one to connect only: {last}")
+            format!("a recording has only the process that connected last: {last}")
         };
         lines.extend(wrapped(&text, room, Style::new()));
         return lines;
@@ -112,8 +112,8 @@ fn blocked(model: &Model, detail: &Detail, theme: Theme, room: usize) -> Vec<Lin
     let style = if poisoned > 0 { theme.warn() } else { Style::new() };
     let text = match poisoned {
         _ if limits.is_none() => "the range of this namespace is not known".to_owned(),
-        0 => "none in the range: connect() can have all of them".to_owned(),
-        some => format!("{} in the range that connect() cannot have", count(some as u64)),
+        0 => "No bound or listening socket uses a port of the range.".to_owned(),
+        some => format!("{} in the range: connect() cannot use them", count(some as u64)),
     };
     lines.extend(wrapped(&text, room, style));
     let row = |it: &&Blocked| {

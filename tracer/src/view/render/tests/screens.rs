@@ -2,7 +2,9 @@
 
 use insta::assert_snapshot;
 
-use super::super::test_fixtures::{self as fixtures, drawn};
+use tracer_common::Cause;
+
+use super::super::test_fixtures::{self as fixtures, Life, drawn};
 use crate::{
     format::table::Column,
     view::{
@@ -52,8 +54,34 @@ fn nothing_yet() {
 }
 
 #[test]
+fn all_rows_are_hidden_by_the_filter_of_the_command_line() {
+    let mut model = fixtures::empty();
+    model.about = std::sync::Arc::new(crate::view::reading::About {
+        filter: "--dst 10.0.0.0/8".into(),
+        ..fixtures::about()
+    });
+    model.reading.outside = 3010;
+    seen("hidden", model, 2);
+}
+
+#[test]
+fn a_tuple_at_its_limit_where_calls_fail() {
+    let life =
+        Life { waiting: 9, failed: vec![(Cause::PortsExhausted, 14)], ..Life::new(9, 27_700) };
+    seen("at_limit", fixtures::in_detail(fixtures::lived(&[life], 120, |_| {}), 9), 2);
+}
+
+#[test]
+fn hooks_that_the_kernel_skipped() {
+    let missed = fixtures::lived(&[Life::new(1, 40)], 3, |reading| {
+        reading.lost = vec![("hook_missed".into(), 2)];
+    });
+    seen("missed", missed, 2);
+}
+
+#[test]
 fn one_row() {
-    seen("one_row", fixtures::lived(&[fixtures::Life::new(1, 40)], 3, |_| {}), 2);
+    seen("one_row", fixtures::lived(&[Life::new(1, 40)], 3, |_| {}), 2);
 }
 
 #[test]
