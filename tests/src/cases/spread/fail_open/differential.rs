@@ -177,8 +177,10 @@ fn make_trouble(
 }
 
 /// What a connect() gets whose source is gone: from the look-up of a route (EINVAL on older kernels), from
-/// the search of a port, or from the second look-up of `tcp_connect` (EHOSTUNREACH, `net/ipv4/tcp_output.c`).
-const GONE: [Errno; 4] = [Errno::NETUNREACH, Errno::INVAL, Errno::ADDRNOTAVAIL, Errno::HOSTUNREACH];
+/// the search of a port, or from the second look-up of `tcp_connect` (EHOSTUNREACH, `net/ipv4/tcp_output.c`); ETIME, where it does
+/// not wait and the address is removed before the SYN is answered.
+const GONE: [Errno; 5] =
+    [Errno::NETUNREACH, Errno::INVAL, Errno::ADDRNOTAVAIL, Errno::HOSTUNREACH, Errno::TIME];
 
 /// The calls that ended otherwise with us than without, but for those that the removal of an address explains:
 /// the one whose source is removed between the choice and the look-up of a route fails, as it would
