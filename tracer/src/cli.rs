@@ -58,8 +58,7 @@ Exit codes:
     about = "Traces every TCP connect() and every source port of this host, exactly",
     long_about = LONG_ABOUT,
     after_help = EXAMPLES,
-    max_term_width = 100,
-    disable_help_subcommand = true
+    max_term_width = 100
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -177,13 +176,11 @@ pub enum Command {
     /// Show the rules of `spread`, and how full their pools are
     Status(StatusArgs),
     /// Print a completion script for a shell
-    #[command(hide = true)]
     Completions {
         #[arg(value_enum, value_name = "SHELL")]
         shell: clap_complete::Shell,
     },
     /// Write all man pages to a folder, or that of tracer to stdout
-    #[command(hide = true)]
     Man {
         #[arg(value_name = "DIR")]
         dir: Option<PathBuf>,
@@ -204,8 +201,8 @@ pub fn man_pages() -> std::io::Result<Vec<(String, Vec<u8>)>> {
     let name = |command: &clap::Command| {
         command.get_display_name().unwrap_or_else(|| command.get_name()).to_owned()
     };
-    let visible = root.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
-    let commands: Vec<_> = std::iter::once(root.clone()).chain(visible).collect();
+    let named = root.get_subcommands().filter(|command| command.get_name() != "help").cloned();
+    let commands: Vec<_> = std::iter::once(root.clone()).chain(named).collect();
     commands
         .into_iter()
         .map(|command| {

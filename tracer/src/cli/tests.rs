@@ -107,7 +107,7 @@ fn global_options_may_stand_before_or_after_the_command() {
 }
 
 #[test]
-fn completions_and_man_pages_name_the_visible_commands_only() {
+fn completions_and_man_pages_name_every_command() {
     let script = String::from_utf8(completions(clap_complete::Shell::Bash)).expect("UTF-8");
     assert!(script.contains("record") && script.contains("tuples"));
     let pages = man_pages().expect("pages in memory");
@@ -122,7 +122,9 @@ fn completions_and_man_pages_name_the_visible_commands_only() {
             "tracer-replay.1",
             "tracer-report.1",
             "tracer-spread.1",
-            "tracer-status.1"
+            "tracer-status.1",
+            "tracer-completions.1",
+            "tracer-man.1"
         ]
     );
     assert!(String::from_utf8_lossy(&pages[2].1).contains("stats\\-interval"));

@@ -39,11 +39,19 @@ where
     }
 }
 
-/// A decimal number of seconds, from 1 ms to a year.
+/// A decimal number with a unit (`ms`, `s`, `m`, `h`, `d`), or of seconds without one; from 1 ms to a year.
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     const YEAR: f64 = 366.0 * 86_400.0;
-    let value: f64 =
-        text.parse().map_err(|_| "expected a number of seconds, such as 0.5 or 10".to_owned())?;
+    // The longest unit that fits first: `ms` ends with `s`.
+    const UNITS: [(&str, f64); 5] =
+        [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("d", 86_400.0)];
+    let with_unit = UNITS.iter().find_map(|(unit, in_s)| Some((text.strip_suffix(unit)?, *in_s)));
+    let (number, in_s) = with_unit.unwrap_or((text, 1.0));
+    let number: f64 = number.parse().map_err(|_| {
+        "expected a number of seconds, or with a unit (ms, s, m, h, d), such as 0.5, 10 or 5m"
+            .to_owned()
+    })?;
+    let value = number * in_s;
     if !(0.001..=YEAR).contains(&value) {
         return Err("expected 0.001 seconds to 366 days".to_owned());
     }
@@ -177,7 +185,12 @@ mod tests {
     fn seconds_are_decimal_and_positive() {
         assert_eq!(seconds("0.1"), Ok(Duration::from_millis(100)));
         assert_eq!(seconds("10"), Ok(Duration::from_secs(10)));
-        for bad in ["", "0", "-1", "nan", "inf", "1e300", "1s"] {
+        assert_eq!(seconds("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(seconds("1.5s"), Ok(Duration::from_millis(1500)));
+        assert_eq!(seconds("5m"), Ok(Duration::from_mins(5)));
+        assert_eq!(seconds("2h"), Ok(Duration::from_hours(2)));
+        assert_eq!(seconds("1d"), Ok(Duration::from_hours(24)));
+        for bad in ["", "0", "-1", "nan", "inf", "1e300", "s", "1 s", "1sec", "nans", "1000d"] {
             assert!(seconds(bad).is_err(), "{bad}");
         }
     }
