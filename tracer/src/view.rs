@@ -5,7 +5,6 @@
 //! it still goes. [`model`] is everything on the screen, [`update`] changes it, `render` draws it: only
 //! `terminal` touches a terminal.
 
-pub mod book;
 pub mod course;
 pub mod failing;
 pub mod filter;
@@ -24,4 +23,6 @@ pub mod source;
 pub mod terminal;
 pub mod theme;
 pub mod update;
-pub mod when;
+
+pub mod time_input;
+pub mod tuple_history;

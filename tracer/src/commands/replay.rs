@@ -12,14 +12,14 @@ use crate::{
     recording::Player,
     runtime::shutdown,
     view::{
-        book::Book,
         failing::Failing,
         model::{Direction, Model, Replay},
-        reading::Reading,
+        reading::Snapshot,
         screen,
         source::Source,
+        time_input::{self, Base},
+        tuple_history::TupleHistory,
         update::{Message, Play, update},
-        when::{self, Base},
     },
 };
 
@@ -33,7 +33,7 @@ pub fn run(config: &ReplayConfig) -> Result<(), Error> {
     shutdown::run(move |asked| {
         let mut source = Recorded::new(player, &config);
         let mut model = model(source.player.about().clone(), &config.show);
-        model.book = Book::of(TUPLES);
+        model.book = TupleHistory::of(TUPLES);
         if let Some(at) = &config.at {
             source.begin_at(&mut model, at)?;
         }
@@ -50,7 +50,7 @@ struct Recorded {
     name: String,
     speed: f64,
     /// A reading that was looked for and is not shown yet.
-    found: Option<Reading>,
+    found: Option<Snapshot>,
     /// When the newest reading was shown.
     shown_at: Instant,
     /// CLOCK_MONOTONIC of it and of the next one, ns; `None`: there is none.
@@ -97,7 +97,7 @@ impl Recorded {
             end_ns: if end_ns == 0 { u64::MAX } else { end_ns },
             zone: model.zone.clone(),
         };
-        let ns = when::parse(at, &base, Direction::Forward)
+        let ns = time_input::parse(at, &base, Direction::Forward)
             .map_err(|error| Error::Usage(format!("--at {at}: {error}")))?;
         self.found = self.go_to(model, ns)?;
         Ok(())
@@ -105,7 +105,7 @@ impl Recorded {
 
     /// Plays up to the first reading that is not before `ns`, or the last one there is; that one is
     /// not taken in yet.
-    fn go_to(&mut self, model: &mut Model, ns: u64) -> Result<Option<Reading>, Error> {
+    fn go_to(&mut self, model: &mut Model, ns: u64) -> Result<Option<Snapshot>, Error> {
         let (begin_ns, end_ns) = self.player.span();
         let end_ns = if end_ns == 0 { u64::MAX } else { end_ns };
         if !(begin_ns..=end_ns).contains(&ns) {
@@ -114,7 +114,7 @@ impl Recorded {
         // Not clamp(), which panics where the end is before the beginning.
         let ns = ns.min(end_ns).max(begin_ns);
         self.player.seek(ns)?;
-        model.book = Book::of(TUPLES);
+        model.book = TupleHistory::of(TUPLES);
         model.failures.clear();
         model.failing = Failing::default();
         self.played.clear();
@@ -133,7 +133,7 @@ impl Recorded {
     }
 
     /// Feeds the book with the next reading.
-    fn read(&mut self, model: &mut Model) -> Result<Option<Reading>, Error> {
+    fn read(&mut self, model: &mut Model) -> Result<Option<Snapshot>, Error> {
         let Some(mono_ns) = self.player.upcoming()? else { return Ok(None) };
         model.book.begin(mono_ns);
         let Some(reading) = self.player.next(&mut |look| model.book.look(look))? else {
@@ -205,7 +205,7 @@ impl Recorded {
 }
 
 impl Source for Recorded {
-    fn next(&mut self, model: &mut Model) -> Result<Option<Reading>, Error> {
+    fn next(&mut self, model: &mut Model) -> Result<Option<Snapshot>, Error> {
         match self.found.take() {
             Some(reading) => Ok(Some(reading)),
             None => self.read(model),

@@ -6,7 +6,7 @@
 use tracer_common::{Addr, Cause, Event, PortBy, event_flag};
 
 use super::{
-    lines::{EIGHT, Lines, Pen, Word},
+    lines::{Cursor, EIGHT, Lines, Word},
     namespaces::Namespaces,
     process::Processes,
 };
@@ -111,7 +111,7 @@ impl LineWriter {
 }
 
 /// The members of an object of JSON.
-fn members(pen: &mut Pen<'_>, object: &[u8]) {
+fn members(pen: &mut Cursor<'_>, object: &[u8]) {
     if let [b'{', members @ .., b'}'] = object
         && !members.is_empty()
     {
@@ -123,7 +123,13 @@ fn members(pen: &mut Pen<'_>, object: &[u8]) {
 /// What every line starts with. The timestamp stays within the u64 (the year 2554), whatever a
 /// clock says.
 #[inline]
-fn envelope(pen: &mut Pen<'_>, clock: &mut Timestamp, seq: u64, mono_ns: u64, wall_offset_ns: u64) {
+fn envelope(
+    pen: &mut Cursor<'_>,
+    clock: &mut Timestamp,
+    seq: u64,
+    mono_ns: u64,
+    wall_offset_ns: u64,
+) {
     const SECOND: u64 = 1_000_000_000;
     pen.put(b"{\"v\":1,\"seq\":");
     pen.number(seq);
@@ -180,7 +186,7 @@ const fn is_v4(event: &Event) -> bool {
 
 /// Both ends, from within the string of the local address on.
 #[inline]
-fn addresses(pen: &mut Pen<'_>, event: &Event) {
+fn addresses(pen: &mut Cursor<'_>, event: &Event) {
     let tuple = &event.tuple;
     address(pen, local(event));
     if event.local_port == 0 {
@@ -207,7 +213,7 @@ fn local(event: &Event) -> Addr {
 }
 
 #[inline]
-fn address(pen: &mut Pen<'_>, address: Addr) {
+fn address(pen: &mut Cursor<'_>, address: Addr) {
     match address.to_v4() {
         Some(octets) => pen.ipv4(octets),
         None => pen.ipv6(address.0),
@@ -216,7 +222,7 @@ fn address(pen: &mut Pen<'_>, address: Addr) {
 
 /// What only this kind of event says.
 #[inline]
-fn detail(pen: &mut Pen<'_>, what: Typed, event: &Event, context: &Context) {
+fn detail(pen: &mut Cursor<'_>, what: Typed, event: &Event, context: &Context) {
     match what {
         Typed::PortAllocated(by) => {
             pen.word(port_by(by));
@@ -260,7 +266,7 @@ const fn port_by(by: PortBy) -> &'static Word<24> {
 }
 
 #[inline]
-fn duration<const N: usize>(pen: &mut Pen<'_>, key: &[u8; N], event: &Event) {
+fn duration<const N: usize>(pen: &mut Cursor<'_>, key: &[u8; N], event: &Event) {
     if event.flags & event_flag::DURATION != 0 {
         pen.put(key);
         pen.number(event.duration_ns);
@@ -268,7 +274,7 @@ fn duration<const N: usize>(pen: &mut Pen<'_>, key: &[u8; N], event: &Event) {
 }
 
 /// Where the kernel reported no error number, the application gave up, or it cannot be known.
-fn failure(pen: &mut Pen<'_>, cause: Cause, errno: u16) {
+fn failure(pen: &mut Cursor<'_>, cause: Cause, errno: u16) {
     let error_type = match (errno, cause) {
         (0, Cause::Aborted | Cause::NoAnswer) => "aborted",
         (0, _) => errno::OTHER,
@@ -287,7 +293,7 @@ fn failure(pen: &mut Pen<'_>, cause: Cause, errno: u16) {
     pen.put(b"\"");
 }
 
-fn ports(pen: &mut Pen<'_>, event: &Event, capacity: Option<u32>) {
+fn ports(pen: &mut Cursor<'_>, event: &Event, capacity: Option<u32>) {
     if event.flags & event_flag::PORTS != 0 {
         pen.put(b",\"ports.in_use\":");
         pen.number(event.in_use);

@@ -39,11 +39,11 @@ impl Lines {
 
     /// Appends what `write` writes. It may write `room` bytes.
     #[inline]
-    pub(super) fn append(&mut self, room: usize, write: impl FnOnce(&mut Pen<'_>)) {
+    pub(super) fn append(&mut self, room: usize, write: impl FnOnce(&mut Cursor<'_>)) {
         if self.bytes.len() - self.end < room {
             self.grow(room);
         }
-        let mut pen = Pen { room: &mut self.bytes[self.end..] };
+        let mut pen = Cursor { room: &mut self.bytes[self.end..] };
         write(&mut pen);
         let left = pen.room.len();
         self.end = self.bytes.len() - left;
@@ -56,11 +56,11 @@ impl Lines {
 }
 
 /// Writes from left to right. Panics where there is no room left.
-pub(super) struct Pen<'a> {
+pub(super) struct Cursor<'a> {
     room: &'a mut [u8],
 }
 
-impl Pen<'_> {
+impl Cursor<'_> {
     /// Lets `write` have the next `N` bytes; as many of them stay as it returns.
     #[inline]
     fn piece<const N: usize>(&mut self, write: impl FnOnce(&mut [u8; N]) -> usize) {
@@ -274,7 +274,7 @@ mod tests {
 
     use super::*;
 
-    fn written(write: impl FnOnce(&mut Pen<'_>)) -> String {
+    fn written(write: impl FnOnce(&mut Cursor<'_>)) -> String {
         let mut lines = Lines::default();
         lines.append(100, write);
         String::from_utf8(lines.as_bytes().to_vec()).unwrap()
@@ -312,7 +312,7 @@ mod tests {
     #[should_panic(expected = "no room for 8 bytes")]
     fn more_than_was_asked_for_is_not_written() {
         let mut room = [0; 7];
-        Pen { room: &mut room }.eight(0);
+        Cursor { room: &mut room }.eight(0);
     }
 
     proptest! {

@@ -23,7 +23,7 @@ use crate::{
     ledger::stats::P99,
     view::{
         forecast::TIME_WAIT_S,
-        reading::{self, Call, Own},
+        reading::{self, Call, SelfStats},
     },
 };
 
@@ -72,7 +72,7 @@ pub struct Totals {
     /// By [`Cause`].
     pub failed: [u64; Cause::COUNT],
     pub lost: Losses,
-    pub own: Own,
+    pub own: SelfStats,
 }
 
 #[derive(Deserialize)]
@@ -360,13 +360,13 @@ impl Totals {
         Ok(Self {
             failed: Cause::ALL.map(|cause| number(&format!("failed.{}", cause.name()))),
             lost,
-            own: Own {
+            own: SelfStats {
                 cpu_ns: number("process.cpu_ns"),
                 rss_kib: number("process.memory.rss_kib"),
                 seen: number("events.seen"),
                 emitted: number("events.emitted"),
                 drift: number("drift"),
-                ..Own::default()
+                ..SelfStats::default()
             },
         })
     }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    view::reading::{self, About, Look, Reading},
+    view::reading::{self, About, Snapshot, TupleSample},
 };
 
 /// How long before a time the readings begin that lead to what is known at that time.
@@ -31,7 +31,7 @@ pub struct Player {
     state: State,
     held: Option<(At, Held)>,
     /// Readings without tuples that are complete.
-    ready: VecDeque<Reading>,
+    ready: VecDeque<Snapshot>,
     /// The rest of a reading comes first, whose beginning was not read.
     partial: bool,
     /// Of the newest reading, ns since 1970.
@@ -144,7 +144,10 @@ impl Player {
     ///
     /// # Errors
     /// Reading fails.
-    pub fn next(&mut self, each: &mut dyn FnMut(&Look<'_>)) -> Result<Option<Reading>, Error> {
+    pub fn next(
+        &mut self,
+        each: &mut dyn FnMut(&TupleSample<'_>),
+    ) -> Result<Option<Snapshot>, Error> {
         if self.upcoming()?.is_none() {
             return Ok(None);
         }
@@ -157,7 +160,7 @@ impl Player {
     }
 
     /// The reading that the line which is held begins.
-    fn reading(&mut self, each: &mut dyn FnMut(&Look<'_>)) -> Result<Reading, Error> {
+    fn reading(&mut self, each: &mut dyn FnMut(&TupleSample<'_>)) -> Result<Snapshot, Error> {
         self.state.stats = Some(true);
         let mut of = None;
         loop {

@@ -18,7 +18,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use tracer_common::{Addr, filter::Ports};
 
-use super::group::By;
+use super::group::GroupBy;
 use crate::{
     cli,
     format::{table::Column, text},
@@ -88,21 +88,21 @@ impl Filter {
 
     /// One that matches the tuples that a row stands for; `None`: what they have in common is not
     /// known.
-    pub fn to_members(row: &Row, by: By) -> Option<Self> {
+    pub fn to_members(row: &Row, by: GroupBy) -> Option<Self> {
         let address = |end| IpAddr::from(end).to_canonical();
         let text = match by {
-            By::Tuple => return None,
-            By::Source => format!("src:{}", address(row.key.source.0)),
-            By::Destination => {
+            GroupBy::Tuple => return None,
+            GroupBy::Source => format!("src:{}", address(row.key.source.0)),
+            GroupBy::Destination => {
                 let (destination, port) = (row.key.destination.0, row.key.destination_port);
                 format!("dst:{} port:{port}", address(destination))
             }
-            By::Process => {
+            GroupBy::Process => {
                 let comm = Column::Comm.cell(row);
                 let known = row.called.name != [0; 16];
                 format!("comm:\"{}\"", known.then(|| comm.split('"').next().map(str::to_owned))??)
             }
-            By::Container => format!("container:{}", row.container.as_deref()?),
+            GroupBy::Container => format!("container:{}", row.container.as_deref()?),
         };
         Self::parse(&text).ok()
     }

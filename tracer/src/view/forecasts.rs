@@ -19,7 +19,7 @@ impl Forecasts {
     /// A reading begins. `mono_ns`: CLOCK_MONOTONIC of it.
     pub fn begin(&mut self, mono_ns: u64) {
         self.before_ms = self.now_ms;
-        self.now_ms = super::book::milliseconds(mono_ns);
+        self.now_ms = super::tuple_history::milliseconds(mono_ns);
         self.readings += 1;
     }
 

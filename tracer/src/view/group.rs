@@ -11,7 +11,7 @@ use crate::{
 
 /// What a row stands for.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
-pub enum By {
+pub enum GroupBy {
     #[default]
     Tuple,
     Destination,
@@ -21,7 +21,7 @@ pub enum By {
     Container,
 }
 
-impl By {
+impl GroupBy {
     pub const ALL: [Self; 5] =
         [Self::Tuple, Self::Destination, Self::Source, Self::Process, Self::Container];
 
@@ -59,25 +59,27 @@ pub struct Subject {
 
 impl Subject {
     /// Of a row that may stand for a group already.
-    pub fn of(row: &Row, by: By) -> Self {
+    pub fn of(row: &Row, by: GroupBy) -> Self {
         let none = Self { key: TupleKey::default(), comm: [0; 16], pid: 0, container: None };
         let key = row.key;
         match by {
-            By::Tuple => Self { key, ..none },
-            By::Destination => Self { key: TupleKey { source: Addr::UNSPECIFIED, ..key }, ..none },
-            By::Source => Self {
+            GroupBy::Tuple => Self { key, ..none },
+            GroupBy::Destination => {
+                Self { key: TupleKey { source: Addr::UNSPECIFIED, ..key }, ..none }
+            }
+            GroupBy::Source => Self {
                 key: TupleKey { destination: Addr::UNSPECIFIED, destination_port: 0, ..key },
                 ..none
             },
-            By::Process => Self { comm: row.called.shown(), ..none },
-            By::Container => Self { container: row.container.clone(), ..none },
+            GroupBy::Process => Self { comm: row.called.shown(), ..none },
+            GroupBy::Container => Self { container: row.container.clone(), ..none },
         }
     }
 }
 
 /// One row for each group, in no order. Numbers of ports are sums. What a group is worst at is that
 /// of its worst tuple (saturation, time left, port search), because ports run out by tuple.
-pub fn grouped(rows: impl Iterator<Item = Row>, by: By) -> Vec<Row> {
+pub fn grouped(rows: impl Iterator<Item = Row>, by: GroupBy) -> Vec<Row> {
     let mut groups: HashMap<Subject, Row> = HashMap::new();
     // Ports at an address are those of its tuples.
     for mut row in rows.filter(|row| !row.key.is_of_bind()) {

@@ -38,7 +38,7 @@ pub enum Action {
 
 /// Where a key means something.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum When {
+enum Scope {
     Always,
     Live,
     Replay,
@@ -47,7 +47,7 @@ enum When {
 struct Binding {
     codes: &'static [KeyCode],
     action: Action,
-    when: When,
+    when: Scope,
     /// As it is shown.
     keys: &'static str,
     help: &'static str,
@@ -69,10 +69,10 @@ const fn key(
     keys: &'static str,
     help: &'static str,
 ) -> Binding {
-    Binding { codes, action, when: When::Always, keys, help, section }
+    Binding { codes, action, when: Scope::Always, keys, help, section }
 }
 
-const fn only(when: When, binding: Binding) -> Binding {
+const fn only(when: Scope, binding: Binding) -> Binding {
     Binding { when, ..binding }
 }
 
@@ -102,11 +102,11 @@ const TABLE: &[Binding] = &[
     key(&[Char('2')], Show(View::Processes), LOOK, "", ""),
     key(&[Char('3')], Show(View::Sources), LOOK, "", ""),
     key(&[Char('4')], Show(View::Failures), LOOK, "", ""),
-    key(&[Char('5')], Show(View::Own), LOOK, "", ""),
+    key(&[Char('5')], Show(View::SelfStats), LOOK, "", ""),
     key(&[Tab], NextView, LOOK, "Tab", "next view"),
     key(&[BackTab], PreviousView, LOOK, "", ""),
-    only(When::Live, key(&[Down, Char('j')], Move(1), CHOOSE, "↑ ↓ j k", "select a row")),
-    only(When::Replay, key(&[Down], Move(1), CHOOSE, "↑ ↓", "select a row")),
+    only(Scope::Live, key(&[Down, Char('j')], Move(1), CHOOSE, "↑ ↓ j k", "select a row")),
+    only(Scope::Replay, key(&[Down], Move(1), CHOOSE, "↑ ↓", "select a row")),
     key(&[Up, Char('k')], Move(-1), CHOOSE, "", ""),
     key(&[PageDown], Page(1), CHOOSE, "PgUp PgDn", "one screen down or up"),
     key(&[PageUp], Page(-1), CHOOSE, "", ""),
@@ -125,12 +125,12 @@ const TABLE: &[Binding] = &[
     key(&[Char('r')], Window, TIME, "r", "rates over 1, 10 or 60 s"),
     key(&[Char(' '), Char('p')], Pause, TIME, "Space", "pause, resume"),
     only(
-        When::Replay,
+        Scope::Replay,
         key(&[Char('t')], Step(Direction::Forward), TIME, "t T", "one reading forward or back"),
     ),
-    only(When::Replay, key(&[Char('T')], Step(Direction::Back), TIME, "", "")),
+    only(Scope::Replay, key(&[Char('T')], Step(Direction::Back), TIME, "", "")),
     only(
-        When::Replay,
+        Scope::Replay,
         key(
             &[Char('j')],
             Jump(Direction::Forward),
@@ -139,16 +139,16 @@ const TABLE: &[Binding] = &[
             "go to a time: 03:34:48, or 5m forward or back",
         ),
     ),
-    only(When::Replay, key(&[Char('J')], Jump(Direction::Back), TIME, "", "")),
-    only(When::Replay, key(&[Char('+'), Char('=')], Faster, TIME, "+ -", "play faster, slower")),
-    only(When::Replay, key(&[Char('-')], Slower, TIME, "", "")),
+    only(Scope::Replay, key(&[Char('J')], Jump(Direction::Back), TIME, "", "")),
+    only(Scope::Replay, key(&[Char('+'), Char('=')], Faster, TIME, "+ -", "play faster, slower")),
+    only(Scope::Replay, key(&[Char('-')], Slower, TIME, "", "")),
 ];
 
-fn applies(when: When, live: bool) -> bool {
+fn applies(when: Scope, live: bool) -> bool {
     match when {
-        When::Always => true,
-        When::Live => live,
-        When::Replay => !live,
+        Scope::Always => true,
+        Scope::Live => live,
+        Scope::Replay => !live,
     }
 }
 

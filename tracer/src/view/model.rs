@@ -6,12 +6,12 @@ use jiff::tz::TimeZone;
 use tracer_common::TupleKey;
 
 use super::{
-    book::{Book, Window, Worst},
     failing::{Failing, Failures},
     filter::Filter,
-    group::By,
+    group::GroupBy,
     input::Input,
-    reading::{About, Reading},
+    reading::{About, Snapshot},
+    tuple_history::{TupleHistory, Window, Worst},
 };
 use crate::{format::table::Column, ledger::stats::Row};
 
@@ -31,12 +31,12 @@ pub enum View {
     Sources,
     Failures,
     /// What the tracer itself costs and loses.
-    Own,
+    SelfStats,
 }
 
 impl View {
     pub const ALL: [Self; 5] =
-        [Self::Tuples, Self::Processes, Self::Sources, Self::Failures, Self::Own];
+        [Self::Tuples, Self::Processes, Self::Sources, Self::Failures, Self::SelfStats];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -44,7 +44,7 @@ impl View {
             Self::Processes => "processes",
             Self::Sources => "sources",
             Self::Failures => "failures",
-            Self::Own => "self",
+            Self::SelfStats => "self",
         }
     }
 
@@ -54,7 +54,7 @@ impl View {
             Self::Tuples => &Column::VIEW,
             Self::Processes => &Column::PROCESS,
             Self::Sources => &Column::SOURCE,
-            Self::Failures | Self::Own => &[],
+            Self::Failures | Self::SelfStats => &[],
         }
     }
 }
@@ -140,9 +140,9 @@ pub struct Wants {
 pub struct Model {
     // What is known.
     pub about: Arc<About>,
-    pub book: Book,
+    pub book: TupleHistory,
     /// The newest reading that was taken in.
-    pub reading: Reading,
+    pub reading: Snapshot,
     /// CPU time of the tracer between the last two readings, as a share of a core.
     pub cpu_share: Option<f64>,
     /// Newest last.
@@ -151,7 +151,7 @@ pub struct Model {
     // What was asked for.
     pub view: View,
     pub mode: Mode,
-    pub by: By,
+    pub by: GroupBy,
     pub window: Window,
     /// Of each view in [`View::ALL`].
     pub sorts: [Sort; 5],
@@ -183,14 +183,14 @@ impl Model {
         let ports = Sort { by: Column::Ports, reverse: false };
         Self {
             about: Arc::new(about),
-            book: Book::default(),
-            reading: Reading::default(),
+            book: TupleHistory::default(),
+            reading: Snapshot::default(),
             cpu_share: None,
             failures: VecDeque::new(),
             failing: Failing::default(),
             view: View::default(),
             mode: Mode::default(),
-            by: By::default(),
+            by: GroupBy::default(),
             window: Window::default(),
             sorts: [sort, ports, sort, sort, sort],
             filter: Filter::default(),
@@ -228,7 +228,7 @@ impl Model {
         match (self.detailed(), self.view) {
             (Some(key), _) => Wants { holders: Some(Some(key)), blocked: true, ..Wants::default() },
             (None, View::Processes) => Wants { holders: Some(None), ..Wants::default() },
-            (None, view) => Wants { own: view == View::Own, ..Wants::default() },
+            (None, view) => Wants { own: view == View::SelfStats, ..Wants::default() },
         }
     }
 

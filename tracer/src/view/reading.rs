@@ -1,6 +1,6 @@
 //! One look at the ledger, live or out of a recording: all that the view knows of the world.
 //!
-//! A source hands over each tuple as a [`Look`], then the rest as a [`Reading`].
+//! A source hands over each tuple as a [`TupleSample`], then the rest as a [`Snapshot`].
 
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ pub struct About {
 
 /// A tuple at the time of a reading.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Look<'a> {
+pub struct TupleSample<'a> {
     pub key: TupleKey,
     pub count: &'a TupleCount,
     /// Whether `count` has states: older recordings have none.
@@ -62,7 +62,7 @@ pub struct Look<'a> {
 
 /// The state of everything but the tuples at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Reading {
+pub struct Snapshot {
     /// ns since 1970.
     pub wall_ns: u64,
     /// CLOCK_MONOTONIC, ns.
@@ -81,7 +81,7 @@ pub struct Reading {
     pub holders: Option<Vec<Holder>>,
     /// What is being spread, by rule.
     pub pools: Vec<Pool>,
-    pub own: Own,
+    pub own: SelfStats,
 }
 
 /// Which call failed.
@@ -192,7 +192,7 @@ pub struct Pool {
 
 /// What the tracer itself costs.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Own {
+pub struct SelfStats {
     /// CPU time of the process so far, ns.
     pub cpu_ns: u64,
     /// Resident memory, KiB; of that, the ring buffer.

@@ -7,13 +7,11 @@ mod header;
 mod help;
 mod overlay;
 mod own;
-mod paint;
 mod plot;
 mod status;
 mod table;
 mod tabs;
 mod time_bar;
-mod words;
 
 #[cfg(test)]
 mod test_fixtures;
@@ -53,7 +51,7 @@ fn body(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer) {
     match model.view {
         View::Tuples | View::Processes | View::Sources => table::draw(model, theme, area, buffer),
         View::Failures => failures::draw(model, theme, area, buffer),
-        View::Own => own::draw(model, theme, area, buffer),
+        View::SelfStats => own::draw(model, theme, area, buffer),
     }
     if let Mode::Sort(at) = model.mode {
         overlay::sort(model, at, theme, area, buffer);
@@ -68,7 +66,10 @@ pub fn lines(model: &Model) -> usize {
         (Mode::Help { .. }, _) => help::lines(model, width, theme).len(),
         (Mode::Detail(key), _) => detail::lines(model, key, width, theme).len(),
         (_, View::Failures) => model.failures.len() + 1,
-        (_, View::Own) => own::lines(model, width, theme).len(),
+        (_, View::SelfStats) => own::lines(model, width, theme).len(),
         _ => 0,
     }
 }
+
+pub(crate) mod drawing;
+pub(crate) mod fmt;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     model::{Model, Replay},
-    reading::Reading,
+    reading::Snapshot,
     update::Play,
 };
 use crate::error::Error;
@@ -16,7 +16,7 @@ pub trait Source {
     ///
     /// # Errors
     /// What makes going on senseless.
-    fn next(&mut self, model: &mut Model) -> Result<Option<Reading>, Error>;
+    fn next(&mut self, model: &mut Model) -> Result<Option<Snapshot>, Error>;
 
     /// Time until the next reading; `None`: there will be none unless somebody asks for it.
     fn due(&self, model: &Model) -> Option<Duration>;

@@ -9,11 +9,11 @@ pub use list::{refresh, worst};
 
 use super::{
     filter::Filter,
-    group::By,
+    group::GroupBy,
     input::Input,
     keys::{self, Action},
     model::{Direction, Mode, Model, Replay, Size, View},
-    reading::Reading,
+    reading::Snapshot,
 };
 
 /// What happened.
@@ -24,7 +24,7 @@ pub enum Message {
     Wheel(isize),
     Resize(Size),
     /// A reading, whose tuples the book has.
-    Read(Box<Reading>),
+    Read(Box<Snapshot>),
     /// The state of the recording that is being played.
     Replay(Replay),
     /// Something to be said.
@@ -76,7 +76,7 @@ pub fn update(model: &mut Model, message: Message) -> Effect {
     Effect::Draw
 }
 
-fn read(model: &mut Model, reading: Reading) {
+fn read(model: &mut Model, reading: Snapshot) {
     for failure in &reading.failures {
         model.failing.add(failure);
         super::failing::remember(&mut model.failures, failure);
@@ -86,7 +86,7 @@ fn read(model: &mut Model, reading: Reading) {
     model.worst = worst(model);
     refresh(model);
     let shown: Vec<_> = model.list.rows.iter().map(|row| row.key).chain(model.detailed()).collect();
-    if model.by == By::Tuple && model.view == View::Tuples {
+    if model.by == GroupBy::Tuple && model.view == View::Tuples {
         for key in &shown {
             model.book.watch(key);
         }
@@ -94,7 +94,7 @@ fn read(model: &mut Model, reading: Reading) {
 }
 
 /// `None`: a reading is missing, or another process made it.
-fn cpu_share(before: &Reading, now: &Reading) -> Option<f64> {
+fn cpu_share(before: &Snapshot, now: &Snapshot) -> Option<f64> {
     let cpu = now.own.cpu_ns.checked_sub(before.own.cpu_ns).filter(|_| before.own.cpu_ns > 0)?;
     let time = now.mono_ns.checked_sub(before.mono_ns).filter(|time| *time > 0)?;
     let seconds = |ns| std::time::Duration::from_nanos(ns).as_secs_f64();
@@ -221,11 +221,11 @@ fn open(model: &mut Model) {
     let (Mode::Browse, Some(row)) = (&model.mode, row) else { return };
     let by = match model.view {
         View::Tuples => model.by,
-        View::Sources => By::Source,
-        View::Processes => By::Process,
-        View::Failures | View::Own => return,
+        View::Sources => GroupBy::Source,
+        View::Processes => GroupBy::Process,
+        View::Failures | View::SelfStats => return,
     };
-    if by == By::Tuple {
+    if by == GroupBy::Tuple {
         model.book.watch(&row.key);
         // Those that are known are of something else.
         model.reading.holders = None;
@@ -235,7 +235,7 @@ fn open(model: &mut Model) {
     }
     match Filter::to_members(&row, by) {
         Some(filter) => {
-            model.by = By::Tuple;
+            model.by = GroupBy::Tuple;
             show(model, View::Tuples);
             model.filter = filter;
             refresh(model);

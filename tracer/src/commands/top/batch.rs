@@ -18,12 +18,12 @@ use crate::{
     },
     runtime::shutdown::StopSignals,
     view::{
-        book::Window,
         model::Model,
-        reading::Reading,
+        reading::Snapshot,
         source::Source,
+        time_input,
+        tuple_history::Window,
         update::{Message, update},
-        when,
     },
 };
 
@@ -93,7 +93,7 @@ impl<'a> Batch<'a> {
     }
 
     /// False: that was the last one.
-    fn print(&mut self, model: &mut Model, reading: Reading) -> Result<bool, Error> {
+    fn print(&mut self, model: &mut Model, reading: Snapshot) -> Result<bool, Error> {
         update(model, Message::Read(Box::new(reading)));
         let mut top = Top::new(self.show.table.sort, self.show.table.limit);
         for row in model.book.rows(Window::Second).filter(|row| model.filter.matches(row)) {
@@ -123,7 +123,7 @@ impl<'a> Batch<'a> {
 
 /// What is above the columns of a reading.
 fn summary(model: &Model) -> String {
-    let time = when::zoned(model.reading.wall_ns, &model.zone);
+    let time = time_input::zoned(model.reading.wall_ns, &model.zone);
     let time = time.map_or_else(|_| "-".to_owned(), |time| time.strftime("%F %T").to_string());
     let rates = model.book.host().rates(Window::Second).unwrap_or_default();
     let about = &model.about;

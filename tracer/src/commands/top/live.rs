@@ -27,7 +27,7 @@ use crate::{
     spread,
     view::{
         model::{Model, Wants},
-        reading::{About, Blocked, Call, Failure, Holder, Look, Own, Pool, Reading},
+        reading::{About, Blocked, Call, Failure, Holder, Pool, SelfStats, Snapshot, TupleSample},
         source::Source,
     },
 };
@@ -173,7 +173,7 @@ impl Live {
                     name.and_then(|name| name.place().cloned()),
                 );
             }
-            model.book.look(&Look {
+            model.book.look(&TupleSample {
                 key: *key,
                 count,
                 has_states: true,
@@ -190,7 +190,7 @@ impl Live {
         })?;
         for (key, count, of) in tracer.bind_rows() {
             if visible(filter, &key, &count, callers, now) {
-                model.book.look(&Look {
+                model.book.look(&TupleSample {
                     key,
                     count: &count,
                     has_states: false,
@@ -209,12 +209,12 @@ impl Live {
         Ok(())
     }
 
-    fn reading(&mut self, wants: Wants, mono_ns: u64) -> Result<Reading, Error> {
+    fn reading(&mut self, wants: Wants, mono_ns: u64) -> Result<Snapshot, Error> {
         let totals = self.tracer.totals()?;
         let own = [("undecodable", self.undecodable), ("failures_untold", self.untold)];
         let lost = named_losses(&totals).chain(own);
         let lost = lost.filter(|(_, count)| *count > 0);
-        Ok(Reading {
+        Ok(Snapshot {
             wall_ns: clock::wall_ns(),
             mono_ns,
             outside: self.outside,
@@ -224,7 +224,7 @@ impl Live {
             blocked: if wants.blocked { Some(self.blocked()?) } else { None },
             holders: wants.holders.map(|of| self.holders(of)).transpose()?,
             pools: self.pools.clone(),
-            own: Own {
+            own: SelfStats {
                 seen: totals.seen,
                 emitted: totals.emitted,
                 drift: self.tracer.drift,
@@ -314,7 +314,7 @@ impl Live {
 }
 
 impl Source for Live {
-    fn next(&mut self, model: &mut Model) -> Result<Option<Reading>, Error> {
+    fn next(&mut self, model: &mut Model) -> Result<Option<Snapshot>, Error> {
         // Time that was missed (a stopped process) is not made up for.
         self.next = (self.next + self.delay).max(Instant::now());
         self.drain();

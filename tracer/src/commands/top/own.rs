@@ -2,13 +2,13 @@
 
 use std::fs;
 
-use crate::{runtime::usage, view::reading::Own};
+use crate::{runtime::usage, view::reading::SelfStats};
 
 /// CPU time; with `all`, the memory too, which takes longer to find out.
-pub(super) fn read(all: bool) -> Own {
+pub(super) fn read(all: bool) -> SelfStats {
     let maps = if all { fs::read_to_string("/proc/self/smaps") } else { Ok(String::new()) };
     let (rss_kib, ring_kib) = memory(&maps.unwrap_or_default());
-    Own { cpu_ns: usage::cpu_ns(), rss_kib, ring_kib, ..Own::default() }
+    SelfStats { cpu_ns: usage::cpu_ns(), rss_kib, ring_kib, ..SelfStats::default() }
 }
 
 /// Resident KiB by proc_pid_smaps(5): all, and of that the mapped ring buffer.

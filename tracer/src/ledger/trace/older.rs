@@ -29,7 +29,7 @@ impl OlderEnds {
                 *count = count.saturating_add(1);
             }
         }
-        Self { by_tuple, at_ms: crate::view::book::milliseconds(mono_ns) }
+        Self { by_tuple, at_ms: crate::view::tuple_history::milliseconds(mono_ns) }
     }
 
     /// `None`: the tuple had no TIME_WAIT then.

@@ -18,10 +18,10 @@ use crate::{
     },
     ledger::stats::P99,
     view::{
-        book::milliseconds,
         course::Older,
         forecast::TIME_WAIT_S,
-        reading::{self, Look},
+        reading::{self, TupleSample},
+        tuple_history::milliseconds,
     },
 };
 
@@ -91,9 +91,9 @@ impl Kept {
     }
 
     /// Hands it over; it is of a reading at `mono_ns`.
-    pub(super) fn look(self, mono_ns: u64, each: &mut dyn FnMut(&Look<'_>)) {
+    pub(super) fn look(self, mono_ns: u64, each: &mut dyn FnMut(&TupleSample<'_>)) {
         let at_ms = milliseconds(mono_ns);
-        each(&Look {
+        each(&TupleSample {
             key: self.key,
             count: &self.count,
             has_states: self.has_states,

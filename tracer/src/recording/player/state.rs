@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use tracer_common::Cause;
 
 use super::super::{line::Totals, losses::Losses, reader::At};
-use crate::view::reading::{Failure, Own, Reading};
+use crate::view::reading::{Failure, SelfStats, Snapshot};
 
 /// Failures of one reading that are kept one by one, those alike in a row being one.
 const FAILURES: usize = 20_000;
@@ -17,7 +17,7 @@ pub(super) struct State {
     pub(super) failures: VecDeque<Failure>,
     pub(super) failed: [u64; Cause::COUNT],
     pub(super) lost: Losses,
-    pub(super) own: Own,
+    pub(super) own: SelfStats,
     /// Whether there are `tuple.stats`; `None`: none so far.
     pub(super) stats: Option<bool>,
     /// Without them: the first failure of the reading that is being put together.
@@ -48,8 +48,8 @@ impl State {
     }
 
     /// A reading of what there is.
-    pub(super) fn close(&mut self, at: At) -> Reading {
-        Reading {
+    pub(super) fn close(&mut self, at: At) -> Snapshot {
+        Snapshot {
             wall_ns: at.wall_ns,
             mono_ns: at.mono_ns,
             // A recording has only what its filter let through.

@@ -11,7 +11,7 @@ use crate::{
     host::cgroups::Name,
     ledger::stats::Row,
     recording::test_recorder::{OFFSET, Recorder, S, key},
-    view::book::{Book, Window},
+    view::tuple_history::{TupleHistory, Window},
 };
 
 fn file(folder: &TempDir, name: &str, bytes: &[u8]) -> PathBuf {
@@ -20,14 +20,14 @@ fn file(folder: &TempDir, name: &str, bytes: &[u8]) -> PathBuf {
     path
 }
 
-fn play(bytes: &[u8]) -> (Vec<Reading>, Player) {
+fn play(bytes: &[u8]) -> (Vec<Snapshot>, Player) {
     let folder = tempfile::tempdir().unwrap();
     let mut player = Player::open(&[file(&folder, "f", bytes)]).unwrap();
     (rest(&mut player), player)
 }
 
 /// The readings that are left; `own.ring_kib`, which no recording has, is how many tuples each has.
-fn rest(player: &mut Player) -> Vec<Reading> {
+fn rest(player: &mut Player) -> Vec<Snapshot> {
     let mut readings = Vec::new();
     loop {
         let upcoming = player.upcoming().unwrap();
@@ -291,7 +291,7 @@ proptest! {
     ) {
         let mut recorder = Recorder::default();
         recorder.start(S, true);
-        let mut live = Book::default();
+        let mut live = TupleHistory::default();
         let mut shown = Vec::new();
         let mut mono_ns = S;
         for (step, looks, refused) in &readings {
@@ -308,7 +308,7 @@ proptest! {
                     unit: None,
                 });
                 recorder.tuple(mono_ns, key(*number), count, name.as_ref());
-                live.look(&Look {
+                live.look(&TupleSample {
                     key: key(*number),
                     count,
                     has_states: true,
@@ -324,14 +324,14 @@ proptest! {
 });
             }
             recorder.stats(mono_ns, u64::from(*refused));
-            let mut reading = Reading::default();
+            let mut reading = Snapshot::default();
             reading.failed[Cause::Refused as usize] = u64::from(*refused);
             live.end(&reading);
             shown.push(screen(&live));
         }
         let folder = tempfile::tempdir().unwrap();
         let mut player = Player::open(&[file(&folder, "f", recorder.bytes())]).unwrap();
-        let mut replayed = Book::default();
+        let mut replayed = TupleHistory::default();
         for expected in shown {
             replayed.begin(player.upcoming().unwrap().unwrap());
             let reading = player.next(&mut |look| replayed.look(look)).unwrap().unwrap();
@@ -372,7 +372,7 @@ proptest! {
 }
 
 /// All that a view shows of a book.
-fn screen(book: &Book) -> (Vec<Row>, Vec<String>) {
+fn screen(book: &TupleHistory) -> (Vec<Row>, Vec<String>) {
     let rows: Vec<_> = book.rows(Window::TenSeconds).collect();
     let details = rows.iter().map(|row| format!("{:?}", book.detail(&row.key, Window::Minute)));
     let rates = format!("{:?}", book.host().rates(Window::Second));

@@ -81,15 +81,15 @@ fn every_word_of_the_grammar_says_yes_and_no() {
 
 #[test]
 fn a_row_leads_to_a_filter_that_matches_it() {
-    for by in [By::Source, By::Destination, By::Process, By::Container] {
+    for by in [GroupBy::Source, GroupBy::Destination, GroupBy::Process, GroupBy::Container] {
         let filter = Filter::to_members(&row(), by).unwrap();
         assert!(filter.matches(&row()), "{by:?}: {filter}");
         let mut other = row();
         other.key = TupleKey::default();
         other.called.name = *b"nginx: worker\0\0\0";
         other.container = None;
-        assert!(!filter.matches(&other) || by == By::Process, "{by:?}: {filter}");
-        if by == By::Process {
+        assert!(!filter.matches(&other) || by == GroupBy::Process, "{by:?}: {filter}");
+        if by == GroupBy::Process {
             assert!(Filter::to_members(&other, by).unwrap().matches(&other));
         }
     }

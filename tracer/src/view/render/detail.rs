@@ -1,6 +1,5 @@
 //! All about one tuple.
 
-mod course;
 mod search;
 mod users;
 
@@ -13,10 +12,10 @@ use ratatui::{
 use tracer_common::TupleKey;
 
 use super::{
+    drawing::{self, beside, field, fit, wrapped},
+    fmt::{container, count, ends, per_second, several, who, width},
     header::is_exhaustion,
     own::labelled,
-    paint::{self, beside, field, fit, wrapped},
-    words::{container, count, ends, per_second, several, who, width},
 };
 use crate::{
     format::{
@@ -27,9 +26,9 @@ use crate::{
     host::{capacity::Limits, cgroups::is_unit},
     ledger::stats::Row,
     view::{
-        book::{Detail, Window},
         model::Model,
         theme::Theme,
+        tuple_history::{Detail, Window},
     },
 };
 
@@ -39,7 +38,7 @@ const BESIDE: usize = 20;
 const WIDE: usize = 120;
 
 pub(super) fn draw(model: &Model, key: &TupleKey, theme: Theme, area: Rect, buffer: &mut Buffer) {
-    paint::scrolled(buffer, area, &lines(model, key, area.width.into(), theme), model.scroll);
+    drawing::scrolled(buffer, area, &lines(model, key, area.width.into(), theme), model.scroll);
 }
 
 pub(super) fn lines(
@@ -62,7 +61,7 @@ pub(super) fn lines(
     let half = if wide { room / 2 } else { room };
     let column = if wide { half - 2 } else { room };
     let rates = rates(&detail, theme);
-    let course = course::lines(model, key, theme, (column, if wide { 10 } else { 6 }));
+    let course = sparkline::lines(model, key, theme, (column, if wide { 10 } else { 6 }));
     let failures = failures(&detail, theme, column);
     let search = search::lines(&detail.search, theme, column);
     let users = users::lines(model, &detail, theme, column);
@@ -306,3 +305,5 @@ fn failures(detail: &Detail, theme: Theme, room: usize) -> Vec<Line<'static>> {
     }
     lines
 }
+
+pub(crate) mod sparkline;

@@ -3,10 +3,10 @@
 use ratatui::{buffer::Buffer, layout::Rect, style::Style};
 
 use super::{
-    grid::{Grid, Track, needed},
+    drawing,
+    fmt::{clock, container, count, destination, who},
+    grid::{ColumnSpec, Grid, needed},
     header::is_exhaustion,
-    paint,
-    words::{clock, container, count, destination, who},
 };
 use tracer_common::TupleKey;
 
@@ -39,15 +39,15 @@ pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer)
     }
     let needs = needed(cells.iter(), tracks.len());
     let grid = Grid::new(tracks, &needs, room);
-    paint::style(buffer, area, 0, theme.title());
-    paint::line(buffer, area, 0, &grid.titles(theme.title()));
+    drawing::style(buffer, area, 0, theme.title());
+    drawing::line(buffer, area, 0, &grid.titles(theme.title()));
     if shown.is_empty() {
         let text = if model.about.filter.is_empty() {
             "  No connect() or bind() has failed."
         } else {
             "  No connect() or bind() that passes the filter has failed."
         };
-        paint::line(buffer, area, 2, &text.into());
+        drawing::line(buffer, area, 2, &text.into());
     }
     for ((row, failures), cells) in (1..).zip(shown).zip(cells) {
         let exhausted = is_exhaustion(failures.newest.cause);
@@ -57,12 +57,12 @@ pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer)
             _ => Style::new(),
         };
         let cells = cells.into_iter().enumerate().map(|(at, cell)| (cell, style(at)));
-        paint::line(buffer, area, row, &grid.line(cells.collect()));
+        drawing::line(buffer, area, row, &grid.line(cells.collect()));
     }
 }
 
-fn tracks() -> Vec<Track> {
-    let track = |title: &str, rank, least, usual, text| Track {
+fn tracks() -> Vec<ColumnSpec> {
+    let track = |title: &str, rank, least, usual, text| ColumnSpec {
         title: title.to_owned(),
         rank,
         least,

@@ -5,11 +5,11 @@ use ratatui::{
     text::{Line, Span},
 };
 
-use super::words::{cut, cut_address, width};
+use super::fmt::{cut, cut_address, width};
 
 /// A column of a grid.
 #[derive(Clone, Debug)]
-pub(super) struct Track {
+pub(super) struct ColumnSpec {
     pub(super) title: String,
     /// Where there is no room for all, the largest one goes first.
     pub(super) rank: u8,
@@ -26,15 +26,15 @@ pub(super) struct Track {
 /// Columns with their widths; 0: no room for it.
 #[derive(Clone, Debug)]
 pub(super) struct Grid {
-    tracks: Vec<Track>,
+    tracks: Vec<ColumnSpec>,
     widths: Vec<usize>,
 }
 
 impl Grid {
     /// For cells of at most the widths in `needed`.
-    pub(super) fn new(tracks: Vec<Track>, needed: &[usize], room: usize) -> Self {
+    pub(super) fn new(tracks: Vec<ColumnSpec>, needed: &[usize], room: usize) -> Self {
         // A number that is cut says something else.
-        let least = |(track, need): (&Track, &usize)| {
+        let least = |(track, need): (&ColumnSpec, &usize)| {
             let least = track.least.max(width(&track.title));
             if track.text { least } else { least.max(*need) }
         };
@@ -86,7 +86,7 @@ impl Grid {
         self.line(self.tracks.iter().map(|track| (track.title.clone(), style)).collect())
     }
 
-    fn shown<T>(&self, cells: Vec<T>) -> impl Iterator<Item = ((&Track, usize), T)> {
+    fn shown<T>(&self, cells: Vec<T>) -> impl Iterator<Item = ((&ColumnSpec, usize), T)> {
         let columns = self.tracks.iter().zip(self.widths.iter().copied());
         columns.zip(cells).filter(|((_, width), _)| *width > 0)
     }

@@ -5,17 +5,17 @@ use tracer_common::Cause;
 
 use super::{
     detail::percent_and_sign,
-    paint::{self, Field, field, fit},
+    drawing::{self, Field, field, fit},
+    fmt::{clock, container, count, ends_within, per_second, several, who},
     plot,
-    words::{clock, container, count, ends_within, per_second, several, who},
 };
 use crate::{
     format::{table::seconds, text},
     host::cgroups::is_unit,
     view::{
-        book::{HostRates, Hurts, Worst},
         model::Model,
         theme::Theme,
+        tuple_history::{HostRates, Hurts, Worst},
     },
 };
 
@@ -48,11 +48,11 @@ pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer)
     };
     let rows = lines.len();
     for (row, fields) in lines.into_iter().enumerate() {
-        paint::line(buffer, area, row, &fit(fields, width));
+        drawing::line(buffer, area, row, &fit(fields, width));
     }
     let rest = usize::from(area.height).saturating_sub(rows);
     for (row, line) in course(model, theme, (width, rest)).iter().enumerate() {
-        paint::line(buffer, area, rows + row, line);
+        drawing::line(buffer, area, rows + row, line);
     }
 }
 
@@ -287,5 +287,5 @@ fn course(model: &Model, theme: Theme, (width, height): (usize, usize)) -> Vec<L
     };
     let opened = one("conn", &opened, Style::new(), half.saturating_sub(1));
     let failed = one("fail", &failed, theme.bad(), width - half);
-    paint::beside(opened, failed, half)
+    drawing::beside(opened, failed, half)
 }

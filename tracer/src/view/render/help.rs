@@ -8,8 +8,8 @@ use ratatui::{
 };
 
 use super::{
-    paint::{self, beside, wrapped},
-    words::width,
+    drawing::{self, beside, wrapped},
+    fmt::width,
 };
 use crate::{
     format::table::Column,
@@ -26,7 +26,7 @@ const WIDE: usize = 110;
 const KEYS: usize = 11;
 
 pub(super) fn draw(model: &Model, scroll: usize, theme: Theme, area: Rect, buffer: &mut Buffer) {
-    paint::scrolled(buffer, area, &lines(model, area.width.into(), theme), scroll);
+    drawing::scrolled(buffer, area, &lines(model, area.width.into(), theme), scroll);
 }
 
 pub(super) fn lines(model: &Model, width: usize, theme: Theme) -> Vec<Line<'static>> {

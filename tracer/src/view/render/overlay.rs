@@ -8,8 +8,8 @@ use ratatui::{
 };
 
 use super::{
-    paint::{self, field, fit},
-    words::{cut, width},
+    drawing::{self, field, fit},
+    fmt::{cut, width},
 };
 use crate::view::{model::Model, theme::Theme};
 
@@ -37,9 +37,9 @@ pub(super) fn sort(model: &Model, at: usize, theme: Theme, area: Rect, buffer: &
         let title = format!("{mark} {:<12}", column.title());
         let meaning = cut(column.meaning(), room.saturating_sub(width(&title) + 1)).into_owned();
         let line = fit(vec![field(0, title, theme.strong()).and(meaning, Style::new())], room);
-        paint::line(buffer, inner, row, &line);
+        drawing::line(buffer, inner, row, &line);
         if index == at {
-            paint::style(buffer, inner, row, theme.selected());
+            drawing::style(buffer, inner, row, theme.selected());
         }
     }
 }

@@ -8,8 +8,8 @@ use ratatui::{
 };
 
 use super::{
-    paint::{self, wrapped},
-    words::{count, width},
+    drawing::{self, wrapped},
+    fmt::{count, width},
 };
 use crate::{
     format::text,
@@ -66,7 +66,7 @@ const LOSSES: &[(&str, &str)] = &[
 const LABEL: usize = 18;
 
 pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer) {
-    paint::scrolled(buffer, area, &lines(model, area.width.into(), theme), model.scroll);
+    drawing::scrolled(buffer, area, &lines(model, area.width.into(), theme), model.scroll);
 }
 
 pub(super) fn lines(model: &Model, room: usize, theme: Theme) -> Vec<Line<'static>> {

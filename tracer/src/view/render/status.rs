@@ -8,8 +8,8 @@ use ratatui::{
 };
 
 use super::{
-    paint::{self, field, fit},
-    words::{cut, width},
+    drawing::{self, field, fit},
+    fmt::{cut, width},
 };
 use crate::{
     format::text,
@@ -36,7 +36,7 @@ pub(super) fn draw(
             typed("go to: ", (input, error.as_deref()), model, theme, (body, area), buffer)
         }
         _ => {
-            paint::line(buffer, area, 0, &said(model, theme, area.width.into()));
+            drawing::line(buffer, area, 0, &said(model, theme, area.width.into()));
             None
         }
     }
@@ -78,8 +78,8 @@ fn typed(
         let y = body.y + body.height - 1;
         let row = Rect { y, height: 1, ..body };
         ratatui::widgets::Widget::render(ratatui::widgets::Clear, row, buffer);
-        paint::style(buffer, body, last, style);
-        paint::line(buffer, body, last, &above);
+        drawing::style(buffer, body, last, style);
+        drawing::line(buffer, body, last, &above);
     }
     let label = if room > 2 * label.len() { label } else { "/" };
     let before = text::line(input.before()).into_owned();
@@ -93,7 +93,7 @@ fn typed(
     let shown = all.get(start..).unwrap_or_default().to_owned();
     let at = label.len() + width(before.get(start..).unwrap_or_default());
     let line = Line::from(vec![Span::styled(label, theme.strong()), Span::raw(shown)]);
-    paint::line(buffer, area, 0, &line);
+    drawing::line(buffer, area, 0, &line);
     let x = area.x.saturating_add(u16::try_from(at).ok()?);
     (area.height > 0 && x < area.right()).then(|| Position::new(x, area.y))
 }

@@ -8,9 +8,9 @@ use ratatui::{
 };
 
 use super::{
-    grid::{Grid, Track, needed},
-    paint::{self, wrapped},
-    words::several,
+    drawing::{self, wrapped},
+    fmt::several,
+    grid::{ColumnSpec, Grid, needed},
 };
 use crate::{
     format::{
@@ -32,21 +32,21 @@ pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer)
         rows.iter().map(|row| columns.iter().map(|column| column.cell(row)).collect()).collect();
     let tracks = columns.iter().map(|column| track(*column, model)).collect();
     let grid = Grid::new(tracks, &needed(cells.iter(), columns.len()), room);
-    paint::style(buffer, area, 0, theme.title());
-    paint::line(buffer, area, 0, &grid.titles(theme.title()));
+    drawing::style(buffer, area, 0, theme.title());
+    drawing::line(buffer, area, 0, &grid.titles(theme.title()));
     if rows.is_empty() {
         for (row, line) in nothing(model, room).iter().enumerate() {
-            paint::line(buffer, area, row + 2, line);
+            drawing::line(buffer, area, row + 2, line);
         }
     }
     for ((place, row), cells) in (1..).zip(rows).zip(cells) {
         let style = theme.level(row.saturation);
         let cells = columns.iter().zip(cells);
         let cells = cells.map(|(column, cell)| (cell, cell_style(*column, row, theme, style)));
-        paint::style(buffer, area, place, style);
-        paint::line(buffer, area, place, &grid.line(cells.collect()));
+        drawing::style(buffer, area, place, style);
+        drawing::line(buffer, area, place, &grid.line(cells.collect()));
         if model.list.cursor == Some(place - 1) {
-            paint::style(buffer, area, place, theme.selected());
+            drawing::style(buffer, area, place, theme.selected());
         }
     }
 }
@@ -60,7 +60,7 @@ fn cell_style(column: Column, row: &Row, theme: Theme, style: Style) -> Style {
     }
 }
 
-fn track(column: Column, model: &Model) -> Track {
+fn track(column: Column, model: &Model) -> ColumnSpec {
     let sort = model.sort();
     let mark = match (sort.by == column, sort.reverse) {
         (false, _) => "",
@@ -73,7 +73,7 @@ fn track(column: Column, model: &Model) -> Track {
         Column::Comm | Column::Pool => 7,
         _ => column.width(),
     };
-    Track {
+    ColumnSpec {
         title: format!("{}{mark}", column.title()),
         rank: column.rank(),
         least,

@@ -3,13 +3,13 @@
 use ratatui::{buffer::Buffer, layout::Rect, style::Style};
 
 use super::{
-    paint::{self, Field, field, fit},
-    words::{count, cut},
+    drawing::{self, Field, field, fit},
+    fmt::{count, cut},
 };
 use crate::{
     format::text,
     view::{
-        group::By,
+        group::GroupBy,
         model::{Mode, Model, View},
         theme::Theme,
     },
@@ -26,7 +26,7 @@ pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer)
         let left = room.saturating_sub(fit(tabs.clone(), usize::MAX).width() + 2);
         fit([tabs, state(model, theme, left)].concat(), room)
     };
-    paint::line(buffer, area, 0, &line);
+    drawing::line(buffer, area, 0, &line);
 }
 
 /// One field, so that all stay or none; `long`: with the names of all views.
@@ -53,7 +53,7 @@ fn state(model: &Model, theme: Theme, room: usize) -> Vec<Field> {
     let has_rows = !model.view.columns().is_empty();
     let given = text::line(&model.about.filter);
     if !given.is_empty() {
-        let tuples = (model.view, model.by) == (View::Tuples, By::Tuple);
+        let tuples = (model.view, model.by) == (View::Tuples, GroupBy::Tuple);
         let only = if tuples {
             let (rows, all) = (model.list.total, model.list.unfiltered + model.reading.outside);
             format!("{} of {} rows: {given}", count(rows as u64), count(all as u64))
@@ -67,7 +67,7 @@ fn state(model: &Model, theme: Theme, room: usize) -> Vec<Field> {
         let filter = format!("filter: {} ({shown} of {all})", model.filter);
         fields.push(field(2, cut(&filter, room), theme.warn()));
     }
-    if model.view == View::Tuples && model.by != By::Tuple {
+    if model.view == View::Tuples && model.by != GroupBy::Tuple {
         fields.push(field(3, format!("by {}", model.by.name()), theme.strong()));
     }
     fields.push(field(4, format!("rates {}", model.window.name()), Style::new()));

@@ -12,10 +12,13 @@ use crate::{
     host::capacity::Limits,
     view::{
         failing::Failures,
-        group::{By, grouped},
+        group::{GroupBy, grouped},
         layout,
         model::{Mode, Model, Replay, Size, View},
-        reading::{About, Blocked, Call, Failure, Held, Holder, Look, Opener, Own, Pool, Reading},
+        reading::{
+            About, Blocked, Call, Failure, Held, Holder, Opener, Pool, SelfStats, Snapshot,
+            TupleSample,
+        },
     },
 };
 
@@ -129,15 +132,15 @@ pub(super) fn empty() -> Model {
 }
 
 /// `seconds` readings of some lives; `more` adds to the last one.
-pub(super) fn lived(lives: &[Life], seconds: u64, more: impl FnOnce(&mut Reading)) -> Model {
+pub(super) fn lived(lives: &[Life], seconds: u64, more: impl FnOnce(&mut Snapshot)) -> Model {
     let mut model = empty();
     let mut more = Some(more);
     for second in 0..=seconds {
         let at = WALL_NS - (seconds - second) * SECOND;
-        let mut reading = Reading {
+        let mut reading = Snapshot {
             wall_ns: at,
             mono_ns: 500 * SECOND + second * SECOND,
-            own: Own {
+            own: SelfStats {
                 cpu_ns: 40_000_000 + second * 3_000_000,
                 rss_kib: 20_480,
                 ring_kib: 8192,
@@ -146,7 +149,7 @@ pub(super) fn lived(lives: &[Life], seconds: u64, more: impl FnOnce(&mut Reading
                 emitted: 84_000 + second,
                 drift: 0,
             },
-            ..Reading::default()
+            ..Snapshot::default()
         };
         model.book.begin(reading.mono_ns);
         for life in lives {
@@ -158,7 +161,7 @@ pub(super) fn lived(lives: &[Life], seconds: u64, more: impl FnOnce(&mut Reading
             }
             let capacity = life.capacity;
             let key = life.key;
-            model.book.look(&Look {
+            model.book.look(&TupleSample {
                 key,
                 count: &count,
                 has_states: true,
@@ -345,18 +348,19 @@ pub(super) fn sized(model: &mut Model, width: u16, height: u16) {
     model.size = Size { width, height };
     let mut top = Top::new(model.sort().by, None).reversed(model.sort().reverse);
     let by = match model.view {
-        View::Processes => By::Process,
-        View::Sources => By::Source,
+        View::Processes => GroupBy::Process,
+        View::Sources => GroupBy::Source,
         _ => model.by,
     };
     let rows = model.book.rows(model.window).filter(|row| model.filter.matches(row));
-    let rows: Vec<_> = if by == By::Tuple { rows.collect() } else { grouped(rows, by) };
-    let total = if by == By::Tuple { model.book.rows(model.window).count() } else { rows.len() };
+    let rows: Vec<_> = if by == GroupBy::Tuple { rows.collect() } else { grouped(rows, by) };
+    let total =
+        if by == GroupBy::Tuple { model.book.rows(model.window).count() } else { rows.len() };
     for row in rows {
         top.add(row);
     }
     let mut shown = match model.view {
-        View::Failures | View::Own => Vec::new(),
+        View::Failures | View::SelfStats => Vec::new(),
         _ => top.sorted(),
     };
     model.worst = crate::view::update::worst(model);

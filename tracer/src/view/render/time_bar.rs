@@ -3,8 +3,8 @@
 use ratatui::{buffer::Buffer, layout::Rect, style::Style};
 
 use super::{
-    paint::{self, field, fit},
-    words::{clock, count, width},
+    drawing::{self, field, fit},
+    fmt::{clock, count, width},
 };
 use crate::{
     format::text,
@@ -59,7 +59,7 @@ pub(super) fn draw(model: &Model, replay: &Replay, theme: Theme, area: Rect, buf
         line.push_span(format!("{}●{}", "━".repeat(at), "─".repeat(left - 1 - at)));
         line.push_span(end);
     }
-    paint::line(buffer, area, 0, &line);
+    drawing::line(buffer, area, 0, &line);
 }
 
 /// Index of a moment in a bar of `length` letters.

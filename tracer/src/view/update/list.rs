@@ -5,12 +5,12 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 use tracer_common::{Addr, TupleCount, TupleKey};
 
 use super::super::{
-    book::Worst,
-    group::{By, Subject, grouped},
+    group::{GroupBy, Subject, grouped},
     layout,
     model::{List, Mode, Model, View},
     reading::{Held, Pool},
     render,
+    tuple_history::Worst,
 };
 use crate::{
     format::table::{self, Alike, Top},
@@ -60,15 +60,15 @@ pub(super) fn limit_scroll(model: &mut Model) {
 fn show(model: &mut Model, to: Option<usize>) {
     let by = match model.view {
         View::Tuples => model.by,
-        View::Processes => By::Process,
-        View::Sources => By::Source,
-        View::Failures | View::Own => {
+        View::Processes => GroupBy::Process,
+        View::Sources => GroupBy::Source,
+        View::Failures | View::SelfStats => {
             model.list = List::default();
             return;
         }
     };
     let height = height(model).max(1);
-    let mut list = if (model.view, by) == (View::Tuples, By::Tuple) {
+    let mut list = if (model.view, by) == (View::Tuples, GroupBy::Tuple) {
         let unfiltered = model.book.count();
         choose(model, || filtered(model), by, (to, height), unfiltered)
     } else {
@@ -107,7 +107,7 @@ fn with_count(rows: Vec<Row>) -> (Vec<Row>, usize) {
 fn choose<I: Iterator<Item = Row>>(
     model: &Model,
     rows: impl Fn() -> I,
-    by: By,
+    by: GroupBy,
     (to, height): (Option<usize>, usize),
     unfiltered: usize,
 ) -> List {
@@ -163,7 +163,7 @@ fn choose<I: Iterator<Item = Row>>(
 
 /// By source address, with those of the pools that nobody uses.
 fn sources(model: &Model) -> Vec<Row> {
-    let mut rows = grouped(filtered(model), By::Source);
+    let mut rows = grouped(filtered(model), GroupBy::Source);
     let pools = &model.reading.pools;
     for row in &mut rows {
         row.note = note(pools, IpAddr::from(row.key.source.0).to_canonical());
@@ -249,5 +249,5 @@ fn by_process(rows: impl Iterator<Item = Row>) -> Vec<Row> {
     for row in rows {
         by_pid.entry(row.pid).or_default().push(row);
     }
-    by_pid.into_values().flat_map(|rows| grouped(rows.into_iter(), By::Process)).collect()
+    by_pid.into_values().flat_map(|rows| grouped(rows.into_iter(), GroupBy::Process)).collect()
 }

@@ -7,9 +7,9 @@ use super::*;
 use crate::{
     format::table::Column,
     view::{
-        book::Window,
         model::List,
-        reading::{About, Call, Failure, Held, Holder, Look, Pool},
+        reading::{About, Call, Failure, Held, Holder, Pool, TupleSample},
+        tuple_history::Window,
     },
 };
 
@@ -33,10 +33,10 @@ fn count(in_use: u64) -> TupleCount {
 }
 
 /// `counts`: by destination, all from one source.
-fn read(model: &mut Model, second: u64, counts: &[(u8, u64)], reading: Reading) {
+fn read(model: &mut Model, second: u64, counts: &[(u8, u64)], reading: Snapshot) {
     model.book.begin(second * 1_000_000_000);
     for (destination, in_use) in counts {
-        model.book.look(&Look {
+        model.book.look(&TupleSample {
             key: tuple(1, *destination),
             count: &count(*in_use),
             has_states: true,
@@ -57,7 +57,7 @@ fn read(model: &mut Model, second: u64, counts: &[(u8, u64)], reading: Reading) 
 
 fn model(counts: &[(u8, u64)]) -> Model {
     let mut model = Model::new(About::default());
-    read(&mut model, 1, counts, Reading::default());
+    read(&mut model, 1, counts, Snapshot::default());
     model
 }
 
@@ -101,9 +101,9 @@ fn the_selection_follows_its_tuple_and_keeps_its_place_when_that_is_gone() {
     press(&mut model, KeyCode::Down);
     press(&mut model, KeyCode::Down);
     assert_eq!(selected(&model), Some(3));
-    read(&mut model, 2, &[(1, 600), (2, 900), (3, 500)], Reading::default());
+    read(&mut model, 2, &[(1, 600), (2, 900), (3, 500)], Snapshot::default());
     assert_eq!((selected(&model), model.list.cursor), (Some(3), Some(2)));
-    read(&mut model, 3, &[(1, 600), (2, 900)], Reading::default());
+    read(&mut model, 3, &[(1, 600), (2, 900)], Snapshot::default());
     assert_eq!(selected(&model), Some(1));
     press(&mut model, KeyCode::Esc);
     assert_eq!(selected(&model), None);
@@ -144,7 +144,7 @@ fn a_filter_is_typed_and_taken_off() {
     press(&mut model, KeyCode::Enter);
     assert_eq!((destinations(&model), model.list.unfiltered), (vec![2, 3], 3));
     press(&mut model, KeyCode::Char('a'));
-    assert_eq!((model.by, destinations(&model)), (By::Destination, vec![2, 3]));
+    assert_eq!((model.by, destinations(&model)), (GroupBy::Destination, vec![2, 3]));
     press(&mut model, KeyCode::Esc);
     assert_eq!(destinations(&model), [2, 3, 1]);
 }
@@ -154,11 +154,11 @@ fn a_group_opens_into_its_tuples_and_a_tuple_into_its_detail() {
     let mut model = model(&[(1, 100), (2, 900), (3, 500)]);
     press(&mut model, KeyCode::Char('a'));
     press(&mut model, KeyCode::Char('a'));
-    assert_eq!((model.by, model.list.rows.len()), (By::Source, 1));
+    assert_eq!((model.by, model.list.rows.len()), (GroupBy::Source, 1));
     let row = &model.list.rows[0];
     assert_eq!((row.in_use, row.tuples, row.saturation), (1500, 3, Some(0.9)));
     press(&mut model, KeyCode::Enter);
-    assert_eq!((model.by, model.filter.text()), (By::Tuple, "src:10.0.0.1"));
+    assert_eq!((model.by, model.filter.text()), (GroupBy::Tuple, "src:10.0.0.1"));
     assert_eq!(destinations(&model), [2, 3, 1]);
     press(&mut model, KeyCode::Down);
     press(&mut model, KeyCode::Enter);
@@ -192,7 +192,7 @@ fn failure(wall_ns: u64, pid: u32) -> Failure {
 fn failures_of_one_kind_in_a_row_are_one_line() {
     let mut model = model(&[(2, 1000)]);
     let failures = [1, 1, 1, 2, 1].map(|pid| failure(1_500_000_000, pid)).to_vec();
-    let reading = Reading { failures, wall_ns: 2_000_000_000, ..Reading::default() };
+    let reading = Snapshot { failures, wall_ns: 2_000_000_000, ..Snapshot::default() };
     read(&mut model, 2, &[(2, 1000)], reading);
     let counts: Vec<_> = model.failures.iter().map(|failures| failures.count).collect();
     assert_eq!(counts, [3, 1, 1]);
@@ -208,7 +208,8 @@ fn processes_are_those_that_hold_ports_and_those_that_fail() {
     let holder = Holder { pid: 9, ports: 700, time_wait: 600, tuples: 1, ..Holder::default() };
     let failures = vec![failure(1_200_000_000, 4), failure(1_300_000_000, 4)];
     let wall_ns = 2_100_000_000;
-    let reading = Reading { holders: Some(vec![holder]), failures, wall_ns, ..Reading::default() };
+    let reading =
+        Snapshot { holders: Some(vec![holder]), failures, wall_ns, ..Snapshot::default() };
     read(&mut model, 2, &[(2, 1000)], reading);
     let rows: Vec<_> = model
         .list
@@ -225,7 +226,7 @@ fn sources_show_the_addresses_of_a_pool_that_nobody_uses() {
     let out = Some("not on this host".to_owned());
     let addresses = vec![([10, 0, 0, 1].into(), None), ([10, 0, 0, 9].into(), out)];
     let pool = Pool { rule: "default".into(), agent: None, addresses };
-    read(&mut model, 2, &[(1, 100)], Reading { pools: vec![pool], ..Reading::default() });
+    read(&mut model, 2, &[(1, 100)], Snapshot { pools: vec![pool], ..Snapshot::default() });
     press(&mut model, KeyCode::Char('3'));
     let cells: Vec<_> = model
         .list
@@ -338,7 +339,7 @@ proptest! {
                 Step::Read(counts) => {
                     second += 1;
                     let failures = vec![failure(second * 1_000_000_000, u32::try_from(second % 3).unwrap())];
-                    read(&mut model, second, &counts, Reading { failures, ..Reading::default() });
+                    read(&mut model, second, &counts, Snapshot { failures, ..Snapshot::default() });
                 }
                 Step::Replay(on) => {
                     model.replay = on.then(|| Replay { speed: 1.0, ..Replay::default() });
@@ -367,7 +368,7 @@ fn every_window_and_view_can_be_reached_by_keys() {
     }
     assert_eq!(model.view, View::Tuples);
     press(&mut model, KeyCode::BackTab);
-    assert_eq!(model.view, View::Own);
+    assert_eq!(model.view, View::SelfStats);
     for window in [Window::TenSeconds, Window::Minute, Window::Second] {
         press(&mut model, KeyCode::Char('r'));
         assert_eq!(model.window, window);

@@ -6,7 +6,7 @@ use super::{
     super::{
         filter::Filter,
         model::{Mode, Model},
-        when,
+        time_input,
     },
     Effect, Play, refresh,
 };
@@ -51,13 +51,13 @@ fn entered(model: &mut Model) -> Effect {
         },
         Mode::Jump { input, error, way } => {
             let replay = model.replay.as_ref();
-            let base = when::Base {
+            let base = time_input::Base {
                 now_ns: model.reading.wall_ns,
                 begin_ns: replay.map_or(0, |replay| replay.begin_ns),
                 end_ns: replay.map_or(u64::MAX, |replay| replay.end_ns),
                 zone: model.zone.clone(),
             };
-            match when::parse(input.text(), &base, *way) {
+            match time_input::parse(input.text(), &base, *way) {
                 Ok(ns) => {
                     model.mode = Mode::Browse;
                     return Effect::Play(Play::Seek(ns));

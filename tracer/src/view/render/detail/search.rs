@@ -6,7 +6,7 @@ use ratatui::{
 };
 use tracer_common::tuple::{SEARCH_BUCKETS, search_bucket_end};
 
-use super::{super::words::count, heading};
+use super::{super::fmt::count, heading};
 use crate::{format::table::nanoseconds, view::theme::Theme};
 
 /// Columns of the limits, and of the numbers.

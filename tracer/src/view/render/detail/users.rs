@@ -4,17 +4,17 @@ use ratatui::{style::Style, text::Line};
 
 use super::{
     super::{
-        grid::{Grid, Track, needed},
-        paint::wrapped,
-        words::{container, count, several, who},
+        drawing::wrapped,
+        fmt::{container, count, several, who},
+        grid::{ColumnSpec, Grid, needed},
     },
     heading,
 };
 use crate::view::{
-    book::Detail,
     model::Model,
     reading::{Blocked, Held, Holder, Opener},
     theme::Theme,
+    tuple_history::Detail,
 };
 
 /// Lines of each list: the rest is only counted.
@@ -141,14 +141,14 @@ fn blocked(model: &Model, detail: &Detail, theme: Theme, room: usize) -> Vec<Lin
     lines
 }
 
-fn track((title, rank, least, text): (&str, u8, usize, bool)) -> Track {
-    Track { title: title.to_owned(), rank, least, usual: least, text, address: false }
+fn track((title, rank, least, text): (&str, u8, usize, bool)) -> ColumnSpec {
+    ColumnSpec { title: title.to_owned(), rank, least, usual: least, text, address: false }
 }
 
 /// The first rows, below their titles.
 fn listed(
     rows: impl Iterator<Item = Vec<String>>,
-    tracks: Vec<Track>,
+    tracks: Vec<ColumnSpec>,
     theme: Theme,
     room: usize,
 ) -> Vec<Line<'static>> {

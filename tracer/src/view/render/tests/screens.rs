@@ -9,7 +9,7 @@ use crate::{
     format::table::Column,
     view::{
         filter::Filter,
-        group::By,
+        group::GroupBy,
         input::Input,
         model::{Mode, Model, Sort, View},
     },
@@ -102,14 +102,14 @@ fn everything_is_full() {
 #[test]
 fn a_degraded_backend_and_losses() {
     seen("degraded", fixtures::degraded(), 3);
-    seen("degraded_own", view(View::Own, fixtures::degraded()), 3);
+    seen("degraded_own", view(View::SelfStats, fixtures::degraded()), 3);
 }
 
 #[test]
 fn what_the_tracer_costs() {
-    seen("own", view(View::Own, fixtures::incident()), 3);
-    let mut recorded = fixtures::replay(view(View::Own, fixtures::incident()));
-    recorded.reading.own = crate::view::reading::Own::default();
+    seen("own", view(View::SelfStats, fixtures::incident()), 3);
+    let mut recorded = fixtures::replay(view(View::SelfStats, fixtures::incident()));
+    recorded.reading.own = crate::view::reading::SelfStats::default();
     seen("own_replay", recorded, 2);
 }
 
@@ -167,7 +167,7 @@ fn what_a_process_holds_and_what_a_source() {
 fn a_filter_in_force_and_one_that_hides_all() {
     let mut model = fixtures::incident();
     model.filter = Filter::parse("sat>45 !haproxy").unwrap();
-    model.by = By::Destination;
+    model.by = GroupBy::Destination;
     seen("filtered", model, 3);
     let mut model = fixtures::incident();
     model.filter = Filter::parse("squid").unwrap();

@@ -10,12 +10,12 @@ use super::super::test_fixtures::{self as fixtures, Life, sized};
 use crate::{
     format::text,
     view::{
-        book::Window,
         filter::Filter,
-        group::By,
+        group::GroupBy,
         input::Input,
         model::{Mode, Model, Size, View},
         reading::About,
+        tuple_history::Window,
     },
 };
 
@@ -90,7 +90,7 @@ proptest! {
         let mut model = hostile();
         (model.view, model.mode) = (View::ALL[view], mode(number, scroll));
         (model.scroll, model.paused, model.colour) = (scroll, paused, colour);
-        (model.by, model.window) = (By::ALL[by], Window::ALL[window]);
+        (model.by, model.window) = (GroupBy::ALL[by], Window::ALL[window]);
         model.filter = Filter::parse(text).unwrap();
         model.message = said.then(|| EVIL.to_owned());
         model.list.cursor = cursor;

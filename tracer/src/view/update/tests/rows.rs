@@ -12,7 +12,7 @@ fn only_rows_that_are_shown_make_the_column_of_namespaces() {
             (0..200).map(|destination| (tuple(1, destination), 500 - u64::from(destination)));
         let twin = |netns| (TupleKey { netns, ..tuple(2, 1) }, fullest);
         for (key, in_use) in rows.chain([twin(7), twin(8)]) {
-            model.book.look(&Look {
+            model.book.look(&TupleSample {
                 key,
                 count: &count(in_use),
                 has_states: true,
@@ -27,7 +27,7 @@ fn only_rows_that_are_shown_make_the_column_of_namespaces() {
                 netns_name: None,
             });
         }
-        let reading = Reading::default();
+        let reading = Snapshot::default();
         model.book.end(&reading);
         update(model, Message::Read(Box::new(reading)));
         assert_eq!(model.list.total, 202);
@@ -51,8 +51,12 @@ fn failures_of_nobody_known_are_no_row_of_ports() {
     ];
     let failures = vec![failure(1_500_000_000, 0), failure(1_500_000_000, 5)];
     model.view = View::Processes;
-    let reading =
-        Reading { wall_ns: 2_000_000_000, holders: Some(holders), failures, ..Reading::default() };
+    let reading = Snapshot {
+        wall_ns: 2_000_000_000,
+        holders: Some(holders),
+        failures,
+        ..Snapshot::default()
+    };
     read(&mut model, 2, &[], reading);
     let mut told: Vec<_> = (model.list.rows.iter())
         .map(|row| (row.pid, row.in_use, row.rates.is_some_and(|rates| rates.failed > 0.0)))

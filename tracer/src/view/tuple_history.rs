@@ -16,7 +16,7 @@ use plot::Plots;
 pub use plot::{Plot, Point};
 use track::Track;
 
-use super::reading::{Look, Reading};
+use super::reading::{Snapshot, TupleSample};
 use crate::ledger::stats::Row;
 
 /// Over how much time a rate is taken.
@@ -63,7 +63,7 @@ const KEEP_MS: u32 = 600_000;
 
 /// All tuples, and the host as a whole.
 #[derive(Debug)]
-pub struct Book {
+pub struct TupleHistory {
     /// Tuples at most.
     limit: usize,
     /// Tuples of the newest reading that there was no room for, and whether there ever were any.
@@ -138,13 +138,13 @@ pub struct Worst {
     pub others: usize,
 }
 
-impl Default for Book {
+impl Default for TupleHistory {
     fn default() -> Self {
         Self::of(usize::MAX)
     }
 }
 
-impl Book {
+impl TupleHistory {
     /// A book of so many tuples at most: a recording can name more than any memory holds. Where
     /// there are more, those that hold ports come first, and then those that were there first.
     pub fn of(limit: usize) -> Self {
@@ -183,7 +183,7 @@ impl Book {
     }
 
     /// A tuple of the reading; each one once.
-    pub fn look(&mut self, look: &Look<'_>) {
+    pub fn look(&mut self, look: &TupleSample<'_>) {
         let place = self.place(&look.key);
         let (now_ms, reading) = (self.now_ms, self.reading);
         // What is taken at an address is taken by tuples, too.
@@ -241,7 +241,7 @@ impl Book {
     }
 
     /// The reading is complete.
-    pub fn end(&mut self, reading: &Reading) {
+    pub fn end(&mut self, reading: &Snapshot) {
         let (number, now_ms) = (self.reading, self.now_ms);
         self.tracks.retain_mut(|track| track.stays(number, now_ms, KEEP_MS));
         // Seldom needed again, and large.

@@ -8,14 +8,14 @@ use tracer_common::TupleKey;
 
 use super::{
     super::{
+        fmt::{count, per_second},
         plot::{bars, squeezed, stacked},
-        words::{count, per_second},
     },
     heading,
 };
 use crate::{
     format::table::{SLOW, seconds},
-    view::{book::Point, model::Model, theme::Theme},
+    view::{model::Model, theme::Theme, tuple_history::Point},
 };
 
 /// Columns of the numbers on the left.
@@ -23,7 +23,7 @@ const SCALE: usize = 8;
 /// Lines of each of the smaller plots.
 const SMALL: usize = 2;
 
-pub(super) fn lines(
+pub(crate) fn lines(
     model: &Model,
     key: &TupleKey,
     theme: Theme,

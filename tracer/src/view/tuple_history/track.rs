@@ -5,7 +5,7 @@ use std::{cmp::Ordering, sync::Arc};
 use tracer_common::{Cause, States, TupleKey, tuple::SEARCH_BUCKETS};
 
 use super::{
-    super::{course::Course, history::Change, reading::Look},
+    super::{course::Course, history::Change, reading::TupleSample},
     Detail, Hurts, Window,
 };
 use crate::{
@@ -75,7 +75,7 @@ impl Track {
     }
 
     /// Takes a reading in. Returns how many ports were taken since the one before.
-    pub(super) fn look(&mut self, look: &Look<'_>, now_ms: u32, reading: u32) -> u64 {
+    pub(super) fn look(&mut self, look: &TupleSample<'_>, now_ms: u32, reading: u32) -> u64 {
         let count = look.count;
         if count.opened < self.opened || count.released < self.released {
             // It was removed and came back: from 0 again.
@@ -92,7 +92,7 @@ impl Track {
         opened
     }
 
-    fn copy(&mut self, look: &Look<'_>) {
+    fn copy(&mut self, look: &TupleSample<'_>) {
         let count = look.count;
         self.opened = count.opened;
         self.released = count.released;

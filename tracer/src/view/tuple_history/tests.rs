@@ -23,7 +23,7 @@ fn key(number: u8) -> TupleKey {
 /// A book that is fed by the second.
 #[derive(Default)]
 struct Feed {
-    book: Book,
+    book: TupleHistory,
     second: u64,
 }
 
@@ -33,7 +33,7 @@ impl Feed {
     fn at(&mut self, second: f64, tuples: &[(TupleKey, TupleCount)]) {
         self.book.begin((second * 1e9) as u64);
         for (key, count) in tuples {
-            self.book.look(&Look {
+            self.book.look(&TupleSample {
                 key: *key,
                 count,
                 has_states: true,
@@ -48,7 +48,7 @@ impl Feed {
                 netns_name: None,
             });
         }
-        self.book.end(&Reading::default());
+        self.book.end(&Snapshot::default());
     }
 
     fn next(&mut self, tuples: &[(TupleKey, TupleCount)]) {
@@ -251,8 +251,8 @@ fn only_what_is_watched_has_a_history() {
 
 #[test]
 fn the_host_has_its_failures_by_cause() {
-    let mut book = Book::default();
-    let mut reading = Reading::default();
+    let mut book = TupleHistory::default();
+    let mut reading = Snapshot::default();
     for second in 0..30 {
         book.begin(second * 1_000_000_000);
         reading.failed[Cause::PortsExhausted as usize] = second * 5;

@@ -7,10 +7,10 @@ use ratatui::{
     text::{Line, Span},
 };
 
-use super::words::{cut, width};
+use super::fmt::{cut, width};
 
 /// One row of an area; what does not fit is cut off.
-pub(super) fn line(buffer: &mut Buffer, area: Rect, row: usize, line: &Line<'_>) {
+pub(crate) fn line(buffer: &mut Buffer, area: Rect, row: usize, line: &Line<'_>) {
     let area = area.intersection(buffer.area);
     if let Some(y) = u16::try_from(row).ok().filter(|row| *row < area.height) {
         buffer.set_line(area.x, area.y + y, line, area.width);
@@ -19,7 +19,7 @@ pub(super) fn line(buffer: &mut Buffer, area: Rect, row: usize, line: &Line<'_>)
 
 /// Lines from the top of an area, the first `skip` of them left out, as far as others remain to
 /// fill the area.
-pub(super) fn scrolled(buffer: &mut Buffer, area: Rect, lines: &[Line<'_>], skip: usize) {
+pub(crate) fn scrolled(buffer: &mut Buffer, area: Rect, lines: &[Line<'_>], skip: usize) {
     let skip = skip.min(lines.len().saturating_sub(area.height.into()));
     for (row, text) in lines.iter().skip(skip).enumerate() {
         line(buffer, area, row, text);
@@ -27,7 +27,7 @@ pub(super) fn scrolled(buffer: &mut Buffer, area: Rect, lines: &[Line<'_>], skip
 }
 
 /// One row of an area in a style.
-pub(super) fn style(buffer: &mut Buffer, area: Rect, row: usize, style: Style) {
+pub(crate) fn style(buffer: &mut Buffer, area: Rect, row: usize, style: Style) {
     let area = area.intersection(buffer.area);
     if let Some(y) = u16::try_from(row).ok().filter(|row| *row < area.height) {
         buffer.set_style(Rect::new(area.x, area.y + y, area.width, 1), style);
@@ -36,18 +36,18 @@ pub(super) fn style(buffer: &mut Buffer, area: Rect, row: usize, style: Style) {
 
 /// A part of a line. Where there is no room for all, the largest rank goes first.
 #[derive(Clone, Debug)]
-pub(super) struct Field {
+pub(crate) struct Field {
     rank: u8,
     spans: Vec<Span<'static>>,
 }
 
-pub(super) fn field(rank: u8, text: impl Into<String>, style: Style) -> Field {
+pub(crate) fn field(rank: u8, text: impl Into<String>, style: Style) -> Field {
     Field { rank, spans: vec![Span::styled(text.into(), style)] }
 }
 
 impl Field {
     /// With more text, in a style of its own.
-    pub(super) fn and(mut self, text: impl Into<String>, style: Style) -> Self {
+    pub(crate) fn and(mut self, text: impl Into<String>, style: Style) -> Self {
         self.spans.push(Span::styled(text.into(), style));
         self
     }
@@ -61,7 +61,7 @@ impl Field {
 const GAP: &str = "  ";
 
 /// The fields that there is room for, in their order.
-pub(super) fn fit(mut fields: Vec<Field>, room: usize) -> Line<'static> {
+pub(crate) fn fit(mut fields: Vec<Field>, room: usize) -> Line<'static> {
     let needed = |fields: &[Field]| {
         let text: usize = fields.iter().map(Field::width).sum();
         text + GAP.len() * fields.len().saturating_sub(1)
@@ -83,7 +83,7 @@ pub(super) fn fit(mut fields: Vec<Field>, room: usize) -> Line<'static> {
 }
 
 /// Text in lines of at most `room`, broken between words where that is possible.
-pub(super) fn wrapped(text: &str, room: usize, style: Style) -> Vec<Line<'static>> {
+pub(crate) fn wrapped(text: &str, room: usize, style: Style) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     let mut now = String::new();
     for word in text.split(' ') {
@@ -115,7 +115,7 @@ fn shortened(line: Line<'static>, room: usize) -> Line<'static> {
 }
 
 /// Two blocks of lines beside each other, the second one at column `at`.
-pub(super) fn beside(
+pub(crate) fn beside(
     left: Vec<Line<'static>>,
     right: Vec<Line<'static>>,
     at: usize,

@@ -16,12 +16,12 @@ use crate::{
 };
 
 /// Columns of a terminal that a text takes.
-pub(super) fn width(text: &str) -> usize {
+pub(crate) fn width(text: &str) -> usize {
     Span::raw(text).width()
 }
 
 /// `28,232`
-pub(super) fn count(number: u64) -> String {
+pub(crate) fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (place, digit) in digits.chars().enumerate() {
@@ -34,18 +34,18 @@ pub(super) fn count(number: u64) -> String {
 }
 
 /// `1,204` or `3.5`
-pub(super) fn per_second(number: f64) -> String {
+pub(crate) fn per_second(number: f64) -> String {
     let text = rate(number);
     text.parse().map_or(text, count)
 }
 
 /// A count of things: `1 port`, `2 ports`.
-pub(super) fn several(number: u64, one: &str) -> String {
+pub(crate) fn several(number: u64, one: &str) -> String {
     format!("{} {one}{}", count(number), if number == 1 { "" } else { "s" })
 }
 
 /// Time of day; `--:--:--` for one that is not known.
-pub(super) fn clock(wall_ns: u64, zone: &TimeZone) -> String {
+pub(crate) fn clock(wall_ns: u64, zone: &TimeZone) -> String {
     let known = Some(wall_ns).filter(|ns| *ns > 0);
     let moment = known.and_then(|ns| Timestamp::from_nanosecond(ns.into()).ok());
     moment.map_or_else(
@@ -55,7 +55,7 @@ pub(super) fn clock(wall_ns: u64, zone: &TimeZone) -> String {
 }
 
 /// `10.0.0.8 → 10.0.1.7:8080`; parts that are not there are left out.
-pub(super) fn ends(key: &TupleKey) -> String {
+pub(crate) fn ends(key: &TupleKey) -> String {
     let source = address(key.source);
     if key.is_of_bind() {
         return format!("{source} → {BIND}");
@@ -68,7 +68,7 @@ pub(super) fn ends(key: &TupleKey) -> String {
 }
 
 /// The same within `room`: both addresses are cut in their middle if they have to be.
-pub(super) fn ends_within(key: &TupleKey, room: usize) -> String {
+pub(crate) fn ends_within(key: &TupleKey, room: usize) -> String {
     let whole = ends(key);
     let Some((from, to)) = whole.split_once(" → ").filter(|_| width(&whole) > room) else {
         return whole;
@@ -80,7 +80,7 @@ pub(super) fn ends_within(key: &TupleKey, room: usize) -> String {
 }
 
 /// With its port; `None`: there is none.
-pub(super) fn destination(key: &TupleKey) -> Option<String> {
+pub(crate) fn destination(key: &TupleKey) -> Option<String> {
     if key.is_of_bind() {
         return Some(BIND.to_owned());
     }
@@ -94,7 +94,7 @@ pub(super) fn destination(key: &TupleKey) -> Option<String> {
 }
 
 /// `nginx (812)`
-pub(super) fn who(comm: &[u8; 16], pid: u32) -> String {
+pub(crate) fn who(comm: &[u8; 16], pid: u32) -> String {
     let name = text::kernel(comm);
     match (name.is_empty(), pid) {
         (true, 0) => "-".to_owned(),
@@ -105,14 +105,14 @@ pub(super) fn who(comm: &[u8; 16], pid: u32) -> String {
 }
 
 /// A container's id as people know it, or a systemd unit.
-pub(super) fn container(id: Option<&str>) -> Option<String> {
+pub(crate) fn container(id: Option<&str>) -> Option<String> {
     let kept = if is_unit(id?) { usize::MAX } else { 12 };
     let short: String = text::line(id?).chars().take(kept).collect();
     Some(short).filter(|short| !short.is_empty())
 }
 
 /// Cut at its end, with an ellipsis.
-pub(super) fn cut(text: &str, room: usize) -> Cow<'_, str> {
+pub(crate) fn cut(text: &str, room: usize) -> Cow<'_, str> {
     if width(text) <= room {
         return Cow::Borrowed(text);
     }
@@ -139,7 +139,7 @@ fn tail(text: &str, room: usize) -> &str {
 
 /// An address, perhaps with a port, cut in its middle: its network, its last part, and the whole port
 /// stay as long as there is room.
-pub(super) fn cut_address(text: &str, room: usize) -> Cow<'_, str> {
+pub(crate) fn cut_address(text: &str, room: usize) -> Cow<'_, str> {
     if width(text) <= room {
         return Cow::Borrowed(text);
     }
