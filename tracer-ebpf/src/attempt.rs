@@ -8,7 +8,9 @@ use aya_ebpf::{
 use tracer_common::{Addr, Attempt, Kind, Loss, TupleKey, conn_flag};
 
 use crate::{
-    filter, share,
+    filter,
+    offsets::SPREADING,
+    share,
     skip::{Skip, Step},
     who,
 };
@@ -177,9 +179,19 @@ impl LastSpread {
     }
 }
 
+/// Marks the call that has just begun, if it is a connect() whose source the spreader bound: its hook ran before, in the same
+/// call.
+#[inline(always)]
+pub(crate) fn mark_spread(begin: &CallInfo) -> Step {
+    if SPREADING.load() != 0 && begin.call == Call::Connect && was_given(begin.sk) {
+        connecting(begin.cookie).ok_or(Skip::NotOurs)?.flags |= conn_flag::SPREAD;
+    }
+    Ok(())
+}
+
 /// Whether the spreader bound this socket's source in the current thread's call. True only once for each call.
 #[inline(always)]
-pub(crate) fn was_given(sk: u64) -> bool {
+fn was_given(sk: u64) -> bool {
     let Some(given) = LastSpread::here() else { return false };
     // SAFETY: as in `LastSpread::give`.
     unsafe {

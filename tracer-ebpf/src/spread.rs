@@ -33,10 +33,6 @@ static RULES: Array<Rule> = Array::with_max_entries(2, 0);
 #[map]
 static ACTIVE_RULE: Array<u32> = Array::with_max_entries(1, 0);
 
-/// When the agent's lease of the rule ends, CLOCK_MONOTONIC, ns. The agent renews it.
-#[map]
-static LEASE: Array<u64> = Array::with_max_entries(1, 0);
-
 /// How often each [`Decision`] was taken, per CPU.
 #[map]
 static DECISION_COUNT: PerCpuArray<u64> = PerCpuArray::with_max_entries(Decision::COUNT as u32, 0);

@@ -6,11 +6,10 @@
 use aya_ebpf::{
     helpers::bpf_get_socket_cookie, macros::cgroup_sock_addr, programs::SockAddrContext,
 };
-use tracer_common::{Addr, conn_flag};
+use tracer_common::Addr;
 
 use crate::{
     attempt::{self, Call, CallInfo},
-    offsets::SPREADING,
     skip::{Skip, Step, settle},
     sock::TcpSock,
 };
@@ -111,9 +110,5 @@ fn begin(ctx: &SockAddrContext, call: Call, address: Addr) -> Step {
         },
     };
     attempt::begin::<true>(&begin)?;
-    // The spreader's hook ran before this one in the same call.
-    if SPREADING.load() != 0 && call == Call::Connect && attempt::was_given(begin.sk) {
-        attempt::connecting(cookie).ok_or(Skip::NotOurs)?.flags |= conn_flag::SPREAD;
-    }
-    Ok(())
+    attempt::mark_spread(&begin)
 }

@@ -1,12 +1,17 @@
 //! Which calls are exempt from the rule, and why.
 
+use aya_ebpf::{macros::map, maps::Array};
 use tracer_common::{
     Addr, Rule,
     spread::{self, Decision, rule_flag},
 };
 
-use super::{Call, LEASE, SockFamily};
+use super::{Call, SockFamily};
 use crate::{attempt::now, sock::TcpSock};
+
+/// When the agent's lease of the rule ends, CLOCK_MONOTONIC, ns. The agent renews it.
+#[map]
+static LEASE: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Why a call is exempt, and whether the spreader bound its socket for an earlier connect(). `None`: the rule applies.
 /// Kept apart so that the verifier drops these states before the choice.
