@@ -71,12 +71,42 @@ pub fn run(
         tracer,
     };
     match recorder.run(asked) {
-        Ok(result) => result.and_then(|()| match recorder.output.failure() {
-            Some(failure) => Err(Error::Failure(failure)),
-            None => Ok(()),
-        }),
+        Ok(()) => recorder.output.failure().map_or(Ok(()), |it| Err(Error::Failure(it))),
+        Err(Ended::Failed(error)) => Err(error),
         // The reader has what it wanted.
-        Err(Closed) => Ok(()),
+        Err(Ended::Closed) => Ok(()),
+    }
+}
+
+/// Why a recording ends before its time.
+enum Ended {
+    /// The reader of the output is gone.
+    Closed,
+    /// The BPF maps cannot be read.
+    Failed(Error),
+}
+
+impl From<Closed> for Ended {
+    fn from(_: Closed) -> Self {
+        Self::Closed
+    }
+}
+
+impl From<Error> for Ended {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Keeps the first error in `first` and goes on; a reader that is gone ends everything.
+fn put_off(result: Result<(), Ended>, first: &mut Option<Error>) -> Result<(), Closed> {
+    match result {
+        Ok(()) => Ok(()),
+        Err(Ended::Closed) => Err(Closed),
+        Err(Ended::Failed(error)) => {
+            first.get_or_insert(error);
+            Ok(())
+        }
     }
 }
 
@@ -110,10 +140,8 @@ struct Recorder<'a> {
 }
 
 impl Recorder<'_> {
-    fn run(&mut self, asked: &StopSignals) -> Result<Result<(), Error>, Closed> {
-        if let Err(error) = self.begin()? {
-            return Ok(Err(error));
-        }
+    fn run(&mut self, asked: &StopSignals) -> Result<(), Ended> {
+        self.begin()?;
         let started = Instant::now();
         let mut ticked = started;
         while !asked.stop() && self.config.duration.is_none_or(|limit| started.elapsed() < limit) {
@@ -126,14 +154,10 @@ impl Recorder<'_> {
             }
             if ticked.elapsed() >= TICK {
                 ticked = Instant::now();
-                if let Err(error) = self.tick()? {
-                    return Ok(Err(error));
-                }
+                self.tick()?;
             }
-            if self.last_at.elapsed() >= self.config.stats_interval
-                && let Err(error) = self.stats()?
-            {
-                return Ok(Err(error));
+            if self.last_at.elapsed() >= self.config.stats_interval {
+                self.stats()?;
             }
             if taken < BATCH {
                 let left =
@@ -145,7 +169,7 @@ impl Recorder<'_> {
         self.end()
     }
 
-    fn begin(&mut self) -> Result<Result<(), Error>, Closed> {
+    fn begin(&mut self) -> Result<(), Ended> {
         let uname = rustix::system::uname();
         let host = uname.nodename().to_string_lossy();
         let line = totals::start(&self.tracer, self.config, &host);
@@ -153,9 +177,7 @@ impl Recorder<'_> {
         self.degraded.said(line.degraded);
         // A reader may wait for the first line to know that everything is attached.
         self.output.write()?;
-        if let Err(error) = self.tracer.read(true) {
-            return Ok(Err(error));
-        }
+        self.tracer.read(true)?;
         self.forecasts.begin(clock::monotonic_ns());
         self.older = self.tracer.take_older();
         let Self { tracer, forecasts, older, .. } = self;
@@ -164,7 +186,7 @@ impl Recorder<'_> {
         }
         forecasts.end();
         self.tracer.keep_tuples(&mut self.last);
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// Turns waiting records into lines. Returns how many records there were.
@@ -207,38 +229,29 @@ impl Recorder<'_> {
         result.map(|()| taken)
     }
 
-    fn tick(&mut self) -> Result<Result<(), Error>, Closed> {
+    fn tick(&mut self) -> Result<(), Ended> {
         self.output.flush()?;
         self.tracer.session.flush_log();
-        if self.config.events.lost
-            && let Err(error) = self.losses()?
-        {
-            return Ok(Err(error));
+        if self.config.events.lost {
+            self.losses()?;
         }
+        self.tracer.reconcile_if_due()?;
         // Bound ports, for what failed searches say of them.
-        let compared = self.tracer.reconcile_if_due();
-        if let Err(error) = compared.and_then(|()| self.tracer.refresh_ports()) {
-            return Ok(Err(error));
-        }
+        self.tracer.refresh_ports()?;
         self.degradation()?;
-        let result = self.tracer.totals();
-        if let Ok(totals) = &result {
-            self.progress.show(self.events, totals, self.output.dropped().events);
-        }
-        Ok(result.map(|_| ()))
+        let totals = self.tracer.totals()?;
+        self.progress.show(self.events, &totals, self.output.dropped().events);
+        Ok(())
     }
 
     /// One `lost` line for each reason that counted up since the last one.
-    fn losses(&mut self) -> Result<Result<(), Error>, Closed> {
-        let totals = match self.tracer.totals() {
-            Ok(totals) => totals,
-            Err(error) => return Ok(Err(error)),
-        };
+    fn losses(&mut self) -> Result<(), Ended> {
+        let totals = self.tracer.totals()?;
         let dropped = self.output.dropped();
         for (reason, count) in self.told.new_losses(&totals, dropped, self.undecodable) {
             self.output.lost(reason, count)?;
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// A line if what does not work as well as it could has changed.
@@ -250,21 +263,19 @@ impl Recorder<'_> {
 
     /// A reading: one `tuple.stats` line for each tuple that holds ports or has changed, and
     /// `tracer.stats`.
-    fn stats(&mut self) -> Result<Result<(), Error>, Closed> {
+    fn stats(&mut self) -> Result<(), Ended> {
         let elapsed = self.last_at.elapsed();
         self.last_at = Instant::now();
         let read_at = self.output.moment();
-        if let Err(error) = self.tracer.read(true) {
-            return Ok(Err(error));
-        }
+        self.tracer.read(true)?;
         let mut result = Ok(());
         if self.config.events.stats {
             let tuples = self.tuple_stats(read_at, elapsed)?;
-            result = self.end_reading(read_at, tuples)?;
+            result = self.end_reading(read_at, tuples);
         }
         self.tracer.keep_tuples(&mut self.last);
         self.degradation()?;
-        Ok(result)
+        result
     }
 
     /// Returns how many lines there were.
@@ -320,27 +331,26 @@ impl Recorder<'_> {
         Ok(())
     }
 
-    fn end_reading(&mut self, read_at: Moment, tuples: u64) -> Result<Result<(), Error>, Closed> {
-        let totals = match self.tracer.totals() {
-            Ok(totals) => totals,
-            Err(error) => return Ok(Err(error)),
-        };
+    fn end_reading(&mut self, read_at: Moment, tuples: u64) -> Result<(), Ended> {
+        let totals = self.tracer.totals()?;
         let dropped = self.output.dropped();
         let drift = self.tracer.drift;
         let line = totals::stats(&totals, dropped, self.undecodable, drift, tuples);
         self.output.stats(read_at, &line)?;
-        Ok(Ok(()))
+        Ok(())
     }
 
-    fn end(&mut self) -> Result<Result<(), Error>, Closed> {
+    fn end(&mut self) -> Result<(), Ended> {
         // What is told below must hold for the whole stream: nothing is traced from here on.
         self.tracer.session.detach();
         while self.take(BATCH)? > 0 {
             self.output.write()?;
         }
-        let mut result = self.stats()?;
+        // Whatever fails, the rest is written.
+        let mut first = None;
+        put_off(self.stats(), &mut first)?;
         if self.config.events.lost {
-            result = result.and(self.losses()?);
+            put_off(self.losses(), &mut first)?;
         }
         match self.tracer.totals() {
             Ok(totals) => {
@@ -349,10 +359,10 @@ impl Recorder<'_> {
                     |dropped| totals::stop(&totals, *events, dropped, *undecodable, tracer.drift);
                 self.output.stop(finish)?;
             }
-            Err(error) => result = result.and(Err(error)),
+            Err(error) => put_off(Err(error.into()), &mut first)?,
         }
         self.output.close()?;
         self.progress.end();
-        Ok(result)
+        first.map_or(Ok(()), |error| Err(error.into()))
     }
 }
