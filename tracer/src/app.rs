@@ -16,7 +16,7 @@ use crate::{
     host::callers::Callers,
     kernel::object::{BPF_OBJECT, MISSING},
     ledger::trace,
-    runtime::{log, memory, sandbox::User, shutdown},
+    runtime::{log, memory, sandbox::User, shutdown, stdout},
     spread::{self, Agent},
 };
 
@@ -38,11 +38,11 @@ pub fn run(cli: &Cli) -> Result<(), Error> {
         Task::Replay(config) => replay::run(&config),
         Task::Record(config) => run_record(&kernel, config),
         Task::Tuples(config) => run_tuples(&kernel, config),
-        Task::Report(config) => print(&report::run(&config)?),
+        Task::Report(config) => stdout::print(&report::run(&config)?).map(drop),
         Task::Spread(config) => run_spread(&kernel, config),
         Task::Release(rule) => release(&rule),
-        Task::Status(config) => print(&spread::status::run(&config)?),
-        Task::Completions(shell) => print(&cli::completions(shell)),
+        Task::Status(config) => stdout::print(&spread::status::run(&config)?).map(drop),
+        Task::Completions(shell) => stdout::print(&cli::completions(shell)).map(drop),
         Task::Man(dir) => man(dir.as_deref()),
     }
 }
@@ -80,11 +80,11 @@ fn run_top(kernel: &KernelConfig, config: TopConfig) -> Result<(), Error> {
 
 fn run_spread(kernel: &KernelConfig, config: SpreadConfig) -> Result<(), Error> {
     if !config.from.is_empty() {
-        return print(spread::recorded::run(&config)?.as_bytes());
+        return stdout::print(spread::recorded::run(&config)?.as_bytes()).map(drop);
     }
     check_object()?;
     if config.dry_run {
-        return print(spread::dry_run::run(kernel, &config)?.as_bytes());
+        return stdout::print(spread::dry_run::run(kernel, &config)?.as_bytes()).map(drop);
     }
     let sink = Sink::open(&config.output)?;
     let names = trace::cgroup_names(kernel)?;
@@ -119,7 +119,7 @@ fn man(dir: Option<&Path>) -> Result<(), Error> {
     let pages = cli::man_pages()
         .map_err(|error| Error::Failure(format!("cannot make the man pages: {error}")))?;
     let Some(dir) = dir else {
-        return pages.first().map_or(Ok(()), |(_, page)| print(page));
+        return pages.first().map_or(Ok(()), |(_, page)| stdout::print(page).map(drop));
     };
     for (name, page) in pages {
         let path = dir.join(name);
@@ -131,14 +131,4 @@ fn man(dir: Option<&Path>) -> Result<(), Error> {
         })?;
     }
     Ok(())
-}
-
-/// To stdout; a reader that is gone has what it wanted.
-fn print(text: &[u8]) -> Result<(), Error> {
-    match io::stdout().write_all(text) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Error::Failure(format!("cannot write to stdout: {error}")))
-        }
-        _ => Ok(()),
-    }
 }

@@ -6,5 +6,6 @@ pub mod log;
 pub(crate) mod memory;
 pub(crate) mod sandbox;
 pub mod shutdown;
+pub mod stdout;
 pub(crate) mod turns;
 pub mod usage;

@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, Write},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -21,7 +20,7 @@ use crate::{
         stats::{Earlier, Forecast, Row},
         trace::{Tracer, named_losses, visible},
     },
-    runtime::{clock, shutdown::StopSignals},
+    runtime::{clock, shutdown::StopSignals, stdout},
     view::forecasts::Forecasts,
 };
 
@@ -84,7 +83,7 @@ pub fn run(
         let text = table::render(&rows, config.table.format, &reading, first)
             .map_err(|error| Error::Failure(format!("cannot format the table: {error}")))?;
         asked.writing(true);
-        let open = print(&text)?;
+        let open = stdout::print(&text)?;
         asked.writing(false);
         if !open {
             return Ok(());
@@ -188,15 +187,5 @@ fn wait(time: Duration, asked: &StopSignals) {
         && !left.is_zero()
     {
         std::thread::sleep(left.min(LOOK));
-    }
-}
-
-/// Writes to stdout; false when its reader is gone.
-fn print(text: &[u8]) -> Result<bool, Error> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text).and_then(|()| stdout.flush()) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(Error::Failure(format!("cannot write to stdout: {error}"))),
     }
 }

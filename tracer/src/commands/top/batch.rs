@@ -2,7 +2,6 @@
 
 use std::{
     fmt::Write as _,
-    io::{self, Write as _},
     time::{Duration, Instant},
 };
 
@@ -16,7 +15,7 @@ use crate::{
         table::{self, Top},
         text,
     },
-    runtime::shutdown::StopSignals,
+    runtime::{shutdown::StopSignals, stdout},
     view::{
         model::Model,
         reading::Snapshot,
@@ -114,7 +113,7 @@ impl<'a> Batch<'a> {
         }
         out.extend_from_slice(&table);
         self.asked.writing(true);
-        let open = write(&out)?;
+        let open = stdout::print(&out)?;
         self.asked.writing(false);
         self.printed += 1;
         Ok(open && self.show.count.is_none_or(|count| self.printed < count))
@@ -147,14 +146,4 @@ fn summary(model: &Model) -> String {
         _ = writeln!(line, "{rows} of {all} rows: {}", text::line(&about.filter));
     }
     line
-}
-
-/// Writes to stdout; false when its reader is gone.
-fn write(text: &[u8]) -> Result<bool, Error> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text).and_then(|()| stdout.flush()) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(Error::Failure(format!("cannot write to stdout: {error}"))),
-    }
 }

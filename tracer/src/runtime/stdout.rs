@@ -1,0 +1,18 @@
+//! Text to stdout.
+
+use std::io::{self, Write as _};
+
+use crate::error::Error;
+
+/// Writes all of it, at once. False: its reader is gone, which is no error: it has what it wanted.
+///
+/// # Errors
+/// Stdout cannot be written for another reason (a full disk).
+pub fn print(text: &[u8]) -> Result<bool, Error> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Error::Failure(format!("cannot write to stdout: {error}"))),
+    }
+}
