@@ -19,6 +19,7 @@ use crate::{
         TW_RECENT_STAMP, TW_SUBSTATE,
     },
     skip::{Skip, Step},
+    words,
 };
 
 /// Kernel address of a `struct sock` or `struct inet_timewait_sock`.
@@ -162,7 +163,7 @@ impl TcpSock {
                         at.add(2).read_volatile(),
                         at.add(3).read_volatile(),
                     ];
-                    Ok(core::mem::transmute::<[u32; 4], Addr>(words))
+                    Ok(words::to_addr(words))
                 }
                 _ => Err(Skip::NotOurs),
             }
@@ -381,7 +382,6 @@ impl Sock {
     #[inline(always)]
     fn v6(&self, offset: &Global<u32>) -> Addr {
         let words: [u32; 4] = self.field(offset);
-        // SAFETY: both are 16 bytes of plain data.
-        unsafe { core::mem::transmute::<[u32; 4], Addr>(words) }
+        words::to_addr(words)
     }
 }

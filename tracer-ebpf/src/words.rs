@@ -1,5 +1,8 @@
 //! Copies in words. For a copy of bytes LLVM calls its own `memmove`: a function of the object, whose stack
-//! the kernel adds to the caller's (512 bytes together at most, `check_max_stack_depth`).
+//! the kernel adds to the caller's (512 bytes together at most, `check_max_stack_depth`). And addresses as words of four bytes,
+//! in which the verifier wants those of a context read and written.
+
+use tracer_common::Addr;
 
 /// Copies a value, eight bytes at a time.
 ///
@@ -16,4 +19,18 @@ pub(crate) unsafe fn copy<T>(to: *mut T, from: *const T) {
         unsafe { to.add(word).write_volatile(from.add(word).read_volatile()) };
         word += 1;
     }
+}
+
+/// The address that four words make, each in the byte order of the packet.
+#[inline(always)]
+pub(crate) fn to_addr(words: [u32; 4]) -> Addr {
+    // SAFETY: both are 16 bytes of plain data.
+    unsafe { core::mem::transmute::<[u32; 4], Addr>(words) }
+}
+
+/// The words of an address, as [`to_addr`] takes them.
+#[inline(always)]
+pub(crate) fn of_addr(address: Addr) -> [u32; 4] {
+    // SAFETY: both are 16 bytes of plain data.
+    unsafe { core::mem::transmute::<Addr, [u32; 4]>(address) }
 }

@@ -12,6 +12,7 @@ use crate::{
     attempt::{self, Call, CallInfo},
     skip::{Skip, Step, settle},
     sock::TcpSock,
+    words,
 };
 
 const ALLOW: i32 = 1;
@@ -69,8 +70,7 @@ pub(super) fn address6(ctx: &SockAddrContext) -> Addr {
             ip.cast::<u32>().add(3).read_volatile(),
         ]
     };
-    // SAFETY: both are 16 bytes of plain data.
-    unsafe { core::mem::transmute::<[u32; 4], Addr>(words) }
+    words::to_addr(words)
 }
 
 #[inline(always)]

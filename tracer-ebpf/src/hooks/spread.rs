@@ -5,7 +5,10 @@ use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 use tracer_common::Addr;
 
 use super::cgroup::{address4, address6, port};
-use crate::spread::{self, Call, SockFamily};
+use crate::{
+    spread::{self, Call, SockFamily},
+    words,
+};
 
 const ALLOW: i32 = 1;
 
@@ -53,8 +56,7 @@ pub(crate) fn spread_bind4(ctx: SockAddrContext) -> i32 {
 #[cgroup_sock_addr(bind6)]
 pub(crate) fn spread_bind6(ctx: SockAddrContext) -> i32 {
     if let Some(address) = spread::bind(&call6(&ctx)) {
-        // SAFETY: both are 16 bytes of plain data.
-        let words = unsafe { core::mem::transmute::<Addr, [u32; 4]>(address) };
+        let words = words::of_addr(address);
         // SAFETY: as in `spread_bind4`; the verifier wants four-byte writes.
         unsafe {
             let ip = (&raw mut (*ctx.sock_addr).user_ip6).cast::<u32>();

@@ -6,6 +6,8 @@ use aya_ebpf::{
 };
 use tracer_common::Addr;
 
+use crate::words;
+
 const SOCK_STREAM: u32 = 1;
 const IPPROTO_TCP: u32 = 6;
 
@@ -65,7 +67,7 @@ impl Call<'_> {
                 ip.add(2).read_volatile(),
                 ip.add(3).read_volatile(),
             ];
-            core::mem::transmute::<[u32; 4], Addr>(words)
+            words::to_addr(words)
         }
     }
 
