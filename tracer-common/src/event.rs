@@ -1,40 +1,26 @@
 //! One record of the `EVENTS` ring buffer.
 
-use crate::TupleKey;
+use crate::{TupleKey, named::named};
 
-/// What happened. The value is on the wire: append, never reorder.
-#[repr(u8)]
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Kind {
-    /// `port.allocated`
-    PortAllocated = 1,
-    /// `port.released`
-    PortReleased,
-    /// `connect.established`
-    ConnectEstablished,
-    /// `connect.failed`
-    ConnectFailed,
-    /// `bind.failed`
-    BindFailed,
-    /// `tcp.state`
-    TcpState,
+named! {
+    /// What happened. The value is on the wire: append, never reorder.
+    pub enum Kind: u8 {
+        /// `port.allocated`
+        PortAllocated = 1 => "port.allocated",
+        /// `port.released`
+        PortReleased => "port.released",
+        /// `connect.established`
+        ConnectEstablished => "connect.established",
+        /// `connect.failed`
+        ConnectFailed => "connect.failed",
+        /// `bind.failed`
+        BindFailed => "bind.failed",
+        /// `tcp.state`
+        TcpState => "tcp.state",
+    }
 }
 
 impl Kind {
-    pub const ALL: [Self; 6] = [
-        Self::PortAllocated,
-        Self::PortReleased,
-        Self::ConnectEstablished,
-        Self::ConnectFailed,
-        Self::BindFailed,
-        Self::TcpState,
-    ];
-
-    /// The kind with this wire value; `None`: there is none.
-    pub fn from_wire(value: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| *kind as u8 == value)
-    }
-
     /// This kind's bit in the global `EVENT_MASK`.
     #[inline(always)]
     pub const fn bit(self) -> u32 {
@@ -42,31 +28,13 @@ impl Kind {
     }
 }
 
-/// What took a port (`port.by`). The value is [`Event::detail`] of a `port.allocated` event.
-#[repr(u8)]
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum PortBy {
-    Connect = 1,
-    Bind,
-    Listen,
-    Spread,
-}
-
-impl PortBy {
-    pub fn from_wire(value: u8) -> Option<Self> {
-        [Self::Connect, Self::Bind, Self::Listen, Self::Spread]
-            .into_iter()
-            .find(|by| *by as u8 == value)
-    }
-
-    /// Its name in the `port.by` field.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Connect => "connect",
-            Self::Bind => "bind",
-            Self::Listen => "listen",
-            Self::Spread => "spread",
-        }
+named! {
+    /// What took a port (`port.by`). The value is [`Event::detail`] of a `port.allocated` event.
+    pub enum PortBy: u8 {
+        Connect = 1 => "connect",
+        Bind => "bind",
+        Listen => "listen",
+        Spread => "spread",
     }
 }
 

@@ -15,6 +15,7 @@ pub mod event;
 pub mod filter;
 pub mod halves;
 pub mod loss;
+mod named;
 pub mod seed;
 pub mod settings;
 pub mod share;

@@ -1,6 +1,6 @@
 //! Losses by name, the two totals of events, and how many calls failed by cause: the indices of `STATS`.
 
-use crate::Cause;
+use crate::{Cause, named::named};
 
 /// Totals in the per-CPU `STATS` map. The value is the array index: append, never reorder.
 #[repr(u32)]
@@ -12,80 +12,42 @@ pub enum Stat {
     EventsEmitted,
 }
 
-/// What the kernel side could not record. The value is an array index: append, never reorder.
-#[repr(u32)]
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Loss {
-    /// The ring buffer was full: the count is in the table, the event's detail is gone.
-    EventRingFull = 0,
-    /// The connection table was full: this port is counted nowhere but here.
-    ConnsFull,
-    /// The tuple table was full: this port is counted nowhere but here; a failure has its event, but no row.
-    TuplesFull,
-    /// The table of bound ports was full.
-    BindsFull,
-    /// A call's attempt was evicted or could not be inserted: its caller is not known.
-    AttemptsFull,
-    /// The table of tombstones was full while older sockets were being read.
-    TombstonesFull,
-    /// A map operation failed for a passing reason (EBUSY): the reconciliation corrects the ledger.
-    MapBusy,
-    /// A kernel structure could not be read.
-    ReadFailed,
-    /// A socket without a cookie took a port.
-    NoCookie,
-    /// One user, or one namespace, holds its whole share of the tuple table: as [`Self::TuplesFull`].
-    TuplesShare,
-    /// The same for the connection table: this port is counted nowhere but here.
-    ConnsShare,
-    /// The same for the table of bound ports.
-    BindsShare,
-    /// An event of a failure that exceeded the rate of one user, or one namespace: [`crate::share::Rate`].
-    EventsLimited,
-    /// The same for the table of ports that bind() took at some time: such a port counts as free once it is not bound any
-    /// more, even if a connection still keeps the kernel from giving it to connect().
-    TouchedShare,
+named! {
+    /// What the kernel side could not record. The value is an array index: append, never reorder.
+    pub enum Loss: u32 {
+        /// The ring buffer was full: the count is in the table, the event's detail is gone.
+        EventRingFull = 0 => "event_ring_full",
+        /// The connection table was full: this port is counted nowhere but here.
+        ConnsFull => "conns_full",
+        /// The tuple table was full: this port is counted nowhere but here; a failure has its event, but no row.
+        TuplesFull => "tuples_full",
+        /// The table of bound ports was full.
+        BindsFull => "binds_full",
+        /// A call's attempt was evicted or could not be inserted: its caller is not known.
+        AttemptsFull => "attempts_full",
+        /// The table of tombstones was full while older sockets were being read.
+        TombstonesFull => "tombstones_full",
+        /// A map operation failed for a passing reason (EBUSY): the reconciliation corrects the ledger.
+        MapBusy => "map_busy",
+        /// A kernel structure could not be read.
+        ReadFailed => "read_failed",
+        /// A socket without a cookie took a port.
+        NoCookie => "no_cookie",
+        /// One user, or one namespace, holds its whole share of the tuple table: as [`Self::TuplesFull`].
+        TuplesShare => "tuples_share",
+        /// The same for the connection table: this port is counted nowhere but here.
+        ConnsShare => "conns_share",
+        /// The same for the table of bound ports.
+        BindsShare => "binds_share",
+        /// An event of a failure that exceeded the rate of one user, or one namespace: [`crate::share::Rate`].
+        EventsLimited => "events_limited",
+        /// The same for the table of ports that bind() took at some time: such a port counts as free once it is not bound any
+        /// more, even if a connection still keeps the kernel from giving it to connect().
+        TouchedShare => "touched_share",
+    }
 }
 
 impl Loss {
-    pub const COUNT: usize = 14;
-    pub const ALL: [Self; Self::COUNT] = [
-        Self::EventRingFull,
-        Self::ConnsFull,
-        Self::TuplesFull,
-        Self::BindsFull,
-        Self::AttemptsFull,
-        Self::TombstonesFull,
-        Self::MapBusy,
-        Self::ReadFailed,
-        Self::NoCookie,
-        Self::TuplesShare,
-        Self::ConnsShare,
-        Self::BindsShare,
-        Self::EventsLimited,
-        Self::TouchedShare,
-    ];
-
-    /// Its name in the `lost.reason` field and in the view.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::EventRingFull => "event_ring_full",
-            Self::ConnsFull => "conns_full",
-            Self::TuplesFull => "tuples_full",
-            Self::BindsFull => "binds_full",
-            Self::AttemptsFull => "attempts_full",
-            Self::TombstonesFull => "tombstones_full",
-            Self::MapBusy => "map_busy",
-            Self::ReadFailed => "read_failed",
-            Self::NoCookie => "no_cookie",
-            Self::TuplesShare => "tuples_share",
-            Self::ConnsShare => "conns_share",
-            Self::BindsShare => "binds_share",
-            Self::EventsLimited => "events_limited",
-            Self::TouchedShare => "touched_share",
-        }
-    }
-
     /// Index of this loss in the `STATS` map.
     #[inline(always)]
     pub const fn index(self) -> u32 {
@@ -102,12 +64,11 @@ pub const fn failed_index(cause: Cause) -> u32 {
 /// Index of the first [`Loss`] in the `STATS` map; the [`Stat`] counters come before it.
 pub const LOSS_BASE: u32 = 8;
 /// Index of the first [`Cause`]; the losses come before it.
-pub const FAILED_BASE: u32 = LOSS_BASE + 14;
+#[expect(clippy::cast_possible_truncation, reason = "a number of variants")]
+pub const FAILED_BASE: u32 = LOSS_BASE + Loss::COUNT as u32;
 /// Entries of the `STATS` map.
-pub const STATS_LEN: u32 = FAILED_BASE + 15;
-
-const _: () = assert!(FAILED_BASE as usize == LOSS_BASE as usize + Loss::COUNT);
-const _: () = assert!(STATS_LEN as usize == FAILED_BASE as usize + Cause::COUNT);
+#[expect(clippy::cast_possible_truncation, reason = "a number of variants")]
+pub const STATS_LEN: u32 = FAILED_BASE + Cause::COUNT as u32;
 
 #[cfg(test)]
 mod tests {

@@ -11,6 +11,7 @@ pub use choice::{Room, Rounds, Search, Usage, candidate, choose, choose_by, draw
 use crate::{
     Addr, Who,
     filter::{Ports, Prefix},
+    named::named,
 };
 
 /// How many addresses of one family a pool can have.
@@ -225,108 +226,52 @@ pub struct DecisionRecord {
 
 const _: () = assert!(size_of::<DecisionRecord>() == 112);
 
-/// What the spreader decided about a call. The value is the index of its counter, and on the wire: append.
-#[repr(u32)]
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Decision {
-    /// The spreader bound the least-used address; the kernel finds the port.
-    LeastUsed = 0,
-    /// The spreader bound the least-used address, and a port.
-    FastPort,
-    /// No address of the pool has a free port: the connect() goes on as with spreading off.
-    PoolFull,
-    /// No address of the pool has a free port: the hook denied the connect().
-    FailedFast,
-    /// The spreader replaced the address of a bind(address, 0).
-    Moved,
-    /// The rule does not spread connections to the destination.
-    OtherDestination,
-    /// Not TCP, or the pool has no address of its family.
-    OtherFamily,
-    /// The socket is in another network namespace than the pool.
-    OtherNetns,
-    /// The socket had a port: the application bound it.
-    HasPort,
-    /// The application bound an address, and the rule does not replace those.
-    HasAddress,
-    /// The socket is bound to a device or VRF (SO_BINDTODEVICE).
-    BoundToDevice,
-    /// The socket is IP_TRANSPARENT: its address need not be the host's.
-    Transparent,
-    /// The socket is the kernel's own (NFS, iSCSI).
-    KernelSocket,
-    /// The destination is loopback and the pool is not, or the other way round; or it is link-local.
-    Loopback,
-    /// The agent's lease has expired.
-    LeaseOver,
-    /// The kernel refused to bind the chosen address: the connect() goes on as with spreading off.
-    Refused,
-    /// The kernel refused to bind the chosen port; the connect() goes on as after `NoCandidate`. Counted besides another
-    /// decision.
-    PortRefused,
-    /// The spreader found no free port to bind: it binds the address alone, or if the kernel might find no port either, it
-    /// decides [`Self::PoolFull`]. Counted besides that decision.
-    NoCandidate,
-    /// The ring buffer was full, so that a decision was not recorded. Counted besides that decision.
-    NotTold,
-    /// Addresses of the pool are left out towards this destination, and no other has a free port: the connect() goes
-    /// on as with spreading off.
-    AllLeftOut,
-}
-
-impl Decision {
-    pub const COUNT: usize = 20;
-    pub const ALL: [Self; Self::COUNT] = [
-        Self::LeastUsed,
-        Self::FastPort,
-        Self::PoolFull,
-        Self::FailedFast,
-        Self::Moved,
-        Self::OtherDestination,
-        Self::OtherFamily,
-        Self::OtherNetns,
-        Self::HasPort,
-        Self::HasAddress,
-        Self::BoundToDevice,
-        Self::Transparent,
-        Self::KernelSocket,
-        Self::Loopback,
-        Self::LeaseOver,
-        Self::Refused,
-        Self::PortRefused,
-        Self::NoCandidate,
-        Self::NotTold,
-        Self::AllLeftOut,
-    ];
-
-    /// Its name in `tracer status` and in `spread.passed`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::LeastUsed => "least_used",
-            Self::FastPort => "fast_port",
-            Self::PoolFull => "pool_full",
-            Self::FailedFast => "failed_fast",
-            Self::Moved => "moved",
-            Self::OtherDestination => "other_destination",
-            Self::OtherFamily => "other_family",
-            Self::OtherNetns => "other_netns",
-            Self::HasPort => "has_port",
-            Self::HasAddress => "has_address",
-            Self::BoundToDevice => "bound_to_device",
-            Self::Transparent => "transparent",
-            Self::KernelSocket => "kernel_socket",
-            Self::Loopback => "loopback",
-            Self::LeaseOver => "lease_over",
-            Self::Refused => "refused",
-            Self::PortRefused => "port_refused",
-            Self::NoCandidate => "no_candidate",
-            Self::NotTold => "not_told",
-            Self::AllLeftOut => "all_left_out",
-        }
-    }
-
-    pub fn from_wire(value: u32) -> Option<Self> {
-        Self::ALL.into_iter().find(|decision| *decision as u32 == value)
+named! {
+    /// What the spreader decided about a call. The value is the index of its counter, and on the wire: append.
+    pub enum Decision: u32 {
+        /// The spreader bound the least-used address; the kernel finds the port.
+        LeastUsed = 0 => "least_used",
+        /// The spreader bound the least-used address, and a port.
+        FastPort => "fast_port",
+        /// No address of the pool has a free port: the connect() goes on as with spreading off.
+        PoolFull => "pool_full",
+        /// No address of the pool has a free port: the hook denied the connect().
+        FailedFast => "failed_fast",
+        /// The spreader replaced the address of a bind(address, 0).
+        Moved => "moved",
+        /// The rule does not spread connections to the destination.
+        OtherDestination => "other_destination",
+        /// Not TCP, or the pool has no address of its family.
+        OtherFamily => "other_family",
+        /// The socket is in another network namespace than the pool.
+        OtherNetns => "other_netns",
+        /// The socket had a port: the application bound it.
+        HasPort => "has_port",
+        /// The application bound an address, and the rule does not replace those.
+        HasAddress => "has_address",
+        /// The socket is bound to a device or VRF (SO_BINDTODEVICE).
+        BoundToDevice => "bound_to_device",
+        /// The socket is IP_TRANSPARENT: its address need not be the host's.
+        Transparent => "transparent",
+        /// The socket is the kernel's own (NFS, iSCSI).
+        KernelSocket => "kernel_socket",
+        /// The destination is loopback and the pool is not, or the other way round; or it is link-local.
+        Loopback => "loopback",
+        /// The agent's lease has expired.
+        LeaseOver => "lease_over",
+        /// The kernel refused to bind the chosen address: the connect() goes on as with spreading off.
+        Refused => "refused",
+        /// The kernel refused to bind the chosen port; the connect() goes on as after `NoCandidate`. Counted besides another
+        /// decision.
+        PortRefused => "port_refused",
+        /// The spreader found no free port to bind: it binds the address alone, or if the kernel might find no port either, it
+        /// decides [`Self::PoolFull`]. Counted besides that decision.
+        NoCandidate => "no_candidate",
+        /// The ring buffer was full, so that a decision was not recorded. Counted besides that decision.
+        NotTold => "not_told",
+        /// Addresses of the pool are left out towards this destination, and no other has a free port: the connect() goes
+        /// on as with spreading off.
+        AllLeftOut => "all_left_out",
     }
 }
 

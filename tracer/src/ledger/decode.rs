@@ -28,7 +28,7 @@ pub enum Typed {
 #[inline]
 pub fn typed(event: &Event) -> Result<Typed, DecodeError> {
     let bad_detail = DecodeError::Detail { kind: event.kind, detail: event.detail };
-    let cause = || Cause::from_index(event.detail).ok_or(bad_detail);
+    let cause = || Cause::from_wire(event.detail).ok_or(bad_detail);
     Ok(match Kind::from_wire(event.kind).ok_or(DecodeError::Kind(event.kind))? {
         Kind::PortAllocated => {
             Typed::PortAllocated(PortBy::from_wire(event.detail).ok_or(bad_detail)?)

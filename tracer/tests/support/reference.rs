@@ -89,7 +89,7 @@ fn address(address: Addr) -> String {
 /// The line of an event that decodes.
 pub(crate) fn line<'a>(event: &Event, context: &Context, name: Option<&'a Name>) -> Line<'a> {
     let kind = Kind::from_wire(event.kind).expect("a known kind");
-    let cause = Cause::from_index(event.detail);
+    let cause = Cause::from_wire(event.detail);
     let failed = matches!(kind, Kind::ConnectFailed | Kind::BindFailed);
     let exhausted = kind == Kind::ConnectFailed && cause == Some(Cause::PortsExhausted);
     let ports = exhausted && event.flags & event_flag::PORTS != 0;

@@ -1,0 +1,61 @@
+//! Enums whose values are indices or on the wire, each with a name.
+
+/// Defines an enum from its variants, in order, each with its name: `First = 0 => "first"`, and after the first one
+/// `Second => "second"`. It has `COUNT`, `ALL` in order, `name()`, and `from_wire()`, which is `None` for a value that no
+/// variant has.
+macro_rules! named {
+    (
+        $(#[$about:meta])*
+        pub enum $name:ident: $int:ty {
+            $(#[$first_about:meta])*
+            $first:ident = $value:literal => $first_name:literal,
+            $($(#[$variant_about:meta])* $variant:ident => $variant_name:literal,)*
+        }
+    ) => {
+        $(#[$about])*
+        #[repr($int)]
+        #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+        pub enum $name {
+            $(#[$first_about])*
+            $first = $value,
+            $($(#[$variant_about])* $variant,)*
+        }
+
+        impl $name {
+            /// How many there are.
+            pub const COUNT: usize = Self::ALL.len();
+            /// All of them, in the order of their values.
+            pub const ALL: [Self; [$first_name $(, $variant_name)*].len()] =
+                [Self::$first $(, Self::$variant)*];
+
+            /// Its name, as users read it.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    Self::$first => $first_name,
+                    $(Self::$variant => $variant_name,)*
+                }
+            }
+
+            /// The one with this value; `None`: there is none.
+            pub fn from_wire(value: $int) -> Option<Self> {
+                Self::ALL.get((value as usize).checked_sub($value)?).copied()
+            }
+        }
+    };
+}
+
+pub(crate) use named;
+
+#[cfg(test)]
+mod tests {
+    use crate::PortBy;
+
+    #[test]
+    fn all_are_in_order_with_their_names_and_values() {
+        assert_eq!(PortBy::COUNT, 4);
+        assert_eq!(PortBy::ALL.map(PortBy::name), ["connect", "bind", "listen", "spread"]);
+        assert_eq!(PortBy::ALL.map(|by| by as u8), [1, 2, 3, 4]);
+        let of = [0, 1, 4, 5].map(PortBy::from_wire);
+        assert_eq!(of, [None, Some(PortBy::Connect), Some(PortBy::Spread), None]);
+    }
+}
