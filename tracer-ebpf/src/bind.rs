@@ -14,6 +14,10 @@ use tracer_common::{
 };
 
 use crate::{
+    abi::{
+        errno::{EACCES, EADDRINUSE, EADDRNOTAVAIL, EPERM},
+        failed::EEXIST,
+    },
     atomic,
     attempt::{self, Call, CallInfo, now},
     events::{self, Detail},
@@ -36,11 +40,6 @@ static BOUND_PORTS: HashMap<ConnKey, Bound> = HashMap::with_max_entries(65_536, 
 #[map]
 static BOUND_BY_ADDR: Array<[u64; BOUND_COUNTERS]> = Array::with_max_entries(1, 0);
 
-const EPERM: u16 = 1;
-const EACCES: u16 = 13;
-const EADDRINUSE: u16 = 98;
-const EADDRNOTAVAIL: u16 = 99;
-const EEXIST: i32 = -17;
 const E2BIG: i32 = -7;
 
 /// The key of a socket without a cookie, from its kernel address: listen() without bind() runs no hook that could

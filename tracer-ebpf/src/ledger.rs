@@ -29,6 +29,7 @@ use tracer_common::{
 };
 
 use crate::{
+    abi::failed::{EEXIST, ENOENT},
     atomic,
     attempt::now,
     share,
@@ -41,8 +42,6 @@ use crate::{
 #[map]
 static CONNS: HashMap<ConnKey, Conn> = HashMap::with_max_entries(262_144, 0);
 
-const EEXIST: i32 = -17;
-const ENOENT: i32 = -2;
 const E2BIG: i32 = -7;
 
 /// What a failed insert means: the entry exists already, the map is full (`full`), or it was busy.

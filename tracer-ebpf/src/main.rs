@@ -22,6 +22,7 @@
 )]
 #![expect(unsafe_code, reason = "BPF helpers, contexts and map values are raw pointers")]
 
+mod abi;
 mod atomic;
 mod attempt;
 mod bind;

@@ -11,6 +11,7 @@ use aya_ebpf::{
 use tracer_common::{Addr, ConnKey, Loss, TupleKey, conn_flag, settings::SOCK_COMMON_LEN};
 
 use crate::{
+    abi::{AF_INET, AF_INET6, IPPROTO_TCP},
     offsets::{
         DEFERRED, DEFERRED_MASK, INET_SPORT, NET_COOKIE, NET_INUM, NO_PORT, NO_PORT_MASK, SK_ERR,
         SK_KERN_SOCK, SK_KERN_SOCK_MASK, SK_PROTOCOL, SK_USERLOCKS, SK_USERLOCKS_SHIFT, SKC_COOKIE,
@@ -25,8 +26,6 @@ use crate::{
 /// Kernel address of a `struct sock` or `struct inet_timewait_sock`.
 pub(crate) type Address = *const u8;
 
-const AF_INET: u16 = 2;
-const AF_INET6: u16 = 10;
 const SOCK_BINDPORT_LOCK: u8 = 8;
 
 /// TCP states (include/net/tcp_states.h).
@@ -291,8 +290,7 @@ impl Sock {
     /// Whether this is a TCP socket: MPTCP sockets reach the same tracepoints.
     #[inline(always)]
     pub(crate) fn is_tcp(&self) -> Step<bool> {
-        const IPPROTO_TCP: u16 = 6;
-        Ok(self.far_field::<u16>(&SK_PROTOCOL)? == IPPROTO_TCP)
+        Ok(self.far_field::<u16>(&SK_PROTOCOL)? == IPPROTO_TCP as u16)
     }
 
     #[inline(always)]

@@ -21,7 +21,13 @@ use tracer_common::{
 pub(crate) use call::{Call, SockFamily};
 use exempt::{exempt, is_lease_over, is_link_local, is_loopback, not_eligible};
 
-use crate::{atomic, attempt::LastSpread, bind, ledger, sock::TcpSock};
+use crate::{
+    abi::{ALLOW, DENY, errno::EADDRNOTAVAIL},
+    atomic,
+    attempt::LastSpread,
+    bind, ledger,
+    sock::TcpSock,
+};
 
 /// The rule, in one of two places: [`ACTIVE_RULE`] says which. The agent writes the other place, and only after
 /// no hook reads it any more, so that a hook sees the old rule or the new one. (A hash map would do the same, but
@@ -36,10 +42,6 @@ static ACTIVE_RULE: Array<u32> = Array::with_max_entries(1, 0);
 /// How often each [`Decision`] was taken, per CPU.
 #[map]
 static DECISION_COUNT: PerCpuArray<u64> = PerCpuArray::with_max_entries(Decision::COUNT as u32, 0);
-
-const EADDRNOTAVAIL: i32 = 99;
-const ALLOW: i32 = 1;
-const DENY: i32 = 0;
 
 /// The active rule; `None`: there is none.
 #[inline(always)]
@@ -202,7 +204,7 @@ fn full(call: &Call<'_>, rule: &Rule, sure: bool) -> i32 {
     unbind(call);
     if fail {
         // SAFETY: takes a number. Linux 6.1; on an older kernel the verifier prunes this branch (FAIL_FAST is 0).
-        unsafe { bpf_set_retval(-EADDRNOTAVAIL) };
+        unsafe { bpf_set_retval(-i32::from(EADDRNOTAVAIL)) };
         return DENY;
     }
     ALLOW

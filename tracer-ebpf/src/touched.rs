@@ -14,6 +14,7 @@ use aya_ebpf::{bindings::BPF_NOEXIST, macros::map, maps::HashMap};
 use tracer_common::{Bound, Loss, Touched, port_of, share::Table};
 
 use crate::{
+    abi::failed::EEXIST,
     atomic,
     attempt::now,
     offsets::BLOCKED_UNTIL_FREE,
@@ -26,7 +27,6 @@ use crate::{
 #[map]
 static TOUCHED: HashMap<u64, Touched> = HashMap::with_max_entries(1, 0);
 
-const EEXIST: i32 = -17;
 const E2BIG: i32 = -7;
 
 /// Records that bind() or listen() took the port. The functions that are not inlined do not call each other: the caller

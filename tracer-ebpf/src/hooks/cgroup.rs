@@ -9,15 +9,12 @@ use aya_ebpf::{
 use tracer_common::Addr;
 
 use crate::{
+    abi::{ALLOW, IPPROTO_TCP, SOCK_STREAM},
     attempt::{self, Call, CallInfo},
     skip::{Skip, Step, settle},
     sock::TcpSock,
     words,
 };
-
-const ALLOW: i32 = 1;
-const SOCK_STREAM: u32 = 1;
-const IPPROTO_TCP: u32 = 6;
 
 #[cgroup_sock_addr(connect4)]
 pub(crate) fn connect4(ctx: SockAddrContext) -> i32 {

@@ -6,11 +6,10 @@ use tracer_common::Addr;
 
 use super::cgroup::{address4, address6, port};
 use crate::{
+    abi::ALLOW,
     spread::{self, Call, SockFamily},
     words,
 };
-
-const ALLOW: i32 = 1;
 
 #[inline(always)]
 fn call4(ctx: &SockAddrContext) -> Call<'_> {

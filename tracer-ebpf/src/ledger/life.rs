@@ -18,8 +18,9 @@
 use aya_ebpf::{bindings::BPF_NOEXIST, macros::map, maps::HashMap};
 use tracer_common::{Cause, Loss, TupleCount, TupleKey, share::Table};
 
-use super::{EEXIST, ENOENT, failed_insert};
+use super::failed_insert;
 use crate::{
+    abi::failed::{EEXIST, ENOENT},
     atomic,
     attempt::now,
     share,

@@ -6,10 +6,10 @@ use aya_ebpf::{
 };
 use tracer_common::Addr;
 
-use crate::words;
-
-const SOCK_STREAM: u32 = 1;
-const IPPROTO_TCP: u32 = 6;
+use crate::{
+    abi::{IPPROTO_TCP, SOCK_STREAM},
+    words,
+};
 
 /// The family of a call's socket and of its address.
 #[derive(Clone, Copy, Eq, PartialEq)]

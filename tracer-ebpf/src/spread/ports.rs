@@ -17,6 +17,7 @@ use tracer_common::{
 };
 
 use crate::{
+    abi::{AF_INET, AF_INET6},
     atomic, attempt, ledger,
     sock::TimeWait,
     spread::{Call, SockFamily},
@@ -29,8 +30,6 @@ static EXCLUDED_PORTS: Array<[u64; 1024]> = Array::with_max_entries(1, 0);
 
 const SOL_SOCKET: i32 = 1;
 const SO_REUSEADDR: i32 = 2;
-const AF_INET: u32 = 2;
-const AF_INET6: u32 = 10;
 const BPF_F_CURRENT_NETNS: u64 = u64::MAX;
 
 /// Binds the socket to this source; port 0: connect() chooses one for the 4-tuple. False: the kernel
@@ -61,13 +60,13 @@ fn bind_name(ctx: *mut bpf_sock_addr, v4: bool, address: [u64; 2], port: u16) ->
     if v4 {
         // struct sockaddr_in: family, port; address; padding. The last word of a v4-mapped address is
         // the IPv4 address, and that of the unspecified address is 0, which is 0.0.0.0.
-        let mut name = [AF_INET | port << 16, last, 0, 0];
+        let mut name = [u32::from(AF_INET) | port << 16, last, 0, 0];
         // SAFETY: the name is valid for its length.
         return unsafe { bpf_bind(ctx, (&raw mut name).cast(), 16) } == 0;
     }
     let [first, second] = [address[0] as u32, (address[0] >> 32) as u32];
     // struct sockaddr_in6: family, port; flow label; address; scope.
-    let mut name = [AF_INET6 | port << 16, 0, first, second, address[1] as u32, last, 0];
+    let mut name = [u32::from(AF_INET6) | port << 16, 0, first, second, address[1] as u32, last, 0];
     // SAFETY: the name is valid for its length.
     unsafe { bpf_bind(ctx, (&raw mut name).cast(), 28) == 0 }
 }
