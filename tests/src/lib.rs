@@ -2,7 +2,7 @@
 //!
 //! [`harness::netns`], [`harness::sock`] and [`harness::process`] make things happen; [`harness::oracle`] says what the kernel has;
 //! [`harness::tracer`] runs the program under test; a [`harness::stage::Stage`] compares the two; [`workloads`] are
-//! what is played on it, and [`cases`] turns all of it into named tests. [`bench`] measures, [`show`]
+//! what is played on it, and [`cases`] turns all of it into named tests. [`mod@bench`] measures, [`show`]
 //! is a host that runs out of ports, for people to look at.
 
 pub mod bench;

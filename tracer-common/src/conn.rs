@@ -49,7 +49,7 @@ pub struct Who {
 
 const _: () = assert!(size_of::<Who>() == 32);
 
-/// Bits of [`Conn::flags`], [`Attempt::flags`] and [`Bound::flags`].
+/// Bits of [`Conn::flags`], [`Attempt::flags`] and [`super::Bound::flags`].
 pub mod conn_flag {
     /// The port is held by a time-wait socket.
     pub const TIME_WAIT: u32 = 1;
@@ -73,7 +73,7 @@ pub mod conn_flag {
     /// reserved ports changed. It takes no room, so [`crate::TupleCount::held`] does not count it. In the table the bit is
     /// [`super::Conn::APART`].
     pub const APART: u32 = 1 << 13;
-    /// In [`Bound::flags`]: the kernel chose the port, for bind(address, 0).
+    /// In [`super::Bound::flags`]: the kernel chose the port, for bind(address, 0).
     pub const CHOSEN: u32 = 1 << 14;
     /// The connection of a TIME_WAIT had no TCP timestamps, so that the kernel's port search never reuses it.
     pub const NO_STAMP: u32 = 1 << 15;

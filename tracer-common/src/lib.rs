@@ -4,7 +4,7 @@
 //! type is `repr(C)`, has no implicit padding, no pointer, no `bool` and no enum with data, and
 //! has its size asserted in a `const` next to it.
 //!
-//! Reading order: [`addr`], [`tuple`], [`conn`], [`event`], [`cause`], [`loss`], [`filter`],
+//! Reading order: [`addr`], [`mod@tuple`], [`conn`], [`event`], [`cause`], [`loss`], [`filter`],
 //! [`settings`], [`share`], [`spread`].
 #![no_std]
 

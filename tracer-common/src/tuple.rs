@@ -56,13 +56,13 @@ pub struct TupleCount {
     pub time_wait_begun: u64,
     /// Ports that left TIME_WAIT (each is in `released` too).
     pub time_wait_ended: u64,
-    /// [`Halves`](crate::Halves) of the ports held now that take room: all but those that bind() took
+    /// [`Halves`] of the ports held now that take room: all but those that bind() took
     /// ([`conn_flag::LISTED`]) and those that connect() cannot be given ([`conn_flag::APART`]). It goes down, too.
     ///
     /// [`conn_flag::LISTED`]: crate::conn_flag::LISTED
     /// [`conn_flag::APART`]: crate::conn_flag::APART
     pub held: u64,
-    /// [`Halves`](crate::Halves) of those of `held` that the kernel may reuse: ports in TIME_WAIT that were not bound, of
+    /// [`Halves`] of those of `held` that the kernel may reuse: ports in TIME_WAIT that were not bound, of
     /// connections with timestamps. It goes down, too.
     pub waiting: u64,
     /// [`States`]: ports by the state of the connection that holds them. It goes down, too.

@@ -6,7 +6,7 @@
 //! clock and CLOCK_MONOTONIC; `event.name`. The first line is `tracer.start`, the last one
 //! `tracer.stop`.
 //!
-//! Lines of socket events are written by hand ([`mod@line`]), the rare ones by serde ([`commands::record`]).
+//! Lines of socket events are written by hand ([`mod@line`]), the rare ones by serde ([`record`]).
 
 pub mod line;
 mod lines;

@@ -1,7 +1,7 @@
 //! What `tracer top` and `tracer replay` show: a terminal's picture of the ledger, now or at a time of
 //! a recording.
 //!
-//! [`reading`] is what comes in. [`book`] keeps what each tuple did of late, [`forecast`] says how long
+//! [`reading`] is what comes in. [`tuple_history`] keeps what each tuple did of late, [`forecast`] says how long
 //! it still goes. [`model`] is everything on the screen, [`update`] changes it, `render` draws it: only
 //! `terminal` touches a terminal.
 

@@ -20,6 +20,7 @@ pub(crate) fn lint() -> Result<()> {
     check("fmt", exec::run(workspace::cargo("fmt").args(["--all", "--", "--check"])));
     check("clippy", exec::run(workspace::cargo("clippy").arg("--all-targets").args(DENY_WARNINGS)));
     check("clippy, BPF side", exec::run(&mut clippy_bpf()));
+    check("doc", exec::run(&mut documentation()));
     check("tidy", tidy::tidy());
     if exec::probe(Command::new("cargo-deny").arg("--version")).is_some() {
         check("deny", exec::run(workspace::cargo("deny").arg("check")));
@@ -31,6 +32,17 @@ pub(crate) fn lint() -> Result<()> {
         return Ok(());
     }
     bail!("lint failed: {}", failed.join(", "))
+}
+
+/// Every link in a comment leads somewhere.
+fn documentation() -> Command {
+    let mut command = workspace::cargo("doc");
+    command.args(["--no-deps", "--document-private-items", "--quiet"]);
+    for package in ["tracer-common", "tracer", "tracer-tests", "xtask"] {
+        command.args(["--package", package]);
+    }
+    command.env("RUSTDOCFLAGS", "-D warnings");
+    command
 }
 
 /// The BPF side is linted as if it were for the host: rustup's stable has clippy but no BPF core, the

@@ -1,5 +1,5 @@
 //! `attach::*`: what is left of the tracer's powers once it has attached, thread by thread, as /proc shows it
-//! (`harness/tracer/doc/sandbox.md`).
+//! (`tracer/doc/sandbox.md`).
 #![expect(unsafe_code, reason = "kill(2) and tgkill(2) as another user")]
 
 use std::{

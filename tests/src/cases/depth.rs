@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 /// From little to much.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Depth {
-    /// [`PART`].
+    /// What kernels are most likely to break: the list below.
     Part,
     /// What kernels have a part in; of what says the same of every backend, the default backend's.
     Whole,
@@ -68,5 +68,38 @@ impl Depth {
         left_out.then(|| {
             "a kernel between the oldest and the newest: `cargo xtask ci` runs it".to_owned()
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cases::{self, Plan},
+        harness::probe::Place,
+    };
+
+    fn names(depth: Depth) -> (Vec<String>, Vec<String>) {
+        let all = ["fexit", "kprobe", "tracepoint"].map(str::to_owned);
+        let default_backend = Some("fexit".to_owned());
+        let plan = Plan { backends: all.into(), default_backend, place: Place::Vm, depth };
+        let left_out = |case: &cases::Case| depth.leaves_out(&case.name).is_some();
+        let (out, run): (Vec<_>, Vec<_>) = cases::all(&plan).into_iter().partition(left_out);
+        let names = |cases: Vec<cases::Case>| cases.into_iter().map(|case| case.name).collect();
+        (names(run), names(out))
+    }
+
+    #[test]
+    fn a_part_is_some_of_the_tests_and_each_line_of_its_list_names_one() {
+        let (run, left_out) = names(Depth::Part);
+        for begin in PART {
+            assert!(run.iter().any(|name| name.starts_with(begin)), "{begin} names no test");
+        }
+        assert!(left_out.len() > run.len(), "{} of {}", run.len(), left_out.len());
+    }
+
+    #[test]
+    fn a_whole_guest_leaves_out_nothing_of_the_list() {
+        assert_eq!(names(Depth::Whole).1, [""; 0]);
     }
 }

@@ -64,12 +64,12 @@ pub struct RecordArgs {
     #[arg(long, value_enum, value_name = "METHOD")]
     pub compress: Option<Compression>,
 
-    /// Seconds between readings of port use
-    #[arg(long, default_value = "10", value_name = "SECS", value_parser = value::seconds)]
+    /// Time between readings of port use: seconds, or with a unit (500ms, 5m)
+    #[arg(long, default_value = "10", value_name = "DURATION", value_parser = value::seconds)]
     pub stats_interval: Duration,
 
-    /// Stop after this many seconds [default: at Ctrl-C or SIGTERM]
-    #[arg(long, value_name = "SECS", value_parser = value::seconds)]
+    /// Stop after this time: seconds, or with a unit (30s, 1h) [default: at Ctrl-C or SIGTERM]
+    #[arg(long, value_name = "DURATION", value_parser = value::seconds)]
     pub duration: Option<Duration>,
 
     #[command(flatten)]
@@ -121,8 +121,8 @@ pub struct TuplesArgs {
     #[arg(long, conflicts_with = "watch")]
     pub once: bool,
 
-    /// Print a reading every SECS seconds until Ctrl-C
-    #[arg(long, value_name = "SECS", value_parser = value::seconds)]
+    /// Print a reading at this interval, seconds or with a unit (500ms, 5m), until Ctrl-C
+    #[arg(long, value_name = "DURATION", value_parser = value::seconds)]
     pub watch: Option<Duration>,
 
     #[command(flatten)]

@@ -130,11 +130,11 @@ pub struct SpreadArgs {
     #[arg(long, value_enum, value_name = "WHAT", help_heading = "Start and end")]
     pub on_exit: Option<OnExit>,
 
-    /// Stop spreading when this process, the rule's agent, has been gone for SECS seconds (if it was
-    /// killed), at least 0.5 [default: the rule stays active]
+    /// Stop spreading when this process, the rule's agent, has been gone for so long (if it was
+    /// killed): seconds, or with a unit (10s), at least 0.5 [default: the rule stays active]
     #[arg(
         long,
-        value_name = "SECS",
+        value_name = "DURATION",
         value_parser = lease,
         help_heading = "Start and end"
     )]

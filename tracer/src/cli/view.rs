@@ -42,8 +42,8 @@ pub struct ShowArgs {
 #[derive(Args, Clone, Debug)]
 #[command(after_help = TOP_HELP)]
 pub struct TopArgs {
-    /// Seconds between readings
-    #[arg(short, long, default_value = "1", value_name = "SECS", value_parser = value::delay)]
+    /// Time between readings: seconds, or with a unit (500ms, 5m)
+    #[arg(short, long, default_value = "1", value_name = "DURATION", value_parser = value::delay)]
     pub delay: Duration,
 
     #[command(flatten)]

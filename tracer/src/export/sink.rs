@@ -64,7 +64,7 @@ impl Sink {
     /// Opens the output. A file is created with mode 0600 or appended to, never followed through
     /// a symbolic link; what an earlier crash left behind of a line or frame is ended first.
     ///
-    /// It is opened as [`Self::user`], without capabilities: what could not be opened anew or rotated
+    /// It is opened as `Self::user`, without capabilities: what could not be opened anew or rotated
     /// later is found out now.
     ///
     /// # Errors

@@ -86,7 +86,7 @@ pub fn decode(record: &[u8]) -> Result<Event, DecodeError> {
 struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {
-    /// The next `N` bytes; zeros beyond the end, which [`ledger::decode`] never reaches.
+    /// The next `N` bytes; zeros beyond the end, which [`decode`] never reaches.
     #[inline]
     fn take<const N: usize>(&mut self) -> [u8; N] {
         match self.0.split_first_chunk() {

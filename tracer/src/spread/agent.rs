@@ -92,7 +92,7 @@ impl Agent {
     /// behind; spreading has begun when this returns.
     ///
     /// # Errors
-    /// As [`ledger::trace::start`]; a pool, cgroup, destination or namespace that cannot be (78); another agent
+    /// As `trace::start`; a pool, cgroup, destination or namespace that cannot be (78); another agent
     /// of the same rule (75).
     pub fn start(
         kernel: &KernelConfig,

@@ -11,7 +11,7 @@ pub(super) fn capacity(range: &PortRange, blocked: &[u16]) -> u32 {
     Usable::new(&range, blocked.iter().copied().collect()).limits().usable()
 }
 
-/// Whether there is one port more than [`host::capacity`] says.
+/// Whether there is one port more than `capacity` says.
 pub(super) fn is_last_unsure(range: &PortRange, taken: &[u64; 1024]) -> bool {
     let odd = (range.high - range.low).is_multiple_of(2) && range.high > range.low;
     odd && taken

@@ -29,10 +29,7 @@ pub(super) fn wait(address: Ipv6Addr) -> Result<()> {
     asker.set_read_timeout(Some(PATIENCE))?;
     let own = (address, asker.local_addr()?.port());
     while asker.send_to(b"?", own).and_then(|_| asker.recv(&mut [0])).is_err() {
-        ensure!(
-            Instant::now() < end,
-            "waited {LIMIT:?} in vain for a datagram to the new {address}"
-        );
+        ensure!(Instant::now() < end, "no datagram to the new {address} arrived within {LIMIT:?}");
         // Without any route sending fails at once.
         thread::sleep(Duration::from_millis(1));
     }

@@ -1,4 +1,4 @@
-//! Ports put together by who has them open and who opened them, in bounded memory: anybody can have a process connect for
+//! Ports grouped by who has them open and who opened them, in bounded memory: anybody can have a process connect for
 //! each port, and pass the sockets on.
 
 use std::{

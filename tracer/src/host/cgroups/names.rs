@@ -48,7 +48,7 @@ pub struct Name {
 }
 
 impl Name {
-    /// The container's id, or else the unit: see [`is_unit`].
+    /// The container's id, or else the unit: see [`super::is_unit`].
     pub fn place(&self) -> Option<&Arc<str>> {
         self.container.as_ref().or(self.unit.as_ref())
     }
@@ -77,7 +77,7 @@ pub struct Names {
 }
 
 impl Names {
-    /// `root` is the root of the hierarchy, [`super::root`]. Nothing is read yet.
+    /// `root` is the root of the hierarchy, [`super::root()`]. Nothing is read yet.
     pub fn new(root: OwnedFd) -> Self {
         let (by_id, gone) = (HashMap::new(), HashMap::new());
         Self { root, by_id, gone, may_walk_at: None, limit: MAX_NAMES, walks: 0 }

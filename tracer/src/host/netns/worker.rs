@@ -97,7 +97,7 @@ impl Worker {
     }
 
     /// Runs `visit` inside the namespace and waits for it, as long as it gives signs of life
-    /// ([`crate::runtime::beat`]) every two seconds. Whatever `visit` opens there must be closed when it returns, or it
+    /// (`crate::runtime::beat`) every two seconds. Whatever `visit` opens there must be closed when it returns, or it
     /// keeps the namespace alive.
     ///
     /// Errors are of kind `NotFound` if the namespace has vanished (or everything that its ways
@@ -113,7 +113,7 @@ impl Worker {
         self.ask(Some(netns), move |home| home.visit(&to, visit))
     }
 
-    /// [`discover`] with the privileges of these threads.
+    /// [`discover()`] with the privileges of these threads.
     pub fn discover(&self) -> io::Result<Discovery> {
         self.run(discover)?
     }

@@ -192,7 +192,7 @@ impl Tracer {
         self.capacities.keep(&wanted);
     }
 
-    /// Whether what is said of the ports of the namespace of [`Self::know_range`] cannot be too little: none was bound,
+    /// Whether what is said of the ports of the namespace of `Self::know_range` cannot be too little: none was bound,
     /// reserved or left the range since the newest look at connections, one of which may hold it and be counted as if it
     /// took room, and none is blocked that may be free by now.
     pub fn is_sure_of_ports(&self) -> bool {

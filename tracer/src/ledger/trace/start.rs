@@ -54,8 +54,8 @@ pub(crate) fn start(
     start_with(config, event_mask, filter, Then::Sandbox(user))
 }
 
-/// As [`start`], for counting only, with a spreader beside it. The calling thread keeps what takes threads into
-/// their sandboxes, and itself ([`enter_to_attach`]).
+/// As `start`, for counting only, with a spreader beside it. The calling thread keeps what takes threads into
+/// their sandboxes, and itself (`enter_to_attach`).
 pub fn start_spreading(config: &KernelConfig, spreading: Spreading) -> Result<Tracer, Error> {
     start_with(config, 0, &Filter::default(), Then::Spread(spreading))
 }

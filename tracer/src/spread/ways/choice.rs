@@ -265,7 +265,7 @@ impl Choice {
     }
 }
 
-/// As [`super::Target::is_wide`].
+/// As [`crate::spread::reach::Target::is_wide`].
 fn is_wide(destination: &Destination) -> bool {
     let ones = u128::from_be_bytes(destination.prefix.mask.0).count_ones();
     ones <= if destination.prefix.network.to_v4().is_some() { 96 } else { 7 }

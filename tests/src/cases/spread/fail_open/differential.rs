@@ -251,6 +251,9 @@ mod tests {
         let without: Vec<Ends> = vec![vec![Some(Errno::INPROGRESS), None]; 2];
         let with = vec![vec![Some(Errno::NETUNREACH), None], vec![Some(Errno::TIMEDOUT), None]];
         assert_eq!(unexplained(&without, &with, &[0..=0, 1..=1]).len(), 1);
+        // Nor is its SYN answered at an address that is gone.
+        let with = vec![vec![Some(Errno::INPROGRESS), Some(Errno::TIME)]; 2];
+        assert_eq!(unexplained(&without, &with, &[0..=0]).len(), 1);
     }
 
     #[test]

@@ -76,7 +76,7 @@ fn ipv6_only() -> Result<()> {
     Ok(())
 }
 
-/// What `harness/tracer/doc/limits.md` says: bind() to an IPv6 address, by a program too, makes a socket IPv6-only.
+/// What `tracer/doc/limits.md` says: bind() to an IPv6 address, by a program too, makes a socket IPv6-only.
 fn ipv4_after_ipv6() -> Result<()> {
     let mut host = Host::with_ipv6()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -96,7 +96,7 @@ fn ipv4_after_ipv6() -> Result<()> {
     Ok(())
 }
 
-/// What `harness/tracer/doc/limits.md` says: a port of ours stays with its socket, as one that bind() took, and so
+/// What `tracer/doc/limits.md` says: a port of ours stays with its socket, as one that bind() took, and so
 /// does the source. Without us the kernel would choose anew.
 fn fast_port() -> Result<()> {
     let mut host = Host::new()?;
