@@ -9,7 +9,7 @@ use ratatui::{
     style::Style,
     text::{Line, Span},
 };
-use tracer_common::TupleKey;
+use tracer_common::{Ports, TupleKey};
 
 use super::{
     drawing::{self, beside, field, fit, wrapped},
@@ -172,18 +172,29 @@ fn states(row: &Row, theme: Theme, room: usize) -> Vec<Line<'static>> {
         count(row.time_wait),
     );
     let mut lines = wrapped(&text, room, Style::new());
-    let most = |some: u64| some > 0 && some * 2 >= row.in_use;
-    let advice = if most(ports.close_wait) {
-        "The peer closed most of these connections, the process did not (CLOSE_WAIT): it leaks them. Restart it, and report the bug."
-    } else if most(ports.unanswered) {
-        "Most of these connects sent their SYN again and got no answer: check the peer, the firewalls and the route. More ports do not help."
-    } else if most(ports.closing) {
-        "Most of these connections are closed here and wait for the peer: if it is gone, it takes minutes until their ports are free."
-    } else {
-        return lines;
-    };
+    let Some(advice) = advice(&ports, row.in_use) else { return lines };
     lines.extend(wrapped(advice, room, theme.warn()));
     lines
+}
+
+/// What a state that holds half of the ports or more means; `None`: none that needs a word does.
+fn advice(ports: &Ports, in_use: u64) -> Option<&'static str> {
+    let most = |some: u64| some > 0 && some * 2 >= in_use;
+    if most(ports.close_wait) {
+        Some(
+            "The peer closed most of these connections, the process did not (CLOSE_WAIT): each holds its port until the process closes it.",
+        )
+    } else if most(ports.unanswered) {
+        Some(
+            "Most of these connects sent their SYN again and got no answer: check the peer, the firewalls and the route. More ports do not help.",
+        )
+    } else if most(ports.closing) {
+        Some(
+            "Most of these connections are closed here and wait for the peer: if it is gone, it takes minutes until their ports are free.",
+        )
+    } else {
+        None
+    }
 }
 
 /// How long it still goes, and why.
@@ -307,3 +318,26 @@ fn failures(detail: &Detail, theme: Theme, room: usize) -> Vec<Line<'static>> {
 }
 
 pub(crate) mod sparkline;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_that_holds_half_of_the_ports_is_explained() {
+        let says = |ports: Ports, words: &str| {
+            let text = advice(&ports, 10).unwrap_or_default();
+            assert!(text.contains(words) && !words.is_empty(), "{ports:?}: {text:?}");
+        };
+        says(Ports { close_wait: 5, ..Ports::default() }, "CLOSE_WAIT");
+        says(Ports { connecting: 5, unanswered: 5, ..Ports::default() }, "no answer");
+        says(Ports { closing: 5, ..Ports::default() }, "wait for the peer");
+        for few in [
+            Ports { close_wait: 4, closing: 4, unanswered: 2, ..Ports::default() },
+            Ports { established: 10, ..Ports::default() },
+        ] {
+            assert_eq!(advice(&few, 10), None);
+        }
+        assert_eq!(advice(&Ports::default(), 0), None);
+    }
+}
