@@ -53,6 +53,26 @@ pub fn read(netns: &NetNs, servers: &BTreeSet<u16>) -> Result<Table> {
     })
 }
 
+/// Why this namespace's kernel may have ended connections by itself: what /proc/net/netstat and
+/// /proc/net/sockstat count of it, those that are 0 left out.
+pub fn counters(netns: &NetNs) -> Result<String> {
+    netns.run(|| {
+        let read = |name: &str| {
+            let path = format!("/proc/thread-self/net/{name}");
+            fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))
+        };
+        let netstat = read("netstat")?;
+        let mut lines = netstat.lines();
+        let names = lines.next().unwrap_or_default().split_whitespace();
+        let values = lines.next().unwrap_or_default().split_whitespace();
+        let counted = names.zip(values).filter(|(_, value)| *value != "0");
+        let counted: Vec<_> = counted.map(|(name, value)| format!("{name} {value}")).collect();
+        let sockstat = read("sockstat")?;
+        let tcp = sockstat.lines().find(|line| line.starts_with("TCP:")).unwrap_or_default();
+        Ok(format!("{}; {tcp}", counted.join(", ")))
+    })
+}
+
 impl Sockets {
     /// Those in one of these states, without those that a time-wait socket holds.
     pub fn in_states(&self, names: &[&str]) -> u64 {

@@ -236,10 +236,12 @@ impl Stage {
             if difference.is_empty() {
                 return Ok(table);
             }
-            ensure!(
-                Instant::now() < end,
-                "the kernel does not have what the workload expects:\n{difference}"
-            );
+            if Instant::now() >= end {
+                let counters = oracle::counters(&self.netns)?;
+                bail!(
+                    "the kernel does not have what the workload expects:\n{difference}  its counters: {counters}"
+                );
+            }
             thread::sleep(Duration::from_millis(5));
         }
     }

@@ -2,6 +2,11 @@
 
 use std::fmt::Write as _;
 
+/// Lines of a failure's message that the table repeats, beyond the first.
+const MESSAGE_LINES: usize = 12;
+/// Characters of each of these lines.
+const MESSAGE_WIDTH: usize = 300;
+
 /// The results of one runner.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Suite {
@@ -15,6 +20,8 @@ pub(crate) struct Suite {
     excuses: Vec<(String, String)>,
     /// A test that had something to say: its outcome comes on a line of its own.
     open: Option<String>,
+    /// How many more lines of the last failure are part of its message.
+    more: usize,
     /// What else the reader should know, such as a guest that had to be started twice.
     pub(crate) notes: Vec<String>,
     pub(crate) seconds: u64,
@@ -29,6 +36,9 @@ impl Suite {
     /// that cannot run, `excused: NAME: REASON`. The outcome of a test that prints something stands alone.
     pub(crate) fn line(&mut self, line: &str) {
         let line = line.trim_end();
+        if self.continues(line) {
+            return;
+        }
         if matches!(line, "ok" | "FAILED")
             && let Some(name) = self.open.take()
         {
@@ -39,8 +49,8 @@ impl Suite {
             }
             return;
         }
-        if let Some(told) = self.told(line) {
-            self.failed.push(told);
+        if let Some(failure) = self.failure(line) {
+            self.fails(failure);
             self.open = None;
             return;
         }
@@ -64,8 +74,8 @@ impl Suite {
             let reason = reason.trim_start_matches(", ");
             let reason = excuse.map_or(reason, |(_, excuse)| excuse).to_owned();
             self.skipped.push((plain.to_owned(), reason));
-        } else if let Some(told) = outcome.strip_prefix(&format!("FAILED {name} after ")) {
-            self.failed.push(format!("{name}: after {told}"));
+        } else if let Some(why) = outcome.strip_prefix(&format!("FAILED {name} after ")) {
+            self.fails(format!("{name}: after {why}"));
         } else if outcome.starts_with("FAILED") {
             self.failed.push(name.to_owned());
         } else {
@@ -74,11 +84,32 @@ impl Suite {
         }
     }
 
-    /// Why a test failed that had said something before.
-    fn told(&self, line: &str) -> Option<String> {
+    /// Why a test failed that had printed something before.
+    fn failure(&self, line: &str) -> Option<String> {
         let name = self.open.as_ref()?;
-        let said = line.strip_prefix("FAILED ")?.strip_prefix(name)?.strip_prefix(" after ")?;
-        Some(format!("{name}: after {said}"))
+        let why = line.strip_prefix("FAILED ")?.strip_prefix(name)?.strip_prefix(" after ")?;
+        Some(format!("{name}: after {why}"))
+    }
+
+    /// A failure whose message may go on in the lines that follow.
+    fn fails(&mut self, failure: String) {
+        self.failed.push(failure);
+        self.more = MESSAGE_LINES;
+    }
+
+    /// Adds a further line of a failure's message. Outcomes and other tests end the message.
+    fn continues(&mut self, line: &str) -> bool {
+        let ends = matches!(line, "ok" | "FAILED") || line.starts_with("test ");
+        if self.more == 0 || ends {
+            self.more = 0;
+            return false;
+        }
+        self.more -= 1;
+        if let Some(failure) = self.failed.last_mut() {
+            failure.push_str("\n  ");
+            failure.extend(line.chars().take(MESSAGE_WIDTH));
+        }
+        true
     }
 
     /// A failure that no line of the runner tells.
@@ -160,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn why_a_test_failed_is_told() {
+    fn why_a_test_failed_is_kept_with_all_its_lines() {
         let mut suite = Suite::new("vm");
         for line in [
             "test           a::b ... FAILED a::b after 3.0 s: it was late",
@@ -176,7 +207,11 @@ mod tests {
         }
         suite.exit(1);
         assert_eq!(suite.passed, 1);
-        let failed = ["a::b: after 3.0 s: it was late", "a::c: after 4.0 s: too", "a::e"];
+        let failed = [
+            "a::b: after 3.0 s: it was late\n  with a second line",
+            "a::c: after 4.0 s: too",
+            "a::e",
+        ];
         assert_eq!(suite.failed, failed);
     }
 
