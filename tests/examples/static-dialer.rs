@@ -1,5 +1,5 @@
-//! A program without shared libraries: `static-dialer PEER` connects as often as each line on stdin says, holds
-//! all connections, and answers each line with how many it holds, and the error that ended them early.
+//! A program without shared libraries: `static-dialer PEER` reads a number from each line on stdin, opens so many connections
+//! and keeps them. It answers each line with the number of connections that it has, and with the error if one failed.
 #![expect(clippy::print_stdout, reason = "the answers go to stdout")]
 
 use std::{

@@ -1,5 +1,4 @@
-//! What tests are made of: sockets, processes, namespaces and cgroups to make things happen, the program under test, and what the
-//! kernel says.
+//! What the tests are built from: sockets, processes, namespaces and cgroups, the program under test, and the kernel's own view.
 
 pub mod behind;
 pub mod cgroup;

@@ -1,9 +1,9 @@
-//! The vocabulary of the tests that run on a real kernel, as root, against the `tracer` program.
+//! Tests of the `tracer` program that run on a real kernel, as root.
 //!
-//! [`harness::netns`], [`harness::sock`] and [`harness::process`] make things happen; [`harness::oracle`] says what the kernel has;
-//! [`harness::tracer`] runs the program under test; a [`harness::stage::Stage`] compares the two; [`workloads`] are
-//! what is played on it, and [`cases`] turns all of it into named tests. [`mod@bench`] measures, [`show`]
-//! is a host that runs out of ports, for people to look at.
+//! [`harness::netns`], [`harness::sock`] and [`harness::process`] make namespaces, sockets and processes; [`harness::oracle`]
+//! reads the kernel's own list of sockets; [`harness::tracer`] runs the program under test; a [`harness::stage::Stage`] compares
+//! what the two say. [`workloads`] are sequences of socket calls that run on a stage, and [`cases`] are the named tests.
+//! [`mod@bench`] measures; [`show`] is a host that runs out of ports, to be looked at with `tracer top`.
 
 pub mod bench;
 pub mod cases;

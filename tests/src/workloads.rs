@@ -1,5 +1,5 @@
-//! What the ledger must count right: each workload plays on a stage and checks it at every moment
-//! at which the kernel is at rest.
+//! Workloads: sequences of socket calls. Each runs on a stage, and has the stage compare the ledger with the kernel whenever
+//! the kernel's sockets do not change.
 
 pub mod binding;
 pub mod close;
@@ -20,7 +20,7 @@ use crate::harness::{probe, stage::Stage};
 pub struct Workload {
     pub name: &'static str,
     pub play: fn(&mut Stage) -> Result<()>,
-    /// Why it cannot run on this machine, if it cannot.
+    /// The reason why it cannot run on this machine; `None` if it can.
     pub excuse: fn() -> Option<String>,
     /// When the tracer starts.
     pub tracer: Tracer,
@@ -31,9 +31,9 @@ pub struct Workload {
 pub enum Tracer {
     /// Before the workload.
     First,
-    /// In the middle of it, by [`Stage::watch`]: it is about sockets that are older.
+    /// In the middle of the workload, by [`Stage::watch`]: the workload is about sockets that are older than the tracer.
     Later,
-    /// Before the workload, all backends at once also on the host: it is slow.
+    /// Before the workload, and one run serves all backends on the host, too: the workload is slow.
     Together,
 }
 
@@ -99,6 +99,7 @@ pub const ALL: &[Workload] = &[
     workload("listeners_end_while_seeding", older::listeners_end).tracer(Tracer::Later),
     workload("random_operations", random::mixed),
     workload("time_wait_to_its_end", time_wait::to_its_end).tracer(Tracer::Together),
-    // The last one that a shared tracer sees: the next namespace may get the inode number of the one that vanished.
+    // Last: a namespace that is made afterwards may get the inode number of the one that vanished, and the shared tracers
+    // would take the two for the same.
     workload("namespace_vanishes", lifetime::namespace_vanishes),
 ];

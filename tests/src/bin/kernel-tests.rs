@@ -43,7 +43,7 @@ fn main() -> ExitCode {
         };
     }
     raise_file_limit();
-    process::heed_signals();
+    process::reset_signals();
     let mut arguments = Arguments::from_args();
     // The tests share a kernel: the tracer sees all of it.
     arguments.test_threads.get_or_insert(1);

@@ -90,7 +90,7 @@ fn nearly_full(backend: &str) -> Result<()> {
     wait_for("the line", SOON, || {
         Ok(fs::read_to_string(record.file())?.contains("nearly full").then_some(()))
     })?;
-    let (recording, stderr) = record.stop_and_hear()?;
+    let (recording, stderr) = record.stop_with_stderr()?;
     recording.assert_valid()?;
     let added: Vec<_> =
         recording.lines.iter().filter(|line| name(line) == "tracer.degraded").collect();

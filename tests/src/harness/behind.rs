@@ -1,4 +1,4 @@
-//! Changes to a tracer's BPF maps and links behind its back, so that what it corrects can be counted.
+//! Changes the BPF maps and links of a running tracer from outside, so that a test can see whether the tracer corrects them.
 
 use std::{
     collections::HashSet,
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::harness::foreign::{address, bpf, owned};
 
-/// Steps through the keys of a map.
+/// Most steps through the keys of a map before [`Map::keys`] gives up.
 const MOST_KEYS: usize = 1 << 20;
 const MAP_LOOKUP_ELEM: libc::c_long = 1;
 const MAP_UPDATE_ELEM: libc::c_long = 2;
@@ -31,7 +31,7 @@ pub struct Map {
     value_size: usize,
 }
 
-/// `union bpf_attr` of the commands on one element: `more` is the value or the next key.
+/// `union bpf_attr` of the commands on one element: `more` is the address of the value, or of the next key.
 #[repr(C)]
 struct Element {
     map: u32,
@@ -59,11 +59,11 @@ impl Map {
         anyhow::bail!("process {process} has no BPF map {name}")
     }
 
-    /// Every key, as bytes: of a map that others change meanwhile, all that stay, and some of the others.
+    /// Every key, as bytes. If the map changes meanwhile: all keys that stay, and some of those that come or go.
     pub fn keys(&self) -> Result<Vec<Vec<u8>>> {
         let mut keys: HashSet<Vec<u8>> = HashSet::new();
         let mut before: Option<Vec<u8>> = None;
-        // The kernel begins anew after a key that has gone.
+        // After a key that has been deleted, the kernel starts again at the first key.
         for _ in 0..MOST_KEYS {
             let mut next = vec![0; self.key_size];
             let from = before.as_ref().map_or(0, |key| address(key.as_ptr()));
@@ -76,7 +76,7 @@ impl Map {
         anyhow::bail!("the map changes too fast to be read")
     }
 
-    /// `None`: it has gone meanwhile.
+    /// The value at a key, as bytes; `None` if the map has no such key.
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         let mut value = vec![0; self.value_size];
         let found =
@@ -105,7 +105,7 @@ impl Map {
     }
 }
 
-/// A BPF program that another process has open, and that is run by `BPF_PROG_TEST_RUN`.
+/// A BPF program that another process has open; [`Self::run`] runs it by `BPF_PROG_TEST_RUN`.
 #[derive(Debug)]
 pub struct Program(OwnedFd);
 
@@ -125,7 +125,7 @@ impl Program {
         anyhow::bail!("process {process} has no BPF program {name}")
     }
 
-    /// Runs it with these arguments, of a raw tracepoint; its result.
+    /// Runs the program with these arguments of a raw tracepoint, and returns its result.
     pub fn run(&self, words: &[u64; 12]) -> Result<u32> {
         #[derive(Default)]
         #[repr(C)]
@@ -150,12 +150,12 @@ impl Program {
             ..Run::default()
         };
         bpf(PROG_TEST_RUN, &run, "BPF_PROG_TEST_RUN")?;
-        // The kernel writes the result there.
+        // The kernel has written to `run`, which the compiler cannot see.
         Ok(std::hint::black_box(&run).result)
     }
 }
 
-/// Detaches the process's link with these lines in its `fdinfo`, as `["link_type:\tcgroup", …]`.
+/// Detaches the first link of the process whose `fdinfo` has all of these lines, such as `["link_type:\tcgroup", …]`.
 pub fn detach_link(process: u32, lines: &[String]) -> Result<()> {
     let all = descriptors(process, "link_id:")?;
     let wanted = |fields: &&String| lines.iter().all(|line| fields.lines().any(|it| it == line));
@@ -168,7 +168,7 @@ pub fn detach_link(process: u32, lines: &[String]) -> Result<()> {
 fn descriptors(process: u32, field: &str) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(format!("/proc/{process}/fdinfo"))? {
-        // It can be closed by now.
+        // The descriptor may have been closed by now: then its text is empty.
         let fields = fs::read_to_string(entry?.path()).unwrap_or_default();
         if fields.contains(field) {
             found.push(fields);
@@ -184,12 +184,12 @@ fn field<T: std::str::FromStr>(fields: &str, name: &str) -> Result<T> {
 }
 
 fn by_id(command: libc::c_long, id: u32) -> Result<OwnedFd> {
-    // Which one, the next one's id, flags.
+    // The first fields of `union bpf_attr`: the object's id, the next object's id, flags.
     owned(bpf(command, &[id, 0, 0], "by id")?)
 }
 
-/// The name, which is at this place in `struct bpf_map_info` (24) or `struct bpf_prog_info` (64).
-fn name_of(map: &OwnedFd, at: usize) -> Result<String> {
+/// The name of a map (at byte 24 of `struct bpf_map_info`) or program (at byte 64 of `struct bpf_prog_info`).
+fn name_of(object: &OwnedFd, at: usize) -> Result<String> {
     #[repr(C)]
     struct Info {
         fd: u32,
@@ -198,7 +198,7 @@ fn name_of(map: &OwnedFd, at: usize) -> Result<String> {
     }
     let mut info = [0_u8; 88];
     let attr = Info {
-        fd: map.as_raw_fd().cast_unsigned(),
+        fd: object.as_raw_fd().cast_unsigned(),
         len: u32::try_from(info.len())?,
         to: address(info.as_mut_ptr()),
     };
@@ -207,10 +207,10 @@ fn name_of(map: &OwnedFd, at: usize) -> Result<String> {
     Ok(String::from_utf8_lossy(name).into_owned())
 }
 
-/// What the port of a key of CONNS adds to a tuple's `held`: `Halves::one` of tracer-common.
+/// What the port in a key of CONNS adds to a tuple's `held`: `Halves::one` of tracer-common.
 pub fn one(key: &[u8]) -> u64 {
     if key[8] & 1 != 0 { 1 } else { 1 << 32 }
 }
 
-/// Where the value of TUPLES has this counter.
+/// Byte offset of the counter `held` in a value of TUPLES.
 pub const HELD: usize = 32;

@@ -1,7 +1,7 @@
-//! A cgroup of the test's own, below the cgroup2 mount; removed on drop.
+//! Cgroups that a test makes, below the cgroup2 mount; removed on drop.
 #![expect(
     unsafe_code,
-    reason = "bpf(2) says which programs are attached, and for how long they ran"
+    reason = "bpf(2) returns which programs are attached, and how long they ran"
 )]
 
 use std::{
@@ -25,14 +25,14 @@ impl Cgroup {
         Ok(Self(path))
     }
 
-    /// One with a name as container engines give: 64 hexadecimal digits.
+    /// A cgroup named as container engines name theirs: 64 hexadecimal digits.
     pub fn container() -> Result<Self> {
         let path = mount_point()?.join(format!("{:064x}", std::process::id()));
         fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
         Ok(Self(path))
     }
 
-    /// One with a name as systemd gives to a service.
+    /// A cgroup named as systemd names the one of a service.
     pub fn unit(name: &str) -> Result<Self> {
         let path = mount_point()?.join(format!("{name}-{}.service", std::process::id()));
         fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
@@ -43,7 +43,7 @@ impl Cgroup {
         &self.0
     }
 
-    /// Moves a process here. Sockets that it makes afterwards belong here.
+    /// Moves a process into this cgroup. Sockets that it makes afterwards belong to the cgroup, too.
     pub fn add(&self, process: u32) -> Result<()> {
         Ok(fs::write(self.0.join("cgroup.procs"), process.to_string())?)
     }
@@ -53,7 +53,7 @@ impl Cgroup {
         Ok(self.programs()?.len())
     }
 
-    /// Their ids.
+    /// Ids of the BPF programs that are attached to bind() and connect() of this cgroup itself.
     pub fn programs(&self) -> Result<Vec<u32>> {
         const BIND4: u32 = 8;
         const CONNECT6: u32 = 11;
@@ -63,7 +63,7 @@ impl Cgroup {
     }
 }
 
-/// `BPF_PROG_QUERY`
+/// Ids of the programs of this attach type on a cgroup (`BPF_PROG_QUERY`), at most 64.
 fn attached(cgroup: &fs::File, kind: u32) -> Result<Vec<u32>> {
     const PROG_QUERY: libc::c_long = 16;
     /// The first fields of `union bpf_attr`, those of a query.
@@ -83,24 +83,24 @@ fn attached(cgroup: &fs::File, kind: u32) -> Result<Vec<u32>> {
     let mut query = Query { target, kind, ..Query::default() };
     query.ids = ids.as_mut_ptr().expose_provenance() as u64;
     query.count = u32::try_from(ids.len())?;
-    // SAFETY: the pointer and the size describe `query`, whose own describe `ids`; both outlive the call.
+    // SAFETY: the pointer and the size describe `query`, whose `ids` and `count` describe `ids`; both outlive the call.
     let done =
         unsafe { libc::syscall(libc::SYS_bpf, PROG_QUERY, &raw mut query, size_of::<Query>()) };
     ensure!(done == 0, "BPF_PROG_QUERY: {}", std::io::Error::last_os_error());
     Ok(ids.iter().copied().take(query.count as usize).collect())
 }
 
-/// How long a program has run, ns, as far as the kernel has counted (`kernel.bpf_stats_enabled`).
+/// How long a program has run in all, ns; the kernel counts only while `kernel.bpf_stats_enabled` is 1.
 pub fn run_time_ns(program: u32) -> Result<u64> {
     const PROG_GET_FD_BY_ID: libc::c_long = 13;
-    // The first fields of `union bpf_attr`: which program, the next one's id, flags.
+    // The first fields of `union bpf_attr`: the program's id, the next program's id, flags.
     let attr = [program, 0, 0];
     // SAFETY: the pointer and the size describe `attr`, which outlives the call.
     let fd = unsafe {
         libc::syscall(libc::SYS_bpf, PROG_GET_FD_BY_ID, attr.as_ptr(), size_of_val(&attr))
     };
     ensure!(fd >= 0, "BPF_PROG_GET_FD_BY_ID: {}", std::io::Error::last_os_error());
-    // SAFETY: the call above made this descriptor, and nobody else has it.
+    // SAFETY: the call above made this descriptor, and nothing else owns it.
     let fd = unsafe { OwnedFd::from_raw_fd(i32::try_from(fd)?) };
     let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
     let time = info.lines().find_map(|line| line.strip_prefix("run_time_ns:"));
@@ -109,7 +109,7 @@ pub fn run_time_ns(program: u32) -> Result<u64> {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // A killed process leaves its cgroup a moment after it is reaped.
+        // A killed process leaves its cgroup a moment after it is reaped: until then, rmdir() fails.
         for _ in 0..100 {
             if fs::remove_dir(&self.0).is_ok() {
                 return;
@@ -119,7 +119,7 @@ impl Drop for Cgroup {
     }
 }
 
-/// Where cgroup2 is mounted: hybrid hosts have it below `unified`.
+/// Where cgroup2 is mounted: below `unified` on hosts that have cgroup v1, too.
 fn mount_point() -> Result<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo")?;
     let cgroup2 = mounts.lines().find(|line| line.contains(" - cgroup2 "));

@@ -1,17 +1,17 @@
-//! File descriptors of one thread's own.
+//! A file descriptor table for one thread alone.
 #![expect(unsafe_code, reason = "unshare(CLONE_FILES) is an unsafe call in rustix")]
 
 use anyhow::{Context, Result};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
-/// From now on, what this thread opens is its own: a child that another thread forks would hold it until its
-/// exec(), and a socket that is closed meanwhile would keep its port. Nothing that the thread opens
-/// may be given to another.
+/// Gives the calling thread its own descriptor table. Otherwise, a child that another thread forks would inherit this
+/// thread's sockets until its exec(), and a socket that this thread closes meanwhile would keep its port. The thread must
+/// not pass a descriptor that it opens from now on to another thread.
 ///
 /// # Errors
-/// The kernel's.
+/// unshare(2) fails.
 pub fn unshare() -> Result<()> {
-    // SAFETY: what was open before is open in both tables under the same number; what this thread opens
-    // afterwards is not given to another, so that no number is taken for another's.
+    // SAFETY: a descriptor that is open now has the same number in both tables; descriptors that this thread opens
+    // afterwards are not passed to another thread, in which the same number could mean another file.
     unsafe { unshare_unsafe(UnshareFlags::FILES) }.context("cannot unshare descriptors")
 }

@@ -1,4 +1,4 @@
-//! BPF programs of somebody else, attached to a cgroup: one that is pinned, and one to compare with.
+//! BPF programs that are not tracer's, attached to a cgroup: [`Foreign`] allows everything, [`Binder`] spreads at random.
 #![expect(unsafe_code, reason = "bpf(2)")]
 
 use std::{
@@ -23,16 +23,16 @@ const CGROUP_INET4_CONNECT: u32 = 10;
 
 const RETURN_1: [u8; 8] = [0xb7, 0, 0, 0, 1, 0, 0, 0];
 const EXIT: [u8; 8] = [0x95, 0, 0, 0, 0, 0, 0, 0];
-const GO_ON: [[u8; 8]; 2] = [RETURN_1, EXIT];
+const ALLOW: [[u8; 8]; 2] = [RETURN_1, EXIT];
 
-/// Lets every connect() of a cgroup go on; its link and itself are pinned. All of it goes on drop.
+/// A program that allows every connect() of a cgroup. It and its link are pinned; the pins are removed on drop.
 #[derive(Debug)]
 pub struct Foreign(Vec<PathBuf>);
 
 impl Foreign {
-    /// Pinned in each of these folders, which are in a bpffs.
+    /// Attaches the program to the cgroup, and pins it and its link in each of these folders, which are in a bpffs.
     pub fn attach(cgroup: &Cgroup, folders: &[&Path]) -> Result<Self> {
-        let program = load(&GO_ON)?;
+        let program = load(&ALLOW)?;
         let link = link(&program, cgroup)?;
         let mut pins = Self(Vec::new());
         for folder in folders {
@@ -45,7 +45,7 @@ impl Foreign {
         Ok(pins)
     }
 
-    /// Whether all of its pins are there.
+    /// Whether all of its pins still exist.
     pub fn is_there(&self) -> bool {
         self.0.iter().all(|path| path.exists())
     }
@@ -59,41 +59,41 @@ impl Drop for Foreign {
     }
 }
 
-/// Binds every connect() over IPv4 of a cgroup to an address of a pool, drawn at random without looking: the
-/// least that a program which spreads can do. Where it cannot bind, connect() fails with EPERM.
+/// Binds the socket of every IPv4 connect() of a cgroup to a random address of a pool, without looking at what is in use:
+/// the simplest program that spreads, to compare tracer with. Where it cannot bind, connect() fails with EPERM.
 #[derive(Debug)]
 pub struct Binder {
     _link: OwnedFd,
 }
 
 impl Binder {
-    /// The pool is `10.1.1.1` to `10.1.1.200`, then `10.1.2.1` and on, `count` in all.
+    /// Attaches it to the cgroup. Its pool has `count` addresses: `10.1.1.1` to `10.1.1.200`, then `10.1.2.1` and so on.
     pub fn attach(cgroup: &Cgroup, count: u32) -> Result<Self> {
-        let of_32_bits = |code: u8, registers: u8, number: u32| {
+        let alu32 = |code: u8, registers: u8, number: u32| {
             let [a, b, c, d] = number.to_le_bytes();
             [code, registers, 0, 0, a, b, c, d]
         };
         let program = [
-            [0xbf, 0x16, 0, 0, 0, 0, 0, 0],                         // r6 = r1
-            [0x85, 0, 0, 0, 7, 0, 0, 0],                            // r0 = bpf_get_prandom_u32()
-            of_32_bits(0x94, 0, count),                             // w0 %= count
-            [0xbc, 0x01, 0, 0, 0, 0, 0, 0],                         // w1 = w0
-            of_32_bits(0x34, 1, 200),                               // w1 /= 200
-            of_32_bits(0x94, 0, 200),                               // w0 %= 200
-            of_32_bits(0x64, 1, 16),                                // w1 <<= 16
-            of_32_bits(0x64, 0, 24),                                // w0 <<= 24
-            [0x0c, 0x01, 0, 0, 0, 0, 0, 0],                         // w1 += w0
-            of_32_bits(0x04, 1, u32::from_le_bytes([10, 1, 1, 1])), // w1 += 10.1.1.1
-            [0x62, 0x0a, 0xf0, 0xff, 2, 0, 0, 0],                   // *(u32 *)(r10 - 16) = AF_INET
-            [0x63, 0x1a, 0xf4, 0xff, 0, 0, 0, 0],                   // *(u32 *)(r10 - 12) = w1
-            [0x7a, 0x0a, 0xf8, 0xff, 0, 0, 0, 0],                   // *(u64 *)(r10 - 8) = 0
-            [0xbf, 0x61, 0, 0, 0, 0, 0, 0],                         // r1 = r6
-            [0xbf, 0xa2, 0, 0, 0, 0, 0, 0],                         // r2 = r10
-            [0x07, 0x02, 0, 0, 0xf0, 0xff, 0xff, 0xff],             // r2 += -16
-            [0xb7, 0x03, 0, 0, 16, 0, 0, 0],                        // r3 = 16
-            [0x85, 0, 0, 0, 64, 0, 0, 0],                           // bpf_bind(r1, r2, r3)
-            [0x15, 0, 2, 0, 0, 0, 0, 0],                            // if r0 == 0 goto +2
-            [0xb7, 0, 0, 0, 0, 0, 0, 0],                            // r0 = 0
+            [0xbf, 0x16, 0, 0, 0, 0, 0, 0],                    // r6 = r1
+            [0x85, 0, 0, 0, 7, 0, 0, 0],                       // r0 = bpf_get_prandom_u32()
+            alu32(0x94, 0, count),                             // w0 %= count
+            [0xbc, 0x01, 0, 0, 0, 0, 0, 0],                    // w1 = w0
+            alu32(0x34, 1, 200),                               // w1 /= 200
+            alu32(0x94, 0, 200),                               // w0 %= 200
+            alu32(0x64, 1, 16),                                // w1 <<= 16
+            alu32(0x64, 0, 24),                                // w0 <<= 24
+            [0x0c, 0x01, 0, 0, 0, 0, 0, 0],                    // w1 += w0
+            alu32(0x04, 1, u32::from_le_bytes([10, 1, 1, 1])), // w1 += 10.1.1.1
+            [0x62, 0x0a, 0xf0, 0xff, 2, 0, 0, 0],              // *(u32 *)(r10 - 16) = AF_INET
+            [0x63, 0x1a, 0xf4, 0xff, 0, 0, 0, 0],              // *(u32 *)(r10 - 12) = w1
+            [0x7a, 0x0a, 0xf8, 0xff, 0, 0, 0, 0],              // *(u64 *)(r10 - 8) = 0
+            [0xbf, 0x61, 0, 0, 0, 0, 0, 0],                    // r1 = r6
+            [0xbf, 0xa2, 0, 0, 0, 0, 0, 0],                    // r2 = r10
+            [0x07, 0x02, 0, 0, 0xf0, 0xff, 0xff, 0xff],        // r2 += -16
+            [0xb7, 0x03, 0, 0, 16, 0, 0, 0],                   // r3 = 16
+            [0x85, 0, 0, 0, 64, 0, 0, 0],                      // bpf_bind(r1, r2, r3)
+            [0x15, 0, 2, 0, 0, 0, 0, 0],                       // if r0 == 0 goto +2
+            [0xb7, 0, 0, 0, 0, 0, 0, 0],                       // r0 = 0
             EXIT,
             RETURN_1,
             EXIT,
@@ -102,7 +102,7 @@ impl Binder {
     }
 }
 
-/// bpf(2) with the first fields of `union bpf_attr`, as those of this command are.
+/// Calls bpf(2); `attr` has the first fields of `union bpf_attr` that this command reads.
 pub fn bpf<T>(command: libc::c_long, attr: &T, what: &str) -> Result<libc::c_long> {
     // SAFETY: the pointer and the size describe `attr`, which outlives the call.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr, size_of::<T>()) };
@@ -113,7 +113,7 @@ pub fn bpf<T>(command: libc::c_long, attr: &T, what: &str) -> Result<libc::c_lon
 }
 
 pub fn owned(fd: libc::c_long) -> Result<OwnedFd> {
-    // SAFETY: bpf(2) has just made this descriptor, and nobody else has it.
+    // SAFETY: bpf(2) has just made this descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd)?) })
 }
 

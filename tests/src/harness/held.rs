@@ -1,4 +1,4 @@
-//! Threads of another process that stand still.
+//! Stops single threads of another process, by ptrace(2).
 #![expect(unsafe_code, reason = "ptrace(2)")]
 
 use std::{ffi::c_void, fs, io, process::ExitStatus, ptr, time::Duration};
@@ -7,20 +7,20 @@ use anyhow::{Context, Result, bail};
 
 use crate::harness::{process::Process, tracer::wait_for};
 
-/// A thread that is inside of a system call can take its time until it stands still.
-const STANDSTILL: Duration = Duration::from_secs(20);
+/// How long a thread may take to stop: a system call that it is in has to be interrupted, or end, first.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
 
-/// Threads that are stopped, as by a debugger; they go on when this is dropped.
+/// Threads that are stopped, as by a debugger; they run on when this is dropped.
 pub struct Held(Vec<libc::pid_t>);
 
 impl Held {
-    /// Those of a process that have this name.
+    /// Stops all threads of a process that have this name.
     pub fn threads(process: u32, name: &str) -> Result<Self> {
         let mut held = Self(Vec::new());
         for thread in fs::read_dir(format!("/proc/{process}/task"))? {
             let thread = thread?;
             let comm = match fs::read_to_string(thread.path().join("comm")) {
-                // It has ended since the list was read.
+                // The thread has ended since the list was read.
                 Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {
                     continue;
                 }
@@ -37,14 +37,14 @@ impl Held {
         Ok(held)
     }
 
-    /// Waits for the end of their process, which holding them must not hold up: a thread that is looked at like
-    /// this is there until somebody has heard of its end.
+    /// Waits for the end of the process of these threads. A traced thread stays a zombie until its tracer (this process) has
+    /// waited for it, and the process does not end before: so this waits for the threads, too.
     pub fn wait(&self, process: &mut Process, limit: Duration) -> Result<ExitStatus> {
         let ended = wait_for("the process to end", limit, || {
-            // The first thread's end is that of the process.
+            // The main thread's id is the process's: `try_wait` below waits for that one.
             let first = process.id();
             for id in self.0.iter().filter(|id| u32::try_from(**id) != Ok(first)) {
-                // SAFETY: no status is wanted.
+                // SAFETY: the status pointer may be null.
                 unsafe { libc::waitpid(*id, ptr::null_mut(), libc::__WALL | libc::WNOHANG) };
             }
             Ok(process.child.try_wait()?.map(|_| ()))
@@ -57,8 +57,8 @@ impl Held {
         trace(libc::PTRACE_SEIZE, id)?;
         self.0.push(id);
         trace(libc::PTRACE_INTERRUPT, id)?;
-        wait_for("a thread to stand still", STANDSTILL, || {
-            // SAFETY: no status is wanted.
+        wait_for("a thread to stop", STOP_LIMIT, || {
+            // SAFETY: the status pointer may be null.
             let waited =
                 unsafe { libc::waitpid(id, ptr::null_mut(), libc::__WALL | libc::WNOHANG) };
             match waited {
@@ -73,7 +73,7 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         for id in &self.0 {
-            // One that has ended need not go on.
+            // This fails for a thread that has ended, which needs no detaching.
             trace(libc::PTRACE_DETACH, *id).ok();
         }
     }

@@ -1,7 +1,6 @@
-//! What the harness does when it is started as a helper process of a workload.
+//! `kernel-tests helper ...`: the helper processes that workloads start.
 //!
-//! A helper prints `ready` after each step, and goes on when a line comes on stdin; it ends when
-//! stdin does.
+//! A helper prints `ready` after each step, does the next step when a line comes on stdin, and ends when stdin is closed.
 
 use std::{
     ffi::CString,
@@ -19,15 +18,18 @@ use crate::{
     workloads::random::Driver,
 };
 
-/// `keep`: does nothing. `hold PEER COUNT`: keeps COUNT connections to PEER open.
-/// `try PEER COUNT`: COUNT connects to PEER, whatever comes of them, after each line.
-/// `threads PEER COUNT`: at the start and after each line, COUNT connects to PEER by threads named `who-thread-N` of this
-/// process, which calls itself `who-leader`; what comes of them is kept open.
-/// `bequeath PEER COUNT`: as `who-leader`, makes COUNT connections to PEER, starts a child that inherits them (`heir`, which
-/// calls itself `who-heir` and lives until stdin ends), and ends.
-/// `make`: see [`crate::harness::maker`]. `outsider NAMESPACES`: see [`crate::harness::outsider`].
-/// `random SEED STEPS PORT`: STEPS random operations after each line, with servers on PORT; says how
-/// many connect() calls took a port, were refused, and got EADDRNOTAVAIL.
+/// Runs the helper that the arguments name:
+///
+/// - `keep`: does nothing.
+/// - `hold PEER COUNT`: keeps COUNT connections to PEER open.
+/// - `try PEER COUNT`: calls connect() to PEER COUNT times after each line, and ignores the results.
+/// - `threads PEER COUNT`: at the start and after each line, COUNT threads named `who-thread-N` call connect() to PEER once
+///   each; the process is named `who-leader`, and the sockets stay open.
+/// - `bequeath PEER COUNT`: as `who-leader`, makes COUNT connections to PEER, starts a child that inherits them (`heir`, named
+///   `who-heir`, which lives until stdin is closed), and ends.
+/// - `make`: see [`crate::harness::maker`]. `outsider NAMESPACES`: see [`crate::harness::outsider`].
+/// - `random SEED STEPS PORT`: does STEPS random operations after each line, with servers on PORT; prints how many connect()
+///   calls took a port, were refused, and failed with EADDRNOTAVAIL.
 pub fn main(arguments: &[String]) -> Result<()> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
@@ -78,8 +80,8 @@ pub fn main(arguments: &[String]) -> Result<()> {
     }
 }
 
-/// One connect() by each of `count` threads that have names of their own. They call one after the other: a kernel passes over
-/// a hook that is busy on the same CPU, and a test about names is not to depend on that.
+/// One connect() by each of `count` threads, each with its own name. They call one after the other: the kernel skips a BPF
+/// program that is already running on the same CPU, and a test about names must not depend on that.
 fn by_threads(peer: SocketAddr, count: usize) -> Result<Vec<Sock>> {
     let connect = move |number: usize| -> Result<Sock> {
         set_name(&CString::new(format!("who-thread-{number}"))?)?;
@@ -102,15 +104,15 @@ fn bequeath(peer: SocketAddr, count: usize) -> Result<()> {
         sock.set_inheritable()?;
     }
     let mut heir = Command::new(std::env::current_exe()?);
-    // It is to outlive this process.
+    // Not a `Process`, which would kill it on drop: the child must outlive this process.
     let mut heir = heir.args(["helper", "heir"]).stdout(Stdio::piped()).spawn()?;
-    let mut said = [0; 6];
-    heir.stdout.take().context("no stdout")?.read_exact(&mut said)?;
+    let mut ready_line = [0; 6];
+    heir.stdout.take().context("no stdout")?.read_exact(&mut ready_line)?;
     writeln!(io::stdout(), "ready")?;
     Ok(())
 }
 
-/// `step` may return what it counted, which goes behind `ready`.
+/// Prints `ready`, then runs `step` for each line on stdin and prints `ready` with the numbers that it returns.
 fn serve(mut step: impl FnMut() -> Result<Vec<u64>>) -> Result<()> {
     let mut stdout = io::stdout();
     stdout.write_all(b"ready\n").context("stdout")?;

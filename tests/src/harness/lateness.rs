@@ -1,4 +1,4 @@
-//! How late this machine is with waking up who waits: what a program cannot be blamed for.
+//! Measures how late this machine wakes up a sleeping thread: a delay that is not the fault of the program under test.
 
 use std::{
     sync::{
@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A thread that sleeps, and measures by how much too long.
+/// A thread that sleeps over and over, and measures how much too long each sleep was.
 pub struct Lateness {
     over: Arc<AtomicBool>,
     thread: JoinHandle<Duration>,
@@ -32,7 +32,8 @@ impl Lateness {
         Self { over, thread }
     }
 
-    /// Three wake-ups, as late as the latest one: so many there are on the way from a removed address to the status.
+    /// Ends the measurement. Returns three times the longest delay, as three threads are woken up one after the other between
+    /// the removal of an address and its appearance in the status.
     pub fn end(self) -> Duration {
         self.over.store(true, Ordering::Relaxed);
         self.thread.join().unwrap_or_default() * 3

@@ -1,5 +1,5 @@
-//! `TRACER_TEST_LIE`: what the tests read of the program and of the kernel is changed on purpose. A test that passes all
-//! the same does not look at it. `cargo xtask test lies` chooses the lies, and names the tests that none makes fail.
+//! `TRACER_TEST_LIE`: falsifies what the tests read of the program and of the kernel. A test that passes all the same does not
+//! check it. `cargo xtask test lies` chooses the lies, and lists the tests that no lie makes fail.
 
 mod json;
 
@@ -25,26 +25,25 @@ use serde_json::Value;
 use crate::harness::{oracle::Table, outsider::Answer};
 
 const VARIABLE: &str = "TRACER_TEST_LIE";
-/// Seconds that a test waits for a condition at most: under a lie most conditions never come.
+/// Upper limit of the seconds that a test waits for a condition: under a lie, most conditions never come true.
 const WAIT: &str = "TRACER_TEST_WAIT";
 
-/// One way to read something else than what is there. A KEY is that of a JSON object, at any depth; a `*` at its end stands
-/// for any ending.
+/// One way to falsify what is read. KEY is a key of a JSON object, at any depth; a `*` at its end stands for any ending.
 #[derive(Debug, Eq, PartialEq)]
 enum Lie {
-    /// `exit`: the program fails where it succeeded, and the other way round.
+    /// `exit`: exit code 1 where the program succeeded, 0 where it failed.
     Exit,
-    /// `silence`: nothing is on stderr.
+    /// `silence`: stderr is empty.
     Silence,
     /// `noise`: stderr has one line more.
     Noise,
-    /// `empty`: nothing is on stdout, and a recording has its first and its last line.
+    /// `empty`: stdout is empty, and a recording has only its first and its last line.
     Empty,
-    /// `gap`: the line in the middle of what is on stdout or in a file is not there.
+    /// `gap`: the line in the middle of stdout or of a file is missing.
     Gap,
     /// `digits`: each number in text that is not JSON is one larger.
     Digits,
-    /// `screen`: nothing is on the screen.
+    /// `screen`: the screen is empty.
     Screen,
     /// `other:KEY`: the value at this key is another one.
     Other(String),
@@ -52,22 +51,22 @@ enum Lie {
     Zero(String),
     /// `double:KEY`: the numbers at this key are twice as large.
     Double(String),
-    /// `added:KEY`: each row of a tuple has this key, with 1.
+    /// `added:KEY`: each row of a tuple has this key, with the value 1.
     Added(String),
-    /// `without:NAME`: no line of this event, and nothing at this key.
+    /// `without:NAME`: the lines of this event are missing, and the values at this key.
     Without(String),
     /// `twice:NAME`: each line of this event comes twice, as does each element of a list at this key.
     Twice(String),
     /// `kernel`: the kernel has one port more in use in each tuple, and each thread has all capabilities.
     Kernel,
-    /// `source`: the kernel says that a connection of the application comes from another address.
+    /// `source`: each connection of the application has another source address.
     Source,
-    /// `unspread`: it says that one comes from its destination's own address, as without a rule.
+    /// `unspread`: each connection has its destination's address as its source, as without a rule.
     Unspread,
-    /// `refused`: the kernel has no port for what would be the tenth connection of a process, and a proxy no connection for
-    /// its tenth answer.
+    /// `refused`: the tenth successful connect() of a process failed with EADDRNOTAVAIL, and the tenth success that a proxy
+    /// answered is a failure.
     Refused,
-    /// `granted`: the kernel lets an outsider, or another user, do what it refuses.
+    /// `granted`: what the kernel refuses to an outsider, or to another user, succeeds.
     Granted,
 }
 
@@ -106,7 +105,7 @@ impl Lie {
 static LIE: LazyLock<Result<Option<Lie>>> =
     LazyLock::new(|| env::var(VARIABLE).ok().map(|kind| Lie::parse(&kind)).transpose());
 
-/// Fails where the variable names no lie that there is.
+/// Fails if `TRACER_TEST_LIE` is set to something that is no lie.
 pub fn check() -> Result<()> {
     LIE.as_ref().map(drop).map_err(|error| anyhow::anyhow!("{error:#}"))
 }
@@ -115,7 +114,7 @@ fn lie() -> Option<&'static Lie> {
     LIE.as_ref().ok()?.as_ref()
 }
 
-/// Where text of the program was read.
+/// Where a text of the program was read from.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Stream {
     Stdout,
@@ -123,7 +122,7 @@ pub enum Stream {
     File,
 }
 
-/// A pipe of a child process.
+/// A pipe from a child process.
 pub trait Pipe {
     const STREAM: Stream;
 }
@@ -136,12 +135,12 @@ impl Pipe for ChildStderr {
     const STREAM: Stream = Stream::Stderr;
 }
 
-/// What the program wrote there.
+/// What the program wrote to this stream; falsified under a lie.
 pub fn text(stream: Stream, text: String) -> String {
-    lie().map_or_else(|| text.clone(), |lie| told(lie, stream, &text))
+    lie().map_or_else(|| text.clone(), |lie| falsified(lie, stream, &text))
 }
 
-fn told(lie: &Lie, stream: Stream, text: &str) -> String {
+fn falsified(lie: &Lie, stream: Stream, text: &str) -> String {
     match (lie, stream) {
         (Lie::Silence, Stream::Stderr) | (Lie::Empty, Stream::Stdout) => String::new(),
         (Lie::Noise, Stream::Stderr) => format!("{text}error: one line more\n"),
@@ -152,26 +151,26 @@ fn told(lie: &Lie, stream: Stream, text: &str) -> String {
     }
 }
 
-/// The first and the last line.
+/// The first and the last line of the text.
 fn ends(text: &str) -> String {
     let mut lines = text.split_inclusive('\n');
     let first = lines.next().unwrap_or_default();
     first.to_owned() + lines.next_back().unwrap_or_default()
 }
 
-/// Without the line in the middle.
+/// The text without the line in the middle.
 fn with_a_gap(text: &str) -> String {
     let middle = text.lines().count() / 2;
     let lines = text.split_inclusive('\n').enumerate();
     lines.filter(|(number, _)| *number != middle).map(|(_, line)| line).collect()
 }
 
-/// A file that the program wrote.
+/// The text of a file that the program wrote; falsified under a lie.
 pub fn file(path: impl AsRef<Path>) -> Result<String> {
     read(Stream::File, path.as_ref())
 }
 
-/// A file that was its stderr.
+/// The text of a file to which the program's stderr was redirected; falsified under a lie.
 pub fn log(path: impl AsRef<Path>) -> Result<String> {
     read(Stream::Stderr, path.as_ref())
 }
@@ -181,13 +180,13 @@ fn read(stream: Stream, path: &Path) -> Result<String> {
     Ok(text(stream, read.with_context(|| format!("cannot read {}", path.display()))?))
 }
 
-/// A line of JSON that the program wrote.
+/// Parses a line of JSON that the program wrote; falsified under a lie.
 pub fn line(line: &str) -> Result<Value> {
-    let told = lie().map_or_else(|| line.to_owned(), |lie| json::text(lie, line));
-    serde_json::from_str(&told).with_context(|| format!("bad line {told:?}"))
+    let read = lie().map_or_else(|| line.to_owned(), |lie| json::text(lie, line));
+    serde_json::from_str(&read).with_context(|| format!("bad line {read:?}"))
 }
 
-/// What is on the screen.
+/// The text of the screen; falsified under a lie.
 pub fn screen(text: String) -> String {
     match lie() {
         Some(Lie::Screen) => String::new(),
@@ -196,7 +195,7 @@ pub fn screen(text: String) -> String {
     }
 }
 
-/// How the program ended.
+/// The exit status of the program; falsified under a lie.
 pub fn status(status: ExitStatus) -> ExitStatus {
     match lie() {
         Some(Lie::Exit) if status.success() => ExitStatus::from_raw(1 << 8),
@@ -205,7 +204,7 @@ pub fn status(status: ExitStatus) -> ExitStatus {
     }
 }
 
-/// The tuples that the kernel has.
+/// The tuples that the kernel has; falsified under a lie.
 pub fn table(mut table: Table) -> Table {
     if lie() == Some(&Lie::Kernel) {
         for sockets in table.values_mut() {
@@ -215,19 +214,19 @@ pub fn table(mut table: Table) -> Table {
     table
 }
 
-/// What /proc says of a thread of the program.
+/// The `/proc/PID/task/TID/status` of a thread of the program; falsified under a lie.
 pub fn thread(status: String) -> String {
     if lie() != Some(&Lie::Kernel) {
         return status;
     }
-    let told = |line: &str| match line.split_once('\t') {
+    let falsify = |line: &str| match line.split_once('\t') {
         Some((set, _)) if set.starts_with("Cap") => format!("{set}\t{:x}\n", u64::MAX),
         _ => line.to_owned(),
     };
-    status.split_inclusive('\n').map(told).collect()
+    status.split_inclusive('\n').map(falsify).collect()
 }
 
-/// The address that the kernel says a connection comes from.
+/// The source address of a connection, by the kernel; falsified under a lie.
 pub fn source(address: IpAddr, destination: Option<IpAddr>) -> IpAddr {
     match (lie(), destination) {
         (Some(Lie::Source), _) => another(address),
@@ -236,7 +235,7 @@ pub fn source(address: IpAddr, destination: Option<IpAddr>) -> IpAddr {
     }
 }
 
-/// An address for documentation, which no test uses.
+/// An address of a range for documentation, which no test uses.
 fn another(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => IpAddr::from([192, 0, 2, 1]),
@@ -244,32 +243,32 @@ fn another(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The success that is taken for a failure: every test that needs ten of them meets it once.
+/// Number of the success that `refused` turns into a failure: every test that needs ten successes meets it once.
 const TENTH: u64 = 10;
 
 fn is_the_tenth(count: &AtomicU64) -> bool {
     lie() == Some(&Lie::Refused) && count.fetch_add(1, Ordering::Relaxed) + 1 == TENTH
 }
 
-/// What came of a connect().
+/// The result of a connect(); falsified under a lie.
 pub fn connected(result: rustix::io::Result<()>) -> rustix::io::Result<()> {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     result?;
     if is_the_tenth(&COUNT) { Err(Errno::ADDRNOTAVAIL) } else { Ok(()) }
 }
 
-/// Whether a success that a proxy answered is one.
+/// Whether a success that a proxy answered counts as one; the tenth does not under the lie `refused`.
 pub fn answered() -> bool {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     !is_the_tenth(&COUNT)
 }
 
-/// Whether the kernel lets a user without privileges do something.
+/// Whether the kernel lets a user without privileges do something; falsified under a lie.
 pub fn may(allowed: bool) -> bool {
     allowed || lie() == Some(&Lie::Granted)
 }
 
-/// Whether the kernel refused what an outsider tried.
+/// The answer to an operation of an outsider; falsified under a lie.
 pub fn refused(answer: Answer) -> Answer {
     match answer {
         Answer::Refused(..) if lie() == Some(&Lie::Granted) => Answer::Done(Vec::new()),
@@ -277,7 +276,7 @@ pub fn refused(answer: Answer) -> Answer {
     }
 }
 
-/// How long a test may wait for a condition that it would give so long.
+/// The shorter of this limit and the one in `TRACER_TEST_WAIT`, which `cargo xtask test lies` sets.
 pub fn limit(limit: Duration) -> Duration {
     static LONGEST: LazyLock<Option<Duration>> = LazyLock::new(|| {
         let seconds = env::var(WAIT).ok()?.parse().ok()?;
@@ -286,31 +285,31 @@ pub fn limit(limit: Duration) -> Duration {
     LONGEST.map_or(limit, |longest| limit.min(longest))
 }
 
-/// [`digits`], but of a line that is not JSON.
+/// [`digits`] of a line that is not JSON; a line of JSON stays as it is.
 fn plain_digits(line: &str) -> String {
     if line.starts_with('{') { line.to_owned() } else { digits(line) }
 }
 
-/// Each number that stands alone is one larger: those of an address, and of a word, stay.
+/// The line with each separate number one larger; numbers inside an address or a word stay.
 fn digits(line: &str) -> String {
     let alone =
         |one: Option<char>| one.is_none_or(|one| one.is_whitespace() || ",%(/".contains(one));
-    let mut told = String::new();
+    let mut changed = String::new();
     let mut rest = line;
     while let Some(start) = rest.find(|one: char| one.is_ascii_digit()) {
         let (before, from) = rest.split_at(start);
-        told.push_str(before);
+        changed.push_str(before);
         let end = from.find(|one: char| !one.is_ascii_digit()).unwrap_or(from.len());
         let (number, after) = from.split_at(end);
         match number.parse::<u64>() {
-            Ok(value) if alone(told.chars().next_back()) && alone(after.chars().next()) => {
-                write!(told, "{:01$}", value.wrapping_add(1), number.len()).ok();
+            Ok(value) if alone(changed.chars().next_back()) && alone(after.chars().next()) => {
+                write!(changed, "{:01$}", value.wrapping_add(1), number.len()).ok();
             }
-            _ => told.push_str(number),
+            _ => changed.push_str(number),
         }
         rest = after;
     }
-    told + rest
+    changed + rest
 }
 
 #[cfg(test)]
@@ -318,7 +317,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_that_stand_alone_are_one_larger() {
+    fn separate_numbers_are_one_larger() {
         assert_eq!(
             digits("10.1.0.1:7000 has 9 of 1,000 (96 %)"),
             "10.1.0.1:7000 has 10 of 2,001 (97 %)"
@@ -326,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lie_that_there_is_not_is_an_error() {
+    fn an_unknown_lie_is_an_error() {
         for kind in ["", "lies", "other", "other:", "exit:0"] {
             assert!(Lie::parse(kind).is_err(), "{kind}");
         }
@@ -334,9 +333,9 @@ mod tests {
     }
 
     #[test]
-    fn a_recording_without_its_events_has_its_ends() {
-        assert_eq!(told(&Lie::Empty, Stream::File, "a\nb\nc\n"), "a\nc\n");
-        assert_eq!(told(&Lie::Empty, Stream::Stderr, "a\n"), "a\n");
-        assert_eq!(told(&Lie::Gap, Stream::File, "a\nb\nc\n"), "a\nc\n");
+    fn a_recording_without_its_events_keeps_its_first_and_last_line() {
+        assert_eq!(falsified(&Lie::Empty, Stream::File, "a\nb\nc\n"), "a\nc\n");
+        assert_eq!(falsified(&Lie::Empty, Stream::Stderr, "a\n"), "a\n");
+        assert_eq!(falsified(&Lie::Gap, Stream::File, "a\nb\nc\n"), "a\nc\n");
     }
 }

@@ -1,7 +1,7 @@
 //! Sockets that belong to a cgroup of the test.
 //!
-//! A socket belongs to the cgroup of the process that makes it, whoever uses it later. So a helper in
-//! the cgroup makes them, passes them over, and the test does with them what it likes.
+//! A socket belongs to the cgroup of the process that makes it, whoever uses it later. So a helper process in the cgroup makes
+//! the sockets and passes them to the test (`SCM_RIGHTS`), which then calls connect() and so on.
 
 use std::{
     io::{IoSlice, IoSliceMut, Read, Write},
@@ -27,7 +27,7 @@ use rustix::{
 
 use crate::harness::{cgroup::Cgroup, process::Process, sock::Sock};
 
-/// What kind of socket to make.
+/// The kind of socket to make.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
     Tcp,
@@ -35,7 +35,7 @@ pub enum Kind {
     Mptcp,
 }
 
-/// A helper in a cgroup; its sockets are in the namespace in which it was spawned.
+/// A helper process in a cgroup. The sockets that it makes are in the network namespace in which it was spawned.
 #[derive(Debug)]
 pub struct Maker {
     process: Process,
@@ -45,9 +45,9 @@ pub struct Maker {
 impl Maker {
     /// Starts the helper in the caller's network namespace, and moves it to the cgroup.
     pub fn spawn(cgroup: &Cgroup) -> Result<Self> {
-        let (line, theirs) = UnixStream::pair()?;
+        let (line, helper_end) = UnixStream::pair()?;
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["helper", "make"]).stdin(Stdio::from(OwnedFd::from(theirs)));
+        command.args(["helper", "make"]).stdin(Stdio::from(OwnedFd::from(helper_end)));
         let process = Process::spawn(&mut command)?;
         cgroup.add(process.id())?;
         Ok(Self { process, line: Mutex::new(line) })
@@ -75,7 +75,7 @@ impl Maker {
             RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
             _ => None,
         });
-        // The helper's own copy is closed now: else our close() would not be the last.
+        // This byte says that the helper has closed its copy: only then is the test's close() the last one.
         line.read_exact(&mut [0])?;
         let Some(fd) = fd else {
             bail!("cannot make {kind:?}: errno {}", i32::from_ne_bytes(error))
@@ -84,7 +84,7 @@ impl Maker {
     }
 }
 
-/// The helper's side: makes a socket for each two bytes on stdin.
+/// The helper's side: makes a socket for each two bytes (kind, IPv6) on stdin, until it is closed.
 pub fn serve() -> Result<()> {
     let mut line = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     let mut wanted = [0; 2];

@@ -1,4 +1,4 @@
-//! Mounts of the tests: a small file system, and a mount namespace in which /sys is bare.
+//! Mounts of the tests: a small file system, a mount namespace in which /sys is bare, and a second bpffs.
 #![expect(unsafe_code, reason = "unshare(CLONE_NEWNS) is an unsafe call in rustix")]
 
 use std::{fs, panic, path::Path, thread};
@@ -32,19 +32,20 @@ impl SmallDisk {
 }
 
 impl SmallDisk {
-    /// From here on nothing can be written to it.
+    /// Remounts it read-only.
     pub fn make_read_only(&self) -> Result<()> {
         Ok(mount_remount(self.0.path(), MountFlags::RDONLY, c"")?)
     }
 }
 
-/// Hides what lies below a folder, for this thread's mount namespace: see [`with_bare_sys`].
+/// Hides what is below a folder by an empty tmpfs, in the calling thread's mount namespace: see [`with_bare_sys`].
 pub fn cover(folder: &str) -> Result<()> {
     mount("tracer-tests", folder, "tmpfs", MountFlags::empty(), None)
         .with_context(|| format!("cannot cover {folder}"))
 }
 
-/// Lets only root into /sys/devices, for this thread's mount namespace: see [`with_bare_sys`].
+/// Makes /sys/devices accessible to root only, in the calling thread's mount namespace: see [`with_bare_sys`]. Only the lists
+/// of possible and online CPUs are left in it.
 pub fn close_devices() -> Result<()> {
     const CPUS: &str = "/sys/devices/system/cpu";
     let names = ["possible", "online"];
@@ -62,8 +63,8 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Runs `work` as `ip netns exec` does: in a mount namespace of its own whose /sys is a fresh
-/// sysfs, without cgroup2, bpffs and tracefs below it. Processes that it spawns see the same.
+/// Runs `work` as `ip netns exec` does: in a new mount namespace whose /sys is a fresh sysfs, without cgroup2, bpffs and
+/// tracefs below it. Processes that `work` spawns are in that namespace, too.
 pub fn with_bare_sys<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     thread::scope(|scope| {
         let worker = scope.spawn(|| {
@@ -81,14 +82,14 @@ pub fn with_bare_sys<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result
     })
 }
 
-/// Another bpffs over /sys/fs/bpf, for everybody; unmounted on drop.
+/// A second bpffs, mounted over /sys/fs/bpf in the host's mount namespace; unmounted on drop.
 #[derive(Debug)]
 pub struct SecondBpffs(());
 
 impl SecondBpffs {
     const AT: &str = "/sys/fs/bpf";
 
-    /// `mode` is octal: 1777 is what `mount -t bpf` makes by itself.
+    /// `mode` is octal: 1777 is the default of `mount -t bpf`.
     pub fn mount(mode: &str) -> Result<Self> {
         let options = std::ffi::CString::new(format!("mode={mode}"))?;
         mount("tracer-tests", Self::AT, "bpf", MountFlags::empty(), Some(&*options))

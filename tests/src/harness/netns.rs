@@ -1,4 +1,4 @@
-//! Network namespaces of the tests: made fresh, entered by dedicated threads, gone on drop.
+//! Network namespaces of the tests: a new one for each test, entered by a thread made for that, removed on drop.
 #![expect(unsafe_code, reason = "unshare(CLONE_NEWNET) is an unsafe call in rustix; ioctl(2)")]
 
 use std::{
@@ -22,8 +22,8 @@ mod ready;
 
 static KEPT: Mutex<Vec<OwnedFd>> = Mutex::new(Vec::new());
 
-/// Lets go of the namespaces that were kept, once no tracer runs that has seen them. Every tracer that starts later
-/// would look into each of them, which is what most of its start takes in a guest.
+/// Closes the namespaces that [`NetNs::keep`] kept; called once no tracer runs that has seen them. Every tracer that starts
+/// later would read the sockets of each of them, which takes most of its start in a guest.
 pub fn release_kept() {
     KEPT.lock().unwrap_or_else(PoisonError::into_inner).clear();
 }
@@ -39,8 +39,7 @@ impl NetNs {
     /// Makes a new namespace. Needs `CAP_SYS_ADMIN`, and `ip` (iproute2 or busybox) for `lo`.
     pub fn new() -> Result<Self> {
         let made = thread::spawn(|| -> Result<OwnedFd> {
-            // SAFETY: CLONE_NEWNET leaves the file descriptor table shared with this process, so
-            // no descriptor of another thread is affected.
+            // SAFETY: CLONE_NEWNET does not unshare the descriptor table: no descriptor of another thread is affected.
             unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.context("cannot unshare netns")?;
             ip("link set lo up")?;
             let flags = OFlags::RDONLY | OFlags::CLOEXEC;
@@ -51,20 +50,20 @@ impl NetNs {
         Ok(Self { fd, inum })
     }
 
-    /// Inode number, as the tracer's `netns` field has it.
+    /// Inode number: the value of tracer's `netns` field.
     pub fn inum(&self) -> u64 {
         self.inum
     }
 
-    /// Keeps the namespace until [`release_kept`], so that no other one gets its inode number: to a tracer that goes on
-    /// running they would be the same.
+    /// Keeps the namespace until [`release_kept`], so that no later namespace gets its inode number: a tracer that runs for
+    /// several tests would take the two for the same.
     pub fn keep(&self) -> Result<()> {
         KEPT.lock().unwrap_or_else(PoisonError::into_inner).push(self.fd.try_clone()?);
         Ok(())
     }
 
-    /// Runs `work` on a thread of this namespace, and passes a panic on. Processes that it spawns
-    /// are in this namespace too.
+    /// Runs `work` on a new thread in this namespace, and propagates a panic. Processes that `work` spawns are in this
+    /// namespace, too.
     ///
     /// # Panics
     /// If the namespace cannot be entered: `CAP_SYS_ADMIN` is missing.
@@ -80,12 +79,12 @@ impl NetNs {
         })
     }
 
-    /// Moves the calling thread, which must be one of the caller's own, into this namespace.
+    /// Moves the calling thread into this namespace for good: only for threads that do nothing else afterwards.
     pub fn enter(&self) -> rustix::io::Result<()> {
         move_into_link_name_space(self.fd.as_fd(), Some(LinkNameSpaceType::Network))
     }
 
-    /// Gives it a name in /run/netns, as `ip netns attach` does, until the guard is dropped.
+    /// Gives the namespace a name in /run/netns, as `ip netns attach` does, until the returned guard is dropped.
     pub fn name(&self, name: &str) -> Result<Named> {
         let folder = Path::new("/run/netns");
         fs::create_dir_all(folder).context("cannot make /run/netns")?;
@@ -103,8 +102,8 @@ impl NetNs {
         self.run(|| fs::write(&path, value)).with_context(|| format!("cannot write {path}"))
     }
 
-    /// Runs `ip` with these space-separated arguments inside this namespace. An IPv6 address that is added with `nodad`
-    /// to a link that is up can be used on return.
+    /// Runs `ip` with these space-separated arguments in this namespace. An IPv6 address that it adds with `nodad` to a link
+    /// that is up can be used when this returns.
     pub fn ip(&self, arguments: &str) -> Result<()> {
         self.run(|| {
             ip(arguments)?;
@@ -114,9 +113,9 @@ impl NetNs {
 
     /// Joins this namespace and `other` by a veth pair named `t0` on both sides.
     ///
-    /// `addresses` are given to this side, `other_addresses` to the other, each with its prefix.
+    /// `addresses` are given to this side, `other_addresses` to the other, each with its prefix length.
     pub fn veth(&self, addresses: &[&str], other: &Self, other_addresses: &[&str]) -> Result<()> {
-        // `ip link set netns` takes a process: this one lives in the other namespace meanwhile.
+        // `ip link set netns` names a namespace by a process in it: this one lives as long as the link is moved.
         let mut anchor = other.run(|| Command::new("sleep").arg("60").spawn())?;
         let moved = self
             .ip("link add t0 type veth peer name t1")
@@ -131,7 +130,7 @@ impl NetNs {
                 ip("link set t0 up")
             })?;
         }
-        // A link is up once both of its ends are.
+        // A veth link is up once both of its ends are: only now can the addresses become usable.
         for (side, addresses) in [(self, addresses), (other, other_addresses)] {
             let added =
                 addresses.iter().filter_map(|it| ready::added(&format!("addr add {it} dev t0")));
@@ -141,17 +140,17 @@ impl NetNs {
     }
 }
 
-/// The namespace of a socket: whoever holds one has a way there.
+/// The network namespace of a socket (ioctl `SIOCGSKNS`).
 pub fn of_socket(socket: impl AsFd) -> Result<OwnedFd> {
     let socket = socket.as_fd().as_raw_fd();
     // SAFETY: SIOCGSKNS takes no argument and writes to no memory.
     let fd = unsafe { libc::ioctl(socket, libc::SIOCGSKNS) };
     ensure!(fd >= 0, "the socket's namespace: {}", std::io::Error::last_os_error());
-    // SAFETY: the kernel just made it, for nobody else.
+    // SAFETY: the kernel has just made this descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// A name in /run/netns; taken away on drop.
+/// A name in /run/netns; removed on drop.
 #[derive(Debug)]
 pub struct Named(PathBuf);
 

@@ -1,4 +1,4 @@
-//! What the kernel itself says about TCP sockets: `/proc/net/tcp` and `/proc/net/tcp6`.
+//! The kernel's own list of TCP sockets: `/proc/net/tcp` and `/proc/net/tcp6`.
 //!
 //! Both list every state, TIME_WAIT included (net/ipv4/tcp_ipv4.c, `tcp4_seq_show`). Nothing here
 //! shares code with the tracer, which reads sock_diag and its own maps.
@@ -17,19 +17,18 @@ use crate::harness::{lie, netns::NetNs, tuple::Tuple};
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Sockets {
     pub in_use: u64,
-    /// Of those: held by a time-wait socket (its substate may be FIN_WAIT2).
+    /// Those of `in_use` that are time-wait sockets (whose substate may be FIN_WAIT2).
     pub time_wait: u64,
-    /// Of those in SYN_SENT: the SYN was sent again.
+    /// Those of `in_use` in SYN_SENT whose SYN was retransmitted.
     pub unanswered: u64,
-    /// Of those: by the name of the state.
+    /// `in_use` by the name of the state.
     pub states: BTreeMap<&'static str, u64>,
 }
 
-/// All tuples with a socket at one moment.
+/// All tuples that have a socket at one moment.
 pub type Table = BTreeMap<Tuple, Sockets>;
 
-/// Reads the outgoing sockets of a namespace: those whose local port is not one of `servers`, and
-/// that have a peer.
+/// Reads the outgoing sockets of a namespace: those that do not listen, and whose local port is not one of `servers`.
 pub fn read(netns: &NetNs, servers: &BTreeSet<u16>) -> Result<Table> {
     netns.run(|| {
         let mut table = Table::new();
@@ -53,8 +52,8 @@ pub fn read(netns: &NetNs, servers: &BTreeSet<u16>) -> Result<Table> {
     })
 }
 
-/// Why this namespace's kernel may have ended connections by itself: what /proc/net/netstat and
-/// /proc/net/sockstat count of it, those that are 0 left out.
+/// The `TcpExt` counters of this namespace that are not 0, and the TCP line of /proc/net/sockstat, as text: they show why the
+/// kernel may have ended connections by itself.
 pub fn counters(netns: &NetNs) -> Result<String> {
     netns.run(|| {
         let read = |name: &str| {
@@ -74,7 +73,7 @@ pub fn counters(netns: &NetNs) -> Result<String> {
 }
 
 impl Sockets {
-    /// Those in one of these states, without those that a time-wait socket holds.
+    /// Number of sockets in one of these states; FIN_WAIT2 without time-wait sockets.
     pub fn in_states(&self, names: &[&str]) -> u64 {
         let of = |name: &&str| self.states.get(*name).copied().unwrap_or(0);
         let all: u64 = names.iter().map(of).sum();
@@ -100,7 +99,7 @@ fn parse(line: &str) -> Option<Line> {
     let number = usize::from_str_radix(fields.next()?, 16).ok()?;
     // "tr:tm->when": timer 3 is the time-wait timer, which only a time-wait socket has.
     let timer = fields.nth(1)?.split(':').next()?;
-    // How often the segment that the timer is about was sent again.
+    // "retrnsmt": how often the segment was retransmitted.
     let sent_again = u64::from_str_radix(fields.next()?, 16).ok()?;
     Some(Line { local, peer, state: STATES.get(number)?, minisock: timer == "03", sent_again })
 }
@@ -123,7 +122,7 @@ const STATES: [&str; 14] = [
     "BOUND_INACTIVE",
 ];
 
-/// Each 32-bit word of the address is printed as a number of the host's byte order.
+/// Parses `ADDRESS:PORT` in hexadecimal; each 32-bit word of the address is printed as a number in the host's byte order.
 fn address(text: &str) -> Option<SocketAddr> {
     let (host, port) = text.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;

@@ -1,9 +1,8 @@
-//! A local user without privileges, who means no good: a child process as uid and gid 65534, without
-//! supplementary groups and without capabilities, in the cgroup of the tests (so outside of any rule's),
-//! by default with a user namespace of its own.
+//! A hostile local user without privileges: a child process as uid and gid 65534, without supplementary groups and
+//! capabilities, in the cgroup of the tests (so in none that a rule names), by default with its own user namespace.
 //!
-//! The test asks for one operation at a time, by a line of words; [`operations`] has them all. What an
-//! operation opens stays open until `close`, or until the outsider ends.
+//! The test sends one operation at a time, as a line of words; [`operations`] has them all. What an operation opens stays open
+//! until the operation `close`, or until the outsider ends.
 
 pub mod operations;
 mod serve;
@@ -17,16 +16,16 @@ use crate::harness::{lie, process::Helper};
 /// The outsider's user and group: `nobody`.
 pub const ID: u32 = 65534;
 
-/// Which namespaces of its own an outsider has. All others are those of the thread that started it: its
-/// network namespace is that of `NetNs::run`.
+/// Which new namespaces an outsider gets. All other namespaces are those of the thread that starts it: inside of `NetNs::run`,
+/// that network namespace.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Spaces {
-    /// No namespace of its own, so no capability anywhere.
+    /// No new namespace: the outsider has no capability anywhere.
     None,
     /// A user namespace, in which it is root. The network namespace stays the caller's, which belongs to
-    /// another user namespace: it may not change anything in it.
+    /// another user namespace: the outsider may not change anything in it.
     User,
-    /// A user namespace and, owned by it, a network namespace with `lo` up: there it may do everything.
+    /// A user namespace and, owned by it, a network namespace with `lo` up, in which it may do everything.
     UserAndNet,
 }
 
@@ -40,12 +39,12 @@ impl Spaces {
     }
 }
 
-/// What came of an operation.
+/// The result of an operation.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Answer {
-    /// It was done; what was counted, as the operation's documentation says.
+    /// It was done, with the numbers that the operation's documentation names.
     Done(Vec<u64>),
-    /// The kernel refused it with this errno; the text says what was tried.
+    /// The kernel refused it with this errno; the text says which call failed.
     Refused(Errno, String),
 }
 
@@ -55,12 +54,12 @@ pub struct Outsider {
 }
 
 impl Outsider {
-    /// One with a user namespace of its own, in the caller's network namespace.
+    /// Starts an outsider with its own user namespace, in the caller's network namespace.
     pub fn spawn() -> Result<Self> {
         Self::spawn_with(Spaces::User)
     }
 
-    /// One with these namespaces of its own.
+    /// Starts an outsider with these new namespaces.
     pub fn spawn_with(spaces: Spaces) -> Result<Self> {
         let mut helper = Helper::spawn(&["outsider", spaces.word()])?;
         helper.ready().context("the outsider did not start")?;
@@ -71,13 +70,19 @@ impl Outsider {
         self.helper.id()
     }
 
-    /// Runs an operation to its end; a refusal by the kernel is an error here.
+    /// Runs an operation to its end and returns its numbers.
+    ///
+    /// # Errors
+    /// The kernel refused it, or the outsider ended.
     pub fn run(&mut self, operation: &str) -> Result<Vec<u64>> {
         self.begin(operation)?;
         self.end().with_context(|| format!("the outsider's `{operation}`"))
     }
 
-    /// Runs an operation that must be refused, and says with which errno it was.
+    /// Runs an operation that the kernel must refuse, and returns the errno.
+    ///
+    /// # Errors
+    /// The operation succeeded, or the outsider ended.
     pub fn refused(&mut self, operation: &str) -> Result<Errno> {
         self.begin(operation)?;
         match lie::refused(self.answer()?) {
@@ -86,12 +91,12 @@ impl Outsider {
         }
     }
 
-    /// Lets it begin with an operation, and does not wait for its end, which [`Self::end`] does.
+    /// Starts an operation without waiting for its end: [`Self::end`] does.
     pub fn begin(&mut self, operation: &str) -> Result<()> {
-        self.helper.tell(operation)
+        self.helper.send(operation)
     }
 
-    /// Waits for the end of what [`Self::begin`] began.
+    /// Waits for the end of the operation that [`Self::begin`] started, and returns its numbers.
     pub fn end(&mut self) -> Result<Vec<u64>> {
         match self.answer()? {
             Answer::Done(counts) => Ok(counts),
@@ -99,7 +104,7 @@ impl Outsider {
         }
     }
 
-    /// The same, whatever came of it.
+    /// Waits for the end of an operation, and returns its result.
     pub fn answer(&mut self) -> Result<Answer> {
         let line = self.helper.line()?;
         if let Some(counts) = line.strip_prefix("ready") {
@@ -111,7 +116,7 @@ impl Outsider {
         Ok(Answer::Refused(Errno::from_raw_os_error(errno.parse()?), text.to_owned()))
     }
 
-    /// SIGKILL, in the middle of whatever it does.
+    /// Kills the outsider (SIGKILL), even during an operation.
     pub fn kill(self) -> Result<()> {
         self.helper.kill()
     }

@@ -1,4 +1,4 @@
-//! Commands that have some of root's capabilities, and no others.
+//! Starts commands with some of root's capabilities only.
 #![expect(unsafe_code, reason = "prctl(2) between fork() and exec()")]
 
 use std::{io, os::unix::process::CommandExt, process::Command};
@@ -12,10 +12,10 @@ pub const SYS_RESOURCE: u32 = 24;
 pub const PERFMON: u32 = 38;
 pub const BPF: u32 = 39;
 
-/// What tracer cannot do without.
+/// The capabilities without which tracer does not start.
 pub const NEEDED: &[u32] = &[NET_ADMIN, PERFMON, BPF];
 
-/// The names of what tracer uses, as setcap(8) knows them.
+/// All capabilities that tracer uses, with their names for setcap(8).
 pub const ADVISED: &[(&str, u32)] = &[
     ("cap_dac_read_search", DAC_READ_SEARCH),
     ("cap_setgid", 6),
@@ -29,7 +29,8 @@ pub const ADVISED: &[(&str, u32)] = &[
     ("cap_bpf", BPF),
 ];
 
-/// What setcap(8) writes for these, permitted and effective: `struct vfs_cap_data` of include/uapi/linux/capability.h.
+/// The extended attribute that setcap(8) writes for these capabilities, permitted and effective: `struct vfs_cap_data` of
+/// include/uapi/linux/capability.h.
 pub fn of_file(permitted: u64) -> Vec<u8> {
     const REVISION_2_EFFECTIVE: u32 = 0x0200_0001;
     let low = u32::try_from(permitted & u64::from(u32::MAX)).unwrap_or_default();
@@ -37,10 +38,10 @@ pub fn of_file(permitted: u64) -> Vec<u8> {
     [REVISION_2_EFFECTIVE, low, 0, high, 0].into_iter().flat_map(u32::to_le_bytes).collect()
 }
 
-/// The highest number that the kernel could have.
+/// The highest number that a capability can have: a set has 64 bits.
 const LAST: u32 = 63;
 
-/// A command of root that is started as root of a user namespace of its own: it seems to have every capability.
+/// Makes the command run as root of a new user namespace: it seems to have every capability, but has none outside of it.
 pub fn in_user_namespace(command: &mut Command) -> &mut Command {
     let unshare = || {
         // SAFETY: takes a number only.
@@ -49,15 +50,15 @@ pub fn in_user_namespace(command: &mut Command) -> &mut Command {
         }
         std::fs::write("/proc/self/uid_map", "0 0 1")
     };
-    // SAFETY: the closure makes system calls; the one path that it copies is short enough for the stack.
+    // SAFETY: the closure makes system calls only; `fs::write` copies the short path to the stack, and allocates nothing.
     unsafe { command.pre_exec(unshare) }
 }
 
-/// A command of root that gets these capabilities when it is started.
+/// Makes a command of root run with these capabilities only.
 pub fn only<'a>(command: &'a mut Command, kept: &'static [u32]) -> &'a mut Command {
     let drop_others = move || {
         for capability in (0..=LAST).filter(|it| !kept.contains(it)) {
-            // SAFETY: takes numbers only. Root gets at exec() what is left in the bounding set.
+            // SAFETY: takes numbers only. At exec(), root gets what is left in the bounding set.
             let result = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
             let error = io::Error::last_os_error();
             // EINVAL: the kernel has no capability of this number.
@@ -67,6 +68,6 @@ pub fn only<'a>(command: &'a mut Command, kept: &'static [u32]) -> &'a mut Comma
         }
         Ok(())
     };
-    // SAFETY: the closure makes system calls and nothing else: no lock, no memory.
+    // SAFETY: the closure makes system calls only: it takes no lock and allocates no memory.
     unsafe { command.pre_exec(drop_others) }
 }

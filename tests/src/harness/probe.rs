@@ -1,5 +1,5 @@
-//! What this machine can do, asked before a test is registered. A test that cannot run is excused
-//! by the reason given here, never by a failure that is swallowed.
+//! What this machine can do, checked before a test is registered. A test that cannot run is skipped with the reason returned
+//! here; a test that runs and fails is never ignored.
 
 use std::{env, fs, net::SocketAddr, path::Path, time::Duration};
 
@@ -13,12 +13,12 @@ pub enum Place {
 }
 
 impl Place {
-    /// `vm` where the variable says so, else the host.
+    /// [`Self::Vm`] if `TRACER_TEST_ENV` is `vm`, otherwise [`Self::Host`].
     pub fn get() -> Self {
         if env::var("TRACER_TEST_ENV").as_deref() == Ok("vm") { Self::Vm } else { Self::Host }
     }
 
-    /// This time limit, as long as it must be here: emulation is slow.
+    /// The time limit to use here: four times as long in a guest, because emulation is slow.
     pub fn limit(self, limit: Duration) -> Duration {
         lie::limit(if self == Self::Vm { limit * 4 } else { limit })
     }
@@ -38,41 +38,41 @@ pub fn no_mptcp() -> Option<String> {
     Some(format!("MPTCP sockets are refused: {error}"))
 }
 
-/// Whether the kernel counts the kprobes that it passes over: Linux 6.7 was the first.
+/// The reason if the kernel does not count kprobe programs that it skips (before Linux 6.7).
 pub fn no_missed_probes() -> Option<String> {
     older_than((6, 7), "does not count missed kprobes")
 }
 
-/// Whether no hook is passed over without being counted. On a machine it hardly ever happens; a guest's emulation makes
-/// the time in which an interrupt can come many times as long.
+/// Whether the kernel counts every hook that it skips, or skips so few that it does not matter: that is so on the host. In an
+/// emulated guest, an interrupt during a hook is far more likely, because the hook takes many times as long.
 pub fn counts_all_missed() -> bool {
     Place::get() == Place::Host || no_missed_probes().is_none()
 }
 
-/// How many of these calls a tracer may not have seen: as many as the kernel says that it passed over hooks. Not
-/// every kernel counts that: in a guest, where an interrupt often comes while a hook runs, it may be a tenth there.
+/// How many of `calls` a tracer may not have seen: `missed`, which is the kernel's count of skipped hooks. Where the kernel does
+/// not count them, up to a tenth of the calls: see [`counts_all_missed`].
 pub fn unseen(missed: u64, calls: u64) -> u64 {
     if counts_all_missed() { missed } else { missed.max(calls.div_ceil(10)) }
 }
 
-/// Whether sock_diag lists sockets that are bound and idle: from Linux 6.8 on.
+/// The reason if sock_diag does not list sockets that are bound and idle (before Linux 6.8).
 pub fn no_idle_sockets() -> Option<String> {
     older_than((6, 8), "does not list sockets that are bound and idle")
 }
 
-/// Whether a port that was bound is given to no connect() as long as any socket has it: up to Linux 6.17.
+/// The reason if connect() can be given a port that bind() once took while another socket still has it (from Linux 6.18 on).
 pub fn no_blocked_ports() -> Option<String> {
-    let forgets = older_than((6, 18), "").is_none();
-    forgets
+    let unblocks = older_than((6, 18), "").is_none();
+    unblocks
         .then(|| "from Linux 6.18 on a bound port is free with the socket that bound it".to_owned())
 }
 
-/// Whether programs can set SO_REUSEADDR: from Linux 6.1 on.
+/// The reason if BPF programs cannot set SO_REUSEADDR (before Linux 6.1).
 pub fn no_fast_ports() -> Option<String> {
     older_than((6, 1), "has no fast ports")
 }
 
-/// Whether a program can choose the errno of a call: from Linux 6.1 on.
+/// The reason if a BPF program cannot choose the errno of a call that it denies (before Linux 6.1).
 pub fn no_fail_fast() -> Option<String> {
     older_than((6, 1), "cannot fail a connect() with an errno of the program's choice")
 }
@@ -84,17 +84,17 @@ fn older_than(version: (u32, u32), lacks: &str) -> Option<String> {
     (found < version).then(|| format!("{release} {lacks}"))
 }
 
-/// A rule outlives its agent by links that are pinned; probes have some from Linux 5.15 on.
+/// The reason if kprobes have no BPF links (before Linux 5.15), which a rule pins to outlive its agent.
 pub fn no_links_of_probes() -> Option<String> {
     older_than((5, 15), "has no links of kprobes that could be pinned")
 }
 
-/// The memory of BPF maps counts against RLIMIT_MEMLOCK, not in a memory cgroup.
+/// Whether the memory of BPF maps is charged to RLIMIT_MEMLOCK, not to a memory cgroup (before Linux 5.11).
 pub fn maps_are_locked_memory() -> bool {
     older_than((5, 11), "").is_some()
 }
 
-/// Two calls are inside of the kernel at once only where two CPUs run them.
+/// The reason if there is one CPU only: two system calls overlap reliably only if two CPUs run them.
 pub fn one_cpu() -> Option<String> {
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     (cpus < 2).then(|| "this machine has one CPU".to_owned())
@@ -105,7 +105,7 @@ pub fn no_io_uring() -> Option<String> {
     Some(format!("io_uring is not to be had: {error}"))
 }
 
-/// Programs that the proxy tests need: those missing are named.
+/// The reason if one of these programs is not in PATH; it names the missing ones.
 pub fn no_programs(programs: &[&str]) -> Option<String> {
     let path = env::var("PATH").unwrap_or_default();
     let there =

@@ -1,4 +1,4 @@
-//! Child processes that never outlive the test, and the registry by which the watchdog ends them.
+//! Child processes that never outlive the test, and a list of them by which the watchdog kills them.
 
 use std::{
     collections::BTreeSet,
@@ -23,7 +23,7 @@ fn live() -> MutexGuard<'static, BTreeSet<u32>> {
     LIVE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Kills every child that a test has left running: only the watchdog needs this.
+/// Kills every child process that is running. Only the watchdog calls this.
 pub fn kill_all() {
     for id in live().iter() {
         signal_id(*id, Signal::KILL).ok();
@@ -35,11 +35,11 @@ fn signal_id(id: u32, signal: Signal) -> Result<()> {
     Ok(kill_process(pid, signal)?)
 }
 
-/// SIGINT, SIGTERM and SIGHUP do what they do by default, in this process and in those that it starts. Whoever started this
-/// may have had them ignored (a shell does that for SIGINT of a background job). A signal that is ignored is gone
-/// before a program that has just been started could see it.
+/// Sets SIGINT, SIGTERM and SIGHUP to their default action, in this process and in those that it starts. They may be ignored by
+/// inheritance (a shell ignores SIGINT for a background job), and a signal that comes before the program under test has set its
+/// own handler would be lost.
 #[expect(unsafe_code, reason = "signal(2)")]
-pub fn heed_signals() {
+pub fn reset_signals() {
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
         // SAFETY: the default action has no handler.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
@@ -51,14 +51,14 @@ pub fn heed_signals() {
 pub struct Process {
     pub child: Child,
     name: String,
-    /// Whether it is the program under test, as itself or started by another one.
+    /// Whether the command is the program under test, or starts it.
     is_tracer: bool,
 }
 
 impl Process {
     pub fn spawn(command: &mut Command) -> Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
-        // A test may run a copy of it.
+        // By file name, because a test may run a copy of the program.
         let tracer = env::var_os("TRACER_BIN").map(PathBuf::from);
         let tracer = tracer.as_deref().and_then(Path::file_name);
         let words = iter::once(command.get_program()).chain(command.get_args());
@@ -77,7 +77,7 @@ impl Process {
         signal_id(self.id(), signal)
     }
 
-    /// Waits for the end, at most `limit` long (of this place).
+    /// Waits for the end of the process, at most `limit` (see [`Place::limit`]).
     pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
         let limit = Place::get().limit(limit);
         let end = Instant::now() + limit;
@@ -96,7 +96,7 @@ impl Process {
 }
 
 impl Process {
-    /// What each of its threads waits for in the kernel.
+    /// For an error: each thread's name, and what it waits for in the kernel.
     fn threads(&self) -> String {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.id()));
         let tasks = tasks.into_iter().flatten().filter_map(Result::ok);
@@ -119,9 +119,9 @@ impl Drop for Process {
     }
 }
 
-/// This very program run as a helper process: see [`crate::harness::helper`].
+/// A helper process: `kernel-tests helper ...`, see [`crate::harness::helper`].
 ///
-/// It speaks lines: the helper says `ready` when it has done a step, and goes on when told `go`.
+/// The helper prints `ready` after each step, and does the next step when it gets a line.
 pub struct Helper {
     process: Process,
     lines: BufReader<std::process::ChildStdout>,
@@ -138,7 +138,7 @@ impl Helper {
         Ok(Self { process, lines })
     }
 
-    /// Waits for the helper's `ready`.
+    /// Waits until the helper prints `ready`.
     pub fn ready(&mut self) -> Result<()> {
         let line = self.line()?;
         if line != "ready" {
@@ -147,7 +147,7 @@ impl Helper {
         Ok(())
     }
 
-    /// Its next line.
+    /// The helper's next line, without the line end.
     pub fn line(&mut self) -> Result<String> {
         let mut line = String::new();
         let length = self.lines.read_line(&mut line)?;
@@ -155,20 +155,20 @@ impl Helper {
         Ok(line.trim_end().to_owned())
     }
 
-    /// The same of a helper that counts what it does.
+    /// Waits until the helper prints `ready COUNT...`, and returns the counts.
     pub fn ready_with_counts(&mut self) -> Result<Vec<u64>> {
         let line = self.line()?;
         let counts = line.strip_prefix("ready").context("the helper is not `ready`")?;
         Ok(counts.split_whitespace().map(str::parse).collect::<Result<_, _>>()?)
     }
 
-    /// Lets the helper do its next step; [`Self::ready`] waits until it has.
+    /// Starts the helper's next step; [`Self::ready`] waits for its end.
     pub fn go(&mut self) -> Result<()> {
-        self.tell("go")
+        self.send("go")
     }
 
-    /// Writes a line to it.
-    pub fn tell(&mut self, line: &str) -> Result<()> {
+    /// Writes a line to the helper's stdin.
+    pub fn send(&mut self, line: &str) -> Result<()> {
         let stdin = self.process.child.stdin.as_mut().context("no stdin")?;
         Ok(stdin.write_all(format!("{line}\n").as_bytes())?)
     }
@@ -177,19 +177,19 @@ impl Helper {
         self.process.id()
     }
 
-    /// Waits for its end, which comes by itself. Its stdin stays open for those that it left behind.
+    /// Waits for a helper that ends by itself. Its stdin stays open, because children that it left behind read from it.
     pub fn wait(&mut self) -> Result<()> {
         self.process.wait(Duration::from_secs(10)).map(drop)
     }
 
-    /// Lets it end, and reaps it.
+    /// Closes the helper's stdin, and waits for its end.
     pub fn end(mut self) -> Result<()> {
         drop(self.process.child.stdin.take());
         self.process.wait(Duration::from_secs(10))?;
         Ok(())
     }
 
-    /// SIGKILL, then reaps it.
+    /// Kills the helper (SIGKILL), and waits for its end.
     pub fn kill(mut self) -> Result<()> {
         self.process.signal(Signal::KILL)?;
         self.process.wait(Duration::from_secs(10))?;

@@ -1,4 +1,4 @@
-//! A terminal of our own (pty(7)), with a program on it, and what its screen shows.
+//! Runs a program on a pseudoterminal (pty(7)), and shows what is on its screen.
 
 use std::{
     fs::File,
@@ -26,14 +26,14 @@ use rustix::{
 
 use crate::harness::{lie, process::Process, tracer::wait_for};
 
-/// Width and height, in letters.
+/// Width and height, in characters.
 #[derive(Clone, Copy, Debug)]
 pub struct Size(pub u16, pub u16);
 
 /// A program on a terminal.
 pub struct Pty {
     process: Process,
-    /// `None`: the terminal was taken away.
+    /// `None` after [`Self::close`].
     controller: Option<File>,
     terminal: Option<OwnedFd>,
     before: Modes,
@@ -43,7 +43,7 @@ pub struct Pty {
     closed: Arc<AtomicBool>,
 }
 
-/// What a program can change of a terminal.
+/// The modes of a terminal that a program can change, and must restore.
 #[derive(Clone, Debug, Eq, PartialEq)]
 struct Modes {
     input: String,
@@ -53,7 +53,7 @@ struct Modes {
 }
 
 impl Pty {
-    /// Starts `command` as the one program of a new terminal.
+    /// Starts `command` on a new terminal.
     pub fn spawn(command: &Command, size: Size) -> Result<Self> {
         let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
         grantpt(&controller)?;
@@ -64,7 +64,7 @@ impl Pty {
         set_size(&controller, size)?;
         let screen = Arc::new(Mutex::new(vt100::Parser::new(size.1, size.0, 0)));
         let before = modes(&tcgetattr(&terminal)?, &screen);
-        // A session of its own, with this as its terminal.
+        // In a new session, whose controlling terminal this is.
         let mut setsid = Command::new("setsid");
         setsid.arg("--ctty").arg(command.get_program()).args(command.get_args());
         for (key, value) in command.get_envs() {
@@ -106,22 +106,22 @@ impl Pty {
         Ok(controller.write_all(keys.as_bytes())?)
     }
 
-    /// What is on the screen, line by line.
+    /// The text of the screen, line by line.
     pub fn text(&self) -> String {
         lie::screen(lock(&self.screen).screen().contents())
     }
 
-    /// What is on the screen, with how it looks.
+    /// The screen with colours and other attributes.
     pub fn screen(&self) -> vt100::Screen {
         lock(&self.screen).screen().clone()
     }
 
-    /// Bytes that the program has written to the terminal.
+    /// Number of bytes that the program has written to the terminal.
     pub fn written(&self) -> u64 {
         self.written.load(Relaxed)
     }
 
-    /// Waits until the screen shows what `is` looks for; gives its text.
+    /// Waits until `is` returns true for the text of the screen, and returns that text. `what` names the condition in an error.
     pub fn wait(&self, what: &str, limit: Duration, is: impl Fn(&str) -> bool) -> Result<String> {
         let shown = || {
             let text = self.text();
@@ -143,7 +143,7 @@ impl Pty {
         self.process.id()
     }
 
-    /// Takes the terminal away, as a window that is closed does.
+    /// Closes the terminal, as a window that is closed does: the program gets SIGHUP.
     pub fn close(&mut self) {
         self.terminal = None;
         self.controller = None;
@@ -157,8 +157,11 @@ impl Pty {
         self.process.wait(limit).with_context(|| format!("the screen:\n{}", self.text()))
     }
 
-    /// Whether the terminal is as it was before the program; else what is not.
-    pub fn check_given_back(&self) -> Result<()> {
+    /// Checks that the modes of the terminal are what they were before the program started.
+    ///
+    /// # Errors
+    /// They are not; the text has both.
+    pub fn check_restored(&self) -> Result<()> {
         let terminal = self.terminal.as_ref().context("the terminal is gone")?;
         let now = modes(&tcgetattr(terminal)?, &self.screen);
         if now != self.before {
@@ -191,9 +194,9 @@ fn lock(screen: &Mutex<vt100::Parser>) -> std::sync::MutexGuard<'_, vt100::Parse
     screen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Shows what was written. The library panics on some text for a larger screen that comes after a smaller one was set
-/// (vt100 0.16, a wide letter or a wrap at the edge): then the screen is empty until the program, which learns of the new
-/// size, draws it anew.
+/// Draws what the program wrote. The library (vt100 0.16) panics on some text that was written for a larger screen than the
+/// current one (a wide character or a wrap at the edge). Then the screen is empty until the program, which gets SIGWINCH, draws
+/// it again.
 fn show(screen: &Mutex<vt100::Parser>, bytes: &[u8]) {
     let mut parser = lock(screen);
     let (height, width) = parser.screen().size();
@@ -202,7 +205,7 @@ fn show(screen: &Mutex<vt100::Parser>, bytes: &[u8]) {
     }
 }
 
-/// Reads what is written to the terminal, until that is closed or nobody has it open.
+/// Reads what the program writes to the terminal, until the terminal is closed.
 struct Follower {
     controller: File,
     screen: Arc<Mutex<vt100::Parser>>,
@@ -213,10 +216,10 @@ struct Follower {
 impl Follower {
     fn follow(mut self) {
         let mut bytes = vec![0; 64 << 10];
-        let look = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+        let wait = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
         while !self.closed.load(Relaxed) {
             let mut fds = [PollFd::new(&self.controller, PollFlags::IN)];
-            if !matches!(poll(&mut fds, Some(&look)), Ok(1..)) {
+            if !matches!(poll(&mut fds, Some(&wait)), Ok(1..)) {
                 continue;
             }
             let Ok(count @ 1..) = self.controller.read(&mut bytes) else { return };

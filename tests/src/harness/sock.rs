@@ -1,4 +1,4 @@
-//! TCP sockets with every knob that the workloads turn.
+//! TCP sockets, with every socket option that the workloads set.
 #![expect(unsafe_code, reason = "options that rustix does not know are set by setsockopt()")]
 
 use std::{
@@ -105,7 +105,7 @@ impl Sock {
         recv(&self.0, &mut buffer, RecvFlags::empty()).map(|(count, _)| count)
     }
 
-    /// Children have it, too.
+    /// Clears FD_CLOEXEC: child processes inherit the socket.
     pub fn set_inheritable(&self) -> Result<()> {
         rustix::io::fcntl_setfd(&self.0, rustix::io::FdFlags::empty())
     }
@@ -114,22 +114,22 @@ impl Sock {
         rustix::io::ioctl_fionbio(&self.0, true)
     }
 
-    /// A blocking connect() gives up waiting after so long, and goes on by itself.
+    /// Sets SO_SNDTIMEO: a blocking connect() returns after this time, and the connection attempt continues.
     pub fn set_send_timeout(&self, limit: Duration) -> Result<()> {
         sockopt::set_socket_timeout(&self.0, sockopt::Timeout::Send, Some(limit))
     }
 
-    /// What went wrong with a connection since this was asked last.
+    /// The pending error of the socket (SO_ERROR), which this call clears; `None` if there is none.
     pub fn error(&self) -> Option<Errno> {
         sockopt::socket_error(&self.0).ok()?.err()
     }
 
-    /// What is sent, a SYN too, may be without an answer for so long.
+    /// Sets TCP_USER_TIMEOUT: how long sent data, and a SYN, may stay without an answer.
     pub fn set_user_timeout(&self, limit: Duration) -> Result<()> {
         sockopt::set_tcp_user_timeout(&self.0, u32::try_from(limit.as_millis()).unwrap_or(u32::MAX))
     }
 
-    /// Close sends RST, not FIN.
+    /// Sets SO_LINGER to 0: close() sends RST, not FIN.
     pub fn set_reset_on_close(&self) -> Result<()> {
         sockopt::set_socket_linger(&self.0, Some(Duration::ZERO))
     }
@@ -142,38 +142,39 @@ impl Sock {
         self.set_option(libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)
     }
 
-    /// Not for IPv4 destinations.
+    /// Sets IPV6_V6ONLY: connect() to a v4-mapped address fails.
     pub fn set_ipv6_only(&self) -> Result<()> {
         self.set_option(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1)
     }
 
-    /// Bound to `lo`, which is interface 1 of every namespace.
+    /// Binds the socket to `lo`, which is interface 1 of every namespace.
     pub fn set_device_lo(&self) -> Result<()> {
         const SO_BINDTOIFINDEX: i32 = 62;
         self.set_option(libc::SOL_SOCKET, SO_BINDTOIFINDEX, 1)
     }
 
-    /// Its source may be somebody else's address.
+    /// Sets IP_TRANSPARENT: bind() accepts an address that the host does not have.
     pub fn set_transparent(&self) -> Result<()> {
         self.set_option(libc::IPPROTO_IP, libc::IP_TRANSPARENT, 1)
     }
 
-    /// bind(address, 0) leaves the choice of the port to connect().
+    /// Sets IP_BIND_ADDRESS_NO_PORT: after bind(address, 0), connect() chooses the port.
     pub fn set_bind_address_no_port(&self) -> Result<()> {
         self.set_option(libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
     }
 
-    /// Number of SYN retransmissions before ETIMEDOUT.
+    /// Sets TCP_SYNCNT: the number of SYN retransmissions before ETIMEDOUT.
     pub fn set_syn_count(&self, count: i32) -> Result<()> {
         self.set_option(libc::IPPROTO_TCP, libc::TCP_SYNCNT, count)
     }
 
-    /// A listener that takes data in SYNs; `queue` is how many at most.
+    /// Sets TCP_FASTOPEN: the listener accepts data in SYNs; at most `queue` such connections wait for the end of their
+    /// handshake.
     pub fn set_fast_open(&self, queue: i32) -> Result<()> {
         self.set_option(libc::IPPROTO_TCP, libc::TCP_FASTOPEN, queue)
     }
 
-    /// connect() with a cookie at hand sends nothing before the first write.
+    /// Sets TCP_FASTOPEN_CONNECT: if the kernel has a cookie of the server, connect() sends nothing before the first write.
     pub fn set_fast_open_connect(&self) -> Result<()> {
         self.set_option(libc::IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, 1)
     }
@@ -192,7 +193,7 @@ impl Sock {
             .map_or(Errno::IO, Errno::from_raw_os_error))
     }
 
-    /// Waits until the socket is writable or failed, and says how its connect() ended.
+    /// Waits until a non-blocking connect() has ended, and returns its result; ETIME if it has not within `limit`.
     pub fn wait_connected(&self, limit: Duration) -> Result<()> {
         let limit = Timespec::try_from(Place::get().limit(limit)).map_err(|_| Errno::INVAL)?;
         let mut fds = [PollFd::new(&self.0, PollFlags::OUT)];

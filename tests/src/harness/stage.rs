@@ -1,4 +1,4 @@
-//! Where a workload plays: a fresh namespace, a server, and the tracer that watches (or none).
+//! Where a workload runs: a new network namespace, its servers, and the tracers that watch it (or none).
 
 mod compare;
 mod outcome;
@@ -29,16 +29,16 @@ use crate::harness::{
     tuple::Tuple,
 };
 
-/// Addresses of `lo` on every stage. 10/8 is not "loopback" to tcp_tw_reuse, 127/8 is.
+/// Addresses of `lo` on every stage. For tcp_tw_reuse, 127/8 is loopback and 10/8 is not.
 pub const SERVER: &str = "10.1.0.1";
 pub const CLIENT: &str = "10.1.0.2";
 
-/// What one tuple must look like.
+/// What the kernel and the tracers must have for one tuple.
 #[derive(Clone, Debug, Default)]
 pub struct Expected {
     pub in_use: u64,
     pub time_wait: u64,
-    /// Ports that were ever taken, where the workload can know it.
+    /// Ports that were taken since the tracer started; `None` if the workload cannot know it.
     pub opened: Option<u64>,
     pub failures: BTreeMap<String, u64>,
 }
@@ -61,22 +61,22 @@ impl Expected {
     }
 }
 
-/// One namespace with what happens in it.
+/// One namespace, and the tracers that watch it.
 pub struct Stage {
     pub netns: NetNs,
     servers: BTreeSet<u16>,
     backends: Vec<String>,
-    /// By backend, with the hooks that had been missed before.
+    /// Backend, its tracer, and the hooks that tracer had missed before.
     watches: Vec<(String, shared::Shared, u64)>,
     /// See [`Self::expect_drift`].
     drifts: bool,
-    /// The tracer finds a namespace by the processes in it.
+    /// A process in the namespace, by which the tracer finds it.
     _inhabitant: Helper,
 }
 
 impl Stage {
-    /// A namespace with the two addresses on `lo`, to be watched by a tracer of each backend;
-    /// `none` is no tracer: then the workload is only compared with the kernel.
+    /// Makes a namespace with the two addresses on `lo`, to be watched by a tracer of each backend. The backend `none` is no
+    /// tracer: the workload is then compared with the kernel only.
     pub fn new(backends: &[String]) -> Result<Self> {
         let netns = NetNs::new()?;
         for address in [SERVER, CLIENT] {
@@ -96,7 +96,7 @@ impl Stage {
         Ok(())
     }
 
-    /// The tracers of the whole run watch this stage too.
+    /// Has this stage watched by the tracers that the whole run shares.
     pub fn watch_shared(&mut self) -> Result<()> {
         self.netns.keep()?;
         for backend in &self.backends {
@@ -107,13 +107,13 @@ impl Stage {
         Ok(())
     }
 
-    /// Starts the tracers; the stage does not look at them before [`Self::add_watches`].
+    /// Starts the tracers; the stage compares them with the kernel only after [`Self::add_watches`].
     pub fn start_watches(&self) -> Result<Vec<(String, Watch)>> {
         let start = |backend: &String| -> Result<_> {
             let watch = Watch::start(backend, &[]).with_context(|| format!("backend {backend}"))?;
             Ok((backend.clone(), watch))
         };
-        // Starting is mostly waiting for the kernel.
+        // All at once: most of a start is waiting for the kernel.
         thread::scope(|scope| {
             let started: Vec<_> =
                 self.backends.iter().map(|it| scope.spawn(move || start(it))).collect();
@@ -129,13 +129,13 @@ impl Stage {
         self.watches.extend(watches.into_iter().map(own));
     }
 
-    /// Ends its own tracers by SIGINT: each must end with exit code 0. None may have drifted.
+    /// Ends the tracers of this stage by SIGINT: each must end with exit code 0, and none may have drifted.
     pub fn stop(self) -> Result<()> {
         self.assert_no_drift(&self.readings()?)?;
         self.watches.into_iter().try_for_each(|(_, watch, _)| watch.stop())
     }
 
-    /// Says that sockets with this local port are the servers', not outgoing ones.
+    /// Has the oracle leave out sockets with this local port: they are the servers', not outgoing.
     pub fn add_server(&mut self, port: u16) {
         self.servers.insert(port);
     }
@@ -154,9 +154,9 @@ impl Stage {
         Ok(Server { listener, address })
     }
 
-    /// A server whose queue is full: SYNs to it are dropped, so connect() stays in SYN_SENT.
+    /// A server whose queue is full: SYNs to it are dropped, so that connect() stays in SYN_SENT.
     ///
-    /// The connection that fills it comes from 127.0.0.1, a tuple of its own.
+    /// The connection that fills the queue comes from 127.0.0.1, which is another tuple.
     pub fn black_hole(&mut self, address: &str) -> Result<(Server, Sock)> {
         let address: SocketAddr = address.parse()?;
         self.add_server(address.port());
@@ -173,32 +173,32 @@ impl Stage {
         })
     }
 
-    /// The kernel has exactly these tuples, and so has every tracer.
+    /// Checks that the kernel has exactly these tuples, and every tracer, too.
     pub fn check(&mut self, expected: &[(Tuple, Expected)]) -> Result<()> {
         let expected: BTreeMap<_, _> = expected.iter().cloned().collect();
         let table = self.quiet_table(&expected)?;
         self.settle_on(table, &expected, None)
     }
 
-    /// Every tracer has exactly the tuples that the kernel has, whatever they are, and as many calls
-    /// in all of them as came to this end.
+    /// Checks that every tracer has exactly the tuples that the kernel has, and that the sums of all of them are those of
+    /// `outcome`. Returns the kernel's table.
     pub fn settle(&mut self, outcome: &Outcome) -> Result<Table> {
         let table = self.oracle()?;
         self.settle_on(table.clone(), &BTreeMap::new(), Some(outcome))?;
         self.oracle()
     }
 
-    /// The kernel's own table now.
+    /// The kernel's own table of outgoing sockets now.
     pub fn oracle(&self) -> Result<Table> {
         oracle::read(&self.netns, &self.servers)
     }
 
-    /// The same where only `servers` are left out.
+    /// As [`Self::oracle`], without sockets of these local ports only.
     pub fn oracle_with(&self, servers: &[u16]) -> Result<Table> {
         oracle::read(&self.netns, &servers.iter().copied().collect())
     }
 
-    /// The newest reading of each backend that is younger than this call.
+    /// A reading of each backend that began after this call.
     pub fn readings(&self) -> Result<Vec<(String, Reading)>> {
         let now = SystemTime::now();
         let read = |(backend, watch, _): &(String, shared::Shared, u64)| {
@@ -208,7 +208,7 @@ impl Stage {
         self.watches.iter().map(read).collect()
     }
 
-    /// Says that this workload is about ports that only the comparison with the kernel can know of.
+    /// Allows drift: the workload is about ports that only tracer's comparison with the kernel can find.
     pub fn expect_drift(&mut self) {
         self.drifts = true;
     }
@@ -220,14 +220,13 @@ impl Stage {
         readings.iter().try_for_each(|(backend, it)| it.assert_no_drift().context(backend.clone()))
     }
 
-    /// Hooks that the kernel says it passed over since this workload began.
+    /// Hooks that the kernel has skipped since this workload began.
     fn missed(&self, backend: &str, reading: &Reading) -> u64 {
         let before = self.watches.iter().find(|(name, ..)| name == backend).map(|it| it.2);
         reading.missed().saturating_sub(before.unwrap_or(0))
     }
 
-    /// Waits for the kernel to agree with the workload's own numbers: FINs are still under way
-    /// when close() returns.
+    /// Waits until the kernel has what the workload expects: FINs are still under way when close() returns.
     fn quiet_table(&self, expected: &BTreeMap<Tuple, Expected>) -> Result<Table> {
         let end = Instant::now() + Place::get().limit(QUIET_LIMIT);
         loop {
@@ -246,7 +245,7 @@ impl Stage {
         }
     }
 
-    /// Compares each tracer with the kernel at a moment at which the kernel does not change.
+    /// Compares each tracer with the kernel, once the kernel's table is the same before and after a reading.
     fn settle_on(
         &mut self,
         mut table: Table,
@@ -294,15 +293,15 @@ impl Stage {
     }
 }
 
-/// Longest time for a reading to come; they are parts of a second apart.
+/// Longest time to wait for a reading; they come several times a second.
 const READING_LIMIT: Duration = Duration::from_secs(10);
-/// Longest time for the kernel itself to come to rest.
+/// Longest time to wait until the kernel's table stops changing.
 const QUIET_LIMIT: Duration = Duration::from_secs(10);
-/// How long a tracer may disagree with a kernel at rest: a comparison that would hide what a hook
-/// did not tell comes at the soonest after 5 s.
+/// How long a tracer may differ from the kernel once the kernel's table does not change any more. Drift is an error, so a
+/// hook that reported nothing cannot be hidden by the comparison that tracer makes every 5 to 30 s.
 const PATIENCE: Duration = Duration::from_secs(8);
-/// The same in a guest, where the kernel misses hooks and the comparison corrects the ledger: 8 s later at the latest, or if
-/// that one came before the socket of the hook was there, 30 s after it.
+/// The same in a guest, where the kernel skips hooks, and the next comparison corrects the ledger: 8 s later at the latest,
+/// or, if that one came before the socket existed, 30 s after it.
 const PATIENCE_IN_A_GUEST: Duration = Duration::from_secs(45);
 
 /// A listening socket.
@@ -319,8 +318,8 @@ impl Server {
         Ok(Tuple::new(source, self.address))
     }
 
-    /// The tuple of connections from a socket that was not bound: the kernel takes the
-    /// destination's own address, which is local, as the source.
+    /// The tuple of connections from sockets that were not bound: because the destination is local, the kernel takes its
+    /// address as the source, too.
     pub fn tuple(&self) -> Tuple {
         Tuple::new(self.address.ip(), self.address)
     }
@@ -332,7 +331,7 @@ impl Server {
         Ok((client, accepted))
     }
 
-    /// `count` connected pairs, clients and accepted apart.
+    /// `count` connected pairs: (clients, accepted).
     pub fn pairs(&self, count: usize) -> Result<(Vec<Sock>, Vec<Sock>)> {
         (0..count).map(|_| self.pair()).collect()
     }

@@ -1,4 +1,4 @@
-//! Runs the `tracer` program as its user would: `tuples --watch` and `record`.
+//! Runs the `tracer` program as a user does: `tuples --watch`, `record` and `spread`.
 
 pub mod record;
 pub mod shared;
@@ -42,12 +42,13 @@ pub fn command(arguments: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
-/// All that there are, the one that is tried first at the front.
+/// All backends, in the order in which tracer tries them.
 pub const BACKENDS: [&str; 3] = ["fexit", "kprobe", "tracepoint"];
-/// The exit code of a backend that cannot run here.
+/// Exit code of tracer if the backend cannot run on this kernel.
 pub const NO_BACKEND: i32 = 69;
 
-/// The backends that run on this kernel; a failure that is no refusal counts as one that should.
+/// The backends that should run on this kernel: all that do not end with [`NO_BACKEND`]. One that fails otherwise is among
+/// them, so that its tests fail.
 pub fn backends() -> Result<Vec<String>> {
     let mut found = Vec::new();
     for backend in BACKENDS {
@@ -60,13 +61,13 @@ pub fn backends() -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// CLOCK_MONOTONIC in ns, the tracer's `mono_ns`.
+/// CLOCK_MONOTONIC in ns: the clock of tracer's `mono_ns`.
 pub fn mono_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     u64::try_from(now.tv_sec * 1_000_000_000 + now.tv_nsec).unwrap_or_default()
 }
 
-/// How a run of the program ended.
+/// The result of a run of the program.
 #[derive(Debug)]
 pub struct Ended {
     pub status: ExitStatus,
@@ -81,12 +82,12 @@ impl Ended {
     }
 }
 
-/// Runs a command to its end, at most `limit` long.
+/// Runs a command to its end; an error if it takes longer than `limit`.
 pub fn run(command: &mut Command, limit: Duration) -> Result<Ended> {
     run_into(command, Stdio::piped(), limit)
 }
 
-/// The same with this stdout; what is written there is in [`Ended::stdout`] if it is a pipe.
+/// As [`run`], with this stdout. [`Ended::stdout`] is empty if it is not a pipe.
 pub fn run_into(command: &mut Command, stdout: Stdio, limit: Duration) -> Result<Ended> {
     command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
     let mut process = Process::spawn(command)?;
@@ -98,7 +99,7 @@ pub fn run_into(command: &mut Command, stdout: Stdio, limit: Duration) -> Result
 
 pub(crate) type Collected = thread::JoinHandle<String>;
 
-/// Reads a pipe to its end on a thread of its own, so that the writer never blocks on it.
+/// Reads a pipe to its end on a new thread, so that the writer never blocks.
 pub(crate) fn collect<P: Pipe + Read + Send + 'static>(pipe: Option<P>) -> Collected {
     thread::spawn(move || {
         let mut bytes = Vec::new();
@@ -113,7 +114,8 @@ pub(crate) fn finish(collected: Collected) -> String {
     collected.join().unwrap_or_default()
 }
 
-/// Calls `probe` every 5 ms until it gives a value, at most `limit` long (of this place).
+/// Calls `probe` every 5 ms until it returns a value, at most for `limit` (see [`Place::limit`]). `what` names the condition
+/// in the error.
 pub fn wait_for<T>(
     what: &str,
     limit: Duration,

@@ -1,11 +1,11 @@
-//! What ports are counted per, within one namespace.
+//! The tuple by which ports are counted, within one namespace.
 
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
 };
 
-/// (source, destination, destination port). v4-mapped IPv6 addresses are their IPv4 ones.
+/// (source, destination, destination port). A v4-mapped IPv6 address is stored as the IPv4 address.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Tuple {
     pub source: IpAddr,

@@ -1,4 +1,4 @@
-//! Ports that bind() or listen() had a hand in.
+//! Ports of sockets that call bind() or listen().
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -24,7 +24,7 @@ fn bound(
     Ok(sock)
 }
 
-/// `searches`: whether connect() looks for a port.
+/// Ten sockets call `prepare`, bind(address, 0) and connect(). `searches`: whether connect() is to search for the port.
 fn bound_address(
     stage: &mut Stage,
     prepare: fn(&Sock) -> rustix::io::Result<()>,
@@ -51,17 +51,17 @@ fn bound_address(
     stage.check(&[(tuple, Expected::ports(10, 10).opened(10))])
 }
 
-/// bind() chooses the port, so connect() searches for none.
+/// bind() chooses the port, so connect() does not search.
 pub fn bind_address(stage: &mut Stage) -> Result<()> {
     bound_address(stage, |_| Ok(()), false)
 }
 
-/// connect() chooses the port, and how long that took is measured.
+/// connect() chooses the port, and the tracer measures how long that took.
 pub fn bind_address_no_port(stage: &mut Stage) -> Result<()> {
     bound_address(stage, Sock::set_bind_address_no_port, true)
 }
 
-/// A socket with a port of its own keeps that port after a reset, but not its place in the tuple.
+/// A socket that bind() gave a port keeps that port after a reset, but the tuple does not count it any more.
 pub fn explicit_port(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let tuple = server.tuple_from(CLIENT)?;
@@ -73,13 +73,14 @@ pub fn explicit_port(stage: &mut Stage) -> Result<()> {
         Ok(())
     })?;
     stage.check(&[(tuple, Expected::ports(0, 0).opened(1))])?;
-    // The same descriptor, the same port, once more.
+    // The same descriptor connects again from the same port.
     stage.netns.run(|| sock.disconnect().and_then(|()| sock.connect(server.address)))?;
     stage.check(&[(tuple, Expected::ports(1, 0).opened(2))])?;
     drop(sock);
     stage.check(&[(tuple, Expected::ports(1, 1).opened(2))])
 }
 
+/// Two sockets share one local port by SO_REUSEADDR: each tuple counts it.
 pub fn reuse_address(stage: &mut Stage) -> Result<()> {
     let first = stage.server("10.1.0.1:7000")?;
     let second = stage.server("10.1.0.1:7001")?;
@@ -122,7 +123,7 @@ pub fn listen_in_between(stage: &mut Stage) -> Result<()> {
         sock.connect(server.address)?;
         Ok(())
     })?;
-    // Its port may be the listener's old one: it is outgoing now, so look at it alone.
+    // The socket may have the listener's old port, which the stage leaves out as a server's: it is outgoing now.
     let table = stage.oracle_with(&[server.address.port()])?;
     let here = table.get(&server.tuple()).map(|sockets| sockets.in_use);
     ensure!(here == Some(1), "the kernel has {table:?}");
@@ -134,7 +135,7 @@ pub fn listen_in_between(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-/// A listener inside the range takes one port from every tuple of the namespace.
+/// A listener inside the port range takes one port from every tuple of the namespace.
 pub fn listener_lowers_capacity(stage: &mut Stage) -> Result<()> {
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40049")?;
     stage.netns.sysctl("ipv4/ip_local_reserved_ports", "40010-40013")?;
@@ -151,7 +152,7 @@ pub fn listener_lowers_capacity(stage: &mut Stage) -> Result<()> {
     wait_capacity(stage, &server, 45, Duration::from_secs(5))
 }
 
-/// Waits for every tracer to say that connections to this server have so many ports.
+/// Waits until every tracer has this capacity (ports in all) for connections to this server.
 pub fn wait_capacity(
     stage: &mut Stage,
     server: &Server,
@@ -181,7 +182,7 @@ pub fn disconnect(stage: &mut Stage) -> Result<()> {
         Ok(sock)
     })?;
     stage.check(&[(first.tuple(), Expected::ports(0, 0).opened(5))])?;
-    // From FIN_WAIT2 too, where the time-wait socket stays behind or not: the kernel says.
+    // Also from a socket that has sent a FIN: a time-wait socket may stay or not, and `settle` takes what the kernel has.
     stage.netns.run(|| -> Result<()> {
         let (again, accepted) = second.pair()?;
         again.shutdown_write()?;

@@ -1,4 +1,4 @@
-//! Who closes first, and how.
+//! The ways to close a connection.
 
 use std::{sync::Barrier, thread};
 
@@ -15,18 +15,20 @@ fn open(stage: &Stage, server: &Server) -> Result<(Vec<Sock>, Vec<Sock>)> {
     stage.netns.run(|| server.pairs(usize::try_from(COUNT)?))
 }
 
+/// The client closes first: its ports are in TIME_WAIT.
 pub fn client_first(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let tuple = server.tuple();
     let (clients, accepted) = open(stage, &server)?;
     stage.check(&[(tuple, Expected::ports(COUNT, 0).opened(COUNT))])?;
-    // FIN_WAIT2 of a closed socket is held by a time-wait socket already.
+    // A closed socket in FIN_WAIT2 is a time-wait socket already.
     drop(clients);
     stage.check(&[(tuple, Expected::ports(COUNT, COUNT).opened(COUNT))])?;
     drop(accepted);
     stage.check(&[(tuple, Expected::ports(COUNT, COUNT).opened(COUNT))])
 }
 
+/// The server closes first: the client's ports are free once the client has closed, too.
 pub fn server_first(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let tuple = server.tuple();
@@ -37,7 +39,7 @@ pub fn server_first(stage: &mut Stage) -> Result<()> {
     stage.check(&[(tuple, Expected::ports(0, 0).opened(COUNT))])
 }
 
-/// Which side ends up in TIME_WAIT is a race; the kernel says which.
+/// Both sides close at the same time: which side ends up in TIME_WAIT is a race, so the tracer is compared with the kernel only.
 pub fn both_at_once(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let (clients, accepted) = stage.netns.run(|| server.pairs(200))?;
@@ -57,6 +59,7 @@ pub fn both_at_once(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
+/// The client closes with an RST: its ports are free at once.
 pub fn reset_by_client(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let (clients, accepted) = open(stage, &server)?;
@@ -69,6 +72,7 @@ pub fn reset_by_client(stage: &mut Stage) -> Result<()> {
     stage.check(&[(server.tuple(), Expected::ports(0, 0).opened(COUNT))])
 }
 
+/// The server closes with an RST: the client's ports are free at once.
 pub fn reset_by_server(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let (clients, accepted) = open(stage, &server)?;
@@ -82,7 +86,8 @@ pub fn reset_by_server(stage: &mut Stage) -> Result<()> {
     stage.check(&[(server.tuple(), Expected::ports(0, 0).opened(COUNT))])
 }
 
-/// shutdown() leaves a full socket in FIN_WAIT2, and then a time-wait socket beside an open fd.
+/// After shutdown(), the socket is in FIN_WAIT2; once the server has closed, a time-wait socket holds the port, while the
+/// client's descriptor is still open.
 pub fn half_closed(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let tuple = server.tuple();

@@ -15,7 +15,7 @@ use crate::harness::{
     tuple::Tuple,
 };
 
-/// Well below the second after which a SYN without an answer is sent again.
+/// Below 1 s, after which a SYN without an answer is retransmitted.
 const GIVES_UP_AT_ONCE: Duration = Duration::from_millis(800);
 
 /// Asserts that a call failed with this error.
@@ -25,6 +25,7 @@ pub fn expect_error<T>(result: rustix::io::Result<T>, errno: Errno) -> Result<()
     Ok(())
 }
 
+/// Nobody listens: the port is taken, and free again with the RST.
 pub fn refused(stage: &mut Stage) -> Result<()> {
     let closed = "10.1.0.1:7999".parse()?;
     let tuple = Tuple::new(SERVER.parse()?, closed);
@@ -37,9 +38,9 @@ pub fn refused(stage: &mut Stage) -> Result<()> {
     stage.check(&[(tuple, Expected::ports(0, 0).opened(10).failed("refused", 10))])
 }
 
-/// The SYN is sent again after 1 s, 2 s and so on.
+/// The server does not answer until connect() ends with ETIMEDOUT. The SYN is retransmitted after 1 s, 2 s and so on.
 pub fn timed_out(stage: &mut Stage) -> Result<()> {
-    // In all 7 s, or 15 s in a guest: enough to look at it before.
+    // 7 s until the timeout, or 15 s in a guest: enough time to check the stage before.
     let syn_count = if Place::get() == Place::Vm { 3 } else { 2 };
     let (hole, _filler) = stage.black_hole("10.1.0.1:7000")?;
     let filled = (hole.tuple_from("127.0.0.1")?, Expected::ports(1, 0).opened(1));
@@ -50,7 +51,7 @@ pub fn timed_out(stage: &mut Stage) -> Result<()> {
         expect_error(sock.connect(hole.address), Errno::INPROGRESS)?;
         Ok(sock)
     })?;
-    // A port is taken from the first SYN on.
+    // The port is taken from the first SYN on.
     stage.check(&[(hole.tuple(), Expected::ports(1, 0).opened(1)), filled.clone()])?;
     let limit = Place::get().limit(Duration::from_secs(20));
     expect_error(sock.wait_connected(limit), Errno::TIMEDOUT)?;
@@ -58,8 +59,8 @@ pub fn timed_out(stage: &mut Stage) -> Result<()> {
     stage.check(&[(hole.tuple(), failed), filled])
 }
 
-/// The application gives up while the SYN is unanswered, sooner than it is sent again: where the machine was too busy for
-/// that, it does so with the next server.
+/// The application closes the socket before the SYN is retransmitted. If the machine is too busy for that, the next server is
+/// tried.
 pub fn aborted_nonblocking(stage: &mut Stage) -> Result<()> {
     for port in 7000..7010 {
         let (hole, _filler) = stage.black_hole(&format!("10.1.0.1:{port}"))?;
@@ -83,8 +84,7 @@ pub fn aborted_nonblocking(stage: &mut Stage) -> Result<()> {
     bail!("none of ten rounds of connect() and close() took less than {GIVES_UP_AT_ONCE:?} each")
 }
 
-/// The application gives up when nothing has come back for a while: the SYN was sent again, a second after
-/// the first one.
+/// The application closes the socket after the SYN was retransmitted, 1 s after the first one.
 pub fn gave_up_without_an_answer(stage: &mut Stage) -> Result<()> {
     let (hole, _filler) = stage.black_hole("10.1.0.1:7000")?;
     let filled = (hole.tuple_from("127.0.0.1")?, Expected::ports(1, 0).opened(1));
@@ -98,10 +98,10 @@ pub fn gave_up_without_an_answer(stage: &mut Stage) -> Result<()> {
         }
         Ok(socks)
     })?;
-    // As soon as they do, also the tracer has them as those without an answer.
+    // Waits for the kernel; from then on, the tracer must count them as without an answer, too.
     let end = Instant::now() + Place::get().limit(Duration::from_secs(10));
     while stage.oracle()?.get(&hole.tuple()).is_none_or(|it| it.unanswered < 5) {
-        ensure!(Instant::now() < end, "the SYNs are not sent again");
+        ensure!(Instant::now() < end, "the SYNs are not retransmitted");
         thread::sleep(Duration::from_millis(20));
     }
     stage.check(&[(hole.tuple(), Expected::ports(5, 0).opened(5)), filled.clone()])?;
@@ -110,6 +110,7 @@ pub fn gave_up_without_an_answer(stage: &mut Stage) -> Result<()> {
     stage.check(&[(hole.tuple(), failed), filled])
 }
 
+/// Non-blocking connect() calls, of which poll() reports the end.
 pub fn nonblocking_with_wait(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let closed = "10.1.0.1:7999".parse()?;
@@ -135,6 +136,7 @@ pub fn nonblocking_with_wait(stage: &mut Stage) -> Result<()> {
     stage.check(&[(server.tuple(), Expected::ports(10, 10).opened(10)), refused])
 }
 
+/// All ports of the range are in use towards one server.
 pub fn ports_exhausted(stage: &mut Stage) -> Result<()> {
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40049")?;
     let server = stage.server("10.1.0.1:7000")?;
@@ -149,7 +151,7 @@ pub fn ports_exhausted(stage: &mut Stage) -> Result<()> {
     let full = Expected::ports(50, 0).opened(50).failed("ports_exhausted", 10);
     stage.check(&[(server.tuple(), full)])?;
 
-    // One port comes free: exactly one more connect() succeeds, from another source all would.
+    // One port becomes free: exactly one more connect() succeeds.
     let freed = clients.pop().context("no client")?;
     freed.set_reset_on_close()?;
     drop(freed);
@@ -165,7 +167,7 @@ pub fn ports_exhausted(stage: &mut Stage) -> Result<()> {
     stage.check(&[(server.tuple(), full)])
 }
 
-/// The port is the application's own choice, and the 4-tuple exists.
+/// The application binds a fixed port, and the 4-tuple exists already.
 pub fn tuple_in_use(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let tuple = server.tuple_from(CLIENT)?;
@@ -189,7 +191,7 @@ pub fn tuple_in_use(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-/// Routing fails before a port or even a source is chosen: nothing is taken.
+/// Routing fails before a source address and a port are chosen: no port is taken.
 pub fn no_route(stage: &mut Stage) -> Result<()> {
     let routes = [
         ("", "192.0.2.1:80", Errno::NETUNREACH, "unreachable"),
@@ -212,7 +214,7 @@ pub fn no_route(stage: &mut Stage) -> Result<()> {
     stage.check(&expected)
 }
 
-/// There is a route, and no address that could be the source. The errno is that of exhausted ports.
+/// There is a route, but no address that could be the source. The errno is the same as for exhausted ports.
 pub fn no_source_address(stage: &mut Stage) -> Result<()> {
     stage.netns.ip("-6 addr del ::1/128 dev lo")?;
     stage.netns.ip("-6 route add local fd00:2::1/128 dev lo")?;
@@ -224,6 +226,7 @@ pub fn no_source_address(stage: &mut Stage) -> Result<()> {
     stage.check(&[(Tuple::new("::".parse()?, peer), failed)])
 }
 
+/// One descriptor is used for several connect() calls, after refused ones and after one without a free port.
 pub fn fd_used_again(stage: &mut Stage) -> Result<()> {
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40009")?;
     let server = stage.server("10.1.0.1:7000")?;
@@ -233,7 +236,7 @@ pub fn fd_used_again(stage: &mut Stage) -> Result<()> {
     let _sock = stage.netns.run(|| -> Result<Sock> {
         let sock = Sock::tcp(closed)?;
         expect_error(sock.connect(closed), Errno::CONNREFUSED)?;
-        // Its inet_sport is stale now, and stays so in the next failure.
+        // The socket's inet_sport still has the old port, during the next failure, too.
         expect_error(sock.connect(full.address), Errno::ADDRNOTAVAIL)?;
         expect_error(sock.connect(closed), Errno::CONNREFUSED)?;
         sock.connect(server.address)?;
@@ -246,7 +249,7 @@ pub fn fd_used_again(stage: &mut Stage) -> Result<()> {
     ])
 }
 
-/// EISCONN and EALREADY come before a port is looked for: they change nothing.
+/// EISCONN and EALREADY are returned before a port is searched: they change nothing.
 pub fn connect_twice(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let (hole, _filler) = stage.black_hole("10.1.0.1:7001")?;

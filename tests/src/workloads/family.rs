@@ -12,6 +12,7 @@ use crate::harness::{
     tuple::Tuple,
 };
 
+/// As IPv4: a full range, a refused connect(), TIME_WAIT.
 pub fn ipv6(stage: &mut Stage) -> Result<()> {
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40019")?;
     stage.netns.ip("addr add fd00:1::1/128 dev lo nodad")?;
@@ -32,7 +33,7 @@ pub fn ipv6(stage: &mut Stage) -> Result<()> {
     stage.check(&[(server.tuple(), Expected { time_wait: 20, ..full }), refused])
 }
 
-/// A v4-mapped socket shares its ports with the IPv4 ones, so it is counted with them.
+/// A socket with a v4-mapped address shares the ports of the IPv4 sockets, and is counted in their tuple.
 pub fn v4_mapped(stage: &mut Stage) -> Result<()> {
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40019")?;
     let server = stage.server("10.1.0.1:7000")?;

@@ -1,4 +1,4 @@
-//! Sockets that outlive, or do not outlive, the process or the namespace that made them.
+//! Sockets whose process or namespace ends.
 
 use std::time::Duration;
 
@@ -30,6 +30,7 @@ pub fn inherited(stage: &mut Stage) -> Result<()> {
     stage.check(&[(server.tuple(), Expected::ports(5, 5).opened(5))])
 }
 
+/// The ports of a killed process go to TIME_WAIT, as after close().
 pub fn owner_killed(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let mut owner = stage.netns.run(|| Helper::spawn(&["hold", "10.1.0.1:7000", "20"]))?;
@@ -44,7 +45,7 @@ pub fn owner_killed(stage: &mut Stage) -> Result<()> {
     stage.check(&[(server.tuple(), Expected::ports(20, 20).opened(20))])
 }
 
-/// The kernel purges the TIME_WAITs of a namespace that is torn down: so must the ledger.
+/// The kernel ends the time-wait sockets of a namespace that is removed: the ledger must release their ports.
 pub fn namespace_vanishes(stage: &mut Stage) -> Result<()> {
     let netns = NetNs::new()?;
     let inum = netns.inum();

@@ -16,7 +16,7 @@ use crate::harness::{
     stage::{CLIENT, Expected, Outcome, Server, Stage},
 };
 
-/// What is open when the tracer starts is counted, and its end too.
+/// Sockets that are open when the tracer starts are counted, and their ends, too.
 pub fn every_state(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let (hole, _filler) = stage.black_hole("10.1.0.1:7001")?;
@@ -39,15 +39,15 @@ pub fn every_state(stage: &mut Stage) -> Result<()> {
         (hole.tuple_from("127.0.0.1")?, Expected::ports(1, 0)),
     ];
     let all = |own: Expected| [vec![(server.tuple(), own)], holes.to_vec()].concat();
-    // Let the kernel come to rest before the tracer looks.
+    // Waits until the kernel has these states, before the tracer reads them.
     stage.check(&all(Expected::ports(25, 10)))?;
     stage.watch()?;
     stage.check(&all(Expected::ports(25, 10)))?;
     drop(held_open);
-    // The shut down ones have become time-wait sockets beside their descriptors.
+    // The five that are shut down for writing have become time-wait sockets, while their descriptors are still open.
     stage.check(&all(Expected::ports(25, 15)))?;
     drop(clients);
-    // Those in CLOSE_WAIT are gone, those that were established wait in FIN_WAIT2.
+    // Those in CLOSE_WAIT are gone, those that were established are time-wait sockets in FIN_WAIT2.
     stage.check(&all(Expected::ports(20, 20)))?;
     drop(accepted);
     stage.check(&all(Expected::ports(20, 20)))?;
@@ -60,14 +60,14 @@ pub fn every_state(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-/// Connections come and go, and old ones go, while the tracer reads the old ones.
+/// New connections are opened and closed, and older ones are closed, while the tracer reads the older ones.
 pub fn churn_while_seeding(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let (old, _accepted) = stage.netns.run(|| server.pairs(2000))?;
     let stop = AtomicBool::new(false);
     let held = thread::scope(|scope| -> Result<_> {
         let churn = scope.spawn(|| {
-            let result = stage_churn(&server, old, &stop, &stage.netns);
+            let result = churn_sockets(&server, old, &stop, &stage.netns);
             stop.store(true, Ordering::Relaxed);
             result
         });
@@ -78,7 +78,7 @@ pub fn churn_while_seeding(stage: &mut Stage) -> Result<()> {
     })?;
     let (held, watches) = held;
     stage.add_watches(watches);
-    // How many were opened before the tracer started is a race; none failed.
+    // How many were opened before the tracer started is a race, so that number is not compared; none failed.
     let outcome = Outcome::default();
     let table = stage.settle(&outcome)?;
     let count = table.get(&server.tuple_from(CLIENT)?).map(|sockets| sockets.in_use);
@@ -88,8 +88,8 @@ pub fn churn_while_seeding(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-/// Closes an old connection and opens and closes new ones, in turn; what is open at the end.
-fn stage_churn(
+/// Opens and closes new connections, and closes older ones, until `stop`. Returns the new ones that are still open.
+fn churn_sockets(
     server: &Server,
     mut old: Vec<Sock>,
     stop: &AtomicBool,
@@ -118,11 +118,11 @@ fn stage_churn(
     })
 }
 
-/// The tracer compares its tables with the kernel's at least so often.
+/// Within this time, the tracer has compared its tables with the kernel's sockets and corrected them.
 const COMPARED: Duration = Duration::from_secs(40);
 
-/// A port that an idle socket is bound to is nobody else's. That bind() chose a socket's port cannot
-/// be seen while the socket is connected, and can afterwards.
+/// Ports that were bound before the tracer started: of an idle socket, the tracer sees it at its start; of a connected socket,
+/// only once the connection has ended, because sock_diag does not say whether bind() chose the port.
 pub fn bound_ports(stage: &mut Stage) -> Result<()> {
     stage.expect_drift();
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40049")?;
@@ -130,7 +130,7 @@ pub fn bound_ports(stage: &mut Stage) -> Result<()> {
     let _held = stage.netns.run(|| server.pair())?;
     let (idle, used, accepted) = stage.netns.run(|| -> Result<_> {
         let (idle, used) = (Sock::tcp(server.address)?, Sock::tcp(server.address)?);
-        // Odd ones: connect() takes the even ones first, and a tuple's own port takes no room of it twice.
+        // Odd ports: connect() takes the even ones first. A port that the tuple itself holds would not lower its capacity.
         idle.bind("10.1.0.2:40021".parse()?)?;
         used.bind("10.1.0.2:40031".parse()?)?;
         used.connect(server.address)?;
@@ -148,7 +148,7 @@ pub fn bound_ports(stage: &mut Stage) -> Result<()> {
     wait_capacity(stage, &server, 50, soon)
 }
 
-/// Listeners go while the tracer reads the old ones: it must not believe in any for ever.
+/// Listeners are closed while the tracer reads the older ones: it must not keep any of them forever.
 pub fn listeners_end(stage: &mut Stage) -> Result<()> {
     stage.expect_drift();
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40999")?;

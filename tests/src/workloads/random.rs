@@ -1,4 +1,4 @@
-//! Thousands of mixed operations, by several processes, from a seed.
+//! Thousands of random operations by several processes, reproducible by a seed.
 
 use std::{env, net::SocketAddr};
 
@@ -13,7 +13,7 @@ use crate::harness::{
 };
 
 const PROCESSES: u64 = 4;
-/// The helpers pause this many times for the ledger to be compared.
+/// How many times the helpers pause, so that the ledger can be compared.
 const PAUSES: u64 = 5;
 
 /// 10,000 operations in all; 600 under emulation. `TRACER_TEST_SEED` repeats a run.
@@ -23,7 +23,7 @@ pub fn mixed(stage: &mut Stage) -> Result<()> {
         Err(_) => crate::harness::tracer::mono_ns(),
     };
     let total = if Place::get() == Place::Vm { 600 } else { 10_000 };
-    // Tight enough for the range to be exhausted and the time-wait table to overflow at times.
+    // So small that now and then the range is exhausted and tcp_max_tw_buckets is exceeded.
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40149")?;
     stage.netns.sysctl("ipv4/tcp_max_tw_buckets", "400")?;
     stage.netns.ip("addr add fd00:1::1/128 dev lo nodad")?;
@@ -60,7 +60,7 @@ pub fn mixed(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-/// What one helper process has open.
+/// The random operations of one helper process, and the sockets that it has open.
 pub struct Driver {
     random: Random,
     servers: [Server; 2],
@@ -87,12 +87,15 @@ impl Driver {
         Ok(Self { random: Random(seed), servers, closed, pairs, outcome })
     }
 
-    /// What came of the calls since this was asked last.
+    /// The results of the calls since the last call of this function.
     pub fn outcome(&mut self) -> Outcome {
         std::mem::replace(&mut self.outcome, Outcome::opened(0))
     }
 
-    /// One random operation. Errors that a full range or a taken port explain are part of it.
+    /// Does one random operation.
+    ///
+    /// # Errors
+    /// A call failed for another reason than a full range, a port that is taken, or a closed port.
     pub fn operate(&mut self) -> Result<()> {
         match self.random.below(20) {
             0..=8 => return self.open(),
@@ -221,6 +224,7 @@ impl Driver {
 pub struct Random(pub u64);
 
 impl Random {
+    /// The next number, from 0 to `limit - 1`.
     pub fn below(&mut self, limit: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;

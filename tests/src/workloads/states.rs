@@ -16,20 +16,20 @@ use crate::harness::{
     stage::{Expected, Outcome, Server, Stage},
 };
 
-/// Connections of one tuple come to each state, and stay there until all have been compared.
+/// Brings connections of one tuple into each state, and compares the tracer with the kernel after each step.
 pub fn every_state(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let (mut clients, mut accepted) = stage.netns.run(|| server.pairs(11))?;
     wait(stage, &server, &[("ESTABLISHED", 11)])?;
     let mut pair = || clients.pop().zip(accepted.pop()).context("there are no more");
 
-    // Closed by the peer and not by us.
+    // Closed by the peer only.
     let (close_wait, peer) = pair()?;
     drop(peer);
     let (last_ack, last_ack_peer) = pair()?;
     last_ack_peer.shutdown_write()?;
     wait(stage, &server, &[("ESTABLISHED", 9), ("CLOSE_WAIT", 2)])?;
-    // Closed by us: what the peer does not read keeps the FIN back.
+    // Closed by the client: data that the peer does not read holds back the FIN.
     fill(&last_ack)?;
     drop(last_ack);
     let (fin_wait1, fin_wait1_peer) = pair()?;
@@ -74,7 +74,7 @@ pub fn every_state(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-/// The kernel has these states, and the tracers what the kernel has.
+/// Waits until the kernel has these states, then checks that the tracers have the same.
 fn wait(stage: &mut Stage, server: &Server, states: &[(&'static str, u64)]) -> Result<()> {
     let states: BTreeMap<_, _> = states.iter().copied().collect();
     let end = Instant::now() + Place::get().limit(Duration::from_secs(10));
@@ -91,7 +91,7 @@ fn wait(stage: &mut Stage, server: &Server, states: &[(&'static str, u64)]) -> R
     stage.check(&[(server.tuple(), Expected::ports(in_use, time_wait).opened(11))])
 }
 
-/// Sends until nothing more can be sent.
+/// Sends until the send buffer and the peer's receive buffer are full.
 fn fill(sock: &Sock) -> Result<()> {
     sock.set_nonblocking()?;
     let data = vec![0; 65_536];

@@ -16,7 +16,7 @@ use crate::harness::{
 /// TCP_TIMEWAIT_LEN (include/net/tcp.h).
 const TIME_WAIT: Duration = Duration::from_mins(1);
 
-/// A closed socket in FIN_WAIT2 is held for tcp_fin_timeout only.
+/// The port of a closed socket in FIN_WAIT2 is free after tcp_fin_timeout.
 pub fn fin_wait2_ends(stage: &mut Stage) -> Result<()> {
     stage.netns.sysctl("ipv4/tcp_fin_timeout", "2")?;
     let server = stage.server("10.1.0.1:7000")?;
@@ -29,7 +29,7 @@ pub fn fin_wait2_ends(stage: &mut Stage) -> Result<()> {
     stage.check(&[(server.tuple(), Expected::ports(0, 0).opened(20))])
 }
 
-/// All 60 s of it. Slow: one run serves every backend.
+/// TIME_WAIT ends after 60 s. Slow: one run serves every backend.
 pub fn to_its_end(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let (clients, accepted) = stage.netns.run(|| server.pairs(20))?;
@@ -37,13 +37,13 @@ pub fn to_its_end(stage: &mut Stage) -> Result<()> {
     drop(clients);
     drop(accepted);
     stage.check(&[(server.tuple(), Expected::ports(20, 20).opened(20))])?;
-    // Shortly before their end. How long it takes to look at them is the machine's matter: however many there are by
-    // then, the ledger has these.
+    // Shortly before their end. On a slow machine some may have ended by the time they are read: the ledger must have as
+    // many as the kernel.
     thread::sleep(Duration::from_secs(50).saturating_sub(closed.elapsed()));
     let table = stage.oracle()?;
     let there = table.get(&server.tuple()).map_or(0, |sockets| sockets.time_wait);
-    let looked = closed.elapsed();
-    ensure!(there == 20 || looked > TIME_WAIT, "{there} of 20 are left after {looked:?}");
+    let age = closed.elapsed();
+    ensure!(there == 20 || age > TIME_WAIT, "{there} of 20 are left after {age:?}");
     stage.settle(&Outcome::opened(20))?;
     wait_for("the end of TIME_WAIT", Duration::from_secs(20), || {
         Ok(stage.oracle()?.is_empty().then_some(()))
@@ -51,7 +51,7 @@ pub fn to_its_end(stage: &mut Stage) -> Result<()> {
     stage.check(&[(server.tuple(), Expected::ports(0, 0).opened(20))])
 }
 
-/// With tcp_tw_reuse=1 connect() takes a port out of TIME_WAIT once that is a second old.
+/// With tcp_tw_reuse=1, connect() takes over a port that has been in TIME_WAIT for more than 1 s.
 pub fn reused(stage: &mut Stage) -> Result<()> {
     stage.netns.sysctl("ipv4/tcp_tw_reuse", "1")?;
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40009")?;
@@ -68,7 +68,7 @@ pub fn reused(stage: &mut Stage) -> Result<()> {
     stage.check(&[(server.tuple(), Expected::ports(10, 10).opened(15))])
 }
 
-/// A socket with this very port takes over the 4-tuple of its own TIME_WAIT.
+/// A socket that binds the same port again takes over the 4-tuple from the time-wait socket of its predecessor.
 pub fn recycled(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let tuple = server.tuple_from(CLIENT)?;
@@ -86,13 +86,13 @@ pub fn recycled(stage: &mut Stage) -> Result<()> {
         drop(client);
         drop(accepted);
         stage.check(&[(tuple, Expected::ports(1, 1).opened(round))])?;
-        // Timestamps must have moved on (net/ipv4/tcp_ipv4.c, tcp_twsk_unique).
+        // The kernel allows it only 1 s after the last timestamp (net/ipv4/tcp_ipv4.c, tcp_twsk_unique).
         thread::sleep(Duration::from_millis(1100));
     }
     Ok(())
 }
 
-/// Beyond tcp_max_tw_buckets there is no time-wait socket: the port is free at once.
+/// Beyond tcp_max_tw_buckets the kernel makes no time-wait socket: the port is free at once.
 pub fn bucket_overflow(stage: &mut Stage) -> Result<()> {
     stage.netns.sysctl("ipv4/tcp_max_tw_buckets", "5")?;
     let server = stage.server("10.1.0.1:7000")?;

@@ -44,7 +44,7 @@ pub fn mptcp(stage: &mut Stage) -> Result<()> {
         (server.tuple(), Expected::ports(5, 0).opened(5)),
         (plain.tuple(), Expected::ports(5, 0).opened(5)),
     ])?;
-    // Subflows are closed by a worker: the kernel says what is left.
+    // A kernel worker closes the subflows later, so the tracer is compared with what the kernel has by then.
     drop(socks);
     stage.settle(&Outcome::opened(10))?;
     Ok(())
@@ -65,7 +65,7 @@ fn send_fast(server: &Server) -> Result<(Sock, Sock)> {
     Ok((sock, accepted))
 }
 
-/// The first asks for a cookie, the others carry data in their SYN.
+/// sendto() with MSG_FASTOPEN: the first call requests a cookie, the others send data in their SYN.
 pub fn fast_open_sendto(stage: &mut Stage) -> Result<()> {
     let server = fast_open_server(stage)?;
     let socks =
@@ -77,7 +77,8 @@ pub fn fast_open_sendto(stage: &mut Stage) -> Result<()> {
     stage.check(&[(server.tuple(), Expected::ports(5, 5).opened(5))])
 }
 
-/// A server, a connection that has its cookie, and a socket that has a port and sends nothing until its first write.
+/// Makes a server, a connection by which the kernel got the server's cookie, and a socket that has called connect() and sends
+/// nothing before its first write.
 fn connect_without_a_write(stage: &mut Stage) -> Result<(Server, (Sock, Sock), Sock)> {
     let server = fast_open_server(stage)?;
     let cookie = stage.netns.run(|| send_fast(&server))?;
@@ -91,10 +92,10 @@ fn connect_without_a_write(stage: &mut Stage) -> Result<(Server, (Sock, Sock), S
     Ok((server, cookie, sock))
 }
 
-/// A socket that never wrote sent no SYN that could have been answered, however long it had its port.
+/// A socket that is closed without a write has sent no SYN: its cause is `aborted`, not `no_answer`, however long it was open.
 pub fn fast_open_connect_without_a_write(stage: &mut Stage) -> Result<()> {
     let (server, cookie, sock) = connect_without_a_write(stage)?;
-    // A call that gives up later than this had no answer.
+    // Longer than 1 s, after which a SYN that was sent would have been retransmitted.
     thread::sleep(Duration::from_millis(1200));
     drop(sock);
     stage.check(&[(server.tuple(), Expected::ports(1, 0).opened(2).failed("aborted", 1))])?;
@@ -102,13 +103,13 @@ pub fn fast_open_connect_without_a_write(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-/// With a cookie at hand connect() takes a port and sends nothing until the first write.
+/// If the kernel has the server's cookie, connect() takes a port and sends nothing before the first write.
 pub fn fast_open_connect(stage: &mut Stage) -> Result<()> {
     let (server, cookie, sock) = connect_without_a_write(stage)?;
     let accepted = stage.netns.run(|| -> Result<Sock> {
         sock.send(b"hello")?;
         let accepted = server.listener.accept()?;
-        // Data left unread would turn the close into a reset.
+        // With unread data, close() would send an RST.
         ensure!(accepted.receive()? == 5, "not all data came");
         Ok(accepted)
     })?;
@@ -118,6 +119,7 @@ pub fn fast_open_connect(stage: &mut Stage) -> Result<()> {
     stage.check(&[(server.tuple(), Expected::ports(2, 2).opened(2))])
 }
 
+/// connect() through io_uring, successful and refused.
 pub fn io_uring(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let closed = "10.1.0.1:7999".parse()?;
@@ -140,7 +142,7 @@ pub fn io_uring(stage: &mut Stage) -> Result<()> {
     stage.check(&[(server.tuple(), Expected::ports(10, 10).opened(10)), refused])
 }
 
-/// One connect() through a ring of its own; its result, negative errno.
+/// Calls connect() through a new ring; returns 0 or the negative errno.
 pub(crate) fn submit_connect(sock: &Sock, peer: SocketAddr) -> Result<i32> {
     let SocketAddr::V4(peer) = peer else { bail!("only IPv4 here") };
     let address = libc::sockaddr_in {

@@ -245,9 +245,9 @@ fn agent_that_hangs() -> Result<()> {
         let asked = Instant::now();
         spread.process.signal(Signal::TERM)?;
         let status = held.wait(&mut spread.process, Duration::from_secs(10));
-        let status = status.with_context(|| format!("{thread}: {}", spread.said()))?;
+        let status = status.with_context(|| format!("{thread}: {}", spread.stderr()))?;
         let took = asked.elapsed();
-        let said = spread.said();
+        let said = spread.stderr();
         ensure!(took <= SOON, "{thread}: it took {took:?}, {status}: {said}");
         ensure!(status.code() == Some(code), "{thread}: {status}: {said}");
         let honest = said.contains("does not come") && said.contains("the rule has ended");

@@ -67,7 +67,7 @@ pub(super) fn shows_an_exhaustion() -> Result<()> {
     top.wait("the filter that hides it", SOON, |text| !full(text) && text.contains("!nginx"))?;
     top.press("q")?;
     ensure!(top.wait_for_end(STOP_LIMIT)?.success(), "q is no failure");
-    top.check_given_back()?;
+    top.check_restored()?;
     nginx.signal(Signal::TERM)?;
     nginx.wait(Duration::from_secs(10))?;
     Ok(())
@@ -120,15 +120,15 @@ pub(super) fn is_given_back() -> Result<()> {
     ];
     for (what, end) in ends {
         let mut top = start(&[], Size(80, 24))?;
-        ensure!(top.check_given_back().is_err(), "nothing was taken, so nothing is shown by this");
+        ensure!(top.check_restored().is_err(), "nothing was taken, so nothing is shown by this");
         end(&mut top)?;
         let status = top.wait_for_end(STOP_LIMIT)?;
         ensure!(status.success(), "{what}: {status}");
-        top.check_given_back().with_context(|| what.to_owned())?;
+        top.check_restored().with_context(|| what.to_owned())?;
     }
     let mut top = start(&["-n", "2", "-d", "0.2"], Size(80, 24))?;
     ensure!(top.wait_for_end(STOP_LIMIT)?.success(), "the end of -n is no failure");
-    top.check_given_back()
+    top.check_restored()
 }
 
 /// A terminal that is closed ends the program, which uses no processor time in vain until then.
@@ -153,5 +153,5 @@ pub(super) fn of_any_size() -> Result<()> {
     top.wait("the screen", SOON, |text| text.contains("[1 tuples]"))?;
     top.press("q")?;
     ensure!(top.wait_for_end(STOP_LIMIT)?.success(), "it did not survive");
-    top.check_given_back()
+    top.check_restored()
 }

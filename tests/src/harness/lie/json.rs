@@ -1,14 +1,14 @@
-//! JSON that is read otherwise than it was written: a document, or lines of it.
+//! Falsifies JSON: a document, or lines of JSON.
 
 use serde_json::{Map, Value};
 
 use super::{Lie, another};
 use crate::harness::tracer::record::SOCKET_EVENTS;
 
-/// What `spread` says of one connect().
+/// The event with which `spread` reports one connect().
 const DECISION: &str = "spread.decision";
 
-/// The text with every object in it changed. What is no JSON, or is not concerned, stays as it is written.
+/// The text with every JSON object in it changed as the lie says. Lines that are no JSON objects stay as they are.
 pub(super) fn text(lie: &Lie, text: &str) -> String {
     let document = || serde_json::from_str(text).ok().filter(Value::is_object);
     if text.trim_end().contains('\n')
@@ -17,12 +17,13 @@ pub(super) fn text(lie: &Lie, text: &str) -> String {
         change(lie, &mut value);
         return format!("{value}\n");
     }
-    let mut told = String::new();
-    // What a stream says of its own lines stays true: else these checks are the only ones that are tried.
+    let mut changed = String::new();
+    // `seq` and the totals of events are corrected for lines that are left out or come twice: otherwise the tests would fail
+    // by their checks of these alone, and no other check would be tried.
     let (mut lines, mut events) = (Change::default(), Change::default());
     for line in text.split_inclusive('\n') {
         let Some(value) = serde_json::from_str(line).ok().filter(Value::is_object) else {
-            told.push_str(line);
+            changed.push_str(line);
             continue;
         };
         let times = times(lie, &value);
@@ -40,21 +41,21 @@ pub(super) fn text(lie: &Lie, text: &str) -> String {
                     new[sum] = Value::from(events.of(count));
                 }
             }
-            told.push_str(&new.to_string());
-            told.push_str(if line.ends_with('\n') { "\n" } else { "" });
+            changed.push_str(&new.to_string());
+            changed.push_str(if line.ends_with('\n') { "\n" } else { "" });
         }
         lines.add(times);
         if is_event {
             events.add(times);
         }
     }
-    told
+    changed
 }
 
-/// What the last line of a stream says of the lines that stand for an event.
+/// Keys of the last line of a stream that count lines of events.
 const SUMS: [&str; 3] = ["events.seen", "events.emitted", "events.written"];
 
-/// How many lines there are that were not written, and the other way round.
+/// How many lines were added so far, and how many were left out.
 #[derive(Default)]
 struct Change {
     added: u64,
@@ -72,7 +73,7 @@ impl Change {
     }
 }
 
-/// How often a line comes.
+/// How often this line is read: 0, 1 or 2 times.
 fn times(lie: &Lie, written: &Value) -> u64 {
     let is = |name: &str| written["event.name"].as_str().is_some_and(|event| matches(name, event));
     match lie {
@@ -115,7 +116,7 @@ fn change(lie: &Lie, value: &mut Value) {
     }
 }
 
-/// Lists at this key are empty, everything else at it is gone.
+/// Empties the lists at this key, and removes all other values at it.
 fn without(name: &str, map: &mut Map<String, Value>) {
     map.retain(|key, value| {
         let wanted = matches(name, key);
@@ -128,7 +129,7 @@ fn without(name: &str, map: &mut Map<String, Value>) {
     });
 }
 
-/// Another value of the same kind. Of a list or object its numbers change; where it has none, its strings.
+/// Changes a value to another one of the same kind. In a list or object, all numbers change; if it has none, everything else.
 fn other(value: &mut Value) {
     match value {
         Value::Null => {}
@@ -151,7 +152,7 @@ fn other(value: &mut Value) {
     }
 }
 
-/// Every whole number in it, so many times.
+/// Multiplies every whole number in a value by this factor.
 fn times_all(value: &mut Value, factor: u64) {
     scalars(value, &|one| {
         if let Some(number) = one.as_u64() {
@@ -181,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_others_at_any_depth() {
+    fn values_change_at_any_depth() {
         let others = Lie::Other("a*".to_owned());
         let written = "{\"b\":[{\"a\":1},{\"ab\":[[\"x\",2]]}],\"ac\":\"10.0.0.1\"}\n";
         let read = "{\"ac\":\"192.0.2.1\",\"b\":[{\"a\":2},{\"ab\":[[\"x\",3]]}]}\n";

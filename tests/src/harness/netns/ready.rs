@@ -1,6 +1,6 @@
-//! When a new IPv6 address can be used: the kernel makes its local route in a work of its own (`addrconf_dad_work` in
-//! net/ipv6/addrconf.c), even with `nodad`. Until then a packet to it may leave by the route of its network and is not taken
-//! in again: a SYN has no answer, and a second later connect() fails with ENETUNREACH.
+//! Waits until a new IPv6 address can be used. The kernel adds its local route later, in a work item (`addrconf_dad_work` in
+//! net/ipv6/addrconf.c), even with `nodad`. Until then, a packet to the address may be sent by the route of its network and is
+//! not delivered locally: a SYN has no answer, and a second later connect() fails with ENETUNREACH.
 
 use std::{
     net::{Ipv6Addr, UdpSocket},
@@ -11,10 +11,10 @@ use std::{
 use anyhow::{Result, ensure};
 
 const LIMIT: Duration = Duration::from_secs(20);
-/// How long one datagram is waited for.
+/// How long to wait for one datagram.
 const PATIENCE: Duration = Duration::from_millis(10);
 
-/// The address that these arguments of `ip` add, if it can be used at once on a link that is up: IPv6 with `nodad`.
+/// The IPv6 address that these arguments of `ip` add with `nodad`; `None` for all other arguments.
 pub(super) fn added(arguments: &str) -> Option<Ipv6Addr> {
     let rest = arguments.strip_prefix("addr add ")?;
     let words: Vec<_> = rest.split(' ').collect();
@@ -22,7 +22,7 @@ pub(super) fn added(arguments: &str) -> Option<Ipv6Addr> {
     words.contains(&"nodad").then(|| address.parse().ok()).flatten()
 }
 
-/// Waits until the calling thread's namespace takes in what it sends to its own address: a datagram comes back.
+/// Waits until a datagram that the calling thread's namespace sends to its own address arrives.
 pub(super) fn wait(address: Ipv6Addr) -> Result<()> {
     let end = Instant::now() + LIMIT;
     let asker = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?;
@@ -30,7 +30,7 @@ pub(super) fn wait(address: Ipv6Addr) -> Result<()> {
     let own = (address, asker.local_addr()?.port());
     while asker.send_to(b"?", own).and_then(|_| asker.recv(&mut [0])).is_err() {
         ensure!(Instant::now() < end, "no datagram to the new {address} arrived within {LIMIT:?}");
-        // Without any route sending fails at once.
+        // While there is no route at all, sending fails at once.
         thread::sleep(Duration::from_millis(1));
     }
     Ok(())
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_can_be_used_at_once_is_waited_for() {
+    fn only_ipv6_with_nodad_is_waited_for() {
         assert_eq!(added("addr add fd00::1/128 dev lo nodad"), Some("fd00::1".parse().unwrap()));
         assert_eq!(added("addr add fd00::1/64 dev t0"), None);
         assert_eq!(added("addr add 10.1.0.1/24 dev t0 nodad"), None);

@@ -1,6 +1,6 @@
-//! What an outsider can be told to do. To add an operation, write a function `fn(&mut Belongings, &[&str])
-//! -> Result<Vec<u64>>` in the file that it belongs to and name it in that file's table: its
-//! documentation says the words behind its name and what it counts.
+//! The operations of an outsider. To add one, write a function `fn(&mut Belongings, &[&str]) -> Result<Vec<u64>>` in the file
+//! where it belongs, and add it to that file's table. Its documentation names its arguments, and the numbers that it returns
+//! ("Counts ...").
 
 mod bpf;
 mod calls;
@@ -12,7 +12,7 @@ use std::{net::Ipv4Addr, os::fd::OwnedFd, str::FromStr};
 
 use anyhow::{Context, Result};
 
-/// An operation: takes the words behind its name, returns what it counted.
+/// An operation: takes its arguments as words, returns what it counted.
 pub type Operation = fn(&mut Belongings, &[&str]) -> Result<Vec<u64>>;
 
 /// Operations by name, of one file.
@@ -26,7 +26,7 @@ const TABLES: &[Table] = &[
     processes::OPERATIONS,
 ];
 
-/// What an outsider holds open.
+/// The descriptors that an outsider holds open.
 #[derive(Default)]
 pub struct Belongings {
     pub fds: Vec<OwnedFd>,
@@ -38,7 +38,7 @@ pub fn find(name: &str) -> Option<Operation> {
     tables.filter(|(one, _)| *one == name).map(|(_, operation)| *operation).next()
 }
 
-/// The argument at this place.
+/// The argument at this index, parsed.
 fn argument<T: FromStr>(words: &[&str], place: usize) -> Result<T>
 where
     T::Err: std::error::Error + Send + Sync + 'static,
@@ -47,7 +47,7 @@ where
     word.parse().with_context(|| format!("argument {place} is {word:?}"))
 }
 
-/// The address in 127.0.0.0/8 of this number.
+/// The address in 127.0.0.0/8 whose lower 24 bits are this number.
 fn loopback(number: u32) -> Ipv4Addr {
     let [_, b, c, d] = number.to_be_bytes();
     Ipv4Addr::new(127, b, c, d)

@@ -1,4 +1,4 @@
-//! The outsider's own side: gives up every privilege, then does what it is told.
+//! The outsider process: gives up every privilege, then does the operations that it reads from stdin.
 #![expect(unsafe_code, reason = "unshare(CLONE_NEWUSER) is an unsafe call in rustix")]
 
 use std::{
@@ -21,10 +21,9 @@ use super::{
     operations::{Belongings, find},
 };
 
-/// Becomes the outsider with these namespaces, and does one operation for each line on stdin.
+/// Becomes the outsider with these new namespaces, and does one operation for each line on stdin.
 ///
-/// It answers `ready COUNT...`, or `errno NUMBER TEXT` where the kernel refused; anything else that
-/// goes wrong ends it.
+/// The answer is `ready COUNT...`, or `errno NUMBER TEXT` where the kernel refused. Every other error ends the process.
 pub fn serve(spaces: &str) -> Result<()> {
     become_nobody().context("cannot give up root")?;
     let flags = match spaces {
@@ -73,14 +72,14 @@ fn answer(text: &str) -> Result<()> {
     Ok(stdout.flush()?)
 }
 
-/// This process has one thread: what is set for the thread is set for the process. With the last
-/// uid 0 all capabilities go.
+/// Gives up root, and with the last uid 0 all capabilities. This process has one thread: what is set for the thread is set for
+/// the process.
 fn become_nobody() -> Result<()> {
     let (user, group) = (Uid::from_raw(ID), Gid::from_raw(ID));
     set_thread_groups(&[]).context("setgroups")?;
     set_thread_res_gid(group, group, group).context("setresgid")?;
     set_thread_res_uid(user, user, user).context("setresuid")?;
-    // As after login and exec(): else /proc/self would belong to root.
+    // As after login and exec(): otherwise /proc/self would belong to root.
     set_dumpable_behavior(DumpableBehavior::Dumpable)?;
     Ok(std::env::set_current_dir("/")?)
 }
@@ -89,7 +88,7 @@ fn enter(flags: UnshareFlags) -> Result<()> {
     if flags.is_empty() {
         return Ok(());
     }
-    // SAFETY: neither flag touches the table of file descriptors.
+    // SAFETY: neither flag unshares the descriptor table.
     unsafe { unshare_unsafe(flags) }.context("cannot make a user namespace")?;
     fs::write("/proc/self/setgroups", "deny").context("setgroups of the user namespace")?;
     for map in ["uid_map", "gid_map"] {

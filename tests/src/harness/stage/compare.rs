@@ -1,4 +1,4 @@
-//! What the kernel has, what a workload expects and what a tracer counts, held against each other.
+//! Compares what the kernel has, what a workload expects and what a tracer counts.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,13 +12,14 @@ use crate::harness::{
     tuple::Tuple,
 };
 
+/// The tuples in which the kernel differs from what the workload expects, a line each; empty if there are none.
 pub(super) fn against_kernel(table: &Table, expected: &BTreeMap<Tuple, Expected>) -> String {
     let mut difference = String::new();
     for tuple in table.keys().chain(expected.keys()).collect::<BTreeSet<_>>() {
         let kernel = table.get(tuple).cloned().unwrap_or_default();
         let wanted = expected.get(tuple).cloned().unwrap_or_default();
-        // A FIN that finds the socket busy leaves it a full socket in FIN_WAIT2, with a timer of its
-        // own, in place of a time-wait socket (tcp_rcv_state_process): up to the timing.
+        // It depends on timing whether the end of FIN_WAIT2 is held by a time-wait socket: if a FIN's ACK arrives while the
+        // socket is in use by a system call, it stays a full socket with a timer (tcp_rcv_state_process).
         let waiting = |state| kernel.states.get(state).copied().unwrap_or(0);
         let at_most = waiting("TIME_WAIT") + waiting("FIN_WAIT2");
         let time_wait = (kernel.time_wait..=at_most).contains(&wanted.time_wait);
@@ -29,7 +30,7 @@ pub(super) fn against_kernel(table: &Table, expected: &BTreeMap<Tuple, Expected>
     difference
 }
 
-/// Ports that are connecting, of these without an answer, established, closed by the peer only, and closing.
+/// What the kernel has: ports that are connecting, of these without an answer, established, in CLOSE_WAIT, and closing.
 fn by_state(kernel: &oracle::Sockets) -> [u64; 5] {
     [
         kernel.in_states(&["SYN_SENT", "SYN_RECV"]),
@@ -40,12 +41,14 @@ fn by_state(kernel: &oracle::Sockets) -> [u64; 5] {
     ]
 }
 
+/// What a tracer counts, in the order of [`by_state`].
 fn states(counted: &Counts) -> [u64; 5] {
     let Counts { connecting, unanswered, established, close_wait, closing, .. } = *counted;
     [connecting, unanswered, established, close_wait, closing]
 }
 
-/// Whether these are the failures, but for so many calls. Of a call that was told in part, the cause can be another one.
+/// Whether the counted failures are the expected ones, by cause, with a difference of at most `unseen` each. A call of which
+/// the tracer saw only some of the hooks can be counted with another cause.
 fn are_failures(
     counted: &BTreeMap<String, u64>,
     wanted: &BTreeMap<String, u64>,
@@ -58,12 +61,14 @@ fn are_failures(
     })
 }
 
-/// The calls that a workload knows of.
+/// Number of connect() calls that a workload knows of.
 pub(super) fn calls(expected: &BTreeMap<Tuple, Expected>, outcome: Option<&Outcome>) -> u64 {
     let of_one = |it: &Expected| it.opened.unwrap_or(it.in_use) + it.failures.values().sum::<u64>();
     expected.values().map(of_one).sum::<u64>() + outcome.map_or(0, Outcome::calls)
 }
 
+/// The tuples in which a tracer differs from the kernel, or from what the workload expects, a line each; empty if there are
+/// none. Calls that the tracer did not see may be missing, up to `unseen`.
 pub(super) fn against_tracer(
     table: &Table,
     expected: &BTreeMap<Tuple, Expected>,

@@ -1,4 +1,4 @@
-//! What came of calls whose tuples a workload cannot foresee, summed up.
+//! Sums of the results of connect() calls whose tuples a workload cannot predict.
 
 use std::{collections::BTreeMap, ops::AddAssign};
 
@@ -6,24 +6,24 @@ use rustix::io::{Errno, Result};
 
 use crate::harness::{tracer::watch::Counts, tuple::Tuple};
 
-/// Ends of connect() calls, as their callers saw them.
+/// Results of connect() calls, as the callers got them.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Outcome {
-    /// Those that took a port; `None`: not known.
+    /// Calls that took a port; `None` if not known.
     pub opened: Option<u64>,
-    /// Of those, answered by an RST.
+    /// Those of `opened` that were answered by an RST.
     pub refused: u64,
-    /// Failed with EADDRNOTAVAIL: no port was free, or the 4-tuple was taken.
+    /// Calls that failed with EADDRNOTAVAIL: no port was free, or the 4-tuple existed already.
     pub not_available: u64,
 }
 
 impl Outcome {
-    /// So many that succeeded, and none that failed.
+    /// `opened` calls that succeeded, and none that failed.
     pub fn opened(opened: u64) -> Self {
         Self { opened: Some(opened), ..Self::default() }
     }
 
-    /// Counts a call. Errors that no tuple counts are passed on.
+    /// Counts a call by its result, and returns that result.
     pub fn count(&mut self, result: Result<()>) -> Result<()> {
         let refused = u64::from(result == Err(Errno::CONNREFUSED));
         let not_available = u64::from(result == Err(Errno::ADDRNOTAVAIL));
@@ -32,13 +32,13 @@ impl Outcome {
         result
     }
 
-    /// How many calls that is.
+    /// Number of calls that are counted here.
     pub(super) fn calls(&self) -> u64 {
         self.opened.unwrap_or(0) + self.not_available
     }
 
-    /// The difference to what a tracer counted for all tuples of a namespace, which may be short by what it was not told
-    /// of; empty: none.
+    /// The difference to the sums of what a tracer counted for all tuples of a namespace, as text; empty if there is none.
+    /// Calls that the tracer did not see may be missing, up to `unseen`.
     pub(super) fn against(&self, tuples: &BTreeMap<Tuple, Counts>, unseen: u64) -> String {
         let failed = |causes: &[&str]| -> u64 {
             let of_one = |counts: &Counts| -> u64 {

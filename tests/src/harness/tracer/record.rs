@@ -1,4 +1,4 @@
-//! `tracer record`: a stream of events into a file, and what its totals say about losses.
+//! `tracer record`: runs it, reads its file, and checks the totals in the last line.
 
 use std::{
     fs::{self, File},
@@ -29,15 +29,15 @@ pub struct Record {
 }
 
 impl Record {
-    /// Starts recording into a file of its own folder (all events, if `more` does not choose), and
-    /// waits until it has begun.
+    /// Starts recording into a file in a new folder, and waits until it has begun. Records all events if `more` has no
+    /// `--events`.
     pub fn start(backend: &str, more: &[&str]) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let record = Self::start_at(backend, &folder.path().join("events.jsonl"), more)?;
         Ok(Self { folder: Some(folder), ..record })
     }
 
-    /// The same into this file.
+    /// As [`Self::start`], into this file.
     pub fn start_at(backend: &str, file: &Path, more: &[&str]) -> Result<Self> {
         let path = file.to_str().context("path is not UTF-8")?;
         let mut command = command(&["--backend", backend, "record", "-o", path])?;
@@ -54,7 +54,7 @@ impl Record {
         Ok(record)
     }
 
-    /// `before`: bytes that were in the file already.
+    /// Waits for the `tracer.start` line behind the `before` bytes that were in the file already.
     fn wait_begun(&mut self, before: usize) -> Result<()> {
         let file = self.file.clone();
         wait_for("the tracer.start line", START_LIMIT, || {
@@ -72,15 +72,15 @@ impl Record {
         &self.file
     }
 
-    /// Waits for the end of a reading (of `--events stats`) that was begun after this call. The file may be long: what
-    /// is in it already is not read.
+    /// Waits for the end of a reading (of `--events stats`) that began after this call. Lines that are in the file already,
+    /// which may be many, are not read.
     pub fn wait_for_reading(&self) -> Result<()> {
         let mut file = File::open(&self.file)?;
         file.seek(SeekFrom::End(0))?;
         let mut file = BufReader::new(file);
         let (mut line, mut readings) = (String::new(), 0);
         wait_for("a reading", Duration::from_secs(20), || {
-            // A line that is not whole yet goes on at the next look.
+            // The rest of a line that is not whole yet is appended by the next call.
             while file.read_line(&mut line)? > 0 && line.ends_with('\n') {
                 readings += u32::from(line.contains(r#""tracer.stats""#));
                 line.clear();
@@ -90,34 +90,34 @@ impl Record {
         })
     }
 
-    /// SIGINT, then the recording; exit code 0 is asserted.
+    /// Ends it by SIGINT, and returns the recording; the exit code must be 0.
     pub fn stop(mut self) -> Result<Recording> {
         self.process.signal(Signal::INT)?;
         self.finish()
     }
 
-    /// SIGINT, then the recording and what was on stderr; exit code 1 is asserted.
+    /// Ends it by SIGINT, and returns the recording and stderr; the exit code must be 1.
     pub fn stop_incomplete(mut self) -> Result<(Recording, String)> {
         self.process.signal(Signal::INT)?;
         let stderr = self.wait_for_exit(1)?;
         Ok((Recording::read(&self.file)?, stderr))
     }
 
-    /// SIGINT; the recording, and what was said on stderr.
-    pub fn stop_and_hear(mut self) -> Result<(Recording, String)> {
+    /// Ends it by SIGINT, and returns the recording and stderr; the exit code must be 0.
+    pub fn stop_with_stderr(mut self) -> Result<(Recording, String)> {
         self.process.signal(Signal::INT)?;
         let stderr = self.wait_for_exit(0)?;
         Ok((Recording::read(&self.file)?, stderr))
     }
 
-    /// SIGINT; the folder with what was recorded into several files.
+    /// Ends it by SIGINT, and returns the folder with the files of a recording that rotates; `None` after [`Self::start_at`].
     pub fn stop_files(mut self) -> Result<Option<TempDir>> {
         self.process.signal(Signal::INT)?;
         self.wait()?;
         Ok(self.folder)
     }
 
-    /// Waits for the end of a recording that ends by itself.
+    /// Waits for the end of a recording that ends by itself, and returns it; the exit code must be 0.
     pub fn finish(&mut self) -> Result<Recording> {
         self.wait()?;
         Recording::read(&self.file)
@@ -175,7 +175,7 @@ impl Recording {
         self.lines.iter().filter(here).collect()
     }
 
-    /// Every line must be what the project's JSON Schema describes.
+    /// Every line must match the project's JSON Schema.
     pub fn assert_valid(&self) -> Result<()> {
         let schema = serde_json::from_str(SCHEMA).context("the schema")?;
         let validator = jsonschema::validator_for(&schema)?;
@@ -187,7 +187,7 @@ impl Recording {
         Ok(())
     }
 
-    /// `seq` must count without a gap, and lines be in that order.
+    /// `seq` must go up by one from line to line.
     pub fn assert_gap_free(&self) -> Result<()> {
         let first = number(self.start()?, "seq")?;
         for (expected, line) in (first..).zip(&self.lines) {
@@ -196,7 +196,7 @@ impl Recording {
         Ok(())
     }
 
-    /// What the totals name as lost: (reason, count), those that are not 0.
+    /// The losses in the totals that are not 0: (reason, count).
     pub fn losses(&self) -> Result<Vec<(String, u64)>> {
         let totals = self.totals()?.as_object().context("tracer.stop is no object")?;
         let named = totals.iter().filter_map(|(key, value)| {
@@ -205,19 +205,19 @@ impl Recording {
         Ok(named.filter(|(_, count)| *count > 0).collect())
     }
 
-    /// How many of so many calls may have no event, by the kernel's count of missed hooks.
+    /// How many of `calls` may have no event, by the recording's count of missed hooks: see [`probe::unseen`].
     pub fn unseen(&self, calls: u64) -> Result<u64> {
         let missed = self.losses()?.into_iter().find(|(kind, _)| kind == "hook_missed");
         Ok(probe::unseen(missed.map_or(0, |(_, count)| count), calls).min(calls))
     }
 
-    /// Nothing that was seen was lost, and every event is a line. A hook may have been missed: most
-    /// of those are about other timers of the host.
+    /// Nothing that a hook saw was lost, and every event is a line. Hooks may have been missed: most missed ones are about
+    /// other timers of the host.
     pub fn assert_nothing_lost(&self) -> Result<()> {
         self.assert_nothing_lost_but(&[])
     }
 
-    /// As [`Self::assert_nothing_lost`], but for losses of these kinds.
+    /// As [`Self::assert_nothing_lost`], but losses of these kinds are allowed.
     pub fn assert_nothing_lost_but(&self, kinds: &[&str]) -> Result<()> {
         let mut losses = self.losses()?;
         losses.retain(|(kind, _)| kind != "hook_missed" && !kinds.contains(&kind.as_str()));
@@ -229,7 +229,7 @@ impl Recording {
         self.assert_balanced()
     }
 
-    /// seen = emitted + event_ring_full + events_limited; emitted = written + events lost on this side, exactly.
+    /// `events.seen` = emitted + event_ring_full + events_limited, and emitted = written + events that userspace lost, exactly.
     pub fn assert_balanced(&self) -> Result<()> {
         let totals = self.totals()?;
         let seen = number(totals, "events.seen")?;
@@ -239,7 +239,7 @@ impl Recording {
         let kernel: u64 =
             sum(&losses, |reason| ["event_ring_full", "events_limited"].contains(&reason));
         ensure!(seen == emitted + kernel, "seen {seen}, emitted {emitted}, lost {losses:?}");
-        let user: u64 = sum(&losses, |reason| EVENTS_LOST_HERE.contains(&reason));
+        let user: u64 = sum(&losses, |reason| LOST_IN_USERSPACE.contains(&reason));
         ensure!(emitted == written + user, "emitted {emitted}, written {written}, lost {losses:?}");
         let lines = self.lines.iter().filter(|line| SOCKET_EVENTS.contains(&name(line))).count();
         ensure!(u64::try_from(lines)? == written, "{lines} event lines, written {written}");
@@ -251,11 +251,11 @@ fn sum(losses: &[(String, u64)], which: impl Fn(&str) -> bool) -> u64 {
     losses.iter().filter(|(reason, _)| which(reason)).map(|(_, count)| count).sum()
 }
 
-/// Losses of events between the ring and the output. `output_full_other` are lines that stand for
-/// no event of a socket.
-const EVENTS_LOST_HERE: [&str; 2] = ["output_full", "undecodable"];
+/// Losses of events between the ring and the output. `output_full_other` is not among them: it counts lines that are no event
+/// of a socket.
+const LOST_IN_USERSPACE: [&str; 2] = ["output_full", "undecodable"];
 
-/// The kinds of line that stand for an event of the kernel side.
+/// The kinds of lines that come from an event of the kernel side.
 pub const SOCKET_EVENTS: [&str; 6] = [
     "port.allocated",
     "port.released",
@@ -265,12 +265,12 @@ pub const SOCKET_EVENTS: [&str; 6] = [
     "tcp.state",
 ];
 
-/// `event.name`, or nothing.
+/// `event.name` of a line, or an empty string.
 pub fn name(line: &Value) -> &str {
     text(line, "event.name").unwrap_or_default()
 }
 
-/// A bounded wait for `condition` to hold.
+/// Waits until `condition` is true, at most 20 s (see `Place::limit`).
 pub fn eventually(what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
     wait_for(what, Duration::from_secs(20), || Ok(condition()?.then_some(())))
 }

@@ -1,5 +1,5 @@
-//! Tracers that several tests look at: one per backend for the whole run, as starting one is slow
-//! where the kernel is emulated. Every test has a network namespace of its own to look at.
+//! Tracers that several tests share: one per backend for the whole run, because a start is slow in an emulated guest. Every
+//! test looks at its own network namespace only.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +16,7 @@ static RUNNING: Mutex<BTreeMap<String, Shared>> = Mutex::new(BTreeMap::new());
 
 static DRIFTS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// What the tracers that [`stop`] ended had corrected in their ledgers, a line for each.
+/// How much the tracers that [`stop`] ended had corrected in their ledgers, a line for each.
 pub fn drifts() -> Vec<String> {
     DRIFTS.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
@@ -25,7 +25,7 @@ fn running() -> MutexGuard<'static, BTreeMap<String, Shared>> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The tracer of this backend that the whole run shares; started if there is none that runs.
+/// The tracer of this backend that the whole run shares; started if it does not run.
 pub fn watch(backend: &str) -> Result<Shared> {
     let mut running = running();
     if let Some(shared) = running.get(backend)
@@ -38,8 +38,8 @@ pub fn watch(backend: &str) -> Result<Shared> {
     Ok(shared)
 }
 
-/// Ends them all by SIGINT: each must end with exit code 0. What was corrected in the ledger of each
-/// is for [`drifts`]: in a guest some of it is to be expected. Namespaces that were kept for them are let go of.
+/// Ends all shared tracers by SIGINT: each must end with exit code 0. Drift is no error here but reported by [`drifts`]: in a
+/// guest, some is expected. Closes the namespaces that were kept for these tracers.
 pub fn stop() -> Result<()> {
     let all = std::mem::take(&mut *running());
     let ended = all.into_iter().try_for_each(|(backend, shared)| {
@@ -60,7 +60,7 @@ pub fn stop() -> Result<()> {
     ended
 }
 
-/// A [`Watch`] that has one owner or many.
+/// A [`Watch`] with one owner or several.
 #[derive(Clone, Debug)]
 pub struct Shared(Arc<Mutex<Watch>>);
 
@@ -85,7 +85,7 @@ impl Shared {
         self.lock().missed()
     }
 
-    /// Ends the tracer if this is its last owner: see [`Watch::stop`].
+    /// Ends the tracer if this is its last owner (see [`Watch::stop`]).
     pub fn stop(self) -> Result<()> {
         let last = Arc::into_inner(self.0);
         last.map_or(Ok(()), |watch| {

@@ -1,4 +1,4 @@
-//! `tracer spread` and `tracer status`: one rule of the test's own, of which nothing is left in the end.
+//! `tracer spread` and `tracer status`: a rule for one test, of which nothing is left at the end.
 
 use std::{
     fs,
@@ -25,14 +25,14 @@ use crate::harness::{
     tuple::Tuple,
 };
 
-/// Where everything of all rules is pinned.
+/// The folder in which all rules are pinned.
 pub const PINS: &str = "/sys/fs/bpf/tracer";
 /// The version of what is pinned there (`LAYOUT` of tracer-common).
 pub const LAYOUT: &str = "14";
-/// What the agents say of themselves, and their locks.
+/// The folder with the agents' state and lock files.
 pub const STATE: &str = "/run/tracer";
 
-/// The name of a rule; on drop the rule is released, by hand where the program does not do it.
+/// The name of a rule. On drop the rule is released, and what `tracer spread --release` leaves is removed.
 #[derive(Debug)]
 pub struct Rule(String);
 
@@ -60,12 +60,12 @@ impl Rule {
         run(&mut self.command(&["--release"])?, STOP_LIMIT)
     }
 
-    /// Where it is pinned.
+    /// The folder in which the rule is pinned.
     pub fn pins(&self) -> PathBuf {
         Path::new(PINS).join(LAYOUT).join(&self.0)
     }
 
-    /// Nothing is pinned, no state is there, and nobody is told that there is a rule.
+    /// Checks that the rule has no pins and no state or lock file, and that `tracer status` does not show it.
     pub fn check_nothing_left(&self) -> Result<()> {
         ensure!(!self.pins().exists(), "{} is still there", self.pins().display());
         for end in ["json", "json.new", "lock"] {
@@ -77,8 +77,8 @@ impl Rule {
         Ok(())
     }
 
-    /// When its agent last changed what it says of the rule and its pool.
-    pub fn told_at(&self) -> Result<SystemTime> {
+    /// When its agent last wrote the rule's state file.
+    pub fn state_modified(&self) -> Result<SystemTime> {
         let file = Path::new(STATE).join(format!("spread-{}.json", self.0));
         let metadata = fs::metadata(&file);
         Ok(metadata.with_context(|| format!("cannot look at {}", file.display()))?.modified()?)
@@ -96,7 +96,7 @@ impl Rule {
         Ok(Status(rule.clone()))
     }
 
-    /// Waits for the status to be as it should.
+    /// Waits until `is` returns true for the status, and returns that status. `what` names the condition in an error.
     pub fn status_when(&self, what: &str, is: impl Fn(&Status) -> bool) -> Result<Status> {
         let mut newest = None;
         let found = wait_for(what, Duration::from_secs(3), || {
@@ -132,26 +132,26 @@ impl Drop for Rule {
 pub struct Status(pub Value);
 
 impl Status {
-    /// How often this decision was taken.
+    /// How many times the hooks took this decision.
     pub fn decided(&self, decision: &str) -> Result<u64> {
         let all = self.0["decisions"].as_array().context("no decisions")?;
         let found = all.iter().find(|one| one[0] == decision);
         found.and_then(|one| one[1].as_u64()).with_context(|| format!("no {decision}: {all:?}"))
     }
 
-    /// Every decision that was taken, and how often.
+    /// Every decision that was taken with its count, as text.
     pub fn decisions(&self) -> String {
         let all = self.0["decisions"].as_array().cloned().unwrap_or_default();
         let taken = all.iter().filter(|one| one[1] != 0);
         taken.map(|one| format!("{} {}", one[0], one[1])).collect::<Vec<_>>().join(", ")
     }
 
-    /// Connections spread, whoever found the port.
+    /// Number of connections that were spread, with fast ports or without.
     pub fn spread(&self) -> Result<u64> {
         Ok(self.decided("least_used")? + self.decided("fast_port")?)
     }
 
-    /// `[in use, in TIME_WAIT, opened, failed]` of one tuple; all 0 where it does not show.
+    /// `[in use, in TIME_WAIT, opened, failed]` of one tuple; all 0 if the status does not have it.
     pub fn tuple(&self, tuple: Tuple) -> Result<[u64; 4]> {
         let tuples = self.0["tuples"].as_array().context("no tuples")?;
         let is = |one: &&Value| {
@@ -166,17 +166,18 @@ impl Status {
         <[u64; 4]>::try_from(numbers).ok().context("not four numbers")
     }
 
-    /// Ports in use of all tuples, as the ledger counts them.
+    /// Sum of the ports in use of all tuples, by the ledger.
     pub fn in_use(&self) -> Result<u64> {
         let tuples = self.0["tuples"].as_array().context("no tuples")?;
         tuples.iter().map(|one| one["ports.in_use"].as_u64().context("no ports.in_use")).sum()
     }
 
+    /// Process id of the agent; `None` if there is none.
     pub fn agent(&self) -> Option<u64> {
         self.0["agent.pid"].as_u64()
     }
 
-    /// Addresses of the pool that are not used towards a destination, and why.
+    /// Addresses of the pool that the rule does not use towards one destination, with the reason.
     pub fn left_out_towards(&self, peer: SocketAddr) -> Vec<(IpAddr, String)> {
         let all = self.0["left_out_towards"].as_array().cloned().unwrap_or_default();
         let there = all.iter().filter(|one| {
@@ -189,14 +190,14 @@ impl Status {
         there.filter_map(one).collect()
     }
 
-    /// Addresses of the pool that are not used now.
+    /// Addresses of the pool that the rule does not use at all now.
     pub fn left_out(&self) -> Vec<IpAddr> {
         let all = self.0["left_out"].as_array().cloned().unwrap_or_default();
         all.iter().filter_map(|one| one[0].as_str()?.parse().ok()).collect()
     }
 }
 
-/// A running `tracer spread`; killed on drop. What it pinned is its [`Rule`]'s to remove.
+/// A running `tracer spread`; killed on drop. Its [`Rule`] removes what it pinned.
 #[derive(Debug)]
 pub struct Spread {
     pub process: Process,
@@ -206,7 +207,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Starts it in the caller's network namespace, and waits until spreading has begun.
+    /// Starts `tracer spread` in the caller's network namespace, and waits until it has printed that the rule is active.
     pub fn start(rule: &Rule, arguments: &[&str]) -> Result<Self> {
         let mut command = rule.command(arguments)?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -214,37 +215,38 @@ impl Spread {
         let stdout = Some(collect(process.child.stdout.take()));
         let stderr = Arc::new(Mutex::new(String::new()));
         let lines = BufReader::new(process.child.stderr.take().context("no stderr")?);
-        let heard = Arc::clone(&stderr);
+        let collected = Arc::clone(&stderr);
         let reader = Some(thread::spawn(move || {
             for line in lines.lines().map_while(std::result::Result::ok) {
-                let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
-                heard.push_str(&line);
-                heard.push('\n');
+                let mut text = collected.lock().unwrap_or_else(PoisonError::into_inner);
+                text.push_str(&line);
+                text.push('\n');
             }
         }));
         let mut spread = Self { process, stdout, stderr, reader };
         let begun = format!("rule {}: ", rule.name());
         wait_for("the spreader to begin", START_LIMIT, || {
-            if spread.heard().contains(&begun) {
+            if spread.raw_stderr().contains(&begun) {
                 return Ok(Some(()));
             }
             if let Some(status) = spread.process.child.try_wait()? {
                 let ended = spread.ended(status);
-                // With --detach that is as it should be.
-                ensure!(spread.heard().contains(&begun), "it did not begin: {ended:?}");
+                // With --detach it has begun and ended by now.
+                ensure!(spread.raw_stderr().contains(&begun), "it did not begin: {ended:?}");
             }
             Ok(None)
         })
-        .with_context(|| format!("stderr: {:?}", spread.said()))?;
+        .with_context(|| format!("stderr: {:?}", spread.stderr()))?;
         Ok(spread)
     }
 
-    /// What is on stderr so far.
-    pub fn said(&self) -> String {
-        lie::text(Stream::Stderr, self.heard())
+    /// What it has written to stderr so far.
+    pub fn stderr(&self) -> String {
+        lie::text(Stream::Stderr, self.raw_stderr())
     }
 
-    fn heard(&self) -> String {
+    /// The same, not falsified under a lie.
+    fn raw_stderr(&self) -> String {
         self.stderr.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -257,14 +259,14 @@ impl Spread {
         Ok(ended)
     }
 
-    /// SIGKILL.
+    /// Kills the agent (SIGKILL): the rule stays pinned.
     pub fn kill(mut self) -> Result<()> {
         self.process.signal(Signal::KILL)?;
         self.process.wait(STOP_LIMIT)?;
         Ok(())
     }
 
-    /// Waits for its own end.
+    /// Waits for an agent that ends by itself.
     pub fn wait(mut self) -> Result<Ended> {
         let status = self.process.wait(STOP_LIMIT)?;
         Ok(self.ended(status))
@@ -273,6 +275,6 @@ impl Spread {
     fn ended(&mut self, status: std::process::ExitStatus) -> Ended {
         self.reader.take().map(thread::JoinHandle::join).and_then(Result::ok);
         let stdout = self.stdout.take().map(finish).unwrap_or_default();
-        Ended { status, stdout, stderr: self.said() }
+        Ended { status, stdout, stderr: self.stderr() }
     }
 }

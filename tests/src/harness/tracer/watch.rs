@@ -27,42 +27,43 @@ pub struct Counts {
     pub in_use: u64,
     pub time_wait: u64,
     pub connecting: u64,
-    /// Of those connecting.
+    /// Those of `connecting` whose SYN was retransmitted.
     pub unanswered: u64,
     pub established: u64,
     pub close_wait: u64,
     pub closing: u64,
     pub opened: u64,
     pub released: u64,
-    /// Present where the tracer could read the port range of the namespace.
+    /// `None` if the tracer could not read the port range of the namespace.
     pub capacity: Option<u64>,
     pub saturation: Option<f64>,
-    /// Ports of its range that are reserved, and that are bound.
+    /// Ports of the range in `net.ipv4.ip_local_reserved_ports`.
     pub reserved: Option<u64>,
+    /// Ports of the range that bind() or listen() took.
     pub bound: Option<u64>,
-    /// 99 of 100 port searches took less, ns.
+    /// 99th percentile of the duration of a port search, ns; `None` without a search.
     pub search_p99: Option<u64>,
     /// By cause; causes that did not occur are absent.
     pub failures: BTreeMap<String, u64>,
 }
 
-/// One line of output.
+/// One line of output: the ledger at one time.
 #[derive(Clone, Debug)]
 pub struct Reading {
-    /// When it was begun.
+    /// When the tracer began to read the ledger.
     pub at: SystemTime,
-    /// Ports that the tracer had otherwise than the kernel, and corrected.
+    /// Ports whose entries the tracer corrected since its start, because the kernel's sockets contradicted them.
     pub drift: u64,
     /// What the kernel side lost, by name.
     lost: BTreeMap<String, u64>,
     tuples: Vec<(u64, Tuple, Counts)>,
-    /// Namespace, address, ports that bind(address, 0) cannot have there, and that there are.
+    /// Namespace, address, ports that bind(address, 0) cannot have there, and ports in all.
     addresses: Vec<(u64, String, u64, u64)>,
 }
 
 impl Reading {
-    /// The ledger never had to be corrected where the kernel passed over no hook: else one of ours
-    /// tells less than it should, and only the comparison with sock_diag hides it.
+    /// Fails if the ledger was corrected although the kernel skipped no hook: then a hook of tracer misses something, which
+    /// only the comparison with sock_diag corrected.
     pub fn assert_no_drift(&self) -> Result<()> {
         let drifted =
             self.drift > 0 && self.lost("hook_missed")? == 0 && probe::counts_all_missed();
@@ -70,12 +71,12 @@ impl Reading {
         Ok(())
     }
 
-    /// Hooks that the kernel says it passed over.
+    /// Number of hooks that the kernel has skipped.
     pub fn missed(&self) -> u64 {
         self.lost.get("hook_missed").copied().unwrap_or(0)
     }
 
-    /// How often this loss happened.
+    /// The count of this loss.
     pub fn lost(&self, reason: &str) -> Result<u64> {
         self.lost.get(reason).copied().with_context(|| format!("there is no loss {reason}"))
     }
@@ -88,7 +89,7 @@ impl Reading {
 }
 
 impl Reading {
-    /// Addresses of one namespace at which bind(address, 0) is used: ports that it cannot have there, of how many.
+    /// Addresses of one namespace at which bind(address, 0) was called: (address, ports that it cannot have, ports in all).
     pub fn addresses_of(&self, netns: u64) -> Vec<(String, u64, u64)> {
         let here = self.addresses.iter().filter(|(inum, ..)| *inum == netns);
         here.map(|(_, address, in_use, capacity)| (address.clone(), *in_use, *capacity)).collect()
@@ -101,11 +102,11 @@ pub struct Watch {
     process: Process,
     lines: Arc<Lines>,
     stderr: Option<Collected>,
-    /// Hooks that had been missed by the newest reading.
+    /// Hooks that the kernel had skipped by the newest reading.
     missed: u64,
 }
 
-/// What the tracer printed: only the newest line counts, and the pipe never fills.
+/// What the tracer prints: only the newest line is kept, so that the pipe never fills.
 #[derive(Debug, Default)]
 struct Lines {
     state: Mutex<State>,
@@ -132,7 +133,7 @@ impl Lines {
         self.changed.notify_all();
     }
 
-    /// Takes the newest line that was not taken yet; none at the end of the output.
+    /// Takes the newest line, and waits for it if it was taken already; `None` at the end of the output.
     fn take(&self, limit: Duration) -> Result<Option<String>> {
         let nothing = |state: &mut State| state.newest.is_none() && !state.ended;
         let waited = self.changed.wait_timeout_while(self.lock(), limit, nothing);
@@ -144,7 +145,7 @@ impl Lines {
 }
 
 impl Watch {
-    /// Starts the tracer and waits for its first reading: it has attached and seeded by then.
+    /// Starts the tracer and waits for its first reading: by then it has attached, and read the older sockets.
     pub fn start(backend: &str, more: &[&str]) -> Result<Self> {
         let interval = if Place::get() == Place::Vm { "0.3" } else { "0.1" };
         let mut command =
@@ -162,7 +163,7 @@ impl Watch {
         Ok(watch)
     }
 
-    /// A reading that was begun after `time`, at most `limit` (of this place) from now.
+    /// A reading that began after `time`; waits for it at most `limit` (see [`Place::limit`]).
     pub fn after(&mut self, time: SystemTime, limit: Duration) -> Result<Reading> {
         let limit = Place::get().limit(limit);
         let end = Instant::now() + limit;
@@ -186,12 +187,12 @@ impl Watch {
         bail!("the tracer ended ({status}): {}", stderr.trim())
     }
 
-    /// Hooks that the kernel had passed over by the newest reading.
+    /// Hooks that the kernel had skipped by the newest reading.
     pub fn missed(&self) -> u64 {
         self.missed
     }
 
-    /// Whether it has not ended yet.
+    /// Whether the tracer still runs.
     pub fn runs(&self) -> bool {
         !self.lines.lock().ended
     }
@@ -200,7 +201,7 @@ impl Watch {
         self.process.id()
     }
 
-    /// SIGINT; the tracer must end with exit code 0.
+    /// Ends the tracer by SIGINT; its exit code must be 0.
     pub fn stop(mut self) -> Result<()> {
         self.process.signal(Signal::INT)?;
         let status = self.process.wait(STOP_LIMIT)?;
@@ -267,12 +268,12 @@ fn tuple(value: &Value) -> Result<(u64, Tuple, Counts)> {
     Ok((number(value, "netns")?, tuple, counts))
 }
 
-/// A number of a JSON object.
+/// The whole number at this key of a JSON object.
 pub fn number(value: &Value, key: &str) -> Result<u64> {
     value.get(key).and_then(Value::as_u64).with_context(|| format!("no number `{key}` in {value}"))
 }
 
-/// A string of a JSON object.
+/// The string at this key of a JSON object.
 pub fn text<'a>(value: &'a Value, key: &str) -> Result<&'a str> {
     value.get(key).and_then(Value::as_str).with_context(|| format!("no string `{key}` in {value}"))
 }

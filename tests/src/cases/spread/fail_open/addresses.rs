@@ -83,7 +83,7 @@ fn add(host: &Host, address: &str) -> Result<()> {
 fn out_after(host: &Host, address: IpAddr, since: SystemTime) -> Result<(Duration, Status)> {
     let what = "the address to be left out";
     let status = host.rule.status_when(what, |status| status.left_out() == [address])?;
-    Ok((host.rule.told_at()?.duration_since(since).unwrap_or_default(), status))
+    Ok((host.rule.state_modified()?.duration_since(since).unwrap_or_default(), status))
 }
 
 fn address_removed() -> Result<()> {

@@ -72,7 +72,7 @@ fn namespace_gone() -> Result<()> {
         // Longer than it takes the agent to look at everything.
         thread::sleep(Duration::from_millis(1500));
         none_spread(load)?;
-        ensure!(host.rule.status()?.agent().is_some(), "the agent is gone: {}", spread.said());
+        ensure!(host.rule.status()?.agent().is_some(), "the agent is gone: {}", spread.stderr());
         spread.stop()?;
         host.rule.check_nothing_left()
     })

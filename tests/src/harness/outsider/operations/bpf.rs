@@ -1,4 +1,4 @@
-//! BPF objects of others.
+//! Operations on BPF objects that belong to others.
 #![expect(unsafe_code, reason = "bpf(2)")]
 
 use std::{ffi::CString, io};
@@ -24,7 +24,7 @@ fn by_id(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     Ok(Vec::new())
 }
 
-/// `bpf-pin PATH`: opens what is pinned there.
+/// `bpf-pin PATH`: opens the object that is pinned at PATH.
 fn pin(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     const OBJ_GET: libc::c_long = 7;
     let path = CString::new(argument::<String>(words, 0)?)?;
@@ -40,6 +40,6 @@ fn call(command: libc::c_long, attr: &mut [u32; 32]) -> Result<()> {
     // SAFETY: the pointer and the size describe `attr`; the path that a command may find in it outlives the call.
     let result =
         unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_mut_ptr(), size_of_val(attr)) };
-    // A descriptor that was opened is kept until the end: that is a failure of the test anyway.
+    // A descriptor that was opened stays open until the outsider ends: the test fails in that case anyway.
     (result >= 0).then_some(()).ok_or_else(io::Error::last_os_error).context("bpf(2)")
 }

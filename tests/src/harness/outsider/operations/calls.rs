@@ -1,4 +1,4 @@
-//! Calls of sockets, by the thousand.
+//! Operations that make many socket calls.
 
 use std::{
     collections::VecDeque,
@@ -34,7 +34,7 @@ pub(super) const OPERATIONS: Table = &[
     ("close", close),
 ];
 
-/// `connect PEER COUNT`: one connect() after another, each closed at once. Counts those that
+/// `connect PEER COUNT`: calls connect() COUNT times, and closes each socket at once. Counts the calls that
 /// succeeded, that were refused, and that failed otherwise.
 fn connect(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     let peer = argument(words, 0)?;
@@ -49,7 +49,7 @@ fn connect(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     Ok(counts.to_vec())
 }
 
-/// `hold PEER COUNT`: so many connections, which stay open. Counts those that succeeded.
+/// `hold PEER COUNT`: opens COUNT connections, which stay open. Counts those that succeeded.
 fn hold(belongings: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     let peer = argument(words, 0)?;
     let before = belongings.fds.len();
@@ -62,8 +62,8 @@ fn hold(belongings: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     Ok(vec![u64::try_from(belongings.fds.len() - before)?])
 }
 
-/// `refuse FIRST COUNT PORT`: refused connects to COUNT addresses of 127.0.0.0/8, from the one of
-/// number FIRST on: each is a destination of its own. Counts those that were refused, and the milliseconds.
+/// `refuse FIRST COUNT PORT`: calls connect(), which must be refused, to COUNT addresses of 127.0.0.0/8 from number FIRST on:
+/// each is another destination. Counts the refused calls, and the milliseconds.
 fn refuse(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     let (first, count): (u32, u32) = (argument(words, 0)?, argument(words, 1)?);
     let begin = Instant::now();
@@ -71,31 +71,31 @@ fn refuse(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     Ok(vec![refused, u64::try_from(begin.elapsed().as_millis())?])
 }
 
-/// `refuse-for SECONDS COUNT PORT`: the same from number 1 on, over and over for so long.
+/// `refuse-for SECONDS COUNT PORT`: repeats `refuse 1 COUNT PORT` for SECONDS.
 fn refuse_for(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     let begin = Instant::now();
     let length = Duration::try_from_secs_f64(argument(words, 0)?)?;
     refuse_while(argument(words, 1)?, argument(words, 2)?, || Ok(begin.elapsed() < length))
 }
 
-/// `refuse-until-next COUNT PORT`: the same, until the outsider gets its next operation.
+/// `refuse-until-next COUNT PORT`: repeats `refuse 1 COUNT PORT` until the outsider gets its next operation.
 fn refuse_until_next(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     refuse_while(argument(words, 0)?, argument(words, 1)?, has_no_next)
 }
 
-/// Whether the outsider was not told its next operation yet.
+/// Whether the outsider has not got its next operation yet.
 fn has_no_next() -> Result<bool> {
     let stdin = io::stdin();
     let mut fds = [PollFd::new(&stdin, PollFlags::IN)];
     Ok(poll(&mut fds, Some(&Timespec::default()))? == 0)
 }
 
-/// In parts, between which `goes_on` is asked.
-fn refuse_while(count: u32, port: u16, goes_on: impl Fn() -> Result<bool>) -> Result<Vec<u64>> {
+/// Repeats `refuse 1 COUNT PORT` in parts of 256 calls, as long as `again` returns true before each part.
+fn refuse_while(count: u32, port: u16, again: impl Fn() -> Result<bool>) -> Result<Vec<u64>> {
     let begin = Instant::now();
     let mut total = 0;
     for first in (1..=count).step_by(256).cycle() {
-        if !goes_on()? {
+        if !again()? {
             break;
         }
         total += refused(first, 256.min(count - first + 1), port)?;
@@ -103,8 +103,8 @@ fn refuse_while(count: u32, port: u16, goes_on: impl Fn() -> Result<bool>) -> Re
     Ok(vec![total, u64::try_from(begin.elapsed().as_millis())?])
 }
 
-/// `threads COUNT SECONDS PEER`: for so long COUNT threads call connect() to PEER over and over, each with a pause after
-/// each call, so that all of them are alive and few of them run at a time. Counts the calls.
+/// `threads COUNT SECONDS PEER`: COUNT threads call connect() to PEER over and over for SECONDS, each with a pause after each
+/// call: all of them are alive, and few of them run at a time. Counts the calls.
 fn threads(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     const PAUSE: Duration = Duration::from_millis(10);
     let end = Instant::now() + Duration::try_from_secs_f64(argument(words, 1)?)?;
@@ -133,9 +133,9 @@ fn refused(first: u32, count: u32, port: u16) -> Result<u64> {
     Ok(refused)
 }
 
-/// `begin-connects SOURCE PEER COUNT`: from SOURCE (`-`: whichever the kernel takes) to PEER, to COUNT
-/// ports from the one of PEER on, without waiting for an answer; the sockets stay open. Counts calls
-/// that went on and calls that failed.
+/// `begin-connects SOURCE PEER COUNT`: calls connect() from SOURCE (`-`: the kernel chooses) to COUNT ports from PEER's port
+/// on, without waiting for an answer; the sockets stay open. Counts calls that succeeded or are in progress, and calls that
+/// failed.
 fn begin_connects(belongings: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     let source: Option<IpAddr> = match words.first() {
         Some(&"-") => None,
@@ -158,9 +158,9 @@ fn begin_connects(belongings: &mut Belongings, words: &[&str]) -> Result<Vec<u64
     Ok(counts.to_vec())
 }
 
-/// `cross SECONDS PEER ADDRESS...`: for each of the addresses a port of PEER of its own, where what begins from
-/// it times out after a second, ten times a second, while the connections of the others are established: a
-/// listener takes no more than its queue is long. Ends sooner with the next operation. Counts what timed out.
+/// `cross SECONDS PEER ADDRESS...`: makes each ADDRESS look broken towards one port of PEER: a listener there has a short
+/// queue, which connections from the other addresses fill once a second, so that a connect() from ADDRESS ten times a second
+/// times out after 0.9 s. Ends sooner with the next operation. Counts the connections that timed out.
 fn cross(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     let begin = Instant::now();
     let length = Duration::try_from_secs_f64(argument(words, 0)?)?;
@@ -188,16 +188,16 @@ fn cross(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     let (mut waiting, mut timed_out) = (VecDeque::new(), 0);
     let mut rounds = 0;
     while begin.elapsed() < length && has_no_next()? {
-        for (listener, ill) in listeners.iter().zip(&addresses) {
+        for (listener, broken) in listeners.iter().zip(&addresses) {
             let to = listener.local()?;
             if rounds % 10 == 0 {
                 while listener.accept().is_ok() {}
-                let others: Vec<_> = addresses.iter().filter(|it| *it != ill).collect();
+                let others: Vec<_> = addresses.iter().filter(|it| *it != broken).collect();
                 for from in others.iter().cycle().take(9) {
                     waiting.push_back((Instant::now(), begin_one(**from, to)?));
                 }
             }
-            waiting.push_back((Instant::now(), begin_one(*ill, to)?));
+            waiting.push_back((Instant::now(), begin_one(*broken, to)?));
         }
         rounds += 1;
         while waiting.front().is_some_and(|(since, _)| since.elapsed() > Duration::from_secs(2)) {
@@ -209,8 +209,8 @@ fn cross(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     Ok(vec![timed_out])
 }
 
-/// `bind ADDRESS:FIRST COUNT`: binds COUNT ports from FIRST on (all to port 0, where FIRST is 0); the
-/// sockets stay open. Counts those that were bound and those that were not.
+/// `bind ADDRESS:FIRST COUNT`: calls bind() for COUNT ports from FIRST on (if FIRST is 0, always for port 0); the sockets stay
+/// open. Counts calls that succeeded and calls that failed.
 fn bind(belongings: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     let first = argument(words, 0)?;
     let mut counts = [0; 2];
@@ -224,7 +224,7 @@ fn bind(belongings: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     Ok(counts.to_vec())
 }
 
-/// `bind-and-close ADDRESS:FIRST COUNT`: the same, and closes each before the next.
+/// `bind-and-close ADDRESS:FIRST COUNT`: as `bind`, but closes each socket before the next call.
 fn bind_and_close(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     let first = argument(words, 0)?;
     let mut counts = [0; 2];
@@ -234,8 +234,8 @@ fn bind_and_close(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     Ok(counts.to_vec())
 }
 
-/// `bind-addresses FIRST COUNT`: a bind() to port 0 at so many addresses from 127.0.0.0/8, each closed before the
-/// next. Counts those that succeeded.
+/// `bind-addresses FIRST COUNT`: calls bind() for port 0 at COUNT addresses from FIRST on, and closes each socket before the
+/// next call. Counts the calls that succeeded.
 fn bind_addresses(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     let first = u32::from(argument::<Ipv4Addr>(words, 0)?);
     let mut count = 0;
@@ -246,8 +246,8 @@ fn bind_addresses(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     Ok(vec![count])
 }
 
-/// `bind-everywhere FIRST:PORT COUNT`: binds one port at so many addresses from FIRST on, which is in 127.0.0.0/8; the
-/// sockets stay open. Counts those that were bound.
+/// `bind-everywhere FIRST:PORT COUNT`: calls bind() for PORT at COUNT addresses from FIRST (in 127.0.0.0/8) on; the sockets
+/// stay open. Counts the calls that succeeded.
 fn bind_everywhere(belongings: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     let first: SocketAddrV4 = argument(words, 0)?;
     let mut count = 0;
@@ -270,7 +270,7 @@ fn bound(first: SocketAddr, number: u16) -> Result<(Sock, bool)> {
     Ok((sock, bound))
 }
 
-/// `close`: closes all that it holds open. Counts the descriptors.
+/// `close`: closes all descriptors that the outsider holds. Counts them.
 fn close(belongings: &mut Belongings, _: &[&str]) -> Result<Vec<u64>> {
     Ok(vec![u64::try_from(belongings.fds.drain(..).count())?])
 }

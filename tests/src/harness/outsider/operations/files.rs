@@ -1,4 +1,4 @@
-//! Files, links and pipes.
+//! Operations on files, links and pipes.
 
 use std::{fs, io::Write, os::unix::fs::symlink, path::Path, thread};
 
@@ -24,13 +24,13 @@ pub(super) const OPERATIONS: Table = &[
     ("swap-with-fifo", swap_with_fifo),
 ];
 
-/// `file PATH`: makes an empty file, which must not be there yet.
+/// `file PATH`: makes an empty file, which must not exist yet.
 fn file(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     fs::File::create_new(argument::<String>(words, 0)?)?;
     Ok(Vec::new())
 }
 
-/// `mkdir PATH MODE`: a directory; MODE is octal, and the umask does not count.
+/// `mkdir PATH MODE`: makes a directory; MODE is octal, and the umask is not applied.
 fn make_directory(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     let path: String = argument(words, 0)?;
     let mode = Mode::from_raw_mode(u32::from_str_radix(&argument::<String>(words, 1)?, 8)?);
@@ -39,19 +39,19 @@ fn make_directory(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     Ok(Vec::new())
 }
 
-/// `symlink TARGET PATH`
+/// `symlink TARGET PATH`: makes a symbolic link at PATH.
 fn link(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     symlink(argument::<String>(words, 0)?, argument::<String>(words, 1)?)?;
     Ok(Vec::new())
 }
 
-/// `rename FROM TO`
+/// `rename FROM TO`: renames a file or directory.
 fn rename(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     fs::rename(argument::<String>(words, 0)?, argument::<String>(words, 1)?)?;
     Ok(Vec::new())
 }
 
-/// `remove PATH`: a file or an empty directory.
+/// `remove PATH`: removes a file or an empty directory.
 fn remove(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     let path: String = argument(words, 0)?;
     if Path::new(&path).symlink_metadata()?.is_dir() {
@@ -67,7 +67,7 @@ fn read(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     Ok(vec![u64::try_from(fs::read(argument::<String>(words, 0)?)?.len())?])
 }
 
-/// `write PATH TEXT`: opens a file that is there for writing, and writes TEXT to it.
+/// `write PATH TEXT`: opens an existing file for writing, and writes TEXT to it.
 fn write(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     let mut file = fs::OpenOptions::new().write(true).open(argument::<String>(words, 0)?)?;
     file.write_all(argument::<String>(words, 1)?.as_bytes())?;
@@ -79,7 +79,7 @@ fn list(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     Ok(vec![u64::try_from(fs::read_dir(argument::<String>(words, 0)?)?.count())?])
 }
 
-/// `open PATH COUNT`: opens a file so often for reading, and holds it.
+/// `open PATH COUNT`: opens a file for reading COUNT times; the descriptors stay open.
 fn open_and_hold(belongings: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     let path: String = argument(words, 0)?;
     for _ in 0..argument::<u32>(words, 1)? {
@@ -89,21 +89,22 @@ fn open_and_hold(belongings: &mut Belongings, words: &[&str]) -> Result<Vec<u64>
     Ok(Vec::new())
 }
 
-/// `fifo PATH`: makes a FIFO and holds its reading end. Nobody writes to it: who opens it in the usual
-/// way waits for ever.
+/// `fifo PATH`: makes a FIFO and keeps it open for reading only: another open for reading without O_NONBLOCK waits forever for
+/// a writer.
 fn fifo(belongings: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     let path: String = argument(words, 0)?;
     let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::ROTH;
     mknodat(rustix::fs::CWD, &path, FileType::Fifo, mode, 0).context("mkfifo")?;
-    // While this is open, an open for reading does not wait.
+    // While this is open, the open for reading below does not wait.
     let _writer = open(&path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     belongings.fds.push(open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?);
     Ok(Vec::new())
 }
 
-/// `swap-with-fifo FIFO`: makes this FIFO, as `fifo` does. For each descriptor that it holds (of a network
-/// namespace, say) there is a second number from now on, which a thread points to that and to the FIFO in turns,
-/// without end; what was held goes to higher numbers, so that these are found first. Counts the numbers.
+/// `swap-with-fifo FIFO`: makes this FIFO, as `fifo` does. Then moves each descriptor that the outsider holds (of a network
+/// namespace, say) to a number from 500 on, and adds a second one from 20 on, which a thread switches between that file and the
+/// FIFO without end. The switched ones have the lower numbers, so that a reader of /proc/PID/fd finds them first. Counts the
+/// switched descriptors.
 fn swap_with_fifo(belongings: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     const HELD_FROM: i32 = 500;
     const SWAPPED_FROM: i32 = 20;

@@ -1,4 +1,4 @@
-//! Messages over netlink, to whoever listens.
+//! Operations that send netlink messages to other processes.
 
 use anyhow::Result;
 use rustix::{
@@ -13,9 +13,9 @@ use super::{Belongings, Table, argument};
 
 pub(super) const OPERATIONS: Table = &[("netlink", netlink)];
 
-/// `netlink PROTOCOL PORT COUNT HEX`: sends the bytes HEX so often, over a socket of this netlink protocol
-/// (4 is sock_diag, 0 is route), to the socket of this network namespace with that port id. Counts what was
-/// taken, and what was refused because nobody listens or its buffer is full.
+/// `netlink PROTOCOL PORT COUNT HEX`: sends the bytes HEX COUNT times over netlink PROTOCOL (4 is sock_diag, 0 is route) to the
+/// socket with port id PORT in this network namespace. Counts the messages that were accepted, and those that were refused
+/// because there is no such socket or its buffer is full.
 fn netlink(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     let protocol = RawProtocol::new(argument(words, 0)?);
     let (family, kind) = (AddressFamily::NETLINK, SocketType::RAW);

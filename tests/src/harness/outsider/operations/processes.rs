@@ -1,4 +1,4 @@
-//! Other processes, and namespaces.
+//! Operations on other processes, and on namespaces.
 #![expect(unsafe_code, reason = "ptrace(2), unshare(2), ioctl(2)")]
 
 use std::{
@@ -28,7 +28,7 @@ pub(super) const OPERATIONS: Table = &[
     ("sleepers", sleepers),
 ];
 
-/// `signal PID NUMBER`: 9 is SIGKILL, 15 SIGTERM.
+/// `signal PID NUMBER`: sends a signal (9 is SIGKILL, 15 is SIGTERM).
 fn signal(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     let pid = Pid::from_raw(argument(words, 0)?).context("no such process")?;
     let signal = Signal::from_named_raw(argument(words, 1)?).context("no such signal")?;
@@ -47,7 +47,7 @@ fn ptrace(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     Ok(Vec::new())
 }
 
-/// `namespaces COUNT`: so many network namespaces, each held by a descriptor and by no process.
+/// `namespaces COUNT`: makes COUNT network namespaces, each kept by a descriptor, with no process in it.
 fn namespaces(belongings: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     for _ in 0..argument::<u32>(words, 0)? {
         let mut child = Command::new("unshare")
@@ -67,11 +67,11 @@ fn namespaces(belongings: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     Ok(Vec::new())
 }
 
-/// `busy-namespaces COUNT`: so many network namespaces, each with a connection, and descriptors that lead to them. Needs a
-/// user namespace of its own.
+/// `busy-namespaces COUNT`: makes COUNT network namespaces with one connection each, and keeps descriptors of them. Needs
+/// `Spaces::User` or `Spaces::UserAndNet`.
 fn busy_namespaces(belongings: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     let count = argument(words, 0)?;
-    // The calling thread stays where it is.
+    // On another thread, so that the calling thread stays in its namespace.
     let made = thread::spawn(move || (0..count).map(|_: u32| busy_namespace()).collect());
     let made: Result<Vec<_>> = made.join().unwrap_or_else(|panic| resume_unwind(panic));
     belongings.fds.extend(made?.into_iter().flatten());
@@ -80,7 +80,7 @@ fn busy_namespaces(belongings: &mut Belongings, words: &[&str]) -> Result<Vec<u6
 
 fn busy_namespace() -> Result<[OwnedFd; 3]> {
     let peer = SocketAddr::from(([127, 0, 0, 1], 7000));
-    // SAFETY: CLONE_NEWNET leaves the table of file descriptors alone.
+    // SAFETY: CLONE_NEWNET does not unshare the descriptor table.
     unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.context("cannot make a network namespace")?;
     let listener = Sock::tcp(peer)?;
     // SAFETY: all of its bytes may be zero.
@@ -104,7 +104,7 @@ fn busy_namespace() -> Result<[OwnedFd; 3]> {
     Ok([namespace, listener.into(), connected.into()])
 }
 
-/// `sleepers COUNT NAME`: so many processes with this `comm` that do nothing, until `close` or the end.
+/// `sleepers COUNT NAME`: starts COUNT processes with this `comm`, which do nothing until `close` or the outsider's end.
 fn sleepers(belongings: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     let (count, name): (u32, String) = (argument(words, 0)?, argument(words, 1)?);
     for _ in 0..count {
@@ -114,7 +114,7 @@ fn sleepers(belongings: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
             .stdout(Stdio::null())
             .spawn()
             .context("cannot run sh")?;
-        // It ends when this is closed.
+        // The child ends when its stdin is closed.
         belongings.fds.push(child.stdin.take().context("no stdin")?.into());
     }
     Ok(Vec::new())
