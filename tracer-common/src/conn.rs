@@ -115,7 +115,7 @@ impl Conn {
 
     /// The entry as userspace uses it: [`conn_flag::APART`] is in `flags`, and `owner` is the owner alone.
     #[must_use]
-    pub const fn told(self) -> Self {
+    pub const fn for_userspace(self) -> Self {
         let flags = Self::flags_of(self.flags, self.owner);
         Self { flags, owner: self.owner & !Self::APART, ..self }
     }

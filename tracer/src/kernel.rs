@@ -1,4 +1,4 @@
-//! Everything that talks to the kernel's BPF side, and what has to be known before that.
+//! Everything that talks to the BPF side in the kernel, and what must be known about the kernel before that.
 
 pub mod attach;
 mod bpffs;

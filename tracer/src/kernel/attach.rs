@@ -1,4 +1,4 @@
-//! Act: load the BPF object, attach one backend. Dropping the [`Session`] detaches it.
+//! Loads the BPF object and attaches one backend. Dropping the [`Session`] detaches it.
 
 mod one;
 mod session;
@@ -40,90 +40,92 @@ use one::{AttachError, Attachment, short};
 use session::Running;
 pub use session::Session;
 
-/// What the BPF programs are loaded with.
+/// The settings that the BPF programs are loaded with.
 #[derive(Debug)]
 pub struct Settings {
-    /// `Kind::bit`s of the wanted events.
+    /// Bits of the wanted kinds of events (`Kind::bit`).
     pub event_mask: u32,
     pub ring_size: u32,
-    /// Of the ledger's tables. Those that a rule has already keep theirs.
+    /// Sizes of the ledger's tables. Tables that a rule has already keep theirs.
     pub sizes: Sizes,
     pub filter: Filter,
     pub offsets: Offsets,
     /// Address of `tw_timer_handler`; 0: not known.
     pub tw_timer_handler: u64,
-    /// Whether a program may set the errno of a call that it denies.
+    /// Whether the kernel lets a program set the errno of a call that it denies.
     pub fail_fast: bool,
     /// [`KernelFacts::blocked_until_free`](super::facts::KernelFacts::blocked_until_free)
     pub blocked_until_free: bool,
     /// [`KernelFacts::maps_are_locked`](super::facts::KernelFacts::maps_are_locked)
     pub maps_are_locked: bool,
-    /// A spreader beside the ledger; everything is then pinned, and outlives the session.
+    /// Settings of a spreader, which uses the ledger. If set, all links and tables are pinned, and outlive the session.
     pub spreading: Option<Spreading>,
 }
 
-/// Where programs are attached, opened beforehand.
+/// Where programs are attached.
 #[derive(Debug)]
-pub struct Places {
+pub struct AttachTargets {
     /// Root of the cgroup v2 hierarchy.
     pub cgroup: OwnedFd,
-    /// Number of a tracepoint: category, name.
+    /// Looks up the number of a tracepoint by its category and name.
     pub tracepoint_id: fn(&str, &str) -> io::Result<u64>,
 }
 
-/// Tries the backends in order; the first that can be attached is it.
+/// Tries the backends in order, and returns a session of the first that can be attached.
 ///
 /// # Errors
-/// [`Error::NoBackend`] with each backend's reason.
+/// [`Error::NoBackend`] with each backend's reason; the object or its maps cannot be loaded; a signal asked the
+/// program to stop.
 pub fn attach(
     settings: &Settings,
     backends: &[Backend],
-    places: &Places,
+    targets: &AttachTargets,
 ) -> Result<Session, Error> {
     let mut reasons = Vec::new();
     for backend in backends {
-        // A fresh object for each: dropping it undoes whatever was attached.
+        // A fresh object for each backend: dropping it detaches whatever was attached.
         let mut ebpf = load(settings)?;
         let mut maps = Maps::take(&mut ebpf)?;
         maps.key_shares()?;
         maps.set_filter(&settings.filter)?;
-        // From here on, a release of a socket that is not known yet is noted.
+        // From here on, hooks write a tombstone for a socket that ends before it is in the ledger.
         maps.set_seeding(true)?;
         let events = Events::take(&mut ebpf)?;
         let commands = Commands::take(&mut ebpf)?;
         let log = KernelLog::take(&mut ebpf);
-        let keep = settings.spreading.as_ref();
-        let mut attached = Attached { keep: keep.map(|it| it.pins.clone()), ..Attached::default() };
+        let spreading = settings.spreading.as_ref();
+        let mut attached =
+            Attached { pins: spreading.map(|it| it.pins.clone()), ..Attached::default() };
         let all = COMMON.iter().chain(programs::of(*backend));
-        // Who only counts does not need what is told beside the counts.
+        // A spreader does not attach programs that only add detail.
         let needed: Vec<&Program> =
-            all.filter(|program| keep.is_none() || program.counts()).collect();
+            all.filter(|program| spreading.is_none() || program.counts()).collect();
         let programs = || needed.iter().copied();
         let mut spreader = None;
-        // All are loaded before any is attached: verifying one takes milliseconds, in which what
-        // begins after one hook must not end before another one is there.
+        // All are loaded before any is attached. Verifying one takes milliseconds, in which a connection could end
+        // whose begin one hook saw while the hook for its end is not there yet.
         let step = programs()
-            .try_for_each(|program| go_on().and_then(|()| attached.load(&mut ebpf, program)))
+            .try_for_each(|program| check_stop().and_then(|()| attached.load(&mut ebpf, program)))
             .and_then(|()| {
-                // Before the ledger's hooks, so that it runs before them in the same cgroup.
-                let mark = keep.and_then(|keep| attached.mark(keep));
-                spreader = keep
-                    .map(|keep| Spreader::attach(&mut ebpf, keep, mark.as_ref()))
+                // The spreader is attached before the ledger's hooks, so that it runs before them in the same cgroup.
+                let mark = spreading.and_then(|it| attached.mark(it));
+                spreader = spreading
+                    .map(|it| Spreader::attach(&mut ebpf, it, mark.as_ref()))
                     .transpose()?;
                 let fds = programs().filter_map(|it| ebpf.program(it.name)?.fd().ok());
                 for (mark, fd) in fds.flat_map(|fd| mark.iter().map(move |mark| (mark, fd))) {
                     if let Err(error) = mark.put_on(fd.as_fd()) {
-                        tracing::debug!("a program of the ledger is not marked: {error}");
+                        tracing::debug!("cannot mark a program of the ledger: {error}");
                     }
                 }
                 programs().try_for_each(|program| {
-                    go_on()?;
-                    attached.attach(&mut ebpf, program, places)
+                    check_stop()?;
+                    attached.attach(&mut ebpf, program, targets)
                 })
             })
             .and_then(|()| attached.pin())
-            .and_then(|()| match (&spreader, keep) {
-                (Some(spreader), Some(keep)) => spreader.check(&keep.pins),
+            .and_then(|()| match (&spreader, spreading) {
+                (Some(spreader), Some(it)) => spreader.check(&it.pins),
                 _ => Ok(()),
             });
         match step {
@@ -154,12 +156,12 @@ pub fn attach(
     Err(Error::NoBackend { reasons })
 }
 
-fn not_ours(error: io::Error) -> Error {
+fn unusable_tables(error: io::Error) -> Error {
     Error::Failure(format!("cannot use the tables of the rule: {error}"))
 }
 
-/// Between two steps.
-fn go_on() -> Result<(), String> {
+/// Fails, with the reason as text, if a signal asked the program to stop.
+fn check_stop() -> Result<(), String> {
     shutdown::go_on().map_err(|error| error.to_string())
 }
 
@@ -207,7 +209,7 @@ fn load(settings: &Settings) -> Result<Ebpf, Error> {
         Some(spreading) => {
             spreading.pins.create()?;
             for name in PINNED_MAPS {
-                if let Some(path) = spreading.pins.map_path(name).map_err(not_ours)? {
+                if let Some(path) = spreading.pins.map_path(name).map_err(unusable_tables)? {
                     loader.map_pin_path(name, path);
                 }
             }
@@ -228,57 +230,60 @@ fn load(settings: &Settings) -> Result<Ebpf, Error> {
     })
 }
 
-/// What one attempt has attached so far.
+/// What is attached so far of the backend that is being tried.
 #[derive(Default)]
 struct Attached {
-    /// aya's reading of the kernel's type information, for trampolines only: it takes 15 ms.
+    /// The kernel's type information as aya reads it, in 15 ms; only for programs on trampolines.
     btf: Option<Btf>,
+    /// Perf events of tracepoints.
     tracepoints: Vec<OwnedFd>,
-    /// kprobes and kretprobes.
+    /// Links or perf events of kprobes and kretprobes.
     probes: Vec<OwnedFd>,
+    /// What is not seen, and why.
     degraded: Vec<String>,
-    /// Optional programs that cannot be had.
+    /// Optional programs that cannot be loaded or attached.
     left_out: Vec<&'static str>,
-    /// Where links are to be pinned.
-    keep: Option<Pins>,
-    /// Links that are, under the name of their program and another one until all are there.
+    /// Where links are pinned; `None`: nowhere.
+    pins: Option<Pins>,
+    /// Programs whose links are pinned, as `NAME_new` until all are.
     pinned: Vec<&'static str>,
 }
 
 impl Attached {
-    /// Loads one program; the error is the reason why the backend cannot be used.
+    /// Loads one program. The error is the reason why the backend cannot be used.
     fn load(&mut self, ebpf: &mut Ebpf, program: &Program) -> Result<(), String> {
         let Some(target) = ebpf.program_mut(program.name) else {
             return Err(format!("{}: it is not in the BPF object", program.name));
         };
         let result = self.load_one(target, program.hook);
-        self.judge(program, result)
+        self.skip_or_fail(program, result)
     }
 
-    /// Attaches one loaded program.
+    /// Attaches one loaded program. The error is the reason why the backend cannot be used.
     fn attach(
         &mut self,
         ebpf: &mut Ebpf,
         program: &Program,
-        places: &Places,
+        targets: &AttachTargets,
     ) -> Result<(), String> {
         let target =
             ebpf.program_mut(program.name).filter(|_| !self.left_out.contains(&program.name));
         let Some(target) = target else { return Ok(()) };
-        let done = one::attach(target, program.hook, places, self.keep.is_some());
-        match done.and_then(|attached| self.hold(program.name, attached)) {
+        let done = one::attach(target, program.hook, targets, self.pins.is_some());
+        match done.and_then(|attached| self.keep(program.name, attached)) {
             Ok(()) => Ok(()),
-            Err(error) => self.judge(program, Err(error)),
+            Err(error) => self.skip_or_fail(program, Err(error)),
         }
     }
 
-    fn hold(&mut self, name: &'static str, attached: Attachment) -> Result<(), AttachError> {
+    /// Keeps an attached program attached: pins its link if there are pins, else keeps its descriptor.
+    fn keep(&mut self, name: &'static str, attached: Attachment) -> Result<(), AttachError> {
         let new = format!("{name}_new");
-        if let Some(pins) = &self.keep {
-            // Left over from a start that was cut short. (A bpffs takes no dots in names.)
+        if let Some(pins) = &self.pins {
+            // A link may be left from a start that was interrupted. (Names in a bpffs cannot have dots.)
             _ = pins.remove_link(&new);
         }
-        match (attached, &self.keep) {
+        match (attached, &self.pins) {
             (Attachment::Event(event), _) => self.tracepoints.push(event),
             (Attachment::Probe(probe), pins) => {
                 if let Some(pins) = pins {
@@ -296,7 +301,7 @@ impl Attached {
         Ok(())
     }
 
-    /// By which the rule is found where its pins cannot be reached.
+    /// Makes the mark by which the rule is found where its pins cannot be reached. `None`: that failed, which is noted.
     fn mark(&mut self, spreading: &Spreading) -> Option<Mark> {
         match Mark::new(spreading.pins.rule()) {
             Ok(mark) => Some(mark),
@@ -307,15 +312,15 @@ impl Attached {
         }
     }
 
-    /// Puts the new links in the place of those of an earlier process, which ends these: both count
-    /// for a moment, which the ledger does not mind.
+    /// Renames the new links to their final names, which ends those of an earlier process. Both report the same
+    /// calls for a moment; the ledger counts each once.
     fn pin(&self) -> Result<(), String> {
-        let Some(pins) = &self.keep else { return Ok(()) };
+        let Some(pins) = &self.pins else { return Ok(()) };
         for name in &self.pinned {
             pins.rename_link(&format!("{name}_new"), name)
                 .map_err(|error| format!("cannot pin {name}: {error}"))?;
         }
-        // Of a backend that another process used.
+        // Links of another backend, which an earlier process used.
         for name in pins.links() {
             if !name.contains('@') && !self.pinned.iter().any(|pinned| *pinned == name) {
                 pins.remove_link(&name)
@@ -325,8 +330,12 @@ impl Attached {
         Ok(())
     }
 
-    /// A program that cannot be had: what is not seen for it, or the end of this backend.
-    fn judge(&mut self, program: &Program, result: Result<(), AttachError>) -> Result<(), String> {
+    /// Handles the failure of a program: notes what is not seen without it, or fails if the backend needs it.
+    fn skip_or_fail(
+        &mut self,
+        program: &Program,
+        result: Result<(), AttachError>,
+    ) -> Result<(), String> {
         let Err(error) = result else { return Ok(()) };
         tracing::debug!("{}: {}", program.name, chain(&error));
         let reason = format!("{}: {}", program.name, short(&error));

@@ -1,8 +1,8 @@
-//! The bpffs in which rules are pinned, and the others in which some could be.
+//! Finds the bpffs in which rules are pinned, and the others in which rules could be.
 //!
-//! Each `mount -t bpf` makes another file system, and what is pinned in one ends with its last mount. `ip netns exec`
-//! and containers have mounts of their own, which end with them. So rules are pinned in one place: among the
-//! mounts that the host began with.
+//! Each `mount -t bpf` makes another file system, and what is pinned in it ends with its last mount. `ip netns exec`
+//! and containers have mounts of their own, which end with them. So rules are pinned in one place: a bpffs in the
+//! mount namespace that the host began with.
 
 use std::{
     fs::{self, File},
@@ -31,14 +31,14 @@ use crate::{
     },
 };
 
-/// Where bpffs belongs, and is mounted if it is not anywhere.
-pub(super) const USUAL: &str = "/sys/fs/bpf";
-/// `MNT_NS_INIT_INO` of the kernel, since Linux 6.18.
-const FIRST_MOUNTS: u64 = 0xEFFF_FFF8;
-/// Mounts that are taken away to see what is below.
-const LAYERS: usize = 64;
+/// Where bpffs is usually mounted. It is mounted here if it is mounted nowhere.
+pub(super) const USUAL_PATH: &str = "/sys/fs/bpf";
+/// Inode of the first mount namespace: `MNT_NS_INIT_INO` of the kernel, since Linux 6.18.
+const FIRST_MOUNT_NAMESPACE: u64 = 0xEFFF_FFF8;
+/// How many mounts are at most unmounted, in a private copy, to find a bpffs below them.
+const MAX_UNMOUNTS: usize = 64;
 
-/// A bpffs.
+/// An open bpffs.
 #[derive(Clone, Debug)]
 pub(super) struct Bpffs {
     pub root: Arc<OwnedFd>,
@@ -47,11 +47,11 @@ pub(super) struct Bpffs {
     pub device: u64,
 }
 
-/// The one in which rules are pinned; it is mounted if there is none.
+/// The bpffs in which rules are pinned. Mounts one if there is none.
 ///
 /// # Errors
-/// The host's mounts cannot be reached; there is no bpffs among them, and it cannot be mounted.
-pub(super) fn place() -> Result<Bpffs, Error> {
+/// The host's mount namespace cannot be entered, or it has no bpffs and none can be mounted.
+pub(super) fn for_rules() -> Result<Bpffs, Error> {
     let host = host_mounts().map_err(|why| {
         Error::Failure(format!(
             "the rule would end with this command or container, because {why}: run tracer on the host itself, or \
@@ -60,7 +60,7 @@ pub(super) fn place() -> Result<Bpffs, Error> {
     })?;
     let failed = |error: io::Error| {
         Error::Failure(format!(
-            "there is no bpffs to keep the spreader in, and it cannot be mounted: {error}; mount one with `{}`",
+            "there is no bpffs to pin the spreader in, and none can be mounted: {error}; mount one with `{}`",
             BPFFS.mount_command
         ))
     };
@@ -69,17 +69,16 @@ pub(super) fn place() -> Result<Bpffs, Error> {
             return Ok(found);
         }
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-        mount("bpf", USUAL, "bpf", flags, Some(c"mode=0700"))?;
-        visible()?
-            .into_iter()
-            .next()
-            .ok_or_else(|| io::Error::other("it does not show in /proc/thread-self/mountinfo"))
+        mount("bpf", USUAL_PATH, "bpf", flags, Some(c"mode=0700"))?;
+        visible()?.into_iter().next().ok_or_else(|| {
+            io::Error::other("it is mounted, but not listed in /proc/thread-self/mountinfo")
+        })
     };
-    among(host, find).and_then(|found| found).map_err(failed)
+    in_mounts(host, find).and_then(|found| found).map_err(failed)
 }
 
-/// Every one that can be reached, the one place first: among the host's mounts and among ours, also where
-/// something else is mounted over it. Mounts none.
+/// Every bpffs that can be opened, in the host's mount namespace and in this process's, also those below another
+/// mount. The one in which rules are pinned is the first. Mounts none.
 pub(super) fn all() -> Vec<Bpffs> {
     let mut found: Vec<Bpffs> = Vec::new();
     let mut add = |more: io::Result<Vec<Bpffs>>| match more {
@@ -94,20 +93,20 @@ pub(super) fn all() -> Vec<Bpffs> {
     };
     match host_mounts() {
         Ok(Some(host)) => {
-            add(among(Some(host), everywhere).and_then(|found| found));
-            add(among(None, everywhere).and_then(|found| found));
+            add(in_mounts(Some(host), visible_and_covered).and_then(|found| found));
+            add(in_mounts(None, visible_and_covered).and_then(|found| found));
         }
-        Ok(None) => add(among(None, everywhere).and_then(|found| found)),
+        Ok(None) => add(in_mounts(None, visible_and_covered).and_then(|found| found)),
         Err(why) => {
             tracing::debug!("{why}");
-            add(among(None, everywhere).and_then(|found| found));
+            add(in_mounts(None, visible_and_covered).and_then(|found| found));
         }
     }
     found
 }
 
-/// The mount namespace that the host began with; `None`: it is our own. The error is the reason why it cannot
-/// be reached.
+/// The mount namespace that the host began with; `None`: it is this process's own. The error says why it cannot be
+/// entered, for people.
 fn host_mounts() -> Result<Option<File>, String> {
     let inode = |path: &str| fs::metadata(path).map(|metadata| metadata.ino());
     let own =
@@ -116,7 +115,7 @@ fn host_mounts() -> Result<Option<File>, String> {
         return Err("it runs in a container, with a process namespace of its own".into());
     }
     let mut reason = String::new();
-    // The second one is a thread of the kernel's, to which nothing is denied.
+    // Process 1 can be protected from inspection; process 2, a kernel thread, has the same mounts.
     for process in [1, 2] {
         let opened = File::open(format!("/proc/{process}/ns/mnt"));
         match opened.and_then(|file| Ok((file.metadata()?.ino(), file))) {
@@ -125,15 +124,15 @@ fn host_mounts() -> Result<Option<File>, String> {
             Err(error) => reason = format!("the host's mounts cannot be reached ({error})"),
         }
     }
-    if own == FIRST_MOUNTS { Ok(None) } else { Err(reason) }
+    if own == FIRST_MOUNT_NAMESPACE { Ok(None) } else { Err(reason) }
 }
 
-/// Runs `work` on a thread of its own among these mounts, `None`: ours.
-fn among<T: Send>(mounts: Option<File>, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+/// Runs `work` in a new thread, in this mount namespace; `None`: in this process's own.
+fn in_mounts<T: Send>(mounts: Option<File>, work: impl FnOnce() -> T + Send) -> io::Result<T> {
     let visit = || -> io::Result<T> {
         if let Some(mounts) = mounts {
             #[expect(unsafe_code, reason = "unshare(CLONE_FS) is an unsafe call in rustix")]
-            // SAFETY: this thread alone gets a root and a working folder of its own.
+            // SAFETY: only this new thread gets a root and a working directory of its own.
             unsafe { unshare_unsafe(UnshareFlags::FS) }?;
             move_into_link_name_space(mounts.as_fd(), Some(LinkNameSpaceType::Mount))?;
         }
@@ -145,12 +144,12 @@ fn among<T: Send>(mounts: Option<File>, work: impl FnOnce() -> T + Send) -> io::
     })
 }
 
-/// Of the calling thread.
+/// The mount points of the calling thread.
 fn mount_points() -> io::Result<Vec<MountPoint>> {
     Ok(mounts::parse(&fs::read("/proc/thread-self/mountinfo")?))
 }
 
-/// Those whose root a path leads to; the usual place first.
+/// Every bpffs whose root a path leads to; the one at the usual place first.
 fn visible() -> io::Result<Vec<Bpffs>> {
     let mut found: Vec<Bpffs> = Vec::new();
     for point in mount_points()?.into_iter().filter(|point| point.is_root_of(BPFFS)) {
@@ -160,11 +159,11 @@ fn visible() -> io::Result<Vec<Bpffs>> {
             _ => {}
         }
     }
-    found.sort_by_key(|bpffs| bpffs.path != Path::new(USUAL));
+    found.sort_by_key(|bpffs| bpffs.path != Path::new(USUAL_PATH));
     Ok(found)
 }
 
-/// Where something else is mounted over it, `None`.
+/// Opens the bpffs at a mount point; `None`: it cannot be opened, for example because another mount covers it.
 fn open(point: &MountPoint) -> Option<Bpffs> {
     let root = mounts::open_dir(CWD, &point.path).ok()?;
     let device = fstat(&root).ok()?.st_dev;
@@ -175,14 +174,14 @@ fn open(point: &MountPoint) -> Option<Bpffs> {
     })
 }
 
-/// Those below other mounts, too.
-fn everywhere() -> io::Result<Vec<Bpffs>> {
+/// Every bpffs, also those that another mount covers.
+fn visible_and_covered() -> io::Result<Vec<Bpffs>> {
     let mut found = visible()?;
     let points = mount_points()?.into_iter().filter(|point| point.is_root_of(BPFFS));
     let is_hidden = |point: &MountPoint| found.iter().all(|it| it.device != point.device);
     let hidden: Vec<MountPoint> = points.filter(is_hidden).collect();
     if !hidden.is_empty() {
-        match uncover(hidden) {
+        match open_covered(hidden) {
             Ok(more) => found.extend(more),
             Err(error) => tracing::debug!("a bpffs is below another mount: {error}"),
         }
@@ -190,15 +189,15 @@ fn everywhere() -> io::Result<Vec<Bpffs>> {
     Ok(found)
 }
 
-/// Opens them in a copy of the mounts that is this thread's own, from which it takes away what lies over them.
-fn uncover(mut hidden: Vec<MountPoint>) -> io::Result<Vec<Bpffs>> {
+/// Opens covered mount points in a private copy of the mounts, by unmounting there what covers them.
+fn open_covered(mut hidden: Vec<MountPoint>) -> io::Result<Vec<Bpffs>> {
     #[expect(unsafe_code, reason = "unshare(CLONE_NEWNS) is an unsafe call in rustix")]
-    // SAFETY: the mounts, the root and the working folder of this thread alone change.
+    // SAFETY: only the mounts, the root and the working directory of this thread change.
     unsafe { unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS) }?;
-    // What is taken away here must not go elsewhere: an error ends it.
+    // Unmounts in this copy must not propagate to other namespaces: if this fails, nothing is unmounted.
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
     let mut found: Vec<Bpffs> = Vec::new();
-    for _ in 0..LAYERS {
+    for _ in 0..MAX_UNMOUNTS {
         hidden.retain(|point| match open(point) {
             Some(bpffs) => {
                 found.push(bpffs);
@@ -208,7 +207,7 @@ fn uncover(mut hidden: Vec<MountPoint>) -> io::Result<Vec<Bpffs>> {
         });
         hidden.retain(|point| found.iter().all(|it| it.device != point.device));
         let Some(wanted) = hidden.first() else { break };
-        match over(&wanted.path)? {
+        match covering_mount(&wanted.path)? {
             Some(cover) => unmount(&cover, UnmountFlags::DETACH)?,
             None => _ = hidden.remove(0),
         }
@@ -216,8 +215,8 @@ fn uncover(mut hidden: Vec<MountPoint>) -> io::Result<Vec<Bpffs>> {
     Ok(found)
 }
 
-/// The mount point that a path, or what there is of it, lies below; `None`: that cannot be taken away.
-fn over(path: &Path) -> io::Result<Option<PathBuf>> {
+/// The mount point that covers a path or its nearest existing ancestor; `None`: it is the root, or none is found.
+fn covering_mount(path: &Path) -> io::Result<Option<PathBuf>> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let mut opened =
         path.ancestors().filter_map(|path| openat(CWD, path, flags, Mode::empty()).ok());

@@ -1,8 +1,8 @@
-//! The kernel's own type information (BTF): where a field lies, and which functions exist.
+//! Reads the kernel's own type information (BTF): the offset of a field, and whether a function exists.
 //!
 //! rustc emits no CO-RE relocations, so the offsets that the BPF programs need are looked up here.
-//! The format is that of `Documentation/bpf/btf.rst`. Input is checked everywhere: any byte string
-//! gives an answer or an error, in time linear in its length.
+//! The format is that of `Documentation/bpf/btf.rst`. All input is checked: any bytes give an answer or an error, in
+//! time linear in their length.
 
 mod member;
 #[cfg(test)]
@@ -22,7 +22,7 @@ const VERSION: u8 = 1;
 /// Magic, version, flags, hdr_len, type_off, type_len, str_off, str_len.
 const HEADER_LEN: usize = 24;
 
-/// Why a question to BTF has no answer.
+/// Why BTF cannot be read, or lacks what was looked up.
 #[derive(Debug, thiserror::Error)]
 pub enum BtfError {
     /// No BTF, or no permission to read it.
@@ -40,7 +40,7 @@ pub enum BtfError {
     /// The structure has no such field.
     #[error("the kernel's type information has no field {path} in struct {strukt}")]
     NoMember { strukt: String, path: String },
-    /// The structures are nested deeper than any kernel's.
+    /// The structures are nested deeper than in any kernel.
     #[error("struct {strukt} is nested too deeply to look for {path}")]
     TooDeep { strukt: String, path: String },
 }
@@ -59,12 +59,18 @@ pub struct Btf {
 }
 
 impl Btf {
-    /// The running kernel's BTF, from [`VMLINUX`].
+    /// Reads the running kernel's BTF, from [`VMLINUX`].
+    ///
+    /// # Errors
+    /// The file cannot be read, or as [`Self::parse`].
     pub fn from_kernel() -> Result<Self, BtfError> {
         Self::parse(fs::read(VMLINUX).map_err(BtfError::Read)?)
     }
 
     /// Reads little-endian BTF.
+    ///
+    /// # Errors
+    /// The bytes are not BTF of version 1, are cut off, or have a type of unknown kind.
     pub fn parse(bytes: Vec<u8>) -> Result<Self, BtfError> {
         let cut_off = BtfError::Malformed("it ends inside its header");
         if bytes.len() < HEADER_LEN || u32::try_from(bytes.len()).is_err() {
@@ -94,7 +100,7 @@ impl Btf {
         Ok(btf)
     }
 
-    /// Steps over all types once, noting where each begins.
+    /// Notes where each type begins.
     fn index(&mut self, start: usize, end: usize) -> Result<(), BtfError> {
         let cut_off = || BtfError::Malformed("it ends inside a type");
         let mut at = start;
@@ -114,8 +120,7 @@ impl Btf {
         if at == end { Ok(()) } else { Err(cut_off()) }
     }
 
-    /// Whether the kernel has a function of this name that BTF describes (and that fentry and
-    /// fexit could be attached to).
+    /// Whether BTF describes a kernel function of this name. fentry and fexit can attach to no others.
     pub fn has_function(&self, name: &str) -> bool {
         self.function(name).is_some()
     }
@@ -126,7 +131,7 @@ impl Btf {
         (proto.known_kind() == Some(Kind::FuncProto)).then(|| proto.vlen())
     }
 
-    /// The value of an enumerator, of whatever enumeration.
+    /// The value of an enumerator of any enumeration; `None` if no enumeration has it.
     pub fn enumerator(&self, name: &str) -> Option<u32> {
         let enums = self.starts.iter().filter_map(|at| {
             let at = *at as usize;

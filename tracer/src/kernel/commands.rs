@@ -1,4 +1,4 @@
-//! Asking the kernel side to change the ledger, which nobody else may.
+//! Commands that ask the kernel side to change the ledger: only its programs write to it.
 #![expect(unsafe_code, reason = "a command is passed as the words that the program reads")]
 
 use std::os::fd::AsFd;
@@ -23,6 +23,10 @@ pub struct Commands {
 }
 
 impl Commands {
+    /// Loads the program.
+    ///
+    /// # Errors
+    /// The program is not in the BPF object, or the kernel refuses it.
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
         Self::load(ebpf).map_err(|reason| {
             Error::Failure(format!("cannot load the BPF program {COMMAND}: {reason}"))
@@ -37,7 +41,10 @@ impl Commands {
         Ok(Self { program, running: RunningPrograms::new().map_err(text)? })
     }
 
-    /// Carries out one change; true if it changed anything.
+    /// Runs one command. Returns whether it changed anything.
+    ///
+    /// # Errors
+    /// The kernel refuses to run the program.
     pub fn run(&self, command: &Command) -> Result<bool, Error> {
         // SAFETY: a `Command` is 96 bytes of integers without padding, and any words are valid.
         let words = unsafe { std::mem::transmute::<Command, [u64; COMMAND_WORDS]>(*command) };
@@ -47,7 +54,10 @@ impl Commands {
         Ok(result == 1)
     }
 
-    /// Returns when every hook that was running has ended.
+    /// Waits until every hook that is running now has ended.
+    ///
+    /// # Errors
+    /// The map whose update waits for them cannot be written.
     pub fn wait_for_hooks(&self) -> Result<(), Error> {
         self.running.wait().map_err(|error| {
             Error::Failure(format!("cannot wait for the BPF programs that are running: {error}"))

@@ -1,13 +1,13 @@
-//! What aya and the kernel say, as errors of this program.
+//! Errors of aya and of the kernel, as errors of this program.
 
 use crate::error::Error;
 
-/// A map that cannot be read or written. `name`: as the BPF object has it.
+/// Returns a function that makes the error of a map that cannot be used. `name`: of the map in the BPF object.
 pub(super) fn wrong(name: &'static str) -> impl FnOnce(aya::maps::MapError) -> Error {
     move |error| Error::Failure(format!("cannot use the BPF map {name}: {error}"))
 }
 
-/// An error with everything below it.
+/// The text of an error and of its sources; a source whose text is there already is left out.
 pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

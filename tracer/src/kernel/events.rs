@@ -1,4 +1,4 @@
-//! The ring buffer, as records.
+//! Reads the records of the ring buffer `EVENTS`.
 
 use aya::{
     Ebpf,
@@ -9,9 +9,11 @@ use tracer_common::settings::map;
 
 use crate::error::Error;
 
-/// Reader of the `EVENTS` ring.
+/// Reader of the ring buffer `EVENTS`.
 pub struct Events(RingBuf<MapData>);
 
+/// # Errors
+/// The object has no such map, or it is not a ring buffer.
 impl Events {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
         let map = ebpf.take_map(map::EVENTS).ok_or_else(|| {
@@ -22,7 +24,7 @@ impl Events {
         Ok(Self(ring))
     }
 
-    /// Hands every waiting record, up to `limit`, to `each`. Returns how many.
+    /// Calls `each` for the records that are in the ring now, at most `limit` of them. Returns how many it read.
     pub fn drain(&mut self, limit: usize, mut each: impl FnMut(&[u8])) -> usize {
         let mut count = 0;
         while count < limit
@@ -34,14 +36,14 @@ impl Events {
         count
     }
 
-    /// Waits until the kernel side wakes us, for `timeout` at most. The kernel side does so only
-    /// as the ring fills: otherwise the time-out is the clock.
+    /// Waits until the kernel side reports that the ring fills up, at most for `timeout`. Few events do not end the
+    /// wait: they are read after `timeout`.
     pub fn wait(&self, timeout: std::time::Duration) {
         let timeout = Timespec::try_from(timeout).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
         let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
-        // A signal ends the wait early, which is as good as its end.
+        // A signal ends the wait early. That does no harm, as the caller then reads the ring.
         if let Err(error) = poll(&mut fds, Some(&timeout)) {
-            tracing::trace!("waiting for events: {error}");
+            tracing::trace!("cannot wait for events: {error}");
         }
     }
 }

@@ -1,5 +1,4 @@
-//! What this kernel offers, found by looking. Unknown is not the same as absent: `None` means that
-//! it could not be found out.
+//! Finds out what this kernel offers. Unknown is not the same as absent: `None` means that it is not known.
 #![expect(unsafe_code, reason = "one bpf(2) call, to see whether it is refused")]
 
 use std::{
@@ -20,7 +19,7 @@ use super::{
 };
 use crate::host::{mounts, sysctl};
 
-/// What the fexit backend attaches to.
+/// Functions that the fexit backend attaches to.
 pub const FEXIT_FUNCTIONS: [&str; 6] = [
     "inet_hash_connect",
     "inet6_hash_connect",
@@ -29,7 +28,7 @@ pub const FEXIT_FUNCTIONS: [&str; 6] = [
     "inet_twsk_alloc",
     "inet_twsk_kill",
 ];
-/// What the kprobe backend attaches to.
+/// Functions that the kprobe backend attaches to.
 pub const KPROBE_FUNCTIONS: [&str; 6] = [
     "inet_hash_connect",
     "inet6_hash_connect",
@@ -38,55 +37,55 @@ pub const KPROBE_FUNCTIONS: [&str; 6] = [
     "inet_twsk_kill",
     "tcp_connect",
 ];
-/// Where the tracepoint backend sees TIME_WAIT begin and end.
+/// Tracepoints at which the tracepoint backend sees TIME_WAIT begin and end.
 pub const TIMER_TRACEPOINTS: [&str; 2] = ["timer_start", "timer_cancel"];
-/// All tracepoints of the tracepoint backend that are looked for.
+/// Tracepoints that the tracepoint backend needs, as far as /proc/kallsyms can say that they exist.
 const TRACEPOINTS: [&str; 3] = ["inet_sock_set_state", "timer_start", "timer_cancel"];
-/// The function that the kernel has for each tracepoint, before its name.
+/// For each tracepoint, the kernel has a function of its name after this prefix.
 const TRACEPOINT_SYMBOL: &str = "__traceiter_";
 const TIMER_HANDLER: &str = "tw_timer_handler";
 
-/// The facts that the plan rests on.
+/// Facts about the kernel, from which [`super::plan`] chooses the backends.
 #[derive(Clone, Debug)]
 pub struct KernelFacts {
-    /// As `uname -r` says; shown, never compared.
+    /// As `uname -r` prints it; shown, never compared.
     pub release: String,
     /// Whether there is usable BTF, or why not.
     pub btf: Result<(), String>,
-    /// Those of [`FEXIT_FUNCTIONS`] that BTF knows.
+    /// Those of [`FEXIT_FUNCTIONS`] that BTF describes; `None`: there is no BTF.
     pub functions: Option<Vec<&'static str>>,
-    /// Whether the kernel is built with kprobes.
+    /// Whether the kernel is built with kprobes; `None`: it does not list its event sources.
     pub kprobes: Option<bool>,
-    /// Those of [`KPROBE_FUNCTIONS`] that /proc/kallsyms knows.
+    /// Those of [`KPROBE_FUNCTIONS`] that are in /proc/kallsyms; `None`: that was not read.
     pub symbols: Option<Vec<&'static str>>,
-    /// `none`, `integrity` or `confidentiality`.
+    /// `none`, `integrity` or `confidentiality`; `None`: the kernel has no lockdown, or it cannot be read.
     pub lockdown: Option<String>,
-    /// Address of `tw_timer_handler`; hidden from those without CAP_SYSLOG.
+    /// Address of `tw_timer_handler`; `None`: not known (hidden from processes without CAP_SYSLOG).
     pub tw_timer_handler: Option<u64>,
-    /// Tracepoints of the tracepoint backend that exist.
+    /// Tracepoints of the tracepoint backend that exist; `None`: /proc/kallsyms was not read.
     pub tracepoints: Option<Vec<&'static str>>,
-    /// Whether a port that bind() took is given to no connect() until no socket has it, even if only connections have it
-    /// that got it from connect() (Linux up to 6.17).
+    /// Whether connect() is never given a port that bind() took as long as any socket has it, even one that got it from
+    /// connect() (Linux up to 6.17). False without BTF.
     pub blocked_until_free: bool,
-    /// Whether BPF maps count against RLIMIT_MEMLOCK (Linux up to 5.10).
+    /// Whether BPF maps count against RLIMIT_MEMLOCK (Linux up to 5.10). False without BTF.
     pub maps_are_locked: bool,
-    /// Whether the cgroup2 hierarchy can be reached, or why not.
+    /// Whether the cgroup2 hierarchy can be opened, or why not.
     pub cgroup2: Result<(), String>,
-    /// Whether tracefs can be reached, or why not.
+    /// Whether tracefs can be opened, or why not.
     pub tracefs: Result<(), String>,
-    /// Needed capabilities that this thread does not have.
+    /// Needed capabilities that this thread lacks; empty also if its capabilities cannot be read.
     pub missing_capabilities: Vec<&'static str>,
-    /// The sysctl kernel.unprivileged_bpf_disabled.
+    /// The sysctl kernel.unprivileged_bpf_disabled; `None`: it cannot be read.
     pub unprivileged_bpf_disabled: Option<u8>,
-    /// Whether bpf(2) on an fd that one holds works without CAP_BPF (Linux 5.19 and later, or
-    /// where unprivileged BPF is allowed).
+    /// Whether bpf(2) on an open descriptor works without CAP_BPF (Linux 5.19 and later, or where unprivileged BPF is
+    /// allowed); `None`: not known.
     pub bpf_without_capability: Option<bool>,
 }
 
 impl KernelFacts {
-    /// Looks at the running kernel; `btf` is what reading its BTF gave. Without `symbols`, which
-    /// take longer to read than all the rest, what they tell stays unknown.
-    pub fn look(btf: &Result<Btf, BtfError>, symbols: bool) -> Self {
+    /// Reads the facts about the running kernel; `btf` is the result of reading its BTF. If `symbols` is false,
+    /// /proc/kallsyms is not read, which takes longer than all the rest: what would be read from it is `None`.
+    pub fn read(btf: &Result<Btf, BtfError>, symbols: bool) -> Self {
         let symbols = if symbols { Symbols::read().ok() } else { None };
         let of = |symbols: &Symbols, names: &[&'static str], prefix: &str| {
             let has = |name: &&'static str| symbols.has(&format!("{prefix}{name}"));
@@ -112,7 +111,7 @@ impl KernelFacts {
             blocked_until_free: btf
                 .as_ref()
                 .is_ok_and(|btf| btf.member("inet_timewait_sock", "tw_connect_bind").is_err()),
-            // kernel: struct bpf_map_memory was for that (include/linux/bpf.h, v5.10).
+            // kernel: struct bpf_map_memory counted these pages (include/linux/bpf.h, v5.10).
             maps_are_locked: btf
                 .as_ref()
                 .is_ok_and(|btf| btf.member("bpf_map_memory", "pages").is_ok()),
@@ -128,18 +127,18 @@ impl KernelFacts {
     }
 }
 
-/// The kernel has an event source `kprobe` exactly where it has kprobes (CONFIG_KPROBE_EVENTS).
+/// Whether the kernel has kprobes: its event sources include `kprobe` exactly if it has (CONFIG_KPROBE_EVENTS).
 fn kprobes(event_sources: &Path) -> Option<bool> {
     event_sources.is_dir().then(|| event_sources.join("kprobe/type").exists())
 }
 
-/// The chosen word of `none [integrity] confidentiality`.
+/// The word in brackets, as in `none [integrity] confidentiality`.
 fn lockdown(text: &str) -> Option<String> {
     let (_, rest) = text.split_once('[')?;
     Some(rest.split_once(']')?.0.to_owned())
 }
 
-/// The symbols of /proc/kallsyms that matter here.
+/// Those symbols of /proc/kallsyms that are looked up here, with their addresses.
 #[derive(Default)]
 struct Symbols {
     found: Vec<(String, u64)>,
@@ -150,12 +149,11 @@ impl Symbols {
         Self::parse(BufReader::with_capacity(1 << 16, fs::File::open("/proc/kallsyms")?))
     }
 
-    /// Reads `address type name [module]` lines. Only the kernel's own symbols count, because
-    /// hooks by a module's address would not survive the module.
+    /// Reads `address type name [module]` lines. A symbol of a module counts as well: its name decides.
     ///
     /// # Errors
-    /// As [`BufRead::read_line`]; a list without a symbol, as a sandbox puts it in the file's place: it does
-    /// not say that the kernel lacks anything.
+    /// As [`BufRead::read_line`]. A list without any symbol, which some sandboxes put in place of the file: it does not
+    /// say that the kernel lacks anything.
     fn parse(mut input: impl BufRead) -> io::Result<Self> {
         let mut symbols = Self::default();
         let mut line = String::new();
@@ -188,7 +186,7 @@ impl Symbols {
         self.found.iter().any(|(found, _)| found == name)
     }
 
-    /// `None` if hidden (all zero), absent, or not unique.
+    /// The address; `None` if it is hidden (all zero), absent, or not unique.
     fn timer_handler(&self) -> Option<u64> {
         let mut handlers = self.found.iter().filter(|(name, _)| name == TIMER_HANDLER);
         let address = handlers.next().map(|(_, address)| *address).filter(|address| *address != 0);
@@ -196,9 +194,9 @@ impl Symbols {
     }
 }
 
-/// Tries a bpf(2) call on a thread without capabilities. Up to Linux 5.18 with
-/// kernel.unprivileged_bpf_disabled set, every call is refused with EPERM before its arguments are
-/// looked at; elsewhere this one finds that its map fd is bad.
+/// Tries a bpf(2) call on a thread without capabilities. Up to Linux 5.18, with kernel.unprivileged_bpf_disabled set,
+/// the kernel refuses every call with EPERM before it reads the arguments. Otherwise this call fails because its map
+/// descriptor is not valid.
 fn bpf_without_capability() -> Option<bool> {
     const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
     let probe = || {
@@ -228,7 +226,7 @@ mod tests {
 
     #[test]
     fn the_running_kernel_is_described() {
-        let facts = KernelFacts::look(&Btf::from_kernel(), true);
+        let facts = KernelFacts::read(&Btf::from_kernel(), true);
         assert_eq!(facts.release, fs::read_to_string("/proc/sys/kernel/osrelease").unwrap().trim());
         assert_eq!(facts.btf, Ok(()));
         assert_eq!(facts.functions, Some(FEXIT_FUNCTIONS.to_vec()));
@@ -257,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_list_of_symbols_says_nothing_of_the_kernel() {
+    fn an_empty_list_of_symbols_is_an_error_and_not_a_kernel_without_them() {
         for nothing in [&b""[..], b"\n", b"restricted\n"] {
             assert!(Symbols::parse(nothing).is_err(), "{nothing:?}");
         }

@@ -1,13 +1,13 @@
-//! What the BPF programs log (aya-log), handed to this program's own log.
+//! Passes messages of the BPF programs (aya-log) on to this program's own log.
 
 use aya::Ebpf;
 use aya_log::{EbpfLogger, Error, Level};
 use log::Log;
 
-/// The kernel side's messages; nothing where the object has none.
+/// Reader of the kernel side's messages; `None`: the object has none, or they cannot be read.
 pub(super) struct KernelLog(Option<EbpfLogger<&'static dyn Log>>);
 
-/// The level that the BPF programs are loaded with: below it, their messages are dead code.
+/// The level that the BPF programs are loaded with: messages below it are not in the loaded programs.
 pub(super) fn level() -> u8 {
     let level = if tracing::enabled!(tracing::Level::TRACE) { Level::Debug } else { Level::Warn };
     level as u8

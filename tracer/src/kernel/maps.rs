@@ -1,4 +1,4 @@
-//! Typed readings of the BPF maps.
+//! Typed access to the BPF maps.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::error::Error;
 
-/// The maps that userspace reads and writes.
+/// The maps that userspace reads and writes, except those of the spreader.
 pub struct Maps {
     tuples: Map,
     conns: Map,
@@ -40,6 +40,9 @@ fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, Error> {
 
 impl Maps {
     /// Takes the maps out of a loaded object.
+    ///
+    /// # Errors
+    /// The object lacks one of the maps, or it has another type.
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
         Ok(Self {
             tuples: take(ebpf, map::TUPLES)?,
@@ -54,7 +57,7 @@ impl Maps {
         })
     }
 
-    /// Gives the hash of owners a key that nobody can know, unless it has one (of an earlier process).
+    /// Sets a random key for the hash that maps owners to places in `SHARES`, unless an earlier process has set one.
     pub(super) fn key_shares(&mut self) -> Result<(), Error> {
         let mut totals = self.shares.get(&0, 0).map_err(wrong(map::SHARES))?;
         if totals.key == 0 {
@@ -64,57 +67,77 @@ impl Maps {
         Ok(())
     }
 
-    /// How many entries each table of the ledger has.
+    /// How many entries each [`Table`] of the ledger has.
+    ///
+    /// # Errors
+    /// `SHARES` cannot be read.
     pub fn held(&self) -> Result<[u64; Table::COUNT], Error> {
         let totals = self.shares.get(&0, 0).map_err(wrong(map::SHARES))?;
-        // Hooks add and take away at the same time: below zero is none.
+        // Hooks add and subtract concurrently, so a count can be below zero for a moment: that is 0.
         Ok(totals.held.map(|held| if held >> 63 == 0 { held } else { 0 }))
     }
 
-    /// Sets what events are about.
+    /// Sets which calls have events.
     pub(super) fn set_filter(&mut self, filter: &Filter) -> Result<(), Error> {
         self.filter.set(0, filter, 0).map_err(wrong(map::FILTER))
     }
 
-    /// Says whether sockets older than the tracer are being read.
+    /// Sets whether older sockets are being read now: while they are, hooks write tombstones.
+    ///
+    /// # Errors
+    /// `CONTROL` cannot be written.
     pub fn set_seeding(&mut self, seeding: bool) -> Result<(), Error> {
         self.control.set(CONTROL_SEEDING, u32::from(seeding), 0).map_err(wrong(map::CONTROL))
     }
 
-    /// Hands over every tuple, in no order.
+    /// Calls `each` for every tuple, in no order.
+    ///
+    /// # Errors
+    /// `TUPLES` cannot be read.
     pub fn tuples(&mut self, each: impl FnMut(TupleKey, TupleCount)) -> Result<(), Error> {
         read(&self.tuples, map::TUPLES, &mut self.batch, each)
     }
 
-    /// The counters of one tuple; `None`: it has no entry.
+    /// The counters of one tuple. `None`: it has no entry, or the map cannot be read.
     pub fn tuple(&self, key: &TupleKey) -> Option<TupleCount> {
         let map: HashMap<&MapData, TupleKey, TupleCount> = (&self.tuples).try_into().ok()?;
         map.get(key, 0).ok()
     }
 
-    /// Hands over every held port, in no order.
+    /// Calls `each` for every held port, in no order.
+    ///
+    /// # Errors
+    /// `CONNS` cannot be read.
     pub fn conns(&mut self, mut each: impl FnMut(ConnKey, Conn)) -> Result<(), Error> {
-        read(&self.conns, map::CONNS, &mut self.batch, |key, conn: Conn| each(key, conn.told()))
+        read(&self.conns, map::CONNS, &mut self.batch, |key, conn: Conn| {
+            each(key, conn.for_userspace())
+        })
     }
 
-    /// Hands over every bound port, in no order.
+    /// Calls `each` for every bound port, in no order.
+    ///
+    /// # Errors
+    /// `BOUND_PORTS` cannot be read.
     pub fn binds(&mut self, each: impl FnMut(ConnKey, Bound)) -> Result<(), Error> {
         read(&self.binds, map::BOUND_PORTS, &mut self.batch, each)
     }
 
-    /// Ports that bind() or listen() took at some time, by [`tracer_common::port_of`]. Only of kernels that give such a
-    /// port to no connect() until no socket has it.
+    /// Calls `each` for every port in `TOUCHED`: those that bind() or listen() took at some time, by
+    /// [`tracer_common::port_of`]. Empty on kernels that give such a port to connect() although a socket still has it.
+    ///
+    /// # Errors
+    /// `TOUCHED` cannot be read.
     pub fn touched(&mut self, each: impl FnMut(u64, Touched)) -> Result<(), Error> {
         read(&self.touched, map::TOUCHED, &mut self.batch, each)
     }
 
-    /// Whether there is anything in [`Self::touched`].
+    /// Whether [`Self::touched`] has an entry; false if the map cannot be read.
     pub fn is_any_touched(&self) -> bool {
         let map: Result<HashMap<&MapData, u64, Touched>, _> = (&self.touched).try_into();
         map.is_ok_and(|map| map.keys().next().is_some_and(|key| key.is_ok()))
     }
 
-    /// The bound and listening ports of the ledger, as far as they can be read.
+    /// Every bound port, in no order. Ends at the first one that cannot be read.
     pub fn all_binds(&mut self) -> Vec<(ConnKey, Bound)> {
         let mut all = Vec::new();
         if let Err(error) = self.binds(|key, bound| all.push((key, bound))) {
@@ -123,13 +146,13 @@ impl Maps {
         all
     }
 
-    /// The counters, summed over CPUs; of missed hooks no program knows.
+    /// The counters, summed over CPUs. `hook_missed` is 0: a program that the kernel skipped cannot count that.
     pub(super) fn totals(&self) -> Result<Totals, Error> {
         self.stats.totals()
     }
 }
 
-/// The counters alone.
+/// Reads the map `STATS`.
 pub struct StatsReader(PerCpuCounters);
 
 impl StatsReader {
@@ -137,7 +160,10 @@ impl StatsReader {
         PerCpuCounters::new(map, map::STATS).map(Self)
     }
 
-    /// The counters, summed over CPUs; of missed hooks no program knows.
+    /// The counters, summed over CPUs. `hook_missed` is 0: a program that the kernel skipped cannot count that.
+    ///
+    /// # Errors
+    /// `STATS` cannot be read.
     pub fn totals(&self) -> Result<Totals, Error> {
         let sum = |index: u32| self.0.sum(index);
         let mut lost = [0; Loss::COUNT];
@@ -158,7 +184,7 @@ impl StatsReader {
     }
 }
 
-/// The tuple table alone.
+/// Reads the map `TUPLES`.
 pub struct TupleReader {
     map: Map,
     batch: Batch,
@@ -169,24 +195,27 @@ impl TupleReader {
         Self { map, batch: Batch::default() }
     }
 
-    /// Hands over every tuple, in no order.
+    /// Calls `each` for every tuple, in no order.
+    ///
+    /// # Errors
+    /// `TUPLES` cannot be read.
     pub fn read(&mut self, each: impl FnMut(TupleKey, TupleCount)) -> Result<(), Error> {
         read(&self.map, map::TUPLES, &mut self.batch, each)
     }
 }
 
-/// What the kernel side counted since the start.
+/// Totals that the kernel side counted since the start.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Totals {
     /// Events that the event mask and the filter let through.
     pub seen: u64,
-    /// Of those, written to the ring buffer.
+    /// Events of `seen` that were written to the ring buffer.
     pub emitted: u64,
-    /// connect() and bind() calls that failed, by [`Cause`], whatever the filter.
+    /// connect() and bind() calls that failed, by [`Cause`], also those that the filter leaves out.
     pub failed: [u64; Cause::COUNT],
-    /// By [`Loss`].
+    /// Losses, by [`Loss`].
     pub lost: [u64; Loss::COUNT],
-    /// Hooks that the kernel passed over, as far as it counts them.
+    /// Hooks that the kernel skipped, as far as it counts them.
     pub hook_missed: u64,
 }
 
@@ -217,7 +246,7 @@ fn read<K: Pod, V: Pod>(
         .map_err(|error| Error::Failure(format!("cannot read the BPF map {name}: {error}")))
 }
 
-/// A value from its bytes.
+/// Makes a value from its bytes.
 #[expect(unsafe_code, reason = "a Pod may be made of any bytes")]
 pub(super) fn from<T: Pod>(bytes: &[u8]) -> T {
     assert_eq!(bytes.len(), size_of::<T>());

@@ -9,17 +9,17 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd},
 };
 
-/// What the kernel tells of the hooks that it passed over.
+/// How many hooks the kernel skipped.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Missed {
-    /// Those that it counted.
+    /// Hooks that it counted.
     pub counted: u64,
-    /// Some hooks are not counted here, so that there may be more.
+    /// Whether it does not count some of the hooks, so that there may be more.
     pub partial: bool,
 }
 
 impl FromIterator<Option<u64>> for Missed {
-    /// Adds up what each hook says; `None`: it is not counted.
+    /// Adds up the counts of the hooks; `None`: the kernel does not count this one.
     fn from_iter<I: IntoIterator<Item = Option<u64>>>(counts: I) -> Self {
         counts.into_iter().fold(Self::default(), |sum, count| Self {
             counted: sum.counted.saturating_add(count.unwrap_or(0)),
@@ -28,7 +28,7 @@ impl FromIterator<Option<u64>> for Missed {
     }
 }
 
-/// How often this program was passed over.
+/// How often the kernel skipped this program; `None`: it does not count that.
 pub(super) fn of_program(program: BorrowedFd<'_>) -> Option<u64> {
     let path = format!("/proc/self/fdinfo/{}", program.as_raw_fd());
     recursion_misses(&fs::read_to_string(path).ok()?)
@@ -38,7 +38,7 @@ fn recursion_misses(fdinfo: &str) -> Option<u64> {
     field(fdinfo, "recursion_misses:")
 }
 
-/// ns that this program ran, as far as the kernel counts it (kernel.bpf_stats_enabled).
+/// How long this program ran, in ns; `None`: the kernel does not say. 0 while kernel.bpf_stats_enabled is 0.
 pub(super) fn run_time_ns(program: BorrowedFd<'_>) -> Option<u64> {
     let path = format!("/proc/self/fdinfo/{}", program.as_raw_fd());
     field(&fs::read_to_string(path).ok()?, "run_time_ns:")
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_older_kernel_does_not_say_how_often_a_program_was_passed_over() {
+    fn an_older_kernel_does_not_say_how_often_a_program_was_skipped() {
         let newer =
             "pos:\t0\nprog_type:\t17\nrun_cnt:\t9\nrecursion_misses:\t3\nverified_insns:\t4\n";
         assert_eq!(recursion_misses(newer), Some(3));
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn one_hook_that_is_not_counted_makes_the_sum_a_part_of_the_truth() {
+    fn one_hook_that_is_not_counted_makes_the_sum_partial() {
         let sum = |counts: &[Option<u64>]| counts.iter().copied().collect::<Missed>();
         assert_eq!(sum(&[]), Missed { counted: 0, partial: false });
         assert_eq!(sum(&[Some(2), Some(0), Some(5)]), Missed { counted: 7, partial: false });

@@ -1,4 +1,4 @@
-//! Where the fields that the BPF programs read lie in the running kernel's structures.
+//! Offsets of the fields that the BPF programs read, in the running kernel's structures.
 
 use tracer_common::settings::{SOCK_COMMON_LEN, global};
 
@@ -10,18 +10,18 @@ pub enum OffsetsError {
     /// BTF does not know the structure or the field, or is damaged.
     #[error("cannot find {global}: {source}")]
     Missing { global: &'static str, source: BtfError },
-    /// The field lies outside the part of the structure that is read.
+    /// The field lies outside of the part of the structure that the programs read.
     #[error(
         "cannot use {path} of struct {strukt}: it ends at byte {end}, past the {SOCK_COMMON_LEN} \
          bytes that are read"
     )]
     OutOfReach { strukt: &'static str, path: &'static str, end: u32 },
-    /// The field is a bitfield where none is expected, or one that is spread over two bytes.
+    /// The field is a bitfield where none is expected, or one that crosses the border of a byte.
     #[error("cannot use {path} of struct {strukt}: it is a bitfield that is not within one byte")]
     Bitfield { strukt: &'static str, path: &'static str },
 }
 
-/// One field: its global, its structure, its path in it.
+/// A field to look up: the global that takes its offset, its structure, its path in it.
 struct Field {
     global: &'static str,
     strukt: &'static str,
@@ -34,7 +34,7 @@ const fn field(global: &'static str, strukt: &'static str, path: &'static str) -
 
 const COMMON: &str = "sock_common";
 
-/// Everything but `sk_userlocks`, which is two globals.
+/// Fields without which no backend works, except `sk_userlocks`, which needs two globals.
 const FIELDS: [Field; 17] = [
     field(global::SKC_DADDR, COMMON, "skc_daddr"),
     field(global::SKC_RCV_SADDR, COMMON, "skc_rcv_saddr"),
@@ -55,14 +55,17 @@ const FIELDS: [Field; 17] = [
     field(global::TW_TIMER, "inet_timewait_sock", "tw_timer"),
 ];
 
-/// Every offset, by the name of the read-only global that takes it.
+/// The offsets, by the name of the read-only global that takes each.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Offsets {
     values: Vec<(&'static str, u32)>,
 }
 
 impl Offsets {
-    /// Looks every field up.
+    /// Looks up every field. One that is optional is left out if the kernel lacks it.
+    ///
+    /// # Errors
+    /// A field that every backend needs is missing, out of reach, or an unexpected bitfield.
     pub fn resolve(btf: &Btf) -> Result<Self, OffsetsError> {
         let mut values = Vec::with_capacity(FIELDS.len() + 2);
         for field in &FIELDS {
@@ -74,7 +77,7 @@ impl Offsets {
         if let Ok(cookie) = field(global::NET_COOKIE, "net", "net_cookie").offset(btf) {
             values.push((global::NET_COOKIE, cookie));
         }
-        // Without these, the spreader takes no TIME_WAIT for one that can be taken over.
+        // Without these, the spreader counts no TIME_WAIT as one that connect() can reuse.
         let substate = field(global::TW_SUBSTATE, "inet_timewait_sock", "tw_substate");
         let recent = field(global::TW_RECENT_STAMP, "tcp_timewait_sock", "tw_ts_recent_stamp");
         let entry = field(global::TW_ENTRY_STAMP, "inet_timewait_sock", "tw_entry_stamp");
@@ -82,16 +85,16 @@ impl Offsets {
             values.extend([(global::TW_SUBSTATE, substate), (global::TW_RECENT_STAMP, recent)]);
             values.extend(entry.offset(btf).ok().map(|entry| (global::TW_ENTRY_STAMP, entry)));
         }
-        // Without this, a TIME_WAIT counts as one that can be taken over if the namespace uses timestamps.
+        // Without this, a TIME_WAIT counts as reusable if the namespace uses timestamps.
         let stamp = field(global::TP_RECENT_STAMP, "tcp_sock", "rx_opt.ts_recent_stamp");
         values.extend(stamp.offset(btf).ok().map(|stamp| (global::TP_RECENT_STAMP, stamp)));
-        // Without these, `--comm` goes by the thread's name only.
+        // Without these, `--comm` compares the thread's name only.
         let leader = field(global::TASK_LEADER, "task_struct", "group_leader").offset(btf);
         let comm = field(global::TASK_COMM, "task_struct", "comm").offset(btf);
         if let (Ok(leader), Ok(comm)) = (leader, comm) {
             values.extend([(global::TASK_LEADER, leader), (global::TASK_COMM, comm)]);
         }
-        // Without these, the spreader does not know such sockets from others.
+        // Without these, the spreader treats such sockets like all others.
         if let Some((byte, mask)) = bit(btf, "sock", "sk_kern_sock", 0) {
             values.extend([(global::SK_KERN_SOCK, byte), (global::SK_KERN_SOCK_MASK, mask)]);
         }
@@ -102,19 +105,19 @@ impl Offsets {
         if let Some((byte, mask)) = no_port {
             values.extend([(global::NO_PORT, byte), (global::NO_PORT_MASK, mask)]);
         }
-        // Without this, a socket that never sent its SYN is one that had no answer.
+        // Without this, a socket that never sent its SYN looks like one that got no answer.
         if let Some((byte, mask)) = flag(btf, "defer_connect", "INET_FLAGS_DEFER_CONNECT") {
             values.extend([(global::DEFERRED, byte), (global::DEFERRED_MASK, mask)]);
         }
         Ok(Self { values })
     }
 
-    /// `(name of the global, value)` for the loader.
+    /// `(name of the global, value)`, for the loader.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &u32)> {
         self.values.iter().map(|(name, value)| (*name, value))
     }
 
-    /// The value of one global.
+    /// The value of one global; `None`: the kernel lacks the field.
     pub fn get(&self, global: &str) -> Option<u32> {
         self.values.iter().find(|(name, _)| *name == global).map(|(_, value)| *value)
     }
@@ -136,7 +139,7 @@ impl Field {
     }
 }
 
-/// Byte and shift of `sk_userlocks`: four bits of a byte up to Linux 6.1, a byte of its own later.
+/// Byte and shift of `sk_userlocks`: four bits of a byte up to Linux 6.1, a byte of its own in later kernels.
 fn userlocks(btf: &Btf) -> Result<(u32, u32), OffsetsError> {
     let (global, strukt, path) = (global::SK_USERLOCKS, "sock", "sk_userlocks");
     let member =
@@ -148,13 +151,13 @@ fn userlocks(btf: &Btf) -> Result<(u32, u32), OffsetsError> {
     Ok((member.byte_offset, shift))
 }
 
-/// Byte of a bit of a field, and its mask there: `number` bits from the field's first one.
+/// The byte of one bit of a field, and its mask there. `number` counts from the field's first bit.
 fn bit(btf: &Btf, strukt: &str, path: &str, number: u32) -> Option<(u32, u32)> {
     let at = btf.member(strukt, path).ok()?.bit_offset.checked_add(number)?;
     Some((at / 8, 1 << (at % 8)))
 }
 
-/// A flag of `struct inet_sock`: a bitfield up to Linux 6.5, a numbered bit of `inet_flags` later.
+/// Byte and mask of a flag of `struct inet_sock`: a bitfield up to Linux 6.5, a numbered bit of `inet_flags` since 6.6.
 fn flag(btf: &Btf, bitfield: &str, number: &str) -> Option<(u32, u32)> {
     bit(btf, "inet_sock", bitfield, 0)
         .or_else(|| bit(btf, "inet_sock", "inet_flags", btf.enumerator(number)?))

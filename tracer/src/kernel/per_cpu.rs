@@ -1,8 +1,8 @@
-//! Counters of which every CPU has its own.
+//! Counters of which each CPU has its own value.
 //!
-//! aya asks the kernel how many CPUs there can be in each thread that reads such a map, from a file below /sys. Threads
-//! read after they have given up root's rights, and there are machines where only root gets into /sys: here it is
-//! asked once, while everything is being attached.
+//! aya reads the number of possible CPUs from a file below /sys, in each thread that reads such a map. But threads
+//! read maps after they have given up root's rights, and on some machines only root may read below /sys. So the number
+//! is read here once, when the map is opened.
 
 use std::os::fd::AsFd as _;
 
@@ -14,7 +14,7 @@ use aya::{
 use super::{error::wrong, sys};
 use crate::error::Error;
 
-/// An array of such counters.
+/// A per-CPU array of u64 counters.
 pub(super) struct PerCpuCounters {
     name: &'static str,
     map: MapData,
@@ -23,18 +23,18 @@ pub(super) struct PerCpuCounters {
 
 impl PerCpuCounters {
     /// # Errors
-    /// A map of another kind, or it is not known how many CPUs there can be.
+    /// The map has another type, or the number of possible CPUs cannot be read.
     pub(super) fn new(map: Map, name: &'static str) -> Result<Self, Error> {
         PerCpuArray::<_, u64>::try_from(&map).map_err(wrong(name))?;
         let Map::PerCpuArray(map) = map else {
-            return Err(Error::Failure(format!("the BPF map {name} has not a value for each CPU")));
+            return Err(Error::Failure(format!("the BPF map {name} is not a per-CPU array")));
         };
         let cpus = nr_cpus()
             .map_err(|(path, error)| Error::Failure(format!("cannot read {path}: {error}")))?;
         Ok(Self { name, map, cpus })
     }
 
-    /// One of the counters, summed over CPUs.
+    /// The sum of one counter over all CPUs.
     ///
     /// # Errors
     /// There is no such counter, or the map cannot be read.

@@ -1,5 +1,5 @@
-//! Programs on perf events, attached here and not by aya 0.14: it needs tracefs to be mounted for a
-//! tracepoint, and keeps the descriptor to itself that says how often a kprobe was passed over.
+//! Programs on perf events. They are attached here and not by aya 0.14: aya needs a mounted tracefs to attach a
+//! tracepoint, and does not give out the descriptor that says how often a kprobe was skipped.
 #![expect(unsafe_code, reason = "raw perf_event_open(2), ioctl(2) and bpf(2)")]
 
 use std::{
@@ -15,7 +15,7 @@ const PERF_EVENT_IOC_ENABLE: libc::c_ulong = 0x2400;
 const PERF_EVENT_IOC_SET_BPF: libc::c_ulong = 0x4004_2408;
 const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 8;
 
-/// What the kernel says of its kprobe events.
+/// The folder in which the kernel describes its event source for kprobes.
 const KPROBE_PMU: &str = "/sys/bus/event_source/devices/kprobe";
 
 /// `PERF_ATTR_SIZE_VER0`
@@ -36,12 +36,15 @@ struct PerfEventAttr {
     flags: u64,
     wakeup_events: u32,
     bp_type: u32,
-    /// For a kprobe: address of the function's name.
+    /// For a kprobe: address of the function's name, a C string.
     config1: u64,
 }
 
-/// Attaches a program to the tracepoint with this number (`id` in its tracefs folder). It runs on
-/// every CPU; dropping the descriptor detaches it.
+/// Attaches a program to the tracepoint with this number (`id` in its tracefs folder). The program then runs on
+/// every CPU. Dropping the descriptor detaches it.
+///
+/// # Errors
+/// As perf_event_open(2) and ioctl(2).
 pub(super) fn attach_tracepoint(program: BorrowedFd<'_>, id: u64) -> io::Result<OwnedFd> {
     let attr = PerfEventAttr { kind: PERF_TYPE_TRACEPOINT, config: id, ..PerfEventAttr::default() };
     let event = open(&attr)?;
@@ -49,9 +52,12 @@ pub(super) fn attach_tracepoint(program: BorrowedFd<'_>, id: u64) -> io::Result<
     Ok(event)
 }
 
-/// Attaches a program to the entry of a kernel function, or to its return. It runs on every CPU;
-/// dropping the descriptor detaches it. The descriptor is a link where the kernel has links for it
-/// (Linux 5.15), which [`sys::link_missed`] can be asked about.
+/// Attaches a program to the entry of a kernel function, or to its return. The program then runs on every CPU.
+/// Dropping the descriptor detaches it. The descriptor is a link where the kernel has links for perf events (Linux
+/// 5.15), and [`sys::link_missed`] can read it; on older kernels it is the perf event.
+///
+/// # Errors
+/// The kernel has no kprobes or no such function, or as perf_event_open(2) and ioctl(2).
 pub(super) fn attach_kprobe(
     program: BorrowedFd<'_>,
     function: &str,
@@ -73,21 +79,24 @@ pub(super) fn attach_kprobe(
     Ok(event)
 }
 
-/// A number that the kernel says about its kprobe events.
+/// A number from a file that describes the event source for kprobes, after `prefix`.
 fn kprobe_number(file: &str, prefix: &str) -> io::Result<u32> {
     let path = format!("{KPROBE_PMU}/{file}");
     let text = fs::read_to_string(&path)
         .map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}")))?;
     text.trim().strip_prefix(prefix).and_then(|number| number.parse().ok()).ok_or_else(|| {
-        io::Error::new(io::ErrorKind::InvalidData, format!("{path} says {:?}", text.trim()))
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("{path} has no number: {:?}", text.trim()),
+        )
     })
 }
 
 fn open(attr: &PerfEventAttr) -> io::Result<OwnedFd> {
     let attr = PerfEventAttr { size: PERF_ATTR_SIZE_VER0, ..*attr };
     let (all_processes, cpu, no_group) = (-1, 0, -1);
-    // SAFETY: the attribute is valid for the size that it states, and the name in it for the call:
-    // `attach_kprobe` holds it.
+    // SAFETY: the attribute is valid for the size that it states; the name that it points to lives until the call
+    // returns, because `attach_kprobe` owns it.
     let fd = unsafe {
         libc::syscall(
             libc::SYS_perf_event_open,
@@ -99,7 +108,7 @@ fn open(attr: &PerfEventAttr) -> io::Result<OwnedFd> {
         )
     };
     let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
-    // SAFETY: the kernel just returned this descriptor to us alone.
+    // SAFETY: the kernel just returned this descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 

@@ -1,4 +1,4 @@
-//! From what is known about the kernel to the backends worth trying, with the reasons. Pure.
+//! From the facts about the kernel to the backends worth trying, with the reasons. No I/O.
 
 use std::{fmt, str::FromStr};
 
@@ -9,9 +9,9 @@ use super::facts::{FEXIT_FUNCTIONS, KPROBE_FUNCTIONS, KernelFacts, TIMER_TRACEPO
 pub enum Backend {
     /// BPF trampolines on kernel functions.
     Fexit,
-    /// kprobes and kretprobes on the same functions.
+    /// kprobes and kretprobes, mostly on the same functions.
     Kprobe,
-    /// Raw tracepoints and sock_ops, for kernels that allow neither.
+    /// Tracepoints, cgroup programs and sock_ops, for kernels that allow neither of the others.
     Tracepoint,
 }
 
@@ -19,7 +19,7 @@ impl Backend {
     /// Best first.
     pub const ALL: [Self; 3] = [Self::Fexit, Self::Kprobe, Self::Tracepoint];
 
-    /// The word for `--backend`.
+    /// The value of `--backend`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Fexit => "fexit",
@@ -35,7 +35,7 @@ impl fmt::Display for Backend {
     }
 }
 
-/// A word that names no backend.
+/// A word that is not the name of a backend.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("`{0}` is not a backend: use fexit, kprobe or tracepoint")]
 pub struct UnknownBackend(String);
@@ -49,23 +49,23 @@ impl FromStr for Backend {
     }
 }
 
-/// What the operator asked for.
+/// Which backends the operator allows.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Choice {
     #[default]
     Auto,
-    /// Only this one, and whatever the facts say.
+    /// Only this one, even if the facts say that it cannot work.
     Forced(Backend),
 }
 
-/// What to try, and why not the rest.
+/// Which backends to try, and why not the others.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Plan {
-    /// In this order, until one loads: loading is the only sure test of fexit.
+    /// Backends in the order in which they are tried, until one loads: only loading shows for certain that it works.
     pub attempts: Vec<Backend>,
-    /// Not tried, each for a reason that is known.
-    pub passed_over: Vec<(Backend, String)>,
-    /// What a backend will not be able to tell on this kernel.
+    /// Backends that are not tried, with the reason.
+    pub skipped: Vec<(Backend, String)>,
+    /// What a backend does not see on this kernel.
     pub degraded: Vec<(Backend, String)>,
 }
 
@@ -75,7 +75,7 @@ impl Plan {
         for backend in Backend::ALL {
             match choice {
                 Choice::Forced(wanted) if wanted != backend => {
-                    plan.passed_over.push((backend, format!("--backend {wanted} was given")));
+                    plan.skipped.push((backend, format!("--backend {wanted} was given")));
                     continue;
                 }
                 Choice::Forced(_) => {
@@ -87,7 +87,7 @@ impl Plan {
                 }
                 Choice::Auto => match obstacle(backend, facts) {
                     Some(reason) => {
-                        plan.passed_over.push((backend, reason));
+                        plan.skipped.push((backend, reason));
                         continue;
                     }
                     None => plan.attempts.push(backend),
@@ -98,19 +98,19 @@ impl Plan {
         plan
     }
 
-    /// What this backend will not be able to tell.
+    /// What this backend does not see on this kernel.
     pub fn degraded_on(&self, backend: Backend) -> impl Iterator<Item = &str> {
         let of_backend = self.degraded.iter().filter(move |(which, _)| *which == backend);
         of_backend.map(|(_, reason)| reason.as_str())
     }
 }
 
-/// What the tracepoint of connect()'s return cannot tell: these connect without that system call. A tracepoint on sendto()
-/// and sendmsg() would run at every send of the host.
+/// What the tracepoint at the return of the system call connect() does not see: calls that connect by another way. A
+/// tracepoint on sendto() and sendmsg() would run at every send of the host.
 const NOT_BY_SYSCALL: &str = "not seen: failures before the port search (no route, denied) of sendto() with \
 MSG_FASTOPEN and of connect() by io_uring";
 
-/// The reason why a backend cannot work; `None` also where that is not known.
+/// The reason why a backend cannot work; `None`: there is no such reason, or it is not known.
 fn obstacle(backend: Backend, facts: &KernelFacts) -> Option<String> {
     if let Err(error) = &facts.btf {
         return Some(error.clone());
@@ -142,7 +142,7 @@ fn obstacle(backend: Backend, facts: &KernelFacts) -> Option<String> {
     }
 }
 
-/// What a backend cannot tell on a kernel where it works otherwise.
+/// What a backend does not see on a kernel on which it works.
 fn shortcomings(backend: Backend, facts: &KernelFacts) -> impl Iterator<Item = String> {
     let by_tracepoint = backend == Backend::Tracepoint;
     let handler = by_tracepoint && facts.tw_timer_handler.is_none();
@@ -163,7 +163,7 @@ fn shortcomings(backend: Backend, facts: &KernelFacts) -> impl Iterator<Item = S
     [handler, timers, tracefs, calls].into_iter().flatten()
 }
 
-/// The names that are wanted and not found, as words; `None` if all are there.
+/// The wanted names that are not found, joined by commas; `None` if all are found.
 fn missing(wanted: &[&str], found: &[&str]) -> Option<String> {
     let absent: Vec<&str> = wanted.iter().copied().filter(|name| !found.contains(name)).collect();
     (!absent.is_empty()).then(|| absent.join(", "))
@@ -197,12 +197,12 @@ mod tests {
     fn a_kernel_with_everything_gets_all_attempts_best_first() {
         let plan = Plan::new(&everything(), Choice::Auto);
         assert_eq!(plan.attempts, Backend::ALL);
-        assert_eq!(plan.passed_over, []);
+        assert_eq!(plan.skipped, []);
         assert_eq!(plan.degraded, [(Backend::Tracepoint, NOT_BY_SYSCALL.to_owned())]);
     }
 
     #[test]
-    fn taking_one_fact_away_passes_over_or_degrades_what_rests_on_it() {
+    fn taking_one_fact_away_skips_or_degrades_what_needs_it() {
         use Backend::{Fexit, Kprobe, Tracepoint};
         type Change = fn(&mut KernelFacts);
         type Reasons<'a> = &'a [(Backend, &'a str)];
@@ -256,14 +256,14 @@ mod tests {
                 &[(Tracepoint, "no tracefs")],
             ),
         ];
-        for (index, (change, attempts, passed_over, degraded)) in cases.into_iter().enumerate() {
+        for (index, (change, attempts, skipped, degraded)) in cases.into_iter().enumerate() {
             let mut facts = everything();
             change(&mut facts);
             let plan = Plan::new(&facts, Choice::Auto);
             assert_eq!(plan.attempts, attempts, "case {index}");
             let mut of_facts = plan.degraded;
             of_facts.retain(|(_, reason)| reason != NOT_BY_SYSCALL);
-            for (have, want) in [(plan.passed_over, passed_over), (of_facts, degraded)] {
+            for (have, want) in [(plan.skipped, skipped), (of_facts, degraded)] {
                 assert_eq!(have.len(), want.len(), "case {index}: {have:?}");
                 for ((backend, reason), (expected, word)) in have.iter().zip(want) {
                     assert_eq!(backend, expected, "case {index}");
@@ -278,7 +278,7 @@ mod tests {
         let facts = KernelFacts { kprobes: Some(false), ..everything() };
         let plan = Plan::new(&facts, Choice::Forced(Backend::Kprobe));
         assert_eq!(plan.attempts, [Backend::Kprobe]);
-        assert_eq!(plan.passed_over.len(), 2);
+        assert_eq!(plan.skipped.len(), 2);
         let degraded: Vec<&str> = plan.degraded_on(Backend::Kprobe).collect();
         assert_eq!(degraded, ["forced, although the kernel is built without kprobes"]);
     }

@@ -1,7 +1,7 @@
-//! Capabilities: which are needed, which are missing, and giving them up once all is attached.
+//! Capabilities: which ones are needed, which ones are missing, and giving them up after attaching.
 //!
-//! Capabilities belong to a thread, so everything here is about the calling thread and the threads
-//! that it starts afterwards.
+//! Capabilities belong to a thread, so everything here concerns the calling thread and the threads that it starts
+//! afterwards.
 
 use rustix::{
     io::{self, Errno},
@@ -12,15 +12,15 @@ use rustix::{
     },
 };
 
-/// Without these nothing can be attached (`bpf_prog_load` in kernel/bpf/syscall.c). The kernel
-/// takes CAP_SYS_ADMIN for any of them.
+/// Capabilities without which nothing can be attached (`bpf_prog_load` in kernel/bpf/syscall.c). The kernel accepts
+/// CAP_SYS_ADMIN in place of each.
 const NEEDED: [(CapabilitySet, &str); 3] = [
     (CapabilitySet::BPF, "CAP_BPF"),
     (CapabilitySet::PERFMON, "CAP_PERFMON"),
     (CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"),
 ];
 
-/// What more is used where it is there, and for what.
+/// Capabilities that are used if the thread has them, and what is missing without them.
 const USEFUL: [(CapabilitySet, &str, &str); 4] = [
     (
         CapabilitySet::SYS_ADMIN,
@@ -40,8 +40,8 @@ const USEFUL: [(CapabilitySet, &str, &str); 4] = [
     (
         CapabilitySet::DAC_READ_SEARCH,
         "CAP_DAC_READ_SEARCH",
-        "open files of other users' processes are not seen: who has their sockets open, and network namespaces to which only \
-         an open file leads",
+        "open files of other users' processes cannot be read: it is not seen who holds their sockets, nor a network namespace \
+         that only an open file refers to",
     ),
 ];
 
@@ -50,19 +50,20 @@ pub fn effective() -> io::Result<CapabilitySet> {
     Ok(capabilities(None)?.effective)
 }
 
-/// The needed capabilities that are not in `have`, by name.
+/// Names of the needed capabilities that `have` lacks.
 pub fn missing(have: CapabilitySet) -> Vec<&'static str> {
     let lacks = |capability| !have.intersects(CapabilitySet::SYS_ADMIN.union(capability));
     NEEDED.into_iter().filter(|(cap, _)| lacks(*cap)).map(|(_, name)| name).collect()
 }
 
-/// What it takes to find rules: CAP_SYS_ADMIN lists what is loaded, CAP_DAC_READ_SEARCH reads folders of mode 0700.
+/// Capabilities that finding rules needs: CAP_SYS_ADMIN to list loaded programs, CAP_DAC_READ_SEARCH to read folders of
+/// mode 0700.
 const NEEDED_FOR_RULES: [(CapabilitySet, &str); 2] = [
     (CapabilitySet::SYS_ADMIN, "CAP_SYS_ADMIN"),
     (CapabilitySet::DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH"),
 ];
 
-/// The capabilities that finding rules needs and that are not in `have`, by name.
+/// Names of the capabilities that finding rules needs and `have` lacks.
 pub fn missing_for_rules(have: CapabilitySet) -> Vec<&'static str> {
     let lacks = |capability| match capability {
         CapabilitySet::DAC_READ_SEARCH => {
@@ -73,15 +74,15 @@ pub fn missing_for_rules(have: CapabilitySet) -> Vec<&'static str> {
     NEEDED_FOR_RULES.into_iter().filter(|(cap, _)| lacks(*cap)).map(|(_, name)| name).collect()
 }
 
-/// What will not work for want of a capability that is useful but not needed.
+/// What does not work because a useful capability is missing in `have`, one text for each.
 pub fn shortcomings(have: CapabilitySet) -> Vec<String> {
     let lacks = |capability| !have.contains(capability);
     let useful = USEFUL.into_iter().filter(|(cap, ..)| lacks(*cap));
     useful.map(|(_, name, effect)| format!("no {name}: {effect}")).collect()
 }
 
-/// What the threads that read the maps must keep after attaching. Where bpf(2) is known to work
-/// without a capability on maps that one holds (`bpf_without_capability`; `None`: not known), nothing; else CAP_BPF.
+/// The capabilities that threads which read maps keep after attaching: none if bpf(2) is known to work without one on
+/// open descriptors (`bpf_without_capability`; `None`: not known), else CAP_BPF.
 pub fn kept_for_maps(bpf_without_capability: Option<bool>) -> CapabilitySet {
     match bpf_without_capability {
         Some(true) => CapabilitySet::empty(),
@@ -89,42 +90,51 @@ pub fn kept_for_maps(bpf_without_capability: Option<bool>) -> CapabilitySet {
     }
 }
 
-/// What a spreader keeps, to attach to a cgroup that comes back.
+/// The capabilities that a spreader's agent keeps, to attach to a cgroup that is made again.
 pub const KEPT_FOR_CGROUPS: CapabilitySet =
     CapabilitySet::BPF.union(CapabilitySet::NET_ADMIN).union(CapabilitySet::PERFMON);
 
-/// What it takes to put a thread into its sandbox.
+/// The capabilities that are needed to put a thread into its sandbox.
 pub const KEPT_FOR_SANDBOXES: CapabilitySet =
     CapabilitySet::SETUID.union(CapabilitySet::SETGID).union(CapabilitySet::SETPCAP);
 
-/// What the thread that visits other network namespaces must keep: entering them, and finding them, and who has sockets
-/// open, through other users' processes (`/proc/PID/fd` is a folder of its user's, of mode 0500).
+/// The capabilities that the thread which enters other network namespaces keeps: to enter them, and to find them and
+/// the holders of sockets through other users' processes (`/proc/PID/fd` belongs to the process's user, with mode 0500).
 pub const KEPT_FOR_NAMESPACES: CapabilitySet =
     CapabilitySet::SYS_ADMIN.union(CapabilitySet::SYS_PTRACE).union(CapabilitySet::DAC_READ_SEARCH);
 
-/// Gives up every capability but `keep` for the calling thread and those that it starts later, and
-/// the way back (bounding and ambient sets, set-uid programs).
+/// Gives up every capability except `keep`, for the calling thread and those that it starts later, and the ways to
+/// regain them (bounding and ambient sets, set-uid programs).
 ///
-/// Of `keep`, only what the thread has remains: nothing is ever gained. A thread that holds
-/// CAP_SYS_ADMIN in place of CAP_BPF keeps CAP_SYS_ADMIN if `keep` asks for CAP_BPF.
+/// Of `keep`, the thread keeps only what it has: it never gains one. If `keep` has CAP_BPF and the thread only
+/// CAP_SYS_ADMIN, it keeps CAP_SYS_ADMIN.
+///
+/// # Errors
+/// As capset(2) and prctl(2).
 pub fn drop_after_attach(keep: CapabilitySet) -> io::Result<()> {
     forbid_regaining(keep)?;
     keep_only(keep)
 }
 
-/// Closes the ways back to capabilities, but to those of `keep`, for the calling thread and those that
-/// it starts later. It still has all of them.
+/// Makes it impossible to regain capabilities other than `keep`, for the calling thread and those that it starts later.
+/// The thread still has all of them.
+///
+/// # Errors
+/// As capget(2) and prctl(2).
 pub(crate) fn forbid_regaining(keep: CapabilitySet) -> io::Result<()> {
     let have = capabilities(None)?;
     clear_ambient_capability_set()?;
-    // Without CAP_SETPCAP the bounding set cannot be changed; no_new_privs makes it moot.
+    // The bounding set cannot be changed without CAP_SETPCAP. `no_new_privs`, set later, makes that harmless.
     if have.effective.contains(CapabilitySet::SETPCAP) {
         empty_bounding_set(remaining(have.permitted, keep))?;
     }
     Ok(())
 }
 
-/// Gives up every capability of the calling thread but `keep`, as [`drop_after_attach`] does.
+/// Gives up every capability of the calling thread except `keep`, as [`drop_after_attach`] does.
+///
+/// # Errors
+/// As capset(2) and prctl(2).
 pub(crate) fn keep_only(keep: CapabilitySet) -> io::Result<()> {
     let kept = remaining(capabilities(None)?.permitted, keep);
     let inheritable = CapabilitySet::empty();
@@ -132,7 +142,7 @@ pub(crate) fn keep_only(keep: CapabilitySet) -> io::Result<()> {
     set_no_new_privs(true)
 }
 
-/// What of `have` is kept.
+/// The capabilities of `have` that are kept.
 fn remaining(have: CapabilitySet, keep: CapabilitySet) -> CapabilitySet {
     let kept = have.intersection(keep);
     if keep.contains(CapabilitySet::BPF) && !have.contains(CapabilitySet::BPF) {
@@ -149,7 +159,7 @@ fn empty_bounding_set(kept: CapabilitySet) -> io::Result<()> {
                 remove_capability_from_bounding_set(capability)?;
             }
             Ok(_) => {}
-            // Past the last capability of this kernel.
+            // This number is past the last capability of this kernel.
             Err(Errno::INVAL) => return Ok(()),
             Err(error) => return Err(error),
         }

@@ -1,4 +1,4 @@
-//! Which BPF programs a backend consists of, and where each is attached: a table, no code.
+//! Which BPF programs a backend consists of, and where each is attached: a table.
 
 use super::plan::Backend;
 
@@ -25,15 +25,16 @@ pub struct Program {
     /// Name in the BPF object.
     pub name: &'static str,
     pub hook: Hook,
-    /// What is not seen where it cannot be attached; `None`: the backend is of no use without it.
+    /// What is not seen if the program cannot be attached. `None`: the backend cannot be used without it.
     pub optional: Option<&'static str>,
 }
 
 impl Program {
-    /// Whether the ledger's counts rest on it.
+    /// Whether a spreader, which only needs the counts, attaches this program. False for those that only add detail, and
+    /// for those on perf events, which cannot be pinned.
     pub fn counts(&self) -> bool {
-        let told = [Some(NO_EARLY), Some(NO_BIND), Some(NO_SYN_AGAIN)].contains(&self.optional);
-        !told && !matches!(self.hook, Hook::Tracepoint(..))
+        let details = [Some(NO_EARLY), Some(NO_BIND), Some(NO_SYN_AGAIN)];
+        !details.contains(&self.optional) && !matches!(self.hook, Hook::Tracepoint(..))
     }
 }
 
@@ -50,7 +51,7 @@ const NO_EARLY: &str = "failures before the port search (no route, denied)";
 const NO_SYN_AGAIN: &str = "connections whose SYN was sent again, before a comparison";
 const NO_BIND: &str = "bind() failures for other reasons than a taken port";
 
-/// Programs of every backend. Attached first: they give each socket its cookie.
+/// Programs of every backend, attached before the backend's own: they give each socket its cookie.
 pub const COMMON: &[Program] = &[
     required("connect4", Hook::CgroupSockAddr),
     optional("connect6", Hook::CgroupSockAddr, NO_IPV6),
@@ -60,12 +61,11 @@ pub const COMMON: &[Program] = &[
     optional("tcp_retransmit_skb", Hook::RawTracepoint("tcp_retransmit_skb"), NO_SYN_AGAIN),
 ];
 
-/// Loaded, never attached: userspace runs it.
+/// The program that userspace runs itself. It is loaded, and never attached.
 pub const COMMAND: &str = "ledger_command";
 
-/// What ends a port's use is attached before what begins it, so that no release is missed; and what
-/// begins a time-wait socket before the end of the full one, which would be taken for a release if
-/// it were seen alone.
+/// What ends a port's use is attached before what begins it, so that no release is missed. What begins a TIME_WAIT is
+/// attached before what ends a full socket: the end of a full socket alone would be counted as a release.
 const FEXIT: &[Program] = &[
     required("fentry_inet_twsk_kill", Hook::FEntry("inet_twsk_kill")),
     required("fexit_inet_twsk_alloc", Hook::FExit("inet_twsk_alloc")),
@@ -115,7 +115,7 @@ const TRACEPOINT: &[Program] = &[
     optional("sys_exit_connect", Hook::Tracepoint("syscalls", "sys_exit_connect"), NO_EARLY),
 ];
 
-/// The programs of one backend beside [`COMMON`], in the order in which they are attached.
+/// The programs of one backend, without [`COMMON`], in the order in which they are attached.
 pub const fn of(backend: Backend) -> &'static [Program] {
     match backend {
         Backend::Fexit => FEXIT,

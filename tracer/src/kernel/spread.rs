@@ -1,5 +1,5 @@
-//! The spreader's side of the kernel boundary: its programs and their links, its maps, where these are pinned, the rules that they go
-//! by, and rules that are found by what is loaded.
+//! The spreader's part of the kernel boundary: its programs, links, maps and rules, where these are pinned, and which
+//! rules are loaded.
 
 mod links;
 pub mod loaded;

@@ -1,4 +1,4 @@
-//! The few bpf(2) calls that aya 0.14 does not offer.
+//! bpf(2) calls that aya 0.14 does not offer.
 #![expect(unsafe_code, reason = "raw bpf(2)")]
 
 mod ids;
@@ -25,8 +25,8 @@ pub(super) use ids::{
     program_info, read_mark,
 };
 
-/// Where a part of a hash map is read to. It is used again for every part, so that it stays in the
-/// CPU's cache, and the kernel never writes to memory that has to be found first.
+/// Buffers for one part of a hash map. They are reused for every part, so that they stay in the CPU's cache and the
+/// kernel writes only to memory that is mapped already.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     keys: Vec<u8>,
@@ -36,9 +36,12 @@ pub(super) struct Batch {
 /// Entries asked for at a time; a batch must hold at least one bucket of the hash.
 const CHUNK: u32 = 1024;
 
-/// Reads every entry of a hash map with `BPF_MAP_LOOKUP_BATCH` (Linux 5.6), and hands its key and
-/// its value to `each` as the kernel packs them. Entries that come or go meanwhile may be there or
-/// not; none is there twice unless it was removed and inserted again.
+/// Reads every entry of a hash map with `BPF_MAP_LOOKUP_BATCH` (Linux 5.6), and calls `each` with the bytes of its key
+/// and of its value. An entry that is inserted or removed meanwhile may be read or not; none is read twice unless it
+/// was removed and inserted again.
+///
+/// # Errors
+/// As bpf(2).
 pub(super) fn read_map(
     map: BorrowedFd<'_>,
     key_size: usize,
@@ -65,19 +68,19 @@ pub(super) fn read_map(
         let error = bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr).err();
         beat();
         let code = error.as_ref().and_then(io::Error::raw_os_error);
-        // A bucket with more entries than fit.
+        // A bucket has more entries than fit into the buffers.
         if code == Some(libc::ENOSPC) && chunk < 1 << 20 {
             chunk *= 2;
             continue;
         }
-        // The end of the map comes as an error, with the entries before it.
+        // At the end of the map the kernel returns this error, with the last entries.
         let at_end = code == Some(libc::ENOENT);
         if let Some(error) = error
             && !at_end
         {
             return Err(error);
         }
-        // SAFETY: the kernel wrote the count, as it does in every case but EFAULT.
+        // SAFETY: the kernel wrote the count: it does so in every case except EFAULT, where it is what was set above.
         let count = unsafe { attr.batch.count } as usize;
         let entries = keys.chunks_exact(key_size).zip(values.chunks_exact(value_size));
         entries.take(count).for_each(|(key, value)| each(key, value));
@@ -89,8 +92,11 @@ pub(super) fn read_map(
     }
 }
 
-/// The values of an entry of an array of which each CPU has its own, a word each. `cpus` is how many there can be,
-/// as the kernel itself tells: it writes that many.
+/// Reads one entry of a per-CPU array of u64 values: the value of each CPU. `cpus` must be the number of possible CPUs,
+/// because the kernel writes that many values.
+///
+/// # Errors
+/// As bpf(2): there is no such entry.
 pub(super) fn read_per_cpu(map: BorrowedFd<'_>, key: u32, cpus: usize) -> io::Result<Vec<u64>> {
     let mut values = vec![0_u64; cpus];
     // SAFETY: all-zero is a valid bpf_attr.
@@ -102,13 +108,15 @@ pub(super) fn read_per_cpu(map: BorrowedFd<'_>, key: u32, cpus: usize) -> io::Re
     Ok(values)
 }
 
-/// Bytes of a raw tracepoint program's arguments.
+/// Size of the arguments of a raw tracepoint program, in bytes.
 const CONTEXT_SIZE: u32 = 96;
 
 const _: () = assert!(CONTEXT_SIZE as usize == size_of::<[u64; 12]>());
 
-/// Runs a raw tracepoint program with `context` as its arguments (Linux 5.10), and returns what it
-/// returned.
+/// Runs a raw tracepoint program with `context` as its arguments (Linux 5.10), and returns its return value.
+///
+/// # Errors
+/// As bpf(2).
 pub(super) fn run_raw_tracepoint(program: BorrowedFd<'_>, context: &[u64; 12]) -> io::Result<u32> {
     // SAFETY: all-zero is a valid bpf_attr.
     let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
@@ -116,11 +124,11 @@ pub(super) fn run_raw_tracepoint(program: BorrowedFd<'_>, context: &[u64; 12]) -
     attr.test.ctx_in = context.as_ptr() as u64;
     attr.test.ctx_size_in = CONTEXT_SIZE;
     bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut attr)?;
-    // SAFETY: the kernel writes the result where the call succeeded.
+    // SAFETY: the call succeeded, so the kernel wrote the return value.
     Ok(unsafe { attr.test.retval })
 }
 
-/// What is pinned at a path of a bpffs (BPF_OBJ_GET).
+/// Opens the object that is pinned at a path of a bpffs (BPF_OBJ_GET).
 pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let path = c_path(path)?;
     // SAFETY: all-zero is a valid bpf_attr.
@@ -129,7 +137,7 @@ pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     owned(bpf(bpf_cmd::BPF_OBJ_GET, &mut attr)?)
 }
 
-/// Pins a link at a path of a bpffs (BPF_OBJ_PIN). A perf event is no link.
+/// Pins a link at a path of a bpffs (BPF_OBJ_PIN). Fails for a perf event, which is not a link.
 pub(super) fn pin(link: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let path = c_path(path)?;
     // SAFETY: all-zero is a valid bpf_attr.
@@ -139,7 +147,7 @@ pub(super) fn pin(link: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     bpf(bpf_cmd::BPF_OBJ_PIN, &mut attr).map(drop)
 }
 
-/// Lets a link run another program from now on, in one step (BPF_LINK_UPDATE, cgroup links only).
+/// Replaces the program of a cgroup link in one step (BPF_LINK_UPDATE).
 pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: all-zero is a valid bpf_attr.
     let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
@@ -148,7 +156,7 @@ pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
     bpf(bpf_cmd::BPF_LINK_UPDATE, &mut attr).map(drop)
 }
 
-/// The cgroup of a cgroup link; 0: it was removed, and the link does nothing any more.
+/// The id of a cgroup link's cgroup; 0: the cgroup was removed, and the link has no effect any more.
 pub(super) fn cgroup_of(link: BorrowedFd<'_>) -> io::Result<u64> {
     // SAFETY: all-zero is a valid bpf_link_info.
     let mut info: bpf_link_info = unsafe { std::mem::zeroed() };
@@ -158,7 +166,7 @@ pub(super) fn cgroup_of(link: BorrowedFd<'_>) -> io::Result<u64> {
     attr.info.info_len = u32::try_from(size_of::<bpf_link_info>()).unwrap_or(0);
     attr.info.info = (&raw mut info) as u64;
     bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
-    // SAFETY: any bits are a valid number; the caller knows that it is a cgroup link.
+    // SAFETY: any bits are a valid number. The caller passes a cgroup link.
     Ok(unsafe { info.__bindgen_anon_1.cgroup.cgroup_id })
 }
 
@@ -167,7 +175,7 @@ fn c_path(path: &Path) -> io::Result<CString> {
         .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
 }
 
-/// Links a program to a perf event (Linux 5.15). The link keeps the event open.
+/// Makes a link of a program to a perf event (Linux 5.15). The link keeps the event open.
 pub(super) fn create_perf_link(
     program: BorrowedFd<'_>,
     event: BorrowedFd<'_>,
@@ -182,12 +190,12 @@ pub(super) fn create_perf_link(
 
 fn owned(fd: i64) -> io::Result<OwnedFd> {
     let fd = i32::try_from(fd).map_err(io::Error::other)?;
-    // SAFETY: the kernel just returned this descriptor to us alone.
+    // SAFETY: the kernel just returned this descriptor, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// How often the kernel passed over the kprobe or kretprobe of this link (Linux 6.7). `None`: it
-/// does not tell, or this is no link.
+/// How often the kernel skipped the kprobe or kretprobe of this link (Linux 6.7). `None`: it does not count that, or
+/// the descriptor is not a link.
 pub(super) fn link_missed(link: BorrowedFd<'_>) -> Option<u64> {
     const MISSED: usize =
         offset_of!(bpf_link_info, __bindgen_anon_1.perf_event.__bindgen_anon_1.kprobe.missed);
@@ -199,14 +207,14 @@ pub(super) fn link_missed(link: BorrowedFd<'_>) -> Option<u64> {
     attr.info.info_len = u32::try_from(size_of::<bpf_link_info>()).ok()?;
     attr.info.info = &raw mut info as u64;
     bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr).ok()?;
-    // SAFETY: the kernel wrote how much of the structure it knows.
+    // SAFETY: the kernel wrote the size of the part that it knows.
     let known = unsafe { attr.info.info_len } as usize;
-    // SAFETY: all of it is integers, and the link is that of a kprobe.
+    // SAFETY: any bits are valid integers. The caller passes the link of a kprobe.
     let missed = unsafe { info.__bindgen_anon_1.perf_event.__bindgen_anon_1.kprobe.missed };
     (known >= MISSED + size_of::<u64>()).then_some(missed)
 }
 
-/// Waits for BPF programs that are running.
+/// Waits until the BPF programs that are running have ended.
 #[derive(Debug)]
 pub(super) struct RunningPrograms {
     outer: OwnedFd,
@@ -230,8 +238,8 @@ impl RunningPrograms {
         Ok(Self { outer, inner })
     }
 
-    /// Returns when every program that was running has ended (not those that may sleep). It is what the
-    /// kernel promises of each change of a map of maps: `maybe_wait_bpf_programs` in kernel/bpf/syscall.c.
+    /// Returns when every program that was running has ended, except sleepable ones. The kernel waits for them in each
+    /// update of a map of maps: `maybe_wait_bpf_programs` in kernel/bpf/syscall.c.
     pub(super) fn wait(&self) -> io::Result<()> {
         let key = 0_u32;
         let value = self.inner.as_raw_fd();
@@ -245,7 +253,7 @@ impl RunningPrograms {
 }
 
 fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<i64> {
-    // SAFETY: the attribute is valid for its whole size, and what it points to outlives the call.
+    // SAFETY: the attribute is valid for its whole size, and what it points to lives until the call returns.
     let result = unsafe {
         libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<bpf_attr>())
     };

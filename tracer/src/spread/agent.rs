@@ -125,7 +125,7 @@ impl Agent {
         shutdown::undo_with(Some(Box::new(move || undone.run())));
         let spreading = Spreading {
             pins: pins.clone(),
-            places,
+            cgroups: places,
             fast_ports: config.flags & rule_flag::FAST_PORTS != 0,
             fail_fast: config.flags & rule_flag::FAIL_FAST != 0,
         };
@@ -168,7 +168,7 @@ impl Agent {
             agent.refresh()?;
             shutdown::go_on()?;
             // From here on it is as it was asked for.
-            agent.tracer.session.let_go_of_others(&pins).map_err(Error::Failure)?;
+            agent.tracer.session.remove_other_links(&pins).map_err(Error::Failure)?;
             trace::enter_to_attach()?;
             Ok(agent)
         };

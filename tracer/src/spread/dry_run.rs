@@ -23,7 +23,7 @@ use crate::{
         netns::{Netns, Worker},
         sockdiag,
     },
-    kernel::spread::programs::Place,
+    kernel::spread::programs::CgroupTarget,
     ledger::trace::{self, Tracer},
     runtime::sandbox::User,
 };
@@ -85,7 +85,7 @@ pub(super) fn weights(pool: &[PoolAddress], destination: &Addr) -> Vec<u16> {
 fn count(
     tracer: &mut Tracer,
     netns: &Netns,
-    places: &[Place],
+    places: &[CgroupTarget],
     config: &SpreadConfig,
     destinations: &[Destination],
 ) -> Result<Counted, Error> {
@@ -109,7 +109,7 @@ fn count(
         }
         // 0: not known, or this kernel does not say.
         let cgroup = of_cgroup.get(&key.cookie).copied().unwrap_or(0);
-        let is_within = |place: &Place| names.is_within(cgroup, place.id, now);
+        let is_within = |place: &CgroupTarget| names.is_within(cgroup, place.id, now);
         if !all && cgroup != 0 && !places.iter().any(is_within) {
             counted.others += 1;
             return;

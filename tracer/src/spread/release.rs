@@ -35,7 +35,7 @@ pub fn release(rule: &str) -> Result<(), Error> {
     for pins in all {
         pins.remove()?;
     }
-    loaded::ended(rule)?;
+    loaded::check_ended(rule)?;
     State::remove(rule);
     Ok(())
 }

@@ -8,7 +8,7 @@ use tracer_common::{
 };
 
 use super::pool::PoolAddress;
-use crate::{host::capacity::Reuse, kernel::spread::programs::Looked};
+use crate::{host::capacity::Reuse, kernel::spread::programs::BoundCounts};
 
 /// What a rule is made of.
 #[derive(Clone, Copy, Debug)]
@@ -26,7 +26,7 @@ pub struct Inputs<'a> {
     /// There is one port more, which a search can pass over.
     pub unsure: bool,
     /// What the hooks had counted before the ports of `capacity` were read.
-    pub bound: Looked,
+    pub bound: BoundCounts,
     /// net.ipv4.tcp_tw_reuse there.
     pub reuse: Reuse,
     /// net.ipv4.ip_local_port_range there, both ends included.

@@ -31,7 +31,7 @@ use crate::{
         mounts::open_dir,
         netns::{self, Netns, Worker},
     },
-    kernel::spread::{pinned::Pins, programs::Place},
+    kernel::spread::{pinned::Pins, programs::CgroupTarget},
 };
 
 /// What a namespace has for a spreader.
@@ -163,12 +163,12 @@ pub(super) fn notes(config: &SpreadConfig, inside: &Inside) -> Notes {
 }
 
 /// The cgroups to attach to.
-pub(super) fn places(paths: &[PathBuf]) -> Result<Vec<Place>, Error> {
+pub(super) fn places(paths: &[PathBuf]) -> Result<Vec<CgroupTarget>, Error> {
     paths.iter().map(|path| place(path)).collect()
 }
 
 /// One of them.
-pub(super) fn place(path: &Path) -> Result<Place, Error> {
+pub(super) fn place(path: &Path) -> Result<CgroupTarget, Error> {
     let wrong = |error: cgroups::CgroupError| Error::BadConfig(error.to_string());
     let found = cgroups::resolve_arg(&path.to_string_lossy()).map_err(wrong)?;
     let root = cgroups::find()
@@ -192,7 +192,7 @@ pub(super) fn place(path: &Path) -> Result<Place, Error> {
         source,
         do_this: "",
     })?;
-    Ok(Place { id: found.id, directory })
+    Ok(CgroupTarget { id: found.id, directory })
 }
 
 /// SO_NETNS_COOKIE (Linux 5.14) of the calling thread's namespace.

@@ -165,7 +165,7 @@ const NOWHERE: &str = "nowhere that can be reached";
 
 fn read(name: String, pins: &Pins) -> Result<RuleStatus, Error> {
     let place = pins.dir().display().to_string();
-    let beside = loaded::beside(&name, pins);
+    let beside = loaded::unpinned_links(&name, pins);
     let mut status = read_maps(name, Pinned::open(pins)?, place, pins.links().len())?;
     status.elsewhere = beside;
     Ok(status)
@@ -183,7 +183,7 @@ fn read_maps(
     links: usize,
 ) -> Result<RuleStatus, Error> {
     let rule = pinned.rule.get().unwrap_or_default();
-    let decided = pinned.maps.decided()?;
+    let decided = pinned.maps.decision_counts()?;
     let mut tuples = Vec::new();
     pinned.tuples.read(|key, count| tuples.push((key, count)))?;
     let (said, unbelieved) = match State::read(&name) {

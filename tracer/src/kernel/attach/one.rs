@@ -1,4 +1,4 @@
-//! Attaching one program, of whatever kind.
+//! Attaches one program, of any kind.
 
 use std::{
     convert::Infallible,
@@ -8,29 +8,28 @@ use std::{
 
 use aya::programs::{CgroupAttachMode, ProbeKind, Program, ProgramError, links::FdLink};
 
-use super::{super::perf, Hook, Places};
+use super::{super::perf, AttachTargets, Hook};
 use crate::kernel::error::chain;
 
-/// What holds an attached program.
+/// What keeps a program attached.
 pub(super) enum Attachment {
-    /// aya does.
+    /// aya keeps the link.
     InPlace,
     Event(OwnedFd),
-    /// A link, or, on kernels that have none for probes, the perf event.
+    /// A link, or the perf event on kernels that have no links for perf events.
     Probe(OwnedFd),
     Link(FdLink),
 }
 
-/// Attaches one program. `keep`: its link is wanted for itself.
+/// Attaches one program. `keep`: the caller gets the link, to pin it.
 pub(super) fn attach(
     program: &mut Program,
     hook: Hook,
-    places: &Places,
+    targets: &AttachTargets,
     keep: bool,
 ) -> Result<Attachment, AttachError> {
     use aya::programs as aya;
-    // A link to a cgroup lets others be there in every mode; the kernel refuses the other modes'
-    // flags on a link.
+    // A cgroup link allows other programs in every mode; the kernel rejects the flags of the other modes on links.
     let mode = CgroupAttachMode::Single;
     macro_rules! attach {
         ($kind:ty, $($argument:expr),*) => {{
@@ -51,13 +50,13 @@ pub(super) fn attach(
         Hook::RawTracepoint(name) => attach!(aya::RawTracePoint, name),
         Hook::Tracepoint(category, name) => {
             let program: &mut aya::TracePoint = program.try_into()?;
-            let id = (places.tracepoint_id)(category, name).map_err(AttachError::Tracepoint)?;
+            let id = (targets.tracepoint_id)(category, name).map_err(AttachError::Tracepoint)?;
             let event = perf::attach_tracepoint(program.fd()?.as_fd(), id);
             Attachment::Event(event.map_err(AttachError::Perf)?)
         }
-        Hook::CgroupSockAddr => attach!(aya::CgroupSockAddr, &places.cgroup, mode),
-        Hook::CgroupSock => attach!(aya::CgroupSock, &places.cgroup, mode),
-        Hook::SockOps => attach!(aya::SockOps, &places.cgroup, mode),
+        Hook::CgroupSockAddr => attach!(aya::CgroupSockAddr, &targets.cgroup, mode),
+        Hook::CgroupSock => attach!(aya::CgroupSock, &targets.cgroup, mode),
+        Hook::SockOps => attach!(aya::SockOps, &targets.cgroup, mode),
     })
 }
 
@@ -75,14 +74,14 @@ fn kprobe(program: &mut Program, functions: &[&str]) -> Result<OwnedFd, AttachEr
     Err(AttachError::Perf(refused.unwrap_or_else(|| io::ErrorKind::NotFound.into())))
 }
 
-/// Why attaching failed.
+/// Why a program cannot be attached.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AttachError {
     #[error(transparent)]
     Program(#[from] ProgramError),
-    #[error("the kernel's type information cannot be read: {0}")]
+    #[error("cannot read the kernel's type information: {0}")]
     Btf(#[from] aya::BtfError),
-    #[error("the kernel's type information cannot be read")]
+    #[error("cannot read the kernel's type information")]
     NoBtf,
     #[error("cannot find the tracepoint: {0}")]
     Tracepoint(io::Error),
@@ -90,20 +89,20 @@ pub(super) enum AttachError {
     Perf(io::Error),
     #[error("cannot pin its link: {0}")]
     Pin(#[from] aya::pin::PinError),
-    #[error("cannot keep it attached without this process: {0}")]
+    #[error("cannot pin its link, which keeps it attached after this process: {0}")]
     PinProbe(io::Error),
-    #[error("cannot keep its link: {0}")]
+    #[error("cannot take its link out of aya: {0}")]
     Keep(#[from] aya::programs::links::LinkError),
 }
 
-/// Some links always are of the kind that can be kept.
+/// Converting some kinds of links cannot fail.
 impl From<Infallible> for AttachError {
     fn from(never: Infallible) -> Self {
         match never {}
     }
 }
 
-/// One line for people: the verifier's log can be thousands.
+/// The error in one line: the verifier's log can have thousands.
 pub(super) fn short(error: &AttachError) -> String {
     match error {
         AttachError::Program(ProgramError::LoadError { io_error, .. }) => {
@@ -116,17 +115,17 @@ pub(super) fn short(error: &AttachError) -> String {
     }
 }
 
-/// The tables are made before the programs are loaded.
+/// The advice for ENOMEM, else an empty text. The tables, allocated before, leave too little.
 fn if_no_memory(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::ENOMEM) => {
-            " (beside the tables: smaller --max-conns and --max-tuples, or more memory for its cgroup)"
+            " (little memory is left after the tables: lower --max-conns and --max-tuples, or give its cgroup more)"
         }
         _ => "",
     }
 }
 
-/// Detaches a program and lets go of it. The kernel waits until nobody runs it any more.
+/// Detaches a program and releases it. The kernel waits until no CPU runs it any more.
 pub(super) fn unload(program: &mut Program) -> Result<(), ProgramError> {
     match program {
         Program::FEntry(it) => it.unload(),
@@ -137,7 +136,7 @@ pub(super) fn unload(program: &mut Program) -> Result<(), ProgramError> {
         Program::CgroupSockAddr(it) => it.unload(),
         Program::CgroupSock(it) => it.unload(),
         Program::SockOps(it) => it.unload(),
-        // No hook is of another type; it would be let go of with the rest.
+        // No hook has another type; dropping the object would release it.
         _ => Ok(()),
     }
 }

@@ -1,4 +1,4 @@
-//! An attached backend, and its end.
+//! An attached backend, and detaching it.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -15,7 +15,7 @@ use super::{
         programs::{self, COMMON},
         spread::{
             pinned::Pins,
-            programs::{Place, Spreader},
+            programs::{CgroupTarget, Spreader},
         },
         sys,
     },
@@ -29,19 +29,19 @@ use crate::{
 /// An attached backend.
 pub struct Session {
     pub backend: Backend,
-    /// What is not seen, and why.
+    /// What is not seen on this kernel, and why.
     pub degraded: Vec<String>,
     pub maps: Maps,
     pub events: Events,
     pub commands: Commands,
     pub(super) log: KernelLog,
     pub(super) attached: Option<Running>,
-    /// Hooks missed until the programs were detached.
+    /// Hooks that the kernel skipped until the programs were detached; 0 before that.
     pub(super) missed_before: Missed,
     pub spreader: Option<Spreader>,
 }
 
-/// Programs and their links live as long as this.
+/// What keeps the programs attached: dropping it detaches them.
 pub(super) struct Running {
     pub(super) ebpf: Ebpf,
     pub(super) probes: Vec<OwnedFd>,
@@ -49,7 +49,7 @@ pub(super) struct Running {
 }
 
 impl Session {
-    /// How often the kernel passed over a hook since the programs were attached.
+    /// How often the kernel skipped a hook since the programs were attached.
     pub fn missed_hooks(&self) -> Missed {
         let Some(attached) = &self.attached else { return self.missed_before };
         let programs = COMMON.iter().chain(programs::of(self.backend));
@@ -59,8 +59,8 @@ impl Session {
         by_program.chain(by_probe).collect()
     }
 
-    /// ns that the programs ran since they were attached; `None`: the kernel does not count it
-    /// (kernel.bpf_stats_enabled), or they are not attached any more.
+    /// How long the programs ran since they were attached, in ns. `None`: the kernel does not count it
+    /// (kernel.bpf_stats_enabled is 0), or the programs are not attached any more.
     pub fn run_time_ns(&self) -> Option<u64> {
         let attached = self.attached.as_ref()?;
         let programs = COMMON.iter().chain(programs::of(self.backend));
@@ -69,46 +69,46 @@ impl Session {
         (sum > 0).then_some(sum)
     }
 
-    /// What the kernel side counted.
+    /// The totals that the kernel side counted.
     ///
     /// # Errors
-    /// Maps that cannot be read.
+    /// The map of the totals cannot be read.
     pub fn totals(&self) -> Result<Totals, Error> {
         Ok(Totals { hook_missed: self.missed_hooks().counted, ..self.maps.totals()? })
     }
 
-    /// Attaches the spreader to those of these cgroups that it is not attached to.
+    /// Attaches the spreader to these cgroups as far as it is not attached to them, and removes links to cgroups
+    /// that are gone.
     ///
     /// # Errors
-    /// The reason, in words.
-    pub fn sync_cgroups(&mut self, pins: &Pins, places: Vec<Place>) -> Result<(), String> {
+    /// The reason, as a text for people: a program cannot be attached, or a link not pinned or removed.
+    pub fn sync_cgroups(&mut self, pins: &Pins, targets: Vec<CgroupTarget>) -> Result<(), String> {
         let (Some(spreader), Some(running)) = (&mut self.spreader, &mut self.attached) else {
             return Ok(());
         };
-        spreader.follow(&mut running.ebpf, pins, places)
+        spreader.sync_cgroups(&mut running.ebpf, pins, targets)
     }
 
-    /// Lets go of cgroups that are not the rule's any more.
+    /// Detaches the spreader from cgroups that do not belong to the rule any more.
     ///
     /// # Errors
-    /// The reason, in words.
-    pub fn let_go_of_others(&self, pins: &Pins) -> Result<(), String> {
-        self.spreader.as_ref().map_or(Ok(()), |spreader| spreader.remove_others(pins))
+    /// The reason, as a text for people: a link cannot be removed.
+    pub fn remove_other_links(&self, pins: &Pins) -> Result<(), String> {
+        self.spreader.as_ref().map_or(Ok(()), |spreader| spreader.remove_other_links(pins))
     }
 
-    /// Hands what the BPF programs logged to this program's own log.
+    /// Passes the messages of the BPF programs on to this program's own log.
     pub fn flush_log(&mut self) {
         self.log.flush();
     }
 
-    /// Detaches every program. The maps stay readable.
+    /// Detaches every program. The maps can still be read.
     pub fn detach(&mut self) {
         self.missed_before = self.missed_hooks();
         let Some(Running { mut ebpf, probes, tracepoints }) = self.attached.take() else { return };
         let _detaching = Detaching::begin();
-        // One by one: the kernel waits at each of them until nobody runs it any more. What says that a call failed goes
-        // first, then what says that it has a port, and last what says who calls: without that, each port that is taken
-        // meanwhile would count as a loss.
+        // One by one: the kernel waits for each until no CPU runs it any more. The backend's hooks go first. The common
+        // ones, which say who calls, go last: without them, each port that is taken meanwhile would count as a loss.
         let backend: Vec<&str> = programs::of(self.backend).iter().map(|it| it.name).collect();
         for name in &backend {
             if let Some(program) = ebpf.program_mut(name) {
@@ -130,14 +130,14 @@ impl Session {
 
 fn detach_one(name: &str, program: &mut Program) {
     if let Err(error) = one::unload(program) {
-        tracing::debug!("{name} cannot be detached yet: {error}");
+        tracing::debug!("cannot detach {name} yet: {error}");
     }
     beat();
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // Program by program, with signs of life: see `detach`.
+        // See `detach`: one program at a time, with a heartbeat after each.
         self.detach();
     }
 }

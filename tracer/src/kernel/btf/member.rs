@@ -1,36 +1,35 @@
-//! Finding a field by its path, through anonymous structures and unions.
+//! Finds a field by its path, through anonymous structures and unions.
 
 use super::{
     Btf, BtfError,
     types::{HEAD_LEN, Kind, MEMBER_LEN, RawMember, Type, u32_at},
 };
 
-/// Steps that one look-up may take. The largest kernel structures need some hundreds; a damaged
-/// file could ask for 2^64.
+/// Steps that one look-up may take. The largest kernel structures need some hundreds; a damaged file could need 2^64.
 const MAX_STEPS: u32 = 20_000;
-/// Nesting of structures, and length of a chain of typedefs, that no kernel reaches.
+/// Nesting of structures, and length of a chain of typedefs; no kernel has as much.
 const MAX_DEPTH: u32 = 32;
 
-/// Where a field lies in its structure.
+/// Offset and size of a field in its structure.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Member {
-    /// From the start of the structure.
+    /// Offset from the start of the structure, in bits.
     pub bit_offset: u32,
-    /// Width of a bitfield; `None` for any other field.
+    /// Width of a bitfield in bits; `None` for any other field.
     pub bit_size: Option<u32>,
-    /// The byte that holds the field's first bit.
+    /// Offset of the byte that holds the field's first bit.
     pub byte_offset: u32,
-    /// Size of the field's type in bytes; 0 where BTF does not say.
+    /// Size of the field's type in bytes; 0 if BTF does not say.
     pub size: u32,
 }
 
-/// Why a walk found nothing.
+/// Why no field is found.
 enum Stop {
     Missing,
     TooDeep,
 }
 
-/// What is left of one look-up's step allowance.
+/// Steps that are left of one look-up.
 struct Budget(u32);
 
 impl Budget {
@@ -41,8 +40,11 @@ impl Budget {
 }
 
 impl Btf {
-    /// The field at a dotted path (`__sk_common.skc_daddr`) of a structure (`sock`). Members of
+    /// Finds the field at a dotted path (`__sk_common.skc_daddr`) in a structure (`sock`). Members of
     /// anonymous structures and unions are found as if they were the structure's own.
+    ///
+    /// # Errors
+    /// There is no such structure, it has no such field, or it is nested too deeply.
     pub fn member(&self, strukt: &str, path: &str) -> Result<Member, BtfError> {
         let mut budget = Budget(MAX_STEPS);
         let mut known = false;
@@ -86,7 +88,7 @@ impl Btf {
         Ok(Member { bit_offset, bit_size, byte_offset: bit_offset / 8, size })
     }
 
-    /// The member called `name` of the structure or union at `at`; its offset is from there.
+    /// The member called `name` of the structure or union at `at`, with its offset from there.
     fn search(
         &self,
         at: usize,
@@ -135,8 +137,8 @@ impl Btf {
         Err(Stop::TooDeep)
     }
 
-    /// A bitfield as written before kind_flag existed: an integer type of fewer bits than its
-    /// bytes hold. Gives the bits to add to the offset, and the width.
+    /// For a bitfield without kind_flag, which is an integer type with fewer bits than its bytes hold: the bits to add
+    /// to the offset, and the width. `(0, None)` for any other type.
     fn old_bitfield(&self, place: Option<(usize, Type)>) -> (u32, Option<u32>) {
         let Some((at, ty)) = place else { return (0, None) };
         if ty.known_kind() != Some(Kind::Int) {
@@ -148,7 +150,7 @@ impl Btf {
         if whole { (0, None) } else { (offset, Some(bits)) }
     }
 
-    /// Size of a type in bytes; 0 for what has none.
+    /// Size of a type in bytes; 0 for a type without a size.
     fn size_of(&self, mut id: u32, budget: &mut Budget) -> Result<u32, Stop> {
         let mut times = 1_u32;
         for _ in 0..MAX_DEPTH {

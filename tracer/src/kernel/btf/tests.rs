@@ -1,4 +1,4 @@
-//! The reader against btfparse on the running kernel, and against damaged input.
+//! Tests the reader against btfparse on the running kernel, and with damaged input.
 
 use std::{
     sync::LazyLock,
@@ -44,14 +44,18 @@ fn it_finds_fields_where_another_reader_finds_them() {
         ("inet_timewait_sock", "__tw_common.skc_dport"),
         ("tcp_sock", "srtt_us"),
     ] {
-        let ours = btf.member(strukt, path).unwrap();
-        let (_, theirs) = other.offset_of(other.id_of(strukt).unwrap(), path).unwrap();
-        match theirs {
+        let found = btf.member(strukt, path).unwrap();
+        let (_, expected) = other.offset_of(other.id_of(strukt).unwrap(), path).unwrap();
+        match expected {
             Offset::ByteOffset(byte) => {
-                assert_eq!((ours.byte_offset, ours.bit_size), (byte, None), "{strukt}.{path}");
+                assert_eq!((found.byte_offset, found.bit_size), (byte, None), "{strukt}.{path}");
             }
             Offset::BitOffsetAndSize(bit, size) => {
-                assert_eq!((ours.bit_offset, ours.bit_size), (bit, Some(size)), "{strukt}.{path}");
+                assert_eq!(
+                    (found.bit_offset, found.bit_size),
+                    (bit, Some(size)),
+                    "{strukt}.{path}"
+                );
             }
         }
     }
@@ -78,7 +82,7 @@ fn what_does_not_exist_is_named() {
     assert!(matches!(btf.member("sock", ""), Err(BtfError::NoMember { .. })));
 }
 
-/// A BTF file in the making.
+/// Builds a BTF file.
 #[derive(Default)]
 struct Builder {
     types: Vec<u8>,

@@ -7,7 +7,7 @@ pub(super) const MEMBER_LEN: usize = 12;
 /// Size of `struct btf_enum`.
 pub(super) const ENUMERATOR_LEN: usize = 8;
 
-/// The little-endian u32 at `at`, or `None` past the end.
+/// The little-endian u32 at `at`; `None` past the end.
 pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     let word = bytes.get(at..)?.first_chunk::<4>()?;
     Some(u32::from_le_bytes(*word))
@@ -23,7 +23,7 @@ pub(super) enum Kind {
     Union,
     Enum,
     Fwd,
-    /// typedef, volatile, const, restrict and type tags: stand for the type they point to.
+    /// typedef, volatile, const, restrict and type tags: another name for the type that they refer to.
     Alias,
     Func,
     FuncProto,
@@ -56,7 +56,7 @@ impl Kind {
         })
     }
 
-    /// Bytes that follow the head of a type with this many elements.
+    /// Bytes that follow the head of a type with this many elements (`vlen`).
     pub(super) fn tail_len(self, vlen: usize) -> usize {
         match self {
             Self::Ptr | Self::Fwd | Self::Alias | Self::Func | Self::Float => 0,
@@ -74,7 +74,7 @@ pub(super) struct Type {
     /// Offset into the strings; 0 for an anonymous type.
     pub(super) name: u32,
     info: u32,
-    /// Size in bytes, or the id of another type, by kind.
+    /// Size in bytes or the id of another type; the kind decides.
     pub(super) size_or_id: u32,
 }
 
@@ -96,7 +96,7 @@ impl Type {
         Kind::from_raw(self.kind())
     }
 
-    /// For a structure: members say by themselves whether they are bitfields.
+    /// For a structure: whether each member says if it is a bitfield.
     pub(super) fn kind_flag(&self) -> bool {
         self.info >> 31 == 1
     }
@@ -108,9 +108,9 @@ pub(super) struct RawMember {
     /// Offset into the strings; 0 for an anonymous member.
     pub(super) name: u32,
     pub(super) type_id: u32,
-    /// From the start of the structure.
+    /// Offset from the start of the structure, in bits.
     pub(super) bit_offset: u32,
-    /// Set only where the structure's kind_flag is, and the member is a bitfield.
+    /// Width in bits, only for a bitfield in a structure with kind_flag.
     pub(super) bit_size: Option<u32>,
 }
 

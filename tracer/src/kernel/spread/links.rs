@@ -1,4 +1,4 @@
-//! What attaches the spreader's programs to a cgroup: links, pinned by the name of the hook and the cgroup's id.
+//! Links of the spreader's programs to cgroups, pinned by the name of the hook and the cgroup's id.
 
 use std::os::fd::{AsFd as _, OwnedFd};
 
@@ -7,10 +7,10 @@ use aya::{
     programs::{CgroupAttachMode, links::FdLink},
 };
 
-use super::programs::{Place, program, text};
+use super::programs::{CgroupTarget, program, text};
 use crate::kernel::{spread::pinned::Pins, sys};
 
-/// A link of the spreader; it lives as long as this or its pin.
+/// A link of the spreader. It exists as long as this or its pin.
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) name: String,
@@ -18,20 +18,21 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Whether its cgroup is still there.
+    /// Whether its cgroup still exists.
     pub(crate) fn is_alive(&self) -> bool {
         sys::cgroup_of(self.fd.as_fd()).is_ok_and(|id| id != 0)
     }
 }
 
-/// The link that is pinned by this name already; it runs the new program from now on.
+/// Takes over the link that is pinned by this name: it runs the new program from now on. `None`: there is none, or it
+/// cannot be taken over and is removed. `id`: of the cgroup.
 pub(crate) fn adopt(ebpf: &mut Ebpf, pins: &Pins, name: &str, form: &str, id: u64) -> Option<Link> {
     let fd = pins.open_link(name).ok()?;
     let program = program(ebpf, form).ok()?;
     let adopted = sys::cgroup_of(fd.as_fd()).is_ok_and(|found| found == id)
         && program.fd().is_ok_and(|program| sys::update_link(fd.as_fd(), program.as_fd()).is_ok());
     if !adopted {
-        // Of a cgroup that is gone, or not a link at all: there is nothing to take over.
+        // It is a link to a cgroup that is gone, or cannot run the new program.
         pins.remove_link(name).ok()?;
         return None;
     }
@@ -39,16 +40,19 @@ pub(crate) fn adopt(ebpf: &mut Ebpf, pins: &Pins, name: &str, form: &str, id: u6
 }
 
 /// Attaches a program to a cgroup, and pins the link.
+///
+/// # Errors
+/// The reason, as a text for people.
 pub(crate) fn create(
     ebpf: &mut Ebpf,
     pins: &Pins,
     name: &str,
     form: &str,
-    place: &Place,
+    target: &CgroupTarget,
 ) -> Result<Link, String> {
     let program = program(ebpf, form)?;
-    // As in attach.rs: a link lets others be there in every mode.
-    let id = program.attach(&place.directory, CgroupAttachMode::Single).map_err(text)?;
+    // As in attach/one.rs: a cgroup link allows other programs in every mode.
+    let id = program.attach(&target.directory, CgroupAttachMode::Single).map_err(text)?;
     let link: FdLink = program.take_link(id).map_err(text)?.try_into().map_err(text)?;
     let path = pins.link_path(name).map_err(text)?;
     drop(link.pin(&path).map_err(text)?);

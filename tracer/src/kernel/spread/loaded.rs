@@ -1,5 +1,5 @@
-//! Rules by what is loaded: each program of a rule carries a small map with the rule's name, so that it is
-//! known for what it is wherever it is pinned, also where nobody can reach the pins.
+//! Finds rules by their loaded programs. Each program of a rule carries a small map with the rule's name, so that the
+//! rule is recognised wherever it is pinned, even if its pins cannot be reached.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -20,19 +20,20 @@ use crate::{
     },
 };
 
-/// The kernel lets go of a link some time after its last pin and descriptor.
-const LETTING_GO: Duration = Duration::from_millis(1500);
-const LOOK: Duration = Duration::from_millis(20);
-/// What the map is called in the kernel.
+/// How long the kernel may take to free a link after its last pin and descriptor are gone.
+const LINK_FREE_TIME: Duration = Duration::from_millis(1500);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// Name of the map in the kernel.
 const MAP: &str = "tracer_rule";
-/// What it holds: this, the layout of the rule's maps, and its name.
+/// First bytes of the map's value; the layout of the rule's maps and the rule's name follow.
 const MARK: &[u8; 8] = b"tracer\0\0";
 const NAME: std::ops::Range<usize> = 12..sys::MARK_SIZE;
 
-/// Marks the programs of a rule. The map lives as long as they do.
+/// The map that marks the programs of a rule. It exists as long as they do.
 pub(crate) struct Mark(OwnedFd);
 
 impl Mark {
+    /// Makes the mark of this rule.
     pub(crate) fn new(rule: &str) -> io::Result<Self> {
         let mut value = [0; sys::MARK_SIZE];
         let layout = LAYOUT.to_ne_bytes();
@@ -43,17 +44,19 @@ impl Mark {
         Ok(Self(sys::create_mark(MAP, &value)?))
     }
 
+    /// Adds the mark to a program's maps.
     pub(crate) fn put_on(&self, program: BorrowedFd<'_>) -> io::Result<()> {
         sys::bind_map(program, self.0.as_fd())
     }
 
-    /// Lets the tables of the rule be found from this program, whether it uses them or not.
+    /// Adds the tables of the rule to a program's maps, so that they can be found from it whether it uses them or
+    /// not.
     pub(crate) fn put_tables_on(program: BorrowedFd<'_>, pins: &Pins) -> io::Result<()> {
         PINNED_MAPS.iter().try_for_each(|name| sys::bind_map(program, pins.open_map(name)?.as_fd()))
     }
 }
 
-/// Layout and rule.
+/// Layout and name of the rule that this mark is of; `None`: it is not a mark.
 fn read_mark(value: &[u8; sys::MARK_SIZE]) -> Option<(u32, String)> {
     let rest = value.strip_prefix(MARK)?;
     let layout = u32::from_ne_bytes(*rest.first_chunk()?);
@@ -66,11 +69,11 @@ fn read_mark(value: &[u8; sys::MARK_SIZE]) -> Option<(u32, String)> {
 struct Link {
     id: u32,
     fd: OwnedFd,
-    /// Its name where it is pinned, of those that spread.
+    /// Name under which it is pinned, if it runs a program of the spreader; `None`: it runs one of the ledger.
     name: Option<String>,
 }
 
-/// A rule that is loaded.
+/// A rule that has loaded programs.
 #[derive(Debug)]
 pub struct Loaded {
     pub rule: String,
@@ -80,10 +83,10 @@ pub struct Loaded {
     maps: HashMap<String, u32>,
 }
 
-/// Whether rules can be found by this process. Without that, "there is none" would be no answer.
+/// Checks that this process may list loaded programs. If it may not, "there is no rule" would be no answer.
 ///
 /// # Errors
-/// Capabilities are missing, or belong to a user namespace of its own.
+/// Capabilities are missing, or the process is in a user namespace of its own.
 pub fn check_rights() -> Result<(), Error> {
     let have = privilege::effective()
         .map_err(|error| Error::Failure(format!("cannot read the capabilities: {error}")))?;
@@ -93,8 +96,8 @@ pub fn check_rights() -> Result<(), Error> {
     }
     match sys::next_link(0) {
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => Err(Error::Denied(
-            "cannot list what is loaded in the kernel: it refuses that to user namespaces other than its own; run \
-             it on the host, or in a container without a user namespace"
+            "cannot list the loaded BPF programs: the kernel allows that only in the initial user namespace; run \
+             tracer on the host, or in a container without a user namespace"
                 .into(),
         )),
         _ => Ok(()),
@@ -102,15 +105,18 @@ pub fn check_rights() -> Result<(), Error> {
 }
 
 impl Loaded {
-    /// Every one. Without CAP_SYS_ADMIN nothing can be found.
+    /// Every rule that has loaded programs.
+    ///
+    /// # Errors
+    /// As bpf(2): EPERM without CAP_SYS_ADMIN.
     pub fn all() -> io::Result<Vec<Self>> {
         let mut found: BTreeMap<(String, u32), Self> = BTreeMap::new();
-        // Marks by id, as many programs have the same.
+        // Marks by the id of their map, because many programs share one.
         let mut marks: HashMap<u32, Option<(u32, String)>> = HashMap::new();
         let mut after = 0;
         while let Some(id) = sys::next_link(after)? {
             after = id;
-            // What ends meanwhile is not there.
+            // A link that ends meanwhile is left out.
             let Ok(fd) = sys::by_id(Listed::Link, id) else { continue };
             let Ok(info) = sys::link_info(fd.as_fd()) else { continue };
             if info.is_over {
@@ -144,7 +150,7 @@ impl Loaded {
                 maps: HashMap::new(),
             });
             rule.maps.extend(names);
-            // The ledger is attached to the same calls, of the root's cgroup.
+            // The ledger's programs are attached to the same calls, but to the root cgroup, and not pinned by cgroup.
             let hook = info.hook.filter(|_| program.starts_with("spread_"));
             let name = hook.map(|hook| format!("{hook}@{}", info.cgroup));
             rule.links.push(Link { id, fd, name });
@@ -152,9 +158,9 @@ impl Loaded {
         Ok(found.into_values().collect())
     }
 
-    /// Those of one name that have links which are not pinned here, and go on having them.
+    /// Rules of this name, with those of their links that are not pinned in `pins` and that do not end shortly.
     fn strays(rule: &str, pins: &[Pins]) -> io::Result<Vec<Self>> {
-        let until = Instant::now() + LETTING_GO;
+        let until = Instant::now() + LINK_FREE_TIME;
         loop {
             let pinned: Vec<u32> = pins.iter().flat_map(ids).collect();
             let mut found = Self::all()?;
@@ -165,15 +171,16 @@ impl Loaded {
             if found.is_empty() || Instant::now() > until {
                 return Ok(found);
             }
-            // They must not be kept by who looks at them.
+            // Close the descriptors, which would keep the links.
             drop(found);
-            thread::sleep(LOOK);
+            thread::sleep(POLL_INTERVAL);
         }
     }
 
-    /// Rules that are pinned nowhere that can be reached, and go on.
+    /// Rules that spread and that are not `known`, without those that end shortly: their pins cannot be reached.
+    /// Empty if loaded programs cannot be listed.
     pub fn unpinned(known: impl Fn(&str) -> bool) -> Vec<Self> {
-        let until = Instant::now() + LETTING_GO;
+        let until = Instant::now() + LINK_FREE_TIME;
         loop {
             let mut found = Self::all().unwrap_or_else(|error| {
                 tracing::debug!("cannot list the loaded programs: {error}");
@@ -184,29 +191,35 @@ impl Loaded {
                 return found;
             }
             drop(found);
-            thread::sleep(LOOK);
+            thread::sleep(POLL_INTERVAL);
         }
     }
 
-    /// Whether some of its links choose addresses.
+    /// Whether it has links that run a program of the spreader.
     pub fn spreads(&self) -> bool {
         self.links.iter().any(|link| link.name.is_some())
     }
 
+    /// Whether its maps have the layout of this version.
     pub fn is_of_this_version(&self) -> bool {
         self.layout == LAYOUT
     }
 
+    /// How many links it has.
     pub fn links(&self) -> usize {
         self.links.len()
     }
 
+    /// Opens one of its maps; `NotFound` if it has none of this name.
     pub(crate) fn open_map(&self, name: &str) -> io::Result<OwnedFd> {
         let id = self.maps.get(name).ok_or(io::ErrorKind::NotFound)?;
         sys::by_id(Listed::Map, *id)
     }
 
-    /// Pins it here.
+    /// Pins its maps and the spreader's links.
+    ///
+    /// # Errors
+    /// A map is missing, or something cannot be pinned.
     fn pin(&self, pins: &Pins) -> Result<(), Error> {
         pins.create()?;
         let failed = |what: &str, error: io::Error| {
@@ -228,7 +241,7 @@ impl Loaded {
         Ok(())
     }
 
-    /// Ends what can be ended without its pins.
+    /// Detaches the spreader's links: that works without their pins.
     fn detach(&self) {
         for link in self.links.iter().filter(|link| link.name.is_some()) {
             if let Err(error) = sys::detach_link(link.fd.as_fd()) {
@@ -238,7 +251,7 @@ impl Loaded {
     }
 }
 
-/// Ids of the links that are pinned here.
+/// Ids of the links that are pinned.
 fn ids(pins: &Pins) -> Vec<u32> {
     let names = pins.links().into_iter();
     names
@@ -247,11 +260,11 @@ fn ids(pins: &Pins) -> Vec<u32> {
         .collect()
 }
 
-/// Brings what there is of a rule together in the one place: what is pinned or held elsewhere is pinned here, if
-/// nothing is here yet, and ends, if there is. Whoever calls this has the rule's lock.
+/// Makes `pins` the only place where the rule is pinned. If nothing is pinned there yet, a rule that is pinned or
+/// held elsewhere is pinned there; else the copy elsewhere is detached. The caller has the rule's lock.
 ///
 /// # Errors
-/// It cannot be pinned here; it has other maps than ours.
+/// The rule cannot be pinned there, or it has the maps of another version.
 pub fn gather(rule: &str, pins: &Pins) -> Result<(), Error> {
     let elsewhere: Vec<Pins> = elsewhere(rule, pins);
     let strays = match Loaded::strays(rule, std::slice::from_ref(pins)) {
@@ -281,7 +294,7 @@ pub fn gather(rule: &str, pins: &Pins) -> Result<(), Error> {
                 pins.dir().display()
             );
             if let Err(error) = stray.pin(pins) {
-                // It goes on as it was.
+                // The rule stays as it was.
                 _ = pins.remove();
                 return Err(error);
             }
@@ -295,18 +308,17 @@ pub fn gather(rule: &str, pins: &Pins) -> Result<(), Error> {
     Ok(())
 }
 
-/// Where else it is pinned.
+/// Other places where the rule is pinned.
 fn elsewhere(rule: &str, pins: &Pins) -> Vec<Pins> {
     let all = Pins::all().rules.into_iter();
-    all.filter(|(name, it)| name == rule && !it.is_beside(pins)).map(|(_, it)| it).collect()
+    all.filter(|(name, it)| name == rule && !it.is_same_bpffs(pins)).map(|(_, it)| it).collect()
 }
 
-/// Checks that nothing of a rule is left in force once its pins are gone; what is left is ended as far as it can
-/// be.
+/// Checks that no link of the rule is left after its pins are removed. Detaches links that are left.
 ///
 /// # Errors
-/// Something is.
-pub fn ended(rule: &str) -> Result<(), Error> {
+/// Links are still there after that.
+pub fn check_ended(rule: &str) -> Result<(), Error> {
     let left = |found: &[Loaded]| found.iter().map(Loaded::links).sum::<usize>();
     let strays = || {
         Loaded::strays(rule, &[]).unwrap_or_else(|error| {
@@ -326,19 +338,19 @@ pub fn ended(rule: &str) -> Result<(), Error> {
         return Ok(());
     }
     Err(Error::Failure(format!(
-        "rule {rule} spreads nothing any more, but {left} of its links are still there, held by a process or by a \
+        "rule {rule} does not spread any more, but {left} of its links still exist, held by a process or by a \
          bpffs that cannot be reached from here: `bpftool link show` names the processes; end them, or unmount \
          that bpffs"
     )))
 }
 
-/// Whether a rule of this name is in force, wherever it is pinned.
+/// Whether a rule of this name spreads, wherever it is pinned. False if loaded programs cannot be listed.
 pub fn is_in_force(rule: &str) -> bool {
     Loaded::all().is_ok_and(|all| all.iter().any(|it| it.rule == rule && it.spreads()))
 }
 
-/// Links that a rule has beside those that are pinned here.
-pub fn beside(rule: &str, pins: &Pins) -> usize {
+/// How many links the rule has that are not pinned in `pins`. 0 if loaded programs cannot be listed.
+pub fn unpinned_links(rule: &str, pins: &Pins) -> usize {
     let found = Loaded::strays(rule, std::slice::from_ref(pins)).unwrap_or_default();
     found.iter().map(Loaded::links).sum()
 }

@@ -1,4 +1,4 @@
-//! The spreader's maps: what the hooks go by, what they count and tell, and those of a rule that is looked at.
+//! The spreader's maps: the rule that the hooks read, what they count and record, and the pinned maps of any rule.
 
 use std::os::fd::OwnedFd;
 
@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-/// What the hooks go by: the rule, and until when.
+/// The maps that the agent writes for the hooks: the rule, its lease, and since when ports are bound.
 pub struct RuleMaps {
     rules: Rules,
     lease: Array<MapData, u64>,
@@ -40,7 +40,10 @@ impl RuleMaps {
         Ok(Self { rules: Rules::new(take)?, lease, bound_since })
     }
 
-    /// The hooks go by this rule from now on, each call by one or the other as a whole.
+    /// Sets the rule. Each connect() uses the earlier rule or the new one as a whole.
+    ///
+    /// # Errors
+    /// A map cannot be written, or waiting for running hooks fails.
     pub fn set(&mut self, rule: &Rule) -> Result<(), Error> {
         let namespace = |rule: &Rule| (rule.netns, rule.netns_cookie);
         let earlier = self.rules.get();
@@ -51,9 +54,9 @@ impl RuleMaps {
         Ok(())
     }
 
-    /// Forgets which ports are bound in the namespace that the rule was in before: given back there, they would still count
-    /// as bound in the rule's namespace. What the hooks have counted there since the rule is in force is forgotten, too:
-    /// until the agent's next look, a port less counts as bound.
+    /// Forgets which ports are bound in the namespace that the rule was in before: their release there would be
+    /// counted as one in the rule's namespace. This also forgets what the hooks counted since the new rule is in
+    /// force: up to the agent's next reading, a port less may count as bound.
     fn forget_bound(&mut self) -> Result<(), Error> {
         for port in 0..self.bound_since.len() {
             self.bound_since.set(port, [0; 2], 0).map_err(wrong(map::BOUND_SINCE))?;
@@ -61,36 +64,43 @@ impl RuleMaps {
         Ok(())
     }
 
-    /// Leaves every connect() alone from now on.
+    /// Removes the rule: from now on, every connect() is exempt.
+    ///
+    /// # Errors
+    /// The map cannot be written.
     pub fn clear(&mut self) -> Result<(), Error> {
         self.rules.clear()
     }
 
-    /// The rule that the hooks go by.
+    /// The rule that the hooks read; `None`: there is none, or it cannot be read.
     pub fn get(&self) -> Option<Rule> {
         self.rules.get()
     }
 
-    /// CLOCK_MONOTONIC until which a leased rule is in force, ns.
+    /// Sets until when a leased rule is in force: CLOCK_MONOTONIC, ns.
+    ///
+    /// # Errors
+    /// The map cannot be written.
     pub fn set_lease(&mut self, until_ns: u64) -> Result<(), Error> {
         self.lease.set(0, until_ns, 0).map_err(wrong(map::LEASE))
     }
 }
 
-/// What had become of bound ports when a look began; only differences say anything.
+/// The hooks' counts of bound ports at the beginning of a reading of bound ports. They wrap: use differences only.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Looked {
-    /// Ports that bind() and listen() took, as [`held::BOUND`] says.
+pub struct BoundCounts {
+    /// Ports that bind() and listen() took: see [`held::BOUND`].
     pub bound: u32,
-    /// Those that were given back, as [`held::RELEASED`] and [`held::BACK`] say.
+    /// Bound ports that were released: see [`held::RELEASED`].
     pub released: u32,
+    /// Ports of `bound` that are free again: see [`held::BACK`].
     pub back: u32,
 }
 
-/// The spreader's other maps.
+/// The spreader's other maps: counters, excluded ports, the ring of decisions.
 pub struct SpreadMaps {
-    decided: PerCpuCounters,
-    taken: Array<MapData, [u64; 1024]>,
+    counts: PerCpuCounters,
+    excluded: Array<MapData, [u64; 1024]>,
     held: Array<MapData, u64>,
     decisions: Option<RingBuf<MapData>>,
 }
@@ -99,8 +109,8 @@ impl SpreadMaps {
     pub(crate) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
         let mut take = |name: &'static str| ebpf.take_map(name).ok_or_else(|| missing(name));
         Ok(Self {
-            decided: PerCpuCounters::new(take(map::DECISION_COUNT)?, map::DECISION_COUNT)?,
-            taken: take(map::EXCLUDED_PORTS)?.try_into().map_err(wrong(map::EXCLUDED_PORTS))?,
+            counts: PerCpuCounters::new(take(map::DECISION_COUNT)?, map::DECISION_COUNT)?,
+            excluded: take(map::EXCLUDED_PORTS)?.try_into().map_err(wrong(map::EXCLUDED_PORTS))?,
             held: take(map::HELD)?.try_into().map_err(wrong(map::HELD))?,
             decisions: Some(
                 take(map::DECISION_RING)?.try_into().map_err(wrong(map::DECISION_RING))?,
@@ -108,44 +118,56 @@ impl SpreadMaps {
         })
     }
 
-    /// Ports that are not handed out, one bit each.
-    pub fn set_taken(&mut self, ports: &[u64; 1024]) -> Result<(), Error> {
-        self.taken.set(0, ports, 0).map_err(wrong(map::EXCLUDED_PORTS))
+    /// Sets the ports that the spreader never binds as fast ports, one bit each.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn set_excluded(&mut self, ports: &[u64; 1024]) -> Result<(), Error> {
+        self.excluded.set(0, ports, 0).map_err(wrong(map::EXCLUDED_PORTS))
     }
 
-    /// Begins a look at what is bound: what the hooks have counted of bound ports in the rule's namespace and range up to
-    /// now; from here on, each port that is bound counts again.
-    pub fn begin_look(&mut self) -> Result<Looked, Error> {
-        // What is bound or given back meanwhile is to count twice, not never: what takes room is read before the look
-        // begins, and what gives room after that.
+    /// Begins a reading of the bound ports, and returns what the hooks have counted in the rule's namespace and range
+    /// up to now. From here on, they count again each port that is bound.
+    ///
+    /// # Errors
+    /// The map cannot be read or written.
+    pub fn begin_reading(&mut self) -> Result<BoundCounts, Error> {
+        // A port that is bound or released meanwhile may count twice, but must not be missed: the counts of taken
+        // ports are read before the new number is set, that of ports that are free again after it.
         let (bound, released) = (self.held(held::BOUND)?, self.held(held::RELEASED)?);
         let look = self.held(held::LOOK)?.wrapping_add(1);
         self.held.set(held::LOOK, u64::from(look), 0).map_err(wrong(map::HELD))?;
-        Ok(Looked { bound, released, back: self.held(held::BACK)? })
+        Ok(BoundCounts { bound, released, back: self.held(held::BACK)? })
     }
 
-    /// Truncation: these wrap, and only differences are looked at.
+    /// One of the counts, truncated to 32 bits: they wrap, and only differences are used.
     fn held(&self, index: u32) -> Result<u32, Error> {
         let count = self.held.get(&index, 0).map_err(wrong(map::HELD))?;
         Ok(u32::try_from(count & u64::from(u32::MAX)).unwrap_or_default())
     }
 
-    /// Ports that the spreader bound and that are held now, as the hooks count them.
+    /// How many fast ports the spreader's sockets hold now.
+    ///
+    /// # Errors
+    /// The map cannot be read.
     pub fn fast(&self) -> Result<u32, Error> {
         self.held(held::FAST)
     }
 
-    /// How often each decision was taken, summed over CPUs.
-    pub fn decided(&self) -> Result<[u64; Decision::COUNT], Error> {
+    /// How often the hooks took each decision, by [`Decision`], summed over CPUs.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn decision_counts(&self) -> Result<[u64; Decision::COUNT], Error> {
         let mut totals = [0; Decision::COUNT];
         for (total, decision) in totals.iter_mut().zip(Decision::ALL) {
-            *total = self.decided.sum(decision as u32)?;
+            *total = self.counts.sum(decision as u32)?;
         }
         Ok(totals)
     }
 
-    /// Hands every decision in the ring to `each`.
-    pub fn told(&mut self, mut each: impl FnMut(&DecisionRecord)) {
+    /// Calls `each` for every decision in the ring, and empties the ring. A record of unknown length is skipped.
+    pub fn drain_decisions(&mut self, mut each: impl FnMut(&DecisionRecord)) {
         while let Some(record) = self.decisions.as_mut().and_then(RingBuf::next) {
             if record.len() == size_of::<DecisionRecord>() {
                 each(&from::<DecisionRecord>(&record));
@@ -158,7 +180,7 @@ fn missing(name: &str) -> Error {
     Error::Failure(format!("the BPF object has no map {name}; build it again"))
 }
 
-/// The pinned maps of a rule, for looking only.
+/// The pinned or loaded maps of a rule, only to read them.
 pub struct Pinned {
     pub rule: RuleMaps,
     pub maps: SpreadMaps,
@@ -167,16 +189,17 @@ pub struct Pinned {
 }
 
 impl Pinned {
-    /// # Errors
-    /// A pin that is missing or of another kind.
+    /// Opens the maps that are pinned.
+    ///
+    /// A pin is missing, or is not a map of this type.
     pub fn open(pins: &Pins) -> Result<Self, Error> {
         Self::new(|name| pins.open_map(name))
     }
 
-    /// The same of a rule that is loaded, wherever it is pinned.
+    /// Opens the maps of a rule that is loaded, wherever they are pinned.
     ///
     /// # Errors
-    /// A map that it does not have.
+    /// The rule lacks a map.
     pub fn of_loaded(loaded: &Loaded) -> Result<Self, Error> {
         Self::new(|name| loaded.open_map(name))
     }
@@ -191,8 +214,10 @@ impl Pinned {
         Ok(Self {
             rule: RuleMaps::new(open)?,
             maps: SpreadMaps {
-                decided: PerCpuCounters::new(open(map::DECISION_COUNT)?, map::DECISION_COUNT)?,
-                taken: open(map::EXCLUDED_PORTS)?.try_into().map_err(wrong(map::EXCLUDED_PORTS))?,
+                counts: PerCpuCounters::new(open(map::DECISION_COUNT)?, map::DECISION_COUNT)?,
+                excluded: open(map::EXCLUDED_PORTS)?
+                    .try_into()
+                    .map_err(wrong(map::EXCLUDED_PORTS))?,
                 held: open(map::HELD)?.try_into().map_err(wrong(map::HELD))?,
                 decisions: None,
             },

@@ -1,5 +1,5 @@
-//! Where the spreader's maps and links are kept beyond the life of a process: one bpffs, that of the host's
-//! own mounts.
+//! Where a rule's maps and links are pinned, so that they outlive the process: in one bpffs, which the host's own
+//! mounts include.
 
 mod all;
 mod folder;
@@ -26,14 +26,15 @@ use crate::{
     runtime::beat::{Detaching, beat},
 };
 
-/// Our folder in a bpffs; below it one for each layout of the maps, below that one for each rule.
-const OURS: &str = "tracer";
+/// The folder of tracer in a bpffs. Below it is a folder for each layout of the maps, and below that one for each
+/// rule.
+const FOLDER: &str = "tracer";
 const MAPS: &str = "maps";
 const LINKS: &str = "links";
-/// A folder into which somebody goes on pinning is emptied so often.
+/// How often a folder is emptied at most, if other processes continue to pin into it.
 const TRIES: usize = 20;
 
-/// The folder of one rule: `maps/NAME`, `links/NAME`.
+/// The folder of one rule, with `maps/NAME` and `links/NAME`.
 #[derive(Clone, Debug)]
 pub struct Pins {
     bpffs: Bpffs,
@@ -42,25 +43,25 @@ pub struct Pins {
     shared: Arc<Shared>,
 }
 
-/// What all copies have in common.
+/// State that all copies of a [`Pins`] share.
 #[derive(Debug, Default)]
 struct Shared {
-    /// Nothing is pinned any more.
+    /// Nothing may be pinned any more, because the rule has ended.
     closed: AtomicBool,
-    /// Kept, so that paths to what is in them stay good.
+    /// The folders for maps and links, kept open so that paths through their descriptors stay valid.
     parts: Mutex<Option<(Folder, Folder)>>,
 }
 
 impl Pins {
-    /// The folder of this rule, which need not exist, in the one place where rules are pinned. Mounts a bpffs
-    /// if there is none.
+    /// The folder of this rule, which need not exist, in the bpffs where rules are pinned. Mounts a bpffs if there is
+    /// none.
     ///
     /// # Errors
-    /// No bpffs can be had that lasts; others than root can change what is in our folder; the rule is pinned by a
-    /// program with other maps.
+    /// There is no bpffs that outlives this process; other users can change the folder of tracer; a version with
+    /// other maps has pinned the rule.
     pub fn of(rule: &str) -> Result<Self, Error> {
-        let bpffs = bpffs::place()?;
-        root(&bpffs).and_then(|root| root.folder(OsStr::new(OURS))).map_err(unsafe_place)?;
+        let bpffs = bpffs::for_rules()?;
+        root(&bpffs).and_then(|root| root.folder(OsStr::new(FOLDER))).map_err(unsafe_folder)?;
         if let Some(Foreign { layout, pins, .. }) =
             Self::all().foreign.into_iter().find(|it| it.rule == rule)
         {
@@ -83,11 +84,11 @@ impl Pins {
         }
     }
 
-    /// Every rule that is pinned in a bpffs that can be reached, by name; the one place first.
+    /// Lists the rules in every bpffs that can be opened, sorted by name.
     pub fn all() -> All {
         let mut all = All::default();
         for bpffs in bpffs::all() {
-            if let Err(refused) = all.look_into(&bpffs) {
+            if let Err(refused) = all.add_rules_in(&bpffs) {
                 all.refused.push(refused);
             }
         }
@@ -96,68 +97,78 @@ impl Pins {
         all
     }
 
-    /// The same rule, looked for anew as everybody finds it.
-    pub(crate) fn again(&self) -> Option<Self> {
+    /// The same rule, as another process would find it; `None`: it is not found.
+    pub(crate) fn reopen(&self) -> Option<Self> {
         let mut all = Self::all().rules.into_iter();
-        all.find(|(name, it)| *name == self.rule && it.is_beside(self)).map(|(_, it)| it)
+        all.find(|(name, it)| *name == self.rule && it.is_same_bpffs(self)).map(|(_, it)| it)
     }
 
     pub fn rule(&self) -> &str {
         &self.rule
     }
 
+    /// Whether the folder exists and can be used.
     pub fn exists(&self) -> bool {
         self.folder().is_ok_and(|folder| folder.is_some())
     }
 
-    /// For people: where it is, as the host's own mounts are named.
+    /// The path of the folder in the host's own mounts, for people.
     pub fn dir(&self) -> PathBuf {
-        self.bpffs.path.join(OURS).join(&self.layout).join(&self.rule)
+        self.bpffs.path.join(FOLDER).join(&self.layout).join(&self.rule)
     }
 
-    /// Whether this is in the same file system.
-    pub fn is_beside(&self, other: &Self) -> bool {
+    /// Whether both are in the same bpffs.
+    pub fn is_same_bpffs(&self, other: &Self) -> bool {
         self.bpffs.device == other.bpffs.device
     }
 
+    /// Opens the folder of the rule; `None`: there is none.
     fn folder(&self) -> Result<Option<Folder>, Refused> {
         let mut folder = root(&self.bpffs)?;
-        for name in [OURS, &self.layout, &self.rule] {
+        for name in [FOLDER, &self.layout, &self.rule] {
             let Some(below) = folder.folder(OsStr::new(name))? else { return Ok(None) };
             folder = below;
         }
         Ok(Some(folder))
     }
 
-    /// One of the two folders; `None`: there is none.
+    /// Opens the folder for maps or that for links; `None`: there is none.
     fn part(&self, name: &str) -> io::Result<Option<Folder>> {
         let folder = self.folder().map_err(io::Error::other)?;
         let Some(folder) = folder else { return Ok(None) };
         folder.folder(OsStr::new(name)).map_err(io::Error::other)
     }
 
-    fn part_that_is(&self, name: &str) -> io::Result<Folder> {
+    /// As [`Self::part`]; it is an error if there is none.
+    fn existing_part(&self, name: &str) -> io::Result<Folder> {
         self.part(name)?.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
+    /// Makes the folders of the rule as far as they do not exist.
+    ///
+    /// # Errors
+    /// The rule has ended, or a folder cannot be made or used.
     pub(crate) fn create(&self) -> Result<(), Error> {
         if self.shared.closed.load(SeqCst) {
             return Err(Error::Failure("the rule has ended meanwhile".into()));
         }
         let make = || -> Result<(Folder, Folder), Refused> {
             let mut folder = root(&self.bpffs)?;
-            for name in [OURS, &self.layout, &self.rule] {
+            for name in [FOLDER, &self.layout, &self.rule] {
                 folder = folder.make(name)?;
             }
             Ok((folder.make(MAPS)?, folder.make(LINKS)?))
         };
-        let parts = make().map_err(unsafe_place)?;
+        let parts = make().map_err(unsafe_folder)?;
         *self.shared.parts.lock().unwrap_or_else(PoisonError::into_inner) = Some(parts);
         Ok(())
     }
 
-    /// Where a map is or is to be pinned, as long as this is kept; `None`: before [`Self::create`]. What is there
-    /// already must be a map.
+    /// The path at which a map is pinned or to be pinned, valid as long as this exists; `None`: before
+    /// [`Self::create`].
+    ///
+    /// # Errors
+    /// Something else than a map is there.
     pub(crate) fn map_path(&self, name: &str) -> io::Result<Option<PathBuf>> {
         let parts = self.shared.parts.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((maps, _)) = parts.as_ref() else { return Ok(None) };
@@ -167,7 +178,10 @@ impl Pins {
         }
     }
 
-    /// Where a link is to be pinned, as long as this is kept.
+    /// The path at which a link is to be pinned, valid as long as this exists.
+    ///
+    /// # Errors
+    /// The rule has ended, or before [`Self::create`].
     pub(crate) fn link_path(&self, name: &str) -> io::Result<PathBuf> {
         if self.shared.closed.load(SeqCst) {
             return Err(io::Error::other("the rule has ended meanwhile"));
@@ -177,32 +191,32 @@ impl Pins {
         Ok(links.path_of(name))
     }
 
-    /// A map that is pinned.
+    /// Opens a pinned map.
     pub(crate) fn open_map(&self, name: &str) -> io::Result<OwnedFd> {
-        self.part_that_is(MAPS)?.open(OsStr::new(name), Kind::Map)
+        self.existing_part(MAPS)?.open(OsStr::new(name), Kind::Map)
     }
 
-    /// A link that is pinned.
+    /// Opens a pinned link.
     pub(crate) fn open_link(&self, name: &str) -> io::Result<OwnedFd> {
-        self.part_that_is(LINKS)?.open(OsStr::new(name), Kind::Link)
+        self.existing_part(LINKS)?.open(OsStr::new(name), Kind::Link)
     }
 
     pub(crate) fn pin_map(&self, map: BorrowedFd<'_>, name: &str) -> io::Result<()> {
-        self.part_that_is(MAPS)?.pin(map, name)
+        self.existing_part(MAPS)?.pin(map, name)
     }
 
     pub(crate) fn pin_link(&self, link: BorrowedFd<'_>, name: &str) -> io::Result<()> {
         if self.shared.closed.load(SeqCst) {
             return Err(io::Error::other("the rule has ended meanwhile"));
         }
-        self.part_that_is(LINKS)?.pin(link, name)
+        self.existing_part(LINKS)?.pin(link, name)
     }
 
     pub(crate) fn rename_link(&self, from: &str, to: &str) -> io::Result<()> {
-        self.part_that_is(LINKS)?.rename(from, to)
+        self.existing_part(LINKS)?.rename(from, to)
     }
 
-    /// It need not be there.
+    /// Removes a pinned link, if there is one.
     pub(crate) fn remove_link(&self, name: &str) -> io::Result<()> {
         let Some(links) = self.part(LINKS)? else { return Ok(()) };
         match links.remove(OsStr::new(name), Kind::Link) {
@@ -211,14 +225,17 @@ impl Pins {
         }
     }
 
-    /// Names of the pinned links.
+    /// Names of the pinned links; empty also if they cannot be read.
     pub fn links(&self) -> Vec<String> {
         let names = self.part(LINKS).ok().flatten().and_then(|links| links.names().ok());
         let names = names.unwrap_or_default().into_iter();
         names.map(|name| name.to_string_lossy().into_owned()).collect()
     }
 
-    /// Removes the links that have none of these names. No new one is pinned from here on.
+    /// Removes the links with names that are not in `kept`. From here on, no link is pinned.
+    ///
+    /// # Errors
+    /// A link cannot be removed.
     pub fn remove_links_but(&self, kept: &[String]) -> Result<(), Error> {
         let _detaching = Detaching::begin();
         self.shared.closed.store(true, SeqCst);
@@ -228,12 +245,15 @@ impl Pins {
         Ok(())
     }
 
-    /// Removes everything, what acts first: a link that loses its last name detaches its program. Nothing is
-    /// removed where somebody else put something beside ours.
+    /// Removes the rule, links first: a link detaches its program when its last pin is removed. Removes nothing if
+    /// the folder has something that is not a pin of tracer.
+    ///
+    /// # Errors
+    /// The folder has such a thing, or something cannot be removed.
     pub fn remove(&self) -> Result<(), Error> {
         let _detaching = Detaching::begin();
         self.shared.closed.store(true, SeqCst);
-        let Some(folder) = self.folder().map_err(unsafe_place)? else { return Ok(()) };
+        let Some(folder) = self.folder().map_err(unsafe_folder)? else { return Ok(()) };
         self.check(&folder)?;
         for (part, kind) in [(LINKS, Kind::Link), (MAPS, Kind::Map)] {
             self.remove_part(&folder, part, kind)?;
@@ -243,9 +263,9 @@ impl Pins {
             let begin = root(&self.bpffs).ok()?;
             names.iter().try_fold(begin, |folder, name| folder.folder(OsStr::new(name)).ok()?)
         };
-        // Those above go only if no other rule is in them.
-        let [ours, layout, rule] = [OURS, &self.layout, &self.rule];
-        let names = [(&[ours, layout][..], rule), (&[ours][..], layout), (&[][..], ours)];
+        // A folder above the rule's is removed only if it has no other rule.
+        let [tracer, layout, rule] = [FOLDER, &self.layout, &self.rule];
+        let names = [(&[tracer, layout][..], rule), (&[tracer][..], layout), (&[][..], tracer)];
         for (number, (names, name)) in names.into_iter().enumerate() {
             let Some(folder) = above(names) else { break };
             match folder.remove_folder(OsStr::new(name)) {
@@ -264,22 +284,22 @@ impl Pins {
         Ok(())
     }
 
-    /// Whether all that is there is ours.
+    /// Checks that the folder has only pins of tracer.
     fn check(&self, folder: &Folder) -> Result<(), Error> {
         let failed =
             |path: PathBuf, source| Error::File { tried: "read", path, source, do_this: "" };
         let names = folder.names().map_err(|error| failed(self.dir(), error))?;
         if let Some(other) = names.iter().find(|name| *name != LINKS && *name != MAPS) {
-            return Err(self.not_ours(other));
+            return Err(self.not_a_pin(other));
         }
         for (part, kind) in [(LINKS, Kind::Link), (MAPS, Kind::Map)] {
-            let Some(below) = folder.folder(OsStr::new(part)).map_err(unsafe_place)? else {
+            let Some(below) = folder.folder(OsStr::new(part)).map_err(unsafe_folder)? else {
                 continue;
             };
             for name in below.names().map_err(|error| failed(below.path().to_owned(), error))? {
                 match below.open(&name, kind) {
                     Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                        return Err(self.not_ours(PathBuf::from(part).join(&name).as_os_str()));
+                        return Err(self.not_a_pin(PathBuf::from(part).join(&name).as_os_str()));
                     }
                     _ => {}
                 }
@@ -289,7 +309,7 @@ impl Pins {
     }
 
     fn remove_part(&self, folder: &Folder, part: &str, kind: Kind) -> Result<(), Error> {
-        let Some(below) = folder.folder(OsStr::new(part)).map_err(unsafe_place)? else {
+        let Some(below) = folder.folder(OsStr::new(part)).map_err(unsafe_folder)? else {
             return Ok(());
         };
         let mut tries = 0;
@@ -305,7 +325,7 @@ impl Pins {
             }
             tries += 1;
             match folder.remove_folder(OsStr::new(part)) {
-                // Somebody has pinned something since, who is about to end.
+                // Another process has pinned something since then; it stops soon, because its rule has ended.
                 Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty && tries < TRIES => {
                 }
                 Err(source) if source.kind() != io::ErrorKind::NotFound => {
@@ -316,9 +336,9 @@ impl Pins {
         }
     }
 
-    fn not_ours(&self, name: &OsStr) -> Error {
+    fn not_a_pin(&self, name: &OsStr) -> Error {
         Error::Failure(format!(
-            "{} is not tracer's, so the rule's folder is left as it is: move it away",
+            "{} is not a pin of tracer, so nothing of the rule's folder is removed: move it away",
             self.dir().join(name).display()
         ))
     }
@@ -337,11 +357,11 @@ fn root(bpffs: &Bpffs) -> Result<Folder, Refused> {
     Folder::root(bpffs.root.try_clone().map_err(failed)?, &bpffs.path)
 }
 
-fn unsafe_place(refused: Refused) -> Error {
+fn unsafe_folder(refused: Refused) -> Error {
     Error::Failure(format!(
         "rules cannot be pinned or read there: {refused}; whoever can change that folder could choose what \
          root loads and removes. Look at what is in it, remove it, and keep others out with `chmod 0700 \
          {}`",
-        bpffs::USUAL
+        bpffs::USUAL_PATH
     ))
 }

@@ -1,5 +1,5 @@
-//! The spreader's own programs and maps, beside a backend's: attached to the cgroups of a rule, and
-//! kept when the process ends.
+//! The spreader's own programs and maps, loaded with a backend's: attached to the cgroups of a rule, and pinned, so
+//! that they outlive the process.
 
 use std::{
     collections::HashSet,
@@ -10,11 +10,11 @@ use aya::{Ebpf, maps::MapData, programs::CgroupSockAddr};
 use tracer_common::settings::map;
 
 use super::links::{Link, adopt, create};
-pub use super::maps::{Looked, Pinned, RuleMaps, SpreadMaps};
+pub use super::maps::{BoundCounts, Pinned, RuleMaps, SpreadMaps};
 use super::{loaded::Mark, pinned::Pins};
 use crate::{kernel::sys, ledger::sizes::Kept};
 
-/// Maps that outlive the process.
+/// Maps that are pinned.
 pub(crate) const PINNED_MAPS: [&str; 15] = [
     map::CONNS,
     map::TUPLES,
@@ -33,7 +33,7 @@ pub(crate) const PINNED_MAPS: [&str; 15] = [
     map::TOUCHED,
 ];
 
-/// The programs, by the name of their link, and their forms, best first.
+/// For each hook: the name of its link before `@`, and its programs, of which the first that loads is used.
 const HOOKS: [(&str, &[&str]); 4] = [
     ("connect4", &["spread_connect4_fast", "spread_connect4"]),
     ("connect6", &["spread_connect6_fast", "spread_connect6"]),
@@ -41,7 +41,7 @@ const HOOKS: [(&str, &[&str]); 4] = [
     ("bind6", &["spread_bind6"]),
 ];
 
-/// How many entries the tables of a rule have that it has already.
+/// The sizes of the tables that the rule has already, in entries; `None`: it has no such table.
 pub fn kept_sizes(pins: &Pins) -> Kept {
     let entries = |name| {
         let map = MapData::from_fd(pins.open_map(name).ok()?).ok()?;
@@ -54,41 +54,44 @@ pub fn kept_sizes(pins: &Pins) -> Kept {
     }
 }
 
-/// A cgroup to spread.
+/// A cgroup to attach the spreader to.
 #[derive(Debug)]
-pub struct Place {
+pub struct CgroupTarget {
     pub id: u64,
     pub directory: OwnedFd,
 }
 
-/// What a spreader is made of.
+/// Settings of a spreader.
 #[derive(Debug)]
 pub struct Spreading {
     pub pins: Pins,
-    pub places: Vec<Place>,
-    /// Whether ports of our own are wanted.
+    pub cgroups: Vec<CgroupTarget>,
+    /// Whether the spreader may choose ports itself (fast ports).
     pub fast_ports: bool,
-    /// Whether a full pool is to fail connect() at once.
+    /// Whether connect() fails at once if the pool is full.
     pub fail_fast: bool,
 }
 
-/// The spreader of a session.
+/// The spreader of a session, attached.
 pub struct Spreader {
-    /// Until somebody takes them, who is then the only one that changes the rule.
+    /// The maps of the rule, until the thread that changes the rule takes them.
     pub rule: Option<RuleMaps>,
     pub maps: SpreadMaps,
-    /// Why there are no fast ports, if they were wanted.
+    /// Why there are no fast ports, for people; `None`: there are, or they are not wanted.
     pub no_fast_ports: Option<String>,
-    /// What else was wanted and cannot be had.
+    /// What else does not work, for people.
     pub degraded: Vec<String>,
-    /// Name of each hook's link, and the program that was loaded for it.
+    /// For each hook: the name of its link before `@`, and the program that is loaded.
     programs: Vec<(&'static str, &'static str)>,
     links: Vec<Link>,
 }
 
 impl Spreader {
-    /// Loads the best form of each program and attaches it to each cgroup. Where a link is pinned
-    /// already, it runs the new program from now on; see [`Self::remove_others`] for links to other cgroups.
+    /// Loads the best program for each hook and attaches it to each cgroup. A link that is pinned already runs the
+    /// new program from now on. Links to other cgroups stay: see [`Self::remove_other_links`].
+    ///
+    /// # Errors
+    /// The reason, as a text for people.
     pub(crate) fn attach(
         ebpf: &mut Ebpf,
         spreading: &Spreading,
@@ -105,48 +108,49 @@ impl Spreader {
             links: Vec::new(),
         };
         spreader.load(ebpf, spreading.fast_ports)?;
-        for (_, form) in mark.iter().flat_map(|_| spreader.programs.clone()) {
-            let fd = program(ebpf, form)?.fd().map_err(text)?;
+        for (_, name) in mark.iter().flat_map(|_| spreader.programs.clone()) {
+            let fd = program(ebpf, name)?.fd().map_err(text)?;
             let put = mark.map_or(Ok(()), |mark| mark.put_on(fd.as_fd()));
             if let Err(error) = put.and_then(|()| Mark::put_tables_on(fd.as_fd(), &spreading.pins))
             {
                 spreader
                     .degraded
-                    .push(format!("the rule is found only by its pins ({form}: {error})"));
+                    .push(format!("the rule is found only by its pins ({name}: {error})"));
             }
         }
-        for place in &spreading.places {
-            spreader.attach_to(ebpf, &spreading.pins, place)?;
+        for target in &spreading.cgroups {
+            spreader.attach_to(ebpf, &spreading.pins, target)?;
         }
         Ok(spreader)
     }
 
     fn load(&mut self, ebpf: &mut Ebpf, fast_ports: bool) -> Result<(), String> {
-        // The same form looks whether a TIME_WAIT can be taken over, so it is the best one in any case.
-        let mut no_fast_form = false;
-        for (link, forms) in HOOKS {
+        // The first program also checks whether a TIME_WAIT can be reused, so it is preferred without fast ports,
+        // too.
+        let mut fast_refused = false;
+        for (link, names) in HOOKS {
             let mut refusal = None;
-            for form in forms {
-                let fast = form.ends_with("_fast");
-                if fast && no_fast_form {
+            for name in names {
+                let fast = name.ends_with("_fast");
+                if fast && fast_refused {
                     continue;
                 }
-                match program(ebpf, form).and_then(|program| program.load().map_err(text)) {
+                match program(ebpf, name).and_then(|program| program.load().map_err(text)) {
                     Ok(()) => {
-                        self.programs.push((link, form));
+                        self.programs.push((link, name));
                         refusal = None;
                         break;
                     }
                     Err(error) => {
-                        tracing::debug!("{form}: {error}");
-                        // What the verifier says is for developers, and in the log.
+                        tracing::debug!("{name}: {error}");
+                        // The verifier's output is for developers; the debug log above has it.
                         let reason = error.split(" Verifier output").next().unwrap_or_default();
-                        let reason = format!("{form}: {reason}");
+                        let reason = format!("{name}: {reason}");
                         if fast && !link.ends_with('6') {
-                            no_fast_form = true;
+                            fast_refused = true;
                         }
                         if fast && !fast_ports {
-                            tracing::info!("single ports are not checked: {reason}");
+                            tracing::info!("TIME_WAITs are not checked for reuse: {reason}");
                         } else if fast && link.ends_with('6') {
                             tracing::warn!("no fast ports for IPv6: {reason}");
                             self.degraded.push(format!("no fast ports for IPv6: {reason}"));
@@ -158,7 +162,7 @@ impl Spreader {
                     }
                 }
             }
-            // A kernel without IPv6 spreads IPv4.
+            // A kernel without IPv6 still spreads IPv4.
             match refusal {
                 Some(refusal) if link.ends_with('4') => return Err(refusal),
                 Some(refusal) => self.degraded.push(format!("IPv6 is not spread: {refusal}")),
@@ -168,12 +172,17 @@ impl Spreader {
         Ok(())
     }
 
-    fn attach_to(&mut self, ebpf: &mut Ebpf, pins: &Pins, place: &Place) -> Result<(), String> {
-        for (hook, form) in &self.programs {
-            let name = format!("{hook}@{}", place.id);
-            let link = match adopt(ebpf, pins, &name, form, place.id) {
+    fn attach_to(
+        &mut self,
+        ebpf: &mut Ebpf,
+        pins: &Pins,
+        target: &CgroupTarget,
+    ) -> Result<(), String> {
+        for (hook, program) in &self.programs {
+            let name = format!("{hook}@{}", target.id);
+            let link = match adopt(ebpf, pins, &name, program, target.id) {
                 Some(link) => link,
-                None => create(ebpf, pins, &name, form, place)?,
+                None => create(ebpf, pins, &name, program, target)?,
             };
             self.links.retain(|other| other.name != name);
             self.links.push(link);
@@ -181,26 +190,32 @@ impl Spreader {
         Ok(())
     }
 
-    /// Whether everything is where others find it, and in force.
+    /// Checks that the rule is pinned where other processes find it, and that each link is pinned and attached.
+    ///
+    /// # Errors
+    /// What is missing, as a text for people.
     pub(crate) fn check(&self, pins: &Pins) -> Result<(), String> {
-        let where_ = pins.dir();
-        let wrong = |what: &str| Err(format!("{what}, below {}", where_.display()));
-        let Some(found) = pins.again() else { return wrong("what was pinned is not found again") };
+        let dir = pins.dir();
+        let wrong = |what: &str| Err(format!("{what}, below {}", dir.display()));
+        let Some(found) = pins.reopen() else { return wrong("the pinned rule is not found again") };
         for Link { name, fd } in &self.links {
-            let ours = sys::link_info(fd.as_fd()).map_err(text)?;
+            let held = sys::link_info(fd.as_fd()).map_err(text)?;
             let pinned = found.open_link(name).and_then(|fd| sys::link_info(fd.as_fd()));
-            if !pinned.is_ok_and(|pinned| pinned.id == ours.id) {
+            if !pinned.is_ok_and(|pinned| pinned.id == held.id) {
                 return wrong(&format!("{name} is not pinned"));
             }
-            if !name.ends_with(&format!("@{}", ours.cgroup)) {
+            if !name.ends_with(&format!("@{}", held.cgroup)) {
                 return wrong(&format!("{name} is not attached to its cgroup"));
             }
         }
         Ok(())
     }
 
-    /// Lets go of cgroups that are not the rule's any more.
-    pub(crate) fn remove_others(&self, pins: &Pins) -> Result<(), String> {
+    /// Removes pinned links to cgroups that this spreader is not attached to.
+    ///
+    /// # Errors
+    /// A link cannot be removed.
+    pub(crate) fn remove_other_links(&self, pins: &Pins) -> Result<(), String> {
         let wanted: HashSet<&str> = self.links.iter().map(|link| link.name.as_str()).collect();
         for name in pins.links() {
             if name.contains('@') && !wanted.contains(name.as_str()) {
@@ -210,25 +225,29 @@ impl Spreader {
         Ok(())
     }
 
-    /// Attaches to those of these cgroups that have no live link, and lets go of dead ones.
-    pub(crate) fn follow(
+    /// Attaches to those of these cgroups that have no live link, and removes links to cgroups that are gone.
+    ///
+    /// # Errors
+    /// The reason, as a text for people.
+    pub(crate) fn sync_cgroups(
         &mut self,
         ebpf: &mut Ebpf,
         pins: &Pins,
-        places: Vec<Place>,
+        targets: Vec<CgroupTarget>,
     ) -> Result<(), String> {
         self.links.retain(Link::is_alive);
-        for place in &places {
-            let end = format!("@{}", place.id);
-            let of_it = self.links.iter().filter(|link| link.name.ends_with(&end)).count();
-            if of_it < self.programs.len() {
-                self.attach_to(ebpf, pins, place)?;
+        for target in &targets {
+            let end = format!("@{}", target.id);
+            let attached = self.links.iter().filter(|link| link.name.ends_with(&end)).count();
+            if attached < self.programs.len() {
+                self.attach_to(ebpf, pins, target)?;
             }
         }
-        self.remove_others(pins)
+        self.remove_other_links(pins)
     }
 }
 
+/// The program of this name in the object.
 pub(super) fn program<'a>(
     ebpf: &'a mut Ebpf,
     name: &str,
@@ -237,6 +256,7 @@ pub(super) fn program<'a>(
     program.try_into().map_err(text)
 }
 
+/// The error with its sources, in one line.
 pub(super) fn text(error: impl std::error::Error) -> String {
     crate::kernel::error::chain(&error)
 }

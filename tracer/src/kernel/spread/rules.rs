@@ -1,4 +1,4 @@
-//! The rule that the spreader's hooks go by, kept so that each call sees one rule as a whole.
+//! The rule that the spreader's hooks read, stored so that each call sees one rule as a whole.
 
 use std::sync::atomic::{Ordering, fence};
 
@@ -10,12 +10,12 @@ use crate::{
     kernel::{error::wrong, sys::RunningPrograms},
 };
 
-/// Two places for a rule, and which of them the hooks read.
+/// Two slots for a rule, and which of them the hooks read.
 pub(crate) struct Rules {
-    places: Array<MapData, Rule>,
-    /// 0: none; else the place, from 1 up.
+    slots: Array<MapData, Rule>,
+    /// 0: there is no rule; else the number of the slot, from 1 up.
     current: Array<MapData, u32>,
-    /// `None`: somebody may still read the place that is not current. (Who only looks does not need it.)
+    /// `None`: a hook may still read the slot that is not current. (Only a process that sets rules needs this.)
     running: Option<RunningPrograms>,
 }
 
@@ -24,7 +24,7 @@ impl Rules {
         mut take: impl FnMut(&'static str) -> Result<Map, Error>,
     ) -> Result<Self, Error> {
         Ok(Self {
-            places: take(map::RULES)?.try_into().map_err(wrong(map::RULES))?,
+            slots: take(map::RULES)?.try_into().map_err(wrong(map::RULES))?,
             current: take(map::ACTIVE_RULE)?.try_into().map_err(wrong(map::ACTIVE_RULE))?,
             running: None,
         })
@@ -34,18 +34,22 @@ impl Rules {
         self.current.get(&0, 0).map_err(wrong(map::ACTIVE_RULE))
     }
 
+    /// The current rule; `None`: there is none, or it cannot be read.
     pub(crate) fn get(&self) -> Option<Rule> {
-        // While a place is read, the agent may write it only if it set two rules meanwhile.
+        // The slot that is being read is overwritten only if the agent sets two rules meanwhile: then try again.
         (0..8).find_map(|_| {
             let current = self.current().ok()?;
-            let rule = self.places.get(&current.checked_sub(1)?, 0).ok()?;
+            let rule = self.slots.get(&current.checked_sub(1)?, 0).ok()?;
             (self.current().ok()? == current).then_some(rule)
         })
     }
 
-    /// The hooks go by this rule from now on, each call by one or the other as a whole.
+    /// Sets the rule. Each connect() uses the earlier rule or the new one as a whole.
+    ///
+    /// # Errors
+    /// A map cannot be written, or waiting for running hooks fails.
     pub(crate) fn set(&mut self, rule: &Rule) -> Result<(), Error> {
-        // Given back when all went well, so that whoever comes after a failure waits first.
+        // Put back only after success, so that the call after a failed one waits first.
         let running = if let Some(running) = self.running.take() {
             running
         } else {
@@ -53,17 +57,21 @@ impl Rules {
             running.wait().map_err(cannot_wait)?;
             running
         };
-        let place = u32::from(self.current()? == 1);
-        self.places.set(place, rule, 0).map_err(wrong(map::RULES))?;
-        // Whoever reads the new number reads the new rule.
+        let slot = u32::from(self.current()? == 1);
+        self.slots.set(slot, rule, 0).map_err(wrong(map::RULES))?;
+        // A hook that reads the new number must also read the new rule.
         fence(Ordering::SeqCst);
-        self.current.set(0, place + 1, 0).map_err(wrong(map::ACTIVE_RULE))?;
-        // Those that read the old number are through with the old rule, whose place is written next.
+        self.current.set(0, slot + 1, 0).map_err(wrong(map::ACTIVE_RULE))?;
+        // Hooks that read the old number end before the old rule's slot is written next.
         running.wait().map_err(cannot_wait)?;
         self.running = Some(running);
         Ok(())
     }
 
+    /// Removes the rule.
+    ///
+    /// # Errors
+    /// The map cannot be written.
     pub(crate) fn clear(&mut self) -> Result<(), Error> {
         self.running = None;
         self.current.set(0, 0, 0).map_err(wrong(map::ACTIVE_RULE))

@@ -1,5 +1,5 @@
-//! What is loaded, by the numbers that the kernel gives to links, programs and maps; and a mark on programs.
-//! To list and to open by number takes CAP_SYS_ADMIN.
+//! Loaded links, programs and maps by the ids that the kernel gives them, and marks on programs. To list ids and to
+//! open by id takes CAP_SYS_ADMIN.
 
 use std::{
     io,
@@ -13,12 +13,12 @@ use aya_obj::generated::{
 
 use super::{bpf, owned};
 
-/// Bytes of a mark.
+/// Size of a mark, in bytes.
 pub(in super::super) const MARK_SIZE: usize = 64;
-/// Maps of a program that are looked at.
+/// How many maps of a program are read at most.
 const MOST_MAPS: usize = 64;
 
-/// A kind of thing that has numbers.
+/// A kind of object that has an id.
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) enum Listed {
     Link,
@@ -26,20 +26,26 @@ pub(in super::super) enum Listed {
     Map,
 }
 
-/// The next link after this number; `None`: there is none.
+/// The smallest id of a link above this one; `None`: there is none.
+///
+/// # Errors
+/// As bpf(2): EPERM without CAP_SYS_ADMIN.
 pub(in super::super) fn next_link(after: u32) -> io::Result<Option<u32>> {
     // SAFETY: all-zero is a valid bpf_attr.
     let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
     attr.__bindgen_anon_6.__bindgen_anon_1.start_id = after;
     match bpf(bpf_cmd::BPF_LINK_GET_NEXT_ID, &mut attr) {
-        // SAFETY: the kernel wrote the number, as the call succeeded.
+        // SAFETY: the call succeeded, so the kernel wrote the id.
         Ok(_) => Ok(Some(unsafe { attr.__bindgen_anon_6.next_id })),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// Opens what has this number.
+/// Opens the object with this id.
+///
+/// # Errors
+/// As bpf(2): ENOENT if it is gone, EPERM without CAP_SYS_ADMIN.
 pub(in super::super) fn by_id(kind: Listed, id: u32) -> io::Result<OwnedFd> {
     // SAFETY: all-zero is a valid bpf_attr.
     let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
@@ -48,21 +54,21 @@ pub(in super::super) fn by_id(kind: Listed, id: u32) -> io::Result<OwnedFd> {
         Listed::Program => bpf_cmd::BPF_PROG_GET_FD_BY_ID,
         Listed::Map => bpf_cmd::BPF_MAP_GET_FD_BY_ID,
     };
-    // All of them are the same field.
+    // The three ids are the same field of a union.
     attr.__bindgen_anon_6.__bindgen_anon_1.start_id = id;
     owned(bpf(command, &mut attr)?)
 }
 
-/// What the kernel says of a link.
+/// Properties of a link.
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct LinkInfo {
     pub id: u32,
     pub program: u32,
-    /// 0: it is not attached to a cgroup, or that is gone.
+    /// Id of its cgroup; 0: it is not a cgroup link, or the cgroup was removed.
     pub cgroup: u64,
-    /// It was attached to a cgroup, and does nothing any more.
+    /// Whether it is a cgroup link whose cgroup was removed: it has no effect any more.
     pub is_over: bool,
-    /// The call that it is attached to, of a cgroup's.
+    /// Name of the call that a cgroup link is attached to; `None`: another kind of link, or another call.
     pub hook: Option<&'static str>,
 }
 
@@ -73,7 +79,7 @@ pub(in super::super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> 
     let mut found =
         LinkInfo { id: info.id, program: info.prog_id, cgroup: 0, is_over: false, hook: None };
     if info.type_ == bpf_link_type::BPF_LINK_TYPE_CGROUP as u32 {
-        // SAFETY: any bits are valid numbers, and it is a cgroup's link.
+        // SAFETY: any bits are valid numbers, and the type says that it is a cgroup link.
         let cgroup = unsafe { info.__bindgen_anon_1.cgroup };
         found.cgroup = cgroup.cgroup_id;
         found.is_over = cgroup.cgroup_id == 0;
@@ -89,7 +95,7 @@ const HOOKS: [(bpf_attach_type, &str); 4] = [
     (bpf_attach_type::BPF_CGROUP_INET6_BIND, "bind6"),
 ];
 
-/// Name of a program, cut after 15 bytes, and the numbers of its maps.
+/// Name of a program, cut after 15 bytes, and the ids of its maps.
 pub(in super::super) fn program_info(program: BorrowedFd<'_>) -> io::Result<(String, Vec<u32>)> {
     let mut ids = [0_u32; MOST_MAPS];
     // SAFETY: all-zero is a valid bpf_prog_info, and asks for nothing that is written elsewhere.
@@ -107,7 +113,8 @@ pub(in super::super) fn map_name(map: BorrowedFd<'_>) -> io::Result<String> {
     Ok(text(&info.name))
 }
 
-/// BPF_OBJ_GET_INFO_BY_FD. The kernel writes no more than it knows of, and no more than fits.
+/// Reads the properties of an object (BPF_OBJ_GET_INFO_BY_FD). The kernel writes no more than it knows, and no more
+/// than fits.
 fn about<T>(fd: BorrowedFd<'_>, info: &mut T) -> io::Result<()> {
     // SAFETY: all-zero is a valid bpf_attr.
     let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
@@ -122,7 +129,7 @@ fn text(name: &[std::ffi::c_char]) -> String {
     String::from_utf8_lossy(&bytes.collect::<Vec<_>>()).into_owned()
 }
 
-/// A map of one value, which cannot be changed from user space any more.
+/// Makes a map of one value, which user space cannot change afterwards.
 pub(in super::super) fn create_mark(name: &str, value: &[u8; MARK_SIZE]) -> io::Result<OwnedFd> {
     // SAFETY: all-zero is a valid bpf_attr.
     let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
@@ -154,7 +161,7 @@ pub(in super::super) fn read_mark(map: BorrowedFd<'_>) -> io::Result<[u8; MARK_S
     // SAFETY: all-zero is a valid bpf_map_info.
     let mut info: bpf_map_info = unsafe { std::mem::zeroed() };
     about(map, &mut info)?;
-    // The kernel writes as much as a value has.
+    // The check comes first because the kernel writes as many bytes as the map's values have.
     let array = bpf_map_type::BPF_MAP_TYPE_ARRAY as u32;
     if info.type_ != array || info.value_size as usize != MARK_SIZE {
         return Err(io::ErrorKind::InvalidData.into());
@@ -169,7 +176,7 @@ pub(in super::super) fn read_mark(map: BorrowedFd<'_>) -> io::Result<[u8; MARK_S
     Ok(value)
 }
 
-/// The map lives as long as the program, and is among its maps (Linux 5.10).
+/// Adds the map to the program's maps, so that it exists as long as the program (Linux 5.10).
 pub(in super::super) fn bind_map(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: all-zero is a valid bpf_attr.
     let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
@@ -178,7 +185,7 @@ pub(in super::super) fn bind_map(program: BorrowedFd<'_>, map: BorrowedFd<'_>) -
     bpf(bpf_cmd::BPF_PROG_BIND_MAP, &mut attr).map(drop)
 }
 
-/// Ends a cgroup's link, whoever holds it.
+/// Detaches a cgroup link, even if other processes have it open or pinned.
 pub(in super::super) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: all-zero is a valid bpf_attr.
     let mut attr: bpf_attr = unsafe { std::mem::zeroed() };

@@ -19,7 +19,7 @@ use crate::{
         },
         netns::Netns,
     },
-    kernel::spread::programs::Looked,
+    kernel::spread::programs::BoundCounts,
     runtime::clock,
 };
 
@@ -51,7 +51,7 @@ pub(super) struct Ports {
     addresses: Vec<AddressUse>,
     course: Course,
     /// See [`Tracer::looked`].
-    looked: Looked,
+    looked: BoundCounts,
     /// When entries of TOUCHED were removed, and how long that took.
     removal: Cost,
     pub(super) not_noted: NotNoted,
@@ -109,21 +109,21 @@ impl Tracer {
 
     /// To be called before bound ports are read: one that is bound in between counts twice for a spreader until the next
     /// time, not never.
-    fn begin_look(&mut self) -> Result<(), Error> {
+    fn begin_reading(&mut self) -> Result<(), Error> {
         if let Some(spreader) = &mut self.session.spreader {
-            self.ports.looked = spreader.maps.begin_look()?;
+            self.ports.looked = spreader.maps.begin_reading()?;
         }
         Ok(())
     }
 
     /// What a spreader's hooks had counted when the bound ports were read that [`Self::blocked`] goes by.
-    pub const fn looked(&self) -> Looked {
+    pub const fn looked(&self) -> BoundCounts {
         self.ports.looked
     }
 
     fn read_binds(&mut self) -> Result<(), Error> {
         let began = Instant::now();
-        self.begin_look()?;
+        self.begin_reading()?;
         let (mut ports, mut is_any_chosen) = (Vec::new(), false);
         self.session.maps.binds(|key, bound| {
             ports.push((bound.place.netns, key.port));
@@ -142,7 +142,7 @@ impl Tracer {
         self.session.maps.touched(|port, one| {
             touched.insert(port, one);
         })?;
-        self.begin_look()?;
+        self.begin_reading()?;
         let mut binds = Vec::new();
         self.session.maps.binds(|key, bound| binds.push((key, bound)))?;
         self.capacities.left_over(BoundPorts::default());

@@ -21,7 +21,7 @@ use crate::{
         mounts, netns, process, sockdiag,
     },
     kernel::{
-        attach::{self, Places, Session, Settings},
+        attach::{self, AttachTargets, Session, Settings},
         btf::{Btf, BtfError},
         facts::KernelFacts,
         offsets::Offsets,
@@ -190,7 +190,7 @@ fn attach_best(
         Err(error) => return Err(none_can_run(config, &btf, error)),
     };
     let root = cgroups::find().map_err(|error| none_can_run(config, &btf, &error))?;
-    let places = Places { cgroup: root.directory, tracepoint_id };
+    let targets = AttachTargets { cgroup: root.directory, tracepoint_id };
     let mut settings = Settings {
         event_mask,
         ring_size: config.ring_size,
@@ -206,7 +206,7 @@ fn attach_best(
     let mut refused = Vec::new();
     // fexit in the first round, the others in the second.
     for symbols in [false, true] {
-        let facts = KernelFacts::look(&btf, symbols);
+        let facts = KernelFacts::read(&btf, symbols);
         let plan = Plan::new(&facts, choice(config.backend));
         settings.blocked_until_free = facts.blocked_until_free;
         settings.maps_are_locked = facts.maps_are_locked;
@@ -217,9 +217,9 @@ fn attach_best(
             .copied()
             .filter(|backend| symbols != (*backend == Backend::Fexit))
             .collect();
-        match attach::attach(&settings, &attempts, &places) {
+        match attach::attach(&settings, &attempts, &targets) {
             Ok(session) => {
-                for (backend, reason) in &plan.passed_over {
+                for (backend, reason) in &plan.skipped {
                     tracing::info!("backend {backend} is not used: {reason}");
                 }
                 tracing::info!("attached: the backend is {}", session.backend);
@@ -242,7 +242,7 @@ fn none_can_run(
     btf: &Result<Btf, BtfError>,
     reason: &dyn std::error::Error,
 ) -> Error {
-    let plan = Plan::new(&KernelFacts::look(btf, false), choice(config.backend));
+    let plan = Plan::new(&KernelFacts::read(btf, false), choice(config.backend));
     let forced = plan.attempts.iter().map(|backend| (backend.to_string(), reason.to_string()));
     no_backend(&plan, forced)
 }
@@ -260,7 +260,7 @@ pub fn cgroup_names(config: &KernelConfig) -> Result<Names, Error> {
 
 /// Each backend's reason: those that were not tried, then those that the kernel refused.
 fn no_backend(plan: &Plan, refused: impl IntoIterator<Item = (String, String)>) -> Error {
-    let passed = plan.passed_over.iter().map(|(one, why)| (one.to_string(), why.clone()));
+    let passed = plan.skipped.iter().map(|(one, why)| (one.to_string(), why.clone()));
     Error::NoBackend { reasons: passed.chain(refused).collect() }
 }
 

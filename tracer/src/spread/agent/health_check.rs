@@ -56,7 +56,7 @@ impl Agent {
         let Some(spreader) = &mut self.tracer.session.spreader else { return false };
         let mut refused: Vec<Addr> = Vec::new();
         let mut doubted = Vec::new();
-        spreader.maps.told(|told| {
+        spreader.maps.drain_decisions(|told| {
             let is_new = || {
                 !refused.contains(&told.chosen)
                     && self.health.refused.until(&told.chosen, now).is_none()
@@ -149,7 +149,7 @@ impl Agent {
         }
         self.before = seen;
         // After the tuples: what is under way is missing now, and makes up for it at the next look.
-        let decided = self.spreader()?.maps.decided()?;
+        let decided = self.spreader()?.maps.decision_counts()?;
         let chosen = [Decision::LeastUsed, Decision::FastPort].map(|it| decided.get(it as usize));
         self.missing.look(chosen.into_iter().flatten().sum(), opened);
         // Those that had no way are back as soon as they have one.

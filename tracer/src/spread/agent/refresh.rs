@@ -74,7 +74,7 @@ impl Agent {
         let (usable, left_out) = self.usable(now);
         let taken = ports::taken(&self.inside.range, &blocked);
         if *taken != *self.taken {
-            self.spreader()?.maps.set_taken(&taken)?;
+            self.spreader()?.maps.set_excluded(&taken)?;
             self.taken = taken;
         }
         let destinations = self.inside.host.ways.destinations(&self.destinations);

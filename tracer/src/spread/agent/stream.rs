@@ -113,7 +113,7 @@ impl Agent {
     }
 
     fn not_told(&mut self) -> Result<u64, Error> {
-        let decided = self.spreader()?.maps.decided()?;
+        let decided = self.spreader()?.maps.decision_counts()?;
         Ok(decided.get(Decision::NotTold as usize).copied().unwrap_or(0))
     }
 

@@ -26,7 +26,7 @@ fn inputs<'a>(addresses: &'a [PoolAddress], destinations: &'a [Destination]) -> 
         capacity: 28_230,
         other_capacity: 14_115,
         unsure: false,
-        bound: Looked::default(),
+        bound: BoundCounts::default(),
         reuse: Reuse::default(),
         low: 32_768,
         high: 60_999,

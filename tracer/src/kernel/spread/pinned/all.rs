@@ -1,20 +1,20 @@
-//! Every rule that is pinned, wherever.
+//! Lists the rules that are pinned in any bpffs.
 
 use std::{ffi::OsStr, io};
 
 use tracer_common::settings::LAYOUT;
 
-use super::{LINKS, MAPS, OURS, Pins, Refused, folder::Folder, root};
+use super::{FOLDER, LINKS, MAPS, Pins, Refused, folder::Folder, root};
 use crate::kernel::bpffs::Bpffs;
 
-/// The rules that are pinned anywhere.
+/// The rules that are pinned in any bpffs that can be opened.
 #[derive(Debug, Default)]
 pub struct All {
-    /// By name, with the maps of this version.
+    /// Rules with the maps of this version, by name.
     pub rules: Vec<(String, Pins)>,
-    /// With other maps than ours.
+    /// Rules with the maps of another version.
     pub foreign: Vec<Foreign>,
-    /// What was not looked into.
+    /// Folders that were not searched, and why.
     pub refused: Vec<Refused>,
 }
 
@@ -27,17 +27,21 @@ pub struct Foreign {
 }
 
 impl All {
-    pub(super) fn look_into(&mut self, bpffs: &Bpffs) -> Result<(), Refused> {
-        let Some(ours) = root(bpffs)?.folder(OsStr::new(OURS))? else { return Ok(()) };
+    /// Adds the rules that are pinned in this bpffs.
+    ///
+    /// # Errors
+    /// The folder of tracer cannot be used.
+    pub(super) fn add_rules_in(&mut self, bpffs: &Bpffs) -> Result<(), Refused> {
+        let Some(tracer) = root(bpffs)?.folder(OsStr::new(FOLDER))? else { return Ok(()) };
         let unreadable = |folder: &Folder, error: io::Error| Refused {
             path: folder.path().to_owned(),
             why: format!("cannot be read: {error}"),
         };
-        for layout in ours.names().map_err(|error| unreadable(&ours, error))? {
+        for layout in tracer.names().map_err(|error| unreadable(&tracer, error))? {
             let Some(number) = layout.to_str().and_then(|name| name.parse::<u32>().ok()) else {
                 continue;
             };
-            let Some(of_layout) = self.open(&ours, &layout) else { continue };
+            let Some(of_layout) = self.open(&tracer, &layout) else { continue };
             for rule in of_layout.names().map_err(|error| unreadable(&of_layout, error))? {
                 let Some(folder) = self.open(&of_layout, &rule) else { continue };
                 let Some(rule) = rule.to_str() else { continue };
@@ -46,7 +50,7 @@ impl All {
                     self.rules.push((rule.to_owned(), pins));
                     continue;
                 }
-                // Only what has the form of ours is one of another version.
+                // A folder is a rule of another version only if it has the folders that every rule has.
                 let parts =
                     [MAPS, LINKS].map(|part| self.open(&folder, OsStr::new(part)).is_some());
                 if parts == [true; 2] {

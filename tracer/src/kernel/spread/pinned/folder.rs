@@ -1,5 +1,5 @@
-//! Folders of a bpffs that only root can change, by descriptors: whoever else could rename or link in one of
-//! them would choose what root opens and removes.
+//! Folders of a bpffs that only root can change, opened by descriptor. Whoever else could rename or link something in
+//! one of them could choose what root opens and removes.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -23,7 +23,7 @@ use crate::kernel::sys;
 
 const PRIVATE: Mode = Mode::RWXU;
 
-/// Why a folder is not used.
+/// A folder that is not used, and why. Read as a sentence: path, then reason.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{} {why}", path.display())]
 pub struct Refused {
@@ -31,7 +31,7 @@ pub struct Refused {
     pub why: String,
 }
 
-/// An open folder.
+/// An open folder of a bpffs.
 #[derive(Clone, Debug)]
 pub(super) struct Folder {
     fd: Arc<OwnedFd>,
@@ -39,7 +39,7 @@ pub(super) struct Folder {
     path: PathBuf,
 }
 
-/// What is pinned.
+/// A kind of pinned object.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Kind {
     Map,
@@ -47,7 +47,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// What the kernel calls a descriptor of it (`anon_inode_getfd` in kernel/bpf/syscall.c).
+    /// The kernel's name of a descriptor of this kind (`anon_inode_getfd` in kernel/bpf/syscall.c).
     const fn name(self) -> &'static str {
         match self {
             Self::Map => "anon_inode:bpf-map",
@@ -57,11 +57,14 @@ impl Kind {
 }
 
 impl Folder {
-    /// The root of a bpffs. That others can make something in it does no harm where they cannot rename or remove
-    /// what is ours.
+    /// The root folder of a bpffs. Other users may be able to make files in it only if it is sticky: then they cannot
+    /// rename or remove root's.
+    ///
+    /// # Errors
+    /// The folder does not belong to root, or other users can change what is in it.
     pub(super) fn root(fd: OwnedFd, path: &Path) -> Result<Self, Refused> {
         let refused = |why: String| Refused { path: path.to_owned(), why };
-        let stat = fstat(&fd).map_err(|errno| refused(format!("cannot be looked at: {errno}")))?;
+        let stat = fstat(&fd).map_err(|errno| refused(format!("cannot be examined: {errno}")))?;
         let mode = Mode::from_raw_mode(stat.st_mode);
         let sticky = mode.contains(Mode::SVTX);
         only_roots(stat.st_uid, if sticky { Mode::empty() } else { mode }).map_err(refused)?;
@@ -72,13 +75,16 @@ impl Folder {
         &self.path
     }
 
-    /// A folder in it; `None`: there is none.
+    /// Opens the folder `name` in this one; `None`: there is none.
+    ///
+    /// # Errors
+    /// It is not a folder, is on another file system, or other users can change it.
     pub(super) fn folder(&self, name: &OsStr) -> Result<Option<Self>, Refused> {
         let path = self.path.join(name);
         let refused = |why: String| Refused { path: path.clone(), why };
-        // A name is one part of a path, or it could lead out.
+        // The name must be one component: another one could lead out of this folder.
         if name.as_bytes().contains(&b'/') || matches!(name.as_bytes(), b"" | b"." | b"..") {
-            return Err(refused("is no name of a folder".into()));
+            return Err(refused("is not the name of a folder".into()));
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = match openat(&self.fd, name, flags, Mode::empty()) {
@@ -89,7 +95,7 @@ impl Folder {
             }
             Err(errno) => return Err(refused(format!("cannot be opened: {errno}"))),
         };
-        let stat = fstat(&fd).map_err(|errno| refused(format!("cannot be looked at: {errno}")))?;
+        let stat = fstat(&fd).map_err(|errno| refused(format!("cannot be examined: {errno}")))?;
         if stat.st_dev != self.device {
             return Err(refused("is in another file system, which is mounted there".into()));
         }
@@ -97,7 +103,10 @@ impl Folder {
         Ok(Some(Self { fd: Arc::new(fd), device: stat.st_dev, path }))
     }
 
-    /// A folder in it, made where there is none: for root only, whatever the umask.
+    /// Opens the folder `name` in this one, or makes it with mode 0700, whatever the umask.
+    ///
+    /// # Errors
+    /// As [`Self::folder`], or it cannot be made.
     pub(super) fn make(&self, name: &str) -> Result<Self, Refused> {
         let path = self.path.join(name);
         let made = match mkdirat(&self.fd, name, PRIVATE) {
@@ -106,18 +115,19 @@ impl Folder {
             Err(errno) => return Err(Refused { path, why: format!("cannot be made: {errno}") }),
         };
         let folder = self.folder(OsStr::new(name))?;
-        let folder = folder.ok_or_else(|| Refused { path, why: "is gone again".into() })?;
+        let folder = folder
+            .ok_or_else(|| Refused { path, why: "was removed while it was being made".into() })?;
         if made {
             let failed = |errno| Refused {
                 path: folder.path.clone(),
-                why: format!("cannot be kept from others: {errno}"),
+                why: format!("cannot be set to mode 0700: {errno}"),
             };
             fchmod(&folder.fd, PRIVATE).map_err(failed)?;
         }
         Ok(folder)
     }
 
-    /// Names in it.
+    /// Names of the entries of this folder.
     pub(super) fn names(&self) -> io::Result<Vec<OsString>> {
         let mut names = Vec::new();
         for entry in Dir::read_from(&self.fd)? {
@@ -129,17 +139,20 @@ impl Folder {
         Ok(names)
     }
 
-    /// A path to something in it, for calls that take nothing else, as long as this is kept.
+    /// A path to an entry, for calls that take only paths. It is valid as long as this folder is open.
     pub(super) fn path_of(&self, name: &str) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.fd.as_raw_fd())).join(name)
     }
 
-    /// What is pinned under a name. What is neither a map nor a link, as asked for, is an error.
+    /// Opens what is pinned under this name.
+    ///
+    /// # Errors
+    /// There is no such pin, or it is not of this kind (`InvalidData`).
     pub(super) fn open(&self, name: &OsStr, kind: Kind) -> io::Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat(&self.fd, name, flags, Mode::empty())?;
         let stat = fstat(&file)?;
-        let other = || io::Error::new(io::ErrorKind::InvalidData, "it is no pin of tracer's");
+        let other = || io::Error::new(io::ErrorKind::InvalidData, "it is not a pin of tracer");
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile
             || stat.st_dev != self.device
         {
@@ -147,7 +160,7 @@ impl Folder {
         }
         let fd = sys::open_pin(&PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())))?;
         let is = fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
-        // As there are two places in the kernel that name a link, there are two names.
+        // Kernels name the descriptor of a link in one of two ways: anon_inode:bpf-link, anon_inode:bpf_link.
         let is = is.to_string_lossy().replace('_', "-").replace("anon-inode", "anon_inode");
         if is == kind.name() { Ok(fd) } else { Err(other()) }
     }
@@ -160,7 +173,7 @@ impl Folder {
         Ok(renameat(&self.fd, from, &self.fd, to)?)
     }
 
-    /// Removes a pin of this kind, and nothing else.
+    /// Removes a pin of this kind; fails if the name is anything else.
     pub(super) fn remove(&self, name: &OsStr, kind: Kind) -> io::Result<()> {
         drop(self.open(name, kind)?);
         Ok(unlinkat(&self.fd, name, AtFlags::empty())?)
@@ -178,13 +191,14 @@ impl AsFd for Folder {
     }
 }
 
+/// Checks that only root can change a folder. The error is the reason, as the end of a sentence.
 fn only_roots(owner: u32, mode: Mode) -> Result<(), String> {
     if owner != 0 {
         return Err(format!("belongs to user {owner}, not to root"));
     }
     if mode.intersects(Mode::WGRP | Mode::WOTH) {
         return Err(format!(
-            "can be changed by others than root (mode {:o})",
+            "can be changed by other users (mode {:o})",
             mode.as_raw_mode() & 0o7777
         ));
     }
@@ -224,7 +238,7 @@ mod tests {
             assert!(folder.folder(OsStr::new(name)).is_err(), "{name}");
         }
         assert!(folder.folder(OsStr::new("none")).unwrap().is_none());
-        let made = folder.make("ours").unwrap();
+        let made = folder.make("made").unwrap();
         assert_eq!(fstat(&made).unwrap().st_mode & 0o7777, 0o700);
     }
 
