@@ -1,18 +1,19 @@
 //! `tracer spread`: a pool of source addresses for the connections of some cgroups.
 //!
-//! What is asked for becomes the [`tracer_common::Rule`] that the hooks go by: [`pool`],
-//! [`destinations`], [`ways`], [`rule`], [`health`] and [`projection`] take values and return values;
-//! [`addresses`] asks the kernel, and `agent` keeps the rule true to the host.
+//! The command line becomes the [`tracer_common::Rule`] that the hooks read. [`pool`], [`destinations`],
+//! [`auto`], [`rule`], [`health`] and [`projection`] take values and return values; [`addresses`] asks the
+//! kernel, and `agent` updates the rule when the host changes.
 
 pub mod addresses;
 mod agent;
 pub mod destinations;
 
+pub mod auto;
 mod decision_log;
 pub mod dry_run;
-mod ears;
 pub mod health;
 pub mod missing_connects;
+mod netns_sockets;
 mod notes;
 pub mod pool;
 mod pools;
@@ -25,8 +26,7 @@ pub mod rule;
 mod start;
 pub mod state;
 pub mod status;
-pub mod ways;
 
-pub use agent::{Agent, BEAT as LEASE_RENEWED};
+pub use agent::{Agent, LEASE_RENEWED};
 pub use pools::pools;
 pub use release::release;

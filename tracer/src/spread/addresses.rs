@@ -21,22 +21,23 @@ use crate::host::netlink::{Query, Socket};
 pub(super) use routes::reaches;
 pub use watch::Watch;
 
-use super::reach::Choice;
+use super::reach::AutoChoice;
 
-/// Interfaces, addresses or routes of one answer; a pool can have tens of thousands of addresses.
+/// Limit of interfaces, addresses or routes in one answer of the kernel: a host can have tens of thousands of
+/// addresses, and a router has a million routes.
 const MAX_ANSWERS: usize = 1_000_000;
 
-/// What [`super::pool`] has to know of a network namespace.
+/// The interfaces and addresses of a network namespace.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Host {
-    /// Names.
+    /// Names of all interfaces.
     pub interfaces: Vec<String>,
     pub addresses: Vec<HostAddress>,
-    /// IPv4 addresses that no interface has, but that a route of type local makes the host's own
-    /// (`ip route add local`). Only those that were asked for.
+    /// Of the addresses that [`Self::read`] was given: the IPv4 ones that no interface has, but that a route of
+    /// type local makes the host's own (`ip route add local`).
     pub routed: Vec<Ipv4Addr>,
-    /// The interfaces whose addresses `--pool auto` takes. Empty until the routes were looked at.
-    pub ways: Choice,
+    /// The interfaces whose addresses `--pool auto` takes. The default until the routes have been read.
+    pub auto: AutoChoice,
 }
 
 /// An address of an interface.
@@ -66,23 +67,27 @@ pub mod flag {
 }
 
 impl Host {
-    /// Asks about the network namespace of the calling thread. Of `wanted`, those that no interface
-    /// has are looked up among the routes.
+    /// The interfaces and addresses of the calling thread's network namespace. Of `wanted`, the IPv4 addresses
+    /// that no interface has are looked up in the routes.
+    ///
+    /// # Errors
+    /// The kernel does not list its interfaces or addresses.
     pub fn read(wanted: impl IntoIterator<Item = IpAddr>) -> io::Result<Self> {
-        Self::read_by(None, wanted)
+        Self::read_with(None, wanted)
     }
 
-    /// [`Self::read`] for the network namespace of this asker, if there is one.
-    pub(super) fn read_by(
-        asker: Option<&Asker>,
+    /// [`Self::read`] for the network namespace of `socket`; `None`: the calling thread's.
+    pub(super) fn read_with(
+        socket: Option<&QuerySocket>,
         wanted: impl IntoIterator<Item = IpAddr>,
     ) -> io::Result<Self> {
-        let links = list(asker, "interfaces", &wire::links(), wire::RTM_NEWLINK, wire::link)?;
+        let links = list(socket, "interfaces", &wire::links(), wire::RTM_NEWLINK, wire::link)?;
         let names: BTreeMap<u32, String> = links.into_iter().collect();
-        let found = list(asker, "addresses", &wire::addresses(), wire::RTM_NEWADDR, wire::address)?;
+        let found =
+            list(socket, "addresses", &wire::addresses(), wire::RTM_NEWADDR, wire::address)?;
         let host_address = |found: wire::Address| HostAddress {
             address: found.ip,
-            // It may have come after the interfaces were read.
+            // No name: the interface was added after the interfaces were listed.
             interface: names
                 .get(&found.interface)
                 .cloned()
@@ -98,26 +103,30 @@ impl Host {
             // IPv6 sockets bind only to addresses of an interface (ipv6_chk_addr in the kernel).
             IpAddr::V4(_) | IpAddr::V6(_) => None,
         });
-        let routed = missing.filter(|address| is_routed_here(asker, *address)).collect();
+        let routed = missing.filter(|address| is_routed_here(socket, *address)).collect();
         let interfaces = names.into_values().collect();
-        Ok(Self { interfaces, addresses, routed, ways: Choice::default() })
+        Ok(Self { interfaces, addresses, routed, auto: AutoChoice::default() })
     }
 }
 
-/// A socket for questions about the network namespace that it was opened in, whichever thread asks.
-/// It keeps that namespace alive.
+/// A netlink socket that answers for the network namespace in which it was opened, whichever thread asks. It keeps
+/// that namespace alive.
 #[derive(Debug)]
-pub(super) struct Asker(Socket);
+pub(super) struct QuerySocket(Socket);
 
-impl Asker {
-    /// In the network namespace of the calling thread.
+impl QuerySocket {
+    /// Opens one in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// The kernel grants no such socket.
     pub(super) fn open() -> io::Result<Self> {
         Ok(Self(Socket::open(None, SocketFlags::CLOEXEC, 0)?))
     }
 }
 
+/// All answers to a dump request.
 fn list<T>(
-    asker: Option<&Asker>,
+    socket: Option<&QuerySocket>,
     things: &'static str,
     request: &[u8],
     reply: u16,
@@ -125,14 +134,14 @@ fn list<T>(
 ) -> io::Result<Vec<T>> {
     let limit = MAX_ANSWERS;
     Query { name: "rtnetlink", things, protocol: None, request, reply, parse, limit }
-        .answers_by(asker.map(|asker| &asker.0))
+        .answers_by(socket.map(|socket| &socket.0))
 }
 
-/// Whether the kernel takes packets to this address for its own. It says so for an address without
-/// an interface too, and refuses where there is no route at all.
-fn is_routed_here(asker: Option<&Asker>, address: Ipv4Addr) -> bool {
+/// Whether the kernel accepts packets to this address as its own (a route of type local, which may name an address
+/// that no interface has). False, too, if there is no route at all.
+fn is_routed_here(socket: Option<&QuerySocket>, address: Ipv4Addr) -> bool {
     list(
-        asker,
+        socket,
         "routes",
         &wire::route_to(address.into(), None),
         wire::RTM_NEWROUTE,
@@ -141,17 +150,18 @@ fn is_routed_here(asker: Option<&Asker>, address: Ipv4Addr) -> bool {
     .is_ok_and(|routes| routes.contains(&true))
 }
 
-/// Whether packets to this destination, from this source or from any, find a way, in the network
-/// namespace of the calling thread.
+/// Whether the calling thread's network namespace has a route to this destination from this source; `None`: from
+/// the source that the kernel would choose.
 pub(super) fn has_route(destination: IpAddr, source: Option<IpAddr>) -> bool {
-    list(None, "routes", &wire::route_to(destination, source), wire::RTM_NEWROUTE, wire::is_way)
+    list(None, "routes", &wire::route_to(destination, source), wire::RTM_NEWROUTE, wire::is_usable)
         .is_ok_and(|routes| routes.contains(&true))
 }
 
-/// Whether a socket in the network namespace of the calling thread can have this address.
+/// Whether a socket in the calling thread's network namespace can bind this address. True, too, if the answer is
+/// not known.
 pub(super) fn can_be_bound(address: IpAddr) -> bool {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    // UDP, so that no port of ours is taken by looking, and one that is missing says nothing.
+    // A UDP socket: the test takes no TCP port. A lack of free ports is another error (EADDRINUSE).
     let tried = socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
         .and_then(|socket| bind(&socket, &SocketAddr::new(address, 0)));
     tried != Err(Errno::ADDRNOTAVAIL)

@@ -1,4 +1,4 @@
-//! The agent of one rule: keeps the pool true to the host while the hooks work by themselves.
+//! The agent of one rule: it updates the rule when the host changes. The hooks spread connections without it.
 
 mod health_check;
 mod keeper;
@@ -16,15 +16,17 @@ use tracer_common::{
     spread::{Destination, LeftOut, rule_flag},
 };
 
-pub use self::keeper::BEAT;
-use self::{health_check::Seen, keeper::Keeper, refresh::RouteReads, stream::Counted};
+pub use self::keeper::LEASE_RENEWED;
+use self::{
+    health_check::TupleBaseline, keeper::Keeper, refresh::RouteReads, stream::StreamCounters,
+};
 use super::{
     addresses::Host,
     decision_log::DecisionLog,
     health::Health,
     missing_connects::MissingConnects,
     pool,
-    start::{self, Inside},
+    start::{self, NetnsView},
     state::{Lock, State},
 };
 use crate::{
@@ -48,52 +50,56 @@ use crate::{
     },
 };
 
-/// How soon a refusal is acted upon.
-const LOOK: Duration = Duration::from_millis(50);
-/// How often everything else is looked at.
-const ROUND: Duration = Duration::from_secs(1);
-/// The spreader does not listen to events of the ledger.
-const NO_RING: u32 = 4096;
+/// How often decisions are read, and so how soon a refused address leaves the rule.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// How often everything else is checked.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Size of the ring buffer for the ledger's events, in bytes. The spreader reads none of them: the smallest will do.
+const RING_SIZE: u32 = 4096;
 
-/// A running spreader and what keeps it.
+/// A running spreader, and all that its agent knows.
 pub struct Agent {
     config: SpreadConfig,
     tracer: Tracer,
     pins: Pins,
     netns: Netns,
-    inside: Inside,
-    /// The only one that changes the rule.
+    /// What was read of the network namespace.
+    view: NetnsView,
+    /// The only thread that changes the rule.
     keeper: Keeper,
-    /// The namespace is gone.
+    /// Nothing leads to the network namespace any more.
     namespace_gone: bool,
     destinations: Vec<Destination>,
     health: Health,
     missing: MissingConnects,
-    /// Addresses without a route to a destination that has one without them, oldest first.
+    /// Pairs of a source and a destination that the host can reach, but not from this source; oldest first.
     unrouted: VecDeque<TupleKey>,
-    /// What the hooks leave out towards single destinations.
+    /// Pairs of a source and a destination that the hooks do not use, and why.
     left_out: HashMap<TupleKey, LeftOut>,
-    /// What the hooks went by when it was last made.
+    /// The rule as the hooks got it at the last refresh.
     rule: Rule,
-    taken: Box<[u64; 1024]>,
+    /// One bit for each port that the hooks must not hand out.
+    excluded: Box<[u64; 1024]>,
     routes: RouteReads,
     random: u64,
-    before: HashMap<TupleKey, Seen>,
+    /// Each tuple's counters at the last health check.
+    baselines: HashMap<TupleKey, TupleBaseline>,
     decision_log: DecisionLog,
     cgroups_gone: Vec<PathBuf>,
-    counted: Counted,
-    said: State,
-    #[expect(dead_code, reason = "held, not used")]
+    stream_counters: StreamCounters,
+    /// What `tracer status` shows.
+    published: State,
+    #[expect(dead_code, reason = "held until the agent ends")]
     lock: Option<Lock>,
 }
 
 impl Agent {
-    /// Finds out whether everything is right, then attaches, or takes over what an earlier agent left
-    /// behind; spreading has begun when this returns.
+    /// Checks the configuration, then attaches the programs, or takes over the pins of an earlier agent. When this
+    /// returns, connections are spread.
     ///
     /// # Errors
-    /// As `trace::start`; a pool, cgroup, destination or namespace that cannot be (78); another agent
-    /// of the same rule (75).
+    /// Those of `trace::start`; a pool, cgroup, destination or namespace that cannot be used (exit code 78); another
+    /// agent of the same rule is running (75).
     pub fn start(
         kernel: &KernelConfig,
         config: SpreadConfig,
@@ -103,20 +109,21 @@ impl Agent {
         let netns = start::namespace(config.netns.as_ref())?;
         let worker = Worker::spawn()
             .map_err(|error| Error::Failure(format!("cannot start a thread: {error}")))?;
-        let ears = start::ears(&worker, &netns).map_err(start::cannot_look)?;
-        let mut inside = start::look(&worker, &netns, &config).map_err(start::cannot_look)?;
-        // Its threads have every privilege; the tracer has threads of its own.
+        let sockets = start::open_sockets(&worker, &netns).map_err(start::cannot_read_netns)?;
+        let mut view =
+            start::read_netns(&worker, &netns, &config).map_err(start::cannot_read_netns)?;
+        // Its threads keep every privilege; the tracer starts its own, with fewer.
         drop(worker);
-        start::pool(&config, &mut inside)?;
-        let places = start::places(&config.cgroups)?;
+        start::pool(&config, &mut view)?;
+        let targets = start::attach_targets(&config.cgroups)?;
         trace::check_privileges()?;
         let pins = Pins::of(&config.rule)?;
         let (rule, early) = (config.rule.clone(), pins.clone());
-        shutdown::undo_with(Some(Box::new(move || start::withdraw(&rule, &early))));
+        shutdown::undo_with(Some(Box::new(move || start::remove_unused_lock(&rule, &early))));
         let taken = Lock::take(&config.rule);
         let gathered = taken.and_then(|lock| loaded::gather(&config.rule, &pins).map(|()| lock));
         let lock = gathered.inspect_err(|_| {
-            start::withdraw(&config.rule, &pins);
+            start::remove_unused_lock(&config.rule, &pins);
             shutdown::undo_with(None);
         })?;
         let adopted = pins.exists();
@@ -125,49 +132,49 @@ impl Agent {
         shutdown::undo_with(Some(Box::new(move || undone.run())));
         let spreading = Spreading {
             pins: pins.clone(),
-            cgroups: places,
+            cgroups: targets,
             fast_ports: config.flags & rule_flag::FAST_PORTS != 0,
             fail_fast: config.flags & rule_flag::FAIL_FAST != 0,
         };
-        let kernel = KernelConfig { ring_size: NO_RING, ..*kernel };
-        let earlier = State::read(&config.rule).believed().filter(|_| adopted).unwrap_or_default();
+        let kernel = KernelConfig { ring_size: RING_SIZE, ..*kernel };
+        let earlier = State::read(&config.rule).trusted().filter(|_| adopted).unwrap_or_default();
         let begin = || -> Result<Self, Error> {
             shutdown::go_on()?;
             let mut tracer = trace::start_spreading(&kernel, spreading)?;
             shutdown::go_on()?;
             let maps = tracer.session.spreader.as_mut().and_then(|spreader| spreader.rule.take());
             let listed = pool::listed(&config.pool).collect();
-            let host = inside.host.clone();
+            let host = view.host.clone();
             let keep = tracer.kept_for_maps;
             let keeper =
-                Keeper::start(maps.ok_or_else(bug)?, config.lease, ears, host, listed, keep)?;
+                Keeper::start(maps.ok_or_else(bug)?, config.lease, sockets, host, listed, keep)?;
             let mut agent = Self {
-                said: State::default(),
-                counted: Counted::new(&earlier),
+                published: State::default(),
+                stream_counters: StreamCounters::new(&earlier),
                 cgroups_gone: Vec::new(),
                 random: clock::wall_ns().wrapping_mul(0x9e37_79b9_7f4a_7c15),
                 rule: Rule::default(),
-                taken: Box::new([0; 1024]),
+                excluded: Box::new([0; 1024]),
                 routes: RouteReads::new(),
                 health: Health::default(),
                 missing: MissingConnects::default(),
                 unrouted: VecDeque::new(),
                 left_out: HashMap::new(),
-                before: HashMap::new(),
+                baselines: HashMap::new(),
                 decision_log: DecisionLog::new(sink, names, &config.rule, config.sample)?,
                 destinations: config.destinations(),
                 config,
                 tracer,
                 pins: pins.clone(),
                 netns,
-                inside,
+                view,
                 keeper,
                 namespace_gone: false,
                 lock: None,
             };
             agent.refresh()?;
             shutdown::go_on()?;
-            // From here on it is as it was asked for.
+            // The hooks have the new rule: the links to cgroups that it no longer names can go.
             agent.tracer.session.remove_other_links(&pins).map_err(Error::Failure)?;
             trace::enter_to_attach()?;
             Ok(agent)
@@ -177,33 +184,33 @@ impl Agent {
             Err(error) => {
                 undo.run();
                 shutdown::undo_with(None);
-                // What else went wrong on the way is of no interest then.
+                // If a signal stopped the start, that is the result, and not the error that followed.
                 shutdown::go_on().and(Err(error))
             }
         }
     }
 
-    /// Follows the host until asked to stop.
+    /// Updates the rule when the host changes, until a signal asks to stop.
     ///
     /// # Errors
-    /// BPF maps that cannot be used; a stdout that cannot be written, but for a closed one.
-    pub fn run(mut self, asked: &StopSignals) -> Result<(), Error> {
+    /// A BPF map cannot be read or written; the keeper's thread has ended; pins cannot be removed.
+    pub fn run(mut self, signals: &StopSignals) -> Result<(), Error> {
         let releases = self.config.on_exit == OnExit::Release && !self.config.detach;
         let undo = start::Undo::new(&self.config.rule, &self.pins, !releases);
         shutdown::undo_with(
             releases.then(|| -> Box<dyn FnOnce() -> bool + Send> { Box::new(move || undo.run()) }),
         );
-        self.begin(asked)?;
+        self.begin(signals)?;
         let mut round = Instant::now();
-        while !asked.stop() && !self.config.detach {
-            self.keeper.wait(LOOK);
+        while !signals.stop() && !self.config.detach {
+            self.keeper.wait(POLL_INTERVAL);
             let mut changed = self.addresses_changed()?;
-            changed |= self.follow_routes();
-            changed |= self.hear();
-            if round.elapsed() >= ROUND {
+            changed |= self.reread_routes();
+            changed |= self.drain_decisions();
+            if round.elapsed() >= CHECK_INTERVAL {
                 round = Instant::now();
                 self.tracer.reconcile_if_due()?;
-                self.look_at_health()?;
+                self.check_health()?;
                 self.reattach();
                 self.losses()?;
                 changed = true;
@@ -212,7 +219,7 @@ impl Agent {
                 self.refresh()?;
                 self.degradation();
             }
-            if asked.reopen() {
+            if signals.reopen() {
                 self.decision_log.reopen();
             }
             self.tracer.session.flush_log();
@@ -230,43 +237,45 @@ impl Agent {
         } else {
             self.finish()?;
         }
-        // Last: nothing of the rule waits for a reader.
+        // Last: it may wait for the reader of the output, and the rule must not.
         self.decision_log.wait();
         Ok(())
     }
 
+    /// The spreader's maps and links.
     fn spreader(&mut self) -> Result<&mut Spreader, Error> {
         let spreader = self.tracer.session.spreader.as_mut();
         spreader.ok_or_else(bug)
     }
 
-    /// True if addresses have come or gone. From the rule the keeper has taken them already.
+    /// Takes over the keeper's list of addresses; true if it has a new one. The keeper has removed missing addresses
+    /// from the rule already.
     fn addresses_changed(&mut self) -> Result<bool, Error> {
-        let news = self.keeper.news()?.filter(|_| !self.namespace_gone);
-        let Some(host) = news else { return Ok(false) };
+        let changed = self.keeper.take_changes()?.filter(|_| !self.namespace_gone);
+        let Some(host) = changed else { return Ok(false) };
         let here = |host: &Host, address| host.addresses.iter().any(|it| it.address == address);
         let new = host.addresses.iter().map(|it| it.address);
-        for address in new.filter(|address| !here(&self.inside.host, *address)) {
+        for address in new.filter(|address| !here(&self.view.host, *address)) {
             self.health.forget(&pool::to_addr(address));
         }
-        // By the routes as they were; they are looked at again.
-        let ways = std::mem::take(&mut self.inside.host.ways);
-        self.inside.host = Host { ways, ..host };
+        // The choice by the old routes holds until they are read again.
+        let auto = std::mem::take(&mut self.view.host.auto);
+        self.view.host = Host { auto, ..host };
         self.routes.changed = true;
         Ok(true)
     }
 
-    /// A cgroup that was removed takes its links' effect with it; one of the same name may be back.
+    /// Attaches to cgroups that were removed and made again: the links went with the old ones.
     fn reattach(&mut self) {
         let mut gone: Vec<PathBuf> = Vec::new();
-        let mut places = Vec::new();
+        let mut targets = Vec::new();
         for path in &self.config.cgroups {
-            match start::place(path) {
-                Ok(place) => places.push(place),
+            match start::attach_target(path) {
+                Ok(target) => targets.push(target),
                 Err(_) => gone.push(path.clone()),
             }
         }
-        if let Err(error) = self.tracer.session.sync_cgroups(&self.pins, places) {
+        if let Err(error) = self.tracer.session.sync_cgroups(&self.pins, targets) {
             tracing::warn!("cannot attach to a cgroup that came back: {error}");
         }
         for path in gone.iter().filter(|path| !self.cgroups_gone.contains(path)) {

@@ -1,4 +1,4 @@
-//! Decisions as JSON Lines.
+//! The spreader's decisions as JSON Lines.
 
 mod writer;
 
@@ -9,7 +9,7 @@ use tracer_common::{
     spread::{Decision, DecisionRecord},
 };
 
-use self::writer::{Handed, Writer};
+use self::writer::{Handover, Writer};
 use super::pool::address;
 use crate::{
     commands::record::{
@@ -30,31 +30,32 @@ use crate::{
     runtime::shutdown::StopSignals,
 };
 
-/// Of a pool without room, one line is written in so much time where not every decision is.
+/// Unless every decision has a line, full pools have one line in so much time, ns.
 const FULL_PAUSE_NS: u64 = 1_000_000_000;
 
-/// Writes decisions. Nothing is written before [`DecisionLog::begin`], and nothing after its reader is gone.
+/// Writes decisions. It writes nothing before [`DecisionLog::begin`], and nothing after its reader is gone.
 pub(super) struct DecisionLog {
+    /// `None`: the reader is gone.
     writer: Option<Writer>,
     /// The stream has begun.
     begun: bool,
     rule: Arc<str>,
     callers: Callers,
-    /// One decision in so many is wanted; 0: none.
+    /// 1: every decision has a line; 0: only full pools have; else one decision in so many, as the hooks sample them.
     sample: u32,
-    /// When the newest pool without room was told, by CLOCK_MONOTONIC.
+    /// When the last line about a full pool was made, by CLOCK_MONOTONIC, ns; `None`: there was none.
     full_ns: Option<u64>,
-    /// Lines of decisions, those that were left out too.
+    /// Lines of decisions, including those that found no room.
     lines: u64,
-    /// Decisions that this program does not know.
+    /// Decisions of a kind that this program does not know.
     undecodable: u64,
 }
 
 impl DecisionLog {
-    /// Starts the thread that writes, with the calling thread's privileges, of which it keeps what it needs.
+    /// Starts the thread that writes; it gives up the calling thread's privileges that it does not need.
     ///
     /// # Errors
-    /// No thread can be had.
+    /// The thread cannot be started, or the kernel refuses a step of its sandbox.
     pub(super) fn new(sink: Sink, names: Names, rule: &str, sample: u32) -> Result<Self, Error> {
         let writer = Some(Writer::start(sink)?);
         let (begun, full_ns) = (false, None);
@@ -70,84 +71,86 @@ impl DecisionLog {
         })
     }
 
-    /// Begins the stream. `line`: its first one.
+    /// Begins the stream with this line.
     pub(super) fn begin(
         &mut self,
-        asked: &StopSignals,
+        signals: &StopSignals,
         line: impl FnOnce(&mut Output) -> Result<(), Closed> + Send + 'static,
     ) {
         if let Some(writer) = &mut self.writer {
-            writer.begin(asked);
+            writer.begin(signals);
             self.begun = true;
         }
-        // The first one always finds room.
-        self.hand_over(|output| line(output).and_then(|()| output.write()));
+        // The queue is empty, so this line finds room.
+        self.enqueue(|output| line(output).and_then(|()| output.write()));
     }
 
-    /// Says whether the line will be written, as far as is known now. A reader that is gone has what it wanted.
-    fn hand_over(
+    /// Queues a line. False: it will not be written, because the queue is full, the stream has not begun, or the
+    /// reader is gone.
+    fn enqueue(
         &mut self,
         line: impl FnOnce(&mut Output) -> Result<(), Closed> + Send + 'static,
     ) -> bool {
         let Some(writer) = self.writer.as_ref().filter(|_| self.begun) else { return false };
         match writer.add(line) {
-            Handed::Over => true,
-            Handed::LeftOut => false,
-            Handed::Closed => {
+            Handover::Queued => true,
+            Handover::QueueFull => false,
+            Handover::Closed => {
                 self.writer = None;
                 false
             }
         }
     }
 
-    /// Adds one decision, if it is wanted.
-    pub(super) fn add(&mut self, told: &DecisionRecord) {
-        let Some(decision) = Decision::from_wire(told.decision) else {
+    /// Writes a line of this decision, if one is wanted.
+    pub(super) fn add(&mut self, record: &DecisionRecord) {
+        let Some(decision) = Decision::from_wire(record.decision) else {
             self.undecodable += 1;
             return;
         };
-        if self.writer.is_none() || !self.begun || !self.wants(decision, told.mono_ns) {
+        if self.writer.is_none() || !self.begun || !self.wants(decision, record.mono_ns) {
             return;
         }
         let some = |addr: Addr| (addr != Addr::UNSPECIFIED).then(|| address(addr));
-        let destination = address(told.destination);
+        let destination = address(record.destination);
         let (reason, passed) = reason(decision);
-        let name: Option<Name> = self.callers.cgroups.get(told.who.cgroup, Instant::now()).cloned();
-        let called = self.callers.processes.called(&told.who, told.mono_ns);
-        let (told, rule) = (*told, Arc::clone(&self.rule));
+        let name: Option<Name> =
+            self.callers.cgroups.get(record.who.cgroup, Instant::now()).cloned();
+        let called = self.callers.processes.called(&record.who, record.mono_ns);
+        let (record, rule) = (*record, Arc::clone(&self.rule));
         let text = |name: &[u8; 16]| String::from_utf8_lossy(until_nul(name)).into_owned();
         self.lines += 1;
-        let handed = self.hand_over(move |output| {
-            let record = Decided {
+        let queued = self.enqueue(move |output| {
+            let line = Decided {
                 transport: "tcp",
                 family: if destination.is_ipv4() { "ipv4" } else { "ipv6" },
                 destination,
-                port: told.destination_port,
-                netns: told.netns,
-                pid: told.who.pid,
+                port: record.destination_port,
+                netns: record.netns,
+                pid: record.who.pid,
                 comm: text(&called.name),
                 comm_source: called.of.word(),
                 thread: text(&called.thread),
                 cgroup: name.as_ref().map(|name| &*name.path),
                 container: name.as_ref().and_then(|name| name.container.as_deref()),
                 unit: name.as_ref().and_then(|name| name.unit.as_deref()),
-                cookie: told.cookie,
-                chosen: some(told.chosen),
-                chosen_port: (told.port != 0).then_some(told.port),
-                original: some(told.original),
+                cookie: record.cookie,
+                chosen: some(record.chosen),
+                chosen_port: (record.port != 0).then_some(record.port),
+                original: some(record.original),
                 reason,
                 passed,
                 rule: &rule,
-                in_use: some(told.chosen).map(|_| told.in_use),
+                in_use: some(record.chosen).map(|_| record.in_use),
             };
-            output.decided(told.mono_ns, &record)
+            output.decided(record.mono_ns, &line)
         });
-        if !handed && let Some(writer) = &self.writer {
+        if !queued && let Some(writer) = &self.writer {
             writer.leave_out();
         }
     }
 
-    /// Whether a line is wanted of this decision. Of a pool without room one is in any case.
+    /// Whether this decision has a line.
     fn wants(&mut self, decision: Decision, mono_ns: u64) -> bool {
         if self.sample == 1 {
             return true;
@@ -163,23 +166,23 @@ impl DecisionLog {
         wanted
     }
 
-    /// Lines that were left out, and decisions that no line could be made of.
+    /// How many lines were dropped, and how many decisions this program did not know.
     pub(super) fn dropped(&self) -> (Dropped, u64) {
         (self.writer.as_ref().map(Writer::dropped).unwrap_or_default(), self.undecodable)
     }
 
-    /// Adds a line of what was lost since the last one. False: it cannot be said now.
+    /// Writes a line: `count` more were lost for this reason. False: it will not be written.
     pub(super) fn lost(&mut self, reason: &'static str, count: u64) -> bool {
-        self.hand_over(move |output| output.lost(reason, count))
+        self.enqueue(move |output| output.lost(reason, count))
     }
 
-    /// Adds a line of what works less well than before, or again. False: it cannot be said now.
+    /// Writes a line about degradations that began or ended. False: it will not be written.
     pub(super) fn degraded(&mut self, change: Change) -> bool {
-        self.hand_over(move |output| output.degraded(&change.line()))
+        self.enqueue(move |output| output.degraded(&change.line()))
     }
 
-    /// Ends the stream. `finish` puts its last line together, given how many lines of decisions there were,
-    /// and what became of them. Does not wait until it is written.
+    /// Ends the stream, without waiting until it is written. `finish` makes the last line from three counts: lines of
+    /// decisions, dropped lines, and decisions that this program did not know.
     pub(super) fn end(&mut self, finish: impl FnOnce(u64, Dropped, u64) -> Stop + Send + 'static) {
         let (lines, undecodable) = (self.lines, self.undecodable);
         if let Some(writer) = self.writer.as_mut().filter(|_| self.begun) {
@@ -194,7 +197,7 @@ impl DecisionLog {
         }
     }
 
-    /// Opens the output anew (SIGHUP).
+    /// Opens the output again (SIGHUP).
     pub(super) fn reopen(&mut self) {
         if let Some(writer) = &self.writer {
             writer.reopen();
@@ -202,11 +205,11 @@ impl DecisionLog {
     }
 }
 
-/// The words in `spread.reason` and `spread.passed`.
+/// The values of `spread.reason` and `spread.passed`.
 const fn reason(decision: Decision) -> (&'static str, Option<&'static str>) {
     match decision {
         Decision::LeastUsed | Decision::FastPort | Decision::PoolFull => (decision.name(), None),
-        // The pool was full for it too.
+        // The call was denied because the pool was full.
         Decision::FailedFast => ("pool_full", Some(decision.name())),
         _ => ("passed", Some(decision.name())),
     }

@@ -1,4 +1,4 @@
-//! What `--to` means: networks and ports whose connections are spread. No I/O.
+//! `--to`: the networks and ports to which connections are spread. No I/O.
 
 use std::net::IpAddr;
 
@@ -22,13 +22,13 @@ pub const ALL: Destination = Destination {
     ports: ALL_PORTS,
     exempt: 0,
 };
-/// Length of the prefix that all IPv4 addresses have as v4-mapped ones.
+/// Length of the prefix that all v4-mapped addresses have.
 const V4_LENGTH: u32 = 96;
 
 /// One `--to` value.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Target {
-    /// As it was written.
+    /// The value as it was written.
     pub text: String,
     pub destination: Destination,
 }
@@ -37,16 +37,20 @@ pub struct Target {
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("--to {text}: {reason}")]
 pub struct TargetError {
-    /// As it was written.
+    /// The value as it was written.
     pub text: String,
+    /// Why it cannot be used, and what to do.
     pub reason: String,
 }
 
-/// All `--to` values; none of them means every destination.
+/// Parses all `--to` values; an empty list means every destination.
+///
+/// # Errors
+/// One value that is no network with ports; more values than a rule holds.
 pub fn parse(texts: &[String]) -> Result<Vec<Target>, TargetError> {
     if let Some(text) = texts.get(DESTINATIONS_MAX) {
         let reason = format!(
-            "a rule takes at most {DESTINATIONS_MAX} destinations, and here are {}; write wider \
+            "a rule takes at most {DESTINATIONS_MAX} destinations, and these are {}; write wider \
              networks, or another rule (--rule NAME) for the rest",
             texts.len()
         );
@@ -59,7 +63,10 @@ pub fn parse(texts: &[String]) -> Result<Vec<Target>, TargetError> {
     texts.iter().map(target).collect()
 }
 
-/// Whether the pool can be used towards these destinations.
+/// Checks that connections to these destinations can come from the pool.
+///
+/// # Errors
+/// A destination that is the pool itself, or for whose family the pool has no address.
 pub fn check(targets: &[Target], pool: &[PoolAddress]) -> Result<(), TargetError> {
     for Target { text, destination } in targets {
         let refuse = |reason: &str| TargetError { text: text.clone(), reason: reason.to_owned() };
@@ -81,7 +88,7 @@ pub fn check(targets: &[Target], pool: &[PoolAddress]) -> Result<(), TargetError
     Ok(())
 }
 
-/// Whether all addresses of the network that a host can have are the pool's.
+/// Whether the pool has every address of the network that a host can have.
 fn is_in_pool(prefix: &Prefix, pool: &[PoolAddress]) -> bool {
     let host_bits = bits(prefix.mask).count_zeros();
     let Some(all) = 1_usize.checked_shl(host_bits) else { return false };
@@ -95,16 +102,17 @@ fn is_in_pool(prefix: &Prefix, pool: &[PoolAddress]) -> bool {
     pool.iter().filter(within).count() >= all - not_for_hosts
 }
 
+/// An address as a number.
 fn bits(address: Addr) -> u128 {
     u128::from_be_bytes(address.0)
 }
 
-/// A network whose connections are left alone.
+/// A destination that the rule does not apply to: all ports of this network.
 pub fn exempt(network: IpNet) -> Destination {
     Destination { prefix: masked(network), exempt: 1, ..ALL }
 }
 
-/// The networks that these destinations are, of each family by itself; none of them stands for all.
+/// The networks of these destinations, each of one family. No destination means all: two networks of length 0.
 pub fn networks(targets: &[Target]) -> Vec<reach::Target> {
     let everything = || [IpNet::from(Ipv4Net::default()), Ipv6Net::default().into()];
     let target = |text: &str, network| reach::Target { text: text.to_owned(), network };
@@ -134,15 +142,15 @@ fn destination(text: &str) -> Result<Destination, String> {
     Ok(Destination { prefix, ports, exempt: 0 })
 }
 
-/// The network, and the ports if there are any.
+/// Splits a value into network and ports; `None`: it has no ports.
 fn split(text: &str) -> Result<(&str, Option<&str>), String> {
     const BRACKETS: &str =
         "an IPv6 network with ports is written in brackets, such as [fd00::/64]:443";
     if let Some(rest) = text.strip_prefix('[') {
-        let (place, rest) = rest.split_once(']').ok_or(BRACKETS)?;
+        let (network, rest) = rest.split_once(']').ok_or(BRACKETS)?;
         return match rest.strip_prefix(':') {
-            Some(ports) if place.contains(':') => Ok((place, Some(ports))),
-            None if place.contains(':') && rest.is_empty() => Ok((place, None)),
+            Some(ports) if network.contains(':') => Ok((network, Some(ports))),
+            None if network.contains(':') && rest.is_empty() => Ok((network, None)),
             _ => Err(BRACKETS.to_owned()),
         };
     }
@@ -152,12 +160,12 @@ fn split(text: &str) -> Result<(&str, Option<&str>), String> {
                 text.rsplit_once('/').is_some_and(|(_, length)| length.contains(':'));
             if ports_follow { Err(BRACKETS.to_owned()) } else { Ok((text, None)) }
         }
-        Some((place, ports)) => Ok((place, Some(ports))),
+        Some((network, ports)) => Ok((network, Some(ports))),
         None => Ok((text, None)),
     }
 }
 
-/// As the kernel side knows it.
+/// A network as the hooks compare it: an IPv4 one as v4-mapped.
 pub fn masked(network: IpNet) -> Prefix {
     let own_length = u32::from(network.prefix_len());
     let length = match network {
@@ -171,7 +179,7 @@ pub fn masked(network: IpNet) -> Prefix {
 fn prefix(network: IpNet) -> Result<Prefix, String> {
     let prefix = masked(network);
     let mask = bits(prefix.mask);
-    // The kernel side knows IPv4 addresses as v4-mapped ones.
+    // To the hooks, IPv4 addresses are v4-mapped IPv6 ones.
     let mapped = bits(Addr::v4([0; 4]));
     if matches!(network, IpNet::V6(_)) && mapped & mask == bits(prefix.network) {
         return Err("covers IPv4 as well; write * for both families, or 2000::/3 and fc00::/7 \

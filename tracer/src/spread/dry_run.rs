@@ -1,4 +1,4 @@
-//! `tracer spread --dry-run`: the connections as they are, and as they would be.
+//! `tracer spread --dry-run`: how full the tuples are now, and how full they would be with the pool.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -28,37 +28,38 @@ use crate::{
     runtime::sandbox::User,
 };
 
-/// The connections that a rule would be for.
+/// Connections by whether the rule would apply to them.
 #[derive(Default)]
-struct Counted {
+struct Connections {
+    /// Those to which it would apply, by tuple.
     tuples: BTreeMap<TupleKey, u64>,
-    /// Of these, those in TIME_WAIT, of which nobody knows any more whose they were.
+    /// Of these, those in TIME_WAIT. The kernel does not say to which cgroup they belonged.
     time_wait: u64,
-    /// Connections to the same destinations that are of other cgroups.
+    /// Connections to the same destinations from other cgroups.
     others: u64,
 }
 
-/// The text to print.
+/// The text to print: notes on the pool, then each destination as it is and as it would be.
 ///
 /// # Errors
-/// As `tracer spread`, and as `tracer tuples`.
+/// Those of `tracer spread` and of `tracer tuples`.
 pub fn run(kernel: &KernelConfig, config: &SpreadConfig) -> Result<String, Error> {
     let netns = start::namespace(config.netns.as_ref())?;
     let worker = Worker::spawn()
         .map_err(|error| Error::Failure(format!("cannot start a thread: {error}")))?;
-    let mut inside = start::look(&worker, &netns, config).map_err(start::cannot_look)?;
-    let pool = start::pool(config, &mut inside)?;
-    let places = start::places(&config.cgroups)?;
+    let mut view = start::read_netns(&worker, &netns, config).map_err(start::cannot_read_netns)?;
+    let pool = start::pool(config, &mut view)?;
+    let targets = start::attach_targets(&config.cgroups)?;
     let mut tracer = trace::start(kernel, 0, &tracer_common::Filter::default(), User::own())?;
-    tracer.know_range(netns.clone(), inside.range.clone());
+    tracer.know_range(netns.clone(), view.range.clone());
     tracer.refresh_ports()?;
     let blocked = tracer.blocked(netns.inum);
-    let capacity = ports::capacity(&inside.range, &blocked);
-    let destinations = inside.host.ways.destinations(&config.destinations());
-    let counted = count(&mut tracer, &netns, &places, config, &destinations)?;
+    let capacity = ports::capacity(&view.range, &blocked);
+    let destinations = view.host.auto.destinations(&config.destinations());
+    let counted = count(&mut tracer, &netns, &targets, config, &destinations)?;
     let tuples = counted.tuples.iter().map(|(key, in_use)| (*key, *in_use));
     let found = projection::project(tuples, capacity, |destination| weights(&pool, destination));
-    let mut out = start::notes(config, &inside).text();
+    let mut out = start::notes(config, &view).text();
     out.push_str(&text(&found, pool.len(), capacity));
     // Writing to a String cannot fail.
     if counted.time_wait > 0 {
@@ -74,43 +75,46 @@ pub fn run(kernel: &KernelConfig, config: &SpreadConfig) -> Result<String, Error
     Ok(out)
 }
 
-/// Weights of the addresses that a connection there could get.
+/// Weights of the pool's addresses of the destination's family.
 pub(super) fn weights(pool: &[PoolAddress], destination: &Addr) -> Vec<u16> {
     let v4 = destination.to_v4().is_some();
     let family = pool.iter().filter(|member| member.address.to_v4().is_some() == v4);
     family.map(|member| member.weight).collect()
 }
 
-/// Counts what the ledger holds, by the cgroups of the sockets.
+/// Counts the ledger's connections to the rule's destinations, by whether their sockets are in the rule's cgroups.
+///
+/// # Errors
+/// The cgroup file system, the kernel's sockets or the ledger cannot be read.
 fn count(
     tracer: &mut Tracer,
     netns: &Netns,
-    places: &[CgroupTarget],
+    targets: &[CgroupTarget],
     config: &SpreadConfig,
     destinations: &[Destination],
-) -> Result<Counted, Error> {
+) -> Result<Connections, Error> {
     let root = cgroups::root().map_err(|error| Error::Failure(error.to_string()))?;
     let mut names = Names::new(root);
     let now = Instant::now();
     let of_cgroup: HashMap<u64, u64> = {
         let (_, _, worker, _) = tracer.split();
         let dump = worker.run_in(netns, || sockdiag::dump_all(sockdiag::ALL_STATES));
-        let sockets = dump.and_then(|result| result).map_err(start::cannot_look)?;
+        let sockets = dump.and_then(|result| result).map_err(start::cannot_read_netns)?;
         sockets.iter().map(|socket| (socket.cookie, socket.cgroup)).collect()
     };
-    // A cgroup that is gone has no place below any other, but it was of this machine.
+    // With `--all`, cgroups need not be compared: one that was removed is below no other, but was on this machine.
     let all = config.cgroups == [Path::new("/")];
-    let mut counted = Counted::default();
+    let mut counted = Connections::default();
     tracer.session.maps.conns(|key, conn| {
         let (to, port) = (conn.tuple.destination, conn.tuple.destination_port);
         let wanted = Destination::is_spread(destinations, &to, port);
         if conn.tuple.netns != netns.inum || !wanted {
             return;
         }
-        // 0: not known, or this kernel does not say.
+        // 0: the socket is gone or in TIME_WAIT, or the kernel does not say.
         let cgroup = of_cgroup.get(&key.cookie).copied().unwrap_or(0);
-        let is_within = |place: &CgroupTarget| names.is_within(cgroup, place.id, now);
-        if !all && cgroup != 0 && !places.iter().any(is_within) {
+        let is_within = |target: &CgroupTarget| names.is_within(cgroup, target.id, now);
+        if !all && cgroup != 0 && !targets.iter().any(is_within) {
             counted.others += 1;
             return;
         }
@@ -120,7 +124,7 @@ fn count(
     Ok(counted)
 }
 
-/// What is projected, for people.
+/// The projections as a text for people. `addresses`: of the pool; `capacity`: ports of each.
 pub(super) fn text(found: &[Projection], addresses: usize, capacity: u32) -> String {
     let peak = |of: fn(&Projection) -> f64| found.iter().map(of).fold(0.0, f64::max);
     let mut out = format!(
@@ -146,6 +150,7 @@ pub(super) fn text(found: &[Projection], addresses: usize, capacity: u32) -> Str
     out
 }
 
+/// `now` and `then`: saturation of the fullest address, as a part of 1.
 fn gain(now: f64, then: f64) -> String {
     format!("peak saturation {:.0} % -> {:.0} %", now * 100.0, then * 100.0)
 }

@@ -1,9 +1,8 @@
-//! Which addresses of the pool are to be left out for a while, and until when. Pure: what happened
-//! and the time go in.
+//! Which addresses of the pool are left out for a while, and until when. Pure: no clock, no I/O.
 //!
-//! An address that the kernel refuses is left out of the whole pool. One to whose connections nothing comes back
-//! is left out towards that one destination (address and port), and only while another address of the pool
-//! gets there.
+//! An address that the kernel refuses is left out of the whole pool. An address whose connections to a destination
+//! (address and port) get no answer is left out towards this destination, and only while another address of the
+//! pool gets answers from there.
 
 use std::{
     collections::HashMap,
@@ -13,46 +12,46 @@ use std::{
 
 use tracer_common::{Addr, TupleKey};
 
-/// The first quarantine; each further one is twice as long...
+/// Length of the first quarantine; each one that soon follows is twice as long as the one before.
 const SHORTEST: Duration = Duration::from_secs(1);
-/// ...up to this.
+/// No quarantine is longer.
 const LONGEST: Duration = Duration::from_mins(1);
-/// Failures that an address may have of late without being suspected.
+/// So many recent results say nothing about an address.
 const TOLERATED: f64 = 3.0;
-/// What is left, one look later, of what was before.
-const FADING: f64 = 0.875;
-/// Quarantines that are remembered at once; for a further one, the one that ends soonest is dropped.
-const MOST: usize = 1024;
+/// At each check, earlier results are multiplied by this.
+const DECAY: f64 = 0.875;
+/// Quarantines that are remembered at most; for a further one, the one that ends soonest is dropped.
+const REMEMBERED_MAX: usize = 1024;
 
-/// Why an address is left out of the whole pool: it is gone, or was never there for this socket.
+/// The reason, in logs and in `tracer status`, for which an address is left out of the whole pool.
 pub const REFUSED: &str = "refused by the kernel";
 
-/// What became of the rule's own connections from one address to one destination of late.
+/// What became of the rule's recent connections from one address to one destination. Older ones count for less.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Outcome {
     established: f64,
-    nowhere: f64,
+    unanswered: f64,
 }
 
 impl Outcome {
-    /// One look later. `established` and `nowhere` are since the last one. What was before counts for less and
-    /// less, so that where there are only a few connections a second, they add up.
+    /// The outcome with another check: `established` and `unanswered` connections since the one before. Earlier
+    /// ones count for less, but they count, so a few connections a second are enough.
     #[must_use]
-    pub fn then(self, established: u32, nowhere: u32) -> Self {
+    pub fn add_check(self, established: u32, unanswered: u32) -> Self {
         Self {
-            established: self.established * FADING + f64::from(established),
-            nowhere: self.nowhere * FADING + f64::from(nowhere),
+            established: self.established * DECAY + f64::from(established),
+            unanswered: self.unanswered * DECAY + f64::from(unanswered),
         }
     }
 
-    /// Four of five, and more than a few, got nowhere.
+    /// At least four of five, and more than [`TOLERATED`], got no answer.
     fn is_bad(&self) -> bool {
-        self.nowhere > TOLERATED && self.nowhere >= self.established * 4.0
+        self.unanswered > TOLERATED && self.unanswered >= self.established * 4.0
     }
 
-    /// Four of five, and more than a few, got established.
+    /// At least four of five, and more than [`TOLERATED`], were established.
     fn is_good(&self) -> bool {
-        self.established > TOLERATED && self.nowhere <= self.established / 4.0
+        self.established > TOLERATED && self.unanswered <= self.established / 4.0
     }
 }
 
@@ -62,7 +61,7 @@ struct Quarantine {
     length: Duration,
 }
 
-/// What is left out for a while each.
+/// What is left out, each for a while of its own.
 #[derive(Debug)]
 pub struct Quarantines<K>(HashMap<K, Quarantine>);
 
@@ -73,7 +72,8 @@ impl<K> Default for Quarantines<K> {
 }
 
 impl<K: Copy + Eq + Hash> Quarantines<K> {
-    /// Leaves one out; longer if it was left out shortly before.
+    /// Leaves `key` out from now on. Changes nothing while it is left out; the time is twice as long as the last
+    /// one if that ended less than twice its length ago.
     pub fn begin(&mut self, key: K, now: Instant) {
         let length = match self.0.get(&key) {
             Some(before) if now < before.until => return,
@@ -82,53 +82,53 @@ impl<K: Copy + Eq + Hash> Quarantines<K> {
             }
             _ => SHORTEST,
         };
-        if self.0.len() >= MOST && !self.0.contains_key(&key) {
+        if self.0.len() >= REMEMBERED_MAX && !self.0.contains_key(&key) {
             let soonest = self.0.iter().min_by_key(|(_, it)| it.until).map(|(key, _)| *key);
             soonest.map(|key| self.0.remove(&key));
         }
         self.0.insert(key, Quarantine { until: now + length, length });
     }
 
-    /// What was held against it is over.
+    /// Ends the quarantine of `key` and forgets that there was one.
     pub fn forget(&mut self, key: &K) {
         self.0.remove(key);
     }
 
-    /// Until when it is left out; `None`: it is not, now.
+    /// Until when `key` is left out; `None`: it is not.
     pub fn until(&self, key: &K, now: Instant) -> Option<Instant> {
         self.0.get(key).map(|it| it.until).filter(|until| now < *until)
     }
 
-    /// All that are left out now.
+    /// All that are left out now, each with the end of its quarantine.
     pub fn now(&self, now: Instant) -> impl Iterator<Item = (&K, Instant)> {
         self.0.iter().filter(move |(_, it)| now < it.until).map(|(key, it)| (key, it.until))
     }
 
-    /// Forgets what is long over.
+    /// Forgets quarantines that no longer make a next one longer.
     fn tidy(&mut self, now: Instant) {
         self.0.retain(|_, it| now < it.until + it.length * 2);
     }
 }
 
-/// The addresses that gave trouble.
+/// The addresses that are in quarantine.
 #[derive(Debug, Default)]
 pub struct Health {
     /// Addresses that the kernel refused.
     pub refused: Quarantines<Addr>,
-    /// Addresses from which nothing gets to a destination that others get to.
+    /// Addresses that get no answer from a destination that answers others.
     pub failing: Quarantines<TupleKey>,
 }
 
 impl Health {
-    /// What was held against an address is over: it left the host, and is there anew.
+    /// Forgets an address's quarantines: the host lost it and has it again.
     pub fn forget(&mut self, address: &Addr) {
         self.refused.forget(address);
         self.failing.0.retain(|key, _| key.source != *address);
     }
 
-    /// Looks at what became of each address's connections to one destination. Where none get there, it is
-    /// the destination's fault. Those that are to blame are left out, and what was held against them is
-    /// settled: after that they are judged by what comes then. One that gets there stays in any case.
+    /// Compares the addresses' connections to one destination, and begins the quarantine of those that get no answer.
+    /// Their outcomes start at zero again: after the quarantine only new connections count. If no address that is
+    /// in use gets answers, the destination is at fault, and none is left out.
     pub fn judge(&mut self, outcomes: &mut [(TupleKey, &mut Outcome)], now: Instant) {
         let is_in_use = |key| self.failing.until(key, now).is_none();
         if !outcomes.iter().any(|(key, outcome)| outcome.is_good() && is_in_use(key)) {
@@ -140,8 +140,8 @@ impl Health {
         }
     }
 
-    /// Lets every address towards a destination in again, of which none of the pool's addresses that can be used
-    /// would be left.
+    /// Ends the quarantines towards each destination for which all of the `usable` addresses of its family are in
+    /// quarantine.
     pub fn keep_one(&mut self, usable: &[Addr], now: Instant) {
         let is_v4 = |addr: &Addr| addr.to_v4().is_some();
         let lost: Vec<TupleKey> = self
@@ -159,7 +159,7 @@ impl Health {
         }
     }
 
-    /// Forgets what is long over.
+    /// Forgets quarantines that no longer make a next one longer.
     pub fn tidy(&mut self, now: Instant) {
         self.refused.tidy(now);
         self.failing.tidy(now);

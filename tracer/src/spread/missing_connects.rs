@@ -11,9 +11,9 @@ const TOLERATED: u64 = 3;
 /// One in so many more may be missing: calls that are under way while the two tables are read.
 const INEXACT: u64 = 64;
 /// Readings for which a check lasts.
-const LOOKS: u32 = 10;
+const CHECK_READINGS: u32 = 10;
 /// Pairs of source and destination that one check covers; others are left to the next.
-const FOLLOWED: usize = 64;
+const PAIRS_MAX: usize = 64;
 
 /// How many chosen sources have no connection, and the check that is under way.
 #[derive(Debug, Default)]
@@ -22,24 +22,24 @@ pub struct MissingConnects {
     chosen: Option<u64>,
     missing: u64,
     /// Readings until the check ends; 0: none is under way.
-    looks_left: u32,
+    readings_left: u32,
     sample: u32,
     /// Pairs that this check has covered.
-    followed: Vec<TupleKey>,
+    checked: Vec<TupleKey>,
 }
 
 impl MissingConnects {
     /// Adds a reading: sources `chosen` since the rule began, and connections `opened` since the last reading whose source
     /// was chosen.
-    pub fn look(&mut self, chosen: u64, opened: u64) {
-        self.looks_left = self.looks_left.saturating_sub(1);
+    pub fn add_reading(&mut self, chosen: u64, opened: u64) {
+        self.readings_left = self.readings_left.saturating_sub(1);
         let Some(before) = self.chosen.replace(chosen) else { return };
         let newly = chosen.saturating_sub(before);
         self.missing = (self.missing + newly).saturating_sub(opened);
         if self.missing > TOLERATED + newly / INEXACT {
             self.missing = 0;
-            self.looks_left = LOOKS;
-            self.followed.clear();
+            self.readings_left = CHECK_READINGS;
+            self.checked.clear();
             // Samples some tens of choices until the next reading.
             self.sample = u32::try_from(newly / INEXACT).unwrap_or(u32::MAX >> 1);
             self.sample = self.sample.next_power_of_two();
@@ -48,15 +48,16 @@ impl MissingConnects {
 
     /// The hook is to report one choice in so many; 0: none.
     pub fn sample(&self) -> u32 {
-        if self.looks_left > 0 { self.sample } else { 0 }
+        if self.readings_left > 0 { self.sample } else { 0 }
     }
 
     /// Whether to check the route from this source to this destination: once in a check.
-    pub fn follow(&mut self, pair: &TupleKey) -> bool {
-        let is_new =
-            self.looks_left > 0 && self.followed.len() < FOLLOWED && !self.followed.contains(pair);
+    pub fn should_check(&mut self, pair: &TupleKey) -> bool {
+        let is_new = self.readings_left > 0
+            && self.checked.len() < PAIRS_MAX
+            && !self.checked.contains(pair);
         if is_new {
-            self.followed.push(*pair);
+            self.checked.push(*pair);
         }
         is_new
     }
@@ -73,12 +74,12 @@ mod tests {
     #[test]
     fn missing_connections_start_a_check_however_slowly_they_come() {
         let mut missing = MissingConnects::default();
-        for look in 0..10 {
-            assert_eq!(missing.sample(), u32::from(look > 4), "{look}");
-            missing.look(1_000 + look, 0);
+        for reading in 0..10 {
+            assert_eq!(missing.sample(), u32::from(reading > 4), "{reading}");
+            missing.add_reading(1_000 + reading, 0);
         }
-        for _ in 0..LOOKS {
-            missing.look(1_009, 0);
+        for _ in 0..CHECK_READINGS {
+            missing.add_reading(1_009, 0);
         }
         assert_eq!(missing.sample(), 0);
     }
@@ -86,23 +87,23 @@ mod tests {
     #[test]
     fn no_check_starts_where_all_connect_and_the_two_tables_are_read_one_after_the_other() {
         let mut missing = MissingConnects::default();
-        for look in 0..1_000 {
-            // Ten of them are counted now in one look, now in the next.
-            missing.look(10_000 * look, if look % 2 == 0 { 10_010 } else { 9_990 });
+        for reading in 0..1_000 {
+            // Ten connections are counted sometimes in this reading, sometimes in the next.
+            missing.add_reading(10_000 * reading, if reading % 2 == 0 { 10_010 } else { 9_990 });
             assert_eq!(missing.sample(), 0);
         }
     }
 
     #[test]
-    fn of_many_some_tens_are_told_and_each_pair_is_followed_once() {
+    fn with_many_calls_a_few_are_sampled_and_each_pair_is_checked_once() {
         let mut missing = MissingConnects::default();
-        assert!(!missing.follow(&pair(1)));
-        missing.look(0, 0);
-        missing.look(50_000, 40_000);
+        assert!(!missing.should_check(&pair(1)));
+        missing.add_reading(0, 0);
+        missing.add_reading(50_000, 40_000);
         assert_eq!(missing.sample(), 1024);
-        assert!(missing.follow(&pair(1)) && missing.follow(&pair(2)));
-        assert!(!missing.follow(&pair(1)));
-        missing.look(100_000, 40_000);
-        assert!(missing.follow(&pair(1)));
+        assert!(missing.should_check(&pair(1)) && missing.should_check(&pair(2)));
+        assert!(!missing.should_check(&pair(1)));
+        missing.add_reading(100_000, 40_000);
+        assert!(missing.should_check(&pair(1)));
     }
 }

@@ -1,40 +1,41 @@
-//! What the routes say of a pool: for the start, for `--dry-run` and for `tracer status`. No I/O.
+//! Notes on a pool that follow from the routes: for the start, for `--dry-run` and for `tracer status`. No I/O.
 
 use serde::{Deserialize, Serialize};
 
 use super::{
     addresses::Host,
-    pool::{self, Seen, Spec},
+    auto,
+    pool::{self, Candidate, Spec},
     reach::{Elsewhere, Reach},
-    ways::{self},
 };
 
-/// Addresses that were passed over are kept up to so many, and printed up to so many.
+/// Addresses of a list that are kept at most.
 const KEPT: usize = 512;
+/// Addresses of a list that are printed at most.
 const PRINTED: usize = 8;
 
-/// What `--pool auto` decided, and what can be wrong with addresses that were named.
+/// What `--pool auto` took, and what may be wrong with addresses that `--pool` names.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default)]
 pub struct Notes {
-    /// Addresses that `--pool auto` took; empty: it was not asked for.
-    pub taken: Vec<Seen>,
+    /// Addresses that `--pool auto` took; empty: `--pool` has no `auto`.
+    pub taken: Vec<Candidate>,
     /// Those that it did not take, and why.
-    pub passed_over: Vec<Seen>,
-    /// So many more were passed over that are not in the list.
+    pub passed_over: Vec<Candidate>,
+    /// How many more were passed over than the list has.
     pub passed_over_more: usize,
-    /// Networks to which nothing is spread, because they are reached over other interfaces.
+    /// Networks to which connections are not spread, because they are reached over other interfaces.
     pub left_alone: Vec<Elsewhere>,
-    /// About addresses that were given by hand.
+    /// About addresses that `--pool` names.
     pub warnings: Vec<String>,
 }
 
 impl Notes {
-    /// `reaches`: how the rule's destinations are reached; empty: not known.
+    /// The notes on this pool. `reaches`: how the rule's destinations are reached; empty: not known.
     pub fn new(specs: &[Spec], host: &Host, reaches: &[Reach]) -> Self {
-        let seen = pool::seen(specs, host);
+        let candidates = pool::candidates(specs, host);
         let (mut taken, mut passed_over): (Vec<_>, Vec<_>) =
-            seen.into_iter().partition(|it| it.reason.is_none());
+            candidates.into_iter().partition(|it| it.reason.is_none());
         let passed_over_more = passed_over.len().saturating_sub(KEPT);
         passed_over.truncate(KEPT);
         taken.truncate(KEPT);
@@ -42,14 +43,14 @@ impl Notes {
             taken,
             passed_over,
             passed_over_more,
-            left_alone: host.ways.elsewhere.clone(),
-            warnings: ways::warnings(specs, host, reaches),
+            left_alone: host.auto.elsewhere.clone(),
+            warnings: auto::warnings(specs, host, reaches),
         }
     }
 
-    /// For people: a word, and what there is to say under it.
+    /// The notes for people, each with the word that names its kind.
     pub fn lines(&self) -> Vec<(&'static str, String)> {
-        let named = |it: &Seen| format!("{} ({})", it.address, it.interface);
+        let named = |it: &Candidate| format!("{} ({})", it.address, it.interface);
         let mut lines = Vec::new();
         if !self.taken.is_empty() {
             let all: Vec<String> = self.taken.iter().take(PRINTED).map(named).collect();
@@ -66,11 +67,11 @@ impl Notes {
         }
         if !self.left_alone.is_empty() {
             lines.push((
-                "left alone",
+                "not spread",
                 format!(
-                    "connections to {}: they leave by another interface; to spread them, name them with \
+                    "connections to {}: they leave by another interface; to spread them, name the networks with \
                      --to in a rule of their own",
-                    ways::network_list(&self.left_alone)
+                    auto::network_list(&self.left_alone)
                 ),
             ));
         }
@@ -78,7 +79,7 @@ impl Notes {
         lines
     }
 
-    /// The same as a text: each line with its end.
+    /// [`Self::lines`] as one text, each line with its end.
     pub fn text(&self) -> String {
         self.lines().iter().fold(String::new(), |all, (word, text)| all + word + ": " + text + "\n")
     }

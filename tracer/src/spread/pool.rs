@@ -1,7 +1,7 @@
-//! The addresses to spread over: what is asked for, against what the host has. No I/O.
+//! The addresses to spread over: those that `--pool` names and the host has. No I/O.
 //!
-//! [`resolve`] is for the start, where anything wrong ends the program. [`members`] is for later,
-//! when addresses come and go: it leaves out nothing that was listed, and says what is wrong with it.
+//! [`resolve`] is for the start, where an address that cannot be used ends the program. [`members`] is for later,
+//! when the host's addresses change: it keeps each address that `--pool` lists, with the reason why it cannot be used.
 
 mod error;
 mod spec;
@@ -15,11 +15,11 @@ use super::addresses::{Host, HostAddress, flag};
 pub use error::{PoolError, Reason};
 pub use spec::{Members, Spec, between};
 
-/// An address that can be used, as the kernel side knows it.
+/// An address that can be used, as the hooks have it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct PoolAddress {
     pub address: Addr,
-    /// From 1 up.
+    /// 1 to 100.
     pub weight: u16,
 }
 
@@ -29,12 +29,12 @@ pub struct Member {
     /// Never v4-mapped.
     pub address: IpAddr,
     pub weight: u16,
-    /// Why it cannot be used now.
+    /// Why it cannot be used now; `None`: it can.
     pub trouble: Option<Trouble>,
 }
 
 impl Member {
-    /// `None` while it cannot be used.
+    /// The address for the hooks; `None`: it cannot be used now.
     pub fn usable(&self) -> Option<PoolAddress> {
         let Self { address, weight, trouble } = *self;
         trouble.is_none().then(|| PoolAddress { address: to_addr(address), weight })
@@ -46,16 +46,16 @@ impl Member {
 pub enum Trouble {
     /// The host does not have it.
     Missing,
-    /// IPv6: whether another host has it is not known yet.
+    /// IPv6: duplicate address detection has not ended.
     Tentative,
-    /// IPv6: another host has it.
+    /// IPv6: duplicate address detection found another host with it.
     DadFailed,
     /// IPv6: its preferred lifetime is over.
     Deprecated,
 }
 
 impl Trouble {
-    /// The word for it, as ip(8) says it.
+    /// The word for it; but for `missing`, that of ip(8).
     pub const fn name(self) -> &'static str {
         match self {
             Self::Missing => "missing",
@@ -65,6 +65,7 @@ impl Trouble {
         }
     }
 
+    /// What is wrong, and what to do.
     const fn explained(self) -> &'static str {
         match self {
             Self::Missing => "it is not an address of this host; add it first",
@@ -82,7 +83,7 @@ impl Trouble {
     }
 }
 
-/// Every listed address, for [`Host::read`] to look up.
+/// Every address that these values list, for [`Host::read`] to look up.
 pub fn listed(specs: &[Spec]) -> impl Iterator<Item = IpAddr> {
     specs
         .iter()
@@ -93,25 +94,28 @@ pub fn listed(specs: &[Spec]) -> impl Iterator<Item = IpAddr> {
         .flatten()
 }
 
-/// The pool at the start: everything listed is there and can be used. IPv4 first, each family in
-/// order.
+/// The pool at the start: IPv4 first, each family in ascending order.
+///
+/// # Errors
+/// An address that a value lists cannot be used, or is in two values; a value gives no address; the pool has too many
+/// addresses, or loopback addresses and others of one family.
 pub fn resolve(specs: &[Spec], host: &Host) -> Result<Vec<PoolAddress>, PoolError> {
-    let mut seen: BTreeMap<IpAddr, &Spec> = BTreeMap::new();
+    let mut candidates: BTreeMap<IpAddr, &Spec> = BTreeMap::new();
     for spec in specs {
         let refuse = |reason| PoolError { spec: spec.text.clone(), reason };
         let members = expand(spec, host);
         check(spec, &members, host).map_err(refuse)?;
         for Member { address, .. } in members {
-            if let Some(other) = seen.insert(address, spec) {
+            if let Some(other) = candidates.insert(address, spec) {
                 return Err(refuse(Reason::Twice { address, other: other.text.clone() }));
             }
         }
-        check_whole(&seen).map_err(refuse)?;
+        check_whole(&candidates).map_err(refuse)?;
     }
     Ok(members(specs, host).iter().filter_map(Member::usable).collect())
 }
 
-/// The pool as it is now: IPv4 first, each family in order, at most [`POOL_MAX`] of each.
+/// The pool as it is now, usable or not: IPv4 first, each family in ascending order, at most [`POOL_MAX`] of each.
 pub fn members(specs: &[Spec], host: &Host) -> Vec<Member> {
     let mut all = BTreeMap::new();
     for member in specs.iter().flat_map(|spec| expand(spec, host)) {
@@ -121,7 +125,7 @@ pub fn members(specs: &[Spec], host: &Host) -> Vec<Member> {
     family(true).chain(family(false)).copied().collect()
 }
 
-/// No address twice.
+/// The addresses that one value means now, each once.
 fn expand(spec: &Spec, host: &Host) -> Vec<Member> {
     let member = |address, trouble| Member { address, weight: spec.weight, trouble };
     if let Members::Listed { first, last } = spec.members {
@@ -129,7 +133,7 @@ fn expand(spec: &Spec, host: &Host) -> Vec<Member> {
         return listed.map(|address| member(address, trouble(address, host))).collect();
     }
     let suiting = host.addresses.iter().filter(|address| {
-        is_meant(&spec.members, address) && unsuitable(&spec.members, address, host).is_none()
+        is_selected(&spec.members, address) && unsuitable(&spec.members, address, host).is_none()
     });
     let mut addresses: Vec<IpAddr> = suiting.map(|host| host.address).collect();
     addresses.sort_unstable();
@@ -137,14 +141,15 @@ fn expand(spec: &Spec, host: &Host) -> Vec<Member> {
     addresses.into_iter().map(|address| member(address, None)).collect()
 }
 
-fn is_meant(members: &Members, address: &HostAddress) -> bool {
+/// Whether the value asks about this address of the host at all.
+fn is_selected(members: &Members, address: &HostAddress) -> bool {
     match members {
         Members::Interface(name) => address.interface == *name,
         Members::Listed { .. } | Members::Auto => true,
     }
 }
 
-/// Why an address of the host is passed over where it is not named itself.
+/// Why an address of the host is passed over by a value that does not list it; `None`: it is taken.
 fn unsuitable(members: &Members, one: &HostAddress, host: &Host) -> Option<String> {
     let is = |bit| one.flags & bit != 0;
     let link_local = match one.address {
@@ -164,8 +169,8 @@ fn unsuitable(members: &Members, one: &HostAddress, host: &Host) -> Option<Strin
     if !auto {
         return None;
     }
-    if let Some(objection) = host.ways.objection(one.address, &one.interface) {
-        return Some(objection);
+    if let Some(reason) = host.auto.skip_reason(one.address, &one.interface) {
+        return Some(reason);
     }
     let reason = match one {
         _ if one.scope != 0 && !one.address.is_loopback() => "not of global scope",
@@ -176,9 +181,9 @@ fn unsuitable(members: &Members, one: &HostAddress, host: &Host) -> Option<Strin
     Some(reason.to_owned())
 }
 
-/// An address of the host that `--pool auto` looked at.
+/// An address of the host, as `--pool auto` judged it.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Seen {
+pub struct Candidate {
     pub address: IpAddr,
     pub interface: String,
     /// Why it was passed over; absent: it was taken.
@@ -186,28 +191,28 @@ pub struct Seen {
     pub reason: Option<String>,
 }
 
-/// Whether one of them is `auto`.
+/// Whether one of these values is `auto`.
 pub fn is_auto(specs: &[Spec]) -> bool {
     specs.iter().any(|spec| spec.members == Members::Auto)
 }
 
-/// What `--pool auto` took and what it passed over, in order. Empty: it was not asked for.
-pub fn seen(specs: &[Spec], host: &Host) -> Vec<Seen> {
+/// The host's addresses, as `--pool auto` took them or passed them over, in ascending order. Empty: no value is `auto`.
+pub fn candidates(specs: &[Spec], host: &Host) -> Vec<Candidate> {
     if !is_auto(specs) {
         return Vec::new();
     }
-    let seen = |one: &HostAddress| Seen {
+    let candidates = |one: &HostAddress| Candidate {
         address: one.address,
         interface: one.interface.clone(),
         reason: unsuitable(&Members::Auto, one, host),
     };
-    let mut all: Vec<Seen> = host.addresses.iter().map(seen).collect();
+    let mut all: Vec<Candidate> = host.addresses.iter().map(candidates).collect();
     all.sort_by(|a, b| (a.address, &a.interface).cmp(&(b.address, &b.interface)));
     all
 }
 
-/// What is wrong with an address that was listed. Of several interfaces that have it, one where
-/// nothing is wrong is enough.
+/// Why an address that a value lists cannot be used; `None`: it can. If several interfaces have it, one on which
+/// it can be used is enough.
 pub(super) fn trouble(address: IpAddr, host: &Host) -> Option<Trouble> {
     if matches!(address, IpAddr::V4(v4) if host.routed.contains(&v4)) {
         return None;
@@ -217,18 +222,19 @@ pub(super) fn trouble(address: IpAddr, host: &Host) -> Option<Trouble> {
     if found.any(|trouble| trouble.is_none()) { None } else { first }
 }
 
+/// Why an address cannot be used on the interface that has it; `None`: it can.
 fn trouble_of(host: &HostAddress) -> Option<Trouble> {
     let is = |bit| host.flags & bit != 0;
     match host.address {
         IpAddr::V6(_) if is(flag::DAD_FAILED) => Some(Trouble::DadFailed),
         IpAddr::V6(_) if is(flag::TENTATIVE) && !is(flag::OPTIMISTIC) => Some(Trouble::Tentative),
         IpAddr::V6(_) if is(flag::DEPRECATED) => Some(Trouble::Deprecated),
-        // A virtual IPv4 address is often made deprecated so that nobody takes it unasked.
+        // Administrators make a virtual IPv4 address deprecated so that programs do not get it by default.
         IpAddr::V4(_) | IpAddr::V6(_) => None,
     }
 }
 
-/// Whether what one value means is all there.
+/// Checks that all addresses of one value can be used, and that there is one.
 fn check(spec: &Spec, members: &[Member], host: &Host) -> Result<(), Reason> {
     if let Members::Interface(name) = &spec.members
         && !host.interfaces.contains(name)
@@ -237,7 +243,7 @@ fn check(spec: &Spec, members: &[Member], host: &Host) -> Result<(), Reason> {
         return Err(Reason::NoInterface { name, known });
     }
     if members.is_empty() {
-        let meant = host.addresses.iter().filter(|host| is_meant(&spec.members, host));
+        let meant = host.addresses.iter().filter(|host| is_selected(&spec.members, host));
         let why = |one: &HostAddress| {
             let reason = unsuitable(&spec.members, one, host)?;
             Some(format!("{} ({}): {reason}", one.address, one.interface))
@@ -257,7 +263,7 @@ fn check(spec: &Spec, members: &[Member], host: &Host) -> Result<(), Reason> {
     Ok(())
 }
 
-/// Whether the addresses so far go together.
+/// Checks that the addresses of all values so far can be in one pool.
 fn check_whole(all: &BTreeMap<IpAddr, &Spec>) -> Result<(), Reason> {
     for (family, is_v4) in [("IPv4", true), ("IPv6", false)] {
         let of_family = || all.keys().copied().filter(|address| address.is_ipv4() == is_v4);
@@ -274,12 +280,12 @@ fn check_whole(all: &BTreeMap<IpAddr, &Spec>) -> Result<(), Reason> {
     Ok(())
 }
 
-/// An address in the form that people know.
+/// An address of the ledger as a standard one, never v4-mapped.
 pub(crate) fn address(addr: Addr) -> IpAddr {
     IpAddr::from(addr.0).to_canonical()
 }
 
-/// As the ledger knows it.
+/// An address as the ledger has it: an IPv4 one as v4-mapped.
 pub(crate) fn to_addr(address: IpAddr) -> Addr {
     match address {
         IpAddr::V4(v4) => Addr::v4(v4.octets()),

@@ -1,9 +1,10 @@
-//! What the ledger says about ports, in the terms of a rule. Pure.
+//! Port counts and port bits of a rule, from a port range and the ports that bind() took. Pure.
 
 use crate::host::capacity::{PortRange, Usable};
 
-/// Ports that a tuple of a rule can surely be given. Of an odd number of ports a single connect() looks at all but one, of
-/// the first and the last (`__inet_hash_connect`): which, depends on where its search begins, so one is not sure.
+/// How many ports connect() is sure to find for a tuple of the rule. If the range has an odd number of ports, one
+/// connect() tries all but one: it leaves out the first or the last, depending on where its search begins
+/// (`__inet_hash_connect`).
 pub(super) fn capacity(range: &PortRange, blocked: &[u16]) -> u32 {
     let odd = (range.high - range.low).is_multiple_of(2);
     let high = if odd && range.high > range.low { range.high - 1 } else { range.high };
@@ -11,16 +12,16 @@ pub(super) fn capacity(range: &PortRange, blocked: &[u16]) -> u32 {
     Usable::new(&range, blocked.iter().copied().collect()).limits().usable()
 }
 
-/// Whether there is one port more than `capacity` says.
-pub(super) fn is_last_unsure(range: &PortRange, taken: &[u64; 1024]) -> bool {
+/// Whether there is one port more than [`capacity`] counts, which a search may leave out.
+pub(super) fn is_last_unsure(range: &PortRange, excluded: &[u64; 1024]) -> bool {
     let odd = (range.high - range.low).is_multiple_of(2) && range.high > range.low;
-    odd && taken
+    odd && excluded
         .get(usize::from(range.high >> 6))
         .is_some_and(|word| word >> (range.high & 63) & 1 == 0)
 }
 
-/// One bit for each port that is not to be handed out.
-pub(super) fn taken(range: &PortRange, blocked: &[u16]) -> Box<[u64; 1024]> {
+/// One bit for each port, set if the hooks must not hand it out: it is reserved, or bind() took it.
+pub(super) fn excluded(range: &PortRange, blocked: &[u16]) -> Box<[u64; 1024]> {
     let mut bits = Box::new([0; 1024]);
     let reserved = range.reserved.iter().cloned().flatten();
     for port in reserved.chain(blocked.iter().copied()) {
@@ -31,15 +32,15 @@ pub(super) fn taken(range: &PortRange, blocked: &[u16]) -> Box<[u64; 1024]> {
     bits
 }
 
-/// Those of the half that the kernel tries last which are not `taken`.
-pub(super) fn other_capacity(range: &PortRange, taken: &[u64; 1024]) -> u32 {
+/// How many ports of the second parity (which the kernel tries after the first) are not `excluded`.
+pub(super) fn other_capacity(range: &PortRange, excluded: &[u64; 1024]) -> u32 {
     let is_free = |port: &u16| {
-        let word = taken.get(usize::from(port >> 6)).copied().unwrap_or(0);
+        let word = excluded.get(usize::from(port >> 6)).copied().unwrap_or(0);
         word >> (port & 63) & 1 == 0
     };
-    // Every second port from the second one on: the last of an odd number is not among them.
-    let other_half = (range.low..=range.high).skip(1).step_by(2);
-    other_half.filter(is_free).map(|_| 1).sum()
+    // Every second port from the second one on. The last one of an odd number is not among them.
+    let second_parity = (range.low..=range.high).skip(1).step_by(2);
+    second_parity.filter(is_free).map(|_| 1).sum()
 }
 
 #[cfg(test)]
@@ -49,7 +50,7 @@ mod tests {
     #[test]
     fn reserved_and_bound_ports_are_taken_and_no_others() {
         let range = PortRange { low: 1, high: 9, reserved: vec![63..=65, 65_535..=65_535] };
-        let bits = taken(&range, &[0, 7, 7]);
+        let bits = excluded(&range, &[0, 7, 7]);
         let ports: Vec<u16> = (0..=u16::MAX)
             .filter(|port| bits[usize::from(port >> 6)] >> (port & 63) & 1 != 0)
             .collect();
@@ -57,9 +58,9 @@ mod tests {
     }
 
     #[test]
-    fn the_other_half_is_every_second_port_that_is_not_taken() {
+    fn the_second_parity_is_every_second_port_that_is_not_excluded() {
         let range = |low, high| PortRange { low, high, reserved: vec![150..=159] };
-        let other = |range, blocked: &[u16]| other_capacity(&range, &taken(&range, blocked));
+        let other = |range, blocked: &[u16]| other_capacity(&range, &excluded(&range, blocked));
         assert_eq!(other(range(100, 199), &[]), 45);
         assert_eq!(other(range(100, 200), &[101, 102, 199]), 43);
         assert_eq!(other(range(65_534, 65_535), &[]), 1);
@@ -73,7 +74,7 @@ mod tests {
         assert_eq!(capacity(&range(100, 200), &[]), 100);
         assert_eq!(capacity(&range(100, 200), &[200, 150]), 99);
         assert_eq!(capacity(&range(7, 7), &[]), 1);
-        let unsure = |range, blocked: &[u16]| is_last_unsure(&range, &taken(&range, blocked));
+        let unsure = |range, blocked: &[u16]| is_last_unsure(&range, &excluded(&range, blocked));
         assert!(unsure(range(100, 200), &[]));
         assert!(!unsure(range(100, 200), &[200]));
         assert!(!unsure(range(100, 199), &[]));

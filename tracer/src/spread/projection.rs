@@ -1,25 +1,26 @@
-//! `--dry-run`: what a pool would do for the tuples as they are. Pure.
+//! `--dry-run`: how full the pool's addresses would be with the present connections. Pure.
 
 use std::collections::BTreeMap;
 
 use tracer_common::{Addr, TupleKey};
 
-/// One destination, now and with the pool.
+/// How full one destination's addresses are, now and with the pool.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Projection {
     pub destination: Addr,
     pub port: u16,
     /// Ports in use of all sources together.
     pub in_use: u64,
-    /// Of the fullest source, in use and as a part of 1 of its capacity.
+    /// Ports in use of the fullest source.
     pub fullest: u64,
+    /// `fullest` as a part of 1 of a source's capacity.
     pub now: f64,
-    /// The same if the connections were spread over the pool.
+    /// What `now` would be if the connections were spread over the pool.
     pub then: f64,
 }
 
-/// The destinations of these tuples, fullest first. `weights` says what the addresses of the destination's
-/// family would weigh; without any, there is nothing to say.
+/// Projections for the destinations of these tuples, fullest first. `capacity`: ports of a source. `weights`: those
+/// of the pool's addresses of the destination's family; a destination for which there are none is left out.
 pub fn project(
     tuples: impl IntoIterator<Item = (TupleKey, u64)>,
     capacity: u32,
@@ -31,16 +32,16 @@ pub fn project(
 /// Ports in use towards a destination.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Peak {
-    /// Of all sources together.
+    /// Those of all sources together.
     pub in_use: u64,
-    /// Of the fullest source.
+    /// Those of the fullest source.
     pub fullest: u64,
 }
 
 /// Peaks by destination and port.
 pub type Peaks = BTreeMap<(Addr, u16), Peak>;
 
-/// What one reading says.
+/// The peaks of one reading, from the ports in use of each tuple.
 pub fn peaks(tuples: impl IntoIterator<Item = (TupleKey, u64)>) -> Peaks {
     let mut peaks = Peaks::new();
     for (key, in_use) in tuples {
@@ -51,7 +52,7 @@ pub fn peaks(tuples: impl IntoIterator<Item = (TupleKey, u64)>) -> Peaks {
     peaks
 }
 
-/// As [`project`], where the peaks are known.
+/// As [`project`], from peaks.
 pub fn of_peaks(
     peaks: &Peaks,
     capacity: u32,
@@ -71,8 +72,8 @@ pub fn of_peaks(
     found
 }
 
-/// How full the fullest address would be. Each gets its share by weight; what a full one cannot take goes to
-/// the others.
+/// How full the fullest address would be, as a part of 1 of its capacity; `all`: the connections, as a multiple of that.
+/// Each address gets its share by weight; what a full one cannot take goes to the others. `None`: there is no address.
 fn spread(all: f64, weights: &[u16]) -> Option<f64> {
     let heaviest = weights.iter().copied().max().filter(|weight| *weight > 0)?;
     let sum: u32 = weights.iter().copied().map(u32::from).sum();

@@ -1,7 +1,7 @@
-//! How destinations are reached: routes as the kernel has them, and what they lead to.
+//! How the destinations of a rule are reached: routes as the kernel has them, and the interfaces that they use.
 //!
-//! Which way an address is reached changes only where a route begins or ends, so the kernel is asked once for
-//! each such [border](borders): with its own tables, rules and metrics.
+//! The route to an address changes only where a route of some table begins or ends. So the kernel, which knows its
+//! tables, rules and metrics, is asked once for each [range between two such places](range_starts).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,70 +11,71 @@ use std::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-/// Questions to the kernel for one destination; a host with more different routes is too much to follow.
-pub const BORDERS_MAX: usize = 4096;
+/// Ranges of one destination, and so questions to the kernel, at most. With more, reading the routes is refused.
+pub const RANGES_MAX: usize = 4096;
 
-/// Interfaces, by name. Of a multipath route they are several.
+/// Names of interfaces: of a multipath route several.
 pub type Interfaces = BTreeSet<String>;
 
-/// A route as it stands in a table.
+/// A route of a table.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Route {
     pub table: u32,
     pub network: IpNet,
-    pub leads: Leads,
+    pub action: RouteAction,
 }
 
-/// What a route does with packets.
+/// What a route does with packets, for comparison with other routes.
 #[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
-pub struct Leads {
+pub struct RouteAction {
     /// `RTN_*`
     pub kind: u8,
     /// Indices of the output interfaces.
     pub interfaces: Vec<u32>,
-    /// The address that connections are to come from, if the route names one.
+    /// The source address that the route names (`src`); `None`: it names none.
     pub source: Option<IpAddr>,
-    /// Of a next-hop object; 0: none.
+    /// Number of its next-hop object; 0: none.
     pub nexthop: u32,
 }
 
-/// Where connections to a range of addresses go.
+/// What the route to a range of addresses does with connections (as ip-route(8) names the types).
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Way {
-    /// Out, from addresses of these interfaces.
-    Out(Interfaces),
-    /// To this host, which has the address on this interface.
-    Here(String),
-    /// No unicast address of another host: broadcast, multicast, link-local.
-    Aside,
-    /// There is no route, or one that refuses (unreachable, blackhole, prohibit).
-    Nowhere,
+pub enum RouteType {
+    /// They leave, from addresses of these interfaces.
+    Unicast(Interfaces),
+    /// They stay on this host, which has the address on this interface.
+    Local(String),
+    /// No TCP connection is routed there: broadcast, multicast, link-local, unspecified.
+    NotUnicast,
+    /// There is no route, or one that refuses packets (unreachable, blackhole, prohibit, throw).
+    Unreachable,
 }
 
-/// A range of addresses that are all reached the same way.
+/// A range of addresses, both ends included, that are all reached by the same route.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Piece {
+pub struct RouteRange {
     pub first: IpAddr,
     pub last: IpAddr,
-    pub way: Way,
-    /// The network of the route, if there is one.
+    pub route_type: RouteType,
+    /// The network of that route; `None`: there is none.
     pub route: Option<IpNet>,
 }
 
 /// A destination of a rule, of one family.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Target {
-    /// As it was written; empty: there was no --to.
+    /// The `--to` value as it was written; empty: there is no `--to`.
     pub text: String,
     pub network: IpNet,
 }
 
 impl Target {
-    /// It stands for everything: what is within it and goes another way than most can be left alone.
+    /// Whether it means the whole Internet. Then the interfaces over which most of it is reached count, and what is
+    /// reached over others is not spread.
     pub fn is_wide(&self) -> bool {
         match self.network {
             IpNet::V4(net) => net.prefix_len() == 0,
-            // Global and unique local addresses have the longest such prefixes.
+            // 2000::/3 (global addresses) and fc00::/7 (unique local addresses).
             IpNet::V6(net) => net.prefix_len() <= 7,
         }
     }
@@ -84,28 +85,29 @@ impl Target {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Reach {
     pub target: Target,
-    /// In order, without a gap.
-    pub pieces: Vec<Piece>,
+    /// In ascending order, without a gap.
+    pub ranges: Vec<RouteRange>,
 }
 
 impl Reach {
-    /// Of the ways out, how many addresses each leads to.
+    /// How many addresses are reached over each set of interfaces.
     pub(super) fn out(&self) -> BTreeMap<&Interfaces, u128> {
         let mut shares = BTreeMap::new();
-        for piece in &self.pieces {
-            if let Way::Out(interfaces) = &piece.way {
+        for range in &self.ranges {
+            if let RouteType::Unicast(interfaces) = &range.route_type {
                 let share: &mut u128 = shares.entry(interfaces).or_default();
-                *share = share.saturating_add(size(piece));
+                *share = share.saturating_add(size(range));
             }
         }
         shares
     }
 }
 
-fn size(piece: &Piece) -> u128 {
-    bits(piece.last).saturating_sub(bits(piece.first)).saturating_add(1)
+fn size(range: &RouteRange) -> u128 {
+    bits(range.last).saturating_sub(bits(range.first)).saturating_add(1)
 }
 
+/// An address as a number.
 pub(super) fn bits(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(v4) => u128::from(v4.to_bits()),
@@ -113,7 +115,7 @@ pub(super) fn bits(address: IpAddr) -> u128 {
     }
 }
 
-/// The other way round. `like`: of this family.
+/// The address of a number; `like` gives its family.
 pub(super) fn from_bits(bits: u128, like: &IpNet) -> IpAddr {
     match like {
         IpNet::V4(_) => Ipv4Addr::from_bits(u32::try_from(bits).unwrap_or(u32::MAX)).into(),
@@ -121,39 +123,41 @@ pub(super) fn from_bits(bits: u128, like: &IpNet) -> IpAddr {
     }
 }
 
-/// Addresses of which interfaces `--pool auto` takes.
+/// The interfaces whose addresses `--pool auto` takes.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Choice {
+pub struct AutoChoice {
     pub(super) v4: OfFamily,
     pub(super) v6: OfFamily,
-    /// Parts of destinations that stand for everything, which connections reach over other interfaces: they
-    /// are left alone. In order.
+    /// Networks within the destinations that are reached over other interfaces: the rule does not spread connections
+    /// to them. In ascending order.
     pub elsewhere: Vec<Elsewhere>,
 }
 
+/// The choice for one address family.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct OfFamily {
-    /// `None`: no destination of this family has a route that would say.
+    /// `None`: no destination of this family has a route.
     pub(super) sources: Option<Sources>,
-    /// The destinations, for reasons.
+    /// The destinations as they were written, for messages.
     pub(super) targets: Vec<String>,
-    /// They stand for everything.
+    /// All of them are [wide](Target::is_wide).
     pub(super) wide: bool,
 }
 
+/// Whose addresses are taken.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Sources {
     Of(Interfaces),
-    /// The destinations are loopback addresses: so are the sources.
+    /// Loopback addresses, because the destinations are loopback addresses.
     Loopback,
 }
 
-/// A network that is reached over other interfaces than those of the pool, or what is left of it.
+/// A network that is reached over other interfaces than those of the pool.
 #[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct Elsewhere {
     pub network: IpNet,
     pub interfaces: Interfaces,
-    /// Of a destination whose rest has no route of its own, but a wider one: what of it is spread all the same.
+    /// The networks within it that are reached over the pool's interfaces, and so are spread. Empty: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub except: Vec<IpNet>,
 }
@@ -164,14 +168,14 @@ impl Elsewhere {
     }
 }
 
-/// First addresses of the ranges within a network that may be reached in different ways, in order; the first
-/// one is the network's own. `None`: more than [`BORDERS_MAX`].
-pub fn borders(routes: &[Route], within: &IpNet) -> Option<Vec<IpAddr>> {
+/// First addresses of the ranges within a network that may be reached by different routes, in ascending order; the
+/// first one is the network's own. `None`: more than [`RANGES_MAX`].
+pub fn range_starts(routes: &[Route], within: &IpNet) -> Option<Vec<IpAddr>> {
     let mut sorted: Vec<&Route> = routes.iter().collect();
     sorted.sort_unstable_by_key(|it| (it.table, it.network.network(), it.network.prefix_len()));
     let mut starts = BTreeSet::from([bits(within.network())]);
     let last = bits(within.broadcast());
-    // The routes of the table that have the present one within them, widest first.
+    // The routes of the same table whose networks contain this one, widest first.
     let mut around: Vec<&Route> = Vec::new();
     for route in sorted {
         let has =
@@ -179,11 +183,11 @@ pub fn borders(routes: &[Route], within: &IpNet) -> Option<Vec<IpAddr>> {
         while around.last().is_some_and(|outer| !has(outer)) {
             around.pop();
         }
-        // One that leads where the wider one leads changes nothing, and a router has a million of them. Where
-        // several lead to the wider network, the metric decides, so it has to be like each of them.
+        // A route with the same action as the wider one changes nothing, and a router has a million of these. Of
+        // several routes to the wider network, the metric decides, so it must equal each of them.
         let wider = around.last().map(|outer| outer.network);
         let mut outer = around.iter().rev().take_while(|outer| Some(outer.network) == wider);
-        let same = wider.is_some() && outer.all(|outer| outer.leads == route.leads);
+        let same = wider.is_some() && outer.all(|outer| outer.action == route.action);
         around.push(route);
         if same || !within.contains(&route.network) {
             continue;
@@ -193,37 +197,41 @@ pub fn borders(routes: &[Route], within: &IpNet) -> Option<Vec<IpAddr>> {
         if end < last {
             starts.insert(end + 1);
         }
-        if starts.len() > BORDERS_MAX {
+        if starts.len() > RANGES_MAX {
             return None;
         }
     }
     Some(starts.into_iter().map(|start| from_bits(start, within)).collect())
 }
 
-/// The ranges that begin at these borders, as the kernel says.
-pub fn pieces(
+/// The ranges that begin at these addresses, in ascending order. `ask`: how the kernel reaches an address, and the
+/// network of its route. Neighbours with the same answer become one range.
+pub fn ranges(
     within: &IpNet,
-    borders: &[IpAddr],
-    ask: impl Fn(IpAddr) -> (Way, Option<IpNet>),
-) -> Vec<Piece> {
-    let ends = borders.iter().skip(1).map(|next| bits(*next).saturating_sub(1));
+    range_starts: &[IpAddr],
+    ask: impl Fn(IpAddr) -> (RouteType, Option<IpNet>),
+) -> Vec<RouteRange> {
+    let ends = range_starts.iter().skip(1).map(|next| bits(*next).saturating_sub(1));
     let ends = ends.chain([bits(within.broadcast())]);
-    let mut pieces: Vec<Piece> = Vec::new();
-    for (first, end) in borders.iter().zip(ends) {
+    let mut ranges: Vec<RouteRange> = Vec::new();
+    for (first, end) in range_starts.iter().zip(ends) {
         let last = from_bits(end, within);
-        // To the kernel the unspecified address is this host.
+        // The kernel takes the unspecified address for this host, so the range's last address is asked for.
         let asked = if first.is_unspecified() { last } else { *first };
-        let (way, route) = if is_aside(asked) { (Way::Aside, None) } else { ask(asked) };
-        match pieces.last_mut() {
-            Some(before) if (&before.way, before.route) == (&way, route) => before.last = last,
-            _ => pieces.push(Piece { first: *first, last, way, route }),
+        let (route_type, route) =
+            if is_not_unicast(asked) { (RouteType::NotUnicast, None) } else { ask(asked) };
+        match ranges.last_mut() {
+            Some(before) if (&before.route_type, before.route) == (&route_type, route) => {
+                before.last = last
+            }
+            _ => ranges.push(RouteRange { first: *first, last, route_type, route }),
         }
     }
-    pieces
+    ranges
 }
 
-/// Whether no TCP connection goes there by a route.
-fn is_aside(address: IpAddr) -> bool {
+/// Whether no route leads TCP connections to this address: unspecified, multicast, broadcast or link-local.
+fn is_not_unicast(address: IpAddr) -> bool {
     match address {
         _ if address.is_unspecified() || address.is_multicast() => true,
         IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),

@@ -1,4 +1,4 @@
-//! `tracer spread --dry-run --from FILE`: the peaks of a recording, and as they would be.
+//! `tracer spread --dry-run --from FILE`: the peaks of a recording, and what they would be with the pool.
 
 mod reader;
 
@@ -18,15 +18,16 @@ use reader::Recording;
 /// The text to print.
 ///
 /// # Errors
-/// A recording that cannot be read or that has no `tuple.stats`; a pool that is wrong in itself.
+/// A recording that cannot be read, or that has no `tuple.stats` about the destinations; a pool without addresses;
+/// routes that do not say which interfaces `--pool auto` means.
 pub fn run(config: &SpreadConfig) -> Result<String, Error> {
     let listed = pool::listed(&config.pool);
     let mut host = Host::read(listed)
         .map_err(|error| Error::Failure(format!("cannot read this host's addresses: {error}")))?;
     let reaches = addresses::reaches(&destinations::networks(&config.targets), &host)
         .map_err(|error| error.to_string());
-    host.ways = start::ways(config, &reaches)?;
-    // They need not be here: the recording may be another host's, or the addresses yet to be bought.
+    host.auto = start::auto_choice(config, &reaches)?;
+    // The host need not have them: the recording may be of another host, or the addresses still to be added.
     let pool: Vec<PoolAddress> = pool::members(&config.pool, &host)
         .into_iter()
         .map(|member| PoolAddress { address: pool::to_addr(member.address), weight: member.weight })
@@ -35,7 +36,7 @@ pub fn run(config: &SpreadConfig) -> Result<String, Error> {
         return Err(Error::BadConfig("--pool has no address on this host".to_owned()));
     }
     let notes = Notes::new(&config.pool, &host, reaches.as_deref().unwrap_or_default());
-    let destinations = host.ways.destinations(&config.destinations());
+    let destinations = host.auto.destinations(&config.destinations());
     let mut recording = Recording::new(destinations);
     for path in &config.from {
         recording.read(path)?;
@@ -69,6 +70,7 @@ pub fn run(config: &SpreadConfig) -> Result<String, Error> {
     Ok(out)
 }
 
+/// The error for recordings without a usable line.
 fn nothing(files: &[PathBuf], lines: u64) -> Error {
     let files: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
     Error::Failure(format!(

@@ -1,15 +1,15 @@
-//! `tracer spread --release`: a rule ends, whoever began it.
+//! `tracer spread --release`: ends a rule that has no agent.
 
-use super::state::{Lock, Said, State};
+use super::state::{Lock, State, StateFile};
 use crate::{
     error::Error,
     kernel::spread::{loaded, pinned::Pins, programs::Pinned},
 };
 
-/// Ends a rule that no agent looks after, also one that another version of tracer began.
+/// Ends a rule that has no agent, including one of another version of tracer.
 ///
 /// # Errors
-/// There is no such rule; its agent is running; pins that cannot be removed.
+/// Missing privileges; there is no such rule; its agent is running; pins cannot be removed.
 pub fn release(rule: &str) -> Result<(), Error> {
     loaded::check_rights()?;
     let found = Pins::all();
@@ -17,16 +17,16 @@ pub fn release(rule: &str) -> Result<(), Error> {
     let own: Vec<Pins> = own.collect();
     let foreign = found.foreign.into_iter().filter(|it| it.rule == rule).map(|it| it.pins);
     let all: Vec<Pins> = own.iter().cloned().chain(foreign).collect();
-    // Whoever removed the pins by hand ended the rule, and left what its agent said of it.
-    // So did whoever hid them; then it goes on.
+    // Removing the pins by hand ends the rule, but leaves the agent's state. Hiding the pins (by a mount over them)
+    // leaves the rule active.
     let known = !all.is_empty() || loaded::is_in_force(rule);
-    if !known && matches!(State::read(rule), Said::Nothing) {
+    if !known && matches!(State::read(rule), StateFile::Nothing) {
         return Err(Error::BadConfig(format!(
             "there is no rule {rule}; `tracer status` lists all rules"
         )));
     }
     let _lock = Lock::take(rule)?;
-    // The kernel lets go of a link some time after its last pin; nothing is spread from here on.
+    // The kernel removes a link some time after its last pin: clearing the rule stops spreading now.
     for pins in &own {
         if let Err(error) = Pinned::open(pins).and_then(|mut pinned| pinned.rule.clear()) {
             tracing::debug!("cannot clear the rule first: {error}");

@@ -1,4 +1,4 @@
-//! The [`Rule`] that the hooks go by, from everything that was found out. No I/O.
+//! Makes the [`Rule`] that the hooks read. No I/O.
 
 use std::net::IpAddr;
 
@@ -11,49 +11,52 @@ use super::pool::PoolAddress;
 use crate::{host::capacity::Reuse, kernel::spread::programs::BoundCounts};
 
 /// What a rule is made of.
+///
+/// The second parity is the ports that connect() tries last: `low + 1`, `low + 3` and so on.
 #[derive(Clone, Copy, Debug)]
 pub struct Inputs<'a> {
-    /// Cookie of the namespace; 0: this kernel does not say.
+    /// Cookie of the pool's network namespace; 0: this kernel has none.
     pub netns_cookie: u64,
     /// Inode number of the pool's network namespace.
     pub netns: u32,
     /// `rule_flag` bits.
     pub flags: u32,
-    /// Ports that a tuple can hold in that namespace.
+    /// Ports that a tuple is sure to get in that namespace.
     pub capacity: u32,
-    /// Of these, those of the half that the kernel tries last.
+    /// Of these, the ports of the second parity.
     pub other_capacity: u32,
-    /// There is one port more, which a search can pass over.
+    /// There is one port more, which a search may leave out.
     pub unsure: bool,
-    /// What the hooks had counted before the ports of `capacity` were read.
+    /// The hooks' counts of bound ports before the ports of `capacity` were read.
     pub bound: BoundCounts,
-    /// net.ipv4.tcp_tw_reuse there.
+    /// net.ipv4.tcp_tw_reuse of the namespace.
     pub reuse: Reuse,
-    /// net.ipv4.ip_local_port_range there, both ends included.
+    /// net.ipv4.ip_local_port_range of the namespace, both ends included.
     pub low: u16,
     pub high: u16,
-    /// Anything that nobody can guess. The same for the life of a rule, or the candidates start
-    /// over among ports that were just given out.
+    /// A random number. It stays the same for the life of a rule: with another, the search for fast ports would start
+    /// again among ports that were just handed out.
     pub random: u64,
-    /// One decision in so many is told; 0: none.
+    /// One decision in so many gets a record; 0: none.
     pub sample: u32,
-    /// Those that can be used now, at most [`POOL_MAX`] of each family; the rest is left out.
+    /// The addresses that can be used now; of more than [`POOL_MAX`] of a family the rest is left out.
     pub addresses: &'a [PoolAddress],
-    /// None: every destination. At most `DESTINATIONS_MAX`; the rest is left out.
+    /// Empty: every destination. Of more than `DESTINATIONS_MAX` the rest is left out.
     pub destinations: &'a [Destination],
 }
 
 /// The kernel's default of net.ipv4.tcp_tw_reuse_delay, ms.
 const DEFAULT_REUSE_DELAY_MS: u32 = 1000;
 
+/// The rule for the hooks. Without addresses it spreads nothing.
 pub fn build(inputs: &Inputs<'_>) -> Rule {
     let half = half(inputs.low, inputs.high);
     let of_family = |v4: bool| {
         let mut addresses = inputs.addresses.to_vec();
         addresses.retain(|member| member.address.to_v4().is_some() == v4);
-        let mut side = side(&addresses);
-        side.reuse = u32::from(inputs.reuse.is_on(side.loopback != 0));
-        side
+        let mut family_pool = family_pool(&addresses);
+        family_pool.reuse = u32::from(inputs.reuse.is_on(family_pool.loopback != 0));
+        family_pool
     };
     let mut rule = Rule {
         netns_cookie: inputs.netns_cookie,
@@ -82,16 +85,16 @@ pub fn build(inputs: &Inputs<'_>) -> Rule {
     rule
 }
 
-/// Ports in each half of the range. connect() tries `low`, `low + 2` and so on first, then `low + 1`
-/// and so on. Of an odd number of ports, the last one is in neither half: a search passes over it or the first one,
-/// depending on where it begins (`__inet_hash_connect`,
+/// Ports of each parity. connect() tries `low`, `low + 2` and so on first, then `low + 1` and so on. Of an odd
+/// number of ports, the last one does not count: a search leaves out it or the first one, depending on where it
+/// begins (`__inet_hash_connect`,
 /// <https://github.com/torvalds/linux/blob/v6.12/net/ipv4/inet_hashtables.c>).
 fn half(low: u16, high: u16) -> u32 {
     (u32::from(high) + 1).saturating_sub(u32::from(low)) / 2
 }
 
-/// A number that has no divisor in common with `half`, neither very small nor very large, so that
-/// candidates go far and cover the half before they repeat.
+/// The distance from one candidate for a fast port to the next: it has no divisor in common with `half`, so that
+/// the candidates cover all ports before they repeat, and is at least a quarter of `half`, so that they are far apart.
 fn step(half: u32, random: u32) -> u32 {
     let start = half / 4 + random.checked_rem(half / 2).unwrap_or(0);
     // half - 1 and 1 always qualify.
@@ -110,33 +113,35 @@ fn low_word(random: u64) -> u32 {
     u32::try_from(random & u64::from(u32::MAX)).unwrap_or_default()
 }
 
-fn side(addresses: &[PoolAddress]) -> FamilyPool {
+/// The pool of one family, with its slots.
+fn family_pool(addresses: &[PoolAddress]) -> FamilyPool {
     let addresses = addresses.get(..POOL_MAX).unwrap_or(addresses);
-    let mut side = FamilyPool::default();
+    let mut family_pool = FamilyPool::default();
     let shares = shares(addresses);
-    let mut slots = side.slots.iter_mut();
-    let places = side.addresses.iter_mut().zip(&mut side.weights);
+    let mut slots = family_pool.slots.iter_mut();
+    let places = family_pool.addresses.iter_mut().zip(&mut family_pool.weights);
     for (((to, weight), from), (index, share)) in
         places.zip(addresses).zip((0..=u8::MAX).zip(shares))
     {
         (*to, *weight) = (from.address, from.weight);
-        side.count += 1;
+        family_pool.count += 1;
         for slot in slots.by_ref().take(share) {
             *slot = index;
-            side.slot_count += 1;
+            family_pool.slot_count += 1;
         }
     }
-    side.loopback = u32::from(addresses.first().is_some_and(|member| is_loopback(member.address)));
-    side
+    family_pool.loopback =
+        u32::from(addresses.first().is_some_and(|member| is_loopback(member.address)));
+    family_pool
 }
 
 fn is_loopback(address: Addr) -> bool {
     IpAddr::from(address.0).to_canonical().is_loopback()
 }
 
-/// Slots for each address: as many as its weight, after what all have in common is divided out. If
-/// those are more than there are, one for each, and each further one goes to the address that has
-/// the fewest for its weight (the method of Sainte-Laguë).
+/// How many slots each address gets: its weight divided by the greatest common divisor of all weights. If these are more
+/// than [`POOL_MAX`], each address gets one, and each further slot goes to the address that has the fewest for its
+/// weight (the method of Sainte-Laguë).
 fn shares(addresses: &[PoolAddress]) -> Vec<usize> {
     let weights: Vec<usize> =
         addresses.iter().map(|member| usize::from(member.weight.max(1))).collect();

@@ -1,5 +1,4 @@
-//! From a configuration to a running spreader: everything that can be wrong is found out before
-//! anything is attached.
+//! What `tracer spread` checks and opens before it attaches anything, and how it undoes a start that failed.
 
 use std::{
     io,
@@ -13,13 +12,13 @@ use tracer_common::spread::DESTINATIONS_MAX;
 
 use super::{
     addresses::{self, Host},
+    auto::{self, Unclear},
     destinations,
-    ears::Ears,
+    netns_sockets::NetnsSockets,
     notes::Notes,
     pool::{self, PoolAddress},
-    reach::{Choice, Reach},
+    reach::{AutoChoice, Reach},
     state::{Lock, State},
-    ways::{self, Unclear},
 };
 use crate::{
     cli::NetnsRef,
@@ -34,37 +33,47 @@ use crate::{
     kernel::spread::{pinned::Pins, programs::CgroupTarget},
 };
 
-/// What a namespace has for a spreader.
+/// What was read of the pool's network namespace.
 #[derive(Debug)]
-pub(super) struct Inside {
+pub(super) struct NetnsView {
     pub(super) host: Host,
     pub(super) range: PortRange,
     pub(super) reuse: Reuse,
-    /// 0: this kernel does not say.
+    /// The namespace's cookie; 0: this kernel has none.
     pub(super) cookie: u64,
-    /// How the destinations are reached, or why that is not known.
+    /// How the destinations are reached, or why the routes could not be read.
     pub(super) reaches: Result<Vec<Reach>, String>,
 }
 
-/// The namespace of the pool: a named one, or this process's own.
+/// The pool's network namespace: that of `--netns`, or this process's own.
+///
+/// # Errors
+/// There is no such namespace, or it cannot be opened.
 pub(super) fn namespace(named: Option<&NetnsRef>) -> Result<Netns, Error> {
     match named {
         Some(named) => {
             netns::resolve(&named.to_string()).map_err(|error| Error::BadConfig(error.to_string()))
         }
         None => netns::own().map_err(|error| {
-            Error::Failure(format!("cannot tell this process's network namespace: {error}"))
+            Error::Failure(format!("cannot read this process's network namespace: {error}"))
         }),
     }
 }
 
-/// Looks around in the namespace.
-pub(super) fn look(worker: &Worker, netns: &Netns, config: &SpreadConfig) -> io::Result<Inside> {
+/// Reads the network namespace's addresses, routes and settings.
+///
+/// # Errors
+/// The namespace cannot be entered; its addresses or its port range cannot be read.
+pub(super) fn read_netns(
+    worker: &Worker,
+    netns: &Netns,
+    config: &SpreadConfig,
+) -> io::Result<NetnsView> {
     let listed: Vec<IpAddr> = pool::listed(&config.pool).collect();
     let targets = destinations::networks(&config.targets);
-    let look = move || -> io::Result<Inside> {
+    let read = move || -> io::Result<NetnsView> {
         let host = Host::read(listed)?;
-        Ok(Inside {
+        Ok(NetnsView {
             reaches: addresses::reaches(&targets, &host).map_err(|error| error.to_string()),
             host,
             range: PortRange::read()?,
@@ -72,41 +81,44 @@ pub(super) fn look(worker: &Worker, netns: &Netns, config: &SpreadConfig) -> io:
             cookie: cookie(),
         })
     };
-    worker.run_in(netns, look).and_then(|result| result)
+    worker.run_in(netns, read).and_then(|result| result)
 }
 
-/// Word of changes in the namespace. The sockets keep the namespace alive, so they are let go of when
-/// nothing else leads there any more.
-pub(super) fn ears(worker: &Worker, netns: &Netns) -> io::Result<Ears> {
-    worker.run_in(netns, Ears::open).and_then(|result| result)
+/// Opens the agent's sockets in the namespace. They keep it alive, so they must be closed when nothing else leads
+/// to it any more.
+///
+/// # Errors
+/// The namespace cannot be entered; the kernel grants no such socket.
+pub(super) fn open_sockets(worker: &Worker, netns: &Netns) -> io::Result<NetnsSockets> {
+    worker.run_in(netns, NetnsSockets::open).and_then(|result| result)
 }
 
-/// Leaves no lock of a start that has made nothing else. Says that nothing is left.
-pub(super) fn withdraw(rule: &str, pins: &Pins) -> bool {
+/// Removes the lock of a start that has made nothing else. Always true: nothing is left to undo.
+pub(super) fn remove_unused_lock(rule: &str, pins: &Pins) -> bool {
     if !pins.exists() {
         Lock::remove(rule);
     }
     true
 }
 
-/// Leaves nothing of a start that did not get to its end: what an earlier agent left goes on as it was.
-/// Whoever has this has the rule's lock.
+/// Undoes a start that failed: removes what it pinned, and leaves the pins of an earlier agent. Only for the
+/// holder of the rule's lock.
 #[derive(Clone)]
 pub(super) struct Undo {
     rule: String,
     pins: Pins,
-    /// Links of the earlier agent; `None`: there was none.
+    /// Names of the links that an earlier agent pinned; `None`: the rule was new.
     earlier: Option<Vec<String>>,
 }
 
 impl Undo {
-    /// `adopted`: the rule was there before.
+    /// `adopted`: the rule had pins before this start.
     pub(super) fn new(rule: &str, pins: &Pins, adopted: bool) -> Self {
         let earlier = adopted.then(|| pins.links());
         Self { rule: rule.to_owned(), pins: pins.clone(), earlier }
     }
 
-    /// Says whether nothing is left.
+    /// Undoes the start; false: some of it could not be removed, which is logged.
     pub(super) fn run(&self) -> bool {
         let removed = match &self.earlier {
             Some(earlier) => self.pins.remove_links_but(earlier),
@@ -115,65 +127,77 @@ impl Undo {
         if self.earlier.is_none() {
             State::remove(&self.rule);
         }
-        // Last: the log may wait for its reader.
+        // Last, because writing to the log may wait for its reader.
         removed.inspect_err(|error| tracing::warn!("{error}")).is_ok()
     }
 }
 
-/// That a look into the namespace failed.
-pub(super) fn cannot_look(error: io::Error) -> Error {
+/// The error for a network namespace that cannot be read.
+pub(super) fn cannot_read_netns(error: io::Error) -> Error {
     Error::Failure(format!("cannot read the pool's network namespace: {error}"))
 }
 
-/// The pool as this namespace has it.
-pub(super) fn pool(config: &SpreadConfig, inside: &mut Inside) -> Result<Vec<PoolAddress>, Error> {
+/// The pool's addresses that can be used in this namespace; notes in `view` which interfaces `--pool auto` means.
+///
+/// # Errors
+/// A `--pool` or `--to` value that cannot be used; routes that do not say which interfaces `--pool auto` means.
+pub(super) fn pool(config: &SpreadConfig, view: &mut NetnsView) -> Result<Vec<PoolAddress>, Error> {
     let wrong = |error: &dyn std::error::Error| Error::BadConfig(error.to_string());
-    inside.host.ways = ways(config, &inside.reaches)?;
-    let pool = pool::resolve(&config.pool, &inside.host).map_err(|error| wrong(&error))?;
+    view.host.auto = auto_choice(config, &view.reaches)?;
+    let pool = pool::resolve(&config.pool, &view.host).map_err(|error| wrong(&error))?;
     destinations::check(&config.targets, &pool).map_err(|error| wrong(&error))?;
     Ok(pool)
 }
 
-/// Which interfaces `--pool auto` means; none where it was not asked for.
-pub(super) fn ways(
+/// Which interfaces `--pool auto` means; the default if no value is `auto`.
+///
+/// # Errors
+/// The routes could not be read, or do not say it.
+pub(super) fn auto_choice(
     config: &SpreadConfig,
     reaches: &Result<Vec<Reach>, String>,
-) -> Result<Choice, Error> {
+) -> Result<AutoChoice, Error> {
     if !pool::is_auto(&config.pool) {
-        return Ok(Choice::default());
+        return Ok(AutoChoice::default());
     }
     let reaches = reaches.as_ref().map_err(|error| {
         Error::Failure(format!(
             "--pool auto: cannot read the routes to the destinations: {error}; name the addresses"
         ))
     })?;
-    let place = DESTINATIONS_MAX.saturating_sub(config.targets.len().max(1));
+    let room = DESTINATIONS_MAX.saturating_sub(config.targets.len().max(1));
     let unclear = |error: Unclear| Error::BadConfig(format!("--pool auto: {error}"));
-    let choice = ways::choose(reaches, place).map_err(unclear)?;
+    let choice = auto::choose(reaches, room).map_err(unclear)?;
     let count = choice.destinations(&config.destinations()).len();
     if count > DESTINATIONS_MAX {
-        return Err(unclear(Unclear::NoPlace { count: choice.elsewhere.len() }));
+        return Err(unclear(Unclear::TooManyNetworks { count: choice.elsewhere.len() }));
     }
     Ok(choice)
 }
 
-/// What there is to say of the pool.
-pub(super) fn notes(config: &SpreadConfig, inside: &Inside) -> Notes {
-    Notes::new(&config.pool, &inside.host, inside.reaches.as_deref().unwrap_or_default())
+/// What the routes say about the pool.
+pub(super) fn notes(config: &SpreadConfig, view: &NetnsView) -> Notes {
+    Notes::new(&config.pool, &view.host, view.reaches.as_deref().unwrap_or_default())
 }
 
-/// The cgroups to attach to.
-pub(super) fn places(paths: &[PathBuf]) -> Result<Vec<CgroupTarget>, Error> {
-    paths.iter().map(|path| place(path)).collect()
+/// Opens the cgroups to attach to.
+///
+/// # Errors
+/// As [`attach_target`].
+pub(super) fn attach_targets(paths: &[PathBuf]) -> Result<Vec<CgroupTarget>, Error> {
+    paths.iter().map(|path| attach_target(path)).collect()
 }
 
-/// One of them.
-pub(super) fn place(path: &Path) -> Result<CgroupTarget, Error> {
+/// Opens one cgroup to attach to.
+///
+/// # Errors
+/// There is no such cgroup, or it cannot be opened; the path is `/`, but the root that can be reached is not the host's.
+pub(super) fn attach_target(path: &Path) -> Result<CgroupTarget, Error> {
     let wrong = |error: cgroups::CgroupError| Error::BadConfig(error.to_string());
     let found = cgroups::resolve_arg(&path.to_string_lossy()).map_err(wrong)?;
     let root = cgroups::find()
         .map_err(|error| Error::BadConfig(cgroups::CgroupError::NoHierarchy(error).to_string()))?;
-    // `--all`, or a root that would be taken for the host's.
+    // With `--all`, too. In a container the reachable root can be that of a part of the machine.
     if found.path == Path::new("/") && !root.whole {
         let why = cgroups::NOT_WHOLE;
         return Err(Error::BadConfig(format!(
@@ -195,7 +219,7 @@ pub(super) fn place(path: &Path) -> Result<CgroupTarget, Error> {
     Ok(CgroupTarget { id: found.id, directory })
 }
 
-/// SO_NETNS_COOKIE (Linux 5.14) of the calling thread's namespace.
+/// The cookie of the calling thread's network namespace (SO_NETNS_COOKIE, Linux 5.14); 0: this kernel has none.
 #[expect(unsafe_code, reason = "getsockopt(2) of an option that rustix does not have")]
 fn cookie() -> u64 {
     const SO_NETNS_COOKIE: libc::c_int = 71;
@@ -205,7 +229,7 @@ fn cookie() -> u64 {
     };
     let mut cookie = 0_u64;
     let mut len: libc::socklen_t = 8;
-    // SAFETY: the value is as long as the length says, and both outlive the call.
+    // SAFETY: `cookie` has the 8 bytes that `len` says, and both outlive the call.
     let result = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),

@@ -1,4 +1,5 @@
-//! What an agent says of itself for `tracer status`, and the lock that keeps a rule to one agent.
+//! The state that an agent publishes for `tracer status`, in a file; and the lock file that lets a rule have one agent
+//! only.
 
 use std::{
     fs::File,
@@ -24,14 +25,14 @@ use crate::error::Error;
 const FOLDER: &str = "/run/tracer";
 const FOLDER_MODE: Mode = Mode::RWXU;
 const FILE_MODE: Mode = Mode::RUSR.union(Mode::WUSR);
-/// No state is longer: 512 addresses with a reason each take some 100 KiB.
+/// Longest state file, in bytes. 512 addresses with a reason each take some 100 KiB.
 const LONGEST: u64 = 4 << 20;
 
-/// What only the agent knows.
+/// What the agent knows and the maps do not say.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default)]
 pub struct State {
-    /// As they were named.
+    /// As `--cgroup` names them.
     pub cgroups: Vec<PathBuf>,
     /// Path by which the agent found the network namespace.
     #[serde(rename = "netns.path")]
@@ -39,27 +40,28 @@ pub struct State {
     pub backend: String,
     /// First and last port of the range.
     pub range: (u16, u16),
-    /// What takes ports of it away from every tuple: `reserved`, `bound`, both or, empty, neither.
+    /// Why a tuple cannot get all ports of the range: `reserved`, `bound`, or both; empty: it can.
     #[serde(rename = "ports.taken_by")]
     pub taken_by: String,
     /// Every address of the pool, with its weight.
     pub pool: Vec<(IpAddr, u16)>,
-    /// Those that are left out, and why.
+    /// Addresses that are left out, each with the reason.
     pub left_out: Vec<(IpAddr, String)>,
-    /// Cgroups that are gone.
+    /// Cgroups of `cgroups` that do not exist now.
     pub cgroups_gone: Vec<PathBuf>,
-    /// Why there are no fast ports, if they were wanted.
+    /// Why there are no fast ports, although they were asked for; `None`: there are, or they were not asked for.
     pub no_fast_ports: Option<String>,
+    /// What does not work as well as it could, one text each.
     pub degraded: Vec<String>,
-    /// Of those that are left out: those that come back by themselves.
+    /// Of the addresses that are left out: those that are in quarantine.
     pub quarantined: Vec<Quarantined>,
     /// Addresses that are left out towards one destination only.
     pub left_out_towards: Vec<LeftOutTowards>,
-    /// Hooks that the kernel passed over, as far as it counts them, and corrections that the comparison with
-    /// the kernel's own sockets made: of all agents of the rule together.
+    /// Runs of hooks that the kernel skipped and counted, of all agents of the rule together.
     pub hook_missed: u64,
+    /// Corrections of the ledger after comparisons with the kernel's sockets, of all agents of the rule together.
     pub drift: u64,
-    /// What the routes say of the pool.
+    /// What the routes say about the pool.
     #[serde(flatten)]
     pub notes: Notes,
 }
@@ -69,7 +71,7 @@ pub struct State {
 pub struct Quarantined {
     pub address: IpAddr,
     pub reason: String,
-    /// CLOCK_MONOTONIC of its end, ns.
+    /// When the quarantine ends, by CLOCK_MONOTONIC, ns.
     pub until_mono_ns: u64,
 }
 
@@ -80,7 +82,7 @@ pub struct LeftOutTowards {
     pub destination: IpAddr,
     pub port: u16,
     pub reason: String,
-    /// CLOCK_MONOTONIC of its end, ns; absent: as long as the reason lasts.
+    /// When it ends, by CLOCK_MONOTONIC, ns; absent: when the reason ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until_mono_ns: Option<u64>,
 }
@@ -93,11 +95,15 @@ fn path(rule: &str, end: &str) -> PathBuf {
     Path::new(FOLDER).join(name(rule, end))
 }
 
-fn not_roots(what: &str) -> io::Error {
+/// The error for a file or folder that others than root could have written.
+fn untrusted(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, what.to_owned())
 }
 
-/// The folder, which only root can change.
+/// Opens the folder.
+///
+/// # Errors
+/// It cannot be opened, or others than root can change it.
 fn folder() -> io::Result<OwnedFd> {
     folder_at(Path::new(FOLDER))
 }
@@ -107,16 +113,19 @@ fn folder_at(path: &Path) -> io::Result<OwnedFd> {
     let folder = openat(CWD, path, flags, Mode::empty())?;
     let stat = fstat(&folder)?;
     if stat.st_uid != 0 {
-        return Err(not_roots("the folder belongs to somebody else than root"));
+        return Err(untrusted("the folder does not belong to root"));
     }
     if Mode::from_raw_mode(stat.st_mode).intersects(Mode::WGRP | Mode::WOTH) {
-        return Err(not_roots("others than root can write in the folder"));
+        return Err(untrusted("others than root can write in the folder"));
     }
     Ok(folder)
 }
 
-/// The same; made where there is none, with a mode that does not depend on the umask. One of root's own in
-/// which others could write is mended: what is in it is looked at file by file.
+/// Opens the folder, after making it if there is none. A folder of root gets mode 0700, whatever the umask and
+/// whatever mode it had: files that others put into it before are refused one by one.
+///
+/// # Errors
+/// It cannot be made or opened, or does not belong to root.
 fn made_folder(path: &Path) -> io::Result<OwnedFd> {
     match mkdirat(CWD, path, FOLDER_MODE) {
         Ok(()) | Err(Errno::EXIST) => {}
@@ -134,49 +143,56 @@ fn made_folder(path: &Path) -> io::Result<OwnedFd> {
     folder_at(path)
 }
 
-/// A file that is there, if it is root's own and nobody else can write it.
+/// Opens a file of the folder, if it belongs to root and nobody else can write it.
+///
+/// # Errors
+/// It cannot be opened; it is no regular file; others than root could have written it.
 fn open_roots(folder: &OwnedFd, name: &str, flags: OFlags) -> io::Result<File> {
-    // Opening a FIFO must not wait for who writes to it.
+    // NONBLOCK: opening a FIFO would wait for a writer.
     let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = openat(folder, name, flags, FILE_MODE)?;
     let stat = fstat(&file)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        return Err(not_roots("it is no regular file"));
+        return Err(untrusted("it is not a regular file"));
     }
     if stat.st_uid != 0 {
-        return Err(not_roots("it belongs to somebody else than root"));
+        return Err(untrusted("it does not belong to root"));
     }
     if Mode::from_raw_mode(stat.st_mode).intersects(Mode::WGRP | Mode::WOTH) {
-        return Err(not_roots("others than root can write it"));
+        return Err(untrusted("others than root can write it"));
     }
     Ok(File::from(file))
 }
 
-/// What there is to read of an agent's state.
+/// What was found where an agent writes its state.
 #[derive(Debug)]
-pub enum Said {
+pub enum StateFile {
+    /// There is no file.
     Nothing,
-    /// Why what is there is not believed.
-    Unbelievable(String),
+    /// There is a file that is not used; why.
+    Untrusted(String),
     State(Box<State>),
 }
 
-impl Said {
-    /// What can be believed.
-    pub fn believed(self) -> Option<State> {
+impl StateFile {
+    /// The state, if there is one that can be trusted.
+    pub fn trusted(self) -> Option<State> {
         match self {
             Self::State(state) => Some(*state),
-            Self::Nothing | Self::Unbelievable(_) => None,
+            Self::Nothing | Self::Untrusted(_) => None,
         }
     }
 }
 
 impl State {
-    /// Replaces what was said before, in one step.
+    /// Replaces the rule's state file, in one step.
+    ///
+    /// # Errors
+    /// The folder is not root's, or the file cannot be written.
     pub fn write(&self, rule: &str) -> io::Result<()> {
         let folder = made_folder(Path::new(FOLDER))?;
         let draft = name(rule, "json.new");
-        // A new file: nobody has it open.
+        // CREATE and EXCL below make a new file, which no other process has open.
         _ = unlinkat(&folder, &draft, AtFlags::empty());
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
         let mut file = open_roots(&folder, &draft, flags)?;
@@ -185,41 +201,43 @@ impl State {
         Ok(renameat(&folder, &draft, &folder, name(rule, "json"))?)
     }
 
-    /// What the newest agent of this rule said.
-    pub fn read(rule: &str) -> Said {
+    /// Reads the state of the rule's newest agent.
+    pub fn read(rule: &str) -> StateFile {
         read_in(Path::new(FOLDER), &name(rule, "json"))
     }
 
-    /// Leaves nothing of a rule. Only for whoever has its lock.
+    /// Removes all files of a rule. Only for the holder of its lock.
     pub fn remove(rule: &str) {
         let Ok(folder) = folder() else { return };
         for end in ["json", "json.new", "lock"] {
-            // It need not be there.
+            // The file need not exist.
             _ = unlinkat(&folder, name(rule, end), AtFlags::empty());
         }
     }
 
-    /// Addresses of the pool that are not left out.
+    /// How many addresses of the pool are not left out.
     pub fn in_use(&self) -> usize {
         let is_out = |address: &IpAddr| self.left_out.iter().any(|(out, _)| out == address);
         self.pool.iter().filter(|(address, _)| !is_out(address)).count()
     }
 }
 
-/// The right to act for a rule, until it is dropped: a record lock (fcntl(2)), whose holder can be asked
-/// for without taking it.
+/// The lock that a rule's agent holds until it ends: a record lock (fcntl(2)), so that other processes can read who
+/// holds it.
 #[derive(Debug)]
-pub struct Lock(#[expect(dead_code, reason = "held, not used")] File);
+pub struct Lock(#[expect(dead_code, reason = "closing it ends the lock")] File);
 
 impl Lock {
+    /// Takes the lock of a rule, without waiting for it.
+    ///
     /// # Errors
-    /// [`Error::AlreadyRunning`] if another process has it.
+    /// [`Error::AlreadyRunning`] if another process has it; the lock file cannot be opened.
     pub fn take(rule: &str) -> Result<Self, Error> {
         let failed = |source: io::Error| Error::File {
             tried: "lock",
             path: path(rule, "lock"),
             do_this: if source.kind() == io::ErrorKind::PermissionDenied {
-                "check what is there, and remove it"
+                "check what it is, and remove it"
             } else {
                 ""
             },
@@ -230,7 +248,7 @@ impl Lock {
         loop {
             let file = open_roots(&folder, &name, OFlags::RDWR | OFlags::CREATE).map_err(failed)?;
             match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
-                // The rule may have ended in between, and its file with it.
+                // Between opening and locking, the rule may have ended and its file been removed.
                 Ok(()) if is_at(&file, &folder, &name) => return Ok(Self(file)),
                 Ok(()) => {}
                 Err(Errno::AGAIN | Errno::ACCESS) => {
@@ -242,14 +260,14 @@ impl Lock {
         }
     }
 
-    /// Removes the file of a lock that this process has, or nobody.
+    /// Removes the lock file, unless another process holds the lock.
     pub fn remove(rule: &str) {
         if let (Ok(_lock), Ok(folder)) = (Self::take(rule), folder()) {
             _ = unlinkat(folder, name(rule, "lock"), AtFlags::empty());
         }
     }
 
-    /// The process that acts for a rule. Changes nothing.
+    /// The process that holds the lock; `None`: there is none, or the lock file is not root's. Takes no lock.
     pub fn holder(rule: &str) -> Option<u32> {
         let file = open_roots(&folder().ok()?, &name(rule, "lock"), OFlags::RDONLY).ok()?;
         let held = fcntl_getlk(file, &Flock::from(FlockType::WriteLock)).ok()??;
@@ -257,13 +275,14 @@ impl Lock {
     }
 }
 
+/// Whether the folder still has this file under this name.
 fn is_at(file: &File, folder: &OwnedFd, name: &str) -> bool {
     let inode = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
     let there = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW);
     fstat(file).ok().map(inode) == there.ok().map(inode)
 }
 
-fn read_in(path: &Path, name: &str) -> Said {
+fn read_in(path: &Path, name: &str) -> StateFile {
     let read = || -> io::Result<State> {
         let file = open_roots(&folder_at(path)?, name, OFlags::RDONLY)?;
         let mut text = Vec::new();
@@ -274,11 +293,11 @@ fn read_in(path: &Path, name: &str) -> Said {
         Ok(serde_json::from_slice(&text)?)
     };
     match read() {
-        Ok(state) => Said::State(Box::new(state)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Said::Nothing,
+        Ok(state) => StateFile::State(Box::new(state)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => StateFile::Nothing,
         Err(error) => {
             let path = path.join(name);
-            Said::Unbelievable(format!("{} is not believed: {error}", path.display()))
+            StateFile::Untrusted(format!("{} is not used: {error}", path.display()))
         }
     }
 }
@@ -303,32 +322,32 @@ mod tests {
         let path = dir.path().join("run");
         assert_eq!(fstat(&folder).unwrap().st_mode & 0o7777, 0o700);
         let file = path.join("a.json");
-        let believed = || read_in(&path, "a.json").believed().is_some();
+        let trusted = || read_in(&path, "a.json").trusted().is_some();
         fs::write(&file, "{}").unwrap();
-        assert!(believed());
+        assert!(trusted());
         fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
-        assert!(!believed(), "written by anybody");
+        assert!(!trusted(), "written by anybody");
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
         chown(&file, Some(65534), None).unwrap();
-        assert!(!believed(), "somebody else's");
+        assert!(!trusted(), "of another user");
         chown(&file, Some(0), None).unwrap();
-        assert!(believed());
+        assert!(trusted());
         fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(!believed(), "in a folder of everybody");
+        assert!(!trusted(), "in a folder that anybody can write");
         made_folder(&path).unwrap();
-        assert!(believed(), "root's own folder is mended");
+        assert!(trusted(), "root's own folder gets mode 0700");
         fs::write(&file, vec![b' '; usize::try_from(LONGEST).unwrap() + 1]).unwrap();
-        assert!(!believed(), "too long");
+        assert!(!trusted(), "too long");
         fs::remove_file(&file).unwrap();
-        assert!(matches!(read_in(&path, "a.json"), Said::Nothing));
+        assert!(matches!(read_in(&path, "a.json"), StateFile::Nothing));
         fs::write(path.join("b.json"), "{}").unwrap();
         symlink("b.json", &file).unwrap();
-        assert!(!believed(), "a link");
+        assert!(!trusted(), "a link");
         fs::remove_file(&file).unwrap();
         rustix::fs::mkfifoat(CWD, &file, FILE_MODE).unwrap();
-        assert!(!believed(), "a FIFO");
+        assert!(!trusted(), "a FIFO");
         chown(&path, Some(65534), None).unwrap();
-        assert!(made_folder(&path).is_err(), "somebody else's folder");
+        assert!(made_folder(&path).is_err(), "a folder of another user");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `tracer status`: the rules, as their maps have them.
+//! `tracer status`: the active rules, from their maps and their agents' states.
 
 mod text;
 
@@ -12,7 +12,7 @@ use tracer_common::{
 
 use super::{
     pool::address,
-    state::{Lock, Said, State},
+    state::{Lock, State, StateFile},
 };
 use crate::{
     config::StatusConfig,
@@ -25,19 +25,19 @@ use crate::{
     },
 };
 
-/// All that is pinned.
+/// All active rules.
 #[derive(Debug, Serialize)]
 struct Status {
     rules: Vec<RuleStatus>,
     /// Rules whose maps only another version of tracer can read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     foreign: Vec<ForeignRule>,
-    /// Folders that were not read, because others than root can change them.
+    /// Folders that were not read, because others than root can change them; one text each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     refused: Vec<String>,
 }
 
-/// A rule of another version.
+/// A rule of another version of tracer.
 #[derive(Debug, Serialize)]
 struct ForeignRule {
     rule: String,
@@ -59,23 +59,24 @@ pub struct RuleStatus {
     /// Ports that a tuple can hold.
     #[serde(rename = "ports.capacity")]
     pub capacity: u32,
-    /// Whether ports are handed out past 45 %.
+    /// Whether the rule hands out fast ports, which it does from 45 % of the range on.
     pub fast_ports: bool,
-    /// Where everything is pinned.
+    /// The folder of its pins.
     pub pins: String,
     pub links: usize,
-    /// Links of the same rule that are not pinned there.
+    /// Active links of the same rule that are not pinned in `pins`.
     #[serde(rename = "links.elsewhere")]
     pub elsewhere: usize,
     #[serde(flatten)]
-    pub said: State,
-    /// Why what the agent said is not shown.
+    pub state: State,
+    /// Why the agent's state is not shown; absent: it is, or there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unbelieved: Option<String>,
-    /// How often each decision was taken.
+    /// How often each decision was made since the rule began.
     pub decisions: Vec<(&'static str, u64)>,
-    /// What the kernel side did not record, by name, since the rule began.
+    /// What was not recorded since the rule began, by name of the loss.
     pub lost: BTreeMap<&'static str, u64>,
+    /// Sorted by ports in use, most first.
     pub tuples: Vec<Use>,
 }
 
@@ -92,24 +93,24 @@ pub struct Use {
     pub in_use: u64,
     #[serde(rename = "ports.time_wait")]
     pub time_wait: u64,
-    /// Those in use, and those that could be had beside them.
+    /// Ports in use that take room, and ports that are still free.
     #[serde(rename = "ports.capacity")]
     pub capacity: u32,
-    /// Of those in use, but for those that bind() took: of the half that the kernel tries last.
+    /// Of the ports that connect() took: those of the second parity, which the kernel tries last.
     #[serde(rename = "ports.other_half")]
     pub other_half: u64,
-    /// Connections to which the rule gave this address. Starts over after 4,294,967,295.
+    /// Connections to which the rule gave this address. Wraps at 2³².
     pub chosen: u32,
-    /// Connections since the rule began, whoever opened them.
+    /// Connections that were opened since the rule began, including those that the rule did not spread.
     pub opened: u64,
-    /// connect() calls that failed.
+    /// connect() calls that failed since the rule began.
     pub failed: u64,
 }
 
-/// What to print.
+/// The text or JSON line to print.
 ///
 /// # Errors
-/// Missing privileges; a rule that does not exist; pins that cannot be read.
+/// Missing privileges; a rule that does not exist; maps that cannot be read.
 pub fn run(config: &StatusConfig) -> Result<Vec<u8>, Error> {
     loaded::check_rights()?;
     let wanted = |name: &String| config.rule.as_ref().is_none_or(|rule| rule == name);
@@ -129,15 +130,15 @@ pub fn run(config: &StatusConfig) -> Result<Vec<u8>, Error> {
     }
     let mut shown =
         rules.into_iter().map(|(name, pins)| read(name, &pins)).collect::<Result<Vec<_>, _>>()?;
-    let (ours, others): (Vec<_>, Vec<_>) =
+    let (readable, others): (Vec<_>, Vec<_>) =
         unpinned.into_iter().partition(Loaded::is_of_this_version);
-    for loaded in &ours {
+    for loaded in &readable {
         shown.push(read_loaded(loaded)?);
     }
     let others = others.into_iter().map(|it| ForeignRule {
         rule: it.rule.clone(),
         layout: it.layout.to_string(),
-        pins: NOWHERE.to_owned(),
+        pins: NOT_FOUND.to_owned(),
     });
     let found = Status {
         rules: shown,
@@ -160,22 +161,25 @@ impl From<Foreign> for ForeignRule {
     }
 }
 
-/// In place of a path.
-const NOWHERE: &str = "nowhere that can be reached";
+/// In place of a path of pins.
+const NOT_FOUND: &str = "not found in any reachable bpffs";
 
+/// Reads a rule that has pins.
 fn read(name: String, pins: &Pins) -> Result<RuleStatus, Error> {
-    let place = pins.dir().display().to_string();
-    let beside = loaded::unpinned_links(&name, pins);
-    let mut status = read_maps(name, Pinned::open(pins)?, place, pins.links().len())?;
-    status.elsewhere = beside;
+    let folder = pins.dir().display().to_string();
+    let elsewhere = loaded::unpinned_links(&name, pins);
+    let mut status = read_maps(name, Pinned::open(pins)?, folder, pins.links().len())?;
+    status.elsewhere = elsewhere;
     Ok(status)
 }
 
+/// Reads a rule whose pins were not found.
 fn read_loaded(loaded: &Loaded) -> Result<RuleStatus, Error> {
     let pinned = Pinned::of_loaded(loaded)?;
-    read_maps(loaded.rule.clone(), pinned, NOWHERE.to_owned(), loaded.links())
+    read_maps(loaded.rule.clone(), pinned, NOT_FOUND.to_owned(), loaded.links())
 }
 
+/// Reads a rule's maps and its agent's state.
 fn read_maps(
     name: String,
     mut pinned: Pinned,
@@ -186,29 +190,29 @@ fn read_maps(
     let decided = pinned.maps.decision_counts()?;
     let mut tuples = Vec::new();
     pinned.tuples.read(|key, count| tuples.push((key, count)))?;
-    let (said, unbelieved) = match State::read(&name) {
-        Said::State(state) => (*state, None),
-        Said::Unbelievable(why) => (State::default(), Some(why)),
-        Said::Nothing => (State::default(), None),
+    let (state, unbelieved) = match State::read(&name) {
+        StateFile::State(state) => (*state, None),
+        StateFile::Untrusted(why) => (State::default(), Some(why)),
+        StateFile::Nothing => (State::default(), None),
     };
-    let fast = rule.flags & rule_flag::FAST_PORTS != 0 && said.no_fast_ports.is_none();
-    let ours = |key: &TupleKey| {
-        key.netns == rule.netns && said.pool.iter().any(|(ip, _)| *ip == address(key.source))
+    let fast = rule.flags & rule_flag::FAST_PORTS != 0 && state.no_fast_ports.is_none();
+    let is_of_pool = |key: &TupleKey| {
+        key.netns == rule.netns && state.pool.iter().any(|(ip, _)| *ip == address(key.source))
     };
     let mut uses: Vec<Use> = tuples
         .iter()
-        .filter(|(key, count)| ours(key) && (count.opened > 0 || count.failures() > 0))
+        .filter(|(key, count)| is_of_pool(key) && (count.opened > 0 || count.failures() > 0))
         .map(|(key, count)| usage(&rule, key, count))
         .collect();
     uses.sort_by_key(|one| std::cmp::Reverse(one.in_use));
-    let not_told = Decision::NotTold;
+    let ring_full = Decision::NotTold;
     let mut lost: BTreeMap<_, _> = Loss::ALL
         .into_iter()
         .zip(pinned.stats.totals()?.lost)
         .map(|(loss, count)| (loss.name(), count))
         .collect();
-    lost.insert(not_told.name(), decided.get(not_told as usize).copied().unwrap_or(0));
-    lost.insert("hook_missed", said.hook_missed);
+    lost.insert(ring_full.name(), decided.get(ring_full as usize).copied().unwrap_or(0));
+    lost.insert("hook_missed", state.hook_missed);
     Ok(RuleStatus {
         agent: Lock::holder(&name),
         netns: rule.netns,
@@ -221,12 +225,13 @@ fn read_maps(
         decisions: Decision::ALL.iter().map(|it| it.name()).zip(decided).collect(),
         lost,
         rule: name,
-        said,
+        state,
         unbelieved,
         tuples: uses,
     })
 }
 
+/// The name of a network namespace in /run/netns; `None`: it has none.
 fn name_of(netns: u32) -> Option<String> {
     let mut names = netns::Names::default();
     names.refresh(Instant::now());
@@ -241,7 +246,7 @@ fn usage(rule: &Rule, key: &TupleKey, count: &TupleCount) -> Use {
         port: key.destination_port,
         in_use: count.in_use(),
         time_wait: count.time_wait(),
-        // With ports that bind() took, of which the rule's capacity is without all.
+        // The rule's capacity does not count ports that bind() took, of which the tuple may hold some.
         capacity: count.capacity(rule.capacity + u32::from(rule.unsure)),
         other_half: if rule.other_low & 1 == 1 { held.odd() } else { held.even() }.into(),
         chosen: count.chosen,

@@ -55,7 +55,7 @@ fn folder_of_an_outsider() -> Result<()> {
     ensure!(released.code() != 0, "{released:?}");
     let shown = run(&mut command(&["status"])?, START_LIMIT)?;
     ensure!(shown.code() == 0 && !shown.stdout.contains(host.rule.name()), "{shown:?}");
-    ensure!(shown.stdout.contains(&format!("not looked into: {PINS} belongs to")), "{shown:?}");
+    ensure!(shown.stdout.contains(&format!("not read: {PINS} belongs to")), "{shown:?}");
     ensure!(precious.exists(), "root's file is gone");
     Ok(())
 }
@@ -76,7 +76,7 @@ fn state_of_an_outsider() -> Result<()> {
     ensure!(shown.contains("0 addresses, 0 in use"), "{shown}");
     let check = |why: &str| -> Result<()> {
         let shown = text()?;
-        ensure!(shown.contains("is not believed") && !shown.contains("forged"), "{why}: {shown}");
+        ensure!(shown.contains("is not used") && !shown.contains("forged"), "{why}: {shown}");
         ensure!(shown.contains(why), "not {why}: {shown}");
         Ok(())
     };
@@ -84,7 +84,7 @@ fn state_of_an_outsider() -> Result<()> {
     check("others than root can write it")?;
     fs::set_permissions(&file, Permissions::from_mode(0o600))?;
     chown(&file, Some(ID), None)?;
-    check("it belongs to somebody else than root")?;
+    check("it does not belong to root")?;
     let released = host.rule.release()?;
     ensure!(released.code() == 0, "{released:?}");
     host.rule.check_nothing_left()

@@ -270,7 +270,7 @@ fn pins_gone() -> Result<()> {
     let _held = host.connect(server.address)?;
     let status = host.rule.status()?;
     ensure!(
-        status.spread()? == 1 && status.0["pins"] == "nowhere that can be reached",
+        status.spread()? == 1 && status.0["pins"] == "not found in any reachable bpffs",
         "{status:?}"
     );
     // A new start takes it over, and does not attach beside it.

@@ -4,19 +4,20 @@ use std::{collections::BTreeMap, io, net::IpAddr};
 
 use ipnet::IpNet;
 
-use super::{Asker, Host, list, wire};
-use crate::spread::reach::{self, Interfaces, Leads, Reach, Route, Target, Way};
+use super::{Host, QuerySocket, list, wire};
+use crate::spread::reach::{self, Interfaces, Reach, Route, RouteAction, RouteType, Target};
 
-/// Of the network namespace of the calling thread: for a socket without an address, mark or device of its own, of a
-/// user to whom no rule of policy routing applies. `host`: what that namespace has.
+/// How the calling thread's network namespace reaches each of these destinations: for a socket that is bound to
+/// no address and no device, has no mark, and is of a user to whom no rule of policy routing applies. `host`: what
+/// that namespace has.
 ///
 /// # Errors
-/// The routes cannot be read, or more than [`reach::BORDERS_MAX`] of them differ within one destination (kind
-/// `QuotaExceeded`).
+/// The routes cannot be read; one destination has more than [`reach::RANGES_MAX`] ranges that may be reached by
+/// different routes (kind `QuotaExceeded`).
 pub(in crate::spread) fn reaches(targets: &[Target], host: &Host) -> io::Result<Vec<Reach>> {
-    let asker = Asker::open()?;
-    let links = list(Some(&asker), "interfaces", &wire::links(), wire::RTM_NEWLINK, wire::link)?;
-    let kernel = Kernel { asker, names: links.into_iter().collect(), host };
+    let socket = QuerySocket::open()?;
+    let links = list(Some(&socket), "interfaces", &wire::links(), wire::RTM_NEWLINK, wire::link)?;
+    let kernel = Kernel { socket, names: links.into_iter().collect(), host };
     let mut found = Vec::new();
     for v4 in [true, false] {
         let of_family = targets.iter().filter(|it| it.network.addr().is_ipv4() == v4);
@@ -27,16 +28,16 @@ pub(in crate::spread) fn reaches(targets: &[Target], host: &Host) -> io::Result<
         let mut routes = kernel.routes(v4)?;
         routes.extend(kernel.rules(v4)?);
         for target in of_family {
-            let borders = reach::borders(&routes, &target.network).ok_or_else(|| {
+            let range_starts = reach::range_starts(&routes, &target.network).ok_or_else(|| {
                 let message = format!(
                     "more than {} ranges of {} are reached by different routes",
-                    reach::BORDERS_MAX,
+                    reach::RANGES_MAX,
                     target.network
                 );
                 io::Error::new(io::ErrorKind::QuotaExceeded, message)
             })?;
-            let pieces = reach::pieces(&target.network, &borders, |to| kernel.way(to));
-            found.push(Reach { target: target.clone(), pieces });
+            let ranges = reach::ranges(&target.network, &range_starts, |to| kernel.lookup(to));
+            found.push(Reach { target: target.clone(), ranges });
         }
     }
     Ok(found)
@@ -46,79 +47,87 @@ pub(in crate::spread) fn reaches(targets: &[Target], host: &Host) -> io::Result<
 const NO_TABLE: u32 = 0;
 
 struct Kernel<'a> {
-    asker: Asker,
+    socket: QuerySocket,
     names: BTreeMap<u32, String>,
     host: &'a Host,
 }
 
 impl Kernel<'_> {
-    /// Of all tables.
+    /// The routes of all tables, of one family.
     fn routes(&self, v4: bool) -> io::Result<Vec<Route>> {
         let request = wire::routes(v4);
-        let routes = list(Some(&self.asker), "routes", &request, wire::RTM_NEWROUTE, wire::route)?;
+        let routes = list(Some(&self.socket), "routes", &request, wire::RTM_NEWROUTE, wire::route)?;
         Ok(routes.into_iter().flatten().collect())
     }
 
-    /// Where a rule of policy routing begins or ends, the way may change too.
+    /// The destinations of the rules of policy routing, as routes: where such a rule begins or ends, another route may
+    /// apply.
     fn rules(&self, v4: bool) -> io::Result<Vec<Route>> {
         let request = wire::rules(v4);
-        let rules = list(Some(&self.asker), "rules", &request, wire::RTM_NEWRULE, wire::rule)?;
-        let borders = rules.into_iter().flatten().zip(1..).map(|(network, number)| Route {
+        let rules = list(Some(&self.socket), "rules", &request, wire::RTM_NEWRULE, wire::rule)?;
+        let range_starts = rules.into_iter().flatten().zip(1..).map(|(network, number)| Route {
             table: NO_TABLE,
             network,
-            // Unlike any other's.
-            leads: Leads { nexthop: number, ..Leads::default() },
+            // A number of its own: it equals no other route.
+            action: RouteAction { nexthop: number, ..RouteAction::default() },
         });
-        Ok(borders.collect())
+        Ok(range_starts.collect())
     }
 
-    /// Refusals of the kernel are routes too: unreachable, blackhole, prohibit, or none at all.
+    /// The kernel's answer to a request for one route, which can be of type unreachable, blackhole or prohibit. `None`:
+    /// it has no route.
     fn ask(&self, request: &[u8]) -> Option<Route> {
-        let found = list(Some(&self.asker), "routes", request, wire::RTM_NEWROUTE, wire::route);
+        let found = list(Some(&self.socket), "routes", request, wire::RTM_NEWROUTE, wire::route);
         found.ok()?.into_iter().flatten().next()
     }
 
-    fn way(&self, to: IpAddr) -> (Way, Option<IpNet>) {
-        let Some(route) = self.ask(&wire::table_route_to(to)) else { return (Way::Nowhere, None) };
-        (self.way_of(to, &route), Some(route.network))
+    /// How an address is reached, and the network of its route. `None`: there is no route.
+    fn lookup(&self, to: IpAddr) -> (RouteType, Option<IpNet>) {
+        let Some(route) = self.ask(&wire::table_route_to(to)) else {
+            return (RouteType::Unreachable, None);
+        };
+        (self.route_type(to, &route), Some(route.network))
     }
 
-    fn way_of(&self, to: IpAddr, route: &Route) -> Way {
-        match route.leads.kind {
+    fn route_type(&self, to: IpAddr, route: &Route) -> RouteType {
+        match route.action.kind {
             wire::RTN_UNICAST => {}
-            wire::RTN_LOCAL => return self.here(to, route),
-            kind if wire::is_refusal(kind) => return Way::Nowhere,
-            _ => return Way::Aside,
+            wire::RTN_LOCAL => return self.local(to, route),
+            kind if wire::is_refusal(kind) => return RouteType::Unreachable,
+            _ => return RouteType::NotUnicast,
         }
         let mut interfaces = self.named(route);
-        // A route that names the source is the administrator's own choice of an address.
-        if let Some(source) = route.leads.source {
+        // The route names a source: the administrator wants connections to come from this address.
+        if let Some(source) = route.action.source {
             let owners = self.owners(source);
             if !owners.is_empty() && owners.is_disjoint(&interfaces) {
-                return Way::Out(owners);
+                return RouteType::Unicast(owners);
             }
         }
         let has_address = |name: &String| {
             let of_it = self.host.addresses.iter().filter(|it| it.interface == *name);
             of_it.filter(|it| it.scope == 0).any(|it| it.address.is_ipv4() == to.is_ipv4())
         };
-        // An interface without addresses borrows one, and the kernel says which.
+        // The interfaces have no address: the kernel uses one of another interface, and says which.
         if !interfaces.iter().any(has_address)
             && let Some(route) = self.ask(&wire::route_to(to, None))
         {
-            let owners = route.leads.source.map(|source| self.owners(source)).unwrap_or_default();
+            let owners = route.action.source.map(|source| self.owners(source)).unwrap_or_default();
             interfaces = if owners.is_empty() { self.named(&route) } else { owners };
         }
-        Way::Out(interfaces)
+        RouteType::Unicast(interfaces)
     }
 
-    fn here(&self, to: IpAddr, route: &Route) -> Way {
+    fn local(&self, to: IpAddr, route: &Route) -> RouteType {
         let owner = self.owners(to).into_iter().next();
-        owner.or_else(|| self.named(route).into_iter().next()).map_or(Way::Aside, Way::Here)
+        owner
+            .or_else(|| self.named(route).into_iter().next())
+            .map_or(RouteType::NotUnicast, RouteType::Local)
     }
 
+    /// The names of a route's interfaces.
     fn named(&self, route: &Route) -> Interfaces {
-        route.leads.interfaces.iter().filter_map(|index| self.names.get(index).cloned()).collect()
+        route.action.interfaces.iter().filter_map(|index| self.names.get(index).cloned()).collect()
     }
 
     /// The interfaces that have an address.

@@ -1,4 +1,4 @@
-//! Against ip(8), in a namespace of the test's own.
+//! What ip(8) sets up in a network namespace of the test is what is read.
 
 use std::{
     process::Command,
@@ -110,15 +110,15 @@ fn an_address_can_be_bound_while_the_host_has_it() {
     });
 }
 
-/// Whether `watch` becomes readable in time, and what it says then.
-fn told(watch: &Watch) -> bool {
+/// Whether `watch` becomes readable within 5 s and reports a change.
+fn reports_change(watch: &Watch) -> bool {
     let mut fds = [PollFd::new(watch, PollFlags::IN)];
     let patience = Timespec { tv_sec: 5, tv_nsec: 0 };
     poll(&mut fds, Some(&patience)).unwrap() == 1 && watch.drain().unwrap()
 }
 
 #[test]
-fn the_watch_tells_of_addresses_that_come_and_go_to_any_thread() {
+fn the_watch_reports_added_and_removed_addresses_to_any_thread() {
     test_netns::run(|| {
         let watch = Watch::open(false).unwrap();
         assert!(!watch.drain().unwrap());
@@ -130,7 +130,7 @@ fn the_watch_tells_of_addresses_that_come_and_go_to_any_thread() {
         ] {
             ip(change);
             // On a thread that is in another namespace.
-            assert!(test_netns::run(|| told(&watch)), "{change}");
+            assert!(test_netns::run(|| reports_change(&watch)), "{change}");
             assert!(!watch.drain().unwrap(), "{change}");
         }
         ip("route add local 10.9.0.0/24 dev lo");
@@ -139,16 +139,16 @@ fn the_watch_tells_of_addresses_that_come_and_go_to_any_thread() {
 }
 
 #[test]
-fn the_watch_tells_of_local_routes_only_when_asked_to_and_of_no_others() {
+fn the_watch_reports_local_routes_only_if_asked_to_and_no_others() {
     test_netns::run(|| {
         let watch = Watch::open(true).unwrap();
         ip("route add local 10.9.0.0/24 dev lo");
-        assert!(told(&watch));
+        assert!(reports_change(&watch));
         ip("route add 10.8.0.0/24 dev lo");
         thread::sleep(Duration::from_millis(20));
         assert!(!watch.drain().unwrap());
         ip("route del local 10.9.0.0/24 dev lo");
-        assert!(told(&watch));
+        assert!(reports_change(&watch));
     });
 }
 
@@ -170,11 +170,11 @@ fn damaged_answers_are_refused() {
     assert_eq!(wire::link(&[0; 15]), None);
     assert_eq!(wire::link(&[0; 16]), None);
     assert_eq!(wire::address(&[2, 32, 0, 0, 1, 0, 0, 0]), None);
-    // Too short an address for the family.
+    // The address is too short for its family.
     assert_eq!(wire::address(&[10, 64, 0, 0, 1, 0, 0, 0, 8, 0, 1, 0, 10, 0, 0, 1]), None);
     assert_eq!(wire::address(&[7, 0, 0, 0, 1, 0, 0, 0]), Some(None));
     assert_eq!(wire::is_local_route(&[2; 11]), None);
-    assert_eq!(wire::is_way(&[2; 11]), None);
+    assert_eq!(wire::is_usable(&[2; 11]), None);
     assert_eq!(wire::route(&[2; 11]), None);
     assert_eq!(wire::route(&[7; 12]), Some(None));
     // A prefix that is too long, a next hop that is too short.
@@ -183,25 +183,25 @@ fn damaged_answers_are_refused() {
     assert_eq!(wire::route(&hop), None);
 }
 
-/// How a host reaches a network, in words: `first-last over interfaces`.
-fn ways(network: &str) -> Vec<String> {
+/// How a host reaches a network, as text: `first-last interfaces`.
+fn routes_to(network: &str) -> Vec<String> {
     let target = reach::Target { text: String::new(), network: network.parse().unwrap() };
     let host = Host::read([]).unwrap();
     let [reach] = <[reach::Reach; 1]>::try_from(reaches(&[target], &host).unwrap()).unwrap();
-    let show = |piece: reach::Piece| {
-        let way = match piece.way {
-            reach::Way::Out(names) => names.into_iter().collect::<Vec<_>>().join("+"),
-            reach::Way::Here(name) => format!("here on {name}"),
-            reach::Way::Aside => return None,
-            reach::Way::Nowhere => "nowhere".to_owned(),
+    let show = |range: reach::RouteRange| {
+        let route_type = match range.route_type {
+            reach::RouteType::Unicast(names) => names.into_iter().collect::<Vec<_>>().join("+"),
+            reach::RouteType::Local(name) => format!("local on {name}"),
+            reach::RouteType::NotUnicast => return None,
+            reach::RouteType::Unreachable => "unreachable".to_owned(),
         };
-        Some(format!("{}-{} {way}", piece.first, piece.last))
+        Some(format!("{}-{} {route_type}", range.first, range.last))
     };
-    reach.pieces.into_iter().filter_map(show).collect()
+    reach.ranges.into_iter().filter_map(show).collect()
 }
 
 #[test]
-fn the_ways_to_a_network_are_those_that_the_kernel_takes() {
+fn the_routes_to_a_network_are_those_that_the_kernel_takes() {
     test_netns::run(|| {
         veth();
         ip("addr add 10.1.0.1/24 dev va");
@@ -212,34 +212,37 @@ fn the_ways_to_a_network_are_those_that_the_kernel_takes() {
         ip("route add 10.8.2.0/24 nexthop via 10.1.0.9 nexthop via 10.2.0.9");
         ip("route add 10.8.3.0/24 via 10.1.0.9 src 10.7.0.1");
         ip("route add blackhole 10.8.4.0/24");
-        // Only a rule of policy routing leads there, and only to a part of it.
+        // Only a rule of policy routing uses this table, and only for 10.8.8.0/24.
         ip("route add 10.8.0.0/16 via 10.2.0.9 table 100");
         ip("rule add to 10.8.8.0/24 lookup 100");
         ip("rule add fwmark 7 lookup 100");
-        let found = ways("10.8.0.0/20");
+        let found = routes_to("10.8.0.0/20");
         let expected = [
             "10.8.0.0-10.8.0.255 va",
-            "10.8.1.0-10.8.1.255 nowhere",
+            "10.8.1.0-10.8.1.255 unreachable",
             "10.8.2.0-10.8.2.255 va+vb",
             "10.8.3.0-10.8.3.255 lo",
-            "10.8.4.0-10.8.4.255 nowhere",
+            "10.8.4.0-10.8.4.255 unreachable",
             "10.8.5.0-10.8.7.255 va",
             "10.8.8.0-10.8.8.255 vb",
             "10.8.9.0-10.8.15.255 va",
         ];
         assert_eq!(found, expected);
-        assert_eq!(ways("10.1.0.1/32"), ["10.1.0.1-10.1.0.1 here on va"]);
-        assert_eq!(ways("127.0.0.0/8").first().unwrap(), "127.0.0.0-127.255.255.254 here on lo");
-        assert_eq!(ways("192.0.2.0/24"), ["192.0.2.0-192.0.2.255 nowhere"]);
-        // An interface without an address borrows one, of the first interface that has one.
+        assert_eq!(routes_to("10.1.0.1/32"), ["10.1.0.1-10.1.0.1 local on va"]);
+        assert_eq!(
+            routes_to("127.0.0.0/8").first().unwrap(),
+            "127.0.0.0-127.255.255.254 local on lo"
+        );
+        assert_eq!(routes_to("192.0.2.0/24"), ["192.0.2.0-192.0.2.255 unreachable"]);
+        // For an interface without an address the kernel uses one of the first interface that has one.
         ip("addr del 10.2.0.1/24 dev vb");
         ip("route add 10.10.0.0/16 dev vb");
-        assert_eq!(ways("10.10.0.0/16"), ["10.10.0.0-10.10.255.255 lo"]);
+        assert_eq!(routes_to("10.10.0.0/16"), ["10.10.0.0-10.10.255.255 lo"]);
     });
 }
 
 #[test]
-fn the_ways_to_an_ipv6_network_are_too() {
+fn the_routes_to_an_ipv6_network_are_too() {
     test_netns::run(|| {
         veth();
         ip("addr add fd01::1/64 dev va nodad");
@@ -247,18 +250,18 @@ fn the_ways_to_an_ipv6_network_are_too() {
         ip("route add fd08::/16 via fd01::9");
         ip("route add unreachable fd08:1::/32");
         ip("route add fd08:2::/32 nexthop via fd01::9 nexthop via fd02::9");
-        let found = ways("fd08::/29");
+        let found = routes_to("fd08::/29");
         let expected = [
             "fd08::-fd08:0:ffff:ffff:ffff:ffff:ffff:ffff va",
-            "fd08:1::-fd08:1:ffff:ffff:ffff:ffff:ffff:ffff nowhere",
+            "fd08:1::-fd08:1:ffff:ffff:ffff:ffff:ffff:ffff unreachable",
             "fd08:2::-fd08:2:ffff:ffff:ffff:ffff:ffff:ffff va+vb",
             "fd08:3::-fd08:7:ffff:ffff:ffff:ffff:ffff:ffff va",
         ];
         assert_eq!(found, expected);
-        // The kernel makes the route to an address of its own in a work of its own (addrconf_dad_work).
+        // The kernel adds the route to its own address later, in a work item (addrconf_dad_work).
         let end = Instant::now() + Duration::from_secs(20);
-        while ways("fd01::1/128") != ["fd01::1-fd01::1 here on va"] {
-            assert!(Instant::now() < end, "{:?}", ways("fd01::1/128"));
+        while routes_to("fd01::1/128") != ["fd01::1-fd01::1 local on va"] {
+            assert!(Instant::now() < end, "{:?}", routes_to("fd01::1/128"));
             thread::sleep(Duration::from_millis(1));
         }
     });

@@ -1,4 +1,4 @@
-//! Word from the kernel that the addresses of a network namespace have changed.
+//! The kernel's messages that addresses of a network namespace have changed.
 
 use std::{
     io,
@@ -13,10 +13,10 @@ use crate::host::netlink::{self, Message, Socket};
 const RTMGRP_IPV4_IFADDR: u32 = 0x10;
 const RTMGRP_IPV4_ROUTE: u32 = 0x40;
 const RTMGRP_IPV6_IFADDR: u32 = 0x100;
-/// More than this is not read at once: that something has changed is known by then.
-const MOST: usize = 4096;
+/// Messages that one call reads at most. With so many waiting, addresses are taken to have changed.
+const MESSAGES_MAX: usize = 4096;
 
-/// A socket that becomes readable when an address comes, changes or goes. It stays in the network
+/// A socket that becomes readable when an address is added, changed or removed. It stays in the network
 /// namespace that it was opened in, whichever thread uses it, and keeps that namespace alive.
 #[derive(Debug)]
 pub struct Watch {
@@ -24,9 +24,12 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// In the network namespace of the calling thread. Changes before this call are not told, so
-    /// open it before reading the addresses. With `routes`, changes of [`super::Host::routed`] are told
-    /// too; a router's many other routes cost a look each.
+    /// Opens one in the network namespace of the calling thread. It reports only changes after this call, so open it
+    /// before the addresses are read. With `routes`, it reports changes of [`super::Host::routed`], too; then each
+    /// change of any other IPv4 route costs reading its message.
+    ///
+    /// # Errors
+    /// The kernel grants no such socket.
     pub fn open(routes: bool) -> io::Result<Self> {
         let groups =
             RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR | if routes { RTMGRP_IPV4_ROUTE } else { 0 };
@@ -39,23 +42,27 @@ impl Watch {
         Socket::open(None, flags, groups).map(|socket| Self { socket }).map_err(failed)
     }
 
-    /// Reads what there is without waiting. True if addresses may have changed since the last
-    /// call: read them all anew.
+    /// Reads the messages that wait, without waiting for more. True if addresses may have changed since the last
+    /// call: read them all again.
+    ///
+    /// # Errors
+    /// The socket cannot be read.
     pub fn drain(&self) -> io::Result<bool> {
-        // Messages about an address have some 100 bytes, and one is enough to know.
+        // A message about an address has some 100 bytes; one that is cut off still says that something changed.
         let mut buffer = [0; 8192];
         let mut changed = false;
-        for _ in 0..MOST {
+        for _ in 0..MESSAGES_MAX {
             match self.socket.receive(&mut buffer) {
                 Ok(Some(len)) => {
                     let datagram = buffer.get(..len).unwrap_or(&buffer);
-                    let told = |message: Option<Message<'_>>| message.is_none_or(|m| tells(&m));
-                    changed |= netlink::messages(datagram).any(told);
+                    let is_news =
+                        |message: Option<Message<'_>>| message.is_none_or(|m| is_change(&m));
+                    changed |= netlink::messages(datagram).any(is_news);
                 }
                 Err(Errno::AGAIN) => return Ok(changed),
-                // Somebody else's.
+                // A message that the kernel did not send, or a signal.
                 Ok(None) | Err(Errno::INTR) => {}
-                // More changes than the socket can hold.
+                // The socket's buffer was full: the kernel dropped messages.
                 Err(Errno::NOBUFS) => changed = true,
                 Err(errno) => return Err(errno.into()),
             }
@@ -64,8 +71,8 @@ impl Watch {
     }
 }
 
-/// Whether a message says that an address has changed.
-fn tells(message: &Message<'_>) -> bool {
+/// Whether a message says that an address has changed, or a route of type local.
+fn is_change(message: &Message<'_>) -> bool {
     match message.kind {
         RTM_NEWADDR | RTM_DELADDR => true,
         RTM_NEWROUTE | RTM_DELROUTE => wire::is_local_route(message.payload) != Some(false),

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use crate::{
     host::netlink::{self, AF_INET, AF_INET6, NLM_F_ACK, NLM_F_DUMP, attributes, u16_at, u32_at},
-    spread::reach::{Leads, Route},
+    spread::reach::{Route, RouteAction},
 };
 
 pub(super) const RTM_NEWLINK: u16 = 16;
@@ -41,11 +41,11 @@ const RTA_TABLE: u16 = 15;
 const RTA_NH_ID: u16 = 30;
 /// struct rtnexthop: length, flags, hops, index of the interface; then attributes
 const NEXTHOP_LEN: usize = 8;
-/// Answer with the route of the table instead of what was made of it for one connection.
+/// Answer with the route as the table has it, instead of the one that the kernel derives from it for one connection.
 const RTM_F_FIB_MATCH: u32 = 0x2000;
 pub(super) const RTN_UNICAST: u8 = 1;
 pub(super) const RTN_LOCAL: u8 = 2;
-/// From here to `RTN_THROW`: blackhole, unreachable, prohibit.
+/// From here to `RTN_THROW`: blackhole, unreachable, prohibit, throw.
 const RTN_BLACKHOLE: u8 = 6;
 const RTN_THROW: u8 = 9;
 
@@ -74,12 +74,13 @@ pub(super) fn rules(v4: bool) -> Vec<u8> {
     netlink::request(RTM_GETRULE, NLM_F_DUMP, &body)
 }
 
-/// Asks for the route by which packets to this destination go, as it stands in its table.
+/// Asks for the route by which packets to this destination go, as its table has it.
 pub(super) fn table_route_to(destination: IpAddr) -> Vec<u8> {
     ask_for_route(destination, None, RTM_F_FIB_MATCH)
 }
 
-/// Asks which way packets to this destination go, from this source or from any.
+/// Asks for the route of a connection to this destination from this source; `None`: from the source that the
+/// kernel would choose.
 pub(super) fn route_to(destination: IpAddr, source: Option<IpAddr>) -> Vec<u8> {
     ask_for_route(destination, source, 0)
 }
@@ -102,7 +103,7 @@ fn ask_for_route(destination: IpAddr, source: Option<IpAddr>, flags: u32) -> Vec
     netlink::request(RTM_GETROUTE, NLM_F_ACK, &body)
 }
 
-/// Index and name.
+/// Index and name of an interface. `None`: the message is damaged.
 pub(super) fn link(bytes: &[u8]) -> Option<(u32, String)> {
     let index = u32_at(bytes, 4)?;
     let (_, name) = attributes(bytes.get(LINK_LEN..)?).find(|(kind, _)| *kind == IFLA_IFNAME)?;
@@ -110,16 +111,17 @@ pub(super) fn link(bytes: &[u8]) -> Option<(u32, String)> {
     Some((index, String::from_utf8_lossy(name).into_owned()))
 }
 
+/// An address of an interface.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct Address {
     pub(super) ip: IpAddr,
-    /// Its index.
+    /// Index of the interface.
     pub(super) interface: u32,
     pub(super) scope: u8,
     pub(super) flags: u32,
 }
 
-/// `Some(None)`: of another family than IPv4 and IPv6.
+/// An address. `None`: the message is damaged; `Some(None)`: of another family than IPv4 and IPv6.
 #[expect(clippy::option_option, reason = "the outer one is for damaged messages")]
 pub(super) fn address(bytes: &[u8]) -> Option<Option<Address>> {
     let [family, _, flags, scope] = *bytes.first_chunk()?;
@@ -130,7 +132,7 @@ pub(super) fn address(bytes: &[u8]) -> Option<Option<Address>> {
             IFA_LOCAL => local = Some(value),
             // On a point-to-point link this is the other end, and IFA_LOCAL is there too.
             IFA_ADDRESS => peer = Some(value),
-            // All 32 bits of them, the first eight as above.
+            // All 32 flags; the message's header has the first eight.
             IFA_FLAGS => flags = u32_at(value, 0)?,
             _ => {}
         }
@@ -144,7 +146,7 @@ pub(super) fn address(bytes: &[u8]) -> Option<Option<Address>> {
     Some(Some(Address { ip, interface, scope, flags }))
 }
 
-/// `Some(None)`: of another family than IPv4 and IPv6.
+/// A route. `None`: the message is damaged; `Some(None)`: of another family than IPv4 and IPv6.
 #[expect(clippy::option_option, reason = "the outer one is for damaged messages")]
 pub(super) fn route(bytes: &[u8]) -> Option<Option<Route>> {
     let [family, length, _, _, table, _, _, kind] = *bytes.first_chunk()?;
@@ -155,25 +157,25 @@ pub(super) fn route(bytes: &[u8]) -> Option<Option<Route>> {
     };
     let mut to = if v4 { IpAddr::from([0_u8; 4]) } else { IpAddr::from([0_u8; 16]) };
     let mut table = u32::from(table);
-    let mut leads = Leads { kind, ..Leads::default() };
+    let mut action = RouteAction { kind, ..RouteAction::default() };
     for (kind, value) in attributes(bytes.get(ROUTE_LEN..)?) {
         match kind {
             RTA_DST => to = ip(v4, value)?,
             RTA_TABLE => table = u32_at(value, 0)?,
-            RTA_OIF => leads.interfaces.push(u32_at(value, 0)?),
-            RTA_PREFSRC => leads.source = Some(ip(v4, value)?),
-            RTA_NH_ID => leads.nexthop = u32_at(value, 0)?,
-            RTA_MULTIPATH => leads.interfaces.extend(next_hops(value)?),
+            RTA_OIF => action.interfaces.push(u32_at(value, 0)?),
+            RTA_PREFSRC => action.source = Some(ip(v4, value)?),
+            RTA_NH_ID => action.nexthop = u32_at(value, 0)?,
+            RTA_MULTIPATH => action.interfaces.extend(next_hops(value)?),
             _ => {}
         }
     }
-    leads.interfaces.sort_unstable();
-    leads.interfaces.dedup();
+    action.interfaces.sort_unstable();
+    action.interfaces.dedup();
     let network = IpNet::new(to, length).ok()?.trunc();
-    Some(Some(Route { table, network, leads }))
+    Some(Some(Route { table, network, action }))
 }
 
-/// The destinations that a rule of policy routing is for. `Some(None)`: all.
+/// The destinations of a rule of policy routing. `None`: the message is damaged; `Some(None)`: all destinations.
 #[expect(clippy::option_option, reason = "the outer one is for damaged messages")]
 pub(super) fn rule(bytes: &[u8]) -> Option<Option<IpNet>> {
     let [family, length] = *bytes.first_chunk()?;
@@ -187,7 +189,7 @@ pub(super) fn rule(bytes: &[u8]) -> Option<Option<IpNet>> {
     }
 }
 
-/// Their interfaces.
+/// Indices of the interfaces of a multipath route's next hops. `None`: the message is damaged.
 fn next_hops(mut rest: &[u8]) -> Option<Vec<u32>> {
     let mut found = Vec::new();
     while !rest.is_empty() {
@@ -209,17 +211,17 @@ fn ip(v4: bool, octets: &[u8]) -> Option<IpAddr> {
     })
 }
 
-/// Whether the route leads to this host itself.
+/// Whether a route leads to this host itself. `None`: the message is damaged.
 pub(super) fn is_local_route(bytes: &[u8]) -> Option<bool> {
     bytes.get(..ROUTE_LEN)?.get(7).map(|kind| *kind == RTN_LOCAL)
 }
 
-/// Whether the route leads anywhere.
-pub(super) fn is_way(bytes: &[u8]) -> Option<bool> {
+/// Whether a route forwards packets. `None`: the message is damaged.
+pub(super) fn is_usable(bytes: &[u8]) -> Option<bool> {
     bytes.get(..ROUTE_LEN)?.get(7).map(|kind| !is_refusal(*kind))
 }
 
-/// Whether a route of this kind leads nowhere.
+/// Whether a route of this type (`RTN_*`) refuses packets: blackhole, unreachable, prohibit or throw.
 pub(super) fn is_refusal(kind: u8) -> bool {
     (RTN_BLACKHOLE..=RTN_THROW).contains(&kind)
 }

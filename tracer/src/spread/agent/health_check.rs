@@ -1,5 +1,5 @@
-//! How the addresses of the pool fare, and what follows from that: by the rule's own connections, destination by
-//! destination.
+//! Which addresses of the pool get no connection to a destination, judged by the rule's own connections, and what
+//! the hooks then leave out.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -19,75 +19,76 @@ use super::{
 };
 use crate::error::Error;
 
-/// Pairs of a source and a destination without a route that are remembered; beyond that the oldest is dropped.
+/// Pairs of a source and a destination without a route that are remembered; with more, the oldest is dropped.
 const UNROUTED_MAX: usize = 256;
-/// Other destinations of the rule to which the routes from an address are looked at when it turns out to have
-/// none to one of them.
+/// Tuples of the rule whose destinations are checked, too, when an address has no route to one destination.
 const OTHERS_MAX: usize = 64;
 
-/// What had become of the connections of a tuple at the last look.
+/// The counters of a tuple at the last health check.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Seen {
+pub(super) struct TupleBaseline {
     chosen: u32,
     established: u32,
-    nowhere: u32,
-    /// Up to then.
+    unanswered: u32,
+    /// What became of its connections up to then.
     outcome: Outcome,
 }
 
-impl Seen {
-    /// One look later. `before`: what was seen at the last one; what was before the first is nobody's fault.
+impl TupleBaseline {
+    /// The baseline of this check. `before`: that of the check before; `None`: there was none, so what `count` has
+    /// counted until now is not held against the address.
     fn new(before: Option<&Self>, count: &TupleCount) -> Self {
         let outcome = before.map_or_else(Outcome::default, |before| {
-            before.outcome.then(
+            before.outcome.add_check(
                 count.established.wrapping_sub(before.established),
-                count.nowhere.wrapping_sub(before.nowhere),
+                count.nowhere.wrapping_sub(before.unanswered),
             )
         });
-        let TupleCount { chosen, established, nowhere, .. } = *count;
-        Self { chosen, established, nowhere, outcome }
+        let TupleCount { chosen, established, nowhere: unanswered, .. } = *count;
+        Self { chosen, established, unanswered, outcome }
     }
 }
 
 impl Agent {
-    /// Takes in what the hooks tell; true if an address is left out because of it.
-    pub(super) fn hear(&mut self) -> bool {
+    /// Reads the decisions that wait: logs them, and checks addresses that the kernel refused and routes that may be
+    /// missing. True if an address is left out because of that.
+    pub(super) fn drain_decisions(&mut self) -> bool {
         let now = Instant::now();
         let Some(spreader) = &mut self.tracer.session.spreader else { return false };
         let mut refused: Vec<Addr> = Vec::new();
-        let mut doubted = Vec::new();
-        spreader.maps.drain_decisions(|told| {
+        let mut to_check = Vec::new();
+        spreader.maps.drain_decisions(|record| {
             let is_new = || {
-                !refused.contains(&told.chosen)
-                    && self.health.refused.until(&told.chosen, now).is_none()
+                !refused.contains(&record.chosen)
+                    && self.health.refused.until(&record.chosen, now).is_none()
             };
-            if told.decision == Decision::Refused as u32 && is_new() {
-                refused.push(told.chosen);
+            if record.decision == Decision::Refused as u32 && is_new() {
+                refused.push(record.chosen);
             }
             let chosen = [Decision::LeastUsed, Decision::FastPort].map(|it| it as u32);
             let pair = TupleKey {
-                source: told.chosen,
-                destination: told.destination,
-                netns: told.netns,
-                destination_port: told.destination_port,
+                source: record.chosen,
+                destination: record.destination,
+                netns: record.netns,
+                destination_port: record.destination_port,
                 zero: 0,
             };
-            if chosen.contains(&told.decision) && self.missing.follow(&pair) {
-                doubted.push(pair);
+            if chosen.contains(&record.decision) && self.missing.should_check(&pair) {
+                to_check.push(pair);
             }
-            self.decision_log.add(told);
+            self.decision_log.add(record);
         });
-        let mut changed = !doubted.is_empty() && self.look_at_routes(doubted);
+        let mut changed = !to_check.is_empty() && self.check_routes(to_check);
         if changed && let Err(error) = self.leave_out() {
             tracing::warn!("{error}");
         }
-        changed |= !refused.is_empty() && self.look_at_refused(refused, now);
+        changed |= !refused.is_empty() && self.check_refused(refused, now);
         changed
     }
 
-    /// True if one of these addresses is left out.
-    fn look_at_refused(&mut self, mut refused: Vec<Addr>, now: Instant) -> bool {
-        // The kernel can have refused it for the socket's sake: an IPV6_V6ONLY one and an IPv4 destination.
+    /// Leaves out those of these addresses that no socket can bind any more. True if there is one.
+    fn check_refused(&mut self, mut refused: Vec<Addr>, now: Instant) -> bool {
+        // The kernel may have refused the address only to that socket: it was IPV6_V6ONLY, the destination IPv4.
         let (_, _, worker, _) = self.tracer.split();
         let gone = worker.run_in(&self.netns, move || {
             refused.retain(|address| !addresses::can_be_bound(pool::address(*address)));
@@ -103,15 +104,18 @@ impl Agent {
         !gone.is_empty()
     }
 
-    /// The pool's addresses, usable now or not.
+    /// All addresses of the pool, usable now or not.
     fn members(&self) -> HashSet<Addr> {
-        let members = pool::members(&self.config.pool, &self.inside.host);
+        let members = pool::members(&self.config.pool, &self.view.host);
         members.iter().map(|member| pool::to_addr(member.address)).collect()
     }
 
-    /// Compares how the addresses of the pool fare, destination by destination: by the connections whose source
-    /// the spreader chose, and no others.
-    pub(super) fn look_at_health(&mut self) -> Result<(), Error> {
+    /// Compares the addresses of the pool, destination by destination, by what became of the connections whose source
+    /// the spreader chose; updates what the hooks leave out.
+    ///
+    /// # Errors
+    /// A BPF map cannot be read, or the ledger refuses a command.
+    pub(super) fn check_health(&mut self) -> Result<(), Error> {
         let now = Instant::now();
         self.health.tidy(now);
         let members = self.members();
@@ -123,15 +127,15 @@ impl Agent {
             if key.netns != self.netns.inum || !was_chosen {
                 continue;
             }
-            let before = self.before.get(key);
+            let before = self.baselines.get(key);
             let chosen_before = before.map_or(0, |before| before.chosen);
             opened += u64::from(count.chosen.wrapping_sub(chosen_before));
-            seen.insert(*key, Seen::new(before, count));
+            seen.insert(*key, TupleBaseline::new(before, count));
             if count.nowhere != count.forgiven {
                 let command = Command { op: Op::Forgive as u32, tuple: *key, ..Command::default() };
                 self.tracer.session.commands.run(&command)?;
             }
-            // What an earlier agent left out is looked at anew.
+            // An earlier agent left this pair out: check it again.
             match LeftOut::from_wire(count.left_out).filter(|_| !self.left_out.contains_key(key)) {
                 Some(LeftOut::NoRoute) => self.unrouted.push_back(*key),
                 Some(LeftOut::Failing) => self.health.failing.begin(*key, now),
@@ -147,43 +151,43 @@ impl Agent {
         for outcomes in by_destination.values_mut() {
             self.health.judge(outcomes, now);
         }
-        self.before = seen;
-        // After the tuples: what is under way is missing now, and makes up for it at the next look.
+        self.baselines = seen;
+        // Read after the tuples: a connect() in between counts as missing now, and as opened at the next check.
         let decided = self.spreader()?.maps.decision_counts()?;
         let chosen = [Decision::LeastUsed, Decision::FastPort].map(|it| decided.get(it as usize));
-        self.missing.look(chosen.into_iter().flatten().sum(), opened);
-        // Those that had no way are back as soon as they have one.
-        self.look_at_routes(Vec::new());
+        self.missing.add_reading(chosen.into_iter().flatten().sum(), opened);
+        // Pairs that have a route again are used again.
+        self.check_routes(Vec::new());
         let usable: Vec<Addr> = self.usable(now).0.iter().map(|it| it.address).collect();
         self.health.keep_one(&usable, now);
         self.leave_out()
     }
 
-    /// Whether there is a way from these sources to these destinations, and from those that had none. Where
-    /// there is none but one without the source, the address is left out there, even if all of the pool fare
-    /// the same. True if that has changed.
-    fn look_at_routes(&mut self, pairs: Vec<TupleKey>) -> bool {
+    /// Checks the routes of these pairs, and of all that had none. A source is left out towards a destination that the
+    /// host can reach, but not from this source, even if that leaves no address of the pool. True if the pairs that
+    /// are left out have changed.
+    fn check_routes(&mut self, pairs: Vec<TupleKey>) -> bool {
         if pairs.is_empty() && self.unrouted.is_empty() {
             return false;
         }
         let known: Vec<TupleKey> = self.unrouted.iter().copied().collect();
         let members = self.members();
-        let others: Vec<TupleKey> = self.before.keys().take(OTHERS_MAX).copied().collect();
+        let others: Vec<TupleKey> = self.baselines.keys().take(OTHERS_MAX).copied().collect();
         let (_, _, worker, _) = self.tracer.split();
         let unrouted = worker.run_in(&self.netns, move || {
-            let mut ways = Ways::default();
+            let mut routes = Routes::default();
             let mut unrouted: Vec<TupleKey> =
-                known.iter().filter(|key| ways.only_without(key)).copied().collect();
+                known.iter().filter(|key| routes.lacks_source_route(key)).copied().collect();
             for pair in pairs {
-                if unrouted.contains(&pair) || !ways.only_without(&pair) {
+                if unrouted.contains(&pair) || !routes.lacks_source_route(&pair) {
                     continue;
                 }
                 unrouted.push(pair);
-                // The rest of the pool may be no better off there, nor this address elsewhere.
+                // Other addresses of the pool may have no route there either, nor this one to other destinations.
                 let there = members.iter().map(|source| TupleKey { source: *source, ..pair });
                 let from = others.iter().map(|other| TupleKey { source: pair.source, ..*other });
                 for next in there.chain(from) {
-                    if !unrouted.contains(&next) && ways.only_without(&next) {
+                    if !unrouted.contains(&next) && routes.lacks_source_route(&next) {
                         unrouted.push(next);
                     }
                 }
@@ -204,7 +208,10 @@ impl Agent {
         }
     }
 
-    /// Has the hooks leave out what is to be left out towards single destinations, and nothing else.
+    /// Makes the hooks leave out the failing and unrouted pairs, and no others; logs what has changed.
+    ///
+    /// # Errors
+    /// The ledger refuses a command.
     fn leave_out(&mut self) -> Result<(), Error> {
         let now = Instant::now();
         let failing = self.health.failing.now(now).map(|(key, _)| (*key, LeftOut::Failing));
@@ -234,19 +241,20 @@ impl Agent {
     }
 }
 
-/// The routes of the calling thread's namespace, each asked for once.
+/// Which routes the calling thread's network namespace has, by destination and source; the kernel is asked once for
+/// each.
 #[derive(Default)]
-struct Ways(HashMap<(Addr, Option<Addr>), bool>);
+struct Routes(HashMap<(Addr, Option<Addr>), bool>);
 
-impl Ways {
+impl Routes {
     fn has(&mut self, destination: Addr, source: Option<Addr>) -> bool {
         *self.0.entry((destination, source)).or_insert_with(|| {
             addresses::has_route(pool::address(destination), source.map(pool::address))
         })
     }
 
-    /// Whether there is a way to the destination, but none from this source.
-    fn only_without(&mut self, key: &TupleKey) -> bool {
+    /// Whether the destination can be reached, but not from this source.
+    fn lacks_source_route(&mut self, key: &TupleKey) -> bool {
         let is_v4 = |addr: &Addr| addr.to_v4().is_some();
         is_v4(&key.source) == is_v4(&key.destination)
             && !self.has(key.destination, Some(key.source))

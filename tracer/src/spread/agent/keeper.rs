@@ -1,9 +1,8 @@
-//! The thread that keeps what has a deadline: the lease is renewed, and an address that the host loses is
-//! taken out of the rule, whatever the agent's other work is waiting for (a comparison of all sockets, an
-//! output that nobody reads, a slow file system).
+//! The thread for work that has a deadline: it renews the lease, and removes an address from the rule when the
+//! host loses it, whatever the agent waits for (a comparison of all sockets, an output that nobody reads, a slow
+//! file system).
 //!
-//! So it asks nobody but the kernel: its sockets were opened in the pool's network namespace, and the
-//! maps are its own.
+//! So it depends on the kernel only: it has sockets in the pool's network namespace, and descriptors of the maps.
 
 use std::{
     net::IpAddr,
@@ -20,7 +19,7 @@ use tracer_common::{Addr, Rule};
 
 use super::super::{
     addresses::{Host, Watch},
-    ears::Ears,
+    netns_sockets::NetnsSockets,
     pool,
 };
 use crate::{
@@ -30,11 +29,11 @@ use crate::{
     runtime::{clock, sandbox::User},
 };
 
-/// How often the lease is renewed, and how soon at the latest a change of addresses is seen.
-pub const BEAT: Duration = Duration::from_millis(50);
+/// How often the lease is renewed, and the longest time until a change of addresses is seen.
+pub const LEASE_RENEWED: Duration = Duration::from_millis(50);
 
-/// Makes the rule from those of its addresses that this says are there.
-pub(super) type Recipe = Box<dyn Fn(&dyn Fn(Addr) -> bool) -> Rule + Send>;
+/// Makes the rule of those addresses for which the function that it is given returns true.
+pub(super) type RuleBuilder = Box<dyn Fn(&dyn Fn(Addr) -> bool) -> Rule + Send>;
 
 /// A handle to the thread, which ends when this is dropped.
 pub(super) struct Keeper {
@@ -44,39 +43,39 @@ pub(super) struct Keeper {
 
 struct Shared {
     state: Mutex<State>,
-    /// Addresses have changed, or something failed.
-    news: Condvar,
+    /// Signalled when addresses have changed, or the thread has failed.
+    changes: Condvar,
 }
 
 struct State {
     maps: RuleMaps,
     /// `None`: there is no rule.
-    recipe: Option<Recipe>,
-    /// What the hooks go by.
+    builder: Option<RuleBuilder>,
+    /// The rule that the hooks have.
     active: Option<Rule>,
-    /// What the namespace had when it was last looked at.
+    /// What the namespace had when it was last read.
     host: Host,
-    /// Nobody was told of this host yet.
+    /// `host` has not been handed to [`Keeper::take_changes`] yet.
     changed: bool,
-    /// The namespace is gone: nothing of it may be held.
+    /// The namespace is to be let go of: the sockets in it must be closed.
     gone: bool,
     stop: bool,
-    /// Why the thread ended by itself.
+    /// Why the thread ended before it was asked to.
     failed: Option<Error>,
 }
 
 impl Keeper {
     /// Starts the thread, which enters its sandbox with the calling thread's privileges.
     ///
-    /// `host`: read after `ears` were opened. `pool`: the addresses that are named one by one. `keep`: what
-    /// reading maps takes.
+    /// `lease`: how long the rule is valid without a renewal; `None`: without end. `host`: read after `sockets` were
+    /// opened. `pool`: the addresses that `--pool` lists. `keep`: the capabilities that reading maps takes.
     ///
     /// # Errors
-    /// The lease cannot be written; no thread can be had.
+    /// The lease cannot be written; the thread cannot be started.
     pub(super) fn start(
         mut maps: RuleMaps,
         lease: Option<Duration>,
-        ears: Ears,
+        sockets: NetnsSockets,
         host: Host,
         pool: Vec<IpAddr>,
         keep: CapabilitySet,
@@ -84,7 +83,7 @@ impl Keeper {
         maps.set_lease(until(lease))?;
         let state = State {
             maps,
-            recipe: None,
+            builder: None,
             active: None,
             host,
             changed: false,
@@ -92,43 +91,49 @@ impl Keeper {
             stop: false,
             failed: None,
         };
-        let shared = Arc::new(Shared { state: Mutex::new(state), news: Condvar::new() });
+        let shared = Arc::new(Shared { state: Mutex::new(state), changes: Condvar::new() });
         let of_thread = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("keeper".into())
             .spawn(move || {
                 let done = trace::enter_to_read(keep, User::nobody())
-                    .and_then(|()| self::keep(&of_thread, lease, ears, &pool));
+                    .and_then(|()| self::keep(&of_thread, lease, sockets, &pool));
                 if let Err(error) = done {
                     of_thread.state().failed = Some(error);
-                    of_thread.news.notify_all();
+                    of_thread.changes.notify_all();
                 }
             })
             .map_err(|error| Error::Failure(format!("cannot start a thread: {error}")))?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// The hooks go by the rule of this recipe from now on, less the addresses that are gone meanwhile.
-    /// Returns that rule.
-    pub(super) fn set(&self, recipe: Recipe) -> Result<Rule, Error> {
+    /// Gives the hooks the rule that `builder` makes of the addresses that the host has now, and keeps `builder` for
+    /// when they change. Returns that rule.
+    ///
+    /// # Errors
+    /// The rule cannot be written into its map.
+    pub(super) fn set(&self, builder: RuleBuilder) -> Result<Rule, Error> {
         let mut state = self.shared.state();
-        state.recipe = Some(recipe);
+        state.builder = Some(builder);
         state.apply()?;
         Ok(state.active.unwrap_or_default())
     }
 
-    /// Leaves every connect() alone from now on.
+    /// Removes the rule from the hooks: no connection is spread from now on.
+    ///
+    /// # Errors
+    /// The map cannot be written.
     pub(super) fn clear(&self) -> Result<(), Error> {
         let mut state = self.shared.state();
-        (state.recipe, state.active) = (None, None);
+        (state.builder, state.active) = (None, None);
         state.maps.clear()
     }
 
-    /// What the namespace has, if that has changed since this was asked last.
+    /// What the namespace has, if that has changed since the last call; `None`: it has not.
     ///
     /// # Errors
-    /// Why the thread has ended.
-    pub(super) fn news(&self) -> Result<Option<Host>, Error> {
+    /// Why the thread has ended, once.
+    pub(super) fn take_changes(&self) -> Result<Option<Host>, Error> {
         let mut state = self.shared.state();
         if let Some(error) = state.failed.take() {
             return Err(error);
@@ -136,14 +141,14 @@ impl Keeper {
         Ok(std::mem::take(&mut state.changed).then(|| state.host.clone()))
     }
 
-    /// Waits for news, no longer than this.
+    /// Waits until there are changes or the thread has failed, but no longer than `time`.
     pub(super) fn wait(&self, time: Duration) {
         let quiet = |state: &mut State| !state.changed && state.failed.is_none();
-        // A lock is poisoned by a panic, which the thread's end tells of.
-        drop(self.shared.news.wait_timeout_while(self.shared.state(), time, quiet));
+        // Only a panic poisons the lock, and the panic has been printed.
+        drop(self.shared.changes.wait_timeout_while(self.shared.state(), time, quiet));
     }
 
-    /// Nothing leads to the namespace any more: what is held of it is let go.
+    /// Closes the sockets in the namespace, so that the kernel can remove it.
     pub(super) fn forget_namespace(&self) {
         self.shared.state().gone = true;
     }
@@ -166,10 +171,10 @@ impl Shared {
 }
 
 impl State {
-    /// Hands the rule to the hooks, if it is another one than they have.
+    /// Makes the rule again, and gives it to the hooks if it differs from theirs.
     fn apply(&mut self) -> Result<(), Error> {
-        let Some(recipe) = &self.recipe else { return Ok(()) };
-        let rule = recipe(&|address| pool::trouble(pool::address(address), &self.host).is_none());
+        let Some(builder) = &self.builder else { return Ok(()) };
+        let rule = builder(&|address| pool::trouble(pool::address(address), &self.host).is_none());
         if self.active != Some(rule) {
             self.maps.set(&rule)?;
             self.active = Some(rule);
@@ -178,61 +183,64 @@ impl State {
     }
 }
 
+/// What the thread does until it is asked to stop.
 fn keep(
     shared: &Shared,
     lease: Option<Duration>,
-    ears: Ears,
+    sockets: NetnsSockets,
     pool: &[IpAddr],
 ) -> Result<(), Error> {
-    let mut ears = Some(ears);
-    let mut unread = false;
+    let mut sockets = Some(sockets);
+    let mut pending = false;
     loop {
-        wait(ears.as_ref().map(|ears| &ears.watch));
+        wait(sockets.as_ref().map(|sockets| &sockets.watch));
         {
             let mut state = shared.state();
             if state.stop {
                 return Ok(());
             }
             if state.gone {
-                ears = None;
+                sockets = None;
             }
             state.maps.set_lease(until(lease))?;
         }
-        let Some(Ears { watch, asker }) = &ears else { continue };
-        unread |= watch.drain().unwrap_or_else(|error| {
+        let Some(NetnsSockets { watch, query }) = &sockets else { continue };
+        pending |= watch.drain().unwrap_or_else(|error| {
             tracing::warn!("{error}");
             false
         });
-        if !unread {
+        if !pending {
             continue;
         }
-        match Host::read_by(Some(asker), pool.iter().copied()) {
+        match Host::read_with(Some(query), pool.iter().copied()) {
             Ok(host) => {
-                unread = false;
+                pending = false;
                 let mut state = shared.state();
                 state.host = host;
                 state.changed = true;
                 state.apply()?;
-                shared.news.notify_all();
+                shared.changes.notify_all();
             }
-            // Asked again at the next beat.
+            // Tried again after LEASE_RENEWED.
             Err(error) => tracing::debug!("cannot read the pool's addresses: {error}"),
         }
     }
 }
 
+/// Until when the lease is valid, by CLOCK_MONOTONIC, ns. Without a lease: for ever.
 fn until(lease: Option<Duration>) -> u64 {
     lease.map_or(u64::MAX, |lease| clock::monotonic_ns().saturating_add(clock::as_ns(lease)))
 }
 
-/// Until addresses change, or for one beat.
+/// Waits until `watch` has a message, at most for [`LEASE_RENEWED`].
 fn wait(watch: Option<&Watch>) {
-    let timeout = Timespec::try_from(BEAT).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 50_000_000 });
+    let timeout =
+        Timespec::try_from(LEASE_RENEWED).unwrap_or(Timespec { tv_sec: 0, tv_nsec: 50_000_000 });
     let mut watched: Vec<_> =
         watch.iter().map(|watch| PollFd::new(*watch, PollFlags::IN)).collect();
     if let Err(error) = poll(&mut watched, Some(&timeout))
         && error != rustix::io::Errno::INTR
     {
-        thread::sleep(BEAT);
+        thread::sleep(LEASE_RENEWED);
     }
 }

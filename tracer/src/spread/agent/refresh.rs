@@ -1,4 +1,4 @@
-//! The rule that the hooks go by, made from what the host has now.
+//! Makes the rule from what the host has now, and gives it to the hooks.
 
 use std::{
     net::IpAddr,
@@ -26,22 +26,23 @@ use crate::{
     host::capacity::{PortRange, Reuse},
 };
 
-/// Routes change without a word that would be cheap to listen to (a router has a million of them), so they are
-/// read now and then; where that takes long, less often.
+/// How often routes are read where `--pool auto` depends on them. Messages about each change would cost too much on a
+/// router, which has a million routes.
 const AUTO_READS: Duration = Duration::from_secs(10);
-/// Where only warnings depend on them.
+/// How often they are read where only warnings depend on them.
 const READS: Duration = Duration::from_mins(1);
-/// The part of the time that reading may take: one in so many.
+/// Reading takes at most one part in so many of the time: a slow reading is repeated less often.
 const SHARE: u32 = 50;
 
-/// When the routes are looked at again.
+/// When the routes are read again.
 #[derive(Debug)]
 pub(super) struct RouteReads {
+    /// When they were last read, and how long that took.
     last: Instant,
     took: Duration,
     /// Addresses have changed since.
     pub(super) changed: bool,
-    /// Why the pool's interfaces are not clear any more.
+    /// Why the routes do not say any more which interfaces `--pool auto` means; `None`: they do.
     unclear: Option<String>,
 }
 
@@ -59,35 +60,40 @@ impl RouteReads {
         self.last.elapsed() >= interval.max(self.took * SHARE)
     }
 
-    fn looked(&mut self, begun: Instant) {
+    /// Notes a reading that began at this time and has ended now.
+    fn finished(&mut self, begun: Instant) {
         (self.last, self.took, self.changed) = (Instant::now(), begun.elapsed(), false);
     }
 }
 
 impl Agent {
-    /// Makes the rule anew from what the host has now, and hands it to the hooks if it differs.
+    /// Makes the rule from what the host has now, gives it to the hooks if it differs from theirs, and publishes the
+    /// agent's state.
+    ///
+    /// # Errors
+    /// A BPF map cannot be read or written.
     pub(super) fn refresh(&mut self) -> Result<(), Error> {
-        self.range_changed();
+        self.reread_range();
         let now = Instant::now();
         let blocked = self.blocked()?;
         let bound = self.tracer.looked();
         let (usable, left_out) = self.usable(now);
-        let taken = ports::taken(&self.inside.range, &blocked);
-        if *taken != *self.taken {
-            self.spreader()?.maps.set_excluded(&taken)?;
-            self.taken = taken;
+        let excluded = ports::excluded(&self.view.range, &blocked);
+        if *excluded != *self.excluded {
+            self.spreader()?.maps.set_excluded(&excluded)?;
+            self.excluded = excluded;
         }
-        let destinations = self.inside.host.ways.destinations(&self.destinations);
-        let (netns, netns_cookie) = (self.netns.inum, self.inside.cookie);
-        let (low, high) = (self.inside.range.low, self.inside.range.high);
+        let destinations = self.view.host.auto.destinations(&self.destinations);
+        let (netns, netns_cookie) = (self.netns.inum, self.view.cookie);
+        let (low, high) = (self.view.range.low, self.view.range.high);
         let random = self.random;
-        // No call is denied by a count that may be too low.
+        // `--fail-fast` must not deny a call while the count of free ports may be too low.
         let sure = self.tracer.is_sure_of_ports();
         let flags = self.config.flags & if sure { u32::MAX } else { !rule_flag::FAIL_FAST };
-        let reuse = self.inside.reuse;
-        let capacity = ports::capacity(&self.inside.range, &blocked);
-        let other_capacity = ports::other_capacity(&self.inside.range, &self.taken);
-        let unsure = ports::is_last_unsure(&self.inside.range, &self.taken);
+        let reuse = self.view.reuse;
+        let capacity = ports::capacity(&self.view.range, &blocked);
+        let other_capacity = ports::other_capacity(&self.view.range, &self.excluded);
+        let unsure = ports::is_last_unsure(&self.view.range, &self.excluded);
         let sample =
             if self.config.sample == 0 { self.missing.sample() } else { self.config.sample };
         let build = move |is_there: &dyn Fn(Addr) -> bool| {
@@ -111,20 +117,21 @@ impl Agent {
             })
         };
         self.rule = self.keeper.set(Box::new(build))?;
-        self.say(left_out);
+        self.publish_state(left_out);
         Ok(())
     }
 
-    /// The range and the reuse of TIME_WAITs are sysctls, of which nobody tells when they change.
-    fn range_changed(&mut self) {
+    /// Reads the port range and the reuse of TIME_WAITs. They are sysctls, and the kernel sends no message when one
+    /// changes.
+    fn reread_range(&mut self) {
         let (_, _, worker, _) = self.tracer.split();
         let result = worker.run_in(&self.netns, || (PortRange::read(), Reuse::read()));
         self.tracer.visited(&self.netns, &result);
         match result {
             Ok((range, reuse)) => {
-                self.inside.reuse = reuse;
+                self.view.reuse = reuse;
                 match range {
-                    Ok(range) => self.inside.range = range,
+                    Ok(range) => self.view.range = range,
                     Err(error) => tracing::debug!("{error}"),
                 }
             }
@@ -135,8 +142,8 @@ impl Agent {
         }
     }
 
-    /// The name or the process by which the namespace was reached is gone. Where no other leads to it,
-    /// nobody is left in it whom the pool is for, and it must not live on because of us.
+    /// Looks for another way to the pool's network namespace, after the name or process that led to it is gone. If there
+    /// is none, no process is left in it: the agent closes its sockets there, which would keep it alive.
     fn find_namespace(&mut self) {
         if self.namespace_gone {
             return;
@@ -157,14 +164,14 @@ impl Agent {
         tracing::warn!("the pool's network namespace {} is gone", self.netns);
         self.namespace_gone = true;
         self.keeper.forget_namespace();
-        self.inside.host = Host::default();
+        self.view.host = Host::default();
     }
 
-    /// The addresses that can be used now, and why the others cannot.
+    /// The addresses of the pool that can be used now; and the others, each with the reason.
     pub(super) fn usable(&self, now: Instant) -> (Vec<PoolAddress>, Vec<(IpAddr, String)>) {
         let mut usable = Vec::new();
         let mut left_out = Vec::new();
-        for member in pool::members(&self.config.pool, &self.inside.host) {
+        for member in pool::members(&self.config.pool, &self.view.host) {
             let address = pool::to_addr(member.address);
             let trouble = member.trouble.map(|trouble| trouble.name().to_owned());
             let refused = || self.health.refused.until(&address, now).map(|_| REFUSED.to_owned());
@@ -176,31 +183,34 @@ impl Agent {
         (usable, left_out)
     }
 
-    /// Ports of the namespace that no connect() is given because of bind() or listen(). What tuples hold takes no room from
-    /// here on where it is one of these.
+    /// Ports of the namespace that connect() does not get because of bind() or listen(). From now on, such a port takes no
+    /// room of a tuple that holds it, either.
+    ///
+    /// # Errors
+    /// A BPF map cannot be read.
     fn blocked(&mut self) -> Result<Vec<u16>, Error> {
-        self.tracer.know_range(self.netns.clone(), self.inside.range.clone());
+        self.tracer.know_range(self.netns.clone(), self.view.range.clone());
         self.tracer.refresh_ports()?;
         Ok(self.tracer.blocked(self.netns.inum))
     }
 
-    /// For `tracer status`, and on the log what changed of the pool.
-    fn say(&mut self, left_out: Vec<(IpAddr, String)>) {
-        for (address, why) in left_out.iter().filter(|it| !self.said.left_out.contains(it)) {
+    /// Writes the state that `tracer status` shows, and logs which addresses are newly left out or used again.
+    fn publish_state(&mut self, left_out: Vec<(IpAddr, String)>) {
+        for (address, why) in left_out.iter().filter(|it| !self.published.left_out.contains(it)) {
             tracing::warn!("{address} is left out: {why}");
         }
         let back = |it: &&(IpAddr, String)| !left_out.iter().any(|other| other.0 == it.0);
-        for (address, _) in self.said.left_out.iter().filter(back) {
+        for (address, _) in self.published.left_out.iter().filter(back) {
             tracing::warn!("{address} is used again");
         }
         let limits = self.tracer.limits(self.netns.inum);
         let spreader = self.tracer.session.spreader.as_ref();
-        let members = pool::members(&self.config.pool, &self.inside.host);
+        let members = pool::members(&self.config.pool, &self.view.host);
         let state = State {
             cgroups: self.config.cgroups.clone(),
             netns: self.netns.path().to_owned(),
             backend: self.tracer.session.backend.name().to_owned(),
-            range: (self.inside.range.low, self.inside.range.high),
+            range: (self.view.range.low, self.view.range.high),
             taken_by: limits.map(|limits| limits.taken_by()).unwrap_or_default().to_owned(),
             pool: members.iter().map(|member| (member.address, member.weight)).collect(),
             left_out,
@@ -210,20 +220,20 @@ impl Agent {
             notes: self.notes(),
             ..self.troubles()
         };
-        if state != self.said {
+        if state != self.published {
             if let Err(error) = state.write(&self.config.rule) {
                 tracing::warn!("cannot write the state that `tracer status` shows: {error}");
             }
-            self.said = state;
+            self.published = state;
         }
     }
 
-    /// What the routes say of the pool; on the log what is new of it.
+    /// What the routes say about the pool; logs what is new since the start.
     fn notes(&self) -> Notes {
-        let notes = start::notes(&self.config, &self.inside);
-        if self.said != State::default() {
+        let notes = start::notes(&self.config, &self.view);
+        if self.published != State::default() {
             for (word, text) in notes.lines() {
-                if !self.said.notes.lines().iter().any(|known| known.1 == text) {
+                if !self.published.notes.lines().iter().any(|known| known.1 == text) {
                     tracing::warn!("{word}: {text}");
                 }
             }
@@ -231,26 +241,26 @@ impl Agent {
         notes
     }
 
-    /// Looks at the routes again, by which destinations are reached now, if it is time to. What was clear
-    /// before holds where it is not clear any more.
-    pub(super) fn follow_routes(&mut self) -> bool {
+    /// Reads the routes to the destinations again, if it is time to; true if they were read. If they do not say any more
+    /// which interfaces `--pool auto` means, the pool stays as it is.
+    pub(super) fn reread_routes(&mut self) -> bool {
         let auto = pool::is_auto(&self.config.pool);
         if self.namespace_gone || !self.routes.is_due(auto) {
             return false;
         }
         let begun = Instant::now();
         let targets = destinations::networks(&self.config.targets);
-        let host = self.inside.host.clone();
+        let host = self.view.host.clone();
         let (_, _, worker, _) = self.tracer.split();
         let reaches = worker
             .run_in(&self.netns, move || addresses::reaches(&targets, &host))
             .and_then(|reaches| reaches)
             .map_err(|error| error.to_string());
-        self.routes.looked(begun);
-        match start::ways(&self.config, &reaches) {
-            Ok(ways) => {
+        self.routes.finished(begun);
+        match start::auto_choice(&self.config, &reaches) {
+            Ok(choice) => {
                 self.routes.unclear = None;
-                self.inside.host.ways = ways;
+                self.view.host.auto = choice;
             }
             Err(error) => {
                 let why = error.to_string();
@@ -261,13 +271,13 @@ impl Agent {
             }
         }
         match reaches {
-            Ok(_) => self.inside.reaches = reaches,
+            Ok(_) => self.view.reaches = reaches,
             Err(error) => tracing::debug!("{error}"),
         }
         true
     }
 
-    /// What does not work here as well as it could.
+    /// What does not work as well as it could on this host, one text each; empty: nothing.
     pub(super) fn degraded(&self) -> Vec<String> {
         let of_spreader = self.tracer.session.spreader.iter().flat_map(|it| &it.degraded);
         self.tracer.degraded().into_iter().chain(of_spreader.cloned()).collect()

@@ -1,5 +1,5 @@
-//! What the agent says beside the decisions: the first and the last line of its stream, what was lost, and
-//! for the status what only it knows.
+//! The agent's lines other than decisions: the first and last line of its stream, losses, degradations. And the
+//! parts of its state for `tracer status` that change by themselves.
 
 use std::{collections::BTreeMap, time::Instant};
 
@@ -25,29 +25,33 @@ use crate::{
     },
 };
 
-/// What had been counted when the stream began, and what was told since: a rule is older than its agent.
+/// What the maps had counted when the stream began (a rule can be older than its agent), and what the stream has said
+/// since.
 #[derive(Default)]
-pub(super) struct Counted {
+pub(super) struct StreamCounters {
+    /// When the stream began.
     totals: Totals,
-    not_told: u64,
-    /// Losses that lines were written about.
-    told: BTreeMap<&'static str, u64>,
-    /// What the stream says does not work as well as it could.
+    /// When the stream began: decisions that found no room in the ring buffer.
+    lost_decisions: u64,
+    /// Losses by reason, as far as lines were written about them.
+    reported: BTreeMap<&'static str, u64>,
+    /// The degradations that the stream has said.
     degraded: Degradation,
-    /// What the agents before this one found.
+    /// Counts of the rule's earlier agents.
     hook_missed: u64,
     drift: u64,
 }
 
-impl Counted {
-    /// `earlier`: what the agent before this one said.
+impl StreamCounters {
+    /// Counters that start at zero, but for those of the rule's earlier agents, from the state that the last one
+    /// published.
     pub(super) fn new(earlier: &State) -> Self {
         Self { hook_missed: earlier.hook_missed, drift: earlier.drift, ..Self::default() }
     }
 }
 
 impl Agent {
-    /// What was set up, for people.
+    /// What was set up, as a text for people.
     pub fn summary(&self) -> String {
         let spreader = self.tracer.session.spreader.as_ref();
         let fast = match spreader.and_then(|spreader| spreader.no_fast_ports.as_deref()) {
@@ -63,7 +67,7 @@ impl Agent {
             String::new()
         };
         let notes: String = self
-            .said
+            .published
             .notes
             .lines()
             .iter()
@@ -72,24 +76,27 @@ impl Agent {
             "rule {}: spreads over {} of {} addresses, {} ports each towards a destination{fast}{detached}{notes}",
             self.config.rule,
             self.rule.v4.count + self.rule.v6.count,
-            pool::members(&self.config.pool, &self.inside.host).len(),
+            pool::members(&self.config.pool, &self.view.host).len(),
             self.rule.capacity,
         )
     }
 
-    /// Writes the first line.
-    pub(super) fn begin(&mut self, asked: &StopSignals) -> Result<(), Error> {
+    /// Writes the stream's first line; none with `--detach`.
+    ///
+    /// # Errors
+    /// A BPF map cannot be read.
+    pub(super) fn begin(&mut self, signals: &StopSignals) -> Result<(), Error> {
         if self.config.detach {
             return Ok(());
         }
-        self.counted.totals = self.tracer.totals()?;
-        self.counted.not_told = self.not_told()?;
+        self.stream_counters.totals = self.tracer.totals()?;
+        self.stream_counters.lost_decisions = self.lost_decisions()?;
         let output = match &self.config.output.target {
             Target::Stdout => "-".to_owned(),
             Target::File(path) => path.to_string_lossy().into_owned(),
         };
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let range = format!("{}-{}", self.inside.range.low, self.inside.range.high);
+        let range = format!("{}-{}", self.view.range.low, self.view.range.high);
         let line = Start {
             host: host.into(),
             range: Some(range),
@@ -107,61 +114,75 @@ impl Agent {
             .chain(self.tracer.tables.settings())
             .collect(),
         };
-        self.counted.degraded.said(line.degraded.clone());
-        self.decision_log.begin(asked, move |output| output.start(&line));
+        self.stream_counters.degraded.said(line.degraded.clone());
+        self.decision_log.begin(signals, move |output| output.start(&line));
         Ok(())
     }
 
-    fn not_told(&mut self) -> Result<u64, Error> {
+    /// Decisions since the rule began that found no room in the ring buffer.
+    ///
+    /// # Errors
+    /// The BPF map cannot be read.
+    fn lost_decisions(&mut self) -> Result<u64, Error> {
         let decided = self.spreader()?.maps.decision_counts()?;
         Ok(decided.get(Decision::NotTold as usize).copied().unwrap_or(0))
     }
 
-    /// One line for each reason for which lines are missing that was not told yet.
+    /// Writes one line for each reason for which more decisions were lost than lines have said.
+    ///
+    /// # Errors
+    /// A BPF map cannot be read.
     pub(super) fn losses(&mut self) -> Result<(), Error> {
-        let not_told = self.not_told()?.saturating_sub(self.counted.not_told);
+        let lost_decisions =
+            self.lost_decisions()?.saturating_sub(self.stream_counters.lost_decisions);
         let (dropped, undecodable) = self.decision_log.dropped();
-        for (reason, count) in of_lines(not_told, dropped, undecodable) {
-            let before = self.counted.told.get(reason).copied().unwrap_or(0);
+        for (reason, count) in of_lines(lost_decisions, dropped, undecodable) {
+            let before = self.stream_counters.reported.get(reason).copied().unwrap_or(0);
             if count > before && self.decision_log.lost(reason, count - before) {
-                self.counted.told.insert(reason, count);
+                self.stream_counters.reported.insert(reason, count);
             }
         }
         Ok(())
     }
 
-    /// A line if what does not work as well as it could has changed.
+    /// Writes a line if the degradations have changed.
     pub(super) fn degradation(&mut self) {
-        let Some(change) = self.counted.degraded.change(self.degraded()) else { return };
+        let Some(change) = self.stream_counters.degraded.change(self.degraded()) else { return };
         let now = change.now();
         if self.decision_log.degraded(change) {
-            self.counted.degraded.said(now);
+            self.stream_counters.degraded.said(now);
         }
     }
 
-    /// Writes what is left, and the last line.
+    /// Writes the decisions that wait, the losses, and the last line.
+    ///
+    /// # Errors
+    /// A BPF map cannot be read.
     pub(super) fn finish(&mut self) -> Result<(), Error> {
-        self.hear();
+        self.drain_decisions();
         self.degradation();
         self.losses()?;
-        let not_told = self.not_told()?.saturating_sub(self.counted.not_told);
-        let totals = since(self.tracer.totals()?, &self.counted.totals);
+        let lost_decisions =
+            self.lost_decisions()?.saturating_sub(self.stream_counters.lost_decisions);
+        let totals = since(self.tracer.totals()?, &self.stream_counters.totals);
         let drift = self.tracer.drift;
         self.decision_log.end(move |lines, dropped, undecodable| Stop {
-            seen: lines + undecodable + not_told,
+            seen: lines + undecodable + lost_decisions,
             emitted: lines + undecodable,
             written: lines.saturating_sub(dropped.events),
             failed: Cause::ALL.map(|cause| (cause.name(), totals.failed_for(cause))).into(),
-            lost: named_losses(&totals).chain(of_lines(not_told, dropped, undecodable)).collect(),
+            lost: named_losses(&totals)
+                .chain(of_lines(lost_decisions, dropped, undecodable))
+                .collect(),
             drift,
         });
         Ok(())
     }
 
-    /// The parts of the status that change by themselves.
+    /// The parts of the state that change by themselves; the others have their defaults.
     pub(super) fn troubles(&self) -> State {
         let now = Instant::now();
-        let members = pool::members(&self.config.pool, &self.inside.host);
+        let members = pool::members(&self.config.pool, &self.view.host);
         let quarantined = members.iter().filter(|member| member.trouble.is_none());
         let quarantined = quarantined.filter_map(|member| {
             let address = pool::to_addr(member.address);
@@ -186,24 +207,25 @@ impl Agent {
         State {
             quarantined: quarantined.collect(),
             left_out_towards: towards,
-            hook_missed: self.counted.hook_missed + self.tracer.session.missed_hooks().counted,
-            drift: self.counted.drift + self.tracer.drift,
+            hook_missed: self.stream_counters.hook_missed
+                + self.tracer.session.missed_hooks().counted,
+            drift: self.stream_counters.drift + self.tracer.drift,
             ..State::default()
         }
     }
 }
 
-/// Why lines can be missing, and how many are.
-fn of_lines(not_told: u64, dropped: Dropped, undecodable: u64) -> [(&'static str, u64); 4] {
+/// The reasons for which decisions have no line, each with how many.
+fn of_lines(lost_decisions: u64, dropped: Dropped, undecodable: u64) -> [(&'static str, u64); 4] {
     [
-        (Decision::NotTold.name(), not_told),
+        (Decision::NotTold.name(), lost_decisions),
         ("output_full", dropped.events),
         ("output_full_other", dropped.others),
         ("undecodable", undecodable),
     ]
 }
 
-/// What came on top.
+/// `totals`, less what had been counted before.
 fn since(mut totals: Totals, before: &Totals) -> Totals {
     let pairs = totals.lost.iter_mut().zip(before.lost);
     for (now, before) in pairs.chain(totals.failed.iter_mut().zip(before.failed)) {

@@ -1,4 +1,4 @@
-//! The thread that writes the stream: the agent hands lines over and never waits for a reader.
+//! The thread that writes the stream: the agent queues lines and never waits for a reader.
 
 use std::{
     sync::{
@@ -20,26 +20,26 @@ use crate::{
     runtime::shutdown::StopSignals,
 };
 
-/// Lines that wait for the output at most, some hundred bytes each.
+/// Lines that wait for the output, at most; each has some hundred bytes.
 const QUEUE: usize = 8192;
-/// How long a line may wait until it is written, where the output takes it.
+/// How long a line may wait in the buffer before it is written.
 const FLUSH: Duration = Duration::from_millis(50);
-/// How long the writer may take to end where nobody asked the program to.
-const REST: Duration = Duration::from_secs(1);
+/// How long dropping a [`Writer`] waits for its thread.
+const DROP_WAIT: Duration = Duration::from_secs(1);
 
-/// Adds a line.
+/// Writes one line into the output's buffer.
 type Line = Box<dyn FnOnce(&mut Output) -> Result<(), Closed> + Send>;
-/// Makes the last line, given what was left out.
+/// Makes the last line, given how many lines were dropped.
 type Last = Box<dyn FnOnce(Dropped) -> Stop + Send>;
 
-/// A handle to the thread. It ends when this is dropped, after it has written what waits.
+/// A handle to the thread, which ends when this is dropped, after it has written the lines that wait.
 pub(super) struct Writer {
-    /// `None`: it is to end.
+    /// `None`: the thread is to end.
     lines: Option<mpsc::SyncSender<Line>>,
     /// `None`: the stream has begun.
     begin: Option<mpsc::Sender<StopSignals>>,
     shared: Arc<Shared>,
-    /// Nothing is sent; it is closed when the thread ends.
+    /// The thread sends nothing; its end closes the channel.
     ended: mpsc::Receiver<()>,
 }
 
@@ -47,8 +47,9 @@ pub(super) struct Writer {
 struct Shared {
     /// Lines of decisions that found no room in the queue.
     left_out: AtomicU64,
-    /// Lines that the output did not take.
+    /// Lines that the output dropped.
     dropped: Counters,
+    /// The output is to be opened again.
     reopen: AtomicBool,
     last: Mutex<Option<Last>>,
 }
@@ -70,13 +71,13 @@ impl Counters {
     }
 }
 
-/// What has become of a line.
+/// What became of a line.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Handed {
-    Over,
-    /// There is no room.
-    LeftOut,
-    /// The reader is gone, and has what it wanted.
+pub(super) enum Handover {
+    Queued,
+    /// It was dropped: the queue is full.
+    QueueFull,
+    /// It was dropped: the reader is gone.
     Closed,
 }
 
@@ -84,7 +85,7 @@ impl Writer {
     /// Starts the thread and puts it into its sandbox: it opens files as the owner of their folder.
     ///
     /// # Errors
-    /// No thread can be had; a step of the sandbox that the kernel refuses.
+    /// The thread cannot be started, or the kernel refuses a step of its sandbox.
     pub(super) fn start(sink: Sink) -> Result<Self, Error> {
         let failed = |error| Error::Failure(format!("cannot start a thread: {error}"));
         let (lines, queue) = mpsc::sync_channel(QUEUE);
@@ -95,9 +96,9 @@ impl Writer {
         let of_thread = Arc::clone(&shared);
         let run = move || {
             _ = enters.send(trace::enter_to_read(CapabilitySet::empty(), sink.user()));
-            if let Ok(asked) = opens.recv() {
-                // A reader that is gone has what it wanted.
-                _ = write(Output::new(sink, None, asked), &queue, &of_thread);
+            if let Ok(signals) = opens.recv() {
+                // The only error is that the reader is gone: nobody misses the rest.
+                _ = write(Output::new(sink, None, signals), &queue, &of_thread);
             }
             drop(ends);
         };
@@ -107,24 +108,24 @@ impl Writer {
         Ok(Self { lines: Some(lines), begin: Some(begin), shared, ended })
     }
 
-    /// Nothing is written before this.
-    pub(super) fn begin(&mut self, asked: &StopSignals) {
+    /// Lets the thread write; before this, lines only wait.
+    pub(super) fn begin(&mut self, signals: &StopSignals) {
         if let Some(begin) = self.begin.take() {
-            // One that has ended is noticed at the next line.
-            _ = begin.send(asked.clone());
+            // If the thread has ended, the next line says so.
+            _ = begin.send(signals.clone());
         }
     }
 
-    /// Hands a line over, if there is room.
+    /// Queues a line, if there is room.
     pub(super) fn add(
         &self,
         line: impl FnOnce(&mut Output) -> Result<(), Closed> + Send + 'static,
-    ) -> Handed {
-        let Some(lines) = &self.lines else { return Handed::Closed };
+    ) -> Handover {
+        let Some(lines) = &self.lines else { return Handover::Closed };
         match lines.try_send(Box::new(line)) {
-            Ok(()) => Handed::Over,
-            Err(TrySendError::Disconnected(_)) => Handed::Closed,
-            Err(TrySendError::Full(_)) => Handed::LeftOut,
+            Ok(()) => Handover::Queued,
+            Err(TrySendError::Disconnected(_)) => Handover::Closed,
+            Err(TrySendError::Full(_)) => Handover::QueueFull,
         }
     }
 
@@ -133,23 +134,23 @@ impl Writer {
         self.shared.left_out.fetch_add(1, Relaxed);
     }
 
-    /// Lines that found no room, or that the output did not take.
+    /// How many lines found no room in the queue, or were dropped by the output.
     pub(super) fn dropped(&self) -> Dropped {
         self.shared.and_left_out(self.shared.dropped.get())
     }
 
-    /// Opens the output anew (SIGHUP), before the next line.
+    /// Opens the output again (SIGHUP), before the next line.
     pub(super) fn reopen(&self) {
         self.shared.reopen.store(true, Relaxed);
     }
 
-    /// Ends the stream by this line, behind those that wait; does not wait for it.
+    /// Ends the stream: this line follows those that wait. Does not wait until it is written.
     pub(super) fn end(&mut self, last: Last) {
         *self.shared.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);
         self.lines = None;
     }
 
-    /// Waits until everything is written: as long as a reader takes its time, or until the program is ended for it.
+    /// Waits until everything is written: as long as the reader takes, or until signals end the program.
     pub(super) fn wait(&mut self) {
         (self.lines, self.begin) = (None, None);
         _ = self.ended.recv();
@@ -158,9 +159,9 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        // After an error nobody waits for a reader that may never come.
+        // After an error the program does not wait long for a reader that may never read.
         (self.lines, self.begin) = (None, None);
-        _ = self.ended.recv_timeout(REST);
+        _ = self.ended.recv_timeout(DROP_WAIT);
     }
 }
 
@@ -170,14 +171,15 @@ impl Shared {
     }
 }
 
+/// Writes lines until the queue is closed, then the last line.
 fn write(mut output: Output, queue: &mpsc::Receiver<Line>, shared: &Shared) -> Result<(), Closed> {
     let mut flushed = Instant::now();
-    // A write of nothing would pass for progress.
+    // An empty write would count as progress of the output.
     let mut waiting = false;
     let mut skipped = 0;
     loop {
         let line = queue.recv_timeout(FLUSH);
-        // What is missing is a gap in the numbers of the lines.
+        // Lines that found no room are a gap in `seq`.
         let left_out = shared.left_out.load(Relaxed);
         output.skip(left_out - skipped);
         skipped = left_out;

@@ -3,14 +3,14 @@ use super::*;
 const ONE: Addr = Addr::v4([10, 0, 0, 1]);
 const TWO: Addr = Addr::v4([10, 0, 0, 2]);
 
-/// From an address of the pool to the one destination.
+/// The tuple from this address to the tests' destination.
 const fn from(source: Addr) -> TupleKey {
     let destination = Addr::v4([10, 0, 0, 9]);
     TupleKey { source, destination, netns: 1, destination_port: 443, zero: 0 }
 }
 
 #[test]
-fn each_quarantine_is_twice_as_long_as_the_one_before_and_good_conduct_is_rewarded() {
+fn each_quarantine_is_twice_as_long_as_the_one_before_until_there_is_none_for_a_while() {
     let mut refused = Quarantines::default();
     let mut now = Instant::now();
     for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
@@ -28,7 +28,7 @@ fn each_quarantine_is_twice_as_long_as_the_one_before_and_good_conduct_is_reward
 }
 
 #[test]
-fn an_address_that_is_there_anew_starts_anew() {
+fn an_address_that_the_host_has_again_starts_with_the_shortest_quarantine() {
     let mut health = Health::default();
     let now = Instant::now();
     health.refused.begin(ONE, now);
@@ -41,8 +41,8 @@ fn an_address_that_is_there_anew_starts_anew() {
 }
 
 #[test]
-fn an_address_is_suspected_only_where_another_one_gets_there() {
-    let of = |established, nowhere| Outcome::default().then(established, nowhere);
+fn an_address_is_left_out_only_if_another_one_gets_answers() {
+    let of = |established, unanswered| Outcome::default().add_check(established, unanswered);
     let (bad, good, few, waiting) = (of(0, 10), of(10, 1), of(0, 3), of(0, 0));
     let now = Instant::now();
     for ([mut one, mut two], expected) in [
@@ -51,7 +51,7 @@ fn an_address_is_suspected_only_where_another_one_gets_there() {
         ([few, good], false),
         ([good, good], false),
         ([bad, few], false),
-        // That nothing has failed yet does not say that it gets there.
+        // An address without failures has not yet shown that it gets answers.
         ([bad, waiting], false),
     ] {
         let mut health = Health::default();
@@ -70,9 +70,9 @@ fn an_address_is_suspected_only_where_another_one_gets_there() {
 fn the_last_address_towards_a_destination_stays() {
     let mut health = Health::default();
     let now = Instant::now();
-    let of = |established, nowhere| Outcome::default().then(established, nowhere);
+    let of = |established, unanswered| Outcome::default().add_check(established, unanswered);
     health.judge(&mut [(from(ONE), &mut of(0, 10)), (from(TWO), &mut of(10, 0))], now);
-    // What the first one did before it was left out speaks for nobody.
+    // A good outcome of an address in quarantine does not count as an answer.
     health.judge(&mut [(from(ONE), &mut of(10, 0)), (from(TWO), &mut of(0, 10))], now);
     assert_eq!(health.failing.until(&from(TWO), now), None);
     health.keep_one(&[ONE, TWO], now);
@@ -83,30 +83,30 @@ fn the_last_address_towards_a_destination_stays() {
 }
 
 #[test]
-fn of_very_many_the_one_that_ends_soonest_makes_way() {
+fn with_too_many_the_quarantine_that_ends_soonest_is_dropped() {
     let mut failing = Quarantines::default();
     let begin = Instant::now();
-    for number in 0..2 * MOST {
+    for number in 0..2 * REMEMBERED_MAX {
         let port = u16::try_from(number).unwrap();
         let key = TupleKey { destination_port: port, ..from(ONE) };
         failing.begin(key, begin + Duration::from_micros(u64::from(port)));
     }
-    assert_eq!(failing.0.len(), MOST);
-    assert!(failing.0.keys().all(|key| usize::from(key.destination_port) >= MOST));
+    assert_eq!(failing.0.len(), REMEMBERED_MAX);
+    assert!(failing.0.keys().all(|key| usize::from(key.destination_port) >= REMEMBERED_MAX));
 }
 
 #[test]
 fn one_connection_a_second_is_enough_and_old_failures_fade() {
     let (mut one, mut two) = (Outcome::default(), Outcome::default());
     let looks = (1..60).find(|_| {
-        // By turns: never in the same second.
-        (one, two) = (one.then(0, 1).then(0, 0), two.then(0, 0).then(1, 0));
+        // Alternately: never both in the same check.
+        (one, two) = (one.add_check(0, 1).add_check(0, 0), two.add_check(0, 0).add_check(1, 0));
         one.is_bad() && two.is_good()
     });
     assert!(looks.is_some_and(|looks| looks < 10), "{looks:?}");
-    let mut recovering = Outcome::default().then(0, 100);
+    let mut recovering = Outcome::default().add_check(0, 100);
     let looks = (1..60).find(|_| {
-        recovering = recovering.then(10, 0);
+        recovering = recovering.add_check(10, 0);
         !recovering.is_bad()
     });
     assert!(looks.is_some_and(|looks| looks < 10), "{looks:?}");

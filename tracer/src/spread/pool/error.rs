@@ -11,7 +11,7 @@ use super::Trouble;
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("--pool {spec}: {reason}")]
 pub struct PoolError {
-    /// As it was written.
+    /// The value as it was written.
     pub spec: String,
     pub reason: Reason,
 }
@@ -42,27 +42,27 @@ pub enum Reason {
     Missing { missing: Vec<IpAddr>, of: usize },
     #[error("{address} cannot be used: {}", trouble.explained())]
     Unusable { address: IpAddr, trouble: Trouble },
-    #[error("{address} is in --pool {other} too; leave it out of one of them")]
+    #[error("{address} is in --pool {other} as well; remove it from one of them")]
     Twice { address: IpAddr, other: String },
-    #[error("there is no interface {name} here; there are {}", some(.known))]
+    #[error("this host has no interface {name}; it has {}", some(.known))]
     NoInterface { name: String, known: Vec<String> },
     #[error("{}", nothing_suits(.passed_over))]
     NothingSuits { passed_over: Vec<String> },
     #[error(
         "{loopback} is a loopback address, from which only this host can be reached, and {other} \
-         is not; leave one of the two out"
+        is not; remove one of the two"
     )]
     MixedLoopback { loopback: IpAddr, other: IpAddr },
     #[error(
-        "with it the pool has {count} {family} addresses, and it takes at most {POOL_MAX}; leave \
-         some out"
+        "with it the pool has {count} {family} addresses, and it takes at most {POOL_MAX}; remove \
+        some"
     )]
     TooMany { count: usize, family: &'static str },
 }
 
-/// How many of a list are named.
+/// How many items of a list a message names.
 const NAMED: usize = 3;
-/// The same with reasons.
+/// How many it names with a reason each.
 const EXPLAINED: usize = 8;
 
 /// `a, b, c and 5 more`
@@ -102,5 +102,5 @@ fn nothing_suits(passed_over: &[String]) -> String {
         0 => String::new(),
         more => format!("; and {more} more"),
     };
-    format!("none of its addresses suits: {named}{more}; name addresses themselves")
+    format!("none of its addresses can be used: {named}{more}; name addresses instead")
 }

@@ -1,4 +1,4 @@
-//! A `--pool` value as it is written, checked as far as that goes without looking at the host.
+//! A `--pool` value, checked as far as that is possible without the host's addresses.
 
 use std::{net::IpAddr, str::FromStr};
 
@@ -10,10 +10,10 @@ use super::error::{PoolError, Reason};
 /// One `--pool` value.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Spec {
-    /// As it was written, for messages.
+    /// The value as it was written, for messages.
     pub text: String,
     pub members: Members,
-    /// 1 to 100, of each address.
+    /// Weight of each address, 1 to 100.
     pub weight: u16,
 }
 
@@ -22,9 +22,9 @@ pub struct Spec {
 pub enum Members {
     /// From the first to the last: of one family, never v4-mapped, at most [`POOL_MAX`].
     Listed { first: IpAddr, last: IpAddr },
-    /// All of this interface.
+    /// All usable addresses of this interface.
     Interface(String),
-    /// Those of the interfaces that routes to the destinations use, as far as they suit.
+    /// The usable addresses of the interfaces that the routes to the destinations use.
     Auto,
 }
 
@@ -68,7 +68,7 @@ fn parse_members(text: &str) -> Result<Members, Reason> {
         }
     }
     let like_an_address = |letter: char| letter.is_ascii_digit() || matches!(letter, '.' | '-');
-    // What a name may be: dev_valid_name in net/core/dev.c.
+    // The kernel's rule for names of interfaces (dev_valid_name in net/core/dev.c), without the slash.
     let valid = (1..=15).contains(&text.len())
         && !matches!(text, "." | "..")
         && !text.contains(|letter: char| letter == ':' || letter.is_whitespace());
@@ -78,7 +78,7 @@ fn parse_members(text: &str) -> Result<Members, Reason> {
     Ok(Members::Interface(text.to_owned()))
 }
 
-/// The network's host addresses.
+/// The addresses of the network that a host can have.
 fn network(network: IpNet) -> Result<Members, Reason> {
     if network.addr() != network.network() {
         return Err(Reason::HostBits(network));
@@ -90,12 +90,13 @@ fn network(network: IpNet) -> Result<Members, Reason> {
             let (first, last) = (first.to_bits() + 1, last.to_bits() - 1);
             listed(IpAddr::V4(first.into()), IpAddr::V4(last.into()))
         }
-        // The first one is the routers' (RFC 4291 §2.6.1), and there is no broadcast address.
+        // The first address is the subnet-router anycast address (RFC 4291 §2.6.1); IPv6 has no broadcast.
         (IpAddr::V6(first), last) if !few => listed(IpAddr::V6((first.to_bits() + 1).into()), last),
         (first, last) => listed(first, last),
     }
 }
 
+/// The addresses from `first` to `last`, if a pool can have all of them.
 fn listed(first: IpAddr, last: IpAddr) -> Result<Members, Reason> {
     let (first, last) = (first.to_canonical(), last.to_canonical());
     let beyond = match (first, last) {
@@ -117,7 +118,7 @@ fn listed(first: IpAddr, last: IpAddr) -> Result<Members, Reason> {
     Ok(Members::Listed { first, last })
 }
 
-/// All addresses from `first` to `last`.
+/// All addresses from `first` to `last`; none if these are of different families.
 pub fn between(first: IpAddr, last: IpAddr) -> impl Iterator<Item = IpAddr> {
     match (first, last) {
         (IpAddr::V4(first), IpAddr::V4(last)) => {
@@ -132,13 +133,13 @@ pub fn between(first: IpAddr, last: IpAddr) -> impl Iterator<Item = IpAddr> {
     .flatten()
 }
 
-/// What an address is, if it cannot be in a pool.
+/// What an address is, if no pool can have it; `None`: a pool can.
 fn never_a_source(address: IpAddr) -> Option<&'static str> {
     match address {
         _ if address.is_multicast() => Some("a multicast address"),
         _ if address.is_unspecified() => Some("the unspecified address"),
         IpAddr::V4(v4) if v4.is_broadcast() => Some("the broadcast address"),
-        // Without an interface it means nothing, and the hooks name none.
+        // It is valid only with an interface, and the hooks bind without one.
         IpAddr::V6(v6) if v6.is_unicast_link_local() => Some("a link-local address"),
         IpAddr::V4(_) | IpAddr::V6(_) => None,
     }

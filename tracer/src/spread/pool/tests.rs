@@ -2,8 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::spread::{
-    reach::{Choice, Piece, Reach, Target, Way},
-    ways::{self},
+    auto,
+    reach::{AutoChoice, Reach, RouteRange, RouteType, Target},
 };
 
 fn spec(text: &str) -> Spec {
@@ -20,20 +20,20 @@ fn address(address: &str, interface: &str, flags: u32) -> HostAddress {
     HostAddress { address, interface: interface.to_owned(), scope, flags }
 }
 
-/// Over two of the interfaces.
-fn default_routes() -> Choice {
+/// A choice where the default routes use two interfaces.
+fn default_routes() -> AutoChoice {
     let reach = |network: &str, first: &str, last: &str| Reach {
         target: Target { text: String::new(), network: network.parse().unwrap() },
-        pieces: vec![Piece {
+        ranges: vec![RouteRange {
             first: first.parse().unwrap(),
             last: last.parse().unwrap(),
-            way: Way::Out(["eth0", "wg0"].map(str::to_owned).into()),
+            route_type: RouteType::Unicast(["eth0", "wg0"].map(str::to_owned).into()),
             route: Some(network.parse().unwrap()),
         }],
     };
     let last6 = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff";
     let all = [reach("0.0.0.0/0", "0.0.0.0", "255.255.255.255"), reach("::/0", "::", last6)];
-    ways::choose(&all, 15).unwrap()
+    auto::choose(&all, 15).unwrap()
 }
 
 fn host() -> Host {
@@ -59,11 +59,11 @@ fn host() -> Host {
             address("fd00::7", "wg0", 0),
         ],
         routed: ["10.9.0.7", "127.0.0.2"].map(|address| address.parse().unwrap()).to_vec(),
-        ways: default_routes(),
+        auto: default_routes(),
     }
 }
 
-/// Addresses, with the weight where it is not 1.
+/// The addresses of a pool, each with its weight if that is not 1.
 fn resolved(texts: &[&str]) -> Vec<String> {
     let pool = resolve(&specs(texts), &host()).unwrap_or_else(|error| panic!("{error}"));
     let show = |PoolAddress { address, weight }: PoolAddress| {
@@ -114,7 +114,7 @@ fn a_pool_is_in_order_with_the_weight_of_its_value() {
 }
 
 #[test]
-fn auto_takes_what_everybody_may_use() {
+fn auto_takes_addresses_that_any_program_may_use() {
     assert_eq!(resolved(&["auto"]), ["10.0.0.5", "10.0.0.6", "fd00::5", "fd00::7", "fd00::a"]);
 }
 
@@ -132,17 +132,17 @@ fn an_address_that_no_interface_has_can_be_the_hosts_by_a_route() {
 }
 
 #[test]
-fn one_interface_where_nothing_is_wrong_is_enough() {
+fn an_address_that_is_usable_on_one_interface_is_usable() {
     assert_eq!(resolved(&["fd00::7"]), ["fd00::7"]);
 }
 
 #[test]
-fn a_loopback_pool_of_one_family_goes_with_any_of_the_other() {
+fn loopback_addresses_of_one_family_go_with_any_of_the_other() {
     assert_eq!(resolved(&["127.0.0.1", "fd00::5"]), ["127.0.0.1", "fd00::5"]);
 }
 
 #[test]
-fn later_what_was_listed_stays_with_what_is_wrong_and_the_rest_follows_the_host() {
+fn a_listed_address_stays_a_member_with_its_trouble_and_others_follow_the_host() {
     let specs = specs(&["10.0.0.5-10.0.0.6", "fd00::5", "eth1"]);
     let mut host = host();
     host.addresses.retain(|host| host.address.to_string() != "10.0.0.5");

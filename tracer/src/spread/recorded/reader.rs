@@ -21,15 +21,16 @@ use crate::{
 
 /// First bytes of a zstd frame (RFC 8878).
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-/// Far more than a line of ours has.
+/// Longest line, in bytes; `tracer record` writes far shorter ones.
 const LONGEST: u64 = 1 << 20;
-/// Tuples of a reading, destinations, and namespaces that are remembered; far more than a host has.
+/// Tuples of a reading, and destinations, that are remembered at most; far more than a host has.
 const LIMIT: usize = 200_000;
+/// Network namespaces that are remembered at most.
 const NAMESPACES: usize = 1_000;
-/// What `tracer record` does unless it is told otherwise.
+/// The default of `--stats-interval`.
 const DEFAULT_INTERVAL_S: f64 = 10.0;
 
-/// What is read of a line, whichever it is.
+/// The fields that are read of every line.
 #[derive(Deserialize)]
 struct Line {
     #[serde(rename = "event.name")]
@@ -39,7 +40,7 @@ struct Line {
     interval_s: Option<f64>,
 }
 
-/// What is read of a `tuple.stats`.
+/// The fields that are read of a `tuple.stats`.
 #[derive(Deserialize)]
 struct Stats {
     #[serde(rename = "network.local.address")]
@@ -59,27 +60,29 @@ struct Stats {
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Namespace {
     pub(super) peaks: Peaks,
-    /// The newest that was said.
+    /// The newest that a line says; `None`: none did.
     pub(super) capacity: Option<u32>,
 }
 
-/// A recording, as far as it was read.
+/// What was read of recordings so far.
 pub(super) struct Recording {
     destinations: Vec<Destination>,
     found: BTreeMap<u32, Namespace>,
-    /// The reading that its lines belong to: all tuples at about one time, each of them once.
+    /// The reading to which the present lines belong: all tuples at about one time, each of them once.
     reading: Vec<(TupleKey, u64)>,
+    /// The tuples of that reading.
     seen: HashSet<TupleKey>,
+    /// When it began, by the recording's `mono_ns`.
     began_ns: u64,
     interval_s: f64,
     readings: u64,
     lines: u64,
-    /// Lines that were more than a limit lets in.
+    /// Lines that were left out because a limit was reached.
     left_out: u64,
 }
 
 impl Recording {
-    /// `destinations`: of the rule; none: all.
+    /// Reads nothing yet. `destinations`: of the rule; empty: all.
     pub(super) fn new(destinations: Vec<Destination>) -> Self {
         Self {
             destinations,
@@ -94,7 +97,7 @@ impl Recording {
         }
     }
 
-    /// Lines that were left out, because a limit was reached.
+    /// How many lines were left out because a limit was reached.
     pub(super) fn left_out(&self) -> u64 {
         self.left_out
     }
@@ -107,7 +110,10 @@ impl Recording {
         self.lines
     }
 
-    /// Reads one file, plain or zstd.
+    /// Reads one file, plain or zstd. A file that is cut short is read as far as it goes.
+    ///
+    /// # Errors
+    /// The file cannot be read, or has a line that is not one of `tracer record`.
     pub(super) fn read(&mut self, path: &Path) -> Result<(), Error> {
         let failed = |source| Error::File {
             tried: "read the recording",
@@ -134,7 +140,7 @@ impl Recording {
             let length = match input.by_ref().take(LONGEST).read_until(b'\n', &mut text) {
                 Ok(0) => break,
                 Ok(length) => length,
-                // A compressed recording whose program was killed.
+                // The program that wrote the compressed recording was killed.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                     tracing::warn!("{} is cut short at line {number}", path.display());
                     break;
@@ -142,7 +148,7 @@ impl Recording {
                 Err(error) => return Err(wrong(&error)),
             };
             if let Err(error) = self.line(&text) {
-                // The last line of a recording whose program was killed can be cut short.
+                // The program that wrote the recording was killed while it wrote the last line.
                 let cut_short = error.is_eof() && text.last() != Some(&b'\n');
                 if !cut_short || length as u64 == LONGEST {
                     return Err(wrong(&format!("not a line of `tracer record`: {error}")));
@@ -224,7 +230,7 @@ impl Recording {
         }
     }
 
-    /// The peaks of each namespace.
+    /// The peaks of each namespace, by its inode number.
     pub(super) fn finish(&mut self) -> BTreeMap<u32, Namespace> {
         self.end_reading();
         std::mem::take(&mut self.found)

@@ -38,14 +38,14 @@ fn inputs<'a>(addresses: &'a [PoolAddress], destinations: &'a [Destination]) -> 
 }
 
 /// How many slots each address has.
-fn slots(side: &FamilyPool) -> Vec<usize> {
-    let used = &side.slots[..side.slot_count as usize];
+fn slots(family_pool: &FamilyPool) -> Vec<usize> {
+    let used = &family_pool.slots[..family_pool.slot_count as usize];
     let of = |index: u32| used.iter().filter(|slot| u32::from(**slot) == index).count();
-    (0..side.count).map(of).collect()
+    (0..family_pool.count).map(of).collect()
 }
 
 #[test]
-fn a_rule_has_each_family_on_its_side_and_what_was_given() {
+fn a_rule_has_a_pool_for_each_family_and_the_inputs() {
     let addresses = [v4(5, 1), v4(6, 3), v6(7, 2)];
     let destination = Destination {
         prefix: Prefix { network: Addr([1; 16]), mask: Addr([255; 16]) },
@@ -67,7 +67,7 @@ fn a_rule_has_each_family_on_its_side_and_what_was_given() {
 }
 
 #[test]
-fn nothing_makes_a_rule_that_does_nothing() {
+fn no_addresses_make_a_rule_that_spreads_nothing() {
     let rule = build(&inputs(&[], &[]));
     assert_eq!(
         (rule.v4, rule.v6, rule.destination_count),
@@ -76,7 +76,7 @@ fn nothing_makes_a_rule_that_does_nothing() {
 }
 
 #[test]
-fn too_much_is_left_out() {
+fn addresses_and_destinations_beyond_the_limits_are_left_out() {
     let addresses: Vec<_> = (0..300).map(|number| v4(number, 1)).collect();
     let rule = build(&inputs(&addresses, &[Destination::default(); 20]));
     assert_eq!((rule.v4.count, rule.v4.slot_count), (256, 256));
@@ -87,7 +87,7 @@ fn too_much_is_left_out() {
 #[test]
 fn slots_are_shared_by_weight() {
     let of = |weights: &[u16]| {
-        slots(&side(&weights.iter().map(|weight| v4(1, *weight)).collect::<Vec<_>>()))
+        slots(&family_pool(&weights.iter().map(|weight| v4(1, *weight)).collect::<Vec<_>>()))
     };
     assert_eq!(of(&[1, 1, 1]), [1, 1, 1]);
     assert_eq!(of(&[7, 7]), [1, 1]);
@@ -100,11 +100,11 @@ fn slots_are_shared_by_weight() {
 }
 
 #[test]
-fn the_other_half_is_what_connect_tries_last() {
+fn the_second_parity_is_what_connect_tries_last() {
     for (low, high, expected) in [
         (32_768, 60_999, (32_769, 14_116)),
         (1024, 65_535, (1025, 32_256)),
-        // The last port of an odd number is in neither half.
+        // The last one of an odd number of ports does not count.
         (40_000, 40_002, (40_001, 1)),
         (40_001, 40_004, (40_002, 2)),
         (40_000, 40_000, (40_001, 0)),
@@ -118,7 +118,7 @@ fn the_other_half_is_what_connect_tries_last() {
 
 proptest! {
     #[test]
-    fn candidates_are_every_port_of_the_other_half_for_any_random_number(
+    fn candidates_are_every_port_of_the_second_parity_for_any_random_number(
         low in 1024_u16..60_000, ports in 1_u16..3000, random: u64,
     ) {
         let rule = build(&Inputs { low, high: low + ports, random, ..inputs(&[], &[]) });
@@ -135,11 +135,11 @@ proptest! {
         weights in proptest::collection::vec(1_u16..=100, 1..=256)
     ) {
         let addresses: Vec<_> = weights.iter().map(|weight| v4(0, *weight)).collect();
-        let side = side(&addresses);
-        let slots = slots(&side);
+        let family_pool = family_pool(&addresses);
+        let slots = slots(&family_pool);
         prop_assert_eq!(slots.len(), weights.len());
         prop_assert!(slots.iter().all(|count| *count > 0));
-        prop_assert_eq!(slots.iter().sum::<usize>(), side.slot_count as usize);
+        prop_assert_eq!(slots.iter().sum::<usize>(), family_pool.slot_count as usize);
         for (one, other) in slots.iter().zip(&weights).zip(slots.iter().zip(&weights).skip(1)) {
             prop_assert!(one.1 < other.1 || one.0 + 1 >= *other.0, "heavier has no fewer");
         }

@@ -1,4 +1,4 @@
-//! The status for people.
+//! The status as a text for people.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use crate::{format::text, runtime::clock};
 pub(super) fn of(status: &Status) -> String {
     let mut refused = String::new();
     for reason in &status.refused {
-        _ = writeln!(refused, "not looked into: {reason}");
+        _ = writeln!(refused, "not read: {reason}");
     }
     if status.rules.is_empty() && status.foreign.is_empty() {
         return format!("no rule is active\n{refused}");
@@ -16,7 +16,7 @@ pub(super) fn of(status: &Status) -> String {
     let rules = status.rules.iter().map(rule);
     let foreign = status.foreign.iter().map(|it| {
         format!(
-            "rule {}: of another version of tracer (layout {}): only that version shows more; undo: `tracer \
+            "rule {}: of another version of tracer (layout {}), and only that version can show more; undo: `tracer \
              spread --release --rule {}`\n  pins        {}\n",
             it.rule, it.layout, it.rule, it.pins
         )
@@ -37,38 +37,38 @@ fn rule(status: &RuleStatus) -> String {
             format!("active without an agent; undo: tracer spread --release --rule {}", status.rule)
         }
     };
-    let said = &status.said;
-    let cgroups: Vec<_> = said.cgroups.iter().map(|path| path.display().to_string()).collect();
+    let state = &status.state;
+    let cgroups: Vec<_> = state.cgroups.iter().map(|path| path.display().to_string()).collect();
     let mut out = format!(
         "rule {}: {agent}\n  cgroups     {}\n  namespace   {}, ports {}-{}, {} towards each \
          destination{}\n  fast ports  {}\n  pool        {} {}, {} in use by the rule\n",
         status.rule,
         cgroups.join(" "),
         namespace(status),
-        said.range.0,
-        said.range.1,
+        state.range.0,
+        state.range.1,
         status.capacity,
-        taken_by(said),
+        taken_by(state),
         fast_ports(status),
-        said.pool.len(),
-        if said.pool.len() == 1 { "address" } else { "addresses" },
-        said.in_use(),
+        state.pool.len(),
+        if state.pool.len() == 1 { "address" } else { "addresses" },
+        state.in_use(),
     );
     // Writing to a String cannot fail.
-    for (address, why) in &said.left_out {
-        let quarantined = said.quarantined.iter().find(|it| it.address == *address);
+    for (address, why) in &state.left_out {
+        let quarantined = state.quarantined.iter().find(|it| it.address == *address);
         let until = quarantined.map(|it| left(it.until_mono_ns)).unwrap_or_default();
         _ = writeln!(out, "  left out    {address}: {why}{until}");
     }
-    for one in &said.left_out_towards {
+    for one in &state.left_out_towards {
         let to = std::net::SocketAddr::new(one.destination, one.port);
         let until = one.until_mono_ns.map(left).unwrap_or_default();
         _ = writeln!(out, "  left out    {} towards {to}: {}{until}", one.address, one.reason);
     }
-    for (word, text) in said.notes.lines() {
+    for (word, text) in state.notes.lines() {
         _ = writeln!(out, "  {word:<11} {text}");
     }
-    for path in &said.cgroups_gone {
+    for path in &state.cgroups_gone {
         _ = writeln!(
             out,
             "  gone        cgroup {}; the agent attaches again when it is back",
@@ -78,7 +78,7 @@ fn rule(status: &RuleStatus) -> String {
     if let Some(reason) = &status.unbelieved {
         _ = writeln!(out, "  not shown   the agent's state: {reason}");
     }
-    for reason in &said.degraded {
+    for reason in &state.degraded {
         _ = writeln!(out, "  limitations {reason}");
     }
     _ = writeln!(out, "  pins        {}, {} links", status.pins, status.links);
@@ -91,21 +91,21 @@ fn rule(status: &RuleStatus) -> String {
     }
     _ = writeln!(out, "  decisions   {}", named(status.decisions.iter().copied()));
     let lost = named(status.lost.iter().map(|(name, count)| (*name, *count)));
-    _ = writeln!(out, "  losses      {lost}; drift {}", said.drift);
+    _ = writeln!(out, "  losses      {lost}; drift {}", state.drift);
     tuples(&mut out, status);
     out
 }
 
-/// Why a tuple cannot hold all of the range.
-fn taken_by(said: &State) -> String {
-    if said.taken_by.is_empty() {
+/// Why a tuple cannot get all ports of the range, to follow their number; empty: it can.
+fn taken_by(state: &State) -> String {
+    if state.taken_by.is_empty() {
         return String::new();
     }
-    format!("; the others are taken: {}", said.taken_by)
+    format!("; the others are taken: {}", state.taken_by)
 }
 
 fn fast_ports(status: &RuleStatus) -> String {
-    match &status.said.no_fast_ports {
+    match &status.state.no_fast_ports {
         _ if status.fast_ports => {
             let count = |name| status.decisions.iter().find(|it| it.0 == name).map_or(0, |it| it.1);
             format!("on, {} handed out", count("fast_port"))
@@ -115,13 +115,13 @@ fn fast_ports(status: &RuleStatus) -> String {
     }
 }
 
-/// How long an address stays out.
+/// How long an address is still left out.
 fn left(until_mono_ns: u64) -> String {
     let ns = until_mono_ns.saturating_sub(clock::monotonic_ns());
     format!(", for {} s more", ns.div_ceil(1_000_000_000))
 }
 
-/// Those that happened.
+/// The counts that are not zero, each after its name.
 fn named(counts: impl Iterator<Item = (&'static str, u64)>) -> String {
     let happened = counts.filter(|(_, count)| *count > 0);
     let words: Vec<_> = happened.map(|(name, count)| format!("{name} {count}")).collect();

@@ -17,7 +17,7 @@ fn stop(lines: u64, dropped: Dropped) -> Stop {
     }
 }
 
-/// The thread's work without its sandbox, which a test cannot leave again.
+/// A writer whose thread is in no sandbox, which a test could not leave again.
 fn writer(sink: Sink) -> Writer {
     let (lines, queue) = mpsc::sync_channel(QUEUE);
     let (ends, ended) = mpsc::channel::<()>();
@@ -36,7 +36,7 @@ fn pipe() -> (File, File) {
 }
 
 #[test]
-fn a_reader_that_does_not_read_holds_nobody_up_and_what_is_left_out_is_counted() {
+fn queueing_never_waits_for_a_reader_and_dropped_lines_are_counted() {
     let (mut reader, mut filled) = pipe();
     rustix::fs::fcntl_setfl(&filled, rustix::fs::OFlags::NONBLOCK).unwrap();
     while filled.write(&[b'\n'; 4096]).is_ok() {}
@@ -46,7 +46,7 @@ fn a_reader_that_does_not_read_holds_nobody_up_and_what_is_left_out_is_counted()
     let mut left_out = 0;
     for number in 0..all {
         let line = move |output: &mut Output| output.lost("test", number);
-        if writer.add(line) == Handed::LeftOut {
+        if writer.add(line) == Handover::QueueFull {
             writer.leave_out();
             left_out += 1;
         }
@@ -69,7 +69,7 @@ fn a_reader_that_does_not_read_holds_nobody_up_and_what_is_left_out_is_counted()
     let last = lines.last().unwrap();
     assert_eq!(last["event.name"], "tracer.stop", "{last}");
     assert_eq!(last["lost.output_full"], left_out, "{last}");
-    // What is missing is a gap in their numbers.
+    // Dropped lines are a gap in `seq`.
     assert_eq!(last["seq"], all, "{last}");
 }
 
@@ -80,7 +80,7 @@ fn a_reader_that_is_gone_ends_the_stream() {
     let mut writer = writer(Sink::over(filled));
     let line = || |output: &mut Output| output.lost("test", 1);
     let end = Instant::now() + Duration::from_secs(10);
-    while writer.add(line()) != Handed::Closed {
+    while writer.add(line()) != Handover::Closed {
         assert!(Instant::now() < end);
         thread::sleep(Duration::from_millis(1));
     }

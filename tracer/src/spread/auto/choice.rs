@@ -1,4 +1,4 @@
-//! The interfaces whose addresses can be used towards all destinations of a rule.
+//! Chooses the interfaces whose addresses can be used towards all destinations of a rule.
 
 use std::net::IpAddr;
 
@@ -8,38 +8,39 @@ use tracer_common::spread::Destination;
 use super::text;
 use crate::spread::{
     destinations,
-    reach::{Choice, Elsewhere, Interfaces, OfFamily, Piece, Reach, Sources, Way},
+    reach::{AutoChoice, Elsewhere, Interfaces, OfFamily, Reach, RouteRange, RouteType, Sources},
 };
 
-/// Why `--pool auto` cannot know whose addresses are meant.
+/// Why the routes do not say which interfaces `--pool auto` means.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Unclear {
-    #[error("there is no route to {}, so no interface to take addresses of; name the addresses", text::targets(.targets))]
+    #[error("there is no route to {}, so no interface whose addresses to take; name the addresses", text::targets(.targets))]
     NoRoute { targets: Vec<String> },
-    /// Of one family, at least two.
-    #[error("{}", text::several(.ways))]
-    Several { ways: Vec<Elsewhere> },
+    /// At least two, all of one family.
+    #[error("{}", text::several(.reached))]
+    Several { reached: Vec<Elsewhere> },
     #[error(
-        "{count} networks are reached over other interfaces and must be left alone, but a rule cannot hold so \
-         many destinations; name fewer with --to"
+        "{count} networks are reached over other interfaces and must be exempt, but a rule cannot hold so \
+        many destinations; name fewer with --to"
     )]
-    NoPlace { count: usize },
+    TooManyNetworks { count: usize },
 }
 
-/// Which interfaces those are. `place`: networks that can be left alone; where there are more, wider ones are.
+/// The interfaces whose addresses `--pool auto` takes. `room`: how many networks the rule can exempt; if there are more,
+/// they are merged into wider ones.
 ///
 /// # Errors
-/// No route leads to any destination, or an address that serves for one destination may be of no use towards
-/// another.
-pub fn choose(reaches: &[Reach], place: usize) -> Result<Choice, Unclear> {
-    let mut choice = Choice::default();
+/// No destination has a route; an address that works towards one destination may not work towards another; too many
+/// networks must be exempt.
+pub fn choose(reaches: &[Reach], room: usize) -> Result<AutoChoice, Unclear> {
+    let mut choice = AutoChoice::default();
     let mut unclear = None;
     for is_v4 in [true, false] {
         let of_family: Vec<&Reach> =
             reaches.iter().filter(|it| it.target.network.addr().is_ipv4() == is_v4).collect();
         let sources = match sources(&of_family) {
             Ok(sources) => sources,
-            // Without a default route nothing is meant by all destinations of one family.
+            // Without a default route, "all destinations" of this family are none.
             Err(error) if of_family.iter().all(|it| it.target.is_wide()) => {
                 unclear = unclear.or(Some(error));
                 None
@@ -48,7 +49,7 @@ pub fn choose(reaches: &[Reach], place: usize) -> Result<Choice, Unclear> {
         };
         if let Some(Sources::Of(main)) = &sources {
             for reach in &of_family {
-                choice.leave_alone(reach, main);
+                choice.exempt_other_routes(reach, main);
             }
         }
         let mut targets: Vec<String> = of_family.iter().map(|it| it.target.text.clone()).collect();
@@ -66,27 +67,28 @@ pub fn choose(reaches: &[Reach], place: usize) -> Result<Choice, Unclear> {
     }
     choice.elsewhere.sort_unstable();
     choice.elsewhere.dedup();
-    let (networks, rests): (Vec<_>, Vec<_>) =
+    let (networks, partial): (Vec<_>, Vec<_>) =
         choice.elsewhere.into_iter().partition(|it| it.except.is_empty());
     let count = networks.len();
-    // One of them takes the place of the destination itself.
-    let more = rests.iter().map(|it| it.except.len().saturating_sub(1)).sum();
-    let place = place.checked_sub(more).filter(|place| *place > 0 || count == 0);
-    let networks = fewer(networks, place.ok_or(Unclear::NoPlace { count: count + more })?);
-    choice.elsewhere = rests.into_iter().chain(networks).collect();
+    // The first exception takes the place of the destination itself in the rule.
+    let more = partial.iter().map(|it| it.except.len().saturating_sub(1)).sum();
+    let room = room.checked_sub(more).filter(|room| *room > 0 || count == 0);
+    let networks =
+        merge_networks(networks, room.ok_or(Unclear::TooManyNetworks { count: count + more })?);
+    choice.elsewhere = partial.into_iter().chain(networks).collect();
     Ok(choice)
 }
 
-/// Of one family.
+/// Whose addresses can be used towards these destinations of one family; `None`: none of them has a route.
 fn sources(reaches: &[&Reach]) -> Result<Option<Sources>, Unclear> {
     let mut found: Option<(&Reach, Interfaces)> = None;
     for reach in reaches {
-        let Some(main) = main(reach)? else { continue };
+        let Some(main) = main_interfaces(reach)? else { continue };
         match &found {
             Some((other, interfaces)) if *interfaces != main => {
-                let ways = [(other, interfaces), (reach, &main)]
+                let both = [(other, interfaces), (reach, &main)]
                     .map(|(reach, over)| Elsewhere::new(reach.target.network, over));
-                return Err(Unclear::Several { ways: ways.to_vec() });
+                return Err(Unclear::Several { reached: both.to_vec() });
             }
             Some(_) => {}
             None => found = Some((reach, main)),
@@ -95,16 +97,16 @@ fn sources(reaches: &[&Reach]) -> Result<Option<Sources>, Unclear> {
     if let Some((_, interfaces)) = found {
         return Ok(Some(Sources::Of(interfaces)));
     }
-    // Nothing leads out: perhaps it is all of this host.
-    let here = || reaches.iter().flat_map(|it| &it.pieces);
+    // No route leaves the host: the destinations may be its own addresses.
+    let here = || reaches.iter().flat_map(|it| &it.ranges);
     let mut interfaces = Interfaces::new();
     let mut loopback = false;
-    // Of all addresses some always are, which says nothing.
+    // A wide destination always contains addresses of the host, so these say nothing.
     let narrow = reaches.iter().all(|it| !it.target.is_wide());
-    for piece in here().filter(|_| narrow) {
-        match &piece.way {
-            Way::Here(_) if piece.first.is_loopback() => loopback = true,
-            Way::Here(interface) => _ = interfaces.insert(interface.clone()),
+    for range in here().filter(|_| narrow) {
+        match &range.route_type {
+            RouteType::Local(_) if range.first.is_loopback() => loopback = true,
+            RouteType::Local(interface) => _ = interfaces.insert(interface.clone()),
             _ => {}
         }
     }
@@ -115,56 +117,60 @@ fn sources(reaches: &[&Reach]) -> Result<Option<Sources>, Unclear> {
     })
 }
 
-/// The interfaces over which connections to a destination leave.
-fn main(reach: &Reach) -> Result<Option<Interfaces>, Unclear> {
+/// The interfaces over which connections to a destination leave the host; `None`: none leave.
+fn main_interfaces(reach: &Reach) -> Result<Option<Interfaces>, Unclear> {
     let shares = reach.out();
     let most = shares.iter().max_by_key(|(_, share)| **share);
     let Some((interfaces, share)) = most else { return Ok(None) };
     if shares.len() == 1 || reach.target.is_wide() && is_default(*share, reach) {
         return Ok(Some((*interfaces).clone()));
     }
-    let mut ways: Vec<Elsewhere> = Vec::new();
-    for piece in &reach.pieces {
-        let (Way::Out(interfaces), Some(network)) = (&piece.way, piece.route) else { continue };
-        if !is_wider(piece, reach) && ways.iter().all(|known| known.interfaces != *interfaces) {
-            ways.push(Elsewhere::new(network, interfaces));
+    let mut reached: Vec<Elsewhere> = Vec::new();
+    for range in &reach.ranges {
+        let (RouteType::Unicast(interfaces), Some(network)) = (&range.route_type, range.route)
+        else {
+            continue;
+        };
+        if !is_wider(range, reach) && reached.iter().all(|known| known.interfaces != *interfaces) {
+            reached.push(Elsewhere::new(network, interfaces));
         }
     }
-    match &ways[..] {
-        // The rest only follows a wider route, and was hardly meant.
+    match &reached[..] {
+        // The other ranges have no route of their own, only a wider one, so the user hardly means them.
         [one] => Ok(Some(one.interfaces.clone())),
-        _ => Err(Unclear::Several { ways }),
+        _ => Err(Unclear::Several { reached }),
     }
 }
 
-/// Whether a part of a destination has no route of its own, but one that leads to more than the destination.
-fn is_wider(piece: &Piece, reach: &Reach) -> bool {
-    piece.route.is_some_and(|route| route.prefix_len() < reach.target.network.prefix_len())
+/// Whether a range of a destination has no route of its own, but one to a wider network than the destination.
+fn is_wider(range: &RouteRange, reach: &Reach) -> bool {
+    range.route.is_some_and(|route| route.prefix_len() < reach.target.network.prefix_len())
 }
 
-/// Whether so many addresses are what a default route leads to, or two that make one together.
+/// Whether so many addresses are more than half of all: those of a default route, or of two routes that make one.
 fn is_default(share: u128, reach: &Reach) -> bool {
     let all = match reach.target.network {
         IpNet::V4(_) => u128::from(u32::MAX),
-        // Where the whole Internet is.
+        // 2000::/3 has all global addresses.
         IpNet::V6(_) => u128::MAX >> 3,
     };
     share > all / 2
 }
 
-/// The parts of a destination that are reached over interfaces that are wanted, each with these interfaces.
+/// The networks within a destination that are reached over interfaces for which `wanted` is true, each with these
+/// interfaces.
 fn parts(reach: &Reach, wanted: impl Fn(&Interfaces) -> bool) -> Vec<Elsewhere> {
     let mut found = Vec::new();
     let mut run: Option<(IpAddr, IpAddr, &Interfaces)> = None;
-    // Addresses of this host and broadcast addresses belong to the network around them.
+    // The first of the host's own and broadcast addresses since the last run: they belong to the next network.
     let mut loose: Option<IpAddr> = None;
     let mut end = |run: Option<(IpAddr, IpAddr, &Interfaces)>| {
         let Some((first, last, interfaces)) = run else { return };
         found.extend(networks(first, last).map(|network| Elsewhere::new(network, interfaces)));
     };
-    for Piece { first, last, way, .. } in &reach.pieces {
-        match way {
-            Way::Out(interfaces) if wanted(interfaces) => {
+    for RouteRange { first, last, route_type, .. } in &reach.ranges {
+        match route_type {
+            RouteType::Unicast(interfaces) if wanted(interfaces) => {
                 run = match run {
                     Some((begin, _, same)) if same == interfaces => Some((begin, *last, same)),
                     other => {
@@ -174,11 +180,11 @@ fn parts(reach: &Reach, wanted: impl Fn(&Interfaces) -> bool) -> Vec<Elsewhere> 
                 };
                 loose = None;
             }
-            Way::Here(_) | Way::Aside => match &mut run {
+            RouteType::Local(_) | RouteType::NotUnicast => match &mut run {
                 Some((_, end, _)) => *end = *last,
                 None => loose = loose.or(Some(*first)),
             },
-            Way::Out(_) | Way::Nowhere => {
+            RouteType::Unicast(_) | RouteType::Unreachable => {
                 end(run.take());
                 loose = None;
             }
@@ -188,7 +194,7 @@ fn parts(reach: &Reach, wanted: impl Fn(&Interfaces) -> bool) -> Vec<Elsewhere> 
     found
 }
 
-/// The networks that a range is made of.
+/// The fewest networks that make up a range.
 fn networks(first: IpAddr, last: IpAddr) -> impl Iterator<Item = IpNet> {
     match (first, last) {
         (IpAddr::V4(first), IpAddr::V4(last)) => {
@@ -203,9 +209,9 @@ fn networks(first: IpAddr, last: IpAddr) -> impl Iterator<Item = IpNet> {
     .flatten()
 }
 
-impl Choice {
-    /// What of this destination is not spread.
-    fn leave_alone(&mut self, reach: &Reach, main: &Interfaces) {
+impl AutoChoice {
+    /// Adds to [`Self::elsewhere`] what of this destination is reached over other interfaces than `main`.
+    fn exempt_other_routes(&mut self, reach: &Reach, main: &Interfaces) {
         let network = reach.target.network;
         if reach.target.is_wide() {
             self.elsewhere.extend(parts(reach, |interfaces| interfaces != main));
@@ -221,8 +227,8 @@ impl Choice {
         self.elsewhere.push(Elsewhere { network, interfaces: others, except });
     }
 
-    /// Why an address of this interface is passed over. `None`: it is one of those that are taken.
-    pub fn objection(&self, address: IpAddr, interface: &str) -> Option<String> {
+    /// Why `--pool auto` passes over this address of this interface; `None`: it takes the address.
+    pub fn skip_reason(&self, address: IpAddr, interface: &str) -> Option<String> {
         let v4 = address.is_ipv4();
         let family = if v4 { "IPv4" } else { "IPv6" };
         let OfFamily { sources, targets, wide } = if v4 { &self.v4 } else { &self.v6 };
@@ -243,7 +249,7 @@ impl Choice {
         }
     }
 
-    /// The destinations of the rule: those of `targets`, less what is reached over other interfaces.
+    /// The destinations of the rule: `targets`, with what is reached over other interfaces exempted.
     pub fn destinations(&self, targets: &[Destination]) -> Vec<Destination> {
         if self.elsewhere.is_empty() {
             return targets.to_vec();
@@ -251,33 +257,35 @@ impl Choice {
         let all = [destinations::ALL];
         let (wide, narrow): (Vec<_>, Vec<_>) =
             if targets.is_empty() { &all[..] } else { targets }.iter().partition(|it| is_wide(it));
-        let (rests, exempt): (Vec<_>, Vec<_>) =
+        let (partial, exempt): (Vec<_>, Vec<_>) =
             self.elsewhere.iter().partition(|it| !it.except.is_empty());
         let narrow = narrow.into_iter().flat_map(|one: &Destination| {
             let is_it = |it: &&&Elsewhere| destinations::masked(it.network) == one.prefix;
-            let Some(rest) = rests.iter().find(is_it) else { return vec![*one] };
+            let Some(rest) = partial.iter().find(is_it) else { return vec![*one] };
             let inner = rest.except.iter().map(|network| destinations::masked(*network));
             inner.map(|prefix| Destination { prefix, ..*one }).collect()
         });
         let exempt = exempt.into_iter().map(|it| destinations::exempt(it.network));
-        // The last one that has an address decides.
+        // Of the destinations that contain an address, the last one decides.
         wide.into_iter().copied().chain(exempt).chain(narrow).collect()
     }
 }
 
-/// As [`crate::spread::reach::Target::is_wide`].
+/// [`crate::spread::reach::Target::is_wide`] for a destination of the rule.
 fn is_wide(destination: &Destination) -> bool {
     let ones = u128::from_be_bytes(destination.prefix.mask.0).count_ones();
     ones <= if destination.prefix.network.to_v4().is_some() { 96 } else { 7 }
 }
 
-/// So many networks at most, which have all of these within them, and as little else as can be. In order.
-fn fewer(mut networks: Vec<Elsewhere>, most: usize) -> Vec<Elsewhere> {
+/// At most `most` networks that contain all of these and little else, in ascending order: the two neighbours with the
+/// longest common prefix are merged until they are few enough.
+fn merge_networks(mut networks: Vec<Elsewhere>, most: usize) -> Vec<Elsewhere> {
     while networks.len() > most {
         let pairs = networks.iter().zip(networks.iter().skip(1)).enumerate();
-        let joined =
-            pairs.filter_map(|(at, (one, next))| Some((at, around(&one.network, &next.network)?)));
-        // Of those with the longest prefix.
+        let joined = pairs.filter_map(|(at, (one, next))| {
+            Some((at, common_supernet(&one.network, &next.network)?))
+        });
+        // IPv4 prefixes are compared as v4-mapped ones.
         let Some((at, network)) = joined.max_by_key(|(_, joined)| match joined {
             IpNet::V4(net) => net.prefix_len() + 96,
             IpNet::V6(net) => net.prefix_len(),
@@ -290,8 +298,8 @@ fn fewer(mut networks: Vec<Elsewhere>, most: usize) -> Vec<Elsewhere> {
     networks
 }
 
-/// The smallest network that has both.
-fn around(one: &IpNet, other: &IpNet) -> Option<IpNet> {
+/// The smallest network that contains both; `None`: they are of different families.
+fn common_supernet(one: &IpNet, other: &IpNet) -> Option<IpNet> {
     let mut wider = *one;
     while !wider.contains(other) {
         wider = wider.supernet()?;

@@ -1,4 +1,4 @@
-//! Made-up tables, looked up by the longest prefix, as a kernel with one table does.
+//! Uses route tables of the tests, and takes the longest prefix, as a kernel with one table does.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -10,24 +10,24 @@ use crate::spread::{
     destinations,
     notes::Notes,
     pool::{self, Spec},
-    reach::{Choice, Leads, Reach, Route, Target, Way, borders, pieces},
+    reach::{AutoChoice, Reach, Route, RouteAction, RouteType, Target, range_starts, ranges},
 };
 
 const LOCAL: &str = "local";
 
 /// `network interfaces`, or `network local interface`, `network unreachable`.
-struct Table(Vec<(IpNet, Way)>);
+struct Table(Vec<(IpNet, RouteType)>);
 
 fn table(lines: &[&str]) -> Table {
     let line = |line: &&str| {
         let (network, rest) = line.split_once(' ').unwrap();
-        let way = match rest.split_once(' ') {
-            Some((LOCAL, interface)) => Way::Here(interface.to_owned()),
-            _ if rest == "unreachable" => Way::Nowhere,
-            _ if rest == "broadcast" => Way::Aside,
-            _ => Way::Out(rest.split('+').map(str::to_owned).collect()),
+        let route_type = match rest.split_once(' ') {
+            Some((LOCAL, interface)) => RouteType::Local(interface.to_owned()),
+            _ if rest == "unreachable" => RouteType::Unreachable,
+            _ if rest == "broadcast" => RouteType::NotUnicast,
+            _ => RouteType::Unicast(rest.split('+').map(str::to_owned).collect()),
         };
-        (network.parse().unwrap(), way)
+        (network.parse().unwrap(), route_type)
     };
     let base = ["127.0.0.0/8 local lo", "::1/128 local lo"];
     Table(lines.iter().chain(&base).map(line).collect())
@@ -35,39 +35,41 @@ fn table(lines: &[&str]) -> Table {
 
 impl Table {
     fn routes(&self) -> Vec<Route> {
-        let route = |(network, way): &(IpNet, Way)| Route {
+        let route = |(network, route_type): &(IpNet, RouteType)| Route {
             table: 254,
             network: *network,
-            // Any two that differ.
-            leads: Leads { nexthop: number(way), ..Leads::default() },
+            // Routes that differ get different numbers.
+            action: RouteAction { nexthop: number(route_type), ..RouteAction::default() },
         };
         self.0.iter().map(route).collect()
     }
 
-    fn ask(&self, to: IpAddr) -> (Way, Option<IpNet>) {
+    fn ask(&self, to: IpAddr) -> (RouteType, Option<IpNet>) {
         let of_it = self.0.iter().filter(|(network, _)| network.contains(&to));
         let found = of_it.max_by_key(|(network, _)| network.prefix_len());
-        found.map_or((Way::Nowhere, None), |(network, way)| (way.clone(), Some(*network)))
+        found.map_or((RouteType::Unreachable, None), |(network, route_type)| {
+            (route_type.clone(), Some(*network))
+        })
     }
 
     fn reaches(&self, to: &[&str]) -> Vec<Reach> {
         let texts: Vec<String> = to.iter().map(|it| (*it).to_owned()).collect();
         let targets = destinations::networks(&destinations::parse(&texts).unwrap());
         let reach = |target: Target| {
-            let borders = borders(&self.routes(), &target.network).unwrap();
-            let pieces = pieces(&target.network, &borders, |to| self.ask(to));
-            Reach { target, pieces }
+            let range_starts = range_starts(&self.routes(), &target.network).unwrap();
+            let ranges = ranges(&target.network, &range_starts, |to| self.ask(to));
+            Reach { target, ranges }
         };
         targets.into_iter().map(reach).collect()
     }
 
-    fn choose(&self, to: &[&str]) -> Result<Choice, Unclear> {
+    fn choose(&self, to: &[&str]) -> Result<AutoChoice, Unclear> {
         choose(&self.reaches(to), 16 - to.len().max(1))
     }
 }
 
-fn number(way: &Way) -> u32 {
-    let text = format!("{way:?}");
+fn number(route_type: &RouteType) -> u32 {
+    let text = format!("{route_type:?}");
     text.bytes().fold(7, |sum: u32, byte| sum.wrapping_mul(31).wrapping_add(byte.into()))
 }
 
@@ -81,7 +83,7 @@ fn host(addresses: &[&str]) -> Host {
     Host { addresses: addresses.iter().map(address).collect(), ..Host::default() }
 }
 
-/// A proxy with clients at eth0, where the default route leads, and servers at eth1.
+/// A proxy whose clients are behind eth0, which the default route uses, and whose servers are behind eth1.
 fn proxy() -> (Table, Host) {
     let table = table(&[
         "0.0.0.0/0 eth0",
@@ -105,11 +107,11 @@ fn specs(texts: &[&str]) -> Vec<Spec> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
-/// What `--pool auto` says of itself.
+/// The notes of `--pool auto`, or its error.
 fn auto(table: &Table, mut host: Host, to: &[&str]) -> String {
     match table.choose(to) {
-        Ok(ways) => {
-            host.ways = ways;
+        Ok(choice) => {
+            host.auto = choice;
             Notes::new(&specs(&["auto"]), &host, &table.reaches(to)).text()
         }
         Err(error) => format!("error: {error}\n"),
@@ -151,8 +153,8 @@ fn without_a_default_route_one_interface_is_clear_and_several_are_not() {
     let one = table(&["10.1.0.0/24 eth1", "10.2.0.0/16 eth1"]);
     assert!(one.choose(&[]).is_ok());
     let two = table(&["10.1.0.0/24 eth1", "10.9.0.0/24 eth0"]);
-    let Err(Unclear::Several { ways }) = two.choose(&[]) else { panic!("clear") };
-    assert_eq!(network_list(&ways), "10.1.0.0/24 (eth1), 10.9.0.0/24 (eth0)");
+    let Err(Unclear::Several { reached }) = two.choose(&[]) else { panic!("clear") };
+    assert_eq!(network_list(&reached), "10.1.0.0/24 (eth1), 10.9.0.0/24 (eth0)");
     let none = table(&[]);
     assert!(matches!(none.choose(&[]), Err(Unclear::NoRoute { .. })));
     let halves =
@@ -161,7 +163,7 @@ fn without_a_default_route_one_interface_is_clear_and_several_are_not() {
 }
 
 #[test]
-fn what_is_reached_otherwise_is_no_destination_of_the_rule() {
+fn networks_that_other_interfaces_reach_are_not_spread() {
     let (table, _) = proxy();
     let is_spread = |to: &[&str], address: &str| {
         let texts: Vec<String> = to.iter().map(|it| (*it).to_owned()).collect();
@@ -188,7 +190,7 @@ fn what_is_reached_otherwise_is_no_destination_of_the_rule() {
 }
 
 #[test]
-fn more_networks_than_a_rule_has_place_for_become_wider_ones() {
+fn more_networks_than_a_rule_holds_are_merged() {
     let lines: Vec<String> = (0..200).map(|pod| format!("10.244.3.{pod}/32 cali{pod}")).collect();
     let mut lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     lines.extend(["0.0.0.0/0 eth0", "172.17.0.0/16 docker0"]);
@@ -210,7 +212,7 @@ fn a_router_is_asked_only_where_its_routes_change() {
     let route = |network: &str, table, nexthop| Route {
         table,
         network: network.parse().unwrap(),
-        leads: Leads { nexthop, ..Leads::default() },
+        action: RouteAction { nexthop, ..RouteAction::default() },
     };
     routes.push(route("0.0.0.0/0", 254, 1));
     for number in 0..100_000_u32 {
@@ -219,21 +221,21 @@ fn a_router_is_asked_only_where_its_routes_change() {
     }
     routes.push(route("10.1.0.0/16", 254, 2));
     routes.push(route("10.1.2.0/24", 254, 1));
-    // Another table has it alone.
+    // Only another table has this route.
     routes.push(route("10.3.0.0/16", 100, 1));
-    let found = borders(&routes, &"0.0.0.0/0".parse().unwrap()).unwrap();
+    let found = range_starts(&routes, &"0.0.0.0/0".parse().unwrap()).unwrap();
     let starts =
         ["0.0.0.0", "10.1.0.0", "10.1.2.0", "10.1.3.0", "10.2.0.0", "10.3.0.0", "10.4.0.0"];
     assert_eq!(found, starts.map(|it| it.parse::<IpAddr>().unwrap()));
-    // Of two routes to one network only the kernel knows which it takes.
+    // Two routes to one network: the metric decides, which is not compared here.
     let twice =
         [route("10.0.0.0/8", 254, 1), route("10.0.0.0/8", 254, 2), route("10.1.0.0/16", 254, 2)];
-    assert_eq!(borders(&twice, &"10.0.0.0/8".parse().unwrap()).unwrap().len(), 3);
+    assert_eq!(range_starts(&twice, &"10.0.0.0/8".parse().unwrap()).unwrap().len(), 3);
     for number in 0..5000_u32 {
         let network = Ipv4Addr::from_bits(0x2000_0000 + (number << 8));
         routes.push(route(&format!("{network}/24"), 7, number));
     }
-    assert_eq!(borders(&routes, &"0.0.0.0/0".parse().unwrap()), None);
+    assert_eq!(range_starts(&routes, &"0.0.0.0/0".parse().unwrap()), None);
 }
 
 #[test]

@@ -1,14 +1,14 @@
-//! The same in words.
+//! The choice of `--pool auto` in words.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
 use crate::spread::{
     addresses::Host,
     pool::{Members, Spec, between},
-    reach::{Elsewhere, Interfaces, Reach, Way},
+    reach::{Elsewhere, Interfaces, Reach, RouteType},
 };
 
-/// How many of a list are named.
+/// How many items of a list a message names.
 const NAMED: usize = 3;
 
 /// `a, b, c and 5 more`
@@ -20,7 +20,7 @@ fn list(items: &[String]) -> String {
     }
 }
 
-/// What connections go to.
+/// The destinations, as they were written.
 pub fn targets(texts: &[String]) -> String {
     if texts.is_empty() { "any destination".to_owned() } else { list(texts) }
 }
@@ -40,19 +40,19 @@ pub fn network_list(networks: &[Elsewhere]) -> String {
     list(&networks.iter().map(one).collect::<Vec<_>>())
 }
 
-/// `ways`: at least two.
-pub(super) fn several(ways: &[Elsewhere]) -> String {
+/// The error for destinations that are `reached`, at least two, over different interfaces.
+pub(super) fn several(reached: &[Elsewhere]) -> String {
     let one =
         |it: &Elsewhere| format!("{} is reached over {}", it.network, interfaces(&it.interfaces));
     format!(
         "{}, and an address of one interface may get no answer over another; make a rule for each (--rule NAME \
          --to NETWORK), or name the addresses",
-        list(&ways.iter().map(one).collect::<Vec<_>>())
+        list(&reached.iter().map(one).collect::<Vec<_>>())
     )
 }
 
-/// What can be wrong with addresses that were given by hand, although they can be used: one line for each
-/// interface.
+/// What may be wrong with addresses that `--pool` names, although they can be used. Addresses of one interface share a
+/// text.
 pub fn warnings(specs: &[Spec], host: &Host, reaches: &[Reach]) -> Vec<String> {
     let mut addresses: Vec<IpAddr> = Vec::new();
     for spec in specs {
@@ -60,7 +60,7 @@ pub fn warnings(specs: &[Spec], host: &Host, reaches: &[Reach]) -> Vec<String> {
             Members::Listed { first, last } => addresses.extend(between(*first, *last)),
             Members::Interface(name) => {
                 let of_it = host.addresses.iter().filter(|it| it.interface == *name);
-                // Those of the link are no members.
+                // Link-local addresses are not taken.
                 addresses.extend(of_it.filter(|it| it.scope == 0).map(|it| it.address));
             }
             Members::Auto => {}
@@ -72,8 +72,8 @@ pub fn warnings(specs: &[Spec], host: &Host, reaches: &[Reach]) -> Vec<String> {
         && let Some(other) = other
     {
         found.push(format!(
-            "--pool {loopback} is a loopback address, from which only this host can be reached, beside {other}, \
-             which is none: only connections to loopback addresses get it"
+            "--pool {loopback} is a loopback address, from which only this host can be reached, and {other} is \
+            not: only connections to loopback addresses get {loopback}"
         ));
     }
     for is_v4 in [true, false] {
@@ -81,9 +81,10 @@ pub fn warnings(specs: &[Spec], host: &Host, reaches: &[Reach]) -> Vec<String> {
         let of_family: Vec<&Reach> = of_family.collect();
         let used: Interfaces =
             of_family.iter().flat_map(|it| it.out().into_keys()).flatten().cloned().collect();
-        let is_here = |it: &&Reach| it.pieces.iter().any(|it| matches!(it.way, Way::Here(_)));
+        let is_here =
+            |it: &&Reach| it.ranges.iter().any(|it| matches!(it.route_type, RouteType::Local(_)));
         let local = of_family.iter().filter(|it| !it.target.is_wide()).any(is_here);
-        // From any address of this host every other one can be reached.
+        // No route leaves the host: from each of its addresses all others can be reached.
         if used.is_empty() || local && of_family.iter().all(|it| it.out().is_empty()) {
             continue;
         }

@@ -1,0 +1,25 @@
+//! The agent's sockets in the pool's network namespace.
+
+use std::io;
+
+use super::addresses::{QuerySocket, Watch};
+
+/// Two sockets in the pool's network namespace, which they keep alive.
+#[derive(Debug)]
+pub(super) struct NetnsSockets {
+    /// Reports changes of addresses.
+    pub(super) watch: Watch,
+    /// Lists addresses.
+    pub(super) query: QuerySocket,
+}
+
+impl NetnsSockets {
+    /// Opens both in the network namespace of the calling thread. They report only changes after this call, so open
+    /// them before the addresses are read.
+    ///
+    /// # Errors
+    /// The kernel grants no such socket.
+    pub(super) fn open() -> io::Result<Self> {
+        Ok(Self { watch: Watch::open(true)?, query: QuerySocket::open()? })
+    }
+}
