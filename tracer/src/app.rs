@@ -8,7 +8,7 @@ use std::{
 use tracer_common::Kind;
 
 use crate::{
-    cli::{self, Cli},
+    cli::{self, Cli, Command, StreamFormat},
     commands::{record, replay, report, top, tuples},
     config::{KernelConfig, RecordConfig, SpreadConfig, Task, TopConfig, TuplesConfig},
     error::Error,
@@ -32,7 +32,8 @@ pub fn begin() {
 /// See [`Error`]; each has an exit code.
 pub fn run(cli: &Cli) -> Result<(), Error> {
     log::start(cli.global.verbose, cli.global.log_format)?;
-    let kernel = KernelConfig::from(&cli.global);
+    let kernel = KernelConfig::try_from(cli)?;
+    note_old_spelling(&cli.command);
     match Task::try_from(&cli.command)? {
         Task::Top(config) => run_top(&kernel, config),
         Task::Replay(config) => replay::run(&config),
@@ -97,6 +98,18 @@ fn release(rule: &str) -> Result<(), Error> {
     spread::release(rule)?;
     note(&format!("rule {rule} has ended"));
     Ok(())
+}
+
+/// `-o` named the file before it was the format.
+fn note_old_spelling(command: &Command) {
+    let stream = match command {
+        Command::Record(args) => &args.stream,
+        Command::Spread(args) => &args.stream,
+        _ => return,
+    };
+    if let StreamFormat::File(path) = &stream.format {
+        note(&format!("-o is the format now; write --output {}", path.display()));
+    }
 }
 
 /// One line for whoever started this, on stderr: stdout is for data. A closed stderr is no error.

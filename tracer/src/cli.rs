@@ -3,6 +3,8 @@
 //! [`crate::config`] turns it into checked, typed configuration.
 
 mod args;
+mod kernel;
+mod output;
 mod report;
 mod spread;
 mod value;
@@ -15,6 +17,8 @@ use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 pub use args::{
     Compression, EventKind, FilterArgs, RecordArgs, TableArgs, TableFormat, TuplesArgs,
 };
+pub use kernel::{Backend, KernelArgs, RingArgs};
+pub use output::{JsonArgs, StreamArgs, StreamFormat, TextFormat};
 pub use report::ReportArgs;
 pub use spread::{DEFAULT_RULE, Decisions, OnExit, PortChoice, SpreadArgs, StatusArgs};
 pub use value::NetnsRef;
@@ -31,15 +35,18 @@ source and destination fill up, how fast, who does it, and which connect() faile
 
 const EXAMPLES: &str = "\
 Examples:
-  tracer top                             what fills up, how fast, who does it, what fails; ? for keys
+  tracer top                             what fills up, how fast, by whom, what fails; ?: keys
   tracer record                          failures, totals and losses as JSON Lines on stdout
-  tracer record --events all -o ev.jsonl --rotate 100M --keep 5
+  tracer record --events all --output ev.jsonl --rotate 100M --keep 5
   tracer record --comm nginx --dport 8080 | jq .
-  tracer tuples --once --sort ports      who holds how many source ports, now
-  tracer tuples --watch 2 --dst 10.0.0.0/8
+  tracer tuples --sort ports             who holds how many source ports, now
+  tracer tuples -i 2 --dst 10.0.0.0/8    the same every two seconds
   tracer report ev.jsonl*                what ran out, when, who failed and why
   tracer spread --pool 10.0.0.5-10.0.0.8 --cgroup system.slice/nginx.service
   tracer status                          which rules spread, how full their pools are
+
+The options of the kernel side are for top, record, tuples and spread; they may also follow the \
+command.
 
 Exit codes:
   0   success, or stdout was closed by its reader
@@ -63,11 +70,15 @@ Exit codes:
 pub struct Cli {
     #[command(flatten)]
     pub global: GlobalArgs,
+    #[command(flatten)]
+    pub kernel: KernelArgs,
+    #[command(flatten)]
+    pub ring: RingArgs,
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// Options of every command that traces.
+/// Options of every command.
 #[derive(Args, Clone, Debug)]
 pub struct GlobalArgs {
     /// Log more on stderr: -v what is attached, -vv tracer's decisions, -vvv library messages
@@ -84,72 +95,6 @@ pub struct GlobalArgs {
         help_heading = "Log"
     )]
     pub log_format: LogFormat,
-
-    /// Kernel hooks to use; auto picks the cheapest kind that works on this kernel
-    #[arg(
-        long,
-        global = true,
-        value_enum,
-        default_value_t = Backend::Auto,
-        value_name = "BACKEND",
-        help_heading = "Kernel side"
-    )]
-    pub backend: Backend,
-
-    /// Table size: source ports tracked at a time [default: sized to the host, see -v]
-    #[arg(
-        long,
-        global = true,
-        value_name = "N",
-        value_parser = value::whole::<u32>("a number of entries", 16..=16_777_216),
-        help_heading = "Kernel side"
-    )]
-    pub max_conns: Option<u32>,
-
-    /// Table size: tuples (source, destination, port) tracked at a time [default: by the host]
-    #[arg(
-        long,
-        global = true,
-        value_name = "N",
-        value_parser = value::whole::<u32>("a number of entries", 16..=16_777_216),
-        help_heading = "Kernel side"
-    )]
-    pub max_tuples: Option<u32>,
-
-    /// Table size: ports taken by bind() or listen() that are tracked at a time
-    #[arg(long, global = true, hide = true, value_name = "N")]
-    #[arg(value_parser = value::whole::<u32>("a number of entries", 16..=16_777_216))]
-    pub max_binds: Option<u32>,
-
-    /// Table size: sockets that end at the start, while those that are already open are read
-    #[arg(long, global = true, hide = true, value_name = "N")]
-    #[arg(value_parser = value::whole::<u32>("a number of entries", 16..=16_777_216))]
-    pub max_tombstones: Option<u32>,
-
-    /// Table size: connect() and bind() calls in progress at a time
-    #[arg(long, global = true, hide = true, value_name = "N")]
-    #[arg(value_parser = value::whole::<u32>("a number of entries", 1..=16_777_216))]
-    pub max_attempts: Option<u32>,
-
-    /// Size of the buffer for events from the kernel, rounded up to a power of two
-    #[arg(
-        long,
-        global = true,
-        default_value = "16M",
-        value_name = "SIZE",
-        value_parser = value::ring_size,
-        help_heading = "Kernel side"
-    )]
-    pub ring_size: u32,
-}
-
-/// How the kernel side hooks in.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub enum Backend {
-    Auto,
-    Fexit,
-    Kprobe,
-    Tracepoint,
 }
 
 /// Form of the program's own log.
@@ -185,6 +130,29 @@ pub enum Command {
         #[arg(value_name = "DIR")]
         dir: Option<PathBuf>,
     },
+}
+
+impl Command {
+    /// The options of its kernel side: `None` where it attaches nothing.
+    pub fn kernel(&self) -> Option<&KernelArgs> {
+        match self {
+            Self::Top(args) => Some(&args.kernel),
+            Self::Record(args) => Some(&args.kernel),
+            Self::Tuples(args) => Some(&args.kernel),
+            Self::Spread(args) => Some(&args.kernel),
+            _ => None,
+        }
+    }
+
+    /// The options of its buffer for events: `None` where no events are read.
+    pub fn ring(&self) -> Option<&RingArgs> {
+        match self {
+            Self::Top(args) => Some(&args.ring),
+            Self::Record(args) => Some(&args.ring),
+            Self::Tuples(args) => Some(&args.ring),
+            _ => None,
+        }
+    }
 }
 
 /// The completion script for `shell`.

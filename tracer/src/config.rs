@@ -16,8 +16,8 @@ pub use view::{ReplayConfig, ShowConfig, TopConfig};
 
 use crate::{
     cli::{
-        Backend, Command, Compression, EventKind, GlobalArgs, RecordArgs, ReportArgs, TableArgs,
-        TableFormat, TuplesArgs,
+        Backend, Cli, Command, Compression, EventKind, KernelArgs, RecordArgs, ReportArgs,
+        RingArgs, StreamArgs, StreamFormat, TableArgs, TableFormat, TuplesArgs,
     },
     error::Error,
     format::table::Column,
@@ -34,10 +34,29 @@ pub struct KernelConfig {
     pub ring_size: u32,
 }
 
-impl From<&GlobalArgs> for KernelConfig {
-    fn from(args: &GlobalArgs) -> Self {
-        Self {
-            backend: args.backend,
+/// Bytes of the buffer for events where nothing else is asked for.
+const RING_SIZE: u32 = 16 << 20;
+
+impl TryFrom<&Cli> for KernelConfig {
+    type Error = Error;
+
+    /// # Errors
+    /// An option that does nothing in this command.
+    fn try_from(cli: &Cli) -> Result<Self, Error> {
+        let useless = |option: &str, why: &str| {
+            Error::Usage(format!("{option} was given, but this command {why}: leave it out"))
+        };
+        let args = cli.command.kernel();
+        if args.is_none() && cli.kernel != KernelArgs::default() {
+            return Err(useless("an option of the kernel side", "attaches no hooks"));
+        }
+        let ring = cli.command.ring();
+        if ring.is_none() && cli.ring != RingArgs::default() {
+            return Err(useless("--ring-size", "reads no events"));
+        }
+        let args = args.copied().unwrap_or_default().or(cli.kernel);
+        Ok(Self {
+            backend: args.backend.unwrap_or(Backend::Auto),
             sizes: Asked {
                 conns: args.max_conns,
                 tuples: args.max_tuples,
@@ -45,8 +64,8 @@ impl From<&GlobalArgs> for KernelConfig {
                 tombstones: args.max_tombstones,
                 attempts: args.max_attempts,
             },
-            ring_size: args.ring_size,
-        }
+            ring_size: ring.and_then(|it| it.ring_size).or(cli.ring.ring_size).unwrap_or(RING_SIZE),
+        })
     }
 }
 
@@ -55,7 +74,8 @@ impl From<&GlobalArgs> for KernelConfig {
 pub struct RecordConfig {
     pub output: OutputConfig,
     pub events: Events,
-    pub stats_interval: Duration,
+    /// Time between readings of port use.
+    pub interval: Duration,
     pub duration: Option<Duration>,
     pub filter: FilterSpec,
 }
@@ -72,6 +92,26 @@ pub struct OutputConfig {
 pub enum Target {
     Stdout,
     File(PathBuf),
+}
+
+impl TryFrom<&StreamArgs> for Target {
+    type Error = Error;
+
+    /// # Errors
+    /// Two files.
+    fn try_from(args: &StreamArgs) -> Result<Self, Error> {
+        let path = match (&args.output, &args.format) {
+            (Some(path), StreamFormat::Json) | (None, StreamFormat::File(path)) => path,
+            (None, StreamFormat::Json) => return Ok(Self::Stdout),
+            (Some(_), StreamFormat::File(path)) => {
+                return Err(Error::Usage(format!(
+                    "-o {} is no format, and --output names another file: write -o json, or leave it out",
+                    path.display()
+                )));
+            }
+        };
+        Ok(if path == Path::new("-") { Self::Stdout } else { Self::File(path.clone()) })
+    }
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -121,14 +161,10 @@ impl TryFrom<&RecordArgs> for RecordConfig {
     type Error = Error;
 
     fn try_from(args: &RecordArgs) -> Result<Self, Error> {
-        let target = if args.output == Path::new("-") {
-            Target::Stdout
-        } else {
-            Target::File(args.output.clone())
-        };
+        let target = Target::try_from(&args.stream)?;
         if args.rotate.is_some() && target == Target::Stdout {
             return Err(Error::Usage(
-                "--rotate was given, but stdout cannot be rotated; write to a file with -o FILE"
+                "--rotate was given, but stdout cannot be rotated; write to a file with --output FILE"
                     .into(),
             ));
         }
@@ -139,7 +175,7 @@ impl TryFrom<&RecordArgs> for RecordConfig {
                 compression: args.compress,
             },
             events: Events::new(&args.events),
-            stats_interval: args.stats_interval,
+            interval: args.interval,
             duration: args.duration,
             filter: FilterSpec::try_from(&args.filter)?,
         })
@@ -150,7 +186,7 @@ impl TryFrom<&RecordArgs> for RecordConfig {
 #[derive(Clone, Debug, PartialEq)]
 pub struct TuplesConfig {
     /// Time between readings; `None`: one reading.
-    pub watch: Option<Duration>,
+    pub interval: Option<Duration>,
     pub table: TableConfig,
     pub filter: FilterSpec,
 }
@@ -166,7 +202,7 @@ pub struct TableConfig {
 impl From<&TableArgs> for TableConfig {
     fn from(args: &TableArgs) -> Self {
         Self {
-            format: args.output,
+            format: args.format,
             sort: args.sort,
             limit: args.limit.and_then(|limit| usize::try_from(limit).ok()),
         }
@@ -178,7 +214,7 @@ impl TryFrom<&TuplesArgs> for TuplesConfig {
 
     fn try_from(args: &TuplesArgs) -> Result<Self, Error> {
         Ok(Self {
-            watch: args.watch,
+            interval: args.interval,
             table: TableConfig::from(&args.table),
             filter: FilterSpec::try_from(&args.filter)?,
         })
@@ -197,7 +233,7 @@ pub struct ReportConfig {
 impl From<&ReportArgs> for ReportConfig {
     fn from(args: &ReportArgs) -> Self {
         let limit = usize::try_from(args.limit).unwrap_or(usize::MAX);
-        Self { files: args.files.clone(), json: args.json, limit }
+        Self { files: args.files.clone(), json: args.output.is_json(), limit }
     }
 }
 
@@ -238,7 +274,7 @@ impl TryFrom<&Command> for Task {
             Command::Spread(args) if args.release => Self::Release(args.rule.clone()),
             Command::Spread(args) => Self::Spread(args.as_ref().try_into()?),
             Command::Status(args) => {
-                Self::Status(StatusConfig { json: args.json, rule: args.rule.clone() })
+                Self::Status(StatusConfig { json: args.output.is_json(), rule: args.rule.clone() })
             }
             Command::Completions { shell } => Self::Completions(*shell),
             Command::Man { dir } => Self::Man(dir.clone()),
@@ -272,7 +308,7 @@ mod tests {
         assert_eq!(config.output.rotation, None);
         let failed = Kind::ConnectFailed.bit() | Kind::BindFailed.bit();
         assert_eq!(config.events, Events { mask: failed, stats: true, lost: true });
-        assert_eq!(config.stats_interval, Duration::from_secs(10));
+        assert_eq!(config.interval, Duration::from_secs(10));
         assert_eq!(config.duration, None);
         assert_eq!(config.filter, FilterSpec::default());
     }
@@ -291,19 +327,19 @@ mod tests {
     fn rotation_needs_a_file() {
         let error = task("tracer record --rotate 100M").unwrap_err();
         assert_eq!(error.exit() as u8, 2);
-        let config = record("tracer record --rotate 100M --keep 3 -o ev.jsonl");
+        let config = record("tracer record --rotate 100M --keep 3 --output ev.jsonl");
         assert_eq!(config.output.rotation, Some(Rotation { size: 100 << 20, keep: 3 }));
     }
 
     #[test]
-    fn tuples_reads_once_unless_told_to_watch() {
-        for (line, watch) in [
+    fn tuples_reads_once_unless_an_interval_is_given() {
+        for (line, interval) in [
             ("tracer tuples", None),
             ("tracer tuples --once", None),
-            ("tracer tuples --watch 0.1", Some(Duration::from_millis(100))),
+            ("tracer tuples --interval 0.1", Some(Duration::from_millis(100))),
         ] {
             let Task::Tuples(config) = task(line).unwrap() else { panic!("{line}") };
-            assert_eq!(config.watch, watch, "{line}");
+            assert_eq!(config.interval, interval, "{line}");
             assert_eq!(config.table.sort, Column::Saturation);
         }
     }

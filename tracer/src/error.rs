@@ -153,7 +153,7 @@ mod tests {
                 source: io::Error::from_raw_os_error(2),
                 do_this: "make the folder first",
             },
-            Error::Usage("--rotate needs a file to rotate; give one with -o FILE".into()),
+            Error::Usage("--rotate needs a file to rotate; give one with --output FILE".into()),
             Error::NoBackend {
                 reasons: vec![
                     ("fexit".into(), "the kernel refuses fexit programs (EPERM)".into()),

@@ -85,7 +85,7 @@ fn judged(top: &Cost, keys: &Keys) -> Targets {
 }
 
 fn top(amount: Amount) -> Result<(Cost, Keys)> {
-    let mut command = command(&["top", "-d", "1"])?;
+    let mut command = command(&["top", "-i", "1"])?;
     command.env_remove("NO_COLOR");
     let mut top = Pty::spawn(&command, SCREEN)?;
     top.wait("the first screen", START_LIMIT, |text| text.contains("[1 tuples]"))?;
@@ -142,7 +142,7 @@ fn other(name: &str, amount: Amount) -> Result<Cost> {
     // They read and write what a user has set.
     command.env("XDG_CONFIG_HOME", folder.path()).env("HOME", folder.path()).env("LANG", "C.UTF-8");
     if name == "htop" {
-        command.args(["--delay", "10"]);
+        command.args(["--interval", "10"]);
     } else {
         fs::create_dir(folder.path().join("btop"))?;
         fs::write(folder.path().join("btop/btop.conf"), "update_ms = 1000\n")?;

@@ -164,7 +164,7 @@ fn of_record() -> Result<()> {
 
 /// What the agents of rules say of them is root's to read.
 fn of_top() -> Result<()> {
-    let mut process = printing(&mut command(&["top", "-b", "-d", "0.2", "-o", "json"])?)?;
+    let mut process = printing(&mut command(&["top", "-b", "-i", "0.2", "-o", "json"])?)?;
     check(process.id(), &[("netns", VISITOR)], &reader(0))?;
     end(&mut process)
 }
@@ -185,7 +185,7 @@ const GIVEN: &[u32] = &[NET_ADMIN, PERFMON, BPF, SYS_RESOURCE];
 
 /// Without the capabilities that change users it stays who it is, and is in its sandbox all the same.
 fn with_few_capabilities() -> Result<()> {
-    let mut command = command(&["tuples", "--watch", "0.2", "-o", "json"])?;
+    let mut command = command(&["tuples", "--interval", "0.2", "-o", "json"])?;
     let mut process = printing(only(&mut command, GIVEN))?;
     let visitor = Allowed { capabilities: 0, ..VISITOR };
     // CAP_SETPCAP was not there to empty the bounding set; no_new_privs makes it moot.

@@ -36,9 +36,9 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
 const SOON: Duration = Duration::from_millis(1050);
 
 const COMMANDS: [&[&str]; 3] = [
-    &["tuples", "--watch", "0.1", "-o", "json"],
-    &["record", "--stats-interval", "1"],
-    &["top", "-b", "-d", "0.2", "-o", "json"],
+    &["tuples", "--interval", "0.1", "-o", "json"],
+    &["record", "--interval", "1"],
+    &["top", "-b", "-i", "0.2", "-o", "json"],
 ];
 
 /// Starts it and waits for its first output.

@@ -127,7 +127,7 @@ const WRONG: &[Wrong] = &[
         name: "rotation_of_stdout",
         arguments: &["record", "--rotate", "1M"],
         codes: &[USAGE, BAD_CONFIG],
-        says: &["--rotate", "-o"],
+        says: &["--rotate", "--output"],
     },
 ];
 
@@ -165,7 +165,7 @@ fn output_in_missing_folder() -> Result<()> {
     let path = folder.path().join("missing/events.jsonl");
     let path = path.to_str().context("path is not UTF-8")?;
     let started = std::time::Instant::now();
-    let mut command = tracer::command(&["record", "-o", path])?;
+    let mut command = tracer::command(&["record", "--output", path])?;
     says(&tracer::run(&mut command, START_LIMIT)?, &[1], &[path])?;
     ensure!(
         started.elapsed() < Place::get().limit(Duration::from_secs(5)),
@@ -177,7 +177,8 @@ fn output_in_missing_folder() -> Result<()> {
 
 /// The program says at -v what it attached, and says nothing of the kind before this error.
 fn nothing_is_attached_for(path: &str) -> Result<()> {
-    let ended = tracer::run(&mut tracer::command(&["-v", "record", "-o", path])?, START_LIMIT)?;
+    let ended =
+        tracer::run(&mut tracer::command(&["-v", "record", "--output", path])?, START_LIMIT)?;
     ensure!(ended.code() == 1, "{ended:?}");
     ensure!(!ended.stderr.contains(ATTACHED), "attached first: {:?}", ended.stderr);
     let arguments = ["-v", "record", "--duration", "0.1"];
@@ -194,7 +195,7 @@ fn output_in_read_only_folder() -> Result<()> {
     disk.make_read_only()?;
     let path = disk.path().join("events.jsonl");
     let path = path.to_str().context("path is not UTF-8")?;
-    let mut command = tracer::command(&["record", "-o", path])?;
+    let mut command = tracer::command(&["record", "--output", path])?;
     says(&tracer::run(&mut command, START_LIMIT)?, &[1], &[path, "read-only"])?;
     nothing_is_attached_for(path)
 }
@@ -237,7 +238,7 @@ fn three_capabilities() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("events.jsonl");
     let mut command =
-        tracer::command(&["record", "--events", "allocated", "--duration", "3", "-o"])?;
+        tracer::command(&["record", "--events", "allocated", "--duration", "3", "--output"])?;
     command.arg(&path).stdin(Stdio::null()).stderr(Stdio::piped());
     let mut process = Process::spawn(privileges::only(&mut command, privileges::NEEDED))?;
     eventually("the first line", || {

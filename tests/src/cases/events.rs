@@ -305,7 +305,7 @@ fn bind_failures(backend: &str) -> Result<()> {
 fn every_line_is_whole(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
-    let record = Record::start(backend, &["--stats-interval", "1"])?;
+    let record = Record::start(backend, &["--interval", "1"])?;
     // A comm may hold any bytes.
     as_comm(&stage, c"a\"b\\c\n\x1b\xff", || {
         for _ in 0..300 {

@@ -280,7 +280,7 @@ fn record_into_a_closed_pipe() -> Result<()> {
 }
 
 fn tuples_into_a_closed_pipe() -> Result<()> {
-    let (process, stdout, _) = piped(&["tuples", "--watch", "0.1", "-o", "json"])?;
+    let (process, stdout, _) = piped(&["tuples", "--interval", "0.1", "-o", "json"])?;
     drop(stdout);
     ends_quietly(process)
 }
@@ -296,7 +296,7 @@ fn ends_quietly(mut process: Process) -> Result<()> {
 fn said_by_tables() -> Result<()> {
     let stage = Stage::new(&[])?;
     for format in ["columns", "csv"] {
-        let arguments = ["--max-tuples", "64", "tuples", "--watch", "0.2", "-o", format];
+        let arguments = ["--max-tuples", "64", "tuples", "--interval", "0.2", "-o", format];
         let mut command = command(&arguments)?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = Process::spawn(&mut command)?;

@@ -78,7 +78,7 @@ fn record_rotating_in(
     let path = folder.path().join(file);
     let path = path.to_str().context("path is not UTF-8")?;
     let inum = stage.netns.inum().to_string();
-    let mut command = command(&["record", "-o", path, "--events", "all", "--netns", &inum])?;
+    let mut command = command(&["record", "--output", path, "--events", "all", "--netns", &inum])?;
     command.args(["--rotate", "64K", "--keep", "2"]).args(more);
     command.stdin(Stdio::null()).stdout(Stdio::null());
     let mut process = Process::spawn(&mut command)?;
@@ -185,7 +185,7 @@ fn tricks() -> Result<()> {
     chown(&folder, Some(OWNER), Some(OWNER))?;
     let file = folder.join("ev.jsonl");
     let log = roots.path().join("log");
-    let mut command = command(&["record", "--events", "all", "-o"])?;
+    let mut command = command(&["record", "--events", "all", "--output"])?;
     command.arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?);
     let mut record = Process::spawn(&mut command)?;
     eventually("the first line", || {
@@ -223,7 +223,7 @@ fn refused_folders() -> Result<()> {
     let folder = folder_of_another()?;
     let file = folder.path().join("ev.jsonl");
     let start = |more: &[&str]| {
-        let mut command = command(&["record", "--duration", "0.1", "-o"])?;
+        let mut command = command(&["record", "--duration", "0.1", "--output"])?;
         run(command.arg(&file).args(more), START_LIMIT)
     };
     // A file of root's that the folder's owner may not write to.
@@ -272,7 +272,7 @@ fn progress_on_a_terminal() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("events.jsonl");
     let (ours, theirs) = terminal()?;
-    let mut command = command(&["record", "--events", "all", "--duration", "3", "-o"])?;
+    let mut command = command(&["record", "--events", "all", "--duration", "3", "--output"])?;
     command.arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(theirs);
     let mut process = Process::spawn(&mut command)?;
     // The command holds the other end too.
@@ -303,7 +303,7 @@ fn progress_on_a_terminal() -> Result<()> {
 
 fn quiet_when_piped() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let mut command = command(&["record", "--events", "all", "--duration", "2", "-o"])?;
+    let mut command = command(&["record", "--events", "all", "--duration", "2", "--output"])?;
     command.arg(folder.path().join("events.jsonl"));
     let ended = run(&mut command, START_LIMIT)?;
     ensure!(ended.code() == 0, "{ended:?}");
@@ -316,7 +316,7 @@ fn dev_full() -> Result<()> {
     let full = || File::options().write(true).open("/dev/full");
     for (output, name) in [("/dev/full", "/dev/full"), ("-", "stdout")] {
         let mut command =
-            command(&["record", "--duration", "1", "--stats-interval", "1", "-o", output])?;
+            command(&["record", "--duration", "1", "--interval", "1", "--output", output])?;
         let ended = run_into(&mut command, full()?.into(), START_LIMIT)?;
         let begin = format!("cannot write to {name}: no space left on device");
         let end = format!("lines could not be written to {name}: no space left on device");
@@ -335,7 +335,7 @@ fn log_as_json() -> Result<()> {
     let _pairs = stage.netns.run(|| server.pairs(3))?;
     let folder = tempfile::tempdir()?;
     let mut command =
-        command(&["-vvv", "--log-format", "json", "record", "--duration", "2", "-o"])?;
+        command(&["-vvv", "--log-format", "json", "record", "--duration", "2", "--output"])?;
     command.arg(folder.path().join("events.jsonl"));
     let ended = run(&mut command, START_LIMIT)?;
     ensure!(ended.code() == 0, "{ended:?}");

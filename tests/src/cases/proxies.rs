@@ -135,7 +135,7 @@ impl Scene {
 }
 
 fn record() -> Result<Record> {
-    Record::start("auto", &["--events", "failed,stats", "--stats-interval", "1"])
+    Record::start("auto", &["--events", "failed,stats", "--interval", "1"])
 }
 
 /// Writes a configuration of nginx as one process, and everything inside `folder`.

@@ -62,7 +62,7 @@ fn threads_have_their_process(backend: &str) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let mut helper = helper(&stage, "10.1.0.1:7000")?;
     let pid = helper.id().to_string();
-    let arguments = ["--pid", &pid, "--comm", "who-leader", "--stats-interval", "1"];
+    let arguments = ["--pid", &pid, "--comm", "who-leader", "--interval", "1"];
     let by_process = Record::start(backend, &arguments)?;
     let by_thread = Record::start(backend, &["--events", "allocated", "--comm", "who-thread-2"])?;
     helper.go()?;
@@ -224,7 +224,7 @@ fn rows_that_look_alike() -> Result<()> {
     let csv = print(&["tuples", "--once", "--netns", blue, "-o", "csv"])?;
     ensure!(csv.contains(&format!(",{blue},")), "{csv}");
     let filter = format!("netns:{green}");
-    let json = print(&["top", "-b", "-n", "1", "-d", "0.2", "-o", "json", "--filter", &filter])?;
+    let json = print(&["top", "-b", "-n", "1", "-i", "0.2", "-o", "json", "--filter", &filter])?;
     let line = json.lines().next().context("no reading")?;
     let reading: Value = serde_json::from_str(line)?;
     let shown = reading["tuples"].as_array().context("no tuples")?;

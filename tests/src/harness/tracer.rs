@@ -1,4 +1,4 @@
-//! Runs the `tracer` program as a user does: `tuples --watch`, `record` and `spread`.
+//! Runs the `tracer` program as a user does: `tuples --interval`, `record` and `spread`.
 
 pub mod record;
 pub mod shared;

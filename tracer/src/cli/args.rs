@@ -9,7 +9,11 @@ use clap::{
 use ipnet::IpNet;
 use tracer_common::filter::Ports;
 
-use super::value::{self, NetnsRef};
+use super::{
+    kernel::{KernelArgs, RingArgs},
+    output::StreamArgs,
+    value::{self, NetnsRef},
+};
 use crate::format::table::Column;
 
 /// `PID_MAX_LIMIT` of a 64-bit kernel (include/linux/threads.h).
@@ -18,9 +22,9 @@ const PID_MAX: u32 = 4_194_304;
 const RECORD_HELP: &str = "\
 Examples:
   tracer record                                    to stdout, until Ctrl-C
-  tracer record --events failed,lost --duration 60
-  tracer record --events all -o /var/log/ports.jsonl --rotate 100M --keep 5
-  tracer record -o ports.jsonl.zst --compress zstd
+  tracer record --events failed,lost --duration 1m
+  tracer record --events all --output /var/log/ports.jsonl --rotate 100M --keep 5
+  tracer record --output ports.jsonl.zst --compress zstd
   tracer record --cgroup /sys/fs/cgroup/system.slice/nginx.service
 
 Every line is one JSON object with `v`, `seq` (gap-free), `ts`, `mono_ns` and `event.name`. The \
@@ -32,10 +36,6 @@ counted.";
 #[derive(Args, Clone, Debug)]
 #[command(after_help = RECORD_HELP)]
 pub struct RecordArgs {
-    /// File to write to; - is stdout. A new file gets mode 0600, an existing one is appended to
-    #[arg(short, long, default_value = "-", value_name = "FILE")]
-    pub output: PathBuf,
-
     /// Kinds of events, comma-separated
     #[arg(
         long,
@@ -65,15 +65,31 @@ pub struct RecordArgs {
     pub compress: Option<Compression>,
 
     /// Time between readings of port use: seconds, or with a unit (500ms, 5m)
-    #[arg(long, default_value = "10", value_name = "DURATION", value_parser = value::seconds)]
-    pub stats_interval: Duration,
+    #[arg(
+        short,
+        long,
+        alias = "stats-interval",
+        default_value = "10",
+        value_name = "DURATION",
+        value_parser = value::seconds
+    )]
+    pub interval: Duration,
 
     /// Stop after this time: seconds, or with a unit (30s, 1h) [default: at Ctrl-C or SIGTERM]
     #[arg(long, value_name = "DURATION", value_parser = value::seconds)]
     pub duration: Option<Duration>,
 
     #[command(flatten)]
+    pub stream: StreamArgs,
+
+    #[command(flatten)]
     pub filter: FilterArgs,
+
+    #[command(flatten)]
+    pub kernel: KernelArgs,
+
+    #[command(flatten)]
+    pub ring: RingArgs,
 }
 
 /// A word of `--events`.
@@ -81,7 +97,7 @@ pub struct RecordArgs {
 pub enum EventKind {
     /// connect.failed and bind.failed
     Failed,
-    /// tuple.stats and tracer.stats, every --stats-interval
+    /// tuple.stats and tracer.stats, at every --interval
     Stats,
     /// how many events were not recorded, and why
     Lost,
@@ -106,7 +122,7 @@ pub enum Compression {
 const TUPLES_HELP: &str = "\
 Examples:
   tracer tuples                              once, fullest first
-  tracer tuples --watch 2 --limit 20
+  tracer tuples -i 2 --limit 20
   tracer tuples -o json | jq '.tuples[0]'
   tracer tuples --sort fail --dst 10.0.0.7
 
@@ -118,18 +134,24 @@ few of these are free), ! from 80 %, !! from 95 %.";
 #[command(after_help = TUPLES_HELP)]
 pub struct TuplesArgs {
     /// Print one reading and exit (the default)
-    #[arg(long, conflicts_with = "watch")]
+    #[arg(long, conflicts_with = "interval")]
     pub once: bool,
 
     /// Print a reading at this interval, seconds or with a unit (500ms, 5m), until Ctrl-C
-    #[arg(long, value_name = "DURATION", value_parser = value::seconds)]
-    pub watch: Option<Duration>,
+    #[arg(short, long, alias = "watch", value_name = "DURATION", value_parser = value::seconds)]
+    pub interval: Option<Duration>,
 
     #[command(flatten)]
     pub table: TableArgs,
 
     #[command(flatten)]
     pub filter: FilterArgs,
+
+    #[command(flatten)]
+    pub kernel: KernelArgs,
+
+    #[command(flatten)]
+    pub ring: RingArgs,
 }
 
 /// How the tuples of a reading are printed.
@@ -137,13 +159,13 @@ pub struct TuplesArgs {
 pub struct TableArgs {
     /// Output format
     #[arg(
-        short,
+        short = 'o',
         long,
         value_enum,
         default_value_t = TableFormat::Columns,
         value_name = "FORMAT"
     )]
-    pub output: TableFormat,
+    pub format: TableFormat,
 
     /// Column to sort by
     #[arg(

@@ -4,17 +4,17 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::value;
+use super::{output::JsonArgs, value};
 
 const REPORT_HELP: &str = "\
 Examples:
   tracer report ports.jsonl
   tracer report ports.jsonl*                a rotated set, in any order
-  tracer report --json ports.jsonl.zst | jq '.\"exhaustion.first\"'
+  tracer report -o json ports.jsonl.zst | jq '.\"exhaustion.first\"'
   zcat old.jsonl.gz | tracer report -
 
 connect() is slow while more than 45 % of a tuple's ports are in use; the report shows for how long. \
-Values are assumed constant between readings: --stats-interval of `tracer record` is how exact the \
+Values are assumed constant between readings: --interval of `tracer record` is how exact the \
 times are.";
 
 /// `tracer report`
@@ -25,9 +25,8 @@ pub struct ReportArgs {
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
 
-    /// Print one line of JSON
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    pub output: JsonArgs,
 
     /// Show at most N tuples, the fullest ones
     #[arg(

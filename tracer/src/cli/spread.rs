@@ -7,7 +7,11 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
 
-use super::value::{self, NetnsRef};
+use super::{
+    kernel::KernelArgs,
+    output::{JsonArgs, StreamArgs},
+    value::{self, NetnsRef},
+};
 use crate::spread::LEASE_RENEWED;
 
 const SPREAD_HELP: &str = "\
@@ -143,7 +147,7 @@ pub struct SpreadArgs {
     /// Leave the rule active in the kernel and exit; it does not follow address changes then
     #[arg(
         long,
-        conflicts_with_all = ["lease", "dry_run", "decisions", "output"],
+        conflicts_with_all = ["lease", "dry_run", "decisions", "output", "format"],
         help_heading = "Start and end"
     )]
     pub detach: bool,
@@ -154,6 +158,7 @@ pub struct SpreadArgs {
         conflicts_with_all = [
             "pool", "netns", "cgroup", "all", "to", "rebind", "ports", "fail_fast", "dry_run",
             "from", "on_exit", "lease", "detach", "decisions", "output",
+            "format",
         ],
         help_heading = "Start and end"
     )]
@@ -169,9 +174,11 @@ pub struct SpreadArgs {
     )]
     pub decisions: Decisions,
 
-    /// File to write the lines to; - is stdout. A new file gets mode 0600, an existing one is appended to
-    #[arg(short, long, default_value = "-", value_name = "FILE", help_heading = "Output")]
-    pub output: PathBuf,
+    #[command(flatten)]
+    pub stream: StreamArgs,
+
+    #[command(flatten)]
+    pub kernel: KernelArgs,
 }
 
 /// The rule that is meant where none is named.
@@ -208,7 +215,7 @@ const STATUS_HELP: &str = "\
 Examples:
   tracer status
   tracer status --rule edge
-  tracer status --json | jq '.rules[].pool'
+  tracer status -o json | jq '.rules[].pool'
 
 Reads what is pinned below /sys/fs/bpf and changes nothing.";
 
@@ -216,9 +223,8 @@ Reads what is pinned below /sys/fs/bpf and changes nothing.";
 #[derive(Args, Clone, Debug)]
 #[command(after_help = STATUS_HELP)]
 pub struct StatusArgs {
-    /// Print one line of JSON
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    pub output: JsonArgs,
 
     /// Show only this rule [default: all]
     #[arg(long, value_name = "NAME", value_parser = rule_name)]

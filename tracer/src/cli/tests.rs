@@ -1,6 +1,7 @@
 use clap::error::ErrorKind;
 
 use super::*;
+use crate::config::{KernelConfig, Task};
 
 fn help(path: &[&str]) -> String {
     let mut root = Cli::command().term_width(100);
@@ -53,7 +54,7 @@ fn the_help_of_report_reads_well() {
 #[test]
 fn bad_values_are_refused_with_what_is_expected() {
     let lines = [
-        "tracer top -d 0.01",
+        "tracer top -i 0.01",
         "tracer top --filter sat>much",
         "tracer replay ports.jsonl --speed 0",
         "tracer recrod",
@@ -65,15 +66,18 @@ fn bad_values_are_refused_with_what_is_expected() {
         "tracer record --comm systemd-resolved",
         "tracer record --pid 0",
         "tracer record --netns ..",
-        "tracer record --rotate 1.5G -o f",
+        "tracer record --rotate 1.5G --output f",
         "tracer record --keep 3",
         "tracer record --compress gzip",
         "tracer record --duration 0",
         "tracer record --backend ebpf",
         "tracer record --ring-size 1K",
+        "tracer record -o csv",
+        "tracer report -o columns ev.jsonl",
+        "tracer report --backend kprobe ev.jsonl",
         "tracer record -4 -6",
         "tracer tuples --sort port",
-        "tracer tuples --once --watch 1",
+        "tracer tuples --once --interval 1",
         "tracer tuples -o xml",
         "tracer report",
         "tracer report --limit 0 ev.jsonl",
@@ -93,17 +97,55 @@ fn every_bad_value_ends_with_exit_code_2() {
 }
 
 #[test]
-fn global_options_may_stand_before_or_after_the_command() {
+fn options_of_the_kernel_side_may_stand_before_or_after_the_command() {
     for line in [
         "tracer -vv --backend kprobe --ring-size 64K tuples",
         "tracer tuples -vv --backend kprobe --ring-size 64K",
+        "tracer --backend auto --ring-size 1M tuples -vv --backend kprobe --ring-size 64K",
     ] {
         let cli = Cli::try_parse_from(line.split(' ')).expect(line);
         assert_eq!(cli.global.verbose, 2);
-        assert_eq!(cli.global.backend, Backend::Kprobe);
-        assert_eq!(cli.global.ring_size, 64 << 10);
-        assert_eq!((cli.global.max_conns, cli.global.max_tuples), (None, None));
+        let kernel = KernelConfig::try_from(&cli).expect(line);
+        assert_eq!(kernel.backend, Backend::Kprobe, "{line}");
+        assert_eq!(kernel.ring_size, 64 << 10, "{line}");
+        assert_eq!((kernel.sizes.conns, kernel.sizes.tuples), (None, None));
     }
+}
+
+#[test]
+fn options_of_the_kernel_side_are_refused_where_they_do_nothing() {
+    for line in [
+        "tracer --backend kprobe report ev.jsonl",
+        "tracer --max-conns 100 status",
+        "tracer --ring-size 64K spread --pool auto --all",
+    ] {
+        let cli = Cli::try_parse_from(line.split(' ')).expect(line);
+        let error = KernelConfig::try_from(&cli).expect_err(line);
+        assert_eq!(error.exit() as u8, 2, "{error}");
+        assert!(error.to_string().ends_with("leave it out"), "{error}");
+    }
+}
+
+#[test]
+fn earlier_spellings_mean_the_same() {
+    for (old, new) in [
+        ("tracer tuples --watch 2", "tracer tuples -i 2"),
+        ("tracer top -d 2", "tracer top --interval 2"),
+        ("tracer top --delay 2", "tracer top -i 2"),
+        ("tracer record --stats-interval 2", "tracer record --interval 2"),
+        ("tracer record -o ev.jsonl", "tracer record --output ev.jsonl"),
+        ("tracer report --json ev.jsonl", "tracer report -o json ev.jsonl"),
+        ("tracer status --json", "tracer status --format json"),
+    ] {
+        let task = |line: &str| {
+            let cli = Cli::try_parse_from(line.split(' ')).expect(line);
+            Task::try_from(&cli.command).expect(line)
+        };
+        assert_eq!(task(old), task(new), "{old}");
+    }
+    let line = "tracer record -o ev.jsonl --output other.jsonl";
+    let cli = Cli::try_parse_from(line.split(' ')).expect(line);
+    assert!(Task::try_from(&cli.command).expect_err(line).to_string().contains("-o json"));
 }
 
 #[test]
@@ -127,5 +169,5 @@ fn completions_and_man_pages_name_every_command() {
             "tracer-man.1"
         ]
     );
-    assert!(String::from_utf8_lossy(&pages[2].1).contains("stats\\-interval"));
+    assert!(String::from_utf8_lossy(&pages[2].1).contains("interval"));
 }

@@ -59,10 +59,10 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 /// Seconds between two readings: 0.1 to an hour.
-pub(super) fn delay(text: &str) -> Result<Duration, String> {
-    let delay = seconds(text)?;
-    if (Duration::from_millis(100)..=Duration::from_hours(1)).contains(&delay) {
-        Ok(delay)
+pub(super) fn interval(text: &str) -> Result<Duration, String> {
+    let interval = seconds(text)?;
+    if (Duration::from_millis(100)..=Duration::from_hours(1)).contains(&interval) {
+        Ok(interval)
     } else {
         Err("expected 0.1 to 3600 seconds".to_owned())
     }
@@ -205,11 +205,11 @@ mod tests {
     }
 
     #[test]
-    fn a_delay_and_a_speed_have_their_bounds() {
-        assert_eq!(delay("0.1"), Ok(Duration::from_millis(100)));
+    fn an_interval_and_a_speed_have_their_bounds() {
+        assert_eq!(interval("0.1"), Ok(Duration::from_millis(100)));
         assert_eq!(speed("10"), Ok(10.0));
         for bad in ["0.01", "4000", "x"] {
-            assert!(delay(bad).is_err(), "{bad}");
+            assert!(interval(bad).is_err(), "{bad}");
         }
         for bad in ["0", "-1", "nan", "2000", "fast"] {
             assert!(speed(bad).is_err(), "{bad}");

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 
-use super::{FilterArgs, TableArgs, value};
+use super::{FilterArgs, KernelArgs, RingArgs, TableArgs, value};
 use crate::view::filter::Filter;
 
 const TOP_HELP: &str = "\
@@ -43,19 +43,33 @@ pub struct ShowArgs {
 #[command(after_help = TOP_HELP)]
 pub struct TopArgs {
     /// Time between readings: seconds, or with a unit (500ms, 5m)
-    #[arg(short, long, default_value = "1", value_name = "DURATION", value_parser = value::delay)]
-    pub delay: Duration,
+    #[arg(
+        short,
+        long,
+        alias = "delay",
+        short_alias = 'd',
+        default_value = "1",
+        value_name = "DURATION",
+        value_parser = value::interval
+    )]
+    pub interval: Duration,
 
     #[command(flatten)]
     pub show: ShowArgs,
 
     #[command(flatten)]
     pub rows: FilterArgs,
+
+    #[command(flatten)]
+    pub kernel: KernelArgs,
+
+    #[command(flatten)]
+    pub ring: RingArgs,
 }
 
 const REPLAY_HELP: &str = "\
 Examples:
-  tracer record --stats-interval 1 -o ports.jsonl      what to replay later
+  tracer record -i 1 --output ports.jsonl              what to replay later
   tracer replay ports.jsonl.1 ports.jsonl              a rotated set, in any order
   tracer replay ports.jsonl.zst --at 03:34:48 --speed 10
   tracer replay ports.jsonl -b -o json | jq .

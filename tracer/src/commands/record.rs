@@ -156,7 +156,7 @@ impl Recorder<'_> {
                 ticked = Instant::now();
                 self.tick()?;
             }
-            if self.last_at.elapsed() >= self.config.stats_interval {
+            if self.last_at.elapsed() >= self.config.interval {
                 self.stats()?;
             }
             if taken < BATCH {

@@ -37,10 +37,10 @@ pub fn run(
     asked: &StopSignals,
 ) -> Result<(), Error> {
     let filter = (&filter, config.rows.to_string());
-    let mut source = Live::new(tracer, filter, callers, config.delay);
+    let mut source = Live::new(tracer, filter, callers, config.interval);
     let model = model(source.about(), &config.show);
     if is_batch(&config.show) {
-        Batch::new(&config.show, asked).live(&mut source, model, config.delay)
+        Batch::new(&config.show, asked).live(&mut source, model, config.interval)
     } else {
         screen::run(&mut source, model, config.show.count, asked)
     }

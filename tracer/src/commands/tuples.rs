@@ -50,7 +50,7 @@ pub fn run(
     let mut binds_before = BTreeMap::new();
     let mut forecasts = Forecasts::default();
     let mut said = Said::default();
-    if config.watch.is_none() {
+    if config.interval.is_none() {
         tracer.read(true)?;
         foresee(&mut forecasts, &mut tracer, (&mut before, &binds_before));
         binds_before = binds(&tracer);
@@ -89,7 +89,7 @@ pub fn run(
             return Ok(());
         }
         first = false;
-        let Some(interval) = config.watch else { return last_word(&mut tracer, &mut said) };
+        let Some(interval) = config.interval else { return last_word(&mut tracer, &mut said) };
         binds_before = binds(&tracer);
         tracer.keep_tuples(&mut before);
         before_at = Some(now);

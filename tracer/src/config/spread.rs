@@ -71,11 +71,7 @@ impl TryFrom<&SpreadArgs> for SpreadConfig {
             (args.fail_fast, rule_flag::FAIL_FAST),
             (args.lease.is_some(), rule_flag::LEASED),
         ];
-        let target = if args.output.as_os_str() == "-" {
-            Output::Stdout
-        } else {
-            Output::File(args.output.clone())
-        };
+        let target = Output::try_from(&args.stream)?;
         Ok(Self {
             rule: args.rule.clone(),
             pool,

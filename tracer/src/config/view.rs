@@ -22,7 +22,7 @@ impl From<&ShowArgs> for ShowConfig {
     fn from(args: &ShowArgs) -> Self {
         Self {
             // Only printed readings have a form.
-            batch: args.batch || args.table.output != TableFormat::Columns,
+            batch: args.batch || args.table.format != TableFormat::Columns,
             count: args.count,
             table: TableConfig::from(&args.table),
             filter: args.filter.clone(),
@@ -34,7 +34,7 @@ impl From<&ShowArgs> for ShowConfig {
 #[derive(Clone, Debug, PartialEq)]
 pub struct TopConfig {
     /// Time between readings.
-    pub delay: Duration,
+    pub interval: Duration,
     pub show: ShowConfig,
     /// What the kernel side and the rows are limited to.
     pub rows: FilterSpec,
@@ -45,7 +45,7 @@ impl TryFrom<&TopArgs> for TopConfig {
 
     fn try_from(args: &TopArgs) -> Result<Self, Error> {
         Ok(Self {
-            delay: args.delay,
+            interval: args.interval,
             show: ShowConfig::from(&args.show),
             rows: FilterSpec::try_from(&args.rows)?,
         })

@@ -85,7 +85,7 @@ impl Set {
 /// A file or a pipe without any line.
 pub(super) fn nothing(name: &str) -> Error {
     Error::Failure(format!(
-        "cannot read {name}: it is empty, and should be what `tracer record -o FILE` wrote"
+        "cannot read {name}: it is empty, and should be what `tracer record --output FILE` wrote"
     ))
 }
 
@@ -121,14 +121,14 @@ pub(super) fn check(line: Option<&Line<'_>>, name: &str) -> Result<u64, Error> {
     };
     Err(Error::Failure(format!(
         "{name} is no recording: its first line is {found}, and should begin like \
-         `{{\"v\":1,\"seq\":0,\"ts\":\"...`, as `tracer record -o FILE` writes it"
+         `{{\"v\":1,\"seq\":0,\"ts\":\"...`, as `tracer record --output FILE` writes it"
     )))
 }
 
 impl Part {
     fn open(path: &Path) -> Result<Self, Error> {
         let error = |source: io::Error| {
-            let do_this = advice(&source, "name a file that `tracer record -o FILE` wrote");
+            let do_this = advice(&source, "name a file that `tracer record --output FILE` wrote");
             Error::File { tried: "read", path: path.to_owned(), source, do_this }
         };
         let file = if path == Path::new("-") {

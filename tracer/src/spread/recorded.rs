@@ -75,7 +75,7 @@ fn nothing(files: &[PathBuf], lines: u64) -> Error {
     let files: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
     Error::Failure(format!(
         "{}: none of {lines} lines is a tuple.stats about these destinations; record with `tracer record \
-         --events stats` for at least one --stats-interval",
+         --events stats` for at least one --interval",
         files.join(", ")
     ))
 }

@@ -136,7 +136,7 @@ fn judged(summary: &Summary) -> Vec<(String, String, bool)> {
     judge(
         format!("reading {} tuples ≤ 30 ms", summary.tuples),
         format!(
-            "{:.1} ms for a turn of `tuples --watch`, {:.1} ms of it in the kernel",
+            "{:.1} ms for a turn of `tuples --interval`, {:.1} ms of it in the kernel",
             summary.reading_ns / 1e6,
             summary.reading_system_ns / 1e6
         ),

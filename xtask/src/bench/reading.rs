@@ -31,7 +31,7 @@ fn parse_line_cost(text: &str) -> Option<f64> {
         .find_map(|line| line.strip_prefix("by hand")?.split_whitespace().next()?.parse().ok())
 }
 
-/// What reading the table costs: `tracer tuples --watch` with one line of output.
+/// What reading the table costs: `tracer tuples --interval` with one line of output.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reading {
     pub(crate) tuples: u32,
@@ -46,7 +46,7 @@ pub(crate) struct Reading {
 impl Reading {
     pub(crate) fn told(&self) -> String {
         format!(
-            "Reading {} tuples: {:.1} ms of CPU for one turn of `tracer tuples --watch --limit 1` (batch look-ups, rates, \
+            "Reading {} tuples: {:.1} ms of CPU for one turn of `tracer tuples --interval --limit 1` (batch look-ups, rates, \
              sorting), {:.1} ms of it in the kernel. A refused connect() took {:.1} µs while the table filled.",
             self.tuples,
             self.cpu / 1e6,
@@ -65,8 +65,8 @@ pub(crate) fn tuples(
     eprintln!("reading {} tuples", plan.tuples);
     let output = programs.scratch.join("stdout");
     let process = Command::new(&programs.tracer)
-        .args(["--max-tuples", "131072", "tuples", "--watch", "0.5", "--limit", "1"])
-        .args(["--output", "json"])
+        .args(["--max-tuples", "131072", "tuples", "--interval", "0.5", "--limit", "1"])
+        .args(["-o", "json"])
         .stdin(Stdio::null())
         .stdout(File::create(&output)?)
         .spawn()

@@ -100,7 +100,8 @@ fn namespace() -> Result<()> {
         ("alone", "", alone, NO_MOUNTS, false),
     ] {
         let file = folder.path().join(name);
-        let arguments = format!("record --events allocated --duration 1.5 -o {}", file.display());
+        let arguments =
+            format!("record --events allocated --duration 1.5 --output {}", file.display());
         let seen = seen(&stage, &server, inside(around, unshare, first, &arguments)?, &file);
         let (count, degraded) = seen.context(name)?;
         ensure!(degraded.contains("cgroup namespace") != whole, "{name}: degraded is {degraded}");

@@ -45,8 +45,7 @@ fn threads() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40999")?;
     let (full, busy) = (stage.server("10.1.0.1:7000")?, stage.server("10.1.0.1:7001")?);
-    let arguments =
-        ["--events", "failed,stats,lost", "--stats-interval", "1", "--max-attempts", "128"];
+    let arguments = ["--events", "failed,stats,lost", "--interval", "1", "--max-attempts", "128"];
     let record = Record::start("auto", &arguments)?;
     let mut outsider = Outsider::spawn_with(Spaces::UserAndNet)?;
     let held = stage.netns.run(|| full.pairs(PORTS))?;

@@ -59,7 +59,7 @@ fn fifos() -> Result<()> {
         outsider.run(&format!("swap-with-fifo {}", folder.path().join("fifo").display()))?;
     ensure!(swapped == [12], "the outsider swaps {swapped:?}");
 
-    let record = Record::start("auto", &["--events", "stats", "--stats-interval", "0.2"])?;
+    let record = Record::start("auto", &["--events", "stats", "--interval", "0.2"])?;
     for _ in 0..2 {
         let arguments = ["tuples", "--once", "--limit", "1"];
         let ended = tracer::run(&mut tracer::command(&arguments)?, START_LIMIT)?;
@@ -109,7 +109,7 @@ fn left_out_later() -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let (_clients, _accepted) = stage.netns.run(|| server.pairs(20))?;
     let named = format!("network namespace {} ", stage.netns.inum());
-    let mut record = Record::start("auto", &["--events", "stats", "--stats-interval", "0.5"])?;
+    let mut record = Record::start("auto", &["--events", "stats", "--interval", "0.5"])?;
     let file = record.file().to_owned();
     let held = Held::threads(record.process.id(), "netns")?;
     wait_for("it to be left out", GIVEN_UP, || says(&file, "degraded.added", &named))?;
@@ -119,7 +119,7 @@ fn left_out_later() -> Result<()> {
     wait_for("it to be looked into again", again, || says(&file, "degraded.ended", &named))?;
     record.process.signal(Signal::INT)?;
     check_changes(&record.finish()?, &named)?;
-    let ended = tracer::run(tracer::command(&["report", "--json"])?.arg(&file), START_LIMIT)?;
+    let ended = tracer::run(tracer::command(&["report", "-o", "json"])?.arg(&file), START_LIMIT)?;
     let said = format!("{ended:?}");
     ensure!(said.contains("incomplete from") && said.contains(&named), "{said}");
     Ok(())
@@ -129,7 +129,7 @@ fn left_out_later() -> Result<()> {
 /// kernel any more, and the stream says so, by name, until a way leads there again.
 fn unreachable() -> Result<()> {
     let mut stage = Stage::new(&[])?;
-    let record = Record::start("auto", &["--events", "stats", "--stats-interval", "0.2"])?;
+    let record = Record::start("auto", &["--events", "stats", "--interval", "0.2"])?;
     let server = stage.server("10.1.0.1:7000")?;
     let (clients, _accepted) = stage.netns.run(|| server.pairs(20))?;
     let named = format!("network namespace {} ", stage.netns.inum());
@@ -149,7 +149,7 @@ fn left_out_of_an_agent() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("lines");
     let output = file.to_string_lossy();
-    let spread = host.spread(&POOL, &["-o", &output])?;
+    let spread = host.spread(&POOL, &["--output", &output])?;
     let named = format!("network namespace {} ", host.stage.netns.inum());
     wait_for("its first line", START_LIMIT, || {
         Ok(fs::read_to_string(&file)?.ends_with('\n').then_some(()))
@@ -204,7 +204,7 @@ fn forged(count: u32) -> String {
 
 /// Five readings a second into this file.
 fn record_stats(file: &Path) -> Result<Process> {
-    let arguments = ["record", "--events", "stats", "--stats-interval", "0.2", "-o"];
+    let arguments = ["record", "--events", "stats", "--interval", "0.2", "--output"];
     let mut command = tracer::command(&arguments)?;
     command.arg(file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     Process::spawn(&mut command)

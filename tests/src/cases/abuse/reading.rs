@@ -49,7 +49,7 @@ fn recordings() -> Result<()> {
         let file = folder.path().join(name);
         let path = file.to_str().context("path is not UTF-8")?;
         let mut command =
-            crate::harness::tracer::command(&["record", "-o", path, "--rotate", "64K"])?;
+            crate::harness::tracer::command(&["record", "--output", path, "--rotate", "64K"])?;
         let ended = run(command.args(more).args(["--duration", "1"]), START_LIMIT)?;
         ensure!(ended.code() == 0, "{ended:?}");
         let errno = outsider.refused(&format!("read {path}"))?;
@@ -89,7 +89,7 @@ fn planted() -> Result<()> {
         }
         let path = path.to_str().context("path is not UTF-8")?;
         let mut command =
-            crate::harness::tracer::command(&["record", "--duration", "1", "-o", path])?;
+            crate::harness::tracer::command(&["record", "--duration", "1", "--output", path])?;
         let ended = run(&mut command, START_LIMIT)?;
         ensure!(ended.code() == 1, "{operation}: exit code {}: {}", ended.code(), ended.stderr);
         // Ours is the message where the kernel does not refuse it first (fs.protected_regular).

@@ -57,8 +57,7 @@ fn refused() -> Result<()> {
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40299")?;
     let servers = (0..ROUNDS).map(|round| stage.server(&format!("10.1.0.1:{}", FIRST + round)));
     let servers = servers.collect::<Result<Vec<_>>>()?;
-    let record =
-        Record::start("auto", &["--events", "failed,stats,lost", "--stats-interval", "2"])?;
+    let record = Record::start("auto", &["--events", "failed,stats,lost", "--interval", "2"])?;
     let mut outsider = stage.netns.run(Outsider::spawn)?;
     let flood = outsider.run("refuse 1 66000 9")?[0];
     ensure!(flood == 66_000, "only {flood} were refused");

@@ -40,7 +40,7 @@ struct Small {
 impl Small {
     fn start(backend: &str, table: &str, size: &str) -> Result<Self> {
         let others = others_connects()?;
-        let arguments = [table, size, "--events", "stats", "--stats-interval", "0.5"];
+        let arguments = [table, size, "--events", "stats", "--interval", "0.5"];
         Ok(Self { record: Record::start(backend, &arguments)?, others })
     }
 

@@ -42,7 +42,7 @@ fn a_recording() -> Result<()> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join(name);
         let mut record =
-            command(&["record", "--events", "stats", "--stats-interval", "0.2", "-o"])?;
+            command(&["record", "--events", "stats", "--interval", "0.2", "--output"])?;
         record.arg(&path);
         if name.ends_with("zst") {
             record.args(["--compress", "zstd"]);

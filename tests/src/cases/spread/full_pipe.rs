@@ -46,7 +46,7 @@ impl FullPipe {
     /// Every decision goes there.
     pub(in crate::cases) fn arguments(&self) -> Vec<String> {
         let path = self.path().to_string_lossy().into_owned();
-        ["--decisions", "all", "-o", &path].map(str::to_owned).into()
+        ["--decisions", "all", "--output", &path].map(str::to_owned).into()
     }
 
     /// No line has room any more.

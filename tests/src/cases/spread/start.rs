@@ -154,14 +154,14 @@ fn signals_while_it_waits() -> Result<()> {
     let fifo = folder.path().join("fifo");
     let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
     rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0)?;
-    host.spread(&POOL, &["-o", &fifo.to_string_lossy()])?.stop()?;
+    host.spread(&POOL, &["--output", &fifo.to_string_lossy()])?.stop()?;
     nothing_left(&host, "a FIFO that nobody has opened")?;
 
     let pipe = FullPipe::new()?;
     pipe.fill();
     let output = pipe.path();
     for signal in [Signal::INT, Signal::TERM] {
-        let spread = host.spread(&POOL, &["-o", &output.to_string_lossy()])?;
+        let spread = host.spread(&POOL, &["--output", &output.to_string_lossy()])?;
         // A write that has lasted longer than this is given up at once, a younger one only then.
         std::thread::sleep(Duration::from_millis(500));
         let asked = Instant::now();

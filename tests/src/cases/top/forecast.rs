@@ -84,11 +84,11 @@ pub(super) fn a_steady_load_is_none() -> Result<()> {
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40999")?;
     let server = stage.server(&format!("{SERVER}:7000"))?;
     let netns = stage.netns.inum();
-    let top = Readings::start(&["top", "-d", "0.5", "-o", "json"], netns)?;
-    let table = Readings::start(&["tuples", "--watch", "1", "-o", "json"], netns)?;
+    let top = Readings::start(&["top", "-i", "0.5", "-o", "json"], netns)?;
+    let table = Readings::start(&["tuples", "--interval", "1", "-o", "json"], netns)?;
     stage.netns.run(|| load(&server, 8, 55))?;
     // TIME_WAITs that are older than this one have their ends.
-    let late = Readings::start(&["top", "-d", "0.5", "-o", "json"], netns)?;
+    let late = Readings::start(&["top", "-i", "0.5", "-o", "json"], netns)?;
     stage.netns.run(|| load(&server, 8, 25))?;
     // A busy machine is late with readings, and what was missed is not made up for.
     for (name, readings, least) in [("top", top, 60), ("tuples", table, 40), ("late", late, 20)] {
@@ -111,8 +111,8 @@ pub(super) fn one_interval_is_none() -> Result<()> {
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40999")?;
     let server = stage.server(&format!("{SERVER}:7000"))?;
     let netns = stage.netns.inum();
-    let top = Readings::start(&["top", "-d", "0.2", "-o", "json"], netns)?;
-    let table = Readings::start(&["tuples", "--watch", "0.2", "-o", "json"], netns)?;
+    let top = Readings::start(&["top", "-i", "0.2", "-o", "json"], netns)?;
+    let table = Readings::start(&["tuples", "--interval", "0.2", "-o", "json"], netns)?;
     let held = stage.netns.run(|| server.pair())?;
     thread::sleep(Duration::from_millis(1500));
     for readings in [top, table] {
@@ -131,8 +131,8 @@ pub(super) fn reused_ports_are_room() -> Result<()> {
     stage.netns.sysctl("ipv4/tcp_tw_reuse", "1")?;
     let server = stage.server(&format!("{SERVER}:7000"))?;
     let netns = stage.netns.inum();
-    let top = Readings::start(&["top", "-d", "0.5", "-o", "json"], netns)?;
-    let table = Readings::start(&["tuples", "--watch", "0.5", "-o", "json"], netns)?;
+    let top = Readings::start(&["top", "-i", "0.5", "-o", "json"], netns)?;
+    let table = Readings::start(&["tuples", "--interval", "0.5", "-o", "json"], netns)?;
     // The ports of one parity are in TIME_WAIT after two seconds; each is taken over several times.
     stage.netns.run(|| load(&server, 10, 13))?;
     // The last one is old enough.
@@ -167,7 +167,7 @@ pub(super) fn other_time_waits_are_not() -> Result<()> {
     stage.netns.sysctl("ipv4/tcp_tw_reuse", "1")?;
     let server = stage.server(&format!("{SERVER}:7000"))?;
     let netns = stage.netns.inum();
-    let top = Readings::start(&["top", "-d", "0.5", "-o", "json"], netns)?;
+    let top = Readings::start(&["top", "-i", "0.5", "-o", "json"], netns)?;
     stage.netns.run(|| -> Result<()> {
         for port in 40_000..40_005 {
             let client = Sock::tcp(server.address)?;
@@ -189,7 +189,7 @@ pub(super) fn other_time_waits_are_not() -> Result<()> {
     ensure!(number(last, "ports.time_wait")? == 5 + 7 + 9, "{last}");
     ensure!(number(last, "ports.reusable")? == 7, "{last}");
     stage.netns.sysctl("ipv4/tcp_tw_reuse", "0")?;
-    let table = Readings::start(&["tuples", "--watch", "0.5", "-o", "json"], netns)?;
+    let table = Readings::start(&["tuples", "--interval", "0.5", "-o", "json"], netns)?;
     thread::sleep(Duration::from_millis(1100));
     let tuples = table.stop()?;
     ensure!(!tuples.is_empty(), "no reading");
@@ -204,7 +204,7 @@ pub(super) fn full_is_what_a_search_proves() -> Result<()> {
     stage.netns.sysctl("ipv4/tcp_tw_reuse", "1")?;
     let server = stage.server(&format!("{SERVER}:7000"))?;
     let netns = stage.netns.inum();
-    let top = Readings::start(&["top", "-d", "0.3", "-o", "json"], netns)?;
+    let top = Readings::start(&["top", "-i", "0.3", "-o", "json"], netns)?;
     // Ten are held, ten in TIME_WAIT and too young: the next call fails.
     let held = stage.netns.run(|| -> Result<_> {
         let held = server.pairs(10)?;
@@ -218,7 +218,7 @@ pub(super) fn full_is_what_a_search_proves() -> Result<()> {
     let full = tuples.iter().any(|tuple| tuple.get("eta_s").and_then(Value::as_f64) == Some(0.0));
     ensure!(full, "a search failed, and it is not said to be full: {tuples:?}");
     // Later they can be taken over: it has all its ports in use, and is not full.
-    let top = Readings::start(&["top", "-d", "0.3", "-o", "json"], netns)?;
+    let top = Readings::start(&["top", "-i", "0.3", "-o", "json"], netns)?;
     thread::sleep(Duration::from_millis(700));
     let tuples = top.stop()?;
     let last = tuples.last().context("no reading")?;

@@ -56,14 +56,14 @@ pub(super) fn is_what_was_shown() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server(&format!("{SERVER}:7000"))?;
     let netns = stage.netns.inum();
-    let mut top = command(&["top", "-d", "0.5", "-o", "json"])?;
+    let mut top = command(&["top", "-i", "0.5", "-o", "json"])?;
     top.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut top = Process::spawn(&mut top)?;
     let mut lines = BufReader::new(top.child.stdout.take().context("no stdout")?).lines();
     lines.next().context("no first reading")??;
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("ports.jsonl");
-    let settings = ["--events", "failed,stats", "--stats-interval", "1"];
+    let settings = ["--events", "failed,stats", "--interval", "1"];
     let record = Record::start_at("auto", &file, &settings)?;
 
     let held = stage.netns.run(|| server.pairs(30))?;
@@ -105,7 +105,7 @@ pub(super) fn is_what_was_shown() -> Result<()> {
     let again = rows(replayed.stdout.lines().last().context("nothing was replayed")?, netns)?;
     ensure!(live.len() == 2, "one tuple with ports, one with failures: {live:?}");
     ensure!(live == again, "live\n{live:#?}\nreplayed\n{again:#?}");
-    let report = run(&mut command(&["report", path, "--json"])?, STOP_LIMIT)?;
+    let report = run(&mut command(&["report", path, "-o", "json"])?, STOP_LIMIT)?;
     ensure!(report.code() == 0, "{report:?}");
     let report: Value = serde_json::from_str(&report.stdout)?;
     ensure!(report.to_string().contains("refused"), "{report:#}");

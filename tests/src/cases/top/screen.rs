@@ -126,7 +126,7 @@ pub(super) fn is_given_back() -> Result<()> {
         ensure!(status.success(), "{what}: {status}");
         top.check_restored().with_context(|| what.to_owned())?;
     }
-    let mut top = start(&["-n", "2", "-d", "0.2"], Size(80, 24))?;
+    let mut top = start(&["-n", "2", "-i", "0.2"], Size(80, 24))?;
     ensure!(top.wait_for_end(STOP_LIMIT)?.success(), "the end of -n is no failure");
     top.check_restored()
 }

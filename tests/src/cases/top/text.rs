@@ -36,7 +36,7 @@ pub(super) fn is_what_the_kernel_has() -> Result<()> {
     let (clients, _accepted) = stage.netns.run(|| server.pairs(40))?;
     let netns = stage.netns.inum();
     // Without a terminal it prints, -b or not.
-    let ended = run(&mut command(&["top", "-n", "2", "-d", "0.3", "-o", "json"])?, LIMIT)?;
+    let ended = run(&mut command(&["top", "-n", "2", "-i", "0.3", "-o", "json"])?, LIMIT)?;
     ensure!(ended.code() == 0, "{ended:?}");
     let lines: Vec<_> = ended.stdout.lines().collect();
     ensure!(lines.len() == 2, "two readings were asked for: {ended:?}");
@@ -54,7 +54,7 @@ pub(super) fn has_its_forms() -> Result<()> {
     let (_clients, _accepted) = stage.netns.run(|| server.pairs(5))?;
     let netns = stage.netns.inum().to_string();
     let print = |more: &[&str]| -> Result<String> {
-        let mut command = command(&["top", "-b", "-n", "2", "-d", "0.2", "--netns", &netns])?;
+        let mut command = command(&["top", "-b", "-n", "2", "-i", "0.2", "--netns", &netns])?;
         let ended = run(command.args(more), LIMIT)?;
         ensure!(ended.code() == 0, "{ended:?}");
         Ok(ended.stdout)
@@ -82,7 +82,7 @@ pub(super) fn says_what_its_filter_leaves_out() -> Result<()> {
     let _pairs = stage.netns.run(|| Ok::<_, anyhow::Error>((one.pairs(3)?, other.pairs(4)?)))?;
     let netns = stage.netns.inum().to_string();
     let filter = ["--netns", &netns, "--dport", "7001"];
-    let mut command = command(&["top", "-b", "-n", "2", "-d", "0.2"])?;
+    let mut command = command(&["top", "-b", "-n", "2", "-i", "0.2"])?;
     let ended = run(command.args(filter), LIMIT)?;
     ensure!(ended.code() == 0, "{ended:?}");
     let said = format!(" rows: {}", filter.join(" "));
@@ -106,7 +106,7 @@ pub(super) fn foresees_the_end_of_a_ramp() -> Result<()> {
     stage.netns.sysctl("ipv4/ip_local_port_range", &format!("40000 {}", 40_000 + PORTS - 1))?;
     let server = stage.server(&format!("{SERVER}:7000"))?;
     let netns = stage.netns.inum();
-    let mut top = command(&["top", "-d", "1", "-o", "json"])?;
+    let mut top = command(&["top", "-i", "1", "-o", "json"])?;
     top.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut top = Process::spawn(&mut top)?;
     let mut lines = BufReader::new(top.child.stdout.take().context("no stdout")?).lines();

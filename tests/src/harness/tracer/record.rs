@@ -19,7 +19,7 @@ use super::{
 };
 use crate::harness::{lie, probe, process::Process};
 
-/// A running `tracer record -o FILE`; ended on drop.
+/// A running `tracer record --output FILE`; ended on drop.
 #[derive(Debug)]
 pub struct Record {
     pub process: Process,
@@ -40,7 +40,7 @@ impl Record {
     /// As [`Self::start`], into this file.
     pub fn start_at(backend: &str, file: &Path, more: &[&str]) -> Result<Self> {
         let path = file.to_str().context("path is not UTF-8")?;
-        let mut command = command(&["--backend", backend, "record", "-o", path])?;
+        let mut command = command(&["--backend", backend, "record", "--output", path])?;
         if !more.contains(&"--events") {
             command.args(["--events", "all"]);
         }

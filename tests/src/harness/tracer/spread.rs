@@ -72,7 +72,7 @@ impl Rule {
             let file = Path::new(STATE).join(format!("spread-{}.{end}", self.0));
             ensure!(!file.exists(), "{} is still there", file.display());
         }
-        let ended = run(&mut command(&["status", "--json"])?, STOP_LIMIT)?;
+        let ended = run(&mut command(&["status", "-o", "json"])?, STOP_LIMIT)?;
         ensure!(!ended.stdout.contains(&self.0), "the status shows it: {ended:?}");
         Ok(())
     }
@@ -84,9 +84,9 @@ impl Rule {
         Ok(metadata.with_context(|| format!("cannot look at {}", file.display()))?.modified()?)
     }
 
-    /// `tracer status --json --rule NAME`.
+    /// `tracer status -o json --rule NAME`.
     pub fn status(&self) -> Result<Status> {
-        let mut command = command(&["status", "--json", "--rule", &self.0])?;
+        let mut command = command(&["status", "-o", "json", "--rule", &self.0])?;
         let ended = run(&mut command, STOP_LIMIT)?;
         ensure!(ended.code() == 0 && ended.stderr.is_empty(), "status failed: {ended:?}");
         let all: Value = serde_json::from_str(&ended.stdout)?;
@@ -127,7 +127,7 @@ impl Drop for Rule {
     }
 }
 
-/// One rule of `tracer status --json`.
+/// One rule of `tracer status -o json`.
 #[derive(Clone, Debug)]
 pub struct Status(pub Value);
 

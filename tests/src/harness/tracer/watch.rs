@@ -1,4 +1,4 @@
-//! `tracer tuples --watch`: a reading of the ledger every 0.1 s (0.3 s in a guest).
+//! `tracer tuples --interval`: a reading of the ledger every 0.1 s (0.3 s in a guest).
 
 use std::{
     collections::BTreeMap,
@@ -96,7 +96,7 @@ impl Reading {
     }
 }
 
-/// A running `tracer tuples --watch -o json`; ended on drop.
+/// A running `tracer tuples --interval -o json`; ended on drop.
 #[derive(Debug)]
 pub struct Watch {
     process: Process,
@@ -149,7 +149,7 @@ impl Watch {
     pub fn start(backend: &str, more: &[&str]) -> Result<Self> {
         let interval = if Place::get() == Place::Vm { "0.3" } else { "0.1" };
         let mut command =
-            command(&["--backend", backend, "tuples", "--watch", interval, "-o", "json"])?;
+            command(&["--backend", backend, "tuples", "--interval", interval, "-o", "json"])?;
         command.args(more);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = Process::spawn(&mut command)?;

@@ -46,7 +46,7 @@ fn what_is_not_said_is_the_careful_choice() {
     assert_eq!(args.pool, ["auto"]);
     assert_eq!((args.rule.as_str(), args.netns, args.lease), (DEFAULT_RULE, None, None));
     assert_eq!((args.ports, args.on_exit), (PortChoice::Auto, None));
-    assert_eq!((args.decisions, args.output), (Decisions::None, PathBuf::from("-")));
+    assert_eq!((args.decisions, args.stream.output), (Decisions::None, None));
     assert!(!(args.all || args.rebind || args.fail_fast || args.dry_run));
     assert!(!(args.detach || args.release));
 }
@@ -66,7 +66,9 @@ fn a_lease_is_ten_times_its_renewals_at_least() {
 fn releasing_needs_no_pool_and_takes_only_a_name() {
     let args = spread("tracer spread --release --rule edge_2");
     assert_eq!((args.release, args.rule.as_str()), (true, "edge_2"));
-    for other in ["--pool auto", "--all", "--detach", "--on-exit keep", "-o f", "--ports auto"] {
+    for other in
+        ["--pool auto", "--all", "--detach", "--on-exit keep", "--output f", "--ports auto"]
+    {
         assert!(parse(&format!("tracer spread --release {other}")).is_err(), "{other}");
     }
 }
@@ -88,5 +90,5 @@ fn contradictions_and_bad_names_are_wrong_usage() {
     ] {
         assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
     }
-    assert!(parse("tracer status --json --rule edge").is_ok());
+    assert!(parse("tracer status -o json --rule edge").is_ok());
 }

@@ -35,7 +35,7 @@ pub(super) fn start<'a>(tracer: &'a Tracer, config: &RecordConfig, host: &'a str
             ("output".into(), json!(output)),
             ("event_mask".into(), json!(config.events.mask)),
             ("stats".into(), json!(config.events.stats)),
-            ("stats_interval_s".into(), json!(config.stats_interval.as_secs_f64())),
+            ("stats_interval_s".into(), json!(config.interval.as_secs_f64())),
             ("seeded".into(), json!(tracer.seeded)),
         ]
         .into_iter()

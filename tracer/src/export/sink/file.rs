@@ -26,7 +26,7 @@ impl Medium {
             tried: "use",
             path: "stdout".into(),
             source,
-            do_this: "write to a file with -o FILE",
+            do_this: "write to a file with --output FILE",
         })?;
         Ok(Self::over(fd.into()))
     }
