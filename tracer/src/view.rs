@@ -5,8 +5,7 @@
 //! it still goes. [`model`] is everything on the screen, [`update`] changes it, `render` draws it: only
 //! `terminal` touches a terminal.
 
-pub mod course;
-pub mod failing;
+pub mod failures;
 pub mod filter;
 pub mod forecast;
 pub mod forecasts;
@@ -22,6 +21,7 @@ pub mod screen;
 pub mod source;
 pub mod terminal;
 pub mod theme;
+pub mod tuple_forecast;
 pub mod update;
 
 pub mod time_input;

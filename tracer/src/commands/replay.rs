@@ -12,7 +12,7 @@ use crate::{
     recording::Player,
     runtime::shutdown,
     view::{
-        failing::Failing,
+        failures::FailureRates,
         model::{Direction, Model, Replay},
         reading::Snapshot,
         screen,
@@ -33,7 +33,7 @@ pub fn run(config: &ReplayConfig) -> Result<(), Error> {
     shutdown::run(move |asked| {
         let mut source = Recorded::new(player, &config);
         let mut model = model(source.player.about().clone(), &config.show);
-        model.book = TupleHistory::of(TUPLES);
+        model.history = TupleHistory::of(TUPLES);
         if let Some(at) = &config.at {
             source.begin_at(&mut model, at)?;
         }
@@ -114,9 +114,9 @@ impl Recorded {
         // Not clamp(), which panics where the end is before the beginning.
         let ns = ns.min(end_ns).max(begin_ns);
         self.player.seek(ns)?;
-        model.book = TupleHistory::of(TUPLES);
+        model.history = TupleHistory::of(TUPLES);
         model.failures.clear();
-        model.failing = Failing::default();
+        model.failure_rates = FailureRates::default();
         self.played.clear();
         let mut newest = None;
         while let Some(reading) = self.read(model)? {
@@ -135,11 +135,11 @@ impl Recorded {
     /// Feeds the book with the next reading.
     fn read(&mut self, model: &mut Model) -> Result<Option<Snapshot>, Error> {
         let Some(mono_ns) = self.player.upcoming()? else { return Ok(None) };
-        model.book.begin(mono_ns);
-        let Some(reading) = self.player.next(&mut |look| model.book.look(look))? else {
+        model.history.begin(mono_ns);
+        let Some(reading) = self.player.next(&mut |sample| model.history.add(sample))? else {
             return Ok(None);
         };
-        model.book.end(&reading);
+        model.history.end(&reading);
         if *model.about != *self.player.about() {
             model.about = self.player.about().clone().into();
         }
@@ -158,7 +158,7 @@ impl Recorded {
     fn limits(&self, model: &Model) -> Vec<String> {
         let (failures, names) = self.player.left_out();
         let limits = [
-            (model.book.left_out(), "tuples left out"),
+            (model.history.left_out(), "tuples left out"),
             (failures, "failures left out"),
             (names, "lines without their names"),
         ];

@@ -5,7 +5,7 @@ mod groups;
 mod holders;
 mod holding;
 mod live;
-mod own;
+mod self_stats;
 
 use std::io::{self, IsTerminal};
 

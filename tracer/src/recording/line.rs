@@ -72,7 +72,7 @@ pub struct Totals {
     /// By [`Cause`].
     pub failed: [u64; Cause::COUNT],
     pub lost: Losses,
-    pub own: SelfStats,
+    pub self_stats: SelfStats,
 }
 
 #[derive(Deserialize)]
@@ -360,7 +360,7 @@ impl Totals {
         Ok(Self {
             failed: Cause::ALL.map(|cause| number(&format!("failed.{}", cause.name()))),
             lost,
-            own: SelfStats {
+            self_stats: SelfStats {
                 cpu_ns: number("process.cpu_ns"),
                 rss_kib: number("process.memory.rss_kib"),
                 seen: number("events.seen"),

@@ -238,7 +238,9 @@ impl Player {
                 }
             }
             Held::Degraded(now) => self.about.degraded = now,
-            Held::Stop(totals) => self.state.set(Totals { own: self.state.own, ..totals }),
+            Held::Stop(totals) => {
+                self.state.set(Totals { self_stats: self.state.self_stats, ..totals })
+            }
             Held::Tuple(_) | Held::Stats(_) => {}
         }
     }

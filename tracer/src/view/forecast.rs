@@ -89,15 +89,15 @@ pub fn eta_s(filling: &Filling<'_>) -> Option<f64> {
     let lasting = filling.reuse.map_or_else(|| lasting(filling.time_wait, filling.begun), |_| 1.0);
     let (closed, begun) = (closed + begun * (1.0 - lasting), begun * lasting);
     let free = u64::from(filling.capacity).saturating_sub(filling.in_use).saturating_add(reusable);
-    let back = back(filling, begun / seconds);
+    let returning = returning(filling, begun / seconds);
     let reach = seconds * REACH;
     // Reports the trend only if the trend without what can be chance fills up, too, if later.
-    let course = |less: f64| {
+    let time_to_full_less = |less: f64| {
         let growth = (opened - closed - less) / seconds;
-        course(number(free), growth, begun / seconds, &back)
+        time_to_full(number(free), growth, begun / seconds, &returning)
     };
-    course(chance).filter(|eta| *eta <= 2.0 * reach)?;
-    course(0.0).filter(|eta| *eta <= reach)
+    time_to_full_less(chance).filter(|eta| *eta <= 2.0 * reach)?;
+    time_to_full_less(0.0).filter(|eta| *eta <= reach)
 }
 
 /// Whether what the trend shows has come to an end: far less happened of late than it would make expect.
@@ -174,30 +174,30 @@ fn lasting(time_wait: u64, begun: Begun<'_>) -> f64 {
 }
 
 /// Ports that come back in each of the next seconds. `begun`: TIME_WAITs that begin a second.
-fn back(filling: &Filling<'_>, begun: f64) -> [f64; TIME_WAIT_S] {
-    let (mut back, unseen) = ends(filling.time_wait, filling.begun, filling.reuse.is_some());
-    back.iter_mut().zip(unseen).for_each(|(back, unseen)| *back += unseen);
-    let Some(Reusable { now, young, after_s }) = filling.reuse else { return back };
+fn returning(filling: &Filling<'_>, begun: f64) -> [f64; TIME_WAIT_S] {
+    let (mut returning, unseen) = ends(filling.time_wait, filling.begun, filling.reuse.is_some());
+    returning.iter_mut().zip(unseen).for_each(|(returning, unseen)| *returning += unseen);
+    let Some(Reusable { now, young, after_s }) = filling.reuse else { return returning };
     let (now, young) = (number(now), number(young));
     let after_s = after_s.max(1);
     let part = match filling.time_wait {
         0 => 1.0,
         all => ((now + young) / number(all)).min(1.0),
     };
-    for (second, back) in back.iter_mut().enumerate() {
+    for (second, returning) in returning.iter_mut().enumerate() {
         let taken_over =
             if second < after_s { young / number(after_s as u64) } else { begun * part };
-        *back = *back * (1.0 - part) + taken_over;
+        *returning = *returning * (1.0 - part) + taken_over;
     }
-    back
+    returning
 }
 
 /// When `free` ports are gone, `growth` a second being taken on balance, of which `begun` come back after that.
-fn course(free: f64, growth: f64, begun: f64, back: &[f64; TIME_WAIT_S]) -> Option<f64> {
+fn time_to_full(free: f64, growth: f64, begun: f64, returning: &[f64; TIME_WAIT_S]) -> Option<f64> {
     let mut left = free;
     let mut at = 0.0;
-    for back in back {
-        let change = growth - back;
+    for returning in returning {
+        let change = growth - returning;
         if change > 0.0 && change >= left {
             return Some(at + left / change);
         }

@@ -3,13 +3,13 @@
 use foldhash::HashMap;
 use tracer_common::{TupleCount, TupleKey};
 
-use super::course::{Course, Older};
+use super::tuple_forecast::{Older, TupleForecast};
 use crate::{host::capacity::Holds, ledger::stats::Forecast};
 
 /// All tuples that hold ports, or did something in the last minute.
 #[derive(Debug, Default)]
 pub struct Forecasts {
-    courses: HashMap<TupleKey, Course>,
+    tuples: HashMap<TupleKey, TupleForecast>,
     readings: u64,
     before_ms: u32,
     now_ms: u32,
@@ -34,25 +34,25 @@ impl Forecasts {
         let (before_ms, now_ms) = (self.before_ms, self.now_ms);
         let known = self.readings > 1;
         // It was removed and came back: from 0 again.
-        let anew = before
+        let restarted = before
             .is_some_and(|before| count.opened < before.opened || count.released < before.released);
-        if anew {
-            self.courses.insert(*key, Course::new(Some(before_ms)));
+        if restarted {
+            self.tuples.insert(*key, TupleForecast::new(Some(before_ms)));
         }
-        let course = self.courses.entry(*key).or_insert_with(|| match before {
-            Some(before) if known => Course::after(before, before_ms),
-            _ => Course::new(known.then_some(before_ms)),
+        let tuple = self.tuples.entry(*key).or_insert_with(|| match before {
+            Some(before) if known => TupleForecast::after(before, before_ms),
+            _ => TupleForecast::new(known.then_some(before_ms)),
         });
-        course.read(count, holds, now_ms, older);
+        tuple.add_reading(count, holds, now_ms, older);
         Forecast {
-            eta_s: course.eta_s(now_ms),
-            reusable: course.reusable(now_ms).map(|reuse| reuse.now),
+            eta_s: tuple.eta_s(now_ms),
+            reusable: tuple.reusable(now_ms).map(|reuse| reuse.now),
         }
     }
 
     /// TIME_WAITs of a tuple of this reading that end in each of the next seconds, without the zeros at the end.
     pub fn ending(&self, key: &TupleKey) -> Vec<u32> {
-        let mut ends = self.courses.get(key).map(|it| it.ending(self.now_ms)).unwrap_or_default();
+        let mut ends = self.tuples.get(key).map(|it| it.ending(self.now_ms)).unwrap_or_default();
         let zeros = ends.iter().rev().take_while(|count| **count == 0).count();
         ends.truncate(ends.len() - zeros);
         ends
@@ -61,7 +61,7 @@ impl Forecasts {
     /// The reading is complete.
     pub fn end(&mut self) {
         let now_ms = self.now_ms;
-        self.courses.retain(|_, course| course.at_ms() == now_ms && !course.is_idle());
+        self.tuples.retain(|_, tuple| tuple.at_ms() == now_ms && !tuple.is_idle());
     }
 }
 
@@ -120,7 +120,7 @@ mod tests {
         for _ in 0..100 {
             run.next(&idle);
         }
-        assert!(run.forecasts.courses.is_empty());
+        assert!(run.forecasts.tuples.is_empty());
         for second in 1..30_u32 {
             let now = TupleCount { released: 5000, ..count(5000 + 10 * u64::from(second)) };
             let eta = run.next(&now).eta_s;

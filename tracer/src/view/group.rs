@@ -111,8 +111,8 @@ fn join(group: &mut Row, row: &Row) {
         (Some(one), Some(other)) => Some(one.saturating_add(other)),
         _ => None,
     };
-    group.saturation = worst(group.saturation, row.saturation, f64::max);
-    group.eta_s = worst(group.eta_s, row.eta_s, f64::min);
+    group.saturation = combine(group.saturation, row.saturation, f64::max);
+    group.eta_s = combine(group.eta_s, row.eta_s, f64::min);
     group.search_p99 = group.search_p99.max(row.search_p99);
     group.rates = match (group.rates, row.rates) {
         (Some(one), Some(other)) => Some(Rates {
@@ -133,7 +133,7 @@ fn join(group: &mut Row, row: &Row) {
     if group.called != row.called {
         // Threads of one process are many.
         let same = group.called.shown() == row.called.shown();
-        let name = if same { group.called.shown() } else { several() };
+        let name = if same { group.called.shown() } else { several_comms() };
         group.called = Called { name, ..Called::default() };
     }
     if group.pid != row.pid {
@@ -149,11 +149,11 @@ fn join(group: &mut Row, row: &Row) {
 }
 
 /// A comm for rows that have different ones.
-fn several() -> [u8; 16] {
+fn several_comms() -> [u8; 16] {
     *b"*\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
 }
 
-fn worst(one: Option<f64>, other: Option<f64>, pick: fn(f64, f64) -> f64) -> Option<f64> {
+fn combine(one: Option<f64>, other: Option<f64>, pick: fn(f64, f64) -> f64) -> Option<f64> {
     match (one, other) {
         (Some(one), Some(other)) => Some(pick(one, other)),
         (one, other) => one.or(other),

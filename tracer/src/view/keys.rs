@@ -82,43 +82,43 @@ use Action::{
 };
 use KeyCode::{BackTab, Char, Down, End, Enter, Esc, F, Home, PageDown, PageUp, Tab, Up};
 
-const LOOK: &str = "View";
-const CHOOSE: &str = "Select";
+const VIEW: &str = "View";
+const SELECT: &str = "Select";
 const TIME: &str = "Time";
 
 /// Every key of the lists and of a tuple's detail.
 const TABLE: &[Binding] = &[
-    key(&[Char('q')], Close, LOOK, "q", "close what is open, then quit"),
-    key(&[Char('?'), Char('h'), F(1)], Help, LOOK, "? h", "this help"),
-    key(&[Enter], Open, LOOK, "Enter", "details of the selected row"),
-    key(&[Esc], Back, LOOK, "Esc", "back; remove the filter"),
+    key(&[Char('q')], Close, VIEW, "q", "close what is open, then quit"),
+    key(&[Char('?'), Char('h'), F(1)], Help, VIEW, "? h", "this help"),
+    key(&[Enter], Open, VIEW, "Enter", "details of the selected row"),
+    key(&[Esc], Back, VIEW, "Esc", "back; remove the filter"),
     key(
         &[Char('1')],
         Show(View::Tuples),
-        LOOK,
+        VIEW,
         "1 … 5",
         "tuples, processes, sources, failures, self",
     ),
-    key(&[Char('2')], Show(View::Processes), LOOK, "", ""),
-    key(&[Char('3')], Show(View::Sources), LOOK, "", ""),
-    key(&[Char('4')], Show(View::Failures), LOOK, "", ""),
-    key(&[Char('5')], Show(View::SelfStats), LOOK, "", ""),
-    key(&[Tab], NextView, LOOK, "Tab", "next view"),
-    key(&[BackTab], PreviousView, LOOK, "", ""),
-    only(Scope::Live, key(&[Down, Char('j')], Move(1), CHOOSE, "↑ ↓ j k", "select a row")),
-    only(Scope::Replay, key(&[Down], Move(1), CHOOSE, "↑ ↓", "select a row")),
-    key(&[Up, Char('k')], Move(-1), CHOOSE, "", ""),
-    key(&[PageDown], Page(1), CHOOSE, "PgUp PgDn", "one screen down or up"),
-    key(&[PageUp], Page(-1), CHOOSE, "", ""),
-    key(&[Home, Char('g')], First, CHOOSE, "Home End", "first or last row"),
-    key(&[End, Char('G')], Last, CHOOSE, "", ""),
-    key(&[Char('s'), F(6)], Sort, CHOOSE, "s", "sort by another column"),
-    key(&[Char('S')], Reverse, CHOOSE, "S", "reverse the order"),
-    key(&[Char('/'), Char('f')], Filter, CHOOSE, "/", "filter: nginx dst:10.0.0.0/8 sat>45 !word"),
+    key(&[Char('2')], Show(View::Processes), VIEW, "", ""),
+    key(&[Char('3')], Show(View::Sources), VIEW, "", ""),
+    key(&[Char('4')], Show(View::Failures), VIEW, "", ""),
+    key(&[Char('5')], Show(View::SelfStats), VIEW, "", ""),
+    key(&[Tab], NextView, VIEW, "Tab", "next view"),
+    key(&[BackTab], PreviousView, VIEW, "", ""),
+    only(Scope::Live, key(&[Down, Char('j')], Move(1), SELECT, "↑ ↓ j k", "select a row")),
+    only(Scope::Replay, key(&[Down], Move(1), SELECT, "↑ ↓", "select a row")),
+    key(&[Up, Char('k')], Move(-1), SELECT, "", ""),
+    key(&[PageDown], Page(1), SELECT, "PgUp PgDn", "one screen down or up"),
+    key(&[PageUp], Page(-1), SELECT, "", ""),
+    key(&[Home, Char('g')], First, SELECT, "Home End", "first or last row"),
+    key(&[End, Char('G')], Last, SELECT, "", ""),
+    key(&[Char('s'), F(6)], Sort, SELECT, "s", "sort by another column"),
+    key(&[Char('S')], Reverse, SELECT, "S", "reverse the order"),
+    key(&[Char('/'), Char('f')], Filter, SELECT, "/", "filter: nginx dst:10.0.0.0/8 sat>45 !word"),
     key(
         &[Char('a')],
         Group,
-        CHOOSE,
+        SELECT,
         "a",
         "group by tuple, destination, source, process, container",
     ),

@@ -15,7 +15,7 @@ pub struct Areas {
 }
 
 /// From this height on, the header has room for the course of the last minutes.
-pub const COURSE: u16 = 20;
+pub const SPARKLINES: u16 = 20;
 /// From this height on, the course is three lines high.
 pub const TALL: u16 = 40;
 
@@ -47,8 +47,8 @@ fn header(height: u16) -> u16 {
         0 => 0,
         1..8 => 1,
         8..12 => 2,
-        12..COURSE => 4,
-        COURSE..TALL => 5,
+        12..SPARKLINES => 4,
+        SPARKLINES..TALL => 5,
         TALL.. => 7,
     }
 }

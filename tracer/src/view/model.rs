@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 use tracer_common::TupleKey;
 
 use super::{
-    failing::{Failing, Failures},
+    failures::{FailureGroup, FailureRates},
     filter::Filter,
     group::GroupBy,
     input::Input,
@@ -72,7 +72,7 @@ pub enum Mode {
     /// Typing a filter, and why what was typed is none.
     Filter { input: Input, error: Option<String> },
     /// Typing a time to go to (replay).
-    Jump { input: Input, error: Option<String>, way: Direction },
+    Jump { input: Input, error: Option<String>, direction: Direction },
     /// The keys. `back`: what was shown before.
     Help { scroll: usize, back: Box<Self> },
 }
@@ -133,21 +133,21 @@ pub struct Wants {
     /// The ports that bind() and listen() took.
     pub blocked: bool,
     /// What the tracer itself costs, in full.
-    pub own: bool,
+    pub self_stats: bool,
 }
 
 #[derive(Debug)]
 pub struct Model {
     // What is known.
     pub about: Arc<About>,
-    pub book: TupleHistory,
+    pub history: TupleHistory,
     /// The newest reading that was taken in.
     pub reading: Snapshot,
     /// CPU time of the tracer between the last two readings, as a share of a core.
     pub cpu_share: Option<f64>,
     /// Newest last.
-    pub failures: VecDeque<Failures>,
-    pub failing: Failing,
+    pub failures: VecDeque<FailureGroup>,
+    pub failure_rates: FailureRates,
     // What was asked for.
     pub view: View,
     pub mode: Mode,
@@ -183,11 +183,11 @@ impl Model {
         let ports = Sort { by: Column::Ports, reverse: false };
         Self {
             about: Arc::new(about),
-            book: TupleHistory::default(),
+            history: TupleHistory::default(),
             reading: Snapshot::default(),
             cpu_share: None,
             failures: VecDeque::new(),
-            failing: Failing::default(),
+            failure_rates: FailureRates::default(),
             view: View::default(),
             mode: Mode::default(),
             by: GroupBy::default(),
@@ -228,7 +228,7 @@ impl Model {
         match (self.detailed(), self.view) {
             (Some(key), _) => Wants { holders: Some(Some(key)), blocked: true, ..Wants::default() },
             (None, View::Processes) => Wants { holders: Some(None), ..Wants::default() },
-            (None, view) => Wants { own: view == View::SelfStats, ..Wants::default() },
+            (None, view) => Wants { self_stats: view == View::SelfStats, ..Wants::default() },
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tracer_common::{Cause, TupleCount, TupleKey};
 
-use super::course::Older;
+use super::tuple_forecast::Older;
 use crate::{
     host::{
         capacity::{Limits, TakenOver},
@@ -81,7 +81,7 @@ pub struct Snapshot {
     pub holders: Option<Vec<Holder>>,
     /// What is being spread, by rule.
     pub pools: Vec<Pool>,
-    pub own: SelfStats,
+    pub self_stats: SelfStats,
 }
 
 /// Which call failed.
@@ -138,15 +138,15 @@ pub struct Blocked {
 
 /// Who has the sockets of ports open.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
-pub enum Held {
+pub enum HolderKind {
     #[default]
     Process,
     /// They are in TIME_WAIT, which no process has open.
     TimeWait,
     /// They were opened since processes were looked at.
-    New,
+    JustOpened,
     /// No process: they were closed, and their data waits to be sent.
-    Nobody,
+    NoProcess,
     Unknown,
     /// Processes with fewer ports than thousands of others have, together.
     Others,
@@ -166,7 +166,7 @@ pub struct Opener {
 /// Ports that a process has open.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Holder {
-    pub held: Held,
+    pub kind: HolderKind,
     /// The process, where it is one; else 0.
     pub pid: u32,
     pub comm: [u8; 16],

@@ -6,8 +6,8 @@ mod grid;
 mod header;
 mod help;
 mod overlay;
-mod own;
 mod plot;
+mod self_stats;
 mod status;
 mod table;
 mod tabs;
@@ -51,7 +51,7 @@ fn body(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer) {
     match model.view {
         View::Tuples | View::Processes | View::Sources => table::draw(model, theme, area, buffer),
         View::Failures => failures::draw(model, theme, area, buffer),
-        View::SelfStats => own::draw(model, theme, area, buffer),
+        View::SelfStats => self_stats::draw(model, theme, area, buffer),
     }
     if let Mode::Sort(at) = model.mode {
         overlay::sort(model, at, theme, area, buffer);
@@ -66,7 +66,7 @@ pub fn lines(model: &Model) -> usize {
         (Mode::Help { .. }, _) => help::lines(model, width, theme).len(),
         (Mode::Detail(key), _) => detail::lines(model, key, width, theme).len(),
         (_, View::Failures) => model.failures.len() + 1,
-        (_, View::SelfStats) => own::lines(model, width, theme).len(),
+        (_, View::SelfStats) => self_stats::lines(model, width, theme).len(),
         _ => 0,
     }
 }

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// How often the source is looked after, and requests to end are seen.
-const LOOK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// Rows that a turn of the mouse wheel moves.
 const WHEEL: isize = 3;
 /// Keys that are taken in before the screen is drawn: a held key must not run ahead of it for long.
@@ -32,18 +32,18 @@ pub fn run(
     source: &mut dyn Source,
     mut model: Model,
     count: Option<u64>,
-    asked: &StopSignals,
+    signals: &StopSignals,
 ) -> Result<(), Error> {
     let cannot = |error: io::Error| Error::Failure(format!("cannot use the terminal: {error}"));
     let held = log::hold();
     let mut screen = Screen::take().map_err(cannot)?;
-    let result = show(source, &mut model, (count, asked), &mut screen);
+    let result = show(source, &mut model, (count, signals), &mut screen);
     drop(screen);
     drop(held);
     match result {
         Ok(()) => Ok(()),
         // Whoever looked at it is gone.
-        Err(Ended::Terminal(error)) if is_gone(&error) || asked.stop() => Ok(()),
+        Err(Ended::Terminal(error)) if is_gone(&error) || signals.stop() => Ok(()),
         Err(Ended::Terminal(error)) => Err(cannot(error)),
         Err(Ended::Source(error)) => Err(error),
     }
@@ -74,14 +74,14 @@ fn is_gone(error: &io::Error) -> bool {
 fn show(
     source: &mut dyn Source,
     model: &mut Model,
-    (count, asked): (Option<u64>, &StopSignals),
+    (count, signals): (Option<u64>, &StopSignals),
     screen: &mut Screen,
 ) -> Result<(), Ended> {
     let size = screen.0.size()?;
     model.size = Size { width: size.width, height: size.height };
     model.replay = source.replay(model);
     let keys = Keys::open()?;
-    asked.end_with_terminal();
+    signals.end_with_terminal();
     let mut draw = advance(source, model)?;
     let mut readings = 1;
     loop {
@@ -89,13 +89,13 @@ fn show(
             screen.0.draw(|frame| render::draw(model, frame))?;
         }
         draw = false;
-        if asked.stop() {
+        if signals.stop() {
             return Ok(());
         }
-        keys.wait(source.due(model).map_or(LOOK, |due| due.min(LOOK)))?;
-        asked.writing(true);
+        keys.wait(source.due(model).map_or(POLL_INTERVAL, |due| due.min(POLL_INTERVAL)))?;
+        signals.writing(true);
         let next = pressed(source, model)?;
-        asked.writing(false);
+        signals.writing(false);
         match next {
             Next::Leave => return Ok(()),
             Next::Draw => draw = true,
@@ -103,7 +103,7 @@ fn show(
         }
         source.idle();
         for line in log::held() {
-            update(model, Message::Say(line));
+            update(model, Message::Notice(line));
             draw = true;
         }
         if source.due(model).is_some_and(|due| due.is_zero()) {

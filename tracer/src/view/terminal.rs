@@ -80,7 +80,7 @@ impl Screen {
         HOOK.call_once(|| {
             let before = panic::take_hook();
             panic::set_hook(Box::new(move |info| {
-                give_back();
+                restore();
                 before(info);
             }));
         });
@@ -92,7 +92,7 @@ impl Screen {
         match taken {
             Ok(terminal) => Ok(Self(ManuallyDrop::new(terminal))),
             Err(error) => {
-                give_back();
+                restore();
                 Err(error)
             }
         }
@@ -101,12 +101,12 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        give_back();
+        restore();
     }
 }
 
 /// The terminal as it was. Nothing happens where it was not taken, or given back already.
-fn give_back() {
+fn restore() {
     if !TAKEN.swap(false, SeqCst) {
         return;
     }

@@ -22,13 +22,13 @@ const EXPECTED: &str = "expected a time of day (03:34:48), a date and time \
 ///
 /// # Errors
 /// Text that is no time.
-pub fn parse(text: &str, base: &Base, way: Direction) -> Result<u64, String> {
+pub fn parse(text: &str, base: &Base, direction: Direction) -> Result<u64, String> {
     let text = text.trim();
     if let Some(ns) = duration(text) {
-        let (back, ns) = match (text.as_bytes().first(), way) {
+        let (back, ns) = match (text.as_bytes().first(), direction) {
             (Some(b'-'), _) => (true, ns),
             (Some(b'+'), _) => (false, ns),
-            (_, way) => (way == Direction::Back, ns),
+            (_, direction) => (direction == Direction::Back, ns),
         };
         let there = if back { base.now_ns.checked_sub(ns) } else { base.now_ns.checked_add(ns) };
         return there.ok_or_else(|| EXPECTED.to_owned());
@@ -109,8 +109,8 @@ mod tests {
         Base { now_ns: begin_ns + HOUR, begin_ns, end_ns: begin_ns + 6 * HOUR, zone }
     }
 
-    fn hours(text: &str, way: Direction) -> f64 {
-        (parse(text, &base(), way).unwrap() as f64 - base().begin_ns as f64) / HOUR as f64
+    fn hours(text: &str, direction: Direction) -> f64 {
+        (parse(text, &base(), direction).unwrap() as f64 - base().begin_ns as f64) / HOUR as f64
     }
 
     #[test]

@@ -102,27 +102,27 @@ pub struct Detail {
 
 /// What is wrong with a tuple now; what hurts more comes later.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub enum Hurts {
+pub enum Problem {
     #[default]
-    No,
+    None,
     /// It is full in so many seconds.
-    Fills(f64),
+    FillsUp(f64),
     /// No port is left.
     Full,
     /// So many calls a second failed of late, none of them for lack of ports.
-    Fails(f64),
+    CallsFail(f64),
     /// So many failed, and some for lack of ports.
-    FailsForPorts(f64),
+    PortsExhausted(f64),
 }
 
-impl Hurts {
+impl Problem {
     fn order(&self, other: &Self) -> Ordering {
-        let rank = |hurts: &Self| match *hurts {
-            Self::No => (0, 0.0),
-            Self::Fills(eta) => (1, -eta),
+        let rank = |problem: &Self| match *problem {
+            Self::None => (0, 0.0),
+            Self::FillsUp(eta) => (1, -eta),
             Self::Full => (2, 0.0),
-            Self::Fails(rate) => (3, rate),
-            Self::FailsForPorts(rate) => (4, rate),
+            Self::CallsFail(rate) => (3, rate),
+            Self::PortsExhausted(rate) => (4, rate),
         };
         let ((one, more), (other, less)) = (rank(self), rank(other));
         one.cmp(&other).then_with(|| f64::total_cmp(&more, &less))
@@ -133,7 +133,7 @@ impl Hurts {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Worst {
     pub row: Row,
-    pub hurts: Hurts,
+    pub problem: Problem,
     /// How many others hurt, too.
     pub others: usize,
 }
@@ -183,20 +183,20 @@ impl TupleHistory {
     }
 
     /// A tuple of the reading; each one once.
-    pub fn look(&mut self, look: &TupleSample<'_>) {
-        let place = self.place(&look.key);
+    pub fn add(&mut self, sample: &TupleSample<'_>) {
+        let place = self.place(&sample.key);
         let (now_ms, reading) = (self.now_ms, self.reading);
         // What is taken at an address is taken by tuples, too.
-        let counted = |opened| if look.key.is_of_bind() { 0 } else { opened };
+        let counted = |opened| if sample.key.is_of_bind() { 0 } else { opened };
         if let Some(track) = place.and_then(|place| self.tracks.get_mut(place)) {
-            self.opened = self.opened.saturating_add(counted(track.look(look, now_ms, reading)));
+            self.opened = self.opened.saturating_add(counted(track.add(sample, now_ms, reading)));
         } else {
             // What a tuple that was not there before has counted, it has counted since then, unless it was
             // left out before.
             let known = reading > 1 && !self.ever_left_out;
             let since = known.then_some(self.before_ms);
-            let mut track = Track::new(look.key, since);
-            let opened = counted(track.look(look, now_ms, reading));
+            let mut track = Track::new(sample.key, since);
+            let opened = counted(track.add(sample, now_ms, reading));
             self.opened = self.opened.saturating_add(if since.is_some() { opened } else { 0 });
             self.enter(track);
         }
@@ -276,12 +276,17 @@ impl TupleHistory {
     pub fn worst(&self, window: Window) -> Option<Worst> {
         let now_ms = self.now_ms;
         let alive = self.tracks.iter().filter(|track| track.is_alive(now_ms));
-        let hurts = alive.map(|track| (track.hurts(now_ms), track));
-        let mut hurting = 0_usize;
-        let counted = hurts.inspect(|(hurts, _)| hurting += usize::from(*hurts != Hurts::No));
-        let (hurts, worst) = counted
+        let problem = alive.map(|track| (track.problem(now_ms), track));
+        let mut with_problem = 0_usize;
+        let counted =
+            problem.inspect(|(problem, _)| with_problem += usize::from(*problem != Problem::None));
+        let (problem, worst) = counted
             .max_by(|(one, a), (other, b)| one.order(other).then_with(|| b.order_by_share(a)))?;
-        Some(Worst { row: worst.row(window, now_ms), hurts, others: hurting.saturating_sub(1) })
+        Some(Worst {
+            row: worst.row(window, now_ms),
+            problem,
+            others: with_problem.saturating_sub(1),
+        })
     }
 
     /// How many [`Self::rows`] there are.

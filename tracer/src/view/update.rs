@@ -28,7 +28,7 @@ pub enum Message {
     /// The state of the recording that is being played.
     Replay(Replay),
     /// Something to be said.
-    Say(String),
+    Notice(String),
 }
 
 /// What the caller has to do next.
@@ -71,15 +71,15 @@ pub fn update(model: &mut Model, message: Message) -> Effect {
         }
         Message::Read(reading) => read(model, *reading),
         Message::Replay(replay) => model.replay = Some(replay),
-        Message::Say(text) => model.message = Some(text),
+        Message::Notice(text) => model.message = Some(text),
     }
     Effect::Draw
 }
 
 fn read(model: &mut Model, reading: Snapshot) {
     for failure in &reading.failures {
-        model.failing.add(failure);
-        super::failing::remember(&mut model.failures, failure);
+        model.failure_rates.add(failure);
+        super::failures::remember(&mut model.failures, failure);
     }
     model.cpu_share = cpu_share(&model.reading, &reading);
     model.reading = reading;
@@ -88,14 +88,18 @@ fn read(model: &mut Model, reading: Snapshot) {
     let shown: Vec<_> = model.list.rows.iter().map(|row| row.key).chain(model.detailed()).collect();
     if model.by == GroupBy::Tuple && model.view == View::Tuples {
         for key in &shown {
-            model.book.watch(key);
+            model.history.watch(key);
         }
     }
 }
 
 /// `None`: a reading is missing, or another process made it.
 fn cpu_share(before: &Snapshot, now: &Snapshot) -> Option<f64> {
-    let cpu = now.own.cpu_ns.checked_sub(before.own.cpu_ns).filter(|_| before.own.cpu_ns > 0)?;
+    let cpu = now
+        .self_stats
+        .cpu_ns
+        .checked_sub(before.self_stats.cpu_ns)
+        .filter(|_| before.self_stats.cpu_ns > 0)?;
     let time = now.mono_ns.checked_sub(before.mono_ns).filter(|time| *time > 0)?;
     let seconds = |ns| std::time::Duration::from_nanos(ns).as_secs_f64();
     Some(seconds(cpu) / seconds(time))
@@ -162,12 +166,12 @@ fn act(model: &mut Model, action: Action) -> Effect {
             refresh(model);
         }
         Action::Pause => return pause(model),
-        Action::Step(way) => {
+        Action::Step(direction) => {
             model.paused = true;
-            return Effect::Play(Play::Step(way));
+            return Effect::Play(Play::Step(direction));
         }
-        Action::Jump(way) => {
-            model.mode = Mode::Jump { input: Input::default(), error: None, way };
+        Action::Jump(direction) => {
+            model.mode = Mode::Jump { input: Input::default(), error: None, direction };
         }
         Action::Faster => return speed(model, 2.0),
         Action::Slower => return speed(model, 0.5),
@@ -226,7 +230,7 @@ fn open(model: &mut Model) {
         View::Failures | View::SelfStats => return,
     };
     if by == GroupBy::Tuple {
-        model.book.watch(&row.key);
+        model.history.watch(&row.key);
         // Those that are known are of something else.
         model.reading.holders = None;
         model.mode = Mode::Detail(row.key);

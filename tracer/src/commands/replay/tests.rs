@@ -216,11 +216,11 @@ fn a_wall_clock_that_steps_back_or_far_ahead_is_no_panic() {
 #[test]
 fn tuples_beyond_the_limit_are_said_and_those_with_ports_come_first() {
     let of = |number: u32| TupleKey { netns: number, ..key(1) };
-    let reading = |book: &mut TupleHistory, tuples: &[(u32, u64)]| {
-        book.begin(S);
+    let reading = |history: &mut TupleHistory, tuples: &[(u32, u64)]| {
+        history.begin(S);
         for (number, in_use) in tuples {
             let count = TupleCount { opened: *in_use, ..TupleCount::default() };
-            book.look(&crate::view::reading::TupleSample {
+            history.add(&crate::view::reading::TupleSample {
                 key: of(*number),
                 count: &count,
                 has_states: true,
@@ -235,18 +235,18 @@ fn tuples_beyond_the_limit_are_said_and_those_with_ports_come_first() {
                 netns_name: None,
             });
         }
-        book.end(&Snapshot::default());
+        history.end(&Snapshot::default());
     };
-    let mut book = TupleHistory::of(3);
-    reading(&mut book, &[(1, 0), (2, 0), (3, 5), (4, 0)]);
-    assert_eq!(book.left_out(), 1);
+    let mut history = TupleHistory::of(3);
+    reading(&mut history, &[(1, 0), (2, 0), (3, 5), (4, 0)]);
+    assert_eq!(history.left_out(), 1);
     // 1 and 2 hold nothing, and are not in this reading.
-    reading(&mut book, &[(3, 5), (5, 7), (6, 8), (7, 9)]);
-    assert_eq!(book.left_out(), 1);
+    reading(&mut history, &[(3, 5), (5, 7), (6, 8), (7, 9)]);
+    assert_eq!(history.left_out(), 1);
     let mut held: Vec<_> =
-        book.rows(crate::view::tuple_history::Window::Second).map(|row| row.key.netns).collect();
+        history.rows(crate::view::tuple_history::Window::Second).map(|row| row.key.netns).collect();
     held.sort_unstable();
     assert_eq!(held, [3, 5, 6]);
-    reading(&mut book, &[(3, 5)]);
-    assert_eq!(book.left_out(), 0);
+    reading(&mut history, &[(3, 5)]);
+    assert_eq!(history.left_out(), 0);
 }

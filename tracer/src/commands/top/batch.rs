@@ -95,13 +95,13 @@ impl<'a> Batch<'a> {
     fn print(&mut self, model: &mut Model, reading: Snapshot) -> Result<bool, Error> {
         update(model, Message::Read(Box::new(reading)));
         let mut top = Top::new(self.show.table.sort, self.show.table.limit);
-        for row in model.book.rows(Window::Second).filter(|row| model.filter.matches(row)) {
+        for row in model.history.rows(Window::Second).filter(|row| model.filter.matches(row)) {
             top.add(row);
         }
         let first = self.printed == 0;
         let of = &model.reading;
         let lost = of.lost.iter().map(|(reason, count)| (reason.as_str(), *count)).collect();
-        let of = table::Reading { ns: of.wall_ns, drift: of.own.drift, lost };
+        let of = table::Reading { ns: of.wall_ns, drift: of.self_stats.drift, lost };
         let table = table::render(&top.sorted(), self.show.table.format, &of, first)
             .map_err(|error| Error::Failure(format!("cannot format the table: {error}")))?;
         let mut out = Vec::with_capacity(table.len() + 200);
@@ -124,7 +124,7 @@ impl<'a> Batch<'a> {
 fn summary(model: &Model) -> String {
     let time = time_input::zoned(model.reading.wall_ns, &model.zone);
     let time = time.map_or_else(|_| "-".to_owned(), |time| time.strftime("%F %T").to_string());
-    let rates = model.book.host().rates(Window::Second).unwrap_or_default();
+    let rates = model.history.host().rates(Window::Second).unwrap_or_default();
     let about = &model.about;
     let mut line = format!(
         "{time} {}  {:.1} connects/s  {:.1} {}failures/s",
@@ -141,7 +141,7 @@ fn summary(model: &Model) -> String {
     let lost = model.reading.lost.iter().fold(0_u64, |sum, (_, count)| sum.saturating_add(*count));
     _ = writeln!(line, "  lost {lost}  {}", text::line(&about.backend));
     if !about.filter.is_empty() {
-        let rows = model.book.count();
+        let rows = model.history.count();
         let all = rows + model.reading.outside;
         _ = writeln!(line, "{rows} of {all} rows: {}", text::line(&about.filter));
     }

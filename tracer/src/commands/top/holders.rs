@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet, btree_map::Entry};
 use super::holding::HeldBy;
 use crate::{
     host::process::Called,
-    view::reading::{Held, Holder, Opener},
+    view::reading::{Holder, HolderKind, Opener},
 };
 
 /// Ports of one caller that the same has open.
@@ -31,33 +31,33 @@ type Merged = (Called, Holder, HashSet<u64>);
 /// `by_opener`: and for each process that opened them. Otherwise a port in TIME_WAIT, and one that was opened just now, is
 /// with who opened it.
 pub(super) fn merged(parts: impl Iterator<Item = Part>, by_opener: bool) -> Vec<Holder> {
-    let mut by: BTreeMap<(Held, u32, u32, bool), Merged> = BTreeMap::new();
+    let mut by: BTreeMap<(HolderKind, u32, u32, bool), Merged> = BTreeMap::new();
     for part in parts {
         let (opener_pid, called) = part.opener.unwrap_or_default();
-        let (held, pid, name) = match part.held_by {
+        let (kind, pid, name) = match part.held_by {
             // Its leader's name, as for the others.
             HeldBy::Process(owner) if owner.pid == opener_pid && !part.ended => {
-                (Held::Process, owner.pid, None)
+                (HolderKind::Process, owner.pid, None)
             }
-            HeldBy::Process(owner) => (Held::Process, owner.pid, Some(owner.comm)),
-            HeldBy::TimeWait if by_opener || opener_pid == 0 => (Held::TimeWait, 0, None),
-            HeldBy::New if by_opener || opener_pid == 0 => (Held::New, 0, None),
-            HeldBy::TimeWait | HeldBy::New => (Held::Process, opener_pid, None),
-            HeldBy::Others => (Held::Others, 0, None),
-            HeldBy::Nobody => (Held::Nobody, 0, None),
-            HeldBy::Unknown => (Held::Unknown, 0, None),
+            HeldBy::Process(owner) => (HolderKind::Process, owner.pid, Some(owner.comm)),
+            HeldBy::TimeWait if by_opener || opener_pid == 0 => (HolderKind::TimeWait, 0, None),
+            HeldBy::New if by_opener || opener_pid == 0 => (HolderKind::JustOpened, 0, None),
+            HeldBy::TimeWait | HeldBy::New => (HolderKind::Process, opener_pid, None),
+            HeldBy::Others => (HolderKind::Others, 0, None),
+            HeldBy::Nobody => (HolderKind::NoProcess, 0, None),
+            HeldBy::Unknown => (HolderKind::Unknown, 0, None),
         };
-        let own = held == Held::Process && pid == opener_pid && name.is_none();
+        let own = kind == HolderKind::Process && pid == opener_pid && name.is_none();
         // What a process left that has ended is not its successor's.
         let of_ended = part.ended && if by_opener { opener_pid != 0 } else { own };
-        let name = match (name, held) {
+        let name = match (name, kind) {
             (Some(name), _) => Called { name, ..Called::default() },
-            (None, Held::Process) => called,
+            (None, HolderKind::Process) => called,
             (None, _) => Called::default(),
         };
         let opener = Opener { pid: opener_pid, comm: called.shown(), ended: part.ended };
         let holder = Holder {
-            held,
+            kind,
             pid,
             comm: [0; 16],
             opener: if by_opener { opener } else { Opener::default() },
@@ -66,7 +66,7 @@ pub(super) fn merged(parts: impl Iterator<Item = Part>, by_opener: bool) -> Vec<
             time_wait: part.time_wait,
             tuples: 0,
         };
-        match by.entry((held, pid, if by_opener { opener_pid } else { 0 }, of_ended)) {
+        match by.entry((kind, pid, if by_opener { opener_pid } else { 0 }, of_ended)) {
             Entry::Vacant(new) => _ = new.insert((name, holder, part.tuples)),
             Entry::Occupied(mut known) => {
                 let (known, sum, tuples) = known.get_mut();
@@ -157,23 +157,23 @@ mod tests {
         let parts = parts.map(|part| Part { ended: part.opener.is_some(), ..part });
         let rows = merged(parts.clone().into_iter(), true);
         let told: Vec<_> =
-            rows.iter().map(|it| (it.held, it.comm, it.opener.pid, it.opener.ended)).collect();
+            rows.iter().map(|it| (it.kind, it.comm, it.opener.pid, it.opener.ended)).collect();
         let none = [0; 16];
         let right = [
-            (Held::Process, name("sleep"), 0, false),
-            (Held::Process, name("sleep"), 7, true),
-            (Held::TimeWait, none, 7, true),
-            (Held::Nobody, none, 7, true),
-            (Held::Unknown, none, 7, true),
+            (HolderKind::Process, name("sleep"), 0, false),
+            (HolderKind::Process, name("sleep"), 7, true),
+            (HolderKind::TimeWait, none, 7, true),
+            (HolderKind::NoProcess, none, 7, true),
+            (HolderKind::Unknown, none, 7, true),
         ];
         assert_eq!(told, right);
         let rows = merged(parts.into_iter(), false);
-        let told: Vec<_> = rows.iter().map(|it| (it.held, it.pid, it.ports)).collect();
+        let told: Vec<_> = rows.iter().map(|it| (it.kind, it.pid, it.ports)).collect();
         let right = [
-            (Held::Process, 7, 10),
-            (Held::Process, 9, 20),
-            (Held::Nobody, 0, 10),
-            (Held::Unknown, 0, 10),
+            (HolderKind::Process, 7, 10),
+            (HolderKind::Process, 9, 20),
+            (HolderKind::NoProcess, 0, 10),
+            (HolderKind::Unknown, 0, 10),
         ];
         assert_eq!(told, right);
     }
@@ -195,14 +195,14 @@ mod tests {
         let rows = merged(parts.into_iter(), true);
         let told: Vec<_> = rows
             .iter()
-            .map(|it| (it.held, it.comm, it.opener.comm, it.opener.ended, it.ports))
+            .map(|it| (it.kind, it.comm, it.opener.comm, it.opener.ended, it.ports))
             .collect();
         let (new, old, none) = (name("new"), name("old"), [0; 16]);
         let right = [
-            (Held::Process, new, new, false, 10),
-            (Held::Process, new, old, true, 10),
-            (Held::TimeWait, none, new, false, 10),
-            (Held::TimeWait, none, old, true, 10),
+            (HolderKind::Process, new, new, false, 10),
+            (HolderKind::Process, new, old, true, 10),
+            (HolderKind::TimeWait, none, new, false, 10),
+            (HolderKind::TimeWait, none, old, true, 10),
         ];
         assert_eq!(told, right);
     }
@@ -213,10 +213,10 @@ mod tests {
         let parts = [part(HeldBy::New, opener, 1), part(HeldBy::Others, None, 2)];
         let told = |by_opener| {
             let rows = merged(parts.clone().into_iter(), by_opener);
-            rows.iter().map(|it| (it.held, it.pid, it.opener.pid)).collect::<Vec<_>>()
+            rows.iter().map(|it| (it.kind, it.pid, it.opener.pid)).collect::<Vec<_>>()
         };
-        assert_eq!(told(true), [(Held::New, 0, 7), (Held::Others, 0, 0)]);
+        assert_eq!(told(true), [(HolderKind::JustOpened, 0, 7), (HolderKind::Others, 0, 0)]);
         // By process it is with who opened it, as long as nothing else is known.
-        assert_eq!(told(false), [(Held::Process, 7, 0), (Held::Others, 0, 0)]);
+        assert_eq!(told(false), [(HolderKind::Process, 7, 0), (HolderKind::Others, 0, 0)]);
     }
 }

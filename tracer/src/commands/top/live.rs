@@ -12,7 +12,7 @@ use super::{
     groups::{Group, Groups},
     holders::{self, Part},
     holding::Holding,
-    own,
+    self_stats,
 };
 use crate::{
     config::RowFilter,
@@ -158,7 +158,7 @@ impl Live {
         let mut newest = (0, None, None);
         let reuses = tracer.reuses().clone();
         let older = tracer.take_older();
-        model.book.begin(mono_ns);
+        model.history.begin(mono_ns);
         tracer.each_tuple(|key, count, limits| {
             if !visible(filter, key, count, callers, now) {
                 *outside += 1;
@@ -173,7 +173,7 @@ impl Live {
                     name.and_then(|name| name.place().cloned()),
                 );
             }
-            model.book.look(&TupleSample {
+            model.history.add(&TupleSample {
                 key: *key,
                 count,
                 has_states: true,
@@ -190,7 +190,7 @@ impl Live {
         })?;
         for (key, count, of) in tracer.bind_rows() {
             if visible(filter, &key, &count, callers, now) {
-                model.book.look(&TupleSample {
+                model.history.add(&TupleSample {
                     key,
                     count: &count,
                     has_states: false,
@@ -224,12 +224,16 @@ impl Live {
             blocked: if wants.blocked { Some(self.blocked()?) } else { None },
             holders: wants.holders.map(|of| self.holders(of)).transpose()?,
             pools: self.pools.clone(),
-            own: SelfStats {
+            self_stats: SelfStats {
                 seen: totals.seen,
                 emitted: totals.emitted,
                 drift: self.tracer.drift,
-                programs_ns: if wants.own { self.tracer.session.run_time_ns() } else { None },
-                ..own::read(wants.own)
+                programs_ns: if wants.self_stats {
+                    self.tracer.session.run_time_ns()
+                } else {
+                    None
+                },
+                ..self_stats::read(wants.self_stats)
             },
         })
     }
@@ -329,7 +333,7 @@ impl Source for Live {
         if model.about.degraded != degraded {
             model.about = Arc::new(About { degraded, ..(*model.about).clone() });
         }
-        model.book.end(&reading);
+        model.history.end(&reading);
         Ok(Some(reading))
     }
 

@@ -5,7 +5,7 @@ use tracer_common::TupleKey;
 
 use crate::{
     ledger::seed::{self, Dump},
-    view::{course::Older, forecast::TIME_WAIT_S},
+    view::{forecast::TIME_WAIT_S, tuple_forecast::Older},
 };
 
 /// The kernel's timers of these sockets (`ss -o` shows them), by tuple.

@@ -18,9 +18,9 @@ use crate::{
     },
     ledger::stats::P99,
     view::{
-        course::Older,
         forecast::TIME_WAIT_S,
         reading::{self, TupleSample},
+        tuple_forecast::Older,
         tuple_history::milliseconds,
     },
 };

@@ -17,7 +17,7 @@ pub(super) struct State {
     pub(super) failures: VecDeque<Failure>,
     pub(super) failed: [u64; Cause::COUNT],
     pub(super) lost: Losses,
-    pub(super) own: SelfStats,
+    pub(super) self_stats: SelfStats,
     /// Whether there are `tuple.stats`; `None`: none so far.
     pub(super) stats: Option<bool>,
     /// Without them: the first failure of the reading that is being put together.
@@ -28,7 +28,7 @@ impl State {
     pub(super) fn set(&mut self, totals: Totals) {
         self.failed = totals.failed;
         self.lost = totals.lost;
-        self.own = totals.own;
+        self.self_stats = totals.self_stats;
     }
 
     /// Takes note of a failure. Returns how many calls are left out for it.
@@ -60,7 +60,7 @@ impl State {
             blocked: None,
             holders: None,
             pools: Vec::new(),
-            own: self.own,
+            self_stats: self.self_stats,
         }
     }
 }

@@ -37,7 +37,7 @@ fn rest(player: &mut Player) -> Vec<Snapshot> {
             return readings;
         };
         assert_eq!(upcoming, Some(reading.mono_ns));
-        reading.own.ring_kib = tuples;
+        reading.self_stats.ring_kib = tuples;
         readings.push(reading);
     }
 }
@@ -73,8 +73,11 @@ fn readings_have_their_tuples_failures_and_totals() {
     assert_eq!(player.about().range, Some((32_768, 60_999)));
     let [first, second, third] = &readings[..] else { panic!("{readings:?}") };
     assert_eq!((first.wall_ns, first.mono_ns), (OFFSET + 3 * S, 3 * S));
-    assert_eq!((first.own.ring_kib, second.own.ring_kib, third.own.ring_kib), (1, 0, 1));
-    assert_eq!((first.own.seen, first.own.cpu_ns), (7, 8));
+    assert_eq!(
+        (first.self_stats.ring_kib, second.self_stats.ring_kib, third.self_stats.ring_kib),
+        (1, 0, 1)
+    );
+    assert_eq!((first.self_stats.seen, first.self_stats.cpu_ns), (7, 8));
     assert_eq!(first.failed[Cause::Refused as usize], 1);
     assert_eq!(third.lost, [("map_busy".to_owned(), 3)], "totals, not their sum with lost lines");
     let failure = &first.failures[0];
@@ -127,7 +130,7 @@ fn a_rotated_set_in_any_order_is_one_recording_and_a_missing_file_shows() {
     let mut player = Player::open(&all).unwrap();
     let shown = rest(&mut player);
     assert_eq!(shown.len(), 400);
-    assert!(shown.iter().all(|reading| reading.own.ring_kib == 2));
+    assert!(shown.iter().all(|reading| reading.self_stats.ring_kib == 2));
     assert_eq!((player.missing(), player.unreadable()), (0, 0));
     assert_eq!(player.span(), (OFFSET + S, OFFSET + 401 * S));
     // Without the third one.
@@ -175,7 +178,7 @@ fn a_recording_whose_first_reading_is_cut_begins_with_the_next() {
     let lines: Vec<_> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
     let (readings, player) = play(&lines[2..].concat());
     assert_eq!(readings.len(), 2);
-    assert!(readings.iter().all(|reading| reading.own.ring_kib == 2));
+    assert!(readings.iter().all(|reading| reading.self_stats.ring_kib == 2));
     assert_eq!(player.missing(), 0);
 }
 
@@ -193,7 +196,7 @@ fn a_time_is_found_with_what_leads_to_it() {
             let begin = OFFSET + second.saturating_sub(90).max(2) * S;
             assert!(reading.wall_ns <= begin, "{} for {second}", reading.wall_ns);
             let tuples = rest(&mut player);
-            assert!(tuples.iter().all(|reading| reading.own.ring_kib == 2));
+            assert!(tuples.iter().all(|reading| reading.self_stats.ring_kib == 2));
             assert_eq!(tuples.last().unwrap().wall_ns, OFFSET + 2001 * S);
         }
         player.seek(u64::MAX).unwrap();
@@ -308,7 +311,7 @@ proptest! {
                     unit: None,
                 });
                 recorder.tuple(mono_ns, key(*number), count, name.as_ref());
-                live.look(&TupleSample {
+                live.add(&TupleSample {
                     key: key(*number),
                     count,
                     has_states: true,
@@ -334,7 +337,7 @@ proptest! {
         let mut replayed = TupleHistory::default();
         for expected in shown {
             replayed.begin(player.upcoming().unwrap().unwrap());
-            let reading = player.next(&mut |look| replayed.look(look)).unwrap().unwrap();
+            let reading = player.next(&mut |sample| replayed.add(sample)).unwrap().unwrap();
             replayed.end(&reading);
             prop_assert_eq!(screen(&replayed), expected);
         }
@@ -372,10 +375,10 @@ proptest! {
 }
 
 /// All that a view shows of a book.
-fn screen(book: &TupleHistory) -> (Vec<Row>, Vec<String>) {
-    let rows: Vec<_> = book.rows(Window::TenSeconds).collect();
-    let details = rows.iter().map(|row| format!("{:?}", book.detail(&row.key, Window::Minute)));
-    let rates = format!("{:?}", book.host().rates(Window::Second));
+fn screen(history: &TupleHistory) -> (Vec<Row>, Vec<String>) {
+    let rows: Vec<_> = history.rows(Window::TenSeconds).collect();
+    let details = rows.iter().map(|row| format!("{:?}", history.detail(&row.key, Window::Minute)));
+    let rates = format!("{:?}", history.host().rates(Window::Second));
     let details = details.chain([rates]).collect();
     (rows, details)
 }

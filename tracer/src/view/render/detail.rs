@@ -12,10 +12,10 @@ use ratatui::{
 use tracer_common::{Ports, TupleKey};
 
 use super::{
-    drawing::{self, beside, field, fit, wrapped},
+    drawing::{self, field, fit, two_columns, wrapped},
     fmt::{container, count, ends, per_second, several, who, width},
     header::is_exhaustion,
-    own::labelled,
+    self_stats::labelled,
 };
 use crate::{
     format::{
@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// Columns for how full it is, beside its addresses.
-const BESIDE: usize = 20;
+const USAGE_WIDTH: usize = 20;
 /// From this width on there are two columns.
 const WIDE: usize = 120;
 
@@ -47,7 +47,7 @@ pub(super) fn lines(
     room: usize,
     theme: Theme,
 ) -> Vec<Line<'static>> {
-    let Some(detail) = model.book.detail(key, model.window) else {
+    let Some(detail) = model.history.detail(key, model.window) else {
         let mut lines = vec![Line::styled(ends(key), theme.strong())];
         let gone =
             "This tuple is gone: it has held no port for minutes. Esc goes back to the list.";
@@ -61,17 +61,17 @@ pub(super) fn lines(
     let half = if wide { room / 2 } else { room };
     let column = if wide { half - 2 } else { room };
     let rates = rates(&detail, theme);
-    let course = sparkline::lines(model, key, theme, (column, if wide { 10 } else { 6 }));
+    let plot = sparkline::lines(model, key, theme, (column, if wide { 10 } else { 6 }));
     let failures = failures(&detail, theme, column);
     let search = search::lines(&detail.search, theme, column);
     let users = users::lines(model, &detail, theme, column);
     lines.push(Line::default());
     if wide {
-        let left = blocks(vec![course, search]);
+        let left = blocks(vec![plot, search]);
         let right = blocks(vec![rates, failures, users]);
-        lines.extend(beside(left, right, half));
+        lines.extend(two_columns(left, right, half));
     } else {
-        lines.extend(blocks(vec![course, failures, rates, users, search]));
+        lines.extend(blocks(vec![plot, failures, rates, users, search]));
     }
     lines
 }
@@ -108,7 +108,7 @@ fn title(detail: &Detail, theme: Theme, room: usize) -> Vec<Line<'static>> {
     fields.push(field(2, ports, Style::new()));
     fields.push(field(3, format!("{} in TIME_WAIT", count(row.time_wait)), Style::new()));
     let mut lines = Vec::new();
-    if width(&ends) + BESIDE <= room {
+    if width(&ends) + USAGE_WIDTH <= room {
         fields.insert(0, field(0, ends, style));
     } else {
         lines.extend(wrapped(&ends, room, style));

@@ -115,7 +115,7 @@ fn shortened(line: Line<'static>, room: usize) -> Line<'static> {
 }
 
 /// Two blocks of lines beside each other, the second one at column `at`.
-pub(crate) fn beside(
+pub(crate) fn two_columns(
     left: Vec<Line<'static>>,
     right: Vec<Line<'static>>,
     at: usize,

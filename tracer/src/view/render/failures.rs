@@ -16,7 +16,7 @@ use crate::{
         holder::{self, Holder},
         sockdiag::tcp_state,
     },
-    view::{failing::Failures, model::Model, reading::Call, theme::Theme},
+    view::{failures::FailureGroup, model::Model, reading::Call, theme::Theme},
 };
 
 const CAUSE: usize = 2;
@@ -27,18 +27,18 @@ pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer)
     let room = usize::from(area.width);
     let height = usize::from(area.height).saturating_sub(1);
     let skip = model.scroll.min(model.failures.len().saturating_sub(height));
-    let shown: Vec<&Failures> = model.failures.iter().rev().skip(skip).take(height).collect();
+    let shown: Vec<&FailureGroup> = model.failures.iter().rev().skip(skip).take(height).collect();
     let cells: Vec<Vec<String>> = shown.iter().map(|failures| cells(model, failures)).collect();
     let held = shown.iter().any(|failures| failures.newest.holder.is_some());
-    let (mut tracks, mut cells) = (tracks(), cells);
+    let (mut specs, mut cells) = (specs(), cells);
     if !held {
-        tracks.remove(HELD_BY);
+        specs.remove(HELD_BY);
         for cells in &mut cells {
             cells.remove(HELD_BY);
         }
     }
-    let needs = needed(cells.iter(), tracks.len());
-    let grid = Grid::new(tracks, &needs, room);
+    let needs = needed(cells.iter(), specs.len());
+    let grid = Grid::new(specs, &needs, room);
     drawing::style(buffer, area, 0, theme.title());
     drawing::line(buffer, area, 0, &grid.titles(theme.title()));
     if shown.is_empty() {
@@ -61,8 +61,8 @@ pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer)
     }
 }
 
-fn tracks() -> Vec<ColumnSpec> {
-    let track = |title: &str, rank, least, usual, text| ColumnSpec {
+fn specs() -> Vec<ColumnSpec> {
+    let column_spec = |title: &str, rank, least, usual, text| ColumnSpec {
         title: title.to_owned(),
         rank,
         least,
@@ -71,19 +71,19 @@ fn tracks() -> Vec<ColumnSpec> {
         address: matches!(title, "SRC" | "DST:PORT"),
     };
     vec![
-        track("TIME", 2, 8, 8, true),
-        track("TIMES", 6, 5, 5, false),
-        track("CAUSE", 0, 15, 17, true),
-        track("ERRNO", 7, 13, 13, true),
-        track("SRC", 5, 9, 15, true),
-        track("DST:PORT", 1, 13, 21, true),
-        track("PROCESS", 3, 10, 16, true),
-        track("HELD BY", 4, 12, 16, true),
-        track("CONTAINER", 8, 9, 12, true),
+        column_spec("TIME", 2, 8, 8, true),
+        column_spec("TIMES", 6, 5, 5, false),
+        column_spec("CAUSE", 0, 15, 17, true),
+        column_spec("ERRNO", 7, 13, 13, true),
+        column_spec("SRC", 5, 9, 15, true),
+        column_spec("DST:PORT", 1, 13, 21, true),
+        column_spec("PROCESS", 3, 10, 16, true),
+        column_spec("HELD BY", 4, 12, 16, true),
+        column_spec("CONTAINER", 8, 9, 12, true),
     ]
 }
 
-fn cells(model: &Model, failures: &Failures) -> Vec<String> {
+fn cells(model: &Model, failures: &FailureGroup) -> Vec<String> {
     let failure = &failures.newest;
     let key = &failure.key;
     let source = if key.source.0 == [0; 16] { "-".to_owned() } else { address(key.source) };

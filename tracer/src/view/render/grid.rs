@@ -26,21 +26,21 @@ pub(super) struct ColumnSpec {
 /// Columns with their widths; 0: no room for it.
 #[derive(Clone, Debug)]
 pub(super) struct Grid {
-    tracks: Vec<ColumnSpec>,
+    columns: Vec<ColumnSpec>,
     widths: Vec<usize>,
 }
 
 impl Grid {
     /// For cells of at most the widths in `needed`.
-    pub(super) fn new(tracks: Vec<ColumnSpec>, needed: &[usize], room: usize) -> Self {
+    pub(super) fn new(columns: Vec<ColumnSpec>, needed: &[usize], room: usize) -> Self {
         // A number that is cut says something else.
-        let least = |(track, need): (&ColumnSpec, &usize)| {
-            let least = track.least.max(width(&track.title));
-            if track.text { least } else { least.max(*need) }
+        let least = |(column, need): (&ColumnSpec, &usize)| {
+            let least = column.least.max(width(&column.title));
+            if column.text { least } else { least.max(*need) }
         };
-        let mut widths: Vec<usize> = tracks.iter().zip(needed).map(least).collect();
-        let mut by_rank: Vec<usize> = (0..tracks.len()).collect();
-        by_rank.sort_by_key(|at| tracks.get(*at).map(|track| track.rank));
+        let mut widths: Vec<usize> = columns.iter().zip(needed).map(least).collect();
+        let mut by_rank: Vec<usize> = (0..columns.len()).collect();
+        by_rank.sort_by_key(|at| columns.get(*at).map(|column| column.rank));
         let used = |widths: &[usize]| {
             let shown = widths.iter().filter(|width| **width > 0);
             shown.map(|width| width + 1).sum::<usize>().saturating_sub(1)
@@ -56,7 +56,7 @@ impl Grid {
             for at in &by_rank {
                 let need = needed.get(*at).copied().unwrap_or(0);
                 let aim =
-                    tracks.get(*at).map_or(0, |track| if wanted { track.usual } else { need });
+                    columns.get(*at).map_or(0, |column| if wanted { column.usual } else { need });
                 if let Some(width) = widths.get_mut(*at).filter(|width| **width > 0) {
                     let more = aim.saturating_sub(*width).min(left);
                     *width += more;
@@ -64,30 +64,30 @@ impl Grid {
                 }
             }
         }
-        Self { tracks, widths }
+        Self { columns, widths }
     }
 
     /// A row without its style at the edges.
     pub(super) fn line(&self, cells: Vec<(String, Style)>) -> Line<'static> {
         let mut spans: Vec<Span<'static>> = Vec::with_capacity(cells.len() * 2);
-        for ((track, room), (cell, style)) in self.shown(cells) {
+        for ((column, room), (cell, style)) in self.shown(cells) {
             if !spans.is_empty() {
                 spans.push(Span::raw(" "));
             }
-            let cell = if track.address { cut_address(&cell, room) } else { cut(&cell, room) };
+            let cell = if column.address { cut_address(&cell, room) } else { cut(&cell, room) };
             let gap = " ".repeat(room - width(&cell).min(room));
-            let cell = if track.text { format!("{cell}{gap}") } else { format!("{gap}{cell}") };
+            let cell = if column.text { format!("{cell}{gap}") } else { format!("{gap}{cell}") };
             spans.push(Span::styled(cell, style));
         }
         Line::from(spans)
     }
 
     pub(super) fn titles(&self, style: Style) -> Line<'static> {
-        self.line(self.tracks.iter().map(|track| (track.title.clone(), style)).collect())
+        self.line(self.columns.iter().map(|column| (column.title.clone(), style)).collect())
     }
 
     fn shown<T>(&self, cells: Vec<T>) -> impl Iterator<Item = ((&ColumnSpec, usize), T)> {
-        let columns = self.tracks.iter().zip(self.widths.iter().copied());
+        let columns = self.columns.iter().zip(self.widths.iter().copied());
         columns.zip(cells).filter(|((_, width), _)| *width > 0)
     }
 }

@@ -15,18 +15,18 @@ use crate::{
     view::{
         model::Model,
         theme::Theme,
-        tuple_history::{HostRates, Hurts, Worst},
+        tuple_history::{HostRates, Problem, Worst},
     },
 };
 
 /// From this width on, words are written out.
 const WIDE: usize = 60;
 /// Columns for how full the worst tuple is and how long it goes, beside its addresses.
-const BESIDE: usize = 30;
+const USAGE_WIDTH: usize = 30;
 
 pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer) {
     let width = usize::from(area.width);
-    let rates = model.book.host().rates(model.window);
+    let rates = model.history.host().rates(model.window);
     let lines = match area.height {
         0 => return,
         1 => vec![[rate_fields(model, rates, theme, width), now(model, theme)].concat()],
@@ -51,7 +51,7 @@ pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer)
         drawing::line(buffer, area, row, &fit(fields, width));
     }
     let rest = usize::from(area.height).saturating_sub(rows);
-    for (row, line) in course(model, theme, (width, rest)).iter().enumerate() {
+    for (row, line) in sparklines(model, theme, (width, rest)).iter().enumerate() {
         drawing::line(buffer, area, rows + row, line);
     }
 }
@@ -201,18 +201,18 @@ fn health(model: &Model, theme: Theme) -> Vec<Field> {
 }
 
 fn worst(model: &Model, theme: Theme, width: usize) -> Vec<Field> {
-    let Some(Worst { row, hurts, others }) = &model.worst else { return Vec::new() };
+    let Some(Worst { row, problem, others }) = &model.worst else { return Vec::new() };
     let share = row.saturation;
-    let style = match *hurts {
-        Hurts::FailsForPorts(_) | Hurts::Full => theme.alarm(),
-        Hurts::Fails(_) => theme.bad(),
-        Hurts::Fills(eta) if eta < 60.0 => theme.alarm(),
+    let style = match *problem {
+        Problem::PortsExhausted(_) | Problem::Full => theme.alarm(),
+        Problem::CallsFail(_) => theme.bad(),
+        Problem::FillsUp(eta) if eta < 60.0 => theme.alarm(),
         // What connect() takes over is no lack.
-        Hurts::No if row.reusable.is_some_and(|reusable| reusable > 0) => Style::new(),
-        Hurts::Fills(_) | Hurts::No => theme.level(share),
+        Problem::None if row.reusable.is_some_and(|reusable| reusable > 0) => Style::new(),
+        Problem::FillsUp(_) | Problem::None => theme.level(share),
     };
-    let label = if *hurts == Hurts::No { "fullest" } else { "worst" };
-    let ends = ends_within(&row.key, width.saturating_sub(BESIDE + label.len() + 1));
+    let label = if *problem == Problem::None { "fullest" } else { "worst" };
+    let ends = ends_within(&row.key, width.saturating_sub(USAGE_WIDTH + label.len() + 1));
     let mut fields = vec![field(0, format!("{label} {ends}"), style)];
     if let Some(share) = share {
         fields.push(field(1, percent_and_sign(share), style));
@@ -228,13 +228,13 @@ fn worst(model: &Model, theme: Theme, width: usize) -> Vec<Field> {
         None if row.capacity.is_none() => {
             fields.push(field(7, "capacity not known", Style::new()));
         }
-        None if matches!(hurts, Hurts::FailsForPorts(_)) => {
+        None if matches!(problem, Problem::PortsExhausted(_)) => {
             fields.push(field(4, "at its limit", theme.bad()));
         }
-        None if matches!(hurts, Hurts::Fails(_)) => {}
+        None if matches!(problem, Problem::CallsFail(_)) => {}
         None => fields.push(field(7, "not filling up", Style::new())),
     }
-    if let Hurts::Fails(rate) | Hurts::FailsForPorts(rate) = *hurts {
+    if let Problem::CallsFail(rate) | Problem::PortsExhausted(rate) = *problem {
         fields.push(field(3, format!("{} calls/s fail", per_second(rate)), theme.bad()));
     }
     if let Some(reusable @ 1..) = row.reusable {
@@ -267,12 +267,12 @@ fn worst(model: &Model, theme: Theme, width: usize) -> Vec<Field> {
 }
 
 /// Connects and failures of the last minutes, beside each other.
-fn course(model: &Model, theme: Theme, (width, height): (usize, usize)) -> Vec<Line<'static>> {
+fn sparklines(model: &Model, theme: Theme, (width, height): (usize, usize)) -> Vec<Line<'static>> {
     let half = width / 2;
     if height == 0 || half < 10 {
         return Vec::new();
     }
-    let both = model.book.host().course(half);
+    let both = model.history.host().series(half);
     let (opened, failed): (Vec<f64>, Vec<f64>) = both.into_iter().unzip();
     let one = |label: &str, values: &[f64], style, room: usize| {
         let top = values.iter().copied().fold(0.0, f64::max);
@@ -287,5 +287,5 @@ fn course(model: &Model, theme: Theme, (width, height): (usize, usize)) -> Vec<L
     };
     let opened = one("conn", &opened, Style::new(), half.saturating_sub(1));
     let failed = one("fail", &failed, theme.bad(), width - half);
-    drawing::beside(opened, failed, half)
+    drawing::two_columns(opened, failed, half)
 }

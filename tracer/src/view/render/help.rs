@@ -8,7 +8,7 @@ use ratatui::{
 };
 
 use super::{
-    drawing::{self, beside, wrapped},
+    drawing::{self, two_columns, wrapped},
     fmt::width,
 };
 use crate::{
@@ -34,7 +34,7 @@ pub(super) fn lines(model: &Model, width: usize, theme: Theme) -> Vec<Line<'stat
     let keys = key_lines(model, half.saturating_sub(2), theme);
     let columns = column_lines(model, width - (width - half), theme);
     if width >= WIDE {
-        beside(keys, columns, half)
+        two_columns(keys, columns, half)
     } else {
         [keys, vec![Line::default()], columns].concat()
     }

@@ -30,8 +30,8 @@ pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer)
     let room = usize::from(area.width);
     let cells: Vec<Vec<String>> =
         rows.iter().map(|row| columns.iter().map(|column| column.cell(row)).collect()).collect();
-    let tracks = columns.iter().map(|column| track(*column, model)).collect();
-    let grid = Grid::new(tracks, &needed(cells.iter(), columns.len()), room);
+    let specs = columns.iter().map(|column| column_spec(*column, model)).collect();
+    let grid = Grid::new(specs, &needed(cells.iter(), columns.len()), room);
     drawing::style(buffer, area, 0, theme.title());
     drawing::line(buffer, area, 0, &grid.titles(theme.title()));
     if rows.is_empty() {
@@ -60,7 +60,7 @@ fn cell_style(column: Column, row: &Row, theme: Theme, style: Style) -> Style {
     }
 }
 
-fn track(column: Column, model: &Model) -> ColumnSpec {
+fn column_spec(column: Column, model: &Model) -> ColumnSpec {
     let sort = model.sort();
     let mark = match (sort.by == column, sort.reverse) {
         (false, _) => "",

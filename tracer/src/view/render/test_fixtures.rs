@@ -11,12 +11,12 @@ use crate::{
     format::table::Top,
     host::capacity::Limits,
     view::{
-        failing::Failures,
+        failures::FailureGroup,
         group::{GroupBy, grouped},
         layout,
         model::{Mode, Model, Replay, Size, View},
         reading::{
-            About, Blocked, Call, Failure, Held, Holder, Opener, Pool, SelfStats, Snapshot,
+            About, Blocked, Call, Failure, Holder, HolderKind, Opener, Pool, SelfStats, Snapshot,
             TupleSample,
         },
     },
@@ -140,7 +140,7 @@ pub(super) fn lived(lives: &[Life], seconds: u64, more: impl FnOnce(&mut Snapsho
         let mut reading = Snapshot {
             wall_ns: at,
             mono_ns: 500 * SECOND + second * SECOND,
-            own: SelfStats {
+            self_stats: SelfStats {
                 cpu_ns: 40_000_000 + second * 3_000_000,
                 rss_kib: 20_480,
                 ring_kib: 8192,
@@ -151,7 +151,7 @@ pub(super) fn lived(lives: &[Life], seconds: u64, more: impl FnOnce(&mut Snapsho
             },
             ..Snapshot::default()
         };
-        model.book.begin(reading.mono_ns);
+        model.history.begin(reading.mono_ns);
         for life in lives {
             let container = life.container.map(Arc::from);
             let cgroup = Some("/system.slice/nginx.service".into());
@@ -161,7 +161,7 @@ pub(super) fn lived(lives: &[Life], seconds: u64, more: impl FnOnce(&mut Snapsho
             }
             let capacity = life.capacity;
             let key = life.key;
-            model.book.look(&TupleSample {
+            model.history.add(&TupleSample {
                 key,
                 count: &count,
                 has_states: true,
@@ -183,10 +183,10 @@ pub(super) fn lived(lives: &[Life], seconds: u64, more: impl FnOnce(&mut Snapsho
         }
         if second == 0 {
             for life in lives.iter().take(8) {
-                model.book.watch(&life.key);
+                model.history.watch(&life.key);
             }
         }
-        model.book.end(&reading);
+        model.history.end(&reading);
         model.reading = reading;
     }
     model
@@ -227,14 +227,18 @@ pub(super) fn incident() -> Model {
             ports,
             time_wait,
             tuples: 1,
-            held: Held::Process,
+            kind: HolderKind::Process,
         };
         let gone = Opener { pid: 790, comm: comm("spawner"), ended: true };
         reading.holders = Some(vec![
             holder(812, "nginx", 2_000, 0),
-            Holder { held: Held::TimeWait, ..holder(0, "", 16_380, 16_380) },
+            Holder { kind: HolderKind::TimeWait, ..holder(0, "", 16_380, 16_380) },
             Holder { opener: gone, container: None, ..holder(813, "sleep", 4_990, 0) },
-            Holder { held: Held::Nobody, opener: Opener::default(), ..holder(0, "", 30, 0) },
+            Holder {
+                kind: HolderKind::NoProcess,
+                opener: Opener::default(),
+                ..holder(0, "", 30, 0)
+            },
         ]);
         let blocked = |port, pid, name: &str| Blocked {
             netns: NETNS,
@@ -276,7 +280,7 @@ fn failures(model: &mut Model) {
         (failure(2, Call::Connect, 9, Cause::TimedOut, 0, "名前名前名前"), 1),
         (failure(0, Call::Connect, 9, Cause::PortsExhausted, 99, "nginx"), 3_120),
     ];
-    model.failures.extend(all.map(|(newest, count)| Failures { newest, count }));
+    model.failures.extend(all.map(|(newest, count)| FailureGroup { newest, count }));
 }
 
 pub(super) fn saturated() -> Model {
@@ -312,8 +316,8 @@ pub(super) fn degraded() -> Model {
             ("hook_missed".into(), 3),
         ];
         reading.pools = vec![Pool { rule: "old".into(), ..Pool::default() }];
-        reading.own.drift = 5;
-        reading.own.programs_ns = Some(12_000_000_000);
+        reading.self_stats.drift = 5;
+        reading.self_stats.programs_ns = Some(12_000_000_000);
     });
     model.about = Arc::new(About {
         backend: "tracepoint".into(),
@@ -352,10 +356,10 @@ pub(super) fn sized(model: &mut Model, width: u16, height: u16) {
         View::Sources => GroupBy::Source,
         _ => model.by,
     };
-    let rows = model.book.rows(model.window).filter(|row| model.filter.matches(row));
+    let rows = model.history.rows(model.window).filter(|row| model.filter.matches(row));
     let rows: Vec<_> = if by == GroupBy::Tuple { rows.collect() } else { grouped(rows, by) };
     let total =
-        if by == GroupBy::Tuple { model.book.rows(model.window).count() } else { rows.len() };
+        if by == GroupBy::Tuple { model.history.rows(model.window).count() } else { rows.len() };
     for row in rows {
         top.add(row);
     }

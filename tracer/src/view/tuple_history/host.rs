@@ -11,7 +11,7 @@ const KEEP: usize = 300;
 
 /// The host at one reading.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Mark {
+struct HostSample {
     at_ms: u32,
     /// Ports taken so far.
     opened: u64,
@@ -22,7 +22,7 @@ struct Mark {
 /// Connects and failures of the whole host.
 #[derive(Debug, Default)]
 pub struct Host {
-    marks: VecDeque<Mark>,
+    samples: VecDeque<HostSample>,
 }
 
 /// Per second.
@@ -41,11 +41,11 @@ impl HostRates {
 
 impl Host {
     pub(super) fn add(&mut self, at_ms: u32, opened: u64, failed: &[u64; Cause::COUNT]) {
-        let before = self.marks.back().map_or(0, |mark| mark.opened);
-        if self.marks.len() == KEEP {
-            self.marks.pop_front();
+        let before = self.samples.back().map_or(0, |sample| sample.opened);
+        if self.samples.len() == KEEP {
+            self.samples.pop_front();
         }
-        self.marks.push_back(Mark {
+        self.samples.push_back(HostSample {
             at_ms,
             opened: before.saturating_add(opened),
             failed: *failed,
@@ -54,23 +54,23 @@ impl Host {
 
     /// `None` before the second reading.
     pub fn rates(&self, window: Window) -> Option<HostRates> {
-        let now = self.marks.back()?;
-        let age = |mark: &&Mark| f64::from(now.at_ms.wrapping_sub(mark.at_ms)) / 1000.0;
-        let enough = |mark: &&Mark| age(mark) >= f64::from(window.seconds()) * 0.95;
-        let before = self.marks.iter().rev().find(enough).or(self.marks.front())?;
+        let now = self.samples.back()?;
+        let age = |sample: &&HostSample| f64::from(now.at_ms.wrapping_sub(sample.at_ms)) / 1000.0;
+        let enough = |sample: &&HostSample| age(sample) >= f64::from(window.seconds()) * 0.95;
+        let before = self.samples.iter().rev().find(enough).or(self.samples.front())?;
         rates(before, now)
     }
 
     /// Connects and failures per second, one pair for each reading, oldest first, `count` at most.
-    pub fn course(&self, count: usize) -> Vec<(f64, f64)> {
-        let pairs = self.marks.iter().zip(self.marks.iter().skip(1));
-        let course = pairs.filter_map(|(before, now)| rates(before, now));
-        let course: Vec<_> = course.map(|rates| (rates.opened, rates.failures())).collect();
-        course[course.len().saturating_sub(count)..].to_vec()
+    pub fn series(&self, count: usize) -> Vec<(f64, f64)> {
+        let pairs = self.samples.iter().zip(self.samples.iter().skip(1));
+        let series = pairs.filter_map(|(before, now)| rates(before, now));
+        let series: Vec<_> = series.map(|rates| (rates.opened, rates.failures())).collect();
+        series[series.len().saturating_sub(count)..].to_vec()
     }
 }
 
-fn rates(before: &Mark, now: &Mark) -> Option<HostRates> {
+fn rates(before: &HostSample, now: &HostSample) -> Option<HostRates> {
     let seconds = f64::from(now.at_ms.wrapping_sub(before.at_ms)) / 1000.0;
     if seconds <= 0.0 {
         return None;

@@ -23,7 +23,7 @@ fn key(number: u8) -> TupleKey {
 /// A book that is fed by the second.
 #[derive(Default)]
 struct Feed {
-    book: TupleHistory,
+    history: TupleHistory,
     second: u64,
 }
 
@@ -31,9 +31,9 @@ impl Feed {
     const CAPACITY: u32 = 28_232;
 
     fn at(&mut self, second: f64, tuples: &[(TupleKey, TupleCount)]) {
-        self.book.begin((second * 1e9) as u64);
+        self.history.begin((second * 1e9) as u64);
         for (key, count) in tuples {
-            self.book.look(&TupleSample {
+            self.history.add(&TupleSample {
                 key: *key,
                 count,
                 has_states: true,
@@ -48,7 +48,7 @@ impl Feed {
                 netns_name: None,
             });
         }
-        self.book.end(&Snapshot::default());
+        self.history.end(&Snapshot::default());
     }
 
     fn next(&mut self, tuples: &[(TupleKey, TupleCount)]) {
@@ -57,7 +57,7 @@ impl Feed {
     }
 
     fn row(&self, key: &TupleKey) -> Row {
-        self.book.detail(key, Window::Second).unwrap().row
+        self.history.detail(key, Window::Second).unwrap().row
     }
 }
 
@@ -186,7 +186,7 @@ fn a_first_reading_has_no_rates_and_a_later_tuple_counts_from_nothing() {
     assert_eq!(feed.row(&key(1)).rates.unwrap().opened, 0.0);
     let rates = feed.row(&key(2)).rates.unwrap();
     assert_eq!((rates.opened, rates.released), (30.0, 10.0));
-    assert_eq!(feed.book.host().rates(Window::Second).unwrap().opened, 30.0);
+    assert_eq!(feed.history.host().rates(Window::Second).unwrap().opened, 30.0);
 }
 
 #[test]
@@ -204,7 +204,7 @@ fn a_reading_may_leave_out_what_is_idle() {
     feed.next(&[(key(1), count(5, 5)), (key(2), count(6, 0))]);
     let keys = |feed: &Feed| {
         let mut keys: Vec<_> =
-            feed.book.rows(Window::Second).map(|row| row.key.destination.0[15]).collect();
+            feed.history.rows(Window::Second).map(|row| row.key.destination.0[15]).collect();
         keys.sort_unstable();
         keys
     };
@@ -214,10 +214,10 @@ fn a_reading_may_leave_out_what_is_idle() {
     feed.second += 60;
     feed.next(&[]);
     assert_eq!(keys(&feed), [0_u8; 0]);
-    assert!(feed.book.detail(&key(1), Window::Second).is_some());
+    assert!(feed.history.detail(&key(1), Window::Second).is_some());
     feed.second += 600;
     feed.next(&[]);
-    assert!(feed.book.detail(&key(1), Window::Second).is_none());
+    assert!(feed.history.detail(&key(1), Window::Second).is_none());
 }
 
 #[test]
@@ -241,27 +241,27 @@ fn only_what_is_watched_has_a_history() {
     let tuples: Vec<_> = (0..100).map(|number| (key(number), count(1, 0))).collect();
     feed.next(&tuples);
     for number in 0..100 {
-        feed.book.watch(&key(number));
+        feed.history.watch(&key(number));
     }
     feed.next(&tuples);
     feed.next(&tuples);
-    let points = |number| feed.book.plot(&key(number)).map(|plot| plot.points.len());
+    let points = |number| feed.history.plot(&key(number)).map(|plot| plot.points.len());
     assert_eq!((points(0), points(35), points(36), points(99)), (None, None, Some(2), Some(2)));
 }
 
 #[test]
 fn the_host_has_its_failures_by_cause() {
-    let mut book = TupleHistory::default();
+    let mut history = TupleHistory::default();
     let mut reading = Snapshot::default();
     for second in 0..30 {
-        book.begin(second * 1_000_000_000);
+        history.begin(second * 1_000_000_000);
         reading.failed[Cause::PortsExhausted as usize] = second * 5;
-        book.end(&reading);
+        history.end(&reading);
     }
-    let rates = book.host().rates(Window::TenSeconds).unwrap();
+    let rates = history.host().rates(Window::TenSeconds).unwrap();
     assert_eq!((rates.failed[0], rates.failures()), (5.0, 5.0));
-    assert_eq!(book.host().course(1000).len(), 29);
-    assert_eq!(book.host().course(7), vec![(0.0, 5.0); 7]);
+    assert_eq!(history.host().series(1000).len(), 29);
+    assert_eq!(history.host().series(7), vec![(0.0, 5.0); 7]);
 }
 
 proptest! {
@@ -289,7 +289,7 @@ proptest! {
             for (key, count) in &tuples {
                 prop_assert_eq!(feed.row(key).opened, count.opened);
             }
-            for row in feed.book.rows(Window::Minute) {
+            for row in feed.history.rows(Window::Minute) {
                 prop_assert!(row.saturation.is_none_or(f64::is_finite));
                 prop_assert!(row.eta_s.is_none_or(|eta| (0.0..=86_400.0).contains(&eta)));
                 let sound = |rates: stats::Rates| {
@@ -330,8 +330,8 @@ fn the_worst_fails_then_is_full_then_fills_up_and_the_others_are_counted() {
                 tuples.iter().map(|(number, at)| (key(*number), at(second))).collect();
             feed.next(&now);
         }
-        let worst = feed.book.worst(Window::Second).unwrap();
-        assert_eq!((worst.row.key, worst.others), (key(of), others), "{:?}", worst.hurts);
+        let worst = feed.history.worst(Window::Second).unwrap();
+        assert_eq!((worst.row.key, worst.others), (key(of), others), "{:?}", worst.problem);
         tuples.pop();
     }
 }

@@ -5,8 +5,8 @@ use std::{cmp::Ordering, sync::Arc};
 use tracer_common::{Cause, States, TupleKey, tuple::SEARCH_BUCKETS};
 
 use super::{
-    super::{course::Course, history::Change, reading::TupleSample},
-    Detail, Hurts, Window,
+    super::{history::Change, reading::TupleSample, tuple_forecast::TupleForecast},
+    Detail, Problem, Window,
 };
 use crate::{
     host::{
@@ -23,7 +23,7 @@ const ALIVE_MS: u32 = 60_000;
 #[derive(Debug)]
 pub(super) struct Track {
     pub(super) key: TupleKey,
-    course: Course,
+    forecast: TupleForecast,
     opened: u64,
     released: u64,
     /// `None`: no call failed.
@@ -52,7 +52,7 @@ impl Track {
     pub(super) fn new(key: TupleKey, since_ms: Option<u32>) -> Self {
         Self {
             key,
-            course: Course::new(since_ms),
+            forecast: TupleForecast::new(since_ms),
             opened: 0,
             released: 0,
             failed: None,
@@ -75,47 +75,47 @@ impl Track {
     }
 
     /// Takes a reading in. Returns how many ports were taken since the one before.
-    pub(super) fn look(&mut self, look: &TupleSample<'_>, now_ms: u32, reading: u32) -> u64 {
-        let count = look.count;
+    pub(super) fn add(&mut self, sample: &TupleSample<'_>, now_ms: u32, reading: u32) -> u64 {
+        let count = sample.count;
         if count.opened < self.opened || count.released < self.released {
             // It was removed and came back: from 0 again.
-            let since = self.course.at_ms();
+            let since = self.forecast.at_ms();
             *self = Self { reading: self.reading, ..Self::new(self.key, Some(since)) };
         }
         let opened = count.opened - self.opened;
-        let holds = Holds { capacity: look.capacity, reuse: look.reuse };
-        if self.course.read(count, holds, now_ms, look.older) {
+        let holds = Holds { capacity: sample.capacity, reuse: sample.reuse };
+        if self.forecast.add_reading(count, holds, now_ms, sample.older) {
             self.changed_ms = now_ms;
         }
-        self.copy(look);
+        self.copy(sample);
         self.reading = reading;
         opened
     }
 
-    fn copy(&mut self, look: &TupleSample<'_>) {
-        let count = look.count;
+    fn copy(&mut self, sample: &TupleSample<'_>) {
+        let count = sample.count;
         self.opened = count.opened;
         self.released = count.released;
         self.in_use = u32::try_from(count.in_use()).unwrap_or(u32::MAX);
         self.time_wait = u32::try_from(count.time_wait()).unwrap_or(u32::MAX);
-        self.states = look.has_states.then_some(States(count.states));
-        self.capacity = look.capacity;
-        self.limits = look.limits;
+        self.states = sample.has_states.then_some(States(count.states));
+        self.capacity = sample.capacity;
+        self.limits = sample.limits;
         if count.failures() > 0 {
             **self.failed.get_or_insert_default() = count.failed;
         }
-        self.search(&count.search, look.search_p99);
+        self.search(&count.search, sample.search_p99);
         self.last_errno = count.last_errno;
         self.pid = count.pid;
-        self.called = look.called;
-        self.cgroup.clone_from(&look.cgroup);
-        self.container.clone_from(&look.container);
-        self.netns_name.clone_from(&look.netns_name);
+        self.called = sample.called;
+        self.cgroup.clone_from(&sample.cgroup);
+        self.container.clone_from(&sample.container);
+        self.netns_name.clone_from(&sample.netns_name);
     }
 
-    fn search(&mut self, search: &[u32; SEARCH_BUCKETS], told_p99: Option<P99>) {
-        if told_p99.is_some() {
-            self.search_p99 = told_p99;
+    fn search(&mut self, search: &[u32; SEARCH_BUCKETS], recorded_p99: Option<P99>) {
+        if recorded_p99.is_some() {
+            self.search_p99 = recorded_p99;
         }
         if *search == [0; SEARCH_BUCKETS] {
             return;
@@ -126,20 +126,20 @@ impl Track {
             *new = new.wrapping_sub(*old);
         }
         **before = *search;
-        let recent = told_p99.or_else(|| stats::percentile_99(&recent));
+        let recent = recorded_p99.or_else(|| stats::percentile_99(&recent));
         self.search_p99 = recent.or(self.search_p99);
     }
 
     /// What is wrong with it now.
-    pub(super) fn hurts(&self, now_ms: u32) -> Hurts {
+    pub(super) fn problem(&self, now_ms: u32) -> Problem {
         let failed = self.change(Window::TenSeconds).map_or(0.0, |change| change.failed);
-        let eta_s = self.course.eta_s(now_ms);
+        let eta_s = self.forecast.eta_s(now_ms);
         match (failed > 0.0, eta_s) {
-            (true, _) if self.course.is_exhausted() => Hurts::FailsForPorts(failed),
-            (true, _) => Hurts::Fails(failed),
-            (false, Some(0.0)) => Hurts::Full,
-            (false, Some(eta)) => Hurts::Fills(eta),
-            (false, None) => Hurts::No,
+            (true, _) if self.forecast.is_exhausted() => Problem::PortsExhausted(failed),
+            (true, _) => Problem::CallsFail(failed),
+            (false, Some(0.0)) => Problem::Full,
+            (false, Some(eta)) => Problem::FillsUp(eta),
+            (false, None) => Problem::None,
         }
     }
 
@@ -159,7 +159,7 @@ impl Track {
             return true;
         }
         // A source that names only what changed or holds ports: this one did neither.
-        self.course.stand_still(now_ms);
+        self.forecast.add_idle_reading(now_ms);
         self.in_use == 0 && now_ms.wrapping_sub(self.changed_ms) < keep_ms
     }
 
@@ -178,7 +178,7 @@ impl Track {
 
     /// Changes per second; `None`: there was nothing to compare with yet.
     pub(super) fn change(&self, window: Window) -> Option<Change> {
-        self.course.change(window.seconds().into())
+        self.forecast.change(window.seconds().into())
     }
 
     pub(super) fn row(&self, window: Window, now_ms: u32) -> Row {
@@ -196,8 +196,8 @@ impl Track {
             limits: self.limits,
             saturation: stats::saturation(self.in_use.into(), self.capacity),
             rates,
-            eta_s: self.course.eta_s(now_ms),
-            reusable: self.course.reusable(now_ms).map(|reuse| reuse.now),
+            eta_s: self.forecast.eta_s(now_ms),
+            reusable: self.forecast.reusable(now_ms).map(|reuse| reuse.now),
             search_p99: self.search_p99,
             opened: self.opened,
             released: self.released,
@@ -219,7 +219,7 @@ impl Track {
             changes: Window::ALL.map(|window| self.change(window)),
             search: self.search.as_deref().copied().unwrap_or_default(),
             cgroup: self.cgroup.clone(),
-            ending: self.course.ending(now_ms),
+            ending: self.forecast.ending(now_ms),
         }
     }
 }

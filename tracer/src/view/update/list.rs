@@ -8,7 +8,7 @@ use super::super::{
     group::{GroupBy, Subject, grouped},
     layout,
     model::{List, Mode, Model, View},
-    reading::{Held, Pool},
+    reading::{HolderKind, Pool},
     render,
     tuple_history::Worst,
 };
@@ -19,7 +19,7 @@ use crate::{
 
 /// The tuple that hurts most, or is fullest; whatever the list shows.
 pub fn worst(model: &Model) -> Option<Worst> {
-    model.book.worst(model.window)
+    model.history.worst(model.window)
 }
 
 /// Rows that there is room for.
@@ -69,7 +69,7 @@ fn show(model: &mut Model, to: Option<usize>) {
     };
     let height = height(model).max(1);
     let mut list = if (model.view, by) == (View::Tuples, GroupBy::Tuple) {
-        let unfiltered = model.book.count();
+        let unfiltered = model.history.count();
         choose(model, || filtered(model), by, (to, height), unfiltered)
     } else {
         // A filter chooses tuples; what is put together of them has not all that it asks for.
@@ -94,7 +94,7 @@ fn show(model: &mut Model, to: Option<usize>) {
 }
 
 fn filtered(model: &Model) -> impl Iterator<Item = Row> {
-    model.book.rows(model.window).filter(|row| model.filter.matches(row))
+    model.history.rows(model.window).filter(|row| model.filter.matches(row))
 }
 
 fn with_count(rows: Vec<Row>) -> (Vec<Row>, usize) {
@@ -210,19 +210,19 @@ fn processes(model: &Model) -> Vec<Row> {
                 row.time_wait = holder.time_wait.into();
                 row.tuples = holder.tuples;
                 row.pid = holder.pid;
-                row.called.name = match holder.held {
-                    Held::Process => holder.comm,
-                    Held::TimeWait => *b"(TIME_WAIT)\0\0\0\0\0",
-                    Held::New => *b"(opened now)\0\0\0\0",
-                    Held::Others => *b"(others)\0\0\0\0\0\0\0\0",
-                    Held::Nobody => *b"(no process)\0\0\0\0",
-                    Held::Unknown => *b"(not known)\0\0\0\0\0",
+                row.called.name = match holder.kind {
+                    HolderKind::Process => holder.comm,
+                    HolderKind::TimeWait => *b"(TIME_WAIT)\0\0\0\0\0",
+                    HolderKind::JustOpened => *b"(opened now)\0\0\0\0",
+                    HolderKind::Others => *b"(others)\0\0\0\0\0\0\0\0",
+                    HolderKind::NoProcess => *b"(no process)\0\0\0\0",
+                    HolderKind::Unknown => *b"(not known)\0\0\0\0\0",
                 };
                 row.container.clone_from(&holder.container);
                 row
             })
             .collect(),
-        None => by_process(model.book.rows(model.window)),
+        None => by_process(model.history.rows(model.window)),
     };
     let seconds = model.window.seconds();
     for row in &mut rows {
@@ -231,7 +231,7 @@ fn processes(model: &Model) -> Vec<Row> {
     // A row without an id is of no process.
     let of_pid = rows.iter().enumerate().filter(|(_, row)| row.pid != 0);
     let at: HashMap<u32, usize> = of_pid.map(|(at, row)| (row.pid, at)).collect();
-    for (pid, comm, failed) in model.failing.within(model.reading.wall_ns, seconds) {
+    for (pid, comm, failed) in model.failure_rates.within(model.reading.wall_ns, seconds) {
         let rates = Some(Rates { failed, ..Rates::default() });
         if let Some(row) = at.get(&pid).and_then(|at| rows.get_mut(*at)) {
             row.rates = rates;

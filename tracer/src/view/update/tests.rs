@@ -8,7 +8,7 @@ use crate::{
     format::table::Column,
     view::{
         model::List,
-        reading::{About, Call, Failure, Held, Holder, Pool, TupleSample},
+        reading::{About, Call, Failure, Holder, HolderKind, Pool, TupleSample},
         tuple_history::Window,
     },
 };
@@ -34,9 +34,9 @@ fn count(in_use: u64) -> TupleCount {
 
 /// `counts`: by destination, all from one source.
 fn read(model: &mut Model, second: u64, counts: &[(u8, u64)], reading: Snapshot) {
-    model.book.begin(second * 1_000_000_000);
+    model.history.begin(second * 1_000_000_000);
     for (destination, in_use) in counts {
-        model.book.look(&TupleSample {
+        model.history.add(&TupleSample {
             key: tuple(1, *destination),
             count: &count(*in_use),
             has_states: true,
@@ -51,7 +51,7 @@ fn read(model: &mut Model, second: u64, counts: &[(u8, u64)], reading: Snapshot)
             netns_name: None,
         });
     }
-    model.book.end(&reading);
+    model.history.end(&reading);
     update(model, Message::Read(Box::new(reading)));
 }
 
@@ -312,7 +312,7 @@ fn check(model: &Model) {
     assert!(cursor.is_none_or(|cursor| cursor < rows.len()), "{:?}", model.list);
     // All of them are in one namespace.
     assert!(!alike);
-    assert!(model.failures.len() <= crate::view::failing::FAILURES);
+    assert!(model.failures.len() <= crate::view::failures::FAILURES);
     let sort = model.sort();
     for pair in rows.windows(2) {
         let order = crate::format::table::order(sort.by, &pair[0], &pair[1]);

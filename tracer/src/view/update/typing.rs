@@ -49,7 +49,7 @@ fn entered(model: &mut Model) -> Effect {
             }
             Err(reason) => *error = Some(reason),
         },
-        Mode::Jump { input, error, way } => {
+        Mode::Jump { input, error, direction } => {
             let replay = model.replay.as_ref();
             let base = time_input::Base {
                 now_ns: model.reading.wall_ns,
@@ -57,7 +57,7 @@ fn entered(model: &mut Model) -> Effect {
                 end_ns: replay.map_or(u64::MAX, |replay| replay.end_ns),
                 zone: model.zone.clone(),
             };
-            match time_input::parse(input.text(), &base, *way) {
+            match time_input::parse(input.text(), &base, *direction) {
                 Ok(ns) => {
                     model.mode = Mode::Browse;
                     return Effect::Play(Play::Seek(ns));

@@ -30,7 +30,7 @@ pub(crate) fn lines(
     (room, height): (usize, usize),
 ) -> Vec<Line<'static>> {
     let width = room.saturating_sub(SCALE);
-    let points: Vec<Point> = match model.book.plot(key) {
+    let points: Vec<Point> = match model.history.plot(key) {
         Some(plot) if width > 0 => plot.points.iter().copied().collect(),
         _ => Vec::new(),
     };
@@ -83,9 +83,10 @@ fn ports(
     for (row, cells) in rows.into_iter().enumerate() {
         let (above, all) = share(row);
         // The line that the cliff is in.
-        let cliff = capacity > 0 && holds(f64::from(capacity) * SLOW, top, (above, all));
-        let mut line = Line::from(Span::styled(label(row, top, capacity, cliff), theme.faint()));
-        let empty = match (row, cliff) {
+        let slow_line = capacity > 0 && holds(f64::from(capacity) * SLOW, top, (above, all));
+        let mut line =
+            Line::from(Span::styled(label(row, top, capacity, slow_line), theme.faint()));
+        let empty = match (row, slow_line) {
             (0, _) if capacity > 0 => '─',
             (_, true) => '~',
             _ => ' ',
@@ -111,13 +112,13 @@ fn holds(value: f64, top: u32, (above, all): (usize, usize)) -> bool {
     value >= below && value < below + line
 }
 
-fn label(row: usize, top: u32, capacity: u32, cliff: bool) -> String {
-    let text = match (row, cliff) {
+fn label(row: usize, top: u32, capacity: u32, slow_line: bool) -> String {
+    let text = match (row, slow_line) {
         (0, _) => count(top.into()),
         (_, true) => {
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "less")]
-            let cliff = (f64::from(capacity) * SLOW) as u64;
-            count(cliff)
+            let slow_line = (f64::from(capacity) * SLOW) as u64;
+            count(slow_line)
         }
         _ => String::new(),
     };

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::view::{
     model::Model,
-    reading::{Blocked, Held, Holder, Opener},
+    reading::{Blocked, Holder, HolderKind, Opener},
     theme::Theme,
     tuple_history::Detail,
 };
@@ -53,16 +53,16 @@ fn holders(model: &Model, detail: &Detail, theme: Theme, room: usize) -> Vec<Lin
     let row = |holder: &&Holder| {
         let unknown = || "-".to_owned();
         vec![
-            match holder.held {
-                Held::Process if holder.pid == 0 && holder.comm == [0; 16] => {
+            match holder.kind {
+                HolderKind::Process if holder.pid == 0 && holder.comm == [0; 16] => {
                     "not known".to_owned()
                 }
-                Held::Process => who(&holder.comm, holder.pid),
-                Held::TimeWait => "TIME_WAIT".to_owned(),
-                Held::New => "opened just now".to_owned(),
-                Held::Others => "other processes".to_owned(),
-                Held::Nobody => "no process".to_owned(),
-                Held::Unknown => "not known".to_owned(),
+                HolderKind::Process => who(&holder.comm, holder.pid),
+                HolderKind::TimeWait => "TIME_WAIT".to_owned(),
+                HolderKind::JustOpened => "opened just now".to_owned(),
+                HolderKind::Others => "other processes".to_owned(),
+                HolderKind::NoProcess => "no process".to_owned(),
+                HolderKind::Unknown => "not known".to_owned(),
             },
             count(holder.ports.into()),
             count(holder.time_wait.into()),
@@ -77,8 +77,8 @@ fn holders(model: &Model, detail: &Detail, theme: Theme, room: usize) -> Vec<Lin
         ("OPENED BY", 2, 12, true),
         ("CONTAINER", 4, 12, true),
     ];
-    let tracks = columns.into_iter().map(track).collect();
-    lines.extend(listed(holders.iter().map(row), tracks, theme, room));
+    let specs = columns.into_iter().map(column_spec).collect();
+    lines.extend(listed(holders.iter().map(row), specs, theme, room));
     if let Some(more) = holders.len().checked_sub(SOME).filter(|more| *more > 0) {
         lines.push(Line::from(format!("and {}", several(more as u64, "other"))));
     }
@@ -105,12 +105,12 @@ fn blocked(model: &Model, detail: &Detail, theme: Theme, room: usize) -> Vec<Lin
     };
     // The namespace's own range; the one where the tracer was started can be another.
     let limits = detail.row.limits;
-    let inside = |port: u16| limits.is_some_and(|it| (it.low..=it.high).contains(&port));
+    let is_in_range = |port: u16| limits.is_some_and(|it| (it.low..=it.high).contains(&port));
     let mut here: Vec<&Blocked> = blocked.iter().filter(|it| it.netns == netns).collect();
-    here.sort_by_key(|it| (!inside(it.port), it.port));
-    let poisoned = here.iter().filter(|it| inside(it.port)).count();
-    let style = if poisoned > 0 { theme.warn() } else { Style::new() };
-    let text = match poisoned {
+    here.sort_by_key(|it| (!is_in_range(it.port), it.port));
+    let in_range = here.iter().filter(|it| is_in_range(it.port)).count();
+    let style = if in_range > 0 { theme.warn() } else { Style::new() };
+    let text = match in_range {
         _ if limits.is_none() => "the range of this namespace is not known".to_owned(),
         0 => "No bound or listening socket uses a port of the range.".to_owned(),
         some => format!("{} in the range: connect() cannot use them", count(some as u64)),
@@ -119,7 +119,7 @@ fn blocked(model: &Model, detail: &Detail, theme: Theme, room: usize) -> Vec<Lin
     let row = |it: &&Blocked| {
         let note = match limits {
             None => "",
-            Some(_) if inside(it.port) => "in the range",
+            Some(_) if is_in_range(it.port) => "in the range",
             Some(_) => "outside",
         };
         let holder = who(&it.comm, it.pid);
@@ -132,8 +132,8 @@ fn blocked(model: &Model, detail: &Detail, theme: Theme, room: usize) -> Vec<Lin
         ("", 2, 12, true),
     ];
     if !here.is_empty() {
-        let tracks = columns.into_iter().map(track).collect();
-        lines.extend(listed(here.iter().map(row), tracks, theme, room));
+        let specs = columns.into_iter().map(column_spec).collect();
+        lines.extend(listed(here.iter().map(row), specs, theme, room));
     }
     if let Some(more) = here.len().checked_sub(SOME).filter(|more| *more > 0) {
         lines.push(Line::from(format!("and {}", several(more as u64, "other"))));
@@ -141,20 +141,20 @@ fn blocked(model: &Model, detail: &Detail, theme: Theme, room: usize) -> Vec<Lin
     lines
 }
 
-fn track((title, rank, least, text): (&str, u8, usize, bool)) -> ColumnSpec {
+fn column_spec((title, rank, least, text): (&str, u8, usize, bool)) -> ColumnSpec {
     ColumnSpec { title: title.to_owned(), rank, least, usual: least, text, address: false }
 }
 
 /// The first rows, below their titles.
 fn listed(
     rows: impl Iterator<Item = Vec<String>>,
-    tracks: Vec<ColumnSpec>,
+    specs: Vec<ColumnSpec>,
     theme: Theme,
     room: usize,
 ) -> Vec<Line<'static>> {
     let rows: Vec<Vec<String>> = rows.take(SOME).collect();
-    let needs = needed(rows.iter(), tracks.len());
-    let grid = Grid::new(tracks, &needs, room);
+    let needs = needed(rows.iter(), specs.len());
+    let grid = Grid::new(specs, &needs, room);
     let mut lines = vec![grid.titles(theme.strong())];
     for cells in rows {
         lines.push(grid.line(cells.into_iter().map(|cell| (cell, Style::new())).collect()));

@@ -6,13 +6,13 @@ use super::*;
 fn only_rows_that_are_shown_make_the_column_of_namespaces() {
     let mut model = model(&[]);
     let look = |model: &mut Model, second: u64, fullest: u64| {
-        model.book.begin(second * 1_000_000_000);
+        model.history.begin(second * 1_000_000_000);
         // 200 rows, and two that differ in nothing but their namespace: in one that anybody can make.
         let rows =
             (0..200).map(|destination| (tuple(1, destination), 500 - u64::from(destination)));
         let twin = |netns| (TupleKey { netns, ..tuple(2, 1) }, fullest);
         for (key, in_use) in rows.chain([twin(7), twin(8)]) {
-            model.book.look(&TupleSample {
+            model.history.add(&TupleSample {
                 key,
                 count: &count(in_use),
                 has_states: true,
@@ -28,7 +28,7 @@ fn only_rows_that_are_shown_make_the_column_of_namespaces() {
             });
         }
         let reading = Snapshot::default();
-        model.book.end(&reading);
+        model.history.end(&reading);
         update(model, Message::Read(Box::new(reading)));
         assert_eq!(model.list.total, 202);
     };
@@ -46,7 +46,7 @@ fn only_rows_that_are_shown_make_the_column_of_namespaces() {
 fn failures_of_nobody_known_are_no_row_of_ports() {
     let mut model = model(&[]);
     let holders = vec![
-        Holder { held: Held::TimeWait, ports: 9, ..Holder::default() },
+        Holder { kind: HolderKind::TimeWait, ports: 9, ..Holder::default() },
         Holder { pid: 5, comm: *b"nginx\0\0\0\0\0\0\0\0\0\0\0", ports: 3, ..Holder::default() },
     ];
     let failures = vec![failure(1_500_000_000, 0), failure(1_500_000_000, 5)];

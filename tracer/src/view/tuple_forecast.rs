@@ -26,7 +26,7 @@ pub struct Older<'a> {
 
 /// One tuple over time. Small: there can be tens of thousands.
 #[derive(Debug, Default)]
-pub(super) struct Course {
+pub(super) struct TupleForecast {
     newest: Sample,
     /// `None`: nothing happened in the last minute.
     activity: Option<Box<Activity>>,
@@ -45,7 +45,7 @@ pub(super) struct Course {
     eta: Eta,
 }
 
-impl Course {
+impl TupleForecast {
     /// A tuple that had counted nothing at `since_ms`; `None`: what it had counted is not known.
     pub(super) fn new(since_ms: Option<u32>) -> Self {
         Self {
@@ -71,7 +71,7 @@ impl Course {
     }
 
     /// Takes a reading in. Returns whether something has changed since the one before.
-    pub(super) fn read(
+    pub(super) fn add_reading(
         &mut self,
         count: &TupleCount,
         holds: Holds,
@@ -100,12 +100,12 @@ impl Course {
         self.all_begun |= now_ms.wrapping_sub(first_ms) / 1000 >= MINUTE;
         self.compared |= !first;
         self.newest = now;
-        self.foresee(now_ms);
+        self.update_eta(now_ms);
         first || changed
     }
 
     /// A reading that leaves the tuple out, because nothing changed.
-    pub(super) fn stand_still(&mut self, now_ms: u32) {
+    pub(super) fn add_idle_reading(&mut self, now_ms: u32) {
         let idle = Sample { at_ms: now_ms, ..self.newest };
         self.add(idle, false);
         self.newest = idle;
@@ -169,7 +169,7 @@ impl Course {
         self.in_use.saturating_sub(u32::try_from(reusable).unwrap_or(u32::MAX))
     }
 
-    fn foresee(&mut self, now_ms: u32) {
+    fn update_eta(&mut self, now_ms: u32) {
         // Of thousands most do nothing for minutes: no trend, no forecast, unless it is full.
         let still = self.activity.is_none()
             && self.holds.capacity.is_none_or(|capacity| self.in_use < capacity);

@@ -99,7 +99,7 @@ pub(super) fn lines(model: &Model, room: usize, theme: Theme) -> Vec<Line<'stati
 }
 
 fn cost(model: &Model, pair: &mut impl FnMut(&str, String, Style)) {
-    let (own, plain) = (&model.reading.own, Style::new());
+    let (own, plain) = (&model.reading.self_stats, Style::new());
     let live = model.is_live();
     if live || own.cpu_ns > 0 {
         let now = model.cpu_share.map(|share| format!("{:.1} % of a core, ", share * 100.0));
@@ -123,7 +123,7 @@ fn cost(model: &Model, pair: &mut impl FnMut(&str, String, Style)) {
         seen => format!("{} seen, {} emitted", count(seen), count(own.emitted)),
     };
     pair("events", events, plain);
-    let tuples = model.book.rows(model.window).count() as u64;
+    let tuples = model.history.rows(model.window).count() as u64;
     pair("tuples", format!("{} hold ports, or did within the last minute", count(tuples)), plain);
     let drift = match own.drift {
         0 if !live => "not in a recording".to_owned(),

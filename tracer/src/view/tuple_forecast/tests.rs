@@ -94,7 +94,7 @@ impl Host {
 /// A second of a host, in steps of 10 ms, and a reading: what it foresees.
 fn second(
     host: &mut Host,
-    course: &mut Course,
+    forecast: &mut TupleForecast,
     mut step: impl FnMut(&mut Host, u64),
 ) -> Option<f64> {
     for number in 0..100 {
@@ -103,8 +103,8 @@ fn second(
     }
     let now_ms = host.now_ms as u32;
     let holds = Holds { capacity: Some(host.capacity), reuse: None };
-    course.read(&host.count, holds, now_ms, None);
-    course.eta_s(now_ms)
+    forecast.add_reading(&host.count, holds, now_ms, None);
+    forecast.eta_s(now_ms)
 }
 
 /// Runs `warm` seconds unseen, then a hundred that are read one by one: how many have a forecast.
@@ -114,15 +114,15 @@ fn foreseen(
     seen_before: bool,
     mut step: impl FnMut(&mut Host, u64),
 ) -> Vec<f64> {
-    let mut course = Course::new(None);
+    let mut forecast = TupleForecast::new(None);
     for _ in 0..warm {
         if seen_before {
-            second(host, &mut course, &mut step);
+            second(host, &mut forecast, &mut step);
         } else {
-            second(host, &mut Course::default(), &mut step);
+            second(host, &mut TupleForecast::default(), &mut step);
         }
     }
-    (0..100).filter_map(|_| second(host, &mut course, &mut step)).collect()
+    (0..100).filter_map(|_| second(host, &mut forecast, &mut step)).collect()
 }
 
 /// So many a second, evenly.
@@ -194,7 +194,7 @@ fn one_port_of_a_thousand_is_no_filling() {
 #[test]
 fn readings_that_are_ten_seconds_apart_foresee_a_ramp_from_the_fourth_on() {
     let mut host = Host::new(1000, 2_048, 1);
-    let mut course = Course::new(None);
+    let mut forecast = TupleForecast::new(None);
     let mut first = None;
     for reading in 0..9_u32 {
         for _ in 0..1000 {
@@ -204,8 +204,8 @@ fn readings_that_are_ten_seconds_apart_foresee_a_ramp_from_the_fourth_on() {
             }
         }
         let holds = Holds { capacity: Some(1000), reuse: None };
-        course.read(&host.count, holds, host.now_ms as u32, None);
-        if let Some(eta) = course.eta_s(host.now_ms as u32) {
+        forecast.add_reading(&host.count, holds, host.now_ms as u32, None);
+        if let Some(eta) = forecast.eta_s(host.now_ms as u32) {
             let left = host.left() / 10.0;
             assert!((eta - left).abs() <= 0.1 * left, "{eta} for {left}");
             first.get_or_insert(reading);
@@ -217,7 +217,7 @@ fn readings_that_are_ten_seconds_apart_foresee_a_ramp_from_the_fourth_on() {
 #[test]
 fn where_time_waits_are_taken_over_nothing_fills_and_no_more_end_than_there_are() {
     // 49 a second over 200 ports, each of which is taken over a second after it was closed, at the earliest.
-    let mut course = Course::new(Some(0));
+    let mut forecast = TupleForecast::new(Some(0));
     let mut count = TupleCount::default();
     for second in 1..=100_u64 {
         count.opened += 49;
@@ -228,25 +228,25 @@ fn where_time_waits_are_taken_over_nothing_fills_and_no_more_end_than_there_are(
         let all = count.time_wait();
         let reuse = Some(TakenOver { all, old: false, after_ms: 1000 });
         let now_ms = second as u32 * 1000;
-        course.read(&count, Holds { capacity: Some(200), reuse }, now_ms, None);
-        assert_eq!(course.eta_s(now_ms), None, "after {second} s");
-        let reusable = course.reusable(now_ms).unwrap();
+        forecast.add_reading(&count, Holds { capacity: Some(200), reuse }, now_ms, None);
+        assert_eq!(forecast.eta_s(now_ms), None, "after {second} s");
+        let reusable = forecast.reusable(now_ms).unwrap();
         assert_eq!((reusable.now, reusable.young), (all - 49, 49), "after {second} s");
-        let ending: u32 = course.ending(now_ms).iter().sum();
+        let ending: u32 = forecast.ending(now_ms).iter().sum();
         assert_eq!(u64::from(ending), all, "after {second} s");
     }
     // A second without a connection, and all are old enough.
-    course.read(&count, course.holds, 102_000, None);
-    assert_eq!(course.reusable(102_000).unwrap().now, 200);
+    forecast.add_reading(&count, forecast.holds, 102_000, None);
+    assert_eq!(forecast.reusable(102_000).unwrap().now, 200);
     // Without the setting, these are full; with it when a search fails.
-    course.read(&count, Holds { capacity: Some(200), reuse: None }, 102_000, None);
-    assert_eq!(course.eta_s(102_000), Some(0.0));
+    forecast.add_reading(&count, Holds { capacity: Some(200), reuse: None }, 102_000, None);
+    assert_eq!(forecast.eta_s(102_000), Some(0.0));
     let reuse = Some(TakenOver { all: 200, old: false, after_ms: 1000 });
-    course.read(&count, Holds { capacity: Some(200), reuse }, 103_000, None);
-    assert_eq!(course.eta_s(103_000), None);
+    forecast.add_reading(&count, Holds { capacity: Some(200), reuse }, 103_000, None);
+    assert_eq!(forecast.eta_s(103_000), None);
     count.failed[Cause::PortsExhausted as usize] += 1;
-    course.read(&count, Holds { capacity: Some(200), reuse }, 104_000, None);
-    assert_eq!(course.eta_s(104_000), Some(0.0));
+    forecast.add_reading(&count, Holds { capacity: Some(200), reuse }, 104_000, None);
+    assert_eq!(forecast.eta_s(104_000), Some(0.0));
 }
 
 #[test]
@@ -256,9 +256,9 @@ fn time_waits_that_are_older_end_when_the_kernel_says() {
     left[..9].fill(100);
     let older = Older { left: &left, at_ms: 10_000 };
     let count = TupleCount { opened: 900, time_wait_begun: 900, ..TupleCount::default() };
-    let mut course = Course::new(None);
-    course.read(&count, Holds::default(), 12_000, Some(older));
-    let ending = course.ending(12_000);
+    let mut forecast = TupleForecast::new(None);
+    forecast.add_reading(&count, Holds::default(), 12_000, Some(older));
+    let ending = forecast.ending(12_000);
     assert_eq!(ending.iter().sum::<u32>(), 900);
     // Two seconds later, 300 of them are due.
     assert_eq!(ending[..8], [300, 100, 100, 100, 100, 100, 100, 0], "{ending:?}");
@@ -303,7 +303,7 @@ proptest! {
         // Full 85 s after it begins, or 42 s: before the first TIME_WAIT ends.
         let ports = per_second * if waits { 42 } else { 85 };
         let mut host = Host::new(ports as u32, wheel, seed);
-        let mut course = Course::new(None);
+        let mut forecast = TupleForecast::new(None);
         let step = |host: &mut Host, number| {
             let more = if noisy { by_chance(host, per_second as f64) } else { even(per_second, number) };
             for _ in 0..more {
@@ -312,11 +312,11 @@ proptest! {
         };
         // The tracer begins some seconds before the ramp.
         for _ in 0..older {
-            second(&mut host, &mut course, |_, _| {});
+            second(&mut host, &mut forecast, |_, _| {});
         }
         let (mut right, mut all) = (0, 0);
         for _ in 0..200 {
-            let eta = second(&mut host, &mut course, step);
+            let eta = second(&mut host, &mut forecast, step);
             let left = host.left() / per_second as f64;
             if left <= 0.0 {
                 break;

@@ -9,14 +9,14 @@ pub const FAILURES: usize = 1000;
 
 /// A failure, and how often it came in a row.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Failures {
+pub struct FailureGroup {
     /// The newest of them.
     pub newest: Failure,
     pub count: u64,
 }
 
 /// Adds a failure; the same as the one before only counts.
-pub(super) fn remember(failures: &mut VecDeque<Failures>, failure: &Failure) {
+pub(super) fn remember(failures: &mut VecDeque<FailureGroup>, failure: &Failure) {
     if let Some(last) = failures.back_mut()
         && last.newest.is_like(failure)
     {
@@ -27,7 +27,7 @@ pub(super) fn remember(failures: &mut VecDeque<Failures>, failure: &Failure) {
     if failures.len() == FAILURES {
         failures.pop_front();
     }
-    failures.push_back(Failures { newest: failure.clone(), count: failure.count });
+    failures.push_back(FailureGroup { newest: failure.clone(), count: failure.count });
 }
 
 /// Processes and seconds that are remembered: a fork bomb must not fill the memory.
@@ -36,7 +36,7 @@ const SECONDS: u64 = 60;
 
 /// How often the calls of each process failed, by second.
 #[derive(Clone, Debug, Default)]
-pub struct Failing {
+pub struct FailureRates {
     /// Oldest first.
     entries: VecDeque<Entry>,
 }
@@ -49,7 +49,7 @@ struct Entry {
     count: u32,
 }
 
-impl Failing {
+impl FailureRates {
     pub(super) fn add(&mut self, failure: &Failure) {
         let second = failure.wall_ns / 1_000_000_000;
         let count = u32::try_from(failure.count).unwrap_or(u32::MAX);
