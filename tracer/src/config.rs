@@ -21,7 +21,7 @@ use crate::{
     },
     error::Error,
     format::table::Column,
-    ledger::sizes::Asked,
+    ledger::sizes::RequestedSizes,
 };
 
 /// What the kernel side is asked for, by every command that traces.
@@ -29,7 +29,7 @@ use crate::{
 pub struct KernelConfig {
     pub backend: Backend,
     /// Entries of the tables.
-    pub sizes: Asked,
+    pub sizes: RequestedSizes,
     /// Bytes; not yet rounded up to a power of two.
     pub ring_size: u32,
 }
@@ -57,7 +57,7 @@ impl TryFrom<&Cli> for KernelConfig {
         let args = args.copied().unwrap_or_default().or(cli.kernel);
         Ok(Self {
             backend: args.backend.unwrap_or(Backend::Auto),
-            sizes: Asked {
+            sizes: RequestedSizes {
                 conns: args.max_conns,
                 tuples: args.max_tuples,
                 binds: args.max_binds,

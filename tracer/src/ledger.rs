@@ -1,5 +1,5 @@
-//! What is made of the kernel side's tables: which older sockets go into them, what two readings come to, and a running tracer,
-//! which compares them with the kernel's own list.
+//! The ledger as userspace uses it: which older sockets are added to it, what two readings of it say, and a running
+//! tracer, which compares it with the kernel's own list of sockets.
 
 pub mod bound;
 pub mod decode;

@@ -1,7 +1,7 @@
-//! Ports that bind() and listen() took: what of the table of them a dump contradicts. Pure: dumps and
-//! readings in, commands out.
+//! Ports that bind() and listen() took: which entries of their table contradict a dump. No I/O: dumps and readings
+//! in, commands out.
 //!
-//! As with connections, one dump is not enough: it is no snapshot.
+//! As with connections, only what two dumps in a row say is a difference: a dump is not a snapshot.
 
 use foldhash::HashSet;
 
@@ -18,11 +18,11 @@ use crate::{
 /// A port of a network namespace.
 type Place = (u32, u16);
 
-/// Takes entries out that the kernel does not have: held since before `before_ns`
-/// (CLOCK_MONOTONIC, when the dumps began), in a namespace that was dumped, and in no dump.
+/// Commands that remove entries which the kernel does not have: taken before `before_ns` (CLOCK_MONOTONIC, when the
+/// dumps began), in a namespace that was dumped, and in no dump.
 ///
-/// `idle_listed`: the kernel lists sockets that are bound and idle. Where it does not, such a socket
-/// cannot be told from none, and only listeners and time-wait sockets can be missed.
+/// `idle_listed`: whether the kernel lists sockets that are bound and idle. If it does not, only entries of listeners
+/// and time-wait sockets are removed, because an idle socket looks like none.
 pub fn stale(
     binds: &[(ConnKey, Bound)],
     dumps: &[Dump],
@@ -36,7 +36,7 @@ pub fn stale(
     let always_listed = conn_flag::LISTEN | conn_flag::TIME_WAIT;
     let gone = |(key, bound): &&(ConnKey, Bound)| {
         let listed = idle_listed || bound.flags & always_listed != 0;
-        // Which socket an address was is not known: any that holds the port keeps it.
+        // Which socket has this address is not known: any socket with the port keeps the entry.
         let there = if key.has_cookie() {
             alive.contains(&(bound.place.netns, *key))
         } else {
@@ -48,7 +48,7 @@ pub fn stale(
     binds.iter().filter(gone).map(|(key, _)| removal(*key)).collect()
 }
 
-/// Adds what the kernel shows as bound or listening and the table does not have.
+/// Commands that add bound and listening sockets which the kernel has and the table lacks.
 pub fn missed(binds: &[(ConnKey, Bound)], dumps: &[Dump], owners: &Owners) -> Vec<Command> {
     let known: HashSet<ConnKey> = binds.iter().map(|(key, _)| *key).collect();
     let by_address: HashSet<Place> = binds
@@ -135,7 +135,7 @@ mod tests {
         for state in states {
             let binds = [entry(1, 40_000, 0), entry(2, 40_001, 0), entry(1, 40_002, 0)];
             let dumps = [dump(&[socket(state, 1, 40_000)])];
-            // Another socket, and the same one with another port, are not it.
+            // Another socket is a different entry, and so is the same socket with another port.
             assert_eq!(stale(&binds, &dumps, 100, true).len(), 2, "{state}");
             assert!(stale_cookies(&binds[..1], &dumps, true).is_empty(), "{state}");
         }
@@ -169,15 +169,15 @@ mod tests {
             socket(tcp_state::LISTEN, 1, 40_000),
             socket(tcp_state::LISTEN, 2, 40_001),
             socket(tcp_state::CLOSE, 3, 40_002),
-            // Whether bind() chose this port cannot be seen.
+            // A dump does not show whether bind() took this port.
             socket(tcp_state::ESTABLISHED, 4, 40_003),
         ])];
         assert_eq!(missed_ports(&[known], &dumps), [40_001, 40_002]);
     }
 
     #[test]
-    fn a_socket_that_went_by_its_address_is_the_one_with_its_port() {
-        // The dump has given it a cookie meanwhile.
+    fn a_key_that_is_an_address_stands_for_the_socket_with_its_port() {
+        // The dump has given the socket a cookie since.
         let binds = [entry(ADDRESS, 40_000, conn_flag::LISTEN)];
         let there = [dump(&[socket(tcp_state::LISTEN, 9, 40_000)])];
         assert!(missed_ports(&binds, &there).is_empty());

@@ -1,4 +1,4 @@
-//! Ring-buffer bytes to an [`Event`]. Total: any bytes give an event or an error.
+//! Decodes a record of the ring buffer into an [`Event`]. Any bytes give an event or an error.
 
 use tracer_common::{Addr, Cause, Event, Kind, PortBy, TupleKey};
 
@@ -24,7 +24,10 @@ pub enum Typed {
     TcpState,
 }
 
-/// What an event says happened.
+/// The kind of an event, with its detail.
+///
+/// # Errors
+/// An unknown kind, or a detail that is unknown for this kind.
 #[inline]
 pub fn typed(event: &Event) -> Result<Typed, DecodeError> {
     let bad_detail = DecodeError::Detail { kind: event.kind, detail: event.detail };
@@ -41,7 +44,7 @@ pub fn typed(event: &Event) -> Result<Typed, DecodeError> {
     })
 }
 
-/// Reads one ring-buffer record, host byte order.
+/// Decodes one record of the ring buffer, in host byte order.
 ///
 /// # Errors
 /// A length other than that of [`Event`], an unknown kind, an unknown cause or port user.
@@ -86,7 +89,7 @@ pub fn decode(record: &[u8]) -> Result<Event, DecodeError> {
 struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {
-    /// The next `N` bytes; zeros beyond the end, which [`decode`] never reaches.
+    /// The next `N` bytes; zeros past the end, which [`decode`] does not reach.
     #[inline]
     fn take<const N: usize>(&mut self) -> [u8; N] {
         match self.0.split_first_chunk() {
@@ -127,7 +130,7 @@ mod tests {
 
     use super::*;
 
-    /// A record in which every byte of every field is different from its neighbours.
+    /// A record in which each byte is its own index.
     fn numbered(kind: u8, detail: u8) -> [u8; 128] {
         let mut bytes = std::array::from_fn(|index| u8::try_from(index).unwrap());
         bytes[offset_of!(Event, kind)] = kind;
@@ -136,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn every_field_is_read_from_where_the_kernel_side_puts_it() {
+    fn every_field_is_read_from_its_offset() {
         let bytes = numbered(Kind::ConnectFailed as u8, 0);
         let event = decode(&bytes).unwrap();
         let u64_at = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().unwrap());

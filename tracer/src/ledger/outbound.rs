@@ -1,7 +1,7 @@
-//! Which sockets of a dump hold their port because of connect(). Pure.
+//! Which sockets of a dump hold their port because of connect(). No I/O.
 //!
-//! A dump shows both ends of every local connection and does not say which of them called
-//! connect(). Only those that did belong in the ledger, so it has to be told from the ports.
+//! A dump shows both ends of every local connection, and does not say which of them called connect(). Only that one
+//! belongs in the ledger, so the ports must decide.
 
 use foldhash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
 
@@ -12,20 +12,19 @@ use crate::host::sockdiag::{DiagSocket, Family, tcp_state};
 /// `source, source port, destination, destination port`
 type Ends = (Addr, u16, Addr, u16);
 
-/// What is known about one socket.
+/// An assumption about one socket.
 #[derive(Clone, Copy, PartialEq)]
 struct Verdict {
     outbound: bool,
-    /// Its state leaves no doubt.
+    /// Its state proves the assumption.
     certain: bool,
 }
 
-/// The sockets of one namespace's dump (listeners included, they decide most cases) that hold a
-/// port because of connect(). `in_range` says whether the kernel could have picked a port.
+/// The sockets of one namespace's dump that hold a port because of connect(). The dump must have the listeners, which
+/// decide most cases. `in_range`: whether the kernel could have chosen a port.
 ///
-/// Of the two ends of one local connection at most one is outbound, unless both have ports in the
-/// range, no listener is left and the same number of other connections use their ports: then
-/// nothing tells them apart.
+/// Both ends of a local connection are returned if nothing distinguishes them: no listener is left, both ports or
+/// neither are in the range, and as many connections use the one as the other.
 pub fn outbound(
     sockets: &[DiagSocket],
     in_range: impl Fn(u16) -> bool,
@@ -35,7 +34,7 @@ pub fn outbound(
     let mut users: HashMap<(Addr, u16), u32> = HashMap::with_capacity(sockets.len());
     let mut verdicts = Vec::with_capacity(sockets.len());
     for (index, socket) in sockets.iter().enumerate() {
-        let verdict = connected(socket).then(|| judge(socket, &listeners, &in_range));
+        let verdict = connected(socket).then(|| assume(socket, &listeners, &in_range));
         if verdict.is_some() {
             by_ends.insert(ends(socket), index);
             *users.entry((socket.source, socket.source_port)).or_default() += 1;
@@ -62,8 +61,8 @@ pub fn outbound(
     sockets.iter().zip(decided).filter_map(|(socket, outbound)| outbound.then_some(socket))
 }
 
-/// The verdict on one end given the other's. The port of a server's end is the one that more
-/// connections share.
+/// Whether one end is outbound, given the assumptions about both. If these contradict each other, the server's end is
+/// the one whose port more connections share.
 fn between(mine: Verdict, theirs: Verdict, users: std::cmp::Ordering) -> bool {
     match (mine.certain, theirs.certain) {
         (false, true) => !theirs.outbound,
@@ -72,13 +71,14 @@ fn between(mine: Verdict, theirs: Verdict, users: std::cmp::Ordering) -> bool {
     }
 }
 
-/// Whether the socket has, or wants to have, a connection.
+/// Whether the socket has a connection, or is making one.
 fn connected(socket: &DiagSocket) -> bool {
     let idle = matches!(socket.state, tcp_state::LISTEN | tcp_state::CLOSE);
     !idle && socket.source_port != 0 && socket.destination_port != 0
 }
 
-fn judge(socket: &DiagSocket, listeners: &Listeners, in_range: impl Fn(u16) -> bool) -> Verdict {
+/// The assumption about a socket, without its other end.
+fn assume(socket: &DiagSocket, listeners: &Listeners, in_range: impl Fn(u16) -> bool) -> Verdict {
     let certain = |outbound| Verdict { outbound, certain: true };
     let likely = |outbound| Verdict { outbound, certain: false };
     match socket.state {
@@ -98,10 +98,10 @@ fn reversed((source, source_port, destination, destination_port): Ends) -> Ends 
     (destination, destination_port, source, source_port)
 }
 
-/// Where connections are accepted.
+/// Addresses and ports at which connections are accepted.
 struct Listeners {
     at: HashSet<(Addr, u16)>,
-    /// Ports with a listener on any IPv4, and on any IPv6 address.
+    /// Ports with a listener at any IPv4 address, and at any IPv6 address.
     any_v4: HashSet<u16>,
     any_v6: HashSet<u16>,
 }

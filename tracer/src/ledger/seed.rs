@@ -1,5 +1,5 @@
-//! Sockets that the hooks did not see being opened: which of a dump belong in the ledger, and what
-//! in the ledger a dump contradicts. Pure: dumps and readings in, commands out.
+//! Sockets that the hooks did not see being opened: which sockets of a dump belong in the ledger, and which entries
+//! of the ledger contradict a dump. No I/O: dumps and readings in, commands out.
 
 use foldhash::{HashMap, HashSet};
 use tracer_common::{
@@ -28,24 +28,24 @@ pub struct Dump {
 /// Owners of sockets by inode.
 pub type Owners = std::collections::HashMap<u32, Owner>;
 
-/// Inodes of the sockets whose owners are worth looking up.
+/// Inodes of the sockets in these dumps; sockets without an inode have no owner.
 pub fn inodes(dumps: &[Dump]) -> std::collections::HashSet<u32> {
     let sockets = dumps.iter().flat_map(|dump| &dump.sockets);
     sockets.map(|socket| socket.inode).filter(|inode| *inode != 0).collect()
 }
 
-/// The commands that bring the sockets of a dump into the ledger.
+/// Commands that add the sockets of a dump to the ledger.
 pub fn commands<'a>(dump: &'a Dump, owners: &'a Owners) -> impl Iterator<Item = Command> + 'a {
     conns(dump, owners).chain(bound(dump, owners))
 }
 
-/// Those for the outgoing connections.
+/// Commands that add the outgoing connections of a dump.
 fn conns<'a>(dump: &'a Dump, owners: &'a Owners) -> impl Iterator<Item = Command> + 'a {
     outbound(&dump.sockets, |port| dump.range.contains(port))
         .map(|socket| command(Op::AddConn, flags(socket), socket, dump.netns, owners))
 }
 
-/// What the ledger notes of a connection in this state.
+/// Flags of the ledger's entry for a connection in this state.
 fn flags(socket: &DiagSocket) -> u32 {
     if socket.time_wait {
         return conn_flag::TIME_WAIT | conn_flag::ESTABLISHED;
@@ -65,7 +65,7 @@ fn flags(socket: &DiagSocket) -> u32 {
     state.flags() | established
 }
 
-/// The TIME_WAITs of the outgoing connections of a dump: their tuples, and how long each lasts still, ms.
+/// The TIME_WAITs of the outgoing connections of a dump: their tuple, and how long each still lasts, ms.
 pub(crate) fn time_waits(dump: &Dump) -> impl Iterator<Item = (TupleKey, u32)> + '_ {
     let sockets = outbound(&dump.sockets, |port| dump.range.contains(port));
     sockets.filter(|socket| socket.time_wait).map(|socket| {
@@ -80,7 +80,7 @@ pub(crate) fn time_waits(dump: &Dump) -> impl Iterator<Item = (TupleKey, u32)> +
     })
 }
 
-/// The commands for the listeners of a dump, and for its sockets that are bound and idle.
+/// Commands that add the listeners of a dump, and its sockets that are bound and idle.
 pub fn bound<'a>(dump: &'a Dump, owners: &'a Owners) -> impl Iterator<Item = Command> + 'a {
     dump.sockets.iter().filter_map(|socket| {
         let flags = match socket.state {
@@ -92,12 +92,12 @@ pub fn bound<'a>(dump: &'a Dump, owners: &'a Owners) -> impl Iterator<Item = Com
     })
 }
 
-/// The sockets of a dump by the names that they have in the ledger, each with its namespace.
+/// The keys of a dump's sockets in the ledger, each with its namespace.
 pub(crate) fn keys(dump: &Dump) -> impl Iterator<Item = (u32, ConnKey)> {
     dump.sockets.iter().map(|socket| (dump.netns, key(socket)))
 }
 
-/// The name of a socket and its port in the ledger.
+/// The key of a socket in the ledger: its cookie and its port.
 pub fn key(socket: &DiagSocket) -> ConnKey {
     ConnKey::new(socket.cookie, socket.source_port)
 }
@@ -121,10 +121,10 @@ fn command(op: Op, flags: u32, socket: &DiagSocket, netns: u32, owners: &Owners)
     }
 }
 
-/// Takes keys out of the ledger that the kernel does not have: held since before `before_ns`
-/// (CLOCK_MONOTONIC, when the dumps began), in a namespace that was dumped, and in no dump.
+/// Commands that remove entries which the kernel does not have: taken before `before_ns` (CLOCK_MONOTONIC, when the
+/// dumps began), in a namespace that was dumped, and in no dump.
 ///
-/// A dump is not a snapshot: a key counts as stale only when two dumps in a row miss it.
+/// A dump is not a snapshot: an entry is stale only if two dumps in a row lack it.
 pub fn stale(conns: &[(ConnKey, Conn)], dumps: &[Dump], before_ns: u64) -> Vec<Command> {
     let dumped: HashSet<u32> = dumps.iter().map(|dump| dump.netns).collect();
     let alive: HashSet<(u32, ConnKey)> = dumps.iter().flat_map(keys).collect();
@@ -139,15 +139,13 @@ pub fn stale(conns: &[(ConnKey, Conn)], dumps: &[Dump], before_ns: u64) -> Vec<C
         .collect()
 }
 
-/// What the kernel holds and the ledger does not, or not as it is: a hook was missed. As with
-/// [`stale`], it counts only when two dumps in a row say so.
+/// Commands for connections that the kernel has and the ledger lacks or has in another state: a hook was missed. As
+/// with [`stale`], only what two dumps in a row say is a difference.
 ///
-/// A time-wait socket that is not known can be the accepted end of a connection whose listener is gone.
-/// Only a port that the kernel could have chosen speaks against that: hooks are missed far more seldom
-/// than servers end.
+/// A TIME_WAIT that the ledger lacks can be the accepted end of a connection whose listener is gone. It is added only
+/// if the kernel could have chosen its port: hooks are missed far more seldom than servers end.
 ///
-/// `before`: what the ledger had before the dumps began. What it had then and has no more was released
-/// meanwhile.
+/// `before`: keys of the ledger before the dumps began. A key that was there and is gone was released meanwhile.
 pub(crate) fn missed(
     before: &HashSet<ConnKey>,
     conns: &[(ConnKey, Conn)],
@@ -165,7 +163,7 @@ pub(crate) fn missed(
                 None if before.contains(&command.key) => None,
                 None if waits && !dump.range.contains(command.key.port) => None,
                 None => Some(command),
-                // What a namespace says changes nothing of another.
+                // A dump of one namespace does not correct an entry of another.
                 Some((netns, _)) if *netns != dump.netns => None,
                 Some((_, flags)) if waits && flags & conn_flag::TIME_WAIT == 0 => {
                     Some(Command { op: Op::MarkTimeWait as u32, ..command })
@@ -177,25 +175,25 @@ pub(crate) fn missed(
         .collect()
 }
 
-/// The command that gives an entry with these flags the state that a dump has it in, unless it is in that already.
+/// The command that gives an entry with these flags the state that it has in a dump; `None`: it has that state.
 ///
-/// The ledger is read after the dump, and states only go on: one that is further in the ledger is no difference, unless
-/// a later dump says the same again.
+/// The ledger is read after the dump, so the entry may have changed its state since: it is a difference only if the
+/// next dump says the same again.
 fn state(command: Command, flags: u32) -> Option<Command> {
     let (old, new) = (flags & conn_flag::STATE, command.flags & conn_flag::STATE);
     let op = Op::SetState as u32;
     (old != new).then_some(Command { op, flags: new, user: old, ..command })
 }
 
-/// Says that a tuple that holds no port, and has not changed since it was read (`last_ns`), is going to be removed.
-pub fn dooming(tuple: TupleKey, last_ns: u64) -> Command {
+/// Marks a tuple for removal if it holds no port and has not changed since it was read (`last_ns`).
+pub fn marking(tuple: TupleKey, last_ns: u64) -> Command {
     let before_ns = last_ns.saturating_add(1);
     Command { op: Op::DoomTuple as u32, tuple, before_ns, ..Command::default() }
 }
 
-/// Takes it out of the ledger, if no hook used it since then.
-pub fn forgetting(tuple: TupleKey, last_ns: u64) -> Command {
-    Command { op: Op::RemoveTuple as u32, ..dooming(tuple, last_ns) }
+/// Removes a marked tuple if no hook used it since.
+pub fn removing(tuple: TupleKey, last_ns: u64) -> Command {
+    Command { op: Op::RemoveTuple as u32, ..marking(tuple, last_ns) }
 }
 
 #[cfg(test)]
@@ -246,9 +244,9 @@ mod tests {
         ];
         let dump = dump(sockets);
         let commands: Vec<_> = commands(&dump, &owners).collect();
-        let told: Vec<_> = commands.iter().map(|one| (one.op, one.flags, one.key.port)).collect();
+        let found: Vec<_> = commands.iter().map(|one| (one.op, one.flags, one.key.port)).collect();
         assert_eq!(
-            told,
+            found,
             [
                 (
                     Op::AddConn as u32,
@@ -275,8 +273,8 @@ mod tests {
         });
         let dumps = [dump(vec![time_wait, unknown, known])];
         let missed = missed(&HashSet::default(), &conns, &dumps, &Owners::new());
-        let told: Vec<_> = missed.iter().map(|one| (one.op, one.key.cookie)).collect();
-        assert_eq!(told, [(Op::MarkTimeWait as u32, 1), (Op::AddConn as u32, 2)]);
+        let found: Vec<_> = missed.iter().map(|one| (one.op, one.key.cookie)).collect();
+        assert_eq!(found, [(Op::MarkTimeWait as u32, 1), (Op::AddConn as u32, 2)]);
     }
 
     #[test]
@@ -301,7 +299,7 @@ mod tests {
             (key, Conn { flags, ..conn(5, 0) })
         });
         let missed = missed(&HashSet::default(), &conns, &dumps, &Owners::new());
-        let told: Vec<_> =
+        let found: Vec<_> =
             missed.iter().map(|one| (one.op, one.key.cookie, one.user, one.flags)).collect();
         let op = Op::SetState as u32;
         let (unanswered, close_wait, closing) = (
@@ -314,7 +312,7 @@ mod tests {
             (op, 3, established, close_wait),
             (op, 4, close_wait, closing),
         ];
-        assert_eq!(told, right);
+        assert_eq!(found, right);
     }
 
     #[test]
@@ -323,8 +321,8 @@ mod tests {
         let open = socket(tcp_state::ESTABLISHED, 2, 7001);
         let dumps = [dump(vec![accepted, open])];
         let missed = missed(&HashSet::default(), &[], &dumps, &Owners::new());
-        let told: Vec<_> = missed.iter().map(|one| one.key.cookie).collect();
-        assert_eq!(told, [2]);
+        let found: Vec<_> = missed.iter().map(|one| one.key.cookie).collect();
+        assert_eq!(found, [2]);
     }
 
     #[test]
@@ -332,8 +330,8 @@ mod tests {
         let sockets = [1, 2].map(|cookie| socket(tcp_state::ESTABLISHED, cookie, 40_000)).into();
         let before = HashSet::from_iter([ConnKey::new(1, 40_000)]);
         let missed = missed(&before, &[], &[dump(sockets)], &Owners::new());
-        let told: Vec<_> = missed.iter().map(|one| one.key.cookie).collect();
-        assert_eq!(told, [2]);
+        let found: Vec<_> = missed.iter().map(|one| one.key.cookie).collect();
+        assert_eq!(found, [2]);
     }
 
     #[test]
@@ -344,23 +342,23 @@ mod tests {
         let elsewhere = (ConnKey::new(4, 40_003), conn(6, 10));
         let dumps = [dump(vec![socket(tcp_state::TIME_WAIT, 2, 40_001)])];
         let stale = stale(&[gone, alive, young, elsewhere], &dumps, 100);
-        let told: Vec<_> = stale.iter().map(|one| (one.op, one.key)).collect();
-        assert_eq!(told, [(Op::RemoveConn as u32, gone.0)]);
+        let found: Vec<_> = stale.iter().map(|one| (one.op, one.key)).collect();
+        assert_eq!(found, [(Op::RemoveConn as u32, gone.0)]);
     }
 
     #[test]
-    fn what_one_namespace_says_changes_nothing_of_another() {
-        // The same cookies and ports as in namespace 5, told by namespace 6.
+    fn a_dump_of_one_namespace_does_not_correct_an_entry_of_another() {
+        // A dump of namespace 6 with the same cookies and ports as in namespace 5.
         let established = Conn { flags: PortState::Established.flags(), ..conn(5, 10) };
-        let ours = [1, 2].map(|cookie| (ConnKey::new(cookie, 40_000), established));
-        let told = vec![
+        let conns = [1, 2].map(|cookie| (ConnKey::new(cookie, 40_000), established));
+        let sockets = vec![
             socket(tcp_state::TIME_WAIT, 1, 40_000),
             socket(tcp_state::ESTABLISHED, 2, 40_000),
         ];
-        let other = Dump { netns: 6, range: PortRange::default(), sockets: told };
+        let other = Dump { netns: 6, range: PortRange::default(), sockets };
         let dumps = [dump(vec![socket(tcp_state::ESTABLISHED, 1, 40_000)]), other];
-        assert!(missed(&HashSet::default(), &ours, &dumps, &Owners::new()).is_empty());
-        let stale = stale(&ours, &dumps, 100);
+        assert!(missed(&HashSet::default(), &conns, &dumps, &Owners::new()).is_empty());
+        let stale = stale(&conns, &dumps, 100);
         assert_eq!(stale.iter().map(|one| one.key.cookie).collect::<Vec<_>>(), [2]);
     }
 }

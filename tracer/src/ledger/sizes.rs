@@ -1,5 +1,5 @@
-//! How many entries the tables of the kernel side have, where the command line does not say it: from what is open
-//! now, what the kernel can have of TIME_WAITs, and the memory there is. Pure.
+//! Chooses the sizes of the kernel side's tables where the command line does not: from the sockets that exist now,
+//! the TIME_WAITs that the kernel allows, and the memory. No I/O.
 
 use std::{borrow::Cow, io};
 
@@ -8,9 +8,9 @@ use tracer_common::{Attempt, Bound, Conn, ConnKey, TupleCount, TupleKey};
 
 use crate::error::reason;
 
-/// What the command line says; `None`: the host decides.
+/// Sizes that the command line sets, in entries; `None`: the host decides.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Asked {
+pub struct RequestedSizes {
     pub conns: Option<u32>,
     pub tuples: Option<u32>,
     pub binds: Option<u32>,
@@ -18,7 +18,7 @@ pub struct Asked {
     pub attempts: Option<u32>,
 }
 
-/// The sizes of tables that a rule has since its first start; `None`: it has none yet.
+/// Sizes of the tables that a rule has since its first start, in entries; `None`: it has no such table yet.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Kept {
     pub conns: Option<u32>,
@@ -27,16 +27,16 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// What to say of what was asked for, where a rule has it otherwise; `None`: nothing.
-    pub fn otherwise(&self, asked: &Asked) -> Option<String> {
+    /// A warning for sizes that the command line sets and a rule has otherwise; `None`: there are none.
+    pub fn ignored(&self, requested: &RequestedSizes) -> Option<String> {
         let tables = [
-            ("--max-conns", self.conns, asked.conns),
-            ("--max-tuples", self.tuples, asked.tuples),
-            ("--max-binds", self.binds, asked.binds),
+            ("--max-conns", self.conns, requested.conns),
+            ("--max-tuples", self.tuples, requested.tuples),
+            ("--max-binds", self.binds, requested.binds),
         ];
-        let differ = tables.into_iter().filter_map(|(name, kept, asked)| {
-            let (kept, asked) = (kept?, asked?);
-            (kept != asked).then(|| format!("{name} {asked} (it has {kept})"))
+        let differ = tables.into_iter().filter_map(|(name, kept, requested)| {
+            let (kept, requested) = (kept?, requested?);
+            (kept != requested).then(|| format!("{name} {requested} (it has {kept})"))
         });
         let differ: Vec<_> = differ.collect();
         (!differ.is_empty()).then(|| {
@@ -49,31 +49,31 @@ impl Kept {
     }
 }
 
-/// What the host has, as far as it is known.
+/// Facts about the host, from which the sizes follow.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Facts {
-    /// TCP sockets of the host, those in TIME_WAIT among them.
+    /// TCP sockets of the host, those in TIME_WAIT included.
     pub sockets: u64,
-    /// net.ipv4.tcp_max_tw_buckets where the tracer was started; 0: not known.
+    /// net.ipv4.tcp_max_tw_buckets in this process's network namespace; 0: not known.
     pub time_waits: u64,
-    /// Ports of net.ipv4.ip_local_port_range where the tracer was started; 0: not known.
+    /// Ports in net.ipv4.ip_local_port_range in this process's network namespace; 0: not known.
     pub range: u32,
     pub memory: Memory,
 }
 
-/// Bytes; `None`: not known, or no limit.
+/// Memory in bytes; `None`: not known, or no limit.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Memory {
-    /// Of the machine.
+    /// Memory of the machine.
     pub total: Option<u64>,
-    /// Of that, what can be had without swapping.
+    /// Memory that is available without swapping.
     pub available: Option<u64>,
     /// The lowest limit of the memory cgroups that this process is in.
     pub limit: Option<u64>,
 }
 
 impl Memory {
-    /// What the tables may take; `None`: nothing is known.
+    /// How many bytes the tables may take; `None`: not known.
     fn budget(self) -> Option<u64> {
         let shares = [
             self.total.map(|bytes| bytes / 16),
@@ -84,7 +84,7 @@ impl Memory {
     }
 }
 
-/// Entries of each table.
+/// Sizes of the tables, in entries.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Sizes {
     /// Held ports.
@@ -92,44 +92,44 @@ pub struct Sizes {
     pub tuples: u32,
     /// Bound ports.
     pub binds: u32,
-    /// Sockets that ended while the older ones were being read.
+    /// Sockets that ended while the older sockets were being read.
     pub tombstones: u32,
-    /// Calls under way.
+    /// Calls of connect(), bind() and listen() under way.
     pub attempts: u32,
 }
 
-/// However little memory there is.
+/// Sizes below which no table is shrunk, however little memory there is.
 const LEAST: Sizes =
     Sizes { conns: 16_384, tuples: 8_192, binds: 4_096, tombstones: 4_096, attempts: 4_096 };
-/// Where memory does not say otherwise.
+/// Sizes that are chosen at least, unless memory is too small.
 const USUAL: Sizes =
     Sizes { conns: 32_768, tuples: 32_768, binds: 16_384, tombstones: 16_384, attempts: 16_384 };
-/// The tables that grow with the connections, by a quarter of them, grow up to this.
+/// Upper limit of the tables whose size is a quarter of the connections.
 const MOST: u32 = 262_144;
-/// As for the command line.
+/// Upper limit of the connections, as on the command line.
 const MOST_CONNS: u64 = 1 << 24;
 
-/// The sizes, and why they are these.
+/// The sizes, and why they were chosen.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Chosen {
     pub sizes: Sizes,
-    /// What decided the number of connections.
+    /// What decided the number of connections, for people.
     pub why: String,
-    /// A rule has them since its first start.
+    /// Whether a rule has these tables since its first start.
     pub kept: bool,
 }
 
-/// Chooses the sizes: what a rule has already, what was asked for, and else what the host says.
-pub fn choose(asked: &Asked, kept: &Kept, facts: &Facts) -> Chosen {
+/// Chooses the sizes: those of tables that a rule has, else those of the command line, else by the host.
+pub fn choose(requested: &RequestedSizes, kept: &Kept, facts: &Facts) -> Chosen {
     let (wanted, by_host) = conns(facts);
-    let conns = kept.conns.or(asked.conns).unwrap_or(wanted);
+    let conns = kept.conns.or(requested.conns).unwrap_or(wanted);
     let quarter = |least: u32| (conns / 4).clamp(least, MOST);
     let fixed = [
-        kept.conns.or(asked.conns),
-        kept.tuples.or(asked.tuples),
-        kept.binds.or(asked.binds),
-        asked.tombstones,
-        asked.attempts,
+        kept.conns.or(requested.conns),
+        kept.tuples.or(requested.tuples),
+        kept.binds.or(requested.binds),
+        requested.tombstones,
+        requested.attempts,
     ];
     let mut sizes = Sizes {
         conns,
@@ -140,7 +140,7 @@ pub fn choose(asked: &Asked, kept: &Kept, facts: &Facts) -> Chosen {
     };
     let budget = facts.memory.budget();
     let fits = budget.is_none_or(|budget| shrink(&mut sizes, fixed.map(|it| it.is_some()), budget));
-    let mut why = match (kept.conns, asked.conns) {
+    let mut why = match (kept.conns, requested.conns) {
         (Some(_), _) => "as since the first start of the rule".to_owned(),
         (None, Some(_)) => "as --max-conns says".to_owned(),
         (None, None) => by_host,
@@ -151,24 +151,24 @@ pub fn choose(asked: &Asked, kept: &Kept, facts: &Facts) -> Chosen {
     Chosen { sizes, why, kept: kept.conns.is_some() }
 }
 
-/// How many connections there should be room for, and what says so.
+/// How many connections the tables should have room for, and what decided that.
 fn conns(facts: &Facts) -> (u32, String) {
     let Facts { sockets, time_waits, range, .. } = *facts;
     let wanted = [
-        (sockets.saturating_mul(4), format!("four times the {sockets} TCP sockets of now")),
+        (sockets.saturating_mul(4), format!("four times the {sockets} TCP sockets at the start")),
         (
             sockets.saturating_add(time_waits),
-            format!("tcp_max_tw_buckets ({time_waits}) beside the {sockets} TCP sockets of now"),
+            format!("tcp_max_tw_buckets ({time_waits}) and the {sockets} TCP sockets at the start"),
         ),
-        (u64::from(range) * 3 / 2, format!("half as much again as the {range} ports of the range")),
+        (u64::from(range) * 3 / 2, format!("one and a half times the {range} ports of the range")),
     ];
     let (most, why) = wanted.into_iter().max_by_key(|(most, _)| *most).unwrap_or_default();
-    // That many are to be no reason for a warning: see `ledger/trace/filling.rs`.
+    // So many connections must not cause the warning of `ledger/trace/filling.rs`.
     let room = (most.saturating_mul(5) / 4).clamp(u64::from(USUAL.conns), MOST_CONNS);
     (u32::try_from(room.next_power_of_two()).unwrap_or(u32::MAX), why)
 }
 
-/// Halves what takes most, until all fits. False: it does not.
+/// Halves the largest table until all fit. Returns false if they do not fit at their smallest.
 fn shrink(sizes: &mut Sizes, fixed: [bool; 5], budget: u64) -> bool {
     while sizes.bytes() > budget {
         let bytes = sizes.each_bytes();
@@ -199,7 +199,7 @@ impl Sizes {
         ]
     }
 
-    /// What the kernel takes for each table, all of it at once.
+    /// Kernel memory of each table in bytes: all of it is allocated at the start.
     fn each_bytes(&self) -> [u64; 5] {
         let key = size_of::<ConnKey>();
         let values = [
@@ -211,19 +211,19 @@ impl Sizes {
         ];
         let mut bytes = self.each().map(u64::from);
         for (entries, (key, value)) in bytes.iter_mut().zip(values) {
-            // kernel: struct htab_elem before key and value, and a bucket for each power of two (kernel/bpf/hashtab.c).
+            // kernel: struct htab_elem before key and value, and a power of two of buckets (kernel/bpf/hashtab.c).
             let element = 48 + key as u64 + value as u64;
             *entries = *entries * element + entries.next_power_of_two() * 16;
         }
         bytes
     }
 
-    /// Bytes of memory that the kernel takes for all of them.
+    /// Kernel memory of all tables, in bytes.
     pub fn bytes(&self) -> u64 {
         self.each_bytes().iter().sum()
     }
 
-    /// Which setting takes how much: `--max-conns 262144: 46 MiB, ...`, the largest first.
+    /// The memory of each table by its setting, largest first: `--max-conns 262144: 46 MiB, ...`.
     pub fn by_setting(&self) -> String {
         let names =
             ["--max-conns", "--max-tuples", "--max-binds", "--max-tombstones", "--max-attempts"];
@@ -237,8 +237,8 @@ impl Sizes {
     }
 }
 
-/// Why a table could not be made, and what would help; `None`: nothing is known that would. `ring`: bytes of the ring
-/// buffer. `locked`: maps count against RLIMIT_MEMLOCK.
+/// Why a table cannot be made, and what to do; `None`: no advice is known for this error. `ring`: size of the ring
+/// buffer in bytes. `locked`: whether maps count against RLIMIT_MEMLOCK.
 pub fn not_made(
     table: &str,
     error: &io::Error,
@@ -276,7 +276,7 @@ pub fn not_made(
 }
 
 impl Chosen {
-    /// For the first line of a stream.
+    /// The sizes as keys and values of the stream's first line.
     pub fn settings(&self) -> impl Iterator<Item = (Cow<'static, str>, Value)> {
         let Sizes { conns, tuples, binds, .. } = self.sizes;
         let settings = [
@@ -289,7 +289,7 @@ impl Chosen {
         settings.into_iter().map(|(key, value)| (key.into(), value))
     }
 
-    /// For the log.
+    /// The sizes as a line for the log.
     pub fn text(&self) -> String {
         let Self { sizes, why, .. } = self;
         format!(
@@ -302,7 +302,7 @@ impl Chosen {
     }
 }
 
-/// `46 MiB`, at least 1.
+/// The size in MiB, rounded up: `46 MiB`.
 pub fn mib(bytes: u64) -> String {
     format!("{} MiB", bytes.div_ceil(1 << 20))
 }

@@ -1,5 +1,4 @@
-//! Two readings of a tuple's counters to what an operator wants to know: how full, how fast, how
-//! long still. Pure: no clock, no map.
+//! From two readings of a tuple's counters to its row: how full it is, and how fast it fills. No I/O, no clock.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -10,12 +9,12 @@ use tracer_common::{
 
 use crate::host::{capacity::Limits, process::Called};
 
-/// What is known of a tuple from more than one reading.
+/// Values of a tuple that need more than two readings.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Forecast {
-    /// Seconds until no port is left, 0 where none is; `None`: it is not filling.
+    /// Seconds until no port is left, 0 if none is; `None`: the tuple is not filling, or that is not known.
     pub eta_s: Option<f64>,
-    /// TIME_WAITs that connect() can take over now; `None`: none can ever be.
+    /// TIME_WAITs whose ports connect() can reuse now; `None`: it never can, or that is not known.
     pub reusable: Option<u64>,
 }
 
@@ -23,54 +22,57 @@ pub struct Forecast {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     pub key: TupleKey,
-    /// What its network namespace is called, where it has a name.
+    /// Name of its network namespace; `None`: it has none, or it is not known.
     pub netns_name: Option<Arc<str>>,
-    /// Ports taken, TIME_WAIT included.
+    /// Ports in use, those in TIME_WAIT included.
     pub in_use: u64,
+    /// Ports in TIME_WAIT.
     pub time_wait: u64,
-    /// Of these: what connect() can take over now (net.ipv4.tcp_tw_reuse); `None`: none can ever be.
+    /// Ports in TIME_WAIT that connect() can reuse now (net.ipv4.tcp_tw_reuse); `None`: it never can, or not known.
     pub reusable: Option<u64>,
-    /// The others by the state of what holds them; `None`: not known (a recording that does not say it).
+    /// The other ports in use, by the state of their socket; `None`: not known (an old recording does not have it).
     pub states: Option<Ports>,
-    /// Ports that this tuple can hold: those that it holds, and those that connect() can still be given. `None`: not
-    /// known.
+    /// Ports that this tuple can hold: those in use, and those that connect() can still be given. `None`: not known.
     pub capacity: Option<u32>,
-    /// What its namespace has to give; `None`: not known.
+    /// Ports of its namespace that connect() can be given; `None`: not known.
     pub limits: Option<Limits>,
-    /// `in_use` of `capacity`: 0 to 1. Where it can hold none, 1. `None` without a capacity.
+    /// `in_use` / `capacity`; 1 if `capacity` is 0. `None` without a capacity.
     pub saturation: Option<f64>,
-    /// What changes by time; `None` after the first reading.
+    /// Changes per second since the reading before; `None` for the first reading.
     pub rates: Option<Rates>,
-    /// Seconds until no port is left if it goes on like this, 0 where none is; `None` when it is not filling.
+    /// Seconds until no port is left at this rate, 0 if none is; `None`: it is not filling, or that is not known.
     pub eta_s: Option<f64>,
-    /// How long port searches took; `None`: not measured, or none happened.
+    /// How long the newest port searches took; `None`: not measured, or there were none.
     pub search_p99: Option<P99>,
-    /// Ports ever taken and given back.
+    /// Ports taken since the tuple is in the ledger.
     pub opened: u64,
+    /// Ports released since then.
     pub released: u64,
-    /// Failed calls ever, by [`Cause`].
+    /// Failed calls since then, by [`Cause`].
     pub failed: [u64; Cause::COUNT],
     /// errno of the newest failure; 0: none.
     pub last_errno: u32,
-    /// Who connected here last; 0: not known.
+    /// Process that connected last; 0: not known.
     pub pid: u32,
-    /// By name.
+    /// Names of that process and thread.
     pub called: Called,
+    /// Id of that process's cgroup; 0: not known.
     pub cgroup: u64,
-    /// The container of that process, or its systemd unit: [`crate::host::cgroups::Name::place`].
+    /// Container or systemd unit of that process: [`crate::host::cgroups::Name::place`]. `None`: neither, or not
+    /// known.
     pub container: Option<Arc<str>>,
-    /// Tuples that the row stands for: 1, or those of a group.
+    /// How many tuples the row stands for: 1, or the number in a group.
     pub tuples: u32,
-    /// What a view has to say of the row beside its numbers.
+    /// A remark that a view shows with the row.
     pub note: Option<Arc<str>>,
 }
 
-/// How long the slowest of 100 port searches took, as far as the buckets of the histogram tell.
+/// 99th percentile of the duration of port searches, as exactly as the buckets of the histogram allow.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct P99 {
-    /// 99 of 100 were shorter, ns; with `at_least`, more than one of 100 took so long or longer.
+    /// 99 of 100 searches were shorter, ns; with `at_least`: more than one of 100 took this long or longer.
     pub ns: u64,
-    /// It lies in the last bucket, which has no end.
+    /// It is in the last bucket, which has no end.
     pub at_least: bool,
 }
 
@@ -83,8 +85,8 @@ pub struct Rates {
 }
 
 impl Row {
-    /// Compares a reading with the one before it, if there is one, `elapsed` earlier. Two readings make no forecast:
-    /// that is for [`Self::with`].
+    /// Makes the row from a reading and, if there is one, the reading `elapsed` before it. It has no forecast: for
+    /// that see [`Self::with`].
     pub fn new(
         key: TupleKey,
         now: &TupleCount,
@@ -119,24 +121,24 @@ impl Row {
         }
     }
 
-    /// With what more than two readings say.
+    /// The row with a forecast.
     #[must_use]
     pub fn with(self, forecast: Forecast) -> Self {
         Self { eta_s: forecast.eta_s, reusable: forecast.reusable, ..self }
     }
 
-    /// All failed calls ever.
+    /// Failed calls, of all causes.
     pub fn failures(&self) -> u64 {
         self.failed.iter().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
-    /// The failures by cause, those that happened.
+    /// Failed calls by cause, without causes that did not occur.
     pub fn failures_by_cause(&self) -> impl Iterator<Item = (Cause, u64)> {
         Cause::ALL.into_iter().zip(self.failed).filter(|(_, count)| *count > 0)
     }
 }
 
-/// Ports in use of those that there are; 1 where there are none, which is full. `None` without a capacity.
+/// `in_use` / `capacity`; 1 if `capacity` is 0, which counts as full. `None` without a capacity.
 pub fn saturation(in_use: u64, capacity: Option<u32>) -> Option<f64> {
     match capacity? {
         0 => Some(1.0),
@@ -147,7 +149,7 @@ pub fn saturation(in_use: u64, capacity: Option<u32>) -> Option<f64> {
 impl Rates {
     fn between(before: &TupleCount, now: &TupleCount, elapsed: Duration) -> Option<Self> {
         let seconds = elapsed.as_secs_f64();
-        // A tuple that was removed and came back starts from 0 again: that is no change to count.
+        // A tuple that was removed and added again counts from 0: that is not a change.
         let rate = |before: u64, now: u64| ratio(now.saturating_sub(before), seconds);
         (seconds > 0.0).then(|| Self {
             opened: rate(before.opened, now.opened),
@@ -161,9 +163,9 @@ impl Rates {
 #[derive(Debug, Default)]
 pub struct Earlier {
     tuples: Vec<(TupleKey, TupleCount)>,
-    /// Where each tuple is in `tuples`; only known where it had to be looked for.
+    /// Index of each tuple in `tuples`; only made once a tuple is not where it is expected.
     places: Option<HashMap<TupleKey, usize>>,
-    /// Where the next tuple is expected.
+    /// Index at which the next tuple is expected.
     next: usize,
 }
 
@@ -175,8 +177,8 @@ impl Earlier {
         self.next = 0;
     }
 
-    /// What this reading says of a tuple. Cheap when asked in the order of the reading: the kernel
-    /// hands out a map in the same order each time, but for what came or went.
+    /// The counters of a tuple in this reading; `None`: it is not there. Cheap if tuples are asked for in the order
+    /// of the reading: the kernel returns a map's entries in the same order each time, except new and removed ones.
     pub fn get(&mut self, key: &TupleKey) -> Option<&TupleCount> {
         if self.tuples.get(self.next).is_none_or(|(expected, _)| expected != key) {
             let place = |(place, (key, _)): (usize, &(TupleKey, TupleCount))| (*key, place);
@@ -200,7 +202,7 @@ fn ratio(part: u64, whole: f64) -> f64 {
     part as f64 / whole
 }
 
-/// [`percentile_99`] of the searches since `before` if there were any, of all otherwise.
+/// [`percentile_99`] of the searches since `before`, or of all if there were none since then.
 fn search_p99(now: &TupleCount, before: Option<&TupleCount>) -> Option<P99> {
     let recent = before.map(|before| {
         let mut recent = now.search;
@@ -212,8 +214,8 @@ fn search_p99(now: &TupleCount, before: Option<&TupleCount>) -> Option<P99> {
     recent.and_then(|recent| percentile_99(&recent)).or_else(|| percentile_99(&now.search))
 }
 
-/// The end of the histogram bucket that the 99th percentile is in, or the beginning of the last one, which has no
-/// end; `None`: there was no search.
+/// End of the histogram bucket with the 99th percentile, or the beginning of the last bucket, which has no end.
+/// `None`: there was no search.
 pub fn percentile_99(buckets: &[u32; SEARCH_BUCKETS]) -> Option<P99> {
     let all: u64 = buckets.iter().map(|count| u64::from(*count)).sum();
     if all == 0 {
@@ -316,7 +318,7 @@ mod tests {
     fn a_search_of_any_length_has_a_p99() {
         let mut now = TupleCount::default();
         assert_eq!(search_p99(&now, None), None);
-        // Of the last bucket, only the beginning is known. The one before ends there, too.
+        // Only the beginning of the last bucket is known. It is the end of the bucket before.
         now.search[SEARCH_BUCKETS - 1] = 1;
         let ns = search_bucket_end(SEARCH_BUCKETS - 2);
         assert_eq!(search_p99(&now, None), Some(P99 { ns, at_least: true }));

@@ -1,5 +1,5 @@
-//! A running tracer: the attached BPF side, the sockets that were there before it, and what each
-//! network namespace has to give. `tracer record` and `tracer tuples` both stand on it.
+//! A running tracer: the attached BPF side, the older sockets, and the port ranges of network namespaces. `tracer
+//! record`, `tracer tuples` and all other live commands use it.
 
 mod agreement;
 mod balance;
@@ -30,7 +30,7 @@ pub use capacities::Capacities;
 use filling::Filling;
 use idle::Sweep;
 use left_out::LeftOut;
-use missing::{Missing, for_lack_of_room, has_room};
+use missing::{Missing, for_lack_of_room};
 pub use older::OlderEnds;
 use pacing::{ALERT, CALM, LACKING};
 use ports::Ports;
@@ -57,27 +57,28 @@ use crate::{
     runtime::{clock, memory, shutdown},
 };
 
-/// An attached and seeded tracer. Dropping it detaches.
+/// An attached tracer whose ledger has the older sockets. Dropping it detaches.
 pub struct Tracer {
     pub session: Session,
-    /// Kernel release.
+    /// Release of the kernel, as `uname -r` prints it.
     pub release: String,
-    /// What did not work at the start as well as it could, and why.
+    /// What does not work since the start, and why.
     degraded: Vec<String>,
     left_out: LeftOut,
-    /// Sockets older than the tracer that are in the ledger.
+    /// How many older sockets are in the ledger.
     pub seeded: u64,
-    /// When their TIME_WAITs end.
+    /// When the TIME_WAITs among the older sockets end.
     older: OlderEnds,
-    /// Corrections that the reconciliation had to make: 0, or hooks were missed, or there is a bug.
+    /// How many entries reconciliations corrected without a loss that explains it: hooks were missed, or there is a
+    /// bug.
     pub drift: u64,
     worker: Worker,
-    /// What threads that read maps must keep.
     agreement: Agreement,
+    /// Capabilities that threads which read maps must keep.
     pub(crate) kept_for_maps: CapabilitySet,
-    /// The kernel lists sockets that are bound and idle.
+    /// Whether the kernel lists sockets that are bound and idle.
     idle_listed: bool,
-    /// How large the tables are, and why.
+    /// Sizes of the tables, and why.
     pub tables: Chosen,
     filling: Filling,
     missing: Missing,
@@ -85,26 +86,26 @@ pub struct Tracer {
     reconciled: Instant,
     /// How long the newest reconciliation took.
     cost: Duration,
-    /// Missed hooks that a reconciliation has made good.
+    /// Missed hooks up to the newest reconciliation, which has corrected their effect.
     misses_seen: u64,
     capacities: Capacities,
     holders: Holders,
     ports: Ports,
     tuples: Vec<(TupleKey, TupleCount)>,
-    /// The namespaces in the newest reading.
+    /// Namespaces with a tuple in the newest reading.
     namespaces: HashSet<u32>,
-    /// Of these, those in which ports are held.
+    /// Namespaces with a held port in the newest reading.
     held: HashSet<u32>,
 }
 
 impl Tracer {
-    /// Brings the sockets that are older than the tracer into the ledger.
+    /// Adds the older sockets to the ledger.
     fn seed(&mut self) -> Result<(), Error> {
         let namespaces = self.namespaces();
         let dumps = self.dump(namespaces);
         self.older = OlderEnds::of(&dumps, clock::monotonic_ns());
         let owners = process::owners(&seed::inodes(&dumps)).unwrap_or_else(|error| {
-            tracing::warn!("cannot find out who owns the sockets that are open already: {error}");
+            tracing::warn!("cannot find out which processes have the older sockets open: {error}");
             HashMap::new()
         });
         for dump in &dumps {
@@ -115,12 +116,16 @@ impl Tracer {
         }
         self.session.maps.set_seeding(false)?;
         self.correct_unmarked()?;
-        self.look_at_tables()?;
-        tracing::info!("{} sockets in {} namespaces were open already", self.seeded, dumps.len());
+        self.check_tables()?;
+        tracing::info!(
+            "{} older sockets in {} namespaces are in the ledger",
+            self.seeded,
+            dumps.len()
+        );
         Ok(())
     }
 
-    /// What does not work here as well as it could now, and why.
+    /// What does not work as well as it could now, and why.
     pub fn degraded(&self) -> Vec<String> {
         let nearly_full = self.filling.reasons(&self.tables.sizes);
         let lasting = self.degraded.iter().cloned().chain(self.left_out.reasons());
@@ -128,12 +133,16 @@ impl Tracer {
         lasting.chain(nearly_full).collect()
     }
 
-    /// The parts that turning events into lines needs, to be used together.
+    /// The session, the namespaces' ranges, the worker and the holders, to be used together: turning events into
+    /// lines needs all four.
     pub fn split(&mut self) -> (&mut Session, &mut Capacities, &Worker, &mut Holders) {
         (&mut self.session, &mut self.capacities, &self.worker, &mut self.holders)
     }
 
-    /// Reads the tuple table.
+    /// Reads all tuples: see [`Self::tuples`].
+    ///
+    /// # Errors
+    /// The map cannot be read.
     pub fn read_tuples(&mut self) -> Result<(), Error> {
         let mut tuples = std::mem::take(&mut self.tuples);
         tuples.clear();
@@ -142,7 +151,10 @@ impl Tracer {
         result
     }
 
-    /// Hands every tuple over, with what its namespace has to give; keeps none of them.
+    /// Calls `each` for every tuple, with the limits of its namespace; keeps none of them.
+    ///
+    /// # Errors
+    /// The map cannot be read.
     pub fn each_tuple(
         &mut self,
         mut each: impl FnMut(&TupleKey, &TupleCount, Option<Limits>),
@@ -153,7 +165,7 @@ impl Tracer {
         let mut newest = (None, None);
         let mut newest_held = None;
         session.maps.tuples(|key, count| {
-            // Mostly there are few namespaces, and the same one over and over.
+            // There are usually few namespaces, and many tuples of one in a row.
             if newest.0 != Some(key.netns) {
                 newest = (Some(key.netns), capacities.get(key.netns));
                 namespaces.insert(key.netns);
@@ -166,23 +178,26 @@ impl Tracer {
         })
     }
 
-    /// The newest reading.
+    /// The newest reading, in no order.
     pub fn tuples(&self) -> &[(TupleKey, TupleCount)] {
         &self.tuples
     }
 
-    /// Gives the newest reading away; the memory of an older one is used for the next.
+    /// Moves the newest reading into `earlier`; the memory of the reading there is used for the next one.
     pub fn keep_tuples(&mut self, earlier: &mut Earlier) {
         earlier.replace(&mut self.tuples);
     }
 
-    /// Whether there is a namespace in the newest reading of which [`Self::limits`] knows nothing.
+    /// Whether the newest reading has a namespace whose [`Self::limits`] are not known.
     pub fn lacks_limits(&self) -> bool {
         self.namespaces.iter().any(|netns| self.limits(*netns).is_none())
     }
 
-    /// Reads the tuple table, and what namespaces have to give; `ranges`: their port ranges, too, which changes seldom.
-    /// In this order, so that what a tuple holds and what it can hold fit together.
+    /// Reads all tuples and the bound ports; with `ranges` also the port ranges of namespaces, which change seldom.
+    /// The bound ports are read first, so that what a tuple holds and what it can hold fit together.
+    ///
+    /// # Errors
+    /// A map cannot be read, or a command fails.
     pub fn read(&mut self, ranges: bool) -> Result<(), Error> {
         if ranges {
             self.refresh_ranges();
@@ -197,12 +212,12 @@ impl Tracer {
         Ok(())
     }
 
-    /// What net.ipv4.tcp_tw_reuse lets each namespace do; absent: not known.
+    /// What net.ipv4.tcp_tw_reuse allows, by namespace; absent: not known.
     pub const fn reuses(&self) -> &BTreeMap<u32, Reuse> {
         self.capacities.reuses()
     }
 
-    /// What a tuple of the newest reading holds beside its counters.
+    /// Capacity of a tuple of the newest reading, and which of its TIME_WAITs can be reused.
     pub fn holds(&self, key: &TupleKey, count: &TupleCount) -> Holds {
         Holds {
             capacity: self.limits(key.netns).map(|limits| limits.capacity_of(key, count)),
@@ -210,38 +225,46 @@ impl Tracer {
         }
     }
 
-    /// When the TIME_WAITs end that are older than the tracer: for the first reading, after which it is forgotten.
+    /// When the TIME_WAITs among the older sockets end. Only the first call returns it; later ones return an empty
+    /// value.
     pub fn take_older(&mut self) -> OlderEnds {
         std::mem::take(&mut self.older)
     }
 
-    /// What the kernel side counted.
+    /// The totals that the kernel side counted.
+    ///
+    /// # Errors
+    /// The map cannot be read.
     pub fn totals(&self) -> Result<Totals, Error> {
         self.session.totals()
     }
 
-    /// Compares the ledger with what the kernel itself says, corrects it, and forgets tuples that
-    /// nobody uses. Returns how many entries were wrong: not those that had found no room, which are losses.
+    /// Compares the ledger with the kernel's sockets, corrects it, and removes tuples that nobody uses. Returns how
+    /// many entries were wrong, without those that losses explain, and those of namespaces that could not be read
+    /// before.
+    ///
+    /// # Errors
+    /// A map cannot be read, or a command fails.
     pub fn reconcile(&mut self) -> Result<u64, Error> {
         let before_ns = clock::monotonic_ns();
         let lost = for_lack_of_room(&self.totals()?);
         let lacking = self.missing.is_any(lost);
-        // What nobody could look at before is no drift.
+        // Sockets of a namespace that could not be read before are new, and no drift.
         let unread: HashSet<u32> = self.left_out.unread().collect();
-        let everywhere = lacking && self.makes_room(before_ns)?;
-        let places = if everywhere { self.namespaces() } else { self.places_with_sockets()? };
-        let first = self.differences(before_ns, places.clone())?;
-        // What was read by then is of a part of the namespaces.
+        let in_all = lacking && self.can_make_room(before_ns)?;
+        let namespaces = if in_all { self.namespaces() } else { self.with_sockets()? };
+        let first = self.differences(before_ns, namespaces.clone())?;
+        // Only some of the namespaces are read then.
         if shutdown::asked().is_some() {
             return Ok(0);
         }
         let (mut corrected, mut found, mut refused) = (0, 0, 0);
         if first.is_empty() {
-            self.agreement.of(&[], Vec::new());
+            self.agreement.agreed(&[], Vec::new());
         } else {
-            // A dump is no snapshot: what one dump says can be a socket on its way.
-            let second = self.differences(before_ns, places)?;
-            for command in self.agreement.of(&first, second) {
+            // A dump is not a snapshot: it can show a socket in the middle of a change.
+            let second = self.differences(before_ns, namespaces)?;
+            for command in self.agreement.agreed(&first, second) {
                 if shutdown::asked().is_some() {
                     break;
                 }
@@ -253,7 +276,9 @@ impl Tracer {
             }
         }
         if found > 0 {
-            tracing::info!("{found} ports that were not counted are counted now");
+            tracing::info!(
+                "{found} ports that had found no room, or whose namespace could not be read, are counted now"
+            );
         }
         if corrected > 0 {
             tracing::warn!(
@@ -262,8 +287,8 @@ impl Tracer {
         }
         self.drift += corrected;
         if shutdown::asked().is_none() {
-            if everywhere {
-                self.missing.looked_for(lost, refused);
+            if in_all {
+                self.missing.retried(lost, refused);
             }
             self.forget_idle(clock::monotonic_ns())?;
             self.forget_namespaces();
@@ -271,43 +296,26 @@ impl Tracer {
         Ok(corrected)
     }
 
-    /// Whether all tables have room for what was missed, or have it now without the tuples that nobody uses.
-    fn makes_room(&mut self, now_ns: u64) -> Result<bool, Error> {
-        if self.has_room()? {
-            return Ok(true);
-        }
-        self.forget_idle(now_ns)?;
-        self.has_room()
+    /// Namespaces of which the ledger has something, and at long intervals the others that have sockets.
+    fn with_sockets(&mut self) -> Result<Vec<Netns>, Error> {
+        let mut namespaces = self.busy_namespaces()?;
+        let known = namespaces.iter().map(|netns| netns.inum).collect();
+        namespaces.extend(self.quiet_namespaces(&known));
+        Ok(namespaces)
     }
 
-    /// Whether all tables have room for what was missed.
-    fn has_room(&mut self) -> Result<bool, Error> {
-        let (mut tuples, mut conns, mut binds) = (0, 0, 0);
-        self.session.maps.tuples(|_, _| tuples += 1)?;
-        self.session.maps.conns(|_, _| conns += 1)?;
-        self.session.maps.binds(|_, _| binds += 1)?;
-        let sizes = &self.tables.sizes;
-        Ok(has_room(tuples, sizes.tuples)
-            && has_room(conns, sizes.conns)
-            && has_room(binds, sizes.binds))
-    }
-
-    /// Namespaces of which the ledger has something, and now and then the others that have sockets.
-    fn places_with_sockets(&mut self) -> Result<Vec<Netns>, Error> {
-        let mut places = self.busy_namespaces()?;
-        let known = places.iter().map(|netns| netns.inum).collect();
-        places.extend(self.quiet_namespaces(&known));
-        Ok(places)
-    }
-
-    /// What would make the ledger and the bound ports agree with the kernel: what is stale first,
-    /// then what was missed, in these namespaces.
-    fn differences(&mut self, before_ns: u64, places: Vec<Netns>) -> Result<Vec<Command>, Error> {
+    /// The commands that would make the ledger agree with the kernel in these namespaces: first removals of entries
+    /// that the kernel does not have, then additions and changes.
+    fn differences(
+        &mut self,
+        before_ns: u64,
+        namespaces: Vec<Netns>,
+    ) -> Result<Vec<Command>, Error> {
         let mut before = foldhash::HashSet::default();
         self.session.maps.conns(|key, _| {
             before.insert(key);
         })?;
-        let dumps = self.dump(places);
+        let dumps = self.dump(namespaces);
         let (mut conns, mut binds) = (Vec::new(), Vec::new());
         let (counted_before, fast_before) = (self.counters()?, self.fast()?);
         self.session.maps.conns(|key, conn| conns.push((key, conn)))?;
@@ -323,11 +331,12 @@ impl Tracer {
         Ok(commands)
     }
 
-    /// Ports that the spreader bound and that are held now; `None`: this is no spreader.
+    /// How many fast ports are held now; `None`: this is not a spreader.
     fn fast(&self) -> Result<Option<u32>, Error> {
         self.session.spreader.as_ref().map(|spreader| spreader.maps.fast()).transpose()
     }
 
+    /// The counters of all tuples.
     fn counters(&mut self) -> Result<Reading, Error> {
         let mut counters = Reading::default();
         self.session.maps.tuples(|key, count| {
@@ -336,10 +345,13 @@ impl Tracer {
         Ok(counters)
     }
 
-    /// Reconciles when it is time to: soon after the kernel passed over a hook or a table was full, else now and then.
-    /// Where passed-over hooks cannot be counted, as often as a small part of a core allows.
+    /// Reconciles if it is time to: soon after the kernel skipped a hook or a table was full, else at long intervals.
+    /// If some skipped hooks cannot be counted, as often as after a skipped one.
+    ///
+    /// # Errors
+    /// As [`Self::reconcile`].
     pub fn reconcile_if_due(&mut self) -> Result<(), Error> {
-        self.look_at_tables()?;
+        self.check_tables()?;
         let missed = self.session.missed_hooks();
         let alert = missed.partial || missed.counted > self.misses_seen;
         let lacking = self.missing.is_any(for_lack_of_room(&self.totals()?));
@@ -361,23 +373,23 @@ impl Tracer {
         Ok(())
     }
 
-    /// Removes tuples without ports that are old, or that others need the room of.
+    /// Removes tuples without ports that are old, or whose room others need.
     fn forget_idle(&mut self, now_ns: u64) -> Result<(), Error> {
         let mut sweep = Sweep::default();
         self.each_tuple(|key, count, _| sweep.add(key, count, now_ns))?;
         let commands = &self.session.commands;
-        let mut doomed = Vec::new();
+        let mut marked = Vec::new();
         for idle in sweep.chosen(self.tables.sizes.tuples) {
-            if commands.run(&seed::dooming(idle.key, idle.last_ns))? {
-                doomed.push(idle);
+            if commands.run(&seed::marking(idle.key, idle.last_ns))? {
+                marked.push(idle);
             }
         }
-        if !doomed.is_empty() {
-            // A hook that began before can be about to use one of them.
+        if !marked.is_empty() {
+            // A hook that began before the marking may still use one of them.
             commands.wait_for_hooks()?;
         }
-        for idle in doomed {
-            commands.run(&seed::forgetting(idle.key, idle.last_ns))?;
+        for idle in marked {
+            commands.run(&seed::removing(idle.key, idle.last_ns))?;
         }
         Ok(())
     }

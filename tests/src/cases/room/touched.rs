@@ -62,7 +62,7 @@ fn reset(pairs: Vec<(Sock, Sock)>) -> Result<()> {
 
 /// More ports are bound and given back than find room: that is said as long as there is a connection that can have one.
 pub(super) fn losses_are_said(backend: &str) -> Result<()> {
-    const TEXT: &str = "found no room in the table of those";
+    const TEXT: &str = "found no room in the table of touched ports";
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
     let record = Record::start(backend, &["--events", "lost"])?;

@@ -1,4 +1,4 @@
-//! One table of dumps, each with the sockets that must be found outbound.
+//! Dumps, each with the sockets that must be found outbound.
 
 use super::*;
 
@@ -58,7 +58,7 @@ fn one_socket_is_judged_by_its_state_and_ports() {
         (tcp_state::TIME_WAIT, 40_000, 80, true),
         (tcp_state::FIN_WAIT2, 40_000, 80, true),
         (tcp_state::ESTABLISHED, 80, 40_000, false),
-        // Neither is a port that the kernel picks: bound by the application.
+        // Neither port is in the range: the application bound the source port.
         (tcp_state::ESTABLISHED, 1_000, 80, true),
         (tcp_state::ESTABLISHED, 40_000, 41_000, true),
         (tcp_state::SYN_SENT, 80, 40_000, true),
@@ -93,7 +93,7 @@ fn what_a_listener_accepted_is_not_outbound() {
 fn of_two_ends_of_a_connection_one_is_outbound() {
     let (client, server) = ((ME, 40_000), (ME, 80));
     expect(&[up(client, server), up(server, client), listener(ANY_V4, 80)], &[0]);
-    // The listener is gone.
+    // The listener has ended.
     expect(&[up(client, server), up(server, client)], &[0]);
     expect(&[waiting(server, client), up(client, server)], &[1]);
     // A listener on a port of the range.
@@ -102,11 +102,11 @@ fn of_two_ends_of_a_connection_one_is_outbound() {
 }
 
 #[test]
-fn two_ports_of_the_range_are_told_apart_by_how_many_share_them() {
+fn of_two_ports_of_the_range_the_servers_is_the_one_that_more_connections_share() {
     let (server, one, two) = ((ME, 50_000), (ME, 40_000), (ME, 40_002));
     let dump = [up(one, server), up(server, one), up(two, server), up(server, two)];
     expect(&dump, &[0, 2]);
-    // With a single connection nothing tells.
+    // With a single connection, nothing distinguishes the ends.
     expect(&dump[..2], &[0, 1]);
 }
 

@@ -9,7 +9,7 @@ fn host(memory: u64, time_waits: u64) -> Facts {
 }
 
 fn by_host(facts: &Facts) -> Chosen {
-    choose(&Asked::default(), &Kept::default(), facts)
+    choose(&RequestedSizes::default(), &Kept::default(), facts)
 }
 
 #[test]
@@ -39,13 +39,13 @@ fn memory_is_a_limit_and_says_so() {
     let tight = by_host(&host(2 * GIB, 2_000_000));
     assert!(tight.sizes.bytes() <= 2 * GIB / 16, "{}", tight.text());
     assert!(tight.why.ends_with("no more than 128 MiB of memory is for tables"), "{}", tight.why);
-    // What others use, and what the cgroup may have, count too.
+    // Memory that others use counts, and so does the limit of the cgroup.
     let mut facts = host(64 * GIB, 2_000_000);
     facts.memory.available = Some(GIB);
     assert!(by_host(&facts).sizes.bytes() <= GIB / 4);
     facts.memory.limit = Some(200 << 20);
     assert!(by_host(&facts).sizes.bytes() <= 50 << 20);
-    // However little there is, something is seen.
+    // However little memory there is, the tables have their smallest size.
     facts.memory.limit = Some(1 << 20);
     let least = by_host(&facts);
     assert_eq!((least.sizes, least.sizes.bytes() > 1 << 18), (LEAST, true));
@@ -53,14 +53,15 @@ fn memory_is_a_limit_and_says_so() {
 }
 
 #[test]
-fn what_was_asked_for_is_not_changed_and_what_a_rule_has_comes_first() {
-    let asked = Asked { conns: Some(1_000_000), binds: Some(64), ..Asked::default() };
-    let chosen = choose(&asked, &Kept::default(), &host(GIB, 2048));
+fn requested_sizes_are_kept_and_those_of_a_rule_come_first() {
+    let requested =
+        RequestedSizes { conns: Some(1_000_000), binds: Some(64), ..RequestedSizes::default() };
+    let chosen = choose(&requested, &Kept::default(), &host(GIB, 2048));
     assert_eq!((chosen.sizes.conns, chosen.sizes.binds), (1_000_000, 64));
     assert!(chosen.sizes.tuples < 250_000, "memory is a limit for the others");
     assert!(chosen.why.starts_with("as --max-conns says"), "{}", chosen.why);
     let kept = Kept { conns: Some(32), tuples: Some(16), binds: Some(48) };
-    let chosen = choose(&asked, &kept, &host(GIB, 2048));
+    let chosen = choose(&requested, &kept, &host(GIB, 2048));
     let Sizes { conns, tuples, binds, .. } = chosen.sizes;
     assert_eq!((conns, tuples, binds), (32, 16, 48));
     assert_eq!(chosen.why, "as since the first start of the rule");
@@ -83,11 +84,16 @@ fn the_settings_are_listed_by_what_they_take() {
 }
 
 #[test]
-fn what_a_rule_keeps_otherwise_than_asked_for_is_said() {
+fn requested_sizes_that_a_rule_ignores_are_listed() {
     let kept = Kept { conns: Some(32), tuples: Some(16), binds: None };
-    assert_eq!(kept.otherwise(&Asked::default()), None);
-    let asked = Asked { conns: Some(32), tuples: Some(64), binds: Some(8), ..Asked::default() };
-    let text = kept.otherwise(&asked).unwrap();
+    assert_eq!(kept.ignored(&RequestedSizes::default()), None);
+    let requested = RequestedSizes {
+        conns: Some(32),
+        tuples: Some(64),
+        binds: Some(8),
+        ..RequestedSizes::default()
+    };
+    let text = kept.ignored(&requested).unwrap();
     assert!(text.contains(": --max-tuples 64 (it has 16);"), "{text}");
 }
 
@@ -105,7 +111,7 @@ fn a_table_that_cannot_be_made_says_how_much_is_needed_and_what_makes_it_less() 
     assert!(text.contains("ring buffer 16 MiB (--ring-size)"), "{text}");
     let error = io::Error::from_raw_os_error(libc::EPERM);
     assert!(not_made("CONNS", &error, &USUAL, (0, true)).unwrap().contains("RLIMIT_MEMLOCK"));
-    // Elsewhere that limit is not why.
+    // On other kernels that limit is not the reason.
     let text = not_made("CONNS", &error, &USUAL, (0, false)).unwrap();
     assert!(text.contains("seccomp") && !text.contains("MEMLOCK"), "{text}");
     let other = io::Error::from_raw_os_error(libc::EMFILE);

@@ -1,4 +1,5 @@
-//! Which differences between ledger and kernel are corrected: a reading is no snapshot, so it takes several that agree. Pure.
+//! Decides which differences between ledger and kernel are corrected. A reading is not a snapshot, so several must
+//! agree. No I/O.
 
 use std::collections::HashSet;
 
@@ -7,31 +8,31 @@ use tracer_common::{
     seed::{Command, Correction, Op},
 };
 
-/// What makes a difference the same one in two comparisons.
+/// What must be equal for two comparisons to have found the same difference.
 type Identity = (u32, ConnKey, Option<Command>);
 
-/// What the comparisons before said.
+/// What earlier comparisons found.
 #[derive(Debug, Default)]
 pub(super) struct Agreement {
-    /// Differences of numbers that were not at rest, which two comparisons in a row found last time.
-    doubted: HashSet<Identity>,
+    /// Differences of numbers that change all the time, which both comparisons of the last time found.
+    unconfirmed: HashSet<Identity>,
 }
 
 impl Agreement {
-    /// What is to be corrected of what two comparisons say, one right after the other. Numbers that are not at rest must have
-    /// been found so by the two of some seconds ago as well: the same numbers can be those of other ports, and what was read
-    /// between them be neither's.
-    pub(super) fn of(&mut self, first: &[Command], second: Vec<Command>) -> Vec<Command> {
+    /// The commands to carry out, from two comparisons one right after the other. A difference of numbers that change
+    /// all the time must have been found by both comparisons some seconds ago, too: equal numbers can belong to other
+    /// ports, and what was read between them to neither.
+    pub(super) fn agreed(&mut self, first: &[Command], second: Vec<Command>) -> Vec<Command> {
         let first: HashSet<_> = first.iter().map(identity).collect();
-        let doubted = std::mem::take(&mut self.doubted);
+        let unconfirmed = std::mem::take(&mut self.unconfirmed);
         let is_agreed = |command: &Command| {
             let identity = identity(command);
             if !first.contains(&identity) {
                 return false;
             }
-            let agreed = !is_in_passing(command) || doubted.contains(&identity);
+            let agreed = !is_of_moving_numbers(command) || unconfirmed.contains(&identity);
             if !agreed {
-                self.doubted.insert(identity);
+                self.unconfirmed.insert(identity);
             }
             agreed
         };
@@ -45,8 +46,8 @@ fn identity(command: &Command) -> Identity {
     (command.op, command.key, of_values.then_some(*command))
 }
 
-/// Whether a correction is of numbers that need not have been at rest.
-fn is_in_passing(command: &Command) -> bool {
+/// Whether a correction is of numbers that may change while they are read.
+fn is_of_moving_numbers(command: &Command) -> bool {
     let of_busy =
         command.op == Op::CorrectTuple as u32 && command.correction().opened == Correction::ALWAYS;
     of_busy || command.op == Op::CorrectFast as u32
@@ -72,16 +73,16 @@ mod tests {
         let mut agreement = Agreement::default();
         let first = [removes(1), removes(2), of_tuple(5, 1)];
         let second = vec![removes(2), removes(3), of_tuple(5, 2)];
-        assert_eq!(agreement.of(&first, second), [removes(2)]);
+        assert_eq!(agreement.agreed(&first, second), [removes(2)]);
         let same = [of_tuple(5, 1)];
-        assert_eq!(agreement.of(&same, same.to_vec()), same);
+        assert_eq!(agreement.agreed(&same, same.to_vec()), same);
     }
 
     #[test]
-    fn numbers_that_are_not_at_rest_must_be_found_so_again_later() {
+    fn numbers_that_change_all_the_time_must_differ_in_the_same_way_again() {
         let mut agreement = Agreement::default();
         for moving in [Command::correcting_fast(5, 4), of_tuple(Correction::ALWAYS, 1)] {
-            let mut compare = |commands: &[Command]| agreement.of(commands, commands.to_vec());
+            let mut compare = |commands: &[Command]| agreement.agreed(commands, commands.to_vec());
             assert_eq!(compare(&[moving]), []);
             assert_eq!(compare(&[]), []);
             assert_eq!(compare(&[moving]), []);

@@ -1,4 +1,4 @@
-//! Whether the counters of tuples are what the entries of `CONNS` come to. Pure: readings in, commands out.
+//! Compares the counters of tuples with the entries of `CONNS`. No I/O: readings in, commands out.
 
 use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use tracer_common::{
@@ -6,7 +6,7 @@ use tracer_common::{
     seed::{Command, Correction},
 };
 
-/// What a tuple has of ports now.
+/// Counts of the ports that a tuple has now.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 struct Ports {
     in_use: u64,
@@ -18,7 +18,7 @@ struct Ports {
 }
 
 impl Ports {
-    /// As the ledger counts a port of an entry with these flags.
+    /// Counts a port of an entry with these flags, as the ledger does.
     fn add(&mut self, port: u16, flags: u32) {
         let is = |flag| flags & flag != 0;
         let one = Halves::one(port);
@@ -38,14 +38,15 @@ impl Ports {
     }
 }
 
-/// What `CONNS` has of a tuple.
+/// What the entries of `CONNS` say about a tuple.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 struct Found {
     ports: Ports,
-    /// Entries that are [`conn_flag::APART`], and those of them in TIME_WAIT.
+    /// Entries with [`conn_flag::APART`].
     apart: u32,
+    /// Those of `apart` in TIME_WAIT.
     apart_in_time_wait: u32,
-    /// Flags of any entry.
+    /// Flags that at least one entry has.
     any: u32,
 }
 
@@ -60,7 +61,7 @@ impl Found {
     }
 }
 
-/// The counters of a tuple that must be right.
+/// The counters of a tuple that are compared.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Counters {
     opened: u64,
@@ -87,16 +88,16 @@ impl From<&TupleCount> for Counters {
 
 pub(super) type Reading = HashMap<TupleKey, Counters>;
 
-/// What corrects the tuples by `conns`, which was read between the two readings: those that did not change
-/// meanwhile, and of the others what does not depend on ports that come and go ([`of_busy`]). A hook can be between its
-/// two steps, so it counts only if the next readings say the same.
+/// Commands that correct tuples by `conns`, which was read between the two readings. A tuple that did not change
+/// meanwhile is corrected in full, another one only in numbers that do not depend on ports that come and go
+/// ([`of_busy`]). A hook can be between its two steps, so a correction needs the same one from the next readings.
 pub(super) fn corrections(
     before: &Reading,
     conns: &[(ConnKey, Conn)],
     after: &Reading,
 ) -> Vec<Command> {
     let mut held: HashMap<&TupleKey, Found> = HashMap::with_capacity(after.len());
-    // One that was removed and inserted again can be read twice.
+    // A key that was removed and inserted again can be read twice.
     let mut seen = HashSet::with_capacity(conns.len());
     for (key, conn) in conns {
         if seen.insert(key) {
@@ -122,14 +123,14 @@ pub(super) fn corrections(
         .collect()
 }
 
-/// What corrects a tuple whose ports come and go all the time. How many it holds differs from reading to reading, but not
-/// how many of them take no room: these are counted by the difference of two counters that change together. It has to be
-/// the number of entries that are apart from the others, unless there are some of which this is true by their nature, which
-/// come and go as well.
+/// The correction of a tuple whose ports change all the time. How many ports it has differs from reading to reading,
+/// but not how many of them take no room, which is the difference of two counters that change together. It must be
+/// the number of entries with APART, unless there are entries that take no room for another reason: these change,
+/// too.
 fn of_busy(before: &Counters, after: &Counters, found: &Found) -> Option<Correction> {
     const NO_ROOM: u32 = conn_flag::LISTED;
-    const NEVER_TAKEN_OVER: u32 = NO_ROOM | conn_flag::BOUND | conn_flag::NO_STAMP;
-    // Truncation: only differences are looked at.
+    const NEVER_REUSED: u32 = NO_ROOM | conn_flag::BOUND | conn_flag::NO_STAMP;
+    // Truncation: only differences are used.
     let without = |all: u64, some: u64| (low(all)).wrapping_sub(Halves(some).sum());
     let missing = |by_counters: [u32; 2], right: u32, unknown: u32| {
         let [before, after] = by_counters;
@@ -139,7 +140,7 @@ fn of_busy(before: &Counters, after: &Counters, found: &Found) -> Option<Correct
     let held = [before, after].map(|it| without(it.ports.in_use, it.ports.held));
     let held = missing(held, found.apart, NO_ROOM);
     let waiting = [before, after].map(|it| without(it.ports.time_wait, it.ports.waiting));
-    let waiting = missing(waiting, found.apart_in_time_wait, NEVER_TAKEN_OVER);
+    let waiting = missing(waiting, found.apart_in_time_wait, NEVER_REUSED);
     (held != 0 || waiting != 0).then(|| Correction {
         opened: Correction::ALWAYS,
         held: in_a_half(held, found.ports.held, after.ports.held),
@@ -148,7 +149,7 @@ fn of_busy(before: &Counters, after: &Counters, found: &Found) -> Option<Correct
     })
 }
 
-/// So many more, in the half that lacks the most of what it should be, or has the most too many.
+/// `more` ports as [`Halves`], all in one half: the one that lacks most, or if `more` is negative has most too many.
 fn in_a_half(more: i32, right: u64, counted: u64) -> u64 {
     let [right, counted] = [Halves(right), Halves(counted)];
     let lacks = |right: u32, counted: u32| right.wrapping_sub(counted).cast_signed();
@@ -162,14 +163,15 @@ fn low(count: u64) -> u32 {
     u32::try_from(count & u64::from(u32::MAX)).unwrap_or_default()
 }
 
-/// What corrects the count of ports that the spreader bound (`before` and `after` the entries were read), as of a tuple.
+/// The command that corrects the count of fast ports, which was read `before` and `after` the entries; `None`: the
+/// count is right, or changed meanwhile.
 pub(super) fn fast(
     before: Option<u32>,
     conns: &[(ConnKey, Conn)],
     after: Option<u32>,
 ) -> Option<Command> {
     let counted = after.filter(|_| before == after)?;
-    // One that was removed and inserted again can be read twice.
+    // A key that was removed and inserted again can be read twice, so keys are counted.
     let of_spreader = |flags: u32| {
         flags & (conn_flag::BOUND | conn_flag::LISTED | conn_flag::APART) == conn_flag::BOUND
     };
@@ -193,7 +195,7 @@ fn correction(counted: &Counters, right: &Ports) -> Correction {
     }
 }
 
-/// What must be added to `counted`, which can be below 0.
+/// What must be added to `counted`; can be negative.
 fn difference(right: u64, counted: u64) -> i32 {
     let difference = right.wrapping_sub(counted).cast_signed();
     i32::try_from(difference.clamp(i64::from(i32::MIN), i64::from(i32::MAX))).unwrap_or_default()
@@ -222,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn right_counters_need_nothing_and_changing_ones_are_left_alone() {
+    fn right_counters_and_changing_ones_are_not_corrected() {
         let conns = [
             conn(1, 40_001, tuple(1), conn_flag::TIME_WAIT),
             conn(2, 40_002, tuple(1), conn_flag::BOUND | conn_flag::TIME_WAIT),
@@ -247,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_tuple_that_never_rests_what_takes_no_room_is_corrected() {
+    fn of_a_tuple_that_changes_all_the_time_ports_without_room_are_corrected() {
         let (even, odd) = (1 << 32, 1);
         let conns: Vec<_> = (0..10)
             .map(|it| conn(it, 40_000 + u16::try_from(it).unwrap(), tuple(1), 0))
@@ -255,7 +257,7 @@ mod tests {
             .chain([conn(11, 40_011, tuple(1), conn_flag::APART | conn_flag::TIME_WAIT)])
             .chain([conn(12, 40_013, tuple(1), conn_flag::TIME_WAIT)])
             .collect();
-        // Held: 5 even ones and 6 odd ones, of which one is in TIME_WAIT.
+        // 5 even ports and 6 odd ones take room; one of the odd ones is in TIME_WAIT.
         let right = |more| TupleCount {
             held: even * 5 + odd * (6 + more),
             waiting: odd,
@@ -263,29 +265,29 @@ mod tests {
             ..count(100 + more, 87)
         };
         let wrong = |more| TupleCount { held: right(more).held - even, waiting: 2, ..right(more) };
-        let look = |of: &dyn Fn(u64) -> TupleCount, conns: &[_]| {
+        let compare = |of: &dyn Fn(u64) -> TupleCount, conns: &[_]| {
             corrections(&reading(&[(1, of(0))]), conns, &reading(&[(1, of(1))]))
         };
-        assert_eq!(look(&right, &conns), []);
+        assert_eq!(compare(&right, &conns), []);
         let correction = Correction {
             opened: Correction::ALWAYS,
             held: even,
             waiting: odd.wrapping_neg(),
             ..Correction::default()
         };
-        assert_eq!(look(&wrong, &conns), [Command::correcting(tuple(1), &correction)]);
-        // Ports that bind() took come and go without taking room.
+        assert_eq!(compare(&wrong, &conns), [Command::correcting(tuple(1), &correction)]);
+        // Ports that bind() took change as well, and take no room either.
         let mut listed = conns.clone();
         listed.push(conn(13, 40_015, tuple(1), conn_flag::LISTED));
-        assert_eq!(look(&wrong, &listed), []);
-        // Of the two counters one has changed and the other not yet.
+        assert_eq!(compare(&wrong, &listed), []);
+        // One of the two counters has changed, and the other not yet.
         let moving = |more| TupleCount { held: wrong(0).held, ..wrong(more) };
         let waiting_alone = Correction { held: 0, ..correction };
-        assert_eq!(look(&moving, &conns), [Command::correcting(tuple(1), &waiting_alone)]);
+        assert_eq!(compare(&moving, &conns), [Command::correcting(tuple(1), &waiting_alone)]);
     }
 
     #[test]
-    fn ports_of_the_spreader_are_counted_where_they_do_not_change() {
+    fn fast_ports_are_corrected_if_their_count_did_not_change() {
         let bound = conn_flag::BOUND;
         let conns = [
             conn(1, 40_001, tuple(1), bound),
@@ -302,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_counters_are_corrected_by_how_much() {
+    fn wrong_counters_are_corrected_by_the_difference() {
         let conns = [conn(1, 40_001, tuple(1), conn_flag::TIME_WAIT)];
         let wrong = TupleCount { held: 3 << 32, states: 7, chosen: 1, ..count(5, 2) };
         let reading = reading(&[(1, wrong), (2, TupleCount { waiting: 1, ..count(1, 2) })]);
@@ -331,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_whose_tuple_has_no_entry_get_one() {
+    fn ports_whose_tuple_has_no_entry_add_one() {
         let conns = [conn(1, 40_001, tuple(1), 0), conn(1, 40_001, tuple(1), 0)];
         let commands = corrections(&Reading::default(), &conns, &Reading::default());
         let all = Correction { in_use: 1, held: 1, ..Correction::default() };

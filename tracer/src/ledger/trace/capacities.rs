@@ -1,4 +1,4 @@
-//! Which ports a tuple can hold, by network namespace.
+//! Which ports tuples can hold, by network namespace.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -17,67 +17,69 @@ use crate::{
     runtime::turns::Turns,
 };
 
-/// All namespaces are looked for no more often than this...
+/// Namespaces are searched for no more often than this...
 const DISCOVER_INTERVAL: Duration = Duration::from_millis(300);
-/// ...and for no more than one part in so many of the time: a host can have a million open files.
+/// ...and at most for 1/N of the time: a host can have a million open files.
 const DISCOVER_SHARE: u32 = 50;
-/// Settings are read for no more than one part in so many of the time...
+/// Settings are read at most for 1/N of the time...
 const READ_SHARE: u32 = 50;
-/// ...at most for so long at once...
+/// ...and at most for this long at once...
 const READ_AT_ONCE: Duration = Duration::from_millis(100);
-/// ...but each time of so many namespaces: anybody can make thousands.
+/// ...but always of this many namespaces: any user can make thousands.
 const READ_LEAST: usize = 8;
-/// Namespaces that reserve ports in many pieces, each of which takes 8 KiB.
+/// How many namespaces may be known that reserve ports in many pieces, each of which takes 8 KiB.
 const MOST_LARGE: usize = 1_000;
 
-/// What is known of the namespaces that are in use.
+/// What is known about the namespaces in use.
 #[derive(Debug, Default)]
 pub struct Capacities {
-    /// Where each namespace was found, until it cannot be entered there any more.
+    /// Where each namespace was found; without those that cannot be entered there any more.
     places: HashMap<u32, Netns>,
-    /// When all namespaces may be looked for again.
+    /// When the next search for namespaces is allowed.
     discover_at: Option<Instant>,
     /// When settings were last read.
     read_at: Option<Instant>,
-    /// Whose settings are read next, of those of which nothing is known yet, and of the others.
+    /// Turns of the namespaces whose settings are read: first of those that are not known yet, then of the others.
     turns: [Turns<u32>; 2],
-    /// What net.ipv4.tcp_tw_reuse lets each namespace do.
+    /// What net.ipv4.tcp_tw_reuse allows, by namespace.
     reuses: BTreeMap<u32, Reuse>,
+    /// Ports that connect() can be given, by namespace.
     usable: HashMap<u32, Usable>,
-    /// `usable` is another than at the newest [`Self::take_changed`].
+    /// Whether `usable` has changed since the last [`Self::take_changed`].
     changed: bool,
-    /// All ports that are bound, as of the newest look at them.
+    /// All bound ports, as of the newest reading.
     binds: BoundPorts,
-    /// Ports that no connect() is given although the socket that bound them is gone: see [`crate::host::capacity::apart`].
+    /// Ports that connect() is not given although the socket that bound them is gone: see
+    /// [`crate::host::capacity::apart`].
     left_over: BoundPorts,
     /// Namespaces that are not in `usable` because of [`MOST_LARGE`].
     too_large: HashSet<u32>,
-    /// To this one no limit applies: a spreader cannot do without it.
+    /// Namespace of a spreader's rule, which is known whatever it reserves: the spreader needs it.
     of_rule: Option<u32>,
-    /// Namespaces that were looked for in vain.
+    /// Namespaces that were searched for and not found.
     missed: HashSet<u32>,
 }
 
-/// What came of looking into the namespaces.
+/// What a refresh read, and what it could not read.
 #[derive(Debug, Default)]
-pub struct Looked {
-    /// Those whose range was read.
+pub struct Refreshed {
+    /// Namespaces whose range was read.
     pub read: Vec<u32>,
-    /// Those that did not answer, or could not be read.
+    /// Namespaces that did not answer, or whose settings could not be read.
     pub failed: Vec<(Netns, io::Error)>,
-    /// The newest search for namespaces, if there was one: whether it was cut short.
+    /// The newest search for namespaces, and whether it was cut short; `None`: there was none.
     pub search: Option<io::Result<bool>>,
-    /// To these no way leads; `None`: that is not sure, or as it was.
+    /// Wanted namespaces that were not found; `None`: that is not certain, or unchanged.
     pub unknown: Option<HashSet<u32>>,
 }
 
 impl Capacities {
-    /// What this namespace has to give; `None`: it could not be read.
+    /// The limits of this namespace; `None`: not known.
     pub fn get(&self, netns: u32) -> Option<Limits> {
         self.usable.get(&netns).map(Usable::limits)
     }
 
-    /// What net.ipv4.tcp_tw_reuse and the settings that belong to it are, by namespace; absent: not known.
+    /// What net.ipv4.tcp_tw_reuse and the settings that belong to it allow, by namespace; absent: not known.
     pub const fn reuses(&self) -> &BTreeMap<u32, Reuse> {
         &self.reuses
     }
@@ -87,29 +89,29 @@ impl Capacities {
         &self.usable
     }
 
-    /// Ports of this namespace that no connect() is given because of bind() or listen().
+    /// Ports of this namespace that connect() is not given because of bind() or listen(); `None`: it is not known.
     pub fn blocked(&self, netns: u32) -> Option<&PackedPorts> {
         self.usable.get(&netns).map(Usable::blocked)
     }
 
-    /// Whether the ports of a namespace are others than at the call before.
+    /// Whether the ports of a namespace have changed since the last call.
     pub fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
     }
 
-    /// A namespace was found, and its range read.
+    /// Adds a namespace that was found, with its range.
     pub fn know(&mut self, place: Netns, range: &PortRange) {
-        self.has_range(place.inum, range);
+        self.set_range(place.inum, range);
         self.places.insert(place.inum, place);
     }
 
-    /// As [`Self::know`], of the namespace of a spreader's rule, which is known from now on whatever it reserves.
+    /// As [`Self::know`], for the namespace of a spreader's rule: it is known from now on whatever it reserves.
     pub fn know_of_rule(&mut self, place: Netns, range: &PortRange) {
         self.of_rule = Some(place.inum);
         self.know(place, range);
     }
 
-    fn has_range(&mut self, netns: u32, range: &PortRange) {
+    fn set_range(&mut self, netns: u32, range: &PortRange) {
         let usable = Usable::new(range, self.blocked_by_all(netns));
         let known = self.usable.get(&netns);
         if known == Some(&usable) {
@@ -128,18 +130,18 @@ impl Capacities {
         self.changed = true;
     }
 
-    /// What is not known because it would take too much memory.
+    /// Why some namespaces are not known, if their ports would take too much memory; `None`: there are none.
     pub fn reason(&self) -> Option<String> {
         let number = self.too_large.len();
         (number > 0).then(|| {
             format!(
-                "how many ports connect() can be given is not known of {number} network namespaces: more than {MOST_LARGE} \
+                "how many ports connect() can be given is not known for {number} network namespaces: more than {MOST_LARGE} \
                  of them reserve ports in many pieces (net.ipv4.ip_local_reserved_ports)"
             )
         })
     }
 
-    /// Forgets what is known of all namespaces but these and those in which ports are bound.
+    /// Removes what is known about namespaces, except these and those with bound ports.
     pub fn keep(&mut self, wanted: &HashSet<u32>) {
         let Self { binds, .. } = self;
         let is_kept = |netns: u32| wanted.contains(&netns) || binds.has_any_of(netns);
@@ -148,24 +150,24 @@ impl Capacities {
         self.places.retain(|netns, _| is_kept(*netns));
         self.too_large.retain(|netns| is_kept(*netns));
         self.missed.clear();
-        // These are as large as they once were.
+        // `retain` keeps the memory.
         if self.usable.len() < self.usable.capacity() / 4 {
             self.usable.shrink_to_fit();
             self.places.shrink_to_fit();
         }
     }
 
-    /// Where a namespace was found.
+    /// Where a namespace was found; `None`: it is not known.
     pub fn place(&self, netns: u32) -> Option<Netns> {
         self.places.get(&netns).cloned()
     }
 
-    /// No way leads any more to where a namespace was found.
+    /// Forgets where a namespace was found: it cannot be entered there any more.
     pub fn forget_place(&mut self, netns: u32) {
         self.places.remove(&netns);
     }
 
-    /// Where these namespaces are, and whether one of them is not known.
+    /// Where these namespaces were found, and whether one of them is missing.
     pub fn places(&self, wanted: &HashSet<u32>) -> (Vec<Netns>, bool) {
         let known: Vec<Netns> =
             wanted.iter().filter_map(|netns| self.places.get(netns).cloned()).collect();
@@ -173,8 +175,8 @@ impl Capacities {
         (known, unknown)
     }
 
-    /// As [`Self::get`], and where the namespace is new, looks for it through a thread that was
-    /// just seen in it.
+    /// As [`Self::get`]. A namespace that is not known is read through a thread that was just seen in it, once until
+    /// the next refresh.
     pub fn learn(&mut self, worker: &Worker, netns: u32, pid: u32, tid: u32) -> Option<Limits> {
         if let Some(known) = self.get(netns) {
             return Some(known);
@@ -190,7 +192,7 @@ impl Capacities {
         self.get(netns)
     }
 
-    /// Takes off the ranges what is bound now.
+    /// Sets the bound ports, which connect() is not given.
     pub fn bound(&mut self, binds: BoundPorts) {
         if self.binds != binds {
             self.binds = binds;
@@ -198,7 +200,7 @@ impl Capacities {
         }
     }
 
-    /// Ports that are blocked from now on, until the next call, beside those that are bound.
+    /// Sets more ports that connect() is not given, in addition to bound ones.
     pub fn left_over(&mut self, left_over: BoundPorts) {
         if self.left_over != left_over {
             self.left_over = left_over;
@@ -221,7 +223,7 @@ impl Capacities {
         self.binds.of(netns).chain(self.left_over.of(netns)).collect()
     }
 
-    /// Whether [`Self::left_over`] ports are blocked, in this namespace or in any.
+    /// Whether there are [`Self::left_over`] ports, in this namespace or in any.
     pub fn has_left_over(&self, netns: Option<u32>) -> bool {
         match netns {
             Some(netns) => self.left_over.has_any_of(netns),
@@ -229,26 +231,26 @@ impl Capacities {
         }
     }
 
-    /// Reads the settings of the wanted namespaces anew, where there are many only of some of them.
-    pub fn refresh(&mut self, worker: &Worker, wanted: &HashSet<u32>) -> Looked {
-        let mut looked = Looked::default();
+    /// Reads the settings of the wanted namespaces again; if there are many, only of some of them.
+    pub fn refresh(&mut self, worker: &Worker, wanted: &HashSet<u32>) -> Refreshed {
+        let mut refreshed = Refreshed::default();
         self.keep(wanted);
-        self.discover(worker, wanted, &mut looked);
+        self.discover(worker, wanted, &mut refreshed);
         let began = Instant::now();
         let allowed = self.read_at.map_or(READ_AT_ONCE, |at| (began - at) / READ_SHARE);
         let until = began + allowed.min(READ_AT_ONCE);
         self.read_at = Some(began);
         let due = self.due();
-        let gone = self.read_settings(worker, &due, until, &mut looked);
+        let gone = self.read_settings(worker, &due, until, &mut refreshed);
         if !gone.is_empty() {
-            // No way leads there any more: there may be others.
-            self.discover(worker, wanted, &mut looked);
-            self.read_settings(worker, &gone, until, &mut looked);
+            // These cannot be entered where they were found: there may be another way.
+            self.discover(worker, wanted, &mut refreshed);
+            self.read_settings(worker, &gone, until, &mut refreshed);
         }
-        looked
+        refreshed
     }
 
-    /// Whose settings are to be read, in order: in turn one that is not known yet and one that is.
+    /// The namespaces whose settings are read, in order: alternately one that is not known yet and one that is.
     fn due(&mut self) -> Vec<u32> {
         let (mut known, mut new): (Vec<u32>, Vec<u32>) =
             self.places.keys().partition(|netns| self.reuses.contains_key(netns));
@@ -263,13 +265,14 @@ impl Capacities {
         due
     }
 
-    /// Returns those to which no way leads where they were found, and forgets where that was.
+    /// Reads the settings of these namespaces. Returns those that cannot be entered where they were found, and
+    /// forgets that.
     fn read_settings(
         &mut self,
         worker: &Worker,
         due: &[u32],
         until: Instant,
-        looked: &mut Looked,
+        refreshed: &mut Refreshed,
     ) -> Vec<u32> {
         let mut gone = Vec::new();
         for (number, netns) in due.iter().enumerate() {
@@ -281,20 +284,20 @@ impl Capacities {
             let both = worker.run_in(&place, || Ok((PortRange::read()?, Reuse::read())));
             match both.and_then(|both| both) {
                 Ok((range, reuse)) => {
-                    looked.read.push(place.inum);
+                    refreshed.read.push(place.inum);
                     self.reuses.insert(place.inum, reuse);
-                    self.has_range(place.inum, &range);
+                    self.set_range(place.inum, &range);
                 }
                 Err(error) => {
-                    tracing::debug!("port range of a namespace: {error}");
-                    // One that does not answer is where it was.
+                    tracing::debug!("cannot read the settings of a network namespace: {error}");
+                    // One that does not answer in time is still where it was found.
                     let stuck = [io::ErrorKind::TimedOut, io::ErrorKind::BrokenPipe];
                     if !stuck.contains(&error.kind()) {
                         self.places.remove(&place.inum);
                         gone.push(place.inum);
                     }
                     if error.kind() != io::ErrorKind::NotFound {
-                        looked.failed.push((place, error));
+                        refreshed.failed.push((place, error));
                     }
                 }
             }
@@ -302,26 +305,27 @@ impl Capacities {
         gone
     }
 
-    fn discover(&mut self, worker: &Worker, wanted: &HashSet<u32>, looked: &mut Looked) {
+    /// Searches for the wanted namespaces that are not known, if the next search is allowed.
+    fn discover(&mut self, worker: &Worker, wanted: &HashSet<u32>, refreshed: &mut Refreshed) {
         let unknown = |places: &HashMap<u32, Netns>| -> HashSet<u32> {
             wanted.iter().filter(|netns| !places.contains_key(netns)).copied().collect()
         };
         let began = Instant::now();
         if unknown(&self.places).is_empty() {
-            looked.unknown = Some(HashSet::new());
+            refreshed.unknown = Some(HashSet::new());
             return;
         }
-        looked.unknown = None;
+        refreshed.unknown = None;
         if self.discover_at.is_some_and(|at| began < at) {
             return;
         }
         let found = worker.discover();
         let pause = DISCOVER_INTERVAL.max(began.elapsed() * DISCOVER_SHARE);
         self.discover_at = Some(Instant::now() + pause);
-        looked.search = Some(found.map(|all| {
+        refreshed.search = Some(found.map(|all| {
             let found = all.found.into_iter().filter(|place| wanted.contains(&place.inum));
             self.places.extend(found.map(|place| (place.inum, place)));
-            looked.unknown = (!all.cut_short).then(|| unknown(&self.places));
+            refreshed.unknown = (!all.cut_short).then(|| unknown(&self.places));
             all.cut_short
         }));
     }

@@ -1,4 +1,4 @@
-//! Which tuples without ports make room for others. Pure.
+//! Chooses the tuples without ports that are removed to make room for others. No I/O.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -6,17 +6,17 @@ use tracer_common::{Cause, TupleCount, TupleKey};
 
 use crate::runtime::clock;
 
-/// A tuple without ports is kept so long, for its history, while the table is at most half full.
+/// How long a tuple without ports is kept for its history, while the table is at most half full.
 const KEEP: Duration = Duration::from_mins(10);
-/// So many leave at once, at most: the caller has other things to do.
+/// How many tuples are removed at once at most to make room, as the caller has other things to do.
 const AT_ONCE: u64 = 16_384;
 
-/// How much a tuple without ports says, least first.
+/// How much the history of a tuple without ports is worth, least first.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Worth {
-    /// No connection that was established: what comes of any scan.
+    /// No connection was established: every scan leaves such tuples.
     Little,
-    /// Connections that were established and ended.
+    /// Connections were established, and have ended.
     Some,
     /// It ran out of ports.
     Most,
@@ -34,7 +34,7 @@ impl Worth {
         }
     }
 
-    /// How long it is kept where room is wanted.
+    /// How long such a tuple is kept when room is needed.
     fn keep(self) -> Duration {
         Duration::from_secs(match self {
             Self::Little => 3,
@@ -44,17 +44,17 @@ impl Worth {
     }
 }
 
-/// A tuple to be removed, if it has not changed since `last_ns`.
+/// A tuple to remove if it has not changed since `last_ns` (CLOCK_MONOTONIC, ns).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Idle {
     pub key: TupleKey,
     pub last_ns: u64,
 }
 
-/// How many tuples an owner has, and those that could go.
+/// How many tuples an owner has, and those that could be removed.
 type Owner = (u64, Vec<(Worth, Idle)>);
 
-/// Looks at one tuple after the other, and then says which go.
+/// Collects tuples, and then chooses those to remove.
 #[derive(Debug, Default)]
 pub(super) struct Sweep {
     all: u64,
@@ -63,11 +63,12 @@ pub(super) struct Sweep {
 }
 
 impl Sweep {
+    /// Adds a tuple.
     pub(super) fn add(&mut self, key: &TupleKey, count: &TupleCount, now_ns: u64) {
         self.all += 1;
         let (all, candidates) = self.owners.entry(count.owner).or_default();
         *all += 1;
-        // As the kernel side asks: a count in need of correction is not idle.
+        // The kernel side checks the same: a tuple whose counts need a correction is not idle.
         if count.opened != count.released {
             return;
         }
@@ -85,8 +86,9 @@ impl Sweep {
         }
     }
 
-    /// Those that nobody looks at any more; and where the table is more than half full, as many as are in excess, of
-    /// the owners that hold most: of each what says least first, and of that the oldest.
+    /// The tuples to remove: those that are old; and if the table is more than half full, as many more as are in
+    /// excess, of the owners that have most. Of each owner, the tuples whose history is worth least are removed
+    /// first, oldest first.
     pub(super) fn chosen(self, max: u32) -> Vec<Idle> {
         let mut chosen = self.old;
         let excess = self.all.saturating_sub(u64::from(max) / 2).min(AT_ONCE);
@@ -107,16 +109,16 @@ impl Sweep {
     }
 }
 
-/// The most that every owner may keep for `excess` tuples to go; 0 where so many cannot go.
+/// The number of tuples that every owner may keep at most so that `excess` are removed; 0 if not so many can be.
 fn level(owners: &[Owner], excess: u64) -> u64 {
-    let go = |level: u64| -> u64 {
+    let removed = |level: u64| -> u64 {
         let over = |all: u64| all.saturating_sub(level);
         owners.iter().map(|(all, candidates)| over(*all).min(candidates.len() as u64)).sum()
     };
     let (mut low, mut high) = (0, owners.iter().map(|(all, _)| *all).max().unwrap_or(0));
     while low < high {
         let middle = (low + high).div_ceil(2);
-        if go(middle) >= excess {
+        if removed(middle) >= excess {
             low = middle;
         } else {
             high = middle - 1;
@@ -155,14 +157,14 @@ mod tests {
     }
 
     #[test]
-    fn where_there_is_room_only_what_is_old_goes() {
+    fn with_room_only_old_tuples_are_removed() {
         let mut held = tuple(3, 1, 7000);
         held.1.opened = 2;
         assert_eq!(chosen(&[tuple(1, 1, 700), tuple(2, 1, 500), held], 64), [1]);
     }
 
     #[test]
-    fn in_need_what_says_least_goes_first_and_no_more_than_needed() {
+    fn without_room_the_least_worth_is_removed_first_and_no_more_than_needed() {
         let mut ended = tuple(2, 1, 100);
         ended.1.opened = 9;
         ended.1.released = 9;
@@ -173,12 +175,12 @@ mod tests {
     }
 
     #[test]
-    fn what_has_just_changed_stays_even_in_need() {
+    fn a_tuple_that_has_just_changed_stays_even_without_room() {
         assert!(chosen(&[tuple(1, 1, 2), exhausted(tuple(2, 1, 30))], 2).is_empty());
     }
 
     #[test]
-    fn a_flood_goes_before_the_few_of_others() {
+    fn tuples_of_a_flood_are_removed_before_those_of_others() {
         let flood = (0..100).map(|port| exhausted(tuple(port, 7, 100)));
         let few = (200..210).map(|port| tuple(port, 8, 300));
         let all: Vec<_> = flood.chain(few).collect();

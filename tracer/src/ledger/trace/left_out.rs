@@ -1,4 +1,4 @@
-//! Namespaces that could not be looked into, by name.
+//! Namespaces that could not be read, and why.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -8,107 +8,107 @@ use std::{
 
 use crate::host::netns::Netns;
 
-/// Reasons that are kept; a host can have tens of thousands of namespaces.
+/// How many reasons are kept; a host can have tens of thousands of namespaces.
 const MOST: usize = 20;
-/// How long no way may lead to a namespace in which ports are held: one that is ending takes a moment.
+/// How long a namespace with held ports may not be found before it is left out: one that is ending takes a moment.
 const UNFOUND: Duration = Duration::from_secs(2);
 
-/// What a namespace was looked at for. A look that succeeds ends what an equal or a smaller one found wrong.
+/// How much of a namespace is read, least first. A success removes the failures of an equal or a smaller depth.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) enum Look {
-    /// Where it is.
-    Way,
+pub(super) enum Depth {
+    /// Where it can be entered.
+    Location,
     /// Its port range.
     Range,
     /// All of its sockets.
     Sockets,
 }
 
-/// What is missing of the host, and why.
+/// The namespaces that are left out, and why.
 #[derive(Debug, Default)]
 pub(super) struct LeftOut {
-    /// The reason is the first one: it is the same text for as long as the namespace is left out.
-    by_inum: BTreeMap<u32, (Look, String)>,
-    /// Beyond those.
+    /// The text is that of the first failure, so that it stays the same for as long as the namespace is left out.
+    by_inum: BTreeMap<u32, (Depth, String)>,
+    /// Namespaces that are left out, more than [`MOST`].
     others: BTreeSet<u32>,
-    /// To these no way leads, by the newest search that got to its end.
+    /// Namespaces that the newest complete search did not find.
     unknown: HashSet<u32>,
-    /// Of them, those with ports, and since when.
+    /// Those of `unknown` with held ports, and since when.
     unfound: BTreeMap<u32, Instant>,
-    /// The newest search for namespaces did not get to its end.
+    /// Whether the newest search for namespaces was cut short.
     cut_short: bool,
-    /// Why the newest search failed.
+    /// Why the newest search failed; `None`: it did not.
     unlisted: Option<String>,
 }
 
 impl LeftOut {
-    /// Those whose sockets could not be read.
+    /// Namespaces whose sockets could not be read.
     pub(super) fn unread(&self) -> impl Iterator<Item = u32> {
-        let unread = self.by_inum.iter().filter(|(_, (look, _))| *look == Look::Sockets);
+        let unread = self.by_inum.iter().filter(|(_, (depth, _))| *depth == Depth::Sockets);
         unread.map(|(inum, _)| *inum).chain(self.others.iter().copied())
     }
 
-    /// Those that were found, and could not be looked into.
+    /// Namespaces that were found, and could not be read.
     pub(super) fn closed(&self) -> impl Iterator<Item = u32> {
-        let closed = self.by_inum.iter().filter(|(_, (look, _))| *look > Look::Way);
+        let closed = self.by_inum.iter().filter(|(_, (depth, _))| *depth > Depth::Location);
         closed.map(|(inum, _)| *inum).chain(self.others.iter().copied())
     }
 
-    /// No way leads to one of these any more: most likely it is gone.
+    /// Forgets a namespace of [`Self::closed`] that is not found any more: most likely it is gone.
     pub(super) fn forget_closed(&mut self, inum: u32) {
         self.others.remove(&inum);
-        if self.by_inum.get(&inum).is_some_and(|(look, _)| *look > Look::Way) {
+        if self.by_inum.get(&inum).is_some_and(|(depth, _)| *depth > Depth::Location) {
             self.by_inum.remove(&inum);
         }
     }
 
-    /// A namespace is gone.
+    /// Forgets a namespace that is gone.
     pub(super) fn forget(&mut self, inum: u32) {
         self.by_inum.remove(&inum);
         self.others.remove(&inum);
         self.unfound.remove(&inum);
     }
 
-    /// A namespace was looked into.
-    pub(super) fn seen(&mut self, inum: u32, look: Look) {
-        if self.by_inum.get(&inum).is_none_or(|(failed, _)| *failed <= look) {
+    /// Notes that a namespace was read.
+    pub(super) fn read(&mut self, inum: u32, depth: Depth) {
+        if self.by_inum.get(&inum).is_none_or(|(failed, _)| *failed <= depth) {
             self.forget(inum);
         }
     }
 
-    /// A look into a namespace failed. A missing privilege is said elsewhere, once for all.
-    pub(super) fn add(&mut self, netns: &Netns, look: Look, error: &io::Error) {
+    /// Notes that a namespace could not be read. A missing privilege is reported elsewhere, once for all namespaces.
+    pub(super) fn add(&mut self, netns: &Netns, depth: Depth, error: &io::Error) {
         if error.kind() == io::ErrorKind::PermissionDenied {
             return;
         }
-        self.insert(netns.inum, look, || match error.kind() {
-            // It says so itself.
+        self.insert(netns.inum, depth, || match error.kind() {
+            // This error names the namespace itself.
             io::ErrorKind::TimedOut => error.to_string(),
             _ => format!("network namespace {netns} is left out: {error}"),
         });
     }
 
-    fn insert(&mut self, inum: u32, look: Look, why: impl FnOnce() -> String) {
+    fn insert(&mut self, inum: u32, depth: Depth, why: impl FnOnce() -> String) {
         if let Some((failed, _)) = self.by_inum.get_mut(&inum) {
-            *failed = look.max(*failed);
+            *failed = depth.max(*failed);
         } else if self.by_inum.len() < MOST {
             self.others.remove(&inum);
-            self.by_inum.insert(inum, (look, why()));
+            self.by_inum.insert(inum, (depth, why()));
         } else {
             self.others.insert(inum);
         }
     }
 
-    /// What a search for namespaces came to. `cut_short`: it did not get to its end.
+    /// Notes that a search for namespaces ended. `cut_short`: it did not see all.
     pub(super) fn searched(&mut self, cut_short: bool) {
         (self.cut_short, self.unlisted) = (cut_short, None);
     }
 
-    /// A search for these namespaces failed. Says whether that is new.
+    /// Notes that a search for these namespaces failed. Returns whether the one before did not.
     pub(super) fn not_searched(&mut self, wanted: &HashSet<u32>, error: &io::Error) -> bool {
         for inum in wanted {
-            self.insert(*inum, Look::Range, || {
-                format!("network namespace {inum} is left out: it cannot be looked for: {error}")
+            self.insert(*inum, Depth::Range, || {
+                format!("network namespace {inum} is left out: the search for it failed: {error}")
             });
         }
         let is_new = self.unlisted.is_none();
@@ -118,8 +118,8 @@ impl LeftOut {
         is_new
     }
 
-    /// Ports are held in these namespaces now. `unknown`: no way leads to those, by a search that got to its end;
-    /// `None`: as before.
+    /// Sets the namespaces in which ports are held now. `unknown`: those that a complete search did not find; `None`:
+    /// the same as before.
     pub(super) fn held(
         &mut self,
         held: &HashSet<u32>,
@@ -129,12 +129,12 @@ impl LeftOut {
         self.unknown = unknown.unwrap_or_else(|| std::mem::take(&mut self.unknown));
         let is_unknown = |inum: &u32| held.contains(inum) && self.unknown.contains(inum);
         self.unfound.retain(|inum, _| is_unknown(inum));
-        self.by_inum.retain(|inum, (look, _)| *look > Look::Way || is_unknown(inum));
+        self.by_inum.retain(|inum, (depth, _)| *depth > Depth::Location || is_unknown(inum));
         let unknown = self.unknown.intersection(held).copied().collect::<Vec<u32>>();
         for inum in unknown {
             let since = *self.unfound.entry(inum).or_insert(now);
             if now.duration_since(since) >= UNFOUND {
-                self.insert(inum, Look::Way, || {
+                self.insert(inum, Depth::Location, || {
                     format!(
                         "network namespace {inum} is left out: no process, name or descriptor leads to it"
                     )
@@ -143,13 +143,13 @@ impl LeftOut {
         }
     }
 
-    /// For people, as one of the things that do not work as well as they could.
+    /// A text for each namespace that is left out, and for what a search did not see.
     pub(super) fn reasons(&self) -> impl Iterator<Item = String> {
         let others =
             (!self.others.is_empty()).then(|| "more network namespaces are left out".to_owned());
         let late = self.cut_short.then(|| {
             "network namespaces that no process is in may be missing: there are more open files than \
-             can be looked through in time"
+             can be read in time"
                 .to_owned()
         });
         let named = self.by_inum.values().map(|(_, why)| why.clone());
@@ -170,41 +170,41 @@ mod tests {
     }
 
     #[test]
-    fn each_namespace_is_named_until_it_can_be_looked_into_and_their_number_is_limited() {
+    fn each_namespace_is_named_until_it_can_be_read_and_their_number_is_limited() {
         let mut left_out = LeftOut::default();
         let broken = io::Error::other("damaged");
-        left_out.add(&netns(1), Look::Sockets, &broken);
+        left_out.add(&netns(1), Depth::Sockets, &broken);
         let refused = io::Error::from(io::ErrorKind::PermissionDenied);
-        left_out.add(&netns(2), Look::Sockets, &refused);
+        left_out.add(&netns(2), Depth::Sockets, &refused);
         assert_eq!(reasons(&left_out), ["network namespace 1 (n1) is left out: damaged"]);
         left_out.forget(1);
         assert!(reasons(&left_out).is_empty());
         for inum in 0..100 {
-            left_out.add(&netns(inum), Look::Sockets, &broken);
+            left_out.add(&netns(inum), Depth::Sockets, &broken);
         }
         assert_eq!(reasons(&left_out).len(), MOST + 1);
         for inum in 0..100 {
-            left_out.seen(inum, Look::Sockets);
+            left_out.read(inum, Depth::Sockets);
         }
         assert!(reasons(&left_out).is_empty());
     }
 
     #[test]
-    fn the_reason_stays_the_same_and_ends_with_a_look_as_large_as_the_one_that_failed() {
+    fn the_reason_stays_the_same_and_ends_with_a_reading_as_deep_as_the_one_that_failed() {
         let mut left_out = LeftOut::default();
-        left_out.add(&netns(1), Look::Range, &io::Error::other("first"));
-        left_out.add(&netns(1), Look::Sockets, &io::Error::other("second"));
-        left_out.add(&netns(2), Look::Range, &io::Error::other("first"));
+        left_out.add(&netns(1), Depth::Range, &io::Error::other("first"));
+        left_out.add(&netns(1), Depth::Sockets, &io::Error::other("second"));
+        left_out.add(&netns(2), Depth::Range, &io::Error::other("first"));
         assert_eq!(left_out.unread().collect::<Vec<_>>(), [1]);
-        left_out.seen(1, Look::Range);
-        left_out.seen(2, Look::Range);
+        left_out.read(1, Depth::Range);
+        left_out.read(2, Depth::Range);
         assert_eq!(reasons(&left_out), ["network namespace 1 (n1) is left out: first"]);
-        left_out.seen(1, Look::Sockets);
+        left_out.read(1, Depth::Sockets);
         assert!(reasons(&left_out).is_empty());
     }
 
     #[test]
-    fn one_with_ports_to_which_no_way_leads_for_a_while_is_named() {
+    fn a_namespace_with_ports_that_is_not_found_for_a_while_is_named() {
         let mut left_out = LeftOut::default();
         let (held, unknown) = (HashSet::from([1, 2]), HashSet::from([2, 3]));
         let begin = Instant::now();
@@ -216,31 +216,31 @@ mod tests {
         // Its last port is released.
         left_out.held(&HashSet::from([1]), None, begin + UNFOUND);
         assert!(reasons(&left_out).is_empty());
-        // It is found for a moment, and counts anew from then on.
+        // It is found for a moment: the time begins again.
         left_out.held(&held, Some(unknown.clone()), begin);
         left_out.held(&held, Some(HashSet::new()), begin + UNFOUND);
         left_out.held(&held, Some(unknown.clone()), begin + UNFOUND);
         assert!(reasons(&left_out).is_empty());
-        // What it was left out for before is another matter.
-        left_out.add(&netns(1), Look::Range, &io::Error::other("damaged"));
+        // That it could not be read before is another reason, which stays.
+        left_out.add(&netns(1), Depth::Range, &io::Error::other("damaged"));
         left_out.held(&HashSet::new(), Some(HashSet::new()), begin);
         assert_eq!(reasons(&left_out).len(), 1);
     }
 
     #[test]
-    fn a_search_that_fails_or_is_cut_short_is_said_until_one_gets_to_its_end() {
+    fn a_search_that_fails_or_is_cut_short_is_named_until_one_is_complete() {
         let mut left_out = LeftOut::default();
         let stuck = io::Error::other("stuck");
         let wanted = HashSet::from([1]);
         assert!(left_out.not_searched(&wanted, &stuck) && !left_out.not_searched(&wanted, &stuck));
-        let by_name = "network namespace 1 is left out: it cannot be looked for: stuck";
+        let by_name = "network namespace 1 is left out: the search for it failed: stuck";
         let others = "new network namespaces are left out: stuck";
         assert_eq!(reasons(&left_out), [by_name, others]);
         left_out.searched(true);
         assert!(reasons(&left_out)[1].contains("more open files"));
         left_out.searched(false);
         assert_eq!(reasons(&left_out), [by_name]);
-        left_out.seen(1, Look::Range);
+        left_out.read(1, Depth::Range);
         assert!(reasons(&left_out).is_empty());
     }
 }

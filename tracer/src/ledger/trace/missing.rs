@@ -1,31 +1,32 @@
-//! What found no room in a table is looked for once there is room.
+//! Retries entries that found no room in a table, once there is room.
 
 use tracer_common::Loss;
 
-use crate::kernel::maps::Totals;
+use super::Tracer;
+use crate::{error::Error, kernel::maps::Totals};
 
-/// Up to which loss all that found no room has been looked for since.
+/// The number of lost entries up to which all have been retried.
 #[derive(Debug, Default)]
 pub(super) struct Missing {
-    looked_for: u64,
+    retried: u64,
 }
 
 impl Missing {
-    /// Whether anything found no room that has not been looked for. `lost` is of [`for_lack_of_room`].
+    /// Whether an entry was lost that has not been retried. `lost` is that of [`for_lack_of_room`].
     pub(super) const fn is_any(&self, lost: u64) -> bool {
-        lost > self.looked_for
+        lost > self.retried
     }
 
-    /// What was lost by then has been looked for, everywhere. `refused`: so many entries found no room again, because
-    /// of their owner's share, and are to be looked for again.
-    pub(super) const fn looked_for(&mut self, lost: u64, refused: u64) {
+    /// Notes that all of `lost` were retried, in all namespaces. `refused`: how many of them found no room again,
+    /// because of their owner's share; if there are any, all are to be retried again.
+    pub(super) const fn retried(&mut self, lost: u64, refused: u64) {
         if refused == 0 {
-            self.looked_for = lost;
+            self.retried = lost;
         }
     }
 }
 
-/// How many entries found no room in a table of the ledger, or none in their owner's share of it.
+/// How many entries found no room in a table of the ledger, or in their owner's share of it.
 pub(super) fn for_lack_of_room(totals: &Totals) -> u64 {
     let counted = Loss::ALL.into_iter().zip(totals.lost);
     let for_lack = counted.filter(|(loss, _)| {
@@ -42,10 +43,33 @@ pub(super) fn for_lack_of_room(totals: &Totals) -> u64 {
     for_lack.map(|(_, count)| count).sum()
 }
 
-/// Whether a table has room for what was missed: an eighth of it is free. (All sockets of all namespaces are read for
-/// that, which a table that stays full is not worth.)
+/// Whether a table has room to retry lost entries: an eighth of it is free. A retry reads all sockets of all
+/// namespaces, which is not worth it for a table that stays full.
 pub(super) const fn has_room(used: usize, max: u32) -> bool {
     used <= max as usize - max as usize / 8
+}
+
+impl Tracer {
+    /// Whether all tables have room for what was lost, after tuples that nobody uses are removed if need be.
+    pub(super) fn can_make_room(&mut self, now_ns: u64) -> Result<bool, Error> {
+        if self.has_room()? {
+            return Ok(true);
+        }
+        self.forget_idle(now_ns)?;
+        self.has_room()
+    }
+
+    /// Whether all tables have room for what was lost.
+    fn has_room(&mut self) -> Result<bool, Error> {
+        let (mut tuples, mut conns, mut binds) = (0, 0, 0);
+        self.session.maps.tuples(|_, _| tuples += 1)?;
+        self.session.maps.conns(|_, _| conns += 1)?;
+        self.session.maps.binds(|_, _| binds += 1)?;
+        let sizes = &self.tables.sizes;
+        Ok(has_room(tuples, sizes.tuples)
+            && has_room(conns, sizes.conns)
+            && has_room(binds, sizes.binds))
+    }
 }
 
 #[cfg(test)]
@@ -53,13 +77,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_lost_is_looked_for_until_all_has_room() {
+    fn lost_entries_are_retried_until_all_have_room() {
         let mut missing = Missing::default();
         assert!(!missing.is_any(0));
         assert!(missing.is_any(5));
-        missing.looked_for(5, 1);
+        missing.retried(5, 1);
         assert!(missing.is_any(5));
-        missing.looked_for(5, 0);
+        missing.retried(5, 0);
         assert!(!missing.is_any(5));
         assert!(missing.is_any(6));
     }
@@ -71,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn losses_of_other_kinds_are_not_looked_for() {
+    fn losses_of_other_kinds_are_not_retried() {
         let totals = Totals { lost: [1; Loss::COUNT], ..Totals::default() };
         assert_eq!(for_lack_of_room(&totals), 6);
     }

@@ -1,9 +1,8 @@
-//! Looking into network namespaces: for the sockets and port ranges of those that are in use, and which cannot be
-//! looked into.
+//! Reads sockets and port ranges of the network namespaces in use, and notes which of them cannot be read.
 
 use std::{collections::HashSet, io, time::Instant};
 
-use super::{Tracer, left_out::Look, pacing::CALM};
+use super::{Tracer, left_out::Depth, pacing::CALM};
 use crate::{
     error::Error,
     host::{
@@ -16,30 +15,29 @@ use crate::{
 };
 
 impl Tracer {
-    /// All TCP sockets of these namespaces. One that cannot be read is said on the log, and in
-    /// [`Self::degraded`].
+    /// Reads all TCP sockets of these namespaces. One that cannot be read is in the log, and in [`Self::degraded`].
     pub(super) fn dump(&mut self, namespaces: Vec<Netns>) -> Vec<Dump> {
         let mut dumps = Vec::new();
         let gone = self.dump_each(namespaces, &mut dumps);
         if !gone.is_empty() {
-            // The processes that were the ways to them have ended. Others may be in them.
+            // The processes through which these were entered have ended. Other processes may be in them.
             let found = self.namespaces().into_iter();
             let found = found.filter(|netns| gone.contains(&netns.inum)).collect();
             for netns in self.dump_each(found, &mut dumps) {
-                tracing::debug!("network namespace {netns} has vanished");
+                tracing::debug!("network namespace {netns} is gone");
             }
         }
         dumps
     }
 
-    /// Returns those that no way leads to any more.
+    /// Reads these namespaces into `dumps`. Returns those that cannot be entered any more.
     fn dump_each(&mut self, namespaces: Vec<Netns>, dumps: &mut Vec<Dump>) -> HashSet<u32> {
         let mut gone = HashSet::new();
         for netns in namespaces {
             if shutdown::asked().is_some() {
                 break;
             }
-            // No namespace can take the room of all others.
+            // The sockets of one namespace must not take the memory for all others.
             let read: usize = dumps.iter().map(|dump| dump.sockets.len()).sum();
             let limit = sockdiag::MAX_SOCKETS.saturating_sub(read) / 2;
             let read = move || -> io::Result<(PortRange, Vec<sockdiag::DiagSocket>)> {
@@ -49,7 +47,7 @@ impl Tracer {
             let inum = netns.inum;
             match self.worker.run_in(&netns, read).and_then(|result| result) {
                 Ok((range, sockets)) => {
-                    self.left_out.seen(inum, Look::Sockets);
+                    self.left_out.read(inum, Depth::Sockets);
                     self.capacities.know(netns, &range);
                     dumps.push(Dump { netns: inum, range, sockets });
                 }
@@ -61,26 +59,27 @@ impl Tracer {
                     self.capacities.forget_place(inum);
                     gone.insert(inum);
                 }
-                // That there is no time any more is no fault of the namespace.
+                // The program is asked to stop, which is not an error of the namespace.
                 Err(_) if shutdown::asked().is_some() => break,
                 Err(error) => {
                     tracing::warn!("cannot read the sockets of network namespace {netns}: {error}");
-                    self.left_out.add(&netns, Look::Sockets, &error);
+                    self.left_out.add(&netns, Depth::Sockets, &error);
                 }
             }
         }
         gone
     }
 
+    /// All namespaces that can be found.
     pub(super) fn namespaces(&mut self) -> Vec<Netns> {
         self.search(&HashSet::new()).unwrap_or_default().found
     }
 
-    /// All namespaces; `None` if they cannot be looked for. `wanted`: those that are looked for.
+    /// Searches for all namespaces; `None`: that failed. `wanted`: the namespaces for which the search is made.
     fn search(&mut self, wanted: &HashSet<u32>) -> Option<Discovery> {
         match self.worker.discover() {
             Ok(all) => {
-                // A search that was cut short because the program is to end says nothing.
+                // A search that was cut short because the program is asked to stop is no reason.
                 if shutdown::asked().is_none() {
                     self.left_out.searched(all.cut_short);
                 }
@@ -99,29 +98,29 @@ impl Tracer {
         }
     }
 
-    /// A visit to this namespace came to that: one that does not answer is in [`Self::degraded`].
+    /// Notes the result of entering this namespace: an error is in [`Self::degraded`] from now on.
     pub(crate) fn visited<T>(&mut self, netns: &Netns, result: &io::Result<T>) {
         match result {
-            Ok(_) => self.left_out.seen(netns.inum, Look::Range),
-            // Nobody looks into one that is gone.
+            Ok(_) => self.left_out.read(netns.inum, Depth::Range),
+            // A namespace that is gone is not left out.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) if shutdown::asked().is_none() => {
-                self.left_out.add(netns, Look::Range, error);
+                self.left_out.add(netns, Depth::Range, error);
             }
             Err(_) => {}
         }
     }
 
-    /// Reads the port ranges of the namespaces in the newest reading. [`Self::refresh_ports`] comes after it.
+    /// Reads the port ranges of the namespaces in the newest reading. [`Self::refresh_ports`] must follow.
     pub fn refresh_ranges(&mut self) {
-        let looked = self.capacities.refresh(&self.worker, &self.namespaces);
-        for inum in looked.read {
-            self.left_out.seen(inum, Look::Range);
+        let refreshed = self.capacities.refresh(&self.worker, &self.namespaces);
+        for inum in refreshed.read {
+            self.left_out.read(inum, Depth::Range);
         }
-        for (netns, error) in looked.failed {
+        for (netns, error) in refreshed.failed {
             self.visited::<()>(&netns, &Err(error));
         }
-        match looked.search {
+        match refreshed.search {
             Some(Ok(cut_short)) if shutdown::asked().is_none() => {
                 self.left_out.searched(cut_short);
             }
@@ -132,10 +131,10 @@ impl Tracer {
             }
             _ => {}
         }
-        self.left_out.held(&self.held, looked.unknown, Instant::now());
+        self.left_out.held(&self.held, refreshed.unknown, Instant::now());
     }
 
-    /// The namespaces in which a port is held, or was since shortly before the last comparison.
+    /// The namespaces in which a port is held, or was held shortly before the last comparison or since.
     pub(super) fn busy_namespaces(&mut self) -> Result<Vec<Netns>, Error> {
         let since = self.reconciled.elapsed() + CALM.latest;
         let since_ns = clock::monotonic_ns().saturating_sub(clock::as_ns(since));
@@ -145,7 +144,7 @@ impl Tracer {
                 wanted.insert(key.netns);
             }
         })?;
-        // What could not be read is tried again, also where the ledger has nothing of it.
+        // A namespace that could not be read is tried again, even if the ledger has nothing of it.
         wanted.extend(self.left_out.closed());
         let (mut known, lacking): (Vec<Netns>, bool) = self.capacities.places(&wanted);
         let inums = |known: &[Netns]| known.iter().map(|it| it.inum).collect::<HashSet<u32>>();

@@ -1,4 +1,4 @@
-//! When TIME_WAITs end that are older than the tracer.
+//! When the TIME_WAITs end that are older than the tracer.
 
 use foldhash::HashMap;
 use tracer_common::TupleKey;
@@ -8,18 +8,19 @@ use crate::{
     view::{forecast::TIME_WAIT_S, tuple_forecast::Older},
 };
 
-/// The kernel's timers of these sockets (`ss -o` shows them), by tuple.
+/// When these TIME_WAITs end, by tuple: the kernel's timers say it (`ss -o` shows them).
 #[derive(Debug, Default)]
 pub struct OlderEnds {
-    /// Those that end in each of the seconds after the dump.
+    /// How many end in each second after the dump.
     by_tuple: HashMap<TupleKey, Box<[u16; TIME_WAIT_S]>>,
+    /// When the dump was made, in the milliseconds of [`crate::view::tuple_history`].
     at_ms: u32,
 }
 
 impl OlderEnds {
-    /// Of dumps that were made at `mono_ns` (CLOCK_MONOTONIC).
+    /// Reads the timers of dumps that were made at `mono_ns` (CLOCK_MONOTONIC).
     pub(super) fn of(dumps: &[Dump], mono_ns: u64) -> Self {
-        /// The timer wheel is late by a second on average (`view::forecast`).
+        /// How late the timer wheel is on average (`view::forecast`).
         const LATE_MS: u32 = 1_000;
         let mut by_tuple: HashMap<TupleKey, Box<[u16; TIME_WAIT_S]>> = HashMap::default();
         for (tuple, expires_ms) in dumps.iter().flat_map(seed::time_waits) {
@@ -32,7 +33,7 @@ impl OlderEnds {
         Self { by_tuple, at_ms: crate::view::tuple_history::milliseconds(mono_ns) }
     }
 
-    /// `None`: the tuple had no TIME_WAIT then.
+    /// When the older TIME_WAITs of a tuple end; `None`: it had none.
     pub fn get(&self, key: &TupleKey) -> Option<Older<'_>> {
         self.by_tuple.get(key).map(|left| Older { left, at_ms: self.at_ms })
     }
@@ -46,7 +47,7 @@ mod tests {
     use crate::host::sockdiag::{DiagSocket, Family, tcp_state};
 
     #[test]
-    fn each_ends_when_its_timer_says_and_a_batch_later() {
+    fn each_ends_a_second_after_its_timer() {
         let there = Addr::v4([10, 0, 0, 2]);
         let socket = |source_port, expires_ms| DiagSocket {
             family: Family::V4,

@@ -1,29 +1,29 @@
-//! How often the ledger is compared with the kernel.
+//! How often the ledger is compared with the kernel's sockets.
 
 use std::time::Duration;
 
-/// How often the ledger is compared with the kernel's own sockets: for one part in so many of the
-/// time, unless these bounds say otherwise.
+/// How often the ledger is compared with the kernel's sockets: for 1/`share` of the time, within these bounds.
 pub(super) struct ReconcilePacing {
     share: u32,
     soonest: Duration,
     pub(super) latest: Duration,
 }
 
-/// When nothing hints at an error.
+/// If nothing hints at an error.
 pub(super) const CALM: ReconcilePacing = ReconcilePacing {
     share: 600,
     soonest: Duration::from_secs(5),
     latest: Duration::from_secs(30),
 };
-/// While hooks are being missed.
+/// While hooks are missed.
 pub(super) const ALERT: ReconcilePacing =
     ReconcilePacing { share: 20, soonest: Duration::from_secs(1), latest: Duration::from_secs(8) };
-/// While something is missing that found no room in a table: idle tuples are forgotten, and what is missing is looked for.
+/// While entries are missing that found no room: idle tuples are removed, and the missing entries are retried.
 pub(super) const LACKING: ReconcilePacing =
     ReconcilePacing { share: 20, soonest: Duration::from_secs(3), latest: Duration::from_secs(15) };
 
 impl ReconcilePacing {
+    /// How long to wait after a comparison that took `cost`.
     pub(super) fn pause(&self, cost: Duration) -> Duration {
         (cost * self.share).clamp(self.soonest, self.latest)
     }

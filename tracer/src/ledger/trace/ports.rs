@@ -1,4 +1,5 @@
-//! Which ports take room: the ledger counts what tuples hold, this says which of that is none of what is left.
+//! Which held ports take no room, as connect() could not be given them: the ledger counts them, and this corrects
+//! that.
 
 use std::time::{Duration, Instant};
 
@@ -23,41 +24,41 @@ use crate::{
     runtime::clock,
 };
 
-/// All connections are looked at for no more than one part in so many of the time.
+/// All connections are read at most for 1/N of the time.
 const SHARE: u32 = 600;
-/// A look counts as no more than so many times as long as the one before it: on a busy machine it can wait for the
+/// A reading counts as at most this many times as long as the one before: on a busy machine it can wait for the
 /// processor much longer than it works.
 const SLOWER: u32 = 2;
-/// The first one counts as no longer than this.
+/// The first reading counts as at most this long.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// Bound ports are read, and those of earlier removed, for no more than one part in so many of the time: one user can have
-/// tens of thousands.
+/// Bound ports are read, and old ones removed, at most for 1/N of the time each: one user can have tens of thousands.
 const BINDS_SHARE: u32 = 50;
 
-/// What the newest look at all connections came to.
+/// Results of the newest reading of all connections.
 #[derive(Debug, Default)]
 pub(super) struct Ports {
     /// When bound ports were read, and how long that took.
     binds: Cost,
-    /// The kernel chose one of them for bind(address, 0).
+    /// Whether the kernel chose one of the bound ports for bind(address, 0).
     is_any_chosen: bool,
-    /// Bound ports or a range have changed since then.
+    /// Whether bound ports or a range have changed since that reading.
     changed: bool,
-    /// When it was, and how long it took.
+    /// When all connections were read, and how long that took.
     conns: Cost,
-    /// The namespace whose ports are to be sure, and those that connect() could be given there then.
-    of_interest: Option<(u32, Option<PortSet>)>,
+    /// Namespace of the spreader's rule, and the ports that connect() could be given there at that reading.
+    of_rule: Option<(u32, Option<PortSet>)>,
     addresses: Vec<AddressUse>,
     course: Course,
-    /// See [`Tracer::looked`].
-    looked: BoundCounts,
+    /// See [`Tracer::bound_counts`].
+    bound_counts: BoundCounts,
     /// When entries of TOUCHED were removed, and how long that took.
     removal: Cost,
+    /// Touched ports that found no room in their table.
     pub(super) not_noted: NotNoted,
 }
 
-/// How long something takes that is done over and over.
+/// How long something takes that is done again and again.
 #[derive(Debug, Default)]
 struct Cost {
     newest: Option<Instant>,
@@ -65,28 +66,31 @@ struct Cost {
 }
 
 impl Cost {
-    /// Whether it can be done again, in one part in so many of the time.
+    /// Whether it may be done again, if it may take 1/`share` of the time.
     fn allows(&self, share: u32) -> bool {
         self.newest.is_none_or(|at| at.elapsed() >= self.took * share)
     }
 
-    /// It was done, and took so long.
+    /// Notes that it was done and took this long.
     fn add(&mut self, took: Duration) {
         self.newest = Some(Instant::now());
         self.took = took.min((self.took * SLOWER).max(SHORTEST));
     }
 }
 
-/// Whether all ports that connect() could be given at the look can be given now: what was counted then as taking room
-/// takes it still. `None`: not known.
+/// Whether all ports that connect() could be given at the reading can still be given: what counted as taking room
+/// still does. False if not known.
 fn are_sure(then: Option<&PortSet>, now: Option<&PortSet>) -> bool {
     then.zip(now).is_some_and(|(then, now)| then.is_within(now))
 }
 
 impl Tracer {
-    /// Learns which ports bind() and listen() took, and what follows from that: which ports of tuples take no room, and
-    /// what bind(address, 0) has left. To be called before tuples are read. Where reading them takes long, this is as it was
-    /// for a while.
+    /// Reads the bound ports, and derives from them which held ports take no room, and what bind(address, 0) has
+    /// left. To be called before tuples are read. If a reading takes long, it is not made each time, and these stay
+    /// the same for a while.
+    ///
+    /// # Errors
+    /// A map cannot be read, or a command fails.
     pub fn refresh_ports(&mut self) -> Result<(), Error> {
         if self.ports.binds.allows(BINDS_SHARE) {
             self.read_binds()?;
@@ -95,32 +99,34 @@ impl Tracer {
         if !self.ports.is_any_chosen {
             self.ports.addresses.clear();
         }
-        // What bind() took for a moment may be blocked for longer.
+        // A port that bind() took for a moment may be blocked for longer.
         let touched = self.capacities.has_left_over(None)
             || self.session.maps.is_any_touched()
             || self.ports.not_noted.is_any();
         let wanted = self.ports.changed || touched || self.ports.is_any_chosen;
         if wanted && self.ports.conns.allows(SHARE) {
-            self.look_at_ports()?;
+            self.read_conns()?;
         }
         self.ports.course.add(&self.ports.addresses);
         Ok(())
     }
 
-    /// To be called before bound ports are read: one that is bound in between counts twice for a spreader until the next
-    /// time, not never.
+    /// To be called before bound ports are read: a port that is bound in between counts twice for a spreader until
+    /// the next reading, which is better than not at all.
     fn begin_reading(&mut self) -> Result<(), Error> {
         if let Some(spreader) = &mut self.session.spreader {
-            self.ports.looked = spreader.maps.begin_reading()?;
+            self.ports.bound_counts = spreader.maps.begin_reading()?;
         }
         Ok(())
     }
 
-    /// What a spreader's hooks had counted when the bound ports were read that [`Self::blocked`] goes by.
-    pub const fn looked(&self) -> BoundCounts {
-        self.ports.looked
+    /// The counts of a spreader's hooks at the beginning of the reading of bound ports that [`Self::blocked`] is
+    /// from.
+    pub const fn bound_counts(&self) -> BoundCounts {
+        self.ports.bound_counts
     }
 
+    /// Reads only the bound ports.
     fn read_binds(&mut self) -> Result<(), Error> {
         let began = Instant::now();
         self.begin_reading()?;
@@ -135,7 +141,8 @@ impl Tracer {
         Ok(())
     }
 
-    fn look_at_ports(&mut self) -> Result<(), Error> {
+    /// Reads touched ports, bound ports and all connections, and corrects which of these take room.
+    fn read_conns(&mut self) -> Result<(), Error> {
         let (began, began_ns) = (Instant::now(), clock::monotonic_ns());
         self.ports.not_noted.count(&self.totals()?, began_ns);
         let mut touched = HashMap::default();
@@ -155,22 +162,22 @@ impl Tracer {
         self.session.maps.conns(|key, conn| {
             comparison.add(&key, &conn);
             addresses.add(&key, &conn);
-            // One that was found can be of any age.
-            let found = conn.flags & conn_flag::SEEDED != 0;
-            let acquired_ns = if found { 0 } else { conn.acquired_ns };
+            // An older socket can be of any age.
+            let is_older = conn.flags & conn_flag::SEEDED != 0;
+            let acquired_ns = if is_older { 0 } else { conn.acquired_ns };
             oldest_ns = Some(oldest_ns.map_or(acquired_ns, |oldest: u64| oldest.min(acquired_ns)));
         })?;
-        self.ports.not_noted.look(oldest_ns);
+        self.ports.not_noted.compare(oldest_ns);
         self.ports.addresses = addresses.end(&binds);
         let compared = comparison.end();
         for command in &compared.commands {
             self.session.commands.run(command)?;
         }
         self.capacities.left_over(compared.left_over);
-        if let Some((netns, ports)) = &mut self.ports.of_interest {
+        if let Some((netns, ports)) = &mut self.ports.of_rule {
             *ports = self.capacities.usable().get(netns).map(Usable::ports);
         }
-        // What it changed itself is no reason for another look.
+        // The changes made here are no reason for another reading.
         self.capacities.take_changed();
         self.ports.changed = false;
         self.ports.conns.add(began.elapsed());
@@ -183,44 +190,45 @@ impl Tracer {
         Ok(())
     }
 
-    /// Forgets the namespaces of which the ledger has nothing any more: whoever reads nothing of others needs that, too.
-    /// To be called after the tuples were read.
+    /// Forgets the namespaces of which the ledger has nothing any more: that is needed even by commands that read no
+    /// port ranges. To be called after the tuples are read.
     pub(super) fn forget_namespaces(&mut self) {
         let mut wanted = self.namespaces.clone();
-        wanted.extend(self.ports.of_interest.as_ref().map(|(netns, _)| *netns));
+        wanted.extend(self.ports.of_rule.as_ref().map(|(netns, _)| *netns));
         wanted.extend(self.left_out.closed());
         self.capacities.keep(&wanted);
     }
 
-    /// Whether what is said of the ports of the namespace of `Self::know_range` cannot be too little: none was bound,
-    /// reserved or left the range since the newest look at connections, one of which may hold it and be counted as if it
-    /// took room, and none is blocked that may be free by now.
+    /// Whether the ports of the rule's namespace ([`Self::know_range`]) are at least as many as counted: since the
+    /// newest reading of connections no port was bound, reserved or left the range, which a connection may hold that
+    /// counts as taking room; and no port is blocked that may be free by now.
     pub fn is_sure_of_ports(&self) -> bool {
-        let Some((netns, then)) = &self.ports.of_interest else { return false };
+        let Some((netns, then)) = &self.ports.of_rule else { return false };
         let now = self.capacities.usable().get(netns).map(Usable::ports);
         !self.capacities.has_left_over(Some(*netns)) && are_sure(then.as_ref(), now.as_ref())
     }
 
-    /// A row for each address at which bind(address, 0) is used: its key, what counters would say, and what the namespace
-    /// has to give. Its capacity is [`Limits::all`] less [`Limits::reserved`].
+    /// A row for each address at which bind(address, 0) is used: its key, counters as of a tuple, and its ports. Its
+    /// capacity is [`Limits::all`] minus [`Limits::reserved`].
     pub fn bind_rows(&self) -> impl Iterator<Item = (TupleKey, TupleCount, &AddressUse)> {
         let ports = &self.ports;
         ports.addresses.iter().map(|one| (one.key(), ports.course.count(one), one))
     }
 
-    /// The range of a rule's namespace was read.
+    /// Sets the range of the rule's namespace.
     pub(crate) fn know_range(&mut self, netns: Netns, range: PortRange) {
-        let known = self.ports.of_interest.take().filter(|(inum, _)| *inum == netns.inum);
-        self.ports.of_interest = Some(known.unwrap_or((netns.inum, None)));
+        let known = self.ports.of_rule.take().filter(|(inum, _)| *inum == netns.inum);
+        self.ports.of_rule = Some(known.unwrap_or((netns.inum, None)));
         self.capacities.know_of_rule(netns, &range);
     }
 
-    /// What this namespace has to give; `None`: it could not be read.
+    /// The limits of this namespace; `None`: not known.
     pub fn limits(&self, netns: u32) -> Option<Limits> {
         self.capacities.get(netns)
     }
 
-    /// Ports of this namespace that no connect() is given because of bind() or listen(), as of [`Self::refresh_ports`].
+    /// Ports of this namespace that connect() is not given because of bind() or listen(), as of
+    /// [`Self::refresh_ports`].
     pub fn blocked(&self, netns: u32) -> Vec<u16> {
         let blocked = self.capacities.blocked(netns);
         (0..=u16::MAX).filter(|port| blocked.is_some_and(|it| it.has(*port))).collect()
@@ -232,24 +240,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_count_is_sure_once_a_port_that_could_be_given_cannot() {
+    fn a_count_is_not_sure_once_a_port_that_could_be_given_cannot() {
         let ports = |low: u16, high: u16, without: &[u16]| -> PortSet {
             (low..=high).filter(|port| !without.contains(port)).collect()
         };
         let then = ports(40_000, 40_999, &[40_500]);
         let sure = |now: &PortSet| are_sure(Some(&then), Some(now));
         assert!(sure(&then));
-        // A port was bound, or reserved: a connection that has it is counted until the next look.
+        // A port was bound or reserved: a connection that holds it counts until the next reading.
         assert!(!sure(&ports(40_000, 40_999, &[40_500, 40_001])));
         // The range is narrower.
         assert!(!sure(&ports(40_000, 40_998, &[40_500])));
-        // More ports than then can only be too much room.
+        // With more ports than at the reading, the count is too low at most.
         assert!(sure(&ports(39_000, 40_999, &[])));
         assert!(!are_sure(None, Some(&then)) && !are_sure(Some(&then), None));
     }
 
     #[test]
-    fn a_look_that_waited_for_the_processor_delays_the_next_one_little() {
+    fn a_reading_that_waited_for_the_processor_delays_the_next_one_little() {
         let ms = Duration::from_millis;
         let mut cost = Cost::default();
         let costs = [400, 400, 3, 500, 3].map(|took| {
@@ -257,7 +265,7 @@ mod tests {
             cost.took
         });
         assert_eq!(costs, [1, 2, 3, 6, 3].map(ms));
-        // One that always takes long is soon known to.
+        // If all readings take long, the cost is soon right.
         (0..8).for_each(|_| cost.add(ms(300)));
         assert_eq!(cost.took, ms(300));
         assert!(!cost.allows(SHARE));

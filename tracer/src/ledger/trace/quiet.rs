@@ -1,4 +1,4 @@
-//! Namespaces of which the ledger has nothing. Where every hook of one was missed, only its own counters say that it
+//! Namespaces of which the ledger has nothing. If every hook in one was missed, only its own counters show that it
 //! has sockets.
 
 use std::{
@@ -7,37 +7,38 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Tracer, left_out::Look};
+use super::{Tracer, left_out::Depth};
 use crate::{
     host::{netns::Netns, sockstat},
     runtime::shutdown,
 };
 
-/// How long it takes until the counters are read again, unless reading them took long: then, so many times as long.
+/// How long after a reading of the counters the next one follows: SHARE times as long as it took, within these
+/// bounds.
 const SOONEST: Duration = Duration::from_secs(30);
 const LATEST: Duration = Duration::from_mins(5);
 const SHARE: u32 = 2000;
 
-/// When the counters were read last.
+/// When the counters were last read, and how long that took.
 #[derive(Debug)]
 pub(super) struct Quiet {
-    looked: Instant,
+    read: Instant,
     cost: Duration,
 }
 
 impl Quiet {
-    /// All namespaces have just been read in full.
+    /// To be called when all namespaces have just been read.
     pub(super) fn new(now: Instant) -> Self {
-        Self { looked: now, cost: Duration::ZERO }
+        Self { read: now, cost: Duration::ZERO }
     }
 
     fn is_due(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.looked) >= (self.cost * SHARE).clamp(SOONEST, LATEST)
+        now.saturating_duration_since(self.read) >= (self.cost * SHARE).clamp(SOONEST, LATEST)
     }
 }
 
 impl Tracer {
-    /// Now and then, the namespaces that have TCP sockets and that are not among `known`; else none.
+    /// The namespaces that have TCP sockets and are not among `known`; empty between two readings of the counters.
     pub(super) fn quiet_namespaces(&mut self, known: &HashSet<u32>) -> Vec<Netns> {
         let began = Instant::now();
         if !self.quiet.is_due(began) {
@@ -51,15 +52,15 @@ impl Tracer {
             match self.worker.run_in(netns, || sockstat::sockets(true)).and_then(|count| count) {
                 Ok(count) => count > 0,
                 Err(error) => {
-                    // One that has gone has no sockets.
+                    // A namespace that is gone has no sockets.
                     if error.kind() != io::ErrorKind::NotFound && shutdown::asked().is_none() {
-                        self.left_out.add(netns, Look::Sockets, &error);
+                        self.left_out.add(netns, Depth::Sockets, &error);
                     }
                     false
                 }
             }
         });
-        self.quiet = Quiet { looked: Instant::now(), cost: began.elapsed() };
+        self.quiet = Quiet { read: Instant::now(), cost: began.elapsed() };
         found
     }
 }
@@ -69,14 +70,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_takes_long_is_done_seldom() {
+    fn a_reading_that_takes_long_is_made_seldom() {
         let now = Instant::now();
         let later = |quiet: &Quiet, seconds| quiet.is_due(now + Duration::from_secs(seconds));
         let quiet = Quiet::new(now);
         assert!(!later(&quiet, 29) && later(&quiet, 30));
         let slow = Quiet { cost: Duration::from_millis(50), ..quiet };
         assert!(!later(&slow, 99) && later(&slow, 100));
-        let slowest = Quiet { cost: Duration::from_secs(9), looked: now };
+        let slowest = Quiet { cost: Duration::from_secs(9), read: now };
         assert!(!later(&slowest, 299) && later(&slowest, 300));
     }
 }

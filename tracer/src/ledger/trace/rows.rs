@@ -1,4 +1,4 @@
-//! Which rows pass the filter of the command line, and what was lost, by name.
+//! Which rows pass the filter of the command line, and the losses by name.
 
 use std::time::Instant;
 
@@ -10,14 +10,13 @@ use crate::{
     kernel::maps::Totals,
 };
 
-/// Losses on the kernel side by name: those that the BPF programs counted, and the hooks that never
-/// reached them.
+/// The kernel side's losses by name: those that the BPF programs counted, and the hooks that the kernel skipped.
 pub fn named_losses(totals: &Totals) -> impl Iterator<Item = (&'static str, u64)> {
     let counted = Loss::ALL.into_iter().zip(totals.lost).map(|(loss, count)| (loss.name(), count));
     counted.chain([("hook_missed", totals.hook_missed)])
 }
 
-/// Whether a row of the tuple table passes a filter: by its key, and by who connected there last.
+/// Whether a row passes the filter: by its key, and by the process that connected last.
 pub fn visible(
     filter: &Filter,
     key: &TupleKey,
@@ -29,7 +28,7 @@ pub fn visible(
     passes(filter, key, (&callers::last(count), name), callers, now)
 }
 
-/// The same of a port that somebody took, who called at a time (CLOCK_MONOTONIC, ns).
+/// Whether a port passes the filter: by its key, and by the process that took it at `at_ns` (CLOCK_MONOTONIC, ns).
 pub fn visible_to(
     filter: &Filter,
     key: &TupleKey,
@@ -41,7 +40,7 @@ pub fn visible_to(
     passes(filter, key, (who, name), callers, now)
 }
 
-/// `name`: of the process, where a filter asks for it.
+/// Whether key and process pass the filter. `name`: of the process, if the filter needs it.
 fn passes(
     filter: &Filter,
     key: &TupleKey,

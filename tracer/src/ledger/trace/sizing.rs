@@ -1,4 +1,4 @@
-//! What of the host says how large the tables are to be: read once, at the start.
+//! Facts about the host that decide how large the tables are: read once, at the start.
 
 use std::{
     collections::HashSet,
@@ -9,16 +9,16 @@ use std::{
 
 use crate::{
     host::{capacity::PortRange, sysctl},
-    ledger::sizes::{Asked, Facts, Memory},
+    ledger::sizes::{Facts, Memory, RequestedSizes},
 };
 
-/// How long namespaces are asked for their TIME_WAITs: those that are not reached by then count none.
+/// How long TIME_WAITs of namespaces are counted: those of namespaces that are not reached by then are missing.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// Reads what `asked` leaves open.
-pub(super) fn look(asked: &Asked) -> Facts {
+/// Reads the facts that choosing sizes needs; only the memory if the command line sets the number of connections.
+pub(super) fn facts(requested: &RequestedSizes) -> Facts {
     let memory = memory();
-    if asked.conns.is_some() {
+    if requested.conns.is_some() {
         return Facts { memory, ..Facts::default() };
     }
     let time_waits = sysctl::read("/proc/sys/net/ipv4/tcp_max_tw_buckets").ok();
@@ -31,7 +31,7 @@ pub(super) fn look(asked: &Asked) -> Facts {
     }
 }
 
-/// A number of the line of TCP in the text of `sockstat`; 0 where there is none.
+/// A number in the line `TCP:` of a `sockstat` file; 0 if it is not there.
 fn of_tcp(text: &str, name: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix("TCP:"));
     let mut words = line.unwrap_or_default().split_ascii_whitespace();
@@ -39,24 +39,28 @@ fn of_tcp(text: &str, name: &str) -> u64 {
     words.next().and_then(|value| value.parse().ok()).unwrap_or(0)
 }
 
-/// TCP sockets of the host but for TIME_WAITs. (kernel: `alloc` is of all namespaces, and of IPv6 too: net/ipv4/proc.c.)
+/// TCP sockets of the host, without TIME_WAITs. (kernel: `alloc` counts all namespaces, and IPv6, too:
+/// net/ipv4/proc.c.)
 fn open_sockets() -> u64 {
     of_tcp(&fs::read_to_string("/proc/self/net/sockstat").unwrap_or_default(), "alloc")
 }
 
-/// TIME_WAITs of all namespaces that a process is in. (Their settings say nothing here: whoever may make a namespace could
-/// have tables made of any size.)
+/// TIME_WAITs of all namespaces that a process is in. (Their tcp_max_tw_buckets do not count: any user who can make a
+/// namespace could make the tables any size.)
 fn time_waits_now() -> u64 {
     let until = Instant::now() + PATIENCE;
     let mut seen = HashSet::<PathBuf>::new();
     let mut sum = 0_u64;
     for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
         if Instant::now() >= until {
-            tracing::debug!("not all network namespaces were asked how many TIME_WAITs they have");
+            tracing::debug!(
+                "the TIME_WAITs of some network namespaces were not counted: no time was left"
+            );
             break;
         }
         let path = process.path();
-        // One that is no process has none; one that ends meanwhile leaves its namespace to the next one.
+        // An entry that is not a process has no namespace. If a process ends meanwhile, another one of its namespace
+        // is read.
         let Ok(namespace) = fs::read_link(path.join("ns/net")) else { continue };
         if !seen.contains(&namespace)
             && let Ok(text) = fs::read_to_string(path.join("net/sockstat"))
@@ -114,7 +118,7 @@ mod tests {
 
     #[test]
     fn this_host_has_memory_and_time_waits() {
-        let facts = look(&Asked::default());
+        let facts = facts(&RequestedSizes::default());
         assert!(facts.time_waits > 0 && facts.range > 0, "{facts:?}");
         assert!(facts.memory.total.unwrap() > facts.memory.available.unwrap());
     }

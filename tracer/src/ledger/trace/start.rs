@@ -1,4 +1,4 @@
-//! Starting a tracer: look, decide, act, then give the privileges up.
+//! Starts a tracer: reads facts, plans, attaches, reads older sockets, then gives up privileges.
 
 use std::{
     collections::HashSet,
@@ -39,8 +39,8 @@ use crate::{
 
 const NO_FAIL_FAST: &str = "no --fail-fast: this kernel has no bpf_set_retval (Linux 6.1)";
 
-/// Attaches, reads the sockets that are open already, and puts the calling thread, and those it
-/// starts later, into the sandbox ([`Role::Reads`]), in which they open files as `user`.
+/// Attaches, reads the older sockets, and puts the calling thread, and those that it starts later, into the sandbox
+/// [`Role::Reads`], in which they open files as `user`.
 ///
 /// # Errors
 /// Missing privileges (77), no backend that can run (69), a filter on something that does not
@@ -51,17 +51,20 @@ pub(crate) fn start(
     filter: &Filter,
     user: User,
 ) -> Result<Tracer, Error> {
-    start_with(config, event_mask, filter, Then::Sandbox(user))
+    start_with(config, event_mask, filter, Purpose::Sandbox(user))
 }
 
-/// As `start`, for counting only, with a spreader beside it. The calling thread keeps what takes threads into
-/// their sandboxes, and itself (`enter_to_attach`).
+/// As [`start`], for a spreader: attaches it, too, and only the programs that count. The calling thread keeps the
+/// capabilities that are needed to put itself ([`enter_to_attach`]) and other threads into their sandboxes.
+///
+/// # Errors
+/// As [`start`].
 pub fn start_spreading(config: &KernelConfig, spreading: Spreading) -> Result<Tracer, Error> {
-    start_with(config, 0, &Filter::default(), Then::Spread(spreading))
+    start_with(config, 0, &Filter::default(), Purpose::Spread(spreading))
 }
 
-/// What comes after the start.
-enum Then {
+/// What the start is for.
+enum Purpose {
     Sandbox(User),
     Spread(Spreading),
 }
@@ -70,23 +73,23 @@ fn start_with(
     config: &KernelConfig,
     event_mask: u32,
     filter: &Filter,
-    then: Then,
+    purpose: Purpose,
 ) -> Result<Tracer, Error> {
-    let (spreading, user) = match then {
-        Then::Sandbox(user) => (None, Some(user)),
-        Then::Spread(spreading) => (Some(spreading), None),
+    let (spreading, user) = match purpose {
+        Purpose::Sandbox(user) => (None, Some(user)),
+        Purpose::Spread(spreading) => (Some(spreading), None),
     };
     let have = check_privileges()?;
     let worker = netns::Worker::spawn()
         .map_err(|error| Error::Failure(format!("cannot start a thread: {error}")))?;
     let idle_listed = sockdiag::lists_idle().unwrap_or_else(|error| {
-        tracing::info!("cannot tell whether the kernel lists bound sockets: {error}");
+        tracing::info!("cannot find out whether the kernel lists bound sockets: {error}");
         false
     });
     let kept = spreading.as_ref().map(|spreading| kept_sizes(&spreading.pins)).unwrap_or_default();
-    let tables = sizes::choose(&config.sizes, &kept, &sizing::look(&config.sizes));
+    let tables = sizes::choose(&config.sizes, &kept, &sizing::facts(&config.sizes));
     tracing::info!("{}", tables.text());
-    if let Some(changed) = kept.otherwise(&config.sizes) {
+    if let Some(changed) = kept.ignored(&config.sizes) {
         tracing::warn!("{changed}");
     }
     let fail_fast = spreading.as_ref().is_some_and(|spreading| spreading.fail_fast);
@@ -139,23 +142,23 @@ fn cannot_enter(error: io::Error) -> Error {
 /// Puts the calling thread, which only reads maps, into its sandbox.
 ///
 /// # Errors
-/// A step that the kernel refuses.
+/// The kernel refuses a step.
 pub(crate) fn enter_to_read(keep: CapabilitySet, user: User) -> Result<(), Error> {
     sandbox::enter(Role::Reads, user, keep).map_err(cannot_enter)
 }
 
-/// Puts the calling thread, which attaches the spreader to cgroups that come back, into its sandbox.
+/// Puts the calling thread, which attaches the spreader to cgroups that are made again, into its sandbox.
 ///
 /// # Errors
-/// A step that the kernel refuses.
+/// The kernel refuses a step.
 pub(crate) fn enter_to_attach() -> Result<(), Error> {
     sandbox::enter(Role::Attaches, User::own(), privilege::KEPT_FOR_CGROUPS).map_err(cannot_enter)
 }
 
-/// The capabilities of this thread.
+/// The effective capabilities of the calling thread.
 ///
 /// # Errors
-/// Those that nothing works without are missing.
+/// One that is always needed is missing, or they cannot be read.
 pub fn check_privileges() -> Result<CapabilitySet, Error> {
     let have = privilege::effective()
         .map_err(|error| Error::Failure(format!("cannot read the capabilities: {error}")))?;
@@ -163,19 +166,19 @@ pub fn check_privileges() -> Result<CapabilitySet, Error> {
     if missing.is_empty() { Ok(have) } else { Err(Error::NoPrivilege { missing }) }
 }
 
-/// What came of trying the backends.
+/// A session that has started, and what was found out for it.
 struct Started {
     facts: KernelFacts,
     plan: Plan,
     session: Session,
-    /// Whether a program can choose the errno of a call.
+    /// Whether the kernel lets a program set the errno of a call that it denies.
     can_fail_fast: bool,
-    /// Whether the hooks are at the root of the host's cgroups.
+    /// Whether the hooks are attached to the root of the host's cgroups.
     whole_host: bool,
 }
 
-/// The best backend first, without the kernel's symbols: only the others need them, and reading
-/// them takes longer than attaching.
+/// Attaches the best backend that can be. Tries fexit first, without reading the kernel's symbols: only the others
+/// need them, and reading them takes longer than attaching.
 fn attach_best(
     config: &KernelConfig,
     (event_mask, filter): (u32, &Filter),
@@ -204,7 +207,7 @@ fn attach_best(
         spreading,
     };
     let mut refused = Vec::new();
-    // fexit in the first round, the others in the second.
+    // fexit in the first round, the other backends in the second.
     for symbols in [false, true] {
         let facts = KernelFacts::read(&btf, symbols);
         let plan = Plan::new(&facts, choice(config.backend));
@@ -236,7 +239,7 @@ fn attach_best(
     Err(Error::NoBackend { reasons: refused })
 }
 
-/// What every backend needs is not there, for this reason.
+/// The error if something is missing that every backend needs, for this reason.
 fn none_can_run(
     config: &KernelConfig,
     btf: &Result<Btf, BtfError>,
@@ -247,10 +250,10 @@ fn none_can_run(
     no_backend(&plan, forced)
 }
 
-/// Names of cgroups, to be opened while there are privileges to do so.
+/// The names of cgroups. Must be called before privileges are given up.
 ///
 /// # Errors
-/// Missing privileges (77); a hierarchy that cannot be reached: no backend can do without (69).
+/// Missing privileges (77); the cgroup hierarchy, which every backend needs, cannot be opened (69).
 pub fn cgroup_names(config: &KernelConfig) -> Result<Names, Error> {
     check_privileges()?;
     cgroups::root()
@@ -258,14 +261,14 @@ pub fn cgroup_names(config: &KernelConfig) -> Result<Names, Error> {
         .map_err(|error| none_can_run(config, &Btf::from_kernel(), &error))
 }
 
-/// Each backend's reason: those that were not tried, then those that the kernel refused.
+/// The error with each backend's reason: first those that were not tried, then those that the kernel refused.
 fn no_backend(plan: &Plan, refused: impl IntoIterator<Item = (String, String)>) -> Error {
     let passed = plan.skipped.iter().map(|(one, why)| (one.to_string(), why.clone()));
     Error::NoBackend { reasons: passed.chain(refused).collect() }
 }
 
-/// Capabilities belong to threads: the worker keeps what it visits namespaces with, this thread
-/// and those that it starts keep next to nothing. `None`: this thread starts others that need more.
+/// Gives up privileges. Capabilities belong to threads: the workers keep what entering namespaces needs, this thread
+/// and those that it starts later keep next to nothing. `user` is `None`: this thread starts others that need more.
 fn drop_privileges(tracer: &Tracer, user: Option<User>) -> io::Result<()> {
     let keep = privilege::KEPT_FOR_NAMESPACES;
     tracer.worker.run_on_all(move || sandbox::enter(Role::Visits, User::own(), keep))?;
@@ -296,7 +299,10 @@ const fn choice(backend: BackendChoice) -> Choice {
     }
 }
 
-/// The kernel form of a filter: cgroups and namespaces are looked up.
+/// The filter for the kernel side, with ids of cgroups and namespaces in place of their names.
+///
+/// # Errors
+/// A cgroup or a namespace does not exist (78).
 pub fn resolve(spec: &FilterSpec) -> Result<Filter, Error> {
     let mut ids = Vec::new();
     for path in &spec.cgroups {
@@ -315,7 +321,7 @@ pub fn resolve(spec: &FilterSpec) -> Result<Filter, Error> {
     Ok(spec.to_kernel(&ids, &namespaces))
 }
 
-/// The number of a tracepoint, which tracefs knows.
+/// The number of a tracepoint, from tracefs.
 fn tracepoint_id(category: &str, name: &str) -> io::Result<u64> {
     use rustix::fs::{Mode, OFlags, openat};
     let root = mounts::tracefs()?;

@@ -1,5 +1,5 @@
-//! Ports that bind() took at some time: which of them the table need not have any more, and what is said where it has no
-//! room for them.
+//! Ports that bind() took at some time: which entries their table does not need any more, and the warning if it has
+//! no room.
 
 use std::time::Duration;
 
@@ -9,23 +9,23 @@ use tracer_common::{Loss, Touched, seed::Command, settings::MAX_TOUCHED, touched
 use super::Tracer;
 use crate::{error::Error, kernel::maps::Totals, runtime::clock};
 
-/// An entry leaves when it is older than this: a connection that had the port before is in the ledger by then.
+/// An entry is removed when it is older than this: by then, a connection that had the port before is in the ledger.
 const SETTLED: Duration = Duration::from_secs(2);
-/// So many leave at once, at most: the caller has other things to do.
+/// How many entries are removed at once at most, as the caller has other things to do.
 const AT_ONCE: usize = 16_384;
 
-/// Bound ports that were not noted.
+/// Touched ports that found no room in their table.
 #[derive(Debug, Default)]
 pub(super) struct NotNoted {
     ports: u64,
-    /// When the newest of them was known of (CLOCK_MONOTONIC, ns).
+    /// When the newest of them was found to be lost (CLOCK_MONOTONIC, ns).
     at_ns: u64,
-    /// A connection is older than that.
+    /// Whether there is a connection that is older than that.
     matters: bool,
 }
 
 impl NotNoted {
-    /// To be called before all connections are looked at.
+    /// Counts the lost ports. To be called before all connections are read.
     pub(super) const fn count(&mut self, totals: &Totals, now_ns: u64) {
         let ports = totals.lost[Loss::TouchedShare as usize];
         if ports != self.ports {
@@ -33,8 +33,8 @@ impl NotNoted {
         }
     }
 
-    /// The oldest of all connections has its port since then; `None`: there is none.
-    pub(super) fn look(&mut self, oldest_ns: Option<u64>) {
+    /// Compares with the oldest of all connections, which took its port then; `None`: there is no connection.
+    pub(super) fn compare(&mut self, oldest_ns: Option<u64>) {
         self.matters = self.ports > 0 && oldest_ns.is_some_and(|oldest| oldest < self.at_ns);
     }
 
@@ -43,19 +43,19 @@ impl NotNoted {
         self.matters
     }
 
-    /// What to say, for as long as there are connections that can have such a port.
+    /// The warning, for as long as there are connections that can hold such a port.
     pub(super) fn reason(&self) -> Option<String> {
         self.matters.then(|| {
             format!(
-                "ports that bind() took found no room in the table of those ({MAX_TOUCHED} of all namespaces; lost: \
-                 touched_share): one that a connection keeps from connect() since then can count as free"
+                "ports that bind() took found no room in the table of touched ports ({MAX_TOUCHED} entries; lost: \
+                 touched_share): such a port counts as free even if a connection keeps connect() from getting it"
             )
         })
     }
 }
 
-/// What removes the entries that are not needed. First of the owners that have few: these have the least room where
-/// somebody fills the table. `unread`: namespaces of which not all connections are known.
+/// Commands that remove entries which are not needed, first of owners that have few: these have the least room if
+/// somebody fills the table. `unread`: namespaces whose connections are not all known.
 pub(super) fn leaving(
     touched: &HashMap<u64, Touched>,
     needed: &HashSet<u64>,
@@ -77,7 +77,7 @@ pub(super) fn leaving(
 }
 
 impl Tracer {
-    /// Removes these entries, where no hook used them since they were read.
+    /// Removes these entries, except those that a hook has used since they were read.
     pub(super) fn forget_touched(&self, leaving: &[Command]) -> Result<(), Error> {
         for command in leaving {
             self.session.commands.run(command)?;
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_older_connection_has_leaves_once_it_is_settled() {
+    fn an_entry_that_no_older_connection_needs_is_removed_after_a_while() {
         let at = |port| port_of(5, port);
         let touched = HashMap::from_iter([
             (at(1), entry(1, 1)),
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn those_with_few_ports_come_first() {
+    fn entries_of_owners_with_few_ports_come_first() {
         let mut touched = HashMap::new();
         touched.extend((0..60_000).map(|port| (port_of(5, port), entry(1, 1))));
         touched.extend((0..3).map(|port| (port_of(6, port), entry(2, 1))));
@@ -133,20 +133,20 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_noted_is_said_until_every_connection_is_newer() {
+    fn lost_ports_are_reported_until_every_connection_is_newer() {
         let mut lost = NotNoted::default();
-        let mut look = |ports, now_ns, oldest| {
+        let mut reason = |ports, now_ns, oldest| {
             let mut totals = Totals::default();
             totals.lost[Loss::TouchedShare as usize] = ports;
             lost.count(&totals, now_ns);
-            lost.look(oldest);
+            lost.compare(oldest);
             lost.reason()
         };
-        assert_eq!(look(0, 100, Some(1)), None);
-        assert!(look(5, 200, Some(1)).is_some_and(|text| text.contains("65536 of all namespaces")));
-        assert!(look(5, 300, Some(199)).is_some());
-        assert_eq!(look(5, 400, Some(200)), None);
-        assert!(look(6, 500, Some(200)).is_some());
-        assert_eq!(look(6, 600, None), None);
+        assert_eq!(reason(0, 100, Some(1)), None);
+        assert!(reason(5, 200, Some(1)).is_some_and(|text| text.contains("65536 entries")));
+        assert!(reason(5, 300, Some(199)).is_some());
+        assert_eq!(reason(5, 400, Some(200)), None);
+        assert!(reason(6, 500, Some(200)).is_some());
+        assert_eq!(reason(6, 600, None), None);
     }
 }

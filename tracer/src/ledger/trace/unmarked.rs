@@ -14,8 +14,8 @@ use crate::{
 };
 
 impl Tracer {
-    /// Compares the ledger with the kernel at once where such marks were lost: what ended unnoticed would be counted
-    /// as open until the first comparison. Each is a counted loss already (`tombstones_full`), so none is drift.
+    /// Compares the ledger with the kernel at once if such marks were lost: sockets that ended unnoticed would count
+    /// as open until the first comparison. Each is a loss already (`tombstones_full`), so none is drift.
     pub(super) fn correct_unmarked(&mut self) -> Result<(), Error> {
         let lost = Loss::ALL.into_iter().zip(self.totals()?.lost);
         if lost.filter(|(loss, _)| *loss == Loss::TombstonesFull).all(|(_, count)| count == 0) {
@@ -23,7 +23,7 @@ impl Tracer {
         }
         let before_ns = clock::monotonic_ns();
         let all = self.namespaces();
-        // A dump is no snapshot: only what two in a row say counts.
+        // A dump is not a snapshot: only what two in a row say is corrected.
         let first: HashSet<_> =
             self.differences(before_ns, all.clone())?.iter().filter_map(end).collect();
         shutdown::go_on()?;
@@ -37,14 +37,14 @@ impl Tracer {
             }
         }
         tracing::info!(
-            "{corrected} sockets ended unnoticed during the start; a comparison removed them"
+            "{corrected} entries of sockets that ended unnoticed during the start were corrected"
         );
         Ok(())
     }
 }
 
-/// The commands that a mark would have made unnecessary: a port that is not held any more, a TIME_WAIT that is one, or
-/// that was taken for the end.
+/// What a command changes, if a mark would have made it unnecessary: it removes a port that is not held any more,
+/// marks a TIME_WAIT, or adds a TIME_WAIT that was taken for the end. `None`: another command.
 fn end(command: &Command) -> Option<(u32, ConnKey, TupleKey)> {
     const OPS: [u32; 3] = [Op::RemoveConn as u32, Op::AddConn as u32, Op::MarkTimeWait as u32];
     OPS.contains(&command.op).then_some((command.op, command.key, command.tuple))

@@ -76,7 +76,7 @@ impl Agent {
         self.reread_range();
         let now = Instant::now();
         let blocked = self.blocked()?;
-        let bound = self.tracer.looked();
+        let bound = self.tracer.bound_counts();
         let (usable, left_out) = self.usable(now);
         let excluded = ports::excluded(&self.view.range, &blocked);
         if *excluded != *self.excluded {

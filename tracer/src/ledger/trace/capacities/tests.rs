@@ -4,7 +4,7 @@ fn place(inum: u32) -> Netns {
     Netns { inum, name: None, ways: Vec::new() }
 }
 
-/// A range with so many reserved ports, each of them apart from the others.
+/// A range with this many reserved ports, none of them next to another.
 fn pieces(reserved: u16) -> PortRange {
     let reserved = (0..reserved).map(|number| 40_001 + 2 * number..=40_001 + 2 * number);
     PortRange { low: 40_000, high: 44_999, reserved: reserved.collect() }
@@ -43,11 +43,11 @@ fn ports_of_a_namespace_change_only_when_its_range_or_what_is_bound_does() {
     capacities.bound(binds());
     capacities.know(place(6), &pieces(10));
     assert!(!capacities.take_changed());
-    // Blocked beside those that are bound, which may be the same ones.
+    // Left-over ports, some of which are bound, too.
     capacities.left_over([(5, 40_000), (5, 40_002), (6, 40_002)].into_iter().collect());
     assert!(capacities.take_changed());
     assert_eq!(bound(&capacities), [2, 1]);
-    // Known from then on, with what is bound there.
+    // Its new range is known, with the ports that are bound there.
     capacities.know(place(6), &pieces(2));
     assert!(capacities.take_changed());
     assert_eq!(bound(&capacities), [2, 1]);
@@ -57,24 +57,24 @@ fn ports_of_a_namespace_change_only_when_its_range_or_what_is_bound_does() {
 }
 
 #[test]
-fn namespaces_that_reserve_in_many_pieces_have_a_limit_that_is_said() {
+fn namespaces_that_reserve_in_many_pieces_have_a_limit_with_a_reason() {
     let most = u32::try_from(MOST_LARGE).unwrap();
     let mut capacities = known((0..most).map(|inum| (inum, pieces(200))));
     assert_eq!(capacities.reason(), None);
-    // Others are not affected, nor what is known already.
+    // The limit does not apply to other namespaces, nor to one that is known already.
     capacities.know(place(most), &pieces(20));
     capacities.know(place(0), &pieces(201));
     assert_eq!([0, most].map(|inum| capacities.get(inum).unwrap().reserved), [201, 20]);
     capacities.know(place(most + 1), &pieces(200));
     capacities.know(place(most), &pieces(200));
     assert_eq!([most, most + 1].map(|inum| capacities.get(inum)), [None, None]);
-    assert!(capacities.reason().unwrap().contains("not known of 2 network namespaces"));
-    // A rule's namespace is known all the same, and stays so when it is visited as all are.
+    assert!(capacities.reason().unwrap().contains("not known for 2 network namespaces"));
+    // A rule's namespace is known without the limit, also when it is read again like any other.
     capacities.know_of_rule(place(most), &pieces(200));
     capacities.know(place(most), &pieces(300));
     assert_eq!(capacities.get(most).unwrap().reserved, 300);
-    assert!(capacities.reason().unwrap().contains("not known of 1 network namespaces"));
-    // There is room again.
+    assert!(capacities.reason().unwrap().contains("not known for 1 network namespaces"));
+    // There is room for one again.
     let wanted = (1..most).chain([most + 1]).collect();
     capacities.keep(&wanted);
     capacities.know(place(most + 1), &pieces(200));
