@@ -26,12 +26,12 @@ pub use depth::Depth;
 
 use crate::harness::{probe::Place, tracer};
 
-/// A test that can run here, or the reason why it cannot.
+/// A named test, and the reason if it cannot run here.
 pub struct Case {
     pub name: String,
     pub run: Arc<dyn Fn() -> Result<()> + Send + Sync>,
     pub excuse: Option<String>,
-    /// It does little but wait, and disturbs no other test.
+    /// Whether the test mostly waits, so that it can run at the same time as others.
     pub waits: bool,
 }
 
@@ -43,7 +43,7 @@ impl Case {
         Self { name: name.into(), run: Arc::new(run), excuse: None, waits: false }
     }
 
-    /// Excuses the case where there is a reason to.
+    /// Skips the case if there is a reason; the first reason is kept.
     #[must_use]
     pub fn unless(self, excuse: Option<String>) -> Self {
         Self { excuse: self.excuse.or(excuse), ..self }
@@ -58,7 +58,7 @@ fn named(group: &str, tests: &[Test]) -> Vec<Case> {
     tests.iter().map(|(name, test)| Case::new(format!("{group}::{name}"), *test)).collect()
 }
 
-/// A test that runs once for each backend, which it is given.
+/// A test that runs once for each backend, and gets its name.
 type BackendTest = (&'static str, fn(&str) -> Result<()>);
 
 /// `GROUP::TEST::BACKEND` for every test and each of these backends.
@@ -79,13 +79,13 @@ fn per_backend(
     cases
 }
 
-/// What the runner wants to be tested.
+/// What is to be tested, from the environment variables.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// `TRACER_BACKENDS`: those that must run on this kernel, by default those that do. `none` plays
-    /// the workloads without a tracer.
+    /// `TRACER_BACKENDS`: the backends that must run on this kernel, by default those that do. `none` runs the workloads
+    /// without a tracer.
     pub backends: Vec<String>,
-    /// `TRACER_DEFAULT_BACKEND`: the one that `auto` must choose.
+    /// `TRACER_DEFAULT_BACKEND`: the backend that `auto` must choose.
     pub default_backend: Option<String>,
     pub place: Place,
     /// How much a guest runs.
@@ -96,14 +96,13 @@ pub struct Plan {
 const SAMPLED: &str = "a guest is slow: run with the default backend, and with all of them on the host and in one guest";
 
 impl Plan {
-    /// Those of the backends that are a tracer.
+    /// The backends without `none`.
     pub fn tracing_backends(&self) -> impl Iterator<Item = String> {
         self.backends.iter().filter(|backend| *backend != "none").cloned()
     }
 
-    /// `GROUP::TEST::BACKEND` of tests that say the same of every backend: all are run on the host and
-    /// in a thorough guest. In other guests, which are slow, the default backend's are,
-    /// and the rest is excused.
+    /// `GROUP::TEST::BACKEND` of tests that have the same result with every backend: the host and a thorough guest run all of
+    /// them. Other guests, which are slow, run those of the default backend and skip the rest.
     fn sampled(&self, group: &str, tests: &[BackendTest]) -> Vec<Case> {
         let all = self.place == Place::Host || self.depth == Depth::Thorough;
         let excuse = |backend: &str| {
@@ -118,13 +117,14 @@ impl Plan {
         self.tracing_backends().flat_map(of).collect()
     }
 
-    /// Why a guest leaves out a test that says the same on every kernel: one guest runs it.
+    /// The reason for a guest to skip a test that has the same result on every kernel; `None` on the host and in a thorough
+    /// guest, which run it.
     fn slow_guest(&self) -> Option<String> {
         let slow = self.place == Place::Vm && self.depth < Depth::Thorough;
         slow.then(|| "a guest is slow: the host and one guest run it".to_owned())
     }
 
-    /// What the variables ask for; what they leave open is found out.
+    /// Reads the variables. Without `TRACER_BACKENDS`, runs tracer to find the backends that this kernel has.
     pub fn find() -> Result<Self> {
         let mut default_backend = env::var("TRACER_DEFAULT_BACKEND").ok();
         let backends = if let Ok(list) = env::var("TRACER_BACKENDS") {

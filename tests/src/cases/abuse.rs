@@ -1,5 +1,5 @@
-//! `abuse::*`: what a local user without privileges tries, and the tracer withstands: each test is named
-//! by what it defends. SECURITY.md says which promise each of them shows.
+//! `abuse::*`: attacks by a local user without privileges, which the tracer must withstand. Each test is named by what must
+//! not happen; SECURITY.md lists the promises, each with its test.
 
 mod cgroups;
 mod floods;
@@ -16,7 +16,7 @@ use std::{env, sync::Arc};
 use super::{Case, Plan};
 use crate::harness::probe::Place;
 
-/// All of them run on the host, in three minutes together.
+/// The host runs them all, in three minutes together; guests run none.
 pub fn cases(plan: &Plan) -> Vec<Case> {
     let mut cases = outsider::cases();
     cases.extend(cgroups::cases());
@@ -27,13 +27,12 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     cases.extend(reading::cases());
     cases.extend(recordings::cases());
     cases.extend(shares::cases());
-    // Of other files: `cases.extend(FILE::cases());`
     let slow = (plan.place == Place::Vm).then(|| "a guest is slow: the host runs it".to_owned());
     cases = cases.into_iter().map(|case| repeated(case.unless(slow.clone()))).collect();
     cases
 }
 
-/// The case as often as `TRACER_TEST_ABUSE_RUNS` says (once): an attack that is a race needs many tries.
+/// The case, run `TRACER_TEST_ABUSE_RUNS` times (by default once): an attack that needs a race needs many tries.
 fn repeated(case: Case) -> Case {
     let runs = env::var("TRACER_TEST_ABUSE_RUNS").ok().and_then(|runs| runs.parse().ok());
     let runs: u32 = runs.unwrap_or(1);

@@ -1,5 +1,4 @@
-//! `attach::*`: what is left of the tracer's powers once it has attached, thread by thread, as /proc shows it
-//! (`tracer/doc/sandbox.md`).
+//! `attach::*`: which privileges each thread of tracer still has once it has attached, by /proc (`tracer/doc/sandbox.md`).
 #![expect(unsafe_code, reason = "kill(2) and tgkill(2) as another user")]
 
 use std::{
@@ -46,9 +45,9 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     ]
 }
 
-/// `nobody`, who owns nothing.
+/// User id of `nobody`.
 const NOBODY: u32 = 65_534;
-/// Somebody with a folder.
+/// User id of a user who owns the folder of the output.
 const OWNER: u32 = 1234;
 
 const fn bits(capabilities: &[u32]) -> u64 {
@@ -60,17 +59,19 @@ const fn bits(capabilities: &[u32]) -> u64 {
     bits
 }
 
-/// What a thread may have at most, and as whom it opens files.
+/// The most capabilities that a thread may have, and the user as whom it opens files.
 struct Allowed {
     capabilities: u64,
     user: u32,
 }
 
+/// A thread that enters network namespaces.
 const VISITOR: Allowed =
     Allowed { capabilities: bits(&[SYS_ADMIN, SYS_PTRACE, DAC_READ_SEARCH]), user: 0 };
+/// A thread that attaches BPF programs later on.
 const ATTACHER: Allowed = Allowed { capabilities: bits(&[BPF, NET_ADMIN, PERFMON]), user: 0 };
 
-/// A thread that reads maps has CAP_BPF where the kernel wants it for that, and nothing else.
+/// A thread that reads BPF maps: some kernels need CAP_BPF for that.
 const fn reader(user: u32) -> Allowed {
     Allowed { capabilities: bits(&[BPF]), user }
 }
@@ -85,7 +86,7 @@ impl Thread {
         let mut threads = Vec::new();
         for thread in fs::read_dir(format!("/proc/{process}/task"))? {
             let status = match fs::read_to_string(thread?.path().join("status")) {
-                // It has ended meanwhile: before it was opened, or before it was read.
+                // The thread has ended before its file was opened, or before it was read.
                 Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => {
                     continue;
                 }
@@ -115,16 +116,16 @@ impl Thread {
         }
         ensure!(self.field("NoNewPrivs")? == "1", "{}: no_new_privs is not set", self.name);
         ensure!(self.field("Seccomp")? == "2", "{}: there is no seccomp filter", self.name);
-        // Real, effective, saved, of the file system.
+        // The four user ids are: real, effective, saved, file system.
         let expected = format!("0\t{user}\t0\t{user}", user = allowed.user);
         ensure!(self.field("Uid")? == expected, "{}: Uid is {}", self.name, self.field("Uid")?);
         Ok(())
     }
 }
 
-/// Every thread has what the one of its name may have; the others what `other` says.
+/// Checks every thread of the process by its name in `named`, and all others by `other`.
 fn check(process: u32, named: &[(&str, Allowed)], other: &Allowed) -> Result<()> {
-    // Those of the start end when the work has begun.
+    // The threads of the start end once tracer is attached.
     let threads = wait_for("the threads of the start to end", START_LIMIT, || {
         let threads = Thread::all(process)?;
         Ok(threads.iter().all(|thread| thread.name != "signals").then_some(threads))
@@ -146,8 +147,7 @@ fn of_tuples() -> Result<()> {
     watch.stop()
 }
 
-/// In a folder of root's it stays root, or it could not make the next file; in that of another user it
-/// is that user.
+/// The output thread opens files as the owner of the output's folder: root or another user. Without a file, it is nobody.
 fn of_record() -> Result<()> {
     let record = Record::start("auto", &[])?;
     check(record.process.id(), &[("netns", VISITOR)], &reader(0))?;
@@ -162,7 +162,7 @@ fn of_record() -> Result<()> {
     end(&mut process)
 }
 
-/// What the agents of rules say of them is root's to read.
+/// `top` stays root, because only root can read the agents' state files.
 fn of_top() -> Result<()> {
     let mut process = printing(&mut command(&["top", "-b", "-i", "0.2", "-o", "json"])?)?;
     check(process.id(), &[("netns", VISITOR)], &reader(0))?;
@@ -180,15 +180,15 @@ fn of_spread() -> Result<()> {
     rule.check_nothing_left()
 }
 
-/// What nothing works without, and up to Linux 5.10 the memory of BPF maps.
+/// The capabilities that tracer needs, and up to Linux 5.10 the one to raise RLIMIT_MEMLOCK for BPF maps.
 const GIVEN: &[u32] = &[NET_ADMIN, PERFMON, BPF, SYS_RESOURCE];
 
-/// Without the capabilities that change users it stays who it is, and is in its sandbox all the same.
+/// Without the capabilities to change its user, tracer stays root, but gives up capabilities and has its seccomp filter.
 fn with_few_capabilities() -> Result<()> {
     let mut command = command(&["tuples", "--interval", "0.2", "-o", "json"])?;
     let mut process = printing(only(&mut command, GIVEN))?;
     let visitor = Allowed { capabilities: 0, ..VISITOR };
-    // CAP_SETPCAP was not there to empty the bounding set; no_new_privs makes it moot.
+    // Without CAP_SETPCAP the bounding set cannot be emptied; with no_new_privs it has no effect.
     for thread in Thread::all(process.id())? {
         let allowed = if thread.name == "netns" { &visitor } else { &reader(0) };
         let status =
@@ -198,12 +198,12 @@ fn with_few_capabilities() -> Result<()> {
     end(&mut process)
 }
 
-/// A command whose first output is there.
+/// Starts a command, and waits for its first byte on stdout.
 fn printing(command: &mut Command) -> Result<Process> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
     let mut process = Process::spawn(command)?;
     let mut stdout = process.child.stdout.take().context("no stdout")?;
-    stdout.read_exact(&mut [0]).context("it ended without a word")?;
+    stdout.read_exact(&mut [0]).context("it ended without output")?;
     thread::spawn(move || io::copy(&mut stdout, &mut io::sink()));
     Ok(process)
 }
@@ -215,7 +215,7 @@ fn end(process: &mut Process) -> Result<()> {
     Ok(())
 }
 
-/// Whoever has the user id as which a thread opens files must not be able to end the program.
+/// A process with the user id as which a thread opens files must not be able to send signals to tracer.
 fn signals() -> Result<()> {
     let folder = tempfile::tempdir()?;
     chown(folder.path(), Some(OWNER), Some(OWNER))?;
@@ -230,7 +230,7 @@ fn signals() -> Result<()> {
         set_thread_res_gid(group, group, group)?;
         set_thread_res_uid(user, user, user)?;
         let may = |thread: &libc::pid_t| {
-            // SAFETY: signal 0 only asks whether one could be sent.
+            // SAFETY: takes numbers only; signal 0 checks the permission and sends nothing.
             let done = unsafe { libc::syscall(libc::SYS_tgkill, process, *thread, 0) };
             // SAFETY: as above.
             lie::may(done == 0 || unsafe { libc::kill(*thread, 0) } == 0)

@@ -1,23 +1,24 @@
-//! How much of the tests a guest runs, which is slow: `TRACER_DEPTH`.
+//! `TRACER_DEPTH`: how many of the tests a guest runs, because it is slow.
 
 use std::env;
 
 use anyhow::{Result, bail};
 
-/// From little to much.
+/// How many of the tests run, from few to all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Depth {
-    /// What kernels are most likely to break: the list below.
+    /// The tests of the list `PART`.
     Part,
-    /// What kernels have a part in; of what says the same of every backend, the default backend's.
+    /// All tests whose result depends on the kernel; those that have the same result with every backend run with the default
+    /// backend only.
     Whole,
-    /// Of what says the same of every backend, each backend's, too, and what says the same on every kernel.
+    /// All tests, with every backend.
     Thorough,
 }
 
-/// What a kernel between the oldest and the newest is most likely to break: that the programs load and attach with each
-/// backend, the ways into and out of the ledger, what is read of sockets that are older, and what the spreader does in the
-/// kernel. By the beginnings of names.
+/// The tests that are most likely to fail on a kernel between the oldest and the newest one: loading and attaching with each
+/// backend, ports entering and leaving the ledger, reading older sockets, and the spreader's programs. By the beginnings of
+/// their names.
 const PART: &[&str] = &[
     "oracle::",
     "ledger::client_closes_first",
@@ -52,7 +53,7 @@ const PART: &[&str] = &[
 ];
 
 impl Depth {
-    /// What the variable says; without it, as much as there is.
+    /// The value of `TRACER_DEPTH`, by default [`Self::Thorough`].
     pub(super) fn find() -> Result<Self> {
         Ok(match env::var("TRACER_DEPTH").as_deref() {
             Ok("part") => Self::Part,
@@ -62,7 +63,7 @@ impl Depth {
         })
     }
 
-    /// Why a test of this name is left out, if it is.
+    /// The reason to skip a test of this name; `None` if it runs.
     pub(super) fn leaves_out(self, name: &str) -> Option<String> {
         let left_out = self == Self::Part && !PART.iter().any(|begin| name.starts_with(begin));
         left_out.then(|| {

@@ -1,5 +1,5 @@
-//! `drift::*`: what the comparison with the kernel corrects is counted, exactly. Here it is caused on purpose,
-//! because everywhere else it has to be 0.
+//! `drift::*`: what the comparison with the kernel's sockets corrects is counted exactly. These tests change the ledger on
+//! purpose; in all other tests drift must be 0.
 
 use std::{
     collections::BTreeSet,
@@ -27,36 +27,36 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
         ("nothing_known_of_a_namespace", nothing_known_of_a_namespace),
     ];
     let mut cases = plan.sampled("drift", tests);
-    // Of the links, only those of cgroups can be detached by another process.
+    // Another process can detach links of cgroups only: the test detaches all hooks that see a connect() of this backend.
     let tracepoint = plan.tracing_backends().filter(|backend| backend == "tracepoint");
     cases.extend(per_backend(tracepoint, "drift", &[("hook_detached", hook_detached)]));
     cases
 }
 
-/// Bytes of a `TupleKey`, with which the value of CONNS begins.
+/// Size of a `TupleKey`, with which a value of CONNS begins, in bytes.
 const TUPLE: usize = 40;
-/// Where it has the namespace's inode number.
+/// Byte offset of the namespace's inode number in a value of CONNS.
 const NETNS: usize = 32;
-/// Where it has the flags, and in these the state's number; and some states.
+/// Byte offset of the flags in a value of CONNS, bit of the state's number in the flags, and numbers of states.
 const FLAGS: usize = 88;
 const STATE_SHIFT: u32 = 10;
 const ESTABLISHED: u64 = 2;
 const CLOSE_WAIT: u64 = 3;
-/// Where the value of TUPLES has these counters.
+/// Byte offsets of counters in a value of TUPLES.
 const OPENED: usize = 0;
 const RELEASED: usize = 8;
 const TIME_WAIT_BEGUN: usize = 16;
-/// 16 bits for each state.
+/// Byte offset of the counters of states, 16 bits for each state.
 const STATES: usize = 48;
-/// A comparison comes within 30 s, and it takes two to correct something.
+/// Two comparisons correct something; each comes within 30 s of the one before.
 const LIMIT: Duration = Duration::from_secs(70);
 
-/// What one port in this state adds to STATES.
+/// What one port in this state adds to the counters at [`STATES`].
 const fn in_state(state: u64) -> u64 {
     1 << ((state - 1) * 16)
 }
 
-/// Where the first server listens; each other one at the next port.
+/// Port of the first server; the others listen on the following ports.
 const FIRST_PORT: u16 = 7000;
 
 struct Scene {
@@ -68,12 +68,12 @@ struct Scene {
 }
 
 impl Scene {
-    /// A tracer of this backend and connections that it saw being opened.
+    /// Starts a tracer with this backend, then opens connections of one tuple.
     fn new(backend: &str, connections: usize) -> Result<Self> {
         Self::of_tuples(backend, 1, connections)
     }
 
-    /// Tuples with so many connections each.
+    /// As [`Self::new`], with several tuples of `connections` connections each.
     fn of_tuples(backend: &str, tuples: u16, connections: usize) -> Result<Self> {
         let mut stage = Stage::new(&[])?;
         let ports = FIRST_PORT..FIRST_PORT + tuples;
@@ -86,7 +86,7 @@ impl Scene {
         Ok(scene)
     }
 
-    /// So many more connections of each tuple.
+    /// Opens `count` more connections of each tuple.
     fn connect(&mut self, count: usize) -> Result<()> {
         for server in &self.servers {
             self.pairs.push(self.stage.netns.run(|| server.pairs(count))?);
@@ -94,8 +94,8 @@ impl Scene {
         Ok(())
     }
 
-    /// The tracer comes to have corrected this many ports and tuples, and then has what the kernel has: so many in use of
-    /// each tuple.
+    /// Waits until the tracer has corrected exactly `drift` ports and tuples, and has `in_use` established connections of each
+    /// tuple.
     fn expect(&mut self, drift: u64, in_use: usize) -> Result<()> {
         let in_use = in_use as u64;
         let end = Instant::now() + Place::get().limit(LIMIT);
@@ -108,13 +108,13 @@ impl Scene {
                     && (counts.in_use, counts.established) == (in_use, in_use)
             });
             let reached = reading.drift >= drift && exact;
-            // In a guest interrupts pass over hooks, which the comparison corrects, too.
-            let passed_over = Place::get() == Place::Vm;
-            if reached && (reading.drift == drift || passed_over) {
+            // In a guest the kernel skips hooks during interrupts, and the comparison corrects that, too.
+            let may_miss = Place::get() == Place::Vm;
+            if reached && (reading.drift == drift || may_miss) {
                 return Ok(());
             }
             ensure!(
-                Instant::now() < end && (reading.drift <= drift || passed_over),
+                Instant::now() < end && (reading.drift <= drift || may_miss),
                 "drift {}, not {drift}; {counts:?}, not {in_use} in use",
                 reading.drift
             );
@@ -122,7 +122,7 @@ impl Scene {
         }
     }
 
-    /// Its entries of CONNS.
+    /// The entries of CONNS in this stage's namespace.
     fn entries(&self) -> Result<(Map, Vec<Entry>)> {
         let conns = Map::of(self.watch.id(), "CONNS")?;
         let mut entries = Vec::new();
@@ -136,14 +136,14 @@ impl Scene {
         Ok((conns, entries))
     }
 
-    /// The keys of its tuples, each once.
+    /// The keys of the tuples in this stage's namespace, each once.
     fn tuples(&self) -> Result<Vec<Vec<u8>>> {
         let (_, entries) = self.entries()?;
         let keys: BTreeSet<_> = entries.iter().map(|entry| entry.value[..TUPLE].to_vec()).collect();
         Ok(keys.into_iter().collect())
     }
 
-    /// Adds to one of a tuple's counters, with wrapping.
+    /// Adds to a counter of a tuple, wrapping around at its limit.
     fn count(&self, tuple: &[u8], counter: usize, more: u64) -> Result<()> {
         let tuples = Map::of(self.watch.id(), "TUPLES")?;
         let mut value = tuples.get(tuple)?.context("the tuple has gone")?;
@@ -158,7 +158,7 @@ struct Entry {
     value: Vec<u8>,
 }
 
-/// Ports that the ledger takes for released while they are held.
+/// The ledger has no entry for ports that connections hold.
 fn entries_removed(backend: &str) -> Result<()> {
     let mut scene = Scene::new(backend, 7)?;
     let (conns, entries) = scene.entries()?;
@@ -186,13 +186,13 @@ fn nothing_known_of_a_namespace(backend: &str) -> Result<()> {
     scene.watch.stop()
 }
 
-/// Ports that the ledger takes for held while no socket has them.
+/// The ledger has entries for ports that no socket has.
 fn entries_added(backend: &str) -> Result<()> {
     let mut scene = Scene::new(backend, 7)?;
     let (conns, entries) = scene.entries()?;
     for (number, entry) in entries.iter().take(2).enumerate() {
         let mut key = entry.key.clone();
-        // A cookie that the kernel does not give out for some centuries.
+        // A cookie that the kernel does not reach for centuries.
         key[..8].copy_from_slice(&((1_u64 << 62) + number as u64).to_ne_bytes());
         conns.set(&key, &entry.value)?;
         scene.count(&entry.value[..TUPLE], OPENED, 1)?;
@@ -203,8 +203,7 @@ fn entries_added(backend: &str) -> Result<()> {
     scene.watch.stop()
 }
 
-/// Counters of tuples that are not what the entries come to, and a tuple that is missing; each tuple that is corrected counts
-/// once.
+/// Counters of tuples differ from the sums of the entries in CONNS, and one tuple is missing: each corrected tuple counts once.
 fn tuples_changed(backend: &str) -> Result<()> {
     let mut scene = Scene::of_tuples(backend, 5, 7)?;
     let tuples = scene.tuples()?;
@@ -220,8 +219,8 @@ fn tuples_changed(backend: &str) -> Result<()> {
     scene.watch.stop()
 }
 
-/// Connections that the ledger has in a later state or in an earlier one than the kernel, and another tuple's counters of
-/// states that are not what its entries come to.
+/// The ledger has connections in a later or an earlier state than the kernel, and another tuple's counters of states differ
+/// from the sums of its entries.
 fn states_changed(backend: &str) -> Result<()> {
     let mut scene = Scene::of_tuples(backend, 2, 7)?;
     let tuples = scene.tuples()?;
@@ -242,10 +241,11 @@ fn states_changed(backend: &str) -> Result<()> {
     scene.watch.stop()
 }
 
-/// Connections whose port no hook told of.
+/// The hooks that see a connect() are detached: the comparison must add the ports of later connections.
 fn hook_detached(backend: &str) -> Result<()> {
     let mut scene = Scene::new(backend, 3)?;
-    // BPF_CGROUP_SOCK_OPS, and BPF_CGROUP_INET4_CONNECT: without that, the end of connect() finds it, too.
+    // BPF_CGROUP_SOCK_OPS (3) reports the port; BPF_CGROUP_INET4_CONNECT (10) notes the call, by which the hook at the end of
+    // connect() would find the port, too.
     for attach_type in [3, 10] {
         let lines = ["link_type:\tcgroup".to_owned(), format!("attach_type:\t{attach_type}")];
         detach_link(scene.watch.id(), &lines)?;

@@ -1,5 +1,4 @@
-//! `ending::*`: after a signal the program ends within a second, whatever it is doing, with the exit code that is
-//! documented.
+//! `ending::*`: after a signal the program ends within a second, whatever it is doing, with the documented exit code.
 
 use std::{
     fs::File,
@@ -32,7 +31,7 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
     named("ending", tests).into_iter().map(|case| case.unless(plan.slow_guest())).collect()
 }
 
-/// How long the end may take, with a little for this test's own looking.
+/// How long the end may take: 1 s, and 50 ms for the test itself.
 const SOON: Duration = Duration::from_millis(1050);
 
 const COMMANDS: [&[&str]; 3] = [
@@ -41,29 +40,29 @@ const COMMANDS: [&[&str]; 3] = [
     &["top", "-b", "-i", "0.2", "-o", "json"],
 ];
 
-/// Starts it and waits for its first output.
+/// Starts tracer with these arguments, and waits for its first output.
 fn start(arguments: &[&str]) -> Result<Process> {
     let mut command = command(arguments)?;
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut process = Process::spawn(&mut command)?;
-    first_word(&mut process)?;
+    wait_for_output(&mut process)?;
     Ok(process)
 }
 
-/// Waits for its first byte on stdout; a thread reads the rest.
-fn first_word(process: &mut Process) -> Result<()> {
+/// Waits for the first byte on stdout; a thread reads and drops the rest.
+fn wait_for_output(process: &mut Process) -> Result<()> {
     let mut stdout = process.child.stdout.take().context("no stdout")?;
-    let (said, heard) = mpsc::channel();
+    let (sender, first_read) = mpsc::channel();
     thread::spawn(move || {
-        // Nobody waits any more where it took too long.
-        _ = said.send(stdout.read_exact(&mut [0]));
+        // This fails once the receiver has given up.
+        _ = sender.send(stdout.read_exact(&mut [0]));
         copy(&mut stdout, &mut sink())
     });
     let limit = Place::get().limit(START_LIMIT);
-    heard.recv_timeout(limit).context("it says nothing")?.context("it ended without a word")
+    first_read.recv_timeout(limit).context("it prints nothing")?.context("it ended without output")
 }
 
-/// Its exit code must be this.
+/// Sends SIGINT, and checks how long the end takes and the exit code. Returns stderr.
 fn end(mut process: Process, held: Option<&Held>, what: &[&str], code: i32) -> Result<String> {
     let stderr = collect(process.child.stderr.take());
     let asked = Instant::now();
@@ -74,13 +73,13 @@ fn end(mut process: Process, held: Option<&Held>, what: &[&str], code: i32) -> R
         None => process.wait(limit)?,
     };
     let took = asked.elapsed();
-    let said = finish(stderr);
-    ensure!(took <= Place::get().limit(SOON), "{what:?}: it took {took:?}, {status}: {said}");
-    ensure!(status.code() == Some(code), "{what:?}: {status}: {said}");
-    Ok(said)
+    let stderr = finish(stderr);
+    ensure!(took <= Place::get().limit(SOON), "{what:?}: it took {took:?}, {status}: {stderr}");
+    ensure!(status.code() == Some(code), "{what:?}: {status}: {stderr}");
+    Ok(stderr)
 }
 
-/// Each is waited for, by one thread after the other.
+/// The threads that read sockets in namespaces are stopped: the end must not wait for each of the four namespaces.
 fn namespace_that_does_not_answer() -> Result<()> {
     let mut stages = (0..4).map(|_| Stage::new(&[])).collect::<Result<Vec<_>>>()?;
     let mut pairs = Vec::new();
@@ -91,26 +90,26 @@ fn namespace_that_does_not_answer() -> Result<()> {
     for arguments in COMMANDS {
         let process = start(arguments)?;
         let held = Held::threads(process.id(), "netns")?;
-        // The next look into a namespace is under way.
+        // Long enough for the next read in a namespace to begin.
         thread::sleep(Duration::from_millis(1100));
         end(process, Some(&held), arguments, 0)?;
     }
     Ok(())
 }
 
-/// What cannot be ended well is not said to be.
+/// The thread that does the work is stopped: the program ends with 1, and says that lines are lost.
 fn work_that_hangs() -> Result<()> {
     for arguments in COMMANDS {
         let process = start(arguments)?;
         let held = Held::threads(process.id(), "tracer-work")?;
-        let said = end(process, Some(&held), arguments, 1)?;
-        // It may have been held in the middle of a write.
-        ensure!(said.contains("unwritten lines are lost"), "{arguments:?}: {said}");
+        let stderr = end(process, Some(&held), arguments, 1)?;
+        // The thread may have been stopped during a write.
+        ensure!(stderr.contains("unwritten lines are lost"), "{arguments:?}: {stderr}");
     }
     Ok(())
 }
 
-/// A full pipe as stderr: neither the error after a signal nor one without waits for ever.
+/// stderr is a full pipe: a program that has got a signal ends although it cannot write its error.
 fn last_words() -> Result<()> {
     use std::io::Write;
     let (reader, writer) = std::io::pipe()?;
@@ -119,19 +118,19 @@ fn last_words() -> Result<()> {
     while full.write(&[b'x'; 4096]).is_ok() {}
     rustix::fs::fcntl_setfl(&full, rustix::fs::OFlags::empty())?;
     let stderr = || -> Result<Stdio> { Ok(writer.try_clone()?.into()) };
-    // After a signal.
+    // The error comes after the signal.
     let mut tuples = command(COMMANDS[0])?;
     tuples.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr()?);
     let mut process = Process::spawn(&mut tuples)?;
-    first_word(&mut process)?;
+    wait_for_output(&mut process)?;
     let held = Held::threads(process.id(), "tracer-work")?;
     end(process, Some(&held), &["a full stderr"], 1)?;
-    // The words come first: it waits for its reader, until a signal.
+    // The error comes before the signal: the program waits for the reader until it gets one.
     let mut wrong = command(&["tuples", "--netns", "/nowhere"])?;
     wrong.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr()?);
     let mut process = Process::spawn(&mut wrong)?;
     wait_for("it to wait for its reader", Duration::from_secs(10), || {
-        // The number of the system call that it is inside of: write, poll, ppoll. (Not every kernel fills in wchan.)
+        // The system call that the process is in: write, poll or ppoll. (Not every kernel has a wchan.)
         let call = std::fs::read_to_string(format!("/proc/{}/syscall", process.id()))?;
         let number = call.split_whitespace().next().unwrap_or_default();
         Ok(["1", "7", "271"].contains(&number).then_some(()))

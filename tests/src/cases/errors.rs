@@ -1,5 +1,5 @@
-//! `errors::*`: what bad input and bad surroundings get. Each error says what was given and what
-//! is expected, with the exit code of the documentation.
+//! `errors::*`: errors for wrong input, and on a host where something is missing. Each names what was given and what is
+//! expected, and has the documented exit code.
 
 use std::{
     fs,
@@ -64,7 +64,7 @@ struct Wrong {
     name: &'static str,
     arguments: &'static [&'static str],
     codes: &'static [i32],
-    /// All of these must be in the message.
+    /// Texts that must be in the message.
     says: &'static [&'static str],
 }
 
@@ -138,11 +138,11 @@ impl Wrong {
     }
 }
 
-/// One error on stderr, nothing on stdout.
+/// Checks for one of these exit codes, one error on stderr with all of `words`, and nothing on stdout.
 pub(super) fn says(ended: &Ended, codes: &[i32], words: &[&str]) -> Result<()> {
     ensure!(codes.contains(&ended.code()), "exit code {}, not {codes:?}: {ended:?}", ended.code());
     ensure!(ended.stderr.starts_with("error: "), "stderr is {:?}", ended.stderr);
-    ensure!(ended.stderr.matches("error: ").count() == 1, "said twice: {:?}", ended.stderr);
+    ensure!(ended.stderr.matches("error: ").count() == 1, "two errors: {:?}", ended.stderr);
     ensure!(ended.stdout.is_empty(), "stdout is {:?}", ended.stdout);
     for word in words {
         ensure!(ended.stderr.contains(word), "stderr does not say {word:?}: {:?}", ended.stderr);
@@ -150,7 +150,7 @@ pub(super) fn says(ended: &Ended, codes: &[i32], words: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// A backend that the plan does not name must refuse to run by name and with a reason.
+/// A backend that the plan does not have must fail with its name and a reason.
 fn backend_that_cannot_run(backend: &str) -> Result<()> {
     let arguments = ["--backend", backend, "tuples", "--once"];
     let ended = tracer::run(&mut tracer::command(&arguments)?, START_LIMIT)?;
@@ -159,7 +159,7 @@ fn backend_that_cannot_run(backend: &str) -> Result<()> {
     Ok(())
 }
 
-/// Before anything is attached: that would be said at `-v`.
+/// The error comes before anything is attached.
 fn output_in_missing_folder() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("missing/events.jsonl");
@@ -175,7 +175,7 @@ fn output_in_missing_folder() -> Result<()> {
     nothing_is_attached_for(path)
 }
 
-/// The program says at -v what it attached, and says nothing of the kind before this error.
+/// Checks that `record -v` does not log that it attached before it fails to open this path. (It logs it otherwise.)
 fn nothing_is_attached_for(path: &str) -> Result<()> {
     let ended =
         tracer::run(&mut tracer::command(&["-v", "record", "--output", path])?, START_LIMIT)?;
@@ -187,7 +187,7 @@ fn nothing_is_attached_for(path: &str) -> Result<()> {
     Ok(())
 }
 
-/// What the program's log says at -v when it has attached, before the name of the backend.
+/// The log message at -v when the program has attached; the name of the backend follows.
 const ATTACHED: &str = "attached: the backend is ";
 
 fn output_in_read_only_folder() -> Result<()> {
@@ -200,7 +200,7 @@ fn output_in_read_only_folder() -> Result<()> {
     nothing_is_attached_for(path)
 }
 
-/// Nothing of tracer works without it, so no backend can run, forced or not.
+/// Without BTF no backend can run, chosen by name or not.
 fn no_type_information() -> Result<()> {
     for backend in ["auto", "tracepoint"] {
         let ended = mounts::with_bare_sys(|| {
@@ -213,7 +213,7 @@ fn no_type_information() -> Result<()> {
     Ok(())
 }
 
-/// It is neither mounted, nor may the program mount it for itself.
+/// cgroup2 is not mounted, and the program does not have the capability to mount it.
 fn no_cgroup_hierarchy() -> Result<()> {
     for command in [&["tuples", "--once"][..], &["record", "--duration", "1"]] {
         let ended = mounts::with_bare_sys(|| {
@@ -223,14 +223,14 @@ fn no_cgroup_hierarchy() -> Result<()> {
         let words = [BACKENDS[0], BACKENDS[1], BACKENDS[2], "cgroup2", "mount -t cgroup2"];
         says(&ended, &[NO_BACKEND], &words)?;
     }
-    // What is missing first is said first.
+    // Without privileges, the error names the capabilities, not cgroup2.
     let ended = mounts::with_bare_sys(|| run_as_nobody(&["tuples", "--once"]))?;
     says(&ended, &[NO_PRIVILEGE], &["CAP_BPF"])
 }
 
-/// With what is needed and nothing else it works, and says what it cannot do.
+/// With the three capabilities that it needs, `record` works, and `degraded` names the others.
 fn three_capabilities() -> Result<()> {
-    // Up to Linux 5.10 BPF memory counts against this limit, and raising it takes a fourth one.
+    // Up to Linux 5.10 the memory of BPF maps counts against this limit, and raising it takes a fourth capability.
     let none = Rlimit { current: None, maximum: None };
     setrlimit(Resource::Memlock, none).ok();
     let mut stage = Stage::new(&[])?;
@@ -262,7 +262,7 @@ fn without_privileges() -> Result<()> {
     says(&run_as_nobody(&["tuples", "--once"])?, &[NO_PRIVILEGE], &["CAP_BPF", "CAP_NET_ADMIN"])
 }
 
-/// The advice of that message is what nobody else needs to follow: with it, nothing is missing.
+/// The error without privileges names capabilities for `setcap`: with these, no capability is missing.
 fn advised_capabilities() -> Result<()> {
     let refused = run_as_nobody(&["tuples", "--once"])?;
     let advice =
@@ -282,7 +282,7 @@ fn advised_capabilities() -> Result<()> {
     ensure!(ended.code() == 0, "{ended:?}");
     let recording = Recording::parse(&ended.stdout)?;
     let degraded = recording.start()?["degraded"].to_string();
-    ensure!(!degraded.contains("CAP_"), "missing all the same: {degraded}");
+    ensure!(!degraded.contains("CAP_"), "a capability is missing: {degraded}");
     Ok(())
 }
 
@@ -290,12 +290,12 @@ pub(super) fn run_as_nobody(arguments: &[&str]) -> Result<Ended> {
     run_copy_as_nobody(arguments, |_| Ok(()))
 }
 
-/// `prepare` gets the path of the copy that is run.
+/// Runs a copy of tracer as user 65534, after `prepare` has got the path of the copy.
 fn run_copy_as_nobody(
     arguments: &[&str],
     prepare: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<Ended> {
-    // The program may lie where only root can go.
+    // The program itself may be in a folder that only root can enter.
     let folder = tempfile::tempdir()?;
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
     let copy = folder.path().join("tracer");
@@ -306,17 +306,17 @@ fn run_copy_as_nobody(
     tracer::run(&mut command, START_LIMIT)
 }
 
-/// `ip netns exec` hides cgroup2, bpffs and tracefs: for root it works all the same.
+/// `ip netns exec` hides cgroup2, bpffs and tracefs: as root, tracer works without them.
 fn under_a_bare_sys() -> Result<()> {
     counts_pairs(|| Ok(()))
 }
 
-/// A hardened host closes /sys to others; the threads that read are others by then.
+/// On a hardened host only root can enter /sys/devices, and tracer's threads are not root any more when they read it.
 fn only_root_gets_into_sys() -> Result<()> {
     counts_pairs(mounts::close_devices)
 }
 
-/// Three connections are counted under a bare /sys to which this was done.
+/// Applies `change` to a bare /sys, and checks that `tracer tuples` counts three connections there.
 fn counts_pairs(change: fn() -> Result<()>) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
@@ -334,7 +334,7 @@ fn counts_pairs(change: fn() -> Result<()>) -> Result<()> {
     Ok(())
 }
 
-/// Two that read the table, and one that records.
+/// Two `tracer tuples --watch` and one `tracer record` at the same time.
 fn two_tracers_at_once(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[backend.to_owned(), backend.to_owned()])?;
     stage.watch()?;

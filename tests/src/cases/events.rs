@@ -1,4 +1,4 @@
-//! `events::*`: what `tracer record` says about single calls.
+//! `events::*`: the events that `tracer record` writes for single calls.
 
 mod bound;
 mod early;
@@ -43,13 +43,13 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     if let Some(expected) = plan.default_backend.clone() {
         cases.push(Case::new("events::default_backend", move || default_backend(&expected)));
     }
-    let same_anywhere: &[Test] = &[
+    let kernel_independent: &[Test] = &[
         ("ends_by_duration", ends_by_duration),
         ("ends_by_sigterm", ends_by_sigterm),
         ("sighup_reopens_the_file", sighup_reopens),
     ];
-    let same_anywhere = named("events", same_anywhere).into_iter();
-    cases.extend(same_anywhere.map(|case| case.unless(plan.slow_guest())));
+    let kernel_independent = named("events", kernel_independent).into_iter();
+    cases.extend(kernel_independent.map(|case| case.unless(plan.slow_guest())));
     cases
 }
 
@@ -77,6 +77,7 @@ fn is_number(event: &Value, key: &str, wanted: u64) -> Result<()> {
     Ok(())
 }
 
+/// The only event of this kind and local port in a namespace; an error if there is none or more.
 fn one<'a>(recording: &'a Recording, kind: &str, netns: u64, port: u16) -> Result<&'a Value> {
     let mut events = recording.events(kind, netns);
     let local = "network.local.port";
@@ -85,7 +86,7 @@ fn one<'a>(recording: &'a Recording, kind: &str, netns: u64, port: u16) -> Resul
     Ok(events[0])
 }
 
-/// connect(), 50 ms, the server closes, the client closes: no TIME_WAIT on this side.
+/// The server closes a connection after 50 ms, then the client: the client's port is free without TIME_WAIT.
 fn one_connection(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
@@ -127,7 +128,10 @@ fn one_connection(backend: &str) -> Result<()> {
     ensure!(released["port.time_wait"] == Value::Bool(false), "{released}");
     let took = number(established, "connect.duration_ns")?;
     ensure!((1..1_000_000_000).contains(&took), "connect took {took} ns");
-    ensure!(recording.events("connect.failed", netns).is_empty(), "a failure was made up");
+    ensure!(
+        recording.events("connect.failed", netns).is_empty(),
+        "there is a connect.failed event"
+    );
 
     let cookie = number(allocated, "socket.cookie")?;
     let states: Vec<_> = recording
@@ -136,7 +140,7 @@ fn one_connection(backend: &str) -> Result<()> {
         .filter(|event| number(event, "socket.cookie").ok() == Some(cookie))
         .map(|event| Ok((text(event, "tcp.state.old")?, text(event, "tcp.state.new")?)))
         .collect::<Result<_>>()?;
-    // At closed -> syn_sent there is no port yet, so no backend has to tell of it.
+    // The change closed -> syn_sent comes before there is a port, so not every backend reports it.
     let expected = [
         ("syn_sent", "established"),
         ("established", "close_wait"),
@@ -147,7 +151,7 @@ fn one_connection(backend: &str) -> Result<()> {
     Ok(())
 }
 
-/// A time-wait socket gives its port back as one; FIN_WAIT2 ends soonest.
+/// A port that a time-wait socket releases has an event with `port.time_wait`. FIN_WAIT2, because it ends after 1 s.
 fn time_wait_release(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     stage.netns.sysctl("ipv4/tcp_fin_timeout", "1")?;
@@ -157,8 +161,8 @@ fn time_wait_release(backend: &str) -> Result<()> {
     let port = client.local()?.port();
     drop(client);
     eventually("the end of FIN_WAIT2", || Ok(stage.oracle()?.is_empty()))?;
-    // The kernel's list is without it before its hook has run.
-    eventually("its event", || {
+    // The socket leaves the kernel's list before the hook runs.
+    eventually("the event of the release", || {
         let text = lie::file(record.file())?;
         let of_port = format!("\"network.local.port\":{port},");
         Ok(text.lines().any(|line| line.contains("\"port.released\"") && line.contains(&of_port)))
@@ -194,8 +198,8 @@ fn failures(backend: &str) -> Result<()> {
         let (first, second) = (bound()?, bound()?);
         first.connect(server.address)?;
         expect_error(second.connect(server.address), Errno::ADDRNOTAVAIL)?;
-        // A caller that goes on living, as servers do: the capacity of a namespace that has been
-        // in no tuple before is read through it.
+        // The caller stays in the namespace, as servers do: the tracer reads the capacity of a namespace through a process in
+        // it.
         thread::sleep(Duration::from_millis(300));
         Ok((pairs, first))
     })?;
@@ -290,7 +294,7 @@ fn bind_failures(backend: &str) -> Result<()> {
     ensure!(events.len() == 6, "{} failures, not 6: {events:?}", events.len());
     let totals = recording.totals()?;
     for (cause, count, ..) in causes {
-        // Of the whole host: others bind too.
+        // The totals are of the whole host, where others bind, too.
         let failed = number(totals, &format!("failed.{cause}"))?;
         let right = failed == u64::try_from(count)?;
         ensure!(
@@ -301,12 +305,12 @@ fn bind_failures(backend: &str) -> Result<()> {
     Ok(())
 }
 
-/// Every line has the common keys, `seq` has no gap, and the totals add up, under some load.
+/// Under load, every line has the common keys, `seq` has no gap, and the totals add up.
 fn every_line_is_whole(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
     let record = Record::start(backend, &["--interval", "1"])?;
-    // A comm may hold any bytes.
+    // A thread's name may have any bytes.
     as_comm(&stage, c"a\"b\\c\n\x1b\xff", || {
         for _ in 0..300 {
             drop(server.pair()?);
@@ -350,7 +354,7 @@ fn ends_by_sigterm() -> Result<()> {
     record.finish()?.assert_balanced()
 }
 
-/// logrotate moves the file and sends SIGHUP: later lines are in a new file, none is lost.
+/// The file is renamed, then SIGHUP is sent, as logrotate does: later lines are in a new file, none is lost.
 fn sighup_reopens() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;

@@ -1,4 +1,4 @@
-//! `filters::*`: a filter lets through what it names, and the rest costs nothing.
+//! `filters::*`: events and rows that a filter names pass; the kernel side makes no event of the others.
 
 use anyhow::{Context, Result, ensure};
 use rustix::thread::set_name;
@@ -24,12 +24,12 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     let mut cases = plan.sampled("filters", tests);
     let tests: &[BackendTest] =
         &[("netns_by_name_and_path", netns_by_name_and_path), ("rows_of_tuples", rows_of_tuples)];
-    let same_anywhere = plan.sampled("filters", tests).into_iter();
-    cases.extend(same_anywhere.map(|case| case.unless(plan.slow_guest())));
+    let kernel_independent = plan.sampled("filters", tests).into_iter();
+    cases.extend(kernel_independent.map(|case| case.unless(plan.slow_guest())));
     let of_ipv6 = plan.sampled("filters", &[("ipv6", ipv6)]);
     cases.extend(of_ipv6.into_iter().map(|case| case.unless(probe::no_ipv6())));
     for (index, (name, test)) in ADDRESSES_AND_PORTS.iter().enumerate() {
-        // Each is a tracer of its own; a guest has time for a few.
+        // Each starts a tracer, which is slow in a guest: it runs a third of them.
         let excuse = plan.place == Place::Vm && index % 3 != 0;
         let excuse = excuse.then(|| "a guest is slow: the host runs it".to_owned());
         let of_test = plan.sampled("filters::addresses_and_ports", &[(*name, *test)]);
@@ -38,10 +38,9 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     cases
 }
 
-/// Records while `work` runs; returns the failures of the stage's namespace.
+/// Records with this filter while `work` runs; returns the failures of the stage's namespace.
 ///
-/// With `exact`, nothing else on the host passes the filter: then the kernel side must not have
-/// seen any event but these.
+/// `exact`: nothing else on the host can pass the filter, so the kernel side must have no other event.
 fn recorded(
     backend: &str,
     stage: &Stage,
@@ -104,7 +103,7 @@ fn pid(backend: &str) -> Result<()> {
     Ok(())
 }
 
-/// The path is named in each event, and the container, as docker names its cgroups.
+/// Each event has the cgroup's path, and the container id in it.
 fn cgroup(backend: &str) -> Result<()> {
     let stage = Stage::new(&[])?;
     let cgroup = Cgroup::container()?;
@@ -140,7 +139,7 @@ fn netns(backend: &str) -> Result<()> {
     Ok(())
 }
 
-/// The same by its name in /run/netns, and by a path. The name is in the lines.
+/// `--netns` with the name in /run/netns, and with a path. Each event has the name.
 fn netns_by_name_and_path(backend: &str) -> Result<()> {
     let stage = Stage::new(&[])?;
     let other = Stage::new(&[])?;
@@ -174,7 +173,7 @@ fn ipv6(backend: &str) -> Result<()> {
     Ok(())
 }
 
-/// `tracer tuples` shows the rows that pass, and names their namespace.
+/// `tracer tuples` shows the rows that pass, with the name of their namespace.
 fn rows_of_tuples(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let name = format!("tracer-test-rows-{}", std::process::id());
@@ -212,7 +211,7 @@ const ADDRESSES_AND_PORTS: &[BackendTest] = &[
     ("ipv4", |backend| passes(backend, &["-4"], 9)),
 ];
 
-/// So many of nine failures pass this filter.
+/// Checks that `expected` of nine failures pass this filter.
 fn passes(backend: &str, filter: &[&str], expected: usize) -> Result<()> {
     let stage = Stage::new(&[])?;
     let inum = stage.netns.inum().to_string();

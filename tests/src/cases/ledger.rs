@@ -1,8 +1,7 @@
-//! `ledger::WORKLOAD`: the ledger is what the kernel says, after every step.
+//! `ledger::WORKLOAD`: the ledger has what the kernel has, after every step of a workload.
 //!
-//! On the host each backend has a run and a tracer of its own (`ledger::WORKLOAD::BACKEND`). In a guest,
-//! which is slow, one run is watched by tracers of all backends at once, and they are the same ones
-//! for most workloads.
+//! On the host each backend has its own run with its own tracer (`ledger::WORKLOAD::BACKEND`). In a guest, which is slow, the
+//! tracers of all backends watch one run, and most workloads share these tracers.
 
 use anyhow::Result;
 
@@ -34,8 +33,8 @@ fn on_the_host(plan: &Plan) -> Vec<Case> {
     cases
 }
 
-/// Those that start tracers of their own come last: beside the shared ones, and with all the namespaces that are kept
-/// for these, a start takes several times as long.
+/// The workloads that start their own tracers come last: while the shared ones run, and the namespaces that are kept for them
+/// exist, a start takes several times as long.
 fn in_a_guest(plan: &Plan) -> Vec<Case> {
     let case = |workload: &'static Workload| {
         let backends = plan.backends.clone();

@@ -1,5 +1,5 @@
-//! `losses::*`: whatever fills up or dies, no connect() fails of it, and what was not recorded is
-//! counted by name, exactly.
+//! `losses::*`: when a table, a disk or a pipe is full, or tracer is killed, no connect() fails because of it, and what was not
+//! recorded is counted by name, exactly.
 
 mod forgetting;
 mod tables;
@@ -46,7 +46,7 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
         ("refused_without_a_row_and_not_waited_for", tables::refused_and_not_waited_for),
     ];
     let mut cases = plan.sampled("losses", tests);
-    // Seen on 6.1: the kernel takes the probes out while the other processor runs into them.
+    // Seen on 6.1: the kernel removes the probes while the other CPU runs into them.
     let hangs = |name: &str| {
         let emulated = Place::get() == Place::Vm && name.ends_with("kprobe");
         emulated.then(|| "an emulated guest can hang when probes vanish under load".to_owned())
@@ -62,7 +62,7 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     let of_two = of_two.map(|case| case.unless(probe::one_cpu()));
     cases.extend(of_one.chain(of_two).map(|case| case.unless(plan.slow_guest())));
     let found: &[BackendTest] = &[("found_when_there_is_room", tables::found_when_there_is_room)];
-    // More than a minute, of what no backend has a part in.
+    // Takes more than a minute, and does not depend on the backend.
     let a_minute =
         (Place::get() == Place::Vm).then(|| "a guest is slow: the host runs it".to_owned());
     let one = plan.default_backend.clone().or_else(|| plan.tracing_backends().next());
@@ -78,18 +78,18 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     let touched = touched.into_iter().map(|case| case.unless(probe::no_blocked_ports()));
     cases.extend(touched.map(|case| case.unless(probe::one_cpu())));
     cases.push(Case::new("losses::slow_reader", slow_reader));
-    let same_anywhere: &[Test] = &[
+    let kernel_independent: &[Test] = &[
         ("disk_full", disk_full),
         ("record_into_a_closed_pipe", record_into_a_closed_pipe),
         ("tuples_into_a_closed_pipe", tuples_into_a_closed_pipe),
         ("said_by_tables", said_by_tables),
     ];
-    let same_anywhere = named("losses", same_anywhere).into_iter();
-    cases.extend(same_anywhere.map(|case| case.unless(plan.slow_guest())));
+    let kernel_independent = named("losses", kernel_independent).into_iter();
+    cases.extend(kernel_independent.map(|case| case.unless(plan.slow_guest())));
     cases
 }
 
-/// `count` connections that are reset at once. Every connect() must succeed.
+/// Opens `count` connections, and resets each at once. Every connect() must succeed.
 fn connect_many(netns: &NetNs, server: &Server, count: usize) -> Result<()> {
     netns.run(|| {
         for turn in 0..count {
@@ -106,7 +106,7 @@ fn lost(recording: &Recording, reason: &str) -> Result<u64> {
     Ok(losses.iter().find(|(name, _)| name == reason).map_or(0, |(_, count)| *count))
 }
 
-/// The tracer does not run for a while, and its ring is small.
+/// The tracer is stopped for a while, and its ring is small.
 fn ring_full(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
@@ -124,13 +124,13 @@ fn ring_full(backend: &str) -> Result<()> {
         recording.losses()?
     );
     let seen = number(recording.totals()?, "events.seen")?;
-    // Each was allocated, established and released, at the least.
+    // At least three events for each: allocated, established and released.
     ensure!(seen >= 1500, "only {seen} events of 500 connections were seen");
     Ok(())
 }
 
-/// So many calls are inside of connect() at once that the kernel passes over return probes, of
-/// which it runs 10 or twice the number of CPUs. Nothing was seen of these, so the sums hold.
+/// More calls are in connect() at the same time than the kernel has instances of a kretprobe (10, or twice the number of CPUs),
+/// so it skips some. The skipped ones are no events, so the totals still add up.
 fn hook_missed(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let (hole, _filler) = stage.black_hole("10.1.0.1:7000")?;
@@ -154,9 +154,9 @@ fn hook_missed(backend: &str) -> Result<()> {
     Ok(())
 }
 
-/// SIGKILL in the middle of the load: no connect() notices, no line but the last is torn (the kernel
-/// looks for SIGKILL between two pages of a write), the next `record` ends that one before it appends,
-/// and the next tracer finds what is open.
+/// SIGKILL under load: no connect() fails, only the last line of the file can be incomplete (the kernel checks for SIGKILL
+/// between two pages of a write), the next `record` ends that line before it appends, and the next tracer counts the open
+/// connections.
 fn killed(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[backend.to_owned()])?;
     let server = stage.server("10.1.0.1:7000")?;
@@ -213,7 +213,7 @@ fn piped(arguments: &[&str]) -> Result<(Process, BufReader<impl Read>, String)> 
     Ok((process, stdout, first))
 }
 
-/// stdout is a pipe that nobody reads for a while.
+/// stdout is a pipe that is not read for a while.
 fn slow_reader() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
@@ -233,7 +233,7 @@ fn slow_reader() -> Result<()> {
     Ok(())
 }
 
-/// New lines are dropped and counted while the disk is full, and written when it is not.
+/// Lines are dropped and counted while the disk is full, and written again afterwards.
 fn disk_full() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
@@ -241,7 +241,7 @@ fn disk_full() -> Result<()> {
     let ballast = disk.path().join("ballast");
     fs::write(&ballast, vec![0; 768 << 10])?;
     let file = disk.path().join("events.jsonl");
-    // What else connects on the host would fill the disk again.
+    // Only this stage's connections: others on the host would fill the disk again.
     let inum = stage.netns.inum().to_string();
     let record = Record::start_at("auto", &file, &["--netns", &inum])?;
     connect_many(&stage.netns, &server, 500)?;
@@ -259,12 +259,12 @@ fn disk_full() -> Result<()> {
     let missing = lost(&recording, "output_full")?;
     ensure!(missing > 0, "the full disk cost nothing: {losses:?}");
     let lines = missing + lost(&recording, "output_full_other")?;
-    let said = |text: &str| stderr.matches(text).count();
-    ensure!(said("cannot write to") == 1, "when it began: {stderr}");
-    ensure!(said("takes lines again") == 1, "when it had passed: {stderr}");
+    let matches = |text: &str| stderr.matches(text).count();
+    ensure!(matches("cannot write to") == 1, "when it began: {stderr}");
+    ensure!(matches("takes lines again") == 1, "when it had passed: {stderr}");
     let end = format!("error: {lines} of ");
     ensure!(
-        said(&end) == 1 && said("no space left on device; make room") == 1,
+        matches(&end) == 1 && matches("no space left on device; make room") == 1,
         "at the end: {stderr}"
     );
     Ok(())
@@ -285,14 +285,14 @@ fn tuples_into_a_closed_pipe() -> Result<()> {
     ends_quietly(process)
 }
 
-/// SIGPIPE is a quiet 0.
+/// A closed pipe (EPIPE) ends the program with exit code 0.
 fn ends_quietly(mut process: Process) -> Result<()> {
     let status = process.wait(STOP_LIMIT)?;
     ensure!(status.code() == Some(0), "exit code into a closed pipe: {status}");
     Ok(())
 }
 
-/// Two hundred destinations, and a table of 64: columns end with what was lost, and stderr says it, of CSV too.
+/// 200 destinations, and a table of 64: the last line of the columns has the losses, and stderr has them with CSV, too.
 fn said_by_tables() -> Result<()> {
     let stage = Stage::new(&[])?;
     for format in ["columns", "csv"] {
@@ -323,8 +323,8 @@ fn said_by_tables() -> Result<()> {
             "{format}: the last line is {last:?}"
         );
         let stderr = finish(stderr);
-        let said = stderr.contains("lost: ") && stderr.contains(" tuples_");
-        ensure!(said, "{format}: stderr says {stderr:?}");
+        let has_losses = stderr.contains("lost: ") && stderr.contains(" tuples_");
+        ensure!(has_losses, "{format}: stderr is {stderr:?}");
     }
     Ok(())
 }

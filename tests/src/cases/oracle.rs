@@ -1,4 +1,4 @@
-//! `oracle::*`: what the ledger is compared with is right itself.
+//! `oracle::*`: the oracle, with which the ledger is compared, is right itself.
 
 use std::{collections::BTreeMap, process::Command, time::Duration};
 
@@ -17,7 +17,7 @@ pub fn cases() -> Vec<Case> {
     vec![Case::new("oracle::agrees_with_ss", agrees_with_ss).unless(no_programs(&["ss"]))]
 }
 
-/// ss reads sock_diag, the oracle /proc/net/tcp.
+/// `ss`, which reads sock_diag, and the oracle, which reads /proc/net/tcp, have the same sockets.
 fn agrees_with_ss() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
@@ -25,18 +25,19 @@ fn agrees_with_ss() -> Result<()> {
     drop((clients.split_off(15), accepted.split_off(15)));
     drop(clients.split_off(10));
     clients[0].shutdown_write()?;
-    // FINs are under way for a moment: both must come to say the same.
+    // Repeated until both agree, because FINs are under way for a moment.
     let limit = Duration::from_secs(5);
     wait_for("ss and /proc/net/tcp to agree", limit, || {
-        let mut ours = Counts::default();
+        let mut by_oracle = Counts::default();
         for sockets in oracle::read(&stage.netns, &[].into())?.into_values() {
-            ours.all += sockets.in_use;
-            ours.waiting += sockets.time_wait;
+            by_oracle.all += sockets.in_use;
+            by_oracle.waiting += sockets.time_wait;
             for (state, count) in sockets.states {
-                *ours.by_state.entry(state.replace('_', "-")).or_insert(0) += count;
+                *by_oracle.by_state.entry(state.replace('_', "-")).or_insert(0) += count;
             }
         }
-        Ok((ours == by_ss(&stage.netns)? && ours.by_state.len() >= 4).then_some(()))
+        let agree = by_oracle == by_ss(&stage.netns)? && by_oracle.by_state.len() >= 4;
+        Ok(agree.then_some(()))
     })
 }
 
@@ -44,9 +45,9 @@ fn agrees_with_ss() -> Result<()> {
 #[derive(Debug, Default, Eq, PartialEq)]
 struct Counts {
     all: u64,
-    /// Those that are only a timer any more, in TIME_WAIT or FIN_WAIT2.
+    /// Time-wait sockets, in TIME_WAIT or FIN_WAIT2.
     waiting: u64,
-    /// In the spelling of the oracle.
+    /// By state, in the oracle's names with `-` for `_`.
     by_state: BTreeMap<String, u64>,
 }
 

@@ -1,4 +1,4 @@
-//! `output::*`: what goes to files and to stderr, as the command line asks for it.
+//! `output::*`: files (rotation, reopening, compression, owners), progress and log on stderr, by the options for them.
 #![expect(unsafe_code, reason = "openpty(3)")]
 
 use std::{
@@ -51,7 +51,7 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     cases.into_iter().map(|case| case.unless(plan.slow_guest())).collect()
 }
 
-/// `count` connections, each reset at once: some lines of each.
+/// Makes `count` connections, each reset at once: each gives several lines.
 fn connect(stage: &Stage, server: &Server, count: usize) -> Result<()> {
     stage.netns.run(|| {
         (0..count).try_for_each(|_| {
@@ -61,8 +61,7 @@ fn connect(stage: &Stage, server: &Server, count: usize) -> Result<()> {
     })
 }
 
-/// Records the stage's own connections until `last` is there: a file that is only rotated when many
-/// have been made. Returns the folder.
+/// Records connections of a new stage until the file `last` exists, which takes several rotations. Returns the folder.
 fn record_rotating(file: &str, more: &[&str], last: &str) -> Result<tempfile::TempDir> {
     record_rotating_in(tempfile::tempdir()?, file, more, last)
 }
@@ -83,11 +82,11 @@ fn record_rotating_in(
     command.stdin(Stdio::null()).stdout(Stdio::null());
     let mut process = Process::spawn(&mut command)?;
     eventually("the file", || Ok(Path::new(path).exists()))?;
-    eventually("its rotation", || {
+    eventually("the rotations", || {
         connect(&stage, &server, 100)?;
         Ok(folder.path().join(last).exists())
     })?;
-    // Once more: only two are kept.
+    // Enough for another rotation: only two old files are kept.
     connect(&stage, &server, 300)?;
     process.signal(Signal::INT)?;
     let status = process.wait(STOP_LIMIT)?;
@@ -104,7 +103,8 @@ fn names(folder: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Whole lines, numbered without a gap from one file into the next, the last of them the last line.
+/// Checks that each file has whole lines, that `seq` has no gap from one file to the next, and that the last line is
+/// `tracer.stop`.
 fn follows_on(oldest_first: &[String]) -> Result<()> {
     let mut next = None;
     let mut newest = Value::Null;
@@ -128,15 +128,15 @@ fn rotated() -> Result<()> {
     let files = expected.iter().rev().map(|name| lie::file(folder.path().join(name)));
     let files = files.collect::<Result<Vec<_>>>()?;
     for file in &files[..2] {
-        // The size is looked at after each write.
+        // The size is checked after each write, so a file can be a little larger than 64 KiB.
         ensure!((64 << 10..128 << 10).contains(&file.len()), "rotated at {} bytes", file.len());
     }
     follows_on(&files)
 }
 
-/// The exit code of what the operating system refuses.
+/// Exit code for what the operating system refuses.
 const FAILURE: i32 = 1;
-/// A user with a folder.
+/// User id of a user who owns the folder of the output.
 const OWNER: u32 = 1234;
 
 fn folder_of_another() -> Result<tempfile::TempDir> {
@@ -153,14 +153,14 @@ fn rotated_for_another() -> Result<()> {
     let files = oldest_first.map(|name| -> Result<String> {
         let path = folder.path().join(name);
         let metadata = fs::metadata(&path)?;
-        let mine = (metadata.uid(), metadata.mode() & 0o777) == (OWNER, 0o600);
-        ensure!(mine, "{name} is of {} with mode {:o}", metadata.uid(), metadata.mode());
+        let right = (metadata.uid(), metadata.mode() & 0o777) == (OWNER, 0o600);
+        ensure!(right, "{name} belongs to {} with mode {:o}", metadata.uid(), metadata.mode());
         lie::file(path)
     });
     follows_on(&files.into_iter().collect::<Result<Vec<_>>>()?)
 }
 
-/// As logrotate does it.
+/// The file is renamed, then SIGHUP is sent, as logrotate does, in a folder of another user.
 fn reopened_for_another() -> Result<()> {
     let folder = folder_of_another()?;
     let (file, moved) = (folder.path().join("ev.jsonl"), folder.path().join("ev.jsonl.1"));
@@ -174,7 +174,8 @@ fn reopened_for_another() -> Result<()> {
     follows_on(&[lie::file(moved)?, lie::file(file)?])
 }
 
-/// The owner of the folder puts links at its names, and another folder in its place.
+/// The folder's owner replaces the output file by links to root's files, and the folder by a link to a folder of root's:
+/// nothing of root's may be written to.
 fn tricks() -> Result<()> {
     let roots = tempfile::tempdir()?;
     let secret = roots.path().join("secret");
@@ -196,8 +197,8 @@ fn tricks() -> Result<()> {
         link(&secret, &file)?;
         record.signal(Signal::HUP)?;
         eventually("the refusal", || {
-            let said = lie::log(&log)?;
-            Ok(said.matches("going on with the file that was open before").count() > tried)
+            let log = lie::log(&log)?;
+            Ok(log.matches("going on with the file that was open before").count() > tried)
         })?;
         fs::remove_file(&file)?;
     }
@@ -218,7 +219,7 @@ fn tricks() -> Result<()> {
     follows_on(&[lie::file(moved.join("first"))?, lie::file(moved.join("ev.jsonl"))?])
 }
 
-/// What could not be done later is said at the start.
+/// What would fail later (rotation, reopening) is an error or a warning at the start.
 fn refused_folders() -> Result<()> {
     let folder = folder_of_another()?;
     let file = folder.path().join("ev.jsonl");
@@ -226,7 +227,7 @@ fn refused_folders() -> Result<()> {
         let mut command = command(&["record", "--duration", "0.1", "--output"])?;
         run(command.arg(&file).args(more), START_LIMIT)
     };
-    // A file of root's that the folder's owner may not write to.
+    // A file of root's, to which the folder's owner may not write.
     fs::write(&file, "")?;
     says(&start(&[])?, &[FAILURE], &["ev.jsonl", "owner of the file's folder"])?;
     chown(&file, Some(OWNER), Some(OWNER))?;
@@ -253,40 +254,40 @@ fn compressed() -> Result<()> {
     follows_on(&files.into_iter().collect::<Result<Vec<_>>>()?)
 }
 
-/// Both ends of a new terminal.
+/// Both ends of a new pseudoterminal: (controller, terminal).
 fn terminal() -> Result<(OwnedFd, OwnedFd)> {
-    let (mut ours, mut theirs) = (-1, -1);
+    let (mut near, mut far) = (-1, -1);
     // SAFETY: both numbers are written to; the name and the settings may be null.
     let result = unsafe {
-        libc::openpty(&raw mut ours, &raw mut theirs, ptr::null_mut(), ptr::null(), ptr::null())
+        libc::openpty(&raw mut near, &raw mut far, ptr::null_mut(), ptr::null(), ptr::null())
     };
     ensure!(result == 0, "openpty: {}", std::io::Error::last_os_error());
-    // SAFETY: openpty made them for us alone.
-    Ok(unsafe { (OwnedFd::from_raw_fd(ours), OwnedFd::from_raw_fd(theirs)) })
+    // SAFETY: openpty has just made both descriptors, and nothing else owns them.
+    Ok(unsafe { (OwnedFd::from_raw_fd(near), OwnedFd::from_raw_fd(far)) })
 }
 
-/// Events, rate, and losses, while the lines go to a file.
+/// While the lines go to a file, stderr on a terminal has the number of events, their rate, and losses.
 fn progress_on_a_terminal() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("events.jsonl");
-    let (ours, theirs) = terminal()?;
+    let (controller, terminal) = terminal()?;
     let mut command = command(&["record", "--events", "all", "--duration", "3", "--output"])?;
-    command.arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(theirs);
+    command.arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(terminal);
     let mut process = Process::spawn(&mut command)?;
-    // The command holds the other end too.
+    // The command holds the terminal open, too.
     drop(command);
     let shown = thread::spawn(move || {
         let (mut bytes, mut piece) = (Vec::new(), [0; 4096]);
-        let mut ours = File::from(ours);
-        // A terminal whose other end is closed reads as an error.
-        while let Ok(length @ 1..) = ours.read(&mut piece) {
+        let mut controller = File::from(controller);
+        // Once the terminal is closed everywhere, this read fails.
+        while let Ok(length @ 1..) = controller.read(&mut piece) {
             bytes.extend_from_slice(&piece[..length]);
         }
         lie::text(Stream::Stderr, String::from_utf8_lossy(&bytes).into_owned())
     });
-    // The file is there before the hooks are.
+    // The file exists before the hooks are attached; its first line is written afterwards.
     eventually("the first line", || {
         Ok(fs::read_to_string(&file).is_ok_and(|text| text.contains("tracer.start")))
     })?;
@@ -311,7 +312,7 @@ fn quiet_when_piped() -> Result<()> {
     Ok(())
 }
 
-/// A device without any room, as a file and as stdout: said at once, and at the end with the number of lines.
+/// `/dev/full`, as a file and as stdout: one error at once, and one at the end with the number of lost lines.
 fn dev_full() -> Result<()> {
     let full = || File::options().write(true).open("/dev/full");
     for (output, name) in [("/dev/full", "/dev/full"), ("-", "stdout")] {
@@ -327,11 +328,11 @@ fn dev_full() -> Result<()> {
     Ok(())
 }
 
-/// Each line of the log is an object; the kernel side's own messages are among them.
+/// Each line of the log is a JSON object; messages of the BPF programs are among them.
 fn log_as_json() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
-    // Older sockets are put into the ledger by a BPF program, which says so.
+    // A BPF program adds these older sockets to the ledger, and logs it.
     let _pairs = stage.netns.run(|| server.pairs(3))?;
     let folder = tempfile::tempdir()?;
     let mut command =
@@ -348,8 +349,8 @@ fn log_as_json() -> Result<()> {
         messages.push(text(&line, "message")?.to_owned());
     }
     for wanted in ["attached: the backend is ", "command "] {
-        let said = messages.iter().any(|message| message.starts_with(wanted));
-        ensure!(said, "{wanted:?} is not in {messages:?}");
+        let logged = messages.iter().any(|message| message.starts_with(wanted));
+        ensure!(logged, "{wanted:?} is not in {messages:?}");
     }
     Ok(())
 }

@@ -1,8 +1,8 @@
-//! `proxies::*`: real proxies that run out of ports, and say so in their own logs.
+//! `proxies::*`: real proxies that run out of ports, and log that.
 //!
-//! The proxy in one namespace, wrk and the upstream in another, joined by a veth pair. The
-//! proxy's port range is narrow and its upstream connections are not kept. Every failure that the proxy logs must be
-//! one `connect.failed` event, or one that was left out by rate, and every one of these one line of its log.
+//! The proxy is in one namespace, wrk and the upstream are in another, joined by a veth pair. The proxy's port range is narrow,
+//! and its upstream connections are not kept alive. The failures that the proxy logs must be exactly the `connect.failed`
+//! events, with those that were left out by the limit of rate.
 
 mod haproxy;
 mod nginx;
@@ -35,7 +35,7 @@ pub fn cases() -> Vec<Case> {
     ]
 }
 
-/// Why tests with these programs cannot run here.
+/// The reason why tests with these programs cannot run here; `None` if they can.
 pub(crate) fn excuse(programs: &[&str]) -> Option<String> {
     match Place::get() {
         Place::Vm => Some("the guest has no proxies; the host runs these".to_owned()),
@@ -57,7 +57,7 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// `ports` is how many source ports there are; `serve` what the upstream's server does.
+    /// `ports`: number of source ports. `serve`: nginx configuration of the upstream's server.
     pub(crate) fn new(ports: u64, serve: &str) -> Result<Self> {
         let proxy = NetNs::new()?;
         let upstream_netns = NetNs::new()?;
@@ -72,7 +72,7 @@ impl Scene {
         Ok(Self { proxy, ports, folder, upstream, upstream_netns })
     }
 
-    /// Waits until the proxy listens at these ports. (A connection, to see that, would be one in its log.)
+    /// Waits until the proxy listens on these ports, by /proc/net/tcp: a connection to it would be in its log.
     pub(crate) fn wait_for_listeners(&self, ports: &[u16]) -> Result<()> {
         let listening = |port: &u16| format!(":{port:04X} 00000000:0000 0A");
         wait_for("the proxy to listen", Duration::from_secs(10), || {
@@ -81,14 +81,14 @@ impl Scene {
         })
     }
 
-    /// Ends the upstream; its logs are complete then.
+    /// Ends the upstream, so that its logs are complete.
     pub(crate) fn end_upstream(&mut self) -> Result<()> {
         self.upstream.signal(Signal::TERM)?;
         self.upstream.wait(Duration::from_secs(10))?;
         Ok(())
     }
 
-    /// Some seconds of load on the proxy, from the other namespace, which has ports enough.
+    /// Runs wrk against the proxy, from the other namespace, which has enough ports.
     pub(crate) fn load(&self, connections: u32, seconds: u32) -> Result<()> {
         let mut wrk = Command::new("wrk");
         let url = format!("http://{PROXY}:8080/page");
@@ -99,8 +99,8 @@ impl Scene {
         Ok(())
     }
 
-    /// How many exhaustions the tracer counts: those with events, each checked to name the right tuple and process,
-    /// and those that were left out because the proxy had more than its rate allows.
+    /// Number of exhaustions that the tracer counts: events, each of which must have the right tuple and process, and events
+    /// that were left out because the proxy had more than its limit of rate.
     fn exhaustions(&self, recording: &Recording, comm: &str) -> Result<u64> {
         recording.assert_nothing_lost_but(&["events_limited"])?;
         let losses = recording.losses()?;
@@ -119,18 +119,18 @@ impl Scene {
                 && text(event, "errno.name")? == "EADDRNOTAVAIL";
             let right = right
                 && event.get("ports.capacity").is_none_or(|it| it.as_u64() == Some(self.ports));
-            ensure!(right, "not the tuple or the process that was full: {event}");
-            // A port may come free between the search and the look at the count.
+            ensure!(right, "another tuple or process: {event}");
+            // A port may become free between the search and the reading of the counter.
             let in_use = number(event, "ports.in_use")?;
             ensure!(in_use * 10 > self.ports * 9, "{in_use} in use is not full: {event}");
         }
-        // It is read once a second, so not known in the first moment of a new tuple.
+        // The capacity is read once a second, so the first events of a new tuple do not have it.
         let known = exhausted.iter().any(|event| event.get("ports.capacity").is_some());
-        ensure!(known, "no event says what the capacity is");
-        let told = u64::try_from(exhausted.len())?;
-        // The burst that is paid for at any time.
-        ensure!(left_out == 0 || told >= 20_000, "{told} events, and {left_out} are left out");
-        Ok(told + left_out)
+        ensure!(known, "no event has the capacity");
+        let count = u64::try_from(exhausted.len())?;
+        // A burst of 20,000 events is always allowed.
+        ensure!(left_out == 0 || count >= 20_000, "{count} events, and {left_out} are left out");
+        Ok(count + left_out)
     }
 }
 
@@ -138,11 +138,11 @@ fn record() -> Result<Record> {
     Record::start("auto", &["--events", "failed,stats", "--interval", "1"])
 }
 
-/// Writes a configuration of nginx as one process, and everything inside `folder`.
+/// Writes a configuration of nginx as one process that writes only inside `folder`. Returns its path.
 pub(crate) fn nginx_config(folder: &Path, name: &str, http: &str) -> Result<String> {
     let path = folder.join(format!("{name}.conf"));
     let folder = folder.to_str().context("path is not UTF-8")?;
-    // One process: SIGKILL leaves nothing behind.
+    // One process, so that SIGKILL leaves no other.
     let text = format!(
         "daemon off; master_process off; user root; pid {folder}/{name}.pid;\n\
          error_log {folder}/{name}.error.log notice;\n\

@@ -1,5 +1,5 @@
-//! `room::*`: what a tuple holds and what it can hold differ by exactly as many connect() calls as the kernel grants, and
-//! the same of bind(address, 0) at each address, whatever is bound, connected, reserved, listening and in TIME_WAIT.
+//! `room::*`: a tuple's capacity minus its ports in use is exactly the number of connect() calls that the kernel still grants;
+//! the same holds for bind(address, 0) at each address, whatever is bound, connected, reserved, listening and in TIME_WAIT.
 
 mod calls;
 mod hall;
@@ -39,10 +39,10 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     cases
 }
 
-/// Operations before each comparison.
+/// Random operations before each comparison.
 const OPERATIONS: u64 = 60;
 
-/// `TRACER_TEST_SEED` repeats a run.
+/// Random operations; `TRACER_TEST_SEED` repeats a run.
 fn mixes(backend: &str) -> Result<()> {
     let seed = match env::var("TRACER_TEST_SEED") {
         Ok(seed) => seed.parse().context("TRACER_TEST_SEED is not a number")?,
@@ -68,7 +68,7 @@ fn operate(hall: &mut Hall, random: &mut Random) -> Result<()> {
     let address = ADDRESSES[usize::try_from(random.below(3))?];
     let server = usize::try_from(random.below(2))?;
     let port = RANGE.start() + u16::try_from(random.below(200))?;
-    // What others hold is asked for more often than chance has it.
+    // A port that a connection holds, so that it is bound or listened on more often than by chance.
     let held = hall.a_connected_port(random).unwrap_or(port);
     match random.below(20) {
         0..=6 => hall.connect(address, server),
@@ -91,7 +91,7 @@ fn operate(hall: &mut Hall, random: &mut Random) -> Result<()> {
     }
 }
 
-/// Case of a proxy that binds its sockets itself: half of the range is half, all of it is all.
+/// A proxy that calls bind(address, 0) before connect(): half of the range is a saturation of 50 %, all of it is 100 %.
 fn own_ports(backend: &str) -> Result<()> {
     let mut hall = Hall::new(backend)?;
     for half in 1..=2_u64 {
@@ -101,7 +101,7 @@ fn own_ports(backend: &str) -> Result<()> {
         hall.compare()?;
         hall.expect(ADDRESSES[0], 0, half * 100, 200)?;
     }
-    // Ports that are none of the range take none of its room.
+    // Ports outside of the range are added to the capacity, and do not lower the room.
     hall.close_all();
     for port in 30_000..30_050 {
         hall.connect_bound(ADDRESSES[0], port, 0)?;
@@ -110,7 +110,7 @@ fn own_ports(backend: &str) -> Result<()> {
     hall.expect(ADDRESSES[0], 0, 50, 250)
 }
 
-/// bind() of an MPTCP socket takes its port by way of other functions of the kernel than that of a TCP socket.
+/// bind() of an MPTCP socket, which takes its port by other kernel functions than that of a TCP socket.
 fn bound_by_mptcp(backend: &str) -> Result<()> {
     let mut hall = Hall::new(backend)?;
     for port in RANGE.take(10) {
@@ -128,7 +128,7 @@ fn bound_by_mptcp(backend: &str) -> Result<()> {
     hall.expect(ADDRESSES[0], 0, 1, 200)
 }
 
-/// Ports that connections hold are bound at another address, and given back.
+/// Ports that connections hold are bound at another address, and released.
 fn bound_over_connections(backend: &str) -> Result<()> {
     let mut hall = Hall::new(backend)?;
     for _ in 0..60 {
@@ -143,7 +143,7 @@ fn bound_over_connections(backend: &str) -> Result<()> {
         hall.bind(ADDRESSES[2], 0)?;
     }
     hall.compare()?;
-    // The bound ports again: whether connect() has them now, the kernel says.
+    // Whether connect() can be given these ports now depends on the kernel's version.
     hall.unbind_all();
     hall.compare()?;
     hall.close_all();
@@ -152,7 +152,7 @@ fn bound_over_connections(backend: &str) -> Result<()> {
     hall.compare()
 }
 
-/// Ports are reserved that connections hold, and the range is another one, with an odd number of them.
+/// Ports that connections hold are reserved, and the port range changes.
 fn reserved_and_moved(backend: &str) -> Result<()> {
     let mut hall = Hall::new(backend)?;
     for server in [0, 0, 1] {
@@ -171,9 +171,9 @@ fn reserved_and_moved(backend: &str) -> Result<()> {
     hall.compare()
 }
 
-/// Time-wait sockets end, and each of their ports is taken again at once: hardly a reading has more ports than there are.
-/// (Its end can be told after the port is somebody else's already, by so much as a processor is late; and an end whose hook
-/// the kernel passed over is seen by the next comparison only.)
+/// Time-wait sockets end, and each of their ports is taken again at once: no reading may have many more ports in use than exist.
+/// (A few more are possible: the hook for an end can run after another socket has taken the port, and an end whose hook the
+/// kernel skipped is corrected by the next comparison only.)
 fn never_more_than_all(backend: &str) -> Result<()> {
     const PORTS: u64 = 50;
     const OPENED: u64 = 3 * PORTS;
@@ -185,12 +185,12 @@ fn never_more_than_all(backend: &str) -> Result<()> {
     let limit = PORTS + PORTS / 10 + unseen;
     ensure!(
         (PORTS..=limit).contains(&most),
-        "{most} ports in use, of {PORTS}; {unseen} ends may not have been seen"
+        "{most} of {PORTS} ports in use; {unseen} ends may not have been seen"
     );
     Ok(())
 }
 
-/// Every port is reserved, or bound: 0 of 0 is full, not unknown.
+/// Every port is reserved, or bound: a capacity of 0 is a saturation of 100 %, not an unknown one.
 fn none_at_all(backend: &str) -> Result<()> {
     let mut hall = Hall::new(backend)?;
     hall.set_range("40000 40015")?;

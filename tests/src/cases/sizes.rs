@@ -1,5 +1,5 @@
-//! `sizes::*`: how large the tables are, that one which is nearly full is said before anything is lost, and what is said
-//! where there is no memory for them.
+//! `sizes::*`: how large the tables are, the warning when one is nearly full, before anything is lost, and the error if there is
+//! no memory for them.
 
 use std::{
     fs, io,
@@ -41,7 +41,7 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     cases
 }
 
-/// What a recording that is begun in this namespace says of its tables.
+/// `settings.max_conns` and `settings.tables_why` of a recording that starts in this stage's namespace.
 fn settings(stage: &Stage) -> Result<(u64, String)> {
     let mut command = tracer::command(&["record", "--events", "failed", "--duration", "0.1"])?;
     let ended = stage.netns.run(|| tracer::run(&mut command, START_LIMIT))?;
@@ -52,7 +52,7 @@ fn settings(stage: &Stage) -> Result<(u64, String)> {
     Ok((number(start, "settings.max_conns")?, why.to_owned()))
 }
 
-/// As many TIME_WAITs as the kernel may have are no fifth of the table.
+/// As many TIME_WAITs as the kernel allows take at most four fifths of the table.
 fn time_waits_have_room() -> Result<()> {
     const MANY: u64 = 300_000;
     let stage = Stage::new(&[])?;
@@ -66,7 +66,7 @@ fn time_waits_have_room() -> Result<()> {
     Ok(())
 }
 
-/// A connection from each of so many addresses: so many tuples.
+/// Opens a connection from each of `2 * count` addresses: so many tuples.
 fn from_many(server: &Server, count: u8) -> Result<Vec<Sock>> {
     let mut clients = Vec::new();
     for (third, last) in (1..=2).flat_map(|third| (1..=count).map(move |last| (third, last))) {
@@ -94,11 +94,11 @@ fn nearly_full(backend: &str) -> Result<()> {
     recording.assert_valid()?;
     let added: Vec<_> =
         recording.lines.iter().filter(|line| name(line) == "tracer.degraded").collect();
-    let said = added.iter().any(|line| {
+    let has_advice = added.iter().any(|line| {
         let added = line["degraded.added"].to_string();
         added.contains("table of tuples") && added.contains("--max-tuples")
     });
-    ensure!(said, "{added:?}");
+    ensure!(has_advice, "{added:?}");
     ensure!(stderr.matches("the table of tuples is 8").count() == 1, "{stderr}");
     ensure!(stderr.contains("larger --max-tuples"), "{stderr}");
     let lost = recording.losses()?;
@@ -106,7 +106,7 @@ fn nearly_full(backend: &str) -> Result<()> {
     Ok(())
 }
 
-/// `top` shows it while it runs, among what tracer itself costs and lacks.
+/// `tracer top` shows it on its fifth screen, with what tracer itself costs and its limitations.
 fn on_screen() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
@@ -124,9 +124,9 @@ fn on_screen() -> Result<()> {
     Ok(())
 }
 
-/// What can be less than the tables need.
+/// The limit of memory that the test lowers below what the tables need.
 enum Limit {
-    /// A memory cgroup, to be made in this folder, and the name of its limit.
+    /// A memory cgroup, made in this folder, with the limit in a file of this name.
     Cgroup(PathBuf, &'static str),
     /// RLIMIT_MEMLOCK.
     Locked,
@@ -159,7 +159,7 @@ fn no_limit() -> Option<String> {
     limit().err().map(|error| format!("{error:#}"))
 }
 
-/// The message says how much is needed, and which settings make it less.
+/// The error has how much memory is needed, and which settings lower that.
 fn no_memory() -> Result<()> {
     const LIMIT: u64 = 64 << 20;
     let mut command = tracer::command(&["--max-conns", "4000000", "tuples", "--once"])?;
@@ -172,7 +172,7 @@ fn no_memory() -> Result<()> {
                 setrlimit(Resource::Memlock, limit).map_err(io::Error::from)
             };
             lowered(&mut command, lower);
-            // The library that makes the maps warns first that it cannot raise the limit.
+            // Without the warning of the library that makes the maps, which comes first: it cannot raise the limit.
             command.env("TRACER_LOG", "error");
             let ended =
                 tracer::run(privileges::only(&mut command, privileges::NEEDED), START_LIMIT)?;
@@ -187,7 +187,7 @@ fn no_memory() -> Result<()> {
                 lowered(&mut command, move || fs::write(&procs, "0"));
                 tracer::run(&mut command, START_LIMIT).map_err(io::Error::other)
             });
-            // Its process is gone: it can be removed at once, or in a moment.
+            // Its process has ended, but may leave the cgroup a moment later.
             wait_for("the cgroup to be empty", Duration::from_secs(5), || {
                 Ok(fs::remove_dir(&group).is_ok().then_some(()))
             })?;
@@ -198,9 +198,9 @@ fn no_memory() -> Result<()> {
     }
 }
 
-/// Runs this in the child, before the program.
+/// Runs `lower` in the child process, before the program.
 #[expect(unsafe_code, reason = "between fork() and exec()")]
 fn lowered(command: &mut Command, lower: impl FnMut() -> io::Result<()> + Send + Sync + 'static) {
-    // SAFETY: the closures make system calls; a path that one copies is short enough for the stack.
+    // SAFETY: the closures make system calls only; the path of one is copied to the stack, and nothing is allocated.
     unsafe { command.pre_exec(lower) };
 }

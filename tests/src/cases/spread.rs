@@ -1,5 +1,5 @@
-//! `spread::*`: the connections of a cgroup are spread over a pool of addresses, and nothing else
-//! becomes of them, whatever dies or vanishes.
+//! `spread::*`: the connections of a cgroup are spread over a pool of addresses, and otherwise behave as without a rule,
+//! whatever ends or is removed.
 
 mod auto;
 mod errors;
@@ -41,7 +41,7 @@ use crate::harness::{
     tuple::Tuple,
 };
 
-/// In a guest, which is slow, those that show what the kernel has.
+/// The host runs them all; a guest, which is slow, runs those whose result depends on the kernel.
 pub fn cases(plan: &Plan) -> Vec<Case> {
     let mut cases = fill::cases();
     cases.extend(full::cases());
@@ -75,17 +75,17 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     of_guests
 }
 
-/// Ports of each address towards one destination.
+/// Number of ports of each address towards one destination.
 pub(super) const PORTS: u64 = 1000;
 /// IPv4 addresses of the pool.
 pub(super) const POOL: [&str; 4] = ["10.1.0.11", "10.1.0.12", "10.1.0.13", "10.1.0.14"];
 /// IPv6 addresses of the pool.
 const POOL6: [&str; 4] = ["fd00::11", "fd00::12", "fd00::13", "fd00::14"];
 
-/// A process in a cgroup of its own, with a rule for it.
+/// A process in its own cgroup, with a rule for that cgroup.
 pub(super) struct Application {
     pub(super) rule: Rule,
-    /// Makes its sockets.
+    /// The process that makes the sockets.
     pub(super) app: Maker,
     pub(super) cgroup: Cgroup,
 }
@@ -98,7 +98,8 @@ impl Application {
         Ok(Self { rule, app, cgroup })
     }
 
-    /// Its rule begins, with this pool of a namespace.
+    /// Starts `tracer spread` for its cgroup in this namespace, with this pool. The rule is released at the end, if `arguments`
+    /// have neither `--on-exit` nor `--detach`.
     fn spread_in(&self, netns: &NetNs, pool: &[&str], arguments: &[&str]) -> Result<Spread> {
         let cgroup = self.cgroup.path().to_string_lossy();
         let mut all = vec!["--cgroup", &cgroup];
@@ -110,7 +111,7 @@ impl Application {
         netns.run(|| Spread::start(&self.rule, &all))
     }
 
-    /// A connection of the application.
+    /// Opens a connection of the application.
     pub(super) fn connect(&self, peer: SocketAddr) -> Result<Sock> {
         let sock = self.app.tcp(peer)?;
         sock.connect(peer).with_context(|| format!("connect to {peer}"))?;
@@ -118,7 +119,7 @@ impl Application {
     }
 }
 
-/// A host of its own with a narrow port range and one application. Its addresses are on `lo`.
+/// A network namespace with a narrow port range and one application. The pool's addresses are on `lo`.
 pub(super) struct Host {
     application: Application,
     pub(super) stage: Stage,
@@ -140,13 +141,13 @@ impl Host {
         }
         let range = format!("40000 {}", 40_000 + PORTS - 1);
         stage.netns.sysctl("ipv4/ip_local_port_range", &range)?;
-        // So that thousands of connections need not be accepted.
+        // A queue so long that thousands of connections need not be accepted.
         stage.netns.sysctl("core/somaxconn", "65535")?;
         let application = Application::new(&stage.netns)?;
         Ok(Self { application, stage })
     }
 
-    /// The same with IPv6 addresses too.
+    /// As [`Self::new`], with IPv6 addresses, too.
     fn with_ipv6() -> Result<Self> {
         let host = Self::new()?;
         for address in POOL6.iter().chain(&["fd00::1"]) {
@@ -155,19 +156,19 @@ impl Host {
         Ok(host)
     }
 
-    /// A server that takes all connections without accepting them.
+    /// A listener with a queue for all connections, so that none has to be accepted.
     pub(super) fn server(&mut self, address: &str) -> Result<Server> {
         let server = self.stage.server(address)?;
         server.listener.listen(65_535)?;
         Ok(server)
     }
 
-    /// The rule of its application begins, with this pool.
+    /// Starts `tracer spread` for its application, with this pool: see [`Application::spread_in`].
     pub(super) fn spread(&self, pool: &[&str], arguments: &[&str]) -> Result<Spread> {
         self.spread_in(&self.stage.netns, pool, arguments)
     }
 
-    /// The kernel's own count of ports that each of these addresses uses towards a destination.
+    /// Number of ports that each of these addresses uses towards a destination, by the kernel's own list.
     fn in_use(&self, pool: &[&str], destination: SocketAddr) -> Result<Vec<u64>> {
         let table = self.stage.oracle()?;
         let count = |address: &&str| -> Result<u64> {
@@ -178,6 +179,7 @@ impl Host {
     }
 }
 
+/// The source address of a socket; an IPv4 address for a v4-mapped one.
 pub(super) fn source(sock: &Sock) -> Result<IpAddr> {
     let peer = sock.peer().ok().map(|peer| peer.ip().to_canonical());
     Ok(lie::source(sock.local()?.ip().to_canonical(), peer))

@@ -1,4 +1,4 @@
-//! `who::*`: who has the ports: processes by their leader's name, whichever of their threads called.
+//! `who::*`: which process has the ports: by the name of its main thread, whichever of its threads called connect().
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ use crate::harness::{
     },
 };
 
-/// Threads of the helper, each with a name of its own.
+/// Number of threads of the helper, each with its own name.
 const THREADS: u64 = 6;
 
 pub fn cases(plan: &Plan) -> Vec<Case> {
@@ -34,8 +34,8 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     cases.push(alike.unless(plan.slow_guest()));
     let one_row = Case::new("who::a_process_is_one_row", a_process_is_one_row);
     cases.push(one_row.unless(plan.slow_guest()).unless(excuse(&["setsid"])));
-    let heirs = Case::new("who::holds_is_not_opened", holds_is_not_opened);
-    cases.push(heirs.unless(plan.slow_guest()).unless(excuse(&["setsid"])));
+    let inherited = Case::new("who::holds_is_not_opened", holds_is_not_opened);
+    cases.push(inherited.unless(plan.slow_guest()).unless(excuse(&["setsid"])));
     cases
 }
 
@@ -45,7 +45,7 @@ fn helper(stage: &Stage, peer: &str) -> Result<Helper> {
     Ok(helper)
 }
 
-/// The rows of a process's tuples that `tracer tuples` shows, with a filter.
+/// The rows of the stage's namespace that `tracer tuples` prints with this filter.
 fn rows(backend: &str, stage: &Stage, filter: &[&str]) -> Result<Vec<Value>> {
     let inum = stage.netns.inum().to_string();
     let mut command = command(&["--backend", backend, "tuples", "--once", "-o", "json"])?;
@@ -55,8 +55,8 @@ fn rows(backend: &str, stage: &Stage, filter: &[&str]) -> Result<Vec<Value>> {
     Ok(reading["tuples"].as_array().context("no tuples")?.clone())
 }
 
-/// Each event and row names the process and the thread, for sockets that are older than the tracer, too, and passes by
-/// either name.
+/// Each event has the names of the process and the thread, and `--comm` accepts either. Rows of sockets that are older than the
+/// tracer have the name of the process.
 fn threads_have_their_process(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
@@ -98,19 +98,20 @@ fn threads_have_their_process(backend: &str) -> Result<()> {
         anyhow::bail!("no row of older sockets by their process's name")
     };
     ensure!(text(row, "process.executable.name")? == "who-leader", "{row}");
-    ensure!(row.get("thread.name").is_none(), "a thread was made up: {row}");
+    ensure!(row.get("thread.name").is_none(), "it has a thread: {row}");
     let others = rows(backend, &stage, &["--comm", "who-nobody"])?;
     ensure!(others.is_empty(), "{others:?}");
     drop(server);
     Ok(())
 }
 
-/// Where a process has ended before its name could be asked for, the thread's name stands, and it is said.
+/// The process has ended before its name could be read: events have the thread's name instead, and
+/// `process.executable.name.source` says so.
 fn a_process_that_is_gone(backend: &str) -> Result<()> {
     let stage = Stage::new(&[])?;
     let record = Record::start(backend, &["--events", "failed"])?;
     record.process.signal(Signal::STOP)?;
-    // Nobody listens there.
+    // Nobody listens on this port.
     let ended = helper(&stage, "10.1.0.1:7999").and_then(Helper::end);
     record.process.signal(Signal::CONT)?;
     ended?;
@@ -127,20 +128,20 @@ fn a_process_that_is_gone(backend: &str) -> Result<()> {
     ensure_each_once(&recording, &threads)
 }
 
-/// Each thread of the helper called once, and has an event unless a hook was missed.
+/// Checks that each thread of the helper has exactly one event, apart from calls whose hook was missed.
 fn ensure_each_once(recording: &Recording, threads: &[String]) -> Result<()> {
     let unseen = recording.unseen(THREADS)?;
     let names: BTreeSet<_> = threads.iter().collect();
     let all: Vec<_> = (0..THREADS).map(|number| format!("who-thread-{number}")).collect();
     ensure!(!threads.is_empty(), "no event of {THREADS}");
-    ensure!(names.len() == threads.len(), "a thread twice: {threads:?}");
+    ensure!(names.len() == threads.len(), "a thread has two events: {threads:?}");
     ensure!(names.iter().all(|name| all.contains(name)), "{threads:?}");
     let counted = u64::try_from(threads.len())?;
     ensure!(counted + unseen >= THREADS, "{threads:?}, {unseen} may not have been seen");
     Ok(())
 }
 
-/// On the screen, whether its sockets are older than the tracer or newer.
+/// The screen has one row for a process, with its older and newer sockets together.
 fn a_process_is_one_row() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
@@ -170,7 +171,7 @@ fn a_process_is_one_row() -> Result<()> {
     Ok(())
 }
 
-/// By the cgroup, which a container engine or systemd named; the folders of a user name nothing.
+/// A cgroup that is named like a systemd service gives `systemd.unit`, and no `container.id`.
 fn a_unit_where_there_is_no_container(backend: &str) -> Result<()> {
     let stage = Stage::new(&[])?;
     let cgroup = Cgroup::unit("tracer-test")?;
@@ -196,7 +197,7 @@ fn a_unit_where_there_is_no_container(backend: &str) -> Result<()> {
     helper.kill()
 }
 
-/// The same tuple in two namespaces, as in many pods: each row says which, and a filter takes the name.
+/// The same tuple in two namespaces, as in many pods: each row has the name of its namespace, and filters accept that name.
 fn rows_that_look_alike() -> Result<()> {
     let mut stages = [Stage::new(&[])?, Stage::new(&[])?];
     let mut held = Vec::new();
@@ -232,8 +233,8 @@ fn rows_that_look_alike() -> Result<()> {
     Ok(())
 }
 
-/// A child inherits the connections of a process that ends: it holds them, and the other one opened them. For a tracer that
-/// comes later, who opened them is not known.
+/// A child inherits the connections of a process that ends: the screen has the child as their holder, and the ended process as
+/// the one that opened them. A tracer that starts later does not know who opened them.
 fn holds_is_not_opened() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;

@@ -1,4 +1,4 @@
-//! cgroups: names that a user makes up, and namespaces from which the host cannot be seen.
+//! `abuse::cgroups`: cgroup names that a user chooses, and cgroup namespaces that hide the host's cgroups.
 
 use std::{
     fs,
@@ -38,16 +38,16 @@ pub(super) fn cases() -> Vec<Case> {
     )
 }
 
-/// A cgroup that an outsider made in one that is delegated to it, named like a container's, is shown as what it
-/// is.
+/// An outsider makes a cgroup in one that is delegated to it, and names it like a container's: events have its path, but no
+/// container id.
 fn delegated() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
     let mut outsider = stage.netns.run(Outsider::spawn)?;
-    let ours = Cgroup::new("delegated")?;
-    chown(ours.path(), Some(ID), Some(ID))?;
+    let parent = Cgroup::new("delegated")?;
+    chown(parent.path(), Some(ID), Some(ID))?;
     let container = "0123456789abcdef".repeat(4);
-    let scope = ours.path().join(format!("docker-{container}.scope"));
+    let scope = parent.path().join(format!("docker-{container}.scope"));
     outsider.run(&format!("mkdir {} 755", scope.display()))?;
     fs::write(scope.join("cgroup.procs"), outsider.id().to_string())?;
 
@@ -68,18 +68,18 @@ fn delegated() -> Result<()> {
     Ok(())
 }
 
-/// Without mounts of cgroup2, as in a container that was given none.
+/// Unmounts every cgroup2, as in a container that has no cgroup mount.
 const NO_MOUNTS: &str =
     "for at in $(awk '/ - cgroup2 /{print $5}' /proc/self/mountinfo); do umount -l $at; done";
 
-/// In a cgroup namespace the host's connections are seen, by its mounts or by process 1. Where neither is there, the
-/// recording says so, and the whole machine cannot be spread.
+/// A tracer in a cgroup namespace sees the host's connections, because it finds the host's cgroup root by its mounts or by
+/// process 1. Where neither leads there, the recording names it as degraded, and `tracer spread` refuses to take all processes.
 fn namespace() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
     let cgroup = Cgroup::new("inside")?;
     let folder = tempfile::tempdir()?;
-    // `around` runs what makes the cgroup namespace, `unshare` is what else that has of its own.
+    // `around` wraps the command that makes the cgroup namespace; `unshare` are the other namespaces that it makes.
     let inside = |around: &str, unshare: &str, first: &str, arguments: &str| -> Result<Command> {
         let [inner, middle] = ["inner", "middle"].map(|name| folder.path().join(name));
         let program = tracer::program()?;
@@ -92,7 +92,7 @@ fn namespace() -> Result<()> {
         Ok(command)
     };
     let alone = "--mount --pid --fork --kill-child --mount-proc";
-    // Its process 1 is in the host's cgroup namespace.
+    // Process 1 of the inner PID namespace is then in the host's cgroup namespace.
     let around = format!("unshare {alone}");
     for (name, around, unshare, first, whole) in [
         ("mounts", "", "--mount", "", true),
@@ -108,7 +108,7 @@ fn namespace() -> Result<()> {
         ensure!(!whole || count == 5, "{name}: {count} of 5 connections were seen");
     }
     let rule = Rule::new();
-    // An agent, too; and a root of the container's own is not the machine's.
+    // `tracer spread`, too. With its own mount of cgroup2, the container's root is not the host's.
     let own = format!(
         "{NO_MOUNTS}\nmkdir {root} && mount -t cgroup2 none {root}",
         root = folder.path().join("root").display()
@@ -131,7 +131,7 @@ fn namespace() -> Result<()> {
     Ok(())
 }
 
-/// Connections outside of the namespace whose process is known, and `degraded`.
+/// Runs the recorder while the stage makes five connections. Returns how many of them have a process, and `degraded`.
 fn seen(
     stage: &Stage,
     server: &crate::harness::stage::Server,

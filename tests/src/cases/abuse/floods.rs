@@ -1,5 +1,5 @@
-//! `abuse::floods`: floods of the tables that nobody has a share of, because what is in them is of one moment: the
-//! calls that are under way, and the sockets that end while a tracer starts.
+//! `abuse::floods`: floods of the tables in which users have no shares, because their entries are short-lived: the calls that
+//! are under way, and the sockets that end while a tracer starts.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -36,9 +36,9 @@ pub(super) fn cases() -> Vec<Case> {
     )
 }
 
-/// Many threads call connect() in turns, each a few times a second, while a victim in another namespace runs out of
-/// ports in one tuple, and opens and closes connections in another. There are ten times as many threads as calls that
-/// can be noted at a time. Every event of the victim's failures is right, and its rows are exact.
+/// 1,500 threads call connect(), each up to 100 times a second, while a victim in another namespace runs out of ports in one
+/// tuple, and opens and closes connections in another. The table of attempts has 128 entries. Every event of the victim's
+/// failures must be complete, and its rows exact.
 fn threads() -> Result<()> {
     const PORTS: usize = 1000;
     const AT_ONCE: u64 = 100;
@@ -60,7 +60,7 @@ fn threads() -> Result<()> {
                     expect_error(one_too_many.connect(full.address), Errno::ADDRNOTAVAIL)?;
                     failures += 1;
                     if failures % AT_ONCE == 0 {
-                        // As many as its rate allows without a burst.
+                        // At most 2,000 failures a second for 4 s: within the burst, so that each has an event.
                         thread::sleep(Duration::from_millis(50));
                     }
                 }
@@ -92,8 +92,8 @@ fn threads() -> Result<()> {
     drop(held);
     let recording = record.stop()?;
     let events = recording.events("connect.failed", netns);
-    let told = events.len() as u64;
-    ensure!(told == failures, "{failures} failures have {told} events");
+    let count = events.len() as u64;
+    ensure!(count == failures, "{failures} failures have {count} events");
     for event in events {
         let right = event["cause"] == "ports_exhausted"
             && event["errno.name"] == "EADDRNOTAVAIL"
@@ -101,7 +101,7 @@ fn threads() -> Result<()> {
             && event["process.pid"] == std::process::id()
             && event["ports.in_use"] == PORTS as u64
             && number(event, "connect.duration_ns")? > 0;
-        ensure!(right, "not what failed, or not all that is known of it: {event}");
+        ensure!(right, "another failure, or incomplete: {event}");
     }
     let row = row_of(&recording, netns, 7000)?;
     ensure!(number(row, "ports.in_use")? == PORTS as u64, "the full tuple's row: {row}");
@@ -117,7 +117,7 @@ fn threads() -> Result<()> {
     recording.assert_balanced()
 }
 
-/// A connection that is opened, and reset at once: its port is free again.
+/// Opens a connection, and resets it at once: its port is free again.
 fn reset_pair(server: &Server) -> Result<()> {
     let (client, accepted) = server.pair()?;
     client.set_reset_on_close()?;
@@ -126,15 +126,16 @@ fn reset_pair(server: &Server) -> Result<()> {
     Ok(())
 }
 
-/// The newest row of this destination port.
+/// The newest `tuple.stats` line of this destination port.
 fn row_of(recording: &Recording, netns: u64, port: u16) -> Result<&Value> {
     let rows = recording.events("tuple.stats", netns);
     let row = rows.into_iter().rfind(|row| row["network.peer.port"] == port);
     row.with_context(|| format!("there is no row of port {port}"))
 }
 
-/// While a tracer starts and reads the older sockets, many of an outsider's end, more than can be noted, and so do the
-/// victim's older ones, some in TIME_WAIT. The first reading after that has the victim's as the kernel has them.
+/// While a tracer starts and reads the older sockets, more sockets of an outsider end than there are tombstones, and older
+/// connections of a victim end, too, half of them in TIME_WAIT. The next reading must have the victim's ports as the kernel has
+/// them.
 fn ends() -> Result<()> {
     const OLDER: usize = 6000;
     let mut stage = Stage::new(&[])?;

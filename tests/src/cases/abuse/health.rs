@@ -1,4 +1,4 @@
-//! What others do with the addresses of a pool says nothing about them.
+//! `abuse::health`: the agent judges the addresses of a pool by the rule's own connections only.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,8 +16,8 @@ pub(super) fn cases() -> Vec<Case> {
     named("abuse::health", &[("outsider_expels_no_address", nobody_is_expelled)])
 }
 
-/// From each address of the pool to a port of its own, 40 connections a second time out where those of the others
-/// get established: of another cgroup, to ports that are not the rule's.
+/// In another cgroup, and to ports that the rule does not name, an outsider makes 10 connections a second from each address of
+/// the pool time out where those from the other addresses are established. No address may be left out.
 fn nobody_is_expelled() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -32,7 +32,7 @@ fn nobody_is_expelled() -> Result<()> {
     };
     let mut made = BTreeMap::new();
     let mut held = Vec::new();
-    // As many as made all of them look ill. On a busy machine that takes longer.
+    // Until there are as many failures as would have all addresses left out. On a busy machine that takes longer.
     wait_for("the attack", Duration::from_secs(50), || {
         held.drain(..held.len().saturating_sub(400));
         for _ in 0..20 {

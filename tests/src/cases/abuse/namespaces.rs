@@ -1,5 +1,5 @@
-//! Namespaces that an outsider owns: neither what it puts in their place nor what it says in them reaches a
-//! tracer.
+//! `abuse::namespaces`: network namespaces that an outsider owns: files that it puts in their place, messages that it sends in
+//! them, and namespaces that do not answer, must neither stop nor mislead a tracer.
 
 use std::{
     collections::BTreeSet,
@@ -48,8 +48,8 @@ pub(super) fn cases() -> Vec<Case> {
     )
 }
 
-/// Descriptors of namespaces turn into a FIFO that nobody writes to and back, without end. Opening one
-/// would wait for ever.
+/// The outsider's descriptors of namespaces switch between the namespace and a FIFO without a writer, which a program that
+/// opens it would wait for forever.
 fn fifos() -> Result<()> {
     let folder = tempfile::tempdir()?;
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777))?;
@@ -74,17 +74,18 @@ fn fifos() -> Result<()> {
     outsider.kill()
 }
 
-/// Whether a whole line of a stream about what does not work as well as it could has this text under `key`.
+/// `Some` if a `tracer.degraded` line of the stream has this text at `key`.
 fn says(stream: &Path, key: &str, text: &str) -> Result<Option<()>> {
     let all = lie::file(stream)?;
     let whole = all.rfind('\n').map_or("", |end| &all[..=end]);
-    let said = Recording::parse(whole)?.lines.iter().any(|line| {
+    let found = Recording::parse(whole)?.lines.iter().any(|line| {
         line["event.name"] == "tracer.degraded" && line[key].to_string().contains(text)
     });
-    Ok(said.then_some(()))
+    Ok(found.then_some(()))
 }
 
-/// Nothing that is said to be left out is said so at the start, and each is said once.
+/// Checks that the recording does not name `named` as degraded at its start, and has one line when that began and one when it
+/// ended.
 fn check_changes(recording: &Recording, named: &str) -> Result<()> {
     recording.assert_valid()?;
     recording.assert_gap_free()?;
@@ -99,11 +100,11 @@ fn check_changes(recording: &Recording, named: &str) -> Result<()> {
     Ok(())
 }
 
-/// How long it may take until a look that stands still is given up, with those before it.
+/// How long it may take until tracer gives up a namespace whose thread does not come back.
 const GIVEN_UP: Duration = Duration::from_secs(20);
 
-/// A look into namespaces stands still after the start: the stream says which one is left out, and when it is looked
-/// into again; the report says that the recording is incomplete.
+/// The thread that reads sockets in namespaces is stopped after the start: the stream must name the namespace that is left out,
+/// and have a line when it is read again; the report must say that the recording is incomplete.
 fn left_out_later() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
@@ -114,19 +115,19 @@ fn left_out_later() -> Result<()> {
     let held = Held::threads(record.process.id(), "netns")?;
     wait_for("it to be left out", GIVEN_UP, || says(&file, "degraded.added", &named))?;
     drop(held);
-    // Where all of its sockets were to be read, that is tried again after half a minute at the latest.
+    // A full read of its sockets is tried again within 30 s.
     let again = Duration::from_secs(40);
     wait_for("it to be looked into again", again, || says(&file, "degraded.ended", &named))?;
     record.process.signal(Signal::INT)?;
     check_changes(&record.finish()?, &named)?;
     let ended = tracer::run(tracer::command(&["report", "-o", "json"])?.arg(&file), START_LIMIT)?;
-    let said = format!("{ended:?}");
-    ensure!(said.contains("incomplete from") && said.contains(&named), "{said}");
+    let text = format!("{ended:?}");
+    ensure!(text.contains("incomplete from") && text.contains(&named), "{text}");
     Ok(())
 }
 
-/// Whoever was in a namespace leaves it with its sockets open: what is in them is counted, but not compared with the
-/// kernel any more, and the stream says so, by name, until a way leads there again.
+/// No process is in a namespace any more, but its sockets are open: the tracer still counts them, but cannot compare them with
+/// the kernel's. The stream must name the namespace until a descriptor of it exists again.
 fn unreachable() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let record = Record::start("auto", &["--events", "stats", "--interval", "0.2"])?;
@@ -136,14 +137,14 @@ fn unreachable() -> Result<()> {
     let file = record.file().to_owned();
     drop(stage);
     wait_for("it to be left out", GIVEN_UP, || says(&file, "degraded.added", &named))?;
-    // SIOCGSKNS: one who holds a socket has a way, and opens it.
+    // A descriptor of the namespace, by which the tracer finds it.
     let way = netns::of_socket(&clients[0])?;
     wait_for("it to be found again", GIVEN_UP, || says(&file, "degraded.ended", &named))?;
     drop(way);
     check_changes(&record.stop()?, &named)
 }
 
-/// The same look that stands still, of an agent: in its stream and in its status.
+/// As [`left_out_later`], for the agent of a rule: its stream and its status must name the namespace.
 fn left_out_of_an_agent() -> Result<()> {
     let host = Host::new()?;
     let folder = tempfile::tempdir()?;
@@ -169,13 +170,13 @@ fn left_out_of_an_agent() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// A datagram with sock_diag answers about `count` established connections that do not exist, in hexadecimal digits.
+/// A datagram with sock_diag answers that list `count` established connections that do not exist, in hexadecimal digits.
 fn forged(count: u32) -> String {
     const SOCK_DIAG_BY_FAMILY: u16 = 20;
     const NLM_F_MULTI: u16 = 2;
     let mut datagram = Vec::new();
     for number in 1..=count {
-        // struct nlmsghdr, whose length is that of all.
+        // struct nlmsghdr; the length is that of the whole message.
         datagram.extend(88_u32.to_ne_bytes());
         datagram.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
         datagram.extend(NLM_F_MULTI.to_ne_bytes());
@@ -202,7 +203,7 @@ fn forged(count: u32) -> String {
     text
 }
 
-/// Five readings a second into this file.
+/// Starts a recorder that writes five readings a second to this file.
 fn record_stats(file: &Path) -> Result<Process> {
     let arguments = ["record", "--events", "stats", "--interval", "0.2", "--output"];
     let mut command = tracer::command(&arguments)?;
@@ -210,8 +211,8 @@ fn record_stats(file: &Path) -> Result<Process> {
     Process::spawn(&mut command)
 }
 
-/// The outsider answers in the kernel's place, in a namespace of its own, while a tracer starts: nothing of it
-/// is in the ledger, nothing is taken by the tracer's sockets, and a victim's connections are counted exactly.
+/// While a tracer starts, an outsider sends it forged sock_diag answers in the outsider's own namespace: none may be in the
+/// ledger, the tracer's sockets must refuse them, and a victim's connections must be counted exactly.
 fn forged_answers() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
@@ -226,7 +227,7 @@ fn forged_answers() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("stats.jsonl");
     let mut process = record_stats(&file)?;
-    // A socket's port number is that of its process, if that is free.
+    // The kernel gives a process's first netlink socket the process id as its port id.
     outsider.begin(&format!("netlink 4 {} 400000 {forged}", process.id()))?;
     let sent = outsider.end()?;
     wait_for("readings", START_LIMIT, || {
@@ -239,7 +240,7 @@ fn forged_answers() -> Result<()> {
 
     let recording = Recording::read(&file)?;
     let lies = recording.events("tuple.stats", inum);
-    ensure!(lies.is_empty(), "the outsider was believed: {}", lies[0]);
+    ensure!(lies.is_empty(), "the forged answers were believed: {}", lies[0]);
     let all: u64 = sent.iter().sum();
     ensure!(all == 400_000 && sent[0] <= 10, "the tracer's sockets took {} messages", sent[0]);
     let victim = recording.events("tuple.stats", stage.netns.inum());
@@ -249,14 +250,14 @@ fn forged_answers() -> Result<()> {
     let most = memory.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let most: u64 = most.context("no VmHWM")?.trim().trim_end_matches(" kB").parse()?;
     ensure!(most < 128 << 10, "the tracer took {most} KiB");
-    // And as others see it.
+    // Another tracer must count the same.
     stage.watch()?;
     stage.check(&[(server.tuple(), Expected::ports(20, 0))])?;
     outsider.kill()?;
     stage.stop()
 }
 
-/// Memory in KiB and CPU time in clock ticks of a process.
+/// Memory (VmRSS) in KiB and CPU time in clock ticks of a process.
 fn cost(process: u32) -> Result<(u64, u64)> {
     let status = fs::read_to_string(format!("/proc/{process}/status"))?;
     let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
@@ -266,8 +267,8 @@ fn cost(process: u32) -> Result<(u64, u64)> {
     Ok((rss.trim().trim_end_matches(" kB").parse()?, ticks.sum::<Result<u64, _>>()?))
 }
 
-/// Hundreds of network namespaces of an outsider, each with a row: what each has to give is known, and keeping it known takes
-/// little memory and processor time.
+/// 400 network namespaces of an outsider, each with a row: the tracer must have the capacity of each, with little memory and
+/// CPU time.
 fn many() -> Result<()> {
     const NAMESPACES: usize = 400;
     let folder = tempfile::tempdir()?;
@@ -285,7 +286,7 @@ fn many() -> Result<()> {
     let (before, _) = cost(process.id())?;
     let mut outsider = Outsider::spawn()?;
     outsider.run(&format!("busy-namespaces {NAMESPACES}"))?;
-    wait_for("rows of all namespaces with what they have to give", START_LIMIT, || {
+    wait_for("rows of all namespaces with their capacity", START_LIMIT, || {
         let text = lie::file(&file).unwrap_or_default();
         let rows = text.lines().filter(|line| line.contains("\"ports.capacity\":28232"));
         let netns =
@@ -294,11 +295,11 @@ fn many() -> Result<()> {
         Ok((known.len() >= NAMESPACES).then_some(()))
     })?;
     after_two()?;
-    let looked = Instant::now();
+    let measured_from = Instant::now();
     let (_, began) = cost(process.id())?;
     std::thread::sleep(Duration::from_secs(2));
     let (after, ended) = cost(process.id())?;
-    let seconds = looked.elapsed().as_secs_f64();
+    let seconds = measured_from.elapsed().as_secs_f64();
     process.signal(Signal::INT)?;
     process.wait(tracer::STOP_LIMIT)?;
     let more = after.saturating_sub(before);

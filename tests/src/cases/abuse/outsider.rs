@@ -1,4 +1,4 @@
-//! Whether the outsider of these tests is one, and what it can do to a running tracer directly.
+//! `abuse::outsider`: whether the outsider of these tests has no privileges, and cannot touch a running tracer's process.
 
 use std::{
     fs::{self, Permissions},
@@ -23,14 +23,14 @@ pub(super) fn cases() -> Vec<Case> {
     )
 }
 
-/// What /proc/PID/status says of a process.
+/// The value at a key of /proc/PID/status.
 fn status(id: u32, key: &str) -> Result<String> {
     let status = fs::read_to_string(format!("/proc/{id}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
     Ok(line.with_context(|| format!("no {key}"))?.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
-/// Without this the other tests would show nothing.
+/// The outsider has the ids and namespaces that it should, and cannot read root's files: the other tests rely on it.
 fn no_privilege() -> Result<()> {
     for (spaces, own_user, own_net) in [
         (Spaces::None, false, false),
@@ -50,7 +50,7 @@ fn no_privilege() -> Result<()> {
             let different = of(&id.to_string())? != of("self")?;
             ensure!(different == own, "{spaces:?}: {namespace} namespace of its own: {different}");
         }
-        // Its capabilities are those of its own user namespace: root's files stay root's.
+        // Its capabilities hold in its own user namespace only: it cannot read root's files.
         let folder = tempfile::tempdir()?;
         let secret = folder.path().join("secret");
         fs::write(&secret, "x")?;
@@ -61,8 +61,8 @@ fn no_privilege() -> Result<()> {
     Ok(())
 }
 
-/// It can neither end nor debug a tracer, nor get at its memory or descriptors, through which it would
-/// have the tables.
+/// An outsider can neither signal nor trace a tracer, nor read its memory or descriptors, through which it would have the BPF
+/// maps.
 fn process() -> Result<()> {
     let watch = Watch::start("auto", &[])?;
     let id = watch.id();

@@ -1,4 +1,4 @@
-//! Where rules are pinned, and what agents say of themselves: only root's own is used.
+//! `abuse::pins`: the folders of pins and of agents' state files are used only if they belong to root.
 
 use std::{
     fs::{self, Permissions},
@@ -31,7 +31,8 @@ pub(super) fn cases() -> Vec<Case> {
     )
 }
 
-/// In a bpffs in which everybody can make folders it is there first, with a link below it to a folder of root's.
+/// In a bpffs where everybody can make folders, an outsider makes the folder of the rules first, with a link in it to a folder
+/// of root's: `tracer spread` must refuse to use it, and must not delete through the link.
 fn folder_of_an_outsider() -> Result<()> {
     let host = Host::new()?;
     let _open = SecondBpffs::mount("1777")?;
@@ -60,7 +61,7 @@ fn folder_of_an_outsider() -> Result<()> {
     Ok(())
 }
 
-/// What an agent says is believed only if root wrote it; and its numbers are looked at.
+/// `tracer status` reads a state file only if it belongs to root and only root can write to it, and checks its contents.
 fn state_of_an_outsider() -> Result<()> {
     let host = Host::new()?;
     host.spread(&["10.1.0.11"], &["--on-exit", "keep"])?.stop()?;
@@ -90,7 +91,7 @@ fn state_of_an_outsider() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// An umask of 0 opens no folder to others.
+/// With umask 0, the folders of pins and state still are writable by root only.
 fn umask() -> Result<()> {
     let host = Host::new()?;
     let cgroup = host.cgroup.path().to_string_lossy();

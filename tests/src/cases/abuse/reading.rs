@@ -1,4 +1,4 @@
-//! What an outsider can read of a tracer: nothing that it wrote, pinned or loaded.
+//! `abuse::reading`: an outsider can read nothing that a tracer wrote, pinned or loaded.
 
 use std::{
     fs::{self, Permissions},
@@ -34,14 +34,14 @@ pub(super) fn cases() -> Vec<Case> {
     )
 }
 
-/// A folder that everybody may enter, and with `mode` perhaps write to.
+/// A new folder with this mode, which others may enter.
 fn open_folder(mode: u32) -> Result<tempfile::TempDir> {
     let folder = tempfile::tempdir()?;
     fs::set_permissions(folder.path(), Permissions::from_mode(mode))?;
     Ok(folder)
 }
 
-/// Plain and compressed, rotated too.
+/// Recordings, plain, compressed and rotated, are for root only.
 fn recordings() -> Result<()> {
     let folder = open_folder(0o755)?;
     let mut outsider = Outsider::spawn()?;
@@ -57,7 +57,7 @@ fn recordings() -> Result<()> {
         let errno = outsider.refused(&format!("write {path} x"))?;
         ensure!(errno == Errno::ACCESS, "{path}: {errno:?}");
     }
-    // What is rotated away keeps its mode; the file that follows has it too.
+    // After a rotation, the old and the new file must have that mode, too.
     let record = Record::start_at("auto", &folder.path().join("r.jsonl"), &["--rotate", "64K"])?;
     let netns = NetNs::new()?;
     let mut caller = netns.run(Outsider::spawn)?;
@@ -73,14 +73,15 @@ fn recordings() -> Result<()> {
     Ok(())
 }
 
-/// In a folder like /tmp the outsider makes the file first, or a FIFO: it would own what is written.
+/// In a folder like /tmp, the output file exists already, made by an outsider as a file or a FIFO, or as a hard link to another
+/// file: `record` must refuse it and write nothing.
 fn planted() -> Result<()> {
     let folder = open_folder(0o1777)?;
     let mut outsider = Outsider::spawn_with(Spaces::None)?;
     for operation in ["file", "fifo", "hard link"] {
         let path = folder.path().join(operation);
         if operation == "hard link" {
-            // Where fs.protected_hardlinks is 0, anybody can make one of root's files.
+            // With fs.protected_hardlinks=0, everybody can make a hard link to root's files.
             let other = folder.path().join("other");
             fs::write(&other, "")?;
             fs::hard_link(&other, &path)?;
@@ -92,7 +93,7 @@ fn planted() -> Result<()> {
             crate::harness::tracer::command(&["record", "--duration", "1", "--output", path])?;
         let ended = run(&mut command, START_LIMIT)?;
         ensure!(ended.code() == 1, "{operation}: exit code {}: {}", ended.code(), ended.stderr);
-        // Ours is the message where the kernel does not refuse it first (fs.protected_regular).
+        // "denied" is the kernel's error with fs.protected_regular, the others are tracer's.
         let words = ["put it there", "another name", "denied"];
         let words = words.iter().any(|words| ended.stderr.contains(words));
         ensure!(words, "{operation}: {}", ended.stderr);
@@ -101,7 +102,7 @@ fn planted() -> Result<()> {
     Ok(())
 }
 
-/// Every file below a folder.
+/// Adds every file below a folder to `found`.
 fn files(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let path = entry?.path();
@@ -114,7 +115,7 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// Pins, state and the loaded objects of a rule that goes on by itself.
+/// The pins, the state file and the BPF objects of a detached rule are for root only.
 fn rules() -> Result<()> {
     let netns = NetNs::new()?;
     netns.ip("addr add 10.9.0.1/32 dev lo")?;
@@ -131,7 +132,7 @@ fn rules() -> Result<()> {
     files(Path::new(STATE), &mut found)?;
     ensure!(before > 0, "nothing is pinned");
     ensure!(found.len() > before, "there is no state");
-    // Whoever may use bpf(2) without privileges (kernel.unprivileged_bpf_disabled=0) is stopped by these modes alone.
+    // With kernel.unprivileged_bpf_disabled=0, these modes alone keep other users from opening the pins.
     for path in found.iter().map(PathBuf::as_path).chain([Path::new(PINS), Path::new(STATE)]) {
         let mode = fs::symlink_metadata(path)?.permissions().mode() & 0o7777;
         ensure!(mode.trailing_zeros() >= 6, "{} has mode {mode:o}", path.display());
@@ -152,7 +153,7 @@ fn rules() -> Result<()> {
         for path in &pins {
             refused(format!("bpf-pin {}", path.display()), no_access)?;
         }
-        // The kernel's own rule, which the promise builds on.
+        // The kernel itself refuses these without privileges: the promise relies on it.
         for command in [11, 12, 31] {
             refused(format!("bpf-next {command}"), &[Errno::PERM])?;
         }

@@ -1,5 +1,5 @@
-//! What a recording costs whoever looks at it: memory and time have bounds, whatever is in it, and what does not
-//! fit is said.
+//! `abuse::recordings`: reading a recording takes a bounded amount of memory and time, whatever is in it, and the output says
+//! so when a limit was reached.
 
 mod files;
 
@@ -22,14 +22,14 @@ use crate::{
     },
 };
 
-/// The most memory that a look at any recording may take, KiB.
+/// The most memory that `report` and `replay` may take, KiB.
 const MEMORY_KIB: u64 = 256 << 10;
-/// The most where nothing of it has to be kept, KiB: two or three times of what is taken.
+/// The most memory for a recording of which nothing has to be kept, KiB: two or three times what they take now.
 const LITTLE_KIB: u64 = 32 << 10;
-/// The longest that a look at one of these may take.
+/// The longest that `report` or `replay` may take.
 const LIMIT: Duration = Duration::from_mins(1);
 
-/// A recording of some kind, in this folder: its files.
+/// Makes a recording in this folder, and returns its files.
 type Make = fn(&Path) -> Result<Vec<String>>;
 
 const KINDS: &[(&str, Make, Words, u64)] = &[
@@ -49,15 +49,16 @@ const KINDS: &[(&str, Make, Words, u64)] = &[
     ("the_same_file_again", files::same_again, Words::AsTheFirst, LITTLE_KIB),
 ];
 
-/// What has to be said of it.
+/// What `report` and `replay` must print.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Words {
+    /// Nothing in particular.
     AsItIs,
-    /// On stderr and in the report: a limit was reached.
+    /// That a limit was reached: on stderr, and in the report.
     Limit,
-    /// It is not read, with the reason.
+    /// An error with the reason why the recording is not read.
     Refused,
-    /// The report is that of the first file alone.
+    /// The same report as for the first file alone.
     AsTheFirst,
 }
 
@@ -75,7 +76,7 @@ pub(super) fn cases() -> Vec<Case> {
     KINDS.iter().map(case).chain(SPREAD_FROM.iter().map(spread)).collect()
 }
 
-/// What `spread --dry-run --from` makes of some of them: exit code, and what it says on stderr.
+/// `spread --dry-run --from` on some of these recordings: its exit code, and a text on stderr.
 const SPREAD_FROM: &[(&str, Make, i32, &str)] = &[
     ("a_sparse_file", files::sparse, 1, "line 3: not a line of"),
     ("long_lines", files::long_lines, 1, "line 2: not a line of"),
@@ -84,7 +85,7 @@ const SPREAD_FROM: &[(&str, Make, i32, &str)] = &[
     ("a_huge_window", files::huge_window, 1, "too much memory"),
 ];
 
-/// The same bounds.
+/// Runs `spread --dry-run --from` within the same limits of memory and time.
 fn spread_from(make: Make, code: i32, says: &str) -> Result<()> {
     let folder = TempDir::new()?;
     let files = make(folder.path())?;
@@ -96,7 +97,7 @@ fn spread_from(make: Make, code: i32, says: &str) -> Result<()> {
     Ok(())
 }
 
-/// `report` and `replay`: within the memory, in time, with the words.
+/// Runs `report` and `replay` within the limits of memory and time, and checks what they print.
 fn cheap(make: Make, words: Words, most_kib: u64) -> Result<()> {
     let folder = TempDir::new()?;
     let files = make(folder.path())?;
@@ -138,14 +139,14 @@ fn cheap(make: Make, words: Words, most_kib: u64) -> Result<()> {
     Ok(())
 }
 
-/// How a run ended.
+/// The result of a run.
 struct Ended {
     code: Option<i32>,
     stdout: String,
     stderr: String,
 }
 
-/// Runs the program, and fails where it takes too much memory or time.
+/// Runs the program, and fails if it takes too much memory or time.
 fn look(arguments: &[&str], most_kib: u64) -> Result<Ended> {
     let mut command = command(arguments)?;
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -155,7 +156,7 @@ fn look(arguments: &[&str], most_kib: u64) -> Result<Ended> {
     let begun = Instant::now();
     let mut most = 0;
     let status = loop {
-        // Gone with the process.
+        // Once the process has ended, /proc does not have it any more.
         most = peak_kib(process.id()).unwrap_or(0).max(most);
         ensure!(most <= most_kib, "{:?} took {most} KiB", arguments.first());
         if let Ok(status) = process.wait(Duration::from_millis(5)) {

@@ -1,4 +1,4 @@
-//! `abuse::shares`: a user who fills the tables takes room from nobody but himself.
+//! `abuse::shares`: a user who fills the tables takes no room from other users.
 
 use std::{
     net::SocketAddr,
@@ -45,9 +45,9 @@ fn lost(recording: &Recording, reason: &str) -> Result<u64> {
     Ok(losses.iter().find(|(name, _)| name == reason).map_or(0, |(_, count)| *count))
 }
 
-/// 66,000 refused connects in the victim's namespace, then more of them while it runs out of ports 20 times, each time
-/// towards another destination: each time its row and its events are there. The flood has as many events as its
-/// rate allows, and the rest is counted as `events_limited`.
+/// An outsider makes 66,000 refused connects in the victim's namespace, and more of them while the victim runs out of ports 20
+/// times, each time towards another destination: all of the victim's rows and events must be there. The flood has as many
+/// events as its limit of rate allows; the rest is counted as `events_limited`.
 fn refused() -> Result<()> {
     const ROUNDS: u16 = 20;
     const FAILURES: usize = 20;
@@ -66,7 +66,7 @@ fn refused() -> Result<()> {
     stage.netns.run(|| -> Result<()> {
         for server in &servers {
             expect_error(Sock::tcp(own)?.connect(own), Errno::CONNREFUSED)?;
-            // All of the flood's ports are free again: these are all that there are.
+            // All ports of the range: those of the flood are towards other destinations.
             let all = server.pairs(PORTS)?;
             for _ in 0..FAILURES {
                 let one_too_many = Sock::tcp(server.address)?;
@@ -103,18 +103,18 @@ fn refused() -> Result<()> {
     }
     let owns = failed.iter().filter(|it| it["network.peer.address"] == "127.200.0.1").count();
     ensure!(owns == usize::from(ROUNDS), "the victim's own {ROUNDS} refused have {owns} events");
-    let told = (failed.len() - usize::from(ROUNDS) * (FAILURES + 1)) as u64;
-    ensure!(told < 8_000, "{told} events of {} refused connects were told", flood + more);
+    let recorded = (failed.len() - usize::from(ROUNDS) * (FAILURES + 1)) as u64;
+    ensure!(recorded < 8_000, "{recorded} of {} refused connects have events", flood + more);
     let left_out = lost(&recording, "events_limited")?;
     ensure!(
-        told + left_out == flood + more,
-        "{told} told, {left_out} left out of {}",
+        recorded + left_out == flood + more,
+        "{recorded} recorded, {left_out} left out of {}",
         flood + more
     );
     Ok(())
 }
 
-/// A flood of connections that stay open.
+/// An outsider holds more connections than CONNS has entries: the victim's 50 connections must all be counted.
 fn connections() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
@@ -144,7 +144,7 @@ fn connections() -> Result<()> {
     watch.stop()
 }
 
-/// A flood of bound ports, in a namespace of the outsider's own.
+/// An outsider binds more ports, in its own namespace, than the table has entries: the victim's capacity must be right.
 fn bound() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40999")?;
@@ -161,7 +161,7 @@ fn bound() -> Result<()> {
         });
         Ok((bound.collect::<Result<Vec<_>>>()?, server.pair()?))
     })?;
-    // It is not known from the first reading on.
+    // The first readings may not have it yet.
     let mut capacity = None;
     let reading = wait_for("the victim's capacity", Duration::from_secs(10), || {
         let reading = watch.after(SystemTime::now(), Duration::from_secs(5))?;
@@ -174,7 +174,7 @@ fn bound() -> Result<()> {
     watch.stop()
 }
 
-/// One port that an outsider binds at many addresses is one port: others are spread as before.
+/// An outsider binds one port at many addresses: it counts as one port, and connections are spread as before.
 fn one_port() -> Result<()> {
     const ADDRESSES: u64 = PORTS * 3;
     spread_after_each(|outsider, round| {
@@ -185,7 +185,7 @@ fn one_port() -> Result<()> {
     })
 }
 
-/// All ports that an outsider binds and gives back at once are room as before.
+/// An outsider binds all ports, each for a moment: afterwards, connections are spread as before.
 fn momentary() -> Result<()> {
     spread_after_each(|outsider, _| {
         let bound = outsider.run(&format!("bind-and-close 127.1.0.1:40000 {PORTS}"))?[0];
@@ -194,14 +194,14 @@ fn momentary() -> Result<()> {
     })
 }
 
-/// Everything is spread right after each round of an outsider's.
+/// Runs `act` four times; right after each time, 20 connections must all be spread.
 fn spread_after_each(mut act: impl FnMut(&mut Outsider, u16) -> Result<()>) -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
     let spread = host.spread(&POOL[..1], &[])?;
     let mut outsider = host.stage.netns.run(Outsider::spawn)?;
     let mut held = Vec::new();
-    // Between two looks of the agent, at least once.
+    // Several rounds, so that at least one is between two health checks of the agent.
     for round in 0..4 {
         act(&mut outsider, round)?;
         for turn in 0..20 {
@@ -221,8 +221,8 @@ fn spread_after_each(mut act: impl FnMut(&mut Outsider, u16) -> Result<()>) -> R
     host.rule.check_nothing_left()
 }
 
-/// Ports that were bound and given back at more addresses than the spreader could once count: with `--rebind`, no
-/// bind() is sent to an address of the pool at which no port is left.
+/// An outsider binds a port for a moment at each of 4,200 addresses: with `--rebind`, no bind() may be moved to an address of
+/// the pool that has no port left.
 fn full_address() -> Result<()> {
     let host = Host::new()?;
     let spread = host.spread(&POOL[..2], &["--rebind"])?;
@@ -244,7 +244,8 @@ fn full_address() -> Result<()> {
     let mut held = Vec::new();
     for turn in 0..50 {
         let sock = host.app.tcp(chosen)?;
-        sock.bind(chosen).with_context(|| format!("bind {turn}, which succeeds without us"))?;
+        sock.bind(chosen)
+            .with_context(|| format!("bind {turn}, which succeeds with spreading off"))?;
         let from = source(&sock)?.to_string();
         ensure!(from == POOL[0], "bind {turn} is at {from}, not at {}", POOL[0]);
         held.push(sock);

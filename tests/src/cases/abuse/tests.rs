@@ -1,4 +1,4 @@
-//! SECURITY.md names the test of each promise: they all exist.
+//! Checks that every test that SECURITY.md names exists.
 
 use std::{fs, path::Path};
 
@@ -7,7 +7,7 @@ use crate::{
     harness::probe::Place,
 };
 
-/// What stands between backquotes.
+/// The texts between backquotes.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }

@@ -1,4 +1,4 @@
-//! Ports that bind() and listen() take, and how long connect() looks for one.
+//! Events of ports that bind() and listen() take, and the time that a port search of connect() takes.
 
 use anyhow::{Context, Result, ensure};
 use rustix::io::Errno;
@@ -18,8 +18,8 @@ use crate::{
     workloads::failure::expect_error,
 };
 
-/// Any port of an address, a port that the application names, and the one that a bare listen() gets:
-/// each is told when it is taken, with who did it, and when it is given back.
+/// A port from bind(address, 0), a port that bind() names, and one from listen() alone: each has an event when it is taken, with
+/// the process, and one when it is released.
 pub(super) fn bound_ports(backend: &str) -> Result<()> {
     let stage = Stage::new(&[])?;
     let record = Record::start(backend, &["--events", "allocated,released"])?;
@@ -41,7 +41,7 @@ pub(super) fn bound_ports(backend: &str) -> Result<()> {
     let cases = [
         (bound, "bind", CLIENT),
         (named, "bind", CLIENT),
-        // The address is what the kernel itself shows for it.
+        // listen() alone binds to any address.
         (listening, "listen", "0.0.0.0"),
     ];
     for (port, by, address) in cases {
@@ -56,8 +56,8 @@ pub(super) fn bound_ports(backend: &str) -> Result<()> {
             is(event, "network.type", "ipv4")?;
             is(event, "thread.name", "evt-binder")?;
             is_number(event, "process.pid", u64::from(std::process::id()))?;
-            ensure!(event.get("network.peer.address").is_none(), "a peer was made up: {event}");
-            // listen() alone gives a socket no cookie, and what stands for it is the kernel's own.
+            ensure!(event.get("network.peer.address").is_none(), "it has a peer: {event}");
+            // listen() alone gives a socket no cookie; the ledger's key for it is no cookie, and must not be shown as one.
             let cookie = event.get("socket.cookie");
             ensure!(cookie.is_some() == (by == "bind"), "socket.cookie is {cookie:?}");
         }
@@ -68,11 +68,11 @@ pub(super) fn bound_ports(backend: &str) -> Result<()> {
     Ok(())
 }
 
-/// What holds a port that bind() wants, and who: a listener, a bound socket and a connection of another process, and what is
-/// left of a connection that nobody has open.
+/// A bind() that fails has what holds the port, and which process: a listener, a bound socket, a connection of another process,
+/// and a time-wait socket, which belongs to no process.
 pub(super) fn port_holders(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
-    // Before Linux 6.8, of ports that are only bound only those are known that were bound since.
+    // Started first: before Linux 6.8, the tracer knows only those bound, idle sockets that were bound after its start.
     let record = Record::start(backend, &["--events", "failed"])?;
     let server = stage.server("10.1.0.1:7000")?;
     let helper = stage.netns.run(|| -> Result<_> {
@@ -101,13 +101,13 @@ pub(super) fn port_holders(backend: &str) -> Result<()> {
     for (address, ..) in cases {
         let failures = || -> Result<Vec<Value>> {
             let text = std::fs::read_to_string(record.file())?;
-            // The last line may be on its way.
+            // The last line may be incomplete.
             let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
             let port = |line: &Value| line["network.local.port"].as_u64();
             let is_it = |line: &Value| port(line) == Some(address.port().into());
             Ok(lines.filter(is_it).collect())
         };
-        // Not more than one look in 100 ms or so: those of the host before us may have been the last.
+        // Repeated, because tracer looks for holders at a bounded rate, which other failures on the host may use up.
         eventually("an event with a holder", || {
             let bind = || expect_error(Sock::tcp(address)?.bind(address), Errno::ADDRINUSE);
             stage.netns.run(bind).with_context(|| address.to_string())?;
@@ -136,7 +136,7 @@ pub(super) fn port_holders(backend: &str) -> Result<()> {
     Ok(())
 }
 
-/// connect() says how long it looked for a port, unless bind() had chosen it before.
+/// The event of a port has how long connect() searched for it, unless bind() had chosen it.
 pub(super) fn time_of_a_port_search(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
@@ -156,10 +156,10 @@ pub(super) fn time_of_a_port_search(backend: &str) -> Result<()> {
     let took = number(event, "search.duration_ns")?;
     ensure!((1..1_000_000_000).contains(&took), "the search took {took} ns");
     let events = of_port(&recording, netns, bound);
-    // Once when bind() took the port, once when connect() took it to a destination.
+    // One when bind() took the port, one when connect() used it for a destination.
     ensure!(events.len() == 2, "{} events of a bound port: {events:?}", events.len());
     for event in events {
-        ensure!(event.get("search.duration_ns").is_none(), "a search was made up: {event}");
+        ensure!(event.get("search.duration_ns").is_none(), "it has a search: {event}");
         is(event, "port.by", "bind")?;
     }
     Ok(())

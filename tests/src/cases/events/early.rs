@@ -1,4 +1,4 @@
-//! Failures before the port search, of calls that connect without being connect().
+//! Failures before the port search, of system calls other than connect() that connect.
 
 use std::net::SocketAddr;
 
@@ -25,23 +25,23 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
 }
 
 fn fast_open(backend: &str) -> Result<()> {
-    told_or_named(backend, "MSG_FASTOPEN", |sock, peer| {
+    recorded_or_degraded(backend, "MSG_FASTOPEN", |sock, peer| {
         expect_error(sock.send_fast_open(b"hello", peer), Errno::NETUNREACH)
     })
 }
 
 fn io_uring(backend: &str) -> Result<()> {
-    told_or_named(backend, "io_uring", |sock, peer| {
+    recorded_or_degraded(backend, "io_uring", |sock, peer| {
         let result = submit_connect(sock, peer)?;
         ensure!(result == -libc::ENETUNREACH, "not unreachable, but {result}");
         Ok(())
     })
 }
 
-/// Each failure has its event, or `degraded` names what is not seen.
-fn told_or_named(
+/// Each failure has an event; with the tracepoint backend, which does not see them, `degraded` names them.
+fn recorded_or_degraded(
     backend: &str,
-    named: &str,
+    call: &str,
     connect: impl Fn(&Sock, SocketAddr) -> Result<()> + Sync,
 ) -> Result<()> {
     let stage = Stage::new(&[])?;
@@ -55,10 +55,10 @@ fn told_or_named(
     let degraded = recording.start()?["degraded"].to_string();
     let events = recording.events("connect.failed", stage.netns.inum());
     if backend == "tracepoint" {
-        ensure!(degraded.contains(named), "{named} is not in {degraded}");
+        ensure!(degraded.contains(call), "{call} is not in {degraded}");
         return Ok(());
     }
-    ensure!(!degraded.contains(named), "named all the same: {degraded}");
+    ensure!(!degraded.contains(call), "{call} is in {degraded}");
     ensure!(events.len() == CALLS, "{} events of {CALLS} calls: {events:?}", events.len());
     for event in events {
         is(event, "cause", "unreachable")?;

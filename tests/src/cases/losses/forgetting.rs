@@ -1,4 +1,4 @@
-//! Tuples are forgotten, opened and released at the same time, from several CPUs.
+//! On several CPUs at the same time, tuples are removed from TUPLES while ports of them are opened and released.
 
 use std::{
     collections::BTreeMap,
@@ -22,21 +22,21 @@ const REMOVE_CONN: u32 = 2;
 const REMOVE_TUPLE: u32 = 5;
 const DOOM_TUPLE: u32 = 9;
 
-/// No network namespace has this inode number: nobody compares these ports with a kernel's.
+/// No network namespace has this inode number, so that tracer does not compare these ports with the kernel's sockets.
 const NETNS: u32 = 0xfff0_0000;
 const TUPLES: u16 = 64;
 
-/// What the threads do now. Nobody uses a tuple while they are doomed, so that they can be forgotten; then all use
-/// them at once.
+/// How the threads take turns. While the tuples are doomed (the first step of a removal) no opener uses them; then all openers
+/// use them while they are removed (the second step).
 #[derive(Debug, Default)]
 struct Turns {
-    /// How many tuples were forgotten, or are about to be: the openers use the newest one at the same time.
+    /// Number of removals so far, with the one that is about to begin: the openers use that tuple at the same time.
     tuple: AtomicU64,
-    /// Openers that have nothing open and wait for the next turn.
+    /// Openers that have no port open and wait for the next turn.
     idle: AtomicU64,
-    /// Openers that hold what they opened in this turn.
+    /// Openers that hold the ports that they opened in this turn.
     holding: AtomicU64,
-    /// Turns after which what was counted was looked at.
+    /// Number of turns whose counters were checked.
     checked: AtomicU64,
     stop: AtomicBool,
 }
@@ -46,9 +46,9 @@ impl Turns {
         self.stop.load(Ordering::SeqCst)
     }
 
-    /// Waits until this is so; false: the test is over.
-    fn wait(&self, is_so: impl Fn() -> bool) -> bool {
-        while !is_so() {
+    /// Waits until the condition is true; returns false if the test is over.
+    fn wait(&self, condition: impl Fn() -> bool) -> bool {
+        while !condition() {
             if self.is_over() {
                 return false;
             }
@@ -63,22 +63,22 @@ fn command(op: u32, cookie: u64, port: u16, tuple: u16) -> [u64; 12] {
     words[0] = u64::from(op);
     words[1] = cookie;
     words[2] = u64::from(port);
-    // Two addresses, the namespace, the destination port.
+    // The addresses, then the namespace with the destination port.
     (words[3], words[5]) = (1, 2);
     words[7] = u64::from(NETNS) | u64::from(tuple) << 32;
-    // Tuples that were idle until now may go.
+    // Tuples that were idle at any time before now may be removed.
     words[11] = u64::MAX;
     words
 }
 
-/// Ports that were opened, and those for which the tuple was being removed at every look.
+/// Ports that were opened, and ports that were refused because their tuple was being removed at each try.
 #[derive(Clone, Copy, Debug, Default)]
 struct Opened {
     ports: u64,
     refused: u64,
 }
 
-/// An opener: opens a port of each tuple in each turn, and releases them after the look at the counts.
+/// An opener: in each turn, opens a port of each tuple, and releases them after the counters were checked.
 fn open_and_release(program: &Program, by: u64, turns: &Turns) -> Result<Opened> {
     let mut opened = Opened::default();
     let mut held = Vec::new();
@@ -109,8 +109,8 @@ fn open_and_release(program: &Program, by: u64, turns: &Turns) -> Result<Opened>
     Ok(opened)
 }
 
-/// Dooms every tuple, waits until every hook that ran then has ended, and forgets each while the openers use
-/// it; looks at the counts then. Returns how many it forgot.
+/// In each turn, dooms every tuple, waits until every hook that ran then has ended, removes each tuple while the openers use it,
+/// and checks the counters. Returns how many tuples it removed.
 fn forget(program: &Program, process: u32, openers: u64, turns: &Turns) -> Result<u64> {
     let (mut count, mut random) = (0, 1_u64);
     let counts = Counts::of(process)?;
@@ -122,7 +122,7 @@ fn forget(program: &Program, process: u32, openers: u64, turns: &Turns) -> Resul
         turns.idle.store(0, Ordering::SeqCst);
         for tuple in 1..=TUPLES {
             turns.tuple.fetch_add(1, Ordering::SeqCst);
-            // From before an opener is in the kernel until after it has counted its port; short times more often.
+            // A random delay, mostly short, between none and longer than an opener's call takes.
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             for _ in 0..random >> (53 + (random >> 40) % 11) {
                 std::hint::spin_loop();
@@ -139,7 +139,7 @@ fn forget(program: &Program, process: u32, openers: u64, turns: &Turns) -> Resul
     Ok(count)
 }
 
-/// Both tables of the tracer.
+/// The tables TUPLES and CONNS of the tracer.
 struct Counts {
     tuples: Map,
     conns: Map,
@@ -150,7 +150,7 @@ impl Counts {
         Ok(Self { tuples: Map::of(process, "TUPLES")?, conns: Map::of(process, "CONNS")? })
     }
 
-    /// What the tuples have (ports in use, and `held`) must be what the entries of CONNS come to.
+    /// The counters of each tuple (ports in use, and `held`) must be the sums of its entries in CONNS.
     fn check(&self) -> Result<()> {
         let number = |value: &[u8], at: usize| -> Result<u64> {
             Ok(u64::from_ne_bytes(value[at..at + 8].try_into()?))
@@ -184,7 +184,8 @@ fn place(key: &[u8]) -> Result<(u32, u16)> {
     Ok((netns, u16::from_ne_bytes(key[36..38].try_into()?)))
 }
 
-/// For `TRACER_TEST_FORGET_SECONDS` (3), which the soak test makes a minute: no count is lost, and none becomes another tuple's.
+/// Runs for `TRACER_TEST_FORGET_SECONDS` (by default 3, in the soak test 60): no count is lost, and none is added to another
+/// tuple.
 #[expect(clippy::print_stdout, reason = "how much was tried is a result")]
 pub(super) fn race(backend: &str) -> Result<()> {
     let seconds = env::var("TRACER_TEST_FORGET_SECONDS").ok().and_then(|it| it.parse().ok());
@@ -214,12 +215,12 @@ pub(super) fn race(backend: &str) -> Result<()> {
         let forgotten = forgetter.join().unwrap_or_else(|it| std::panic::resume_unwind(it))?;
         Ok((opened, forgotten))
     })?;
-    // What was open when time was up is held still.
+    // The ports that were open at the end are still in the ledger.
     Counts::of(watch.id())?.check()?;
     println!("{opened:?}, tuples forgotten {forgotten} times");
     let used = opened.ports;
     ensure!(forgotten > 64 && forgotten < used, "{forgotten} of {used} were forgotten");
-    // An interrupt came while a tuple was being removed.
+    // A port is refused only if an interrupt delays the removal of its tuple, which is rare.
     ensure!(opened.refused * 100 < used, "{opened:?}");
     let reading = watch.after(SystemTime::now(), Duration::from_secs(10))?;
     reading.assert_no_drift()?;

@@ -1,4 +1,4 @@
-//! A table of the kernel side is full.
+//! Tests in which a table of the kernel side is full.
 
 use std::{
     collections::BTreeSet,
@@ -30,10 +30,10 @@ use crate::{
     workloads::failure::expect_error,
 };
 
-/// A recording of totals with a small table: begins before, and ends after, what the test does.
+/// A recording of totals by a tracer with one small table; it runs for as long as the test makes calls.
 struct Small {
     record: Record,
-    /// connect() calls of the rest of the host until then.
+    /// connect() calls of the rest of the host before it started.
     others: u64,
 }
 
@@ -44,8 +44,8 @@ impl Small {
         Ok(Self { record: Record::start(backend, &arguments)?, others })
     }
 
-    /// Waits for the totals to be told once more. What others can have lost meanwhile comes with
-    /// the recording: none, mostly, but the host is not ours alone.
+    /// Waits for another line of totals, and ends the recording. Returns it with the number of connect() calls that other
+    /// processes of the host made meanwhile, each of which can be a loss, too.
     fn stop(self) -> Result<(Recording, u64)> {
         thread::sleep(Duration::from_millis(1500));
         let recording = self.record.stop()?;
@@ -53,7 +53,7 @@ impl Small {
     }
 }
 
-/// connect() calls in the namespace of this process, since it is there (`Tcp: ActiveOpens`).
+/// Number of connect() calls in the network namespace of this process, since that was made (`Tcp: ActiveOpens`).
 fn others_connects() -> Result<u64> {
     let text = fs::read_to_string("/proc/net/snmp")?;
     let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
@@ -63,8 +63,8 @@ fn others_connects() -> Result<u64> {
     Ok(value.parse()?)
 }
 
-/// What is counted and what is lost add up to `all`, exactly, but for calls of which the kernel did not tell: of the
-/// host's other connections each can have lost one more.
+/// Checks that `counted` and `lost` add up to `all`, exactly, apart from calls whose hook the kernel skipped. Each of the
+/// `others`, the host's other connections, can be one more loss.
 fn adds_up(recording: &Recording, counted: u64, lost: u64, all: u64, others: u64) -> Result<()> {
     let unseen = unseen(recording, all)?;
     let right = (all - unseen..=all + others).contains(&(counted + lost));
@@ -76,12 +76,12 @@ fn adds_up(recording: &Recording, counted: u64, lost: u64, all: u64, others: u64
     Ok(())
 }
 
-/// How many of so many calls the tracer may not have been told of.
+/// How many of these calls the tracer may not have seen: see [`probe::unseen`].
 fn unseen(recording: &Recording, calls: u64) -> Result<u64> {
     Ok(probe::unseen(lost(recording, "hook_missed")?, calls).min(calls))
 }
 
-/// What found no room in a table, or not in its owner's share of it.
+/// The losses of a table: entries for which it had no room, or their owner's share of it had none.
 fn lost_in(recording: &Recording, table: &str) -> Result<u64> {
     Ok(lost(recording, &format!("{table}_full"))? + lost(recording, &format!("{table}_share"))?)
 }
@@ -120,7 +120,7 @@ pub(super) fn tuples_full(backend: &str) -> Result<()> {
     adds_up(&recording, counted, lost_in(&recording, "tuples")?, 100, others)
 }
 
-/// A failure is told, and counted by cause, also where no row can be had for it.
+/// A failure has an event with its cause even if the table of tuples has no room for its row.
 pub(super) fn failures_without_a_row(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40003")?;
@@ -143,30 +143,32 @@ pub(super) fn failures_without_a_row(backend: &str) -> Result<()> {
     recording.assert_balanced()?;
     let failed = recording.events("connect.failed", stage.netns.inum());
     let of = |cause: &str| failed.iter().filter(|event| event["cause"] == cause).count() as u64;
-    let told = (of("refused"), of("ports_exhausted"));
+    let (refused, exhausted) = (of("refused"), of("ports_exhausted"));
     let unseen = unseen(&recording, 120)?;
-    let all = (100 - unseen.min(100)..=100).contains(&told.0)
-        && (20 - unseen.min(20)..=20).contains(&told.1);
+    let all = (100 - unseen.min(100)..=100).contains(&refused)
+        && (20 - unseen.min(20)..=20).contains(&exhausted);
     ensure!(
         all,
-        "{told:?} of 100 refused and 20 exhausted were told, {unseen} may not have been seen"
+        "{refused} of 100 refused and {exhausted} of 20 exhausted have events, {unseen} may not have been seen"
     );
     let rowless = failed.iter().filter(|event| event["cause"] == "ports_exhausted");
     let rowless = rowless.filter(|event| event.get("ports.in_use").is_none()).count() as u64;
-    let counted = told.1 - rowless;
-    ensure!(counted == 0, "{counted} of {} tell ports that nobody counted", told.1);
-    // One owner's share is 8/9: 100 - 57 refused, a port and a failure each; 4 ports and 20 failures more.
+    let counted = exhausted - rowless;
+    ensure!(counted == 0, "{counted} of {exhausted} have ports.in_use, which nothing counted");
+    // One owner's share is 8/9 of 64 entries: 57. Lost are a port and a failure for each of 100 - 57 refused calls, and the 4
+    // ports and 20 failures of the last tuple.
     let lost = lost_in(&recording, "tuples")?;
     let others = others_connects()?.saturating_sub(others);
     let right = (110 - unseen..=110 + 2 * others + 2 * 64).contains(&lost);
     ensure!(
         right,
-        "{lost} lost for want of a row, of 110 ({others} of others, {unseen} may not have been seen)"
+        "{lost} lost because there was no row, not 110 ({others} of others, {unseen} may not have been seen)"
     );
     Ok(())
 }
 
-/// As that, of calls that do not wait: the refusal comes when connect() has all but returned, and who called is known.
+/// As [`failures_without_a_row`], of non-blocking calls: the RST comes just before connect() returns, and the event must still
+/// have the process and the duration.
 pub(super) fn refused_and_not_waited_for(backend: &str) -> Result<()> {
     const CALLS: u8 = 100;
     let stage = Stage::new(&[])?;
@@ -185,23 +187,24 @@ pub(super) fn refused_and_not_waited_for(backend: &str) -> Result<()> {
     let recording = record.stop()?;
     recording.assert_balanced()?;
     let failed = recording.events("connect.failed", stage.netns.inum());
-    let of_us = |event: &serde_json::Value| {
+    let complete = |event: &serde_json::Value| {
         event["cause"] == "refused"
             && event["process.pid"] == std::process::id()
             && event.get("connect.duration_ns").is_some()
     };
-    let told = failed.iter().copied().filter(|event| of_us(event)).count() as u64;
+    let count = failed.iter().copied().filter(|event| complete(event)).count() as u64;
     let unseen = unseen(&recording, CALLS.into())?;
     ensure!(
-        told + unseen >= CALLS.into(),
-        "of {CALLS} refused {told} tell who called for how long, {unseen} may not have been seen: {:?}",
+        count + unseen >= CALLS.into(),
+        "of {CALLS} refused calls {count} have process and duration, {unseen} may not have been seen: {:?}",
         failed.last()
     );
     ensure!(lost_in(&recording, "tuples")? > 0, "all found room");
     Ok(())
 }
 
-/// A namespace of which nothing is in the full table: once idle tuples are forgotten, its ports are found.
+/// The table is full, and has no row of a namespace with connections: once idle tuples are removed, the comparison with the
+/// kernel adds its ports.
 pub(super) fn found_when_there_is_room(backend: &str) -> Result<()> {
     const PORTS: usize = 40;
     let stage = Stage::new(&[])?;
@@ -231,7 +234,7 @@ pub(super) fn found_when_there_is_room(backend: &str) -> Result<()> {
     watch.stop()
 }
 
-/// The capacity is too large by what is not in the table.
+/// The capacity is too large by the bound ports that are not in the table.
 pub(super) fn binds_full(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40999")?;
@@ -252,7 +255,7 @@ pub(super) fn binds_full(backend: &str) -> Result<()> {
     adds_up(&recording, counted, lost_in(&recording, "binds")?, 100, 0)
 }
 
-/// Sockets end while older ones are being read at the start.
+/// While the tracer reads the older sockets at its start, more sockets end than there are tombstones.
 pub(super) fn tombstones_full(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
@@ -271,12 +274,12 @@ pub(super) fn tombstones_full(backend: &str) -> Result<()> {
         Ok(small?.stop()?.0)
     })?;
     let count = lost(&recording, "tombstones_full")?;
-    ensure!(count > 0, "none of many ends was one too many: {}", recording.totals()?);
+    ensure!(count > 0, "all ends found room: {}", recording.totals()?);
     Ok(())
 }
 
-/// Calls that are made at once have one place between them: a port whose connect() was forgotten is
-/// counted all the same.
+/// Several calls at the same time share a table of attempts with one entry: a port whose attempt found no room is counted all
+/// the same.
 pub(super) fn attempts_full(backend: &str) -> Result<()> {
     const THREADS: u64 = 4;
     const EACH: u64 = 500;
@@ -310,5 +313,5 @@ pub(super) fn attempts_full(backend: &str) -> Result<()> {
             return watch.stop();
         }
     }
-    anyhow::bail!("none of {opened} connect() calls lost its place")
+    anyhow::bail!("each of {opened} connect() calls found room for its attempt")
 }

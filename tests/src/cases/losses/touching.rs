@@ -1,4 +1,4 @@
-//! A bound port is noted and its entry removed at the same time, on two CPUs.
+//! On two CPUs at the same time, bind() notes a port in TOUCHED while the port's entry is removed.
 
 use std::{
     env,
@@ -19,12 +19,13 @@ const ADD_BOUND: u32 = 3;
 const REMOVE_BOUND: u32 = 4;
 const REMOVE_TOUCHED: u32 = 14;
 
-/// No network namespace has this inode number: nobody compares these ports with a kernel's.
+/// No network namespace has this inode number, so that tracer does not compare these ports with the kernel's sockets.
 const NETNS: u64 = 0xfff0_0001;
 const PORT: u64 = 4000;
 const KEY: u64 = NETNS << 16 | PORT;
 
-/// One CPU reads the entry, and both begin at once: one to note the port again, the other to remove what was read.
+/// How the two threads take turns: one reads the entry, then both act at once: one notes the port again, the other removes the
+/// entry that it read.
 #[derive(Debug, Default)]
 struct Turns {
     begun: AtomicU64,
@@ -33,7 +34,7 @@ struct Turns {
 }
 
 impl Turns {
-    /// Waits until the counter is so far; false: the test is over.
+    /// Waits until the counter has reached `turn`; returns false if the test is over.
     fn wait(&self, counter: &AtomicU64, turn: u64) -> bool {
         while counter.load(Ordering::SeqCst) < turn {
             if self.stop.load(Ordering::SeqCst) {
@@ -52,7 +53,7 @@ fn bound(op: u32, cookie: u64) -> [u64; 12] {
     words
 }
 
-/// Takes the port in each turn, and gives it back.
+/// In each turn, binds the port and releases it.
 fn note(program: &Program, turns: &Turns) -> Result<()> {
     for turn in 1.. {
         if !turns.wait(&turns.begun, turn) {
@@ -65,21 +66,22 @@ fn note(program: &Program, turns: &Turns) -> Result<()> {
     Ok(())
 }
 
-/// How often the entry was removed before the port was noted, and how often it stayed.
+/// How many times the entry was removed before the port was noted again, and how many times it stayed.
 #[derive(Clone, Copy, Debug, Default)]
 struct Removals {
     removed: u64,
     stayed: u64,
 }
 
-/// Removes the entry in each turn; it has to be there afterwards, as the port was noted in that turn.
+/// In each turn, tries to remove the entry that it read. Afterwards there must be an entry, because the port was noted in that
+/// turn.
 fn remove(program: &Program, touched: &Map, turns: &Turns) -> Result<Removals> {
     let (mut removals, mut random) = (Removals::default(), 1_u64);
     for turn in 1.. {
         let mut words = [0; 12];
         (words[0], words[1]) = (u64::from(REMOVE_TOUCHED), KEY);
         if let Some(entry) = touched.get(&KEY.to_ne_bytes())? {
-            // Its time; its uses, in the upper half of the word in which the owner is the lower one.
+            // The time of the entry, and how many times it was used: the upper half of a word whose lower half is the owner.
             words[11] = u64::from_ne_bytes(entry[..8].try_into()?);
             words[10] = u64::from_ne_bytes(entry[8..].try_into()?) & !u64::from(u32::MAX);
         }
@@ -99,7 +101,7 @@ fn remove(program: &Program, touched: &Map, turns: &Turns) -> Result<Removals> {
     Ok(removals)
 }
 
-/// For `TRACER_TEST_FORGET_SECONDS` (3): what was noted is there, and is counted once.
+/// Runs for `TRACER_TEST_FORGET_SECONDS` (by default 3): each port that was noted has an entry, and is counted once.
 #[expect(clippy::print_stdout, reason = "how much was tried is a result")]
 pub(super) fn race(backend: &str) -> Result<()> {
     let seconds = env::var("TRACER_TEST_FORGET_SECONDS").ok().and_then(|it| it.parse().ok());

@@ -1,10 +1,9 @@
-//! haproxy logs `Connect() failed for backend b: no free ports.` for each connect() that ended
-//! with EADDRNOTAVAIL (src/proto_tcp.c, tcp_connect_server()); with `retries 0` each request makes
-//! one connect().
+//! haproxy logs `Connect() failed for backend b: no free ports.` for each connect() that failed with EADDRNOTAVAIL
+//! (src/proto_tcp.c, tcp_connect_server()); with `retries 0` each request calls connect() once.
 //!
-//! It resets its connections to servers, so no TIME_WAIT fills the range: the upstream is slow, and
-//! more requests are under way than there are ports. Session lines of the same log count the same
-//! failures a second way, as 503 with termination state `SC`.
+//! haproxy resets its connections to servers, so the range is not filled by TIME_WAIT: the upstream is slow, and more requests
+//! are under way than there are ports. The log also has a line for each session; those that failed have status 503 and
+//! termination state `SC`, and their number must be the same.
 
 use std::{
     fs::{self, File},
@@ -20,7 +19,7 @@ use crate::harness::process::Process;
 
 pub(super) fn runs_out() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    // The first second's worth goes out at once: a page is 1.5 of them.
+    // The upstream sends 20,000 bytes at once and as many a second: a page of 30,000 bytes takes a while.
     let root = folder.path().to_str().context("path is not UTF-8")?;
     fs::write(folder.path().join("page"), vec![b'x'; 30_000])?;
     let scene = Scene::new(50, &format!("root {root}; limit_rate 20000;"))?;
@@ -55,6 +54,6 @@ pub(super) fn runs_out() -> Result<()> {
     let traced = scene.exhaustions(&recording, "haproxy")?;
     ensure!(logged > 0, "haproxy never ran out of ports");
     ensure!(traced == u64::try_from(logged)?, "haproxy logged {logged}, the tracer {traced}");
-    ensure!(sessions == logged, "{logged} failures, but {sessions} sessions ended by one");
+    ensure!(sessions == logged, "{logged} failures, but {sessions} sessions with 503 and SC");
     Ok(())
 }

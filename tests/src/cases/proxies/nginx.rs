@@ -1,9 +1,8 @@
 //! nginx logs one `[crit] ... connect() to ... failed (99: Cannot assign requested address)` line
 //! for each connect() that found no port (ngx_event_connect.c).
 //!
-//! Towards the upstream it speaks HTTP/1.1 without `Connection: close` and without a keepalive
-//! pool: the upstream leaves the connection open, nginx closes first, and TIME_WAIT stays on its
-//! side until the range is full.
+//! nginx speaks HTTP/1.1 with the upstream, without `Connection: close` and without a keepalive pool: the upstream leaves the
+//! connection open, nginx closes it first, and its ports stay in TIME_WAIT until the range is full.
 
 use std::{fs, time::Duration};
 
@@ -25,7 +24,7 @@ pub(super) fn runs_out() -> Result<()> {
     let mut nginx = scene.proxy.run(|| start_nginx(&config))?;
     let record = record()?;
     scene.load(20, 5)?;
-    // SIGTERM ends the worker too; the log is complete then.
+    // After the end of nginx, its log is complete.
     nginx.signal(Signal::TERM)?;
     nginx.wait(Duration::from_secs(10))?;
     let recording = record.stop()?;

@@ -1,4 +1,4 @@
-//! Calls of the hall's namespace, until the kernel refuses one for want of a port.
+//! Socket calls, and how many of them the kernel grants before it refuses one because no port is left.
 
 use std::{
     collections::VecDeque,
@@ -12,7 +12,10 @@ use rustix::io::Errno;
 
 use crate::harness::{probe::Place, sock::Sock, stage::Server};
 
-/// False where a call failed for want of a port, as it may.
+/// True if the call succeeded, false if it failed with `full`, the errno for "no port left".
+///
+/// # Errors
+/// It failed with another errno.
 pub(super) fn granted(result: rustix::io::Result<()>, full: Errno) -> Result<bool> {
     match result {
         Ok(()) => Ok(true),
@@ -21,11 +24,13 @@ pub(super) fn granted(result: rustix::io::Result<()>, full: Errno) -> Result<boo
     }
 }
 
+/// A socket bound to this address; `None` if the port cannot be had.
 pub(super) fn bound(at: SocketAddr) -> Result<Option<Sock>> {
     let sock = Sock::tcp(at)?;
     Ok(granted(sock.bind(at), Errno::ADDRINUSE)?.then_some(sock))
 }
 
+/// A connected pair (client, accepted), whose port connect() chose; `None` if no port is left.
 pub(super) fn connected(from: &str, server: &Server) -> Result<Option<(Sock, Sock)>> {
     let from = SocketAddr::new(from.parse()?, 0);
     let sock = Sock::tcp(from)?;
@@ -43,7 +48,7 @@ pub(super) fn reset(sock: Sock) -> Result<()> {
     Ok(())
 }
 
-/// So many connections that are closed at once, their other ends later than a FIN_WAIT2 lasts.
+/// Opens `count` connections and closes each at once; the accepted ends are closed 5 s later, after the end of FIN_WAIT2.
 pub(super) fn churn(from: &str, server: &Server, count: u64) -> Result<()> {
     let (mut opened, mut others) = (0, VecDeque::new());
     let end = Instant::now() + Place::get().limit(Duration::from_secs(20));
@@ -64,7 +69,7 @@ pub(super) fn churn(from: &str, server: &Server, count: u64) -> Result<()> {
     Ok(())
 }
 
-/// Connections until there is no port left; all of them are gone afterwards.
+/// Number of connections until no port is left; all of them are reset afterwards.
 pub(super) fn fill(from: &str, server: &Server) -> Result<u64> {
     let mut pairs = Vec::new();
     while let Some(pair) = connected(from, server)? {
@@ -78,7 +83,7 @@ pub(super) fn fill(from: &str, server: &Server) -> Result<u64> {
     Ok(count)
 }
 
-/// The same for bind(address, 0).
+/// Number of bind(address, 0) calls until no port is left.
 pub(super) fn fill_bound(at: &str) -> Result<u64> {
     let at = SocketAddr::new(at.parse()?, 0);
     let mut socks = Vec::new();

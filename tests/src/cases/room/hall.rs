@@ -1,4 +1,4 @@
-//! A namespace with a narrow range and several addresses, and a tracer that has seen all of it.
+//! A namespace with a narrow port range and several addresses, watched by a tracer from the start.
 
 use std::{
     net::SocketAddr,
@@ -24,9 +24,9 @@ use crate::{
 
 pub(super) const RANGE: RangeInclusive<u16> = 40_000..=40_199;
 pub(super) const ADDRESSES: [&str; 3] = ["10.1.0.2", "10.1.0.3", "10.1.0.4"];
-/// In this time the tracer has seen a change of the range, which it reads once a second, and looked at all ports.
+/// After this time the tracer knows a change of the port range, which it reads once a second, and has checked all ports.
 const SETTLED: Duration = Duration::from_millis(1500);
-/// In this time it has come to be right, or it is wrong.
+/// How long the tracer may differ from the kernel.
 const LIMIT: Duration = Duration::from_secs(8);
 
 pub(super) struct Hall {
@@ -35,7 +35,7 @@ pub(super) struct Hall {
     servers: Vec<Server>,
     /// Clients and their accepted ends.
     pairs: Vec<(Sock, Sock)>,
-    /// Bound or listening; whether the kernel chose the port.
+    /// Bound or listening sockets, and whether the kernel chose the port.
     bound: Vec<(Sock, bool)>,
 }
 
@@ -58,14 +58,14 @@ impl Hall {
         self.stage.netns.run(work)
     }
 
-    /// connect() chooses the port, if there is one.
+    /// Opens a connection whose port connect() chooses; nothing happens if no port is left.
     pub(super) fn connect(&mut self, from: &str, server: usize) -> Result<()> {
         let pair = self.run(|| connected(from, &self.servers[server]))?;
         self.pairs.extend(pair);
         Ok(())
     }
 
-    /// bind() chooses the port, or it is given; if it can be had.
+    /// Opens a connection from this port, or for port 0 from one that bind() chooses; nothing happens if it cannot be had.
     pub(super) fn connect_bound(&mut self, from: &str, port: u16, server: usize) -> Result<()> {
         let from = SocketAddr::new(from.parse()?, port);
         let server = &self.servers[server];
@@ -80,7 +80,7 @@ impl Hall {
         Ok(())
     }
 
-    /// A port at an address, with nobody at its other end; if it can be had.
+    /// Binds a socket that stays idle; nothing happens if the port cannot be had.
     pub(super) fn bind(&mut self, at: &str, port: u16) -> Result<()> {
         let at = SocketAddr::new(at.parse()?, port);
         let sock = self.run(|| bound(at))?;
@@ -109,7 +109,7 @@ impl Hall {
         Ok(())
     }
 
-    /// A connect() that finds no port.
+    /// Calls connect(), which must fail because there is no port.
     pub(super) fn refuse(&mut self, from: &str, server: usize) -> Result<()> {
         let pair = self.run(|| connected(from, &self.servers[server]))?;
         ensure!(pair.is_none(), "a connect() got a port where there is none");
@@ -150,7 +150,7 @@ impl Hall {
         self.bound.clear();
     }
 
-    /// Without a TIME_WAIT.
+    /// Resets all connections: their ports are free without TIME_WAIT.
     pub(super) fn close_all(&mut self) {
         for (client, accepted) in self.pairs.drain(..) {
             reset(client).ok();
@@ -176,13 +176,13 @@ impl Hall {
         self.stage.netns.sysctl("ipv4/ip_local_port_range", range)
     }
 
-    /// A closed connection whose other end stays open waits in FIN_WAIT2, as a time-wait socket, for two seconds.
+    /// Sets tcp_fin_timeout: a closed connection whose other end stays open is a time-wait socket in FIN_WAIT2 for 2 s.
     pub(super) fn shorten_time_waits(&self) -> Result<()> {
         self.stage.netns.sysctl("ipv4/tcp_fin_timeout", "2")
     }
 
-    /// So many connections to the first server, each closed at once, as fast as ports come back. Returns the most ports that a
-    /// reading had in use, and how many hooks the kernel counts as passed over.
+    /// Makes `count` connections to the first server, each closed at once, as fast as ports become free. Returns the most ports
+    /// that a reading had in use, and how many hooks the kernel has skipped.
     pub(super) fn most_in_use(&mut self, from: &str, count: u64) -> Result<(u64, u64)> {
         let tuple = self.tuple(from, 0)?;
         let Self { stage, watch, servers, .. } = self;
@@ -207,7 +207,8 @@ impl Hall {
         self.servers[server].tuple_from(from)
     }
 
-    /// What the tracer says comes to be what the kernel grants, of every tuple and every address that it names.
+    /// Waits until the tracer's room (capacity minus ports in use) of every tuple and address in a reading is what the kernel
+    /// grants.
     pub(super) fn compare(&mut self) -> Result<()> {
         let granted = self.granted()?;
         let changed = Instant::now();
@@ -222,9 +223,9 @@ impl Hall {
         }
     }
 
-    /// How many more connect() calls of each tuple, and bind(address, 0) calls, the kernel grants.
+    /// How many more connect() calls of each tuple, and bind(address, 0) calls at each address, the kernel grants.
     fn granted(&self) -> Result<Granted> {
-        // First: up to Linux 6.17 no connect() is given what bind() took beside a connection, while that has it.
+        // bind() first: up to Linux 6.17, connect() is not given a port that bind() took while a connection has it.
         let any = ["0.0.0.0"];
         let addresses: Vec<(String, u64)> = ADDRESSES
             .iter()
@@ -240,7 +241,7 @@ impl Hall {
         Ok(Granted { tuples, addresses })
     }
 
-    /// Where the reading says something else.
+    /// The differences between a reading and what the kernel grants, as texts.
     fn wrong(&self, reading: &Reading, granted: &Granted) -> Result<Vec<String>> {
         let here = reading.of(self.stage.netns.inum());
         let mut wrong = Vec::new();
@@ -248,7 +249,7 @@ impl Hall {
             let Some(counts) = here.get(tuple) else { continue };
             let Counts { in_use, capacity, .. } = counts;
             let Some(capacity) = capacity else {
-                // The range of a new namespace was not read yet.
+                // The tracer has not read the range of a new namespace yet.
                 wrong.push(format!("{tuple} has no capacity"));
                 continue;
             };
@@ -266,17 +267,17 @@ impl Hall {
                 wrong.push(format!("{what}, and {more} more were granted"));
             }
         }
-        // Every address at which the kernel chose such a port has a row.
+        // Every address at which the kernel chose a port for bind() has a row.
         for (sock, chosen) in &self.bound {
             let at = sock.local()?.ip().to_string();
             if *chosen && !known.iter().any(|(address, ..)| *address == at) {
-                wrong.push(format!("bind({at}, 0) is not there"));
+                wrong.push(format!("bind({at}, 0) has no row"));
             }
         }
         Ok(wrong)
     }
 
-    /// The newest reading says so of a tuple.
+    /// Checks a tuple's ports in use, capacity and saturation in the next reading.
     pub(super) fn expect(
         &mut self,
         from: &str,
@@ -286,7 +287,7 @@ impl Hall {
     ) -> Result<()> {
         let tuple = self.tuple(from, server)?;
         let here = self.reading()?.of(self.stage.netns.inum());
-        let counts = here.get(&tuple).with_context(|| format!("{tuple} is not there"))?;
+        let counts = here.get(&tuple).with_context(|| format!("{tuple} has no row"))?;
         let found = (counts.in_use, counts.capacity);
         ensure!(
             found == (in_use, Some(capacity)),
@@ -301,7 +302,7 @@ impl Hall {
         Ok(())
     }
 
-    /// It says how many ports of the range are (reserved, bound).
+    /// Checks how many ports of the range are (reserved, bound) in the next reading.
     pub(super) fn expect_taken(
         &mut self,
         from: &str,
@@ -310,13 +311,14 @@ impl Hall {
     ) -> Result<()> {
         let tuple = self.tuple(from, server)?;
         let here = self.reading()?.of(self.stage.netns.inum());
-        let counts = here.get(&tuple).with_context(|| format!("{tuple} is not there"))?;
+        let counts = here.get(&tuple).with_context(|| format!("{tuple} has no row"))?;
         let found = (counts.reserved, counts.bound);
         ensure!(found == (Some(taken.0), Some(taken.1)), "{tuple}: {found:?}, not {taken:?}");
         Ok(())
     }
 }
 
+/// How many more calls the kernel grants: of connect() by tuple, of bind(address, 0) by address.
 struct Granted {
     tuples: Vec<(Tuple, u64)>,
     addresses: Vec<(String, u64)>,

@@ -1,4 +1,5 @@
-//! Up to Linux 6.17: ports that bind() took at some time, which older connections keep from connect().
+//! The table TOUCHED, up to Linux 6.17: connect() is not given a port that bind() took at some time, as long as a connection
+//! that is older than that bind() has it.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,16 +15,16 @@ use crate::harness::{
     tracer::{record::Record, wait_for, watch::Watch},
 };
 
-/// In this time all entries that nobody needs have left, also of a table that was full.
+/// After this time the tracer has removed all entries that are not needed, even from a full table.
 const SOON: Duration = Duration::from_mins(1);
-/// Ports that one outsider can bind: more than half of all that are noted.
+/// Ports that one outsider binds: more than half of the entries of the table.
 const ALL: u64 = 64_000;
 const RANGE: &str = "40000 40099";
 const PORTS: u64 = 100;
-/// Bytes of the value of SHARES before the number of ports that are noted.
+/// Byte offset of the number of entries of TOUCHED in a value of SHARES.
 const HELD: usize = 24;
 
-/// Each binds so many ports, and gives them back; each has a namespace of its own.
+/// Each outsider binds this many ports in its own namespace, and releases each at once.
 fn flood(outsiders: &mut [Outsider], ports: u64) -> Result<()> {
     for outsider in outsiders.iter_mut() {
         outsider.begin(&format!("bind-and-close 127.0.0.1:1024 {ports}"))?;
@@ -39,7 +40,7 @@ fn outsiders() -> Result<Vec<Outsider>> {
     (0..2).map(|_| Outsider::spawn_with(Spaces::UserAndNet)).collect()
 }
 
-/// Binds the ports of these connections at another address, and gives them back.
+/// Binds the ports of these connections at another address, and releases them.
 fn bind_over(pairs: &[(Sock, Sock)]) -> Result<()> {
     for (client, _) in pairs {
         let at = format!("{CLIENT}:{}", client.local()?.port()).parse()?;
@@ -52,7 +53,7 @@ fn connections(stage: &Stage, server: &Server, count: usize) -> Result<Vec<(Sock
     stage.netns.run(|| (0..count).map(|_| server.pair()).collect())
 }
 
-/// Without a TIME_WAIT.
+/// Resets connections: their ports are free without TIME_WAIT.
 fn reset(pairs: Vec<(Sock, Sock)>) -> Result<()> {
     for (client, _accepted) in pairs {
         client.set_reset_on_close()?;
@@ -60,7 +61,8 @@ fn reset(pairs: Vec<(Sock, Sock)>) -> Result<()> {
     Ok(())
 }
 
-/// More ports are bound and given back than find room: that is said as long as there is a connection that can have one.
+/// More ports are bound and released than the table has entries: `degraded` says so as long as there is a connection that can
+/// have one of these ports.
 pub(super) fn losses_are_said(backend: &str) -> Result<()> {
     const TEXT: &str = "found no room in the table of touched ports";
     let mut stage = Stage::new(&[])?;
@@ -86,14 +88,14 @@ pub(super) fn losses_are_said(backend: &str) -> Result<()> {
     Ok(())
 }
 
-/// Ports of others stay noted, and new ones are, however many an outsider binds in namespaces of its own.
+/// A victim's ports keep their entries, and new ones get entries, however many ports an outsider binds in its own namespaces.
 pub(super) fn others_keep_theirs(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     stage.netns.sysctl("ipv4/ip_local_port_range", RANGE)?;
     let servers = [stage.server("10.1.0.1:7000")?, stage.server("10.1.0.1:7001")?];
     let mut watch = Watch::start(backend, &[])?;
     let older = connections(&stage, &servers[0], 60)?;
-    // Its port is none of the range.
+    // A connection of another tuple, whose port is outside of the range.
     let _other = stage.netns.run(|| -> Result<Sock> {
         let sock = Sock::tcp(servers[1].address)?;
         sock.bind(format!("{CLIENT}:30000").parse()?)?;
@@ -125,7 +127,8 @@ pub(super) fn others_keep_theirs(backend: &str) -> Result<()> {
     watch.stop()
 }
 
-/// An entry leaves when no older connection has its port; then there is room for another one. Entries are counted right.
+/// An entry is removed when no older connection has its port, which makes room for another one. The number of entries is
+/// counted exactly.
 pub(super) fn entries_leave(backend: &str) -> Result<()> {
     // More than half of an owner's share.
     const MANY: u64 = 34_000;

@@ -1,5 +1,5 @@
-//! `--pool auto` on a host with two legs: clients at one, servers at the other. Between the two nobody forwards, so
-//! a connection from the wrong address gets no answer.
+//! `spread::auto`: `--pool auto` on a host with two interfaces: clients on `front`, servers on `back`. Nothing forwards between
+//! the two networks, so a connection from the wrong address gets no answer.
 
 use std::net::SocketAddr;
 
@@ -39,7 +39,7 @@ pub(super) fn cases() -> Vec<Case> {
     cases
 }
 
-/// Connections that are made one after another: 121 of them failed.
+/// Number of connections that are made one after another.
 const CONNECTS: usize = 60;
 
 struct Proxy {
@@ -51,7 +51,7 @@ struct Proxy {
 }
 
 impl Proxy {
-    /// The default route leads to the clients.
+    /// Makes the three namespaces; the proxy's default route leads to the clients.
     fn new() -> Result<Self> {
         let [netns, clients, servers] = [NetNs::new()?, NetNs::new()?, NetNs::new()?];
         let proxy = [(&clients, "front", "10.9.0", "fd09:"), (&servers, "back", "10.3.0", "fd03:")];
@@ -68,7 +68,7 @@ impl Proxy {
             }
         }
         netns.ip("route add default via 10.9.0.254")?;
-        // One that gets no answer gives up after three seconds.
+        // A connect() without an answer fails after 3 s.
         netns.sysctl("ipv4/tcp_syn_retries", "1")?;
         let mut inhabitant = netns.run(|| Helper::spawn(&["keep"]))?;
         inhabitant.ready()?;
@@ -80,7 +80,7 @@ impl Proxy {
         self.application.spread_in(&self.netns, &["auto"], arguments)
     }
 
-    /// A run that ends by itself.
+    /// Runs a `tracer spread` that ends by itself.
     fn run(&self, arguments: &[&str]) -> Result<Ended> {
         let cgroup = self.application.cgroup.path().to_string_lossy().into_owned();
         let mut command = self.application.rule.command(&["--cgroup", &cgroup])?;
@@ -88,7 +88,7 @@ impl Proxy {
         self.netns.run(|| run(&mut command, START_LIMIT))
     }
 
-    /// Where so many connections come from; each must succeed.
+    /// Opens `count` connections, each of which must succeed. Returns their source addresses, each once.
     fn sources(&self, peer: &str, count: usize) -> Result<Vec<String>> {
         let peer: SocketAddr = peer.parse()?;
         let mut held = Vec::new();
@@ -119,7 +119,7 @@ fn listen(netns: &NetNs, address: &str) -> Result<Sock> {
     })
 }
 
-/// Addresses of a list of the status.
+/// The addresses in a list of the status.
 fn addresses(status: &Value, list: &str) -> Vec<String> {
     let all = status[list].as_array().cloned().unwrap_or_default();
     all.iter().filter_map(|one| Some(one["address"].as_str()?.to_owned())).collect()
@@ -128,7 +128,8 @@ fn addresses(status: &Value, list: &str) -> Vec<String> {
 const BACK: [&str; 3] = ["10.3.0.1", "10.3.0.2", "10.3.0.3"];
 const FRONT: [&str; 3] = ["10.9.0.1", "10.9.0.2", "10.9.0.3"];
 
-/// Those of the leg to the servers are taken, the others are passed over by name, and no connect() fails.
+/// The pool has the addresses of the interface to the servers, the status lists the others as passed over with the reason, and
+/// no connect() fails.
 fn two_legs() -> Result<()> {
     let proxy = Proxy::new()?;
     let _server = listen(&proxy.servers, "10.3.0.254:7000")?;
@@ -142,13 +143,14 @@ fn two_legs() -> Result<()> {
         && why["address"] == FRONT[0]
         && why["reason"] == "no route to 10.3.0.0/24 uses front";
     ensure!(right, "{status}");
-    let said = "passed over: 10.9.0.1 (front): no route to 10.3.0.0/24 uses front";
+    let line = "passed over: 10.9.0.1 (front): no route to 10.3.0.0/24 uses front";
     let ended = spread.stop()?;
-    ensure!(ended.stderr.contains(said), "{ended:?}");
+    ensure!(ended.stderr.contains(line), "{ended:?}");
     proxy.application.rule.check_nothing_left()
 }
 
-/// What the default route does not lead to is left alone, whatever the pool.
+/// Without `--to`, the pool has the addresses of the default route's interface; destinations that are reached over another
+/// interface are exempt.
 fn without_destinations() -> Result<()> {
     let proxy = Proxy::new()?;
     let _server = listen(&proxy.servers, "10.3.0.254:7000")?;
@@ -162,13 +164,13 @@ fn without_destinations() -> Result<()> {
     let sources = proxy.sources("10.3.0.254:7000", CONNECTS)?;
     ensure!(sources == BACK[..1], "connections come from {sources:?}");
     let status = proxy.application.rule.status()?;
-    let alone = status.decided("other_destination")?;
-    ensure!(alone == CONNECTS as u64, "{status:?}");
+    let exempt = status.decided("other_destination")?;
+    ensure!(exempt == CONNECTS as u64, "{status:?}");
     spread.stop()?;
     proxy.application.rule.check_nothing_left()
 }
 
-/// The rest of the network goes where everything goes, and is left alone.
+/// `--to` names a network of which a part is reached over `back`, the rest over the default route: the rest is exempt.
 fn part_of_a_destination() -> Result<()> {
     let proxy = Proxy::new()?;
     proxy.clients.ip("addr add 10.3.7.7/32 dev lo")?;
@@ -183,7 +185,7 @@ fn part_of_a_destination() -> Result<()> {
     proxy.application.rule.check_nothing_left()
 }
 
-/// Every interface of it counts.
+/// The route to the destination has two next hops: the addresses of both interfaces are taken.
 fn multipath() -> Result<()> {
     let proxy = Proxy::new()?;
     proxy.netns.ip("route add 10.5.0.0/16 nexthop via 10.9.0.254 nexthop via 10.3.0.254")?;
@@ -211,7 +213,7 @@ fn dry_run() -> Result<()> {
     Ok(())
 }
 
-/// Global addresses that neither end soon nor wait for others.
+/// IPv6: global addresses that are not deprecated.
 fn ipv6() -> Result<()> {
     let proxy = Proxy::new()?;
     proxy.netns.ip("addr add fd03::9/64 dev back nodad preferred_lft 0")?;
@@ -234,7 +236,7 @@ fn ipv6() -> Result<()> {
     proxy.application.rule.check_nothing_left()
 }
 
-/// Nothing is attached.
+/// No route to the destination, or no usable address: an error, and nothing is attached.
 fn no_route() -> Result<()> {
     let proxy = Proxy::new()?;
     proxy.netns.ip("route add unreachable 10.4.0.0/16")?;
@@ -252,7 +254,8 @@ fn no_route() -> Result<()> {
     proxy.application.rule.check_nothing_left()
 }
 
-/// An address of one leg would be taken towards the other.
+/// Two destinations that are reached over different interfaces: an error, because addresses of one would be used towards the
+/// other.
 fn several_interfaces() -> Result<()> {
     let proxy = Proxy::new()?;
     let arguments = ["--pool", "auto", "--to", "10.3.0.0/24", "10.9.0.0/24", "--on-exit", "keep"];
@@ -262,7 +265,7 @@ fn several_interfaces() -> Result<()> {
     proxy.application.rule.check_nothing_left()
 }
 
-/// Who names addresses knows why; it is said all the same.
+/// Named addresses that do not fit the routes are used, with a warning.
 fn named_addresses() -> Result<()> {
     let proxy = Proxy::new()?;
     let _server = listen(&proxy.servers, "10.3.0.254:7000")?;
@@ -274,14 +277,14 @@ fn named_addresses() -> Result<()> {
         "--pool ::1 is a loopback address",
     ];
     let status = proxy.status()?["warnings"].to_string();
-    let said = spread.stop()?.stderr;
+    let stderr = spread.stop()?.stderr;
     let mut all = vec!["--pool"];
     all.extend(pool);
     all.extend(["--to", "10.3.0.0/24", "--dry-run"]);
     let ended = proxy.run(&all)?;
     ensure!(ended.code() == 0, "{ended:?}");
     for warning in warnings {
-        for text in [&status, &said, &ended.stdout] {
+        for text in [&status, &stderr, &ended.stdout] {
             ensure!(text.contains(warning), "{warning:?} is missing: {text}");
         }
     }
@@ -290,7 +293,7 @@ fn named_addresses() -> Result<()> {
     proxy.application.rule.check_nothing_left()
 }
 
-/// A new address is taken if it is of the right interface, and routes that change with it are looked at.
+/// A new address is taken if it is on the right interface; when addresses change, the routes are read again.
 fn follows_routes() -> Result<()> {
     let proxy = Proxy::new()?;
     let spread = proxy.spread(&["--to", "10.3.0.0/24"])?;
@@ -301,7 +304,7 @@ fn follows_routes() -> Result<()> {
         let Value::Array(pool) = &status.0["pool"] else { return false };
         pool.len() == 4 && addresses(&status.0, "passed_over").contains(&"10.9.0.4".to_owned())
     })?;
-    // The same network by the other way.
+    // The same network over the other interface.
     proxy.netns.ip("route add 10.3.0.0/25 via 10.9.0.254")?;
     proxy.netns.ip("route add 10.3.0.128/25 via 10.9.0.254")?;
     proxy.netns.ip("addr add 10.9.0.5/24 dev front")?;

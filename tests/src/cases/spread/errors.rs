@@ -1,4 +1,5 @@
-//! What bad input and bad surroundings get: a message of its own, and nothing is attached or pinned.
+//! `spread::errors`: for wrong input, or on a host where something is missing, there is an error for the case, and nothing is
+//! attached or pinned.
 
 use std::{fs, process::Command, time::Duration};
 
@@ -38,7 +39,7 @@ pub(super) fn cases() -> Vec<Case> {
 struct Wrong {
     name: &'static str,
     arguments: &'static str,
-    /// All of these must be in the message.
+    /// Texts that must be in the message.
     says: &'static [&'static str],
 }
 
@@ -188,20 +189,21 @@ impl Wrong {
     }
 }
 
+/// Checks that nothing is attached to the cgroup, and nothing is left of the rule.
 fn nothing_done(host: &Host) -> Result<()> {
     let attached = host.cgroup.attached()?;
     ensure!(attached == 0, "{attached} programs are attached");
     host.rule.check_nothing_left()
 }
 
-/// A status without what changes by itself: hooks that the kernel passes over.
+/// A status without the counts that change by themselves: hooks that the kernel skips.
 fn quiet(mut status: Value) -> Value {
     status["hook_missed"].take();
     status["lost"]["hook_missed"].take();
     status
 }
 
-/// The first agent and its rule are as before.
+/// A second agent for a rule fails; the first agent and its rule are as before.
 fn second_agent() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -246,7 +248,7 @@ fn release_of_no_rule() -> Result<()> {
     says(&host.rule.release()?, &[BAD_CONFIG], &[host.rule.name(), "tracer status"])
 }
 
-/// Somebody removed the pins of a dead agent's rule: what it said of itself goes, too.
+/// The pins of a rule without an agent were removed: `--release` removes its state file.
 fn release_without_pins() -> Result<()> {
     let host = Host::new()?;
     host.spread(&POOL, &["--on-exit", "keep"])?.stop()?;
@@ -257,7 +259,7 @@ fn release_without_pins() -> Result<()> {
     says(&host.rule.release()?, &[BAD_CONFIG], &[host.rule.name()])
 }
 
-/// With too few file descriptors for the kernel side, which is when the rule has its lock already.
+/// A start fails because there are too few file descriptors for the maps and programs, when it has the rule's lock already.
 fn start_that_fails_late() -> Result<()> {
     let host = Host::new()?;
     let cgroup = host.cgroup.path().to_string_lossy();
@@ -277,7 +279,7 @@ fn status_of_no_rule() -> Result<()> {
     says(&ended, &[BAD_CONFIG], &["no-such-rule", "tracer status"])
 }
 
-/// Of two values together.
+/// Two `--pool` ranges that have more than 256 addresses together.
 fn too_many() -> Result<()> {
     let host = Host::new()?;
     host.stage.netns.ip("route add local 10.5.0.0/16 dev lo")?;
@@ -300,7 +302,7 @@ fn without_privileges() -> Result<()> {
     nothing_done(&host)
 }
 
-/// "There is no rule" is not said by who could not see one.
+/// A process that cannot see the rules' pins gets an error, not "there is no rule".
 fn rules_that_cannot_be_looked_for() -> Result<()> {
     for arguments in [&["status"][..], &["spread", "--release", "--rule", "any"]] {
         let missing = ["CAP_SYS_ADMIN", "CAP_DAC_READ_SEARCH", "setcap"];

@@ -1,5 +1,5 @@
-//! Whatever dies or vanishes, a connect() that would succeed without us does, and is spread as long
-//! as there is something that can.
+//! `spread::fail_open`: whatever ends or is removed, a connect() that would succeed with spreading off succeeds, and is spread
+//! as long as the hooks are attached and the lease is valid.
 
 mod addresses;
 mod deadlines;
@@ -42,12 +42,12 @@ pub(super) fn cases() -> Vec<Case> {
     cases
 }
 
-/// Those for guests, where time is dear.
+/// The cases for guests, which are slow.
 pub(super) fn cases_of_guests() -> Vec<Case> {
     named("spread::fail_open", &[("killed_and_started_again", killed_and_started_again)])
 }
 
-/// A number out of a variable.
+/// The number in an environment variable, or `default` if it is not set.
 fn number(variable: &str, default: u64) -> Result<u64> {
     match env::var(variable) {
         Ok(text) => text.parse().with_context(|| format!("{variable} is not a number")),
@@ -57,36 +57,37 @@ fn number(variable: &str, default: u64) -> Result<u64> {
 
 const KEEP: &[&str] = &["--on-exit", "keep"];
 
-/// The load was there before; from now on all of it is spread.
+/// Starts `tracer spread` while the load runs, and checks that all connections are spread from then on.
 fn begin(host: &Host, load: &Load, arguments: &[&str]) -> Result<Spread> {
-    load.go_on(10)?;
+    load.more(10)?;
     let spread = host.spread(&POOL, arguments)?;
     all_spread(load)?;
     Ok(spread)
 }
 
-/// The next connections come from the whole pool.
+/// Checks that the next connections come from the addresses of the pool, and from all of them.
 fn all_spread(load: &Load) -> Result<()> {
-    let made = load.go_on(200)?;
+    let made = load.more(200)?;
     let pool = POOL.iter().map(|it| Ok(it.parse()?)).collect::<Result<Vec<IpAddr>>>()?;
     ensure!(made.keys().eq(&pool), "spread over {made:?}");
     Ok(())
 }
 
-/// The next connections are as without us.
+/// Checks that the next connections have the source that they have with spreading off.
 fn none_spread(load: &Load) -> Result<()> {
-    let made = load.go_on(200)?;
+    let made = load.more(200)?;
     let default: IpAddr = "10.1.0.1".parse()?;
-    ensure!(made.keys().eq([&default]), "not without us: {made:?}");
+    ensure!(made.keys().eq([&default]), "still spread: {made:?}");
     Ok(())
 }
 
-/// The kernel detaches a program some time after the last name of its link is gone.
+/// Waits until the programs are detached, which is some time after the last reference to their links is gone.
 fn all_detached(host: &Host) -> Result<()> {
     let detached = || Ok((host.cgroup.attached()? == 0).then_some(()));
     wait_for("the programs to be detached", Duration::from_secs(5), detached)
 }
 
+/// The agent is killed, and another one takes over the rule: connections are spread all the time, and counts are kept.
 fn killed_and_started_again() -> Result<()> {
     let host = Host::new()?;
     Load::start(&host)?.around(|load| {
@@ -96,21 +97,21 @@ fn killed_and_started_again() -> Result<()> {
         first.kill()?;
         all_spread(load)?;
         let alone = host.rule.status()?;
-        ensure!(alone.agent().is_none(), "an agent of a killed one: {alone:?}");
+        ensure!(alone.agent().is_none(), "there is an agent after SIGKILL: {alone:?}");
         ensure!(alone.spread()? > before.spread()?, "{before:?}, then {alone:?}");
 
         let second = host.spread(&POOL, KEEP)?;
         all_spread(load)?;
         let adopted = host.rule.status()?;
         ensure!(adopted.agent() == Some(second.process.id().into()), "{adopted:?}");
-        ensure!(adopted.spread()? > alone.spread()?, "counts began anew: {adopted:?}");
+        ensure!(adopted.spread()? > alone.spread()?, "counts were reset: {adopted:?}");
         ensure!(load.unspread() == unspread, "{} were not spread", load.unspread() - unspread);
         second.stop()?;
         Ok(())
     })
 }
 
-/// As in so many upgrades (`TRACER_TEST_UPGRADES`, 100 in the soak). Every other agent is killed.
+/// Agents start and end `TRACER_TEST_UPGRADES` times (20, in the soak test 100), as in upgrades. Every second one is killed.
 fn restarts() -> Result<()> {
     let host = Host::new()?;
     let count = number("TRACER_TEST_UPGRADES", 20)?;
@@ -120,7 +121,7 @@ fn restarts() -> Result<()> {
         let attached = host.cgroup.attached()?;
         for turn in 0..count {
             let spread = host.spread(&POOL, KEEP)?;
-            load.go_on(20)?;
+            load.more(20)?;
             if turn % 2 == 0 {
                 spread.kill()?;
             } else {
@@ -135,13 +136,14 @@ fn restarts() -> Result<()> {
     })
 }
 
+/// A new agent takes over the rule with another pool.
 fn another_pool() -> Result<()> {
     let host = Host::new()?;
     Load::start(&host)?.around(|load| {
         begin(&host, load, KEEP)?.stop()?;
         let unspread = load.unspread();
         let second = host.spread(&POOL[..1], &["--on-exit", "release"])?;
-        let made = load.go_on(200)?;
+        let made = load.more(200)?;
         let only: IpAddr = POOL[0].parse()?;
         ensure!(made.keys().eq([&only]), "the pool is {only} now: {made:?}");
         ensure!(load.unspread() == unspread, "{} were not spread", load.unspread() - unspread);
@@ -150,23 +152,25 @@ fn another_pool() -> Result<()> {
     })
 }
 
+/// The agent is stopped (SIGSTOP), and connections are still spread.
 fn stopped() -> Result<()> {
     let host = Host::new()?;
     Load::start(&host)?.around(|load| {
         let spread = begin(&host, load, &[])?;
         let unspread = load.unspread();
         spread.process.signal(Signal::STOP)?;
-        let made = load.go_on(1000);
+        let made = load.more(1000);
         let status = host.rule.status();
         spread.process.signal(Signal::CONT)?;
         made?;
-        ensure!(status?.agent().is_some(), "a stopped agent is there");
+        ensure!(status?.agent().is_some(), "the status has no agent, but it is only stopped");
         ensure!(load.unspread() == unspread, "{} were not spread", load.unspread() - unspread);
         spread.stop()?;
         Ok(())
     })
 }
 
+/// The agent ends and releases the rule.
 fn released() -> Result<()> {
     let host = Host::new()?;
     Load::start(&host)?.around(|load| {
@@ -177,10 +181,11 @@ fn released() -> Result<()> {
     })
 }
 
+/// The agent ends after the start (`--detach`), and the rule is released later.
 fn detached() -> Result<()> {
     let host = Host::new()?;
     Load::start(&host)?.around(|load| {
-        load.go_on(10)?;
+        load.more(10)?;
         let ended = host.spread(&POOL, &["--detach"])?.wait()?;
         ensure!(ended.code() == 0, "{ended:?}");
         all_spread(load)?;
@@ -194,7 +199,7 @@ fn detached() -> Result<()> {
     })
 }
 
-/// The agent holds what it needs.
+/// The pins are removed while the agent runs: it holds links and maps by descriptors, so connections are still spread.
 fn pins_deleted() -> Result<()> {
     let host = Host::new()?;
     Load::start(&host)?.around(|load| {
@@ -202,19 +207,20 @@ fn pins_deleted() -> Result<()> {
         let unspread = load.unspread();
         fs::remove_dir_all(host.rule.pins())?;
         all_spread(load)?;
-        // Longer than it takes the agent to look at everything.
+        // Longer than a health check of the agent takes to come.
         thread::sleep(Duration::from_millis(1200));
         all_spread(load)?;
         ensure!(load.unspread() == unspread, "{} were not spread", load.unspread() - unspread);
         spread.stop()?;
         all_detached(&host)?;
         none_spread(load)?;
-        // And another start is a first one.
+        // Another start makes a new rule.
         begin(&host, load, &[])?.stop()?;
         host.rule.check_nothing_left()
     })
 }
 
+/// The pins are removed when there is no agent: the kernel detaches the programs.
 fn pins_deleted_of_a_dead_agent() -> Result<()> {
     let host = Host::new()?;
     Load::start(&host)?.around(|load| {
@@ -227,7 +233,7 @@ fn pins_deleted_of_a_dead_agent() -> Result<()> {
     })
 }
 
-/// While the agent lives its lease does not end; a second after its death it does.
+/// While the agent runs its lease is renewed; after its end the lease ends in time, and nothing is spread any more.
 fn lease_over() -> Result<()> {
     let host = Host::new()?;
     let lease = Place::get().limit(Duration::from_secs(1));

@@ -1,4 +1,4 @@
-//! What is foreseen of a tuple, and which of its TIME_WAITs are no shortage.
+//! `top::forecast`: when a tuple has an ETA, and which of its TIME_WAITs connect() can take over.
 
 use std::{
     io::{BufRead, BufReader},
@@ -20,7 +20,7 @@ use crate::harness::{
     tracer::{START_LIMIT, STOP_LIMIT, command, wait_for, watch::number},
 };
 
-/// A connection that the client closes first, at once: its port is in TIME_WAIT.
+/// Opens a connection, which the client closes first: its port is in TIME_WAIT.
 fn close_at_once(server: &Server) -> Result<()> {
     let (client, accepted) = server.pair()?;
     drop(client);
@@ -28,7 +28,7 @@ fn close_at_once(server: &Server) -> Result<()> {
     Ok(())
 }
 
-/// So many a second, by the clock, for so long.
+/// Calls [`close_at_once`] `per_second` times a second, by the clock, for `seconds`.
 fn load(server: &Server, per_second: u32, seconds: u32) -> Result<()> {
     let began = Instant::now();
     let step = Duration::from_secs(1) / per_second;
@@ -40,16 +40,16 @@ fn load(server: &Server, per_second: u32, seconds: u32) -> Result<()> {
     Ok(())
 }
 
-/// A `tracer` that prints readings as JSON, and what it said of the tuples of one namespace.
+/// A `tracer` that prints readings as JSON, and the tuples of one namespace in them.
 struct Readings {
     process: Process,
-    /// Reads all the time: a full pipe would hold the program up.
+    /// Reads all the time, because a full pipe would block the program.
     lines: JoinHandle<Vec<String>>,
     netns: u64,
 }
 
 impl Readings {
-    /// Returns when the first reading is there.
+    /// Starts tracer with these arguments, and waits for its first reading.
     fn start(arguments: &[&str], netns: u64) -> Result<Self> {
         let mut command = command(arguments)?;
         command.stdin(Stdio::null()).stdout(Stdio::piped());
@@ -61,7 +61,7 @@ impl Readings {
         Ok(Self { process, lines, netns })
     }
 
-    /// Ends it: all tuples of the namespace in all readings.
+    /// Ends tracer, and returns the tuples of the namespace in all readings.
     fn stop(mut self) -> Result<Vec<Value>> {
         self.process.signal(Signal::INT)?;
         let mut tuples = Vec::new();
@@ -77,8 +77,8 @@ impl Readings {
     }
 }
 
-/// 48 % of 1,000 ports, all in TIME_WAIT, whose ends come in batches: no forecast in any reading, of the view and
-/// of the table, from the first connection until the batches have come for a while.
+/// 8 connections a second fill 48 % of 1,000 ports, all in TIME_WAIT, which end in batches: neither `top` nor `tuples` may have
+/// an ETA in any reading, from the first connection until batches have ended for a while.
 pub(super) fn a_steady_load_is_none() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40999")?;
@@ -87,25 +87,25 @@ pub(super) fn a_steady_load_is_none() -> Result<()> {
     let top = Readings::start(&["top", "-i", "0.5", "-o", "json"], netns)?;
     let table = Readings::start(&["tuples", "--interval", "1", "-o", "json"], netns)?;
     stage.netns.run(|| load(&server, 8, 55))?;
-    // TIME_WAITs that are older than this one have their ends.
+    // This tracer starts later: it knows when the TIME_WAITs end that are older than itself.
     let late = Readings::start(&["top", "-i", "0.5", "-o", "json"], netns)?;
     stage.netns.run(|| load(&server, 8, 25))?;
-    // A busy machine is late with readings, and what was missed is not made up for.
+    // On a busy machine readings come late, and those that were missed do not come afterwards.
     for (name, readings, least) in [("top", top, 60), ("tuples", table, 40), ("late", late, 20)] {
         let tuples = readings.stop()?;
         ensure!(tuples.len() >= least, "{name}: only {} readings", tuples.len());
-        let foreseen: Vec<_> = tuples.iter().filter(|tuple| tuple.get("eta_s").is_some()).collect();
+        let with_eta: Vec<_> = tuples.iter().filter(|tuple| tuple.get("eta_s").is_some()).collect();
         ensure!(
-            foreseen.is_empty(),
-            "{name}: {} of {}: {foreseen:?}",
-            foreseen.len(),
+            with_eta.is_empty(),
+            "{name}: {} of {}: {with_eta:?}",
+            with_eta.len(),
             tuples.len()
         );
     }
     Ok(())
 }
 
-/// One port of a thousand.
+/// A single new port, in one interval, is no trend.
 pub(super) fn one_interval_is_none() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40999")?;
@@ -124,7 +124,7 @@ pub(super) fn one_interval_is_none() -> Result<()> {
     Ok(())
 }
 
-/// Ports that connect() takes over from TIME_WAIT are counted, and no shortage.
+/// With tcp_tw_reuse=1, ports in TIME_WAIT are counted as reusable, and there is no ETA although all are in use.
 pub(super) fn reused_ports_are_room() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40039")?;
@@ -135,19 +135,19 @@ pub(super) fn reused_ports_are_room() -> Result<()> {
     let table = Readings::start(&["tuples", "--interval", "0.5", "-o", "json"], netns)?;
     // The ports of one parity are in TIME_WAIT after two seconds; each is taken over several times.
     stage.netns.run(|| load(&server, 10, 13))?;
-    // The last one is old enough.
+    // Until the last TIME_WAIT is old enough to be taken over.
     thread::sleep(Duration::from_millis(3200));
     for (name, readings) in [("top", top), ("tuples", table)] {
         let tuples = readings.stop()?;
         ensure!(tuples.iter().all(|tuple| tuple.get("eta_s").is_none()), "{name}: {tuples:?}");
-        // In the first reading of a namespace its settings are not known yet.
+        // The first reading of a namespace may come before its sysctls are known.
         for tuple in tuples.iter().filter(|tuple| tuple.get("ports.capacity").is_some()) {
             let (reusable, all) =
                 (number(tuple, "ports.reusable")?, number(tuple, "ports.time_wait")?);
             ensure!(reusable <= all, "{name}: {tuple}");
         }
         let last = tuples.last().context("no reading")?;
-        // The search takes over a port of the first parity before it looks at the other one.
+        // The search takes over a port of the first parity before it tries the other one: 20 of 40 ports can do.
         let all = number(last, "ports.time_wait")?;
         ensure!(all >= 20 && number(last, "ports.in_use")? == all, "{name}: {last}");
         ensure!(number(last, "ports.reusable")? == all, "{name}: {last}");
@@ -159,8 +159,8 @@ pub(super) fn reused_ports_are_room() -> Result<()> {
     Ok(())
 }
 
-/// What connect() never takes over is none of them: bound ports, and connections without timestamps. Without the
-/// setting, there are none.
+/// TIME_WAITs that connect() never takes over are not counted as reusable: bound ports, and connections without TCP timestamps.
+/// Without tcp_tw_reuse, there is no such count.
 pub(super) fn other_time_waits_are_not() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40039")?;
@@ -182,7 +182,7 @@ pub(super) fn other_time_waits_are_not() -> Result<()> {
     stage.netns.sysctl("ipv4/tcp_timestamps", "0")?;
     stage.netns.run(|| (0..9).try_for_each(|_| close_at_once(&server)))?;
     stage.netns.sysctl("ipv4/tcp_timestamps", "1")?;
-    // The settings are read every five seconds.
+    // The tracer reads the sysctls every five seconds.
     thread::sleep(Duration::from_millis(6500));
     let tuples = top.stop()?;
     let last = tuples.last().context("no reading")?;
@@ -197,7 +197,7 @@ pub(super) fn other_time_waits_are_not() -> Result<()> {
     Ok(())
 }
 
-/// Where TIME_WAITs can be taken over, a search that failed says that none is left.
+/// With tcp_tw_reuse=1, a tuple is full (ETA 0) only after a port search has failed.
 pub(super) fn full_is_what_a_search_proves() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40019")?;
@@ -205,7 +205,7 @@ pub(super) fn full_is_what_a_search_proves() -> Result<()> {
     let server = stage.server(&format!("{SERVER}:7000"))?;
     let netns = stage.netns.inum();
     let top = Readings::start(&["top", "-i", "0.3", "-o", "json"], netns)?;
-    // Ten are held, ten in TIME_WAIT and too young: the next call fails.
+    // Ten ports are held, ten are in TIME_WAIT for less than a second: the next call fails.
     let held = stage.netns.run(|| -> Result<_> {
         let held = server.pairs(10)?;
         (0..10).try_for_each(|_| close_at_once(&server))?;
@@ -216,8 +216,8 @@ pub(super) fn full_is_what_a_search_proves() -> Result<()> {
     thread::sleep(Duration::from_millis(900));
     let tuples = top.stop()?;
     let full = tuples.iter().any(|tuple| tuple.get("eta_s").and_then(Value::as_f64) == Some(0.0));
-    ensure!(full, "a search failed, and it is not said to be full: {tuples:?}");
-    // Later they can be taken over: it has all its ports in use, and is not full.
+    ensure!(full, "a search failed, and there is no ETA of 0: {tuples:?}");
+    // Later the TIME_WAITs can be taken over: all ports are in use, but the tuple is not full.
     let top = Readings::start(&["top", "-i", "0.3", "-o", "json"], netns)?;
     thread::sleep(Duration::from_millis(700));
     let tuples = top.stop()?;
@@ -227,7 +227,7 @@ pub(super) fn full_is_what_a_search_proves() -> Result<()> {
     Ok(())
 }
 
-/// TIME_WAITs that are older than the tracer end when the kernel's timers say.
+/// The screen has when TIME_WAITs end that are older than the tracer, by the kernel's timers.
 pub(super) fn older_time_waits_have_their_ends() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server(&format!("{SERVER}:7000"))?;

@@ -1,4 +1,4 @@
-//! A recording, shown again.
+//! `top::replay`: `replay` shows what `top` showed.
 
 use std::{
     fs,
@@ -20,23 +20,23 @@ use crate::harness::{
     tracer::{STOP_LIMIT, command, record::Record, run, wait_for},
 };
 
-/// The rows of a namespace in a line of `-o json`, without what two tracers have each for themselves: what
-/// changes by the moment of reading, and how long they saw a port search take.
+/// The rows of a namespace in a line of `-o json`, without the keys in which two tracers differ: rates and ETA, which depend on
+/// the time of the reading, and the duration of port searches.
 fn rows(line: &str, netns: u64) -> Result<Vec<Value>> {
     let line: Value = serde_json::from_str(line)?;
     let tuples = line["tuples"].as_array().context("no `tuples`")?;
     let mut rows: Vec<Value> =
         tuples.iter().filter(|it| it["netns"].as_u64() == Some(netns)).cloned().collect();
     for row in rows.iter_mut().filter_map(Value::as_object_mut) {
-        let own =
+        let differs =
             |key: &str| key.starts_with("rate.") || key.starts_with("search.") || key == "eta_s";
-        row.retain(|key, _| !own(key));
+        row.retain(|key, _| !differs(key));
     }
     rows.sort_by_key(ToString::to_string);
     Ok(rows)
 }
 
-/// Waits for such a line in a recording that goes on.
+/// Waits until a recording that is still being written has a line for which `is` returns true.
 fn recorded(file: &Path, what: &str, is: impl Fn(&str) -> bool) -> Result<()> {
     wait_for(what, Duration::from_secs(20), || {
         Ok(fs::read_to_string(file)?.lines().any(&is).then_some(()))
@@ -50,8 +50,8 @@ fn has_all(line: &str, netns: u64) -> bool {
     has("ports.time_wait", 20) && rows.iter().any(|row| row["connect.failures"]["refused"] == 7)
 }
 
-/// The rows that `top` shows at rest are those that `replay` shows from a recording of that time: ports held
-/// and in TIME_WAIT, failures, who connected.
+/// When nothing changes any more, `top` shows the same rows as `replay` from a recording of that time: ports held and in
+/// TIME_WAIT, failures, processes.
 pub(super) fn is_what_was_shown() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server(&format!("{SERVER}:7000"))?;
@@ -67,10 +67,10 @@ pub(super) fn is_what_was_shown() -> Result<()> {
     let record = Record::start_at("auto", &file, &settings)?;
 
     let held = stage.netns.run(|| server.pairs(30))?;
-    // What a namespace has to give is not known from the first moment on, and a tuple without ports has one line.
-    let its = format!("\"netns\":{netns},");
-    let knows = |line: &str| line.contains(&its) && line.contains("ports.capacity");
-    recorded(&file, "what the namespace has to give", knows)?;
+    // The capacity is not known at once, and the tuple of the refused calls below, which has no ports, has one line only.
+    let of_netns = format!("\"netns\":{netns},");
+    let knows = |line: &str| line.contains(&of_netns) && line.contains("ports.capacity");
+    recorded(&file, "the capacity of the namespace", knows)?;
     stage.netns.run(|| -> Result<()> {
         // In TIME_WAIT on this side.
         let (clients, accepted) = server.pairs(20)?;
@@ -83,12 +83,12 @@ pub(super) fn is_what_was_shown() -> Result<()> {
         }
         Ok(())
     })?;
-    let all = |line: &str| line.contains(&its) && line.contains("\"ports.time_wait\":20");
+    let all = |line: &str| line.contains(&of_netns) && line.contains("\"ports.time_wait\":20");
     recorded(&file, "all ports", all)?;
-    let refused = |line: &str| line.contains(&its) && line.contains("\"refused\":7");
+    let refused = |line: &str| line.contains(&of_netns) && line.contains("\"refused\":7");
     recorded(&file, "all failures", refused)?;
     record.stop()?;
-    // What came before waited in the pipe.
+    // The pipe still has the earlier readings.
     let mut shown: Vec<String> = Vec::new();
     while !shown.last().is_some_and(|line| has_all(line, netns)) {
         shown.push(lines.next().context("no more readings")??);

@@ -1,4 +1,4 @@
-//! The view on a terminal, used as a person would.
+//! `top::screen`: the view on a terminal, with keys.
 
 use std::{
     process::Command,
@@ -15,7 +15,7 @@ use crate::harness::{
 };
 
 const SOON: Duration = Duration::from_secs(10);
-/// Longest time from a key to what it shows; a person waits no longer than a tenth of that.
+/// Longest time from a key to what it shows, on a busy machine; normally it is less than a tenth of that.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
 fn start(more: &[&str], size: Size) -> Result<Pty> {
@@ -26,8 +26,8 @@ fn start(more: &[&str], size: Size) -> Result<Pty> {
     Ok(pty)
 }
 
-/// Five seconds of an nginx that runs out of ports: its row turns, its failures are named, its detail
-/// opens, a filter hides it, and `q` leaves.
+/// An nginx runs out of ports: the screen has its full row and its failures by cause, its detail opens, a filter hides it, and
+/// `q` ends the program.
 pub(super) fn shows_an_exhaustion() -> Result<()> {
     let scene = Scene::new(1000, "location / { return 200 'ok'; }")?;
     let http = format!(
@@ -49,7 +49,7 @@ pub(super) fn shows_an_exhaustion() -> Result<()> {
     let full = |text: &str| text.lines().any(|line| is_full(&line));
     top.wait("the row of the full tuple", SOON, full)?;
     top.wait("the failures by cause", SOON, |text| text.contains("ports_exhausted"))?;
-    // The row of nginx is selected by a filter, as those of other tests may be fuller.
+    // A filter leaves nginx's row only, because rows of other tests may be fuller.
     top.press("/comm:nginx\r")?;
     top.wait("the filter", AT_ONCE, |text| full(text) && text.contains("comm:nginx"))?;
     top.press("\r")?;
@@ -73,7 +73,7 @@ pub(super) fn shows_an_exhaustion() -> Result<()> {
     Ok(())
 }
 
-/// In a real terminal program, whose own screen is there again afterwards.
+/// In tmux, whose own screen must be back afterwards.
 pub(super) fn in_tmux() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let socket = folder.path().join("tmux");
@@ -109,7 +109,7 @@ pub(super) fn in_tmux() -> Result<()> {
     seen
 }
 
-/// However it ends, the terminal is what it was.
+/// However the program ends, the terminal's modes are restored.
 pub(super) fn is_given_back() -> Result<()> {
     type End = fn(&mut Pty) -> Result<()>;
     let ends: [(&str, End); 4] = [
@@ -120,7 +120,7 @@ pub(super) fn is_given_back() -> Result<()> {
     ];
     for (what, end) in ends {
         let mut top = start(&[], Size(80, 24))?;
-        ensure!(top.check_restored().is_err(), "nothing was taken, so nothing is shown by this");
+        ensure!(top.check_restored().is_err(), "the program did not change the terminal's modes");
         end(&mut top)?;
         let status = top.wait_for_end(STOP_LIMIT)?;
         ensure!(status.success(), "{what}: {status}");
@@ -131,18 +131,18 @@ pub(super) fn is_given_back() -> Result<()> {
     top.check_restored()
 }
 
-/// A terminal that is closed ends the program, which uses no processor time in vain until then.
+/// The program ends when its terminal is closed.
 pub(super) fn ends_with_its_terminal() -> Result<()> {
     let mut top = start(&[], Size(80, 24))?;
     top.close();
     let began = Instant::now();
     let status = top.wait_for_end(SOON)?;
     ensure!(status.success(), "it is no failure: {status}");
-    ensure!(began.elapsed() < SOON, "it went on for {:?}", began.elapsed());
+    ensure!(began.elapsed() < SOON, "it ran on for {:?}", began.elapsed());
     Ok(())
 }
 
-/// From 40×10 to 300×100, up and down.
+/// The terminal is resized, from 300×100 to 1×1, while the program runs.
 pub(super) fn of_any_size() -> Result<()> {
     let mut top = start(&[], Size(40, 10))?;
     for size in [Size(300, 100), Size(80, 24), Size(10, 3), Size(1, 1), Size(40, 10)] {
@@ -152,6 +152,6 @@ pub(super) fn of_any_size() -> Result<()> {
     }
     top.wait("the screen", SOON, |text| text.contains("[1 tuples]"))?;
     top.press("q")?;
-    ensure!(top.wait_for_end(STOP_LIMIT)?.success(), "it did not survive");
+    ensure!(top.wait_for_end(STOP_LIMIT)?.success(), "it failed after the changes of size");
     top.check_restored()
 }

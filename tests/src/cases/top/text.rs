@@ -1,4 +1,4 @@
-//! Readings that are printed one behind the other.
+//! `top::text`: `top` without a terminal prints readings, one after the other.
 
 use std::{
     io::{BufRead, BufReader},
@@ -35,7 +35,7 @@ pub(super) fn is_what_the_kernel_has() -> Result<()> {
     let server = stage.server(&format!("{SERVER}:7000"))?;
     let (clients, _accepted) = stage.netns.run(|| server.pairs(40))?;
     let netns = stage.netns.inum();
-    // Without a terminal it prints, -b or not.
+    // Without a terminal it prints, even without -b.
     let ended = run(&mut command(&["top", "-n", "2", "-i", "0.3", "-o", "json"])?, LIMIT)?;
     ensure!(ended.code() == 0, "{ended:?}");
     let lines: Vec<_> = ended.stdout.lines().collect();
@@ -74,8 +74,8 @@ pub(super) fn has_its_forms() -> Result<()> {
     Ok(())
 }
 
-/// The filter of the command line is above the columns, with how many rows it leaves; what it does not hold for
-/// is called the host's.
+/// The filter of the command line is above the columns, with how many rows pass it; the sums that it does not apply to are
+/// labelled "host".
 pub(super) fn says_what_its_filter_leaves_out() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let (one, other) = (stage.server("10.1.0.1:7000")?, stage.server("10.1.0.2:7001")?);
@@ -85,8 +85,8 @@ pub(super) fn says_what_its_filter_leaves_out() -> Result<()> {
     let mut command = command(&["top", "-b", "-n", "2", "-i", "0.2"])?;
     let ended = run(command.args(filter), LIMIT)?;
     ensure!(ended.code() == 0, "{ended:?}");
-    let said = format!(" rows: {}", filter.join(" "));
-    let lines: Vec<_> = ended.stdout.lines().filter(|line| line.ends_with(&said)).collect();
+    let heading = format!(" rows: {}", filter.join(" "));
+    let lines: Vec<_> = ended.stdout.lines().filter(|line| line.ends_with(&heading)).collect();
     ensure!(lines.len() == 2, "the filter is not with each reading: {ended:?}");
     for line in lines {
         let counts: Vec<u64> = line.split(' ').filter_map(|word| word.parse().ok()).collect();
@@ -96,9 +96,9 @@ pub(super) fn says_what_its_filter_leaves_out() -> Result<()> {
     Ok(())
 }
 
-/// Connections by the clock, each held open: the end of the ports is known beforehand.
+/// 25 connections a second, each held open: when the last port is taken is known, and the ETA must be right within 10 %.
 pub(super) fn foresees_the_end_of_a_ramp() -> Result<()> {
-    /// Gone after 70 s; the forecast is looked at from 60 s before that on.
+    /// All would be in use after 70 s; the test ends after 18 s.
     const PORTS: u64 = 1750;
     const PER_SECOND: u64 = 25;
     const UNTIL: u64 = 450;

@@ -1,4 +1,4 @@
-//! Recordings that no tracer would write. Each function returns the files that it made.
+//! Makes recordings that no tracer would write. Each function returns the files that it made.
 
 use std::{
     fs::File,
@@ -9,14 +9,14 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-/// Lines that are written as fast as they are made.
+/// Writes lines of a recording, with `seq`.
 struct Lines<W: Write> {
     out: W,
     seq: u64,
 }
 
 impl<W: Write> Lines<W> {
-    /// With the first line.
+    /// Writes the first line, `tracer.start`.
     fn new(out: W) -> Result<Self> {
         let mut lines = Self { out, seq: 0 };
         lines.line(
@@ -27,7 +27,7 @@ impl<W: Write> Lines<W> {
         Ok(lines)
     }
 
-    /// One line, `seconds` after the first.
+    /// Writes one line, whose time is `seconds` after the first line's.
     fn line(&mut self, seconds: u64, name: &str, rest: &str) -> Result<()> {
         let (minute, second) = (seconds / 60 % 60, seconds % 60);
         let (hour, day) = (seconds / 3600 % 24, 1 + seconds / 86_400 % 27);
@@ -60,7 +60,7 @@ fn plain(folder: &Path) -> Result<(Lines<BufWriter<File>>, Vec<String>)> {
     Ok((lines, vec![path.to_string_lossy().into_owned()]))
 }
 
-/// Writes through `zstd`, which keeps nothing of it in this process.
+/// Writes through the program `zstd`, so that this process keeps none of the data.
 fn compressed(
     folder: &Path,
     options: &[&str],
@@ -83,7 +83,7 @@ fn compressed(
     Ok(vec![path.to_string_lossy().into_owned()])
 }
 
-/// Some lines, and then a hole of 2 TiB: 4 KiB on the disk.
+/// A few lines, then a hole of 2 TiB: the file takes 4 KiB of disk.
 pub(super) fn sparse(folder: &Path) -> Result<Vec<String>> {
     let (mut lines, files) = plain(folder)?;
     lines.stats(1)?;
@@ -108,7 +108,7 @@ pub(super) fn long_lines(folder: &Path) -> Result<Vec<String>> {
 
 const MILLION: u32 = 1_000_000;
 
-/// Every tuple had a failure, and holds nothing.
+/// A million tuples in one reading, each with a failure and no port.
 pub(super) fn many_tuples(folder: &Path) -> Result<Vec<String>> {
     compressed(folder, &["-1"], |lines| {
         for number in 0..MILLION {
@@ -118,7 +118,7 @@ pub(super) fn many_tuples(folder: &Path) -> Result<Vec<String>> {
     })
 }
 
-/// Every tuple holds ports, twice, with other numbers each time, searches and names.
+/// 250,000 tuples with ports, searches and long names, in two readings with different numbers.
 pub(super) fn many_full_tuples(folder: &Path) -> Result<Vec<String>> {
     compressed(folder, &["-1"], |lines| {
         for second in 1..=2 {
@@ -135,7 +135,7 @@ pub(super) fn many_full_tuples(folder: &Path) -> Result<Vec<String>> {
     })
 }
 
-/// Of as many processes, in one reading.
+/// A million failures, each of another process and tuple, between two readings.
 pub(super) fn many_failures(folder: &Path) -> Result<Vec<String>> {
     compressed(folder, &["-1"], |lines| {
         lines.stats(1)?;
@@ -150,7 +150,7 @@ pub(super) fn many_failures(folder: &Path) -> Result<Vec<String>> {
     })
 }
 
-/// A millisecond apart would do; these are a second apart, for weeks.
+/// A million readings without tuples, a second apart: more than eleven days.
 pub(super) fn many_readings(folder: &Path) -> Result<Vec<String>> {
     compressed(folder, &["-1"], |lines| {
         for number in 0..MILLION {
@@ -160,7 +160,7 @@ pub(super) fn many_readings(folder: &Path) -> Result<Vec<String>> {
     })
 }
 
-/// Of threads whose calls failed, a tuple for each, with a cgroup and a container of its own.
+/// 500,000 tuples, each with another process, cgroup, container and namespace name.
 pub(super) fn many_names(folder: &Path) -> Result<Vec<String>> {
     compressed(folder, &["-1"], |lines| {
         for number in 0..MILLION / 2 {
@@ -173,7 +173,7 @@ pub(super) fn many_names(folder: &Path) -> Result<Vec<String>> {
     })
 }
 
-/// Half a megabyte each.
+/// A thousand cgroup names of half a megabyte each.
 pub(super) fn long_names(folder: &Path) -> Result<Vec<String>> {
     let name = "x".repeat(500_000);
     compressed(folder, &["-1"], |lines| {
@@ -185,7 +185,7 @@ pub(super) fn long_names(folder: &Path) -> Result<Vec<String>> {
     })
 }
 
-/// Of losses, in every line others.
+/// Losses with another name in every line.
 pub(super) fn many_reasons(folder: &Path) -> Result<Vec<String>> {
     compressed(folder, &["-1"], |lines| {
         for number in 0..200_000 {
@@ -200,7 +200,7 @@ pub(super) fn many_reasons(folder: &Path) -> Result<Vec<String>> {
     })
 }
 
-/// 2 GiB of the letter x, in some kilobytes.
+/// 2 GiB of the letter x, compressed to some kilobytes.
 pub(super) fn bomb(folder: &Path) -> Result<Vec<String>> {
     compressed(folder, &["-1"], |lines| {
         let block = vec![b'x'; 1 << 20];
@@ -211,12 +211,12 @@ pub(super) fn bomb(folder: &Path) -> Result<Vec<String>> {
     })
 }
 
-/// Its decompression would take 2 GiB at once.
+/// A zstd frame with a window of 2 GiB: decompression needs that much memory at once.
 pub(super) fn huge_window(folder: &Path) -> Result<Vec<String>> {
     compressed(folder, &["-1", "--long=31"], |lines| lines.stats(1))
 }
 
-/// Of a rotated set.
+/// A rotated set of 900 files.
 pub(super) fn many_files(folder: &Path) -> Result<Vec<String>> {
     let mut files = Vec::new();
     for number in 0..900_u64 {
@@ -229,13 +229,13 @@ pub(super) fn many_files(folder: &Path) -> Result<Vec<String>> {
     Ok(files)
 }
 
-/// Readings at both ends of all time, back and forth; the last one is long before the first.
+/// Readings whose times jump between the earliest and the latest possible one.
 pub(super) fn far_apart(folder: &Path) -> Result<Vec<String>> {
     let (mut lines, files) = plain(folder)?;
     for number in 0..10_001_u64 {
         let (year, mono) = match number % 4 {
             0 => (1971, 0),
-            // This one is "not known" in ns since 1970.
+            // 0 ns since 1970, which stands for "not known".
             2 => (1970, 0),
             _ => (2554, u64::MAX - number),
         };
@@ -248,7 +248,7 @@ pub(super) fn far_apart(folder: &Path) -> Result<Vec<String>> {
     Ok(files)
 }
 
-/// One large file, by a hundred names.
+/// One file, named a hundred times: fifty times by its name, fifty times by a symbolic link.
 pub(super) fn same_again(folder: &Path) -> Result<Vec<String>> {
     let (mut lines, files) = plain(folder)?;
     for second in 1..1000 {

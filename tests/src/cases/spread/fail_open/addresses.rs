@@ -1,4 +1,5 @@
-//! Addresses go and come back, with and without an agent that sees it; and some are there, but of no use.
+//! Addresses of the pool are removed and added again, with and without an agent that notices; and addresses that cannot be used
+//! (no answer, tentative).
 
 mod new;
 
@@ -63,11 +64,11 @@ pub(super) fn cases() -> Vec<Case> {
     cases
 }
 
-/// How soon a missing address must be out of the pool.
+/// How soon a removed address must be left out of the rule, at least in three of five tries.
 const OUT_LIMIT: Duration = Duration::from_millis(100);
-/// The same when this machine has other things to do: no more than one time in two.
+/// The same in all tries, when this machine is busy.
 const LATE_LIMIT: Duration = Duration::from_millis(300);
-/// How soon one that is back must be used: it may be distrusted for some seconds.
+/// How soon an address that is back must be used: it may be left out for some seconds because of earlier failures.
 const BACK_LIMIT: Duration = Duration::from_secs(8);
 
 fn remove(host: &Host, address: &str) -> Result<()> {
@@ -78,14 +79,15 @@ fn add(host: &Host, address: &str) -> Result<()> {
     host.stage.netns.ip(&format!("addr add {address}/32 dev lo"))
 }
 
-/// Waits until an address is left out, and says for how long it was in the pool after `since`. The agent has
-/// told the hooks before it tells us.
+/// Waits until an address is left out. Returns how long after `since` that was written to the state file, and the status. The
+/// agent changes the rule before it writes the file.
 fn out_after(host: &Host, address: IpAddr, since: SystemTime) -> Result<(Duration, Status)> {
     let what = "the address to be left out";
     let status = host.rule.status_when(what, |status| status.left_out() == [address])?;
     Ok((host.rule.state_modified()?.duration_since(since).unwrap_or_default(), status))
 }
 
+/// An address of the pool is removed and added again, five times, while an agent runs.
 fn address_removed() -> Result<()> {
     let host = Host::new()?;
     let (name, gone): (_, IpAddr) = (POOL[1], POOL[1].parse()?);
@@ -99,14 +101,14 @@ fn address_removed() -> Result<()> {
             remove(&host, name)?;
             let out = out_after(&host, gone, before)?.0;
             took.push(out.saturating_sub(lateness.end()));
-            let made = load.go_on(100)?;
+            let made = load.more(100)?;
             ensure!(!made.contains_key(&gone) && made.len() == 3, "spread over {made:?}");
             add(&host, name)?;
             wait_for("the address to be used again", BACK_LIMIT, || {
-                Ok(load.go_on(20)?.contains_key(&gone).then_some(()))
+                Ok(load.more(20)?.contains_key(&gone).then_some(()))
             })?;
-            // The keeper puts it back into the rule; the agent says so at its next look.
-            wait_for("the status to say so", BACK_LIMIT, || {
+            // The thread `keeper` puts it back into the rule; the status has it after the agent's next health check.
+            wait_for("the status to have no address left out", BACK_LIMIT, || {
                 Ok(host.rule.status()?.left_out().is_empty().then_some(()))
             })?;
         }
@@ -120,12 +122,12 @@ fn address_removed() -> Result<()> {
     Ok(())
 }
 
-/// Nobody tells the hooks: what would have that address goes on as without us.
-fn unseen(host: &Host, load: &Load) -> Result<()> {
+/// An address is removed, and no agent changes the rule: the connect() calls that would get it are not spread.
+fn removed_without_an_agent(host: &Host, load: &Load) -> Result<()> {
     let (gone, default): (IpAddr, IpAddr) = (POOL[1].parse()?, "10.1.0.1".parse()?);
     load.forgive_one();
     remove(host, POOL[1])?;
-    let made = load.go_on(300)?;
+    let made = load.more(300)?;
     let passed = made.contains_key(&default) && made.len() == 4;
     ensure!(passed && !made.contains_key(&gone), "without {gone}: {made:?}");
     add(host, POOL[1])
@@ -135,7 +137,7 @@ fn removed_unseen(arguments: &[&str], end: fn(Spread) -> Result<()>) -> Result<(
     let host = Host::new()?;
     Load::start(&host)?.around(|load| {
         end(begin(&host, load, arguments)?)?;
-        unseen(&host, load)?;
+        removed_without_an_agent(&host, load)?;
         all_spread(load)?;
         host.rule.release()?;
         none_spread(load)?;
@@ -148,20 +150,20 @@ fn removed_under_a_stopped_agent() -> Result<()> {
     Load::start(&host)?.around(|load| {
         let spread = begin(&host, load, &[])?;
         spread.process.signal(Signal::STOP)?;
-        let played = unseen(&host, load);
+        let played = removed_without_an_agent(&host, load);
         spread.process.signal(Signal::CONT)?;
         played?;
-        // It hears of the refusals, and then that the address is there.
+        // The agent first reads that bind() was refused, then that the address is back.
         wait_for("the whole pool to be used", BACK_LIMIT, || {
-            Ok((load.go_on(50)?.len() == 4).then_some(()))
+            Ok((load.more(50)?.len() == 4).then_some(()))
         })?;
         spread.stop()?;
         host.rule.check_nothing_left()
     })
 }
 
-/// net.ipv4.ip_nonlocal_bind lets bind() take an address that the host has not: nothing refuses it before
-/// the look-up of a route, and nothing comes back to it.
+/// With net.ipv4.ip_nonlocal_bind, bind() accepts an address that the host does not have, so the hook cannot notice a removed
+/// one, and its connections get no answer: the agent must leave it out in time, and must refuse to start with such an address.
 fn nonlocal_bind() -> Result<()> {
     let mut host = Host::new()?;
     host.stage.netns.sysctl("ipv4/ip_nonlocal_bind", "1")?;
@@ -196,8 +198,8 @@ fn nonlocal_bind() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// A host with these addresses on a link, and a server at the other end.
-fn beside(own: &[&str], server: &str) -> Result<(Host, NetNs, Sock)> {
+/// A host with these addresses on a link, and another host with a server at the other end of the link.
+fn linked(own: &[&str], server: &str) -> Result<(Host, NetNs, Sock)> {
     let (host, other) = (Host::new()?, NetNs::new()?);
     let server: IpAddr = server.parse()?;
     let end = if server.is_ipv6() { "/64 nodad" } else { "/24" };
@@ -216,7 +218,7 @@ fn listening(address: SocketAddr) -> Result<Sock> {
     Ok(listener)
 }
 
-/// One connection after the other; where they come from, and how many failed.
+/// Opens `count` connections one after the other. Returns the sources of those that succeeded, and how many failed.
 fn connect_many(host: &Host, listener: &Sock, count: u32) -> Result<(Vec<IpAddr>, u32)> {
     let (mut sources, mut failed) = (Vec::new(), 0);
     let peer = listener.local()?;
@@ -233,14 +235,14 @@ fn connect_many(host: &Host, listener: &Sock, count: u32) -> Result<(Vec<IpAddr>
     Ok((sources, failed))
 }
 
-/// One destination does not answer to one address of the pool; another one does. `count` connections begin at
-/// once, with a pause before the next. `output`: where the decisions go, which nobody reads.
+/// One destination does not answer to one address of the pool, which must be left out there, but not towards another
+/// destination. `count` connections begin at a time, then there is a pause. `output`: a pipe for the decisions that is not read.
 fn failing_address(count: usize, pause: Duration, output: Option<&FullPipe>) -> Result<()> {
     let pool = ["10.2.0.11", "10.2.0.12", "10.2.0.13", "10.2.0.14"];
-    let (host, other, listener) = beside(&pool, "10.2.0.2")?;
+    let (host, other, listener) = linked(&pool, "10.2.0.2")?;
     other.ip("addr add 10.2.0.3/24 dev t0")?;
     let elsewhere = other.run(|| listening("10.2.0.3:7000".parse()?))?;
-    let (ill, peer): (IpAddr, _) = (pool[0].parse()?, listener.local()?);
+    let (failing, peer): (IpAddr, _) = (pool[0].parse()?, listener.local()?);
     let arguments = output.map(FullPipe::arguments).unwrap_or_default();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let spread = host.spread(&pool, &arguments)?;
@@ -251,14 +253,15 @@ fn failing_address(count: usize, pause: Duration, output: Option<&FullPipe>) -> 
         })?;
     }
     other.ip("rule add from 10.2.0.2 to 10.2.0.11 blackhole")?;
-    // Held until the failure of those that began with them is known, so that all addresses are used alike.
+    // Sockets are held until the failures of those that began at the same time are known: otherwise the failing address would
+    // be the emptiest, and be used more than others.
     let mut held = VecDeque::new();
     wait_for("the address to be left out", BACK_LIMIT * 3, || {
         for _ in 0..count {
             let sock = host.app.tcp(peer)?;
             sock.set_syn_count(1)?;
             sock.set_nonblocking()?;
-            // Succeeds, fails, or has begun: the agent sees which.
+            // The result does not matter here: the agent sees it.
             _ = sock.connect(peer);
             sock.set_reset_on_close()?;
             held.push_back((Instant::now(), sock, listener.accept().ok()));
@@ -270,38 +273,38 @@ fn failing_address(count: usize, pause: Duration, output: Option<&FullPipe>) -> 
         let why = "its connections fail where others succeed";
         let shown = shows_quarantine(&host, (pool[0], peer), why)?;
         let out = host.rule.status()?.left_out_towards(peer);
-        Ok((shown && out.len() == 1 && out[0].0 == ill).then_some(()))
+        Ok((shown && out.len() == 1 && out[0].0 == failing).then_some(()))
     })?;
     let (sources, failed) = connect_many(&host, &listener, 100)?;
-    ensure!(failed == 0 && !sources.contains(&ill), "{failed} of 100 failed; {sources:?}");
+    ensure!(failed == 0 && !sources.contains(&failing), "{failed} of 100 failed; {sources:?}");
     let (sources, failed) = connect_many(&host, &elsewhere, 100)?;
-    ensure!(failed == 0 && sources.contains(&ill), "elsewhere: {failed} failed; {sources:?}");
+    ensure!(failed == 0 && sources.contains(&failing), "elsewhere: {failed} failed; {sources:?}");
     other.ip("rule del from 10.2.0.2 to 10.2.0.11 blackhole")?;
     held.clear();
     wait_for("the address to be used again", BACK_LIMIT, || {
         let (sources, failed) = connect_many(&host, &listener, 10)?;
         ensure!(failed == 0, "{failed} of 10 failed");
-        Ok(sources.contains(&ill).then_some(()))
+        Ok(sources.contains(&failing).then_some(()))
     })?;
     if let Some(output) = output {
-        // A removed address leaves the pool, too, and is said to have.
+        // A removed address is left out and in the status, although the output is blocked.
         host.stage.netns.ip(&format!("addr del {}/24 dev t0", pool[1]))?;
         let gone: IpAddr = pool[1].parse()?;
         host.rule.status_when("the address to be left out", |it| it.left_out() == [gone])?;
         let (sources, failed) = connect_many(&host, &elsewhere, 100)?;
         ensure!(failed == 0 && !sources.contains(&gone), "{failed} failed; {sources:?}");
-        ensure!(output.is_full()?, "somebody has read the output");
-        output.read_on(|| spread.stop())?;
+        ensure!(output.is_full()?, "the output has room again");
+        output.read_while(|| spread.stop())?;
     } else {
         spread.stop()?;
     }
     host.rule.check_nothing_left()
 }
 
-/// An address in duplicate address detection may be another host's.
+/// An IPv6 address during duplicate address detection (tentative) is left out, because it may be another host's.
 fn tentative() -> Result<()> {
     let pool = ["fd00:2::11", "fd00:2::12"];
-    let (host, _other, listener) = beside(&pool, "fd00:2::2")?;
+    let (host, _other, listener) = linked(&pool, "fd00:2::2")?;
     let new: IpAddr = pool[1].parse()?;
     // Three probes take three seconds.
     host.stage.netns.sysctl("ipv6/conf/t0/dad_transmits", "3")?;
@@ -315,7 +318,7 @@ fn tentative() -> Result<()> {
     let (sources, failed) = connect_many(&host, &listener, 50)?;
     let right = failed == 0 && sources.iter().all(|it| it.to_string() == pool[0]);
     ensure!(right, "while it is tentative: {failed} of 50 failed; {sources:?}");
-    // Nor can a rule begin with it.
+    // A rule cannot begin with it.
     let cgroup = host.cgroup.path().to_string_lossy().into_owned();
     let mut command = host.rule.command(&["--pool", pool[1], "--cgroup", &cgroup, "--dry-run"])?;
     let refused = host.stage.netns.run(|| run(&mut command, START_LIMIT))?;
@@ -328,6 +331,7 @@ fn tentative() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
+/// All addresses of the pool are removed: nothing is spread until they are back.
 fn all_addresses_gone() -> Result<()> {
     let host = Host::new()?;
     Load::start(&host)?.around(|load| {
@@ -340,7 +344,7 @@ fn all_addresses_gone() -> Result<()> {
         none_spread(load)?;
         POOL.iter().try_for_each(|address| add(&host, address))?;
         wait_for("the pool to be used again", BACK_LIMIT, || {
-            Ok((load.go_on(50)?.len() == 4).then_some(()))
+            Ok((load.more(50)?.len() == 4).then_some(()))
         })?;
         host.rule.status_when("none to be left out", |status| status.left_out().is_empty())?;
         all_spread(load)?;

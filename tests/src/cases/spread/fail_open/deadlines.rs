@@ -1,5 +1,5 @@
-//! What has a deadline does not wait: the lease is renewed and a removed address leaves the rule while the
-//! agent's other work stands still.
+//! Work with a deadline goes on while the agent's other work is blocked: the lease is renewed, and a removed address leaves the
+//! rule.
 
 use std::{net::IpAddr, thread, time::Duration};
 
@@ -28,12 +28,12 @@ pub(super) fn cases() -> Vec<Case> {
     named("spread::fail_open", tests)
 }
 
-/// The shortest lease that a busy machine keeps.
+/// A lease that an agent on a busy machine still renews in time.
 const LEASE: Duration = Duration::from_secs(1);
 /// How soon a removed address must be out of the rule.
 const OUT_LIMIT: Duration = Duration::from_millis(100);
 
-/// Over more than two leases every connection is spread; a removed address is out of the rule in time.
+/// Checks that for more than two leases every connection is spread, and that a removed address leaves the rule in time.
 fn deadlines_hold(host: &Host, load: &Load) -> Result<()> {
     let lease = Place::get().limit(LEASE);
     let unspread = load.unspread();
@@ -45,11 +45,11 @@ fn deadlines_hold(host: &Host, load: &Load) -> Result<()> {
     thread::sleep(Place::get().limit(OUT_LIMIT));
     let refused = host.rule.status()?.decided("refused")?;
     let unspread = load.unspread();
-    let made = load.go_on(200)?;
+    let made = load.more(200)?;
     ensure!(made.len() == 3 && !made.contains_key(&gone), "without {gone}: {made:?}");
     ensure!(load.unspread() == unspread, "{} went unspread", load.unspread() - unspread);
     let still = host.rule.status()?.decided("refused")?;
-    ensure!(still == refused, "the rule has {gone} still: refused {refused}, then {still} times");
+    ensure!(still == refused, "the rule still has {gone}: refused {refused}, then {still} times");
     Ok(())
 }
 
@@ -57,6 +57,7 @@ fn arguments(lease: Duration) -> Vec<String> {
     ["--lease", &lease.as_secs().to_string()].map(str::to_owned).into()
 }
 
+/// The output is a pipe that is full and not read.
 fn unread_output() -> Result<()> {
     let host = Host::new()?;
     let output = FullPipe::new()?;
@@ -67,17 +68,18 @@ fn unread_output() -> Result<()> {
         let spread = begin(&host, load, &arguments)?;
         wait_for("the FIFO to be full", START_LIMIT, || Ok(output.is_full()?.then_some(())))?;
         deadlines_hold(&host, load)?;
-        other_work_goes_on(&host)?;
-        // Read again, it goes on and ends well.
-        let said = output.read_on(|| spread.stop())?.stderr;
-        ensure!(!said.contains("error:"), "{said}");
+        health_check_runs(&host)?;
+        // Once the pipe is read again, the agent ends without an error.
+        let stderr = output.read_while(|| spread.stop())?.stderr;
+        ensure!(!stderr.contains("error:"), "{stderr}");
         none_spread(load)?;
         host.rule.check_nothing_left()
     })
 }
 
-/// What the agent itself does, and no thread for deadlines: it says what is left out, and what is used again.
-fn other_work_goes_on(host: &Host) -> Result<()> {
+/// Checks that the status follows a removed address that is added again: that is the work of the agent's main thread, not of the
+/// threads with deadlines.
+fn health_check_runs(host: &Host) -> Result<()> {
     let gone: IpAddr = POOL[1].parse()?;
     host.rule.status_when("the status to follow", |status| status.left_out() == [gone])?;
     host.stage.netns.ip(&format!("addr add {gone}/32 dev lo"))?;
@@ -85,7 +87,7 @@ fn other_work_goes_on(host: &Host) -> Result<()> {
     Ok(())
 }
 
-/// The thread that reads the sockets of namespaces stands still in the middle of it.
+/// The thread that reads sockets in namespaces is stopped.
 fn endless_comparison() -> Result<()> {
     let host = Host::new()?;
     let arguments = arguments(Place::get().limit(LEASE));
@@ -101,7 +103,7 @@ fn endless_comparison() -> Result<()> {
     })
 }
 
-/// It would be over again and again under a living agent.
+/// A lease that is shorter than the agent can renew it is an error.
 fn short_lease() -> Result<()> {
     let host = Host::new()?;
     let cgroup = host.cgroup.path().to_string_lossy().into_owned();

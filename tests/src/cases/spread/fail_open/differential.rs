@@ -1,8 +1,8 @@
-//! The same calls with and without us, while everything goes wrong: each one ends the same way.
+//! The same sequence of calls runs twice: with a rule, while agents, addresses, cgroups and so on come and go, and with spreading
+//! off. Each call must have the same result in both runs.
 //!
-//! `TRACER_TEST_CONNECTS` is how many calls there are in each of the two runs at least (20,000 by default,
-//! a quarter of them in a narrow range), `TRACER_TEST_SEED` repeats them, and `TRACER_TEST_SEEDS` is with how many
-//! seeds a narrow range is tried, from that one on.
+//! `TRACER_TEST_CONNECTS` is the least number of calls in each run (20,000 by default, a quarter of that in a narrow range),
+//! `TRACER_TEST_SEED` repeats a run, and `TRACER_TEST_SEEDS` is the number of seeds for a narrow range, from that one on.
 
 mod calls;
 mod trouble;
@@ -42,27 +42,27 @@ const VETH: &str = "differential_over_veth";
 
 const SEED: u64 = 20_261_124;
 
-/// Calls of both runs together: `cargo xtask test soak` reports them.
+/// Prints the number of calls of both runs, which `cargo xtask test soak` reports.
 #[expect(clippy::print_stdout, reason = "how much was compared is a result")]
-fn tell(name: &str, calls: usize, rounds: u64) {
+fn report(name: &str, calls: usize, rounds: u64) {
     println!("{name}: {} calls in all, {rounds} rounds of trouble", 2 * calls);
 }
 
-/// 1,000 ports for each address, of which few are in use.
+/// Each address has 1,000 ports, few of which are in use.
 fn wide() -> Result<()> {
     let calls = number("TRACER_TEST_CONNECTS", 20_000)?;
     let host = Host::new()?;
     let app = Calls::new(&host, None, number("TRACER_TEST_SEED", SEED)?, 3, 60)?;
     let seen = compare(&host, &app, "differential", calls, trouble::round)?;
-    ensure!(seen.not_told > 0, "the ring was never full");
+    ensure!(seen.ring_full > 0, "the ring was never full");
     ensure!(seen.uncounted > 0, "the table of connections was never full");
     Ok(())
 }
 
-/// The servers' namespace, where that is another one.
+/// The servers' namespace; `None` if it is the application's own.
 type Far = Option<NetNs>;
 
-/// One seed after the other, each with another value of `net.ipv4.tcp_tw_reuse`.
+/// Runs each seed with another value of `net.ipv4.tcp_tw_reuse`.
 fn narrow_ranges(name: &str, reuse: [&str; 3], host: fn() -> Result<(Host, Far)>) -> Result<()> {
     let first = number("TRACER_TEST_SEED", SEED)?;
     for (seed, reuse) in (first..first + number("TRACER_TEST_SEEDS", 1)?).zip(reuse.iter().cycle())
@@ -75,8 +75,8 @@ fn narrow_ranges(name: &str, reuse: [&str; 3], host: fn() -> Result<(Host, Far)>
     Ok(())
 }
 
-/// 40 ports for each address. The application holds up to 36 connections to one destination, which without us
-/// have room; of the pool's only address others have ten, so that it is full at 30.
+/// Each address has 40 ports. The application holds up to 36 connections to one destination, which have room with spreading
+/// off. Others hold ten ports of the pool's only address, so that the pool is full at 30.
 fn narrow_range(name: &str, host: &Host, far: Option<&NetNs>, seed: u64) -> Result<()> {
     let calls = number("TRACER_TEST_CONNECTS", 20_000)? / 4;
     host.stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40039")?;
@@ -84,14 +84,13 @@ fn narrow_range(name: &str, host: &Host, far: Option<&NetNs>, seed: u64) -> Resu
     let peer = app.servers[0].local()?;
     let _others = others(host, POOL[0], peer, 10)?;
     let _accepted = (0..10).map(|_| app.servers[0].accept()).collect::<Result<Vec<_>, _>>()?;
-    let came = compare(host, &app, name, calls, trouble::narrow_round)?;
-    ensure!(came.pool_full > 0, "the pool was never full");
-    ensure!(came.fast_port > 0, "no port was handed out");
+    let seen = compare(host, &app, name, calls, trouble::narrow_round)?;
+    ensure!(seen.pool_full > 0, "the pool was never full");
+    ensure!(seen.fast_port > 0, "there was no fast port");
     Ok(())
 }
 
-/// The servers are in another namespace: no connection is one of loopback, for which the kernel has rules of
-/// its own.
+/// The servers are in another namespace, because the kernel has other rules for connections over loopback.
 fn over_veth() -> Result<(Host, Far)> {
     let (host, far) = (Host::new()?, NetNs::new()?);
     host.stage.netns.veth(&["10.7.0.1/24"], &far, &[&format!("{}/24", calls::FAR_SERVERS)])?;
@@ -101,7 +100,7 @@ fn over_veth() -> Result<(Host, Far)> {
     Ok((host, Some(far)))
 }
 
-/// What the application has done so far, and whether it shall go on.
+/// How many calls the application has made, and whether it is to stop.
 #[derive(Default)]
 struct Progress {
     calls: AtomicU64,
@@ -118,7 +117,7 @@ impl Progress {
         self.over.load(Ordering::Relaxed)
     }
 
-    /// Waits for so many more calls.
+    /// Waits until the application has made `count` more calls.
     fn more(&self, count: u64) -> Result<()> {
         let until = self.calls() + count;
         while self.calls() < until {
@@ -129,7 +128,8 @@ impl Progress {
     }
 }
 
-/// Plays with us, in rounds of trouble until there were enough calls, then as many without us.
+/// Runs the calls with a rule, in rounds of trouble until there were enough, then as many with spreading off, and compares their
+/// results.
 fn compare(
     host: &Host,
     app: &Calls<'_>,
@@ -140,7 +140,7 @@ fn compare(
     let progress = Progress::default();
     let (with, made) = thread::scope(|scope| {
         let load = scope.spawn(|| {
-            // The trouble maker starts programs all the time.
+            // The other thread starts programs all the time, which would inherit this thread's sockets until their exec().
             let with = descriptors::unshare().and_then(|()| app.play(&progress));
             progress.over.store(true, Ordering::Relaxed);
             with
@@ -149,12 +149,12 @@ fn compare(
         progress.stop.store(true, Ordering::Relaxed);
         (load.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), made)
     });
-    let with = with.context("the calls with us")?;
+    let with = with.context("the calls with the rule")?;
     let (seen, rounds) = made.context("the trouble maker")?;
     host.rule.check_nothing_left()?;
     let again = Progress::default();
-    let without = app.play_so_many(with.len(), &again).context("the calls without us")?;
-    tell(name, with.len(), rounds);
+    let without = app.play_count(with.len(), &again).context("the calls with spreading off")?;
+    report(name, with.len(), rounds);
     let wrong = unexplained(&without, &with, &seen.removals);
     let first = wrong.get(..wrong.len().min(20)).unwrap_or_default().join("\n");
     ensure!(wrong.is_empty(), "{} of {} calls, first\n{first}", wrong.len(), with.len());
@@ -176,15 +176,15 @@ fn make_trouble(
     Ok((trouble.seen, rounds))
 }
 
-/// What a connect() gets whose source is gone: from the look-up of a route (EINVAL on older kernels), from
-/// the search of a port, or from the second look-up of `tcp_connect` (EHOSTUNREACH, `net/ipv4/tcp_output.c`); ETIME, where it does
-/// not wait and the address is removed before the SYN is answered.
+/// Errors of a connect() whose source was removed: from the route look-up (EINVAL on older kernels), from the port search, or from
+/// the second route look-up in `tcp_connect` (EHOSTUNREACH, `net/ipv4/tcp_output.c`); ETIME if it is non-blocking and the address
+/// is removed before the SYN is answered.
 const GONE: [Errno; 5] =
     [Errno::NETUNREACH, Errno::INVAL, Errno::ADDRNOTAVAIL, Errno::HOSTUNREACH, Errno::TIME];
 
-/// The calls that ended otherwise with us than without, but for those that the removal of an address explains:
-/// the one whose source is removed between the choice and the look-up of a route fails, as it would
-/// if the kernel had chosen that address. One call for each removal, of those under way at that time.
+/// The calls whose results differ between the two runs, as texts, without those that the removal of an address explains. A call
+/// whose source is removed between its choice and the route look-up fails, as it would if the kernel had chosen that address.
+/// Each removal explains one of the calls that were under way at that time.
 fn unexplained(without: &[Ends], with: &[Ends], removals: &[RangeInclusive<usize>]) -> Vec<String> {
     let mut left = removals.to_vec();
     let mut wrong = Vec::new();
@@ -193,7 +193,7 @@ fn unexplained(without: &[Ends], with: &[Ends], removals: &[RangeInclusive<usize
             continue;
         }
         let first = without.iter().zip(with).find(|(without, with)| without != with);
-        // The call would have gone on to its peer, which may have refused it.
+        // With spreading off the call reached its peer, which may have refused it.
         let fits = matches!(
             first,
             Some((None | Some(Errno::CONNREFUSED | Errno::INPROGRESS), Some(errno)))
@@ -203,18 +203,18 @@ fn unexplained(without: &[Ends], with: &[Ends], removals: &[RangeInclusive<usize
         if let (true, Some(window)) = (fits, window) {
             left.remove(window);
         } else {
-            let [without, with] = [without, with].map(said);
+            let [without, with] = [without, with].map(errnos);
             let removed = removals.iter().filter(|window| window.contains(&call)).count();
             wrong.push(format!(
-                "call {call}: {without:?} without us, {with:?} with us, while {removed} addresses were removed"
+                "call {call}: {without:?} with spreading off, {with:?} with the rule, while {removed} addresses were removed"
             ));
         }
     }
     wrong
 }
 
-/// errno by number; 0 is success.
-fn said(ends: &Ends) -> Vec<i32> {
+/// The errno of each system call; 0 is success.
+fn errnos(ends: &Ends) -> Vec<i32> {
     ends.iter().map(|end| end.map_or(0, Errno::raw_os_error)).collect()
 }
 
@@ -251,7 +251,7 @@ mod tests {
         let without: Vec<Ends> = vec![vec![Some(Errno::INPROGRESS), None]; 2];
         let with = vec![vec![Some(Errno::NETUNREACH), None], vec![Some(Errno::TIMEDOUT), None]];
         assert_eq!(unexplained(&without, &with, &[0..=0, 1..=1]).len(), 1);
-        // Nor is its SYN answered at an address that is gone.
+        // A SYN from an address that was removed gets no answer.
         let with = vec![vec![Some(Errno::INPROGRESS), Some(Errno::TIME)]; 2];
         assert_eq!(unexplained(&without, &with, &[0..=0]).len(), 1);
     }

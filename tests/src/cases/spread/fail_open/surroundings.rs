@@ -1,4 +1,4 @@
-//! Namespaces and cgroups go, and some come back; tables are full.
+//! Namespaces and cgroups are removed, and some are made again; tables are full.
 
 use std::{fs, net::SocketAddr, thread, time::Duration};
 
@@ -29,14 +29,14 @@ pub(super) fn cases() -> Vec<Case> {
     named("spread::fail_open", tests)
 }
 
-/// The pool is in a namespace of its own; the load, from the same cgroup, in another.
+/// The pool's namespace ends. The load is in the same cgroup, but in another namespace.
 fn namespace_gone() -> Result<()> {
     let host = Host::new()?;
     let other = NetNs::new()?;
     for address in POOL.iter().chain(&["10.1.0.1"]) {
         other.ip(&format!("addr add {address}/32 dev lo"))?;
     }
-    // Its near end goes when the namespace does.
+    // The near end of this link is removed with the namespace: by that, the test sees its end.
     host.stage.netns.veth(&[], &other, &[])?;
     let app = other.run(|| Maker::spawn(&host.cgroup))?;
     let peer: SocketAddr = "10.1.0.1:7000".parse()?;
@@ -61,15 +61,15 @@ fn namespace_gone() -> Result<()> {
         let status = host.rule.status()?;
         ensure!(status.decided("other_netns")? > 0, "{status:?}");
 
-        // The process that the path names ends first: what else leads there will do.
+        // The process that the path names ends first: the agent must find the namespace by others.
         drop(app);
         thread::sleep(Duration::from_millis(1500));
-        ensure!(host.stage.netns.ip("link show t0").is_ok(), "it is gone while it is held");
+        ensure!(host.stage.netns.ip("link show t0").is_ok(), "the namespace ended too early");
         drop((sock, listener, other));
         wait_for("the namespace to end", Duration::from_secs(10), || {
             Ok(host.stage.netns.ip("link show t0").is_err().then_some(()))
         })?;
-        // Longer than it takes the agent to look at everything.
+        // Longer than a health check of the agent takes to come.
         thread::sleep(Duration::from_millis(1500));
         none_spread(load)?;
         ensure!(host.rule.status()?.agent().is_some(), "the agent is gone: {}", spread.stderr());
@@ -78,7 +78,7 @@ fn namespace_gone() -> Result<()> {
     })
 }
 
-/// Takes the application out of its cgroup, and removes that; its sockets still belong to it.
+/// Moves the processes out of the cgroup, and removes it; sockets that they made before still belong to it.
 fn remove_cgroup(host: &Host, processes: &[u32]) -> Result<()> {
     let above = host.cgroup.path().parent().context("a cgroup at /")?;
     for process in processes {
@@ -87,7 +87,7 @@ fn remove_cgroup(host: &Host, processes: &[u32]) -> Result<()> {
     Ok(fs::remove_dir(host.cgroup.path())?)
 }
 
-/// The sockets that were made before connect, whether they are spread or not.
+/// Connects sockets of the removed cgroup: each call must succeed, spread or not.
 fn connect_all(socks: Vec<Sock>, peer: SocketAddr) -> Result<()> {
     for (turn, sock) in socks.into_iter().enumerate() {
         sock.connect(peer).with_context(|| format!("connect {turn} of a removed cgroup"))?;
@@ -110,7 +110,7 @@ fn cgroup_removed() -> Result<()> {
             })
         };
         is_gone(true)?;
-        // One of the same name is another cgroup.
+        // A new cgroup of the same name is another one to the kernel.
         fs::create_dir(host.cgroup.path())?;
         for process in [load.process(), host.app.id()] {
             host.cgroup.add(process)?;
@@ -123,7 +123,7 @@ fn cgroup_removed() -> Result<()> {
     })
 }
 
-/// The next start finds links to a cgroup that is no more.
+/// The cgroup is removed when there is no agent: the next start finds links to a cgroup that does not exist any more.
 fn cgroup_removed_of_a_dead_agent() -> Result<()> {
     let host = Host::new()?;
     Load::start(&host)?.around(|load| {
@@ -142,7 +142,7 @@ fn cgroup_removed_of_a_dead_agent() -> Result<()> {
     })
 }
 
-/// More destinations than the ledger can take.
+/// More tuples than the ledger has room for: all connections are spread.
 fn tuples_full() -> Result<()> {
     const ROOM: usize = 64;
     let mut host = Host::new()?;
@@ -166,7 +166,7 @@ fn tuples_full() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// More connections than the ledger can take.
+/// More connections than the ledger has room for: all are spread.
 fn conns_full() -> Result<()> {
     const ROOM: u64 = 1024;
     let mut host = Host::new()?;
@@ -180,7 +180,7 @@ fn conns_full() -> Result<()> {
     let counts = host.in_use(&POOL, server.address)?;
     let (all, counted) = (counts.iter().sum::<u64>(), host.rule.status()?.in_use()?);
     ensure!(all == ROOM * 3 / 2, "{all} connections are spread: {counts:?}");
-    // Other sockets of this machine have entries too.
+    // Other sockets of this machine have entries, too.
     let full = (ROOM * 3 / 4..=ROOM).contains(&counted);
     ensure!(full, "of {all} connections, {counted} are in a table for {ROOM}");
     spread.stop()?;

@@ -4,16 +4,16 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use anyhow::{Result, ensure};
 
-use super::{BACK_LIMIT, beside};
+use super::{BACK_LIMIT, linked};
 use crate::{
     cases::spread::{Host, source},
     harness::{sock::Sock, tracer::wait_for, tuple::Tuple},
 };
 
-/// Connections from each address.
+/// Number of connections from each address.
 type Made = BTreeMap<String, u32>;
 
-/// Begins so many connections; how many are from each address.
+/// Begins `count` connections without waiting. Returns how many are from each address.
 fn begin_many(host: &Host, peer: SocketAddr, count: u32, held: &mut Vec<Sock>) -> Result<Made> {
     let mut made = Made::new();
     for _ in 0..count {
@@ -28,15 +28,15 @@ fn begin_many(host: &Host, peer: SocketAddr, count: u32, held: &mut Vec<Sock>) -
     Ok(made)
 }
 
-/// While another address has connections to a destination, one that never had any gets a few there, until it
-/// has; where none has, all are used alike.
+/// Towards a destination to which another address has connections, an address that never had one gets few calls, until one of
+/// them is established. Towards a destination to which no address has connections, all are used alike.
 pub(super) fn new_address() -> Result<()> {
     let pool = ["10.2.0.11", "10.2.0.12"];
-    let (host, other, listener) = beside(&pool, "10.2.0.2")?;
+    let (host, other, listener) = linked(&pool, "10.2.0.2")?;
     let peer = listener.local()?;
     other.ip("rule add from 10.2.0.2 to 10.2.0.12 blackhole")?;
     other.ip("addr add 10.2.0.3/24 dev t0")?;
-    // One that is older than the rule.
+    // A connection that is older than the rule.
     let older = host.app.tcp(peer)?;
     older.bind(SocketAddr::new(pool[0].parse()?, 0))?;
     older.connect(peer)?;
@@ -45,7 +45,7 @@ pub(super) fn new_address() -> Result<()> {
     let mut held = Vec::new();
     let made = begin_many(&host, peer, 200, &mut held)?;
     ensure!(made == Made::from([(pool[0].into(), 196), (pool[1].into(), 4)]), "{made:?}");
-    // Nothing answers to anybody there.
+    // This destination answers to no address.
     other.ip("rule add from 10.2.0.3 blackhole")?;
     let nowhere = "10.2.0.3:7000".parse()?;
     let made = begin_many(&host, nowhere, 200, &mut held)?;
@@ -59,7 +59,7 @@ pub(super) fn new_address() -> Result<()> {
         let in_use = |address: &str| -> Result<u64> {
             Ok(status.tuple(Tuple::new(address.parse()?, peer))?[0])
         };
-        // The emptier one gets all the others now.
+        // The new address is the emptier one, so it gets all further calls.
         Ok((in_use(pool[1])? > 20).then_some(()))
     })?;
     held.clear();

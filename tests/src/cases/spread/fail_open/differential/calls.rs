@@ -1,4 +1,4 @@
-//! An application that makes calls of every kind, in an order that its seed decides.
+//! An application that makes calls of every kind, in an order that depends on its seed only.
 
 use std::{net::SocketAddr, sync::atomic::Ordering, time::Duration};
 
@@ -12,29 +12,29 @@ use crate::{
     workloads::random::Random,
 };
 
-/// Of the host, and not of the pool.
+/// An address of the host that is not in the pool.
 const CHOSEN: &str = "10.1.0.2:0";
-/// Where the servers are in the application's own namespace, and where they are in another one.
+/// The servers' address in the application's own namespace, and in another one.
 const NEAR_SERVERS: &str = "10.1.0.1";
 pub(super) const FAR_SERVERS: &str = "10.7.0.9";
-/// Nobody listens there.
+/// A port on which nobody listens.
 const CLOSED: u16 = 7999;
-/// There is no route to it.
+/// A destination without a route.
 const FAR: &str = "192.0.2.1:80";
 
-/// How each system call of a turn ended; `None` is success.
+/// The result of each system call of a turn; `None` is success.
 pub(super) type Ends = Vec<Option<Errno>>;
 
 pub(super) struct Calls<'a> {
     host: &'a Host,
     pub(super) servers: Vec<Sock>,
     seed: u64,
-    /// Sockets that are open at most.
+    /// The most sockets that are open at a time.
     held: u64,
 }
 
 impl<'a> Calls<'a> {
-    /// With several servers, some sockets bind an address of their own.
+    /// Makes the application and its servers. With more than one server, some of its sockets bind an address themselves.
     pub(super) fn new(
         host: &'a Host,
         far: Option<&NetNs>,
@@ -56,12 +56,13 @@ impl<'a> Calls<'a> {
         Ok(Self { host, servers, seed, held })
     }
 
-    /// Until it shall stop.
+    /// Makes calls until `progress` says stop. Returns their results.
     pub(super) fn play(&self, progress: &Progress) -> Result<Vec<Ends>> {
         self.play_until(progress, |_| progress.stop.load(Ordering::Relaxed))
     }
 
-    pub(super) fn play_so_many(&self, calls: usize, progress: &Progress) -> Result<Vec<Ends>> {
+    /// Makes this number of calls. Returns their results.
+    pub(super) fn play_count(&self, calls: usize, progress: &Progress) -> Result<Vec<Ends>> {
         self.play_until(progress, |played| played == calls)
     }
 
@@ -74,7 +75,7 @@ impl<'a> Calls<'a> {
             let listener = &self.servers[usize::try_from(server)?];
             let mut ends = Vec::new();
             let sock = self.call(random.below(16), listener.local()?, &mut ends)?;
-            // Whatever waits there: a queue that fills up would end calls by time.
+            // Accepts all that wait: with a full queue, calls would time out.
             let accepted = std::iter::from_fn(|| listener.accept().ok()).collect();
             sock.set_reset_on_close()?;
             held.push((sock, accepted));
@@ -90,13 +91,13 @@ impl<'a> Calls<'a> {
 
     fn call(&self, kind: u64, peer: SocketAddr, ends: &mut Ends) -> Result<Sock> {
         let sock = self.host.app.tcp(peer)?;
-        // Silence shall be an error too.
+        // So that a call without an answer fails soon.
         sock.set_syn_count(2)?;
         let mut end = |result: rustix::io::Result<()>| ends.push(result.err());
         match kind {
             0 => {
                 end(sock.connect(SocketAddr::new(peer.ip(), CLOSED)));
-                // The same descriptor again, after a refusal.
+                // The same descriptor connects again after it was refused.
                 end(sock.connect(peer));
             }
             1 => {

@@ -1,4 +1,5 @@
-//! Whoever kills, stops, restarts, fills and removes while the application plays.
+//! What goes wrong while the application makes calls: agents are killed, stopped and restarted, tables fill up, addresses, cgroups,
+//! namespaces and pins are removed.
 
 use std::{
     fs,
@@ -26,20 +27,20 @@ pub(super) struct Trouble<'a> {
     pub(super) seen: Seen,
 }
 
-/// What has come of it.
+/// What happened during the trouble.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    /// The calls that were under way, one of them, while an address was removed.
+    /// For each address that was removed: the calls of which one may have been under way.
     pub(super) removals: Vec<RangeInclusive<usize>>,
-    /// Decisions for which the ring had no room.
-    pub(super) not_told: u64,
-    /// Connections for which the ledger had no room.
+    /// Number of decisions for which the ring had no room.
+    pub(super) ring_full: u64,
+    /// Number of connections for which the ledger had no room.
     pub(super) uncounted: u64,
     pub(super) fast_port: u64,
     pub(super) pool_full: u64,
 }
 
-/// Each thing that can go wrong once. Nothing is left of the rule in the end.
+/// Each kind of trouble once. Nothing is left of the rule at the end.
 pub(super) fn round(trouble: &mut Trouble<'_>) -> Result<()> {
     trouble.stopped_and_killed(POOL.as_slice()).context("stopped and killed")?;
     trouble.ring_full().context("ring full")?;
@@ -50,11 +51,11 @@ pub(super) fn round(trouble: &mut Trouble<'_>) -> Result<()> {
     trouble.tables_full().context("tables full")
 }
 
-/// The same where ports are few.
+/// Trouble with a pool that is full at times.
 pub(super) fn narrow_round(trouble: &mut Trouble<'_>) -> Result<()> {
     let pool = &POOL[..1];
     let agent = trouble.agent(pool, &[])?;
-    let status = trouble.until("a full pool and ports of ours", |trouble| {
+    let status = trouble.until("a full pool and fast ports", |trouble| {
         let status = trouble.host.rule.status()?;
         let there = status.decided("pool_full")? > 0 && status.decided("fast_port")? > 0;
         Ok(there.then_some(status))
@@ -82,7 +83,7 @@ impl Trouble<'_> {
         self.progress.more(50)
     }
 
-    /// All decisions are to be told, and nobody reads them.
+    /// All decisions are to be written, and the stopped agent does not read them.
     fn ring_full(&mut self) -> Result<()> {
         let agent = self.agent(&POOL, &["--decisions", "all"])?;
         let before = self.host.rule.status()?.decided("not_told")?;
@@ -92,12 +93,12 @@ impl Trouble<'_> {
             Ok((lost > 0).then_some(lost))
         });
         agent.process.signal(Signal::CONT)?;
-        self.seen.not_told += lost?;
+        self.seen.ring_full += lost?;
         agent.stop()?;
         Ok(())
     }
 
-    /// One, then all of them; both come back.
+    /// One address of the pool is removed, then all; each time they are added again.
     fn addresses_removed(&mut self) -> Result<()> {
         let agent = self.agent(&POOL, &[])?;
         for addresses in [&POOL[..1], &POOL[..]] {
@@ -116,6 +117,7 @@ impl Trouble<'_> {
         Ok(())
     }
 
+    /// The rule's cgroup is removed, and another one with the same name is made.
     fn cgroup_removed(&self) -> Result<()> {
         let agent = self.agent(&POOL, &[])?;
         let cgroup = self.host.cgroup.path();
@@ -130,7 +132,7 @@ impl Trouble<'_> {
         Ok(())
     }
 
-    /// That of another rule's pool, for the same cgroup.
+    /// The namespace of another rule's pool ends; that rule is for the same cgroup.
     fn namespace_deleted(&self) -> Result<()> {
         let (rule, netns) = (Rule::new(), NetNs::new()?);
         netns.ip(&format!("addr add {}/32 dev lo", POOL[0]))?;
@@ -154,7 +156,7 @@ impl Trouble<'_> {
         self.progress.more(50)
     }
 
-    /// A new rule with room for 16 connections, beside more that are held.
+    /// A new rule whose ledger has room for 16 connections, while 32 are held.
     fn tables_full(&mut self) -> Result<()> {
         const ROOM: u64 = 16;
         let agent = self.agent(&POOL, &["--max-conns", "16", "--max-tuples", "16"])?;
@@ -166,10 +168,10 @@ impl Trouble<'_> {
         for turn in 0..ROOM * 2 {
             held.push(self.host.connect(peer).with_context(|| format!("connect {turn}"))?);
         }
-        // Not from /proc/net/tcp, which tells of some twice while others come and go.
+        // Not from /proc/net/tcp, which can list a socket twice while others come and go.
         let sources = held.iter().map(source).collect::<Result<Vec<_>>>()?;
-        let ours = |from: &&IpAddr| POOL.contains(&&*from.to_string());
-        let spread = sources.iter().filter(ours).count() as u64;
+        let in_pool = |from: &&IpAddr| POOL.contains(&&*from.to_string());
+        let spread = sources.iter().filter(in_pool).count() as u64;
         ensure!(spread == ROOM * 2, "of {} connections, {spread} are spread", ROOM * 2);
         let counted = self.host.rule.status()?.in_use()?;
         ensure!(counted <= ROOM, "{counted} connections are counted where {ROOM} have room");
@@ -188,7 +190,7 @@ impl Trouble<'_> {
         Ok(spread)
     }
 
-    /// Lets the application play until something is there.
+    /// Waits for calls of the application until `there` returns a value, at most 10,000 calls.
     fn until<T>(&self, what: &str, there: impl Fn(&Self) -> Result<Option<T>>) -> Result<T> {
         for _ in 0..50 {
             self.progress.more(200)?;
