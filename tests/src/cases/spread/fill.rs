@@ -1,4 +1,4 @@
-//! Every port of every address of the pool is used before a connection is let through unspread.
+//! `spread::fills_the_pool`: every port of every address of the pool is used before a connection is not spread.
 
 use std::{
     env,
@@ -26,13 +26,13 @@ fn ipv4() -> Case {
     case("ipv4", || Fill::new(false, "10.1.0.1:7000").play(&[]))
 }
 
-/// Those for guests, where time is dear.
+/// The cases for guests, which are slow.
 pub(super) fn cases_of_guests() -> Vec<Case> {
     let few = || Fill { ports: 50, ..Fill::new(true, "[fd00::1]:7000") }.play(&[]);
     vec![ipv4(), case("ipv6_with_few_ports", few).unless(probe::no_ipv6())]
 }
 
-/// Every family once.
+/// One case for each family.
 fn families() -> Vec<Case> {
     vec![
         ipv4(),
@@ -55,13 +55,13 @@ pub(super) fn cases() -> Vec<Case> {
     cases
 }
 
-/// What is the room of the whole pool.
+/// Number of ports of the whole pool towards one destination.
 const ROOM: u64 = PORTS * POOL.len() as u64;
 
 struct Fill {
     v6: bool,
     peer: &'static str,
-    /// Of each address.
+    /// Number of ports of each address.
     ports: u64,
 }
 
@@ -94,37 +94,37 @@ impl Fill {
                 sock.connect(peer).with_context(|| format!("connect {}", held.len()))?;
                 held.push(sock);
             }
-            // The emptier of two is taken, so they are never far apart.
+            // The least used address is chosen, so the counts stay close.
             let counts = host.in_use(&pool, destination)?;
             let each = self.ports * part / 2;
             let even = counts.iter().all(|count| count.abs_diff(each) <= (self.ports / 100).max(2));
             ensure!(even, "{counts:?} after {} connections", held.len());
         }
         check_full(&host, &pool, destination, self.ports)?;
-        // The next one goes as it would without us: the destination's own address is local.
+        // The next one has the source that it has with spreading off: the destination's own address, which is local.
         let sock = host.app.make(Kind::Tcp, self.v6)?;
         sock.connect(peer).context("connect after the pool was full")?;
         let passed = source(&sock)?;
-        ensure!(passed == destination.ip(), "passed through with {passed}");
+        ensure!(passed == destination.ip(), "the source is {passed}, though the pool is full");
         let status = host.rule.status()?;
         ensure!(status.decided("pool_full")? == 1, "{status:?}");
         ensure!(status.spread()? == room, "{status:?}");
-        // Not one would do: they are nearly all ports of one half.
-        let ours = status.decided("fast_port")?;
-        let right = if fast { ours > room / 3 } else { ours == 0 };
-        ensure!(right, "{ours} fast ports: {}", status.decisions());
-        // First: under emulation, sockets that close while a trampoline is taken out can hang a guest.
+        // With fast ports, nearly all ports of one parity are fast ports.
+        let count = status.decided("fast_port")?;
+        let right = if fast { count > room / 3 } else { count == 0 };
+        ensure!(right, "{count} fast ports: {}", status.decisions());
+        // Closed before the rule ends: an emulated guest can hang when sockets are closed while a trampoline is removed.
         drop((sock, held));
         spread.stop()?;
         host.rule.check_nothing_left()
     }
 }
 
-/// Every port of the pool is used, and the status says so.
+/// Checks that every port of the pool is used, by the kernel and by the status.
 fn check_full(host: &Host, pool: &[&str], destination: SocketAddr, each: u64) -> Result<()> {
     let counts = host.in_use(pool, destination)?;
     ensure!(counts.iter().all(|count| *count == each), "ports in use: {counts:?}");
-    host.rule.status_when("the status to be what the kernel says", |status| {
+    host.rule.status_when("the status to have what the kernel has", |status| {
         pool.iter().filter_map(|address| address.parse().ok()).all(|address| {
             let counted = status.tuple(Tuple::new(address, destination));
             counted.is_ok_and(|counted| counted == [each, 0, each, 0])
@@ -133,7 +133,7 @@ fn check_full(host: &Host, pool: &[&str], destination: SocketAddr, each: u64) ->
     Ok(())
 }
 
-/// Connections of another process from this address, which it chose.
+/// Opens `count` connections of another process, which binds this source address itself.
 pub(super) fn others(
     host: &Host,
     address: &str,
@@ -152,7 +152,7 @@ pub(super) fn others(
     })
 }
 
-/// Half of what others use was there before.
+/// Another process uses 300 ports of an address, half of them from before the rule: all others are used.
 fn partly_used() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -166,11 +166,11 @@ fn partly_used() -> Result<()> {
     }
     check_full(&host, &POOL, server.address, PORTS)?;
     let passed = source(&host.connect(server.address)?)?;
-    ensure!(passed == server.address.ip(), "passed through with {passed}");
+    ensure!(passed == server.address.ip(), "the source is {passed}, though the pool is full");
     Ok(())
 }
 
-/// Their sockets are made by eight processes, and connected at the same time.
+/// Eight threads connect sockets of eight processes at the same time: 99.9 % of the ports are used before a call is not spread.
 fn eight_at_once() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -182,7 +182,7 @@ fn eight_at_once() -> Result<()> {
         let mut held = Vec::new();
         while !full.load(Ordering::Relaxed) {
             let sock = app.tcp(server.address)?;
-            // Two calls can go for one last port: what counts is how late that is.
+            // Two calls can want the same last port, and one fails: the test checks how late that is.
             let refused = sock.connect(server.address).is_err();
             if refused || source(&sock)? == server.address.ip() {
                 if !full.swap(true, Ordering::Relaxed) {
@@ -209,10 +209,10 @@ fn eight_at_once() -> Result<()> {
     Ok(())
 }
 
-/// Ports in TIME_WAIT are as good as used: each connection is closed at once.
+/// Each connection is closed at once: its port is in TIME_WAIT, and counts as used.
 fn time_wait() -> Result<()> {
     let mut host = Host::new()?;
-    // Else the kernel uses those of loopback devices again, after a second.
+    // So that no TIME_WAIT is taken over, whatever the kernel's default is.
     host.stage.netns.sysctl("ipv4/tcp_tw_reuse", "0")?;
     let server = host.server("10.1.0.1:7000")?;
     let _spread = host.spread(&POOL, &[])?;
@@ -232,6 +232,6 @@ fn time_wait() -> Result<()> {
         Ok((status.tuple(tuple)? == [PORTS, PORTS, PORTS, 0]).then_some(()))
     })?;
     let passed = source(&host.connect(server.address)?)?;
-    ensure!(passed == server.address.ip(), "passed through with {passed}");
+    ensure!(passed == server.address.ip(), "the source is {passed}, though the pool is full");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What others have attached and pinned is theirs.
+//! `spread::foreign`: a rule leaves alone what others have attached and pinned.
 
 use std::{path::Path, time::Duration};
 
@@ -14,14 +14,14 @@ pub(super) fn cases() -> Vec<Case> {
     named("spread::foreign", &[("programs_and_pins_survive", programs_and_pins_survive)])
 }
 
-/// Beside ours on the same hook, and in the same folders.
+/// Another program is attached to the same hook of the same cgroup, and pinned in the same folders as a rule.
 fn programs_and_pins_survive() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
-    // There is a folder of ours once there is a rule.
+    // tracer's folder exists once there is a rule.
     let first = host.spread(&POOL, &["--on-exit", "keep"])?;
-    let (ours, above) = (Path::new(PINS), Path::new(PINS).parent());
-    let folders: Vec<&Path> = above.into_iter().chain([ours]).collect();
+    let (pins, above) = (Path::new(PINS), Path::new(PINS).parent());
+    let folders: Vec<&Path> = above.into_iter().chain([pins]).collect();
     let before = host.cgroup.programs()?;
     let foreign = Foreign::attach(&host.cgroup, &folders)?;
     let new = host.cgroup.programs()?.into_iter().filter(|id| !before.contains(id));
@@ -31,18 +31,18 @@ fn programs_and_pins_survive() -> Result<()> {
     first.stop()?;
     let second = host.spread(&POOL, &["--on-exit", "keep"])?;
     let from = source(&host.connect(server.address)?)?.to_string();
-    ensure!(POOL.contains(&&*from), "beside another program nothing is spread: {from}");
+    ensure!(POOL.contains(&&*from), "with another program attached, nothing is spread: {from}");
     second.stop()?;
     let released = host.rule.release()?;
     ensure!(released.code() == 0, "{released:?}");
     ensure!(host.cgroup.programs()? == new, "attached: {:?}, not {new:?}", host.cgroup.programs());
     ensure!(foreign.is_there(), "pins of others are gone: {foreign:?}");
     host.rule.check_nothing_left()?;
-    // And with one that ends by itself.
+    // Another rule, which is released at the end of its agent.
     host.spread(&POOL, &[])?.stop()?;
     ensure!(host.cgroup.programs()? == new && foreign.is_there(), "gone: {foreign:?}");
     drop(foreign);
-    // The kernel takes a link apart some time after its last user.
+    // The kernel frees a link some time after its last reference is gone.
     wait_for("the foreign program to go", Duration::from_secs(5), || {
         Ok((host.cgroup.attached()? == 0).then_some(()))
     })

@@ -1,4 +1,4 @@
-//! `--dry-run --from`: what a recording of this program would have been with a pool.
+//! `spread::from`: `--dry-run --from` says what the saturation in a recording would have been with a pool.
 
 use std::{fs, path::Path, process::Command};
 
@@ -23,7 +23,7 @@ pub(super) fn cases() -> Vec<Case> {
     named("spread::from", tests)
 }
 
-/// What `--dry-run --from FILE` says, with four addresses that this host does not have.
+/// The command `spread --dry-run --from FILE` with four addresses, which this host does not have.
 fn from(file: &Path) -> Result<Command> {
     let mut command = command(&["spread", "--pool", "10.99.0.1-10.99.0.4", "--dry-run", "--from"])?;
     command.arg(file);
@@ -34,7 +34,7 @@ fn project(file: &Path) -> Result<Ended> {
     run(&mut from(file)?, START_LIMIT)
 }
 
-/// The peak counts, not the end. Nothing is attached for it, so nobody's rights are enough.
+/// The peak of the recording counts, not its end. Nothing is attached, so the command needs no privileges.
 fn a_recording() -> Result<()> {
     for name in ["ports.jsonl", "ports.jsonl.zst"] {
         let mut host = Host::new()?;
@@ -48,7 +48,7 @@ fn a_recording() -> Result<()> {
             record.args(["--compress", "zstd"]);
         }
         let mut record = Process::spawn(&mut record)?;
-        // What is written says that everything is attached.
+        // The first line is written once everything is attached.
         let begun = || fs::metadata(&path).is_ok_and(|file| file.len() > 0);
         wait_for("the recording to begin", START_LIMIT, || Ok(begun().then_some(())))?;
         let other = Application::new(&host.stage.netns)?;
@@ -58,7 +58,7 @@ fn a_recording() -> Result<()> {
         let _more = more.collect::<Result<Vec<_>>>()?;
         std::thread::sleep(std::time::Duration::from_millis(700));
         for sock in first {
-            // No TIME_WAIT: by a reset the ports are free at once.
+            // With a reset, the ports are free without TIME_WAIT.
             sock.set_reset_on_close()?;
             drop(sock);
         }

@@ -1,4 +1,4 @@
-//! Pools that are full, or nearly so.
+//! `spread::full`: pools that are full, or nearly so.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -25,17 +25,17 @@ pub(super) fn cases() -> Vec<Case> {
     ];
     let mut cases = named("spread::full", tests);
     let tests: &[Test] =
-        &[("fail_fast", fail_fast), ("fail_fast_beside_bound_ports", fail_fast_beside_bound_ports)];
+        &[("fail_fast", fail_fast), ("fail_fast_beside_bound_ports", fail_fast_with_bound_ports)];
     cases.extend(
         named("spread::full", tests).into_iter().map(|case| case.unless(probe::no_fail_fast())),
     );
     cases
 }
 
-/// Without us a connection has this source.
+/// The source of a connection that is not spread.
 const DEFAULT: &str = "10.1.0.1";
 
-/// All addresses but one are full, whichever it is.
+/// In a pool of 256 addresses, all but one are full: that one is found, wherever it is.
 fn room_anywhere() -> Result<()> {
     const EACH: u64 = 20;
     let mut host = Host::new()?;
@@ -52,12 +52,12 @@ fn room_anywhere() -> Result<()> {
         held.push(sock);
     }
     let passed = source(&host.connect(server.address)?)?.to_string();
-    ensure!(passed == DEFAULT, "passed through with {passed}");
+    ensure!(passed == DEFAULT, "the source is {passed}, though the pool is full");
     for turn in 0..16 {
-        let gone = held.swap_remove(turn * 256);
-        let free = source(&gone)?;
-        gone.set_reset_on_close()?;
-        drop(gone);
+        let closed = held.swap_remove(turn * 256);
+        let free = source(&closed)?;
+        closed.set_reset_on_close()?;
+        drop(closed);
         let sock = host.connect(server.address)?;
         let from = source(&sock)?;
         ensure!(from == free, "turn {turn}: {free} alone had room, but the source is {from}");
@@ -68,11 +68,11 @@ fn room_anywhere() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// Neither the kernel's half nor ours.
+/// Reserved ports are used neither by the kernel nor as fast ports, and the status has what lowers the capacity.
 fn reserved_ports() -> Result<()> {
     const RESERVED: RangeInclusive<u16> = 40_001..=40_099;
     let mut host = Host::new()?;
-    // Other ports before them, so that the list is longer than 32 bytes: see `sysctl::read` of tracer.
+    // With other ports before them, so that the list is longer than 32 bytes: see `sysctl::read` of tracer.
     let others = (30_001..30_100).step_by(2).map(|port| port.to_string());
     let list = others.chain(["40001-40099".to_owned()]).collect::<Vec<_>>().join(",");
     host.stage.netns.sysctl("ipv4/ip_local_reserved_ports", &list)?;
@@ -88,18 +88,18 @@ fn reserved_ports() -> Result<()> {
         held.push(sock);
     }
     let passed = source(&host.connect(server.address)?)?.to_string();
-    ensure!(passed == DEFAULT, "passed through with {passed}");
+    ensure!(passed == DEFAULT, "the source is {passed}, though the pool is full");
     let status = host.rule.status()?;
     let fast = status.decided("fast_port")?;
     ensure!(fast > 0 || probe::no_fast_ports().is_some(), "no fast ports: {}", status.decisions());
     let taken_by = |status: &Status| status.0["ports.taken_by"] == "reserved";
     ensure!(taken_by(&status), "what takes ports: {status:?}");
     host.stage.netns.sysctl("ipv4/ip_local_reserved_ports", "30000-50000")?;
-    host.rule.status_when("no port is left, and why", |status| {
+    host.rule.status_when("no port to be left, and the reason", |status| {
         status.0["ports.capacity"] == 0 && taken_by(status)
     })?;
     host.stage.netns.sysctl("ipv4/ip_local_reserved_ports", "\n")?;
-    host.rule.status_when("all ports are left", |status| {
+    host.rule.status_when("all ports to be left", |status| {
         status.0["ports.capacity"] == PORTS && status.0["ports.taken_by"] == ""
     })?;
     drop(held);
@@ -107,7 +107,7 @@ fn reserved_ports() -> Result<()> {
     Ok(())
 }
 
-/// EADDRNOTAVAIL at once, for what is spread and has no room, and for nothing else.
+/// With `--fail-fast`, a connect() that would be spread, but has no room, fails with EADDRNOTAVAIL; no other call does.
 fn fail_fast() -> Result<()> {
     let mut host = Host::new()?;
     let servers = [host.server("10.1.0.1:7000")?, host.server("10.1.0.1:7001")?];
@@ -128,18 +128,18 @@ fn fail_fast() -> Result<()> {
 
     let from = source(&host.connect(other)?)?.to_string();
     ensure!(from == POOL[0], "to another destination the source is {from}");
-    let theirs = host.stage.netns.run(|| Sock::connected(full))?;
-    let from = source(&theirs)?.to_string();
-    ensure!(from == DEFAULT, "a process that is not spread has {from}");
+    let unspread = host.stage.netns.run(|| Sock::connected(full))?;
+    let from = source(&unspread)?.to_string();
+    ensure!(from == DEFAULT, "a process outside of the rule's cgroup has {from}");
     let chosen = host.app.tcp(full)?;
     chosen.set_bind_address_no_port()?;
     chosen.bind("10.1.0.2:0".parse()?)?;
     chosen.connect(full).context("from an address of its own")?;
 
-    // What failed was the call, not the socket.
-    let gone = held.swap_remove(500);
-    gone.set_reset_on_close()?;
-    drop(gone);
+    // The call failed, but the socket can still be used.
+    let closed = held.swap_remove(500);
+    closed.set_reset_on_close()?;
+    drop(closed);
     sock.connect(full).context("when there was room again")?;
     let from = source(&sock)?.to_string();
     ensure!(from == POOL[0], "when there was room again the source is {from}");
@@ -150,9 +150,9 @@ fn fail_fast() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// A port that bind() took and gives back can be had at once: no call is denied then, not even if another port is bound
-/// at the same time.
-fn fail_fast_beside_bound_ports() -> Result<()> {
+/// A port that bind() took and that is released can be had at once: no call is denied then, even if another port is bound at the
+/// same time.
+fn fail_fast_with_bound_ports() -> Result<()> {
     const BOUND: u16 = 6;
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -171,7 +171,7 @@ fn fail_fast_beside_bound_ports() -> Result<()> {
         let _another = if turn % 2 == 1 { Some(bind(40_500 + turn)?) } else { None };
         let sock = host.app.tcp(server.address)?;
         sock.connect(server.address).with_context(|| {
-            format!("turn {turn}: denied, though a port was given back: {:?}", host.rule.status())
+            format!("turn {turn}: denied, though a port was released: {:?}", host.rule.status())
         })?;
         sock.set_reset_on_close()?;
         drop(sock);
@@ -184,8 +184,8 @@ fn fail_fast_beside_bound_ports() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// A port that was bound where the rule was before is bound in the rule's namespace from the moment on at which it is bound
-/// there, not from the agent's next look on.
+/// A rule has moved to another namespace: a port that is bound there counts at once, not only after the agent's next reading,
+/// even if the same port was bound in the namespace before.
 fn bound_ports_after_the_rule_has_moved() -> Result<()> {
     const ALL: RangeInclusive<u16> = 40_000..=40_999;
     let mut host = Host::new()?;
@@ -216,14 +216,14 @@ fn bound_ports_after_the_rule_has_moved() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// Takes all ports that the pool has, until a call is denied.
+/// Opens connections until all ports of the pool are used and a call is denied.
 fn fill_until_denied(host: &Host, peer: SocketAddr, held: &mut Vec<Sock>) -> Result<()> {
     wait_for("a full pool", Duration::from_secs(10), || {
         loop {
             let sock = host.app.tcp(peer)?;
             match sock.connect(peer) {
                 Ok(()) if source(&sock)?.to_string() == DEFAULT => {
-                    // Let through: the agent has not looked yet.
+                    // Not spread and not denied: the agent has not read the bound ports yet.
                     sock.set_reset_on_close()?;
                     return Ok(None);
                 }

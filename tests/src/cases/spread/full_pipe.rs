@@ -1,4 +1,4 @@
-//! An output that nobody reads.
+//! A pipe as the output of a command, which is not read.
 
 use std::{
     fs::File,
@@ -16,7 +16,7 @@ use rustix::{
 };
 use tempfile::TempDir;
 
-/// A FIFO that nobody reads.
+/// A FIFO that is open for reading, but not read.
 pub(in crate::cases) struct FullPipe {
     folder: TempDir,
     reader: File,
@@ -37,25 +37,25 @@ impl FullPipe {
         self.folder.path().join("lines")
     }
 
-    /// Nothing has room in it from now on.
+    /// Fills the pipe: nothing more can be written to it.
     pub(in crate::cases) fn fill(&self) {
         let mut writer = &self.reader;
         while writer.write(&[b'\n'; 4096]).is_ok() {}
     }
 
-    /// Every decision goes there.
+    /// Arguments of `tracer spread` that send every decision to the pipe.
     pub(in crate::cases) fn arguments(&self) -> Vec<String> {
         let path = self.path().to_string_lossy().into_owned();
         ["--decisions", "all", "--output", &path].map(str::to_owned).into()
     }
 
-    /// No line has room any more.
+    /// Whether a line might not have room any more.
     pub(in crate::cases) fn is_full(&self) -> Result<bool> {
         Ok(ioctl_fionread(&self.reader)? > 60_000)
     }
 
-    /// Reads what comes while something is done.
-    pub(in crate::cases) fn read_on<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    /// Reads the pipe while `work` runs.
+    pub(in crate::cases) fn read_while<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
             scope.spawn(|| drain(&self.reader, &stop));

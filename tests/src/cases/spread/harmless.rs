@@ -1,4 +1,4 @@
-//! While the pool is full, other processes of the same namespace lose nothing but what is documented.
+//! `spread::harmless`: while the pool is full, other processes of the same namespace lose only what is documented.
 
 use std::net::SocketAddr;
 
@@ -15,31 +15,31 @@ pub(super) fn cases() -> Vec<Case> {
     )
 }
 
-/// Those for guests, where time is dear.
+/// The cases for guests, which are slow.
 pub(super) fn cases_of_guests() -> Vec<Case> {
     named("spread::harmless", &[("other_cgroup", other_cgroup)])
 }
 
-/// An address that is not of the pool, and free ports outside of the range.
+/// An address that is not in the pool, and the first of some free ports outside of the range.
 const OTHER: &str = "10.1.0.2";
 const LISTENING: u16 = 30_000;
-/// connect() calls of the unrelated process, each closed before the next.
+/// Number of connections of the unrelated process that are closed before the next.
 const BRIEF: usize = 10_000;
 
-/// What an unrelated process could do; of each kind, how often it succeeded until it was refused.
+/// What an unrelated process could do: how many calls of each kind succeeded until one was refused.
 #[derive(Debug, Eq, PartialEq)]
 struct Life {
-    /// Connections to a destination of its own that it holds, from the address that the kernel gives.
+    /// Connections that it holds to a destination that the application does not use, from the address that the kernel chooses.
     held: u64,
-    /// The same from an address of the pool, which it chose.
+    /// The same from an address of the pool, which it binds itself.
     held_from_the_pool: u64,
-    /// Sockets bound by bind(address, 0) to an address of its own...
+    /// Sockets bound by bind(address, 0) to an address outside of the pool...
     bound: u64,
     /// ...to one of the pool...
     bound_in_the_pool: u64,
     /// ...and to 0.0.0.0.
     bound_to_any: u64,
-    /// Ports of the range that it can bind at an address of its own, every other one to listen...
+    /// Ports of the range that it can bind at an address outside of the pool, every second one to listen...
     chosen: u64,
     /// ...at an address of the pool...
     chosen_in_the_pool: u64,
@@ -49,7 +49,7 @@ struct Life {
     listening: u64,
 }
 
-/// With nobody else in the namespace. The second half of the range is for bind(), then the first.
+/// With no other process in the namespace.
 const ALONE: Life = Life {
     held: PORTS,
     held_from_the_pool: PORTS,
@@ -62,9 +62,9 @@ const ALONE: Life = Life {
     listening: 250,
 };
 
-/// While another program holds every port of every address of the pool towards one destination, without us:
-/// no port is left that nobody has at the pool's addresses.
-const BESIDE_A_FULL_TUPLE: Life = Life {
+/// While another program holds every port of every address of the pool towards one destination, with spreading off: no port is
+/// free at the pool's addresses.
+const WITH_FULL_TUPLES: Life = Life {
     bound_in_the_pool: 0,
     bound_to_any: 0,
     chosen_in_the_pool: 0,
@@ -72,10 +72,10 @@ const BESIDE_A_FULL_TUPLE: Life = Life {
     ..ALONE
 };
 
-/// While it holds them through us: the ports of the half that we hand out are lost to every connect(), as after
-/// a bind().
-const BESIDE_US: Life =
-    Life { held: PORTS / 2, held_from_the_pool: PORTS / 2, ..BESIDE_A_FULL_TUPLE };
+/// While the application holds them by a rule: connect() cannot get the fast ports, which are the half of one parity, as after a
+/// bind().
+const WITH_A_FULL_POOL: Life =
+    Life { held: PORTS / 2, held_from_the_pool: PORTS / 2, ..WITH_FULL_TUPLES };
 
 impl Life {
     fn live(host: &Host, servers: &[Server]) -> Result<Self> {
@@ -116,19 +116,19 @@ fn bound(address: SocketAddr) -> rustix::io::Result<Sock> {
     Ok(sock)
 }
 
-/// Connections to other destinations, of which none may fail.
+/// Opens and closes connections to other destinations, none of which may fail or be spread.
 fn brief(servers: &[Server]) -> Result<()> {
     for (turn, server) in servers.iter().cycle().take(BRIEF).enumerate() {
         let sock = Sock::connected(server.address)
             .with_context(|| format!("connect {turn} to {}", server.address))?;
         let from = source(&sock)?;
-        ensure!(from == server.address.ip(), "not its cgroup, but from {from}");
+        ensure!(from == server.address.ip(), "outside of the rule's cgroup, but from {from}");
         sock.set_reset_on_close()?;
     }
     Ok(())
 }
 
-/// How many can be made and held; the one after is refused with this error.
+/// How many sockets can be made and held; the next call must fail with this errno.
 fn until_refused(make: impl Fn() -> rustix::io::Result<Sock>, refusal: Errno) -> Result<u64> {
     let mut held = Vec::new();
     let errno = loop {
@@ -145,7 +145,7 @@ fn until_refused(make: impl Fn() -> rustix::io::Result<Sock>, refusal: Errno) ->
     Ok(held.len() as u64)
 }
 
-/// How many of these ports can be bound one after another; every other one listens too.
+/// How many of these ports can be bound one after another; every second one listens, too.
 fn binds_and_listens(ports: std::ops::Range<u16>, address: &str) -> Result<u64> {
     let mut succeeded = 0;
     for port in ports {
@@ -160,6 +160,7 @@ fn binds_and_listens(ports: std::ops::Range<u16>, address: &str) -> Result<u64> 
     Ok(succeeded)
 }
 
+/// What an unrelated process can do alone, with full tuples, with a full pool, and after the pool is empty again.
 fn others_while_full() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -169,11 +170,11 @@ fn others_while_full() -> Result<()> {
     let alone = Life::live(&host, &servers).context("alone")?;
     ensure!(alone == ALONE, "alone: {alone:?}");
 
-    // The same tuples, filled by a program that chooses its addresses itself.
+    // The same tuples, filled by a program that binds the addresses itself.
     let held = POOL.map(|address| others(&host, address, server.address, PORTS));
     let held = held.into_iter().collect::<Result<Vec<_>>>()?;
-    let without = Life::live(&host, &servers).context("without us")?;
-    ensure!(without == BESIDE_A_FULL_TUPLE, "beside full tuples, without us: {without:?}");
+    let without = Life::live(&host, &servers).context("with spreading off")?;
+    ensure!(without == WITH_FULL_TUPLES, "with full tuples, and spreading off: {without:?}");
     held.iter().flatten().try_for_each(Sock::set_reset_on_close)?;
     drop(held);
 
@@ -185,8 +186,8 @@ fn others_while_full() -> Result<()> {
     let counts = host.in_use(&POOL, server.address)?;
     ensure!(counts.iter().all(|count| *count == PORTS), "not full: {counts:?}");
     let with = Life::live(&host, &servers).context("while the pool is full")?;
-    ensure!(with == BESIDE_US, "beside full tuples, with us: {with:?}");
-    // Nor does what they do cost the application anything.
+    ensure!(with == WITH_A_FULL_POOL, "with a full pool: {with:?}");
+    // The calls of the unrelated process cost the application nothing.
     held.iter().try_for_each(Sock::set_reset_on_close)?;
     drop(held);
     let next = host.connect(servers[0].address)?;

@@ -1,4 +1,4 @@
-//! Connections of the application, one after another until the test ends. Each must succeed.
+//! A load: the application opens connections, one after another, until the test ends. Each must succeed.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -19,15 +19,15 @@ use crate::{
     workloads::random::Random,
 };
 
-/// The same for every test: which server is next, and how long a connection is held.
+/// Seed of the random choices (the next server, how many connections are held), the same in every test.
 const SEED: u64 = 20_261;
-/// Connections that are open at most; few of the pool's ports.
+/// The most connections that are open at a time: far fewer than the pool's ports.
 const HELD: u64 = 50;
 
-/// Connections made from each source.
+/// Number of connections made from each source.
 type Tally = BTreeMap<IpAddr, u64>;
 
-/// A load that goes on by itself.
+/// A load that runs on its own thread.
 pub(super) struct Load {
     shared: Arc<Shared>,
     thread: thread::JoinHandle<Result<()>>,
@@ -37,7 +37,7 @@ pub(super) struct Load {
 #[derive(Default)]
 struct Shared {
     stop: AtomicBool,
-    /// Connections that may still fail.
+    /// How many connections may still fail.
     forgiven: AtomicU64,
     tally: Mutex<Tally>,
 }
@@ -53,7 +53,7 @@ impl Load {
         Self::start_in(host, &host.stage.netns)
     }
 
-    /// The same from another namespace, whose server is there too.
+    /// As [`Self::start`], in another namespace, with its own servers.
     pub(super) fn start_in(host: &Host, netns: &NetNs) -> Result<Self> {
         let app = Arc::new(netns.run(|| Maker::spawn(&host.cgroup))?);
         let listeners = netns.run(|| -> Result<Vec<Sock>> {
@@ -81,9 +81,9 @@ impl Load {
         self.app.id()
     }
 
-    /// Waits for so many more connections, and says from which sources these came.
-    pub(super) fn go_on(&self, count: u64) -> Result<Tally> {
-        // The one that is under way belongs to what was before.
+    /// Waits for `count` more connections. Returns the sources of these.
+    pub(super) fn more(&self, count: u64) -> Result<Tally> {
+        // The call that is under way now may have begun before a change that the test made: it is not counted.
         let sum = || self.shared.tally().values().sum::<u64>();
         let wait = |until: u64| {
             wait_for("connections", Duration::from_secs(20), || {
@@ -104,26 +104,26 @@ impl Load {
         Ok(made)
     }
 
-    /// An address is about to be removed: the connect() that has it at that moment, if there is one, fails
-    /// in the kernel's look-up of a route, as it would if the kernel had chosen the address.
+    /// Allows one failed connection, because an address is about to be removed: a connect() for which it was just chosen fails in
+    /// the kernel's route look-up, as it would if the kernel had chosen the address.
     pub(super) fn forgive_one(&self) {
         self.shared.forgiven.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// All connections so far whose source is not of the pool.
+    /// Number of all connections so far whose source is not in the pool.
     pub(super) fn unspread(&self) -> u64 {
-        let is_of_pool = |source: &IpAddr| POOL.contains(&&*source.to_string());
+        let in_pool = |source: &IpAddr| POOL.contains(&&*source.to_string());
         let tally = self.shared.tally();
-        tally.iter().filter(|(source, _)| !is_of_pool(source)).map(|(_, count)| count).sum()
+        tally.iter().filter(|(source, _)| !in_pool(source)).map(|(_, count)| count).sum()
     }
 
-    /// Ends it: no connect() may have failed.
+    /// Ends the load; an error if a connect() failed.
     pub(super) fn end(self) -> Result<()> {
         self.shared.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
-    /// What the test found, or the failure of the load, which explains it.
+    /// Runs the test, then ends the load. Returns the error of the load, if it has one, before that of the test.
     pub(super) fn around<T>(self, test: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
         let found = test(&self);
         self.end().context("the load")?;
@@ -139,7 +139,7 @@ fn play(app: &Maker, listeners: &[Sock], shared: &Shared) -> Result<()> {
         let listener = &listeners[usize::try_from(random.below(3))?];
         let peer = listener.local()?;
         let sock = app.tcp(peer)?;
-        // Silence shall be an error too.
+        // So that a call without an answer fails soon.
         sock.set_syn_count(2)?;
         let connected = sock.connect(peer).with_context(|| format!("connect {turn} failed"));
         if connected.is_err() && shared.forgiven.load(Ordering::Relaxed) > 0 {
@@ -148,7 +148,7 @@ fn play(app: &Maker, listeners: &[Sock], shared: &Shared) -> Result<()> {
         }
         connected?;
         let from = source(&sock)?;
-        // A connection whose source vanishes in the middle is not there to be accepted.
+        // If the source was removed meanwhile, there is nothing to accept.
         let accepted = listener.accept().ok();
         sock.set_reset_on_close()?;
         *shared.tally().entry(from).or_default() += 1;

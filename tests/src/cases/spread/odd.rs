@@ -1,4 +1,4 @@
-//! Sockets of all kinds behave as they do without us, but for their source.
+//! `spread::odd_sockets` and `spread::rebind`: sockets of all kinds behave as with spreading off, apart from their source.
 
 mod again;
 mod connect;
@@ -20,7 +20,7 @@ pub(super) fn cases() -> Vec<Case> {
     cases.chain(connect::cases()).chain(again::cases()).chain(rebind::cases()).collect()
 }
 
-/// Those for guests, where time is dear.
+/// The cases for guests, which are slow.
 pub(super) fn cases_of_guests() -> Vec<Case> {
     rebind::cases_of_guests()
 }
@@ -29,14 +29,14 @@ fn case(name: &str, test: fn() -> Result<()>) -> Case {
     Case::new(format!("spread::odd_sockets::{name}"), test)
 }
 
-/// A host whose rule is there, and a server.
+/// A host with an active rule, and a server.
 struct Scene {
     spread: Spread,
     server: Server,
     host: Host,
 }
 
-/// What a socket has that is not spread.
+/// The source of a socket that is not spread.
 const DEFAULT: &str = "10.1.0.1";
 /// A port of the server's address on which nothing listens.
 const CLOSED: &str = "10.1.0.1:7999";
@@ -53,15 +53,15 @@ impl Scene {
         self.host.app.tcp(self.server.address)
     }
 
-    /// So often connect() was left alone for this reason; nothing was spread. The rule ends well.
-    fn left_alone(self, reason: &str, count: u64) -> Result<()> {
+    /// Checks that `count` connect() calls were exempt for this reason and none was spread, and ends the rule.
+    fn end_exempt(self, reason: &str, count: u64) -> Result<()> {
         let status = self.host.rule.status()?;
         ensure!(status.decided(reason)? == count, "{reason} is not {count}: {status:?}");
         ensure!(status.spread()? == 0, "spread: {status:?}");
         self.end().map(drop)
     }
 
-    /// The rule ends well; its last status.
+    /// Ends the rule, of which nothing may be left. Returns its last status.
     fn end(self) -> Result<Status> {
         let status = self.host.rule.status()?;
         self.spread.stop()?;
@@ -70,7 +70,7 @@ impl Scene {
     }
 }
 
-/// The socket has been connected by a source of the pool, or by this one.
+/// Checks that the socket's source is `expected`, or for `None`, an address of the pool.
 fn check(sock: &Sock, expected: Option<&str>) -> Result<()> {
     let from = source(sock)?.to_string();
     let right = expected.map_or(POOL.contains(&&*from), |expected| from == expected);

@@ -1,4 +1,4 @@
-//! What the program says: the projection of `--dry-run`, and the lines of `--decisions`.
+//! `spread::output`: the projection of `--dry-run`, the lines of `--decisions`, and the text of `tracer status`.
 
 use std::{
     collections::BTreeSet,
@@ -37,7 +37,7 @@ pub(super) fn cases() -> Vec<Case> {
     named("spread::output", tests)
 }
 
-/// What `--dry-run` prints. It has changed nothing.
+/// What `--dry-run` prints. Checks that it has changed nothing.
 fn dry(host: &Host) -> Result<String> {
     dry_with(host, &POOL)
 }
@@ -72,11 +72,11 @@ fn dry_run_of_nothing() -> Result<()> {
     Ok(())
 }
 
-/// Connections of other cgroups are not what the rule is for.
+/// Connections of other cgroups are not in the projection.
 fn dry_run_of_one_cgroup() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
-    let _ours = (0..80).map(|_| host.connect(server.address)).collect::<Result<Vec<_>>>()?;
+    let _counted = (0..80).map(|_| host.connect(server.address)).collect::<Result<Vec<_>>>()?;
     let other = Application::new(&host.stage.netns)?;
     let _others = (0..500).map(|_| other.connect(server.address)).collect::<Result<Vec<_>>>()?;
     let said = dry(&host)?;
@@ -85,7 +85,7 @@ fn dry_run_of_one_cgroup() -> Result<()> {
     Ok(())
 }
 
-/// The heaviest address is the fullest.
+/// With weights, the projection is that of the fullest address, which is the heaviest.
 fn dry_run_by_weight() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -95,7 +95,7 @@ fn dry_run_by_weight() -> Result<()> {
     Ok(())
 }
 
-/// The lines, each an object with the fields of every line, without a gap.
+/// Parses the lines, and checks the keys that every line has, and that `seq` has no gap.
 fn lines(text: &str) -> Result<Vec<Value>> {
     let parse = |line: &str| serde_json::from_str(line).with_context(|| line.to_owned());
     let lines = text.lines().map(parse).collect::<Result<Vec<Value>>>()?;
@@ -116,7 +116,7 @@ fn decisions_of(lines: &[Value]) -> Vec<&Value> {
     lines.iter().filter(|line| line["event.name"] == "spread.decision").collect()
 }
 
-/// The stream begins and ends as it should, and nothing of these decisions is missing.
+/// Checks the first and the last line of a stream, and that its totals have this number of decisions and no losses.
 fn whole(lines: &[Value], decisions: usize) -> Result<()> {
     let [start, .., stop] = lines else { bail!("no first and last line: {lines:?}") };
     ensure!(start["event.name"] == "tracer.start", "the first line is {start}");
@@ -130,7 +130,7 @@ fn whole(lines: &[Value], decisions: usize) -> Result<()> {
     Ok(())
 }
 
-/// One in 64 is told.
+/// With `--decisions sampled`, 1 of 64 decisions has a line.
 fn sampled() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -138,13 +138,13 @@ fn sampled() -> Result<()> {
     let held = (0..3200).map(|_| host.connect(server.address)).collect::<Result<Vec<_>>>()?;
     let stdout = spread.stop()?.stdout;
     let lines = lines(&stdout)?;
-    let told = decisions_of(&lines).len();
+    let count = decisions_of(&lines).len();
     // 50 are expected, with a standard deviation of 7: outside of these bounds once in 10^6 runs.
-    ensure!((16..=90).contains(&told), "{told} lines of {} decisions", held.len());
-    whole(&lines, told)
+    ensure!((16..=90).contains(&count), "{count} lines of {} decisions", held.len());
+    whole(&lines, count)
 }
 
-/// Sockets that are left alone are told, with why.
+/// Sockets that are exempt have lines with the reason.
 fn passed() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -180,7 +180,7 @@ fn passed() -> Result<()> {
     whole(&lines, expected.len())
 }
 
-/// Without `--decisions`, a full pool is told all the same: once a second, however often it is met.
+/// Without `--decisions`, a full pool has a line, too: one a second, however many calls find it full.
 fn full_pool() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -221,7 +221,7 @@ fn all_decisions() -> Result<()> {
     let decisions = decisions_of(&lines);
     ensure!(decisions.len() == held.len(), "{} lines of 200 decisions", decisions.len());
     whole(&lines, held.len())?;
-    // Of the caller: the sockets alone are of the application's cgroup.
+    // The lines have the caller's cgroup: the sockets were made in the application's, but this process calls connect().
     let cgroup = fs::read_to_string("/proc/self/cgroup")?;
     let cgroup =
         cgroup.lines().find_map(|line| line.strip_prefix("0::")).context("no cgroup v2")?;
@@ -245,7 +245,7 @@ fn all_decisions() -> Result<()> {
     Ok(())
 }
 
-/// A full pool, ports of ours, and an address that is replaced are told as such.
+/// The lines in a file have the reasons `fast_port` and `pool_full`, and the address that was replaced.
 fn decisions_into_a_file() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -291,7 +291,7 @@ fn status_for_people() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
     let spread = host.spread(&POOL, &[])?;
-    // So many that each address gets some.
+    // Enough for each address to get some.
     let _held = (0..40).map(|_| host.connect(server.address)).collect::<Result<Vec<_>>>()?;
     let mut command = crate::harness::tracer::command(&["status", "--rule", host.rule.name()])?;
     let ended = run(&mut command, START_LIMIT)?;

@@ -1,4 +1,4 @@
-//! Every way to say which addresses are the pool, and where.
+//! `spread::pool`: all forms of `--pool` and `--netns`.
 
 use std::{collections::BTreeMap, net::IpAddr, process::Command};
 
@@ -36,7 +36,7 @@ fn addresses(texts: &[&str]) -> Result<Vec<IpAddr>> {
     texts.iter().map(|text| Ok(text.parse()?)).collect()
 }
 
-/// Where so many connections that are held come from.
+/// Opens `count` connections and holds them. Returns how many come from each source.
 fn sources(host: &mut Host, count: u32) -> Result<BTreeMap<IpAddr, u32>> {
     let server = host.server("10.1.0.1:7000")?;
     let mut sources = BTreeMap::new();
@@ -50,7 +50,7 @@ fn sources(host: &mut Host, count: u32) -> Result<BTreeMap<IpAddr, u32>> {
     Ok(sources)
 }
 
-/// These are the whole pool, and all of them are used, evenly.
+/// Checks that the pool has exactly these addresses, and that connections are spread evenly over them.
 fn check_pool(host: &mut Host, expected: &[&str]) -> Result<()> {
     let expected = addresses(expected)?;
     let found = pool(&host.rule.status()?);
@@ -61,7 +61,7 @@ fn check_pool(host: &mut Host, expected: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Neither its first nor its last address is one of a host.
+/// `--pool NETWORK`: its first and its last address are no hosts' addresses, and are left out.
 fn network() -> Result<()> {
     let mut host = Host::new()?;
     let hosts = ["10.6.0.9", "10.6.0.10", "10.6.0.11", "10.6.0.12", "10.6.0.13", "10.6.0.14"];
@@ -74,7 +74,7 @@ fn network() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// All addresses that it has, and those that it gets later.
+/// `--pool INTERFACE`: all addresses that it has, and those that are added later.
 fn interface() -> Result<()> {
     let mut host = Host::new()?;
     let other = NetNs::new()?;
@@ -89,13 +89,13 @@ fn interface() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// What is of this host alone, or is on its way out, does not suit.
+/// `--pool auto` takes no link-local and host-scope addresses, and no deprecated ones.
 fn auto() -> Result<()> {
     let mut host = Host::new()?;
     host.stage.netns.ip("addr add 169.254.7.7/32 dev lo")?;
     host.stage.netns.ip("addr add 10.8.0.1/32 dev lo scope host")?;
     host.stage.netns.ip("addr add 10.8.0.2/32 dev lo preferred_lft 0")?;
-    // All of the network is this host's own.
+    // The destination's network is local to this host.
     host.stage.netns.ip("route add local 10.1.0.0/24 dev lo")?;
     let spread = host.spread(&["auto"], &["--to", "10.1.0.0/24"])?;
     let all = ["10.1.0.1", "10.1.0.2", POOL[0], POOL[1], POOL[2], POOL[3]];
@@ -118,21 +118,21 @@ fn weights() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// 256 addresses, by a route.
+/// A pool of 256 addresses, which are local by a route.
 fn as_many_as_can_be() -> Result<()> {
     let mut host = Host::new()?;
     host.stage.netns.ip("route add local 10.5.0.0/16 dev lo")?;
     let spread = host.spread(&["10.5.0.0-10.5.0.255"], &[])?;
     let made = sources(&mut host, 2560)?;
-    let ours =
+    let in_pool =
         |address: &IpAddr| matches!(address, IpAddr::V4(v4) if v4.octets()[..3] == [10, 5, 0]);
-    ensure!(made.len() == 256 && made.keys().all(ours), "{} sources: {made:?}", made.len());
+    ensure!(made.len() == 256 && made.keys().all(in_pool), "{} sources: {made:?}", made.len());
     ensure!(made.values().all(|count| (5..=15).contains(count)), "not 10 of each: {made:?}");
     spread.stop()?;
     host.rule.check_nothing_left()
 }
 
-/// A name of the application's namespace below /run/netns.
+/// A name of the application's namespace in /run/netns; removed on drop.
 struct Name(String);
 
 impl Name {
@@ -152,7 +152,7 @@ impl Drop for Name {
     }
 }
 
-/// Started elsewhere, as an operator would.
+/// `tracer spread` runs in another namespace than the pool's, and names that by `--netns`.
 fn from_outside(path: impl Fn(&Name) -> String) -> Result<()> {
     let mut host = Host::new()?;
     let name = Name::new(&host)?;

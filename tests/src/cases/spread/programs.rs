@@ -1,4 +1,4 @@
-//! A program that nobody has prepared for us, without shared libraries.
+//! `spread::programs`: a program without shared libraries is spread, too: nothing has to be preloaded.
 
 use std::{
     env, fs,
@@ -16,14 +16,14 @@ pub(super) fn cases() -> Vec<Case> {
     vec![Case::new("spread::programs::static_program", static_program).unless(no_static_program())]
 }
 
-/// Where `cargo xtask test` puts it.
+/// The path where `cargo xtask test` puts the program.
 fn static_dialer() -> Result<PathBuf> {
     let folder = env::current_exe()?;
     let folder = folder.parent().context("a program without a folder")?;
     Ok(folder.join("examples").join("static-dialer"))
 }
 
-/// Whether a program asks for a dynamic linker (PT_INTERP), or is none for this machine.
+/// Whether a 64-bit ELF program needs a dynamic linker (PT_INTERP); `None` if it is no such program.
 fn is_dynamic(program: &[u8]) -> Option<bool> {
     const PT_INTERP: u32 = 3;
     let number = |at: usize, len: usize| -> Option<u64> {
@@ -55,8 +55,8 @@ fn static_program() -> Result<()> {
     let mut stdout = BufReader::new(dialer.child.stdout.take().context("no stdout")?).lines();
     for part in 1..=2 {
         writeln!(stdin, "{}", PORTS * 2)?;
-        let said = stdout.next().context("it ended")??;
-        ensure!(said == (PORTS * 2 * part).to_string(), "it holds {said}");
+        let held = stdout.next().context("it ended")??;
+        ensure!(held == (PORTS * 2 * part).to_string(), "it holds {held}");
         check_even(&host, server.address, PORTS * part / 2)?;
     }
     drop(dialer);
@@ -64,7 +64,7 @@ fn static_program() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// Each address of the pool has so many ports in use, within 1 %.
+/// Checks that each address of the pool has `each` ports in use, within 1 %.
 fn check_even(host: &Host, peer: std::net::SocketAddr, each: u64) -> Result<()> {
     let counts = host.in_use(&POOL, peer)?;
     let even = counts.iter().all(|count| count.abs_diff(each) * 100 <= each);

@@ -1,5 +1,5 @@
-//! `spread::proxies::*`: real proxies with a narrow port range fail without us, and with a pool of four
-//! addresses do not until all of them are full. Nobody touches their configuration.
+//! `spread::proxies`: real proxies with a narrow port range fail with spreading off; with a pool of four addresses they do not
+//! until all are full. Their configuration is not changed.
 
 mod haproxy;
 mod nginx;
@@ -23,14 +23,14 @@ use crate::{
 
 pub(super) fn cases() -> Vec<Case> {
     let nginx: &[Test] = &[
-        ("nginx_without_us", nginx::without_us),
-        ("nginx", || nginx::with_us("", &[])),
-        ("nginx_proxy_bind", || nginx::with_us("proxy_bind 10.2.0.1;", &["--rebind"])),
+        ("nginx_without_us", nginx::unspread),
+        ("nginx", || nginx::spread("", &[])),
+        ("nginx_proxy_bind", || nginx::spread("proxy_bind 10.2.0.1;", &["--rebind"])),
     ];
     let haproxy: &[Test] = &[
-        ("haproxy_without_us", haproxy::without_us),
-        ("haproxy", || haproxy::with_us("", &[])),
-        ("haproxy_source", || haproxy::with_us("source 10.2.0.1", &["--rebind"])),
+        ("haproxy_without_us", haproxy::unspread),
+        ("haproxy", || haproxy::spread("", &[])),
+        ("haproxy_source", || haproxy::spread("source 10.2.0.1", &["--rebind"])),
     ];
     let cases = |tests, programs: &[&str]| {
         let excuse = excuse(programs);
@@ -40,10 +40,10 @@ pub(super) fn cases() -> Vec<Case> {
     cases(nginx, &["nginx", "wrk"]).chain(cases(haproxy, &["nginx", "haproxy"])).collect()
 }
 
-/// The proxy's own address and three more: so a connection that is not spread finds no room either.
+/// The proxy's own address and three more: when the pool is full, a connection that is not spread finds no room, either.
 const POOL: [&str; 4] = [PROXY, "10.2.0.11", "10.2.0.12", "10.2.0.13"];
 
-/// A proxy in a cgroup of its own, and an upstream that logs who came.
+/// A proxy in its own cgroup, and an upstream that logs the source of each request.
 struct Stage {
     proxy: Process,
     application: Application,
@@ -52,8 +52,8 @@ struct Stage {
 }
 
 impl Stage {
-    /// `ports` is how many source ports there are, `serve` what the upstream does, `start` starts
-    /// the proxy, which has no connection yet when this returns.
+    /// `ports`: number of source ports. `serve`: nginx configuration of the upstream's server. `start` starts the proxy, which
+    /// must have no connection when it returns.
     fn new(ports: u64, serve: &str, start: impl FnOnce(&Scene) -> Result<Process>) -> Result<Self> {
         let log = NamedTempFile::new()?;
         let scene = Scene::new(ports, &format!("access_log {}; {serve}", log.path().display()))?;
@@ -69,7 +69,7 @@ impl Stage {
         self.application.spread_in(&self.scene.proxy, &POOL, arguments)
     }
 
-    /// Ends everything but the rule; the sources of the requests that the upstream has answered, in turn.
+    /// Ends everything except the rule. Returns the sources of the requests that the upstream answered, in their order.
     fn sources(mut self) -> Result<Vec<String>> {
         self.scene.end_upstream()?;
         let log = fs::read_to_string(self.log.path())?;
@@ -81,7 +81,7 @@ impl Stage {
     }
 }
 
-/// How often each of these was seen.
+/// How many times each source occurs.
 fn tally(sources: &[String]) -> BTreeMap<String, u64> {
     let mut tally = BTreeMap::new();
     for source in sources {
@@ -90,7 +90,7 @@ fn tally(sources: &[String]) -> BTreeMap<String, u64> {
     tally
 }
 
-/// Each address of the pool was seen so often, within 1 %, and no other.
+/// Checks that each address of the pool was seen `each` times, within 1 %, and no other address.
 fn check_sources(sources: &BTreeMap<String, u64>, each: u64) -> Result<()> {
     let near = |count: &u64| count.abs_diff(each) * 100 <= each;
     let right = sources.len() == POOL.len()
@@ -109,12 +109,13 @@ impl Client {
         Ok(Self(stream))
     }
 
-    fn ask(&mut self) -> Result<()> {
+    /// Sends a request.
+    fn request(&mut self) -> Result<()> {
         let request = format!("GET /page HTTP/1.1\r\nHost: {PROXY}\r\n\r\n");
         Ok(self.0.write_all(request.as_bytes())?)
     }
 
-    /// The status, after the header and a short body have come.
+    /// Reads the response's header, and up to 4 KiB with its body. Returns the status.
     fn status(&mut self) -> Result<u16> {
         let mut answer = [0; 4096];
         let mut length = 0;

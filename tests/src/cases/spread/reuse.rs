@@ -1,4 +1,5 @@
-//! What an address still has towards a destination: TIME_WAITs that the kernel takes over, and ports that bind() took.
+//! `spread::reuse`: the room of an address towards a destination, with TIME_WAITs that the kernel takes over, and with ports that
+//! bind() took.
 
 use std::{net::SocketAddr, thread, time::Duration};
 
@@ -11,25 +12,28 @@ pub(super) fn cases() -> Vec<Case> {
     let mut cases = named(
         "spread::reuse",
         &[
-            ("bursts", || Bursts::VETH.play(&[])),
-            ("bursts_with_ports_by_the_kernel", || Bursts::VETH.play(&["--ports", "kernel"])),
+            ("bursts", || Bursts::NOT_LOOPBACK.play(&[])),
+            ("bursts_with_ports_by_the_kernel", || {
+                Bursts::NOT_LOOPBACK.play(&["--ports", "kernel"])
+            }),
             ("bursts_over_loopback", || Bursts::LOOPBACK.play(&[])),
             ("ports_bound_outside_of_the_range", || bound(41_000, 1, 200)),
             ("ports_bound_in_the_range", || bound(40_001, 2, 100)),
         ],
     );
     let bursts = Case::new("spread::reuse::bursts_that_would_fail_fast", || {
-        Bursts::VETH.play(&["--fail-fast"])
+        Bursts::NOT_LOOPBACK.play(&["--fail-fast"])
     });
     cases.push(bursts.unless(probe::no_fail_fast()));
     cases
 }
 
-/// Ports of the range: more than a burst, which the kernel alone serves from one address.
+/// The port range, of 200 ports.
 const RANGE: &str = "40000 40199";
+/// Number of connections in a burst.
 const EACH: u32 = 200;
 
-/// So many connections that are closed at once, again and again.
+/// Five bursts of connections, each closed at once.
 struct Bursts {
     reuse: &'static str,
     server: &'static str,
@@ -37,12 +41,13 @@ struct Bursts {
 }
 
 impl Bursts {
-    const VETH: Self =
+    const NOT_LOOPBACK: Self =
         Self { reuse: "1", server: "10.1.0.1:7000", pool: ["10.1.0.11", "10.1.0.12"] };
     const LOOPBACK: Self =
         Self { reuse: "2", server: "127.0.0.1:7000", pool: ["127.0.1.1", "127.0.1.2"] };
 
-    /// The fifth burst finds all ports in TIME_WAIT, those of the first to the third old enough.
+    /// Plays the bursts; each connection must be spread. Each burst after the second finds all 400 ports of the pool in
+    /// TIME_WAIT, and can take over those that are older than a second.
     fn play(&self, arguments: &[&str]) -> Result<()> {
         let mut host = Host::new()?;
         host.stage.netns.sysctl("ipv4/ip_local_port_range", RANGE)?;
@@ -59,7 +64,7 @@ impl Bursts {
                 drop(sock);
                 drop(accepted);
             }
-            // The kernel takes over a TIME_WAIT that is older than a second.
+            // The kernel takes over TIME_WAITs that are older than a second.
             thread::sleep(Duration::from_millis(1100));
         }
         spread.stop()?;
@@ -67,7 +72,7 @@ impl Bursts {
     }
 }
 
-/// `count` ports are bound at each address of the pool: `first` and every `step`th after it.
+/// The application binds `count` ports at each address of the pool: `first` and every `step`th port after it. Others are spread.
 fn bound(first: u16, step: u16, count: usize) -> Result<()> {
     let mut host = Host::new()?;
     host.stage.netns.sysctl("ipv4/ip_local_port_range", RANGE)?;
@@ -95,13 +100,13 @@ fn bound(first: u16, step: u16, count: usize) -> Result<()> {
         Ok(of_the_pool)
     };
     connect(60, "at once")?;
-    // The agent has read which ports those are when the status says so.
+    // Once the status has this capacity, the agent has read which ports are bound.
     host.rule.status_when("the bound ports to be known", |status| {
         let room = status.0["ports.capacity"].as_u64();
         room == Some(if first == 40_001 { 100 } else { 200 })
     })?;
     let spread_of = connect(60, "when they are known")?;
-    ensure!(spread_of == 60, "{spread_of} of 60 are spread beside bound ports");
+    ensure!(spread_of == 60, "{spread_of} of 60 are spread while ports are bound");
     spread.stop()?;
     host.rule.check_nothing_left()
 }

@@ -1,4 +1,5 @@
-//! Addresses of the pool from which no way leads to a destination to which one leads from others.
+//! `spread::routes`: addresses of the pool from which there is no route to a destination that the host can reach from another
+//! address.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,60 +31,66 @@ pub(super) fn cases() -> Vec<Case> {
     ]
 }
 
-/// Two hosts and what leads from one to the other.
-struct Way {
+/// A link from the host to another one with a server.
+struct Link {
     pool: [&'static str; 4],
+    /// The network of the pool.
     network: &'static str,
-    ours: &'static str,
-    theirs: &'static str,
+    /// Address of the host on the link.
+    near: &'static str,
+    /// Address of the server on the link.
+    far: &'static str,
+    /// Prefix length of both, and further arguments of `ip addr add`.
     length: &'static str,
+    /// The option of `ip` for the family.
     option: &'static str,
 }
 
-const IPV4: Way = Way {
+const IPV4: Link = Link {
     pool: POOL,
     network: "10.1.0.0/24",
-    ours: "10.2.0.1",
-    theirs: "10.2.0.2",
+    near: "10.2.0.1",
+    far: "10.2.0.2",
     length: "/24",
     option: "-4",
 };
-const IPV6: Way = Way {
+const IPV6: Link = Link {
     pool: POOL6,
     network: "fd00::/64",
-    ours: "fd02::1",
-    theirs: "fd02::2",
+    near: "fd02::1",
+    far: "fd02::2",
     length: "/64 nodad",
     option: "-6",
 };
 
-/// How soon the agent must know.
+/// How soon the agent must leave addresses out, or use them again.
 const KNOWN: Duration = Duration::from_secs(4);
 
-impl Way {
-    /// The server, in a namespace of its own.
-    fn lay(&self, host: &Host) -> Result<(NetNs, Sock, SocketAddr)> {
-        let Self { network, ours, theirs, length, option, .. } = self;
-        let far = NetNs::new()?;
-        let [near_end, far_end] = [ours, theirs].map(|address| format!("{address}{length}"));
-        host.stage.netns.veth(&[&near_end], &far, &[&far_end])?;
-        far.ip(&format!("{option} route add {network} via {ours}"))?;
-        let peer = SocketAddr::new(theirs.parse()?, 7000);
-        let listener = far.run(|| -> Result<Sock> {
+impl Link {
+    /// Makes the link. Returns the other host's namespace, the server in it, and its address.
+    fn add(&self, host: &Host) -> Result<(NetNs, Sock, SocketAddr)> {
+        let Self { network, near, far, length, option, .. } = self;
+        let other = NetNs::new()?;
+        let [near_end, far_end] = [near, far].map(|address| format!("{address}{length}"));
+        host.stage.netns.veth(&[&near_end], &other, &[&far_end])?;
+        other.ip(&format!("{option} route add {network} via {near}"))?;
+        let peer = SocketAddr::new(far.parse()?, 7000);
+        let listener = other.run(|| -> Result<Sock> {
             let listener = Sock::tcp(peer)?;
             listener.bind(peer)?;
             listener.listen(4096)?;
             Ok(listener)
         })?;
-        Ok((far, listener, peer))
+        Ok((other, listener, peer))
     }
 
-    fn rule(&self, host: &Host, what: &str, from: &str, kind: &str) -> Result<()> {
+    /// `ip rule WHAT from FROM KIND` on the host.
+    fn ip_rule(&self, host: &Host, what: &str, from: &str, kind: &str) -> Result<()> {
         host.stage.netns.ip(&format!("{} rule {what} from {from} {kind}", self.option))
     }
 }
 
-/// Waits for these addresses, and no others, to be left out towards this destination, and there only.
+/// Waits until exactly these addresses are left out towards this destination, and none is left out altogether.
 fn left_out(host: &Host, peer: SocketAddr, expected: &[&str]) -> Result<()> {
     host.rule.status_when("addresses to be left out", |status| {
         status.left_out().is_empty() && has_no_route(status, peer, expected)
@@ -101,19 +108,20 @@ fn has_no_route(status: &Status, peer: SocketAddr, expected: &[&str]) -> bool {
     out == expected.iter().map(|it| (*it).to_owned()).collect()
 }
 
-/// Without us every connection would succeed, from the address of the interface.
-fn whole_pool(way: &Way, kind: &str) -> Result<()> {
-    let host = if way.option == "-6" { Host::with_ipv6()? } else { Host::new()? };
-    let (_far, _listener, peer) = way.lay(&host)?;
-    let spread = host.spread(&way.pool, &[])?;
+/// There is no route from any address of the pool; with spreading off, every connection would succeed, from the address of the
+/// interface.
+fn whole_pool(link: &Link, kind: &str) -> Result<()> {
+    let host = if link.option == "-6" { Host::with_ipv6()? } else { Host::new()? };
+    let (_other, _listener, peer) = link.add(&host)?;
+    let spread = host.spread(&link.pool, &[])?;
     let is_spread = || -> Result<bool> {
         let from = source(&host.connect(peer)?)?.to_string();
-        ensure!(from == way.ours || way.pool.contains(&&*from), "from {from}");
-        Ok(from != way.ours)
+        ensure!(from == link.near || link.pool.contains(&&*from), "from {from}");
+        Ok(from != link.near)
     };
-    ensure!(is_spread()?, "with a way from everywhere it is not spread");
+    ensure!(is_spread()?, "with routes from all addresses, it is not spread");
 
-    way.rule(&host, "add", way.network, kind)?;
+    link.ip_rule(&host, "add", link.network, kind)?;
     let begun = Instant::now();
     let mut failed = 0;
     while failed < 1000 && is_spread().unwrap_or(true) {
@@ -121,36 +129,37 @@ fn whole_pool(way: &Way, kind: &str) -> Result<()> {
         thread::sleep(Duration::from_millis(10));
     }
     ensure!(begun.elapsed() < KNOWN, "{failed} connects failed in {:?}", begun.elapsed());
-    left_out(&host, peer, &way.pool)?;
-    // Longer than an address that failed is distrusted at first.
+    left_out(&host, peer, &link.pool)?;
+    // Longer than an address that failed is left out at first.
     while begun.elapsed() < KNOWN * 2 {
-        ensure!(!is_spread().context("though the pool was left out")?, "spread without a way");
+        ensure!(!is_spread().context("though the pool was left out")?, "spread without a route");
         thread::sleep(Duration::from_millis(10));
     }
 
-    way.rule(&host, "del", way.network, kind)?;
+    link.ip_rule(&host, "del", link.network, kind)?;
     wait_for("the pool to be used again", KNOWN, || Ok(is_spread()?.then_some(())))?;
     left_out(&host, peer, &[])?;
     spread.stop()?;
     Ok(())
 }
 
-/// Another destination costs it nothing, though the application goes there all the time.
+/// There is no route to one destination: towards another one, all addresses are used as before, although the application calls
+/// both in turn.
 fn one_destination() -> Result<()> {
     let mut host = Host::new()?;
-    let (_far, _listener, odd) = IPV4.lay(&host)?;
+    let (_other, _listener, unreachable) = IPV4.add(&host)?;
     let server = host.server("10.1.0.1:7000")?;
     let spread = host.spread(&POOL, &[])?;
-    IPV4.rule(&host, "add", IPV4.network, &format!("to {} prohibit", odd.ip()))?;
+    IPV4.ip_rule(&host, "add", IPV4.network, &format!("to {} prohibit", unreachable.ip()))?;
     let mut made = BTreeMap::new();
     let mut turn = || -> Result<()> {
-        _ = host.connect(odd);
+        _ = host.connect(unreachable);
         *made.entry(source(&host.connect(server.address)?)?.to_string()).or_insert(0) += 1;
         Ok(())
     };
     wait_for("the pool to be left out there", KNOWN, || {
         turn()?;
-        Ok(has_no_route(&host.rule.status()?, odd, &POOL).then_some(()))
+        Ok(has_no_route(&host.rule.status()?, unreachable, &POOL).then_some(()))
     })?;
     for _ in 0..100 {
         turn()?;
@@ -158,7 +167,8 @@ fn one_destination() -> Result<()> {
     let all = made.values().sum::<u32>();
     let even = made.len() == POOL.len() && made.values().all(|count| count * 8 > all);
     ensure!(even, "elsewhere it is spread over {made:?}");
-    ensure!(source(&host.connect(odd)?)?.to_string() == IPV4.ours, "not as without us");
+    let from = source(&host.connect(unreachable)?)?.to_string();
+    ensure!(from == IPV4.near, "the source is {from}, though the pool is left out");
     let status = host.rule.status()?;
     let here = status.left_out_towards(server.address);
     ensure!(status.left_out().is_empty() && here.is_empty(), "{status:?}");
@@ -166,12 +176,12 @@ fn one_destination() -> Result<()> {
     Ok(())
 }
 
-/// The others go on.
+/// There is no route from one address of the pool: the others are used.
 fn one_address() -> Result<()> {
     let host = Host::new()?;
-    let (_far, _listener, peer) = IPV4.lay(&host)?;
+    let (_other, _listener, peer) = IPV4.add(&host)?;
     let spread = host.spread(&POOL, &[])?;
-    IPV4.rule(&host, "add", POOL[1], "prohibit")?;
+    IPV4.ip_rule(&host, "add", POOL[1], "prohibit")?;
     wait_for("the address to be left out", KNOWN, || {
         _ = host.connect(peer);
         Ok(has_no_route(&host.rule.status()?, peer, &[POOL[1]]).then_some(()))
@@ -180,7 +190,7 @@ fn one_address() -> Result<()> {
         let from = source(&host.connect(peer)?)?.to_string();
         ensure!(from != POOL[1] && POOL.contains(&&*from), "from {from}");
     }
-    IPV4.rule(&host, "del", POOL[1], "prohibit")?;
+    IPV4.ip_rule(&host, "del", POOL[1], "prohibit")?;
     left_out(&host, peer, &[])?;
     spread.stop()?;
     Ok(())

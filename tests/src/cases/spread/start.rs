@@ -1,5 +1,5 @@
-//! Starting and stopping at any moment and from anywhere: what is said to be spread is, and what is said to
-//! have ended has.
+//! `spread::start`: `tracer spread` is started and ended at any time and in any mount namespace: connections are spread exactly when
+//! it says so, and after its end nothing is left.
 
 use std::{
     fs,
@@ -36,9 +36,9 @@ pub(super) fn cases() -> Vec<Case> {
     named("spread::start", tests)
 }
 
-/// How long the end may take, with a little for this test's own looking.
+/// How long the end may take: 1 s, and 50 ms for the test itself.
 const SOON: Duration = Duration::from_millis(1050);
-/// Moments of one start.
+/// Into how many parts a start is divided; a signal is sent at the beginning of each.
 const MOMENTS: u32 = 4;
 const SIGNALS: [Signal; 3] = [Signal::INT, Signal::TERM, Signal::HUP];
 
@@ -49,13 +49,13 @@ fn arguments<'a>(cgroup: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     all
 }
 
-/// Starts it, signals it after this time, and waits for its end. Says whether it was spreading by then.
+/// Starts `tracer spread`, sends it a signal after this time, and waits for its end. Returns whether the rule was active by then.
 fn interrupted(host: &Host, more: &[&str], signal: Signal, after: Duration) -> Result<bool> {
     let cgroup = host.cgroup.path().to_string_lossy();
     let folder = tempfile::tempdir()?;
-    let said = folder.path().join("stderr");
+    let log = folder.path().join("stderr");
     let mut command = host.rule.command(&arguments(&cgroup, more))?;
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(&said)?);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(&log)?);
     let mut process = host.stage.netns.run(|| Process::spawn(&mut command))?;
     let begun = Instant::now();
     std::thread::sleep(after.saturating_sub(begun.elapsed()));
@@ -63,18 +63,18 @@ fn interrupted(host: &Host, more: &[&str], signal: Signal, after: Duration) -> R
     let asked = Instant::now();
     let limit = Place::get().limit(SOON);
     let begun = || -> Result<bool> {
-        Ok(fs::read_to_string(&said)?.contains(&format!("rule {}: ", host.rule.name())))
+        Ok(fs::read_to_string(&log)?.contains(&format!("rule {}: ", host.rule.name())))
     };
     if signal == Signal::HUP && process.wait(SOON).is_err() {
-        // A started agent takes it for a wish to open its output anew.
-        ensure!(begun()?, "SIGHUP after {after:?}: it is not ended");
+        // An agent that has started reopens its output on SIGHUP.
+        ensure!(begun()?, "SIGHUP after {after:?}: it has not ended");
         process.signal(Signal::TERM)?;
         process.wait(START_LIMIT)?;
         return Ok(true);
     }
     let status = process.wait(Duration::from_secs(10))?;
     let took = asked.elapsed();
-    let text = lie::log(&said)?;
+    let text = lie::log(&log)?;
     ensure!(took <= limit, "{signal:?} after {after:?}: it took {took:?}, {status}: {text}");
     ensure!(!text.contains("error:"), "{signal:?} after {after:?}: {text}");
     begun()
@@ -82,14 +82,14 @@ fn interrupted(host: &Host, more: &[&str], signal: Signal, after: Duration) -> R
 
 fn nothing_left(host: &Host, when: &str) -> Result<()> {
     host.rule.check_nothing_left().with_context(|| when.to_owned())?;
-    // The kernel takes a link apart some time after its last user.
+    // The kernel frees a link some time after its last reference is gone.
     wait_for("the programs to go", Duration::from_secs(2), || {
         Ok((host.cgroup.attached()? == 0).then_some(()))
     })
     .with_context(|| when.to_owned())
 }
 
-/// How long an undisturbed start takes.
+/// How long a start takes without a signal.
 fn of_a_start(host: &Host, more: &[&str]) -> Result<Duration> {
     let begun = Instant::now();
     let spread = host.spread(&POOL, more)?;
@@ -98,7 +98,7 @@ fn of_a_start(host: &Host, more: &[&str]) -> Result<Duration> {
     Ok(took)
 }
 
-/// From the first instruction until it spreads. Of the three signals each has moments of its own.
+/// Signals from the start of the process until the rule is active; each of the three signals comes at other times.
 fn signals_at_any_moment() -> Result<()> {
     let host = Host::new()?;
     let step = of_a_start(&host, &[])? / MOMENTS;
@@ -112,7 +112,7 @@ fn signals_at_any_moment() -> Result<()> {
     Ok(())
 }
 
-/// Names of what is pinned for the rule.
+/// Names of the pins in this folder, sorted.
 fn pinned(folder: &Path) -> Result<Vec<String>> {
     let names =
         fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
@@ -121,7 +121,7 @@ fn pinned(folder: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// What an earlier agent left goes on as it was.
+/// Signals while a new agent takes over a rule: the rule stays as the earlier agent left it.
 fn signals_while_it_takes_over() -> Result<()> {
     const KEEP: [&str; 2] = ["--on-exit", "keep"];
     let mut host = Host::new()?;
@@ -146,8 +146,8 @@ fn signals_while_it_takes_over() -> Result<()> {
     nothing_left(&host, "released")
 }
 
-/// A FIFO as the output: one that nobody has opened does not hold the start up, and one that takes nothing does not
-/// hold the end up. What is lost is said.
+/// The output is a FIFO: without a reader it does not delay the start, and when it is full it does not delay the end, which reports
+/// that lines are lost.
 fn signals_while_it_waits() -> Result<()> {
     let host = Host::new()?;
     let folder = tempfile::tempdir()?;
@@ -155,14 +155,14 @@ fn signals_while_it_waits() -> Result<()> {
     let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
     rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0)?;
     host.spread(&POOL, &["--output", &fifo.to_string_lossy()])?.stop()?;
-    nothing_left(&host, "a FIFO that nobody has opened")?;
+    nothing_left(&host, "a FIFO without a reader")?;
 
     let pipe = FullPipe::new()?;
     pipe.fill();
     let output = pipe.path();
     for signal in [Signal::INT, Signal::TERM] {
         let spread = host.spread(&POOL, &["--output", &output.to_string_lossy()])?;
-        // A write that has lasted longer than this is given up at once, a younger one only then.
+        // On a signal, a write that has lasted longer than this is given up at once; a shorter one is waited for until then.
         std::thread::sleep(Duration::from_millis(500));
         let asked = Instant::now();
         spread.process.signal(signal)?;
@@ -170,36 +170,36 @@ fn signals_while_it_waits() -> Result<()> {
         let took = asked.elapsed();
         ensure!(took <= SOON, "{signal:?}: it took {took:?}: {ended:?}");
         let words = ["the output is blocked", "unwritten lines are lost", "the rule has ended"];
-        let honest = words.iter().all(|word| ended.stderr.contains(word));
-        ensure!(ended.code() == 1 && honest, "{signal:?}: {ended:?}");
+        let reported = words.iter().all(|word| ended.stderr.contains(word));
+        ensure!(ended.code() == 1 && reported, "{signal:?}: {ended:?}");
         nothing_left(&host, &format!("{signal:?}"))?;
     }
     Ok(())
 }
 
-/// Holds the thread that starts at a moment when links are pinned, signals the program, and waits for its end.
+/// Stops the thread that does the start once `at` returns true for the pinned links, sends SIGTERM, and waits for the end.
 fn hung(host: &Host, more: &[&str], at: impl Fn(&[String]) -> bool) -> Result<()> {
     let cgroup = host.cgroup.path().to_string_lossy();
     let links = host.rule.pins().join("links");
     let mut tries = 0;
     loop {
         let folder = tempfile::tempdir()?;
-        let said = folder.path().join("stderr");
+        let log = folder.path().join("stderr");
         let mut command = host.rule.command(&arguments(&cgroup, more))?;
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(&said)?);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(&log)?);
         let mut process = host.stage.netns.run(|| Process::spawn(&mut command))?;
-        // Such a moment can be too short for a sleep.
+        // Without a sleep, because that moment can be shorter.
         let end = Instant::now() + START_LIMIT;
-        let begun = || Ok::<_, anyhow::Error>(fs::read_to_string(&said)?.contains("rule "));
+        let begun = || Ok::<_, anyhow::Error>(fs::read_to_string(&log)?.contains("rule "));
         while !pinned(&links).is_ok_and(|links| at(&links)) && !begun()? {
-            ensure!(Instant::now() < end, "it pins nothing: {}", fs::read_to_string(&said)?);
+            ensure!(Instant::now() < end, "it pins nothing: {}", fs::read_to_string(&log)?);
         }
         let held = Held::threads(process.id(), "tracer")?;
         let begun = begun()? || !at(&pinned(&links)?);
         let asked = Instant::now();
         process.signal(Signal::TERM)?;
         if begun {
-            // It was too fast.
+            // The start went on before the thread was stopped: try again.
             drop(held);
             process.wait(START_LIMIT)?;
             tries += 1;
@@ -208,14 +208,14 @@ fn hung(host: &Host, more: &[&str], at: impl Fn(&[String]) -> bool) -> Result<()
         }
         let status = held.wait(&mut process, Duration::from_secs(10))?;
         let took = asked.elapsed();
-        let text = lie::log(&said)?;
+        let text = lie::log(&log)?;
         let right = status.signal() == Some(Signal::TERM.as_raw()) && text.is_empty();
         ensure!(took <= SOON && right, "it took {took:?}, {status}: {text}");
         return Ok(());
     }
 }
 
-/// Nobody is there who could see that it is to end: what it has made is undone for it.
+/// The thread that does the start is stopped and cannot see the signal: another thread undoes what it has made.
 fn start_that_hangs() -> Result<()> {
     const KEEP: [&str; 2] = ["--on-exit", "keep"];
     let host = Host::new()?;
@@ -235,7 +235,7 @@ fn start_that_hangs() -> Result<()> {
     nothing_left(&host, "released")
 }
 
-/// Whichever of its threads stands still: the rule has ended, and what is said is true.
+/// One of the agent's threads is stopped: the rule ends all the same, and stderr says what did not end.
 fn agent_that_hangs() -> Result<()> {
     let host = Host::new()?;
     for (thread, code) in [("tracer-work", 1), ("keeper", 1), ("netns", 0)] {
@@ -247,18 +247,18 @@ fn agent_that_hangs() -> Result<()> {
         let status = held.wait(&mut spread.process, Duration::from_secs(10));
         let status = status.with_context(|| format!("{thread}: {}", spread.stderr()))?;
         let took = asked.elapsed();
-        let said = spread.stderr();
-        ensure!(took <= SOON, "{thread}: it took {took:?}, {status}: {said}");
-        ensure!(status.code() == Some(code), "{thread}: {status}: {said}");
-        let honest = said.contains("does not come") && said.contains("the rule has ended");
-        ensure!(honest == (code == 1), "{thread}: {said}");
+        let stderr = spread.stderr();
+        ensure!(took <= SOON, "{thread}: it took {took:?}, {status}: {stderr}");
+        ensure!(status.code() == Some(code), "{thread}: {status}: {stderr}");
+        let reported = stderr.contains("does not come") && stderr.contains("the rule has ended");
+        ensure!(reported == (code == 1), "{thread}: {stderr}");
         nothing_left(&host, thread)?;
     }
     Ok(())
 }
 
-/// A rule goes on by what an agent holds, which does not answer, and whose lock is gone like the pins: it is found
-/// by what is loaded.
+/// The pins and the lock of a rule are removed while its agent is stopped: the rule is still active by the agent's descriptors, and
+/// tracer finds it by the loaded programs.
 fn pins_gone() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -273,23 +273,23 @@ fn pins_gone() -> Result<()> {
         status.spread()? == 1 && status.0["pins"] == "not found in any reachable bpffs",
         "{status:?}"
     );
-    // A new start takes it over, and does not attach beside it.
+    // A new start takes the rule over, and does not attach its programs a second time.
     host.spread(&POOL, &["--on-exit", "keep"])?.stop()?;
     let twice = host.cgroup.attached()?;
     ensure!(twice == attached, "{attached} programs were attached, then {twice}");
     ensure!(host.rule.status()?.spread()? == 1, "{:?}", host.rule.status()?);
     let released = host.rule.release()?;
-    // The stopped agent still holds its descriptors; they do nothing.
+    // The stopped agent still has its descriptors, which keep nothing attached.
     ensure!(released.code() == 0, "{released:?}");
     nothing_left(&host, "released")?;
     agent.kill()
 }
 
-/// As `ip netns exec` runs it: its mounts end with it, the rule does not.
+/// `tracer spread --detach` runs as under `ip netns exec`: its mounts end with it, the rule does not.
 fn by_a_command_with_mounts_of_its_own() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
-    // As `0::` of /proc/PID/cgroup has it: the mount is hidden.
+    // The cgroup's path as in /proc/PID/cgroup, because the mount is hidden.
     let name = host.cgroup.path().file_name().context("a cgroup at /")?.to_string_lossy();
     let cgroup = format!("/{name}");
     let ended = host.stage.netns.run(|| {
@@ -300,16 +300,16 @@ fn by_a_command_with_mounts_of_its_own() -> Result<()> {
     })?;
     ensure!(ended.code() == 0, "{ended:?}");
     let from = source(&host.connect(server.address)?)?.to_string();
-    ensure!(POOL.contains(&&*from), "it said that it spreads, but does not: {from}");
+    ensure!(POOL.contains(&&*from), "the rule is active, but nothing is spread: {from}");
     ensure!(host.rule.pins().exists(), "{} is not there", host.rule.pins().display());
     ensure!(host.rule.status()?.spread()? == 1, "{:?}", host.rule.status()?);
-    // It can be ended by such a command, too.
+    // Such a command can release it, too.
     let released = with_bare_sys(|| host.rule.release())?;
     ensure!(released.code() == 0, "{released:?}");
     nothing_left(&host, "released")
 }
 
-/// `mount -t bpf` once more: the rule is shown, taken over and ended where it is.
+/// Another bpffs is mounted over the one with the rule's pins: the rule is still shown, taken over and released.
 fn another_bpffs() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;

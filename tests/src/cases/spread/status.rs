@@ -1,5 +1,5 @@
-//! `tracer status`: what a rule has done and not done, also where nobody looks after it any more, and rules
-//! of another version of tracer.
+//! `spread::status`: `tracer status` shows what a rule has done and lost, without an agent, too, and rules of another version of
+//! tracer.
 
 use std::{
     fs,
@@ -26,14 +26,15 @@ pub(super) fn cases() -> Vec<Case> {
     named("spread::status", tests)
 }
 
-/// What `tracer status --rule NAME` prints for people.
+/// The text that `tracer status --rule NAME` prints.
 fn printed(host: &Host) -> Result<String> {
     let ended = run(&mut command(&["status", "--rule", host.rule.name()])?, START_LIMIT)?;
     ensure!(ended.code() == 0 && ended.stderr.is_empty(), "{ended:?}");
     Ok(ended.stdout)
 }
 
-/// What the rule gave is told from what others took themselves, whatever they bound.
+/// `chosen` counts the ports that the rule chose; those that another process took at the same address, bound or not, are in
+/// `opened` only.
 fn chosen() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -59,7 +60,7 @@ fn chosen() -> Result<()> {
     let [tuple] = &tuples[..] else { anyhow::bail!("not one tuple: {status:?}") };
     ensure!(tuple["chosen"] == 60 && tuple["opened"] == 90, "{tuple}");
     ensure!(tuple["ports.in_use"] == 90 && tuple["ports.capacity"].is_u64(), "{tuple}");
-    // A port that tracer hands out is chosen by it too.
+    // A fast port counts as chosen, too.
     if status.0["fast_ports"] == true {
         while host.rule.status()?.decided("fast_port")? < 50 {
             ensure!((held.len() as u64) < PORTS, "no ports are handed out");
@@ -84,17 +85,17 @@ fn chosen() -> Result<()> {
     Ok(())
 }
 
-/// A table of tuples that is full loses ports by name, also when the agent is dead.
+/// A full table of connections has its losses in the status, when there is no agent, too.
 fn losses_without_an_agent() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
     let spread = host.spread(&POOL[..1], &["--max-conns", "100", "--on-exit", "keep"])?;
     let status = host.rule.status()?;
     ensure!(status.0["drift"].is_u64(), "{status:?}");
-    // Of others, which were open already.
+    // Losses of connections that were open before.
     let before = status.0["lost"]["conns_share"].as_u64().context("no conns_share")?;
     spread.kill()?;
-    // One owner's share of a table of 100.
+    // One owner's share of a table of 100 is 89 entries.
     let _held = (0..600).map(|_| host.connect(server.address)).collect::<Result<Vec<_>>>()?;
     let status = host.rule.status()?;
     ensure!(status.agent().is_none(), "an agent is left: {status:?}");
@@ -112,8 +113,8 @@ fn losses_without_an_agent() -> Result<()> {
     Ok(())
 }
 
-/// Whether an address is shown as left out for a while towards a destination, in JSON and for people: with why,
-/// and until when.
+/// Whether the status, as JSON and as text, shows an address as left out for a time towards a destination, with this reason and
+/// the end of that time.
 pub(super) fn shows_quarantine(
     host: &Host,
     (address, peer): (&str, SocketAddr),
@@ -140,7 +141,7 @@ pub(super) fn shows_quarantine(
     Ok(text.lines().any(|it| it.contains(&line) && it.ends_with(" s more")))
 }
 
-/// What another version pinned: an empty rule of it.
+/// An empty rule, pinned as by another version of tracer; removed on drop.
 struct Foreign(PathBuf);
 
 impl Foreign {
@@ -156,12 +157,12 @@ impl Foreign {
 impl Drop for Foreign {
     fn drop(&mut self) {
         fs::remove_dir_all(&self.0).ok();
-        // Unless others are in it.
+        // This fails if the folder has other rules.
         self.0.parent().map(fs::remove_dir);
     }
 }
 
-/// Its rules are not taken over; they can be released, and nothing else goes with them.
+/// A rule of another version is not taken over; it can be released, and nothing else is removed with it.
 fn another_layout() -> Result<()> {
     let host = Host::new()?;
     let foreign = Foreign::new(host.rule.name())?;
@@ -172,7 +173,7 @@ fn another_layout() -> Result<()> {
     says(&refused, &[1], &["another version", "layout 1", &path, "--release"])?;
     let text = printed(&host)?;
     ensure!(text.contains("another version") && text.contains(&path), "{text}");
-    // Somebody else's in our folder.
+    // A folder of somebody else's in the rule's folder.
     let others = foreign.0.join("others");
     fs::create_dir(&others)?;
     says(&host.rule.release()?, &[1], &[&others.display().to_string()])?;

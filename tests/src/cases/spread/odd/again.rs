@@ -1,4 +1,4 @@
-//! connect() again on a socket whose first one failed.
+//! connect() on a socket whose first connect() failed.
 
 use std::{net::SocketAddr, thread, time::Duration};
 
@@ -23,7 +23,8 @@ pub(super) fn cases() -> Vec<Case> {
     ]
 }
 
-/// A source of an earlier connect() is as full as all the others, the kernel's own choice is not.
+/// A socket that an earlier connect() bound to the pool's address connects when the pool is full: it is unbound, and the kernel
+/// chooses the source.
 fn pool_full() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -34,14 +35,14 @@ fn pool_full() -> Result<()> {
     ensure!(refused == Err(Errno::CONNREFUSED), "{refused:?}");
     let from = source(&sock)?.to_string();
     ensure!(from == POOL[0], "the first connect() was not spread: {from}");
-    sock.connect(server.address).context("which succeeds without us")?;
+    sock.connect(server.address).context("which succeeds with spreading off")?;
     check(&sock, Some(DEFAULT))?;
     drop((sock, held));
     spread.stop()?;
     host.rule.check_nothing_left()
 }
 
-/// The kernel refuses them every IPv4 address: no address is to blame for that.
+/// IPv6-only sockets cannot be bound to an IPv4 address: these failures must not have addresses left out.
 fn ipv6_only() -> Result<()> {
     let mut host = Host::with_ipv6()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -60,13 +61,14 @@ fn ipv6_only() -> Result<()> {
     for turn in 0..100 {
         let sock = host.app.make(Kind::Tcp, true)?;
         sock.set_ipv6_only()?;
-        let ours = sock.connect(mapped);
-        ensure!(ours == others && ours.is_err(), "turn {turn}: {ours:?}, without us {others:?}");
+        let result = sock.connect(mapped);
+        let same = result == others && result.is_err();
+        ensure!(same, "turn {turn}: {result:?}, with spreading off {others:?}");
         if turn % 20 == 0 {
             nothing_left_out()?;
         }
     }
-    // Longer than it takes the agent to hear of them.
+    // Longer than it takes the agent to read these decisions.
     thread::sleep(Duration::from_millis(200));
     nothing_left_out()?;
     let status = host.rule.status()?;
@@ -76,7 +78,7 @@ fn ipv6_only() -> Result<()> {
     Ok(())
 }
 
-/// What `tracer/doc/limits.md` says: bind() to an IPv6 address, by a program too, makes a socket IPv6-only.
+/// A limit in `tracer/doc/limits.md`: bind() to an IPv6 address, by a BPF program, too, makes a socket IPv6-only.
 fn ipv4_after_ipv6() -> Result<()> {
     let mut host = Host::with_ipv6()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -96,14 +98,14 @@ fn ipv4_after_ipv6() -> Result<()> {
     Ok(())
 }
 
-/// What `tracer/doc/limits.md` says: a port of ours stays with its socket, as one that bind() took, and so
-/// does the source. Without us the kernel would choose anew.
+/// A limit in `tracer/doc/limits.md`: a fast port and its source stay with the socket, as after bind(). With spreading off, the
+/// kernel would choose again.
 fn fast_port() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
     let (first, elsewhere) = (server.address, host.server("10.1.0.1:7001")?);
     let spread = host.spread(&POOL[..1], &["--to", &first.to_string()])?;
-    // Accepted, or they would end with the listener.
+    // Accepted, because connections in the queue end with the listener.
     let mut held = Vec::new();
     for _ in 0..PORTS * 6 / 10 {
         held.push((host.connect(first)?, server.listener.accept()?));
@@ -121,22 +123,22 @@ fn fast_port() -> Result<()> {
     sock.connect(elsewhere.address)?;
     ensure!(sock.local()? == given, "{given} did not stay: {}", sock.local()?);
 
-    // The one case in which this call fails and would not without us.
+    // The only case in which this call fails and would not with spreading off: another socket has that 4-tuple.
     let sock = refused()?;
     let given = sock.local()?;
-    let _theirs = host.stage.netns.run(|| -> Result<Sock> {
-        let theirs = Sock::tcp(given)?;
-        theirs.set_reuse_address()?;
-        theirs.bind(given)?;
-        theirs.connect(elsewhere.address)?;
-        Ok(theirs)
+    let _other = host.stage.netns.run(|| -> Result<Sock> {
+        let other = Sock::tcp(given)?;
+        other.set_reuse_address()?;
+        other.bind(given)?;
+        other.connect(elsewhere.address)?;
+        Ok(other)
     })?;
     let failed = sock.connect(elsewhere.address);
     ensure!(failed == Err(Errno::ADDRNOTAVAIL), "{failed:?}");
-    // A new socket, which is what programs take, is as without us.
+    // A new socket, which is what programs use, is not affected.
     check(&host.connect(elsewhere.address)?, Some(DEFAULT))?;
 
-    // And to the first destination, when it listens again.
+    // To the first destination, once it listens again, the socket keeps them, too.
     let sock = refused()?;
     let given = sock.local()?;
     let _server = host.server(&first.to_string())?;

@@ -1,4 +1,4 @@
-//! Every way to connect, and to connect again.
+//! All ways to connect, and to connect again.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -25,7 +25,7 @@ pub(super) fn cases() -> Vec<Case> {
     ]
 }
 
-/// What connect() says, call after call, to a socket of the application and to one of others.
+/// Sequences of connect() calls have the same results on a socket of the application and on one of another process.
 fn same_outcomes() -> Result<()> {
     let scene = Scene::new(&[])?;
     let server = "10.1.0.1:7000";
@@ -46,8 +46,8 @@ fn same_outcomes() -> Result<()> {
         };
         let others = scene.host.stage.netns.run(|| outcomes(&Sock::tcp(scene.server.address)?))?;
         let sock = scene.tcp()?;
-        let ours = outcomes(&sock)?;
-        ensure!(ours == others, "{play:?}: {ours:?}, without us {others:?}");
+        let spread = outcomes(&sock)?;
+        ensure!(spread == others, "{play:?}: {spread:?}, with spreading off {others:?}");
     }
     scene.end().map(drop)
 }
@@ -63,7 +63,7 @@ fn connect_again_after_refusal() -> Result<()> {
     Ok(())
 }
 
-/// A source of ours must not stay where the rule does not reach.
+/// An address that an earlier connect() bound must not stay when the next destination is not the rule's.
 fn connect_again_elsewhere() -> Result<()> {
     let scene = Scene::new(&["--to", CLOSED])?;
     let sock = scene.tcp()?;
@@ -101,8 +101,8 @@ fn nonblocking() -> Result<()> {
     for peer in [scene.server.address, CLOSED.parse()?] {
         let others = scene.host.stage.netns.run(|| play(&Sock::tcp(peer)?, peer))?;
         let sock = scene.tcp()?;
-        let ours = play(&sock, peer)?;
-        ensure!(ours == others, "{peer}: {ours:?}, without us {others:?}");
+        let spread = play(&sock, peer)?;
+        ensure!(spread == others, "{peer}: {spread:?}, with spreading off {others:?}");
         if peer == scene.server.address {
             check(&sock, None)?;
         }
@@ -121,7 +121,7 @@ fn io_uring() -> Result<()> {
     scene.end().map(drop)
 }
 
-/// What connects for an MPTCP socket is a socket of the kernel's own: the one kind of those that is easily had.
+/// An MPTCP socket connects by a socket that the kernel makes: kernel sockets are exempt, and this is the easiest way to get one.
 fn mptcp() -> Result<()> {
     let scene = Scene::new(&[])?;
     let sock = scene.host.app.make(Kind::Mptcp, false)?;
@@ -130,7 +130,7 @@ fn mptcp() -> Result<()> {
     sock.send(b"x")?;
     let accepted = scene.server.listener.accept()?;
     ensure!(accepted.receive()? == 1, "no data came");
-    scene.left_alone("kernel_socket", 1)
+    scene.end_exempt("kernel_socket", 1)
 }
 
 fn fast_open_server(scene: &Scene) -> Result<()> {
@@ -138,7 +138,7 @@ fn fast_open_server(scene: &Scene) -> Result<()> {
     Ok(scene.server.listener.set_fast_open(64)?)
 }
 
-/// The first asks for a cookie, those after it carry data in their SYN.
+/// sendto() with MSG_FASTOPEN: the first call requests a cookie, the others send data in their SYN.
 fn fast_open() -> Result<()> {
     let scene = Scene::new(&[])?;
     fast_open_server(&scene)?;

@@ -1,4 +1,4 @@
-//! Who is left alone, and why; and who is not, although something speaks for it.
+//! Sockets that are exempt, by reason; and sockets that are not, although they look similar.
 
 use std::net::SocketAddr;
 
@@ -35,7 +35,7 @@ fn udp() -> Result<()> {
     let sock = scene.host.app.make(Kind::Udp, false)?;
     sock.connect(scene.server.address)?;
     check(&sock, Some(DEFAULT))?;
-    scene.left_alone("other_family", 1)
+    scene.end_exempt("other_family", 1)
 }
 
 fn bound_to_a_device() -> Result<()> {
@@ -44,7 +44,7 @@ fn bound_to_a_device() -> Result<()> {
     sock.set_device_lo()?;
     sock.connect(scene.server.address)?;
     check(&sock, Some(DEFAULT))?;
-    scene.left_alone("bound_to_device", 1)
+    scene.end_exempt("bound_to_device", 1)
 }
 
 fn transparent() -> Result<()> {
@@ -53,10 +53,10 @@ fn transparent() -> Result<()> {
     sock.set_transparent()?;
     sock.connect(scene.server.address)?;
     check(&sock, Some(DEFAULT))?;
-    scene.left_alone("transparent", 1)
+    scene.end_exempt("transparent", 1)
 }
 
-/// To a port alone, to both, and to an address without leaving the port to connect().
+/// Bound to a port only, to an address and a port, and to an address by a bind() that takes a port, too.
 fn bound_to_a_port() -> Result<()> {
     let scene = Scene::new(&[])?;
     for (bound, from) in
@@ -70,7 +70,7 @@ fn bound_to_a_port() -> Result<()> {
         check(&sock, Some(from))?;
         ensure!(sock.local()?.port() == port, "bound to {port}, connected by {:?}", sock.local());
     }
-    scene.left_alone("has_port", 3)
+    scene.end_exempt("has_port", 3)
 }
 
 fn bound_to_an_address() -> Result<()> {
@@ -80,10 +80,10 @@ fn bound_to_an_address() -> Result<()> {
     sock.bind("10.1.0.2:0".parse()?)?;
     sock.connect(scene.server.address)?;
     check(&sock, Some("10.1.0.2"))?;
-    scene.left_alone("has_address", 1)
+    scene.end_exempt("has_address", 1)
 }
 
-/// bind(0.0.0.0, 0) that leaves the port to connect() says nothing.
+/// After bind(0.0.0.0, 0) with IP_BIND_ADDRESS_NO_PORT, the socket has neither address nor port: it is spread.
 fn bound_to_no_address() -> Result<()> {
     let scene = Scene::new(&[])?;
     let sock = scene.tcp()?;
@@ -112,7 +112,7 @@ fn loopback_destination() -> Result<()> {
     let server = scene.host.server("127.0.0.1:7001")?;
     let sock = scene.host.connect(server.address)?;
     check(&sock, Some("127.0.0.1"))?;
-    scene.left_alone("loopback", 1)
+    scene.end_exempt("loopback", 1)
 }
 
 /// A pool of loopback addresses is for loopback destinations only.
@@ -157,7 +157,7 @@ fn two_families() -> Result<()> {
     Ok(())
 }
 
-/// Connected ones stay as they are, others are spread.
+/// Of sockets that are older than the rule, connected ones stay as they are, others are spread.
 fn older_than_the_rule() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;

@@ -1,4 +1,4 @@
-//! `--rebind`: an address that the application chose is replaced, a port that it chose is not.
+//! `spread::rebind`: `--rebind` replaces an address that the application bound, but not a port that it bound.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -29,7 +29,7 @@ pub(super) fn cases() -> Vec<Case> {
     cases
 }
 
-/// Those for guests, where time is dear: connect4 and bind6.
+/// The cases for guests, which are slow: one for connect4, one for bind6.
 pub(super) fn cases_of_guests() -> Vec<Case> {
     let bind4: &[Test] = &[("bound_without_a_port", bound_without_a_port)];
     let bind6: &[Test] = &[("ipv6_bound_with_a_port_of_the_kernel", ipv6)];
@@ -38,7 +38,7 @@ pub(super) fn cases_of_guests() -> Vec<Case> {
     named("spread::rebind", bind4).into_iter().chain(bind6).collect()
 }
 
-/// Those that every backend has to pass, wherever it runs: each has hooks of its own for bind().
+/// The cases that run with every backend on every kernel, because each backend has its own hooks for bind().
 pub(in crate::cases::spread) fn cases_by_backend(plan: &Plan) -> Vec<Case> {
     let tests: &[BackendTest] = &[("fills_the_pool_without_a_port", fills_without_a_port)];
     let excuse = |case: Case| {
@@ -48,7 +48,7 @@ pub(in crate::cases::spread) fn cases_by_backend(plan: &Plan) -> Vec<Case> {
     per_backend(plan.tracing_backends(), "spread::rebind", tests).into_iter().map(excuse).collect()
 }
 
-/// Not of the pool.
+/// An address of the host that is not in the pool.
 const CHOSEN: &str = "10.1.0.2";
 
 fn bound(scene: &Host, no_port: bool, port: u16) -> Result<Sock> {
@@ -61,7 +61,7 @@ fn bound(scene: &Host, no_port: bool, port: u16) -> Result<Sock> {
     Ok(sock)
 }
 
-/// IP_BIND_ADDRESS_NO_PORT, as nginx and haproxy have it: known before connect() as it was chosen.
+/// bind(address, 0) with IP_BIND_ADDRESS_NO_PORT, as in nginx and haproxy: until connect(), getsockname() has the bound address.
 fn bound_without_a_port() -> Result<()> {
     let scene = Scene::new(&["--rebind"])?;
     let mut held = Vec::new();
@@ -75,15 +75,15 @@ fn bound_without_a_port() -> Result<()> {
     }
     let counts = scene.host.in_use(&POOL, scene.server.address)?;
     ensure!(counts.iter().all(|count| (45..=55).contains(count)), "uneven: {counts:?}");
-    // First: under emulation, sockets that close while a trampoline is taken out can hang a guest.
+    // Closed before the rule ends: an emulated guest can hang when sockets are closed while a trampoline is removed.
     drop(held);
     let status = scene.end()?;
     ensure!(status.decided("least_used")? == 200, "{}", status.decisions());
     Ok(())
 }
 
-/// Past half of the range the spreader binds ports itself, in connect(), where the bind() before it had taken none: these
-/// are no port that the application bound, which other addresses could not have.
+/// The application's bind() takes no port, and past half of the range the spreader binds fast ports in connect(): these must not
+/// count as bound by the application, which would lower the capacity of all addresses.
 fn fills_without_a_port(backend: &str) -> Result<()> {
     const EACH: u64 = 60;
     let mut host = Host::new()?;
@@ -107,7 +107,7 @@ fn fills_without_a_port(backend: &str) -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// bind(address, 0) takes a port at once, so the address is replaced there.
+/// bind(address, 0) takes a port at once, so the address is replaced in bind().
 fn bound_with_a_port_of_the_kernel() -> Result<()> {
     let scene = Scene::new(&["--rebind"])?;
     let mut held = Vec::new();
@@ -127,7 +127,7 @@ fn bound_with_a_port_of_the_kernel() -> Result<()> {
     Ok(())
 }
 
-/// At bind() nobody knows where the socket will go: where only some destinations are spread, none is moved.
+/// In bind() the destination is not known yet: with `--to`, no address is replaced there.
 fn bound_with_some_destinations() -> Result<()> {
     let mut scene = Scene::new(&["--rebind", "--to", "10.1.0.1:7000"])?;
     let elsewhere = scene.host.server("10.1.0.1:7001")?;
@@ -142,7 +142,7 @@ fn bound_with_some_destinations() -> Result<()> {
     scene.end().map(drop)
 }
 
-/// As that at cgroup/bind6.
+/// As [`bound_with_a_port_of_the_kernel`], for IPv6 (cgroup/bind6).
 fn ipv6() -> Result<()> {
     const COUNT: u64 = 200;
     let mut host = Host::with_ipv6()?;
@@ -173,10 +173,10 @@ fn bound_to_a_port() -> Result<()> {
     sock.connect(scene.server.address)?;
     check(&sock, Some(CHOSEN))?;
     ensure!(sock.local()?.port() == 40_100, "another port: {:?}", sock.local()?);
-    scene.left_alone("has_port", 1)
+    scene.end_exempt("has_port", 1)
 }
 
-/// The application's own address has ports when the pool has none any more.
+/// When the pool is full, the application's own address stays.
 fn pool_full() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -185,7 +185,7 @@ fn pool_full() -> Result<()> {
     for turn in 0..PORTS + 10 {
         let sock = bound(&host, true, 0)?;
         sock.connect(server.address).with_context(|| {
-            format!("connect {turn}, which without us has {CHOSEN} and succeeds")
+            format!("connect {turn}, which succeeds from {CHOSEN} with spreading off")
         })?;
         let from = source(&sock)?.to_string();
         let expected = if turn < PORTS { POOL[0] } else { CHOSEN };
@@ -196,7 +196,7 @@ fn pool_full() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// Others have every port of one address of the pool: bind() must not be sent there to fail.
+/// Others have every port of one address of the pool: no bind() may be moved to it.
 fn moved_address_full() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -214,8 +214,9 @@ fn moved_address_full() -> Result<()> {
     })?;
     let mut held = Vec::new();
     for turn in 0..50 {
-        let sock = bound(&host, false, 0)
-            .with_context(|| format!("bind {turn}, which without us has {CHOSEN} and succeeds"))?;
+        let sock = bound(&host, false, 0).with_context(|| {
+            format!("bind {turn}, which succeeds at {CHOSEN} with spreading off")
+        })?;
         let from = source(&sock)?.to_string();
         ensure!(from == POOL[0], "bind {turn} is at {from}, not at {}", POOL[0]);
         sock.connect(server.address)?;
@@ -225,7 +226,7 @@ fn moved_address_full() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// Until no address of the pool has a port left; then the application's own is tried.
+/// bind(address, 0) is moved to the pool until none of its addresses has a port left; then the application's own address stays.
 fn fills_the_pool() -> Result<()> {
     const ALL: u64 = PORTS * POOL.len() as u64;
     let mut host = Host::new()?;
@@ -244,13 +245,13 @@ fn fills_the_pool() -> Result<()> {
     }
     for turn in 0..10 {
         let sock =
-            bound(&host, false, 0).with_context(|| format!("bind {turn} beside the pool"))?;
+            bound(&host, false, 0).with_context(|| format!("bind {turn} with a full pool"))?;
         check(&sock, Some(CHOSEN))?;
         held.push(sock);
     }
     let status = host.rule.status()?;
     ensure!(status.decided("pool_full")? == 10, "{}", status.decisions());
-    // What is given back is there again.
+    // Ports that are released can be had again.
     held.iter().try_for_each(Sock::set_reset_on_close)?;
     drop(held);
     let sock = bound(&host, false, 0)?;
@@ -259,13 +260,13 @@ fn fills_the_pool() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// A port that is bound at all addresses is bound at each of the pool's, too: where these and the address's own
-/// make up the range, bind() must not be sent there to fail.
+/// A port that is bound to any address (0.0.0.0 or ::) is bound at each address of the pool, too: when these and the ports bound
+/// at an address make up the range, no bind() may be moved to it.
 fn bound_everywhere() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
     let spread = host.spread(&POOL[..1], &["--rebind"])?;
-    // Half of them by IPv4, half by IPv6, where there is such a thing: both take the port.
+    // Half of them at 0.0.0.0, half at :: if the kernel has IPv6: both take the port.
     let take = |from: u64, any: &str| -> Result<Vec<Sock>> {
         host.stage.netns.run(|| {
             (from..from + PORTS / 4)
@@ -283,8 +284,9 @@ fn bound_everywhere() -> Result<()> {
     let _by_other = take(PORTS / 4, any)?;
     let mut held = Vec::new();
     for turn in 0..PORTS / 2 + 10 {
-        let sock = bound(&host, false, 0)
-            .with_context(|| format!("bind {turn}, which without us has {CHOSEN} and succeeds"))?;
+        let sock = bound(&host, false, 0).with_context(|| {
+            format!("bind {turn}, which succeeds at {CHOSEN} with spreading off")
+        })?;
         let from = source(&sock)?.to_string();
         let expected = if turn < PORTS / 2 { POOL[0] } else { CHOSEN };
         ensure!(from == expected, "bind {turn} is at {from}, not at {expected}");
@@ -295,11 +297,11 @@ fn bound_everywhere() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// Where the rule does not reach, the chosen address stays.
+/// Towards a destination that is not the rule's, the bound address stays.
 fn other_destination() -> Result<()> {
     let scene = Scene::new(&["--rebind", "--to", "10.1.0.1:7999"])?;
     let sock = bound(&scene.host, true, 0)?;
     sock.connect(scene.server.address)?;
     check(&sock, Some(CHOSEN))?;
-    scene.left_alone("other_destination", 1)
+    scene.end_exempt("other_destination", 1)
 }

@@ -1,5 +1,5 @@
-//! haproxy resets its connections to the upstream, so that a port is free again at once: the upstream
-//! is slow, and requests wait for it together.
+//! haproxy resets its connections to the upstream, so that a port is free again at once: the upstream is slow, so that many
+//! requests are under way at a time.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,10 +18,10 @@ use crate::{
 
 const PORTS: usize = 1000;
 
-/// `pages` is a folder for what the upstream serves.
+/// `setting` is added to haproxy's backend; `pages` is a folder for the page that the upstream serves.
 fn stage(setting: &str, pages: &TempDir) -> Result<Stage> {
     fs::write(pages.path().join("page"), vec![b'x'; 30_000])?;
-    // What a client reads goes out at once, the rest takes longer than the test.
+    // The upstream sends what a client reads (8 KiB) at once; the rest takes longer than the test.
     let serve = format!("root {}; limit_rate_after 8k; limit_rate 100;", pages.path().display());
     Stage::new(PORTS as u64, &serve, |scene| {
         let config = scene.folder.path().join("haproxy.cfg");
@@ -44,13 +44,12 @@ fn stage(setting: &str, pages: &TempDir) -> Result<Stage> {
     })
 }
 
-/// Of so many requests at once: those that the upstream answers, and goes on answering. The others
-/// get 503.
+/// Makes `count` requests at the same time. Returns the clients that the upstream is answering; the others got 503.
 fn successes(stage: &Stage, count: usize) -> Result<Vec<Client>> {
     let mut clients = Vec::new();
     for _ in 0..count {
         let mut client = Client::new(&stage.scene)?;
-        client.ask()?;
+        client.request()?;
         clients.push(client);
     }
     let mut answered = Vec::new();
@@ -64,13 +63,13 @@ fn successes(stage: &Stage, count: usize) -> Result<Vec<Client>> {
     Ok(answered)
 }
 
-/// Connections to the upstream by source. It logs a request at its end; these are under way.
+/// Number of connections to the upstream by source, from the kernel: the upstream logs a request only at its end.
 fn sources(stage: &Stage) -> Result<BTreeMap<String, u64>> {
     let sources = oracle::read(&stage.scene.proxy, &BTreeSet::from([8080]))?;
     Ok(sources.iter().map(|(tuple, it)| (tuple.source.to_string(), it.in_use)).collect())
 }
 
-pub(super) fn without_us() -> Result<()> {
+pub(super) fn unspread() -> Result<()> {
     let pages = tempfile::tempdir()?;
     let stage = stage("", &pages)?;
     let count = successes(&stage, PORTS + 20)?.len();
@@ -78,14 +77,14 @@ pub(super) fn without_us() -> Result<()> {
     Ok(())
 }
 
-pub(super) fn with_us(setting: &str, arguments: &[&str]) -> Result<()> {
+pub(super) fn spread(setting: &str, arguments: &[&str]) -> Result<()> {
     let pages = tempfile::tempdir()?;
     let stage = stage(setting, &pages)?;
     stage.application.cgroup.add(stage.proxy.id())?;
     let spread = stage.spread(arguments)?;
     let mut answered = successes(&stage, PORTS * 2)?;
     ensure!(answered.len() == PORTS * 2, "only {} of {} succeeded", answered.len(), PORTS * 2);
-    // When all ports are used they must be even; half-way that is our doing.
+    // With all ports used, the counts must be equal anyway; half-way, they are equal only by spreading.
     check_sources(&sources(&stage)?, PORTS as u64 / 2)?;
     answered.extend(successes(&stage, PORTS * 2 + 20)?);
     let count = answered.len();

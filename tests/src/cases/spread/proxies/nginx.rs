@@ -1,5 +1,4 @@
-//! nginx keeps no connection to the upstream and closes each first, so that each costs it a port for
-//! the 60 s of TIME_WAIT.
+//! nginx keeps no connection to the upstream alive and closes each first, so that each takes a port for the 60 s of TIME_WAIT.
 
 use std::fs;
 
@@ -12,7 +11,7 @@ use crate::{
 };
 
 const PORTS: usize = 1000;
-/// Requests at once.
+/// Number of requests at a time.
 const CLIENTS: usize = 8;
 
 fn stage(setting: &str) -> Result<Stage> {
@@ -31,8 +30,7 @@ fn stage(setting: &str) -> Result<Stage> {
     })
 }
 
-/// A load of wrk until long after the last port: how many requests succeed before the first one that
-/// gets 502, and how many in all.
+/// Runs wrk until long after all ports are used. Returns how many requests succeeded before the first 502, and how many in all.
 fn successes(stage: &Stage) -> Result<(usize, usize)> {
     stage.scene.load(u32::try_from(CLIENTS)?, 3)?;
     let log = fs::read_to_string(stage.scene.folder.path().join("status"))?;
@@ -44,7 +42,7 @@ fn successes(stage: &Stage) -> Result<(usize, usize)> {
                 before += usize::from(failed == 0);
             }
             "200" | "502" => failed += 1,
-            // The last ones, whose client has ended.
+            // wrk has ended during the last requests.
             "499" => {}
             other => bail!("status {other:?} after {all} successes"),
         }
@@ -53,8 +51,8 @@ fn successes(stage: &Stage) -> Result<(usize, usize)> {
     Ok((before, all))
 }
 
-/// Every port served one request, and no request failed before they were used; but the failure of one at
-/// once with others is known sooner than their success.
+/// Checks that every port served one request, and that no request failed before all were used. Of requests at the same time, a
+/// failed one is logged before those that succeed.
 fn check(successes: (usize, usize), ports: usize, decisions: &str) -> Result<()> {
     let (before, all) = successes;
     let right = all == ports && before + CLIENTS > ports;
@@ -62,15 +60,15 @@ fn check(successes: (usize, usize), ports: usize, decisions: &str) -> Result<()>
     Ok(())
 }
 
-pub(super) fn without_us() -> Result<()> {
+pub(super) fn unspread() -> Result<()> {
     let stage = stage("")?;
-    check(successes(&stage)?, PORTS, "without us")?;
+    check(successes(&stage)?, PORTS, "with spreading off")?;
     let sources = tally(&stage.sources()?);
     ensure!(sources.len() == 1, "the upstream saw {sources:?}");
     Ok(())
 }
 
-pub(super) fn with_us(setting: &str, arguments: &[&str]) -> Result<()> {
+pub(super) fn spread(setting: &str, arguments: &[&str]) -> Result<()> {
     let stage = stage(setting)?;
     stage.application.cgroup.add(stage.proxy.id())?;
     let spread = stage.spread(arguments)?;
@@ -80,7 +78,7 @@ pub(super) fn with_us(setting: &str, arguments: &[&str]) -> Result<()> {
     spread.stop()?;
     stage.application.rule.check_nothing_left()?;
     let sources = stage.sources()?;
-    // When all ports are used they must be even; half-way that is our doing.
+    // With all ports used, the counts must be equal anyway; half-way, they are equal only by spreading.
     check_sources(&tally(&sources[..PORTS * 2]), PORTS as u64 / 2)?;
     check_sources(&tally(&sources), PORTS as u64)
 }
