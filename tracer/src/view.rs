@@ -1,9 +1,8 @@
-//! What `tracer top` and `tracer replay` show: a terminal's picture of the ledger, now or at a time of
-//! a recording.
+//! The screens of `tracer top` and `tracer replay`: the ledger, now or at a time of a recording.
 //!
-//! [`reading`] is what comes in. [`tuple_history`] keeps what each tuple did of late, [`forecast`] says how long
-//! it still goes. [`model`] is everything on the screen, [`update`] changes it, `render` draws it: only
-//! `terminal` touches a terminal.
+//! [`reading`] is one reading of the ledger. [`tuple_history`] keeps the recent past of each tuple, [`forecast`] says
+//! how long until its ports run out. [`model`] is everything on the screen, [`update`] changes it, `render` draws it.
+//! Only `screen` and `terminal` do I/O.
 
 pub mod failures;
 pub mod filter;

@@ -1,21 +1,22 @@
-//! Failed calls, remembered: the newest one by one, those of the last minute by process.
+//! Failed calls: a list of the newest, and counts by process for the last minute.
 
 use std::collections::VecDeque;
 
 use super::reading::Failure;
 
-/// Failures that are remembered; equal ones in a row are one.
+/// Entries of the list at most; equal failures in a row are one entry.
 pub const FAILURES: usize = 1000;
 
-/// A failure, and how often it came in a row.
+/// Equal failures in a row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FailureGroup {
     /// The newest of them.
     pub newest: Failure,
+    /// How many there were.
     pub count: u64,
 }
 
-/// Adds a failure; the same as the one before only counts.
+/// Adds a failure to the list, or to its newest entry if it equals that.
 pub(super) fn remember(failures: &mut VecDeque<FailureGroup>, failure: &Failure) {
     if let Some(last) = failures.back_mut()
         && last.newest.is_like(failure)
@@ -30,11 +31,12 @@ pub(super) fn remember(failures: &mut VecDeque<FailureGroup>, failure: &Failure)
     failures.push_back(FailureGroup { newest: failure.clone(), count: failure.count });
 }
 
-/// Processes and seconds that are remembered: a fork bomb must not fill the memory.
+/// Entries of [`FailureRates`] at most, each for a process and a second: a fork bomb must not fill the memory.
 const ENTRIES: usize = 4096;
+/// How long they are kept, s.
 const SECONDS: u64 = 60;
 
-/// How often the calls of each process failed, by second.
+/// How many calls of each process failed, by second.
 #[derive(Clone, Debug, Default)]
 pub struct FailureRates {
     /// Oldest first.
@@ -54,7 +56,7 @@ impl FailureRates {
         let second = failure.wall_ns / 1_000_000_000;
         let count = u32::try_from(failure.count).unwrap_or(u32::MAX);
         let same = |it: &&mut Entry| it.second == second && it.pid == failure.pid;
-        // Only what is of this second can be the same.
+        // Only entries of this second can be of the same process and second.
         let recent = self.entries.iter_mut().rev().take(64);
         if let Some(entry) = recent.take_while(|it| it.second == second).find(same) {
             entry.count = entry.count.saturating_add(count);
@@ -70,8 +72,7 @@ impl FailureRates {
         }
     }
 
-    /// Processes whose calls failed in the last `seconds` whole seconds before `wall_ns`, with their
-    /// failures per second.
+    /// Processes whose calls failed in the `seconds` whole seconds before `wall_ns`: id, name, and failures per second.
     pub fn within(&self, wall_ns: u64, seconds: u32) -> Vec<(u32, [u8; 16], f64)> {
         let now = wall_ns / 1_000_000_000;
         let ago = 1..=u64::from(seconds);

@@ -1,17 +1,17 @@
-//! Which rows are shown: what is typed after `/`.
+//! The filter that is typed after `/`: which rows are shown.
 //!
-//! Words with spaces between, all of which have to match:
+//! Words with spaces between them, all of which have to match:
 //!
 //! | word | matches |
 //! |---|---|
-//! | `nginx` | text in SRC, DST:PORT, ERR, COMM or CONTAINER, in any case |
+//! | `nginx` | text in SRC, DST:PORT, ERR, COMM, CONTAINER or the name of the network namespace, in any case |
 //! | `src:10.0.0.0/8`, `dst:10.1.2.3` | an address or a network, or a part of the address as text |
 //! | `port:8080`, `port:8000-8099` | the destination's port |
-//! | `comm:nginx`, `container:3f1c`, `err:99`, `netns:blue`, `pid:812` | that column only |
+//! | `comm:nginx`, `container:3f1c`, `unit:ssh`, `err:99`, `netns:blue`, `pid:812` | that value only; `comm:` the thread's name, too |
 //! | `sat>45`, `ports>=100`, `tw`, `conn`, `fail`, `eta<60`, `search` | numbers: %, ports, per second, s, µs |
-//! | `!word` | what the word does not match |
+//! | `!word` | rows that the word does not match |
 //!
-//! A value with spaces stands in quotes: `comm:"nginx: worker"`.
+//! A value with spaces is put in quotes: `comm:"nginx: worker"`.
 
 use std::net::IpAddr;
 
@@ -25,7 +25,7 @@ use crate::{
     ledger::stats::Row,
 };
 
-/// A filter that was understood.
+/// A parsed filter. The default matches every row.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Filter {
     terms: Vec<Term>,
@@ -40,12 +40,12 @@ struct Term {
 
 #[derive(Clone, Debug, PartialEq)]
 enum Test {
-    /// In lower case.
+    /// A text that any of several columns contains, in lower case.
     Anywhere(String),
     Text(Column, String),
     Network(End, IpNet),
     Port(Ports),
-    /// Its number, if it is one, and what is in its name.
+    /// The namespace's number, if the value is one; and a part of its name, in lower case.
     Netns(Option<u32>, String),
     Pid(u32),
     Number(Column, Comparison, f64),
@@ -66,7 +66,7 @@ enum Comparison {
     Equal,
 }
 
-/// Longest first: `>=` is not `>`.
+/// Longest first, so that `>=` is not taken for `>`.
 const COMPARISONS: [(&str, Comparison); 5] = [
     (">=", Comparison::MoreOrEqual),
     ("<=", Comparison::LessOrEqual),
@@ -79,14 +79,16 @@ const TEXTS: &str = "src, dst, port, comm, container, unit, err, netns, pid";
 const NUMBERS: &str = "ports, tw, reuse, sat, conn, fail, search, eta";
 
 impl Filter {
+    /// Parses what was typed.
+    ///
     /// # Errors
-    /// What cannot be understood, and what could be written instead.
+    /// Which word is wrong, and what to write instead.
     pub fn parse(text: &str) -> Result<Self, String> {
         let terms = words(text)?.iter().map(|word| term(word)).collect::<Result<_, _>>()?;
         Ok(Self { terms, text: text.trim().to_owned() })
     }
 
-    /// One that matches the tuples that a row stands for; `None`: what they have in common is not
+    /// A filter for the tuples of a group's row; `None`: the row is a tuple's, or what its tuples have in common is not
     /// known.
     pub fn to_members(row: &Row, by: GroupBy) -> Option<Self> {
         let address = |end| IpAddr::from(end).to_canonical();
@@ -107,7 +109,7 @@ impl Filter {
         Self::parse(&text).ok()
     }
 
-    /// As it was typed.
+    /// The filter as it was typed.
     pub fn text(&self) -> &str {
         &self.text
     }
@@ -121,7 +123,10 @@ impl Filter {
     }
 }
 
-/// Splits at spaces outside of quotes, and takes the quotes off.
+/// Splits a text at spaces outside of quotes, and removes the quotes.
+///
+/// # Errors
+/// A quote is not closed.
 fn words(text: &str) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
@@ -173,7 +178,7 @@ fn number(name: &str, comparison: Comparison, value: &str) -> Result<Test, Strin
         }
         _ => None,
     };
-    let column = column.ok_or_else(|| format!("'{name}' is no number; use {NUMBERS}"))?;
+    let column = column.ok_or_else(|| format!("'{name}' is not a number; use {NUMBERS}"))?;
     let digits = value.trim_end_matches(|letter: char| !letter.is_ascii_digit());
     let factor = match (column, value.get(digits.len()..).unwrap_or_default()) {
         (_, "")
@@ -183,9 +188,9 @@ fn number(name: &str, comparison: Comparison, value: &str) -> Result<Test, Strin
         (Column::Eta, "m") => 60.0,
         (Column::Eta, "h") => 3600.0,
         (Column::Search, "ms") => 1000.0,
-        (_, unit) => return Err(format!("'{unit}' is no unit of {name}, as in {name}>45")),
+        (_, unit) => return Err(format!("'{unit}' is not a unit of {name}; write {name}>45")),
     };
-    let expected = |_| format!("{name} is compared with a number, as in {name}>45");
+    let expected = |_| format!("{name} needs a number; write {name}>45");
     let value: f64 = digits.parse().map_err(expected)?;
     Ok(Test::Number(column, comparison, value * factor))
 }
@@ -194,22 +199,22 @@ fn field(name: &str, value: &str) -> Result<Test, String> {
     if value.is_empty() {
         return Err(format!("{name}: needs a value, without a space before it"));
     }
-    let inode = |_| format!("{name}: needs a number");
+    let not_a_number = |_| format!("{name}: needs a number");
     let lower = value.to_lowercase();
     Ok(match name {
         "src" => address(End::Source, Column::Source, value)?,
         "dst" => address(End::Destination, Column::Destination, value)?,
         "port" => Test::Port(cli::ports(value).map_err(|error| format!("port: {error}"))?),
         "netns" => Test::Netns(value.parse().ok(), lower),
-        "pid" => Test::Pid(value.parse().map_err(inode)?),
+        "pid" => Test::Pid(value.parse().map_err(not_a_number)?),
         "comm" => Test::Text(Column::Comm, lower),
         "container" | "unit" => Test::Text(Column::Container, lower),
         "err" => Test::Text(Column::Error, lower),
-        _ => return Err(format!("'{name}:' is no column; use {TEXTS}")),
+        _ => return Err(format!("'{name}:' is not a column; use {TEXTS}")),
     })
 }
 
-/// A whole address or network; anything else that looks like a part of one is compared as text.
+/// The test for an address: a whole address or network is compared as such, anything else as text.
 fn address(end: End, column: Column, value: &str) -> Result<Test, String> {
     if value.contains('/') || value.parse::<IpAddr>().is_ok() {
         let network = cli::network(value).map_err(|error| format!("{value}: {error}"))?;
@@ -236,7 +241,7 @@ impl Test {
                     .is_some_and(|name| name.to_lowercase().contains(text));
                 named || columns.into_iter().any(|column| has(column, text))
             }
-            // A container's id is cut short in its cell.
+            // The cell has only the beginning of a container's id.
             Self::Text(Column::Container, id) => {
                 let name = row.container.as_deref();
                 name.is_some_and(|name| name.to_lowercase().contains(id.as_str()))
@@ -244,7 +249,7 @@ impl Test {
             Self::Text(Column::Error, text) => {
                 has(Column::Error, text) || row.last_errno.to_string() == *text
             }
-            // A process by its name, or by that of its thread.
+            // The name of the process, or of the thread that called connect().
             Self::Text(Column::Comm, name) => {
                 has(Column::Comm, name)
                     || text::kernel(&row.called.thread).to_lowercase().contains(name.as_str())
@@ -299,7 +304,7 @@ impl Comparison {
     }
 }
 
-/// As it is shown while it is in force.
+/// The filter as the screen shows it: with control characters escaped.
 impl std::fmt::Display for Filter {
     fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         to.write_str(&text::line(&self.text))

@@ -1,21 +1,21 @@
 //! How long until a tuple has no port left. Pure arithmetic.
 //!
-//! What is taken and closed follows the trend of the last seconds. What comes back from TIME_WAIT is mostly known: a
-//! TIME_WAIT that began `s` seconds ago ends in `61 - s` seconds. So a tuple that fills at 400 connections a second is
-//! not said to run out of 28,232 ports: its first ports come back after a minute, at 24,000. And because no rate of ends
-//! is measured, it does not matter that the kernel ends TIME_WAITs in batches.
+//! The ports that are opened and closed follow the trend of the last seconds. The ports that TIME_WAIT gives back are
+//! mostly known: a TIME_WAIT that began `s` seconds ago ends in `61 - s` seconds. So a tuple with 400 connections a
+//! second has no forecast for 28,232 ports: its first ports are free again after a minute, when 24,000 are in use. And
+//! because no rate of ends is measured, it does not matter that the kernel ends TIME_WAITs in batches.
 //!
-//! A TIME_WAIT that connect() can take over (net.ipv4.tcp_tw_reuse) is a port that is left.
+//! A TIME_WAIT that connect() can take over (net.ipv4.tcp_tw_reuse) counts as a free port.
 
 /// Seconds that a TIME_WAIT lasts: `TCP_TIMEWAIT_LEN` (include/net/tcp.h) is 60, and its timer ends up to two seconds
 /// later, in batches (`calc_index` in kernel/time/timer.c).
 pub const TIME_WAIT_S: usize = 61;
-/// So many seconds are remembered of TIME_WAITs that began: where HZ is 100, a batch ends after up to 65.
+/// For so many seconds it is remembered how many TIME_WAITs began: where HZ is 100, one can last 65 s.
 pub const BEGUN_S: usize = 66;
-/// A trend is followed for so many times as long as it was observed: one of 12 s for two minutes.
+/// A trend is extrapolated to so many times its length: one of 12 s to two minutes.
 const REACH: f64 = 10.0;
 
-/// What a forecast goes by.
+/// The input of a forecast.
 #[derive(Clone, Copy, Debug)]
 pub struct Filling<'a> {
     pub in_use: u64,
@@ -23,9 +23,9 @@ pub struct Filling<'a> {
     pub capacity: u32,
     /// `None`: connect() takes over none of the tuple's TIME_WAITs.
     pub reuse: Option<Reusable>,
-    /// A port search has just failed because no port was left.
+    /// A port search failed in the last seconds.
     pub failing: bool,
-    /// What happened in the window that the trend is taken from; `None`: too short a time is known, or it has ended.
+    /// What happened in the last seconds; `None`: too little is known, or the trend has ended.
     pub trend: Option<Trend>,
     pub begun: Begun<'a>,
 }
@@ -33,20 +33,20 @@ pub struct Filling<'a> {
 /// TIME_WAITs of a tuple that connect() can take over.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Reusable {
-    /// Now.
+    /// Those that it can take over now.
     pub now: u64,
-    /// Later: they are not old enough yet.
+    /// Those that are not old enough yet.
     pub young: u64,
     /// How old they must be, s; at least 1.
     pub after_s: usize,
 }
 
-/// TIME_WAITs that were seen to begin.
+/// TIME_WAITs whose begin was seen.
 #[derive(Clone, Copy, Debug)]
 pub struct Begun<'a> {
-    /// By their age in seconds: those of the last second first.
+    /// How many, by their age in seconds: those of the last second first.
     pub by_age: &'a [u32; BEGUN_S],
-    /// These are all that began in so many seconds: others are older, and end before those.
+    /// For so many seconds these are all that began: any others are older, and end before these.
     pub known_s: usize,
 }
 
@@ -57,21 +57,21 @@ pub struct Trend {
     pub seconds: f64,
     /// Ports taken.
     pub opened: u64,
-    /// Ports given back other than by the end of a TIME_WAIT.
+    /// Ports released other than by the end of a TIME_WAIT.
     pub closed: u64,
     /// Ports that went into TIME_WAIT.
     pub begun: u64,
-    /// Standard deviation of `opened - closed`, as the parts of the window differ.
+    /// Standard deviation of `opened - closed`, estimated from parts of the window.
     pub scatter: f64,
 }
 
-/// Whether no port is left. With TIME_WAITs that may be taken over, only a failed search proves it.
+/// Whether no port is left. If TIME_WAITs may be taken over, only a failed search proves it.
 pub fn is_full(filling: &Filling<'_>) -> bool {
     let none_reusable = filling.reuse.is_none_or(|reuse| (reuse.now, reuse.young) == (0, 0));
     filling.in_use >= u64::from(filling.capacity) && (none_reusable || filling.failing)
 }
 
-/// Seconds until no port is left, 0 where none is; `None`: it is not filling, or chance could be all there is to it.
+/// Seconds until no port is left; 0: none is left; `None`: the tuple is not filling up, or only by chance.
 pub fn eta_s(filling: &Filling<'_>) -> Option<f64> {
     if is_full(filling) {
         return Some(0.0);
@@ -81,17 +81,17 @@ pub fn eta_s(filling: &Filling<'_>) -> Option<f64> {
         return None;
     }
     let (opened, closed, begun) = (number(opened), number(closed), number(begun));
-    // What comes by chance passes so many standard deviations once in 4,000 windows: that of single calls (Poisson), or
-    // of how they come.
+    // Chance exceeds 3.5 standard deviations once in 4,000 windows. The larger one counts: that of single calls
+    // (Poisson), or that of the window's parts.
     let chance = 3.5 * (opened + closed).sqrt().max(scatter);
     let reusable = filling.reuse.map_or(0, |reuse| reuse.now);
-    // Those that do not last come back at once, but for those that are taken over, which counts as a port taken.
+    // TIME_WAITs that do not last release their port at once; those that connect() takes over count as ports taken.
     let lasting = filling.reuse.map_or_else(|| lasting(filling.time_wait, filling.begun), |_| 1.0);
     let (closed, begun) = (closed + begun * (1.0 - lasting), begun * lasting);
     let free = u64::from(filling.capacity).saturating_sub(filling.in_use).saturating_add(reusable);
     let returning = returning(filling, begun / seconds);
     let reach = seconds * REACH;
-    // Reports the trend only if the trend without what can be chance fills up, too, if later.
+    // A forecast needs that the tuple also fills up (if later) when the trend is less by what can be chance.
     let time_to_full_less = |less: f64| {
         let growth = (opened - closed - less) / seconds;
         time_to_full(number(free), growth, begun / seconds, &returning)
@@ -100,7 +100,7 @@ pub fn eta_s(filling: &Filling<'_>) -> Option<f64> {
     time_to_full_less(0.0).filter(|eta| *eta <= reach)
 }
 
-/// Whether what the trend shows has come to an end: far less happened of late than it would make expect.
+/// Whether the trend has ended: `recent`, its newest part, has far fewer ports taken than the trend makes expect.
 pub fn has_stopped(trend: &Trend, recent: &Trend) -> bool {
     if trend.seconds <= 0.0 {
         return false;
@@ -109,9 +109,10 @@ pub fn has_stopped(trend: &Trend, recent: &Trend) -> bool {
     number(recent.opened) < expected / 2.0 - expected.sqrt()
 }
 
-/// TIME_WAITs that end in each of the next seconds, in whole numbers: no more than there are.
+/// How many TIME_WAITs with a known begin end in each of the next seconds; in all no more than there are. `reuse`:
+/// connect() takes over TIME_WAITs.
 pub fn ending(time_wait: u64, begun: Begun<'_>, reuse: bool) -> Vec<u32> {
-    let mut said = 0;
+    let mut counted = 0;
     let mut sum = 0.0;
     let whole = |sum: f64| {
         #[expect(
@@ -126,14 +127,14 @@ pub fn ending(time_wait: u64, begun: Begun<'_>, reuse: bool) -> Vec<u32> {
     ends.iter()
         .map(|end| {
             sum += end;
-            let more = whole(sum) - said;
-            said += more;
+            let more = whole(sum) - counted;
+            counted += more;
             more
         })
         .collect()
 }
 
-/// TIME_WAITs by when they end: those that were seen to begin, and the others.
+/// How many TIME_WAITs end in each of the next seconds: those whose begin was seen, and the others.
 fn ends(time_wait: u64, begun: Begun<'_>, reuse: bool) -> ([f64; TIME_WAIT_S], [f64; TIME_WAIT_S]) {
     let now = number(time_wait);
     let (seen, late) = begun.by_age.split_at(TIME_WAIT_S);
@@ -141,7 +142,7 @@ fn ends(time_wait: u64, begun: Begun<'_>, reuse: bool) -> ([f64; TIME_WAIT_S], [
     let mut ends = [0.0; TIME_WAIT_S];
     let each = ends.iter_mut().rev().zip(seen);
     if reuse {
-        // The old ones are taken over first, as far as is known: what is left are the newest.
+        // connect() is taken to reuse the oldest ones first: the newest are left.
         let mut left = now;
         for (end, begun) in each {
             *end = f64::from(*begun).min(left);
@@ -152,12 +153,12 @@ fn ends(time_wait: u64, begun: Begun<'_>, reuse: bool) -> ([f64; TIME_WAIT_S], [
         each.for_each(|(end, begun)| *end = f64::from(*begun) * part);
     }
     let older = (now - sum(seen)).max(0.0);
-    // They wait for the next batch.
+    // Those that are older than a TIME_WAIT lasts end with the next batch.
     let due = older.min(sum(late));
     if let Some(first) = ends.first_mut() {
         *first += due;
     }
-    // The others can be of any age that is not known; or the peer's segments made their time begin anew.
+    // The others can have any age beyond the known ones; or segments of the peer restarted their timers.
     let known_s = if begun.known_s >= BEGUN_S { 0 } else { begun.known_s };
     let within = TIME_WAIT_S.saturating_sub(known_s).max(1);
     let mut unseen = [0.0; TIME_WAIT_S];
@@ -166,14 +167,14 @@ fn ends(time_wait: u64, begun: Begun<'_>, reuse: bool) -> ([f64; TIME_WAIT_S], [
     (ends, unseen)
 }
 
-/// The part of the TIME_WAITs that lasts to its end, 0 to 1: of those that began in the last minute, so many are there.
-/// A reset ends one at once.
+/// The part of the TIME_WAITs that last for their whole time, 0 to 1: of those that began in the last minute, so many
+/// are left. A reset ends one early.
 fn lasting(time_wait: u64, begun: Begun<'_>) -> f64 {
     let seen: u64 = begun.by_age.iter().take(TIME_WAIT_S).map(|count| u64::from(*count)).sum();
     if seen > time_wait { number(time_wait) / number(seen) } else { 1.0 }
 }
 
-/// Ports that come back in each of the next seconds. `begun`: TIME_WAITs that begin a second.
+/// How many ports TIME_WAIT gives back in each of the next seconds. `begun`: TIME_WAITs that begin per second.
 fn returning(filling: &Filling<'_>, begun: f64) -> [f64; TIME_WAIT_S] {
     let (mut returning, unseen) = ends(filling.time_wait, filling.begun, filling.reuse.is_some());
     returning.iter_mut().zip(unseen).for_each(|(returning, unseen)| *returning += unseen);
@@ -192,7 +193,8 @@ fn returning(filling: &Filling<'_>, begun: f64) -> [f64; TIME_WAIT_S] {
     returning
 }
 
-/// When `free` ports are gone, `growth` a second being taken on balance, of which `begun` come back after that.
+/// Seconds until `free` ports are gone; `None`: never. `growth`: ports taken per second, less those released at once;
+/// `begun`: TIME_WAITs that begin per second, which give back their ports after the seconds of `returning`.
 fn time_to_full(free: f64, growth: f64, begun: f64, returning: &[f64; TIME_WAIT_S]) -> Option<f64> {
     let mut left = free;
     let mut at = 0.0;

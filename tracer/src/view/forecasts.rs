@@ -1,4 +1,4 @@
-//! The forecasts of `tracer record` and `tracer tuples`, which keep no more of a tuple than these need.
+//! The forecasts of `tracer record` and `tracer tuples`, which keep nothing else of a tuple's past.
 
 use foldhash::HashMap;
 use tracer_common::{TupleCount, TupleKey};
@@ -6,7 +6,7 @@ use tracer_common::{TupleCount, TupleKey};
 use super::tuple_forecast::{Older, TupleForecast};
 use crate::{host::capacity::Holds, ledger::stats::Forecast};
 
-/// All tuples that hold ports, or did something in the last minute.
+/// The forecasts of all tuples that hold ports, or changed in the last minute.
 #[derive(Debug, Default)]
 pub struct Forecasts {
     tuples: HashMap<TupleKey, TupleForecast>,
@@ -16,14 +16,15 @@ pub struct Forecasts {
 }
 
 impl Forecasts {
-    /// A reading begins. `mono_ns`: CLOCK_MONOTONIC of it.
+    /// Begins a reading. `mono_ns`: its time by CLOCK_MONOTONIC, ns.
     pub fn begin(&mut self, mono_ns: u64) {
         self.before_ms = self.now_ms;
         self.now_ms = super::tuple_history::milliseconds(mono_ns);
         self.readings += 1;
     }
 
-    /// A tuple of the reading; each one once. `before`: what the reading before said of it.
+    /// Adds a tuple of the reading, each one once, and returns its forecast. `before`: its counters in the reading before;
+    /// `None`: it had none.
     pub fn read(
         &mut self,
         key: &TupleKey,
@@ -33,7 +34,7 @@ impl Forecasts {
     ) -> Forecast {
         let (before_ms, now_ms) = (self.before_ms, self.now_ms);
         let known = self.readings > 1;
-        // It was removed and came back: from 0 again.
+        // The tuple was removed and is there again: its counters started at 0.
         let restarted = before
             .is_some_and(|before| count.opened < before.opened || count.released < before.released);
         if restarted {
@@ -50,7 +51,7 @@ impl Forecasts {
         }
     }
 
-    /// TIME_WAITs of a tuple of this reading that end in each of the next seconds, without the zeros at the end.
+    /// How many TIME_WAITs of a tuple of this reading end in each of the next seconds, without the zeros at the end.
     pub fn ending(&self, key: &TupleKey) -> Vec<u32> {
         let mut ends = self.tuples.get(key).map(|it| it.ending(self.now_ms)).unwrap_or_default();
         let zeros = ends.iter().rev().take_while(|count| **count == 0).count();
@@ -58,7 +59,7 @@ impl Forecasts {
         ends
     }
 
-    /// The reading is complete.
+    /// Ends a reading, and forgets the tuples that it did not have and those that are idle.
     pub fn end(&mut self) {
         let now_ms = self.now_ms;
         self.tuples.retain(|_, tuple| tuple.at_ms() == now_ms && !tuple.is_idle());
@@ -114,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tuple_that_was_idle_goes_on_where_it_was() {
+    fn a_tuple_that_was_idle_continues_from_its_counters() {
         let mut run = Run::default();
         let idle = TupleCount { released: 5000, ..count(5000) };
         for _ in 0..100 {
@@ -129,7 +130,7 @@ mod tests {
                 "{eta:?}"
             );
         }
-        // Removed and counted anew: 7 ports, not minus 5,283.
+        // Removed and there again: it has taken 7 ports, not minus 5,283.
         assert_eq!(run.next(&count(7)).eta_s, None);
     }
 }

@@ -1,4 +1,4 @@
-//! Rows of tuples put together: by destination, source, process or container.
+//! Groups the rows of tuples by destination, source, process or container.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -9,7 +9,7 @@ use crate::{
     ledger::stats::{Rates, Row},
 };
 
-/// What a row stands for.
+/// What one row stands for.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub enum GroupBy {
     #[default]
@@ -47,10 +47,10 @@ impl GroupBy {
     }
 }
 
-/// What rows of one group have in common.
+/// What identifies a group.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Subject {
-    /// Without what the members differ in.
+    /// Without the parts in which the members differ.
     pub key: TupleKey,
     pub comm: [u8; 16],
     pub pid: u32,
@@ -58,7 +58,7 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// Of a row that may stand for a group already.
+    /// The group of a row, which may itself be a group's.
     pub fn of(row: &Row, by: GroupBy) -> Self {
         let none = Self { key: TupleKey::default(), comm: [0; 16], pid: 0, container: None };
         let key = row.key;
@@ -77,11 +77,11 @@ impl Subject {
     }
 }
 
-/// One row for each group, in no order. Numbers of ports are sums. What a group is worst at is that
-/// of its worst tuple (saturation, time left, port search), because ports run out by tuple.
+/// One row for each group, in no order. Numbers of ports are sums. Saturation, ETA and port search are those of the
+/// group's worst tuple, because ports run out by tuple.
 pub fn grouped(rows: impl Iterator<Item = Row>, by: GroupBy) -> Vec<Row> {
     let mut groups: HashMap<Subject, Row> = HashMap::new();
-    // Ports at an address are those of its tuples.
+    // The row of an address (bind) is left out: its ports are those of the address's tuples.
     for mut row in rows.filter(|row| !row.key.is_of_bind()) {
         let subject = Subject::of(&row, by);
         row.key = subject.key;
@@ -90,6 +90,7 @@ pub fn grouped(rows: impl Iterator<Item = Row>, by: GroupBy) -> Vec<Row> {
     groups.into_values().collect()
 }
 
+/// Adds a row to the row of its group.
 fn join(group: &mut Row, row: &Row) {
     group.in_use += row.in_use;
     group.time_wait += row.time_wait;
@@ -131,7 +132,7 @@ fn join(group: &mut Row, row: &Row) {
         group.last_errno = row.last_errno;
     }
     if group.called != row.called {
-        // Threads of one process are many.
+        // Different threads can be of one process.
         let same = group.called.shown() == row.called.shown();
         let name = if same { group.called.shown() } else { several_comms() };
         group.called = Called { name, ..Called::default() };
@@ -148,11 +149,12 @@ fn join(group: &mut Row, row: &Row) {
     group.tuples = group.tuples.saturating_add(row.tuples);
 }
 
-/// A comm for rows that have different ones.
+/// The process name of a group whose rows have different ones: `*`.
 fn several_comms() -> [u8; 16] {
     *b"*\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
 }
 
+/// One of two values, as `pick` chooses; the other if one is not known.
 fn combine(one: Option<f64>, other: Option<f64>, pick: fn(f64, f64) -> f64) -> Option<f64> {
     match (one, other) {
         (Some(one), Some(other)) => Some(pick(one, other)),

@@ -1,17 +1,17 @@
-//! What a tuple did in the last minute, in little memory: a host can have tens of thousands of them.
+//! The last minute of a tuple, in little memory: a host can have tens of thousands of tuples.
 
 use super::forecast::{BEGUN_S, Trend};
 
-/// Counters of a tuple at one moment. They wrap: only differences within a minute count.
+/// Counters of a tuple at one moment. They wrap: only differences within a minute are used.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Sample {
-    /// ms; wraps after 49 days.
+    /// On the readings' clock, ms; wraps after 49 days.
     pub(super) at_ms: u32,
     pub(super) opened: u32,
     pub(super) released: u32,
-    /// Of `released`: other than by the end of a TIME_WAIT.
+    /// Of `released`: those that did not end a TIME_WAIT.
     pub(super) closed: u32,
-    /// Gone into TIME_WAIT.
+    /// Connections that went into TIME_WAIT.
     pub(super) begun: u32,
     pub(super) failed: u32,
 }
@@ -27,7 +27,7 @@ impl Sample {
     }
 }
 
-/// Changes per second over some time.
+/// Changes per second over the last `seconds`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Change {
     pub seconds: f64,
@@ -65,31 +65,33 @@ impl<const N: usize> Ring<N> {
     }
 }
 
-/// Samples of the last twelve seconds one by one, of the last minute in steps of ten seconds.
+/// What happened in the last minute. Samples are kept for the last 13 seconds, one a second at most, and for the last
+/// minute, one in ten seconds at most.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Activity {
     fine: Ring<14>,
     coarse: Ring<8>,
     peaks: Peaks,
-    /// TIME_WAITs that began, by the second: a ring, of which `head` is the newest.
+    /// How many TIME_WAITs began in each second: a ring, whose newest entry is at `head`.
     begun: [u16; BEGUN_S],
     head: usize,
     /// When the second at `head` began.
     head_ms: u32,
 }
 
-/// As [`BEGUN_S`]: what happened before that is over.
+/// How long the past of a tuple matters, s: as [`BEGUN_S`], for a TIME_WAIT can last so long.
 pub(super) const MINUTE: u32 = 66;
 const _: () = assert!(MINUTE as usize == BEGUN_S);
 
-/// Readings come a little early or late.
+/// A sample of this part of the wanted age is old enough: readings come a little early or late.
 const JITTER: f64 = 0.95;
 
+/// Least time between two samples of the fine and of the coarse ring, ms.
 const FINE_MS: u32 = 950;
 const COARSE_MS: u32 = 9_500;
 
 impl Activity {
-    /// Begins with the sample that everything later is compared with.
+    /// Starts with the sample with which all later ones are compared.
     pub(super) fn new(first: Sample) -> Self {
         let mut activity = Self {
             fine: Ring::EMPTY,
@@ -104,7 +106,7 @@ impl Activity {
         activity
     }
 
-    /// Takes note of a reading; `before` is the one before it. `level`: ports that connect() could not be given.
+    /// Adds a reading; `before` is the one before it. `level`: ports in use that connect() cannot take over.
     pub(super) fn add(&mut self, before: &Sample, now: &Sample, level: u32) {
         self.spread_begun(before, now);
         self.peaks.add(now.at_ms, level);
@@ -117,7 +119,7 @@ impl Activity {
         }
     }
 
-    /// What began since `before`, spread evenly over the seconds since then.
+    /// Spreads the TIME_WAITs that began since `before` evenly over the seconds since then.
     fn spread_begun(&mut self, before: &Sample, now: &Sample) {
         self.advance(now.at_ms);
         let mut left = now.begun.wrapping_sub(before.begun);
@@ -132,12 +134,12 @@ impl Activity {
         }
     }
 
-    /// Where the second is that lies `ago` seconds before the newest; less than a minute.
+    /// Index in `begun` of the second that was `ago` seconds before the newest; `ago` is less than [`BEGUN_S`].
     fn index(&self, ago: usize) -> usize {
         (self.head + BEGUN_S - ago % BEGUN_S) % BEGUN_S
     }
 
-    /// Makes room for the seconds since the newest one.
+    /// Adds empty seconds to `begun` up to now.
     fn advance(&mut self, now_ms: u32) {
         let seconds = now_ms.wrapping_sub(self.head_ms) / 1000;
         self.head_ms = self.head_ms.wrapping_add(seconds * 1000);
@@ -149,7 +151,7 @@ impl Activity {
         }
     }
 
-    /// TIME_WAITs that began, by their age in seconds at `now_ms`.
+    /// How many TIME_WAITs began, by their age in seconds at `now_ms`.
     pub(super) fn begun(&self, now_ms: u32) -> [u32; BEGUN_S] {
         let since = now_ms.wrapping_sub(self.head_ms) / 1000;
         let mut by_age = [0; BEGUN_S];
@@ -160,7 +162,8 @@ impl Activity {
         by_age
     }
 
-    /// The sample of `seconds` before `now`, or the oldest since then.
+    /// The newest sample that is at least `seconds` older than `now`; if there is none, the oldest one; `None`: none is
+    /// older than `now`.
     fn before(&self, now: &Sample, seconds: f64) -> Option<&Sample> {
         let enough = |sample: &&Sample| f64::from(sample.age_ms(now)) >= seconds * 1000.0 * JITTER;
         let fine = self.fine.iter().rev().find(enough);
@@ -169,7 +172,7 @@ impl Activity {
             .filter(|sample| sample.age_ms(now) > 0)
     }
 
-    /// Changes per second over the last `seconds`, or as far back as is known.
+    /// Changes per second over the last `seconds`, or over as many as are known; `None`: none are known.
     pub(super) fn change(&self, now: &Sample, seconds: f64) -> Option<Change> {
         let before = self.before(now, seconds)?;
         let seconds = f64::from(before.age_ms(now)) / 1000.0;
@@ -182,13 +185,13 @@ impl Activity {
         })
     }
 
-    /// What happened over the last `seconds`, or as far back as is known.
+    /// What happened in the last `seconds`, or in as many as are known; `None`: none are known.
     pub(super) fn recent(&self, now: &Sample, seconds: f64) -> Option<Trend> {
         Some(trend(self.before(now, seconds)?, now))
     }
 
-    /// What a forecast goes by, over the last `seconds` and three readings; `None`: too little is known, or the
-    /// tuple was as full before and came down again.
+    /// The trend of a forecast, over the last `seconds` and at least three readings; `None`: too little is known, or the
+    /// tuple was about as full before, so that this is one of its usual peaks.
     pub(super) fn trend(&self, now: &Sample, seconds: f64, level: u32) -> Option<Trend> {
         let fine = part(self.fine.iter(), now, seconds);
         let coarse = part(self.coarse.iter(), now, seconds);
@@ -211,7 +214,7 @@ impl Activity {
         (u64::from(level) >= before + gain / 2).then_some(trend)
     }
 
-    /// Takes note of TIME_WAITs that began before the first reading: so many by their age in seconds.
+    /// Adds TIME_WAITs that began before the first reading: how many, by their age in seconds.
     pub(super) fn add_older(&mut self, by_age: &[u16; BEGUN_S]) {
         for (age, count) in by_age.iter().enumerate() {
             let index = self.index(age);
@@ -221,7 +224,7 @@ impl Activity {
         }
     }
 
-    /// Nothing happened in the last minute, and what began is over.
+    /// Whether nothing happened in the last minute, so that all TIME_WAITs have ended.
     pub(super) fn is_over(&self, now: &Sample) -> bool {
         let same = |sample: &Sample| Sample { at_ms: now.at_ms, ..*sample } == *now;
         let old = |sample: &Sample| sample.age_ms(now) >= MINUTE * 1000;
@@ -230,12 +233,14 @@ impl Activity {
     }
 }
 
-/// A trend needs so many readings after its first one, and so much time, ms: two periods of the kernel's timer wheel,
-/// in which TIME_WAITs end in batches (4.1 s where HZ is 1000, half as long where it is 250).
+/// A trend needs so many readings after its first one.
 const READINGS: usize = 3;
+/// And so much time, ms: two periods of the kernel's timer wheel, which ends TIME_WAITs in batches (every 4.1 s where HZ
+/// is 1000, every 2.0 s where it is 250).
 const SHORTEST_MS: u32 = 8_200;
 
-/// The last of the samples that is `seconds` old and has enough readings after it, else the first one that has.
+/// The newest sample that is at least `seconds` old and has enough readings and time after it; if there is none, the
+/// oldest with enough of both.
 fn part<'a>(
     oldest_first: impl DoubleEndedIterator<Item = &'a Sample>,
     now: &Sample,
@@ -255,6 +260,7 @@ fn part<'a>(
     longest
 }
 
+/// How much a counter that wraps has grown.
 fn more(before: u32, now: u32) -> u64 {
     u64::from(now.wrapping_sub(before))
 }
@@ -269,7 +275,7 @@ fn trend(before: &Sample, now: &Sample) -> Trend {
     }
 }
 
-/// Parts of a window that are compared with each other.
+/// Into how many parts a window is divided to see how much they differ.
 const PARTS: u32 = 5;
 
 /// The standard deviation of `opened - closed` over a window that begins with `first`, estimated from its parts.
@@ -300,7 +306,7 @@ fn scatter<'a>(
     if parts < 2.0 { 0.0 } else { (squares * parts / (parts - 1.0)).sqrt() }
 }
 
-/// The most ports that were held, by ten seconds, for two minutes.
+/// The highest level (ports in use that connect() cannot take over) of each ten seconds of the last two minutes.
 #[derive(Clone, Copy, Debug, Default)]
 struct Peaks([(u32, u32); 12]);
 
@@ -316,7 +322,7 @@ impl Peaks {
         }
     }
 
-    /// The most until `before_ms`; 0: nothing is known.
+    /// The highest level before `before_ms`; 0: none is known.
     fn before(&self, before_ms: u32, now_ms: u32) -> u32 {
         let (before, now) = (before_ms / Self::SLOT_MS, now_ms / Self::SLOT_MS);
         let known = |slot: u32| slot < before && (now.wrapping_sub(slot) as usize) < self.0.len();

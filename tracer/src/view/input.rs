@@ -1,13 +1,14 @@
-//! A line that is being typed.
+//! A line of text that a person types.
 
-/// The text, and where the next letter goes: an index in bytes, at the beginning of a letter.
+/// The text, and the cursor.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Input {
     text: String,
+    /// Index of the cursor in bytes, always between two letters.
     at: usize,
 }
 
-/// Letters that a line may have.
+/// Letters of a line at most.
 const LIMIT: usize = 200;
 
 impl Input {
@@ -31,7 +32,7 @@ impl Input {
         }
     }
 
-    /// Takes out the letter before the cursor; false: there is none.
+    /// Removes the letter before the cursor; false: there is none.
     pub fn backspace(&mut self) -> bool {
         let Some(letter) = self.before().chars().next_back() else { return false };
         self.at -= letter.len_utf8();

@@ -1,22 +1,22 @@
-//! Keys: what each means, and the words for it in the help, said once.
+//! Keys: what each does, and its words in the help, in one table.
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::model::{Direction, Mode, Model, View};
 
-/// What a key asks for.
+/// What a key does.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Action {
-    /// Leaves what is open, at last the program.
+    /// Closes what is open; if nothing is, leaves the program.
     Close,
     Quit,
     Help,
     Show(View),
     NextView,
     PreviousView,
-    /// By so many rows, down or up.
+    /// Moves by so many rows, down or (negative) up.
     Move(isize),
-    /// By so many screens.
+    /// Moves by so many screens, down or (negative) up.
     Page(isize),
     First,
     Last,
@@ -28,15 +28,15 @@ pub enum Action {
     Group,
     Window,
     Pause,
-    /// To the next reading of a recording, or the one before.
+    /// Goes to the next reading of a recording, or to the one before.
     Step(Direction),
-    /// To a time that is asked for.
+    /// Asks for a time to go to.
     Jump(Direction),
     Faster,
     Slower,
 }
 
-/// Where a key means something.
+/// Where a key works.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Scope {
     Always,
@@ -48,13 +48,13 @@ struct Binding {
     codes: &'static [KeyCode],
     action: Action,
     when: Scope,
-    /// As it is shown.
+    /// The keys as the help shows them; empty: the binding has no line of its own there.
     keys: &'static str,
     help: &'static str,
     section: &'static str,
 }
 
-/// A line of the help; `keys` is empty where it goes on with the line before.
+/// A line of the help.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Entry {
     pub keys: &'static str,
@@ -86,7 +86,7 @@ const VIEW: &str = "View";
 const SELECT: &str = "Select";
 const TIME: &str = "Time";
 
-/// Every key of the lists and of a tuple's detail.
+/// All keys of the lists and of a tuple's details.
 const TABLE: &[Binding] = &[
     key(&[Char('q')], Close, VIEW, "q", "close what is open, then quit"),
     key(&[Char('?'), Char('h'), F(1)], Help, VIEW, "? h", "this help"),
@@ -152,7 +152,7 @@ fn applies(when: Scope, live: bool) -> bool {
     }
 }
 
-/// What a key means in a list or a detail; `None`: nothing.
+/// What a key does in a list or in details; `None`: nothing.
 pub fn action(event: &KeyEvent, live: bool) -> Option<Action> {
     if event.modifiers.contains(KeyModifiers::CONTROL) {
         return match event.code {
@@ -166,13 +166,13 @@ pub fn action(event: &KeyEvent, live: bool) -> Option<Action> {
     found.map(|binding| binding.action)
 }
 
-/// The keys that mean something now, for the help.
+/// The lines of the help for the keys that work now.
 pub fn help(live: bool) -> Vec<Entry> {
     let shown = TABLE.iter().filter(|it| applies(it.when, live) && !it.keys.is_empty());
     shown.map(|it| Entry { keys: it.keys, help: it.help, section: it.section }).collect()
 }
 
-/// The few that are named at the bottom of the screen.
+/// The keys that the bottom of the screen names, each with its meaning.
 pub fn hints(model: &Model) -> &'static [(&'static str, &'static str)] {
     match (&model.mode, model.is_live()) {
         (Mode::Browse, true) => &[

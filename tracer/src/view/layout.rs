@@ -1,10 +1,10 @@
-//! Where each part of the screen is. Pure.
+//! The areas of the screen. Pure.
 
 use ratatui::layout::Rect;
 
 use super::model::Model;
 
-/// The parts of a screen, from top to bottom; each can be empty. They never overlap.
+/// The areas of a screen, from top to bottom. Each can be empty; they never overlap.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Areas {
     pub header: Rect,
@@ -14,12 +14,12 @@ pub struct Areas {
     pub status: Rect,
 }
 
-/// From this height on, the header has room for the course of the last minutes.
+/// From this height on, the header has sparklines of the last minutes.
 pub const SPARKLINES: u16 = 20;
-/// From this height on, the course is three lines high.
+/// From this height on, the sparklines are three lines high.
 pub const TALL: u16 = 40;
 
-/// For the model's size. It does not depend on view and mode, so nothing jumps when they change.
+/// The areas for the model's size. They do not depend on view and mode, so that nothing moves when these change.
 pub fn areas(model: &Model) -> Areas {
     let (width, height) = (model.size.width, model.size.height);
     let header = header(height);
@@ -42,6 +42,7 @@ pub fn areas(model: &Model) -> Areas {
     }
 }
 
+/// Lines of the header on a screen of this height.
 fn header(height: u16) -> u16 {
     match height {
         0 => 0,
@@ -59,7 +60,7 @@ impl Areas {
         usize::from(self.body.height.saturating_sub(1))
     }
 
-    /// What of it lies in an area: the terminal may have become smaller just now.
+    /// The areas, as far as they are within `area`: the terminal may have become smaller since the model's size was set.
     #[must_use]
     pub fn within(&self, area: Rect) -> Self {
         Self {

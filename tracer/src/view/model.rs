@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{format::table::Column, ledger::stats::Row};
 
-/// Which way to go in time.
+/// The direction in which to go in time.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Direction {
     Forward,
@@ -30,7 +30,7 @@ pub enum View {
     Processes,
     Sources,
     Failures,
-    /// What the tracer itself costs and loses.
+    /// What the tracer itself costs and has lost.
     SelfStats,
 }
 
@@ -48,7 +48,7 @@ impl View {
         }
     }
 
-    /// The columns of its table, in order; none: it has no table of rows.
+    /// The columns of its table, in order; empty: it has no table.
     pub const fn columns(self) -> &'static [Column] {
         match self {
             Self::Tuples => &Column::VIEW,
@@ -59,21 +59,21 @@ impl View {
     }
 }
 
-/// What keys mean at the moment.
+/// What is open, and so what keys do.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Mode {
     /// The view's list.
     #[default]
     Browse,
-    /// One tuple.
+    /// The details of one tuple.
     Detail(TupleKey),
-    /// Choosing what to sort by: index into the view's columns.
+    /// Choosing a column to sort by: index into the view's columns.
     Sort(usize),
-    /// Typing a filter, and why what was typed is none.
+    /// Typing a filter. `error`: why what was typed is not one.
     Filter { input: Input, error: Option<String> },
     /// Typing a time to go to (replay).
     Jump { input: Input, error: Option<String>, direction: Direction },
-    /// The keys. `back`: what was shown before.
+    /// The help. `back`: the mode before it.
     Help { scroll: usize, back: Box<Self> },
 }
 
@@ -81,7 +81,7 @@ pub enum Mode {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Sort {
     pub by: Column,
-    /// The least pressing row first.
+    /// The row that matters least comes first.
     pub reverse: bool,
 }
 
@@ -91,31 +91,33 @@ pub struct List {
     pub rows: Vec<Row>,
     /// Index of the first of `rows` in the whole list.
     pub first: usize,
-    /// Rows in the whole list, and in it without the filter.
+    /// Rows of the whole list.
     pub total: usize,
+    /// Rows that the whole list would have without the filter.
     pub unfiltered: usize,
-    /// Whether rows of the whole list differ in nothing but their network namespace.
+    /// Whether two of `rows` differ in nothing but their network namespace.
     pub alike: bool,
-    /// Index in `rows` of the row that is selected.
+    /// Index in `rows` of the selected row; `None`: none is selected.
     pub cursor: Option<usize>,
 }
 
-/// Where a recording is being played.
+/// The state of a recording that is played.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Replay {
-    /// Of the recording, ns since 1970; 0: not known.
+    /// Begin and end of the recording, ns since 1970; 0: not known.
     pub begin_ns: u64,
     pub end_ns: u64,
-    /// Times as fast as it was recorded.
+    /// Speed, as a multiple of real time.
     pub speed: f64,
-    /// Nothing comes after the reading that is shown.
+    /// The shown reading is the last one.
     pub at_end: bool,
-    /// Lines of which something is missing: gaps in `seq`, and lines that could not be read.
+    /// Lines that are missing, by gaps in `seq`.
     pub missing: u64,
+    /// Lines that could not be read.
     pub unreadable: u64,
-    /// What there was more of than is remembered; empty: everything was.
+    /// What was left out because a limit of memory was reached, one text each; empty: nothing was.
     pub limits: Vec<String>,
-    /// Name of the file, or how many there are.
+    /// Name of the file; of several files, how many there are.
     pub name: String,
 }
 
@@ -125,55 +127,56 @@ pub struct Size {
     pub height: u16,
 }
 
-/// What a live source is asked for beside the tuples: it costs more.
+/// What the next reading of a live source should have that costs more than the tuples.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Wants {
-    /// Who holds ports: of all tuples, or of this one.
+    /// Who holds ports, of all tuples (`Some(None)`) or of one; `None`: not needed.
     pub holders: Option<Option<TupleKey>>,
     /// The ports that bind() and listen() took.
     pub blocked: bool,
-    /// What the tracer itself costs, in full.
+    /// All that the tracer itself costs, its memory included.
     pub self_stats: bool,
 }
 
+/// Everything on the screen, and what it is made of.
 #[derive(Debug)]
 pub struct Model {
-    // What is known.
+    // From the source.
     pub about: Arc<About>,
     pub history: TupleHistory,
-    /// The newest reading that was taken in.
+    /// The newest reading.
     pub reading: Snapshot,
-    /// CPU time of the tracer between the last two readings, as a share of a core.
+    /// CPU time of the tracer between the last two readings, as a part of 1 of a core; `None`: not known.
     pub cpu_share: Option<f64>,
     /// Newest last.
     pub failures: VecDeque<FailureGroup>,
     pub failure_rates: FailureRates,
-    // What was asked for.
+    // Chosen by keys.
     pub view: View,
     pub mode: Mode,
     pub by: GroupBy,
     pub window: Window,
-    /// Of each view in [`View::ALL`].
+    /// The order of each view, in the order of [`View::ALL`].
     pub sorts: [Sort; 5],
     pub filter: Filter,
-    /// The screen stands still.
+    /// The screen does not change with new readings.
     pub paused: bool,
     pub size: Size,
-    /// Of the times that are shown and typed.
+    /// The time zone of the times that are shown and typed.
     pub zone: TimeZone,
-    /// The terminal may show colours (`NO_COLOR` is not set).
+    /// Colours are used (`NO_COLOR` is not set).
     pub colour: bool,
-    /// `None`: live.
+    /// The recording's state; `None`: a live source.
     pub replay: Option<Replay>,
-    // What follows from both.
+    // Follows from both.
     pub list: List,
-    /// The tuple of the host that is nearest to its end; kept, because finding it looks at all of them.
+    /// The worst tuple of the host; kept, because finding it reads all tuples. `None`: there is no tuple.
     pub worst: Option<Worst>,
-    /// The row that is selected, as long as there is one like it; `None`: the first.
+    /// The selected row as it was last seen; `None`: none is selected.
     pub selected: Option<Row>,
-    /// First line of what is scrolled without a cursor: failures, details.
+    /// First shown line of a view without a cursor: failures, details, self.
     pub scroll: usize,
-    /// What the last key led to, if that has to be said.
+    /// A message at the bottom of the screen, until the next key; `None`: the keys are shown there.
     pub message: Option<String>,
 }
 
@@ -211,7 +214,7 @@ impl Model {
         self.sorts[self.view as usize]
     }
 
-    /// The tuple that is looked at in detail.
+    /// The tuple whose details are open, also behind the help; `None`: none.
     pub fn detailed(&self) -> Option<TupleKey> {
         match &self.mode {
             Mode::Detail(key) => Some(*key),
@@ -223,7 +226,7 @@ impl Model {
         }
     }
 
-    /// What the next reading should have.
+    /// What the next reading should have that costs more than the tuples.
     pub fn wants(&self) -> Wants {
         match (self.detailed(), self.view) {
             (Some(key), _) => Wants { holders: Some(Some(key)), blocked: true, ..Wants::default() },

@@ -1,6 +1,6 @@
-//! One look at the ledger, live or out of a recording: all that the view knows of the world.
+//! One reading of the ledger, live or from a recording.
 //!
-//! A source hands over each tuple as a [`TupleSample`], then the rest as a [`Snapshot`].
+//! A source gives each tuple as a [`TupleSample`], then everything else as a [`Snapshot`].
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::{
     ledger::stats::P99,
 };
 
-/// What holds for all readings of one tracer.
+/// What is the same for all readings of one tracer.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct About {
     pub host: String,
@@ -25,9 +25,10 @@ pub struct About {
     /// Version of the tracer.
     pub version: String,
     pub backend: String,
-    /// What does not work as well as it could, and why.
+    /// What does not work as well as it could, one text each; empty: nothing.
     pub degraded: Vec<String>,
-    /// net.ipv4.ip_local_port_range, both ends included, where the tracer was started.
+    /// net.ipv4.ip_local_port_range, both ends included, of the namespace in which the tracer was started; `None`: not
+    /// known.
     pub range: Option<(u16, u16)>,
     /// The filter of the command line, or of the recording, as options; empty: none.
     pub filter: String,
@@ -40,23 +41,23 @@ pub struct TupleSample<'a> {
     pub count: &'a TupleCount,
     /// Whether `count` has states: older recordings have none.
     pub has_states: bool,
-    /// Ports that it can hold; `None`: not known.
+    /// Ports that the tuple can hold; `None`: not known.
     pub capacity: Option<u32>,
-    /// What its namespace has to give; `None`: not known.
+    /// The port range of its namespace, and what takes ports of it; `None`: not known.
     pub limits: Option<Limits>,
     /// TIME_WAITs that connect() may take over; `None`: none.
     pub reuse: Option<TakenOver>,
-    /// Of the tuple's TIME_WAITs that are older than the tracer; used where this is its first reading.
+    /// The tuple's TIME_WAITs that are older than the tracer; used if this is its first reading.
     pub older: Option<Older<'a>>,
-    /// How long port searches took, as a recording says it; `None`: to be made from the histogram in `count`.
+    /// How long port searches took, as a recording says it; `None`: computed from the histogram in `count`.
     pub search_p99: Option<P99>,
-    /// Who connected here last, by name.
+    /// The process that connected last, by name.
     pub called: Called,
-    /// Path of the cgroup that connected here last.
+    /// Path of the cgroup of that process.
     pub cgroup: Option<Arc<str>>,
     /// The container of that cgroup.
     pub container: Option<Arc<str>>,
-    /// Name of its network namespace in /run/netns.
+    /// Name of the tuple's network namespace in /run/netns; `None`: it has none.
     pub netns_name: Option<Arc<str>>,
 }
 
@@ -67,19 +68,19 @@ pub struct Snapshot {
     pub wall_ns: u64,
     /// CLOCK_MONOTONIC, ns.
     pub mono_ns: u64,
-    /// Tuples that the filter of the command line leaves out.
+    /// How many tuples the filter of the command line hides.
     pub outside: usize,
     /// Failed calls since the reading before, oldest first.
     pub failures: Vec<Failure>,
     /// Failed calls of the whole host since the tracer started, by [`Cause`].
     pub failed: [u64; Cause::COUNT],
-    /// What was lost since the tracer started, by reason; those that are not 0.
+    /// Losses since the tracer started, by reason, without those that are 0.
     pub lost: Vec<(String, u64)>,
-    /// Ports that connect() cannot be given because of bind() and listen(); `None`: not known.
+    /// Ports that connect() does not get because of bind() and listen(); `None`: not known.
     pub blocked: Option<Vec<Blocked>>,
-    /// Who holds ports, where it was asked for (`Model::wants`); `None`: not known.
+    /// Who holds ports, if that was wanted (`Model::wants`); `None`: not known.
     pub holders: Option<Vec<Holder>>,
-    /// What is being spread, by rule.
+    /// The rules of `tracer spread`.
     pub pools: Vec<Pool>,
     pub self_stats: SelfStats,
 }
@@ -91,18 +92,18 @@ pub enum Call {
     Bind,
 }
 
-/// A call that failed, or several in a row that failed alike.
+/// A failed call, or several equal ones in a row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Failure {
-    /// How many.
+    /// How many calls.
     pub count: u64,
-    /// Of the newest.
+    /// When the newest failed, ns since 1970.
     pub wall_ns: u64,
     pub call: Call,
-    /// Where to and from; the source is unspecified where there was none yet. A bind() has no
-    /// destination: its port is 0.
+    /// Source and destination. The source is unspecified if there was none yet. A bind() has no destination, and 0 as
+    /// its port.
     pub key: TupleKey,
-    /// The port that was asked for, or held before; 0: none.
+    /// The port that the call asked for, or that the socket held before; 0: none.
     pub local_port: u16,
     pub cause: Cause,
     /// 0: the kernel reported none.
@@ -112,43 +113,44 @@ pub struct Failure {
     /// Name of the process, as [`Called::shown`]: arbitrary bytes, NUL-padded.
     pub comm: [u8; 16],
     pub container: Option<Arc<str>>,
-    /// Who holds the port that a bind() wanted; `None`: not known, or the failure is about none.
+    /// Who holds the port that a bind() asked for; `None`: not known, or the failure has another cause.
     pub holder: Option<PortHolder>,
 }
 
 impl Failure {
-    /// Whether the same failed in the same way.
+    /// Whether both are of the same call, tuple, cause, errno and process.
     pub fn is_like(&self, other: &Self) -> bool {
         (self.call, self.key, self.cause, self.errno, self.pid)
             == (other.call, other.key, other.cause, other.errno, other.pid)
     }
 }
 
-/// A port that bind() or listen() keeps from connect().
+/// A port that connect() does not get because of bind() or listen().
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Blocked {
     pub netns: u32,
     pub port: u16,
     /// Sockets that hold it.
     pub sockets: u32,
-    /// One that does; 0: not known.
+    /// A process that has one of them open; 0: not known.
     pub pid: u32,
     pub comm: [u8; 16],
 }
 
-/// Who has the sockets of ports open.
+/// What holds ports.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub enum HolderKind {
     #[default]
     Process,
-    /// They are in TIME_WAIT, which no process has open.
+    /// Sockets in TIME_WAIT, which no process has open.
     TimeWait,
-    /// They were opened since processes were looked at.
+    /// Sockets that were opened after the processes were read.
     JustOpened,
-    /// No process: they were closed, and their data waits to be sent.
+    /// Sockets that were closed, and whose data waits to be sent.
     NoProcess,
+    /// Which process has the sockets open is not known.
     Unknown,
-    /// Processes with fewer ports than thousands of others have, together.
+    /// All processes together that have no row of their own, because thousands have more ports.
     Others,
 }
 
@@ -157,26 +159,27 @@ pub enum HolderKind {
 pub struct Opener {
     /// 0: not known (sockets older than the tracer).
     pub pid: u32,
-    /// As [`Called::shown`].
+    /// Name of the process, as [`Called::shown`].
     pub comm: [u8; 16],
-    /// The process is there no more.
+    /// The process has ended.
     pub ended: bool,
 }
 
-/// Ports that a process has open.
+/// The ports of one holder.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Holder {
     pub kind: HolderKind,
-    /// The process, where it is one; else 0.
+    /// The process; 0: not known, or the holder is none.
     pub pid: u32,
     pub comm: [u8; 16],
-    /// Where it was asked for one tuple: who opened them.
+    /// Who opened them, if that was asked for (of one tuple).
     pub opener: Opener,
     pub container: Option<Arc<str>>,
-    /// Ports it holds, TIME_WAIT included.
+    /// How many ports, TIME_WAIT included.
     pub ports: u32,
+    /// How many of them are in TIME_WAIT.
     pub time_wait: u32,
-    /// Tuples it holds them in.
+    /// In how many tuples.
     pub tuples: u32,
 }
 
@@ -184,9 +187,9 @@ pub struct Holder {
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Pool {
     pub rule: String,
-    /// Its agent; `None`: the rule is active without one.
+    /// Process of its agent; `None`: the rule is active without one.
     pub agent: Option<u32>,
-    /// Each address, with why it is left out if it is.
+    /// Each address, with the reason if it is left out.
     pub addresses: Vec<(std::net::IpAddr, Option<String>)>,
 }
 
@@ -195,15 +198,17 @@ pub struct Pool {
 pub struct SelfStats {
     /// CPU time of the process so far, ns.
     pub cpu_ns: u64,
-    /// Resident memory, KiB; of that, the ring buffer.
+    /// Resident memory, KiB.
     pub rss_kib: u64,
+    /// The part of it that is the ring buffer, KiB.
     pub ring_kib: u64,
     /// Run time of the BPF programs so far, ns; `None`: the kernel does not count it
     /// (kernel.bpf_stats_enabled).
     pub programs_ns: Option<u64>,
-    /// Events that were seen, and those that were handed over.
+    /// Events that the hooks saw.
     pub seen: u64,
+    /// Events that they put into the ring buffer.
     pub emitted: u64,
-    /// Ports in the ledger that were not as the kernel had them.
+    /// Corrections of the ledger after comparisons with the kernel's sockets.
     pub drift: u64,
 }

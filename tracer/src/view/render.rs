@@ -1,4 +1,4 @@
-//! Draws a model: only `&Model` goes in, only cells come out.
+//! Draws a model into the cells of a terminal.
 
 mod detail;
 mod failures;
@@ -58,8 +58,8 @@ fn body(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer) {
     }
 }
 
-/// Lines of what is scrolled without a cursor now: as far as [`Model::scroll`] and the help's scroll
-/// need to go, less the height of the body.
+/// How many lines the open view has if it is scrolled without a cursor, else 0. [`Model::scroll`] and the help's scroll
+/// are at most this, less the height of the body.
 pub fn lines(model: &Model) -> usize {
     let (theme, width) = (Theme::new(model.colour), model.size.width.into());
     match (&model.mode, model.view) {

@@ -1,4 +1,4 @@
-//! The loop: a key or a reading in, the model changed, the screen drawn.
+//! The main loop: takes keys and readings, updates the model, draws the screen.
 
 use std::{io, time::Duration};
 
@@ -16,18 +16,18 @@ use crate::{
     runtime::{log, shutdown::StopSignals},
 };
 
-/// How often the source is looked after, and requests to end are seen.
+/// How often the source is asked for readings, and signals are seen.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
-/// Rows that a turn of the mouse wheel moves.
+/// Rows that one step of the mouse wheel moves.
 const WHEEL: isize = 3;
-/// Keys that are taken in before the screen is drawn: a held key must not run ahead of it for long.
+/// Keys that are handled at most before the screen is drawn: with a held key, the screen must not lag.
 const KEYS: usize = 64;
 
-/// Shows a source until somebody leaves, `count` readings were shown, the program is asked to end,
-/// or the terminal is gone.
+/// Shows a source until a key ends it, `count` readings were shown, a signal ends the program, or the terminal is
+/// gone.
 ///
 /// # Errors
-/// Those of the source, and a terminal that cannot be used.
+/// Those of the source; the terminal cannot be used.
 pub fn run(
     source: &mut dyn Source,
     mut model: Model,
@@ -42,13 +42,14 @@ pub fn run(
     drop(held);
     match result {
         Ok(()) => Ok(()),
-        // Whoever looked at it is gone.
+        // Nobody looks at a terminal that is gone.
         Err(Ended::Terminal(error)) if is_gone(&error) || signals.stop() => Ok(()),
         Err(Ended::Terminal(error)) => Err(cannot(error)),
         Err(Ended::Source(error)) => Err(error),
     }
 }
 
+/// What ended the loop.
 enum Ended {
     Terminal(io::Error),
     Source(Error),
@@ -107,7 +108,7 @@ fn show(
             draw = true;
         }
         if source.due(model).is_some_and(|due| due.is_zero()) {
-            // As many screens as were asked for, each seen for its time.
+            // Also the last reading is shown until the next one would be due.
             if count.is_some_and(|count| readings >= count) {
                 return Ok(());
             }
@@ -118,7 +119,7 @@ fn show(
     }
 }
 
-/// Takes the next reading in; false: there is none.
+/// Adds the next reading to the model; false: there is none, and the recording's state is the same.
 fn advance(source: &mut dyn Source, model: &mut Model) -> Result<bool, Error> {
     let read = source.next(model)?;
     let replay = source.replay(model);
@@ -132,13 +133,14 @@ fn advance(source: &mut dyn Source, model: &mut Model) -> Result<bool, Error> {
     Ok(changed)
 }
 
+/// What the loop does after keys.
 enum Next {
     Leave,
     Draw,
     Nothing,
 }
 
-/// Does what the keys say that were pressed.
+/// Handles the keys that wait.
 fn pressed(source: &mut dyn Source, model: &mut Model) -> Result<Next, Ended> {
     let mut next = Next::Nothing;
     for _ in 0..KEYS {

@@ -1,4 +1,4 @@
-//! Where readings come from: a running tracer, or a recording.
+//! What gives readings: a running tracer, or a recording.
 
 use std::time::Duration;
 
@@ -11,29 +11,29 @@ use crate::error::Error;
 
 /// Gives readings to a [`Model`].
 pub trait Source {
-    /// Feeds the book with the next reading, and returns the rest of it; `None`: there is none yet,
-    /// or none any more.
+    /// Adds the tuples of the next reading to the model's history, and returns the rest of the reading; `None`: there is
+    /// no next reading, or not yet.
     ///
     /// # Errors
-    /// What makes going on senseless.
+    /// The source can give no more readings.
     fn next(&mut self, model: &mut Model) -> Result<Option<Snapshot>, Error>;
 
-    /// Time until the next reading; `None`: there will be none unless somebody asks for it.
+    /// Time until the next reading; `None`: there will be none unless a key asks for it.
     fn due(&self, model: &Model) -> Option<Duration>;
 
-    /// Looks after what cannot wait for the next reading.
+    /// Does work that cannot wait for the next reading.
     fn idle(&mut self) {}
 
-    /// Does what was asked for. The model may be made anew.
+    /// Does what keys asked of the player. It may replace the model.
     ///
     /// # Errors
-    /// As [`Self::next`]; a request that cannot be met is said in the model's message.
+    /// As [`Self::next`]. A request that cannot be met is no error: the model's message says so.
     fn play(&mut self, model: &mut Model, what: Play) -> Result<(), Error> {
         _ = (model, what);
         Ok(())
     }
 
-    /// Where the recording is, and what of it has no place in this model; `None`: it is live.
+    /// The state of the recording, with what of it this model left out; `None`: the source is live.
     fn replay(&self, model: &Model) -> Option<Replay> {
         _ = model;
         None

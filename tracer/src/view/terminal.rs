@@ -1,4 +1,4 @@
-//! The terminal: taken, and given back whatever happens.
+//! Takes the terminal, and restores it whatever happens.
 
 use std::{
     fs::File,
@@ -26,19 +26,21 @@ use rustix::{
     io::Errno,
 };
 
-/// Enough for a whole screen, so that it is written in one piece.
+/// Size of the output buffer, in bytes: enough for a whole screen, so that it is written at once.
 const BUFFER: usize = 64 << 10;
 
-/// A terminal that shows our screen and not its own. Dropping it, and a panic, give it back.
+/// The terminal in its alternate screen. It is restored when this is dropped, and by a panic.
 ///
-/// What ratatui does when its own is dropped, we have done: it would panic where the terminal is gone
-/// (it tells stderr that the cursor cannot be shown).
+/// ratatui's own terminal is never dropped: its drop panics if the terminal is gone, because it prints to stderr that it
+/// cannot show the cursor.
 pub struct Screen(pub ManuallyDrop<Terminal<CrosstermBackend<BufWriter<Stdout>>>>);
 
-/// Where keys come from: stdin, or the terminal itself where stdin is something else.
+/// The source of keys: stdin, or if that is no terminal, /dev/tty.
 pub struct Keys(OwnedFd);
 
 impl Keys {
+    /// Opens it.
+    ///
     /// # Errors
     /// There is no terminal.
     pub fn open() -> io::Result<Self> {
@@ -49,10 +51,10 @@ impl Keys {
         Ok(Self(File::open("/dev/tty")?.into()))
     }
 
-    /// Waits until there is something to be read, `limit` at most.
+    /// Waits until there is something to read, at most for `limit`.
     ///
     /// # Errors
-    /// The terminal is gone. It must not be read then: crossterm 0.29 reads on for ever at its end.
+    /// The terminal is gone. It must not be read then: at its end, crossterm 0.29 would read for ever.
     pub fn wait(&self, limit: Duration) -> io::Result<()> {
         let limit = Timespec::try_from(limit).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
         let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
@@ -69,12 +71,14 @@ impl Keys {
     }
 }
 
-/// Whether the terminal has to be given back.
+/// Whether the terminal has to be restored.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
 impl Screen {
+    /// Takes the terminal: raw mode, alternate screen, mouse.
+    ///
     /// # Errors
-    /// A terminal that cannot be written to or set.
+    /// The terminal cannot be written to, or its mode cannot be set.
     pub fn take() -> io::Result<Self> {
         static HOOK: Once = Once::new();
         HOOK.call_once(|| {
@@ -105,13 +109,13 @@ impl Drop for Screen {
     }
 }
 
-/// The terminal as it was. Nothing happens where it was not taken, or given back already.
+/// Restores the terminal, once. Does nothing if it was not taken.
 fn restore() {
     if !TAKEN.swap(false, SeqCst) {
         return;
     }
     let mut out = io::stdout();
-    // The terminal may be gone: nobody is left to tell then.
+    // Errors are ignored: the terminal may be gone, and there is no other place to report them.
     _ = execute!(out, event::DisableMouseCapture, LeaveAlternateScreen, cursor::Show);
     _ = disable_raw_mode();
     _ = out.flush();

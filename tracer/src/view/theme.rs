@@ -1,4 +1,4 @@
-//! What things look like. Colour never says anything alone: beside it is a sign or a word.
+//! The styles. A colour never carries a meaning alone: there is a sign or a word, too.
 
 use ratatui::style::{Color, Modifier, Style};
 
@@ -19,7 +19,7 @@ impl Theme {
         if self.colour { colour } else { Style::new().add_modifier(plain) }
     }
 
-    /// A tuple that is so full.
+    /// A tuple of this saturation, as a part of 1; `None`: not known.
     pub fn level(self, share: Option<f64>) -> Style {
         let style = Style::new();
         match share.unwrap_or_default() {
@@ -30,7 +30,7 @@ impl Theme {
         }
     }
 
-    /// It happens now: ports run out.
+    /// No port is left, or soon none will be.
     pub fn alarm(self) -> Style {
         let bold = Style::new().add_modifier(Modifier::BOLD);
         let plain = Modifier::BOLD.union(Modifier::UNDERLINED);
@@ -43,17 +43,17 @@ impl Theme {
         self.with(bold.fg(Color::LightRed), Modifier::BOLD)
     }
 
-    /// Not as it should be, and no danger.
+    /// Not as it should be, but harmless.
     pub fn warn(self) -> Style {
         self.with(Style::new().fg(Color::Yellow), Modifier::BOLD)
     }
 
-    /// What matters least.
+    /// Unimportant text.
     pub fn faint(self) -> Style {
         self.with(Style::new().fg(Color::DarkGray), Modifier::empty())
     }
 
-    /// Of TIME_WAIT in a plot.
+    /// TIME_WAIT in a plot.
     pub fn waiting(self) -> Style {
         self.with(Style::new().fg(Color::Cyan), Modifier::empty())
     }
@@ -67,7 +67,7 @@ impl Theme {
         Style::new().add_modifier(Modifier::BOLD.union(Modifier::UNDERLINED))
     }
 
-    /// What is selected, or in force.
+    /// What is selected or active.
     pub const fn selected(self) -> Style {
         Style::new().add_modifier(Modifier::REVERSED)
     }

@@ -1,15 +1,15 @@
-//! A time in a recording, as a person writes it. Pure: the time zone is given.
+//! Parses a time in a recording, as a person types it. Pure: the time zone is an argument.
 
 use jiff::{Timestamp, Zoned, civil::Time, tz::TimeZone};
 
 use super::model::Direction;
 
-/// What a written time is understood by.
+/// What the meaning of a typed time depends on.
 #[derive(Clone, Debug)]
 pub struct Base {
-    /// Where a duration counts from, ns since 1970.
+    /// The time from which a duration counts, ns since 1970.
     pub now_ns: u64,
-    /// What a time of day has to lie in, ns since 1970.
+    /// Begin and end of the recording, ns since 1970: a time of day is one within it.
     pub begin_ns: u64,
     pub end_ns: u64,
     pub zone: TimeZone,
@@ -18,10 +18,10 @@ pub struct Base {
 const EXPECTED: &str = "expected a time of day (03:34:48), a date and time \
                         (2026-11-21T03:34:48Z) or how far forward or back (90s, 5m, 2h, -30s)";
 
-/// ns since 1970. `way`: where a duration without a sign leads to.
+/// The time that a text means, ns since 1970. `direction`: that of a duration without a sign.
 ///
 /// # Errors
-/// Text that is no time.
+/// The text is not a time; what to write instead.
 pub fn parse(text: &str, base: &Base, direction: Direction) -> Result<u64, String> {
     let text = text.trim();
     if let Some(ns) = duration(text) {
@@ -46,7 +46,7 @@ pub fn parse(text: &str, base: &Base, direction: Direction) -> Result<u64, Strin
     time_of_day(time, base)
 }
 
-/// The first such time of day within the recording; else that of its first day.
+/// The first such time of day within the recording, ns since 1970; if there is none, that of its first day.
 fn time_of_day(time: Time, base: &Base) -> Result<u64, String> {
     let begin = zoned(base.begin_ns, &base.zone)?;
     let on = |day: jiff::civil::Date| {
@@ -67,6 +67,9 @@ fn time_of_day(time: Time, base: &Base) -> Result<u64, String> {
 }
 
 /// ns since 1970 as a time of that zone.
+///
+/// # Errors
+/// The time is out of range.
 pub fn zoned(ns: u64, zone: &TimeZone) -> Result<Zoned, String> {
     let time = Timestamp::from_nanosecond(i128::from(ns)).map_err(|error| error.to_string())?;
     Ok(time.to_zoned(zone.clone()))
@@ -76,7 +79,7 @@ fn to_ns(time: Timestamp) -> Result<u64, String> {
     u64::try_from(time.as_nanosecond()).map_err(|_| "that is before 1970".to_owned())
 }
 
-/// `90s`, `+5m`, `-2h`: ns without the sign.
+/// The length of a duration like `90s`, `+5m` or `-2h` in ns, without its sign; `None`: the text is not one.
 fn duration(text: &str) -> Option<u64> {
     let text = text.strip_prefix(['+', '-']).unwrap_or(text);
     let unit = text.chars().next_back()?;
@@ -124,12 +127,12 @@ mod tests {
         assert_eq!(hours("30m", Direction::Back), 0.5);
         assert_eq!(hours("-1800s", Direction::Forward), 0.5);
         assert_eq!(hours("+2h", Direction::Back), 3.0);
-        // Not in the recording: told apart from it by whoever goes there.
+        // Not within the recording: the caller handles that.
         assert_eq!(hours("06:00", Direction::Forward), -17.0);
     }
 
     #[test]
-    fn what_is_no_time_is_told_what_would_be() {
+    fn the_error_for_another_text_says_what_to_write() {
         for text in ["", "soon", "25:00", "5", "5d", "-", "s"] {
             let error = parse(text, &base(), Direction::Forward).unwrap_err();
             assert!(error.contains("03:34:48"), "{text}: {error}");

@@ -1,5 +1,4 @@
-//! What a tuple does over time, as far as its forecast needs it. The same for a live view, a recording that is played,
-//! and the lines of `tracer record` and `tracer tuples`.
+//! One tuple over time, and its forecast. The same for `tracer top`, `replay`, `record` and `tuples`.
 
 use tracer_common::{Cause, TupleCount};
 
@@ -9,22 +8,23 @@ use super::{
 };
 use crate::host::capacity::{Holds, TakenOver};
 
-/// A forecast is of the trend of so many seconds, or if that does not fill up, of a minute.
+/// Windows of the trend, s: the forecast uses the first one, or if that does not fill up, the second.
 const WINDOWS: [f64; 2] = [12.0, 60.0];
-/// A port search that failed so short a time ago proves that no port is left, ms.
+/// For so long after a port search failed, no port counts as left, ms.
 const PROOF_MS: u32 = 3_000;
-/// So long after one, a tuple still counts as one that runs out of ports, ms.
+/// For so long after a port search failed, failed calls count as failed for lack of ports, ms.
 const EXHAUSTED_MS: u32 = 10_000;
 
-/// TIME_WAITs that are older than the tracer, by how long they last still, s, at `at_ms`.
+/// A tuple's TIME_WAITs that are older than the tracer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Older<'a> {
+    /// By how many seconds they still last at `at_ms`.
     pub left: &'a [u16; TIME_WAIT_S],
-    /// ms on the readings' clock; wraps.
+    /// On the readings' clock, ms; wraps.
     pub at_ms: u32,
 }
 
-/// One tuple over time. Small: there can be tens of thousands.
+/// One tuple over time. Small, because a host can have tens of thousands.
 #[derive(Debug, Default)]
 pub(super) struct TupleForecast {
     newest: Sample,
@@ -32,21 +32,22 @@ pub(super) struct TupleForecast {
     activity: Option<Box<Activity>>,
     /// There was a reading before the newest.
     compared: bool,
-    /// All TIME_WAITs that began in the last minute are known.
+    /// It is known when each TIME_WAIT of the last minute began.
     all_begun: bool,
-    /// Of the first reading, ms; `None`: there was none yet.
+    /// When the first reading was, ms; `None`: there was none yet.
     first_ms: Option<u32>,
     in_use: u32,
     time_wait: u32,
     holds: Holds,
-    /// Port searches that failed, and when that was, ms.
+    /// Port searches that failed so far; wraps.
     exhausted: u32,
+    /// When the last one failed, ms; `None`: not in the last [`EXHAUSTED_MS`].
     exhausted_ms: Option<u32>,
     eta: Eta,
 }
 
 impl TupleForecast {
-    /// A tuple that had counted nothing at `since_ms`; `None`: what it had counted is not known.
+    /// A tuple whose counters were 0 at `since_ms`; `None`: their earlier values are not known.
     pub(super) fn new(since_ms: Option<u32>) -> Self {
         Self {
             newest: Sample { at_ms: since_ms.unwrap_or_default(), ..Sample::default() },
@@ -56,7 +57,7 @@ impl TupleForecast {
         }
     }
 
-    /// A tuple in which nothing had happened for a minute when it had counted this.
+    /// A tuple whose counters were `before` at `at_ms`, and for a minute before that.
     pub(super) fn after(before: &TupleCount, at_ms: u32) -> Self {
         Self {
             newest: sample(before, at_ms),
@@ -65,12 +66,12 @@ impl TupleForecast {
         }
     }
 
-    /// When the newest reading was, ms.
+    /// When the newest reading was, ms; wraps.
     pub(super) const fn at_ms(&self) -> u32 {
         self.newest.at_ms
     }
 
-    /// Takes a reading in. Returns whether something has changed since the one before.
+    /// Adds a reading. True if it is the first one, or a counter has changed since the one before.
     pub(super) fn add_reading(
         &mut self,
         count: &TupleCount,
@@ -104,7 +105,7 @@ impl TupleForecast {
         first || changed
     }
 
-    /// A reading that leaves the tuple out, because nothing changed.
+    /// Adds a reading that leaves the tuple out, because nothing changed.
     pub(super) fn add_idle_reading(&mut self, now_ms: u32) {
         let idle = Sample { at_ms: now_ms, ..self.newest };
         self.add(idle, false);
@@ -128,7 +129,7 @@ impl TupleForecast {
     fn add_older(&mut self, now: Sample, older: Older<'_>) {
         let mut by_age = [0; BEGUN_S];
         let passed = now.at_ms.wrapping_sub(older.at_ms).div_ceil(1000) as usize;
-        // One that lasts `s` seconds more ends with the batch after that.
+        // A TIME_WAIT that lasts `s` seconds more ends with the first batch after that.
         let ends = older.left.iter().enumerate();
         for (left, count) in ends {
             let age = (TIME_WAIT_S - 1).saturating_sub(left.saturating_sub(passed));
@@ -142,12 +143,12 @@ impl TupleForecast {
         self.all_begun = true;
     }
 
-    /// Port searches failed of late.
+    /// Whether a port search failed in the last [`EXHAUSTED_MS`].
     pub(super) const fn is_exhausted(&self) -> bool {
         self.exhausted_ms.is_some()
     }
 
-    /// TIME_WAITs that connect() can take over; `None`: none can ever be.
+    /// TIME_WAITs that connect() can take over; `None`: it takes over none (net.ipv4.tcp_tw_reuse).
     pub(super) fn reusable(&self, now_ms: u32) -> Option<Reusable> {
         let TakenOver { all, old, after_ms } = self.holds.reuse?;
         let after_s = (after_ms.div_ceil(1000) as usize).clamp(1, TIME_WAIT_S);
@@ -163,14 +164,14 @@ impl TupleForecast {
         Some(Reusable { now, young, after_s })
     }
 
-    /// Ports that connect() cannot be given.
+    /// Ports in use that connect() cannot take over.
     fn level(&self, now_ms: u32) -> u32 {
         let reusable = self.reusable(now_ms).map_or(0, |reuse| reuse.now);
         self.in_use.saturating_sub(u32::try_from(reusable).unwrap_or(u32::MAX))
     }
 
     fn update_eta(&mut self, now_ms: u32) {
-        // Of thousands most do nothing for minutes: no trend, no forecast, unless it is full.
+        // Of thousands of tuples most are idle for minutes: without a trend there is no forecast, unless the tuple is full.
         let still = self.activity.is_none()
             && self.holds.capacity.is_none_or(|capacity| self.in_use < capacity);
         let eta = if still {
@@ -192,7 +193,7 @@ impl TupleForecast {
         forecast::eta_s(&Filling { trend, ..self.filling(now_ms, &by_age)? })
     }
 
-    /// All but the trend; `None`: the capacity is not known.
+    /// The input of the forecast without its trend; `None`: the capacity is not known.
     fn filling<'a>(&self, now_ms: u32, by_age: &'a [u32; BEGUN_S]) -> Option<Filling<'a>> {
         Some(Filling {
             in_use: self.in_use.into(),
@@ -211,8 +212,8 @@ impl TupleForecast {
         Begun { by_age, known_s }
     }
 
-    /// Seconds until no port is left, 0 where none is; `None`: it is not filling. A forecast outlives a reading
-    /// without one, but not what it was about.
+    /// Seconds until no port is left; 0: none is left; `None`: it is not filling up. A forecast stays for a few readings
+    /// without one, but ends when the tuple holds no port, and "0" ends when a port is free.
     pub(super) fn eta_s(&self, now_ms: u32) -> Option<f64> {
         let full = || {
             let filling = self.filling(now_ms, &[0; BEGUN_S]);
@@ -222,7 +223,7 @@ impl TupleForecast {
         self.eta.shown(now_ms).filter(|eta| holds && (*eta > 0.0 || full()))
     }
 
-    /// TIME_WAITs that end in each of the next seconds, as far as their begin is known: no more than there are.
+    /// How many TIME_WAITs end in each of the next seconds, of those whose begin is known; in all no more than there are.
     pub(super) fn ending(&self, now_ms: u32) -> Vec<u32> {
         let activity = self.activity.as_deref();
         let by_age = activity.map_or([0; BEGUN_S], |activity| activity.begun(now_ms));
@@ -230,19 +231,20 @@ impl TupleForecast {
         forecast::ending(self.time_wait.into(), begun, self.holds.reuse.is_some())
     }
 
-    /// Changes per second over the last `seconds`; `None`: there was nothing to compare with yet.
+    /// Changes per second over the last `seconds`; `None`: there is no earlier reading.
     pub(super) fn change(&self, seconds: f64) -> Option<Change> {
         let none = self.compared.then(Change::default);
         let activity = self.activity.as_deref();
         activity.and_then(|it| it.change(&self.newest, seconds)).or(none)
     }
 
-    /// It holds no port, and nothing happened in the last minute.
+    /// Whether the tuple holds no port, and nothing happened in the last minute.
     pub(super) const fn is_idle(&self) -> bool {
         self.activity.is_none() && self.in_use == 0
     }
 }
 
+/// The lower half of a counter.
 const fn low(count: u64) -> u32 {
     #[expect(clippy::cast_possible_truncation, reason = "only differences are used")]
     let low = count as u32;
@@ -260,20 +262,21 @@ fn sample(count: &TupleCount, at_ms: u32) -> Sample {
     }
 }
 
-/// A forecast that does not flicker: it appears with the second reading that has it, and goes with
-/// the third in a row that has not.
+/// Smooths the forecast: it is shown from the second reading in a row that has one, and until the third in a row that
+/// has none.
 #[derive(Clone, Copy, Debug, Default)]
 struct Eta {
     /// When no port is left, ms; wraps.
     at_ms: u32,
-    /// Readings in a row with a forecast, or (negative) without.
+    /// How many readings in a row had a forecast, or (negative) had none.
     streak: i8,
     shown: bool,
 }
 
 impl Eta {
-    /// A new forecast moves the one before by this part, unless it differs by more than `FAR`.
+    /// A new forecast moves the shown one by this part of their difference.
     const WEIGHT: f64 = 0.3;
+    /// One that differs by more than this part of itself replaces the shown one.
     const FAR: f64 = 0.2;
 
     fn add(&mut self, now_ms: u32, eta_s: Option<f64>) {
@@ -289,11 +292,11 @@ impl Eta {
         let next = if known && near { before + Self::WEIGHT * (eta_s - before) } else { eta_s };
         self.at_ms = now_ms.wrapping_add(whole_ms(next));
         self.streak = self.streak.max(0).saturating_add(1);
-        // Full is full at once.
+        // That no port is left is shown at once.
         self.shown |= self.streak >= 2 || eta_s == 0.0;
     }
 
-    /// Seconds.
+    /// Seconds until no port is left, as shown; `None`: nothing is shown.
     fn shown(self, now_ms: u32) -> Option<f64> {
         let left = self.at_ms.wrapping_sub(now_ms).cast_signed();
         self.shown.then(|| f64::from(left.max(0)) / 1000.0)

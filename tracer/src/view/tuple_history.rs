@@ -1,5 +1,4 @@
-//! What is known of each tuple: its newest counters, and what it did of late. Fed by readings; takes
-//! the time from them.
+//! The newest counters and the recent past of each tuple. Readings are added; their times are its clock.
 
 mod host;
 mod plot;
@@ -19,7 +18,7 @@ use track::Track;
 use super::reading::{Snapshot, TupleSample};
 use crate::ledger::stats::Row;
 
-/// Over how much time a rate is taken.
+/// The time over which a rate is taken.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Window {
     #[default]
@@ -39,7 +38,7 @@ impl Window {
         }
     }
 
-    /// For a title.
+    /// Its name in titles.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Second => "1s",
@@ -58,7 +57,7 @@ impl Window {
     }
 }
 
-/// A tuple without ports is kept so long, ms: as long as the ledger keeps it.
+/// For so long after its last change a tuple without ports is kept, ms: as long as the ledger keeps it.
 const KEEP_MS: u32 = 600_000;
 
 /// All tuples, and the host as a whole.
@@ -66,16 +65,17 @@ const KEEP_MS: u32 = 600_000;
 pub struct TupleHistory {
     /// Tuples at most.
     limit: usize,
-    /// Tuples of the newest reading that there was no room for, and whether there ever were any.
+    /// Tuples of the newest reading that there was no room for.
     left_out: u64,
+    /// Whether there was no room for a tuple of any reading.
     ever_left_out: bool,
-    /// Where a track that may give its place away is looked for.
+    /// Index from which on a track that can be replaced is searched.
     spare: usize,
     /// In the order of the newest reading.
     tracks: Vec<Track>,
-    /// Where each tuple is in `tracks`; only known where it had to be looked for.
+    /// Index in `tracks` of each tuple; made only when a tuple is not where it is expected.
     places: Option<HashMap<TupleKey, usize>>,
-    /// Where the next tuple of a reading is expected.
+    /// Index in `tracks` at which the next tuple of a reading is expected.
     next: usize,
     /// Number of the reading.
     reading: u32,
@@ -87,31 +87,31 @@ pub struct TupleHistory {
     plots: Plots,
 }
 
-/// What there is to say of one tuple beside its row.
+/// All that is known of one tuple.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Detail {
     pub row: Row,
-    /// By [`Window::ALL`].
+    /// Changes per second over each window of [`Window::ALL`]; `None`: there is no earlier reading.
     pub changes: [Option<Change>; 3],
     /// Port searches so far, by duration.
     pub search: [u32; SEARCH_BUCKETS],
     pub cgroup: Option<Arc<str>>,
-    /// TIME_WAITs that end in each of the next 60 seconds, as far as their begin was seen.
+    /// How many TIME_WAITs end in each of the next seconds, of those whose begin is known.
     pub ending: Vec<u32>,
 }
 
-/// What is wrong with a tuple now; what hurts more comes later.
+/// What is wrong with a tuple now, from the least to the worst.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Problem {
     #[default]
     None,
-    /// It is full in so many seconds.
+    /// No port will be left in so many seconds.
     FillsUp(f64),
     /// No port is left.
     Full,
-    /// So many calls a second failed of late, none of them for lack of ports.
+    /// So many calls a second failed in the last ten seconds, none of them for lack of ports.
     CallsFail(f64),
-    /// So many failed, and some for lack of ports.
+    /// So many calls a second failed in the last ten seconds, some of them for lack of ports.
     PortsExhausted(f64),
 }
 
@@ -129,12 +129,12 @@ impl Problem {
     }
 }
 
-/// The tuple that hurts most, or the fullest.
+/// The tuple with the worst problem; if none has one, the fullest.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Worst {
     pub row: Row,
     pub problem: Problem,
-    /// How many others hurt, too.
+    /// How many other tuples have a problem.
     pub others: usize,
 }
 
@@ -145,8 +145,8 @@ impl Default for TupleHistory {
 }
 
 impl TupleHistory {
-    /// A book of so many tuples at most: a recording can name more than any memory holds. Where
-    /// there are more, those that hold ports come first, and then those that were there first.
+    /// A history of so many tuples at most, because a recording can name more than any memory holds. With more, tuples
+    /// that hold ports replace tuples that hold none; others are left out.
     pub fn of(limit: usize) -> Self {
         Self {
             limit,
@@ -165,34 +165,33 @@ impl TupleHistory {
         }
     }
 
-    /// Tuples of the newest reading that there was no room for.
+    /// How many tuples of the newest reading there was no room for.
     pub fn left_out(&self) -> u64 {
         self.left_out
     }
 
-    /// A reading begins. `mono_ns`: CLOCK_MONOTONIC of it.
+    /// Begins a reading. `mono_ns`: its time by CLOCK_MONOTONIC, ns.
     pub fn begin(&mut self, mono_ns: u64) {
         self.before_ms = self.now_ms;
         self.now_ms = milliseconds(mono_ns);
         self.next = 0;
-        // 0 is no reading.
+        // 0 means that there was no reading.
         self.reading = self.reading.checked_add(1).unwrap_or(2);
         self.opened = 0;
         self.left_out = 0;
         self.spare = 0;
     }
 
-    /// A tuple of the reading; each one once.
+    /// Adds a tuple of the reading, each one once.
     pub fn add(&mut self, sample: &TupleSample<'_>) {
         let place = self.place(&sample.key);
         let (now_ms, reading) = (self.now_ms, self.reading);
-        // What is taken at an address is taken by tuples, too.
+        // The ports of an address's row (bind) are counted in the tuples' rows.
         let counted = |opened| if sample.key.is_of_bind() { 0 } else { opened };
         if let Some(track) = place.and_then(|place| self.tracks.get_mut(place)) {
             self.opened = self.opened.saturating_add(counted(track.add(sample, now_ms, reading)));
         } else {
-            // What a tuple that was not there before has counted, it has counted since then, unless it was
-            // left out before.
+            // A new tuple's counters started at 0 after the reading before, unless it was there and left out.
             let known = reading > 1 && !self.ever_left_out;
             let since = known.then_some(self.before_ms);
             let mut track = Track::new(sample.key, since);
@@ -202,11 +201,11 @@ impl TupleHistory {
         }
     }
 
-    /// Gives a new track its place.
+    /// Adds a new track, or replaces one, or leaves it out.
     fn enter(&mut self, track: Track) {
         let place = if self.tracks.len() < self.limit {
             if self.tracks.len() == self.tracks.capacity() {
-                // Twice as many would be megabytes that are never used.
+                // Doubling the capacity, as `push` does, would waste megabytes.
                 self.tracks.reserve_exact(self.tracks.len() / 8 + 64);
             }
             self.tracks.len()
@@ -231,7 +230,8 @@ impl TupleHistory {
         }
     }
 
-    /// The next track without ports that this reading has not named. One look at each in a reading.
+    /// Index of the next track that holds no ports and is not of this reading; `None`: there is none. Each track is
+    /// checked once in a reading.
     fn take_spare(&mut self) -> Option<usize> {
         let mut rest = self.tracks.iter().enumerate().skip(self.spare);
         let found = rest.find(|(_, track)| !track.holds_ports() && !track.is_of(self.reading));
@@ -240,18 +240,18 @@ impl TupleHistory {
         found
     }
 
-    /// The reading is complete.
+    /// Ends a reading, and forgets the tuples that are gone. `reading`: everything but its tuples.
     pub fn end(&mut self, reading: &Snapshot) {
         let (number, now_ms) = (self.reading, self.now_ms);
         self.tracks.retain_mut(|track| track.stays(number, now_ms, KEEP_MS));
-        // Seldom needed again, and large.
+        // It is large, and the next reading seldom needs it.
         self.places = None;
         self.host.add(now_ms, self.opened, &reading.failed);
         self.plots.add(now_ms, &self.tracks);
     }
 
-    /// Where a tuple is. Cheap when asked in the order of the reading before: the kernel hands out
-    /// a map in the same order each time, but for what came or went.
+    /// Index of a tuple in `tracks`; `None`: it is not there. Cheap in the order of the reading before, and the kernel
+    /// lists a map in the same order each time, but for tuples that were added or removed.
     fn place(&mut self, key: &TupleKey) -> Option<usize> {
         let expected = self.next;
         let place = if self.tracks.get(expected).is_some_and(|track| track.key == *key) {
@@ -264,15 +264,14 @@ impl TupleHistory {
         Some(place)
     }
 
-    /// The rows of all tuples that hold ports, or did something in the last minute.
+    /// The rows of all tuples that hold ports or changed in the last minute.
     pub fn rows(&self, window: Window) -> impl Iterator<Item = Row> {
         let now_ms = self.now_ms;
         let alive = self.tracks.iter().filter(move |track| track.is_alive(now_ms));
         alive.map(move |track| track.row(window, now_ms))
     }
 
-    /// The tuple that hurts most now: calls fail (for lack of ports first), no port is left, it fills up. Where none
-    /// does, the fullest.
+    /// The tuple with the worst problem; if none has one, the fullest. `None`: there is no tuple.
     pub fn worst(&self, window: Window) -> Option<Worst> {
         let now_ms = self.now_ms;
         let alive = self.tracks.iter().filter(|track| track.is_alive(now_ms));
@@ -294,7 +293,7 @@ impl TupleHistory {
         self.tracks.iter().filter(|track| track.is_alive(self.now_ms)).count()
     }
 
-    /// All that is known of a tuple.
+    /// All that is known of a tuple; `None`: the tuple is gone.
     pub fn detail(&self, key: &TupleKey, window: Window) -> Option<Detail> {
         let track = self.tracks.iter().find(|track| track.key == *key)?;
         Some(track.detail(window, self.now_ms))
@@ -304,26 +303,28 @@ impl TupleHistory {
         &self.host
     }
 
-    /// Keeps the history of this tuple from now on: there is room for those that are looked at.
+    /// Keeps points of this tuple for its plot from now on.
     pub fn watch(&mut self, key: &TupleKey) {
         self.plots.watch(key);
     }
 
-    /// The history of a tuple since it was first watched.
+    /// The points of a tuple's plot; `None`: it is not watched, or was not in the last reading.
     pub fn plot(&self, key: &TupleKey) -> Option<&Plot> {
         self.plots.get(key)
     }
 
-    /// ms on the readings' clock; wraps.
+    /// The time of the newest reading on the readings' clock, ms; wraps.
     pub fn now_ms(&self) -> u32 {
         self.now_ms
     }
 }
 
+/// Index of each tuple in `tracks`.
 fn index(tracks: &[Track]) -> HashMap<TupleKey, usize> {
     tracks.iter().enumerate().map(|(place, track)| (track.key, place)).collect()
 }
 
+/// ns as ms; wraps after 49 days.
 pub(crate) fn milliseconds(ns: u64) -> u32 {
     // Wraps: only differences are used.
     u32::try_from(ns / 1_000_000 % (1 << 32)).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! What a key or a reading changes. Pure: no I/O, no clock.
+//! How a key or a reading changes the model. Pure: no I/O, no clock.
 
 mod list;
 mod typing;
@@ -20,14 +20,14 @@ use super::{
 #[derive(Clone, Debug)]
 pub enum Message {
     Key(KeyEvent),
-    /// Rows down, or up.
+    /// The mouse wheel: rows down, or (negative) up.
     Wheel(isize),
     Resize(Size),
-    /// A reading, whose tuples the book has.
+    /// A reading, whose tuples the history already has.
     Read(Box<Snapshot>),
     /// The state of the recording that is being played.
     Replay(Replay),
-    /// Something to be said.
+    /// A message for the bottom of the screen.
     Notice(String),
 }
 
@@ -37,27 +37,27 @@ pub enum Effect {
     None,
     Draw,
     Leave,
-    /// Of the player of a recording; the screen changes too.
+    /// Ask the player of a recording for this, and draw.
     Play(Play),
 }
 
-/// What a player is asked for.
+/// A request to the player of a recording.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Play {
-    /// The pause in the model has changed.
+    /// Pause or resume, as `Model::paused` says.
     Pause,
     Step(Direction),
     /// ns since 1970.
     Seek(u64),
-    /// Times as fast as it was recorded.
+    /// Speed, as a multiple of real time.
     Speed(f64),
 }
 
-/// Speeds of a replay, times real time.
+/// Limits of a replay's speed, as a multiple of real time.
 const SLOWEST: f64 = 0.125;
 const FASTEST: f64 = 1024.0;
 
-/// Takes in what happened.
+/// Updates the model with what happened.
 pub fn update(model: &mut Model, message: Message) -> Effect {
     match message {
         Message::Key(key) => {
@@ -93,7 +93,7 @@ fn read(model: &mut Model, reading: Snapshot) {
     }
 }
 
-/// `None`: a reading is missing, or another process made it.
+/// CPU time between two readings, as a part of 1 of a core; `None`: a reading is missing, or another process made it.
 fn cpu_share(before: &Snapshot, now: &Snapshot) -> Option<f64> {
     let cpu = now
         .self_stats
@@ -205,7 +205,7 @@ fn show(model: &mut Model, view: View) {
     refresh(model);
 }
 
-/// Out of a detail; then the filter comes off; then the selection.
+/// Goes back: closes what is open; if nothing is, removes the filter; if there is none, the selection.
 fn back(model: &mut Model) {
     if model.mode != Mode::Browse {
         model.mode = Mode::Browse;
@@ -219,7 +219,7 @@ fn back(model: &mut Model) {
     refresh(model);
 }
 
-/// A tuple opens; a row that stands for several gives way to them.
+/// Opens the selected row: a tuple's details, or the tuples of a group.
 fn open(model: &mut Model) {
     let row = model.selected.clone().or_else(|| model.list.rows.first().cloned());
     let (Mode::Browse, Some(row)) = (&model.mode, row) else { return };
@@ -231,7 +231,7 @@ fn open(model: &mut Model) {
     };
     if by == GroupBy::Tuple {
         model.history.watch(&row.key);
-        // Those that are known are of something else.
+        // The known holders are not those of this tuple.
         model.reading.holders = None;
         model.mode = Mode::Detail(row.key);
         model.scroll = 0;
@@ -299,10 +299,10 @@ fn help_pressed(model: &mut Model, code: KeyCode) -> Effect {
     Effect::Draw
 }
 
-/// Lines that a screen of the help moves.
+/// Lines by which a page key scrolls the help.
 const PAGE: usize = 10;
 
-/// Moves the selection, or scrolls where there is none.
+/// Moves the selection; in views without one, scrolls.
 fn move_by(model: &mut Model, rows: isize) {
     if let Mode::Help { scroll, .. } = &mut model.mode {
         *scroll = scroll.saturating_add_signed(rows);

@@ -41,7 +41,7 @@ fn a_unit_is_found_whatever_its_letters() {
 }
 
 #[test]
-fn every_word_of_the_grammar_says_yes_and_no() {
+fn every_kind_of_word_matches_some_rows_and_not_others() {
     for (yes, no) in [
         ("nginx", "haproxy"),
         ("10.0.1.7:8080", "10.0.1.7:8081"),
@@ -96,7 +96,7 @@ fn a_row_leads_to_a_filter_that_matches_it() {
 }
 
 #[test]
-fn what_is_not_known_matches_no_number() {
+fn a_value_that_is_not_known_matches_no_number() {
     let mut row = row();
     row.eta_s = None;
     assert!(!Filter::parse("eta<60").unwrap().matches(&row));
@@ -106,13 +106,13 @@ fn what_is_not_known_matches_no_number() {
 #[test]
 fn every_mistake_is_named_with_what_to_write() {
     for (text, part) in [
-        ("sat>much", "as in sat>45"),
+        ("sat>much", "write sat>45"),
         ("foo>1", "use ports, tw"),
         ("foo:1", "use src, dst"),
         ("port:x", "expected a port"),
         ("src:10.0.0.1/8", "write 10.0.0.0/8"),
         ("comm:", "needs a value"),
-        ("eta<5d", "'d' is no unit of eta"),
+        ("eta<5d", "'d' is not a unit of eta"),
         ("!", "a word is missing"),
         ("comm:\"nginx: worker", "not closed"),
     ] {

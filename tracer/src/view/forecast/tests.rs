@@ -22,7 +22,7 @@ fn filling(in_use: u64, trend: Trend, by_age: &[u32; BEGUN_S]) -> Filling<'_> {
 }
 
 #[test]
-fn what_is_held_open_fills_in_a_line() {
+fn connections_that_stay_open_fill_the_tuple_linearly() {
     let eta = eta_s(&filling(18_232, trend(2_000, 0, 0), &NONE)).unwrap();
     assert!((eta - 50.0).abs() < 0.5, "{eta}");
     let eta = eta_s(&filling(27_232, trend(1_000, 0, 0), &NONE)).unwrap();
@@ -30,7 +30,7 @@ fn what_is_held_open_fills_in_a_line() {
 }
 
 #[test]
-fn ten_seconds_tell_nothing_of_hours() {
+fn ten_seconds_make_no_forecast_for_hours() {
     assert_eq!(eta_s(&filling(8_232, trend(1_000, 0, 0), &NONE)), None);
     let minute = Trend { seconds: 60.0, ..trend(6_000, 0, 0) };
     let eta = eta_s(&filling(8_232, minute, &NONE)).unwrap();
@@ -38,16 +38,16 @@ fn ten_seconds_tell_nothing_of_hours() {
 }
 
 #[test]
-fn ports_that_come_back_from_time_wait_in_time_are_no_danger() {
-    // 400 connections a second for 50 s, each in TIME_WAIT at once: 24,400 at the most.
+fn ports_that_time_wait_gives_back_in_time_prevent_a_forecast() {
+    // 400 connections a second for 50 s, each in TIME_WAIT at once: 24,400 at most.
     let mut begun = NONE;
     begun[..50].fill(400);
     assert_eq!(eta_s(&filling(20_000, trend(4_000, 0, 4_000), &begun)), None);
 }
 
 #[test]
-fn ports_that_come_back_too_late_are() {
-    // 500 a second for 50 s: 28,232 are gone after 56.5 s, before the first one comes back.
+fn ports_that_time_wait_gives_back_too_late_do_not() {
+    // 500 a second for 50 s: 28,232 are gone after 56.5 s, before the first TIME_WAIT ends.
     let mut begun = NONE;
     begun[..50].fill(500);
     let eta = eta_s(&filling(25_000, trend(5_000, 0, 5_000), &begun)).unwrap();
@@ -55,21 +55,21 @@ fn ports_that_come_back_too_late_are() {
 }
 
 #[test]
-fn a_steady_state_has_no_end() {
+fn a_steady_state_has_no_forecast() {
     let begun = [400; BEGUN_S];
     assert_eq!(eta_s(&filling(24_000, trend(4_000, 0, 4_000), &begun)), None);
-    // Without TIME_WAIT, with some chance in it.
+    // Without TIME_WAIT, with differences that can be chance.
     assert_eq!(eta_s(&filling(28_000, trend(4_150, 4_000, 0), &NONE)), None);
     assert_eq!(eta_s(&filling(28_000, trend(4_000, 4_050, 0), &NONE)), None);
-    // More than single calls explain, but some parts of the window had three times as much as others.
+    // More than single calls explain, but the parts of the window differ by a factor of three.
     let uneven = Trend { scatter: 300.0, ..trend(4_600, 4_000, 0) };
     assert_eq!(eta_s(&filling(28_000, uneven, &NONE)), None);
     assert!(eta_s(&filling(28_000, trend(4_600, 4_000, 0), &NONE)).is_some());
 }
 
 #[test]
-fn a_batch_that_is_due_is_no_filling() {
-    // 98 % of 28,232, and the oldest two seconds end at any moment: the level is at the top of its saw.
+fn a_batch_that_is_due_has_no_forecast() {
+    // 98 % of 28,232 is the peak of the sawtooth: those of the oldest two seconds end at any moment.
     let begun = [453; BEGUN_S];
     let top = Filling { time_wait: 28_086, ..filling(28_086, trend(4_530, 0, 4_530), &begun) };
     assert_eq!(eta_s(&top), None);
@@ -81,13 +81,13 @@ fn a_burst_that_is_over_is_no_trend() {
     assert!(has_stopped(&trend(50, 0, 0), &recent(0)));
     assert!(has_stopped(&trend(1_000, 0, 0), &recent(100)));
     assert!(!has_stopped(&trend(1_000, 0, 0), &recent(200)));
-    // Of one connection in three seconds, none in 2.5 says nothing.
+    // With one connection in three seconds, none in 2.5 s proves nothing.
     assert!(!has_stopped(&trend(3, 0, 0), &recent(0)));
     assert!(!has_stopped(&Trend::default(), &recent(0)));
 }
 
 #[test]
-fn nothing_that_moves_is_no_filling() {
+fn without_changes_there_is_no_forecast() {
     let without = Filling { trend: None, ..filling(20_000, Trend::default(), &NONE) };
     assert_eq!(eta_s(&without), None);
     assert_eq!(eta_s(&filling(28_200, Trend::default(), &NONE)), None);
@@ -105,8 +105,8 @@ fn a_full_tuple_has_no_time_left() {
 }
 
 #[test]
-fn older_time_waits_can_end_at_any_time() {
-    // 12,200 of unknown age end at 200 a second: they make up for 200 of 300 that come.
+fn older_time_waits_are_expected_to_end_evenly() {
+    // 12,200 of unknown age end at 200 a second, while 300 ports a second are taken.
     let minute = Trend { seconds: 60.0, ..trend(18_000, 0, 0) };
     let unknown = Filling {
         time_wait: 12_200,
@@ -134,12 +134,12 @@ fn reused(now: u64, per_second: u64, failing: bool) -> Option<f64> {
 }
 
 #[test]
-fn time_waits_that_are_taken_over_are_room() {
+fn time_waits_that_are_taken_over_count_as_free_ports() {
     assert_eq!(reused(151, 49, false), None);
     assert_eq!(reused(20, 180, false), None);
-    // As many a second as there are ports, and more: it ends.
+    // More connections a second than ports: they run out.
     assert!(reused(20, 500, false).is_some_and(|eta| eta < 1.0));
-    // Whether one is old enough to be taken over, the search shows.
+    // Only a search shows whether one is old enough to be taken over.
     assert_eq!(reused(0, 150, false).filter(|eta| *eta == 0.0), None);
     assert_eq!(reused(0, 150, true), Some(0.0));
     assert_eq!(reused(151, 49, true), Some(0.0));
@@ -152,18 +152,18 @@ fn no_more_time_waits_end_than_there_are() {
     let sum = |ends: Vec<u32>| ends.iter().sum::<u32>();
     let known = Begun { by_age: &begun, known_s: BEGUN_S };
     assert_eq!(sum(ending(200, known, false)), 200);
-    // Those that were taken over were the older ones: none ends for a while.
+    // The older ones were taken over, so none ends for a while.
     let ends = ending(200, known, true);
     assert_eq!((sum(ends.clone()), ends[..50].iter().sum::<u32>()), (200, 0));
-    // The five seconds before are due; of others nothing is known.
+    // Those of the five oldest seconds are due; about the others nothing is known.
     assert_eq!(sum(ending(10_000, known, false)), 49 * 66);
     assert_eq!(sum(ending(49 * 62, known, false)), 49 * 62);
     assert_eq!(ending(49 * 62, known, false)[..2], [98, 49]);
 }
 
 #[test]
-fn what_a_reset_ends_early_is_no_filling() {
-    // 400 a second, three of four of them reset in TIME_WAIT.
+fn time_waits_that_resets_end_early_have_no_forecast() {
+    // 400 a second, of which three quarters are reset in TIME_WAIT.
     let begun = [400; BEGUN_S];
     let reset = Filling { time_wait: 6_100, ..filling(26_000, trend(4_000, 0, 4_000), &begun) };
     assert_eq!(eta_s(&reset), None);

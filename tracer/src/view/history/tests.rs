@@ -11,7 +11,7 @@ fn sample(at_s: f64, opened: u32, begun: u32) -> Sample {
     Sample { at_ms: (at_s * 1000.0) as u32, opened, begun, ..Sample::default() }
 }
 
-/// One reading a second: `opened(second)` ports taken until then, all of them in TIME_WAIT.
+/// One reading every `every` seconds: `opened(second)` ports were taken until then, all of them in TIME_WAIT.
 fn run(seconds: u32, every: f64, opened: impl Fn(f64) -> u32) -> (Activity, Sample) {
     let mut before = sample(0.0, opened(0.0), opened(0.0));
     let mut activity = Activity::new(before);
@@ -39,7 +39,7 @@ fn rates_are_over_their_own_windows() {
 }
 
 #[test]
-fn a_slow_rhythm_gives_its_own_rate() {
+fn with_long_intervals_a_rate_is_over_one_interval() {
     let (activity, now) = run(60, 10.0, |at| (at * 100.0) as u32);
     assert_eq!(activity.change(&now, 1.0).unwrap().seconds, 10.0);
     assert_eq!(activity.change(&now, 60.0).unwrap().seconds, 60.0);
@@ -62,7 +62,7 @@ fn time_waits_are_known_by_the_second_for_a_minute() {
 }
 
 #[test]
-fn what_began_in_a_long_gap_is_spread_over_it() {
+fn time_waits_of_a_long_interval_are_spread_over_it() {
     let (activity, now) = run(60, 10.0, |at| (at * 7.0) as u32);
     let begun = activity.begun(now.at_ms);
     assert_eq!(begun.iter().sum::<u32>(), 420);

@@ -1,4 +1,4 @@
-//! All about one tuple.
+//! The details of one tuple.
 
 mod search;
 mod users;
@@ -32,7 +32,7 @@ use crate::{
     },
 };
 
-/// Columns for how full it is, beside its addresses.
+/// Columns that the line of the addresses leaves for saturation and ports.
 const USAGE_WIDTH: usize = 20;
 /// From this width on there are two columns.
 const WIDE: usize = 120;
@@ -76,7 +76,7 @@ pub(super) fn lines(
     lines
 }
 
-/// One below the other, with an empty line between.
+/// Blocks of lines, with an empty line between two; empty blocks are left out.
 fn blocks(blocks: Vec<Vec<Line<'static>>>) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     for block in blocks.into_iter().filter(|block| !block.is_empty()) {
@@ -88,7 +88,7 @@ fn blocks(blocks: Vec<Vec<Line<'static>>>) -> Vec<Line<'static>> {
     lines
 }
 
-/// The title of a part.
+/// The title of a block.
 fn heading(text: impl Into<String>, theme: Theme) -> Line<'static> {
     Line::from(Span::styled(text.into(), theme.title()))
 }
@@ -137,7 +137,7 @@ fn title(detail: &Detail, theme: Theme, room: usize) -> Vec<Line<'static>> {
     lines
 }
 
-/// What the tuple's namespace has to give.
+/// The port range of the tuple's namespace, and what takes ports of it.
 pub(super) fn range(limits: Limits) -> String {
     let [all, reserved, bound] =
         [limits.all(), limits.reserved, limits.bound].map(|ports| count(ports.into()));
@@ -155,7 +155,7 @@ pub(super) fn percent_and_sign(share: f64) -> String {
     if sign.is_empty() { format!("{number} %") } else { format!("{number} % {sign}") }
 }
 
-/// What holds the ports, and what to do about what holds most of them.
+/// How many ports are in each state, and advice on the state that most are in.
 fn states(row: &Row, theme: Theme, room: usize) -> Vec<Line<'static>> {
     let Some(ports) = row.states else {
         return wrapped("Ports by state: not in this recording.", room, Style::new());
@@ -177,7 +177,7 @@ fn states(row: &Row, theme: Theme, room: usize) -> Vec<Line<'static>> {
     lines
 }
 
-/// What a state that holds half of the ports or more means; `None`: none that needs a word does.
+/// What it means, and what to do, if a state holds half of the ports or more; `None`: no such state needs advice.
 fn advice(ports: &Ports, in_use: u64) -> Option<&'static str> {
     let most = |some: u64| some > 0 && some * 2 >= in_use;
     if most(ports.close_wait) {
@@ -197,7 +197,7 @@ fn advice(ports: &Ports, in_use: u64) -> Option<&'static str> {
     }
 }
 
-/// How long it still goes, and why.
+/// How long until no port is left, or why that is not known; when TIME_WAITs end.
 fn outlook(detail: &Detail, theme: Theme, room: usize) -> Vec<Line<'static>> {
     let row = &detail.row;
     let (text, style) = match row.eta_s {
@@ -268,7 +268,7 @@ fn outlook(detail: &Detail, theme: Theme, room: usize) -> Vec<Line<'static>> {
     lines
 }
 
-/// Nearly full, and calls fail now of which some failed for lack of ports.
+/// Whether the tuple is nearly full and its calls fail now, some of them ever for lack of ports.
 fn is_at_limit(row: &Row) -> bool {
     let failing = row.rates.is_some_and(|rates| rates.failed > 0.0);
     let nearly_full = row.saturation.is_some_and(|share| share >= CRITICAL);
@@ -282,7 +282,7 @@ fn rates(detail: &Detail, theme: Theme) -> Vec<Line<'static>> {
         title = format!("{title}{:>9}", window.name());
     }
     let mut lines = vec![heading(title, theme)];
-    let names = ["ports taken", "given back", "failed calls"];
+    let names = ["ports taken", "ports released", "failed calls"];
     for (at, name) in names.into_iter().enumerate() {
         let mut line = Line::from(format!("{name:<14}"));
         for change in detail.changes {

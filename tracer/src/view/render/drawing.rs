@@ -1,4 +1,4 @@
-//! Lines and fields into cells.
+//! Draws lines and fields into cells.
 
 use ratatui::{
     buffer::Buffer,
@@ -9,7 +9,7 @@ use ratatui::{
 
 use super::fmt::{cut, width};
 
-/// One row of an area; what does not fit is cut off.
+/// Draws a line into one row of an area, cut off at its end.
 pub(crate) fn line(buffer: &mut Buffer, area: Rect, row: usize, line: &Line<'_>) {
     let area = area.intersection(buffer.area);
     if let Some(y) = u16::try_from(row).ok().filter(|row| *row < area.height) {
@@ -17,8 +17,8 @@ pub(crate) fn line(buffer: &mut Buffer, area: Rect, row: usize, line: &Line<'_>)
     }
 }
 
-/// Lines from the top of an area, the first `skip` of them left out, as far as others remain to
-/// fill the area.
+/// Draws lines from the top of an area on, without the first `skip`; fewer are skipped if the rest would not fill the
+/// area.
 pub(crate) fn scrolled(buffer: &mut Buffer, area: Rect, lines: &[Line<'_>], skip: usize) {
     let skip = skip.min(lines.len().saturating_sub(area.height.into()));
     for (row, text) in lines.iter().skip(skip).enumerate() {
@@ -26,7 +26,7 @@ pub(crate) fn scrolled(buffer: &mut Buffer, area: Rect, lines: &[Line<'_>], skip
     }
 }
 
-/// One row of an area in a style.
+/// Sets the style of one row of an area.
 pub(crate) fn style(buffer: &mut Buffer, area: Rect, row: usize, style: Style) {
     let area = area.intersection(buffer.area);
     if let Some(y) = u16::try_from(row).ok().filter(|row| *row < area.height) {
@@ -34,7 +34,7 @@ pub(crate) fn style(buffer: &mut Buffer, area: Rect, row: usize, style: Style) {
     }
 }
 
-/// A part of a line. Where there is no room for all, the largest rank goes first.
+/// A part of a line. If there is no room for all, the field with the largest rank is left out first.
 #[derive(Clone, Debug)]
 pub(crate) struct Field {
     rank: u8,
@@ -46,7 +46,7 @@ pub(crate) fn field(rank: u8, text: impl Into<String>, style: Style) -> Field {
 }
 
 impl Field {
-    /// With more text, in a style of its own.
+    /// The field with more text, in another style.
     pub(crate) fn and(mut self, text: impl Into<String>, style: Style) -> Self {
         self.spans.push(Span::styled(text.into(), style));
         self
@@ -57,10 +57,10 @@ impl Field {
     }
 }
 
-/// Between two fields.
+/// Is put between two fields.
 const GAP: &str = "  ";
 
-/// The fields that there is room for, in their order.
+/// A line of the fields that there is room for, in their order.
 pub(crate) fn fit(mut fields: Vec<Field>, room: usize) -> Line<'static> {
     let needed = |fields: &[Field]| {
         let text: usize = fields.iter().map(Field::width).sum();
@@ -82,7 +82,7 @@ pub(crate) fn fit(mut fields: Vec<Field>, room: usize) -> Line<'static> {
     Line::from(spans)
 }
 
-/// Text in lines of at most `room`, broken between words where that is possible.
+/// A text as lines of at most `room` columns, broken between words. A longer word has a line of its own.
 pub(crate) fn wrapped(text: &str, room: usize, style: Style) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     let mut now = String::new();
@@ -99,7 +99,7 @@ pub(crate) fn wrapped(text: &str, room: usize, style: Style) -> Vec<Line<'static
     lines
 }
 
-/// A line that is not wider than `room`.
+/// A line, cut to `room` columns.
 fn shortened(line: Line<'static>, room: usize) -> Line<'static> {
     if line.width() <= room {
         return line;
@@ -114,7 +114,7 @@ fn shortened(line: Line<'static>, room: usize) -> Line<'static> {
     short
 }
 
-/// Two blocks of lines beside each other, the second one at column `at`.
+/// Two blocks of lines side by side, the second one from column `at` on.
 pub(crate) fn two_columns(
     left: Vec<Line<'static>>,
     right: Vec<Line<'static>>,

@@ -1,4 +1,4 @@
-//! Failed calls, the newest one first.
+//! The list of failed calls, newest first.
 
 use ratatui::{buffer::Buffer, layout::Rect, style::Style};
 
@@ -20,7 +20,7 @@ use crate::{
 };
 
 const CAUSE: usize = 2;
-/// This column is there only where a row has something in it.
+/// Index of a column that is shown only if a row has a value for it.
 const HELD_BY: usize = 7;
 
 pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer) {
@@ -105,7 +105,7 @@ fn cells(model: &Model, failures: &FailureGroup) -> Vec<String> {
     ]
 }
 
-/// `crawler (812) → 10.0.0.2:443`, `webui (7), listen`
+/// Who holds a port: `crawler (812) → 10.0.0.2:443`, `webui (7), listen`.
 fn held_by(holder: &Holder) -> String {
     let to = TupleKey {
         destination: holder.peer,

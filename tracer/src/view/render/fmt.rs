@@ -1,4 +1,4 @@
-//! Numbers, times and addresses as words, and making them fit. Widths are those of a terminal.
+//! Numbers, times and addresses as text, and cutting text to a width. Widths are in columns of a terminal.
 
 use std::borrow::Cow;
 
@@ -20,7 +20,7 @@ pub(crate) fn width(text: &str) -> usize {
     Span::raw(text).width()
 }
 
-/// `28,232`
+/// A number with its thousands apart: `28,232`.
 pub(crate) fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -33,7 +33,7 @@ pub(crate) fn count(number: u64) -> String {
     text
 }
 
-/// `1,204` or `3.5`
+/// A rate: `1,204` or `3.5`.
 pub(crate) fn per_second(number: f64) -> String {
     let text = rate(number);
     text.parse().map_or(text, count)
@@ -44,7 +44,7 @@ pub(crate) fn several(number: u64, one: &str) -> String {
     format!("{} {one}{}", count(number), if number == 1 { "" } else { "s" })
 }
 
-/// Time of day; `--:--:--` for one that is not known.
+/// The time of day of `wall_ns` (ns since 1970): `03:34:48`; `--:--:--` if it is 0 or no time.
 pub(crate) fn clock(wall_ns: u64, zone: &TimeZone) -> String {
     let known = Some(wall_ns).filter(|ns| *ns > 0);
     let moment = known.and_then(|ns| Timestamp::from_nanosecond(ns.into()).ok());
@@ -54,7 +54,7 @@ pub(crate) fn clock(wall_ns: u64, zone: &TimeZone) -> String {
     )
 }
 
-/// `10.0.0.8 → 10.0.1.7:8080`; parts that are not there are left out.
+/// Source and destination: `10.0.0.8 → 10.0.1.7:8080`. Without a destination, the source alone; `*` for no source.
 pub(crate) fn ends(key: &TupleKey) -> String {
     let source = address(key.source);
     if key.is_of_bind() {
@@ -67,7 +67,7 @@ pub(crate) fn ends(key: &TupleKey) -> String {
     }
 }
 
-/// The same within `room`: both addresses are cut in their middle if they have to be.
+/// [`ends`] in at most `room` columns: if needed, the addresses are cut in their middle.
 pub(crate) fn ends_within(key: &TupleKey, room: usize) -> String {
     let whole = ends(key);
     let Some((from, to)) = whole.split_once(" → ").filter(|_| width(&whole) > room) else {
@@ -79,7 +79,7 @@ pub(crate) fn ends_within(key: &TupleKey, room: usize) -> String {
     format!("{from} → {to}")
 }
 
-/// With its port; `None`: there is none.
+/// The destination with its port; `None`: there is none.
 pub(crate) fn destination(key: &TupleKey) -> Option<String> {
     if key.is_of_bind() {
         return Some(BIND.to_owned());
@@ -93,7 +93,7 @@ pub(crate) fn destination(key: &TupleKey) -> Option<String> {
     }
 }
 
-/// `nginx (812)`
+/// A process: `nginx (812)`; `-` if neither name nor id is known.
 pub(crate) fn who(comm: &[u8; 16], pid: u32) -> String {
     let name = text::kernel(comm);
     match (name.is_empty(), pid) {
@@ -104,14 +104,14 @@ pub(crate) fn who(comm: &[u8; 16], pid: u32) -> String {
     }
 }
 
-/// A container's id as people know it, or a systemd unit.
+/// A container's id in its usual short form, or the name of a systemd unit; `None`: neither is known.
 pub(crate) fn container(id: Option<&str>) -> Option<String> {
     let kept = if is_unit(id?) { usize::MAX } else { 12 };
     let short: String = text::line(id?).chars().take(kept).collect();
     Some(short).filter(|short| !short.is_empty())
 }
 
-/// Cut at its end, with an ellipsis.
+/// A text, cut at its end to `room` columns, with an ellipsis.
 pub(crate) fn cut(text: &str, room: usize) -> Cow<'_, str> {
     if width(text) <= room {
         return Cow::Borrowed(text);
@@ -123,22 +123,22 @@ pub(crate) fn cut(text: &str, room: usize) -> Cow<'_, str> {
     Cow::Owned(short)
 }
 
-/// The beginning of a text that is not wider than `room`. (Measured as a whole: a variation selector makes
-/// the character before it wider.)
+/// The longest beginning of a text that is not wider than `room`. It is measured as a whole, because a variation
+/// selector makes the character before it wider.
 fn head(text: &str, room: usize) -> &str {
     let ends = text.char_indices().map(|(at, letter)| at + letter.len_utf8());
     let beginnings = ends.map(|end| text.get(..end).unwrap_or_default());
     beginnings.take_while(|beginning| width(beginning) <= room).last().unwrap_or_default()
 }
 
-/// The end of a text that is not wider than `room`.
+/// The longest end of a text that is not wider than `room`.
 fn tail(text: &str, room: usize) -> &str {
     let starts = text.char_indices().map(|(at, _)| at).chain([text.len()]);
     starts.map(|at| text.get(at..).unwrap_or_default()).find(|end| width(end) <= room).unwrap_or("")
 }
 
-/// An address, perhaps with a port, cut in its middle: its network, its last part, and the whole port
-/// stay as long as there is room.
+/// An address, with or without a port, cut in its middle to `room` columns: its network, its last part and the whole
+/// port are kept as long as there is room.
 pub(crate) fn cut_address(text: &str, room: usize) -> Cow<'_, str> {
     if width(text) <= room {
         return Cow::Borrowed(text);

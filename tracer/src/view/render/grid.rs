@@ -1,4 +1,4 @@
-//! Columns: which there is room for, how wide they are, and cells cut to that.
+//! A table's columns: which there is room for, and how wide they are.
 
 use ratatui::{
     style::Style,
@@ -11,19 +11,19 @@ use super::fmt::{cut, cut_address, width};
 #[derive(Clone, Debug)]
 pub(super) struct ColumnSpec {
     pub(super) title: String,
-    /// Where there is no room for all, the largest one goes first.
+    /// If there is no room for all, the column with the largest rank is left out first.
     pub(super) rank: u8,
-    /// Narrower it says nothing.
+    /// Least width: narrower it would be useless.
     pub(super) least: usize,
-    /// As wide as it is if there is room.
+    /// Its width if there is room.
     pub(super) usual: usize,
-    /// On the left of its column; numbers are on the right.
+    /// Its cells are aligned to the left; numbers to the right.
     pub(super) text: bool,
-    /// It is cut in its middle.
+    /// Its cells are addresses, which are cut in their middle.
     pub(super) address: bool,
 }
 
-/// Columns with their widths; 0: no room for it.
+/// Columns with their widths; 0: there is no room for it.
 #[derive(Clone, Debug)]
 pub(super) struct Grid {
     columns: Vec<ColumnSpec>,
@@ -31,9 +31,9 @@ pub(super) struct Grid {
 }
 
 impl Grid {
-    /// For cells of at most the widths in `needed`.
+    /// The grid in `room` columns of the terminal. `needed`: the width of each column's widest cell.
     pub(super) fn new(columns: Vec<ColumnSpec>, needed: &[usize], room: usize) -> Self {
-        // A number that is cut says something else.
+        // A number must not be cut: it would be another number.
         let least = |(column, need): (&ColumnSpec, &usize)| {
             let least = column.least.max(width(&column.title));
             if column.text { least } else { least.max(*need) }
@@ -51,7 +51,7 @@ impl Grid {
             }
         }
         let mut left = room.saturating_sub(used(&widths));
-        // First to their usual widths, then to what the cells need.
+        // First up to their usual widths, then up to what the cells need.
         for wanted in [true, false] {
             for at in &by_rank {
                 let need = needed.get(*at).copied().unwrap_or(0);
@@ -67,7 +67,7 @@ impl Grid {
         Self { columns, widths }
     }
 
-    /// A row without its style at the edges.
+    /// A row of these cells, each with its style.
     pub(super) fn line(&self, cells: Vec<(String, Style)>) -> Line<'static> {
         let mut spans: Vec<Span<'static>> = Vec::with_capacity(cells.len() * 2);
         for ((column, room), (cell, style)) in self.shown(cells) {
@@ -92,7 +92,7 @@ impl Grid {
     }
 }
 
-/// The widths that columns need for rows of cells.
+/// The width of each column's widest cell.
 pub(super) fn needed<'a>(
     rows: impl Iterator<Item = &'a Vec<String>>,
     columns: usize,

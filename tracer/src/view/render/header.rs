@@ -1,4 +1,4 @@
-//! The top of the screen: what happens on this host now, and which tuple is worst off.
+//! The top of the screen: the rates of the host, losses, rules, and the worst tuple.
 
 use ratatui::{buffer::Buffer, layout::Rect, style::Style, text::Line};
 use tracer_common::Cause;
@@ -19,9 +19,9 @@ use crate::{
     },
 };
 
-/// From this width on, words are written out.
+/// From this width on, words are not abbreviated.
 const WIDE: usize = 60;
-/// Columns for how full the worst tuple is and how long it goes, beside its addresses.
+/// Columns that the line of the worst tuple leaves for saturation and ETA.
 const USAGE_WIDTH: usize = 30;
 
 pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer) {
@@ -56,7 +56,7 @@ pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer)
     }
 }
 
-/// What has to be seen on the smallest screen.
+/// The fields that the smallest screen has, too: time, pause, losses.
 fn now(model: &Model, theme: Theme) -> Vec<Field> {
     let time = clock(model.reading.wall_ns, &model.zone);
     let mut fields = vec![field(3, time, theme.strong())];
@@ -74,6 +74,7 @@ fn now(model: &Model, theme: Theme) -> Vec<Field> {
     fields
 }
 
+/// The fields about the host and its tracer.
 fn about(model: &Model, theme: Theme, with_losses: bool) -> Vec<Field> {
     let mut fields = now(model, theme);
     if !with_losses && lost(model) > 0 {
@@ -97,7 +98,8 @@ fn about(model: &Model, theme: Theme, with_losses: bool) -> Vec<Field> {
     fields
 }
 
-/// Connections are those of the rows; the kernel side counts failures for the host, whatever the filter.
+/// Connects and failures per second. With a filter of the command line, connects are those of the shown tuples, but
+/// failures those of the whole host, for which the hooks count them.
 fn rate_fields(model: &Model, rates: Option<HostRates>, theme: Theme, width: usize) -> Vec<Field> {
     let of_host = !model.about.filter.is_empty();
     let (connects, failures) = match (width < WIDE, of_host) {
@@ -112,7 +114,7 @@ fn rate_fields(model: &Model, rates: Option<HostRates>, theme: Theme, width: usi
     let failed = rates.failures();
     let mut causes: Vec<(Cause, f64)> =
         Cause::ALL.into_iter().zip(rates.failed).filter(|(_, rate)| *rate > 0.0).collect();
-    // What this tool is about comes first, then the most frequent.
+    // Lack of ports comes first, then the most frequent cause.
     causes.sort_by(|one, other| {
         is_exhaustion(other.0).cmp(&is_exhaustion(one.0)).then(other.1.total_cmp(&one.1))
     });
@@ -124,7 +126,7 @@ fn rate_fields(model: &Model, rates: Option<HostRates>, theme: Theme, width: usi
     for (rank, (cause, rate)) in (10..).zip(&causes) {
         let first = rank == 10;
         let rank = if first { 1 } else { rank };
-        // The only one has the number already.
+        // A single cause needs no number: it is that of all failures.
         let name = cause.name();
         let number = match causes.len() {
             1 => name.to_owned(),
@@ -139,7 +141,7 @@ fn rate_fields(model: &Model, rates: Option<HostRates>, theme: Theme, width: usi
     fields
 }
 
-/// No port was left.
+/// Whether a call failed because no port was left.
 pub(super) fn is_exhaustion(cause: Cause) -> bool {
     matches!(cause, Cause::PortsExhausted | Cause::BindExhausted)
 }
@@ -148,12 +150,13 @@ fn lost(model: &Model) -> u64 {
     model.reading.lost.iter().fold(0, |sum, (_, lost)| sum.saturating_add(*lost))
 }
 
-/// Whether events are missing only because the kernel skipped a hook: the comparison corrects the counts.
+/// Whether the kernel skipping hooks is the only loss: then the comparison with its sockets corrects the counts.
 fn only_missed(model: &Model) -> bool {
     let mut losses = model.reading.lost.iter().filter(|(_, lost)| *lost > 0);
     losses.all(|(reason, _)| *reason == "hook_missed")
 }
 
+/// The fields about losses, limitations and rules of `tracer spread`.
 fn health(model: &Model, theme: Theme) -> Vec<Field> {
     let mut fields = Vec::new();
     let lost = lost(model);
@@ -200,6 +203,7 @@ fn health(model: &Model, theme: Theme) -> Vec<Field> {
     fields
 }
 
+/// The fields about the worst tuple.
 fn worst(model: &Model, theme: Theme, width: usize) -> Vec<Field> {
     let Some(Worst { row, problem, others }) = &model.worst else { return Vec::new() };
     let share = row.saturation;
@@ -207,7 +211,7 @@ fn worst(model: &Model, theme: Theme, width: usize) -> Vec<Field> {
         Problem::PortsExhausted(_) | Problem::Full => theme.alarm(),
         Problem::CallsFail(_) => theme.bad(),
         Problem::FillsUp(eta) if eta < 60.0 => theme.alarm(),
-        // What connect() takes over is no lack.
+        // TIME_WAITs that connect() takes over count as free ports.
         Problem::None if row.reusable.is_some_and(|reusable| reusable > 0) => Style::new(),
         Problem::FillsUp(_) | Problem::None => theme.level(share),
     };
@@ -266,7 +270,7 @@ fn worst(model: &Model, theme: Theme, width: usize) -> Vec<Field> {
     fields
 }
 
-/// Connects and failures of the last minutes, beside each other.
+/// Sparklines of the connects and the failures of the last minutes, side by side.
 fn sparklines(model: &Model, theme: Theme, (width, height): (usize, usize)) -> Vec<Line<'static>> {
     let half = width / 2;
     if height == 0 || half < 10 {

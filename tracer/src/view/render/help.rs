@@ -1,4 +1,4 @@
-//! The keys, and what the columns and signs say.
+//! The help: the keys, and what the columns and signs mean.
 
 use ratatui::{
     buffer::Buffer,
@@ -22,7 +22,7 @@ use crate::{
 
 /// From this width on there are two columns.
 const WIDE: usize = 110;
-/// Columns of keys, and of titles.
+/// Width of the keys, and of the columns' titles.
 const KEYS: usize = 11;
 
 pub(super) fn draw(model: &Model, scroll: usize, theme: Theme, area: Rect, buffer: &mut Buffer) {
@@ -66,7 +66,7 @@ fn column_lines(model: &Model, room: usize, theme: Theme) -> Vec<Line<'static>> 
     lines
 }
 
-/// A word and what it means, which goes on below itself.
+/// A word and its meaning, which is wrapped within its own column.
 fn pair(word: &str, text: &str, room: usize, theme: Theme) -> Vec<Line<'static>> {
     let indent = KEYS + 2;
     let texts = wrapped(text, room.saturating_sub(indent).max(10), Style::new());

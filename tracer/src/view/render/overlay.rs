@@ -1,4 +1,4 @@
-//! What lies over a list: the choice of a column to sort by.
+//! The choice of a column to sort by, drawn over a list.
 
 use ratatui::{
     buffer::Buffer,

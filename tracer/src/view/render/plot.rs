@@ -1,10 +1,10 @@
-//! Bars over time, of letters that every terminal has.
+//! Bars over time, made of block characters.
 
-/// A bar of so many eighths.
+/// Bars of 0 to 8 eighths of a line.
 const EIGHTHS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-/// The newest values as bars of `height` lines, the top line first, the newest on the right. What is
-/// more than 0 is seen.
+/// The newest values as bars of `height` lines: the top line first, the newest value on the right. Each value above 0
+/// is visible. `top`: the value of a bar of full height.
 pub(super) fn bars(values: &[f64], (width, height): (usize, usize), top: f64) -> Vec<String> {
     let values = &values[values.len().saturating_sub(width)..];
     let pad = width - values.len();
@@ -17,12 +17,13 @@ pub(super) fn bars(values: &[f64], (width, height): (usize, usize), top: f64) ->
         .collect()
 }
 
-/// The letter in line `row` (0: the lowest) of a bar.
+/// The character in line `row` (0: the lowest) of a bar of so many eighths.
 fn cell(eighths: usize, row: usize) -> char {
     let here = eighths.saturating_sub(row * 8).min(8);
     EIGHTHS.get(here).copied().unwrap_or('█')
 }
 
+/// The height of a value's bar in eighths of a line.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
@@ -32,12 +33,13 @@ fn cell(eighths: usize, row: usize) -> char {
 fn eighths(value: f64, top: f64, height: usize) -> usize {
     let all = (height * 8) as f64;
     let share = if top > 0.0 { (value / top).clamp(0.0, 1.0) } else { 0.0 };
-    // Full only where it is full, empty only where it is empty.
+    // A bar is full only at the top, and empty only at 0.
     let bar = (share * all).floor();
     if value > 0.0 { bar.max(1.0) as usize } else { 0 }
 }
 
-/// Two values stacked: `below` is a part of `whole`. Each letter comes with whether it is of `below`.
+/// As [`bars`], for pairs of a whole and a part of it, which is drawn at the bottom. Each character comes with whether it
+/// is of the part.
 pub(super) fn stacked(
     points: &[(f64, f64)],
     (width, height): (usize, usize),
@@ -50,7 +52,7 @@ pub(super) fn stacked(
         .map(|row| {
             let cells = points.iter().map(|(whole, below)| {
                 let (whole, below) = (eighths(*whole, top, height), eighths(*below, top, height));
-                // Of a letter that has both, the larger part is shown.
+                // A character that has both shows the larger one.
                 let lower = below.saturating_sub(row * 8).min(8);
                 let upper = whole.saturating_sub(row * 8).min(8);
                 if lower > 0 && lower * 2 >= upper {
@@ -65,8 +67,7 @@ pub(super) fn stacked(
         .collect()
 }
 
-/// As many values as there are columns, each the largest of those that it stands for; the newest
-/// last.
+/// At most `width` values, oldest first; each is the largest of those that it stands for.
 pub(super) fn squeezed<T: Copy>(values: &[T], width: usize, larger: impl Fn(T, T) -> T) -> Vec<T> {
     let (count, columns) = (values.len(), width.min(values.len()));
     let chunk = |column: usize| {

@@ -1,4 +1,4 @@
-//! What the tracer itself costs, what it lost, and what does not work as well as it could.
+//! What the tracer itself costs and has lost, and what does not work as well as it could.
 
 use ratatui::{
     buffer::Buffer,
@@ -16,7 +16,7 @@ use crate::{
     view::{model::Model, theme::Theme},
 };
 
-/// What each loss means (`tracer/doc/losses.md` has more).
+/// What each loss means, and what to do (`tracer/doc/losses.md` has more).
 const LOSSES: &[(&str, &str)] = &[
     (
         "event_ring_full",
@@ -107,8 +107,8 @@ fn cost(model: &Model, pair: &mut impl FnMut(&str, String, Style)) {
         pair("CPU", now.unwrap_or_default() + &so_far, plain);
     }
     if live || own.rss_kib > 0 {
-        let beside = own.rss_kib.saturating_sub(own.ring_kib);
-        let memory = format!("{}, and a ring buffer of {}", mib(beside), mib(own.ring_kib));
+        let without_ring = own.rss_kib.saturating_sub(own.ring_kib);
+        let memory = format!("{}, and a ring buffer of {}", mib(without_ring), mib(own.ring_kib));
         pair("memory", memory, plain);
     }
     let programs = match own.programs_ns {
@@ -117,7 +117,7 @@ fn cost(model: &Model, pair: &mut impl FnMut(&str, String, Style)) {
         None => "not in a recording".to_owned(),
     };
     pair("BPF programs", programs, plain);
-    // What a recording does not say is not 0.
+    // 0 in a recording means that it does not say.
     let events = match own.seen {
         0 if !live => "not in a recording".to_owned(),
         seen => format!("{} seen, {} emitted", count(seen), count(own.emitted)),
@@ -148,7 +148,7 @@ fn mib(kib: u64) -> String {
     format!("{}.{} MiB", count(kib / 1024), kib % 1024 * 10 / 1024)
 }
 
-/// A label, and text that goes on below itself.
+/// A label, and a text that is wrapped within its own column.
 pub(super) fn labelled(
     label: &str,
     text: &str,

@@ -1,4 +1,4 @@
-//! The bottom line: what can be done now, what is being typed, or what has to be said.
+//! The bottom line: the keys, what is being typed, or a message.
 
 use ratatui::{
     buffer::Buffer,
@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// Returns where the cursor stands, where something is being typed.
+/// Draws the line. Returns where the cursor is; `None`: nothing is being typed.
 pub(super) fn draw(
     model: &Model,
     theme: Theme,
@@ -36,13 +36,14 @@ pub(super) fn draw(
             typed("go to: ", (input, error.as_deref()), model, theme, (body, area), buffer)
         }
         _ => {
-            drawing::line(buffer, area, 0, &said(model, theme, area.width.into()));
+            drawing::line(buffer, area, 0, &message(model, theme, area.width.into()));
             None
         }
     }
 }
 
-fn said(model: &Model, theme: Theme, room: usize) -> Line<'static> {
+/// The message; if there is none, the keys.
+fn message(model: &Model, theme: Theme, room: usize) -> Line<'static> {
     match &model.message {
         Some(message) => Line::styled(cut(&text::line(message), room).into_owned(), theme.warn()),
         None => hints(model, theme, room),
@@ -52,7 +53,7 @@ fn said(model: &Model, theme: Theme, room: usize) -> Line<'static> {
 fn hints(model: &Model, theme: Theme, room: usize) -> Line<'static> {
     let hints = keys::hints(model);
     let fields = (0..).zip(hints).map(|(rank, (keys, help))| {
-        // Help is worth more than all but the first.
+        // `?` and the first key are left out last.
         let rank = if *keys == "?" { 0 } else { rank + 1 };
         field(rank, *keys, theme.selected()).and(format!(" {help}"), Style::new())
     });
@@ -68,7 +69,7 @@ fn typed(
     buffer: &mut Buffer,
 ) -> Option<Position> {
     let room = usize::from(area.width);
-    // The error, or what to type, has a line of its own, above what is typed.
+    // The error, or what can be typed, is in the line above.
     let (above, style) = match error {
         Some(error) => (cut(&text::line(error), room).into_owned().into(), theme.bad()),
         None => (hints(model, theme, room), Style::new()),
@@ -83,7 +84,7 @@ fn typed(
     }
     let label = if room > 2 * label.len() { label } else { "/" };
     let before = text::line(input.before()).into_owned();
-    // The end of what stands before the cursor is always seen.
+    // The text before the cursor is cut at its beginning, so that its end is visible.
     let mut start = 0;
     let space = room.saturating_sub(label.len() + 1);
     while width(before.get(start..).unwrap_or_default()) > space {

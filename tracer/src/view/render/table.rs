@@ -1,4 +1,4 @@
-//! The list of a view: one row a tuple, process or source.
+//! The table of a view: one row for each tuple, group, process or source.
 
 use ratatui::{
     buffer::Buffer,
@@ -51,7 +51,7 @@ pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer)
     }
 }
 
-/// Failures stand out in a row that is not full.
+/// The style of a cell: that of its row, but failures have their own unless the row is nearly full.
 fn cell_style(column: Column, row: &Row, theme: Theme, style: Style) -> Style {
     let failing = row.rates.is_some_and(|rates| rates.failed > 0.0);
     match column {
@@ -83,11 +83,11 @@ fn column_spec(column: Column, model: &Model) -> ColumnSpec {
     }
 }
 
-/// Why there is no row, and what to do.
+/// Why the table is empty, and what to do.
 fn nothing(model: &Model, room: usize) -> Vec<Line<'static>> {
     let hidden = model.list.unfiltered as u64;
     let (outside, given) = (model.reading.outside as u64, text::line(&model.about.filter));
-    let said: &[String] = if hidden > 0 && !model.filter.is_empty() {
+    let texts: &[String] = if hidden > 0 && !model.filter.is_empty() {
         let rows = several(hidden, "row");
         &[
             format!(
@@ -115,7 +115,7 @@ fn nothing(model: &Model, room: usize) -> Vec<Line<'static>> {
     } else if !model.is_live() {
         &[
             "No connection is open at this time of the recording.".to_owned(),
-            "Space plays on, j goes to another time.".to_owned(),
+            "Space resumes, j goes to another time.".to_owned(),
         ]
     } else {
         &[
@@ -128,6 +128,6 @@ fn nothing(model: &Model, room: usize) -> Vec<Line<'static>> {
         line.spans.insert(0, Span::raw("  "));
         line
     };
-    let lines = said.iter().flat_map(|text| wrapped(text, room.saturating_sub(2), Style::new()));
+    let lines = texts.iter().flat_map(|text| wrapped(text, room.saturating_sub(2), Style::new()));
     lines.map(indent).collect()
 }

@@ -1,4 +1,4 @@
-//! The views, and what is in force: grouping, window of the rates, filter.
+//! The line of the views, with the filters, the grouping and the window of the rates.
 
 use ratatui::{buffer::Buffer, layout::Rect, style::Style};
 
@@ -29,7 +29,7 @@ pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer)
     drawing::line(buffer, area, 0, &line);
 }
 
-/// One field, so that all stay or none; `long`: with the names of all views.
+/// The views as one field, so that all are shown or none; `long`: with the names of all views.
 fn tabs(model: &Model, theme: Theme, long: bool) -> Vec<Field> {
     let mut tabs = field(0, "", Style::new());
     for (number, view) in (1..).zip(View::ALL) {
@@ -47,7 +47,8 @@ fn tabs(model: &Model, theme: Theme, long: bool) -> Vec<Field> {
     vec![tabs]
 }
 
-/// A filter is cut to `room`: that there is one must be seen.
+/// The filters, the grouping, the window and the position in the list. A filter is cut to `room`, because it must be
+/// visible that there is one.
 fn state(model: &Model, theme: Theme, room: usize) -> Vec<Field> {
     let mut fields = Vec::new();
     let has_rows = !model.view.columns().is_empty();

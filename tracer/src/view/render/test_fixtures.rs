@@ -1,4 +1,4 @@
-//! Models as a source would make them, reading by reading.
+//! Models for tests, made reading by reading, as a source makes them.
 
 use std::sync::Arc;
 
@@ -52,14 +52,15 @@ fn key(number: usize) -> TupleKey {
     }
 }
 
-/// What a tuple does in a fixture.
+/// What a tuple does over time in a fixture.
 #[derive(Clone, Debug)]
 pub(super) struct Life {
     pub(super) key: TupleKey,
-    /// Ports held at the start, and taken in each second since then.
+    /// Ports held at the start.
     pub(super) held: u64,
+    /// Ports taken in each second since then.
     pub(super) growth: u64,
-    /// Of 10 ports that are held, so many are in TIME_WAIT.
+    /// Of 10 held ports, so many are in TIME_WAIT.
     pub(super) waiting: u64,
     pub(super) capacity: Option<u32>,
     /// Failed calls a second.
@@ -99,7 +100,7 @@ impl Life {
         let others = count.in_use().saturating_sub(count.time_wait());
         count.states = States::one(PortState::Established.flags()).wrapping_mul(others);
         for (cause, number) in &self.failed {
-            // More and more, the last second of two minutes as many as are said.
+            // The rate grows; it reaches `number` in the last second of two minutes.
             let late = second.saturating_sub(20);
             count.failed[*cause as usize] = number * late * (late + 1) / 200;
             count.last_errno = if *cause == Cause::Refused { 111 } else { 99 };
@@ -131,7 +132,7 @@ pub(super) fn empty() -> Model {
     model
 }
 
-/// `seconds` readings of some lives; `more` adds to the last one.
+/// A model after `seconds` readings of these tuples; `more` changes the last reading.
 pub(super) fn lived(lives: &[Life], seconds: u64, more: impl FnOnce(&mut Snapshot)) -> Model {
     let mut model = empty();
     let mut more = Some(more);
@@ -192,7 +193,7 @@ pub(super) fn lived(lives: &[Life], seconds: u64, more: impl FnOnce(&mut Snapsho
     model
 }
 
-/// A proxy that runs into exhaustion: what the view is for.
+/// A proxy that runs out of ports.
 pub(super) fn incident() -> Model {
     let filling = Life {
         growth: 60,
@@ -347,7 +348,7 @@ pub(super) fn replay(mut model: Model) -> Model {
     model
 }
 
-/// In its mode at this size, with the list that belongs there.
+/// Sets the size of the screen, and makes the list for the model's view.
 pub(super) fn sized(model: &mut Model, width: u16, height: u16) {
     model.size = Size { width, height };
     let mut top = Top::new(model.sort().by, None).reversed(model.sort().reverse);
@@ -374,7 +375,7 @@ pub(super) fn sized(model: &mut Model, width: u16, height: u16) {
     model.list.rows = shown;
 }
 
-/// The fullest tuple in detail.
+/// The model with the details of tuple `number` open.
 pub(super) fn in_detail(mut model: Model, number: usize) -> Model {
     model.mode = Mode::Detail(key(number));
     model

@@ -1,4 +1,4 @@
-//! Where a recording is being played.
+//! The line that shows which part of a recording is played.
 
 use ratatui::{buffer::Buffer, layout::Rect, style::Style};
 
@@ -14,9 +14,9 @@ use crate::{
     },
 };
 
-/// From this width on, words are written out.
+/// From this width on, words are not abbreviated.
 const WIDE: usize = 60;
-/// A shorter bar says nothing.
+/// Least length of the bar: a shorter one would be useless.
 const LEAST: usize = 8;
 
 pub(super) fn draw(model: &Model, replay: &Replay, theme: Theme, area: Rect, buffer: &mut Buffer) {
@@ -48,11 +48,11 @@ pub(super) fn draw(model: &Model, replay: &Replay, theme: Theme, area: Rect, buf
     let ends = [replay.begin_ns, replay.end_ns].map(|ns| clock(ns, &model.zone));
     let [begin, end] =
         if wide { ends.map(|end| format!(" {end} ")) } else { [" ", ""].map(Into::into) };
-    let beside = width(&begin) + width(&end) + 1;
+    let labels = width(&begin) + width(&end) + 1;
     let known = replay.end_ns > replay.begin_ns;
-    let mut line = fit(fields, room.saturating_sub(if known { beside + LEAST } else { 0 }));
-    // The bar takes what is left.
-    let left = room.saturating_sub(line.width() + beside);
+    let mut line = fit(fields, room.saturating_sub(if known { labels + LEAST } else { 0 }));
+    // The bar takes the rest of the line.
+    let left = room.saturating_sub(line.width() + labels);
     if known && left >= LEAST {
         let at = place(model.reading.wall_ns, replay, left);
         line.push_span(begin);
@@ -62,10 +62,10 @@ pub(super) fn draw(model: &Model, replay: &Replay, theme: Theme, area: Rect, buf
     drawing::line(buffer, area, 0, &line);
 }
 
-/// Index of a moment in a bar of `length` letters.
+/// Index of a moment in a bar of `length` characters.
 fn place(at_ns: u64, replay: &Replay, length: usize) -> usize {
     let whole = u128::from(replay.end_ns.saturating_sub(replay.begin_ns)).max(1);
-    // A wall clock that stepped can put the moment, and the end, before the beginning.
+    // If the wall clock was set back, the moment and the end can be before the beginning.
     let at = u128::from(at_ns.saturating_sub(replay.begin_ns)).min(whole);
     let last = length.saturating_sub(1);
     usize::try_from(at * last as u128 / whole).unwrap_or(last).min(last)

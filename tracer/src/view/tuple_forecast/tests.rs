@@ -1,4 +1,5 @@
-//! Whole series of readings: a kernel that takes, closes and waits, and ends TIME_WAITs when its timer wheel turns.
+//! Series of readings of a simulated kernel, which opens and closes connections and ends TIME_WAITs in batches, when its
+//! timer wheel turns.
 
 #![expect(
     clippy::cast_possible_truncation,
@@ -13,7 +14,7 @@ use proptest::{prelude::*, test_runner::RngSeed};
 
 use super::*;
 
-/// Periods in which TIME_WAITs end, ms: of HZ 250, 300, 1000 and 100.
+/// Periods of the batches in which TIME_WAITs end, ms, where HZ is 250, 300, 1000 and 100.
 const WHEELS: [u64; 4] = [2_048, 1_707, 4_096, 5_120];
 
 /// A simulated tuple.
@@ -48,7 +49,7 @@ impl Host {
         (self.random >> 33) as f64 / f64::from(1_u32 << 31)
     }
 
-    /// A connection that its own end closes at once: into TIME_WAIT.
+    /// A connection that this host closes at once: it goes into TIME_WAIT.
     fn close_at_once(&mut self) {
         if self.connect() {
             self.count.time_wait_begun += 1;
@@ -56,7 +57,7 @@ impl Host {
         }
     }
 
-    /// A connection that the other end closes after a time.
+    /// A connection that the peer closes after a time: it never is in TIME_WAIT.
     fn hold(&mut self, for_ms: u64) {
         if self.connect() {
             let until = self.now_ms + for_ms;
@@ -91,7 +92,7 @@ impl Host {
     }
 }
 
-/// A second of a host, in steps of 10 ms, and a reading: what it foresees.
+/// Runs a host for a second, in steps of 10 ms, and adds a reading. Returns its forecast, s.
 fn second(
     host: &mut Host,
     forecast: &mut TupleForecast,
@@ -107,8 +108,9 @@ fn second(
     forecast.eta_s(now_ms)
 }
 
-/// Runs `warm` seconds unseen, then a hundred that are read one by one: how many have a forecast.
-fn foreseen(
+/// Runs a host for `warm` seconds, whose readings are added if `seen_before`, then for a hundred whose readings are
+/// added. Returns the forecasts of these, s.
+fn forecasts(
     host: &mut Host,
     warm: u64,
     seen_before: bool,
@@ -125,28 +127,28 @@ fn foreseen(
     (0..100).filter_map(|_| second(host, &mut forecast, &mut step)).collect()
 }
 
-/// So many a second, evenly.
+/// How many of `per_second` fall into step `number` of 100, evenly.
 fn even(per_second: u64, number: u64) -> u64 {
     per_second * (number + 1) / 100 - per_second * number / 100
 }
 
-/// So many a second by chance.
+/// How many of `per_second` fall into a step of 10 ms, at random.
 fn by_chance(host: &mut Host, per_second: f64) -> u64 {
-    // A step is short: several calls in one are two draws.
+    // Several draws, so that one step can have several calls.
     (0..8).filter(|_| host.random() < per_second / 800.0).count() as u64
 }
 
 #[test]
-fn the_saw_of_the_timer_wheel_is_no_filling() {
+fn the_sawtooth_of_the_timer_wheel_has_no_forecast() {
     for wheel in WHEELS {
-        // 48 %, 90 % and 97 % of 1,000 ports, at the top of the saw too.
+        // 48 %, 90 % and 97 % of 1,000 ports, at the peaks, too.
         for per_second in [8, 14, 15] {
             for seen_before in [true, false] {
                 let mut host = Host::new(1000, wheel, 1);
                 let step = |host: &mut Host, number| {
                     (0..even(per_second, number)).for_each(|_| host.close_at_once());
                 };
-                let etas = foreseen(&mut host, 130, seen_before, step);
+                let etas = forecasts(&mut host, 130, seen_before, step);
                 assert_eq!(etas, [0.0; 0], "{per_second} a second, {wheel} ms");
             }
         }
@@ -154,11 +156,11 @@ fn the_saw_of_the_timer_wheel_is_no_filling() {
 }
 
 #[test]
-fn a_saw_of_its_own_is_no_filling_once_it_was_seen() {
+fn a_sawtooth_of_the_load_has_no_forecast_after_its_first_peak() {
     // Filled to 80 % within 20 s and closed at once, over and over.
     let mut host = Host::new(1000, 2_048, 1);
     let mut at = 0;
-    let etas = foreseen(&mut host, 60, true, |host, number| {
+    let etas = forecasts(&mut host, 60, true, |host, number| {
         (0..even(40, number)).for_each(|_| host.hold(20_000 - at % 20_000));
         at += 10;
     });
@@ -166,10 +168,10 @@ fn a_saw_of_its_own_is_no_filling_once_it_was_seen() {
 }
 
 #[test]
-fn a_burst_now_and_then_is_no_filling() {
+fn bursts_have_no_forecast() {
     let mut host = Host::new(1000, 2_048, 1);
     let mut steps = 0;
-    let etas = foreseen(&mut host, 60, true, |host, _| {
+    let etas = forecasts(&mut host, 60, true, |host, _| {
         steps += 1;
         if steps % 1_500 == 0 {
             (0..250).for_each(|_| host.hold(9_000));
@@ -179,10 +181,10 @@ fn a_burst_now_and_then_is_no_filling() {
 }
 
 #[test]
-fn one_port_of_a_thousand_is_no_filling() {
+fn one_port_of_a_thousand_has_no_forecast() {
     let mut host = Host::new(1000, 2_048, 1);
     let mut steps = 0;
-    let etas = foreseen(&mut host, 0, true, |host, _| {
+    let etas = forecasts(&mut host, 0, true, |host, _| {
         steps += 1;
         if steps == 300 {
             host.hold(1_000_000);
@@ -192,7 +194,7 @@ fn one_port_of_a_thousand_is_no_filling() {
 }
 
 #[test]
-fn readings_that_are_ten_seconds_apart_foresee_a_ramp_from_the_fourth_on() {
+fn with_ten_seconds_between_readings_a_ramp_has_a_forecast_from_the_fourth_on() {
     let mut host = Host::new(1000, 2_048, 1);
     let mut forecast = TupleForecast::new(None);
     let mut first = None;
@@ -215,8 +217,8 @@ fn readings_that_are_ten_seconds_apart_foresee_a_ramp_from_the_fourth_on() {
 }
 
 #[test]
-fn where_time_waits_are_taken_over_nothing_fills_and_no_more_end_than_there_are() {
-    // 49 a second over 200 ports, each of which is taken over a second after it was closed, at the earliest.
+fn with_reuse_of_time_waits_there_is_no_forecast_and_no_more_end_than_there_are() {
+    // 49 connections a second over 200 ports; a port is taken over no sooner than a second after it was closed.
     let mut forecast = TupleForecast::new(Some(0));
     let mut count = TupleCount::default();
     for second in 1..=100_u64 {
@@ -235,10 +237,10 @@ fn where_time_waits_are_taken_over_nothing_fills_and_no_more_end_than_there_are(
         let ending: u32 = forecast.ending(now_ms).iter().sum();
         assert_eq!(u64::from(ending), all, "after {second} s");
     }
-    // A second without a connection, and all are old enough.
+    // After a second without a connection all are old enough.
     forecast.add_reading(&count, forecast.holds, 102_000, None);
     assert_eq!(forecast.reusable(102_000).unwrap().now, 200);
-    // Without the setting, these are full; with it when a search fails.
+    // Without the setting, the tuple is full; with it, when a search fails.
     forecast.add_reading(&count, Holds { capacity: Some(200), reuse: None }, 102_000, None);
     assert_eq!(forecast.eta_s(102_000), Some(0.0));
     let reuse = Some(TakenOver { all: 200, old: false, after_ms: 1000 });
@@ -250,7 +252,7 @@ fn where_time_waits_are_taken_over_nothing_fills_and_no_more_end_than_there_are(
 }
 
 #[test]
-fn time_waits_that_are_older_end_when_the_kernel_says() {
+fn time_waits_older_than_the_tracer_end_when_the_kernel_says() {
     // 900 of 1,000 ports; a hundred end in each of the next nine seconds.
     let mut left = [0; TIME_WAIT_S];
     left[..9].fill(100);
@@ -265,24 +267,24 @@ fn time_waits_that_are_older_end_when_the_kernel_says() {
 }
 
 proptest! {
-    // The same cases in every run: by chance alone, one steady load of a thousand looks like a ramp for three readings,
-    // and says nothing about a change of the code.
+    // The same cases in every run: by chance, one steady load of a thousand looks like a ramp for three readings, which
+    // would not be the fault of a change of the code.
     #![proptest_config(ProptestConfig {
         rng_seed: RngSeed::Fixed(1),
         ..ProptestConfig::with_cases(32)
     })]
 
     #[test]
-    fn a_steady_load_is_never_foreseen_to_fill(
+    fn a_steady_load_has_no_forecast(
         wheel in prop::sample::select(&WHEELS[..]), share in 10_u64..=100, seed: u64,
         capacity in prop::sample::select(&[200_u32, 1000, 5000][..]), waits: bool,
     ) {
         let mut host = Host::new(capacity, wheel, seed);
-        // Of a load that comes by chance, so much leaves room for five times the standard deviation, at the end of a
-        // batch: none of these ever fills up.
+        // Random loads up to this leave room for five standard deviations, at the end of a batch: none of them fills
+        // up.
         let most = f64::from(capacity) - 5.0 * f64::from(capacity).sqrt();
         let per_second = most * share as f64 / 100.0 / 66.0;
-        let etas = foreseen(&mut host, 150, true, |host, _| {
+        let etas = forecasts(&mut host, 150, true, |host, _| {
             for _ in 0..by_chance(host, per_second) {
                 if waits {
                     host.close_at_once();
@@ -296,7 +298,7 @@ proptest! {
     }
 
     #[test]
-    fn a_ramp_is_foreseen_a_minute_ahead_within_a_tenth(
+    fn a_ramp_has_a_forecast_a_minute_ahead_that_is_right_within_a_tenth(
         wheel in prop::sample::select(&WHEELS[..]), per_second in 10_u64..300, seed: u64, noisy: bool,
         waits: bool, older in 0_u64..40,
     ) {
@@ -310,7 +312,7 @@ proptest! {
                 if waits { host.close_at_once() } else { host.hold(1_000_000) }
             }
         };
-        // The tracer begins some seconds before the ramp.
+        // The tracer starts some seconds before the ramp.
         for _ in 0..older {
             second(&mut host, &mut forecast, |_, _| {});
         }
@@ -323,7 +325,7 @@ proptest! {
             }
             if (20.0..62.0).contains(&left) && host.count.opened > 14 * per_second {
                 all += 1;
-                // Chance is no fault of the forecast: so much can the last twelve seconds be off.
+                // With random loads, the last twelve seconds may differ from the average by so much.
                 let chance = if noisy { 3.5 / (12.0 * per_second as f64).sqrt() } else { 0.0 };
                 right += u64::from(eta.is_some_and(|eta| (eta - left).abs() <= (0.1 + chance) * left));
             }

@@ -1,4 +1,4 @@
-//! The host as a whole.
+//! Connects and failures of the whole host.
 
 use std::collections::VecDeque;
 
@@ -19,13 +19,13 @@ struct HostSample {
     failed: [u64; Cause::COUNT],
 }
 
-/// Connects and failures of the whole host.
+/// The newest readings of the host's counters.
 #[derive(Debug, Default)]
 pub struct Host {
     samples: VecDeque<HostSample>,
 }
 
-/// Per second.
+/// Rates of the host, per second.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct HostRates {
     pub opened: f64,
@@ -52,7 +52,7 @@ impl Host {
         });
     }
 
-    /// `None` before the second reading.
+    /// Rates over this window, or over as much of it as is known; `None`: there are fewer than two readings.
     pub fn rates(&self, window: Window) -> Option<HostRates> {
         let now = self.samples.back()?;
         let age = |sample: &&HostSample| f64::from(now.at_ms.wrapping_sub(sample.at_ms)) / 1000.0;
@@ -61,7 +61,7 @@ impl Host {
         rates(before, now)
     }
 
-    /// Connects and failures per second, one pair for each reading, oldest first, `count` at most.
+    /// Connects and failures per second between each two readings, oldest first: the newest `count` pairs.
     pub fn series(&self, count: usize) -> Vec<(f64, f64)> {
         let pairs = self.samples.iter().zip(self.samples.iter().skip(1));
         let series = pairs.filter_map(|(before, now)| rates(before, now));

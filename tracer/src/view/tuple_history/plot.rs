@@ -1,4 +1,4 @@
-//! The history of those tuples that somebody looks at: all of them would take too much memory.
+//! The points of the plots of tuples that were on the screen: those of all tuples would take too much memory.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -6,8 +6,9 @@ use tracer_common::TupleKey;
 
 use super::{Track, Window};
 
-/// Tuples that have a history, and readings in it.
+/// Tuples that have a plot, at most.
 const PLOTS: usize = 64;
+/// Readings of a plot, at most.
 const POINTS: usize = 300;
 
 /// A tuple at one reading.
@@ -18,8 +19,9 @@ pub struct Point {
     pub in_use: u32,
     pub time_wait: u32,
     pub capacity: u32,
-    /// Per second.
+    /// Ports taken, per second.
     pub opened: f32,
+    /// Failed calls, per second.
     pub failed: f32,
 }
 
@@ -27,7 +29,7 @@ pub struct Point {
 pub struct Plot {
     /// Oldest first.
     pub points: VecDeque<Point>,
-    /// When it was last looked at.
+    /// Number of the call of [`Plots::watch`] that was the last one for it.
     watched: u64,
 }
 
@@ -53,7 +55,7 @@ impl Plots {
         self.by_key.get(key)
     }
 
-    /// A point for each, and none for those that are gone.
+    /// Adds a point of the newest reading to each plot, and removes the plots of tuples that are gone.
     pub(super) fn add(&mut self, at_ms: u32, tracks: &[Track]) {
         if self.by_key.is_empty() {
             return;

@@ -20,7 +20,7 @@ fn key(number: u8) -> TupleKey {
     }
 }
 
-/// A book that is fed by the second.
+/// A history to which a reading a second is added.
 #[derive(Default)]
 struct Feed {
     history: TupleHistory,
@@ -78,8 +78,8 @@ fn closed_at_once(each: u64, second: u64) -> TupleCount {
 }
 
 #[test]
-fn a_line_is_foreseen_a_minute_ahead_within_a_tenth() {
-    // Held open, at several speeds; the end is when the last port is gone.
+fn linear_growth_has_a_forecast_a_minute_ahead_that_is_right_within_a_tenth() {
+    // Connections that stay open, at several rates; `end` is when the last port is taken.
     for each in [50_u64, 100, 235, 470, 1000] {
         let end = f64::from(Feed::CAPACITY) / each as f64;
         if end < 75.0 {
@@ -97,7 +97,7 @@ fn a_line_is_foreseen_a_minute_ahead_within_a_tenth() {
 }
 
 #[test]
-fn a_line_with_jitter_is_foreseen_too() {
+fn growth_with_jitter_has_a_forecast() {
     let mut random = 1_u64;
     let mut feed = Feed::default();
     let mut opened = 0;
@@ -112,8 +112,8 @@ fn a_line_with_jitter_is_foreseen_too() {
 }
 
 #[test]
-fn what_the_end_of_time_waits_makes_up_for_is_never_foreseen() {
-    // 24,000 at the most: a straight line would say that it is full after 70 s.
+fn growth_that_ends_of_time_waits_compensate_has_no_forecast() {
+    // 24,000 at most: a straight line would predict that it is full after 70 s.
     let mut feed = Feed::default();
     for second in 1..200 {
         feed.next(&[(key(1), closed_at_once(400, second))]);
@@ -123,7 +123,7 @@ fn what_the_end_of_time_waits_makes_up_for_is_never_foreseen() {
 }
 
 #[test]
-fn what_time_waits_do_not_make_up_for_is_foreseen() {
+fn growth_that_ends_of_time_waits_do_not_compensate_has_a_forecast() {
     // Full after 57 s, before the first one ends.
     let mut feed = Feed::default();
     for second in 1..50 {
@@ -150,7 +150,7 @@ fn an_eta_does_not_flicker() {
 }
 
 #[test]
-fn an_eta_goes_when_nothing_fills_any_more() {
+fn an_eta_ends_when_the_tuple_stops_filling_up() {
     let mut feed = Feed::default();
     for second in 1..60 {
         feed.next(&[(key(1), count(100 * second, 0))]);
@@ -170,7 +170,7 @@ fn a_full_tuple_has_no_time_left_at_once() {
 }
 
 #[test]
-fn what_is_empty_or_has_room_is_not_full() {
+fn a_tuple_that_is_empty_or_has_room_again_is_not_full() {
     let mut feed = Feed::default();
     feed.next(&[(key(1), count(28_232, 0)), (key(2), count(28_232, 0))]);
     feed.next(&[(key(1), count(28_232, 28_232)), (key(2), count(28_232, 10))]);
@@ -178,7 +178,7 @@ fn what_is_empty_or_has_room_is_not_full() {
 }
 
 #[test]
-fn a_first_reading_has_no_rates_and_a_later_tuple_counts_from_nothing() {
+fn a_first_reading_has_no_rates_and_a_new_tuple_counts_from_0() {
     let mut feed = Feed::default();
     feed.next(&[(key(1), count(500, 0))]);
     assert_eq!(feed.row(&key(1)).rates, None);
@@ -190,7 +190,7 @@ fn a_first_reading_has_no_rates_and_a_later_tuple_counts_from_nothing() {
 }
 
 #[test]
-fn a_tuple_that_came_back_starts_from_nothing() {
+fn a_tuple_that_was_removed_and_is_there_again_counts_from_0() {
     let mut feed = Feed::default();
     feed.next(&[(key(1), count(500, 500))]);
     feed.next(&[(key(1), count(7, 0))]);
@@ -198,7 +198,7 @@ fn a_tuple_that_came_back_starts_from_nothing() {
 }
 
 #[test]
-fn a_reading_may_leave_out_what_is_idle() {
+fn a_reading_may_leave_out_idle_tuples() {
     let mut feed = Feed::default();
     feed.next(&[(key(1), count(5, 0)), (key(2), count(5, 0))]);
     feed.next(&[(key(1), count(5, 5)), (key(2), count(6, 0))]);
@@ -208,7 +208,7 @@ fn a_reading_may_leave_out_what_is_idle() {
         keys.sort_unstable();
         keys
     };
-    // What holds ports and is missing is gone; what holds none is just idle, and hides in time.
+    // A missing tuple that held ports is gone; one that held none is idle, and hidden after a minute.
     feed.next(&[]);
     assert_eq!(keys(&feed), [1]);
     feed.second += 60;
@@ -236,7 +236,7 @@ fn the_p99_is_of_the_newest_searches() {
 }
 
 #[test]
-fn only_what_is_watched_has_a_history() {
+fn only_watched_tuples_have_a_plot() {
     let mut feed = Feed::default();
     let tuples: Vec<_> = (0..100).map(|number| (key(number), count(1, 0))).collect();
     feed.next(&tuples);
@@ -322,7 +322,7 @@ fn the_worst_fails_then_is_full_then_fills_up_and_the_others_are_counted() {
         (4, Box::new(refused)),
         (5, Box::new(exhausted)),
     ];
-    // The shortest forecast is not what hurts most; what hurts most is taken away one by one.
+    // Removes the tuple with the worst problem one by one.
     for (others, of) in [(3, 5), (2, 4), (1, 3), (0, 2), (0, 1)] {
         for _ in 0..15 {
             let second = feed.second + 1;

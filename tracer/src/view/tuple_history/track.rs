@@ -16,10 +16,10 @@ use crate::{
     ledger::stats::{self, P99, Rates, Row},
 };
 
-/// A tuple without ports is shown so long after its last change, ms.
+/// For so long after its last change a tuple without ports is shown, ms.
 const ALIVE_MS: u32 = 60_000;
 
-/// The newest counters, and what they were. Small: there can be tens of thousands.
+/// The newest counters of a tuple, and its recent past. Small, because a host can have tens of thousands.
 #[derive(Debug)]
 pub(super) struct Track {
     pub(super) key: TupleKey,
@@ -48,7 +48,7 @@ pub(super) struct Track {
 }
 
 impl Track {
-    /// A tuple that had counted nothing at `since_ms`; `None`: what it had counted is not known.
+    /// A tuple whose counters were 0 at `since_ms`; `None`: their earlier values are not known.
     pub(super) fn new(key: TupleKey, since_ms: Option<u32>) -> Self {
         Self {
             key,
@@ -74,11 +74,11 @@ impl Track {
         }
     }
 
-    /// Takes a reading in. Returns how many ports were taken since the one before.
+    /// Adds a reading. Returns how many ports were taken since the one before.
     pub(super) fn add(&mut self, sample: &TupleSample<'_>, now_ms: u32, reading: u32) -> u64 {
         let count = sample.count;
         if count.opened < self.opened || count.released < self.released {
-            // It was removed and came back: from 0 again.
+            // The tuple was removed and is there again: its counters started at 0.
             let since = self.forecast.at_ms();
             *self = Self { reading: self.reading, ..Self::new(self.key, Some(since)) };
         }
@@ -113,6 +113,8 @@ impl Track {
         self.netns_name.clone_from(&sample.netns_name);
     }
 
+    /// Updates the p99 of the port searches: the recorded one, or else that of the searches since the last reading that
+    /// had any.
     fn search(&mut self, search: &[u32; SEARCH_BUCKETS], recorded_p99: Option<P99>) {
         if recorded_p99.is_some() {
             self.search_p99 = recorded_p99;
@@ -143,7 +145,7 @@ impl Track {
         }
     }
 
-    /// The fuller one first.
+    /// Orders the fuller tuple first.
     pub(super) fn order_by_share(&self, other: &Self) -> Ordering {
         let share =
             |track: &Self| stats::saturation(track.in_use.into(), track.capacity).unwrap_or(-1.0);
@@ -153,12 +155,12 @@ impl Track {
             .then_with(|| self.key.cmp(&other.key))
     }
 
-    /// Whether it is kept: it was in this reading, or holds nothing and was busy not long ago.
+    /// Whether the tuple is kept after this reading: it was in it, or holds no ports and changed in the last `keep_ms`.
     pub(super) fn stays(&mut self, reading: u32, now_ms: u32, keep_ms: u32) -> bool {
         if self.reading == reading {
             return true;
         }
-        // A source that names only what changed or holds ports: this one did neither.
+        // Some sources leave out tuples that hold no ports and have not changed.
         self.forecast.add_idle_reading(now_ms);
         self.in_use == 0 && now_ms.wrapping_sub(self.changed_ms) < keep_ms
     }
@@ -167,7 +169,7 @@ impl Track {
         self.in_use > 0
     }
 
-    /// Whether this reading has it.
+    /// Whether this reading has the tuple.
     pub(super) const fn is_of(&self, reading: u32) -> bool {
         self.reading == reading
     }
@@ -176,7 +178,7 @@ impl Track {
         self.in_use > 0 || now_ms.wrapping_sub(self.changed_ms) < ALIVE_MS
     }
 
-    /// Changes per second; `None`: there was nothing to compare with yet.
+    /// Changes per second; `None`: there is no earlier reading.
     pub(super) fn change(&self, window: Window) -> Option<Change> {
         self.forecast.change(window.seconds().into())
     }

@@ -1,4 +1,4 @@
-//! The rows that are on the screen: of which view, in which order, around which selection.
+//! The rows on the screen: of the view, in its order, around the selection.
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
@@ -17,17 +17,17 @@ use crate::{
     ledger::stats::{Rates, Row},
 };
 
-/// The tuple that hurts most, or is fullest; whatever the list shows.
+/// The tuple with the worst problem, or the fullest, whatever the list shows; `None`: there is no tuple.
 pub fn worst(model: &Model) -> Option<Worst> {
     model.history.worst(model.window)
 }
 
-/// Rows that there is room for.
+/// How many rows there is room for.
 pub(super) fn height(model: &Model) -> usize {
     layout::areas(model).rows()
 }
 
-/// Makes [`Model::list`] anew; the selected row stays selected wherever it is now.
+/// Makes [`Model::list`] again. The selected row stays selected, wherever it is now.
 pub fn refresh(model: &mut Model) {
     limit_scroll(model);
     show(model, None);
@@ -45,7 +45,7 @@ pub(super) fn select(model: &mut Model, rows: isize) {
     show(model, Some(to));
 }
 
-/// What is scrolled without a cursor ends with its last line at the bottom.
+/// Limits the scroll of a view without a cursor, so that its last line is at the bottom.
 pub(super) fn limit_scroll(model: &mut Model) {
     let height = usize::from(layout::areas(model).body.height);
     let most = render::lines(model).saturating_sub(height);
@@ -56,7 +56,7 @@ pub(super) fn limit_scroll(model: &mut Model) {
     }
 }
 
-/// `to`: the index that is to be selected; `None`: the row that is.
+/// Makes the list. `to`: the index to select; `None`: keeps the selected row.
 fn show(model: &mut Model, to: Option<usize>) {
     let by = match model.view {
         View::Tuples => model.by,
@@ -72,7 +72,7 @@ fn show(model: &mut Model, to: Option<usize>) {
         let unfiltered = model.history.count();
         choose(model, || filtered(model), by, (to, height), unfiltered)
     } else {
-        // A filter chooses tuples; what is put together of them has not all that it asks for.
+        // The filter applies to tuples before they are grouped: a group lacks values that it may ask for.
         let (rows, unfiltered) = match model.view {
             View::Processes => {
                 let all = processes(model);
@@ -102,8 +102,8 @@ fn with_count(rows: Vec<Row>) -> (Vec<Row>, usize) {
     (rows, count)
 }
 
-/// A part of the rows, in order. `rows` gives them all, more than once: to keep 10,000 of them only
-/// for the time of a screen would take megabytes.
+/// The part of the rows that is on the screen, in order. `rows` makes all rows, and is called several times: to keep
+/// 10,000 of them would take megabytes.
 fn choose<I: Iterator<Item = Row>>(
     model: &Model,
     rows: impl Fn() -> I,
@@ -137,7 +137,7 @@ fn choose<I: Iterator<Item = Row>>(
             }
         }
     }
-    // A row that is gone keeps its place.
+    // If the selected row is gone, the row at its place is selected.
     let at = match (to, found.as_ref().or(selected)) {
         (Some(to), _) => Some(to),
         (None, None) => None,
@@ -156,12 +156,13 @@ fn choose<I: Iterator<Item = Row>>(
     rows().for_each(|row| top.add(row));
     let rows: Vec<Row> = top.sorted().into_iter().skip(first).collect();
     let cursor = at.map(|at| at - first).filter(|at| *at < rows.len());
-    // Of those that are shown: anybody can have a row somewhere that looks like another, and a column takes the place of others.
+    // Only of the shown rows: any user can make a namespace with a row like another one, and the column for namespaces
+    // displaces others.
     let alike = Alike::of(&rows).found();
     List { rows, first, total, unfiltered, alike, cursor }
 }
 
-/// By source address, with those of the pools that nobody uses.
+/// The rows by source address, including the unused addresses of pools.
 fn sources(model: &Model) -> Vec<Row> {
     let mut rows = grouped(filtered(model), GroupBy::Source);
     let pools = &model.reading.pools;
@@ -187,7 +188,7 @@ fn sources(model: &Model) -> Vec<Row> {
     rows
 }
 
-/// Which rules have the address, and why one leaves it out.
+/// The rules whose pools have the address, with the reason if one leaves it out; `None`: none has it.
 fn note(pools: &[Pool], address: IpAddr) -> Option<Arc<str>> {
     let mut words = Vec::new();
     for pool in pools {
@@ -199,7 +200,8 @@ fn note(pools: &[Pool], address: IpAddr) -> Option<Arc<str>> {
     (!words.is_empty()).then(|| words.join(", ").into())
 }
 
-/// By process: from who holds ports, where that is known; else from who connected last.
+/// The rows by process: of those that hold ports, or if these are not known, of those that connected last. Processes
+/// whose calls fail have one, too.
 fn processes(model: &Model) -> Vec<Row> {
     let mut rows: Vec<Row> = match &model.reading.holders {
         Some(holders) => holders
@@ -228,7 +230,7 @@ fn processes(model: &Model) -> Vec<Row> {
     for row in &mut rows {
         row.rates = Some(Rates::default());
     }
-    // A row without an id is of no process.
+    // A row without a process id belongs to no process.
     let of_pid = rows.iter().enumerate().filter(|(_, row)| row.pid != 0);
     let at: HashMap<u32, usize> = of_pid.map(|(at, row)| (row.pid, at)).collect();
     for (pid, comm, failed) in model.failure_rates.within(model.reading.wall_ns, seconds) {
@@ -244,6 +246,7 @@ fn processes(model: &Model) -> Vec<Row> {
     rows
 }
 
+/// The rows grouped by process id and name.
 fn by_process(rows: impl Iterator<Item = Row>) -> Vec<Row> {
     let mut by_pid: HashMap<u32, Vec<Row>> = HashMap::new();
     for row in rows {

@@ -32,7 +32,7 @@ fn count(in_use: u64) -> TupleCount {
     }
 }
 
-/// `counts`: by destination, all from one source.
+/// Adds a reading. `counts`: ports in use by destination, all from one source.
 fn read(model: &mut Model, second: u64, counts: &[(u8, u64)], reading: Snapshot) {
     model.history.begin(second * 1_000_000_000);
     for (destination, in_use) in counts {
@@ -81,7 +81,7 @@ fn selected(model: &Model) -> Option<u8> {
 }
 
 #[test]
-fn the_fullest_come_first_and_the_order_can_be_chosen_and_turned_round() {
+fn the_fullest_come_first_and_the_order_can_be_chosen_and_reversed() {
     let mut model = model(&[(1, 100), (2, 900), (3, 500)]);
     assert_eq!(destinations(&model), [2, 3, 1]);
     press(&mut model, KeyCode::Char('S'));
@@ -131,7 +131,7 @@ fn a_long_list_scrolls_with_the_selection() {
 }
 
 #[test]
-fn a_filter_is_typed_and_taken_off() {
+fn a_filter_is_typed_and_removed() {
     let mut model = model(&[(1, 100), (2, 900), (3, 500)]);
     press(&mut model, KeyCode::Char('/'));
     type_in(&mut model, "sat>much");
@@ -221,7 +221,7 @@ fn processes_are_those_that_hold_ports_and_those_that_fail() {
 }
 
 #[test]
-fn sources_show_the_addresses_of_a_pool_that_nobody_uses() {
+fn sources_show_the_unused_addresses_of_a_pool() {
     let mut model = model(&[(1, 100), (2, 900)]);
     let out = Some("not on this host".to_owned());
     let addresses = vec![([10, 0, 0, 1].into(), None), ([10, 0, 0, 9].into(), out)];
@@ -305,12 +305,12 @@ fn any_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What has to hold after anything.
+/// Checks what must be true of every model.
 fn check(model: &Model) {
     let List { rows, first, total, unfiltered, cursor, alike } = &model.list;
     assert!(first + rows.len() <= *total && total <= unfiltered, "{:?}", model.list);
     assert!(cursor.is_none_or(|cursor| cursor < rows.len()), "{:?}", model.list);
-    // All of them are in one namespace.
+    // All tuples are in one namespace.
     assert!(!alike);
     assert!(model.failures.len() <= crate::view::failures::FAILURES);
     let sort = model.sort();
@@ -347,7 +347,7 @@ proptest! {
             }
             check(&model);
         }
-        // From wherever that led, Esc and q lead out, and Ctrl-C at once.
+        // From every mode, Esc and then q leave the program; Ctrl-C leaves it at once.
         let left = (0..10).any(|_| {
             press(&mut model, KeyCode::Esc);
             model.mode == Mode::Browse

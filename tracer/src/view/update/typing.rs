@@ -1,4 +1,4 @@
-//! The line in which a filter or a time is typed.
+//! Keys while a filter or a time is typed.
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
@@ -38,6 +38,7 @@ pub(super) fn pressed(model: &mut Model, key: &KeyEvent) -> Effect {
     Effect::Draw
 }
 
+/// Applies what was typed.
 fn entered(model: &mut Model) -> Effect {
     match &mut model.mode {
         Mode::Filter { input, error } => match Filter::parse(input.text()) {

@@ -1,4 +1,4 @@
-//! How long the kernel looked for a port.
+//! The durations of the kernel's port searches, as a histogram.
 
 use ratatui::{
     style::Style,
@@ -9,13 +9,14 @@ use tracer_common::tuple::{SEARCH_BUCKETS, search_bucket_end};
 use super::{super::fmt::count, heading};
 use crate::{format::table::nanoseconds, view::theme::Theme};
 
-/// Columns of the limits, and of the numbers.
+/// Columns of a bucket's limit.
 const LIMIT: usize = 12;
+/// Columns of its count.
 const NUMBER: usize = 10;
-/// Widest bar.
+/// Columns of the longest bar at most.
 const BAR: usize = 40;
 
-/// One line for each bucket between the first and the last that has something.
+/// A title, and one line for each bucket from the first to the last that is not empty.
 pub(super) fn lines(
     buckets: &[u32; SEARCH_BUCKETS],
     theme: Theme,
@@ -45,15 +46,19 @@ pub(super) fn lines(
     lines
 }
 
-/// A lying bar; its last letter tells eighths.
+/// A horizontal bar; its last letter shows eighths.
 fn bar(number: u32, most: u32, width: usize) -> String {
     let eighths = u64::from(number) * width as u64 * 8 / u64::from(most.max(1));
     let (whole, part) = (usize::try_from(eighths / 8).unwrap_or(width), eighths % 8);
     let mut bar = "█".repeat(whole.min(width));
     if part > 0 || (number > 0 && whole == 0) {
-        let lying = ['▏', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
+        let eighths_of = ['▏', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
         bar.push(
-            usize::try_from(part).ok().and_then(|part| lying.get(part)).copied().unwrap_or('▏'),
+            usize::try_from(part)
+                .ok()
+                .and_then(|part| eighths_of.get(part))
+                .copied()
+                .unwrap_or('▏'),
         );
     }
     bar

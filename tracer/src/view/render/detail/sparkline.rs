@@ -1,4 +1,4 @@
-//! A tuple over time: ports against what there is, connects, failures.
+//! A tuple over time: ports in use against its capacity, connects, failures.
 
 use ratatui::{
     style::Style,
@@ -18,7 +18,7 @@ use crate::{
     view::{model::Model, theme::Theme, tuple_history::Point},
 };
 
-/// Columns of the numbers on the left.
+/// Columns of the scale on the left.
 const SCALE: usize = 8;
 /// Lines of each of the smaller plots.
 const SMALL: usize = 2;
@@ -55,6 +55,7 @@ pub(crate) fn lines(
     lines
 }
 
+/// Two points as one: the larger value of each.
 fn larger(one: Point, other: Point) -> Point {
     Point {
         at_ms: other.at_ms,
@@ -66,7 +67,7 @@ fn larger(one: Point, other: Point) -> Point {
     }
 }
 
-/// The top of the plot is the capacity: what is still white is what is left.
+/// The plot of the ports. Its top is the capacity, so that the empty part is what is left.
 fn ports(
     points: &[Point],
     capacity: u32,
@@ -82,7 +83,7 @@ fn ports(
     let mut lines = Vec::with_capacity(height);
     for (row, cells) in rows.into_iter().enumerate() {
         let (above, all) = share(row);
-        // The line that the cliff is in.
+        // The line of the level from which connect() is slow.
         let slow_line = capacity > 0 && holds(f64::from(capacity) * SLOW, top, (above, all));
         let mut line =
             Line::from(Span::styled(label(row, top, capacity, slow_line), theme.faint()));
@@ -104,7 +105,7 @@ fn ports(
     lines
 }
 
-/// Whether a value lies in the line that is `above` from below, of `all`.
+/// Whether a value is in line number `above` from the bottom, of `all` lines.
 #[expect(clippy::cast_precision_loss, reason = "lines of a screen")]
 fn holds(value: f64, top: u32, (above, all): (usize, usize)) -> bool {
     let line = f64::from(top) / all.max(1) as f64;
@@ -125,7 +126,7 @@ fn label(row: usize, top: u32, capacity: u32, slow_line: bool) -> String {
     format!("{text:>7} ")
 }
 
-/// How long ago the left end is.
+/// The time axis: how long ago its left end was.
 fn axis(span_s: f64, shown: usize, width: usize, theme: Theme) -> Line<'static> {
     let begin = format!("-{}", seconds(span_s));
     let pad = SCALE + width.saturating_sub(shown);

@@ -1,4 +1,4 @@
-//! Who uses a tuple, and who keeps ports from it.
+//! Who holds a tuple's ports, and who keeps ports of its namespace from connect().
 
 use ratatui::{style::Style, text::Line};
 
@@ -17,7 +17,7 @@ use crate::view::{
     tuple_history::Detail,
 };
 
-/// Lines of each list: the rest is only counted.
+/// Lines of each list at most; the rest is counted.
 const SOME: usize = 8;
 
 pub(super) fn lines(
@@ -85,7 +85,7 @@ fn holders(model: &Model, detail: &Detail, theme: Theme, room: usize) -> Vec<Lin
     lines
 }
 
-/// Who called connect(), and whether that process is gone.
+/// Who called connect(), and whether that process has ended.
 fn opener(opener: &Opener) -> String {
     match (opener.pid, opener.ended) {
         (0, _) => "not known".to_owned(),
@@ -94,7 +94,7 @@ fn opener(opener: &Opener) -> String {
     }
 }
 
-/// Ports that bind() and listen() took, those that connect() could have been given first.
+/// Ports that bind() and listen() took; those in the port range come first.
 fn blocked(model: &Model, detail: &Detail, theme: Theme, room: usize) -> Vec<Line<'static>> {
     let netns = detail.row.key.netns;
     let mut lines = vec![heading("Ports taken by bind() and listen()", theme)];
@@ -103,7 +103,7 @@ fn blocked(model: &Model, detail: &Detail, theme: Theme, room: usize) -> Vec<Lin
         lines.push(Line::from(text));
         return lines;
     };
-    // The namespace's own range; the one where the tracer was started can be another.
+    // The range of the tuple's namespace, which can differ from that of the tracer's.
     let limits = detail.row.limits;
     let is_in_range = |port: u16| limits.is_some_and(|it| (it.low..=it.high).contains(&port));
     let mut here: Vec<&Blocked> = blocked.iter().filter(|it| it.netns == netns).collect();

@@ -1,4 +1,4 @@
-//! Colours, and what is left without them.
+//! Styles with and without colours.
 
 use ratatui::{
     buffer::Cell,
@@ -8,7 +8,7 @@ use ratatui::{
 use super::super::test_fixtures::{self as fixtures, Life, drawn};
 use crate::view::model::{Mode, Model, View};
 
-/// The cells of each line that contains a text, from that text on.
+/// The cell at which a text begins, and those after it, of each line that has the text.
 fn found(model: &mut Model, text: &str) -> Vec<Cell> {
     let terminal = drawn(model, 120, 30);
     let buffer = terminal.backend().buffer();
@@ -21,12 +21,12 @@ fn found(model: &mut Model, text: &str) -> Vec<Cell> {
     starts.collect()
 }
 
-/// Ports that are just above a share of what there is.
+/// One port more than so many thousandths of the capacity.
 fn held(permille: u64) -> u64 {
     28_232 * permille / 1000 + 1
 }
 
-/// The cell of the list's row, below header and worst tuple.
+/// A cell of the list's row of a tuple that is so full.
 fn row(permille: u64, colour: bool) -> Cell {
     let held = held(permille);
     let mut model = fixtures::lived(&[Life::new(77, held), Life::new(78, 1)], 3, |_| {});
@@ -83,7 +83,7 @@ fn without_colour_there_is_none_in_any_view() {
 }
 
 #[test]
-fn exhaustion_and_losses_jump_to_the_eye() {
+fn exhaustion_and_losses_are_highlighted() {
     let alarm = found(&mut fixtures::incident(), "!! ports_exhausted");
     assert_eq!((alarm[0].fg, alarm[0].bg), (Color::White, Color::Red));
     let mut plain = fixtures::incident();

@@ -1,4 +1,4 @@
-//! Every view and panel at several sizes, against snapshots that people have looked at.
+//! Every view and panel at several sizes, against reviewed snapshots.
 
 use insta::assert_snapshot;
 
@@ -17,7 +17,7 @@ use crate::{
 
 const SIZES: [(u16, u16); 5] = [(40, 10), (80, 24), (120, 40), (200, 50), (300, 100)];
 
-/// The first `sizes` of them.
+/// Compares a model's screen with its snapshots, at the first `sizes` of [`SIZES`].
 fn check_screens(name: &str, mut model: Model, sizes: usize) {
     for (width, height) in SIZES.into_iter().take(sizes) {
         let terminal = drawn(&mut model, width, height);

@@ -1,4 +1,4 @@
-//! Any size, view and mode, with text from outside that means harm.
+//! Any size, view and mode, with hostile text from outside.
 
 use std::sync::Arc;
 
@@ -83,7 +83,7 @@ proptest! {
     fn any_screen_can_be_drawn_and_does_no_harm(
         (width, height) in (0_u16..300, 0_u16..120), (real_width, real_height) in (0_u16..300, 0_u16..120),
         same in any::<bool>(), view in 0_usize..5, number in 0_usize..7, scroll in 0_usize..300,
-        (replayed, paused, said, colour) in any::<(bool, bool, bool, bool)>(),
+        (replayed, paused, has_message, colour) in any::<(bool, bool, bool, bool)>(),
         cursor in prop::option::of(0_usize..50),
         (by, window, text) in (0_usize..5, 0_usize..3, prop::sample::select(vec!["", "sat>45", "nobody"])),
     ) {
@@ -92,7 +92,7 @@ proptest! {
         (model.scroll, model.paused, model.colour) = (scroll, paused, colour);
         (model.by, model.window) = (GroupBy::ALL[by], Window::ALL[window]);
         model.filter = Filter::parse(text).unwrap();
-        model.message = said.then(|| EVIL.to_owned());
+        model.message = has_message.then(|| EVIL.to_owned());
         model.list.cursor = cursor;
         if replayed {
             model = fixtures::replay(model);
@@ -101,7 +101,7 @@ proptest! {
             }
         }
         sized(&mut model, width, height);
-        // The terminal may have another size than the model was told.
+        // The terminal may have another size than the model has.
         let real = if same { (width, height) } else { (real_width, real_height) };
         let mut terminal = Terminal::new(TestBackend::new(real.0, real.1)).unwrap();
         terminal.draw(|frame| super::super::draw(&model, frame)).unwrap();

@@ -1,13 +1,13 @@
-//! Which rows and columns there are.
+//! Which rows and columns a list has.
 
 use super::*;
 
 #[test]
-fn only_rows_that_are_shown_make_the_column_of_namespaces() {
+fn the_column_of_namespaces_depends_on_the_shown_rows_only() {
     let mut model = model(&[]);
-    let look = |model: &mut Model, second: u64, fullest: u64| {
+    let add_reading = |model: &mut Model, second: u64, fullest: u64| {
         model.history.begin(second * 1_000_000_000);
-        // 200 rows, and two that differ in nothing but their namespace: in one that anybody can make.
+        // 200 rows, and two that differ in nothing but their namespace, which any user can make.
         let rows =
             (0..200).map(|destination| (tuple(1, destination), 500 - u64::from(destination)));
         let twin = |netns| (TupleKey { netns, ..tuple(2, 1) }, fullest);
@@ -32,18 +32,18 @@ fn only_rows_that_are_shown_make_the_column_of_namespaces() {
         update(model, Message::Read(Box::new(reading)));
         assert_eq!(model.list.total, 202);
     };
-    look(&mut model, 2, 1);
+    add_reading(&mut model, 2, 1);
     assert!(!model.list.alike);
     press(&mut model, KeyCode::End);
     assert!(model.list.alike);
     press(&mut model, KeyCode::Home);
     assert!(!model.list.alike);
-    look(&mut model, 3, 900);
+    add_reading(&mut model, 3, 900);
     assert!(model.list.alike);
 }
 
 #[test]
-fn failures_of_nobody_known_are_no_row_of_ports() {
+fn failures_of_unknown_processes_have_a_row_of_their_own() {
     let mut model = model(&[]);
     let holders = vec![
         Holder { kind: HolderKind::TimeWait, ports: 9, ..Holder::default() },
@@ -58,9 +58,9 @@ fn failures_of_nobody_known_are_no_row_of_ports() {
         ..Snapshot::default()
     };
     read(&mut model, 2, &[], reading);
-    let mut told: Vec<_> = (model.list.rows.iter())
+    let mut rows: Vec<_> = (model.list.rows.iter())
         .map(|row| (row.pid, row.in_use, row.rates.is_some_and(|rates| rates.failed > 0.0)))
         .collect();
-    told.sort_unstable();
-    assert_eq!(told, [(0, 0, true), (0, 9, false), (5, 3, true)]);
+    rows.sort_unstable();
+    assert_eq!(rows, [(0, 0, true), (0, 9, false), (5, 3, true)]);
 }
