@@ -1,5 +1,5 @@
-//! What spreading brings and costs, measured: `spread-bench` prints the tables, `cargo xtask bench`
-//! runs it. What the view costs is in [`view`].
+//! Measures what spreading brings and costs: `spread-bench` prints the tables, `cargo xtask bench` runs it. [`view`] measures
+//! what `tracer top` costs.
 
 mod dialer;
 mod fill;
@@ -26,25 +26,25 @@ use crate::harness::{
 /// How much to measure.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
-    /// Times that everything timed is repeated; medians are told.
+    /// How many times each timing is repeated; the tables have the medians.
     pub rounds: u32,
-    /// Numbers of addresses that pools are filled with.
+    /// Sizes of the pools that are filled, in addresses.
     pub pools: &'static [u32],
-    /// The range of the flat connect().
+    /// The port range in which connect() is timed.
     pub range: (u16, u16),
 }
 
 impl Size {
     /// The default range of Linux, and pools of up to 64 addresses.
     pub const FULL: Self = Self { rounds: 3, pools: &[1, 2, 4, 16, 64], range: (32_768, 60_999) };
-    /// To see that it works.
+    /// A quick run, which shows only that everything works.
     pub const QUICK: Self = Self { rounds: 1, pools: &[1, 4], range: (32_768, 36_767) };
 }
 
-/// Measures everything; the answer is Markdown.
+/// Measures everything, and returns the tables as Markdown.
 ///
 /// # Errors
-/// What cannot be started, or a connect() that failed with anything but EADDRNOTAVAIL.
+/// A program cannot be started, or a connect() failed with another error than EADDRNOTAVAIL.
 pub fn run(size: Size) -> Result<String> {
     let mut targets = Targets::default();
     let parts = [
@@ -57,7 +57,7 @@ pub fn run(size: Size) -> Result<String> {
     Ok(parts.join("\n"))
 }
 
-/// A host of its own, with a pool of addresses on `lo` and a server that accepts nothing.
+/// A network namespace with a pool of addresses on `lo`, and a server that accepts no connection.
 struct Field {
     stage: Stage,
     rule: Rule,
@@ -67,7 +67,7 @@ struct Field {
 }
 
 impl Field {
-    /// `addresses` in the pool, each with the ports of this range.
+    /// Makes it, with `addresses` in the pool and this port range.
     fn new(addresses: u32, range: RangeInclusive<u16>) -> Result<Self> {
         let mut stage = Stage::new(&[])?;
         let pool: Vec<_> =
@@ -78,7 +78,7 @@ impl Field {
         let range = format!("{} {}", range.start(), range.end());
         stage.netns.sysctl("ipv4/ip_local_port_range", &range)?;
         stage.netns.sysctl("core/somaxconn", "65535")?;
-        // Else the kernel uses TIME_WAIT ports of loopback devices again, after a second.
+        // So that no TIME_WAIT is taken over, whatever the kernel's default is.
         stage.netns.sysctl("ipv4/tcp_tw_reuse", "0")?;
         let server = stage.server(&format!("{SERVER}:7000"))?;
         server.listener.listen(65_535)?;
@@ -87,7 +87,7 @@ impl Field {
         Ok(Self { stage, rule, cgroup, pool, server })
     }
 
-    /// The rule for processes of the cgroup begins, with this pool.
+    /// Starts `tracer spread` for the cgroup, with this pool.
     fn spread(&self, pool: &[String]) -> Result<Spread> {
         let cgroup = self.cgroup.path().to_string_lossy();
         let mut arguments = vec!["--cgroup", &cgroup, "--on-exit", "release", "--fail-fast"];
@@ -95,7 +95,7 @@ impl Field {
         self.stage.netns.run(|| Spread::start(&self.rule, &arguments))
     }
 
-    /// A client process of the cgroup, or beside it.
+    /// Starts a client process, `inside` of the cgroup or outside.
     fn dialer(&self, inside: bool, plan: &Plan) -> Result<Dialer> {
         let dialer = self.stage.netns.run(|| Dialer::spawn(plan))?;
         if inside {
@@ -105,13 +105,13 @@ impl Field {
     }
 }
 
-/// The value below which `percent` of them are; 0 of none.
+/// The quantile: `percent` of the values are below it; 0 if there are no values.
 fn quantile(values: &mut [u64], percent: usize) -> u64 {
     values.sort_unstable();
     values.get(values.len() * percent / 100).copied().unwrap_or(0)
 }
 
-/// ns as µs.
+/// A time in ns, as text in µs.
 fn microseconds(ns: u64) -> String {
     format!("{}.{} µs", ns / 1000, ns % 1000 / 100)
 }

@@ -1,7 +1,7 @@
-//! A host that runs out of ports, for people to look at: [`demo`] on their terminal, [`picture`] as SVG.
+//! A host that runs out of ports, shown by `tracer top`: [`demo`] on a terminal, [`picture`] as SVG.
 //!
-//! nginx proxies more requests than 1,000 ports last for, and haproxy beside it holds connections to
-//! some databases, one of which gets more of them all the time. All of it is real.
+//! nginx proxies more requests than 1,000 ports last for; haproxy holds connections to some databases, one of which gets more all
+//! the time. Nothing is simulated.
 
 mod svg;
 
@@ -32,25 +32,25 @@ use crate::{
     },
 };
 
-/// Ports that the proxies have for each destination.
+/// Number of ports that the proxies have towards each destination.
 const PORTS: u64 = 1000;
-/// Requests a second to the upstream that runs out: each holds a port for 60 s.
+/// Requests a second to the upstream towards which ports run out: each takes a port for 60 s.
 const TOO_MANY: u32 = 40;
-/// Requests a second to another one, which 60 s of hold a quarter of the ports.
+/// Requests a second to another upstream: they take a quarter of the ports.
 const ENOUGH: u32 = 4;
-/// Where that one listens.
+/// The port on which that upstream listens.
 const CALM_PORT: u16 = 8082;
-/// Services to which haproxy holds connections, and how many.
+/// Ports of the services to which haproxy holds connections, and how many.
 const HELD: [(u16, usize); 4] = [(9092, 830), (6379, 500), (5432, 480), (11211, 30)];
-/// The one of them that gets more all the time, and after how much time each.
+/// The service that gets one more connection each time, and the time between two.
 const GROWING: (u16, Duration) = (6379, Duration::from_millis(200));
 /// Name of the proxies' network namespace.
 const NETNS: &str = "edge";
-/// The line that says that the host is there.
+/// The line that the host prints once all runs.
 const READY: &str = "ready";
-/// Longest time until the host has ended.
+/// Longest time to wait for the host's end.
 const END_LIMIT: Duration = Duration::from_secs(30);
-/// How long the picture lets the exhaustion last.
+/// How long ports are exhausted when the picture is taken.
 const LASTING: Duration = Duration::from_secs(14);
 /// Longest time until ports run out: they last for 25 s.
 const EXHAUSTED_LIMIT: Duration = Duration::from_mins(1);
@@ -69,7 +69,7 @@ impl Show {
         for port in HELD.iter().map(|(port, _)| *port).chain([CALM_PORT]) {
             write!(listen, "listen {UPSTREAM}:{port} backlog=1024; ")?;
         }
-        // haproxy's connections say nothing.
+        // haproxy's connections send no request.
         let serve = format!("{listen} client_header_timeout 1d; location / {{ return 200 'ok'; }}");
         let scene = Scene::new(PORTS, &serve)?;
         let named = scene.proxy.name(NETNS)?;
@@ -79,7 +79,7 @@ impl Show {
         Ok(Self { scene, _programs: vec![nginx, haproxy], _named: named })
     }
 
-    /// Clients that ask nginx for `path` without end.
+    /// Starts clients that request `path` from nginx without end.
     fn clients(&self, path: &str) -> Result<Process> {
         let mut wrk = Command::new("wrk");
         let url = format!("http://{PROXY}:8080{path}");
@@ -88,7 +88,7 @@ impl Show {
         self.scene.upstream_netns.run(|| Process::spawn(&mut wrk))
     }
 
-    /// Clients of haproxy, one more now and then, until it is `over`.
+    /// Holds connections to haproxy, and opens more, until `over` is set.
     fn hold(&self, over: &AtomicBool) -> Result<()> {
         self.scene.upstream_netns.run(|| {
             let connect =
@@ -104,7 +104,7 @@ impl Show {
     }
 }
 
-/// Has the host run out of ports while `work` goes on.
+/// Runs the host while `work` runs.
 fn play<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     let show = Show::new()?;
     let over = AtomicBool::new(false);
@@ -118,10 +118,10 @@ fn play<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     })
 }
 
-/// Is that host until stdin ends; says on stdout when it is there.
+/// Runs the host until stdin is closed; prints `ready` once all runs.
 ///
 /// # Errors
-/// No root, a program that is missing; what cannot be started.
+/// Not root; a program is missing or cannot be started.
 pub fn host() -> Result<()> {
     play(|| {
         writeln!(io::stdout(), "{READY}").context("cannot write to stdout")?;
@@ -130,16 +130,16 @@ pub fn host() -> Result<()> {
     })
 }
 
-/// Does `work` beside that host, whose processes are in a PID namespace: they end with it, and it ends with this
-/// process. `tracer top` is not in there: it could not ask the kernel who is who.
-fn beside_host<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+/// Runs `work` while `show host` runs in a PID namespace: its processes end with it, and it ends with this process. `tracer top` runs
+/// outside of that namespace, because inside it could not read names by the host's process ids.
+fn with_host<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     let mut command = Command::new("unshare");
     command.args(["--pid", "--fork", "--kill-child"]);
     command.arg(env::current_exe().context("cannot find this program")?).arg("host");
     let mut host = Process::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
     let stdout = host.child.stdout.take().context("the host has no stdout")?;
     let mut line = String::new();
-    BufReader::new(stdout).read_line(&mut line).context("cannot hear of the host")?;
+    BufReader::new(stdout).read_line(&mut line).context("cannot read from the host")?;
     ensure!(line.trim() == READY, "the host that runs out of ports did not start: see above");
     let done = work();
     drop(host.child.stdin.take());
@@ -148,13 +148,13 @@ fn beside_host<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     done
 }
 
-/// Shows it on the caller's terminal until they leave the view.
+/// Shows the host in `tracer top` on this terminal until the user leaves it.
 ///
 /// # Errors
-/// No terminal, no root, a program that is missing; what cannot be started.
+/// No terminal; not root; a program is missing or cannot be started.
 pub fn demo() -> Result<()> {
     let terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
-    ensure!(terminal, "the demo needs a terminal to show itself on: stdin or stdout is none");
+    ensure!(terminal, "the demo needs a terminal: stdin or stdout is not one");
     let mut stdout = io::stdout();
     write!(
         stdout,
@@ -162,7 +162,7 @@ pub fn demo() -> Result<()> {
          In one, nginx and haproxy, with {PORTS} source ports; in the other, what they connect to\n\
          ({UPSTREAM}) and their clients. nginx connects {TOO_MANY} times a second to port\n\
          {UPSTREAM_PORT}: its ports last for 25 s. haproxy gets one more connection to port {} every\n\
-         {} ms. Beside them runs `tracer top`. When you leave it (q), all of that is undone.\n\n\
+         {} ms. `tracer top` shows it. When you leave it (q), all of that is undone.\n\n\
          Enter begins, q and Enter leaves: ",
         GROWING.0,
         GROWING.1.as_millis()
@@ -173,7 +173,7 @@ pub fn demo() -> Result<()> {
     if ended || answer.trim() == "q" {
         return Ok(());
     }
-    let status = beside_host(|| {
+    let status = with_host(|| {
         let mut top = Process::spawn(&mut command(&["top"])?)?;
         Ok(top.child.wait()?)
     })?;
@@ -182,14 +182,13 @@ pub fn demo() -> Result<()> {
     Ok(())
 }
 
-/// Writes the screen as it is some seconds into the exhaustion, as SVG.
+/// Writes the screen, some seconds after ports ran out, as SVG.
 ///
 /// # Errors
-/// No root, a program that is missing; what cannot be started; no exhaustion; a file that cannot be
-/// written.
+/// Not root; a program is missing or cannot be started; ports do not run out; the file cannot be written.
 pub fn picture(file: &Path) -> Result<()> {
-    let screen = beside_host(|| {
-        // The picture names no machine.
+    let screen = with_host(|| {
+        // With another host name, so that the picture does not have this machine's.
         let mut command = Command::new("unshare");
         command.args(["--uts", "sh", "-c", "hostname edge-1 && exec \"$0\" \"$@\""]);
         command.arg(program()?).args(["top", "--netns", NETNS]);

@@ -1,4 +1,4 @@
-//! A client process that makes connections when it is told to, and says how long each took.
+//! A client process that makes a given number of connections at a time, and reports how long each connect() took.
 
 use std::{
     io::{self, BufRead, Read, Write},
@@ -19,29 +19,29 @@ use crate::{
     workloads::random::Random,
 };
 
-/// What becomes of the connections of a dialer.
+/// What a dialer does with its connections.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Life {
-    /// They stay.
+    /// They stay open.
     Held,
-    /// Half of them are closed at once, and leave a TIME_WAIT.
+    /// Half of them are closed at once, and go to TIME_WAIT.
     Churn,
-    /// Every other one is closed by RST as soon as the next one is made.
+    /// Every second one is reset as soon as the next one is made.
     Alternate,
-    /// Each is closed by RST at once.
+    /// Each is reset at once.
     Brief,
 }
 
-/// How the source address is chosen by the program itself.
+/// How the program itself chooses the source address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Choice {
     /// Not at all.
     Nothing,
-    /// Any of the pool.
+    /// At random from the pool.
     Random,
     /// One after the other.
     RoundRobin,
-    /// By a hash of the client's address, as nginx's split_clients: clients are skewed by Zipf's law.
+    /// By a hash of the client's address, as nginx's split_clients; the frequency of clients follows Zipf's law.
     SplitClients,
 }
 
@@ -49,16 +49,16 @@ pub(super) enum Choice {
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) peer: SocketAddr,
-    /// The server's own descriptor of its listener.
+    /// The listener's descriptor in the server's process.
     pub(super) listener: RawFd,
     pub(super) life: Life,
     pub(super) choice: Choice,
-    /// What there is to choose from.
+    /// The addresses to choose from.
     pub(super) sources: Vec<String>,
 }
 
 impl Plan {
-    /// The program does nothing for its source address.
+    /// A plan of a program that does not choose its source address.
     pub(super) fn new(server: &Server, life: Life) -> Self {
         let listener = server.listener.as_fd().as_raw_fd();
         let (peer, choice) = (server.address, Choice::Nothing);
@@ -66,16 +66,16 @@ impl Plan {
     }
 }
 
-/// What came of some connections.
+/// The result of some connections.
 #[derive(Debug, Default)]
 pub(super) struct Made {
-    /// CLOCK_MONOTONIC when each was there, ns.
+    /// When each connect() returned (CLOCK_MONOTONIC), ns.
     pub(super) ends: Vec<u64>,
-    /// ns of each connect().
+    /// Duration of each connect(), ns.
     pub(super) durations: Vec<u64>,
-    /// Of them, those whose port is free again.
+    /// How many of them have released their port.
     pub(super) released: u64,
-    /// CLOCK_MONOTONIC of the first EADDRNOTAVAIL, at which it stopped. 0: there was none.
+    /// When connect() first failed with EADDRNOTAVAIL (CLOCK_MONOTONIC, ns), after which it stopped; 0 if it did not.
     pub(super) failed: u64,
     /// CPU time of the process, ns.
     pub(super) cpu: u64,
@@ -104,13 +104,13 @@ impl Dialer {
         self.process.id()
     }
 
-    /// So many more connections, or as many as there is room for.
+    /// Makes `count` connections, or as many as there are ports for.
     pub(super) fn dial(&mut self, count: u64) -> Result<Made> {
         self.begin(count)?;
         self.end()
     }
 
-    /// Starts what [`Self::end`] waits for.
+    /// Starts to make `count` connections, without waiting: [`Self::end`] does.
     pub(super) fn begin(&mut self, count: u64) -> Result<()> {
         Ok(writeln!(self.stdin, "{count}")?)
     }
@@ -118,7 +118,9 @@ impl Dialer {
     pub(super) fn end(&mut self) -> Result<Made> {
         let mut next = || -> Result<u64> {
             let mut bytes = [0; 8];
-            self.stdout.read_exact(&mut bytes).context("a dialer broke off; see above")?;
+            self.stdout
+                .read_exact(&mut bytes)
+                .context("a dialer ended early; see its error above")?;
             Ok(u64::from_le_bytes(bytes))
         };
         let (count, released, failed, cpu) = (next()?, next()?, next()?, next()?);
@@ -131,10 +133,10 @@ impl Dialer {
     }
 }
 
-/// The client's side: `PEER LIFE CHOICE PARENT LISTENER SOURCES…`; a number of connections for each line on stdin.
+/// The client process, `dial PEER LIFE CHOICE PARENT LISTENER SOURCES…`: each line on stdin is a number of connections to make.
 ///
 /// # Errors
-/// Arguments or lines that are none, and every failure but EADDRNOTAVAIL.
+/// Wrong arguments or lines, and every error of connect() other than EADDRNOTAVAIL.
 pub fn serve(arguments: &[String]) -> Result<()> {
     let [peer, life, choice, parent, listener, sources @ ..] = arguments else {
         bail!("dial: too few arguments")
@@ -173,7 +175,7 @@ pub fn serve(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// A socket of another process.
+/// A duplicate of another process's socket.
 fn borrow(process: &str, fd: &str) -> Result<Sock> {
     let pid = Pid::from_raw(process.parse()?).context("no such process")?;
     let process = pidfd_open(pid, PidfdFlags::empty())?;
@@ -187,10 +189,10 @@ struct Client {
     sources: Vec<IpAddr>,
     random: Random,
     turn: u64,
-    /// Where it has to close the other end too.
+    /// The server's listener, if this process has to close the accepted ends, too.
     listener: Option<Sock>,
     held: Vec<(Sock, Option<Sock>)>,
-    /// What is closed when the next one is made.
+    /// The connection that is closed once the next one is made.
     brief: Option<(Sock, Option<Sock>)>,
 }
 
@@ -210,8 +212,9 @@ impl Client {
                 Err(errno) => bail!("connect {} to {}: {errno}", made.ends.len(), self.peer),
             }
             let end = mono_ns();
-            if self.choice == Choice::Nothing && self.is_beside_the_pool(&sock)? {
-                // Passed through: none of the pool's last ports was sure. Neither a failure nor one of them.
+            if self.choice == Choice::Nothing && self.is_outside_of_the_pool(&sock)? {
+                // Not spread, because for the pool's last ports it was not certain that the pool is full. It counts neither as a
+                // failure nor as a connection of the pool.
                 self.held.push((sock, None));
                 continue;
             }
@@ -244,18 +247,18 @@ impl Client {
         Ok(self.sources.get(usize::try_from(index)?).copied())
     }
 
-    fn is_beside_the_pool(&self, sock: &Sock) -> Result<bool> {
+    fn is_outside_of_the_pool(&self, sock: &Sock) -> Result<bool> {
         let source = sock.local()?.ip();
         Ok(!self.sources.is_empty() && !self.sources.contains(&source))
     }
 
-    /// One of 1,023 clients; number N has a weight of about 1/N.
+    /// A random client of 1,023; client number N has a weight of about 1/N.
     fn client(&mut self) -> u64 {
         let magnitude = 1 << self.random.below(10);
         magnitude + self.random.below(magnitude)
     }
 
-    /// Gives the number of ports that are free again.
+    /// Keeps or closes the new connection by [`Life`]. Returns the number of ports that were released.
     fn keep(&mut self, sock: Sock) -> Result<u64> {
         let accepted = self.listener.as_ref().map(Sock::accept).transpose()?;
         match self.life {
@@ -264,7 +267,7 @@ impl Client {
                 return Ok(1);
             }
             Life::Churn if self.random.below(2) == 0 => {
-                // The client's end first: TIME_WAIT is with whoever closes first.
+                // The client's end is closed first, so that TIME_WAIT is on its side.
                 drop(sock);
                 return Ok(0);
             }
@@ -285,12 +288,16 @@ impl Client {
     }
 }
 
+/// CPU time of this process, ns.
 fn cpu_ns() -> u64 {
     let now = clock_gettime(ClockId::ProcessCPUTime);
     u64::try_from(now.tv_sec * 1_000_000_000 + now.tv_nsec).unwrap_or_default()
 }
 
-/// The connections must all have been made.
+/// Returns `made` if it has `count` connections.
+///
+/// # Errors
+/// It has fewer.
 pub(super) fn all(made: Made, count: u64) -> Result<Made> {
     let ends = u64::try_from(made.ends.len())?;
     ensure!(ends == count, "only {ends} of {count} connections were made");

@@ -1,4 +1,5 @@
-//! How full a pool is when the first connect() finds no port: ours beside what can be configured.
+//! How full a pool is when the first connect() finds no port: with `tracer spread`, and with policies that a proxy can be
+//! configured for.
 
 use std::fmt::Write;
 
@@ -10,17 +11,17 @@ use super::{
     targets::Targets,
 };
 
-/// Ports of each address.
+/// Number of ports of each address.
 const PORTS: u64 = 1000;
-/// Connections that one process makes at most: it has a descriptor for each, or two.
+/// The most connections of one process, which has one or two descriptors for each.
 const DESCRIPTORS: u64 = 9_000;
-/// Of the first address, those that others use where they do.
+/// Number of ports of the first address that others use, in the scenario with others.
 const OTHERS: u64 = PORTS * 30 / 100;
 
-/// The least that is to be in use at the first failure, in 1/10,000 of the room.
+/// Target: the least part of all ports that is in use at the first failure, in 1/10,000.
 const ENOUGH: u64 = 9_990;
 
-/// Who chooses the address.
+/// What chooses the address; `None` is `tracer spread`.
 const POLICIES: [(&str, Option<Choice>); 4] = [
     ("`tracer spread`", None),
     ("round-robin", Some(Choice::RoundRobin)),
@@ -76,7 +77,7 @@ pub(super) fn measure(size: Size, targets: &mut Targets) -> Result<String> {
     Ok(text)
 }
 
-/// Ports in use at the first failure, in 1/10,000 of the room.
+/// Ports in use at the first failure, in 1/10,000 of all ports.
 fn fill(scenario: &Scenario, choice: Option<Choice>, addresses: u32) -> Result<u64> {
     let low = 40_000;
     let field = Field::new(addresses, low..=low + u16::try_from(PORTS)? - 1)?;
@@ -102,12 +103,12 @@ fn fill(scenario: &Scenario, choice: Option<Choice>, addresses: u32) -> Result<u
         for dialer in &mut next {
             made.push(dialer.end()?);
         }
-        // They hold what is in use.
+        // The processes hold the connections.
         dialers.extend(next);
     }
     let failures = made.iter().map(|one| one.failed).filter(|failed| *failed > 0);
     let first = failures.min().context("no connect() ever failed")?;
-    // One that began before has its port by then, or is about to.
+    // A connect() that began before that time has its port by then, or gets one.
     let until = |one: &Made| {
         let began = one.ends.iter().zip(&one.durations).map(|(end, took)| end - took);
         began.filter(|begin| *begin < first).count()

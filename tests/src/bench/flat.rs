@@ -1,4 +1,4 @@
-//! connect() towards one destination while the range of one source address fills.
+//! The time of connect() towards one destination, while the port range of one source address fills up.
 
 use std::fmt::Write;
 
@@ -11,15 +11,16 @@ use super::{
     targets::Targets,
 };
 
-/// Percent of the range at whose middle one percent of it is timed. The first is the empty table.
+/// How full the range is, in percent, at the middle of each measurement, which takes one percent of the range. 0 is the empty
+/// range.
 const POINTS: [u64; 8] = [0, 10, 50, 60, 80, 90, 95, 99];
-/// From here on a second process has the sockets: one may not have as many.
+/// From this percentage on a second process makes the connections, because one may not have so many descriptors.
 const HALF: u64 = 55;
 
-/// The p50 that is allowed at each point, in percent of that of the empty table.
+/// Target: the highest p50 at each point, in percent of the p50 of the empty range.
 const ALLOWED: u64 = 150;
 
-/// What was measured at one point, ns.
+/// What was measured at one point in each round, ns.
 #[derive(Clone, Debug, Default)]
 struct Point {
     p50: Vec<u64>,
@@ -28,7 +29,8 @@ struct Point {
 }
 
 impl Point {
-    fn told(&mut self) -> [u64; 3] {
+    /// The medians over the rounds: p50, p99 and CPU time, ns.
+    fn medians(&mut self) -> [u64; 3] {
         [&mut self.p50, &mut self.p99, &mut self.cpu].map(|rounds| quantile(rounds, 50))
     }
 }
@@ -46,12 +48,12 @@ pub(super) fn measure(size: Size, targets: &mut Targets) -> Result<String> {
          | ports in use | kernel alone: p50 | p99 | CPU | `tracer spread`: p50 | p99 | CPU |\n\
          |--:|--:|--:|--:|--:|--:|--:|\n"
     );
-    let empty = [alone[0].told()[0], spread[0].told()[0]];
+    let empty = [alone[0].medians()[0], spread[0].medians()[0]];
     for (percent, (alone, spread)) in POINTS.iter().zip(alone.iter_mut().zip(&mut spread)) {
         write!(text, "| {percent} %")?;
         let mut times = [0; 2];
         for ((point, empty), times) in [alone, spread].into_iter().zip(empty).zip(&mut times) {
-            let [p50, p99, cpu] = point.told();
+            let [p50, p99, cpu] = point.medians();
             *times = p50 * 100 / empty.max(1);
             let [p50, p99, cpu] = [p50, p99, cpu].map(microseconds);
             write!(text, " | {p50} ({}) | {p99} | {cpu}", ratio(*times))?;
@@ -94,7 +96,7 @@ fn fill(size: Size, spread: bool, points: &mut [Point; POINTS.len()]) -> Result<
     Ok(())
 }
 
-/// Connections until there are so many.
+/// Makes connections until there are `until`; `made` is the number so far.
 fn dial(dialer: &mut Dialer, made: &mut u64, until: u64) -> Result<Made> {
     let count = until - std::mem::replace(made, until);
     all(dialer.dial(count)?, count)

@@ -1,4 +1,4 @@
-//! What a program that is not spread notices of one that fills its range through us.
+//! How connect() of a program that is not spread changes while a program with a rule fills the port range.
 
 use std::fmt::Write;
 
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::harness::stage::SERVER;
 
-/// connect() calls of the other program that are timed.
+/// Number of connect() calls of the other program that are timed.
 const OTHERS: u64 = 10_000;
 
 pub(super) fn measure(size: Size, targets: &mut Targets) -> Result<String> {
@@ -23,8 +23,8 @@ pub(super) fn measure(size: Size, targets: &mut Targets) -> Result<String> {
     let [empty_alone, alone, empty_spread, spread] = &mut times;
     let mut left = 0;
     for _ in 0..size.rounds {
-        beside(size, false, empty_alone, alone)?;
-        left = beside(size, true, empty_spread, spread)?;
+        fill(size, false, empty_alone, alone)?;
+        left = fill(size, true, empty_spread, spread)?;
     }
     let names = [
         "none, kernel alone",
@@ -41,7 +41,7 @@ pub(super) fn measure(size: Size, targets: &mut Targets) -> Result<String> {
     }
     if let [none, _, idle, (_, full)] = medians[..] {
         for (name, before) in [none, idle] {
-            // Part of the baseline, in percent.
+            // In percent of the baseline.
             let part = full * 100 / before.max(1);
             let target = format!("other program, p50 ≤ 110 % of that at: {name}");
             targets.judge(target, format!("{part} %"), part <= 110);
@@ -49,28 +49,29 @@ pub(super) fn measure(size: Size, targets: &mut Targets) -> Result<String> {
     }
     let failed = times[3].failed;
     let calls = u64::from(size.rounds) * OTHERS;
-    let target = format!("other program, {calls} calls beside the full range: 0 fail");
+    let target = format!("other program, {calls} calls with the range full: 0 fail");
     targets.judge(target, failed.to_string(), failed == 0);
     let all = u64::from(size.range.1 - size.range.0) + 1;
     writeln!(
         text,
-        "\nBeside a range that `tracer spread` has filled to 99 %, that program could hold {left} connections to its own \
-         destination; {all} without."
+        "\nWith a range that `tracer spread` has filled to 99 %, that program could hold {left} connections to its own \
+         destination; with an empty range {all}."
     )?;
     Ok(text)
 }
 
-/// ns of each round.
+/// Quantiles of each round, ns.
 #[derive(Default)]
 struct Times {
     p50: Vec<u64>,
     p99: Vec<u64>,
-    /// Calls that did not succeed.
+    /// Number of calls that failed.
     failed: u64,
 }
 
-/// The answer is how many connections the other program can hold in the end, where something is spread.
-fn beside(size: Size, spread: bool, before: &mut Times, full: &mut Times) -> Result<u64> {
+/// Times the other program before and after the range is filled. Returns how many connections it can hold at the end; 0 with
+/// spreading off.
+fn fill(size: Size, spread: bool, before: &mut Times, full: &mut Times) -> Result<u64> {
     let (low, high) = size.range;
     let mut field = Field::new(1, low..=high)?;
     let second = field.stage.server(&format!("{SERVER}:7500"))?;

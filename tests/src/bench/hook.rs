@@ -1,4 +1,4 @@
-//! Time of the hook itself, by the kernel's own count (`kernel.bpf_stats_enabled`).
+//! The run time of the spreader's hook, as the kernel counts it (`kernel.bpf_stats_enabled`).
 
 use std::{fmt::Write, fs};
 
@@ -14,20 +14,20 @@ use crate::harness::{
     foreign::Binder,
 };
 
-/// ns that a hook may take...
+/// Target: the most ns of a hook that chooses an address.
 const CHOICE: u64 = 250;
-/// ...and % of what one takes that chooses at random, because ns are of a machine...
+/// Target: the same in percent of a program that binds at random, because ns depend on the machine.
 const CHOICE_PERCENT: u64 = 160;
-/// ...and where it hands out a port.
+/// Target: the most ns of a hook that finds a fast port.
 const FAST_PORT: u64 = 1_500;
-/// Connections of each program in a turn.
+/// Number of connections of each program in a turn.
 const A_TURN: u64 = 1_000;
-/// The server accepts none of them: all must fit its backlog of 65,535.
+/// The server accepts no connection: all must fit into its queue of 65,535.
 const TURNS: u64 = 20;
 const _: () = assert!(2 * (TURNS + 1) * A_TURN < 65_535);
 const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
-/// While it lives, the kernel counts. What was set before is set again.
+/// Has the kernel count run times; restores the earlier setting on drop.
 struct Counting(String);
 
 impl Counting {
@@ -40,15 +40,15 @@ impl Counting {
 
 impl Drop for Counting {
     fn drop(&mut self) {
-        // It was written a moment ago.
+        // A failure is unlikely after the write in `begin`, and drop() cannot return it.
         fs::write(SWITCH, &self.0).ok();
     }
 }
 
 pub(super) fn measure(size: Size, targets: &mut Targets) -> Result<String> {
     let _counting = Counting::begin()?;
-    let mut text = "Programs that spread, for each connect(), as the kernel counts them (its own clock included), and beside them in the \
-                    same run one that binds any address of the pool (`bpf_get_prandom_u32`, `bpf_bind`):\n\n\
+    let mut text = "Run time of the programs that spread, for each connect(), as the kernel counts it (its own clock included); and, \
+                    measured in the same run, of one that binds a random address of the pool (`bpf_get_prandom_u32`, `bpf_bind`):\n\n\
                     | addresses | ports in use | ns | at random |\n|--:|--:|--:|--:|\n"
         .to_owned();
     for addresses in [4, 256] {
@@ -72,32 +72,33 @@ pub(super) fn measure(size: Size, targets: &mut Targets) -> Result<String> {
     Ok(text)
 }
 
-/// ns of our program, and of one that binds at random.
+/// Run time for each connect(), ns: of tracer's programs, and of a program that binds at random.
 fn brief(size: Size, addresses: u32) -> Result<(u64, u64)> {
     let (low, high) = size.range;
     let field = Field::new(addresses, low..=high)?;
     let _agent = field.spread(&field.pool)?;
     let plan = Plan::new(&field.server, Life::Brief);
-    let mut ours = field.dialer(true, &plan)?;
+    let mut spread = field.dialer(true, &plan)?;
     let other = Cgroup::new(&format!("{}-random", field.rule.name()))?;
     let _binder = Binder::attach(&other, addresses)?;
     let mut random = field.dialer(false, &plan)?;
     other.add(random.id())?;
-    // In turn, because the machine is not equally fast all the time. The first turn warms up.
+    // In turns, because the machine's speed varies. The first turn is a warm-up.
     let mut spent = [0, 0];
     for turn in 0..=TURNS {
         for (spent, (dialer, cgroup)) in
-            spent.iter_mut().zip([(&mut ours, &field.cgroup), (&mut random, &other)])
+            spent.iter_mut().zip([(&mut spread, &field.cgroup), (&mut random, &other)])
         {
             let before = counted(cgroup)?;
             all(dialer.dial(A_TURN)?, A_TURN)?;
             *spent += if turn == 0 { 0 } else { counted(cgroup)? - before };
         }
     }
-    let [ours, random] = spent.map(|ns| ns / (TURNS * A_TURN));
-    Ok((ours, random))
+    let [spread, random] = spent.map(|ns| ns / (TURNS * A_TURN));
+    Ok((spread, random))
 }
 
+/// Run time for each connect(), ns, by how full the range is, in percent.
 fn nearly_full(size: Size) -> Result<Vec<(u64, u64)>> {
     let (low, high) = size.range;
     let field = Field::new(1, low..=high)?;
@@ -107,10 +108,10 @@ fn nearly_full(size: Size) -> Result<Vec<(u64, u64)>> {
     let window = room / 100;
     let mut made = 0;
     let mut costs = Vec::new();
-    // They hold what is in use.
+    // The processes hold the connections.
     let mut dialers = Vec::new();
     for percent in [60, 80, 95, 99] {
-        // Each point has a process of its own: one may not hold as many sockets.
+        // A new process for each point, because one may not have so many descriptors.
         let mut dialer = field.dialer(true, &plan)?;
         let begin = room * percent / 100 - window / 2;
         let mut gap = begin - made;
@@ -131,7 +132,7 @@ fn nearly_full(size: Size) -> Result<Vec<(u64, u64)>> {
     Ok(costs)
 }
 
-/// ns that the programs ran which are attached to the cgroup.
+/// Total run time of the programs that are attached to the cgroup, ns.
 fn counted(cgroup: &Cgroup) -> Result<u64> {
     cgroup.programs()?.into_iter().map(cgroup::run_time_ns).sum()
 }

@@ -1,4 +1,4 @@
-//! What is aimed at, what was measured, and whether that is met.
+//! Targets: what is required, what was measured, and whether it is met.
 
 use std::fmt::Write;
 
@@ -11,7 +11,7 @@ impl Targets {
         self.0.push((target, measured, met));
     }
 
-    /// As Markdown, in the form of the table for tracing.
+    /// The table as Markdown, in the same form as the one for tracing.
     pub(super) fn table(&self) -> String {
         let mut text = "| target | measured | |\n|---|--:|---|\n".to_owned();
         for (target, measured, met) in &self.0 {

@@ -1,4 +1,4 @@
-//! What `tracer top` costs with 10,000 tuples of which few change, beside htop and btop.
+//! What `tracer top` costs with 10,000 tuples of which few change, compared with htop and btop.
 
 mod cost;
 mod load;
@@ -23,9 +23,9 @@ use crate::harness::{
 use cost::{Cost, Keys};
 
 const SCREEN: Size = Size(120, 40);
-/// Until all is shown, and what is done but once is done.
+/// How long to wait before measuring, so that everything is shown and one-time work is done.
 const WARM_UP: Duration = Duration::from_secs(5);
-/// A key whose answer takes longer has none.
+/// Longest time from a key to its effect; after that it has none.
 const KEY_LIMIT: Duration = Duration::from_secs(5);
 
 /// How much to measure.
@@ -37,14 +37,14 @@ pub struct Amount {
 
 impl Amount {
     pub const FULL: Self = Self { seconds: 60, keys: 30 };
-    /// To see that it works.
+    /// A quick run, which shows only that everything works.
     pub const QUICK: Self = Self { seconds: 5, keys: 6 };
 }
 
-/// Measures everything; the answer is Markdown.
+/// Measures everything, and returns the tables as Markdown.
 ///
 /// # Errors
-/// What cannot be started or seen.
+/// A program cannot be started, or does not show what it should.
 pub fn run(amount: Amount) -> Result<String> {
     let (top, keys) = load::during(|| top(amount))?;
     let mut text = format!(
@@ -78,7 +78,7 @@ fn judged(top: &Cost, keys: &Keys) -> Targets {
         targets.judge(format!("`tracer top`, {} tuples: {what}", load::TUPLES), measured, met);
     };
     judge("≤ 1 % of a core", percent(top.cpu), top.cpu <= 0.01);
-    judge("RSS beside the ring ≤ 12 MiB", mebibytes(top.rss_kib), top.rss_kib <= 12 << 10);
+    judge("RSS without the ring ≤ 12 MiB", mebibytes(top.rss_kib), top.rss_kib <= 12 << 10);
     judge("key to paint ≤ 50 ms", milliseconds(keys.max_us), keys.max_us <= 50_000);
     judge("≤ 10 KiB/s to the terminal", kibibytes(top.bytes), top.bytes <= 10 << 10);
     targets
@@ -90,7 +90,7 @@ fn top(amount: Amount) -> Result<(Cost, Keys)> {
     let mut top = Pty::spawn(&command, SCREEN)?;
     top.wait("the first screen", START_LIMIT, |text| text.contains("[1 tuples]"))?;
     thread::sleep(WARM_UP);
-    // As the title of the list has it.
+    // The number in the title of the list.
     let all = shown_tuples(&top.text());
     ensure!(all >= Some(load::TUPLES), "not all tuples are there:\n{}", top.text());
     let cost = cost::of(&top, amount.seconds)?;
@@ -100,17 +100,17 @@ fn top(amount: Amount) -> Result<(Cost, Keys)> {
     Ok((cost, keys))
 }
 
-/// The number in `1-33 of 10,000`: how many tuples the list has.
+/// Number of tuples in the list, from its title: 10,000 for `1-33 of 10,000`.
 fn shown_tuples(text: &str) -> Option<usize> {
     let words: Vec<&str> = text.split_whitespace().collect();
     let places = words.windows(3).filter(|place| place[0].contains('-') && place[1] == "of");
     places.filter_map(|place| place[2].replace(',', "").parse().ok()).max()
 }
 
-/// The time from a key that moves the selection to the moved selection, whatever else goes on then.
+/// The times from a key that moves the selection until the screen shows the moved selection.
 fn keys(top: &mut Pty, count: u32) -> Result<Keys> {
     let mut times = Vec::new();
-    // From the middle: what changes is sorted to the top, and has no row above it.
+    // From the middle of the list: rows that change are sorted to the top, where `k` could not move up.
     top.press("jjjjjjjjjjjjjjj")?;
     thread::sleep(WARM_UP);
     for number in 0..count {
@@ -128,18 +128,18 @@ fn keys(top: &mut Pty, count: u32) -> Result<Keys> {
     Ok(Keys::new(times))
 }
 
-/// The rows of the screen in which something is reversed: the selected one is.
+/// The rows of the screen in reverse video: the selected row is one.
 fn reversed(top: &Pty) -> Vec<u16> {
     let screen = top.screen();
     let is = |row: &u16| screen.cell(*row, 1).is_some_and(vt100::Cell::inverse);
     (0..SCREEN.1).filter(is).collect()
 }
 
-/// Another program that shows what goes on, once a second.
+/// What htop or btop costs, with one update a second.
 fn other(name: &str, amount: Amount) -> Result<Cost> {
     let folder = tempfile::tempdir()?;
     let mut command = Command::new(name);
-    // They read and write what a user has set.
+    // In an empty home, because they read and write a user's configuration.
     command.env("XDG_CONFIG_HOME", folder.path()).env("HOME", folder.path()).env("LANG", "C.UTF-8");
     if name == "htop" {
         command.args(["--interval", "10"]);

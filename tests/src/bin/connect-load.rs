@@ -1,17 +1,17 @@
-//! Load for `cargo xtask bench`: connections over loopback, in a network namespace of its own.
+//! Load for `cargo xtask bench`: connections over loopback, in a new network namespace.
 //!
 //! `serve` takes one command a line on stdin and answers each with one line on stdout:
 //!
-//! - `load CLIENTS CONNECTS`: that many processes share so many connections. The answer is
-//!   `MADE ELAPSED CPU P50 P99`: connections with those of the warm-up, then, without these and in
-//!   ns, of all, of the processes together, and of one connect().
-//! - `refuse TUPLES`: one refused connect() to each of so many addresses. The answer is `ELAPSED`.
+//! - `load CLIENTS CONNECTS`: CLIENTS processes make CONNECTS connections together. The answer is `MADE ELAPSED CPU P50 P99`:
+//!   the number of connections with those of the warm-up; then, without the warm-up and in ns, the elapsed time, the CPU time of
+//!   all processes, and the quantiles of one connect().
+//! - `refuse TUPLES`: one refused connect() to each of TUPLES addresses. The answer is `ELAPSED`, in ns.
 //!
-//! `foreign PER_SECOND LOOPS` is what else can go on on a host while tests run (`cargo xtask test busy`): so many
-//! connections a second, and so many threads that never wait, until its stdin ends. It prints how many it made.
+//! `foreign PER_SECOND LOOPS` is a load on the host while tests run (`cargo xtask test busy`): PER_SECOND connections a second,
+//! and LOOPS threads that never wait, until stdin is closed. It prints how many connections it made.
 //!
-//! A process accepts its own connections, so that connect() never waits for a scheduler, and each
-//! ends by RST, so that no TIME_WAIT piles up.
+//! A process accepts its own connections, so that connect() never waits for the scheduler, and each connection ends by RST, so that
+//! there are no TIME_WAITs.
 
 use std::{
     env,
@@ -33,9 +33,9 @@ use rustix::{
 };
 use tracer_tests::harness::{netns::NetNs, sock::Sock};
 
-/// Not measured: caches, and the tuple's first entry.
+/// Number of connections before the measurement, which fill caches and make the tuple's entry.
 const WARM_UP: usize = 500;
-/// A closed port: nothing listens in a fresh namespace but the clients, on ports of their own.
+/// A closed port: only the clients listen in the new namespace, on ports that the kernel chose.
 const CLOSED: u16 = 9;
 
 fn main() -> Result<()> {
@@ -98,9 +98,9 @@ fn load(clients: usize, connects: usize) -> Result<String> {
     Ok(format!("{made} {} {cpu} {} {}", end - begin, quantile(50), quantile(99)))
 }
 
-/// Ends with its stdin, so it does not outlive whoever started it.
+/// Makes the load on the host until stdin is closed, so that it does not outlive the process that started it.
 fn foreign(per_second: u32, loops: usize) -> Result<()> {
-    ensure!(per_second > 0, "so many connections a second: at least one");
+    ensure!(per_second > 0, "PER_SECOND is 0, expected at least 1");
     let over = Arc::new(AtomicBool::new(false));
     for _ in 0..loops {
         let over = Arc::clone(&over);
@@ -149,7 +149,7 @@ fn result(mut process: Child) -> Result<Measured> {
     ensure!(status.success(), "a client failed: {status}");
     let mut numbers =
         bytes.chunks_exact(8).map(|chunk| u64::from_le_bytes(chunk.try_into().unwrap_or_default()));
-    let mut next = || numbers.next().context("a client broke off");
+    let mut next = || numbers.next().context("a client ended early");
     let (begin, end, cpu) = (next()?, next()?, next()?);
     Ok(Measured { begin, end, cpu, durations: numbers.collect() })
 }
@@ -182,7 +182,7 @@ fn client(connects: usize) -> Result<()> {
     Ok(stdout.flush()?)
 }
 
-/// One connection from open to RST; returns how long connect() took, ns.
+/// Opens and resets one connection. Returns how long connect() took, ns.
 fn connection(listener: &Sock, peer: SocketAddr) -> Result<u64> {
     let sock = Sock::tcp(peer)?;
     sock.set_reset_on_close()?;

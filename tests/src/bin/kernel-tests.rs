@@ -1,8 +1,9 @@
 //! Runs the tests on this machine's kernel, as root, one after another.
 //!
-//! `TRACER_BIN` is the program under test, `TRACER_BACKENDS` the backends that must work here (by default those that do),
-//! `TRACER_DEFAULT_BACKEND` the one that it must choose by itself, `TRACER_TEST_ENV` where this is
-//! (`host` or `vm`), `TRACER_TEST_LIMIT` the seconds that a test may take, `TRACER_TEST_LIE` what it reads wrongly. Arguments are those of `cargo test`'s harness.
+//! `TRACER_BIN` is the program under test, `TRACER_BACKENDS` are the backends that must work here (by default those that do),
+//! `TRACER_DEFAULT_BACKEND` is the one that it must choose by default, `TRACER_TEST_ENV` where the tests run (`host` or `vm`),
+//! `TRACER_TEST_LIMIT` how many seconds a test may take, `TRACER_TEST_LIE` how what it reads is falsified. The arguments are those
+//! of `cargo test`'s harness.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the test runner")]
 
 use std::{
@@ -26,7 +27,7 @@ use tracer_tests::{
     harness::{helper, lie, probe::Place, process, tracer::shared},
 };
 
-/// Longest time that a test may take; the slowest waits out a TIME_WAIT of 60 s.
+/// Longest time that a test may take; the slowest waits for the end of a TIME_WAIT of 60 s.
 const LIMIT: Duration = Duration::from_mins(2);
 
 fn main() -> ExitCode {
@@ -45,12 +46,12 @@ fn main() -> ExitCode {
     raise_file_limit();
     process::reset_signals();
     let mut arguments = Arguments::from_args();
-    // The tests share a kernel: the tracer sees all of it.
+    // One after another, because the tests share a kernel, all of which the tracer sees.
     arguments.test_threads.get_or_insert(1);
     let plan = match lie::check().and_then(|()| Plan::find()) {
         Ok(plan) => plan,
         Err(error) => {
-            eprintln!("there is nothing to test: {error:#}");
+            eprintln!("cannot choose the tests: {error:#}");
             return ExitCode::FAILURE;
         }
     };
@@ -62,7 +63,7 @@ fn main() -> ExitCode {
                 println!("excused: {}: {reason}", case.name);
             }
         }
-        // There is no time to wait, if everything is to run.
+        // When all tests run, those that mostly wait run at the same time as the others.
         let everything = arguments.filter.is_none() && arguments.skip.is_empty();
         if everything && !arguments.ignored {
             cases = cases.into_iter().map(|it| if it.waits { begin(it) } else { it }).collect();
@@ -70,7 +71,7 @@ fn main() -> ExitCode {
     }
     let conclusion = libtest_mimic::run(&arguments, cases.into_iter().map(trial).collect());
     if let Err(error) = shared::stop() {
-        eprintln!("a tracer ended badly: {error:#}");
+        eprintln!("a shared tracer failed at its end: {error:#}");
     }
     for drift in shared::drifts() {
         println!("{drift}");
@@ -79,7 +80,7 @@ fn main() -> ExitCode {
     conclusion.exit_code()
 }
 
-/// The test begins now; its turn only waits for its end.
+/// Starts the test now on a new thread; when it is its turn, it only waits for that thread.
 fn begin(case: Case) -> Case {
     let Case { name, run, excuse, waits } = case;
     if excuse.is_some() {
@@ -100,7 +101,7 @@ fn durations() -> MutexGuard<'static, Vec<(Duration, String)>> {
     DURATIONS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The seconds of each test, slowest first.
+/// Prints the seconds of each test, slowest first.
 fn print_durations() {
     let mut durations = durations();
     durations.sort_by(|one, other| other.cmp(one));
@@ -109,8 +110,7 @@ fn print_durations() {
     }
 }
 
-/// Some workloads hold thousands of sockets. Where the limit cannot be raised they fail with
-/// EMFILE, which says it all.
+/// Raises the limit of open files, because some workloads hold thousands of sockets. If it cannot be raised, they fail with EMFILE.
 fn raise_file_limit() {
     let limit = Some(16_384);
     let maximum = getrlimit(Resource::Nofile).maximum.max(limit);
@@ -125,7 +125,7 @@ fn trial(case: Case) -> Trial {
         let result = watched(&title, Arc::clone(&run));
         let took = start.elapsed();
         if let Err(message) = &result {
-            // At once: whoever watches a guest shall not have to wait for its end.
+            // At once, and not only at the end of the run, for a person who watches a guest.
             println!("FAILED {title} after {:.1} s: {message}", took.as_secs_f64());
             io::stdout().flush().ok();
         }
@@ -135,6 +135,7 @@ fn trial(case: Case) -> Trial {
     if excuse.is_some() { trial.with_kind("excused").with_ignored_flag(true) } else { trial }
 }
 
+/// Runs a test on a new thread. A test that takes too long fails, and its child processes are killed.
 fn watched(
     name: &str,
     run: Arc<dyn Fn() -> anyhow::Result<()> + Send + Sync>,
@@ -148,7 +149,7 @@ fn watched(
     });
     match receiver.recv_timeout(limit) {
         Ok(Ok(result)) => result.map_err(|error| format!("{error:#}")),
-        Ok(Err(panic)) => Err(format!("it panicked: {}", said(panic.as_ref()))),
+        Ok(Err(panic)) => Err(format!("it panicked: {}", panic_text(panic.as_ref()))),
         Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
             process::kill_all();
             Err(format!("{name} did not end within {limit:?}"))
@@ -156,7 +157,7 @@ fn watched(
     }
 }
 
-fn said(panic: &(dyn Any + Send)) -> &str {
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("?")
 }

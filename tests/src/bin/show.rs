@@ -1,5 +1,6 @@
-//! A host that runs out of ports: `show demo` on this terminal, `show picture FILE` as SVG; both start `show host`, which
-//! is that host until its stdin ends. As root; `cargo xtask demo` and `cargo xtask picture` run it. `TRACER_BIN` is the program that looks at it.
+//! A host that runs out of ports, in `tracer top`: `show demo` on this terminal, `show picture FILE` as SVG. Both start `show host`,
+//! which is that host until its stdin is closed. Needs root; `cargo xtask demo` and `cargo xtask picture` run it. `TRACER_BIN` is
+//! the tracer program.
 
 use std::{env, path::Path};
 

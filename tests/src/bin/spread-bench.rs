@@ -1,6 +1,6 @@
 //! Measures what spreading brings and costs on this machine's kernel, as root: `cargo xtask bench` runs it.
 //!
-//! `TRACER_BIN` is the program that is measured. `--quick` sees that it works.
+//! `TRACER_BIN` is the program that is measured. `--quick` shows only that everything works.
 #![expect(clippy::print_stdout, reason = "the tables go to stdout")]
 
 use std::env;
@@ -17,7 +17,7 @@ fn main() -> Result<()> {
         [] => println!("{}", bench::run(Size::FULL)?),
         [quick] if quick == "--quick" => println!("{}", bench::run(Size::QUICK)?),
         [dial, plan @ ..] if dial == "dial" => bench::serve(plan)?,
-        // The namespace has to have an inhabitant for the tracer to find it by.
+        // For the process in the namespace, by which tracer finds it.
         [helper, rest @ ..] if helper == "helper" => tracer_tests::harness::helper::main(rest)?,
         _ => bail!("usage: spread-bench [--quick]"),
     }

@@ -1,6 +1,6 @@
 //! Measures what `tracer top` costs on this machine, as root: `cargo xtask bench view` runs it.
 //!
-//! `TRACER_BIN` is the program that is measured. `--quick` sees that it works.
+//! `TRACER_BIN` is the program that is measured. `--quick` shows only that everything works.
 #![expect(clippy::print_stdout, reason = "the tables go to stdout")]
 
 use std::env;

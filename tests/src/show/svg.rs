@@ -1,14 +1,14 @@
-//! A terminal's screen as SVG: text as text, bars as shapes, so that no font makes gaps in them.
+//! Draws a terminal's screen as SVG: text as text, bars as shapes, because some fonts would leave gaps between them.
 
 use std::fmt::Write;
 
 use vt100::{Cell, Color, Screen};
 
-/// Of a cell, px.
+/// Size of a cell, px.
 const WIDTH: f64 = 8.4;
 const HEIGHT: f64 = 18.0;
 const FONT: f64 = 14.0;
-/// From the top of a cell to the line that letters stand on.
+/// From the top of a cell to the baseline of its text, px.
 const BASE: f64 = 13.5;
 const MARGIN: f64 = 16.0;
 /// Height of the window's title.
@@ -22,16 +22,16 @@ const PALETTE: [&str; 16] = [
     "#7d8590", "#ff7b72", "#56d364", "#e3b341", "#79c0ff", "#d2a8ff", "#56d4dd", "#ffffff",
 ];
 
-/// How a cell looks.
+/// Colours and attributes of a cell.
 #[derive(Clone, Debug, PartialEq)]
-struct Look {
+struct Style {
     ink: String,
     paper: String,
     bold: bool,
     underlined: bool,
 }
 
-impl Look {
+impl Style {
     fn of(cell: &Cell) -> Self {
         let ink = colour(cell.fgcolor(), FOREGROUND);
         let paper = colour(cell.bgcolor(), BACKGROUND);
@@ -40,7 +40,7 @@ impl Look {
     }
 }
 
-/// The screen in a window of this title. `about`: for those who do not see it.
+/// The screen in a window with this title. `about` is the text for people who cannot see the picture.
 pub(super) fn draw(screen: &Screen, title: &str, about: &str) -> String {
     let (rows, columns) = screen.size();
     let width = f64::from(columns) * WIDTH + 2.0 * MARGIN;
@@ -75,25 +75,25 @@ pub(super) fn draw(screen: &Screen, title: &str, about: &str) -> String {
     svg
 }
 
-/// One row: runs of cells that look the same.
+/// Draws one row: runs of cells with the same style.
 fn line(svg: &mut String, screen: &Screen, row: u16, columns: u16) {
     let cell = |column| screen.cell(row, column);
     let mut begin = 0;
     while begin < columns {
-        let Some(look) = cell(begin).map(Look::of) else { return };
-        let same = |column: &u16| cell(*column).is_some_and(|cell| Look::of(cell) == look);
+        let Some(style) = cell(begin).map(Style::of) else { return };
+        let same = |column: &u16| cell(*column).is_some_and(|cell| Style::of(cell) == style);
         let end = (begin..columns).take_while(same).last().map_or(columns, |last| last + 1);
         let letters: Vec<&str> = (begin..end).filter_map(cell).map(Cell::contents).collect();
-        run(svg, &look, (row, begin), &letters);
+        run(svg, &style, (row, begin), &letters);
         begin = end;
     }
 }
 
-fn run(svg: &mut String, look: &Look, (row, column): (u16, u16), letters: &[&str]) {
+fn run(svg: &mut String, style: &Style, (row, column): (u16, u16), letters: &[&str]) {
     let x = |column: usize| MARGIN + WIDTH * number(column);
     let column = usize::from(column);
     let y = TITLE + HEIGHT * f64::from(row);
-    let Look { ink, paper, .. } = look;
+    let Style { ink, paper, .. } = style;
     let width = WIDTH * number(letters.len());
     let mut rect = |top: f64, height: f64, fill: &str| {
         put(
@@ -107,7 +107,7 @@ fn run(svg: &mut String, look: &Look, (row, column): (u16, u16), letters: &[&str
     if paper != BACKGROUND {
         rect(y, HEIGHT, paper);
     }
-    if look.underlined {
+    if style.underlined {
         rect(y + BASE + 2.5, 1.0, ink);
     }
     let mut bars = String::new();
@@ -121,13 +121,13 @@ fn run(svg: &mut String, look: &Look, (row, column): (u16, u16), letters: &[&str
     if !bars.is_empty() {
         put(svg, format_args!("<path fill=\"{ink}\" d=\"{bars}\"/>\n"));
     }
-    // Each word has a place of its own, so that a font of another width shifts nothing.
+    // Each word is placed separately, so that a font of another width shifts nothing.
     let is_letter = |letter: &&str| !letter.trim().is_empty() && bar(letter).is_none();
     let mut at = 0;
     while at < letters.len() {
         let word = letters[at..].iter().take_while(|letter| is_letter(letter)).count();
         if word > 0 {
-            let bold = if look.bold { " font-weight=\"bold\"" } else { "" };
+            let bold = if style.bold { " font-weight=\"bold\"" } else { "" };
             put(
                 svg,
                 format_args!(
@@ -143,13 +143,13 @@ fn run(svg: &mut String, look: &Look, (row, column): (u16, u16), letters: &[&str
     }
 }
 
-/// Height of a bar, in eighths of a cell.
+/// Height of a bar, in eighths of a cell; `None` if the letter is no bar.
 fn bar(letter: &str) -> Option<u32> {
     let code = u32::from(letter.chars().next()?);
     (0x2581..=0x2588).contains(&code).then(|| code - 0x2580)
 }
 
-/// As xterm has it with 256 colours.
+/// The colour as `#rrggbb`, by xterm's table of 256 colours.
 fn colour(colour: Color, default: &str) -> String {
     match colour {
         Color::Default => default.to_owned(),

@@ -1,4 +1,4 @@
-//! What /proc says that a program on a terminal costs.
+//! What a program on a terminal costs, by /proc.
 
 use std::{
     fs, thread,
@@ -9,19 +9,20 @@ use anyhow::{Context, Result};
 
 use crate::harness::pty::Pty;
 
-/// Over some time.
+/// The costs over a period of time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cost {
-    /// Part of one core; of that, what the kernel did for it.
+    /// CPU time as a part of one core.
     pub(super) cpu: f64,
+    /// The part of `cpu` that is spent in the kernel.
     pub(super) system: f64,
-    /// Without ring buffers of the kernel that are mapped.
+    /// Resident memory without mapped BPF ring buffers, KiB.
     pub(super) rss_kib: u64,
-    /// To the terminal, a second.
+    /// Bytes written to the terminal in a second.
     pub(super) bytes: u64,
 }
 
-/// From a key to what it changes.
+/// Times from a key to its effect.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Keys {
     pub(super) median_us: u64,
@@ -36,7 +37,7 @@ impl Keys {
     }
 }
 
-/// What the program costs for so long.
+/// Measures the program for this time.
 pub(super) fn of(pty: &Pty, seconds: u32) -> Result<Cost> {
     let now = || -> Result<_> { Ok((Instant::now(), times(pty.id())?, pty.written())) };
     let (began, before, written) = now()?;
@@ -52,21 +53,21 @@ pub(super) fn of(pty: &Pty, seconds: u32) -> Result<Cost> {
     })
 }
 
-/// CPU time, ns.
+/// CPU time of a process, and the part of it in the kernel, ns.
 #[derive(Clone, Copy, Debug)]
 struct Times {
     all: u64,
     system: u64,
 }
 
-/// Of all threads: from schedstat, as /proc/PID/stat counts in steps of 10 ms. Only that has what the
-/// kernel used.
+/// The sum of all threads, from schedstat, because /proc/PID/stat counts in steps of 10 ms; but only the latter has the time in the
+/// kernel.
 fn times(pid: u32) -> Result<Times> {
     const TICK_NS: u64 = 10_000_000;
     let tasks = format!("/proc/{pid}/task");
     let mut all = 0;
     for task in fs::read_dir(&tasks).with_context(|| format!("cannot read {tasks}"))? {
-        // A thread may end in between.
+        // The thread may have ended.
         let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
         all += text.split(' ').next().and_then(|ns| ns.parse::<u64>().ok()).unwrap_or(0);
     }
@@ -76,7 +77,7 @@ fn times(pid: u32) -> Result<Times> {
     Ok(Times { all, system: ticks * TICK_NS })
 }
 
-/// stime, the 15th field. The name in brackets may hold spaces.
+/// stime, the 15th field of /proc/PID/stat, in clock ticks. The name in parentheses may have spaces.
 fn system_ticks(stat: &str) -> Option<u64> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(12)?.parse().ok()
 }
@@ -84,16 +85,16 @@ fn system_ticks(stat: &str) -> Option<u64> {
 fn rss_kib(pid: u32) -> Result<u64> {
     let path = format!("/proc/{pid}/smaps");
     let smaps = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-    Ok(beside_ring(&smaps))
+    Ok(without_ring(&smaps))
 }
 
-/// What is resident of all mappings but those of BPF maps.
-fn beside_ring(smaps: &str) -> u64 {
+/// Resident memory of all mappings other than BPF maps, KiB.
+fn without_ring(smaps: &str) -> u64 {
     let mut sum = 0;
     let mut ring = false;
     for line in smaps.lines() {
         let Some(rss) = line.strip_prefix("Rss:") else {
-            // `7ff055cf6000-7ff057cf7000 r--s ...` begins a mapping, `Size: ...` tells of it.
+            // `7ff055cf6000-7ff057cf7000 r--s ...` begins a mapping; lines like `Size: ...` describe it.
             if !line.split(' ').next().is_some_and(|word| word.ends_with(':')) {
                 ring = line.ends_with("anon_inode:bpf-map");
             }
@@ -110,13 +111,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_resident_beside_the_ring_is_summed_up() {
+    fn resident_memory_without_the_ring_is_summed_up() {
         let smaps = "7f00-7f01 r-xp 00000000 08:01 5   /usr/bin/a b\n\
                      Size:  9000 kB\nRss:   8 kB\nVmFlags: rd ex\n\
                      7ff0-7ff1 r--s 00001000 00:10 1039   anon_inode:bpf-map\n\
                      Size: 32772 kB\nRss:   32772 kB\n\
                      7ff2-7ff3 rw-p 00000000 00:00 0 \nRss:  4 kB\n";
-        assert_eq!(beside_ring(smaps), 12);
+        assert_eq!(without_ring(smaps), 12);
     }
 
     #[test]

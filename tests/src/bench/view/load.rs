@@ -12,15 +12,15 @@ use rustix::io::Errno;
 
 use crate::harness::{netns::NetNs, sock::Sock};
 
-/// Destinations: each of so many addresses, with each of so many ports.
+/// The destinations: each of these addresses with each of these ports.
 const ADDRESSES: u8 = 100;
 const PORTS: u16 = 100;
 const FIRST_PORT: u16 = 7000;
 pub(super) const TUPLES: usize = ADDRESSES as usize * PORTS as usize;
-/// Connections a second that come and go.
+/// Connections a second that are opened and closed.
 pub(super) const CHANGES: u32 = 20;
 
-/// Does `work` while all of this is there.
+/// Runs `work` while these connections exist and change.
 pub(super) fn during<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     let netns = NetNs::new()?;
     netns.sysctl("core/somaxconn", "65535")?;
@@ -36,7 +36,7 @@ pub(super) fn during<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     })
 }
 
-/// Servers that accept nothing, and a connection to each destination.
+/// Makes servers that accept nothing, and a connection to each destination.
 fn hold() -> Result<Vec<Sock>> {
     let mut held = Vec::new();
     for port in FIRST_PORT..FIRST_PORT + PORTS {
@@ -57,14 +57,14 @@ fn hold() -> Result<Vec<Sock>> {
     Ok(held)
 }
 
-/// One more connection to one destination after the other, without TIME_WAIT.
+/// Opens and resets one more connection to one destination after the other, without TIME_WAIT.
 fn change(over: &AtomicBool) -> Result<()> {
     let mut number = 0;
     while !over.load(Relaxed) {
         let sock = Sock::connected(destination(number))?;
         sock.set_reset_on_close()?;
         thread::sleep(Duration::from_secs(1) / CHANGES);
-        // All over the table.
+        // A prime number as the step, so that the changes are spread over the whole table.
         number = (number + 7919) % TUPLES;
     }
     Ok(())
