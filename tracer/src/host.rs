@@ -1,4 +1,4 @@
-//! What the host says of itself: its sockets, processes, namespaces, cgroups and port ranges. Nothing here needs BPF.
+//! The host: its sockets, processes, network namespaces, cgroups and port ranges. Nothing here needs BPF.
 
 pub mod callers;
 pub mod capacity;

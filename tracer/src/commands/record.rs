@@ -207,7 +207,7 @@ impl Recorder<'_> {
         let mut more = |event: &Event, called: Called| {
             let capacity = wants_capacity(event)
                 .then(|| capacity_of(capacities, event, maps.tuple(&event.tuple)));
-            let holder = holder::is_asked_for(event).then(|| {
+            let holder = holder::has_holder(event).then(|| {
                 let place = capacities.place(event.tuple.netns);
                 holders.of(event, place, worker, || maps.all_binds())
             });

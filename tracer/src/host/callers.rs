@@ -1,4 +1,4 @@
-//! Who called, in words: the names of processes, and of their cgroups.
+//! The names of processes that called connect() or bind(), and of their cgroups.
 
 use tracer_common::{Event, TupleCount, Who, event_flag};
 
@@ -7,7 +7,7 @@ use crate::host::{
     process::{Called, Processes},
 };
 
-/// Names that are asked for when they are needed, and kept.
+/// Names, which are looked up when they are needed, and kept.
 pub struct Callers {
     pub cgroups: Names,
     pub processes: Processes,
@@ -18,26 +18,26 @@ impl Callers {
         Self { cgroups, processes: Processes::default() }
     }
 
-    /// Who connected last, by name.
+    /// Names of the process that connected last.
     pub fn last(&mut self, count: &TupleCount) -> Called {
         self.processes.of_either(&last(count), count.last_ns)
     }
 
-    /// Whose event it is, by name.
+    /// Names of the process that an event is about.
     pub fn of(&mut self, event: &Event) -> Called {
         let &Event { cgroup, pid, tid, comm, .. } = event;
         self.processes.called(&Who { cgroup, pid, tid, comm }, called_ns(event))
     }
 }
 
-/// When the call began that an event is about, CLOCK_MONOTONIC, ns. The event can come minutes later, when the caller has
-/// ended and another process has its id.
+/// When the call began that an event is about: CLOCK_MONOTONIC, ns. The event can be emitted minutes later, when that
+/// process has ended and another one has its id.
 fn called_ns(event: &Event) -> u64 {
     let measured = event.flags & event_flag::DURATION != 0;
     event.mono_ns.saturating_sub(if measured { event.duration_ns } else { 0 })
 }
 
-/// Who connected last.
+/// The process that connected last.
 pub(crate) fn last(count: &TupleCount) -> Who {
     Who { cgroup: count.cgroup, pid: count.pid, tid: 0, comm: count.comm }
 }
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_is_of_whoever_called_and_not_of_who_has_that_id_by_then() {
+    fn an_event_is_of_the_process_that_called_and_not_of_a_later_one_with_its_id() {
         let late = Event { mono_ns: 200, duration_ns: 130, ..Event::default() };
         assert_eq!(called_ns(&late), 200);
         assert_eq!(called_ns(&Event { flags: event_flag::DURATION, ..late }), 70);

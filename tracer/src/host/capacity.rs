@@ -1,4 +1,4 @@
-//! Which source ports a connect() can be given in one network namespace, and what of them a tuple takes.
+//! Which source ports connect() can be given in a network namespace, and how many of them a tuple can hold.
 
 pub mod addresses;
 pub mod apart;
@@ -22,13 +22,13 @@ use tracer_common::{Addr, Halves, TupleCount, TupleKey};
 
 use crate::host::sysctl;
 
-/// The ports that the kernel hands out by itself, from the sysctls of one network namespace.
+/// The ports that the kernel chooses from, by the sysctls of one network namespace.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PortRange {
     /// First and last port, both inclusive (net.ipv4.ip_local_port_range).
     pub low: u16,
     pub high: u16,
-    /// Never handed out (net.ipv4.ip_local_reserved_ports); may lie outside of the range.
+    /// Ports that the kernel never chooses (net.ipv4.ip_local_reserved_ports); may be outside of the range.
     pub reserved: Vec<RangeInclusive<u16>>,
 }
 
@@ -40,8 +40,10 @@ impl Default for PortRange {
 }
 
 impl PortRange {
-    /// Reads the sysctls of the calling thread's network namespace: the kernel shows each thread
-    /// its own under /proc/sys/net. Errors name the file.
+    /// Reads the sysctls of the calling thread's network namespace: /proc/sys/net shows each thread its own.
+    ///
+    /// # Errors
+    /// A file cannot be read or understood; the text names it.
     pub fn read() -> io::Result<Self> {
         let (range, reserved) =
             (setting("ip_local_port_range")?, setting("ip_local_reserved_ports")?);
@@ -52,27 +54,27 @@ impl PortRange {
         Ok(Self { low, high, reserved })
     }
 
-    /// Whether the kernel could hand this port out, reserved or not.
+    /// Whether the kernel chooses from a range with this port, reserved or not.
     pub fn contains(&self, port: u16) -> bool {
         (self.low..=self.high).contains(&port)
     }
 }
 
-/// What net.ipv4.tcp_tw_reuse lets the kernel's search for a port do in one network namespace.
+/// Which TIME_WAITs the kernel's port search may reuse in one network namespace (net.ipv4.tcp_tw_reuse).
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Reuse {
-    /// 0: no TIME_WAIT is taken over; 1: each one; 2: those of loopback addresses (the kernel's default).
+    /// 0: none; 1: all; 2: those of loopback addresses (the kernel's default).
     pub setting: u8,
-    /// From which age on, ms (net.ipv4.tcp_tw_reuse_delay); absent: in the next second of the kernel's clock
-    /// (before Linux 6.14).
+    /// The age from which on they can be reused, ms (net.ipv4.tcp_tw_reuse_delay); `None`: from the next second of
+    /// the kernel's clock on (before Linux 6.14).
     pub delay_ms: Option<u32>,
-    /// net.ipv4.tcp_timestamps is on: without them no TIME_WAIT is taken over.
+    /// Whether net.ipv4.tcp_timestamps is on: without timestamps, no TIME_WAIT is reused.
     pub timestamps: bool,
 }
 
 impl Reuse {
     /// Reads the sysctls of the calling thread's network namespace. A setting that cannot be read or understood
-    /// counts as 0: nothing rests on what may not be.
+    /// counts as 0, so that nothing depends on a reuse that may not happen.
     pub fn read() -> Self {
         let number = |name: &str| -> Option<u32> {
             let text = setting(name).map_err(|error| tracing::debug!("{error}")).ok()?;
@@ -83,9 +85,9 @@ impl Reuse {
         Self { setting, delay_ms: number("tcp_tw_reuse_delay"), timestamps }
     }
 
-    /// Of a tuple's TIME_WAITs, those that connect() may take over; `None`: none.
+    /// Those of a tuple's TIME_WAITs that connect() may reuse; `None`: none.
     pub fn of(self, key: &TupleKey, count: &TupleCount) -> Option<TakenOver> {
-        /// Before Linux 6.14: in the next second of a clock of whole seconds.
+        /// Before Linux 6.14: the next second of a clock with whole seconds.
         const NEXT_SECOND_MS: u32 = 2_000;
         let loopback = is_loopback(key.source) || is_loopback(key.destination);
         (self.timestamps && self.is_on(loopback)).then(|| TakenOver {
@@ -95,30 +97,30 @@ impl Reuse {
         })
     }
 
-    /// Whether TIME_WAITs are taken over: those of loopback addresses, or others.
+    /// Whether TIME_WAITs are reused: those of loopback addresses, or others.
     pub const fn is_on(self, loopback: bool) -> bool {
         self.setting == 1 || (self.setting == 2 && loopback)
     }
 }
 
-/// TIME_WAITs of a tuple that connect() may take over: nobody bound their ports, and both ends used timestamps.
+/// TIME_WAITs of a tuple that connect() may reuse: no bind() took their ports, and both ends used timestamps.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct TakenOver {
     pub all: u64,
-    /// All of these are old enough now.
+    /// Whether all of them are old enough now.
     pub old: bool,
-    /// How old they must be, ms.
+    /// The age from which on they can be reused, ms.
     pub after_ms: u32,
 }
 
 impl TakenOver {
-    /// As a recording says it: so many could be taken over then.
+    /// From a recording: how many could be reused at that time.
     pub const fn recorded(reusable: u64) -> Self {
         Self { all: reusable, old: true, after_ms: 1_000 }
     }
 }
 
-/// 127.0.0.0/8 or ::1: what net.ipv4.tcp_tw_reuse of 2 is for.
+/// Whether the address is in 127.0.0.0/8 or is ::1, for which net.ipv4.tcp_tw_reuse=2 holds.
 fn is_loopback(address: Addr) -> bool {
     address.to_v4().map_or_else(
         || Ipv6Addr::from(address.0).is_loopback(),
@@ -137,18 +139,18 @@ fn setting(name: &str) -> io::Result<String> {
 }
 
 fn unexpected(name: &str, text: &str) -> io::Error {
-    let message = format!("cannot understand {}: it says {:?}", path_of(name), text.trim());
+    let message = format!("cannot understand {}: it has {:?}", path_of(name), text.trim());
     io::Error::new(io::ErrorKind::InvalidData, message)
 }
 
-/// `32768\t60999`
+/// Parses `32768\t60999`.
 fn parse_range(text: &str) -> Option<(u16, u16)> {
     let mut words = text.split_ascii_whitespace();
     let (low, high) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
     (words.next().is_none() && low <= high).then_some((low, high))
 }
 
-/// `8080,9148-9150`, or nothing.
+/// Parses `8080,9148-9150`; the text may be empty.
 fn parse_reserved(text: &str) -> Option<Vec<RangeInclusive<u16>>> {
     let items = text.trim().split(',').filter(|item| !item.is_empty());
     let parse = |item: &str| {
@@ -158,12 +160,12 @@ fn parse_reserved(text: &str) -> Option<Vec<RangeInclusive<u16>>> {
     items.map(parse).collect()
 }
 
-/// How many ports a tuple can hold, and which of its TIME_WAITs connect() takes over.
+/// How many ports a tuple can hold, and which of its TIME_WAITs connect() can reuse.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Holds {
     /// Ports that it can hold; `None`: not known.
     pub capacity: Option<u32>,
-    /// TIME_WAITs that connect() may take over; `None`: none.
+    /// TIME_WAITs that connect() may reuse; `None`: none.
     pub reuse: Option<TakenOver>,
 }
 
@@ -199,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn reuse_of_time_waits_is_read_from_the_threads_own_namespace() {
+    fn reuse_of_time_waits_is_read_in_the_threads_own_namespace() {
         let inside = test_netns::run(|| {
             fs::write(path_of("tcp_tw_reuse"), "1").unwrap();
             Reuse::read()

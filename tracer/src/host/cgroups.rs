@@ -1,4 +1,4 @@
-//! cgroup v2: the root to attach to, `--cgroup` values, and names for the ids in events.
+//! cgroup v2: the root to attach to, `--cgroup` values, and the names of cgroup ids in events.
 
 mod container;
 mod names;
@@ -21,18 +21,18 @@ pub use root::{NOT_WHOLE, Root, find};
 
 use crate::host::mounts::{self, CGROUP2, open_dir};
 
-/// The deepest nesting that is followed; the kernel itself allows any, systemd needs about ten.
+/// How deep nested cgroups are read; the kernel itself has no limit, systemd needs about ten.
 const MAX_DEPTH: u32 = 128;
 
 /// One cgroup of the v2 hierarchy.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Cgroup {
-    /// What `bpf_get_current_cgroup_id` gives: the inode number of its directory.
+    /// Its id, as `bpf_get_current_cgroup_id` returns it: the inode number of its directory.
     pub id: u64,
-    /// Directories below the root of the hierarchy; 0 for the root. In a cgroup namespace from which the
-    /// host's root cannot be reached the root is that of the namespace, and the kernel's own count is higher.
+    /// Directories below the root of the hierarchy; 0 for the root. In a cgroup namespace from which the host's root
+    /// cannot be opened, the root is that of the namespace, and the kernel's own count is higher.
     pub level: u32,
-    /// From the root, beginning with a slash.
+    /// Path from the root, beginning with a slash.
     pub path: PathBuf,
 }
 
@@ -52,13 +52,19 @@ pub enum CgroupError {
     Open { path: String, source: io::Error },
 }
 
-/// The root directory of the cgroup2 hierarchy, mounted or not, as far up as it can be reached: see [`find`].
+/// Opens the root directory of the cgroup2 hierarchy, mounted or not: see [`find`].
+///
+/// # Errors
+/// As [`find`].
 pub fn root() -> io::Result<OwnedFd> {
     Ok(find()?.directory)
 }
 
-/// The cgroup that a `--cgroup` value means: an absolute path of a directory of cgroup2, or a path
-/// below the cgroup2 root (with or without a slash before it).
+/// Finds the cgroup of a `--cgroup` value: an absolute path of a directory of cgroup2, or a path below the cgroup2
+/// root, with or without a slash before it.
+///
+/// # Errors
+/// There is no such cgroup, the path is not in cgroup2, or it cannot be opened.
 pub fn resolve_arg(value: &str) -> Result<Cgroup, CgroupError> {
     let root = root().map_err(CgroupError::NoHierarchy)?;
     let given = Path::new(value);
@@ -69,7 +75,7 @@ pub fn resolve_arg(value: &str) -> Result<Cgroup, CgroupError> {
     } else {
         clean.then(|| open_dir(&root, below).ok()).flatten()
     };
-    // A file system path wins: `/` alone means the root of the hierarchy.
+    // A path in the file system comes first, except `/`, which is the root of the hierarchy.
     let outside = (given.is_absolute() && given != Path::new("/")).then(|| open_dir(CWD, given));
     let opened = match outside {
         Some(Ok(fd)) if mounts::is(&fd, CGROUP2) => fd,
@@ -83,8 +89,8 @@ pub fn resolve_arg(value: &str) -> Result<Cgroup, CgroupError> {
     locate(&root, opened).map_err(|source| CgroupError::Open { path: value.to_owned(), source })
 }
 
-/// Walks up from a directory to the root, which gives its level and its path whatever links and
-/// mounts led to it.
+/// Finds level and path of a directory by its parents up to the root, so that links and mounts in the given path do
+/// not matter.
 fn locate(root: &OwnedFd, directory: OwnedFd) -> io::Result<Cgroup> {
     let top = fstat(root)?;
     let same = |a: &Stat, b: &Stat| (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino);
@@ -98,7 +104,7 @@ fn locate(root: &OwnedFd, directory: OwnedFd) -> io::Result<Cgroup> {
         let parent = open_dir(&here, Path::new(".."))?;
         let up = fstat(&parent)?;
         if up.st_dev != top.st_dev {
-            // The mount that led here shows a part of the hierarchy: that of a cgroup namespace.
+            // This mount shows only a part of the hierarchy: that of a cgroup namespace.
             return search(root, id);
         }
         if level == MAX_DEPTH || same(&up, &stat) {
@@ -113,11 +119,13 @@ fn locate(root: &OwnedFd, directory: OwnedFd) -> io::Result<Cgroup> {
     Ok(Cgroup { id, level, path })
 }
 
-/// Looks for a cgroup from the root down.
+/// Finds a cgroup by its id, from the root down.
 fn search(root: &OwnedFd, id: u64) -> io::Result<Cgroup> {
     let mut names = Names::new(root.try_clone()?);
     let below = || {
-        io::Error::other("it is not below the root of the cgroup2 hierarchy that can be reached")
+        io::Error::other(
+            "it is not below the root of the cgroup2 hierarchy that this process can open",
+        )
     };
     let path = PathBuf::from(&*names.get(id, Instant::now()).ok_or_else(below)?.path);
     let level = u32::try_from(path.components().count().saturating_sub(1)).unwrap_or(u32::MAX);

@@ -1,5 +1,5 @@
-//! Who holds the port that a bind() wanted: asked of the kernel when the failure is reported, a few times a second at
-//! most.
+//! Finds the socket that holds the port of a failed bind(): asks the kernel when the failure is reported, at most a
+//! few times a second.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,61 +20,62 @@ use crate::{
     },
 };
 
-/// The socket that keeps a port from a bind().
+/// The socket that holds the port which a bind() wanted.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Holder {
-    /// Who has it open; 0: nobody, or it is not known.
+    /// Process that has it open; 0: none, or it is not known.
     pub pid: u32,
-    /// Arbitrary bytes, NUL-padded.
+    /// Name of that process: any bytes, NUL-padded.
     pub comm: [u8; 16],
     /// One of [`tcp_state`].
     pub state: u8,
-    /// Where it is connected to; port 0: nowhere.
+    /// Address that it is connected to.
     pub peer: Addr,
+    /// Port that it is connected to; 0: it is not connected.
     pub peer_port: u16,
 }
 
-/// An answer holds for so long: many calls fail alike.
+/// How long an answer is reused: many calls fail for the same reason.
 const FRESH: Duration = Duration::from_secs(1);
-/// Looks are at least so far apart...
+/// Time between two searches...
 const PAUSE: Duration = Duration::from_millis(100);
-/// ...and take no more than one part in so many of the time.
+/// ...which take at most 1/N of the time.
 const SHARE: u32 = 20;
-/// Answers that are kept.
+/// How many answers are kept.
 const MOST: usize = 256;
-/// More connections of one port than this are not read.
+/// More connections of one port than this are not read: that is an error.
 const CONNECTIONS: usize = 4096;
 /// How long the search for the process may take.
 const SEARCH: Duration = Duration::from_millis(200);
 
-/// What was asked of late.
+/// Recent answers.
 #[derive(Debug, Default)]
 pub struct Holders {
-    known: HashMap<Place, (Instant, Option<Holder>)>,
-    /// Namespaces that had to be searched for.
+    known: HashMap<WantedPort, (Instant, Option<Holder>)>,
+    /// Namespaces that had to be searched for, and where they were found.
     places: HashMap<u32, Netns>,
-    /// Who has their sockets open.
+    /// The search for the processes that have sockets open.
     search: Search,
-    /// When may be looked again.
+    /// When the next search is allowed.
     next: Option<Instant>,
 }
 
 /// Namespace, address and port that a bind() wanted.
-type Place = (u32, Addr, u16);
+type WantedPort = (u32, Addr, u16);
 
-/// Whether an event is about a port that somebody holds.
-pub fn is_asked_for(event: &Event) -> bool {
+/// Whether an event is a bind() that failed because a socket holds its port.
+pub fn has_holder(event: &Event) -> bool {
     event.kind == Kind::BindFailed as u8
         && event.detail == Cause::PortInUse as u8
         && event.local_port != 0
 }
 
 impl Holders {
-    /// Who holds the port of such an event. `None`: nobody any more, or it is not known: there were too many such
-    /// failures, or the namespace does not answer.
+    /// The holder of the port of such an event. `None`: nothing holds it any more, or it is not known, because there
+    /// were too many such failures, or the namespace does not answer.
     ///
-    /// `place`: where the namespace was found; `binds` reads the ledger's bound ports, for kernels that do not list
-    /// them.
+    /// `place`: where the namespace was found; `None`: it is entered through the caller. `binds` reads the ledger's
+    /// bound ports, for kernels that do not list them.
     pub fn of(
         &mut self,
         event: &Event,
@@ -93,11 +94,11 @@ impl Holders {
         }
         let place = place.unwrap_or_else(|| {
             let (pid, tid) = (event.pid, event.tid);
-            let ways = [format!("/proc/{pid}/ns/net"), format!("/proc/{pid}/task/{tid}/ns/net")];
-            Netns { inum: wanted.0, name: None, ways: ways.map(PathBuf::from).into() }
+            let paths = [format!("/proc/{pid}/ns/net"), format!("/proc/{pid}/task/{tid}/ns/net")];
+            Netns { inum: wanted.0, name: None, paths: paths.map(PathBuf::from).into() }
         });
-        let found = match look(wanted, &place, worker, &mut self.search) {
-            // The caller has ended: others may be in its namespace.
+        let found = match find(wanted, &place, worker, &mut self.search) {
+            // The caller has ended: other processes may be in its namespace.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.search(wanted, worker).unwrap_or(Err(error))
             }
@@ -121,17 +122,21 @@ impl Holders {
 }
 
 impl Holders {
-    /// As [`look`], in a namespace to which the way has to be found first; `None`: there is none.
-    fn search(&mut self, wanted: Place, worker: &Worker) -> Option<io::Result<Option<Holder>>> {
+    /// As [`find`], in a namespace that must be searched for first. `None`: it is not found.
+    fn search(
+        &mut self,
+        wanted: WantedPort,
+        worker: &Worker,
+    ) -> Option<io::Result<Option<Holder>>> {
         if let Some(place) = self.places.get(&wanted.0) {
-            match look(wanted, place, worker, &mut self.search) {
+            match find(wanted, place, worker, &mut self.search) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 found => return Some(found),
             }
         }
         let all = worker.discover().ok()?.found;
         let place = all.into_iter().find(|place| place.inum == wanted.0)?;
-        let found = look(wanted, &place, worker, &mut self.search);
+        let found = find(wanted, &place, worker, &mut self.search);
         if self.places.len() >= MOST {
             self.places.clear();
         }
@@ -140,15 +145,15 @@ impl Holders {
     }
 }
 
-/// Asks the kernel.
-fn look(
-    wanted: Place,
+/// Finds the holder in the kernel's list of sockets. `None`: there is none.
+fn find(
+    wanted: WantedPort,
     place: &Netns,
     worker: &Worker,
     search: &mut Search,
 ) -> io::Result<Option<Holder>> {
     let (_, address, port) = wanted;
-    let find = move || -> io::Result<Option<DiagSocket>> {
+    let choose_socket = move || -> io::Result<Option<DiagSocket>> {
         const IDLE: u32 = 1 << tcp_state::LISTEN | 1 << tcp_state::BOUND_INACTIVE;
         let idle = sockdiag::dump_port(port, CONNECTIONS, IDLE)?;
         if let Some(found) = choose(&idle, address) {
@@ -157,13 +162,13 @@ fn look(
         let others = sockdiag::dump_port(port, CONNECTIONS, sockdiag::ALL_STATES & !IDLE)?;
         Ok(choose(&others, address))
     };
-    let Some(socket) = worker.run_in(place, find)?? else { return Ok(None) };
+    let Some(socket) = worker.run_in(place, choose_socket)?? else { return Ok(None) };
     let inode = socket.inode;
     let owner = if inode == 0 {
         None
     } else {
         let mut own = std::mem::take(search);
-        let job = move || own.look(&HashSet::from([inode]), SEARCH).map(|_| own);
+        let job = move || own.run(&HashSet::from([inode]), SEARCH).map(|_| own);
         *search = worker.run(job)??;
         search.owners().get(&inode).copied()
     };
@@ -181,10 +186,10 @@ fn holder(socket: &DiagSocket, owner: Option<Owner>) -> Holder {
     }
 }
 
-/// Which of the sockets of a port keeps it from a bind() to this address: one that listens rather than one that is
-/// bound, that rather than a connection, and that rather than what is left of one.
+/// The socket of a port that conflicts with a bind() to this address. If several do, a listener is returned rather
+/// than a bound socket, that rather than a connection, and that rather than a connection that no process has open.
 fn choose(sockets: &[DiagSocket], wanted: Addr) -> Option<DiagSocket> {
-    let in_the_way = sockets.iter().filter(|socket| conflict(socket.source, wanted));
+    let conflicting = sockets.iter().filter(|socket| conflict(socket.source, wanted));
     let rank = |socket: &&DiagSocket| match socket.state {
         tcp_state::LISTEN => (0, 0),
         tcp_state::CLOSE => (1, 0),
@@ -192,10 +197,10 @@ fn choose(sockets: &[DiagSocket], wanted: Addr) -> Option<DiagSocket> {
         _ if socket.inode == 0 => (3, socket.cookie),
         _ => (2, socket.cookie),
     };
-    in_the_way.min_by_key(rank).copied()
+    conflicting.min_by_key(rank).copied()
 }
 
-/// Whether sockets at these two addresses are in each other's way.
+/// Whether a socket at one of these addresses keeps another one from binding its port at the other.
 fn conflict(one: Addr, other: Addr) -> bool {
     is_any(one) || is_any(other) || one == other
 }
@@ -204,10 +209,10 @@ fn is_any(address: Addr) -> bool {
     address == Addr::UNSPECIFIED || address == Addr::v4([0; 4])
 }
 
-/// What the ledger knows of bound ports: who called bind(). `leader`: what the process of an id is called that did something
-/// at a time; of a thread that is not the first one, the ledger knows only its own name.
+/// The holder by the ledger's bound ports: the process that called bind(). `leader`: returns the name of the process
+/// with an id at a time, because of a thread that is not its leader the ledger has only the thread's name.
 fn bound(
-    wanted: Place,
+    wanted: WantedPort,
     binds: &[(ConnKey, Bound)],
     leader: impl Fn(u32, u64) -> Option<[u8; 16]>,
 ) -> Option<Holder> {
@@ -227,7 +232,7 @@ fn bound(
     Some(Holder { pid: who.pid, comm, state, ..Holder::default() })
 }
 
-/// The keys of `bind.failed` that name a holder.
+/// The keys of a `bind.failed` line that describe the holder.
 #[derive(Serialize)]
 struct Keys<'a> {
     #[serde(rename = "port.holder.state")]
@@ -243,7 +248,7 @@ struct Keys<'a> {
 }
 
 impl Holder {
-    /// As an object of JSON, safe to print on a terminal.
+    /// The keys and their values as a JSON object, safe to print on a terminal.
     ///
     /// # Errors
     /// None with these types: serde's, passed on.
@@ -260,13 +265,13 @@ impl Holder {
     }
 }
 
-/// The word for a holder's state.
+/// The name of a holder's state.
 pub fn word(number: u8) -> &'static str {
-    // What a dump calls CLOSE is a socket that is bound, and neither connected nor listening.
+    // A dump shows a socket that is bound, and neither connected nor listening, as CLOSE.
     if number == tcp_state::CLOSE { "bound" } else { state(number) }
 }
 
-/// The state with this word; 0: none.
+/// The state with this name; 0: there is none.
 pub fn number(text: &str) -> u8 {
     (1..=tcp_state::BOUND_INACTIVE).find(|number| word(*number) == text).unwrap_or(0)
 }
@@ -300,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_the_way_is_named_and_of_several_the_one_that_stays() {
+    fn of_several_conflicting_sockets_the_one_that_lasts_longest_is_chosen() {
         let listens = socket(tcp_state::LISTEN, ANY, 3);
         let open = socket(tcp_state::ESTABLISHED, HERE, 2);
         let waits = socket(tcp_state::TIME_WAIT, HERE, 1);
@@ -312,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bound_port_of_the_ledger_is_known_by_who_bound_it() {
+    fn a_bound_port_of_the_ledger_has_the_process_that_bound_it() {
         let mut there = Bound::default();
         (there.place.netns, there.place.source, there.who.pid) = (5, HERE, 42);
         let binds = [(ConnKey::new(1, 40_007), there)];
@@ -325,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn the_holder_of_a_port_is_called_by_its_process_whichever_thread_bound_it() {
+    fn the_name_of_a_holder_is_that_of_its_process_whichever_thread_bound_it() {
         let name_of = |tid: u32, leader: Option<[u8; 16]>| {
             let mut there = Bound { acquired_ns: 9, ..Bound::default() };
             (there.place.netns, there.place.source) = (5, HERE);
@@ -338,12 +343,12 @@ mod tests {
         let java = *b"java\0\0\0\0\0\0\0\0\0\0\0\0";
         assert_eq!(name_of(42, Some(java)), *b"pool-1\0\0\0\0\0\0\0\0\0\0");
         assert_eq!(name_of(43, Some(java)), java);
-        // The thread's name is not the process's.
+        // The name of a thread must not be shown as that of the process.
         assert_eq!(name_of(43, None), [0; 16]);
     }
 
     #[test]
-    fn a_holder_says_only_what_is_known() {
+    fn keys_of_a_holder_that_are_not_known_are_absent() {
         let text = |holder: Holder| String::from_utf8(holder.json().unwrap()).unwrap();
         let listens = Holder { state: tcp_state::LISTEN, ..Holder::default() };
         assert_eq!(text(listens), r#"{"port.holder.state":"listen"}"#);

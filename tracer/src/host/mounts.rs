@@ -1,8 +1,8 @@
-//! Reaching a kernel file system wherever it is mounted, and where it is not mounted at all.
+//! Opens kernel file systems wherever they are mounted, and if they are not mounted at all.
 //!
-//! `ip netns exec` mounts a fresh /sys that hides cgroup2, tracefs and bpffs; containers and
-//! hybrid cgroup hosts have them elsewhere. So: any mount that mountinfo names and that really is
-//! what it says, else a mount of our own that has no path (fsopen(2), Linux 5.2).
+//! `ip netns exec` mounts a new /sys, which hides cgroup2, tracefs and bpffs; containers and hosts with both cgroup
+//! versions have them elsewhere. So any mount in mountinfo is tried that really is of this type, else a new mount
+//! without a path is made (fsopen(2), Linux 5.2).
 
 use std::{
     ffi::OsString,
@@ -17,14 +17,14 @@ use rustix::{
     mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen},
 };
 
-/// A kind of file system.
+/// A type of file system.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct FileSystem {
-    /// As in the `mount -t` option.
+    /// Its name, as for `mount -t`.
     pub name: &'static str,
     /// `f_type` of statfs(2), from `include/uapi/linux/magic.h`.
     magic: u32,
-    /// The command that mounts it where it is looked for.
+    /// The command that mounts it in its usual place.
     pub mount_command: &'static str,
 }
 
@@ -41,20 +41,26 @@ pub const TRACEFS: FileSystem = FileSystem {
 pub const BPFFS: FileSystem = FileSystem {
     name: "bpf",
     magic: 0xcafe_4a11,
-    // Without a mode everybody can make folders in it.
+    // Without a mode, every user can make folders in it.
     mount_command: "mount -t bpf -o mode=0700 bpf /sys/fs/bpf",
 };
 
-/// Namespaces that are mounted somewhere.
+/// The file system of namespaces, which are mounted singly.
 pub const NSFS: FileSystem = FileSystem { name: "nsfs", magic: 0x6e73_6673, mount_command: "" };
 
-/// The root directory of tracefs.
+/// Opens the root directory of tracefs.
+///
+/// # Errors
+/// As [`open_root`].
 pub fn tracefs() -> io::Result<OwnedFd> {
     open_root(TRACEFS)
 }
 
-/// The root directory of a file system: that of an existing mount, else that of a mount without a
-/// path, which ends with the descriptor. The error says what was tried and what to do.
+/// Opens the root directory of a file system: that of an existing mount, else that of a new mount without a path,
+/// which ends with the descriptor.
+///
+/// # Errors
+/// It is not mounted, and cannot be mounted; the text says what to do.
 pub fn open_root(fs: FileSystem) -> io::Result<OwnedFd> {
     if let Some(fd) = mounted(fs) {
         return Ok(fd);
@@ -65,15 +71,15 @@ pub fn open_root(fs: FileSystem) -> io::Result<OwnedFd> {
         io::Error::new(
             error.kind(),
             format!(
-                "{name} is not mounted and cannot be reached without a mount: {error}; mount it \
+                "{name} is not mounted, and tracer cannot mount it for itself: {error}; mount it \
                  with `{mount_command}`"
             ),
         )
     })
 }
 
-/// Every mount of a file system that this thread can see, newest first: what of it is mounted, as mountinfo has it,
-/// and where. Something else may be mounted over it.
+/// Every mount of a file system that this thread can see, newest first: the mounted part, as in mountinfo, and the
+/// mount point. Another mount may cover it.
 pub fn all(fs: FileSystem) -> Vec<(Vec<u8>, PathBuf)> {
     let mountinfo = fs::read("/proc/thread-self/mountinfo").unwrap_or_default();
     let points = parse(&mountinfo).into_iter().rev();
@@ -83,31 +89,34 @@ pub fn all(fs: FileSystem) -> Vec<(Vec<u8>, PathBuf)> {
 
 fn mounted(fs: FileSystem) -> Option<OwnedFd> {
     let mountinfo = fs::read("/proc/self/mountinfo").unwrap_or_default();
-    // The newest one first.
+    // The newest mount comes first.
     let points = parse(&mountinfo).into_iter().rev().filter(|point| point.is_root_of(fs));
     points.into_iter().find_map(|point| {
         let fd = open_dir(CWD, &point.path).ok()?;
-        // Something else may be mounted over it.
+        // Another mount may cover it.
         is(&fd, fs).then_some(fd)
     })
 }
 
-/// Whether the descriptor is of a file in this kind of file system.
+/// Whether the descriptor is that of a file in this type of file system.
 pub fn is(fd: impl AsFd, fs: FileSystem) -> bool {
     fstatfs(fd).is_ok_and(|stat| u32::try_from(stat.f_type & 0xffff_ffff) == Ok(fs.magic))
 }
 
 /// Opens a directory for reading.
+///
+/// # Errors
+/// As openat(2).
 pub fn open_dir(at: impl AsFd, path: &Path) -> rustix::io::Result<OwnedFd> {
     openat(at, path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// The root directory of a mount without a path, which ends with the descriptor.
+/// The root directory of a new mount without a path, which ends with the descriptor.
 pub(crate) fn detached(fs: FileSystem) -> rustix::io::Result<OwnedFd> {
     let context = fsopen(fs.name, FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_create(&context)?;
     let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
-    // fsmount's descriptor is O_PATH: it cannot be read, nor given to bpf(2).
+    // The descriptor of fsmount(2) is O_PATH: it cannot be read, nor given to bpf(2).
     open_dir(&mount, Path::new("."))
 }
 
@@ -115,27 +124,27 @@ pub(crate) fn detached(fs: FileSystem) -> rustix::io::Result<OwnedFd> {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct MountPoint {
     pub id: u64,
-    /// As `st_dev` of what is in it.
+    /// Its device, as `st_dev` of its files.
     pub device: u64,
-    /// What of the file system is mounted.
+    /// Which part of the file system is mounted.
     root: PathBuf,
     pub path: PathBuf,
     kind: Vec<u8>,
 }
 
 impl MountPoint {
-    /// Whether it shows a file system of this kind from its own root on.
+    /// Whether the whole of a file system of this type is mounted here.
     pub fn is_root_of(&self, fs: FileSystem) -> bool {
         self.root == Path::new("/") && self.kind == fs.name.as_bytes()
     }
 }
 
-/// In the order of the file: what is mounted over something comes later.
+/// The mounts in the order of the file: one that covers another comes later.
 pub fn parse(mountinfo: &[u8]) -> Vec<MountPoint> {
     mountinfo.split(|byte| *byte == b'\n').filter_map(parse_line).collect()
 }
 
-/// `36 35 98:0 ROOT MOUNTPOINT rw,noatime tag:1 - TYPE SOURCE rw`
+/// Parses `36 35 98:0 ROOT MOUNTPOINT rw,noatime tag:1 - TYPE SOURCE rw`.
 fn parse_line(line: &[u8]) -> Option<MountPoint> {
     let mut fields = line.split(|byte| *byte == b' ');
     let text = |field: &[u8]| String::from_utf8_lossy(field).into_owned();
@@ -150,7 +159,7 @@ fn parse_line(line: &[u8]) -> Option<MountPoint> {
     Some(MountPoint { id, device, root, path: at, kind })
 }
 
-/// Undoes the `\ooo` that the kernel writes for space, tab, newline and backslash.
+/// Replaces the `\ooo` that the kernel writes for space, tab, newline and backslash.
 fn unescape(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;

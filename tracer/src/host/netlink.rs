@@ -1,7 +1,6 @@
 //! Netlink (netlink(7)): messages as bytes, and lists that the kernel dumps.
 //!
-//! What is inside of the messages is the business of [`crate::host::sockdiag`] and
-//! [`crate::spread::addresses`].
+//! [`crate::host::sockdiag`] and [`crate::spread::addresses`] know the contents of the messages.
 
 mod socket;
 #[cfg(test)]
@@ -32,42 +31,42 @@ const NLMSG_DONE: u16 = 3;
 const HEADER_LEN: usize = 16;
 const NUMBER_AT: usize = 8;
 
-/// The kernel sends at most 32 KiB at once unless asked for more; four times that leaves room.
+/// Size of the buffer for answers. The kernel sends at most 32 KiB at once unless asked for more.
 const BUFFER: usize = 128 * 1024;
-/// How often a dump that the kernel marks as inconsistent is made again.
+/// How often a dump that the kernel marks as inconsistent is tried.
 const TRIES: usize = 5;
-/// Requests so far: each has its own number, which its answers repeat.
+/// Number of the next request; answers repeat the number of their request.
 static REQUESTS: AtomicU32 = AtomicU32::new(1);
 
-/// A question to the kernel and the form of its answers.
+/// A request for a list, and how its answers are parsed.
 pub(crate) struct Query<'a, T> {
-    /// Named in errors, with `things`: `sock_diag`, "TCP sockets".
+    /// Name for errors, with `things`: `sock_diag`, "TCP sockets".
     pub(crate) name: &'static str,
     pub(crate) things: &'static str,
-    /// `None` is NETLINK_ROUTE.
+    /// `None`: NETLINK_ROUTE.
     pub(crate) protocol: Option<Protocol>,
     pub(crate) request: &'a [u8],
-    /// The type of message that is parsed; others are passed over.
+    /// The type of messages that are answers; others are skipped.
     pub(crate) reply: u16,
-    /// `None`: damaged.
+    /// Parses an answer; `None`: it is damaged.
     pub(crate) parse: fn(&[u8]) -> Option<T>,
-    /// More answers than this are an error: they would take memory without limit.
+    /// More answers than this are an error, so that memory is limited.
     pub(crate) limit: usize,
 }
 
 impl<T> Query<'_, T> {
-    /// All answers about the network namespace of the calling thread. Only the kernel's own count:
-    /// whoever is in that namespace can send to any netlink socket there.
+    /// All answers about the network namespace of the calling thread. Only messages from the kernel count: any
+    /// process in that namespace can send to a netlink socket there.
     ///
-    /// Errors name the step that failed. A dump that was still inconsistent (`NLM_F_DUMP_INTR`)
-    /// when it was last tried is an error of kind `Interrupted`, more than `limit` one of kind
-    /// `QuotaExceeded`.
+    /// # Errors
+    /// The step that failed. `Interrupted`: the dump was inconsistent (`NLM_F_DUMP_INTR`) each time that it was
+    /// tried. `QuotaExceeded`: there are more than `limit` answers.
     pub(crate) fn answers(&self) -> io::Result<Vec<T>> {
         self.answers_by(None)
     }
 
-    /// [`Self::answers`] about the network namespace that this socket was opened in,
-    /// whichever thread asks. Nobody else may use the socket meanwhile.
+    /// As [`Self::answers`], about the network namespace in which this socket was opened, whichever thread calls. No
+    /// other thread may use the socket meanwhile.
     pub(crate) fn answers_by(&self, held: Option<&Socket>) -> io::Result<Vec<T>> {
         let mut buffer = vec![0; BUFFER];
         for _ in 0..TRIES {
@@ -82,11 +81,11 @@ impl<T> Query<'_, T> {
         ))
     }
 
-    /// `None`: the kernel says that the dump is inconsistent.
+    /// Sends the request once; `None`: the kernel marks the dump as inconsistent.
     fn answers_once(&self, held: Option<&Socket>, buffer: &mut [u8]) -> io::Result<Option<Vec<T>>> {
         let opened;
         let socket = if let Some(held) = held {
-            // An earlier question may not have been read to its end.
+            // Answers to an earlier request may not have been read.
             held.drain();
             held
         } else {
@@ -103,7 +102,7 @@ impl<T> Query<'_, T> {
         loop {
             let len = retry_on_intr(|| socket.receive(buffer))
                 .map_err(|errno| self.failed(&format!("reading the {}", self.things), errno))?;
-            // Somebody else's.
+            // The message is not from the kernel.
             let Some(len) = len else { continue };
             beat();
             let datagram = buffer.get(..len).ok_or_else(|| {
@@ -143,7 +142,7 @@ impl<T> Query<'_, T> {
 
     fn too_many(&self) -> io::Error {
         let Self { name, things, limit, .. } = self;
-        let message = format!("{name}: there are more than {limit} {things}, which are not read");
+        let message = format!("{name}: there are more than {limit} {things}, too many to read");
         io::Error::new(io::ErrorKind::QuotaExceeded, message)
     }
 
@@ -152,7 +151,7 @@ impl<T> Query<'_, T> {
     }
 }
 
-/// A message to the kernel.
+/// The bytes of a request to the kernel; its sequence number is 0.
 pub(crate) fn request(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
     let len = u32::try_from(HEADER_LEN + body.len()).unwrap_or(u32::MAX);
     let mut bytes = Vec::with_capacity(HEADER_LEN + body.len());
@@ -165,7 +164,7 @@ pub(crate) fn request(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The same with a sequence number.
+/// The request with a sequence number.
 fn numbered(request: &[u8], number: u32) -> Vec<u8> {
     let mut bytes = request.to_vec();
     for (to, from) in bytes.iter_mut().skip(NUMBER_AT).zip(number.to_ne_bytes()) {
@@ -174,22 +173,22 @@ fn numbered(request: &[u8], number: u32) -> Vec<u8> {
     bytes
 }
 
-/// One message of the kernel.
+/// A message from the kernel.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) struct Message<'a> {
     pub(crate) kind: u16,
     pub(crate) payload: &'a [u8],
     flags: u16,
-    /// Of the request that it answers.
+    /// Sequence number of the request that it answers.
     number: u32,
 }
 
 impl Message<'_> {
-    /// The result (an errno, or 0) if this message ends the answers.
+    /// If this message ends the answers, the result: an errno, or 0.
     fn end(&self) -> Option<i32> {
         let code = u32_at(self.payload, 0).map(|code| code.cast_signed().saturating_neg());
         match self.kind {
-            // A kernel may leave the result out.
+            // Some kernels leave out the result.
             NLMSG_DONE => Some(code.unwrap_or(0)),
             NLMSG_ERROR => code,
             _ => None,
@@ -197,7 +196,7 @@ impl Message<'_> {
     }
 }
 
-/// The messages of one datagram; the last item is `None` if the datagram is damaged.
+/// The messages of one datagram; if it is damaged, the last item is `None`.
 pub(crate) fn messages(mut rest: &[u8]) -> impl Iterator<Item = Option<Message<'_>>> {
     std::iter::from_fn(move || {
         if rest.is_empty() {
@@ -223,11 +222,11 @@ fn message(bytes: &[u8]) -> Option<Message<'_>> {
         flags: u16_at(bytes, 6)?,
         number: u32_at(bytes, NUMBER_AT)?,
     };
-    // An error without a code would pass for something else.
+    // An error without a code would be taken for another message.
     (message.kind != NLMSG_ERROR || message.payload.len() >= 4).then_some(message)
 }
 
-/// Type and value of each attribute (`struct rtattr`), up to a damaged one.
+/// Type and value of each attribute (`struct rtattr`), up to the first damaged one.
 pub(crate) fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let len = usize::from(u16_at(rest, 0)?);

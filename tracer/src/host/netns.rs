@@ -1,10 +1,10 @@
-//! Network namespaces, by the inode number that the kernel and the ledger know them by.
+//! Network namespaces, by their inode number, which the kernel side and the ledger use.
 
 mod discover;
 mod names;
+mod path;
 #[cfg(test)]
 mod tests;
-mod way;
 mod worker;
 
 use std::{
@@ -17,31 +17,31 @@ pub use discover::{Discovery, discover};
 pub use names::Names;
 pub use worker::Worker;
 
-/// Where `ip netns add` keeps names (ip-netns(8)).
+/// The folder of `ip netns add` (ip-netns(8)).
 const NAMES: &str = "/run/netns";
-/// The namespace of this process.
+/// The network namespace of this process.
 const OWN: &str = "/proc/self/ns/net";
 
-/// A network namespace and ways to reach it. Holds nothing open.
+/// A network namespace, and paths through which it can be entered. Keeps nothing open.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Netns {
-    /// As `stat -L /proc/PID/ns/net` shows it.
+    /// Its inode number, as `stat -L /proc/PID/ns/net` prints it.
     pub inum: u32,
-    /// Its name in /run/netns, if it has one.
+    /// Its name in /run/netns; `None`: it has none.
     pub name: Option<String>,
-    /// Files that lead to it, for as long as the mounts and processes that they belong to live: the most
-    /// lasting first. What is there now is not trusted: see `way`.
-    pub ways: Vec<PathBuf>,
+    /// Files through which it can be entered, the longest lasting first. Each is valid as long as its mount or
+    /// process exists. What is there now is checked before it is opened: see `path`.
+    pub paths: Vec<PathBuf>,
 }
 
 impl Netns {
-    /// The way that is tried first.
+    /// The path that is tried first; empty if there is none.
     pub fn path(&self) -> &Path {
-        self.ways.first().map_or(Path::new(""), PathBuf::as_path)
+        self.paths.first().map_or(Path::new(""), PathBuf::as_path)
     }
 }
 
-/// `4026532281 (blue)`, or with the first way where it has no name.
+/// `4026532281 (blue)`; without a name, its first path in brackets.
 impl fmt::Display for Netns {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.name {
@@ -56,7 +56,7 @@ impl fmt::Display for Netns {
 pub enum NetnsError {
     #[error("there is no network namespace {0}: give a name in {NAMES}, a path or an inode number")]
     NoName(String),
-    #[error("no process and no name in {NAMES} leads to a network namespace with inode number {0}")]
+    #[error("no process and no name in {NAMES} has a network namespace with inode number {0}")]
     NoInum(u32),
     #[error("cannot open network namespace {path}: {source}", path = path.display())]
     Open { path: PathBuf, source: io::Error },
@@ -67,14 +67,19 @@ pub enum NetnsError {
     NotNetns { path: PathBuf },
 }
 
-/// The namespace of this process.
+/// The network namespace of this process.
+///
+/// # Errors
+/// /proc cannot be read.
 pub fn own() -> io::Result<Netns> {
     let inum = inum(&fs::metadata(OWN)?)?;
-    Ok(Netns { inum, name: None, ways: vec![OWN.into()] })
+    Ok(Netns { inum, name: None, paths: vec![OWN.into()] })
 }
 
-/// The namespace that a `--netns` value means: a path (it has a slash), a name in /run/netns, or
-/// an inode number.
+/// Finds the namespace of a `--netns` value: a path (it has a slash), a name in /run/netns, or an inode number.
+///
+/// # Errors
+/// There is no such namespace, or the path is something else or cannot be opened.
 pub fn resolve(spec: &str) -> Result<Netns, NetnsError> {
     if spec.contains('/') {
         return at_path(PathBuf::from(spec), None);
@@ -89,19 +94,19 @@ pub fn resolve(spec: &str) -> Result<Netns, NetnsError> {
 }
 
 fn at_path(path: PathBuf, name: Option<String>) -> Result<Netns, NetnsError> {
-    match way::look(&path) {
-        Ok(Some(place)) => Ok(Netns { inum: place.inum, name, ways: vec![path] }),
+    match path::open(&path) {
+        Ok(Some(netns)) => Ok(Netns { inum: netns.inum, name, paths: vec![path] }),
         Ok(None) => Err(NetnsError::NotNetns { path }),
         Err(source) => Err(NetnsError::Open { path, source }),
     }
 }
 
-/// Inode numbers of namespaces are 32 bits wide (`struct ns_common`).
+/// The inode number of a namespace, which has 32 bits (`struct ns_common`).
 fn inum(metadata: &fs::Metadata) -> io::Result<u32> {
     u32::try_from(metadata.ino()).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
 }
 
-/// Names and paths in a folder; nothing if it does not exist.
+/// Names and paths of a folder's entries; none if the folder cannot be read.
 fn entries(folder: &Path) -> impl Iterator<Item = (String, PathBuf)> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries.map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path()))

@@ -1,5 +1,5 @@
-//! Which process holds a socket: by one pass over /proc/PID/fd, at start, and when somebody asks for the holder
-//! of a port.
+//! Which process has a socket open, by /proc/PID/fd: at the start, for the holder of a port, and for the details of a
+//! tuple.
 
 mod called;
 mod search;
@@ -15,34 +15,39 @@ use std::{
 pub use called::{Called, NameOf, Processes, in_first_pids, leader_name, shortcoming};
 pub use search::Search;
 
-/// The process that was found to hold a socket. Several can, after a fork: it is the one with the lowest id.
+/// The process that was found to have a socket open; of several, for example after a fork, the one with the lowest
+/// id.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct Owner {
     pub pid: u32,
-    /// Arbitrary bytes, NUL-padded.
+    /// Name of its leader: any bytes, NUL-padded.
     pub comm: [u8; 16],
 }
 
-/// How long the search at the start may take. Owners that are not found until then are not known, and nothing else depends
-/// on it.
+/// How long the search at the start may take. The owners that it does not find are not known; nothing else depends on
+/// them.
 const TIME: Duration = Duration::from_secs(2);
 
-/// The owners of the sockets with these inodes, as far as this thread may look. What cannot be
-/// read is left out; the error is of /proc itself.
+/// The owners of the sockets with these inodes. Processes that this thread may not read are left out.
+///
+/// # Errors
+/// /proc cannot be read.
 pub fn owners<S: BuildHasher>(inodes: &HashSet<u32, S>) -> io::Result<HashMap<u32, Owner>> {
     let mut search = Search::default();
-    if !search.look(inodes, TIME)? {
-        tracing::warn!("too many files are open to find out who owns every socket");
+    if !search.run(inodes, TIME)? {
+        tracing::warn!(
+            "too many files are open to find the processes of all older sockets: some are shown without a process"
+        );
     }
     Ok(search.into_owners())
 }
 
-/// `socket:[123]`
+/// The inode in the text of a link, `socket:[123]`; `None`: it is not a socket.
 fn socket_inode(link: &str) -> Option<u32> {
     link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
-/// All zero if the process is gone.
+/// Name of a process, NUL-padded; all zero if it is gone.
 fn comm(pid: u32) -> [u8; 16] {
     let text = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
     let name = text.strip_suffix(b"\n").unwrap_or(&text);

@@ -1,11 +1,14 @@
-//! How many TCP sockets a network namespace has, without listing them.
+//! Counts the TCP sockets of a network namespace without listing them.
 
 use std::{fs, io};
 
-/// The kernel's counters of the namespace that the reading thread is in (`net/ipv4/proc.c`, `net/ipv6/proc.c`).
+/// The kernel's counters of the calling thread's network namespace (`net/ipv4/proc.c`, `net/ipv6/proc.c`).
 const COUNTERS: [&str; 2] = ["/proc/thread-self/net/sockstat", "/proc/thread-self/net/sockstat6"];
 
-/// TCP sockets of the namespace of the calling thread; `time_waits`: TIME_WAITs among them.
+/// How many TCP sockets the calling thread's network namespace has; with `time_waits` including those in TIME_WAIT.
+///
+/// # Errors
+/// A file of the counters cannot be read.
 pub(crate) fn sockets(time_waits: bool) -> io::Result<u64> {
     let mut count = 0_u64;
     for path in COUNTERS {
@@ -19,7 +22,7 @@ pub(crate) fn sockets(time_waits: bool) -> io::Result<u64> {
     Ok(count)
 }
 
-/// The same of the text of `sockstat` or `sockstat6`. Text without such a line has none.
+/// The number in the text of `sockstat` or `sockstat6`; 0 if it has no line for TCP.
 fn parse(text: &str, time_waits: bool) -> u64 {
     let mut count = 0_u64;
     for line in text.lines() {

@@ -1,4 +1,4 @@
-//! Reading files below /proc/sys.
+//! Reads files below /proc/sys.
 
 use std::{
     fs::File,
@@ -6,14 +6,14 @@ use std::{
     path::Path,
 };
 
-/// More than the longest of these texts: of `ip_local_reserved_ports`, every second port takes 187 KiB.
+/// Longer than the longest of these files: `ip_local_reserved_ports` with every second port has 187 KiB.
 const LONGEST: usize = 256 * 1024;
 
 /// The text of a file below /proc/sys, in one read.
 ///
-/// Most of these files answer the first read only: a second one, from where the first ended, says "end of
-/// file" and not the rest (`proc_do_large_bitmap` and `proc_dointvec` in `kernel/sysctl.c`). So a small first
-/// read, such as the 32 bytes with which [`std::fs::read_to_string`] begins, gets the first 32 bytes and no more.
+/// Most of these files answer only the first read: a second one, at the offset where the first ended, returns "end of
+/// file" and not the rest (`proc_do_large_bitmap` and `proc_dointvec` in `kernel/sysctl.c`). So a small first read,
+/// such as the 32 bytes with which [`std::fs::read_to_string`] begins, returns these 32 bytes and no more.
 ///
 /// # Errors
 /// As [`File::open`] and [`Read::read`]; a text that may be longer than 256 KiB; one that is not UTF-8.

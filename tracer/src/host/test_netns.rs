@@ -1,17 +1,17 @@
-//! For tests: a network namespace of the test's own.
+//! For tests: runs a test in a network namespace of its own.
 #![expect(unsafe_code, reason = "unshare")]
 
 use std::thread;
 
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
-/// Runs `test` on a thread of its own, in a new network namespace whose loopback is up. The
-/// namespace ends with the thread and with what `test` has opened in it.
+/// Runs `test` in a new thread, in a new network namespace whose loopback is up. The namespace ends with the thread
+/// and with what `test` has opened in it.
 pub(crate) fn run<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| {
         let body = || {
-            // SAFETY: only the network namespace changes, which no memory or descriptor that
-            // other threads use depends on.
+            // SAFETY: only the network namespace of this thread changes; no memory or descriptor that other threads
+            // use depends on it.
             unsafe { unshare_unsafe(UnshareFlags::NEWNET) }
                 .expect("making a network namespace needs CAP_SYS_ADMIN");
             loopback_up();
@@ -21,7 +21,7 @@ pub(crate) fn run<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// SIOCSIFFLAGS with IFF_UP on `lo` of the calling thread's namespace.
+/// Sets `lo` of the calling thread's namespace up, with ip(8).
 fn loopback_up() {
     let status = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status();
     assert!(status.expect("running ip(8)").success());

@@ -63,6 +63,6 @@ fn set_detaching(begins: bool) {
 }
 
 /// The calling thread speaks through this from now on.
-pub(crate) fn speak_through(beats: Beats) {
+pub(crate) fn count_in(beats: Beats) {
     BEATS.set(beats);
 }

@@ -105,7 +105,7 @@ pub fn run<T: Send + 'static>(
         let thread = std::thread::Builder::new()
             .name("tracer-work".into())
             .spawn(move || {
-                beat::speak_through(for_work.beats.clone());
+                beat::count_in(for_work.beats.clone());
                 // Nobody waits any more where the patience below ran out.
                 _ = done.send(work(for_work));
             })

@@ -83,7 +83,7 @@ impl Holding {
         let inodes: HashSet<u32> = self.inodes.values().copied().filter(|it| *it != 0).collect();
         let mut search = std::mem::take(&mut self.search);
         let found = worker.run(move || {
-            let complete = search.look(&inodes, TIME);
+            let complete = search.run(&inodes, TIME);
             complete.map(|complete| (search, complete))
         });
         match found.and_then(|found| found) {
@@ -220,7 +220,7 @@ mod tests {
     fn a_namespace_with_too_many_sockets_is_said_and_takes_nothing_from_others() {
         let sockets = |netns: u32| if netns == 2 { 51 } else { 10 };
         let places = |all: &[u32]| -> Vec<Netns> {
-            let place = |inum: &u32| Netns { inum: *inum, name: None, ways: Vec::new() };
+            let place = |inum: &u32| Netns { inum: *inum, name: None, paths: Vec::new() };
             all.iter().map(place).collect()
         };
         let limits = RefCell::new(Vec::new());

@@ -117,7 +117,7 @@ impl Live {
                     return;
                 };
                 let Some(mut failure) = failure(&event, offset, callers, now) else { return };
-                if holder::is_asked_for(&event) {
+                if holder::has_holder(&event) {
                     let place = capacities.place(event.tuple.netns);
                     failure.holder = holders.of(&event, place, worker, || maps.all_binds());
                 }

@@ -1,7 +1,8 @@
-//! What bind(address, 0) has left at each address where it is used. Pure.
+//! How many ports bind(address, 0) has left at each address where it is used. No I/O.
 //!
-//! It is given any port of the range that is not reserved and that no socket has at this address or at all addresses:
-//! connections have theirs there as well, whatever they go to, listeners, and TIME_WAITs (`inet_csk_find_open_port`).
+//! It is given any port of the range that is not reserved and that no socket has at this address or at all addresses.
+//! Connections count there, too, whatever their destination, and so do listeners and TIME_WAITs
+//! (`inet_csk_find_open_port`).
 
 use foldhash::{HashMap, HashSet};
 use tracer_common::{Addr, Bound, Conn, ConnKey, TupleCount, TupleKey, conn_flag};
@@ -9,15 +10,16 @@ use tracer_common::{Addr, Bound, Conn, ConnKey, TupleCount, TupleKey, conn_flag}
 use super::{Limits, PortSet, Usable};
 use crate::host::capacity::Holds;
 
-/// Addresses that are looked at, those with the most ports first: each takes 8 KiB, and anybody can bind() to many.
+/// How many addresses are counted, those with the most ports first: each takes 8 KiB, and any user can bind() to
+/// many.
 const MOST: usize = 256;
 
-/// All IPv4 addresses.
+/// Stands for all IPv4 addresses.
 const ANY_V4: Addr = Addr::v4([0; 4]);
-/// All addresses.
+/// Stands for all addresses.
 const ANY: Addr = Addr::UNSPECIFIED;
 
-/// Where: a namespace and an address of it.
+/// A network namespace and one of its addresses.
 type Place = (u32, Addr);
 
 /// An address at which the kernel chose ports for bind(address, 0).
@@ -25,38 +27,38 @@ type Place = (u32, Addr);
 pub struct AddressUse {
     pub netns: u32,
     pub address: Addr,
-    /// Ports of the range that bind(address, 0) cannot be given, reserved ones not among them.
+    /// Ports of the range that bind(address, 0) cannot be given, without reserved ones.
     pub in_use: u32,
-    /// Of its namespace: [`Limits::unreserved`] is what it can be given in all.
+    /// Limits of its namespace; [`Limits::unreserved`] is the number of ports that it can be given in all.
     pub limits: Limits,
 }
 
 impl AddressUse {
-    /// What a forecast goes by.
+    /// Its capacity, for a forecast.
     pub fn holds(&self) -> Holds {
         Holds { capacity: Some(self.limits.unreserved()), reuse: None }
     }
 
-    /// As the key of a row.
+    /// The key of its row.
     pub const fn key(&self) -> TupleKey {
         TupleKey::of_bind(self.netns, self.address)
     }
 }
 
-/// One look at all that holds ports.
+/// Collects the sockets that hold ports, address by address.
 #[derive(Debug)]
 pub struct Addresses<'a> {
     usable: &'a HashMap<u32, Usable>,
-    /// Ports at the addresses that are looked at.
+    /// Ports at each of the addresses that are counted.
     at: HashMap<Place, PortSet>,
-    /// Of each namespace: ports at any IPv4 address, and at any other.
+    /// For each namespace with ports at all addresses: ports at any IPv4 address, and at any IPv6 address.
     all: HashMap<u32, [PortSet; 2]>,
-    /// Bound ports that no connection has: the socket is where it was bound.
+    /// Bound ports that no connection has: their socket is at the address where it was bound.
     idle: HashMap<ConnKey, Place>,
 }
 
 impl<'a> Addresses<'a> {
-    /// `binds`: all bound ports.
+    /// Chooses the addresses. `binds`: all bound ports.
     pub fn new(usable: &'a HashMap<u32, Usable>, binds: &[(ConnKey, Bound)]) -> Self {
         let mut chosen: HashMap<Place, usize> = HashMap::default();
         for (_, bound) in binds.iter().filter(|(_, bound)| bound.flags & conn_flag::CHOSEN != 0) {
@@ -78,7 +80,7 @@ impl<'a> Addresses<'a> {
                 all.insert(*netns, Default::default());
             }
         }
-        // What is bound at all addresses counts at each.
+        // Ports that are bound at all addresses count at each address.
         for place in netns.iter().flat_map(|netns| [(*netns, ANY), (*netns, ANY_V4)]) {
             at.entry(place).or_default();
         }
@@ -88,12 +90,12 @@ impl<'a> Addresses<'a> {
         Self { usable, at, all, idle }
     }
 
-    /// Whether there is no address to look at.
+    /// Whether there is no address to count ports at.
     pub fn is_empty(&self) -> bool {
         self.at.is_empty()
     }
 
-    /// Looks at a connection.
+    /// Adds a connection.
     pub fn add(&mut self, key: &ConnKey, conn: &Conn) {
         if self.is_empty() {
             return;
@@ -112,7 +114,7 @@ impl<'a> Addresses<'a> {
         }
     }
 
-    /// The addresses, in order. `binds`: as given before.
+    /// The use of each address, in order. `binds`: the same as for [`Self::new`].
     pub fn end(mut self, binds: &[(ConnKey, Bound)]) -> Vec<AddressUse> {
         for (key, place) in std::mem::take(&mut self.idle) {
             self.insert(place, key.port);
@@ -149,14 +151,14 @@ impl<'a> Addresses<'a> {
     }
 }
 
-/// How many ports were taken and given back at each address, as far as readings show: what the counters of a tuple are.
+/// How many ports were taken and released at each address, as far as readings show it: counters as those of a tuple.
 #[derive(Debug, Default)]
-pub struct Course {
+pub struct AddressCounters {
     counts: HashMap<Place, TupleCount>,
 }
 
-impl Course {
-    /// Takes a reading in. Addresses that it does not have are forgotten.
+impl AddressCounters {
+    /// Adds a reading. Addresses that it does not have are forgotten.
     pub fn add(&mut self, uses: &[AddressUse]) {
         let mut before = std::mem::take(&mut self.counts);
         for one in uses {
@@ -169,7 +171,7 @@ impl Course {
         }
     }
 
-    /// Counters of this address.
+    /// The counters of this address; all 0 if it is not in the newest reading.
     pub fn count(&self, one: &AddressUse) -> TupleCount {
         self.counts.get(&(one.netns, one.address)).copied().unwrap_or_default()
     }
@@ -206,10 +208,10 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_what_no_socket_has_there_or_everywhere() {
+    fn an_address_has_the_ports_that_no_socket_has_there_or_at_all_addresses() {
         let binds = [
             bound(1, 101, ONE, conn_flag::CHOSEN),
-            // Connected: at its source, wherever it was bound.
+            // A connected socket counts at its source address, wherever it was bound.
             bound(2, 102, ONE, conn_flag::CHOSEN),
             bound(3, 103, ANY_V4, conn_flag::LISTEN),
             bound(4, 104, ANY, 0),
@@ -217,14 +219,14 @@ mod tests {
             bound(6, 300, ONE, 0),
             bound(7, 195, ONE, 0),
         ];
-        // Towards several destinations a port is one port all the same.
+        // A port that is used towards several destinations counts once.
         let conns = [conn(2, 102, ONE), conn(8, 106, ONE), conn(9, 106, ONE), conn(10, 107, OTHER)];
         assert_eq!(uses(&binds, &conns), [(ONE, 5, 90)]);
         assert_eq!(uses(&binds[2..], &conns), []);
     }
 
     #[test]
-    fn what_is_bound_everywhere_has_what_nobody_has_anywhere() {
+    fn all_addresses_have_the_ports_that_no_socket_has_at_any_address() {
         let six = Addr([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
         let conns = [conn(1, 101, ONE), conn(8, 102, OTHER), conn(9, 103, six)];
         let four = [bound(1, 101, ANY_V4, conn_flag::CHOSEN)];
@@ -236,16 +238,16 @@ mod tests {
     }
 
     #[test]
-    fn counters_follow_what_is_in_use() {
-        let mut course = Course::default();
+    fn counters_follow_the_ports_in_use() {
+        let mut counters = AddressCounters::default();
         let limits = Limits { low: 100, high: 199, ..Limits::default() };
         let with = |in_use| AddressUse { netns: NETNS, address: ONE, in_use, limits };
         for in_use in [10, 30, 5, 5] {
-            course.add(&[with(in_use)]);
+            counters.add(&[with(in_use)]);
         }
-        let count = course.count(&with(5));
+        let count = counters.count(&with(5));
         assert_eq!((count.opened, count.released, count.in_use()), (30, 25, 5));
-        course.add(&[]);
-        assert_eq!(course.count(&with(5)), TupleCount::default());
+        counters.add(&[]);
+        assert_eq!(counters.count(&with(5)), TupleCount::default());
     }
 }

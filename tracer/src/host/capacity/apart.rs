@@ -1,13 +1,13 @@
-//! Which of the ports that connections hold are none that connect() can be given: they take no room. Pure.
+//! Which held ports take no room, because connect() cannot be given them. No I/O.
 //!
-//! connect() gives out a port that another connection has, towards another destination. bind() can take it as well, at
-//! another address: from then on no connect() is given it. So it counts among the bound ports, and must not count again
-//! among those that the tuple takes. The same goes for ports that were reserved meanwhile, and for those that the range
-//! does not have any more.
+//! connect() can be given a port that another connection has towards another destination. bind() can take it as well,
+//! at another address: from then on, connect() is not given it. Then it counts as a bound port, and must not count
+//! again as one that the tuple takes. The same is true of ports that were reserved since, and of ports that are not
+//! in the range any more.
 //!
-//! Up to Linux 6.17 a port that bind() took is given to no connect() until no socket has it at all, although the one that
-//! bound it is gone: `tb->fastreuse` is never -1 again (`inet_csk_update_fastreuse`). As no connect() is given the port in
-//! that time, this is so exactly while a connection has it that got it before the newest bind().
+//! Up to Linux 6.17, connect() is not given a port that bind() took until no socket has it at all, even after the
+//! socket that bound it is gone: `tb->fastreuse` is never -1 again (`inet_csk_update_fastreuse`). As no connect() is
+//! given the port in that time, this is so exactly while a connection has it that got it before the newest bind().
 
 use foldhash::{HashMap, HashSet};
 use tracer_common::{
@@ -17,7 +17,7 @@ use tracer_common::{
 
 use super::{BoundPorts, Usable};
 
-/// One look at all connections of the ledger.
+/// Compares all connections of the ledger with the ports that connect() can be given.
 #[derive(Debug)]
 pub struct Comparison<'a> {
     usable: &'a HashMap<u32, Usable>,
@@ -27,30 +27,31 @@ pub struct Comparison<'a> {
     needed: HashSet<u64>,
 }
 
-/// What a [`Comparison`] came to.
+/// The result of a [`Comparison`].
 #[derive(Debug)]
 pub struct Compared {
-    /// What makes the ledger right.
+    /// Commands that correct which connections take no room.
     pub commands: Vec<Command>,
-    /// The ports, by namespace, that are blocked although they need not be bound any more.
+    /// Ports that connect() is not given although the socket that bound them may be gone.
     pub left_over: BoundPorts,
-    /// The ports (by [`port_of`]), of all namespaces, that a connection has which is older than the newest bind(): only of
-    /// these it matters when that was. Of the others the kernel has forgotten it, or will with the socket that bound them.
+    /// Ports of all namespaces (by [`port_of`]) that are held by a connection older than the newest bind(). Only for
+    /// these the time of that bind() matters: for the others, the kernel has forgotten it, or will with the socket
+    /// that bound them.
     pub needed: HashSet<u64>,
 }
 
 impl<'a> Comparison<'a> {
-    /// `usable`: the ports of each namespace that is known, as if those were blocked that are bound now. `touched`: when
-    /// bind() last took a port, by [`port_of`]; empty where the kernel forgets it with the socket.
+    /// `usable`: the ports of each namespace that is known, without those that are bound now. `touched`: when bind()
+    /// last took a port, by [`port_of`]; empty if the kernel forgets that with the socket.
     pub fn new(usable: &'a HashMap<u32, Usable>, touched: &'a HashMap<u64, Touched>) -> Self {
         let (commands, left_over, needed) = (Vec::new(), Vec::new(), HashSet::default());
         Self { usable, touched, commands, left_over, needed }
     }
 
-    /// Looks at a connection.
+    /// Adds a connection.
     pub fn add(&mut self, key: &ConnKey, conn: &Conn) {
         let netns = conn.tuple.netns;
-        // One that was found is older than whatever was seen.
+        // An older socket was opened before everything that the hooks saw.
         let acquired_ns = if conn.flags & conn_flag::SEEDED != 0 { 0 } else { conn.acquired_ns };
         let port = port_of(netns, key.port);
         let left_over = self.touched.get(&port).is_some_and(|it| acquired_ns < it.at_ns);
@@ -58,7 +59,7 @@ impl<'a> Comparison<'a> {
             self.needed.insert(port);
         }
         let Some(usable) = self.usable.get(&netns) else { return };
-        // The tuple's own: it is counted among the bound ports, and nowhere else.
+        // Its own bound port counts as bound, and not as one that the tuple takes.
         if conn.flags & conn_flag::LISTED != 0 {
             return;
         }
@@ -76,7 +77,7 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// What it came to.
+    /// Ends the comparison.
     pub fn end(self) -> Compared {
         let Self { commands, left_over, needed, .. } = self;
         Compared { commands, left_over: left_over.into_iter().collect(), needed }
@@ -108,22 +109,23 @@ mod tests {
     }
 
     #[test]
-    fn a_port_takes_room_only_where_connect_can_be_given_it() {
+    fn a_port_takes_room_only_if_connect_can_be_given_it() {
         let (all, none) = (usable(&[110, 300]), HashMap::default());
         let mut comparison = Comparison::new(&all, &none);
-        let mut look = |netns, port, flags| {
+        let mut add = |netns, port, flags| {
             comparison.add(&ConnKey::new(u64::from(port), port), &conn(netns, flags, 0));
         };
-        // Usable, bound by another socket, by its own, reserved, out of the range, of an unknown namespace.
-        look(NETNS, 101, 0);
-        look(NETNS, 110, 0);
-        look(NETNS, 112, conn_flag::LISTED);
-        look(NETNS, 155, 0);
-        look(NETNS, 300, 0);
-        look(6, 110, 0);
-        // What is known already, and what is over.
-        look(NETNS, 156, conn_flag::APART);
-        look(NETNS, 102, conn_flag::APART);
+        // In order: usable, bound by another socket, bound by its own, reserved, out of the range, of an unknown
+        // namespace.
+        add(NETNS, 101, 0);
+        add(NETNS, 110, 0);
+        add(NETNS, 112, conn_flag::LISTED);
+        add(NETNS, 155, 0);
+        add(NETNS, 300, 0);
+        add(6, 110, 0);
+        // Marked as taking no room: one for which that is right, and one for which it is not any more.
+        add(NETNS, 156, conn_flag::APART);
+        add(NETNS, 102, conn_flag::APART);
         let compared = comparison.end();
         assert_eq!(changes(&compared.commands), [(110, 1), (155, 1), (300, 1), (102, 0)]);
         assert!(compared.left_over.is_empty() && compared.needed.is_empty());
@@ -138,18 +140,18 @@ mod tests {
         let touched =
             touched.map(|(port, at_ns)| (port, Touched { at_ns, ..Touched::default() })).collect();
         let mut comparison = Comparison::new(&all, &touched);
-        let mut look = |port, flags, acquired_ns| {
+        let mut add = |port, flags, acquired_ns| {
             comparison.add(&ConnKey::new(u64::from(port), port), &conn(NETNS, flags, acquired_ns));
         };
-        // Older than the bind(); opened when the port was free again; found; bound by itself; of another namespace;
-        // bound still.
-        look(101, 0, 49);
-        look(102, 0, 51);
-        look(103, conn_flag::SEEDED, 60);
-        look(104, conn_flag::LISTED, 50);
-        look(105, 0, 40);
-        look(110, 0, 40);
-        // Of a namespace of which nothing is known.
+        // In order: older than the bind(); opened when the port was free again; an older socket; bound by itself;
+        // touched only in another namespace; still bound.
+        add(101, 0, 49);
+        add(102, 0, 51);
+        add(103, conn_flag::SEEDED, 60);
+        add(104, conn_flag::LISTED, 50);
+        add(105, 0, 40);
+        add(110, 0, 40);
+        // Of a namespace whose ports are not known.
         comparison.add(&ConnKey::new(1, 105), &conn(6, 0, 40));
         let compared = comparison.end();
         assert_eq!(changes(&compared.commands), [(101, 1), (103, 1), (110, 1)]);

@@ -1,6 +1,6 @@
-//! Ports that are bound, of all network namespaces.
+//! Bound ports of all network namespaces.
 
-/// Ports by network namespace, each once: 8 bytes each.
+/// Ports by network namespace, without duplicates; 8 bytes each.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct BoundPorts(Vec<(u32, u16)>);
 
@@ -12,7 +12,7 @@ impl BoundPorts {
         rest.take_while(move |(inum, _)| *inum == netns).map(|(_, port)| *port)
     }
 
-    /// Whether a port of this namespace is bound.
+    /// Whether there is a port of this namespace.
     pub fn has_any_of(&self, netns: u32) -> bool {
         self.of(netns).next().is_some()
     }
@@ -28,7 +28,7 @@ impl BoundPorts {
 }
 
 impl FromIterator<(u32, u16)> for BoundPorts {
-    /// In any order.
+    /// The ports may be in any order.
     fn from_iter<T: IntoIterator<Item = (u32, u16)>>(ports: T) -> Self {
         let mut all: Vec<_> = ports.into_iter().collect();
         all.sort_unstable();

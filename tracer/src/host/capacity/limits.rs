@@ -1,18 +1,19 @@
-//! What a network namespace has to give: its range, less what is reserved and bound.
+//! How many ports of a network namespace connect() can be given: its range, without reserved and bound ports.
 
 use tracer_common::{TupleCount, TupleKey};
 
 use super::{PackedPorts, PortRange, PortSet};
 
-/// The ports of a namespace's range, in numbers. Each port counts once: a reserved one that is bound as well is reserved.
+/// Numbers of the ports in a namespace's range. Each port counts once: one that is reserved and bound counts as
+/// reserved.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Limits {
     /// First and last port of the range, both inclusive.
     pub low: u16,
     pub high: u16,
-    /// Ports of the range that are reserved: the kernel gives them to nobody by itself.
+    /// Reserved ports of the range, which the kernel never chooses.
     pub reserved: u32,
-    /// Ports of the range that bind() or listen() took, at whatever address: no connect() is given one.
+    /// Ports of the range that bind() or listen() took, at any address: connect() is not given these.
     pub bound: u32,
 }
 
@@ -22,23 +23,23 @@ impl Limits {
         (u32::from(self.high) + 1).saturating_sub(u32::from(self.low))
     }
 
-    /// Ports that a tuple which holds none can be given by connect().
+    /// Ports that connect() can be given for a tuple which holds none.
     pub fn usable(&self) -> u32 {
         self.all().saturating_sub(self.reserved).saturating_sub(self.bound)
     }
 
-    /// Ports that bind(address, 0) can be given at an address: the range, less reserved ports.
+    /// Ports that bind(address, 0) can be given at an address where none is taken: the range without reserved ports.
     pub fn unreserved(&self) -> u32 {
         self.all().saturating_sub(self.reserved)
     }
 
-    /// Ports that this tuple can hold: those that it holds, and those that connect() can still be given. Of a
+    /// Ports that this tuple can hold: those that it holds, and those that connect() can still be given. For a
     /// [`TupleKey::of_bind`]: those that bind(address, 0) can be given in all.
     pub fn capacity_of(&self, key: &TupleKey, count: &TupleCount) -> u32 {
         if key.is_of_bind() { self.unreserved() } else { count.capacity(self.usable()) }
     }
 
-    /// Of so many ports, none of them taken; for tests.
+    /// For tests: the limits of a range of this many ports, none of them taken.
     #[cfg(test)]
     pub(crate) fn of(ports: u16) -> Self {
         match ports.checked_sub(1) {
@@ -47,7 +48,7 @@ impl Limits {
         }
     }
 
-    /// Which of reserved ports and bound ones there are, in words; empty: neither.
+    /// Which kinds of ports are missing from the range, in words; empty: none.
     pub fn taken_by(&self) -> &'static str {
         match (self.reserved, self.bound) {
             (0, 0) => "",
@@ -57,23 +58,23 @@ impl Limits {
         }
     }
 
-    /// `2000-2019`
+    /// The range as text: `2000-2019`.
     pub fn range(&self) -> String {
         format!("{}-{}", self.low, self.high)
     }
 }
 
-/// Which ports of a namespace connect() can be given, as long as the tuple does not hold them.
+/// Ports of a namespace that connect() can be given, unless the tuple holds them.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Usable {
     limits: Limits,
-    /// What bind(address, 0) can be given at an address where no port is taken: bound ports, too.
+    /// Ports that bind(address, 0) can be given at an address where none is taken, bound ones included.
     unreserved: PackedPorts,
     blocked: PackedPorts,
 }
 
 impl Usable {
-    /// `blocked`: ports that bind() or listen() took; those outside of the range count for nothing.
+    /// `blocked`: ports that bind() or listen() took; those outside of the range do not count.
     pub fn new(range: &PortRange, blocked: PackedPorts) -> Self {
         let unreserved = PackedPorts::without(range.low, range.high, &range.reserved);
         let mut limits = Limits { low: range.low, high: range.high, ..Limits::default() };
@@ -82,7 +83,7 @@ impl Usable {
         Self { limits, unreserved, blocked }
     }
 
-    /// From now on these are blocked, and no others. Returns whether they are others than before.
+    /// Sets the blocked ports. Returns whether they have changed.
     pub fn block(&mut self, blocked: PackedPorts) -> bool {
         if self.blocked == blocked {
             return false;
@@ -122,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_port_that_is_lost_for_two_reasons_is_counted_once() {
+    fn a_port_that_is_missing_for_two_reasons_counts_once() {
         let range = |low, high, reserved| PortRange { low, high, reserved };
         for (range, blocked, expected) in [
             (PortRange::default(), vec![], (0, 0, 28_232)),
@@ -146,11 +147,11 @@ mod tests {
     fn what_a_tuple_can_hold_is_what_it_holds_and_what_connect_can_still_be_given() {
         let limits = Limits { low: 100, high: 199, reserved: 10, bound: 30 };
         let count = |in_use, held| TupleCount { opened: in_use, held, ..TupleCount::default() };
-        // Of 20 ports that it holds it bound 15 itself: 60 are usable, and 5 of them are taken.
+        // Of the 20 ports that it holds, it bound 15 itself: of 60 usable ports, 5 are taken.
         assert_eq!(limits.capacity_of(&TupleKey::default(), &count(20, 5)), 75);
         assert_eq!(limits.capacity_of(&TupleKey::default(), &count(60, 60)), 60);
         assert_eq!(limits.capacity_of(&TupleKey::default(), &count(0, 0)), 60);
-        // It cannot hold fewer than it holds.
+        // A tuple can hold at least the ports that it holds.
         assert_eq!(limits.capacity_of(&TupleKey::default(), &count(80, 70)), 80);
         let bind = TupleKey::of_bind(5, tracer_common::Addr::UNSPECIFIED);
         assert_eq!(limits.capacity_of(&bind, &count(20, 0)), 90);

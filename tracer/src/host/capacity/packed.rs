@@ -1,33 +1,33 @@
-//! Ports of one network namespace that are kept for long, in little memory: a host can have thousands of namespaces,
-//! and whoever makes them chooses their ranges.
+//! Sets of ports that are kept for long, in little memory: a host can have thousands of namespaces, and the users who
+//! make them choose their ranges.
 
 use std::ops::RangeInclusive;
 
 use super::PortSet;
 
-/// With more runs than this a bit for each port takes less time, and not much more memory.
+/// With more runs than this, one bit for each port is faster and takes little more memory.
 const MOST_RUNS: usize = 128;
 
-/// Ports, as runs where these are few: 4 bytes each.
+/// A set of ports: as runs of 4 bytes each if there are few, else as bits.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PackedPorts(Form);
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Form {
-    /// First and last port of each, in order; none follows right upon another.
+    /// First and last port of each run, in order; between two runs there is at least one other port.
     Runs(Box<[(u16, u16)]>),
     Bits(PortSet),
 }
 
 impl Default for PackedPorts {
-    /// None.
+    /// No ports.
     fn default() -> Self {
         Self(Form::Runs(Box::default()))
     }
 }
 
 impl PackedPorts {
-    /// The ports from `low` to `high`, but for these.
+    /// The ports from `low` to `high`, without `left_out`.
     pub fn without(low: u16, high: u16, left_out: &[RangeInclusive<u16>]) -> Self {
         let mut left_out: Vec<(u16, u16)> = left_out
             .iter()
@@ -47,7 +47,7 @@ impl PackedPorts {
         Self::of_runs(runs)
     }
 
-    /// `ports`: in order, each once.
+    /// Makes a set of ports that are in order and without duplicates.
     pub fn of_sorted(ports: impl IntoIterator<Item = u16>) -> Self {
         let mut runs: Vec<(u16, u16)> = Vec::new();
         for port in ports {
@@ -66,7 +66,7 @@ impl PackedPorts {
         Self(Form::Bits(runs.into_iter().flat_map(|(first, last)| first..=last).collect()))
     }
 
-    /// Whether these take as much memory as a set of ports can: 8 KiB.
+    /// Whether the set takes the most memory that a set can: 8 KiB.
     pub fn is_large(&self) -> bool {
         matches!(self.0, Form::Bits(_))
     }
@@ -99,7 +99,7 @@ impl PackedPorts {
         }
     }
 
-    /// How many of them another set has, too.
+    /// How many of these ports another set has, too.
     pub fn count_in(&self, other: &Self) -> u32 {
         if self.is_empty() || other.is_empty() {
             return 0;
@@ -109,7 +109,7 @@ impl PackedPorts {
         both.count()
     }
 
-    /// The same ports, one bit each.
+    /// The same ports as bits.
     pub fn to_set(&self) -> PortSet {
         match &self.0 {
             Form::Runs(runs) => runs.iter().flat_map(|(first, last)| *first..=*last).collect(),
@@ -124,7 +124,7 @@ fn run(first: u32, last: u32) -> Option<(u16, u16)> {
 }
 
 impl FromIterator<u16> for PackedPorts {
-    /// In any order.
+    /// The ports may be in any order.
     fn from_iter<T: IntoIterator<Item = u16>>(ports: T) -> Self {
         let mut all: Vec<u16> = ports.into_iter().collect();
         all.sort_unstable();
@@ -142,7 +142,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_has_the_ports_that_it_was_made_of(
+        fn a_set_has_the_ports_that_it_was_made_of(
             one in prop::collection::btree_set(any::<u16>(), 0..400),
             other: BTreeSet<u16>,
         ) {
@@ -158,7 +158,7 @@ mod tests {
         }
 
         #[test]
-        fn a_range_is_without_what_is_left_out(
+        fn a_range_does_not_have_the_ports_that_are_left_out(
             (low, high) in (any::<u16>(), any::<u16>()).prop_map(|(a, b)| (a.min(b), a.max(b))),
             left_out: Vec<(u16, u16)>,
         ) {
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn ends_of_the_range_are_ports_as_others() {
+    fn the_first_and_the_last_port_are_like_others() {
         let all = PackedPorts::without(0, u16::MAX, &[]);
         assert_eq!((all.count(), all.has(0), all.has(u16::MAX)), (65_536, true, true));
         let none = PackedPorts::without(0, u16::MAX, &[0..=u16::MAX]);

@@ -1,20 +1,20 @@
-//! A set of ports.
+//! A set of ports as bits.
 
 const WORDS: usize = 1024;
 
-/// Ports, one bit each: 8 KiB, whatever is in it.
+/// A set of ports, one bit each: always 8 KiB.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PortSet(Box<[u64; WORDS]>);
 
 impl Default for PortSet {
-    /// None.
+    /// No ports.
     fn default() -> Self {
         Self(Box::new([0; WORDS]))
     }
 }
 
 impl PortSet {
-    /// Ports of which bit `port % 64` of word `port / 64` is set.
+    /// The bits: that of a port is bit `port % 64` of word `port / 64`.
     pub fn words(&self) -> &[u64; WORDS] {
         &self.0
     }
@@ -35,7 +35,7 @@ impl PortSet {
         self.0.iter().all(|word| *word == 0)
     }
 
-    /// Whether another set has all of these.
+    /// Whether another set has all of these ports.
     pub fn is_within(&self, other: &Self) -> bool {
         self.0.iter().zip(other.0.iter()).all(|(one, other)| one & !other == 0)
     }
@@ -45,17 +45,17 @@ impl PortSet {
         self.0.iter().map(|word| word.count_ones()).sum()
     }
 
-    /// With those of another set, too.
+    /// Adds the ports of another set.
     pub fn add(&mut self, other: &Self) {
         self.zip(other, |one, other| one | other);
     }
 
-    /// Without those of another set.
+    /// Removes the ports of another set.
     pub fn remove(&mut self, other: &Self) {
         self.zip(other, |one, other| one & !other);
     }
 
-    /// Only those that another set has, too.
+    /// Keeps only the ports that another set has, too.
     pub fn keep(&mut self, other: &Self) {
         self.zip(other, |one, other| one & other);
     }
@@ -84,7 +84,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_a_set(one: BTreeSet<u16>, other: BTreeSet<u16>) {
+        fn it_behaves_as_a_set(one: BTreeSet<u16>, other: BTreeSet<u16>) {
             let set = |ports: &BTreeSet<u16>| ports.iter().copied().collect::<PortSet>();
             let change = |with: fn(&mut PortSet, &PortSet)| {
                 let mut all = set(&one);

@@ -1,12 +1,11 @@
-//! Which container or systemd unit a cgroup belongs to, by the names that container engines and systemd give. Pure.
+//! Finds the container or systemd unit of a cgroup by the names that container engines and systemd use. No I/O.
 
 use rustix::fs::Stat;
 
-/// The id of the container whose cgroup has this name: the 64 hexadecimal digits that Docker,
-/// containerd, CRI-O and Podman put into it. `None` for anything else, and for the engines' own
-/// monitor processes (conmon).
+/// The id of the container whose cgroup has this name: the 64 hexadecimal digits that Docker, containerd, CRI-O and
+/// Podman put into it. `None` for any other name, and for the engines' own monitor processes (conmon).
 ///
-/// `ID`, `PREFIX-ID`, `PREFIX:ID`, each with or without `.scope`.
+/// Forms: `ID`, `PREFIX-ID`, `PREFIX:ID`, each with or without `.scope`.
 pub(super) fn id_of(component: &str) -> Option<&str> {
     let name = component.strip_suffix(".scope").unwrap_or(component);
     let (prefix, id) = name.rsplit_once(['-', ':']).unwrap_or(("", name));
@@ -14,20 +13,20 @@ pub(super) fn id_of(component: &str) -> Option<&str> {
     (is_id && !prefix.contains("conmon")).then_some(id)
 }
 
-/// The unit whose cgroup has this name, as systemd gives it: of a kind that has processes (systemd.unit(5)), and without
-/// the underscore that stands before names which cgroups use themselves.
+/// The systemd unit whose cgroup has this name: of a kind that has processes (systemd.unit(5)), without the
+/// underscore with which systemd prefixes a name that cgroups use themselves. `None`: it is not a unit.
 pub(super) fn unit_of(component: &str) -> Option<&str> {
     let name = component.strip_prefix('_').unwrap_or(component);
     is_unit(name).then_some(name)
 }
 
-/// Whether this is the name of a unit, and not the id of a container.
+/// Whether this is the name of a systemd unit, and not the id of a container.
 pub fn is_unit(name: &str) -> bool {
     let kinds = [".service", ".scope", ".socket", ".mount", ".swap"];
     kinds.iter().any(|kind| name.strip_suffix(kind).is_some_and(|stem| !stem.is_empty()))
 }
 
-/// Whether only root can make cgroups in a directory: else a name in it says nothing.
+/// Whether only root can make cgroups in this directory. If others can, a name in it proves nothing.
 pub(super) fn is_roots(directory: &Stat) -> bool {
     let others = directory.st_mode & 0o002 != 0;
     let group = directory.st_mode & 0o020 != 0 && directory.st_gid != 0;
@@ -38,7 +37,7 @@ pub(super) fn is_roots(directory: &Stat) -> bool {
 mod tests {
     use super::*;
 
-    /// Of the innermost container.
+    /// The id of the innermost container.
     fn container_id(path: &str) -> Option<String> {
         path.rsplit('/').find_map(id_of).map(str::to_owned)
     }
@@ -56,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn every_engines_paths_give_the_id_and_nothing_else_does() {
+    fn paths_of_all_engines_have_the_id_and_no_others_do() {
         let id = "0123456789abcdef".repeat(4);
         let other = "f".repeat(64);
         for (path, expected) in [

@@ -1,4 +1,4 @@
-//! Paths for cgroup ids, kept for cgroups that are gone too.
+//! Names of cgroup ids, kept after their cgroup is removed.
 
 use std::{
     ffi::OsStr,
@@ -21,34 +21,34 @@ use super::{
 };
 use crate::host::mounts::open_dir;
 
-/// Cgroups that are remembered; a host with more of them at once gets no names for the rest.
+/// How many cgroups are kept; on a host with more, the others have no names.
 const MAX_NAMES: usize = 100_000;
-/// Ids that are not known are looked for no more often than this...
+/// The hierarchy is read no more often than this for ids that are not known...
 const PAUSE: Duration = Duration::from_secs(1);
-/// ...and for no more than one part in so many of the time, as long as that is not longer than this.
+/// ...and at most for 1/N of the time, with at most [`LONGEST`] between two readings.
 const SHARE: u32 = 50;
 const LONGEST: Duration = Duration::from_secs(15);
-/// Ids that were looked for and are not there: an id is never used again, so they are of cgroups that are
-/// gone. When there are more of them, all are forgotten.
+/// How many ids are kept that were not found: an id is never reused, so their cgroups are gone. When there are more,
+/// all are forgotten.
 const MAX_GONE: usize = 65_536;
-/// Yet one is looked for again after so long: the hierarchy may not have been readable.
+/// After this time such an id is searched for again, because the hierarchy may not have been readable.
 const AGAIN: Duration = Duration::from_mins(5);
 
-/// What is known of a cgroup.
+/// What is known about a cgroup.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Name {
-    /// From the root of the hierarchy, beginning with a slash; bytes that are not UTF-8 are
-    /// replaced.
+    /// Path from the root of the hierarchy, beginning with a slash; bytes that are not UTF-8 are replaced.
     pub path: Arc<str>,
-    /// Of the container whose cgroup it is. Only where nobody but root could have made a cgroup of that name: in
-    /// one that is delegated to a user the path is all that is certain.
+    /// Id of the container whose cgroup it is. `None`: there is none, or other users than root could have made a
+    /// cgroup of that name, as in a cgroup that is delegated to a user.
     pub container: Option<Arc<str>>,
-    /// The systemd unit, where there is no container: the innermost that only root could have made, as above.
+    /// The innermost systemd unit, if there is no container. `None`: there is none, or other users could have made
+    /// it.
     pub unit: Option<Arc<str>>,
 }
 
 impl Name {
-    /// The container's id, or else the unit: see [`super::is_unit`].
+    /// The container's id, or else the unit: see [`super::is_unit`]. `None`: neither is known.
     pub fn place(&self) -> Option<&Arc<str>> {
         self.container.as_ref().or(self.unit.as_ref())
     }
@@ -56,20 +56,20 @@ impl Name {
 
 /// A directory that is to be read.
 struct Folder {
-    /// From the root, without a slash before it.
+    /// Path from the root, without a slash before it.
     path: PathBuf,
     depth: u32,
-    /// All directories above it are root's.
+    /// Whether only root can change all directories above it.
     trusted: bool,
     container: Option<Arc<str>>,
     unit: Option<Arc<str>>,
 }
 
-/// A cache of cgroup names by id. Ids are never re-used (`kernfs_node.id`), so a path stays true.
+/// A cache of cgroup names by id. Ids are never reused (`kernfs_node.id`), so a name stays true.
 pub struct Names {
     root: OwnedFd,
     by_id: HashMap<u64, Name>,
-    /// When each was looked for.
+    /// Ids that were not found, and when they were searched for.
     gone: HashMap<u64, Instant>,
     may_walk_at: Option<Instant>,
     limit: usize,
@@ -77,14 +77,14 @@ pub struct Names {
 }
 
 impl Names {
-    /// `root` is the root of the hierarchy, [`super::root()`]. Nothing is read yet.
+    /// `root`: the root of the hierarchy, [`super::root()`]. Nothing is read yet.
     pub fn new(root: OwnedFd) -> Self {
         let (by_id, gone) = (HashMap::new(), HashMap::new());
         Self { root, by_id, gone, may_walk_at: None, limit: MAX_NAMES, walks: 0 }
     }
 
-    /// The name of a cgroup. An unknown id makes it read the hierarchy again, at most once a second
-    /// by `now`, once for each id. `None` for one that lived and died in between, and for id 0.
+    /// The name of a cgroup. If the id is not known, the hierarchy is read again: by `now` at most once a second, and
+    /// once for each id. `None`: the cgroup existed only between two readings, or the id is 0.
     pub fn get(&mut self, id: u64, now: Instant) -> Option<&Name> {
         if id != 0 && !self.by_id.contains_key(&id) && self.may_walk(id, now) {
             let began = Instant::now();
@@ -105,16 +105,16 @@ impl Names {
         self.walks
     }
 
-    /// Whether cgroup `id` is `above` or lies below it.
+    /// Whether cgroup `id` is `above` or is below it. False if one of them is not known.
     pub fn is_within(&mut self, id: u64, above: u64, now: Instant) -> bool {
         let Some(above) = self.get(above, now).map(|name| name.path.clone()) else { return false };
         self.get(id, now).is_some_and(|name| Path::new(&*name.path).starts_with(&*above))
     }
 
     fn may_walk(&self, id: u64, now: Instant) -> bool {
-        let looked_for = self.gone.get(&id);
+        let searched_at = self.gone.get(&id);
         self.may_walk_at.is_none_or(|at| now >= at)
-            && looked_for.is_none_or(|at| now.saturating_duration_since(*at) >= AGAIN)
+            && searched_at.is_none_or(|at| now.saturating_duration_since(*at) >= AGAIN)
     }
 
     fn walk(&mut self) {
@@ -131,7 +131,7 @@ impl Names {
         let mut left = vec![top];
         while let Some(folder) = left.pop() {
             let at = if folder.path.as_os_str().is_empty() { Path::new(".") } else { &folder.path };
-            // A cgroup can go at any time.
+            // A cgroup can be removed at any time.
             let Ok(directory) = open_dir(&self.root, at) else { continue };
             let trusted = folder.trusted && fstat(&directory).is_ok_and(|stat| is_roots(&stat));
             let Ok(entries) = children(directory) else { continue };
@@ -139,7 +139,7 @@ impl Names {
                 if self.by_id.len() >= self.limit {
                     return;
                 }
-                // The innermost one.
+                // The innermost container counts.
                 let container = id_of(&name.to_string_lossy()).filter(|_| trusted).map(Arc::from);
                 let container = container.or_else(|| folder.container.clone());
                 let unit = unit_of(&name.to_string_lossy()).filter(|_| trusted).map(Arc::from);
@@ -157,7 +157,7 @@ impl Names {
     }
 }
 
-/// How long to wait after a walk that took so long.
+/// How long to wait after a reading that took `cost`.
 fn pause(cost: Duration) -> Duration {
     (cost * SHARE).clamp(PAUSE, LONGEST)
 }

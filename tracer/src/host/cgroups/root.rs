@@ -1,7 +1,7 @@
-//! The root of the hierarchy: the host's, and not that of a cgroup namespace.
+//! Finds the root of the hierarchy: the host's, and not that of a cgroup namespace.
 //!
-//! In a cgroup namespace (that of any container) the mounts and the paths begin at the namespace's own root. What is
-//! attached there sees nothing of the host.
+//! In a cgroup namespace (any container has one), mounts and paths begin at the namespace's own root. Hooks that are
+//! attached there see only the cgroups of the namespace.
 
 use std::{
     io,
@@ -17,47 +17,50 @@ use rustix::{
 
 use crate::host::mounts::{self, CGROUP2, open_dir};
 
-/// The inode number of the topmost directory (`kernfs_create_root` in the kernel), however it is mounted.
+/// The inode number of the hierarchy's root directory (`kernfs_create_root` in the kernel), however it is mounted.
 const TOP: u64 = 1;
 
-/// What of the hierarchy can be reached.
+/// The root of the hierarchy, as far up as it can be opened.
 #[derive(Debug)]
 pub struct Root {
     pub directory: OwnedFd,
-    /// It is the host's own root. Else it is that of a cgroup namespace, and nothing above it can be seen.
+    /// Whether it is the host's own root. Else it is that of a cgroup namespace.
     pub whole: bool,
 }
 
-/// What is missing where the host's own root cannot be reached, and what to do.
-pub const NOT_WHOLE: &str = "cgroup namespace: the root of the host's cgroup2 cannot be reached, so \
+/// What is missing if the host's own root cannot be opened, and what to do.
+pub const NOT_WHOLE: &str = "cgroup namespace: the root of the host's cgroup2 cannot be opened, so \
     connect() is seen in this namespace's own cgroups only; run with the host's cgroup namespace \
     (docker: --cgroupns=host) or mount the host's cgroup2 where it can be found";
 
-/// What was found first: the privileges that finding it again would take are given up soon.
+/// The first result: the privileges that another search would need are given up soon.
 static FOUND: OnceLock<Root> = OnceLock::new();
 
-/// The topmost directory that can be reached: of a mount, whichever part of the hierarchy it says that it shows; of
-/// a mount of our own; of one that is made where process 1 is, which is the host's own where its processes can
-/// be seen. Looked for once.
+/// Opens the root of the hierarchy: through any mount, whichever part it claims to show; through a new mount without
+/// a path; or through one in the cgroup namespace of process 1, which is the host's if the host's processes are
+/// visible. Searches only once.
+///
+/// # Errors
+/// There is no mount, and cgroup2 cannot be mounted.
 pub fn find() -> io::Result<Root> {
     let found = if let Some(found) = FOUND.get() {
         found
     } else {
-        let found = look()?;
+        let found = search()?;
         FOUND.get_or_init(|| found)
     };
     Ok(Root { directory: found.directory.try_clone()?, whole: found.whole })
 }
 
-fn look() -> io::Result<Root> {
+fn search() -> io::Result<Root> {
     for (_, path) in mounts::all(CGROUP2) {
-        // Something else may be mounted over it.
+        // Another mount may cover it.
         let opened = open_dir(CWD, &path).ok().filter(|fd| mounts::is(fd, CGROUP2));
         if let Some(directory) = opened.filter(is_top) {
             return Ok(Root { directory, whole: true });
         }
     }
-    // This namespace's own root.
+    // The root of this process's own cgroup namespace.
     let directory = mounts::open_root(CGROUP2)?;
     if is_top(&directory) {
         return Ok(Root { directory, whole: true });
@@ -72,7 +75,8 @@ fn is_top(directory: &OwnedFd) -> bool {
     fstat(directory).is_ok_and(|stat| stat.st_ino == TOP)
 }
 
-/// On a thread of its own, which is in another cgroup namespace from then on.
+/// Opens the root in the cgroup namespace of process 1, in a new thread, which stays in that namespace. `None`: it is
+/// not the host's root, or cannot be opened.
 fn at_process_1() -> Option<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let namespace = openat(CWD, "/proc/1/ns/cgroup", flags, Mode::empty()).ok()?;

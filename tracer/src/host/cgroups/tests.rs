@@ -1,4 +1,4 @@
-//! On this host's cgroup2 hierarchy, in directories that the tests make and take away again.
+//! Tests on this host's cgroup2 hierarchy, in directories that they make and remove.
 
 use std::{fs, os::unix::fs::MetadataExt, process, time::Duration};
 
@@ -59,7 +59,7 @@ fn a_cgroup_is_found_by_either_path() {
 }
 
 #[test]
-fn what_is_not_a_cgroup2_directory_is_refused_with_what_is_expected() {
+fn what_is_not_a_cgroup2_directory_is_an_error_that_says_what_is_expected() {
     for (value, expected) in [
         ("", "there is no cgroup"),
         ("no/such/cgroup", "there is no cgroup no/such/cgroup: give the path"),
@@ -84,7 +84,7 @@ fn names_are_read_again_at_most_once_a_second_and_outlive_their_cgroup() {
     let made = Made::new("names");
     let (id, path) = (made.inner_id(), format!("/{}/inner", made.name));
     assert_eq!(path_of(&mut names, id, begun + Duration::from_millis(999)), None);
-    // The pause is longer where reading takes long.
+    // If a reading takes long, the pause is longer than a second.
     assert_eq!(path_of(&mut names, id, after(15)), Some(path.clone()));
     drop(made);
     assert_eq!(path_of(&mut names, id, after(60)), Some(path.clone()));
@@ -92,7 +92,7 @@ fn names_are_read_again_at_most_once_a_second_and_outlive_their_cgroup() {
 }
 
 #[test]
-fn a_cgroup_that_is_gone_is_looked_for_once() {
+fn a_cgroup_that_is_gone_is_searched_for_once() {
     let mut names = Names::new(root().unwrap());
     let begun = Instant::now();
     let after = |seconds| begun + Duration::from_secs(seconds);
@@ -103,7 +103,7 @@ fn a_cgroup_that_is_gone_is_looked_for_once() {
         assert_eq!(path_of(&mut names, gone, after(second)), None);
     }
     assert_eq!(names.walks(), 1);
-    // Another one is looked for, and so is this one after a while.
+    // Another id is searched for, and this one again after a while.
     let id = fs::metadata(&outer).unwrap().ino();
     assert!(path_of(&mut names, u64::MAX - 1, after(100)).is_none());
     assert!(path_of(&mut names, id, after(100)).is_some());
@@ -113,7 +113,7 @@ fn a_cgroup_that_is_gone_is_looked_for_once() {
 }
 
 #[test]
-fn a_container_is_claimed_only_where_root_made_its_cgroup() {
+fn a_container_is_known_only_if_root_made_its_cgroup() {
     let id = "0123456789abcdef".repeat(4);
     let made = Made::new("claim");
     let claims = |name: &str| {
@@ -133,7 +133,7 @@ fn a_container_is_claimed_only_where_root_made_its_cgroup() {
     };
     for name in &engines {
         assert_eq!(claims(name), Some(id.clone()));
-        // As systemd delegates it to a user.
+        // systemd delegates a cgroup to a user like this.
         std::os::unix::fs::chown(&made.outer, Some(65534), None).unwrap();
         assert_eq!(claims(name), None);
         std::os::unix::fs::chown(&made.outer, Some(0), None).unwrap();
@@ -165,7 +165,7 @@ fn a_unit_is_the_innermost_that_only_root_could_have_made() {
         fs::create_dir(made.outer.join(folder)).unwrap();
     }
     let before = unit(&folders[2]);
-    // As systemd delegates it to a user.
+    // systemd delegates a cgroup to a user like this.
     std::os::unix::fs::chown(made.outer.join(user), Some(1000), None).unwrap();
     let units = folders.each_ref().map(|folder| unit(folder));
     for folder in folders.iter().rev() {

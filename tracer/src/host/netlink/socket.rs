@@ -1,7 +1,7 @@
-//! A netlink socket that listens to nobody but the kernel.
+//! A netlink socket that receives only from the kernel.
 //!
-//! A user with a namespace of its own is free to send to every netlink socket that is opened in it, under the
-//! kernel's name as far as the messages themselves go.
+//! A user with a namespace of its own can send to every netlink socket that is opened in it, and can make the
+//! messages look like the kernel's.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
@@ -13,12 +13,15 @@ use rustix::net::{
 /// The kernel's own port number (netlink(7)).
 const KERNEL: u32 = 0;
 
-/// Open in the network namespace of the thread that opened it, whichever thread uses it.
+/// A netlink socket. It belongs to the network namespace of the thread that opened it, whichever thread uses it.
 #[derive(Debug)]
 pub(crate) struct Socket(OwnedFd);
 
 impl Socket {
-    /// `groups`: multicast groups of the kernel to listen to.
+    /// Opens a socket. `groups`: multicast groups of the kernel that it receives.
+    ///
+    /// # Errors
+    /// As socket(2), bind(2) and connect(2).
     pub(crate) fn open(
         protocol: Option<Protocol>,
         flags: SocketFlags,
@@ -28,8 +31,8 @@ impl Socket {
         if groups != 0 {
             bind(&socket, &SocketAddrNetlink::new(0, groups))?;
         }
-        // From here on the kernel refuses what others send (ECONNREFUSED for them), so that they
-        // cannot fill the socket's memory either.
+        // From here on, the kernel rejects messages of other senders (ECONNREFUSED), so they cannot fill the socket's
+        // buffer, either.
         connect(&socket, &SocketAddrNetlink::new(KERNEL, 0))?;
         Ok(Self(socket))
     }
@@ -38,15 +41,15 @@ impl Socket {
         send(&self.0, message, SendFlags::empty())
     }
 
-    /// Length of the next datagram, which may be more than the buffer takes. `None`: it is not from the
-    /// kernel, but was sent before the socket was connected.
+    /// Length of the next datagram, which may be more than the buffer has room for. `None`: it was not sent by the
+    /// kernel, but by another sender before the socket was connected.
     pub(crate) fn receive(&self, buffer: &mut [u8]) -> rustix::io::Result<Option<usize>> {
         let (_, len, sender) = recvfrom(&self.0, buffer, RecvFlags::TRUNC)?;
         let sender = sender.and_then(|sender| SocketAddrNetlink::try_from(sender).ok());
         Ok(sender.is_some_and(|sender| sender.pid() == KERNEL).then_some(len))
     }
 
-    /// Throws away what there is.
+    /// Discards all received datagrams.
     pub(crate) fn drain(&self) {
         while recv(&self.0, &mut [0; 8192][..], RecvFlags::DONTWAIT | RecvFlags::TRUNC).is_ok() {}
     }
@@ -85,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_but_the_kernel_can_send_to_a_socket() {
+    fn only_the_kernel_can_send_to_a_socket() {
         for groups in [0, 1] {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             let socket = Socket::open(Some(SOCK_DIAG), flags, groups).unwrap();
@@ -95,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sent_before_it_was_connected_is_passed_over() {
+    fn what_others_sent_before_it_was_connected_is_skipped() {
         let socket = raw();
         bind(&socket, &SocketAddrNetlink::new(0, 0)).unwrap();
         send_to(&socket, b"forged").unwrap();

@@ -9,7 +9,7 @@ fn bytes(kind: u16, flags: u16, payload: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn refusals_and_damaged_messages_are_told_apart_from_the_end() {
+fn errors_and_damaged_messages_are_not_taken_for_the_end() {
     let end = |bytes: &[u8]| messages(bytes).next().unwrap().map(|message| message.end());
     assert_eq!(end(&bytes(NLMSG_DONE, 2, &0_i32.to_ne_bytes())), Some(Some(0)));
     assert_eq!(end(&bytes(NLMSG_DONE, 2, &[])), Some(Some(0)));

@@ -1,4 +1,4 @@
-//! Looking for network namespaces, and for several ways to each.
+//! Searches for network namespaces, and for several paths to each.
 
 use std::{
     collections::HashMap,
@@ -8,47 +8,47 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{NAMES, Netns, OWN, entries, inum, own, way};
+use super::{NAMES, Netns, OWN, entries, inum, own, path};
 use crate::{
     host::mounts,
     runtime::{beat::beat, shutdown},
 };
 
-/// How long one search may take. A user can have more files open than can be looked at.
+/// How long one search may take. A user can have more files open than can be read in time.
 const TIME: Duration = Duration::from_millis(1500);
-/// Descriptors of each process that are looked at before the rest of any.
+/// Descriptors of each process that are read before the others of any process.
 const FIRST: usize = 4096;
 
-/// What a search has found.
+/// The result of a search.
 #[derive(Clone, Debug, Default)]
 pub struct Discovery {
-    /// This process's own namespace is the first.
+    /// The namespaces that were found; this process's own is the first.
     pub found: Vec<Netns>,
-    /// There was more to look at than there was time: namespaces that no process is in can be missing.
+    /// Whether time was too short: namespaces that no process is in may be missing.
     pub cut_short: bool,
 }
 
-/// How well a way lasts, best first.
+/// How a path leads to a namespace, the longest lasting first.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum Kind {
-    /// A mount stays until somebody unmounts it.
+    /// Through a mount, which stays until somebody unmounts it.
     Mount,
-    /// A process that is in the namespace.
+    /// Through a process that is in the namespace.
     Process,
-    /// A descriptor that a process holds.
-    Held,
-    /// A thread that is in another namespace than its process: likely a visitor (another tracer, a
-    /// container engine), who is gone in a moment.
-    Visit,
+    /// Through a descriptor that a process has open.
+    Descriptor,
+    /// Through a thread that is in another namespace than its process. It is likely a visitor (another tracer, a
+    /// container engine), which leaves soon.
+    Thread,
 }
 
 impl Kind {
-    /// Ways of this kind that are kept. Those that /proc lists first are of the oldest processes, mostly.
+    /// How many paths of this kind are kept. Those that /proc lists first are mostly of the oldest processes.
     const fn kept(self) -> usize {
         match self {
-            Self::Mount | Self::Held => 2,
+            Self::Mount | Self::Descriptor => 2,
             Self::Process => 3,
-            Self::Visit => 1,
+            Self::Thread => 1,
         }
     }
 }
@@ -60,63 +60,67 @@ pub(super) struct Found {
     all: Vec<One>,
 }
 
+/// A namespace with the paths to it.
 struct One {
     inum: u32,
     name: Option<String>,
-    ways: Vec<(Kind, PathBuf)>,
+    paths: Vec<(Kind, PathBuf)>,
 }
 
 impl Found {
+    /// Adds a path to a namespace, unless there are enough of this kind.
     pub(super) fn add(&mut self, inum: u32, name: Option<String>, kind: Kind, path: PathBuf) {
         let index = *self.by_inum.entry(inum).or_insert(self.all.len());
         if index == self.all.len() {
-            self.all.push(One { inum, name: None, ways: Vec::new() });
+            self.all.push(One { inum, name: None, paths: Vec::new() });
         }
-        let Some(One { name: known_as, ways, .. }) = self.all.get_mut(index) else { return };
+        let Some(One { name: known_as, paths, .. }) = self.all.get_mut(index) else { return };
         if known_as.is_none() {
             *known_as = name;
         }
-        let same = ways.iter().filter(|(known, _)| *known == kind).count();
-        if same < kind.kept() && !ways.iter().any(|(_, known)| *known == path) {
-            ways.push((kind, path));
+        let same = paths.iter().filter(|(known, _)| *known == kind).count();
+        if same < kind.kept() && !paths.iter().any(|(_, known)| *known == path) {
+            paths.push((kind, path));
         }
     }
 
-    /// Best ways first. A visitor's way only where there is no other.
+    /// The namespaces, with their paths in order. A path through a visiting thread is kept only if there is no other.
     pub(super) fn finish(self) -> Vec<Netns> {
-        let netns = |One { inum, name, mut ways }| {
-            ways.sort_by_key(|(kind, _)| *kind);
-            if ways.iter().any(|(kind, _)| *kind != Kind::Visit) {
-                ways.retain(|(kind, _)| *kind != Kind::Visit);
+        let netns = |One { inum, name, mut paths }| {
+            paths.sort_by_key(|(kind, _)| *kind);
+            if paths.iter().any(|(kind, _)| *kind != Kind::Thread) {
+                paths.retain(|(kind, _)| *kind != Kind::Thread);
             }
-            Netns { inum, name, ways: ways.into_iter().map(|(_, path)| path).collect() }
+            Netns { inum, name, paths: paths.into_iter().map(|(_, path)| path).collect() }
         };
         self.all.into_iter().map(netns).collect()
     }
 }
 
-/// Every namespace that this thread can find: this process's own first, then those with names, those
-/// that are mounted elsewhere, those of other processes and their threads, and those that a process
-/// holds open.
+/// Finds every namespace that this thread can: this process's own first, then those with names, those that are
+/// mounted elsewhere, those of other processes and their threads, and those that a process has open.
+///
+/// # Errors
+/// This process's own namespace cannot be read.
 pub fn discover() -> io::Result<Discovery> {
     let end = Instant::now() + TIME;
     let mut found = Found::default();
     found.add(own()?.inum, None, Kind::Mount, OWN.into());
     for (name, path) in entries(Path::new(NAMES)) {
-        // A name without a namespace mounted on it is an ordinary file.
-        if let Ok(Some(place)) = way::look(&path) {
-            found.add(place.inum, Some(name), Kind::Mount, path);
+        // A name on which no namespace is mounted is an ordinary file.
+        if let Ok(Some(netns)) = path::open(&path) {
+            found.add(netns.inum, Some(name), Kind::Mount, path);
         }
     }
     for (root, path) in mounts::all(mounts::NSFS) {
-        if let Some(inum) = way::inum_of_link(&root) {
+        if let Some(inum) = path::inum_of_link(&root) {
             found.add(inum, None, Kind::Mount, path);
         }
     }
     let mut processes = Vec::new();
     let this = process::id();
     for (name, path) in entries(Path::new("/proc")) {
-        // This process's own threads visit, too.
+        // This process's own threads enter other namespaces, too, and must not lead to them.
         if let Some(id) = name.parse().ok().filter(|id| *id != this) {
             processes.push((id, path));
         }
@@ -130,31 +134,32 @@ pub fn discover() -> io::Result<Discovery> {
         beat();
         threads(*id, path, &mut found);
     }
-    // One without processes in it can have sockets all the same.
+    // A namespace without processes can still have sockets.
     let mut longer = Vec::new();
     for (_, path) in &processes {
-        match held(path, 0, FIRST, end, &mut found) {
-            Looked::All => {}
-            Looked::Some => longer.push(path),
-            Looked::Late => cut_short = true,
+        match descriptors(path, 0, FIRST, end, &mut found) {
+            Extent::All => {}
+            Extent::Part => longer.push(path),
+            Extent::Late => cut_short = true,
         }
         if cut_short {
             break;
         }
     }
     for path in longer {
-        cut_short = cut_short || held(path, FIRST, usize::MAX, end, &mut found) == Looked::Late;
+        cut_short =
+            cut_short || descriptors(path, FIRST, usize::MAX, end, &mut found) == Extent::Late;
     }
     Ok(Discovery { found: found.finish(), cut_short })
 }
 
-/// Whether the search has to stop: its time is up, or the program is to end.
+/// Whether the search must stop: its time is up, or a signal asked the program to stop.
 fn is_over(end: Instant) -> bool {
     end < Instant::now() || shutdown::asked().is_some()
 }
 
-/// The namespace of a process, and those of its threads that are in others. The links of these files
-/// lead nowhere but to namespaces.
+/// Adds the namespace of a process, and those of its threads that are in others. It is safe to follow the links of
+/// these files: they lead only to namespaces.
 fn threads(id: u32, process: &Path, found: &mut Found) {
     let at = |path: &Path| fs::metadata(path).ok().and_then(|metadata| inum(&metadata).ok());
     let path = process.join("ns/net");
@@ -168,58 +173,65 @@ fn threads(id: u32, process: &Path, found: &mut Found) {
         }
         let path = thread.join("ns/net");
         if let Some(inum) = at(&path).filter(|inum| Some(*inum) != own) {
-            found.add(inum, None, Kind::Visit, path);
+            found.add(inum, None, Kind::Thread, path);
         }
     }
 }
 
+/// How much of a process was read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Looked {
+enum Extent {
     All,
-    Some,
+    Part,
     Late,
 }
 
-/// Namespaces that a process holds open, by `count` of its descriptors behind the first `skip`.
-fn held(process: &Path, skip: usize, count: usize, end: Instant, found: &mut Found) -> Looked {
-    for (looked, (_, path)) in entries(&process.join("fd")).skip(skip).enumerate() {
-        if looked == count {
-            return Looked::Some;
+/// Adds the namespaces that a process has open, by `count` of its descriptors after the first `skip`.
+fn descriptors(
+    process: &Path,
+    skip: usize,
+    count: usize,
+    end: Instant,
+    found: &mut Found,
+) -> Extent {
+    for (number, (_, path)) in entries(&process.join("fd")).skip(skip).enumerate() {
+        if number == count {
+            return Extent::Part;
         }
-        if looked % 256 == 0 {
+        if number % 256 == 0 {
             beat();
             if is_over(end) {
-                return Looked::Late;
+                return Extent::Late;
             }
         }
-        if let Some(inum) = way::named_by_link(&path) {
-            found.add(inum, None, Kind::Held, path);
+        if let Some(inum) = path::named_by_link(&path) {
+            found.add(inum, None, Kind::Descriptor, path);
         }
     }
-    Looked::All
+    Extent::All
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn ways(added: &[(Kind, &str)]) -> Vec<String> {
+    fn paths(added: &[(Kind, &str)]) -> Vec<String> {
         let mut found = Found::default();
         for (kind, path) in added {
             found.add(7, None, *kind, path.into());
         }
         let [netns] = &found.finish()[..] else { panic!("one namespace") };
-        netns.ways.iter().map(|path| path.display().to_string()).collect()
+        netns.paths.iter().map(|path| path.display().to_string()).collect()
     }
 
     #[test]
-    fn several_ways_are_kept_the_lasting_ones_first_and_visitors_only_alone() {
-        use Kind::{Held, Mount, Process, Visit};
-        assert_eq!(ways(&[(Visit, "v1"), (Visit, "v2")]), ["v1"]);
-        assert_eq!(ways(&[(Visit, "v1"), (Held, "h")]), ["h"]);
+    fn several_paths_are_kept_the_longest_lasting_first_and_threads_only_alone() {
+        use Kind::{Descriptor, Mount, Process, Thread};
+        assert_eq!(paths(&[(Thread, "t1"), (Thread, "t2")]), ["t1"]);
+        assert_eq!(paths(&[(Thread, "t1"), (Descriptor, "d")]), ["d"]);
         let all = [
-            (Held, "h1"),
-            (Visit, "v1"),
+            (Descriptor, "d1"),
+            (Thread, "t1"),
             (Process, "p1"),
             (Process, "p2"),
             (Process, "p2"),
@@ -227,17 +239,17 @@ mod tests {
             (Process, "p4"),
             (Mount, "m1"),
         ];
-        assert_eq!(ways(&all), ["m1", "p1", "p2", "p3", "h1"]);
+        assert_eq!(paths(&all), ["m1", "p1", "p2", "p3", "d1"]);
     }
 
     #[test]
-    fn a_name_is_kept_whichever_way_is_found_first() {
+    fn a_name_is_kept_whichever_path_is_found_first() {
         let mut found = Found::default();
         found.add(7, None, Kind::Process, "/proc/1/ns/net".into());
         found.add(7, Some("blue".into()), Kind::Mount, "/run/netns/blue".into());
         found.add(7, Some("azure".into()), Kind::Mount, "/run/netns/azure".into());
         let [netns] = &found.finish()[..] else { panic!("one namespace") };
         assert_eq!(netns.name.as_deref(), Some("blue"));
-        assert_eq!(netns.ways.len(), 3);
+        assert_eq!(netns.paths.len(), 3);
     }
 }

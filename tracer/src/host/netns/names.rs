@@ -1,4 +1,4 @@
-//! Names for inode numbers, as ip-netns(8) keeps them.
+//! Names of network namespaces, from the folder of ip-netns(8).
 
 use std::{
     fs,
@@ -9,20 +9,21 @@ use std::{
 
 use foldhash::{HashMap, HashMapExt as _};
 
-use super::{NAMES, entries, way};
+use super::{NAMES, entries, path};
 
-/// The folder is not read more often than this...
+/// The folder is read no more often than this...
 const PAUSE: Duration = Duration::from_millis(100);
-/// ...and for so long after a change of it: a name is made first, the namespace mounted on it later.
+/// ...and repeatedly for this long after it changed: a name is made before the namespace is mounted on it.
 const UNSETTLED: Duration = Duration::from_secs(2);
 
-/// The names in /run/netns. Looking whether they are still true is one stat(2).
+/// The names in /run/netns. Checking whether they have changed takes one stat(2).
 #[derive(Clone, Debug)]
 pub struct Names {
     folder: PathBuf,
     by_inum: HashMap<u32, Arc<str>>,
-    /// When the folder had changed last, at the newest reading.
+    /// When the folder had last changed, at the newest reading.
     changed: Option<SystemTime>,
+    /// When the folder was last read.
     read: Option<Instant>,
 }
 
@@ -34,7 +35,7 @@ impl Default for Names {
 }
 
 impl Names {
-    /// The name of a namespace, the first of several by the alphabet.
+    /// The name of a namespace; of several, the first in the alphabet. `None`: it has none.
     pub fn get(&self, netns: u32) -> Option<&Arc<str>> {
         self.by_inum.get(&netns)
     }
@@ -44,7 +45,7 @@ impl Names {
         self.by_inum.iter().map(|(inum, name)| (*inum, &**name))
     }
 
-    /// Reads the names again if they can have changed; true if they have.
+    /// Reads the names again if they can have changed. Returns whether they have.
     pub fn refresh(&mut self, now: Instant) -> bool {
         let changed = fs::metadata(&self.folder).and_then(|folder| folder.modified()).ok();
         if changed.is_none() && self.by_inum.is_empty() {
@@ -68,9 +69,9 @@ impl Names {
 fn read(folder: &Path) -> HashMap<u32, Arc<str>> {
     let mut found: HashMap<u32, Arc<str>> = HashMap::new();
     for (name, path) in entries(folder) {
-        // A name without a namespace mounted on it is an ordinary file.
-        let Ok(Some(place)) = way::look(&path) else { continue };
-        let first = found.entry(place.inum).or_insert_with(|| name.as_str().into());
+        // A name on which no namespace is mounted is an ordinary file.
+        let Ok(Some(netns)) = path::open(&path) else { continue };
+        let first = found.entry(netns.inum).or_insert_with(|| name.as_str().into());
         if name.as_str() < &**first {
             *first = name.into();
         }
@@ -86,14 +87,14 @@ mod tests {
     };
 
     #[test]
-    fn a_folder_that_is_not_there_has_no_names_and_is_looked_at_again() {
+    fn a_folder_that_does_not_exist_has_no_names_and_is_read_again() {
         let folder = tempfile::tempdir().unwrap();
         let missing = folder.path().join("netns");
         let mut names = Names { folder: missing.clone(), ..Names::default() };
         let now = Instant::now();
         assert!(!names.refresh(now));
         fs::create_dir(&missing).unwrap();
-        // An ordinary file is no namespace; a link to one is.
+        // An ordinary file is not a namespace; a link to one is.
         fs::write(missing.join("plain"), "").unwrap();
         let own = inum(&fs::metadata(OWN).unwrap()).unwrap();
         for name in ["blue", "azure"] {
@@ -101,7 +102,7 @@ mod tests {
         }
         assert!(names.refresh(now));
         assert_eq!(names.iter().collect::<Vec<_>>(), [(own, "azure")]);
-        // Not again so soon.
+        // It is not read again so soon.
         fs::remove_file(missing.join("azure")).unwrap();
         assert!(!names.refresh(now));
         assert!(names.refresh(now + PAUSE));

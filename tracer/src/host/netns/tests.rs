@@ -1,4 +1,4 @@
-//! With namespaces that the tests make by ip(8) and take away again.
+//! Tests with namespaces that they make with ip(8) and delete.
 
 use std::{
     net::TcpListener,
@@ -40,7 +40,7 @@ fn a_named_namespace_is_found_by_name_path_and_inode_number() {
     assert_ne!(netns.inum, own().unwrap().inum);
     let by_path = resolve(netns.path().to_str().unwrap()).unwrap();
     assert_eq!((by_path.inum, by_path.name), (netns.inum, None));
-    // By its number it is found with all the ways that there are.
+    // By its number it is found with all its paths.
     let by_inum = resolve(&netns.inum.to_string()).unwrap();
     assert_eq!((by_inum.inum, &by_inum.name), (netns.inum, &netns.name));
     assert_eq!(by_inum.path(), netns.path());
@@ -50,7 +50,7 @@ fn a_named_namespace_is_found_by_name_path_and_inode_number() {
 }
 
 #[test]
-fn what_is_not_a_network_namespace_is_refused_with_what_is_expected() {
+fn what_is_not_a_network_namespace_is_an_error_that_says_what_is_expected() {
     let message = |spec: &str| resolve(spec).unwrap_err().to_string();
     assert!(message("no-such-name").contains("give a name in /run/netns"));
     assert!(message("").contains("give a name"));
@@ -62,7 +62,7 @@ fn what_is_not_a_network_namespace_is_refused_with_what_is_expected() {
 }
 
 #[test]
-fn the_worker_runs_inside_and_comes_back() {
+fn the_worker_enters_a_namespace_and_returns() {
     let named = Named::new("visit");
     let netns = resolve(&named.0).unwrap();
     let worker = Worker::spawn().unwrap();
@@ -92,7 +92,7 @@ fn the_worker_runs_inside_and_comes_back() {
 }
 
 #[test]
-fn a_namespace_that_vanished_is_not_found_and_was_not_kept_alive() {
+fn a_namespace_that_is_gone_is_not_found_and_was_not_kept_alive() {
     let worker = Worker::spawn().unwrap();
     let netns = {
         let named = Named::new("vanish");
@@ -104,7 +104,7 @@ fn a_namespace_that_vanished_is_not_found_and_was_not_kept_alive() {
     assert_eq!(error.kind(), io::ErrorKind::NotFound, "{error}");
     assert!(matches!(resolve(&netns.inum.to_string()), Err(NetnsError::NoInum(_))));
 
-    // The same for one that only had a thread in it.
+    // The same for a namespace that only had a thread in it.
     let netns = test_netns::run(|| {
         let id = rustix::thread::gettid().as_raw_nonzero();
         let path = PathBuf::from(format!("/proc/{id}/ns/net"));
@@ -120,39 +120,39 @@ fn a_namespace_that_vanished_is_not_found_and_was_not_kept_alive() {
 }
 
 #[test]
-fn another_way_is_gone_where_the_first_leads_there_no_more() {
-    let named = Named::new("ways");
+fn the_next_path_is_tried_if_the_first_leads_elsewhere() {
+    let named = Named::new("paths");
     let mut netns = resolve(&named.0).unwrap();
     let worker = Worker::spawn().unwrap();
-    // Its process is gone, or it is another one's now, or something else was put there.
+    // The process is gone, or the path leads to another namespace or to something else.
     for stale in ["/proc/4194304/ns/net", OWN, "/dev/null", "/proc/self/ns/mnt"] {
-        netns.ways.insert(0, stale.into());
+        netns.paths.insert(0, stale.into());
     }
     let here = || inum(&fs::metadata("/proc/thread-self/ns/net").unwrap()).unwrap();
     assert_eq!(worker.run_in(&netns, here).unwrap(), netns.inum);
-    netns.ways.pop();
+    netns.paths.pop();
     let error = worker.run_in(&netns, here).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::NotFound, "{error}");
     assert!(error.to_string().contains(&named.0), "{error}");
 }
 
 #[test]
-fn a_visit_that_does_not_end_costs_its_namespace_and_nothing_else() {
+fn a_visit_that_does_not_end_blocks_its_namespace_only() {
     let (bad, good) = (Named::new("stuck"), Named::new("free"));
     let (bad, good) = (resolve(&bad.0).unwrap(), resolve(&good.0).unwrap());
     let worker = Worker::spawn().unwrap().with_patience(Duration::from_millis(100));
-    let (let_go, wait) = mpsc::channel::<()>();
+    let (release, wait) = mpsc::channel::<()>();
     let began = Instant::now();
     let error = worker.run_in(&bad, move || wait.recv()).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
     assert!(error.to_string().contains(bad.name.as_deref().unwrap()), "{error}");
     assert!(began.elapsed() < Duration::from_secs(5));
     assert_eq!(worker.stuck(), std::slice::from_ref(&bad));
-    // Not entered again while it lasts, and at once.
+    // While it lasts, the namespace is not entered again, and the error comes at once.
     assert_eq!(worker.run_in(&bad, || ()).unwrap_err().kind(), io::ErrorKind::TimedOut);
     worker.run_in(&good, || ()).unwrap();
 
-    // One that takes long and says so is waited for.
+    // A visit that takes long and has a heartbeat is waited for.
     let slow = || {
         for _ in 0..6 {
             thread::sleep(Duration::from_millis(40));
@@ -161,8 +161,8 @@ fn a_visit_that_does_not_end_costs_its_namespace_and_nothing_else() {
     };
     worker.run_in(&good, slow).unwrap();
 
-    // It has come home after all.
-    let_go.send(()).unwrap();
+    // The first visit ends after all.
+    release.send(()).unwrap();
     let end = Instant::now() + Duration::from_secs(5);
     while !worker.stuck().is_empty() && Instant::now() < end {
         thread::sleep(Duration::from_millis(5));
@@ -171,10 +171,10 @@ fn a_visit_that_does_not_end_costs_its_namespace_and_nothing_else() {
 }
 
 #[test]
-fn when_no_thread_is_left_that_is_an_error_and_no_wait() {
+fn when_no_thread_is_left_there_is_an_error_at_once() {
     let named = ["none-0", "none-1", "none-2", "none-3"].map(Named::new);
     let worker = Worker::spawn().unwrap().with_patience(Duration::from_millis(50));
-    let (let_go, wait) = mpsc::channel::<()>();
+    let (release, wait) = mpsc::channel::<()>();
     let wait = std::sync::Arc::new(std::sync::Mutex::new(wait));
     let kinds = named.each_ref().map(|named| {
         let wait = std::sync::Arc::clone(&wait);
@@ -183,7 +183,7 @@ fn when_no_thread_is_left_that_is_an_error_and_no_wait() {
     });
     let late = io::ErrorKind::TimedOut;
     assert_eq!(kinds, [late, late, late, io::ErrorKind::BrokenPipe]);
-    drop(let_go);
+    drop(release);
     let end = Instant::now() + Duration::from_secs(5);
     while worker.run(|| ()).is_err() && Instant::now() < end {
         thread::sleep(Duration::from_millis(5));

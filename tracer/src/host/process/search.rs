@@ -1,4 +1,4 @@
-//! Looking for who has sockets open, process after process, for a limited time.
+//! Searches for the processes that have sockets open, process by process, for a limited time.
 
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
@@ -12,34 +12,35 @@ use std::{
 use super::{Owner, comm, socket_inode};
 use crate::runtime::turns::Turns;
 
-/// Open files of each process that are looked at before the rest of any.
+/// Open files of each process that are read before the others of any process.
 const FIRST: usize = 4096;
 
-/// What was found, of several looks. Where there is no time for all processes, each look goes on where the one before it
-/// stopped: nobody hides others behind files of their own.
+/// The result of several searches. If time is too short for all processes, each search continues where the one before
+/// it stopped, so that no user can hide others' processes behind many open files.
 #[derive(Debug, Default)]
 pub struct Search {
     owners: HashMap<u32, Owner>,
-    /// Whose first files are looked at next, and whose other ones.
+    /// Turns of processes: for their first files, and for their other ones.
     turns: [Turns<u32>; 2],
-    /// Processes that had more files than are looked at first, and whether the next look begins with those.
+    /// Processes with more than [`FIRST`] files.
     longer: HashSet<u32>,
+    /// Whether the next search begins with these.
     begins_with_longer: bool,
 }
 
-/// What was looked at of a process.
+/// How much was read of a process.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Looked {
-    /// All that was to be.
+enum Extent {
+    /// All files that should be read.
     All,
-    /// It has more files than were to be looked at.
+    /// It has more files than should be read.
     Part,
-    /// The time was over.
+    /// The time was up.
     Late,
 }
 
 impl Search {
-    /// Who has the sockets of these inodes open, as far as that was found; of several processes the one with the lowest id.
+    /// The processes that were found to have these sockets open, by inode; of several, the one with the lowest id.
     pub fn owners(&self) -> &HashMap<u32, Owner> {
         &self.owners
     }
@@ -49,14 +50,17 @@ impl Search {
         Self { owners: owners.into_iter().collect(), ..Self::default() }
     }
 
-    /// The same, and no more looks.
+    /// As [`Self::owners`], after the last search.
     pub fn into_owners(self) -> HashMap<u32, Owner> {
         self.owners
     }
 
-    /// Looks for so long, as far as this thread may. Returns whether that was long enough. What cannot be read is left out;
-    /// the error is of /proc itself.
-    pub fn look<S: BuildHasher>(
+    /// Searches for at most `time`, as far as this thread may read. Returns whether the search is complete. Processes
+    /// that cannot be read are left out.
+    ///
+    /// # Errors
+    /// /proc cannot be read.
+    pub fn run<S: BuildHasher>(
         &mut self,
         inodes: &HashSet<u32, S>,
         time: Duration,
@@ -67,53 +71,55 @@ impl Search {
         let files = |pid: u32, skip: usize, count: usize, each: &mut dyn FnMut(u32)| {
             sockets(pid, (skip, count), end, each)
         };
-        Ok(self.look_at(pids, inodes, files))
+        Ok(self.run_over(pids, inodes, files))
     }
 
-    /// The same of these processes. `files` hands over the inodes of the sockets among `count` open files of a process,
-    /// behind the first `skip`.
-    fn look_at<S: BuildHasher>(
+    /// Searches these processes. `files` passes on the inodes of the sockets among `count` open files of a process,
+    /// after the first `skip`.
+    fn run_over<S: BuildHasher>(
         &mut self,
         pids: Vec<u32>,
         inodes: &HashSet<u32, S>,
-        mut files: impl FnMut(u32, usize, usize, &mut dyn FnMut(u32)) -> Looked,
+        mut files: impl FnMut(u32, usize, usize, &mut dyn FnMut(u32)) -> Extent,
     ) -> bool {
         let there: HashSet<u32> = pids.iter().copied().collect();
         self.owners.retain(|inode, owner| inodes.contains(inode) && there.contains(&owner.pid));
         let mut found: HashMap<u32, Owner> = HashMap::new();
-        // Whose first files were all that were to be looked at, and all there are; and whose other ones.
+        // Processes whose first files were read and which have more, whose files were all read, and whose others were
+        // read.
         let (mut first_part, mut whole, mut other_part) =
             (HashSet::new(), HashSet::new(), HashSet::new());
         let mut is_late = false;
-        let mut look = |turns: &mut Turns<u32>, pid, skip, count| {
+        let mut read = |turns: &mut Turns<u32>, pid, skip, count| {
             if found.len() == inodes.len() {
                 return None;
             }
             let mut owner = None;
-            let looked = files(pid, skip, count, &mut |inode| {
+            let extent = files(pid, skip, count, &mut |inode| {
                 if inodes.contains(&inode) {
                     let owner = *owner.get_or_insert_with(|| Owner { pid, comm: comm(pid) });
                     lower(found.entry(inode), owner);
                 }
             });
-            is_late = looked == Looked::Late;
-            // One for which the time was too short is the next again, unless it would be so for good.
+            is_late = extent == Extent::Late;
+            // A process for which the time was too short keeps its turn, unless the time would always be too short
+            // for it.
             if !is_late || skip > 0 || first_part.is_empty() && whole.is_empty() {
                 turns.had(pid);
             }
-            let looked_at = match (looked, skip) {
-                (Looked::Late, _) => return Some(looked),
-                (Looked::Part, _) => &mut first_part,
-                (Looked::All, 0) => &mut whole,
-                (Looked::All, _) => &mut other_part,
+            let kind = match (extent, skip) {
+                (Extent::Late, _) => return Some(extent),
+                (Extent::Part, _) => &mut first_part,
+                (Extent::All, 0) => &mut whole,
+                (Extent::All, _) => &mut other_part,
             };
-            looked_at.insert(pid);
-            Some(looked)
+            kind.insert(pid);
+            Some(extent)
         };
         let [first, rest] = &mut self.turns;
         self.longer.retain(|pid| there.contains(pid));
         let mut ended = false;
-        // Both kinds of turns begin in turn: either can take all the time there is.
+        // Each of the two kinds of turns is first every other time, because either can use up the time.
         let both = [self.begins_with_longer, !self.begins_with_longer];
         for of_longer in both {
             let mut turns: Vec<u32> =
@@ -125,24 +131,24 @@ impl Search {
                 if ended {
                     break;
                 }
-                match look(order, pid, skip, count) {
-                    Some(Looked::Part) => {
+                match read(order, pid, skip, count) {
+                    Some(Extent::Part) => {
                         self.longer.insert(pid);
                     }
-                    Some(Looked::All) if of_longer => {}
-                    Some(Looked::All) => {
+                    Some(Extent::All) if of_longer => {}
+                    Some(Extent::All) => {
                         self.longer.remove(&pid);
                     }
-                    None | Some(Looked::Late) => ended = true,
+                    None | Some(Extent::Late) => ended = true,
                 }
             }
         }
-        // A process that turned out to have more files after those had their turns was not looked at whole, either.
+        // A process that was found to have more files after the turns for these is not complete, either.
         let not_whole = found.len() < inodes.len() && !first_part.is_subset(&other_part);
         if is_late || not_whole {
             self.begins_with_longer = !self.begins_with_longer;
             whole.extend(first_part.intersection(&other_part));
-            // Of those that had no turn, what was found before is as good as what is known.
+            // For processes that had no turn, what was found before is still the best answer.
             self.owners.retain(|_, owner| !whole.contains(&owner.pid));
             for (inode, owner) in found {
                 lower(self.owners.entry(inode), owner);
@@ -154,7 +160,7 @@ impl Search {
     }
 }
 
-/// Of several processes that have a socket open, always the same: what is found first depends on whose turn it was.
+/// Keeps the process with the lowest id, so that the result does not depend on the order of turns.
 fn lower(entry: Entry<'_, u32, Owner>, owner: Owner) {
     let known = entry.or_insert(owner);
     if owner.pid <= known.pid {
@@ -162,37 +168,37 @@ fn lower(entry: Entry<'_, u32, Owner>, owner: Owner) {
     }
 }
 
-/// Hands over the inodes of the sockets that a process has open.
+/// Passes on the inodes of the sockets among a process's open files.
 fn sockets(
     pid: u32,
     (skip, count): (usize, usize),
     end: Instant,
     each: &mut dyn FnMut(u32),
-) -> Looked {
+) -> Extent {
     let path: PathBuf = ["/proc", &pid.to_string(), "fd"].iter().collect();
-    // One that is gone, or that this thread may not look at, has none.
-    let Ok(files) = fs::read_dir(path) else { return Looked::All };
+    // A process that is gone, or that this thread may not read, has no files.
+    let Ok(files) = fs::read_dir(path) else { return Extent::All };
     for (number, file) in files.flatten().skip(skip).enumerate() {
         if number == count {
-            return Looked::Part;
+            return Extent::Part;
         }
         if number % 256 == 0 && end < Instant::now() {
-            return Looked::Late;
+            return Extent::Late;
         }
         let target = fs::read_link(file.path()).ok();
         if let Some(inode) = target.as_deref().and_then(|it| socket_inode(it.to_str()?)) {
             each(inode);
         }
     }
-    Looked::All
+    Extent::All
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Processes with the inodes of their open sockets; a look has time for so many of these.
-    fn look(
+    /// `all`: processes with the inodes of their open sockets. `time`: how many of these a search has time for.
+    fn run(
         search: &mut Search,
         all: &[(u32, Vec<u32>)],
         inodes: &[u32],
@@ -201,17 +207,17 @@ mod tests {
         let mut left = time;
         let pids = all.iter().map(|(pid, _)| *pid).rev().collect();
         let inodes: HashSet<u32> = inodes.iter().copied().collect();
-        let complete = search.look_at(pids, &inodes, |pid, skip, count, each| {
+        let complete = search.run_over(pids, &inodes, |pid, skip, count, each| {
             let (_, files) = all.iter().find(|(id, _)| *id == pid).unwrap();
             for (number, file) in files.iter().skip(skip).enumerate() {
                 if number == count {
-                    return Looked::Part;
+                    return Extent::Part;
                 }
-                let Some(rest) = left.checked_sub(1) else { return Looked::Late };
+                let Some(rest) = left.checked_sub(1) else { return Extent::Late };
                 left = rest;
                 each(*file);
             }
-            Looked::All
+            Extent::All
         });
         let mut owners: Vec<_> =
             search.owners().iter().map(|(inode, owner)| (*inode, owner.pid)).collect();
@@ -220,9 +226,9 @@ mod tests {
     }
 
     #[test]
-    fn nobody_hides_others_behind_files_of_their_own() {
+    fn no_process_is_hidden_behind_others_with_many_files() {
         const MANY: u32 = 200_000;
-        // One user has files without number, in two processes before the others and one after; another has some, too.
+        // One user has very many files, in processes before and after the others; another process has many, too.
         let hog = |from: u32| (from..from + MANY).collect::<Vec<u32>>();
         let busy: Vec<u32> = (9_000_000..9_010_000).collect();
         let all = [
@@ -235,62 +241,62 @@ mod tests {
         ];
         let wanted: Vec<u32> = [1, 2, 3, 7].into_iter().chain(busy.iter().copied()).collect();
         let mut search = Search::default();
-        let (_, first) = look(&mut search, &all, &wanted, 50_000);
+        let (_, first) = run(&mut search, &all, &wanted, 50_000);
         assert_eq!(first.iter().filter(|(inode, _)| *inode < 4).count(), 3);
         for _ in 0..6 {
-            assert!(!look(&mut search, &all, &wanted, 50_000).0);
+            assert!(!run(&mut search, &all, &wanted, 50_000).0);
         }
-        let (_, found) = look(&mut search, &all, &wanted, 50_000);
+        let (_, found) = run(&mut search, &all, &wanted, 50_000);
         assert_eq!(found[..3], [(1, 20), (2, 20), (3, 40)]);
         assert_eq!(found.len(), 3 + busy.len());
-        // Many processes with as many files as are looked at first: these have their turns all the same.
+        // Many processes have at least as many files as are read first: the others still have their turns.
         let mut all: Vec<(u32, Vec<u32>)> = (10..100).map(|pid| (pid, hog(pid << 20))).collect();
         all.push((100, vec![5]));
         let mut search = Search::default();
-        let turns = (0..40).take_while(|_| look(&mut search, &all, &[5, 6], 50_000).1.is_empty());
+        let turns = (0..40).take_while(|_| run(&mut search, &all, &[5, 6], 50_000).1.is_empty());
         let turns = turns.count();
         assert!(turns < 20, "{turns}");
         assert_eq!(search.owners()[&5].pid, 100);
-        // They take all time for first files in every look; what another process has behind its first ones is looked at, too.
+        // First files use up the time of every search; the other files of a process are still read.
         let proxy: Vec<u32> = (9_000_000..9_004_096).chain([5]).collect();
         all[90].1 = proxy;
         let short = |pid: u32| (pid << 20..(pid << 20) + 4096).collect::<Vec<u32>>();
         (10..100).zip(&mut all).for_each(|(pid, process)| process.1 = short(pid));
         let mut search = Search::default();
-        let turns = (0..40).take_while(|_| look(&mut search, &all, &[5, 6], 50_000).1.is_empty());
+        let turns = (0..40).take_while(|_| run(&mut search, &all, &[5, 6], 50_000).1.is_empty());
         let turns = turns.count();
         assert!(turns < 20, "{turns}");
     }
 
     #[test]
-    fn a_process_that_came_after_the_turns_of_those_with_many_files_is_not_known_whole() {
+    fn a_process_that_came_after_the_turns_of_those_with_many_files_is_not_complete() {
         let many = |from: u32| (from..from + 5000).collect::<Vec<u32>>();
         let before = [(1, many(10_000)), (2, many(20_000))];
         let mut search = Search::default();
-        assert!(!look(&mut search, &before, &[5], 9000).0);
-        // This look begins with the other files of 1 and 2; what 3 has behind its first ones comes with the next.
+        assert!(!run(&mut search, &before, &[5], 9000).0);
+        // This search begins with the other files of 1 and 2; the other files of 3 are read by the next one.
         let mut third = many(30_000);
         third.push(5);
         let all = [before[0].clone(), before[1].clone(), (3, third)];
-        assert_eq!(look(&mut search, &all, &[5], 90_000), (false, vec![]));
-        assert_eq!(look(&mut search, &all, &[5], 90_000), (true, vec![(5, 3)]));
+        assert_eq!(run(&mut search, &all, &[5], 90_000), (false, vec![]));
+        assert_eq!(run(&mut search, &all, &[5], 90_000), (true, vec![(5, 3)]));
     }
 
     #[test]
-    fn what_was_found_holds_until_it_is_known_to_be_otherwise() {
+    fn an_owner_is_kept_until_its_process_is_read_again() {
         let mut search = Search::default();
         let all = |first: Vec<u32>, second: Vec<u32>, third: Vec<u32>| {
             [(1, first), (2, second), (3, third)]
         };
         let both = all(vec![8, 8], vec![5], vec![5, 6]);
-        assert_eq!(look(&mut search, &both, &[5, 6], 9), (true, vec![(5, 2), (6, 3)]));
-        // No time for all: from 1 on, and what 2 and 3 have is as before.
-        assert_eq!(look(&mut search, &both, &[5, 6, 7], 1), (false, vec![(5, 2), (6, 3)]));
-        // 2 has closed it; it is known that 3 has it once that has its turn.
+        assert_eq!(run(&mut search, &both, &[5, 6], 9), (true, vec![(5, 2), (6, 3)]));
+        // There is no time for all: 1 is read first, and the owners 2 and 3 are kept.
+        assert_eq!(run(&mut search, &both, &[5, 6, 7], 1), (false, vec![(5, 2), (6, 3)]));
+        // 2 has closed its socket and is read; 3 is found to have it when it has its turn.
         let closed = all(vec![8, 8], vec![], vec![5, 6]);
-        assert_eq!(look(&mut search, &closed, &[5, 6, 7], 1), (false, vec![(5, 3), (6, 3)]));
-        // 3 has ended, nobody is interested in 5, and again there is time for all.
-        assert_eq!(look(&mut search, &closed[..2], &[6], 0).1, []);
-        assert_eq!(look(&mut search, &closed, &[5], 9), (true, vec![(5, 3)]));
+        assert_eq!(run(&mut search, &closed, &[5, 6, 7], 1), (false, vec![(5, 3), (6, 3)]));
+        // 3 has ended and 5 is not searched for; then there is time for all again.
+        assert_eq!(run(&mut search, &closed[..2], &[6], 0).1, []);
+        assert_eq!(run(&mut search, &closed, &[5], 9), (true, vec![(5, 3)]));
     }
 }

@@ -1,4 +1,4 @@
-//! The dump against /proc/net/tcp, in a namespace of the test's own.
+//! Compares dumps with /proc/net/tcp, in a network namespace of the test's own.
 
 use std::{
     collections::BTreeSet,
@@ -27,7 +27,7 @@ fn diag_sockets(family: Family) -> BTreeSet<(u16, u16, u8)> {
     sockets.iter().map(|s| (s.source_port, s.destination_port, s.state)).collect()
 }
 
-/// Opens `count` connections; the client of every second one has closed first.
+/// Opens `count` connections; every second one is closed again, by the client first.
 fn connections(address: &str, count: usize) -> (TcpListener, Vec<TcpStream>) {
     let listener = TcpListener::bind(address).unwrap();
     let mut open = Vec::new();
@@ -50,7 +50,7 @@ fn a_dump_equals_proc_net_tcp_for_both_families() {
     test_netns::run(|| {
         let (_listener4, _open4) = connections("127.0.0.1:7000", 50);
         let (_listener6, _open6) = connections("[::1]:7001", 50);
-        // The last FIN may still be on its way.
+        // The last FIN may not have arrived yet.
         let end = Instant::now() + Duration::from_secs(5);
         for (family, file) in [(Family::V4, "tcp"), (Family::V6, "tcp6")] {
             while diag_sockets(family) != proc_sockets(file) && Instant::now() < end {
@@ -100,9 +100,9 @@ fn more_sockets_than_wanted_are_an_error_and_other_states_are_left_out() {
         assert!(error.to_string().contains("more than 20 TCP sockets"), "{error}");
         assert_eq!(dump_all_up_to(20, 1 << tcp_state::LISTEN).unwrap().len(), 1);
     });
-    assert!(is_asked_for(tcp_state::CLOSE, 1 << tcp_state::BOUND_INACTIVE));
-    assert!(!is_asked_for(tcp_state::CLOSE, 1 << tcp_state::ESTABLISHED));
-    assert!(!is_asked_for(200, ALL_STATES));
+    assert!(is_wanted(tcp_state::CLOSE, 1 << tcp_state::BOUND_INACTIVE));
+    assert!(!is_wanted(tcp_state::CLOSE, 1 << tcp_state::ESTABLISHED));
+    assert!(!is_wanted(200, ALL_STATES));
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn damaged_answers_and_a_missing_module_are_errors() {
     assert!(wire::socket(&[0; 72]).is_none());
     assert!(wire::socket(&[2; 71]).is_none());
     assert!(wire::socket(&[2; 72]).is_some());
-    let missing = explained(io::Error::from(io::ErrorKind::NotFound));
+    let missing = with_advice(io::Error::from(io::ErrorKind::NotFound));
     assert!(missing.to_string().contains("modprobe tcp_diag"));
     assert_eq!(missing.kind(), io::ErrorKind::NotFound);
 }

@@ -11,7 +11,7 @@ pub(super) const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const REQUEST_LEN: usize = 56;
 /// struct inet_diag_msg
 const SOCKET_LEN: usize = 72;
-/// `idiag_timer` while something waits to be sent again (`inet_sk_diag_fill`).
+/// `idiag_timer` while an unanswered segment is to be sent again (`inet_sk_diag_fill`).
 const TIMER_RETRANSMIT: u8 = 1;
 /// `idiag_timer` of a time-wait socket (`inet_twsk_diag_fill` in net/ipv4/inet_diag.c).
 const TIMER_TIME_WAIT: u8 = 3;
@@ -21,7 +21,7 @@ const INET_DIAG_SKV6ONLY: u16 = 11;
 const INET_DIAG_CGROUP_ID: u16 = 21;
 const IPPROTO_TCP: u8 = 6;
 
-/// The request for a dump of all sockets in these states, and with this local port; 0: with any.
+/// The request for a dump of all sockets in these states with this local port; 0: with any.
 pub(super) fn request(family: Family, port: u16, states: u32) -> Vec<u8> {
     let mut body = [0; REQUEST_LEN];
     let mut put = |at: usize, value: &[u8]| {
@@ -37,7 +37,7 @@ pub(super) fn request(family: Family, port: u16, states: u32) -> Vec<u8> {
     netlink::request(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, &body)
 }
 
-/// One answer; `None`: damaged.
+/// Parses one answer; `None`: it is damaged.
 pub(super) fn socket(bytes: &[u8]) -> Option<DiagSocket> {
     let [family, state, timer, retransmits] = *bytes.first_chunk()?;
     let family = match family {
@@ -65,13 +65,14 @@ pub(super) fn socket(bytes: &[u8]) -> Option<DiagSocket> {
     })
 }
 
-/// Whether the attributes hold a true INET_DIAG_SKV6ONLY.
+/// Whether the attributes have INET_DIAG_SKV6ONLY with a value other than 0.
 fn v6_only(attributes: &[u8]) -> bool {
     netlink::attributes(attributes)
         .find(|(kind, _)| *kind == INET_DIAG_SKV6ONLY)
         .is_some_and(|(_, value)| value.first().is_some_and(|value| *value != 0))
 }
 
+/// Id of the cgroup in the attributes; 0: there is none.
 fn cgroup(attributes: &[u8]) -> u64 {
     netlink::attributes(attributes)
         .find(|(kind, _)| *kind == INET_DIAG_CGROUP_ID)

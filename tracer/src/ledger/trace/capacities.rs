@@ -184,8 +184,8 @@ impl Capacities {
         if !self.missed.insert(netns) {
             return None;
         }
-        let ways = [format!("/proc/{pid}/ns/net"), format!("/proc/{pid}/task/{tid}/ns/net")];
-        let place = Netns { inum: netns, name: None, ways: ways.map(PathBuf::from).into() };
+        let paths = [format!("/proc/{pid}/ns/net"), format!("/proc/{pid}/task/{tid}/ns/net")];
+        let place = Netns { inum: netns, name: None, paths: paths.map(PathBuf::from).into() };
         let range = worker.run_in(&place, PortRange::read).and_then(|range| range).ok()?;
         self.missed.remove(&netns);
         self.know(place, &range);

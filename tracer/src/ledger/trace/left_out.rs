@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     fn netns(inum: u32) -> Netns {
-        Netns { inum, name: Some(format!("n{inum}")), ways: Vec::new() }
+        Netns { inum, name: Some(format!("n{inum}")), paths: Vec::new() }
     }
 
     fn reasons(left_out: &LeftOut) -> Vec<String> {

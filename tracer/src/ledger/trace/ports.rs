@@ -15,7 +15,7 @@ use crate::{
     host::{
         capacity::{
             BoundPorts, Limits, PortRange, PortSet, Usable,
-            addresses::{AddressUse, Addresses, Course},
+            addresses::{AddressCounters, AddressUse, Addresses},
             apart::Comparison,
         },
         netns::Netns,
@@ -49,7 +49,7 @@ pub(super) struct Ports {
     /// Namespace of the spreader's rule, and the ports that connect() could be given there at that reading.
     of_rule: Option<(u32, Option<PortSet>)>,
     addresses: Vec<AddressUse>,
-    course: Course,
+    counters: AddressCounters,
     /// See [`Tracer::bound_counts`].
     bound_counts: BoundCounts,
     /// When entries of TOUCHED were removed, and how long that took.
@@ -107,7 +107,7 @@ impl Tracer {
         if wanted && self.ports.conns.allows(SHARE) {
             self.read_conns()?;
         }
-        self.ports.course.add(&self.ports.addresses);
+        self.ports.counters.add(&self.ports.addresses);
         Ok(())
     }
 
@@ -212,7 +212,7 @@ impl Tracer {
     /// capacity is [`Limits::all`] minus [`Limits::reserved`].
     pub fn bind_rows(&self) -> impl Iterator<Item = (TupleKey, TupleCount, &AddressUse)> {
         let ports = &self.ports;
-        ports.addresses.iter().map(|one| (one.key(), ports.course.count(one), one))
+        ports.addresses.iter().map(|one| (one.key(), ports.counters.count(one), one))
     }
 
     /// Sets the range of the rule's namespace.

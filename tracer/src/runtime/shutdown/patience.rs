@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn programs_that_are_detached_are_waited_for() {
         let beats = Beats::default();
-        crate::runtime::beat::speak_through(beats.clone());
+        crate::runtime::beat::count_in(beats.clone());
         let patience = &mut Patience::default();
         let detaching = Detaching::begin();
         assert!((0..499).all(|_| patience.lasts(&beats, 0)));

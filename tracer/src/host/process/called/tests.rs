@@ -14,7 +14,7 @@ fn worker(pid: u32, cgroup: u64) -> Who {
     Who { pid, tid: pid + 1, comm: name("pool-1"), cgroup }
 }
 
-/// Process 7 began at 10 s, process 8 at 20 s; there are no others below 100.
+/// Process 7 began at 10 s, process 8 at 20 s; there are no others below 100 except init.
 fn some(pid: u32) -> io::Result<Stat> {
     match pid {
         1 => Ok(Stat { name: name("init"), began_ns: 0 }),
@@ -30,7 +30,7 @@ fn none(_: u32) -> io::Result<Stat> {
 }
 
 #[test]
-fn a_leader_and_an_older_socket_need_no_question() {
+fn for_a_leader_and_an_older_socket_no_process_is_read() {
     let comm = name("nginx");
     let called = Called::of(7, 7, comm);
     assert_eq!(called, Called { name: comm, of: NameOf::Process, thread: comm });
@@ -44,14 +44,14 @@ fn a_leader_and_an_older_socket_need_no_question() {
 }
 
 #[test]
-fn a_process_is_called_by_its_leader_while_it_lives() {
+fn a_process_has_the_name_of_its_leader_while_it_exists() {
     let mut processes = Processes { read: some, ..Processes::default() };
     assert_eq!(processes.name(&worker(7, 1), 30 * S, 31 * S), Some(name("java")));
-    // Before process 8 there was another one with this id.
+    // Before process 8 began, another process had this id.
     assert_eq!(processes.name(&worker(8, 1), 19 * S, 31 * S), None);
     assert_eq!(processes.name(&worker(8, 1), 21 * S, 31 * S), Some(name("nginx")));
     assert_eq!(processes.name(&worker(9, 1), 30 * S, 31 * S), None);
-    // It is gone: what it did while it was there, and shortly after it was seen, is its own.
+    // It has ended: calls up to shortly after it was last seen are still its own.
     processes.read = none;
     assert_eq!(processes.name(&worker(7, 1), 30 * S, 40 * S), Some(name("java")));
     assert_eq!(processes.name(&worker(7, 1), 32 * S, 40 * S), Some(name("java")));
@@ -59,7 +59,7 @@ fn a_process_is_called_by_its_leader_while_it_lives() {
 }
 
 #[test]
-fn of_either_a_leader_or_a_thread_what_is_certain_is_said() {
+fn of_a_leader_or_a_thread_only_what_is_certain_is_returned() {
     let mut processes = Processes {
         read: |_| Ok(Stat { name: name("java"), began_ns: 0 }),
         ..Processes::default()
@@ -71,7 +71,7 @@ fn of_either_a_leader_or_a_thread_what_is_certain_is_said() {
     let thread = processes.of_either(&of("pool-1"), now);
     assert_eq!(thread, Called { name: name("java"), of: NameOf::Process, thread: name("pool-1") });
     processes = Processes { read: none, ..Processes::default() };
-    // It may be the leader, or an older socket's process: that it is a thread is not known.
+    // It may be the leader, or the process of an older socket: whether it is a thread is not known.
     let gone = processes.of_either(&of("curl"), now);
     assert_eq!((gone.shown(), gone.of, gone.thread), (name("curl?"), NameOf::Unknown, [0; 16]));
     assert_eq!(processes.of_either(&Who::default(), now), Called::default());
@@ -83,13 +83,13 @@ fn a_process_has_ended_if_it_is_gone_or_another_one_has_its_id() {
     let mut ended = |pid, at| processes.ended(&worker(pid, 1), at, 31 * S);
     assert_eq!([ended(7, 30 * S), ended(8, 30 * S)], [false, false]);
     assert_eq!([ended(8, 19 * S), ended(9, 30 * S)], [true, true]);
-    // Where processes are hidden, nothing is known.
+    // If processes are hidden, it is not known.
     let mut hidden = Processes { read: none, ..Processes::default() };
     assert!(!hidden.ended(&worker(7, 1), 30 * S, 31 * S));
 }
 
 #[test]
-fn a_name_is_asked_for_once_a_second() {
+fn a_process_is_read_once_a_second() {
     let mut processes = Processes { read: none, ..Processes::default() };
     assert_eq!(processes.name(&worker(7, 1), 30 * S, 30 * S), None);
     processes.read = some;
@@ -98,7 +98,7 @@ fn a_name_is_asked_for_once_a_second() {
 }
 
 #[test]
-fn a_process_that_is_known_to_have_ended_is_asked_again_only_for_what_came_later() {
+fn a_process_that_has_ended_is_read_again_only_for_later_calls() {
     let mut processes = Processes { read: none, ..Processes::default() };
     let used = |processes: &Processes| processes.budget.used;
     assert_eq!(processes.name(&worker(7, 1), 30 * S, 30 * S + 1), None);
@@ -107,20 +107,20 @@ fn a_process_that_is_known_to_have_ended_is_asked_again_only_for_what_came_later
         assert_eq!(processes.name(&worker(7, 1), 30 * S, later), None);
         assert_eq!(used(&processes), 0);
     }
-    // Another one has its id since.
+    // Another process has its id since then.
     processes.read = some;
     assert_eq!(processes.name(&worker(7, 1), 32 * S, 33 * S), Some(name("java")));
     assert_eq!(used(&processes), 1);
 }
 
 #[test]
-fn ids_of_another_process_namespace_are_asked_about_nowhere() {
+fn in_another_process_namespace_no_process_is_read() {
     let container = || Processes { read: some, has_pids: false, ..Processes::default() };
     let called = container().called(&worker(7, 1), 30 * S);
     assert_eq!(called.shown(), name("pool-1?"));
     assert!(!container().has_ended(&worker(9, 1), 30 * S));
     assert_eq!(container().began(&worker(7, 1)), None);
-    // Here it is the first one, so nothing is amiss.
+    // The test itself runs in the first process namespace.
     assert!(Processes::default().has_pids);
     assert!(leader_name(process::id(), clock::monotonic_ns()).is_some());
     assert_eq!(leader_name(process::id(), 0), None);
@@ -139,13 +139,13 @@ fn a_proc_that_hides_processes_is_known_by_its_mount() {
     for shows in ["rw", "rw,hidepid=0", "rw,hidepid=off"] {
         assert!(!hides_processes(&line(shows)), "{shows}");
     }
-    // The newest one counts.
+    // The newest mount counts.
     assert!(!hides_processes(&(line("rw,hidepid=2") + &line("rw"))));
     assert!(!hides_processes(""));
 }
 
 #[test]
-fn one_cgroup_with_many_processes_takes_neither_all_questions_nor_all_memory() {
+fn one_cgroup_with_many_processes_uses_neither_all_readings_nor_all_memory() {
     let mut processes = Processes { read: some, ..Processes::default() };
     for second in 100..110 {
         let now = second * S;
@@ -159,14 +159,14 @@ fn one_cgroup_with_many_processes_takes_neither_all_questions_nor_all_memory() {
 }
 
 #[test]
-fn the_names_of_proc_are_read_whatever_is_in_them() {
+fn names_in_proc_may_have_any_bytes() {
     let line = "12 (a) b) (c) S 1 12 12 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 9 0 123456 1 2";
     let found = parse(line.as_bytes()).unwrap();
     assert_eq!(found, (name("a) b) (c"), 1_234_560_000_000));
     for bad in ["", "12", "12 (a", "12 ) ( S", "12 (a) S 1 2 3"] {
         assert_eq!(parse(bad.as_bytes()), None, "{bad}");
     }
-    // This process, by another thread of it.
+    // The name of this process, when another one of its threads calls.
     let leader = fs::read("/proc/self/comm").unwrap();
     let called = thread::spawn(|| {
         let who = Who { pid: process::id(), tid: 1, comm: name("other"), cgroup: 0 };

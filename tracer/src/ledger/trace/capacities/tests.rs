@@ -1,7 +1,7 @@
 use super::*;
 
 fn place(inum: u32) -> Netns {
-    Netns { inum, name: None, ways: Vec::new() }
+    Netns { inum, name: None, paths: Vec::new() }
 }
 
 /// A range with this many reserved ports, none of them next to another.
