@@ -1,8 +1,8 @@
-//! Reading what `tracer record` wrote: plain or zstd, one file, a rotated set, or a pipe.
+//! Reads what `tracer record` wrote: plain or zstd, one file, a rotated set, or a pipe.
 //!
-//! `reader` hands over line after line, typed, and counts what is missing. `player` puts lines
-//! together to the readings that the view shows. Any bytes are read: what is no line of the format
-//! is counted, and never ends the program.
+//! `reader` gives one typed line after the other, and counts what is missing. `player` makes of these lines the
+//! readings that the view shows. Any bytes can be read: what is not a line of the format is counted, and never ends
+//! the program.
 
 mod bytes;
 mod envelope;

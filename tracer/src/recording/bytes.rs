@@ -1,4 +1,4 @@
-//! Times at places in a file: the first line's, the last line's, and where a time is.
+//! Finds times in a file: that of the last line, and the offset of a time.
 
 use std::{fs::File, io, os::unix::fs::FileExt};
 
@@ -10,22 +10,23 @@ use super::{
 };
 use crate::export::sink::repair;
 
-/// What is looked at first for a line.
-const GLANCE: usize = 16 << 10;
-/// What is held of a file at a time: a line that begins anywhere in the first half is whole in it.
+/// How much is read first when a line is searched, in bytes.
+const FIRST_READ: usize = 16 << 10;
+/// How much is read at most at a time, in bytes: a line that begins in the first half is whole in it.
 const WINDOW: usize = 2 * LONGEST;
-/// A search ends where so many bytes are left: they are read line by line.
+/// A search ends when so many bytes are left, which are then read line by line.
 const NEAR: u64 = 64 << 10;
-/// The most bytes that are read for one line that can be understood, and the most compressed bytes that
-/// are read to learn when a recording ends.
-const PATIENCE: u64 = 16 << 20;
-/// The most that those may be, decompressed.
-const PATIENCE_DECOMPRESSED: u64 = 512 << 20;
+/// How many bytes are read at most to find one readable line, and how many compressed bytes at most to find the time of
+/// the last one.
+const READ_MAX: u64 = 16 << 20;
+/// How many decompressed bytes are read at most to find the time of the last line.
+const DECOMPRESSED_MAX: u64 = 512 << 20;
 
-/// ns since 1970 of the first whole line that begins behind `at`; `None`: there is none, or none near.
+/// The time of the first whole line that begins after `at`, ns since 1970; `None`: there is none before `end`, or none
+/// within [`READ_MAX`].
 fn time_after(file: &File, at: u64, end: u64) -> io::Result<Option<u64>> {
-    let (mut at, mut length) = (at, GLANCE);
-    let patience = at.saturating_add(PATIENCE).min(end);
+    let (mut at, mut length) = (at, FIRST_READ);
+    let last = at.saturating_add(READ_MAX).min(end);
     loop {
         let bytes = read_at(file, length, at)?;
         let mut rest = &bytes[..];
@@ -36,20 +37,23 @@ fn time_after(file: &File, at: u64, end: u64) -> io::Result<Option<u64>> {
                 return Ok(Some(ns));
             }
         }
-        if bytes.len() < length || at.saturating_add(length as u64) >= patience {
+        if bytes.len() < length || at.saturating_add(length as u64) >= last {
             return Ok(None);
         }
         if length == WINDOW {
-            // What begins in the other half may not be whole.
+            // A line that begins in the second half may not be whole.
             at = at.saturating_add(LONGEST as u64);
         }
         length = WINDOW.min(length * 4);
     }
 }
 
-/// Where in a plain file to begin so that no line of `ns` or later is passed over: not far before
-/// the first one. Lines are in the order of time, but for some that were collected together.
-pub(super) fn place_of(file: &File, ns: u64) -> io::Result<u64> {
+/// An offset in a plain file, shortly before the first line of `ns` (since 1970) or later: reading from there misses no
+/// such line. Lines are in the order of time, except some that were collected together.
+///
+/// # Errors
+/// The file cannot be read.
+pub(super) fn offset_before(file: &File, ns: u64) -> io::Result<u64> {
     let (mut low, mut high) = (0, file.metadata()?.len());
     while high - low > NEAR {
         let middle = low + (high - low) / 2;
@@ -61,10 +65,13 @@ pub(super) fn place_of(file: &File, ns: u64) -> io::Result<u64> {
     Ok(low)
 }
 
-/// ns since 1970 of the last line of a plain file that can be read; `None`: there is none near its end.
+/// The time of the last readable line of a plain file, ns since 1970; `None`: there is none near its end.
+///
+/// # Errors
+/// The file cannot be read.
 pub(super) fn last_time(file: &File) -> io::Result<Option<u64>> {
     let size = file.metadata()?.len();
-    let (mut end, mut length) = (size, GLANCE as u64);
+    let (mut end, mut length) = (size, FIRST_READ as u64);
     loop {
         let begin = end.saturating_sub(length);
         let bytes = read_at(file, usize::try_from(end - begin).unwrap_or(0), begin)?;
@@ -76,7 +83,7 @@ pub(super) fn last_time(file: &File) -> io::Result<Option<u64>> {
             }
             rest = &rest[..from.saturating_sub(1)];
         }
-        if begin == 0 || size - begin >= PATIENCE {
+        if begin == 0 || size - begin >= READ_MAX {
             return Ok(None);
         }
         if length == WINDOW as u64 {
@@ -87,25 +94,27 @@ pub(super) fn last_time(file: &File) -> io::Result<Option<u64>> {
     }
 }
 
-/// As [`last_time`] for zstd, by its newest frame; `None` too where that is so large that reading
-/// it would take long.
+/// As [`last_time`], for a zstd file, from its last frame; `None`, too, if reading that frame would take long.
+///
+/// # Errors
+/// The file cannot be read.
 pub(super) fn last_time_zstd(file: &File) -> io::Result<Option<u64>> {
     let size = file.metadata()?.len();
     let end = repair::end(file, size)?;
-    if size - end.frame > PATIENCE {
+    if size - end.frame > READ_MAX {
         return Ok(None);
     }
     let mut input = Input::open(file, Some(end.frame))?;
-    input.glance(PATIENCE_DECOMPRESSED);
+    input.limit_to(DECOMPRESSED_MAX);
     let mut newest = None;
     while let Some(line) = input.line()? {
         let envelope = Envelope::of(line.bytes);
         newest = envelope.and_then(|line| line.wall_ns()).or(newest);
     }
-    Ok(newest.filter(|_| !input.is_spent()))
+    Ok(newest.filter(|_| !input.limit_reached()))
 }
 
-/// Up to so many bytes at a place; fewer at the end.
+/// So many bytes at this offset; fewer at the end of the file.
 fn read_at(file: &File, length: usize, at: u64) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; length];
     let mut read = 0;

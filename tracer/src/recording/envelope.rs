@@ -1,5 +1,4 @@
-//! What every line begins with, found without reading the rest: most lines of a long recording are
-//! of no interest.
+//! The keys of every line, found without parsing the rest: most lines of a long recording are not needed.
 
 use memchr::memchr;
 use serde::Deserialize;
@@ -11,26 +10,26 @@ use crate::format::timestamp::LENGTH;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Envelope<'a> {
     pub(super) seq: u64,
-    /// [`time::parse`] reads it.
+    /// The time as text, for [`time::parse`].
     pub(super) ts: &'a [u8],
     pub(super) mono_ns: u64,
-    /// event.name
+    /// The value of `event.name`.
     pub(super) name: &'a [u8],
 }
 
 impl<'a> Envelope<'a> {
-    /// `None`: this is no line of the format.
+    /// The keys of a line; `None`: it is not a line of the format.
     pub(super) fn of(line: &'a [u8]) -> Option<Self> {
         quick(line).or_else(|| slow(line))
     }
 
-    /// ns since 1970.
+    /// When the line was written, ns since 1970; `None`: `ts` is not a time.
     pub(super) fn wall_ns(&self) -> Option<u64> {
         time::parse(self.ts)
     }
 }
 
-/// The keys in the order in which they are written.
+/// The keys of a line in the form that tracer writes; `None`: it has another form.
 fn quick(line: &[u8]) -> Option<Envelope<'_>> {
     let line = line.strip_suffix(b"}")?;
     let rest = line.strip_prefix(b"{\"v\":1,\"seq\":")?;
@@ -41,13 +40,14 @@ fn quick(line: &[u8]) -> Option<Envelope<'_>> {
     let (mono_ns, rest) = split(rest, b',')?;
     let rest = rest.strip_prefix(b"\"event.name\":\"")?;
     let (name, rest) = split(rest, b'"')?;
-    // A name with an escape in it ends elsewhere.
+    // A name with an escape may have an escaped quote in it.
     if !matches!(rest.first(), None | Some(b',')) || name.contains(&b'\\') {
         return None;
     }
     Some(Envelope { seq: time::number(seq)?, ts, mono_ns: time::number(mono_ns)?, name })
 }
 
+/// The text before and after the first `at`.
 fn split(text: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
     let end = memchr(at, text)?;
     Some((&text[..end], &text[end + 1..]))
@@ -63,7 +63,7 @@ struct Keys<'a> {
     name: &'a str,
 }
 
-/// Any JSON that has them.
+/// The keys of a line that is any JSON.
 fn slow(line: &[u8]) -> Option<Envelope<'_>> {
     let keys: Keys<'_> = serde_json::from_slice(line).ok()?;
     let Keys { seq, mono_ns, .. } = keys;
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lacks_one_of_them_is_no_line() {
+    fn a_line_needs_all_keys() {
         let lines = [
             String::new(),
             "{}".to_owned(),

@@ -1,4 +1,4 @@
-//! The lines of one file, plain or zstd: which of the two, its first bytes say, and not its name.
+//! The lines of one file, plain or zstd. Its first bytes say which, not its name.
 
 use std::{
     fs::File,
@@ -10,16 +10,17 @@ use zstd::stream::read::Decoder;
 
 use crate::export::sink::repair;
 
-/// The first bytes of a zstd frame (RFC 8878 §3.1.1), and of one to be skipped.
+/// The first bytes of a zstd frame (RFC 8878 §3.1.1).
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+/// The second to fourth byte of a skippable frame.
 const SKIPPABLE: [u8; 3] = [0x2a, 0x4d, 0x18];
-/// No line of the format is as long.
+/// Longest line that is read, in bytes; no line of the format is as long.
 pub(super) const LONGEST: usize = 1 << 20;
-/// The largest window of a zstd frame that is decompressed, as a power of two: 32 MiB of memory. What
-/// `tracer record` and `zstd` up to level 20 write has a smaller one.
+/// Largest window of a zstd frame that is decompressed, as a power of two: 32 MiB of memory. `tracer record`, and
+/// `zstd` up to level 20, use smaller ones.
 const LARGEST_WINDOW: u32 = 25;
-/// What is read at a time.
-const PIECE: usize = 256 << 10;
+/// How much is read at a time, in bytes.
+const READ_SIZE: usize = 256 << 10;
 
 type Raw = Chain<Cursor<Vec<u8>>, File>;
 
@@ -28,23 +29,24 @@ enum Source {
     Zstd(Box<Decoder<'static, BufReader<Raw>>>),
 }
 
-/// A file on its way through a buffer.
+/// Reads the lines of one file.
 pub(super) struct Input {
-    /// The same open file as in `source`.
+    /// The same open file as in `source`, to move its position.
     file: File,
     source: Source,
     buffer: Vec<u8>,
-    /// What was read and not handed out yet.
+    /// The part of `buffer` that was read and not returned yet.
     start: usize,
     end: usize,
-    /// Of `start`, in what is read.
+    /// Offset of `start` in the (decompressed) file.
     offset: u64,
-    /// Lines that were handed out; `None`: it was not begun at its beginning.
+    /// Lines that were returned; `None`: reading did not begin at the beginning of the file.
     number: Option<u64>,
+    /// There is nothing more to read.
     ended: bool,
-    /// Bytes that may still be read (of what is compressed: after that).
+    /// (Decompressed) bytes that may still be read.
     budget: u64,
-    /// Why it ended before its end.
+    /// Why the file could not be read to its end.
     damage: Option<String>,
 }
 
@@ -52,23 +54,26 @@ pub(super) struct Input {
 #[derive(Debug)]
 pub(super) struct Line<'a> {
     pub(super) bytes: &'a [u8],
-    /// Where it begins, in what is read.
+    /// Where it begins in the (decompressed) file.
     pub(super) offset: u64,
-    /// From 1; `None`: not known after going to some place in the file.
+    /// From 1; `None`: not known after [`Input::go_to`].
     pub(super) number: Option<u64>,
-    /// It is longer than any line of the format.
+    /// It is longer than [`LONGEST`], and `bytes` is empty.
     pub(super) too_long: bool,
-    /// The file ends without a newline.
+    /// The file ends before its newline.
     pub(super) cut: bool,
 }
 
-/// Whether it is compressed, by its first bytes.
+/// Whether a file is zstd, by its first four bytes.
 fn is_zstd(head: &[u8]) -> bool {
     head == MAGIC || head.len() == 4 && head[0] & 0xf0 == 0x50 && head[1..] == SKIPPABLE
 }
 
 impl Input {
-    /// From this place on: 0, or where a zstd frame begins. `None`: a pipe, from where it is.
+    /// Reads a file from this offset on: 0, or where a zstd frame begins. `None`: a pipe, from its present position.
+    ///
+    /// # Errors
+    /// The file cannot be read, or there is no memory to decompress it.
     pub(super) fn open(file: &File, from: Option<u64>) -> io::Result<Self> {
         let mut shared = file.try_clone()?;
         if let Some(from) = from {
@@ -79,7 +84,7 @@ impl Input {
         let zstd = is_zstd(&head);
         let raw = Cursor::new(head).chain(shared);
         let source = if zstd {
-            let mut decoder = Decoder::with_buffer(BufReader::with_capacity(PIECE, raw))?;
+            let mut decoder = Decoder::with_buffer(BufReader::with_capacity(READ_SIZE, raw))?;
             decoder.window_log_max(LARGEST_WINDOW)?;
             Source::Zstd(Box::new(decoder))
         } else {
@@ -99,22 +104,25 @@ impl Input {
         })
     }
 
-    /// Ends after so many bytes, decompressed, as if the file did: a glance must not last for hours.
-    pub(super) const fn glance(&mut self, bytes: u64) {
+    /// Ends after so many (decompressed) bytes as if the file did, so that reading does not take hours.
+    pub(super) const fn limit_to(&mut self, bytes: u64) {
         self.budget = bytes;
     }
 
-    /// It ended because of [`Self::glance`].
-    pub(super) const fn is_spent(&self) -> bool {
+    /// Whether it ended because of [`Self::limit_to`].
+    pub(super) const fn limit_reached(&self) -> bool {
         self.budget == 0
     }
 
+    /// Whether the file is not compressed.
     pub(super) const fn is_plain(&self) -> bool {
         matches!(self.source, Source::Plain(_))
     }
 
-    /// Goes on at the first line that begins behind `offset`, or at the beginning for 0. Only in a
-    /// plain file that can be read from anywhere.
+    /// Continues at the first line that begins at `offset` or after it. Only for a plain file that is seekable.
+    ///
+    /// # Errors
+    /// The file cannot be read.
     pub(super) fn go_to(&mut self, offset: u64) -> io::Result<()> {
         let before = offset.saturating_sub(1);
         self.file.seek(SeekFrom::Start(before))?;
@@ -124,24 +132,27 @@ impl Input {
         self.ended = false;
         self.number = Some(0);
         if offset > 0 {
-            // The rest of the line before.
+            // Skips the rest of the line before.
             self.line()?;
             self.number = None;
         }
         Ok(())
     }
 
-    /// Bytes of the file that were read; a little more than what was handed out.
+    /// How many bytes of the file were read: a few more than those of the returned lines.
     pub(super) fn position(&self) -> u64 {
         (&self.file).stream_position().unwrap_or(0)
     }
 
-    /// Why what was read ended before its end: damaged, or cut short. Said once.
+    /// Why a compressed file could not be read to its end: it is damaged or cut short. Returned once.
     pub(super) fn damage(&mut self) -> Option<String> {
         self.damage.take()
     }
 
     /// The next line; `None`: there is none.
+    ///
+    /// # Errors
+    /// A plain file cannot be read.
     pub(super) fn line(&mut self) -> io::Result<Option<Line<'_>>> {
         let mut searched = 0;
         let mut too_long = false;
@@ -162,7 +173,7 @@ impl Input {
                 self.offset += searched as u64;
                 self.start = self.end;
                 searched = 0;
-                self.pass_hole();
+                self.skip_hole();
             }
             self.fill()?;
         };
@@ -175,26 +186,27 @@ impl Input {
         Ok(Some(Line { bytes, offset, number: self.number, too_long, cut }))
     }
 
-    /// Goes to where a sparse file has data again: a hole is no newline, and can be terabytes long.
-    fn pass_hole(&mut self) {
+    /// Moves to where a sparse file has data again: a hole has no newline, and can be terabytes long.
+    fn skip_hole(&mut self) {
         let Source::Plain(_) = self.source else { return };
         // A pipe has no position.
         let Ok(at) = self.file.stream_position() else { return };
         match rustix::fs::seek(&self.file, rustix::fs::SeekFrom::Data(at)) {
             Ok(data) => self.offset += data.saturating_sub(at),
-            // Nothing but a hole up to the end.
+            // The hole lasts to the end of the file.
             Err(rustix::io::Errno::NXIO) => self.ended = true,
             // A file system without holes.
             Err(_) => {}
         }
     }
 
+    /// Reads more into the buffer.
     fn fill(&mut self) -> io::Result<()> {
-        if self.buffer.len() - self.end < PIECE {
+        if self.buffer.len() - self.end < READ_SIZE {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
-            if self.buffer.len() - self.end < PIECE {
-                self.buffer.resize((self.end + PIECE).next_power_of_two(), 0);
+            if self.buffer.len() - self.end < READ_SIZE {
+                self.buffer.resize((self.end + READ_SIZE).next_power_of_two(), 0);
             }
         }
         let room = &mut self.buffer[self.end..];
@@ -224,8 +236,8 @@ impl Input {
         Ok(())
     }
 
-    /// A file that is still being written, or whose writer was killed, ends within a frame: that is
-    /// damage only where it ends within a block too.
+    /// Whether this error is damage. A file that is still being written, or whose writer was killed, ends within a
+    /// frame: that is no damage unless it ends within a block.
     fn is_damage(&self, error: &io::Error) -> bool {
         let size = || self.file.metadata().ok().filter(std::fs::Metadata::is_file);
         let end = size().and_then(|size| {

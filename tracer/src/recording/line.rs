@@ -1,4 +1,4 @@
-//! Lines as values. Keys that are not known here are passed over.
+//! The lines as values. Unknown keys are ignored.
 
 use std::{borrow::Cow, net::IpAddr};
 
@@ -27,24 +27,24 @@ use crate::{
     },
 };
 
-/// `tuple.stats`
+/// A line `tuple.stats` or `address.stats`.
 #[derive(Debug)]
 pub struct Tuple<'a> {
     pub key: TupleKey,
     pub count: TupleCount,
-    /// Whether `count` has states: lines of older versions do not say them.
+    /// Whether `count` has states: lines of older versions have none.
     pub has_states: bool,
     pub capacity: Option<u32>,
     pub limits: Option<Limits>,
-    /// TIME_WAITs that connect() can take over; `None`: none.
+    /// TIME_WAITs that connect() can take over; `None`: connect() takes over none.
     pub reusable: Option<u64>,
-    /// TIME_WAITs that are older than the recording, by the second in which they end.
+    /// TIME_WAITs that are older than the recording, by the second in which they end; `None`: the line has none.
     pub ends: Option<[u16; TIME_WAIT_S]>,
-    /// `None` where `count` has the histogram.
+    /// The p99 of the line; `None`: the line has none, or `count` has the histogram.
     pub search_p99: Option<P99>,
-    /// The same as the line says it, with a histogram and without.
-    pub told_p99: Option<P99>,
-    /// Who connected last, by name.
+    /// The p99 of the line, whether or not `count` has the histogram.
+    pub line_p99: Option<P99>,
+    /// The process that connected last, by name.
     pub called: Called,
     /// Empty: not known.
     pub cgroup: Cow<'a, str>,
@@ -52,21 +52,21 @@ pub struct Tuple<'a> {
     pub netns_name: Cow<'a, str>,
 }
 
-/// `connect.failed` and `bind.failed`
+/// A line `connect.failed` or `bind.failed`.
 #[derive(Debug)]
 pub struct Failure<'a> {
-    /// All but the container.
+    /// The failure, without its container.
     pub what: reading::Failure,
     /// Empty: not known.
     pub container: Cow<'a, str>,
     pub netns_name: Cow<'a, str>,
-    /// When ports were exhausted.
+    /// Ports of the tuple when they were exhausted; `None`: they were not.
     pub in_use: Option<u64>,
     pub time_wait: Option<u64>,
     pub capacity: Option<u32>,
 }
 
-/// `tracer.stats` and `tracer.stop`
+/// The totals of a line `tracer.stats` or `tracer.stop`.
 #[derive(Clone, Debug, Default)]
 pub struct Totals {
     /// By [`Cause`].
@@ -143,7 +143,7 @@ struct TupleLine<'a> {
 }
 
 impl TupleLine<'_> {
-    /// As the ledger counts them; `None`: the line does not say them.
+    /// The ports by state, as the ledger counts them; `None`: the line does not say it.
     fn states(&self) -> Option<States> {
         let all = [
             (PortState::Unanswered, self.unanswered?),
@@ -151,7 +151,7 @@ impl TupleLine<'_> {
             (PortState::CloseWait, self.close_wait?),
             (PortState::Closing, self.closing?),
         ];
-        // More than a tuple can have would be counts of other states.
+        // Each state has 16 bits: a larger count would change those of other states.
         let add = |sum: u64, (state, ports): (PortState, u64)| {
             let one = States::one(state.flags());
             sum.wrapping_add(one.wrapping_mul(ports.min(u16::MAX.into())))
@@ -163,11 +163,11 @@ impl TupleLine<'_> {
 impl<'a> Tuple<'a> {
     pub(super) fn of(line: &'a [u8]) -> serde_json::Result<Self> {
         let line: TupleLine<'_> = serde_json::from_slice(line)?;
-        // A line without counters says what is in use, and that is all that can be told from it.
+        // A line without counters has only the ports in use: they are taken as opened.
         let opened = line.opened.unwrap_or(line.in_use);
         let time_wait_begun = line.time_wait_begun.unwrap_or(line.time_wait);
         let at_least = line.search_p99_at_least;
-        let told_p99 = line.search_p99_ns.map(|ns| P99 { ns, at_least });
+        let line_p99 = line.search_p99_ns.map(|ns| P99 { ns, at_least });
         let states = line.states();
         Ok(Self {
             key: TupleKey {
@@ -194,11 +194,11 @@ impl<'a> Tuple<'a> {
             limits: limits(&line.range, line.reserved, line.bound),
             reusable: line.reusable,
             ends: line.ends.map(|ends| ends.0),
-            search_p99: told_p99.filter(|_| line.search.is_none()),
-            told_p99,
+            search_p99: line_p99.filter(|_| line.search.is_none()),
+            line_p99,
             called: called(&line.comm, &line.comm_source, &line.thread),
             cgroup: line.cgroup,
-            container: place(line.container, line.unit),
+            container: container_or_unit(line.container, line.unit),
             netns_name: line.netns_name,
         })
     }
@@ -226,7 +226,7 @@ struct AddressLine<'a> {
 }
 
 impl<'a> Tuple<'a> {
-    /// `address.stats`, as a row of the same table.
+    /// A line `address.stats`, as a row of the same table.
     pub(super) fn of_address(line: &'a [u8]) -> serde_json::Result<Self> {
         let line: AddressLine<'_> = serde_json::from_slice(line)?;
         let opened = line.opened.unwrap_or(line.in_use).max(line.in_use);
@@ -239,7 +239,7 @@ impl<'a> Tuple<'a> {
             limits: limits(&line.range, line.reserved, line.bound),
             reusable: None,
             search_p99: None,
-            told_p99: None,
+            line_p99: None,
             called: Called::default(),
             cgroup: Cow::Borrowed(""),
             container: Cow::Borrowed(""),
@@ -248,8 +248,8 @@ impl<'a> Tuple<'a> {
     }
 }
 
-/// The container's id, or else the systemd unit.
-fn place<'a>(container: Cow<'a, str>, unit: Cow<'a, str>) -> Cow<'a, str> {
+/// The container's id, or if there is none, the systemd unit.
+fn container_or_unit<'a>(container: Cow<'a, str>, unit: Cow<'a, str>) -> Cow<'a, str> {
     if container.is_empty() { unit } else { container }
 }
 
@@ -258,7 +258,7 @@ fn called(name: &str, source: &str, thread: &str) -> Called {
     Called { name: comm(name), of: NameOf::of_word(source), thread: comm(thread) }
 }
 
-/// `32768-60999`
+/// The first and last port of `32768-60999`; `None`: the text is not such a range.
 fn range(text: &str) -> Option<(u16, u16)> {
     let (low, high) = text.split_once('-')?;
     Some((low.parse().ok()?, high.parse().ok()?))
@@ -342,7 +342,7 @@ impl<'a> Failure<'a> {
             }),
         };
         let FailureLine { container, unit, netns_name, in_use, time_wait, capacity, .. } = line;
-        let container = place(container, unit);
+        let container = container_or_unit(container, unit);
         Ok(Self { what, container, netns_name, in_use, time_wait, capacity })
     }
 }
@@ -372,12 +372,12 @@ impl Totals {
     }
 }
 
-/// `lost`
+/// A line `lost`.
 #[derive(Debug, Deserialize)]
 pub struct Lost<'a> {
     #[serde(rename = "lost.reason", borrow)]
     pub reason: Cow<'a, str>,
-    /// Since the line before.
+    /// How many were lost since the line before for this reason.
     #[serde(rename = "lost.count")]
     pub count: u64,
 }

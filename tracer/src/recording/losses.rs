@@ -1,18 +1,19 @@
-//! Losses by reason. A reason is a text of the file's: neither their number nor their length is trusted.
+//! Losses by reason. The number and the length of reasons are limited, because the file is not trusted.
 
 use std::collections::BTreeMap;
 
-/// Reasons that are told apart: more than a tracer has. Later ones are one.
+/// Reasons that are counted separately: more than tracer has. Further ones are counted together.
 const REASONS: usize = 64;
-/// The longest reason, bytes.
+/// Longest reason, in bytes; longer ones are cut.
 const LONGEST: usize = 64;
 const OTHERS: &str = "other_reasons";
 
+/// How much was lost, by reason.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Losses(BTreeMap<String, u64>);
 
 impl Losses {
-    /// Adds to a reason.
+    /// Adds to the count of a reason.
     pub fn add(&mut self, reason: &str, count: u64) {
         if count > 0 {
             let sum = self.of(reason);
@@ -20,7 +21,7 @@ impl Losses {
         }
     }
 
-    /// What is known of a reason is this now.
+    /// Sets the count of a reason; 0 changes nothing.
     pub fn set(&mut self, reason: &str, count: u64) {
         if count > 0 {
             *self.of(reason) = count;
@@ -31,7 +32,7 @@ impl Losses {
         self.0.get(short(reason)).copied().unwrap_or(0)
     }
 
-    /// By reason, those that are not 0.
+    /// The reasons with their counts, which are never 0.
     pub fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
         self.0.iter().map(|(reason, count)| (reason.as_str(), *count))
     }

@@ -1,13 +1,13 @@
-//! Lines put together to readings.
+//! Makes readings of the lines of a recording.
 
-mod held;
 mod names;
+mod owned_line;
 mod state;
 
 use std::{collections::VecDeque, path::PathBuf};
 
-use held::Held;
 use names::Names;
+use owned_line::OwnedLine;
 use state::State;
 
 use super::{
@@ -19,7 +19,7 @@ use crate::{
     view::reading::{self, About, Snapshot, TupleSample},
 };
 
-/// How long before a time the readings begin that lead to what is known at that time.
+/// A seek goes back so much further, ns, for the past of the tuples that the screen at that time needs.
 const LEAD_NS: u64 = 90 * SECOND;
 const SECOND: u64 = 1_000_000_000;
 
@@ -29,15 +29,17 @@ pub struct Player {
     about: About,
     names: Names,
     state: State,
-    held: Option<(At, Held)>,
-    /// Readings without tuples that are complete.
+    /// A line that was read, and comes next.
+    pending: Option<(At, OwnedLine)>,
+    /// Complete readings, which have no tuples.
     ready: VecDeque<Snapshot>,
-    /// The rest of a reading comes first, whose beginning was not read.
+    /// The next lines can be the rest of a reading whose beginning was not read.
     partial: bool,
-    /// Of the newest reading, ns since 1970.
+    /// When the newest reading was, ns since 1970.
     now_ns: u64,
-    /// Between two readings, as far as it is said.
+    /// Time between two readings, ns; 0: not known.
     interval_ns: u64,
+    /// Failed calls that were left out so far.
     failures_left_out: u64,
 }
 
@@ -45,24 +47,24 @@ impl Player {
     /// Opens these files; `-` is stdin. Their order does not matter.
     ///
     /// # Errors
-    /// A file that cannot be opened or is no recording; nothing but empty files.
+    /// A file that cannot be opened or is not a recording; all files are empty.
     pub fn open(paths: &[PathBuf]) -> Result<Self, Error> {
         let mut player = Self {
             reader: Reader::open(paths)?,
             about: About::default(),
             names: Names::default(),
             state: State::default(),
-            held: None,
+            pending: None,
             ready: VecDeque::new(),
             partial: false,
             now_ns: 0,
             interval_ns: 0,
             failures_left_out: 0,
         };
-        player.held = player.read()?;
-        // Of a rotated set, the oldest files can be gone.
+        player.pending = player.read()?;
+        // The oldest files of a rotated set may have been removed.
         player.partial = true;
-        if let Some((_, Held::Start(start))) = &player.held {
+        if let Some((_, OwnedLine::Start(start))) = &player.pending {
             player.about = start.about.clone();
             player.interval_ns = start.interval_ns;
             player.partial = false;
@@ -70,28 +72,28 @@ impl Player {
         Ok(player)
     }
 
-    /// What holds for the readings since the last `tracer.start` that was read.
+    /// What the last `tracer.start` said, with changes since then.
     pub fn about(&self) -> &About {
         &self.about
     }
 
-    /// When it begins and ends, ns since 1970; 0: not known. The end is not before the beginning.
+    /// Begin and end of the recording, ns since 1970; 0: not known. The end is not before the beginning.
     pub fn span(&self) -> (u64, u64) {
         self.reader.span()
     }
 
-    /// Lines that should be there and are not, in what was read so far.
+    /// How many lines are missing in what was read so far, by gaps in `seq`.
     pub fn missing(&self) -> u64 {
         self.reader.missing()
     }
 
-    /// Lines that could not be read so far.
+    /// How many lines could not be read so far.
     pub fn unreadable(&self) -> u64 {
         self.reader.unreadable()
     }
 
-    /// Failed calls that were more than one reading can have, and lines whose names (of a cgroup, a container or
-    /// a network namespace) were too many, so far.
+    /// What was left out so far because a limit was reached: failed calls of one reading, and lines with further names
+    /// (of a cgroup, a container or a network namespace).
     pub fn left_out(&self) -> (u64, u64) {
         (self.failures_left_out, self.names.left_out())
     }
@@ -100,50 +102,51 @@ impl Player {
         self.reader.first_unreadable()
     }
 
-    /// Whether [`Self::seek`] can go back.
+    /// Whether [`Self::seek`] can go back: the recording does not come from a pipe.
     pub fn is_seekable(&self) -> bool {
         self.reader.is_seekable()
     }
 
-    fn read(&mut self) -> Result<Option<(At, Held)>, Error> {
+    /// The next line that the player uses; `None`: there is none.
+    fn read(&mut self) -> Result<Option<(At, OwnedLine)>, Error> {
         let Self { reader, names, .. } = self;
-        let mut held = None;
-        reader.next(&mut |at, entry| held = Some((at, Held::of(entry, names))))?;
-        Ok(held)
+        let mut line = None;
+        reader.next(&mut |at, entry| line = Some((at, OwnedLine::of(entry, names))))?;
+        Ok(line)
     }
 
-    /// CLOCK_MONOTONIC of the reading that [`Self::next`] gives next, ns; `None`: there is none.
+    /// When the reading is that [`Self::next`] gives next, by CLOCK_MONOTONIC, ns; `None`: there is none.
     ///
     /// # Errors
-    /// Reading fails.
+    /// A file cannot be read.
     pub fn upcoming(&mut self) -> Result<Option<u64>, Error> {
         loop {
             if let Some(reading) = self.ready.front() {
                 return Ok(Some(reading.mono_ns));
             }
-            let held = match self.held.take() {
-                Some(held) => Some(held),
+            let line = match self.pending.take() {
+                Some(line) => Some(line),
                 None => self.read()?,
             };
-            match held {
-                Some((at, held @ (Held::Tuple(_) | Held::Stats(_)))) => {
-                    self.held = Some((at, held));
+            match line {
+                Some((at, line @ (OwnedLine::Tuple(_) | OwnedLine::Stats(_)))) => {
+                    self.pending = Some((at, line));
                     if !self.partial {
                         return Ok(Some(at.mono_ns));
                     }
-                    self.pass_partial(at)?;
+                    self.skip_partial(at)?;
                 }
-                Some((at, held)) => self.between(at, held),
+                Some((at, line)) => self.other_line(at, line),
                 None if self.state.since.is_some() => self.close_second(),
                 None => return Ok(None),
             }
         }
     }
 
-    /// Gives the next reading: first its tuples, then the rest; `None`: there is none.
+    /// Gives the next reading: its tuples to `each`, and then returns the rest; `None`: there is none.
     ///
     /// # Errors
-    /// Reading fails.
+    /// A file cannot be read.
     pub fn next(
         &mut self,
         each: &mut dyn FnMut(&TupleSample<'_>),
@@ -159,63 +162,66 @@ impl Player {
         Ok(Some(reading))
     }
 
-    /// The reading that the line which is held begins.
+    /// The reading whose first line is pending.
     fn reading(&mut self, each: &mut dyn FnMut(&TupleSample<'_>)) -> Result<Snapshot, Error> {
         self.state.stats = Some(true);
         let mut of = None;
         loop {
-            let held = match self.held.take() {
-                Some(held) => Some(held),
+            let line = match self.pending.take() {
+                Some(line) => Some(line),
                 None => self.read()?,
             };
-            let Some((at, held)) = held else { break };
+            let Some((at, line)) = line else { break };
             let same = of.get_or_insert(at).mono_ns == at.mono_ns;
-            match held {
-                Held::Tuple(kept) if same => kept.look(at.mono_ns, each),
-                Held::Stats(totals) if same => {
+            match line {
+                OwnedLine::Tuple(tuple) if same => tuple.give(at.mono_ns, each),
+                OwnedLine::Stats(totals) if same => {
                     self.state.set(totals);
                     break;
                 }
-                held @ (Held::Tuple(_) | Held::Stats(_) | Held::Start(_)) => {
-                    // Its end is missing.
-                    self.held = Some((at, held));
+                line @ (OwnedLine::Tuple(_) | OwnedLine::Stats(_) | OwnedLine::Start(_)) => {
+                    // The reading ended without its `tracer.stats`.
+                    self.pending = Some((at, line));
                     break;
                 }
-                held => self.between(at, held),
+                line => self.other_line(at, line),
             }
         }
         Ok(self.state.close(of.unwrap_or_default()))
     }
 
-    /// Passes over the rest of a reading whose beginning was not read.
-    fn pass_partial(&mut self, of: At) -> Result<(), Error> {
+    /// Skips the rest of a reading whose beginning was not read.
+    fn skip_partial(&mut self, of: At) -> Result<(), Error> {
         self.partial = false;
         self.state.stats = Some(true);
         loop {
-            let held = match self.held.take() {
-                Some(held) => Some(held),
+            let line = match self.pending.take() {
+                Some(line) => Some(line),
                 None => self.read()?,
             };
-            match held {
-                Some((at, Held::Tuple(_))) if at.mono_ns == of.mono_ns => {}
-                Some((at, Held::Stats(totals))) if at.mono_ns == of.mono_ns => {
+            match line {
+                Some((at, OwnedLine::Tuple(_))) if at.mono_ns == of.mono_ns => {}
+                Some((at, OwnedLine::Stats(totals))) if at.mono_ns == of.mono_ns => {
                     self.state.set(totals);
                     return Ok(());
                 }
-                Some((at, held @ (Held::Tuple(_) | Held::Stats(_) | Held::Start(_)))) => {
-                    self.held = Some((at, held));
+                Some((
+                    at,
+                    line @ (OwnedLine::Tuple(_) | OwnedLine::Stats(_) | OwnedLine::Start(_)),
+                )) => {
+                    self.pending = Some((at, line));
                     return Ok(());
                 }
-                Some((at, held)) => self.between(at, held),
+                Some((at, line)) => self.other_line(at, line),
                 None => return Ok(()),
             }
         }
     }
 
-    /// A line that is of no reading.
-    fn between(&mut self, at: At, held: Held) {
-        match held {
-            Held::Start(start) => {
+    /// Handles a line that is not part of a reading.
+    fn other_line(&mut self, at: At, line: OwnedLine) {
+        match line {
+            OwnedLine::Start(start) => {
                 if self.state.since.is_some() {
                     self.close_second();
                 }
@@ -224,34 +230,34 @@ impl Player {
                 self.state = State { stats: start.stats, ..State::default() };
                 self.partial = false;
             }
-            Held::Failure(failure) => {
+            OwnedLine::Failure(failure) => {
                 if self.state.stats != Some(true) {
                     self.failure_alone(at, &failure);
                 }
                 let left_out = self.state.failure(failure);
                 self.failures_left_out = self.failures_left_out.saturating_add(left_out);
             }
-            Held::Lost(reason, count) => {
-                // Totals say the same.
+            OwnedLine::Lost(reason, count) => {
+                // With readings, their totals say it.
                 if self.state.stats != Some(true) {
                     self.state.lost.add(&reason, count);
                 }
             }
-            Held::Degraded(now) => self.about.degraded = now,
-            Held::Stop(totals) => {
+            OwnedLine::Degraded(now) => self.about.degraded = now,
+            OwnedLine::Stop(totals) => {
                 self.state.set(Totals { self_stats: self.state.self_stats, ..totals })
             }
-            Held::Tuple(_) | Held::Stats(_) => {}
+            OwnedLine::Tuple(_) | OwnedLine::Stats(_) => {}
         }
     }
 
-    /// Where there are no other readings, the failures of each second are one.
+    /// Counts a failure of a recording without `tuple.stats`, whose failures of each second make a reading.
     fn failure_alone(&mut self, at: At, failure: &reading::Failure) {
         if let Some(since) = self.state.since
             && at.mono_ns >= since.mono_ns.saturating_add(SECOND)
         {
             self.close_second();
-            // Nothing failed from then on, for a while.
+            // A reading without failures shows that the failures ended.
             let empty = since.later(2 * SECOND);
             if at.mono_ns > empty.mono_ns {
                 self.ready.push_back(self.state.close(empty));
@@ -268,12 +274,11 @@ impl Player {
         }
     }
 
-    /// Goes to a time, ns since 1970: the readings that come next begin some 90 s before it, so
-    /// that what was known at that time can be known again. On a pipe it can only go forward, and
-    /// passes nothing over.
+    /// Goes to a time, ns since 1970. The next readings begin some 90 s before it, for the past of the tuples at that time.
+    /// On a pipe this does nothing, as the caller reads forward to the time.
     ///
     /// # Errors
-    /// Going back on a pipe; reading fails.
+    /// The time is earlier than the newest reading, and the recording comes from a pipe; a file cannot be read.
     pub fn seek(&mut self, wall_ns: u64) -> Result<(), Error> {
         if !self.is_seekable() {
             if wall_ns < self.now_ns {
@@ -285,13 +290,13 @@ impl Player {
             }
             return Ok(());
         }
-        // At least one whole reading has to lie before it.
+        // Far enough that a whole reading is before the time.
         let lead = LEAD_NS.max(self.interval_ns.saturating_mul(2));
         let begin = self.reader.go_to(wall_ns.saturating_sub(lead))?;
         self.state = State { stats: self.state.stats, ..State::default() };
         self.ready.clear();
-        self.held = self.read()?;
-        let whole = matches!(self.held, Some((_, Held::Start(_))));
+        self.pending = self.read()?;
+        let whole = matches!(self.pending, Some((_, OwnedLine::Start(_))));
         self.partial = !(begin && whole);
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The lines of a recording, typed, one after the other; and what is missing of them.
+//! Gives the lines of a recording one after the other, as typed values, and counts those that are missing.
 
 use std::path::PathBuf;
 
@@ -20,7 +20,7 @@ pub struct At {
     pub mono_ns: u64,
 }
 
-/// A line that says something of the state of the host.
+/// A line of a kind that is used here.
 #[derive(Debug)]
 pub enum Entry<'a> {
     Start(Start),
@@ -37,41 +37,42 @@ pub enum Entry<'a> {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Unreadable {
     pub file: String,
-    /// From 1; `None`: not known after going to some place in the file.
+    /// From 1; `None`: not known, because reading did not begin at the beginning of the file.
     pub line: Option<u64>,
     pub why: &'static str,
 }
 
-/// What is missing. Each place counts once, however often it is read.
+/// Lines that are missing or unreadable. Each place of a file counts once, however often it is read.
 #[derive(Debug, Default)]
 struct Issues {
-    /// Up to where lines have been looked at: file, and offset in it.
+    /// Up to where lines were counted: index of the file, and offset in it.
     seen: (usize, u64),
     missing: u64,
     unreadable: u64,
     first: Option<Unreadable>,
 }
 
-/// The numbers of lines.
+/// Finds gaps in the numbers (`seq`) of lines.
 #[derive(Debug, Default)]
 struct Order {
-    /// That of the next line; `None`: any.
+    /// The number that the next line should have; `None`: any.
     expected: Option<u64>,
-    /// Lines since the last one that had a number.
+    /// Lines since then whose number could not be read.
     unnumbered: u64,
 }
 
 /// Reads a recording from front to back.
 pub struct Reader {
     set: Set,
-    /// The file that is read now, and its number; `None`: at the end.
+    /// The file that is read now; `None`: all were read.
     input: Option<Input>,
+    /// Index of that file.
     part: usize,
     order: Order,
     issues: Issues,
     /// Lines that were read.
     lines: u64,
-    /// Bytes of the files before this one.
+    /// Bytes of the files that were read before this one.
     done: u64,
 }
 
@@ -79,7 +80,7 @@ impl Reader {
     /// Opens these files; `-` is stdin.
     ///
     /// # Errors
-    /// A file that cannot be opened or is no recording; nothing but empty files.
+    /// A file that cannot be opened or is not a recording; all files are empty.
     pub fn open(paths: &[PathBuf]) -> Result<Self, Error> {
         let set = Set::open(paths)?;
         let mut reader = Self {
@@ -95,17 +96,17 @@ impl Reader {
         Ok(reader)
     }
 
-    /// Goes to the beginning of a file.
+    /// Opens a file at its beginning.
     fn enter(&mut self, part: usize) -> Result<(), Error> {
         self.part = part;
         self.input = self.set.parts.get(part).map(Part::input).transpose()?;
         Ok(())
     }
 
-    /// Takes the next line that says something; false: there is none.
+    /// Gives the next line that is used to `take`; false: there is none.
     ///
     /// # Errors
-    /// Reading fails. Damaged lines and damaged compression are counted, and no errors.
+    /// A file cannot be read. Damaged lines and damaged compression are counted, and are no errors.
     pub fn next(&mut self, take: &mut dyn FnMut(At, Entry<'_>)) -> Result<bool, Error> {
         while let (Some(input), Some(part)) = (&mut self.input, self.set.parts.get(self.part)) {
             let line = input.line().map_err(|source| part.error(source))?;
@@ -129,7 +130,7 @@ impl Reader {
                 let missing = self.order.gap_before(&found);
                 let missing = if new { missing } else { 0 };
                 self.issues.missing = self.issues.missing.saturating_add(missing);
-                if found.told {
+                if found.was_taken {
                     return Ok(true);
                 }
                 continue;
@@ -137,9 +138,9 @@ impl Reader {
             self.order.unnumbered += 1;
             if new {
                 let why = match line {
-                    Line { too_long: true, .. } => "it is longer than any line can be",
+                    Line { too_long: true, .. } => "it is longer than 1 MiB",
                     Line { cut: true, .. } => "the file ends within it",
-                    _ => "it is no line of the format",
+                    _ => "it is not a line of the format",
                 };
                 self.issues.unreadable(part, line.number, why);
             }
@@ -147,11 +148,11 @@ impl Reader {
         Ok(false)
     }
 
-    /// Goes on shortly before the first line of `ns` (since 1970) or later. True: at the very
-    /// beginning of the recording.
+    /// Continues shortly before the first line of `ns` (since 1970) or later. True: that is the beginning of the
+    /// recording.
     ///
     /// # Errors
-    /// Reading fails.
+    /// A file cannot be read.
     pub(super) fn go_to(&mut self, ns: u64) -> Result<bool, Error> {
         let before = self.set.parts.iter().rposition(|part| part.first_ns <= ns);
         let part = before.unwrap_or(0);
@@ -161,41 +162,42 @@ impl Reader {
             && part.plain
             && before.is_some()
         {
-            let place = bytes::place_of(&part.file, ns).map_err(|source| part.error(source))?;
+            let place =
+                bytes::offset_before(&part.file, ns).map_err(|source| part.error(source))?;
             input.go_to(place).map_err(|source| part.error(source))?;
             return Ok(self.part == 0 && place == 0);
         }
         Ok(self.part == 0)
     }
 
-    /// Whether it can be read from anywhere: it is no pipe.
+    /// Whether [`Self::go_to`] works: no file is a pipe.
     pub fn is_seekable(&self) -> bool {
         self.set.parts.iter().all(|part| part.seekable)
     }
 
-    /// When it begins and ends, ns since 1970; 0: not known. The end is not before the beginning.
+    /// Begin and end of the recording, ns since 1970; 0: not known. The end is not before the beginning.
     pub fn span(&self) -> (u64, u64) {
         let first = self.set.parts.first();
         (first.map_or(0, |part| part.first_ns), self.set.end_ns)
     }
 
-    /// Bytes that were read, and that there are; 0: not known.
+    /// How many bytes were read, and how many there are; 0: not known.
     pub fn progress(&self) -> (u64, u64) {
         let here = self.input.as_ref().map_or(0, Input::position);
         (self.done.saturating_add(here), self.set.size)
     }
 
-    /// Lines that were read.
+    /// How many lines were read.
     pub fn lines(&self) -> u64 {
         self.lines
     }
 
-    /// Lines that the numbering says there were.
+    /// How many lines are missing, by gaps in `seq`.
     pub fn missing(&self) -> u64 {
         self.issues.missing
     }
 
-    /// Lines, and ends of files, that could not be read.
+    /// How many lines, and ends of files, could not be read.
     pub fn unreadable(&self) -> u64 {
         self.issues.unreadable
     }
@@ -206,7 +208,7 @@ impl Reader {
 }
 
 impl Issues {
-    /// Whether the line that ends here is looked at for the first time.
+    /// Whether the line that ends here is read for the first time.
     fn is_new(&mut self, part: usize, end: u64) -> bool {
         let new = (part, end) > self.seen;
         if new {
@@ -222,11 +224,11 @@ impl Issues {
 }
 
 impl Order {
-    /// Lines that are missing before this one.
+    /// How many lines are missing before this one.
     fn gap_before(&mut self, line: &Found) -> u64 {
         let expected = self.expected.filter(|_| !line.start);
         let gap = expected.map_or(0, |expected| line.seq.saturating_sub(expected));
-        // Those that could not be read had numbers too.
+        // Unreadable lines have numbers, too.
         let missing = gap.saturating_sub(self.unnumbered);
         *self = Self { expected: line.seq.checked_add(1), unnumbered: 0 };
         missing
@@ -236,13 +238,13 @@ impl Order {
 /// A line of the format.
 struct Found {
     seq: u64,
-    /// A stream begins.
+    /// It is the first line of a stream.
     start: bool,
-    /// It says something, and that was taken.
-    told: bool,
+    /// It is of a kind that is used, and was given to `take`.
+    was_taken: bool,
 }
 
-/// `None`: it is no line of the format.
+/// Parses a line, and gives it to `take` if it is used; `None`: it is not a line of the format.
 fn found(line: &[u8], take: &mut dyn FnMut(At, Entry<'_>)) -> Option<Found> {
     let envelope = Envelope::of(line)?;
     let mut start = false;
@@ -268,8 +270,8 @@ fn found(line: &[u8], take: &mut dyn FnMut(At, Entry<'_>)) -> Option<Found> {
         b"lost" => Entry::Lost(serde_json::from_slice(line).ok()?),
         b"tracer.degraded" => Entry::Degraded(Degraded::of(line).ok()?),
         b"tracer.stop" => Entry::Stop(Totals::of(line).ok()?),
-        _ => return Some(Found { seq: envelope.seq, start, told: false }),
+        _ => return Some(Found { seq: envelope.seq, start, was_taken: false }),
     };
     take(At { wall_ns: envelope.wall_ns()?, mono_ns: envelope.mono_ns }, entry);
-    Some(Found { seq: envelope.seq, start, told: true })
+    Some(Found { seq: envelope.seq, start, was_taken: true })
 }

@@ -1,4 +1,4 @@
-//! The files of a recording, in the order of time.
+//! The files of a recording, in the order of their times.
 
 use std::{
     collections::HashSet,
@@ -17,63 +17,66 @@ use super::{
 };
 use crate::{error::Error, format::text};
 
-/// Letters of a line that are quoted in an error.
+/// How many characters of a line an error quotes.
 const QUOTE: usize = 60;
 
 /// One open file.
 pub(super) struct Part {
     pub(super) file: File,
     pub(super) path: PathBuf,
-    /// It can be read from anywhere: no pipe.
+    /// It is a file and not a pipe.
     pub(super) seekable: bool,
+    /// It is not compressed.
     pub(super) plain: bool,
-    /// ns since 1970 of its first line; 0: not known before it is read.
+    /// The time of its first line, ns since 1970; 0: not known, because it is a pipe.
     pub(super) first_ns: u64,
 }
 
 /// The files, oldest first. At least one.
 pub(super) struct Set {
     pub(super) parts: Vec<Part>,
-    /// Bytes of all files, where that is known.
+    /// Bytes of all files; 0 for a pipe.
     pub(super) size: u64,
-    /// ns since 1970 of the last line; 0: not known.
+    /// The time of the last line, ns since 1970; 0: not known.
     pub(super) end_ns: u64,
 }
 
 impl Set {
+    /// Opens these files; `-` is stdin.
+    ///
     /// # Errors
-    /// A file that cannot be opened or is no recording; nothing but empty files.
+    /// A file that cannot be opened or is not a recording; a pipe together with other files; all files are empty.
     pub(super) fn open(paths: &[PathBuf]) -> Result<Self, Error> {
         let mut parts = Vec::new();
         let mut size = 0_u64;
         let mut known = HashSet::new();
         for path in paths {
             let part = Part::open(path)?;
-            // Twice the same file, by another name or a link, would count everything twice.
+            // The same file under another name or by a link would be counted twice.
             if part.seekable && !known.insert(part.identity()?) {
                 continue;
             }
             if !part.seekable && paths.len() > 1 {
                 return Err(Error::Usage(format!(
-                    "{} is a pipe: it can be read alone only",
+                    "{} is a pipe, which cannot be read together with other files; name it alone",
                     part.name()
                 )));
             }
             if part.seekable {
                 let length = part.length()?;
                 size = size.saturating_add(length);
-                // The newest file of a rotated set can be empty still.
+                // The newest file of a rotated set can still be empty.
                 if length == 0 {
                     continue;
                 }
             }
-            parts.push(part.look()?);
+            parts.push(part.probe()?);
         }
         parts.sort_by_key(|part| part.first_ns);
         let Some(last) = parts.last() else {
             return Err(nothing(&name(paths.first().map_or(Path::new("-"), PathBuf::as_path))));
         };
-        // Where the wall clock stepped back, what comes last is not the latest.
+        // If the wall clock was set back, the last line is not the latest.
         let end_ns = match last.end_ns() {
             0 => 0,
             end_ns => end_ns.max(last.first_ns),
@@ -82,10 +85,10 @@ impl Set {
     }
 }
 
-/// A file or a pipe without any line.
+/// The error for an empty file or pipe.
 pub(super) fn nothing(name: &str) -> Error {
     Error::Failure(format!(
-        "cannot read {name}: it is empty, and should be what `tracer record --output FILE` wrote"
+        "cannot read {name}: it is empty; name a file that `tracer record --output FILE` wrote"
     ))
 }
 
@@ -97,7 +100,7 @@ fn advice(source: &io::Error, otherwise: &'static str) -> &'static str {
     }
 }
 
-/// How a file is called to people.
+/// The name of a file in messages.
 fn name(path: &Path) -> String {
     if path == Path::new("-") {
         return "stdin".to_owned();
@@ -105,7 +108,10 @@ fn name(path: &Path) -> String {
     text::line(&path.to_string_lossy()).into_owned()
 }
 
-/// Whether this is a line of the format, as the first one has to be.
+/// The time of a first line, ns since 1970;
+///
+/// # Errors
+/// There is no line, or it is not one of the format.
 pub(super) fn check(line: Option<&Line<'_>>, name: &str) -> Result<u64, Error> {
     let Some(line) = line else { return Err(nothing(name)) };
     if let Some(ns) = Envelope::of(line.bytes).and_then(|line| line.wall_ns()) {
@@ -120,8 +126,8 @@ pub(super) fn check(line: Option<&Line<'_>>, name: &str) -> Result<u64, Error> {
         format!("`{}{more}`", text::line(&start))
     };
     Err(Error::Failure(format!(
-        "{name} is no recording: its first line is {found}, and should begin like \
-         `{{\"v\":1,\"seq\":0,\"ts\":\"...`, as `tracer record --output FILE` writes it"
+        "{name} is not a recording: its first line is {found}, and should begin like \
+        `{{\"v\":1,\"seq\":0,\"ts\":\"...`; name a file that `tracer record --output FILE` wrote"
     )))
 }
 
@@ -155,13 +161,14 @@ impl Part {
         })
     }
 
-    /// Learns its form and when it begins. A pipe is not touched: what was read would be gone.
-    fn look(self) -> Result<Self, Error> {
+    /// Reads whether the file is compressed, and the time of its first line. Nothing is read of a pipe, as it could not be
+    /// read again.
+    fn probe(self) -> Result<Self, Error> {
         if !self.seekable {
             return Ok(self);
         }
         let mut input = self.input()?;
-        input.glance(2 * LONGEST as u64);
+        input.limit_to(2 * LONGEST as u64);
         let plain = input.is_plain();
         let line = input.line().map_err(|source| self.error(source))?;
         let none = line.is_none();
@@ -175,6 +182,7 @@ impl Part {
         Ok(Self { plain, first_ns, ..self })
     }
 
+    /// The time of the last line, ns since 1970; 0: not known.
     fn end_ns(&self) -> u64 {
         if !self.seekable {
             return 0;
@@ -187,17 +195,18 @@ impl Part {
         found.ok().flatten().unwrap_or(0)
     }
 
-    /// Which file it is, whatever its name.
+    /// Device and inode of the file: the same for all its names.
     fn identity(&self) -> Result<(u64, u64), Error> {
         let metadata = self.file.metadata().map_err(|source| self.error(source))?;
         Ok((metadata.dev(), metadata.ino()))
     }
 
+    /// Bytes of the file.
     fn length(&self) -> Result<u64, Error> {
         Ok(self.file.metadata().map_err(|source| self.error(source))?.len())
     }
 
-    /// Its lines, from the first one on.
+    /// The lines of the file, from the first one on.
     pub(super) fn input(&self) -> Result<Input, Error> {
         let from = self.seekable.then_some(0);
         Input::open(&self.file, from).map_err(|source| self.error(source))

@@ -19,15 +19,15 @@ pub(crate) const S: u64 = 1_000_000_000;
 /// Wall clock minus CLOCK_MONOTONIC.
 pub(crate) const OFFSET: u64 = 1_795_229_000_000_000_000;
 
-/// Writes lines as `tracer record` does.
+/// A recording that is being written.
 #[derive(Default)]
 pub(crate) struct Recorder {
     writer: LineWriter,
     lines: Lines,
     seq: u64,
-    /// What `tracer.start` says of it.
+    /// Time between two readings, as `tracer.start` says it.
     interval_s: u64,
-    /// What namespaces are called from now on.
+    /// Names of network namespaces, for the lines from now on.
     pub(crate) namespaces: HashMap<u32, &'static str>,
 }
 

@@ -1,8 +1,8 @@
-//! The timestamps of the format back to numbers.
+//! Parses the timestamps of the format.
 
 use crate::format::timestamp::LENGTH;
 
-/// ns since 1970 of `2026-11-21T02:44:53.123456789Z`; `None`: it is no such text, or before 1970.
+/// `2026-11-21T02:44:53.123456789Z` as ns since 1970; `None`: the text is not of this form, or before 1970.
 pub(super) fn parse(text: &[u8]) -> Option<u64> {
     let text: &[u8; LENGTH] = text.try_into().ok()?;
     let marks = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':'), (19, b'.'), (29, b'Z')];
@@ -22,7 +22,7 @@ pub(super) fn parse(text: &[u8]) -> Option<u64> {
     seconds.checked_mul(1_000_000_000)?.checked_add(field(20, 29)?)
 }
 
-/// A number in decimal: digits only, and not more than fit.
+/// A decimal number; `None`: the text is not only digits, or the number does not fit.
 pub(super) fn number(text: &[u8]) -> Option<u64> {
     if text.is_empty() || text.len() > 20 {
         return None;
@@ -34,8 +34,8 @@ pub(super) fn number(text: &[u8]) -> Option<u64> {
     })
 }
 
-/// Days from 1970-01-01 to a day of the Gregorian calendar, not before it. Years are counted from
-/// March, so that the leap day is the last of a year.
+/// Days from 1970-01-01 to a day of the Gregorian calendar that is not before it. A year is counted from March, so
+/// that a leap day is its last day.
 fn days(year: u64, month: u64, day: u64) -> u64 {
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let of_year = (153 * month + 2) / 5 + day - 1;
@@ -50,7 +50,7 @@ mod tests {
     use crate::format::timestamp::Timestamp;
 
     #[test]
-    fn what_is_no_timestamp_has_no_number() {
+    fn other_texts_are_not_parsed() {
         for text in [
             "",
             "2026-11-21T02:44:53Z",

@@ -1,4 +1,4 @@
-//! Values within a line.
+//! The values of lines.
 
 use std::{
     marker::PhantomData,
@@ -13,7 +13,7 @@ use tracer_common::{Addr, Cause, tuple::SEARCH_BUCKETS};
 
 use crate::view::forecast::TIME_WAIT_S;
 
-/// An address as the ledger has it; 0.0.0.0 stands for none.
+/// An address as the ledger has it; 0.0.0.0 means none.
 pub(super) fn addr(address: IpAddr) -> Addr {
     match address {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Addr::UNSPECIFIED,
@@ -22,8 +22,8 @@ pub(super) fn addr(address: IpAddr) -> Addr {
     }
 }
 
-/// A thread's name as the kernel has it, NUL-padded. What was no UTF-8 has become longer: it is cut
-/// between two letters.
+/// A name as the kernel has it, NUL-padded. It is cut between two characters: bytes that were not UTF-8 became longer
+/// when they were written.
 pub(super) fn comm(text: &str) -> [u8; 16] {
     let mut comm = [0; 16];
     let end = text.floor_char_boundary(comm.len());
@@ -33,6 +33,7 @@ pub(super) fn comm(text: &str) -> [u8; 16] {
     comm
 }
 
+/// The cause of this name; `None`: this version does not know it.
 pub(super) fn cause(name: &str) -> Option<Cause> {
     Cause::ALL.into_iter().find(|cause| cause.name() == name)
 }
@@ -54,7 +55,7 @@ impl<'de> Deserialize<'de> for Counts {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Counts, A::Error> {
                 let mut counts = Counts::default();
                 while let Some((name, count)) = map.next_entry::<&str, u64>()? {
-                    // One that a later version knows is among the others.
+                    // Causes of later versions count as `other`.
                     let cause = cause(name).unwrap_or(Cause::Other);
                     let sum = &mut counts.0[cause as usize];
                     *sum = sum.saturating_add(count);
@@ -66,13 +67,13 @@ impl<'de> Deserialize<'de> for Counts {
     }
 }
 
-/// Port searches by duration, without the zeros at the end.
+/// Port searches by duration; zeros at the end may be left out.
 pub(super) type Histogram = AtMost<u32, SEARCH_BUCKETS>;
 
-/// TIME_WAITs that end in each of the next seconds, without the zeros at the end.
+/// How many TIME_WAITs end in each of the next seconds; zeros at the end may be left out.
 pub(super) type Ends = AtMost<u16, TIME_WAIT_S>;
 
-/// A list of so many counts at most; the others are 0.
+/// A list of at most `N` counts; missing ones are 0.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AtMost<T, const N: usize>(pub(super) [T; N]);
 

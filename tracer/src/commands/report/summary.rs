@@ -233,7 +233,7 @@ impl Summary {
                 exact: false,
             });
         }
-        if let Some(p99) = tuple.told_p99
+        if let Some(p99) = tuple.line_p99
             && self.slowest.is_none_or(|slowest| p99 > slowest.p99)
         {
             self.slowest = Some(Slowest { p99, wall_ns: at.wall_ns, key: tuple.key });

@@ -216,11 +216,11 @@ fn rows_that_look_alike_have_their_namespace() {
 }
 
 #[test]
-fn a_file_that_is_no_recording_is_an_error() {
+fn a_file_that_is_not_a_recording_is_an_error() {
     let config = ReportConfig { files: vec!["Cargo.toml".into()], json: true, limit: 1 };
     let error = run(&config).unwrap_err();
     assert_eq!(error.exit() as u8, 1);
-    assert!(error.to_string().contains("is no recording"), "{error}");
+    assert!(error.to_string().contains("is not a recording"), "{error}");
 }
 
 #[test]

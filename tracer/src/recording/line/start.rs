@@ -1,4 +1,4 @@
-//! How a stream begins, and what does not work as well as it could from some line on.
+//! The first line of a stream, and the lines that say what does not work as well as it could.
 
 use std::time::Duration;
 
@@ -7,24 +7,24 @@ use serde_json::{Map, Value};
 use super::range;
 use crate::view::reading::About;
 
-/// `tracer.start`
+/// A line `tracer.start`.
 #[derive(Clone, Debug, Default)]
 pub struct Start {
     pub about: About,
-    /// Whether `tuple.stats` follow; `None`: it is not said.
+    /// Whether the stream has `tuple.stats`; `None`: the line does not say it.
     pub stats: Option<bool>,
-    /// Whether failures follow.
+    /// Whether the stream has failures; `None`: the line does not say it.
     pub failures: Option<bool>,
-    /// Between two readings, ns; 0: it is not said.
+    /// Time between two readings, ns; 0: the line does not say it.
     pub interval_ns: u64,
 }
 
-/// `tracer.degraded`
+/// A line `tracer.degraded`.
 #[derive(Clone, Debug, Default)]
 pub struct Degraded {
-    /// All that does not work as well as it could from here on.
+    /// All that does not work as well as it could from this line on, one text each.
     pub now: Vec<String>,
-    /// What is new of it.
+    /// Those of `now` that are new.
     pub added: Vec<String>,
 }
 
@@ -61,7 +61,7 @@ impl Degraded {
     }
 }
 
-/// What does not work as well as it could: a text of the file's, whose length is not trusted.
+/// The texts of `degraded`. Their number and length are limited, because the file is not trusted.
 fn reasons(list: Option<&Value>) -> Vec<String> {
     let list = list.and_then(Value::as_array).into_iter().flatten();
     list.filter_map(Value::as_str).take(DEGRADED).map(short).collect()
@@ -71,8 +71,9 @@ fn short(text: &str) -> String {
     text[..text.floor_char_boundary(LONGEST_TEXT)].to_owned()
 }
 
-/// The longest text of a `tracer.start` that is kept, bytes, and how many reasons of `degraded`.
+/// Longest text that is kept, in bytes; longer ones are cut.
 const LONGEST_TEXT: usize = 1024;
+/// Texts of `degraded` that are kept at most.
 const DEGRADED: usize = 64;
 
 /// The bits of failures in an event mask.

@@ -1,26 +1,27 @@
-//! Names that many lines have, kept once.
+//! Keeps each name once, however many lines have it.
 
 use std::{collections::HashSet, sync::Arc};
 
-/// The longest name that is kept, bytes: that of a network namespace, or most of the path of a cgroup.
+/// Longest name, in bytes, longer ones are cut: enough for network namespaces and for most paths of cgroups.
 const LONGEST: usize = 512;
-/// Bytes of all names: more than a host has cgroups at a time.
+/// All names together, in bytes, at most: enough for all cgroups of a host.
 const LIMIT: usize = 16 << 20;
-/// What a name takes beside its bytes.
+/// What a name takes in memory in addition to its text, in bytes.
 const OVERHEAD: usize = 64;
 
-/// Whoever got a name keeps it; together they never take more than [`LIMIT`] bytes.
+/// The names; together they never take more than [`LIMIT`] bytes.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     known: HashSet<Arc<str>>,
     bytes: usize,
     /// Lines that found no room since unused names were last forgotten.
     waited: usize,
+    /// Lines whose name found no room at all.
     left_out: u64,
 }
 
 impl Names {
-    /// `None` for an empty one, and for one that there is no room for. What is too long is cut.
+    /// The kept name; `None`: the name is empty, or there is no room for it.
     pub(super) fn get(&mut self, name: &str) -> Option<Arc<str>> {
         if name.is_empty() {
             return None;
@@ -31,7 +32,7 @@ impl Names {
         }
         let size = name.len() + OVERHEAD;
         if self.bytes + size > LIMIT {
-            // Looking at all of them pays off once for as many lines.
+            // Searching all names for unused ones is worth it only once for so many lines.
             self.waited += 1;
             if self.waited > self.known.len() / 2 || self.left_out == 0 {
                 self.forget_unused();
@@ -47,7 +48,7 @@ impl Names {
         Some(name)
     }
 
-    /// Lines whose name there was no room for.
+    /// How many lines had a name that there was no room for.
     pub(super) const fn left_out(&self) -> u64 {
         self.left_out
     }
@@ -71,7 +72,7 @@ mod tests {
             names.get(&format!("{number:x}{}", long(number)));
             assert!(names.bytes <= LIMIT);
         }
-        assert_eq!(names.left_out(), 0, "nobody keeps them");
+        assert_eq!(names.left_out(), 0, "no name is in use");
         let kept: Vec<_> = (0..100_000)
             .filter_map(|number| names.get(&format!("{number:x}{}", long(number))))
             .collect();

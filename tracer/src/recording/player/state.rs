@@ -1,4 +1,4 @@
-//! What is known of a stream beside its tuples.
+//! What the lines of a stream have said, except about tuples.
 
 use std::collections::VecDeque;
 
@@ -7,31 +7,32 @@ use tracer_common::Cause;
 use super::super::{line::Totals, losses::Losses, reader::At};
 use crate::view::reading::{Failure, SelfStats, Snapshot};
 
-/// Failures of one reading that are kept one by one, those alike in a row being one.
+/// Entries for failures of one reading at most; equal ones in a row are one entry.
 const FAILURES: usize = 20_000;
 
-/// What is known of the stream at a place in it.
+/// What is known at one place of the stream.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    /// Since the reading before, the newest [`FAILURES`].
+    /// The newest [`FAILURES`] entries since the reading before.
     pub(super) failures: VecDeque<Failure>,
     pub(super) failed: [u64; Cause::COUNT],
     pub(super) lost: Losses,
     pub(super) self_stats: SelfStats,
-    /// Whether there are `tuple.stats`; `None`: none so far.
+    /// Whether the stream has `tuple.stats`; `None`: not known, there was none so far.
     pub(super) stats: Option<bool>,
-    /// Without them: the first failure of the reading that is being put together.
+    /// Without them: when the first failure of the present second was.
     pub(super) since: Option<At>,
 }
 
 impl State {
+    /// Takes over the totals of a line.
     pub(super) fn set(&mut self, totals: Totals) {
         self.failed = totals.failed;
         self.lost = totals.lost;
         self.self_stats = totals.self_stats;
     }
 
-    /// Takes note of a failure. Returns how many calls are left out for it.
+    /// Adds a failure. Returns how many failed calls were left out to make room for it.
     pub(super) fn failure(&mut self, failure: Failure) -> u64 {
         const SECOND: u64 = 1_000_000_000;
         if let Some(last) = self.failures.back_mut()
@@ -47,12 +48,12 @@ impl State {
         left_out.map_or(0, |failure| failure.count)
     }
 
-    /// A reading of what there is.
+    /// Makes a reading of what is known, and begins the next one.
     pub(super) fn close(&mut self, at: At) -> Snapshot {
         Snapshot {
             wall_ns: at.wall_ns,
             mono_ns: at.mono_ns,
-            // A recording has only what its filter let through.
+            // A recording has only tuples that its filter matches.
             outside: 0,
             failures: std::mem::take(&mut self.failures).into(),
             failed: self.failed,

@@ -1,4 +1,4 @@
-//! A recording that was written line by line, played.
+//! Plays recordings that the tests write line by line.
 
 use std::{fs, io::Write, path::Path};
 
@@ -26,7 +26,7 @@ fn play(bytes: &[u8]) -> (Vec<Snapshot>, Player) {
     (rest(&mut player), player)
 }
 
-/// The readings that are left; `own.ring_kib`, which no recording has, is how many tuples each has.
+/// The readings that are left. `self_stats.ring_kib`, which recordings do not have, says how many tuples each has.
 fn rest(player: &mut Player) -> Vec<Snapshot> {
     let mut readings = Vec::new();
     loop {
@@ -62,7 +62,7 @@ fn readings_have_their_tuples_failures_and_totals() {
     recorder.failure(2 * S, Cause::Refused);
     recorder.tuple(3 * S, key(1), &TupleCount::default(), None);
     recorder.stats(3 * S, 1);
-    // Nobody holds a port.
+    // A reading without tuples.
     recorder.stats(4 * S, 1);
     recorder.failure(4 * S + 1, Cause::PortsExhausted);
     recorder.lost(4 * S + 2);
@@ -89,7 +89,7 @@ fn readings_have_their_tuples_failures_and_totals() {
 }
 
 #[test]
-fn failures_alone_give_a_reading_a_second() {
+fn without_tuple_stats_failures_give_a_reading_a_second() {
     let mut recorder = Recorder::default();
     recorder.start(S, false);
     for ms in [0, 400, 999, 1000, 1500, 9000] {
@@ -97,14 +97,14 @@ fn failures_alone_give_a_reading_a_second() {
     }
     recorder.lost(12 * S);
     let (readings, _) = play(recorder.bytes());
-    let told: Vec<_> = readings
+    let seconds: Vec<_> = readings
         .iter()
         .map(|reading| {
             let calls = reading.failures.iter().map(|failure| failure.count);
             (reading.mono_ns / 1_000_000, calls.sum::<u64>())
         })
         .collect();
-    assert_eq!(told, [(3000, 3), (4000, 2), (5000, 0), (12_000, 1)]);
+    assert_eq!(seconds, [(3000, 3), (4000, 2), (5000, 0), (12_000, 1)]);
     assert_eq!(readings[3].failed[Cause::Refused as usize], 6);
     assert_eq!(readings[3].lost, [("map_busy".to_owned(), 2)]);
 }
@@ -113,7 +113,7 @@ fn failures_alone_give_a_reading_a_second() {
 fn a_rotated_set_in_any_order_is_one_recording_and_a_missing_file_shows() {
     let recorder = readings(400, S);
     let bytes = recorder.bytes();
-    // Between two lines, as rotation does.
+    // Cuts between two lines, as rotation does.
     let cut = |part: usize| {
         let at = bytes.len() * part / 4;
         at + bytes[at..].iter().position(|byte| *byte == b'\n').unwrap() + 1
@@ -133,7 +133,7 @@ fn a_rotated_set_in_any_order_is_one_recording_and_a_missing_file_shows() {
     assert!(shown.iter().all(|reading| reading.self_stats.ring_kib == 2));
     assert_eq!((player.missing(), player.unreadable()), (0, 0));
     assert_eq!(player.span(), (OFFSET + S, OFFSET + 401 * S));
-    // Without the third one.
+    // Without the third file.
     let mut player = Player::open(&[one, two, four]).unwrap();
     let count = rest(&mut player).len();
     let lines = parts[1].split(|byte| *byte == b'\n').count() as u64 - 1;
@@ -142,7 +142,7 @@ fn a_rotated_set_in_any_order_is_one_recording_and_a_missing_file_shows() {
 }
 
 #[test]
-fn lines_that_cannot_be_read_are_counted_once_and_are_not_missing_too() {
+fn unreadable_lines_are_counted_once_and_are_not_missing() {
     let recorder = readings(10, S);
     let text = str::from_utf8(recorder.bytes()).unwrap();
     let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
@@ -156,7 +156,7 @@ fn lines_that_cannot_be_read_are_counted_once_and_are_not_missing_too() {
     rest(&mut player);
     assert_eq!((player.missing(), player.unreadable()), (1, 3));
     let first = player.first_unreadable().unwrap();
-    assert_eq!((first.line, first.why), (Some(6), "it is no line of the format"));
+    assert_eq!((first.line, first.why), (Some(6), "it is not a line of the format"));
     // Going back counts nothing twice.
     player.seek(0).unwrap();
     rest(&mut player);
@@ -164,7 +164,7 @@ fn lines_that_cannot_be_read_are_counted_once_and_are_not_missing_too() {
 }
 
 #[test]
-fn runs_one_behind_the_other_count_from_0_each() {
+fn several_runs_in_one_file_count_from_0_each() {
     let bytes = [readings(3, S).bytes(), readings(2, S).bytes()].concat();
     let (readings, player) = play(&bytes);
     assert_eq!(readings.len(), 5);
@@ -183,7 +183,7 @@ fn a_recording_whose_first_reading_is_cut_begins_with_the_next() {
 }
 
 #[test]
-fn a_time_is_found_with_what_leads_to_it() {
+fn seeking_to_a_time_gives_the_readings_before_it() {
     let recorder = readings(2000, S);
     let folder = tempfile::tempdir().unwrap();
     let plain = file(&folder, "plain", recorder.bytes());
@@ -203,7 +203,7 @@ fn a_time_is_found_with_what_leads_to_it() {
         rest(&mut player);
         assert_eq!((player.missing(), player.unreadable()), (0, 0));
     }
-    // In a plain file little is read that is not needed.
+    // In a plain file, few readings come that are not needed.
     let mut player = Player::open(&[plain]).unwrap();
     player.seek(OFFSET + 1500 * S).unwrap();
     let reading = player.next(&mut |_| ()).unwrap().unwrap();
@@ -211,7 +211,7 @@ fn a_time_is_found_with_what_leads_to_it() {
 }
 
 #[test]
-fn where_readings_are_rare_one_before_the_time_is_given_all_the_same() {
+fn with_long_intervals_a_reading_before_the_time_is_given() {
     let recorder = readings(400, 600 * S);
     let folder = tempfile::tempdir().unwrap();
     let mut player = Player::open(&[file(&folder, "f", recorder.bytes())]).unwrap();
@@ -243,7 +243,7 @@ fn the_end_of_a_zstd_file_is_that_of_its_newest_frame_even_if_it_is_cut() {
 }
 
 #[test]
-fn what_is_no_recording_is_refused_with_what_was_found() {
+fn other_files_are_refused_with_what_was_found() {
     let folder = tempfile::tempdir().unwrap();
     let open = |path: &Path| match Player::open(&[path.to_owned()]) {
         Ok(_) => panic!("{}", path.display()),
@@ -280,11 +280,11 @@ prop_compose! {
     }
 }
 
-type Looks = Vec<(u8, TupleCount, Option<bool>)>;
+type Samples = Vec<(u8, TupleCount, Option<bool>)>;
 
-fn any_reading() -> impl Strategy<Value = (u64, Looks, u8)> {
-    let look = (0_u8..6, any_count(), any::<Option<bool>>());
-    (1_u64..20_000_000_000, prop::collection::vec(look, 0..6), any::<u8>())
+fn any_reading() -> impl Strategy<Value = (u64, Samples, u8)> {
+    let sample = (0_u8..6, any_count(), any::<Option<bool>>());
+    (1_u64..20_000_000_000, prop::collection::vec(sample, 0..6), any::<u8>())
 }
 
 proptest! {
@@ -297,11 +297,11 @@ proptest! {
         let mut live = TupleHistory::default();
         let mut shown = Vec::new();
         let mut mono_ns = S;
-        for (step, looks, refused) in &readings {
+        for (step, samples, refused) in &readings {
             mono_ns += step;
             live.begin(mono_ns);
             let mut seen = std::collections::HashSet::new();
-            for (number, count, container) in looks {
+            for (number, count, container) in samples {
                 if !seen.insert(number) {
                     continue;
                 }
@@ -351,11 +351,11 @@ proptest! {
         cut: prop::sample::Index, compressed: bool, seek: u64,
     ) {
         let folder = tempfile::tempdir().unwrap();
-        // Pure noise is refused, or read.
+        // Random bytes are refused or read.
         if let Ok(mut player) = Player::open(&[file(&folder, "noise", &bytes)]) {
             rest(&mut player);
         }
-        // Lines that were damaged.
+        // Damaged lines.
         let mut damaged = readings(5, S).bytes().to_vec();
         if compressed {
             damaged = zstd::encode_all(&damaged[..], 1).unwrap();
@@ -374,7 +374,7 @@ proptest! {
     }
 }
 
-/// All that a view shows of a book.
+/// All that the view shows of a history.
 fn screen(history: &TupleHistory) -> (Vec<Row>, Vec<String>) {
     let rows: Vec<_> = history.rows(Window::TenSeconds).collect();
     let details = rows.iter().map(|row| format!("{:?}", history.detail(&row.key, Window::Minute)));

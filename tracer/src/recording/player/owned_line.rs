@@ -1,4 +1,4 @@
-//! A line that is kept until it is its turn.
+//! A line that does not borrow from the buffer of the file, so that it can be kept.
 
 use std::sync::Arc;
 
@@ -25,22 +25,22 @@ use crate::{
     },
 };
 
-/// A line without what it was read from.
+/// A line of a recording.
 #[derive(Debug)]
-pub(super) enum Held {
+pub(super) enum OwnedLine {
     Start(Start),
-    Tuple(Box<Kept>),
+    Tuple(Box<OwnedTuple>),
     Stats(Totals),
     Stop(Totals),
     Failure(reading::Failure),
     Lost(String, u64),
-    /// What does not work as well as it could from here on.
+    /// What does not work as well as it could from this line on.
     Degraded(Vec<String>),
 }
 
 /// A tuple of a reading.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct OwnedTuple {
     key: TupleKey,
     count: TupleCount,
     has_states: bool,
@@ -55,11 +55,11 @@ pub(super) struct Kept {
     netns_name: Option<Arc<str>>,
 }
 
-impl Held {
+impl OwnedLine {
     pub(super) fn of(entry: Entry<'_>, names: &mut Names) -> Self {
         match entry {
             Entry::Start(start) => Self::Start(start),
-            Entry::Tuple(tuple) => Self::Tuple(Box::new(Kept::of(tuple, names))),
+            Entry::Tuple(tuple) => Self::Tuple(Box::new(OwnedTuple::of(tuple, names))),
             Entry::Stats(totals) => Self::Stats(totals),
             Entry::Stop(totals) => Self::Stop(totals),
             Entry::Failure(failure) => {
@@ -72,7 +72,7 @@ impl Held {
     }
 }
 
-impl Kept {
+impl OwnedTuple {
     fn of(tuple: &Tuple<'_>, names: &mut Names) -> Self {
         Self {
             key: tuple.key,
@@ -90,8 +90,8 @@ impl Kept {
         }
     }
 
-    /// Hands it over; it is of a reading at `mono_ns`.
-    pub(super) fn look(self, mono_ns: u64, each: &mut dyn FnMut(&TupleSample<'_>)) {
+    /// Gives the tuple, of a reading at `mono_ns`, to `each`.
+    pub(super) fn give(self, mono_ns: u64, each: &mut dyn FnMut(&TupleSample<'_>)) {
         let at_ms = milliseconds(mono_ns);
         each(&TupleSample {
             key: self.key,
@@ -122,7 +122,7 @@ mod tests {
     };
 
     #[test]
-    fn when_time_waits_end_that_are_older_is_played() {
+    fn the_ends_of_older_time_waits_are_played() {
         let folder = tempfile::tempdir().unwrap();
         let mut recorder = Recorder::default();
         recorder.start(0, true);
@@ -134,7 +134,7 @@ mod tests {
         let mut player = Player::open(&[path]).unwrap();
         let mut seen = None;
         player
-            .next(&mut |look| seen = look.older.map(|older| (older.left.to_vec(), older.at_ms)))
+            .next(&mut |sample| seen = sample.older.map(|older| (older.left.to_vec(), older.at_ms)))
             .unwrap();
         let (left, at_ms) = seen.unwrap();
         assert_eq!((&left[..5], at_ms), (&[0, 3, 0, 2, 0][..], 12_000));
