@@ -1,4 +1,4 @@
-//! How a value is written, whoever writes it: numbers, times, tuples, names of errors, texts from outside, tables.
+//! How values are written: numbers, times, tuples, names of errors, texts from outside, tables.
 
 pub mod errno;
 pub(crate) mod json;

@@ -12,7 +12,7 @@ use crate::{
     config::TuplesConfig,
     error::Error,
     format::{
-        losses::Said,
+        losses::Reported,
         table::{self, Column, Reading, Top},
     },
     host::{callers::Callers, netns},
@@ -49,7 +49,7 @@ pub fn run(
     let mut namespaces = netns::Names::default();
     let mut binds_before = BTreeMap::new();
     let mut forecasts = Forecasts::default();
-    let mut said = Said::default();
+    let mut said = Reported::default();
     if config.interval.is_none() {
         tracer.read(true)?;
         foresee(&mut forecasts, &mut tracer, (&mut before, &binds_before));
@@ -75,7 +75,7 @@ pub fn run(
             row.netns_name = namespaces.get(row.key.netns).cloned();
         }
         let totals = tracer.totals()?;
-        if let Some(news) = said.news(named_losses(&totals)) {
+        if let Some(news) = said.new_losses(named_losses(&totals)) {
             tracing::warn!("{news}");
         }
         let lost = named_losses(&totals).collect();
@@ -102,8 +102,8 @@ pub fn run(
 }
 
 /// On stderr, what was lost since it was said last.
-fn last_word(tracer: &mut Tracer, said: &mut Said) -> Result<(), Error> {
-    if let Some(rest) = said.rest(named_losses(&tracer.totals()?)) {
+fn last_word(tracer: &mut Tracer, said: &mut Reported) -> Result<(), Error> {
+    if let Some(rest) = said.all_losses(named_losses(&tracer.totals()?)) {
         tracing::warn!("{rest}");
     }
     Ok(())

@@ -1,17 +1,16 @@
-//! Linux error numbers: their names, and the `error.type` that the stream gives them.
+//! Linux error numbers: their names, and their `error.type` in the stream.
 
 use std::borrow::Cow;
 
-/// `error.type` of an error number without a word of its own, as OpenTelemetry asks
-/// (semantic conventions, `error.type`).
+/// `error.type` of an error number that has no word here, by OpenTelemetry's semantic conventions for `error.type`.
 pub const OTHER: &str = "_OTHER";
 
-/// `error.type` for an error number.
+/// `error.type` of an error number; [`OTHER`] if it has no word here.
 pub fn error_type(errno: u16) -> &'static str {
     find(errno).map_or(OTHER, |entry| entry.2)
 }
 
-/// `errno.name`: `ECONNREFUSED`, or `E<number>` for one that is not known.
+/// `errno.name`: `ECONNREFUSED`, or `E<number>` if the number is not in the table.
 pub fn name(errno: u16) -> Cow<'static, str> {
     find(errno).map_or_else(|| Cow::Owned(format!("E{errno}")), |entry| Cow::Borrowed(entry.1))
 }
@@ -22,8 +21,8 @@ fn find(errno: u16) -> Option<&'static (i32, &'static str, &'static str)> {
 
 macro_rules! table {
     ($($name:ident $error_type:expr,)*) => {
-        /// Number, name, `error.type`; what connect() and bind() fail with first, as it is
-        /// searched from its start.
+        /// Number, name, `error.type`. Errors of connect() and bind() come first, because the table is searched
+        /// from its start.
         const TABLE: &[(i32, &str, &str)] =
             &[$((libc::$name, stringify!($name), $error_type),)*];
     };
@@ -116,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn no_number_stands_in_the_table_twice() {
+    fn no_number_is_in_the_table_twice() {
         for (index, entry) in TABLE.iter().enumerate() {
             assert!(TABLE[..index].iter().all(|earlier| earlier.0 != entry.0), "{}", entry.1);
         }

@@ -1,12 +1,12 @@
-//! JSON strings, written by hand onto the end of a buffer.
+//! JSON strings, appended to a buffer without serde.
 
 use serde::Serialize;
 
-/// The inside of a string: any bytes, invalid UTF-8 as U+FFFD. Quotes and backslashes are
-/// escaped, and so is every character that could act on a terminal ([`crate::format::text::is_harmful`]).
+/// Appends the inside of a JSON string: any bytes, with invalid UTF-8 as U+FFFD. Escapes quotes and backslashes, and
+/// every character that could act on a terminal ([`crate::format::text::is_harmful`]).
 #[inline]
 pub(crate) fn text(out: &mut Vec<u8>, bytes: &[u8]) {
-    // All but printable ASCII without `"` and `\`.
+    // Everything except printable ASCII without `"` and `\`.
     let special = |byte: &u8| matches!(byte, 0..0x20 | b'"' | b'\\' | 0x7f..);
     if bytes.iter().any(special) {
         escaped(out, &String::from_utf8_lossy(bytes));
@@ -28,7 +28,7 @@ fn escaped(out: &mut Vec<u8>, text: &str) {
     }
 }
 
-/// Text in which every character that could act on a terminal is a JSON escape.
+/// Appends text, with a JSON escape for every character that could act on a terminal.
 pub(crate) fn harmless(out: &mut Vec<u8>, text: &str) {
     for letter in text.chars() {
         if crate::format::text::is_harmful(letter) {
@@ -44,11 +44,14 @@ pub(crate) fn harmless(out: &mut Vec<u8>, text: &str) {
     }
 }
 
-/// JSON in which every character that could act on a terminal is escaped, as in [`mod@crate::export::line`].
-/// Such characters only stand inside of strings, where an escape means the same.
+/// A value as JSON, with an escape for every character that could act on a terminal, as in
+/// [`mod@crate::export::line`]. Such characters occur only inside of strings, where an escape has the same meaning.
+///
+/// # Errors
+/// serde's.
 pub(crate) fn terminal_safe(record: &impl Serialize) -> serde_json::Result<Vec<u8>> {
     let json = serde_json::to_string(record)?;
-    // Nearly always.
+    // Nearly all lines are printable ASCII.
     if json.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
         return Ok(json.into_bytes());
     }

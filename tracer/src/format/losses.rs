@@ -1,32 +1,32 @@
-//! What was lost, as sentences for stderr and for the last line of a text.
+//! Losses as sentences, for stderr and for the last line of a text.
 
 use std::collections::BTreeMap;
 
-/// A loss is said again when it has become so many times as large.
+/// A loss is reported again when it is this many times as large as at the last report.
 const MUCH_MORE: u64 = 10;
 
-/// The losses that stderr has been told of.
+/// The losses that were reported on stderr, with their counts then.
 #[derive(Debug, Default)]
-pub(crate) struct Said(BTreeMap<&'static str, u64>);
+pub(crate) struct Reported(BTreeMap<&'static str, u64>);
 
-impl Said {
-    /// What there is to say now: the losses that are new, and those that are ten times what they were
-    /// when they were said last. `None`: nothing. `losses`: all of them, as counts since the start.
-    pub(crate) fn news(
+impl Reported {
+    /// The sentence to report now: losses that are new, and those that are ten times as large as at their last
+    /// report. `None`: there are none. `losses`: all of them, as counts since the start.
+    pub(crate) fn new_losses(
         &mut self,
         losses: impl Iterator<Item = (&'static str, u64)>,
     ) -> Option<String> {
-        let worth = losses.filter(|(reason, count)| {
+        let grown = losses.filter(|(reason, count)| {
             let before = self.0.get(reason).copied().unwrap_or(0);
             *count > before && *count >= before.saturating_mul(MUCH_MORE)
         });
-        let news: Vec<_> = worth.collect();
-        self.0.extend(news.iter().copied());
-        sentence(news.into_iter())
+        let grown: Vec<_> = grown.collect();
+        self.0.extend(grown.iter().copied());
+        sentence(grown.into_iter())
     }
 
-    /// What there is to say at the end: all losses, if they have grown since they were said.
-    pub(crate) fn rest(
+    /// The sentence to report at the end: all losses. `None`: none has grown since its last report.
+    pub(crate) fn all_losses(
         &mut self,
         losses: impl Iterator<Item = (&'static str, u64)>,
     ) -> Option<String> {
@@ -37,7 +37,7 @@ impl Said {
     }
 }
 
-/// `lost: 136 tuples_full, 2 hook_missed; …`, the largest first; `None`: nothing was lost.
+/// The sentence, largest loss first: `lost: 136 tuples_full, 2 hook_missed; …`. `None`: nothing was lost.
 pub(crate) fn sentence<'a>(losses: impl Iterator<Item = (&'a str, u64)>) -> Option<String> {
     let mut losses: Vec<_> = losses.filter(|(_, count)| *count > 0).collect();
     losses.sort_by_key(|(reason, count)| (std::cmp::Reverse(*count), *reason));
@@ -46,7 +46,7 @@ pub(crate) fn sentence<'a>(losses: impl Iterator<Item = (&'a str, u64)>) -> Opti
         .then(|| format!("lost: {}; tracer/doc/losses.md says what each means", list.join(", ")))
 }
 
-/// For serde: each loss with the `lost.` prefix.
+/// Serializes the losses with the prefix `lost.`.
 pub(crate) fn lost_prefix<S: serde::Serializer>(
     lost: &BTreeMap<&str, u64>,
     serializer: S,
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_largest_comes_first_and_nothing_is_said_of_nothing() {
+    fn the_largest_comes_first_and_without_a_loss_there_is_no_sentence() {
         assert_eq!(sentence([("map_busy", 0)].into_iter()), None);
         let text = sentence([("map_busy", 1), ("conns_full", 0), ("tuples_full", 136)].into_iter());
         let text = text.unwrap();
@@ -67,19 +67,21 @@ mod tests {
     }
 
     #[test]
-    fn a_loss_is_said_when_it_begins_and_when_it_has_become_ten_times_as_large() {
-        let mut said = Said::default();
-        let mut news =
-            |full, busy| said.news([("tuples_full", full), ("map_busy", busy)].into_iter());
-        assert_eq!(news(0, 0), None);
-        assert!(news(3, 0).unwrap().starts_with("lost: 3 tuples_full;"));
-        assert_eq!(news(29, 0), None);
-        assert!(news(29, 1).unwrap().starts_with("lost: 1 map_busy;"));
-        assert!(news(30, 9).unwrap().starts_with("lost: 30 tuples_full;"));
-        assert_eq!(news(30, 9), None);
-        let mut rest =
-            |full, busy| said.rest([("tuples_full", full), ("map_busy", busy)].into_iter());
-        assert!(rest(40, 9).unwrap().starts_with("lost: 40 tuples_full, 9 map_busy;"));
-        assert_eq!(rest(40, 9), None);
+    fn a_loss_is_reported_when_it_begins_and_when_it_has_become_ten_times_as_large() {
+        let mut reported = Reported::default();
+        let mut new = |full, busy| {
+            reported.new_losses([("tuples_full", full), ("map_busy", busy)].into_iter())
+        };
+        assert_eq!(new(0, 0), None);
+        assert!(new(3, 0).unwrap().starts_with("lost: 3 tuples_full;"));
+        assert_eq!(new(29, 0), None);
+        assert!(new(29, 1).unwrap().starts_with("lost: 1 map_busy;"));
+        assert!(new(30, 9).unwrap().starts_with("lost: 30 tuples_full;"));
+        assert_eq!(new(30, 9), None);
+        let mut all = |full, busy| {
+            reported.all_losses([("tuples_full", full), ("map_busy", busy)].into_iter())
+        };
+        assert!(all(40, 9).unwrap().starts_with("lost: 40 tuples_full, 9 map_busy;"));
+        assert_eq!(all(40, 9), None);
     }
 }

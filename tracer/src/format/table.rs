@@ -1,4 +1,4 @@
-//! The table of `tracer tuples`: rows, their order, and their three output forms.
+//! The table of `tracer tuples`: its rows, their order, and its three output formats.
 
 mod column;
 mod columns;
@@ -15,28 +15,28 @@ use tracer_common::TupleKey;
 
 use crate::{cli::TableFormat, ledger::stats::Row};
 
-/// Rows that are worth choosing from.
+/// With fewer rows than this, it is not worth removing those that will not be shown.
 const SOME: usize = 64;
 
-/// The rows that a table shows, out of many: at no time many more are kept than are shown.
+/// Collects the rows that a table shows, out of many. It keeps at most twice as many as are shown, or [`SOME`].
 #[derive(Debug)]
 pub struct Top {
     by: Column,
     reverse: bool,
     limit: usize,
     rows: Vec<Row>,
-    /// At `limit - 1` is a row that none behind it belongs before.
+    /// Whether the row at `limit - 1` is the last of the first `limit` rows so far: a row after it is not shown.
     bounded: bool,
 }
 
 impl Top {
-    /// The first rows by a column; `None`: all of them.
+    /// Keeps the first `limit` rows in the order of a column; `None`: all rows.
     pub fn new(by: Column, limit: Option<usize>) -> Self {
         let limit = limit.unwrap_or(usize::MAX);
         Self { by, reverse: false, limit, rows: Vec::new(), bounded: false }
     }
 
-    /// The last rows come first.
+    /// Reverses the order if `reverse`.
     #[must_use]
     pub fn reversed(self, reverse: bool) -> Self {
         Self { reverse, ..self }
@@ -47,6 +47,7 @@ impl Top {
         move |one, other| if reverse { order(by, other, one) } else { order(by, one, other) }
     }
 
+    /// Adds a row.
     pub fn add(&mut self, row: Row) {
         let last = self.limit.wrapping_sub(1);
         let order = self.order();
@@ -63,7 +64,7 @@ impl Top {
         }
     }
 
-    /// The rows, the most pressing one first. The order is total: equal rows by their key.
+    /// The rows in order. Rows that are equal by the column are in the order of their keys.
     pub fn sorted(mut self) -> Vec<Row> {
         let order = self.order();
         self.rows.sort_unstable_by(order);
@@ -72,7 +73,7 @@ impl Top {
     }
 }
 
-/// The most pressing row first. Total: rows of different subjects are never equal.
+/// The order of a table that is sorted by a column. It is total: rows of different subjects are never equal.
 pub fn order(by: Column, one: &Row, other: &Row) -> Ordering {
     by.order(one, other)
         .then_with(|| other.in_use.cmp(&one.in_use))
@@ -81,16 +82,17 @@ pub fn order(by: Column, one: &Row, other: &Row) -> Ordering {
         .then_with(|| one.container.cmp(&other.container))
 }
 
-/// Whether there are rows that differ in nothing but their network namespace, which is a column then.
+/// Finds out whether there are rows that differ only in their network namespace: then the table has that column.
 #[derive(Debug, Default)]
 pub struct Alike {
-    /// Rows seen so far, as hashes without their namespace, each with one: tables can have 100,000 rows. Two
-    /// that share a hash by chance show a column more.
+    /// Hashes of the rows so far, without their namespace, and the namespace of the first row with each: tables can
+    /// have 100,000 rows. If two rows have the same hash by chance, the table has the column without need.
     seen: HashMap<u64, u32>,
     found: bool,
 }
 
 impl Alike {
+    /// Adds a row.
     pub fn add(&mut self, key: &TupleKey) {
         if self.found || key.netns == 0 {
             return;
@@ -100,11 +102,12 @@ impl Alike {
         self.found = netns != key.netns;
     }
 
+    /// Whether there are such rows.
     pub fn found(&self) -> bool {
         self.found
     }
 
-    /// Of these rows.
+    /// Examines these rows.
     pub fn of(rows: &[Row]) -> Self {
         let mut alike = Self::default();
         for row in rows {
@@ -113,25 +116,25 @@ impl Alike {
         alike
     }
 
-    /// The columns, without that of the namespaces where it would say nothing.
+    /// The columns of the table: without that of the namespace if no rows differ only in it.
     pub fn columns(found: bool, columns: &[Column]) -> Vec<Column> {
         columns.iter().copied().filter(|column| found || *column != Column::Netns).collect()
     }
 }
 
-/// What a reading says beside its rows.
+/// Values of a reading that do not belong to a row.
 #[derive(Clone, Debug, Default)]
 pub struct Reading<'a> {
-    /// When it was begun: the wall clock, nanoseconds since 1970.
+    /// When it began: wall clock, ns since 1970.
     pub ns: u64,
-    /// Corrections that the reconciliation made to the ledger until then.
+    /// Corrections that reconciliations had made to the ledger by then.
     pub drift: u64,
-    /// What the kernel side lost until then, by name.
+    /// The kernel side's losses by then, by name.
     pub lost: BTreeMap<&'a str, u64>,
 }
 
-/// One reading as text, with a newline at its end. `first`: the reading is the first one, which
-/// has the header of CSV. What was lost is in JSON's keys and in the last line of columns; CSV has no place for it.
+/// One reading as text, with a newline at its end. `first`: it is the first reading, which has the header of CSV. The
+/// losses are keys in JSON and the last line of columns; CSV does not have them.
 ///
 /// # Errors
 /// None with these types: serde's, passed on.

@@ -1,11 +1,11 @@
 //! Names of TCP states.
 
-/// OpenTelemetry's word (`network.connection.state`) for a state of include/net/tcp_states.h.
+/// The name of a TCP state (include/net/tcp_states.h), as OpenTelemetry's `network.connection.state` has it.
 pub const fn state(number: u8) -> &'static str {
     match number {
         1 => "established",
         2 => "syn_sent",
-        // TCP_NEW_SYN_RECV is the same state of a socket that is not a full one yet.
+        // TCP_NEW_SYN_RECV is this state of a request socket.
         3 | 12 => "syn_received",
         4 => "fin_wait_1",
         5 => "fin_wait_2",

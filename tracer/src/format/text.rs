@@ -1,26 +1,26 @@
-//! Text that others chose (thread names, cgroup paths) made fit for a terminal.
+//! Makes text that other users chose (names of threads, paths of cgroups) safe to print on a terminal.
 //!
-//! Escape sequences, bidirectional overrides and invisible characters in a name can hide or forge
-//! what an operator reads, so none of them gets through.
+//! Escape sequences, bidirectional overrides and invisible characters in a name can hide or forge what an operator
+//! reads, so all of them are replaced.
 
 use std::borrow::Cow;
 
-/// One line of text: control, bidirectional and format characters become U+FFFD.
+/// One line of text, with control, bidirectional and format characters replaced by U+FFFD.
 pub fn line(text: &str) -> Cow<'_, str> {
     filter(text, |_| false)
 }
 
-/// Text of several lines: as [`line()`], with its newlines.
+/// Several lines of text: as [`line()`], but with newlines.
 pub fn lines(text: &str) -> Cow<'_, str> {
     filter(text, |letter| letter == '\n')
 }
 
-/// Bytes from the kernel, NUL-padded, as one line of text.
+/// Bytes from the kernel, up to the first NUL, as one line of text: see [`line()`].
 pub fn kernel(bytes: &[u8]) -> String {
     line(&String::from_utf8_lossy(until_nul(bytes))).into_owned()
 }
 
-/// The bytes before the first NUL.
+/// The bytes before the first NUL; all if there is none.
 pub fn until_nul(bytes: &[u8]) -> &[u8] {
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     &bytes[..end]
@@ -34,8 +34,9 @@ fn filter(text: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(text.replace(bad, "\u{fffd}"))
 }
 
-/// Whether a character does something else than show itself: Unicode categories Cc, Cf, Zl and Zp
-/// (DerivedGeneralCategory.txt, Unicode 16), private use, noncharacters, and variation selectors.
+/// Whether a character does not show itself as it is: Unicode categories Cc, Cf, Zl and Zp
+/// (DerivedGeneralCategory.txt, Unicode 16), private use, noncharacters, variation selectors, and invisible letters
+/// and marks (fillers of Hangul, the combining grapheme joiner).
 pub fn is_harmful(letter: char) -> bool {
     letter.is_control()
         || matches!(u32::from(letter),
@@ -103,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn ordinary_text_is_left_alone() {
+    fn ordinary_text_is_not_changed() {
         for text in ["nginx: worker", "größe", "日本語", "Ω🚀", "\u{fffd}"] {
             assert_eq!(line(text), text);
         }

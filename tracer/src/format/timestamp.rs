@@ -1,12 +1,12 @@
-//! RFC 3339 timestamps in UTC with nanoseconds, made without a calendar library: a line in
-//! nanoseconds, because all lines of one second share all but their last nine digits.
+//! RFC 3339 timestamps in UTC with nanoseconds, made without a calendar library, in some nanoseconds each: the
+//! timestamps of one second differ only in their last nine digits.
 
 /// Length of `2026-11-21T02:44:53.123456789Z`.
 pub(crate) const LENGTH: usize = 30;
-/// Of that, up to the fraction.
+/// Length of the part before the fraction.
 const DATE: usize = 20;
 
-/// The timestamp of the newest second that was asked for, so that the next one is cheap.
+/// The timestamp of the last second, so that the next timestamp of that second is cheap.
 #[derive(Clone, Debug)]
 pub(crate) struct Timestamp {
     second: u64,
@@ -20,8 +20,7 @@ impl Default for Timestamp {
 }
 
 impl Timestamp {
-    /// The text up to the fraction, for a second since 1970, at most that of `u64::MAX` ns (in the
-    /// year 2554).
+    /// The text before the fraction. `second`: seconds since 1970, at most those of `u64::MAX` ns (in the year 2554).
     #[inline]
     pub(crate) fn date(&mut self, second: u64) -> &[u8; DATE] {
         if second != self.second {
@@ -30,7 +29,7 @@ impl Timestamp {
         &self.date
     }
 
-    /// The text for nanoseconds since 1970.
+    /// The text of a time. `ns`: nanoseconds since 1970.
     pub(crate) fn text(&mut self, ns: u64) -> [u8; LENGTH] {
         let mut text = [b'Z'; LENGTH];
         text[..DATE].copy_from_slice(self.date(ns / 1_000_000_000));
@@ -68,8 +67,8 @@ fn put_pair(text: &mut [u8; DATE], at: usize, value: u64) {
 
 /// Year, month and day of a number of days since 1970-01-01, in the Gregorian calendar.
 ///
-/// Years are counted from March, so that the leap day is the last day of a year; 400 years always
-/// have 146,097 days, and 1 March of the year 0 lies 719,468 days before 1970.
+/// Years begin in March here, so that the leap day is the last day of a year. 400 years always have 146,097 days, and
+/// 1 March of the year 0 is 719,468 days before 1970.
 fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (cycle, day_of_cycle) = (days / 146_097, days % 146_097);
@@ -77,7 +76,7 @@ fn civil(days: u64) -> (u64, u64, u64) {
     let year_of_cycle = (day_of_cycle - leap_days) / 365;
     let day_of_year =
         day_of_cycle - (365 * year_of_cycle + year_of_cycle / 4 - year_of_cycle / 100);
-    // From March on, months have 31 30 31 30 31 days, over and over: 153 days for five.
+    // From March on, the lengths of months repeat: 31 30 31 30 31 days, 153 days for five months.
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
     let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
@@ -102,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn every_day_until_the_end_of_the_number_is_the_calendar_s() {
+    fn every_day_up_to_the_last_is_that_of_the_calendar() {
         let mut clock = Timestamp::default();
         let mut day = Reference::UNIX_EPOCH;
         for number in 0..u64::MAX / 86_400_000_000_000 {
@@ -115,7 +114,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_two_times_in_a_row_are_the_calendar_s(first: u64, step in 0_u64..3_000_000_000) {
+        fn any_two_times_in_a_row_are_those_of_the_calendar(first: u64, step in 0_u64..3_000_000_000) {
             let mut clock = Timestamp::default();
             prop_assert_eq!(text(&mut clock, first), reference(first));
             let second = first.saturating_add(step);

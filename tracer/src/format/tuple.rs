@@ -1,4 +1,4 @@
-//! What the stream and `tracer tuples -o json` say about one tuple.
+//! The keys of a tuple in the stream and in `tracer tuples -o json`.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +14,8 @@ use crate::{
     ledger::stats::Row,
 };
 
-/// What is known of one tuple: the keys of `tuple.stats`, and of `tracer tuples -o json`.
+/// A tuple: the keys of `tuple.stats`, and of `tracer tuples -o json`. Absent: not known, unless a key says
+/// otherwise.
 #[derive(Clone, Debug, Serialize)]
 pub struct Tuple<'a> {
     #[serde(rename = "network.transport")]
@@ -30,46 +31,51 @@ pub struct Tuple<'a> {
     pub netns: u32,
     #[serde(rename = "netns.name", skip_serializing_if = "Option::is_none")]
     pub netns_name: Option<String>,
+    /// Ports in use, TIME_WAIT included.
     #[serde(rename = "ports.in_use")]
     pub in_use: u64,
     #[serde(rename = "ports.time_wait")]
     pub time_wait: u64,
-    /// TIME_WAITs that connect() can take over now; absent: none can ever be.
+    /// TIME_WAITs whose ports connect() can take over now; absent: it never can.
     #[serde(rename = "ports.reusable", skip_serializing_if = "Option::is_none")]
     pub reusable: Option<u64>,
-    /// SYN_SENT.
+    /// Ports in SYN_SENT.
     #[serde(rename = "ports.connecting", skip_serializing_if = "Option::is_none")]
     pub connecting: Option<u64>,
-    /// Of these, those whose SYN was sent again.
+    /// Ports of `ports.connecting` whose SYN was sent again.
     #[serde(rename = "ports.unanswered", skip_serializing_if = "Option::is_none")]
     pub unanswered: Option<u64>,
     #[serde(rename = "ports.established", skip_serializing_if = "Option::is_none")]
     pub established: Option<u64>,
     #[serde(rename = "ports.close_wait", skip_serializing_if = "Option::is_none")]
     pub close_wait: Option<u64>,
-    /// FIN_WAIT1, FIN_WAIT2, CLOSING, LAST_ACK.
+    /// Ports in FIN_WAIT1, FIN_WAIT2, CLOSING or LAST_ACK.
     #[serde(rename = "ports.closing", skip_serializing_if = "Option::is_none")]
     pub closing: Option<u64>,
+    /// Ports that the tuple can hold.
     #[serde(rename = "ports.capacity", skip_serializing_if = "Option::is_none")]
     pub capacity: Option<u32>,
-    /// Ports of its namespace: the range, and how many of that are reserved and bound.
+    /// Port range of its network namespace, and how many ports of it are reserved and bound.
     #[serde(rename = "ports.range", skip_serializing_if = "Option::is_none")]
     pub range: Option<String>,
     #[serde(rename = "ports.reserved", skip_serializing_if = "Option::is_none")]
     pub reserved: Option<u32>,
     #[serde(rename = "ports.bound", skip_serializing_if = "Option::is_none")]
     pub bound: Option<u32>,
+    /// `ports.in_use` / `ports.capacity`.
     #[serde(rename = "ports.saturation", skip_serializing_if = "Option::is_none")]
     pub saturation: Option<f64>,
+    /// Changes per second.
     #[serde(rename = "rate.opened", skip_serializing_if = "Option::is_none")]
     pub rate_opened: Option<f64>,
     #[serde(rename = "rate.failed", skip_serializing_if = "Option::is_none")]
     pub rate_failed: Option<f64>,
     #[serde(rename = "search.p99_ns", skip_serializing_if = "Option::is_none")]
     pub search_p99_ns: Option<u64>,
-    /// More than one of 100 searches took `search.p99_ns` or longer.
+    /// Whether more than one of 100 searches took `search.p99_ns` or longer.
     #[serde(rename = "search.p99_at_least", skip_serializing_if = "std::ops::Not::not")]
     pub search_p99_at_least: bool,
+    /// Seconds until no port is left.
     #[serde(rename = "eta_s", skip_serializing_if = "Option::is_none")]
     pub eta_s: Option<f64>,
     #[serde(rename = "ports.opened")]
@@ -78,35 +84,34 @@ pub struct Tuple<'a> {
     pub released: u64,
     #[serde(rename = "ports.time_wait_begun", skip_serializing_if = "Option::is_none")]
     pub time_wait_begun: Option<u64>,
-    /// In the first line of a tuple, where it has TIME_WAITs that are older than the recording: how many end in each of
-    /// the next seconds, without the zeros at the end.
+    /// Only in the first line of a tuple, if it has TIME_WAITs that are older than the recording: how many end in
+    /// each of the next seconds, without the zeros at the end.
     #[serde(rename = "ports.time_wait_ends", skip_serializing_if = "Vec::is_empty")]
     pub ends: Vec<u32>,
-    /// Failed calls by cause, those that happened.
+    /// Failed calls by cause, without causes that did not occur.
     #[serde(rename = "connect.failures")]
     pub failures: BTreeMap<&'static str, u64>,
-    /// errno of the newest failure.
+    /// errno of the newest failure; absent: there was none.
     #[serde(rename = "errno", skip_serializing_if = "Option::is_none")]
     pub errno: Option<u32>,
     #[serde(rename = "process.pid", skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
     #[serde(rename = "process.executable.name", skip_serializing_if = "Option::is_none")]
     pub comm: Option<String>,
-    /// `thread`: the process could not be asked for its name; absent: it is the process's name.
+    /// `thread` or `unknown`: /proc of the process could not be read for its name; absent: it is the process's name.
     #[serde(rename = "process.executable.name.source", skip_serializing_if = "Option::is_none")]
     pub comm_source: Option<&'static str>,
-    /// The thread that connected last; absent: not known.
+    /// Name of the thread that connected last.
     #[serde(rename = "thread.name", skip_serializing_if = "Option::is_none")]
     pub thread: Option<String>,
     #[serde(rename = "process.linux.cgroup", skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<&'a str>,
     #[serde(rename = "container.id", skip_serializing_if = "Option::is_none")]
     pub container: Option<&'a str>,
-    /// Where there is no container.
+    /// Systemd unit of the process; only if there is no container.
     #[serde(rename = "systemd.unit", skip_serializing_if = "Option::is_none")]
     pub unit: Option<&'a str>,
-    /// Port searches so far, by [`tracer_common::tuple::search_bucket`], without the zeros at the
-    /// end.
+    /// Port searches so far, by [`tracer_common::tuple::search_bucket`], without the zeros at the end.
     #[serde(rename = "search.histogram", skip_serializing_if = "<[u32]>::is_empty")]
     pub search: &'a [u32],
 }
@@ -164,8 +169,7 @@ impl<'a> From<&'a Row> for Tuple<'a> {
     }
 }
 
-/// What bind(address, 0) has left at an address: the keys of `address.stats`, and of `addresses` in
-/// `tracer tuples -o json`.
+/// bind(address, 0) at an address: the keys of `address.stats`, and of `addresses` in `tracer tuples -o json`.
 #[derive(Clone, Debug, Serialize)]
 pub struct AddressStats {
     #[serde(rename = "network.transport")]
@@ -177,7 +181,7 @@ pub struct AddressStats {
     netns: u32,
     #[serde(rename = "netns.name", skip_serializing_if = "Option::is_none")]
     netns_name: Option<String>,
-    /// Ports of the range that it cannot be given here, reserved ones not among them.
+    /// Ports of the range that it cannot be given at this address, without reserved ones.
     #[serde(rename = "ports.in_use")]
     in_use: u64,
     /// Ports that it can be given in all.
@@ -193,7 +197,7 @@ pub struct AddressStats {
     saturation: Option<f64>,
     #[serde(rename = "eta_s", skip_serializing_if = "Option::is_none")]
     eta_s: Option<f64>,
-    /// By how many `ports.in_use` rose in all, from reading to reading.
+    /// Sum of all increases of `ports.in_use` from one reading to the next.
     #[serde(rename = "ports.opened")]
     opened: u64,
 }
@@ -221,7 +225,7 @@ impl From<&Row> for AddressStats {
 }
 
 impl<'a> Tuple<'a> {
-    /// With what only a recording needs, so that it can be looked at as if it were live.
+    /// The tuple with the keys that only a recording needs, so that it can be replayed like a live one.
     pub fn recorded(row: &'a Row, count: &'a TupleCount, name: Option<&'a Name>) -> Self {
         let zeros = count.search.iter().rev().take_while(|count| **count == 0).count();
         Self {
@@ -235,13 +239,13 @@ impl<'a> Tuple<'a> {
     }
 }
 
-/// The digits that mean something: the rest is noise of the division.
+/// The value without the digits that are noise of the division.
 fn rounded(value: f64, factor: f64) -> f64 {
     let scaled = (value * factor).round();
     if scaled.is_finite() { scaled / factor } else { value }
 }
 
-/// An address as text: IPv4 where it is v4-mapped, else RFC 5952.
+/// An address as text: as IPv4 if it is v4-mapped, else by RFC 5952.
 pub fn address(address: Addr) -> String {
     match address.to_v4() {
         Some(octets) => Ipv4Addr::from(octets).to_string(),

@@ -1,4 +1,4 @@
-//! The columns: title, key, cell, order and alignment, each said once.
+//! The columns of tables: title, key, cell, order and alignment.
 
 mod cell;
 mod help;
@@ -40,10 +40,10 @@ pub enum Column {
     Pool,
 }
 
-/// From this share on connect() is slow: the kernel searches the ports of one parity first, and
-/// now the other ones.
+/// From this share on connect() is slow: the ports of the parity that the kernel searches first are nearly used
+/// up, so the search takes long.
 pub const SLOW: f64 = 0.45;
-/// From this share on it is time to act.
+/// From this share on the operator should act.
 pub const HIGH: f64 = 0.80;
 /// From this share on connect() is about to fail.
 pub const CRITICAL: f64 = 0.95;
@@ -75,7 +75,7 @@ impl Column {
         Self::Pool,
     ];
 
-    /// What `tracer tuples` shows.
+    /// The columns of `tracer tuples`.
     pub const TUPLE: [Self; 18] = [
         Self::Source,
         Self::Destination,
@@ -97,7 +97,7 @@ impl Column {
         Self::Container,
     ];
 
-    /// What the view of tuples shows, which has less room.
+    /// The columns of the view of tuples, which has less room.
     pub const VIEW: [Self; 14] = [
         Self::Source,
         Self::Destination,
@@ -115,7 +115,7 @@ impl Column {
         Self::Container,
     ];
 
-    /// What a table of processes shows.
+    /// The columns of a table of processes.
     pub const PROCESS: [Self; 7] = [
         Self::Pid,
         Self::Comm,
@@ -126,7 +126,7 @@ impl Column {
         Self::Container,
     ];
 
-    /// What a table of source addresses shows.
+    /// The columns of a table of source addresses.
     pub const SOURCE: [Self; 10] = [
         Self::Source,
         Self::Ports,
@@ -140,7 +140,7 @@ impl Column {
         Self::Pool,
     ];
 
-    /// The word for `--sort`.
+    /// The value of `--sort`.
     pub const fn id(self) -> &'static str {
         match self {
             Self::Source => "src",
@@ -169,11 +169,12 @@ impl Column {
         }
     }
 
+    /// The column of a value of `--sort`; `None`: there is none.
     pub fn from_id(id: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|column| column.id() == id)
     }
 
-    /// The header for people.
+    /// The header.
     pub const fn title(self) -> &'static str {
         match self {
             Self::Source => "SRC",
@@ -202,7 +203,7 @@ impl Column {
         }
     }
 
-    /// Where there is no room for all, the columns with the largest number go first.
+    /// Importance: if there is no room for all columns, those with the largest number are left out first.
     pub const fn rank(self) -> u8 {
         match self {
             Self::Destination | Self::Pid => 0,
@@ -229,7 +230,7 @@ impl Column {
         }
     }
 
-    /// Text stands on the left of its column, numbers on the right.
+    /// Whether cells are text, which is aligned to the left; numbers are aligned to the right.
     pub const fn is_text(self) -> bool {
         matches!(
             self,
@@ -244,7 +245,7 @@ impl Column {
         )
     }
 
-    /// The least width, so that columns stand still when numbers grow.
+    /// The least width, so that columns do not move when numbers grow.
     pub const fn width(self) -> usize {
         match self {
             Self::Destination => 21,
@@ -266,7 +267,7 @@ impl Column {
         }
     }
 
-    /// The cell for people; `-` for what is not known. Safe to print on a terminal.
+    /// The cell; `-` if the value is not known. Safe to print on a terminal.
     pub fn cell(self, row: &Row) -> String {
         let unknown = || "-".to_owned();
         match self {
@@ -314,7 +315,7 @@ impl Column {
         }
     }
 
-    /// Ports in the state that a column is about; `None`: not known, or it is about none.
+    /// How many ports are in the state of this column; `None`: not known, or the column has no state.
     fn ports(self, row: &Row) -> Option<u64> {
         let ports = row.states?;
         match self {
@@ -327,8 +328,8 @@ impl Column {
         }
     }
 
-    /// The order of a table sorted by this column: the most pressing row first, so numbers fall
-    /// and text and times rise. What is not known comes last.
+    /// The order of a table that is sorted by this column: the row that needs attention most is first, so numbers
+    /// fall, and texts and times rise. Values that are not known come last.
     pub fn order(self, one: &Row, other: &Row) -> Ordering {
         let key = |row: &Row| (row.key.destination, row.key.destination_port);
         match self {
@@ -341,7 +342,7 @@ impl Column {
             Self::Ports => other.in_use.cmp(&one.in_use),
             Self::TimeWait => other.time_wait.cmp(&one.time_wait),
             Self::Reusable => other.reusable.cmp(&one.reusable),
-            // Those that go on by themselves last.
+            // Rows whose ports are not waiting for anybody come last.
             Self::State => most(stuck(one), stuck(other)),
             Self::Connecting
             | Self::Unanswered

@@ -1,4 +1,4 @@
-//! Aligned columns, for people.
+//! The table as aligned columns.
 
 use std::fmt::Write;
 
@@ -8,10 +8,10 @@ use crate::{
     ledger::stats::Row,
 };
 
-/// The header, one line for each row, and one of what was lost, if anything was.
+/// The header, one line for each row, and if there are losses, one line for them.
 pub(super) fn render(rows: &[Row], reading: &Reading<'_>) -> String {
     let columns = Alike::columns(Alike::of(rows).found(), &Column::TUPLE);
-    // All cells one behind the other, and where each ends: a table can have 100,000 rows.
+    // All cells are in one string, with the end of each: a table can have 100,000 rows.
     let (mut cells, mut ends) =
         (String::new(), Vec::with_capacity((rows.len() + 1) * columns.len()));
     let mut widths: Vec<_> = columns.iter().map(|column| column.width()).collect();
@@ -36,7 +36,7 @@ pub(super) fn render(rows: &[Row], reading: &Reading<'_>) -> String {
         for ((column, end), width) in columns.iter().zip(row).zip(&widths) {
             let cell = &cells[begin..*end];
             begin = *end;
-            // A character is taken for one cell wide; a comm of wide ones shifts what is behind.
+            // Each character counts as one cell wide, so a name with wide ones moves what follows.
             let written = if column.is_text() {
                 write!(text, "{cell:<width$}  ")
             } else {

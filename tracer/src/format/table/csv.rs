@@ -1,4 +1,4 @@
-//! RFC 4180, with the keys of the JSON form as its header.
+//! The table as CSV (RFC 4180), with the keys of the JSON form as its header.
 
 use std::borrow::Cow;
 
@@ -19,6 +19,7 @@ process.executable.name,container.id,search.p99_at_least,ports.reusable,ports.co
 ports.established,ports.close_wait,ports.closing,ports.range,ports.reserved,ports.bound,\
 process.executable.name.source,thread.name,systemd.unit\r\n";
 
+/// The rows as lines of CSV. `ns`: wall clock of the reading, ns since 1970.
 pub(super) fn render(rows: &[Row], ns: u64, header: bool) -> Vec<u8> {
     let ts = Timestamp::default().text(ns);
     let ts = String::from_utf8_lossy(&ts);
@@ -80,10 +81,11 @@ fn known(value: Option<impl ToString>) -> String {
     value.map_or_else(String::new, |value| value.to_string())
 }
 
-/// What a spreadsheet takes for the beginning of a formula, in its wide forms too (OWASP, CSV injection).
+/// Characters that a spreadsheet takes for the beginning of a formula, also in their wide forms (OWASP, CSV
+/// injection).
 const FORMULA: [char; 10] = ['=', '+', '-', '@', '\t', '\r', '＝', '＋', '－', '＠'];
 
-/// A name, which others choose: one that would be a formula begins with an apostrophe.
+/// A name, which other users choose: one that would be a formula gets an apostrophe before it.
 fn as_text(name: Option<&str>) -> String {
     match name.unwrap_or_default() {
         name if name.starts_with(FORMULA) => format!("'{name}"),
@@ -91,7 +93,7 @@ fn as_text(name: Option<&str>) -> String {
     }
 }
 
-/// A field that no reader splits, and that is fit for a terminal.
+/// A field that a CSV reader does not split, and that is safe to print on a terminal.
 fn quoted(cell: &str) -> Cow<'_, str> {
     let cell = text::line(cell);
     if cell.contains([',', '"', ' ']) {

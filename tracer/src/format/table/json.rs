@@ -1,4 +1,4 @@
-//! One line of JSON for each reading.
+//! The table as JSON: one line for each reading.
 
 use std::collections::BTreeMap;
 
@@ -23,23 +23,24 @@ struct Line<'a> {
     lost: &'a BTreeMap<&'a str, u64>,
     #[serde(serialize_with = "tuples")]
     tuples: &'a [Row],
-    /// The other rows of the same table.
+    /// Rows about bind(address, 0), which are in the same table.
     #[serde(serialize_with = "addresses")]
     addresses: &'a [Row],
 }
 
-/// Each row becomes a [`Tuple`] only while it is written.
+/// Serializes the rows of tuples. Each becomes a [`Tuple`] only while it is written.
 fn tuples<S: Serializer>(rows: &[Row], serializer: S) -> Result<S::Ok, S::Error> {
     let tuples = rows.iter().filter(|row| !row.key.is_of_bind());
     serializer.collect_seq(tuples.map(Tuple::from))
 }
 
-/// What bind(address, 0) has left, by address.
+/// Serializes the rows about bind(address, 0), by address.
 fn addresses<S: Serializer>(rows: &[Row], serializer: S) -> Result<S::Ok, S::Error> {
     let addresses = rows.iter().filter(|row| row.key.is_of_bind());
     serializer.collect_seq(addresses.map(AddressStats::from))
 }
 
+/// The reading as a line of JSON.
 pub(super) fn render(rows: &[Row], reading: &Reading<'_>) -> serde_json::Result<Vec<u8>> {
     let Reading { ns, drift, lost } = reading;
     let ts = Timestamp::default().text(*ns);

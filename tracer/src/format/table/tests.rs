@@ -132,14 +132,14 @@ fn rows_that_look_alike_have_their_namespace() {
     };
     let (blue, other) = (of(7, Some("blue")), of(4_026_532_000, None));
     let both = text(&[blue.clone(), other.clone()]);
-    // Behind the numbers, which scripts take by their place.
+    // The column comes after the numbers, because scripts find these by their place.
     let cells = |line: usize| {
         let cells: Vec<_> = both.lines().nth(line).unwrap().split_whitespace().collect();
         (cells[2].to_owned(), cells[cells.len() - 3].to_owned())
     };
     let expected = [("PORTS", "NETNS"), ("0", "blue"), ("0", "4026532000")];
     assert_eq!([0, 1, 2].map(cells), expected.map(|(one, two)| (one.into(), two.into())));
-    // They differ in their source, too; or there is one namespace.
+    // These differ in their source, too, or there is only one namespace.
     let elsewhere = Row { key: TupleKey { netns: 8, ..key(2, 7, 8080) }, ..other };
     for rows in [&[blue.clone(), elsewhere][..], &[blue.clone(), blue][..]] {
         assert!(!text(rows).contains("NETNS"));
@@ -189,7 +189,7 @@ fn no_form_lets_a_control_or_bidirectional_character_through() {
 }
 
 #[test]
-fn the_signs_stand_from_their_thresholds_on() {
+fn the_signs_appear_from_their_thresholds_on() {
     let cell = |in_use| {
         let saturation = crate::ledger::stats::saturation(in_use, Some(1000));
         Column::Saturation.cell(&Row { in_use, saturation, ..row_of(1000) })
@@ -222,7 +222,7 @@ fn every_column_gives_a_total_order_whatever_the_order_before() {
 }
 
 #[test]
-fn the_state_is_what_most_ports_are_in_and_of_equals_the_worse_one() {
+fn the_state_is_the_one_that_most_ports_are_in_and_of_equals_the_worst() {
     let cell = |ports: Ports, time_wait, in_use| {
         Column::State.cell(&Row { states: Some(ports), time_wait, in_use, ..row_of(1000) })
     };
@@ -238,7 +238,7 @@ fn the_state_is_what_most_ports_are_in_and_of_equals_the_worse_one() {
 
 #[test]
 fn a_limit_keeps_the_first_of_all_rows() {
-    // In an order that is neither up nor down, and with equals.
+    // The order is neither rising nor falling, and there are equals.
     let many: Vec<Row> = (0_u64..500)
         .map(|number| Row {
             key: key(1, 1, (number * 7 % 500) as u16),
@@ -255,7 +255,7 @@ fn a_limit_keeps_the_first_of_all_rows() {
 }
 
 #[test]
-fn what_is_not_known_comes_last() {
+fn unknown_values_come_last() {
     for column in [Column::Saturation, Column::Opened, Column::Search, Column::Eta] {
         let rows = top(rows(), column, None);
         assert_eq!(column.cell(rows.last().unwrap()), "-", "{column:?}");

@@ -1,4 +1,4 @@
-//! What stands in a cell, and what rows are ordered by.
+//! Texts of cells, and comparisons of rows.
 
 use std::cmp::Ordering;
 
@@ -10,7 +10,7 @@ use crate::{
     ledger::stats::{P99, Row},
 };
 
-/// In place of a destination: the row says what bind(address, 0) has left at the address.
+/// Shown in place of a destination if the row is about bind(address, 0) at an address.
 pub(crate) const BIND: &str = "bind(address, 0)";
 
 /// The name of a row's network namespace, or else its number; `None`: the row stands for several.
@@ -20,14 +20,14 @@ pub(super) fn netns(row: &Row) -> Option<String> {
     Some(name.unwrap_or(number))
 }
 
-/// Of a tuple that can hold no port: full, and by what.
+/// The ETA of a tuple that can hold no port: "full", with the reason.
 pub(super) fn full(row: &Row) -> String {
     let words = row.limits.map(|limits| limits.taken_by()).unwrap_or_default();
     if words.is_empty() { "full".to_owned() } else { format!("full ({words})") }
 }
 
-/// The state that most ports of a row are in, and the share of these; of equals the worse one. `None`: there is none, or
-/// it is not known.
+/// The state that most ports of a row are in, and their share; of states with as many ports, the worst. `None`: there
+/// is no port, or the states are not known.
 pub(super) fn state(row: &Row) -> Option<String> {
     let ports = row.states?;
     let states = [
@@ -38,19 +38,20 @@ pub(super) fn state(row: &Row) -> Option<String> {
         (ports.unanswered, "no answer"),
         (ports.close_wait, "close_wait"),
     ];
-    // Of equals the last one.
+    // Of several maxima, this returns the last.
     let (most, name) = states.into_iter().max_by_key(|(ports, _)| *ports)?;
-    // In a reading that was made between two changes there can be more than are in use.
+    // A reading that was made between two changes can have more ports in a state than in use.
     let all = row.in_use.max(most);
     (most > 0).then(|| format!("{name} {}%", most * 100 / all))
 }
 
-/// Ports of a row that wait for somebody: to answer, or to close.
+/// How many ports of a row wait: for an answer, or for a process or peer to close.
 #[expect(clippy::cast_precision_loss, reason = "to be compared")]
 pub(super) fn stuck(row: &Row) -> Option<f64> {
     row.states.map(|ports| (ports.unanswered + ports.close_wait + ports.closing) as f64)
 }
 
+/// Compares so that larger numbers come first, and unknown ones last.
 pub(super) fn most(one: Option<f64>, other: Option<f64>) -> Ordering {
     match (one, other) {
         (Some(one), Some(other)) => other.total_cmp(&one),
@@ -58,14 +59,17 @@ pub(super) fn most(one: Option<f64>, other: Option<f64>) -> Ordering {
     }
 }
 
+/// Compares so that smaller values come first, and unknown ones last.
 pub(super) fn known_first<T: Ord>(one: Option<T>, other: Option<T>) -> Ordering {
     other.is_some().cmp(&one.is_some()).then_with(|| one.cmp(&other))
 }
 
+/// The process id; `None`: not known.
 pub(super) fn known(pid: u32) -> Option<u32> {
     (pid != 0).then_some(pid)
 }
 
+/// The text; `None` if it is empty.
 pub(super) fn not_empty(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
@@ -92,19 +96,19 @@ pub(super) fn destination(row: &Row) -> String {
     }
 }
 
-/// The newest failure's errno.
+/// Name of the newest failure's errno; `None`: there was no failure.
 pub(super) fn error(row: &Row) -> Option<std::borrow::Cow<'static, str>> {
     let errno = u16::try_from(row.last_errno).unwrap_or(u16::MAX);
     (errno != 0).then(|| errno::name(errno))
 }
 
-/// How long port searches took: `≥16ms` where more than one of 100 took longer than what is measured.
+/// The 99th percentile of port searches; `≥16ms` if it is longer than can be measured.
 pub(crate) fn duration(p99: P99) -> String {
     let sign = if p99.at_least { "≥" } else { "" };
     format!("{sign}{}", nanoseconds(p99.ns))
 }
 
-/// A share in per cent, with a sign for how bad that is, always two wide.
+/// A share in per cent, followed by a sign of two characters for how bad it is.
 pub(crate) fn percent(share: f64) -> String {
     let sign = match share {
         CRITICAL.. => "!!",
@@ -112,10 +116,11 @@ pub(crate) fn percent(share: f64) -> String {
         SLOW.. => " ~",
         _ => "  ",
     };
-    // Rounded down: 100 % means that nothing is left, and no sign appears below its threshold.
+    // Rounded down, so that 100 % means that no port is left, and no sign appears below its threshold.
     format!("{:.1}{sign}", (share * 1000.0).floor() / 10.0)
 }
 
+/// A rate per second, with one decimal below 100.
 pub(crate) fn rate(per_second: f64) -> String {
     match per_second {
         0.0 => "0".to_owned(),
@@ -124,6 +129,7 @@ pub(crate) fn rate(per_second: f64) -> String {
     }
 }
 
+/// A duration in the unit that fits.
 #[expect(clippy::cast_precision_loss, reason = "shown with at most four digits")]
 pub(crate) fn nanoseconds(ns: u64) -> String {
     match ns {
@@ -134,6 +140,7 @@ pub(crate) fn nanoseconds(ns: u64) -> String {
     }
 }
 
+/// A time in the unit that fits.
 pub(crate) fn seconds(seconds: f64) -> String {
     match seconds {
         ..10.0 => format!("{seconds:.1}s"),

@@ -1,9 +1,9 @@
-//! What each column says, in words.
+//! Meanings of the columns.
 
 use super::Column;
 
 impl Column {
-    /// What it says, in a line of help.
+    /// What the column shows, as a line of help.
     pub const fn meaning(self) -> &'static str {
         match self {
             Self::Source => "source address; *: several",
@@ -14,7 +14,7 @@ impl Column {
                 "of those, in TIME_WAIT; r: connect() can take some over (tcp_tw_reuse)"
             }
             Self::Reusable => {
-                "of those in TIME_WAIT, what connect() can take over (tcp_tw_reuse); -: none can ever be"
+                "of those in TIME_WAIT, how many connect() can take over now (tcp_tw_reuse); -: it never can"
             }
             Self::State => {
                 "the state that most of them are in, and their share; no answer: the SYN was sent again"
