@@ -1,9 +1,8 @@
-//! `cargo xtask bench`: what tracing costs, against no tracer and against other tools; what spreading
-//! brings and costs, against the kernel alone and other ways to choose an address; what the view
-//! costs, beside other programs that are looked at.
+//! `cargo xtask bench`: what tracing costs, compared with no tracer and with other tools; what spreading brings and costs, compared
+//! with the kernel alone and other ways to choose an address; what the view costs, compared with htop and btop.
 //!
-//! Everything is measured in one run, in turns: each round starts every tool once, under the same
-//! load, and compares it with the loads just before and after without any. Medians over the rounds.
+//! Everything is measured in one run, in turns: each round starts every tool once, under the same load, and compares it with the
+//! same load without a tool just before and after. The tables have medians over the rounds.
 
 use std::{
     fs::{self, File},
@@ -31,13 +30,13 @@ mod view;
 /// How much to measure.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Two short rounds, to see that it works: the figures are rough
+    /// Two short rounds, which show that everything works: the figures are rough
     #[arg(long)]
     quick: bool,
-    /// Rounds over all tools
+    /// Number of rounds over all tools
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=50))]
     rounds: Option<u32>,
-    /// Only this part
+    /// Measure only this part
     #[arg(value_enum)]
     part: Option<Part>,
     /// Write the tables into tracer/doc/benchmarks.md, between their markers
@@ -46,16 +45,16 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// How to measure the same again.
+    /// The command that measures the same again.
     fn command(&self) -> &'static str {
         if self.quick { "cargo xtask bench --quick" } else { "cargo xtask bench" }
     }
 }
 
-/// Where the tables go, between markers.
+/// The document into which the tables are written, between markers.
 const DOCUMENT: &str = "tracer/doc/benchmarks.md";
 
-/// A part of that document.
+/// A part of [`DOCUMENT`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Part {
     /// What `tracer record` costs
@@ -77,16 +76,16 @@ impl Part {
     }
 }
 
-/// Numbers of one run.
+/// How much one run measures.
 #[derive(Clone, Copy)]
 pub(crate) struct Plan {
-    /// Rounds in which connect() is timed.
+    /// Number of rounds in which connect() is timed.
     pub(crate) rounds: u32,
-    /// Rounds in which the kernel counts the time of BPF programs.
+    /// Number of rounds in which the kernel counts the run time of BPF programs.
     pub(crate) kernel_rounds: u32,
-    /// Connections of one load, whatever the number of processes.
+    /// Number of connections of one load, whatever the number of processes.
     pub(crate) connects: u32,
-    /// Tuples of the table that is read.
+    /// Number of tuples in the table that is read.
     pub(crate) tuples: u32,
 }
 
@@ -104,7 +103,7 @@ pub(crate) struct Programs {
     pub(crate) load: PathBuf,
     pub(crate) spread: PathBuf,
     pub(crate) view: PathBuf,
-    /// Where tools write to.
+    /// The folder for the tools' output.
     pub(crate) scratch: PathBuf,
 }
 
@@ -137,7 +136,7 @@ pub(crate) fn bench(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The tables of what tracing costs. The details are printed.
+/// Measures what tracing costs. Returns the tables for the document, and prints the details.
 fn tracing(plan: &Plan, options: &Options, programs: &Programs, machine: &str) -> Result<String> {
     let line_ns = reading::line_cost()?;
 
@@ -168,7 +167,7 @@ fn tracing(plan: &Plan, options: &Options, programs: &Programs, machine: &str) -
         markdown::targets(&summary)
     );
     println!("{}\n{}", markdown::clients(&summary), markdown::programs(&cost));
-    println!("{}", reading.told());
+    println!("{}", reading.describe());
     println!("Every sample: {}", raw.display());
     Ok(text)
 }
@@ -183,7 +182,7 @@ fn build_all() -> Result<Programs> {
     Ok(Programs { tracer, load, spread, view, scratch })
 }
 
-/// A count or a time in ns, to calculate with.
+/// A count or a time in ns as a floating-point number.
 #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 ns, which are 104 days")]
 fn float(number: u64) -> f64 {
     number as f64

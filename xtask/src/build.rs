@@ -1,4 +1,4 @@
-//! `cargo xtask build`: the BPF object with whichever toolchain is there, then `tracer` around it.
+//! `cargo xtask build`: builds the BPF object with the toolchain that is installed, then `tracer` with that object inside.
 
 use std::{path::PathBuf, process::Command};
 
@@ -12,7 +12,7 @@ use crate::{
 
 const TARGET: &str = "bpfel-unknown-none";
 
-/// Debug information becomes BTF; the instruction set is the one of kernel 5.1 and later.
+/// Debug information, from which BTF is made, and the BPF instruction set of Linux 5.1 and later.
 const RUSTFLAGS: &str =
     r#"-Cdebuginfo=2 -Clink-arg=--btf -Ctarget-cpu=v3 --cfg=bpf_target_arch="x86_64""#;
 
@@ -38,7 +38,7 @@ pub(crate) fn object() -> Result<()> {
     exec::run(cargo_bpf(&toolchain, "build").arg("--release"))
 }
 
-/// A cargo verb for the BPF side, with the compiler and the linker that were found.
+/// A cargo command for the BPF side, with the compiler and the linker of this toolchain.
 pub(crate) fn cargo_bpf(toolchain: &Toolchain, verb: &str) -> Command {
     let mut command = match toolchain.way {
         Way::Distribution => {
@@ -54,7 +54,7 @@ pub(crate) fn cargo_bpf(toolchain: &Toolchain, verb: &str) -> Command {
     };
     command
         .env("CARGO_TARGET_DIR", workspace::target().join("bpf"))
-        // Units of an incremental build are inlined otherwise, and the stack of a hook can be too large then.
+        // An incremental build inlines differently, so that a hook can need more stack than BPF has.
         .env("CARGO_INCREMENTAL", "0")
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &toolchain.linker)
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_RUSTFLAGS", RUSTFLAGS)
@@ -62,7 +62,7 @@ pub(crate) fn cargo_bpf(toolchain: &Toolchain, verb: &str) -> Command {
     command
 }
 
-/// Tells `tracer`'s build script where the object is, if it is not where it looks by itself.
+/// Sets the variable by which `tracer`'s build script finds the object, if the object is not in the default place.
 pub(crate) fn embed(command: &mut Command) -> &mut Command {
     let target = workspace::target();
     if target != workspace::root().join("target") {

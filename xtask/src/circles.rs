@@ -1,5 +1,5 @@
-//! Circles between modules: none may lead back to itself. A module here is a file of `tracer/src`, or a folder in its
-//! folders with all that is below it: `ledger/trace.rs` and everything in `ledger/trace/` are one.
+//! Finds circular imports between the modules of the program. A module here is a file of `tracer/src` or of a folder in it, with
+//! everything in the folder of its name: `ledger/trace.rs` and all of `ledger/trace/` are one module.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,16 +15,16 @@ use syn::{
 
 use crate::workspace;
 
-/// The sources whose modules are looked at, from the root.
+/// The folder of the sources that are checked, from the root.
 const SOURCES: &str = "tracer/src";
-/// Names of a path that say which module it is of.
+/// How many names of a path are the module's.
 const DEPTH: usize = 2;
 
 type Module = Vec<String>;
-/// Which modules a module names, each with one file that does.
+/// The modules that each module imports, each with one file that does.
 type Graph = BTreeMap<Module, BTreeMap<Module, String>>;
 
-/// Findings: one for each set of modules that lead to each other.
+/// Findings: one for each set of modules that import each other in a circle.
 pub(crate) fn check() -> Result<Vec<String>> {
     let root = workspace::root().join(SOURCES);
     let mut files = Vec::new();
@@ -33,7 +33,7 @@ pub(crate) fn check() -> Result<Vec<String>> {
     Ok(circles(&graph).iter().map(|circle| describe(&graph, circle)).collect())
 }
 
-/// Every source of the program below `folder`, by its path from `root`, with its text.
+/// Adds every source below `folder` to `files`: its path from `root`, and its text.
 fn read(root: &Path, folder: &Path, files: &mut Vec<(String, String)>) -> Result<()> {
     let entries =
         fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
@@ -51,7 +51,7 @@ fn read(root: &Path, folder: &Path, files: &mut Vec<(String, String)>) -> Result
     Ok(())
 }
 
-/// The module that a file is, from the crate's root; empty: the root itself.
+/// The module of a file, from the crate's root; empty for the root itself.
 fn module_of(file: &str) -> Module {
     let name = file.strip_suffix(".rs").unwrap_or(file);
     match name {
@@ -60,7 +60,7 @@ fn module_of(file: &str) -> Module {
     }
 }
 
-/// Files of tests, which may name anything.
+/// Whether a file is of tests, which may import anything.
 fn is_of_tests(module: &[String]) -> bool {
     module.iter().any(|name| name == "tests" || name.starts_with("test_"))
 }
@@ -92,7 +92,7 @@ fn shortened(module: &[String]) -> Module {
     module.iter().take(DEPTH).cloned().collect()
 }
 
-/// The module that a path names, seen from `inner` inline modules within `module`.
+/// The module that a path in `module` leads to, if the path is inside of `inner` inline modules.
 fn target(modules: &BTreeSet<Module>, module: &[String], inner: usize, path: &[String]) -> Module {
     let mut names = path.iter();
     let mut up = 0;
@@ -119,7 +119,7 @@ fn target(modules: &BTreeSet<Module>, module: &[String], inner: usize, path: &[S
     shortened(&whole)
 }
 
-/// Paths that begin at the crate's root or at a module above, with how many inline modules they stand in.
+/// The paths that begin with `crate`, `self` or `super`, each with the number of inline modules that it is inside of.
 struct Paths {
     inner: usize,
     found: Vec<(usize, Vec<String>)>,
@@ -181,7 +181,7 @@ impl<'ast> Visit<'ast> for Paths {
     }
 }
 
-/// What can be reached from `start` by one step or more.
+/// All modules that `start` imports, directly or by others.
 fn reached<'a>(graph: &'a Graph, start: &Module) -> BTreeSet<&'a Module> {
     let mut found = BTreeSet::new();
     let mut left = vec![start];
@@ -195,7 +195,7 @@ fn reached<'a>(graph: &'a Graph, start: &Module) -> BTreeSet<&'a Module> {
     found
 }
 
-/// Sets of modules each of which leads to all of its set.
+/// The sets of modules in which each imports all others of the set, directly or by others.
 fn circles(graph: &Graph) -> Vec<BTreeSet<Module>> {
     let mut all = BTreeSet::new();
     for module in graph.keys() {
@@ -216,7 +216,7 @@ fn describe(graph: &Graph, circle: &BTreeSet<Module>) -> String {
             steps.push(format!("{} -> {} ({SOURCES}/{file})", from.join("::"), to.join("::")));
         }
     }
-    format!("{SOURCES}: modules lead to each other: {}", steps.join(", "))
+    format!("{SOURCES}: modules import each other in a circle: {}", steps.join(", "))
 }
 
 #[cfg(test)]
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn modules_that_name_each_other_are_a_circle() {
+    fn modules_that_import_each_other_are_a_circle() {
         let one = ("a/one.rs", "use crate::b::two::{self, Two};");
         assert_eq!(found(&[one, ("b/two.rs", "struct Two;")]), [""; 0]);
         assert_eq!(
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn so_are_three_of_which_each_names_the_next() {
+    fn three_modules_of_which_each_imports_the_next_are_a_circle() {
         let files = [
             ("a/one.rs", "use super::two::Two;"),
             ("a/two.rs", "use super::three;"),
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_below_a_module_is_of_it() {
+    fn files_below_a_module_belong_to_it() {
         let files = [
             ("a/one.rs", "mod inner;"),
             ("a/one/inner.rs", "use super::super::two;"),
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn tests_may_name_anything() {
+    fn tests_may_import_anything() {
         let files = [
             (
                 "a/one.rs",

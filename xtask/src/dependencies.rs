@@ -1,9 +1,9 @@
-//! Dependencies that a manifest names and no source of its package uses.
+//! Finds dependencies in a manifest that no source of its package uses.
 
-/// Sections of a manifest that name dependencies.
+/// Sections of a manifest that list dependencies.
 const SECTIONS: [&str; 3] = ["[dependencies]", "[dev-dependencies]", "[build-dependencies]"];
 
-/// The names of these, in the order of the manifest.
+/// The names of the dependencies, in the order of the manifest.
 fn named(manifest: &str) -> Vec<&str> {
     let mut inside = false;
     let mut names = Vec::new();
@@ -20,7 +20,7 @@ fn named(manifest: &str) -> Vec<&str> {
     names
 }
 
-/// Whether a source has this name as a whole word.
+/// Whether the text has this name as a whole word.
 fn has(text: &str, name: &str) -> bool {
     let is_of_a_name = |one: char| one.is_alphanumeric() || one == '_';
     text.match_indices(name).any(|(at, _)| {
@@ -30,7 +30,7 @@ fn has(text: &str, name: &str) -> bool {
     })
 }
 
-/// Those that none of the package's sources names. `sources`: their texts.
+/// The dependencies that no source of the package uses. `sources` are the texts of its sources.
 pub(crate) fn unused<'a>(manifest: &'a str, sources: &[String]) -> Vec<&'a str> {
     let is_used = |name: &&str| {
         let name = name.replace('-', "_");
@@ -49,7 +49,7 @@ mod tests {
         [dev-dependencies]\ninsta = \"1\"\n\n[lints]\nworkspace = true\n";
 
     #[test]
-    fn what_no_source_names_is_unused() {
+    fn a_dependency_that_no_source_names_is_unused() {
         let sources = ["use aya_log::X;\nfn f() { bytes::Bytes::new(); }".to_owned()];
         assert_eq!(unused(MANIFEST, &sources), ["clap", "insta"]);
     }

@@ -1,4 +1,4 @@
-//! `cargo xtask dist`: what a release consists of, in `target/dist`.
+//! `cargo xtask dist`: makes the files of a release in `target/dist`.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ const LICENCES: [&str; 2] = ["LICENSE-APACHE", "LICENSE-MIT"];
 const COMPLETIONS: [(&str, &str); 3] =
     [("bash", "tracer.bash"), ("fish", "tracer.fish"), ("zsh", "_tracer")];
 
-/// Builds the static binary and what comes with it, and says where.
+/// Builds the static binary, man page, completions and checksums, and prints the folder.
 pub(crate) fn dist() -> Result<()> {
     let built = program()?;
     let dist = workspace::target().join("dist");
@@ -42,7 +42,7 @@ pub(crate) fn dist() -> Result<()> {
     Ok(())
 }
 
-/// Builds the static binary, as it is released.
+/// Builds the static binary as it is released, and returns its path.
 pub(crate) fn program() -> Result<PathBuf> {
     build::object()?;
     let mut command = workspace::cargo("build");

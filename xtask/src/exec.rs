@@ -1,10 +1,13 @@
-//! Running other programs: each command is printed before it runs, and a failure names it.
+//! Runs other programs; an error has the command that failed.
 
 use std::{ffi::OsStr, process::Command};
 
 use anyhow::{Context as _, Result, bail};
 
-/// Prints the command, runs it to its end and fails unless it succeeds.
+/// Prints the command, and runs it to its end.
+///
+/// # Errors
+/// It cannot be started, or fails.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let line = show(command);
     eprintln!("$ {line}");
@@ -15,7 +18,10 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs the command without printing it and returns what it wrote to stdout.
+/// Runs the command without printing it, and returns what it wrote to stdout.
+///
+/// # Errors
+/// It cannot be started, or fails.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let line = show(command);
     let output = command.output().with_context(|| format!("cannot run `{line}`"))?;
@@ -26,17 +32,17 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// What the command wrote to stdout, or nothing if it is absent or fails: for looking around.
+/// What the command wrote to stdout; `None` if it is missing or fails.
 pub(crate) fn probe(command: &mut Command) -> Option<String> {
     output(command).ok()
 }
 
-/// Whether this is root.
+/// Whether this process runs as root.
 pub(crate) fn is_root() -> bool {
     probe(Command::new("id").arg("-u")).is_some_and(|id| id.trim() == "0")
 }
 
-/// The command as a shell would take it, with the variables it sets.
+/// The command as a line for a shell, with the environment variables that it sets.
 pub(crate) fn show(command: &Command) -> String {
     let set = command.get_envs().filter_map(|(name, value)| {
         value.map(|value| format!("{}={}", name.to_string_lossy(), quote(value)))
@@ -45,7 +51,7 @@ pub(crate) fn show(command: &Command) -> String {
     set.chain(words).collect::<Vec<_>>().join(" ")
 }
 
-/// A word as a shell would take it.
+/// A word, quoted for a shell where necessary.
 pub(crate) fn quote(word: &OsStr) -> String {
     let word = word.to_string_lossy();
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,+@%".contains(c);
@@ -61,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_is_shown_as_a_shell_would_take_it() {
+    fn a_command_is_shown_as_a_line_for_a_shell() {
         let mut command = Command::new("cargo");
         command.env("RUSTFLAGS", "-Ca -Cb").env_remove("RUSTC").args(["build", "it's"]);
         assert_eq!(show(&command), r"RUSTFLAGS='-Ca -Cb' cargo build 'it'\''s'");

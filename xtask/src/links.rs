@@ -1,5 +1,5 @@
-//! Relative links between this repository's Markdown documents: the file and the heading that a link names
-//! must exist. What is in a code block is no link; links to other hosts are not followed.
+//! Checks the relative links in this repository's Markdown documents: the file and the heading that a link names must exist. Text
+//! in code is no link; links to other hosts are not checked.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -21,12 +21,12 @@ struct Link {
     target: String,
 }
 
-/// Findings in all documents that git knows, or would add, as `path:line: what`.
+/// Findings in all documents that git tracks or would add, as `path:line: what`.
 pub(crate) fn check() -> Result<Vec<String>> {
     let mut list = Command::new("git");
     list.current_dir(workspace::root()).args(["ls-files", "-z", "--cached", "--others"]);
     let list = exec::output(list.arg("--exclude-standard"))?;
-    // A file that was removed is listed until that is committed.
+    // git lists a removed file until the removal is committed.
     let exists = |path: &&str| !path.is_empty() && workspace::root().join(path).exists();
     let files: BTreeSet<String> = list.split('\0').filter(exists).map(str::to_owned).collect();
     let mut documents = Documents::new();
@@ -43,7 +43,7 @@ fn is_document(path: &str) -> bool {
     Path::new(path).extension().is_some_and(|end| end == "md")
 }
 
-/// Findings in `documents`, whose links may go to `files` and to folders of these.
+/// Findings in `documents`, whose links may lead to `files` and to the folders of these.
 fn findings(documents: &Documents, files: &BTreeSet<String>) -> Vec<String> {
     let parsed: BTreeMap<&str, _> =
         documents.iter().map(|(path, text)| (path.as_str(), parse(text))).collect();
@@ -68,15 +68,15 @@ fn findings(documents: &Documents, files: &BTreeSet<String>) -> Vec<String> {
     findings
 }
 
-/// Whether a link's target has a scheme (`https:`, `mailto:`).
+/// Whether the target of a link has a scheme (`https:`, `mailto:`).
 fn is_elsewhere(target: &str) -> bool {
     target.split_once(':').is_some_and(|(scheme, _)| {
         scheme.chars().all(|c| c.is_ascii_alphanumeric()) && !scheme.is_empty()
     })
 }
 
-/// The path from the root that `link` of `document` names, of `document` itself where it is empty. `None`: it is
-/// not relative, or leads out of the repository.
+/// The path, from the root, to which `link` in `document` leads; `document` itself for an empty link. `None` if the link is not
+/// relative, or leads out of the repository.
 fn resolve(document: &str, link: &str) -> Option<String> {
     if link.is_empty() {
         return Some(document.to_owned());
@@ -98,7 +98,7 @@ fn is_listed(path: &str, files: &BTreeSet<String>) -> bool {
     files.contains(path) || files.iter().any(|file| Path::new(file).starts_with(path))
 }
 
-/// The links of a document, pictures among them, and the anchors of its headings.
+/// The links of a document (with pictures), and the anchors of its headings.
 fn parse(text: &str) -> (Vec<Link>, BTreeSet<String>) {
     let (mut links, mut anchors) = (Vec::new(), BTreeSet::new());
     let mut heading: Option<String> = None;
@@ -137,7 +137,7 @@ fn anchor(heading: &str) -> String {
 mod tests {
     use super::*;
 
-    /// Findings in `doc/a.md` with this text, beside `README.md`, `doc/b.md` and `src/main.rs`.
+    /// Findings in `doc/a.md` with this text; the repository also has `README.md`, `doc/b.md` and `src/main.rs`.
     fn found(text: &str) -> Vec<String> {
         let b = "# Live: `b top`, 2nd\n\n## Cost\n\n## Cost\n";
         let documents = [("doc/a.md", text), ("doc/b.md", b), ("README.md", "# Readme\n")]
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_to_no_file_is_found_with_its_line() {
+    fn a_link_to_a_missing_file_is_found_with_its_line() {
         let text = "# A\n\n[b](b.md), [c](c.md)\n\n| x | y |\n|---|---|\n| ` | ![p](p.svg) ` |\n";
         assert_eq!(
             found(text),
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_to_no_heading_is_found() {
+    fn a_link_to_a_missing_heading_is_found() {
         let text = "## Here\n[1](#here) [2](b.md#live-b-top-2nd) [3](b.md#cost) [4](b.md#cost-1)\n";
         assert_eq!(found(text), [""; 0]);
         let text = "## Here\n[1](#there)\n[2](b.md#cost-2)\n[3](../src/main.rs#cost)\n";

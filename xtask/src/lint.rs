@@ -1,4 +1,4 @@
-//! `cargo xtask lint`: every check that is not a test. What cannot run here is said by name.
+//! `cargo xtask lint`: every check that is not a test. It names the checks that cannot run here.
 
 use std::process::Command;
 
@@ -8,7 +8,7 @@ use crate::{exec, tidy, workspace};
 
 const DENY_WARNINGS: [&str; 3] = ["--", "-D", "warnings"];
 
-/// Runs every check, also after one that failed.
+/// Runs every check, even after one that failed.
 pub(crate) fn lint() -> Result<()> {
     let mut failed = Vec::new();
     let mut check = |name: &str, result: Result<()>| {
@@ -34,7 +34,7 @@ pub(crate) fn lint() -> Result<()> {
     bail!("lint failed: {}", failed.join(", "))
 }
 
-/// Every link in a comment leads somewhere.
+/// Builds the documentation, so that broken links in comments are found.
 fn documentation() -> Command {
     let mut command = workspace::cargo("doc");
     command.args(["--no-deps", "--document-private-items", "--quiet"]);
@@ -45,14 +45,14 @@ fn documentation() -> Command {
     command
 }
 
-/// The BPF side is linted as if it were for the host: rustup's stable has clippy but no BPF core, the
-/// distribution's rustc the reverse, and the lints do not depend on the target.
+/// Lints the BPF side for the host's target: rustup's stable has clippy but no core for BPF, the distribution's rustc has core but no
+/// clippy, and the lints do not depend on the target.
 fn clippy_bpf() -> Command {
     let mut command = workspace::cargo("clippy");
     command
         .env("CARGO_TARGET_DIR", workspace::target().join("bpf-lint"))
         .env("RUSTC_BOOTSTRAP", "1")
-        // Without std there is nothing to unwind with.
+        // Without std, panics cannot unwind.
         .env("RUSTFLAGS", r#"-Cpanic=abort --cfg=bpf_target_arch="x86_64""#)
         .args(["--package", "tracer-ebpf"])
         .args(DENY_WARNINGS);

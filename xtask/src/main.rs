@@ -54,7 +54,7 @@ enum Verb {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<std::ffi::OsString>,
     },
-    /// Run the tests, after setting up: all but what `ci` has more of, or all of one kind
+    /// Set up and run the tests: all kinds, with fewer tests in the guests than `ci`; or one kind, completely
     Test {
         #[arg(value_enum)]
         which: Option<test::Which>,
@@ -65,17 +65,17 @@ enum Verb {
         #[arg(last = true)]
         args: Vec<String>,
     },
-    /// Measure what tracing and spreading cost and bring, against the kernel alone and other tools
+    /// Measure what tracing and spreading bring and cost, compared with the kernel alone and other tools
     Bench(bench::Options),
     /// Check formatting, lints, dependencies and what the compiler cannot check
     Lint,
-    /// Let a host of its own run out of ports, and show that in `tracer top` on this terminal
+    /// Run a demo host that runs out of ports, and show it in `tracer top` on this terminal
     Demo,
-    /// Make README.md's picture anew from such a host: tracer/doc/top.svg
+    /// Make README.md's picture, tracer/doc/top.svg, from the demo host
     Picture,
-    /// Lint, then test, in every kernel of the matrix everything: an hour on two processors
+    /// Lint, then run all tests, with all kernels of the matrix: an hour on two processors
     Ci,
-    /// Write the tables in README.md that are made from the source
+    /// Write the table of kernels in README.md from the source
     Readme,
     /// Build a static release with man page, completions and checksums into target/dist
     Dist,

@@ -1,4 +1,4 @@
-//! Parts of documents that are written by a program, between `<!-- NAME -->` and `<!-- /NAME -->`.
+//! The parts of documents that a program writes, between `<!-- NAME -->` and `<!-- /NAME -->`.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 
 use crate::workspace;
 
-/// The text with `part` between the markers; `None`: these are missing.
+/// The text with `part` between the markers; `None` if the text does not have them.
 pub(crate) fn between(text: &str, name: &str, part: &str) -> Option<String> {
     let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- /{name} -->"));
     let (before, rest) = text.split_once(&begin)?;
@@ -14,12 +14,12 @@ pub(crate) fn between(text: &str, name: &str, part: &str) -> Option<String> {
     Some(format!("{before}{begin}{part}{end}{after}"))
 }
 
-/// The finding that `document` (a path from the root) has no markers of this name.
+/// The message that `document` (a path from the root) has no markers of this name.
 pub(crate) fn missing(document: &str, name: &str) -> String {
     format!("{document} has no line `<!-- {name} -->` followed by `<!-- /{name} -->`")
 }
 
-/// Writes `part` into `document`, a path from the root.
+/// Writes `part` between the markers of `document`, a path from the root.
 pub(crate) fn write(document: &str, name: &str, part: &str) -> Result<()> {
     let path = workspace::root().join(document);
     let text =
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_part_is_written_between_its_markers_and_again_without_change() {
+    fn writing_a_part_a_second_time_changes_nothing() {
         let text = "a\n<!-- t -->\nold\n<!-- /t -->\nb\n";
         let once = between(text, "t", "| new |\n").unwrap();
         assert_eq!(once, "a\n<!-- t -->\n| new |\n<!-- /t -->\nb\n");

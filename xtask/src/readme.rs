@@ -1,10 +1,10 @@
-//! `cargo xtask readme`: the parts of README.md that are made from the source.
+//! `cargo xtask readme`: writes the part of README.md that is made from the source.
 
 use anyhow::Result;
 
 use crate::{markers, vm::kernels};
 
-/// The document whose table of kernels is made from the matrix.
+/// The document with the table of kernels, from the root.
 pub(crate) const DOCUMENT: &str = "README.md";
 
 const KERNELS: &str = "kernels";
@@ -14,12 +14,12 @@ pub(crate) fn write() -> Result<()> {
     markers::write(DOCUMENT, KERNELS, &kernels::table())
 }
 
-/// The text with the table as it should be; none if the markers are missing.
+/// The text with the current table; `None` if the markers are missing.
 pub(crate) fn rendered(text: &str) -> Option<String> {
     markers::between(text, KERNELS, &kernels::table())
 }
 
-/// What to say when there are no markers.
+/// The message that README.md has no markers.
 pub(crate) fn missing() -> String {
     markers::missing(DOCUMENT, KERNELS)
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask run`: set up, build, and become `tracer`.
+//! `cargo xtask run`: sets up, builds, and runs `tracer`.
 
 use std::{ffi::OsString, os::unix::process::CommandExt as _, process::Command};
 
@@ -9,7 +9,7 @@ use crate::{
     setup::{self, What},
 };
 
-/// Replaces this process, so that signals and the terminal belong to `tracer`.
+/// Replaces this process by `tracer`, so that signals and the terminal go to it. Returns only on an error.
 pub(crate) fn run(args: &[OsString]) -> Result<()> {
     setup::setup(What::Build)?;
     let tracer = build::build(true)?;

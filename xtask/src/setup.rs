@@ -1,6 +1,6 @@
-//! `cargo xtask setup`: looks at what is there, installs what is missing, says each command.
+//! `cargo xtask setup`: finds out what is installed, installs what is missing, and prints each command.
 //!
-//! Facts → next step → act, until nothing is missing; the middle part is pure.
+//! `facts` reads, `plan` decides the next step (without I/O), and this file does it, until nothing is missing.
 
 use std::{collections::BTreeSet, env, path::PathBuf};
 
@@ -15,16 +15,16 @@ mod apt;
 mod facts;
 mod plan;
 
-/// What to set up for.
+/// The purpose of the set-up.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum What {
     Build,
     Test,
-    /// The tools that `cargo xtask bench` compares with.
+    /// To build, and the tools with which `cargo xtask bench` compares.
     Bench,
 }
 
-/// Where rustc's BPF side comes from.
+/// Which rustc compiles the BPF side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     /// The distribution's rustc with a prebuilt BPF core.
@@ -37,11 +37,11 @@ pub(crate) enum Way {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Toolchain {
     pub(crate) way: Way,
-    /// The bpf-linker to link with.
+    /// Path of bpf-linker.
     pub(crate) linker: PathBuf,
 }
 
-/// Programs the tests run, and the Debian packages they come in.
+/// Programs that the tests run, and the Debian packages that have them.
 const TEST_PROGRAMS: [(&str, &str); 7] = [
     ("nginx", "nginx-light"),
     ("haproxy", "haproxy"),
@@ -52,7 +52,7 @@ const TEST_PROGRAMS: [(&str, &str); 7] = [
     ("xz", "xz-utils"),
 ];
 
-/// Programs the bench compares with, and the Debian packages they come in.
+/// Programs with which the bench compares, and the Debian packages that have them.
 const BENCH_PROGRAMS: [(&str, &str); 5] = [
     ("tcplife", "libbpf-tools"),
     ("tcpstates", "libbpf-tools"),
@@ -74,7 +74,7 @@ pub(crate) fn setup(what: What) -> Result<()> {
     }
 }
 
-/// The toolchain, if it is complete already.
+/// The toolchain; `None` if it is not complete.
 pub(crate) fn toolchain() -> Option<Toolchain> {
     match plan::next(&facts::look(false)) {
         Next::Ready(toolchain) => Some(toolchain),
@@ -96,7 +96,7 @@ fn toolchain_or_install() -> Result<Toolchain> {
         }
         let commands = step.commands();
         if !taken.insert(commands.clone()) {
-            bail!("`{}` succeeded but did not bring what it should", commands.join(" && "));
+            bail!("`{}` succeeded, but what it should install is missing", commands.join(" && "));
         }
         eprintln!("setup: {}", step.reason());
         act(&step)?;
@@ -146,7 +146,7 @@ fn refusal(facts: &Facts, commands: &[String]) -> String {
     )
 }
 
-/// Where a program is: on PATH, or in a system directory that a user's PATH may leave out.
+/// The path of a program: in PATH, or in a system directory that a user's PATH may not have. `None` if it is not installed.
 pub(crate) fn which(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)

@@ -1,5 +1,4 @@
-//! `cargo xtask demo` and `cargo xtask picture`: a host that runs out of ports, which `show` makes
-//! (crate `tracer-tests`).
+//! `cargo xtask demo` and `cargo xtask picture`: run `show` (crate `tracer-tests`), which makes a host that runs out of ports.
 
 use std::{fs, os::unix::process::CommandExt as _, process::Command};
 
@@ -11,17 +10,17 @@ use crate::{
     workspace,
 };
 
-/// Programs that the host runs.
+/// Programs that `show` needs.
 const PROGRAMS: [&str; 5] = ["nginx", "haproxy", "wrk", "ip", "unshare"];
 
-/// Shows it on this terminal. Replaces this process, so that the terminal belongs to the demo.
+/// Runs `show demo`. It replaces this process, so that the terminal belongs to it; this returns only on an error.
 pub(crate) fn demo() -> Result<()> {
     let mut command = show("run the demo")?;
     command.arg("demo");
     Err(Error::new(command.exec()).context(format!("cannot run `{}`", exec::show(&command))))
 }
 
-/// Makes the picture of README.md.
+/// Runs `show picture`, which writes the picture of README.md.
 pub(crate) fn picture() -> Result<()> {
     let mut command = show("make the picture")?;
     let folder = workspace::root().join("tracer/doc");
@@ -29,6 +28,7 @@ pub(crate) fn picture() -> Result<()> {
     exec::run(command.arg("picture").arg(folder.join("top.svg")))
 }
 
+/// The command `show`, after setting up and building. `what` is what it is for, in an error.
 fn show(what: &str) -> Result<Command> {
     ensure!(
         exec::is_root(),

@@ -1,5 +1,5 @@
-//! `cargo xtask test`: unit tests, tests on this kernel, tests on every kernel of the matrix; and, only
-//! if asked for, a million calls in all kinds of trouble and long attacks.
+//! `cargo xtask test`: unit tests, tests on this kernel, and tests on every kernel of the matrix; and, only by name, the longer ones
+//! of [`Which`].
 
 use std::{
     env,
@@ -29,49 +29,48 @@ pub(crate) enum Which {
     Unit,
     Host,
     Vm,
-    /// What a local user without privileges tries against it, on this kernel; `host` has it too
+    /// Attacks by a local user without privileges, on this kernel; `host` has them, too
     Abuse,
-    /// The tests on this kernel beside 500 connections a second of others and two threads that never wait; not among the
-    /// others
+    /// The tests on this kernel under a load of 500 connections a second and two busy threads; runs only by name
     Busy,
-    /// Each test on this kernel while what it reads is changed on purpose: it has to fail; not among the others
+    /// Each test on this kernel while what it reads is falsified, so that it must fail; runs only by name
     Lies,
-    /// A million calls while everything goes wrong, 100 upgrades, and each attack ten times; not among the others
+    /// A million calls while everything goes wrong, 100 upgrades, and each attack ten times; runs only by name
     Soak,
 }
 
-/// Calls of each of the two runs of the soak's first test; those in a narrow range make a quarter of that.
+/// Number of calls in each of the two runs of the soak's first test; with a narrow range, a quarter of that.
 const SOAK_CALLS: &str = "500000";
-/// Seeds of each of its tests in a narrow range, so many calls each.
+/// Number of seeds with which the soak's tests in a narrow range run.
 const SOAK_SEEDS: &str = "25";
-/// Agents that take over from one another under load.
+/// Number of agents that take over from one another under load in the soak.
 const SOAK_UPGRADES: &str = "100";
-/// How long the soak's test of tuples that are forgotten while they are opened goes on.
+/// How long the soak removes tuples while they are opened, in seconds.
 const SOAK_FORGET_SECONDS: &str = "60";
-/// How often each attack is tried.
+/// How many times the soak tries each attack.
 const SOAK_ABUSE_RUNS: &str = "10";
-/// Seconds that each of its tests may take.
+/// How long each test of the soak may take, in seconds.
 const SOAK_LIMIT: &str = "3600";
 
-/// What goes on beside the tests of [`Which::Busy`]: connections a second, and threads that never wait.
+/// The load during [`Which::Busy`]: connections a second, and threads that never wait.
 const BUSY_CONNECTS: &str = "500";
 const BUSY_LOOPS: &str = "2";
 
-/// What the names of the tests of [`Which::Abuse`] begin with.
+/// The beginning of the names of the tests of [`Which::Abuse`].
 const ABUSE: &str = "abuse::";
 
 const UNIT_PACKAGES: [&str; 4] = ["tracer-common", "tracer", "tracer-tests", "xtask"];
 
-/// Runs one kind of test, or sets up and runs them all, in the guests those of this matrix; `kernels` narrows it, and `args`
-/// go to the runner of the kernel tests.
+/// Sets up, and runs one kind of tests, or all of them without those that run only by name. Guests run the tests of this matrix, all
+/// of them or only those with `kernels`. `args` go to the runner of the kernel tests.
 pub(crate) fn test(
     which: Option<Which>,
     matrix: Matrix,
     kernels: &[String],
     args: Vec<String>,
 ) -> Result<()> {
-    let apart = [Which::Soak, Which::Abuse, Which::Busy, Which::Lies];
-    let wanted = |one| which.map_or(!apart.contains(&one), |which| which == one);
+    let only_by_name = [Which::Soak, Which::Abuse, Which::Busy, Which::Lies];
+    let wanted = |one| which.map_or(!only_by_name.contains(&one), |which| which == one);
     if which != Some(Which::Unit) {
         setup::setup(What::Test)?;
         build::object()?;
@@ -129,9 +128,9 @@ fn unit() -> Result<Suite> {
     follow("unit", build::embed(&mut command))
 }
 
-/// The kernel tests on this kernel.
+/// The command that runs the kernel tests on this kernel.
 fn host(payload: &Payload) -> Command {
-    // Daemons are in directories that a user's PATH may leave out.
+    // Daemons are in directories that a user's PATH may not have.
     let path = env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
     let mut command = Command::new(&payload.runner);
     command.env("PATH", path);
@@ -143,13 +142,13 @@ fn host(payload: &Payload) -> Command {
     command
 }
 
-/// The tests of this kernel beside what else a host can do.
+/// Runs the tests on this kernel under a load.
 fn busy(payload: &Payload) -> Result<Suite> {
     let mut command = Command::new(&payload.load);
     command.args(["foreign", BUSY_CONNECTS, BUSY_LOOPS]);
     let shown = exec::show(&command);
     eprintln!("$ {shown} &");
-    // It ends with its stdin, which ends with this process at the latest.
+    // The load ends when its stdin is closed, at the latest by the end of this process.
     let load = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
     let mut load = load.with_context(|| format!("cannot run `{shown}`"))?;
     let mut suite = follow("busy", &mut host(payload))?;
@@ -163,7 +162,7 @@ fn busy(payload: &Payload) -> Result<Suite> {
     Ok(suite)
 }
 
-/// The tests that can go on for as long as one likes, one after the other.
+/// Runs the tests whose length can be chosen, one after the other.
 fn soak(payload: &Payload) -> Result<Vec<Suite>> {
     let suite = |(name, filter): &(&str, &str)| {
         let mut command = host(payload);
@@ -186,12 +185,12 @@ fn soak(payload: &Payload) -> Result<Vec<Suite>> {
     tests.iter().map(suite).collect()
 }
 
-/// The programs under test, as they are released: optimized.
+/// Builds the programs under test, optimized.
 fn payload(args: Vec<String>) -> Result<Payload> {
     let mut command = workspace::cargo("build");
     command.args(["--release", "--package", "tracer", "--package", "tracer-tests"]);
     exec::run(build::embed(&mut command))?;
-    // Only its own linking is static: what it is made of stays as it is.
+    // Only this program is linked statically; the crates that it depends on are not built again.
     let mut dialer = workspace::cargo("rustc");
     dialer.args(["--release", "--package", "tracer-tests", "--example", "static-dialer"]);
     exec::run(dialer.args(["--", "-C", "target-feature=+crt-static"]))?;
@@ -211,7 +210,7 @@ fn payload(args: Vec<String>) -> Result<Payload> {
     })
 }
 
-/// Runs a test runner, shows what it prints and keeps count.
+/// Runs a test runner, prints its output, and counts its results.
 fn follow(name: &str, command: &mut Command) -> Result<Suite> {
     let shown = exec::show(command);
     eprintln!("$ {shown}");

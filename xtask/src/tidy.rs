@@ -1,4 +1,4 @@
-//! What the compiler cannot check: the rules of this repository that hold for every file.
+//! Checks rules of this repository that the compiler cannot check.
 
 use std::{
     fs,
@@ -11,10 +11,10 @@ use crate::{circles, dependencies, links, readme, workspace};
 
 const CRATES: [&str; 5] = ["tests", "tracer", "tracer-common", "tracer-ebpf", "xtask"];
 
-/// Lines in a source file; the aim is half of that.
+/// The most lines of a source file; half of that is better.
 const BUDGET: usize = 400;
 
-/// Lines in README.md, which a stranger reads to find a cause and a cure. The rest is in `tracer/doc/`.
+/// The most lines of README.md, in which a stranger looks for a cause and a cure. Details are in `tracer/doc/`.
 const README_BUDGET: usize = 200;
 
 /// Runs every check and prints what it finds.
@@ -74,8 +74,7 @@ fn rust(dir: &Path, sources: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// Whether the whole file is tests, by its path from the root: `tests.rs`, `test_netns.rs`, or
-/// anything in a directory `tests`.
+/// Whether a whole file is of tests, by its path from the root: `tests.rs`, `test_netns.rs`, or any file in a folder `tests`.
 fn of_tests(path: &Path) -> bool {
     let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
     stem == "tests" || stem.starts_with("test_") || path.iter().any(|part| part == "tests")
@@ -99,19 +98,19 @@ fn too_long(text: &str) -> Option<String> {
     })
 }
 
-/// Findings in one file, as `line: what`. A file of tests may unwrap.
+/// Findings in one file, as `line: what`. With `tests`, the file may unwrap.
 fn file(text: &str, tests: bool) -> Vec<String> {
     let lines: Vec<&str> = text.lines().collect();
     let mut findings = Vec::new();
     if lines.len() > BUDGET {
         findings.push(format!("{BUDGET}: {} lines; {BUDGET} is the most", lines.len()));
     }
-    // A module of tests stands last in its file, or in a file of its own.
+    // A module of tests is at the end of its file, or in another file.
     let module = |pair: &[&str]| pair[0].trim() == "#[cfg(test)]" && pair[1].contains('{');
     let program = lines.windows(2).position(module).unwrap_or(lines.len());
     for (index, line) in lines.iter().enumerate() {
         let mut find = |what: &str| findings.push(format!("{}: {what}", index + 1));
-        // Spelled in halves, or this file would find itself.
+        // Written in two halves, so that this file has no finding itself.
         if [concat!("TO", "DO"), concat!("FIX", "ME")].iter().any(|mark| line.contains(mark)) {
             find("a left-over mark; do it, or write an issue");
         }
@@ -131,7 +130,7 @@ fn file(text: &str, tests: bool) -> Vec<String> {
     findings
 }
 
-/// Whether the comment that ends at most two lines up says why the unsafe code is sound.
+/// Whether there is a SAFETY comment at most two lines of code above.
 fn explained(above: &[&str]) -> bool {
     let comment = |line: &&&str| line.trim_start().starts_with("//");
     let code = above.iter().rev().take_while(|line| !comment(line)).count();

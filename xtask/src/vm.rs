@@ -21,21 +21,21 @@ mod modules;
 mod qemu;
 mod sources;
 
-/// Guests at a time on a small machine; each has two processors, but often waits.
+/// The least number of guests that run at a time; each has two CPUs, but often waits.
 const PARALLEL: usize = 2;
-/// Boots of a guest whose kernel does not get as far as the tests.
+/// How many times a guest is booted, if its kernel does not come as far as the tests.
 const BOOTS: u32 = 3;
 
-/// Fetches what the guests are made of, so that later runs work offline.
+/// Fetches busybox, QEMU and the kernels, so that later runs work offline.
 pub(crate) fn prepare() -> Result<()> {
     fetch::busybox()?;
     Emulator::find()?;
     KERNELS.iter().try_for_each(|kernel| fetch::kernel(kernel).map(drop))
 }
 
-/// Runs the tests on every kernel (or those of these versions), as one suite each. `host` is done beside the first of
-/// them, on the thread of the caller: the tests of this kernel wait more than they work, but are not to be disturbed by
-/// more than one guest for each processor that is left (beside two on two, work that has to end within a second took 1.5 s).
+/// Runs the tests on every kernel (or on those of the versions in `only`); returns one suite for each. `host` runs on the calling
+/// thread at the same time as the first guests: the host's tests mostly wait, but at most one guest runs for each remaining CPU
+/// meanwhile (with two guests on two CPUs, work that must end within a second took 1.5 s).
 pub(crate) fn test(
     payload: &Payload,
     matrix: Matrix,
@@ -45,7 +45,7 @@ pub(crate) fn test(
     let wanted =
         |kernel: &&Kernel| only.is_empty() || only.iter().any(|version| version == kernel.version);
     let mut queue: Vec<&Kernel> = KERNELS.iter().filter(wanted).collect();
-    // The one that takes longest first.
+    // Those that take longest first.
     queue.sort_by_key(|kernel| Reverse(kernel.depth(matrix)));
     let queue = Mutex::new(VecDeque::from(queue));
     let suites = Mutex::new(Vec::new());
@@ -59,12 +59,12 @@ pub(crate) fn test(
         }
     };
     thread::scope(|scope| {
-        let beside = parallel().min(cores().saturating_sub(1));
-        for _ in 0..beside {
+        let with_host = parallel().min(cores().saturating_sub(1));
+        for _ in 0..with_host {
             scope.spawn(work);
         }
         host();
-        for _ in beside..parallel() {
+        for _ in with_host..parallel() {
             scope.spawn(work);
         }
     });
@@ -74,7 +74,7 @@ pub(crate) fn test(
     suites.into_iter().map(|(_, suite)| suite).collect()
 }
 
-/// One guest for every two processors of this machine, and never less than two.
+/// How many guests run at a time: one for every two CPUs of this machine, at least [`PARALLEL`].
 fn parallel() -> usize {
     PARALLEL.max(cores() / 2)
 }
@@ -95,8 +95,8 @@ fn one(kernel: &Kernel, matrix: Matrix, payload: &Payload) -> Suite {
     suite
 }
 
-/// Boots until the tests begin, and says so where it took more than one boot. A guest that ends without a verdict after
-/// that has failed: what ran there may be why.
+/// Boots the guest until its tests begin; the suite has a note for each boot that did not come so far. A guest that ends without a
+/// result after its tests began has failed, because the tests may be the cause.
 fn boots(kernel: &Kernel, matrix: Matrix, payload: &Payload, name: &str) -> Result<Suite> {
     let emulator = Emulator::find()?;
     let tree = Tree::read(&fetch::kernel(kernel)?)?;
@@ -127,7 +127,7 @@ fn boots(kernel: &Kernel, matrix: Matrix, payload: &Payload, name: &str) -> Resu
             suite.notes.append(&mut notes);
             return Ok(suite);
         }
-        let what = if end == End::Hung { "hung and was ended" } else { "ended without a verdict" };
+        let what = if end == End::Hung { "hung and was ended" } else { "ended without a result" };
         let note =
             format!("boot {boot} {what}; see {} and {}", console.display(), results.display());
         println!("[{}] {note}", kernel.version);
@@ -144,7 +144,7 @@ fn boots(kernel: &Kernel, matrix: Matrix, payload: &Payload, name: &str) -> Resu
     Ok(suite)
 }
 
-/// What the kernel said last: elsewhere nobody can look into the file.
+/// The kernel's last messages, for a log from a machine on which nobody can read the file.
 fn last_lines(console: &Path) -> Result<String> {
     const LINES: usize = 60;
     let bytes = fs::read(console).with_context(|| format!("cannot read {}", console.display()))?;

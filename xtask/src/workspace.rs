@@ -1,4 +1,4 @@
-//! Where things are in the workspace, and the two cargos that build it.
+//! Paths of the workspace, and the commands of the two toolchains that build it.
 
 use std::{
     env,
@@ -6,8 +6,8 @@ use std::{
     process::Command,
 };
 
-/// What `cargo run` and a user's shell set for one cargo must not reach another: a different rustc
-/// would be picked up, or this toolchain's libLLVM be loaded into the linker.
+/// Variables that `cargo run` or a user's shell may set for this toolchain, and that another toolchain must not get: it would run
+/// another rustc, or load this toolchain's libLLVM into the linker.
 const FOREIGN: [&str; 11] = [
     "CARGO",
     "CARGO_BUILD_RUSTC",
@@ -36,14 +36,14 @@ pub(crate) fn target() -> PathBuf {
     }
 }
 
-/// The cargo that runs this task, for the host's side, started in the root of the workspace.
+/// A command of the cargo that runs this task, in the root of the workspace: for the host's side.
 pub(crate) fn cargo(verb: &str) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.arg(verb).current_dir(root());
     command
 }
 
-/// A program of another toolchain, shielded from what this one put into the environment.
+/// A command of another toolchain, without the variables that are for this one.
 pub(crate) fn foreign(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(program);
     command.current_dir(root());

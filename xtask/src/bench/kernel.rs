@@ -1,8 +1,8 @@
-//! What the BPF programs of each tool cost inside the kernel, by the kernel's own counting.
+//! What the BPF programs of each tool cost in the kernel, as the kernel counts it.
 //!
-//! `kernel.bpf_stats_enabled` makes every run dearer by two readings of the clock, one of which is
-//! counted as the program's: so these rounds are apart from the timed ones, and the time of a
-//! program that does nothing is measured beside.
+//! With `kernel.bpf_stats_enabled`, the kernel reads its clock twice for every run of a program, and counts one of these readings
+//! as the program's time. So these rounds are not the ones in which connect() is timed, and the time of an empty program is
+//! measured, too, to be subtracted.
 
 use std::{collections::BTreeMap, fs};
 
@@ -15,7 +15,7 @@ use super::{
     tool::{Running, Tool},
 };
 
-/// What was counted of one BPF program, over all rounds.
+/// What the kernel counted for one BPF program over all rounds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Counted {
     pub(crate) name: String,
@@ -23,23 +23,23 @@ pub(crate) struct Counted {
     pub(crate) ns: f64,
 }
 
-/// What was counted, by tool.
+/// What the kernel counted for all tools.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cost {
     pub(crate) tools: BTreeMap<Tool, Vec<Counted>>,
-    /// Connections that each tool saw.
+    /// Number of connections that each tool saw.
     pub(crate) connects: f64,
-    /// Counted time of one run of a program that does nothing, ns. None: bpftrace is missing.
+    /// Counted time of one run of an empty program, ns; `None` without bpftrace, which loads that program.
     pub(crate) empty_ns: Option<f64>,
 }
 
-/// A tool's kernel side, per connection.
+/// What a tool's BPF programs cost for each connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct PerConnect {
     pub(crate) runs: f64,
-    /// As counted, ns.
+    /// Time as counted, ns.
     pub(crate) raw: f64,
-    /// Without the counting itself, ns.
+    /// Time without the cost of counting, ns.
     pub(crate) net: f64,
 }
 
@@ -53,7 +53,7 @@ impl Cost {
     }
 }
 
-/// Counts for every tool, one client at a time.
+/// Measures every tool, with one client process.
 pub(crate) fn measure(
     plan: &Plan,
     programs: &Programs,
@@ -88,7 +88,7 @@ pub(crate) fn measure(
     Ok(cost)
 }
 
-/// Adds what ran between two readings to the programs of the same name.
+/// Adds the difference between two readings to the programs of the same name.
 fn add(
     to: &mut Vec<Counted>,
     before: &BTreeMap<u32, Program>,
@@ -112,7 +112,7 @@ fn add(
 
 const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
-/// While it lives, the kernel counts. What was set before is set again.
+/// Has the kernel count run times; restores the earlier setting on drop.
 struct Counting {
     before: String,
 }
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn the_counting_itself_is_taken_off() {
+    fn the_cost_of_counting_is_subtracted() {
         let mut counted = Vec::new();
         let names = BTreeMap::from([("t".to_owned(), "connect4".to_owned())]);
         let before = BTreeMap::from([(1, program(100, 5_000))]);

@@ -15,12 +15,12 @@ pub(crate) struct Generator {
     answers: BufReader<ChildStdout>,
 }
 
-/// What a load measured, ns.
+/// The result of a load; times in ns.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Load {
-    /// Connections that were measured.
+    /// Number of connections that were measured.
     pub(crate) connects: f64,
-    /// Connections that a tool has seen: these, and those of the warm-up.
+    /// Number of connections that a tool has seen: the measured ones and those of the warm-up.
     pub(crate) made: f64,
     /// From the first connect() to the last close().
     pub(crate) elapsed: f64,
@@ -43,7 +43,7 @@ impl Generator {
         Ok(Self { process, commands, answers })
     }
 
-    /// `connects` connections, shared by `clients` processes.
+    /// Has `clients` processes make `connects` connections together.
     pub(crate) fn load(&mut self, clients: u32, connects: u32) -> Result<Load> {
         let numbers = self.ask(&format!("load {clients} {connects}"))?;
         ensure!(numbers.len() == 5, "the load generator answered {numbers:?}");
@@ -51,7 +51,7 @@ impl Generator {
         Ok(Load { connects: f64::from(connects), made, elapsed, cpu, p50, p99 })
     }
 
-    /// One refused connection to each of so many addresses; returns the time, ns.
+    /// Makes one refused connection to each of `tuples` addresses; returns the time, ns.
     pub(crate) fn refuse(&mut self, tuples: u32) -> Result<f64> {
         self.ask(&format!("refuse {tuples}"))?.first().copied().context("no answer")
     }
@@ -69,7 +69,7 @@ impl Generator {
 
 impl Drop for Generator {
     fn drop(&mut self) {
-        // The end of its commands is the end of it.
+        // The process ends when its stdin is closed.
         self.commands = None;
         if let Err(error) = self.process.wait() {
             eprintln!("the load generator: {error}");

@@ -1,4 +1,4 @@
-//! What the figures were measured on, and when.
+//! The machine on which the figures were measured, and the date.
 
 use std::{fs, process::Command};
 
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_virtual_processor_is_called_one() {
+    fn a_virtual_processor_is_marked() {
         let cpuinfo = "processor\t: 0\nmodel name\t: X @ 2.50GHz\nflags\t\t: fpu hypervisor\n\n\
                        processor\t: 1\nmodel name\t: X @ 2.50GHz\n";
         assert_eq!(processor(cpuinfo), (2, "X @ 2.50GHz", " (virtual)"));

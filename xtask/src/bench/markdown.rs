@@ -1,4 +1,4 @@
-//! The tables, as Markdown. Pure.
+//! The tables as Markdown, without I/O.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use super::{
     tool::Tool,
 };
 
-/// One line for each tool.
+/// The table of tools: one line for each that was measured, and one for each that is not installed.
 pub(crate) fn tools(summary: &Summary, present: &[Tool], excused: &[Tool]) -> String {
     let mut text = "\
 | | connects/s, 1 process | 2 processes | connect() p50, 1 process | 2 processes | p99, 1 process | 2 processes | kernel side | process | lost | RSS |
@@ -25,7 +25,7 @@ pub(crate) fn tools(summary: &Summary, present: &[Tool], excused: &[Tool]) -> St
         _ = writeln!(text, "| {} | not installed ({}) |", tool.name(), tool.package());
     }
     let counting = summary.empty_ns.map_or_else(String::new, |ns| {
-        format!(" less {ns:.0} ns a run, what an empty program is counted with (in brackets: as counted)")
+        format!(" less {ns:.0} ns a run, which the kernel counts for an empty program (in brackets: as counted)")
     });
     text + &format!(
         "\nPercentages are against no tool, measured before and after each turn. Kernel side: time of the tool's BPF programs per connection, \
@@ -39,14 +39,14 @@ fn line(row: &Row) -> String {
     let kernel = row.kernel.map_or("-".to_owned(), |kernel| {
         format!("{} ({})", microseconds(kernel.net), microseconds(kernel.raw))
     });
-    let [process, lost, rss] = match (row.rss, row.beside_ring) {
-        (Some(rss), Some(beside)) => {
-            let beside =
-                if beside < rss { format!(" ({:.1})", beside / 1024.0) } else { String::new() };
+    let [process, lost, rss] = match (row.rss, row.without_ring) {
+        (Some(rss), Some(without)) => {
+            let without =
+                if without < rss { format!(" ({:.1})", without / 1024.0) } else { String::new() };
             [
                 microseconds(one.tool_cpu),
                 row.lost.to_string(),
-                format!("{:.1}{beside} MiB", rss / 1024.0),
+                format!("{:.1}{without} MiB", rss / 1024.0),
             ]
         }
         _ => ["-", "-", "-"].map(str::to_owned),
@@ -83,7 +83,7 @@ fn microseconds(ns: f64) -> String {
     format!("{:.2} µs", ns / 1e3)
 }
 
-/// What is aimed at, what is measured, and whether that is met.
+/// The table of targets: what is required, what was measured, and whether it is met.
 pub(crate) fn targets(summary: &Summary) -> String {
     let mut text = "| target | measured | |\n|---|--:|---|\n".to_owned();
     for (target, measured, met) in judged(summary) {
@@ -120,9 +120,9 @@ fn judged(summary: &Summary) -> Vec<(String, String, bool)> {
             );
         }
         judge(format!("`{name}`: nothing lost"), row.lost.to_string(), row.lost == 0);
-        if let Some(kib) = row.beside_ring {
+        if let Some(kib) = row.without_ring {
             judge(
-                format!("`{name}`: RSS beside the ring ≤ 12 MiB"),
+                format!("`{name}`: RSS without the ring ≤ 12 MiB"),
                 format!("{:.1} MiB", kib / 1024.0),
                 kib <= 12.0 * 1024.0,
             );
@@ -145,8 +145,8 @@ fn judged(summary: &Summary) -> Vec<(String, String, bool)> {
     judged
 }
 
-/// What the clients themselves use: it holds what calling a hook costs, and the kernel does not
-/// count as a program's time.
+/// The table of the clients' CPU time: it includes the cost of calling a hook, which the kernel does not count as the program's
+/// time.
 pub(crate) fn clients(summary: &Summary) -> String {
     let mut text = "| | CPU time of the clients a connection, 1 process | 2 processes |\n\
                     |---|--:|--:|\n"
@@ -165,7 +165,7 @@ pub(crate) fn clients(summary: &Summary) -> String {
     text
 }
 
-/// The programs of each tool, dearest first.
+/// The table of each tool's BPF programs, the most expensive first.
 pub(crate) fn programs(cost: &Cost) -> String {
     let mut text =
         "| tool | BPF program | runs a connection | ns a run | ns a connection | net |\n\
@@ -204,7 +204,7 @@ mod tests {
             figures: [figures; 2],
             kernel: Some(PerConnect { runs: 4.0, raw: net + 100.0, net }),
             rss: Some(20_480.0),
-            beside_ring: Some(4_096.0),
+            without_ring: Some(4_096.0),
             lost: 0,
         };
         Summary {
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missed_target_is_called_missed() {
+    fn a_missed_target_is_marked() {
         let text = targets(&summary(1_600.0));
         assert!(text.contains("≤ 1.50 µs a connection | 1.60 µs | **missed** |"), "{text}");
         assert!(text.contains("1 process: connect() p50 ≤ +3 % | +5.0 % | **missed** |"), "{text}");

@@ -1,23 +1,22 @@
-//! What /proc says of a process: CPU time, memory, BPF programs.
+//! CPU time, memory and BPF programs of a process, from /proc.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context as _, Result};
 
-/// CPU time of all threads, ns: from schedstat, because utime and stime of /proc/PID/stat count in
-/// steps of 10 ms.
+/// CPU time of all threads, ns; from schedstat, because utime and stime of /proc/PID/stat count in steps of 10 ms.
 pub(crate) fn cpu_ns(pid: u32) -> Result<u64> {
     let tasks = format!("/proc/{pid}/task");
     let mut sum = 0;
     for task in fs::read_dir(&tasks).with_context(|| format!("cannot read {tasks}"))? {
-        // A thread may end in between.
+        // The thread may have ended.
         let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
         sum += text.split(' ').next().and_then(|ns| ns.parse::<u64>().ok()).unwrap_or(0);
     }
     Ok(sum)
 }
 
-/// CPU time that the kernel used for the process, in steps of 10 ms: for long work only.
+/// CPU time of the process in the kernel, in clock ticks of 10 ms: precise enough for long work only.
 pub(crate) fn system_ticks(pid: u32) -> Result<u64> {
     let path = format!("/proc/{pid}/stat");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
@@ -25,7 +24,7 @@ pub(crate) fn system_ticks(pid: u32) -> Result<u64> {
 }
 
 fn parse_system_ticks(stat: &str) -> Option<u64> {
-    // The name in brackets may hold spaces. stime is the 15th field.
+    // The name in parentheses may have spaces. stime is the 15th field.
     stat.rsplit_once(')')?.1.split_whitespace().nth(12)?.parse().ok()
 }
 
@@ -34,13 +33,13 @@ fn parse_system_ticks(stat: &str) -> Option<u64> {
 pub(crate) struct Memory {
     pub(crate) rss: u64,
     pub(crate) anon: u64,
-    /// Of the rss, mapped ring buffers of the kernel.
+    /// The part of `rss` that is mapped BPF ring buffers.
     pub(crate) ring: u64,
 }
 
 impl Memory {
-    /// KiB without the ring.
-    pub(crate) fn beside_ring(&self) -> u64 {
+    /// Resident memory without the ring buffers, KiB.
+    pub(crate) fn without_ring(&self) -> u64 {
         self.rss.saturating_sub(self.ring)
     }
 }
@@ -71,7 +70,7 @@ fn kib(line: &str, name: &str) -> Option<u64> {
     line.strip_prefix(name)?.trim().strip_suffix(" kB")?.parse().ok()
 }
 
-/// What the kernel counted of one BPF program, while `kernel.bpf_stats_enabled` is 1.
+/// What the kernel has counted for one BPF program; it counts only while `kernel.bpf_stats_enabled` is 1.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Program {
     pub(crate) tag: String,
@@ -79,7 +78,7 @@ pub(crate) struct Program {
     pub(crate) ns: u64,
 }
 
-/// The BPF programs that a process holds, by id.
+/// The BPF programs that a process has open, by id.
 pub(crate) fn programs(pid: u32) -> Result<BTreeMap<u32, Program>> {
     let dir = format!("/proc/{pid}/fdinfo");
     let mut found = BTreeMap::new();
@@ -91,7 +90,7 @@ pub(crate) fn programs(pid: u32) -> Result<BTreeMap<u32, Program>> {
     Ok(found)
 }
 
-/// None: not a BPF program (a link, too, names its program's id).
+/// The id and counts of a BPF program in an `fdinfo`; `None` if the descriptor is none (a link has a `prog_id`, too).
 fn parse_program(fdinfo: &str) -> Option<(u32, Program)> {
     let field = |name: &str| {
         fdinfo.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()))
@@ -104,8 +103,8 @@ fn parse_program(fdinfo: &str) -> Option<(u32, Program)> {
     Some((field("prog_id")?.parse().ok()?, program))
 }
 
-/// Names of BPF programs by tag, from the kernel's symbols: `bpf_prog_TAG_NAME`. Programs of equal
-/// code have the same tag.
+/// Names of loaded BPF programs by tag, from the kernel's symbols: `bpf_prog_TAG_NAME`. Programs with the same code have the same
+/// tag; their names are joined by `/`.
 pub(crate) fn program_names() -> BTreeMap<String, String> {
     let symbols = fs::read(Path::new("/proc/kallsyms")).unwrap_or_default();
     parse_names(&String::from_utf8_lossy(&symbols))
@@ -137,14 +136,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ring_is_told_apart_from_the_rest_of_the_memory() {
+    fn the_ring_is_not_part_of_the_memory_without_it() {
         let status = "VmRSS:\t   63424 kB\nRssAnon:\t   23876 kB\n";
         let smaps = "7ff055cf6000-7ff057cf7000 r--s 00001000 00:10 1039   anon_inode:bpf-map\n\
                      Size: 32772 kB\nRss:   32772 kB\n\
                      7ff057cf7000-7ff057cf8000 rw-p 00000000 00:00 0 \nRss:  4 kB\n";
         let memory = parse_memory(status, smaps);
         assert_eq!(memory, Memory { rss: 63_424, anon: 23_876, ring: 32_772 });
-        assert_eq!(memory.beside_ring(), 30_652);
+        assert_eq!(memory.without_ring(), 30_652);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Two costs apart from connect(): one JSON line, and one reading of a large tuple table.
+//! Two costs that do not depend on connect(): one JSON line, and one reading of a large table of tuples.
 
 use std::{
     fs::{self, File},
@@ -12,13 +12,13 @@ use anyhow::{Context as _, Result, ensure};
 use super::{Plan, Programs, float, load::Generator, process, tool::lines};
 use crate::{build, exec, workspace};
 
-/// Readings that are measured.
+/// Number of readings that are measured.
 const READINGS: u64 = 8;
-/// A step of /proc/PID/stat (USER_HZ is 100 on every architecture that BPF is built for here).
+/// A clock tick of /proc/PID/stat (USER_HZ is 100 on every architecture that BPF is built for here).
 const TICK_NS: f64 = 10e6;
 const LIMIT: Duration = Duration::from_secs(40);
 
-/// ns of one JSON line, from the example `line_cost`.
+/// Time to write one JSON line, ns, from the example `line_cost`.
 pub(crate) fn line_cost() -> Result<f64> {
     let mut command = workspace::cargo("run");
     command.args(["--release", "--quiet", "--package", "tracer", "--example", "line_cost"]);
@@ -35,16 +35,17 @@ fn parse_line_cost(text: &str) -> Option<f64> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reading {
     pub(crate) tuples: u32,
-    /// CPU time of one reading with all that the command does for it, ns.
+    /// CPU time of one reading and its output, ns.
     pub(crate) cpu: f64,
-    /// Of that, in the kernel: the batch look-ups and the memory they are copied to.
+    /// The part of `cpu` in the kernel: batch look-ups, and copying their results.
     pub(crate) system: f64,
-    /// ns of one refused connect(), with the tracer attached.
+    /// Time of one refused connect() with the tracer attached, ns.
     pub(crate) refused: f64,
 }
 
 impl Reading {
-    pub(crate) fn told(&self) -> String {
+    /// The figures as a sentence.
+    pub(crate) fn describe(&self) -> String {
         format!(
             "Reading {} tuples: {:.1} ms of CPU for one turn of `tracer tuples --interval --limit 1` (batch look-ups, rates, \
              sorting), {:.1} ms of it in the kernel. A refused connect() took {:.1} µs while the table filled.",
@@ -104,7 +105,7 @@ fn wait(what: &str, mut reached: impl FnMut() -> Result<bool>) -> Result<()> {
     Ok(())
 }
 
-/// Killed when it is dropped.
+/// A running `tracer tuples`; killed on drop.
 struct Watch {
     process: Child,
 }

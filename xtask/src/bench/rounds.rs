@@ -1,4 +1,4 @@
-//! The timed rounds: every tool in turn, under the same loads, each between two turns without any.
+//! The timed rounds: every tool in turn, under the same loads, each between two turns without a tool.
 
 use std::fmt::Write as _;
 
@@ -11,14 +11,14 @@ use super::{
     tool::{Ended, Running, Tool},
 };
 
-/// Client processes of a load.
+/// Numbers of client processes of the loads.
 pub(crate) const CLIENTS: [u32; 2] = [1, 2];
 
-/// One load under one tool in one round.
+/// One load with one tool in one round.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
     pub(crate) tool: Tool,
-    /// Position in the run. The turns before and after a tool's are without any.
+    /// Position in the run. The turns before and after a tool's turn are without a tool.
     pub(crate) turn: u32,
     pub(crate) clients: u32,
     pub(crate) load: Load,
@@ -26,9 +26,9 @@ pub(crate) struct Sample {
     pub(crate) tool_cpu: f64,
 }
 
-/// One start of a tool, over the loads of one round.
+/// One run of a tool, during the loads of one round.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Stay {
+pub(crate) struct ToolRun {
     pub(crate) tool: Tool,
     pub(crate) memory: Memory,
     pub(crate) ended: Ended,
@@ -37,7 +37,7 @@ pub(crate) struct Stay {
 #[derive(Debug, Default)]
 pub(crate) struct Samples {
     pub(crate) loads: Vec<Sample>,
-    pub(crate) stays: Vec<Stay>,
+    pub(crate) runs: Vec<ToolRun>,
 }
 
 /// Measures every round.
@@ -50,9 +50,9 @@ pub(crate) fn measure(
     let mut samples = Samples::default();
     for round in 0..plan.rounds {
         eprintln!("round {} of {}", round + 1, plan.rounds);
-        let strangers = process::program_names();
-        if !strangers.is_empty() {
-            let names: Vec<_> = strangers.into_values().collect();
+        let others = process::program_names();
+        if !others.is_empty() {
+            let names: Vec<_> = others.into_values().collect();
             eprintln!(
                 "other BPF programs are loaded, and may run under every load: {}",
                 names.join(", ")
@@ -60,7 +60,7 @@ pub(crate) fn measure(
         }
         let mut order: Vec<Tool> =
             tools.iter().copied().filter(|tool| *tool != Tool::None).collect();
-        // What grows or cools down during a round must not always hit the same tool.
+        // In another order in each round, so that slow changes of the machine do not always affect the same tool.
         let first = round as usize % order.len();
         order.rotate_left(first);
         for tool in order {
@@ -99,13 +99,13 @@ fn turn(
     }
     if let Some(running) = running {
         let memory = process::memory(running.pid())?;
-        samples.stays.push(Stay { tool, memory, ended: running.stop()? });
+        samples.runs.push(ToolRun { tool, memory, ended: running.stop()? });
     }
     Ok(())
 }
 
 impl Samples {
-    /// Every load as a line, times in ns.
+    /// The samples as CSV, one line for each load, times in ns.
     pub(crate) fn csv(&self) -> String {
         let mut text = "tool,turn,clients,connects,elapsed,load_cpu,p50,p99,tool_cpu\n".to_owned();
         for Sample { tool, turn, clients, load, tool_cpu } in &self.loads {

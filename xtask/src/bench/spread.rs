@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::{Options, Programs};
 use crate::exec;
 
-/// The tables.
+/// Runs `spread-bench`, and returns the tables.
 pub(crate) fn measure(options: &Options, programs: &Programs, machine: &str) -> Result<String> {
     eprintln!("spreading");
     let mut command = Command::new(&programs.spread);

@@ -1,4 +1,4 @@
-//! From samples to figures: medians, and ratios to the loads before and after without any tool. Pure.
+//! Medians of the samples, and their ratios to the loads without a tool before and after, without I/O.
 
 use super::{
     float,
@@ -8,15 +8,15 @@ use super::{
     tool::Tool,
 };
 
-/// One tool under one number of clients: medians over the rounds.
+/// Medians over the rounds, of one tool with one number of clients.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Figures {
     /// Connections a second.
     pub(crate) rate: f64,
-    /// connect(), ns.
+    /// Quantiles of connect(), ns.
     pub(crate) p50: f64,
     pub(crate) p99: f64,
-    /// To the mean of the loads before and after, without any tool.
+    /// Ratio to the mean of the loads without a tool before and after; so are the others.
     pub(crate) rate_ratio: f64,
     pub(crate) p50_ratio: f64,
     pub(crate) p99_ratio: f64,
@@ -33,16 +33,17 @@ pub(crate) struct Row {
     /// In the order of [`CLIENTS`].
     pub(crate) figures: [Figures; CLIENTS.len()],
     pub(crate) kernel: Option<PerConnect>,
-    /// KiB; none for no tool.
+    /// Resident memory, KiB; `None` without a tool.
     pub(crate) rss: Option<f64>,
-    pub(crate) beside_ring: Option<f64>,
-    /// Over all rounds.
+    /// Resident memory without BPF ring buffers, KiB; `None` without a tool.
+    pub(crate) without_ring: Option<f64>,
+    /// Number of lost events over all rounds.
     pub(crate) lost: u64,
 }
 
 impl Row {
-    /// Kernel and process together, per connection with one client, ns; with the counting itself
-    /// taken off.
+    /// Time of the BPF programs (without the cost of counting) and the process together, for each connection with one client, ns.
+    /// `None` if the programs' time is not known.
     pub(crate) fn total(&self) -> Option<f64> {
         Some(self.kernel?.net + self.figures[0].tool_cpu)
     }
@@ -53,7 +54,7 @@ pub(crate) struct Summary {
     pub(crate) rows: Vec<Row>,
     pub(crate) line_ns: f64,
     pub(crate) reading_ns: f64,
-    /// Of that, in the kernel.
+    /// The part of `reading_ns` in the kernel.
     pub(crate) reading_system_ns: f64,
     pub(crate) tuples: u32,
     pub(crate) empty_ns: Option<f64>,
@@ -63,14 +64,14 @@ impl Summary {
     pub(crate) fn new(samples: &Samples, cost: &Cost, reading: &Reading, line_ns: f64) -> Self {
         let measured = |tool: &Tool| samples.loads.iter().any(|sample| sample.tool == *tool);
         let rows = Tool::ALL.into_iter().filter(measured).map(|tool| {
-            let stays = || samples.stays.iter().filter(move |stay| stay.tool == tool);
+            let runs = || samples.runs.iter().filter(move |run| run.tool == tool);
             Row {
                 tool,
                 figures: CLIENTS.map(|clients| figures(&samples.loads, tool, clients)),
                 kernel: cost.per_connect(tool),
-                rss: median(stays().map(|stay| float(stay.memory.rss))),
-                beside_ring: median(stays().map(|stay| float(stay.memory.beside_ring()))),
-                lost: stays().map(|stay| stay.ended.lost).sum(),
+                rss: median(runs().map(|run| float(run.memory.rss))),
+                without_ring: median(runs().map(|run| float(run.memory.without_ring()))),
+                lost: runs().map(|run| run.ended.lost).sum(),
             }
         });
         Self {
@@ -89,16 +90,16 @@ impl Summary {
 }
 
 fn figures(samples: &[Sample], tool: Tool, clients: u32) -> Figures {
-    let mine = || samples.iter().filter(move |one| one.tool == tool && one.clients == clients);
-    let middle = |value: fn(&Sample) -> f64| median(mine().map(value)).unwrap_or(0.0);
+    let of_tool = || samples.iter().filter(move |one| one.tool == tool && one.clients == clients);
+    let middle = |value: fn(&Sample) -> f64| median(of_tool().map(value)).unwrap_or(0.0);
     let ratio = |value: fn(&Sample) -> f64| {
-        let ratios = mine().filter_map(|one| {
-            let beside = |base: &&Sample| {
+        let ratios = of_tool().filter_map(|one| {
+            let adjacent = |base: &&Sample| {
                 base.tool == Tool::None
                     && base.clients == clients
                     && base.turn.abs_diff(one.turn) == 1
             };
-            let base: Vec<f64> = samples.iter().filter(beside).map(value).collect();
+            let base: Vec<f64> = samples.iter().filter(adjacent).map(value).collect();
             let count = u32::try_from(base.len()).ok().filter(|count| *count > 0)?;
             Some(value(one) / (base.iter().sum::<f64>() / f64::from(count)))
         });
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ratio_is_to_the_turns_beside_and_the_median_is_over_the_ratios() {
+    fn a_ratio_is_to_the_adjacent_turns_and_the_median_is_over_the_ratios() {
         let samples = [
             sample(Tool::None, 0, 10.0),
             sample(Tool::All, 1, 11.0),

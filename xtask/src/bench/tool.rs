@@ -13,13 +13,13 @@ use anyhow::{Context as _, Result, bail, ensure};
 use super::{Programs, process};
 use crate::{exec, setup};
 
-/// From start to attached.
+/// Longest time from the start of a tool until it is attached.
 const START_LIMIT: Duration = Duration::from_secs(30);
-/// From SIGINT to the end.
+/// Longest time from SIGINT to the end of a tool.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
-/// Longest wait for a tool to work through what it has seen.
+/// Longest time to wait until a tool is idle.
 const REST_LIMIT: Duration = Duration::from_secs(10);
-/// A tool is at rest if it uses less than 2 % of a CPU for this long.
+/// A tool is idle if it uses less than 2 % of a CPU for this long.
 const REST: Duration = Duration::from_millis(200);
 const REST_CPU_NS: u64 = 4_000_000;
 
@@ -27,7 +27,7 @@ const EACH_CONNECT: &str = r#"tracepoint:sock:inet_sock_set_state /args->newstat
 { printf("%d %s %s %d\n", pid, comm, ntop(args->family, args->daddr), args->dport); }"#;
 const NOTHING: &str = "tracepoint:sock:inet_sock_set_state { }";
 
-/// Older tools find tracepoints only where tracefs is mounted; the mount is theirs alone.
+/// Mounts tracefs in the tool's own mount namespace: older tools find tracepoints only there.
 const WITH_TRACEFS: &str = "[ -e /sys/kernel/tracing/events ] \
     || mount -t tracefs tracefs /sys/kernel/tracing; \
     exec \"$@\"";
@@ -40,12 +40,12 @@ pub(crate) enum Tool {
     Tcplife,
     Tcpstates,
     Bpftrace,
-    /// A BPF program that does nothing: what the kernel's own timing of it costs.
+    /// A BPF program that does nothing, which shows the cost of the kernel's counting.
     Empty,
 }
 
 impl Tool {
-    /// Those of the table, in its order.
+    /// The tools of the table, in its order.
     pub(crate) const ALL: [Self; 6] =
         [Self::None, Self::Default, Self::All, Self::Tcplife, Self::Tcpstates, Self::Bpftrace];
 
@@ -61,7 +61,7 @@ impl Tool {
         }
     }
 
-    /// The Debian package that it comes in, if it is not ours.
+    /// The Debian package that has the tool; `tracer` if it is tracer itself.
     pub(crate) fn package(self) -> &'static str {
         match self {
             Self::None | Self::Default | Self::All => "tracer",
@@ -83,33 +83,34 @@ impl Tool {
         matches!(self, Self::None | Self::Default | Self::All) || self.path().is_some()
     }
 
-    pub(crate) fn is_ours(self) -> bool {
+    pub(crate) fn is_tracer(self) -> bool {
         matches!(self, Self::Default | Self::All)
     }
 
-    /// Whether it says something of each connection.
-    fn tells_each(self) -> bool {
+    /// Whether it prints something for each connection.
+    fn prints_each(self) -> bool {
         !matches!(self, Self::None | Self::Default | Self::Empty)
     }
 
     fn command(self, programs: &Programs) -> Result<Command> {
         let output = programs.scratch.join("events.jsonl");
-        let ours = |arguments: &[&str]| {
+        let tracer = |arguments: &[&str]| {
             let mut command = Command::new(&programs.tracer);
             command.arg("record").args(arguments).arg("--output").arg(&output);
             command
         };
         Ok(match self {
             Self::None => bail!("nothing is started for `{}`", self.name()),
-            Self::Default => ours(&[]),
-            Self::All => ours(&["--events", "all"]),
-            Self::Tcplife | Self::Tcpstates => self.peer(&[])?,
-            Self::Bpftrace => self.peer(&["-f", "json", "-e", EACH_CONNECT])?,
-            Self::Empty => self.peer(&["-e", NOTHING])?,
+            Self::Default => tracer(&[]),
+            Self::All => tracer(&["--events", "all"]),
+            Self::Tcplife | Self::Tcpstates => self.installed(&[])?,
+            Self::Bpftrace => self.installed(&["-f", "json", "-e", EACH_CONNECT])?,
+            Self::Empty => self.installed(&["-e", NOTHING])?,
         })
     }
 
-    fn peer(self, arguments: &[&str]) -> Result<Command> {
+    /// The command of a tool other than tracer.
+    fn installed(self, arguments: &[&str]) -> Result<Command> {
         let path = self.path().with_context(|| format!("{} is not installed", self.name()))?;
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-c", WITH_TRACEFS, "sh"]).arg(path).args(arguments);
@@ -117,7 +118,7 @@ impl Tool {
     }
 }
 
-/// A tool that is attached. Killed when it is dropped.
+/// A tool that is attached; killed on drop.
 pub(crate) struct Running {
     tool: Tool,
     process: Child,
@@ -125,7 +126,7 @@ pub(crate) struct Running {
     errors: PathBuf,
 }
 
-/// What a tool said of itself.
+/// What a tool wrote: number of lines, and of the events that it lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ended {
     pub(crate) lines: u64,
@@ -133,13 +134,14 @@ pub(crate) struct Ended {
 }
 
 impl Running {
-    /// Starts the tool and waits until it is attached and at rest.
+    /// Starts the tool and waits until it is attached and idle.
     pub(crate) fn start(tool: Tool, programs: &Programs) -> Result<Self> {
-        let ours = programs.scratch.join("events.jsonl");
+        let recording = programs.scratch.join("events.jsonl");
         let stdout = programs.scratch.join("stdout");
         let errors = programs.scratch.join("stderr");
-        if ours.exists() {
-            fs::remove_file(&ours).with_context(|| format!("cannot remove {}", ours.display()))?;
+        if recording.exists() {
+            fs::remove_file(&recording)
+                .with_context(|| format!("cannot remove {}", recording.display()))?;
         }
         let mut command = tool.command(programs)?;
         let process = command
@@ -148,7 +150,7 @@ impl Running {
             .stderr(File::create(&errors)?)
             .spawn()
             .with_context(|| format!("cannot run `{}`", exec::show(&command)))?;
-        let output = if tool.is_ours() { ours } else { stdout };
+        let output = if tool.is_tracer() { recording } else { stdout };
         let mut running = Self { tool, process, output, errors };
         running.attached()?;
         running.rest()?;
@@ -166,10 +168,10 @@ impl Running {
                 let errors = fs::read_to_string(&self.errors).unwrap_or_default();
                 bail!("{} ended at once: {status}: {}", self.tool.name(), errors.trim());
             }
-            // Ours says when: with its first line.
-            let said = !self.tool.is_ours()
+            // tracer writes its first line once all its programs are attached.
+            let ready = !self.tool.is_tracer()
                 || fs::metadata(&self.output).is_ok_and(|output| output.len() > 0);
-            if said && !process::programs(self.pid())?.is_empty() {
+            if ready && !process::programs(self.pid())?.is_empty() {
                 return Ok(());
             }
             ensure!(Instant::now() < deadline, "{} does not attach", self.tool.name());
@@ -177,7 +179,7 @@ impl Running {
         }
     }
 
-    /// Waits until the tool has worked through what it has seen.
+    /// Waits until the tool has processed what it has seen and is idle.
     pub(crate) fn rest(&self) -> Result<()> {
         let deadline = Instant::now() + REST_LIMIT;
         let mut before = process::cpu_ns(self.pid())?;
@@ -202,8 +204,8 @@ impl Running {
         let output = fs::read(&self.output)
             .with_context(|| format!("cannot read {}", self.output.display()))?;
         let errors = fs::read(&self.errors)?;
-        let ended = ended(self.tool.is_ours(), &output, &errors);
-        ensure!(!self.tool.tells_each() || ended.lines > 2, "{} saw nothing", self.tool.name());
+        let ended = ended(self.tool.is_tracer(), &output, &errors);
+        ensure!(!self.tool.prints_each() || ended.lines > 2, "{} saw nothing", self.tool.name());
         Ok(ended)
     }
 }
@@ -219,15 +221,17 @@ impl Drop for Running {
     }
 }
 
-/// Ours counts its losses in its last line, the others in messages like `lost 64 events on CPU 1`.
-fn ended(ours: bool, output: &[u8], errors: &[u8]) -> Ended {
-    let lost = if ours {
+/// Reads the number of lines and losses. tracer has its losses in its last line, the others have messages like
+/// `lost 64 events on CPU 1`.
+fn ended(is_tracer: bool, output: &[u8], errors: &[u8]) -> Ended {
+    let lost = if is_tracer {
         let last = output.trim_ascii_end().rsplit(|byte| *byte == b'\n').next();
         let last = String::from_utf8_lossy(last.unwrap_or_default());
         last.split("\"lost.").skip(1).filter_map(number).sum()
     } else {
-        let said = [output, errors].map(|text| String::from_utf8_lossy(text).to_ascii_lowercase());
-        said.iter()
+        let texts = [output, errors].map(|text| String::from_utf8_lossy(text).to_ascii_lowercase());
+        texts
+            .iter()
             .flat_map(|text| text.lines())
             .filter_map(|line| number(line.split_once("lost")?.1))
             .sum()
@@ -235,7 +239,7 @@ fn ended(ours: bool, output: &[u8], errors: &[u8]) -> Ended {
     Ended { lines: lines(output), lost }
 }
 
-/// Lines that are complete.
+/// Number of complete lines.
 pub(crate) fn lines(text: &[u8]) -> u64 {
     text.split(|byte| *byte == b'\n').count() as u64 - 1
 }
@@ -251,10 +255,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn losses_are_read_from_the_last_line_of_ours_and_from_the_messages_of_others() {
-        let ours = "{\"event.name\":\"lost\",\"lost.count\":9}\n\
+    fn losses_are_read_from_tracers_last_line_and_from_the_messages_of_others() {
+        let recording = "{\"event.name\":\"lost\",\"lost.count\":9}\n\
                     {\"event.name\":\"tracer.stop\",\"lost.map_busy\":2,\"lost.conns_full\":3,\"drift\":7}\n";
-        assert_eq!(ended(true, ours.as_bytes(), b""), Ended { lines: 2, lost: 5 });
+        assert_eq!(ended(true, recording.as_bytes(), b""), Ended { lines: 2, lost: 5 });
         let errors = b"lost 64 events on CPU #1!\nLost 2 events\nother\n";
         let output = br#"{"type": "lost_events", "data": {"events": 4}}"#;
         assert_eq!(ended(false, output, errors), Ended { lines: 0, lost: 70 });

@@ -1,5 +1,4 @@
-//! apt-get: only when something is missing, without questions, never removing anything, and without
-//! starting the daemons that come with it.
+//! Runs apt-get: without questions, without removing a package, and without starting the daemons of new packages.
 
 use std::{fs, io, os::unix::fs::OpenOptionsExt as _, process::Command};
 
@@ -7,12 +6,15 @@ use anyhow::{Context as _, Result};
 
 use crate::exec;
 
-/// Reads the package lists anew.
+/// Updates the package lists.
 pub(crate) fn update() -> Result<()> {
     exec::run(apt_get().arg("update"))
 }
 
-/// Installs the packages; fails rather than remove another one.
+/// Installs the packages.
+///
+/// # Errors
+/// apt-get fails, for example because it would have to remove another package.
 pub(crate) fn install(packages: &[String]) -> Result<()> {
     let _policy = NoDaemons::begin()?;
     exec::run(
@@ -20,14 +22,15 @@ pub(crate) fn install(packages: &[String]) -> Result<()> {
     )
 }
 
-/// Debian's switch for "install this daemon but do not start it": a script that says no.
+/// The script that Debian's packages ask whether they may start a daemon; exit code 101 is no.
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 const NO: &str =
     "#!/bin/sh\n# Written by `cargo xtask setup` while it installs; may be removed.\nexit 101\n";
 
-/// While it lives, apt starts no daemon. A policy that was there before stays as it is.
+/// Keeps apt from starting daemons until it is dropped. A policy script that existed before stays as it is.
 struct NoDaemons {
-    ours: bool,
+    /// Whether the policy script is one of `cargo xtask setup`, to be removed.
+    is_own: bool,
 }
 
 impl NoDaemons {
@@ -36,11 +39,11 @@ impl NoDaemons {
         match new {
             Ok(mut file) => {
                 io::Write::write_all(&mut file, NO.as_bytes())?;
-                Ok(Self { ours: true })
+                Ok(Self { is_own: true })
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                // One of ours is left where a set-up was interrupted.
-                Ok(Self { ours: fs::read_to_string(POLICY).is_ok_and(|text| text == NO) })
+                // An interrupted set-up may have left its script.
+                Ok(Self { is_own: fs::read_to_string(POLICY).is_ok_and(|text| text == NO) })
             }
             Err(error) => Err(error).with_context(|| format!("cannot write {POLICY}")),
         }
@@ -49,7 +52,7 @@ impl NoDaemons {
 
 impl Drop for NoDaemons {
     fn drop(&mut self) {
-        if self.ours
+        if self.is_own
             && let Err(error) = fs::remove_file(POLICY)
         {
             eprintln!("{POLICY} cannot be removed: {error}; it keeps daemons from starting");

@@ -1,4 +1,4 @@
-//! What is there: compilers, linkers, packages. Reads, never changes.
+//! Finds out what is installed: compilers, linkers, packages. Reads only.
 
 use std::{
     env,
@@ -10,42 +10,42 @@ use crate::{exec, workspace};
 
 use super::{Way, plan};
 
-/// Everything the plan is made from.
+/// Everything on which the plan depends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Facts {
     pub(crate) installer: Installer,
     /// Whether `apt-get update` ran in this set-up.
     pub(crate) updated: bool,
-    /// The Rust release that the distribution's BPF core package would bring.
+    /// The Rust release of the distribution's package with core for BPF; `None` if there is no such package.
     pub(crate) candidate: Option<(u32, u32)>,
-    /// `/usr/bin/rustc` with `/usr/bin/cargo` beside it.
+    /// `/usr/bin/rustc`, if there is `/usr/bin/cargo`, too.
     pub(crate) distribution: Option<Compiler>,
     pub(crate) rustup: bool,
     pub(crate) nightly: Option<Compiler>,
     pub(crate) linkers: Vec<Linker>,
     /// LLVM versions whose development files are installed.
     pub(crate) llvm_dev: Vec<u32>,
-    /// `TRACER_BPF_TOOLCHAIN`: the way the user asks for.
+    /// `TRACER_BPF_TOOLCHAIN`: the way that the user chooses.
     pub(crate) forced: Option<Way>,
 }
 
-/// What can install packages here.
+/// Whether packages can be installed here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Installer {
     #[default]
     None,
-    /// apt-get is there, but only root may use it.
+    /// There is apt-get, but this process is not root.
     NotRoot,
     Apt,
 }
 
-/// A Rust compiler and what it can build for BPF from.
+/// A Rust compiler, and whether it can build for BPF.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Compiler {
     pub(crate) release: (u32, u32),
     /// The major version of its LLVM.
     pub(crate) llvm: u32,
-    /// A prebuilt BPF core, or the source to build it from.
+    /// Whether there is a prebuilt core for BPF, or the source to build it from.
     pub(crate) core: bool,
 }
 
@@ -54,11 +54,11 @@ pub(crate) struct Compiler {
 pub(crate) struct Linker {
     pub(crate) path: PathBuf,
     pub(crate) version: (u32, u32),
-    /// The major version of the LLVM it loads; unknown when that is linked in.
+    /// The major version of the LLVM library that it loads; `None` if LLVM is linked statically.
     pub(crate) llvm: Option<u32>,
 }
 
-/// Looks around; `updated` says whether the package lists were just read.
+/// Reads all facts; `updated` is whether `apt-get update` ran in this set-up.
 pub(crate) fn look(updated: bool) -> Facts {
     let rustup = exec::probe(Command::new("rustup").arg("--version")).is_some();
     Facts {
@@ -107,7 +107,7 @@ fn distribution() -> Option<Compiler> {
 
 fn nightly() -> Option<Compiler> {
     let toolchains = exec::probe(workspace::foreign("rustup").args(["toolchain", "list"]))?;
-    // Asking rustup to run a toolchain that is absent could download it.
+    // Running a toolchain that is not installed could make rustup download it.
     if !toolchains.lines().any(|line| line.starts_with("nightly-")) {
         return None;
     }
@@ -145,8 +145,8 @@ fn linkers() -> Vec<Linker> {
 }
 
 fn linker(path: PathBuf) -> Option<Linker> {
-    let said = exec::probe(workspace::foreign(&path).arg("--version"))?;
-    let version = release(said.trim().strip_prefix("bpf-linker ")?)?;
+    let output = exec::probe(workspace::foreign(&path).arg("--version"))?;
+    let version = release(output.trim().strip_prefix("bpf-linker ")?)?;
     let libraries = exec::probe(workspace::foreign("ldd").arg(&path)).unwrap_or_default();
     Some(Linker { version, llvm: libllvm(&libraries), path })
 }
@@ -182,10 +182,10 @@ mod tests {
 
     #[test]
     fn a_compiler_is_read_from_its_verbose_version() {
-        let said =
+        let verbose =
             "rustc 1.96.0 (built from a source tarball)\nrelease: 1.96.0\nLLVM version: 22.1.8\n";
         let expected = Compiler { release: (1, 96), llvm: 22, core: true };
-        assert_eq!(compiler(said, true), Some(expected));
+        assert_eq!(compiler(verbose, true), Some(expected));
         assert_eq!(compiler("rustc 1.96.0", true), None);
     }
 

@@ -1,4 +1,4 @@
-//! From facts to the next step, purely: what is missing for the eBPF toolchain.
+//! Decides from the facts what to install next for the eBPF toolchain, without I/O.
 
 use std::ops::RangeInclusive;
 
@@ -7,17 +7,17 @@ use super::{
     facts::{Compiler, Facts, Installer, Linker},
 };
 
-/// The oldest Rust the workspace builds with: `rust-version` in Cargo.toml.
+/// The oldest Rust release that builds the workspace: `rust-version` in Cargo.toml.
 const OLDEST_RUST: (u32, u32) = (1, 95);
 
 /// The bpf-linker that is installed, and the oldest that is accepted.
 const LINKER: &str = "0.13.0";
 const OLDEST_LINKER: (u32, u32) = (0, 13);
 
-/// LLVM versions that this bpf-linker has a feature for.
+/// LLVM versions with which this bpf-linker can be built.
 pub(crate) const LLVM_MAJORS: RangeInclusive<u32> = 21..=23;
 
-/// The package with the distribution's prebuilt BPF core.
+/// The package with the distribution's prebuilt core for BPF.
 pub(crate) const CORE_PACKAGE: &str = "libstd-rust-web-dev-bpf";
 
 /// What to do next.
@@ -25,7 +25,7 @@ pub(crate) const CORE_PACKAGE: &str = "libstd-rust-web-dev-bpf";
 pub(crate) enum Next {
     Ready(Toolchain),
     Step(Step),
-    /// Nothing this program may do would help; the text says what would.
+    /// This program cannot install what is missing; the text says what to do.
     Stuck(String),
 }
 
@@ -51,8 +51,8 @@ pub(crate) fn next(facts: &Facts) -> Next {
     }
 }
 
-/// Which way to go: what is asked for, else what is complete, else what can be installed. None:
-/// the package lists must be read before that can be said.
+/// The way to use: the one that the user chooses, or one whose compiler is installed, or one that can be installed. `None` if the
+/// package lists must be updated before that is known.
 fn way(facts: &Facts) -> Option<Way> {
     if facts.forced.is_some() {
         return facts.forced;
@@ -86,7 +86,9 @@ fn nightly(facts: &Facts) -> Next {
     match usable(facts.nightly.as_ref()) {
         Some(compiler) => linker(facts, Way::Nightly, compiler.llvm),
         None if facts.rustup => Next::Step(Step::Nightly),
-        None => Next::Stuck("rustup is not installed, and the nightly toolchain is its".to_owned()),
+        None => {
+            Next::Stuck("rustup, which installs the nightly toolchain, is not installed".to_owned())
+        }
     }
 }
 
@@ -122,7 +124,7 @@ fn apt(facts: &Facts, packages: Vec<String>) -> Next {
     Next::Step(if facts.updated { Step::Apt(packages) } else { Step::AptUpdate })
 }
 
-/// Where the bpf-linker for this LLVM is installed, from the root of the workspace.
+/// The folder in which the bpf-linker for this LLVM is installed, from the root of the workspace.
 pub(crate) fn linker_root(llvm: u32) -> String {
     format!("target/tools/bpf-linker-{LINKER}-llvm-{llvm}")
 }
@@ -141,7 +143,7 @@ impl Step {
         }
     }
 
-    /// The step as commands for a shell.
+    /// The commands of the step, for a shell.
     pub(crate) fn commands(&self) -> Vec<String> {
         match self {
             Self::AptUpdate => vec!["apt-get update".to_owned()],
@@ -157,7 +159,7 @@ impl Step {
     }
 }
 
-/// Built quickly rather than fast: LLVM does the work, and that is built already.
+/// The command that builds bpf-linker, with little optimization: LLVM, which does most of the work, is built already.
 fn linker_command(llvm: &str, root: &str) -> String {
     format!(
         "LLVM_PREFIX=/usr/lib/llvm-{llvm} CARGO_PROFILE_RELEASE_DEBUG=0 CARGO_PROFILE_RELEASE_OPT_LEVEL=1 \
@@ -166,8 +168,7 @@ fn linker_command(llvm: &str, root: &str) -> String {
     )
 }
 
-/// The commands for a person who must run them because this program may not: from the step that
-/// needs root to the last one that does.
+/// The commands that need root, for a user to run when this program is not root.
 pub(crate) fn commands(facts: &Facts) -> Vec<String> {
     let facts = Facts { updated: true, ..facts.clone() };
     let mut commands = Step::AptUpdate.commands();
@@ -175,7 +176,7 @@ pub(crate) fn commands(facts: &Facts) -> Vec<String> {
         commands.extend(step.commands());
         if matches!(&step, Step::Apt(packages) if packages.iter().any(|name| name == CORE_PACKAGE))
         {
-            // Which LLVM that rustc has can be told only when it is there.
+            // The LLVM version of that rustc is known only once it is installed, so a shell command reads it.
             let version = r"sed -n 's/^LLVM version: \([0-9]*\).*/\1/p'";
             commands.push(format!(
                 "apt-get install -y --no-install-recommends llvm-$(/usr/bin/rustc -vV | {version})-dev"
@@ -260,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_linker_with_an_older_llvm_than_the_compiler_is_passed_over() {
+    fn a_linker_with_an_older_llvm_than_the_compiler_is_not_used() {
         let facts = Facts {
             distribution: Some(compiler()),
             linkers: vec![linker(Some(21)), linker(Some(23))],
@@ -272,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_compiler_that_no_linker_can_follow_is_said() {
+    fn a_compiler_that_is_too_new_for_the_linker_is_an_error() {
         let newer = Compiler { llvm: 30, ..compiler() };
         let Next::Stuck(why) = next(&Facts { distribution: Some(newer), ..fresh() }) else {
             panic!("not stuck");

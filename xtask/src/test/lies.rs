@@ -1,5 +1,5 @@
-//! `cargo xtask test lies`: every kernel test is run while what it reads is changed on purpose (`tests/src/harness/lie.rs`), and
-//! has to fail. One that passes whatever it is told checks nothing.
+//! `cargo xtask test lies`: runs every kernel test while what it reads is falsified (`tests/src/harness/lie.rs`). The test must fail:
+//! one that passes with every lie checks nothing.
 
 use std::{collections::BTreeMap, process::Command, time::Instant};
 
@@ -13,29 +13,31 @@ use table::{EVERYWHERE, EXCEPTIONS, kinds};
 mod outcome;
 mod table;
 
-/// What a test reads otherwise, and the seconds that it waits for a condition at most: under a lie most never come.
+/// The variable with the lie, and the one with the longest wait for a condition in seconds: under a lie, most conditions never come
+/// true.
 const LIE: &str = "TRACER_TEST_LIE";
 const WAIT: &str = "TRACER_TEST_WAIT";
 const SHORT: &str = "10";
-/// Seconds that a test may take.
+/// How long a test may take, in seconds.
 const LIMIT: &str = "120";
-/// Calls of a test that makes as many as it is told to.
+/// Number of calls of the tests that take it from `TRACER_TEST_CONNECTS`.
 const CONNECTS: &str = "2000";
 
-/// How a test came to fail.
+/// The lie that made a test fail.
 struct Shown {
     kind: &'static str,
+    /// Whether the test failed because a wait took too long.
     by_time: bool,
 }
 
-/// Tries every test whose name contains one of `filters`, all if there is none.
+/// Tries every test whose name contains one of `filters`, or all tests if there are no filters.
 pub(super) fn test(payload: &Payload, filters: &[String]) -> Result<()> {
     let start = Instant::now();
     let names = names(payload)?;
     for (name, _) in EXCEPTIONS {
         ensure!(
             names.iter().any(|it| it == name),
-            "{name}, an exception, is no test that runs here"
+            "{name} is listed as an exception, but no such test runs here"
         );
     }
     let backends = backends(&names);
@@ -58,7 +60,7 @@ pub(super) fn test(payload: &Payload, filters: &[String]) -> Result<()> {
     for (kind, names) in &shown {
         println!("{:>4} failed by `{kind}`: {}", names.len(), names.join(", "));
     }
-    println!("{:>4} of these by a wait that ended in vain: {}", by_time.len(), by_time.join(", "));
+    println!("{:>4} of these by a wait that took too long: {}", by_time.len(), by_time.join(", "));
     let excused = |name: &&str| EXCEPTIONS.iter().find(|(exception, _)| exception == name);
     for (name, reason) in not_shown.iter().filter_map(excused) {
         println!("excused: {name}: {reason}");
@@ -71,7 +73,7 @@ pub(super) fn test(payload: &Payload, filters: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// The tests that run here, by name.
+/// The names of the tests that run here.
 fn names(payload: &Payload) -> Result<Vec<String>> {
     let list = exec::output(host(payload).arg("--list"))?;
     let of = |line: &str| Some(line.strip_suffix(": test")?.to_owned());
@@ -80,7 +82,7 @@ fn names(payload: &Payload) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// The backends that work here: with their names the runner need not find them out for each test.
+/// The backends that work here, for `TRACER_BACKENDS`, so that the runner does not have to find them for each test.
 fn backends(names: &[String]) -> String {
     let is_there = |backend: &&str| {
         names.iter().any(|name| name.starts_with("ledger::") && name.ends_with(backend))
@@ -89,7 +91,7 @@ fn backends(names: &[String]) -> String {
     all.into_iter().filter(is_there).collect::<Vec<_>>().join(",")
 }
 
-/// Lie after lie, until one makes the test fail that passes without it.
+/// Tries one lie after the other, until one makes the test fail, and the test passes without it. `None` if no lie does.
 fn try_all(payload: &Payload, backends: &str, name: &str) -> Result<Option<Shown>> {
     for kind in kinds(name).iter().chain(EVERYWHERE).copied() {
         let (outcome, seconds) = run(payload, backends, name, &[(LIE, kind), (WAIT, SHORT)])?;
@@ -98,7 +100,7 @@ fn try_all(payload: &Payload, backends: &str, name: &str) -> Result<Option<Shown
             continue;
         };
         println!("{seconds:>5.1} s {name}: failed by `{kind}`: {words}");
-        // A wait that ended in vain may have been too short for this test anyway.
+        // The shorter limit may have been too short for the test's wait even without the lie: then it is tried without one, too.
         let limit: &[_] = if by_time { &[(WAIT, SHORT)] } else { &[] };
         if let (Outcome::Failed { words, .. }, _) = run(payload, backends, name, limit)? {
             println!("        {name}: fails without a lie, too: {words}");
@@ -109,7 +111,7 @@ fn try_all(payload: &Payload, backends: &str, name: &str) -> Result<Option<Shown
     Ok(None)
 }
 
-/// Runs one test with these variables, and says how long that took.
+/// Runs one test with these environment variables. Returns its outcome and the seconds.
 fn run(
     payload: &Payload,
     backends: &str,
@@ -124,11 +126,11 @@ fn run(
         .envs(variables.iter().copied())
         .args(["--exact", name]);
     let start = Instant::now();
-    let said = output(&mut command)?;
-    Ok((Outcome::parse(name, &said)?, start.elapsed().as_secs_f64()))
+    let text = output(&mut command)?;
+    Ok((Outcome::parse(name, &text)?, start.elapsed().as_secs_f64()))
 }
 
-/// What it prints, however it ends.
+/// What the command prints to stdout, whatever its exit status.
 fn output(command: &mut Command) -> Result<String> {
     let shown = exec::show(command);
     let output = command.output().with_context(|| format!("cannot run `{shown}`"))?;

@@ -1,10 +1,10 @@
-//! Counting test results from what the runners print, purely.
+//! Counts test results from what the runners print, without I/O.
 
 use std::fmt::Write as _;
 
-/// Lines of a failure's message that the table repeats, beyond the first.
+/// The most lines of a failure's message that the table repeats, after the first.
 const MESSAGE_LINES: usize = 12;
-/// Characters of each of these lines.
+/// The most characters of each of these lines.
 const MESSAGE_WIDTH: usize = 300;
 
 /// The results of one runner.
@@ -12,17 +12,17 @@ const MESSAGE_WIDTH: usize = 300;
 pub(crate) struct Suite {
     pub(crate) name: String,
     pub(crate) passed: usize,
-    /// Names, with what the runner said of each.
+    /// Names of failed tests, each with the runner's message.
     pub(crate) failed: Vec<String>,
-    /// Names, with the runner's reason.
+    /// Names of skipped tests, each with the runner's reason.
     pub(crate) skipped: Vec<(String, String)>,
-    /// Reasons announced beforehand: (name, reason).
+    /// Names and reasons from the lines `excused: NAME: REASON`, which come before the tests.
     excuses: Vec<(String, String)>,
-    /// A test that had something to say: its outcome comes on a line of its own.
+    /// A test that has printed something: its outcome comes on another line.
     open: Option<String>,
-    /// How many more lines of the last failure are part of its message.
+    /// How many more lines can belong to the message of the last failure.
     more: usize,
-    /// What else the reader should know, such as a guest that had to be started twice.
+    /// What else the reader should know, such as a guest that was booted twice.
     pub(crate) notes: Vec<String>,
     pub(crate) seconds: u64,
 }
@@ -32,8 +32,8 @@ impl Suite {
         Self { name: name.to_owned(), ..Self::default() }
     }
 
-    /// Takes one line of libtest's format, `test NAME ... ok`, or of the kernel tests' own for a test
-    /// that cannot run, `excused: NAME: REASON`. The outcome of a test that prints something stands alone.
+    /// Takes one line of output: libtest's `test NAME ... ok`, or the kernel tests' `excused: NAME: REASON` for a test that cannot
+    /// run. If a test prints something, its outcome is on another line.
     pub(crate) fn line(&mut self, line: &str) {
         let line = line.trim_end();
         if self.continues(line) {
@@ -64,7 +64,7 @@ impl Suite {
         else {
             return;
         };
-        // The runner puts spaces before a name, too, where others are `[excused]`.
+        // If some tests are `[excused]`, the runner indents the names of the others.
         let name = name.trim();
         if outcome.starts_with("ok") {
             self.passed += 1;
@@ -84,20 +84,21 @@ impl Suite {
         }
     }
 
-    /// Why a test failed that had printed something before.
+    /// The failure of the test that has printed something, if the line is its outcome.
     fn failure(&self, line: &str) -> Option<String> {
         let name = self.open.as_ref()?;
         let why = line.strip_prefix("FAILED ")?.strip_prefix(name)?.strip_prefix(" after ")?;
         Some(format!("{name}: after {why}"))
     }
 
-    /// A failure whose message may go on in the lines that follow.
+    /// Adds a failure, whose message may continue in the next lines.
     fn fails(&mut self, failure: String) {
         self.failed.push(failure);
         self.more = MESSAGE_LINES;
     }
 
-    /// Adds a further line of a failure's message. Outcomes and other tests end the message.
+    /// Adds the line to the message of the last failure, and returns whether it belongs to it. Outcomes and other tests end a
+    /// message.
     fn continues(&mut self, line: &str) -> bool {
         let ends = matches!(line, "ok" | "FAILED") || line.starts_with("test ");
         if self.more == 0 || ends {
@@ -112,12 +113,12 @@ impl Suite {
         true
     }
 
-    /// A failure that no line of the runner tells.
+    /// Adds a failure that is not in the runner's output.
     pub(crate) fn fail(&mut self, what: &str, why: &str) {
         self.failed.push(format!("{what}: {why}"));
     }
 
-    /// Takes the runner's exit code: failing, or running nothing, is a failure too.
+    /// Takes the runner's exit code: if it failed without a failed test, or ran no test, that is a failure, too.
     pub(crate) fn exit(&mut self, code: i32) {
         if let Some(name) = self.open.take() {
             self.failed.push(name);
@@ -131,7 +132,7 @@ impl Suite {
     }
 }
 
-/// A table of suites, what to know about them, and the sum alone on the last line.
+/// A table of the suites, their notes, skipped and failed tests, and on the last line the sum.
 pub(crate) fn table(suites: &[Suite]) -> String {
     let mut text = String::new();
     let mut line = |args: std::fmt::Arguments<'_>| {
@@ -174,7 +175,7 @@ pub(crate) fn table(suites: &[Suite]) -> String {
     text
 }
 
-/// The tests of each reason, in the order in which the reasons came.
+/// The skipped tests by reason, in the order of the reasons.
 fn by_reason(skipped: &[(String, String)]) -> Vec<(&str, Vec<&str>)> {
     let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
     for (test, reason) in skipped {
@@ -191,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn why_a_test_failed_is_kept_with_all_its_lines() {
+    fn a_failures_message_is_kept_with_all_its_lines() {
         let mut suite = Suite::new("vm");
         for line in [
             "test           a::b ... FAILED a::b after 3.0 s: it was late",
@@ -216,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_test_may_say_something_before_it_ends() {
+    fn a_test_may_print_something_before_it_ends() {
         let mut suite = Suite::new("host");
         for line in
             ["test a::b  ... a::b: 40000 calls in all", "ok", "test a::c ... c: none", "FAILED"]

@@ -1,6 +1,6 @@
-//! Kernels, a static busybox and QEMU from Debian's archive, through apt with a directory of its own:
-//! apt verifies the signatures against the archive keyring, and the machine's own lists stay as they are.
-//! What is fetched is unpacked, never installed, so that no package of the machine is in its way.
+//! Fetches kernels, a static busybox and QEMU from Debian's archive, by apt with its own folder: apt verifies the signatures by the
+//! archive's keyring, and the machine's package lists stay as they are. Packages are unpacked, never installed, so that they cannot
+//! conflict with those of the machine.
 
 use std::{
     fs,
@@ -15,18 +15,18 @@ use crate::{exec, workspace};
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
-/// Everything of the VM tests that is kept between runs.
+/// The folder with everything that the VM tests keep between runs.
 pub(crate) fn home() -> PathBuf {
     workspace::target().join("vm")
 }
 
-/// The directory with the unpacked packages of this kernel; fetched once, then offline.
+/// The folder with the unpacked packages of this kernel, which are fetched if it does not exist yet.
 pub(crate) fn kernel(kernel: &Kernel) -> Result<PathBuf> {
     unpacked(&format!("kernels/{}", kernel.version), kernel.suites, kernel.packages)
         .with_context(|| format!("kernel {} cannot be fetched", kernel.version))
 }
 
-/// A busybox that needs no libraries.
+/// The path of a statically linked busybox.
 pub(crate) fn busybox() -> Result<PathBuf> {
     let dir = unpacked("busybox", &["bookworm", "trixie"], &["busybox-static"])
         .context("busybox cannot be fetched")?;
@@ -37,8 +37,8 @@ pub(crate) fn busybox() -> Result<PathBuf> {
         .context("busybox-static has no busybox in it")
 }
 
-/// A QEMU that is not on PATH: its packages, and those that they need and this machine has not.
-/// Installing them could remove others: a QEMU tool of another version is enough.
+/// The folder with an unpacked QEMU and the packages that it needs and this machine does not have. They are not installed, because
+/// that could remove others, such as a QEMU tool of another version.
 pub(crate) fn qemu() -> Result<PathBuf> {
     unpacked_by("qemu", &[&release()?], |apt| {
         let mut plan = apt.command("apt-get");
@@ -49,15 +49,15 @@ pub(crate) fn qemu() -> Result<PathBuf> {
     .context("QEMU cannot be fetched")
 }
 
-/// The codename of the Debian that this is: packages of another one may need another libc.
+/// The codename of this machine's Debian release: packages of another release may need another libc.
 fn release() -> Result<String> {
     let text = fs::read_to_string("/etc/os-release").context("cannot read /etc/os-release")?;
     let name = text.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
     Ok(name.context("/etc/os-release has no VERSION_CODENAME")?.trim_matches('"').to_owned())
 }
 
-/// What apt's simulation would install, as `NAME=VERSION`: lines `Inst NAME (VERSION …)`, with
-/// `[VERSION]` before the parenthesis where it would replace one.
+/// The packages that apt's simulation would add, as `NAME=VERSION`: lines `Inst NAME (VERSION …)`; a line with `[VERSION]` before the
+/// parenthesis would replace an installed package.
 fn new_packages(simulation: &str) -> Vec<String> {
     let package = |line: &str| {
         let (name, rest) = line.strip_prefix("Inst ")?.split_once(' ')?;
@@ -67,7 +67,7 @@ fn new_packages(simulation: &str) -> Vec<String> {
     simulation.lines().filter_map(package).collect()
 }
 
-/// Unpacks the newest packages that match, from the first suite that has them all.
+/// Unpacks the newest packages that match the patterns, from the first suite that has them all.
 fn unpacked(name: &str, suites: &[&str], patterns: &[&str]) -> Result<PathBuf> {
     unpacked_by(name, suites, |apt| {
         let names = exec::output(apt.command("apt-cache").args(["pkgnames"]))?;
@@ -82,7 +82,7 @@ fn unpacked(name: &str, suites: &[&str], patterns: &[&str]) -> Result<PathBuf> {
     })
 }
 
-/// Unpacks the packages that `choose` names, from the first suite where it finds them.
+/// Unpacks the packages that `choose` returns, from the first suite in which it finds them.
 fn unpacked_by(
     name: &str,
     suites: &[&str],
@@ -104,7 +104,7 @@ fn unpacked_by(
 }
 
 fn unpack(dir: &Path, apt: &Apt, packages: &[String]) -> Result<()> {
-    // Unpacked beside its place and then renamed, so that what is there is whole.
+    // Unpacked under another name and then renamed, so that a folder with the final name is complete.
     let mut draft = dir.as_os_str().to_owned();
     draft.push(".part");
     let draft = PathBuf::from(draft);
@@ -122,7 +122,7 @@ fn unpack(dir: &Path, apt: &Apt, packages: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// The newest of the names that match the pattern.
+/// The name with the highest version of those that match the pattern; `None` if none does.
 fn newest<'a>(pattern: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let (prefix, suffix) = pattern.split_once('*').unwrap_or((pattern, ""));
     let version = |name: &'a str| {
@@ -143,7 +143,7 @@ struct Apt {
 }
 
 impl Apt {
-    /// Reads the lists of this suite, from the first address that has it.
+    /// Reads the package lists of this suite, from the first address that has it.
     fn of(suite: &str) -> Result<Self> {
         if !Path::new(KEYRING).exists() {
             bail!(
@@ -190,11 +190,11 @@ impl Apt {
         for option in [
             "APT::Architecture=amd64",
             "APT::Architectures=amd64",
-            // The archive user may not be able to enter this directory.
+            // apt's user may not be able to enter this folder.
             "APT::Sandbox::User=root",
             "Acquire::Languages=none",
             "Acquire::Retries=3",
-            // Suites that are no longer updated are exactly those that old kernels come from.
+            // Old kernels are in suites that are not updated any more.
             "Acquire::Check-Valid-Until=false",
         ] {
             command.args(["-o", option]);
@@ -203,7 +203,7 @@ impl Apt {
     }
 }
 
-/// The machine's apt sources: (file name, content).
+/// The files with the machine's apt sources: (name, content).
 fn sources() -> Result<Vec<(String, String)>> {
     let mut paths = vec![PathBuf::from("/etc/apt/sources.list")];
     if let Ok(entries) = fs::read_dir("/etc/apt/sources.list.d") {
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_a_simulation_would_add_is_fetched() {
+    fn only_packages_that_a_simulation_would_add_are_fetched() {
         let simulation = "Remv qemu-utils [1:10.0]\n\
             Inst libslirp0 (4.7.0-1 Debian:12.15/oldstable [amd64])\n\
             Inst libc6 [2.36-8] (2.36-9 Debian:12.15/oldstable [amd64])\n\

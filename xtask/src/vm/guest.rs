@@ -1,4 +1,4 @@
-//! What runs inside a guest: its files, and the script that is process 1.
+//! A guest's files, and the script that is its process 1.
 
 use std::{fs, path::PathBuf};
 
@@ -12,22 +12,22 @@ use super::{
 };
 use crate::{exec, setup};
 
-/// Marks lines of the guest's that are not the test runner's.
+/// The beginning of lines that the guest's script prints, and not the test runner.
 pub(crate) const MARK: &str = "@@";
-/// Said on the console every 20 s: the kernel runs, whatever the tests do.
+/// The line that the guest prints on the console every 20 s: it shows that the kernel runs.
 pub(crate) const ALIVE: &str = "@@ alive";
 
-/// Programs of this machine that the tests call, by their place in the guest. The shell is among
-/// them because busybox's own runs its applets instead of what is on PATH.
+/// Programs of this machine that the tests run, by their path in the guest. The shell is one of them because busybox's shell runs its
+/// applets instead of programs in PATH.
 const PROGRAMS: [&str; 3] = ["usr/bin/ip", "usr/bin/ss", "bin/sh"];
 
 /// The programs under test.
 pub(crate) struct Payload {
     pub(crate) tracer: PathBuf,
     pub(crate) runner: PathBuf,
-    /// A program without shared libraries that the tests call.
+    /// A program without shared libraries that the tests run.
     pub(crate) dialer: PathBuf,
-    /// A load beside the tests.
+    /// The program that makes a load while tests run.
     pub(crate) load: PathBuf,
     /// More arguments for the runner.
     pub(crate) args: Vec<String>,
@@ -68,7 +68,7 @@ pub(crate) fn initramfs(
     archive.finish()
 }
 
-/// The script: console output goes to the first serial line, results to the second.
+/// The script of process 1: the kernel's messages go to the first serial port, the results to the second.
 fn init(kernel: &Kernel, depth: Depth, modules: &[&str], args: &[String]) -> String {
     let backends: Vec<&str> = kernel.backends.iter().map(|backend| backend.name()).collect();
     let modules = modules.join(" ");

@@ -1,4 +1,4 @@
-//! The guest's root file system: a newc cpio archive, written here.
+//! Writes the guest's root file system, a cpio archive in the newc format.
 
 use std::{
     collections::BTreeSet,
@@ -33,7 +33,7 @@ impl Initramfs {
         self.entry(path, DIRECTORY, &[], (0, 0))
     }
 
-    /// Adds a file that may be executed.
+    /// Adds an executable file.
     pub(crate) fn file(&mut self, path: impl AsRef<Path>, content: &[u8]) -> Result<()> {
         let path = path.as_ref();
         if let Some(parent) = path.parent() {
@@ -47,7 +47,7 @@ impl Initramfs {
         self.entry(path.as_ref(), DEVICE, &[], (major, minor))
     }
 
-    /// Adds a program of this machine and the shared libraries it needs, where it expects them.
+    /// Adds a program of this machine, and the shared libraries that it needs, at the paths where it looks for them.
     pub(crate) fn program(&mut self, path: impl AsRef<Path>, from: &Path) -> Result<()> {
         let read =
             |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
@@ -83,7 +83,7 @@ impl Initramfs {
     }
 }
 
-/// The paths in what `ldd` prints: `libc.so.6 => /lib/libc.so.6 (0x…)`, `/lib64/ld.so (0x…)`.
+/// The paths in the output of `ldd`: `libc.so.6 => /lib/libc.so.6 (0x…)`, `/lib64/ld.so (0x…)`.
 fn libraries(listed: &str) -> impl Iterator<Item = &str> {
     listed.lines().filter_map(|line| line.split_whitespace().find(|word| word.starts_with('/')))
 }

@@ -1,6 +1,6 @@
-//! THE list of kernels that `tracer` is tested on; README's table is made from it.
+//! The list of kernels on which `tracer` is tested; README.md's table is made from it.
 
-/// How `tracer` watches the kernel, by the name that `--backend` takes.
+/// A backend of `tracer`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Backend {
     Fexit,
@@ -9,6 +9,7 @@ pub(crate) enum Backend {
 }
 
 impl Backend {
+    /// The value of `--backend`.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Fexit => "fexit",
@@ -21,25 +22,25 @@ impl Backend {
 /// One kernel of the matrix.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kernel {
-    /// The series, as a person names it.
+    /// The version without its last number: `6.12`.
     pub(crate) version: &'static str,
-    /// Debian suites to look in; the first that has the packages is taken.
+    /// Debian suites; the first one that has the packages is used.
     pub(crate) suites: &'static [&'static str],
-    /// Packages to unpack: `*` stands for digits, dots and Debian's `+debNN`. The newest is taken.
+    /// Packages to unpack: `*` stands for digits, dots and Debian's `+debNN`. The newest match is used.
     pub(crate) packages: &'static [&'static str],
-    /// Kernel modules beside those that all guests load.
+    /// Kernel modules that the guest loads, in addition to those of all guests.
     pub(crate) modules: &'static [&'static str],
-    /// The backend that must be chosen when none is asked for.
+    /// The backend that tracer must choose by default.
     pub(crate) chooses: Backend,
-    /// Whether `tracer spread` hands out ports itself where the kernel would search long.
+    /// Whether `tracer spread` has fast ports.
     pub(crate) fast_ports: bool,
-    /// How much of the tests runs in it, in each matrix.
+    /// How many of the tests run in the guest, in each matrix.
     pub(crate) depths: Depths,
-    /// The backends that the tests force, one after the other.
+    /// The backends that are tested with `--backend`.
     pub(crate) backends: &'static [Backend],
 }
 
-/// How much of the tests a guest runs: `tests/src/cases/depth.rs`.
+/// How many of the tests a guest runs: see `tests/src/cases/depth.rs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Depth {
     Part,
@@ -48,7 +49,7 @@ pub(crate) enum Depth {
 }
 
 impl Depth {
-    /// As `TRACER_DEPTH` has it.
+    /// The value of `TRACER_DEPTH`.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Part => "part",
@@ -58,7 +59,7 @@ impl Depth {
     }
 }
 
-/// By matrix.
+/// The depth in each matrix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Depths {
     pub(crate) short: Depth,
@@ -68,9 +69,9 @@ pub(crate) struct Depths {
 /// Which tests run in the guests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Matrix {
-    /// Of `cargo xtask test`: the oldest and the newest kernel, and a part in those between.
+    /// For `cargo xtask test`: most tests in the oldest and the newest kernel, and some in those between.
     Short,
-    /// Of `cargo xtask ci` and `cargo xtask test vm`: everything.
+    /// For `cargo xtask ci` and `cargo xtask test vm`: everything.
     Long,
 }
 
@@ -83,19 +84,20 @@ impl Kernel {
     }
 }
 
-/// The oldest and the newest.
+/// The depths of the oldest and the newest kernel.
 const AN_END: Depths = Depths { short: Depth::Whole, long: Depth::Whole };
+/// The depths of the kernels between.
 const BETWEEN: Depths = Depths { short: Depth::Part, long: Depth::Whole };
 
 const ALL: &[Backend] = &[Backend::Fexit, Backend::Kprobe, Backend::Tracepoint];
 
-/// Oldest first: Debian's cloud kernels, in the suites that keep them longest.
+/// Debian's cloud kernels, oldest first, each from the suite that keeps it longest.
 pub(crate) const KERNELS: [Kernel; 5] = [
     Kernel {
         version: "5.10",
         suites: &["bullseye", "bullseye-security"],
         packages: &["linux-image-5.10.0-*-cloud-amd64"],
-        // No MPTCP in this one.
+        // This kernel has no MPTCP.
         modules: &[],
         chooses: Backend::Fexit,
         fast_ports: false,
@@ -134,7 +136,7 @@ pub(crate) const KERNELS: [Kernel; 5] = [
     },
     Kernel {
         version: "7.2",
-        // The image is split in two from 7.0 on. sid moves on; the backports keep older versions.
+        // From 7.0 on, the image is in two packages. sid has only the newest version; the backports keep older ones.
         suites: &["trixie-backports", "sid"],
         packages: &["linux-binary-7.2.*-cloud-amd64", "linux-modules-7.2.*-cloud-amd64"],
         modules: &["mptcp_diag"],
@@ -145,7 +147,7 @@ pub(crate) const KERNELS: [Kernel; 5] = [
     },
 ];
 
-/// The matrix as README shows it.
+/// The matrix as README.md's table.
 pub(crate) fn table() -> String {
     let rows = KERNELS.iter().map(|kernel| {
         let forced: Vec<&str> = kernel.backends.iter().map(|backend| backend.name()).collect();

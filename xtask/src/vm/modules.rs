@@ -1,4 +1,4 @@
-//! Which kernel modules a guest loads, in which order.
+//! The kernel modules that a guest loads, and their order.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-/// What the tests need from every kernel that may be a module.
+/// The modules that the tests need in every guest.
 const COMMON: [&str; 6] = ["veth", "dummy", "tun", "tcp_diag", "udp_diag", "nf_conntrack"];
 
 /// The unpacked packages of one kernel.
@@ -20,7 +20,7 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    /// Looks through the packages; the layout differs between releases.
+    /// Finds the kernel image and the modules in the packages, whose layout differs between releases.
     pub(crate) fn read(dir: &Path) -> Result<Self> {
         let mut files = Vec::new();
         walk(dir, &mut files)?;
@@ -41,8 +41,8 @@ impl Tree {
         Ok(Self { vmlinuz: vmlinuz.clone(), modules, builtin })
     }
 
-    /// The modules of all guests, these more, and all they depend on: decompressed, in the order to
-    /// load them in.
+    /// The modules of all guests, those in `more`, and all on which they depend, decompressed and in the order of loading: (name,
+    /// content).
     pub(crate) fn wanted(&self, more: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
         let mut loads = Vec::new();
         for name in COMMON.iter().chain(more) {
@@ -81,7 +81,7 @@ fn walk(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// `kernel/net/foo-bar.ko.xz` is the module `foo_bar`.
+/// The name of a module by its file: `foo_bar` for `kernel/net/foo-bar.ko.xz`; `None` if the file is no module.
 fn stem(path: &Path) -> Option<String> {
     let (name, end) = path.file_name()?.to_str()?.split_once(".ko")?;
     ["", ".xz", ".zst"].contains(&end).then(|| name.replace('-', "_"))
@@ -100,7 +100,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
-/// What the module's `.modinfo` section says in `depends=a,b`.
+/// The modules on which a module depends: `depends=a,b` in its `.modinfo` section.
 fn depends(module: &[u8]) -> Vec<String> {
     let key = b"\0depends=";
     let Some(at) = module.windows(key.len()).position(|window| window == key) else {
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_module_is_loaded_after_what_it_depends_on_and_once() {
+    fn a_module_is_loaded_once_and_after_its_dependencies() {
         let dir = std::env::temp_dir().join(format!("tracer-modules-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         for (name, depends) in [("a", "b,c"), ("b", "c"), ("c", "builtin")] {

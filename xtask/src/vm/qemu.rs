@@ -1,4 +1,4 @@
-//! One boot of one guest: the command line, and the watchdog that ends a guest that hangs.
+//! Boots a guest once: the command line, and the watchdog that ends a guest that hangs.
 
 use std::{
     fs::{self, File},
@@ -18,14 +18,14 @@ const PROGRAM: &str = "qemu-system-x86_64";
 
 /// The QEMU to boot with.
 pub(crate) enum Emulator {
-    /// The one on PATH.
+    /// The one in PATH.
     Installed(PathBuf),
-    /// One that was unpacked into this directory, with the libraries that the machine lacks.
+    /// One that was unpacked into this folder, with the libraries that the machine does not have.
     Unpacked(PathBuf),
 }
 
 impl Emulator {
-    /// The one that is installed, or fetched once.
+    /// The QEMU that is installed, or one that is fetched.
     pub(crate) fn find() -> Result<Self> {
         match setup::which(PROGRAM) {
             Some(path) => Ok(Self::Installed(path)),
@@ -49,22 +49,22 @@ impl Emulator {
     }
 }
 
-/// A guest that does not even say that it is alive hangs.
+/// A guest that prints nothing on its console for so long hangs: it prints a line every 20 s.
 const KERNEL_SILENCE: Duration = Duration::from_mins(3);
-/// So do tests that say nothing: their runner ends each after 8 minutes.
+/// Tests that print nothing for so long hang: the runner ends each test after 8 minutes.
 const TESTS_SILENCE: Duration = Duration::from_mins(9);
-/// No guest may take longer, however much it says.
+/// The longest time of a guest.
 const LIMIT: Duration = Duration::from_hours(1);
 const POLL: Duration = Duration::from_millis(200);
 
-/// How a boot ended.
+/// The end of a boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// The tests ran; their exit code.
+    /// The tests ran, with this exit code.
     Exit(i32),
-    /// The guest ended by itself without a verdict.
-    NoVerdict,
-    /// The watchdog ended it.
+    /// The guest ended by itself without an exit code of the tests.
+    NoResult,
+    /// The watchdog ended the guest.
     Hung,
 }
 
@@ -78,7 +78,7 @@ pub(crate) struct Files<'a> {
     pub(crate) results: &'a Path,
 }
 
-/// Boots the guest and gives each line of results to `line` as it comes.
+/// Boots the guest, and calls `line` with each line of the test runner's output.
 pub(crate) fn boot(
     emulator: &Emulator,
     files: &Files<'_>,
@@ -94,14 +94,14 @@ pub(crate) fn boot(
     let start = Instant::now();
     let mut kernel = Silence::of(files.console, KERNEL_SILENCE);
     let mut tests = Silence::of(files.results, TESTS_SILENCE);
-    let mut end = End::NoVerdict;
+    let mut end = End::NoResult;
     loop {
         let over = guest.0.try_wait()?.is_some();
         results.read(|text| {
             if let Some(code) =
                 text.strip_prefix(MARK).and_then(|rest| rest.trim().strip_prefix("exit "))
             {
-                end = code.parse().map_or(End::NoVerdict, End::Exit);
+                end = code.parse().map_or(End::NoResult, End::Exit);
             }
             line(text);
         })?;
@@ -109,31 +109,31 @@ pub(crate) fn boot(
             return Ok(end);
         }
         if kernel.is_over()? || tests.is_over()? || start.elapsed() > LIMIT {
-            return Ok(if end == End::NoVerdict { End::Hung } else { end });
+            return Ok(if end == End::NoResult { End::Hung } else { end });
         }
         thread::sleep(POLL);
     }
 }
 
-/// Emulation, not KVM: it works on every machine, inside virtual machines and without privileges.
+/// The command of QEMU with emulation, not KVM, so that it works on every machine, in virtual machines and without privileges.
 fn command(emulator: &Emulator, files: &Files<'_>) -> Command {
     let mut command = emulator.command();
-    // The processors take turns on one thread. On threads of their own they race with code that the kernel
-    // changes while it runs (int3 of text_poke, at each attach and detach), which now and then hangs a guest
-    // or makes it panic ("Oops: int3"); where two guests run at once, that is no faster.
+    // The CPUs take turns on one thread. With a thread for each, one may run code that the kernel is changing (int3 of text_poke, at
+    // each attach and detach), which sometimes hangs a guest or makes it panic ("Oops: int3"); with two guests at a time, that would
+    // not be faster.
     command.args(["-accel", "tcg,thread=single", "-cpu", "max", "-m", "4096", "-smp", "2"]);
     command.args(["-display", "none", "-monitor", "none", "-nic", "none", "-no-reboot"]);
     command.arg("-serial").arg(format!("file:{}", files.console.display()));
     command.arg("-serial").arg(format!("file:{}", files.results.display()));
     command.arg("-kernel").arg(files.vmlinuz).arg("-initrd").arg(files.initramfs);
-    // On a busy machine the check of the timer's interrupts sees none in its ten ticks, and the kernel panics
-    // (check_timer in arch/x86/kernel/apic/io_apic.c); it leaves the check out on hypervisors that it knows.
+    // On a busy machine, the kernel's check of the timer sees no interrupt in its ten ticks, and the kernel panics (check_timer in
+    // arch/x86/kernel/apic/io_apic.c). It omits this check on hypervisors that it knows.
     command.args(["-append", "console=ttyS0 panic=-1 mitigations=off no_timer_check"]);
     command.stdin(Stdio::null());
     command
 }
 
-/// How long nothing was added to a file.
+/// Whether a file has not grown for too long.
 struct Silence<'a> {
     file: &'a Path,
     limit: Duration,
@@ -155,7 +155,7 @@ impl<'a> Silence<'a> {
     }
 }
 
-/// A guest does not outlive its boot.
+/// A running guest; killed on drop.
 struct Guest(Child);
 
 impl Drop for Guest {
@@ -166,7 +166,7 @@ impl Drop for Guest {
     }
 }
 
-/// Whole lines of a file that grows.
+/// Reads complete lines of a file that grows.
 struct Lines {
     file: File,
     rest: Vec<u8>,

@@ -1,13 +1,13 @@
-//! Where this machine gets Debian packages from: its own apt sources, in either format.
+//! The addresses of Debian's archives, from this machine's apt sources in either format.
 
-/// Archive addresses, in the order in which they are worth trying.
+/// Addresses of archives, in the order in which to try them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Archives {
     pub(crate) main: Vec<String>,
     pub(crate) security: Vec<String>,
 }
 
-/// The suites by which Debian's own archive is told from others.
+/// The suites of Debian's own archive; an address with another suite is a third party's.
 const RELEASES: [&str; 11] = [
     "bullseye",
     "bookworm",
@@ -50,20 +50,20 @@ impl Archives {
                 list.push(uri.clone());
             }
         }
-        // Third parties also name their suites after Debian's releases, but have no updates.
+        // Third parties also name suites after Debian's releases, but have no `-updates`: they come last.
         archives.main.sort_by_key(|uri| {
             !entries.iter().any(|(other, suite)| other == uri && suite.ends_with("-updates"))
         });
         archives
     }
 
-    /// The addresses to try for a suite.
+    /// The addresses for a suite.
     pub(crate) fn of(&self, suite: &str) -> &[String] {
         if suite.ends_with("-security") { &self.security } else { &self.main }
     }
 }
 
-/// `deb [options] uri suite component…`
+/// Parses lines `deb [options] uri suite component…`.
 fn one_line(text: &str) -> Vec<Entry> {
     text.lines()
         .filter_map(|line| {
@@ -79,7 +79,7 @@ fn one_line(text: &str) -> Vec<Entry> {
         .collect()
 }
 
-/// Paragraphs of `Field: values`, continued on lines that begin with a space.
+/// Parses paragraphs of `Field: values`, which continue on lines that begin with a space.
 fn deb822(text: &str) -> Vec<Entry> {
     let mut entries = Vec::new();
     let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn disabled_foreign_and_offline_sources_are_passed_over() {
+    fn disabled_foreign_and_offline_sources_are_left_out() {
         let disabled = "Enabled: no\nTypes: deb\nURIs: http://a.test/debian\nSuites: bookworm\nComponents: main\n";
         assert_eq!(read("a.sources", disabled), Archives::default());
         let foreign = "deb http://n.test nodistro main\ndeb cdrom:[disc] bookworm main\ndeb http://d.test bookworm stable\n";

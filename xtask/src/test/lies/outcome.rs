@@ -1,40 +1,41 @@
-//! How a test ended, by what the runner prints, purely.
+//! The outcome of a test, from what the runner prints, without I/O.
 
 use anyhow::{Context as _, Result};
 
-/// How one test ended.
+/// The outcome of one test.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum Outcome {
     Passed,
-    /// With the first and the last line of its message.
     Failed {
+        /// The first and the last line of the message.
         words: String,
+        /// Whether a wait took too long.
         by_time: bool,
     },
 }
 
-/// What the messages of a wait in vain have in them.
+/// Texts in the messages of waits that took too long.
 const BY_TIME: [&str; 4] =
     ["in vain for", "did not end within", "printed nothing for", "no reading of the tracer within"];
 
 impl Outcome {
-    /// What the runner printed of this test, the only one.
-    pub(super) fn parse(name: &str, said: &str) -> Result<Self> {
+    /// Parses the output of a runner that ran only this test.
+    pub(super) fn parse(name: &str, output: &str) -> Result<Self> {
         let failed = format!("FAILED {name} after ");
-        if let Some((_, message)) = said.split_once(&failed) {
+        if let Some((_, message)) = output.split_once(&failed) {
             let message = message.split_once("\nFAILED\n").map_or(message, |(message, _)| message);
             let message = message.split_once(": ").map_or(message, |(_, message)| message);
             let by_time = BY_TIME.iter().any(|part| message.contains(part));
             let mut lines = message.lines();
             let first = lines.next().unwrap_or_default();
-            // Between them is a screen, or are many tuples.
+            // The lines between are a screen, or many tuples.
             let last = lines.next_back().map(|last| format!(" ... {last}"));
             let words = first.to_owned() + &last.unwrap_or_default();
             return Ok(Self::Failed { words, by_time });
         }
-        let passed = said.contains("1 passed; 0 failed").then_some(Self::Passed);
+        let passed = output.contains("1 passed; 0 failed").then_some(Self::Passed);
         passed.with_context(|| {
-            format!("{name}: the runner says neither that it passed nor that it failed: {said}")
+            format!("{name}: the runner's output has neither a success nor a failure: {output}")
         })
     }
 }
@@ -50,8 +51,8 @@ mod tests {
     #[test]
     fn a_failure_has_its_words_and_whether_it_was_a_wait() {
         let of = |message: &str| {
-            let said = format!("test a::b ... FAILED a::b after 0.1 s: {message}\nFAILED\n");
-            Outcome::parse("a::b", &said).unwrap()
+            let output = format!("test a::b ... FAILED a::b after 0.1 s: {message}\nFAILED\n");
+            Outcome::parse("a::b", &output).unwrap()
         };
         assert_eq!(of("no: number"), failed("no: number", false));
         assert_eq!(
@@ -62,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ran_no_test_is_an_error() {
+    fn output_without_a_test_is_an_error() {
         let passed = "test result: ok. 1 passed; 0 failed; 0 ignored";
         assert_eq!(Outcome::parse("a", passed).unwrap(), Outcome::Passed);
         assert!(Outcome::parse("a", "test result: ok. 0 passed; 0 failed").is_err());

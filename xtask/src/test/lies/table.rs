@@ -1,6 +1,6 @@
-//! Which lie is told to which test first, and which tests none reaches.
+//! Which lies each test is tried with first, and which tests read nothing that a lie changes.
 
-/// By the beginning of a test's name, the longest that fits: the lies that its assertions are about.
+/// The lies about what a test asserts, by the beginning of its name; the longest beginning that matches counts.
 const GROUPS: &[(&str, &[&str])] = &[
     ("abuse::", &["other:ports.in_use", "other:degraded*"]),
     ("abuse::cgroups::a_delegated", &["without:process.linux.cgroup"]),
@@ -110,7 +110,7 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("who::rows_that_look_alike", &["empty"]),
 ];
 
-/// Told after those of the group.
+/// The lies that every test is tried with after those of [`GROUPS`].
 pub(super) const EVERYWHERE: &[&str] = &[
     "other:ports.*",
     "other:decisions",
@@ -126,10 +126,10 @@ pub(super) const EVERYWHERE: &[&str] = &[
     "exit",
 ];
 
-/// Tests that read nothing which a lie changes, with what shows that they can fail.
+/// Tests that read nothing that a lie changes, with what else shows that they can fail.
 pub(super) const EXCEPTIONS: &[(&str, &str)] = &[];
 
-/// The lies that are told to this test first.
+/// The lies of [`GROUPS`] for this test.
 pub(super) fn kinds(name: &str) -> &'static [&'static str] {
     let of = GROUPS.iter().filter(|(beginning, _)| name.starts_with(beginning));
     of.max_by_key(|(beginning, _)| beginning.len()).map_or(&[], |(_, kinds)| kinds)
