@@ -1,9 +1,9 @@
 //! `tracer record`: from the ring buffer and the tuple table to lines.
 
 pub(crate) mod output;
+mod output_errors;
 mod progress;
 pub(crate) mod totals;
-mod trouble;
 
 use std::{
     collections::HashMap,
@@ -50,10 +50,10 @@ pub fn run(
     filter: Filter,
     output: crate::export::sink::Sink,
     callers: Callers,
-    asked: &StopSignals,
+    signals: &StopSignals,
 ) -> Result<(), Error> {
     let mut recorder = Recorder {
-        output: Output::new(output, config.output.rotation.as_ref(), asked.clone()),
+        output: Output::new(output, config.output.rotation.as_ref(), signals.clone()),
         progress: Progress::new(config),
         config,
         filter,
@@ -64,13 +64,13 @@ pub fn run(
         forecasts: Forecasts::default(),
         older: OlderEnds::default(),
         last_addresses: HashMap::new(),
-        told: totals::Told::default(),
+        reported: totals::ReportedLosses::default(),
         degraded: totals::Degradation::default(),
         undecodable: 0,
         events: 0,
         tracer,
     };
-    match recorder.run(asked) {
+    match recorder.run(signals) {
         Ok(()) => recorder.output.failure().map_or(Ok(()), |it| Err(Error::Failure(it))),
         Err(Ended::Failed(error)) => Err(error),
         // The reader has what it wanted.
@@ -99,7 +99,7 @@ impl From<Error> for Ended {
 }
 
 /// Keeps the first error in `first` and goes on; a reader that is gone ends everything.
-fn put_off(result: Result<(), Ended>, first: &mut Option<Error>) -> Result<(), Closed> {
+fn keep_first_error(result: Result<(), Ended>, first: &mut Option<Error>) -> Result<(), Closed> {
     match result {
         Ok(()) => Ok(()),
         Err(Ended::Closed) => Err(Closed),
@@ -131,7 +131,7 @@ struct Recorder<'a> {
     older: OlderEnds,
     /// Counters of the newest address.stats.
     last_addresses: HashMap<TupleKey, TupleCount>,
-    told: totals::Told,
+    reported: totals::ReportedLosses,
     /// What the stream says does not work as well as it could.
     degraded: totals::Degradation,
     undecodable: u64,
@@ -140,16 +140,17 @@ struct Recorder<'a> {
 }
 
 impl Recorder<'_> {
-    fn run(&mut self, asked: &StopSignals) -> Result<(), Ended> {
+    fn run(&mut self, signals: &StopSignals) -> Result<(), Ended> {
         self.begin()?;
         let started = Instant::now();
         let mut ticked = started;
-        while !asked.stop() && self.config.duration.is_none_or(|limit| started.elapsed() < limit) {
+        while !signals.stop() && self.config.duration.is_none_or(|limit| started.elapsed() < limit)
+        {
             let taken = self.take(BATCH)?;
             if self.output.due(WRITE_INTERVAL) {
                 self.output.write()?;
             }
-            if asked.reopen() {
+            if signals.reopen() {
                 self.output.reopen()?;
             }
             if ticked.elapsed() >= TICK {
@@ -174,7 +175,7 @@ impl Recorder<'_> {
         let host = uname.nodename().to_string_lossy();
         let line = totals::start(&self.tracer, self.config, &host);
         self.output.start(&line)?;
-        self.degraded.said(line.degraded);
+        self.degraded.note(line.degraded);
         // A reader may wait for the first line to know that everything is attached.
         self.output.write()?;
         self.tracer.read(true)?;
@@ -248,7 +249,7 @@ impl Recorder<'_> {
     fn losses(&mut self) -> Result<(), Ended> {
         let totals = self.tracer.totals()?;
         let dropped = self.output.dropped();
-        for (reason, count) in self.told.new_losses(&totals, dropped, self.undecodable) {
+        for (reason, count) in self.reported.new_losses(&totals, dropped, self.undecodable) {
             self.output.lost(reason, count)?;
         }
         Ok(())
@@ -257,7 +258,7 @@ impl Recorder<'_> {
     /// A line if what does not work as well as it could has changed.
     fn degradation(&mut self) -> Result<(), Closed> {
         let Some(change) = self.degraded.change(self.tracer.degraded()) else { return Ok(()) };
-        self.degraded.said(change.now());
+        self.degraded.note(change.now());
         self.output.degraded(&change.line())
     }
 
@@ -348,9 +349,9 @@ impl Recorder<'_> {
         }
         // Whatever fails, the rest is written.
         let mut first = None;
-        put_off(self.stats(), &mut first)?;
+        keep_first_error(self.stats(), &mut first)?;
         if self.config.events.lost {
-            put_off(self.losses(), &mut first)?;
+            keep_first_error(self.losses(), &mut first)?;
         }
         match self.tracer.totals() {
             Ok(totals) => {
@@ -359,7 +360,7 @@ impl Recorder<'_> {
                     |dropped| totals::stop(&totals, *events, dropped, *undecodable, tracer.drift);
                 self.output.stop(finish)?;
             }
-            Err(error) => put_off(Err(error.into()), &mut first)?,
+            Err(error) => keep_first_error(Err(error.into()), &mut first)?,
         }
         self.output.close()?;
         self.progress.end();

@@ -30,7 +30,7 @@ use crate::{
 pub fn run(config: &ReplayConfig) -> Result<(), Error> {
     let config = config.clone();
     let player = Player::open(&config.files)?;
-    shutdown::run(move |asked| {
+    shutdown::run(move |signals| {
         let mut source = Recorded::new(player, &config);
         let mut model = model(source.player.about().clone(), &config.show);
         model.history = TupleHistory::of(TUPLES);
@@ -38,9 +38,9 @@ pub fn run(config: &ReplayConfig) -> Result<(), Error> {
             source.begin_at(&mut model, at)?;
         }
         if is_batch(&config.show) {
-            Batch::new(&config.show, &asked).recorded(&mut source, model)
+            Batch::new(&config.show, &signals).recorded(&mut source, model)
         } else {
-            screen::run(&mut source, model, config.show.count, &asked)
+            screen::run(&mut source, model, config.show.count, &signals)
         }
     })
 }

@@ -34,15 +34,15 @@ pub fn run(
     config: &TopConfig,
     filter: Filter,
     callers: Callers,
-    asked: &StopSignals,
+    signals: &StopSignals,
 ) -> Result<(), Error> {
     let filter = (&filter, config.rows.to_string());
     let mut source = Live::new(tracer, filter, callers, config.interval);
     let model = model(source.about(), &config.show);
     if is_batch(&config.show) {
-        Batch::new(&config.show, asked).live(&mut source, model, config.interval)
+        Batch::new(&config.show, signals).live(&mut source, model, config.interval)
     } else {
-        screen::run(&mut source, model, config.show.count, asked)
+        screen::run(&mut source, model, config.show.count, signals)
     }
 }
 

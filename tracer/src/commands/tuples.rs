@@ -25,9 +25,9 @@ use crate::{
 };
 
 /// How long to look before a single reading, so that it can show rates.
-const GLANCE: Duration = Duration::from_secs(1);
+const FIRST_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a wait looks whether it was asked to stop.
-const LOOK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// How often the port ranges are read.
 const RANGES_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -40,7 +40,7 @@ pub fn run(
     config: &TuplesConfig,
     filter: &Filter,
     mut callers: Callers,
-    asked: &StopSignals,
+    signals: &StopSignals,
 ) -> Result<(), Error> {
     let mut before = Earlier::default();
     let mut before_at: Option<Instant> = None;
@@ -49,14 +49,14 @@ pub fn run(
     let mut namespaces = netns::Names::default();
     let mut binds_before = BTreeMap::new();
     let mut forecasts = Forecasts::default();
-    let mut said = Reported::default();
+    let mut logged = Reported::default();
     if config.interval.is_none() {
         tracer.read(true)?;
-        foresee(&mut forecasts, &mut tracer, (&mut before, &binds_before));
+        make_forecasts(&mut forecasts, &mut tracer, (&mut before, &binds_before));
         binds_before = binds(&tracer);
         tracer.keep_tuples(&mut before);
         before_at = Some(Instant::now());
-        wait(GLANCE, asked);
+        wait(FIRST_INTERVAL, signals);
     }
     loop {
         let read_at = clock::wall_ns();
@@ -67,43 +67,46 @@ pub fn run(
             ranges_at = Some(now);
         }
         let elapsed = before_at.map(|at| now.duration_since(at));
-        let foreseen = foresee(&mut forecasts, &mut tracer, (&mut before, &binds_before));
-        let earlier = (&mut before, &binds_before, elapsed, &foreseen[..]);
+        let row_forecasts =
+            make_forecasts(&mut forecasts, &mut tracer, (&mut before, &binds_before));
+        let earlier = (&mut before, &binds_before, elapsed, &row_forecasts[..]);
         let mut rows = rows(&tracer, config, filter, earlier, &mut callers, now);
         namespaces.refresh(now);
         for row in &mut rows {
             row.netns_name = namespaces.get(row.key.netns).cloned();
         }
         let totals = tracer.totals()?;
-        if let Some(news) = said.new_losses(named_losses(&totals)) {
-            tracing::warn!("{news}");
+        if let Some(message) = logged.new_losses(named_losses(&totals)) {
+            tracing::warn!("{message}");
         }
         let lost = named_losses(&totals).collect();
         let reading = Reading { ns: read_at, drift: tracer.drift, lost };
         let text = table::render(&rows, config.table.format, &reading, first)
             .map_err(|error| Error::Failure(format!("cannot format the table: {error}")))?;
-        asked.writing(true);
+        signals.writing(true);
         let open = stdout::print(&text)?;
-        asked.writing(false);
+        signals.writing(false);
         if !open {
             return Ok(());
         }
         first = false;
-        let Some(interval) = config.interval else { return last_word(&mut tracer, &mut said) };
+        let Some(interval) = config.interval else {
+            return log_remaining_losses(&mut tracer, &mut logged);
+        };
         binds_before = binds(&tracer);
         tracer.keep_tuples(&mut before);
         before_at = Some(now);
         tracer.reconcile_if_due()?;
-        wait(interval.saturating_sub(now.elapsed()), asked);
-        if asked.stop() {
-            return last_word(&mut tracer, &mut said);
+        wait(interval.saturating_sub(now.elapsed()), signals);
+        if signals.stop() {
+            return log_remaining_losses(&mut tracer, &mut logged);
         }
     }
 }
 
 /// On stderr, what was lost since it was said last.
-fn last_word(tracer: &mut Tracer, said: &mut Reported) -> Result<(), Error> {
-    if let Some(rest) = said.all_losses(named_losses(&tracer.totals()?)) {
+fn log_remaining_losses(tracer: &mut Tracer, logged: &mut Reported) -> Result<(), Error> {
+    if let Some(rest) = logged.all_losses(named_losses(&tracer.totals()?)) {
         tracing::warn!("{rest}");
     }
     Ok(())
@@ -117,7 +120,7 @@ fn binds(tracer: &Tracer) -> Binds {
 }
 
 /// What is foreseen of each tuple of the newest reading, in its order, and behind them of each address.
-fn foresee(
+fn make_forecasts(
     forecasts: &mut Forecasts,
     tracer: &mut Tracer,
     (earlier, binds_before): (&mut Earlier, &Binds),
@@ -127,14 +130,14 @@ fn foresee(
     let each = |(key, count): &(TupleKey, TupleCount)| {
         forecasts.read(key, (earlier.get(key), count), tracer.holds(key, count), older.get(key))
     };
-    let mut foreseen: Vec<_> = tracer.tuples().iter().map(each).collect();
-    foreseen.extend(tracer.bind_rows().map(|(key, count, of)| {
+    let mut row_forecasts: Vec<_> = tracer.tuples().iter().map(each).collect();
+    row_forecasts.extend(tracer.bind_rows().map(|(key, count, of)| {
         // What an address had before it was known is not growth.
         let before = binds_before.get(&key).unwrap_or(&count);
         forecasts.read(&key, (Some(before), &count), of.holds(), None)
     }));
     forecasts.end();
-    foreseen
+    row_forecasts
 }
 
 /// The rows that are shown. `before`: an earlier reading, how long ago it was, and what is foreseen of each row.
@@ -146,10 +149,10 @@ fn rows(
     callers: &mut Callers,
     now: Instant,
 ) -> Vec<Row> {
-    let (earlier, binds_before, elapsed, foreseen) = before;
+    let (earlier, binds_before, elapsed, row_forecasts) = before;
     let zero = TupleCount::default();
     let mut top = Top::new(config.table.sort, config.table.limit);
-    for ((key, count), forecast) in tracer.tuples().iter().zip(foreseen) {
+    for ((key, count), forecast) in tracer.tuples().iter().zip(row_forecasts) {
         if visible(filter, key, count, callers, now) {
             let before = elapsed.map(|elapsed| (earlier.get(key).unwrap_or(&zero), elapsed));
             let row = Row::new(*key, count, before, tracer.limits(key.netns));
@@ -161,7 +164,7 @@ fn rows(
             top.add(row);
         }
     }
-    let of_addresses = foreseen.iter().skip(tracer.tuples().len());
+    let of_addresses = row_forecasts.iter().skip(tracer.tuples().len());
     for ((key, count, of), forecast) in tracer.bind_rows().zip(of_addresses) {
         if visible(filter, &key, &count, callers, now) {
             let before = binds_before.get(&key).unwrap_or(&count);
@@ -180,12 +183,12 @@ fn container(row: &Row, callers: &mut Callers, now: Instant) -> Option<Arc<str>>
     callers.cgroups.get(row.cgroup, now).and_then(|name| name.place().cloned())
 }
 
-fn wait(time: Duration, asked: &StopSignals) {
+fn wait(time: Duration, signals: &StopSignals) {
     let until = Instant::now() + time;
-    while !asked.stop()
+    while !signals.stop()
         && let Some(left) = until.checked_duration_since(Instant::now())
         && !left.is_zero()
     {
-        std::thread::sleep(left.min(LOOK));
+        std::thread::sleep(left.min(POLL_INTERVAL));
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tracer_common::Event;
 
-use super::trouble::Trouble;
+use super::output_errors::OutputErrors;
 use crate::{
     config::Rotation,
     error,
@@ -71,36 +71,36 @@ pub(crate) struct Output {
     lines: u64,
     group: Group,
     /// The group of the line that the sink has written in part.
-    owed_to: Group,
+    partial_group: Group,
     seq: u64,
     dropped: Dropped,
     /// Lines that could not be written, and how many of them stderr has been told of.
-    trouble: Trouble,
+    output_errors: OutputErrors,
     /// Bytes that are collected before they are written.
     chunk: usize,
-    asked: StopSignals,
+    signals: StopSignals,
     written_at: Instant,
     wall_offset_ns: u64,
     offset_at: Instant,
 }
 
 impl Output {
-    pub(crate) fn new(sink: Sink, rotation: Option<&Rotation>, asked: StopSignals) -> Self {
+    pub(crate) fn new(sink: Sink, rotation: Option<&Rotation>, signals: StopSignals) -> Self {
         // A file outgrows its limit by one chunk at most.
         let limit = rotation.map_or(CHUNK as u64, |rotation| rotation.size / 16);
         let chunk = usize::try_from(limit).unwrap_or(CHUNK).clamp(LINE, CHUNK);
         Self {
             chunk,
-            asked,
+            signals,
             sink: Some(sink),
             writer: LineWriter::default(),
             buffer: Lines::with_capacity(CHUNK + LINE),
             lines: 0,
             group: Group::Others,
-            owed_to: Group::Others,
+            partial_group: Group::Others,
             seq: 0,
             dropped: Dropped::default(),
-            trouble: Trouble::default(),
+            output_errors: OutputErrors::default(),
             written_at: Instant::now(),
             wall_offset_ns: clock::wall_offset_ns(),
             offset_at: Instant::now(),
@@ -252,12 +252,12 @@ impl Output {
         if let Some(sink) = &mut self.sink
             && self.lines > 0
         {
-            let owed = sink.owes_a_line();
-            self.asked.writing(true);
+            let partial = sink.owes_a_line();
+            self.signals.writing(true);
             let account = sink.write_chunk(self.buffer.as_bytes(), self.lines);
-            self.asked.writing(false);
+            self.signals.writing(false);
             let account = account?;
-            self.account(account, owed);
+            self.account(account, partial);
             self.buffer.clear();
             self.lines = 0;
         }
@@ -273,12 +273,12 @@ impl Output {
     pub(crate) fn flush(&mut self) -> Result<(), Closed> {
         self.write()?;
         if let Some(sink) = &mut self.sink {
-            let owed = sink.owes_a_line();
-            self.asked.writing(true);
+            let partial = sink.owes_a_line();
+            self.signals.writing(true);
             let account = sink.flush();
-            self.asked.writing(false);
+            self.signals.writing(false);
             let account = account?;
-            self.account(account, owed);
+            self.account(account, partial);
         }
         Ok(())
     }
@@ -287,11 +287,11 @@ impl Output {
     pub(crate) fn reopen(&mut self) -> Result<(), Closed> {
         self.write()?;
         let Some(sink) = &mut self.sink else { return Ok(()) };
-        let owed = sink.owes_a_line();
+        let partial = sink.owes_a_line();
         match sink.reopen() {
             Ok(account) => {
                 let account = account?;
-                self.account(account, owed);
+                self.account(account, partial);
             }
             Err(error) => tracing::warn!("{error}; going on with the file that was open before"),
         }
@@ -301,36 +301,36 @@ impl Output {
     pub(crate) fn close(&mut self) -> Result<(), Closed> {
         self.write()?;
         let Some(sink) = &mut self.sink else { return Ok(()) };
-        let owed = sink.owes_a_line();
-        self.asked.writing(true);
+        let partial = sink.owes_a_line();
+        self.signals.writing(true);
         let closed = sink.close();
         // What comes after the last line (a rule's programs are detached) may take its time.
-        self.asked.writing(false);
+        self.signals.writing(false);
         let account = closed?;
-        self.account(account, owed);
+        self.account(account, partial);
         self.sink = None;
         Ok(())
     }
 
     /// What to say at the end, if lines could not be written: how many, where to, and why.
     pub(crate) fn failure(&self) -> Option<String> {
-        self.trouble.failure(self.dropped.lines(), self.seq)
+        self.output_errors.failure(self.dropped.lines(), self.seq)
     }
 
     /// `owed`: a line was written in part before. It comes first, and is either finished or given
     /// up.
-    fn account(&mut self, account: Account, owed: bool) {
+    fn account(&mut self, account: Account, partial: bool) {
         let mut dropped = account.dropped;
-        if owed && account.written == 0 && dropped > 0 {
+        if partial && account.written == 0 && dropped > 0 {
             dropped -= 1;
-            self.count_dropped(self.owed_to, 1);
+            self.count_dropped(self.partial_group, 1);
         }
         self.count_dropped(self.group, dropped);
-        self.owed_to = self.group;
+        self.partial_group = self.group;
         let refused =
             self.sink.as_ref().and_then(|sink| Some((sink.name(), error::reason(sink.refused()?))));
-        if let Some(news) = self.trouble.news(account, self.dropped.lines(), refused) {
-            tracing::warn!("{news}");
+        if let Some(message) = self.output_errors.message(account, self.dropped.lines(), refused) {
+            tracing::warn!("{message}");
         }
     }
 

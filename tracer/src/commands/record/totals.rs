@@ -47,7 +47,7 @@ pub(super) fn start<'a>(tracer: &'a Tracer, config: &RecordConfig, host: &'a str
 
 /// The losses that lines were written about.
 #[derive(Default)]
-pub(super) struct Told(BTreeMap<&'static str, u64>);
+pub(super) struct ReportedLosses(BTreeMap<&'static str, u64>);
 
 /// What the stream says does not work as well as it could.
 #[derive(Default)]
@@ -63,7 +63,7 @@ pub(crate) struct Change {
 
 impl Degradation {
     /// The stream says this now.
-    pub(crate) fn said(&mut self, reasons: Vec<String>) {
+    pub(crate) fn note(&mut self, reasons: Vec<String>) {
         self.0 = reasons;
     }
 
@@ -104,7 +104,7 @@ fn losses(
     ])
 }
 
-impl Told {
+impl ReportedLosses {
     /// What was lost since the last call.
     pub(super) fn new_losses(
         &mut self,
@@ -173,34 +173,34 @@ mod tests {
     #[test]
     fn a_loss_is_told_once_with_what_was_new() {
         let mut totals = Totals::default();
-        let mut told = Told::default();
-        assert_eq!(told.new_losses(&totals, Dropped::default(), 0), []);
+        let mut reported = ReportedLosses::default();
+        assert_eq!(reported.new_losses(&totals, Dropped::default(), 0), []);
         totals.lost[Loss::EventRingFull as usize] = 3;
         let dropped = Dropped { events: 2, others: 0 };
-        let new = told.new_losses(&totals, dropped, 0);
+        let new = reported.new_losses(&totals, dropped, 0);
         assert_eq!(new, [("event_ring_full", 3), ("output_full", 2)]);
         totals.lost[Loss::EventRingFull as usize] = 5;
-        assert_eq!(told.new_losses(&totals, dropped, 0), [("event_ring_full", 2)]);
+        assert_eq!(reported.new_losses(&totals, dropped, 0), [("event_ring_full", 2)]);
     }
 
     #[test]
     fn what_is_degraded_is_written_when_it_changes() {
         let list = |these: &[&str]| these.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>();
-        let mut said = Degradation::default();
-        said.said(list(&["a"]));
-        assert_eq!(said.change(list(&["a"])), None);
+        let mut degradation = Degradation::default();
+        degradation.note(list(&["a"]));
+        assert_eq!(degradation.change(list(&["a"])), None);
         let change = Change { now: list(&["a", "b"]), added: list(&["b"]), ended: vec![] };
-        assert_eq!(said.change(list(&["a", "b"])), Some(change));
-        said.said(list(&["a", "b"]));
-        assert_eq!(said.change(list(&["b", "a"])), None);
+        assert_eq!(degradation.change(list(&["a", "b"])), Some(change));
+        degradation.note(list(&["a", "b"]));
+        assert_eq!(degradation.change(list(&["b", "a"])), None);
         let change = Change { now: list(&["b"]), added: vec![], ended: list(&["a"]) };
-        assert_eq!(said.change(list(&["b"])), Some(change));
+        assert_eq!(degradation.change(list(&["b"])), Some(change));
     }
 
     #[test]
     fn a_missed_hook_is_a_loss_beside_the_sums() {
         let totals = Totals { seen: 5, emitted: 5, hook_missed: 2, ..Totals::default() };
-        let new = Told::default().new_losses(&totals, Dropped::default(), 0);
+        let new = ReportedLosses::default().new_losses(&totals, Dropped::default(), 0);
         assert_eq!(new, [("hook_missed", 2)]);
         let stop = stop(&totals, 5, Dropped::default(), 0, 0);
         assert_eq!(stop.lost["hook_missed"], 2);

@@ -8,7 +8,7 @@ use std::{
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// What is over sooner needs no bar.
-const PATIENCE: Duration = Duration::from_secs(1);
+const SHOWN_AFTER: Duration = Duration::from_secs(1);
 
 /// A bar on stderr, if that is a terminal.
 pub(super) struct Bar {
@@ -24,7 +24,7 @@ impl Bar {
 
     /// Bytes that were read, and that there are; 0: not known.
     pub(super) fn show(&mut self, (done, all): (u64, u64)) {
-        if !self.wanted || self.begun.elapsed() < PATIENCE {
+        if !self.wanted || self.begun.elapsed() < SHOWN_AFTER {
             return;
         }
         let bar = self.shown.get_or_insert_with(|| {

@@ -40,12 +40,12 @@ pub(super) fn notes(summary: &Summary) -> Vec<Cow<'static, str>> {
                 .into(),
         );
     }
-    if summary.headless > 0 {
+    if summary.without_begin > 0 {
         notes.push(
             "it begins in the middle of a run: what was counted before that is left out".into(),
         );
     }
-    if summary.endless > 0 {
+    if summary.without_end > 0 {
         let runs = if summary.runs == 1 { "it has" } else { "a run has" };
         notes.push(format!("{runs} no end (tracer.stop): the newest lines are missing").into());
     }

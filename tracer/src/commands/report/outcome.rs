@@ -96,7 +96,7 @@ pub(super) struct Where {
 
 /// What the namespace of a tuple has to give; absent where not known.
 #[derive(Debug, Default, Serialize)]
-pub(super) struct Of {
+pub(super) struct RangeUse {
     #[serde(rename = "ports.range", skip_serializing_if = "Option::is_none")]
     pub(super) range: Option<String>,
     #[serde(rename = "ports.reserved", skip_serializing_if = "Option::is_none")]
@@ -105,7 +105,7 @@ pub(super) struct Of {
     pub(super) bound: Option<u32>,
 }
 
-impl From<Option<Limits>> for Of {
+impl From<Option<Limits>> for RangeUse {
     fn from(limits: Option<Limits>) -> Self {
         Self {
             range: limits.map(|limits| limits.range()),
@@ -132,7 +132,7 @@ pub(super) struct First {
     #[serde(rename = "ports.capacity", skip_serializing_if = "Option::is_none")]
     pub(super) capacity: Option<u32>,
     #[serde(flatten)]
-    pub(super) of: Of,
+    pub(super) of: RangeUse,
     /// `event`: the call itself. `counters`: it was before this time, and after the reading before.
     pub(super) source: &'static str,
 }
@@ -164,7 +164,7 @@ pub(super) struct Worst {
     #[serde(rename = "ports.capacity", skip_serializing_if = "Option::is_none")]
     pub(super) capacity: Option<u32>,
     #[serde(flatten)]
-    pub(super) of: Of,
+    pub(super) of: RangeUse,
     #[serde(rename = "time.above_45_s")]
     pub(super) above_45: f64,
     #[serde(rename = "time.above_80_s")]
@@ -343,7 +343,7 @@ impl First {
             in_use: first.in_use,
             time_wait: first.time_wait,
             capacity: first.capacity,
-            of: Of::default(),
+            of: RangeUse::default(),
             source: if first.exact { "event" } else { "counters" },
         }
     }

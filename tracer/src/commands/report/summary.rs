@@ -95,8 +95,8 @@ pub(super) struct Summary {
     pub(super) span: Option<(u64, u64)>,
     pub(super) runs: u64,
     /// Runs without their beginning, and without their end.
-    pub(super) headless: u64,
-    pub(super) endless: u64,
+    pub(super) without_begin: u64,
+    pub(super) without_end: u64,
     pub(super) readings: u64,
     pub(super) tuples: HashMap<TupleKey, Tally>,
     /// What the network namespaces are called, by their inode number.
@@ -324,8 +324,8 @@ impl Summary {
         if self.runs == 0 {
             return;
         }
-        self.headless += u64::from(!run.begun);
-        self.endless += u64::from(!run.ended);
+        self.without_begin += u64::from(!run.begun);
+        self.without_end += u64::from(!run.ended);
         for (index, events) in run.events.into_iter().enumerate() {
             // Of a run whose beginning is missing, events can say more than totals.
             let grown =

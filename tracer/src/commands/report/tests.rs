@@ -70,7 +70,7 @@ fn incident(failures: bool) -> Recorder {
 }
 
 #[test]
-fn an_incident_is_told_to_people() {
+fn a_report_for_people() {
     let recorder = incident(true);
     let text = str::from_utf8(recorder.bytes()).unwrap();
     // One line is missing, one is damaged.
@@ -87,8 +87,8 @@ fn what_of_a_filtered_recording_is_the_hosts_is_said() {
     let start = r#""event.name":"tracer.start""#;
     let filtered = text.replace(start, &format!(r#"{start},"settings.filter":"--dport 80""#));
     assert_ne!(text, filtered);
-    let said = report(filtered.as_bytes(), false);
-    let line = said.lines().find(|line| line.starts_with("filter")).unwrap();
+    let text_report = report(filtered.as_bytes(), false);
+    let line = text_report.lines().find(|line| line.starts_with("filter")).unwrap();
     let what =
         "tuples and single events passed it; failures by cause and losses are the whole host's";
     assert!(line.ends_with(&format!("--dport 80: {what}")), "{line}");
@@ -97,7 +97,7 @@ fn what_of_a_filtered_recording_is_the_hosts_is_said() {
 }
 
 #[test]
-fn an_incident_is_told_to_programs() {
+fn a_report_as_json() {
     let report = value(incident(true).bytes());
     insta::assert_snapshot!(serde_json::to_string_pretty(&report).unwrap());
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::outcome::{Of, Report, Where, Worst};
+use super::outcome::{RangeUse, Report, Where, Worst};
 use crate::format::{
     losses,
     table::{BIND, CRITICAL, HIGH, SLOW},
@@ -121,7 +121,7 @@ fn first(report: &Report) -> String {
 }
 
 /// Why there are no ports: ` (16 of 40000-40015 reserved, 0 bound)`; empty where that is not known.
-fn without(of: &Of) -> String {
+fn without(of: &RangeUse) -> String {
     match (&of.range, of.reserved, of.bound) {
         (Some(range), Some(reserved), Some(bound)) => {
             format!(" (of {range}: {reserved} reserved, {bound} bound)")

@@ -27,18 +27,18 @@ use crate::{
 };
 
 /// How often a wait looks whether it was asked to stop.
-const LOOK: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Prints readings.
 pub struct Batch<'a> {
     show: &'a ShowConfig,
-    asked: &'a StopSignals,
+    signals: &'a StopSignals,
     printed: u64,
 }
 
 impl<'a> Batch<'a> {
-    pub fn new(show: &'a ShowConfig, asked: &'a StopSignals) -> Self {
-        Self { show, asked, printed: 0 }
+    pub fn new(show: &'a ShowConfig, signals: &'a StopSignals) -> Self {
+        Self { show, signals, printed: 0 }
     }
 
     /// A running tracer, every `delay`. The first reading is only what the second is compared with.
@@ -70,7 +70,7 @@ impl<'a> Batch<'a> {
     /// # Errors
     /// As [`Self::live`].
     pub fn recorded(mut self, source: &mut dyn Source, mut model: Model) -> Result<(), Error> {
-        while !self.asked.stop() {
+        while !self.signals.stop() {
             let Some(reading) = source.next(&mut model)? else { break };
             if !self.print(&mut model, reading)? {
                 break;
@@ -81,10 +81,10 @@ impl<'a> Batch<'a> {
 
     /// False: asked to stop.
     fn wait(&self, source: &mut dyn Source, until: Instant) -> bool {
-        while !self.asked.stop() {
+        while !self.signals.stop() {
             source.idle();
             match until.checked_duration_since(Instant::now()) {
-                Some(left) if !left.is_zero() => std::thread::sleep(left.min(LOOK)),
+                Some(left) if !left.is_zero() => std::thread::sleep(left.min(POLL_INTERVAL)),
                 _ => return true,
             }
         }
@@ -112,9 +112,9 @@ impl<'a> Batch<'a> {
             out.extend_from_slice(summary(model).as_bytes());
         }
         out.extend_from_slice(&table);
-        self.asked.writing(true);
+        self.signals.writing(true);
         let open = stdout::print(&out)?;
-        self.asked.writing(false);
+        self.signals.writing(false);
         self.printed += 1;
         Ok(open && self.show.count.is_none_or(|count| self.printed < count))
     }

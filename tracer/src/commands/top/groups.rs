@@ -11,7 +11,7 @@ use tracer_common::{Conn, Who};
 use super::holding::HeldBy;
 
 /// Groups that have a row of their own: those with the most ports.
-const MOST: usize = 4096;
+const GROUPS_MAX: usize = 4096;
 
 /// What the ports of a group have in common.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -64,7 +64,7 @@ enum Pass {
 
 impl Groups {
     pub(super) fn new() -> Self {
-        Self::up_to(MOST)
+        Self::up_to(GROUPS_MAX)
     }
 
     fn up_to(most: usize) -> Self {
@@ -96,7 +96,7 @@ impl Groups {
     }
 
     /// All ports were taken in. Returns whether that has to be done once more.
-    pub(super) fn again(&mut self) -> bool {
+    pub(super) fn next_pass(&mut self) -> bool {
         match &mut self.pass {
             Pass::TooMany => self.pass = Pass::Sizes(HashMap::new()),
             Pass::Sizes(sizes) => {
@@ -143,7 +143,7 @@ mod tests {
                 groups.add(*group, conn);
                 largest = largest.max(groups.by.len());
             }
-            if !groups.again() {
+            if !groups.next_pass() {
                 break;
             }
         }
@@ -160,7 +160,7 @@ mod tests {
         for (tid, port, begun_ns) in [(9, 1, 50), (7, 1, 40), (8, 2, 60), (7, 3, 30)] {
             groups.add(group, &conn(7, tid, port, begun_ns));
         }
-        assert!(!groups.again());
+        assert!(!groups.next_pass());
         let all: Vec<_> = groups.end().collect();
         assert_eq!(all.len(), 1);
         let ports = &all[0].1;

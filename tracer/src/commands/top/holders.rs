@@ -41,10 +41,10 @@ pub(super) fn merged(parts: impl Iterator<Item = Part>, by_opener: bool) -> Vec<
             }
             HeldBy::Process(owner) => (HolderKind::Process, owner.pid, Some(owner.comm)),
             HeldBy::TimeWait if by_opener || opener_pid == 0 => (HolderKind::TimeWait, 0, None),
-            HeldBy::New if by_opener || opener_pid == 0 => (HolderKind::JustOpened, 0, None),
-            HeldBy::TimeWait | HeldBy::New => (HolderKind::Process, opener_pid, None),
+            HeldBy::JustOpened if by_opener || opener_pid == 0 => (HolderKind::JustOpened, 0, None),
+            HeldBy::TimeWait | HeldBy::JustOpened => (HolderKind::Process, opener_pid, None),
             HeldBy::Others => (HolderKind::Others, 0, None),
-            HeldBy::Nobody => (HolderKind::NoProcess, 0, None),
+            HeldBy::NoProcess => (HolderKind::NoProcess, 0, None),
             HeldBy::Unknown => (HolderKind::Unknown, 0, None),
         };
         let own = kind == HolderKind::Process && pid == opener_pid && name.is_none();
@@ -139,9 +139,9 @@ mod tests {
             part(process(8, "nginx"), Some((8, Called::of(8, 8, name("nginx")))), 2),
         ];
         let rows = merged(parts.into_iter(), false);
-        let told: Vec<_> =
+        let shown: Vec<_> =
             rows.iter().map(|it| (it.pid, it.comm, it.ports, it.time_wait, it.tuples)).collect();
-        assert_eq!(told, [(7, name("java"), 40, 10, 2), (8, name("nginx"), 10, 0, 1)]);
+        assert_eq!(shown, [(7, name("java"), 40, 10, 2), (8, name("nginx"), 10, 0, 1)]);
     }
 
     #[test]
@@ -150,13 +150,13 @@ mod tests {
         let parts = [
             part(process(9, "sleep"), spawner, 1),
             part(process(9, "sleep"), None, 1),
-            part(HeldBy::Nobody, spawner, 1),
+            part(HeldBy::NoProcess, spawner, 1),
             part(HeldBy::TimeWait, spawner, 1),
             part(HeldBy::Unknown, spawner, 1),
         ];
         let parts = parts.map(|part| Part { ended: part.opener.is_some(), ..part });
         let rows = merged(parts.clone().into_iter(), true);
-        let told: Vec<_> =
+        let shown: Vec<_> =
             rows.iter().map(|it| (it.kind, it.comm, it.opener.pid, it.opener.ended)).collect();
         let none = [0; 16];
         let right = [
@@ -166,16 +166,16 @@ mod tests {
             (HolderKind::NoProcess, none, 7, true),
             (HolderKind::Unknown, none, 7, true),
         ];
-        assert_eq!(told, right);
+        assert_eq!(shown, right);
         let rows = merged(parts.into_iter(), false);
-        let told: Vec<_> = rows.iter().map(|it| (it.kind, it.pid, it.ports)).collect();
+        let shown: Vec<_> = rows.iter().map(|it| (it.kind, it.pid, it.ports)).collect();
         let right = [
             (HolderKind::Process, 7, 10),
             (HolderKind::Process, 9, 20),
             (HolderKind::NoProcess, 0, 10),
             (HolderKind::Unknown, 0, 10),
         ];
-        assert_eq!(told, right);
+        assert_eq!(shown, right);
     }
 
     #[test]
@@ -189,11 +189,11 @@ mod tests {
             part(HeldBy::TimeWait, opened("new"), 2),
         ];
         let rows = merged(parts.clone().into_iter(), false);
-        let told: Vec<_> =
+        let shown: Vec<_> =
             rows.iter().map(|it| (it.pid, it.comm, it.ports, it.time_wait)).collect();
-        assert_eq!(told, [(7, name("new"), 30, 10), (7, name("old"), 10, 10)]);
+        assert_eq!(shown, [(7, name("new"), 30, 10), (7, name("old"), 10, 10)]);
         let rows = merged(parts.into_iter(), true);
-        let told: Vec<_> = rows
+        let shown: Vec<_> = rows
             .iter()
             .map(|it| (it.kind, it.comm, it.opener.comm, it.opener.ended, it.ports))
             .collect();
@@ -204,19 +204,19 @@ mod tests {
             (HolderKind::TimeWait, none, new, false, 10),
             (HolderKind::TimeWait, none, old, true, 10),
         ];
-        assert_eq!(told, right);
+        assert_eq!(shown, right);
     }
 
     #[test]
     fn who_has_a_new_socket_is_not_said_before_it_was_looked_at() {
         let opener = Some((7, Called::of(7, 7, name("spawner"))));
-        let parts = [part(HeldBy::New, opener, 1), part(HeldBy::Others, None, 2)];
-        let told = |by_opener| {
+        let parts = [part(HeldBy::JustOpened, opener, 1), part(HeldBy::Others, None, 2)];
+        let shown = |by_opener| {
             let rows = merged(parts.clone().into_iter(), by_opener);
             rows.iter().map(|it| (it.kind, it.pid, it.opener.pid)).collect::<Vec<_>>()
         };
-        assert_eq!(told(true), [(HolderKind::JustOpened, 0, 7), (HolderKind::Others, 0, 0)]);
+        assert_eq!(shown(true), [(HolderKind::JustOpened, 0, 7), (HolderKind::Others, 0, 0)]);
         // By process it is with who opened it, as long as nothing else is known.
-        assert_eq!(told(false), [(HolderKind::Process, 7, 0), (HolderKind::Others, 0, 0)]);
+        assert_eq!(shown(false), [(HolderKind::Process, 7, 0), (HolderKind::Others, 0, 0)]);
     }
 }

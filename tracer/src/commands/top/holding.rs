@@ -20,13 +20,13 @@ use crate::{
 };
 
 /// What was found holds for so long, at least...
-const FRESH: Duration = Duration::from_secs(2);
+const REFRESH_INTERVAL: Duration = Duration::from_secs(2);
 /// ...and looking takes no more than one part in so many of the time.
 const SHARE: u32 = 20;
 /// How long it may take: for the namespaces, and for the processes. What is not found until then is not known.
-const TIME: Duration = Duration::from_millis(400);
+const TIMEOUT: Duration = Duration::from_millis(400);
 /// Sockets that are read: of each namespace at most half of what the others have left, so that none takes all.
-const SOCKETS: usize = 600_000;
+const SOCKETS_MAX: usize = 600_000;
 
 /// Who has a port's socket open.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -35,9 +35,9 @@ pub(super) enum HeldBy {
     /// It is in TIME_WAIT, which no process has open.
     TimeWait,
     /// It was opened after the newest look.
-    New,
+    JustOpened,
     /// No process: it was closed, and its data waits to be sent.
-    Nobody,
+    NoProcess,
     Unknown,
     /// It is among those that are not told apart: see [`super::groups`].
     Others,
@@ -79,11 +79,11 @@ impl Holding {
         let dump = |place: &Netns, limit: usize| {
             worker.run_in(place, move || read(limit)).and_then(|sockets| sockets)
         };
-        self.list(&places(wanted), SOCKETS, || now.elapsed() > TIME, dump);
+        self.list(&places(wanted), SOCKETS_MAX, || now.elapsed() > TIMEOUT, dump);
         let inodes: HashSet<u32> = self.inodes.values().copied().filter(|it| *it != 0).collect();
         let mut search = std::mem::take(&mut self.search);
         let found = worker.run(move || {
-            let complete = search.run(&inodes, TIME);
+            let complete = search.run(&inodes, TIMEOUT);
             complete.map(|complete| (search, complete))
         });
         match found.and_then(|found| found) {
@@ -96,7 +96,7 @@ impl Holding {
             Err(error) => tracing::debug!("who has sockets open: {error}"),
         }
         self.wanted.clone_from(wanted);
-        self.next = Some(Instant::now() + FRESH.max(now.elapsed() * SHARE));
+        self.next = Some(Instant::now() + REFRESH_INTERVAL.max(now.elapsed() * SHARE));
     }
 
     /// Lists the sockets of these namespaces until `is_over`, `most` in all.
@@ -128,7 +128,7 @@ impl Holding {
         (self.too_many > 0).then(|| {
             format!(
                 "who has ports open (HELD BY) is not known in {} network namespaces: they have too many sockets to list them \
-                 again and again (room is for {SOCKETS} in all, and in one for half of what the others leave)",
+                 again and again (room is for {SOCKETS_MAX} in all, and in one for half of what the others leave)",
                 self.too_many
             )
         })
@@ -140,12 +140,12 @@ impl Holding {
             return HeldBy::TimeWait;
         }
         match self.inodes.get(&key.cookie) {
-            Some(0) => HeldBy::Nobody,
+            Some(0) => HeldBy::NoProcess,
             Some(inode) => {
                 let owner = self.search.owners().get(inode);
                 owner.map_or(HeldBy::Unknown, |it| HeldBy::Process(*it))
             }
-            None if conn.begun_ns > self.began_ns => HeldBy::New,
+            None if conn.begun_ns > self.began_ns => HeldBy::JustOpened,
             None => HeldBy::Unknown,
         }
     }
@@ -188,12 +188,12 @@ mod tests {
         };
         let of = |cookie, conn: Conn| holding.of(&ConnKey::new(cookie, 40_000), &conn);
         assert_eq!(of(1, conn(50, 0)), HeldBy::Process(child));
-        assert_eq!(of(2, conn(50, 0)), HeldBy::Nobody);
+        assert_eq!(of(2, conn(50, 0)), HeldBy::NoProcess);
         // It ended while the processes were looked at; or it was not found at all.
         assert_eq!(of(3, conn(50, 0)), HeldBy::Unknown);
         assert_eq!(of(4, conn(50, 0)), HeldBy::Unknown);
         // Who opened it may have passed it on.
-        assert_eq!(of(4, conn(150, 0)), HeldBy::New);
+        assert_eq!(of(4, conn(150, 0)), HeldBy::JustOpened);
         assert_eq!(of(1, conn(50, conn_flag::TIME_WAIT)), HeldBy::TimeWait);
     }
 

@@ -33,9 +33,9 @@ use crate::{
 };
 
 /// How often the port ranges, and what is being spread, are read.
-const SLOW: Duration = Duration::from_secs(5);
+const SLOW_INTERVAL: Duration = Duration::from_secs(5);
 /// Failures that wait for the next reading, alike ones in a row as one; the rest is counted only.
-const WAITING: usize = 4096;
+const FAILURES_MAX: usize = 4096;
 /// Records taken from the ring at a time.
 const BATCH: usize = 4096;
 
@@ -56,7 +56,7 @@ pub(super) struct Live {
     pools: Vec<Pool>,
     failures: Vec<Failure>,
     /// Failures of which the view was not told the detail.
-    untold: u64,
+    unlisted: u64,
     undecodable: u64,
 }
 
@@ -81,7 +81,7 @@ impl Live {
             slow: None,
             pools: Vec::new(),
             failures: Vec::new(),
-            untold: 0,
+            unlisted: 0,
             undecodable: 0,
         }
     }
@@ -108,7 +108,7 @@ impl Live {
     fn drain(&mut self) {
         let now = Instant::now();
         let offset = clock::wall_offset_ns();
-        let Self { tracer, callers, failures, untold, undecodable, .. } = self;
+        let Self { tracer, callers, failures, unlisted, undecodable, .. } = self;
         let (Session { events, maps, .. }, capacities, worker, holders) = tracer.split();
         loop {
             let taken = events.drain(BATCH, |record| {
@@ -123,10 +123,10 @@ impl Live {
                 }
                 if let Some(last) = failures.last_mut().filter(|last| last.is_like(&failure)) {
                     *last = Failure { count: last.count + 1, ..failure };
-                } else if failures.len() < WAITING {
+                } else if failures.len() < FAILURES_MAX {
                     failures.push(failure);
                 } else {
-                    *untold += 1;
+                    *unlisted += 1;
                 }
             });
             if taken < BATCH {
@@ -136,8 +136,8 @@ impl Live {
     }
 
     /// Ports, ranges and pools: they change seldom, and cost more than the rest.
-    fn look_slowly(&mut self) -> Result<(), Error> {
-        let due = self.slow.is_none_or(|at| at.elapsed() >= SLOW);
+    fn refresh_slowly(&mut self) -> Result<(), Error> {
+        let due = self.slow.is_none_or(|at| at.elapsed() >= SLOW_INTERVAL);
         if due {
             self.slow = Some(Instant::now());
             self.pools = spread::pools();
@@ -150,7 +150,7 @@ impl Live {
         self.tracer.reconcile_if_due()
     }
 
-    fn feed(&mut self, model: &mut Model, mono_ns: u64) -> Result<(), Error> {
+    fn add_tuples(&mut self, model: &mut Model, mono_ns: u64) -> Result<(), Error> {
         let now = Instant::now();
         let Self { tracer, filter, callers, namespaces, outside, .. } = self;
         namespaces.refresh(now);
@@ -211,7 +211,7 @@ impl Live {
 
     fn reading(&mut self, wants: Wants, mono_ns: u64) -> Result<Snapshot, Error> {
         let totals = self.tracer.totals()?;
-        let own = [("undecodable", self.undecodable), ("failures_untold", self.untold)];
+        let own = [("undecodable", self.undecodable), ("failures_untold", self.unlisted)];
         let lost = named_losses(&totals).chain(own);
         let lost = lost.filter(|(_, count)| *count > 0);
         Ok(Snapshot {
@@ -270,7 +270,7 @@ impl Live {
                     opener != 0 && began().is_some_and(|began_ns| conn.begun_ns < began_ns);
                 groups.add(Group { held_by: holding.of(&key, &conn), opener, of_earlier }, &conn);
             })?;
-            if !groups.again() {
+            if !groups.next_pass() {
                 break;
             }
         }
@@ -325,9 +325,9 @@ impl Source for Live {
         if model.paused {
             return Ok(None);
         }
-        self.look_slowly()?;
+        self.refresh_slowly()?;
         let mono_ns = clock::monotonic_ns();
-        self.feed(model, mono_ns)?;
+        self.add_tuples(model, mono_ns)?;
         let reading = self.reading(model.wants(), mono_ns)?;
         let degraded = self.degraded();
         if model.about.degraded != degraded {

@@ -114,7 +114,7 @@ impl Agent {
             .chain(self.tracer.tables.settings())
             .collect(),
         };
-        self.stream_counters.degraded.said(line.degraded.clone());
+        self.stream_counters.degraded.note(line.degraded.clone());
         self.decision_log.begin(signals, move |output| output.start(&line));
         Ok(())
     }
@@ -150,7 +150,7 @@ impl Agent {
         let Some(change) = self.stream_counters.degraded.change(self.degraded()) else { return };
         let now = change.now();
         if self.decision_log.degraded(change) {
-            self.stream_counters.degraded.said(now);
+            self.stream_counters.degraded.note(now);
         }
     }
 
