@@ -1,4 +1,4 @@
-//! The only place that knows all the parts.
+//! Runs a command line: the only module that uses all others.
 
 use std::{
     io::{self, Write},
@@ -20,13 +20,13 @@ use crate::{
     spread::{self, Agent},
 };
 
-/// Before anything else.
+/// To be called before anything else: sets up the heap and the signals.
 pub fn begin() {
     memory::share_heap();
     shutdown::begin();
 }
 
-/// Does what the command line says.
+/// Runs the command line.
 ///
 /// # Errors
 /// See [`Error`]; each has an exit code.
@@ -51,13 +51,13 @@ pub fn run(cli: &Cli) -> Result<(), Error> {
 fn run_record(kernel: &KernelConfig, config: RecordConfig) -> Result<(), Error> {
     check_object()?;
     survive_file_size_limit();
-    // Everything that can be wrong is found out before anything is attached.
+    // Everything that can be wrong is checked before anything is attached.
     let filter = trace::resolve(&config.filter)?;
     let sink = Sink::open(&config.output)?;
     let names = trace::cgroup_names(kernel)?;
     let tracer = trace::start(kernel, config.events.mask, &filter, sink.user())?;
-    shutdown::run(move |asked| {
-        record::run(tracer, &config, filter, sink, Callers::new(names), &asked)
+    shutdown::run(move |signals| {
+        record::run(tracer, &config, filter, sink, Callers::new(names), &signals)
     })
 }
 
@@ -66,7 +66,9 @@ fn run_tuples(kernel: &KernelConfig, config: TuplesConfig) -> Result<(), Error> 
     let filter = trace::resolve(&config.filter)?;
     let names = trace::cgroup_names(kernel)?;
     let tracer = trace::start(kernel, 0, &filter, User::nobody())?;
-    shutdown::run(move |asked| tuples::run(tracer, &config, &filter, Callers::new(names), &asked))
+    shutdown::run(move |signals| {
+        tuples::run(tracer, &config, &filter, Callers::new(names), &signals)
+    })
 }
 
 fn run_top(kernel: &KernelConfig, config: TopConfig) -> Result<(), Error> {
@@ -74,9 +76,9 @@ fn run_top(kernel: &KernelConfig, config: TopConfig) -> Result<(), Error> {
     let filter = trace::resolve(&config.rows)?;
     let names = trace::cgroup_names(kernel)?;
     let failed = Kind::ConnectFailed.bit() | Kind::BindFailed.bit();
-    // What the agents of rules say of them only root may read.
+    // The state of a rule's agent can only be read by root, so this thread stays the user that it is.
     let tracer = trace::start(kernel, failed, &filter, User::own())?;
-    shutdown::run(move |asked| top::run(tracer, &config, filter, Callers::new(names), &asked))
+    shutdown::run(move |signals| top::run(tracer, &config, filter, Callers::new(names), &signals))
 }
 
 fn run_spread(kernel: &KernelConfig, config: SpreadConfig) -> Result<(), Error> {
@@ -91,7 +93,7 @@ fn run_spread(kernel: &KernelConfig, config: SpreadConfig) -> Result<(), Error> 
     let names = trace::cgroup_names(kernel)?;
     let agent = Agent::start(kernel, config, sink, names)?;
     note(&agent.summary());
-    shutdown::run(move |asked| agent.run(&asked))
+    shutdown::run(move |signals| agent.run(&signals))
 }
 
 fn release(rule: &str) -> Result<(), Error> {
@@ -100,7 +102,7 @@ fn release(rule: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// `-o` named the file before it was the format.
+/// Warns of `-o FILE`: `-o` named the file in earlier versions, and is the format now.
 fn note_old_spelling(command: &Command) {
     let stream = match command {
         Command::Record(args) => &args.stream,
@@ -108,26 +110,28 @@ fn note_old_spelling(command: &Command) {
         _ => return,
     };
     if let StreamFormat::File(path) = &stream.format {
-        note(&format!("-o is the format now; write --output {}", path.display()));
+        note(&format!("-o sets the format now; use --output {}", path.display()));
     }
 }
 
-/// One line for whoever started this, on stderr: stdout is for data. A closed stderr is no error.
+/// Writes one line for the user to stderr, because stdout is for data. A closed stderr is no error.
 fn note(text: &str) {
     _ = writeln!(io::stderr(), "{text}");
 }
 
-/// Past a file size limit a write shall fail, which is counted, and not end the program.
+/// Lets a write fail if it passes a file size limit: that is counted, and must not end the program.
 #[expect(unsafe_code, reason = "signal(2)")]
 fn survive_file_size_limit() {
-    // SAFETY: ignoring a signal runs no handler.
+    // SAFETY: ignoring a signal installs no handler.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
+/// Fails if this binary has no BPF object.
 fn check_object() -> Result<(), Error> {
     if BPF_OBJECT.is_empty() { Err(Error::Failure(MISSING.into())) } else { Ok(()) }
 }
 
+/// Writes the man pages to a folder, or the first one to stdout.
 fn man(dir: Option<&Path>) -> Result<(), Error> {
     let pages = cli::man_pages()
         .map_err(|error| Error::Failure(format!("cannot make the man pages: {error}")))?;

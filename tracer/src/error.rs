@@ -1,13 +1,13 @@
-//! What can go wrong, what to do about it, and the exit code that says so.
+//! Errors: what was tried, on what, why it failed, what to do; and the exit code of each.
 
 use std::{fmt, io, path::PathBuf, process::ExitCode};
 
-/// What tracer uses of root's privileges, for setcap(8): it replaces what the file had, so that naming what is missing
-/// would take away the rest.
+/// All capabilities that tracer uses, for setcap(8): it replaces those that the file has, so a list of only the
+/// missing ones would remove the others.
 const ALL_CAPABILITIES: &str = "cap_bpf,cap_perfmon,cap_net_admin,cap_sys_admin,cap_syslog,cap_sys_ptrace,\
 cap_dac_read_search,cap_setuid,cap_setgid,cap_setpcap";
 
-/// How the program ends.
+/// Exit codes of the program.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u8)]
 pub enum Exit {
@@ -17,7 +17,7 @@ pub enum Exit {
     Usage = 2,
     /// No backend can run here (`EX_UNAVAILABLE`).
     NoBackend = 69,
-    /// Another one is running (`EX_TEMPFAIL`).
+    /// Another process holds what only one may hold (`EX_TEMPFAIL`).
     AlreadyRunning = 75,
     /// Privileges are missing (`EX_NOPERM`).
     NoPrivilege = 77,
@@ -45,11 +45,11 @@ pub enum Error {
         tried: &'static str,
         path: PathBuf,
         source: io::Error,
-        /// What to do; empty where the reason says it.
+        /// What to do; empty if the reason makes that clear.
         do_this: &'static str,
     },
 
-    /// The command line asks for something that cannot be.
+    /// The command line asks for something impossible.
     #[error("{0}")]
     Usage(String),
 
@@ -60,12 +60,12 @@ pub enum Error {
         reasons: Vec<(String, String)>,
     },
 
-    /// Another process holds what only one can hold.
+    /// Another process holds what only one process may hold.
     #[error("{what} is already running{}; stop it first", pid_text(*pid))]
     AlreadyRunning { what: &'static str, pid: Option<u32> },
 
-    /// A signal asked to end before the work had begun.
-    #[error("ended by signal {signal} during the start")]
+    /// A signal asked the program to stop during the start.
+    #[error("stopped by signal {signal} during the start")]
     Interrupted { signal: i32 },
 
     /// The process lacks capabilities.
@@ -78,17 +78,17 @@ pub enum Error {
         missing: Vec<&'static str>,
     },
 
-    /// The kernel refuses what this process has the capabilities for.
+    /// The kernel refuses something although this process has the capabilities for it.
     #[error("{0}")]
     Denied(String),
 
-    /// A setting is wrong: what was given and what is expected.
+    /// A setting is wrong. The text says what was given and what is expected.
     #[error("{0}")]
     BadConfig(String),
 }
 
 impl Error {
-    /// The code that the program ends with.
+    /// The exit code for this error.
     pub const fn exit(&self) -> Exit {
         match self {
             Self::Failure(_) | Self::File { .. } | Self::Interrupted { .. } => Exit::Failure,
@@ -100,7 +100,7 @@ impl Error {
         }
     }
 
-    /// What goes to stderr, once, with a newline at its end.
+    /// The text for stderr, with a newline at its end.
     pub fn report(&self) -> String {
         let hint = if matches!(self, Self::Usage(_)) {
             "\nFor more information, try '--help'.\n"
@@ -111,7 +111,7 @@ impl Error {
     }
 }
 
-/// The reason alone: `io::Error` adds "(os error 2)", which helps nobody.
+/// The reason alone, in lower case: `io::Error` appends "(os error 2)", which helps nobody.
 pub(crate) fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The `tracer` program: parse, run, exit code.
+//! The `tracer` program: parses the command line, runs it, and sets the exit code.
 
 use std::process::ExitCode;
 
@@ -17,7 +17,7 @@ fn main() -> ExitCode {
         Ok(()) => Exit::Ok.into(),
         Err(Error::Interrupted { signal }) => shutdown::die(signal),
         Err(error) => {
-            shutdown::last_words(error.report().as_bytes());
+            shutdown::final_report(error.report().as_bytes());
             error.exit().into()
         }
     }

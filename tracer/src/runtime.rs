@@ -1,4 +1,4 @@
-//! The program itself: its clocks, its log, its memory, what its threads may do, and how it ends.
+//! The program itself: its clocks, log and memory, what its threads may do, and how it stops.
 
 pub(crate) mod beat;
 pub mod clock;

@@ -18,7 +18,7 @@ use crate::{cli::TableFormat, ledger::stats::Row};
 /// With fewer rows than this, it is not worth removing those that will not be shown.
 const SOME: usize = 64;
 
-/// Collects the rows that a table shows, out of many. It keeps at most twice as many as are shown, or [`SOME`].
+/// Collects the rows that a table shows, out of many. It keeps at most twice as many as are shown, or 64.
 #[derive(Debug)]
 pub struct Top {
     by: Column,

@@ -147,7 +147,7 @@ pub fn attach(
                 });
             }
             Err(reason) => {
-                shutdown::go_on()?;
+                shutdown::check_stop()?;
                 tracing::info!("{backend}: {reason}");
                 reasons.push((backend.to_string(), reason));
             }
@@ -162,7 +162,7 @@ fn unusable_tables(error: io::Error) -> Error {
 
 /// Fails, with the reason as text, if a signal asked the program to stop.
 fn check_stop() -> Result<(), String> {
-    shutdown::go_on().map_err(|error| error.to_string())
+    shutdown::check_stop().map_err(|error| error.to_string())
 }
 
 fn load(settings: &Settings) -> Result<Ebpf, Error> {

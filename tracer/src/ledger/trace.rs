@@ -109,7 +109,7 @@ impl Tracer {
             HashMap::new()
         });
         for dump in &dumps {
-            shutdown::go_on()?;
+            shutdown::check_stop()?;
             for command in seed::commands(dump, &owners) {
                 self.seeded += u64::from(self.session.commands.run(&command)?);
             }
@@ -255,7 +255,7 @@ impl Tracer {
         let namespaces = if in_all { self.namespaces() } else { self.with_sockets()? };
         let first = self.differences(before_ns, namespaces.clone())?;
         // Only some of the namespaces are read then.
-        if shutdown::asked().is_some() {
+        if shutdown::stop_signal().is_some() {
             return Ok(0);
         }
         let (mut corrected, mut found, mut refused) = (0, 0, 0);
@@ -265,7 +265,7 @@ impl Tracer {
             // A dump is not a snapshot: it can show a socket in the middle of a change.
             let second = self.differences(before_ns, namespaces)?;
             for command in self.agreement.agreed(&first, second) {
-                if shutdown::asked().is_some() {
+                if shutdown::stop_signal().is_some() {
                     break;
                 }
                 let changed = u64::from(self.session.commands.run(&command)?);
@@ -286,7 +286,7 @@ impl Tracer {
             );
         }
         self.drift += corrected;
-        if shutdown::asked().is_none() {
+        if shutdown::stop_signal().is_none() {
             if in_all {
                 self.missing.retried(lost, refused);
             }

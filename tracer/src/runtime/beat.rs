@@ -1,4 +1,4 @@
-//! Signs of life: work that takes long tells whoever waits for it that it goes on.
+//! Heartbeats: work that takes long counts its steps, so that whoever waits for it sees that it makes progress.
 
 use std::{
     cell::RefCell,
@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-/// What the work of a thread says of itself.
+/// The heartbeats of the threads that count in it; copies share the counts.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Beats {
     steps: Arc<AtomicU64>,
@@ -16,17 +16,18 @@ pub(crate) struct Beats {
 }
 
 impl Beats {
-    /// Steps that are done.
+    /// How many steps were done.
     pub(crate) fn steps(&self) -> u64 {
         self.steps.load(Ordering::Relaxed)
     }
 
-    /// Whether programs are being detached, which nothing can break off: the kernel waits until no CPU runs a
-    /// program any more (`synchronize_rcu_tasks`), for seconds on a busy machine, and would when the process ends.
+    /// Whether programs are being detached, which cannot be interrupted: the kernel waits until no CPU runs a program
+    /// any more (`synchronize_rcu_tasks`), for seconds on a busy machine. It would wait as long if the process ended.
     pub(crate) fn is_detaching(&self) -> bool {
         self.detaching.load(Ordering::Relaxed)
     }
 
+    /// Counts a step.
     pub(crate) fn step(&self) {
         self.steps.fetch_add(1, Ordering::Relaxed);
     }
@@ -36,12 +37,12 @@ thread_local! {
     static BEATS: RefCell<Beats> = RefCell::default();
 }
 
-/// One step is done.
+/// Counts a step of the calling thread.
 pub(crate) fn beat() {
     BEATS.with_borrow(Beats::step);
 }
 
-/// As long as this lives, the calling thread detaches programs: see [`Beats::is_detaching`].
+/// As long as this exists, the calling thread detaches programs: see [`Beats::is_detaching`].
 pub(crate) struct Detaching(());
 
 impl Detaching {
@@ -62,7 +63,7 @@ fn set_detaching(begins: bool) {
     beat();
 }
 
-/// The calling thread speaks through this from now on.
+/// From now on, the calling thread counts its steps in `beats`.
 pub(crate) fn count_in(beats: Beats) {
     BEATS.set(beats);
 }

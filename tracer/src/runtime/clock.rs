@@ -1,5 +1,5 @@
-//! The clocks. Durations and order come from CLOCK_MONOTONIC, which the kernel side stamps with;
-//! the wall clock only says what people read.
+//! Clocks. Durations and order come from CLOCK_MONOTONIC, which the kernel side uses; the wall clock is only for
+//! texts that people read.
 
 use std::{
     sync::OnceLock,
@@ -13,7 +13,7 @@ pub fn monotonic_ns() -> u64 {
     ns(clock_gettime(ClockId::Monotonic))
 }
 
-/// CLOCK_MONOTONIC at an instant, ns: the same each time that it is asked for.
+/// CLOCK_MONOTONIC at an instant, ns: the same value for each call with that instant.
 pub fn monotonic_at(instant: Instant) -> u64 {
     static EPOCH: OnceLock<(Instant, u64)> = OnceLock::new();
     let (epoch, epoch_ns) = *EPOCH.get_or_init(|| (Instant::now(), monotonic_ns()));
@@ -32,17 +32,18 @@ pub(crate) fn suspended_ns() -> u64 {
     ns(clock_gettime(ClockId::Boottime)).saturating_sub(monotonic_ns())
 }
 
-/// Wall clock minus CLOCK_MONOTONIC, ns. Read anew now and then: the wall clock is set and slewed.
+/// Wall clock minus CLOCK_MONOTONIC, ns. To be read again from time to time, because the wall clock is set and
+/// slewed.
 pub fn wall_offset_ns() -> u64 {
     wall_ns().saturating_sub(monotonic_ns())
 }
 
-/// A duration in ns, as far as a u64 reaches (584 years).
+/// A duration in ns; at most `u64::MAX` (584 years).
 pub fn as_ns(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// What a clock says, ns.
+/// The time of a clock, ns; 0 if it is negative.
 pub(crate) fn ns(time: Timespec) -> u64 {
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))

@@ -1,4 +1,4 @@
-//! The program's own log: stderr only, because stdout carries events.
+//! The program's own log: on stderr only, because stdout is for data.
 
 use std::{
     collections::VecDeque,
@@ -11,14 +11,14 @@ use tracing_subscriber::{EnvFilter, fmt};
 
 use crate::{cli::LogFormat, error::Error};
 
-/// Variable that overrides `-v`: directives of `tracing_subscriber::EnvFilter`.
+/// Name of the environment variable that overrides `-v`: directives of `tracing_subscriber::EnvFilter`.
 pub const VARIABLE: &str = "TRACER_LOG";
 
-/// Starts logging. `verbosity` 0 shows warnings and errors, 1 what is attached, 2 also this
-/// program's own decisions, 3 also what its libraries do, 4 everything.
+/// Starts the log. `verbosity`: 0 shows warnings and errors, 1 also what is attached, 2 also this program's own
+/// decisions, 3 also those of its libraries, 4 everything.
 ///
 /// # Errors
-/// A directive in `TRACER_LOG` that cannot be read; a log that was started before.
+/// A directive in `TRACER_LOG` is not valid, or a log was started before.
 pub fn start(verbosity: u8, format: LogFormat) -> Result<(), Error> {
     let filter = filter(verbosity, std::env::var(VARIABLE).ok())?;
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
@@ -30,24 +30,26 @@ pub fn start(verbosity: u8, format: LogFormat) -> Result<(), Error> {
     started.map_err(|error| Error::Failure(format!("cannot start the log: {error}")))
 }
 
-/// Lines that wait while a screen is shown where stderr goes; `None`: they do not wait.
+/// Lines that are kept while a screen is on the terminal of stderr; `None`: lines are not kept.
 static HELD: Mutex<Option<Held>> = Mutex::new(None);
 
-/// Of lines that wait, the newest are kept.
+/// How many lines are kept; of more, the newest.
 const HELD_LINES: usize = 200;
 
+/// Lines that are kept.
 #[derive(Default)]
 struct Held {
     lines: VecDeque<Vec<u8>>,
-    /// How many of the newest [`held`] has not given out yet.
+    /// How many of the newest lines [`held`] has not returned yet.
     new: usize,
 }
 
-/// Keeps the log off the terminal until it is dropped; then what was kept goes to stderr. A stderr
-/// that is no terminal gets its lines at once.
+/// Keeps the log off the terminal until this is dropped, which writes the kept lines to stderr. If stderr is not a
+/// terminal, lines are written at once.
 #[must_use]
 pub struct Hold(());
 
+/// Begins to keep the log off the terminal.
 pub fn hold() -> Hold {
     if io::stderr().is_terminal() {
         *HELD.lock().unwrap_or_else(PoisonError::into_inner) = Some(Held::default());
@@ -59,13 +61,13 @@ impl Drop for Hold {
     fn drop(&mut self) {
         let held = HELD.lock().unwrap_or_else(PoisonError::into_inner).take();
         for line in held.unwrap_or_default().lines {
-            // A stderr that is gone is no error.
+            // A closed stderr is not an error.
             _ = io::stderr().write_all(&line);
         }
     }
 }
 
-/// The lines that came while the log is held, since the last call; without their colours.
+/// The lines that were kept since the last call, without their colours; none if the log is not kept.
 pub fn held() -> Vec<String> {
     let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(held) = held.as_mut() else { return Vec::new() };
@@ -73,7 +75,7 @@ pub fn held() -> Vec<String> {
     held.lines.iter().skip(held.lines.len() - new).map(|line| plain(line)).collect()
 }
 
-/// A line of the log as text: SGR sequences (`ESC [ ... m`) taken out, control characters replaced.
+/// A line of the log as text, without SGR sequences (`ESC [ ... m`), and with control characters replaced.
 fn plain(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
     let mut parts = text.split("\u{1b}[");
@@ -83,7 +85,7 @@ fn plain(line: &[u8]) -> String {
     crate::format::text::line(text.trim_end()).into_owned()
 }
 
-/// Where lines go, each in one call.
+/// Writes the lines of the log, each in one call.
 struct Log;
 
 impl Write for Log {
@@ -107,7 +109,7 @@ fn filter(verbosity: u8, variable: Option<String>) -> Result<EnvFilter, Error> {
     let level = match verbosity {
         0 => "warn",
         1 => "info",
-        // aya writes thousands of debug records at a start.
+        // aya logs thousands of debug records at each start.
         2 => "info,tracer=debug",
         3 => "debug,tracer=trace",
         _ => "trace",

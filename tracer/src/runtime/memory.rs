@@ -1,43 +1,47 @@
-//! Memory that only starting needs, given back: a tracer runs for months.
+//! Returns memory to the kernel that only the start needs: a tracer runs for months.
 
 use std::{fs, os::raw::c_void};
 
-/// Starting reads some 20 MiB of symbols and types, which the allocator would keep, and runs code that
-/// is never run again.
+/// Returns the memory of the start: some 20 MiB of symbols and types, which the allocator would keep, and the pages
+/// of code that does not run again.
 #[expect(unsafe_code, reason = "madvise(2)")]
-pub(crate) fn give_back() {
+pub(crate) fn release_start_memory() {
     trim();
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
     let program = fs::read_link("/proc/self/exe").unwrap_or_default();
     for (begin, length) in program_pages(&maps, &program.to_string_lossy()) {
-        // SAFETY: nobody can have written to these pages, which are mapped from a file that cannot be
-        // written while it runs (ETXTBSY): the next use of one reads it from there again.
+        // SAFETY: these pages were never written to. They are mapped from a file that cannot be written while it runs
+        // (ETXTBSY), so the next use of one reads the same bytes from there again.
         let failed = unsafe { libc::madvise(begin as *mut c_void, length, libc::MADV_DONTNEED) };
         if failed != 0 {
-            tracing::debug!("madvise: {}", std::io::Error::last_os_error());
+            tracing::debug!(
+                "cannot return memory of the start: madvise: {}",
+                std::io::Error::last_os_error()
+            );
         }
     }
 }
 
-/// One heap for all threads, before there is a second one: each would keep what its busiest moment took.
+/// Lets all threads use one heap: each heap would keep the memory of its busiest moment. To be called before the
+/// second thread starts.
 #[expect(unsafe_code, reason = "mallopt(3)")]
 pub(crate) fn share_heap() {
     // SAFETY: takes numbers; no other thread allocates yet.
     let set = unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
     if set == 0 {
-        tracing::debug!("mallopt: each thread has a heap of its own");
+        tracing::debug!("mallopt failed: each thread has a heap of its own");
     }
 }
 
-/// Gives what was freed back: a comparison with the kernel's sockets takes megabytes for a moment.
+/// Returns freed memory to the kernel: a comparison with the kernel's sockets takes megabytes for a moment.
 #[expect(unsafe_code, reason = "malloc_trim(3)")]
 pub(crate) fn trim() {
-    // SAFETY: takes a number, and only touches memory that is free.
+    // SAFETY: takes a number, and changes only memory that is free.
     unsafe { libc::malloc_trim(0) };
 }
 
-/// Beginning and length of what is mapped from this file and was never written to, by proc_pid_maps(5): its
-/// code, and the constants at its beginning (those behind the code were relocated).
+/// Beginning and length of the mappings of this file that were never written to, by proc_pid_maps(5): its code, and
+/// the constants before it (those after the code were relocated).
 fn program_pages(maps: &str, program: &str) -> Vec<(usize, usize)> {
     let of_program = maps.lines().filter(|line| !program.is_empty() && line.ends_with(program));
     let ranges = of_program.filter_map(|line| {
@@ -64,16 +68,16 @@ mod tests {
 ";
 
     #[test]
-    fn only_the_programs_own_code_and_constants_are_given_back() {
+    fn only_the_programs_own_code_and_constants_are_released() {
         let expected = [(0x55d0_a000_0000, 0x10_0000), (0x55d0_a010_0000, 0x80_0000)];
         assert_eq!(program_pages(MAPS, "/usr/bin/tracer"), expected);
         assert_eq!(program_pages(MAPS, ""), []);
     }
 
     #[test]
-    fn code_that_was_given_back_runs_again() {
+    fn code_that_was_released_runs_again() {
         for _ in 0..3 {
-            give_back();
+            release_start_memory();
             assert_eq!(program_pages(MAPS, "/usr/bin/other"), []);
         }
     }

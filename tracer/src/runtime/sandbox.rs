@@ -1,7 +1,7 @@
-//! What is taken from a thread once everything is attached: capabilities, its user, system calls.
+//! Takes rights from a thread once all programs are attached: capabilities, its user, system calls.
 //!
-//! All of it belongs to a thread, and a thread that is started later has no more than the one that starts
-//! it. `doc/sandbox.md` says which thread has what.
+//! All of these belong to a thread; a thread that is started later has no more than the one that starts it.
+//! `doc/sandbox.md` says which thread keeps what.
 
 mod filter;
 mod user;
@@ -13,19 +13,19 @@ use rustix::thread::CapabilitySet;
 pub(crate) use self::user::User;
 use crate::kernel::privilege;
 
-/// What a thread is for.
+/// The task of a thread.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Role {
     /// Reads maps and writes lines, a table or a screen; or waits for signals.
     Reads,
     /// Enters other network namespaces.
     Visits,
-    /// Attaches the spreader to cgroups that come back.
+    /// Attaches the spreader to cgroups that are made again.
     Attaches,
 }
 
 impl Role {
-    /// The commands of bpf(2) that are in use (`enum bpf_cmd` in `include/uapi/linux/bpf.h`).
+    /// The commands of bpf(2) that the task needs (`enum bpf_cmd` in `include/uapi/linux/bpf.h`).
     const fn bpf_commands(self) -> &'static [u32] {
         const MAP_CREATE: u32 = 0;
         const MAP_LOOKUP_ELEM: u32 = 1;
@@ -49,8 +49,8 @@ impl Role {
                 MAP_LOOKUP_BATCH,
             ],
             Self::Visits => &[],
-            // Rules are switched with a map of its own (`kernel::rules`), and read from their pins when
-            // what a start has made is taken back.
+            // A rule is switched with a map that is made for it (`kernel::spread::rules`), and its pins are opened
+            // when a failed start is undone.
             Self::Attaches => &[
                 MAP_CREATE,
                 MAP_LOOKUP_ELEM,
@@ -69,15 +69,15 @@ impl Role {
     }
 }
 
-/// Takes everything from the calling thread, and from those that it starts later, but what this role
-/// needs, these capabilities and the rights of this user. There is no way back.
+/// Takes from the calling thread, and from those that it starts later, everything except what this role needs, these
+/// capabilities, and the rights of this user. None of it can be regained.
 ///
 /// # Errors
-/// A step that the kernel refuses. A user that cannot be changed for want of CAP_SETUID and CAP_SETGID
-/// is no error: whoever started the program chose it.
+/// The kernel refuses a step. It is no error if the user cannot be changed because CAP_SETUID and CAP_SETGID are
+/// missing: then the thread stays the user who started the program.
 pub(crate) fn enter(role: Role, user: User, keep: CapabilitySet) -> io::Result<()> {
     privilege::forbid_regaining(keep)?;
-    user.become_it()?;
+    user.assume()?;
     privilege::keep_only(keep)?;
     filter::install(&filter::program(role == Role::Visits, role.bpf_commands()))
 }

@@ -1,4 +1,4 @@
-//! Signals, as flags that the working thread looks at.
+//! Signals, as flags that the working thread reads.
 
 mod early;
 mod patience;
@@ -25,69 +25,70 @@ use crate::{
         clock,
     },
 };
-use early::{Undone, give_back};
-pub use early::{asked, begin, die, undo_with};
-use patience::{LOOK, Output, Patience, cpu_ns};
+use early::{Undone, restore_default_signals};
+pub use early::{begin, die, stop_signal, undo_with};
+use patience::{Output, POLL_INTERVAL, Patience, cpu_ns};
 
-/// Between the steps of a start.
+/// To be called between the steps of a start.
 ///
 /// # Errors
-/// [`Error::Interrupted`]: a signal asked to end.
-pub fn go_on() -> Result<(), Error> {
-    asked().map_or(Ok(()), |signal| Err(Error::Interrupted { signal }))
+/// [`Error::Interrupted`]: a signal asked the program to stop.
+pub fn check_stop() -> Result<(), Error> {
+    stop_signal().map_or(Ok(()), |signal| Err(Error::Interrupted { signal }))
 }
 
-/// What was asked of us.
+/// Requests of signals to the work; copies share them.
 #[derive(Clone, Debug, Default)]
 pub struct StopSignals {
     stop: Arc<AtomicBool>,
     beats: Beats,
     reopen: Arc<AtomicBool>,
     hang_up_ends: Arc<AtomicBool>,
-    /// CLOCK_MONOTONIC of when the write that the work is inside of began, ns; 0: none.
+    /// CLOCK_MONOTONIC of when the current write of the work began, ns; 0: it does not write.
     writing: Arc<AtomicU64>,
 }
 
 impl StopSignals {
-    /// To end (SIGINT, SIGTERM).
+    /// Whether the work should stop (SIGINT, SIGTERM). Counts a step.
     pub fn stop(&self) -> bool {
         self.step();
         self.stop.load(Relaxed)
     }
 
-    /// From now on SIGHUP asks to end, as SIGTERM does: what is shown on a terminal ends with it.
+    /// From now on SIGHUP stops the work, as SIGTERM does: for a screen, which ends with its terminal.
     pub fn end_with_terminal(&self) {
         self.hang_up_ends.store(true, Relaxed);
     }
 
-    /// Notes that the work begins or ends a write, which can take for ever.
+    /// Notes that the work begins or ends a write, which can block for ever.
     pub fn writing(&self, begins: bool) {
         self.writing.store(if begins { clock::monotonic_ns() } else { 0 }, Relaxed);
         self.step();
     }
 
-    /// The work goes on, whichever of its threads says so.
+    /// Counts a step of the work, in whichever of its threads.
     fn step(&self) {
         self.beats.step();
     }
 
-    /// When the write began that goes on; 0: none does.
+    /// When the current write began (CLOCK_MONOTONIC, ns); 0: there is none.
     fn writing_since(&self) -> u64 {
         self.writing.load(Relaxed)
     }
 
-    /// To open the output anew (SIGHUP): true once for each time.
+    /// Whether the output should be opened again (SIGHUP): true once for each request.
     pub fn reopen(&self) -> bool {
         self.reopen.swap(false, Relaxed)
     }
 }
 
-/// How long the last words may wait for their reader.
-const LAST_WORDS: Duration = Duration::from_millis(50);
-/// Runs `work` on a thread of its own until it ends or a signal asks it to.
+/// How long the final report may wait until stderr takes it.
+const REPORT_LIMIT: Duration = Duration::from_millis(50);
+
+/// Runs `work` in a new thread until it ends. A signal asks it to stop; it is given up if it does not.
 ///
 /// # Errors
-/// Those of `work`; an output that does not take what is left.
+/// Those of `work`; the output is blocked, or the work does not stop.
 pub fn run<T: Send + 'static>(
     work: impl FnOnce(StopSignals) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
@@ -98,15 +99,15 @@ pub fn run<T: Send + 'static>(
     runtime.block_on(async {
         let mut signals = Signals::new().map_err(failed)?;
         let before = early::take_over();
-        let asked = StopSignals::default();
-        asked.stop.store(before.is_some(), Relaxed);
+        let requests = StopSignals::default();
+        requests.stop.store(before.is_some(), Relaxed);
         let (done, mut ended) = oneshot::channel();
-        let for_work = asked.clone();
+        let for_work = requests.clone();
         let thread = std::thread::Builder::new()
             .name("tracer-work".into())
             .spawn(move || {
                 beat::count_in(for_work.beats.clone());
-                // Nobody waits any more where the patience below ran out.
+                // The result is not waited for any more if the patience below has run out.
                 _ = done.send(work(for_work));
             })
             .map_err(failed)?;
@@ -114,32 +115,32 @@ pub fn run<T: Send + 'static>(
             tokio::select! {
                 result = &mut ended => return result.unwrap_or_else(|_| Err(panicked())),
                 _ = signals.hang_up.recv() => {
-                    if asked.hang_up_ends.load(Relaxed) {
-                        early::ask(libc::SIGHUP);
+                    if requests.hang_up_ends.load(Relaxed) {
+                        early::request_stop(libc::SIGHUP);
                         break;
                     }
-                    asked.reopen.store(true, Relaxed);
+                    requests.reopen.store(true, Relaxed);
                 }
                 _ = signals.interrupt.recv() => {
-                    early::ask(libc::SIGINT);
+                    early::request_stop(libc::SIGINT);
                     break;
                 }
                 _ = signals.terminate.recv() => {
-                    early::ask(libc::SIGTERM);
+                    early::request_stop(libc::SIGTERM);
                     break;
                 }
             }
         }
-        asked.stop.store(true, Relaxed);
+        requests.stop.store(true, Relaxed);
         let (mut patience, mut output) = (Patience::default(), Output::default());
         loop {
-            match tokio::time::timeout(LOOK, &mut ended).await {
+            match tokio::time::timeout(POLL_INTERVAL, &mut ended).await {
                 Ok(result) => return result.unwrap_or_else(|_| Err(panicked())),
-                Err(_) if output.is_stuck(asked.writing_since()) => {
+                Err(_) if output.is_stuck(requests.writing_since()) => {
                     return Err(given_up("the output is blocked"));
                 }
-                Err(_) if !patience.lasts(&asked.beats, cpu_ns(&thread)) => {
-                    let why = "told to end, but waiting for something that does not come";
+                Err(_) if !patience.lasts(&requests.beats, cpu_ns(&thread)) => {
+                    let why = "tracer was asked to stop, but its work waits for something and does not end";
                     return Err(given_up(why));
                 }
                 Err(_) => {}
@@ -148,7 +149,7 @@ pub fn run<T: Send + 'static>(
     })
 }
 
-/// The work is not waited for any more.
+/// The error if the work is not waited for any more.
 fn given_up(why: &str) -> Error {
     let rest = match early::undo() {
         Undone::Nothing => "",
@@ -161,18 +162,19 @@ fn given_up(why: &str) -> Error {
     Error::Failure(format!("{why}: unwritten lines are lost{rest}"))
 }
 
-/// Writes the last words of the program to stderr. A stderr that takes nothing holds nobody up who was asked to end,
-/// and a signal ends the program as by default from here on.
-pub fn last_words(text: &[u8]) {
-    give_back();
+/// Writes the program's last text to stderr, without waiting long for a stderr that is blocked if a signal asked the
+/// program to stop. From here on, signals end the program as by default.
+pub fn final_report(text: &[u8]) {
+    restore_default_signals();
     let mut stderr = [PollFd::from_borrowed_fd(rustix::stdio::stderr(), PollFlags::OUT)];
-    let limit = asked().and(Timespec::try_from(LAST_WORDS).ok());
+    let limit = stop_signal().and(Timespec::try_from(REPORT_LIMIT).ok());
     if poll(&mut stderr, limit.as_ref()).is_ok_and(|ready| ready > 0) {
-        // Where stderr is closed too, the exit code has to do.
+        // If stderr is closed, too, only the exit code is left.
         _ = std::io::stderr().write_all(text);
     }
 }
 
+/// The error if the work panicked.
 fn panicked() -> Error {
     Error::Failure("the working thread ended without a result; this is a bug".into())
 }

@@ -1,13 +1,14 @@
-//! Text to stdout.
+//! Writes text to stdout.
 
 use std::io::{self, Write as _};
 
 use crate::error::Error;
 
-/// Writes all of it, at once. False: its reader is gone, which is no error: it has what it wanted.
+/// Writes all of the text at once. Returns false if the reader is gone, which is no error: it has read what it
+/// wanted.
 ///
 /// # Errors
-/// Stdout cannot be written for another reason (a full disk).
+/// Stdout cannot be written for another reason, for example because a disk is full.
 pub fn print(text: &[u8]) -> Result<bool, Error> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text).and_then(|()| stdout.flush()) {

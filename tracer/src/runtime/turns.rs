@@ -1,24 +1,25 @@
-//! Whose turn it is where a look has no time for everybody: each goes on where the one before it stopped. Pure.
+//! Turns, if there is not enough time for all: each round continues where the one before it stopped. No I/O.
 
-/// Who had the newest turn, and how far the round goes: whoever comes later with a greater key waits until it is over, or those
-/// who come and go all the time would have all turns.
+/// The newest turn, and the end of the current round. A key that comes later and is greater waits until the round is
+/// over: otherwise keys that come and go all the time would get all turns.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Turns<K> {
     newest: Option<K>,
     end: Option<K>,
-    /// The greatest key of the newest look.
+    /// The greatest key of the last [`Self::sort`].
     greatest: Option<K>,
 }
 
 impl<K> Default for Turns<K> {
-    /// Nobody had one.
+    /// No key has had a turn.
     fn default() -> Self {
         Self { newest: None, end: None, greatest: None }
     }
 }
 
 impl<K: Ord + Copy> Turns<K> {
-    /// Puts these in the order in which they have their turns: in the order of keys, those first that are left of this round.
+    /// Sorts the keys in the order of their turns: first those that are left in this round, then the others, each by
+    /// key.
     pub(crate) fn sort(&mut self, all: &mut [K]) {
         all.sort_unstable();
         self.greatest = all.last().copied();
@@ -30,7 +31,7 @@ impl<K: Ord + Copy> Turns<K> {
         }
     }
 
-    /// This one had its turn.
+    /// Notes that this key had its turn.
     pub(crate) fn had(&mut self, key: K) {
         if self.newest.is_some_and(|newest| key <= newest) || self.end.is_some_and(|end| key > end)
         {
@@ -45,10 +46,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everybody_has_a_turn_whoever_comes_and_goes() {
+    fn every_key_has_a_turn_although_others_come_and_go() {
         let mut turns = Turns::default();
-        // Two at a time.
-        let mut look = |mut all: Vec<u32>| {
+        // Each call has time for two keys.
+        let mut next = |mut all: Vec<u32>| {
             turns.sort(&mut all);
             all.truncate(2);
             for key in &all {
@@ -56,22 +57,23 @@ mod tests {
             }
             all
         };
-        assert_eq!(look(vec![5, 1, 3, 2, 4]), [1, 2]);
-        assert_eq!(look(vec![5, 1, 3, 2, 4]), [3, 4]);
-        assert_eq!(look(vec![5, 1, 3, 2, 4]), [5, 1]);
-        // The one that had the newest turn is gone; new ones have come.
-        assert_eq!(look(vec![9, 0, 3, 2]), [2, 3]);
-        assert_eq!(look(vec![2, 3]), [2, 3]);
-        assert!(look(vec![]).is_empty());
+        assert_eq!(next(vec![5, 1, 3, 2, 4]), [1, 2]);
+        assert_eq!(next(vec![5, 1, 3, 2, 4]), [3, 4]);
+        assert_eq!(next(vec![5, 1, 3, 2, 4]), [5, 1]);
+        // The key that had the newest turn is gone, and there are new ones.
+        assert_eq!(next(vec![9, 0, 3, 2]), [2, 3]);
+        assert_eq!(next(vec![2, 3]), [2, 3]);
+        assert!(next(vec![]).is_empty());
     }
 
     #[test]
-    fn newcomers_wait_until_the_round_is_over() {
+    fn new_keys_wait_until_the_round_is_over() {
         let mut turns = Turns::default();
         let mut had = Vec::new();
-        // Each look has time for two; each time two new ones have come with the greatest keys, and the two before are gone.
-        for look in 0..6 {
-            let mut all = vec![1, 2, 3, 4, 5, 100 + 2 * look, 101 + 2 * look];
+        // There is time for two keys each time; each time two new ones have come with the greatest keys, and the two
+        // before are gone.
+        for step in 0..6 {
+            let mut all = vec![1, 2, 3, 4, 5, 100 + 2 * step, 101 + 2 * step];
             turns.sort(&mut all);
             all.truncate(2);
             for key in &all {

@@ -1,4 +1,4 @@
-//! What this process costs.
+//! CPU time and memory of this process.
 
 use rustix::{
     param::page_size,
@@ -7,18 +7,18 @@ use rustix::{
 
 use crate::runtime::clock;
 
-/// CPU time of all threads so far, ns.
+/// CPU time of all threads of this process so far, ns.
 pub fn cpu_ns() -> u64 {
     clock::ns(clock_gettime(ClockId::ProcessCPUTime))
 }
 
-/// Learns what is asked of the kernel once, before a thread enters its sandbox: before Linux 6.4 it is read
-/// from /proc/self/auxv, which another effective user may not open, and rustix panics where it cannot.
+/// Reads the page size once, before a thread enters its sandbox: before Linux 6.4 it is read from /proc/self/auxv,
+/// which another effective user may not open, and rustix panics if it cannot.
 pub(crate) fn prepare() {
     _ = page_size();
 }
 
-/// Resident memory, KiB; 0 where /proc does not say.
+/// Resident memory, KiB; 0 if /proc cannot be read.
 pub fn rss_kib() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm").ok().and_then(|text| {
         // proc_pid_statm(5): size resident ...
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn work_and_memory_show() {
+    fn work_and_memory_are_counted() {
         let (cpu, rss) = (cpu_ns(), rss_kib());
         let block = std::hint::black_box(vec![1_u8; 64 << 20]);
         assert!(cpu_ns() > cpu);

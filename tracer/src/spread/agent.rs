@@ -139,9 +139,9 @@ impl Agent {
         let kernel = KernelConfig { ring_size: RING_SIZE, ..*kernel };
         let earlier = State::read(&config.rule).trusted().filter(|_| adopted).unwrap_or_default();
         let begin = || -> Result<Self, Error> {
-            shutdown::go_on()?;
+            shutdown::check_stop()?;
             let mut tracer = trace::start_spreading(&kernel, spreading)?;
-            shutdown::go_on()?;
+            shutdown::check_stop()?;
             let maps = tracer.session.spreader.as_mut().and_then(|spreader| spreader.rule.take());
             let listed = pool::listed(&config.pool).collect();
             let host = view.host.clone();
@@ -173,7 +173,7 @@ impl Agent {
                 lock: None,
             };
             agent.refresh()?;
-            shutdown::go_on()?;
+            shutdown::check_stop()?;
             // The hooks have the new rule: the links to cgroups that it no longer names can go.
             agent.tracer.session.remove_other_links(&pins).map_err(Error::Failure)?;
             trace::enter_to_attach()?;
@@ -185,7 +185,7 @@ impl Agent {
                 undo.run();
                 shutdown::undo_with(None);
                 // If a signal stopped the start, that is the result, and not the error that followed.
-                shutdown::go_on().and(Err(error))
+                shutdown::check_stop().and(Err(error))
             }
         }
     }

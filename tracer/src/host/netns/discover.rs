@@ -155,7 +155,7 @@ pub fn discover() -> io::Result<Discovery> {
 
 /// Whether the search must stop: its time is up, or a signal asked the program to stop.
 fn is_over(end: Instant) -> bool {
-    end < Instant::now() || shutdown::asked().is_some()
+    end < Instant::now() || shutdown::stop_signal().is_some()
 }
 
 /// Adds the namespace of a process, and those of its threads that are in others. It is safe to follow the links of

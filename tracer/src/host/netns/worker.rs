@@ -231,7 +231,7 @@ impl Worker {
                 Err(RecvTimeoutError::Timeout) => {}
             }
             let now = thread.beats.steps();
-            if shutdown::asked().is_some() {
+            if shutdown::stop_signal().is_some() {
                 self.ending.store(true, Ordering::Relaxed);
                 break;
             }
@@ -267,7 +267,7 @@ fn receive<T>(
         if std::mem::replace(&mut last, now) != now {
             beat::beat();
         }
-        let ending = shutdown::asked().is_some();
+        let ending = shutdown::stop_signal().is_some();
         let left = until.saturating_duration_since(Instant::now());
         match wait.recv_timeout(left.min(if ending { WHEN_ENDING } else { POLL_INTERVAL })) {
             Err(RecvTimeoutError::Timeout) if !ending && Instant::now() < until => {}

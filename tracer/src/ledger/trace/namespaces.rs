@@ -34,7 +34,7 @@ impl Tracer {
     fn dump_each(&mut self, namespaces: Vec<Netns>, dumps: &mut Vec<Dump>) -> HashSet<u32> {
         let mut gone = HashSet::new();
         for netns in namespaces {
-            if shutdown::asked().is_some() {
+            if shutdown::stop_signal().is_some() {
                 break;
             }
             // The sockets of one namespace must not take the memory for all others.
@@ -60,7 +60,7 @@ impl Tracer {
                     gone.insert(inum);
                 }
                 // The program is asked to stop, which is not an error of the namespace.
-                Err(_) if shutdown::asked().is_some() => break,
+                Err(_) if shutdown::stop_signal().is_some() => break,
                 Err(error) => {
                     tracing::warn!("cannot read the sockets of network namespace {netns}: {error}");
                     self.left_out.add(&netns, Depth::Sockets, &error);
@@ -80,7 +80,7 @@ impl Tracer {
         match self.worker.discover() {
             Ok(all) => {
                 // A search that was cut short because the program is asked to stop is no reason.
-                if shutdown::asked().is_none() {
+                if shutdown::stop_signal().is_none() {
                     self.left_out.searched(all.cut_short);
                 }
                 Some(all)
@@ -93,7 +93,7 @@ impl Tracer {
     }
 
     fn not_searched(&mut self, wanted: &HashSet<u32>, error: &io::Error) {
-        if shutdown::asked().is_none() && self.left_out.not_searched(wanted, error) {
+        if shutdown::stop_signal().is_none() && self.left_out.not_searched(wanted, error) {
             tracing::warn!("cannot list the network namespaces: {error}");
         }
     }
@@ -104,7 +104,7 @@ impl Tracer {
             Ok(_) => self.left_out.read(netns.inum, Depth::Range),
             // A namespace that is gone is not left out.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) if shutdown::asked().is_none() => {
+            Err(error) if shutdown::stop_signal().is_none() => {
                 self.left_out.add(netns, Depth::Range, error);
             }
             Err(_) => {}
@@ -121,7 +121,7 @@ impl Tracer {
             self.visited::<()>(&netns, &Err(error));
         }
         match refreshed.search {
-            Some(Ok(cut_short)) if shutdown::asked().is_none() => {
+            Some(Ok(cut_short)) if shutdown::stop_signal().is_none() => {
                 self.left_out.searched(cut_short);
             }
             Some(Err(error)) => {

@@ -199,7 +199,7 @@ impl Tracer {
         self.capacities.keep(&wanted);
     }
 
-    /// Whether the ports of the rule's namespace ([`Self::know_range`]) are at least as many as counted: since the
+    /// Whether the ports of the rule's namespace (`Self::know_range`) are at least as many as counted: since the
     /// newest reading of connections no port was bound, reserved or left the range, which a connection may hold that
     /// counts as taking room; and no port is blocked that may be free by now.
     pub fn is_sure_of_ports(&self) -> bool {

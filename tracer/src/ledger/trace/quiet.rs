@@ -46,14 +46,15 @@ impl Tracer {
         }
         let mut found = self.namespaces();
         found.retain(|netns| {
-            if known.contains(&netns.inum) || shutdown::asked().is_some() {
+            if known.contains(&netns.inum) || shutdown::stop_signal().is_some() {
                 return false;
             }
             match self.worker.run_in(netns, || sockstat::sockets(true)).and_then(|count| count) {
                 Ok(count) => count > 0,
                 Err(error) => {
                     // A namespace that is gone has no sockets.
-                    if error.kind() != io::ErrorKind::NotFound && shutdown::asked().is_none() {
+                    if error.kind() != io::ErrorKind::NotFound && shutdown::stop_signal().is_none()
+                    {
                         self.left_out.add(netns, Depth::Sockets, &error);
                     }
                     false

@@ -54,11 +54,11 @@ pub(crate) fn start(
     start_with(config, event_mask, filter, Purpose::Sandbox(user))
 }
 
-/// As [`start`], for a spreader: attaches it, too, and only the programs that count. The calling thread keeps the
-/// capabilities that are needed to put itself ([`enter_to_attach`]) and other threads into their sandboxes.
+/// As `start`, for a spreader: attaches it, too, and only the programs that count. The calling thread keeps the
+/// capabilities that are needed to put itself (`enter_to_attach`) and other threads into their sandboxes.
 ///
 /// # Errors
-/// As [`start`].
+/// As `start`.
 pub fn start_spreading(config: &KernelConfig, spreading: Spreading) -> Result<Tracer, Error> {
     start_with(config, 0, &Filter::default(), Purpose::Spread(spreading))
 }
@@ -129,7 +129,7 @@ fn start_with(
     }
     tracer.seed()?;
     tracer.session.flush_log();
-    memory::give_back();
+    memory::release_start_memory();
     usage::prepare();
     drop_privileges(&tracer, user).map_err(cannot_enter)?;
     Ok(tracer)

@@ -26,11 +26,11 @@ impl Tracer {
         // A dump is not a snapshot: only what two in a row say is corrected.
         let first: HashSet<_> =
             self.differences(before_ns, all.clone())?.iter().filter_map(end).collect();
-        shutdown::go_on()?;
+        shutdown::check_stop()?;
         let mut corrected = 0_u64;
         if !first.is_empty() {
             for command in self.differences(before_ns, all)? {
-                shutdown::go_on()?;
+                shutdown::check_stop()?;
                 if end(&command).is_some_and(|end| first.contains(&end)) {
                     corrected += u64::from(self.session.commands.run(&command)?);
                 }

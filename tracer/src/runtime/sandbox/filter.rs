@@ -1,9 +1,8 @@
-//! A seccomp filter (seccomp(2)): the system calls that a thread has no use for fail with EPERM.
+//! A seccomp filter (seccomp(2)): system calls that a thread does not need fail with EPERM.
 //!
-//! It is a list of what is denied. A list of what is allowed would have to follow what the C library, the
-//! runtime and every kernel choose to call, and a mistake in it would end a tracer at some rare moment. What is
-//! denied is everything that gives power over other processes, the kernel or the machine, every way to become
-//! somebody else, and new programs.
+//! It lists what is denied. A list of what is allowed would have to include whatever the C library, the runtime and
+//! every kernel may call, and a mistake in it would end a tracer at some rare moment. Denied is everything that gives
+//! power over other processes, the kernel or the machine, every way to become another user, and starting programs.
 
 use std::{io, mem::offset_of};
 
@@ -19,9 +18,9 @@ const ARCH: u32 = 0xc000_00b7; // AUDIT_ARCH_AARCH64
 /// System calls of another ABI on the same architecture (x32) have this bit.
 const X32: u32 = 0x4000_0000;
 
-/// Calls that no thread of ours makes once it is in its sandbox.
+/// System calls that no thread of this program makes once it is in its sandbox.
 const DENIED: [c_long; 77] = [
-    // Other programs, and other processes' memory, files and signals.
+    // Programs; other processes' memory, files, signals and priorities.
     libc::SYS_execve,
     libc::SYS_execveat,
     libc::SYS_ptrace,
@@ -40,7 +39,7 @@ const DENIED: [c_long; 77] = [
     libc::SYS_ioprio_set,
     libc::SYS_move_pages,
     libc::SYS_migrate_pages,
-    // Another user, other capabilities, other namespaces.
+    // Other users, capabilities and namespaces.
     libc::SYS_setuid,
     libc::SYS_setgid,
     libc::SYS_setreuid,
@@ -98,14 +97,14 @@ const DENIED: [c_long; 77] = [
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
-    // What files are to others.
+    // Device files; owner and mode of files.
     libc::SYS_mknodat,
     libc::SYS_fchownat,
     libc::SYS_fchown,
     libc::SYS_fchmodat,
 ];
 
-/// Those that only this architecture has.
+/// The same, for system calls that only this architecture has.
 #[cfg(target_arch = "x86_64")]
 const DENIED_HERE: &[c_long] = &[
     libc::SYS_iopl,
@@ -121,12 +120,12 @@ const DENIED_HERE: &[c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const DENIED_HERE: &[c_long] = &[];
 
-/// Sockets: only the threads that visit namespaces make any. (A pair of them, as a runtime makes it for
-/// its signals, is allowed.)
+/// System calls for sockets: only threads that enter namespaces make sockets. (socketpair(2) is allowed: the runtime
+/// uses it for signals.)
 const SOCKETS: [c_long; 4] =
     [libc::SYS_socket, libc::SYS_connect, libc::SYS_bind, libc::SYS_listen];
 
-/// clone(2) with these makes namespaces.
+/// Flags with which clone(2) makes namespaces.
 const NEW_NAMESPACES: u32 = libc::CLONE_NEWNS.cast_unsigned()
     | libc::CLONE_NEWUTS.cast_unsigned()
     | libc::CLONE_NEWIPC.cast_unsigned()
@@ -137,22 +136,21 @@ const NEW_NAMESPACES: u32 = libc::CLONE_NEWNS.cast_unsigned()
 
 const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 const DENY: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned();
-/// As a kernel without the call: the C library then uses an older one.
+/// The result of a system call that the kernel lacks: the C library then uses an older one.
 const MISSING: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned();
 
-/// The filter of a thread, which may enter namespaces and make sockets or not, and may use these commands
-/// of bpf(2).
+/// The filter of a thread. `visits`: it may enter namespaces and make sockets. It may use these commands of bpf(2).
 pub(super) fn program(visits: bool, bpf_commands: &[u32]) -> Vec<sock_filter> {
     let number = offset_of!(seccomp_data, nr);
     let first = offset_of!(seccomp_data, args);
     let mut program = vec![load(offset_of!(seccomp_data, arch))];
-    // Unless equal.
+    // Skip the denial if the architecture is the same.
     program.extend([jump(BPF_JEQ, ARCH, 1, 0), end(DENY)]);
     program.push(load(number));
     if cfg!(target_arch = "x86_64") {
         program.extend([jump(BPF_JGE, X32, 0, 1), end(MISSING)]);
     }
-    // Its flags are in memory, where a filter cannot look.
+    // The flags of clone3(2) are in memory, which a filter cannot read.
     program.extend([jump(BPF_JEQ, call(libc::SYS_clone3), 0, 1), end(MISSING)]);
     let denied = DENIED.iter().chain(DENIED_HERE);
     let of_others: &[c_long] = if visits { &[] } else { &SOCKETS };
@@ -175,21 +173,22 @@ pub(super) fn program(visits: bool, bpf_commands: &[u32]) -> Vec<sock_filter> {
     program
 }
 
-/// Numbers of system calls are small and never negative.
+/// The number of a system call, which is small and never negative.
 fn call(number: c_long) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-/// 32 bits of [`seccomp_data`]; of an argument, the lower half (of a little-endian machine).
+/// Loads 32 bits of [`seccomp_data`]; of an argument, the lower half (on a little-endian machine).
 fn load(offset: usize) -> sock_filter {
     instruction(BPF_LD | BPF_W | BPF_ABS, u32::try_from(offset).unwrap_or(u32::MAX), 0, 0)
 }
 
-/// Passes over so many instructions if the comparison is true, or if it is not.
+/// Skips this many instructions if the comparison is true, or if it is false.
 fn jump(comparison: u32, value: u32, if_true: u8, if_false: u8) -> sock_filter {
     instruction(BPF_JMP | comparison | BPF_K, value, if_true, if_false)
 }
 
+/// Ends the filter with this action.
 fn end(action: u32) -> sock_filter {
     instruction(BPF_RET | BPF_K, action, 0, 0)
 }
@@ -198,18 +197,21 @@ fn instruction(code: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
     sock_filter { code: u16::try_from(code).unwrap_or(u16::MAX), jt, jf, k }
 }
 
-/// For the calling thread and those that it starts later. It must have set no_new_privs.
+/// Installs the filter for the calling thread and those that it starts later. The thread must have set no_new_privs.
+///
+/// # Errors
+/// The kernel refuses the filter. A kernel without seccomp is no error: there is a warning.
 #[expect(unsafe_code, reason = "seccomp(2)")]
 pub(super) fn install(program: &[sock_filter]) -> io::Result<()> {
     let len = u16::try_from(program.len()).map_err(io::Error::other)?;
     let program = sock_fprog { len, filter: program.as_ptr().cast_mut() };
-    // SAFETY: the kernel reads `len` instructions, which outlive the call, and writes none.
+    // SAFETY: the kernel only reads, `len` instructions, which live until the call returns.
     let result = unsafe {
         libc::syscall(
             libc::SYS_seccomp,
             libc::SECCOMP_SET_MODE_FILTER,
-            // seccomp(2) takes them for speculation attacks against the thread itself; we run no
-            // foreign code, and the mitigation costs every indirect branch (before Linux 5.16).
+            // Without this flag, the kernel turns on mitigations of speculation attacks within the thread, which make
+            // every indirect branch slower (before Linux 5.16). This program runs no foreign code.
             libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
             &raw const program,
         )
@@ -218,9 +220,9 @@ pub(super) fn install(program: &[sock_filter]) -> io::Result<()> {
         return Ok(());
     }
     let error = io::Error::last_os_error();
-    // A kernel built without it.
+    // The kernel is built without seccomp filters.
     if error.raw_os_error() == Some(libc::ENOSYS) || error.raw_os_error() == Some(libc::EINVAL) {
-        tracing::warn!("no seccomp filter: this kernel has none ({error})");
+        tracing::warn!("threads run without a seccomp filter: this kernel has none ({error})");
         return Ok(());
     }
     Err(io::Error::new(error.kind(), format!("seccomp: {error}")))

@@ -1,4 +1,4 @@
-//! Whose files a thread may open.
+//! The user with whose rights a thread opens files.
 
 use std::{io, os::fd::AsFd, thread};
 
@@ -12,32 +12,35 @@ use rustix::{
 
 use crate::kernel::privilege;
 
-/// A user and a group, as whom a thread opens files.
+/// A user and a group, with whose rights a thread opens files.
 ///
-/// Only the effective ids are changed. By the real and the saved user id it is decided who may send
-/// signals (kill(2)): whoever has the user id of our threads must not end the program.
+/// Only the effective ids are changed. The real and the saved user id decide who may send signals (kill(2)): the user
+/// as whom the threads open files must not be able to end the program.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct User {
     uid: Uid,
     gid: Gid,
 }
 
-/// `nobody`, the overflow ids of the kernel.
+/// `nobody`: the overflow ids of the kernel.
 const NOBODY: u32 = 65_534;
 
 impl User {
-    /// As whom this thread opens files now.
+    /// The user with whose rights the calling thread opens files now.
     pub(crate) fn own() -> Self {
         Self { uid: geteuid(), gid: getegid() }
     }
 
-    /// One who owns nothing.
+    /// A user who owns nothing.
     pub(crate) fn nobody() -> Self {
         Self { uid: Uid::from_raw(NOBODY), gid: Gid::from_raw(NOBODY) }
     }
 
-    /// Who owns this folder or file. For root's, and for those who cannot become another user, the one they
-    /// are.
+    /// The owner of this folder or file. The current user if that is the owner, or if this thread cannot become
+    /// another user.
+    ///
+    /// # Errors
+    /// As fstat(2) and capget(2).
     pub(crate) fn owner(file: impl AsFd) -> io::Result<Self> {
         let stat = fstat(file)?;
         let uid = Uid::from_raw(stat.st_uid);
@@ -48,24 +51,30 @@ impl User {
         Ok(Self { uid, gid: Gid::from_raw(stat.st_gid) })
     }
 
-    /// Makes the calling thread open files as this user, without the rights of further groups. Where it has
-    /// not the capabilities for that, it stays who it is.
-    pub(super) fn become_it(self) -> io::Result<()> {
+    /// Makes the calling thread open files as this user, without supplementary groups. Without the capabilities for
+    /// that, it stays the user that it is.
+    ///
+    /// # Errors
+    /// The kernel refuses a step.
+    pub(super) fn assume(self) -> io::Result<()> {
         if !can_change()? {
             return Ok(());
         }
         set_thread_groups(&[])?;
         set_thread_res_gid(None, self.gid, None)?;
-        // Last: it takes the effective capabilities away.
+        // This is the last step, because it takes the effective capabilities.
         Ok(set_thread_res_uid(None, self.uid, None)?)
     }
 
-    /// Runs this as a thread of this user will that has entered a sandbox without capabilities: what
-    /// fails for want of rights here would fail there.
+    /// Runs `job` in a new thread with the rights of this user and without capabilities, as a thread in a sandbox
+    /// has: what fails here for lack of rights would fail there.
+    ///
+    /// # Errors
+    /// The user cannot be changed, or `job` panicked.
     pub(crate) fn run<T: Send>(self, job: impl FnOnce() -> T + Send) -> io::Result<T> {
         thread::scope(|scope| {
             let run = || {
-                self.become_it()?;
+                self.assume()?;
                 privilege::keep_only(CapabilitySet::empty())?;
                 Ok(job())
             };
@@ -75,6 +84,7 @@ impl User {
     }
 }
 
+/// Whether this thread can become another user.
 fn can_change() -> io::Result<bool> {
     Ok(capabilities(None)?.effective.contains(CapabilitySet::SETUID | CapabilitySet::SETGID))
 }
@@ -106,14 +116,14 @@ mod tests {
     }
 
     #[test]
-    fn nobody_else_can_signal_a_thread_that_became_another_user() {
+    fn other_users_cannot_signal_a_thread_that_became_another_user() {
         let status = User::nobody().run(|| fs::read_to_string("/proc/thread-self/status")).unwrap();
         let status = status.unwrap();
         let ids = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap();
         let ids: Vec<u32> = ids.split_whitespace().map(|id| id.parse().unwrap()).collect();
         let own = geteuid().as_raw();
         let effective = if can_change().unwrap() { NOBODY } else { own };
-        // Real, effective, saved, of the file system.
+        // Real, effective, saved, and file system user id.
         assert_eq!(ids, [own, effective, own, effective]);
     }
 }

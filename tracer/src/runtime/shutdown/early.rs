@@ -1,9 +1,9 @@
-//! Signals from the first instruction on, until [`super::run`] takes them over: a start has nobody yet
-//! who could look after them, and it can wait for anything.
+//! Signals from the first instruction on, until [`super::run`] takes them over: during a start nothing reads flags
+//! yet, and a start can wait for anything.
 //!
-//! They are blocked in every thread and wait for a thread of their own. It ends the program at once
-//! where a start has made nothing that outlives it. Where it has, the start gets a moment to see that
-//! it is to end; if it does not (it waits for something), this thread undoes what was made.
+//! They are blocked in every thread, and one thread waits for them. If the start has made nothing that outlives the
+//! program, this thread ends the program at once. If it has, the start gets a moment to see that it should stop; if
+//! it does not (because it waits for something), this thread undoes what was made.
 
 use std::{
     io, mem, ptr,
@@ -16,28 +16,29 @@ use std::{
     time::Duration,
 };
 
-/// How long a start that is to end may take until it sees that.
+/// How long a start that should stop may take to see that.
 const GRACE: Duration = Duration::from_millis(400);
 /// How long undoing may take.
 const UNDOING: Duration = Duration::from_millis(400);
-/// How often the thread looks whether it is still needed.
-const LOOK: Duration = Duration::from_millis(20);
+/// How often the thread checks whether it is still needed.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 const SIGNALS: [libc::c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
 
-/// Says whether everything is undone.
+/// Undoes what a start has made. Returns whether all of it is undone.
 type Undo = Box<dyn FnOnce() -> bool + Send>;
 
-/// The signal that asked to end; 0: none.
-static ASKED: AtomicI32 = AtomicI32::new(0);
+/// The signal that asked the program to stop; 0: none.
+static STOP_SIGNAL: AtomicI32 = AtomicI32::new(0);
 static STATE: Mutex<State> =
     Mutex::new(State { taken: false, over: false, undo: None, thread: None });
-/// Somebody else looks after the signals.
+/// Notified when the signals are taken over.
 static TAKEN: Condvar = Condvar::new();
 
+/// Who handles the signals.
 struct State {
     taken: bool,
-    /// The process is about to end.
+    /// Whether the process is about to end.
     over: bool,
     undo: Option<Undo>,
     thread: Option<JoinHandle<()>>,
@@ -47,7 +48,7 @@ fn state() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Before anything else in the program. Where it cannot be done, signals do what they do by default.
+/// Begins to wait for signals. To be called before anything else. If that fails, signals have their default actions.
 pub fn begin() {
     let signals = set(&SIGNALS.into_iter().filter(|it| !is_left_out(*it)).collect::<Vec<_>>());
     if !mask(libc::SIG_BLOCK, &signals) {
@@ -60,51 +61,53 @@ pub fn begin() {
     }
 }
 
-/// The signal that asked to end.
-pub fn asked() -> Option<i32> {
-    Some(ASKED.load(SeqCst)).filter(|signal| *signal != 0)
+/// The signal that asked the program to stop; `None`: none has.
+pub fn stop_signal() -> Option<i32> {
+    Some(STOP_SIGNAL.load(SeqCst)).filter(|signal| *signal != 0)
 }
 
-pub(super) fn ask(signal: i32) {
-    // The first one counts.
-    _ = ASKED.compare_exchange(0, signal, SeqCst, SeqCst);
+/// Notes a signal that asks the program to stop.
+pub(super) fn request_stop(signal: i32) {
+    // Only the first one is kept.
+    _ = STOP_SIGNAL.compare_exchange(0, signal, SeqCst, SeqCst);
 }
 
-/// What has to be done if the program must end now while it waits for something; `None`: nothing.
-/// It must not take long, and must go together with what the rest of the program does meanwhile.
+/// Sets what must be done if the program has to end now while it waits for something; `None`: nothing. It must not
+/// take long, and must be safe while the rest of the program runs.
 pub fn undo_with(undo: Option<Undo>) {
     state().undo = undo;
 }
 
-/// Undoes what there is to undo, for a while.
+/// Undoes what the start has made, within a limited time.
 pub(super) fn undo() -> Undone {
     let undo = state().undo.take();
     run_bounded(undo)
 }
 
-/// What has become of what was to be undone.
+/// What was undone.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Undone {
     Nothing,
     All,
-    /// It failed, or took too long.
+    /// Undoing failed, or took too long.
     Unknown,
 }
 
+/// Runs `undo` within a limited time.
 fn run_bounded(undo: Option<Undo>) -> Undone {
     let Some(undo) = undo else { return Undone::Nothing };
     let (done, wait) = mpsc::channel();
     let undoing = thread::Builder::new().name("undo".into()).spawn(move || {
         let all = undo();
-        // Nobody waits any more where it took too long.
+        // The result is not waited for any more if it took too long.
         _ = done.send(all);
     });
     let all = undoing.is_ok() && wait.recv_timeout(UNDOING).is_ok_and(|all| all);
     if all { Undone::All } else { Undone::Unknown }
 }
 
-/// Whoever calls this looks after the signals from now on: their handlers must be there. Says which signal
-/// came before. Does not return where it came too long ago: then the program is about to end.
+/// Takes over the signals: the caller's handlers must be installed. Returns the signal that came before. Does not
+/// return if that came too long ago: then the program is about to end.
 pub(super) fn take_over() -> Option<i32> {
     let thread = {
         let mut state = state();
@@ -116,16 +119,16 @@ pub(super) fn take_over() -> Option<i32> {
         state.thread.take()
     };
     if let Some(thread) = thread {
-        // It cannot panic, and ends at its next look.
+        // It cannot panic, and ends at its next check.
         _ = thread.join();
         mask(libc::SIG_UNBLOCK, &set(&SIGNALS));
     }
-    asked()
+    stop_signal()
 }
 
-/// From here on signals end the process as they do by default, unless it is about to end by one.
-pub(super) fn give_back() {
-    if asked().is_none() && take_over().is_none() {
+/// From here on, signals have their default actions, unless the process is about to end by one.
+pub(super) fn restore_default_signals() {
+    if stop_signal().is_none() && take_over().is_none() {
         for signal in SIGNALS.into_iter().filter(|it| !is_left_out(*it)) {
             #[expect(unsafe_code, reason = "signal(2)")]
             // SAFETY: the default action has no handler.
@@ -148,11 +151,12 @@ pub fn die(signal: i32) -> ! {
     }
 }
 
+/// Waits for signals until they are taken over, and ends the program if one comes before that.
 fn watch(signals: &libc::sigset_t) {
     loop {
         let signal = wait_for(signals);
         if let Some(signal) = signal {
-            ask(signal);
+            request_stop(signal);
         }
         let state = state();
         if state.taken {
@@ -165,7 +169,7 @@ fn watch(signals: &libc::sigset_t) {
     }
 }
 
-/// Returns where somebody took over in time.
+/// Ends the program by this signal. Returns only if the signals are taken over in time.
 fn end(signal: i32, mut state: MutexGuard<'_, State>) {
     if state.undo.is_some() {
         let waited = TAKEN.wait_timeout_while(state, GRACE, |state| !state.taken);
@@ -181,8 +185,8 @@ fn end(signal: i32, mut state: MutexGuard<'_, State>) {
     die(signal);
 }
 
-/// A signal that whoever started us wants to be ignored, as nohup(1) does. (A shell's background
-/// jobs ignore SIGINT, too, which we do not.)
+/// Whether this is a SIGHUP that the starter of this program wants to be ignored, as nohup(1) does. (Background jobs
+/// of a shell ignore SIGINT, too; this program does not.)
 fn is_left_out(signal: libc::c_int) -> bool {
     #[expect(unsafe_code, reason = "sigaction(2)")]
     // SAFETY: all-zero is a valid sigaction, which is only written to.
@@ -207,29 +211,30 @@ fn set(signals: &[libc::c_int]) -> libc::sigset_t {
     }
 }
 
-/// Of the calling thread and those that it starts.
+/// Changes which signals are blocked in the calling thread and those that it starts later. Returns whether that
+/// worked.
 fn mask(how: libc::c_int, signals: &libc::sigset_t) -> bool {
     #[expect(unsafe_code, reason = "pthread_sigmask(3)")]
-    // SAFETY: the set is initialised; the old one is not asked for.
+    // SAFETY: the set is initialised, and the old one is not written anywhere.
     unsafe {
         libc::pthread_sigmask(how, signals, ptr::null_mut()) == 0
     }
 }
 
-/// For a while.
+/// Waits shortly for a signal; `None`: none came.
 fn wait_for(signals: &libc::sigset_t) -> Option<i32> {
     let limit = libc::timespec {
         tv_sec: 0,
-        tv_nsec: libc::c_long::from(i32::try_from(LOOK.as_nanos()).unwrap_or(0)),
+        tv_nsec: libc::c_long::from(i32::try_from(POLL_INTERVAL.as_nanos()).unwrap_or(0)),
     };
     #[expect(unsafe_code, reason = "sigtimedwait(2)")]
-    // SAFETY: the set and the time outlive the call; nothing else is asked for.
+    // SAFETY: the set and the time live until the call returns, and nothing else is written.
     let signal = unsafe { libc::sigtimedwait(signals, ptr::null_mut(), &raw const limit) };
     match signal {
         signal if signal > 0 => Some(signal),
         _ if io::Error::last_os_error().raw_os_error() == Some(libc::EINVAL) => {
-            // It cannot wait at all, which must not become a loop without rest.
-            thread::sleep(LOOK);
+            // The call cannot wait at all. Without a pause, the caller's loop would use a whole CPU.
+            thread::sleep(POLL_INTERVAL);
             None
         }
         _ => None,

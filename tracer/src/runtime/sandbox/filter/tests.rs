@@ -6,14 +6,14 @@ use rustix::thread::set_no_new_privs;
 
 use super::*;
 
-/// The errno with which a call fails in a thread with this filter; 0: it does not.
+/// The errno with which a system call fails in a thread with this filter; 0: it does not fail.
 fn errno(program: &[sock_filter], number: c_long, arguments: [u64; 3]) -> i32 {
     let [one, two, three] = arguments;
     thread::scope(|scope| {
         let run = || {
             set_no_new_privs(true).unwrap();
             install(program).unwrap();
-            // SAFETY: each call is denied, or has arguments that it refuses, or only takes numbers.
+            // SAFETY: each call is denied, or fails because of its arguments, or takes only numbers.
             let result = unsafe { libc::syscall(number, one, two, three, 0_u64, 0_u64, 0_u64) };
             if result < 0 { io::Error::last_os_error().raw_os_error().unwrap() } else { 0 }
         };
@@ -22,7 +22,7 @@ fn errno(program: &[sock_filter], number: c_long, arguments: [u64; 3]) -> i32 {
 }
 
 #[test]
-fn what_is_denied_fails_and_the_rest_goes_on() {
+fn denied_calls_fail_and_others_do_not() {
     let reads = program(false, &[1, 15]);
     let visits = program(true, &[]);
     for program in [&reads, &visits] {
@@ -35,7 +35,7 @@ fn what_is_denied_fails_and_the_rest_goes_on() {
         assert_eq!(errno(program, libc::SYS_clone3, [0; 3]), libc::ENOSYS);
         assert_eq!(errno(program, libc::SYS_getpid, [0; 3]), 0);
     }
-    // The descriptor is none; what comes of it is the kernel's answer, and not the filter's.
+    // This is not a descriptor: an allowed call fails with the kernel's errno, and not with the filter's.
     let no_fd = u64::from(u32::MAX);
     assert_eq!(errno(&reads, libc::SYS_setns, [no_fd, 0, 0]), libc::EPERM);
     assert_eq!(errno(&visits, libc::SYS_setns, [no_fd, 0, 0]), libc::EBADF);
@@ -45,11 +45,11 @@ fn what_is_denied_fails_and_the_rest_goes_on() {
 }
 
 #[test]
-fn of_bpf_only_the_commands_in_use_get_through() {
+fn of_bpf_only_the_listed_commands_are_allowed() {
     let reads = program(false, &[1, 15]);
-    // Without attributes these fail with EINVAL or EFAULT (or EPERM of the kernel's own, without privileges).
-    let through = errno(&[end(ALLOW)], libc::SYS_bpf, [1, 0, 0]);
-    assert_eq!(errno(&reads, libc::SYS_bpf, [1, 0, 0]), through);
+    // Without attributes these fail with EINVAL or EFAULT (without privileges, with the kernel's own EPERM).
+    let allowed = errno(&[end(ALLOW)], libc::SYS_bpf, [1, 0, 0]);
+    assert_eq!(errno(&reads, libc::SYS_bpf, [1, 0, 0]), allowed);
     for denied in [0, 5, 8, 13, 100] {
         assert_eq!(errno(&reads, libc::SYS_bpf, [denied, 0, 0]), libc::EPERM, "{denied}");
     }
@@ -57,7 +57,7 @@ fn of_bpf_only_the_commands_in_use_get_through() {
 }
 
 #[test]
-fn calls_of_another_abi_are_missing() {
+fn calls_of_another_abi_fail_as_missing() {
     if cfg!(target_arch = "x86_64") {
         let getpid = libc::SYS_getpid | i64::from(X32);
         assert_eq!(errno(&program(false, &[]), getpid, [0; 3]), libc::ENOSYS);
