@@ -72,7 +72,7 @@ fn write(path: &Path, compression: Option<Compression>) -> (u64, Account) {
 
 #[test]
 fn a_disk_that_is_full_for_a_while_costs_exactly_the_lines_that_are_counted() {
-    // SAFETY: SIG_IGN runs no code of ours, and no other thread relies on this signal.
+    // SAFETY: SIG_IGN runs no handler, and no other thread relies on this signal.
     unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
     let dir = tempfile::tempdir().expect("a folder");
     for (name, compression) in [("ev.jsonl", None), ("ev.zst", Some(Compression::Zstd))] {

@@ -322,7 +322,7 @@ fn decisions_are_valid_with_and_without_what_may_be_absent() {
     for absent in ["spread.passed", "spread.chosen", "ports.in_use", "process.linux.cgroup"] {
         assert_eq!(line.get(absent), None, "{line}");
     }
-    // Every decision that can be told has a word that the schema knows.
+    // Every decision that can be reported has a word that the schema knows.
     let not_told = [Decision::Moved, Decision::NotTold];
     for decision in Decision::ALL.into_iter().filter(|decision| !not_told.contains(decision)) {
         let passed = Some(decision.name());

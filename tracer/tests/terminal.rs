@@ -22,7 +22,7 @@ use tracer::view::terminal::Screen;
 const PANICS: &str = "TRACER_TEST_SCREEN_PANICS";
 const NAME: &str = "a_panic_gives_the_terminal_back";
 
-/// As a terminal is told to show another screen, and its own again.
+/// The sequences that switch a terminal to its alternate screen, and back.
 const OTHER: &str = "\u{1b}[?1049h";
 const OWN: &str = "\u{1b}[?1049l";
 

@@ -13,7 +13,7 @@ use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
 use crate::{exec, workspace};
 
 /// Every Markdown document of the repository and its text, by its path from the root.
-type Documents = BTreeMap<String, String>;
+pub(crate) type Documents = BTreeMap<String, String>;
 
 /// A link of a document.
 struct Link {
@@ -21,8 +21,8 @@ struct Link {
     target: String,
 }
 
-/// Findings in all documents that git tracks or would add, as `path:line: what`.
-pub(crate) fn check() -> Result<Vec<String>> {
+/// All documents that git tracks or would add, and the paths of all such files.
+pub(crate) fn documents() -> Result<(Documents, BTreeSet<String>)> {
     let mut list = Command::new("git");
     list.current_dir(workspace::root()).args(["ls-files", "-z", "--cached", "--others"]);
     let list = exec::output(list.arg("--exclude-standard"))?;
@@ -36,15 +36,15 @@ pub(crate) fn check() -> Result<Vec<String>> {
         documents.insert(path.clone(), text);
     }
     ensure!(!documents.is_empty(), "cannot check links: git lists no Markdown document");
-    Ok(findings(&documents, &files))
+    Ok((documents, files))
 }
 
 fn is_document(path: &str) -> bool {
     Path::new(path).extension().is_some_and(|end| end == "md")
 }
 
-/// Findings in `documents`, whose links may lead to `files` and to the folders of these.
-fn findings(documents: &Documents, files: &BTreeSet<String>) -> Vec<String> {
+/// Findings in `documents`, as `path:line: what`, whose links may lead to `files` and to the folders of these.
+pub(crate) fn findings(documents: &Documents, files: &BTreeSet<String>) -> Vec<String> {
     let parsed: BTreeMap<&str, _> =
         documents.iter().map(|(path, text)| (path.as_str(), parse(text))).collect();
     let mut findings = Vec::new();

@@ -27,6 +27,7 @@ mod show;
 mod test;
 mod tidy;
 mod vm;
+mod words;
 mod workspace;
 
 #[derive(Parser)]

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{circles, dependencies, links, readme, workspace};
+use crate::{circles, dependencies, links, readme, words, workspace};
 
 const CRATES: [&str; 5] = ["tests", "tracer", "tracer-common", "tracer-ebpf", "xtask"];
 
@@ -16,6 +16,9 @@ const BUDGET: usize = 400;
 
 /// The most lines of README.md, in which a stranger looks for a cause and a cure. Details are in `tracer/doc/`.
 const README_BUDGET: usize = 200;
+
+/// What was said to users before.
+const HISTORY: &str = "CHANGELOG.md";
 
 /// Runs every check and prints what it finds.
 pub(crate) fn tidy() -> Result<()> {
@@ -34,7 +37,8 @@ pub(crate) fn tidy() -> Result<()> {
                 source.strip_prefix(workspace::root()).unwrap_or(&source).display().to_string();
             let text = read(&source)?;
             let tests = of_tests(Path::new(&shown));
-            findings.extend(file(&text, tests).into_iter().map(|what| format!("{shown}:{what}")));
+            let found = file(&text, tests).into_iter().chain(words::check(&text));
+            findings.extend(found.map(|what| format!("{shown}:{what}")));
             code.push(text);
         }
         for unused in dependencies::unused(&manifest, &code) {
@@ -47,7 +51,11 @@ pub(crate) fn tidy() -> Result<()> {
         findings.extend(table(&text));
         findings.extend(too_long(&text));
     }
-    findings.extend(links::check()?);
+    let (documents, files) = links::documents()?;
+    findings.extend(links::findings(&documents, &files));
+    for (shown, text) in documents.iter().filter(|(path, _)| *path != HISTORY) {
+        findings.extend(words::check(text).into_iter().map(|what| format!("{shown}:{what}")));
+    }
     findings.extend(circles::check()?);
     for finding in &findings {
         eprintln!("{finding}");

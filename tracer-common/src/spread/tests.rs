@@ -288,11 +288,11 @@ fn where_time_waits_are_taken_over_ports_are_ours_only_beside_open_connections()
         assert_eq!(plain(of_halves(100, 100, 11, 100), fast), look);
     }
     // Open connections fill nine tenths of the first parity.
-    let ours = |others, last| Search { tries: others + if last { 64 } else { 0 }, others, last };
-    assert_eq!(plain(of_halves(100, 0, 10, 0), true), ours(64, false));
-    assert_eq!(plain(of_halves(100, 94, 10, 50), true), ours(8, false));
-    assert_eq!(plain(of_halves(100, 98, 10, 50), true), ours(8, true));
-    assert_eq!(plain(of_halves(100, 100, 10, 50), true), ours(0, true));
+    let second = |others, last| Search { tries: others + if last { 64 } else { 0 }, others, last };
+    assert_eq!(plain(of_halves(100, 0, 10, 0), true), second(64, false));
+    assert_eq!(plain(of_halves(100, 94, 10, 50), true), second(8, false));
+    assert_eq!(plain(of_halves(100, 98, 10, 50), true), second(8, true));
+    assert_eq!(plain(of_halves(100, 100, 10, 50), true), second(0, true));
     assert_eq!(plain(of_halves(100, 0, 10, 0), false), Search::default());
 }
 

@@ -193,7 +193,7 @@ pub enum PortChoice {
     Kernel,
 }
 
-/// What becomes of the rule when the program is told to end.
+/// What happens to the rule when Ctrl-C or SIGTERM ends the program.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub enum OnExit {
     /// leave it active in the kernel; the next start takes it over

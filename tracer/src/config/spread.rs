@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// Decisions of which one is told where some are wanted.
+/// With `--decisions sampled`: one decision in so many is reported.
 const SAMPLE: u32 = 64;
 
 /// `tracer spread --pool …`
@@ -30,7 +30,7 @@ pub struct SpreadConfig {
     pub flags: u32,
     pub on_exit: OnExit,
     pub lease: Option<Duration>,
-    /// One decision in so many is told; 0: none.
+    /// One decision in so many is reported; 0: none.
     pub sample: u32,
     pub output: OutputConfig,
     pub detach: bool,

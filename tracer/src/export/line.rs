@@ -27,7 +27,7 @@ pub struct Moment {
     pub wall_offset_ns: u64,
 }
 
-/// What a line says beside its event.
+/// What a line says in addition to its event.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Context {
     /// Number of the line in its stream.
@@ -42,7 +42,7 @@ pub struct Context {
     pub called: Option<Called>,
 }
 
-/// More than the longest line has beside what has no bound: the process, the members of a rare
+/// More than the longest line has without what has no bound: the process, the members of a rare
 /// line. Pieces that are filled up count with what they are filled up to.
 const ROOM: usize = 1024;
 

@@ -1,6 +1,6 @@
 //! Whether an output file was put there by somebody else.
 //!
-//! In a folder where everybody may make files, another user can make ours first, and would own, read and rewrite
+//! In a folder where everybody may make files, another user can make tracer's file first, and would own, read and rewrite
 //! what is written to it. The kernel refuses that too, but only where `fs.protected_regular` is not 0.
 
 use std::{fs::Metadata, os::unix::fs::MetadataExt};
