@@ -2,7 +2,7 @@
 //! of [`Which`].
 
 use std::{
-    env,
+    env, fs,
     io::{BufRead as _, BufReader},
     path::PathBuf,
     process::{Command, Stdio},
@@ -20,6 +20,8 @@ use crate::{
 use report::Suite;
 use vm::{guest::Payload, kernels::Matrix};
 
+mod budget;
+mod coverage;
 mod lies;
 pub(crate) mod report;
 
@@ -71,9 +73,12 @@ pub(crate) fn test(
 ) -> Result<()> {
     let only_by_name = [Which::Soak, Which::Abuse, Which::Busy, Which::Lies];
     let wanted = |one| which.map_or(!only_by_name.contains(&one), |which| which == one);
+    let mut parts = budget::Parts::new();
     if which != Some(Which::Unit) {
         setup::setup(What::Test)?;
+        parts.end("set-up");
         build::object()?;
+        parts.end("BPF object");
     }
     if which == Some(Which::Lies) {
         return lies::test(&payload(Vec::new())?, &args);
@@ -81,9 +86,11 @@ pub(crate) fn test(
     let mut suites = Vec::new();
     if wanted(Which::Unit) {
         suites.push(unit()?);
+        parts.end("unit tests");
     }
     if which != Some(Which::Unit) {
         let payload = payload(args)?;
+        parts.end("release build");
         let mut of_host = None;
         let mut run_host = || {
             if wanted(Which::Host) {
@@ -111,7 +118,13 @@ pub(crate) fn test(
             suites.extend(soak(&payload)?);
         }
         suites.extend(of_guests);
+        parts.end("kernel tests");
+        let path = workspace::target().join("tests.md");
+        fs::write(&path, coverage::table(&suites))
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        println!("\nwhich test ran where: {}", path.display());
     }
+    println!("\n{}", parts.table());
     println!("\n{}", report::table(&suites));
     if suites.iter().any(|suite| !suite.failed.is_empty()) {
         bail!("there are failed tests");

@@ -11,7 +11,8 @@ const MESSAGE_WIDTH: usize = 300;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Suite {
     pub(crate) name: String,
-    pub(crate) passed: usize,
+    /// Names of passed tests.
+    pub(crate) passed: Vec<String>,
     /// Names of failed tests, each with the runner's message.
     pub(crate) failed: Vec<String>,
     /// Names of skipped tests, each with the runner's reason.
@@ -43,7 +44,7 @@ impl Suite {
             && let Some(name) = self.open.take()
         {
             if line == "ok" {
-                self.passed += 1;
+                self.passed.push(name);
             } else {
                 self.failed.push(name);
             }
@@ -67,7 +68,7 @@ impl Suite {
         // If some tests are `[excused]`, the runner indents the names of the others.
         let name = name.trim();
         if outcome.starts_with("ok") {
-            self.passed += 1;
+            self.passed.push(name.to_owned());
         } else if let Some(reason) = outcome.strip_prefix("ignored") {
             let plain = name.strip_prefix("[excused] ").unwrap_or(name);
             let excuse = self.excuses.iter().find(|(excused, _)| excused == plain);
@@ -126,7 +127,7 @@ impl Suite {
         if code != 0 && self.failed.is_empty() {
             self.fail("the test runner", &format!("exit code {code}"));
         }
-        if self.passed + self.failed.len() == 0 {
+        if self.passed.is_empty() && self.failed.is_empty() {
             self.fail("the test runner", "it ran no test");
         }
     }
@@ -147,7 +148,9 @@ pub(crate) fn table(suites: &[Suite]) -> String {
         let (failed, skipped) = (suite.failed.len(), suite.skipped.len());
         line(format_args!(
             "{:<12} {:>7} {failed:>7} {skipped:>8} {:>8}",
-            suite.name, suite.passed, suite.seconds
+            suite.name,
+            suite.passed.len(),
+            suite.seconds
         ));
     }
     for suite in suites {
@@ -167,7 +170,7 @@ pub(crate) fn table(suites: &[Suite]) -> String {
     }
     let sum = |count: fn(&Suite) -> usize| suites.iter().map(count).sum::<usize>();
     let (passed, failed, skipped) = (
-        sum(|suite| suite.passed),
+        sum(|suite| suite.passed.len()),
         sum(|suite| suite.failed.len()),
         sum(|suite| suite.skipped.len()),
     );
@@ -207,7 +210,7 @@ mod tests {
             suite.line(line);
         }
         suite.exit(1);
-        assert_eq!(suite.passed, 1);
+        assert_eq!(suite.passed, ["a::d"]);
         let failed = [
             "a::b: after 3.0 s: it was late\n  with a second line",
             "a::c: after 4.0 s: too",
@@ -225,7 +228,10 @@ mod tests {
             suite.line(line);
         }
         suite.exit(1);
-        assert_eq!((suite.passed, suite.failed), (1, vec!["a::c".to_owned()]));
+        assert_eq!(
+            (suite.passed, suite.failed),
+            (vec!["a::b".to_owned()], vec!["a::c".to_owned()])
+        );
         assert_eq!(suite.notes, ["a::b: 40000 calls in all", "c: none"]);
     }
 
@@ -247,7 +253,7 @@ mod tests {
             suite.line(line);
         }
         suite.exit(101);
-        assert_eq!(suite.passed, 2);
+        assert_eq!(suite.passed, ["exec::a", "[vm] with a kind"]);
         assert_eq!(suite.failed, ["b", "e: after 0.1 s: why"]);
         let skipped = [("c", "needs a clock"), ("mptcp::d", "no MPTCP: switched off")];
         assert_eq!(suite.skipped, skipped.map(|(test, why)| (test.to_owned(), why.to_owned())));
@@ -268,8 +274,12 @@ mod tests {
     fn the_last_line_is_the_sum_alone() {
         let skipped = [("x", "why"), ("z", "when"), ("w", "why")];
         let skipped = skipped.map(|(test, reason)| (test.to_owned(), reason.to_owned())).into();
-        let one = Suite { passed: 3, skipped, ..Suite::new("unit") };
-        let two = Suite { passed: 4, failed: vec!["y".to_owned()], ..Suite::new("host") };
+        let one = Suite { passed: vec![String::new(); 3], skipped, ..Suite::new("unit") };
+        let two = Suite {
+            passed: vec![String::new(); 4],
+            failed: vec!["y".to_owned()],
+            ..Suite::new("host")
+        };
         let table = table(&[one, two]);
         let named = "\nskipped: unit: why: x, w\nskipped: unit: when: z\nfailed: host: y\n";
         assert!(table.contains(named), "{table}");

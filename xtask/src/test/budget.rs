@@ -1,0 +1,69 @@
+//! How long the parts of a test run take, and how long they may.
+
+use std::{fmt::Write as _, time::Instant};
+
+/// Seconds that each part of `cargo xtask test` may take on two idle processors with nothing built before. A longer one is said, and fails
+/// nothing: machines differ. Raise a line only together with what made it necessary.
+const BUDGET: [(&str, u64); 5] = [
+    ("set-up", 120),
+    ("BPF object", 60),
+    ("unit tests", 150),
+    ("release build", 240),
+    ("kernel tests", 1500),
+];
+
+/// The most minutes of all parts together.
+#[cfg(test)]
+const MINUTES: u64 = 35;
+
+/// The parts so far, and when the next one began.
+pub(crate) struct Parts {
+    began: Instant,
+    ended: Vec<(&'static str, u64)>,
+}
+
+impl Parts {
+    pub(crate) fn new() -> Self {
+        Self { began: Instant::now(), ended: Vec::new() }
+    }
+
+    /// The part that began with the end of the last one ends here.
+    pub(crate) fn end(&mut self, part: &'static str) {
+        self.ended.push((part, self.began.elapsed().as_secs()));
+        self.began = Instant::now();
+    }
+
+    pub(crate) fn table(&self) -> String {
+        table(&self.ended)
+    }
+}
+
+/// A line for each part: seconds, and its budget.
+fn table(ended: &[(&str, u64)]) -> String {
+    let mut text = format!("{:<14} {:>7} {:>7}", "part", "seconds", "budget");
+    for (part, seconds) in ended {
+        let budget = BUDGET.iter().find(|(name, _)| name == part).map_or(0, |(_, most)| *most);
+        let over = if *seconds > budget { "  over its budget" } else { "" };
+        write!(text, "\n{part:<14} {seconds:>7} {budget:>7}{over}").unwrap_or_default();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_parts_fit_into_the_whole() {
+        let sum: u64 = BUDGET.iter().map(|(_, seconds)| seconds).sum();
+        assert!(sum <= MINUTES * 60, "{sum} s");
+    }
+
+    #[test]
+    fn a_part_over_its_budget_is_marked() {
+        let text = table(&[("set-up", 3), ("unit tests", 900)]);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[1], "set-up               3     120");
+        assert_eq!(lines[2], "unit tests         900     150  over its budget");
+    }
+}
