@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_to_a_missing_file_is_found_with_its_line() {
+    fn a_link_to_no_file_is_found_with_its_line() {
         let text = "# A\n\n[b](b.md), [c](c.md)\n\n| x | y |\n|---|---|\n| ` | ![p](p.svg) ` |\n";
         assert_eq!(
             found(text),
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_to_a_missing_heading_is_found() {
+    fn a_link_to_no_heading_is_found() {
         let text = "## Here\n[1](#here) [2](b.md#live-b-top-2nd) [3](b.md#cost) [4](b.md#cost-1)\n";
         assert_eq!(found(text), [""; 0]);
         let text = "## Here\n[1](#there)\n[2](b.md#cost-2)\n[3](../src/main.rs#cost)\n";
