@@ -1,4 +1,4 @@
-//! The commands that look: each is what its name says on the command line.
+//! The commands that trace, or read a recording. Each module has the name of its command.
 
 pub mod record;
 pub mod replay;

@@ -1,4 +1,4 @@
-//! `tracer record`: from the ring buffer and the tuple table to lines.
+//! `tracer record`: writes the events of the ring buffer and readings of the tuple table as lines.
 
 pub(crate) mod output;
 mod output_errors;
@@ -30,20 +30,21 @@ use crate::{
     view::forecasts::Forecasts,
 };
 
-/// Records taken from the ring buffer before anything else is looked at.
+/// Records that are read from the ring buffer before anything else is done.
 const BATCH: usize = 4096;
-/// How long to wait for the ring to fill, at a steady trickle and when nothing happens.
+/// How long to wait for more records, if there were some.
 const SHORT_WAIT: Duration = Duration::from_millis(10);
+/// How long to wait for records, if there were none.
 const LONG_WAIT: Duration = Duration::from_millis(50);
 /// How long a line may wait in the buffer.
 const WRITE_INTERVAL: Duration = Duration::from_millis(100);
-/// How often the rare work is looked at.
+/// How often the work is done that is not urgent.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Runs until it is asked to stop, its time is up, or its reader is gone.
+/// Records until a signal asks to stop, the duration is over, or the reader of the output is gone.
 ///
 /// # Errors
-/// What makes going on senseless: the BPF maps cannot be read.
+/// A BPF map cannot be read; lines could not be written.
 pub fn run(
     tracer: Tracer,
     config: &RecordConfig,
@@ -73,12 +74,12 @@ pub fn run(
     match recorder.run(signals) {
         Ok(()) => recorder.output.failure().map_or(Ok(()), |it| Err(Error::Failure(it))),
         Err(Ended::Failed(error)) => Err(error),
-        // The reader has what it wanted.
+        // A reader may stop reading when it wants.
         Err(Ended::Closed) => Ok(()),
     }
 }
 
-/// Why a recording ends before its time.
+/// Why a recording ends early.
 enum Ended {
     /// The reader of the output is gone.
     Closed,
@@ -98,7 +99,7 @@ impl From<Error> for Ended {
     }
 }
 
-/// Keeps the first error in `first` and goes on; a reader that is gone ends everything.
+/// Keeps the first failure in `first`, so that the caller can continue; a reader that is gone is an error.
 fn keep_first_error(result: Result<(), Ended>, first: &mut Option<Error>) -> Result<(), Closed> {
     match result {
         Ok(()) => Ok(()),
@@ -110,7 +111,7 @@ fn keep_first_error(result: Result<(), Ended>, first: &mut Option<Error>) -> Res
     }
 }
 
-/// Only a failed search says how many ports there are.
+/// Whether the event's line has the capacity: only that of a failed port search has.
 fn wants_capacity(event: &Event) -> bool {
     event.kind == Kind::ConnectFailed as u8 && event.detail == Cause::PortsExhausted as u8
 }
@@ -123,17 +124,20 @@ struct Recorder<'a> {
     progress: Progress,
     callers: Callers,
     namespaces: netns::Names,
-    /// The reading that the newest tuple.stats came from, and when.
+    /// The reading of the newest `tuple.stats`.
     last: Earlier,
+    /// When that was.
     last_at: Instant,
     forecasts: Forecasts,
-    /// For the first reading.
+    /// When TIME_WAITs end that are older than the tracer; for the first reading.
     older: OlderEnds,
-    /// Counters of the newest address.stats.
+    /// The counters of the newest `address.stats`.
     last_addresses: HashMap<TupleKey, TupleCount>,
+    /// The losses that `lost` lines have said.
     reported: totals::ReportedLosses,
-    /// What the stream says does not work as well as it could.
+    /// The degradations that the stream has said.
     degraded: totals::Degradation,
+    /// Records that this program could not decode.
     undecodable: u64,
     /// Lines of socket events.
     events: u64,
@@ -176,7 +180,7 @@ impl Recorder<'_> {
         let line = totals::start(&self.tracer, self.config, &host);
         self.output.start(&line)?;
         self.degraded.note(line.degraded);
-        // A reader may wait for the first line to know that everything is attached.
+        // Written at once: a reader may wait for the first line to know that everything is attached.
         self.output.write()?;
         self.tracer.read(true)?;
         self.forecasts.begin(clock::monotonic_ns());
@@ -202,7 +206,7 @@ impl Recorder<'_> {
         let capacity_of =
             |capacities: &mut Capacities, event: &Event, count: Option<TupleCount>| {
                 let limits = capacities.learn(worker, event.tuple.netns, event.pid, event.tid)?;
-                // By the ledger alone: ports can have been given back since the event.
+                // From the ledger as it is now, though ports can have been released since the event.
                 Some(count?.capacity(limits.usable()))
             };
         let mut more = |event: &Event, called: Called| {
@@ -237,7 +241,7 @@ impl Recorder<'_> {
             self.losses()?;
         }
         self.tracer.reconcile_if_due()?;
-        // Bound ports, for what failed searches say of them.
+        // The number of bound ports, for the capacity in the lines of failed searches.
         self.tracer.refresh_ports()?;
         self.degradation()?;
         let totals = self.tracer.totals()?;
@@ -245,7 +249,7 @@ impl Recorder<'_> {
         Ok(())
     }
 
-    /// One `lost` line for each reason that counted up since the last one.
+    /// Writes one `lost` line for each reason whose count has grown since its last one.
     fn losses(&mut self) -> Result<(), Ended> {
         let totals = self.tracer.totals()?;
         let dropped = self.output.dropped();
@@ -255,15 +259,14 @@ impl Recorder<'_> {
         Ok(())
     }
 
-    /// A line if what does not work as well as it could has changed.
+    /// Writes a line if the degradations have changed.
     fn degradation(&mut self) -> Result<(), Closed> {
         let Some(change) = self.degraded.change(self.tracer.degraded()) else { return Ok(()) };
         self.degraded.note(change.now());
         self.output.degraded(&change.line())
     }
 
-    /// A reading: one `tuple.stats` line for each tuple that holds ports or has changed, and
-    /// `tracer.stats`.
+    /// Writes a reading: one `tuple.stats` line for each tuple that holds ports or has changed, then `tracer.stats`.
     fn stats(&mut self) -> Result<(), Ended> {
         let elapsed = self.last_at.elapsed();
         self.last_at = Instant::now();
@@ -279,7 +282,7 @@ impl Recorder<'_> {
         result
     }
 
-    /// Returns how many lines there were.
+    /// Writes the `tuple.stats` and `address.stats` of a reading. Returns how many `tuple.stats` there were.
     fn tuple_stats(&mut self, read_at: Moment, elapsed: Duration) -> Result<u64, Closed> {
         let now = Instant::now();
         let mut lines = 0;
@@ -292,7 +295,7 @@ impl Recorder<'_> {
             if idle || !visible(&self.filter, key, count, &mut self.callers, now) {
                 continue;
             }
-            // A tuple that was not there before has counted everything since then.
+            // The counters of a new tuple started at 0 after the reading before.
             let zero = TupleCount::default();
             let before = Some((before.unwrap_or(&zero), elapsed));
             let row = Row::new(*key, count, before, self.tracer.limits(key.netns));
@@ -313,7 +316,7 @@ impl Recorder<'_> {
         Ok(lines)
     }
 
-    /// One `address.stats` line for each address at which bind(address, 0) is used.
+    /// Writes one `address.stats` line for each address at which bind(address, 0) is used.
     fn address_stats(&mut self, read_at: Moment, elapsed: Duration) -> Result<(), Closed> {
         let now = Instant::now();
         let before = std::mem::take(&mut self.last_addresses);
@@ -342,12 +345,12 @@ impl Recorder<'_> {
     }
 
     fn end(&mut self) -> Result<(), Ended> {
-        // What is told below must hold for the whole stream: nothing is traced from here on.
+        // The last totals must cover the whole stream, so nothing may be traced after them.
         self.tracer.session.detach();
         while self.take(BATCH)? > 0 {
             self.output.write()?;
         }
-        // Whatever fails, the rest is written.
+        // A failure does not keep the rest from being written.
         let mut first = None;
         keep_first_error(self.stats(), &mut first)?;
         if self.config.events.lost {

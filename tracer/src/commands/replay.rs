@@ -1,4 +1,4 @@
-//! `tracer replay`: a recording as a source of readings, in its own time.
+//! `tracer replay`: plays a recording as a source of readings.
 
 use std::{
     collections::VecDeque,
@@ -23,10 +23,11 @@ use crate::{
     },
 };
 
-/// Shows a recording until its end (as text), or until somebody leaves (on a terminal).
+/// Shows a recording: as text to its end, on a terminal until a key ends it.
 ///
 /// # Errors
-/// Files that are no recording, a time that is none, a terminal or a stdout that cannot be used.
+/// A file that cannot be read or is not a recording; a value of `--at` that is not a time; a terminal or a stdout that
+/// cannot be used.
 pub fn run(config: &ReplayConfig) -> Result<(), Error> {
     let config = config.clone();
     let player = Player::open(&config.files)?;
@@ -45,29 +46,31 @@ pub fn run(config: &ReplayConfig) -> Result<(), Error> {
     })
 }
 
+/// A recording that is played.
 struct Recorded {
     player: Player,
     name: String,
     speed: f64,
-    /// A reading that was looked for and is not shown yet.
+    /// The reading of the time to go to, which is not shown yet.
     found: Option<Snapshot>,
     /// When the newest reading was shown.
     shown_at: Instant,
-    /// CLOCK_MONOTONIC of it and of the next one, ns; `None`: there is none.
+    /// The time of that reading by CLOCK_MONOTONIC, ns.
     shown_ns: u64,
+    /// The time of the next reading by CLOCK_MONOTONIC, ns; `None`: there is none.
     next_ns: Option<u64>,
-    /// Wall clock of the readings that were played, ns: the way back.
+    /// The times of the readings that were played, ns since 1970, to step back.
     played: VecDeque<u64>,
-    /// A limit was reached, and that was said on stderr.
+    /// stderr has said that a limit was reached.
     warned: bool,
 }
 
-/// Tuples that are remembered at a time.
+/// Tuples that are remembered at a time, at most.
 const TUPLES: usize = 100_000;
 
-/// Readings that one can step back over.
+/// Readings that one can step back over, at most.
 const PLAYED: usize = 100_000;
-/// A longer time without a reading (a tracer that was not running) is cut short to this.
+/// Longest time without a reading, in recorded time. A longer one (while no tracer was running) is shortened to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 impl Recorded {
@@ -103,15 +106,15 @@ impl Recorded {
         Ok(())
     }
 
-    /// Plays up to the first reading that is not before `ns`, or the last one there is; that one is
-    /// not taken in yet.
+    /// Plays up to the first reading at `ns` (since 1970) or after it, or to the last one, and returns that reading, which
+    /// the model does not have yet. `None`: there is no reading.
     fn go_to(&mut self, model: &mut Model, ns: u64) -> Result<Option<Snapshot>, Error> {
         let (begin_ns, end_ns) = self.player.span();
         let end_ns = if end_ns == 0 { u64::MAX } else { end_ns };
         if !(begin_ns..=end_ns).contains(&ns) {
             model.message = Some("that time is outside of the recording".to_owned());
         }
-        // Not clamp(), which panics where the end is before the beginning.
+        // clamp() would panic if the end was before the beginning.
         let ns = ns.min(end_ns).max(begin_ns);
         self.player.seek(ns)?;
         model.history = TupleHistory::of(TUPLES);
@@ -132,7 +135,7 @@ impl Recorded {
         Ok(newest.map(|reading| *reading))
     }
 
-    /// Feeds the book with the next reading.
+    /// Adds the tuples of the next reading to the history, and returns the rest of it; `None`: there is none.
     fn read(&mut self, model: &mut Model) -> Result<Option<Snapshot>, Error> {
         let Some(mono_ns) = self.player.upcoming()? else { return Ok(None) };
         model.history.begin(mono_ns);
@@ -154,7 +157,7 @@ impl Recorded {
         Ok(Some(reading))
     }
 
-    /// What there was more of than is remembered, so far.
+    /// What was left out so far because a limit was reached, one text each.
     fn limits(&self, model: &Model) -> Vec<String> {
         let (failures, names) = self.player.left_out();
         let limits = [
@@ -166,7 +169,7 @@ impl Recorded {
         reached.map(|(count, what)| format!("{count} {what}")).collect()
     }
 
-    /// Says on stderr, once, that a limit was reached.
+    /// Logs once that a limit was reached.
     fn warn(&mut self, model: &Model) {
         if self.warned {
             return;
@@ -181,7 +184,7 @@ impl Recorded {
         }
     }
 
-    /// The first failure of a key's request is said, not the end of the program.
+    /// Shows the reading at `ns` (since 1970). An error becomes a message on the screen.
     fn show(&mut self, model: &mut Model, ns: u64) {
         match self.go_to(model, ns) {
             Ok(Some(reading)) => _ = update(model, Message::Read(Box::new(reading))),
@@ -224,7 +227,7 @@ impl Source for Recorded {
 
     fn play(&mut self, model: &mut Model, what: Play) -> Result<(), Error> {
         match what {
-            // The time that it stood still does not count.
+            // The time of the pause does not count.
             Play::Pause => self.shown_at = Instant::now(),
             Play::Speed(speed) => self.speed = speed,
             Play::Seek(ns) => self.show(model, ns),

@@ -1,4 +1,4 @@
-//! `tracer report`: what a recording has to tell, in one pass over it.
+//! `tracer report`: summarizes a recording, in one pass over it.
 
 mod bar;
 mod notes;
@@ -12,13 +12,13 @@ use bar::Bar;
 use outcome::Report;
 use summary::Summary;
 
-/// Lines between two looks at the time.
+/// Lines between two updates of the progress bar.
 const STRIDE: u64 = 4096;
 
-/// Reads the files and returns the report: text, or one line of JSON.
+/// Reads the files, and returns the report: text, or one line of JSON.
 ///
 /// # Errors
-/// A file that cannot be read or is no recording.
+/// A file that cannot be read or is not a recording.
 pub fn run(config: &ReportConfig) -> Result<Vec<u8>, Error> {
     let mut reader = Reader::open(&config.files)?;
     let mut summary = Summary::default();

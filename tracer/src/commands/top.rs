@@ -1,4 +1,4 @@
-//! `tracer top`: the ledger on a terminal, or as text, one reading after the other.
+//! `tracer top`: shows the ledger on a terminal, or prints readings as text.
 
 mod batch;
 mod groups;
@@ -25,10 +25,10 @@ use crate::{
     },
 };
 
-/// Runs until it is asked to stop, has shown all it was asked for, or nobody looks any more.
+/// Runs until a key or a signal ends it, all wanted readings were shown, or the terminal or the reader is gone.
 ///
 /// # Errors
-/// BPF maps that cannot be read; a terminal or a stdout that cannot be used.
+/// A BPF map cannot be read; the terminal or stdout cannot be used.
 pub fn run(
     tracer: Tracer,
     config: &TopConfig,
@@ -46,12 +46,12 @@ pub fn run(
     }
 }
 
-/// Without a terminal, or where it is asked for, readings are printed one behind the other.
+/// Whether readings are printed as text: it is asked for, or stdout is no terminal.
 pub fn is_batch(show: &ShowConfig) -> bool {
     show.batch || !io::stdout().is_terminal()
 }
 
-/// The model with what the command line says of it.
+/// A model with the settings of the command line.
 pub fn model(about: crate::view::reading::About, show: &ShowConfig) -> Model {
     let mut model = Model::new(about);
     model.zone = jiff::tz::TimeZone::system();

@@ -1,4 +1,4 @@
-//! `tracer tuples`: the tuple table as it is now.
+//! `tracer tuples`: prints the tuple table as it is now.
 
 use std::{
     collections::BTreeMap,
@@ -24,17 +24,17 @@ use crate::{
     view::forecasts::Forecasts,
 };
 
-/// How long to look before a single reading, so that it can show rates.
+/// Time between a first reading that is not printed and a single reading, so that this can show rates.
 const FIRST_INTERVAL: Duration = Duration::from_secs(1);
-/// How often a wait looks whether it was asked to stop.
+/// How often a wait checks for signals.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// How often the port ranges are read.
 const RANGES_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Prints one reading, or one every `watch` until asked to stop or its reader is gone.
+/// Prints one reading, or one every `interval` until a signal asks to stop or the reader of stdout is gone.
 ///
 /// # Errors
-/// BPF maps that cannot be read; a stdout that cannot be written, but for a closed one.
+/// A BPF map cannot be read; stdout cannot be written, unless its reader is gone.
 pub fn run(
     mut tracer: Tracer,
     config: &TuplesConfig,
@@ -91,7 +91,7 @@ pub fn run(
         }
         first = false;
         let Some(interval) = config.interval else {
-            return log_remaining_losses(&mut tracer, &mut logged);
+            return log_all_losses(&mut tracer, &mut logged);
         };
         binds_before = binds(&tracer);
         tracer.keep_tuples(&mut before);
@@ -99,13 +99,13 @@ pub fn run(
         tracer.reconcile_if_due()?;
         wait(interval.saturating_sub(now.elapsed()), signals);
         if signals.stop() {
-            return log_remaining_losses(&mut tracer, &mut logged);
+            return log_all_losses(&mut tracer, &mut logged);
         }
     }
 }
 
-/// On stderr, what was lost since it was said last.
-fn log_remaining_losses(tracer: &mut Tracer, logged: &mut Reported) -> Result<(), Error> {
+/// Logs all losses, if any has grown since it was last logged.
+fn log_all_losses(tracer: &mut Tracer, logged: &mut Reported) -> Result<(), Error> {
     if let Some(rest) = logged.all_losses(named_losses(&tracer.totals()?)) {
         tracing::warn!("{rest}");
     }
@@ -119,7 +119,7 @@ fn binds(tracer: &Tracer) -> Binds {
     tracer.bind_rows().map(|(key, count, _)| (key, count)).collect()
 }
 
-/// What is foreseen of each tuple of the newest reading, in its order, and behind them of each address.
+/// The forecasts of all tuples of the newest reading, in its order, followed by those of the addresses.
 fn make_forecasts(
     forecasts: &mut Forecasts,
     tracer: &mut Tracer,
@@ -132,7 +132,7 @@ fn make_forecasts(
     };
     let mut row_forecasts: Vec<_> = tracer.tuples().iter().map(each).collect();
     row_forecasts.extend(tracer.bind_rows().map(|(key, count, of)| {
-        // What an address had before it was known is not growth.
+        // What a new address has counted is not growth.
         let before = binds_before.get(&key).unwrap_or(&count);
         forecasts.read(&key, (Some(before), &count), of.holds(), None)
     }));
@@ -140,7 +140,8 @@ fn make_forecasts(
     row_forecasts
 }
 
-/// The rows that are shown. `before`: an earlier reading, how long ago it was, and what is foreseen of each row.
+/// The rows to print. `before`: an earlier reading of tuples and of addresses, how long ago it was, and the forecast
+/// of each row.
 fn rows(
     tracer: &Tracer,
     config: &TuplesConfig,

@@ -1,4 +1,4 @@
-//! Lines on their way out: numbered, collected, written in large pieces.
+//! Numbers lines, collects them, and writes them in large chunks.
 
 use std::time::{Duration, Instant};
 
@@ -20,38 +20,38 @@ use crate::{
     runtime::{clock, shutdown::StopSignals},
 };
 
-/// The most bytes that are collected before they are written.
+/// Bytes that are collected at most before they are written.
 const CHUNK: usize = 256 << 10;
-/// A line is well below this.
+/// Bytes that are more than a line has.
 const LINE: usize = 2 << 10;
-/// How long the offset between the clocks is taken to hold.
+/// How often the offset between the two clocks is read.
 const OFFSET_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What lines are counted as: each chunk holds lines of one group, so that a line that the output
-/// could not take is counted as what it was.
+/// How lines are counted if the output drops them. Each chunk has lines of one group only, so that dropped lines are
+/// counted for their group.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Group {
     Events,
     Others,
 }
 
-/// Lines that the output could not take.
+/// How many lines the output dropped.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Dropped {
-    /// Of socket events: `output_full`.
+    /// Lines of socket events: the loss `output_full`.
     pub(crate) events: u64,
-    /// Of the rest: `output_full_other`.
+    /// All other lines: the loss `output_full_other`.
     pub(crate) others: u64,
 }
 
-/// What a line says beside its event.
+/// What the line of an event has in addition to the event.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct More {
-    /// Ports that its tuple can hold.
+    /// Ports that its tuple can hold; `None`: the line does not say it.
     pub(crate) capacity: Option<u32>,
-    /// Who holds the port that a bind() wanted.
+    /// Who holds the port that a bind() asked for; `None`: not known.
     pub(crate) holder: Option<Holder>,
-    /// The caller's names.
+    /// The names of the calling process.
     pub(crate) called: Called,
 }
 
@@ -61,7 +61,7 @@ impl Dropped {
     }
 }
 
-/// Numbers lines and hands them to the sink.
+/// Numbers lines, and writes them into the sink.
 pub(crate) struct Output {
     /// `None` once it is closed.
     sink: Option<Sink>,
@@ -70,11 +70,11 @@ pub(crate) struct Output {
     /// Lines in `buffer`, all of them of one `group`.
     lines: u64,
     group: Group,
-    /// The group of the line that the sink has written in part.
+    /// The group of a line of which the sink has written a part.
     partial_group: Group,
     seq: u64,
     dropped: Dropped,
-    /// Lines that could not be written, and how many of them stderr has been told of.
+    /// What the log says about lines that could not be written.
     output_errors: OutputErrors,
     /// Bytes that are collected before they are written.
     chunk: usize,
@@ -86,7 +86,7 @@ pub(crate) struct Output {
 
 impl Output {
     pub(crate) fn new(sink: Sink, rotation: Option<&Rotation>, signals: StopSignals) -> Self {
-        // A file outgrows its limit by one chunk at most.
+        // Small chunks, as a file can exceed its limit by one chunk.
         let limit = rotation.map_or(CHUNK as u64, |rotation| rotation.size / 16);
         let chunk = usize::try_from(limit).unwrap_or(CHUNK).clamp(LINE, CHUNK);
         Self {
@@ -107,12 +107,12 @@ impl Output {
         }
     }
 
-    /// Lines that the output could not take.
+    /// How many lines the output dropped so far.
     pub(crate) fn dropped(&self) -> Dropped {
         self.dropped
     }
 
-    /// So many lines were left out before this one.
+    /// Leaves a gap of so many lines in `seq` before the next line.
     pub(crate) fn skip(&mut self, lines: u64) {
         self.seq += lines;
     }
@@ -122,12 +122,13 @@ impl Output {
         self.buffer.len() >= self.chunk || (self.lines > 0 && self.written_at.elapsed() >= interval)
     }
 
+    /// Counts a line that was added.
     fn counted(&mut self) {
         self.lines += 1;
         self.seq += 1;
     }
 
-    /// The next line is of this group.
+    /// Begins a chunk of this group, unless the present one is of it.
     fn switch(&mut self, group: Group) -> Result<(), Closed> {
         if self.group != group {
             self.flush()?;
@@ -136,7 +137,7 @@ impl Output {
         Ok(())
     }
 
-    /// Now. The number is that of the next line.
+    /// The present time, with the number of the next line.
     pub(super) fn moment(&mut self) -> Moment {
         self.wall_offset_ns = clock::wall_offset_ns();
         self.offset_at = Instant::now();
@@ -152,7 +153,7 @@ impl Output {
         self.writer.name_namespaces(names);
     }
 
-    /// Adds the line of an event. `more`: keys that the event itself does not have; `name` as in [`LineWriter::event`].
+    /// Adds the line of an event. `name` as in [`LineWriter::event`].
     pub(crate) fn event<'a>(
         &mut self,
         event: &Event,
@@ -174,7 +175,7 @@ impl Output {
         Ok(result)
     }
 
-    /// Adds the line of a decision; at `mono_ns` it was taken.
+    /// Adds the line of a decision that was made at `mono_ns`.
     pub(crate) fn decided(&mut self, mono_ns: u64, line: &Decided<'_>) -> Result<(), Closed> {
         self.switch(Group::Events)?;
         let moment = Moment { seq: self.seq, mono_ns, wall_offset_ns: self.wall_offset_ns };
@@ -190,7 +191,7 @@ impl Output {
         self.add(|writer, buffer, moment| writer.degraded(buffer, moment, line))
     }
 
-    /// `finish` puts the line together, given what the output dropped until then.
+    /// Adds the last line. `finish` makes it, given how many lines the output dropped.
     pub(crate) fn stop(&mut self, finish: impl FnOnce(Dropped) -> Stop) -> Result<(), Closed> {
         self.flush()?;
         let line = finish(self.dropped);
@@ -201,7 +202,7 @@ impl Output {
         self.add(|writer, buffer, moment| writer.lost(buffer, moment, &Lost { reason, count }))
     }
 
-    /// `read_at`: of the reading. Its lines carry the same one, so that they can be put together.
+    /// Adds a line of a reading. `read_at`: the time of the reading, the same in all of its lines.
     pub(crate) fn tuple_stats(&mut self, read_at: Moment, tuple: &Tuple<'_>) -> Result<(), Closed> {
         self.add_at(read_at, |writer, buffer, moment| writer.tuple_stats(buffer, moment, tuple))
     }
@@ -215,7 +216,7 @@ impl Output {
         self.add_at(read_at, |writer, buffer, moment| writer.address_stats(buffer, moment, address))
     }
 
-    /// The end of a reading.
+    /// Adds the last line of a reading.
     pub(crate) fn stats(&mut self, read_at: Moment, line: &Stats) -> Result<(), Closed> {
         self.add_at(read_at, |writer, buffer, moment| writer.stats(buffer, moment, line))
     }
@@ -247,7 +248,7 @@ impl Output {
         if self.buffer.len() >= self.chunk { self.write() } else { Ok(()) }
     }
 
-    /// Hands everything over.
+    /// Writes all collected lines into the sink.
     pub(crate) fn write(&mut self) -> Result<(), Closed> {
         if let Some(sink) = &mut self.sink
             && self.lines > 0
@@ -269,7 +270,7 @@ impl Output {
         Ok(())
     }
 
-    /// As [`Self::write`], and what the sink keeps back (compression).
+    /// As [`Self::write`], and makes the sink write what it buffers (compression).
     pub(crate) fn flush(&mut self) -> Result<(), Closed> {
         self.write()?;
         if let Some(sink) = &mut self.sink {
@@ -283,7 +284,7 @@ impl Output {
         Ok(())
     }
 
-    /// Opens the output anew (SIGHUP). Where that fails, the old one is written on, and the log says so.
+    /// Opens the output again (SIGHUP). If that fails, the old one is used further, and the log says so.
     pub(crate) fn reopen(&mut self) -> Result<(), Closed> {
         self.write()?;
         let Some(sink) = &mut self.sink else { return Ok(()) };
@@ -304,7 +305,7 @@ impl Output {
         let partial = sink.owes_a_line();
         self.signals.writing(true);
         let closed = sink.close();
-        // What comes after the last line (a rule's programs are detached) may take its time.
+        // Work after the last line (detaching a rule's programs) does not count as a write that hangs.
         self.signals.writing(false);
         let account = closed?;
         self.account(account, partial);
@@ -312,13 +313,14 @@ impl Output {
         Ok(())
     }
 
-    /// What to say at the end, if lines could not be written: how many, where to, and why.
+    /// The error for the end of the program: how many lines could not be written, to which output, and why. `None`: all were
+    /// written.
     pub(crate) fn failure(&self) -> Option<String> {
         self.output_errors.failure(self.dropped.lines(), self.seq)
     }
 
-    /// `owed`: a line was written in part before. It comes first, and is either finished or given
-    /// up.
+    /// Counts what the sink has written and dropped. `partial`: before this, a part of a line was written; the sink first
+    /// completes or drops this line.
     fn account(&mut self, account: Account, partial: bool) {
         let mut dropped = account.dropped;
         if partial && account.written == 0 && dropped > 0 {

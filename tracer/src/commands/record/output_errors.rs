@@ -1,18 +1,18 @@
-//! An output that takes no lines: what to say when it begins, when it has passed, and at the end.
+//! Messages about an output that refuses lines: when that begins, when it ends, and at the end of the program.
 
 use crate::export::sink::Account;
 
-/// Whether lines are refused at the moment, where, and why they were the last time.
+/// Whether the output refuses lines now, and the last reason.
 #[derive(Debug, Default)]
 pub(super) struct OutputErrors {
     refusing: bool,
-    /// The output's name and the system's reason.
+    /// The output's name, and the system's reason for the last refusal; `None`: there was none.
     refused: Option<(String, String)>,
 }
 
 impl OutputErrors {
-    /// What to say after `account`. `dropped`: lines that could not be written since the start.
-    /// `refused`: the output's name, and why it took no more, the last time that it did not.
+    /// The message after a write, if lines begin to be refused, or are accepted again. `dropped`: lines that could not be
+    /// written since the start. `refused`: the output's name, and the reason of its last refusal.
     pub(super) fn message(
         &mut self,
         account: Account,
@@ -36,7 +36,7 @@ impl OutputErrors {
         None
     }
 
-    /// What the program ends with. `lines`: all that there were. `None`: everything was written.
+    /// The error at the end of the program; `None`: everything was written. `lines`: how many there were in all.
     pub(super) fn failure(&self, dropped: u64, lines: u64) -> Option<String> {
         let (name, why) = self.refused.as_ref()?;
         (dropped > 0).then(|| {
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_said_once_when_it_begins_and_once_when_it_has_passed() {
+    fn there_is_one_message_when_refusals_begin_and_one_when_they_end() {
         let mut errors = OutputErrors::default();
         let account = |written, dropped| Account { written, dropped };
         assert_eq!(errors.message(account(5, 0), 0, None), None);

@@ -1,4 +1,4 @@
-//! A line on stderr for the person at the terminal: events, rate, losses. Quiet when piped.
+//! A line on stderr that shows the progress on a terminal: events, rate, losses.
 
 use std::{
     io::{IsTerminal, Write, stderr, stdout},
@@ -13,7 +13,7 @@ use crate::{
     ledger::trace::named_losses,
 };
 
-/// Shown while events go to a file and a person watches stderr.
+/// The line is shown if stderr is a terminal, and the events go elsewhere.
 pub(super) struct Progress {
     shown: bool,
     events: u64,
@@ -22,7 +22,7 @@ pub(super) struct Progress {
 
 impl Progress {
     pub(super) fn new(config: &RecordConfig) -> Self {
-        // Lines on the same terminal would be torn by it.
+        // On the same terminal, it would break up the lines of events.
         let apart = matches!(config.output.target, Target::File(_)) || !stdout().is_terminal();
         Self { shown: apart && stderr().is_terminal(), events: 0, at: Instant::now() }
     }

@@ -1,4 +1,4 @@
-//! The first line, the last line, and what of the losses was told in between.
+//! The first and the last line, the totals of readings, and which losses and degradations the stream has said.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use crate::{
     runtime::usage,
 };
 
-/// `tracer.start`
+/// The line `tracer.start`.
 pub(super) fn start<'a>(tracer: &'a Tracer, config: &RecordConfig, host: &'a str) -> Start<'a> {
     let output = match &config.output.target {
         Target::Stdout => "-".to_owned(),
@@ -45,15 +45,15 @@ pub(super) fn start<'a>(tracer: &'a Tracer, config: &RecordConfig, host: &'a str
     }
 }
 
-/// The losses that lines were written about.
+/// The losses that lines have said, by reason.
 #[derive(Default)]
 pub(super) struct ReportedLosses(BTreeMap<&'static str, u64>);
 
-/// What the stream says does not work as well as it could.
+/// The degradations that the stream has said: what does not work as well as it could.
 #[derive(Default)]
 pub(crate) struct Degradation(Vec<String>);
 
-/// What changed of it.
+/// A change of the degradations.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) struct Change {
     now: Vec<String>,
@@ -62,12 +62,12 @@ pub(crate) struct Change {
 }
 
 impl Degradation {
-    /// The stream says this now.
+    /// Notes that the stream has said these.
     pub(crate) fn note(&mut self, reasons: Vec<String>) {
         self.0 = reasons;
     }
 
-    /// `None`: the stream says it already. Their order means nothing.
+    /// The change from what the stream has said to `now`; `None`: there is none. Their order does not matter.
     pub(crate) fn change(&self, now: Vec<String>) -> Option<Change> {
         let without = |these: &[String], those: &[String]| -> Vec<String> {
             these.iter().filter(|one| !those.contains(one)).cloned().collect()
@@ -81,7 +81,7 @@ impl Degradation {
 }
 
 impl Change {
-    /// What the stream says once the line is in it.
+    /// All degradations after the change.
     pub(crate) fn now(&self) -> Vec<String> {
         self.now.clone()
     }
@@ -91,7 +91,7 @@ impl Change {
     }
 }
 
-/// Every loss by name, whether it happened or not.
+/// The count of every loss by name, including 0.
 fn losses(
     totals: &Totals,
     dropped: Dropped,
@@ -105,7 +105,7 @@ fn losses(
 }
 
 impl ReportedLosses {
-    /// What was lost since the last call.
+    /// What was lost since the last call, by reason.
     pub(super) fn new_losses(
         &mut self,
         totals: &Totals,
@@ -122,7 +122,7 @@ impl ReportedLosses {
     }
 }
 
-/// `tracer.stats`, after `tuples` lines of `tuple.stats`.
+/// The line `tracer.stats` of a reading with so many lines of `tuple.stats`.
 pub(super) fn stats(
     totals: &Totals,
     dropped: Dropped,
@@ -146,7 +146,7 @@ fn failed(totals: &Totals) -> BTreeMap<&'static str, u64> {
     Cause::ALL.map(|cause| (cause.name(), totals.failed_for(cause))).into()
 }
 
-/// `tracer.stop`. `events` are the lines of socket events that were handed to the output.
+/// The line `tracer.stop`. `events`: lines of socket events that were given to the output.
 pub(super) fn stop(
     totals: &Totals,
     events: u64,
@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_loss_is_told_once_with_what_was_new() {
+    fn a_loss_is_reported_once_with_how_much_it_has_grown() {
         let mut totals = Totals::default();
         let mut reported = ReportedLosses::default();
         assert_eq!(reported.new_losses(&totals, Dropped::default(), 0), []);
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_degraded_is_written_when_it_changes() {
+    fn degradations_are_written_when_they_change() {
         let list = |these: &[&str]| these.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>();
         let mut degradation = Degradation::default();
         degradation.note(list(&["a"]));
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missed_hook_is_a_loss_beside_the_sums() {
+    fn a_missed_hook_is_a_loss_that_is_not_in_the_sums() {
         let totals = Totals { seen: 5, emitted: 5, hook_missed: 2, ..Totals::default() };
         let new = ReportedLosses::default().new_losses(&totals, Dropped::default(), 0);
         assert_eq!(new, [("hook_missed", 2)]);

@@ -1,4 +1,4 @@
-//! Recordings that nobody's tracer wrote: whatever is in a file, it is read to its end, in bounded time.
+//! Recordings that no tracer wrote: any file is read to its end, in bounded time.
 
 use std::{fs, path::Path};
 
@@ -15,7 +15,7 @@ use crate::{
     view::{filter::Filter, model::View, render},
 };
 
-/// splitmix64: the seed is all there is to a run.
+/// splitmix64: the same seed gives the same numbers.
 struct Random(u64);
 
 impl Random {
@@ -37,8 +37,8 @@ fn config(path: &Path, at: Option<String>) -> ReplayConfig {
     ReplayConfig { files: vec![path.to_owned()], speed: 1.0, at, show }
 }
 
-/// Everything that can be done with a recording: it is reported, played from `at` on, drawn in every view,
-/// stepped through and jumped in. `false`: it was refused.
+/// Does with a recording all that can be done: reports it, plays it from `at` on, draws it in every view, steps and
+/// jumps. False: it was refused.
 fn use_it(path: &Path, at: Option<&str>) -> bool {
     let _text = report::run(&ReportConfig { files: vec![path.into()], json: false, limit: 10 });
     let _json = report::run(&ReportConfig { files: vec![path.into()], json: true, limit: 10 });
@@ -89,7 +89,7 @@ fn recorder() -> Recorder {
     recorder
 }
 
-/// A place where bytes are put that no tracer writes.
+/// Values that tracer does not write in place of a number.
 const NUMBERS: [&str; 9] = [
     "0",
     "-1",
@@ -101,16 +101,17 @@ const NUMBERS: [&str; 9] = [
     "1e308",
     "null",
 ];
+/// Values that tracer does not write in place of a text.
 const TEXTS: [&str; 6] =
     ["", "\\u0000", "\\ud800", "0.0.0.0", "9999-99-99T99:99:99.999999999Z", "\u{1b}[2J"];
 
-/// Changes whole values, single bytes, lines, or cuts it short.
+/// Changes values, single bytes or lines, or cuts the recording short.
 fn mutated(lines: &[u8], random: &mut Random) -> Vec<u8> {
     let mut bytes = lines.to_vec();
     for _ in 0..=random.below(6) {
         let at = random.below(bytes.len());
         match random.below(7) {
-            // The number, or the text, behind the next colon.
+            // The number or the text after the next colon.
             0..=2 => {
                 let Some(begin) = bytes[at..].iter().position(|byte| *byte == b':') else {
                     continue;
@@ -133,7 +134,7 @@ fn mutated(lines: &[u8], random: &mut Random) -> Vec<u8> {
                 }
             }
             4 => bytes.truncate(at.max(1)),
-            // Lines in another order, or twice.
+            // A line twice, and in another place.
             5 => {
                 let mut all: Vec<_> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
                 let from = random.below(all.len());
@@ -166,7 +167,7 @@ fn mutated_recordings_are_read_to_their_end() {
         let mut bytes = mutated(recorder.bytes(), &mut random);
         if seed % 4 == 0 {
             bytes = zstd::encode_all(&bytes[..], 1).unwrap();
-            // The compression itself is damaged now and then.
+            // Sometimes damages the compressed data, too.
             if seed % 8 == 0 {
                 let at = random.below(bytes.len());
                 bytes[at] = bytes[at].wrapping_add(1);
@@ -183,7 +184,7 @@ fn mutated_recordings_are_read_to_their_end() {
     assert!(read > 50, "only {read} of 100 were read at all: nothing is shown by this");
 }
 
-/// `(wall ns, mono ns)` of a reading each.
+/// A recording with one reading for each of these times: ns since 1970, and CLOCK_MONOTONIC in ns.
 fn readings(times: &[(u64, u64)]) -> Vec<u8> {
     let mut lines = Vec::new();
     for (seq, (wall, mono)) in times.iter().enumerate() {
@@ -214,7 +215,7 @@ fn a_wall_clock_that_steps_back_or_far_ahead_is_no_panic() {
 }
 
 #[test]
-fn tuples_beyond_the_limit_are_said_and_those_with_ports_come_first() {
+fn tuples_beyond_the_limit_are_counted_and_those_with_ports_are_kept() {
     let of = |number: u32| TupleKey { netns: number, ..key(1) };
     let reading = |history: &mut TupleHistory, tuples: &[(u32, u64)]| {
         history.begin(S);
@@ -240,7 +241,7 @@ fn tuples_beyond_the_limit_are_said_and_those_with_ports_come_first() {
     let mut history = TupleHistory::of(3);
     reading(&mut history, &[(1, 0), (2, 0), (3, 5), (4, 0)]);
     assert_eq!(history.left_out(), 1);
-    // 1 and 2 hold nothing, and are not in this reading.
+    // 1 and 2 hold no ports, and are not in this reading.
     reading(&mut history, &[(3, 5), (5, 7), (6, 8), (7, 9)]);
     assert_eq!(history.left_out(), 1);
     let mut held: Vec<_> =

@@ -1,4 +1,4 @@
-//! How far a long recording is read, for the person at the terminal.
+//! A progress bar on a terminal, while a long recording is read.
 
 use std::{
     io::{IsTerminal, stderr},
@@ -7,7 +7,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// What is over sooner needs no bar.
+/// How long reading takes before the bar is shown.
 const SHOWN_AFTER: Duration = Duration::from_secs(1);
 
 /// A bar on stderr, if that is a terminal.
@@ -22,14 +22,14 @@ impl Bar {
         Self { begun: Instant::now(), wanted: stderr().is_terminal(), shown: None }
     }
 
-    /// Bytes that were read, and that there are; 0: not known.
+    /// Updates the bar: bytes that were read, and all bytes; 0: not known.
     pub(super) fn show(&mut self, (done, all): (u64, u64)) {
         if !self.wanted || self.begun.elapsed() < SHOWN_AFTER {
             return;
         }
         let bar = self.shown.get_or_insert_with(|| {
             let bar = if all == 0 { ProgressBar::no_length() } else { ProgressBar::new(all) };
-            // What is no template leaves the default one.
+            // If the template was wrong, the default style would be used.
             if let Ok(style) = ProgressStyle::with_template(
                 "{bar:30} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left",
             ) {

@@ -1,10 +1,10 @@
-//! What there is to say of a report beside its numbers.
+//! The texts of a report that say what it lacks.
 
 use std::borrow::Cow;
 
 use super::{outcome::ts, summary::Summary};
 
-/// What the report is not complete in, because nothing may take more memory than there is.
+/// What is missing because a limit of memory was reached, one text each.
 pub(super) fn limits(summary: &Summary) -> Vec<String> {
     let mut limits = Vec::new();
     if summary.forgotten > 0 {
@@ -23,7 +23,7 @@ pub(super) fn limits(summary: &Summary) -> Vec<String> {
     limits
 }
 
-/// What a reader could miss, and how it is recorded.
+/// What else the report lacks, and how to record it, one text each.
 pub(super) fn notes(summary: &Summary) -> Vec<Cow<'static, str>> {
     let mut notes = Vec::new();
     if summary.readings == 0 {

@@ -1,4 +1,4 @@
-//! What a report says, as one value; its JSON form is this with the names given here.
+//! A report as one value. Serialized, it is the JSON form.
 
 use std::{
     borrow::Cow,
@@ -22,6 +22,7 @@ use crate::{
     view::reading::Call,
 };
 
+/// A report.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     pub(super) begin: String,
@@ -35,7 +36,7 @@ pub(super) struct Report {
     pub(super) degraded: Vec<String>,
     #[serde(rename = "ports.range", skip_serializing_if = "Option::is_none")]
     pub(super) range: Option<String>,
-    /// What was recorded of tuples and single events, as options; absent: everything. Totals are the host's.
+    /// The filter that tuples and single events passed, as options; absent: there was none. Totals are the host's.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(super) filter: String,
     pub(super) lines: u64,
@@ -43,15 +44,15 @@ pub(super) struct Report {
     pub(super) runs: u64,
     #[serde(rename = "exhaustion.first", skip_serializing_if = "Option::is_none")]
     pub(super) first: Option<First>,
-    /// The tuple that was fullest.
+    /// Saturation of the fullest tuple at its peak, as a part of 1; absent: not known.
     #[serde(rename = "ports.saturation.peak", skip_serializing_if = "Option::is_none")]
     pub(super) peak: Option<f64>,
-    /// How long any tuple was above 45 %.
+    /// How long at least one tuple was at or above 45 %, s.
     #[serde(rename = "time.above_45_s")]
     pub(super) above_s: f64,
     #[serde(rename = "search.slowest", skip_serializing_if = "Option::is_none")]
     pub(super) slowest: Option<Slow>,
-    /// The fullest ones, and how many there are.
+    /// The fullest tuples, fullest first.
     pub(super) tuples: Vec<Worst>,
     #[serde(rename = "tuples.total")]
     pub(super) tuples_total: usize,
@@ -70,13 +71,14 @@ pub(super) struct Report {
     pub(super) unreadable: u64,
     #[serde(rename = "lines.unreadable.first", skip_serializing_if = "Option::is_none")]
     pub(super) first_unreadable: Option<String>,
-    /// What there was more of than is remembered; absent: everything was.
+    /// What was left out because a limit was reached, one text each; absent: nothing was.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) limits: Vec<String>,
-    /// What it cannot say, and why.
+    /// What the report lacks, and why, one text each.
     pub(super) notes: Vec<Cow<'static, str>>,
 }
 
+/// The tuple, or the address, that something is about.
 #[derive(Debug, Serialize)]
 pub(super) struct Where {
     #[serde(rename = "network.local.address")]
@@ -86,15 +88,15 @@ pub(super) struct Where {
     #[serde(rename = "network.peer.port", skip_serializing_if = "Option::is_none")]
     pub(super) port: Option<u16>,
     pub(super) netns: u32,
-    /// What the namespace is called; absent: not known.
+    /// Name of the network namespace; absent: not known.
     #[serde(rename = "netns.name", skip_serializing_if = "Option::is_none")]
     pub(super) netns_name: Option<String>,
-    /// It is about bind(address, 0) at the address; absent: it is not.
+    /// It is about bind(address, 0) at `source`; absent: it is not.
     #[serde(rename = "bind.any_port", skip_serializing_if = "std::ops::Not::not")]
     pub(super) bind: bool,
 }
 
-/// What the namespace of a tuple has to give; absent where not known.
+/// The port range of a tuple's namespace, and how many of its ports are not for connect(); absent: not known.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct RangeUse {
     #[serde(rename = "ports.range", skip_serializing_if = "Option::is_none")]
@@ -115,6 +117,7 @@ impl From<Option<Limits>> for RangeUse {
     }
 }
 
+/// The first call that found no port.
 #[derive(Debug, Serialize)]
 pub(super) struct First {
     pub(super) ts: String,
@@ -133,10 +136,11 @@ pub(super) struct First {
     pub(super) capacity: Option<u32>,
     #[serde(flatten)]
     pub(super) of: RangeUse,
-    /// `event`: the call itself. `counters`: it was before this time, and after the reading before.
+    /// `event`: the call was recorded. `counters`: the call was before `ts`, and after the reading before that.
     pub(super) source: &'static str,
 }
 
+/// The slowest port searches.
 #[derive(Debug, Serialize)]
 pub(super) struct Slow {
     #[serde(rename = "search.p99_ns")]
@@ -148,11 +152,12 @@ pub(super) struct Slow {
     pub(super) at: Where,
 }
 
+/// One tuple.
 #[derive(Debug, Serialize)]
 pub(super) struct Worst {
     #[serde(flatten)]
     pub(super) at: Where,
-    /// When it was fullest; absent: no reading has it, only failures.
+    /// When it was fullest; absent: it is in no reading, only in failures.
     #[serde(rename = "peak.ts", skip_serializing_if = "Option::is_none")]
     pub(super) ts: Option<String>,
     #[serde(rename = "ports.saturation.peak", skip_serializing_if = "Option::is_none")]
@@ -193,7 +198,7 @@ pub(super) struct ByProcess {
 impl Report {
     pub(super) fn new(summary: Summary, reader: &Reader, limit: usize) -> Self {
         let (first, last) = summary.span.unwrap_or_default();
-        // Lines that say nothing here can come first and last.
+        // The first and last line can be of kinds that the summary does not use.
         let (begin, end) = reader.span();
         let begin = if begin == 0 { first } else { begin };
         let end = last.max(end);
@@ -256,8 +261,8 @@ impl Report {
     }
 }
 
-/// Who failed how often. Single failures say it exactly, if none of them was lost; the counters of
-/// a tuple only know who connected there last.
+/// How many calls of each process failed, and the source of that. Single failures are exact, unless some are missing;
+/// the counters of a tuple only know which process connected last.
 fn by_process(summary: &Summary) -> (Vec<ByProcess>, &'static str) {
     let sum = |sum: u64, count: &u64| sum.saturating_add(*count);
     let counted: u64 = summary.by_tuple.values().fold(0, sum);
@@ -271,6 +276,7 @@ fn by_process(summary: &Summary) -> (Vec<ByProcess>, &'static str) {
     (list, if exact { "events" } else { "counters" })
 }
 
+/// The fullest tuples, fullest first; of equally full ones, those with the most failures first.
 fn worst<'a>(
     tuples: impl Iterator<Item = (&'a TupleKey, &'a Tally)>,
     namespaces: &HashMap<u32, String>,
@@ -357,6 +363,7 @@ impl Slow {
     }
 }
 
+/// A time as text: `2026-11-21T02:44:53.123456789Z`.
 pub(super) fn ts(ns: u64) -> String {
     String::from_utf8_lossy(&Timestamp::default().text(ns)).into_owned()
 }
@@ -366,7 +373,7 @@ fn name(comm: &[u8; 16]) -> Option<String> {
     (!comm.is_empty()).then(|| String::from_utf8_lossy(comm).into_owned())
 }
 
-/// Seconds to the millisecond.
+/// ns as seconds, cut to milliseconds.
 #[expect(clippy::cast_precision_loss, reason = "2^53 ms are 285,000 years")]
 fn seconds(ns: u64) -> f64 {
     (ns / 1_000_000) as f64 / 1e3

@@ -1,4 +1,4 @@
-//! A recording, added up line by line.
+//! Adds up a recording, line by line.
 
 use std::collections::HashMap;
 
@@ -22,11 +22,11 @@ pub(super) struct Exhaustion {
     pub(super) in_use: Option<u64>,
     pub(super) time_wait: Option<u64>,
     pub(super) capacity: Option<u32>,
-    /// The call itself was recorded. Else it failed before this time, and after the reading before.
+    /// The call was recorded. If not, it failed before `wall_ns`, and after the reading before that.
     pub(super) exact: bool,
 }
 
-/// The slowest port search.
+/// The slowest port searches.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Slowest {
     pub(super) p99: P99,
@@ -34,7 +34,7 @@ pub(super) struct Slowest {
     pub(super) key: TupleKey,
 }
 
-/// Counts, and where they come from.
+/// Counts, and the kinds of lines that they come from.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sourced<T> {
     pub(super) counts: T,
@@ -42,12 +42,12 @@ pub(super) struct Sourced<T> {
     pub(super) from_events: bool,
 }
 
-/// What is remembered at a time: a recording can name more than any memory holds.
+/// How much is remembered at most, because a recording can name more than any memory holds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
-    /// Tuples; where there are more, the half that matters least is forgotten.
+    /// Tuples; with more, the half that matters least is forgotten.
     pub(super) tuples: usize,
-    /// Thread names, of which later ones are one, [`OTHERS`]; and names of namespaces, of which later ones are not known.
+    /// Names of processes, further ones are counted as [`OTHERS`]; and names of namespaces, further ones are not known.
     pub(super) names: usize,
 }
 
@@ -57,35 +57,38 @@ impl Default for Limits {
     }
 }
 
-/// Reasons for which a recording is less complete from some time on that are remembered.
+/// Degradations that are remembered at most.
 const DEGRADED: usize = 20;
 
-/// Stands for process names that were too many; no thread has brackets of both kinds by chance.
+/// The name for which further process names are counted. No process has such a name by chance.
 const OTHERS: [u8; 16] = *b"<[other names]>\0";
 
-/// From one `tracer.start` to the next.
+/// The recording from one `tracer.start` to the next.
 #[derive(Debug, Default)]
 struct Run {
-    /// Its `tracer.start` is there.
+    /// It has its `tracer.start`.
     begun: bool,
+    /// It has its `tracer.stop`.
     ended: bool,
-    /// CLOCK_MONOTONIC of the newest reading.
+    /// The time of the newest reading by CLOCK_MONOTONIC, ns; `None`: there was none.
     reading_ns: Option<u64>,
     /// How many levels the fullest tuple of the newest reading has reached.
     reached: usize,
-    /// The tuples of the newest reading that have reached one.
+    /// The tuples of the newest reading that have reached a level.
     high: Vec<TupleKey>,
     /// Tuples were forgotten.
     forgot: bool,
-    /// Totals of failures, at first and now.
+    /// Failed calls by cause, in the first and in the newest totals.
     failed: Option<([u64; Cause::COUNT], [u64; Cause::COUNT])>,
-    /// Single failures.
+    /// Failed calls by cause, as single lines.
     events: [u64; Cause::COUNT],
-    /// Losses by totals, and by `lost` lines.
+    /// Losses in the newest totals.
     lost: Losses,
+    /// The sum of the `lost` lines.
     lost_lines: Losses,
 }
 
+/// The sums of a recording.
 #[derive(Debug, Default)]
 pub(super) struct Summary {
     pub(super) limits: Limits,
@@ -94,33 +97,35 @@ pub(super) struct Summary {
     /// When the first and the last line was, ns since 1970.
     pub(super) span: Option<(u64, u64)>,
     pub(super) runs: u64,
-    /// Runs without their beginning, and without their end.
+    /// Runs without their `tracer.start`.
     pub(super) without_begin: u64,
+    /// Runs without their `tracer.stop`.
     pub(super) without_end: u64,
     pub(super) readings: u64,
     pub(super) tuples: HashMap<TupleKey, Tally>,
-    /// What the network namespaces are called, by their inode number.
+    /// Names of network namespaces, by their inode number.
     pub(super) namespaces: HashMap<u32, String>,
-    /// How often a tuple was forgotten: no more than there were, if none came back.
+    /// How often a tuple was forgotten. A tuple that comes again can be counted several times.
     pub(super) forgotten: u64,
-    /// Failed calls of threads whose names were too many.
+    /// Failed calls that were counted as [`OTHERS`].
     pub(super) unnamed: u64,
     pub(super) first: Option<Exhaustion>,
     pub(super) slowest: Option<Slowest>,
-    /// How long any tuple was above the first level, ns.
+    /// How long at least one tuple was at or above the first level, ns.
     pub(super) above: u64,
     pub(super) by_cause: Sourced<[u64; Cause::COUNT]>,
-    /// Failed calls by process name: of single failures, and of the tuples' counters.
+    /// Failed calls by process name, from single failures.
     pub(super) by_event: HashMap<[u8; 16], u64>,
+    /// Failed calls by process name, from the tuples' counters.
     pub(super) by_tuple: HashMap<[u8; 16], u64>,
-    /// Of `by_event`: those of connect(), the only ones that tuples count.
+    /// Single failures of connect(), which alone the tuples count.
     pub(super) connects: u64,
     pub(super) lost: Losses,
-    /// What did not work as well as it could from some time on, and since when, ns since 1970.
+    /// Degradations, each with the time when it was first said, ns since 1970.
     pub(super) degraded: Vec<(u64, String)>,
-    /// Beyond [`DEGRADED`].
+    /// How many more there were than [`DEGRADED`].
     pub(super) degraded_others: u64,
-    /// Whether single failures were recorded, as far as `tracer.start` says.
+    /// Whether single failures were recorded; `None`: no `tracer.start` says it.
     pub(super) failures_wanted: Option<bool>,
 }
 
@@ -153,7 +158,7 @@ impl Summary {
         }
     }
 
-    /// Each reason once, when it was first said.
+    /// Notes each degradation once, with the time of its first line.
     fn degraded(&mut self, at: At, line: &Degraded) {
         for reason in &line.added {
             if self.degraded.iter().any(|(_, known)| known == reason) {
@@ -178,7 +183,7 @@ impl Summary {
         };
     }
 
-    /// A line of a reading, which may be a new one.
+    /// Notes a line of a reading, and if that is a new one, ends the reading before.
     fn reading(&mut self, at: At) {
         let Self { run, tuples, .. } = self;
         if run.reading_ns == Some(at.mono_ns) {
@@ -268,7 +273,7 @@ impl Summary {
         }
     }
 
-    /// The newest name counts.
+    /// Notes the name of a network namespace. The newest one counts.
     fn name(&mut self, netns: u32, name: &str) {
         if name.is_empty() || self.namespaces.get(&netns).is_some_and(|known| known == name) {
             return;
@@ -278,7 +283,7 @@ impl Summary {
         }
     }
 
-    /// For one more tuple: forgets the half that matters least, where there are as many as can be.
+    /// Makes room for one more tuple: if the limit is reached, forgets the half that matters least.
     fn make_room(&mut self) {
         if self.tuples.len() < self.limits.tuples {
             return;
@@ -327,7 +332,7 @@ impl Summary {
         self.without_begin += u64::from(!run.begun);
         self.without_end += u64::from(!run.ended);
         for (index, events) in run.events.into_iter().enumerate() {
-            // Of a run whose beginning is missing, events can say more than totals.
+            // For a run without its beginning, events can count more than the totals have grown.
             let grown =
                 run.failed.map_or(0, |(first, now)| now[index].saturating_sub(first[index]));
             let count = &mut self.by_cause.counts[index];
@@ -343,14 +348,14 @@ impl Summary {
         }
     }
 
-    /// The recording is over.
+    /// Ends the summary.
     pub(super) fn finish(mut self) -> Self {
         self.end_run();
         self
     }
 }
 
-/// Adds to the calls of a process name; returns those for which there is no place for the name.
+/// Adds to the failed calls of a process name. Returns how many were counted as [`OTHERS`] instead.
 fn by_name(
     counts: &mut HashMap<[u8; 16], u64>,
     limits: Limits,

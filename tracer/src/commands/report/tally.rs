@@ -1,4 +1,4 @@
-//! What a recording says of one tuple.
+//! Adds up what a recording says about one tuple.
 
 use tracer_common::Cause;
 
@@ -9,39 +9,42 @@ use crate::{
     recording::{At, Tuple},
 };
 
-/// From which share on the time is counted.
+/// The saturations from which on time is counted, as parts of 1.
 pub(super) const LEVELS: [f64; 3] = [SLOW, HIGH, CRITICAL];
 
 /// A tuple at its fullest.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Peak {
     pub(super) wall_ns: u64,
-    /// `None`: the capacity is not known.
+    /// As a part of 1; `None`: the capacity is not known.
     pub(super) saturation: Option<f64>,
     pub(super) in_use: u64,
     pub(super) time_wait: u64,
     pub(super) capacity: Option<u32>,
-    /// What its namespace had to give.
+    /// The port range of its namespace, and what takes ports of it; `None`: not known.
     pub(super) limits: Option<Limits>,
 }
 
+/// What a recording says about one tuple.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
-    /// The reading that it was in last, and how many of [`LEVELS`] it had reached then.
+    /// The last reading that had the tuple, and how many of [`LEVELS`] it had reached then.
     newest: Option<(u64, usize)>,
-    /// The last reading in which it had reached one.
+    /// The last reading in which it had reached a level.
     reached_in: u64,
-    /// Failed calls up to now, as the tracer counts them, in this run; `None`: no run has said yet.
+    /// The tuple's newest counters: number of the run, failed calls, and those of them that found no port. `None`: there
+    /// were none.
     counted: Option<(u64, u64, u64)>,
     pub(super) peak: Peak,
-    /// How long it was above each of [`LEVELS`], ns.
+    /// How long it was at or above each of [`LEVELS`], ns.
     pub(super) above: [u64; LEVELS.len()],
-    /// Calls that failed, by its counters and by single events.
+    /// Failed calls, by the tuple's counters.
     pub(super) failed: u64,
+    /// Failed calls, by single events.
     pub(super) events: u64,
     /// A call found no port.
     pub(super) exhausted: bool,
-    /// Who connected there last.
+    /// The process that connected last.
     pub(super) comm: [u8; 16],
 }
 
@@ -49,27 +52,29 @@ pub(super) struct Tally {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Growth {
     pub(super) failed: u64,
-    /// Of those, for want of ports.
+    /// Of those, how many found no port.
     pub(super) exhausted: u64,
 }
 
-/// Where a line of a tuple stands.
+/// Where in the recording a line of a tuple is.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
     pub(super) at: At,
-    /// Number of its reading, from 1, and of its run.
+    /// Number of its reading, from 1.
     pub(super) reading: u64,
+    /// Number of its run, from 1.
     pub(super) run: u64,
     pub(super) before: Before,
 }
 
-/// What a tuple of which the run has said nothing yet has counted before in this run.
+/// What is known of a tuple's counters before its first line in a run.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Before {
-    /// Nothing: the run's beginning was read, and nothing of it was forgotten.
+    /// They were 0: the run was read from its beginning, and no tuple was forgotten.
     Nothing,
-    /// Perhaps something, but no call that found no port: with one it would not have been forgotten.
+    /// No call had found no port: such a tuple would not have been forgotten.
     NoExhaustion,
+    /// Nothing is known.
     Unknown,
 }
 
@@ -77,14 +82,14 @@ pub(super) enum Before {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Change {
     pub(super) growth: Growth,
-    /// How many of [`LEVELS`] are reached.
+    /// How many of [`LEVELS`] the tuple has reached.
     pub(super) reached: usize,
-    /// One is, for the first time in this reading.
+    /// It has reached one for the first time in this reading.
     pub(super) newly: bool,
 }
 
 impl Tally {
-    /// Takes a line in.
+    /// Adds a line.
     pub(super) fn add(&mut self, place: Place, tuple: &Tuple<'_>) -> Change {
         let in_use = tuple.count.in_use();
         let saturation = stats::saturation(in_use, tuple.capacity);
@@ -115,7 +120,7 @@ impl Tally {
         let exhausted = tuple.count.failed[Cause::PortsExhausted as usize];
         let counted = self.counted.filter(|(run, ..)| *run == place.run);
         let (before, exhausted_before) = match (counted, place.before) {
-            // It was forgotten and came back: from 0 again.
+            // The tuple was removed and is there again: its counters started at 0.
             (Some((_, before, _)), _) if failed < before => (0, 0),
             (Some((_, before, exhausted)), _) => (before, exhausted),
             (None, Before::Nothing) => (0, 0),
@@ -132,7 +137,7 @@ impl Tally {
         growth
     }
 
-    /// What it held at this reading, it held for so long, ns: until the next one.
+    /// Adds the time from this reading to the next one, ns: a tuple is taken to stay as it was at a reading.
     pub(super) fn hold(&mut self, reading: u64, ns: u64) {
         let Some((_, reached)) = self.newest.take_if(|(newest, _)| *newest == reading) else {
             return;
@@ -142,9 +147,9 @@ impl Tally {
         }
     }
 
-    /// The one that matters more is greater: out of ports, full, failing, large.
+    /// How much the tuple matters: first whether it was out of ports, then how full it was, its failures, its size.
     pub(super) fn rank(&self) -> Rank {
-        // Shares are never negative: their bits are in their order.
+        // The bits of floats that are not negative have the same order as the floats.
         let share = self.peak.saturation.unwrap_or(0.0).to_bits();
         Rank(self.exhausted, share, self.failed.max(self.events), self.peak.in_use)
     }

@@ -38,7 +38,7 @@ fn count(in_use: u64, exhausted: u64, refused: u64) -> TupleCount {
     count
 }
 
-/// A tuple that fills up to its end, and another one beside it.
+/// A recording of a tuple whose ports run out, and of another one.
 fn incident(failures: bool) -> Recorder {
     let mut recorder = Recorder::default();
     recorder.start(S, true);
@@ -81,7 +81,7 @@ fn a_report_for_people() {
 }
 
 #[test]
-fn what_of_a_filtered_recording_is_the_hosts_is_said() {
+fn a_filtered_recording_says_which_numbers_are_the_hosts() {
     let recorder = incident(true);
     let text = str::from_utf8(recorder.bytes()).unwrap();
     let start = r#""event.name":"tracer.start""#;
@@ -103,7 +103,7 @@ fn a_report_as_json() {
 }
 
 #[test]
-fn a_share_is_held_until_the_next_reading() {
+fn a_saturation_lasts_until_the_next_reading() {
     let report = value(incident(true).bytes());
     let [first, second] = &report["tuples"].as_array().unwrap()[..] else { panic!("{report}") };
     let above = |tuple: &Value| {
@@ -129,7 +129,7 @@ fn without_single_failures_the_counters_say_when_and_who() {
 }
 
 #[test]
-fn failures_alone_say_what_they_know_and_what_is_missing() {
+fn without_readings_the_report_has_failures_and_says_what_is_missing() {
     let mut recorder = Recorder::default();
     recorder.start(S, false);
     recorder.failure(2 * S, Cause::Refused);
@@ -148,7 +148,7 @@ fn failures_alone_say_what_they_know_and_what_is_missing() {
 }
 
 #[test]
-fn what_was_counted_before_a_recording_is_not_in_its_report() {
+fn counts_from_before_the_recording_are_not_in_its_report() {
     let recorder = incident(false);
     let lines: Vec<_> = recorder.bytes().split_inclusive(|byte| *byte == b'\n').collect();
     // From the reading at 40 s on: two calls had failed by then.
@@ -161,7 +161,7 @@ fn what_was_counted_before_a_recording_is_not_in_its_report() {
 }
 
 #[test]
-fn a_namespace_left_out_later_is_said_with_its_time() {
+fn a_namespace_that_is_left_out_later_is_noted_with_the_time() {
     let mut recorder = Recorder::every(1);
     recorder.start(S, true);
     recorder.stats(2 * S, 0);
@@ -224,7 +224,7 @@ fn a_file_that_is_not_a_recording_is_an_error() {
 }
 
 #[test]
-fn tuples_and_names_beyond_the_limits_are_said_and_those_out_of_ports_are_kept() {
+fn limits_are_noted_and_tuples_that_were_out_of_ports_are_kept() {
     let mut recorder = Recorder::default();
     recorder.start(S, true);
     recorder.tuple(S, key(1), &count(1000, 2, 0), None);

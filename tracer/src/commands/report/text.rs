@@ -1,4 +1,4 @@
-//! The report for people.
+//! The report as a text for people.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use crate::format::{
     text,
 };
 
-/// Which way the cells of a column stand.
+/// How the cells of a column are aligned.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Side {
     Left,
@@ -100,6 +100,7 @@ fn head(report: &Report) -> Vec<(&'static str, String)> {
     head
 }
 
+/// The first call that found no port.
 fn first(report: &Report) -> String {
     let Some(first) = &report.first else { return "never".to_owned() };
     let when = if first.source == "event" { "first at" } else { "first before" };
@@ -120,7 +121,7 @@ fn first(report: &Report) -> String {
     format!("{when} {}, {what}{}{who}{ports}{waiting}", first.ts, tuple(report, &first.at))
 }
 
-/// Why there are no ports: ` (16 of 40000-40015 reserved, 0 bound)`; empty where that is not known.
+/// Why there are no ports: ` (of 40000-40015: 16 reserved, 0 bound)`; empty: not known.
 fn without(of: &RangeUse) -> String {
     match (&of.range, of.reserved, of.bound) {
         (Some(range), Some(reserved), Some(bound)) => {
@@ -155,7 +156,7 @@ fn tuples(out: &mut String, report: &Report) {
     table(out, &title, (&header, &sides), rows);
 }
 
-/// Place of the column with the network namespace, where there is one.
+/// Index of the column with the network namespace, if there is one.
 const NETNS: usize = 11;
 
 /// Whether two rows differ in nothing but their network namespace.
@@ -167,7 +168,7 @@ fn are_alike(tuples: &[Worst]) -> bool {
     })
 }
 
-/// The namespace's name, or else its number.
+/// The namespace's name, or if it has none, its number.
 fn netns(at: &Where) -> String {
     at.netns_name.clone().unwrap_or_else(|| at.netns.to_string())
 }
@@ -241,7 +242,7 @@ fn losses(out: &mut String, report: &Report) {
     table(out, "Losses", (&["COUNT", "WHAT"], &[Right, Left]), rows);
 }
 
-/// What of this recording is missing, in one line; `None`: nothing.
+/// What is missing in this recording, in one line; `None`: nothing.
 pub(super) fn incomplete(report: &Report) -> Option<String> {
     let lost = losses::sentence(report.lost.iter().map(|(reason, count)| (&**reason, *count)));
     let lines = [
@@ -254,7 +255,7 @@ pub(super) fn incomplete(report: &Report) -> Option<String> {
     (!parts.is_empty()).then(|| format!("incomplete: {}", parts.join("; ")))
 }
 
-/// A title, a header and rows of as many cells; none where there are no rows.
+/// Adds a title, a header and the rows; nothing if there are no rows.
 fn table(out: &mut String, title: &str, head: (&[&str], &[Side]), rows: Vec<Vec<String>>) {
     if rows.is_empty() {
         return;
@@ -284,7 +285,7 @@ fn table(out: &mut String, title: &str, head: (&[&str], &[Side]), rows: Vec<Vec<
     }
 }
 
-/// With its network namespace where the rows have one.
+/// A tuple, with its network namespace if the rows have that column.
 fn tuple(report: &Report, at: &Where) -> String {
     let destination = destination(at).map(|destination| format!(" to {destination}"));
     let netns = are_alike(&report.tuples).then(|| format!(" in {}", netns(at)));
@@ -313,7 +314,7 @@ fn percent(share: f64) -> String {
     format!("{:.1}", (share * 1000.0).floor() / 10.0)
 }
 
-/// How bad that is.
+/// The mark of a saturation, as in `tracer top`.
 fn sign(share: f64) -> &'static str {
     match share {
         CRITICAL.. => "!!",
@@ -323,6 +324,7 @@ fn sign(share: f64) -> &'static str {
     }
 }
 
+/// A time in seconds, minutes or hours.
 fn span(seconds: f64) -> String {
     match seconds {
         0.0 => "0".to_owned(),

@@ -1,4 +1,4 @@
-//! Readings as text, one behind the other: for scripts, files and pipes.
+//! Prints readings as text, one after the other: for scripts, files and pipes.
 
 use std::{
     fmt::Write as _,
@@ -26,7 +26,7 @@ use crate::{
     },
 };
 
-/// How often a wait looks whether it was asked to stop.
+/// How often a wait checks for signals.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Prints readings.
@@ -41,10 +41,10 @@ impl<'a> Batch<'a> {
         Self { show, signals, printed: 0 }
     }
 
-    /// A running tracer, every `delay`. The first reading is only what the second is compared with.
+    /// Prints a reading of a running tracer every `delay`. The first reading is not printed: the second is compared with it.
     ///
     /// # Errors
-    /// Those of the source; a stdout that cannot be written, but for a closed one.
+    /// Those of the source; stdout cannot be written, unless its reader is gone.
     pub fn live(
         mut self,
         source: &mut dyn Source,
@@ -59,13 +59,13 @@ impl<'a> Batch<'a> {
             {
                 break;
             }
-            // Time that was missed (a stopped process) is not made up for.
+            // Readings that were missed (while the process was stopped) are not made up for.
             next = (next + delay).max(Instant::now());
         }
         Ok(())
     }
 
-    /// A recording, every reading that it has.
+    /// Prints every reading of a recording.
     ///
     /// # Errors
     /// As [`Self::live`].
@@ -79,7 +79,7 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// False: asked to stop.
+    /// Waits until this time. False: a signal asks to stop.
     fn wait(&self, source: &mut dyn Source, until: Instant) -> bool {
         while !self.signals.stop() {
             source.idle();
@@ -91,7 +91,7 @@ impl<'a> Batch<'a> {
         false
     }
 
-    /// False: that was the last one.
+    /// Prints a reading. False: it was the last one.
     fn print(&mut self, model: &mut Model, reading: Snapshot) -> Result<bool, Error> {
         update(model, Message::Read(Box::new(reading)));
         let mut top = Top::new(self.show.table.sort, self.show.table.limit);
@@ -120,7 +120,7 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// What is above the columns of a reading.
+/// The lines above the columns of a reading.
 fn summary(model: &Model) -> String {
     let time = time_input::zoned(model.reading.wall_ns, &model.zone);
     let time = time.map_or_else(|_| "-".to_owned(), |time| time.strftime("%F %T").to_string());
@@ -131,7 +131,7 @@ fn summary(model: &Model) -> String {
         text::line(&about.host),
         rates.opened,
         rates.failures(),
-        // The kernel side counts them whatever the filter.
+        // The hooks count failures for the whole host, whatever the filter.
         if about.filter.is_empty() { "" } else { "host " },
     );
     // Writing to a String cannot fail.

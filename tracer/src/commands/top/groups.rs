@@ -1,5 +1,5 @@
-//! Ports grouped by who has them open and who opened them, in bounded memory: anybody can have a process connect for
-//! each port, and pass the sockets on.
+//! Groups ports by who has them open and who opened them, in bounded memory: any user can open each port by another
+//! process and pass the sockets on.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,21 +10,21 @@ use tracer_common::{Conn, Who};
 
 use super::holding::HeldBy;
 
-/// Groups that have a row of their own: those with the most ports.
+/// Groups at most; with more, those with the most ports are kept, and the others become one.
 const GROUPS_MAX: usize = 4096;
 
-/// What the ports of a group have in common.
+/// What identifies a group.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(super) struct Group {
     pub(super) held_by: HeldBy,
     /// The process that called connect(); 0: not known, or several.
     pub(super) opener: u32,
-    /// It called before the process began that has its id now.
+    /// The opener has ended, and another process has its id now.
     pub(super) of_earlier: bool,
 }
 
 impl Group {
-    /// Ports of groups that are not told apart.
+    /// The group of the ports whose groups are not kept.
     const OTHERS: Self = Self { held_by: HeldBy::Others, opener: 0, of_earlier: false };
 }
 
@@ -33,14 +33,15 @@ impl Group {
 pub(super) struct Ports {
     pub(super) all: u32,
     pub(super) time_wait: u32,
-    /// Who opened the newest of them, by the process's first thread where that opened any; and when, CLOCK_MONOTONIC, ns.
+    /// Who opened the newest of them; if the process's first thread opened any, the newest of that thread's.
     pub(super) who: Who,
+    /// When that was, by CLOCK_MONOTONIC, ns.
     pub(super) begun_ns: u64,
     /// Hashes of their tuples.
     pub(super) tuples: HashSet<u64>,
 }
 
-/// Groups that are being made of all ports.
+/// Groups that are being made. All ports are added once, or if there are too many groups, three times.
 #[derive(Debug)]
 pub(super) struct Groups {
     most: usize,
@@ -49,16 +50,16 @@ pub(super) struct Groups {
     pass: Pass,
 }
 
-/// What is done with a port.
+/// What adding a port does.
 #[derive(Debug)]
 enum Pass {
-    /// It is in its group, as long as there are not too many.
+    /// Adds it to its group, as long as there are not too many groups.
     All,
-    /// There are: it is left out.
+    /// Nothing: there are too many groups.
     TooMany,
-    /// It counts for its group, of which a hash is kept.
+    /// Counts it for its group, of which only a hash is kept.
     Sizes(HashMap<u64, u32>),
-    /// It is in its group if that has one of these hashes, else among the others.
+    /// Adds it to its group if that has one of these hashes, else to the others.
     Largest(HashSet<u64>),
 }
 
@@ -72,7 +73,7 @@ impl Groups {
         Self { most, by: HashMap::new(), hasher, pass: Pass::All }
     }
 
-    /// Takes a port in.
+    /// Adds a port.
     pub(super) fn add(&mut self, group: Group, conn: &Conn) {
         let hash = || self.hasher.hash_one(group);
         let group = match &mut self.pass {
@@ -95,7 +96,7 @@ impl Groups {
         }
     }
 
-    /// All ports were taken in. Returns whether that has to be done once more.
+    /// Ends a pass over all ports. True: all ports must be added once more.
     pub(super) fn next_pass(&mut self) -> bool {
         match &mut self.pass {
             Pass::TooMany => self.pass = Pass::Sizes(HashMap::new()),
@@ -133,7 +134,7 @@ mod tests {
         HeldBy::Process(Owner { pid, comm: [0; 16] })
     }
 
-    /// All of these, as often as they are wanted: by opener, ports and tuples; and the most groups that there were.
+    /// Adds these as often as needed. Returns each group's opener, ports and tuples, and how many groups there were at most.
     fn groups(most: usize, all: &[(Group, Conn)]) -> (Vec<(u32, u32, usize)>, usize) {
         let mut groups = Groups::up_to(most);
         let mut largest = 0;
@@ -168,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_for_each_port_takes_little_memory_and_hides_nobody_with_more() {
+    fn a_process_for_each_port_takes_little_memory_and_does_not_hide_processes_with_more() {
         let group = |opener| Group { held_by: held(1), opener, of_earlier: false };
         let mut all: Vec<(Group, Conn)> =
             (100..50_100).map(|pid| (group(pid), conn(pid, pid, 80, 0))).collect();
@@ -178,11 +179,11 @@ mod tests {
         assert!(found.contains(&(7, 3, 3)));
         assert_eq!(found[0], (0, 50_003 - 3 - 99, 1));
         assert_eq!((found.len(), largest), (101, 101));
-        // As many as there may be are all told apart.
+        // Up to the limit, all groups are kept.
         assert_eq!(groups(50_001, &all).0.len(), 50_001);
         let (few, _) = groups(2, &all[..2]);
         assert_eq!(few, [(100, 1, 1), (101, 1, 1)]);
-        // Of equal ones any are.
+        // Of equally large ones, any are kept.
         let (three, _) = groups(2, &all[..3]);
         assert_eq!((three.len(), three[0]), (3, (0, 1, 1)));
     }

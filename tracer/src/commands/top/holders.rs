@@ -1,4 +1,4 @@
-//! Ports by who holds them, and by who opened them.
+//! Merges groups of ports into rows, by who holds them and who opened them.
 
 use std::collections::{BTreeMap, HashSet, btree_map::Entry};
 
@@ -8,13 +8,13 @@ use crate::{
     view::reading::{Holder, HolderKind, Opener},
 };
 
-/// Ports of one caller that the same has open.
+/// Ports that one process opened and one holder has open.
 #[derive(Clone, Debug)]
 pub(super) struct Part {
     pub(super) held_by: HeldBy,
     /// Who called connect(); `None`: not known, they are older than the tracer.
     pub(super) opener: Option<(u32, Called)>,
-    /// The opener is there no more; another process may have its id.
+    /// The opener has ended; another process may have its id.
     pub(super) ended: bool,
     /// The opener's container or unit.
     pub(super) place: Option<std::sync::Arc<str>>,
@@ -24,18 +24,18 @@ pub(super) struct Part {
     pub(super) tuples: HashSet<u64>,
 }
 
-/// A row that is being made: its best name so far, itself, and the tuples of its ports.
+/// A row that is being made: its best name so far, the row, and the tuples of its ports.
 type Merged = (Called, Holder, HashSet<u64>);
 
-/// One row for each process that holds ports, whichever of its threads called, before the tracer started or after that;
-/// `by_opener`: and for each process that opened them. Otherwise a port in TIME_WAIT, and one that was opened just now, is
-/// with who opened it.
+/// One row for each process that holds ports, whichever of its threads opened them, and whether before or after the
+/// tracer started. With `by_opener`, one row for each holder and opener; without, ports in TIME_WAIT and ports that were
+/// opened just now count for their opener.
 pub(super) fn merged(parts: impl Iterator<Item = Part>, by_opener: bool) -> Vec<Holder> {
     let mut by: BTreeMap<(HolderKind, u32, u32, bool), Merged> = BTreeMap::new();
     for part in parts {
         let (opener_pid, called) = part.opener.unwrap_or_default();
         let (kind, pid, name) = match part.held_by {
-            // Its leader's name, as for the others.
+            // Named like its other parts, by the leader of its threads.
             HeldBy::Process(owner) if owner.pid == opener_pid && !part.ended => {
                 (HolderKind::Process, owner.pid, None)
             }
@@ -48,7 +48,7 @@ pub(super) fn merged(parts: impl Iterator<Item = Part>, by_opener: bool) -> Vec<
             HeldBy::Unknown => (HolderKind::Unknown, 0, None),
         };
         let own = kind == HolderKind::Process && pid == opener_pid && name.is_none();
-        // What a process left that has ended is not its successor's.
+        // Ports of an ended process do not belong to the process that has its id now.
         let of_ended = part.ended && if by_opener { opener_pid != 0 } else { own };
         let name = match (name, kind) {
             (Some(name), _) => Called { name, ..Called::default() },
@@ -70,11 +70,11 @@ pub(super) fn merged(parts: impl Iterator<Item = Part>, by_opener: bool) -> Vec<
             Entry::Vacant(new) => _ = new.insert((name, holder, part.tuples)),
             Entry::Occupied(mut known) => {
                 let (known, sum, tuples) = known.get_mut();
-                // A thread's name only where nothing better is known; of several, always the same.
-                if better(&name, known) {
+                // A thread's name only if nothing better is known; of several names, always the same one.
+                if is_better_name(&name, known) {
                     *known = name;
                 }
-                if called_of_thread(&sum.opener, &opener) {
+                if is_better_opener(&sum.opener, &opener) {
                     sum.opener = opener;
                 }
                 sum.ports += holder.ports;
@@ -92,12 +92,13 @@ pub(super) fn merged(parts: impl Iterator<Item = Part>, by_opener: bool) -> Vec<
     by.into_values().map(finished).collect()
 }
 
-fn better(new: &Called, known: &Called) -> bool {
+fn is_better_name(new: &Called, known: &Called) -> bool {
     (new.of, new.name) < (known.of, known.name)
 }
 
-/// Whether the name that is known has a `?`, and the new one of the same process has none; else the smaller one.
-fn called_of_thread(known: &Opener, new: &Opener) -> bool {
+/// Whether the new name is better: it has no `?` (which marks a thread's name) but the known one has; or both are alike
+/// in that, and it is smaller.
+fn is_better_opener(known: &Opener, new: &Opener) -> bool {
     let doubtful = |opener: &Opener| opener.comm.contains(&b'?');
     (doubtful(new), new.comm) < (doubtful(known), known.comm)
 }
@@ -122,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_one_row_whoever_of_it_called_and_when() {
+    fn a_process_is_one_row_whichever_thread_called_and_when() {
         let java = process(7, "java");
         let by = |tid, comm: &str, named: Option<&str>| {
             let called = Called::of(7, tid, name(comm));
@@ -131,7 +132,7 @@ mod tests {
             Some((7, called))
         };
         let parts = [
-            // A thread that was asked for too late, an older socket, another thread, a TIME_WAIT, another process.
+            // A thread whose process's name was not read, an older socket, another thread, a TIME_WAIT, another process.
             part(java, by(9, "a-pool-2", None), 1),
             part(java, None, 2),
             part(java, by(8, "pool-1", Some("java")), 2),
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn who_holds_is_told_from_who_opened() {
+    fn holders_and_openers_are_distinguished() {
         let spawner = Some((7, Called::of(7, 7, name("spawner"))));
         let parts = [
             part(process(9, "sleep"), spawner, 1),
@@ -179,11 +180,11 @@ mod tests {
     }
 
     #[test]
-    fn what_a_process_left_is_not_its_successors() {
+    fn ports_of_an_ended_process_do_not_belong_to_the_next_one_with_its_id() {
         let opened = |comm: &str| Some((7, Called::of(7, 7, name(comm))));
         let parts = [
             Part { ended: true, ..part(HeldBy::TimeWait, opened("old"), 1) },
-            // The id was given again: to one that took a socket over, and that opened others.
+            // Another process got the id, took a socket over, and opened others.
             Part { ended: true, ..part(process(7, "new"), opened("old"), 1) },
             part(process(7, "new"), opened("new"), 2),
             part(HeldBy::TimeWait, opened("new"), 2),
@@ -208,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_a_new_socket_is_not_said_before_it_was_looked_at() {
+    fn a_new_socket_has_no_holder_before_the_next_refresh() {
         let opener = Some((7, Called::of(7, 7, name("spawner"))));
         let parts = [part(HeldBy::JustOpened, opener, 1), part(HeldBy::Others, None, 2)];
         let shown = |by_opener| {
@@ -216,7 +217,7 @@ mod tests {
             rows.iter().map(|it| (it.kind, it.pid, it.opener.pid)).collect::<Vec<_>>()
         };
         assert_eq!(shown(true), [(HolderKind::JustOpened, 0, 7), (HolderKind::Others, 0, 0)]);
-        // By process it is with who opened it, as long as nothing else is known.
+        // Without `by_opener`, it counts for its opener.
         assert_eq!(shown(false), [(HolderKind::Process, 7, 0), (HolderKind::Others, 0, 0)]);
     }
 }

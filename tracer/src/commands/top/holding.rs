@@ -1,5 +1,5 @@
-//! Who has the sockets of connections open now. It need not be who called connect(): children inherit, sockets are
-//! passed on, and a process that closes one leaves it to the kernel while data is unsent.
+//! Finds which processes have the sockets of connections open now. That need not be the process that called connect():
+//! children inherit sockets, processes pass them on, and the kernel keeps a closed one while its data is unsent.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -19,13 +19,13 @@ use crate::{
     runtime::clock,
 };
 
-/// What was found holds for so long, at least...
+/// Least time between two refreshes.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(2);
-/// ...and looking takes no more than one part in so many of the time.
+/// Refreshes take at most one part in so many of the time.
 const SHARE: u32 = 20;
-/// How long it may take: for the namespaces, and for the processes. What is not found until then is not known.
+/// How long a refresh may take for the namespaces, and again for the processes. What is not found by then is unknown.
 const TIMEOUT: Duration = Duration::from_millis(400);
-/// Sockets that are read: of each namespace at most half of what the others have left, so that none takes all.
+/// Sockets that are read at most in all. Of each namespace at most half of the remaining number, so that none takes all.
 const SOCKETS_MAX: usize = 600_000;
 
 /// Who has a port's socket open.
@@ -34,37 +34,40 @@ pub(super) enum HeldBy {
     Process(Owner),
     /// It is in TIME_WAIT, which no process has open.
     TimeWait,
-    /// It was opened after the newest look.
+    /// It was opened after the last refresh.
     JustOpened,
-    /// No process: it was closed, and its data waits to be sent.
+    /// No process has it open: it was closed, and its data waits to be sent.
     NoProcess,
+    /// It was not found.
     Unknown,
-    /// It is among those that are not told apart: see [`super::groups`].
+    /// It is of one of the groups that are not kept: see [`super::groups`].
     Others,
 }
 
-/// What was found at the newest look.
+/// What the last refresh found.
 #[derive(Debug, Default)]
 pub(super) struct Holding {
+    /// When it began, by CLOCK_MONOTONIC, ns.
     began_ns: u64,
-    /// By cookie; 0: no process has it open.
+    /// The inode of each socket, by its cookie; 0: no process has it open.
     inodes: HashMap<u64, u32>,
+    /// The processes that have these inodes open.
     search: Search,
-    /// Namespaces with too many sockets to read.
+    /// How many namespaces had too many sockets to read.
     too_many: usize,
-    /// When may be looked again.
+    /// When the next refresh is due; `None`: at once.
     next: Option<Instant>,
-    /// Namespaces that were looked for.
+    /// The namespaces of that refresh.
     wanted: HashSet<u32>,
 }
 
 impl Holding {
-    /// Whether it is time to look again.
+    /// Whether a refresh is due.
     pub(super) fn is_due(&self) -> bool {
         self.next.is_none_or(|next| next <= Instant::now())
     }
 
-    /// Looks again, if that is due or other namespaces are wanted. `places`: where they are.
+    /// Reads who has sockets open, if that is due or other namespaces are wanted. `places`: finds the wanted namespaces.
     pub(super) fn refresh(
         &mut self,
         wanted: &HashSet<u32>,
@@ -89,7 +92,7 @@ impl Holding {
         match found.and_then(|found| found) {
             Ok((search, complete)) => {
                 if !complete {
-                    tracing::debug!("too many files are open to look at all of them at once");
+                    tracing::debug!("too many files are open to search all of them at once");
                 }
                 self.search = search;
             }
@@ -99,7 +102,7 @@ impl Holding {
         self.next = Some(Instant::now() + REFRESH_INTERVAL.max(now.elapsed() * SHARE));
     }
 
-    /// Lists the sockets of these namespaces until `is_over`, `most` in all.
+    /// Reads the sockets of these namespaces until `is_over`, `most` in all.
     fn list(
         &mut self,
         places: &[Netns],
@@ -123,7 +126,7 @@ impl Holding {
         self.inodes.shrink_to(self.inodes.len() * 2);
     }
 
-    /// What cannot be known, and why.
+    /// What is not known, and why; `None`: everything can be known.
     pub(super) fn reason(&self) -> Option<String> {
         (self.too_many > 0).then(|| {
             format!(
@@ -134,7 +137,7 @@ impl Holding {
         })
     }
 
-    /// Who has the socket of a held port open. Of several that share one, any.
+    /// Who has the socket of a held port open; of several processes that share it, any.
     pub(super) fn of(&self, key: &ConnKey, conn: &Conn) -> HeldBy {
         if conn.is_time_wait() {
             return HeldBy::TimeWait;
@@ -151,8 +154,11 @@ impl Holding {
     }
 }
 
-/// The open sockets of the calling thread's namespace. More than `limit` are an error of kind `QuotaExceeded`, which mostly
-/// is known without listing them.
+/// The open sockets of the calling thread's network namespace.
+///
+/// # Errors
+/// There are more than `limit` (kind `QuotaExceeded`; usually found without listing them); the kernel does not list
+/// them.
 fn read(limit: usize) -> io::Result<Vec<DiagSocket>> {
     let count = sockstat::sockets(false).unwrap_or(0);
     if usize::try_from(count).is_ok_and(|count| count > limit) {
@@ -172,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_has_a_socket_open_is_what_was_found_and_of_newer_ones_it_is_not_known_yet() {
+    fn a_holder_is_what_the_refresh_found_and_newer_sockets_have_none() {
         let child = Owner { pid: 9, comm: *b"sleep\0\0\0\0\0\0\0\0\0\0\0" };
         let holding = Holding {
             began_ns: 100,
@@ -189,10 +195,10 @@ mod tests {
         let of = |cookie, conn: Conn| holding.of(&ConnKey::new(cookie, 40_000), &conn);
         assert_eq!(of(1, conn(50, 0)), HeldBy::Process(child));
         assert_eq!(of(2, conn(50, 0)), HeldBy::NoProcess);
-        // It ended while the processes were looked at; or it was not found at all.
+        // Its process ended during the refresh; or the socket was not found at all.
         assert_eq!(of(3, conn(50, 0)), HeldBy::Unknown);
         assert_eq!(of(4, conn(50, 0)), HeldBy::Unknown);
-        // Who opened it may have passed it on.
+        // The opener may have passed it on.
         assert_eq!(of(4, conn(150, 0)), HeldBy::JustOpened);
         assert_eq!(of(1, conn(50, conn_flag::TIME_WAIT)), HeldBy::TimeWait);
     }
@@ -217,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_with_too_many_sockets_is_said_and_takes_nothing_from_others() {
+    fn a_namespace_with_too_many_sockets_is_reported_and_others_are_read() {
         let sockets = |netns: u32| if netns == 2 { 51 } else { 10 };
         let places = |all: &[u32]| -> Vec<Netns> {
             let place = |inum: &u32| Netns { inum: *inum, name: None, paths: Vec::new() };

@@ -32,36 +32,44 @@ use crate::{
     },
 };
 
-/// How often the port ranges, and what is being spread, are read.
+/// How often the port ranges and the rules of `tracer spread` are read.
 const SLOW_INTERVAL: Duration = Duration::from_secs(5);
-/// Failures that wait for the next reading, alike ones in a row as one; the rest is counted only.
+/// Entries for failures that wait for the next reading at most, equal ones in a row being one; further ones are only
+/// counted.
 const FAILURES_MAX: usize = 4096;
-/// Records taken from the ring at a time.
+/// Records that are read from the ring buffer at a time.
 const BATCH: usize = 4096;
 
+/// A running tracer.
 pub(super) struct Live {
     tracer: Tracer,
     filter: Filter,
-    /// The same as options.
+    /// The filter as options.
     filter_text: String,
-    /// Tuples that it left out of the newest reading.
+    /// How many tuples of the newest reading the filter hides.
     outside: usize,
     callers: Callers,
     /// Who has which sockets open.
     holding: Holding,
     namespaces: netns::Names,
+    /// Time between two readings.
     delay: Duration,
+    /// When the next reading is due.
     next: Instant,
+    /// When port ranges and rules were last read; `None`: not yet.
     slow: Option<Instant>,
+    /// The rules of `tracer spread`.
     pools: Vec<Pool>,
+    /// Failures since the last reading.
     failures: Vec<Failure>,
-    /// Failures of which the view was not told the detail.
+    /// Failures that are not in any reading's list.
     unlisted: u64,
+    /// Records that this program could not decode.
     undecodable: u64,
 }
 
 impl Live {
-    /// `filter`: with its text.
+    /// A source of readings, `delay` apart. `filter`: with its text.
     pub(super) fn new(
         tracer: Tracer,
         (filter, text): (&Filter, String),
@@ -99,12 +107,12 @@ impl Live {
         }
     }
 
-    /// What does not work here as well as it could, and why.
+    /// What does not work as well as it could on this host, one text each.
     fn degraded(&self) -> Vec<String> {
         self.tracer.degraded().into_iter().chain(self.holding.reason()).collect()
     }
 
-    /// Takes the failures out of the ring.
+    /// Reads the failures from the ring buffer.
     fn drain(&mut self) {
         let now = Instant::now();
         let offset = clock::wall_offset_ns();
@@ -135,7 +143,7 @@ impl Live {
         }
     }
 
-    /// Ports, ranges and pools: they change seldom, and cost more than the rest.
+    /// Refreshes port ranges, bound ports and rules, which change seldom and cost more than the rest.
     fn refresh_slowly(&mut self) -> Result<(), Error> {
         let due = self.slow.is_none_or(|at| at.elapsed() >= SLOW_INTERVAL);
         if due {
@@ -164,7 +172,7 @@ impl Live {
                 *outside += 1;
                 return;
             }
-            // Mostly the same few, over and over.
+            // Neighbouring tuples mostly have the same cgroup.
             if newest.0 != count.cgroup {
                 let name = callers.cgroups.get(count.cgroup, now);
                 newest = (
@@ -253,7 +261,7 @@ impl Live {
         let (_, capacities, worker, _) = tracer.split();
         holding.refresh(&netns, |netns| capacities.places(netns).0, worker);
         let mut groups = Groups::new();
-        // Since when there is the process that has an id now.
+        // When the process began that has an id now.
         let mut began: HashMap<u32, Option<u64>> = HashMap::new();
         loop {
             tracer.session.maps.conns(|key, conn| {
@@ -262,7 +270,7 @@ impl Live {
                 if !wanted || !visible_to(filter, &conn.tuple, caller, callers, now) {
                     return;
                 }
-                // Of an older socket only who has it open is known.
+                // The opener of a socket that is older than the tracer is not known.
                 let opener = if conn.begun_ns == 0 { 0 } else { conn.who.pid };
                 let mut began =
                     || *began.entry(opener).or_insert_with(|| callers.processes.began(&conn.who));
@@ -294,7 +302,7 @@ impl Live {
         Ok(holders)
     }
 
-    /// Ports that bind() and listen() took, with one of those that hold each.
+    /// Ports that bind() and listen() took, each with one process that holds it.
     fn blocked(&mut self) -> Result<Vec<Blocked>, Error> {
         let mut by: BTreeMap<(u32, u16), Blocked> = BTreeMap::new();
         let Self { tracer, callers, .. } = self;
@@ -319,7 +327,7 @@ impl Live {
 
 impl Source for Live {
     fn next(&mut self, model: &mut Model) -> Result<Option<Snapshot>, Error> {
-        // Time that was missed (a stopped process) is not made up for.
+        // Readings that were missed (while the process was stopped) are not made up for.
         self.next = (self.next + self.delay).max(Instant::now());
         self.drain();
         if model.paused {
@@ -346,7 +354,7 @@ impl Source for Live {
     }
 }
 
-/// What a record of the ring says of a failure; `None`: it is about something else.
+/// The failure that a record of the ring buffer is about; `None`: it is about something else.
 fn failure(event: &Event, offset: u64, callers: &mut Callers, now: Instant) -> Option<Failure> {
     let (call, cause) = match typed(event).ok()? {
         Typed::ConnectFailed(cause) => (Call::Connect, cause),

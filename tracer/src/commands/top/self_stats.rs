@@ -1,17 +1,17 @@
-//! What this process itself costs.
+//! What the tracer's own process costs.
 
 use std::fs;
 
 use crate::{runtime::usage, view::reading::SelfStats};
 
-/// CPU time; with `all`, the memory too, which takes longer to find out.
+/// The CPU time of the process; with `all`, its memory, too, which takes longer to read. The other fields are 0.
 pub(super) fn read(all: bool) -> SelfStats {
     let maps = if all { fs::read_to_string("/proc/self/smaps") } else { Ok(String::new()) };
     let (rss_kib, ring_kib) = memory(&maps.unwrap_or_default());
     SelfStats { cpu_ns: usage::cpu_ns(), rss_kib, ring_kib, ..SelfStats::default() }
 }
 
-/// Resident KiB by proc_pid_smaps(5): all, and of that the mapped ring buffer.
+/// Resident memory by proc_pid_smaps(5), KiB: all of it, and the part that is the mapped ring buffer.
 fn memory(smaps: &str) -> (u64, u64) {
     let (mut all, mut ring, mut is_ring) = (0, 0, false);
     for line in smaps.lines() {
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ring_is_told_from_the_rest() {
+    fn the_ring_buffer_is_counted_separately() {
         let smaps = "7ff055cf6000-7ff057cf7000 r--s 00001000 00:10 1039   anon_inode:bpf-map\n\
                      Size:  32772 kB\nRss:   32772 kB\n\
                      7ff057cf7000-7ff057cf8000 rw-p 00000000 00:00 0 \nRss:  4 kB\n";
