@@ -110,7 +110,7 @@ impl Maps {
     /// `CONNS` cannot be read.
     pub fn conns(&mut self, mut each: impl FnMut(ConnKey, Conn)) -> Result<(), Error> {
         read(&self.conns, map::CONNS, &mut self.batch, |key, conn: Conn| {
-            each(key, conn.for_userspace())
+            each(key, conn.for_userspace());
         })
     }
 

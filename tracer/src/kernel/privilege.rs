@@ -46,6 +46,9 @@ const USEFUL: [(CapabilitySet, &str, &str); 4] = [
 ];
 
 /// The calling thread's effective capabilities.
+///
+/// # Errors
+/// As capget(2).
 pub fn effective() -> io::Result<CapabilitySet> {
     Ok(capabilities(None)?.effective)
 }

@@ -191,6 +191,7 @@ pub struct Pinned {
 impl Pinned {
     /// Opens the maps that are pinned.
     ///
+    /// # Errors
     /// A pin is missing, or is not a map of this type.
     pub fn open(pins: &Pins) -> Result<Self, Error> {
         Self::new(|name| pins.open_map(name))

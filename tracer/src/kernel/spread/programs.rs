@@ -125,8 +125,8 @@ impl Spreader {
     }
 
     fn load(&mut self, ebpf: &mut Ebpf, fast_ports: bool) -> Result<(), String> {
-        // The first program also checks whether a TIME_WAIT can be reused, so it is preferred without fast ports,
-        // too.
+        // The first program also checks whether single ports are free, or their TIME_WAITs can be reused. So it is
+        // preferred without fast ports, too.
         let mut fast_refused = false;
         for (link, names) in HOOKS {
             let mut refusal = None;
@@ -150,7 +150,9 @@ impl Spreader {
                             fast_refused = true;
                         }
                         if fast && !fast_ports {
-                            tracing::info!("TIME_WAITs are not checked for reuse: {reason}");
+                            tracing::info!(
+                                "it is not checked whether single ports are free: {reason}"
+                            );
                         } else if fast && link.ends_with('6') {
                             tracing::warn!("no fast ports for IPv6: {reason}");
                             self.degraded.push(format!("no fast ports for IPv6: {reason}"));

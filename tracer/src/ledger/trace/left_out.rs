@@ -104,7 +104,7 @@ impl LeftOut {
         (self.cut_short, self.unlisted) = (cut_short, None);
     }
 
-    /// Notes that a search for these namespaces failed. Returns whether the one before did not.
+    /// Notes that a search for these namespaces failed. Returns true if the search before it did not fail.
     pub(super) fn not_searched(&mut self, wanted: &HashSet<u32>, error: &io::Error) -> bool {
         for inum in wanted {
             self.insert(*inum, Depth::Range, || {
