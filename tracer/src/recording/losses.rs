@@ -28,6 +28,7 @@ impl Losses {
         }
     }
 
+    /// How much was lost for this reason.
     pub fn get(&self, reason: &str) -> u64 {
         self.0.get(short(reason)).copied().unwrap_or(0)
     }

@@ -98,6 +98,7 @@ impl Player {
         (self.failures_left_out, self.names.left_out())
     }
 
+    /// As [`Reader::first_unreadable`].
     pub fn first_unreadable(&self) -> Option<&Unreadable> {
         self.reader.first_unreadable()
     }
@@ -245,7 +246,7 @@ impl Player {
             }
             OwnedLine::Degraded(now) => self.about.degraded = now,
             OwnedLine::Stop(totals) => {
-                self.state.set(Totals { self_stats: self.state.self_stats, ..totals })
+                self.state.set(Totals { self_stats: self.state.self_stats, ..totals });
             }
             OwnedLine::Tuple(_) | OwnedLine::Stats(_) => {}
         }

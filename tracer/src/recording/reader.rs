@@ -170,7 +170,7 @@ impl Reader {
         Ok(self.part == 0)
     }
 
-    /// Whether [`Self::go_to`] works: no file is a pipe.
+    /// Whether it can be read again from any place: no file is a pipe.
     pub fn is_seekable(&self) -> bool {
         self.set.parts.iter().all(|part| part.seekable)
     }
@@ -202,6 +202,7 @@ impl Reader {
         self.issues.unreadable
     }
 
+    /// The first line, or end of a file, that could not be read; `None`: all could.
     pub fn first_unreadable(&self) -> Option<&Unreadable> {
         self.issues.first.as_ref()
     }

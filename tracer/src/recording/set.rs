@@ -207,6 +207,9 @@ impl Part {
     }
 
     /// The lines of the file, from the first one on.
+    ///
+    /// # Errors
+    /// The file cannot be read.
     pub(super) fn input(&self) -> Result<Input, Error> {
         let from = self.seekable.then_some(0);
         Input::open(&self.file, from).map_err(|source| self.error(source))
@@ -216,6 +219,7 @@ impl Part {
         name(&self.path)
     }
 
+    /// The error for a file that cannot be read.
     pub(super) fn error(&self, source: io::Error) -> Error {
         let do_this = advice(&source, "");
         Error::File { tried: "read", path: self.path.clone(), source, do_this }

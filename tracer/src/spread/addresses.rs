@@ -77,6 +77,9 @@ impl Host {
     }
 
     /// [`Self::read`] for the network namespace of `socket`; `None`: the calling thread's.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
     pub(super) fn read_with(
         socket: Option<&QuerySocket>,
         wanted: impl IntoIterator<Item = IpAddr>,

@@ -8,20 +8,20 @@ use tracer_common::TupleKey;
 
 /// Chosen sources without a connection that start no check.
 const TOLERATED: u64 = 3;
-/// One in so many more may be missing: calls that are under way while the two tables are read.
+/// In addition, one in so many may be missing: calls that are in progress while the two tables are read.
 const INEXACT: u64 = 64;
 /// Readings for which a check lasts.
 const CHECK_READINGS: u32 = 10;
 /// Pairs of source and destination that one check covers; others are left to the next.
 const PAIRS_MAX: usize = 64;
 
-/// How many chosen sources have no connection, and the check that is under way.
+/// How many chosen sources have no connection, and the check that is in progress.
 #[derive(Debug, Default)]
 pub struct MissingConnects {
     /// Sources chosen up to the last reading; `None`: there was none yet.
     chosen: Option<u64>,
     missing: u64,
-    /// Readings until the check ends; 0: none is under way.
+    /// Readings until the check ends; 0: none is in progress.
     readings_left: u32,
     sample: u32,
     /// Pairs that this check has covered.

@@ -120,9 +120,9 @@ mod tests {
         for (in_use, weights, expected) in [
             (800, &[3, 1][..], 0.6),
             (800, &[100, 100], 0.4),
-            // The heavier one is full; the other takes the rest.
+            // The heavier address is full; the other one takes the rest.
             (1_600, &[3, 1], 1.0),
-            // Both are, and it is not enough.
+            // Both are full, and some connections find no port.
             (3_000, &[3, 1], 1.5),
         ] {
             assert!((then(in_use, weights) - expected).abs() < 1e-9, "{in_use} {weights:?}");

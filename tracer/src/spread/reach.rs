@@ -163,6 +163,7 @@ pub struct Elsewhere {
 }
 
 impl Elsewhere {
+    /// A network of which everything is reached over these interfaces.
     pub(super) fn new(network: IpNet, interfaces: &Interfaces) -> Self {
         Self { network, interfaces: interfaces.clone(), except: Vec::new() }
     }
@@ -222,7 +223,7 @@ pub fn ranges(
             if is_not_unicast(asked) { (RouteType::NotUnicast, None) } else { ask(asked) };
         match ranges.last_mut() {
             Some(before) if (&before.route_type, before.route) == (&route_type, route) => {
-                before.last = last
+                before.last = last;
             }
             _ => ranges.push(RouteRange { first: *first, last, route_type, route }),
         }

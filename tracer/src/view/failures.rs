@@ -52,6 +52,7 @@ struct Entry {
 }
 
 impl FailureRates {
+    /// Counts a failure for its process and second.
     pub(super) fn add(&mut self, failure: &Failure) {
         let second = failure.wall_ns / 1_000_000_000;
         let count = u32::try_from(failure.count).unwrap_or(u32::MAX);

@@ -118,6 +118,7 @@ impl Filter {
         self.terms.is_empty()
     }
 
+    /// Whether all words match the row.
     pub fn matches(&self, row: &Row) -> bool {
         self.terms.iter().all(|term| term.test.matches(row) != term.not)
     }

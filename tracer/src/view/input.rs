@@ -12,6 +12,7 @@ pub struct Input {
 const LIMIT: usize = 200;
 
 impl Input {
+    /// A line with this text, and the cursor at its end.
     pub fn new(text: &str) -> Self {
         Self { text: text.to_owned(), at: text.len() }
     }
@@ -25,6 +26,7 @@ impl Input {
         self.text.get(..self.at).unwrap_or_default()
     }
 
+    /// Adds a letter at the cursor, unless the line is full or the letter could harm a terminal.
     pub fn insert(&mut self, letter: char) {
         if self.text.chars().count() < LIMIT && !crate::format::text::is_harmful(letter) {
             self.text.insert(self.at, letter);
@@ -44,6 +46,7 @@ impl Input {
         *self = Self::default();
     }
 
+    /// Moves the cursor by one letter.
     pub fn left(&mut self) {
         self.at -= self.before().chars().next_back().map_or(0, char::len_utf8);
     }

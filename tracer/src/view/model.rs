@@ -121,6 +121,7 @@ pub struct Replay {
     pub name: String,
 }
 
+/// The size of the screen in columns and lines.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Size {
     pub width: u16,
@@ -181,6 +182,7 @@ pub struct Model {
 }
 
 impl Model {
+    /// A live model without readings, of 80 columns and 24 lines, with the defaults of all settings.
     pub fn new(about: About) -> Self {
         let sort = Sort { by: Column::Saturation, reverse: false };
         let ports = Sort { by: Column::Ports, reverse: false };
@@ -210,6 +212,7 @@ impl Model {
         }
     }
 
+    /// The order of the present view.
     pub fn sort(&self) -> Sort {
         self.sorts[self.view as usize]
     }

@@ -58,6 +58,7 @@ impl Theme {
         self.with(Style::new().fg(Color::Cyan), Modifier::empty())
     }
 
+    /// Emphasized text.
     pub const fn strong(self) -> Style {
         Style::new().add_modifier(Modifier::BOLD)
     }

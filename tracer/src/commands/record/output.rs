@@ -61,7 +61,8 @@ impl Dropped {
     }
 }
 
-/// Numbers lines, and writes them into the sink.
+/// Numbers lines, and writes them into the sink. All functions that write fail with [`Closed`] if the reader of the
+/// output is gone.
 pub(crate) struct Output {
     /// `None` once it is closed.
     sink: Option<Sink>,
@@ -75,7 +76,7 @@ pub(crate) struct Output {
     seq: u64,
     dropped: Dropped,
     /// What the log says about lines that could not be written.
-    output_errors: OutputErrors,
+    errors: OutputErrors,
     /// Bytes that are collected before they are written.
     chunk: usize,
     signals: StopSignals,
@@ -100,7 +101,7 @@ impl Output {
             partial_group: Group::Others,
             seq: 0,
             dropped: Dropped::default(),
-            output_errors: OutputErrors::default(),
+            errors: OutputErrors::default(),
             written_at: Instant::now(),
             wall_offset_ns: clock::wall_offset_ns(),
             offset_at: Instant::now(),
@@ -299,6 +300,7 @@ impl Output {
         Ok(())
     }
 
+    /// Writes all collected lines, and closes the output.
     pub(crate) fn close(&mut self) -> Result<(), Closed> {
         self.write()?;
         let Some(sink) = &mut self.sink else { return Ok(()) };
@@ -316,7 +318,7 @@ impl Output {
     /// The error for the end of the program: how many lines could not be written, to which output, and why. `None`: all were
     /// written.
     pub(crate) fn failure(&self) -> Option<String> {
-        self.output_errors.failure(self.dropped.lines(), self.seq)
+        self.errors.failure(self.dropped.lines(), self.seq)
     }
 
     /// Counts what the sink has written and dropped. `partial`: before this, a part of a line was written; the sink first
@@ -331,7 +333,7 @@ impl Output {
         self.partial_group = self.group;
         let refused =
             self.sink.as_ref().and_then(|sink| Some((sink.name(), error::reason(sink.refused()?))));
-        if let Some(message) = self.output_errors.message(account, self.dropped.lines(), refused) {
+        if let Some(message) = self.errors.message(account, self.dropped.lines(), refused) {
             tracing::warn!("{message}");
         }
     }

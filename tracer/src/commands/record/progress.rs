@@ -27,6 +27,7 @@ impl Progress {
         Self { shown: apart && stderr().is_terminal(), events: 0, at: Instant::now() }
     }
 
+    /// Shows the line. `events`: lines of socket events so far; `dropped`: lines that the output dropped.
     pub(super) fn show(&mut self, events: u64, totals: &Totals, dropped: u64) {
         if !self.shown {
             return;

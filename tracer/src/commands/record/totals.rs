@@ -86,6 +86,7 @@ impl Change {
         self.now.clone()
     }
 
+    /// The line `tracer.degraded`.
     pub(crate) fn line(&self) -> Degraded<'_> {
         Degraded { degraded: &self.now, added: &self.added, ended: &self.ended }
     }

@@ -196,6 +196,7 @@ pub(super) struct ByProcess {
 }
 
 impl Report {
+    /// The report on a recording that was read to its end, with at most `limit` tuples.
     pub(super) fn new(summary: Summary, reader: &Reader, limit: usize) -> Self {
         let (first, last) = summary.span.unwrap_or_default();
         // The first and last line can be of kinds that the summary does not use.

@@ -130,6 +130,7 @@ pub(super) struct Summary {
 }
 
 impl Summary {
+    /// Adds a line.
     pub(super) fn add(&mut self, at: At, entry: &Entry<'_>) {
         if let Entry::Start(start) = entry {
             self.begin(start);

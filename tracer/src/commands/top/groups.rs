@@ -113,6 +113,7 @@ impl Groups {
         true
     }
 
+    /// The groups with their ports.
     pub(super) fn end(self) -> impl Iterator<Item = (Group, Ports)> {
         self.by.into_iter()
     }

@@ -94,6 +94,7 @@ impl Live {
         }
     }
 
+    /// What is the same for all readings.
     pub(super) fn about(&self) -> About {
         let range = PortRange::read().map(|range| (range.low, range.high));
         About {

@@ -67,6 +67,7 @@ impl State {
 }
 
 impl At {
+    /// `ns` later, by both clocks.
     pub(super) fn later(self, ns: u64) -> Self {
         Self { wall_ns: self.wall_ns.saturating_add(ns), mono_ns: self.mono_ns.saturating_add(ns) }
     }

@@ -73,10 +73,7 @@ fn readings_have_their_tuples_failures_and_totals() {
     assert_eq!(player.about().range, Some((32_768, 60_999)));
     let [first, second, third] = &readings[..] else { panic!("{readings:?}") };
     assert_eq!((first.wall_ns, first.mono_ns), (OFFSET + 3 * S, 3 * S));
-    assert_eq!(
-        (first.self_stats.ring_kib, second.self_stats.ring_kib, third.self_stats.ring_kib),
-        (1, 0, 1)
-    );
+    assert_eq!([first, second, third].map(|it| it.self_stats.ring_kib), [1, 0, 1]);
     assert_eq!((first.self_stats.seen, first.self_stats.cpu_ns), (7, 8));
     assert_eq!(first.failed[Cause::Refused as usize], 1);
     assert_eq!(third.lost, [("map_busy".to_owned(), 3)], "totals, not their sum with lost lines");

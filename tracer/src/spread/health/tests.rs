@@ -77,7 +77,7 @@ fn the_last_address_towards_a_destination_stays() {
     assert_eq!(health.failing.until(&from(TWO), now), None);
     health.keep_one(&[ONE, TWO], now);
     assert!(health.failing.until(&from(ONE), now).is_some());
-    // The other one left the host.
+    // The host lost the other address.
     health.keep_one(&[ONE], now);
     assert_eq!(health.failing.until(&from(ONE), now), None);
 }

@@ -102,10 +102,12 @@ impl Recording {
         self.left_out
     }
 
+    /// How many readings were read.
     pub(super) fn readings(&self) -> u64 {
         self.readings
     }
 
+    /// How many lines were read, of all kinds.
     pub(super) fn lines(&self) -> u64 {
         self.lines
     }

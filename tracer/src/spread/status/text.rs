@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::{RuleStatus, State, Status};
 use crate::{format::text, runtime::clock};
 
+/// The text that `tracer status` prints.
 pub(super) fn of(status: &Status) -> String {
     let mut refused = String::new();
     for reason in &status.refused {
@@ -24,7 +25,7 @@ pub(super) fn of(status: &Status) -> String {
     rules.chain(foreign).collect::<Vec<_>>().join("\n") + &refused
 }
 
-/// `4026532281 (blue)`
+/// Number and name of a rule's network namespace: `4026532281 (blue)`.
 fn namespace(status: &RuleStatus) -> String {
     let name = status.netns_name.as_ref().map(|name| format!(" ({})", text::line(name)));
     format!("{}{}", status.netns, name.unwrap_or_default())

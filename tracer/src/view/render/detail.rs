@@ -41,6 +41,7 @@ pub(super) fn draw(model: &Model, key: &TupleKey, theme: Theme, area: Rect, buff
     drawing::scrolled(buffer, area, &lines(model, key, area.width.into(), theme), model.scroll);
 }
 
+/// All lines of a tuple's details, in `room` columns.
 pub(super) fn lines(
     model: &Model,
     key: &TupleKey,
@@ -147,7 +148,7 @@ pub(super) fn range(limits: Limits) -> String {
     )
 }
 
-/// `46.1 % ~`
+/// A saturation with its mark: `46.1 % ~`.
 pub(super) fn percent_and_sign(share: f64) -> String {
     let text = percent(share);
     let number = text.trim_end_matches([' ', '~', '!']);

@@ -41,6 +41,7 @@ pub(crate) struct Field {
     spans: Vec<Span<'static>>,
 }
 
+/// A field with this text; `rank` 0 is left out last.
 pub(crate) fn field(rank: u8, text: impl Into<String>, style: Style) -> Field {
     Field { rank, spans: vec![Span::styled(text.into(), style)] }
 }

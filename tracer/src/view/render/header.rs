@@ -24,6 +24,7 @@ const WIDE: usize = 60;
 /// Columns that the line of the worst tuple leaves for saturation and ETA.
 const USAGE_WIDTH: usize = 30;
 
+/// Draws as many lines as the area has, with the most important ones first.
 pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer) {
     let width = usize::from(area.width);
     let rates = model.history.host().rates(model.window);

@@ -29,6 +29,7 @@ pub(super) fn draw(model: &Model, scroll: usize, theme: Theme, area: Rect, buffe
     drawing::scrolled(buffer, area, &lines(model, area.width.into(), theme), scroll);
 }
 
+/// All lines of the help, in `width` columns.
 pub(super) fn lines(model: &Model, width: usize, theme: Theme) -> Vec<Line<'static>> {
     let half = if width >= WIDE { width / 2 } else { width };
     let keys = key_lines(model, half.saturating_sub(2), theme);

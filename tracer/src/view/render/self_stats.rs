@@ -69,6 +69,7 @@ pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer)
     drawing::scrolled(buffer, area, &lines(model, area.width.into(), theme), model.scroll);
 }
 
+/// All lines of the view, in `room` columns.
 pub(super) fn lines(model: &Model, room: usize, theme: Theme) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     let about = &model.about;

@@ -34,12 +34,14 @@ pub struct HostRates {
 }
 
 impl HostRates {
+    /// Failed calls per second, of all causes together.
     pub fn failures(&self) -> f64 {
         self.failed.iter().sum()
     }
 }
 
 impl Host {
+    /// Adds a reading. `opened`: ports taken since the one before; `failed`: failed calls so far, by cause.
     pub(super) fn add(&mut self, at_ms: u32, opened: u64, failed: &[u64; Cause::COUNT]) {
         let before = self.samples.back().map_or(0, |sample| sample.opened);
         if self.samples.len() == KEEP {

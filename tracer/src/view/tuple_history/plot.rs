@@ -25,6 +25,7 @@ pub struct Point {
     pub failed: f32,
 }
 
+/// The points of one tuple.
 #[derive(Clone, Debug, Default)]
 pub struct Plot {
     /// Oldest first.
@@ -33,6 +34,7 @@ pub struct Plot {
     watched: u64,
 }
 
+/// The plots of the watched tuples.
 #[derive(Debug, Default)]
 pub(super) struct Plots {
     by_key: HashMap<TupleKey, Plot>,
@@ -40,6 +42,7 @@ pub(super) struct Plots {
 }
 
 impl Plots {
+    /// Begins or keeps the plot of a tuple. If there are too many, the one that was watched longest ago is dropped.
     pub(super) fn watch(&mut self, key: &TupleKey) {
         self.clock += 1;
         if !self.by_key.contains_key(key) && self.by_key.len() >= PLOTS {

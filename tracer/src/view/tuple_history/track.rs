@@ -1,4 +1,4 @@
-//! One tuple over time.
+//! One tuple of the history: its newest counters, and its recent past.
 
 use std::{cmp::Ordering, sync::Arc};
 
@@ -132,7 +132,7 @@ impl Track {
         self.search_p99 = recent.or(self.search_p99);
     }
 
-    /// What is wrong with it now.
+    /// What is wrong with the tuple now.
     pub(super) fn problem(&self, now_ms: u32) -> Problem {
         let failed = self.change(Window::TenSeconds).map_or(0.0, |change| change.failed);
         let eta_s = self.forecast.eta_s(now_ms);
@@ -174,6 +174,7 @@ impl Track {
         self.reading == reading
     }
 
+    /// Whether the tuple is shown: it holds ports, or changed in the last [`ALIVE_MS`].
     pub(super) fn is_alive(&self, now_ms: u32) -> bool {
         self.in_use > 0 || now_ms.wrapping_sub(self.changed_ms) < ALIVE_MS
     }

@@ -11,6 +11,7 @@ use super::{
     Effect, Play, refresh,
 };
 
+/// Handles a key.
 pub(super) fn pressed(model: &mut Model, key: &KeyEvent) -> Effect {
     let (Mode::Filter { input, error } | Mode::Jump { input, error, .. }) = &mut model.mode else {
         return Effect::None;

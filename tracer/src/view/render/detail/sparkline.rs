@@ -23,6 +23,7 @@ const SCALE: usize = 8;
 /// Lines of each of the smaller plots.
 const SMALL: usize = 2;
 
+/// The plots of a tuple, in `room` columns; `height`: lines of the plot of its ports.
 pub(crate) fn lines(
     model: &Model,
     key: &TupleKey,
