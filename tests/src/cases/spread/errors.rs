@@ -62,12 +62,12 @@ const WRONG: &[Wrong] = &[
     Wrong {
         name: "address_twice",
         arguments: "--cgroup CGROUP --pool 10.1.0.11 --pool 10.1.0.11",
-        says: &["10.1.0.11", "leave it out"],
+        says: &["10.1.0.11", "remove it"],
     },
     Wrong {
         name: "address_twice_by_a_range",
         arguments: "--cgroup CGROUP --pool 10.1.0.11-10.1.0.12 --pool 10.1.0.12-10.1.0.14",
-        says: &["10.1.0.12", "10.1.0.11-10.1.0.12", "leave it out"],
+        says: &["10.1.0.12", "10.1.0.11-10.1.0.12", "remove it"],
     },
     Wrong {
         name: "multicast",
@@ -288,7 +288,7 @@ fn too_many() -> Result<()> {
     let mut command = host.rule.command(&pools)?;
     command.args(["--cgroup", &cgroup, "--on-exit", "keep"]);
     let ended = host.stage.netns.run(|| run(&mut command, START_LIMIT))?;
-    says(&ended, &[BAD_CONFIG], &["400", "256", "leave some out"])?;
+    says(&ended, &[BAD_CONFIG], &["400", "256", "remove some"])?;
     nothing_done(&host)
 }
 
