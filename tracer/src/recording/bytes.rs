@@ -15,7 +15,7 @@ const FIRST_READ: usize = 16 << 10;
 /// How much is read at most at a time, in bytes: a line that begins in the first half is whole in it.
 const WINDOW: usize = 2 * LONGEST;
 /// A search ends when so many bytes are left, which are then read line by line.
-const NEAR: u64 = 64 << 10;
+const SEARCH_MIN: u64 = 64 << 10;
 /// How many bytes are read at most to find one readable line, and how many compressed bytes at most to find the time of
 /// the last one.
 const READ_MAX: u64 = 16 << 20;
@@ -55,7 +55,7 @@ fn time_after(file: &File, at: u64, end: u64) -> io::Result<Option<u64>> {
 /// The file cannot be read.
 pub(super) fn offset_before(file: &File, ns: u64) -> io::Result<u64> {
     let (mut low, mut high) = (0, file.metadata()?.len());
-    while high - low > NEAR {
+    while high - low > SEARCH_MIN {
         let middle = low + (high - low) / 2;
         match time_after(file, middle, high)? {
             Some(found) if found < ns => low = middle,

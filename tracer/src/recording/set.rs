@@ -74,7 +74,7 @@ impl Set {
         }
         parts.sort_by_key(|part| part.first_ns);
         let Some(last) = parts.last() else {
-            return Err(nothing(&name(paths.first().map_or(Path::new("-"), PathBuf::as_path))));
+            return Err(empty_error(&name(paths.first().map_or(Path::new("-"), PathBuf::as_path))));
         };
         // If the wall clock was set back, the last line is not the latest.
         let end_ns = match last.end_ns() {
@@ -86,7 +86,7 @@ impl Set {
 }
 
 /// The error for an empty file or pipe.
-pub(super) fn nothing(name: &str) -> Error {
+pub(super) fn empty_error(name: &str) -> Error {
     Error::Failure(format!(
         "cannot read {name}: it is empty; name a file that `tracer record --output FILE` wrote"
     ))
@@ -113,7 +113,7 @@ fn name(path: &Path) -> String {
 /// # Errors
 /// There is no line, or it is not one of the format.
 pub(super) fn check(line: Option<&Line<'_>>, name: &str) -> Result<u64, Error> {
-    let Some(line) = line else { return Err(nothing(name)) };
+    let Some(line) = line else { return Err(empty_error(name)) };
     if let Some(ns) = Envelope::of(line.bytes).and_then(|line| line.wall_ns()) {
         return Ok(ns);
     }

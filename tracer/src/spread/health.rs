@@ -45,12 +45,12 @@ impl Outcome {
     }
 
     /// At least four of five, and more than [`TOLERATED`], got no answer.
-    fn is_bad(&self) -> bool {
+    fn gets_no_answer(&self) -> bool {
         self.unanswered > TOLERATED && self.unanswered >= self.established * 4.0
     }
 
     /// At least four of five, and more than [`TOLERATED`], were established.
-    fn is_good(&self) -> bool {
+    fn gets_answers(&self) -> bool {
         self.established > TOLERATED && self.unanswered <= self.established / 4.0
     }
 }
@@ -131,10 +131,10 @@ impl Health {
     /// in use gets answers, the destination is at fault, and none is left out.
     pub fn judge(&mut self, outcomes: &mut [(TupleKey, &mut Outcome)], now: Instant) {
         let is_in_use = |key| self.failing.until(key, now).is_none();
-        if !outcomes.iter().any(|(key, outcome)| outcome.is_good() && is_in_use(key)) {
+        if !outcomes.iter().any(|(key, outcome)| outcome.gets_answers() && is_in_use(key)) {
             return;
         }
-        for (key, outcome) in outcomes.iter_mut().filter(|(_, outcome)| outcome.is_bad()) {
+        for (key, outcome) in outcomes.iter_mut().filter(|(_, outcome)| outcome.gets_no_answer()) {
             self.failing.begin(*key, now);
             **outcome = Outcome::default();
         }

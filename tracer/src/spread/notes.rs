@@ -10,9 +10,9 @@ use super::{
 };
 
 /// Addresses of a list that are kept at most.
-const KEPT: usize = 512;
+const LIST_MAX: usize = 512;
 /// Addresses of a list that are printed at most.
-const PRINTED: usize = 8;
+const PRINTED_MAX: usize = 8;
 
 /// What `--pool auto` took, and what may be wrong with addresses that `--pool` names.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
@@ -36,9 +36,9 @@ impl Notes {
         let candidates = pool::candidates(specs, host);
         let (mut taken, mut passed_over): (Vec<_>, Vec<_>) =
             candidates.into_iter().partition(|it| it.reason.is_none());
-        let passed_over_more = passed_over.len().saturating_sub(KEPT);
-        passed_over.truncate(KEPT);
-        taken.truncate(KEPT);
+        let passed_over_more = passed_over.len().saturating_sub(LIST_MAX);
+        passed_over.truncate(LIST_MAX);
+        taken.truncate(LIST_MAX);
         Self {
             taken,
             passed_over,
@@ -53,11 +53,11 @@ impl Notes {
         let named = |it: &Candidate| format!("{} ({})", it.address, it.interface);
         let mut lines = Vec::new();
         if !self.taken.is_empty() {
-            let all: Vec<String> = self.taken.iter().take(PRINTED).map(named).collect();
+            let all: Vec<String> = self.taken.iter().take(PRINTED_MAX).map(named).collect();
             let more = and_more(self.taken.len());
             lines.push(("taken", format!("{}{more}", all.join(", "))));
         }
-        for one in self.passed_over.iter().take(PRINTED) {
+        for one in self.passed_over.iter().take(PRINTED_MAX) {
             let reason = one.reason.as_deref().unwrap_or_default();
             lines.push(("passed over", format!("{}: {reason}", named(one))));
         }
@@ -86,7 +86,7 @@ impl Notes {
 }
 
 fn and_more(count: usize) -> String {
-    match count.saturating_sub(PRINTED) {
+    match count.saturating_sub(PRINTED_MAX) {
         0 => String::new(),
         more => format!(" and {more} more"),
     }

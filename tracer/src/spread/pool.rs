@@ -110,7 +110,7 @@ pub fn resolve(specs: &[Spec], host: &Host) -> Result<Vec<PoolAddress>, PoolErro
                 return Err(refuse(Reason::Twice { address, other: other.text.clone() }));
             }
         }
-        check_whole(&candidates).map_err(refuse)?;
+        check_combination(&candidates).map_err(refuse)?;
     }
     Ok(members(specs, host).iter().filter_map(Member::usable).collect())
 }
@@ -264,7 +264,7 @@ fn check(spec: &Spec, members: &[Member], host: &Host) -> Result<(), Reason> {
 }
 
 /// Checks that the addresses of all values so far can be in one pool.
-fn check_whole(all: &BTreeMap<IpAddr, &Spec>) -> Result<(), Reason> {
+fn check_combination(all: &BTreeMap<IpAddr, &Spec>) -> Result<(), Reason> {
     for (family, is_v4) in [("IPv4", true), ("IPv6", false)] {
         let of_family = || all.keys().copied().filter(|address| address.is_ipv4() == is_v4);
         let loopback = of_family().find(IpAddr::is_loopback);

@@ -43,7 +43,7 @@ pub fn run(config: &SpreadConfig) -> Result<String, Error> {
     }
     let namespaces = recording.finish();
     if namespaces.is_empty() {
-        return Err(nothing(&config.from, recording.lines()));
+        return Err(no_stats(&config.from, recording.lines()));
     }
     if recording.left_out() > 0 {
         tracing::warn!(
@@ -71,7 +71,7 @@ pub fn run(config: &SpreadConfig) -> Result<String, Error> {
 }
 
 /// The error for recordings without a usable line.
-fn nothing(files: &[PathBuf], lines: u64) -> Error {
+fn no_stats(files: &[PathBuf], lines: u64) -> Error {
     let files: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
     Error::Failure(format!(
         "{}: none of {lines} lines is a tuple.stats about these destinations; record with `tracer record \

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use tracer_common::{Cause, TupleKey};
 
-use super::tally::{Before, Place, Rank, Tally};
+use super::tally::{Before, LinePlace, Rank, Tally};
 use crate::{
     ledger::stats::P99,
     recording::{At, Degraded, Entry, Failure, Losses, Start, Totals, Tuple},
@@ -214,7 +214,7 @@ impl Summary {
             (true, true) => Before::NoExhaustion,
             (false, _) => Before::Unknown,
         };
-        let place = Place { at, reading: self.readings, run: self.runs, before };
+        let place = LinePlace { at, reading: self.readings, run: self.runs, before };
         let change = tuples.entry(tuple.key).or_default().add(place, tuple);
         run.reached = run.reached.max(change.reached);
         if change.newly {
@@ -294,12 +294,12 @@ impl Summary {
         let (_, middle, _) = ranks.select_nth_unstable_by(kept, |one, other| other.cmp(one));
         let middle = *middle;
         let above = self.tuples.values().filter(|tally| tally.rank() > middle).count();
-        let mut as_good = kept.saturating_sub(above);
+        let mut middle_kept = kept.saturating_sub(above);
         let before = self.tuples.len();
         self.tuples.retain(|_, tally| {
             let rank = tally.rank();
-            if rank == middle && as_good > 0 {
-                as_good -= 1;
+            if rank == middle && middle_kept > 0 {
+                middle_kept -= 1;
                 return true;
             }
             rank > middle

@@ -58,7 +58,7 @@ pub(super) struct Growth {
 
 /// Where in the recording a line of a tuple is.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
+pub(super) struct LinePlace {
     pub(super) at: At,
     /// Number of its reading, from 1.
     pub(super) reading: u64,
@@ -90,7 +90,7 @@ pub(super) struct Change {
 
 impl Tally {
     /// Adds a line.
-    pub(super) fn add(&mut self, place: Place, tuple: &Tuple<'_>) -> Change {
+    pub(super) fn add(&mut self, place: LinePlace, tuple: &Tuple<'_>) -> Change {
         let in_use = tuple.count.in_use();
         let saturation = stats::saturation(in_use, tuple.capacity);
         let share = saturation.unwrap_or(0.0);
@@ -115,7 +115,7 @@ impl Tally {
         Change { growth: self.grow(place, tuple), reached, newly }
     }
 
-    fn grow(&mut self, place: Place, tuple: &Tuple<'_>) -> Growth {
+    fn grow(&mut self, place: LinePlace, tuple: &Tuple<'_>) -> Growth {
         let failed = tuple.count.failures();
         let exhausted = tuple.count.failed[Cause::PortsExhausted as usize];
         let counted = self.counted.filter(|(run, ..)| *run == place.run);

@@ -99,8 +99,8 @@ fn is_better_name(new: &Called, known: &Called) -> bool {
 /// Whether the new name is better: it has no `?` (which marks a thread's name) but the known one has; or both are alike
 /// in that, and it is smaller.
 fn is_better_opener(known: &Opener, new: &Opener) -> bool {
-    let doubtful = |opener: &Opener| opener.comm.contains(&b'?');
-    (doubtful(new), new.comm) < (doubtful(known), known.comm)
+    let is_of_thread = |opener: &Opener| opener.comm.contains(&b'?');
+    (is_of_thread(new), new.comm) < (is_of_thread(known), known.comm)
 }
 
 #[cfg(test)]

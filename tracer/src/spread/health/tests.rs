@@ -101,13 +101,13 @@ fn one_connection_a_second_is_enough_and_old_failures_fade() {
     let looks = (1..60).find(|_| {
         // Alternately: never both in the same check.
         (one, two) = (one.add_check(0, 1).add_check(0, 0), two.add_check(0, 0).add_check(1, 0));
-        one.is_bad() && two.is_good()
+        one.gets_no_answer() && two.gets_answers()
     });
     assert!(looks.is_some_and(|looks| looks < 10), "{looks:?}");
     let mut recovering = Outcome::default().add_check(0, 100);
     let looks = (1..60).find(|_| {
         recovering = recovering.add_check(10, 0);
-        !recovering.is_bad()
+        !recovering.gets_no_answer()
     });
     assert!(looks.is_some_and(|looks| looks < 10), "{looks:?}");
 }

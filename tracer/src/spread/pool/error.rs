@@ -38,13 +38,13 @@ pub enum Reason {
     TooLong(u128),
     #[error("{address} is {what}; a pool cannot have it")]
     NeverASource { address: IpAddr, what: &'static str },
-    #[error("{}", not_here(.missing, *.of))]
+    #[error("{}", missing_addresses(.missing, *.of))]
     Missing { missing: Vec<IpAddr>, of: usize },
     #[error("{address} cannot be used: {}", trouble.explained())]
     Unusable { address: IpAddr, trouble: Trouble },
     #[error("{address} is in --pool {other} as well; remove it from one of them")]
     Twice { address: IpAddr, other: String },
-    #[error("this host has no interface {name}; it has {}", some(.known))]
+    #[error("this host has no interface {name}; it has {}", list(.known))]
     NoInterface { name: String, known: Vec<String> },
     #[error("{}", nothing_suits(.passed_over))]
     NothingSuits { passed_over: Vec<String> },
@@ -66,7 +66,7 @@ const NAMED: usize = 3;
 const EXPLAINED: usize = 8;
 
 /// `a, b, c and 5 more`
-fn some<T: Display>(items: &[T]) -> String {
+fn list<T: Display>(items: &[T]) -> String {
     let named: Vec<_> = items.iter().take(NAMED).map(T::to_string).collect();
     match items.len().saturating_sub(NAMED) {
         _ if items.is_empty() => "none".to_owned(),
@@ -75,7 +75,7 @@ fn some<T: Display>(items: &[T]) -> String {
     }
 }
 
-fn not_here(missing: &[IpAddr], of: usize) -> String {
+fn missing_addresses(missing: &[IpAddr], of: usize) -> String {
     let Some(first) = missing.first() else { return "no address is missing".to_owned() };
     let length = if first.is_ipv4() { 32 } else { 128 };
     if of == 1 {
@@ -88,7 +88,7 @@ fn not_here(missing: &[IpAddr], of: usize) -> String {
         "{} of its {of} addresses are not on this host: {}; add each of them first: \
          ip addr add {first}/{length} dev DEV",
         missing.len(),
-        some(missing)
+        list(missing)
     )
 }
 

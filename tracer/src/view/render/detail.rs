@@ -57,7 +57,7 @@ pub(super) fn lines(
     };
     let mut lines = title(&detail, theme, room);
     lines.extend(states(&detail.row, theme, room));
-    lines.extend(outlook(&detail, theme, room));
+    lines.extend(forecast_lines(&detail, theme, room));
     let wide = room >= WIDE;
     let half = if wide { room / 2 } else { room };
     let column = if wide { half - 2 } else { room };
@@ -199,7 +199,7 @@ fn advice(ports: &Ports, in_use: u64) -> Option<&'static str> {
 }
 
 /// How long until no port is left, or why that is not known; when TIME_WAITs end.
-fn outlook(detail: &Detail, theme: Theme, room: usize) -> Vec<Line<'static>> {
+fn forecast_lines(detail: &Detail, theme: Theme, room: usize) -> Vec<Line<'static>> {
     let row = &detail.row;
     let (text, style) = match row.eta_s {
         Some(0.0) if row.capacity == Some(0) => {

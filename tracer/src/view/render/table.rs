@@ -35,7 +35,7 @@ pub(super) fn draw(model: &Model, theme: Theme, area: Rect, buffer: &mut Buffer)
     drawing::style(buffer, area, 0, theme.title());
     drawing::line(buffer, area, 0, &grid.titles(theme.title()));
     if rows.is_empty() {
-        for (row, line) in nothing(model, room).iter().enumerate() {
+        for (row, line) in empty_text(model, room).iter().enumerate() {
             drawing::line(buffer, area, row + 2, line);
         }
     }
@@ -84,7 +84,7 @@ fn column_spec(column: Column, model: &Model) -> ColumnSpec {
 }
 
 /// Why the table is empty, and what to do.
-fn nothing(model: &Model, room: usize) -> Vec<Line<'static>> {
+fn empty_text(model: &Model, room: usize) -> Vec<Line<'static>> {
     let hidden = model.list.unfiltered as u64;
     let (outside, given) = (model.reading.outside as u64, text::line(&model.about.filter));
     let texts: &[String] = if hidden > 0 && !model.filter.is_empty() {
