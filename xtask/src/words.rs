@@ -1,9 +1,9 @@
-//! Words that came back most often where a standard word says it better: none of them in code, comments, texts or documents.
+//! Refuses unclear words that were often written in code, comments, texts and documents, and that a standard word replaces.
 
-/// What is refused, and what to write. Spelled in halves, or this file would find itself.
+/// The refused words, and what to write instead. Each is written in two parts, so that this file passes the check.
 const REFUSED: [(&str, &str); 4] = [
-    (concat!("ou", "rs"), "name whose it is: tracer's, the rule's, the spreader's"),
-    (concat!("to", "ld"), "say who reports or prints it, and to whom"),
+    (concat!("ou", "rs"), "name the owner: tracer's, the rule's, the spreader's"),
+    (concat!("to", "ld"), "name what reports or prints it, and to whom"),
     (concat!("be", "side"), "next to, while … runs, in addition to"),
     (concat!("as with", "out us"), "with spreading off, or without tracer"),
 ];
@@ -22,7 +22,7 @@ pub(crate) fn check(text: &str) -> Vec<String> {
     findings
 }
 
-/// Whether these words stand in the line as a whole: a part of an identifier is none.
+/// Whether the line has these words, and not only as a part of an identifier or of a longer word.
 fn has(line: &str, words: &str) -> bool {
     let of_a_word = |letter: char| letter.is_alphanumeric() || letter == '_';
     line.match_indices(words).any(|(start, _)| {
@@ -38,10 +38,8 @@ mod tests {
 
     #[test]
     fn refused_words_are_found_as_whole_words_only() {
-        let [ours, told, beside, without] = REFUSED.map(|(word, _)| word);
-        let text = format!(
-            "the hours of {told}_us\nOne of {ours}.\nwhat is {told} {beside} it\nas {without}, {without}"
-        );
+        let [a, b, c, d] = REFUSED.map(|(word, _)| word);
+        let text = format!("the h{a} of {b}_us\nOne of {a}.\nwhat is {b} {c} it\n{d}, {d}");
         let lines: Vec<_> = check(&text).iter().filter_map(|it| it.chars().next()).collect();
         assert_eq!(lines, ['2', '3', '3', '4']);
     }

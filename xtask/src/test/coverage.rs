@@ -4,11 +4,12 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::report::Suite;
 
-/// In the order in which a cell names them.
+/// Their first letters are what a cell shows.
 const BACKENDS: [&str; 3] = ["fexit", "kprobe", "tracepoint"];
 
-/// A Markdown table with a line for each test and a column for each suite but the unit tests'. A cell has the backends with which the
-/// test ran by their first letters, `x` if it has none in its name, and is empty where it did not run; `!` if it failed.
+/// A Markdown table with a line for each test and a column for each suite except the unit tests. A cell has the first letters of the
+/// backends with which the test ran, or `x` for a test without a backend in its name, with `!` after each that failed. It is empty if
+/// the test did not run.
 pub(crate) fn table(suites: &[Suite]) -> String {
     let suites: Vec<&Suite> = suites.iter().filter(|suite| suite.name != "unit").collect();
     let mut tests: BTreeMap<&str, Vec<String>> = BTreeMap::new();
@@ -42,7 +43,7 @@ pub(crate) fn table(suites: &[Suite]) -> String {
     text
 }
 
-/// A test's name without its backend, and the letter of that.
+/// A test's name without its backend, and the first letter of the backend, or `x` if the name has none.
 fn parts(name: &str) -> (&str, &'static str) {
     for backend in BACKENDS {
         if let Some(test) = name.strip_suffix(backend).and_then(|rest| rest.strip_suffix("::")) {

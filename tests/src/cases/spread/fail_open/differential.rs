@@ -84,9 +84,9 @@ fn narrow_range(name: &str, host: &Host, far: Option<&NetNs>, seed: u64) -> Resu
     let peer = app.servers[0].local()?;
     let _others = others(host, POOL[0], peer, 10)?;
     let _accepted = (0..10).map(|_| app.servers[0].accept()).collect::<Result<Vec<_>, _>>()?;
-    let seen = compare(host, &app, name, calls, trouble::narrow_round)?;
-    ensure!(seen.pool_full > 0, "the pool was never full");
-    ensure!(seen.fast_port > 0, "there was no fast port");
+    let decisions = compare(host, &app, name, calls, trouble::narrow_round)?;
+    ensure!(decisions.pool_full > 0, "the pool was never full");
+    ensure!(decisions.fast_port > 0, "there was no fast port");
     Ok(())
 }
 
