@@ -3,6 +3,7 @@
 pub mod record;
 pub mod shared;
 pub mod spread;
+pub mod status;
 pub mod watch;
 
 use std::{

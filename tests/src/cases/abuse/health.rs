@@ -26,9 +26,8 @@ fn nobody_is_expelled() -> Result<()> {
     outsider.begin(&format!("cross 60 10.1.0.2:8000 {}", POOL.join(" ")))?;
     let failures = || -> Result<u64> {
         let status = host.rule.status()?;
-        let tuples = status.0["tuples"].as_array().cloned().unwrap_or_default();
-        let outside = tuples.iter().filter(|one| one["network.peer.port"] != 7000);
-        Ok(outside.filter_map(|one| one["failed"].as_u64()).sum())
+        let outside = status.tuples.iter().filter(|it| it.tuple().destination.port() != 7000);
+        Ok(outside.map(|it| it.counts.failed).sum())
     };
     let mut made = BTreeMap::new();
     let mut held = Vec::new();
@@ -42,8 +41,8 @@ fn nobody_is_expelled() -> Result<()> {
             held.push(sock);
         }
         let status = host.rule.status()?;
-        let out = status.0["left_out_towards"].as_array().map_or(0, Vec::len);
-        ensure!(status.left_out().is_empty() && out == 0, "left out: {status:?}");
+        let out = (&status.left_out, &status.left_out_towards);
+        ensure!(out.0.is_empty() && out.1.is_empty(), "left out: {out:?}");
         Ok((failures()? > 100).then_some(()))
     })?;
     outsider.begin("close")?;

@@ -157,13 +157,13 @@ fn left_out_of_an_agent() -> Result<()> {
     })?;
     let held = Held::threads(spread.process.id(), "netns")?;
     wait_for("it to be left out", GIVEN_UP, || says(&file, "degraded.added", &named))?;
-    let status = host.rule.status()?.0["degraded"].to_string();
+    let status = format!("{:?}", host.rule.status()?.degraded);
     ensure!(status.contains(&named), "the status has {status}");
     drop(held);
     let again = Duration::from_secs(40);
     wait_for("it to be looked into again", again, || says(&file, "degraded.ended", &named))?;
     host.rule.status_when("the status to follow", |status| {
-        !status.0["degraded"].to_string().contains(&named)
+        !format!("{:?}", status.degraded).contains(&named)
     })?;
     spread.stop()?;
     check_changes(&Recording::read(&file)?, &named)?;

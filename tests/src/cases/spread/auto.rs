@@ -4,7 +4,6 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 
 use super::{Application, Case, Test, named, source};
 use crate::{
@@ -13,7 +12,11 @@ use crate::{
         netns::NetNs,
         process::Helper,
         sock::Sock,
-        tracer::{Ended, START_LIMIT, run, spread::Spread},
+        tracer::{
+            Ended, START_LIMIT, run,
+            spread::Spread,
+            status::{Candidate, Status},
+        },
     },
 };
 
@@ -104,8 +107,8 @@ impl Proxy {
         Ok(sources)
     }
 
-    fn status(&self) -> Result<Value> {
-        Ok(self.application.rule.status()?.0)
+    fn status(&self) -> Result<Status> {
+        self.application.rule.status()
     }
 }
 
@@ -120,9 +123,8 @@ fn listen(netns: &NetNs, address: &str) -> Result<Sock> {
 }
 
 /// The addresses in a list of the status.
-fn addresses(status: &Value, list: &str) -> Vec<String> {
-    let all = status[list].as_array().cloned().unwrap_or_default();
-    all.iter().filter_map(|one| Some(one["address"].as_str()?.to_owned())).collect()
+fn addresses(list: &[Candidate]) -> Vec<&str> {
+    list.iter().map(|one| one.address.as_str()).collect()
 }
 
 const BACK: [&str; 3] = ["10.3.0.1", "10.3.0.2", "10.3.0.3"];
@@ -137,12 +139,13 @@ fn two_legs() -> Result<()> {
     let sources = proxy.sources("10.3.0.254:7000", CONNECTS)?;
     ensure!(sources == BACK, "connections come from {sources:?}");
     let status = proxy.status()?;
-    ensure!(addresses(&status, "taken") == BACK, "{status}");
-    let why = &status["passed_over"][0];
-    let right = why["interface"] == "front"
-        && why["address"] == FRONT[0]
-        && why["reason"] == "no route to 10.3.0.0/24 uses front";
-    ensure!(right, "{status}");
+    ensure!(addresses(&status.taken) == BACK, "{status:?}");
+    let first = Candidate {
+        address: FRONT[0].to_owned(),
+        interface: "front".to_owned(),
+        reason: Some("no route to 10.3.0.0/24 uses front".to_owned()),
+    };
+    ensure!(status.passed_over.first() == Some(&first), "{status:?}");
     let line = "passed over: 10.9.0.1 (front): no route to 10.3.0.0/24 uses front";
     let ended = spread.stop()?;
     ensure!(ended.stderr.contains(line), "{ended:?}");
@@ -157,8 +160,9 @@ fn without_destinations() -> Result<()> {
     let _client = listen(&proxy.clients, "10.9.0.254:7000")?;
     let spread = proxy.spread(&[])?;
     let status = proxy.status()?;
-    ensure!(addresses(&status, "taken") == FRONT, "{status}");
-    ensure!(status["left_alone"][0]["network"] == "10.3.0.0/24", "{status}");
+    ensure!(addresses(&status.taken) == FRONT, "{status:?}");
+    let elsewhere = status.left_alone.first().map(|it| it.network.as_str());
+    ensure!(elsewhere == Some("10.3.0.0/24"), "{status:?}");
     let sources = proxy.sources("10.9.0.254:7000", CONNECTS)?;
     ensure!(sources == FRONT, "connections come from {sources:?}");
     let sources = proxy.sources("10.3.0.254:7000", CONNECTS)?;
@@ -221,15 +225,15 @@ fn ipv6() -> Result<()> {
     let spread = proxy.spread(&["--to", "[fd03::/64]:7000"])?;
     let status = proxy.status()?;
     let back = ["fd03::1", "fd03::2", "fd03::3"];
-    ensure!(addresses(&status, "taken") == back, "{status}");
-    let all = status["passed_over"].as_array().cloned().unwrap_or_default();
+    ensure!(addresses(&status.taken) == back, "{status:?}");
     let has = |address: &str, reason: &str| {
-        all.iter().any(|one| one["address"] == address && one["reason"] == reason)
+        let is = |it: &Candidate| it.address == address && it.reason.as_deref() == Some(reason);
+        status.passed_over.iter().any(is)
     };
     let right = has("fd03::9", "deprecated")
         && has("fd09::1", "no route to [fd03::/64]:7000 uses front")
         && has("10.3.0.1", "no destination is an IPv4 one");
-    ensure!(right, "{status}");
+    ensure!(right, "{status:?}");
     let sources = proxy.sources("[fd03::fe]:7000", CONNECTS)?;
     ensure!(sources == back, "connections come from {sources:?}");
     spread.stop()?;
@@ -276,7 +280,7 @@ fn named_addresses() -> Result<()> {
         "--pool 10.9.0.1: of front, but routes to 10.3.0.0/24 use back",
         "--pool ::1 is a loopback address",
     ];
-    let status = proxy.status()?["warnings"].to_string();
+    let status = proxy.status()?.warnings.join("\n");
     let stderr = spread.stop()?.stderr;
     let mut all = vec!["--pool"];
     all.extend(pool);
@@ -301,16 +305,14 @@ fn follows_routes() -> Result<()> {
     proxy.netns.ip("addr add 10.9.0.4/24 dev front")?;
     proxy.netns.ip("addr add 10.3.0.4/24 dev back")?;
     rule.status_when("the new addresses", |status| {
-        let Value::Array(pool) = &status.0["pool"] else { return false };
-        pool.len() == 4 && addresses(&status.0, "passed_over").contains(&"10.9.0.4".to_owned())
+        status.pool.len() == 4 && addresses(&status.passed_over).contains(&"10.9.0.4")
     })?;
     // The same network over the other interface.
     proxy.netns.ip("route add 10.3.0.0/25 via 10.9.0.254")?;
     proxy.netns.ip("route add 10.3.0.128/25 via 10.9.0.254")?;
     proxy.netns.ip("addr add 10.9.0.5/24 dev front")?;
     rule.status_when("the other interface", |status| {
-        addresses(&status.0, "taken")
-            == ["10.9.0.1", "10.9.0.2", "10.9.0.3", "10.9.0.4", "10.9.0.5"]
+        addresses(&status.taken) == ["10.9.0.1", "10.9.0.2", "10.9.0.3", "10.9.0.4", "10.9.0.5"]
     })?;
     spread.stop()?;
     rule.check_nothing_left()

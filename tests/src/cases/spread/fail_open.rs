@@ -97,13 +97,13 @@ fn killed_and_started_again() -> Result<()> {
         first.kill()?;
         all_spread(load)?;
         let alone = host.rule.status()?;
-        ensure!(alone.agent().is_none(), "there is an agent after SIGKILL: {alone:?}");
+        ensure!(alone.agent.is_none(), "there is an agent after SIGKILL: {alone:?}");
         ensure!(alone.spread()? > before.spread()?, "{before:?}, then {alone:?}");
 
         let second = host.spread(&POOL, KEEP)?;
         all_spread(load)?;
         let adopted = host.rule.status()?;
-        ensure!(adopted.agent() == Some(second.process.id().into()), "{adopted:?}");
+        ensure!(adopted.agent == Some(second.process.id().into()), "{adopted:?}");
         ensure!(adopted.spread()? > alone.spread()?, "counts were reset: {adopted:?}");
         ensure!(load.unspread() == unspread, "{} were not spread", load.unspread() - unspread);
         second.stop()?;
@@ -163,7 +163,7 @@ fn stopped() -> Result<()> {
         let status = host.rule.status();
         spread.process.signal(Signal::CONT)?;
         made?;
-        ensure!(status?.agent().is_some(), "the status has no agent, but it is only stopped");
+        ensure!(status?.agent.is_some(), "the status has no agent, but it is only stopped");
         ensure!(load.unspread() == unspread, "{} were not spread", load.unspread() - unspread);
         spread.stop()?;
         Ok(())
@@ -190,7 +190,7 @@ fn detached() -> Result<()> {
         ensure!(ended.code() == 0, "{ended:?}");
         all_spread(load)?;
         let status = host.rule.status()?;
-        ensure!(status.agent().is_none(), "{status:?}");
+        ensure!(status.agent.is_none(), "{status:?}");
         let released = host.rule.release()?;
         ensure!(released.code() == 0, "{released:?}");
         none_spread(load)?;

@@ -14,7 +14,7 @@ use crate::harness::{
     maker::{Kind, Maker},
     probe,
     sock::Sock,
-    tracer::wait_for,
+    tracer::{status::Counts, wait_for},
     tuple::Tuple,
 };
 
@@ -86,7 +86,7 @@ impl Fill {
             Err(_) => probe::no_fast_ports().is_none(),
         };
         let status = host.rule.status()?;
-        ensure!(status.0["fast_ports"] == fast, "expected {fast}: {status:?}");
+        ensure!(status.fast_ports == fast, "expected {fast}: {status:?}");
         let mut held = Vec::new();
         for part in 1..=2 {
             for _ in 0..room / 2 {
@@ -126,8 +126,8 @@ fn check_full(host: &Host, pool: &[&str], destination: SocketAddr, each: u64) ->
     ensure!(counts.iter().all(|count| *count == each), "ports in use: {counts:?}");
     host.rule.status_when("the status to have what the kernel has", |status| {
         pool.iter().filter_map(|address| address.parse().ok()).all(|address| {
-            let counted = status.tuple(Tuple::new(address, destination));
-            counted.is_ok_and(|counted| counted == [each, 0, each, 0])
+            let expected = Counts { in_use: each, time_wait: 0, opened: each, failed: 0 };
+            status.counts(Tuple::new(address, destination)) == expected
         })
     })?;
     Ok(())
@@ -229,7 +229,8 @@ fn time_wait() -> Result<()> {
     wait_for("TIME_WAIT in the status", std::time::Duration::from_secs(3), || {
         let status = host.rule.status()?;
         let tuple = Tuple::new(POOL[0].parse()?, server.address);
-        Ok((status.tuple(tuple)? == [PORTS, PORTS, PORTS, 0]).then_some(()))
+        let expected = Counts { in_use: PORTS, time_wait: PORTS, opened: PORTS, failed: 0 };
+        Ok((status.counts(tuple) == expected).then_some(()))
     })?;
     let passed = source(&host.connect(server.address)?)?;
     ensure!(passed == server.address.ip(), "the source is {passed}, though the pool is full");

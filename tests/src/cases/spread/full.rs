@@ -14,7 +14,7 @@ use crate::harness::{
     netns::NetNs,
     probe,
     sock::Sock,
-    tracer::{spread::Status, wait_for},
+    tracer::{status::Status, wait_for},
 };
 
 pub(super) fn cases() -> Vec<Case> {
@@ -92,15 +92,15 @@ fn reserved_ports() -> Result<()> {
     let status = host.rule.status()?;
     let fast = status.decided("fast_port")?;
     ensure!(fast > 0 || probe::no_fast_ports().is_some(), "no fast ports: {}", status.decisions());
-    let taken_by = |status: &Status| status.0["ports.taken_by"] == "reserved";
+    let taken_by = |status: &Status| status.taken_by == "reserved";
     ensure!(taken_by(&status), "what takes ports: {status:?}");
     host.stage.netns.sysctl("ipv4/ip_local_reserved_ports", "30000-50000")?;
     host.rule.status_when("no port to be left, and the reason", |status| {
-        status.0["ports.capacity"] == 0 && taken_by(status)
+        status.capacity == 0 && taken_by(status)
     })?;
     host.stage.netns.sysctl("ipv4/ip_local_reserved_ports", "\n")?;
     host.rule.status_when("all ports to be left", |status| {
-        status.0["ports.capacity"] == PORTS && status.0["ports.taken_by"] == ""
+        status.capacity == PORTS && status.taken_by.is_empty()
     })?;
     drop(held);
     spread.stop()?;

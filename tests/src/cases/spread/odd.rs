@@ -12,7 +12,7 @@ use super::{Case, Host, POOL, source};
 use crate::harness::{
     sock::Sock,
     stage::Server,
-    tracer::spread::{Spread, Status},
+    tracer::{spread::Spread, status::Status},
 };
 
 pub(super) fn cases() -> Vec<Case> {

@@ -254,7 +254,7 @@ fn decisions_into_a_file() -> Result<()> {
     let file = path.to_str().context("path is not UTF-8")?;
     let arguments = ["--rebind", "--decisions", "all", "--output", file];
     let spread = host.spread(&POOL[..1], &arguments)?;
-    let fast_ports = host.rule.status()?.0["fast_ports"] == true;
+    let fast_ports = host.rule.status()?.fast_ports;
     let chosen: SocketAddr = "10.1.0.2:0".parse()?;
     let mut held: Vec<Sock> = Vec::new();
     for turn in 0..=PORTS {

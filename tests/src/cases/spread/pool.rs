@@ -7,10 +7,7 @@ use anyhow::{Result, ensure};
 use super::{Case, Host, POOL, Test, named, source};
 use crate::harness::{
     netns::NetNs,
-    tracer::{
-        START_LIMIT, run,
-        spread::{Spread, Status},
-    },
+    tracer::{START_LIMIT, run, spread::Spread},
 };
 
 pub(super) fn cases() -> Vec<Case> {
@@ -24,12 +21,6 @@ pub(super) fn cases() -> Vec<Case> {
         ("netns_by_path", netns_by_path),
     ];
     named("spread::pool", tests)
-}
-
-/// The addresses of the pool as the status has them.
-fn pool(status: &Status) -> Vec<IpAddr> {
-    let all = status.0["pool"].as_array().cloned().unwrap_or_default();
-    all.iter().filter_map(|one| one[0].as_str()?.parse().ok()).collect()
 }
 
 fn addresses(texts: &[&str]) -> Result<Vec<IpAddr>> {
@@ -53,7 +44,7 @@ fn sources(host: &mut Host, count: u32) -> Result<BTreeMap<IpAddr, u32>> {
 /// Checks that the pool has exactly these addresses, and that connections are spread evenly over them.
 fn check_pool(host: &mut Host, expected: &[&str]) -> Result<()> {
     let expected = addresses(expected)?;
-    let found = pool(&host.rule.status()?);
+    let found = host.rule.status()?.pool();
     ensure!(found == expected, "the pool is {found:?}, not {expected:?}");
     let sources = sources(host, 20 * u32::try_from(expected.len())?)?;
     let even = sources.keys().eq(&expected) && sources.values().all(|it| (17..=23).contains(it));
@@ -82,7 +73,7 @@ fn interface() -> Result<()> {
     let spread = host.spread(&["t0"], &[])?;
     check_pool(&mut host, &["10.7.0.1", "10.7.0.2"])?;
     host.stage.netns.ip("addr add 10.7.0.3/24 dev t0")?;
-    host.rule.status_when("the new address", |status| pool(status).len() == 3)?;
+    host.rule.status_when("the new address", |status| status.pool.len() == 3)?;
     let made = sources(&mut host, 60)?;
     ensure!(made.contains_key(&"10.7.0.3".parse::<IpAddr>()?), "the new one is not in {made:?}");
     spread.stop()?;
@@ -162,7 +153,7 @@ fn from_outside(path: impl Fn(&Name) -> String) -> Result<()> {
     let spread = Spread::start(&host.rule, &[&arguments[..], &POOL].concat())?;
     check_pool(&mut host, &POOL)?;
     let status = host.rule.status()?;
-    ensure!(status.0["netns.name"] == name.0.as_str(), "{}", status.0);
+    ensure!(status.netns_name.as_deref() == Some(name.0.as_str()), "{status:?}");
     spread.stop()?;
     host.rule.check_nothing_left()
 }

@@ -102,7 +102,7 @@ fn bound(first: u16, step: u16, count: usize) -> Result<()> {
     connect(60, "at once")?;
     // Once the status has this capacity, the agent has read which ports are bound.
     host.rule.status_when("the bound ports to be known", |status| {
-        let room = status.0["ports.capacity"].as_u64();
+        let room = Some(status.capacity);
         room == Some(if first == 40_001 { 100 } else { 200 })
     })?;
     let spread_of = connect(60, "when they are known")?;

@@ -15,7 +15,7 @@ use crate::harness::{
     netns::NetNs,
     probe,
     sock::Sock,
-    tracer::{spread::Status, wait_for},
+    tracer::{status::Status, wait_for},
 };
 
 pub(super) fn cases() -> Vec<Case> {

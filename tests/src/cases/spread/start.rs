@@ -270,7 +270,7 @@ fn pins_gone() -> Result<()> {
     let _held = host.connect(server.address)?;
     let status = host.rule.status()?;
     ensure!(
-        status.spread()? == 1 && status.0["pins"] == "not found in any reachable bpffs",
+        status.spread()? == 1 && status.pins == "not found in any reachable bpffs",
         "{status:?}"
     );
     // A new start takes the rule over, and does not attach its programs a second time.

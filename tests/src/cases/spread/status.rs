@@ -3,18 +3,17 @@
 
 use std::{
     fs,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 
 use super::{Application, Case, Host, POOL, PORTS, Test, named};
 use crate::{
     cases::errors::says,
-    harness::tracer::{START_LIMIT, command, run, spread::PINS},
+    harness::tracer::{START_LIMIT, command, run, spread::PINS, status::LeftOutTowards},
 };
 
 pub(super) fn cases() -> Vec<Case> {
@@ -56,12 +55,11 @@ fn chosen() -> Result<()> {
         held.push(sock);
     }
     let status = host.rule.status()?;
-    let tuples = status.0["tuples"].as_array().context("no tuples")?;
-    let [tuple] = &tuples[..] else { anyhow::bail!("not one tuple: {status:?}") };
-    ensure!(tuple["chosen"] == 60 && tuple["opened"] == 90, "{tuple}");
-    ensure!(tuple["ports.in_use"] == 90 && tuple["ports.capacity"].is_u64(), "{tuple}");
+    let [tuple] = &status.tuples[..] else { anyhow::bail!("not one tuple: {status:?}") };
+    ensure!(tuple.chosen == 60 && tuple.counts.opened == 90, "{tuple:?}");
+    ensure!(tuple.counts.in_use == 90 && tuple.capacity > 0, "{tuple:?}");
     // A fast port counts as chosen, too.
-    if status.0["fast_ports"] == true {
+    if status.fast_ports {
         while host.rule.status()?.decided("fast_port")? < 50 {
             ensure!((held.len() as u64) < PORTS, "no ports are handed out");
             held.extend(
@@ -69,11 +67,11 @@ fn chosen() -> Result<()> {
             );
         }
         let status = host.rule.status()?;
-        let tuple = &status.0["tuples"][0];
-        ensure!(tuple["chosen"] == held.len() - 30, "{} held: {tuple}", held.len());
+        let chosen: u64 = status.tuples.iter().map(|it| it.chosen).sum();
+        ensure!(chosen == held.len() as u64 - 30, "{} held: {status:?}", held.len());
     }
     let text = printed(&host)?;
-    let capacity = host.rule.status()?.0["ports.capacity"].to_string();
+    let capacity = host.rule.status()?.capacity.to_string();
     let pins = host.rule.pins().display().to_string();
     let chosen = (held.len() - 30).to_string();
     for word in
@@ -91,19 +89,18 @@ fn losses_without_an_agent() -> Result<()> {
     let server = host.server("10.1.0.1:7000")?;
     let spread = host.spread(&POOL[..1], &["--max-conns", "100", "--on-exit", "keep"])?;
     let status = host.rule.status()?;
-    ensure!(status.0["drift"].is_u64(), "{status:?}");
     // Losses of connections that were open before.
-    let before = status.0["lost"]["conns_share"].as_u64().context("no conns_share")?;
+    let before = status.lost("conns_share")?;
     spread.kill()?;
     // One owner's share of a table of 100 is 89 entries.
     let _held = (0..600).map(|_| host.connect(server.address)).collect::<Result<Vec<_>>>()?;
     let status = host.rule.status()?;
-    ensure!(status.agent().is_none(), "an agent is left: {status:?}");
-    let lost = status.0["lost"]["conns_share"].as_u64().context("no conns_share")?;
-    let counted = status.0["tuples"][0]["opened"].as_u64().context("nothing opened")?;
+    ensure!(status.agent.is_none(), "an agent is left: {status:?}");
+    let lost = status.lost("conns_share")?;
+    let counted = status.tuples.first().context("nothing opened")?.counts.opened;
     let right = (1..=89).contains(&counted) && lost - before + counted >= 600;
     ensure!(right, "{counted} counted: {status:?}");
-    ensure!(status.0["lost"]["not_told"].is_u64(), "{status:?}");
+    status.lost("not_told")?;
     let text = printed(&host)?;
     let shown = text
         .split("conns_share ")
@@ -121,20 +118,16 @@ pub(super) fn shows_quarantine(
     why: &str,
 ) -> Result<bool> {
     let status = host.rule.status()?;
-    let all = status.0["left_out_towards"].as_array().context("no list")?;
-    let is = |it: &&Value| {
-        it["address"] == address
-            && it["destination"] == peer.ip().to_string()
-            && it["port"] == peer.port()
-    };
-    let Some(one) = all.iter().find(is) else { return Ok(false) };
-    ensure!(one["reason"] == why, "{one}");
-    let until = Duration::from_nanos(one["until_mono_ns"].as_u64().context("no end")?);
+    let address: IpAddr = address.parse()?;
+    let is = |it: &&LeftOutTowards| it.address == address && it.peer() == peer;
+    let Some(one) = status.left_out_towards.iter().find(is) else { return Ok(false) };
+    ensure!(one.reason == why, "{one:?}");
+    let until = Duration::from_nanos(one.until_mono_ns.context("no end")?);
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     let now = Duration::try_from(now)?;
     ensure!(
         until <= now + Duration::from_mins(1) && now <= until + Duration::from_secs(2),
-        "{one}"
+        "{one:?}"
     );
     let line = format!("left out    {address} towards {peer}: {why}");
     let text = printed(host)?;

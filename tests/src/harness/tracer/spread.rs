@@ -3,7 +3,6 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
-    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{
@@ -16,13 +15,15 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::Signal;
-use serde_json::Value;
+use serde::Deserialize;
 
-use super::{Collected, Ended, START_LIMIT, STOP_LIMIT, collect, command, finish, run, wait_for};
+use super::{
+    Collected, Ended, START_LIMIT, STOP_LIMIT, collect, command, finish, run, status::Status,
+    wait_for,
+};
 use crate::harness::{
     lie::{self, Stream},
     process::Process,
-    tuple::Tuple,
 };
 
 /// The folder in which all rules are pinned.
@@ -31,6 +32,12 @@ pub const PINS: &str = "/sys/fs/bpf/tracer";
 pub const LAYOUT: &str = "14";
 /// The folder with the agents' state and lock files.
 pub const STATE: &str = "/run/tracer";
+
+/// `tracer status -o json`.
+#[derive(Deserialize)]
+struct Rules {
+    rules: Vec<Status>,
+}
 
 /// The name of a rule. On drop the rule is released, and what `tracer spread --release` leaves is removed.
 #[derive(Debug)]
@@ -89,11 +96,13 @@ impl Rule {
         let mut command = command(&["status", "-o", "json", "--rule", &self.0])?;
         let ended = run(&mut command, STOP_LIMIT)?;
         ensure!(ended.code() == 0 && ended.stderr.is_empty(), "status failed: {ended:?}");
-        let all: Value = serde_json::from_str(&ended.stdout)?;
-        let rules = all["rules"].as_array().context("no rules")?;
-        let [rule] = &rules[..] else { bail!("not one rule: {all}") };
-        ensure!(rule["rule"] == self.0.as_str(), "another rule: {rule}");
-        Ok(Status(rule.clone()))
+        let all: Rules = serde_json::from_str(&ended.stdout)
+            .with_context(|| format!("not a status: {}", ended.stdout))?;
+        let Ok([status]) = <[Status; 1]>::try_from(all.rules) else {
+            bail!("not one rule: {}", ended.stdout)
+        };
+        ensure!(status.rule == self.0, "another rule: {status:?}");
+        Ok(status)
     }
 
     /// Waits until `is` returns true for the status, and returns that status. `what` names the condition in an error.
@@ -124,76 +133,6 @@ impl Drop for Rule {
         for end in ["json", "json.new", "lock"] {
             fs::remove_file(Path::new(STATE).join(format!("spread-{}.{end}", self.0))).ok();
         }
-    }
-}
-
-/// One rule of `tracer status -o json`.
-#[derive(Clone, Debug)]
-pub struct Status(pub Value);
-
-impl Status {
-    /// How many times the hooks took this decision.
-    pub fn decided(&self, decision: &str) -> Result<u64> {
-        let all = self.0["decisions"].as_array().context("no decisions")?;
-        let found = all.iter().find(|one| one[0] == decision);
-        found.and_then(|one| one[1].as_u64()).with_context(|| format!("no {decision}: {all:?}"))
-    }
-
-    /// Every decision that was taken with its count, as text.
-    pub fn decisions(&self) -> String {
-        let all = self.0["decisions"].as_array().cloned().unwrap_or_default();
-        let taken = all.iter().filter(|one| one[1] != 0);
-        taken.map(|one| format!("{} {}", one[0], one[1])).collect::<Vec<_>>().join(", ")
-    }
-
-    /// Number of connections that were spread, with fast ports or without.
-    pub fn spread(&self) -> Result<u64> {
-        Ok(self.decided("least_used")? + self.decided("fast_port")?)
-    }
-
-    /// `[in use, in TIME_WAIT, opened, failed]` of one tuple; all 0 if the status does not have it.
-    pub fn tuple(&self, tuple: Tuple) -> Result<[u64; 4]> {
-        let tuples = self.0["tuples"].as_array().context("no tuples")?;
-        let is = |one: &&Value| {
-            one["network.local.address"] == tuple.source.to_string()
-                && one["network.peer.address"] == tuple.destination.ip().to_string()
-                && one["network.peer.port"] == tuple.destination.port()
-        };
-        let Some(one) = tuples.iter().find(is) else { return Ok([0; 4]) };
-        let names = ["ports.in_use", "ports.time_wait", "opened", "failed"];
-        let number = |name: &str| one[name].as_u64().with_context(|| format!("no {name}: {one}"));
-        let numbers = names.iter().map(|name| number(name)).collect::<Result<Vec<_>>>()?;
-        <[u64; 4]>::try_from(numbers).ok().context("not four numbers")
-    }
-
-    /// Sum of the ports in use of all tuples, by the ledger.
-    pub fn in_use(&self) -> Result<u64> {
-        let tuples = self.0["tuples"].as_array().context("no tuples")?;
-        tuples.iter().map(|one| one["ports.in_use"].as_u64().context("no ports.in_use")).sum()
-    }
-
-    /// Process id of the agent; `None` if there is none.
-    pub fn agent(&self) -> Option<u64> {
-        self.0["agent.pid"].as_u64()
-    }
-
-    /// Addresses of the pool that the rule does not use towards one destination, with the reason.
-    pub fn left_out_towards(&self, peer: SocketAddr) -> Vec<(IpAddr, String)> {
-        let all = self.0["left_out_towards"].as_array().cloned().unwrap_or_default();
-        let there = all.iter().filter(|one| {
-            one["destination"] == peer.ip().to_string() && one["port"] == peer.port()
-        });
-        let one = |one: &Value| {
-            let address = one["address"].as_str()?.parse().ok()?;
-            Some((address, one["reason"].as_str()?.to_owned()))
-        };
-        there.filter_map(one).collect()
-    }
-
-    /// Addresses of the pool that the rule does not use at all now.
-    pub fn left_out(&self) -> Vec<IpAddr> {
-        let all = self.0["left_out"].as_array().cloned().unwrap_or_default();
-        all.iter().filter_map(|one| one[0].as_str()?.parse().ok()).collect()
     }
 }
 

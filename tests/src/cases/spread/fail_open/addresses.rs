@@ -28,11 +28,7 @@ use crate::{
         netns::NetNs,
         probe::{self, Place},
         sock::Sock,
-        tracer::{
-            START_LIMIT, run,
-            spread::{Spread, Status},
-            wait_for,
-        },
+        tracer::{START_LIMIT, run, spread::Spread, status::Status, wait_for},
     },
 };
 
@@ -312,7 +308,7 @@ fn tentative() -> Result<()> {
     host.stage.netns.ip(&format!("addr del {new}/64 dev t0"))?;
     host.stage.netns.ip(&format!("addr add {new}/64 dev t0"))?;
     let status = host.rule.status_when("the address to be left out", |status| {
-        status.0["left_out"][0][1] == "tentative"
+        status.left_out.first().is_some_and(|(_, reason)| reason == "tentative")
     })?;
     ensure!(status.left_out() == [new], "{status:?}");
     let (sources, failed) = connect_many(&host, &listener, 50)?;

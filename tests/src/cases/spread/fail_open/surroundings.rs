@@ -72,7 +72,7 @@ fn namespace_gone() -> Result<()> {
         // Longer than a health check of the agent takes to come.
         thread::sleep(Duration::from_millis(1500));
         none_spread(load)?;
-        ensure!(host.rule.status()?.agent().is_some(), "the agent is gone: {}", spread.stderr());
+        ensure!(host.rule.status()?.agent.is_some(), "the agent is gone: {}", spread.stderr());
         spread.stop()?;
         host.rule.check_nothing_left()
     })
@@ -106,7 +106,7 @@ fn cgroup_removed() -> Result<()> {
         none_spread(load)?;
         let is_gone = |gone: bool| {
             host.rule.status_when("the cgroup to be gone, or back", |status| {
-                status.0["cgroups_gone"].as_array().is_some_and(|all| all.is_empty() != gone)
+                status.cgroups_gone.is_empty() != gone
             })
         };
         is_gone(true)?;
@@ -131,7 +131,7 @@ fn cgroup_removed_of_a_dead_agent() -> Result<()> {
         remove_cgroup(&host, &[load.process(), host.app.id()])?;
         none_spread(load)?;
         let status = host.rule.status()?;
-        ensure!(status.agent().is_none(), "{status:?}");
+        ensure!(status.agent.is_none(), "{status:?}");
         fs::create_dir(host.cgroup.path())?;
         for process in [load.process(), host.app.id()] {
             host.cgroup.add(process)?;
@@ -158,8 +158,7 @@ fn tuples_full() -> Result<()> {
         ensure!(POOL.contains(&&*from), "connect to {peer} is not spread: {from}");
         held.push(sock);
     }
-    let status = host.rule.status()?;
-    let known = status.0["tuples"].as_array().context("no tuples")?.len();
+    let known = host.rule.status()?.tuples.len();
     let full = (1..=ROOM).contains(&known);
     ensure!(full, "of {} tuples, {known} are in a table for {ROOM}", held.len());
     spread.stop()?;
@@ -178,7 +177,7 @@ fn conns_full() -> Result<()> {
         held.push(sock);
     }
     let counts = host.in_use(&POOL, server.address)?;
-    let (all, counted) = (counts.iter().sum::<u64>(), host.rule.status()?.in_use()?);
+    let (all, counted) = (counts.iter().sum::<u64>(), host.rule.status()?.in_use());
     ensure!(all == ROOM * 3 / 2, "{all} connections are spread: {counts:?}");
     // Other sockets of this machine have entries, too.
     let full = (ROOM * 3 / 4..=ROOM).contains(&counted);

@@ -99,7 +99,7 @@ fn fills_without_a_port(backend: &str) -> Result<()> {
         held.push(sock);
     }
     let status = host.rule.status()?;
-    ensure!(status.0["ports.capacity"] == EACH, "{status:?}");
+    ensure!(status.capacity == EACH, "{status:?}");
     let fast = status.decided("fast_port")?;
     ensure!(fast > 0 || probe::no_fast_ports().is_some(), "no fast ports: {}", status.decisions());
     drop(held);

@@ -57,7 +57,7 @@ pub(super) fn new_address() -> Result<()> {
         while listener.accept().is_ok() {}
         let status = host.rule.status()?;
         let in_use = |address: &str| -> Result<u64> {
-            Ok(status.tuple(Tuple::new(address.parse()?, peer))?[0])
+            Ok(status.counts(Tuple::new(address.parse()?, peer)).in_use)
         };
         // The new address is the emptier one, so it gets all further calls.
         Ok((in_use(pool[1])? > 20).then_some(()))
