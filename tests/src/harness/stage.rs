@@ -272,7 +272,10 @@ impl Stage {
                 let difference = against_tracer(&table, expected, &tuples, unseen) + &sums;
                 (!difference.is_empty()).then(|| {
                     format!(
-                        "{backend}, {missed} hooks missed, {unseen} may not have been seen:\n{difference}"
+                        "{backend}, {missed} hooks missed, {unseen} may not have been seen; \
+                         since its start drift {}, lost {:?}:\n{difference}",
+                        reading.drift,
+                        reading.losses(),
                     )
                 })
             };

@@ -81,6 +81,12 @@ impl Reading {
         self.lost.get(reason).copied().with_context(|| format!("there is no loss {reason}"))
     }
 
+    /// The losses that are not 0, by name.
+    pub fn losses(&self) -> BTreeMap<&str, u64> {
+        let counted = self.lost.iter().filter(|(_, count)| **count != 0);
+        counted.map(|(name, count)| (name.as_str(), *count)).collect()
+    }
+
     /// The tuples of one namespace.
     pub fn of(&self, netns: u64) -> BTreeMap<Tuple, Counts> {
         let here = self.tuples.iter().filter(|(inum, ..)| *inum == netns);
