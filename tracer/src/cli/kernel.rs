@@ -50,6 +50,7 @@ fn entries(least: u32) -> impl Fn(&str) -> Result<u32, String> + Clone + Send + 
 
 impl KernelArgs {
     /// What is given here, else what is given there.
+    #[must_use]
     pub fn or(self, other: Self) -> Self {
         Self {
             backend: self.backend.or(other.backend),
