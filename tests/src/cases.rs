@@ -138,17 +138,6 @@ impl Plan {
     }
 }
 
-/// Tests that mostly wait, by the beginnings of their names: they run at the same time as the others, each in a network namespace of
-/// its own.
-const WAITING: &[&str] = &[
-    "drift::nothing_known_of_a_namespace",
-    "room::bound_ports_of_others_stay_noted",
-    "room::noted_ports_leave_again",
-    "top::forecast::a_steady_load_is_none",
-    "top::forecast::reused_ports_are_room",
-    "top::text::foresees_the_end_of_a_ramp",
-];
-
 /// Every case of this plan.
 pub fn all(plan: &Plan) -> Vec<Case> {
     let mut cases = oracle::cases();
@@ -172,25 +161,7 @@ pub fn all(plan: &Plan) -> Vec<Case> {
     }
     let part = |case: Case| {
         let left_out = plan.depth.leaves_out(&case.name);
-        let waits = case.waits || WAITING.iter().any(|begin| case.name.starts_with(begin));
-        Case { waits, ..case.unless(left_out) }
+        case.unless(left_out)
     };
     cases.into_iter().map(part).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_line_of_the_waiting_tests_names_one() {
-        let backends = ["fexit", "kprobe", "tracepoint"].map(str::to_owned).into();
-        let default_backend = Some("fexit".to_owned());
-        let plan = Plan { backends, default_backend, place: Place::Vm, depth: Depth::Thorough };
-        let cases = all(&plan);
-        for begin in WAITING {
-            let waits = |case: &Case| case.waits && case.name.starts_with(begin);
-            assert!(cases.iter().any(waits), "{begin} names no test");
-        }
-    }
 }
