@@ -23,10 +23,10 @@ use crate::{
     events::{self, Detail},
     filter,
     offsets::SPREADING,
-    share,
+    rule, share,
     skip::{Skip, Step},
     sock::{Sock, state},
-    spread, stats, touched, who,
+    stats, touched, who,
 };
 pub(crate) use held::{Held, correct_fast, fast};
 
@@ -88,7 +88,7 @@ fn count_at(place: &TupleKey, port: u16, is_new: bool) {
     if SPREADING.load() == 0 {
         return;
     }
-    if let Some(rule) = spread::rule()
+    if let Some(rule) = rule::active()
         && rule.netns == place.netns
     {
         held::count_port(port, is_new, rule.has_port(port));

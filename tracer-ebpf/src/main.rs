@@ -33,6 +33,7 @@ mod filter;
 mod hooks;
 mod ledger;
 mod offsets;
+mod rule;
 mod share;
 mod skip;
 mod sock;

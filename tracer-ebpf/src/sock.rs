@@ -204,9 +204,10 @@ impl TimeWait {
     }
 
     /// Whether the kernel's port search may reuse this TIME_WAIT under tcp_tw_reuse (`tcp_twsk_unique` in
-    /// net/ipv4/tcp_ipv4.c): both ends used timestamps, the peer's FIN has arrived, and it is old enough.
+    /// net/ipv4/tcp_ipv4.c): both ends used timestamps, the peer's FIN has arrived, and it is old enough, by
+    /// [`Rule::reuse_delay_ms`](tracer_common::Rule::reuse_delay_ms).
     #[inline(always)]
-    pub(crate) fn is_reusable(self) -> bool {
+    pub(crate) fn is_reusable(self, delay_ms: u32) -> bool {
         const FIN_WAIT2: u8 = 5;
         const MS: u64 = 1_000_000;
         const SECOND: u64 = 1_000 * MS;
@@ -229,7 +230,7 @@ impl TimeWait {
         // SAFETY: as in `TcpSock::port`.
         let entry: u32 = unsafe { TcpSock::field(self.0, &TW_ENTRY_STAMP) };
         let age = ((now / MS) as u32).wrapping_sub(entry) as i32;
-        age > crate::spread::reuse_delay_ms()
+        age > delay_ms as i32
     }
 }
 

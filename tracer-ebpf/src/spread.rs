@@ -11,7 +11,7 @@ mod rounds;
 use aya_ebpf::{
     helpers::{bpf_get_prandom_u32, bpf_set_retval},
     macros::map,
-    maps::{Array, PerCpuArray},
+    maps::PerCpuArray,
 };
 use tracer_common::{
     Addr, Halves, Rule, TupleKey,
@@ -25,37 +25,13 @@ use crate::{
     abi::{ALLOW, DENY, errno::EADDRNOTAVAIL},
     atomic,
     attempt::LastSpread,
-    bind, ledger,
+    bind, ledger, rule,
     sock::TcpSock,
 };
-
-/// The rule, in one of two places: [`ACTIVE_RULE`] says which. The agent writes the other place, and only after
-/// no hook reads it any more, so that a hook sees the old rule or the new one. (A hash map would do the same, but
-/// needs a helper call for its lookup.)
-#[map]
-static RULES: Array<Rule> = Array::with_max_entries(2, 0);
-
-/// The place of the rule in [`RULES`], from 1 up; 0: there is no rule.
-#[map]
-static ACTIVE_RULE: Array<u32> = Array::with_max_entries(1, 0);
 
 /// How often each [`Decision`] was taken, per CPU.
 #[map]
 static DECISION_COUNT: PerCpuArray<u64> = PerCpuArray::with_max_entries(Decision::COUNT as u32, 0);
-
-/// The active rule; `None`: there is none.
-#[inline(always)]
-pub(crate) fn rule() -> Option<&'static Rule> {
-    // SAFETY: an array map's values are never freed while the program is loaded.
-    let place = unsafe { ACTIVE_RULE.get_ptr(0)?.read_volatile() };
-    RULES.get(place.checked_sub(1)?)
-}
-
-/// Age from which on the kernel reuses a TIME_WAIT, ms ([`Rule::reuse_delay_ms`]); without a rule, none is old enough.
-#[inline(always)]
-pub(crate) fn reuse_delay_ms() -> i32 {
-    rule().map_or(i32::MAX, |rule| rule.reuse_delay_ms as i32)
-}
 
 #[inline(always)]
 fn count(decision: Decision) {
@@ -70,7 +46,7 @@ fn count(decision: Decision) {
 /// which LLVM inlines because they are called once. As functions that two programs call, they would exceed the BPF stack.
 #[inline(always)]
 pub(crate) fn connect<const FAST: bool, const SIX: bool>(call: &Call<'_>) -> i32 {
-    let Some(rule) = rule() else { return ALLOW };
+    let Some(rule) = rule::active() else { return ALLOW };
     if let Some((reason, ours)) = exempt(call, rule) {
         count(reason);
         if rule.sample == 1 {
@@ -214,7 +190,7 @@ fn full(call: &Call<'_>, rule: &Rule, sure: bool) -> i32 {
 /// bound ports, because the destination is not known yet. For the same reason only rules for all destinations replace it.
 #[inline(always)]
 pub(crate) fn bind(call: &Call<'_>) -> Option<Addr> {
-    let rule = rule()?;
+    let rule = rule::active()?;
     let side = if call.form == SockFamily::V6 { &rule.v6 } else { &rule.v4 };
     let active = rule.flags & rule_flag::REBIND != 0 && rule.destination_count == 0;
     if !active || call.port != 0 || !call.is_tcp() || side.count == 0 || call.device() != 0 {

@@ -151,7 +151,8 @@ unsafe extern "C" fn try_next(round: u32, search: *mut Search) -> i64 {
     // SAFETY: see `ledger::cursor`.
     let number = unsafe { atomic::fetch_add32(*cursor, 1) };
     // SAFETY: a value of RULES, which is never freed while the program is loaded.
-    let Some(port) = spread::candidate(unsafe { &**rule }, number) else { return 1 };
+    let rule = unsafe { &**rule };
+    let Some(port) = spread::candidate(rule, number) else { return 1 };
     // Just below each port of the second parity is one of the first.
     let own = round >= *others;
     let port = port.wrapping_sub(u16::from(own));
@@ -159,7 +160,7 @@ unsafe extern "C" fn try_next(round: u32, search: *mut Search) -> i64 {
         return 0;
     }
     // SAFETY: the caller of `find` has the key on its stack.
-    match known(*ctx, *v6 != 0, unsafe { &**key }, port) {
+    match known(*ctx, *v6 != 0, unsafe { &**key }, port, rule.reuse_delay_ms) {
         NOBODY => {}
         REUSABLE if own && *reuse != 0 => {}
         _ => return 0,
@@ -183,9 +184,9 @@ const SOMEBODY: u32 = 1;
 const REUSABLE: u32 = 2;
 
 /// Looks up a socket with this 4-tuple, TIME_WAIT included, or a listener on the port: [`NOBODY`], [`SOMEBODY`] or
-/// [`REUSABLE`].
+/// [`REUSABLE`]. `delay_ms`: see [`TimeWait::is_reusable`].
 #[inline(always)]
-fn known(ctx: *mut bpf_sock_addr, v6: bool, key: &TupleKey, port: u16) -> u32 {
+fn known(ctx: *mut bpf_sock_addr, v6: bool, key: &TupleKey, port: u16, delay_ms: u32) -> u32 {
     let ports = u32::from(key.destination_port.to_be()) | u32::from(port.to_be()) << 16;
     let [source, last_source] = key.source.words().map(halves);
     let [peer, last_peer] = key.destination.words().map(halves);
@@ -217,7 +218,7 @@ fn known(ctx: *mut bpf_sock_addr, v6: bool, key: &TupleKey, port: u16) -> u32 {
         return NOBODY;
     }
     // Read before the reference to the socket is released.
-    let reusable = TimeWait::new(found).is_some_and(TimeWait::is_reusable);
+    let reusable = TimeWait::new(found).is_some_and(|it| it.is_reusable(delay_ms));
     // SAFETY: the lookup returned a reference, which this releases.
     unsafe { bpf_sk_release(found.cast()) };
     if reusable { REUSABLE } else { SOMEBODY }
