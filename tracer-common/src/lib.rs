@@ -11,6 +11,7 @@
 pub mod addr;
 pub mod cause;
 pub mod conn;
+pub mod conn_flag;
 pub mod event;
 pub mod filter;
 pub mod halves;
@@ -28,7 +29,7 @@ mod user;
 
 pub use addr::Addr;
 pub use cause::Cause;
-pub use conn::{Attempt, Bound, Conn, ConnKey, Who, conn_flag};
+pub use conn::{Attempt, Bound, Conn, ConnKey, Who};
 pub use event::{Event, Kind, PortBy, event_flag};
 pub use filter::Filter;
 pub use halves::Halves;

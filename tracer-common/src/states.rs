@@ -1,6 +1,6 @@
 //! The state of the connection that holds a port, and how many ports are in each state, in one word.
 
-use crate::conn::conn_flag;
+use crate::conn_flag;
 
 /// The state of a connection that holds a port, except TIME_WAIT ([`conn_flag::TIME_WAIT`]). It only moves forward:
 /// of two states, the one with the larger number is the later one. The value is on the wire.

@@ -1,0 +1,34 @@
+//! Bits of [`Conn::flags`](crate::Conn::flags), [`Attempt::flags`](crate::Attempt::flags) and
+//! [`Bound::flags`](crate::Bound::flags).
+
+/// The port is held by a time-wait socket.
+pub const TIME_WAIT: u32 = 1;
+/// Read from sock_diag: no hook saw the call that took the port.
+pub const SEEDED: u32 = 1 << 1;
+/// The socket had a port before connect(): the application or the spreader bound it.
+pub const BOUND: u32 = 1 << 2;
+/// The socket passes the filter, so that it has events.
+pub const WATCHED: u32 = 1 << 3;
+/// Of an attempt: its outcome is in the ledger or was reported.
+pub const SETTLED: u32 = 1 << 4;
+/// listen() took the port, not bind().
+pub const LISTEN: u32 = 1 << 5;
+/// The spreader chose the source.
+pub const SPREAD: u32 = 1 << 6;
+/// The connection was established.
+pub const ESTABLISHED: u32 = 1 << 7;
+/// `BOUND_PORTS` has the port, too: the application bound it, so it counts among the bound ports.
+pub const LISTED: u32 = 1 << 9;
+/// The kernel would not give the port to connect() now: another socket bound it meanwhile, or the range or the
+/// reserved ports changed. It takes no room, so [`TupleCount::held`](crate::TupleCount::held) does not count it. In the table
+/// the bit is [`Conn::APART`](crate::Conn::APART).
+pub const APART: u32 = 1 << 13;
+/// In [`Bound::flags`](crate::Bound::flags): the kernel chose the port, for bind(address, 0).
+pub const CHOSEN: u32 = 1 << 14;
+/// The connection of a TIME_WAIT had no TCP timestamps, so that the kernel's port search never reuses it.
+pub const NO_STAMP: u32 = 1 << 15;
+/// Of an attempt: it got a port for which the ledger had no room.
+pub const UNCOUNTED: u32 = 1 << 8;
+/// A number of three bits: the connection's [`PortState`](crate::PortState); 0 in TIME_WAIT.
+pub const STATE: u32 = 7 << STATE_SHIFT;
+pub const STATE_SHIFT: u32 = 10;
