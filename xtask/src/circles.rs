@@ -1,5 +1,7 @@
-//! Finds circular imports between the modules of the program. A module here is a file of `tracer/src` or of a folder in it, with
-//! everything in the folder of its name: `ledger/trace.rs` and all of `ledger/trace/` are one module.
+//! Finds circular imports between the modules of a crate. A module here is a file with everything in the folder of its name, one
+//! level deep in the crate's sources, or two: `ledger.rs` and all of `ledger/` are one module at the first level;
+//! `ledger/trace.rs` and all of `ledger/trace/` at the second, which finds circles within a folder. Only the first finds a circle
+//! through a file and its own folder: what `ledger.rs` takes from there (`use trace::Trace`) is no import at the second.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,16 +11,16 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use syn::{
-    Attribute, Item, ItemMod, ItemUse, Meta, UseTree,
+    Attribute, Ident, Item, ItemMod, ItemUse, Meta, UseTree,
     visit::{self, Visit},
 };
 
 use crate::workspace;
 
-/// The folder of the sources that are checked, from the root.
-const SOURCES: &str = "tracer/src";
-/// How many names of a path are the module's.
-const DEPTH: usize = 2;
+/// The folders of the sources that are checked, from the root, and at which levels: how many names of a path are the module's.
+/// (The folders of `tracer/src` are its layers, and some of these import each other.)
+const SOURCES: [(&str, &[usize]); 3] =
+    [("tracer/src", &[2]), ("tracer-ebpf/src", &[1, 2]), ("tracer-common/src", &[1, 2])];
 
 type Module = Vec<String>;
 /// The modules that each module imports, each with one file that does.
@@ -26,11 +28,18 @@ type Graph = BTreeMap<Module, BTreeMap<Module, String>>;
 
 /// Findings: one for each set of modules that import each other in a circle.
 pub(crate) fn check() -> Result<Vec<String>> {
-    let root = workspace::root().join(SOURCES);
-    let mut files = Vec::new();
-    read(&root, &root, &mut files)?;
-    let graph = graph(&files)?;
-    Ok(circles(&graph).iter().map(|circle| describe(&graph, circle)).collect())
+    let mut findings = Vec::new();
+    for (sources, levels) in SOURCES {
+        let root = workspace::root().join(sources);
+        let mut files = Vec::new();
+        read(&root, &root, &mut files)?;
+        for level in levels {
+            let graph = graph(&files, *level)?;
+            let found = circles(&graph);
+            findings.extend(found.iter().map(|circle| describe(sources, &graph, circle)));
+        }
+    }
+    Ok(findings)
 }
 
 /// Adds every source below `folder` to `files`: its path from `root`, and its text.
@@ -65,21 +74,21 @@ fn is_of_tests(module: &[String]) -> bool {
     module.iter().any(|name| name == "tests" || name.starts_with("test_"))
 }
 
-fn graph(files: &[(String, String)]) -> Result<Graph> {
-    let modules: BTreeSet<Module> = files.iter().map(|(file, _)| module_of(file)).collect();
+fn graph(files: &[(String, String)], level: usize) -> Result<Graph> {
+    let of_crate = Names::of(files)?;
     let mut graph = Graph::new();
     for (file, text) in files {
         let module = module_of(file);
         if module.is_empty() || is_of_tests(&module) {
             continue;
         }
-        let parsed = syn::parse_file(text).with_context(|| format!("cannot parse {file}"))?;
+        let parsed = parse(file, text)?;
         let mut paths = Paths { inner: 0, found: Vec::new() };
         paths.visit_file(&parsed);
-        let from = shortened(&module);
+        let from = shortened(&module, level);
         let named = graph.entry(from.clone()).or_default();
         for (inner, path) in &paths.found {
-            let to = target(&modules, &module, *inner, path);
+            let to = shortened(&of_crate.target(&module, *inner, path), level);
             if !to.is_empty() && to != from {
                 named.entry(to).or_insert_with(|| file.clone());
             }
@@ -88,35 +97,79 @@ fn graph(files: &[(String, String)]) -> Result<Graph> {
     Ok(graph)
 }
 
-fn shortened(module: &[String]) -> Module {
-    module.iter().take(DEPTH).cloned().collect()
+fn shortened(module: &[String], level: usize) -> Module {
+    module.iter().take(level).cloned().collect()
 }
 
-/// The module that a path in `module` leads to, if the path is inside of `inner` inline modules.
-fn target(modules: &BTreeSet<Module>, module: &[String], inner: usize, path: &[String]) -> Module {
-    let mut names = path.iter();
-    let mut up = 0;
-    let mut whole = Module::new();
-    for name in names.by_ref() {
-        match name.as_str() {
-            "crate" => {}
-            "self" => whole = module.to_vec(),
-            "super" => {
-                up += 1;
-                let left = module.len().saturating_sub(up.max(inner) - inner);
-                whole = module.iter().take(left).cloned().collect();
-            }
-            _ => {
-                whole.push(name.clone());
-                break;
+fn parse(file: &str, text: &str) -> Result<syn::File> {
+    syn::parse_file(text).with_context(|| format!("cannot parse {file}"))
+}
+
+/// What a path of a crate can name.
+struct Names {
+    modules: BTreeSet<Module>,
+    /// What the crate's root imports or exports, by its name there: `crate::Addr` is `addr::Addr`.
+    of_root: BTreeMap<String, Vec<String>>,
+}
+
+impl Names {
+    fn of(files: &[(String, String)]) -> Result<Self> {
+        let mut of_root = Vec::new();
+        for (file, text) in files.iter().filter(|(file, _)| module_of(file).is_empty()) {
+            for item in parse(file, text)?.items {
+                if let Item::Use(item) = item {
+                    leaves(&[], &item.tree, &mut of_root);
+                }
             }
         }
+        let modules = files.iter().map(|(file, _)| module_of(file)).collect();
+        Ok(Self { modules, of_root: of_root.into_iter().collect() })
     }
-    whole.extend(names.cloned());
-    while !modules.contains(&whole) && !whole.is_empty() {
-        whole.pop();
+
+    /// The module that a path in `module` leads to, if the path is inside of `inner` inline modules.
+    fn target(&self, module: &[String], inner: usize, path: &[String]) -> Module {
+        let mut names = path.iter();
+        let mut up = 0;
+        let mut whole = Module::new();
+        for name in names.by_ref() {
+            match name.as_str() {
+                "crate" => {}
+                "self" => whole = module.to_vec(),
+                "super" => {
+                    up += 1;
+                    let left = module.len().saturating_sub(up.max(inner) - inner);
+                    whole = module.iter().take(left).cloned().collect();
+                }
+                _ => {
+                    whole.push(name.clone());
+                    break;
+                }
+            }
+        }
+        whole.extend(names.cloned());
+        if let Some(path) = whole.first().and_then(|name| self.of_root.get(name)) {
+            whole.splice(
+                ..1,
+                path.iter().filter(|name| *name != "crate" && *name != "self").cloned(),
+            );
+        }
+        while !self.modules.contains(&whole) && !whole.is_empty() {
+            whole.pop();
+        }
+        whole
     }
-    shortened(&whole)
+}
+
+/// Adds what a `use` names: the name that it has from then on, and its path.
+fn leaves(before: &[String], tree: &UseTree, found: &mut Vec<(String, Vec<String>)>) {
+    let with = |name: &Ident| before.iter().cloned().chain([name.to_string()]).collect::<Vec<_>>();
+    match tree {
+        UseTree::Path(path) => leaves(&with(&path.ident), &path.tree, found),
+        UseTree::Name(name) => found.push((name.ident.to_string(), with(&name.ident))),
+        UseTree::Rename(name) => found.push((name.rename.to_string(), with(&name.ident))),
+        UseTree::Glob(_) => found.push(("*".to_owned(), before.to_vec())),
+        UseTree::Group(group) => group.items.iter().for_each(|tree| leaves(before, tree, found)),
+    }
 }
 
 /// The paths that begin with `crate`, `self` or `super`, each with the number of inline modules that it is inside of.
@@ -136,17 +189,6 @@ impl Paths {
     fn add(&mut self, path: Vec<String>) {
         if path.first().is_some_and(|name| ["crate", "self", "super"].contains(&name.as_str())) {
             self.found.push((self.inner, path));
-        }
-    }
-
-    fn tree(&mut self, before: &[String], tree: &UseTree) {
-        let with = |name: String| before.iter().cloned().chain([name]).collect::<Vec<_>>();
-        match tree {
-            UseTree::Path(path) => self.tree(&with(path.ident.to_string()), &path.tree),
-            UseTree::Name(name) => self.add(with(name.ident.to_string())),
-            UseTree::Rename(name) => self.add(with(name.ident.to_string())),
-            UseTree::Glob(_) => self.add(before.to_vec()),
-            UseTree::Group(group) => group.items.iter().for_each(|item| self.tree(before, item)),
         }
     }
 }
@@ -172,7 +214,11 @@ impl<'ast> Visit<'ast> for Paths {
     }
 
     fn visit_item_use(&mut self, item: &'ast ItemUse) {
-        self.tree(&[], &item.tree);
+        let mut found = Vec::new();
+        leaves(&[], &item.tree, &mut found);
+        for (_, path) in found {
+            self.add(path);
+        }
     }
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
@@ -208,15 +254,15 @@ fn circles(graph: &Graph) -> Vec<BTreeSet<Module>> {
     all.into_iter().collect()
 }
 
-fn describe(graph: &Graph, circle: &BTreeSet<Module>) -> String {
+fn describe(sources: &str, graph: &Graph, circle: &BTreeSet<Module>) -> String {
     let mut steps = Vec::new();
     for from in circle {
         let named = graph.get(from).into_iter().flatten();
         for (to, file) in named.filter(|(to, _)| circle.contains(*to)) {
-            steps.push(format!("{} -> {} ({SOURCES}/{file})", from.join("::"), to.join("::")));
+            steps.push(format!("{} -> {} ({sources}/{file})", from.join("::"), to.join("::")));
         }
     }
-    format!("{SOURCES}: modules import each other in a circle: {}", steps.join(", "))
+    format!("{sources}: modules lead to each other: {}", steps.join(", "))
 }
 
 #[cfg(test)]
@@ -224,9 +270,13 @@ mod tests {
     use super::*;
 
     fn found(files: &[(&str, &str)]) -> Vec<String> {
+        found_at(2, files)
+    }
+
+    fn found_at(level: usize, files: &[(&str, &str)]) -> Vec<String> {
         let files: Vec<_> =
             files.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
-        let graph = graph(&files).unwrap();
+        let graph = graph(&files, level).unwrap();
         let joined = |circle: &BTreeSet<Module>| {
             circle.iter().map(|module| module.join("::")).collect::<Vec<_>>().join(" ")
         };
@@ -265,7 +315,29 @@ mod tests {
     }
 
     #[test]
-    fn tests_may_import_anything() {
+    fn at_the_first_level_a_folder_is_one_with_its_file() {
+        let files = [
+            ("a.rs", "mod inner; use inner::Thing;"),
+            ("a/inner.rs", "use crate::b;"),
+            ("b.rs", "use crate::a::Thing;"),
+        ];
+        assert_eq!(found_at(1, &files), ["a b"]);
+        assert_eq!(found_at(2, &files), [""; 0]);
+    }
+
+    #[test]
+    fn what_the_root_exports_is_of_its_module() {
+        let files = [
+            ("lib.rs", "pub use one::{One, Other as Two};"),
+            ("one.rs", "use crate::three::Three;"),
+            ("two.rs", "use crate::{One, three::Three};"),
+            ("three.rs", "fn f() { crate::Two::f(); }"),
+        ];
+        assert_eq!(found(&files), ["one three"]);
+    }
+
+    #[test]
+    fn tests_may_name_anything() {
         let files = [
             (
                 "a/one.rs",
