@@ -25,7 +25,7 @@ use crate::{
     offsets::SPREADING,
     rule, share,
     skip::{Skip, Step},
-    sock::{Sock, state},
+    sock::{Address, Sock, state},
     stats, touched, who,
 };
 pub(crate) use held::{Held, correct_fast, fast};
@@ -150,6 +150,21 @@ fn describe(sock: &Sock, bound: &mut Bound) -> Step {
         None => 0,
     };
     Ok(())
+}
+
+/// `inet_csk_get_port` begins. In state LISTEN it is called by listen(), which has no attempt yet: records one. For the
+/// backend whose hook at the end of the search does not see the socket.
+#[inline(always)]
+pub(crate) fn searching(sock: &Sock, wanted_port: u16) -> Step {
+    if sock.state() != state::LISTEN {
+        let over = attempt::current(Call::Bind).is_some_and(|it| it.cookie != sock.cookie());
+        if over || attempt::current(Call::Listen).is_some() {
+            // No hook saw the end of the thread's earlier call: the return probe would take this port for that call's.
+            attempt::end();
+        }
+        return Ok(());
+    }
+    begun(sock, wanted_port)
 }
 
 /// listen() on a socket without a port begins a port search. Recorded as an attempt by the backends whose hook at the end
@@ -281,6 +296,27 @@ pub(crate) fn searched(sock: &Sock, wanted_port: u16, result: i32) -> Step {
         });
     }
     Ok(())
+}
+
+/// As [`searched`], of the socket that the thread's attempt is for.
+#[inline(always)]
+pub(crate) fn search_returned(result: i32) -> Step {
+    let call = if attempt::current(Call::Bind).is_some() { Call::Bind } else { Call::Listen };
+    let attempt = attempt::current(call).ok_or(Skip::NotOurs)?;
+    let (sk, wanted_port) = (attempt.sk as Address, attempt.bound_port);
+    if call == Call::Listen {
+        attempt::end();
+    }
+    searched(&Sock::read(sk)?, wanted_port, result)
+}
+
+/// listen() returned: as [`searched`], where no hook sees the end of the search.
+#[inline(always)]
+pub(crate) fn listen_returned(result: i64) -> Step {
+    let attempt = attempt::current(Call::Listen).ok_or(Skip::NotOurs)?;
+    let sk = attempt.sk as Address;
+    attempt::end();
+    searched(&Sock::read(sk)?, 0, result as i32)
 }
 
 /// bind() returned. `result`: 0 or a negative errno. Reports a failure that [`searched`] has not reported.

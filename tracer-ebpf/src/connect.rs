@@ -3,29 +3,28 @@
 //! An attempt begins in the cgroup hook, searches for a port, and then either holds one (from then on
 //! the ledger has an entry) or has failed. Each step is idempotent, so that a backend may report it twice.
 
+mod changes;
+mod close;
 mod errno;
-mod moves;
+mod report;
 mod uncounted;
 
 use tracer_common::{
-    Attempt, Cause, Conn, ConnKey, Kind, Loss, PortBy, PortState, TupleKey, conn_flag, event_flag,
-    share::UNKNOWN_USER, tuple::GIVEN_UP_NS,
+    Attempt, Cause, Conn, ConnKey, Kind, Loss, PortBy, TupleKey, conn_flag, event_flag,
+    share::UNKNOWN_USER,
 };
 
 use crate::{
     attempt::{self, Call, now},
     bind,
     events::{self, Detail},
-    filter,
-    ledger::{self, Mark},
-    offsets::SPREADING,
-    share,
+    filter, ledger, share,
     skip::{Skip, Step, settle},
     sock::{Sock, state},
     stats,
 };
-pub(crate) use moves::{concerns, moved, sent_again};
-use uncounted::uncounted;
+pub(crate) use changes::{changed, changing, sent_again};
+pub(crate) use report::emit_released;
 
 /// The port search begins: records its time and the tuple, whose source is chosen now.
 #[inline(always)]
@@ -217,182 +216,4 @@ fn held_without_syn(attempt: &mut Attempt) -> Step {
         return Err(Skip::NotOurs);
     }
     acquired(sock.key(), |tuple| sock.read_tuple(tuple))
-}
-
-/// Records a port whose acquire hook was missed, when its socket closes from SYN_SENT inside the connect() of the current
-/// thread. (A socket whose search failed has no port, except one that it was bound to.) Only for hooks that run while
-/// the socket still has its port. The tracepoint backend's hook runs later, but there sock_ops reports the port, which
-/// the kernel never skips.
-#[inline(always)]
-pub(crate) fn recover_missed_acquire(sock: &Sock, new: u8) -> Step {
-    if new != state::CLOSE || sock.state() != state::SYN_SENT || sock.port() == 0 {
-        return Ok(());
-    }
-    let untold = attempt::connecting(sock.cookie())
-        .is_some_and(|attempt| attempt.flags & conn_flag::SETTLED == 0 && attempt.bound_port == 0);
-    if untold { acquired(sock.key(), |tuple| sock.read_tuple(tuple)) } else { Ok(()) }
-}
-
-/// A socket changes state. `key` has the port that it holds, or held until now.
-#[inline(always)]
-pub(crate) fn state_changed(sock: &Sock, key: &ConnKey, old: u8, new: u8) -> Step {
-    if old == state::LISTEN {
-        if new == state::CLOSE && !sock.keeps_port()? {
-            bind::released_by(sock, key.port);
-        }
-        return Ok(());
-    }
-    if key.cookie == 0 {
-        return Err(Skip::NotOurs);
-    }
-    if new == state::CLOSE {
-        return closed(sock, key, old);
-    }
-    if new == state::SYN_SENT {
-        return connecting(sock, key, old);
-    }
-    let established = new == state::ESTABLISHED && events::wanted(Kind::ConnectEstablished);
-    if !established && !events::wanted(Kind::TcpState) {
-        return Ok(());
-    }
-    let conn = ledger::get(key).ok_or(Skip::NotOurs)?;
-    let now = now();
-    emit_state(key, conn, old, new, now);
-    if established && conn.flags & conn_flag::WATCHED != 0 {
-        events::emit(&Detail {
-            duration_ns: now.saturating_sub(conn.begun_ns),
-            flags: known_duration(conn),
-            ..Detail::new(Kind::ConnectEstablished, now, *key, &conn.tuple, &conn.who)
-        });
-    }
-    Ok(())
-}
-
-/// A socket enters SYN_SENT, before its port search: the ledger has no entry of it yet.
-#[inline(always)]
-fn connecting(sock: &Sock, key: &ConnKey, old: u8) -> Step {
-    if !events::wanted(Kind::TcpState) {
-        return Ok(());
-    }
-    let attempt = attempt::connecting(key.cookie).ok_or(Skip::NotOurs)?;
-    sock.read_ends(&mut attempt.tuple)?;
-    if attempt.flags & conn_flag::WATCHED != 0 && filter::passes_tuple(&attempt.tuple) {
-        events::emit(&Detail {
-            old_state: old,
-            new_state: state::SYN_SENT,
-            ..Detail::new(Kind::TcpState, now(), *key, &attempt.tuple, &attempt.who)
-        });
-    }
-    Ok(())
-}
-
-/// Writes `tcp.state`.
-#[inline(always)]
-fn emit_state(key: &ConnKey, conn: &Conn, old: u8, new: u8, now: u64) {
-    if events::wanted(Kind::TcpState) && conn.flags & conn_flag::WATCHED != 0 {
-        events::emit(&Detail {
-            old_state: old,
-            new_state: new,
-            ..Detail::new(Kind::TcpState, now, *key, &conn.tuple, &conn.who)
-        });
-    }
-}
-
-/// The flag [`event_flag::DURATION`]; 0 for a seeded socket, whose connect() no hook saw.
-#[inline(always)]
-fn known_duration(conn: &Conn) -> u8 {
-    if conn.begun_ns == 0 { 0 } else { event_flag::DURATION }
-}
-
-/// A full socket closes, which releases its port. If a time-wait socket took the port over, its end releases it.
-#[inline(always)]
-fn closed(sock: &Sock, key: &ConnKey, old: u8) -> Step {
-    let now = now();
-    let known = ledger::get(key);
-    let failed = match known {
-        Some(conn) => {
-            emit_state(key, conn, old, state::CLOSE, now);
-            if conn.flags & conn_flag::TIME_WAIT != 0 {
-                return Ok(());
-            }
-            known.filter(|_| old == state::SYN_SENT || old == state::SYN_RECV)
-        }
-        None if old == state::SYN_SENT => uncounted(sock, key),
-        None => None,
-    };
-    // The port is released even if the failure cannot be read or counted. One call for both cases: each call takes
-    // its part of the BPF stack.
-    if let Some(conn) = failed {
-        settle(handshake_failed(sock, key, conn, old, now));
-    }
-    if let Some(conn) = known {
-        emit_released(key, conn, now);
-        if conn.flags & conn_flag::BOUND != 0 {
-            match sock.keeps_port() {
-                Ok(true) => {}
-                Ok(false) => bind::released(key, now),
-                Err(skip) => settle(Err(skip)),
-            }
-        }
-    }
-    if ledger::seeding() && ledger::is_marked(key, Mark::TimeWait) {
-        return Ok(());
-    }
-    ledger::release_known(key, known, now)
-}
-
-/// Writes `port.released`.
-#[inline(always)]
-pub(crate) fn emit_released(key: &ConnKey, conn: &Conn, now: u64) {
-    if events::wanted(Kind::PortReleased) && conn.flags & conn_flag::WATCHED != 0 {
-        let seeded = conn.flags & conn_flag::SEEDED != 0;
-        let time_wait = conn.flags & conn_flag::TIME_WAIT != 0;
-        events::emit(&Detail {
-            duration_ns: now.saturating_sub(conn.acquired_ns),
-            flags: if seeded { event_flag::SEEDED } else { event_flag::DURATION }
-                | if time_wait { event_flag::TIME_WAIT } else { 0 },
-            ..Detail::new(Kind::PortReleased, now, *key, &conn.tuple, &conn.who)
-        });
-    }
-}
-
-/// Whether the peer had time to answer: the SYN was sent again, or [`GIVEN_UP_NS`] went by since connect() began. For a
-/// connect() that no hook saw, since its port was found.
-#[inline(always)]
-fn had_no_answer(conn: &Conn, now: u64) -> bool {
-    let begun_ns = if conn.begun_ns == 0 { conn.acquired_ns } else { conn.begun_ns };
-    conn.flags & conn_flag::STATE == PortState::Unanswered.flags()
-        || now.saturating_sub(begun_ns) >= GIVEN_UP_NS
-}
-
-/// The connection ended before it was established: counts and reports the failure.
-#[inline(always)]
-fn handshake_failed(sock: &Sock, key: &ConnKey, conn: &Conn, old: u8, now: u64) -> Step {
-    let (cause, errno) = match sock.error()? {
-        // It never held a port: its search failed, and its attempt is evicted.
-        0 if key.port == 0 => (Cause::PortsExhausted, errno::EADDRNOTAVAIL),
-        0 if old == state::SYN_SENT && had_no_answer(conn, now) && !sock.is_deferred()? => {
-            (Cause::NoAnswer, 0)
-        }
-        0 => (Cause::Aborted, 0),
-        errno => (errno::cause(errno), errno),
-    };
-    stats::failed(cause);
-    if SPREADING.load() != 0 {
-        ledger::conn_nowhere(key.cookie, key.port, cause as u32);
-    }
-    settle(ledger::fail(&conn.tuple, cause, errno, now, &conn.who, conn.owner));
-    if events::wanted(Kind::ConnectFailed)
-        && conn.flags & conn_flag::WATCHED != 0
-        && events::may_report(conn.owner, cause, now)
-    {
-        events::emit(&Detail {
-            duration_ns: now.saturating_sub(conn.begun_ns),
-            errno,
-            code: cause as u8,
-            flags: known_duration(conn),
-            ..Detail::new(Kind::ConnectFailed, now, *key, &conn.tuple, &conn.who)
-        });
-    }
-    Ok(())
 }

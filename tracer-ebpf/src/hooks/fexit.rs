@@ -11,7 +11,7 @@ use aya_ebpf::{
 use crate::{
     bind, connect,
     skip::{Step, settle},
-    sock::{Address, Sock, cookie_of, no_stamp_of, state},
+    sock::{Address, Sock, no_stamp_of},
     time_wait,
 };
 
@@ -89,24 +89,8 @@ pub(crate) fn fexit_inet6_bind(ctx: FExitContext) -> i32 {
 /// its old state, and its port.
 #[fentry(function = "tcp_set_state")]
 pub(crate) fn fentry_tcp_set_state(ctx: FEntryContext) -> i32 {
-    settle(set_state(ctx.arg(0), ctx.arg(1)));
+    settle(connect::changing(ctx.arg(0), ctx.arg::<i32>(1) as u8));
     0
-}
-
-#[inline(always)]
-fn set_state(sk: Address, new: i32) -> Step {
-    if !connect::concerns(new as u8) {
-        return Ok(());
-    }
-    if new as u8 != state::CLOSE {
-        let cookie = cookie_of(sk);
-        if cookie == 0 || connect::moved(sk, cookie, new as u8) {
-            return Ok(());
-        }
-    }
-    let sock = Sock::read(sk)?;
-    connect::recover_missed_acquire(&sock, new as u8)?;
-    connect::state_changed(&sock, &sock.key(), sock.state(), new as u8)
 }
 
 /// kernel: v5.10.. struct inet_timewait_sock *inet_twsk_alloc(const struct sock *, struct

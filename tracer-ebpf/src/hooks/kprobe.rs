@@ -12,7 +12,7 @@ use crate::{
     attempt::{self, Call},
     bind, connect,
     skip::{Skip, Step, settle},
-    sock::{Address, Sock, cookie_of, state},
+    sock::{Address, Sock},
     time_wait,
 };
 
@@ -82,7 +82,6 @@ pub(crate) fn kretprobe_inet_stream_connect(ctx: RetProbeContext) -> u32 {
     0
 }
 
-/// A port search in state LISTEN belongs to listen(), which has no attempt yet.
 #[kprobe]
 pub(crate) fn kprobe_inet_csk_get_port(ctx: ProbeContext) -> u32 {
     settle(getting_port(&ctx));
@@ -91,33 +90,14 @@ pub(crate) fn kprobe_inet_csk_get_port(ctx: ProbeContext) -> u32 {
 
 #[inline(always)]
 fn getting_port(ctx: &ProbeContext) -> Step {
-    let sock = Sock::read(argument(ctx, 0)?)?;
-    if sock.state() != state::LISTEN {
-        let over = attempt::current(Call::Bind).is_some_and(|it| it.cookie != sock.cookie());
-        if over || attempt::current(Call::Listen).is_some() {
-            // No hook saw the end of the thread's earlier call: the return probe would take this port for that call's.
-            attempt::end();
-        }
-        return Ok(());
-    }
-    bind::begun(&sock, ctx.arg(1).ok_or(Skip::Lost(Loss::ReadFailed))?)
+    let wanted_port = ctx.arg(1).ok_or(Skip::Lost(Loss::ReadFailed))?;
+    bind::searching(&Sock::read(argument(ctx, 0)?)?, wanted_port)
 }
 
 #[kretprobe]
 pub(crate) fn kretprobe_inet_csk_get_port(ctx: RetProbeContext) -> u32 {
-    settle(got_port(ctx.ret()));
+    settle(bind::search_returned(ctx.ret()));
     0
-}
-
-#[inline(always)]
-fn got_port(result: i32) -> Step {
-    let call = if attempt::current(Call::Bind).is_some() { Call::Bind } else { Call::Listen };
-    let attempt = attempt::current(call).ok_or(Skip::NotOurs)?;
-    let (sk, wanted_port) = (attempt.sk as Address, attempt.bound_port);
-    if call == Call::Listen {
-        attempt::end();
-    }
-    bind::searched(&Sock::read(sk)?, wanted_port, result)
 }
 
 #[kretprobe]
@@ -141,19 +121,7 @@ pub(crate) fn kprobe_tcp_set_state(ctx: ProbeContext) -> u32 {
 #[inline(always)]
 fn set_state(ctx: &ProbeContext) -> Step {
     let new: i32 = ctx.arg(1).ok_or(Skip::Lost(Loss::ReadFailed))?;
-    let sk = argument(ctx, 0)?;
-    if !connect::concerns(new as u8) {
-        return Ok(());
-    }
-    if new as u8 != state::CLOSE {
-        let cookie = cookie_of(sk);
-        if cookie == 0 || connect::moved(sk, cookie, new as u8) {
-            return Ok(());
-        }
-    }
-    let sock = Sock::read(sk)?;
-    connect::recover_missed_acquire(&sock, new as u8)?;
-    connect::state_changed(&sock, &sock.key(), sock.state(), new as u8)
+    connect::changing(argument(ctx, 0)?, new as u8)
 }
 
 /// kernel: v5.10.. void inet_twsk_hashdance(struct inet_timewait_sock *tw, ...), from v6.12 on

@@ -8,11 +8,10 @@ use aya_ebpf::{
 use tracer_common::{ConnKey, Loss, PortBy};
 
 use crate::{
-    attempt::{self, Call},
     bind, connect,
     offsets::{TIMER_EXPIRES, TIMER_FUNCTION, TW_TIMER, TW_TIMER_HANDLER},
     skip::{Skip, Step, settle},
-    sock::{Address, Sock, cookie_of, state},
+    sock::{Address, Sock},
     time_wait::rearm,
 };
 
@@ -24,58 +23,15 @@ const BPF_SOCK_OPS_TCP_CONNECT_CB: u32 = 3;
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 #[inline(always)]
 pub(crate) fn inet_sock_set_state(ctx: RawTracePointContext) -> i32 {
-    settle(set_state(ctx.arg(0), ctx.arg::<i32>(1) as u8, ctx.arg::<i32>(2) as u8));
+    settle(connect::changed(ctx.arg(0), ctx.arg::<i32>(1) as u8, ctx.arg::<i32>(2) as u8));
     0
-}
-
-#[inline(always)]
-fn set_state(sk: Address, old: u8, new: u8) -> Step {
-    // A socket without a cookie called no connect() that a hook saw: the cgroup hooks request the cookie.
-    let listener = old == state::LISTEN || new == state::LISTEN;
-    if !connect::concerns(new) {
-        return Ok(());
-    }
-    if !listener {
-        let cookie = cookie_of(sk);
-        if cookie == 0 || connect::moved(sk, cookie, new) {
-            return Ok(());
-        }
-    }
-    let sock = Sock::read(sk)?;
-    match new {
-        state::SYN_SENT => {
-            connect::state_changed(&sock, &sock.key(), old, new)?;
-            connect::searching(&sock)
-        }
-        state::LISTEN if sock.is_tcp()? => listening(&sock),
-        state::CLOSE => connect::state_changed(&sock, &sock.last_key()?, old, new),
-        _ => connect::state_changed(&sock, &sock.key(), old, new),
-    }
-}
-
-/// listen() sets LISTEN before it gets a port (`inet_csk_listen_start`): a socket that has no port yet
-/// has one when listen() returns.
-#[inline(always)]
-fn listening(sock: &Sock) -> Step {
-    if sock.port() != 0 {
-        return bind::took(sock, PortBy::Listen);
-    }
-    bind::begun(sock, 0)
 }
 
 /// kernel: v5.10.. syscalls:sys_exit_listen { ...; long ret; } with `ret` at offset 16.
 #[tracepoint]
 pub(crate) fn sys_exit_listen(ctx: TracePointContext) -> u32 {
-    settle(listened(result(&ctx)));
+    settle(bind::listen_returned(result(&ctx)));
     0
-}
-
-#[inline(always)]
-fn listened(result: i64) -> Step {
-    let attempt = attempt::current(Call::Listen).ok_or(Skip::NotOurs)?;
-    let sk = attempt.sk as Address;
-    attempt::end();
-    bind::searched(&Sock::read(sk)?, 0, result as i32)
 }
 
 /// kernel: v4.13.. called at the start of `tcp_connect`: the port is held, no SYN is sent yet.
