@@ -10,8 +10,7 @@ mod report;
 mod uncounted;
 
 use tracer_common::{
-    Attempt, Cause, Conn, ConnKey, Kind, Loss, PortBy, TupleKey, conn_flag, event_flag,
-    share::UNKNOWN_USER,
+    Attempt, Cause, Conn, ConnKey, Kind, Loss, TupleKey, conn_flag, event_flag, share::UNKNOWN_USER,
 };
 
 use crate::{
@@ -49,42 +48,10 @@ pub(crate) fn acquired(key: ConnKey, tuple: impl FnOnce(&mut TupleKey) -> Step) 
     let now = now();
     // One value for both cases: two would not fit on the BPF stack.
     let mut conn = Conn { acquired_ns: now, ..Conn::default() };
-    let mut search_ns = ledger::NOT_SEARCHED;
-    if let Some(attempt) = attempt::connecting(key.cookie) {
-        if attempt.flags & conn_flag::SETTLED != 0 {
-            return Err(Skip::NotOurs);
-        }
-        attempt.flags |= conn_flag::SETTLED;
-        conn.tuple = attempt.tuple;
-        conn.who = attempt.who;
-        conn.begun_ns = attempt.begun_ns;
-        conn.owner = attempt.owner;
-        conn.flags = attempt.flags & (conn_flag::WATCHED | conn_flag::SPREAD);
-        if attempt.search_ns == 0 {
-            // The hook at the begin of the search was missed: the kernel skips a program that it would run
-            // nested. The attempt has no source yet.
-            tuple(&mut conn.tuple)?;
-        } else if attempt.bound_port == 0 {
-            search_ns = now.saturating_sub(attempt.search_ns);
-        } else {
-            conn.flags |= conn_flag::BOUND;
-            if bind::is_listed(&key) {
-                conn.flags |= conn_flag::LISTED;
-            }
-        }
-    } else {
-        // Reported again, by another hook or when a delayed SYN is sent (TCP_FASTOPEN_CONNECT).
-        if ledger::get(&key).is_some() {
-            return Err(Skip::NotOurs);
-        }
-        // The port is counted all the same; that the caller is unknown is a counted loss.
-        stats::lost(Loss::AttemptsFull);
-        tuple(&mut conn.tuple)?;
-        conn.owner = share::owner(conn.tuple.netns, UNKNOWN_USER);
-        if filter::passes_unknown_caller(conn.tuple.netns) && filter::passes_tuple(&conn.tuple) {
-            conn.flags = conn_flag::WATCHED;
-        }
-    }
+    let search_ns = match attempt::connecting(key.cookie) {
+        Some(attempt) => settle_attempt(attempt, &key, &mut conn, tuple)?,
+        None => describe_without_attempt(&key, &mut conn, tuple)?,
+    };
     if let Err(skip) = ledger::open(&key, &conn, search_ns) {
         // Should the connection fail, its end is reported all the same.
         if let (Skip::Lost(_), Some(attempt)) = (skip, attempt::connecting(key.cookie)) {
@@ -94,21 +61,63 @@ pub(crate) fn acquired(key: ConnKey, tuple: impl FnOnce(&mut TupleKey) -> Step) 
     }
     // The ledger has all that is known about the call.
     attempt::end();
-    if events::wanted(Kind::PortAllocated) && conn.flags & conn_flag::WATCHED != 0 {
-        let searched = search_ns != ledger::NOT_SEARCHED;
-        let by = match searched {
-            _ if conn.flags & conn_flag::SPREAD != 0 => PortBy::Spread,
-            true => PortBy::Connect,
-            false => PortBy::Bind,
-        };
-        events::emit(&Detail {
-            duration_ns: search_ns,
-            code: by as u8,
-            flags: if searched { event_flag::DURATION } else { 0 },
-            ..Detail::new(Kind::PortAllocated, now, key, &conn.tuple, &conn.who)
-        });
-    }
+    report::emit_allocated(&key, &conn, search_ns);
     Ok(())
+}
+
+/// Settles the attempt that got the port, and fills in the connection by it. Returns the duration of the port search, ns, or
+/// [`ledger::NOT_SEARCHED`].
+#[inline(always)]
+fn settle_attempt(
+    attempt: &mut Attempt,
+    key: &ConnKey,
+    conn: &mut Conn,
+    tuple: impl FnOnce(&mut TupleKey) -> Step,
+) -> Step<u64> {
+    if attempt.flags & conn_flag::SETTLED != 0 {
+        return Err(Skip::NotOurs);
+    }
+    attempt.flags |= conn_flag::SETTLED;
+    conn.tuple = attempt.tuple;
+    conn.who = attempt.who;
+    conn.begun_ns = attempt.begun_ns;
+    conn.owner = attempt.owner;
+    conn.flags = attempt.flags & (conn_flag::WATCHED | conn_flag::SPREAD);
+    if attempt.search_ns == 0 {
+        // The hook at the begin of the search was missed: the kernel skips a program that it would run
+        // nested. The attempt has no source yet.
+        tuple(&mut conn.tuple)?;
+        return Ok(ledger::NOT_SEARCHED);
+    }
+    if attempt.bound_port == 0 {
+        return Ok(conn.acquired_ns.saturating_sub(attempt.search_ns));
+    }
+    conn.flags |= conn_flag::BOUND;
+    if bind::is_listed(key) {
+        conn.flags |= conn_flag::LISTED;
+    }
+    Ok(ledger::NOT_SEARCHED)
+}
+
+/// Fills in a connection whose attempt is missing; its caller is then unknown. Returns [`ledger::NOT_SEARCHED`].
+#[inline(always)]
+fn describe_without_attempt(
+    key: &ConnKey,
+    conn: &mut Conn,
+    tuple: impl FnOnce(&mut TupleKey) -> Step,
+) -> Step<u64> {
+    // Reported again, by another hook or when a delayed SYN is sent (TCP_FASTOPEN_CONNECT).
+    if ledger::get(key).is_some() {
+        return Err(Skip::NotOurs);
+    }
+    // The port is counted all the same; that the caller is unknown is a counted loss.
+    stats::lost(Loss::AttemptsFull);
+    tuple(&mut conn.tuple)?;
+    conn.owner = share::owner(conn.tuple.netns, UNKNOWN_USER);
+    if filter::passes_unknown_caller(conn.tuple.netns) && filter::passes_tuple(&conn.tuple) {
+        conn.flags = conn_flag::WATCHED;
+    }
+    Ok(ledger::NOT_SEARCHED)
 }
 
 /// connect() failed before it held a port: counts and reports the failure.

@@ -1,8 +1,30 @@
 //! Events about a connection that the ledger has.
 
-use tracer_common::{Conn, ConnKey, Kind, conn_flag, event_flag};
+use tracer_common::{Conn, ConnKey, Kind, PortBy, conn_flag, event_flag};
 
-use crate::events::{self, Detail};
+use crate::{
+    events::{self, Detail},
+    ledger,
+};
+
+/// Writes `port.allocated`. `search_ns`: duration of the port search, or [`ledger::NOT_SEARCHED`].
+#[inline(always)]
+pub(super) fn emit_allocated(key: &ConnKey, conn: &Conn, search_ns: u64) {
+    if events::wanted(Kind::PortAllocated) && conn.flags & conn_flag::WATCHED != 0 {
+        let searched = search_ns != ledger::NOT_SEARCHED;
+        let by = match searched {
+            _ if conn.flags & conn_flag::SPREAD != 0 => PortBy::Spread,
+            true => PortBy::Connect,
+            false => PortBy::Bind,
+        };
+        events::emit(&Detail {
+            duration_ns: search_ns,
+            code: by as u8,
+            flags: if searched { event_flag::DURATION } else { 0 },
+            ..Detail::new(Kind::PortAllocated, conn.acquired_ns, *key, &conn.tuple, &conn.who)
+        });
+    }
+}
 
 /// Writes `tcp.state`.
 #[inline(always)]
