@@ -48,32 +48,14 @@ fn count(decision: Decision) {
 pub(crate) fn connect<const FAST: bool, const SIX: bool>(call: &Call<'_>) -> i32 {
     let Some(rule) = rule::active() else { return ALLOW };
     if let Some((reason, ours)) = exempt(call, rule) {
-        count(reason);
-        if rule.sample == 1 {
-            decisions::exempt(call, reason, ours);
-        }
-        if ours {
-            // Unbinds the address that the spreader set for an earlier connect().
-            ports::bind(call, &Addr::UNSPECIFIED, 0);
-        }
+        leave_alone(call, rule, reason, ours);
         return ALLOW;
     }
-    let side = if call.form == SockFamily::V6 { &rule.v6 } else { &rule.v4 };
-    let mut key = TupleKey {
-        // A placeholder until the source is chosen: LLVM would write zeros with a loop.
-        source: call.address,
-        destination: call.address,
-        netns: rule.netns,
-        destination_port: call.port,
-        zero: 0,
-    };
+    let side = call.pool(rule);
+    let mut key = call.key(rule.netns);
     let Some(given) = LastSpread::here() else { return ALLOW };
     let random = LastSpread::random(given);
-    let held = bind::Held::now();
-    // `unknown` is below 0, and then 0, if a port that was bound before the agent's reading was counted as released during it.
-    let back = held.back.wrapping_sub(rule.back);
-    let unknown = 0.max(held.bound.wrapping_sub(rule.bound).wrapping_sub(back) as i32) as u32;
-    let capacity = rule.capacity.saturating_sub(unknown);
+    let changes = Changes::since(rule);
     let mut left_out = 0;
     let usages = |address: &Addr| {
         key.source = *address;
@@ -81,67 +63,112 @@ pub(crate) fn connect<const FAST: bool, const SIX: bool>(call: &Call<'_>) -> i32
         left_out |= usage.in_use();
         usage
     };
+    let capacity = rule.capacity.saturating_sub(changes.unknown);
     let chosen = if FAST {
         spread::choose_by::<rounds::Called>(side, capacity, random, usages)
     } else {
         spread::choose(side, capacity, random, usages)
     };
-    let Some((index, usage)) = chosen else {
-        // With an address left out, the pool is not known to be full, and an unbound connect() can succeed: it is not denied.
-        return if left_out < NO_ROOM {
-            let changed = unknown | held.released.wrapping_sub(rule.released);
-            full(call, rule, changed == 0 && rule.unsure == 0)
-        } else {
-            pass_through(call, rule, Decision::AllLeftOut)
-        };
-    };
-    let usage = usage.chosen();
+    let Some((index, usage)) = chosen else { return no_room(call, rule, &changes, left_out) };
     let Some(address) = address_at(side, index) else { return ALLOW };
+    let usage = usage.chosen();
     let original = call.source();
-    let mut port = 0;
-    let mut decision = Decision::LeastUsed;
-    if FAST {
-        let fast = rule.flags & rule_flag::FAST_PORTS != 0;
-        let room = Room::new(rule, unknown, held.fast);
-        let search = spread::search(&usage, &room, rule.half, fast);
-        if search.tries > 0 {
-            key.source = *address;
-            (decision, port) = ports::find(call, rule, &key, &room, search);
-        }
-        if port == 0 && search.last && decision != Decision::LeastUsed {
-            // Binding the pool's address could fail a connect() that succeeds unbound.
-            count(decision);
-            return pass_through(call, rule, Decision::PoolFull);
-        }
-    }
-    if port == 0 {
-        if decision != Decision::LeastUsed {
-            count(decision);
-        }
-        decision = if ports::bind_address(call, address) {
-            Decision::LeastUsed
-        } else {
-            unbind(call);
-            Decision::Refused
-        };
-    }
+    let Some((decision, port)) =
+        bind_source::<FAST>(call, rule, &mut key, address, &usage, &changes)
+    else {
+        return pass_through(call, rule, Decision::PoolFull);
+    };
     if decision != Decision::Refused {
         LastSpread::give(given, call.sk() as u64);
     }
     count(decision);
-    decisions::chosen(
-        call,
-        rule,
-        random,
-        &decisions::Choice {
-            decision,
-            chosen: address,
-            original: &original,
-            port,
-            in_use: usage.in_use(),
-        },
-    );
+    let in_use = usage.in_use();
+    let choice = decisions::Choice { decision, chosen: address, original: &original, port, in_use };
+    decisions::chosen(call, rule, random, &choice);
     ALLOW
+}
+
+/// Counts a call to which the rule does not apply. `ours`: the spreader set an address for an earlier connect() of its socket,
+/// which this unbinds.
+#[inline(always)]
+fn leave_alone(call: &Call<'_>, rule: &Rule, reason: Decision, ours: bool) {
+    count(reason);
+    if rule.sample == 1 {
+        decisions::exempt(call, reason, ours);
+    }
+    if ours {
+        ports::bind(call, &Addr::UNSPECIFIED, 0);
+    }
+}
+
+/// What changed about the ports of the rule's namespace and range since the agent computed the rule.
+struct Changes {
+    /// Ports that bind() or listen() took since, which [`Rule::capacity`] does not lack.
+    unknown: u32,
+    /// Ports that were bound then, or since, and released since.
+    released: u32,
+    /// Ports that the spreader bound at any address and that are still held.
+    fast: u32,
+}
+
+impl Changes {
+    #[inline(always)]
+    fn since(rule: &Rule) -> Self {
+        let held = bind::Held::now();
+        // `unknown` is below 0, and then 0, if a port that was bound before the agent's reading was counted as released during it.
+        let back = held.back.wrapping_sub(rule.back);
+        let unknown = 0.max(held.bound.wrapping_sub(rule.bound).wrapping_sub(back) as i32) as u32;
+        Self { unknown, released: held.released.wrapping_sub(rule.released), fast: held.fast }
+    }
+}
+
+/// Binds the chosen address, with a port if the kernel would search long for one and the spreader finds one. Returns what it
+/// decided, and the port, or 0: the kernel finds one. `None`: nothing is bound, because the kernel might find none; binding
+/// the pool's address could then fail a connect() that succeeds unbound.
+#[inline(always)]
+fn bind_source<const FAST: bool>(
+    call: &Call<'_>,
+    rule: &Rule,
+    key: &mut TupleKey,
+    address: &Addr,
+    usage: &Usage,
+    changes: &Changes,
+) -> Option<(Decision, u16)> {
+    if FAST {
+        let fast = rule.flags & rule_flag::FAST_PORTS != 0;
+        let room = Room::new(rule, changes.unknown, changes.fast);
+        let search = spread::search(usage, &room, rule.half, fast);
+        if search.tries > 0 {
+            key.source = *address;
+            let (decision, port) = ports::find(call, rule, key, &room, search);
+            if port != 0 {
+                return Some((decision, port));
+            }
+            if decision != Decision::LeastUsed {
+                count(decision);
+                if search.last {
+                    return None;
+                }
+            }
+        }
+    }
+    if ports::bind_address(call, address) {
+        return Some((Decision::LeastUsed, 0));
+    }
+    unbind(call);
+    Some((Decision::Refused, 0))
+}
+
+/// No address of the pool has room. With an address left out (`left_out`: the addresses' [`Usage::in_use`], or-ed), the pool
+/// is not known to be full, and an unbound connect() can succeed: it is not denied.
+#[inline(always)]
+fn no_room(call: &Call<'_>, rule: &Rule, changes: &Changes, left_out: u32) -> i32 {
+    if left_out < NO_ROOM {
+        let sure = (changes.unknown | changes.released) == 0 && rule.unsure == 0;
+        full(call, rule, sure)
+    } else {
+        pass_through(call, rule, Decision::AllLeftOut)
+    }
 }
 
 #[inline(always)]
@@ -191,7 +218,7 @@ fn full(call: &Call<'_>, rule: &Rule, sure: bool) -> i32 {
 #[inline(always)]
 pub(crate) fn bind(call: &Call<'_>) -> Option<Addr> {
     let rule = rule::active()?;
-    let side = if call.form == SockFamily::V6 { &rule.v6 } else { &rule.v4 };
+    let side = call.pool(rule);
     let active = rule.flags & rule_flag::REBIND != 0 && rule.destination_count == 0;
     if !active || call.port != 0 || !call.is_tcp() || side.count == 0 || call.device() != 0 {
         return None;

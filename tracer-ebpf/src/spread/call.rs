@@ -4,7 +4,7 @@ use aya_ebpf::{
     bindings::{bpf_sock, bpf_sock_addr},
     programs::SockAddrContext,
 };
-use tracer_common::Addr;
+use tracer_common::{Addr, Rule, TupleKey, spread::FamilyPool};
 
 use crate::{
     abi::{IPPROTO_TCP, SOCK_STREAM},
@@ -42,6 +42,24 @@ impl Call<'_> {
     pub(super) fn sk(&self) -> *mut bpf_sock {
         // SAFETY: the context is valid for the program's run, and has a socket.
         unsafe { (*self.raw()).__bindgen_anon_1.sk }
+    }
+
+    /// The tuple of a connect(), whose source is to be chosen: a placeholder, because LLVM would write zeros with a loop.
+    #[inline(always)]
+    pub(super) fn key(&self, netns: u32) -> TupleKey {
+        TupleKey {
+            source: self.address,
+            destination: self.address,
+            netns,
+            destination_port: self.port,
+            zero: 0,
+        }
+    }
+
+    /// The rule's pool of the call's family.
+    #[inline(always)]
+    pub(super) fn pool<'r>(&self, rule: &'r Rule) -> &'r FamilyPool {
+        if self.form == SockFamily::V6 { &rule.v6 } else { &rule.v4 }
     }
 
     #[inline(always)]

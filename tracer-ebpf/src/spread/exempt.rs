@@ -6,7 +6,7 @@ use tracer_common::{
     spread::{self, Decision, rule_flag},
 };
 
-use super::{Call, SockFamily};
+use super::Call;
 use crate::{attempt::now, sock::TcpSock};
 
 /// When the agent's lease of the rule ends, CLOCK_MONOTONIC, ns. The agent renews it.
@@ -27,7 +27,7 @@ pub(super) fn exempt(call: &Call<'_>, rule: &Rule) -> Option<(Decision, bool)> {
 /// Why a call is exempt; `None`: the rule applies. Cheap checks come first.
 #[inline(always)]
 fn exempt_reason(call: &Call<'_>, rule: &Rule, has_address: bool, sk: TcpSock) -> Option<Decision> {
-    let side = if call.form == SockFamily::V6 { &rule.v6 } else { &rule.v4 };
+    let side = call.pool(rule);
     if !call.is_tcp() || side.count == 0 {
         return Some(Decision::OtherFamily);
     }

@@ -81,22 +81,7 @@ pub(crate) fn find(
     room: &Room,
     wanted: spread::Search,
 ) -> (Decision, u16) {
-    let side = if call.form == SockFamily::V6 { &rule.v6 } else { &rule.v4 };
-    let Some(cursor) = ledger::cursor(key) else { return (Decision::NoCandidate, 0) };
-    let mut search = Search {
-        ctx: call.raw(),
-        rule,
-        cursor,
-        key,
-        v6: u32::from(call.form == SockFamily::V6),
-        others: wanted.others,
-        reuse: side.reuse,
-        found: 0,
-    };
-    // SAFETY: the callback gets the pointer that is passed here, as the type that it expects, and returns.
-    unsafe { bpf_loop(wanted.tries, try_next as *mut c_void, (&raw mut search).cast(), 0) };
-    // SAFETY: a field of `search`. Volatile, because the callback writes it through the pointer, unseen by the compiler.
-    let port = unsafe { (&raw const search.found).read_volatile() } as u16;
+    let port = search(call, rule, key, wanted);
     if port == 0 {
         return (Decision::NoCandidate, 0);
     }
@@ -111,19 +96,46 @@ pub(crate) fn find(
         let sure = room.unknown == 0 && room.fast == 0;
         return (if sure { Decision::LeastUsed } else { Decision::NoCandidate }, 0);
     }
+    if bind_shared(call, &key.source, port) {
+        (Decision::FastPort, port)
+    } else {
+        (Decision::PortRefused, 0)
+    }
+}
+
+/// Searches for a port that no socket holds towards the destination, of either parity; 0: none was found.
+#[inline(always)]
+fn search(call: &Call<'_>, rule: &Rule, key: &TupleKey, wanted: spread::Search) -> u16 {
+    let Some(cursor) = ledger::cursor(key) else { return 0 };
+    let mut search = Search {
+        ctx: call.raw(),
+        rule,
+        cursor,
+        key,
+        v6: u32::from(call.form == SockFamily::V6),
+        others: wanted.others,
+        reuse: call.pool(rule).reuse,
+        found: 0,
+    };
+    // SAFETY: the callback gets the pointer that is passed here, as the type that it expects, and returns.
+    unsafe { bpf_loop(wanted.tries, try_next as *mut c_void, (&raw mut search).cast(), 0) };
+    // SAFETY: a field of `search`. Volatile, because the callback writes it through the pointer, unseen by the compiler.
+    unsafe { (&raw const search.found).read_volatile() as u16 }
+}
+
+/// Binds an address and a port with SO_REUSEADDR, so that the spreader can bind the port again for a connect() to another
+/// destination. False: the kernel refused.
+#[inline(always)]
+fn bind_shared(call: &Call<'_>, address: &Addr, port: u16) -> bool {
     // Ends an attempt of an earlier bind() of this thread, whose end no hook saw: else the hook of the port search in
     // bpf_bind would take the port for one that the application bound.
     attempt::end();
-    // SO_REUSEADDR, so that the spreader can bind the port again for a connect() to another destination.
     let mut one: u32 = 1;
     // SAFETY: the value is valid for its length.
     let shared = unsafe {
         bpf_setsockopt(call.raw().cast(), SOL_SOCKET, SO_REUSEADDR, (&raw mut one).cast(), 4)
     };
-    if shared == 0 && bind(call, &key.source, port) {
-        return (Decision::FastPort, port);
-    }
-    (Decision::PortRefused, 0)
+    shared == 0 && bind(call, address, port)
 }
 
 /// A search for a free port, for [`try_next`].
