@@ -47,8 +47,8 @@ fn count(decision: Decision) {
 #[inline(always)]
 pub(crate) fn connect<const FAST: bool, const SIX: bool>(call: &Call<'_>) -> i32 {
     let Some(rule) = rule::active() else { return ALLOW };
-    if let Some((reason, ours)) = exempt(call, rule) {
-        leave_alone(call, rule, reason, ours);
+    if let Some((reason, by_spreader)) = exempt(call, rule) {
+        leave_alone(call, rule, reason, by_spreader);
         return ALLOW;
     }
     let side = call.pool(rule);
@@ -88,15 +88,15 @@ pub(crate) fn connect<const FAST: bool, const SIX: bool>(call: &Call<'_>) -> i32
     ALLOW
 }
 
-/// Counts a call to which the rule does not apply. `ours`: the spreader set an address for an earlier connect() of its socket,
+/// Counts a call to which the rule does not apply. `by_spreader`: the spreader set an address for an earlier connect() of its socket,
 /// which this unbinds.
 #[inline(always)]
-fn leave_alone(call: &Call<'_>, rule: &Rule, reason: Decision, ours: bool) {
+fn leave_alone(call: &Call<'_>, rule: &Rule, reason: Decision, by_spreader: bool) {
     count(reason);
     if rule.sample == 1 {
-        decisions::exempt(call, reason, ours);
+        decisions::exempt(call, reason, by_spreader);
     }
-    if ours {
+    if by_spreader {
         ports::bind(call, &Addr::UNSPECIFIED, 0);
     }
 }

@@ -31,13 +31,13 @@ const SECOND: u64 = 1_000_000_000;
 /// agent writes one line.)
 #[inline(always)]
 fn is_a_second_later() -> bool {
-    let Some(told) = FULL_TOLD.get_ptr_mut(0) else { return false };
+    let Some(reported) = FULL_TOLD.get_ptr_mut(0) else { return false };
     let now = now();
     // SAFETY: an array map's values are never freed while the program is loaded.
     unsafe {
-        let later = now.wrapping_sub(told.read_volatile()) >= SECOND;
+        let later = now.wrapping_sub(reported.read_volatile()) >= SECOND;
         if later {
-            told.write_volatile(now);
+            reported.write_volatile(now);
         }
         later
     }
@@ -75,17 +75,17 @@ pub(super) fn full(call: &Call<'_>, rule: &Rule, decision: Decision) {
     }
 }
 
-/// Records an exempt call on a TCP socket. Called only if `rule.sample` is 1. `ours`: the spreader bound its source.
+/// Records an exempt call on a TCP socket. Called only if `rule.sample` is 1. `by_spreader`: the spreader bound its source.
 #[inline(always)]
-pub(super) fn exempt(call: &Call<'_>, decision: Decision, ours: bool) {
+pub(super) fn exempt(call: &Call<'_>, decision: Decision, by_spreader: bool) {
     if !call.is_tcp() {
         return;
     }
     let Some(sk) = TcpSock::new(call.sk()) else { return };
     let none = Addr::UNSPECIFIED;
     // With a port, nothing says who set the address.
-    let ours = ours && decision != Decision::HasPort;
-    let original = if ours { none } else { call.source() };
+    let by_spreader = by_spreader && decision != Decision::HasPort;
+    let original = if by_spreader { none } else { call.source() };
     write(
         call,
         sk.netns(),
@@ -100,25 +100,25 @@ fn write(call: &Call<'_>, netns: u32, choice: &Choice<'_>) {
         count(Decision::NotTold);
         return;
     };
-    let told = entry.as_mut_ptr();
+    let record = entry.as_mut_ptr();
     let pid_tgid = bpf_get_current_pid_tgid();
     // SAFETY: `reserve` returned the bytes for this record alone, and every one of them is written: those
     // of the comm by the helper, also where it fails.
     unsafe {
-        (*told).mono_ns = now();
-        (*told).cookie = bpf_get_socket_cookie(call.raw().cast());
-        (*told).chosen = *choice.chosen;
-        (*told).original = *choice.original;
-        (*told).destination = call.address;
-        (*told).who.cgroup = bpf_get_current_cgroup_id();
-        (*told).who.pid = (pid_tgid >> 32) as u32;
-        (*told).who.tid = pid_tgid as u32;
-        bpf_get_current_comm((&raw mut (*told).who.comm).cast(), 16);
-        (*told).netns = netns;
-        (*told).in_use = choice.in_use;
-        (*told).destination_port = call.port;
-        (*told).port = choice.port;
-        (*told).decision = choice.decision as u32;
+        (*record).mono_ns = now();
+        (*record).cookie = bpf_get_socket_cookie(call.raw().cast());
+        (*record).chosen = *choice.chosen;
+        (*record).original = *choice.original;
+        (*record).destination = call.address;
+        (*record).who.cgroup = bpf_get_current_cgroup_id();
+        (*record).who.pid = (pid_tgid >> 32) as u32;
+        (*record).who.tid = pid_tgid as u32;
+        bpf_get_current_comm((&raw mut (*record).who.comm).cast(), 16);
+        (*record).netns = netns;
+        (*record).in_use = choice.in_use;
+        (*record).destination_port = call.port;
+        (*record).port = choice.port;
+        (*record).decision = choice.decision as u32;
     }
     entry.submit(u64::from(aya_ebpf::bindings::BPF_RB_NO_WAKEUP));
 }

@@ -20,8 +20,8 @@ pub(super) fn exempt(call: &Call<'_>, rule: &Rule) -> Option<(Decision, bool)> {
     let bound = call.source() != Addr::UNSPECIFIED;
     let Some(sk) = TcpSock::new(call.sk()) else { return Some((Decision::OtherFamily, false)) };
     // An address that the spreader bound for an earlier connect() of this socket is not the application's choice.
-    let ours = bound && sk.is_given();
-    exempt_reason(call, rule, bound && !ours, sk).map(|reason| (reason, ours))
+    let by_spreader = bound && sk.is_given();
+    exempt_reason(call, rule, bound && !by_spreader, sk).map(|reason| (reason, by_spreader))
 }
 
 /// Why a call is exempt; `None`: the rule applies. Cheap checks come first.
