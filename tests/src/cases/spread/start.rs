@@ -250,7 +250,7 @@ fn agent_that_hangs() -> Result<()> {
         let stderr = spread.stderr();
         ensure!(took <= SOON, "{thread}: it took {took:?}, {status}: {stderr}");
         ensure!(status.code() == Some(code), "{thread}: {status}: {stderr}");
-        let reported = stderr.contains("does not come") && stderr.contains("the rule has ended");
+        let reported = stderr.contains("does not end") && stderr.contains("the rule has ended");
         ensure!(reported == (code == 1), "{thread}: {stderr}");
         nothing_left(&host, thread)?;
     }
