@@ -168,8 +168,9 @@ const _: () = assert!(
         == 64 + DESTINATIONS_MAX * size_of::<Destination>() + 2 * size_of::<FamilyPool>()
 );
 
-/// How many connections towards a destination may wait for an answer at once from an address that has had none established
-/// there, failures of the last second included. Once it has that many, addresses with established connections come first.
+/// How many of the spreader's connections from one source to one destination may be unanswered at the same time while none
+/// was established since the source was last left out. Calls that ended without an answer count until the agent's next health
+/// check (1 s). Past this number, other addresses come first.
 pub const TRIALS: u32 = 4;
 
 /// [`Usage::in_use`] of an address that is left out towards the destination is at least this: it has no room.

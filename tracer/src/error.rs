@@ -162,7 +162,10 @@ mod tests {
             },
             Error::AlreadyRunning { what: "tracer agent", pid: Some(17) },
             Error::NoPrivilege { missing: vec!["CAP_BPF", "CAP_PERFMON"] },
-            Error::BadConfig("--netns blue: /run/netns/blue does not exist".into()),
+            Error::BadConfig(
+                "--netns blue: /run/netns/blue does not exist; `ip netns list` lists the names"
+                    .into(),
+            ),
         ]
     }
 

@@ -56,7 +56,7 @@ fn a_panic_gives_the_terminal_back() {
     let after = modes();
     drop(terminal);
     let mut shown = Vec::new();
-    // The end of a terminal that nobody has open is an error.
+    // Once no process has the terminal open, reading its controller fails with EIO after the last output: that is its end.
     _ = File::from(controller).read_to_end(&mut shown);
     let shown = String::from_utf8_lossy(&shown);
     let at = |what: &str| shown.find(what).unwrap_or_else(|| panic!("no {what:?} in {shown:?}"));

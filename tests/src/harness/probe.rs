@@ -67,12 +67,14 @@ pub fn no_blocked_ports() -> Option<String> {
         .then(|| "from Linux 6.18 on a bound port is free with the socket that bound it".to_owned())
 }
 
-/// The reason if BPF programs cannot set SO_REUSEADDR (before Linux 6.1).
+/// Why `tracer spread` has no fast ports on this kernel; `None`: it can have them. A BPF program has to set SO_REUSEADDR
+/// for them (Linux 6.1).
 pub fn no_fast_ports() -> Option<String> {
     older_than((6, 1), "has no fast ports")
 }
 
-/// The reason if a BPF program cannot choose the errno of a call that it denies (before Linux 6.1).
+/// Why `--fail-fast` cannot work on this kernel; `None`: it can. A BPF program has to choose the errno of a call that it
+/// denies (Linux 6.1).
 pub fn no_fail_fast() -> Option<String> {
     older_than((6, 1), "cannot fail a connect() with an errno of the program's choice")
 }

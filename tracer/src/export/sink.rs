@@ -128,7 +128,7 @@ impl Sink {
         Ok(sum(account, self.rotate_if_due()?))
     }
 
-    /// Hands everything that is kept back to the operating system.
+    /// Writes all bytes that are still buffered, and rotates the file if that is due.
     pub fn flush(&mut self) -> Result<Account, Closed> {
         let account = self.write_kept(false)?;
         Ok(sum(account, self.rotate_if_due()?))
@@ -144,7 +144,8 @@ impl Sink {
         Ok(self.replace(new))
     }
 
-    /// Whether a line is written in part: the next account has it first.
+    /// Whether the last line (with compression: the last block of lines) is only partly written. The sink completes it before it
+    /// writes anything else; what is not complete when it closes counts as dropped.
     pub fn owes_a_line(&self) -> bool {
         self.owed > 0
     }

@@ -49,7 +49,7 @@ impl Commands {
         // SAFETY: a `Command` is 96 bytes of integers without padding, and any words are valid.
         let words = unsafe { std::mem::transmute::<Command, [u64; COMMAND_WORDS]>(*command) };
         let result = sys::run_raw_tracepoint(self.program.as_fd(), &words).map_err(|error| {
-            Error::Failure(format!("cannot run the BPF program {COMMAND}: {error}"))
+            Error::Failure(format!("cannot change the ledger: the kernel does not run the BPF program {COMMAND}: {error}"))
         })?;
         Ok(result == 1)
     }

@@ -17,10 +17,13 @@ pub struct Events(RingBuf<MapData>);
 impl Events {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
         let map = ebpf.take_map(map::EVENTS).ok_or_else(|| {
-            Error::Failure("the BPF object has no map EVENTS; build it again".into())
+            Error::Failure("the BPF object has no map EVENTS; build tracer again".into())
         })?;
-        let ring = RingBuf::try_from(map)
-            .map_err(|error| Error::Failure(format!("cannot use the BPF map EVENTS: {error}")))?;
+        let ring = RingBuf::try_from(map).map_err(|error| {
+            Error::Failure(format!(
+                "the BPF map EVENTS is not a ring buffer ({error}); build tracer again"
+            ))
+        })?;
         Ok(Self(ring))
     }
 

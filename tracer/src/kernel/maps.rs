@@ -34,8 +34,9 @@ pub struct Maps {
 }
 
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, Error> {
-    ebpf.take_map(name)
-        .ok_or_else(|| Error::Failure(format!("the BPF object has no map {name}; build it again")))
+    ebpf.take_map(name).ok_or_else(|| {
+        Error::Failure(format!("the BPF object has no map {name}; build tracer again"))
+    })
 }
 
 impl Maps {

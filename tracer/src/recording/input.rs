@@ -144,7 +144,8 @@ impl Input {
         (&self.file).stream_position().unwrap_or(0)
     }
 
-    /// Why a compressed file could not be read to its end: it is damaged or cut short. Returned once.
+    /// Why decompression ended early: the data is damaged, cut short within a block, or needs too large a window. `None`: it did
+    /// not, or an earlier call returned the reason.
     pub(super) fn damage(&mut self) -> Option<String> {
         self.damage.take()
     }

@@ -27,7 +27,9 @@ pub fn start(verbosity: u8, format: LogFormat) -> Result<(), Error> {
         LogFormat::Text => log.with_target(verbosity > 1).try_init(),
         LogFormat::Json => log.json().flatten_event(true).try_init(),
     };
-    started.map_err(|error| Error::Failure(format!("cannot start the log: {error}")))
+    started.map_err(|error| {
+        Error::Failure(format!("cannot start the log: {error}; this is a fault of tracer"))
+    })
 }
 
 /// Lines that are kept while a screen is on the terminal of stderr; `None`: lines are not kept.

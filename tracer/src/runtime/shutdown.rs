@@ -93,7 +93,7 @@ pub fn run<T: Send + 'static>(
     work: impl FnOnce(StopSignals) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
     let failed =
-        |error: std::io::Error| Error::Failure(format!("cannot wait for signals: {error}"));
+        |error: std::io::Error| Error::Failure(format!("cannot set up signal handling: {error}"));
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     runtime.block_on(async {

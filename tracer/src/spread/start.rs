@@ -162,7 +162,7 @@ pub(super) fn auto_choice(
     }
     let reaches = reaches.as_ref().map_err(|error| {
         Error::Failure(format!(
-            "--pool auto: cannot read the routes to the destinations: {error}; name the addresses"
+            "--pool auto: cannot read the routes to the destinations: {error}; list the pool's addresses in place of auto"
         ))
     })?;
     let room = DESTINATIONS_MAX.saturating_sub(config.targets.len().max(1));

@@ -91,7 +91,7 @@ const BETWEEN: Depths = Depths { short: Depth::Part, long: Depth::Whole };
 
 const ALL: &[Backend] = &[Backend::Fexit, Backend::Kprobe, Backend::Tracepoint];
 
-/// Debian's cloud kernels, oldest first, each from the suite that keeps it longest.
+/// Debian's cloud kernels, oldest first. Of a kernel's suites, the first that has its packages is used.
 pub(crate) const KERNELS: [Kernel; 5] = [
     Kernel {
         version: "5.10",

@@ -81,7 +81,7 @@ fn planted() -> Result<()> {
     for operation in ["file", "fifo", "hard link"] {
         let path = folder.path().join(operation);
         if operation == "hard link" {
-            // With fs.protected_hardlinks=0, everybody can make a hard link to root's files.
+            // The test, as root, makes the link for the outsider, who could do so only with fs.protected_hardlinks=0.
             let other = folder.path().join("other");
             fs::write(&other, "")?;
             fs::hard_link(&other, &path)?;

@@ -30,7 +30,7 @@ use crate::{
     workloads::failure::expect_error,
 };
 
-/// A recording of totals by a tracer with one small table; it runs for as long as the test makes calls.
+/// A running `tracer record --events stats`, with one table made small by an option such as `--max-conns 1024`.
 struct Small {
     record: Record,
     /// connect() calls of the rest of the host before it started.

@@ -207,7 +207,7 @@ fn pins_deleted() -> Result<()> {
         let unspread = load.unspread();
         fs::remove_dir_all(host.rule.pins())?;
         all_spread(load)?;
-        // Longer than a health check of the agent takes to come.
+        // Longer than the interval of the agent's health checks, which is 1 s.
         thread::sleep(Duration::from_millis(1200));
         all_spread(load)?;
         ensure!(load.unspread() == unspread, "{} were not spread", load.unspread() - unspread);

@@ -123,7 +123,7 @@ pub(super) struct Summary {
     pub(super) lost: Losses,
     /// Degradations, each with the time when it was first said, ns since 1970.
     pub(super) degraded: Vec<(u64, String)>,
-    /// How many more there were than [`DEGRADED`].
+    /// How many more were reported after [`DEGRADED`] different ones. One that is reported again counts again.
     pub(super) degraded_others: u64,
     /// Whether single failures were recorded; `None`: no `tracer.start` says it.
     pub(super) failures_wanted: Option<bool>,

@@ -177,7 +177,7 @@ impl SpreadMaps {
 }
 
 fn missing(name: &str) -> Error {
-    Error::Failure(format!("the BPF object has no map {name}; build it again"))
+    Error::Failure(format!("the BPF object has no map {name}; build tracer again"))
 }
 
 /// The pinned or loaded maps of a rule, only to read them.

@@ -343,6 +343,11 @@ impl Pins {
         ))
     }
 
+    /// The error of [`Self::remove_link`], for people.
+    pub(super) fn cannot_remove_link(&self, name: &str, source: io::Error) -> Error {
+        self.cannot_remove(LINKS, name, source)
+    }
+
     fn cannot_remove(&self, part: &str, name: &str, source: io::Error) -> Error {
         let path = self.dir().join(part).join(name);
         Error::File { tried: "remove", path, source, do_this: "" }

@@ -221,7 +221,8 @@ impl Spreader {
         let wanted: HashSet<&str> = self.links.iter().map(|link| link.name.as_str()).collect();
         for name in pins.links() {
             if name.contains('@') && !wanted.contains(name.as_str()) {
-                pins.remove_link(&name).map_err(text)?;
+                let failed = |source| pins.cannot_remove_link(&name, source).to_string();
+                pins.remove_link(&name).map_err(failed)?;
             }
         }
         Ok(())

@@ -98,7 +98,11 @@ impl Filling {
 }
 
 impl Tracer {
-    /// Logs a warning for each table that became nearly full; it is in [`Tracer::degraded`] from then on.
+    /// Logs a warning for each table that became nearly full, at most once an hour for each. While it is nearly full,
+    /// [`Tracer::degraded`] names it.
+    ///
+    /// # Errors
+    /// The counters of the tables cannot be read.
     pub(super) fn check_tables(&mut self) -> Result<(), Error> {
         let held = self.session.maps.held()?;
         for warning in self.filling.warnings(&held, &self.tables, Instant::now()) {

@@ -1,4 +1,4 @@
-//! Retries entries that found no room in a table, once there is room.
+//! When entries that found no room in a table are retried: once an eighth of each table is free.
 
 use tracer_common::Loss;
 

@@ -14,7 +14,7 @@ use crate::spread::{
 /// Why the routes do not say which interfaces `--pool auto` means.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Unclear {
-    #[error("there is no route to {}, so no interface whose addresses to take; name the addresses", text::targets(.targets))]
+    #[error("there is no route to {}, so no interface whose addresses to take; name the addresses of the pool", text::targets(.targets))]
     NoRoute { targets: Vec<String> },
     /// At least two, all of one family.
     #[error("{}", text::several(.reached))]

@@ -103,7 +103,8 @@ fn address_removed() -> Result<()> {
             wait_for("the address to be used again", BACK_LIMIT, || {
                 Ok(load.more(20)?.contains_key(&gone).then_some(()))
             })?;
-            // The thread `keeper` puts it back into the rule; the status has it after the agent's next health check.
+            // The agent changes the rule before it writes its state file, so a connection can use the address before the status
+            // shows that.
             wait_for("the status to have no address left out", BACK_LIMIT, || {
                 Ok(host.rule.status()?.left_out().is_empty().then_some(()))
             })?;
