@@ -19,13 +19,13 @@ named! {
         NoSourceAddress => "no_source_address",
         /// RST in answer to the SYN.
         Refused => "refused",
-        /// No answer to the SYN.
+        /// No answer to the SYN until the kernel gave up (ETIMEDOUT).
         TimedOut => "timed_out",
         /// No route, or an ICMP error says that there is none.
         Unreachable => "unreachable",
         /// The connection was reset during the handshake.
         Reset => "reset",
-        /// The application closed the socket during the handshake, sooner than [`Self::NoAnswer`].
+        /// The application closed the socket during the handshake, too early for [`Self::NoAnswer`].
         Aborted => "aborted",
         /// A firewall, cgroup program or security module denied the call.
         Denied => "denied",

@@ -13,7 +13,7 @@ pub struct ConnKey {
     pub cookie: u64,
     /// Host byte order.
     pub port: u16,
-    /// Two numbers, not an array: LLVM would set an array with a call.
+    /// Padding, always 0. Two numbers and not an array, which LLVM would set with a call.
     pub zero: u16,
     pub zero_too: u32,
 }
@@ -33,7 +33,7 @@ impl ConnKey {
     }
 }
 
-/// Who called connect() or bind(). All zero: unknown (a socket older than the tracer).
+/// Who called connect() or bind(). 0: not known; of a socket that is older than the tracer only `pid` and `comm` can be.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Who {
@@ -55,7 +55,7 @@ const _: () = assert!(size_of::<Who>() == 32);
 pub struct Conn {
     pub tuple: TupleKey,
     pub who: Who,
-    /// CLOCK_MONOTONIC of the connect() call, ns; 0 for a seeded socket.
+    /// CLOCK_MONOTONIC of the connect() call, ns; 0: not known (a seeded socket, or one without an attempt).
     pub begun_ns: u64,
     /// CLOCK_MONOTONIC of when the port was taken (or found), ns.
     pub acquired_ns: u64,

@@ -30,7 +30,7 @@ impl Halves {
         not_negative((self.0.wrapping_add(1 << 31) >> 32) as u32)
     }
 
-    /// Both counts together; below 0 (wrapped) if they are so for a moment.
+    /// Both counts together; it wraps below 0 while they are below 0 for a moment.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "the two halves")]
     pub const fn sum(self) -> u32 {

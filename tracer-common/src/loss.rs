@@ -41,8 +41,8 @@ named! {
         BindsShare => "binds_share",
         /// An event of a failure that exceeded the rate of one user, or one namespace: [`crate::share::Rate`].
         EventsLimited => "events_limited",
-        /// The same for the table of ports that bind() took at some time: such a port counts as free once it is not bound any
-        /// more, even if a connection still keeps the kernel from giving it to connect().
+        /// As [`Self::BindsShare`], for the table of ports that bind() took at some time: such a port counts as free once
+        /// it is not bound any more, even if a connection still keeps the kernel from giving it to connect().
         TouchedShare => "touched_share",
     }
 }

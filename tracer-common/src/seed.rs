@@ -25,13 +25,13 @@ pub enum Op {
     /// Set why the spreader must not choose a source towards a destination (`flags` is a
     /// [`crate::spread::LeftOut`]), or that it may again (0).
     LeaveOut,
-    /// Forgive a source its failures towards a destination so far.
+    /// Stop counting the failures so far from a source to a destination against the source.
     Forgive,
     /// Announce the removal of a tuple that holds no port: the first of two steps.
     DoomTuple,
     /// Add a [`Correction`] to the counters of a tuple.
     CorrectTuple,
-    /// Set the state of a connection to that of `flags`, if the ledger has it in that of `user` (both as in
+    /// Set the state of a connection to the one in `flags`, if in the ledger it is the one in `user` (both as in
     /// [`crate::Conn::flags`]).
     SetState,
     /// Set whether the port of a connection is [`crate::conn_flag::APART`] (`flags`: 1 or 0).

@@ -33,7 +33,7 @@ pub mod global {
     pub const EVENT_MASK: &str = "EVENT_MASK";
     /// u32: unread bytes in the ring buffer from which on a hook wakes the reader.
     pub const WAKE_AT: &str = "WAKE_AT";
-    /// u32: `struct sock_common`
+    /// u32 each: the fields of `struct sock_common` with these names.
     pub const SKC_DADDR: &str = "SKC_DADDR";
     pub const SKC_RCV_SADDR: &str = "SKC_RCV_SADDR";
     pub const SKC_DPORT: &str = "SKC_DPORT";
@@ -44,7 +44,7 @@ pub mod global {
     pub const SKC_V6_DADDR: &str = "SKC_V6_DADDR";
     pub const SKC_V6_RCV_SADDR: &str = "SKC_V6_RCV_SADDR";
     pub const SKC_COOKIE: &str = "SKC_COOKIE";
-    /// u32: `struct sock`
+    /// u32 each: the fields of `struct sock` with these names.
     pub const SK_ERR: &str = "SK_ERR";
     pub const SK_PROTOCOL: &str = "SK_PROTOCOL";
     /// u32: byte of `sk_userlocks`, and how far its bits are shifted in it.

@@ -22,7 +22,7 @@ const HALF: u64 = 4096;
 pub struct Share {
     /// Entries of each [`Table`].
     pub held: [u64; Table::COUNT],
-    /// For each [`Rate`]: until when its events are charged, CLOCK_MONOTONIC, ns. Each event adds its interval.
+    /// For each [`Rate`]: by when its events so far are due at that rate, CLOCK_MONOTONIC, ns. Each adds an interval.
     pub paid_ns: [u64; Rate::COUNT],
     /// In place 0: the key of the hash. The first tracer sets it before anything is attached.
     pub key: u64,
@@ -50,9 +50,9 @@ impl Table {
 #[repr(usize)]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Rate {
-    /// All other failures: 100 a second, 2,000 at once.
+    /// Failures other than [`Self::Exhaustion`]: 100 a second, 2,000 in a burst.
     Failures = 0,
-    /// Ports exhausted, of connect() and of bind(), and 4-tuples that are taken: 500 a second, 20,000 at once.
+    /// Ports exhausted, of connect() and of bind(), and 4-tuples that are taken: 500 a second, 20,000 in a burst.
     Exhaustion,
 }
 

@@ -42,7 +42,7 @@ pub mod held {
     pub const FAST: u32 = 2;
     /// Number of the agent's newest reading of the bound ports, from 1 up.
     pub const LOOK: u32 = 3;
-    /// Of [`BOUND`]: ports that no address has bound any more, if they were released before the agent's next reading. Only grows.
+    /// Of [`BOUND`]: ports that were released again, at all addresses, before the agent's next reading. Only grows.
     pub const BACK: u32 = 4;
     /// Entries of the map.
     pub const COUNT: u32 = 5;
@@ -83,7 +83,7 @@ pub struct FamilyPool {
     pub count: u32,
     /// How many of `slots` are used: at least one for each address, more for one with more weight.
     pub slot_count: u32,
-    /// 1: these are loopback addresses, for loopback destinations only; 0: neither.
+    /// 1: these are loopback addresses, for loopback destinations only; 0: they are others, for other destinations only.
     pub loopback: u32,
     /// 1: the kernel's port search reuses TIME_WAITs of these addresses that are old enough
     /// (net.ipv4.tcp_tw_reuse is 1, or 2 and they are loopback addresses); else 0.

@@ -116,8 +116,8 @@ impl TcpSock {
         u32::from(byte) & mask.load() != 0
     }
 
-    /// Whether a BPF program bound the source of this socket without a port. Else the application did, which needs
-    /// IP_BIND_ADDRESS_NO_PORT to bind an address without a port.
+    /// Whether IP_BIND_ADDRESS_NO_PORT is known to be off. If the socket then has a source and no port, a BPF program
+    /// bound the source: an application needs that option to bind an address without a port.
     #[inline(always)]
     pub(crate) fn is_given(self) -> bool {
         NO_PORT_MASK.load() != 0 && !self.bit(&NO_PORT, &NO_PORT_MASK)

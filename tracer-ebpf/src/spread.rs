@@ -1,6 +1,6 @@
 //! The spreader: chooses the source address of a connect(), and past 45 % of a tuple's ports the port, too.
 //!
-//! Law: whatever is missing, full or refused, the connect() goes on as with spreading off.
+//! Law: whatever is missing, full or refused, the connect() goes on as with spreading off (or `--fail-fast` denies it).
 
 mod call;
 mod decisions;
@@ -115,7 +115,7 @@ impl Changes {
     #[inline(always)]
     fn since(rule: &Rule) -> Self {
         let held = bind::Held::now();
-        // `unknown` is below 0, and then 0, if a port that was bound before the agent's reading was counted as released during it.
+        // Below 0, counted as 0, if a port that was bound before the agent's reading was counted as released during it.
         let back = held.back.wrapping_sub(rule.back);
         let unknown = 0.max(held.bound.wrapping_sub(rule.bound).wrapping_sub(back) as i32) as u32;
         Self { unknown, released: held.released.wrapping_sub(rule.released), fast: held.fast }

@@ -246,8 +246,8 @@ fn lighter(side: &FamilyPool, capacity: u32, one: (u8, Usage), other: (u8, Usage
 /// kernel.
 const UNSURE: u32 = 2;
 
-/// With this few ports of the first parity free or fewer, that many calls at once could leave the kernel to find the same
-/// ports, so the second parity is used up first.
+/// With this few ports of the first parity free or fewer, calls at the same time could compete for the last ones in the
+/// kernel's search, so the second parity is used up first.
 const SCARCE: u32 = 16;
 
 /// How many candidates are tried for a port of the second parity, or for one that is free or reusable.
@@ -351,7 +351,7 @@ const fn of(ports: Halves, room: &Room) -> (u32, u32) {
 pub fn candidate(rule: &Rule, number: u32) -> Option<u16> {
     let place = (u64::from(number) * u64::from(rule.step) + u64::from(rule.offset))
         .checked_rem(u64::from(rule.half))?;
-    // Truncation: the place is below half of 65,536.
+    // The remainder is below `half`, which is at most 32,768.
     #[expect(clippy::cast_possible_truncation, reason = "below 32,768")]
     let place = place as u16;
     Some(rule.other_low.wrapping_add(place.wrapping_mul(2)))

@@ -68,7 +68,7 @@ pub(crate) fn leave_out(key: &TupleKey, why: u32, now: u64) -> bool {
     }
 }
 
-/// Forgives a source its failures towards a destination so far. False: the tuple has no entry.
+/// Stops counting the failures so far from a source to a destination against the source. False: the tuple has no entry.
 #[inline(always)]
 pub(crate) fn forgive(key: &TupleKey) -> bool {
     if known(key).is_none() {

@@ -16,7 +16,7 @@ use tracer_common::{
 use super::{Call, count};
 use crate::{attempt::now, sock::TcpSock};
 
-/// When the spreader last recorded a full pool without `sample` of 1, CLOCK_MONOTONIC, ns.
+/// When a full pool was last recorded, CLOCK_MONOTONIC, ns. Not kept while `sample` is 1, which records each of them.
 #[map]
 static FULL_TOLD: Array<u64> = Array::with_max_entries(1, 0);
 

@@ -37,7 +37,7 @@ fn called_ns(event: &Event) -> u64 {
     event.mono_ns.saturating_sub(if measured { event.duration_ns } else { 0 })
 }
 
-/// The process that connected last.
+/// The process that connected last, with thread id 0: the counters do not say which of its threads it was.
 pub(crate) fn last(count: &TupleCount) -> Who {
     Who { cgroup: count.cgroup, pid: count.pid, tid: 0, comm: count.comm }
 }

@@ -87,7 +87,8 @@ impl Reuse {
 
     /// Those of a tuple's TIME_WAITs that connect() may reuse; `None`: none.
     pub fn of(self, key: &TupleKey, count: &TupleCount) -> Option<TakenOver> {
-        /// Before Linux 6.14: the next second of a clock with whole seconds.
+        /// ms. Before Linux 6.14, reuse begins with the next second of a clock that counts whole seconds; by this age it
+        /// has begun.
         const NEXT_SECOND_MS: u32 = 2_000;
         let loopback = is_loopback(key.source) || is_loopback(key.destination);
         (self.timestamps && self.is_on(loopback)).then(|| TakenOver {
@@ -97,7 +98,7 @@ impl Reuse {
         })
     }
 
-    /// Whether TIME_WAITs are reused: those of loopback addresses, or others.
+    /// Whether the setting lets TIME_WAITs be reused: those of loopback addresses (`loopback`), or all others.
     pub const fn is_on(self, loopback: bool) -> bool {
         self.setting == 1 || (self.setting == 2 && loopback)
     }

@@ -52,7 +52,7 @@ const SEARCH: Duration = Duration::from_millis(200);
 #[derive(Debug, Default)]
 pub struct Holders {
     known: HashMap<WantedPort, (Instant, Option<Holder>)>,
-    /// Namespaces that had to be searched for, and where they were found.
+    /// Where namespaces were found that could not be entered through the caller.
     places: HashMap<u32, Netns>,
     /// The search for the processes that have sockets open.
     search: Search,
@@ -209,8 +209,9 @@ fn is_any(address: Addr) -> bool {
     address == Addr::UNSPECIFIED || address == Addr::v4([0; 4])
 }
 
-/// The holder by the ledger's bound ports: the process that called bind(). `leader`: returns the name of the process
-/// with an id at a time, because of a thread that is not its leader the ledger has only the thread's name.
+/// The holder by the ledger's bound ports: the process that called bind(). `leader` returns the name of the process that
+/// had this id at this time (CLOCK_MONOTONIC, ns): if another thread than the process's leader called bind(), the ledger
+/// has only that thread's name.
 fn bound(
     wanted: WantedPort,
     binds: &[(ConnKey, Bound)],

@@ -31,7 +31,8 @@ const NLMSG_DONE: u16 = 3;
 const HEADER_LEN: usize = 16;
 const NUMBER_AT: usize = 8;
 
-/// Size of the buffer for answers. The kernel sends at most 32 KiB at once unless asked for more.
+/// Size of the buffer for answers, in bytes. The kernel puts at most 32 KiB into a datagram, except where one message is
+/// longer.
 const BUFFER: usize = 128 * 1024;
 /// How often a dump that the kernel marks as inconsistent is tried.
 const TRIES: usize = 5;
@@ -184,7 +185,7 @@ pub(crate) struct Message<'a> {
 }
 
 impl Message<'_> {
-    /// If this message ends the answers, the result: an errno, or 0.
+    /// If this message ends the answers, the result: an errno, or 0. `None`: it does not end them.
     fn end(&self) -> Option<i32> {
         let code = u32_at(self.payload, 0).map(|code| code.cast_signed().saturating_neg());
         match self.kind {

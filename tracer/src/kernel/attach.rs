@@ -45,6 +45,7 @@ pub use session::Session;
 pub struct Settings {
     /// Bits of the wanted kinds of events (`Kind::bit`).
     pub event_mask: u32,
+    /// Size of the ring buffer for events, in bytes.
     pub ring_size: u32,
     /// Sizes of the ledger's tables. Tables that a rule has already keep theirs.
     pub sizes: Sizes,
@@ -280,7 +281,8 @@ impl Attached {
     fn keep(&mut self, name: &'static str, attached: Attachment) -> Result<(), AttachError> {
         let new = format!("{name}_new");
         if let Some(pins) = &self.pins {
-            // A link may be left from a start that was interrupted. (Names in a bpffs cannot have dots.)
+            // A link of this name may be left from a start that was interrupted. (The name ends in `_new` and not in
+            // `.new` because names in a bpffs cannot have dots.)
             _ = pins.remove_link(&new);
         }
         match (attached, &self.pins) {

@@ -44,6 +44,7 @@ pub(super) struct Bpffs {
     pub root: Arc<OwnedFd>,
     /// Where it is mounted.
     pub path: PathBuf,
+    /// Its device number, as `st_dev` of its files: each bpffs has its own.
     pub device: u64,
 }
 

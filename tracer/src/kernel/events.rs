@@ -12,9 +12,11 @@ use crate::error::Error;
 /// Reader of the ring buffer `EVENTS`.
 pub struct Events(RingBuf<MapData>);
 
-/// # Errors
-/// The object has no such map, or it is not a ring buffer.
 impl Events {
+    /// Takes the ring buffer out of a loaded object.
+    ///
+    /// # Errors
+    /// The object has no such map, or it is not a ring buffer.
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
         let map = ebpf.take_map(map::EVENTS).ok_or_else(|| {
             Error::Failure("the BPF object has no map EVENTS; build tracer again".into())

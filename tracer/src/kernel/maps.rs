@@ -138,7 +138,7 @@ impl Maps {
         map.is_ok_and(|map| map.keys().next().is_some_and(|key| key.is_ok()))
     }
 
-    /// Every bound port, in no order. Ends at the first one that cannot be read.
+    /// Every bound port, in no order. If the map cannot be read to its end, those that were read until then.
     pub fn all_binds(&mut self) -> Vec<(ConnKey, Bound)> {
         let mut all = Vec::new();
         if let Err(error) = self.binds(|key, bound| all.push((key, bound))) {

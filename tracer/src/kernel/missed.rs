@@ -9,10 +9,10 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd},
 };
 
-/// How many hooks the kernel skipped.
+/// How often the kernel skipped a hook.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Missed {
-    /// Hooks that it counted.
+    /// How often it did, as far as it counts that.
     pub counted: u64,
     /// Whether it does not count some of the hooks, so that there may be more.
     pub partial: bool,

@@ -94,7 +94,8 @@ impl Offsets {
         if let (Ok(leader), Ok(comm)) = (leader, comm) {
             values.extend([(global::TASK_LEADER, leader), (global::TASK_COMM, comm)]);
         }
-        // Without these, the spreader treats such sockets like all others.
+        // Without these, the spreader treats sockets of the kernel itself, transparent ones (IP_TRANSPARENT) and those
+        // with IP_BIND_ADDRESS_NO_PORT like all others.
         if let Some((byte, mask)) = bit(btf, "sock", "sk_kern_sock", 0) {
             values.extend([(global::SK_KERN_SOCK, byte), (global::SK_KERN_SOCK_MASK, mask)]);
         }

@@ -22,6 +22,8 @@ pub(super) struct PerCpuCounters {
 }
 
 impl PerCpuCounters {
+    /// `name`: of the map in the BPF object, for errors.
+    ///
     /// # Errors
     /// The map has another type, or the number of possible CPUs cannot be read.
     pub(super) fn new(map: Map, name: &'static str) -> Result<Self, Error> {

@@ -19,7 +19,7 @@ pub enum Hook {
     SockOps,
 }
 
-/// One program.
+/// A BPF program of a backend.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Program {
     /// Name in the BPF object.
@@ -51,7 +51,8 @@ const NO_EARLY: &str = "failures before the port search (no route, denied)";
 const NO_SYN_AGAIN: &str = "connections whose SYN was sent again, before a comparison";
 const NO_BIND: &str = "bind() failures for other reasons than a taken port";
 
-/// Programs of every backend, attached before the backend's own: they give each socket its cookie.
+/// Programs of every backend, attached before the backend's own: those of connect() and bind() give each socket the
+/// cookie by which the others know it.
 pub const COMMON: &[Program] = &[
     required("connect4", Hook::CgroupSockAddr),
     optional("connect6", Hook::CgroupSockAddr, NO_IPV6),

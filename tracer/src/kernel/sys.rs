@@ -137,7 +137,7 @@ pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     owned(bpf(bpf_cmd::BPF_OBJ_GET, &mut attr)?)
 }
 
-/// Pins a link at a path of a bpffs (BPF_OBJ_PIN). Fails for a perf event, which is not a link.
+/// Pins a map or a link at a path of a bpffs (BPF_OBJ_PIN). Fails for a perf event, which is neither.
 pub(super) fn pin(link: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let path = c_path(path)?;
     // SAFETY: all-zero is a valid bpf_attr.

@@ -1,7 +1,7 @@
-//! Ports that bind() and listen() took: which entries of their table contradict a dump. No I/O: dumps and readings
-//! in, commands out.
+//! Ports that bind() and listen() took: which entries of their table contradict a dump of the kernel's sockets. No
+//! I/O: dumps and readings in, commands out.
 //!
-//! As with connections, only what two dumps in a row say is a difference: a dump is not a snapshot.
+//! A dump is not a snapshot, so the caller carries out only the commands that two dumps in a row give.
 
 use foldhash::HashSet;
 
@@ -18,11 +18,11 @@ use crate::{
 /// A port of a network namespace.
 type Place = (u32, u16);
 
-/// Commands that remove entries which the kernel does not have: taken before `before_ns` (CLOCK_MONOTONIC, when the
-/// dumps began), in a namespace that was dumped, and in no dump.
+/// Commands that remove entries of ports that no dump has, if their namespace was dumped and they were made before
+/// `before_ns` (CLOCK_MONOTONIC, when the dumps began).
 ///
 /// `idle_listed`: whether the kernel lists sockets that are bound and idle. If it does not, only entries of listeners
-/// and time-wait sockets are removed, because an idle socket looks like none.
+/// and time-wait sockets are removed: a dump shows no difference between an idle socket and one that is gone.
 pub fn stale(
     binds: &[(ConnKey, Bound)],
     dumps: &[Dump],
@@ -36,7 +36,8 @@ pub fn stale(
     let always_listed = conn_flag::LISTEN | conn_flag::TIME_WAIT;
     let gone = |(key, bound): &&(ConnKey, Bound)| {
         let listed = idle_listed || bound.flags & always_listed != 0;
-        // Which socket has this address is not known: any socket with the port keeps the entry.
+        // A key without a cookie has the socket's kernel address, which no dump shows: any socket with the port keeps
+        // the entry.
         let there = if key.has_cookie() {
             alive.contains(&(bound.place.netns, *key))
         } else {
@@ -48,7 +49,8 @@ pub fn stale(
     binds.iter().filter(gone).map(|(key, _)| removal(*key)).collect()
 }
 
-/// Commands that add bound and listening sockets which the kernel has and the table lacks.
+/// Commands that add bound and listening sockets which the kernel has and the table lacks. An entry without a cookie
+/// counts as any socket with its port.
 pub fn missed(binds: &[(ConnKey, Bound)], dumps: &[Dump], owners: &Owners) -> Vec<Command> {
     let known: HashSet<ConnKey> = binds.iter().map(|(key, _)| *key).collect();
     let by_address: HashSet<Place> = binds

@@ -85,7 +85,7 @@ pub fn decode(record: &[u8]) -> Result<Event, DecodeError> {
     Ok(event)
 }
 
-/// The fields of a record that are not read yet.
+/// The bytes of a record that are not read yet.
 struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {

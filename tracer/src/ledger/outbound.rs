@@ -12,16 +12,16 @@ use crate::host::sockdiag::{DiagSocket, Family, tcp_state};
 /// `source, source port, destination, destination port`
 type Ends = (Addr, u16, Addr, u16);
 
-/// An assumption about one socket.
+/// What one socket alone, without its other end, says about whether it called connect().
 #[derive(Clone, Copy, PartialEq)]
 struct Verdict {
     outbound: bool,
-    /// Its state proves the assumption.
+    /// Whether the socket's state proves `outbound`; false: its ports only make it likely.
     certain: bool,
 }
 
 /// The sockets of one namespace's dump that hold a port because of connect(). The dump must have the listeners, which
-/// decide most cases. `in_range`: whether the kernel could have chosen a port.
+/// decide most cases. `in_range`: whether a port is in the range that connect() chooses from.
 ///
 /// Both ends of a local connection are returned if nothing distinguishes them: no listener is left, both ports or
 /// neither are in the range, and as many connections use the one as the other.
@@ -61,8 +61,9 @@ pub fn outbound(
     sockets.iter().zip(decided).filter_map(|(socket, outbound)| outbound.then_some(socket))
 }
 
-/// Whether one end is outbound, given the assumptions about both. If these contradict each other, the server's end is
-/// the one whose port more connections share.
+/// Whether one end is outbound, given the verdicts about both. If both are uncertain and call both ends outbound, or
+/// neither, the server's end is the one whose port more connections share. `users`: connections of my port, compared
+/// with those of the other end's.
 fn between(mine: Verdict, theirs: Verdict, users: std::cmp::Ordering) -> bool {
     match (mine.certain, theirs.certain) {
         (false, true) => !theirs.outbound,
@@ -77,7 +78,7 @@ fn connected(socket: &DiagSocket) -> bool {
     !idle && socket.source_port != 0 && socket.destination_port != 0
 }
 
-/// The assumption about a socket, without its other end.
+/// The verdict about a socket by its state, the listeners and its ports, without its other end.
 fn assume(socket: &DiagSocket, listeners: &Listeners, in_range: impl Fn(u16) -> bool) -> Verdict {
     let certain = |outbound| Verdict { outbound, certain: true };
     let likely = |outbound| Verdict { outbound, certain: false };

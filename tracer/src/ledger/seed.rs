@@ -17,7 +17,7 @@ use crate::{
     ledger::outbound::outbound,
 };
 
-/// The sockets of one network namespace.
+/// The port range of one network namespace, and its TCP sockets as the kernel listed them.
 #[derive(Clone, Debug, Default)]
 pub struct Dump {
     pub netns: u32,
@@ -25,7 +25,7 @@ pub struct Dump {
     pub sockets: Vec<DiagSocket>,
 }
 
-/// Owners of sockets by inode.
+/// The process that has each socket open, by the socket's inode.
 pub type Owners = std::collections::HashMap<u32, Owner>;
 
 /// Inodes of the sockets in these dumps; sockets without an inode have no owner.
@@ -121,10 +121,10 @@ fn command(op: Op, flags: u32, socket: &DiagSocket, netns: u32, owners: &Owners)
     }
 }
 
-/// Commands that remove entries which the kernel does not have: taken before `before_ns` (CLOCK_MONOTONIC, when the
-/// dumps began), in a namespace that was dumped, and in no dump.
+/// Commands that remove entries of ports that no dump has, if their namespace was dumped and they were made before
+/// `before_ns` (CLOCK_MONOTONIC, when the dumps began).
 ///
-/// A dump is not a snapshot: an entry is stale only if two dumps in a row lack it.
+/// A dump is not a snapshot, so the caller carries out only the commands that two dumps in a row give.
 pub fn stale(conns: &[(ConnKey, Conn)], dumps: &[Dump], before_ns: u64) -> Vec<Command> {
     let dumped: HashSet<u32> = dumps.iter().map(|dump| dump.netns).collect();
     let alive: HashSet<(u32, ConnKey)> = dumps.iter().flat_map(keys).collect();
@@ -140,7 +140,7 @@ pub fn stale(conns: &[(ConnKey, Conn)], dumps: &[Dump], before_ns: u64) -> Vec<C
 }
 
 /// Commands for connections that the kernel has and the ledger lacks or has in another state: a hook was missed. As
-/// with [`stale`], only what two dumps in a row say is a difference.
+/// with [`stale`], the caller carries out only those that two dumps in a row give.
 ///
 /// A TIME_WAIT that the ledger lacks can be the accepted end of a connection whose listener is gone. It is added only
 /// if the kernel could have chosen its port: hooks are missed far more seldom than servers end.
@@ -185,13 +185,14 @@ fn state(command: Command, flags: u32) -> Option<Command> {
     (old != new).then_some(Command { op, flags: new, user: old, ..command })
 }
 
-/// Marks a tuple for removal if it holds no port and has not changed since it was read (`last_ns`).
+/// The command that marks a tuple for removal, if it holds no port and has not changed since `last_ns`, the time of
+/// its last change when it was read (CLOCK_MONOTONIC, ns).
 pub fn marking(tuple: TupleKey, last_ns: u64) -> Command {
     let before_ns = last_ns.saturating_add(1);
     Command { op: Op::DoomTuple as u32, tuple, before_ns, ..Command::default() }
 }
 
-/// Removes a marked tuple if no hook used it since.
+/// The command that removes a marked tuple, if no hook used it since `last_ns`.
 pub fn removing(tuple: TupleKey, last_ns: u64) -> Command {
     Command { op: Op::RemoveTuple as u32, ..marking(tuple, last_ns) }
 }

@@ -27,7 +27,8 @@ pub struct Kept {
 }
 
 impl Kept {
-    /// A warning for sizes that the command line sets and a rule has otherwise; `None`: there are none.
+    /// A warning that names the sizes of the command line that differ from those of the rule's tables; `None`: none
+    /// differs.
     pub fn ignored(&self, requested: &RequestedSizes) -> Option<String> {
         let tables = [
             ("--max-conns", self.conns, requested.conns),
@@ -101,7 +102,7 @@ pub struct Sizes {
 /// Sizes below which no table is shrunk, however little memory there is.
 const LEAST: Sizes =
     Sizes { conns: 16_384, tuples: 8_192, binds: 4_096, tombstones: 4_096, attempts: 4_096 };
-/// Sizes that are chosen at least, unless memory is too small.
+/// The smallest sizes that are chosen by facts about the host, unless its memory is too small for them.
 const USUAL: Sizes =
     Sizes { conns: 32_768, tuples: 32_768, binds: 16_384, tombstones: 16_384, attempts: 16_384 };
 /// Upper limit of the tables whose size is a quarter of the connections.
@@ -119,7 +120,8 @@ pub struct Chosen {
     pub kept: bool,
 }
 
-/// Chooses the sizes: those of tables that a rule has, else those of the command line, else by the host.
+/// Chooses the sizes: those of tables that a rule has, else those of the command line, else by the host. The last kind
+/// is made smaller if memory is short.
 pub fn choose(requested: &RequestedSizes, kept: &Kept, facts: &Facts) -> Chosen {
     let (wanted, by_host) = conns(facts);
     let conns = kept.conns.or(requested.conns).unwrap_or(wanted);
@@ -163,12 +165,14 @@ fn conns(facts: &Facts) -> (u32, String) {
         (u64::from(range) * 3 / 2, format!("one and a half times the {range} ports of the range")),
     ];
     let (most, why) = wanted.into_iter().max_by_key(|(most, _)| *most).unwrap_or_default();
-    // So many connections must not cause the warning of `ledger/trace/filling.rs`.
+    // A quarter more, so that this many connections fill at most 80 % of the table: from there on,
+    // `ledger/trace/filling.rs` warns.
     let room = (most.saturating_mul(5) / 4).clamp(u64::from(USUAL.conns), MOST_CONNS);
     (u32::try_from(room.next_power_of_two()).unwrap_or(u32::MAX), why)
 }
 
-/// Halves the largest table until all fit. Returns false if they do not fit at their smallest.
+/// Halves the table that takes most memory until all tables fit into `budget` bytes, except tables that are `fixed`.
+/// Returns false if they do not fit even at their smallest.
 fn shrink(sizes: &mut Sizes, fixed: [bool; 5], budget: u64) -> bool {
     while sizes.bytes() > budget {
         let bytes = sizes.each_bytes();

@@ -34,7 +34,7 @@ pub struct Row {
     pub states: Option<Ports>,
     /// Ports that this tuple can hold: those in use, and those that connect() can still be given. `None`: not known.
     pub capacity: Option<u32>,
-    /// Ports of its namespace that connect() can be given; `None`: not known.
+    /// How many ports the range of its namespace has, and how many of these are reserved or bound; `None`: not known.
     pub limits: Option<Limits>,
     /// `in_use` / `capacity`; 1 if `capacity` is 0. `None` without a capacity.
     pub saturation: Option<f64>,
@@ -63,7 +63,7 @@ pub struct Row {
     pub container: Option<Arc<str>>,
     /// How many tuples the row stands for: 1, or the number in a group.
     pub tuples: u32,
-    /// A remark that a view shows with the row.
+    /// A remark that a view shows with the row; `None`: there is none.
     pub note: Option<Arc<str>>,
 }
 
@@ -72,7 +72,7 @@ pub struct Row {
 pub struct P99 {
     /// 99 of 100 searches were shorter, ns; with `at_least`: more than one of 100 took this long or longer.
     pub ns: u64,
-    /// It is in the last bucket, which has no end.
+    /// Whether the percentile is in the last bucket, which has no upper end: `ns` is its beginning then.
     pub at_least: bool,
 }
 
@@ -147,6 +147,7 @@ pub fn saturation(in_use: u64, capacity: Option<u32>) -> Option<f64> {
 }
 
 impl Rates {
+    /// The changes per second between two readings; `None` if no time has passed.
     fn between(before: &TupleCount, now: &TupleCount, elapsed: Duration) -> Option<Self> {
         let seconds = elapsed.as_secs_f64();
         // A tuple that was removed and added again counts from 0: that is not a change.
@@ -170,7 +171,8 @@ pub struct Earlier {
 }
 
 impl Earlier {
-    /// Becomes the reading in `tuples`, which gets the memory of the one before.
+    /// Takes the reading out of `tuples`. Leaves the reading of before there, so that the caller can use its memory
+    /// for the next one.
     pub fn replace(&mut self, tuples: &mut Vec<(TupleKey, TupleCount)>) {
         std::mem::swap(&mut self.tuples, tuples);
         self.places = None;

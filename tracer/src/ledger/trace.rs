@@ -62,15 +62,15 @@ pub struct Tracer {
     pub session: Session,
     /// Release of the kernel, as `uname -r` prints it.
     pub release: String,
-    /// What does not work since the start, and why.
+    /// What this start could not set up, and why.
     degraded: Vec<String>,
     left_out: LeftOut,
     /// How many older sockets are in the ledger.
     pub seeded: u64,
     /// When the TIME_WAITs among the older sockets end.
     older: OlderEnds,
-    /// How many entries reconciliations corrected without a loss that explains it: hooks were missed, or there is a
-    /// bug.
+    /// How many wrong entries reconciliations have corrected: hooks were missed, or there is a bug. Without entries
+    /// that had found no room in a table, or whose namespace could not be read.
     pub drift: u64,
     worker: Worker,
     agreement: Agreement,
@@ -86,7 +86,7 @@ pub struct Tracer {
     reconciled: Instant,
     /// How long the newest reconciliation took.
     cost: Duration,
-    /// Missed hooks up to the newest reconciliation, which has corrected their effect.
+    /// How many hooks had been missed when the newest reconciliation began, which has corrected their effect.
     misses_seen: u64,
     capacities: Capacities,
     holders: Holders,
@@ -240,8 +240,8 @@ impl Tracer {
     }
 
     /// Compares the ledger with the kernel's sockets, corrects it, and removes tuples that nobody uses. Returns how
-    /// many entries were wrong, without those that losses explain, and those of namespaces that could not be read
-    /// before.
+    /// many entries were wrong, without those that had found no room in a table and those of namespaces that could not
+    /// be read before; 0 if the program is asked to stop during the first comparison.
     ///
     /// # Errors
     /// A map cannot be read, or a command fails.
@@ -254,7 +254,7 @@ impl Tracer {
         let in_all = lacking && self.can_make_room(before_ns)?;
         let namespaces = if in_all { self.namespaces() } else { self.with_sockets()? };
         let first = self.differences(before_ns, namespaces.clone())?;
-        // Only some of the namespaces are read then.
+        // A stop ends the reading early, so sockets of some namespaces are missing.
         if shutdown::stop_signal().is_some() {
             return Ok(0);
         }
@@ -296,7 +296,8 @@ impl Tracer {
         Ok(corrected)
     }
 
-    /// Namespaces of which the ledger has something, and at long intervals the others that have sockets.
+    /// The namespaces to compare: those in which ports are or lately were held, and at long intervals (30 s to 5 min)
+    /// all others that have TCP sockets.
     fn with_sockets(&mut self) -> Result<Vec<Netns>, Error> {
         let mut namespaces = self.busy_namespaces()?;
         let known = namespaces.iter().map(|netns| netns.inum).collect();

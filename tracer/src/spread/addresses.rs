@@ -54,7 +54,8 @@ pub struct HostAddress {
 
 /// Bits of [`HostAddress::flags`] (`IFA_F_*` in `include/uapi/linux/if_addr.h`).
 pub mod flag {
-    /// IPv6: a privacy address, which is replaced after a while. IPv4: not the first of its network.
+    /// IPv6: a privacy address, which is replaced after a while. IPv4: a secondary address, whose interface already had
+    /// one of the same network.
     pub const TEMPORARY: u32 = 0x01;
     /// Can be used although it is still tentative.
     pub const OPTIMISTIC: u32 = 0x04;
@@ -154,14 +155,14 @@ fn is_routed_here(socket: Option<&QuerySocket>, address: Ipv4Addr) -> bool {
 }
 
 /// Whether the calling thread's network namespace has a route to this destination from this source; `None`: from
-/// the source that the kernel would choose.
+/// the source that the kernel would choose. False, too, if the kernel does not answer.
 pub(super) fn has_route(destination: IpAddr, source: Option<IpAddr>) -> bool {
     list(None, "routes", &wire::route_to(destination, source), wire::RTM_NEWROUTE, wire::is_usable)
         .is_ok_and(|routes| routes.contains(&true))
 }
 
-/// Whether a socket in the calling thread's network namespace can bind this address. True, too, if the answer is
-/// not known.
+/// Whether a socket in the calling thread's network namespace can bind this address. True, too, if the test fails for
+/// another reason.
 pub(super) fn can_be_bound(address: IpAddr) -> bool {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     // A UDP socket: the test takes no TCP port. A lack of free ports is another error (EADDRINUSE).

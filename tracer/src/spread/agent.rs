@@ -52,7 +52,7 @@ use crate::{
 
 /// How often decisions are read, and so how soon a refused address leaves the rule.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// How often everything else is checked.
+/// How often the ledger is compared if that is due, and the health of addresses, cgroups and losses are checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Size of the ring buffer for the ledger's events, in bytes. The spreader reads none of them: the smallest will do.
 const RING_SIZE: u32 = 4096;
@@ -67,7 +67,7 @@ pub struct Agent {
     view: NetnsView,
     /// The only thread that changes the rule.
     keeper: Keeper,
-    /// Nothing leads to the network namespace any more.
+    /// Whether nothing leads to the network namespace any more: neither a name, nor a process, nor an open file.
     namespace_gone: bool,
     destinations: Vec<Destination>,
     health: Health,
@@ -237,7 +237,7 @@ impl Agent {
         } else {
             self.finish()?;
         }
-        // Last: it may wait for the reader of the output, and the rule must not.
+        // Last: it may wait for the reader of the output, and the end of the rule must not.
         self.decision_log.wait();
         Ok(())
     }

@@ -30,14 +30,14 @@ use crate::{
     runtime::shutdown::StopSignals,
 };
 
-/// Unless every decision has a line, full pools have one line in so much time, ns.
+/// Unless every decision has a line (sample 1), full pools have at most one line in so much time, ns.
 const FULL_PAUSE_NS: u64 = 1_000_000_000;
 
 /// Writes decisions. It writes nothing before [`DecisionLog::begin`], and nothing after its reader is gone.
 pub(super) struct DecisionLog {
     /// `None`: the reader is gone.
     writer: Option<Writer>,
-    /// The stream has begun.
+    /// Whether the stream has begun.
     begun: bool,
     rule: Arc<str>,
     callers: Callers,
@@ -205,7 +205,7 @@ impl DecisionLog {
     }
 }
 
-/// The values of `spread.reason` and `spread.passed`.
+/// The values of `spread.reason` and `spread.passed`; `None`: the line has no `spread.passed`.
 const fn reason(decision: Decision) -> (&'static str, Option<&'static str>) {
     match decision {
         Decision::LeastUsed | Decision::FastPort | Decision::PoolFull => (decision.name(), None),

@@ -102,7 +102,8 @@ fn count(
         let sockets = dump.and_then(|result| result).map_err(start::cannot_read_netns)?;
         sockets.iter().map(|socket| (socket.cookie, socket.cgroup)).collect()
     };
-    // With `--all`, cgroups need not be compared: one that was removed is below no other, but was on this machine.
+    // With `--all`, cgroups are not compared: every connection counts, even of a cgroup that was removed since and so
+    // is not known to be below `/`.
     let all = config.cgroups == [Path::new("/")];
     let mut counted = Connections::default();
     tracer.session.maps.conns(|key, conn| {
@@ -150,7 +151,7 @@ pub(super) fn text(found: &[Projection], addresses: usize, capacity: u32) -> Str
     out
 }
 
-/// `now` and `then`: saturation of the fullest address, as a part of 1.
+/// `now` and `then`: saturation of the fullest address; 1 is full.
 fn gain(now: f64, then: f64) -> String {
     format!("peak saturation {:.0} % -> {:.0} %", now * 100.0, then * 100.0)
 }

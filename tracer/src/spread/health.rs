@@ -16,7 +16,7 @@ use tracer_common::{Addr, TupleKey};
 const SHORTEST: Duration = Duration::from_secs(1);
 /// No quarantine is longer.
 const LONGEST: Duration = Duration::from_mins(1);
-/// So many recent results say nothing about an address.
+/// With no more than so many recent results of one kind, nothing is concluded about an address.
 const TOLERATED: f64 = 3.0;
 /// At each check, earlier results are multiplied by this.
 const DECAY: f64 = 0.875;
@@ -72,8 +72,8 @@ impl<K> Default for Quarantines<K> {
 }
 
 impl<K: Copy + Eq + Hash> Quarantines<K> {
-    /// Leaves `key` out from now on. Changes nothing while it is left out; the time is twice as long as the last
-    /// one if that ended less than twice its length ago.
+    /// Leaves `key` out for a while; changes nothing if it is left out already. The quarantine lasts [`SHORTEST`], or if
+    /// the last one ended less than twice its length ago, twice as long as that one, at most [`LONGEST`].
     pub fn begin(&mut self, key: K, now: Instant) {
         let length = match self.0.get(&key) {
             Some(before) if now < before.until => return,
@@ -104,7 +104,7 @@ impl<K: Copy + Eq + Hash> Quarantines<K> {
         self.0.iter().filter(move |(_, it)| now < it.until).map(|(key, it)| (key, it.until))
     }
 
-    /// Forgets quarantines that no longer make a next one longer.
+    /// Forgets quarantines that ended so long ago that the next one of the same key is short again.
     fn tidy(&mut self, now: Instant) {
         self.0.retain(|_, it| now < it.until + it.length * 2);
     }
@@ -159,7 +159,7 @@ impl Health {
         }
     }
 
-    /// Forgets quarantines that no longer make a next one longer.
+    /// Forgets quarantines that ended so long ago that the next one is short again.
     pub fn tidy(&mut self, now: Instant) {
         self.refused.tidy(now);
         self.failing.tidy(now);

@@ -6,9 +6,9 @@
 
 use tracer_common::TupleKey;
 
-/// Chosen sources without a connection that start no check.
+/// Up to so many chosen sources without a connection start no check.
 const TOLERATED: u64 = 3;
-/// In addition, one in so many may be missing: calls that are in progress while the two tables are read.
+/// Nor do so many more: one in this many of the newly chosen, whose calls are in progress while the two tables are read.
 const INEXACT: u64 = 64;
 /// Readings for which a check lasts.
 const CHECK_READINGS: u32 = 10;
@@ -20,9 +20,11 @@ const PAIRS_MAX: usize = 64;
 pub struct MissingConnects {
     /// Sources chosen up to the last reading; `None`: there was none yet.
     chosen: Option<u64>,
+    /// Chosen sources for which no connection was opened, since the last check began; never below 0.
     missing: u64,
     /// Readings until the check ends; 0: none is in progress.
     readings_left: u32,
+    /// During a check, one choice in so many is reported.
     sample: u32,
     /// Pairs that this check has covered.
     checked: Vec<TupleKey>,

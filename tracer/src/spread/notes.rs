@@ -22,7 +22,7 @@ pub struct Notes {
     pub taken: Vec<Candidate>,
     /// Those that it did not take, and why.
     pub passed_over: Vec<Candidate>,
-    /// How many more were passed over than the list has.
+    /// How many addresses were passed over in addition to those in `passed_over`, which has at most [`LIST_MAX`].
     pub passed_over_more: usize,
     /// Networks to which connections are not spread, because they are reached over other interfaces.
     pub left_alone: Vec<Elsewhere>,

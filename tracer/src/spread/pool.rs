@@ -55,7 +55,7 @@ pub enum Trouble {
 }
 
 impl Trouble {
-    /// The word for it; but for `missing`, that of ip(8).
+    /// The word for it in messages: that of ip(8), except `missing`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Missing => "missing",
@@ -141,7 +141,7 @@ fn expand(spec: &Spec, host: &Host) -> Vec<Member> {
     addresses.into_iter().map(|address| member(address, None)).collect()
 }
 
-/// Whether the value asks about this address of the host at all.
+/// Whether a value is about this address of the host: one that names an interface is only about that interface's.
 fn is_selected(members: &Members, address: &HostAddress) -> bool {
     match members {
         Members::Interface(name) => address.interface == *name,

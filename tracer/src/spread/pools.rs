@@ -1,5 +1,5 @@
-//! The active rules for the screen of `tracer top`, from the pins and the agents' states. Reads no maps, which takes
-//! privileges.
+//! The active rules for the screen of `tracer top`, from the pins and the agents' states. Reads no maps: that would
+//! take privileges.
 
 use super::state::{Lock, State};
 use crate::{kernel::spread::pinned::Pins, view::reading::Pool};

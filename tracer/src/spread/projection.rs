@@ -13,7 +13,7 @@ pub struct Projection {
     pub in_use: u64,
     /// Ports in use of the fullest source.
     pub fullest: u64,
-    /// `fullest` as a part of 1 of a source's capacity.
+    /// `fullest` divided by a source's capacity: 1 is full. 1, too, if the capacity is 0.
     pub now: f64,
     /// What `now` would be if the connections were spread over the pool.
     pub then: f64,
@@ -72,8 +72,9 @@ pub fn of_peaks(
     found
 }
 
-/// How full the fullest address would be, as a part of 1 of its capacity; `all`: the connections, as a multiple of that.
-/// Each address gets its share by weight; what a full one cannot take goes to the others. `None`: there is no address.
+/// How full the fullest address would be: 1 is full, more means that so many connections find no port. `all`: the
+/// connections, as a multiple of one address's capacity. Each address gets its share by weight; what a full one cannot
+/// take goes to the others. `None`: there is no address.
 fn spread(all: f64, weights: &[u16]) -> Option<f64> {
     let heaviest = weights.iter().copied().max().filter(|weight| *weight > 0)?;
     let sum: u32 = weights.iter().copied().map(u32::from).sum();

@@ -28,7 +28,7 @@ pub struct Route {
 /// What a route does with packets, for comparison with other routes.
 #[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct RouteAction {
-    /// `RTN_*`
+    /// Type of the route (`RTN_*`): unicast, blackhole and so on.
     pub kind: u8,
     /// Indices of the output interfaces.
     pub interfaces: Vec<u32>,
@@ -129,7 +129,7 @@ pub struct AutoChoice {
     pub(super) v4: OfFamily,
     pub(super) v6: OfFamily,
     /// Networks within the destinations that are reached over other interfaces: the rule does not spread connections
-    /// to them. In ascending order.
+    /// to them. First those with exceptions, then the others, both in ascending order.
     pub elsewhere: Vec<Elsewhere>,
 }
 
@@ -140,7 +140,7 @@ pub(super) struct OfFamily {
     pub(super) sources: Option<Sources>,
     /// The destinations as they were written, for messages.
     pub(super) targets: Vec<String>,
-    /// All of them are [wide](Target::is_wide).
+    /// Whether there are destinations of this family, and all of them are [wide](Target::is_wide).
     pub(super) wide: bool,
 }
 

@@ -25,7 +25,7 @@ pub struct Inputs<'a> {
     pub capacity: u32,
     /// Of these, the ports of the second parity.
     pub other_capacity: u32,
-    /// There is one port more, which a search may leave out.
+    /// Whether there is one port more than `capacity`, which a search may leave out.
     pub unsure: bool,
     /// The hooks' counts of bound ports before the ports of `capacity` were read.
     pub bound: BoundCounts,

@@ -197,7 +197,8 @@ pub(super) fn attach_target(path: &Path) -> Result<CgroupTarget, Error> {
     let found = cgroups::resolve_arg(&path.to_string_lossy()).map_err(wrong)?;
     let root = cgroups::find()
         .map_err(|error| Error::BadConfig(cgroups::CgroupError::NoHierarchy(error).to_string()))?;
-    // With `--all`, too. In a container the reachable root can be that of a part of the machine.
+    // `/` is also what `--all` means. In a container, the root that can be reached may have only a part of the host's
+    // cgroups.
     if found.path == Path::new("/") && !root.whole {
         let why = cgroups::NOT_WHOLE;
         return Err(Error::BadConfig(format!(

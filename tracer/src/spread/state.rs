@@ -82,7 +82,7 @@ pub struct LeftOutTowards {
     pub destination: IpAddr,
     pub port: u16,
     pub reason: String,
-    /// When it ends, by CLOCK_MONOTONIC, ns; absent: when the reason ends.
+    /// When it ends, by CLOCK_MONOTONIC, ns; absent: it lasts as long as the reason (a missing route).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until_mono_ns: Option<u64>,
 }
@@ -169,7 +169,7 @@ fn open_roots(folder: &OwnedFd, name: &str, flags: OFlags) -> io::Result<File> {
 pub enum StateFile {
     /// There is no file.
     Nothing,
-    /// There is a file that is not used; why.
+    /// There is a file, but it cannot be trusted or read; the text says why.
     Untrusted(String),
     State(Box<State>),
 }

@@ -45,7 +45,7 @@ struct ForeignRule {
     pins: String,
 }
 
-/// One rule.
+/// One rule, with the keys of its JSON object.
 #[derive(Debug, Serialize)]
 pub struct RuleStatus {
     pub rule: String,
@@ -61,8 +61,9 @@ pub struct RuleStatus {
     pub capacity: u32,
     /// Whether the rule hands out fast ports, which it does from 45 % of the range on.
     pub fast_ports: bool,
-    /// The folder of its pins.
+    /// The folder of its pins, or that they were not found.
     pub pins: String,
+    /// How many links are pinned there; if no pins were found, how many are active.
     pub links: usize,
     /// Active links of the same rule that are not pinned in `pins`.
     #[serde(rename = "links.elsewhere")]
@@ -93,10 +94,10 @@ pub struct Use {
     pub in_use: u64,
     #[serde(rename = "ports.time_wait")]
     pub time_wait: u64,
-    /// Ports in use that take room, and ports that are still free.
+    /// Ports in use, and those that connect() can still be given.
     #[serde(rename = "ports.capacity")]
     pub capacity: u32,
-    /// Of the ports that connect() took: those of the second parity, which the kernel tries last.
+    /// Of the ports in use that take room: those of the second parity, which the kernel tries last.
     #[serde(rename = "ports.other_half")]
     pub other_half: u64,
     /// Connections to which the rule gave this address. Wraps at 2³².
@@ -161,7 +162,7 @@ impl From<Foreign> for ForeignRule {
     }
 }
 
-/// In place of a path of pins.
+/// In place of the folder of pins, for a rule that is active without any that can be found.
 const NOT_FOUND: &str = "not found in any reachable bpffs";
 
 /// Reads a rule that has pins.

@@ -51,9 +51,11 @@ pub struct Addresses<'a> {
     usable: &'a HashMap<u32, Usable>,
     /// Ports at each of the addresses that are counted.
     at: HashMap<Place, PortSet>,
-    /// For each namespace with ports at all addresses: ports at any IPv4 address, and at any IPv6 address.
+    /// For each namespace where the kernel chose ports for sockets at all addresses: ports that are taken at any IPv4
+    /// address, and at any IPv6 address.
     all: HashMap<u32, [PortSet; 2]>,
-    /// Bound ports that no connection has: their socket is at the address where it was bound.
+    /// Bound ports whose socket is not connected, each with the address that it was bound to. (A connected socket counts
+    /// at the address that it connects from.)
     idle: HashMap<ConnKey, Place>,
 }
 
@@ -95,7 +97,7 @@ impl<'a> Addresses<'a> {
         self.at.is_empty()
     }
 
-    /// Adds a connection.
+    /// Adds a connection: its port is in use at the address that it connects from.
     pub fn add(&mut self, key: &ConnKey, conn: &Conn) {
         if self.is_empty() {
             return;
@@ -130,6 +132,7 @@ impl<'a> Addresses<'a> {
         chosen.into_iter().filter_map(|place| self.usage(place)).collect()
     }
 
+    /// The use of one address; `None`: the range of its namespace is not known.
     fn usage(&self, (netns, address): Place) -> Option<AddressUse> {
         let usable = self.usable.get(&netns)?;
         let mut taken = self.at.get(&(netns, ANY)).cloned().unwrap_or_default();

@@ -48,7 +48,8 @@ impl<'a> Comparison<'a> {
         Self { usable, touched, commands, left_over, needed }
     }
 
-    /// Adds a connection.
+    /// Adds a connection. If it is marked as taking no room and takes some, or the other way round, a command will
+    /// correct that.
     pub fn add(&mut self, key: &ConnKey, conn: &Conn) {
         let netns = conn.tuple.netns;
         // An older socket was opened before everything that the hooks saw.
@@ -77,7 +78,7 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    /// Ends the comparison.
+    /// The result, when all connections are added.
     pub fn end(self) -> Compared {
         let Self { commands, left_over, needed, .. } = self;
         Compared { commands, left_over: left_over.into_iter().collect(), needed }

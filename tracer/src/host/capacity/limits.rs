@@ -4,8 +4,8 @@ use tracer_common::{TupleCount, TupleKey};
 
 use super::{PackedPorts, PortRange, PortSet};
 
-/// Numbers of the ports in a namespace's range. Each port counts once: one that is reserved and bound counts as
-/// reserved.
+/// The range of a namespace, and how many of its ports are reserved or bound. Each port counts once: one that is
+/// reserved and bound counts as reserved.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Limits {
     /// First and last port of the range, both inclusive.
@@ -18,7 +18,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Ports of the range.
+    /// How many ports the range has, reserved and bound ones included.
     pub fn all(&self) -> u32 {
         (u32::from(self.high) + 1).saturating_sub(u32::from(self.low))
     }

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use super::PortSet;
 
-/// With more runs than this, one bit for each port is faster and takes little more memory.
+/// With more runs than this, a set has one bit for each port, and takes 8 KiB. As runs it could take 128 KiB.
 const MOST_RUNS: usize = 128;
 
 /// A set of ports: as runs of 4 bytes each if there are few, else as bits.

@@ -84,7 +84,8 @@ impl Names {
     }
 
     /// The name of a cgroup. If the id is not known, the hierarchy is read again: by `now` at most once a second, and
-    /// once for each id. `None`: the cgroup existed only between two readings, or the id is 0.
+    /// for the same id once in five minutes. `None`: the id is 0, or was in none of these readings, because the cgroup
+    /// existed only between two of them, or there are too many cgroups.
     pub fn get(&mut self, id: u64, now: Instant) -> Option<&Name> {
         if id != 0 && !self.by_id.contains_key(&id) && self.may_walk(id, now) {
             let began = Instant::now();
@@ -117,6 +118,8 @@ impl Names {
             && searched_at.is_none_or(|at| now.saturating_duration_since(*at) >= AGAIN)
     }
 
+    /// Reads the names of all cgroups, up to `limit`. Names that are known already stay, unless these are `limit` in
+    /// number: then all of them are forgotten first.
     fn walk(&mut self) {
         self.walks += 1;
         if self.by_id.len() >= self.limit {

@@ -24,7 +24,8 @@ const FIRST: usize = 4096;
 pub struct Discovery {
     /// The namespaces that were found; this process's own is the first.
     pub found: Vec<Netns>,
-    /// Whether time was too short: namespaces that no process is in may be missing.
+    /// Whether the search ended early, because its time was up or the program is asked to stop: namespaces may be
+    /// missing. Those that processes are in are searched for first.
     pub cut_short: bool,
 }
 
@@ -178,11 +179,14 @@ fn threads(id: u32, process: &Path, found: &mut Found) {
     }
 }
 
-/// How much of a process was read.
+/// How many of a process's descriptors were read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Extent {
+    /// All that follow `skip`.
     All,
+    /// `count` of them; there are more.
     Part,
+    /// Not all that should be: the search must stop.
     Late,
 }
 

@@ -30,8 +30,9 @@ use enter::{Left, OwnNetns, catch};
 const THREADS: usize = 3;
 /// How long a visit may take without a heartbeat.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long it may take once a signal asked the program to stop, and how often that is checked.
+/// How long it may take once a signal asked the program to stop.
 const WHEN_ENDING: Duration = Duration::from_millis(300);
+/// How often a thread that waits for a visit checks for such a signal.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 type Job = Box<dyn FnOnce(&OwnNetns) -> Left + Send>;
@@ -151,7 +152,8 @@ impl Worker {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has the first thread that works run a job, and waits for the result.
+    /// Has the first thread that is ready run a job, and waits for the result. `netns`: where the job goes; `None`: it
+    /// stays in the thread's own namespace.
     fn submit<T: Send + 'static>(
         &self,
         netns: Option<&Netns>,

@@ -123,7 +123,7 @@ fn hides_processes(mountinfo: &str) -> bool {
 const FRESH_NS: u64 = 1_000_000_000;
 /// How many processes are read in a second at most, each in some 10 µs.
 const READS: u32 = 2000;
-/// One cgroup may use this many times what is left of them, as in the shares of the tables.
+/// One cgroup may use this many times as many of them as are left for all: 8 of 9, if it is the only one.
 const GREED: u32 = 8;
 /// At this number of known processes, those that were not used since the last time are forgotten.
 const MOST: usize = 4096;
@@ -243,7 +243,8 @@ impl Processes {
             known => known?,
         };
         self.keep(pid, process);
-        // Else another process had this id then, or it has ended since and the id may be another process's.
+        // If the process began after the call, another one had its id then. If the call was after it was last seen, it
+        // may have ended, and the id be another process's.
         let is_it = process.began_ns <= at_ns.saturating_add(TICK_NS)
             && at_ns <= process.seen_ns.saturating_add(FRESH_NS);
         (is_it && process.name != [0; 16]).then_some(process.name)

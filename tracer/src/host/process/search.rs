@@ -74,8 +74,8 @@ impl Search {
         Ok(self.run_over(pids, inodes, files))
     }
 
-    /// Searches these processes. `files` passes on the inodes of the sockets among `count` open files of a process,
-    /// after the first `skip`.
+    /// Searches these processes; returns whether the search is complete. `files` passes on the inodes of the sockets
+    /// among `count` open files of a process, after the first `skip`.
     fn run_over<S: BuildHasher>(
         &mut self,
         pids: Vec<u32>,
@@ -85,8 +85,8 @@ impl Search {
         let there: HashSet<u32> = pids.iter().copied().collect();
         self.owners.retain(|inode, owner| inodes.contains(inode) && there.contains(&owner.pid));
         let mut found: HashMap<u32, Owner> = HashMap::new();
-        // Processes whose first files were read and which have more, whose files were all read, and whose others were
-        // read.
+        // Processes of which the first files were read and there are more; of which all files were read; and of which
+        // the files after the first ones were read.
         let (mut first_part, mut whole, mut other_part) =
             (HashSet::new(), HashSet::new(), HashSet::new());
         let mut is_late = false;

@@ -32,7 +32,7 @@ pub(super) fn request(family: Family, port: u16, states: u32) -> Vec<u8> {
     put(0, &[if family == Family::V4 { AF_INET } else { AF_INET6 }, IPPROTO_TCP]);
     put(4, &states.to_ne_bytes());
     put(8, &port.to_be_bytes());
-    // INET_DIAG_NOCOOKIE
+    // The cookie of the request: INET_DIAG_NOCOOKIE (~0), sockets with any cookie.
     put(REQUEST_LEN - 8, &[0xff; 8]);
     netlink::request(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, &body)
 }

@@ -15,6 +15,7 @@ use crate::kernel::error::chain;
 pub(super) enum Attachment {
     /// aya keeps the link.
     InPlace,
+    /// The perf event of a tracepoint.
     Event(OwnedFd),
     /// A link, or the perf event on kernels that have no links for perf events.
     Probe(OwnedFd),
@@ -115,7 +116,7 @@ pub(super) fn short(error: &AttachError) -> String {
     }
 }
 
-/// The advice for ENOMEM, else an empty text. The tables, allocated before, leave too little.
+/// The advice for ENOMEM, else an empty text. The tables are allocated first, and have left too little memory.
 fn if_no_memory(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::ENOMEM) => {

@@ -24,8 +24,8 @@ impl Link {
     }
 }
 
-/// Takes over the link that is pinned by this name: it runs the new program from now on. `None`: there is none, or it
-/// cannot be taken over and is removed. `id`: of the cgroup.
+/// Takes over the link that is pinned by this name: from now on it runs the program `form`. `None`: there is no such
+/// link, or it cannot be taken over and is removed. `id`: the id of the cgroup that it must be attached to.
 pub(crate) fn adopt(ebpf: &mut Ebpf, pins: &Pins, name: &str, form: &str, id: u64) -> Option<Link> {
     let fd = pins.open_link(name).ok()?;
     let program = program(ebpf, form).ok()?;

@@ -83,7 +83,7 @@ pub struct Loaded {
     maps: HashMap<String, u32>,
 }
 
-/// Checks that this process may list loaded programs. If it may not, "there is no rule" would be no answer.
+/// Checks that this process may list loaded programs. If it may not, finding no rule does not mean that there is none.
 ///
 /// # Errors
 /// Capabilities are missing, or the process is in a user namespace of its own.
@@ -260,11 +260,11 @@ fn ids(pins: &Pins) -> Vec<u32> {
         .collect()
 }
 
-/// Makes `pins` the only place where the rule is pinned. If nothing is pinned there yet, a rule that is pinned or
-/// held elsewhere is pinned there; else the copy elsewhere is detached. The caller has the rule's lock.
+/// Makes `pins` the only place where the rule is pinned. A copy that is pinned or held elsewhere is moved to `pins` if
+/// nothing is pinned there yet, else it is detached. The caller has the rule's lock.
 ///
 /// # Errors
-/// The rule cannot be pinned there, or it has the maps of another version.
+/// The rule cannot be pinned in `pins`, or it has the maps of another version.
 pub fn gather(rule: &str, pins: &Pins) -> Result<(), Error> {
     let elsewhere: Vec<Pins> = elsewhere(rule, pins);
     let strays = match Loaded::strays(rule, std::slice::from_ref(pins)) {

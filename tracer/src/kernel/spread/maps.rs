@@ -55,8 +55,8 @@ impl RuleMaps {
     }
 
     /// Forgets which ports are bound in the namespace that the rule was in before: their release there would be
-    /// counted as one in the rule's namespace. This also forgets what the hooks counted since the new rule is in
-    /// force: up to the agent's next reading, a port less may count as bound.
+    /// counted as one in the rule's namespace. This also forgets ports that were bound since the new rule took effect:
+    /// the hooks may count too few bound ports until the agent's next reading.
     fn forget_bound(&mut self) -> Result<(), Error> {
         for port in 0..self.bound_since.len() {
             self.bound_since.set(port, [0; 2], 0).map_err(wrong(map::BOUND_SINCE))?;
@@ -64,7 +64,7 @@ impl RuleMaps {
         Ok(())
     }
 
-    /// Removes the rule: from now on, every connect() is exempt.
+    /// Removes the rule: until one is set again, every connect() is exempt.
     ///
     /// # Errors
     /// The map cannot be written.
@@ -180,7 +180,7 @@ fn missing(name: &str) -> Error {
     Error::Failure(format!("the BPF object has no map {name}; build tracer again"))
 }
 
-/// The pinned or loaded maps of a rule, only to read them.
+/// The pinned or loaded maps of a rule, to read them or to clear the rule. Decisions in the ring are not among them.
 pub struct Pinned {
     pub rule: RuleMaps,
     pub maps: SpreadMaps,

@@ -46,7 +46,7 @@ pub struct Pins {
 /// State that all copies of a [`Pins`] share.
 #[derive(Debug, Default)]
 struct Shared {
-    /// Nothing may be pinned any more, because the rule has ended.
+    /// Whether no link may be pinned any more, because the rule has ended or its start is being undone.
     closed: AtomicBool,
     /// The folders for maps and links, kept open so that paths through their descriptors stay valid.
     parts: Mutex<Option<(Folder, Folder)>>,

@@ -87,8 +87,8 @@ pub struct Spreader {
 }
 
 impl Spreader {
-    /// Loads the best program for each hook and attaches it to each cgroup. A link that is pinned already runs the
-    /// new program from now on. Links to other cgroups stay: see [`Self::remove_other_links`].
+    /// Loads the best program for each hook and attaches it to each cgroup. A link that an earlier process pinned is
+    /// taken over, and runs the new program from now on. Links to other cgroups stay: see [`Self::remove_other_links`].
     ///
     /// # Errors
     /// The reason, as a text for people.

@@ -15,7 +15,8 @@ pub(crate) struct Rules {
     slots: Array<MapData, Rule>,
     /// 0: there is no rule; else the number of the slot, from 1 up.
     current: Array<MapData, u32>,
-    /// `None`: a hook may still read the slot that is not current. (Only a process that sets rules needs this.)
+    /// `None`: a hook may still read the slot that is not current, so that [`Self::set`] has to wait before it writes
+    /// there. (Only a process that sets rules needs this.)
     running: Option<RunningPrograms>,
 }
 
@@ -36,7 +37,7 @@ impl Rules {
 
     /// The current rule; `None`: there is none, or it cannot be read.
     pub(crate) fn get(&self) -> Option<Rule> {
-        // The slot that is being read is overwritten only if the agent sets two rules meanwhile: then try again.
+        // A slot is overwritten only after the other one has become current: if that has happened meanwhile, try again.
         (0..8).find_map(|_| {
             let current = self.current().ok()?;
             let rule = self.slots.get(&current.checked_sub(1)?, 0).ok()?;
@@ -68,7 +69,7 @@ impl Rules {
         Ok(())
     }
 
-    /// Removes the rule.
+    /// Removes the rule: until one is set again, every connect() is exempt.
     ///
     /// # Errors
     /// The map cannot be written.

@@ -72,6 +72,10 @@ pub(in super::super) struct LinkInfo {
     pub hook: Option<&'static str>,
 }
 
+/// The properties of a link.
+///
+/// # Errors
+/// As bpf(2): the descriptor is not a link.
 pub(in super::super) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
     // SAFETY: all-zero is a valid bpf_link_info, and asks for no text.
     let mut info: bpf_link_info = unsafe { std::mem::zeroed() };
@@ -157,6 +161,10 @@ pub(in super::super) fn create_mark(name: &str, value: &[u8; MARK_SIZE]) -> io::
     Ok(map)
 }
 
+/// Reads the value of a mark.
+///
+/// # Errors
+/// `InvalidData`: the map cannot be a mark, as it is not an array with values of [`MARK_SIZE`] bytes. Else as bpf(2).
 pub(in super::super) fn read_mark(map: BorrowedFd<'_>) -> io::Result<[u8; MARK_SIZE]> {
     // SAFETY: all-zero is a valid bpf_map_info.
     let mut info: bpf_map_info = unsafe { std::mem::zeroed() };

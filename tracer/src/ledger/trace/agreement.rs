@@ -8,20 +8,23 @@ use tracer_common::{
     seed::{Command, Correction, Op},
 };
 
-/// What must be equal for two comparisons to have found the same difference.
+/// What must be equal for two comparisons to have found the same difference: the op, the key, and of corrections that
+/// set values the whole command.
 type Identity = (u32, ConnKey, Option<Command>);
 
 /// What earlier comparisons found.
 #[derive(Debug, Default)]
 pub(super) struct Agreement {
-    /// Differences of numbers that change all the time, which both comparisons of the last time found.
+    /// Differences of numbers that change all the time, which both comparisons of the previous call found: carried out
+    /// if they are found again.
     unconfirmed: HashSet<Identity>,
 }
 
 impl Agreement {
-    /// The commands to carry out, from two comparisons one right after the other. A difference of numbers that change
-    /// all the time must have been found by both comparisons some seconds ago, too: equal numbers can belong to other
-    /// ports, and what was read between them to neither.
+    /// The commands to carry out: those that two comparisons gave, one right after the other. A difference of numbers
+    /// that change all the time must also have been found by both comparisons of the previous call, some seconds ago:
+    /// counters that are equal before and after the entries were read can have changed in between, and then the
+    /// entries match neither reading.
     pub(super) fn agreed(&mut self, first: &[Command], second: Vec<Command>) -> Vec<Command> {
         let first: HashSet<_> = first.iter().map(identity).collect();
         let unconfirmed = std::mem::take(&mut self.unconfirmed);

@@ -6,7 +6,8 @@ use tracer_common::{
     seed::{Command, Correction},
 };
 
-/// Counts of the ports that a tuple has now.
+/// Counts of the ports that a tuple has now, as in [`TupleCount`]. `held` and `waiting` are [`Halves`], `states` is
+/// [`States`].
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 struct Ports {
     in_use: u64,
@@ -90,7 +91,8 @@ pub(super) type Reading = HashMap<TupleKey, Counters>;
 
 /// Commands that correct tuples by `conns`, which was read between the two readings. A tuple that did not change
 /// meanwhile is corrected in full, another one only in numbers that do not depend on ports that come and go
-/// ([`of_busy`]). A hook can be between its two steps, so a correction needs the same one from the next readings.
+/// ([`of_busy`]). A hook may have changed an entry and not yet the counter, so the caller carries out a correction only
+/// if the next comparison gives the same one.
 pub(super) fn corrections(
     before: &Reading,
     conns: &[(ConnKey, Conn)],
@@ -123,14 +125,14 @@ pub(super) fn corrections(
         .collect()
 }
 
-/// The correction of a tuple whose ports change all the time. How many ports it has differs from reading to reading,
-/// but not how many of them take no room, which is the difference of two counters that change together. It must be
-/// the number of entries with APART, unless there are entries that take no room for another reason: these change,
-/// too.
+/// The correction of a tuple whose ports change all the time; `None`: it needs none, or that cannot be said. How many
+/// ports it has differs from reading to reading, but not how many of them take no room, which is the difference of two
+/// counters that change together. That must be the number of entries with APART, unless some entries take no room
+/// because bind() took their port (LISTED): their number changes from reading to reading.
 fn of_busy(before: &Counters, after: &Counters, found: &Found) -> Option<Correction> {
     const NO_ROOM: u32 = conn_flag::LISTED;
     const NEVER_REUSED: u32 = NO_ROOM | conn_flag::BOUND | conn_flag::NO_STAMP;
-    // Truncation: only differences are used.
+    // The lower 32 bits are enough: only differences of small numbers are used.
     let without = |all: u64, some: u64| (low(all)).wrapping_sub(Halves(some).sum());
     let missing = |by_counters: [u32; 2], right: u32, unknown: u32| {
         let [before, after] = by_counters;
@@ -181,6 +183,8 @@ pub(super) fn fast(
     (right != counted).then(|| Command::correcting_fast(counted, right))
 }
 
+/// The correction of a tuple that did not change during the comparison: it applies only while `opened` and `released`
+/// are still as `counted`.
 fn correction(counted: &Counters, right: &Ports) -> Correction {
     let ports = &counted.ports;
     Correction {

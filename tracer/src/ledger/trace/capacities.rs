@@ -1,4 +1,4 @@
-//! Which ports tuples can hold, by network namespace.
+//! Which ports connect() can be given, by network namespace: its port range, without reserved and bound ports.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -23,11 +23,11 @@ const DISCOVER_INTERVAL: Duration = Duration::from_millis(300);
 const DISCOVER_SHARE: u32 = 50;
 /// Settings are read at most for 1/N of the time...
 const READ_SHARE: u32 = 50;
-/// ...and at most for this long at once...
+/// ...and at most for this long at each refresh...
 const READ_AT_ONCE: Duration = Duration::from_millis(100);
-/// ...but always of this many namespaces: any user can make thousands.
+/// ...but always of this many namespaces. (Not of all at each refresh: any user can make thousands.)
 const READ_LEAST: usize = 8;
-/// How many namespaces may be known that reserve ports in many pieces, each of which takes 8 KiB.
+/// How many namespaces that reserve ports in many pieces may be known: each of these namespaces takes 8 KiB.
 const MOST_LARGE: usize = 1_000;
 
 /// What is known about the namespaces in use.
@@ -56,7 +56,7 @@ pub struct Capacities {
     too_large: HashSet<u32>,
     /// Namespace of a spreader's rule, which is known whatever it reserves: the spreader needs it.
     of_rule: Option<u32>,
-    /// Namespaces that were searched for and not found.
+    /// Namespaces that [`Self::learn`] could not read: it does not try again before the next refresh.
     missed: HashSet<u32>,
 }
 
@@ -141,7 +141,7 @@ impl Capacities {
         })
     }
 
-    /// Removes what is known about namespaces, except these and those with bound ports.
+    /// Removes what is known about namespaces, except the `wanted` ones and those with bound ports.
     pub fn keep(&mut self, wanted: &HashSet<u32>) {
         let Self { binds, .. } = self;
         let is_kept = |netns: u32| wanted.contains(&netns) || binds.has_any_of(netns);
@@ -208,6 +208,7 @@ impl Capacities {
         }
     }
 
+    /// Removes the bound and left-over ports from what connect() can be given, in all namespaces.
     fn block(&mut self) {
         let mut usable = std::mem::take(&mut self.usable);
         for (netns, one) in &mut usable {
@@ -265,8 +266,8 @@ impl Capacities {
         due
     }
 
-    /// Reads the settings of these namespaces. Returns those that cannot be entered where they were found, and
-    /// forgets that.
+    /// Reads the settings of these namespaces, until `until` but of at least [`READ_LEAST`]. Returns those that cannot
+    /// be entered where they were found; where that was is forgotten.
     fn read_settings(
         &mut self,
         worker: &Worker,

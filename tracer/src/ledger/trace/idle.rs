@@ -8,7 +8,7 @@ use crate::runtime::clock;
 
 /// How long a tuple without ports is kept for its history, while the table is at most half full.
 const KEEP: Duration = Duration::from_mins(10);
-/// How many tuples are removed at once at most to make room, as the caller has other things to do.
+/// How many tuples one sweep removes at most to make room, as the caller has other things to do.
 const AT_ONCE: u64 = 16_384;
 
 /// How much the history of a tuple without ports is worth, least first.
@@ -34,7 +34,7 @@ impl Worth {
         }
     }
 
-    /// How long such a tuple is kept when room is needed.
+    /// How long such a tuple is kept at least when room is needed.
     fn keep(self) -> Duration {
         Duration::from_secs(match self {
             Self::Little => 3,
@@ -63,7 +63,7 @@ pub(super) struct Sweep {
 }
 
 impl Sweep {
-    /// Adds a tuple.
+    /// Adds a tuple. If it holds no port and has been idle for long enough, it can be chosen. `now_ns`: CLOCK_MONOTONIC.
     pub(super) fn add(&mut self, key: &TupleKey, count: &TupleCount, now_ns: u64) {
         self.all += 1;
         let (all, candidates) = self.owners.entry(count.owner).or_default();

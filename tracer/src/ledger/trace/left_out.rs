@@ -42,13 +42,14 @@ pub(super) struct LeftOut {
 }
 
 impl LeftOut {
-    /// Namespaces whose sockets could not be read.
+    /// Namespaces whose sockets could not be read, or of which only is known that they are left out (more than
+    /// [`MOST`]).
     pub(super) fn unread(&self) -> impl Iterator<Item = u32> {
         let unread = self.by_inum.iter().filter(|(_, (depth, _))| *depth == Depth::Sockets);
         unread.map(|(inum, _)| *inum).chain(self.others.iter().copied())
     }
 
-    /// Namespaces that were found, and could not be read.
+    /// Namespaces that were found, and whose range or sockets could not be read.
     pub(super) fn closed(&self) -> impl Iterator<Item = u32> {
         let closed = self.by_inum.iter().filter(|(_, (depth, _))| *depth > Depth::Location);
         closed.map(|(inum, _)| *inum).chain(self.others.iter().copied())

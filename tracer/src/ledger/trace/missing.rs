@@ -5,7 +5,7 @@ use tracer_common::Loss;
 use super::Tracer;
 use crate::{error::Error, kernel::maps::Totals};
 
-/// The number of lost entries up to which all have been retried.
+/// How many entries had been lost when the last complete retry found room for all of them.
 #[derive(Debug, Default)]
 pub(super) struct Missing {
     retried: u64,
@@ -17,8 +17,8 @@ impl Missing {
         lost > self.retried
     }
 
-    /// Notes that all of `lost` were retried, in all namespaces. `refused`: how many of them found no room again,
-    /// because of their owner's share; if there are any, all are to be retried again.
+    /// Notes that all of `lost` were retried, in all namespaces. `refused`: how many could not be added again (their
+    /// owner's share is full, for example); if there are any, all are to be retried again.
     pub(super) const fn retried(&mut self, lost: u64, refused: u64) {
         if refused == 0 {
             self.retried = lost;
@@ -50,7 +50,7 @@ pub(super) const fn has_room(used: usize, max: u32) -> bool {
 }
 
 impl Tracer {
-    /// Whether all tables have room for what was lost, after tuples that nobody uses are removed if need be.
+    /// Whether all tables have room for what was lost ([`has_room`]). If not, removes idle tuples and looks again.
     pub(super) fn can_make_room(&mut self, now_ns: u64) -> Result<bool, Error> {
         if self.has_room()? {
             return Ok(true);
@@ -59,7 +59,7 @@ impl Tracer {
         self.has_room()
     }
 
-    /// Whether all tables have room for what was lost.
+    /// Whether all tables have room for what was lost, by [`has_room`].
     fn has_room(&mut self) -> Result<bool, Error> {
         let (mut tuples, mut conns, mut binds) = (0, 0, 0);
         self.session.maps.tuples(|_, _| tuples += 1)?;

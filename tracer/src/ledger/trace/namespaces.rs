@@ -15,7 +15,8 @@ use crate::{
 };
 
 impl Tracer {
-    /// Reads all TCP sockets of these namespaces. One that cannot be read is in the log, and in [`Self::degraded`].
+    /// Reads all TCP sockets of these namespaces. One that exists and cannot be read is in the log, and in
+    /// [`Self::degraded`] until it can be read.
     pub(super) fn dump(&mut self, namespaces: Vec<Netns>) -> Vec<Dump> {
         let mut dumps = Vec::new();
         let gone = self.dump_each(namespaces, &mut dumps);
@@ -75,11 +76,12 @@ impl Tracer {
         self.search(&HashSet::new()).unwrap_or_default().found
     }
 
-    /// Searches for all namespaces; `None`: that failed. `wanted`: the namespaces for which the search is made.
+    /// Searches for all namespaces; `None`: that failed. `wanted`: the namespaces that the caller needs, which a failed
+    /// search leaves out.
     fn search(&mut self, wanted: &HashSet<u32>) -> Option<Discovery> {
         match self.worker.discover() {
             Ok(all) => {
-                // A search that was cut short because the program is asked to stop is no reason.
+                // That a search was cut short because the program is asked to stop is not reported.
                 if shutdown::stop_signal().is_none() {
                     self.left_out.searched(all.cut_short);
                 }
@@ -98,7 +100,7 @@ impl Tracer {
         }
     }
 
-    /// Notes the result of entering this namespace: an error is in [`Self::degraded`] from now on.
+    /// Notes the result of entering this namespace: an error is in [`Self::degraded`] until it can be entered.
     pub(crate) fn visited<T>(&mut self, netns: &Netns, result: &io::Result<T>) {
         match result {
             Ok(_) => self.left_out.read(netns.inum, Depth::Range),
@@ -134,7 +136,8 @@ impl Tracer {
         self.left_out.held(&self.held, refreshed.unknown, Instant::now());
     }
 
-    /// The namespaces in which a port is held, or was held shortly before the last comparison or since.
+    /// The namespaces that have a tuple with a held port, or one that has changed since shortly before the last
+    /// comparison; also those that were found and could not be read.
     pub(super) fn busy_namespaces(&mut self) -> Result<Vec<Netns>, Error> {
         let since = self.reconciled.elapsed() + CALM.latest;
         let since_ns = clock::monotonic_ns().saturating_sub(clock::as_ns(since));

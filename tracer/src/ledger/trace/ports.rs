@@ -1,5 +1,5 @@
-//! Which held ports take no room, as connect() could not be given them: the ledger counts them, and this corrects
-//! that.
+//! Which held ports take no room, because connect() would not get them even if they were free. The hooks count such
+//! ports as taking room; the commands made here correct that.
 
 use std::time::{Duration, Instant};
 
@@ -29,10 +29,11 @@ const SHARE: u32 = 600;
 /// A reading counts as at most this many times as long as the one before: on a busy machine it can wait for the
 /// processor much longer than it works.
 const SLOWER: u32 = 2;
-/// The first reading counts as at most this long.
+/// The limit of [`SLOWER`] is never below this; the first reading counts as at most this long.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// Bound ports are read, and old ones removed, at most for 1/N of the time each: one user can have tens of thousands.
+/// Bound ports are read, and old entries of TOUCHED removed, at most for 1/N of the time each: one user can have tens
+/// of thousands.
 const BINDS_SHARE: u32 = 50;
 
 /// Results of the newest reading of all connections.
@@ -42,7 +43,7 @@ pub(super) struct Ports {
     binds: Cost,
     /// Whether the kernel chose one of the bound ports for bind(address, 0).
     is_any_chosen: bool,
-    /// Whether bound ports or a range have changed since that reading.
+    /// Whether bound ports or a range have changed since all connections were read.
     changed: bool,
     /// When all connections were read, and how long that took.
     conns: Cost,
@@ -78,8 +79,8 @@ impl Cost {
     }
 }
 
-/// Whether all ports that connect() could be given at the reading can still be given: what counted as taking room
-/// still does. False if not known.
+/// Whether all ports that connect() could be given `then` can be given `now`, so that every held port that counted as
+/// taking room still takes room. False if one of the two is not known.
 fn are_sure(then: Option<&PortSet>, now: Option<&PortSet>) -> bool {
     then.zip(now).is_some_and(|(then, now)| then.is_within(now))
 }
@@ -111,8 +112,9 @@ impl Tracer {
         Ok(())
     }
 
-    /// To be called before bound ports are read: a port that is bound in between counts twice for a spreader until
-    /// the next reading, which is better than not at all.
+    /// Notes the counts of ports that the spreader's hooks saw bound; without a spreader, nothing. To be called before
+    /// bound ports are read: a port that is bound between the two counts twice for the spreader until the next reading.
+    /// In the other order, it would not count at all.
     fn begin_reading(&mut self) -> Result<(), Error> {
         if let Some(spreader) = &mut self.session.spreader {
             self.ports.bound_counts = spreader.maps.begin_reading()?;
@@ -199,17 +201,17 @@ impl Tracer {
         self.capacities.keep(&wanted);
     }
 
-    /// Whether the ports of the rule's namespace (`Self::know_range`) are at least as many as counted: since the
-    /// newest reading of connections no port was bound, reserved or left the range, which a connection may hold that
-    /// counts as taking room; and no port is blocked that may be free by now.
+    /// Whether tuples of the rule's namespace (`Self::know_range`) have at least as much room as counted. False if a
+    /// port was bound, reserved, or left the range since all connections were last read: a connection that counts as
+    /// taking room may hold it. Also false if a port is left over, which may be free by now, and if nothing was read.
     pub fn is_sure_of_ports(&self) -> bool {
         let Some((netns, then)) = &self.ports.of_rule else { return false };
         let now = self.capacities.usable().get(netns).map(Usable::ports);
         !self.capacities.has_left_over(Some(*netns)) && are_sure(then.as_ref(), now.as_ref())
     }
 
-    /// A row for each address at which bind(address, 0) is used: its key, counters as of a tuple, and its ports. Its
-    /// capacity is [`Limits::all`] minus [`Limits::reserved`].
+    /// A row for each address at which bind(address, 0) is used: its key, its counters in the form of a tuple's, and its
+    /// ports. Its capacity is [`Limits::all`] minus [`Limits::reserved`].
     pub fn bind_rows(&self) -> impl Iterator<Item = (TupleKey, TupleCount, &AddressUse)> {
         let ports = &self.ports;
         ports.addresses.iter().map(|one| (one.key(), ports.counters.count(one), one))

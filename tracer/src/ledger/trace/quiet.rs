@@ -38,7 +38,7 @@ impl Quiet {
 }
 
 impl Tracer {
-    /// The namespaces that have TCP sockets and are not among `known`; empty between two readings of the counters.
+    /// The namespaces that have TCP sockets and are not among `known`; empty while no reading of the counters is due.
     pub(super) fn quiet_namespaces(&mut self, known: &HashSet<u32>) -> Vec<Netns> {
         let began = Instant::now();
         if !self.quiet.is_due(began) {

@@ -40,7 +40,7 @@ pub fn visible_to(
     passes(filter, key, (who, name), callers, now)
 }
 
-/// Whether key and process pass the filter. `name`: of the process, if the filter needs it.
+/// Whether key and process pass the filter. `name`: the process's name; `None` if the filter has no names.
 fn passes(
     filter: &Filter,
     key: &TupleKey,

@@ -54,8 +54,9 @@ pub(crate) fn start(
     start_with(config, event_mask, filter, Purpose::Sandbox(user))
 }
 
-/// As `start`, for a spreader: attaches it, too, and only the programs that count. The calling thread keeps the
-/// capabilities that are needed to put itself (`enter_to_attach`) and other threads into their sandboxes.
+/// As `start`, for a spreader: attaches its programs, too, and of the others only those that count ports. The calling
+/// thread keeps the capabilities that are needed to put itself (`enter_to_attach`) and other threads into their
+/// sandboxes.
 ///
 /// # Errors
 /// As `start`.
@@ -63,7 +64,7 @@ pub fn start_spreading(config: &KernelConfig, spreading: Spreading) -> Result<Tr
     start_with(config, 0, &Filter::default(), Purpose::Spread(spreading))
 }
 
-/// What the start is for.
+/// Who starts: a command that reads, whose threads open files as this user from then on, or a spreader.
 enum Purpose {
     Sandbox(User),
     Spread(Spreading),
@@ -177,8 +178,8 @@ struct Started {
     whole_host: bool,
 }
 
-/// Attaches the best backend that can be. Tries fexit first, without reading the kernel's symbols: only the others
-/// need them, and reading them takes longer than attaching.
+/// Attaches the best backend that this kernel accepts. Tries fexit first, without reading the kernel's symbols: only
+/// the others need them, and reading them takes longer than attaching.
 fn attach_best(
     config: &KernelConfig,
     (event_mask, filter): (u32, &Filter),
@@ -239,7 +240,7 @@ fn attach_best(
     Err(Error::NoBackend { reasons: refused })
 }
 
-/// The error if something is missing that every backend needs, for this reason.
+/// The error for a lack of something that every backend needs: each backend that would have been tried has `reason`.
 fn none_can_run(
     config: &KernelConfig,
     btf: &Result<Btf, BtfError>,
@@ -250,7 +251,7 @@ fn none_can_run(
     no_backend(&plan, forced)
 }
 
-/// The names of cgroups. Must be called before privileges are given up.
+/// Opens the cgroup hierarchy, to look up the names of cgroups in it. Must be called before privileges are given up.
 ///
 /// # Errors
 /// Missing privileges (77); the cgroup hierarchy, which every backend needs, cannot be opened (69).

@@ -11,7 +11,7 @@ use crate::{error::Error, kernel::maps::Totals, runtime::clock};
 
 /// An entry is removed when it is older than this: by then, a connection that had the port before is in the ledger.
 const SETTLED: Duration = Duration::from_secs(2);
-/// How many entries are removed at once at most, as the caller has other things to do.
+/// How many entries one call removes at most, as the caller has other things to do.
 const AT_ONCE: usize = 16_384;
 
 /// Touched ports that found no room in their table.
@@ -20,7 +20,7 @@ pub(super) struct NotNoted {
     ports: u64,
     /// When the newest of them was found to be lost (CLOCK_MONOTONIC, ns).
     at_ns: u64,
-    /// Whether there is a connection that is older than that.
+    /// Whether the oldest connection was older than that when all connections were last read.
     matters: bool,
 }
 
@@ -33,17 +33,18 @@ impl NotNoted {
         }
     }
 
-    /// Compares with the oldest of all connections, which took its port then; `None`: there is no connection.
+    /// Notes whether the oldest connection is older than the newest lost port. `oldest_ns`: when that connection took
+    /// its port (CLOCK_MONOTONIC, ns); `None`: there is no connection.
     pub(super) fn compare(&mut self, oldest_ns: Option<u64>) {
         self.matters = self.ports > 0 && oldest_ns.is_some_and(|oldest| oldest < self.at_ns);
     }
 
-    /// Whether there is a [`Self::reason`].
+    /// Whether [`Self::reason`] returns a warning.
     pub(super) const fn is_any(&self) -> bool {
         self.matters
     }
 
-    /// The warning, for as long as there are connections that can hold such a port.
+    /// The warning; `None`: no connection is old enough to hold such a port.
     pub(super) fn reason(&self) -> Option<String> {
         self.matters.then(|| {
             format!(
@@ -55,7 +56,8 @@ impl NotNoted {
 }
 
 /// Commands that remove entries which are not needed, first of owners that have few: these have the least room if
-/// somebody fills the table. `unread`: namespaces whose connections are not all known.
+/// somebody fills the table. `needed`: ports that a connection holds since before their newest bind(); `unread`:
+/// namespaces whose connections are not all known; `began_ns`: when the reading began (CLOCK_MONOTONIC).
 pub(super) fn leaving(
     touched: &HashMap<u64, Touched>,
     needed: &HashSet<u64>,

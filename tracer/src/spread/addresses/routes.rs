@@ -43,7 +43,7 @@ pub(in crate::spread) fn reaches(targets: &[Target], host: &Host) -> io::Result<
     Ok(found)
 }
 
-/// RT_TABLE_UNSPEC
+/// In place of a table's number (RT_TABLE_UNSPEC), for what is made of a rule and is in no table.
 const NO_TABLE: u32 = 0;
 
 struct Kernel<'a> {
@@ -75,7 +75,7 @@ impl Kernel<'_> {
     }
 
     /// The kernel's answer to a request for one route, which can be of type unreachable, blackhole or prohibit. `None`:
-    /// it has no route.
+    /// it has no route, or did not answer.
     fn ask(&self, request: &[u8]) -> Option<Route> {
         let found = list(Some(&self.socket), "routes", request, wire::RTM_NEWROUTE, wire::route);
         found.ok()?.into_iter().flatten().next()
@@ -118,6 +118,7 @@ impl Kernel<'_> {
         RouteType::Unicast(interfaces)
     }
 
+    /// The type for an address of this host: the interface that has it, else the one that the route names.
     fn local(&self, to: IpAddr, route: &Route) -> RouteType {
         let owner = self.owners(to).into_iter().next();
         owner

@@ -216,7 +216,7 @@ pub(super) fn is_local_route(bytes: &[u8]) -> Option<bool> {
     bytes.get(..ROUTE_LEN)?.get(7).map(|kind| *kind == RTN_LOCAL)
 }
 
-/// Whether a route forwards packets. `None`: the message is damaged.
+/// Whether a route does not refuse packets ([`is_refusal`]). `None`: the message is damaged.
 pub(super) fn is_usable(bytes: &[u8]) -> Option<bool> {
     bytes.get(..ROUTE_LEN)?.get(7).map(|kind| !is_refusal(*kind))
 }

@@ -21,7 +21,7 @@ use crate::error::Error;
 
 /// Pairs of a source and a destination without a route that are remembered; with more, the oldest is dropped.
 const UNROUTED_MAX: usize = 256;
-/// Tuples of the rule whose destinations are checked, too, when an address has no route to one destination.
+/// When an address has no route to one destination, the destinations of at most so many other tuples are checked, too.
 const OTHERS_MAX: usize = 64;
 
 /// The counters of a tuple at the last health check.
@@ -51,7 +51,7 @@ impl TupleBaseline {
 
 impl Agent {
     /// Reads the decisions that wait: logs them, and checks addresses that the kernel refused and routes that may be
-    /// missing. True if an address is left out because of that.
+    /// missing. True if that has changed what is left out.
     pub(super) fn drain_decisions(&mut self) -> bool {
         let now = Instant::now();
         let Some(spreader) = &mut self.tracer.session.spreader else { return false };
@@ -88,7 +88,7 @@ impl Agent {
 
     /// Leaves out those of these addresses that no socket can bind any more. True if there is one.
     fn check_refused(&mut self, mut refused: Vec<Addr>, now: Instant) -> bool {
-        // The kernel may have refused the address only to that socket: it was IPV6_V6ONLY, the destination IPv4.
+        // The kernel may have refused the address to that socket only: an IPV6_V6ONLY socket cannot bind an IPv4 one.
         let (_, _, worker, _) = self.tracer.split();
         let gone = worker.run_in(&self.netns, move || {
             refused.retain(|address| !addresses::can_be_bound(pool::address(*address)));

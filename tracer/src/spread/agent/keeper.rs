@@ -51,16 +51,16 @@ struct State {
     maps: RuleMaps,
     /// `None`: there is no rule.
     builder: Option<RuleBuilder>,
-    /// The rule that the hooks have.
+    /// The rule that the hooks have; `None`: this thread has given them none yet, or removed it.
     active: Option<Rule>,
     /// What the namespace had when it was last read.
     host: Host,
-    /// `host` has not been handed to [`Keeper::take_changes`] yet.
+    /// Whether `host` has changed since [`Keeper::take_changes`] last returned it.
     changed: bool,
-    /// The namespace is to be let go of: the sockets in it must be closed.
+    /// Whether the thread is to close its sockets in the namespace, which would keep it alive.
     gone: bool,
     stop: bool,
-    /// Why the thread ended before it was asked to.
+    /// Why the thread ended before it was asked to; `None`: it did not, or [`Keeper::take_changes`] has returned that.
     failed: Option<Error>,
 }
 
@@ -119,7 +119,7 @@ impl Keeper {
         Ok(state.active.unwrap_or_default())
     }
 
-    /// Removes the rule from the hooks: no connection is spread from now on.
+    /// Removes the rule from the hooks: no connection is spread until [`Self::set`] is called again.
     ///
     /// # Errors
     /// The map cannot be written.
@@ -171,7 +171,8 @@ impl Shared {
 }
 
 impl State {
-    /// Makes the rule again, and gives it to the hooks if it differs from theirs.
+    /// Makes the rule again from the addresses that `host` has, and gives it to the hooks if it differs from theirs.
+    /// Does nothing without a builder.
     fn apply(&mut self) -> Result<(), Error> {
         let Some(builder) = &self.builder else { return Ok(()) };
         let rule = builder(&|address| pool::trouble(pool::address(address), &self.host).is_none());

@@ -40,7 +40,7 @@ pub(super) struct RouteReads {
     /// When they were last read, and how long that took.
     last: Instant,
     took: Duration,
-    /// Addresses have changed since.
+    /// Whether addresses have changed since: then only [`SHARE`] delays the next reading.
     pub(super) changed: bool,
     /// Why the routes do not say any more which interfaces `--pool auto` means; `None`: they do.
     unclear: Option<String>,
@@ -183,8 +183,8 @@ impl Agent {
         (usable, left_out)
     }
 
-    /// Ports of the namespace that connect() does not get because of bind() or listen(). From now on, such a port takes no
-    /// room of a tuple that holds it, either.
+    /// Ports of the namespace that connect() does not get because of bind() or listen(). Also corrects the ledger: a
+    /// connection that holds such a port takes no room of its tuple.
     ///
     /// # Errors
     /// A BPF map cannot be read.

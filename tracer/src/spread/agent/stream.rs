@@ -1,5 +1,5 @@
 //! The agent's lines other than decisions: the first and last line of its stream, losses, degradations. And the
-//! parts of its state for `tracer status` that change by themselves.
+//! parts of its state for `tracer status` that come from counters and health checks.
 
 use std::{collections::BTreeMap, time::Instant};
 
@@ -25,26 +25,26 @@ use crate::{
     },
 };
 
-/// What the maps had counted when the stream began (a rule can be older than its agent), and what the stream has said
-/// since.
+/// What the maps had counted when the stream began (a rule can be older than its agent), and what lines of the stream
+/// have reported since.
 #[derive(Default)]
 pub(super) struct StreamCounters {
-    /// When the stream began.
+    /// The kernel side's totals when the stream began.
     totals: Totals,
-    /// When the stream began: decisions that found no room in the ring buffer.
+    /// How many decisions had found no room in the ring buffer when the stream began.
     lost_decisions: u64,
     /// Losses by reason, as far as lines were written about them.
     reported: BTreeMap<&'static str, u64>,
-    /// The degradations that the stream has said.
+    /// The degradations that lines of the stream have named.
     degraded: Degradation,
-    /// Counts of the rule's earlier agents.
+    /// Runs of hooks that the kernel skipped, and below the ledger's drift, both of the rule's earlier agents.
     hook_missed: u64,
     drift: u64,
 }
 
 impl StreamCounters {
-    /// Counters that start at zero, but for those of the rule's earlier agents, from the state that the last one
-    /// published.
+    /// Counters that start at zero, except `hook_missed` and `drift`, which come from the state that the rule's last
+    /// agent published.
     pub(super) fn new(earlier: &State) -> Self {
         Self { hook_missed: earlier.hook_missed, drift: earlier.drift, ..Self::default() }
     }
@@ -128,7 +128,7 @@ impl Agent {
         Ok(decided.get(Decision::NotTold as usize).copied().unwrap_or(0))
     }
 
-    /// Writes one line for each reason for which more decisions were lost than lines have said.
+    /// Writes a `lost` line for each reason for which the stream lacks more lines than at the last such line.
     ///
     /// # Errors
     /// A BPF map cannot be read.
@@ -179,7 +179,8 @@ impl Agent {
         Ok(())
     }
 
-    /// The parts of the state that change by themselves; the others have their defaults.
+    /// A state with only the quarantines, the pairs that are left out, the missed hooks and the drift of now; all other
+    /// parts have their defaults.
     pub(super) fn troubles(&self) -> State {
         let now = Instant::now();
         let members = pool::members(&self.config.pool, &self.view.host);
@@ -215,7 +216,7 @@ impl Agent {
     }
 }
 
-/// The reasons for which decisions have no line, each with how many.
+/// How many lines the stream lacks, by reason: of decisions, and `output_full_other` of other lines.
 fn of_lines(lost_decisions: u64, dropped: Dropped, undecodable: u64) -> [(&'static str, u64); 4] {
     [
         (Decision::NotTold.name(), lost_decisions),
@@ -225,7 +226,7 @@ fn of_lines(lost_decisions: u64, dropped: Dropped, undecodable: u64) -> [(&'stat
     ]
 }
 
-/// `totals`, less what had been counted before.
+/// `totals` with its losses and failures less those that had been counted `before`.
 fn since(mut totals: Totals, before: &Totals) -> Totals {
     let pairs = totals.lost.iter_mut().zip(before.lost);
     for (now, before) in pairs.chain(totals.failed.iter_mut().zip(before.failed)) {

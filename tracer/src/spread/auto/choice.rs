@@ -40,7 +40,8 @@ pub fn choose(reaches: &[Reach], room: usize) -> Result<AutoChoice, Unclear> {
             reaches.iter().filter(|it| it.target.network.addr().is_ipv4() == is_v4).collect();
         let sources = match sources(&of_family) {
             Ok(sources) => sources,
-            // Without a default route, "all destinations" of this family are none.
+            // The targets name no network of this family in particular, so it is left out; an error only if the other
+            // family has no sources, either.
             Err(error) if of_family.iter().all(|it| it.target.is_wide()) => {
                 unclear = unclear.or(Some(error));
                 None
@@ -278,7 +279,8 @@ fn is_wide(destination: &Destination) -> bool {
 }
 
 /// At most `most` networks that contain all of these and little else, in ascending order: the two neighbours with the
-/// longest common prefix are merged until they are few enough.
+/// longest common prefix are merged until they are few enough. Networks of two families are never merged, so there are
+/// two of them if `most` is 1.
 fn merge_networks(mut networks: Vec<Elsewhere>, most: usize) -> Vec<Elsewhere> {
     while networks.len() > most {
         let pairs = networks.iter().zip(networks.iter().skip(1)).enumerate();

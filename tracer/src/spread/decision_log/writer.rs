@@ -22,7 +22,7 @@ use crate::{
 
 /// Lines that wait for the output, at most; each has some hundred bytes.
 const QUEUE: usize = 8192;
-/// How long a line may wait in the buffer before it is written.
+/// How often lines in the buffer are written.
 const FLUSH: Duration = Duration::from_millis(50);
 /// How long dropping a [`Writer`] waits for its thread.
 const DROP_WAIT: Duration = Duration::from_secs(1);
@@ -49,7 +49,7 @@ struct Shared {
     left_out: AtomicU64,
     /// Lines that the output dropped.
     dropped: Counters,
-    /// The output is to be opened again.
+    /// Whether the output is to be opened again.
     reopen: AtomicBool,
     last: Mutex<Option<Last>>,
 }
@@ -71,7 +71,7 @@ impl Counters {
     }
 }
 
-/// What became of a line.
+/// What became of a line that was to be queued.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Handover {
     Queued,
@@ -174,7 +174,7 @@ impl Shared {
 /// Writes lines until the queue is closed, then the last line.
 fn write(mut output: Output, queue: &mpsc::Receiver<Line>, shared: &Shared) -> Result<(), Closed> {
     let mut flushed = Instant::now();
-    // An empty write would count as progress of the output.
+    // Whether the buffer has lines. Without any, nothing is written: that would count as progress of the output.
     let mut waiting = false;
     let mut skipped = 0;
     loop {

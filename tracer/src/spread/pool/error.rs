@@ -16,7 +16,7 @@ pub struct PoolError {
     pub reason: Reason,
 }
 
-/// Why it cannot be used.
+/// Why a `--pool` value cannot be used.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Reason {
     #[error(
@@ -62,7 +62,7 @@ pub enum Reason {
 
 /// How many items of a list a message names.
 const NAMED: usize = 3;
-/// How many it names with a reason each.
+/// How many addresses a message names that gives the reason for each.
 const EXPLAINED: usize = 8;
 
 /// `a, b, c and 5 more`

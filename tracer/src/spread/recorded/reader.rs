@@ -27,7 +27,7 @@ const LONGEST: u64 = 1 << 20;
 const LIMIT: usize = 200_000;
 /// Network namespaces that are remembered at most.
 const NAMESPACES: usize = 1_000;
-/// The default of `--stats-interval`.
+/// Seconds between two readings where a recording does not name them: the default of `--interval`.
 const DEFAULT_INTERVAL_S: f64 = 10.0;
 
 /// The fields that are read of every line.
@@ -60,7 +60,7 @@ struct Stats {
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Namespace {
     pub(super) peaks: Peaks,
-    /// The newest that a line says; `None`: none did.
+    /// The capacity in the newest line that has one; `None`: no line has.
     pub(super) capacity: Option<u32>,
 }
 
