@@ -1,4 +1,4 @@
-//! The command line, word for word: what was typed, nothing looked up on the system.
+//! The command line as it was typed: each word is parsed by itself, and nothing is looked up on the host.
 //!
 //! [`crate::config`] turns it into checked, typed configuration.
 
@@ -133,7 +133,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// The options of its kernel side: `None` where it attaches nothing.
+    /// The command's options for hooks and tables; `None`: it attaches no hooks.
     pub fn kernel(&self) -> Option<&KernelArgs> {
         match self {
             Self::Top(args) => Some(&args.kernel),
@@ -144,7 +144,7 @@ impl Command {
         }
     }
 
-    /// The options of its buffer for events: `None` where no events are read.
+    /// The command's options for the buffer for events; `None`: it reads no events.
     pub fn ring(&self) -> Option<&RingArgs> {
         match self {
             Self::Top(args) => Some(&args.ring),
@@ -163,6 +163,9 @@ pub fn completions(shell: clap_complete::Shell) -> Vec<u8> {
 }
 
 /// Every man page: file name (`tracer-record.1`) and contents, the page of `tracer` itself first.
+///
+/// # Errors
+/// A page cannot be written into memory, which does not occur.
 pub fn man_pages() -> std::io::Result<Vec<(String, Vec<u8>)>> {
     let mut root = Cli::command();
     root.build();

@@ -1,4 +1,4 @@
-//! From the command line to checked, typed configuration. Pure: nothing is looked up.
+//! Turns the command line into checked, typed configuration. Nothing is looked up on the host.
 
 mod filter;
 mod spread;
@@ -24,24 +24,24 @@ use crate::{
     ledger::sizes::RequestedSizes,
 };
 
-/// What the kernel side is asked for, by every command that traces.
+/// Which hooks and tables a command that traces wants.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct KernelConfig {
     pub backend: Backend,
     /// Entries of the tables.
     pub sizes: RequestedSizes,
-    /// Bytes; not yet rounded up to a power of two.
+    /// Size of the buffer for events in bytes, not yet rounded up to a power of two.
     pub ring_size: u32,
 }
 
-/// Bytes of the buffer for events where nothing else is asked for.
+/// Bytes of the buffer for events if `--ring-size` is not given.
 const RING_SIZE: u32 = 16 << 20;
 
 impl TryFrom<&Cli> for KernelConfig {
     type Error = Error;
 
     /// # Errors
-    /// An option that does nothing in this command.
+    /// [`Error::Usage`]: an option was given that does nothing in this command.
     fn try_from(cli: &Cli) -> Result<Self, Error> {
         let useless = |option: &str, why: &str| {
             Error::Usage(format!("{option} was given, but this command {why}: leave it out"))
@@ -76,6 +76,7 @@ pub struct RecordConfig {
     pub events: Events,
     /// Time between readings of port use.
     pub interval: Duration,
+    /// How long to record; `None`: until a signal.
     pub duration: Option<Duration>,
     pub filter: FilterSpec,
 }
@@ -98,7 +99,7 @@ impl TryFrom<&StreamArgs> for Target {
     type Error = Error;
 
     /// # Errors
-    /// Two files.
+    /// [`Error::Usage`]: `-o` and `--output` both name a file.
     fn try_from(args: &StreamArgs) -> Result<Self, Error> {
         let path = match (&args.output, &args.format) {
             (Some(path), StreamFormat::Json) | (None, StreamFormat::File(path)) => path,
@@ -116,20 +117,20 @@ impl TryFrom<&StreamArgs> for Target {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Rotation {
-    /// Bytes at which a new file is started.
+    /// Size in bytes at which a new file is begun.
     pub size: u64,
-    /// Older files that are kept.
+    /// How many older files are kept.
     pub keep: u32,
 }
 
-/// The kinds of lines that are wanted.
+/// Which kinds of lines `--events` asks for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Events {
-    /// [`Kind::bit`]s of the socket events.
+    /// The kinds of socket events, as [`Kind::bit`]s.
     pub mask: u32,
-    /// `tuple.stats`
+    /// Whether readings are written: `tuple.stats`, `address.stats` and `tracer.stats`.
     pub stats: bool,
-    /// `lost`
+    /// Whether `lost` lines are written.
     pub lost: bool,
 }
 
@@ -226,7 +227,7 @@ impl TryFrom<&TuplesArgs> for TuplesConfig {
 pub struct ReportConfig {
     pub files: Vec<PathBuf>,
     pub json: bool,
-    /// Tuples that it tells of.
+    /// The most tuples that the report shows.
     pub limit: usize,
 }
 
@@ -244,7 +245,7 @@ pub struct StatusConfig {
     pub rule: Option<String>,
 }
 
-/// A command with everything about it checked.
+/// A command with its checked configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Task {
     Top(TopConfig),
@@ -253,11 +254,11 @@ pub enum Task {
     Tuples(TuplesConfig),
     Report(ReportConfig),
     Spread(SpreadConfig),
-    /// Ends this rule.
+    /// `tracer spread --release`: ends the rule of this name.
     Release(String),
     Status(StatusConfig),
     Completions(clap_complete::Shell),
-    /// To this folder, or to stdout.
+    /// `tracer man`: writes all pages to this folder; `None`: writes the page of `tracer` to stdout.
     Man(Option<PathBuf>),
 }
 

@@ -1,12 +1,12 @@
 //! The event stream: JSON Lines, one object a line, described by `schema/events-v1.json`.
 //!
 //! Every line starts with the same envelope ([`line::LineWriter`] writes it): `v`, the version of
-//! the format; `seq`, the number of the line in its stream, without gaps (a gap in a file is a
-//! line that could not be written, and is counted as `output_full`); `ts` and `mono_ns`, the wall
+//! the format; `seq`, the number of the line in its stream (numbers that are missing in a file are
+//! lines that could not be written; the loss `output_full` counts them); `ts` and `mono_ns`, the wall
 //! clock and CLOCK_MONOTONIC; `event.name`. The first line is `tracer.start`, the last one
 //! `tracer.stop`.
 //!
-//! Lines of socket events are written by hand ([`mod@line`]), the rare ones by serde ([`record`]).
+//! [`mod@line`] formats the lines of socket events without serde, for speed; serde formats the rare lines ([`record`]).
 
 pub mod line;
 mod lines;

@@ -1,5 +1,5 @@
-//! The options of the kernel side, of each command that attaches hooks. They may also stand before the
-//! command.
+//! The options for hooks, tables and the buffer for events, which each command that attaches hooks has. They may
+//! also be given before the command.
 
 use clap::{Args, ValueEnum};
 
@@ -43,13 +43,13 @@ pub struct RingArgs {
 
 const HEADING: &str = "Kernel side";
 
-/// Entries of a table.
+/// Makes a parser of a table's number of entries: `least` to 16,777,216.
 fn entries(least: u32) -> impl Fn(&str) -> Result<u32, String> + Clone + Send + Sync + 'static {
     value::whole("a number of entries", least..=16_777_216)
 }
 
 impl KernelArgs {
-    /// What is given here, else what is given there.
+    /// Each option of `self`, or if it is not given there, that of `other`.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         Self {

@@ -181,7 +181,7 @@ pub struct SpreadArgs {
     pub kernel: KernelArgs,
 }
 
-/// The rule that is meant where none is named.
+/// The name of the rule if `--rule` is not given.
 pub const DEFAULT_RULE: &str = "default";
 
 /// Who finds the source port.
@@ -231,7 +231,8 @@ pub struct StatusArgs {
     pub rule: Option<String>,
 }
 
-/// At least ten times the interval of renewal, so that one late renewal, or nine, end nothing.
+/// Parses a lease. It must be ten times as long as the interval of its renewal, or longer, so that it does not end
+/// when the agent is late or misses a few renewals.
 fn lease(text: &str) -> Result<Duration, String> {
     let shortest = LEASE_RENEWED * 10;
     let lease = value::seconds(text)?;
@@ -245,7 +246,7 @@ fn lease(text: &str) -> Result<Duration, String> {
     ))
 }
 
-/// The name becomes a folder in bpffs, where a dot is refused (`bpf_lookup` in
+/// Parses the name of a rule. It becomes the name of a folder in bpffs, where a dot is refused (`bpf_lookup` in
 /// kernel/bpf/inode.c).
 fn rule_name(text: &str) -> Result<String, String> {
     let allowed = |byte: u8| {

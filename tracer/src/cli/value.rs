@@ -1,4 +1,4 @@
-//! Parsers of single values: text in, value or the reason for refusing it out.
+//! Parsers of single values. Each returns the value, or as an error the reason for refusing the text.
 
 use std::{fmt, net::IpAddr, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
 
@@ -25,7 +25,7 @@ impl fmt::Display for NetnsRef {
     }
 }
 
-/// Parses a whole number of this range; `what` says what kind of number, as in "a process id".
+/// Makes a parser of a whole number in this range; `what` says what kind of number, as in "a process id".
 pub(super) fn whole<T>(
     what: &'static str,
     range: RangeInclusive<T>,
@@ -39,10 +39,10 @@ where
     }
 }
 
-/// A decimal number with a unit (`ms`, `s`, `m`, `h`, `d`), or of seconds without one; from 1 ms to a year.
+/// A decimal number with a unit (`ms`, `s`, `m`, `h`, `d`), or without one, of seconds; from 1 ms to 366 days.
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     const YEAR: f64 = 366.0 * 86_400.0;
-    // The longest unit that fits first: `ms` ends with `s`.
+    // `ms` comes before `s`, because it ends with it.
     const UNITS: [(&str, f64); 5] =
         [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("d", 86_400.0)];
     let with_unit = UNITS.iter().find_map(|(unit, in_s)| Some((text.strip_suffix(unit)?, *in_s)));
@@ -68,7 +68,7 @@ pub(super) fn interval(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Times as fast.
+/// The speed of a replay, as a multiple of real time: 0.125 to 1024.
 pub(super) fn speed(text: &str) -> Result<f64, String> {
     let speed: f64 = text.parse().map_err(|_| "expected a number, such as 1 or 10".to_owned())?;
     if (0.125..=1024.0).contains(&speed) { Ok(speed) } else { Err("expected 0.125 to 1024".into()) }
@@ -89,7 +89,7 @@ fn size(text: &str) -> Result<u64, String> {
     number.checked_mul(factor).ok_or_else(expected)
 }
 
-/// Bytes of the ring buffer.
+/// The size of the ring buffer in bytes: 4K to 1G.
 pub(super) fn ring_size(text: &str) -> Result<u32, String> {
     let bytes = size(text)?;
     u32::try_from(bytes)
@@ -98,7 +98,7 @@ pub(super) fn ring_size(text: &str) -> Result<u32, String> {
         .ok_or_else(|| "expected 4K to 1G".to_owned())
 }
 
-/// Bytes at which a file is rotated.
+/// The size in bytes at which a file is rotated: at least 64K.
 pub(super) fn rotate_size(text: &str) -> Result<u64, String> {
     let bytes = size(text)?;
     if bytes < 64 << 10 { Err("expected at least 64K".to_owned()) } else { Ok(bytes) }

@@ -30,15 +30,15 @@ use crate::{
     view::forecasts::Forecasts,
 };
 
-/// Records that are read from the ring buffer before anything else is done.
+/// At most so many records are read from the ring buffer before other work gets its turn.
 const BATCH: usize = 4096;
-/// How long to wait for more records, if there were some.
+/// How long to wait for records if the last read found some.
 const SHORT_WAIT: Duration = Duration::from_millis(10);
-/// How long to wait for records, if there were none.
+/// How long to wait for records if the last read found none.
 const LONG_WAIT: Duration = Duration::from_millis(50);
 /// How long a line may wait in the buffer.
 const WRITE_INTERVAL: Duration = Duration::from_millis(100);
-/// How often the work is done that is not urgent.
+/// How often `Recorder::tick` does the work that is not urgent: losses, comparison with the kernel, progress.
 const TICK: Duration = Duration::from_secs(1);
 
 /// Records until a signal asks to stop, the duration is over, or the reader of the output is gone.
@@ -74,7 +74,7 @@ pub fn run(
     match recorder.run(signals) {
         Ok(()) => recorder.output.failure().map_or(Ok(()), |it| Err(Error::Failure(it))),
         Err(Ended::Failed(error)) => Err(error),
-        // A reader may stop reading when it wants.
+        // It is no error that the reader of the output stops reading.
         Err(Ended::Closed) => Ok(()),
     }
 }
@@ -111,7 +111,7 @@ fn keep_first_error(result: Result<(), Ended>, first: &mut Option<Error>) -> Res
     }
 }
 
-/// Whether the event's line has the capacity: only that of a failed port search has.
+/// Whether the event's line says how many ports the tuple can hold: only that of a connect() that found no port does.
 fn wants_capacity(event: &Event) -> bool {
     event.kind == Kind::ConnectFailed as u8 && event.detail == Cause::PortsExhausted as u8
 }
@@ -124,22 +124,22 @@ struct Recorder<'a> {
     progress: Progress,
     callers: Callers,
     namespaces: netns::Names,
-    /// The reading of the newest `tuple.stats`.
+    /// The tuples' counters at the newest reading.
     last: Earlier,
-    /// When that was.
+    /// When the newest reading was.
     last_at: Instant,
     forecasts: Forecasts,
-    /// When TIME_WAITs end that are older than the tracer; for the first reading.
+    /// When those TIME_WAITs end that began before tracer did; used by the first reading, then empty.
     older: OlderEnds,
-    /// The counters of the newest `address.stats`.
+    /// The counters of the newest `address.stats` lines, by address.
     last_addresses: HashMap<TupleKey, TupleCount>,
-    /// The losses that `lost` lines have said.
+    /// The losses that `lost` lines have reported.
     reported: totals::ReportedLosses,
-    /// The degradations that the stream has said.
+    /// The degradations that the stream has reported.
     degraded: totals::Degradation,
     /// Records that this program could not decode.
     undecodable: u64,
-    /// Lines of socket events.
+    /// Lines of socket events that were given to the output.
     events: u64,
 }
 
@@ -180,7 +180,7 @@ impl Recorder<'_> {
         let line = totals::start(&self.tracer, self.config, &host);
         self.output.start(&line)?;
         self.degraded.note(line.degraded);
-        // Written at once: a reader may wait for the first line to know that everything is attached.
+        // Written immediately: a reader may wait for the first line to know that all programs are attached.
         self.output.write()?;
         self.tracer.read(true)?;
         self.forecasts.begin(clock::monotonic_ns());
@@ -194,7 +194,7 @@ impl Recorder<'_> {
         Ok(())
     }
 
-    /// Turns waiting records into lines. Returns how many records there were.
+    /// Turns at most `limit` waiting records into lines. Returns how many records there were.
     fn take(&mut self, limit: usize) -> Result<usize, Closed> {
         let Self { tracer, output, callers, namespaces, undecodable, events, .. } = self;
         let (Session { events: ring, maps, .. }, capacities, worker, holders) = tracer.split();
@@ -206,7 +206,7 @@ impl Recorder<'_> {
         let capacity_of =
             |capacities: &mut Capacities, event: &Event, count: Option<TupleCount>| {
                 let limits = capacities.learn(worker, event.tuple.netns, event.pid, event.tid)?;
-                // From the ledger as it is now, though ports can have been released since the event.
+                // The ledger is read now: ports can have been released since the event.
                 Some(count?.capacity(limits.usable()))
             };
         let mut more = |event: &Event, called: Called| {
@@ -266,7 +266,8 @@ impl Recorder<'_> {
         self.output.degraded(&change.line())
     }
 
-    /// Writes a reading: one `tuple.stats` line for each tuple that holds ports or has changed, then `tracer.stats`.
+    /// Reads the tuples. Where the recording has readings, it writes one `tuple.stats` line for each tuple that holds
+    /// ports or has changed and passes the filter, then `tracer.stats`.
     fn stats(&mut self) -> Result<(), Ended> {
         let elapsed = self.last_at.elapsed();
         self.last_at = Instant::now();
@@ -282,7 +283,8 @@ impl Recorder<'_> {
         result
     }
 
-    /// Writes the `tuple.stats` and `address.stats` of a reading. Returns how many `tuple.stats` there were.
+    /// Writes the `tuple.stats` and `address.stats` lines of a reading. Returns the number of `tuple.stats` lines.
+    /// `elapsed`: time since the reading before.
     fn tuple_stats(&mut self, read_at: Moment, elapsed: Duration) -> Result<u64, Closed> {
         let now = Instant::now();
         let mut lines = 0;
@@ -350,7 +352,7 @@ impl Recorder<'_> {
         while self.take(BATCH)? > 0 {
             self.output.write()?;
         }
-        // A failure does not keep the rest from being written.
+        // If one of these lines cannot be made, the others are still written; the first error is returned at the end.
         let mut first = None;
         keep_first_error(self.stats(), &mut first)?;
         if self.config.events.lost {

@@ -51,9 +51,9 @@ struct Recorded {
     player: Player,
     name: String,
     speed: f64,
-    /// The reading of the time to go to, which is not shown yet.
+    /// The reading that `--at` asks for, until [`Source::next`] returns it; `None`: there is none to return first.
     found: Option<Snapshot>,
-    /// When the newest reading was shown.
+    /// When the newest reading was shown, or the playing paused or resumed after that.
     shown_at: Instant,
     /// The time of that reading by CLOCK_MONOTONIC, ns.
     shown_ns: u64,
@@ -61,16 +61,16 @@ struct Recorded {
     next_ns: Option<u64>,
     /// The times of the readings that were played, ns since 1970, to step back.
     played: VecDeque<u64>,
-    /// stderr has said that a limit was reached.
+    /// Whether the log has said that a limit was reached.
     warned: bool,
 }
 
-/// Tuples that are remembered at a time, at most.
+/// The most tuples that the history keeps at a time.
 const TUPLES: usize = 100_000;
 
-/// Readings that one can step back over, at most.
+/// The most readings over which one can step back.
 const PLAYED: usize = 100_000;
-/// Longest time without a reading, in recorded time. A longer one (while no tracer was running) is shortened to this.
+/// A longer pause between two readings (while no tracer was running) is shortened to this, in recorded time.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 impl Recorded {
@@ -106,8 +106,8 @@ impl Recorded {
         Ok(())
     }
 
-    /// Plays up to the first reading at `ns` (since 1970) or after it, or to the last one, and returns that reading, which
-    /// the model does not have yet. `None`: there is no reading.
+    /// Plays up to the first reading at `ns` (since 1970) or after it, or if there is none, to the last one. Returns
+    /// that reading, which the model does not have yet; `None`: there is no reading.
     fn go_to(&mut self, model: &mut Model, ns: u64) -> Result<Option<Snapshot>, Error> {
         let (begin_ns, end_ns) = self.player.span();
         let end_ns = if end_ns == 0 { u64::MAX } else { end_ns };
@@ -227,7 +227,7 @@ impl Source for Recorded {
 
     fn play(&mut self, model: &mut Model, what: Play) -> Result<(), Error> {
         match what {
-            // The time of the pause does not count.
+            // The wait for the next reading begins again, so that a pause does not shorten it.
             Play::Pause => self.shown_at = Instant::now(),
             Play::Speed(speed) => self.speed = speed,
             Play::Seek(ns) => self.show(model, ns),

@@ -25,7 +25,8 @@ use crate::{
     },
 };
 
-/// Runs until a key or a signal ends it, all wanted readings were shown, or the terminal or the reader is gone.
+/// Runs until a key or a signal ends it, all wanted readings were shown, or the terminal or the reader of stdout is
+/// gone.
 ///
 /// # Errors
 /// A BPF map cannot be read; the terminal or stdout cannot be used.

@@ -24,7 +24,7 @@ use crate::{
     view::forecasts::Forecasts,
 };
 
-/// Time between a first reading that is not printed and a single reading, so that this can show rates.
+/// A single reading needs an earlier one to show rates. That is taken so long before, and not printed.
 const FIRST_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a wait checks for signals.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -34,7 +34,7 @@ const RANGES_INTERVAL: Duration = Duration::from_secs(1);
 /// Prints one reading, or one every `interval` until a signal asks to stop or the reader of stdout is gone.
 ///
 /// # Errors
-/// A BPF map cannot be read; stdout cannot be written, unless its reader is gone.
+/// A BPF map cannot be read; stdout cannot be written. (A reader that is gone is no error, and ends it.)
 pub fn run(
     mut tracer: Tracer,
     config: &TuplesConfig,
@@ -132,7 +132,7 @@ fn make_forecasts(
     };
     let mut row_forecasts: Vec<_> = tracer.tuples().iter().map(each).collect();
     row_forecasts.extend(tracer.bind_rows().map(|(key, count, of)| {
-        // What a new address has counted is not growth.
+        // An address without an earlier reading has not grown: its counters may be older than tracer.
         let before = binds_before.get(&key).unwrap_or(&count);
         forecasts.read(&key, (Some(before), &count), of.holds(), None)
     }));
@@ -140,8 +140,8 @@ fn make_forecasts(
     row_forecasts
 }
 
-/// The rows to print. `before`: an earlier reading of tuples and of addresses, how long ago it was, and the forecast
-/// of each row.
+/// The rows to print. `before`: an earlier reading of tuples and of addresses, how long ago it was (`None`: there is
+/// none), and the forecast of each row.
 fn rows(
     tracer: &Tracer,
     config: &TuplesConfig,

@@ -1,4 +1,4 @@
-//! The filter: from the command line to the form that the kernel side reads.
+//! The filter of the command line, and the form of it that the kernel side reads.
 
 use std::{fmt, net::IpAddr, path::PathBuf};
 
@@ -13,7 +13,7 @@ use crate::{
     error::Error,
 };
 
-/// A checked filter whose cgroups and namespaces are not yet looked up.
+/// A checked filter, whose cgroups and namespaces are not yet looked up on the host. An empty list matches everything.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FilterSpec {
     pub pids: Vec<u32>,
@@ -24,7 +24,7 @@ pub struct FilterSpec {
     pub sources: Vec<IpNet>,
     pub destinations: Vec<IpNet>,
     pub destination_ports: Vec<Ports>,
-    /// As [`Filter::family`].
+    /// 4, 6, or 0 for both, as [`Filter::family`].
     pub family: u8,
 }
 
@@ -60,7 +60,7 @@ impl TryFrom<&FilterArgs> for FilterSpec {
     }
 }
 
-/// As options of the command line: `--dst 10.0.0.0/8 --netns blue`; nothing where nothing is filtered.
+/// The filter as options of the command line: `--dst 10.0.0.0/8 --netns blue`; empty if there is none.
 impl fmt::Display for FilterSpec {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut options: Vec<String> = Vec::new();
@@ -99,8 +99,11 @@ fn at_most_four(option: &str, given: usize) -> Result<(), Error> {
     )))
 }
 
-/// The family that `networks` narrow `family` to. The ledger keeps IPv4 as v4-mapped IPv6, which
-/// a short IPv6 prefix (`::/0`) would cover too, so the family says what the prefix cannot.
+/// The family that is left of `family` if addresses must be in `networks`. A prefix is not enough: the ledger keeps
+/// IPv4 as v4-mapped IPv6, which a short IPv6 prefix (`::/0`) covers, too.
+///
+/// # Errors
+/// [`Error::Usage`]: a network can match nothing, or another one covers it.
 fn family_with(family: u8, option: &str, networks: &[IpNet]) -> Result<u8, Error> {
     let v4 = networks.iter().find(|network| matches!(network, IpNet::V4(_)));
     let v6 = networks.iter().find(|network| matches!(network, IpNet::V6(_)));
@@ -141,7 +144,8 @@ impl FilterSpec {
         *self == Self::default()
     }
 
-    /// The kernel form, given what `self.cgroups` and `self.netns` turned out to be.
+    /// The form that the kernel side reads. `cgroups` and `netns`: what `self.cgroups` and `self.netns` are on this
+    /// host.
     pub fn to_kernel(&self, cgroups: &[Cgroup], netns: &[u32]) -> Filter {
         let comms: Vec<_> = self.comms.iter().map(|comm| padded(comm)).collect();
         let sources: Vec<_> = self.sources.iter().map(prefix).collect();
@@ -159,7 +163,7 @@ impl FilterSpec {
     }
 }
 
-/// Copies what fits ([`FilterSpec`] holds no more) and counts it.
+/// Copies the values, of which a [`FilterSpec`] has no more than fit. Returns how many there are.
 fn put<T: Copy>(to: &mut [T; FILTER_VALUES], from: &[T]) -> u8 {
     let mut count = 0;
     for (slot, value) in to.iter_mut().zip(from) {
@@ -190,13 +194,13 @@ fn prefix(network: &IpNet) -> Prefix {
     Prefix { network: address(network.network()), mask: Addr(mask.to_be_bytes()) }
 }
 
-/// The filter as it applies to rows of the tuple table, with the kernel side's meaning: a row
-/// passes a kind when it matches any of its values, and must pass every kind that has values.
+/// The filter as it applies to rows of the tuple table, with the same meaning as in the kernel side: of each option
+/// that was given, a row must match at least one value.
 #[derive(Clone, Copy, Debug)]
 pub struct RowFilter<'a>(pub &'a Filter);
 
 impl RowFilter<'_> {
-    /// By what is in the key: addresses, port, family, namespace.
+    /// Whether a row passes by its key: addresses, port, family, namespace.
     pub fn matches(&self, key: &TupleKey) -> bool {
         let filter = self.0;
         let family = match filter.family {
@@ -215,8 +219,8 @@ impl RowFilter<'_> {
             })
     }
 
-    /// By who it is: of a tuple, who connected there last. `name` is the process's, which has threads with names of
-    /// their own; `lineage` holds the ids of that cgroup and of those above it.
+    /// Whether a row passes by its owner `who`: of a tuple, who connected last. `name`: the process's name (`None`:
+    /// unknown; `who` has that of the thread). `lineage`: the ids of its cgroup and of those above it.
     pub fn matches_owner(&self, who: &Who, name: Option<[u8; 16]>, lineage: &[u64]) -> bool {
         let filter = self.0;
         any(&filter.pids, filter.pid_count, |pid| *pid == who.pid)

@@ -1,4 +1,4 @@
-//! `tracer spread`, checked as far as that can be done without looking at the host.
+//! The configuration of `tracer spread`, checked as far as that is possible without looking at the host.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// With `--decisions sampled`: one decision in so many is reported.
+/// With `--decisions sampled`, one of this number of decisions is written as a line.
 const SAMPLE: u32 = 64;
 
 /// `tracer spread --pool …`
@@ -26,16 +26,17 @@ pub struct SpreadConfig {
     pub cgroups: Vec<PathBuf>,
     pub targets: Vec<Target>,
     pub netns: Option<NetnsRef>,
-    /// [`rule_flag`] bits.
+    /// Bits of [`rule_flag`].
     pub flags: u32,
     pub on_exit: OnExit,
+    /// Spreading ends when the agent has been gone for so long; `None`: it goes on.
     pub lease: Option<Duration>,
-    /// One decision in so many is reported; 0: none.
+    /// One of this number of decisions is written as a line; 0: none is.
     pub sample: u32,
     pub output: OutputConfig,
     pub detach: bool,
     pub dry_run: bool,
-    /// Recordings to project from instead of this host's connections.
+    /// Recordings that `--dry-run` uses instead of this host's connections; empty: it uses the host's.
     pub from: Vec<PathBuf>,
 }
 
@@ -79,7 +80,7 @@ impl TryFrom<&SpreadArgs> for SpreadConfig {
             targets,
             netns: args.netns.clone(),
             flags: flags.iter().filter(|(on, _)| *on).fold(0, |bits, (_, bit)| bits | bit),
-            // Left to itself is what --detach is for.
+            // --detach means that the rule stays when the program ends.
             on_exit: match args.on_exit {
                 None if args.detach => OnExit::Keep,
                 on_exit => on_exit.unwrap_or(OnExit::Release),

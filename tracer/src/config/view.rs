@@ -1,4 +1,4 @@
-//! `tracer top` and `tracer replay`.
+//! The configuration of `tracer top` and `tracer replay`.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -21,7 +21,7 @@ pub struct ShowConfig {
 impl From<&ShowArgs> for ShowConfig {
     fn from(args: &ShowArgs) -> Self {
         Self {
-            // Only printed readings have a form.
+            // JSON and CSV can only be printed, not shown on a screen.
             batch: args.batch || args.table.format != TableFormat::Columns,
             count: args.count,
             table: TableConfig::from(&args.table),
@@ -36,7 +36,7 @@ pub struct TopConfig {
     /// Time between readings.
     pub interval: Duration,
     pub show: ShowConfig,
-    /// What the kernel side and the rows are limited to.
+    /// The filter for the rows, and for the events of the kernel side.
     pub rows: FilterSpec,
 }
 
@@ -56,9 +56,9 @@ impl TryFrom<&TopArgs> for TopConfig {
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReplayConfig {
     pub files: Vec<PathBuf>,
-    /// Times as fast as it was recorded.
+    /// Speed, as a multiple of real time.
     pub speed: f64,
-    /// As it was written: what it means depends on the recording.
+    /// The time to start at, as it was typed, because its meaning depends on the recording; `None`: its beginning.
     pub at: Option<String>,
     pub show: ShowConfig,
 }

@@ -1,6 +1,6 @@
-//! One line for one socket event, written by hand: this is most of what the program does.
+//! Formats one line for one socket event, without serde: `tracer record` spends most of its time on this.
 //!
-//! It says the same as `serde_json` would (tests/line.rs compares them for any event), at a small
+//! The result is what `serde_json` would write (tests/line.rs compares them for any event), at a small
 //! part of the cost (examples/line_cost.rs measures it).
 
 use tracer_common::{Addr, Cause, Event, PortBy, event_flag};
@@ -16,7 +16,7 @@ use crate::{
     ledger::decode::{DecodeError, Typed, typed},
 };
 
-/// When a line was written, and its number.
+/// The time of a line (of an event or reading, when that was), and the line's number.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Moment {
     /// Number of the line in its stream.
@@ -27,26 +27,26 @@ pub struct Moment {
     pub wall_offset_ns: u64,
 }
 
-/// What a line says in addition to its event.
+/// What the line of an event needs in addition to the event.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Context {
     /// Number of the line in its stream.
     pub seq: u64,
     /// Wall clock minus CLOCK_MONOTONIC, ns.
     pub wall_offset_ns: u64,
-    /// Ports that this tuple can hold.
+    /// Number of ports that this tuple can hold; `None`: unknown, the line does not say it.
     pub capacity: Option<u32>,
-    /// Who holds the port that a bind() wanted.
+    /// Who holds the port that a bind() wanted; `None`: unknown, or the event is no such bind().
     pub holder: Option<Holder>,
-    /// The caller's names; `None`: those that the event itself says.
+    /// The names of the calling process and thread; `None`: those in the event are used.
     pub called: Option<Called>,
 }
 
-/// More than the longest line has without what has no bound: the process, the members of a rare
-/// line. Pieces that are filled up count with what they are filled up to.
+/// Bytes that suffice for every line, without its parts of unbounded length (namespace, process, holder, members
+/// of a rare line), which are added. A padded piece ([`Word`]) needs room for its padding, too.
 const ROOM: usize = 1024;
 
-/// Writes lines; keeps what makes the next one cheap.
+/// Formats lines. Caches the text that the next line is likely to have again: date, process and namespace.
 #[derive(Clone, Debug, Default)]
 pub struct LineWriter {
     clock: Timestamp,
@@ -55,13 +55,13 @@ pub struct LineWriter {
 }
 
 impl LineWriter {
-    /// The names of network namespaces from here on, by inode number.
+    /// Sets the names of network namespaces, by inode number, for all later lines. Replaces all earlier names.
     pub fn name_namespaces<'a>(&mut self, names: impl Iterator<Item = (u32, &'a str)>) {
         self.namespaces.name(names);
     }
 
-    /// Appends the line of one event, with its newline. `name` gives the name of the caller's
-    /// cgroup, and is not asked for every event.
+    /// Appends the line of one event, with its newline. `name` returns the name of the caller's
+    /// cgroup; it is called only if the caller's text is not cached.
     ///
     /// # Errors
     /// An event that [`typed`] does not know; nothing is appended then.
@@ -77,7 +77,7 @@ impl LineWriter {
         let called = context.called.unwrap_or_else(|| Called::from(event));
         let process = self.processes.text(event, &called, name);
         let netns = self.namespaces.text(event.tuple.netns);
-        // Rare, and nothing else is lost with it.
+        // If the holder cannot be written, which is rare, the line goes without it.
         let holder = context.holder.and_then(|holder| holder.json().ok()).unwrap_or_default();
         let clock = &mut self.clock;
         out.append(ROOM + netns.len() + process.len() + holder.len(), |pen| {
@@ -110,7 +110,7 @@ impl LineWriter {
     }
 }
 
-/// The members of an object of JSON.
+/// Writes the members of a JSON object, with a comma before them; nothing for an empty object or no object.
 fn members(pen: &mut Cursor<'_>, object: &[u8]) {
     if let [b'{', members @ .., b'}'] = object
         && !members.is_empty()
@@ -120,8 +120,8 @@ fn members(pen: &mut Cursor<'_>, object: &[u8]) {
     }
 }
 
-/// What every line starts with. The timestamp stays within the u64 (the year 2554), whatever a
-/// clock says.
+/// Writes what every line starts with. The sum of the clocks saturates at `u64::MAX` ns (the year 2554),
+/// so that no reading of a clock can make it panic.
 #[inline]
 fn envelope(
     pen: &mut Cursor<'_>,
@@ -143,7 +143,7 @@ fn envelope(
     pen.number(mono_ns);
 }
 
-/// From the event's name to the local address: what is the same in all such lines.
+/// The constant text between the envelope and the local address.
 const fn head(what: Typed, v4: bool) -> &'static Word<128> {
     macro_rules! head {
         ($name:literal) => {
@@ -171,7 +171,8 @@ const fn head(what: Typed, v4: bool) -> &'static Word<128> {
     }
 }
 
-/// A bind() has no peer, which shows in the port: no connect() gets anywhere on port 0.
+/// Whether the event has a peer. That of a bind() has destination port 0, to which no connect() can succeed:
+/// nobody can listen on port 0.
 #[inline]
 const fn has_peer(event: &Event) -> bool {
     event.tuple.destination_port != 0
@@ -184,7 +185,7 @@ const fn is_v4(event: &Event) -> bool {
     decides.to_v4().is_some()
 }
 
-/// Both ends, from within the string of the local address on.
+/// Writes both addresses and ports and the namespace's number. [`head`] has opened the local address's string.
 #[inline]
 fn addresses(pen: &mut Cursor<'_>, event: &Event) {
     let tuple = &event.tuple;
@@ -205,7 +206,7 @@ fn addresses(pen: &mut Cursor<'_>, event: &Event) {
     pen.number(tuple.netns);
 }
 
-/// The local address, in the peer's family where none was chosen yet.
+/// The local address; if none was chosen yet, the unspecified address of the peer's family.
 #[inline]
 fn local(event: &Event) -> Addr {
     let source = event.tuple.source;
@@ -220,7 +221,7 @@ fn address(pen: &mut Cursor<'_>, address: Addr) {
     }
 }
 
-/// What only this kind of event says.
+/// Writes the keys that only this kind of event has.
 #[inline]
 fn detail(pen: &mut Cursor<'_>, what: Typed, event: &Event, context: &Context) {
     match what {
@@ -273,7 +274,8 @@ fn duration<const N: usize>(pen: &mut Cursor<'_>, key: &[u8; N], event: &Event) 
     }
 }
 
-/// Where the kernel reported no error number, the application gave up, or it cannot be known.
+/// Writes the error and its cause. `errno` 0 means that the kernel reported no error: the application gave up
+/// (`aborted`), or the error is unknown.
 fn failure(pen: &mut Cursor<'_>, cause: Cause, errno: u16) {
     let error_type = match (errno, cause) {
         (0, Cause::Aborted | Cause::NoAnswer) => "aborted",
@@ -306,7 +308,7 @@ fn ports(pen: &mut Cursor<'_>, event: &Event, capacity: Option<u32>) {
     }
 }
 
-/// [`state`] in the form that is written fastest.
+/// The name that [`state`] returns, as a [`Word`].
 #[inline]
 fn state_word(number: u8) -> &'static Word<16> {
     static STATES: [Word<16>; 15] = {
@@ -318,6 +320,6 @@ fn state_word(number: u8) -> &'static Word<16> {
         }
         words
     };
-    // The last one stands for all that are not known.
+    // The last entry stands for every number that is no TCP state.
     &STATES[usize::from(number).min(STATES.len() - 1)]
 }

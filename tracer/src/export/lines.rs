@@ -1,17 +1,17 @@
-//! Lines on their way out, and the pen that they are written with.
+//! A buffer of formatted lines, and the cursor that writes into it.
 //!
-//! The room is there before a line begins. A piece of known length is then a few moves; with a
-//! buffer that grows, asking it for room and calling memcpy for a few bytes was most of a line's
-//! cost.
+//! The buffer is made large enough before a line begins. Then a piece of known length is copied with a few
+//! instructions; with a `Vec` that grows by the piece, the checks of its capacity and the calls of memcpy were most
+//! of a line's cost.
 
 use std::{net::Ipv6Addr, ops::Range};
 
 use bytes::BytesMut;
 
-/// Bytes of whole lines.
+/// A buffer of whole lines.
 #[derive(Clone, Debug, Default)]
 pub struct Lines {
-    /// Written up to `end`; what lies behind is room.
+    /// The lines are in `..end`; the bytes after them are initialized, and free.
     bytes: BytesMut,
     end: usize,
 }
@@ -37,7 +37,7 @@ impl Lines {
         self.end = 0;
     }
 
-    /// Appends what `write` writes. It may write `room` bytes.
+    /// Appends what `write` writes: at most `room` bytes, padding included.
     #[inline]
     pub(super) fn append(&mut self, room: usize, write: impl FnOnce(&mut Cursor<'_>)) {
         if self.bytes.len() - self.end < room {
@@ -55,13 +55,13 @@ impl Lines {
     }
 }
 
-/// Writes from left to right. Panics where there is no room left.
+/// Writes into free bytes, from left to right. Panics if they do not suffice.
 pub(super) struct Cursor<'a> {
     room: &'a mut [u8],
 }
 
 impl Cursor<'_> {
-    /// Lets `write` have the next `N` bytes; as many of them stay as it returns.
+    /// Gives `write` the next `N` bytes, and advances by the number that it returns.
     #[inline]
     fn piece<const N: usize>(&mut self, write: impl FnOnce(&mut [u8; N]) -> usize) {
         let room = std::mem::take(&mut self.room);
@@ -70,7 +70,7 @@ impl Cursor<'_> {
         self.room = &mut room[length..];
     }
 
-    /// Text whose length is known to the compiler.
+    /// Writes text whose length is known at compile time.
     #[inline]
     pub(super) fn put<const N: usize>(&mut self, text: &[u8; N]) {
         self.piece(|piece| {
@@ -87,7 +87,7 @@ impl Cursor<'_> {
         });
     }
 
-    /// Text of any length.
+    /// Writes text of any length.
     #[inline]
     pub(super) fn text(&mut self, text: &[u8]) {
         let (piece, room) = std::mem::take(&mut self.room).split_at_mut(text.len());
@@ -95,7 +95,7 @@ impl Cursor<'_> {
         self.room = room;
     }
 
-    /// A number in decimal.
+    /// Writes a number in decimal.
     #[inline]
     pub(super) fn number(&mut self, value: impl Into<u64>) {
         let value = value.into();
@@ -111,11 +111,11 @@ impl Cursor<'_> {
         }
     }
 
-    /// A number below [`EIGHT`], without zeros before it.
+    /// Writes a number below [`EIGHT`] without leading zeros.
     #[inline]
     fn up_to_eight(&mut self, value: u64) {
         let digits = digits(value);
-        // The highest bit is where the search ends: the last digit is written even if it is 0.
+        // The highest bit ends the search for a digit that is not 0 in the last byte: 0 is written as one digit.
         let zeros = (digits | 1 << 63).trailing_zeros() / 8;
         self.piece(|piece| {
             *piece = ((digits | ASCII) >> (zeros * 8)).to_le_bytes();
@@ -123,19 +123,19 @@ impl Cursor<'_> {
         });
     }
 
-    /// The last eight digits of a number.
+    /// Writes the last eight digits of a number, with leading zeros.
     #[inline]
     pub(super) fn eight(&mut self, value: u64) {
         self.put(&(digits(value % EIGHT) | ASCII).to_le_bytes());
     }
 
-    /// Four bytes of IPv4 in dotted decimal.
+    /// Writes an IPv4 address in dotted decimal.
     #[inline]
     pub(super) fn ipv4(&mut self, octets: [u8; 4]) {
         self.piece(|piece: &mut [u8; 20]| {
             let mut end = 0;
             for octet in octets {
-                // What is too much of these four bytes, the next octet overwrites.
+                // Always four bytes; the next octet overwrites those past `length`.
                 let word = &OCTETS[usize::from(octet)];
                 piece[end..end + 4].copy_from_slice(&word.text);
                 end += word.length;
@@ -144,7 +144,7 @@ impl Cursor<'_> {
         });
     }
 
-    /// IPv6 as RFC 5952 writes it.
+    /// Writes an IPv6 address in the form of RFC 5952. An IPv4-mapped one is for [`Self::ipv4`].
     pub(super) fn ipv6(&mut self, address: [u8; 16]) {
         let groups = Ipv6Addr::from(address).segments();
         let zeros = longest_zeros(&groups);
@@ -152,7 +152,7 @@ impl Cursor<'_> {
             let mut end = 0;
             for (index, group) in groups.into_iter().enumerate() {
                 if zeros.contains(&index) {
-                    // One colon for all of them: the group behind brings the other one.
+                    // One colon for the whole run; the group after it writes the second one.
                     if index == zeros.start {
                         piece[end] = b':';
                         end += 1;
@@ -189,15 +189,15 @@ fn longest_zeros(groups: &[u16; 8]) -> Range<usize> {
     longest
 }
 
-/// A number in hexadecimal without zeros before it, at the front of four bytes.
+/// A number in hexadecimal without leading zeros, padded to four bytes, and its length without the padding.
 fn hex(group: u16) -> ([u8; 4], usize) {
     let [high, low] = group.to_be_bytes().map(u32::from);
     // One digit in each byte, the first one in the lowest.
     let digits = (high >> 4) | ((high & 0xf) << 8) | ((low >> 4) << 16) | ((low & 0xf) << 24);
-    // 'a' to 'f' lie 39 above where they would follow on '9'.
+    // In ASCII, 'a' is 39 higher than it would be if it followed '9'.
     let letters = ((digits + 0x0606_0606) >> 4) & 0x0101_0101;
     let ascii = digits + 0x3030_3030 + letters * 39;
-    // The highest bit is where the search ends: the last digit is written even if it is 0.
+    // The highest bit ends the search for a digit that is not 0 in the last byte: 0 is written as one digit.
     let zeros = (digits | 1 << 31).trailing_zeros() / 8;
     ((ascii >> (zeros * 8)).to_le_bytes(), 4 - zeros as usize)
 }
@@ -207,14 +207,14 @@ fn no_room(bytes: usize) -> ! {
     panic!("no room for {bytes} bytes of a line");
 }
 
-/// What eight digits can count to.
+/// The number of values that eight decimal digits have.
 pub(super) const EIGHT: u64 = 100_000_000;
 
 /// `'0'` in every byte.
 const ASCII: u64 = 0x3030_3030_3030_3030;
 
-/// The digits of a number below [`EIGHT`], one in each byte, the first one in the lowest: halves,
-/// quarters and digits are divided side by side in one register.
+/// The eight digits of a number below [`EIGHT`], one in each byte, the highest digit in the lowest byte. Each step
+/// divides all parts at the same time, in one register: into two fours, four twos, eight digits.
 #[inline]
 const fn digits(value: u64) -> u64 {
     // n * 10486 >> 20 is n / 100 for n < 10,000; n * 103 >> 10 is n / 10 for n < 100.
@@ -225,7 +225,7 @@ const fn digits(value: u64) -> u64 {
     tens | ((twos - 10 * tens) << 8)
 }
 
-/// A short text, filled up so that it is copied whole, without a call.
+/// A short text, padded to `N` bytes, so that it is copied by a move of constant size, without a call of memcpy.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Word<const N: usize> {
     text: [u8; N],
@@ -233,7 +233,7 @@ pub(super) struct Word<const N: usize> {
 }
 
 impl<const N: usize> Word<N> {
-    /// Longer text than `N` bytes is an error at compile time where this is a constant.
+    /// Panics if `text` is longer than `N` bytes; in a constant, that is an error at compile time.
     pub(super) const fn new(text: &str) -> Self {
         let mut word = Self { text: [0; N], length: text.len() };
         word.text.split_at_mut(text.len()).0.copy_from_slice(text.as_bytes());
@@ -241,7 +241,7 @@ impl<const N: usize> Word<N> {
     }
 }
 
-/// Each octet with the dot behind it.
+/// Each octet in decimal, followed by a dot.
 static OCTETS: [Word<4>; 256] = {
     let mut octets = [Word { text: *b"000.", length: 0 }; 256];
     let mut octet = 0_u8;
@@ -333,7 +333,7 @@ mod tests {
                 if (mask >> index) & 1 == 0 { 0 } else { groups[index] >> (shifts[index] % 16) }
             });
             let address = Ipv6Addr::from(groups);
-            // Written as IPv4, for which there is `Pen::ipv4`.
+            // std writes these in dotted decimal; here `Cursor::ipv4` writes them.
             prop_assume!(address.to_ipv4_mapped().is_none());
             prop_assert_eq!(written(|pen| pen.ipv6(address.octets())), address.to_string());
         }

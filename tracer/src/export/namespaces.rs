@@ -1,11 +1,11 @@
-//! The key that says what a network namespace is called. Events come from few of them, mostly from
-//! the same one over and over, so what was written for each is kept.
+//! The key `netns.name`. Events come from few network namespaces, and mostly from the same one as the event before,
+//! so the text for each is cached.
 
 use std::collections::HashMap;
 
 use crate::format::json;
 
-/// What is written behind the number of a namespace.
+/// What is written after the number of a namespace.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Namespaces {
     by_inum: HashMap<u32, Vec<u8>>,
@@ -15,7 +15,7 @@ pub(super) struct Namespaces {
 }
 
 impl Namespaces {
-    /// From here on these are the names.
+    /// Replaces all names by these, for all later lines.
     pub(super) fn name<'a>(&mut self, names: impl Iterator<Item = (u32, &'a str)>) {
         self.by_inum = names
             .map(|(inum, name)| {
@@ -28,7 +28,7 @@ impl Namespaces {
         self.turn_to(self.newest);
     }
 
-    /// The key, with a comma before it; nothing for a namespace without a name.
+    /// The key `netns.name` and its value, with a comma before them; empty for a namespace without a name.
     #[inline]
     pub(super) fn text(&mut self, netns: u32) -> &[u8] {
         if self.newest != netns {

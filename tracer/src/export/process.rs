@@ -1,4 +1,4 @@
-//! The keys that say who called. A proxy's threads are few and call often, so what was written for each is kept.
+//! The keys that say which process called. A proxy's threads are few and call often, so the text for each is cached.
 
 use tracer_common::Event;
 
@@ -7,10 +7,10 @@ use crate::{
     host::{cgroups::Name, process::Called},
 };
 
-/// Threads that are kept. A power of two: the low bits of a thread's id are its place.
+/// Number of threads in the cache. A power of two: the low bits of a thread's id are its place.
 const PLACES: usize = 64;
 
-/// What was written for the threads that called last.
+/// A cache of the text for the threads that called last.
 #[derive(Clone, Debug)]
 pub(super) struct Processes {
     places: Vec<Thread>,
@@ -18,7 +18,7 @@ pub(super) struct Processes {
 
 #[derive(Clone, Debug, Default)]
 struct Thread {
-    /// Its process; 0: nobody yet.
+    /// The id of its process; 0: nothing is cached here.
     pid: u32,
     called: Called,
     cgroup: u64,
@@ -32,8 +32,8 @@ impl Default for Processes {
 }
 
 impl Processes {
-    /// The keys for the caller of an event, each with a comma before it. None for an unknown one.
-    /// `name` is asked for the cgroup's name where that is not known from an event before.
+    /// The keys for the caller of an event, each with a comma before it; empty if the caller is unknown (process id 0).
+    /// `name` returns the cgroup's name; it is called only if the caller's text is not cached.
     #[inline]
     pub(super) fn text<'a>(
         &mut self,
@@ -57,7 +57,7 @@ impl Processes {
 impl Thread {
     #[cold]
     fn replace(&mut self, event: &Event, called: &Called, name: Option<&Name>) {
-        // A cgroup without a name may get one: the next event asks again.
+        // A name that is unknown now may be known later: process id 0 has the next event ask again.
         self.pid = if name.is_some() { event.pid } else { 0 };
         self.called = *called;
         self.cgroup = event.cgroup;
@@ -119,12 +119,12 @@ mod tests {
         };
         let in_a = |text: String| text + ",\"process.linux.cgroup\":\"/a\"";
         assert_eq!(text(7, sh, 1, None), pid_and_name(7, "sh"));
-        // Now it has a name.
+        // Text without a cgroup's name is not cached: the name that is known now is written.
         assert_eq!(text(7, sh, 1, Some(("/a", None))), in_a(pid_and_name(7, "sh")));
         assert_eq!(text(7, nginx, 1, Some(("/a", None))), in_a(pid_and_name(7, "nginx")));
-        // It is not asked for again.
+        // From the cache: `None` is not asked for.
         assert_eq!(text(7, nginx, 1, None), in_a(pid_and_name(7, "nginx")));
-        // The same place.
+        // 7 and 71 have the same low bits, so they replace each other.
         assert_eq!(text(71, nginx, 1, None), pid_and_name(71, "nginx"));
         assert_eq!(text(7, nginx, 1, Some(("/a", None))), in_a(pid_and_name(7, "nginx")));
         let with = in_a(pid_and_name(7, "nginx")) + ",\"container.id\":\"c\"";

@@ -24,12 +24,13 @@ pub struct Start<'a> {
     pub backend: &'a str,
     #[serde(rename = "host.name")]
     pub host: Cow<'a, str>,
-    /// net.ipv4.ip_local_port_range where the tracer was started: `32768-60999`.
+    /// net.ipv4.ip_local_port_range of the network namespace in which tracer was started, as `32768-60999`;
+    /// `None`: unknown.
     #[serde(rename = "ports.range", skip_serializing_if = "Option::is_none")]
     pub range: Option<String>,
     /// What does not work here as well as it could, and why; empty: nothing.
     pub degraded: Vec<String>,
-    /// Keys without their `settings.` prefix.
+    /// The settings. The keys here have no `settings.` prefix; the line's keys have it.
     #[serde(flatten, serialize_with = "with_prefix")]
     pub settings: BTreeMap<Cow<'a, str>, Value>,
 }
@@ -44,30 +45,31 @@ fn with_prefix<S: serde::Serializer>(
 /// `tracer.stop`, the last line.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Stop {
-    /// Events that the event mask and the filter let through, in the kernel.
+    /// Events that passed the event mask and the filter in the kernel, lost ones included.
     #[serde(rename = "events.seen")]
     pub seen: u64,
-    /// Of those, handed over by the kernel.
+    /// Of those, how many the kernel side put into the ring buffer.
     #[serde(rename = "events.emitted")]
     pub emitted: u64,
-    /// Of those, handed to the output as lines.
+    /// Of those, how many were written as lines: they could be decoded, and the output did not drop them.
     #[serde(rename = "events.written")]
     pub written: u64,
     /// connect() and bind() calls of the whole host that failed, by cause, without the `failed.`
     /// prefix.
     #[serde(flatten, serialize_with = "failed_prefix")]
     pub failed: BTreeMap<&'static str, u64>,
-    /// Each loss by its name, without the `lost.` prefix.
+    /// Every loss by its name, without the `lost.` prefix, also if it is 0.
     #[serde(flatten, serialize_with = "lost_prefix")]
     pub lost: BTreeMap<&'static str, u64>,
-    /// Corrections that the reconciliation had to make to the ledger.
+    /// Corrections of the ledger, by comparison with the kernel's sockets, that no loss explains.
     pub drift: u64,
 }
 
-/// `tracer.stats`: closes a reading, after the `tuple.stats` of the same `mono_ns`. Totals so far.
+/// `tracer.stats`: ends a reading, after its `tuple.stats` lines, which have the same `mono_ns`. All but
+/// [`Self::tuples`] and the memory are totals since the start.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Stats {
-    /// `tuple.stats` lines of this reading.
+    /// Number of `tuple.stats` lines of this reading.
     pub tuples: u64,
     #[serde(rename = "events.seen")]
     pub seen: u64,
@@ -76,11 +78,11 @@ pub struct Stats {
     /// As in [`Stop`].
     #[serde(flatten, serialize_with = "failed_prefix")]
     pub failed: BTreeMap<&'static str, u64>,
-    /// Each loss that happened.
+    /// As in [`Stop`], without losses that are 0.
     #[serde(flatten, serialize_with = "lost_prefix")]
     pub lost: BTreeMap<&'static str, u64>,
     pub drift: u64,
-    /// CPU time of the tracer's process, and its resident memory.
+    /// CPU time of tracer's process since its start, ns.
     #[serde(rename = "process.cpu_ns")]
     pub cpu_ns: u64,
     #[serde(rename = "process.memory.rss_kib")]
@@ -94,20 +96,20 @@ fn failed_prefix<S: serde::Serializer>(
     serializer.collect_map(failed.iter().map(|(cause, count)| (format!("failed.{cause}"), count)))
 }
 
-/// `tracer.degraded`: what does not work as well as it could has changed.
+/// `tracer.degraded`: written when what does not work as well as it could has changed.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Degraded<'a> {
-    /// All of it now, as in [`Start::degraded`].
+    /// All that does not work as well as it could now, as in [`Start::degraded`].
     pub degraded: &'a [String],
-    /// Of it, what is new since the line before that said it.
+    /// Which of these are new since the last line with this list.
     #[serde(rename = "degraded.added")]
     pub added: &'a [String],
-    /// What is no longer so.
+    /// Which of the last line's list have ended.
     #[serde(rename = "degraded.ended")]
     pub ended: &'a [String],
 }
 
-/// `lost`: so many since the last such line.
+/// `lost`: how often one loss happened since the last such line of the same reason.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Lost<'a> {
     #[serde(rename = "lost.reason")]
@@ -144,23 +146,23 @@ pub struct Decided<'a> {
     pub unit: Option<&'a str>,
     #[serde(rename = "socket.cookie")]
     pub cookie: u64,
-    /// The address that was bound, or that the kernel refused.
+    /// The address that the spreader bound, or tried to bind and the kernel refused; `None`: it tried none.
     #[serde(rename = "spread.chosen", skip_serializing_if = "Option::is_none")]
     pub chosen: Option<IpAddr>,
-    /// The port that was bound with it; absent: the kernel finds one.
+    /// The port that was bound with the address; `None`: the kernel chooses one.
     #[serde(rename = "spread.port", skip_serializing_if = "Option::is_none")]
     pub chosen_port: Option<u16>,
-    /// The address that the socket had before.
+    /// The address that the socket was bound to before; `None`: to none.
     #[serde(rename = "spread.original", skip_serializing_if = "Option::is_none")]
     pub original: Option<IpAddr>,
     #[serde(rename = "spread.reason")]
     pub reason: &'a str,
-    /// Why the socket was left as it was, or its connect() failed.
+    /// Why the socket was left unchanged, or its connect() denied; `None`: neither was so.
     #[serde(rename = "spread.passed", skip_serializing_if = "Option::is_none")]
     pub passed: Option<&'a str>,
     #[serde(rename = "spread.rule")]
     pub rule: &'a str,
-    /// Ports of the tuple in use before.
+    /// Ports that the tuple had in use before this connect(); `None`: unknown.
     #[serde(rename = "ports.in_use", skip_serializing_if = "Option::is_none")]
     pub in_use: Option<u32>,
 }
@@ -169,7 +171,7 @@ impl LineWriter {
     /// Appends `tuple.stats`.
     ///
     /// # Errors
-    /// None with these types: serde's, passed on.
+    /// That of `serde_json`, which does not occur with this type.
     pub fn tuple_stats(
         &mut self,
         out: &mut Lines,
@@ -195,6 +197,9 @@ impl LineWriter {
     }
 
     /// Appends `spread.decision`.
+    ///
+    /// # Errors
+    /// As [`Self::tuple_stats`].
     pub fn decided(
         &mut self,
         out: &mut Lines,
@@ -208,7 +213,7 @@ impl LineWriter {
     /// Appends `tracer.start`.
     ///
     /// # Errors
-    /// None with these types: serde's, passed on.
+    /// As [`Self::tuple_stats`].
     pub fn start(
         &mut self,
         out: &mut Lines,
@@ -220,6 +225,9 @@ impl LineWriter {
     }
 
     /// Appends `tracer.degraded`.
+    ///
+    /// # Errors
+    /// As [`Self::tuple_stats`].
     pub fn degraded(
         &mut self,
         out: &mut Lines,
@@ -231,6 +239,9 @@ impl LineWriter {
     }
 
     /// Appends `tracer.stop`.
+    ///
+    /// # Errors
+    /// As [`Self::tuple_stats`].
     pub fn stop(
         &mut self,
         out: &mut Lines,
@@ -242,6 +253,9 @@ impl LineWriter {
     }
 
     /// Appends `tracer.stats`.
+    ///
+    /// # Errors
+    /// As [`Self::tuple_stats`].
     pub fn stats(
         &mut self,
         out: &mut Lines,
@@ -253,6 +267,9 @@ impl LineWriter {
     }
 
     /// Appends `lost`.
+    ///
+    /// # Errors
+    /// As [`Self::tuple_stats`].
     pub fn lost(
         &mut self,
         out: &mut Lines,

@@ -1,8 +1,8 @@
 //! Where whole lines go: stdout, or a file that is rotated and compressed.
 //!
-//! A full disk drops new lines and counts them; what is in the file is always whole lines, and
-//! writing goes on by itself when there is room again. Nothing here has a clock: the caller calls
-//! [`Sink::flush`] at least once a second. The program has to ignore SIGXFSZ, or a file size limit
+//! If the disk is full, new lines are dropped and counted. A line that was written in part is cut off again, or
+//! completed before any other; writing goes on by itself when there is room again. Nothing here has a clock: the
+//! caller calls [`Sink::flush`] at least once a second. The program has to ignore SIGXFSZ, or a file size limit
 //! ends it instead of dropping lines.
 
 mod file;
@@ -24,10 +24,10 @@ use frame::Frame;
 use output::{Output, Put, Unit};
 use place::{NO_RIGHT, Place};
 
-/// What became of lines that the sink was given, since the last account.
+/// What became of lines that the sink was given, as far as no earlier account has them.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Account {
-    /// Lines that the operating system has.
+    /// Lines that write(2) took.
     pub written: u64,
     /// Lines that were lost because the output could not take them (`output_full`).
     pub dropped: u64,
@@ -40,36 +40,37 @@ pub struct Closed;
 
 /// An open output.
 ///
-/// After [`Self::close`], every line that was given is in exactly one account, once: as written
-/// or as dropped. (Compressed lines are in none until the next flush.)
+/// After a successful [`Self::close`], every line that was given is in exactly one account, once: as written
+/// or as dropped. (Compressed lines are in none until their block is written.)
 #[derive(Debug)]
 pub struct Sink {
     output: Output<Medium>,
-    /// `None` is stdout.
+    /// Where the file is; `None`: the output is stdout.
     place: Option<Place>,
     rotation: Option<Rotation>,
-    /// Bytes at which to rotate; grows when a rotation fails, so that it is not tried each time.
+    /// File size in bytes at which to rotate; raised when a rotation fails, so that not every write tries it again.
     rotate_at: u64,
     frame: Option<Frame>,
     /// Lines that are compressed and not yet written.
     compressing: u64,
-    /// Lines that are partly written, and will be ended before any other.
+    /// Lines that are written in part, and will be completed before any other is written.
     owed: u64,
 }
 
-/// Compressed bytes that are kept back at most until they are written.
+/// Compressed lines are written at the latest when they are this many bytes.
 const FRAME_BUFFER: usize = 256 << 10;
 
 impl Sink {
-    /// Opens the output. A file is created with mode 0600 or appended to, never followed through
-    /// a symbolic link; what an earlier crash left behind of a line or frame is ended first.
+    /// Opens the output. A file is created with mode 0600, or appended to; a symbolic link is not followed. If an
+    /// earlier program was killed within a line or frame, that is ended first.
     ///
-    /// It is opened as `Self::user`, without capabilities: what could not be opened anew or rotated
-    /// later is found out now.
+    /// A file is opened with the rights that reopening and rotating will have (`Self::user`, no capabilities), so that
+    /// what would fail later fails now.
     ///
     /// # Errors
-    /// [`Error::File`]: the folder is missing or read-only, the file is a folder or a link, or the
-    /// folder's owner may not write to it. [`Error::BadConfig`]: it cannot be rotated.
+    /// [`Error::File`]: the folder is missing or read-only, the file is a folder or a link, the folder's owner may not
+    /// write to it, or it is to be compressed and is no zstd file. [`Error::BadConfig`]: it cannot be rotated.
+    /// [`Error::Failure`]: another user put it there, or no thread can be started.
     pub fn open(config: &OutputConfig) -> Result<Self, Error> {
         let compressed = config.compression.is_some();
         let (output, place) = match &config.target {
@@ -90,7 +91,7 @@ impl Sink {
         })
     }
 
-    /// Over a descriptor.
+    /// A sink over an open file, which is treated as stdout is: never rotated or reopened.
     #[cfg(test)]
     pub(crate) fn over(file: std::fs::File) -> Self {
         Self {
@@ -104,8 +105,8 @@ impl Sink {
         }
     }
 
-    /// As whom the file is opened anew and rotated, or nobody for stdout: whoever does that enters the
-    /// sandbox as this user.
+    /// The user with whose rights the file is reopened and rotated; for stdout, `nobody`. The thread that does it
+    /// enters its sandbox as this user.
     pub(crate) fn user(&self) -> User {
         self.place.as_ref().map_or_else(User::nobody, Place::user)
     }
@@ -134,7 +135,8 @@ impl Sink {
         Ok(sum(account, self.rotate_if_due()?))
     }
 
-    /// Opens the file anew (SIGHUP: another program renamed it). Stdout stays as it is.
+    /// Opens the file again by its name (after SIGHUP: another program renamed it), and writes to that one from now on.
+    /// Stdout is only flushed.
     ///
     /// # Errors
     /// As [`Self::open`]; the old file is kept then, and nothing is lost.
@@ -157,12 +159,13 @@ impl Sink {
             .map_or_else(|| "stdout".to_owned(), |it| it.path().display().to_string())
     }
 
-    /// Why lines could not be written, the last time that it was so. `None`: never.
+    /// The newest error because of which something could not be written, even if writing works again; `None`: none yet.
     pub(crate) fn refused(&self) -> Option<&io::Error> {
         self.output.refused()
     }
 
-    /// Ends the frame and writes everything, for good: what cannot be written now is dropped. Nothing is written after it.
+    /// Ends the frame and writes all buffered bytes; what cannot be written now is dropped. The caller writes nothing
+    /// after it.
     ///
     /// # Errors
     /// As [`Self::write_chunk`].
@@ -245,7 +248,7 @@ impl Sink {
         }
     }
 
-    /// Finishes the file that is written to, and goes on with `new`.
+    /// Writes all buffered bytes to the old file, and goes on with `new`.
     fn replace(&mut self, new: Output<Medium>) -> Result<Account, Closed> {
         let account = self.close();
         let refused = self.output.take_refused();
@@ -257,7 +260,7 @@ impl Sink {
     }
 }
 
-/// The same with the rights that there will be later.
+/// [`open`] in a thread that has only the rights that reopening and rotating will have; checks that they will work.
 fn first_open(place: &Place, compressed: bool, rotates: bool) -> Result<Output<Medium>, Error> {
     let opened = place.user().run(|| -> Result<_, Error> {
         let output = open(place, compressed)?;
@@ -282,7 +285,7 @@ fn first_open(place: &Place, compressed: bool, rotates: bool) -> Result<Output<M
     }
 }
 
-/// Opens a file so that the next line, or frame, starts afresh.
+/// Opens a file to append to. What an earlier program left unfinished at its end is completed before the next line.
 fn open(place: &Place, compressed: bool) -> Result<Output<Medium>, Error> {
     let mut medium = Medium::open(place)?;
     let rest = medium.repair(compressed, place.path())?;

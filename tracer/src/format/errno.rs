@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
-/// `error.type` of an error number that has no word here, by OpenTelemetry's semantic conventions for `error.type`.
+/// `error.type` of an error number that has none in `TABLE`, as OpenTelemetry's semantic conventions want it.
 pub const OTHER: &str = "_OTHER";
 
-/// `error.type` of an error number; [`OTHER`] if it has no word here.
+/// `error.type` of an error number; [`OTHER`] if it has none in `TABLE`.
 pub fn error_type(errno: u16) -> &'static str {
     find(errno).map_or(OTHER, |entry| entry.2)
 }

@@ -1,4 +1,4 @@
-//! JSON strings, appended to a buffer without serde.
+//! JSON in which no character can act on a terminal: strings without serde, and values with it.
 
 use serde::Serialize;
 
@@ -48,7 +48,7 @@ pub(crate) fn harmless(out: &mut Vec<u8>, text: &str) {
 /// [`mod@crate::export::line`]. Such characters occur only inside of strings, where an escape has the same meaning.
 ///
 /// # Errors
-/// serde's.
+/// That of `serde_json`: `record` cannot be serialized.
 pub(crate) fn terminal_safe(record: &impl Serialize) -> serde_json::Result<Vec<u8>> {
     let json = serde_json::to_string(record)?;
     // Nearly all lines are printable ASCII.

@@ -102,12 +102,12 @@ impl Alike {
         self.found = netns != key.netns;
     }
 
-    /// Whether there are such rows.
+    /// Whether two of the rows differ only in their network namespace.
     pub fn found(&self) -> bool {
         self.found
     }
 
-    /// Examines these rows.
+    /// The result for these rows.
     pub fn of(rows: &[Row]) -> Self {
         let mut alike = Self::default();
         for row in rows {
@@ -127,7 +127,7 @@ impl Alike {
 pub struct Reading<'a> {
     /// When it began: wall clock, ns since 1970.
     pub ns: u64,
-    /// Corrections that reconciliations had made to the ledger by then.
+    /// Corrections of the ledger so far, by comparison with the kernel's sockets, that no loss explains.
     pub drift: u64,
     /// The kernel side's losses by then, by name.
     pub lost: BTreeMap<&'a str, u64>,
@@ -137,7 +137,7 @@ pub struct Reading<'a> {
 /// losses are keys in JSON and the last line of columns; CSV does not have them.
 ///
 /// # Errors
-/// None with these types: serde's, passed on.
+/// That of `serde_json`, which does not occur with these types.
 pub fn render(
     rows: &[Row],
     format: TableFormat,

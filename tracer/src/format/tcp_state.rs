@@ -5,7 +5,7 @@ pub const fn state(number: u8) -> &'static str {
     match number {
         1 => "established",
         2 => "syn_sent",
-        // TCP_NEW_SYN_RECV is this state of a request socket.
+        // 12 is TCP_NEW_SYN_RECV: the same state, of a request socket (while the handshake is not complete).
         3 | 12 => "syn_received",
         4 => "fin_wait_1",
         5 => "fin_wait_2",

@@ -65,17 +65,18 @@ pub struct Tuple<'a> {
     /// `ports.in_use` / `ports.capacity`.
     #[serde(rename = "ports.saturation", skip_serializing_if = "Option::is_none")]
     pub saturation: Option<f64>,
-    /// Changes per second.
+    /// Ports that were taken per second.
     #[serde(rename = "rate.opened", skip_serializing_if = "Option::is_none")]
     pub rate_opened: Option<f64>,
+    /// Calls that failed per second.
     #[serde(rename = "rate.failed", skip_serializing_if = "Option::is_none")]
     pub rate_failed: Option<f64>,
     #[serde(rename = "search.p99_ns", skip_serializing_if = "Option::is_none")]
     pub search_p99_ns: Option<u64>,
-    /// Whether more than one of 100 searches took `search.p99_ns` or longer.
+    /// `search.p99_ns` is a lower limit: more than one of 100 searches took that long, or longer than can be measured.
     #[serde(rename = "search.p99_at_least", skip_serializing_if = "std::ops::Not::not")]
     pub search_p99_at_least: bool,
-    /// Seconds until no port is left.
+    /// Seconds until no port is left; absent: the tuple is not filling up, or that is not known.
     #[serde(rename = "eta_s", skip_serializing_if = "Option::is_none")]
     pub eta_s: Option<f64>,
     #[serde(rename = "ports.opened")]
@@ -101,7 +102,7 @@ pub struct Tuple<'a> {
     /// `thread` or `unknown`: /proc of the process could not be read for its name; absent: it is the process's name.
     #[serde(rename = "process.executable.name.source", skip_serializing_if = "Option::is_none")]
     pub comm_source: Option<&'static str>,
-    /// Name of the thread that connected last.
+    /// Name of the thread that connected last; absent: not known.
     #[serde(rename = "thread.name", skip_serializing_if = "Option::is_none")]
     pub thread: Option<String>,
     #[serde(rename = "process.linux.cgroup", skip_serializing_if = "Option::is_none")]
@@ -181,10 +182,10 @@ pub struct AddressStats {
     netns: u32,
     #[serde(rename = "netns.name", skip_serializing_if = "Option::is_none")]
     netns_name: Option<String>,
-    /// Ports of the range that it cannot be given at this address, without reserved ones.
+    /// Ports of the range, without reserved ones, that bind(address, 0) cannot be given at this address.
     #[serde(rename = "ports.in_use")]
     in_use: u64,
-    /// Ports that it can be given in all.
+    /// Ports that bind(address, 0) could be given at an address without bound ports.
     #[serde(rename = "ports.capacity", skip_serializing_if = "Option::is_none")]
     capacity: Option<u32>,
     #[serde(rename = "ports.range", skip_serializing_if = "Option::is_none")]
@@ -239,7 +240,7 @@ impl<'a> Tuple<'a> {
     }
 }
 
-/// The value without the digits that are noise of the division.
+/// The value rounded to multiples of 1 / `factor`: further digits say nothing.
 fn rounded(value: f64, factor: f64) -> f64 {
     let scaled = (value * factor).round();
     if scaled.is_finite() { scaled / factor } else { value }

@@ -1,4 +1,4 @@
-//! Finds times in a file: that of the last line, and the offset of a time.
+//! Finds the time of a file's last line, and the offset in a file at which the lines of a time begin.
 
 use std::{fs::File, io, os::unix::fs::FileExt};
 
@@ -10,11 +10,11 @@ use super::{
 };
 use crate::export::sink::repair;
 
-/// How much is read first when a line is searched, in bytes.
+/// How many bytes a search for a line reads first; it reads more if these have no readable line.
 const FIRST_READ: usize = 16 << 10;
-/// How much is read at most at a time, in bytes: a line that begins in the first half is whole in it.
+/// The most bytes that are read at a time. A line that begins in the first half of them also ends in them.
 const WINDOW: usize = 2 * LONGEST;
-/// A search ends when so many bytes are left, which are then read line by line.
+/// The search for an offset ends when so few bytes are left; the caller reads these line by line.
 const SEARCH_MIN: u64 = 64 << 10;
 /// How many bytes are read at most to find one readable line, and how many compressed bytes at most to find the time of
 /// the last one.
@@ -48,8 +48,9 @@ fn time_after(file: &File, at: u64, end: u64) -> io::Result<Option<u64>> {
     }
 }
 
-/// An offset in a plain file, shortly before the first line of `ns` (since 1970) or later: reading from there misses no
-/// such line. Lines are in the order of time, except some that were collected together.
+/// An offset in a plain file, at or shortly before the first line of `ns` (since 1970) or later. It is found by
+/// bisection, which assumes that lines are in the order of time. Lines that were written together need not be: so the
+/// player asks for a time well before the one that it needs.
 ///
 /// # Errors
 /// The file cannot be read.
@@ -114,7 +115,7 @@ pub(super) fn last_time_zstd(file: &File) -> io::Result<Option<u64>> {
     Ok(newest.filter(|_| !input.limit_reached()))
 }
 
-/// So many bytes at this offset; fewer at the end of the file.
+/// The `length` bytes at offset `at`; fewer if the file ends before.
 fn read_at(file: &File, length: usize, at: u64) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; length];
     let mut read = 0;

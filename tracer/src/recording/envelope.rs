@@ -23,7 +23,7 @@ impl<'a> Envelope<'a> {
         quick(line).or_else(|| slow(line))
     }
 
-    /// When the line was written, ns since 1970; `None`: `ts` is not a time.
+    /// The line's time, ns since 1970; `None`: `ts` is not a time.
     pub(super) fn wall_ns(&self) -> Option<u64> {
         time::parse(self.ts)
     }
@@ -47,7 +47,7 @@ fn quick(line: &[u8]) -> Option<Envelope<'_>> {
     Some(Envelope { seq: time::number(seq)?, ts, mono_ns: time::number(mono_ns)?, name })
 }
 
-/// The text before and after the first `at`.
+/// The text before and after the first `at`; `None`: there is no `at`.
 fn split(text: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
     let end = memchr(at, text)?;
     Some((&text[..end], &text[end + 1..]))
@@ -63,7 +63,7 @@ struct Keys<'a> {
     name: &'a str,
 }
 
-/// The keys of a line that is any JSON.
+/// The keys of a line, by parsing it as JSON; `None`: it is no JSON, lacks a key, or has another version.
 fn slow(line: &[u8]) -> Option<Envelope<'_>> {
     let keys: Keys<'_> = serde_json::from_slice(line).ok()?;
     let Keys { seq, mono_ns, .. } = keys;

@@ -17,7 +17,7 @@ const SKIPPABLE: [u8; 3] = [0x2a, 0x4d, 0x18];
 /// Longest line that is read, in bytes; no line of the format is as long.
 pub(super) const LONGEST: usize = 1 << 20;
 /// Largest window of a zstd frame that is decompressed, as a power of two: 32 MiB of memory. `tracer record`, and
-/// `zstd` up to level 20, use smaller ones.
+/// `zstd` up to level 20, use no larger ones.
 const LARGEST_WINDOW: u32 = 25;
 /// How much is read at a time, in bytes.
 const READ_SIZE: usize = 256 << 10;
@@ -42,7 +42,7 @@ pub(super) struct Input {
     offset: u64,
     /// Lines that were returned; `None`: reading did not begin at the beginning of the file.
     number: Option<u64>,
-    /// There is nothing more to read.
+    /// Whether the file was read to its end, to [`Self::limit_to`], or to damage.
     ended: bool,
     /// (Decompressed) bytes that may still be read.
     budget: u64,
@@ -58,9 +58,9 @@ pub(super) struct Line<'a> {
     pub(super) offset: u64,
     /// From 1; `None`: not known after [`Input::go_to`].
     pub(super) number: Option<u64>,
-    /// It is longer than [`LONGEST`], and `bytes` is empty.
+    /// Whether it is longer than [`LONGEST`]; then `bytes` is empty.
     pub(super) too_long: bool,
-    /// The file ends before its newline.
+    /// Whether the file ends before its newline.
     pub(super) cut: bool,
 }
 
@@ -104,7 +104,7 @@ impl Input {
         })
     }
 
-    /// Ends after so many (decompressed) bytes as if the file did, so that reading does not take hours.
+    /// Makes reading end after `bytes` (decompressed) bytes, as if the file ended there: it could take hours otherwise.
     pub(super) const fn limit_to(&mut self, bytes: u64) {
         self.budget = bytes;
     }
@@ -139,7 +139,7 @@ impl Input {
         Ok(())
     }
 
-    /// How many bytes of the file were read: a few more than those of the returned lines.
+    /// How many bytes of the file were read, including those that are buffered and not returned yet; 0 for a pipe.
     pub(super) fn position(&self) -> u64 {
         (&self.file).stream_position().unwrap_or(0)
     }
@@ -201,7 +201,7 @@ impl Input {
         }
     }
 
-    /// Reads more into the buffer.
+    /// Reads more into the buffer. At the end of the file, or of what can be decompressed, it sets `ended`.
     fn fill(&mut self) -> io::Result<()> {
         if self.buffer.len() - self.end < READ_SIZE {
             self.buffer.copy_within(self.start..self.end, 0);

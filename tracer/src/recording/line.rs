@@ -32,7 +32,7 @@ use crate::{
 pub struct Tuple<'a> {
     pub key: TupleKey,
     pub count: TupleCount,
-    /// Whether `count` has states: lines of older versions have none.
+    /// Whether `count` says in which states the ports are: `address.stats`, and lines of older versions, do not.
     pub has_states: bool,
     pub capacity: Option<u32>,
     pub limits: Option<Limits>,
@@ -42,7 +42,7 @@ pub struct Tuple<'a> {
     pub ends: Option<[u16; TIME_WAIT_S]>,
     /// The p99 of the line; `None`: the line has none, or `count` has the histogram.
     pub search_p99: Option<P99>,
-    /// The p99 of the line, whether or not `count` has the histogram.
+    /// The p99 of the line, whether or not `count` has the histogram; `None`: the line has none.
     pub line_p99: Option<P99>,
     /// The process that connected last, by name.
     pub called: Called,
@@ -60,7 +60,8 @@ pub struct Failure<'a> {
     /// Empty: not known.
     pub container: Cow<'a, str>,
     pub netns_name: Cow<'a, str>,
-    /// Ports of the tuple when they were exhausted; `None`: they were not.
+    /// Ports in use of the tuple when the call failed; `None`: the line does not say it (only that of a connect() that
+    /// found no port does).
     pub in_use: Option<u64>,
     pub time_wait: Option<u64>,
     pub capacity: Option<u32>,
@@ -69,7 +70,7 @@ pub struct Failure<'a> {
 /// The totals of a line `tracer.stats` or `tracer.stop`.
 #[derive(Clone, Debug, Default)]
 pub struct Totals {
-    /// By [`Cause`].
+    /// Failed calls of the whole host so far, by [`Cause`].
     pub failed: [u64; Cause::COUNT],
     pub lost: Losses,
     pub self_stats: SelfStats,
@@ -253,7 +254,7 @@ fn container_or_unit<'a>(container: Cow<'a, str>, unit: Cow<'a, str>) -> Cow<'a,
     if container.is_empty() { unit } else { container }
 }
 
-/// The names that a line says.
+/// The names of the calling process and thread, from the values of a line.
 fn called(name: &str, source: &str, thread: &str) -> Called {
     Called { name: comm(name), of: NameOf::of_word(source), thread: comm(thread) }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// Reasons that are counted separately: more than tracer has. Further ones are counted together.
+/// The most reasons that are counted separately: more than tracer has. Further ones are counted as [`OTHERS`].
 const REASONS: usize = 64;
 /// Longest reason, in bytes; longer ones are cut.
 const LONGEST: usize = 64;
@@ -28,7 +28,7 @@ impl Losses {
         }
     }
 
-    /// How much was lost for this reason.
+    /// How much was lost for this reason; 0: nothing, or it is counted with the further ones.
     pub fn get(&self, reason: &str) -> u64 {
         self.0.get(short(reason)).copied().unwrap_or(0)
     }

@@ -1,4 +1,4 @@
-//! Makes readings of the lines of a recording.
+//! Makes readings from the lines of a recording.
 
 mod names;
 mod owned_line;
@@ -19,7 +19,7 @@ use crate::{
     view::reading::{self, About, Snapshot, TupleSample},
 };
 
-/// A seek goes back so much further, ns, for the past of the tuples that the screen at that time needs.
+/// A seek begins to read so long before its time, ns: the screen at that time needs the tuples' past.
 const LEAD_NS: u64 = 90 * SECOND;
 const SECOND: u64 = 1_000_000_000;
 
@@ -29,11 +29,11 @@ pub struct Player {
     about: About,
     names: Names,
     state: State,
-    /// A line that was read, and comes next.
+    /// A line that was read and not handled yet; `None`: the next one must be read.
     pending: Option<(At, OwnedLine)>,
-    /// Complete readings, which have no tuples.
+    /// Readings that are complete and come next. They are of a recording without `tuple.stats`, so they have no tuples.
     ready: VecDeque<Snapshot>,
-    /// The next lines can be the rest of a reading whose beginning was not read.
+    /// Whether the next lines can be the rest of a reading whose beginning was not read.
     partial: bool,
     /// When the newest reading was, ns since 1970.
     now_ns: u64,
@@ -116,7 +116,7 @@ impl Player {
         Ok(line)
     }
 
-    /// When the reading is that [`Self::next`] gives next, by CLOCK_MONOTONIC, ns; `None`: there is none.
+    /// The time of the reading that [`Self::next`] returns next, by CLOCK_MONOTONIC, ns; `None`: there is none.
     ///
     /// # Errors
     /// A file cannot be read.
@@ -144,7 +144,7 @@ impl Player {
         }
     }
 
-    /// Gives the next reading: its tuples to `each`, and then returns the rest; `None`: there is none.
+    /// Calls `each` with each tuple of the next reading, then returns the rest of the reading; `None`: there is none.
     ///
     /// # Errors
     /// A file cannot be read.
@@ -239,7 +239,7 @@ impl Player {
                 self.failures_left_out = self.failures_left_out.saturating_add(left_out);
             }
             OwnedLine::Lost(reason, count) => {
-                // With readings, their totals say it.
+                // In a recording with readings, their totals have the losses.
                 if self.state.stats != Some(true) {
                     self.state.lost.add(&reason, count);
                 }
@@ -252,7 +252,7 @@ impl Player {
         }
     }
 
-    /// Counts a failure of a recording without `tuple.stats`, whose failures of each second make a reading.
+    /// Counts a failure in a recording without `tuple.stats`. There, the failures of each second become a reading.
     fn failure_alone(&mut self, at: At, failure: &reading::Failure) {
         if let Some(since) = self.state.since
             && at.mono_ns >= since.mono_ns.saturating_add(SECOND)
@@ -275,8 +275,8 @@ impl Player {
         }
     }
 
-    /// Goes to a time, ns since 1970. The next readings begin some 90 s before it, for the past of the tuples at that time.
-    /// On a pipe this does nothing, as the caller reads forward to the time.
+    /// Goes to a time, ns since 1970. The next readings begin at least 90 s (or two intervals, if longer) before it,
+    /// for the past of the tuples at that time. On a pipe this does nothing: the caller reads forward to the time.
     ///
     /// # Errors
     /// The time is earlier than the newest reading, and the recording comes from a pipe; a file cannot be read.

@@ -1,4 +1,4 @@
-//! Gives the lines of a recording one after the other, as typed values, and counts those that are missing.
+//! Reads the lines of a recording one after the other, as typed values, and counts those that are missing.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{error::Error, view::reading::Call};
 
-/// When a line was written.
+/// The time of a line: of an event or a reading, when that was.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct At {
     /// ns since 1970.
@@ -55,9 +55,9 @@ struct Issues {
 /// Finds gaps in the numbers (`seq`) of lines.
 #[derive(Debug, Default)]
 struct Order {
-    /// The number that the next line should have; `None`: any.
+    /// The number that the next line should have; `None`: any, because no line was read since the start or a seek.
     expected: Option<u64>,
-    /// Lines since then whose number could not be read.
+    /// Unreadable lines since the last line whose number was read. They have numbers, too, which are not missing.
     unnumbered: u64,
 }
 
@@ -70,7 +70,7 @@ pub struct Reader {
     part: usize,
     order: Order,
     issues: Issues,
-    /// Lines that were read.
+    /// Lines that were read, counted again if they are read again.
     lines: u64,
     /// Bytes of the files that were read before this one.
     done: u64,
@@ -103,7 +103,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Gives the next line that is used to `take`; false: there is none.
+    /// Calls `take` with the next line of a kind that is used here. Returns false if there is none.
     ///
     /// # Errors
     /// A file cannot be read. Damaged lines and damaged compression are counted, and are no errors.
@@ -148,8 +148,8 @@ impl Reader {
         Ok(false)
     }
 
-    /// Continues shortly before the first line of `ns` (since 1970) or later. True: that is the beginning of the
-    /// recording.
+    /// Continues at or before the first line of `ns` (since 1970) or later. Returns whether that is the beginning of
+    /// the recording.
     ///
     /// # Errors
     /// A file cannot be read.
@@ -170,7 +170,7 @@ impl Reader {
         Ok(self.part == 0)
     }
 
-    /// Whether it can be read again from any place: no file is a pipe.
+    /// Whether the recording can be read again, from any place: no file is a pipe.
     pub fn is_seekable(&self) -> bool {
         self.set.parts.iter().all(|part| part.seekable)
     }
@@ -187,7 +187,7 @@ impl Reader {
         (self.done.saturating_add(here), self.set.size)
     }
 
-    /// How many lines were read.
+    /// How many lines were read, including lines that were read again.
     pub fn lines(&self) -> u64 {
         self.lines
     }
@@ -239,13 +239,13 @@ impl Order {
 /// A line of the format.
 struct Found {
     seq: u64,
-    /// It is the first line of a stream.
+    /// Whether it is the first line of a stream.
     start: bool,
-    /// It is of a kind that is used, and was given to `take`.
+    /// Whether it is of a kind that is used here, so that `take` was called with it.
     was_taken: bool,
 }
 
-/// Parses a line, and gives it to `take` if it is used; `None`: it is not a line of the format.
+/// Parses a line, and calls `take` with it if its kind is used here; `None`: it is not a line of the format.
 fn found(line: &[u8], take: &mut dyn FnMut(At, Entry<'_>)) -> Option<Found> {
     let envelope = Envelope::of(line)?;
     let mut start = false;

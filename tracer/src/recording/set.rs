@@ -24,9 +24,9 @@ const QUOTE: usize = 60;
 pub(super) struct Part {
     pub(super) file: File,
     pub(super) path: PathBuf,
-    /// It is a file and not a pipe.
+    /// Whether it is a regular file, which can be read from any place, and not a pipe.
     pub(super) seekable: bool,
-    /// It is not compressed.
+    /// Whether it is not compressed.
     pub(super) plain: bool,
     /// The time of its first line, ns since 1970; 0: not known, because it is a pipe.
     pub(super) first_ns: u64,
@@ -108,7 +108,7 @@ fn name(path: &Path) -> String {
     text::line(&path.to_string_lossy()).into_owned()
 }
 
-/// The time of a first line, ns since 1970;
+/// Checks that the first line of a file is a line of the format. Returns its time, ns since 1970.
 ///
 /// # Errors
 /// There is no line, or it is not one of the format.
@@ -161,8 +161,8 @@ impl Part {
         })
     }
 
-    /// Reads whether the file is compressed, and the time of its first line. Nothing is read of a pipe, as it could not be
-    /// read again.
+    /// Reads whether the file is compressed, and the time of its first line. Nothing is read from a pipe, as it could
+    /// not be read again.
     fn probe(self) -> Result<Self, Error> {
         if !self.seekable {
             return Ok(self);

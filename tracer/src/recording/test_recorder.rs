@@ -16,7 +16,7 @@ use crate::{
 
 /// A second, in ns.
 pub(crate) const S: u64 = 1_000_000_000;
-/// Wall clock minus CLOCK_MONOTONIC.
+/// Wall clock minus CLOCK_MONOTONIC, ns.
 pub(crate) const OFFSET: u64 = 1_795_229_000_000_000_000;
 
 /// A recording that is being written.
@@ -70,7 +70,7 @@ impl Recorder {
         self.tuple_with_ends(mono_ns, key, count, name, &[]);
     }
 
-    /// `ends`: `ports.time_wait_ends`.
+    /// As [`Self::tuple`], with these `ends` as the value of `ports.time_wait_ends`.
     pub(crate) fn tuple_with_ends(
         &mut self,
         mono_ns: u64,
@@ -80,7 +80,7 @@ impl Recorder {
         ends: &[u32],
     ) {
         let moment = self.moment(mono_ns);
-        // The kernel chose all of its ports.
+        // All of its ports take room, as those do that the kernel chose.
         let held = TupleCount { held: count.in_use(), ..*count };
         let mut row = Row::new(key, &held, None, Some(Limits::of(1000)));
         row.netns_name = self.namespaces.get(&key.netns).map(|&name| name.into());

@@ -1,4 +1,4 @@
-//! The values of lines.
+//! Parses the values of lines: addresses, names, counts.
 
 use std::{
     marker::PhantomData,

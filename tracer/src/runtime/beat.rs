@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-/// The heartbeats of the threads that count in it; copies share the counts.
+/// The counts of one group of threads (see [`count_in`]); clones share them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Beats {
     steps: Arc<AtomicU64>,
@@ -63,7 +63,7 @@ fn set_detaching(begins: bool) {
     beat();
 }
 
-/// From now on, the calling thread counts its steps in `beats`.
+/// Makes the calling thread count its steps in `beats` from now on.
 pub(crate) fn count_in(beats: Beats) {
     BEATS.set(beats);
 }

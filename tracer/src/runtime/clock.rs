@@ -1,5 +1,5 @@
-//! Clocks. Durations and order come from CLOCK_MONOTONIC, which the kernel side uses; the wall clock is only for
-//! texts that people read.
+//! Clocks. Durations and order come from CLOCK_MONOTONIC, which the kernel side uses; the wall clock only says, in
+//! lines and on screens, when something was.
 
 use std::{
     sync::OnceLock,
@@ -8,12 +8,12 @@ use std::{
 
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-/// CLOCK_MONOTONIC, ns.
+/// The time by CLOCK_MONOTONIC, ns.
 pub fn monotonic_ns() -> u64 {
     ns(clock_gettime(ClockId::Monotonic))
 }
 
-/// CLOCK_MONOTONIC at an instant, ns: the same value for each call with that instant.
+/// CLOCK_MONOTONIC at an instant, ns. Each call with the same instant returns the same value.
 pub fn monotonic_at(instant: Instant) -> u64 {
     static EPOCH: OnceLock<(Instant, u64)> = OnceLock::new();
     let (epoch, epoch_ns) = *EPOCH.get_or_init(|| (Instant::now(), monotonic_ns()));
@@ -22,7 +22,7 @@ pub fn monotonic_at(instant: Instant) -> u64 {
     epoch_ns.saturating_add(since).saturating_sub(before)
 }
 
-/// Wall clock, ns since 1970.
+/// The time by the wall clock, ns since 1970.
 pub fn wall_ns() -> u64 {
     ns(clock_gettime(ClockId::Realtime))
 }

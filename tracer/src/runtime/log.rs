@@ -32,13 +32,13 @@ pub fn start(verbosity: u8, format: LogFormat) -> Result<(), Error> {
     })
 }
 
-/// Lines that are kept while a screen is on the terminal of stderr; `None`: lines are not kept.
+/// Lines that are held back while a screen is on the terminal of stderr; `None`: lines are written immediately.
 static HELD: Mutex<Option<Held>> = Mutex::new(None);
 
-/// How many lines are kept; of more, the newest.
+/// The most lines that are held back: the newest ones.
 const HELD_LINES: usize = 200;
 
-/// Lines that are kept.
+/// Lines that are held back.
 #[derive(Default)]
 struct Held {
     lines: VecDeque<Vec<u8>>,
@@ -46,8 +46,8 @@ struct Held {
     new: usize,
 }
 
-/// Keeps the log off the terminal until this is dropped, which writes the kept lines to stderr. If stderr is not a
-/// terminal, lines are written at once.
+/// Keeps the log off the terminal until this is dropped, which writes the held lines to stderr. If stderr is not a
+/// terminal, lines are written immediately.
 #[must_use]
 pub struct Hold(());
 
@@ -69,7 +69,7 @@ impl Drop for Hold {
     }
 }
 
-/// The lines that were kept since the last call, without their colours; none if the log is not kept.
+/// The lines that were held back since the last call, without their colours; empty if lines are not held back.
 pub fn held() -> Vec<String> {
     let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(held) = held.as_mut() else { return Vec::new() };
@@ -111,7 +111,7 @@ fn filter(verbosity: u8, variable: Option<String>) -> Result<EnvFilter, Error> {
     let level = match verbosity {
         0 => "warn",
         1 => "info",
-        // aya logs thousands of debug records at each start.
+        // Not `debug` for all: aya logs thousands of debug records at each start.
         2 => "info,tracer=debug",
         3 => "debug,tracer=trace",
         _ => "trace",

@@ -1,4 +1,4 @@
-//! Returns memory to the kernel that only the start needs: a tracer runs for months.
+//! Returns memory that only the start needs to the kernel, because a tracer can run for months.
 
 use std::{fs, os::raw::c_void};
 

@@ -20,7 +20,7 @@ pub(crate) enum Role {
     Reads,
     /// Enters other network namespaces.
     Visits,
-    /// Attaches the spreader to cgroups that are made again.
+    /// Attaches the spreader to cgroups of the rule that were removed and made again.
     Attaches,
 }
 

@@ -1,4 +1,4 @@
-//! Signals, as flags that the working thread reads.
+//! Turns signals into flags that the working thread reads, and decides how long to wait until it stops.
 
 mod early;
 mod patience;
@@ -29,15 +29,15 @@ use early::{Undone, restore_default_signals};
 pub use early::{begin, die, stop_signal, undo_with};
 use patience::{Output, POLL_INTERVAL, Patience, cpu_ns};
 
-/// To be called between the steps of a start.
+/// Fails if a signal asked the program to stop. To be called between the steps of a start.
 ///
 /// # Errors
-/// [`Error::Interrupted`]: a signal asked the program to stop.
+/// [`Error::Interrupted`], with the signal.
 pub fn check_stop() -> Result<(), Error> {
     stop_signal().map_or(Ok(()), |signal| Err(Error::Interrupted { signal }))
 }
 
-/// Requests of signals to the work; copies share them.
+/// What signals ask of the work, and where the work is; clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct StopSignals {
     stop: Arc<AtomicBool>,
@@ -49,7 +49,7 @@ pub struct StopSignals {
 }
 
 impl StopSignals {
-    /// Whether the work should stop (SIGINT, SIGTERM). Counts a step.
+    /// Whether a signal asked the work to stop: SIGINT, SIGTERM, or with a screen SIGHUP. Counts a step of the work.
     pub fn stop(&self) -> bool {
         self.step();
         self.stop.load(Relaxed)
@@ -85,7 +85,7 @@ impl StopSignals {
 /// How long the final report may wait until stderr takes it.
 const REPORT_LIMIT: Duration = Duration::from_millis(50);
 
-/// Runs `work` in a new thread until it ends. A signal asks it to stop; it is given up if it does not.
+/// Runs `work` in a new thread until it ends. A signal asks it to stop; if it does not, this returns without it.
 ///
 /// # Errors
 /// Those of `work`; the output is blocked, or the work does not stop.
@@ -149,7 +149,7 @@ pub fn run<T: Send + 'static>(
     })
 }
 
-/// The error if the work is not waited for any more.
+/// Undoes what the start made, and returns the error for work that is not waited for any more.
 fn given_up(why: &str) -> Error {
     let rest = match early::undo() {
         Undone::Nothing => "",
@@ -162,8 +162,8 @@ fn given_up(why: &str) -> Error {
     Error::Failure(format!("{why}: unwritten lines are lost{rest}"))
 }
 
-/// Writes the program's last text to stderr, without waiting long for a stderr that is blocked if a signal asked the
-/// program to stop. From here on, signals end the program as by default.
+/// Gives signals their default actions, and writes the program's last text to stderr. If a signal asked the program
+/// to stop, it waits only `REPORT_LIMIT` for a stderr that is blocked, and then drops the text.
 pub fn final_report(text: &[u8]) {
     restore_default_signals();
     let mut stderr = [PollFd::from_borrowed_fd(rustix::stdio::stderr(), PollFlags::OUT)];

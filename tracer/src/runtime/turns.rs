@@ -1,12 +1,13 @@
-//! Turns, if there is not enough time for all: each round continues where the one before it stopped. No I/O.
+//! Decides whose turn is next if there is not enough time for all: the next call continues where the last one stopped.
+//! No I/O.
 
-/// The newest turn, and the end of the current round. A key that comes later and is greater waits until the round is
-/// over: otherwise keys that come and go all the time would get all turns.
+/// The key that had the newest turn, and the last key of the current round (`None`: there is none yet). A greater
+/// key that comes later waits until the round is over: otherwise keys that come and go would get all turns.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Turns<K> {
     newest: Option<K>,
     end: Option<K>,
-    /// The greatest key of the last [`Self::sort`].
+    /// The greatest key of the last [`Self::sort`]; `None`: there was none.
     greatest: Option<K>,
 }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::reading::Failure;
 
-/// Entries of the list at most; equal failures in a row are one entry.
+/// The most entries of the list. Equal failures in a row are one entry.
 pub const FAILURES: usize = 1000;
 
 /// Equal failures in a row.
@@ -31,9 +31,10 @@ pub(super) fn remember(failures: &mut VecDeque<FailureGroup>, failure: &Failure)
     failures.push_back(FailureGroup { newest: failure.clone(), count: failure.count });
 }
 
-/// Entries of [`FailureRates`] at most, each for a process and a second: a fork bomb must not fill the memory.
+/// The most entries of [`FailureRates`], each for a process and a second: limited, because a user can make any number
+/// of processes.
 const ENTRIES: usize = 4096;
-/// How long they are kept, s.
+/// How long these entries are kept, s.
 const SECONDS: u64 = 60;
 
 /// How many calls of each process failed, by second.

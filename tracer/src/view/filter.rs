@@ -7,8 +7,9 @@
 //! | `nginx` | text in SRC, DST:PORT, ERR, COMM, CONTAINER or the name of the network namespace, in any case |
 //! | `src:10.0.0.0/8`, `dst:10.1.2.3` | an address or a network, or a part of the address as text |
 //! | `port:8080`, `port:8000-8099` | the destination's port |
-//! | `comm:nginx`, `container:3f1c`, `unit:ssh`, `err:99`, `netns:blue`, `pid:812` | that value only; `comm:` the thread's name, too |
-//! | `sat>45`, `ports>=100`, `tw`, `conn`, `fail`, `eta<60`, `search` | numbers: %, ports, per second, s, µs |
+//! | `comm:nginx`, `container:3f1c`, `unit:ssh`, `err:refused` | a part of that; `comm:` of the thread's name, too |
+//! | `err:99`, `netns:4026532177`, `netns:blue`, `pid:812` | that number; a part of the namespace's name |
+//! | `sat>45` (%), `ports>=100`, `tw`, `reuse`, `conn`, `fail`, `eta<60`, `search` | numbers; rates per second, s, µs |
 //! | `!word` | rows that the word does not match |
 //!
 //! A value with spaces is put in quotes: `comm:"nginx: worker"`.
@@ -40,12 +41,12 @@ struct Term {
 
 #[derive(Clone, Debug, PartialEq)]
 enum Test {
-    /// A text that any of several columns contains, in lower case.
+    /// A text, in lower case, that at least one of several columns contains.
     Anywhere(String),
     Text(Column, String),
     Network(End, IpNet),
     Port(Ports),
-    /// The namespace's number, if the value is one; and a part of its name, in lower case.
+    /// The namespace's number (`None`: the value is no number), or a part of its name, in lower case.
     Netns(Option<u32>, String),
     Pid(u32),
     Number(Column, Comparison, f64),
@@ -88,8 +89,8 @@ impl Filter {
         Ok(Self { terms, text: text.trim().to_owned() })
     }
 
-    /// A filter for the tuples of a group's row; `None`: the row is a tuple's, or what its tuples have in common is not
-    /// known.
+    /// A filter that shows the tuples of a group; `None`: the row is a tuple's, or what its tuples have in common (as
+    /// the name of their process) is not known.
     pub fn to_members(row: &Row, by: GroupBy) -> Option<Self> {
         let address = |end| IpAddr::from(end).to_canonical();
         let text = match by {
@@ -305,7 +306,7 @@ impl Comparison {
     }
 }
 
-/// The filter as the screen shows it: with control characters escaped.
+/// The filter as the screen shows it: with control characters replaced by U+FFFD.
 impl std::fmt::Display for Filter {
     fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         to.write_str(&text::line(&self.text))

@@ -10,9 +10,9 @@
 /// Seconds that a TIME_WAIT lasts: `TCP_TIMEWAIT_LEN` (include/net/tcp.h) is 60, and its timer ends up to two seconds
 /// later, in batches (`calc_index` in kernel/time/timer.c).
 pub const TIME_WAIT_S: usize = 61;
-/// For so many seconds it is remembered how many TIME_WAITs began: where HZ is 100, one can last 65 s.
+/// Number of seconds for which the history counts the TIME_WAITs that began: where HZ is 100, one can last 65 s.
 pub const BEGUN_S: usize = 66;
-/// A trend is extrapolated to so many times its length: one of 12 s to two minutes.
+/// A trend is extrapolated to this multiple of its length: one of 12 s to two minutes.
 const REACH: f64 = 10.0;
 
 /// The input of a forecast.
@@ -21,9 +21,9 @@ pub struct Filling<'a> {
     pub in_use: u64,
     pub time_wait: u64,
     pub capacity: u32,
-    /// `None`: connect() takes over none of the tuple's TIME_WAITs.
+    /// The TIME_WAITs that connect() can take over; `None`: it takes over none (net.ipv4.tcp_tw_reuse).
     pub reuse: Option<Reusable>,
-    /// A port search failed in the last seconds.
+    /// Whether a port search failed in the last seconds.
     pub failing: bool,
     /// What happened in the last seconds; `None`: too little is known, or the trend has ended.
     pub trend: Option<Trend>,
@@ -46,7 +46,7 @@ pub struct Reusable {
 pub struct Begun<'a> {
     /// How many, by their age in seconds: those of the last second first.
     pub by_age: &'a [u32; BEGUN_S],
-    /// For so many seconds these are all that began: any others are older, and end before these.
+    /// Number of seconds for which `by_age` has all that began. Any others are older, and end before these.
     pub known_s: usize,
 }
 
@@ -85,13 +85,14 @@ pub fn eta_s(filling: &Filling<'_>) -> Option<f64> {
     // (Poisson), or that of the window's parts.
     let chance = 3.5 * (opened + closed).sqrt().max(scatter);
     let reusable = filling.reuse.map_or(0, |reuse| reuse.now);
-    // TIME_WAITs that do not last release their port at once; those that connect() takes over count as ports taken.
+    // TIME_WAITs that end early count as ports released when they began. With reuse, none does: a TIME_WAIT that
+    // connect() takes over is in `opened`.
     let lasting = filling.reuse.map_or_else(|| lasting(filling.time_wait, filling.begun), |_| 1.0);
     let (closed, begun) = (closed + begun * (1.0 - lasting), begun * lasting);
     let free = u64::from(filling.capacity).saturating_sub(filling.in_use).saturating_add(reusable);
     let returning = returning(filling, begun / seconds);
     let reach = seconds * REACH;
-    // A forecast needs that the tuple also fills up (if later) when the trend is less by what can be chance.
+    // There is a forecast only if the tuple would fill up, too (later), with a trend that is smaller by `chance`.
     let time_to_full_less = |less: f64| {
         let growth = (opened - closed - less) / seconds;
         time_to_full(number(free), growth, begun / seconds, &returning)
@@ -100,7 +101,7 @@ pub fn eta_s(filling: &Filling<'_>) -> Option<f64> {
     time_to_full_less(0.0).filter(|eta| *eta <= reach)
 }
 
-/// Whether the trend has ended: `recent`, its newest part, has far fewer ports taken than the trend makes expect.
+/// Whether the trend has ended: in `recent`, its newest part, far fewer ports were taken than in the rest of it.
 pub fn has_stopped(trend: &Trend, recent: &Trend) -> bool {
     if trend.seconds <= 0.0 {
         return false;
@@ -167,8 +168,8 @@ fn ends(time_wait: u64, begun: Begun<'_>, reuse: bool) -> ([f64; TIME_WAIT_S], [
     (ends, unseen)
 }
 
-/// The part of the TIME_WAITs that last for their whole time, 0 to 1: of those that began in the last minute, so many
-/// are left. A reset ends one early.
+/// The part of the TIME_WAITs that last for their whole time, 0 to 1: how many are left of those that began in the last
+/// minute. Some end early: a reset ends them.
 fn lasting(time_wait: u64, begun: Begun<'_>) -> f64 {
     let seen: u64 = begun.by_age.iter().take(TIME_WAIT_S).map(|count| u64::from(*count)).sum();
     if seen > time_wait { number(time_wait) / number(seen) } else { 1.0 }

@@ -1,4 +1,5 @@
-//! The forecasts of `tracer record` and `tracer tuples`, which keep nothing else of a tuple's past.
+//! The forecasts of `tracer record` and `tracer tuples`. Unlike `tracer top`, they keep nothing else of a tuple's
+//! past.
 
 use foldhash::HashMap;
 use tracer_common::{TupleCount, TupleKey};
@@ -23,8 +24,8 @@ impl Forecasts {
         self.readings += 1;
     }
 
-    /// Adds a tuple of the reading, each one once, and returns its forecast. `before`: its counters in the reading before;
-    /// `None`: it had none.
+    /// Adds a tuple of the reading, each one once, and returns its forecast. `before`: its counters in the reading
+    /// before; `None`: that reading did not have it.
     pub fn read(
         &mut self,
         key: &TupleKey,

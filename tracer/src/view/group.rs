@@ -50,7 +50,7 @@ impl GroupBy {
 /// What identifies a group.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub struct Subject {
-    /// Without the parts in which the members differ.
+    /// The key of its tuples, with 0 in the parts in which they can differ.
     pub key: TupleKey,
     pub comm: [u8; 16],
     pub pid: u32,
@@ -132,7 +132,7 @@ fn join(group: &mut Row, row: &Row) {
         group.last_errno = row.last_errno;
     }
     if group.called != row.called {
-        // Different threads can be of one process.
+        // `called` also has the thread's name, in which the rows of one process can differ.
         let same = group.called.shown() == row.called.shown();
         let name = if same { group.called.shown() } else { several_comms() };
         group.called = Called { name, ..Called::default() };
@@ -154,7 +154,7 @@ fn several_comms() -> [u8; 16] {
     *b"*\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
 }
 
-/// One of two values, as `pick` chooses; the other if one is not known.
+/// The result of `pick` for two values; if only one is known, that one; `None`: neither is.
 fn combine(one: Option<f64>, other: Option<f64>, pick: fn(f64, f64) -> f64) -> Option<f64> {
     match (one, other) {
         (Some(one), Some(other)) => Some(pick(one, other)),

@@ -2,7 +2,7 @@
 
 use super::forecast::{BEGUN_S, Trend};
 
-/// Counters of a tuple at one moment. They wrap: only differences within a minute are used.
+/// The lower halves of a tuple's counters at one moment. They wrap; only differences within a minute are used.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Sample {
     /// On the readings' clock, ms; wraps after 49 days.
@@ -79,7 +79,7 @@ pub(super) struct Activity {
     head_ms: u32,
 }
 
-/// How long the past of a tuple matters, s: as [`BEGUN_S`], for a TIME_WAIT can last so long.
+/// How long the past of a tuple matters, s: the same as [`BEGUN_S`], because a TIME_WAIT can last so long.
 pub(super) const MINUTE: u32 = 66;
 const _: () = assert!(MINUTE as usize == BEGUN_S);
 
@@ -233,10 +233,10 @@ impl Activity {
     }
 }
 
-/// A trend needs so many readings after its first one.
+/// A trend needs this number of readings after its first one.
 const READINGS: usize = 3;
-/// And so much time, ms: two periods of the kernel's timer wheel, which ends TIME_WAITs in batches (every 4.1 s where HZ
-/// is 1000, every 2.0 s where it is 250).
+/// The shortest trend, ms: two periods of the kernel's timer wheel, which ends TIME_WAITs in batches (every 4.1 s
+/// where HZ is 1000, every 2.0 s where it is 250).
 const SHORTEST_MS: u32 = 8_200;
 
 /// The newest sample that is at least `seconds` old and has enough readings and time after it; if there is none, the

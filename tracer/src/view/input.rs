@@ -8,7 +8,7 @@ pub struct Input {
     at: usize,
 }
 
-/// Letters of a line at most.
+/// The most letters that can be typed into a line.
 const LIMIT: usize = 200;
 
 impl Input {
@@ -34,7 +34,7 @@ impl Input {
         }
     }
 
-    /// Removes the letter before the cursor; false: there is none.
+    /// Removes the letter before the cursor. Returns false if there is none.
     pub fn backspace(&mut self) -> bool {
         let Some(letter) = self.before().chars().next_back() else { return false };
         self.at -= letter.len_utf8();

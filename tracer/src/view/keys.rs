@@ -14,9 +14,9 @@ pub enum Action {
     Show(View),
     NextView,
     PreviousView,
-    /// Moves by so many rows, down or (negative) up.
+    /// Moves by a number of rows, down or (negative) up.
     Move(isize),
-    /// Moves by so many screens, down or (negative) up.
+    /// Moves by a number of screens, down or (negative) up.
     Page(isize),
     First,
     Last,

@@ -1,4 +1,4 @@
-//! The areas of the screen. Pure.
+//! The areas of the screen, from its size alone.
 
 use ratatui::layout::Rect;
 
@@ -14,7 +14,7 @@ pub struct Areas {
     pub status: Rect,
 }
 
-/// From this height on, the header has sparklines of the last minutes.
+/// From this height on (lines of the terminal), the header has sparklines of the last minutes.
 pub const SPARKLINES: u16 = 20;
 /// From this height on, the sparklines are three lines high.
 pub const TALL: u16 = 40;

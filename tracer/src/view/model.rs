@@ -30,7 +30,7 @@ pub enum View {
     Processes,
     Sources,
     Failures,
-    /// What the tracer itself costs and has lost.
+    /// What tracer itself costs and has lost.
     SelfStats,
 }
 
@@ -69,9 +69,10 @@ pub enum Mode {
     Detail(TupleKey),
     /// Choosing a column to sort by: index into the view's columns.
     Sort(usize),
-    /// Typing a filter. `error`: why what was typed is not one.
+    /// Typing a filter. `error`: why the text that was entered is no filter; `None`: nothing wrong was entered.
     Filter { input: Input, error: Option<String> },
-    /// Typing a time to go to (replay).
+    /// Typing a time of the recording to go to. `error`: why the text that was entered is no time; `None`: nothing
+    /// wrong was entered. `direction`: in which a duration without a sign goes.
     Jump { input: Input, error: Option<String>, direction: Direction },
     /// The help. `back`: the mode before it.
     Help { scroll: usize, back: Box<Self> },
@@ -81,7 +82,7 @@ pub enum Mode {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Sort {
     pub by: Column,
-    /// The row that matters least comes first.
+    /// Whether the order is reversed, so that the row that matters least comes first.
     pub reverse: bool,
 }
 
@@ -93,7 +94,8 @@ pub struct List {
     pub first: usize,
     /// Rows of the whole list.
     pub total: usize,
-    /// Rows that the whole list would have without the filter.
+    /// Rows that the whole list would have without the filter. (Of groups and sources as many as `total`: there, the
+    /// filter chooses tuples before these are grouped.)
     pub unfiltered: usize,
     /// Whether two of `rows` differ in nothing but their network namespace.
     pub alike: bool,
@@ -109,7 +111,7 @@ pub struct Replay {
     pub end_ns: u64,
     /// Speed, as a multiple of real time.
     pub speed: f64,
-    /// The shown reading is the last one.
+    /// Whether the shown reading is the last one.
     pub at_end: bool,
     /// Lines that are missing, by gaps in `seq`.
     pub missing: u64,
@@ -160,16 +162,16 @@ pub struct Model {
     /// The order of each view, in the order of [`View::ALL`].
     pub sorts: [Sort; 5],
     pub filter: Filter,
-    /// The screen does not change with new readings.
+    /// Whether new readings are not shown.
     pub paused: bool,
     pub size: Size,
     /// The time zone of the times that are shown and typed.
     pub zone: TimeZone,
-    /// Colours are used (`NO_COLOR` is not set).
+    /// Whether colours are used (`NO_COLOR` is not set, or empty).
     pub colour: bool,
     /// The recording's state; `None`: a live source.
     pub replay: Option<Replay>,
-    // Follows from both.
+    // Computed from the source's values and the chosen ones.
     pub list: List,
     /// The worst tuple of the host; kept, because finding it reads all tuples. `None`: there is no tuple.
     pub worst: Option<Worst>,

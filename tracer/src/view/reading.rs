@@ -1,6 +1,6 @@
 //! One reading of the ledger, live or from a recording.
 //!
-//! A source gives each tuple as a [`TupleSample`], then everything else as a [`Snapshot`].
+//! A source adds each tuple as a [`TupleSample`], then returns everything else as a [`Snapshot`].
 
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ pub struct About {
 pub struct TupleSample<'a> {
     pub key: TupleKey,
     pub count: &'a TupleCount,
-    /// Whether `count` has states: older recordings have none.
+    /// Whether `count` says in which states the ports are: that of an address (bind), and older recordings, do not.
     pub has_states: bool,
     /// Ports that the tuple can hold; `None`: not known.
     pub capacity: Option<u32>,
@@ -47,15 +47,15 @@ pub struct TupleSample<'a> {
     pub limits: Option<Limits>,
     /// TIME_WAITs that connect() may take over; `None`: none.
     pub reuse: Option<TakenOver>,
-    /// The tuple's TIME_WAITs that are older than the tracer; used if this is its first reading.
+    /// The tuple's TIME_WAITs that are older than tracer; used if this is its first reading. `None`: it has none.
     pub older: Option<Older<'a>>,
     /// How long port searches took, as a recording says it; `None`: computed from the histogram in `count`.
     pub search_p99: Option<P99>,
     /// The process that connected last, by name.
     pub called: Called,
-    /// Path of the cgroup of that process.
+    /// Path of the cgroup of that process; `None`: not known.
     pub cgroup: Option<Arc<str>>,
-    /// The container of that cgroup.
+    /// The container of that cgroup, or else its systemd unit; `None`: neither, or not known.
     pub container: Option<Arc<str>>,
     /// Name of the tuple's network namespace in /run/netns; `None`: it has none.
     pub netns_name: Option<Arc<str>>,
@@ -106,9 +106,9 @@ pub struct Failure {
     /// The port that the call asked for, or that the socket held before; 0: none.
     pub local_port: u16,
     pub cause: Cause,
-    /// 0: the kernel reported none.
+    /// The error number; 0: the kernel reported none.
     pub errno: u16,
-    /// 0: not known.
+    /// The process's id; 0: not known.
     pub pid: u32,
     /// Name of the process, as [`Called::shown`]: arbitrary bytes, NUL-padded.
     pub comm: [u8; 16],
@@ -150,18 +150,18 @@ pub enum HolderKind {
     NoProcess,
     /// Which process has the sockets open is not known.
     Unknown,
-    /// All processes together that have no row of their own, because thousands have more ports.
+    /// All others together, which have no row of their own because thousands have more ports.
     Others,
 }
 
 /// Who called connect().
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Opener {
-    /// 0: not known (sockets older than the tracer).
+    /// The process's id; 0: not known (for sockets older than tracer).
     pub pid: u32,
     /// Name of the process, as [`Called::shown`].
     pub comm: [u8; 16],
-    /// The process has ended.
+    /// Whether the process has ended.
     pub ended: bool,
 }
 
@@ -189,7 +189,7 @@ pub struct Pool {
     pub rule: String,
     /// Process of its agent; `None`: the rule is active without one.
     pub agent: Option<u32>,
-    /// Each address, with the reason if it is left out.
+    /// Each address, with the reason why it is left out; `None`: it is used.
     pub addresses: Vec<(std::net::IpAddr, Option<String>)>,
 }
 
@@ -205,10 +205,10 @@ pub struct SelfStats {
     /// Run time of the BPF programs so far, ns; `None`: the kernel does not count it
     /// (kernel.bpf_stats_enabled).
     pub programs_ns: Option<u64>,
-    /// Events that the hooks saw.
+    /// Events that passed the event mask and the filter in the kernel.
     pub seen: u64,
-    /// Events that they put into the ring buffer.
+    /// How many of these the hooks put into the ring buffer.
     pub emitted: u64,
-    /// Corrections of the ledger after comparisons with the kernel's sockets.
+    /// Corrections of the ledger, by comparison with the kernel's sockets, that no loss explains.
     pub drift: u64,
 }

@@ -16,11 +16,11 @@ use crate::{
     runtime::{log, shutdown::StopSignals},
 };
 
-/// How often the source is asked for readings, and signals are seen.
+/// The longest wait for a key, before the loop checks for signals and asks the source for a reading.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// Rows that one step of the mouse wheel moves.
 const WHEEL: isize = 3;
-/// Keys that are handled at most before the screen is drawn: with a held key, the screen must not lag.
+/// The most keys that are handled before the screen is drawn, so that it is also drawn while a key is held down.
 const KEYS: usize = 64;
 
 /// Shows a source until a key ends it, `count` readings were shown, a signal ends the program, or the terminal is
@@ -42,7 +42,7 @@ pub fn run(
     drop(held);
     match result {
         Ok(()) => Ok(()),
-        // Nobody looks at a terminal that is gone.
+        // It is no error that the terminal is gone: its user closed it.
         Err(Ended::Terminal(error)) if is_gone(&error) || signals.stop() => Ok(()),
         Err(Ended::Terminal(error)) => Err(cannot(error)),
         Err(Ended::Source(error)) => Err(error),
@@ -119,7 +119,8 @@ fn show(
     }
 }
 
-/// Adds the next reading to the model; false: there is none, and the recording's state is the same.
+/// Adds the next reading to the model. Returns whether the model changed: false if there is no reading, and the
+/// recording's state is the same.
 fn advance(source: &mut dyn Source, model: &mut Model) -> Result<bool, Error> {
     let read = source.next(model)?;
     let replay = source.replay(model);

@@ -1,4 +1,4 @@
-//! What gives readings: a running tracer, or a recording.
+//! Where readings come from: a running tracer, or a recording.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use super::{
 };
 use crate::error::Error;
 
-/// Gives readings to a [`Model`].
+/// Provides readings for a [`Model`].
 pub trait Source {
     /// Adds the tuples of the next reading to the model's history, and returns the rest of the reading; `None`: there is
     /// no next reading, or not yet.
     ///
     /// # Errors
-    /// The source can give no more readings.
+    /// The source failed, and has no more readings.
     fn next(&mut self, model: &mut Model) -> Result<Option<Snapshot>, Error>;
 
     /// Time until the next reading; `None`: there will be none unless a key asks for it.
@@ -24,7 +24,7 @@ pub trait Source {
     /// Does work that cannot wait for the next reading.
     fn idle(&mut self) {}
 
-    /// Does what keys asked of the player. It may replace the model.
+    /// Does what keys asked of the player. It may change the model: a jump replaces the history.
     ///
     /// # Errors
     /// As [`Self::next`]. A request that cannot be met is no error: the model's message says so.
@@ -33,7 +33,7 @@ pub trait Source {
         Ok(())
     }
 
-    /// The state of the recording, with what of it this model left out; `None`: the source is live.
+    /// The state of the recording, and what this model left out because of its limits; `None`: the source is live.
     fn replay(&self, model: &Model) -> Option<Replay> {
         _ = model;
         None

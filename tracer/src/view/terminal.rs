@@ -1,4 +1,4 @@
-//! Takes the terminal, and restores it whatever happens.
+//! Takes the terminal, and restores it when the screen is closed, also after an error or a panic.
 
 use std::{
     fs::File,
@@ -26,7 +26,7 @@ use rustix::{
     io::Errno,
 };
 
-/// Size of the output buffer, in bytes: enough for a whole screen, so that it is written at once.
+/// Size of the output buffer, in bytes: enough for a whole screen, so that it is written with one call of write(2).
 const BUFFER: usize = 64 << 10;
 
 /// The terminal in its alternate screen. It is restored when this is dropped, and by a panic.
@@ -39,7 +39,7 @@ pub struct Screen(pub ManuallyDrop<Terminal<CrosstermBackend<BufWriter<Stdout>>>
 pub struct Keys(OwnedFd);
 
 impl Keys {
-    /// Opens it.
+    /// Opens stdin, or if that is no terminal, /dev/tty.
     ///
     /// # Errors
     /// There is no terminal.

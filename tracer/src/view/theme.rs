@@ -19,7 +19,7 @@ impl Theme {
         if self.colour { colour } else { Style::new().add_modifier(plain) }
     }
 
-    /// A tuple of this saturation, as a part of 1; `None`: not known.
+    /// The style for a tuple of this saturation, as a part of 1; `None`: not known.
     pub fn level(self, share: Option<f64>) -> Style {
         let style = Style::new();
         match share.unwrap_or_default() {
@@ -30,45 +30,45 @@ impl Theme {
         }
     }
 
-    /// No port is left, or soon none will be.
+    /// The style for a tuple that has no free port or soon will have none, and for calls that failed for lack of ports.
     pub fn alarm(self) -> Style {
         let bold = Style::new().add_modifier(Modifier::BOLD);
         let plain = Modifier::BOLD.union(Modifier::UNDERLINED);
         self.with(bold.fg(Color::White).bg(Color::Red), plain)
     }
 
-    /// Failures, losses, errors.
+    /// The style for failures, losses and errors.
     pub fn bad(self) -> Style {
         let bold = Style::new().add_modifier(Modifier::BOLD);
         self.with(bold.fg(Color::LightRed), Modifier::BOLD)
     }
 
-    /// Not as it should be, but harmless.
+    /// The style for what is not as it should be, but harmless.
     pub fn warn(self) -> Style {
         self.with(Style::new().fg(Color::Yellow), Modifier::BOLD)
     }
 
-    /// Unimportant text.
+    /// The style for unimportant text.
     pub fn faint(self) -> Style {
         self.with(Style::new().fg(Color::DarkGray), Modifier::empty())
     }
 
-    /// TIME_WAIT in a plot.
+    /// The style for TIME_WAIT in a plot.
     pub fn waiting(self) -> Style {
         self.with(Style::new().fg(Color::Cyan), Modifier::empty())
     }
 
-    /// Emphasized text.
+    /// The style for emphasized text.
     pub const fn strong(self) -> Style {
         Style::new().add_modifier(Modifier::BOLD)
     }
 
-    /// Titles of columns.
+    /// The style for titles of columns.
     pub const fn title(self) -> Style {
         Style::new().add_modifier(Modifier::BOLD.union(Modifier::UNDERLINED))
     }
 
-    /// What is selected or active.
+    /// The style for what is selected or active.
     pub const fn selected(self) -> Style {
         Style::new().add_modifier(Modifier::REVERSED)
     }

@@ -10,15 +10,15 @@ use crate::host::capacity::{Holds, TakenOver};
 
 /// Windows of the trend, s: the forecast uses the first one, or if that does not fill up, the second.
 const WINDOWS: [f64; 2] = [12.0, 60.0];
-/// For so long after a port search failed, no port counts as left, ms.
+/// Where TIME_WAITs can be taken over, a tuple counts as full only for so long after a port search failed, ms.
 const PROOF_MS: u32 = 3_000;
-/// For so long after a port search failed, failed calls count as failed for lack of ports, ms.
+/// For so long after a port search failed, all failed calls of the tuple count as failed for lack of ports, ms.
 const EXHAUSTED_MS: u32 = 10_000;
 
 /// A tuple's TIME_WAITs that are older than the tracer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Older<'a> {
-    /// By how many seconds they still last at `at_ms`.
+    /// How many of them still last, by the seconds that are left at `at_ms`: index 0 has those that end next.
     pub left: &'a [u16; TIME_WAIT_S],
     /// On the readings' clock, ms; wraps.
     pub at_ms: u32,
@@ -28,11 +28,11 @@ pub struct Older<'a> {
 #[derive(Debug, Default)]
 pub(super) struct TupleForecast {
     newest: Sample,
-    /// `None`: nothing happened in the last minute.
+    /// What happened in the last minute; `None`: nothing.
     activity: Option<Box<Activity>>,
-    /// There was a reading before the newest.
+    /// Whether counters from before the newest reading are known.
     compared: bool,
-    /// It is known when each TIME_WAIT of the last minute began.
+    /// Whether it is known of all TIME_WAITs when they began.
     all_begun: bool,
     /// When the first reading was, ms; `None`: there was none yet.
     first_ms: Option<u32>,
@@ -71,7 +71,7 @@ impl TupleForecast {
         self.newest.at_ms
     }
 
-    /// Adds a reading. True if it is the first one, or a counter has changed since the one before.
+    /// Adds a reading. Returns whether it is the first one, or a counter has changed since the one before.
     pub(super) fn add_reading(
         &mut self,
         count: &TupleCount,
@@ -171,7 +171,8 @@ impl TupleForecast {
     }
 
     fn update_eta(&mut self, now_ms: u32) {
-        // Of thousands of tuples most are idle for minutes: without a trend there is no forecast, unless the tuple is full.
+        // Saves time: of thousands of tuples, most are idle for minutes. Without a trend there is no forecast, unless
+        // the tuple is full.
         let still = self.activity.is_none()
             && self.holds.capacity.is_none_or(|capacity| self.in_use < capacity);
         let eta = if still {
@@ -292,7 +293,7 @@ impl Eta {
         let next = if known && near { before + Self::WEIGHT * (eta_s - before) } else { eta_s };
         self.at_ms = now_ms.wrapping_add(whole_ms(next));
         self.streak = self.streak.max(0).saturating_add(1);
-        // That no port is left is shown at once.
+        // That no port is left is shown immediately.
         self.shown |= self.streak >= 2 || eta_s == 0.0;
     }
 

@@ -57,27 +57,27 @@ impl Window {
     }
 }
 
-/// For so long after its last change a tuple without ports is kept, ms: as long as the ledger keeps it.
+/// For so long after its last change a tuple without ports is kept, ms: the longest that the ledger keeps it.
 const KEEP_MS: u32 = 600_000;
 
 /// All tuples, and the host as a whole.
 #[derive(Debug)]
 pub struct TupleHistory {
-    /// Tuples at most.
+    /// The most tuples that are kept.
     limit: usize,
     /// Tuples of the newest reading that there was no room for.
     left_out: u64,
     /// Whether there was no room for a tuple of any reading.
     ever_left_out: bool,
-    /// Index from which on a track that can be replaced is searched.
+    /// Index in `tracks` from which `take_spare` searches on for a track that can be replaced.
     spare: usize,
     /// In the order of the newest reading.
     tracks: Vec<Track>,
-    /// Index in `tracks` of each tuple; made only when a tuple is not where it is expected.
+    /// Index in `tracks` of each tuple; `None`: in this reading, each tuple was where it was expected.
     places: Option<HashMap<TupleKey, usize>>,
     /// Index in `tracks` at which the next tuple of a reading is expected.
     next: usize,
-    /// Number of the reading.
+    /// Number of the newest reading, from 1; 0: there was none.
     reading: u32,
     now_ms: u32,
     before_ms: u32,
@@ -105,13 +105,13 @@ pub struct Detail {
 pub enum Problem {
     #[default]
     None,
-    /// No port will be left in so many seconds.
+    /// No port will be left in this number of seconds.
     FillsUp(f64),
     /// No port is left.
     Full,
-    /// So many calls a second failed in the last ten seconds, none of them for lack of ports.
+    /// Calls failed in the last ten seconds, none of them for lack of ports: how many per second.
     CallsFail(f64),
-    /// So many calls a second failed in the last ten seconds, some of them for lack of ports.
+    /// Calls failed in the last ten seconds, some of them for lack of ports: how many per second.
     PortsExhausted(f64),
 }
 
@@ -145,7 +145,7 @@ impl Default for TupleHistory {
 }
 
 impl TupleHistory {
-    /// A history of so many tuples at most, because a recording can name more than any memory holds. With more, tuples
+    /// A history of at most `limit` tuples, because a recording can name more than any memory holds. With more, tuples
     /// that hold ports replace tuples that hold none; others are left out.
     pub fn of(limit: usize) -> Self {
         Self {
@@ -175,7 +175,7 @@ impl TupleHistory {
         self.before_ms = self.now_ms;
         self.now_ms = milliseconds(mono_ns);
         self.next = 0;
-        // 0 means that there was no reading.
+        // Wraps to 2: 0 and 1 mean that there was no reading, and that this is the first one.
         self.reading = self.reading.checked_add(1).unwrap_or(2);
         self.opened = 0;
         self.left_out = 0;
@@ -250,8 +250,8 @@ impl TupleHistory {
         self.plots.add(now_ms, &self.tracks);
     }
 
-    /// Index of a tuple in `tracks`; `None`: it is not there. Cheap in the order of the reading before, and the kernel
-    /// lists a map in the same order each time, but for tuples that were added or removed.
+    /// Index of a tuple in `tracks`; `None`: it is not there. Cheap if tuples come in the same order as in the reading
+    /// before: the kernel lists a map so, except for tuples that were added or removed.
     fn place(&mut self, key: &TupleKey) -> Option<usize> {
         let expected = self.next;
         let place = if self.tracks.get(expected).is_some_and(|track| track.key == *key) {

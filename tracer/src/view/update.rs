@@ -1,4 +1,4 @@
-//! How a key or a reading changes the model. Pure: no I/O, no clock.
+//! Changes the model after a key, a reading or another message. No I/O, no clock.
 
 mod list;
 mod typing;

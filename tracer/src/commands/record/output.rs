@@ -20,11 +20,11 @@ use crate::{
     runtime::{clock, shutdown::StopSignals},
 };
 
-/// Bytes that are collected at most before they are written.
+/// The most bytes that are collected before they are written.
 const CHUNK: usize = 256 << 10;
-/// Bytes that are more than a line has.
+/// More bytes than a usual line has. A longer line makes the buffer grow.
 const LINE: usize = 2 << 10;
-/// How often the offset between the two clocks is read.
+/// How often the difference between the wall clock and CLOCK_MONOTONIC is read.
 const OFFSET_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How lines are counted if the output drops them. Each chunk has lines of one group only, so that dropped lines are
@@ -71,7 +71,7 @@ pub(crate) struct Output {
     /// Lines in `buffer`, all of them of one `group`.
     lines: u64,
     group: Group,
-    /// The group of a line of which the sink has written a part.
+    /// The group of the last chunk: of its line, if the sink has written only a part of one.
     partial_group: Group,
     seq: u64,
     dropped: Dropped,
@@ -113,12 +113,12 @@ impl Output {
         self.dropped
     }
 
-    /// Leaves a gap of so many lines in `seq` before the next line.
+    /// Leaves out `lines` numbers (`seq`) before the next line, for lines that are missing.
     pub(crate) fn skip(&mut self, lines: u64) {
         self.seq += lines;
     }
 
-    /// Whether it is time to [`Self::write`].
+    /// Whether it is time to [`Self::write`]: a chunk is full, or the last write was `interval` ago.
     pub(crate) fn due(&self, interval: Duration) -> bool {
         self.buffer.len() >= self.chunk || (self.lines > 0 && self.written_at.elapsed() >= interval)
     }
@@ -129,7 +129,7 @@ impl Output {
         self.seq += 1;
     }
 
-    /// Begins a chunk of this group, unless the present one is of it.
+    /// Makes `group` the group of the next line: if the collected lines are of the other group, it writes them first.
     fn switch(&mut self, group: Group) -> Result<(), Closed> {
         if self.group != group {
             self.flush()?;
@@ -138,7 +138,7 @@ impl Output {
         Ok(())
     }
 
-    /// The present time, with the number of the next line.
+    /// The present time, and the number of the next line. Also refreshes the difference between the clocks.
     pub(super) fn moment(&mut self) -> Moment {
         self.wall_offset_ns = clock::wall_offset_ns();
         self.offset_at = Instant::now();
@@ -154,7 +154,8 @@ impl Output {
         self.writer.name_namespaces(names);
     }
 
-    /// Adds the line of an event. `name` as in [`LineWriter::event`].
+    /// Adds the line of an event. `name` as in [`LineWriter::event`]. The inner error: the event is of an unknown kind,
+    /// and no line was added.
     pub(crate) fn event<'a>(
         &mut self,
         event: &Event,
@@ -176,7 +177,7 @@ impl Output {
         Ok(result)
     }
 
-    /// Adds the line of a decision that was made at `mono_ns`.
+    /// Adds the line of a decision of the spreader that was made at `mono_ns` (CLOCK_MONOTONIC, ns).
     pub(crate) fn decided(&mut self, mono_ns: u64, line: &Decided<'_>) -> Result<(), Closed> {
         self.switch(Group::Events)?;
         let moment = Moment { seq: self.seq, mono_ns, wall_offset_ns: self.wall_offset_ns };
@@ -315,14 +316,14 @@ impl Output {
         Ok(())
     }
 
-    /// The error for the end of the program: how many lines could not be written, to which output, and why. `None`: all were
-    /// written.
+    /// The error for the end of the program: how many lines could not be written, to which output, and why. `None`: all
+    /// were written.
     pub(crate) fn failure(&self) -> Option<String> {
         self.errors.failure(self.dropped.lines(), self.seq)
     }
 
-    /// Counts what the sink has written and dropped. `partial`: before this, a part of a line was written; the sink first
-    /// completes or drops this line.
+    /// Counts what the sink has written and dropped. `partial`: whether a part of an earlier line was written before
+    /// this; the sink first completes or drops that line.
     fn account(&mut self, account: Account, partial: bool) {
         let mut dropped = account.dropped;
         if partial && account.written == 0 && dropped > 0 {

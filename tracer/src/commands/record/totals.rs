@@ -1,4 +1,4 @@
-//! The first and the last line, the totals of readings, and which losses and degradations the stream has said.
+//! The first and the last line, the totals of readings, and which losses and degradations the stream has reported.
 
 use std::collections::BTreeMap;
 
@@ -45,11 +45,11 @@ pub(super) fn start<'a>(tracer: &'a Tracer, config: &RecordConfig, host: &'a str
     }
 }
 
-/// The losses that lines have said, by reason.
+/// The losses that `lost` lines have reported so far, by reason.
 #[derive(Default)]
 pub(super) struct ReportedLosses(BTreeMap<&'static str, u64>);
 
-/// The degradations that the stream has said: what does not work as well as it could.
+/// The degradations that the stream has reported: what does not work as well as it could.
 #[derive(Default)]
 pub(crate) struct Degradation(Vec<String>);
 
@@ -62,12 +62,13 @@ pub(crate) struct Change {
 }
 
 impl Degradation {
-    /// Notes that the stream has said these.
+    /// Notes that the stream has reported these, and only these.
     pub(crate) fn note(&mut self, reasons: Vec<String>) {
         self.0 = reasons;
     }
 
-    /// The change from what the stream has said to `now`; `None`: there is none. Their order does not matter.
+    /// The change from what the stream has reported to `now`; `None`: there is none. The order of the texts does not
+    /// matter.
     pub(crate) fn change(&self, now: Vec<String>) -> Option<Change> {
         let without = |these: &[String], those: &[String]| -> Vec<String> {
             these.iter().filter(|one| !those.contains(one)).cloned().collect()
@@ -106,7 +107,7 @@ fn losses(
 }
 
 impl ReportedLosses {
-    /// What was lost since the last call, by reason.
+    /// What was lost since the last call: each reason whose count has grown, with how much.
     pub(super) fn new_losses(
         &mut self,
         totals: &Totals,
@@ -123,7 +124,7 @@ impl ReportedLosses {
     }
 }
 
-/// The line `tracer.stats` of a reading with so many lines of `tuple.stats`.
+/// The line `tracer.stats` of a reading. `tuples`: the number of its `tuple.stats` lines.
 pub(super) fn stats(
     totals: &Totals,
     dropped: Dropped,

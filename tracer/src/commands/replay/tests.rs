@@ -38,7 +38,7 @@ fn config(path: &Path, at: Option<String>) -> ReplayConfig {
 }
 
 /// Does with a recording all that can be done: reports it, plays it from `at` on, draws it in every view, steps and
-/// jumps. False: it was refused.
+/// jumps. Returns false if it was refused.
 fn use_it(path: &Path, at: Option<&str>) -> bool {
     let _text = report::run(&ReportConfig { files: vec![path.into()], json: false, limit: 10 });
     let _json = report::run(&ReportConfig { files: vec![path.into()], json: true, limit: 10 });

@@ -91,7 +91,7 @@ pub(super) struct Where {
     /// Name of the network namespace; absent: not known.
     #[serde(rename = "netns.name", skip_serializing_if = "Option::is_none")]
     pub(super) netns_name: Option<String>,
-    /// It is about bind(address, 0) at `source`; absent: it is not.
+    /// Whether it is about bind(address, 0) at `source`; absent: no.
     #[serde(rename = "bind.any_port", skip_serializing_if = "std::ops::Not::not")]
     pub(super) bind: bool,
 }
@@ -140,7 +140,7 @@ pub(super) struct First {
     pub(super) source: &'static str,
 }
 
-/// The slowest port searches.
+/// The reading of a tuple that has the highest 99th percentile of the durations of port searches.
 #[derive(Debug, Serialize)]
 pub(super) struct Slow {
     #[serde(rename = "search.p99_ns")]

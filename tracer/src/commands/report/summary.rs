@@ -22,11 +22,11 @@ pub(super) struct Exhaustion {
     pub(super) in_use: Option<u64>,
     pub(super) time_wait: Option<u64>,
     pub(super) capacity: Option<u32>,
-    /// The call was recorded. If not, it failed before `wall_ns`, and after the reading before that.
+    /// Whether the call itself was recorded. If not, it failed before `wall_ns`, and after the reading before that.
     pub(super) exact: bool,
 }
 
-/// The slowest port searches.
+/// The reading of a tuple that has the highest 99th percentile of the durations of port searches.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Slowest {
     pub(super) p99: P99,
@@ -57,18 +57,18 @@ impl Default for Limits {
     }
 }
 
-/// Degradations that are remembered at most.
+/// The most degradations that are remembered.
 const DEGRADED: usize = 20;
 
-/// The name for which further process names are counted. No process has such a name by chance.
+/// The name under which failed calls of further process names are counted. No program is called this by chance.
 const OTHERS: [u8; 16] = *b"<[other names]>\0";
 
 /// The recording from one `tracer.start` to the next.
 #[derive(Debug, Default)]
 struct Run {
-    /// It has its `tracer.start`.
+    /// Whether its `tracer.start` was read.
     begun: bool,
-    /// It has its `tracer.stop`.
+    /// Whether its `tracer.stop` was read.
     ended: bool,
     /// The time of the newest reading by CLOCK_MONOTONIC, ns; `None`: there was none.
     reading_ns: Option<u64>,
@@ -76,11 +76,12 @@ struct Run {
     reached: usize,
     /// The tuples of the newest reading that have reached a level.
     high: Vec<TupleKey>,
-    /// Tuples were forgotten.
+    /// Whether tuples were forgotten during this run.
     forgot: bool,
-    /// Failed calls by cause, in the first and in the newest totals.
+    /// Failed calls by cause, at the begin and in the newest totals; `None`: there were no totals. At the begin, all
+    /// are 0, or in a run without `tracer.start`, those of its first totals.
     failed: Option<([u64; Cause::COUNT], [u64; Cause::COUNT])>,
-    /// Failed calls by cause, as single lines.
+    /// Lines of single failed calls, by cause.
     events: [u64; Cause::COUNT],
     /// Losses in the newest totals.
     lost: Losses,
@@ -94,7 +95,7 @@ pub(super) struct Summary {
     pub(super) limits: Limits,
     run: Run,
     pub(super) about: About,
-    /// When the first and the last line was, ns since 1970.
+    /// The earliest and the latest time of a line, ns since 1970; `None`: there was no line.
     pub(super) span: Option<(u64, u64)>,
     pub(super) runs: u64,
     /// Runs without their `tracer.start`.
@@ -118,10 +119,11 @@ pub(super) struct Summary {
     pub(super) by_event: HashMap<[u8; 16], u64>,
     /// Failed calls by process name, from the tuples' counters.
     pub(super) by_tuple: HashMap<[u8; 16], u64>,
-    /// Single failures of connect(), which alone the tuples count.
+    /// How many of the single failures were of connect(). The tuples' counters count only these, so the two can be
+    /// compared.
     pub(super) connects: u64,
     pub(super) lost: Losses,
-    /// Degradations, each with the time when it was first said, ns since 1970.
+    /// Degradations, each with the time of its first line, ns since 1970.
     pub(super) degraded: Vec<(u64, String)>,
     /// How many more were reported after [`DEGRADED`] different ones. One that is reported again counts again.
     pub(super) degraded_others: u64,
@@ -184,7 +186,8 @@ impl Summary {
         };
     }
 
-    /// Notes a line of a reading, and if that is a new one, ends the reading before.
+    /// Notes that a line belongs to the reading of this time. If that is a new reading, ends the one before: adds how
+    /// long its tuples were at each level.
     fn reading(&mut self, at: At) {
         let Self { run, tuples, .. } = self;
         if run.reading_ns == Some(at.mono_ns) {
@@ -333,7 +336,7 @@ impl Summary {
         self.without_begin += u64::from(!run.begun);
         self.without_end += u64::from(!run.ended);
         for (index, events) in run.events.into_iter().enumerate() {
-            // For a run without its beginning, events can count more than the totals have grown.
+            // In a run without its begin, there can be events from before its first totals.
             let grown =
                 run.failed.map_or(0, |(first, now)| now[index].saturating_sub(first[index]));
             let count = &mut self.by_cause.counts[index];
@@ -349,7 +352,7 @@ impl Summary {
         }
     }
 
-    /// Ends the summary.
+    /// Adds what is known of the last run, and returns the summary.
     pub(super) fn finish(mut self) -> Self {
         self.end_run();
         self

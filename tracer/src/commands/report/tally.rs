@@ -12,7 +12,7 @@ use crate::{
 /// The saturations from which on time is counted, as parts of 1.
 pub(super) const LEVELS: [f64; 3] = [SLOW, HIGH, CRITICAL];
 
-/// A tuple at its fullest.
+/// A tuple at its fullest. `wall_ns`: when that was, ns since 1970; 0: it is in no reading.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Peak {
     pub(super) wall_ns: u64,
@@ -28,9 +28,10 @@ pub(super) struct Peak {
 /// What a recording says about one tuple.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
-    /// The last reading that had the tuple, and how many of [`LEVELS`] it had reached then.
+    /// Number of the last reading that had the tuple, and how many of [`LEVELS`] it had reached then; `None`: the time
+    /// after that reading is already added.
     newest: Option<(u64, usize)>,
-    /// The last reading in which it had reached a level.
+    /// Number of the last reading in which it had reached a level; 0: none.
     reached_in: u64,
     /// The tuple's newest counters: number of the run, failed calls, and those of them that found no port. `None`: there
     /// were none.
@@ -42,7 +43,7 @@ pub(super) struct Tally {
     pub(super) failed: u64,
     /// Failed calls, by single events.
     pub(super) events: u64,
-    /// A call found no port.
+    /// Whether a call found no port.
     pub(super) exhausted: bool,
     /// The process that connected last.
     pub(super) comm: [u8; 16],
@@ -72,7 +73,8 @@ pub(super) struct LinePlace {
 pub(super) enum Before {
     /// They were 0: the run was read from its beginning, and no tuple was forgotten.
     Nothing,
-    /// No call had found no port: such a tuple would not have been forgotten.
+    /// Tuples were forgotten, and this may be one of them. That it never ran out of ports is assumed: tuples that did
+    /// are forgotten last.
     NoExhaustion,
     /// Nothing is known.
     Unknown,
@@ -84,7 +86,7 @@ pub(super) struct Change {
     pub(super) growth: Growth,
     /// How many of [`LEVELS`] the tuple has reached.
     pub(super) reached: usize,
-    /// It has reached one for the first time in this reading.
+    /// Whether this is the first line of this reading in which the tuple has reached a level.
     pub(super) newly: bool,
 }
 
@@ -147,7 +149,8 @@ impl Tally {
         }
     }
 
-    /// How much the tuple matters: first whether it was out of ports, then how full it was, its failures, its size.
+    /// How much the tuple matters: first whether it was out of ports, then its highest saturation, its failed calls,
+    /// its ports in use at its fullest.
     pub(super) fn rank(&self) -> Rank {
         // The bits of floats that are not negative have the same order as the floats.
         let share = self.peak.saturation.unwrap_or(0.0).to_bits();

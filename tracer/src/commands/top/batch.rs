@@ -41,10 +41,11 @@ impl<'a> Batch<'a> {
         Self { show, signals, printed: 0 }
     }
 
-    /// Prints a reading of a running tracer every `delay`. The first reading is not printed: the second is compared with it.
+    /// Prints a reading of a running tracer every `delay`. The first reading is not printed: the second is compared
+    /// with it.
     ///
     /// # Errors
-    /// Those of the source; stdout cannot be written, unless its reader is gone.
+    /// Those of the source; stdout cannot be written. (A reader that is gone is no error, and ends it.)
     pub fn live(
         mut self,
         source: &mut dyn Source,
@@ -59,7 +60,7 @@ impl<'a> Batch<'a> {
             {
                 break;
             }
-            // Readings that were missed (while the process was stopped) are not made up for.
+            // Readings whose time passed while the process was stopped are left out.
             next = (next + delay).max(Instant::now());
         }
         Ok(())
@@ -79,7 +80,7 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// Waits until this time. False: a signal asks to stop.
+    /// Waits until this time. Returns false if a signal asks to stop.
     fn wait(&self, source: &mut dyn Source, until: Instant) -> bool {
         while !self.signals.stop() {
             source.idle();
@@ -91,7 +92,7 @@ impl<'a> Batch<'a> {
         false
     }
 
-    /// Prints a reading. False: it was the last one.
+    /// Prints a reading. Returns false if it was the last one.
     fn print(&mut self, model: &mut Model, reading: Snapshot) -> Result<bool, Error> {
         update(model, Message::Read(Box::new(reading)));
         let mut top = Top::new(self.show.table.sort, self.show.table.limit);

@@ -10,7 +10,7 @@ use tracer_common::{Conn, Who};
 
 use super::holding::HeldBy;
 
-/// Groups at most; with more, those with the most ports are kept, and the others become one.
+/// The most groups that are kept. With more, those with the most ports are kept, and all others become one group.
 const GROUPS_MAX: usize = 4096;
 
 /// What identifies a group.
@@ -19,7 +19,7 @@ pub(super) struct Group {
     pub(super) held_by: HeldBy,
     /// The process that called connect(); 0: not known, or several.
     pub(super) opener: u32,
-    /// The opener has ended, and another process has its id now.
+    /// Whether the opener has ended, and another process has its id now.
     pub(super) of_earlier: bool,
 }
 
@@ -33,15 +33,15 @@ impl Group {
 pub(super) struct Ports {
     pub(super) all: u32,
     pub(super) time_wait: u32,
-    /// Who opened the newest of them; if the process's first thread opened any, the newest of that thread's.
+    /// Who opened the newest of them; if the process's first thread opened any, the newest one counts that it opened.
     pub(super) who: Who,
-    /// When that was, by CLOCK_MONOTONIC, ns.
+    /// When that port was opened, by CLOCK_MONOTONIC, ns.
     pub(super) begun_ns: u64,
     /// Hashes of their tuples.
     pub(super) tuples: HashSet<u64>,
 }
 
-/// Groups that are being made. All ports are added once, or if there are too many groups, three times.
+/// Makes groups. The caller adds all ports once, or if there are too many groups, three times: see `Pass`.
 #[derive(Debug)]
 pub(super) struct Groups {
     most: usize,
@@ -96,7 +96,7 @@ impl Groups {
         }
     }
 
-    /// Ends a pass over all ports. True: all ports must be added once more.
+    /// Ends a pass over all ports. Returns whether the caller must add all ports once more.
     pub(super) fn next_pass(&mut self) -> bool {
         match &mut self.pass {
             Pass::TooMany => self.pass = Pass::Sizes(HashMap::new()),
@@ -135,7 +135,8 @@ mod tests {
         HeldBy::Process(Owner { pid, comm: [0; 16] })
     }
 
-    /// Adds these as often as needed. Returns each group's opener, ports and tuples, and how many groups there were at most.
+    /// Adds these as often as needed. Returns each group's opener, number of ports and number of tuples; and the
+    /// highest number of groups that there was.
     fn groups(most: usize, all: &[(Group, Conn)]) -> (Vec<(u32, u32, usize)>, usize) {
         let mut groups = Groups::up_to(most);
         let mut largest = 0;

@@ -14,9 +14,9 @@ pub(super) struct Part {
     pub(super) held_by: HeldBy,
     /// Who called connect(); `None`: not known, they are older than the tracer.
     pub(super) opener: Option<(u32, Called)>,
-    /// The opener has ended; another process may have its id.
+    /// Whether the opener has ended; another process may have its id.
     pub(super) ended: bool,
-    /// The opener's container or unit.
+    /// The opener's container or systemd unit; `None`: neither, or not known.
     pub(super) place: Option<std::sync::Arc<str>>,
     pub(super) ports: u32,
     pub(super) time_wait: u32,
@@ -35,7 +35,7 @@ pub(super) fn merged(parts: impl Iterator<Item = Part>, by_opener: bool) -> Vec<
     for part in parts {
         let (opener_pid, called) = part.opener.unwrap_or_default();
         let (kind, pid, name) = match part.held_by {
-            // Named like its other parts, by the leader of its threads.
+            // The opener itself: it gets the opener's name (of its first thread), as its other parts do.
             HeldBy::Process(owner) if owner.pid == opener_pid && !part.ended => {
                 (HolderKind::Process, owner.pid, None)
             }
@@ -70,7 +70,7 @@ pub(super) fn merged(parts: impl Iterator<Item = Part>, by_opener: bool) -> Vec<
             Entry::Vacant(new) => _ = new.insert((name, holder, part.tuples)),
             Entry::Occupied(mut known) => {
                 let (known, sum, tuples) = known.get_mut();
-                // A thread's name only if nothing better is known; of several names, always the same one.
+                // A thread's name only if the process's is unknown; of several names, the same one at each reading.
                 if is_better_name(&name, known) {
                     *known = name;
                 }

@@ -21,11 +21,13 @@ use crate::{
 
 /// Least time between two refreshes.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(2);
-/// Refreshes take at most one part in so many of the time.
+/// Refreshes take at most 1/`SHARE` of the time.
 const SHARE: u32 = 20;
-/// How long a refresh may take for the namespaces, and again for the processes. What is not found by then is unknown.
+/// How long a refresh may list sockets, and how long it may then search processes. Who holds what is not found by then
+/// is unknown.
 const TIMEOUT: Duration = Duration::from_millis(400);
-/// Sockets that are read at most in all. Of each namespace at most half of the remaining number, so that none takes all.
+/// The most sockets that are read in all. Of each namespace at most half of what is left of this number are read, so
+/// that none takes all.
 const SOCKETS_MAX: usize = 600_000;
 
 /// Who has a port's socket open.
@@ -38,16 +40,16 @@ pub(super) enum HeldBy {
     JustOpened,
     /// No process has it open: it was closed, and its data waits to be sent.
     NoProcess,
-    /// It was not found.
+    /// Who has it open was not found.
     Unknown,
-    /// It is of one of the groups that are not kept: see [`super::groups`].
+    /// Of a group of ports, not of a port: the group of all that have no group of their own, see [`super::groups`].
     Others,
 }
 
 /// What the last refresh found.
 #[derive(Debug, Default)]
 pub(super) struct Holding {
-    /// When it began, by CLOCK_MONOTONIC, ns.
+    /// When that refresh began, by CLOCK_MONOTONIC, ns.
     began_ns: u64,
     /// The inode of each socket, by its cookie; 0: no process has it open.
     inodes: HashMap<u64, u32>,
@@ -55,9 +57,9 @@ pub(super) struct Holding {
     search: Search,
     /// How many namespaces had too many sockets to read.
     too_many: usize,
-    /// When the next refresh is due; `None`: at once.
+    /// When the next refresh is due; `None`: now.
     next: Option<Instant>,
-    /// The namespaces of that refresh.
+    /// The namespaces of the last refresh.
     wanted: HashSet<u32>,
 }
 

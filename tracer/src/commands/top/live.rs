@@ -34,8 +34,7 @@ use crate::{
 
 /// How often the port ranges and the rules of `tracer spread` are read.
 const SLOW_INTERVAL: Duration = Duration::from_secs(5);
-/// Entries for failures that wait for the next reading at most, equal ones in a row being one; further ones are only
-/// counted.
+/// The most failures that wait for the next reading. Equal ones in a row are one; further ones are only counted.
 const FAILURES_MAX: usize = 4096;
 /// Records that are read from the ring buffer at a time.
 const BATCH: usize = 4096;
@@ -62,7 +61,7 @@ pub(super) struct Live {
     pools: Vec<Pool>,
     /// Failures since the last reading.
     failures: Vec<Failure>,
-    /// Failures that are not in any reading's list.
+    /// Failures that no reading lists, because there were more than `FAILURES_MAX`.
     unlisted: u64,
     /// Records that this program could not decode.
     undecodable: u64,
@@ -144,7 +143,8 @@ impl Live {
         }
     }
 
-    /// Refreshes port ranges, bound ports and rules, which change seldom and cost more than the rest.
+    /// Work that a reading needs, but not all of it each time: port ranges and rules are read every [`SLOW_INTERVAL`],
+    /// because they change seldom; bound ports are refreshed; the ledger is compared with the kernel when that is due.
     fn refresh_slowly(&mut self) -> Result<(), Error> {
         let due = self.slow.is_none_or(|at| at.elapsed() >= SLOW_INTERVAL);
         if due {
@@ -262,7 +262,7 @@ impl Live {
         let (_, capacities, worker, _) = tracer.split();
         holding.refresh(&netns, |netns| capacities.places(netns).0, worker);
         let mut groups = Groups::new();
-        // When the process began that has an id now.
+        // When the process that has this id now began, ns; `None`: unknown.
         let mut began: HashMap<u32, Option<u64>> = HashMap::new();
         loop {
             tracer.session.maps.conns(|key, conn| {
@@ -328,7 +328,7 @@ impl Live {
 
 impl Source for Live {
     fn next(&mut self, model: &mut Model) -> Result<Option<Snapshot>, Error> {
-        // Readings that were missed (while the process was stopped) are not made up for.
+        // Readings whose time passed while the process was stopped are left out.
         self.next = (self.next + self.delay).max(Instant::now());
         self.drain();
         if model.paused {
@@ -355,7 +355,8 @@ impl Source for Live {
     }
 }
 
-/// The failure that a record of the ring buffer is about; `None`: it is about something else.
+/// The failed call that a record of the ring buffer is about; `None`: it is about something else, or its kind is
+/// unknown.
 fn failure(event: &Event, offset: u64, callers: &mut Callers, now: Instant) -> Option<Failure> {
     let (call, cause) = match typed(event).ok()? {
         Typed::ConnectFailed(cause) => (Call::Connect, cause),

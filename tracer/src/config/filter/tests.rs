@@ -125,7 +125,7 @@ fn the_owner_is_the_newest_caller_or_anything_below_the_cgroup() {
     assert!(!RowFilter(&filter).matches_owner(&who, None, &[9, 1]));
     let other = Who { comm: padded("nginx2"), ..who };
     assert!(!RowFilter(&filter).matches_owner(&other, None, &[5]));
-    // A thread of that process.
+    // A thread with another name, of a process called nginx.
     assert!(RowFilter(&filter).matches_owner(&other, Some(padded("nginx")), &[5]));
     assert!(!RowFilter(&filter).matches_owner(&other, Some(padded("java")), &[5]));
 }

@@ -15,8 +15,8 @@ use crate::error::Error;
 pub(super) struct Medium {
     file: File,
     size: u64,
-    /// A regular file that this program opened: only such a one may be cut, because nobody else
-    /// is expected to write to it.
+    /// Whether it is a regular file that this program opened: only such a file may be truncated, because
+    /// nobody else is expected to write to it.
     own: bool,
 }
 
@@ -31,12 +31,12 @@ impl Medium {
         Ok(Self::over(fd.into()))
     }
 
-    /// A descriptor that others may write to as well.
+    /// Over a file to which other programs may write, too: it is never truncated.
     pub(super) const fn over(file: File) -> Self {
         Self { file, size: 0, own: false }
     }
 
-    /// The file at this place, made if it is not there, with the rights of the calling thread.
+    /// Opens the file at this place with the rights of the calling thread; creates it if it does not exist.
     pub(super) fn open(place: &Place) -> Result<Self, Error> {
         let file = place.open()?;
         let metadata = file.metadata().map_err(|source| Error::File {
@@ -58,12 +58,12 @@ impl Medium {
         self.own
     }
 
-    /// Makes a file that an earlier program left (it may have been killed) fit to be appended to.
-    /// Gives what has to be written first: the newline of its last line, or the end of its last
-    /// frame.
+    /// Prepares a file for being appended to, in case that an earlier program was killed while it wrote: cuts an
+    /// incomplete zstd block off. Returns what has to be written first: the newline that the last line lacks, or the
+    /// end that the last frame lacks; empty: nothing.
     ///
     /// # Errors
-    /// A file that is to be compressed, and holds something else than zstd frames.
+    /// The file cannot be read or cut, or is to be compressed and holds something else than zstd frames.
     pub(super) fn repair(&mut self, compressed: bool, path: &Path) -> Result<Vec<u8>, Error> {
         if !self.own || self.size == 0 {
             return Ok(Vec::new());
@@ -98,7 +98,7 @@ impl Append for Medium {
         if !self.own {
             return Err(io::ErrorKind::Unsupported.into());
         }
-        // Another program may have cut the file (copytruncate), so its own size counts.
+        // `self.size` may be too large: another program may have truncated the file (logrotate's copytruncate).
         let size = self.file.metadata()?.len().saturating_sub(bytes);
         self.file.set_len(size)?;
         self.size = size;
@@ -106,8 +106,8 @@ impl Append for Medium {
     }
 }
 
-/// Renames FILE to FILE.1, FILE.1 to FILE.2 and so on, and opens a new FILE. The one that would
-/// be number `keep + 1` is overwritten. A name that ends in `.zst` keeps that end.
+/// Renames FILE to FILE.1, FILE.1 to FILE.2 and so on, and opens a new FILE. The oldest, number `keep`,
+/// is overwritten. A name that ends in `.zst` keeps that ending.
 pub(super) fn rotate(
     place: &Place,
     keep: u32,
@@ -119,7 +119,7 @@ pub(super) fn rotate(
     let first = place.numbered(1);
     place.rename(place.name(), &first)?;
     open().inspect_err(|_| {
-        // The old file is written on, so it gets its name back; if not, it is still there.
+        // The sink goes on with the old file, so it gets its name back; if that fails, lines still go to it.
         if let Err(error) = place.rename(&first, place.name()) {
             tracing::warn!("{error}");
         }

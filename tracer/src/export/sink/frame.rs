@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use zstd::stream::write::Encoder;
 
-/// Fast, and still a fifth of the size: lines are much alike.
+/// The level of compression: fast, and lines still shrink to a fifth, because they are much alike.
 const LEVEL: i32 = 1;
 
 /// An empty last block (RFC 8878 §3.1.1.2), which ends a frame without a checksum.
@@ -14,9 +14,9 @@ pub(super) const LAST_BLOCK: &[u8] = &[1, 0, 0];
 #[derive(Default)]
 pub(super) struct Frame {
     encoder: Option<Encoder<'static, Vec<u8>>>,
-    /// Something of this frame is in the file.
+    /// Whether a part of this frame is in the file.
     begun: bool,
-    /// Why what was added since the last [`Self::take`] cannot be compressed.
+    /// Why bytes that were added since the last [`Self::take`] could not be compressed; `None`: all could.
     failed: Option<io::Error>,
 }
 
@@ -27,7 +27,7 @@ impl std::fmt::Debug for Frame {
 }
 
 impl Frame {
-    /// Compresses `bytes`.
+    /// Compresses `bytes`. If that fails, the next [`Self::take`] returns the error.
     pub(super) fn add(&mut self, bytes: &[u8]) {
         if let Err(error) = self.try_add(bytes) {
             self.failed = Some(error);
@@ -42,15 +42,15 @@ impl Frame {
         encoder.write_all(bytes)
     }
 
-    /// Compressed bytes that wait to be taken.
+    /// Number of compressed bytes that [`Self::take`] would return, without what the encoder has not compressed yet.
     pub(super) fn waiting(&self) -> usize {
         self.encoder.as_ref().map_or(0, |encoder| encoder.get_ref().len())
     }
 
-    /// Everything added so far, compressed, up to the end of a block or of the frame.
+    /// Returns, compressed, what was added since the last call. With `end`, it ends the frame, otherwise a block.
     ///
     /// # Errors
-    /// Something could not be compressed (no memory): the frame is to be abandoned then.
+    /// Something could not be compressed (no memory): the caller has to abandon the frame.
     pub(super) fn take(&mut self, end: bool) -> io::Result<Vec<u8>> {
         if let Some(error) = self.failed.take() {
             return Err(error);
@@ -63,13 +63,13 @@ impl Frame {
         Ok(std::mem::take(encoder.get_mut()))
     }
 
-    /// What was taken is in the file.
+    /// To be called when what [`Self::take`] returned is in the file.
     pub(super) fn written(&mut self) {
         self.begun = self.encoder.is_some();
     }
 
-    /// What was taken is not in the file and never will be. Gives what has to be written for the
-    /// frame to end after the blocks before it.
+    /// To be called when what [`Self::take`] returned will never be in the file. Returns what has to be written to end
+    /// the frame after the blocks that are in the file; empty if none is.
     pub(super) fn abandon(&mut self) -> &'static [u8] {
         let begun = self.begun;
         *self = Self::default();

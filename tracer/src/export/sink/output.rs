@@ -1,14 +1,14 @@
-//! Writing whole units to something that can run out of room in the middle of one.
+//! Writes whole units (lines, or blocks of a frame) to an output that can run out of room within a unit.
 
 use std::io::{self, ErrorKind};
 
 use super::Closed;
 
-/// Something bytes are appended to.
+/// Something that bytes can be appended to.
 pub(super) trait Append {
-    /// As write(2).
+    /// As write(2): returns how many bytes were written, which can be fewer.
     fn append(&mut self, bytes: &[u8]) -> io::Result<usize>;
-    /// Takes the last `bytes` away again.
+    /// Removes the last `bytes` bytes.
     fn cut(&mut self, bytes: u64) -> io::Result<()>;
 }
 
@@ -17,29 +17,29 @@ pub(super) trait Append {
 pub(super) enum Unit {
     /// A line.
     Line,
-    /// All that is handed over.
+    /// All bytes of one call.
     Whole,
 }
 
-/// What became of bytes.
+/// How much of the bytes of a call was written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Put {
-    /// What an earlier call left torn is whole now.
+    /// Nothing of earlier calls remains to be written: what they left torn is whole now.
     pub(super) settled: bool,
-    /// Bytes of whole units that are written, from the start.
+    /// How many bytes, from the start, are written as whole units.
     pub(super) done: usize,
-    /// Bytes of the unit after them if that is torn: begun, not to be taken away again, and to
-    /// be ended before anything else is written.
+    /// Length in bytes of the unit after them, if it is torn: written in part, cannot be cut off again, and is
+    /// completed before anything else is written. 0: none is torn.
     pub(super) torn: usize,
 }
 
-/// An output that ends what it began.
+/// An output that completes a unit that it wrote in part before it writes anything else.
 #[derive(Debug)]
 pub(super) struct Output<A> {
     medium: A,
     /// What has to be written before anything else.
     rest: Vec<u8>,
-    /// Why something could not be written, the last time.
+    /// The newest error because of which something could not be written; `None`: none yet.
     refused: Option<io::Error>,
 }
 
@@ -52,12 +52,12 @@ impl<A: Append> Output<A> {
         &self.medium
     }
 
-    /// Why something could not be written, the last time that it was so. `None`: never.
+    /// The newest error because of which something could not be written, even if writing works again; `None`: none yet.
     pub(super) const fn refused(&self) -> Option<&io::Error> {
         self.refused.as_ref()
     }
 
-    /// Keeps the newest reason.
+    /// Notes a new error; `None` leaves the one before.
     pub(super) fn refuse(&mut self, refused: Option<io::Error>) {
         self.refused = refused.or(self.refused.take());
     }
@@ -66,12 +66,13 @@ impl<A: Append> Output<A> {
         self.refused.take()
     }
 
-    /// Writes `bytes` the next time there is room, before anything else.
+    /// Has the next [`Self::put`] write `bytes` before anything else.
     pub(super) fn promise(&mut self, bytes: &[u8]) {
         self.rest.extend_from_slice(bytes);
     }
 
-    /// Writes as many whole units of `bytes` as there is room for.
+    /// Writes as many whole units of `bytes` as there is room for, after what earlier calls left over. [`Closed`]: the
+    /// reader is gone.
     pub(super) fn put(&mut self, bytes: &[u8], unit: Unit) -> Result<Put, Closed> {
         if !self.rest.is_empty() {
             let (written, refused) = write(&mut self.medium, &self.rest)?;
@@ -99,7 +100,7 @@ impl<A: Append> Output<A> {
     }
 }
 
-/// Where the line that `at` is in begins and ends.
+/// Where the line that contains the byte `at` begins and ends (after its newline).
 fn around(bytes: &[u8], at: usize) -> (usize, usize) {
     let newline = |byte: &u8| *byte == b'\n';
     let begin = bytes[..at].iter().rposition(newline).map_or(0, |newline| newline + 1);
@@ -107,8 +108,8 @@ fn around(bytes: &[u8], at: usize) -> (usize, usize) {
     (begin, end)
 }
 
-/// Writes until there is no room, and says why there was none. A full disk, a quota, a size limit and a
-/// failing disk are treated alike: all of them may pass, and all that can be done is to try again.
+/// Writes until there is no room. Returns how many bytes were written, and the error if these are not all. A full
+/// disk, a quota, a size limit and a failing disk are treated alike: all may pass, and the next call tries again.
 fn write(medium: &mut impl Append, mut bytes: &[u8]) -> Result<(usize, Option<io::Error>), Closed> {
     let all = bytes.len();
     let mut refused = None;
@@ -138,7 +139,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// A disk with so many bytes of room.
+    /// A disk with `room` free bytes.
     #[derive(Debug, Default)]
     pub(crate) struct Disk {
         pub(crate) bytes: Vec<u8>,

@@ -1,7 +1,7 @@
-//! Where a file is: its folder, held open, and as whom it is opened there.
+//! Where an output file is: its folder, held open, and the user with whose rights files are opened there.
 //!
-//! Whoever owns the folder can put whatever they like below any name in it. So files there are opened and
-//! renamed with that owner's rights, and nothing can be reached that they could not reach themselves.
+//! The folder's owner can put anything there under any name, a link too. So files there are opened and renamed with
+//! that owner's rights: tracer reaches nothing for them that they could not reach themselves.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -21,16 +21,16 @@ use crate::{error::Error, runtime::sandbox::User};
 /// The place of an output file.
 #[derive(Debug)]
 pub(super) struct Place {
-    /// Whatever becomes of the path to it.
+    /// Held open, so that it stays the same folder when a folder of the path is renamed or replaced.
     folder: OwnedFd,
     name: OsString,
-    /// As it was given, for messages.
+    /// The path as the user gave it, for messages.
     path: PathBuf,
     user: User,
 }
 
 impl Place {
-    /// Opens the folder.
+    /// Opens the folder of the file at `path`, and finds its owner.
     pub(super) fn find(path: &Path) -> Result<Self, Error> {
         let failed = |errno: Errno| failed("open", path, errno.into());
         let name = path.file_name().ok_or_else(|| failed(Errno::ISDIR))?.to_owned();
@@ -52,7 +52,7 @@ impl Place {
         Ok((stat.st_uid, stat.st_mode))
     }
 
-    /// As whom files are opened here: the owner of the folder.
+    /// The user with whose rights files are opened here: the owner of the folder.
     pub(super) fn user(&self) -> User {
         self.user
     }
@@ -70,9 +70,10 @@ impl Place {
             .map_err(|errno| failed("open", &self.path, errno.into()))
     }
 
-    /// Whether the calling thread may make and rename files here; `None`: this file system does not say.
+    /// Whether the calling thread may create and rename files here; `None`: cannot be known, because the file system
+    /// has no `O_TMPFILE`, or for another reason.
     pub(super) fn may_change(&self) -> Option<io::Result<()>> {
-        // A file without a name, which is gone when it is closed.
+        // Tries it with a file without a name, which is gone when it is closed.
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         match openat(&self.folder, ".", flags, Mode::RUSR | Mode::WUSR) {
             Ok(_) => Some(Ok(())),
@@ -81,7 +82,7 @@ impl Place {
         }
     }
 
-    /// Renames a file of this folder. One that is not there is none.
+    /// Renames a file of this folder. It is no error if the file does not exist.
     pub(super) fn rename(&self, from: &OsStr, to: &OsStr) -> Result<(), Error> {
         match renameat(&self.folder, from, &self.folder, to) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -89,8 +90,7 @@ impl Place {
         }
     }
 
-    /// The name of the file; that of an older one, if it has a number. A name that ends in `.zst` keeps that
-    /// end.
+    /// The name of the rotated file of this number: FILE.1 is the newest. A name that ends in `.zst` keeps that ending.
     pub(super) fn numbered(&self, number: u32) -> OsString {
         numbered(Path::new(&self.name), number)
     }
@@ -114,7 +114,7 @@ fn failed(tried: &'static str, path: &Path, source: io::Error) -> Error {
     Error::File { tried, path: path.to_owned(), source, do_this }
 }
 
-/// What to do where a file cannot be opened, made or renamed for want of rights.
+/// Advice for a file that cannot be opened, created or renamed for lack of rights.
 pub(super) const NO_RIGHT: &str = "tracer writes as the owner of the file's folder, without capabilities: \
     give folder and file to one user, or choose a folder that can be written to";
 

@@ -1,7 +1,8 @@
-//! Whether an output file was put there by somebody else.
+//! Whether another user put an output file there.
 //!
-//! In a folder where everybody may make files, another user can make tracer's file first, and would own, read and rewrite
-//! what is written to it. The kernel refuses that too, but only where `fs.protected_regular` is not 0.
+//! In a folder where everybody may create files, another user can create tracer's file first, and then owns it: can
+//! read and change what tracer writes to it. The kernel refuses to open such a file, too, but only in sticky folders,
+//! and only if `fs.protected_regular` is not 0.
 
 use std::{fs::Metadata, os::unix::fs::MetadataExt};
 
@@ -11,13 +12,14 @@ use crate::{error::Error, format::text};
 /// Write permission of the group and of others.
 const OTHERS_WRITE: u32 = 0o022;
 
-/// Refuses what is in a folder in which others can make files, and belongs to none of this user, root and the
-/// owner of the folder, or is a second name of a file.
+/// Refuses a file that others may have put there. In a folder where only its owner can create files, every file is
+/// accepted.
 ///
 /// # Errors
-/// It is such a file.
+/// [`Error::Failure`]: the file belongs neither to this user nor to root nor to the owner of the folder, or is
+/// a hard link.
 pub(super) fn refuse(place: &Place, file: &Metadata) -> Result<(), Error> {
-    // That the folder can be looked at was known when it was opened.
+    // Does not fail: the same fstat() succeeded when the folder was opened.
     let Ok((owner, mode)) = place.folder() else { return Ok(()) };
     if mode & OTHERS_WRITE == 0 {
         return Ok(());

@@ -1,15 +1,16 @@
-//! The end of a file that an earlier program wrote, and may have been killed at.
+//! Finds where the valid part of a file ends whose writer may have been killed while it wrote.
 
 use std::{fs::File, io, os::unix::fs::FileExt};
 
-/// Where a file of zstd frames ends.
+/// Where the valid part of a file of zstd frames ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct End {
-    /// Bytes up to the end of the last whole block or frame.
+    /// Bytes up to the end of the last whole block or frame. (Of a frame that lacks only its checksum: up to its begin;
+    /// tracer writes no checksums.)
     pub(crate) at: u64,
-    /// The frame there lacks its last block.
+    /// Whether this is within a frame, which lacks its last block.
     pub(super) in_frame: bool,
-    /// Where the newest frame begins.
+    /// Offset in bytes of the begin of the last frame.
     pub(crate) frame: u64,
 }
 
@@ -82,7 +83,7 @@ fn block(file: &File, at: u64, size: u64) -> io::Result<Option<Block>> {
     let Some([a, b, c]) = read::<3>(file, at, size)? else { return Ok(None) };
     let header = u32::from_le_bytes([a, b, c, 0]);
     let length = match header >> 1 & 3 {
-        // A block of one byte, repeated.
+        // An RLE block: one byte, which is to be repeated.
         1 => 1,
         3 => return Err(io::Error::new(io::ErrorKind::InvalidData, "it is a damaged zstd file")),
         _ => u64::from(header >> 3),

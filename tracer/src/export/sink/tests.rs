@@ -22,7 +22,7 @@ fn line(number: u64) -> String {
 
 fn unzip(path: &Path) -> String {
     let bytes = fs::read(path).unwrap();
-    // No frame at all is no lines, which the decoder takes for half a frame.
+    // An empty file has no lines; the decoder would refuse it as an incomplete frame.
     let text = if bytes.is_empty() { bytes } else { zstd::decode_all(&bytes[..]).unwrap() };
     String::from_utf8(text).unwrap()
 }
@@ -190,7 +190,7 @@ fn a_reader_that_went_away_closes_the_output() {
     assert_eq!(sink.write_chunk(b"b\n", 1), Err(Closed));
 }
 
-/// A sink over an open descriptor, as over stdout.
+/// A sink over an open descriptor, which is treated as stdout is.
 fn over(fd: OwnedFd) -> Sink {
     Sink {
         output: Output::new(Medium::over(fd.into()), Vec::new()),

@@ -174,7 +174,7 @@ impl Column {
         Self::ALL.into_iter().find(|column| column.id() == id)
     }
 
-    /// The header.
+    /// The title, in the table's header.
     pub const fn title(self) -> &'static str {
         match self {
             Self::Source => "SRC",
@@ -328,8 +328,8 @@ impl Column {
         }
     }
 
-    /// The order of a table that is sorted by this column: the row that needs attention most is first, so numbers
-    /// fall, and texts and times rise. Values that are not known come last.
+    /// The order of a table that is sorted by this column: the row that needs attention most is first, so counts and
+    /// rates fall; texts, process ids and the time left rise. Values that are not known come last.
     pub fn order(self, one: &Row, other: &Row) -> Ordering {
         let key = |row: &Row| (row.key.destination, row.key.destination_port);
         match self {

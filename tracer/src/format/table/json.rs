@@ -40,7 +40,7 @@ fn addresses<S: Serializer>(rows: &[Row], serializer: S) -> Result<S::Ok, S::Err
     serializer.collect_seq(addresses.map(AddressStats::from))
 }
 
-/// The reading as a line of JSON.
+/// The reading as a line of JSON. Fails only if `serde_json` does, which does not occur with these types.
 pub(super) fn render(rows: &[Row], reading: &Reading<'_>) -> serde_json::Result<Vec<u8>> {
     let Reading { ns, drift, lost } = reading;
     let ts = Timestamp::default().text(*ns);

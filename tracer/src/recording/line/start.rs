@@ -73,7 +73,7 @@ fn short(text: &str) -> String {
 
 /// Longest text that is kept, in bytes; longer ones are cut.
 const LONGEST_TEXT: usize = 1024;
-/// Texts of `degraded` that are kept at most.
+/// The most texts of `degraded` that are kept.
 const DEGRADED: usize = 64;
 
 /// The bits of failures in an event mask.

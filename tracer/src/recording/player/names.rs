@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 /// Longest name, in bytes, longer ones are cut: enough for network namespaces and for most paths of cgroups.
 const LONGEST: usize = 512;
-/// All names together, in bytes, at most: enough for all cgroups of a host.
+/// The most memory for all names together, in bytes: enough for all cgroups of a host.
 const LIMIT: usize = 16 << 20;
 /// What a name takes in memory in addition to its text, in bytes.
 const OVERHEAD: usize = 64;
@@ -14,9 +14,9 @@ const OVERHEAD: usize = 64;
 pub(super) struct Names {
     known: HashSet<Arc<str>>,
     bytes: usize,
-    /// Lines that found no room since unused names were last forgotten.
+    /// Lines whose name did not fit since unused names were last forgotten.
     waited: usize,
-    /// Lines whose name found no room at all.
+    /// Lines whose name was left out, because there was no room for it.
     left_out: u64,
 }
 
@@ -32,7 +32,8 @@ impl Names {
         }
         let size = name.len() + OVERHEAD;
         if self.bytes + size > LIMIT {
-            // Searching all names for unused ones is worth it only once for so many lines.
+            // Searching all names for unused ones takes long: once a line was left out, it is done only after more
+            // lines than half of the names found no room.
             self.waited += 1;
             if self.waited > self.known.len() / 2 || self.left_out == 0 {
                 self.forget_unused();

@@ -90,7 +90,7 @@ impl OwnedTuple {
         }
     }
 
-    /// Gives the tuple, of a reading at `mono_ns`, to `each`.
+    /// Calls `each` with the tuple. `mono_ns`: the time of its reading, by CLOCK_MONOTONIC, ns.
     pub(super) fn give(self, mono_ns: u64, each: &mut dyn FnMut(&TupleSample<'_>)) {
         let at_ms = milliseconds(mono_ns);
         each(&TupleSample {

@@ -1,4 +1,4 @@
-//! What the lines of a stream have said, except about tuples.
+//! The state of a stream at one place, from the lines before it: failures, totals, losses. Tuples are not in it.
 
 use std::collections::VecDeque;
 
@@ -7,7 +7,7 @@ use tracer_common::Cause;
 use super::super::{line::Totals, losses::Losses, reader::At};
 use crate::view::reading::{Failure, SelfStats, Snapshot};
 
-/// Entries for failures of one reading at most; equal ones in a row are one entry.
+/// The most entries for failures of one reading. Equal failures in a row, in one second, are one entry.
 const FAILURES: usize = 20_000;
 
 /// What is known at one place of the stream.
@@ -18,9 +18,10 @@ pub(super) struct State {
     pub(super) failed: [u64; Cause::COUNT],
     pub(super) lost: Losses,
     pub(super) self_stats: SelfStats,
-    /// Whether the stream has `tuple.stats`; `None`: not known, there was none so far.
+    /// Whether the stream has `tuple.stats`; `None`: `tracer.start` did not say it, and there was none so far.
     pub(super) stats: Option<bool>,
-    /// Without them: when the first failure of the present second was.
+    /// In a stream without `tuple.stats`, the time of the first failure that is in no reading yet; `None`: there is
+    /// none.
     pub(super) since: Option<At>,
 }
 
@@ -48,7 +49,7 @@ impl State {
         left_out.map_or(0, |failure| failure.count)
     }
 
-    /// Makes a reading of what is known, and begins the next one.
+    /// Makes a reading of this state, and begins the next one: without failures, with the same totals.
     pub(super) fn close(&mut self, at: At) -> Snapshot {
         Snapshot {
             wall_ns: at.wall_ns,

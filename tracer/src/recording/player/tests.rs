@@ -130,7 +130,7 @@ fn a_rotated_set_in_any_order_is_one_recording_and_a_missing_file_shows() {
     assert!(shown.iter().all(|reading| reading.self_stats.ring_kib == 2));
     assert_eq!((player.missing(), player.unreadable()), (0, 0));
     assert_eq!(player.span(), (OFFSET + S, OFFSET + 401 * S));
-    // Without the third file.
+    // All but the third file: its lines are missing.
     let mut player = Player::open(&[one, two, four]).unwrap();
     let count = rest(&mut player).len();
     let lines = parts[1].split(|byte| *byte == b'\n').count() as u64 - 1;

@@ -104,7 +104,7 @@ const DENIED: [c_long; 77] = [
     libc::SYS_fchmodat,
 ];
 
-/// The same, for system calls that only this architecture has.
+/// As [`DENIED`], system calls that only this architecture has.
 #[cfg(target_arch = "x86_64")]
 const DENIED_HERE: &[c_long] = &[
     libc::SYS_iopl,
@@ -139,12 +139,13 @@ const DENY: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned();
 /// The result of a system call that the kernel lacks: the C library then uses an older one.
 const MISSING: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned();
 
-/// The filter of a thread. `visits`: it may enter namespaces and make sockets. It may use these commands of bpf(2).
+/// Makes the filter of a thread. `visits`: whether it may enter namespaces and make sockets. `bpf_commands`: the
+/// commands of bpf(2) that it may use.
 pub(super) fn program(visits: bool, bpf_commands: &[u32]) -> Vec<sock_filter> {
     let number = offset_of!(seccomp_data, nr);
     let first = offset_of!(seccomp_data, args);
     let mut program = vec![load(offset_of!(seccomp_data, arch))];
-    // Skip the denial if the architecture is the same.
+    // Denies every call of another architecture, whose numbers mean other calls.
     program.extend([jump(BPF_JEQ, ARCH, 1, 0), end(DENY)]);
     program.push(load(number));
     if cfg!(target_arch = "x86_64") {
@@ -183,7 +184,7 @@ fn load(offset: usize) -> sock_filter {
     instruction(BPF_LD | BPF_W | BPF_ABS, u32::try_from(offset).unwrap_or(u32::MAX), 0, 0)
 }
 
-/// Skips this many instructions if the comparison is true, or if it is false.
+/// Compares the loaded number with `value`. Skips `if_true` instructions if the comparison is true, else `if_false`.
 fn jump(comparison: u32, value: u32, if_true: u8, if_false: u8) -> sock_filter {
     instruction(BPF_JMP | comparison | BPF_K, value, if_true, if_false)
 }

@@ -2,8 +2,8 @@
 //! yet, and a start can wait for anything.
 //!
 //! They are blocked in every thread, and one thread waits for them. If the start has made nothing that outlives the
-//! program, this thread ends the program at once. If it has, the start gets a moment to see that it should stop; if
-//! it does not (because it waits for something), this thread undoes what was made.
+//! program, this thread ends the program immediately. If it has, the start gets a moment to notice that it should
+//! stop; if it does not (because it waits for something), this thread undoes what was made, and ends the program.
 
 use std::{
     io, mem, ptr,
@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-/// How long a start that should stop may take to see that.
+/// How long a start may take to notice that it should stop.
 const GRACE: Duration = Duration::from_millis(400);
 /// How long undoing may take.
 const UNDOING: Duration = Duration::from_millis(400);
@@ -35,7 +35,7 @@ static STATE: Mutex<State> =
 /// Notified when the signals are taken over.
 static TAKEN: Condvar = Condvar::new();
 
-/// Who handles the signals.
+/// Who handles the signals: the thread of this module, or (`taken`) [`super::run`].
 struct State {
     taken: bool,
     /// Whether the process is about to end.
@@ -106,8 +106,8 @@ fn run_bounded(undo: Option<Undo>) -> Undone {
     if all { Undone::All } else { Undone::Unknown }
 }
 
-/// Takes over the signals: the caller's handlers must be installed. Returns the signal that came before. Does not
-/// return if that came too long ago: then the program is about to end.
+/// Takes over the signals from the thread of this module. The caller's handlers must be installed. Returns the signal
+/// that came before; `None`: none did. Does not return if that thread already ends the program because of one.
 pub(super) fn take_over() -> Option<i32> {
     let thread = {
         let mut state = state();
@@ -126,7 +126,7 @@ pub(super) fn take_over() -> Option<i32> {
     stop_signal()
 }
 
-/// From here on, signals have their default actions, unless the process is about to end by one.
+/// Gives signals their default actions, unless one has already asked the program to stop.
 pub(super) fn restore_default_signals() {
     if stop_signal().is_none() && take_over().is_none() {
         for signal in SIGNALS.into_iter().filter(|it| !is_left_out(*it)) {
@@ -221,7 +221,7 @@ fn mask(how: libc::c_int, signals: &libc::sigset_t) -> bool {
     }
 }
 
-/// Waits shortly for a signal; `None`: none came.
+/// Waits for a signal, at most [`POLL_INTERVAL`]; `None`: none came.
 fn wait_for(signals: &libc::sigset_t) -> Option<i32> {
     let limit = libc::timespec {
         tv_sec: 0,

@@ -1,4 +1,4 @@
-//! How long work that was asked to stop is waited for.
+//! Decides how long the program waits for work that was asked to stop.
 
 use std::{os::unix::thread::JoinHandleExt, thread::JoinHandle, time::Duration};
 
@@ -7,16 +7,16 @@ use crate::runtime::beat::Beats;
 /// How long one step of the work, and one write, may take once the program should stop. After that, the work counts
 /// as waiting for something that does not come, and the output as stuck.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// How often that is checked.
+/// How often the work and its output are checked once the program should stop.
 pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(20);
 /// How many checks without a step use up the patience. Checks are counted instead of time: if the machine has no time
 /// for this thread, it has none for the work either.
 const MAX_CHECKS: u32 = 25;
 const _: () = assert!(MAX_CHECKS as u128 == PATIENCE.as_millis() / POLL_INTERVAL.as_millis());
-/// The same while the work computes, or programs are being detached (see [`Beats::is_detaching`]): then it does not
-/// wait for something that does not come, but on a busy machine, or with a large ledger, it can take seconds.
+/// As [`MAX_CHECKS`], while the work computes, or programs are being detached (see [`Beats::is_detaching`]). Then it
+/// does not wait for something that may never come, but on a busy machine, or with a large ledger, it can take seconds.
 const MAX_CHECKS_BUSY: u32 = 20 * MAX_CHECKS;
-/// Work that got this much CPU time since the last check computes, ns.
+/// The work counts as computing if it got at least this much CPU time since the last check, ns.
 const COMPUTES: u64 = 500_000;
 
 /// Decides whether the work is still waited for.
@@ -26,12 +26,13 @@ pub(super) struct Patience {
     cpu_ns: u64,
     /// Checks since the last step.
     checks: u32,
-    /// The last of these checks at which the work did not compute either.
+    /// How many checks in a row, up to the newest, found no step and no computing: the work waits for something.
     waits: u32,
 }
 
 impl Patience {
-    /// Makes a check. `cpu_ns`: CPU time of the work's thread. Returns false if there was no step for too long.
+    /// Makes a check. `cpu_ns`: CPU time of the work's thread so far, ns. Returns false if there was no step for too
+    /// long.
     pub(super) fn lasts(&mut self, beats: &Beats, cpu_ns: u64) -> bool {
         let steps = beats.steps();
         let computed = cpu_ns.saturating_sub(self.cpu_ns) >= COMPUTES;

@@ -118,7 +118,8 @@ fn older_time_waits_are_expected_to_end_evenly() {
     assert!((eta - (61.0 + (8_232.0 - 6_100.0) / 300.0)).abs() < 1.0, "{eta}");
 }
 
-/// 200 ports, all of them held by TIME_WAITs, of which `now` can be taken over.
+/// The ETA of a tuple with 200 ports, all held by TIME_WAITs, of which `now` can be taken over. `per_second`: ports
+/// that are taken per second.
 fn reused(now: u64, per_second: u64, failing: bool) -> Option<f64> {
     let mut begun = NONE;
     begun.fill(u32::try_from(per_second).unwrap());

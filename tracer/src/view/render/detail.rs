@@ -269,7 +269,7 @@ fn forecast_lines(detail: &Detail, theme: Theme, room: usize) -> Vec<Line<'stati
     lines
 }
 
-/// Whether the tuple is nearly full and its calls fail now, some of them ever for lack of ports.
+/// Whether the tuple is nearly full, calls fail now, and at least one call, now or earlier, failed for lack of ports.
 fn is_at_limit(row: &Row) -> bool {
     let failing = row.rates.is_some_and(|rates| rates.failed > 0.0);
     let nearly_full = row.saturation.is_some_and(|share| share >= CRITICAL);

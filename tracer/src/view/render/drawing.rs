@@ -58,10 +58,10 @@ impl Field {
     }
 }
 
-/// Is put between two fields.
+/// The text between two fields.
 const GAP: &str = "  ";
 
-/// A line of the fields that there is room for, in their order.
+/// A line of the fields that `room` columns have room for, in their order; at least one field.
 pub(crate) fn fit(mut fields: Vec<Field>, room: usize) -> Line<'static> {
     let needed = |fields: &[Field]| {
         let text: usize = fields.iter().map(Field::width).sum();

@@ -20,7 +20,7 @@ pub(crate) fn width(text: &str) -> usize {
     Span::raw(text).width()
 }
 
-/// A number with its thousands apart: `28,232`.
+/// A number with commas between the thousands: `28,232`.
 pub(crate) fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -67,7 +67,7 @@ pub(crate) fn ends(key: &TupleKey) -> String {
     }
 }
 
-/// [`ends`] in at most `room` columns: if needed, the addresses are cut in their middle.
+/// [`ends`] in at most `room` columns, if at all possible: if needed, the addresses are cut in their middle.
 pub(crate) fn ends_within(key: &TupleKey, room: usize) -> String {
     let whole = ends(key);
     let Some((from, to)) = whole.split_once(" → ").filter(|_| width(&whole) > room) else {

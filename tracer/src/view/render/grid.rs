@@ -17,9 +17,9 @@ pub(super) struct ColumnSpec {
     pub(super) least: usize,
     /// Its width if there is room.
     pub(super) usual: usize,
-    /// Its cells are aligned to the left; numbers to the right.
+    /// Whether cells are text, which is aligned to the left and can be cut; numbers are aligned to the right.
     pub(super) text: bool,
-    /// Its cells are addresses, which are cut in their middle.
+    /// Whether cells are addresses, which are cut in their middle.
     pub(super) address: bool,
 }
 

@@ -142,7 +142,7 @@ fn rate_fields(model: &Model, rates: Option<HostRates>, theme: Theme, width: usi
     fields
 }
 
-/// Whether a call failed because no port was left.
+/// Whether this cause means that no port was left.
 pub(super) fn is_exhaustion(cause: Cause) -> bool {
     matches!(cause, Cause::PortsExhausted | Cause::BindExhausted)
 }
@@ -151,7 +151,8 @@ fn lost(model: &Model) -> u64 {
     model.reading.lost.iter().fold(0, |sum, (_, lost)| sum.saturating_add(*lost))
 }
 
-/// Whether the kernel skipping hooks is the only loss: then the comparison with its sockets corrects the counts.
+/// Whether there is no loss but `hook_missed` (hooks that the kernel skipped): the comparison with the kernel's sockets
+/// corrects the counts after that one. Also true if nothing was lost.
 fn only_missed(model: &Model) -> bool {
     let mut losses = model.reading.lost.iter().filter(|(_, lost)| *lost > 0);
     losses.all(|(reason, _)| *reason == "hook_missed")

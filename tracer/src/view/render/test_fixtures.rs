@@ -58,9 +58,9 @@ pub(super) struct Life {
     pub(super) key: TupleKey,
     /// Ports held at the start.
     pub(super) held: u64,
-    /// Ports taken in each second since then.
+    /// Ports taken per second at the start; the rate has doubled after two minutes.
     pub(super) growth: u64,
-    /// Of 10 held ports, so many are in TIME_WAIT.
+    /// How many of 10 held ports are in TIME_WAIT.
     pub(super) waiting: u64,
     pub(super) capacity: Option<u32>,
     /// Failed calls a second.

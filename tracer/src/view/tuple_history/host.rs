@@ -6,7 +6,7 @@ use tracer_common::Cause;
 
 use super::Window;
 
-/// Readings that are kept.
+/// The most readings that are kept.
 const KEEP: usize = 300;
 
 /// The host at one reading.

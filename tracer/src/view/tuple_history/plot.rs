@@ -6,9 +6,9 @@ use tracer_common::TupleKey;
 
 use super::{Track, Window};
 
-/// Tuples that have a plot, at most.
+/// The most tuples that have a plot.
 const PLOTS: usize = 64;
-/// Readings of a plot, at most.
+/// The most readings that a plot has.
 const POINTS: usize = 300;
 
 /// A tuple at one reading.
@@ -30,7 +30,7 @@ pub struct Point {
 pub struct Plot {
     /// Oldest first.
     pub points: VecDeque<Point>,
-    /// Number of the call of [`Plots::watch`] that was the last one for it.
+    /// Number of the last call of [`Plots::watch`] for this tuple.
     watched: u64,
 }
 

@@ -26,14 +26,14 @@ pub(super) struct Track {
     forecast: TupleForecast,
     opened: u64,
     released: u64,
-    /// `None`: no call failed.
+    /// Failed calls so far, by [`Cause`]; `None`: no call failed.
     failed: Option<Box<[u64; Cause::COUNT]>>,
     in_use: u32,
     time_wait: u32,
     states: Option<States>,
     capacity: Option<u32>,
     limits: Option<Limits>,
-    /// `None`: no port search was measured.
+    /// Port searches so far, by duration; `None`: none was measured.
     search: Option<Box<[u32; SEARCH_BUCKETS]>>,
     search_p99: Option<P99>,
     last_errno: u32,

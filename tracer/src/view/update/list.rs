@@ -33,7 +33,7 @@ pub fn refresh(model: &mut Model) {
     show(model, None);
 }
 
-/// Moves the selection by so many rows.
+/// Moves the selection by `rows` rows; `isize::MIN` and `isize::MAX`: to the first and the last row.
 pub(super) fn select(model: &mut Model, rows: isize) {
     let at = model.list.cursor.map(|cursor| model.list.first + cursor);
     let to = match (at, rows) {
@@ -72,7 +72,8 @@ fn show(model: &mut Model, to: Option<usize>) {
         let unfiltered = model.history.count();
         choose(model, || filtered(model), by, (to, height), unfiltered)
     } else {
-        // The filter applies to tuples before they are grouped: a group lacks values that it may ask for.
+        // The filter chooses tuples before they are grouped, because a group lacks values that it may ask for. Rows of
+        // processes are not made of tuples alone, so it chooses among these rows.
         let (rows, unfiltered) = match model.view {
             View::Processes => {
                 let all = processes(model);

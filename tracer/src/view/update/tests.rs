@@ -203,7 +203,7 @@ fn processes_are_those_that_hold_ports_and_those_that_fail() {
     let mut model = model(&[(2, 1000)]);
     press(&mut model, KeyCode::Char('2'));
     assert_eq!(model.wants().holders, Some(None));
-    // Who connected last, as long as nothing better is known.
+    // The process that connected last, as long as the holders are not known.
     assert_eq!(model.list.rows.iter().map(|row| row.pid).collect::<Vec<_>>(), [812]);
     let holder = Holder { pid: 9, ports: 700, time_wait: 600, tuples: 1, ..Holder::default() };
     let failures = vec![failure(1_200_000_000, 4), failure(1_300_000_000, 4)];
@@ -347,7 +347,7 @@ proptest! {
             }
             check(&model);
         }
-        // From every mode, Esc and then q leave the program; Ctrl-C leaves it at once.
+        // From every mode, Esc and then q leave the program; Ctrl-C alone leaves it, too.
         let left = (0..10).any(|_| {
             press(&mut model, KeyCode::Esc);
             model.mode == Mode::Browse

@@ -26,8 +26,8 @@ pub(super) fn full(row: &Row) -> String {
     if words.is_empty() { "full".to_owned() } else { format!("full ({words})") }
 }
 
-/// The state that most ports of a row are in, and their share; of states with as many ports, the worst. `None`: there
-/// is no port, or the states are not known.
+/// The state that most ports of a row are in, and their share of all, in per cent. If several states have that many
+/// ports, the one that needs attention most. `None`: there is no port, or the states are not known.
 pub(super) fn state(row: &Row) -> Option<String> {
     let ports = row.states?;
     let states = [
@@ -38,14 +38,14 @@ pub(super) fn state(row: &Row) -> Option<String> {
         (ports.unanswered, "no answer"),
         (ports.close_wait, "close_wait"),
     ];
-    // Of several maxima, this returns the last.
+    // Of several maxima, this returns the last: the states are listed from the best to the worst.
     let (most, name) = states.into_iter().max_by_key(|(ports, _)| *ports)?;
     // A reading that was made between two changes can have more ports in a state than in use.
     let all = row.in_use.max(most);
     (most > 0).then(|| format!("{name} {}%", most * 100 / all))
 }
 
-/// How many ports of a row wait: for an answer, or for a process or peer to close.
+/// How many ports of a row wait: for an answer, or for a process or peer to close. `None`: the states are not known.
 #[expect(clippy::cast_precision_loss, reason = "to be compared")]
 pub(super) fn stuck(row: &Row) -> Option<f64> {
     row.states.map(|ports| (ports.unanswered + ports.close_wait + ports.closing) as f64)
@@ -108,7 +108,7 @@ pub(crate) fn duration(p99: P99) -> String {
     format!("{sign}{}", nanoseconds(p99.ns))
 }
 
-/// A share in per cent, followed by a sign of two characters for how bad it is.
+/// A share in per cent, followed by two characters for how bad it is: `!!`, ` !`, ` ~` or spaces.
 pub(crate) fn percent(share: f64) -> String {
     let sign = match share {
         CRITICAL.. => "!!",
@@ -129,7 +129,7 @@ pub(crate) fn rate(per_second: f64) -> String {
     }
 }
 
-/// A duration in the unit that fits.
+/// A duration in µs or ms.
 #[expect(clippy::cast_precision_loss, reason = "shown with at most four digits")]
 pub(crate) fn nanoseconds(ns: u64) -> String {
     match ns {
@@ -140,7 +140,7 @@ pub(crate) fn nanoseconds(ns: u64) -> String {
     }
 }
 
-/// A time in the unit that fits.
+/// A duration in s, m, h or d (days): whole ones from 10 s on, `>99d` from 100 days on.
 pub(crate) fn seconds(seconds: f64) -> String {
     match seconds {
         ..10.0 => format!("{seconds:.1}s"),

@@ -46,7 +46,7 @@ pub(super) fn lines(
     lines
 }
 
-/// A horizontal bar; its last letter shows eighths.
+/// A horizontal bar of at most `width` characters, the last of which shows eighths. `most`: the number of a full bar.
 fn bar(number: u32, most: u32, width: usize) -> String {
     let eighths = u64::from(number) * width as u64 * 8 / u64::from(most.max(1));
     let (whole, part) = (usize::try_from(eighths / 8).unwrap_or(width), eighths % 8);

@@ -68,7 +68,8 @@ fn larger(one: Point, other: Point) -> Point {
     }
 }
 
-/// The plot of the ports. Its top is the capacity, so that the empty part is what is left.
+/// The plot of the ports. Its top is the capacity (or the peak, if that is higher), so that the empty part is what is
+/// left.
 fn ports(
     points: &[Point],
     capacity: u32,

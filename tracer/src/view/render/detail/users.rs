@@ -17,7 +17,7 @@ use crate::view::{
     tuple_history::Detail,
 };
 
-/// Lines of each list at most; the rest is counted.
+/// The most lines of each list. How many more there are is shown as a number.
 const SOME: usize = 8;
 
 pub(super) fn lines(

@@ -21,7 +21,7 @@ fn found(model: &mut Model, text: &str) -> Vec<Cell> {
     starts.collect()
 }
 
-/// One port more than so many thousandths of the capacity.
+/// One port more than `permille` thousandths of the capacity.
 fn held(permille: u64) -> u64 {
     28_232 * permille / 1000 + 1
 }
