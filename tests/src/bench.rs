@@ -57,7 +57,8 @@ pub fn run(size: Size) -> Result<String> {
     Ok(parts.join("\n"))
 }
 
-/// A network namespace with a pool of addresses on `lo`, and a server that accepts no connection.
+/// A network namespace with a pool of addresses on `lo`, a cgroup and a rule, and a server that never calls accept() itself:
+/// connections wait in its queue, unless a client process accepts them.
 struct Field {
     stage: Stage,
     rule: Rule,
@@ -67,7 +68,7 @@ struct Field {
 }
 
 impl Field {
-    /// Makes it, with `addresses` in the pool and this port range.
+    /// Makes the namespace with `addresses` addresses in the pool, each with this port range.
     fn new(addresses: u32, range: RangeInclusive<u16>) -> Result<Self> {
         let mut stage = Stage::new(&[])?;
         let pool: Vec<_> =

@@ -26,10 +26,11 @@ pub use depth::Depth;
 
 use crate::harness::{probe::Place, tracer};
 
-/// A named test, and the reason if it cannot run here.
+/// A named test.
 pub struct Case {
     pub name: String,
     pub run: Arc<dyn Fn() -> Result<()> + Send + Sync>,
+    /// Why it is skipped here; `None` if it runs.
     pub excuse: Option<String>,
     /// Whether the test mostly waits, so that it can run at the same time as others.
     pub waits: bool,
@@ -43,7 +44,7 @@ impl Case {
         Self { name: name.into(), run: Arc::new(run), excuse: None, waits: false }
     }
 
-    /// Skips the case if there is a reason; the first reason is kept.
+    /// Skips the case if `excuse` is a reason for that; a case that has a reason already keeps it.
     #[must_use]
     pub fn unless(self, excuse: Option<String>) -> Self {
         Self { excuse: self.excuse.or(excuse), ..self }

@@ -1,7 +1,7 @@
 //! A host that runs out of ports, shown by `tracer top`: [`demo`] on a terminal, [`picture`] as SVG.
 //!
-//! nginx proxies more requests than 1,000 ports last for; haproxy holds connections to some databases, one of which gets more all
-//! the time. Nothing is simulated.
+//! nginx proxies more requests than 1,000 ports are enough for; haproxy holds connections to some services, and opens more and more
+//! to one of them. Nothing is simulated.
 
 mod svg;
 
@@ -40,9 +40,9 @@ const TOO_MANY: u32 = 40;
 const ENOUGH: u32 = 4;
 /// The port on which that upstream listens.
 const CALM_PORT: u16 = 8082;
-/// Ports of the services to which haproxy holds connections, and how many.
+/// Ports of the services to which haproxy holds connections, and how many it holds to each at the start.
 const HELD: [(u16, usize); 4] = [(9092, 830), (6379, 500), (5432, 480), (11211, 30)];
-/// The service that gets one more connection each time, and the time between two.
+/// The port of the service to which haproxy opens one more connection again and again, and the time between two of them.
 const GROWING: (u16, Duration) = (6379, Duration::from_millis(200));
 /// Name of the proxies' network namespace.
 const NETNS: &str = "edge";
@@ -52,7 +52,7 @@ const READY: &str = "ready";
 const END_LIMIT: Duration = Duration::from_secs(30);
 /// How long ports are exhausted when the picture is taken.
 const LASTING: Duration = Duration::from_secs(14);
-/// Longest time until ports run out: they last for 25 s.
+/// Longest time to wait until ports run out, which takes 25 s.
 const EXHAUSTED_LIMIT: Duration = Duration::from_mins(1);
 
 struct Show {

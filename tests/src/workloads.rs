@@ -33,7 +33,7 @@ pub enum Tracer {
     First,
     /// In the middle of the workload, by [`Stage::watch`]: the workload is about sockets that are older than the tracer.
     Later,
-    /// Before the workload, and one run serves all backends on the host, too: the workload is slow.
+    /// Before the workload. As the workload is slow, the tracers of all backends watch one run, on the host as in a guest.
     Together,
 }
 

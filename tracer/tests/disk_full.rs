@@ -12,7 +12,7 @@ use tracer::{
     export::{Sink, sink::Account},
 };
 
-/// Bytes that the file may have while it is "full"; not at the end of a line.
+/// The size in bytes at which the file is "full" the first time: a number that is not at the end of a line.
 const ROOM: u64 = 100_001;
 
 fn limit(bytes: Option<u64>) {
@@ -39,7 +39,8 @@ fn read(path: &Path, compression: Option<Compression>) -> String {
     String::from_utf8(text).expect("UTF-8")
 }
 
-/// Writes lines with room, without, and with room again. Gives what became of them.
+/// Writes lines until the file is full, then without a limit, and both once more. Returns how many lines were given to the sink,
+/// and how many of them it wrote and dropped.
 fn write(path: &Path, compression: Option<Compression>) -> (u64, Account) {
     let config =
         OutputConfig { target: Target::File(path.to_owned()), rotation: None, compression };
@@ -53,7 +54,7 @@ fn write(path: &Path, compression: Option<Compression>) -> (u64, Account) {
     for room in [Some(ROOM), None, Some(2 * ROOM), None] {
         limit(room);
         let mut dropped = 0;
-        // Until it is full and has dropped some, or a while where it is not.
+        // With a limit: until more than 500 lines were dropped. Without: 400 times, and none may be dropped.
         for _ in 0..400 {
             let lines = 1 + given % 37;
             let chunk: String = (given..given + lines).map(line).collect();

@@ -84,7 +84,7 @@ proptest! {
                 let mut reference = reference::line(&event, &context, name.as_ref());
                 reference.netns_name = netns;
                 let reference = serde_json::to_string(&reference).expect("JSON") + "\n";
-                // Where nothing has to be escaped, the bytes are the same too.
+                // If no character has to be escaped, not only the values are the same, but the bytes, too.
                 if reference.bytes().all(|byte| matches!(byte, b'\n' | b' '..=b'~' if byte != b'\\')) {
                     prop_assert_eq!(str::from_utf8(added), Ok(reference.as_str()));
                 }
@@ -322,7 +322,7 @@ fn decisions_are_valid_with_and_without_what_may_be_absent() {
     for absent in ["spread.passed", "spread.chosen", "ports.in_use", "process.linux.cgroup"] {
         assert_eq!(line.get(absent), None, "{line}");
     }
-    // Every decision that can be reported has a word that the schema knows.
+    // The schema must know the name of every decision that a line can have.
     let not_told = [Decision::Moved, Decision::NotTold];
     for decision in Decision::ALL.into_iter().filter(|decision| !not_told.contains(decision)) {
         let passed = Some(decision.name());

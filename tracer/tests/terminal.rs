@@ -1,4 +1,5 @@
-//! A terminal is given back when the program panics. What else can happen is tested with the whole program.
+//! When the program panics, it restores the terminal. The other ways in which it can end are tested with the whole program
+//! (`tests/src/cases/top/screen.rs`).
 //!
 //! The test runs itself again, on a terminal of its own, and panics there.
 

@@ -1,7 +1,8 @@
-//! Finds circular imports between the modules of a crate. A module here is a file with everything in the folder of its name, one
-//! level deep in the crate's sources, or two: `ledger.rs` and all of `ledger/` are one module at the first level;
-//! `ledger/trace.rs` and all of `ledger/trace/` at the second, which finds circles within a folder. Only the first finds a circle
-//! through a file and its own folder: what `ledger.rs` takes from there (`use trace::Trace`) is no import at the second.
+//! Finds circular imports between the modules of a crate. A module here is a file, together with everything in the folder of its
+//! name. At the first level, these are files directly in the crate's sources: `ledger.rs` and all of `ledger/` are one module. At the
+//! second level, they are one folder deeper (`ledger/trace.rs` and all of `ledger/trace/`), which finds circles within a folder.
+//! Only the first level finds a circle through a file and its own folder: what `ledger.rs` takes from `ledger/`
+//! (`use trace::Trace`) is no import at the second.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,8 +18,8 @@ use syn::{
 
 use crate::workspace;
 
-/// The folders of the sources that are checked, from the root, and at which levels: how many names of a path are the module's.
-/// (The folders of `tracer/src` are its layers, and some of these import each other.)
+/// The folders of the sources that are checked, from the root, each with the levels; a level is the number of names in the path of a
+/// module. `tracer/src` is not checked at the first: its folders are layers, and some of these import each other.
 const SOURCES: [(&str, &[usize]); 3] =
     [("tracer/src", &[2]), ("tracer-ebpf/src", &[1, 2]), ("tracer-common/src", &[1, 2])];
 
@@ -69,7 +70,7 @@ fn module_of(file: &str) -> Module {
     }
 }
 
-/// Whether a file is of tests, which may import anything.
+/// Whether a file has only tests, which may import anything.
 fn is_of_tests(module: &[String]) -> bool {
     module.iter().any(|name| name == "tests" || name.starts_with("test_"))
 }
@@ -126,7 +127,8 @@ impl Names {
         Ok(Self { modules, of_root: of_root.into_iter().collect() })
     }
 
-    /// The module that a path in `module` leads to, if the path is inside of `inner` inline modules.
+    /// The module that a path in `module` leads to, if the path is inside of `inner` inline modules; empty if the path leads to the
+    /// crate's root, or to nothing in this crate.
     fn target(&self, module: &[String], inner: usize, path: &[String]) -> Module {
         let mut names = path.iter();
         let mut up = 0;
@@ -160,7 +162,7 @@ impl Names {
     }
 }
 
-/// Adds what a `use` names: the name that it has from then on, and its path.
+/// Adds everything that a `use` imports: the name by which it is known afterwards (`*` for a glob), and its path.
 fn leaves(before: &[String], tree: &UseTree, found: &mut Vec<(String, Vec<String>)>) {
     let with = |name: &Ident| before.iter().cloned().chain([name.to_string()]).collect::<Vec<_>>();
     match tree {
@@ -227,7 +229,7 @@ impl<'ast> Visit<'ast> for Paths {
     }
 }
 
-/// All modules that `start` imports, directly or by others.
+/// All modules that `start` imports, directly or through other modules.
 fn reached<'a>(graph: &'a Graph, start: &Module) -> BTreeSet<&'a Module> {
     let mut found = BTreeSet::new();
     let mut left = vec![start];
@@ -241,7 +243,7 @@ fn reached<'a>(graph: &'a Graph, start: &Module) -> BTreeSet<&'a Module> {
     found
 }
 
-/// The sets of modules in which each imports all others of the set, directly or by others.
+/// The largest sets of modules in which each imports all others of the set, directly or through other modules.
 fn circles(graph: &Graph) -> Vec<BTreeSet<Module>> {
     let mut all = BTreeSet::new();
     for module in graph.keys() {

@@ -3,7 +3,7 @@
 /// Sections of a manifest that list dependencies.
 const SECTIONS: [&str; 3] = ["[dependencies]", "[dev-dependencies]", "[build-dependencies]"];
 
-/// The names of the dependencies, in the order of the manifest.
+/// The names of all dependencies that a manifest lists, in its order.
 fn named(manifest: &str) -> Vec<&str> {
     let mut inside = false;
     let mut names = Vec::new();

@@ -98,7 +98,7 @@ fn is_listed(path: &str, files: &BTreeSet<String>) -> bool {
     files.contains(path) || files.iter().any(|file| Path::new(file).starts_with(path))
 }
 
-/// The links of a document (with pictures), and the anchors of its headings.
+/// The links of a document (those to pictures included), and the anchors of its headings.
 fn parse(text: &str) -> (Vec<Link>, BTreeSet<String>) {
     let (mut links, mut anchors) = (Vec::new(), BTreeSet::new());
     let mut heading: Option<String> = None;

@@ -27,9 +27,9 @@ pub(crate) enum What {
 /// Which rustc compiles the BPF side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
-    /// The distribution's rustc with a prebuilt BPF core.
+    /// The distribution's rustc, with a package that has Rust's core library built for BPF.
     Distribution,
-    /// rustup's nightly, which builds the BPF core from rust-src.
+    /// rustup's nightly, which builds the core library for BPF from its source (component rust-src).
     Nightly,
 }
 

@@ -28,7 +28,7 @@ pub(crate) fn picture() -> Result<()> {
     exec::run(command.arg("picture").arg(folder.join("top.svg")))
 }
 
-/// The command `show`, after setting up and building. `what` is what it is for, in an error.
+/// Sets up and builds, and returns the command `show`. `what` is the task that an error names (`cannot …: …`).
 fn show(what: &str) -> Result<Command> {
     ensure!(
         exec::is_root(),

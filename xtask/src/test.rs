@@ -41,7 +41,8 @@ pub(crate) enum Which {
     Soak,
 }
 
-/// Number of calls in each of the two runs of the soak's first test; with a narrow range, a quarter of that.
+/// The least number of calls in each of the two runs (with the rule, and with spreading off) of the soak's first test; in its tests
+/// with a narrow range, a quarter of that.
 const SOAK_CALLS: &str = "500000";
 /// Number of seeds with which the soak's tests in a narrow range run.
 const SOAK_SEEDS: &str = "25";

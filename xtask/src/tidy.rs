@@ -17,7 +17,7 @@ const BUDGET: usize = 400;
 /// The most lines of README.md, in which a stranger looks for a cause and a cure. Details are in `tracer/doc/`.
 const README_BUDGET: usize = 200;
 
-/// What was said to users before.
+/// The document with the notes about earlier releases: it may have words that are refused now.
 const HISTORY: &str = "CHANGELOG.md";
 
 /// Runs every check and prints what it finds.
@@ -106,14 +106,14 @@ fn too_long(text: &str) -> Option<String> {
     })
 }
 
-/// Findings in one file, as `line: what`. With `tests`, the file may unwrap.
+/// Findings in one file, as `line: what`. `tests`: the whole file is tests, which may panic.
 fn file(text: &str, tests: bool) -> Vec<String> {
     let lines: Vec<&str> = text.lines().collect();
     let mut findings = Vec::new();
     if lines.len() > BUDGET {
         findings.push(format!("{BUDGET}: {} lines; {BUDGET} is the most", lines.len()));
     }
-    // A module of tests is at the end of its file, or in another file.
+    // A module of tests is at the end of its file, or in another file: from its first line on, everything is tests.
     let module = |pair: &[&str]| pair[0].trim() == "#[cfg(test)]" && pair[1].contains('{');
     let program = lines.windows(2).position(module).unwrap_or(lines.len());
     for (index, line) in lines.iter().enumerate() {

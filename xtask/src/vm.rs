@@ -23,7 +23,7 @@ mod sources;
 
 /// The least number of guests that run at a time; each has two CPUs, but often waits.
 const PARALLEL: usize = 2;
-/// How many times a guest is booted, if its kernel does not come as far as the tests.
+/// The most times that a guest is booted, if its kernel hangs or ends before the tests begin.
 const BOOTS: u32 = 3;
 
 /// Fetches busybox, QEMU and the kernels, so that later runs work offline.
@@ -34,8 +34,8 @@ pub(crate) fn prepare() -> Result<()> {
 }
 
 /// Runs the tests on every kernel (or on those of the versions in `only`); returns one suite for each. `host` runs on the calling
-/// thread at the same time as the first guests: the host's tests mostly wait, but at most one guest runs for each remaining CPU
-/// meanwhile (with two guests on two CPUs, work that must end within a second took 1.5 s).
+/// thread at the same time as the first guests. Meanwhile one CPU is left to the host's tests, although they mostly wait: with two
+/// guests on two CPUs, work that must end within a second took 1.5 s.
 pub(crate) fn test(
     payload: &Payload,
     matrix: Matrix,
@@ -95,8 +95,9 @@ fn one(kernel: &Kernel, matrix: Matrix, payload: &Payload) -> Suite {
     suite
 }
 
-/// Boots the guest until its tests begin; the suite has a note for each boot that did not come so far. A guest that ends without a
-/// result after its tests began has failed, because the tests may be the cause.
+/// Boots the guest and runs its tests. If it hangs or ends before its script prints anything, it is booted again, [`BOOTS`] times at
+/// most, and the suite has a note about each such boot. If it does so later, the suite has failed, because the tests may be the
+/// cause.
 fn boots(kernel: &Kernel, matrix: Matrix, payload: &Payload, name: &str) -> Result<Suite> {
     let emulator = Emulator::find()?;
     let tree = Tree::read(&fetch::kernel(kernel)?)?;

@@ -36,7 +36,8 @@ pub(crate) fn target() -> PathBuf {
     }
 }
 
-/// A command of the cargo that runs this task, in the root of the workspace: for the host's side.
+/// A command of the cargo that runs this task, in the root of the workspace: for all crates except the BPF object, which another
+/// toolchain builds.
 pub(crate) fn cargo(verb: &str) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.arg(verb).current_dir(root());

@@ -24,18 +24,18 @@ use crate::{
 pub(super) enum Life {
     /// They stay open.
     Held,
-    /// Half of them are closed at once, and go to TIME_WAIT.
+    /// About half of them, at random, are closed immediately, and go to TIME_WAIT; the others stay open.
     Churn,
-    /// Every second one is reset as soon as the next one is made.
+    /// Every second one is reset as soon as the next one is made; the others stay open.
     Alternate,
-    /// Each is reset at once.
+    /// Each is reset immediately.
     Brief,
 }
 
 /// How the program itself chooses the source address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Choice {
-    /// Not at all.
+    /// Not at all: the kernel chooses it, or `tracer spread`.
     Nothing,
     /// At random from the pool.
     Random,
@@ -53,7 +53,7 @@ pub(super) struct Plan {
     pub(super) listener: RawFd,
     pub(super) life: Life,
     pub(super) choice: Choice,
-    /// The addresses to choose from.
+    /// The pool. If the program does not choose (`Nothing`), a connection from another address is not counted; empty if all count.
     pub(super) sources: Vec<String>,
 }
 
@@ -73,11 +73,11 @@ pub(super) struct Made {
     pub(super) ends: Vec<u64>,
     /// Duration of each connect(), ns.
     pub(super) durations: Vec<u64>,
-    /// How many of them have released their port.
+    /// How many of them have released their port; one in TIME_WAIT has not.
     pub(super) released: u64,
-    /// When connect() first failed with EADDRNOTAVAIL (CLOCK_MONOTONIC, ns), after which it stopped; 0 if it did not.
+    /// When connect() failed with EADDRNOTAVAIL (CLOCK_MONOTONIC, ns), after which no more are made; 0 if it did not.
     pub(super) failed: u64,
-    /// CPU time of the process, ns.
+    /// CPU time that the process took for these connections, ns.
     pub(super) cpu: u64,
 }
 
@@ -104,17 +104,24 @@ impl Dialer {
         self.process.id()
     }
 
-    /// Makes `count` connections, or as many as there are ports for.
+    /// Makes `count` connections, or fewer: until connect() fails with EADDRNOTAVAIL.
+    ///
+    /// # Errors
+    /// The process has ended, for example because connect() failed with another error, which it prints to stderr.
     pub(super) fn dial(&mut self, count: u64) -> Result<Made> {
         self.begin(count)?;
         self.end()
     }
 
-    /// Starts to make `count` connections, without waiting: [`Self::end`] does.
+    /// Has the process make `count` connections, without waiting for it: [`Self::end`] waits, and returns the result.
     pub(super) fn begin(&mut self, count: u64) -> Result<()> {
         Ok(writeln!(self.stdin, "{count}")?)
     }
 
+    /// Waits until the connections of [`Self::begin`] are made, and returns the result.
+    ///
+    /// # Errors
+    /// The process has ended; it prints the reason to stderr.
     pub(super) fn end(&mut self) -> Result<Made> {
         let mut next = || -> Result<u64> {
             let mut bytes = [0; 8];
@@ -133,7 +140,8 @@ impl Dialer {
     }
 }
 
-/// The client process, `dial PEER LIFE CHOICE PARENT LISTENER SOURCES…`: each line on stdin is a number of connections to make.
+/// The client process, `dial PEER LIFE CHOICE PARENT LISTENER SOURCES…`: each line on stdin is a number of connections to make;
+/// the result goes to stdout as binary numbers, which `Dialer::end` reads.
 ///
 /// # Errors
 /// Wrong arguments or lines, and every error of connect() other than EADDRNOTAVAIL.
@@ -175,7 +183,7 @@ pub fn serve(arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// A duplicate of another process's socket.
+/// A duplicate of another process's socket: the descriptor `fd` of `process`, a process id.
 fn borrow(process: &str, fd: &str) -> Result<Sock> {
     let pid = Pid::from_raw(process.parse()?).context("no such process")?;
     let process = pidfd_open(pid, PidfdFlags::empty())?;
@@ -189,10 +197,10 @@ struct Client {
     sources: Vec<IpAddr>,
     random: Random,
     turn: u64,
-    /// The server's listener, if this process has to close the accepted ends, too.
+    /// The server's listener, if this process also accepts the connections, to close both ends; `None` if it does not.
     listener: Option<Sock>,
     held: Vec<(Sock, Option<Sock>)>,
-    /// The connection that is closed once the next one is made.
+    /// The connection that is reset once the next one is made, for [`Life::Alternate`].
     brief: Option<(Sock, Option<Sock>)>,
 }
 
@@ -252,7 +260,7 @@ impl Client {
         Ok(!self.sources.is_empty() && !self.sources.contains(&source))
     }
 
-    /// A random client of 1,023; client number N has a weight of about 1/N.
+    /// A random client, from 1 to 1,023; client N is about 1/N as frequent as client 1 (Zipf's law).
     fn client(&mut self) -> u64 {
         let magnitude = 1 << self.random.below(10);
         magnitude + self.random.below(magnitude)

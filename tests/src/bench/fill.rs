@@ -15,13 +15,13 @@ use super::{
 const PORTS: u64 = 1000;
 /// The most connections of one process, which has one or two descriptors for each.
 const DESCRIPTORS: u64 = 9_000;
-/// Number of ports of the first address that others use, in the scenario with others.
+/// In the scenario with others: the number of ports that another program uses at the first address of the pool.
 const OTHERS: u64 = PORTS * 30 / 100;
 
-/// Target: the least part of all ports that is in use at the first failure, in 1/10,000.
+/// Target: the least number of ports in use at the first failure, in 1/10,000 of all ports.
 const ENOUGH: u64 = 9_990;
 
-/// What chooses the address; `None` is `tracer spread`.
+/// What chooses the address: its name in the table, and how the program chooses; `None` if `tracer spread` does.
 const POLICIES: [(&str, Option<Choice>); 4] = [
     ("`tracer spread`", None),
     ("round-robin", Some(Choice::RoundRobin)),
@@ -108,7 +108,8 @@ fn fill(scenario: &Scenario, choice: Option<Choice>, addresses: u32) -> Result<u
     }
     let failures = made.iter().map(|one| one.failed).filter(|failed| *failed > 0);
     let first = failures.min().context("no connect() ever failed")?;
-    // A connect() that began before that time has its port by then, or gets one.
+    // A connect() that succeeds counts if it began before the first failure, even if it returned later: it had a port by then, or got
+    // one that was still free.
     let until = |one: &Made| {
         let began = one.ends.iter().zip(&one.durations).map(|(end, took)| end - took);
         began.filter(|begin| *begin < first).count()

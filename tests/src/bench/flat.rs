@@ -96,7 +96,7 @@ fn fill(size: Size, spread: bool, points: &mut [Point; POINTS.len()]) -> Result<
     Ok(())
 }
 
-/// Makes connections until there are `until`; `made` is the number so far.
+/// Makes connections until there are `until`; `made` is the number so far, and `until` afterwards. Fails if one fails.
 fn dial(dialer: &mut Dialer, made: &mut u64, until: u64) -> Result<Made> {
     let count = until - std::mem::replace(made, until);
     all(dialer.dial(count)?, count)

@@ -14,15 +14,15 @@ use crate::harness::{
     foreign::Binder,
 };
 
-/// Target: the most ns of a hook that chooses an address.
+/// Target: the highest mean run time of the hook when it chooses an address, ns.
 const CHOICE: u64 = 250;
-/// Target: the same in percent of a program that binds at random, because ns depend on the machine.
+/// Target: the same in percent of the run time of a BPF program that binds a random address, because ns depend on the machine.
 const CHOICE_PERCENT: u64 = 160;
-/// Target: the most ns of a hook that finds a fast port.
+/// Target: the highest mean run time of the hook when it also finds a fast port, with 95 % of the ports in use, ns.
 const FAST_PORT: u64 = 1_500;
 /// Number of connections of each program in a turn.
 const A_TURN: u64 = 1_000;
-/// The server accepts no connection: all must fit into its queue of 65,535.
+/// Number of measured turns. The server never calls accept(), so all connections must fit into its queue of 65,535.
 const TURNS: u64 = 20;
 const _: () = assert!(2 * (TURNS + 1) * A_TURN < 65_535);
 const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
@@ -72,7 +72,7 @@ pub(super) fn measure(size: Size, targets: &mut Targets) -> Result<String> {
     Ok(text)
 }
 
-/// Run time for each connect(), ns: of tracer's programs, and of a program that binds at random.
+/// Run time for each connect(), ns: of tracer's BPF programs, and of a BPF program that binds a random address.
 fn brief(size: Size, addresses: u32) -> Result<(u64, u64)> {
     let (low, high) = size.range;
     let field = Field::new(addresses, low..=high)?;
@@ -98,7 +98,7 @@ fn brief(size: Size, addresses: u32) -> Result<(u64, u64)> {
     Ok((spread, random))
 }
 
-/// Run time for each connect(), ns, by how full the range is, in percent.
+/// The points that are measured: how full the range is, in percent, and the run time for each connect() there, ns.
 fn nearly_full(size: Size) -> Result<Vec<(u64, u64)>> {
     let (low, high) = size.range;
     let field = Field::new(1, low..=high)?;
@@ -132,7 +132,7 @@ fn nearly_full(size: Size) -> Result<Vec<(u64, u64)>> {
     Ok(costs)
 }
 
-/// Total run time of the programs that are attached to the cgroup, ns.
+/// Total run time of the BPF programs that are attached to the cgroup, ns.
 fn counted(cgroup: &Cgroup) -> Result<u64> {
     cgroup.programs()?.into_iter().map(cgroup::run_time_ns).sum()
 }

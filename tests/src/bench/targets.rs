@@ -11,7 +11,7 @@ impl Targets {
         self.0.push((target, measured, met));
     }
 
-    /// The table as Markdown, in the same form as the one for tracing.
+    /// The table as Markdown, with the columns of the table for tracing (`xtask/src/bench/markdown.rs`).
     pub(super) fn table(&self) -> String {
         let mut text = "| target | measured | |\n|---|--:|---|\n".to_owned();
         for (target, measured, met) in &self.0 {

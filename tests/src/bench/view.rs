@@ -25,7 +25,7 @@ use cost::{Cost, Keys};
 const SCREEN: Size = Size(120, 40);
 /// How long to wait before measuring, so that everything is shown and one-time work is done.
 const WARM_UP: Duration = Duration::from_secs(5);
-/// Longest time from a key to its effect; after that it has none.
+/// Longest time from a key to its effect; if the screen does not change by then, the measurement fails.
 const KEY_LIMIT: Duration = Duration::from_secs(5);
 
 /// How much to measure.
@@ -90,7 +90,7 @@ fn top(amount: Amount) -> Result<(Cost, Keys)> {
     let mut top = Pty::spawn(&command, SCREEN)?;
     top.wait("the first screen", START_LIMIT, |text| text.contains("[1 tuples]"))?;
     thread::sleep(WARM_UP);
-    // The number in the title of the list.
+    // The list's title has the number of tuples; the screen has no room for all of them.
     let all = shown_tuples(&top.text());
     ensure!(all >= Some(load::TUPLES), "not all tuples are there:\n{}", top.text());
     let cost = cost::of(&top, amount.seconds)?;
@@ -114,7 +114,7 @@ fn keys(top: &mut Pty, count: u32) -> Result<Keys> {
     top.press("jjjjjjjjjjjjjjj")?;
     thread::sleep(WARM_UP);
     for number in 0..count {
-        // At any time between two readings.
+        // So that keys are pressed at different times between two readings, which are 1 s apart.
         thread::sleep(Duration::from_millis(u64::from(number * 331 % 1000)));
         let before = reversed(top);
         let pressed = Instant::now();
@@ -128,7 +128,7 @@ fn keys(top: &mut Pty, count: u32) -> Result<Keys> {
     Ok(Keys::new(times))
 }
 
-/// The rows of the screen in reverse video: the selected row is one.
+/// The rows of the screen in reverse video; the selected row is one of them.
 fn reversed(top: &Pty) -> Vec<u16> {
     let screen = top.screen();
     let is = |row: &u16| screen.cell(*row, 1).is_some_and(vt100::Cell::inverse);

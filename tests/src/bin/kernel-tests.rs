@@ -1,9 +1,10 @@
-//! Runs the tests on this machine's kernel, as root, one after another.
+//! Runs the tests on this machine's kernel, as root, one after another; if all run, those that mostly wait run at the same time as
+//! the others.
 //!
 //! `TRACER_BIN` is the program under test, `TRACER_BACKENDS` are the backends that must work here (by default those that do),
 //! `TRACER_DEFAULT_BACKEND` is the one that it must choose by default, `TRACER_TEST_ENV` where the tests run (`host` or `vm`),
-//! `TRACER_TEST_LIMIT` how many seconds a test may take, `TRACER_TEST_LIE` how what it reads is falsified. The arguments are those
-//! of `cargo test`'s harness.
+//! `TRACER_TEST_LIMIT` how many seconds a test may take, `TRACER_TEST_LIE` how what it reads is falsified. Tests read further
+//! variables, which their sources describe. The arguments are those of `cargo test`'s harness.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the test runner")]
 
 use std::{
@@ -27,7 +28,8 @@ use tracer_tests::{
     harness::{helper, lie, probe::Place, process, tracer::shared},
 };
 
-/// Longest time that a test may take; the slowest waits for the end of a TIME_WAIT of 60 s.
+/// Longest time that a test may take, four times that in a guest, unless `TRACER_TEST_LIMIT` is set. The slowest tests load a host
+/// for more than a minute, so that TIME_WAITs end meanwhile.
 const LIMIT: Duration = Duration::from_mins(2);
 
 fn main() -> ExitCode {
@@ -46,7 +48,8 @@ fn main() -> ExitCode {
     raise_file_limit();
     process::reset_signals();
     let mut arguments = Arguments::from_args();
-    // One after another, because the tests share a kernel, all of which the tracer sees.
+    // One after another, unless the arguments say otherwise, because all tests share one kernel, and each tracer sees everything that
+    // happens in it.
     arguments.test_threads.get_or_insert(1);
     let plan = match lie::check().and_then(|()| Plan::find()) {
         Ok(plan) => plan,
@@ -80,7 +83,7 @@ fn main() -> ExitCode {
     conclusion.exit_code()
 }
 
-/// Starts the test now on a new thread; when it is its turn, it only waits for that thread.
+/// Starts the test now on a new thread, if it can run here. The returned test only waits for that thread.
 fn begin(case: Case) -> Case {
     let Case { name, run, excuse, waits } = case;
     if excuse.is_some() {
@@ -125,7 +128,7 @@ fn trial(case: Case) -> Trial {
         let result = watched(&title, Arc::clone(&run));
         let took = start.elapsed();
         if let Err(message) = &result {
-            // At once, and not only at the end of the run, for a person who watches a guest.
+            // Printed now, and not only at the end of the run, for a person who watches a guest.
             println!("FAILED {title} after {:.1} s: {message}", took.as_secs_f64());
             io::stdout().flush().ok();
         }
@@ -135,7 +138,7 @@ fn trial(case: Case) -> Trial {
     if excuse.is_some() { trial.with_kind("excused").with_ignored_flag(true) } else { trial }
 }
 
-/// Runs a test on a new thread. A test that takes too long fails, and its child processes are killed.
+/// Runs a test on a new thread. A test that takes too long fails, and all child processes are killed, those of other tests included.
 fn watched(
     name: &str,
     run: Arc<dyn Fn() -> anyhow::Result<()> + Send + Sync>,

@@ -17,7 +17,7 @@ fn main() -> Result<()> {
         [] => println!("{}", bench::run(Size::FULL)?),
         [quick] if quick == "--quick" => println!("{}", bench::run(Size::QUICK)?),
         [dial, plan @ ..] if dial == "dial" => bench::serve(plan)?,
-        // For the process in the namespace, by which tracer finds it.
+        // The stage starts this program as a helper process in its namespace, by which tracer finds the namespace.
         [helper, rest @ ..] if helper == "helper" => tracer_tests::harness::helper::main(rest)?,
         _ => bail!("usage: spread-bench [--quick]"),
     }

@@ -16,7 +16,7 @@ use std::{env, sync::Arc};
 use super::{Case, Plan};
 use crate::harness::probe::Place;
 
-/// The host runs them all, in three minutes together; guests run none.
+/// The host runs them all; guests, which are slow, run none.
 pub fn cases(plan: &Plan) -> Vec<Case> {
     let mut cases = outsider::cases();
     cases.extend(cgroups::cases());
@@ -32,7 +32,7 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     cases
 }
 
-/// The case, run `TRACER_TEST_ABUSE_RUNS` times (by default once): an attack that needs a race needs many tries.
+/// The case, run `TRACER_TEST_ABUSE_RUNS` times (by default once), because some attacks succeed only if the timing is right.
 fn repeated(case: Case) -> Case {
     let runs = env::var("TRACER_TEST_ABUSE_RUNS").ok().and_then(|runs| runs.parse().ok());
     let runs: u32 = runs.unwrap_or(1);

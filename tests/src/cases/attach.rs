@@ -65,13 +65,13 @@ struct Allowed {
     user: u32,
 }
 
-/// A thread that enters network namespaces.
+/// What is allowed to a thread that enters network namespaces.
 const VISITOR: Allowed =
     Allowed { capabilities: bits(&[SYS_ADMIN, SYS_PTRACE, DAC_READ_SEARCH]), user: 0 };
-/// A thread that attaches BPF programs later on.
+/// What is allowed to a thread that attaches BPF programs after the start, too.
 const ATTACHER: Allowed = Allowed { capabilities: bits(&[BPF, NET_ADMIN, PERFMON]), user: 0 };
 
-/// A thread that reads BPF maps: some kernels need CAP_BPF for that.
+/// What is allowed to a thread that reads BPF maps, for which some kernels need CAP_BPF, and that opens files as this user.
 const fn reader(user: u32) -> Allowed {
     Allowed { capabilities: bits(&[BPF]), user }
 }
@@ -147,7 +147,8 @@ fn of_tuples() -> Result<()> {
     watch.stop()
 }
 
-/// The output thread opens files as the owner of the output's folder: root or another user. Without a file, it is nobody.
+/// All threads except `netns` have the effective user who owns the output's folder, as whom the file is opened: root, or another
+/// user. Without a file it is `nobody`.
 fn of_record() -> Result<()> {
     let record = Record::start("auto", &[])?;
     check(record.process.id(), &[("netns", VISITOR)], &reader(0))?;
@@ -180,7 +181,7 @@ fn of_spread() -> Result<()> {
     rule.check_nothing_left()
 }
 
-/// The capabilities that tracer needs, and up to Linux 5.10 the one to raise RLIMIT_MEMLOCK for BPF maps.
+/// The capabilities that tracer needs, and the one to raise RLIMIT_MEMLOCK, which limits the memory of BPF maps up to Linux 5.10.
 const GIVEN: &[u32] = &[NET_ADMIN, PERFMON, BPF, SYS_RESOURCE];
 
 /// Without the capabilities to change its user, tracer stays root, but gives up capabilities and has its seccomp filter.
@@ -188,7 +189,7 @@ fn with_few_capabilities() -> Result<()> {
     let mut command = command(&["tuples", "--interval", "0.2", "-o", "json"])?;
     let mut process = printing(only(&mut command, GIVEN))?;
     let visitor = Allowed { capabilities: 0, ..VISITOR };
-    // Without CAP_SETPCAP the bounding set cannot be emptied; with no_new_privs it has no effect.
+    // The bounding set is not checked: without CAP_SETPCAP it cannot be emptied, and with no_new_privs it has no effect.
     for thread in Thread::all(process.id())? {
         let allowed = if thread.name == "netns" { &visitor } else { &reader(0) };
         let status =

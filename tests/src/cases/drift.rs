@@ -37,7 +37,7 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
 const TUPLE: usize = 40;
 /// Byte offset of the namespace's inode number in a value of CONNS.
 const NETNS: usize = 32;
-/// Byte offset of the flags in a value of CONNS, bit of the state's number in the flags, and numbers of states.
+/// In a value of CONNS: the byte offset of the flags, the bit at which the number of the state begins in them, and two such numbers.
 const FLAGS: usize = 88;
 const STATE_SHIFT: u32 = 10;
 const ESTABLISHED: u64 = 2;
@@ -48,7 +48,7 @@ const RELEASED: usize = 8;
 const TIME_WAIT_BEGUN: usize = 16;
 /// Byte offset of the counters of states, 16 bits for each state.
 const STATES: usize = 48;
-/// Two comparisons correct something; each comes within 30 s of the one before.
+/// How long a correction may take: it needs two comparisons, each of which comes within 30 s of the one before.
 const LIMIT: Duration = Duration::from_secs(70);
 
 /// What one port in this state adds to the counters at [`STATES`].
@@ -158,7 +158,7 @@ struct Entry {
     value: Vec<u8>,
 }
 
-/// The ledger has no entry for ports that connections hold.
+/// The ledger has lost the entries of three ports that connections hold: they are added again, and counted as drift of 3.
 fn entries_removed(backend: &str) -> Result<()> {
     let mut scene = Scene::new(backend, 7)?;
     let (conns, entries) = scene.entries()?;
@@ -173,7 +173,7 @@ fn entries_removed(backend: &str) -> Result<()> {
     scene.watch.stop()
 }
 
-/// The ledger has nothing at all of a namespace with seven connections.
+/// The ledger has lost everything about a namespace with seven connections: they are added again, and counted as drift of 7.
 fn nothing_known_of_a_namespace(backend: &str) -> Result<()> {
     let mut scene = Scene::new(backend, 7)?;
     let (conns, entries) = scene.entries()?;
@@ -186,7 +186,7 @@ fn nothing_known_of_a_namespace(backend: &str) -> Result<()> {
     scene.watch.stop()
 }
 
-/// The ledger has entries for ports that no socket has.
+/// The ledger has entries for two ports that no socket has: they are removed, and counted as drift of 2.
 fn entries_added(backend: &str) -> Result<()> {
     let mut scene = Scene::new(backend, 7)?;
     let (conns, entries) = scene.entries()?;

@@ -97,13 +97,13 @@ fn namespace_that_does_not_answer() -> Result<()> {
     Ok(())
 }
 
-/// The thread that does the work is stopped: the program ends with 1, and says that lines are lost.
+/// The thread that does the work is stopped: the program ends with exit code 1, and its error says that lines are lost.
 fn work_that_hangs() -> Result<()> {
     for arguments in COMMANDS {
         let process = start(arguments)?;
         let held = Held::threads(process.id(), "tracer-work")?;
         let stderr = end(process, Some(&held), arguments, 1)?;
-        // The thread may have been stopped during a write.
+        // The program cannot know whether the thread was stopped during a write, so it always says so.
         ensure!(stderr.contains("unwritten lines are lost"), "{arguments:?}: {stderr}");
     }
     Ok(())
@@ -118,14 +118,14 @@ fn last_words() -> Result<()> {
     while full.write(&[b'x'; 4096]).is_ok() {}
     rustix::fs::fcntl_setfl(&full, rustix::fs::OFlags::empty())?;
     let stderr = || -> Result<Stdio> { Ok(writer.try_clone()?.into()) };
-    // The error comes after the signal.
+    // First an error that the program has to write after the signal.
     let mut tuples = command(COMMANDS[0])?;
     tuples.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr()?);
     let mut process = Process::spawn(&mut tuples)?;
     wait_for_output(&mut process)?;
     let held = Held::threads(process.id(), "tracer-work")?;
     end(process, Some(&held), &["a full stderr"], 1)?;
-    // The error comes before the signal: the program waits for the reader until it gets one.
+    // Then an error before the signal: the program waits until somebody reads stderr, and the signal ends this wait.
     let mut wrong = command(&["tuples", "--netns", "/nowhere"])?;
     wrong.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr()?);
     let mut process = Process::spawn(&mut wrong)?;

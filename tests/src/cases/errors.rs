@@ -59,7 +59,7 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     cases
 }
 
-/// A wrong command line.
+/// A wrong command line, and the exit codes and the message that it may end with.
 struct Wrong {
     name: &'static str,
     arguments: &'static [&'static str],
@@ -150,7 +150,7 @@ pub(super) fn says(ended: &Ended, codes: &[i32], words: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// A backend that the plan does not have must fail with its name and a reason.
+/// A backend that the plan does not have must fail, with an error that has its name and the reason.
 fn backend_that_cannot_run(backend: &str) -> Result<()> {
     let arguments = ["--backend", backend, "tuples", "--once"];
     let ended = tracer::run(&mut tracer::command(&arguments)?, START_LIMIT)?;
@@ -175,7 +175,8 @@ fn output_in_missing_folder() -> Result<()> {
     nothing_is_attached_for(path)
 }
 
-/// Checks that `record -v` does not log that it attached before it fails to open this path. (It logs it otherwise.)
+/// Checks that `record -v` fails to open this path before it logs that it has attached; and, so that the text is the right one,
+/// that a start without an error logs it.
 fn nothing_is_attached_for(path: &str) -> Result<()> {
     let ended =
         tracer::run(&mut tracer::command(&["-v", "record", "--output", path])?, START_LIMIT)?;
@@ -334,7 +335,7 @@ fn counts_pairs(change: fn() -> Result<()>) -> Result<()> {
     Ok(())
 }
 
-/// Two `tracer tuples --watch` and one `tracer record` at the same time.
+/// Two `tracer tuples --interval` and one `tracer record` run at the same time: each sees every connection.
 fn two_tracers_at_once(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[backend.to_owned(), backend.to_owned()])?;
     stage.watch()?;

@@ -151,7 +151,8 @@ fn one_connection(backend: &str) -> Result<()> {
     Ok(())
 }
 
-/// A port that a time-wait socket releases has an event with `port.time_wait`. FIN_WAIT2, because it ends after 1 s.
+/// The event of a port that a time-wait socket releases says so by `port.time_wait`. The time-wait socket is in FIN_WAIT2, which
+/// lasts only 1 s here.
 fn time_wait_release(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     stage.netns.sysctl("ipv4/tcp_fin_timeout", "1")?;
@@ -161,7 +162,7 @@ fn time_wait_release(backend: &str) -> Result<()> {
     let port = client.local()?.port();
     drop(client);
     eventually("the end of FIN_WAIT2", || Ok(stage.oracle()?.is_empty()))?;
-    // The socket leaves the kernel's list before the hook runs.
+    // The socket leaves the kernel's list before the hook runs, so the event can come a moment later.
     eventually("the event of the release", || {
         let text = lie::file(record.file())?;
         let of_port = format!("\"network.local.port\":{port},");

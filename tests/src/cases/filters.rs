@@ -1,4 +1,4 @@
-//! `filters::*`: events and rows that a filter names pass; the kernel side makes no event of the others.
+//! `filters::*`: events and rows that match a filter pass; the kernel side makes no event of what does not match.
 
 use anyhow::{Context, Result, ensure};
 use rustix::thread::set_name;

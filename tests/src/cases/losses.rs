@@ -46,7 +46,7 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
         ("refused_without_a_row_and_not_waited_for", tables::refused_and_not_waited_for),
     ];
     let mut cases = plan.sampled("losses", tests);
-    // Seen on 6.1: the kernel removes the probes while the other CPU runs into them.
+    // An emulated guest with Linux 6.1 hung when the kernel removed the probes while its other CPU ran into them.
     let hangs = |name: &str| {
         let emulated = Place::get() == Place::Vm && name.ends_with("kprobe");
         emulated.then(|| "an emulated guest can hang when probes vanish under load".to_owned())
@@ -89,7 +89,7 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     cases
 }
 
-/// Opens `count` connections, and resets each at once. Every connect() must succeed.
+/// Opens `count` connections, and resets each immediately. Every connect() must succeed.
 fn connect_many(netns: &NetNs, server: &Server, count: usize) -> Result<()> {
     netns.run(|| {
         for turn in 0..count {
@@ -106,7 +106,7 @@ fn lost(recording: &Recording, reason: &str) -> Result<u64> {
     Ok(losses.iter().find(|(name, _)| name == reason).map_or(0, |(_, count)| *count))
 }
 
-/// The tracer is stopped for a while, and its ring is small.
+/// The tracer is stopped (SIGSTOP) while more events come than its small ring has room for: the others are counted as lost.
 fn ring_full(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
@@ -130,7 +130,7 @@ fn ring_full(backend: &str) -> Result<()> {
 }
 
 /// More calls are in connect() at the same time than the kernel has instances of a kretprobe (10, or twice the number of CPUs),
-/// so it skips some. The skipped ones are no events, so the totals still add up.
+/// so it skips some. They are counted as `hook_missed`, not as events, so the totals of events still add up.
 fn hook_missed(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let (hole, _filler) = stage.black_hole("10.1.0.1:7000")?;
@@ -213,7 +213,7 @@ fn piped(arguments: &[&str]) -> Result<(Process, BufReader<impl Read>, String)> 
     Ok((process, stdout, first))
 }
 
-/// stdout is a pipe that is not read for a while.
+/// stdout is a pipe that is not read until after SIGINT: events that find no room are counted as lost, and the exit code is 0.
 fn slow_reader() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
@@ -292,7 +292,8 @@ fn ends_quietly(mut process: Process) -> Result<()> {
     Ok(())
 }
 
-/// 200 destinations, and a table of 64: the last line of the columns has the losses, and stderr has them with CSV, too.
+/// 200 destinations, and a table with room for 64: the losses are in the last line of the columns, but not of CSV, and on stderr
+/// with both.
 fn said_by_tables() -> Result<()> {
     let stage = Stage::new(&[])?;
     for format in ["columns", "csv"] {

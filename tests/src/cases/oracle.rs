@@ -1,4 +1,4 @@
-//! `oracle::*`: the oracle, with which the ledger is compared, is right itself.
+//! `oracle::*`: the list of sockets with which the other tests compare the ledger is right.
 
 use std::{collections::BTreeMap, process::Command, time::Duration};
 

@@ -1,4 +1,4 @@
-//! `output::*`: files (rotation, reopening, compression, owners), progress and log on stderr, by the options for them.
+//! `output::*`: the options for output: files (rotation, reopening, compression, owners), and progress and log on stderr.
 #![expect(unsafe_code, reason = "openpty(3)")]
 
 use std::{
@@ -51,7 +51,7 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     cases.into_iter().map(|case| case.unless(plan.slow_guest())).collect()
 }
 
-/// Makes `count` connections, each reset at once: each gives several lines.
+/// Makes `count` connections, each reset immediately: each gives several lines.
 fn connect(stage: &Stage, server: &Server, count: usize) -> Result<()> {
     stage.netns.run(|| {
         (0..count).try_for_each(|_| {
@@ -94,7 +94,7 @@ fn record_rotating_in(
     Ok(folder)
 }
 
-/// The files of a folder, by name.
+/// The names of the files in a folder, sorted.
 fn names(folder: &Path) -> Result<Vec<String>> {
     let entries = fs::read_dir(folder)?;
     let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
@@ -160,7 +160,7 @@ fn rotated_for_another() -> Result<()> {
     follows_on(&files.into_iter().collect::<Result<Vec<_>>>()?)
 }
 
-/// The file is renamed, then SIGHUP is sent, as logrotate does, in a folder of another user.
+/// In a folder of another user, the file is renamed, then SIGHUP is sent, as logrotate does: no line is lost.
 fn reopened_for_another() -> Result<()> {
     let folder = folder_of_another()?;
     let (file, moved) = (folder.path().join("ev.jsonl"), folder.path().join("ev.jsonl.1"));
@@ -219,7 +219,8 @@ fn tricks() -> Result<()> {
     follows_on(&[lie::file(moved.join("first"))?, lie::file(moved.join("ev.jsonl"))?])
 }
 
-/// What would fail later (rotation, reopening) is an error or a warning at the start.
+/// What would fail later is reported at the start: a file that the folder's owner may not write to, and a rotation in a folder that
+/// the owner may not change, are errors; without rotation such a folder is a warning, as reopening the file would fail.
 fn refused_folders() -> Result<()> {
     let folder = folder_of_another()?;
     let file = folder.path().join("ev.jsonl");
@@ -312,7 +313,7 @@ fn quiet_when_piped() -> Result<()> {
     Ok(())
 }
 
-/// `/dev/full`, as a file and as stdout: one error at once, and one at the end with the number of lost lines.
+/// `/dev/full`, as a file and as stdout: one error when the first line is lost, and one at the end with the number of lost lines.
 fn dev_full() -> Result<()> {
     let full = || File::options().write(true).open("/dev/full");
     for (output, name) in [("/dev/full", "/dev/full"), ("-", "stdout")] {

@@ -1,8 +1,8 @@
 //! `proxies::*`: real proxies that run out of ports, and log that.
 //!
 //! The proxy is in one namespace, wrk and the upstream are in another, joined by a veth pair. The proxy's port range is narrow,
-//! and its upstream connections are not kept alive. The failures that the proxy logs must be exactly the `connect.failed`
-//! events, with those that were left out by the limit of rate.
+//! and its upstream connections are not kept alive. The proxy must log exactly as many failures as there are `connect.failed`
+//! events, those included that exceed a user's rate of events and are only counted (`events_limited`).
 
 mod haproxy;
 mod nginx;
@@ -72,7 +72,7 @@ impl Scene {
         Ok(Self { proxy, ports, folder, upstream, upstream_netns })
     }
 
-    /// Waits until the proxy listens on these ports, by /proc/net/tcp: a connection to it would be in its log.
+    /// Waits until the proxy listens on these ports, as /proc/net/tcp shows. A connection to find that out would be in the proxy's log.
     pub(crate) fn wait_for_listeners(&self, ports: &[u16]) -> Result<()> {
         let listening = |port: &u16| format!(":{port:04X} 00000000:0000 0A");
         wait_for("the proxy to listen", Duration::from_secs(10), || {
@@ -99,8 +99,8 @@ impl Scene {
         Ok(())
     }
 
-    /// Number of exhaustions that the tracer counts: events, each of which must have the right tuple and process, and events
-    /// that were left out because the proxy had more than its limit of rate.
+    /// Number of connect() calls without a free port that the tracer counts: those with an event, which must have the right tuple
+    /// and process, and those whose event was left out because the proxy exceeded the allowed rate (`events_limited`).
     fn exhaustions(&self, recording: &Recording, comm: &str) -> Result<u64> {
         recording.assert_nothing_lost_but(&["events_limited"])?;
         let losses = recording.losses()?;
@@ -128,7 +128,7 @@ impl Scene {
         let known = exhausted.iter().any(|event| event.get("ports.capacity").is_some());
         ensure!(known, "no event has the capacity");
         let count = u64::try_from(exhausted.len())?;
-        // A burst of 20,000 events is always allowed.
+        // No event is left out before the allowed burst of 20,000 is used up.
         ensure!(left_out == 0 || count >= 20_000, "{count} events, and {left_out} are left out");
         Ok(count + left_out)
     }

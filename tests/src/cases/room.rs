@@ -39,10 +39,10 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
     cases
 }
 
-/// Random operations before each comparison.
+/// Number of random operations before each comparison.
 const OPERATIONS: u64 = 60;
 
-/// Random operations; `TRACER_TEST_SEED` repeats a run.
+/// Random operations. The seed is the time, unless `TRACER_TEST_SEED` names the one of a run to repeat.
 fn mixes(backend: &str) -> Result<()> {
     let seed = match env::var("TRACER_TEST_SEED") {
         Ok(seed) => seed.parse().context("TRACER_TEST_SEED is not a number")?,
@@ -110,7 +110,7 @@ fn own_ports(backend: &str) -> Result<()> {
     hall.expect(ADDRESSES[0], 0, 50, 250)
 }
 
-/// bind() of an MPTCP socket, which takes its port by other kernel functions than that of a TCP socket.
+/// Ports that MPTCP sockets bind are counted, although other kernel functions take them than for TCP sockets.
 fn bound_by_mptcp(backend: &str) -> Result<()> {
     let mut hall = Hall::new(backend)?;
     for port in RANGE.take(10) {
@@ -128,7 +128,7 @@ fn bound_by_mptcp(backend: &str) -> Result<()> {
     hall.expect(ADDRESSES[0], 0, 1, 200)
 }
 
-/// Ports that connections hold are bound at another address, and released.
+/// Ports that connections hold are bound at another address, and released: the room is right before and after.
 fn bound_over_connections(backend: &str) -> Result<()> {
     let mut hall = Hall::new(backend)?;
     for _ in 0..60 {
@@ -152,7 +152,7 @@ fn bound_over_connections(backend: &str) -> Result<()> {
     hall.compare()
 }
 
-/// Ports that connections hold are reserved, and the port range changes.
+/// Ports that connections hold are reserved, and the port range changes: the room is right after each change.
 fn reserved_and_moved(backend: &str) -> Result<()> {
     let mut hall = Hall::new(backend)?;
     for server in [0, 0, 1] {
@@ -171,7 +171,7 @@ fn reserved_and_moved(backend: &str) -> Result<()> {
     hall.compare()
 }
 
-/// Time-wait sockets end, and each of their ports is taken again at once: no reading may have many more ports in use than exist.
+/// Time-wait sockets end, and their ports are taken again immediately: no reading may have many more ports in use than exist.
 /// (A few more are possible: the hook for an end can run after another socket has taken the port, and an end whose hook the
 /// kernel skipped is corrected by the next comparison only.)
 fn never_more_than_all(backend: &str) -> Result<()> {

@@ -66,7 +66,7 @@ fn time_waits_have_room() -> Result<()> {
     Ok(())
 }
 
-/// Opens a connection from each of `2 * count` addresses: so many tuples.
+/// Opens a connection from each of `2 * count` addresses: each is a tuple of its own.
 fn from_many(server: &Server, count: u8) -> Result<Vec<Sock>> {
     let mut clients = Vec::new();
     for (third, last) in (1..=2).flat_map(|third| (1..=count).map(move |last| (third, last))) {
@@ -79,7 +79,7 @@ fn from_many(server: &Server, count: u8) -> Result<Vec<Sock>> {
     Ok(clients)
 }
 
-/// 430 tuples of 512 are 84 %; nothing is lost below 88 %.
+/// 430 tuples fill 84 % of a table for 512: there must be a warning, and no loss, because one user's share is 8/9 (88.9 %).
 fn nearly_full(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
@@ -106,7 +106,7 @@ fn nearly_full(backend: &str) -> Result<()> {
     Ok(())
 }
 
-/// `tracer top` shows it on its fifth screen, with what tracer itself costs and its limitations.
+/// `tracer top` shows on its fifth screen that a table is nearly full, and what tracer itself costs.
 fn on_screen() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
@@ -159,7 +159,7 @@ fn no_limit() -> Option<String> {
     limit().err().map(|error| format!("{error:#}"))
 }
 
-/// The error has how much memory is needed, and which settings lower that.
+/// The error says how much memory the tables need, and which settings make them smaller.
 fn no_memory() -> Result<()> {
     const LIMIT: u64 = 64 << 20;
     let mut command = tracer::command(&["--max-conns", "4000000", "tuples", "--once"])?;
@@ -172,7 +172,7 @@ fn no_memory() -> Result<()> {
                 setrlimit(Resource::Memlock, limit).map_err(io::Error::from)
             };
             lowered(&mut command, lower);
-            // Without the warning of the library that makes the maps, which comes first: it cannot raise the limit.
+            // The library that makes the maps warns first that it cannot raise the limit; this suppresses the warning.
             command.env("TRACER_LOG", "error");
             let ended =
                 tracer::run(privileges::only(&mut command, privileges::NEEDED), START_LIMIT)?;

@@ -1,5 +1,5 @@
-//! `spread::*`: the connections of a cgroup are spread over a pool of addresses, and otherwise behave as without a rule,
-//! whatever ends or is removed.
+//! `spread::*`: the connections of a cgroup are spread over a pool of addresses. Apart from their source they behave as with
+//! spreading off, whatever process ends, and whatever address, cgroup, namespace or pin is removed.
 
 mod auto;
 mod errors;

@@ -8,7 +8,7 @@ mod text;
 use super::{Case, proxies::excuse};
 
 pub fn cases() -> Vec<Case> {
-    // The view does not depend on the kernel, so guests skip these; what it shows is tested in them.
+    // The view does not depend on the kernel, so guests skip these; the numbers that it shows are tested in guests by other tests.
     let needs = |programs: &[&str]| excuse(programs);
     let case = |name: &str, test: fn() -> anyhow::Result<()>, programs: &[&str]| {
         Case::new(format!("top::{name}"), test).unless(needs(programs))

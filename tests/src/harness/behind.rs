@@ -42,10 +42,10 @@ struct Element {
 }
 
 impl Map {
-    /// The map of this name that the process has open.
+    /// The map of this name that the process has open. The kernel keeps only the first 15 bytes of a name.
     ///
     /// # Errors
-    /// There is none, or it cannot be opened (it takes root).
+    /// There is none, or it cannot be opened (only root can).
     pub fn of(process: u32, name: &str) -> Result<Self> {
         for fields in descriptors(process, "map_id:")? {
             let id: u32 = field(&fields, "map_id:")?;
@@ -60,6 +60,9 @@ impl Map {
     }
 
     /// Every key, as bytes. If the map changes meanwhile: all keys that stay, and some of those that come or go.
+    ///
+    /// # Errors
+    /// The end was not reached within `MOST_KEYS` steps.
     pub fn keys(&self) -> Result<Vec<Vec<u8>>> {
         let mut keys: HashSet<Vec<u8>> = HashSet::new();
         let mut before: Option<Vec<u8>> = None;
@@ -110,10 +113,10 @@ impl Map {
 pub struct Program(OwnedFd);
 
 impl Program {
-    /// The program of this name that the process has open.
+    /// The program of this name that the process has open. The kernel keeps only the first 15 bytes of a name.
     ///
     /// # Errors
-    /// There is none, or it cannot be opened (it takes root).
+    /// There is none, or it cannot be opened (only root can).
     pub fn of(process: u32, name: &str) -> Result<Self> {
         for fields in descriptors(process, "prog_id:")? {
             let id: u32 = field(&fields, "prog_id:")?;
@@ -125,7 +128,10 @@ impl Program {
         anyhow::bail!("process {process} has no BPF program {name}")
     }
 
-    /// Runs the program with these arguments of a raw tracepoint, and returns its result.
+    /// Runs a raw tracepoint program once, with these words as the tracepoint's arguments, and returns the program's result.
+    ///
+    /// # Errors
+    /// The kernel refuses `BPF_PROG_TEST_RUN`, for example for a program of another type.
     pub fn run(&self, words: &[u64; 12]) -> Result<u32> {
         #[derive(Default)]
         #[repr(C)]
@@ -156,6 +162,9 @@ impl Program {
 }
 
 /// Detaches the first link of the process whose `fdinfo` has all of these lines, such as `["link_type:\tcgroup", …]`.
+///
+/// # Errors
+/// The process has no such link, or the kernel cannot detach a link of this type.
 pub fn detach_link(process: u32, lines: &[String]) -> Result<()> {
     let all = descriptors(process, "link_id:")?;
     let wanted = |fields: &&String| lines.iter().all(|line| fields.lines().any(|it| it == line));
@@ -164,7 +173,7 @@ pub fn detach_link(process: u32, lines: &[String]) -> Result<()> {
     bpf(LINK_DETACH, &link.as_raw_fd().cast_unsigned(), "BPF_LINK_DETACH").map(drop)
 }
 
-/// The `fdinfo` of each of the process's descriptors that has this field.
+/// The text of `/proc/PID/fdinfo/FD` for each open descriptor of the process whose text has this field.
 fn descriptors(process: u32, field: &str) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(format!("/proc/{process}/fdinfo"))? {
@@ -188,7 +197,8 @@ fn by_id(command: libc::c_long, id: u32) -> Result<OwnedFd> {
     owned(bpf(command, &[id, 0, 0], "by id")?)
 }
 
-/// The name of a map (at byte 24 of `struct bpf_map_info`) or program (at byte 64 of `struct bpf_prog_info`).
+/// The name of a map or a program, at most 15 bytes. `at` is its byte offset in what the kernel returns: 24 in
+/// `struct bpf_map_info`, 64 in `struct bpf_prog_info`.
 fn name_of(object: &OwnedFd, at: usize) -> Result<String> {
     #[repr(C)]
     struct Info {
@@ -207,7 +217,8 @@ fn name_of(object: &OwnedFd, at: usize) -> Result<String> {
     Ok(String::from_utf8_lossy(name).into_owned())
 }
 
-/// What the port in a key of CONNS adds to a tuple's `held`: `Halves::one` of tracer-common.
+/// What the port of this key of CONNS adds to the tuple's counter [`HELD`], whose lower half counts odd ports, and whose upper
+/// half even ones (`Halves::one` of tracer-common).
 pub fn one(key: &[u8]) -> u64 {
     if key[8] & 1 != 0 { 1 } else { 1 << 32 }
 }

@@ -63,7 +63,7 @@ impl Cgroup {
     }
 }
 
-/// Ids of the programs of this attach type on a cgroup (`BPF_PROG_QUERY`), at most 64.
+/// Ids of the programs of this attach type on a cgroup (`BPF_PROG_QUERY`); more than 64 are an error.
 fn attached(cgroup: &fs::File, kind: u32) -> Result<Vec<u32>> {
     const PROG_QUERY: libc::c_long = 16;
     /// The first fields of `union bpf_attr`, those of a query.
@@ -90,7 +90,7 @@ fn attached(cgroup: &fs::File, kind: u32) -> Result<Vec<u32>> {
     Ok(ids.iter().copied().take(query.count as usize).collect())
 }
 
-/// How long a program has run in all, ns; the kernel counts only while `kernel.bpf_stats_enabled` is 1.
+/// How long all runs of a program took together, ns; the kernel counts only while the sysctl `kernel.bpf_stats_enabled` is 1.
 pub fn run_time_ns(program: u32) -> Result<u64> {
     const PROG_GET_FD_BY_ID: libc::c_long = 13;
     // The first fields of `union bpf_attr`: the program's id, the next program's id, flags.

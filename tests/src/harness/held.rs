@@ -15,6 +15,9 @@ pub struct Held(Vec<libc::pid_t>);
 
 impl Held {
     /// Stops all threads of a process that have this name.
+    ///
+    /// # Errors
+    /// No thread has this name, or one cannot be traced, or does not stop within 20 s ([`Place::limit`](super::probe::Place::limit)).
     pub fn threads(process: u32, name: &str) -> Result<Self> {
         let mut held = Self(Vec::new());
         for thread in fs::read_dir(format!("/proc/{process}/task"))? {
@@ -39,6 +42,9 @@ impl Held {
 
     /// Waits for the end of the process of these threads. A traced thread stays a zombie until its tracer (this process) has
     /// waited for it, and the process does not end before: so this waits for the threads, too.
+    ///
+    /// # Errors
+    /// The process has not ended within `limit`.
     pub fn wait(&self, process: &mut Process, limit: Duration) -> Result<ExitStatus> {
         let ended = wait_for("the process to end", limit, || {
             // The main thread's id is the process's: `try_wait` below waits for that one.

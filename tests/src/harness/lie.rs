@@ -1,5 +1,5 @@
-//! `TRACER_TEST_LIE`: falsifies what the tests read of the program and of the kernel. A test that passes all the same does not
-//! check it. `cargo xtask test lies` chooses the lies, and lists the tests that no lie makes fail.
+//! `TRACER_TEST_LIE`: falsifies what the tests read from the program and from the kernel. A test that still passes does not check
+//! what was falsified. `cargo xtask test lies` chooses the lies, and lists the tests that no lie makes fail.
 
 mod json;
 
@@ -35,7 +35,7 @@ enum Lie {
     Exit,
     /// `silence`: stderr is empty.
     Silence,
-    /// `noise`: stderr has one line more.
+    /// `noise`: stderr has an error line that the program did not write.
     Noise,
     /// `empty`: stdout is empty, and a recording has only its first and its last line.
     Empty,
@@ -63,10 +63,10 @@ enum Lie {
     Source,
     /// `unspread`: each connection has its destination's address as its source, as without a rule.
     Unspread,
-    /// `refused`: the tenth successful connect() of a process failed with EADDRNOTAVAIL, and the tenth success that a proxy
-    /// answered is a failure.
+    /// `refused`: the tenth successful connect() of a process seems to fail with EADDRNOTAVAIL, and the tenth request that a
+    /// proxy answers with success seems to fail.
     Refused,
-    /// `granted`: what the kernel refuses to an outsider, or to another user, succeeds.
+    /// `granted`: what the kernel refuses to an outsider, or to another user, seems to succeed.
     Granted,
 }
 
@@ -105,7 +105,7 @@ impl Lie {
 static LIE: LazyLock<Result<Option<Lie>>> =
     LazyLock::new(|| env::var(VARIABLE).ok().map(|kind| Lie::parse(&kind)).transpose());
 
-/// Fails if `TRACER_TEST_LIE` is set to something that is no lie.
+/// Fails if `TRACER_TEST_LIE` is set to a value that names none of the lies.
 pub fn check() -> Result<()> {
     LIE.as_ref().map(drop).map_err(|error| anyhow::anyhow!("{error:#}"))
 }
@@ -114,7 +114,7 @@ fn lie() -> Option<&'static Lie> {
     LIE.as_ref().ok()?.as_ref()
 }
 
-/// Where a text of the program was read from.
+/// Where a text that the program wrote was read from.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Stream {
     Stdout,
@@ -204,7 +204,7 @@ pub fn status(status: ExitStatus) -> ExitStatus {
     }
 }
 
-/// The tuples that the kernel has; falsified under a lie.
+/// The tuples of the kernel's sockets; falsified under a lie.
 pub fn table(mut table: Table) -> Table {
     if lie() == Some(&Lie::Kernel) {
         for sockets in table.values_mut() {
@@ -226,7 +226,7 @@ pub fn thread(status: String) -> String {
     status.split_inclusive('\n').map(falsify).collect()
 }
 
-/// The source address of a connection, by the kernel; falsified under a lie.
+/// The source address of a connection, as the kernel reports it; falsified under a lie.
 pub fn source(address: IpAddr, destination: Option<IpAddr>) -> IpAddr {
     match (lie(), destination) {
         (Some(Lie::Source), _) => another(address),
@@ -243,7 +243,8 @@ fn another(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Number of the success that `refused` turns into a failure: every test that needs ten successes meets it once.
+/// Which success the lie `refused` turns into a failure: as each test then runs in its own process, every test that makes ten
+/// or more has exactly one such failure.
 const TENTH: u64 = 10;
 
 fn is_the_tenth(count: &AtomicU64) -> bool {
@@ -257,7 +258,8 @@ pub fn connected(result: rustix::io::Result<()>) -> rustix::io::Result<()> {
     if is_the_tenth(&COUNT) { Err(Errno::ADDRNOTAVAIL) } else { Ok(()) }
 }
 
-/// Whether a success that a proxy answered counts as one; the tenth does not under the lie `refused`.
+/// Called for each request that a proxy answered with success; false if the test is to take it for a failure: the tenth, under
+/// the lie `refused`.
 pub fn answered() -> bool {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     !is_the_tenth(&COUNT)

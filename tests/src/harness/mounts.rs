@@ -1,4 +1,4 @@
-//! Mounts of the tests: a small file system, a mount namespace in which /sys is bare, and a second bpffs.
+//! Mounts for tests: a small file system, a mount namespace whose /sys has nothing mounted below it, and a second bpffs.
 #![expect(unsafe_code, reason = "unshare(CLONE_NEWNS) is an unsafe call in rustix")]
 
 use std::{fs, panic, path::Path, thread};
@@ -89,7 +89,7 @@ pub struct SecondBpffs(());
 impl SecondBpffs {
     const AT: &str = "/sys/fs/bpf";
 
-    /// `mode` is octal: 1777 is the default of `mount -t bpf`.
+    /// Mounts it with this octal mode; the default of `mount -t bpf` is 1777.
     pub fn mount(mode: &str) -> Result<Self> {
         let options = std::ffi::CString::new(format!("mode={mode}"))?;
         mount("tracer-tests", Self::AT, "bpf", MountFlags::empty(), Some(&*options))

@@ -22,8 +22,8 @@ mod ready;
 
 static KEPT: Mutex<Vec<OwnedFd>> = Mutex::new(Vec::new());
 
-/// Closes the namespaces that [`NetNs::keep`] kept; called once no tracer runs that has seen them. Every tracer that starts
-/// later would read the sockets of each of them, which takes most of its start in a guest.
+/// Closes the namespaces that [`NetNs::keep`] kept; called once the tracers that have seen them have ended. Otherwise every
+/// tracer that starts later would read the sockets of each of them, which would take most of its start in a guest.
 pub fn release_kept() {
     KEPT.lock().unwrap_or_else(PoisonError::into_inner).clear();
 }
@@ -115,7 +115,7 @@ impl NetNs {
     ///
     /// `addresses` are given to this side, `other_addresses` to the other, each with its prefix length.
     pub fn veth(&self, addresses: &[&str], other: &Self, other_addresses: &[&str]) -> Result<()> {
-        // `ip link set netns` names a namespace by a process in it: this one lives as long as the link is moved.
+        // `ip link set netns` names a namespace by a process in it: this one is killed once the link has been moved.
         let mut anchor = other.run(|| Command::new("sleep").arg("60").spawn())?;
         let moved = self
             .ip("link add t0 type veth peer name t1")
@@ -140,7 +140,7 @@ impl NetNs {
     }
 }
 
-/// The network namespace of a socket (ioctl `SIOCGSKNS`).
+/// A descriptor of the network namespace of a socket (ioctl `SIOCGSKNS`).
 pub fn of_socket(socket: impl AsFd) -> Result<OwnedFd> {
     let socket = socket.as_fd().as_raw_fd();
     // SAFETY: SIOCGSKNS takes no argument and writes to no memory.

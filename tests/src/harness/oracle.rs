@@ -52,8 +52,8 @@ pub fn read(netns: &NetNs, servers: &BTreeSet<u16>) -> Result<Table> {
     })
 }
 
-/// The `TcpExt` counters of this namespace that are not 0, and the TCP line of /proc/net/sockstat, as text: they show why the
-/// kernel may have ended connections by itself.
+/// The `TcpExt` counters of this namespace that are not 0, and the TCP line of /proc/net/sockstat, as text for an error: they
+/// can show why the kernel ended connections that no test closed.
 pub fn counters(netns: &NetNs) -> Result<String> {
     netns.run(|| {
         let read = |name: &str| {
@@ -73,11 +73,11 @@ pub fn counters(netns: &NetNs) -> Result<String> {
 }
 
 impl Sockets {
-    /// Number of sockets in one of these states; FIN_WAIT2 without time-wait sockets.
+    /// Number of sockets in one of these states. A time-wait socket whose substate is FIN_WAIT2 does not count as FIN_WAIT2.
     pub fn in_states(&self, names: &[&str]) -> u64 {
         let of = |name: &&str| self.states.get(*name).copied().unwrap_or(0);
         let all: u64 = names.iter().map(of).sum();
-        // A time-wait socket can be in FIN_WAIT2.
+        // /proc/net/tcp shows a time-wait socket by its substate, which is TIME_WAIT or FIN_WAIT2.
         let waiting = self.time_wait - self.states.get("TIME_WAIT").copied().unwrap_or(0);
         if names.contains(&"FIN_WAIT2") { all - waiting } else { all }
     }

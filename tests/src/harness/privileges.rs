@@ -29,8 +29,8 @@ pub const ADVISED: &[(&str, u32)] = &[
     ("cap_bpf", BPF),
 ];
 
-/// The extended attribute that setcap(8) writes for these capabilities, permitted and effective: `struct vfs_cap_data` of
-/// include/uapi/linux/capability.h.
+/// The value of the extended attribute `security.capability` that setcap(8) writes to make these capabilities (a bit for each)
+/// permitted and effective: `struct vfs_cap_data` of include/uapi/linux/capability.h.
 pub fn of_file(permitted: u64) -> Vec<u8> {
     const REVISION_2_EFFECTIVE: u32 = 0x0200_0001;
     let low = u32::try_from(permitted & u64::from(u32::MAX)).unwrap_or_default();
@@ -41,7 +41,7 @@ pub fn of_file(permitted: u64) -> Vec<u8> {
 /// The highest number that a capability can have: a set has 64 bits.
 const LAST: u32 = 63;
 
-/// Makes the command run as root of a new user namespace: it seems to have every capability, but has none outside of it.
+/// Makes the command run as root of a new user namespace: it has every capability there, and none outside of it.
 pub fn in_user_namespace(command: &mut Command) -> &mut Command {
     let unshare = || {
         // SAFETY: takes a number only.

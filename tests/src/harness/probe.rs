@@ -38,13 +38,14 @@ pub fn no_mptcp() -> Option<String> {
     Some(format!("MPTCP sockets are refused: {error}"))
 }
 
-/// The reason if the kernel does not count kprobe programs that it skips (before Linux 6.7).
+/// The reason to skip a test, if the kernel does not count the kprobe programs that it skips (before Linux 6.7); else `None`.
 pub fn no_missed_probes() -> Option<String> {
     older_than((6, 7), "does not count missed kprobes")
 }
 
-/// Whether the kernel counts every hook that it skips, or skips so few that it does not matter: that is so on the host. In an
-/// emulated guest, an interrupt during a hook is far more likely, because the hook takes many times as long.
+/// Whether `hook_missed` accounts for every hook that the kernel skips. True on the host even where the kernel does not count
+/// kprobes, because it skips almost none there. In an emulated guest a hook takes many times as long, so that an interrupt during
+/// a hook, for which the kernel skips other hooks, is far more likely.
 pub fn counts_all_missed() -> bool {
     Place::get() == Place::Host || no_missed_probes().is_none()
 }
@@ -55,12 +56,13 @@ pub fn unseen(missed: u64, calls: u64) -> u64 {
     if counts_all_missed() { missed } else { missed.max(calls.div_ceil(10)) }
 }
 
-/// The reason if sock_diag does not list sockets that are bound and idle (before Linux 6.8).
+/// The reason to skip a test, if sock_diag does not list sockets that are bound and idle (before Linux 6.8); else `None`.
 pub fn no_idle_sockets() -> Option<String> {
     older_than((6, 8), "does not list sockets that are bound and idle")
 }
 
-/// The reason if connect() can be given a port that bind() once took while another socket still has it (from Linux 6.18 on).
+/// The reason to skip a test, if connect() can get a port that bind() took and whose socket is closed, while other connections
+/// still have that port (from Linux 6.18 on); else `None`.
 pub fn no_blocked_ports() -> Option<String> {
     let unblocks = older_than((6, 18), "").is_none();
     unblocks
@@ -86,7 +88,8 @@ fn older_than(version: (u32, u32), lacks: &str) -> Option<String> {
     (found < version).then(|| format!("{release} {lacks}"))
 }
 
-/// The reason if kprobes have no BPF links (before Linux 5.15), which a rule pins to outlive its agent.
+/// The reason to skip a test, if kprobes have no BPF links (before Linux 5.15), which a rule pins so that it outlives its agent;
+/// else `None`.
 pub fn no_links_of_probes() -> Option<String> {
     older_than((5, 15), "has no links of kprobes that could be pinned")
 }
@@ -96,7 +99,7 @@ pub fn maps_are_locked_memory() -> bool {
     older_than((5, 11), "").is_some()
 }
 
-/// The reason if there is one CPU only: two system calls overlap reliably only if two CPUs run them.
+/// The reason to skip a test, if there is one CPU only: two system calls overlap reliably only on two CPUs. Else `None`.
 pub fn one_cpu() -> Option<String> {
     let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     (cpus < 2).then(|| "this machine has one CPU".to_owned())
@@ -107,7 +110,7 @@ pub fn no_io_uring() -> Option<String> {
     Some(format!("io_uring is not to be had: {error}"))
 }
 
-/// The reason if one of these programs is not in PATH; it names the missing ones.
+/// The reason to skip a test, which names those of these programs that are not in PATH; `None` if all are.
 pub fn no_programs(programs: &[&str]) -> Option<String> {
     let path = env::var("PATH").unwrap_or_default();
     let there =

@@ -1,4 +1,4 @@
-//! Child processes that never outlive the test, and a list of them by which the watchdog kills them.
+//! Child processes that are killed at the end of their test, and a list of those that run, so that the watchdog can kill them.
 
 use std::{
     collections::BTreeSet,
@@ -78,6 +78,9 @@ impl Process {
     }
 
     /// Waits for the end of the process, at most `limit` (see [`Place::limit`]).
+    ///
+    /// # Errors
+    /// It has not ended by then; the text has what each of its threads waits for in the kernel.
     pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
         let limit = Place::get().limit(limit);
         let end = Instant::now() + limit;
@@ -138,7 +141,10 @@ impl Helper {
         Ok(Self { process, lines })
     }
 
-    /// Waits until the helper prints `ready`.
+    /// Waits until the helper prints a line, which must be `ready`.
+    ///
+    /// # Errors
+    /// The helper printed another line, or ended.
     pub fn ready(&mut self) -> Result<()> {
         let line = self.line()?;
         if line != "ready" {
@@ -147,7 +153,7 @@ impl Helper {
         Ok(())
     }
 
-    /// The helper's next line, without the line end.
+    /// Waits for the helper's next line, and returns it without the line end; an error if the helper has ended.
     pub fn line(&mut self) -> Result<String> {
         let mut line = String::new();
         let length = self.lines.read_line(&mut line)?;

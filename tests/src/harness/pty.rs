@@ -1,4 +1,4 @@
-//! Runs a program on a pseudoterminal (pty(7)), and shows what is on its screen.
+//! Runs a program on a pseudoterminal (pty(7)), and keeps what its screen would show.
 
 use std::{
     fs::File,
@@ -33,7 +33,7 @@ pub struct Size(pub u16, pub u16);
 /// A program on a terminal.
 pub struct Pty {
     process: Process,
-    /// `None` after [`Self::close`].
+    /// The side on which this process writes keys and reads the output; `None` after [`Self::close`], as is `terminal`.
     controller: Option<File>,
     terminal: Option<OwnedFd>,
     before: Modes,
@@ -194,9 +194,9 @@ fn lock(screen: &Mutex<vt100::Parser>) -> std::sync::MutexGuard<'_, vt100::Parse
     screen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Draws what the program wrote. The library (vt100 0.16) panics on some text that was written for a larger screen than the
-/// current one (a wide character or a wrap at the edge). Then the screen is empty until the program, which gets SIGWINCH, draws
-/// it again.
+/// Updates the screen by what the program wrote. The library (vt100 0.16) panics on some text that was written for a larger
+/// screen than the current one (a wide character or a wrap at the edge). The screen is then made empty; the program, which gets
+/// SIGWINCH after a resize, draws it again.
 fn show(screen: &Mutex<vt100::Parser>, bytes: &[u8]) {
     let mut parser = lock(screen);
     let (height, width) = parser.screen().size();

@@ -66,7 +66,7 @@ pub struct Stage {
     pub netns: NetNs,
     servers: BTreeSet<u16>,
     backends: Vec<String>,
-    /// Backend, its tracer, and the hooks that tracer had missed before.
+    /// Backend, its tracer, and how many hooks the kernel had skipped in that tracer before it watched this stage.
     watches: Vec<(String, shared::Shared, u64)>,
     /// See [`Self::expect_drift`].
     drifts: bool,
@@ -113,7 +113,7 @@ impl Stage {
             let watch = Watch::start(backend, &[]).with_context(|| format!("backend {backend}"))?;
             Ok((backend.clone(), watch))
         };
-        // All at once: most of a start is waiting for the kernel.
+        // All at the same time: most of a start is waiting for the kernel.
         thread::scope(|scope| {
             let started: Vec<_> =
                 self.backends.iter().map(|it| scope.spawn(move || start(it))).collect();
@@ -129,13 +129,14 @@ impl Stage {
         self.watches.extend(watches.into_iter().map(own));
     }
 
-    /// Ends the tracers of this stage by SIGINT: each must end with exit code 0, and none may have drifted.
+    /// Ends the tracers that only this stage uses by SIGINT: each must end with exit code 0. Drift that no skipped hook explains
+    /// is an error, unless [`Self::expect_drift`] allows it.
     pub fn stop(self) -> Result<()> {
         self.assert_no_drift(&self.readings()?)?;
         self.watches.into_iter().try_for_each(|(_, watch, _)| watch.stop())
     }
 
-    /// Has the oracle leave out sockets with this local port: they are the servers', not outgoing.
+    /// Has [`Self::oracle`] leave out sockets with this local port: they belong to a server, and are not outgoing.
     pub fn add_server(&mut self, port: u16) {
         self.servers.insert(port);
     }
@@ -154,7 +155,8 @@ impl Stage {
         Ok(Server { listener, address })
     }
 
-    /// A server whose queue is full: SYNs to it are dropped, so that connect() stays in SYN_SENT.
+    /// A server whose queue is full: SYNs to it are dropped, so that connect() stays in SYN_SENT. Returned with the connection that
+    /// fills the queue, which must stay open.
     ///
     /// The connection that fills the queue comes from 127.0.0.1, which is another tuple.
     pub fn black_hole(&mut self, address: &str) -> Result<(Server, Sock)> {
@@ -173,15 +175,22 @@ impl Stage {
         })
     }
 
-    /// Checks that the kernel has exactly these tuples, and every tracer, too.
+    /// Waits until the kernel has exactly these tuples, and then until every tracer has them, too.
+    ///
+    /// # Errors
+    /// The kernel or a tracer still differs when its time limit has passed; or the ledger drifted without a skipped hook.
     pub fn check(&mut self, expected: &[(Tuple, Expected)]) -> Result<()> {
         let expected: BTreeMap<_, _> = expected.iter().cloned().collect();
         let table = self.quiet_table(&expected)?;
         self.settle_on(table, &expected, None)
     }
 
-    /// Checks that every tracer has exactly the tuples that the kernel has, and that the sums of all of them are those of
-    /// `outcome`. Returns the kernel's table.
+    /// Waits until every tracer has exactly the tuples that the kernel has, and their sums are those of `outcome`. Returns the
+    /// kernel's table.
+    ///
+    /// # Errors
+    /// The kernel's table never came to rest, a tracer still differs when its time limit has passed, or the ledger drifted
+    /// without a skipped hook.
     pub fn settle(&mut self, outcome: &Outcome) -> Result<Table> {
         let table = self.oracle()?;
         self.settle_on(table.clone(), &BTreeMap::new(), Some(outcome))?;
@@ -193,12 +202,12 @@ impl Stage {
         oracle::read(&self.netns, &self.servers)
     }
 
-    /// As [`Self::oracle`], without sockets of these local ports only.
+    /// As [`Self::oracle`], but leaves out sockets with these local ports, not those of [`Self::add_server`].
     pub fn oracle_with(&self, servers: &[u16]) -> Result<Table> {
         oracle::read(&self.netns, &servers.iter().copied().collect())
     }
 
-    /// A reading of each backend that began after this call.
+    /// A reading of each tracer that began after this call, with the name of its backend.
     pub fn readings(&self) -> Result<Vec<(String, Reading)>> {
         let now = SystemTime::now();
         let read = |(backend, watch, _): &(String, shared::Shared, u64)| {
@@ -220,7 +229,7 @@ impl Stage {
         readings.iter().try_for_each(|(backend, it)| it.assert_no_drift().context(backend.clone()))
     }
 
-    /// Hooks that the kernel has skipped since this workload began.
+    /// How many hooks of this backend the kernel has skipped since its tracer began to watch this stage.
     fn missed(&self, backend: &str, reading: &Reading) -> u64 {
         let before = self.watches.iter().find(|(name, ..)| name == backend).map(|it| it.2);
         reading.missed().saturating_sub(before.unwrap_or(0))
@@ -300,11 +309,12 @@ impl Stage {
 const READING_LIMIT: Duration = Duration::from_secs(10);
 /// Longest time to wait until the kernel's table stops changing.
 const QUIET_LIMIT: Duration = Duration::from_secs(10);
-/// How long a tracer may differ from the kernel once the kernel's table does not change any more. Drift is an error, so a
-/// hook that reported nothing cannot be hidden by the comparison that tracer makes every 5 to 30 s.
+/// How long a tracer may differ from the kernel once the kernel's table does not change any more. Tracer's own comparison with
+/// sock_diag, every 5 to 30 s, may correct the ledger within this time; that counts as drift, which is an error, so it cannot
+/// hide a hook that reported nothing.
 const PATIENCE: Duration = Duration::from_secs(8);
-/// The same in a guest, where the kernel skips hooks, and the next comparison corrects the ledger: 8 s later at the latest,
-/// or, if that one came before the socket existed, 30 s after it.
+/// The same in a guest, where the kernel skips hooks, and tracer's next comparison with sock_diag corrects the ledger. It comes
+/// within 8 s of a skipped hook; if the socket did not exist then, the one that finds it comes up to 30 s later.
 const PATIENCE_IN_A_GUEST: Duration = Duration::from_secs(45);
 
 /// A listening socket.

@@ -1,4 +1,4 @@
-//! Runs the `tracer` program as a user does: `tuples --interval`, `record` and `spread`.
+//! Runs the `tracer` program as a user does: `tuples --interval`, `record`, `spread` and `status`.
 
 pub mod record;
 pub mod shared;
@@ -30,13 +30,13 @@ pub const START_LIMIT: Duration = Duration::from_secs(40);
 /// Longest time from SIGINT to the end.
 pub const STOP_LIMIT: Duration = Duration::from_secs(15);
 
-/// Path of the program under test (`TRACER_BIN`).
+/// Path of the program under test, from `TRACER_BIN`; an error if that is not set.
 pub fn program() -> Result<PathBuf> {
     let path = env::var_os("TRACER_BIN").context("TRACER_BIN does not name the tracer program")?;
     Ok(PathBuf::from(path))
 }
 
-/// The program under test with these arguments.
+/// A command that runs the program under test with these arguments; an error if `TRACER_BIN` is not set.
 pub fn command(arguments: &[&str]) -> Result<Command> {
     let mut command = Command::new(program()?);
     command.args(arguments);
@@ -50,6 +50,9 @@ pub const NO_BACKEND: i32 = 69;
 
 /// The backends that should run on this kernel: all that do not end with [`NO_BACKEND`]. One that fails otherwise is among
 /// them, so that its tests fail.
+///
+/// # Errors
+/// A run did not end in time, or none of the backends can run.
 pub fn backends() -> Result<Vec<String>> {
     let mut found = Vec::new();
     for backend in BACKENDS {
@@ -115,8 +118,10 @@ pub(crate) fn finish(collected: Collected) -> String {
     collected.join().unwrap_or_default()
 }
 
-/// Calls `probe` every 5 ms until it returns a value, at most for `limit` (see [`Place::limit`]). `what` names the condition
-/// in the error.
+/// Calls `probe` every 5 ms until it returns a value, at most for `limit` (see [`Place::limit`]).
+///
+/// # Errors
+/// `probe` failed, or returned no value within the limit; then the text has `what`, which names the condition.
 pub fn wait_for<T>(
     what: &str,
     limit: Duration,

@@ -1,4 +1,4 @@
-//! The tuple by which ports are counted, within one namespace.
+//! The tuple by which ports are counted within one network namespace.
 
 use std::{
     fmt,

@@ -11,12 +11,12 @@ const FONT: f64 = 14.0;
 /// From the top of a cell to the baseline of its text, px.
 const BASE: f64 = 13.5;
 const MARGIN: f64 = 16.0;
-/// Height of the window's title.
+/// Height of the window's title bar, px.
 const TITLE: f64 = 34.0;
 
 const BACKGROUND: &str = "#0d1117";
 const FOREGROUND: &str = "#d0d7de";
-/// The first 16 colours.
+/// The first 16 colours of a terminal: those that SGR 30 to 37 and 90 to 97 select.
 const PALETTE: [&str; 16] = [
     "#484f58", "#c9302c", "#3fb950", "#d29922", "#58a6ff", "#bc8cff", "#39c5cf", "#b1bac4",
     "#7d8590", "#ff7b72", "#56d364", "#e3b341", "#79c0ff", "#d2a8ff", "#56d4dd", "#ffffff",

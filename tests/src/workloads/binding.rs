@@ -24,7 +24,8 @@ fn bound(
     Ok(sock)
 }
 
-/// Ten sockets call `prepare`, bind(address, 0) and connect(). `searches`: whether connect() is to search for the port.
+/// Ten sockets call `prepare`, bind(address, 0) and connect(). `searches`: whether connect() must search for the port, so that the
+/// tracer has measured how long that took.
 fn bound_address(
     stage: &mut Stage,
     prepare: fn(&Sock) -> rustix::io::Result<()>,
@@ -61,7 +62,8 @@ pub fn bind_address_no_port(stage: &mut Stage) -> Result<()> {
     bound_address(stage, Sock::set_bind_address_no_port, true)
 }
 
-/// A socket that bind() gave a port keeps that port after a reset, but the tuple does not count it any more.
+/// A socket that got its port by bind() keeps the port when the peer resets its connection, but the tuple does not count the
+/// port any more.
 pub fn explicit_port(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let tuple = server.tuple_from(CLIENT)?;
@@ -153,6 +155,9 @@ pub fn listener_lowers_capacity(stage: &mut Stage) -> Result<()> {
 }
 
 /// Waits until every tracer has this capacity (ports in all) for connections to this server.
+///
+/// # Errors
+/// One of them still has another capacity, or none, after `limit`; the error names what each has.
 pub fn wait_capacity(
     stage: &mut Stage,
     server: &Server,
@@ -169,7 +174,7 @@ pub fn wait_capacity(
     .with_context(|| format!("the tracers say {newest:?}"))
 }
 
-/// connect(AF_UNSPEC) resets the connection; the same descriptor connects again.
+/// connect(AF_UNSPEC) resets the connection, so that its port is free; the same descriptor connects again.
 pub fn disconnect(stage: &mut Stage) -> Result<()> {
     let first = stage.server("10.1.0.1:7000")?;
     let second = stage.server("10.1.0.1:7001")?;
@@ -182,7 +187,8 @@ pub fn disconnect(stage: &mut Stage) -> Result<()> {
         Ok(sock)
     })?;
     stage.check(&[(first.tuple(), Expected::ports(0, 0).opened(5))])?;
-    // Also from a socket that has sent a FIN: a time-wait socket may stay or not, and `settle` takes what the kernel has.
+    // The same for a socket that has sent a FIN. It depends on timing whether a time-wait socket stays, so `settle` compares the
+    // tracer with whatever the kernel has.
     stage.netns.run(|| -> Result<()> {
         let (again, accepted) = second.pair()?;
         again.shutdown_write()?;

@@ -15,7 +15,7 @@ use crate::harness::{
     tuple::Tuple,
 };
 
-/// Below 1 s, after which a SYN without an answer is retransmitted.
+/// The longest that connect() and close() may take together: less than 1 s, after which a SYN without an answer is retransmitted.
 const GIVES_UP_AT_ONCE: Duration = Duration::from_millis(800);
 
 /// Asserts that a call failed with this error.
@@ -25,7 +25,7 @@ pub fn expect_error<T>(result: rustix::io::Result<T>, errno: Errno) -> Result<()
     Ok(())
 }
 
-/// Nobody listens: the port is taken, and free again with the RST.
+/// Nobody listens: connect() takes a port, which is free again as soon as the RST arrives.
 pub fn refused(stage: &mut Stage) -> Result<()> {
     let closed = "10.1.0.1:7999".parse()?;
     let tuple = Tuple::new(SERVER.parse()?, closed);
@@ -38,9 +38,10 @@ pub fn refused(stage: &mut Stage) -> Result<()> {
     stage.check(&[(tuple, Expected::ports(0, 0).opened(10).failed("refused", 10))])
 }
 
-/// The server does not answer until connect() ends with ETIMEDOUT. The SYN is retransmitted after 1 s, 2 s and so on.
+/// The server does not answer until connect() ends with ETIMEDOUT, after the last retransmission of the SYN.
 pub fn timed_out(stage: &mut Stage) -> Result<()> {
-    // 7 s until the timeout, or 15 s in a guest: enough time to check the stage before.
+    // 7 s until the timeout, or 15 s in a guest; 4 s more since Linux 6.5 (tcp_syn_linear_timeouts): enough time to check the
+    // stage before.
     let syn_count = if Place::get() == Place::Vm { 3 } else { 2 };
     let (hole, _filler) = stage.black_hole("10.1.0.1:7000")?;
     let filled = (hole.tuple_from("127.0.0.1")?, Expected::ports(1, 0).opened(1));
@@ -59,8 +60,8 @@ pub fn timed_out(stage: &mut Stage) -> Result<()> {
     stage.check(&[(hole.tuple(), failed), filled])
 }
 
-/// The application closes the socket before the SYN is retransmitted. If the machine is too busy for that, the next server is
-/// tried.
+/// The application closes the socket before the SYN is retransmitted: the cause is `aborted`. If this machine is too busy to do
+/// that in time, the test tries again with the next of ten server ports.
 pub fn aborted_nonblocking(stage: &mut Stage) -> Result<()> {
     for port in 7000..7010 {
         let (hole, _filler) = stage.black_hole(&format!("10.1.0.1:{port}"))?;
@@ -84,7 +85,8 @@ pub fn aborted_nonblocking(stage: &mut Stage) -> Result<()> {
     bail!("none of ten rounds of connect() and close() took less than {GIVES_UP_AT_ONCE:?} each")
 }
 
-/// The application closes the socket after the SYN was retransmitted, 1 s after the first one.
+/// The application closes the socket only after the SYN was retransmitted (which happens 1 s after connect()): the cause is
+/// `no_answer`.
 pub fn gave_up_without_an_answer(stage: &mut Stage) -> Result<()> {
     let (hole, _filler) = stage.black_hole("10.1.0.1:7000")?;
     let filled = (hole.tuple_from("127.0.0.1")?, Expected::ports(1, 0).opened(1));
@@ -98,7 +100,7 @@ pub fn gave_up_without_an_answer(stage: &mut Stage) -> Result<()> {
         }
         Ok(socks)
     })?;
-    // Waits for the kernel; from then on, the tracer must count them as without an answer, too.
+    // Once the kernel has retransmitted all SYNs, the tracer must count these ports as without an answer, too.
     let end = Instant::now() + Place::get().limit(Duration::from_secs(10));
     while stage.oracle()?.get(&hole.tuple()).is_none_or(|it| it.unanswered < 5) {
         ensure!(Instant::now() < end, "the SYNs are not retransmitted");
@@ -136,7 +138,7 @@ pub fn nonblocking_with_wait(stage: &mut Stage) -> Result<()> {
     stage.check(&[(server.tuple(), Expected::ports(10, 10).opened(10)), refused])
 }
 
-/// All ports of the range are in use towards one server.
+/// All ports of the range are in use towards one server: each further connect() fails, with the cause `ports_exhausted`.
 pub fn ports_exhausted(stage: &mut Stage) -> Result<()> {
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40049")?;
     let server = stage.server("10.1.0.1:7000")?;
@@ -167,7 +169,7 @@ pub fn ports_exhausted(stage: &mut Stage) -> Result<()> {
     stage.check(&[(server.tuple(), full)])
 }
 
-/// The application binds a fixed port, and the 4-tuple exists already.
+/// Two sockets bind the same port and connect to the same server: the second connect() fails, because its 4-tuple exists already.
 pub fn tuple_in_use(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let tuple = server.tuple_from(CLIENT)?;
@@ -214,7 +216,7 @@ pub fn no_route(stage: &mut Stage) -> Result<()> {
     stage.check(&expected)
 }
 
-/// There is a route, but no address that could be the source. The errno is the same as for exhausted ports.
+/// There is a route, but no address that could be the source. The errno is the same as for exhausted ports; the cause is not.
 pub fn no_source_address(stage: &mut Stage) -> Result<()> {
     stage.netns.ip("-6 addr del ::1/128 dev lo")?;
     stage.netns.ip("-6 route add local fd00:2::1/128 dev lo")?;
@@ -236,7 +238,8 @@ pub fn fd_used_again(stage: &mut Stage) -> Result<()> {
     let _sock = stage.netns.run(|| -> Result<Sock> {
         let sock = Sock::tcp(closed)?;
         expect_error(sock.connect(closed), Errno::CONNREFUSED)?;
-        // The socket's inet_sport still has the old port, during the next failure, too.
+        // The kernel leaves the port of the refused connect() in the socket's inet_sport. The next connect() fails without a port,
+        // and the tracer must not take the old one for its port.
         expect_error(sock.connect(full.address), Errno::ADDRNOTAVAIL)?;
         expect_error(sock.connect(closed), Errno::CONNREFUSED)?;
         sock.connect(server.address)?;

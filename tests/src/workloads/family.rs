@@ -12,7 +12,7 @@ use crate::harness::{
     tuple::Tuple,
 };
 
-/// As IPv4: a full range, a refused connect(), TIME_WAIT.
+/// The ledger counts IPv6 as it counts IPv4: a full range, a refused connect(), TIME_WAIT.
 pub fn ipv6(stage: &mut Stage) -> Result<()> {
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40019")?;
     stage.netns.ip("addr add fd00:1::1/128 dev lo nodad")?;

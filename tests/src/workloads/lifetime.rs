@@ -13,7 +13,7 @@ use crate::harness::{
     tracer::wait_for,
 };
 
-/// A port is held until the last process that shares the socket has closed it.
+/// A port is in use until the last process that shares the socket has closed it.
 pub fn inherited(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let (clients, accepted) = stage.netns.run(|| server.pairs(5))?;

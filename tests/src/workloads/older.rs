@@ -27,7 +27,7 @@ pub fn every_state(stage: &mut Stage) -> Result<()> {
         let (clients, accepted) = server.pairs(25)?;
         Ok((pending, clients, accepted))
     })?;
-    // 5 of each: TIME_WAIT, FIN_WAIT2 as a time-wait socket, FIN_WAIT2, CLOSE_WAIT, ESTABLISHED.
+    // 5 in each state: TIME_WAIT, FIN_WAIT2 as a time-wait socket, FIN_WAIT2 with an open descriptor, CLOSE_WAIT, ESTABLISHED.
     drop(clients.split_off(20));
     drop(accepted.split_off(20));
     drop(clients.split_off(15));
@@ -60,7 +60,8 @@ pub fn every_state(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-/// New connections are opened and closed, and older ones are closed, while the tracer reads the older ones.
+/// New connections are opened and closed, and older ones are closed, while the starting tracer reads the sockets that exist
+/// already: no event may be counted twice or missed.
 pub fn churn_while_seeding(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let (old, _accepted) = stage.netns.run(|| server.pairs(2000))?;
@@ -78,7 +79,7 @@ pub fn churn_while_seeding(stage: &mut Stage) -> Result<()> {
     })?;
     let (held, watches) = held;
     stage.add_watches(watches);
-    // How many were opened before the tracer started is a race, so that number is not compared; none failed.
+    // How many connections the tracer saw being opened depends on timing, so that number is not compared; no connect() failed.
     let outcome = Outcome::default();
     let table = stage.settle(&outcome)?;
     let count = table.get(&server.tuple_from(CLIENT)?).map(|sockets| sockets.in_use);
@@ -118,11 +119,11 @@ fn churn_sockets(
     })
 }
 
-/// Within this time, the tracer has compared its tables with the kernel's sockets and corrected them.
+/// Longest time until the tracer has next compared its tables with the kernel's sockets, and corrected them.
 const COMPARED: Duration = Duration::from_secs(40);
 
-/// Ports that were bound before the tracer started: of an idle socket, the tracer sees it at its start; of a connected socket,
-/// only once the connection has ended, because sock_diag does not say whether bind() chose the port.
+/// Ports that were bound before the tracer started. It counts the port of an idle socket from its start on; that of a connected
+/// socket only once the connection has ended, because sock_diag does not say whether bind() chose the port.
 pub fn bound_ports(stage: &mut Stage) -> Result<()> {
     stage.expect_drift();
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40049")?;
@@ -148,7 +149,8 @@ pub fn bound_ports(stage: &mut Stage) -> Result<()> {
     wait_capacity(stage, &server, 50, soon)
 }
 
-/// Listeners are closed while the tracer reads the older ones: it must not keep any of them forever.
+/// Listeners are closed while the tracer reads the older sockets at its start: none of their ports may stay in its table of bound
+/// ports.
 pub fn listeners_end(stage: &mut Stage) -> Result<()> {
     stage.expect_drift();
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40999")?;

@@ -13,17 +13,18 @@ use crate::harness::{
 };
 
 const PROCESSES: u64 = 4;
-/// How many times the helpers pause, so that the ledger can be compared.
+/// How many times all helper processes pause, so that the ledger can be compared with the kernel.
 const PAUSES: u64 = 5;
 
-/// 10,000 operations in all; 600 under emulation. `TRACER_TEST_SEED` repeats a run.
+/// 10,000 operations in all; 600 in a guest. The seed is the time, unless `TRACER_TEST_SEED` has the seed of an earlier run, which
+/// a failure of that run names.
 pub fn mixed(stage: &mut Stage) -> Result<()> {
     let seed = match env::var("TRACER_TEST_SEED") {
         Ok(seed) => seed.parse().context("TRACER_TEST_SEED is not a number")?,
         Err(_) => crate::harness::tracer::mono_ns(),
     };
     let total = if Place::get() == Place::Vm { 600 } else { 10_000 };
-    // So small that now and then the range is exhausted and tcp_max_tw_buckets is exceeded.
+    // Both so small that the range is exhausted, and tcp_max_tw_buckets exceeded, from time to time.
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40149")?;
     stage.netns.sysctl("ipv4/tcp_max_tw_buckets", "400")?;
     stage.netns.ip("addr add fd00:1::1/128 dev lo nodad")?;
@@ -66,7 +67,7 @@ pub struct Driver {
     servers: [Server; 2],
     closed: SocketAddr,
     pairs: Vec<(Sock, Option<Sock>)>,
-    /// Since the last [`Self::outcome`].
+    /// Results of the calls since the last [`Self::outcome`].
     outcome: Outcome,
 }
 
@@ -224,7 +225,7 @@ impl Driver {
 pub struct Random(pub u64);
 
 impl Random {
-    /// The next number, from 0 to `limit - 1`.
+    /// The next random number, from 0 to `limit - 1`; `limit` must not be 0.
     pub fn below(&mut self, limit: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;

@@ -37,8 +37,8 @@ pub fn to_its_end(stage: &mut Stage) -> Result<()> {
     drop(clients);
     drop(accepted);
     stage.check(&[(server.tuple(), Expected::ports(20, 20).opened(20))])?;
-    // Shortly before their end. On a slow machine some may have ended by the time they are read: the ledger must have as
-    // many as the kernel.
+    // Compared 10 s before TIME_WAIT ends. On a slow machine it may end for some sockets before they are read: then the ledger
+    // must have as many as the kernel.
     thread::sleep(Duration::from_secs(50).saturating_sub(closed.elapsed()));
     let table = stage.oracle()?;
     let there = table.get(&server.tuple()).map_or(0, |sockets| sockets.time_wait);
@@ -86,13 +86,13 @@ pub fn recycled(stage: &mut Stage) -> Result<()> {
         drop(client);
         drop(accepted);
         stage.check(&[(tuple, Expected::ports(1, 1).opened(round))])?;
-        // The kernel allows it only 1 s after the last timestamp (net/ipv4/tcp_ipv4.c, tcp_twsk_unique).
+        // The kernel allows that only 1 s after the last segment with a timestamp (net/ipv4/tcp_ipv4.c, tcp_twsk_unique).
         thread::sleep(Duration::from_millis(1100));
     }
     Ok(())
 }
 
-/// Beyond tcp_max_tw_buckets the kernel makes no time-wait socket: the port is free at once.
+/// Beyond tcp_max_tw_buckets the kernel makes no time-wait socket: the port is free immediately.
 pub fn bucket_overflow(stage: &mut Stage) -> Result<()> {
     stage.netns.sysctl("ipv4/tcp_max_tw_buckets", "5")?;
     let server = stage.server("10.1.0.1:7000")?;

@@ -16,7 +16,7 @@ use crate::harness::{
     stage::{Expected, Outcome, Server, Stage},
 };
 
-/// The subflows are TCP sockets and count; the MPTCP socket above them does not.
+/// The subflows of an MPTCP connection are TCP sockets, and counted; the MPTCP socket above them is not counted.
 pub fn mptcp(stage: &mut Stage) -> Result<()> {
     stage.add_server(7000);
     let plain = stage.server("10.1.0.1:7001")?;
@@ -44,7 +44,7 @@ pub fn mptcp(stage: &mut Stage) -> Result<()> {
         (server.tuple(), Expected::ports(5, 0).opened(5)),
         (plain.tuple(), Expected::ports(5, 0).opened(5)),
     ])?;
-    // A kernel worker closes the subflows later, so the tracer is compared with what the kernel has by then.
+    // A kernel worker closes the subflows a little later, so the tracer is compared with whatever the kernel has.
     drop(socks);
     stage.settle(&Outcome::opened(10))?;
     Ok(())
@@ -92,7 +92,8 @@ fn connect_without_a_write(stage: &mut Stage) -> Result<(Server, (Sock, Sock), S
     Ok((server, cookie, sock))
 }
 
-/// A socket that is closed without a write has sent no SYN: its cause is `aborted`, not `no_answer`, however long it was open.
+/// A socket that is closed without a write has sent no SYN: the cause of the failure is `aborted`, not `no_answer`, however long it
+/// was open.
 pub fn fast_open_connect_without_a_write(stage: &mut Stage) -> Result<()> {
     let (server, cookie, sock) = connect_without_a_write(stage)?;
     // Longer than 1 s, after which a SYN that was sent would have been retransmitted.

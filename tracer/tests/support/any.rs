@@ -5,7 +5,7 @@ use std::mem::offset_of;
 use proptest::prelude::*;
 use tracer_common::{Addr, Event, TupleKey};
 
-/// Addresses of every form, some of them the ones that are treated apart.
+/// IPv4 and IPv6 addresses; often one of the unspecified ones (`::`, `0.0.0.0`), for which the writer has rules of its own.
 pub(crate) fn any_address() -> impl Strategy<Value = Addr> {
     prop_oneof![
         any::<[u8; 4]>().prop_map(Addr::v4),
@@ -20,7 +20,8 @@ fn any_port() -> impl Strategy<Value = u16> {
 }
 
 prop_compose! {
-    /// Any bytes, with a kind that is mostly known and fields that are often 0.
+    /// An event of any bytes, with a kind that is mostly known, ports, process and cookie that are often 0, and an errno that is often
+    /// below 140.
     pub(crate) fn any_event()(
         mut bytes in prop::collection::vec(any::<u8>(), 128),
         kind in 0_u8..8, detail in 0_u8..16, small_errno in 0_u16..140,

@@ -1,8 +1,8 @@
 //! What the BPF programs of each tool cost in the kernel, as the kernel counts it.
 //!
-//! With `kernel.bpf_stats_enabled`, the kernel reads its clock twice for every run of a program, and counts one of these readings
-//! as the program's time. So these rounds are not the ones in which connect() is timed, and the time of an empty program is
-//! measured, too, to be subtracted.
+//! With `kernel.bpf_stats_enabled`, the kernel reads its clock before and after every run of a program. That makes connect() slower,
+//! so it is not timed in these rounds; and the counted time includes about one reading of the clock, so that of an empty program is
+//! measured, too, and subtracted.
 
 use std::{collections::BTreeMap, fs};
 
@@ -27,9 +27,9 @@ pub(crate) struct Counted {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cost {
     pub(crate) tools: BTreeMap<Tool, Vec<Counted>>,
-    /// Number of connections that each tool saw.
+    /// Number of connections that each tool saw, over all rounds.
     pub(crate) connects: f64,
-    /// Counted time of one run of an empty program, ns; `None` without bpftrace, which loads that program.
+    /// Counted time of one run of an empty program, ns; `None` if bpftrace, which loads that program, is not installed.
     pub(crate) empty_ns: Option<f64>,
 }
 
@@ -88,7 +88,8 @@ pub(crate) fn measure(
     Ok(cost)
 }
 
-/// Adds the difference between two readings to the programs of the same name.
+/// Adds what the kernel counted between two readings of a tool's programs, to the programs of the same name in `to`. `names` has the
+/// names by tag; a program without one is named by its tag.
 fn add(
     to: &mut Vec<Counted>,
     before: &BTreeMap<u32, Program>,

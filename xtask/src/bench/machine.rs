@@ -6,7 +6,8 @@ use anyhow::{Context as _, Result};
 
 use crate::exec;
 
-/// `Measured 2026-01-31 on 2 × Some CPU @ 2.50GHz (virtual), Linux 6.18.44, by`
+/// The beginning of a sentence that ends with the command that measured, for example
+/// `Measured 2026-01-31 on 2 × Some CPU @ 2.50GHz (virtual), Linux 6.18.44, by`.
 pub(crate) fn describe() -> Result<String> {
     let path = "/proc/cpuinfo";
     let cpuinfo = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;

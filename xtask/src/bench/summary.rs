@@ -16,7 +16,7 @@ pub(crate) struct Figures {
     /// Quantiles of connect(), ns.
     pub(crate) p50: f64,
     pub(crate) p99: f64,
-    /// Ratio to the mean of the loads without a tool before and after; so are the others.
+    /// Ratio to the mean of the loads without a tool just before and after, as are the other ratios; 1 if there is no such load.
     pub(crate) rate_ratio: f64,
     pub(crate) p50_ratio: f64,
     pub(crate) p99_ratio: f64,
@@ -122,7 +122,7 @@ fn figures(samples: &[Sample], tool: Tool, clients: u32) -> Figures {
     }
 }
 
-/// The middle value, or the mean of the two in the middle.
+/// The middle value, or the mean of the two in the middle; `None` if there are no values.
 pub(crate) fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);

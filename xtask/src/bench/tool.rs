@@ -27,7 +27,8 @@ const EACH_CONNECT: &str = r#"tracepoint:sock:inet_sock_set_state /args->newstat
 { printf("%d %s %s %d\n", pid, comm, ntop(args->family, args->daddr), args->dport); }"#;
 const NOTHING: &str = "tracepoint:sock:inet_sock_set_state { }";
 
-/// Mounts tracefs in the tool's own mount namespace: older tools find tracepoints only there.
+/// Before it runs the tool, mounts tracefs in the tool's own mount namespace, if the machine has not: older tools look for tracepoints
+/// only in `/sys/kernel/tracing`.
 const WITH_TRACEFS: &str = "[ -e /sys/kernel/tracing/events ] \
     || mount -t tracefs tracefs /sys/kernel/tracing; \
     exec \"$@\"";
@@ -126,7 +127,7 @@ pub(crate) struct Running {
     errors: PathBuf,
 }
 
-/// What a tool wrote: number of lines, and of the events that it lost.
+/// What a tool wrote: how many lines, and how many events it reported as lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ended {
     pub(crate) lines: u64,
@@ -179,7 +180,8 @@ impl Running {
         }
     }
 
-    /// Waits until the tool has processed what it has seen and is idle.
+    /// Waits until the tool has processed what it has seen and is idle, at most [`REST_LIMIT`]; a tool that is still busy then is no
+    /// error.
     pub(crate) fn rest(&self) -> Result<()> {
         let deadline = Instant::now() + REST_LIMIT;
         let mut before = process::cpu_ns(self.pid())?;
@@ -244,7 +246,7 @@ pub(crate) fn lines(text: &[u8]) -> u64 {
     text.split(|byte| *byte == b'\n').count() as u64 - 1
 }
 
-/// The first number in the text.
+/// The first number in the text; `None` if there is none.
 fn number(text: &str) -> Option<u64> {
     let digits = text.trim_start_matches(|c: char| !c.is_ascii_digit());
     digits.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()

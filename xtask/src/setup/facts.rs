@@ -25,7 +25,7 @@ pub(crate) struct Facts {
     pub(crate) linkers: Vec<Linker>,
     /// LLVM versions whose development files are installed.
     pub(crate) llvm_dev: Vec<u32>,
-    /// `TRACER_BPF_TOOLCHAIN`: the way that the user chooses.
+    /// The way that the user chose by `TRACER_BPF_TOOLCHAIN`; `None` if the variable is not set, or has another value.
     pub(crate) forced: Option<Way>,
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct Compiler {
     pub(crate) release: (u32, u32),
     /// The major version of its LLVM.
     pub(crate) llvm: u32,
-    /// Whether there is a prebuilt core for BPF, or the source to build it from.
+    /// Whether there is Rust's core library for BPF (the distribution's compiler), or its source (nightly).
     pub(crate) core: bool,
 }
 

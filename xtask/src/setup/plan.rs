@@ -10,7 +10,7 @@ use super::{
 /// The oldest Rust release that builds the workspace: `rust-version` in Cargo.toml.
 const OLDEST_RUST: (u32, u32) = (1, 95);
 
-/// The bpf-linker that is installed, and the oldest that is accepted.
+/// The version of bpf-linker that is installed if none fits, and the oldest one that fits.
 const LINKER: &str = "0.13.0";
 const OLDEST_LINKER: (u32, u32) = (0, 13);
 
@@ -51,8 +51,9 @@ pub(crate) fn next(facts: &Facts) -> Next {
     }
 }
 
-/// The way to use: the one that the user chooses, or one whose compiler is installed, or one that can be installed. `None` if the
-/// package lists must be updated before that is known.
+/// The way to use: the one that the user chose, or else one whose compiler is installed, or else one that can be installed; if none
+/// can, the distribution's, for which a later step says what is missing. `None` if the package lists must be updated before that is
+/// known.
 fn way(facts: &Facts) -> Option<Way> {
     if facts.forced.is_some() {
         return facts.forced;

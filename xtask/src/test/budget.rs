@@ -2,8 +2,8 @@
 
 use std::{fmt::Write as _, time::Instant};
 
-/// Seconds that each part of `cargo xtask test` may take on two idle CPUs with nothing built before. A part that takes longer is marked in
-/// the table; the run does not fail, because machines differ. Raise a budget only in the commit that makes the part slower.
+/// Seconds that each part of `cargo xtask test` may take on two idle CPUs with nothing built before. A part that takes longer is
+/// marked in the table; the run does not fail, because machines differ. Raise a budget only in the commit that makes the part slower.
 const BUDGET: [(&str, u64); 5] = [
     ("set-up", 120),
     ("BPF object", 60),
@@ -16,7 +16,7 @@ const BUDGET: [(&str, u64); 5] = [
 #[cfg(test)]
 const MINUTES: u64 = 35;
 
-/// The parts that ended, with the seconds that they took, and when the present one began.
+/// The parts that have ended, each with the seconds that it took, and when the part that runs now began.
 pub(crate) struct Parts {
     began: Instant,
     ended: Vec<(&'static str, u64)>,
@@ -27,7 +27,7 @@ impl Parts {
         Self { began: Instant::now(), ended: Vec::new() }
     }
 
-    /// Ends the present part, which has this name. The next part begins.
+    /// Ends the part that runs now, whose name is `part`; the next part begins.
     pub(crate) fn end(&mut self, part: &'static str) {
         self.ended.push((part, self.began.elapsed().as_secs()));
         self.began = Instant::now();

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use super::report::Suite;
 
-/// Their first letters are what a cell shows.
+/// The backends by which the names of tests can end; a cell of the table has their first letters.
 const BACKENDS: [&str; 3] = ["fexit", "kprobe", "tracepoint"];
 
 /// A Markdown table with a line for each test and a column for each suite except the unit tests. A cell has the first letters of the

@@ -13,14 +13,14 @@ use table::{EVERYWHERE, EXCEPTIONS, kinds};
 mod outcome;
 mod table;
 
-/// The variable with the lie, and the one with the longest wait for a condition in seconds: under a lie, most conditions never come
-/// true.
+/// The environment variables with the lie, and with the longest wait for a condition, in seconds: under a lie, most conditions never
+/// come true, so that this is short ([`SHORT`]).
 const LIE: &str = "TRACER_TEST_LIE";
 const WAIT: &str = "TRACER_TEST_WAIT";
 const SHORT: &str = "10";
 /// How long a test may take, in seconds.
 const LIMIT: &str = "120";
-/// Number of calls of the tests that take it from `TRACER_TEST_CONNECTS`.
+/// The value of `TRACER_TEST_CONNECTS`: the number of calls in the tests that read it, less than by default.
 const CONNECTS: &str = "2000";
 
 /// The lie that made a test fail.
@@ -73,7 +73,7 @@ pub(super) fn test(payload: &Payload, filters: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// The names of the tests that run here.
+/// The names of the tests that run on this machine, without those that are excused.
 fn names(payload: &Payload) -> Result<Vec<String>> {
     let list = exec::output(host(payload).arg("--list"))?;
     let of = |line: &str| Some(line.strip_suffix(": test")?.to_owned());
@@ -91,7 +91,7 @@ fn backends(names: &[String]) -> String {
     all.into_iter().filter(is_there).collect::<Vec<_>>().join(",")
 }
 
-/// Tries one lie after the other, until one makes the test fail, and the test passes without it. `None` if no lie does.
+/// Tries one lie after the other, until with one the test fails, and without it passes. Returns that lie; `None` if there is none.
 fn try_all(payload: &Payload, backends: &str, name: &str) -> Result<Option<Shown>> {
     for kind in kinds(name).iter().chain(EVERYWHERE).copied() {
         let (outcome, seconds) = run(payload, backends, name, &[(LIE, kind), (WAIT, SHORT)])?;
@@ -100,7 +100,8 @@ fn try_all(payload: &Payload, backends: &str, name: &str) -> Result<Option<Shown
             continue;
         };
         println!("{seconds:>5.1} s {name}: failed by `{kind}`: {words}");
-        // The shorter limit may have been too short for the test's wait even without the lie: then it is tried without one, too.
+        // If a wait took too long, the reason may be the shorter limit and not the lie: then the run without the lie has that limit,
+        // too.
         let limit: &[_] = if by_time { &[(WAIT, SHORT)] } else { &[] };
         if let (Outcome::Failed { words, .. }, _) = run(payload, backends, name, limit)? {
             println!("        {name}: fails without a lie, too: {words}");

@@ -19,9 +19,9 @@ pub(crate) struct Suite {
     pub(crate) skipped: Vec<(String, String)>,
     /// Names and reasons from the lines `excused: NAME: REASON`, which come before the tests.
     excuses: Vec<(String, String)>,
-    /// A test that has printed something: its outcome comes on another line.
+    /// The test that runs now, if it has printed something, so that its outcome comes on a line of its own.
     open: Option<String>,
-    /// How many more lines can belong to the message of the last failure.
+    /// How many more lines of output can belong to the message of the last failure; 0 if its message has ended.
     more: usize,
     /// What else the reader should know, such as a guest that was booted twice.
     pub(crate) notes: Vec<String>,
@@ -85,7 +85,8 @@ impl Suite {
         }
     }
 
-    /// The failure of the test that has printed something, if the line is its outcome.
+    /// The failure of the test in `open`, which has printed something, if the line is its outcome (`FAILED NAME after …`); `None` if
+    /// it is not.
     fn failure(&self, line: &str) -> Option<String> {
         let name = self.open.as_ref()?;
         let why = line.strip_prefix("FAILED ")?.strip_prefix(name)?.strip_prefix(" after ")?;
@@ -119,7 +120,8 @@ impl Suite {
         self.failed.push(format!("{what}: {why}"));
     }
 
-    /// Takes the runner's exit code: if it failed without a failed test, or ran no test, that is a failure, too.
+    /// Takes the runner's exit code, after its last line. A test without an outcome has failed. If the runner failed without a failed
+    /// test, or ran no test, that is a failure, too.
     pub(crate) fn exit(&mut self, code: i32) {
         if let Some(name) = self.open.take() {
             self.failed.push(name);

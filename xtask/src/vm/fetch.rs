@@ -82,7 +82,8 @@ fn unpacked(name: &str, suites: &[&str], patterns: &[&str]) -> Result<PathBuf> {
     })
 }
 
-/// Unpacks the packages that `choose` returns, from the first suite in which it finds them.
+/// Unpacks the packages that `choose` returns into the folder `name` of [`home`], from the first suite with which that succeeds; does
+/// nothing if the folder exists. Returns its path.
 fn unpacked_by(
     name: &str,
     suites: &[&str],

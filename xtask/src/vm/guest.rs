@@ -21,13 +21,13 @@ pub(crate) const ALIVE: &str = "@@ alive";
 /// applets instead of programs in PATH.
 const PROGRAMS: [&str; 3] = ["usr/bin/ip", "usr/bin/ss", "bin/sh"];
 
-/// The programs under test.
+/// The programs that the host's and the guests' tests need, and the runner's arguments.
 pub(crate) struct Payload {
     pub(crate) tracer: PathBuf,
     pub(crate) runner: PathBuf,
     /// A program without shared libraries that the tests run.
     pub(crate) dialer: PathBuf,
-    /// The program that makes a load while tests run.
+    /// The program that makes a load while tests run, only on the host.
     pub(crate) load: PathBuf,
     /// More arguments for the runner.
     pub(crate) args: Vec<String>,

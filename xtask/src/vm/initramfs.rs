@@ -24,7 +24,7 @@ pub(crate) struct Initramfs {
 }
 
 impl Initramfs {
-    /// Adds an empty directory.
+    /// Adds an empty directory, and those above it; does nothing about those that were added before.
     pub(crate) fn directory(&mut self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
@@ -33,7 +33,7 @@ impl Initramfs {
         self.entry(path, DIRECTORY, &[], (0, 0))
     }
 
-    /// Adds an executable file.
+    /// Adds an executable file, and the directories above it.
     pub(crate) fn file(&mut self, path: impl AsRef<Path>, content: &[u8]) -> Result<()> {
         let path = path.as_ref();
         if let Some(parent) = path.parent() {

@@ -41,8 +41,8 @@ impl Tree {
         Ok(Self { vmlinuz: vmlinuz.clone(), modules, builtin })
     }
 
-    /// The modules of all guests, those in `more`, and all on which they depend, decompressed and in the order of loading: (name,
-    /// content).
+    /// The modules of all guests, those in `more`, and all on which they depend, except those that are built into the kernel:
+    /// decompressed and in the order of loading, as (name, content).
     pub(crate) fn wanted(&self, more: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
         let mut loads = Vec::new();
         for name in COMMON.iter().chain(more) {

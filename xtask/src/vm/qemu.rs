@@ -53,16 +53,16 @@ impl Emulator {
 const KERNEL_SILENCE: Duration = Duration::from_mins(3);
 /// Tests that print nothing for so long hang: the runner ends each test after 8 minutes.
 const TESTS_SILENCE: Duration = Duration::from_mins(9);
-/// The longest time of a guest.
+/// The longest time that a guest may run.
 const LIMIT: Duration = Duration::from_hours(1);
 const POLL: Duration = Duration::from_millis(200);
 
 /// The end of a boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// The tests ran, with this exit code.
+    /// The guest's script reported this exit code: the test runner's, or 99 if it could not prepare the guest for the tests.
     Exit(i32),
-    /// The guest ended by itself without an exit code of the tests.
+    /// The guest ended by itself without reporting an exit code.
     NoResult,
     /// The watchdog ended the guest.
     Hung,
@@ -72,13 +72,13 @@ pub(crate) enum End {
 pub(crate) struct Files<'a> {
     pub(crate) vmlinuz: &'a Path,
     pub(crate) initramfs: &'a Path,
-    /// The kernel's messages.
+    /// Written by QEMU: the kernel's messages (first serial port).
     pub(crate) console: &'a Path,
-    /// The test runner's output.
+    /// Written by QEMU: the output of the guest's script and of the test runner (second serial port).
     pub(crate) results: &'a Path,
 }
 
-/// Boots the guest, and calls `line` with each line of the test runner's output.
+/// Boots the guest, and waits for its end. Calls `line` with each line that the guest's script or the test runner prints.
 pub(crate) fn boot(
     emulator: &Emulator,
     files: &Files<'_>,

@@ -7,7 +7,8 @@ pub(crate) struct Archives {
     pub(crate) security: Vec<String>,
 }
 
-/// The suites of Debian's own archive; an address with another suite is a third party's.
+/// Names of Debian's releases. Of the apt sources, entries with such a suite count, and with `NAME-security`. Others are ignored: they
+/// are a third party's, or parts like `NAME-updates` of an archive that also has an entry `NAME`.
 const RELEASES: [&str; 11] = [
     "bullseye",
     "bookworm",
@@ -22,7 +23,7 @@ const RELEASES: [&str; 11] = [
     "oldoldstable",
 ];
 
-/// One `deb` line: an address and a suite.
+/// An address of an archive, and one of its suites.
 type Entry = (String, String);
 
 impl Archives {
@@ -63,7 +64,7 @@ impl Archives {
     }
 }
 
-/// Parses lines `deb [options] uri suite component…`.
+/// Parses lines `deb [options] uri suite component…`; takes those with the component main.
 fn one_line(text: &str) -> Vec<Entry> {
     text.lines()
         .filter_map(|line| {
@@ -79,7 +80,8 @@ fn one_line(text: &str) -> Vec<Entry> {
         .collect()
 }
 
-/// Parses paragraphs of `Field: values`, which continue on lines that begin with a space.
+/// Parses paragraphs of `Field: values`, which continue on lines that begin with a space; takes those of the type deb with the
+/// component main, unless they are disabled.
 fn deb822(text: &str) -> Vec<Entry> {
     let mut entries = Vec::new();
     let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();

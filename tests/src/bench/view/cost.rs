@@ -37,7 +37,7 @@ impl Keys {
     }
 }
 
-/// Measures the program for this time.
+/// Measures what the program on this terminal costs from now on, for this number of seconds. The memory is that at the end.
 pub(super) fn of(pty: &Pty, seconds: u32) -> Result<Cost> {
     let now = || -> Result<_> { Ok((Instant::now(), times(pty.id())?, pty.written())) };
     let (began, before, written) = now()?;

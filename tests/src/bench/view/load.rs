@@ -57,7 +57,7 @@ fn hold() -> Result<Vec<Sock>> {
     Ok(held)
 }
 
-/// Opens and resets one more connection to one destination after the other, without TIME_WAIT.
+/// Until `over`, opens one more connection to one destination after the other, and resets it, so that no TIME_WAIT stays.
 fn change(over: &AtomicBool) -> Result<()> {
     let mut number = 0;
     while !over.load(Relaxed) {

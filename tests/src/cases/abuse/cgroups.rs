@@ -79,7 +79,8 @@ fn namespace() -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let cgroup = Cgroup::new("inside")?;
     let folder = tempfile::tempdir()?;
-    // `around` wraps the command that makes the cgroup namespace; `unshare` are the other namespaces that it makes.
+    // Runs tracer with `arguments` in a new cgroup namespace. `unshare`: options for the other namespaces that are made with it;
+    // `around`: a command around that one; `first`: shell commands that run inside before tracer.
     let inside = |around: &str, unshare: &str, first: &str, arguments: &str| -> Result<Command> {
         let [inner, middle] = ["inner", "middle"].map(|name| folder.path().join(name));
         let program = tracer::program()?;
@@ -108,7 +109,7 @@ fn namespace() -> Result<()> {
         ensure!(!whole || count == 5, "{name}: {count} of 5 connections were seen");
     }
     let rule = Rule::new();
-    // `tracer spread`, too. With its own mount of cgroup2, the container's root is not the host's.
+    // `tracer spread` refuses, too: with `--all`, and with the root of a cgroup2 that was mounted inside, which is not the host's.
     let own = format!(
         "{NO_MOUNTS}\nmkdir {root} && mount -t cgroup2 none {root}",
         root = folder.path().join("root").display()

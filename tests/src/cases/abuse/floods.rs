@@ -60,7 +60,8 @@ fn threads() -> Result<()> {
                     expect_error(one_too_many.connect(full.address), Errno::ADDRNOTAVAIL)?;
                     failures += 1;
                     if failures % AT_ONCE == 0 {
-                        // At most 2,000 failures a second for 4 s: within the burst, so that each has an event.
+                        // At most 2,000 failures a second for 4 s: fewer than the burst of 20,000 events that a user may
+                        // always have, so that each failure has an event.
                         thread::sleep(Duration::from_millis(50));
                     }
                 }
@@ -117,7 +118,7 @@ fn threads() -> Result<()> {
     recording.assert_balanced()
 }
 
-/// Opens a connection, and resets it at once: its port is free again.
+/// Opens a connection, and resets it immediately: its port is free again.
 fn reset_pair(server: &Server) -> Result<()> {
     let (client, accepted) = server.pair()?;
     client.set_reset_on_close()?;

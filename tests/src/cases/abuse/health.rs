@@ -16,8 +16,9 @@ pub(super) fn cases() -> Vec<Case> {
     named("abuse::health", &[("outsider_expels_no_address", nobody_is_expelled)])
 }
 
-/// In another cgroup, and to ports that the rule does not name, an outsider makes 10 connections a second from each address of
-/// the pool time out where those from the other addresses are established. No address may be left out.
+/// An outsider, which is not in the rule's cgroup, makes every address of the pool look broken: towards a port that the rule does
+/// not name, 10 connections a second from that address time out, while those from the other addresses are established. No
+/// address may be left out.
 fn nobody_is_expelled() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -31,7 +32,7 @@ fn nobody_is_expelled() -> Result<()> {
     };
     let mut made = BTreeMap::new();
     let mut held = Vec::new();
-    // Until there are as many failures as would have all addresses left out. On a busy machine that takes longer.
+    // The attack goes on until it has made so many connections fail that all addresses would be left out if these counted.
     wait_for("the attack", Duration::from_secs(50), || {
         held.drain(..held.len().saturating_sub(400));
         for _ in 0..20 {

@@ -1,5 +1,5 @@
-//! `abuse::namespaces`: network namespaces that an outsider owns: files that it puts in their place, messages that it sends in
-//! them, and namespaces that do not answer, must neither stop nor mislead a tracer.
+//! `abuse::namespaces`: an outsider puts other files in the place of its network namespaces, sends forged messages in them, or
+//! makes many of them; and namespaces do not answer. All that must neither stop nor mislead a tracer.
 
 use std::{
     collections::BTreeSet,
@@ -74,7 +74,7 @@ fn fifos() -> Result<()> {
     outsider.kill()
 }
 
-/// `Some` if a `tracer.degraded` line of the stream has this text at `key`.
+/// `Some` if a `tracer.degraded` line of the stream has this text at `key`, otherwise `None`: for `wait_for`.
 fn says(stream: &Path, key: &str, text: &str) -> Result<Option<()>> {
     let all = lie::file(stream)?;
     let whole = all.rfind('\n').map_or("", |end| &all[..=end]);
@@ -218,7 +218,7 @@ fn forged_answers() -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let (_clients, _accepted) = stage.netns.run(|| server.pairs(20))?;
     let mut outsider = Outsider::spawn_with(Spaces::UserAndNet)?;
-    // The more there is in its namespace, the longer the kernel's own answer takes.
+    // The kernel's answer takes longer with more sockets in the namespace: more time for forged ones to arrive.
     outsider.run("bind 127.0.0.1:0 2000")?;
     let inum = fs::metadata(format!("/proc/{}/ns/net", outsider.id()))?;
     let inum = std::os::unix::fs::MetadataExt::ino(&inum);

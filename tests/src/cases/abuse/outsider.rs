@@ -1,4 +1,4 @@
-//! `abuse::outsider`: whether the outsider of these tests has no privileges, and cannot touch a running tracer's process.
+//! `abuse::outsider`: the outsider of these tests has no privileges, and cannot touch the process of a running tracer.
 
 use std::{
     fs::{self, Permissions},

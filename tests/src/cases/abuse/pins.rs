@@ -91,7 +91,7 @@ fn state_of_an_outsider() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// With umask 0, the folders of pins and state still are writable by root only.
+/// Only root can write to the folders of pins and of state files, even if tracer was started with umask 0.
 fn umask() -> Result<()> {
     let host = Host::new()?;
     let cgroup = host.cgroup.path().to_string_lossy();

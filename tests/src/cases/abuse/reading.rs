@@ -57,7 +57,7 @@ fn recordings() -> Result<()> {
         let errno = outsider.refused(&format!("write {path} x"))?;
         ensure!(errno == Errno::ACCESS, "{path}: {errno:?}");
     }
-    // After a rotation, the old and the new file must have that mode, too.
+    // After a rotation, both the old and the new file must be for root only.
     let record = Record::start_at("auto", &folder.path().join("r.jsonl"), &["--rotate", "64K"])?;
     let netns = NetNs::new()?;
     let mut caller = netns.run(Outsider::spawn)?;

@@ -24,7 +24,8 @@ use crate::{
 
 /// The most memory that `report` and `replay` may take, KiB.
 const MEMORY_KIB: u64 = 256 << 10;
-/// The most memory for a recording of which nothing has to be kept, KiB: two or three times what they take now.
+/// The most memory that `report` and `replay` may take for a recording of which they need to keep nothing, KiB: two to three times
+/// what they took when this was measured.
 const LITTLE_KIB: u64 = 32 << 10;
 /// The longest that `report` or `replay` may take.
 const LIMIT: Duration = Duration::from_mins(1);
@@ -32,6 +33,7 @@ const LIMIT: Duration = Duration::from_mins(1);
 /// Makes a recording in this folder, and returns its files.
 type Make = fn(&Path) -> Result<Vec<String>>;
 
+/// Each test: its name, how the recording is made, what must be printed, and the most memory in KiB.
 const KINDS: &[(&str, Make, Words, u64)] = &[
     ("a_sparse_file", files::sparse, Words::AsItIs, LITTLE_KIB),
     ("long_lines", files::long_lines, Words::AsItIs, LITTLE_KIB),
@@ -76,7 +78,7 @@ pub(super) fn cases() -> Vec<Case> {
     KINDS.iter().map(case).chain(SPREAD_FROM.iter().map(spread)).collect()
 }
 
-/// `spread --dry-run --from` on some of these recordings: its exit code, and a text on stderr.
+/// Tests of `spread --dry-run --from` on some of these recordings: name, recording, exit code, and a text that stderr must have.
 const SPREAD_FROM: &[(&str, Make, i32, &str)] = &[
     ("a_sparse_file", files::sparse, 1, "line 3: not a line of"),
     ("long_lines", files::long_lines, 1, "line 2: not a line of"),
@@ -139,7 +141,7 @@ fn cheap(make: Make, words: Words, most_kib: u64) -> Result<()> {
     Ok(())
 }
 
-/// The result of a run.
+/// The result of a run; `code` is `None` if a signal ended it.
 struct Ended {
     code: Option<i32>,
     stdout: String,
@@ -156,7 +158,7 @@ fn look(arguments: &[&str], most_kib: u64) -> Result<Ended> {
     let begun = Instant::now();
     let mut most = 0;
     let status = loop {
-        // Once the process has ended, /proc does not have it any more.
+        // A process that has ended has no VmHWM any more: the highest value from before counts.
         most = peak_kib(process.id()).unwrap_or(0).max(most);
         ensure!(most <= most_kib, "{:?} took {most} KiB", arguments.first());
         if let Ok(status) = process.wait(Duration::from_millis(5)) {

@@ -114,7 +114,8 @@ fn refused() -> Result<()> {
     Ok(())
 }
 
-/// An outsider holds more connections than CONNS has entries: the victim's 50 connections must all be counted.
+/// An outsider holds 1,000 connections, more than its share of CONNS, which has 1,024 entries: the victim's 50 connections must all
+/// be counted.
 fn connections() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
@@ -201,7 +202,7 @@ fn spread_after_each(mut act: impl FnMut(&mut Outsider, u16) -> Result<()>) -> R
     let spread = host.spread(&POOL[..1], &[])?;
     let mut outsider = host.stage.netns.run(Outsider::spawn)?;
     let mut held = Vec::new();
-    // Several rounds, so that at least one is between two health checks of the agent.
+    // Four rounds, so that in at least one the agent makes no health check between `act` and the connections.
     for round in 0..4 {
         act(&mut outsider, round)?;
         for turn in 0..20 {

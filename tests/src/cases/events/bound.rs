@@ -68,8 +68,8 @@ pub(super) fn bound_ports(backend: &str) -> Result<()> {
     Ok(())
 }
 
-/// A bind() that fails has what holds the port, and which process: a listener, a bound socket, a connection of another process,
-/// and a time-wait socket, which belongs to no process.
+/// The event of a failed bind() names what holds the port, and which process: a listener, a bound socket, a connection of another
+/// process, and a time-wait socket, which belongs to no process.
 pub(super) fn port_holders(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     // Started first: before Linux 6.8, the tracer knows only those bound, idle sockets that were bound after its start.
@@ -136,7 +136,7 @@ pub(super) fn port_holders(backend: &str) -> Result<()> {
     Ok(())
 }
 
-/// The event of a port has how long connect() searched for it, unless bind() had chosen it.
+/// The event of a port that connect() chose has the time that the search took; those of a port that bind() chose do not.
 pub(super) fn time_of_a_port_search(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;

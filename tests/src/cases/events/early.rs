@@ -1,4 +1,4 @@
-//! Failures before the port search, of system calls other than connect() that connect.
+//! Calls other than connect() that open a connection (sendto() with MSG_FASTOPEN, io_uring), and fail before a port is searched.
 
 use std::net::SocketAddr;
 

@@ -30,7 +30,7 @@ const TUPLES: u16 = 64;
 /// use them while they are removed (the second step).
 #[derive(Debug, Default)]
 struct Turns {
-    /// Number of removals so far, with the one that is about to begin: the openers use that tuple at the same time.
+    /// Number of removals so far, the one that is about to begin included. Openers that wait for it open a port of the same tuple.
     tuple: AtomicU64,
     /// Openers that have no port open and wait for the next turn.
     idle: AtomicU64,
@@ -66,12 +66,12 @@ fn command(op: u32, cookie: u64, port: u16, tuple: u16) -> [u64; 12] {
     // The addresses, then the namespace with the destination port.
     (words[3], words[5]) = (1, 2);
     words[7] = u64::from(NETNS) | u64::from(tuple) << 32;
-    // Tuples that were idle at any time before now may be removed.
+    // Any tuple without ports may be removed, however short the time is for which it has been idle.
     words[11] = u64::MAX;
     words
 }
 
-/// Ports that were opened, and ports that were refused because their tuple was being removed at each try.
+/// Number of ports that were opened, and of those that the ledger refused because their tuple was being removed.
 #[derive(Clone, Copy, Debug, Default)]
 struct Opened {
     ports: u64,
@@ -184,8 +184,8 @@ fn place(key: &[u8]) -> Result<(u32, u16)> {
     Ok((netns, u16::from_ne_bytes(key[36..38].try_into()?)))
 }
 
-/// Runs for `TRACER_TEST_FORGET_SECONDS` (by default 3, in the soak test 60): no count is lost, and none is added to another
-/// tuple.
+/// Runs for `TRACER_TEST_FORGET_SECONDS` seconds (by default 3, in the soak test 60): no count is lost, and none is added to
+/// another tuple.
 #[expect(clippy::print_stdout, reason = "how much was tried is a result")]
 pub(super) fn race(backend: &str) -> Result<()> {
     let seconds = env::var("TRACER_TEST_FORGET_SECONDS").ok().and_then(|it| it.parse().ok());

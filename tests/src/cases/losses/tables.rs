@@ -33,7 +33,7 @@ use crate::{
 /// A running `tracer record --events stats`, with one table made small by an option such as `--max-conns 1024`.
 struct Small {
     record: Record,
-    /// connect() calls of the rest of the host before it started.
+    /// Number of connect() calls of the rest of the host before the tracer started, as by [`others_connects`].
     others: u64,
 }
 
@@ -53,7 +53,7 @@ impl Small {
     }
 }
 
-/// Number of connect() calls in the network namespace of this process, since that was made (`Tcp: ActiveOpens`).
+/// Number of connect() calls that have taken a port in this process's network namespace since it was made (`Tcp: ActiveOpens`).
 fn others_connects() -> Result<u64> {
     let text = fs::read_to_string("/proc/net/snmp")?;
     let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
@@ -234,7 +234,7 @@ pub(super) fn found_when_there_is_room(backend: &str) -> Result<()> {
     watch.stop()
 }
 
-/// The capacity is too large by the bound ports that are not in the table.
+/// Bound ports that found no room in the table are counted as lost; the capacity is too large by exactly that number.
 pub(super) fn binds_full(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40999")?;
@@ -255,7 +255,8 @@ pub(super) fn binds_full(backend: &str) -> Result<()> {
     adds_up(&recording, counted, lost_in(&recording, "binds")?, 100, 0)
 }
 
-/// While the tracer reads the older sockets at its start, more sockets end than there are tombstones.
+/// While the tracer reads the older sockets at its start, more sockets end than there are tombstones: the others are counted as
+/// `tombstones_full`.
 pub(super) fn tombstones_full(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;

@@ -24,11 +24,13 @@ const NETNS: u64 = 0xfff0_0001;
 const PORT: u64 = 4000;
 const KEY: u64 = NETNS << 16 | PORT;
 
-/// How the two threads take turns: one reads the entry, then both act at once: one notes the port again, the other removes the
-/// entry that it read.
+/// How the two threads take turns. In each turn the remover reads the entry; then both act at the same time: the noter has the port
+/// noted again, and the remover removes the entry that it read.
 #[derive(Debug, Default)]
 struct Turns {
+    /// The turn in which the remover has read the entry.
     begun: AtomicU64,
+    /// The turn in which the noter has bound the port.
     noted: AtomicU64,
     stop: AtomicBool,
 }
@@ -66,7 +68,7 @@ fn note(program: &Program, turns: &Turns) -> Result<()> {
     Ok(())
 }
 
-/// How many times the entry was removed before the port was noted again, and how many times it stayed.
+/// How many times the entry was removed before the port was noted again, and how many times it stayed because it was noted first.
 #[derive(Clone, Copy, Debug, Default)]
 struct Removals {
     removed: u64,
@@ -81,7 +83,8 @@ fn remove(program: &Program, touched: &Map, turns: &Turns) -> Result<Removals> {
         let mut words = [0; 12];
         (words[0], words[1]) = (u64::from(REMOVE_TOUCHED), KEY);
         if let Some(entry) = touched.get(&KEY.to_ne_bytes())? {
-            // The time of the entry, and how many times it was used: the upper half of a word whose lower half is the owner.
+            // The command names the entry by its time, and by how many times it was used: the upper half of the entry's second
+            // word, whose lower half is the owner.
             words[11] = u64::from_ne_bytes(entry[..8].try_into()?);
             words[10] = u64::from_ne_bytes(entry[8..].try_into()?) & !u64::from(u32::MAX);
         }
@@ -101,7 +104,8 @@ fn remove(program: &Program, touched: &Map, turns: &Turns) -> Result<Removals> {
     Ok(removals)
 }
 
-/// Runs for `TRACER_TEST_FORGET_SECONDS` (by default 3): each port that was noted has an entry, and is counted once.
+/// Runs for `TRACER_TEST_FORGET_SECONDS` seconds (by default 3, in the soak test 60): each port that was noted has an entry, and is
+/// counted once.
 #[expect(clippy::print_stdout, reason = "how much was tried is a result")]
 pub(super) fn race(backend: &str) -> Result<()> {
     let seconds = env::var("TRACER_TEST_FORGET_SECONDS").ok().and_then(|it| it.parse().ok());

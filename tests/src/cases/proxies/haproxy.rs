@@ -19,7 +19,7 @@ use crate::harness::process::Process;
 
 pub(super) fn runs_out() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    // The upstream sends 20,000 bytes at once and as many a second: a page of 30,000 bytes takes a while.
+    // The upstream limits each response to 20,000 bytes a second, so that a page of 30,000 bytes takes a while.
     let root = folder.path().to_str().context("path is not UTF-8")?;
     fs::write(folder.path().join("page"), vec![b'x'; 30_000])?;
     let scene = Scene::new(50, &format!("root {root}; limit_rate 20000;"))?;

@@ -24,7 +24,7 @@ pub(super) fn granted(result: rustix::io::Result<()>, full: Errno) -> Result<boo
     }
 }
 
-/// A socket bound to this address; `None` if the port cannot be had.
+/// A socket bound to this address and port; `None` if bind() fails with EADDRINUSE.
 pub(super) fn bound(at: SocketAddr) -> Result<Option<Sock>> {
     let sock = Sock::tcp(at)?;
     Ok(granted(sock.bind(at), Errno::ADDRINUSE)?.then_some(sock))
@@ -48,7 +48,8 @@ pub(super) fn reset(sock: Sock) -> Result<()> {
     Ok(())
 }
 
-/// Opens `count` connections and closes each at once; the accepted ends are closed 5 s later, after the end of FIN_WAIT2.
+/// Opens `count` connections, and closes the client's end of each immediately; the accepted end is closed 5 s later, after the end of
+/// FIN_WAIT2.
 pub(super) fn churn(from: &str, server: &Server, count: u64) -> Result<()> {
     let (mut opened, mut others) = (0, VecDeque::new());
     let end = Instant::now() + Place::get().limit(Duration::from_secs(20));
@@ -69,7 +70,7 @@ pub(super) fn churn(from: &str, server: &Server, count: u64) -> Result<()> {
     Ok(())
 }
 
-/// Number of connections until no port is left; all of them are reset afterwards.
+/// Opens connections until no port is left, and resets them all. Returns how many there were.
 pub(super) fn fill(from: &str, server: &Server) -> Result<u64> {
     let mut pairs = Vec::new();
     while let Some(pair) = connected(from, server)? {
@@ -83,7 +84,7 @@ pub(super) fn fill(from: &str, server: &Server) -> Result<u64> {
     Ok(count)
 }
 
-/// Number of bind(address, 0) calls until no port is left.
+/// Calls bind(address, 0) until no port is left, and closes all these sockets. Returns how many there were.
 pub(super) fn fill_bound(at: &str) -> Result<u64> {
     let at = SocketAddr::new(at.parse()?, 0);
     let mut socks = Vec::new();

@@ -24,9 +24,9 @@ use crate::{
 
 pub(super) const RANGE: RangeInclusive<u16> = 40_000..=40_199;
 pub(super) const ADDRESSES: [&str; 3] = ["10.1.0.2", "10.1.0.3", "10.1.0.4"];
-/// After this time the tracer knows a change of the port range, which it reads once a second, and has checked all ports.
+/// Within this time the tracer has read a change of the port range, which it does once a second, and counted all ports by it.
 const SETTLED: Duration = Duration::from_millis(1500);
-/// How long the tracer may differ from the kernel.
+/// How long the tracer's room may differ from what the kernel grants, until a comparison fails.
 const LIMIT: Duration = Duration::from_secs(8);
 
 pub(super) struct Hall {
@@ -65,7 +65,8 @@ impl Hall {
         Ok(())
     }
 
-    /// Opens a connection from this port, or for port 0 from one that bind() chooses; nothing happens if it cannot be had.
+    /// Opens a connection from this port, or for port 0 from one that bind() chooses; nothing happens if bind() or connect() finds the
+    /// port taken, or no port.
     pub(super) fn connect_bound(&mut self, from: &str, port: u16, server: usize) -> Result<()> {
         let from = SocketAddr::new(from.parse()?, port);
         let server = &self.servers[server];
@@ -80,7 +81,8 @@ impl Hall {
         Ok(())
     }
 
-    /// Binds a socket that stays idle; nothing happens if the port cannot be had.
+    /// Binds a socket that stays idle, for port 0 to a port that the kernel chooses; nothing happens if the port is taken, or none
+    /// is left.
     pub(super) fn bind(&mut self, at: &str, port: u16) -> Result<()> {
         let at = SocketAddr::new(at.parse()?, port);
         let sock = self.run(|| bound(at))?;
@@ -181,8 +183,8 @@ impl Hall {
         self.stage.netns.sysctl("ipv4/tcp_fin_timeout", "2")
     }
 
-    /// Makes `count` connections to the first server, each closed at once, as fast as ports become free. Returns the most ports
-    /// that a reading had in use, and how many hooks the kernel has skipped.
+    /// Makes `count` connections to the first server as fast as ports become free, and closes each immediately. Returns the most
+    /// ports that a reading had in use meanwhile, and how many hooks the kernel has skipped since tracer started.
     pub(super) fn most_in_use(&mut self, from: &str, count: u64) -> Result<(u64, u64)> {
         let tuple = self.tuple(from, 0)?;
         let Self { stage, watch, servers, .. } = self;
@@ -225,7 +227,8 @@ impl Hall {
 
     /// How many more connect() calls of each tuple, and bind(address, 0) calls at each address, the kernel grants.
     fn granted(&self) -> Result<Granted> {
-        // bind() first: up to Linux 6.17, connect() is not given a port that bind() took while a connection has it.
+        // bind() is tried before connect(): up to Linux 6.17, a port that bind() took while a connection had it stays closed to
+        // connect() as long as that connection has it.
         let any = ["0.0.0.0"];
         let addresses: Vec<(String, u64)> = ADDRESSES
             .iter()

@@ -15,16 +15,16 @@ use crate::harness::{
     tracer::{record::Record, wait_for, watch::Watch},
 };
 
-/// After this time the tracer has removed all entries that are not needed, even from a full table.
+/// Within this time the tracer has removed all entries that are not needed, even from a full table.
 const SOON: Duration = Duration::from_mins(1);
-/// Ports that one outsider binds: more than half of the entries of the table.
+/// Number of ports that one outsider binds: more than one user's share of the table, which is 8/9 of 65,536 entries.
 const ALL: u64 = 64_000;
 const RANGE: &str = "40000 40099";
 const PORTS: u64 = 100;
 /// Byte offset of the number of entries of TOUCHED in a value of SHARES.
 const HELD: usize = 24;
 
-/// Each outsider binds this many ports in its own namespace, and releases each at once.
+/// Each outsider binds this many ports in its own namespace, and closes each socket before the next call.
 fn flood(outsiders: &mut [Outsider], ports: u64) -> Result<()> {
     for outsider in outsiders.iter_mut() {
         outsider.begin(&format!("bind-and-close 127.0.0.1:1024 {ports}"))?;

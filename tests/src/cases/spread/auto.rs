@@ -54,7 +54,7 @@ struct Proxy {
 }
 
 impl Proxy {
-    /// Makes the three namespaces; the proxy's default route leads to the clients.
+    /// Makes the three namespaces (proxy, clients, servers), joined by two links; the proxy's default route leads to the clients.
     fn new() -> Result<Self> {
         let [netns, clients, servers] = [NetNs::new()?, NetNs::new()?, NetNs::new()?];
         let proxy = [(&clients, "front", "10.9.0", "fd09:"), (&servers, "back", "10.3.0", "fd03:")];
@@ -217,7 +217,7 @@ fn dry_run() -> Result<()> {
     Ok(())
 }
 
-/// IPv6: global addresses that are not deprecated.
+/// For an IPv6 destination, the pool has the interface's global IPv6 addresses that are not deprecated.
 fn ipv6() -> Result<()> {
     let proxy = Proxy::new()?;
     proxy.netns.ip("addr add fd03::9/64 dev back nodad preferred_lft 0")?;
@@ -307,7 +307,7 @@ fn follows_routes() -> Result<()> {
     rule.status_when("the new addresses", |status| {
         status.pool.len() == 4 && addresses(&status.passed_over).contains(&"10.9.0.4")
     })?;
-    // The same network over the other interface.
+    // Routes that lead to the same network over the other interface; a new address has the agent read the routes again.
     proxy.netns.ip("route add 10.3.0.0/25 via 10.9.0.254")?;
     proxy.netns.ip("route add 10.3.0.128/25 via 10.9.0.254")?;
     proxy.netns.ip("addr add 10.9.0.5/24 dev front")?;

@@ -1,5 +1,5 @@
-//! `spread::errors`: for wrong input, or on a host where something is missing, there is an error for the case, and nothing is
-//! attached or pinned.
+//! `spread::errors`: wrong input, and hosts where something is missing: the error names what is wrong, and nothing is attached or
+//! pinned.
 
 use std::{fs, process::Command, time::Duration};
 

@@ -136,7 +136,7 @@ fn restarts() -> Result<()> {
     })
 }
 
-/// A new agent takes over the rule with another pool.
+/// A new agent takes over the rule with another pool: the next connections come from that one only, and all are spread.
 fn another_pool() -> Result<()> {
     let host = Host::new()?;
     Load::start(&host)?.around(|load| {
@@ -170,7 +170,7 @@ fn stopped() -> Result<()> {
     })
 }
 
-/// The agent ends and releases the rule.
+/// The agent ends and releases the rule: nothing is spread any more, and nothing is left attached or pinned.
 fn released() -> Result<()> {
     let host = Host::new()?;
     Load::start(&host)?.around(|load| {
@@ -181,7 +181,7 @@ fn released() -> Result<()> {
     })
 }
 
-/// The agent ends after the start (`--detach`), and the rule is released later.
+/// The agent ends after the start (`--detach`), and connections are spread until the rule is released.
 fn detached() -> Result<()> {
     let host = Host::new()?;
     Load::start(&host)?.around(|load| {
@@ -233,7 +233,7 @@ fn pins_deleted_of_a_dead_agent() -> Result<()> {
     })
 }
 
-/// While the agent runs its lease is renewed; after its end the lease ends in time, and nothing is spread any more.
+/// The agent renews the lease as long as it runs; once it is killed the lease expires in time, and nothing is spread any more.
 fn lease_over() -> Result<()> {
     let host = Host::new()?;
     let lease = Place::get().limit(Duration::from_secs(1));

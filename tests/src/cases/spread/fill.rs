@@ -109,7 +109,7 @@ impl Fill {
         let status = host.rule.status()?;
         ensure!(status.decided("pool_full")? == 1, "{status:?}");
         ensure!(status.spread()? == room, "{status:?}");
-        // With fast ports, nearly all ports of one parity are fast ports.
+        // With fast ports, nearly all ports of one parity, which are half of the range, are handed out as fast ports.
         let count = status.decided("fast_port")?;
         let right = if fast { count > room / 3 } else { count == 0 };
         ensure!(right, "{count} fast ports: {}", status.decisions());
@@ -152,7 +152,7 @@ pub(super) fn others(
     })
 }
 
-/// Another process uses 300 ports of an address, half of them from before the rule: all others are used.
+/// Another process holds 300 ports of an address, half of them since before the rule: the rule uses all other ports of the pool.
 fn partly_used() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -182,7 +182,7 @@ fn eight_at_once() -> Result<()> {
         let mut held = Vec::new();
         while !full.load(Ordering::Relaxed) {
             let sock = app.tcp(server.address)?;
-            // Two calls can want the same last port, and one fails: the test checks how late that is.
+            // Two calls can want the same last port, so that one of them fails: the test checks that the pool is nearly full by then.
             let refused = sock.connect(server.address).is_err();
             if refused || source(&sock)? == server.address.ip() {
                 if !full.swap(true, Ordering::Relaxed) {
@@ -203,13 +203,13 @@ fn eight_at_once() -> Result<()> {
         running.into_iter().map(join).collect()
     });
     let _held = held.into_iter().collect::<Result<Vec<_>>>()?;
-    // Seven others may be between connect() and the count.
+    // Seven other threads may have connected, and not yet counted it.
     let first_miss = first_miss.into_inner() + 7;
     ensure!(first_miss * 1000 >= ROOM * 999, "the first was not spread after {first_miss}");
     Ok(())
 }
 
-/// Each connection is closed at once: its port is in TIME_WAIT, and counts as used.
+/// Each connection is closed immediately: its port is in TIME_WAIT, and counts as used.
 fn time_wait() -> Result<()> {
     let mut host = Host::new()?;
     // So that no TIME_WAIT is taken over, whatever the kernel's default is.

@@ -150,8 +150,8 @@ fn fail_fast() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// A port that bind() took and that is released can be had at once: no call is denied then, even if another port is bound at the
-/// same time.
+/// A port that bind() had taken is free as soon as its socket is closed: the next connect() is not denied, even if another port is
+/// bound at the same time.
 fn fail_fast_with_bound_ports() -> Result<()> {
     const BOUND: u16 = 6;
     let mut host = Host::new()?;
@@ -184,8 +184,8 @@ fn fail_fast_with_bound_ports() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// A rule has moved to another namespace: a port that is bound there counts at once, not only after the agent's next reading,
-/// even if the same port was bound in the namespace before.
+/// A rule has moved to another namespace: a port that is bound there counts immediately, not only after the agent's next reading,
+/// even if the same port was bound in the rule's earlier namespace, too.
 fn bound_ports_after_the_rule_has_moved() -> Result<()> {
     const ALL: RangeInclusive<u16> = 40_000..=40_999;
     let mut host = Host::new()?;

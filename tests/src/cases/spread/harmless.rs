@@ -23,7 +23,7 @@ pub(super) fn cases_of_guests() -> Vec<Case> {
 /// An address that is not in the pool, and the first of some free ports outside of the range.
 const OTHER: &str = "10.1.0.2";
 const LISTENING: u16 = 30_000;
-/// Number of connections of the unrelated process that are closed before the next.
+/// Number of connections of the unrelated process of which each is closed before it opens the next.
 const BRIEF: usize = 10_000;
 
 /// What an unrelated process could do: how many calls of each kind succeeded until one was refused.
@@ -33,23 +33,23 @@ struct Life {
     held: u64,
     /// The same from an address of the pool, which it binds itself.
     held_from_the_pool: u64,
-    /// Sockets bound by bind(address, 0) to an address outside of the pool...
+    /// Sockets that it binds by bind(address, 0) to an address outside of the pool.
     bound: u64,
-    /// ...to one of the pool...
+    /// The same to an address of the pool.
     bound_in_the_pool: u64,
-    /// ...and to 0.0.0.0.
+    /// The same to 0.0.0.0.
     bound_to_any: u64,
-    /// Ports of the range that it can bind at an address outside of the pool, every second one to listen...
+    /// Ports of the range that it can bind, one after another, at an address outside of the pool; on every second one it listens.
     chosen: u64,
-    /// ...at an address of the pool...
+    /// The same at an address of the pool.
     chosen_in_the_pool: u64,
-    /// ...and at 0.0.0.0.
+    /// The same at 0.0.0.0.
     chosen_of_any: u64,
     /// Ports outside of the range on which it listens at 0.0.0.0.
     listening: u64,
 }
 
-/// With no other process in the namespace.
+/// What it can do if no other process uses the namespace.
 const ALONE: Life = Life {
     held: PORTS,
     held_from_the_pool: PORTS,
@@ -62,8 +62,8 @@ const ALONE: Life = Life {
     listening: 250,
 };
 
-/// While another program holds every port of every address of the pool towards one destination, with spreading off: no port is
-/// free at the pool's addresses.
+/// What it can do while another program holds every port of every address of the pool towards one destination, with spreading off:
+/// bind() finds no free port at the pool's addresses.
 const WITH_FULL_TUPLES: Life = Life {
     bound_in_the_pool: 0,
     bound_to_any: 0,
@@ -72,8 +72,8 @@ const WITH_FULL_TUPLES: Life = Life {
     ..ALONE
 };
 
-/// While the application holds them by a rule: connect() cannot get the fast ports, which are the half of one parity, as after a
-/// bind().
+/// What it can do while the application holds the same ports by a rule. Half of them, those of one parity, are fast ports: these are
+/// bound, and no other connect() gets a bound port.
 const WITH_A_FULL_POOL: Life =
     Life { held: PORTS / 2, held_from_the_pool: PORTS / 2, ..WITH_FULL_TUPLES };
 
@@ -201,7 +201,8 @@ fn others_while_full() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// Two rules at once, each for its own application and pool.
+/// Two rules at the same time, each for its own application and pool: connections come from the pool of their own rule, and the end
+/// of one rule does not affect the other.
 fn other_cgroup() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;

@@ -81,7 +81,7 @@ impl Load {
         self.app.id()
     }
 
-    /// Waits for `count` more connections. Returns the sources of these.
+    /// Waits for `count` more connections. Returns how many of these come from each source.
     pub(super) fn more(&self, count: u64) -> Result<Tally> {
         // The call that is under way now may have begun before a change that the test made: it is not counted.
         let sum = || self.shared.tally().values().sum::<u64>();
@@ -123,7 +123,7 @@ impl Load {
         self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
-    /// Runs the test, then ends the load. Returns the error of the load, if it has one, before that of the test.
+    /// Runs the test, then ends the load. If both failed, returns the error of the load.
     pub(super) fn around<T>(self, test: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
         let found = test(&self);
         self.end().context("the load")?;

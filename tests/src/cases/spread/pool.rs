@@ -143,7 +143,7 @@ impl Drop for Name {
     }
 }
 
-/// `tracer spread` runs in another namespace than the pool's, and names that by `--netns`.
+/// `tracer spread` runs in another namespace than the pool's, and names the pool's by `--netns`.
 fn from_outside(path: impl Fn(&Name) -> String) -> Result<()> {
     let mut host = Host::new()?;
     let name = Name::new(&host)?;

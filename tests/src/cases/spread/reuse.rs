@@ -33,7 +33,8 @@ const RANGE: &str = "40000 40199";
 /// Number of connections in a burst.
 const EACH: u32 = 200;
 
-/// Five bursts of connections, each closed at once.
+/// Five bursts of connections, each of which is closed immediately, so that its port goes to TIME_WAIT. `reuse` is the value of
+/// `net.ipv4.tcp_tw_reuse`.
 struct Bursts {
     reuse: &'static str,
     server: &'static str,
@@ -46,8 +47,8 @@ impl Bursts {
     const LOOPBACK: Self =
         Self { reuse: "2", server: "127.0.0.1:7000", pool: ["127.0.1.1", "127.0.1.2"] };
 
-    /// Plays the bursts; each connection must be spread. Each burst after the second finds all 400 ports of the pool in
-    /// TIME_WAIT, and can take over those that are older than a second.
+    /// Plays the bursts; each connection must be spread. They are 1,000 connections, and the pool has 400 ports: later bursts must
+    /// take over ports that have been in TIME_WAIT for a second.
     fn play(&self, arguments: &[&str]) -> Result<()> {
         let mut host = Host::new()?;
         host.stage.netns.sysctl("ipv4/ip_local_port_range", RANGE)?;
@@ -72,7 +73,8 @@ impl Bursts {
     }
 }
 
-/// The application binds `count` ports at each address of the pool: `first` and every `step`th port after it. Others are spread.
+/// The application binds `count` ports at each address of the pool: `first` and every `step`th port after it. Its connections
+/// without a bind() must be spread nevertheless.
 fn bound(first: u16, step: u16, count: usize) -> Result<()> {
     let mut host = Host::new()?;
     host.stage.netns.sysctl("ipv4/ip_local_port_range", RANGE)?;

@@ -38,7 +38,7 @@ pub(super) fn cases() -> Vec<Case> {
 
 /// How long the end may take: 1 s, and 50 ms for the test itself.
 const SOON: Duration = Duration::from_millis(1050);
-/// Into how many parts a start is divided; a signal is sent at the beginning of each.
+/// Into how many parts a start is divided; a signal is sent at the beginning of each, and at the end of the last.
 const MOMENTS: u32 = 4;
 const SIGNALS: [Signal; 3] = [Signal::INT, Signal::TERM, Signal::HUP];
 
@@ -162,7 +162,7 @@ fn signals_while_it_waits() -> Result<()> {
     let output = pipe.path();
     for signal in [Signal::INT, Signal::TERM] {
         let spread = host.spread(&POOL, &["--output", &output.to_string_lossy()])?;
-        // On a signal, a write that has lasted longer than this is given up at once; a shorter one is waited for until then.
+        // By then the agent waits in a write. The time before the signal does not count: the write is given up 0.5 s after it.
         std::thread::sleep(Duration::from_millis(500));
         let asked = Instant::now();
         spread.process.signal(signal)?;
@@ -188,7 +188,7 @@ fn hung(host: &Host, more: &[&str], at: impl Fn(&[String]) -> bool) -> Result<()
         let mut command = host.rule.command(&arguments(&cgroup, more))?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(&log)?);
         let mut process = host.stage.netns.run(|| Process::spawn(&mut command))?;
-        // Without a sleep, because that moment can be shorter.
+        // A busy loop, because the moment to wait for can be shorter than a sleep.
         let end = Instant::now() + START_LIMIT;
         let begun = || Ok::<_, anyhow::Error>(fs::read_to_string(&log)?.contains("rule "));
         while !pinned(&links).is_ok_and(|links| at(&links)) && !begun()? {
@@ -235,7 +235,8 @@ fn start_that_hangs() -> Result<()> {
     nothing_left(&host, "released")
 }
 
-/// One of the agent's threads is stopped: the rule ends all the same, and stderr says what did not end.
+/// One of the agent's threads is stopped: the rule ends all the same. Only for `netns` is that no error; for the others, stderr says
+/// what did not end.
 fn agent_that_hangs() -> Result<()> {
     let host = Host::new()?;
     for (thread, code) in [("tracer-work", 1), ("keeper", 1), ("netns", 0)] {

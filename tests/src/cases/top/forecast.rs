@@ -90,7 +90,7 @@ pub(super) fn a_steady_load_is_none() -> Result<()> {
     // This tracer starts later: it knows when the TIME_WAITs end that are older than itself.
     let late = Readings::start(&["top", "-i", "0.5", "-o", "json"], netns)?;
     stage.netns.run(|| load(&server, 8, 25))?;
-    // On a busy machine readings come late, and those that were missed do not come afterwards.
+    // Fewer readings than the time has intervals are enough: on a busy machine some are late or left out.
     for (name, readings, least) in [("top", top, 60), ("tuples", table, 40), ("late", late, 20)] {
         let tuples = readings.stop()?;
         ensure!(tuples.len() >= least, "{name}: only {} readings", tuples.len());
@@ -182,7 +182,7 @@ pub(super) fn other_time_waits_are_not() -> Result<()> {
     stage.netns.sysctl("ipv4/tcp_timestamps", "0")?;
     stage.netns.run(|| (0..9).try_for_each(|_| close_at_once(&server)))?;
     stage.netns.sysctl("ipv4/tcp_timestamps", "1")?;
-    // The tracer reads the sysctls every five seconds.
+    // `tracer top` reads the sysctls every five seconds.
     thread::sleep(Duration::from_millis(6500));
     let tuples = top.stop()?;
     let last = tuples.last().context("no reading")?;
@@ -227,7 +227,7 @@ pub(super) fn full_is_what_a_search_proves() -> Result<()> {
     Ok(())
 }
 
-/// The screen has when TIME_WAITs end that are older than the tracer, by the kernel's timers.
+/// For TIME_WAITs that are older than the tracer, the screen has when they end, as the kernel's timers say.
 pub(super) fn older_time_waits_have_their_ends() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server(&format!("{SERVER}:7000"))?;

@@ -18,8 +18,8 @@ pub(super) fn text(lie: &Lie, text: &str) -> String {
         return format!("{value}\n");
     }
     let mut changed = String::new();
-    // `seq` and the totals of events are corrected for lines that are left out or come twice: otherwise the tests would fail
-    // by their checks of these alone, and no other check would be tried.
+    // `seq` and the totals of events are made to agree with lines that are left out or doubled. Otherwise every test would fail
+    // because of these numbers, and it would not show whether it checks the lines themselves.
     let (mut lines, mut events) = (Change::default(), Change::default());
     for line in text.split_inclusive('\n') {
         let Some(value) = serde_json::from_str(line).ok().filter(Value::is_object) else {
@@ -73,7 +73,7 @@ impl Change {
     }
 }
 
-/// How often this line is read: 0, 1 or 2 times.
+/// How often this line is in the falsified text: 0, 1 or 2 times.
 fn times(lie: &Lie, written: &Value) -> u64 {
     let is = |name: &str| written["event.name"].as_str().is_some_and(|event| matches(name, event));
     match lie {
@@ -129,7 +129,8 @@ fn without(name: &str, map: &mut Map<String, Value>) {
     });
 }
 
-/// Changes a value to another one of the same kind. In a list or object, all numbers change; if it has none, everything else.
+/// Changes a value to another one of the same kind; `null` stays. In a list or an object, all numbers at any depth change; if
+/// there are none, all texts and booleans.
 fn other(value: &mut Value) {
     match value {
         Value::Null => {}

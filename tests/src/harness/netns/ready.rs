@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Result, ensure};
 
 const LIMIT: Duration = Duration::from_secs(20);
-/// How long to wait for one datagram.
+/// How long to wait for a datagram until another one is sent.
 const PATIENCE: Duration = Duration::from_millis(10);
 
 /// The IPv6 address that these arguments of `ip` add with `nodad`; `None` for all other arguments.
@@ -30,7 +30,7 @@ pub(super) fn wait(address: Ipv6Addr) -> Result<()> {
     let own = (address, asker.local_addr()?.port());
     while asker.send_to(b"?", own).and_then(|_| asker.recv(&mut [0])).is_err() {
         ensure!(Instant::now() < end, "no datagram to the new {address} arrived within {LIMIT:?}");
-        // While there is no route at all, sending fails at once.
+        // While there is no route at all, sending fails immediately, without the wait of the read timeout.
         thread::sleep(Duration::from_millis(1));
     }
     Ok(())

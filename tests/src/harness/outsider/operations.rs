@@ -32,7 +32,7 @@ pub struct Belongings {
     pub fds: Vec<OwnedFd>,
 }
 
-/// The operation of this name.
+/// The operation of this name; `None` if there is none.
 pub fn find(name: &str) -> Option<Operation> {
     let tables = TABLES.iter().flat_map(|table| table.iter());
     tables.filter(|(one, _)| *one == name).map(|(_, operation)| *operation).next()

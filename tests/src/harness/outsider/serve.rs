@@ -57,7 +57,7 @@ pub fn serve(spaces: &str) -> Result<()> {
     Ok(())
 }
 
-/// The errno at the bottom of an error.
+/// The errno of the outermost cause of this error that has one; `None` if none has.
 fn errno(error: &anyhow::Error) -> Option<Errno> {
     error.chain().find_map(|cause| {
         let of_std =
@@ -72,8 +72,8 @@ fn answer(text: &str) -> Result<()> {
     Ok(stdout.flush()?)
 }
 
-/// Gives up root, and with the last uid 0 all capabilities. This process has one thread: what is set for the thread is set for
-/// the process.
+/// Gives up root; the kernel removes all capabilities when no uid of the thread is 0 any more. This process has one thread, so
+/// what is set for the thread is set for the process.
 fn become_nobody() -> Result<()> {
     let (user, group) = (Uid::from_raw(ID), Gid::from_raw(ID));
     set_thread_groups(&[]).context("setgroups")?;

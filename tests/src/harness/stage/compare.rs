@@ -30,7 +30,8 @@ pub(super) fn against_kernel(table: &Table, expected: &BTreeMap<Tuple, Expected>
     difference
 }
 
-/// What the kernel has: ports that are connecting, of these without an answer, established, in CLOSE_WAIT, and closing.
+/// How many ports the kernel has in each group of states: connecting, those of them without an answer, established, CLOSE_WAIT,
+/// closing.
 fn by_state(kernel: &oracle::Sockets) -> [u64; 5] {
     [
         kernel.in_states(&["SYN_SENT", "SYN_RECV"]),

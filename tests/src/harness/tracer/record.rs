@@ -19,7 +19,7 @@ use super::{
 };
 use crate::harness::{lie, probe, process::Process};
 
-/// A running `tracer record --output FILE`; ended on drop.
+/// A running `tracer record --output FILE`; killed on drop.
 #[derive(Debug)]
 pub struct Record {
     pub process: Process,
@@ -29,8 +29,11 @@ pub struct Record {
 }
 
 impl Record {
-    /// Starts recording into a file in a new folder, and waits until it has begun. Records all events if `more` has no
-    /// `--events`.
+    /// Starts recording into a file in a new folder, and waits for its first line: by then tracer has attached. Records all events if
+    /// `more` has no `--events`.
+    ///
+    /// # Errors
+    /// tracer ended, or wrote no line within [`START_LIMIT`].
     pub fn start(backend: &str, more: &[&str]) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let record = Self::start_at(backend, &folder.path().join("events.jsonl"), more)?;
@@ -110,7 +113,8 @@ impl Record {
         Ok((Recording::read(&self.file)?, stderr))
     }
 
-    /// Ends it by SIGINT, and returns the folder with the files of a recording that rotates; `None` after [`Self::start_at`].
+    /// Ends it by SIGINT, and returns the folder with its files, as the recording may have been rotated; the exit code must be 0.
+    /// `None` after [`Self::start_at`], whose file is in a folder of the caller's.
     pub fn stop_files(mut self) -> Result<Option<TempDir>> {
         self.process.signal(Signal::INT)?;
         self.wait()?;
@@ -137,14 +141,15 @@ impl Record {
 
 const SCHEMA: &str = include_str!("../../../../tracer/schema/events-v1.json");
 
-/// A complete recording.
+/// The lines of a recording.
 #[derive(Debug)]
 pub struct Recording {
     pub lines: Vec<Value>,
 }
 
 impl Recording {
-    /// Reads a file, which must be UTF-8: every line must be a JSON object, the first `tracer.start`.
+    /// Reads a file, which must be UTF-8. Every line must be JSON and complete, the first must be `tracer.start`; otherwise it is an
+    /// error.
     pub fn read(file: &Path) -> Result<Self> {
         Self::parse(&lie::file(file)?)
     }
@@ -175,7 +180,7 @@ impl Recording {
         self.lines.iter().filter(here).collect()
     }
 
-    /// Every line must match the project's JSON Schema.
+    /// Fails if a line does not match the project's JSON Schema.
     pub fn assert_valid(&self) -> Result<()> {
         let schema = serde_json::from_str(SCHEMA).context("the schema")?;
         let validator = jsonschema::validator_for(&schema)?;
@@ -187,7 +192,7 @@ impl Recording {
         Ok(())
     }
 
-    /// `seq` must go up by one from line to line.
+    /// Fails if `seq` does not go up by one from line to line.
     pub fn assert_gap_free(&self) -> Result<()> {
         let first = number(self.start()?, "seq")?;
         for (expected, line) in (first..).zip(&self.lines) {
@@ -211,8 +216,8 @@ impl Recording {
         Ok(probe::unseen(missed.map_or(0, |(_, count)| count), calls).min(calls))
     }
 
-    /// Nothing that a hook saw was lost, and every event is a line. Hooks may have been missed: most missed ones are about
-    /// other timers of the host.
+    /// Fails if something that a hook saw was lost, if an event has no line, or if there is drift although the kernel skipped no
+    /// hook. Skipped hooks are no failure: most are hooks of timers, which run for every timer of the host.
     pub fn assert_nothing_lost(&self) -> Result<()> {
         self.assert_nothing_lost_but(&[])
     }
@@ -229,7 +234,8 @@ impl Recording {
         self.assert_balanced()
     }
 
-    /// `events.seen` = emitted + event_ring_full + events_limited, and emitted = written + events that userspace lost, exactly.
+    /// Fails unless the totals add up exactly: `events.seen` = emitted + event_ring_full + events_limited, emitted = written + events
+    /// that userspace lost, and written = the lines of events.
     pub fn assert_balanced(&self) -> Result<()> {
         let totals = self.totals()?;
         let seen = number(totals, "events.seen")?;

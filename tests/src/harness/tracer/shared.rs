@@ -16,7 +16,7 @@ static RUNNING: Mutex<BTreeMap<String, Shared>> = Mutex::new(BTreeMap::new());
 
 static DRIFTS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
-/// How much the tracers that [`stop`] ended had corrected in their ledgers, a line for each.
+/// The drift and the skipped hooks of each tracer that [`stop`] ended, as a line of text.
 pub fn drifts() -> Vec<String> {
     DRIFTS.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }

@@ -39,7 +39,7 @@ struct Rules {
     rules: Vec<Status>,
 }
 
-/// The name of a rule. On drop the rule is released, and what `tracer spread --release` leaves is removed.
+/// The name of a rule. On drop the rule is released, and pins and files of it that are still there are removed.
 #[derive(Debug)]
 pub struct Rule(String);
 
@@ -62,7 +62,7 @@ impl Rule {
         Ok(command)
     }
 
-    /// `tracer spread --release --rule NAME`.
+    /// Runs `tracer spread --release --rule NAME` to its end, whatever the exit code.
     pub fn release(&self) -> Result<Ended> {
         run(&mut self.command(&["--release"])?, STOP_LIMIT)
     }
@@ -87,14 +87,14 @@ impl Rule {
         Ok(())
     }
 
-    /// When its agent last wrote the rule's state file.
+    /// When the agent last wrote the rule's state file; an error if there is no such file.
     pub fn state_modified(&self) -> Result<SystemTime> {
         let file = Path::new(STATE).join(format!("spread-{}.json", self.0));
         let metadata = fs::metadata(&file);
         Ok(metadata.with_context(|| format!("cannot look at {}", file.display()))?.modified()?)
     }
 
-    /// `tracer status -o json --rule NAME`.
+    /// What `tracer status -o json --rule NAME` prints; an error if it fails, writes to stderr, or does not print just this rule.
     pub fn status(&self) -> Result<Status> {
         let mut command = command(&["status", "-o", "json", "--rule", &self.0])?;
         let ended = run(&mut command, STOP_LIMIT)?;
@@ -108,7 +108,8 @@ impl Rule {
         Ok(status)
     }
 
-    /// Waits until `is` returns true for the status, and returns that status. `what` names the condition in an error.
+    /// Waits until `is` returns true for the status, at most 3 s (see `Place::limit`), and returns that status. `what` names the
+    /// condition in an error.
     pub fn status_when(&self, what: &str, is: impl Fn(&Status) -> bool) -> Result<Status> {
         let mut newest = None;
         let found = wait_for(what, Duration::from_secs(3), || {
@@ -150,6 +151,9 @@ pub struct Spread {
 
 impl Spread {
     /// Starts `tracer spread` in the caller's network namespace, and waits until it has printed that the rule is active.
+    ///
+    /// # Errors
+    /// It ended before, or did not print that within [`START_LIMIT`]; the text has its stderr.
     pub fn start(rule: &Rule, arguments: &[&str]) -> Result<Self> {
         let mut command = rule.command(arguments)?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::harness::tuple::Tuple;
 
-/// One rule. What may be absent in the JSON line is an `Option` or empty here.
+/// One rule. A key that may be absent or null is an `Option`; all others are required.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 pub struct Status {
     pub rule: String,
@@ -21,10 +21,10 @@ pub struct Status {
     pub agent: Option<u64>,
     #[serde(rename = "netns.name")]
     pub netns_name: Option<String>,
-    /// Ports that a tuple can hold.
+    /// How many ports each tuple of the rule can hold.
     #[serde(rename = "ports.capacity")]
     pub capacity: u64,
-    /// `reserved`, `bound`, both, or empty.
+    /// What takes ports away from the range: `reserved` ones, `bound` ones, both, or nothing (empty).
     #[serde(rename = "ports.taken_by")]
     pub taken_by: String,
     pub fast_ports: bool,
@@ -44,6 +44,7 @@ pub struct Status {
     pub taken: Vec<Candidate>,
     /// What `--pool auto` did not take.
     pub passed_over: Vec<Candidate>,
+    /// Networks to which `--pool auto` does not spread.
     pub left_alone: Vec<Elsewhere>,
     pub warnings: Vec<String>,
     /// How many times the hooks took each decision.
@@ -63,7 +64,7 @@ pub struct LeftOutTowards {
     destination: IpAddr,
     port: u16,
     pub reason: String,
-    /// When it ends, by CLOCK_MONOTONIC, ns.
+    /// When the address is used again, by CLOCK_MONOTONIC, ns; `None` if no time is set.
     pub until_mono_ns: Option<u64>,
 }
 
@@ -82,13 +83,13 @@ pub struct Candidate {
     pub reason: Option<String>,
 }
 
-/// A network that is reached over another interface.
+/// A network that the host reaches over another interface than the pool's, so that connections to it are not spread.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 pub struct Elsewhere {
     pub network: String,
 }
 
-/// One tuple.
+/// One tuple of the rule: its source is an address of the pool.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 pub struct Use {
     #[serde(rename = "network.local.address")]
@@ -97,7 +98,7 @@ pub struct Use {
     destination: IpAddr,
     #[serde(rename = "network.peer.port")]
     port: u16,
-    /// Connections that got this source from the rule.
+    /// How many connections to this destination got this source from the rule.
     pub chosen: u64,
     #[serde(rename = "ports.capacity")]
     pub capacity: u64,
@@ -123,7 +124,7 @@ impl Use {
 }
 
 impl Status {
-    /// How many times the hooks took this decision.
+    /// How many times the hooks took this decision; an error if the status does not have its name.
     pub fn decided(&self, decision: &str) -> Result<u64> {
         let found = self.decisions.iter().find(|(name, _)| name == decision);
         let (_, count) = found.with_context(|| format!("no {decision}: {:?}", self.decisions))?;
@@ -141,7 +142,7 @@ impl Status {
         Ok(self.decided("least_used")? + self.decided("fast_port")?)
     }
 
-    /// How often this loss was counted.
+    /// How often this loss was counted; an error if the status does not have its name.
     pub fn lost(&self, loss: &str) -> Result<u64> {
         self.lost.get(loss).copied().with_context(|| format!("no {loss}: {:?}", self.lost))
     }

@@ -36,12 +36,13 @@ pub struct Counts {
     pub released: u64,
     /// `None` if the tracer could not read the port range of the namespace.
     pub capacity: Option<u64>,
+    /// `in_use` divided by `capacity`; `None` where that is `None`.
     pub saturation: Option<f64>,
-    /// Ports of the range in `net.ipv4.ip_local_reserved_ports`.
+    /// Ports of the range in `net.ipv4.ip_local_reserved_ports`; `None` if the line does not have this key.
     pub reserved: Option<u64>,
-    /// Ports of the range that bind() or listen() took.
+    /// Ports of the range that bind() or listen() took; `None` if the line does not have this key.
     pub bound: Option<u64>,
-    /// 99th percentile of the duration of a port search, ns; `None` without a search.
+    /// 99th percentile of the duration of connect()'s port searches, ns; `None` if there was none.
     pub search_p99: Option<u64>,
     /// By cause; causes that did not occur are absent.
     pub failures: BTreeMap<String, u64>,
@@ -54,7 +55,7 @@ pub struct Reading {
     pub at: SystemTime,
     /// Ports whose entries the tracer corrected since its start, because the kernel's sockets contradicted them.
     pub drift: u64,
-    /// What the kernel side lost, by name.
+    /// How often each loss was counted, by name; 0 included.
     lost: BTreeMap<String, u64>,
     tuples: Vec<(u64, Tuple, Counts)>,
     /// Namespace, address, ports that bind(address, 0) cannot have there, and ports in all.
@@ -62,8 +63,8 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// Fails if the ledger was corrected although the kernel skipped no hook: then a hook of tracer misses something, which
-    /// only the comparison with sock_diag corrected.
+    /// Fails if the ledger was corrected although the kernel skipped no hook: then tracer's hooks have not seen something that
+    /// only the comparison with sock_diag found.
     pub fn assert_no_drift(&self) -> Result<()> {
         let drifted =
             self.drift > 0 && self.lost("hook_missed")? == 0 && probe::counts_all_missed();
@@ -76,7 +77,7 @@ impl Reading {
         self.lost.get("hook_missed").copied().unwrap_or(0)
     }
 
-    /// The count of this loss.
+    /// How often this loss was counted; an error if the reading does not have the name.
     pub fn lost(&self, reason: &str) -> Result<u64> {
         self.lost.get(reason).copied().with_context(|| format!("there is no loss {reason}"))
     }
@@ -102,7 +103,7 @@ impl Reading {
     }
 }
 
-/// A running `tracer tuples --interval -o json`; ended on drop.
+/// A running `tracer tuples --interval -o json`; killed on drop.
 #[derive(Debug)]
 pub struct Watch {
     process: Process,
@@ -112,7 +113,7 @@ pub struct Watch {
     missed: u64,
 }
 
-/// What the tracer prints: only the newest line is kept, so that the pipe never fills.
+/// What the tracer prints. A thread reads all of it, so that the pipe never fills, and keeps only the newest line.
 #[derive(Debug, Default)]
 struct Lines {
     state: Mutex<State>,
@@ -170,6 +171,9 @@ impl Watch {
     }
 
     /// A reading that began after `time`; waits for it at most `limit` (see [`Place::limit`]).
+    ///
+    /// # Errors
+    /// There is none by then, or tracer has ended; then the text has its stderr.
     pub fn after(&mut self, time: SystemTime, limit: Duration) -> Result<Reading> {
         let limit = Place::get().limit(limit);
         let end = Instant::now() + limit;
@@ -274,12 +278,12 @@ fn tuple(value: &Value) -> Result<(u64, Tuple, Counts)> {
     Ok((number(value, "netns")?, tuple, counts))
 }
 
-/// The whole number at this key of a JSON object.
+/// The number at this key of a JSON object; an error if there is none, or it is negative or has a fraction.
 pub fn number(value: &Value, key: &str) -> Result<u64> {
     value.get(key).and_then(Value::as_u64).with_context(|| format!("no number `{key}` in {value}"))
 }
 
-/// The string at this key of a JSON object.
+/// The string at this key of a JSON object; an error if there is none.
 pub fn text<'a>(value: &'a Value, key: &str) -> Result<&'a str> {
     value.get(key).and_then(Value::as_str).with_context(|| format!("no string `{key}` in {value}"))
 }

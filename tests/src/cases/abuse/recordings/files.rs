@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-/// Writes lines of a recording, with `seq`.
+/// Writes the lines of a recording, each with the next `seq`.
 struct Lines<W: Write> {
     out: W,
     seq: u64,
@@ -185,7 +185,7 @@ pub(super) fn long_names(folder: &Path) -> Result<Vec<String>> {
     })
 }
 
-/// Losses with another name in every line.
+/// 700,000 names of losses: one in each of 200,000 lines, then 10,000 in each of 50 lines.
 pub(super) fn many_reasons(folder: &Path) -> Result<Vec<String>> {
     compressed(folder, &["-1"], |lines| {
         for number in 0..200_000 {
@@ -211,7 +211,7 @@ pub(super) fn bomb(folder: &Path) -> Result<Vec<String>> {
     })
 }
 
-/// A zstd frame with a window of 2 GiB: decompression needs that much memory at once.
+/// A zstd frame with a window of 2 GiB: to decompress any frame with such a window, that much memory is needed.
 pub(super) fn huge_window(folder: &Path) -> Result<Vec<String>> {
     compressed(folder, &["-1", "--long=31"], |lines| lines.stats(1))
 }

@@ -83,7 +83,7 @@ fn out_after(host: &Host, address: IpAddr, since: SystemTime) -> Result<(Duratio
     Ok((host.rule.state_modified()?.duration_since(since).unwrap_or_default(), status))
 }
 
-/// An address of the pool is removed and added again, five times, while an agent runs.
+/// An address of the pool is removed and added again, five times, while an agent runs: it must be left out in time, and used again.
 fn address_removed() -> Result<()> {
     let host = Host::new()?;
     let (name, gone): (_, IpAddr) = (POOL[1], POOL[1].parse()?);
@@ -150,7 +150,7 @@ fn removed_under_a_stopped_agent() -> Result<()> {
         let played = removed_without_an_agent(&host, load);
         spread.process.signal(Signal::CONT)?;
         played?;
-        // The agent first reads that bind() was refused, then that the address is back.
+        // The agent now leaves the address out, because bind() was refused, until it finds that the address is back.
         wait_for("the whole pool to be used", BACK_LIMIT, || {
             Ok((load.more(50)?.len() == 4).then_some(()))
         })?;

@@ -57,7 +57,7 @@ fn arguments(lease: Duration) -> Vec<String> {
     ["--lease", &lease.as_secs().to_string()].map(str::to_owned).into()
 }
 
-/// The output is a pipe that is full and not read.
+/// The deadlines hold while the output is a pipe that is full and not read.
 fn unread_output() -> Result<()> {
     let host = Host::new()?;
     let output = FullPipe::new()?;
@@ -87,7 +87,7 @@ fn health_check_runs(host: &Host) -> Result<()> {
     Ok(())
 }
 
-/// The thread that reads sockets in namespaces is stopped.
+/// The deadlines hold while the thread that reads sockets in namespaces is stopped, so that no comparison ends.
 fn endless_comparison() -> Result<()> {
     let host = Host::new()?;
     let arguments = arguments(Place::get().limit(LEASE));

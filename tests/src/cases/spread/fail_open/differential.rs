@@ -62,7 +62,8 @@ fn wide() -> Result<()> {
 /// The servers' namespace; `None` if it is the application's own.
 type Far = Option<NetNs>;
 
-/// Runs each seed with another value of `net.ipv4.tcp_tw_reuse`.
+/// Runs the test with `TRACER_TEST_SEEDS` seeds, and with the values in `reuse` of `net.ipv4.tcp_tw_reuse` in turn. `host` makes the
+/// host for each run.
 fn narrow_ranges(name: &str, reuse: [&str; 3], host: fn() -> Result<(Host, Far)>) -> Result<()> {
     let first = number("TRACER_TEST_SEED", SEED)?;
     for (seed, reuse) in (first..first + number("TRACER_TEST_SEEDS", 1)?).zip(reuse.iter().cycle())
@@ -100,11 +101,14 @@ fn over_veth() -> Result<(Host, Far)> {
     Ok((host, Some(far)))
 }
 
-/// How many calls the application has made, and whether it is to stop.
+/// What the application and the thread that makes trouble know of each other.
 #[derive(Default)]
 struct Progress {
+    /// Number of calls that the application has made.
     calls: AtomicU64,
+    /// Whether the application is to stop.
     stop: AtomicBool,
+    /// Whether the application has ended.
     over: AtomicBool,
 }
 

@@ -61,7 +61,7 @@ fn namespace_gone() -> Result<()> {
         let status = host.rule.status()?;
         ensure!(status.decided("other_netns")? > 0, "{status:?}");
 
-        // The process that the path names ends first: the agent must find the namespace by others.
+        // The process that the path names ends first: the agent must find the namespace in another way.
         drop(app);
         thread::sleep(Duration::from_millis(1500));
         ensure!(host.stage.netns.ip("link show t0").is_ok(), "the namespace ended too early");

@@ -42,7 +42,7 @@ fn pool_full() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// IPv6-only sockets cannot be bound to an IPv4 address: these failures must not have addresses left out.
+/// IPv6-only sockets cannot be bound to an IPv4 address: because of these failures, the agent must not leave out any address.
 fn ipv6_only() -> Result<()> {
     let mut host = Host::with_ipv6()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -68,7 +68,7 @@ fn ipv6_only() -> Result<()> {
             nothing_left_out()?;
         }
     }
-    // Longer than it takes the agent to read these decisions.
+    // So long that the agent has read these decisions.
     thread::sleep(Duration::from_millis(200));
     nothing_left_out()?;
     let status = host.rule.status()?;

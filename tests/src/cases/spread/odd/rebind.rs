@@ -82,8 +82,8 @@ fn bound_without_a_port() -> Result<()> {
     Ok(())
 }
 
-/// The application's bind() takes no port, and past half of the range the spreader binds fast ports in connect(): these must not
-/// count as bound by the application, which would lower the capacity of all addresses.
+/// The application's bind() takes no port, and past 45 % of a tuple's ports the spreader binds fast ports in connect(): these must
+/// not count as bound by the application, which would lower the capacity of all addresses.
 fn fills_without_a_port(backend: &str) -> Result<()> {
     const EACH: u64 = 60;
     let mut host = Host::new()?;
@@ -107,7 +107,7 @@ fn fills_without_a_port(backend: &str) -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// bind(address, 0) takes a port at once, so the address is replaced in bind().
+/// bind(address, 0) without IP_BIND_ADDRESS_NO_PORT takes a port itself, so the address has to be replaced in bind().
 fn bound_with_a_port_of_the_kernel() -> Result<()> {
     let scene = Scene::new(&["--rebind"])?;
     let mut held = Vec::new();
@@ -196,7 +196,7 @@ fn pool_full() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// Others have every port of one address of the pool: no bind() may be moved to it.
+/// Other processes have bound every port of one address of the pool: no bind() may be moved to that address.
 fn moved_address_full() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -251,7 +251,7 @@ fn fills_the_pool() -> Result<()> {
     }
     let status = host.rule.status()?;
     ensure!(status.decided("pool_full")? == 10, "{}", status.decisions());
-    // Ports that are released can be had again.
+    // Once the ports are free, bind() is moved to the pool again.
     held.iter().try_for_each(Sock::set_reset_on_close)?;
     drop(held);
     let sock = bound(&host, false, 0)?;

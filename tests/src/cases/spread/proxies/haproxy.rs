@@ -1,5 +1,5 @@
-//! haproxy resets its connections to the upstream, so that a port is free again at once: the upstream is slow, so that many
-//! requests are under way at a time.
+//! haproxy resets its connections to the upstream, so that a port is free again immediately. To use up the ports, the upstream is
+//! slow, and many requests are under way at the same time.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +21,7 @@ const PORTS: usize = 1000;
 /// `setting` is added to haproxy's backend; `pages` is a folder for the page that the upstream serves.
 fn stage(setting: &str, pages: &TempDir) -> Result<Stage> {
     fs::write(pages.path().join("page"), vec![b'x'; 30_000])?;
-    // The upstream sends what a client reads (8 KiB) at once; the rest takes longer than the test.
+    // The upstream sends the first 8 KiB, more than a client reads, without delay; the rest takes longer than the test.
     let serve = format!("root {}; limit_rate_after 8k; limit_rate 100;", pages.path().display());
     Stage::new(PORTS as u64, &serve, |scene| {
         let config = scene.folder.path().join("haproxy.cfg");

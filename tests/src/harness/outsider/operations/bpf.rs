@@ -9,7 +9,7 @@ use super::{Belongings, Table, argument};
 
 pub(super) const OPERATIONS: Table = &[("bpf-next", next), ("bpf-by-id", by_id), ("bpf-pin", pin)];
 
-/// `bpf-next COMMAND`: asks for the first id of a kind of object (11 programs, 12 maps, 31 links). Counts the id.
+/// `bpf-next COMMAND`: asks for the first id of a kind of object (11 programs, 12 maps, 31 links). Returns the id.
 fn next(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     let mut attr = [0_u32; 32];
     call(argument(words, 0)?, &mut attr)?;

@@ -34,7 +34,7 @@ pub(super) const OPERATIONS: Table = &[
     ("close", close),
 ];
 
-/// `connect PEER COUNT`: calls connect() COUNT times, and closes each socket at once. Counts the calls that
+/// `connect PEER COUNT`: calls connect() COUNT times, and closes each socket immediately. Counts the calls that
 /// succeeded, that were refused, and that failed otherwise.
 fn connect(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     let peer = argument(words, 0)?;
@@ -62,8 +62,8 @@ fn hold(belongings: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     Ok(vec![u64::try_from(belongings.fds.len() - before)?])
 }
 
-/// `refuse FIRST COUNT PORT`: calls connect(), which must be refused, to COUNT addresses of 127.0.0.0/8 from number FIRST on:
-/// each is another destination. Counts the refused calls, and the milliseconds.
+/// `refuse FIRST COUNT PORT`: calls connect() to PORT at COUNT addresses of 127.0.0.0/8, from number FIRST on (see [`loopback`]):
+/// each is another destination. Counts the calls that were refused, and the milliseconds that all calls took.
 fn refuse(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     let (first, count): (u32, u32) = (argument(words, 0)?, argument(words, 1)?);
     let begin = Instant::now();
@@ -104,7 +104,7 @@ fn refuse_while(count: u32, port: u16, again: impl Fn() -> Result<bool>) -> Resu
 }
 
 /// `threads COUNT SECONDS PEER`: COUNT threads call connect() to PEER over and over for SECONDS, each with a pause after each
-/// call: all of them are alive, and few of them run at a time. Counts the calls.
+/// call: all of them exist at the same time, but few of them run. Counts the calls.
 fn threads(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     const PAUSE: Duration = Duration::from_millis(10);
     let end = Instant::now() + Duration::try_from_secs_f64(argument(words, 1)?)?;
@@ -160,7 +160,7 @@ fn begin_connects(belongings: &mut Belongings, words: &[&str]) -> Result<Vec<u64
 
 /// `cross SECONDS PEER ADDRESS...`: makes each ADDRESS look broken towards one port of PEER: a listener there has a short
 /// queue, which connections from the other addresses fill once a second, so that a connect() from ADDRESS ten times a second
-/// times out after 0.9 s. Ends sooner with the next operation. Counts the connections that timed out.
+/// times out after 0.9 s. Ends early when the next operation arrives. Counts the connections that timed out.
 fn cross(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     let begin = Instant::now();
     let length = Duration::try_from_secs_f64(argument(words, 0)?)?;

@@ -1,4 +1,4 @@
-//! An address that never had a connection to a destination.
+//! An address of the pool that has never had a connection to a destination.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 

@@ -83,7 +83,7 @@ impl Trouble<'_> {
         self.progress.more(50)
     }
 
-    /// All decisions are to be written, and the stopped agent does not read them.
+    /// The agent, which should write every decision, is stopped until the ring is full of decisions that it has not read.
     fn ring_full(&mut self) -> Result<()> {
         let agent = self.agent(&POOL, &["--decisions", "all"])?;
         let before = self.host.rule.status()?.decided("not_told")?;
