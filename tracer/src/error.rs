@@ -163,7 +163,8 @@ mod tests {
             Error::AlreadyRunning { what: "tracer agent", pid: Some(17) },
             Error::NoPrivilege { missing: vec!["CAP_BPF", "CAP_PERFMON"] },
             Error::BadConfig(
-                "--netns blue: /run/netns/blue does not exist; `ip netns list` lists the names"
+                "there is no network namespace blue: give a name in /run/netns, a path or an inode \
+                 number"
                     .into(),
             ),
         ]

@@ -72,8 +72,8 @@ impl<K> Default for Quarantines<K> {
 }
 
 impl<K: Copy + Eq + Hash> Quarantines<K> {
-    /// Leaves `key` out for a while; changes nothing if it is left out already. The quarantine lasts [`SHORTEST`], or if
-    /// the last one ended less than twice its length ago, twice as long as that one, at most [`LONGEST`].
+    /// Leaves `key` out for a while; changes nothing if it is left out already. The quarantine lasts `SHORTEST`, or if
+    /// the last one ended less than twice its length ago, twice as long as that one, at most `LONGEST`.
     pub fn begin(&mut self, key: K, now: Instant) {
         let length = match self.0.get(&key) {
             Some(before) if now < before.until => return,
