@@ -8,13 +8,13 @@ const BUDGET: [(&str, u64); 5] = [
     ("set-up", 90),
     ("BPF object", 30),
     ("unit tests", 150),
-    ("release build", 150),
+    ("release build", 240),
     ("kernel tests", 1680),
 ];
 
 /// The most minutes of all parts together.
 #[cfg(test)]
-const MINUTES: u64 = 35;
+const MINUTES: u64 = 37;
 
 /// The parts that have ended, each with the seconds that it took, and when the part that runs now began.
 pub(crate) struct Parts {
