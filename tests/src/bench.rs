@@ -68,7 +68,8 @@ struct Field {
 }
 
 impl Field {
-    /// Makes the namespace with `addresses` addresses in the pool, each with this port range.
+    /// Makes a namespace with this port range, `addresses` addresses for the pool and a listening server; and a cgroup.
+    /// Spreading is off until [`Self::spread`].
     fn new(addresses: u32, range: RangeInclusive<u16>) -> Result<Self> {
         let mut stage = Stage::new(&[])?;
         let pool: Vec<_> =

@@ -75,7 +75,7 @@ fn cpu_time() -> Duration {
     Duration::try_from(time).unwrap_or_default()
 }
 
-/// Nanoseconds of each piece of work.
+/// Mean CPU time of one call of `work`, ns.
 fn run(events: &[Event], mut work: impl FnMut(&Event, usize)) -> f64 {
     let begin = cpu_time();
     for (number, event) in events.iter().enumerate() {

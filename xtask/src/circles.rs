@@ -127,8 +127,8 @@ impl Names {
         Ok(Self { modules, of_root: of_root.into_iter().collect() })
     }
 
-    /// The module that a path in `module` leads to, if the path is inside of `inner` inline modules; empty if the path leads to the
-    /// crate's root, or to nothing in this crate.
+    /// The module that `path` names, in a source file of `module`. `inner`: how many inline modules enclose the path. Empty: the
+    /// path names the crate's root, or nothing in this crate.
     fn target(&self, module: &[String], inner: usize, path: &[String]) -> Module {
         let mut names = path.iter();
         let mut up = 0;

@@ -173,7 +173,8 @@ fn entries_removed(backend: &str) -> Result<()> {
     scene.watch.stop()
 }
 
-/// The ledger has lost everything about a namespace with seven connections: they are added again, and counted as drift of 7.
+/// The ledger has lost a namespace's seven connections and their tuple: the connections are added again, and counted as
+/// drift of 7.
 fn nothing_known_of_a_namespace(backend: &str) -> Result<()> {
     let mut scene = Scene::new(backend, 7)?;
     let (conns, entries) = scene.entries()?;

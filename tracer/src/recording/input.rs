@@ -46,7 +46,7 @@ pub(super) struct Input {
     ended: bool,
     /// (Decompressed) bytes that may still be read.
     budget: u64,
-    /// Why the file could not be read to its end.
+    /// The error of damaged compressed data, until [`Self::damage`] takes it; `None`: no damage was found, or it was taken.
     damage: Option<String>,
 }
 

@@ -49,7 +49,7 @@ pub(crate) struct Compiler {
     pub(crate) core: bool,
 }
 
-/// A bpf-linker that starts.
+/// A bpf-linker that was found and answered `--version`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Linker {
     pub(crate) path: PathBuf,

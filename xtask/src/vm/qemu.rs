@@ -49,9 +49,9 @@ impl Emulator {
     }
 }
 
-/// A guest that prints nothing on its console for so long hangs: it prints a line every 20 s.
+/// If a guest prints nothing on its console for this long, it hangs: it prints a line every 20 s.
 const KERNEL_SILENCE: Duration = Duration::from_mins(3);
-/// Tests that print nothing for so long hang: the runner ends each test after 8 minutes.
+/// If the tests print nothing for this long, they hang: the runner gives up on a test that takes longer than 8 minutes.
 const TESTS_SILENCE: Duration = Duration::from_mins(9);
 /// The longest time that a guest may run.
 const LIMIT: Duration = Duration::from_hours(1);

@@ -130,7 +130,8 @@ fn whole_pool(link: &Link, kind: &str) -> Result<()> {
     }
     ensure!(begun.elapsed() < KNOWN, "{failed} connects failed in {:?}", begun.elapsed());
     left_out(&host, peer, &link.pool)?;
-    // An address that failed is at first left out for 1 s: after that it must stay out, as there still is no route.
+    // The agent looks for the routes again at each health check, every 1 s: while there is none, the addresses must stay
+    // left out.
     while begun.elapsed() < KNOWN * 2 {
         ensure!(!is_spread().context("though the pool was left out")?, "spread without a route");
         thread::sleep(Duration::from_millis(10));

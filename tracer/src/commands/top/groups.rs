@@ -33,7 +33,7 @@ impl Group {
 pub(super) struct Ports {
     pub(super) all: u32,
     pub(super) time_wait: u32,
-    /// Who opened the newest of them; if the process's first thread opened any, the newest one counts that it opened.
+    /// Who opened the newest of these ports; if the process's first thread opened any of them, only those are considered.
     pub(super) who: Who,
     /// When that port was opened, by CLOCK_MONOTONIC, ns.
     pub(super) begun_ns: u64,
@@ -87,11 +87,12 @@ impl Groups {
             Pass::Largest(_) => Group::OTHERS,
         };
         let ports = self.by.entry(group).or_default();
+        let is_first = ports.all == 0;
         ports.all += 1;
         ports.time_wait += u32::from(conn.is_time_wait());
         ports.tuples.insert(self.hasher.hash_one(conn.tuple));
         let rank = |who: &Who, begun_ns: u64| (who.tid == who.pid, begun_ns);
-        if rank(&conn.who, conn.begun_ns) >= rank(&ports.who, ports.begun_ns) {
+        if is_first || rank(&conn.who, conn.begun_ns) >= rank(&ports.who, ports.begun_ns) {
             (ports.who, ports.begun_ns) = (conn.who, conn.begun_ns);
         }
     }
@@ -168,6 +169,19 @@ mod tests {
         assert_eq!(all.len(), 1);
         let ports = &all[0].1;
         assert_eq!((ports.all, ports.tuples.len(), ports.who.tid, ports.begun_ns), (4, 3, 7, 40));
+    }
+
+    #[test]
+    fn a_process_whose_first_thread_opened_no_port_is_known_by_another_thread() {
+        let group = Group { held_by: held(7), opener: 7, of_earlier: false };
+        let mut groups = Groups::new();
+        for (tid, begun_ns) in [(9, 50), (8, 60), (9, 40)] {
+            groups.add(group, &conn(7, tid, 1, begun_ns));
+        }
+        assert!(!groups.next_pass());
+        let all: Vec<_> = groups.end().collect();
+        let ports = &all[0].1;
+        assert_eq!((ports.all, ports.who.pid, ports.who.tid, ports.begun_ns), (3, 7, 8, 60));
     }
 
     #[test]

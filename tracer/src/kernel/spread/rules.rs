@@ -37,7 +37,8 @@ impl Rules {
 
     /// The current rule; `None`: there is none, or it cannot be read.
     pub(crate) fn get(&self) -> Option<Rule> {
-        // A slot is overwritten only after the other one has become current: if that has happened meanwhile, try again.
+        // `set` writes only a slot that is not current: if the number has changed during the read, the slot may have been
+        // overwritten, so try again.
         (0..8).find_map(|_| {
             let current = self.current().ok()?;
             let rule = self.slots.get(&current.checked_sub(1)?, 0).ok()?;

@@ -70,7 +70,7 @@ impl LeftOut {
         self.unfound.remove(&inum);
     }
 
-    /// Notes that a namespace was read.
+    /// Notes that a namespace was read this far: it is no longer left out, unless what failed lies deeper.
     pub(super) fn read(&mut self, inum: u32, depth: Depth) {
         if self.by_inum.get(&inum).is_none_or(|(failed, _)| *failed <= depth) {
             self.forget(inum);

@@ -164,7 +164,8 @@ impl Tracer {
         self.session.maps.conns(|key, conn| {
             comparison.add(&key, &conn);
             addresses.add(&key, &conn);
-            // An older socket can be of any age.
+            // When a seeded socket took its port is unknown (`acquired_ns` is when tracer found it): it counts as older than
+            // all others.
             let is_older = conn.flags & conn_flag::SEEDED != 0;
             let acquired_ns = if is_older { 0 } else { conn.acquired_ns };
             oldest_ns = Some(oldest_ns.map_or(acquired_ns, |oldest: u64| oldest.min(acquired_ns)));

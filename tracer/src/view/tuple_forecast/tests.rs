@@ -17,7 +17,7 @@ use super::*;
 /// Periods of the batches in which TIME_WAITs end, ms, where HZ is 250, 300, 1000 and 100.
 const WHEELS: [u64; 4] = [2_048, 1_707, 4_096, 5_120];
 
-/// A simulated tuple.
+/// A simulated host that connects to one destination: its clock, its connections, and the tuple's counters.
 struct Host {
     capacity: u32,
     wheel_ms: u64,

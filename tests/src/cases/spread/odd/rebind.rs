@@ -1,4 +1,5 @@
-//! `spread::rebind`: `--rebind` replaces an address that the application bound, but not a port that it bound.
+//! `spread::rebind`: `--rebind` replaces the address of a bind() without a port; a bind() to a port that the application chose
+//! keeps its address.
 
 use std::net::{IpAddr, SocketAddr};
 
