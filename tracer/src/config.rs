@@ -16,8 +16,8 @@ pub use view::{ReplayConfig, ShowConfig, TopConfig};
 
 use crate::{
     cli::{
-        Backend, Cli, Command, Compression, EventKind, KernelArgs, RecordArgs, ReportArgs,
-        RingArgs, StreamArgs, StreamFormat, TableArgs, TableFormat, TuplesArgs,
+        Backend, Cli, Command, Compression, EventKind, RecordArgs, ReportArgs, RingArgs,
+        StreamArgs, StreamFormat, TableArgs, TableFormat, TuplesArgs,
     },
     error::Error,
     format::table::Column,
@@ -47,8 +47,10 @@ impl TryFrom<&Cli> for KernelConfig {
             Error::Usage(format!("{option} was given, but this command {why}: leave it out"))
         };
         let args = cli.command.kernel();
-        if args.is_none() && cli.kernel != KernelArgs::default() {
-            return Err(useless("an option of the kernel side", "attaches no hooks"));
+        if args.is_none()
+            && let Some(option) = cli.kernel.first_given()
+        {
+            return Err(useless(option, "attaches no hooks"));
         }
         let ring = cli.command.ring();
         if ring.is_none() && cli.ring != RingArgs::default() {

@@ -112,9 +112,9 @@ fn recover_missed_acquire(sock: &Sock, new: u8) -> Step {
     if new != state::CLOSE || sock.state() != state::SYN_SENT || sock.port() == 0 {
         return Ok(());
     }
-    let untold = attempt::connecting(sock.cookie())
+    let was_missed = attempt::connecting(sock.cookie())
         .is_some_and(|attempt| attempt.flags & conn_flag::SETTLED == 0 && attempt.bound_port == 0);
-    if untold { acquired(sock.key(), |tuple| sock.read_tuple(tuple)) } else { Ok(()) }
+    if was_missed { acquired(sock.key(), |tuple| sock.read_tuple(tuple)) } else { Ok(()) }
 }
 
 /// A socket changes state. `key` has the port that it holds, or held until now.

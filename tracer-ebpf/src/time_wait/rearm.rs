@@ -21,7 +21,7 @@ struct Release {
     key: ConnKey,
     conn: Conn,
     /// 1: no event of it is written yet, because `timer_start` may take it back; else 0.
-    untold: u64,
+    unreported: u64,
 }
 
 #[map]
@@ -41,7 +41,7 @@ fn newest() -> Step<&'static mut Release> {
 #[inline(always)]
 pub(crate) fn tell_pending() {
     if let Ok(release) = newest()
-        && release.untold != 0
+        && release.unreported != 0
     {
         tell(release);
     }
@@ -50,7 +50,7 @@ pub(crate) fn tell_pending() {
 /// Writes the release's event, and ends its bound port.
 #[inline(always)]
 fn tell(release: &mut Release) {
-    release.untold = 0;
+    release.unreported = 0;
     let now = now();
     if release.conn.flags & conn_flag::BOUND != 0 {
         bind::ended(&release.key, now);
@@ -73,7 +73,7 @@ pub(crate) fn cancelled(key: &ConnKey, expires: u64) -> Step {
         None => return ledger::release(key, now()),
     }
     ledger::release(key, now())?;
-    release.untold = 1;
+    release.unreported = 1;
     // SAFETY: takes no argument. A timer that is due ends its socket; it is not being moved.
     if unsafe { bpf_jiffies64() } >= expires {
         tell(release);
@@ -86,8 +86,8 @@ pub(crate) fn cancelled(key: &ConnKey, expires: u64) -> Step {
 #[inline(always)]
 pub(crate) fn started(key: &ConnKey, stamp: u32) -> Step {
     let release = newest()?;
-    if release.untold != 0 && release.key == *key {
-        release.untold = 0;
+    if release.unreported != 0 && release.key == *key {
+        release.unreported = 0;
         return ledger::reopen(key, &release.conn);
     }
     time_wait::begun(key, stamp)

@@ -49,6 +49,19 @@ fn entries(least: u32) -> impl Fn(&str) -> Result<u32, String> + Clone + Send + 
 }
 
 impl KernelArgs {
+    /// The first option that is given, as it is typed; `None`: there is none.
+    pub fn first_given(&self) -> Option<&'static str> {
+        let given = [
+            (self.backend.is_some(), "--backend"),
+            (self.max_conns.is_some(), "--max-conns"),
+            (self.max_tuples.is_some(), "--max-tuples"),
+            (self.max_binds.is_some(), "--max-binds"),
+            (self.max_tombstones.is_some(), "--max-tombstones"),
+            (self.max_attempts.is_some(), "--max-attempts"),
+        ];
+        given.into_iter().find_map(|(is_given, option)| is_given.then_some(option))
+    }
+
     /// Each option of `self`, or if it is not given there, that of `other`.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
