@@ -31,6 +31,12 @@ impl Addr {
         [first, second]
     }
 
+    /// The address that has these halves: the inverse of [`Self::words`].
+    #[inline(always)]
+    pub const fn from_words([first, second]: [u64; 2]) -> Self {
+        Self((first as u128 | (second as u128) << 64).to_ne_bytes())
+    }
+
     /// The four bytes of an IPv4 (v4-mapped) address, or `None` for an IPv6 one.
     #[inline(always)]
     pub const fn to_v4(self) -> Option<[u8; 4]> {

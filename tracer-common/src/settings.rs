@@ -31,6 +31,8 @@ pub mod map {
 pub mod global {
     /// u32: [`crate::Kind::bit`]s of the events that hooks write.
     pub const EVENT_MASK: &str = "EVENT_MASK";
+    /// u32: 1 if [`super::map::FILTER`] has values to compare with, else 0.
+    pub const FILTERED: &str = "FILTERED";
     /// u32: unread bytes in the ring buffer from which on a hook wakes the reader.
     pub const WAKE_AT: &str = "WAKE_AT";
     /// u32 each: the fields of `struct sock_common` with these names.

@@ -95,7 +95,7 @@ fn count_at(place: &TupleKey, port: u16, is_new: bool) {
     }
     let change = if is_new { 1 } else { u64::MAX };
     let Some(bound) = BOUND_BY_ADDR.get_ptr_mut(0) else { return };
-    for counter in share::counters(place.netns, &place.source) {
+    for counter in share::counters(place.netns, place.source.words()) {
         // SAFETY: an array map's values are never freed while the program is loaded; the mask keeps the index in this one.
         unsafe { atomic::add(bound.cast::<u64>().add(counter & (BOUND_COUNTERS - 1)), change) };
     }
@@ -108,27 +108,23 @@ pub(crate) fn is_listed(key: &ConnKey) -> bool {
     unsafe { BOUND_PORTS.get(key) }.is_some()
 }
 
-/// The counters of BOUND_BY_ADDR.
-pub(crate) struct Counters(&'static [u64; BOUND_COUNTERS]);
+/// How many ports bind() and listen() took at this address, or a few more ([`share::counters`]).
+#[inline(always)]
+pub(crate) fn count(netns: u32, source: &Addr) -> u32 {
+    let [first, last] = source.words();
+    bound_at(netns, first, last)
+}
 
-impl Counters {
-    #[inline(always)]
-    pub(crate) fn get() -> Option<Self> {
-        BOUND_BY_ADDR.get(0).map(Self)
-    }
-
-    /// How many ports bind() and listen() took at this address, or a few more ([`share::counters`]).
-    #[inline(always)]
-    pub(crate) fn count(&self, netns: u32, source: &Addr) -> u32 {
-        let [one, other] = share::counters(netns, source).map(|counter| {
-            let counters: *const u64 = self.0.as_ptr();
-            // SAFETY: as in `count_at`; read by one load.
-            unsafe { counters.add(counter & (BOUND_COUNTERS - 1)).read_volatile() as u32 }
-        });
-        // The lower one. No branch: the verifier would follow both of its paths in every round of a choice.
-        let lower = 0_u32.wrapping_sub(u32::from(one < other));
-        one & lower | other & !lower
-    }
+/// As [`count`]. A global function, which the verifier checks once, and not in every round of a choice.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn bound_at(netns: u32, first: u64, last: u64) -> u32 {
+    let Some(bound) = BOUND_BY_ADDR.get_ptr(0) else { return 0 };
+    let [one, other] = share::counters(netns, [first, last]).map(|counter| {
+        // SAFETY: as in `count_at`; read by one load.
+        unsafe { bound.cast::<u64>().add(counter & (BOUND_COUNTERS - 1)).read_volatile() as u32 }
+    });
+    one.min(other)
 }
 
 /// Fills in the address and the namespace where the socket is bound, or asks to be, and the caller. Only for process

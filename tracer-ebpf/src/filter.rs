@@ -15,15 +15,19 @@ use tracer_common::{
     filter::{Cgroup, FILTER_VALUES},
 };
 
-use crate::offsets::{TASK_COMM, TASK_LEADER};
+use crate::offsets::{FILTERED, TASK_COMM, TASK_LEADER};
 
 /// One value. Userspace writes it before the programs are attached.
 #[map]
 static FILTER: Array<Filter> = Array::with_max_entries(1, 0);
 
-/// The filter; `None`: everything passes.
+/// The filter; `None`: everything passes. Without a filter, the verifier knows that when it loads the program, and removes
+/// all comparisons.
 #[inline(always)]
 fn active() -> Option<&'static Filter> {
+    if FILTERED.load() == 0 {
+        return None;
+    }
     FILTER.get(0).filter(|filter| filter.active != 0)
 }
 

@@ -16,6 +16,7 @@ macro_rules! globals {
 globals! {
     EVENT_MASK: u32 = 0,
     WAKE_AT: u32 = u32::MAX,
+    FILTERED: u32 = 1,
     SKC_DADDR: u32 = 0,
     SKC_RCV_SADDR: u32 = 4,
     SKC_DPORT: u32 = 12,

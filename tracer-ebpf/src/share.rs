@@ -3,7 +3,6 @@
 
 use aya_ebpf::{macros::map, maps::Array};
 use tracer_common::{
-    Addr,
     settings::MAX_TOUCHED,
     share::{self, Rate, SLOTS, Share, Table},
 };
@@ -16,11 +15,10 @@ use crate::{
 #[map]
 static SHARES: Array<Share> = Array::with_max_entries(SLOTS, 0);
 
-/// The owner for this user in this network namespace. Not inlined, so that its stack is not part of the
-/// callers'.
-#[inline(never)]
+/// The owner for this user in this network namespace.
+#[inline(always)]
 pub(crate) fn owner(netns: u32, user: u32) -> u32 {
-    share::owner(key(), netns, user)
+    owner_of(netns, user)
 }
 
 /// The key of the hash ([`Share::key`]).
@@ -30,10 +28,10 @@ fn key() -> u64 {
     SHARES.get_ptr(0).map_or(0, |totals| unsafe { (&raw const (*totals).key).read() })
 }
 
-/// The indices of an address's two counters in `BOUND_BY_ADDR`.
+/// The indices of an address's (its words') two counters in `BOUND_BY_ADDR`.
 #[inline(always)]
-pub(crate) fn counters(netns: u32, address: &Addr) -> [usize; 2] {
-    share::counters(key(), netns, address.words())
+pub(crate) fn counters(netns: u32, address: [u64; 2]) -> [usize; 2] {
+    share::counters(key(), netns, address)
 }
 
 /// Whether an owner may have one more entry of a table. Calls on several CPUs at once may all get true for the last one.
@@ -45,7 +43,7 @@ pub(crate) fn has_room(owner: u32, table: Table) -> bool {
         Table::Binds => MAX_BINDS.load(),
         Table::Touched => MAX_TOUCHED,
     };
-    room(owner, table as u32, max) != 0
+    has_room_for(owner, table as u32, max) != 0
 }
 
 /// Counts one more entry of a table for an owner (`change` 1), or one less (`u64::MAX`).
@@ -61,8 +59,15 @@ pub(crate) fn may_report(owner: u32, rate: Rate, now: u64) -> bool {
     charge(owner, now, rate.interval_ns(), rate.burst_ns(), rate as u32) != 0
 }
 
-// The rest is not inlined, so that its stack is not part of the callers'. The functions return a number, because the
-// verifier wants one.
+// The rest are global functions, for the verifier's sake: it checks each of them once, for all arguments, instead of at each
+// call (half of its work), and their stack is not part of the callers'. They take and return numbers, because Linux 5.10 allows
+// nothing else.
+
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn owner_of(netns: u32, user: u32) -> u32 {
+    share::owner(key(), netns, user)
+}
 
 /// The counter of a table in this place of SHARES.
 #[inline(always)]
@@ -74,7 +79,8 @@ fn held(place: u32, table: u32) -> Option<*mut u64> {
 }
 
 #[inline(never)]
-fn room(owner: u32, table: u32, max: u32) -> u32 {
+#[unsafe(no_mangle)]
+extern "C" fn has_room_for(owner: u32, table: u32, max: u32) -> u32 {
     let count = |place| {
         // SAFETY: as in `key`; read by one load.
         held(place, table).map_or(0, |held| unsafe { held.read_volatile() })
@@ -87,7 +93,8 @@ fn room(owner: u32, table: u32, max: u32) -> u32 {
 }
 
 #[inline(never)]
-fn change_held(owner: u32, table: u32, change: u64) -> u32 {
+#[unsafe(no_mangle)]
+extern "C" fn change_held(owner: u32, table: u32, change: u64) -> u32 {
     let add = |place| {
         if let Some(held) = held(place, table) {
             // SAFETY: as in `key`.
@@ -104,7 +111,8 @@ fn change_held(owner: u32, table: u32, change: u64) -> u32 {
 }
 
 #[inline(never)]
-fn charge(owner: u32, now: u64, interval_ns: u64, burst_ns: u64, rate: u32) -> u32 {
+#[unsafe(no_mangle)]
+extern "C" fn charge(owner: u32, now: u64, interval_ns: u64, burst_ns: u64, rate: u32) -> u32 {
     const { assert!(Rate::COUNT == 2) };
     let [pair, user] = share::places(owner);
     let Some(share) = SHARES.get_ptr_mut(if user == 0 { pair } else { user }) else { return 1 };

@@ -241,14 +241,12 @@ pub(crate) fn bind(call: &Call<'_>) -> Option<Addr> {
     let random = unsafe { bpf_get_prandom_u32() };
     // At one address each port can be bound once, whatever the destination of its socket; a port that is bound at the
     // unspecified address can be bound at no other.
-    let bound = bind::Counters::get()?;
-    let everywhere = bound
-        .count(rule.netns, &Addr::UNSPECIFIED)
-        .saturating_add(bound.count(rule.netns, &Addr::v4([0; 4])));
+    let everywhere = bind::count(rule.netns, &Addr::UNSPECIFIED)
+        .saturating_add(bind::count(rule.netns, &Addr::v4([0; 4])));
     let capacity = (rule.half * 2).saturating_sub(everywhere);
     let chosen = spread::choose(side, capacity, random, |address| Usage {
         // Counted as even ports, whichever they are: only the sum matters here.
-        held: Halves(u64::from(bound.count(rule.netns, address)) << 32),
+        held: Halves(u64::from(bind::count(rule.netns, address)) << 32),
         ..Usage::default()
     });
     let Some((index, _)) = chosen else {

@@ -7,7 +7,7 @@ use tracer_common::{
 };
 
 use super::Call;
-use crate::{attempt::now, sock::TcpSock};
+use crate::{attempt::now, rule, sock::TcpSock};
 
 /// When the agent's lease of the rule ends, CLOCK_MONOTONIC, ns. The agent renews it.
 #[map]
@@ -80,17 +80,26 @@ fn wanted(rule: &Rule, call: &Call<'_>) -> bool {
     if rule.destination_count == 0 {
         return true;
     }
+    let [first, last] = call.address.words();
+    is_wanted(first, last, u32::from(call.port)) != 0
+}
+
+/// As [`wanted`], for the address of these words. A global function, which the verifier checks once, and not on every path.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn is_wanted(first: u64, last: u64, port: u32) -> u32 {
+    let Some(rule) = rule::active() else { return 0 };
+    let address = Addr::from_words([first, last]);
     let mut index = 0;
     let mut found = false;
     while index < spread::DESTINATIONS_MAX {
         let destination = &rule.destinations[index];
-        if index < rule.destination_count as usize && destination.contains(&call.address, call.port)
-        {
+        if index < rule.destination_count as usize && destination.contains(&address, port as u16) {
             found = destination.exempt == 0;
         }
         index += 1;
     }
-    found
+    u32::from(found)
 }
 
 /// Whether connect() to this address stays on the host: a loopback or unspecified address.

@@ -6,9 +6,14 @@ mod session;
 use std::{
     io,
     os::fd::{AsFd, OwnedFd},
+    time::{Duration, Instant},
 };
 
-use aya::{Btf, Ebpf, EbpfError, EbpfLoader, VerifierLogLevel, maps::MapError};
+use aya::{
+    Btf, Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
+    maps::MapError,
+    programs::{ProgramError, ProgramInfo},
+};
 use tracer_common::{
     Filter,
     settings::{MAX_TOUCHED, global, map},
@@ -172,6 +177,7 @@ fn load(settings: &Settings) -> Result<Ebpf, Error> {
     }
     let sizes = &settings.sizes;
     let wake_at = settings.ring_size / 4;
+    let filtered = u32::from(settings.filter.active);
     let log_level = klog::level();
     let mut loader = EbpfLoader::new();
     loader
@@ -182,6 +188,7 @@ fn load(settings: &Settings) -> Result<Ebpf, Error> {
         })
         .override_global(global::EVENT_MASK, &settings.event_mask, true)
         .override_global(global::WAKE_AT, &wake_at, true)
+        .override_global(global::FILTERED, &filtered, true)
         .override_global(global::MAX_TUPLES, &sizes.tuples, true)
         .override_global(global::MAX_CONNS, &sizes.conns, true)
         .override_global(global::MAX_BINDS, &sizes.binds, true)
@@ -250,13 +257,31 @@ struct Attached {
     pinned: Vec<&'static str>,
 }
 
+/// Writes to the debug log how long the kernel verified a program, and how many instructions (from Linux 5.16 on).
+pub(super) fn log_loaded(
+    name: &str,
+    took: Duration,
+    info: impl FnOnce() -> Result<ProgramInfo, ProgramError>,
+) {
+    if !tracing::enabled!(tracing::Level::DEBUG) {
+        return;
+    }
+    let verified = info().ok().and_then(|info| info.verified_instruction_count());
+    let verified = verified.map_or_else(|| "an unknown number of".to_owned(), |it| it.to_string());
+    tracing::debug!("loaded {name} in {took:.1?}: {verified} instructions verified");
+}
+
 impl Attached {
     /// Loads one program. The error is the reason why the backend cannot be used.
     fn load(&mut self, ebpf: &mut Ebpf, program: &Program) -> Result<(), String> {
         let Some(target) = ebpf.program_mut(program.name) else {
             return Err(format!("{}: it is not in the BPF object", program.name));
         };
+        let begun = Instant::now();
         let result = self.load_one(target, program.hook);
+        if result.is_ok() {
+            log_loaded(program.name, begun.elapsed(), || target.info());
+        }
         self.skip_or_fail(program, result)
     }
 

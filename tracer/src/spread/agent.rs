@@ -134,6 +134,7 @@ impl Agent {
             pins: pins.clone(),
             cgroups: targets,
             fast_ports: config.flags & rule_flag::FAST_PORTS != 0,
+            rebind: config.flags & rule_flag::REBIND != 0,
             fail_fast: config.flags & rule_flag::FAIL_FAST != 0,
         };
         let kernel = KernelConfig { ring_size: RING_SIZE, ..*kernel };

@@ -4,6 +4,7 @@
 use std::{
     collections::HashSet,
     os::fd::{AsFd, OwnedFd},
+    time::Instant,
 };
 
 use aya::{Ebpf, maps::MapData, programs::CgroupSockAddr};
@@ -12,7 +13,10 @@ use tracer_common::settings::map;
 use super::links::{Link, adopt, create};
 pub use super::maps::{BoundCounts, Pinned, RuleMaps, SpreadMaps};
 use super::{loaded::Mark, pinned::Pins};
-use crate::{kernel::sys, ledger::sizes::Kept};
+use crate::{
+    kernel::{attach::log_loaded, sys},
+    ledger::sizes::Kept,
+};
 
 /// Maps that are pinned.
 pub(crate) const PINNED_MAPS: [&str; 15] = [
@@ -68,6 +72,8 @@ pub struct Spreading {
     pub cgroups: Vec<CgroupTarget>,
     /// Whether the spreader may choose ports itself (fast ports).
     pub fast_ports: bool,
+    /// Whether the address of a bind() is replaced: only then the programs of bind() are needed.
+    pub rebind: bool,
     /// Whether connect() fails at once if the pool is full.
     pub fail_fast: bool,
 }
@@ -107,7 +113,7 @@ impl Spreader {
             programs: Vec::new(),
             links: Vec::new(),
         };
-        spreader.load(ebpf, spreading.fast_ports)?;
+        spreader.load(ebpf, spreading)?;
         for (_, name) in mark.iter().flat_map(|_| spreader.programs.clone()) {
             let fd = program(ebpf, name)?.fd().map_err(text)?;
             let put = mark.map_or(Ok(()), |mark| mark.put_on(fd.as_fd()));
@@ -124,18 +130,19 @@ impl Spreader {
         Ok(spreader)
     }
 
-    fn load(&mut self, ebpf: &mut Ebpf, fast_ports: bool) -> Result<(), String> {
+    fn load(&mut self, ebpf: &mut Ebpf, spreading: &Spreading) -> Result<(), String> {
         // The first program also checks whether single ports are free, or their TIME_WAITs can be reused. So it is
         // preferred without fast ports, too.
         let mut fast_refused = false;
-        for (link, names) in HOOKS {
+        let wanted = |(link, _): &(&str, _)| spreading.rebind || !link.starts_with("bind");
+        for (link, names) in HOOKS.into_iter().filter(wanted) {
             let mut refusal = None;
             for name in names {
                 let fast = name.ends_with("_fast");
                 if fast && fast_refused {
                     continue;
                 }
-                match program(ebpf, name).and_then(|program| program.load().map_err(text)) {
+                match load_one(ebpf, name) {
                     Ok(()) => {
                         self.programs.push((link, name));
                         refusal = None;
@@ -149,7 +156,7 @@ impl Spreader {
                         if fast && !link.ends_with('6') {
                             fast_refused = true;
                         }
-                        if fast && !fast_ports {
+                        if fast && !spreading.fast_ports {
                             tracing::info!(
                                 "it is not checked whether single ports are free: {reason}"
                             );
@@ -248,6 +255,15 @@ impl Spreader {
         }
         self.remove_other_links(pins)
     }
+}
+
+/// Loads the program of this name.
+fn load_one(ebpf: &mut Ebpf, name: &str) -> Result<(), String> {
+    let begun = Instant::now();
+    let program = program(ebpf, name)?;
+    program.load().map_err(text)?;
+    log_loaded(name, begun.elapsed(), || program.info());
+    Ok(())
 }
 
 /// The program of this name in the object.
