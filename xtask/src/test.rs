@@ -91,7 +91,7 @@ pub(crate) fn test(
     }
     if which != Some(Which::Unit) {
         let payload = payload(args)?;
-        parts.end("release build");
+        parts.end("builds");
         let mut of_host = None;
         let mut run_host = || {
             if wanted(Which::Host) {
@@ -199,27 +199,35 @@ fn soak(payload: &Payload) -> Result<Vec<Suite>> {
     tests.iter().map(suite).collect()
 }
 
-/// Builds the programs under test, optimized.
+/// Builds the program under test, optimized, and the tests' programs as `unit` does, which has built most of them: they mostly wait.
 fn payload(args: Vec<String>) -> Result<Payload> {
-    let mut command = workspace::cargo("build");
-    command.args(["--release", "--package", "tracer", "--package", "tracer-tests"]);
-    exec::run(build::embed(&mut command))?;
-    // Only this program is linked statically; the crates that it depends on are not built again.
-    let mut dialer = workspace::cargo("rustc");
-    dialer.args(["--release", "--package", "tracer-tests", "--example", "static-dialer"]);
-    exec::run(dialer.args(["--", "-C", "target-feature=+crt-static"]))?;
-    let built = |name: &str| -> Result<PathBuf> {
-        let path = workspace::target().join("release").join(name);
+    let mut tracer = workspace::cargo("build");
+    tracer.args(["--release", "--package", "tracer"]);
+    exec::run(build::embed(&mut tracer))?;
+    let mut tests = workspace::cargo("build");
+    // With the targets of `unit`, so that the crates that they depend on have the same features.
+    tests.args(["--bins", "--tests"]);
+    for package in UNIT_PACKAGES {
+        tests.args(["--package", package]);
+    }
+    exec::run(build::embed(&mut tests))?;
+    let folder = workspace::target().join("debug");
+    let dialer = folder.join("examples/static-dialer");
+    let source = workspace::root().join("tests/examples/static-dialer.rs");
+    let mut rustc = workspace::rustc();
+    rustc.args(["--edition", "2024", "-C", "target-feature=+crt-static", "-o"]);
+    exec::run(rustc.arg(&dialer).arg(source))?;
+    let built = |path: PathBuf| -> Result<PathBuf> {
         if !path.exists() {
             bail!("{} was not built", path.display());
         }
         Ok(path)
     };
     Ok(Payload {
-        tracer: built("tracer")?,
-        runner: built("kernel-tests")?,
-        load: built("connect-load")?,
-        dialer: built("examples/static-dialer")?,
+        tracer: built(workspace::target().join("release/tracer"))?,
+        runner: built(folder.join("kernel-tests"))?,
+        load: built(folder.join("connect-load"))?,
+        dialer: built(dialer)?,
         args,
     })
 }

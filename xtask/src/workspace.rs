@@ -44,6 +44,15 @@ pub(crate) fn cargo(verb: &str) -> Command {
     command
 }
 
+/// A command of the rustc that belongs to this cargo.
+pub(crate) fn rustc() -> Command {
+    let cargo = env::var_os("CARGO").map(PathBuf::from);
+    let same = cargo.map(|cargo| cargo.with_file_name("rustc")).filter(|rustc| rustc.exists());
+    let mut command = Command::new(same.unwrap_or_else(|| "rustc".into()));
+    command.current_dir(root());
+    command
+}
+
 /// A command of another toolchain, without the variables that are for this one.
 pub(crate) fn foreign(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(program);

@@ -21,7 +21,6 @@ pub enum Depth {
 /// their names.
 const PART: &[&str] = &[
     "oracle::",
-    "ledger::client_closes_first",
     "ledger::connect_twice",
     "ledger::every_state",
     "ledger::explicit_port",
@@ -35,7 +34,9 @@ const PART: &[&str] = &[
     "ledger::refused",
     "ledger::reset_by_",
     "ledger::shared_tracers_end_well",
-    "ledger::time_wait_",
+    "ledger::time_wait_bucket_overflow",
+    "ledger::time_wait_recycled_by_bound_socket",
+    "ledger::time_wait_reused",
     "drift::entries_removed",
     "drift::hook_detached",
     "events::bound_ports",
@@ -45,7 +46,6 @@ const PART: &[&str] = &[
     "losses::refused_without_a_row",
     "losses::touched_and_removed_at_once",
     "room::bound_over_connections",
-    "room::mixes",
     "attach::sandbox_of_spread",
     "spread::fail_open::killed_and_started_again",
     "spread::fills_the_pool::ipv4",

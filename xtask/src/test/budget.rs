@@ -8,7 +8,7 @@ const BUDGET: [(&str, u64); 5] = [
     ("set-up", 90),
     ("BPF object", 30),
     ("unit tests", 150),
-    ("release build", 240),
+    ("builds", 150),
     ("kernel tests", 1680),
 ];
 
