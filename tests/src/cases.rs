@@ -8,6 +8,7 @@ pub mod ending;
 pub mod errors;
 pub mod events;
 pub mod filters;
+mod group;
 pub mod ledger;
 pub mod losses;
 pub mod oracle;
@@ -37,47 +38,15 @@ pub struct Case {
 }
 
 impl Case {
-    pub fn new(
-        name: impl Into<String>,
-        run: impl Fn() -> Result<()> + Send + Sync + 'static,
-    ) -> Self {
+    fn new(name: impl Into<String>, run: impl Fn() -> Result<()> + Send + Sync + 'static) -> Self {
         Self { name: name.into(), run: Arc::new(run), excuse: None, waits: false }
     }
 
     /// Skips the case if `excuse` is a reason for that; a case that has a reason already keeps it.
     #[must_use]
-    pub fn unless(self, excuse: Option<String>) -> Self {
+    fn unless(self, excuse: Option<String>) -> Self {
         Self { excuse: self.excuse.or(excuse), ..self }
     }
-}
-
-/// A test that runs once, and its name within its group.
-type Test = (&'static str, fn() -> Result<()>);
-
-/// `GROUP::TEST` for each of these tests.
-fn named(group: &str, tests: &[Test]) -> Vec<Case> {
-    tests.iter().map(|(name, test)| Case::new(format!("{group}::{name}"), *test)).collect()
-}
-
-/// A test that runs once for each backend, and gets its name.
-type BackendTest = (&'static str, fn(&str) -> Result<()>);
-
-/// `GROUP::TEST::BACKEND` for every test and each of these backends.
-fn per_backend(
-    backends: impl Iterator<Item = String>,
-    group: &str,
-    tests: &[BackendTest],
-) -> Vec<Case> {
-    let mut cases = Vec::new();
-    let backends: Vec<_> = backends.collect();
-    for (name, test) in tests {
-        for backend in backends.clone() {
-            let test = *test;
-            let title = format!("{group}::{name}::{backend}");
-            cases.push(Case::new(title, move || test(&backend)));
-        }
-    }
-    cases
 }
 
 /// What is to be tested, from the environment variables.
@@ -93,36 +62,10 @@ pub struct Plan {
     pub depth: Depth,
 }
 
-/// Why a guest does not run everything with every backend.
-const SAMPLED: &str = "a guest is slow: run with the default backend, and with all of them on the host and in one guest";
-
 impl Plan {
     /// The backends without `none`.
     pub fn tracing_backends(&self) -> impl Iterator<Item = String> {
         self.backends.iter().filter(|backend| *backend != "none").cloned()
-    }
-
-    /// `GROUP::TEST::BACKEND` of tests that have the same result with every backend: the host and a thorough guest run all of
-    /// them. Other guests, which are slow, run those of the default backend and skip the rest.
-    fn sampled(&self, group: &str, tests: &[BackendTest]) -> Vec<Case> {
-        let all = self.place == Place::Host || self.depth == Depth::Thorough;
-        let excuse = |backend: &str| {
-            let left_out = !all && self.default_backend.as_deref().is_some_and(|it| it != backend);
-            left_out.then(|| SAMPLED.to_owned())
-        };
-        let of = |backend: String| {
-            let excuse = excuse(&backend);
-            let cases = per_backend([backend].into_iter(), group, tests);
-            cases.into_iter().map(move |case| case.unless(excuse.clone()))
-        };
-        self.tracing_backends().flat_map(of).collect()
-    }
-
-    /// The reason for a guest to skip a test that has the same result on every kernel; `None` on the host and in a thorough
-    /// guest, which run it.
-    fn slow_guest(&self) -> Option<String> {
-        let slow = self.place == Place::Vm && self.depth < Depth::Thorough;
-        slow.then(|| "a guest is slow: the host and one guest run it".to_owned())
     }
 
     /// Reads the variables. Without `TRACER_BACKENDS`, runs tracer to find the backends that this kernel has.
@@ -141,7 +84,7 @@ impl Plan {
 
 /// Every case of this plan.
 pub fn all(plan: &Plan) -> Vec<Case> {
-    let mut cases = oracle::cases();
+    let mut cases = oracle::cases(plan);
     cases.extend(ledger::cases(plan));
     if plan.tracing_backends().next().is_some() {
         cases.extend(drift::cases(plan));
@@ -154,9 +97,9 @@ pub fn all(plan: &Plan) -> Vec<Case> {
         cases.extend(losses::cases(plan));
         cases.extend(sizes::cases(plan));
         cases.extend(output::cases(plan));
-        cases.extend(proxies::cases());
+        cases.extend(proxies::cases(plan));
         cases.extend(spread::cases(plan));
-        cases.extend(top::cases());
+        cases.extend(top::cases(plan));
         cases.extend(who::cases(plan));
         cases.extend(abuse::cases(plan));
     }

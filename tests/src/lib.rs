@@ -8,5 +8,6 @@
 pub mod bench;
 pub mod cases;
 pub mod harness;
+pub mod helper;
 pub mod show;
 pub mod workloads;

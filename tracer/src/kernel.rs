@@ -19,3 +19,4 @@ pub mod privilege;
 pub mod programs;
 pub mod spread;
 mod sys;
+mod verified;

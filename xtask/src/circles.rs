@@ -20,8 +20,13 @@ use crate::workspace;
 
 /// The folders of the sources that are checked, from the root, each with the levels; a level is the number of names in the path of a
 /// module. `tracer/src` is not checked at the first: its folders are layers, and some of these import each other.
-const SOURCES: [(&str, &[usize]); 3] =
-    [("tracer/src", &[2]), ("tracer-ebpf/src", &[1, 2]), ("tracer-common/src", &[1, 2])];
+const SOURCES: [(&str, &[usize]); 5] = [
+    ("tracer/src", &[2]),
+    ("tracer-ebpf/src", &[1, 2]),
+    ("tracer-common/src", &[1, 2]),
+    ("tests/src", &[1, 2]),
+    ("xtask/src", &[1, 2]),
+];
 
 type Module = Vec<String>;
 /// The modules that each module imports, each with one file that does.

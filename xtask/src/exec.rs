@@ -1,6 +1,6 @@
-//! Runs other programs; an error has the command that failed.
+//! Finds and runs other programs; an error has the command that failed.
 
-use std::{ffi::OsStr, process::Command};
+use std::{env, ffi::OsStr, path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -40,6 +40,15 @@ pub(crate) fn probe(command: &mut Command) -> Option<String> {
 /// Whether this process runs as root.
 pub(crate) fn is_root() -> bool {
     probe(Command::new("id").arg("-u")).is_some_and(|id| id.trim() == "0")
+}
+
+/// The path of a program: in PATH, or in a system directory that a user's PATH may not have. `None` if it is not installed.
+pub(crate) fn which(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .map(|dir| dir.join(program))
+        .find(|path| path.is_file())
 }
 
 /// The command as a line for a shell, with the environment variables that it sets.

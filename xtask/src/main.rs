@@ -21,6 +21,7 @@ mod links;
 mod lint;
 mod markers;
 mod readme;
+mod report;
 mod run;
 mod setup;
 mod show;

@@ -2,7 +2,7 @@
 //!
 //! `facts` reads, `plan` decides the next step (without I/O), and this file does it, until nothing is missing.
 
-use std::{collections::BTreeSet, env, path::PathBuf};
+use std::{collections::BTreeSet, path::PathBuf};
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
@@ -118,7 +118,7 @@ fn act(step: &plan::Step) -> Result<()> {
 fn programs(user: &str, programs: &[(&str, &str)]) -> Result<()> {
     let mut missing: Vec<String> = programs
         .iter()
-        .filter(|(program, _)| which(program).is_none())
+        .filter(|(program, _)| exec::which(program).is_none())
         .map(|(_, package)| (*package).to_owned())
         .collect();
     missing.dedup();
@@ -144,13 +144,4 @@ fn refusal(facts: &Facts, commands: &[String]) -> String {
          or later; then run this again:\n    {}",
         commands.join("\n    ")
     )
-}
-
-/// The path of a program: in PATH, or in a system directory that a user's PATH may not have. `None` if it is not installed.
-pub(crate) fn which(program: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path)
-        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
-        .map(|dir| dir.join(program))
-        .find(|path| path.is_file())
 }

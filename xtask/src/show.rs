@@ -35,7 +35,7 @@ fn show(what: &str) -> Result<Command> {
         "cannot {what}: tracing and network namespaces need root; run it as root"
     );
     let missing: Vec<_> =
-        PROGRAMS.into_iter().filter(|program| setup::which(program).is_none()).collect();
+        PROGRAMS.into_iter().filter(|program| exec::which(program).is_none()).collect();
     ensure!(
         missing.is_empty(),
         "cannot {what}: {} not installed; `cargo xtask setup test` installs what is missing",

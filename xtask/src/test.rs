@@ -14,16 +14,15 @@ use clap::ValueEnum;
 
 use crate::{
     build, exec,
+    report::{self, Suite},
     setup::{self, What},
     vm, workspace,
 };
-use report::Suite;
 use vm::{guest::Payload, kernels::Matrix};
 
 mod budget;
 mod coverage;
 mod lies;
-pub(crate) mod report;
 
 /// Which tests to run.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use crate::test::report::Suite;
+use crate::report::Suite;
 use guest::{ALIVE, Payload};
 use kernels::{KERNELS, Kernel, Matrix};
 use modules::Tree;

@@ -25,7 +25,8 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracer_tests::{
     cases::{self, Case, Plan},
-    harness::{helper, lie, probe::Place, process, tracer::shared},
+    harness::{lie, probe::Place, process, tracer::shared},
+    helper,
 };
 
 /// Longest time that a test may take, four times that in a guest, unless `TRACER_TEST_LIMIT` is set. The slowest tests load a host

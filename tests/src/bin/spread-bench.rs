@@ -18,7 +18,7 @@ fn main() -> Result<()> {
         [quick] if quick == "--quick" => println!("{}", bench::run(Size::QUICK)?),
         [dial, plan @ ..] if dial == "dial" => bench::serve(plan)?,
         // The stage starts this program as a helper process in its namespace, by which tracer finds the namespace.
-        [helper, rest @ ..] if helper == "helper" => tracer_tests::harness::helper::main(rest)?,
+        [helper, rest @ ..] if helper == "helper" => tracer_tests::helper::main(rest)?,
         _ => bail!("usage: spread-bench [--quick]"),
     }
     Ok(())

@@ -14,22 +14,21 @@ mod shares;
 use std::{env, sync::Arc};
 
 use super::{Case, Plan};
-use crate::harness::probe::Place;
 
 /// The host runs them all; guests, which are slow, run none.
 pub fn cases(plan: &Plan) -> Vec<Case> {
-    let mut cases = outsider::cases();
-    cases.extend(cgroups::cases());
-    cases.extend(floods::cases());
-    cases.extend(health::cases());
-    cases.extend(namespaces::cases());
-    cases.extend(pins::cases());
-    cases.extend(reading::cases());
-    cases.extend(recordings::cases());
-    cases.extend(shares::cases());
-    let slow = (plan.place == Place::Vm).then(|| "a guest is slow: the host runs it".to_owned());
-    cases = cases.into_iter().map(|case| repeated(case.unless(slow.clone()))).collect();
-    cases
+    let parts = [
+        outsider::cases(plan),
+        cgroups::cases(plan),
+        floods::cases(plan),
+        health::cases(plan),
+        namespaces::cases(plan),
+        pins::cases(plan),
+        reading::cases(plan),
+        recordings::cases(plan),
+        shares::cases(plan),
+    ];
+    plan.group("abuse").with(parts.into_iter().flatten().map(repeated)).only_host().cases()
 }
 
 /// The case, run `TRACER_TEST_ABUSE_RUNS` times (by default once), because some attacks succeed only if the timing is right.

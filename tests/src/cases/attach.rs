@@ -22,7 +22,6 @@ use crate::harness::{
     privileges::{
         BPF, DAC_READ_SEARCH, NET_ADMIN, PERFMON, SYS_ADMIN, SYS_PTRACE, SYS_RESOURCE, only,
     },
-    probe::Place,
     process::Process,
     tracer::{
         START_LIMIT, command,
@@ -34,15 +33,17 @@ use crate::harness::{
 };
 
 pub fn cases(plan: &Plan) -> Vec<Case> {
-    let slow = (plan.place == Place::Vm).then(|| "a guest is slow: the host runs it".to_owned());
-    vec![
-        Case::new("attach::sandbox_of_tuples", of_tuples),
-        Case::new("attach::sandbox_of_record", of_record),
-        Case::new("attach::sandbox_of_top", of_top),
-        Case::new("attach::sandbox_of_spread", of_spread),
-        Case::new("attach::sandbox_with_few_capabilities", with_few_capabilities),
-        Case::new("attach::threads_are_not_ended_by_their_effective_user", signals).unless(slow),
-    ]
+    plan.group("attach")
+        .once(&[
+            ("sandbox_of_tuples", of_tuples),
+            ("sandbox_of_record", of_record),
+            ("sandbox_of_top", of_top),
+            ("sandbox_of_spread", of_spread),
+            ("sandbox_with_few_capabilities", with_few_capabilities),
+        ])
+        .once(&[("threads_are_not_ended_by_their_effective_user", signals)])
+        .only_host()
+        .cases()
 }
 
 /// User id of `nobody`.

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{BackendTest, Case, Plan, per_backend};
+use super::{Case, Plan};
 use crate::harness::{
     behind::{HELD, Map, detach_link, one},
     probe::Place,
@@ -19,18 +19,17 @@ use crate::harness::{
 };
 
 pub fn cases(plan: &Plan) -> Vec<Case> {
-    let tests: &[BackendTest] = &[
-        ("entries_removed", entries_removed),
-        ("entries_added", entries_added),
-        ("tuples_changed", tuples_changed),
-        ("states_changed", states_changed),
-        ("nothing_known_of_a_namespace", nothing_known_of_a_namespace),
-    ];
-    let mut cases = plan.sampled("drift", tests);
-    // Another process can detach links of cgroups only: the test detaches all hooks that see a connect() of this backend.
-    let tracepoint = plan.tracing_backends().filter(|backend| backend == "tracepoint");
-    cases.extend(per_backend(tracepoint, "drift", &[("hook_detached", hook_detached)]));
-    cases
+    plan.group("drift")
+        .sampled(&[
+            ("entries_removed", entries_removed),
+            ("entries_added", entries_added),
+            ("tuples_changed", tuples_changed),
+            ("states_changed", states_changed),
+            ("nothing_known_of_a_namespace", nothing_known_of_a_namespace),
+        ])
+        // Another process can detach links of cgroups only: the test detaches all hooks that see a connect() of this backend.
+        .on_backend("tracepoint", &[("hook_detached", hook_detached)])
+        .cases()
 }
 
 /// Size of a `TupleKey`, with which a value of CONNS begins, in bytes.

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
-use super::{Case, Plan, Test, named};
+use super::{Case, Plan};
 use crate::harness::{
     held::Held,
     probe::Place,
@@ -23,12 +23,14 @@ use crate::harness::{
 };
 
 pub(super) fn cases(plan: &Plan) -> Vec<Case> {
-    let tests: &[Test] = &[
-        ("while_a_namespace_does_not_answer", namespace_that_does_not_answer),
-        ("while_the_work_hangs", work_that_hangs),
-        ("with_last_words_that_nobody_reads", last_words),
-    ];
-    named("ending", tests).into_iter().map(|case| case.unless(plan.slow_guest())).collect()
+    plan.group("ending")
+        .once(&[
+            ("while_a_namespace_does_not_answer", namespace_that_does_not_answer),
+            ("while_the_work_hangs", work_that_hangs),
+            ("with_last_words_that_nobody_reads", last_words),
+        ])
+        .kernel_independent()
+        .cases()
 }
 
 /// How long the end may take: 1 s, and 50 ms for the test itself.

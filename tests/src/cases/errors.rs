@@ -32,31 +32,31 @@ pub(super) const NO_PRIVILEGE: i32 = 77;
 pub(super) const BAD_CONFIG: i32 = 78;
 
 pub fn cases(plan: &Plan) -> Vec<Case> {
-    let mut cases: Vec<_> = WRONG
-        .iter()
-        .map(|wrong| Case::new(format!("errors::{}", wrong.name), || wrong.check()))
-        .collect();
-    for backend in BACKENDS {
-        if !plan.backends.iter().any(|there| there == backend) {
-            let name = format!("errors::backend_that_cannot_run::{backend}");
-            cases.push(Case::new(name, move || backend_that_cannot_run(backend)));
-        }
-    }
-    let missing = Case::new("errors::output_in_missing_folder", output_in_missing_folder);
-    cases.push(missing.unless(plan.slow_guest()));
-    cases.push(Case::new("errors::without_privileges", without_privileges));
-    let advised = Case::new("errors::advised_capabilities_are_all", advised_capabilities);
-    cases.push(advised.unless(plan.slow_guest()));
-    let read_only = Case::new("errors::output_in_read_only_folder", output_in_read_only_folder);
-    cases.push(read_only.unless(plan.slow_guest()));
-    cases.push(Case::new("errors::no_type_information", no_type_information));
-    cases.push(Case::new("errors::no_cgroup_hierarchy", no_cgroup_hierarchy));
-    cases.push(Case::new("errors::three_capabilities_are_enough", three_capabilities));
-    cases.push(Case::new("errors::under_a_bare_sys", under_a_bare_sys));
-    let closed_sys = Case::new("errors::only_root_gets_into_sys", only_root_gets_into_sys);
-    cases.push(closed_sys.unless(plan.slow_guest()));
-    cases.extend(plan.sampled("errors", &[("two_tracers_at_once", two_tracers_at_once)]));
-    cases
+    let absent = BACKENDS.iter().filter(|backend| !plan.backends.iter().any(|it| it == *backend));
+    plan.group("errors")
+        .table(WRONG.iter().map(|wrong| (wrong.name, || wrong.check())))
+        .table(absent.map(|backend| {
+            let name = format!("backend_that_cannot_run::{backend}");
+            (name, move || backend_that_cannot_run(backend))
+        }))
+        .once(&[("output_in_missing_folder", output_in_missing_folder)])
+        .kernel_independent()
+        .once(&[("without_privileges", without_privileges)])
+        .once(&[
+            ("advised_capabilities_are_all", advised_capabilities),
+            ("output_in_read_only_folder", output_in_read_only_folder),
+        ])
+        .kernel_independent()
+        .once(&[
+            ("no_type_information", no_type_information),
+            ("no_cgroup_hierarchy", no_cgroup_hierarchy),
+            ("three_capabilities_are_enough", three_capabilities),
+            ("under_a_bare_sys", under_a_bare_sys),
+        ])
+        .once(&[("only_root_gets_into_sys", only_root_gets_into_sys)])
+        .kernel_independent()
+        .sampled(&[("two_tracers_at_once", two_tracers_at_once)])
+        .cases()
 }
 
 /// A wrong command line, and the exit codes and the message that it may end with.

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::{io::Errno, process::Signal, thread::set_name};
 use serde_json::Value;
 
-use super::{BackendTest, Case, Plan, Test, named, per_backend};
+use super::{Case, Plan};
 use crate::{
     harness::{
         lie,
@@ -25,32 +25,29 @@ use crate::{
 };
 
 pub fn cases(plan: &Plan) -> Vec<Case> {
-    let tests: &[BackendTest] = &[
-        ("one_connection", one_connection),
-        ("time_wait_release", time_wait_release),
-        ("failures", failures),
-        ("bind_failures", bind_failures),
-        ("bound_ports", bound::bound_ports),
-        ("port_holders", bound::port_holders),
-    ];
-    let mut cases = per_backend(plan.tracing_backends(), "events", tests);
-    cases.extend(early::cases(plan));
-    let tests: &[BackendTest] = &[
-        ("every_line_is_whole", every_line_is_whole),
-        ("time_of_a_port_search", bound::time_of_a_port_search),
-    ];
-    cases.extend(plan.sampled("events", tests));
-    if let Some(expected) = plan.default_backend.clone() {
-        cases.push(Case::new("events::default_backend", move || default_backend(&expected)));
-    }
-    let kernel_independent: &[Test] = &[
-        ("ends_by_duration", ends_by_duration),
-        ("ends_by_sigterm", ends_by_sigterm),
-        ("sighup_reopens_the_file", sighup_reopens),
-    ];
-    let kernel_independent = named("events", kernel_independent).into_iter();
-    cases.extend(kernel_independent.map(|case| case.unless(plan.slow_guest())));
-    cases
+    let default = plan.default_backend.clone();
+    plan.group("events")
+        .each_backend(&[
+            ("one_connection", one_connection),
+            ("time_wait_release", time_wait_release),
+            ("failures", failures),
+            ("bind_failures", bind_failures),
+            ("bound_ports", bound::bound_ports),
+            ("port_holders", bound::port_holders),
+        ])
+        .with(early::cases(plan))
+        .sampled(&[
+            ("every_line_is_whole", every_line_is_whole),
+            ("time_of_a_port_search", bound::time_of_a_port_search),
+        ])
+        .table(default.map(|expected| ("default_backend", move || default_backend(&expected))))
+        .once(&[
+            ("ends_by_duration", ends_by_duration),
+            ("ends_by_sigterm", ends_by_sigterm),
+            ("sighup_reopens_the_file", sighup_reopens),
+        ])
+        .kernel_independent()
+        .cases()
 }
 
 /// Runs `work` in the stage's namespace on a thread with this name.

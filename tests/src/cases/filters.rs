@@ -3,10 +3,10 @@
 use anyhow::{Context, Result, ensure};
 use rustix::thread::set_name;
 
-use super::{BackendTest, Case, Plan};
+use super::{Case, Plan, group::BackendTest};
 use crate::harness::{
     cgroup::Cgroup,
-    probe::{self, Place},
+    probe,
     process::Helper,
     sock::Sock,
     stage::Stage,
@@ -19,23 +19,29 @@ use crate::harness::{
 };
 
 pub fn cases(plan: &Plan) -> Vec<Case> {
-    let tests: &[BackendTest] =
-        &[("comm", comm), ("pid", pid), ("cgroup", cgroup), ("netns", netns)];
-    let mut cases = plan.sampled("filters", tests);
-    let tests: &[BackendTest] =
-        &[("netns_by_name_and_path", netns_by_name_and_path), ("rows_of_tuples", rows_of_tuples)];
-    let kernel_independent = plan.sampled("filters", tests).into_iter();
-    cases.extend(kernel_independent.map(|case| case.unless(plan.slow_guest())));
-    let of_ipv6 = plan.sampled("filters", &[("ipv6", ipv6)]);
-    cases.extend(of_ipv6.into_iter().map(|case| case.unless(probe::no_ipv6())));
-    for (index, (name, test)) in ADDRESSES_AND_PORTS.iter().enumerate() {
+    plan.group("filters")
+        .sampled(&[("comm", comm), ("pid", pid), ("cgroup", cgroup), ("netns", netns)])
+        .sampled(&[
+            ("netns_by_name_and_path", netns_by_name_and_path),
+            ("rows_of_tuples", rows_of_tuples),
+        ])
+        .kernel_independent()
+        .sampled(&[("ipv6", ipv6)])
+        .unless(probe::no_ipv6())
+        .with(addresses_and_ports(plan))
+        .cases()
+}
+
+fn addresses_and_ports(plan: &Plan) -> Vec<Case> {
+    let mut group = plan.group("filters::addresses_and_ports");
+    for (index, test) in ADDRESSES_AND_PORTS.iter().enumerate() {
+        group = group.sampled(&[*test]);
         // Each starts a tracer, which is slow in a guest: it runs a third of them.
-        let excuse = plan.place == Place::Vm && index % 3 != 0;
-        let excuse = excuse.then(|| "a guest is slow: the host runs it".to_owned());
-        let of_test = plan.sampled("filters::addresses_and_ports", &[(*name, *test)]);
-        cases.extend(of_test.into_iter().map(|case| case.unless(excuse.clone())));
+        if index % 3 != 0 {
+            group = group.only_host();
+        }
     }
-    cases
+    group.cases()
 }
 
 /// Records with this filter while `work` runs; returns the failures of the stage's namespace.

@@ -5,7 +5,7 @@
 
 use anyhow::Result;
 
-use super::{Case, Plan};
+use super::{Case, Plan, group::Group};
 use crate::{
     harness::{probe::Place, stage::Stage, tracer::shared},
     workloads::{self, Tracer, Workload},
@@ -16,37 +16,50 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
 }
 
 fn on_the_host(plan: &Plan) -> Vec<Case> {
-    let mut cases = Vec::new();
+    let mut group = plan.group("ledger");
     for workload in workloads::ALL {
         let backends = plan.backends.clone();
-        let waits = workload.tracer == Tracer::Together;
-        let groups: Vec<Vec<String>> = match workload.tracer {
+        let runs: Vec<Vec<String>> = match workload.tracer {
             Tracer::Together => vec![backends],
             Tracer::First | Tracer::Later => backends.into_iter().map(|it| vec![it]).collect(),
         };
-        for backends in groups {
-            let name = format!("ledger::{}::{}", workload.name, backends.join("+"));
-            let case = Case::new(name, move || play(workload, &backends, false));
-            cases.push(Case { waits, ..case.unless((workload.excuse)()) });
-        }
+        let tests = runs.into_iter().map(|backends| {
+            let name = format!("{}::{}", workload.name, backends.join("+"));
+            (name, move || play(workload, &backends, false))
+        });
+        group = excused(group.table(tests), workload);
     }
-    cases
+    group.cases()
 }
 
 /// The workloads that start their own tracers come last: while the shared ones run, and the namespaces that are kept for them
 /// exist, a start takes several times as long.
 fn in_a_guest(plan: &Plan) -> Vec<Case> {
-    let case = |workload: &'static Workload| {
-        let backends = plan.backends.clone();
-        let name = format!("ledger::{}", workload.name);
-        let case = Case::new(name, move || play(workload, &backends, true));
-        let waits = workload.tracer == Tracer::Together;
-        Case { waits, ..case.unless((workload.excuse)()) }
-    };
     let (later, shared): (Vec<_>, Vec<_>) =
         workloads::ALL.iter().partition(|workload| workload.tracer == Tracer::Later);
-    let end = Case::new("ledger::shared_tracers_end_well", shared::stop);
-    shared.into_iter().map(case).chain([end]).chain(later.into_iter().map(case)).collect()
+    let group = with_all_backends(plan.group("ledger"), plan, &shared)
+        .once(&[("shared_tracers_end_well", shared::stop)]);
+    with_all_backends(group, plan, &later).cases()
+}
+
+/// Adds these workloads, each of which all backends watch at the same time.
+fn with_all_backends<'a>(
+    mut group: Group<'a>,
+    plan: &Plan,
+    workloads: &[&'static Workload],
+) -> Group<'a> {
+    for workload in workloads {
+        let (workload, backends) = (*workload, plan.backends.clone());
+        let test = (workload.name, move || play(workload, &backends, true));
+        group = excused(group.table([test]), workload);
+    }
+    group
+}
+
+/// Says of the cases that were added last what their workload says.
+fn excused<'a>(group: Group<'a>, workload: &Workload) -> Group<'a> {
+    let group = group.unless((workload.excuse)());
+    if workload.tracer == Tracer::Together { group.waiting() } else { group }
 }
 
 fn play(workload: &Workload, backends: &[String], share: bool) -> Result<()> {

@@ -18,7 +18,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use rustix::{io::Errno, process::Signal};
 
-use super::{BackendTest, Case, Plan, Test, named, per_backend};
+use super::{Case, Plan};
 use crate::{
     harness::{
         lie::{self, Stream},
@@ -38,55 +38,46 @@ use crate::{
 };
 
 pub fn cases(plan: &Plan) -> Vec<Case> {
-    let tests: &[BackendTest] = &[
-        ("ring_full", ring_full),
-        ("conns_full", tables::conns_full),
-        ("tuples_full", tables::tuples_full),
-        ("failures_without_a_row", tables::failures_without_a_row),
-        ("refused_without_a_row_and_not_waited_for", tables::refused_and_not_waited_for),
-    ];
-    let mut cases = plan.sampled("losses", tests);
     // An emulated guest with Linux 6.1 hung when the kernel removed the probes while its other CPU ran into them.
-    let hangs = |name: &str| {
-        let emulated = Place::get() == Place::Vm && name.ends_with("kprobe");
-        emulated.then(|| "an emulated guest can hang when probes vanish under load".to_owned())
-    };
-    for case in plan.sampled("losses", &[("killed", killed)]) {
-        let excuse = case.excuse.clone().or_else(|| hangs(&case.name));
-        cases.push(case.unless(excuse));
-    }
-    let tests: &[BackendTest] =
-        &[("binds_full", tables::binds_full), ("tombstones_full", tables::tombstones_full)];
-    let of_one = plan.sampled("losses", tests).into_iter();
-    let of_two = plan.sampled("losses", &[("attempts_full", tables::attempts_full)]).into_iter();
-    let of_two = of_two.map(|case| case.unless(probe::one_cpu()));
-    cases.extend(of_one.chain(of_two).map(|case| case.unless(plan.slow_guest())));
-    let found: &[BackendTest] = &[("found_when_there_is_room", tables::found_when_there_is_room)];
-    // Takes more than a minute, and does not depend on the backend.
-    let a_minute =
-        (Place::get() == Place::Vm).then(|| "a guest is slow: the host runs it".to_owned());
-    let one = plan.default_backend.clone().or_else(|| plan.tracing_backends().next());
-    let found = per_backend(one.into_iter(), "losses", found).into_iter();
-    cases.extend(found.map(|case| case.unless(a_minute.clone())));
-    let kprobe = plan.tracing_backends().filter(|backend| backend == "kprobe");
-    let missed: &[BackendTest] = &[("hook_missed", hook_missed)];
-    let missed = per_backend(kprobe, "losses", missed);
-    cases.extend(missed.into_iter().map(|case| case.unless(probe::no_missed_probes())));
-    let forgotten = plan.sampled("losses", &[("forgotten_and_opened_at_once", forgetting::race)]);
-    cases.extend(forgotten.into_iter().map(|case| case.unless(probe::one_cpu())));
-    let touched = plan.sampled("losses", &[("touched_and_removed_at_once", touching::race)]);
-    let touched = touched.into_iter().map(|case| case.unless(probe::no_blocked_ports()));
-    cases.extend(touched.map(|case| case.unless(probe::one_cpu())));
-    cases.push(Case::new("losses::slow_reader", slow_reader));
-    let kernel_independent: &[Test] = &[
-        ("disk_full", disk_full),
-        ("record_into_a_closed_pipe", record_into_a_closed_pipe),
-        ("tuples_into_a_closed_pipe", tuples_into_a_closed_pipe),
-        ("said_by_tables", said_by_tables),
-    ];
-    let kernel_independent = named("losses", kernel_independent).into_iter();
-    cases.extend(kernel_independent.map(|case| case.unless(plan.slow_guest())));
-    cases
+    let hangs = (plan.place == Place::Vm)
+        .then(|| "an emulated guest can hang when probes vanish under load".to_owned());
+    plan.group("losses")
+        .sampled(&[
+            ("ring_full", ring_full),
+            ("conns_full", tables::conns_full),
+            ("tuples_full", tables::tuples_full),
+            ("failures_without_a_row", tables::failures_without_a_row),
+            ("refused_without_a_row_and_not_waited_for", tables::refused_and_not_waited_for),
+        ])
+        .sampled(&[("killed", killed)])
+        .unless_on("kprobe", hangs)
+        .sampled(&[
+            ("binds_full", tables::binds_full),
+            ("tombstones_full", tables::tombstones_full),
+        ])
+        .kernel_independent()
+        .sampled(&[("attempts_full", tables::attempts_full)])
+        .unless(probe::one_cpu())
+        .kernel_independent()
+        // Takes more than a minute, and does not depend on the backend.
+        .on_default_backend(&[("found_when_there_is_room", tables::found_when_there_is_room)])
+        .only_host()
+        .on_backend("kprobe", &[("hook_missed", hook_missed)])
+        .unless(probe::no_missed_probes())
+        .sampled(&[("forgotten_and_opened_at_once", forgetting::race)])
+        .unless(probe::one_cpu())
+        .sampled(&[("touched_and_removed_at_once", touching::race)])
+        .unless(probe::no_blocked_ports())
+        .unless(probe::one_cpu())
+        .once(&[("slow_reader", slow_reader)])
+        .once(&[
+            ("disk_full", disk_full),
+            ("record_into_a_closed_pipe", record_into_a_closed_pipe),
+            ("tuples_into_a_closed_pipe", tuples_into_a_closed_pipe),
+            ("said_by_tables", said_by_tables),
+        ])
+        .kernel_independent()
+        .cases()
 }
 
 /// Opens `count` connections, and resets each immediately. Every connect() must succeed.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, process::Command, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 
-use super::Case;
+use super::{Case, Plan};
 use crate::harness::{
     netns::NetNs,
     oracle,
@@ -13,8 +13,11 @@ use crate::harness::{
     tracer::{run, wait_for},
 };
 
-pub fn cases() -> Vec<Case> {
-    vec![Case::new("oracle::agrees_with_ss", agrees_with_ss).unless(no_programs(&["ss"]))]
+pub fn cases(plan: &Plan) -> Vec<Case> {
+    plan.group("oracle")
+        .once(&[("agrees_with_ss", agrees_with_ss)])
+        .unless(no_programs(&["ss"]))
+        .cases()
 }
 
 /// `ss`, which reads sock_diag, and the oracle, which reads /proc/net/tcp, have the same sockets.

@@ -35,20 +35,26 @@ use crate::harness::{
 };
 
 pub fn cases(plan: &Plan) -> Vec<Case> {
-    let zstd = no_programs(&["zstd"]);
-    let cases = [
-        Case::new("output::rotated_files_follow_on_each_other", rotated),
-        Case::new("output::rotated_in_a_folder_of_another_user", rotated_for_another),
-        Case::new("output::reopened_in_a_folder_of_another_user", reopened_for_another),
-        Case::new("output::nothing_of_roots_is_written_for_the_folders_owner", tricks),
-        Case::new("output::a_folder_that_cannot_be_rotated_in_is_refused", refused_folders),
-        Case::new("output::compressed_and_rotated", compressed).unless(zstd),
-        Case::new("output::progress_is_shown_on_a_terminal", progress_on_a_terminal),
-        Case::new("output::nothing_on_stderr_that_is_piped", quiet_when_piped),
-        Case::new("output::what_takes_no_line_is_said_and_ends_with_1", dev_full),
-        Case::new("output::log_as_json_with_the_kernel_sides_messages", log_as_json),
-    ];
-    cases.into_iter().map(|case| case.unless(plan.slow_guest())).collect()
+    plan.group("output")
+        .once(&[
+            ("rotated_files_follow_on_each_other", rotated),
+            ("rotated_in_a_folder_of_another_user", rotated_for_another),
+            ("reopened_in_a_folder_of_another_user", reopened_for_another),
+            ("nothing_of_roots_is_written_for_the_folders_owner", tricks),
+            ("a_folder_that_cannot_be_rotated_in_is_refused", refused_folders),
+        ])
+        .kernel_independent()
+        .once(&[("compressed_and_rotated", compressed)])
+        .unless(no_programs(&["zstd"]))
+        .kernel_independent()
+        .once(&[
+            ("progress_is_shown_on_a_terminal", progress_on_a_terminal),
+            ("nothing_on_stderr_that_is_piped", quiet_when_piped),
+            ("what_takes_no_line_is_said_and_ends_with_1", dev_full),
+            ("log_as_json_with_the_kernel_sides_messages", log_as_json),
+        ])
+        .kernel_independent()
+        .cases()
 }
 
 /// Makes `count` connections, each reset immediately: each gives several lines.

@@ -14,10 +14,9 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::Case;
+use super::{Case, Plan};
 use crate::harness::{
     netns::NetNs,
-    probe::{Place, no_programs},
     process::Process,
     tracer::{
         self,
@@ -27,20 +26,13 @@ use crate::harness::{
     },
 };
 
-pub fn cases() -> Vec<Case> {
-    vec![
-        Case::new("proxies::nginx", nginx::runs_out).unless(excuse(&["nginx", "wrk"])),
-        Case::new("proxies::haproxy", haproxy::runs_out)
-            .unless(excuse(&["nginx", "haproxy", "wrk"])),
-    ]
-}
-
-/// The reason why tests with these programs cannot run here; `None` if they can.
-pub(crate) fn excuse(programs: &[&str]) -> Option<String> {
-    match Place::get() {
-        Place::Vm => Some("the guest has no proxies; the host runs these".to_owned()),
-        Place::Host => no_programs(programs),
-    }
+pub fn cases(plan: &Plan) -> Vec<Case> {
+    plan.group("proxies")
+        .once(&[("nginx", nginx::runs_out)])
+        .needs(&["nginx", "wrk"])
+        .once(&[("haproxy", haproxy::runs_out)])
+        .needs(&["nginx", "haproxy", "wrk"])
+        .cases()
 }
 
 pub(crate) const PROXY: &str = "10.2.0.1";

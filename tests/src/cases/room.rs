@@ -10,33 +10,31 @@ use std::env;
 use anyhow::{Context, Result, ensure};
 use hall::{ADDRESSES, Hall, RANGE};
 
-use super::{BackendTest, Case, Plan};
+use super::{Case, Plan};
 use crate::{
     harness::probe::{self, Place},
     workloads::random::Random,
 };
 
 pub fn cases(plan: &Plan) -> Vec<Case> {
-    let tests: &[BackendTest] = &[
-        ("mixes", mixes),
-        ("own_ports", own_ports),
-        ("bound_over_connections", bound_over_connections),
-        ("reserved_and_moved", reserved_and_moved),
-        ("none_at_all", none_at_all),
-        ("never_more_than_all", never_more_than_all),
-    ];
-    let mut cases = plan.sampled("room", tests);
-    let of_mptcp: &[BackendTest] = &[("bound_by_mptcp", bound_by_mptcp)];
-    let of_mptcp = plan.sampled("room", of_mptcp).into_iter();
-    cases.extend(of_mptcp.map(|case| case.unless(probe::no_mptcp())));
-    let of_older: &[BackendTest] = &[
-        ("forgotten_bound_ports_are_said", touched::losses_are_said),
-        ("bound_ports_of_others_stay_noted", touched::others_keep_theirs),
-        ("noted_ports_leave_again", touched::entries_leave),
-    ];
-    let of_older = plan.sampled("room", of_older).into_iter();
-    cases.extend(of_older.map(|case| case.unless(probe::no_blocked_ports())));
-    cases
+    plan.group("room")
+        .sampled(&[
+            ("mixes", mixes),
+            ("own_ports", own_ports),
+            ("bound_over_connections", bound_over_connections),
+            ("reserved_and_moved", reserved_and_moved),
+            ("none_at_all", none_at_all),
+            ("never_more_than_all", never_more_than_all),
+        ])
+        .sampled(&[("bound_by_mptcp", bound_by_mptcp)])
+        .unless(probe::no_mptcp())
+        .sampled(&[
+            ("forgotten_bound_ports_are_said", touched::losses_are_said),
+            ("bound_ports_of_others_stay_noted", touched::others_keep_theirs),
+            ("noted_ports_leave_again", touched::entries_leave),
+        ])
+        .unless(probe::no_blocked_ports())
+        .cases()
 }
 
 /// Number of random operations before each comparison.

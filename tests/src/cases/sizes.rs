@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-use super::{BackendTest, Case, Plan, errors::says, proxies::excuse};
+use super::{Case, Plan, errors::says};
 use crate::harness::{
     privileges, probe,
     pty::{Pty, Size},
@@ -30,15 +30,15 @@ use crate::harness::{
 const SOON: Duration = Duration::from_secs(10);
 
 pub fn cases(plan: &Plan) -> Vec<Case> {
-    let tests: &[BackendTest] = &[("nearly_full_is_said_before_a_loss", nearly_full)];
-    let mut cases = plan.sampled("sizes", tests);
-    let on_screen = Case::new("sizes::nearly_full_on_the_screen", on_screen);
-    cases.push(on_screen.unless(excuse(&["setsid"])));
-    let by_host = Case::new("sizes::time_waits_of_a_large_host_have_room", time_waits_have_room);
-    cases.push(by_host.unless(plan.slow_guest()));
-    let no_memory = Case::new("sizes::no_memory_for_tables", no_memory);
-    cases.push(no_memory.unless(no_limit()));
-    cases
+    plan.group("sizes")
+        .sampled(&[("nearly_full_is_said_before_a_loss", nearly_full)])
+        .once(&[("nearly_full_on_the_screen", on_screen)])
+        .needs(&["setsid"])
+        .once(&[("time_waits_of_a_large_host_have_room", time_waits_have_room)])
+        .kernel_independent()
+        .once(&[("no_memory_for_tables", no_memory)])
+        .unless(no_limit())
+        .cases()
 }
 
 /// `settings.max_conns` and `settings.tables_why` of a recording that starts in this stage's namespace.

@@ -28,7 +28,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use super::{Case, Plan, Test, named};
+use super::{Case, Plan};
 use crate::harness::{
     cgroup::Cgroup,
     lie,
@@ -43,36 +43,34 @@ use crate::harness::{
 
 /// The host runs them all; a guest, which is slow, runs those whose result depends on the kernel.
 pub fn cases(plan: &Plan) -> Vec<Case> {
-    let mut cases = fill::cases();
-    cases.extend(full::cases());
-    cases.extend(reuse::cases());
-    cases.extend(routes::cases());
-    cases.extend(harmless::cases());
-    cases.extend(odd::cases());
-    cases.extend(errors::cases());
-    cases.extend(output::cases());
-    cases.extend(start::cases());
-    cases.extend(status::cases());
-    cases.extend(from::cases());
-    cases.extend(pool::cases());
-    cases.extend(auto::cases());
-    cases.extend(programs::cases());
-    cases.extend(foreign::cases());
-    cases.extend(proxies::cases());
-    cases.extend(fail_open::cases());
+    let mut cases = fill::cases(plan);
+    cases.extend(full::cases(plan));
+    cases.extend(reuse::cases(plan));
+    cases.extend(routes::cases(plan));
+    cases.extend(harmless::cases(plan));
+    cases.extend(odd::cases(plan));
+    cases.extend(errors::cases(plan));
+    cases.extend(output::cases(plan));
+    cases.extend(start::cases(plan));
+    cases.extend(status::cases(plan));
+    cases.extend(from::cases(plan));
+    cases.extend(pool::cases(plan));
+    cases.extend(auto::cases(plan));
+    cases.extend(programs::cases(plan));
+    cases.extend(foreign::cases(plan));
+    cases.extend(proxies::cases(plan));
+    cases.extend(fail_open::cases(plan));
     cases.extend(odd::cases_by_backend(plan));
     if plan.place == Place::Host {
         return cases;
     }
-    let mut of_guests = fill::cases_of_guests();
-    of_guests.extend(harmless::cases_of_guests());
-    of_guests.extend(odd::cases_of_guests());
+    let mut of_guests = fill::cases_of_guests(plan);
+    of_guests.extend(harmless::cases_of_guests(plan));
+    of_guests.extend(odd::cases_of_guests(plan));
     of_guests.extend(odd::cases_by_backend(plan));
-    of_guests.extend(fail_open::cases_of_guests());
+    of_guests.extend(fail_open::cases_of_guests(plan));
     cases.retain(|case| of_guests.iter().all(|of_guest| of_guest.name != case.name));
-    let slow = || Some("a guest is slow: the host runs it".to_owned());
-    of_guests.extend(cases.into_iter().map(|case| case.unless(slow())));
-    of_guests
+    plan.group("spread").with(of_guests).with(cases).only_host().cases()
 }
 
 /// Number of ports of each address towards one destination.

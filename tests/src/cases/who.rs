@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::{BackendTest, Case, Plan, proxies::excuse};
+use super::{Case, Plan};
 use crate::harness::{
     cgroup::Cgroup,
     process::Helper,
@@ -24,19 +24,21 @@ use crate::harness::{
 const THREADS: u64 = 6;
 
 pub fn cases(plan: &Plan) -> Vec<Case> {
-    let tests: &[BackendTest] = &[
-        ("threads_have_their_process", threads_have_their_process),
-        ("a_process_that_is_gone", a_process_that_is_gone),
-        ("a_unit_where_there_is_no_container", a_unit_where_there_is_no_container),
-    ];
-    let mut cases = plan.sampled("who", tests);
-    let alike = Case::new("who::rows_that_look_alike", rows_that_look_alike);
-    cases.push(alike.unless(plan.slow_guest()));
-    let one_row = Case::new("who::a_process_is_one_row", a_process_is_one_row);
-    cases.push(one_row.unless(plan.slow_guest()).unless(excuse(&["setsid"])));
-    let inherited = Case::new("who::holds_is_not_opened", holds_is_not_opened);
-    cases.push(inherited.unless(plan.slow_guest()).unless(excuse(&["setsid"])));
-    cases
+    plan.group("who")
+        .sampled(&[
+            ("threads_have_their_process", threads_have_their_process),
+            ("a_process_that_is_gone", a_process_that_is_gone),
+            ("a_unit_where_there_is_no_container", a_unit_where_there_is_no_container),
+        ])
+        .once(&[("rows_that_look_alike", rows_that_look_alike)])
+        .kernel_independent()
+        .once(&[
+            ("a_process_is_one_row", a_process_is_one_row),
+            ("holds_is_not_opened", holds_is_not_opened),
+        ])
+        .kernel_independent()
+        .needs(&["setsid"])
+        .cases()
 }
 
 fn helper(stage: &Stage, peer: &str) -> Result<Helper> {

@@ -22,8 +22,6 @@ use anyhow::{Context, Result, bail};
 use rustix::io::Errno;
 use serde_json::Value;
 
-use crate::harness::{oracle::Table, outsider::Answer};
-
 const VARIABLE: &str = "TRACER_TEST_LIE";
 /// Upper limit of the seconds that a test waits for a condition: under a lie, most conditions never come true.
 const WAIT: &str = "TRACER_TEST_WAIT";
@@ -204,14 +202,9 @@ pub fn status(status: ExitStatus) -> ExitStatus {
     }
 }
 
-/// The tuples of the kernel's sockets; falsified under a lie.
-pub fn table(mut table: Table) -> Table {
-    if lie() == Some(&Lie::Kernel) {
-        for sockets in table.values_mut() {
-            sockets.in_use += 1;
-        }
-    }
-    table
+/// How many ports of a tuple are in use by the kernel's list of sockets; falsified under a lie.
+pub fn in_use(ports: u64) -> u64 {
+    if lie() == Some(&Lie::Kernel) { ports + 1 } else { ports }
 }
 
 /// The `/proc/PID/task/TID/status` of a thread of the program; falsified under a lie.
@@ -268,14 +261,6 @@ pub fn answered() -> bool {
 /// Whether the kernel lets a user without privileges do something; falsified under a lie.
 pub fn may(allowed: bool) -> bool {
     allowed || lie() == Some(&Lie::Granted)
-}
-
-/// The answer to an operation of an outsider; falsified under a lie.
-pub fn refused(answer: Answer) -> Answer {
-    match answer {
-        Answer::Refused(..) if lie() == Some(&Lie::Granted) => Answer::Done(Vec::new()),
-        _ => answer,
-    }
 }
 
 /// The shorter of this limit and the one in `TRACER_TEST_WAIT`, which `cargo xtask test lies` sets.

@@ -48,7 +48,10 @@ pub fn read(netns: &NetNs, servers: &BTreeSet<u16>) -> Result<Table> {
                 *sockets.states.entry(socket.state).or_default() += 1;
             }
         }
-        Ok(lie::table(table))
+        for sockets in table.values_mut() {
+            sockets.in_use = lie::in_use(sockets.in_use);
+        }
+        Ok(table)
     })
 }
 

@@ -1,9 +1,11 @@
 //! What this machine can do, checked before a test is registered. A test that cannot run is skipped with the reason returned
 //! here; a test that runs and fails is never ignored.
 
-use std::{env, fs, net::SocketAddr, path::Path, time::Duration};
+use std::{env, fs, path::Path, time::Duration};
 
-use crate::harness::{lie, sock::Sock};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
+
+use crate::harness::lie;
 
 /// Where the tests run (`TRACER_TEST_ENV`).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -34,7 +36,8 @@ pub fn no_mptcp() -> Option<String> {
     if !enabled.is_ok_and(|text| text.trim() == "1") {
         return Some("this kernel has no MPTCP, or it is switched off".to_owned());
     }
-    let error = Sock::mptcp(SocketAddr::from(([127, 0, 0, 1], 0))).err()?;
+    let (family, flags) = (AddressFamily::INET, SocketFlags::CLOEXEC);
+    let error = socket_with(family, SocketType::STREAM, flags, Some(ipproto::MPTCP)).err()?;
     Some(format!("MPTCP sockets are refused: {error}"))
 }
 

@@ -122,7 +122,7 @@ impl Drop for Process {
     }
 }
 
-/// A helper process: `kernel-tests helper ...`, see [`crate::harness::helper`].
+/// A helper process: `kernel-tests helper ...`, see [`crate::helper`].
 ///
 /// The helper prints `ready` after each step, and does the next step when it gets a line.
 pub struct Helper {

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use output::{More, Output};
+use output::{EventError, More, Output};
 use progress::Progress;
 use tracer_common::{Cause, Event, Filter, Kind, TupleCount, TupleKey};
 
@@ -226,9 +226,9 @@ impl Recorder<'_> {
             let called = callers.of(&event);
             let more = more(&event, called);
             match output.event(&event, more, || callers.cgroups.get(event.cgroup, now)) {
-                Ok(Ok(())) => *events += 1,
-                Ok(Err(_)) => *undecodable += 1,
-                Err(closed) => result = Err(closed),
+                Ok(()) => *events += 1,
+                Err(EventError::Unknown) => *undecodable += 1,
+                Err(EventError::Closed(closed)) => result = Err(closed),
             }
         });
         result.map(|()| taken)

@@ -38,6 +38,16 @@ pub struct Account {
 #[error("the output was closed by its reader")]
 pub struct Closed;
 
+/// Why [`Sink::reopen`] did not give the lines another file.
+#[derive(Debug, thiserror::Error)]
+pub enum ReopenError {
+    /// The file cannot be opened. The old one is kept, and nothing is lost.
+    #[error(transparent)]
+    Open(Error),
+    #[error(transparent)]
+    Closed(#[from] Closed),
+}
+
 /// An open output.
 ///
 /// After a successful [`Self::close`], every line that was given is in exactly one account, once: as written
@@ -139,11 +149,12 @@ impl Sink {
     /// Stdout is only flushed.
     ///
     /// # Errors
-    /// As [`Self::open`]; the old file is kept then, and nothing is lost.
-    pub fn reopen(&mut self) -> Result<Result<Account, Closed>, Error> {
-        let Some(place) = &self.place else { return Ok(self.flush()) };
-        let new = open(place, self.frame.is_some())?;
-        Ok(self.replace(new))
+    /// [`ReopenError::Open`] for the reasons of [`Self::open`]; [`ReopenError::Closed`] when nobody reads the old file or stdout
+    /// any more.
+    pub fn reopen(&mut self) -> Result<Account, ReopenError> {
+        let Some(place) = &self.place else { return Ok(self.flush()?) };
+        let new = open(place, self.frame.is_some()).map_err(ReopenError::Open)?;
+        Ok(self.replace(new)?)
     }
 
     /// Whether the last line (with compression: the last block of lines) is only partly written. The sink completes it before it

@@ -162,14 +162,14 @@ fn find(
         let others = sockdiag::dump_port(port, CONNECTIONS, sockdiag::ALL_STATES & !IDLE)?;
         Ok(choose(&others, address))
     };
-    let Some(socket) = worker.run_in(place, choose_socket)?? else { return Ok(None) };
+    let Some(socket) = worker.run_in(place, choose_socket)? else { return Ok(None) };
     let inode = socket.inode;
     let owner = if inode == 0 {
         None
     } else {
         let mut own = std::mem::take(search);
         let job = move || own.run(&HashSet::from([inode]), SEARCH).map(|_| own);
-        *search = worker.run(job)??;
+        *search = worker.run(job)?;
         search.owners().get(&inode).copied()
     };
     Ok(Some(holder(&socket, owner)))

@@ -6,14 +6,10 @@ mod session;
 use std::{
     io,
     os::fd::{AsFd, OwnedFd},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use aya::{
-    Btf, Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
-    maps::MapError,
-    programs::{ProgramError, ProgramInfo},
-};
+use aya::{Btf, Ebpf, EbpfError, EbpfLoader, VerifierLogLevel, maps::MapError};
 use tracer_common::{
     Filter,
     settings::{MAX_TOUCHED, global, map},
@@ -35,6 +31,7 @@ use super::{
         pinned::Pins,
         programs::{PINNED_MAPS, Spreader, Spreading},
     },
+    verified::log_loaded,
 };
 use crate::{
     error::Error,
@@ -255,20 +252,6 @@ struct Attached {
     pins: Option<Pins>,
     /// Programs whose links are pinned, as `NAME_new` until all are.
     pinned: Vec<&'static str>,
-}
-
-/// Writes to the debug log how long the kernel verified a program, and how many instructions (from Linux 5.16 on).
-pub(super) fn log_loaded(
-    name: &str,
-    took: Duration,
-    info: impl FnOnce() -> Result<ProgramInfo, ProgramError>,
-) {
-    if !tracing::enabled!(tracing::Level::DEBUG) {
-        return;
-    }
-    let verified = info().ok().and_then(|info| info.verified_instruction_count());
-    let verified = verified.map_or_else(|| "an unknown number of".to_owned(), |it| it.to_string());
-    tracing::debug!("loaded {name} in {took:.1?}: {verified} instructions verified");
 }
 
 impl Attached {

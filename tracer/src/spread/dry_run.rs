@@ -99,7 +99,7 @@ fn count(
     let of_cgroup: HashMap<u64, u64> = {
         let (_, _, worker, _) = tracer.split();
         let dump = worker.run_in(netns, || sockdiag::dump_all(sockdiag::ALL_STATES));
-        let sockets = dump.and_then(|result| result).map_err(start::cannot_read_netns)?;
+        let sockets = dump.map_err(start::cannot_read_netns)?;
         sockets.iter().map(|socket| (socket.cookie, socket.cgroup)).collect()
     };
     // With `--all`, cgroups are not compared: every connection counts, even of a cgroup that was removed since and so

@@ -81,7 +81,7 @@ pub(super) fn read_netns(
             cookie: cookie(),
         })
     };
-    worker.run_in(netns, read).and_then(|result| result)
+    worker.run_in(netns, read)
 }
 
 /// Opens the agent's sockets in the namespace. They keep it alive, so they must be closed when nothing else leads
@@ -90,7 +90,7 @@ pub(super) fn read_netns(
 /// # Errors
 /// The namespace cannot be entered; the kernel grants no such socket.
 pub(super) fn open_sockets(worker: &Worker, netns: &Netns) -> io::Result<NetnsSockets> {
-    worker.run_in(netns, NetnsSockets::open).and_then(|result| result)
+    worker.run_in(netns, NetnsSockets::open)
 }
 
 /// Removes the lock of a start that has made nothing else. Always true: nothing is left to undo.

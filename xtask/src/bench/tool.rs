@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{Programs, process};
-use crate::{exec, setup};
+use crate::exec;
 
 /// Longest time from the start of a tool until it is attached.
 const START_LIMIT: Duration = Duration::from_secs(30);
@@ -73,9 +73,9 @@ impl Tool {
 
     fn path(self) -> Option<PathBuf> {
         match self {
-            Self::Tcplife => setup::which("tcplife"),
-            Self::Tcpstates => setup::which("tcpstates"),
-            Self::Bpftrace | Self::Empty => setup::which("bpftrace"),
+            Self::Tcplife => exec::which("tcplife"),
+            Self::Tcpstates => exec::which("tcpstates"),
+            Self::Bpftrace | Self::Empty => exec::which("bpftrace"),
             Self::None | Self::Default | Self::All => None,
         }
     }

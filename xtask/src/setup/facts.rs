@@ -2,13 +2,23 @@
 
 use std::{
     env,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use crate::{exec, workspace};
 
-use super::{Way, plan};
+use super::Way;
+
+/// The version of bpf-linker that is installed if none fits.
+pub(crate) const LINKER: &str = "0.13.0";
+
+/// LLVM versions with which this bpf-linker can be built.
+pub(crate) const LLVM_MAJORS: RangeInclusive<u32> = 21..=23;
+
+/// The package with the distribution's prebuilt core for BPF.
+pub(crate) const CORE_PACKAGE: &str = "libstd-rust-web-dev-bpf";
 
 /// Everything on which the plan depends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -87,7 +97,7 @@ fn installer() -> Installer {
 }
 
 fn candidate() -> Option<(u32, u32)> {
-    let policy = exec::probe(Command::new("apt-cache").args(["policy", plan::CORE_PACKAGE]))?;
+    let policy = exec::probe(Command::new("apt-cache").args(["policy", CORE_PACKAGE]))?;
     release(policy.lines().find_map(|line| line.trim().strip_prefix("Candidate:"))?)
 }
 
@@ -129,9 +139,8 @@ fn compiler(verbose: &str, core: bool) -> Option<Compiler> {
 }
 
 fn linkers() -> Vec<Linker> {
-    let mut places: Vec<PathBuf> = plan::LLVM_MAJORS
-        .map(|llvm| workspace::root().join(plan::linker_root(llvm)).join("bin"))
-        .collect();
+    let mut places: Vec<PathBuf> =
+        LLVM_MAJORS.map(|llvm| workspace::root().join(linker_root(llvm)).join("bin")).collect();
     places.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
     places.extend(env::var_os("CARGO_HOME").map(|home| PathBuf::from(home).join("bin")));
     places.extend(env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo/bin")));
@@ -142,6 +151,11 @@ fn linkers() -> Vec<Linker> {
         }
     }
     paths.into_iter().filter_map(linker).collect()
+}
+
+/// The folder in which the bpf-linker for this LLVM is installed, from the root of the workspace.
+pub(crate) fn linker_root(llvm: u32) -> String {
+    format!("target/tools/bpf-linker-{LINKER}-llvm-{llvm}")
 }
 
 fn linker(path: PathBuf) -> Option<Linker> {
@@ -158,7 +172,7 @@ fn libllvm(libraries: &str) -> Option<u32> {
 }
 
 fn llvm_dev() -> Vec<u32> {
-    plan::LLVM_MAJORS.filter(|llvm| llvm_config(*llvm).exists()).collect()
+    LLVM_MAJORS.filter(|llvm| llvm_config(*llvm).exists()).collect()
 }
 
 fn llvm_config(llvm: u32) -> PathBuf {

@@ -1,24 +1,15 @@
 //! Decides from the facts what to install next for the eBPF toolchain, without I/O.
 
-use std::ops::RangeInclusive;
-
 use super::{
     Toolchain, Way,
-    facts::{Compiler, Facts, Installer, Linker},
+    facts::{CORE_PACKAGE, Compiler, Facts, Installer, LINKER, LLVM_MAJORS, Linker, linker_root},
 };
 
 /// The oldest Rust release that builds the workspace: `rust-version` in Cargo.toml.
 const OLDEST_RUST: (u32, u32) = (1, 95);
 
-/// The version of bpf-linker that is installed if none fits, and the oldest one that fits.
-const LINKER: &str = "0.13.0";
+/// The oldest version of bpf-linker that fits.
 const OLDEST_LINKER: (u32, u32) = (0, 13);
-
-/// LLVM versions with which this bpf-linker can be built.
-pub(crate) const LLVM_MAJORS: RangeInclusive<u32> = 21..=23;
-
-/// The package with the distribution's prebuilt core for BPF.
-pub(crate) const CORE_PACKAGE: &str = "libstd-rust-web-dev-bpf";
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,11 +114,6 @@ fn linker(facts: &Facts, way: Way, llvm: u32) -> Next {
 
 fn apt(facts: &Facts, packages: Vec<String>) -> Next {
     Next::Step(if facts.updated { Step::Apt(packages) } else { Step::AptUpdate })
-}
-
-/// The folder in which the bpf-linker for this LLVM is installed, from the root of the workspace.
-pub(crate) fn linker_root(llvm: u32) -> String {
-    format!("target/tools/bpf-linker-{LINKER}-llvm-{llvm}")
 }
 
 impl Step {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use super::report::Suite;
+use crate::report::Suite;
 
 /// The backends by which the names of tests can end; a cell of the table has their first letters.
 const BACKENDS: [&str; 3] = ["fexit", "kprobe", "tracepoint"];

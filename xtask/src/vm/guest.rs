@@ -10,7 +10,7 @@ use super::{
     kernels::{Depth, Kernel},
     modules::Tree,
 };
-use crate::{exec, setup};
+use crate::exec;
 
 /// The beginning of lines that the guest's script prints, and not the test runner.
 pub(crate) const MARK: &str = "@@";
@@ -50,7 +50,7 @@ pub(crate) fn initramfs(
     archive.file("bin/busybox", &fs::read(fetch::busybox()?)?)?;
     for path in PROGRAMS {
         let program = path.rsplit('/').next().unwrap_or(path);
-        let from = setup::which(program).with_context(|| format!("{program} is not installed"))?;
+        let from = exec::which(program).with_context(|| format!("{program} is not installed"))?;
         archive.program(path, &from)?;
     }
     archive.program("tests/tracer", &payload.tracer)?;

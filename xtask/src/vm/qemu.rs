@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::{fetch, guest::MARK};
-use crate::{exec, setup};
+use crate::exec;
 
 const PROGRAM: &str = "qemu-system-x86_64";
 
@@ -27,7 +27,7 @@ pub(crate) enum Emulator {
 impl Emulator {
     /// The QEMU that is installed, or one that is fetched.
     pub(crate) fn find() -> Result<Self> {
-        match setup::which(PROGRAM) {
+        match exec::which(PROGRAM) {
             Some(path) => Ok(Self::Installed(path)),
             None => fetch::qemu().map(Self::Unpacked),
         }

@@ -11,9 +11,8 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{
     cases::{
-        Case,
+        Case, Plan,
         errors::{BAD_CONFIG, says},
-        named,
     },
     harness::{
         cgroup::Cgroup,
@@ -28,14 +27,13 @@ use crate::{
     },
 };
 
-pub(super) fn cases() -> Vec<Case> {
-    named(
-        "abuse::cgroups",
-        &[
+pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+    plan.group("abuse::cgroups")
+        .once(&[
             ("a_delegated_one_is_no_container", delegated),
             ("a_namespace_hides_the_host_only_where_that_is_said", namespace),
-        ],
-    )
+        ])
+        .cases()
 }
 
 /// An outsider makes a cgroup in one that is delegated to it, and names it like a container's: events have its path, but no

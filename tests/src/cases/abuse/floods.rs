@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use serde_json::Value;
 
 use crate::{
-    cases::{Case, named},
+    cases::{Case, Plan},
     harness::{
         oracle,
         outsider::{Outsider, Spaces},
@@ -26,14 +26,13 @@ use crate::{
     workloads::failure::expect_error,
 };
 
-pub(super) fn cases() -> Vec<Case> {
-    named(
-        "abuse::floods",
-        &[
+pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+    plan.group("abuse::floods")
+        .once(&[
             ("calls_of_many_threads_hide_no_exhaustion", threads),
             ("ends_during_a_start_leave_rows_exact", ends),
-        ],
-    )
+        ])
+        .cases()
 }
 
 /// 1,500 threads call connect(), each up to 100 times a second, while a victim in another namespace runs out of ports in one

@@ -6,14 +6,14 @@ use anyhow::{Result, ensure};
 
 use crate::{
     cases::{
-        Case, named,
+        Case, Plan,
         spread::{Host, POOL, source},
     },
     harness::{outsider::Outsider, tracer::wait_for},
 };
 
-pub(super) fn cases() -> Vec<Case> {
-    named("abuse::health", &[("outsider_expels_no_address", nobody_is_expelled)])
+pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+    plan.group("abuse::health").once(&[("outsider_expels_no_address", nobody_is_expelled)]).cases()
 }
 
 /// An outsider, which is not in the rule's cgroup, makes every address of the pool look broken: towards a port that the rule does

@@ -16,7 +16,7 @@ use rustix::process::Signal;
 
 use crate::{
     cases::{
-        Case, named,
+        Case, Plan,
         spread::{Host, POOL},
     },
     harness::{
@@ -34,18 +34,17 @@ use crate::{
     },
 };
 
-pub(super) fn cases() -> Vec<Case> {
-    named(
-        "abuse::namespaces",
-        &[
+pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+    plan.group("abuse::namespaces")
+        .once(&[
             ("fifos_in_their_place_freeze_nobody", fifos),
             ("forged_answers_are_not_believed", forged_answers),
             ("one_that_does_not_answer_is_named_in_the_recording", left_out_later),
             ("one_that_does_not_answer_is_named_by_the_agent", left_out_of_an_agent),
             ("one_to_which_no_way_leads_is_named", unreachable),
             ("many_take_little", many),
-        ],
-    )
+        ])
+        .cases()
 }
 
 /// The outsider's descriptors of namespaces switch between the namespace and a FIFO without a writer, which a program that

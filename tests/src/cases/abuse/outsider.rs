@@ -9,18 +9,17 @@ use anyhow::{Context, Result, ensure};
 use rustix::io::Errno;
 
 use crate::{
-    cases::{Case, named},
+    cases::{Case, Plan},
     harness::{
         outsider::{ID, Outsider, Spaces},
         tracer::watch::Watch,
     },
 };
 
-pub(super) fn cases() -> Vec<Case> {
-    named(
-        "abuse::outsider",
-        &[("has_no_privilege", no_privilege), ("cannot_touch_the_process", process)],
-    )
+pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+    plan.group("abuse::outsider")
+        .once(&[("has_no_privilege", no_privilege), ("cannot_touch_the_process", process)])
+        .cases()
 }
 
 /// The value at a key of /proc/PID/status.

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Result, ensure};
 
 use crate::{
-    cases::{Case, errors::says, named, spread::Host},
+    cases::{Case, Plan, errors::says, spread::Host},
     harness::{
         mounts::SecondBpffs,
         outsider::{ID, Outsider, Spaces},
@@ -20,15 +20,14 @@ use crate::{
     },
 };
 
-pub(super) fn cases() -> Vec<Case> {
-    named(
-        "abuse::pins",
-        &[
+pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+    plan.group("abuse::pins")
+        .once(&[
             ("folder_of_an_outsider_is_not_used", folder_of_an_outsider),
             ("state_of_an_outsider_is_not_believed", state_of_an_outsider),
             ("folders_are_roots_whatever_the_umask", umask),
-        ],
-    )
+        ])
+        .cases()
 }
 
 /// In a bpffs where everybody can make folders, an outsider makes the folder of the rules first, with a link in it to a folder

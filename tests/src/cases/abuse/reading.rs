@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::io::Errno;
 
 use crate::{
-    cases::{Case, named},
+    cases::{Case, Plan},
     harness::{
         netns::NetNs,
         outsider::{Outsider, Spaces},
@@ -23,15 +23,14 @@ use crate::{
     },
 };
 
-pub(super) fn cases() -> Vec<Case> {
-    named(
-        "abuse::reading",
-        &[
+pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+    plan.group("abuse::reading")
+        .once(&[
             ("recordings_are_private", recordings),
             ("a_planted_output_file_is_refused", planted),
             ("rules_and_bpf_objects_are_private", rules),
-        ],
-    )
+        ])
+        .cases()
 }
 
 /// A new folder with this mode, which others may enter.

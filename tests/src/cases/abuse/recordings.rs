@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
 use crate::{
-    cases::Case,
+    cases::{Case, Plan},
     harness::{
         probe::{Place, no_programs},
         process::Process,
@@ -64,18 +64,21 @@ enum Words {
     AsTheFirst,
 }
 
-pub(super) fn cases() -> Vec<Case> {
-    let case = |(name, make, words, most_kib): &(&str, Make, Words, u64)| {
+pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+    let cheap = |(name, make, words, most_kib): &(&'static str, Make, Words, u64)| {
         let (make, words, most_kib) = (*make, *words, *most_kib);
-        Case::new(format!("abuse::recordings::{name}"), move || cheap(make, words, most_kib))
-            .unless(no_programs(&["zstd"]))
+        (*name, move || cheap(make, words, most_kib))
     };
     let spread = |(name, make, code, says): &(&str, Make, i32, &'static str)| {
         let (make, code, says) = (*make, *code, *says);
-        let name = format!("abuse::recordings::spread_from_{name}");
-        Case::new(name, move || spread_from(make, code, says)).unless(no_programs(&["zstd"]))
+        (format!("spread_from_{name}"), move || spread_from(make, code, says))
     };
-    KINDS.iter().map(case).chain(SPREAD_FROM.iter().map(spread)).collect()
+    plan.group("abuse::recordings")
+        .table(KINDS.iter().map(cheap))
+        .unless(no_programs(&["zstd"]))
+        .table(SPREAD_FROM.iter().map(spread))
+        .unless(no_programs(&["zstd"]))
+        .cases()
 }
 
 /// Tests of `spread --dry-run --from` on some of these recordings: name, recording, exit code, and a text that stderr must have.

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use crate::{
     cases::{
-        Case, named,
+        Case, Plan,
         spread::{Host, POOL, PORTS, source},
     },
     harness::{
@@ -26,18 +26,17 @@ use crate::{
     workloads::failure::expect_error,
 };
 
-pub(super) fn cases() -> Vec<Case> {
-    named(
-        "abuse::shares",
-        &[
+pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+    plan.group("abuse::shares")
+        .once(&[
             ("refused_connects_hide_no_exhaustion", refused),
             ("connections_leave_room", connections),
             ("bound_ports_leave_room", bound),
             ("bound_addresses_hide_no_full_one", full_address),
             ("one_port_at_many_addresses_is_one_port", one_port),
             ("ports_bound_for_a_moment_are_room_again", momentary),
-        ],
-    )
+        ])
+        .cases()
 }
 
 fn lost(recording: &Recording, reason: &str) -> Result<u64> {

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use super::{as_comm, is};
 use crate::{
-    cases::{BackendTest, Case, Plan, per_backend},
+    cases::{Case, Plan},
     harness::{probe, sock::Sock, stage::Stage, tracer::record::Record},
     workloads::{failure::expect_error, variant::submit_connect},
 };
@@ -16,12 +16,11 @@ const NOWHERE: &str = "192.0.2.1:80";
 const CALLS: usize = 3;
 
 pub(super) fn cases(plan: &Plan) -> Vec<Case> {
-    let fast_open: &[BackendTest] = &[("fast_open_without_a_route", fast_open)];
-    let mut cases = per_backend(plan.tracing_backends(), "events", fast_open);
-    let io_uring: &[BackendTest] = &[("io_uring_without_a_route", io_uring)];
-    let io_uring = per_backend(plan.tracing_backends(), "events", io_uring).into_iter();
-    cases.extend(io_uring.map(|case| case.unless(probe::no_io_uring())));
-    cases
+    plan.group("events")
+        .each_backend(&[("fast_open_without_a_route", fast_open)])
+        .each_backend(&[("io_uring_without_a_route", io_uring)])
+        .unless(probe::no_io_uring())
+        .cases()
 }
 
 fn fast_open(backend: &str) -> Result<()> {

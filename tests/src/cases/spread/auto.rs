@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Application, Case, Test, named, source};
+use super::{Application, Case, Plan, source};
 use crate::{
     cases::errors::{BAD_CONFIG, says},
     harness::{
         netns::NetNs,
+        probe::no_ipv6,
         process::Helper,
         sock::Sock,
         tracer::{
@@ -20,26 +21,22 @@ use crate::{
     },
 };
 
-pub(super) fn cases() -> Vec<Case> {
-    let tests: &[Test] = &[
-        ("two_legs", two_legs),
-        ("without_destinations", without_destinations),
-        ("part_of_a_destination", part_of_a_destination),
-        ("multipath", multipath),
-        ("dry_run", dry_run),
-        ("no_route", no_route),
-        ("several_interfaces", several_interfaces),
-        ("named_addresses", named_addresses),
-        ("follows_routes", follows_routes),
-    ];
-    let mut cases = named("spread::auto", tests);
-    let ipv6: &[Test] = &[("ipv6", ipv6)];
-    cases.extend(
-        named("spread::auto", ipv6)
-            .into_iter()
-            .map(|case| case.unless(crate::harness::probe::no_ipv6())),
-    );
-    cases
+pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+    plan.group("spread::auto")
+        .once(&[
+            ("two_legs", two_legs),
+            ("without_destinations", without_destinations),
+            ("part_of_a_destination", part_of_a_destination),
+            ("multipath", multipath),
+            ("dry_run", dry_run),
+            ("no_route", no_route),
+            ("several_interfaces", several_interfaces),
+            ("named_addresses", named_addresses),
+            ("follows_routes", follows_routes),
+        ])
+        .once(&[("ipv6", ipv6)])
+        .unless(no_ipv6())
+        .cases()
 }
 
 /// Number of connections that are made one after another.

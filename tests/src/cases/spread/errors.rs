@@ -5,7 +5,7 @@ use std::{fs, process::Command, time::Duration};
 
 use anyhow::{Result, ensure};
 
-use super::{Case, Host, POOL, Test, named};
+use super::{Case, Host, POOL, Plan};
 use crate::{
     cases::errors::{BAD_CONFIG, NO_PRIVILEGE, run_as_nobody, says},
     harness::{
@@ -16,22 +16,21 @@ use crate::{
 
 const ALREADY_RUNNING: i32 = 75;
 
-pub(super) fn cases() -> Vec<Case> {
-    let wrong = WRONG
-        .iter()
-        .map(|wrong| Case::new(format!("spread::errors::{}", wrong.name), || wrong.check()));
-    let others: &[Test] = &[
-        ("second_agent", second_agent),
-        ("release_under_a_running_agent", release_under_a_running_agent),
-        ("release_of_no_rule", release_of_no_rule),
-        ("release_without_pins", release_without_pins),
-        ("start_that_fails_late", start_that_fails_late),
-        ("status_of_no_rule", status_of_no_rule),
-        ("too_many_addresses_that_are_there", too_many),
-        ("without_privileges", without_privileges),
-        ("rules_that_cannot_be_looked_for", rules_that_cannot_be_looked_for),
-    ];
-    wrong.chain(named("spread::errors", others)).collect()
+pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+    plan.group("spread::errors")
+        .table(WRONG.iter().map(|wrong| (wrong.name, || wrong.check())))
+        .once(&[
+            ("second_agent", second_agent),
+            ("release_under_a_running_agent", release_under_a_running_agent),
+            ("release_of_no_rule", release_of_no_rule),
+            ("release_without_pins", release_without_pins),
+            ("start_that_fails_late", start_that_fails_late),
+            ("status_of_no_rule", status_of_no_rule),
+            ("too_many_addresses_that_are_there", too_many),
+            ("without_privileges", without_privileges),
+            ("rules_that_cannot_be_looked_for", rules_that_cannot_be_looked_for),
+        ])
+        .cases()
 }
 
 /// A wrong command line; `CGROUP` in it stands for the test's cgroup.

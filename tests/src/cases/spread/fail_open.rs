@@ -16,35 +16,37 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
-use super::{Case, Host, POOL, Test, load::Load, named};
+use super::{Case, Host, POOL, Plan, load::Load};
 use crate::harness::{
     probe::Place,
     tracer::{spread::Spread, wait_for},
 };
 
-pub(super) fn cases() -> Vec<Case> {
-    let tests: &[Test] = &[
-        ("killed_and_started_again", killed_and_started_again),
-        ("restarts", restarts),
-        ("started_again_with_another_pool", another_pool),
-        ("stopped", stopped),
-        ("released", released),
-        ("detached", detached),
-        ("pins_deleted", pins_deleted),
-        ("pins_deleted_of_a_dead_agent", pins_deleted_of_a_dead_agent),
-        ("lease_over", lease_over),
-    ];
-    let mut cases = named("spread::fail_open", tests);
-    cases.extend(differential::cases());
-    cases.extend(addresses::cases());
-    cases.extend(deadlines::cases());
-    cases.extend(surroundings::cases());
-    cases
+pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+    plan.group("spread::fail_open")
+        .once(&[
+            ("killed_and_started_again", killed_and_started_again),
+            ("restarts", restarts),
+            ("started_again_with_another_pool", another_pool),
+            ("stopped", stopped),
+            ("released", released),
+            ("detached", detached),
+            ("pins_deleted", pins_deleted),
+            ("pins_deleted_of_a_dead_agent", pins_deleted_of_a_dead_agent),
+            ("lease_over", lease_over),
+        ])
+        .with(differential::cases(plan))
+        .with(addresses::cases(plan))
+        .with(deadlines::cases(plan))
+        .with(surroundings::cases(plan))
+        .cases()
 }
 
 /// The cases for guests, which are slow.
-pub(super) fn cases_of_guests() -> Vec<Case> {
-    named("spread::fail_open", &[("killed_and_started_again", killed_and_started_again)])
+pub(super) fn cases_of_guests(plan: &Plan) -> Vec<Case> {
+    plan.group("spread::fail_open")
+        .once(&[("killed_and_started_again", killed_and_started_again)])
+        .cases()
 }
 
 /// The number in an environment variable, or `default` if it is not set.

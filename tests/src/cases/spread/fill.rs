@@ -9,50 +9,47 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Case, Host, POOL, POOL6, PORTS, source};
-use crate::harness::{
-    maker::{Kind, Maker},
-    probe,
-    sock::Sock,
-    tracer::{status::Counts, wait_for},
-    tuple::Tuple,
+use super::{Case, Host, POOL, POOL6, PORTS, Plan, source};
+use crate::{
+    cases::group::Test,
+    harness::{
+        maker::{Kind, Maker},
+        probe,
+        sock::Sock,
+        tracer::{status::Counts, wait_for},
+        tuple::Tuple,
+    },
 };
 
-fn case(name: &str, test: fn() -> Result<()>) -> Case {
-    Case::new(format!("spread::fills_the_pool::{name}"), test)
-}
-
-fn ipv4() -> Case {
-    case("ipv4", || Fill::new(false, "10.1.0.1:7000").play(&[]))
-}
+const IPV4: Test = ("ipv4", || Fill::new(false, "10.1.0.1:7000").play(&[]));
 
 /// The cases for guests, which are slow.
-pub(super) fn cases_of_guests() -> Vec<Case> {
+pub(super) fn cases_of_guests(plan: &Plan) -> Vec<Case> {
     let few = || Fill { ports: 50, ..Fill::new(true, "[fd00::1]:7000") }.play(&[]);
-    vec![ipv4(), case("ipv6_with_few_ports", few).unless(probe::no_ipv6())]
+    plan.group("spread::fills_the_pool")
+        .once(&[IPV4])
+        .once(&[("ipv6_with_few_ports", few)])
+        .unless(probe::no_ipv6())
+        .cases()
 }
 
-/// One case for each family.
-fn families() -> Vec<Case> {
-    vec![
-        ipv4(),
-        case("ipv6", || Fill::new(true, "[fd00::1]:7000").play(&[])).unless(probe::no_ipv6()),
-        case("v4_mapped", || Fill::new(true, "[::ffff:10.1.0.1]:7000").play(&[]))
-            .unless(probe::no_ipv6()),
-    ]
-}
-
-pub(super) fn cases() -> Vec<Case> {
-    let mut cases = families();
-    cases.extend([
-        case("ports_by_the_kernel", || {
-            Fill::new(false, "10.1.0.1:7000").play(&["--ports", "kernel"])
-        }),
-        case("an_address_partly_used_by_others", partly_used),
-        case("eight_processes_at_once", eight_at_once),
-        case("time_wait_counts", time_wait),
-    ]);
-    cases
+pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+    plan.group("spread::fills_the_pool")
+        .once(&[IPV4])
+        .once(&[
+            ("ipv6", || Fill::new(true, "[fd00::1]:7000").play(&[])),
+            ("v4_mapped", || Fill::new(true, "[::ffff:10.1.0.1]:7000").play(&[])),
+        ])
+        .unless(probe::no_ipv6())
+        .once(&[
+            ("ports_by_the_kernel", || {
+                Fill::new(false, "10.1.0.1:7000").play(&["--ports", "kernel"])
+            }),
+            ("an_address_partly_used_by_others", partly_used),
+            ("eight_processes_at_once", eight_at_once),
+            ("time_wait_counts", time_wait),
+        ])
+        .cases()
 }
 
 /// Number of ports of the whole pool towards one destination.

@@ -4,14 +4,16 @@ use std::{path::Path, time::Duration};
 
 use anyhow::{Result, ensure};
 
-use super::{Case, Host, POOL, named, source};
+use super::{Case, Host, POOL, Plan, source};
 use crate::harness::{
     foreign::Foreign,
     tracer::{spread::PINS, wait_for},
 };
 
-pub(super) fn cases() -> Vec<Case> {
-    named("spread::foreign", &[("programs_and_pins_survive", programs_and_pins_survive)])
+pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+    plan.group("spread::foreign")
+        .once(&[("programs_and_pins_survive", programs_and_pins_survive)])
+        .cases()
 }
 
 /// Another program is attached to the same hook of the same cgroup, and pinned in the same folders, as a rule: it stays attached and

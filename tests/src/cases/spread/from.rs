@@ -4,7 +4,7 @@ use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Application, Case, Host, PORTS, Test, named};
+use super::{Application, Case, Host, PORTS, Plan};
 use crate::{
     cases::errors::{run_as_nobody, says},
     harness::{
@@ -13,14 +13,15 @@ use crate::{
     },
 };
 
-pub(super) fn cases() -> Vec<Case> {
-    let tests: &[Test] = &[
-        ("a_recording", a_recording),
-        ("no_such_file", no_such_file),
-        ("not_a_recording", not_a_recording),
-        ("nothing_of_use", nothing_of_use),
-    ];
-    named("spread::from", tests)
+pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+    plan.group("spread::from")
+        .once(&[
+            ("a_recording", a_recording),
+            ("no_such_file", no_such_file),
+            ("not_a_recording", not_a_recording),
+            ("nothing_of_use", nothing_of_use),
+        ])
+        .cases()
 }
 
 /// The command `spread --dry-run --from FILE` with four addresses, which this host does not have.

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use rustix::{io::Errno, process::Signal};
 
-use super::{Case, Host, POOL, PORTS, Test, fill::others, named, source};
+use super::{Case, Host, POOL, PORTS, Plan, fill::others, source};
 use crate::harness::{
     netns::NetNs,
     probe,
@@ -17,19 +17,19 @@ use crate::harness::{
     tracer::{status::Status, wait_for},
 };
 
-pub(super) fn cases() -> Vec<Case> {
-    let tests: &[Test] = &[
-        ("room_is_found_anywhere_in_a_large_pool", room_anywhere),
-        ("reserved_ports_are_not_handed_out", reserved_ports),
-        ("bound_ports_after_the_rule_has_moved", bound_ports_after_the_rule_has_moved),
-    ];
-    let mut cases = named("spread::full", tests);
-    let tests: &[Test] =
-        &[("fail_fast", fail_fast), ("fail_fast_beside_bound_ports", fail_fast_with_bound_ports)];
-    cases.extend(
-        named("spread::full", tests).into_iter().map(|case| case.unless(probe::no_fail_fast())),
-    );
-    cases
+pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+    plan.group("spread::full")
+        .once(&[
+            ("room_is_found_anywhere_in_a_large_pool", room_anywhere),
+            ("reserved_ports_are_not_handed_out", reserved_ports),
+            ("bound_ports_after_the_rule_has_moved", bound_ports_after_the_rule_has_moved),
+        ])
+        .once(&[
+            ("fail_fast", fail_fast),
+            ("fail_fast_beside_bound_ports", fail_fast_with_bound_ports),
+        ])
+        .unless(probe::no_fail_fast())
+        .cases()
 }
 
 /// The source of a connection that is not spread.

@@ -5,19 +5,18 @@ use std::net::SocketAddr;
 use anyhow::{Context, Result, ensure};
 use rustix::io::Errno;
 
-use super::{Application, Case, Host, POOL, PORTS, fill::others, named, source};
+use super::{Application, Case, Host, POOL, PORTS, Plan, fill::others, source};
 use crate::harness::{sock::Sock, stage::Server};
 
-pub(super) fn cases() -> Vec<Case> {
-    named(
-        "spread::harmless",
-        &[("others_while_full", others_while_full), ("other_cgroup", other_cgroup)],
-    )
+pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+    plan.group("spread::harmless")
+        .once(&[("others_while_full", others_while_full), ("other_cgroup", other_cgroup)])
+        .cases()
 }
 
 /// The cases for guests, which are slow.
-pub(super) fn cases_of_guests() -> Vec<Case> {
-    named("spread::harmless", &[("other_cgroup", other_cgroup)])
+pub(super) fn cases_of_guests(plan: &Plan) -> Vec<Case> {
+    plan.group("spread::harmless").once(&[("other_cgroup", other_cgroup)]).cases()
 }
 
 /// An address that is not in the pool, and the first of some free ports outside of the range.

@@ -8,26 +8,29 @@ mod rebind;
 use anyhow::{Result, ensure};
 pub(super) use rebind::cases_by_backend;
 
-use super::{Case, Host, POOL, source};
+use super::{Case, Host, POOL, Plan, source};
 use crate::harness::{
     sock::Sock,
     stage::Server,
     tracer::{spread::Spread, status::Status},
 };
 
-pub(super) fn cases() -> Vec<Case> {
-    let cases = left_alone::cases().into_iter();
-    cases.chain(connect::cases()).chain(again::cases()).chain(rebind::cases()).collect()
+pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+    plan.group(GROUP)
+        .with(left_alone::cases(plan))
+        .with(connect::cases(plan))
+        .with(again::cases(plan))
+        .with(rebind::cases(plan))
+        .cases()
 }
 
 /// The cases for guests, which are slow.
-pub(super) fn cases_of_guests() -> Vec<Case> {
-    rebind::cases_of_guests()
+pub(super) fn cases_of_guests(plan: &Plan) -> Vec<Case> {
+    rebind::cases_of_guests(plan)
 }
 
-fn case(name: &str, test: fn() -> Result<()>) -> Case {
-    Case::new(format!("spread::odd_sockets::{name}"), test)
-}
+/// The group of most of these tests.
+const GROUP: &str = "spread::odd_sockets";
 
 /// A host with an active rule, and a server.
 struct Scene {

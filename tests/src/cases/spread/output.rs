@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use super::{Application, Case, Host, POOL, PORTS, Test, named, source};
+use super::{Application, Case, Host, POOL, PORTS, Plan, source};
 use crate::harness::{
     lie,
     sock::Sock,
@@ -21,20 +21,21 @@ use crate::harness::{
     },
 };
 
-pub(super) fn cases() -> Vec<Case> {
-    let tests: &[Test] = &[
-        ("dry_run", dry_run),
-        ("dry_run_where_nothing_is_connected", dry_run_of_nothing),
-        ("dry_run_of_one_cgroup", dry_run_of_one_cgroup),
-        ("dry_run_by_weight", dry_run_by_weight),
-        ("all_decisions", all_decisions),
-        ("sampled", sampled),
-        ("passed", passed),
-        ("full_pool", full_pool),
-        ("decisions_into_a_file", decisions_into_a_file),
-        ("status_for_people", status_for_people),
-    ];
-    named("spread::output", tests)
+pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+    plan.group("spread::output")
+        .once(&[
+            ("dry_run", dry_run),
+            ("dry_run_where_nothing_is_connected", dry_run_of_nothing),
+            ("dry_run_of_one_cgroup", dry_run_of_one_cgroup),
+            ("dry_run_by_weight", dry_run_by_weight),
+            ("all_decisions", all_decisions),
+            ("sampled", sampled),
+            ("passed", passed),
+            ("full_pool", full_pool),
+            ("decisions_into_a_file", decisions_into_a_file),
+            ("status_for_people", status_for_people),
+        ])
+        .cases()
 }
 
 /// What `--dry-run` prints. Checks that it has changed nothing.

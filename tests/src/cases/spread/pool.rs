@@ -4,23 +4,24 @@ use std::{collections::BTreeMap, net::IpAddr, process::Command};
 
 use anyhow::{Result, ensure};
 
-use super::{Case, Host, POOL, Test, named, source};
+use super::{Case, Host, POOL, Plan, source};
 use crate::harness::{
     netns::NetNs,
     tracer::{START_LIMIT, run, spread::Spread},
 };
 
-pub(super) fn cases() -> Vec<Case> {
-    let tests: &[Test] = &[
-        ("network", network),
-        ("interface", interface),
-        ("auto", auto),
-        ("weights", weights),
-        ("as_many_as_can_be", as_many_as_can_be),
-        ("netns_by_name", netns_by_name),
-        ("netns_by_path", netns_by_path),
-    ];
-    named("spread::pool", tests)
+pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+    plan.group("spread::pool")
+        .once(&[
+            ("network", network),
+            ("interface", interface),
+            ("auto", auto),
+            ("weights", weights),
+            ("as_many_as_can_be", as_many_as_can_be),
+            ("netns_by_name", netns_by_name),
+            ("netns_by_path", netns_by_path),
+        ])
+        .cases()
 }
 
 fn addresses(texts: &[&str]) -> Result<Vec<IpAddr>> {

@@ -9,11 +9,14 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Case, Host, POOL, PORTS};
+use super::{Case, Host, POOL, PORTS, Plan};
 use crate::harness::process::Process;
 
-pub(super) fn cases() -> Vec<Case> {
-    vec![Case::new("spread::programs::static_program", static_program).unless(no_static_program())]
+pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+    plan.group("spread::programs")
+        .once(&[("static_program", static_program)])
+        .unless(no_static_program())
+        .cases()
 }
 
 /// The path where `cargo xtask test` puts the program.

@@ -15,29 +15,27 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use tempfile::NamedTempFile;
 
-use super::{Application, Case, Test, named};
+use super::{Application, Case, Plan};
 use crate::{
-    cases::proxies::{PROXY, Scene, excuse},
+    cases::proxies::{PROXY, Scene},
     harness::{lie, process::Process, tracer::spread::Spread},
 };
 
-pub(super) fn cases() -> Vec<Case> {
-    let nginx: &[Test] = &[
-        ("nginx_without_us", nginx::unspread),
-        ("nginx", || nginx::spread("", &[])),
-        ("nginx_proxy_bind", || nginx::spread("proxy_bind 10.2.0.1;", &["--rebind"])),
-    ];
-    let haproxy: &[Test] = &[
-        ("haproxy_without_us", haproxy::unspread),
-        ("haproxy", || haproxy::spread("", &[])),
-        ("haproxy_source", || haproxy::spread("source 10.2.0.1", &["--rebind"])),
-    ];
-    let cases = |tests, programs: &[&str]| {
-        let excuse = excuse(programs);
-        let cases = named("spread::proxies", tests).into_iter();
-        cases.map(move |case| case.unless(excuse.clone()))
-    };
-    cases(nginx, &["nginx", "wrk"]).chain(cases(haproxy, &["nginx", "haproxy"])).collect()
+pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+    plan.group("spread::proxies")
+        .once(&[
+            ("nginx_without_us", nginx::unspread),
+            ("nginx", || nginx::spread("", &[])),
+            ("nginx_proxy_bind", || nginx::spread("proxy_bind 10.2.0.1;", &["--rebind"])),
+        ])
+        .needs(&["nginx", "wrk"])
+        .once(&[
+            ("haproxy_without_us", haproxy::unspread),
+            ("haproxy", || haproxy::spread("", &[])),
+            ("haproxy_source", || haproxy::spread("source 10.2.0.1", &["--rebind"])),
+        ])
+        .needs(&["nginx", "haproxy"])
+        .cases()
 }
 
 /// The proxy's own address and three more: when the pool is full, a connection that is not spread finds no room, either.

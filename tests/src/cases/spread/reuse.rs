@@ -5,13 +5,12 @@ use std::{net::SocketAddr, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Case, Host, POOL, named, source};
+use super::{Case, Host, POOL, Plan, source};
 use crate::harness::{probe, sock::Sock};
 
-pub(super) fn cases() -> Vec<Case> {
-    let mut cases = named(
-        "spread::reuse",
-        &[
+pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+    plan.group("spread::reuse")
+        .once(&[
             ("bursts", || Bursts::NOT_LOOPBACK.play(&[])),
             ("bursts_with_ports_by_the_kernel", || {
                 Bursts::NOT_LOOPBACK.play(&["--ports", "kernel"])
@@ -19,13 +18,10 @@ pub(super) fn cases() -> Vec<Case> {
             ("bursts_over_loopback", || Bursts::LOOPBACK.play(&[])),
             ("ports_bound_outside_of_the_range", || bound(41_000, 1, 200)),
             ("ports_bound_in_the_range", || bound(40_001, 2, 100)),
-        ],
-    );
-    let bursts = Case::new("spread::reuse::bursts_that_would_fail_fast", || {
-        Bursts::NOT_LOOPBACK.play(&["--fail-fast"])
-    });
-    cases.push(bursts.unless(probe::no_fail_fast()));
-    cases
+        ])
+        .once(&[("bursts_that_would_fail_fast", || Bursts::NOT_LOOPBACK.play(&["--fail-fast"]))])
+        .unless(probe::no_fail_fast())
+        .cases()
 }
 
 /// The port range, of 200 ports.

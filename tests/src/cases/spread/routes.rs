@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Case, Host, POOL, POOL6, source};
+use super::{Case, Host, POOL, POOL6, Plan, source};
 use crate::harness::{
     netns::NetNs,
     probe,
@@ -18,17 +18,19 @@ use crate::harness::{
     tracer::{status::Status, wait_for},
 };
 
-pub(super) fn cases() -> Vec<Case> {
-    let case =
-        |name: &str, test: fn() -> Result<()>| Case::new(format!("spread::routes::{name}"), test);
-    vec![
-        case("none_from_the_whole_pool", || whole_pool(&IPV4, "unreachable")),
-        case("prohibited_from_the_whole_pool", || whole_pool(&IPV4, "prohibit")),
-        case("prohibited_from_the_whole_pool_by_ipv6", || whole_pool(&IPV6, "prohibit"))
-            .unless(probe::no_ipv6()),
-        case("none_from_one_address", one_address),
-        case("none_to_one_destination", one_destination),
-    ]
+pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+    plan.group("spread::routes")
+        .once(&[
+            ("none_from_the_whole_pool", || whole_pool(&IPV4, "unreachable")),
+            ("prohibited_from_the_whole_pool", || whole_pool(&IPV4, "prohibit")),
+        ])
+        .once(&[("prohibited_from_the_whole_pool_by_ipv6", || whole_pool(&IPV6, "prohibit"))])
+        .unless(probe::no_ipv6())
+        .once(&[
+            ("none_from_one_address", one_address),
+            ("none_to_one_destination", one_destination),
+        ])
+        .cases()
 }
 
 /// A link from the host to another one with a server.

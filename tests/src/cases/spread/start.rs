@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use rustix::process::Signal;
 
-use super::{Case, Host, POOL, Test, full_pipe::FullPipe, named, source};
+use super::{Case, Host, POOL, Plan, full_pipe::FullPipe, source};
 use crate::harness::{
     held::Held,
     lie,
@@ -22,18 +22,19 @@ use crate::harness::{
     tracer::{START_LIMIT, run, wait_for},
 };
 
-pub(super) fn cases() -> Vec<Case> {
-    let tests: &[Test] = &[
-        ("signals_at_any_moment", signals_at_any_moment),
-        ("signals_while_it_takes_over", signals_while_it_takes_over),
-        ("signals_while_it_waits_for_its_output", signals_while_it_waits),
-        ("forced_undo_of_a_start_that_hangs", start_that_hangs),
-        ("forced_undo_of_an_agent_that_hangs", agent_that_hangs),
-        ("by_a_command_with_mounts_of_its_own", by_a_command_with_mounts_of_its_own),
-        ("another_bpffs_over_the_first_one", another_bpffs),
-        ("pins_gone_under_a_stopped_agent", pins_gone),
-    ];
-    named("spread::start", tests)
+pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+    plan.group("spread::start")
+        .once(&[
+            ("signals_at_any_moment", signals_at_any_moment),
+            ("signals_while_it_takes_over", signals_while_it_takes_over),
+            ("signals_while_it_waits_for_its_output", signals_while_it_waits),
+            ("forced_undo_of_a_start_that_hangs", start_that_hangs),
+            ("forced_undo_of_an_agent_that_hangs", agent_that_hangs),
+            ("by_a_command_with_mounts_of_its_own", by_a_command_with_mounts_of_its_own),
+            ("another_bpffs_over_the_first_one", another_bpffs),
+            ("pins_gone_under_a_stopped_agent", pins_gone),
+        ])
+        .cases()
 }
 
 /// How long the end may take: 1 s, and 50 ms for the test itself.

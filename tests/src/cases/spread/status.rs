@@ -10,19 +10,20 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Application, Case, Host, POOL, PORTS, Test, named};
+use super::{Application, Case, Host, POOL, PORTS, Plan};
 use crate::{
     cases::errors::says,
     harness::tracer::{START_LIMIT, command, run, spread::PINS, status::LeftOutTowards},
 };
 
-pub(super) fn cases() -> Vec<Case> {
-    let tests: &[Test] = &[
-        ("chosen", chosen),
-        ("losses_without_an_agent", losses_without_an_agent),
-        ("another_layout", another_layout),
-    ];
-    named("spread::status", tests)
+pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+    plan.group("spread::status")
+        .once(&[
+            ("chosen", chosen),
+            ("losses_without_an_agent", losses_without_an_agent),
+            ("another_layout", another_layout),
+        ])
+        .cases()
 }
 
 /// The text that `tracer status --rule NAME` prints.

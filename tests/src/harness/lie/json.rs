@@ -3,10 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{Lie, another};
-use crate::harness::tracer::record::SOCKET_EVENTS;
-
-/// The event with which `spread` reports one connect().
-const DECISION: &str = "spread.decision";
+use crate::harness::lines::{DECISION, SOCKET_EVENTS};
 
 /// The text with every JSON object in it changed as the lie says. Lines that are no JSON objects stay as they are.
 pub(super) fn text(lie: &Lie, text: &str) -> String {

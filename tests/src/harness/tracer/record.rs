@@ -17,6 +17,7 @@ use super::{
     Collected, START_LIMIT, STOP_LIMIT, collect, command, finish, wait_for,
     watch::{number, text},
 };
+pub use crate::harness::lines::SOCKET_EVENTS;
 use crate::harness::{lie, probe, process::Process};
 
 /// A running `tracer record --output FILE`; killed on drop.
@@ -260,16 +261,6 @@ fn sum(losses: &[(String, u64)], which: impl Fn(&str) -> bool) -> u64 {
 /// Losses of events between the ring and the output. `output_full_other` is not among them: it counts lines that are no event
 /// of a socket.
 const LOST_IN_USERSPACE: [&str; 2] = ["output_full", "undecodable"];
-
-/// The kinds of lines that come from an event of the kernel side.
-pub const SOCKET_EVENTS: [&str; 6] = [
-    "port.allocated",
-    "port.released",
-    "connect.established",
-    "connect.failed",
-    "bind.failed",
-    "tcp.state",
-];
 
 /// `event.name` of a line, or an empty string.
 pub fn name(line: &Value) -> &str {

@@ -12,11 +12,10 @@ use crate::{
         Context, LineWriter, Lines,
         line::Moment,
         record::{Decided, Degraded, Lost, Start, Stats, Stop},
-        sink::{Account, Closed, Sink},
+        sink::{Account, Closed, ReopenError, Sink},
     },
     format::tuple::{AddressStats, Tuple},
     host::{cgroups::Name, holder::Holder, process::Called},
-    ledger::decode::DecodeError,
     runtime::{clock, shutdown::StopSignals},
 };
 
@@ -58,6 +57,21 @@ pub(crate) struct More {
 impl Dropped {
     const fn lines(self) -> u64 {
         self.events + self.others
+    }
+}
+
+/// Why [`Output::event`] failed.
+#[derive(Debug)]
+pub(crate) enum EventError {
+    /// The event is of an unknown kind or has an unknown detail, and no line was added.
+    Unknown,
+    /// The reader of the output is gone.
+    Closed(Closed),
+}
+
+impl From<Closed> for EventError {
+    fn from(closed: Closed) -> Self {
+        Self::Closed(closed)
     }
 }
 
@@ -154,14 +168,16 @@ impl Output {
         self.writer.name_namespaces(names);
     }
 
-    /// Adds the line of an event. `name` as in [`LineWriter::event`]. The inner error: the event is of an unknown kind,
-    /// and no line was added.
+    /// Adds the line of an event. `name` as in [`LineWriter::event`].
+    ///
+    /// # Errors
+    /// The event is unknown, or the reader of the output is gone; if both, [`EventError::Closed`].
     pub(crate) fn event<'a>(
         &mut self,
         event: &Event,
         more: More,
         name: impl FnOnce() -> Option<&'a Name>,
-    ) -> Result<Result<(), DecodeError>, Closed> {
+    ) -> Result<(), EventError> {
         self.switch(Group::Events)?;
         let More { capacity, holder, called } = more;
         let (seq, wall_offset_ns) = (self.seq, self.wall_offset_ns);
@@ -174,7 +190,7 @@ impl Output {
         if self.buffer.len() >= self.chunk {
             self.write()?;
         }
-        Ok(result)
+        result.map_err(|_| EventError::Unknown)
     }
 
     /// Adds the line of a decision of the spreader that was made at `mono_ns` (CLOCK_MONOTONIC, ns).
@@ -292,11 +308,11 @@ impl Output {
         let Some(sink) = &mut self.sink else { return Ok(()) };
         let partial = sink.owes_a_line();
         match sink.reopen() {
-            Ok(account) => {
-                let account = account?;
-                self.account(account, partial);
+            Ok(account) => self.account(account, partial),
+            Err(ReopenError::Open(error)) => {
+                tracing::warn!("{error}; going on with the file that was open before");
             }
-            Err(error) => tracing::warn!("{error}; going on with the file that was open before"),
+            Err(ReopenError::Closed(closed)) => return Err(closed),
         }
         Ok(())
     }

@@ -81,9 +81,7 @@ impl Holding {
         }
         let now = Instant::now();
         self.began_ns = clock::monotonic_ns();
-        let dump = |place: &Netns, limit: usize| {
-            worker.run_in(place, move || read(limit)).and_then(|sockets| sockets)
-        };
+        let dump = |place: &Netns, limit: usize| worker.run_in(place, move || read(limit));
         self.list(&places(wanted), SOCKETS_MAX, || now.elapsed() > TIMEOUT, dump);
         let inodes: HashSet<u32> = self.inodes.values().copied().filter(|it| *it != 0).collect();
         let mut search = std::mem::take(&mut self.search);
@@ -91,7 +89,7 @@ impl Holding {
             let complete = search.run(&inodes, TIMEOUT);
             complete.map(|complete| (search, complete))
         });
-        match found.and_then(|found| found) {
+        match found {
             Ok((search, complete)) => {
                 if !complete {
                     tracing::debug!("too many files are open to search all of them at once");

@@ -66,14 +66,14 @@ fn the_worker_enters_a_namespace_and_returns() {
     let named = Named::new("visit");
     let netns = resolve(&named.0).unwrap();
     let worker = Worker::spawn().unwrap();
-    let here = || inum(&fs::metadata("/proc/thread-self/ns/net").unwrap()).unwrap();
+    let here = || inum(&fs::metadata("/proc/thread-self/ns/net")?);
     assert_eq!(worker.run_in(&netns, here).unwrap(), netns.inum);
     assert_eq!(worker.run(here).unwrap(), own().unwrap().inum);
 
     let range =
         |range: &'static str| move || fs::write("/proc/sys/net/ipv4/ip_local_port_range", range);
-    worker.run_in(&netns, range("42000 42999")).unwrap().unwrap();
-    let inside = worker.run_in(&netns, PortRange::read).unwrap().unwrap();
+    worker.run_in(&netns, range("42000 42999")).unwrap();
+    let inside = worker.run_in(&netns, PortRange::read).unwrap();
     assert_eq!((inside.low, inside.high), (42_000, 42_999));
     assert_ne!(PortRange::read().unwrap().low, 42_000);
 
@@ -81,7 +81,7 @@ fn the_worker_enters_a_namespace_and_returns() {
         let listener = TcpListener::bind("0.0.0.0:7100").unwrap();
         let sockets = sockdiag::dump_all(1 << sockdiag::tcp_state::LISTEN).unwrap();
         drop(listener);
-        sockets.len()
+        Ok(sockets.len())
     };
     assert_eq!(worker.run_in(&netns, listening).unwrap(), 1);
 
@@ -97,10 +97,10 @@ fn a_namespace_that_is_gone_is_not_found_and_was_not_kept_alive() {
     let netns = {
         let named = Named::new("vanish");
         let netns = resolve(&named.0).unwrap();
-        worker.run_in(&netns, || sockdiag::dump_all(sockdiag::ALL_STATES)).unwrap().unwrap();
+        worker.run_in(&netns, || sockdiag::dump_all(sockdiag::ALL_STATES)).unwrap();
         netns
     };
-    let error = worker.run_in(&netns, || ()).unwrap_err();
+    let error = worker.run_in(&netns, || Ok(())).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::NotFound, "{error}");
     assert!(matches!(resolve(&netns.inum.to_string()), Err(NetnsError::NoInum(_))));
 
@@ -109,14 +109,14 @@ fn a_namespace_that_is_gone_is_not_found_and_was_not_kept_alive() {
         let id = rustix::thread::gettid().as_raw_nonzero();
         let path = PathBuf::from(format!("/proc/{id}/ns/net"));
         let netns = at_path(path, None).unwrap();
-        assert_eq!(worker.run_in(&netns, || ()).ok(), Some(()));
+        assert_eq!(worker.run_in(&netns, || Ok(())).ok(), Some(()));
         netns
     });
     let end = Instant::now() + Duration::from_secs(5);
-    while worker.run_in(&netns, || ()).is_ok() && Instant::now() < end {
+    while worker.run_in(&netns, || Ok(())).is_ok() && Instant::now() < end {
         thread::sleep(Duration::from_millis(5));
     }
-    assert_eq!(worker.run_in(&netns, || ()).unwrap_err().kind(), io::ErrorKind::NotFound);
+    assert_eq!(worker.run_in(&netns, || Ok(())).unwrap_err().kind(), io::ErrorKind::NotFound);
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn the_next_path_is_tried_if_the_first_leads_elsewhere() {
     for stale in ["/proc/4194304/ns/net", OWN, "/dev/null", "/proc/self/ns/mnt"] {
         netns.paths.insert(0, stale.into());
     }
-    let here = || inum(&fs::metadata("/proc/thread-self/ns/net").unwrap()).unwrap();
+    let here = || inum(&fs::metadata("/proc/thread-self/ns/net")?);
     assert_eq!(worker.run_in(&netns, here).unwrap(), netns.inum);
     netns.paths.pop();
     let error = worker.run_in(&netns, here).unwrap_err();
@@ -143,14 +143,14 @@ fn a_visit_that_does_not_end_blocks_its_namespace_only() {
     let worker = Worker::spawn().unwrap().with_patience(Duration::from_millis(100));
     let (release, wait) = mpsc::channel::<()>();
     let began = Instant::now();
-    let error = worker.run_in(&bad, move || wait.recv()).unwrap_err();
+    let error = worker.run_in(&bad, move || wait.recv().map_err(io::Error::other)).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
     assert!(error.to_string().contains(bad.name.as_deref().unwrap()), "{error}");
     assert!(began.elapsed() < Duration::from_secs(5));
     assert_eq!(worker.stuck(), std::slice::from_ref(&bad));
     // While it lasts, the namespace is not entered again, and the error comes at once.
-    assert_eq!(worker.run_in(&bad, || ()).unwrap_err().kind(), io::ErrorKind::TimedOut);
-    worker.run_in(&good, || ()).unwrap();
+    assert_eq!(worker.run_in(&bad, || Ok(())).unwrap_err().kind(), io::ErrorKind::TimedOut);
+    worker.run_in(&good, || Ok(())).unwrap();
 
     // A visit that takes long and has a heartbeat is waited for.
     let slow = || {
@@ -158,6 +158,7 @@ fn a_visit_that_does_not_end_blocks_its_namespace_only() {
             thread::sleep(Duration::from_millis(40));
             crate::runtime::beat::beat();
         }
+        Ok(())
     };
     worker.run_in(&good, slow).unwrap();
 
@@ -167,7 +168,7 @@ fn a_visit_that_does_not_end_blocks_its_namespace_only() {
     while !worker.stuck().is_empty() && Instant::now() < end {
         thread::sleep(Duration::from_millis(5));
     }
-    worker.run_in(&bad, || ()).unwrap();
+    worker.run_in(&bad, || Ok(())).unwrap();
 }
 
 #[test]
@@ -178,14 +179,17 @@ fn when_no_thread_is_left_there_is_an_error_at_once() {
     let wait = std::sync::Arc::new(std::sync::Mutex::new(wait));
     let kinds = named.each_ref().map(|named| {
         let wait = std::sync::Arc::clone(&wait);
-        let visit = move || drop(wait.lock().map(|wait| wait.recv()));
+        let visit = move || {
+            drop(wait.lock().map(|wait| wait.recv()));
+            Ok(())
+        };
         worker.run_in(&resolve(&named.0).unwrap(), visit).unwrap_err().kind()
     });
     let late = io::ErrorKind::TimedOut;
     assert_eq!(kinds, [late, late, late, io::ErrorKind::BrokenPipe]);
     drop(release);
     let end = Instant::now() + Duration::from_secs(5);
-    while worker.run(|| ()).is_err() && Instant::now() < end {
+    while worker.run(|| Ok(())).is_err() && Instant::now() < end {
         thread::sleep(Duration::from_millis(5));
     }
     worker.run_on_all(|| Ok(())).unwrap();

@@ -47,6 +47,14 @@ struct Thread {
     pending: Arc<AtomicUsize>,
 }
 
+/// What became of a job that was sent to a thread.
+enum Sent<T, J> {
+    /// It has ended with this result, or is not waited for any more.
+    Ended(io::Result<T>),
+    /// The thread had ended before it took the job, which is returned.
+    NotTaken(J),
+}
+
 /// A handle to the threads.
 pub struct Worker {
     threads: Mutex<Threads>,
@@ -84,18 +92,18 @@ impl Worker {
         })
     }
 
-    /// Runs `visit` in the namespace and waits for its result as long as it has a heartbeat (`crate::runtime::beat`)
+    /// Runs `visit` in the namespace, and returns its result. Waits for it as long as it has a heartbeat (`crate::runtime::beat`)
     /// every two seconds. Whatever `visit` opens there must be closed when it returns, or it keeps the namespace
     /// alive.
     ///
     /// # Errors
-    /// `NotFound`: the namespace is gone, or its paths lead elsewhere ([`Worker::discover`] may find others).
+    /// That of `visit`. `NotFound`: the namespace is gone, or its paths lead elsewhere ([`Worker::discover`] may find others).
     /// `PermissionDenied`: it cannot be entered. `TimedOut`: this visit or an earlier one to the same namespace does
     /// not end. `BrokenPipe`: no thread is left.
     pub fn run_in<T: Send + 'static>(
         &self,
         netns: &Netns,
-        visit: impl FnOnce() -> T + Send + 'static,
+        visit: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
         let target = netns.clone();
         self.submit(Some(netns), move |own| own.visit(&target, visit))
@@ -106,16 +114,16 @@ impl Worker {
     /// # Errors
     /// As [`discover()`] and [`Self::run`].
     pub fn discover(&self) -> io::Result<Discovery> {
-        self.run(discover)?
+        self.run(discover)
     }
 
-    /// Runs `job` on one of the threads, in its own namespace, for its privileges.
+    /// Runs `job` on one of the threads, in its own namespace, for its privileges, and returns its result.
     ///
     /// # Errors
     /// As [`Self::run_in`], without `NotFound` and `PermissionDenied`.
     pub fn run<T: Send + 'static>(
         &self,
-        job: impl FnOnce() -> T + Send + 'static,
+        job: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
         self.submit(None, move |_| (catch(job), Left::InOwn))
     }
@@ -135,8 +143,10 @@ impl Worker {
         };
         for thread in all {
             let job = job.clone();
-            self.submit_to(&thread, None, move |_| (catch(job), Left::InOwn))
-                .unwrap_or_else(|_| Err(gone()))??;
+            match self.submit_to(&thread, None, move |_| (catch(job), Left::InOwn)) {
+                Sent::Ended(result) => result?,
+                Sent::NotTaken(_) => return Err(gone()),
+            }
         }
         Ok(())
     }
@@ -177,9 +187,8 @@ impl Worker {
                 threads.ready.first().cloned().ok_or_else(gone)?
             };
             match self.submit_to(&thread, netns, job) {
-                Ok(result) => return result,
-                // The thread has ended before it took the job.
-                Err(job_back) => {
+                Sent::Ended(result) => return result,
+                Sent::NotTaken(job_back) => {
                     self.threads().ready.retain(|one| !one.is(&thread));
                     job = job_back;
                 }
@@ -187,13 +196,8 @@ impl Worker {
         }
     }
 
-    /// Has this thread run a job, and waits for the result. `Err`: the thread has ended; returns the job.
-    fn submit_to<T, J>(
-        &self,
-        thread: &Thread,
-        netns: Option<&Netns>,
-        job: J,
-    ) -> Result<io::Result<T>, J>
+    /// Has this thread run a job, and waits for the result.
+    fn submit_to<T, J>(&self, thread: &Thread, netns: Option<&Netns>, job: J) -> Sent<T, J>
     where
         T: Send + 'static,
         J: FnOnce(&OwnNetns) -> (io::Result<T>, Left) + Send + 'static,
@@ -224,12 +228,12 @@ impl Worker {
         thread.pending.fetch_add(1, Ordering::AcqRel);
         if thread.jobs.send(boxed).is_err() {
             let job = job.lock().unwrap_or_else(PoisonError::into_inner).take();
-            return job.map_or_else(|| Ok(Err(gone())), Err);
+            return job.map_or_else(|| Sent::Ended(Err(gone())), Sent::NotTaken);
         }
         loop {
             match receive(&wait, self.patience, &thread.beats) {
-                Ok(result) => return Ok(result),
-                Err(RecvTimeoutError::Disconnected) => return Ok(Err(gone())),
+                Ok(result) => return Sent::Ended(result),
+                Err(RecvTimeoutError::Disconnected) => return Sent::Ended(Err(gone())),
                 Err(RecvTimeoutError::Timeout) => {}
             }
             let now = thread.beats.steps();
@@ -245,7 +249,7 @@ impl Worker {
         let begun = stage.swap(stage::GIVEN_UP, Ordering::AcqRel) == stage::BEGUN;
         self.threads().abandon(thread, netns.filter(|_| begun));
         let why = format!("a visit to it did nothing for {:?}", self.patience);
-        Ok(Err(match netns {
+        Sent::Ended(Err(match netns {
             Some(netns) => timed_out(netns, &why),
             None => io::Error::new(
                 io::ErrorKind::TimedOut,

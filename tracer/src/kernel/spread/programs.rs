@@ -14,7 +14,7 @@ use super::links::{Link, adopt, create};
 pub use super::maps::{BoundCounts, Pinned, RuleMaps, SpreadMaps};
 use super::{loaded::Mark, pinned::Pins};
 use crate::{
-    kernel::{attach::log_loaded, sys},
+    kernel::{sys, verified::log_loaded},
     ledger::sizes::Kept,
 };
 

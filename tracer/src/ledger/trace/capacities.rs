@@ -186,7 +186,7 @@ impl Capacities {
         }
         let paths = [format!("/proc/{pid}/ns/net"), format!("/proc/{pid}/task/{tid}/ns/net")];
         let place = Netns { inum: netns, name: None, paths: paths.map(PathBuf::from).into() };
-        let range = worker.run_in(&place, PortRange::read).and_then(|range| range).ok()?;
+        let range = worker.run_in(&place, PortRange::read).ok()?;
         self.missed.remove(&netns);
         self.know(place, &range);
         self.get(netns)
@@ -283,7 +283,7 @@ impl Capacities {
             let Some(place) = self.place(*netns) else { continue };
             self.turns[usize::from(self.reuses.contains_key(netns))].had(*netns);
             let both = worker.run_in(&place, || Ok((PortRange::read()?, Reuse::read())));
-            match both.and_then(|both| both) {
+            match both {
                 Ok((range, reuse)) => {
                     refreshed.read.push(place.inum);
                     self.reuses.insert(place.inum, reuse);

@@ -46,7 +46,7 @@ impl Tracer {
                 Ok((PortRange::read()?, sockets))
             };
             let inum = netns.inum;
-            match self.worker.run_in(&netns, read).and_then(|result| result) {
+            match self.worker.run_in(&netns, read) {
                 Ok((range, sockets)) => {
                     self.left_out.read(inum, Depth::Sockets);
                     self.capacities.know(netns, &range);

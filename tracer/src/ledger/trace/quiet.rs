@@ -49,7 +49,7 @@ impl Tracer {
             if known.contains(&netns.inum) || shutdown::stop_signal().is_some() {
                 return false;
             }
-            match self.worker.run_in(netns, || sockstat::sockets(true)).and_then(|count| count) {
+            match self.worker.run_in(netns, || sockstat::sockets(true)) {
                 Ok(count) => count > 0,
                 Err(error) => {
                     // A namespace that is gone has no sockets.

@@ -92,7 +92,7 @@ impl Agent {
         let (_, _, worker, _) = self.tracer.split();
         let gone = worker.run_in(&self.netns, move || {
             refused.retain(|address| !addresses::can_be_bound(pool::address(*address)));
-            refused
+            Ok(refused)
         });
         let gone = gone.unwrap_or_else(|error| {
             tracing::warn!("cannot read which addresses the kernel refused: {error}");
@@ -193,7 +193,7 @@ impl Agent {
                 }
             }
             let too_many = unrouted.len().saturating_sub(UNROUTED_MAX);
-            unrouted.split_off(too_many)
+            Ok(unrouted.split_off(too_many))
         });
         match unrouted {
             Ok(unrouted) => {

@@ -125,7 +125,7 @@ impl Agent {
     /// changes.
     fn reread_range(&mut self) {
         let (_, _, worker, _) = self.tracer.split();
-        let result = worker.run_in(&self.netns, || (PortRange::read(), Reuse::read()));
+        let result = worker.run_in(&self.netns, || Ok((PortRange::read(), Reuse::read())));
         self.tracer.visited(&self.netns, &result);
         match result {
             Ok((range, reuse)) => {
@@ -254,7 +254,6 @@ impl Agent {
         let (_, _, worker, _) = self.tracer.split();
         let reaches = worker
             .run_in(&self.netns, move || addresses::reaches(&targets, &host))
-            .and_then(|reaches| reaches)
             .map_err(|error| error.to_string());
         self.routes.finished(begun);
         match start::auto_choice(&self.config, &reaches) {

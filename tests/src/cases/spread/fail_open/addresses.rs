@@ -16,12 +16,9 @@ use rustix::process::Signal;
 use super::{KEEP, all_spread, begin, none_spread};
 use crate::{
     cases::{
-        Case,
+        Case, Plan,
         errors::{BAD_CONFIG, says},
-        spread::{
-            Host, POOL, Test, full_pipe::FullPipe, load::Load, named, source,
-            status::shows_quarantine,
-        },
+        spread::{Host, POOL, full_pipe::FullPipe, load::Load, source, status::shows_quarantine},
     },
     harness::{
         lateness::Lateness,
@@ -32,32 +29,31 @@ use crate::{
     },
 };
 
-pub(super) fn cases() -> Vec<Case> {
-    let tests: &[Test] = &[
-        ("address_removed", address_removed),
-        ("address_removed_of_a_dead_agent", || removed_unseen(KEEP, Spread::kill)),
-        ("address_removed_of_a_detached_rule", || {
-            removed_unseen(&["--detach"], |spread| spread.wait().map(drop))
-        }),
-        ("address_removed_under_a_stopped_agent", removed_under_a_stopped_agent),
-        ("address_that_anyone_may_bind", nonlocal_bind),
-        ("address_that_nothing_answers_to", || {
-            failing_address(20, Duration::from_millis(100), None)
-        }),
-        ("address_that_nothing_answers_to_seldom_used", || {
-            failing_address(1, Duration::from_millis(250), None)
-        }),
-        ("address_that_nothing_answers_to_and_an_output_that_nobody_reads", || {
-            failing_address(20, Duration::from_millis(100), Some(&FullPipe::new()?))
-        }),
-        ("new_address_that_nothing_answers_to", new::new_address),
-        ("all_addresses_gone", all_addresses_gone),
-    ];
-    let mut cases = named("spread::fail_open", tests);
-    let tentative: &[Test] = &[("address_that_is_tentative", tentative)];
-    let tentative = named("spread::fail_open", tentative).into_iter();
-    cases.extend(tentative.map(|case| case.unless(probe::no_ipv6())));
-    cases
+pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+    plan.group("spread::fail_open")
+        .once(&[
+            ("address_removed", address_removed),
+            ("address_removed_of_a_dead_agent", || removed_unseen(KEEP, Spread::kill)),
+            ("address_removed_of_a_detached_rule", || {
+                removed_unseen(&["--detach"], |spread| spread.wait().map(drop))
+            }),
+            ("address_removed_under_a_stopped_agent", removed_under_a_stopped_agent),
+            ("address_that_anyone_may_bind", nonlocal_bind),
+            ("address_that_nothing_answers_to", || {
+                failing_address(20, Duration::from_millis(100), None)
+            }),
+            ("address_that_nothing_answers_to_seldom_used", || {
+                failing_address(1, Duration::from_millis(250), None)
+            }),
+            ("address_that_nothing_answers_to_and_an_output_that_nobody_reads", || {
+                failing_address(20, Duration::from_millis(100), Some(&FullPipe::new()?))
+            }),
+            ("new_address_that_nothing_answers_to", new::new_address),
+            ("all_addresses_gone", all_addresses_gone),
+        ])
+        .once(&[("address_that_is_tentative", tentative)])
+        .unless(probe::no_ipv6())
+        .cases()
 }
 
 /// How soon a removed address must be left out of the rule, at least in three of five tries.

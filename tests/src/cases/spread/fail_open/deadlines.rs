@@ -8,9 +8,9 @@ use anyhow::{Result, ensure};
 use super::{begin, none_spread};
 use crate::{
     cases::{
-        Case,
+        Case, Plan,
         errors::{USAGE, says},
-        spread::{Host, POOL, Test, full_pipe::FullPipe, load::Load, named},
+        spread::{Host, POOL, full_pipe::FullPipe, load::Load},
     },
     harness::{
         held::Held,
@@ -19,13 +19,14 @@ use crate::{
     },
 };
 
-pub(super) fn cases() -> Vec<Case> {
-    let tests: &[Test] = &[
-        ("deadlines_with_an_output_that_nobody_reads", unread_output),
-        ("deadlines_with_a_comparison_that_does_not_end", endless_comparison),
-        ("lease_shorter_than_its_renewals", short_lease),
-    ];
-    named("spread::fail_open", tests)
+pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+    plan.group("spread::fail_open")
+        .once(&[
+            ("deadlines_with_an_output_that_nobody_reads", unread_output),
+            ("deadlines_with_a_comparison_that_does_not_end", endless_comparison),
+            ("lease_shorter_than_its_renewals", short_lease),
+        ])
+        .cases()
 }
 
 /// A lease that an agent on a busy machine still renews in time.

@@ -20,21 +20,22 @@ use rustix::io::Errno;
 use super::number;
 use crate::{
     cases::{
-        Case,
-        spread::{Host, POOL, Test, fill::others, named},
+        Case, Plan,
+        spread::{Host, POOL, fill::others},
     },
     harness::{descriptors, netns::NetNs},
 };
 use calls::{Calls, Ends};
 use trouble::{Seen, Trouble};
 
-pub(super) fn cases() -> Vec<Case> {
-    let tests: &[Test] = &[
-        ("differential", wide),
-        (NARROW, || narrow_ranges(NARROW, ["2", "1", "0"], || Ok((Host::new()?, None)))),
-        (VETH, || narrow_ranges(VETH, ["1", "0", "2"], over_veth)),
-    ];
-    named("spread::fail_open", tests)
+pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+    plan.group("spread::fail_open")
+        .once(&[
+            ("differential", wide),
+            (NARROW, || narrow_ranges(NARROW, ["2", "1", "0"], || Ok((Host::new()?, None)))),
+            (VETH, || narrow_ranges(VETH, ["1", "0", "2"], over_veth)),
+        ])
+        .cases()
 }
 
 const NARROW: &str = "differential_in_a_narrow_range";

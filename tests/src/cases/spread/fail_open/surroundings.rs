@@ -7,8 +7,8 @@ use anyhow::{Context, Result, ensure};
 use super::{KEEP, all_spread, begin, none_spread};
 use crate::{
     cases::{
-        Case,
-        spread::{Host, POOL, Test, load::Load, named, source},
+        Case, Plan,
+        spread::{Host, POOL, load::Load, source},
     },
     harness::{
         maker::Maker,
@@ -18,15 +18,16 @@ use crate::{
     },
 };
 
-pub(super) fn cases() -> Vec<Case> {
-    let tests: &[Test] = &[
-        ("namespace_of_the_pool_gone", namespace_gone),
-        ("cgroup_removed", cgroup_removed),
-        ("cgroup_removed_of_a_dead_agent", cgroup_removed_of_a_dead_agent),
-        ("tuples_full", tuples_full),
-        ("conns_full", conns_full),
-    ];
-    named("spread::fail_open", tests)
+pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+    plan.group("spread::fail_open")
+        .once(&[
+            ("namespace_of_the_pool_gone", namespace_gone),
+            ("cgroup_removed", cgroup_removed),
+            ("cgroup_removed_of_a_dead_agent", cgroup_removed_of_a_dead_agent),
+            ("tuples_full", tuples_full),
+            ("conns_full", conns_full),
+        ])
+        .cases()
 }
 
 /// The pool's namespace ends. The load is in the same cgroup, but in another namespace.

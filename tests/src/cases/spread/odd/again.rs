@@ -5,22 +5,26 @@ use std::{net::SocketAddr, thread, time::Duration};
 use anyhow::{Context, Result, ensure};
 use rustix::io::Errno;
 
-use super::{CLOSED, DEFAULT, POOL, case, check};
+use super::{CLOSED, DEFAULT, GROUP, POOL, check};
 use crate::{
     cases::{
-        Case,
+        Case, Plan,
         spread::{Host, POOL6, PORTS, source},
     },
     harness::{maker::Kind, probe, sock::Sock},
 };
 
-pub(super) fn cases() -> Vec<Case> {
-    vec![
-        case("connect_again_when_the_pool_is_full", pool_full),
-        case("ipv6_only_sockets_to_ipv4", ipv6_only).unless(probe::no_ipv6()),
-        case("connect_again_to_ipv4_after_ipv6", ipv4_after_ipv6).unless(probe::no_ipv6()),
-        case("connect_again_after_a_fast_port", fast_port).unless(probe::no_fast_ports()),
-    ]
+pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+    plan.group(GROUP)
+        .once(&[("connect_again_when_the_pool_is_full", pool_full)])
+        .once(&[
+            ("ipv6_only_sockets_to_ipv4", ipv6_only),
+            ("connect_again_to_ipv4_after_ipv6", ipv4_after_ipv6),
+        ])
+        .unless(probe::no_ipv6())
+        .once(&[("connect_again_after_a_fast_port", fast_port)])
+        .unless(probe::no_fast_ports())
+        .cases()
 }
 
 /// A socket that an earlier connect() bound to the pool's address connects when the pool is full: it is unbound, and the kernel

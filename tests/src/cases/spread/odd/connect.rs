@@ -4,25 +4,28 @@ use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 
-use super::{CLOSED, DEFAULT, Scene, case, check};
+use super::{CLOSED, DEFAULT, GROUP, Scene, check};
 use crate::{
-    cases::Case,
+    cases::{Case, Plan},
     harness::{maker::Kind, probe, sock::Sock},
     workloads::variant::submit_connect,
 };
 
-pub(super) fn cases() -> Vec<Case> {
-    vec![
-        case("same_outcomes", same_outcomes),
-        case("connect_again_after_refusal", connect_again_after_refusal),
-        case("connect_again_to_another_destination", connect_again_elsewhere),
-        case("disconnected_and_connected_elsewhere", disconnected),
-        case("nonblocking", nonblocking),
-        case("io_uring", io_uring).unless(probe::no_io_uring()),
-        case("mptcp", mptcp).unless(probe::no_mptcp()),
-        case("fast_open", fast_open),
-        case("fast_open_connect", fast_open_connect),
-    ]
+pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+    plan.group(GROUP)
+        .once(&[
+            ("same_outcomes", same_outcomes),
+            ("connect_again_after_refusal", connect_again_after_refusal),
+            ("connect_again_to_another_destination", connect_again_elsewhere),
+            ("disconnected_and_connected_elsewhere", disconnected),
+            ("nonblocking", nonblocking),
+        ])
+        .once(&[("io_uring", io_uring)])
+        .unless(probe::no_io_uring())
+        .once(&[("mptcp", mptcp)])
+        .unless(probe::no_mptcp())
+        .once(&[("fast_open", fast_open), ("fast_open_connect", fast_open_connect)])
+        .cases()
 }
 
 /// Sequences of connect() calls have the same results on a socket of the application and on one of another process.

@@ -4,30 +4,35 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{DEFAULT, Scene, case, check};
+use super::{DEFAULT, GROUP, Scene, check};
 use crate::{
     cases::{
-        Case,
+        Case, Plan,
         spread::{Host, POOL, POOL6, source},
     },
     harness::{maker::Kind, probe},
 };
 
-pub(super) fn cases() -> Vec<Case> {
-    vec![
-        case("udp", udp),
-        case("bound_to_a_device", bound_to_a_device),
-        case("transparent", transparent),
-        case("bound_to_a_port", bound_to_a_port),
-        case("bound_to_an_address", bound_to_an_address),
-        case("bound_to_no_address", bound_to_no_address),
-        case("reuse_port", reuse_port),
-        case("loopback_destination", loopback_destination),
-        case("loopback_pool", loopback_pool),
-        case("ipv6_with_an_ipv4_pool", ipv6_with_an_ipv4_pool).unless(probe::no_ipv6()),
-        case("two_families_in_one_pool", two_families).unless(probe::no_ipv6()),
-        case("older_than_the_rule", older_than_the_rule),
-    ]
+pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+    plan.group(GROUP)
+        .once(&[
+            ("udp", udp),
+            ("bound_to_a_device", bound_to_a_device),
+            ("transparent", transparent),
+            ("bound_to_a_port", bound_to_a_port),
+            ("bound_to_an_address", bound_to_an_address),
+            ("bound_to_no_address", bound_to_no_address),
+            ("reuse_port", reuse_port),
+            ("loopback_destination", loopback_destination),
+            ("loopback_pool", loopback_pool),
+        ])
+        .once(&[
+            ("ipv6_with_an_ipv4_pool", ipv6_with_an_ipv4_pool),
+            ("two_families_in_one_pool", two_families),
+        ])
+        .unless(probe::no_ipv6())
+        .once(&[("older_than_the_rule", older_than_the_rule)])
+        .cases()
 }
 
 fn udp() -> Result<()> {

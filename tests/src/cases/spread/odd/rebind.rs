@@ -8,45 +8,43 @@ use anyhow::{Context, Result, ensure};
 use super::{POOL, Scene, check};
 use crate::{
     cases::{
-        BackendTest, Case, Plan, per_backend,
-        spread::{Host, POOL6, PORTS, Test, named, source},
+        Case, Plan,
+        spread::{Host, POOL6, PORTS, source},
     },
     harness::{probe, sock::Sock},
 };
 
-pub(super) fn cases() -> Vec<Case> {
-    let mut cases = cases_of_guests();
-    let tests: &[Test] = &[
-        ("bound_with_a_port_of_the_kernel", bound_with_a_port_of_the_kernel),
-        ("bound_with_a_port_and_some_destinations", bound_with_some_destinations),
-        ("bound_to_a_port", bound_to_a_port),
-        ("pool_full", pool_full),
-        ("moved_address_full", moved_address_full),
-        ("bound_ports_fill_the_pool", fills_the_pool),
-        ("ports_bound_at_all_addresses", bound_everywhere),
-        ("other_destination", other_destination),
-    ];
-    cases.extend(named("spread::rebind", tests));
-    cases
+pub(super) fn cases(plan: &Plan) -> Vec<Case> {
+    plan.group("spread::rebind")
+        .with(cases_of_guests(plan))
+        .once(&[
+            ("bound_with_a_port_of_the_kernel", bound_with_a_port_of_the_kernel),
+            ("bound_with_a_port_and_some_destinations", bound_with_some_destinations),
+            ("bound_to_a_port", bound_to_a_port),
+            ("pool_full", pool_full),
+            ("moved_address_full", moved_address_full),
+            ("bound_ports_fill_the_pool", fills_the_pool),
+            ("ports_bound_at_all_addresses", bound_everywhere),
+            ("other_destination", other_destination),
+        ])
+        .cases()
 }
 
 /// The cases for guests, which are slow: one for connect4, one for bind6.
-pub(super) fn cases_of_guests() -> Vec<Case> {
-    let bind4: &[Test] = &[("bound_without_a_port", bound_without_a_port)];
-    let bind6: &[Test] = &[("ipv6_bound_with_a_port_of_the_kernel", ipv6)];
-    let bind6 = named("spread::rebind", bind6).into_iter();
-    let bind6 = bind6.map(|case| case.unless(probe::no_ipv6()));
-    named("spread::rebind", bind4).into_iter().chain(bind6).collect()
+pub(super) fn cases_of_guests(plan: &Plan) -> Vec<Case> {
+    plan.group("spread::rebind")
+        .once(&[("bound_without_a_port", bound_without_a_port)])
+        .once(&[("ipv6_bound_with_a_port_of_the_kernel", ipv6)])
+        .unless(probe::no_ipv6())
+        .cases()
 }
 
 /// The cases that run with every backend on every kernel, because each backend has its own hooks for bind().
 pub(in crate::cases::spread) fn cases_by_backend(plan: &Plan) -> Vec<Case> {
-    let tests: &[BackendTest] = &[("fills_the_pool_without_a_port", fills_without_a_port)];
-    let excuse = |case: Case| {
-        let of_probes = case.name.ends_with("::kprobe");
-        case.unless(if of_probes { probe::no_links_of_probes() } else { None })
-    };
-    per_backend(plan.tracing_backends(), "spread::rebind", tests).into_iter().map(excuse).collect()
+    plan.group("spread::rebind")
+        .each_backend(&[("fills_the_pool_without_a_port", fills_without_a_port)])
+        .unless_on("kprobe", probe::no_links_of_probes())
+        .cases()
 }
 
 /// An address of the host that is not in the pool.

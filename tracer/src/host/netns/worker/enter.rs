@@ -35,7 +35,7 @@ impl OwnNetns {
     pub(super) fn visit<T>(
         &self,
         netns: &Netns,
-        visit: impl FnOnce() -> T,
+        visit: impl FnOnce() -> io::Result<T>,
     ) -> (io::Result<T>, Left) {
         if netns.inum == self.inum {
             return (catch(visit), Left::InOwn);
@@ -84,7 +84,7 @@ fn explain(error: io::Error, netns: &Netns, doing: &str) -> io::Error {
 }
 
 /// Runs a job; a panic becomes an error, and does not leave the thread in another namespace.
-pub(super) fn catch<T>(job: impl FnOnce() -> T) -> io::Result<T> {
+pub(super) fn catch<T>(job: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     catch_unwind(AssertUnwindSafe(job))
-        .map_err(|_| io::Error::other("a panic in a thread that enters namespaces"))
+        .unwrap_or_else(|_| Err(io::Error::other("a panic in a thread that enters namespaces")))
 }

@@ -1,0 +1,209 @@
+//! A group of tests: which run once, which run with each backend, and which are skipped where.
+
+use anyhow::Result;
+
+use super::{Case, Depth, Plan};
+use crate::harness::probe::{Place, no_programs};
+
+/// A test that runs once, and its name within its group.
+pub(super) type Test = (&'static str, fn() -> Result<()>);
+
+/// A test that runs with a backend, whose name it gets, and its name within its group.
+pub(super) type BackendTest = (&'static str, fn(&str) -> Result<()>);
+
+/// Why a guest does not run everything with every backend.
+const SAMPLED: &str = "a guest is slow: run with the default backend, and with all of them on the host and in one guest";
+
+/// The tests of a group, in the order in which they are added. Their names are `GROUP::TEST`, or `GROUP::TEST::BACKEND`.
+///
+/// Some functions add tests, the others say of the tests that were added last why they are skipped, if they are: a test that has a
+/// reason already keeps it. [`Self::cases`] ends the group.
+#[must_use]
+pub(super) struct Group<'a> {
+    plan: &'a Plan,
+    name: &'a str,
+    cases: Vec<Case>,
+    /// Where in `cases` the tests begin that were added last.
+    last: usize,
+}
+
+impl Plan {
+    /// An empty group of tests.
+    pub(super) fn group<'a>(&'a self, name: &'a str) -> Group<'a> {
+        Group { plan: self, name, cases: Vec::new(), last: 0 }
+    }
+}
+
+/// Adding tests.
+impl Group<'_> {
+    /// Adds tests that run once.
+    pub(super) fn once(self, tests: &[Test]) -> Self {
+        self.table(tests.iter().copied())
+    }
+
+    /// Adds tests that run once and are made from a table: names and what to run.
+    pub(super) fn table<N: AsRef<str>, R: Fn() -> Result<()> + Send + Sync + 'static>(
+        self,
+        tests: impl IntoIterator<Item = (N, R)>,
+    ) -> Self {
+        let group = self.name;
+        let case = |(name, run): (N, R)| Case::new(format!("{group}::{}", name.as_ref()), run);
+        self.with(tests.into_iter().map(case))
+    }
+
+    /// Adds tests that run with each backend.
+    pub(super) fn each_backend(self, tests: &[BackendTest]) -> Self {
+        let mut cases = Vec::new();
+        for test in tests {
+            cases.extend(self.plan.tracing_backends().map(|backend| self.on(backend, *test)));
+        }
+        self.with(cases)
+    }
+
+    /// Adds tests that have the same result with every backend: the host and a thorough guest run all of them. Other guests, which
+    /// are slow, run those of the default backend and skip the rest. All tests of a backend come before those of the next one.
+    pub(super) fn sampled(self, tests: &[BackendTest]) -> Self {
+        let mut cases = Vec::new();
+        for backend in self.plan.tracing_backends() {
+            let excuse = self.left_out_of_sample(&backend);
+            let of_backend = tests.iter().map(|test| self.on(backend.clone(), *test));
+            cases.extend(of_backend.map(|case| case.unless(excuse.clone())));
+        }
+        self.with(cases)
+    }
+
+    /// Adds tests of this backend, if it is one of the plan's.
+    pub(super) fn on_backend(self, backend: &str, tests: &[BackendTest]) -> Self {
+        let there = self.plan.tracing_backends().find(|there| there == backend);
+        self.on_one(there, tests)
+    }
+
+    /// Adds tests that run with the default backend, or with the plan's first one if the default one is not known.
+    pub(super) fn on_default_backend(self, tests: &[BackendTest]) -> Self {
+        let default = self.plan.default_backend.clone();
+        let backend = default.or_else(|| self.plan.tracing_backends().next());
+        self.on_one(backend, tests)
+    }
+
+    /// Adds the cases of a part of the group, by their full names.
+    pub(super) fn with(mut self, cases: impl IntoIterator<Item = Case>) -> Self {
+        self.last = self.cases.len();
+        self.cases.extend(cases);
+        self
+    }
+
+    fn on_one(self, backend: Option<String>, tests: &[BackendTest]) -> Self {
+        let mut cases = Vec::new();
+        if let Some(backend) = backend {
+            cases.extend(tests.iter().map(|test| self.on(backend.clone(), *test)));
+        }
+        self.with(cases)
+    }
+
+    /// Why a test that has the same result with every backend is skipped with this one; `None` if it runs.
+    fn left_out_of_sample(&self, backend: &str) -> Option<String> {
+        let Plan { default_backend, place, depth, .. } = self.plan;
+        let all = *place == Place::Host || *depth == Depth::Thorough;
+        let left_out = !all && default_backend.as_deref().is_some_and(|it| it != backend);
+        left_out.then(|| SAMPLED.to_owned())
+    }
+
+    fn on(&self, backend: String, (name, test): BackendTest) -> Case {
+        Case::new(format!("{}::{name}::{backend}", self.name), move || test(&backend))
+    }
+}
+
+/// What holds for the tests that were added last.
+impl Group<'_> {
+    /// They are skipped if `excuse` is a reason for that.
+    pub(super) fn unless(mut self, excuse: Option<String>) -> Self {
+        self.change_last(|case| case.unless(excuse.clone()));
+        self
+    }
+
+    /// Those of this backend are skipped if `excuse` is a reason for that.
+    pub(super) fn unless_on(mut self, backend: &str, excuse: Option<String>) -> Self {
+        let end = format!("::{backend}");
+        self.change_last(|case| {
+            let excuse = excuse.clone().filter(|_| case.name.ends_with(&end));
+            case.unless(excuse)
+        });
+        self
+    }
+
+    /// They have the same result on every kernel: the host and a thorough guest run them, others do not.
+    pub(super) fn kernel_independent(self) -> Self {
+        let slow = self.plan.place == Place::Vm && self.plan.depth < Depth::Thorough;
+        self.unless(slow.then(|| "a guest is slow: the host and one guest run it".to_owned()))
+    }
+
+    /// No guest runs them.
+    pub(super) fn only_host(self) -> Self {
+        let slow = self.plan.place == Place::Vm;
+        self.unless(slow.then(|| "a guest is slow: the host runs it".to_owned()))
+    }
+
+    /// They run these programs, which guests do not have: only the host runs them, if all are in PATH there.
+    pub(super) fn needs(self, programs: &[&str]) -> Self {
+        let excuse = match self.plan.place {
+            Place::Vm => Some("the guest has no proxies; the host runs these".to_owned()),
+            Place::Host => no_programs(programs),
+        };
+        self.unless(excuse)
+    }
+
+    /// They mostly wait: they can run at the same time as others.
+    pub(super) fn waiting(mut self) -> Self {
+        self.change_last(|case| Case { waits: true, ..case });
+        self
+    }
+
+    /// All tests of the group.
+    pub(super) fn cases(self) -> Vec<Case> {
+        self.cases
+    }
+
+    fn change_last(&mut self, change: impl Fn(Case) -> Case) {
+        let last = self.cases.split_off(self.last);
+        self.cases.extend(last.into_iter().map(change));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_of_the_tests_that_were_added_last_and_stays() {
+        let backends = ["fexit", "kprobe"].map(str::to_owned).into();
+        let default_backend = Some("fexit".to_owned());
+        let plan = Plan { backends, default_backend, place: Place::Vm, depth: Depth::Whole };
+        let group = plan
+            .group("g")
+            .once(&[("a", || Ok(()))])
+            .sampled(&[("b", |_| Ok(())), ("c", |_| Ok(()))])
+            .unless_on("fexit", Some("first".to_owned()))
+            .only_host()
+            .each_backend(&[("d", |_| Ok(())), ("e", |_| Ok(()))])
+            .on_backend("tracepoint", &[("f", |_| Ok(()))])
+            .only_host()
+            .on_default_backend(&[("h", |_| Ok(()))])
+            .waiting();
+        let found: Vec<_> = group.cases().into_iter().map(|it| (it.name, it.excuse)).collect();
+        let reasons =
+            |name: &str, excuse: Option<&str>| (name.to_owned(), excuse.map(str::to_owned));
+        let expected = [
+            reasons("g::a", None),
+            reasons("g::b::fexit", Some("first")),
+            reasons("g::c::fexit", Some("first")),
+            reasons("g::b::kprobe", Some(SAMPLED)),
+            reasons("g::c::kprobe", Some(SAMPLED)),
+            reasons("g::d::fexit", None),
+            reasons("g::d::kprobe", None),
+            reasons("g::e::fexit", None),
+            reasons("g::e::kprobe", None),
+            reasons("g::h::fexit", None),
+        ];
+        assert_eq!(found, expected);
+    }
+}

@@ -1,0 +1,19 @@
+//! Logs what the kernel's verifier did.
+
+use std::time::Duration;
+
+use aya::programs::{ProgramError, ProgramInfo};
+
+/// Writes to the debug log how long the kernel verified a program, and how many instructions (from Linux 5.16 on).
+pub(super) fn log_loaded(
+    name: &str,
+    took: Duration,
+    info: impl FnOnce() -> Result<ProgramInfo, ProgramError>,
+) {
+    if !tracing::enabled!(tracing::Level::DEBUG) {
+        return;
+    }
+    let verified = info().ok().and_then(|info| info.verified_instruction_count());
+    let verified = verified.map_or_else(|| "an unknown number of".to_owned(), |it| it.to_string());
+    tracing::debug!("loaded {name} in {took:.1?}: {verified} instructions verified");
+}
