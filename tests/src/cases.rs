@@ -105,17 +105,19 @@ impl Plan {
     /// `GROUP::TEST::BACKEND` of tests that have the same result with every backend: the host and a thorough guest run all of
     /// them. Other guests, which are slow, run those of the default backend and skip the rest.
     fn sampled(&self, group: &str, tests: &[BackendTest]) -> Vec<Case> {
-        let all = self.place == Place::Host || self.depth == Depth::Thorough;
-        let excuse = |backend: &str| {
-            let left_out = !all && self.default_backend.as_deref().is_some_and(|it| it != backend);
-            left_out.then(|| SAMPLED.to_owned())
-        };
         let of = |backend: String| {
-            let excuse = excuse(&backend);
+            let excuse = self.only_sampled(&backend);
             let cases = per_backend([backend].into_iter(), group, tests);
             cases.into_iter().map(move |case| case.unless(excuse.clone()))
         };
         self.tracing_backends().flat_map(of).collect()
+    }
+
+    /// The reason to skip a test that has the same result with every backend; `None` if it runs with this one.
+    fn only_sampled(&self, backend: &str) -> Option<String> {
+        let all = self.place == Place::Host || self.depth == Depth::Thorough;
+        let left_out = !all && self.default_backend.as_deref().is_some_and(|it| it != backend);
+        left_out.then(|| SAMPLED.to_owned())
     }
 
     /// The reason for a guest to skip a test that has the same result on every kernel; `None` on the host and in a thorough
