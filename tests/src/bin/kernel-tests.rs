@@ -25,7 +25,12 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracer_tests::{
     cases::{self, Case, Plan},
-    harness::{lie, probe::Place, process, tracer::shared},
+    harness::{
+        lie,
+        probe::Place,
+        process,
+        tracer::{shared, shared_record},
+    },
     helper,
 };
 
@@ -74,14 +79,19 @@ fn main() -> ExitCode {
         }
     }
     let conclusion = libtest_mimic::run(&arguments, cases.into_iter().map(trial).collect());
-    if let Err(error) = shared::stop() {
-        eprintln!("a shared tracer failed at its end: {error:#}");
+    let mut ended_well = true;
+    // The recorders first: they need the namespaces that `shared::stop` closes.
+    for ended in [shared_record::stop_all(), shared::stop()] {
+        if let Err(error) = ended {
+            eprintln!("a shared tracer failed at its end: {error:#}");
+            ended_well = false;
+        }
     }
     for drift in shared::drifts() {
         println!("{drift}");
     }
     print_durations();
-    conclusion.exit_code()
+    if ended_well { conclusion.exit_code() } else { ExitCode::FAILURE }
 }
 
 /// Starts the test now on a new thread, if it can run here. The returned test only waits for that thread.

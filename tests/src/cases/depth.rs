@@ -42,6 +42,7 @@ const PART: &[&str] = &[
     "events::bound_ports",
     "events::failures",
     "events::one_connection",
+    "events::shared_recordings_end_well",
     "events::time_wait_release",
     "losses::refused_without_a_row",
     "losses::touched_and_removed_at_once",

@@ -72,6 +72,12 @@ impl Group<'_> {
         self.with(cases)
     }
 
+    /// As [`Self::sampled`], of this backend only.
+    pub(super) fn sampled_on(self, backend: &str, tests: &[BackendTest]) -> Self {
+        let excuse = self.left_out_of_sample(backend);
+        self.on_backend(backend, tests).unless(excuse)
+    }
+
     /// Adds tests of this backend, if it is one of the plan's.
     pub(super) fn on_backend(self, backend: &str, tests: &[BackendTest]) -> Self {
         let there = self.plan.tracing_backends().find(|there| there == backend);

@@ -15,13 +15,16 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
             ("text::has_its_forms", text::has_its_forms),
             ("text::says_what_its_filter_leaves_out", text::says_what_its_filter_leaves_out),
             ("text::foresees_the_end_of_a_ramp", text::foresees_the_end_of_a_ramp),
-            ("forecast::a_steady_load_is_none", forecast::a_steady_load_is_none),
             ("forecast::one_interval_is_none", forecast::one_interval_is_none),
             ("forecast::reused_ports_are_room", forecast::reused_ports_are_room),
             ("forecast::other_time_waits_are_not", forecast::other_time_waits_are_not),
             ("forecast::full_is_what_a_search_proves", forecast::full_is_what_a_search_proves),
         ])
         .needs(&[])
+        // Eight connections a second for more than a minute.
+        .once(&[("forecast::a_steady_load_is_none", forecast::a_steady_load_is_none)])
+        .needs(&[])
+        .waiting()
         .once(&[(
             "forecast::older_time_waits_have_their_ends",
             forecast::older_time_waits_have_their_ends,

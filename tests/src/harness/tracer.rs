@@ -2,6 +2,7 @@
 
 pub mod record;
 pub mod shared;
+pub mod shared_record;
 pub mod spread;
 pub mod status;
 pub mod watch;

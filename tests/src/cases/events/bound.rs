@@ -11,7 +11,8 @@ use crate::{
         sock::Sock,
         stage::{CLIENT, Stage},
         tracer::{
-            record::{Record, Recording, eventually},
+            record::{Recording, eventually},
+            shared_record,
             watch::number,
         },
     },
@@ -22,7 +23,7 @@ use crate::{
 /// the process, and one when it is released.
 pub(super) fn bound_ports(backend: &str) -> Result<()> {
     let stage = Stage::new(&[])?;
-    let record = Record::start(backend, &["--events", "allocated,released"])?;
+    let shared = shared_record::begin(backend, &stage)?;
     let any = "10.1.0.2:0".parse()?;
     let (bound, named, listening) = as_comm(&stage, c"evt-binder", || {
         let socks = [Sock::tcp(any)?, Sock::tcp(any)?, Sock::tcp(any)?];
@@ -34,9 +35,8 @@ pub(super) fn bound_ports(backend: &str) -> Result<()> {
         drop(socks);
         Ok((ports[0], ports[1], ports[2]))
     })?;
-    let recording = record.stop()?;
+    let recording = shared.end(&stage)?;
     recording.assert_valid()?;
-    recording.assert_nothing_lost()?;
     let netns = stage.netns.inum();
     let cases = [
         (bound, "bind", CLIENT),
@@ -72,8 +72,8 @@ pub(super) fn bound_ports(backend: &str) -> Result<()> {
 /// process, and a time-wait socket, which belongs to no process.
 pub(super) fn port_holders(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
-    // Started first: before Linux 6.8, the tracer knows only those bound, idle sockets that were bound after its start.
-    let record = Record::start(backend, &["--events", "failed"])?;
+    // Begun first: before Linux 6.8, the tracer knows only those bound, idle sockets that were bound after its start.
+    let shared = shared_record::begin(backend, &stage)?;
     let server = stage.server("10.1.0.1:7000")?;
     let helper = stage.netns.run(|| -> Result<_> {
         let mut helper = Helper::spawn(&["hold", "10.1.0.1:7000", "1"])?;
@@ -99,22 +99,15 @@ pub(super) fn port_holders(backend: &str) -> Result<()> {
         (waiting, "time_wait", None, Some(7000)),
     ];
     for (address, ..) in cases {
-        let failures = || -> Result<Vec<Value>> {
-            let text = std::fs::read_to_string(record.file())?;
-            // The last line may be incomplete.
-            let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            let port = |line: &Value| line["network.local.port"].as_u64();
-            let is_it = |line: &Value| port(line) == Some(address.port().into());
-            Ok(lines.filter(is_it).collect())
-        };
         // Repeated, because tracer looks for holders at a bounded rate, which other failures on the host may use up.
         eventually("an event with a holder", || {
             let bind = || expect_error(Sock::tcp(address)?.bind(address), Errno::ADDRINUSE);
             stage.netns.run(bind).with_context(|| address.to_string())?;
-            Ok(failures()?.iter().any(|line| line.get("port.holder.state").is_some()))
+            let failures = shared.lines("bind.failed", address.port())?;
+            Ok(failures.iter().any(|line| line.get("port.holder.state").is_some()))
         })?;
     }
-    let recording = record.stop()?;
+    let recording = shared.end(&stage)?;
     recording.assert_valid()?;
     for (address, state, pid, peer_port) in cases {
         let events = recording.events("bind.failed", stage.netns.inum());
@@ -140,7 +133,7 @@ pub(super) fn port_holders(backend: &str) -> Result<()> {
 pub(super) fn time_of_a_port_search(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
-    let record = Record::start(backend, &["--events", "allocated"])?;
+    let shared = shared_record::begin(backend, &stage)?;
     let (searched, bound) = stage.netns.run(|| -> Result<_> {
         let (client, _accepted) = server.pair()?;
         let bound = Sock::tcp(server.address)?;
@@ -148,9 +141,8 @@ pub(super) fn time_of_a_port_search(backend: &str) -> Result<()> {
         bound.connect(server.address)?;
         Ok((client.local()?.port(), bound.local()?.port()))
     })?;
-    let recording = record.stop()?;
+    let recording = shared.end(&stage)?;
     recording.assert_valid()?;
-    recording.assert_nothing_lost()?;
     let netns = stage.netns.inum();
     let event = one(&recording, "port.allocated", netns, searched)?;
     let took = number(event, "search.duration_ns")?;

@@ -7,29 +7,20 @@ use rustix::io::Errno;
 
 use super::{as_comm, is};
 use crate::{
-    cases::{Case, Plan},
-    harness::{probe, sock::Sock, stage::Stage, tracer::record::Record},
+    harness::{sock::Sock, stage::Stage, tracer::shared_record},
     workloads::{failure::expect_error, variant::submit_connect},
 };
 
 const NOWHERE: &str = "192.0.2.1:80";
 const CALLS: usize = 3;
 
-pub(super) fn cases(plan: &Plan) -> Vec<Case> {
-    plan.group("events")
-        .each_backend(&[("fast_open_without_a_route", fast_open)])
-        .each_backend(&[("io_uring_without_a_route", io_uring)])
-        .unless(probe::no_io_uring())
-        .cases()
-}
-
-fn fast_open(backend: &str) -> Result<()> {
+pub(super) fn fast_open(backend: &str) -> Result<()> {
     recorded_or_degraded(backend, "MSG_FASTOPEN", |sock, peer| {
         expect_error(sock.send_fast_open(b"hello", peer), Errno::NETUNREACH)
     })
 }
 
-fn io_uring(backend: &str) -> Result<()> {
+pub(super) fn io_uring(backend: &str) -> Result<()> {
     recorded_or_degraded(backend, "io_uring", |sock, peer| {
         let result = submit_connect(sock, peer)?;
         ensure!(result == -libc::ENETUNREACH, "not unreachable, but {result}");
@@ -45,12 +36,11 @@ fn recorded_or_degraded(
 ) -> Result<()> {
     let stage = Stage::new(&[])?;
     let peer: SocketAddr = NOWHERE.parse()?;
-    let record = Record::start(backend, &["--events", "failed"])?;
+    let shared = shared_record::begin(backend, &stage)?;
     as_comm(&stage, c"evt-early", || {
         (0..CALLS).try_for_each(|_| connect(&Sock::tcp(peer)?, peer))
     })?;
-    let recording = record.stop()?;
-    recording.assert_nothing_lost()?;
+    let recording = shared.end(&stage)?;
     let degraded = recording.start()?["degraded"].to_string();
     let events = recording.events("connect.failed", stage.netns.inum());
     if backend == "tracepoint" {

@@ -62,14 +62,20 @@ impl Record {
     fn wait_begun(&mut self, before: usize) -> Result<()> {
         let file = self.file.clone();
         wait_for("the tracer.start line", START_LIMIT, || {
-            if let Some(status) = self.process.child.try_wait()? {
-                let stderr = self.stderr.take().map(finish).unwrap_or_default();
-                bail!("the tracer ended ({status}): {}", stderr.trim());
-            }
+            self.assert_runs()?;
             let bytes = fs::read(&file).unwrap_or_default();
             let text = String::from_utf8_lossy(bytes.get(before..).unwrap_or_default());
             Ok((text.contains("tracer.start") && text.ends_with('\n')).then_some(()))
         })
+    }
+
+    /// Fails if the tracer has ended; the text has its stderr.
+    pub fn assert_runs(&mut self) -> Result<()> {
+        if let Some(status) = self.process.child.try_wait()? {
+            let stderr = self.stderr.take().map(finish).unwrap_or_default();
+            bail!("the tracer ended ({status}): {}", stderr.trim());
+        }
+        Ok(())
     }
 
     pub fn file(&self) -> &Path {

@@ -25,6 +25,11 @@ fn running() -> MutexGuard<'static, BTreeMap<String, Shared>> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Whether no shared tracer runs.
+pub(super) fn idle() -> bool {
+    running().is_empty()
+}
+
 /// The tracer of this backend that the whole run shares; started if it does not run.
 pub fn watch(backend: &str) -> Result<Shared> {
     let mut running = running();

@@ -35,6 +35,7 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("events::io_uring_without_a_route", &["without:degraded", "without:connect.failed"]),
     ("events::one_connection", &["other:process.pid"]),
     ("events::port_holders", &["without:port.holder.*"]),
+    ("events::shared_recordings_end_well", &["zero:failed.*", "other:events.written"]),
     ("events::sighup_reopens_the_file", &["gap"]),
     ("events::time_of_a_port_search", &["without:port.*"]),
     ("events::time_wait_release", &["other:port.time_wait"]),

@@ -1,0 +1,234 @@
+//! Recordings that several tests share: one `tracer record` of each backend, because a start is slow in an emulated guest. Every
+//! test reads its own part of the file, and there the lines of its own network namespace only. What only the last line has is
+//! checked once, for the whole recording, when the recorder ends.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{Read, Seek, SeekFrom},
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use rustix::io::Errno;
+use serde_json::Value;
+
+use super::{
+    record::{Record, Recording, eventually, name},
+    shared, wait_for,
+    watch::{number, text},
+};
+use crate::harness::{
+    lie::{self, Stream},
+    netns,
+    probe::Place,
+    sock::Sock,
+    stage::Stage,
+};
+
+static RUNNING: Mutex<BTreeMap<String, Record>> = Mutex::new(BTreeMap::new());
+
+fn running() -> MutexGuard<'static, BTreeMap<String, Record>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Begins a part of the recording of this backend, for a test on this stage. Starts the recorder, with all events, if it does
+/// not run.
+///
+/// # Errors
+/// The recorder does not start, or has ended by itself; the next call then starts another one.
+pub fn begin(backend: &str, stage: &Stage) -> Result<Part> {
+    stage.netns.keep()?;
+    let mut running = running();
+    let mut record = match running.remove(backend) {
+        Some(record) => record,
+        None => Record::start(backend, &[])?,
+    };
+    record.assert_runs()?;
+    let file = record.file().to_owned();
+    running.insert(backend.to_owned(), record);
+    let lines = whole_lines(fs::read(&file)?)?;
+    let first = lines.split_inclusive('\n').next().unwrap_or_default().to_owned();
+    let begin = u64::try_from(lines.len())?;
+    Ok(Part { backend: backend.to_owned(), file, first, begin, netns: stage.netns.inum() })
+}
+
+/// Ends the recorder of this backend by SIGINT, if it runs. Its exit code must be 0, every line valid, and none missing; nothing may be
+/// lost, and the totals must add up. Closes the namespaces that were kept for it.
+pub fn stop(backend: &str) -> Result<()> {
+    let Some(record) = running().remove(backend) else { return Ok(()) };
+    let recording = record.stop();
+    if running().is_empty() && shared::idle() {
+        netns::release_kept();
+    }
+    check(&recording?)
+}
+
+/// Ends the recorders that still run: see [`stop`].
+pub fn stop_all() -> Result<()> {
+    let backends: Vec<_> = running().keys().cloned().collect();
+    backends.iter().try_for_each(|backend| stop(backend).with_context(|| backend.clone()))
+}
+
+/// Checks that every line is valid, that none is missing, that nothing was lost, and that the totals have every failure.
+fn check(recording: &Recording) -> Result<()> {
+    recording.assert_gap_free()?;
+    recording.assert_valid()?;
+    // Events of failures are limited for each network namespace. A test that repeats a call until its event comes
+    // (`events::port_holders`) may reach that limit on a slow machine.
+    recording.assert_nothing_lost_but(&["events_limited"])?;
+    let totals = recording.totals()?;
+    let exact = Place::get() == Place::Vm && number(totals, "lost.events_limited")? == 0;
+    let mut causes = BTreeMap::<&str, u64>::new();
+    for line in &recording.lines {
+        if ["connect.failed", "bind.failed"].contains(&name(line)) {
+            *causes.entry(text(line, "cause")?).or_default() += 1;
+        }
+    }
+    ensure!(!causes.is_empty(), "the recording has no failure, although each part ends with one");
+    for (cause, lines) in causes {
+        let failed = number(totals, &format!("failed.{cause}"))?;
+        // On the host, others make calls, too, until tracer has detached: their events may come too late.
+        let right = failed == lines || (!exact && failed > lines);
+        ensure!(right, "{lines} lines of {cause}, but {failed} in {totals}");
+    }
+    Ok(())
+}
+
+/// Where the call at the end of a part connects to: no stage has a route to this address, so that it takes no port.
+const END: &str = "192.0.2.99:9";
+/// How long to wait for the event of such a call until another one is made: in a guest, the kernel may skip its hook.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// The part of a shared recording that belongs to one test.
+#[derive(Debug)]
+pub struct Part {
+    backend: String,
+    file: PathBuf,
+    /// The first line of the recording.
+    first: String,
+    /// The size of the file at the beginning of the part.
+    begin: u64,
+    netns: u64,
+}
+
+impl Part {
+    /// The lines of this kind and local port in the test's namespace that are in the file by now; never falsified, as they are
+    /// for waiting only.
+    pub fn lines(&self, kind: &str, port: u16) -> Result<Vec<Value>> {
+        let mut lines = Vec::new();
+        for line in self.text()?.lines().filter(|line| line.contains(kind)) {
+            let line: Value = serde_json::from_str(line)?;
+            let local = line["network.local.port"].as_u64();
+            if name(&line) == kind && self.is_here(&line) && local == Some(port.into()) {
+                lines.push(line);
+            }
+        }
+        Ok(lines)
+    }
+
+    /// Waits until there is a line of this kind and local port in the test's namespace for which `is_it` is true.
+    pub fn wait_for_line(
+        &self,
+        kind: &str,
+        port: u16,
+        is_it: impl Fn(&Value) -> bool,
+    ) -> Result<()> {
+        eventually(&format!("the {kind} of port {port}"), || {
+            Ok(self.lines(kind, port)?.iter().any(&is_it))
+        })
+    }
+
+    fn is_here(&self, line: &Value) -> bool {
+        line["netns"].as_u64() == Some(self.netns)
+    }
+
+    /// Waits until the events of all that happened before this call are in the file. Returns them, of all namespaces, after the
+    /// first line of the recording. There is no last line: what only that has is checked at the end of the recorder.
+    ///
+    /// As the ring is in order, this is certain once the event of one more call is there.
+    pub fn end(self, stage: &Stage) -> Result<Recording> {
+        let mut called: Option<Instant> = None;
+        let part = wait_for("the event at the end of the part", Duration::from_secs(20), || {
+            if called.is_none_or(|at| at.elapsed() > PATIENCE) {
+                let mut running = running();
+                running.get_mut(&self.backend).context("no recorder")?.assert_runs()?;
+                call_at_the_end(stage)?;
+                called = Some(Instant::now());
+            }
+            before_the_end(&self.text()?, self.netns)
+        })?;
+        Recording::parse(&lie::text(Stream::File, self.first + &part))
+    }
+
+    fn text(&self) -> Result<String> {
+        let mut bytes = Vec::new();
+        let mut file = File::open(&self.file)?;
+        file.seek(SeekFrom::Start(self.begin))?;
+        file.read_to_end(&mut bytes)?;
+        whole_lines(bytes)
+    }
+}
+
+fn call_at_the_end(stage: &Stage) -> Result<()> {
+    let peer: SocketAddr = END.parse()?;
+    let failed = stage.netns.run(|| Sock::tcp(peer)?.connect(peer)).err();
+    ensure!(failed == Some(Errno::NETUNREACH), "connect() to {END}: {failed:?}");
+    Ok(())
+}
+
+/// The lines before the event of a call at the end of a part in this namespace; `None` if there is no such event.
+fn before_the_end(lines: &str, netns: u64) -> Result<Option<String>> {
+    let peer: SocketAddr = END.parse()?;
+    let address = peer.ip().to_string();
+    let mut before = 0;
+    for line in lines.split_inclusive('\n') {
+        if line.contains(&address) {
+            let line: Value = serde_json::from_str(line)?;
+            let here = number(&line, "netns")? == netns;
+            let port = u64::from(peer.port());
+            if here
+                && name(&line) == "connect.failed"
+                && number(&line, "network.peer.port")? == port
+            {
+                return Ok(lines.get(..before).map(str::to_owned));
+            }
+        }
+        before += line.len();
+    }
+    Ok(None)
+}
+
+/// The text without a last line that is not whole yet.
+fn whole_lines(mut bytes: Vec<u8>) -> Result<String> {
+    let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    bytes.truncate(end);
+    String::from_utf8(bytes).context("the recording is not UTF-8")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(netns: u64, port: u16) -> String {
+        let peer = format!(r#""network.peer.address":"192.0.2.99","network.peer.port":{port}"#);
+        format!("{{\"event.name\":\"connect.failed\",{peer},\"netns\":{netns}}}\n")
+    }
+
+    #[test]
+    fn a_part_ends_before_the_first_call_at_its_end_in_its_own_namespace() {
+        let others = failed(2, 9) + &failed(1, 80);
+        assert_eq!(before_the_end(&others, 1).unwrap(), None);
+        let all = others.clone() + &failed(1, 9) + "{}\n" + &failed(1, 9);
+        assert_eq!(before_the_end(&all, 1).unwrap(), Some(others));
+    }
+
+    #[test]
+    fn a_line_that_is_not_whole_is_no_line() {
+        assert_eq!(whole_lines(b"a\nb\nc\xff".to_vec()).unwrap(), "a\nb\n");
+        assert_eq!(whole_lines(b"a".to_vec()).unwrap(), "");
+    }
+}
