@@ -12,11 +12,13 @@ use serde_json::Value;
 use super::{Case, Plan, group::BackendTest};
 use crate::{
     harness::{
-        lie, probe,
+        lie,
+        lines::SOCKET_EVENTS,
+        probe,
         sock::Sock,
         stage::{CLIENT, SERVER, Stage},
         tracer::{
-            record::{Record, Recording, SOCKET_EVENTS, eventually, name},
+            record::{Record, Recording, eventually, name},
             shared_record,
             watch::{number, text},
         },
@@ -98,7 +100,7 @@ fn one<'a>(recording: &'a Recording, kind: &str, netns: u64, port: u16) -> Resul
 fn one_connection(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
-    let shared = shared_record::begin(backend, &stage)?;
+    let shared = shared_record::begin(backend, &stage.netns)?;
     let port = as_comm(&stage, c"evt-client", || {
         let (client, accepted) = server.pair()?;
         let port = client.local()?.port();
@@ -112,7 +114,7 @@ fn one_connection(backend: &str) -> Result<()> {
     // The socket leaves the kernel's list before the hooks run, so these events can come a moment later.
     shared.wait_for_line("port.released", port, |_| true)?;
     shared.wait_for_line("tcp.state", port, |it| it["tcp.state.new"] == "closed")?;
-    let recording = shared.end(&stage)?;
+    let recording = shared.end(&stage.netns)?;
     recording.assert_valid()?;
 
     let netns = stage.netns.inum();
@@ -166,14 +168,14 @@ fn time_wait_release(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     stage.netns.sysctl("ipv4/tcp_fin_timeout", "1")?;
     let server = stage.server("10.1.0.1:7000")?;
-    let shared = shared_record::begin(backend, &stage)?;
+    let shared = shared_record::begin(backend, &stage.netns)?;
     let (client, _accepted) = stage.netns.run(|| server.pair())?;
     let port = client.local()?.port();
     drop(client);
     eventually("the end of FIN_WAIT2", || Ok(stage.oracle()?.is_empty()))?;
     // The socket leaves the kernel's list before the hook runs, so the event can come a moment later.
     shared.wait_for_line("port.released", port, |_| true)?;
-    let recording = shared.end(&stage)?;
+    let recording = shared.end(&stage.netns)?;
     let released = one(&recording, "port.released", stage.netns.inum(), port)?;
     ensure!(released["port.time_wait"] == Value::Bool(true), "{released}");
     ensure!(number(released, "port.held_ns")? > 900_000_000, "{released}");
@@ -185,7 +187,7 @@ fn failures(backend: &str) -> Result<()> {
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40009")?;
     let server = stage.server("10.1.0.1:7000")?;
     let closed = "10.1.0.1:7999".parse()?;
-    let shared = shared_record::begin(backend, &stage)?;
+    let shared = shared_record::begin(backend, &stage.netns)?;
     let _pairs = as_comm(&stage, c"evt-failing", || {
         let pairs = server.pairs(10)?;
         for _ in 0..3 {
@@ -209,7 +211,7 @@ fn failures(backend: &str) -> Result<()> {
         thread::sleep(Duration::from_millis(300));
         Ok((pairs, first))
     })?;
-    let recording = shared.end(&stage)?;
+    let recording = shared.end(&stage.netns)?;
     recording.assert_valid()?;
     let events = recording.events("connect.failed", stage.netns.inum());
     let causes = [
@@ -261,7 +263,7 @@ fn bind_failures(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40009")?;
     let server = stage.server("10.1.0.1:7000")?;
-    let shared = shared_record::begin(backend, &stage)?;
+    let shared = shared_record::begin(backend, &stage.netns)?;
     let bind = |address: &str| -> Result<rustix::io::Result<Sock>> {
         let sock = Sock::tcp(server.address)?;
         Ok(sock.bind(address.parse()?).map(|()| sock))
@@ -277,7 +279,7 @@ fn bind_failures(backend: &str) -> Result<()> {
         expect_error(bind("192.0.2.1:0")?, Errno::ADDRNOTAVAIL)?;
         Ok(held)
     })?;
-    let recording = shared.end(&stage)?;
+    let recording = shared.end(&stage.netns)?;
     recording.assert_valid()?;
     let events = recording.events("bind.failed", stage.netns.inum());
     let causes = [
@@ -302,7 +304,7 @@ fn bind_failures(backend: &str) -> Result<()> {
 /// Ends the recording that the tests above share. If this test runs alone, its own part is all of it.
 fn shared_recordings_end_well(backend: &str) -> Result<()> {
     let stage = Stage::new(&[])?;
-    shared_record::begin(backend, &stage)?.end(&stage)?;
+    shared_record::begin(backend, &stage.netns)?.end(&stage.netns)?;
     shared_record::stop(backend)
 }
 

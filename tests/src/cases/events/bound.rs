@@ -23,7 +23,7 @@ use crate::{
 /// the process, and one when it is released.
 pub(super) fn bound_ports(backend: &str) -> Result<()> {
     let stage = Stage::new(&[])?;
-    let shared = shared_record::begin(backend, &stage)?;
+    let shared = shared_record::begin(backend, &stage.netns)?;
     let any = "10.1.0.2:0".parse()?;
     let (bound, named, listening) = as_comm(&stage, c"evt-binder", || {
         let socks = [Sock::tcp(any)?, Sock::tcp(any)?, Sock::tcp(any)?];
@@ -35,7 +35,7 @@ pub(super) fn bound_ports(backend: &str) -> Result<()> {
         drop(socks);
         Ok((ports[0], ports[1], ports[2]))
     })?;
-    let recording = shared.end(&stage)?;
+    let recording = shared.end(&stage.netns)?;
     recording.assert_valid()?;
     let netns = stage.netns.inum();
     let cases = [
@@ -73,7 +73,7 @@ pub(super) fn bound_ports(backend: &str) -> Result<()> {
 pub(super) fn port_holders(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     // Begun first: before Linux 6.8, the tracer knows only those bound, idle sockets that were bound after its start.
-    let shared = shared_record::begin(backend, &stage)?;
+    let shared = shared_record::begin(backend, &stage.netns)?;
     let server = stage.server("10.1.0.1:7000")?;
     let helper = stage.netns.run(|| -> Result<_> {
         let mut helper = Helper::spawn(&["hold", "10.1.0.1:7000", "1"])?;
@@ -107,7 +107,7 @@ pub(super) fn port_holders(backend: &str) -> Result<()> {
             Ok(failures.iter().any(|line| line.get("port.holder.state").is_some()))
         })?;
     }
-    let recording = shared.end(&stage)?;
+    let recording = shared.end(&stage.netns)?;
     recording.assert_valid()?;
     for (address, state, pid, peer_port) in cases {
         let events = recording.events("bind.failed", stage.netns.inum());
@@ -133,7 +133,7 @@ pub(super) fn port_holders(backend: &str) -> Result<()> {
 pub(super) fn time_of_a_port_search(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
-    let shared = shared_record::begin(backend, &stage)?;
+    let shared = shared_record::begin(backend, &stage.netns)?;
     let (searched, bound) = stage.netns.run(|| -> Result<_> {
         let (client, _accepted) = server.pair()?;
         let bound = Sock::tcp(server.address)?;
@@ -141,7 +141,7 @@ pub(super) fn time_of_a_port_search(backend: &str) -> Result<()> {
         bound.connect(server.address)?;
         Ok((client.local()?.port(), bound.local()?.port()))
     })?;
-    let recording = shared.end(&stage)?;
+    let recording = shared.end(&stage.netns)?;
     recording.assert_valid()?;
     let netns = stage.netns.inum();
     let event = one(&recording, "port.allocated", netns, searched)?;

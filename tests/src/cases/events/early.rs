@@ -36,11 +36,11 @@ fn recorded_or_degraded(
 ) -> Result<()> {
     let stage = Stage::new(&[])?;
     let peer: SocketAddr = NOWHERE.parse()?;
-    let shared = shared_record::begin(backend, &stage)?;
+    let shared = shared_record::begin(backend, &stage.netns)?;
     as_comm(&stage, c"evt-early", || {
         (0..CALLS).try_for_each(|_| connect(&Sock::tcp(peer)?, peer))
     })?;
-    let recording = shared.end(&stage)?;
+    let recording = shared.end(&stage.netns)?;
     let degraded = recording.start()?["degraded"].to_string();
     let events = recording.events("connect.failed", stage.netns.inum());
     if backend == "tracepoint" {

@@ -17,8 +17,7 @@ use super::{
     Collected, START_LIMIT, STOP_LIMIT, collect, command, finish, wait_for,
     watch::{number, text},
 };
-pub use crate::harness::lines::SOCKET_EVENTS;
-use crate::harness::{lie, probe, process::Process};
+use crate::harness::{lie, lines::SOCKET_EVENTS, probe, process::Process};
 
 /// A running `tracer record --output FILE`; killed on drop.
 #[derive(Debug)]

@@ -23,10 +23,9 @@ use super::{
 };
 use crate::harness::{
     lie::{self, Stream},
-    netns,
+    netns::{self, NetNs},
     probe::Place,
     sock::Sock,
-    stage::Stage,
 };
 
 static RUNNING: Mutex<BTreeMap<String, Record>> = Mutex::new(BTreeMap::new());
@@ -35,13 +34,13 @@ fn running() -> MutexGuard<'static, BTreeMap<String, Record>> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Begins a part of the recording of this backend, for a test on this stage. Starts the recorder, with all events, if it does
+/// Begins a part of the recording of this backend, for a test in this namespace. Starts the recorder, with all events, if it does
 /// not run.
 ///
 /// # Errors
 /// The recorder does not start, or has ended by itself; the next call then starts another one.
-pub fn begin(backend: &str, stage: &Stage) -> Result<Part> {
-    stage.netns.keep()?;
+pub fn begin(backend: &str, netns: &NetNs) -> Result<Part> {
+    netns.keep()?;
     let mut running = running();
     let mut record = match running.remove(backend) {
         Some(record) => record,
@@ -53,7 +52,7 @@ pub fn begin(backend: &str, stage: &Stage) -> Result<Part> {
     let lines = whole_lines(fs::read(&file)?)?;
     let first = lines.split_inclusive('\n').next().unwrap_or_default().to_owned();
     let begin = u64::try_from(lines.len())?;
-    Ok(Part { backend: backend.to_owned(), file, first, begin, netns: stage.netns.inum() })
+    Ok(Part { backend: backend.to_owned(), file, first, begin, netns: netns.inum() })
 }
 
 /// Ends the recorder of this backend by SIGINT, if it runs. Its exit code must be 0, every line valid, and none missing; nothing may be
@@ -98,7 +97,7 @@ fn check(recording: &Recording) -> Result<()> {
     Ok(())
 }
 
-/// Where the call at the end of a part connects to: no stage has a route to this address, so that it takes no port.
+/// Where the call at the end of a part connects to: no namespace of the tests has a route to this address, so that it takes no port.
 const END: &str = "192.0.2.99:9";
 /// How long to wait for the event of such a call until another one is made: in a guest, the kernel may skip its hook.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -150,13 +149,13 @@ impl Part {
     /// first line of the recording. There is no last line: what only that has is checked at the end of the recorder.
     ///
     /// As the ring is in order, this is certain once the event of one more call is there.
-    pub fn end(self, stage: &Stage) -> Result<Recording> {
+    pub fn end(self, netns: &NetNs) -> Result<Recording> {
         let mut called: Option<Instant> = None;
         let part = wait_for("the event at the end of the part", Duration::from_secs(20), || {
             if called.is_none_or(|at| at.elapsed() > PATIENCE) {
                 let mut running = running();
                 running.get_mut(&self.backend).context("no recorder")?.assert_runs()?;
-                call_at_the_end(stage)?;
+                call_at_the_end(netns)?;
                 called = Some(Instant::now());
             }
             before_the_end(&self.text()?, self.netns)
@@ -173,9 +172,9 @@ impl Part {
     }
 }
 
-fn call_at_the_end(stage: &Stage) -> Result<()> {
+fn call_at_the_end(netns: &NetNs) -> Result<()> {
     let peer: SocketAddr = END.parse()?;
-    let failed = stage.netns.run(|| Sock::tcp(peer)?.connect(peer)).err();
+    let failed = netns.run(|| Sock::tcp(peer)?.connect(peer)).err();
     ensure!(failed == Some(Errno::NETUNREACH), "connect() to {END}: {failed:?}");
     Ok(())
 }
