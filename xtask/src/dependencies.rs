@@ -1,15 +1,19 @@
-//! Finds dependencies in a manifest that no source of its package uses.
+//! Finds dependencies in a manifest that nothing uses.
 
 /// Sections of a manifest that list dependencies.
 const SECTIONS: [&str; 3] = ["[dependencies]", "[dev-dependencies]", "[build-dependencies]"];
 
-/// The names of all dependencies that a manifest lists, in its order.
+/// The names of all dependencies that a package's manifest lists, in its order.
 fn named(manifest: &str) -> Vec<&str> {
+    in_sections(manifest, &SECTIONS)
+}
+
+fn in_sections<'a>(manifest: &'a str, sections: &[&str]) -> Vec<&'a str> {
     let mut inside = false;
     let mut names = Vec::new();
     for line in manifest.lines() {
         if line.starts_with('[') {
-            inside = SECTIONS.contains(&line.trim());
+            inside = sections.contains(&line.trim());
             continue;
         }
         let name = line.split(['=', '.', ' ']).next().unwrap_or_default();
@@ -40,6 +44,13 @@ pub(crate) fn unused<'a>(manifest: &'a str, sources: &[String]) -> Vec<&'a str> 
     named(manifest).into_iter().filter(|name| !is_used(name)).collect()
 }
 
+/// The dependencies of the workspace's manifest that none of the packages' manifests lists.
+pub(crate) fn unlisted<'a>(workspace: &'a str, manifests: &[String]) -> Vec<&'a str> {
+    let listed: Vec<&str> = manifests.iter().flat_map(|manifest| named(manifest)).collect();
+    let all = in_sections(workspace, &["[workspace.dependencies]"]);
+    all.into_iter().filter(|name| !listed.contains(name)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,6 +63,12 @@ mod tests {
     fn a_dependency_that_no_source_names_is_unused() {
         let sources = ["use aya_log::X;\nfn f() { bytes::Bytes::new(); }".to_owned()];
         assert_eq!(unused(MANIFEST, &sources), ["clap", "insta"]);
+    }
+
+    #[test]
+    fn a_dependency_of_the_workspace_that_no_package_lists_is_found() {
+        let workspace = "[workspace.dependencies]\nclap = \"4\"\nserde = { version = \"1\" }\n\n[profile.dev]\ndebug = 1\n";
+        assert_eq!(unlisted(workspace, &[MANIFEST.to_owned()]), ["serde"]);
     }
 
     #[test]

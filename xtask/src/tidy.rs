@@ -23,6 +23,7 @@ const HISTORY: &str = "CHANGELOG.md";
 /// Runs every check and prints what it finds.
 pub(crate) fn tidy() -> Result<()> {
     let mut findings = Vec::new();
+    let mut manifests = Vec::new();
     for name in CRATES {
         let dir = workspace::root().join(name);
         let manifest = read(&dir.join("Cargo.toml"))?;
@@ -44,6 +45,11 @@ pub(crate) fn tidy() -> Result<()> {
         for unused in dependencies::unused(&manifest, &code) {
             findings.push(format!("{name}/Cargo.toml: no source uses {unused}; remove it"));
         }
+        manifests.push(manifest);
+    }
+    let manifest = read(&workspace::root().join("Cargo.toml"))?;
+    for unlisted in dependencies::unlisted(&manifest, &manifests) {
+        findings.push(format!("Cargo.toml: no package lists {unlisted}; remove it"));
     }
     let path = workspace::root().join(readme::DOCUMENT);
     if path.exists() {
