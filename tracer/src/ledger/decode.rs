@@ -47,7 +47,7 @@ pub fn typed(event: &Event) -> Result<Typed, DecodeError> {
 /// Decodes one record of the ring buffer, in host byte order.
 ///
 /// # Errors
-/// A length other than that of [`Event`], an unknown kind, an unknown cause or port user.
+/// A length other than that of [`Event`], an unknown kind, or an unknown detail: a [`Cause`] or a [`PortBy`].
 #[inline]
 pub fn decode(record: &[u8]) -> Result<Event, DecodeError> {
     let bytes: &[u8; size_of::<Event>()] =

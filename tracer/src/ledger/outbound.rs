@@ -16,7 +16,7 @@ type Ends = (Addr, u16, Addr, u16);
 #[derive(Clone, Copy, PartialEq)]
 struct Verdict {
     outbound: bool,
-    /// Whether the socket's state proves `outbound`; false: its ports only make it likely.
+    /// Whether the socket's state proves `outbound`; false: listeners and its ports only make it likely.
     certain: bool,
 }
 
@@ -24,7 +24,8 @@ struct Verdict {
 /// decide most cases. `in_range`: whether a port is in the range that connect() chooses from.
 ///
 /// Both ends of a local connection are returned if nothing distinguishes them: no listener is left, both ports or
-/// neither are in the range, and as many connections use the one as the other.
+/// neither are in the range, and as many connections use the one as the other. Neither end is returned if both have a
+/// listener, and as many connections use the one port as the other.
 pub fn outbound(
     sockets: &[DiagSocket],
     in_range: impl Fn(u16) -> bool,
@@ -62,8 +63,8 @@ pub fn outbound(
 }
 
 /// Whether one end is outbound, given the verdicts about both. If both are uncertain and call both ends outbound, or
-/// neither, the server's end is the one whose port more connections share. `users`: connections of my port, compared
-/// with those of the other end's.
+/// neither, the server's end is the one whose port more connections share. `users`: how many connections use the port of
+/// `mine`, compared with that of `theirs`.
 fn between(mine: Verdict, theirs: Verdict, users: std::cmp::Ordering) -> bool {
     match (mine.certain, theirs.certain) {
         (false, true) => !theirs.outbound,

@@ -34,7 +34,7 @@ pub fn inodes(dumps: &[Dump]) -> std::collections::HashSet<u32> {
     sockets.map(|socket| socket.inode).filter(|inode| *inode != 0).collect()
 }
 
-/// Commands that add the sockets of a dump to the ledger.
+/// Commands that add a dump's outgoing connections, its listeners, and its sockets that are bound and idle to the ledger.
 pub fn commands<'a>(dump: &'a Dump, owners: &'a Owners) -> impl Iterator<Item = Command> + 'a {
     conns(dump, owners).chain(bound(dump, owners))
 }
@@ -192,7 +192,7 @@ pub fn marking(tuple: TupleKey, last_ns: u64) -> Command {
     Command { op: Op::DoomTuple as u32, tuple, before_ns, ..Command::default() }
 }
 
-/// The command that removes a marked tuple, if no hook used it since `last_ns`.
+/// The command that removes a marked tuple, if it holds no port and no hook used it since `last_ns`.
 pub fn removing(tuple: TupleKey, last_ns: u64) -> Command {
     Command { op: Op::RemoveTuple as u32, ..marking(tuple, last_ns) }
 }

@@ -74,7 +74,8 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// How many bytes the tables may take; `None`: not known.
+    /// How many bytes the tables may take: a 16th of the machine's memory, and at most a quarter of what is available
+    /// and of the limit. `None`: not known.
     fn budget(self) -> Option<u64> {
         let shares = [
             self.total.map(|bytes| bytes / 16),
@@ -93,7 +94,7 @@ pub struct Sizes {
     pub tuples: u32,
     /// Bound ports.
     pub binds: u32,
-    /// Sockets that ended while the older sockets were being read.
+    /// Marks of sockets that ended or changed while the older sockets were being read.
     pub tombstones: u32,
     /// Calls of connect(), bind() and listen() under way.
     pub attempts: u32,
@@ -171,8 +172,8 @@ fn conns(facts: &Facts) -> (u32, String) {
     (u32::try_from(room.next_power_of_two()).unwrap_or(u32::MAX), why)
 }
 
-/// Halves the table that takes most memory until all tables fit into `budget` bytes, except tables that are `fixed`.
-/// Returns false if they do not fit even at their smallest.
+/// Halves the table that takes most memory until all tables fit into `budget` bytes, except tables that are `fixed` (in
+/// the order of [`Sizes::each`]) or at their smallest. Returns false if they do not fit even then.
 fn shrink(sizes: &mut Sizes, fixed: [bool; 5], budget: u64) -> bool {
     while sizes.bytes() > budget {
         let bytes = sizes.each_bytes();

@@ -38,11 +38,12 @@ pub struct Row {
     pub limits: Option<Limits>,
     /// `in_use` / `capacity`; 1 if `capacity` is 0. `None` without a capacity.
     pub saturation: Option<f64>,
-    /// Changes per second since the reading before; `None` for the first reading.
+    /// Changes per second since the reading before; `None`: there is none, or no time has passed since.
     pub rates: Option<Rates>,
     /// Seconds until no port is left at this rate, 0 if none is; `None`: it is not filling, or that is not known.
     pub eta_s: Option<f64>,
-    /// How long the newest port searches took; `None`: not measured, or there were none.
+    /// How long port searches took: those since the reading before, or all if there were none since. `None`: not
+    /// measured, or there were none at all.
     pub search_p99: Option<P99>,
     /// Ports taken since the tuple is in the ledger.
     pub opened: u64,
@@ -70,7 +71,7 @@ pub struct Row {
 /// 99th percentile of the duration of port searches, as exactly as the buckets of the histogram allow.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct P99 {
-    /// 99 of 100 searches were shorter, ns; with `at_least`: more than one of 100 took this long or longer.
+    /// At least 99 of 100 searches were shorter, ns; with `at_least`: more than one of 100 took this long or longer.
     pub ns: u64,
     /// Whether the percentile is in the last bucket, which has no upper end: `ns` is its beginning then.
     pub at_least: bool,
@@ -85,8 +86,9 @@ pub struct Rates {
 }
 
 impl Row {
-    /// Makes the row from a reading and, if there is one, the reading `elapsed` before it. It has no forecast: for
-    /// that see [`Self::with`].
+    /// Makes the row from a reading and, if there is one, the reading `elapsed` before it. `limits`: those of its
+    /// namespace; `None`: not known. The row has no forecast (see [`Self::with`]), no names of a namespace or container,
+    /// and no note.
     pub fn new(
         key: TupleKey,
         now: &TupleCount,

@@ -69,8 +69,9 @@ pub struct Tracer {
     pub seeded: u64,
     /// When the TIME_WAITs among the older sockets end.
     older: OlderEnds,
-    /// How many wrong entries reconciliations have corrected: hooks were missed, or there is a bug. Without entries
-    /// that had found no room in a table, or whose namespace could not be read.
+    /// How many wrong entries and counters reconciliations have corrected: hooks were missed, or there is a bug.
+    /// Without entries that were added because they had found no room in a table before, or because their namespace
+    /// could not be read.
     pub drift: u64,
     worker: Worker,
     agreement: Agreement,
@@ -151,7 +152,7 @@ impl Tracer {
         result
     }
 
-    /// Calls `each` for every tuple, with the limits of its namespace; keeps none of them.
+    /// Calls `each` for every tuple, with the limits of its namespace (`None`: not known), and keeps no tuple.
     ///
     /// # Errors
     /// The map cannot be read.
@@ -193,8 +194,9 @@ impl Tracer {
         self.namespaces.iter().any(|netns| self.limits(*netns).is_none())
     }
 
-    /// Reads all tuples and the bound ports; with `ranges` also the port ranges of namespaces, which change seldom.
-    /// The bound ports are read first, so that what a tuple holds and what it can hold fit together.
+    /// Reads all tuples and the bound ports; also the port ranges of namespaces, which change seldom, with `ranges` or
+    /// if the limits of a namespace are not known. The bound ports are read first, so that what a tuple holds and what
+    /// it can hold fit together.
     ///
     /// # Errors
     /// A map cannot be read, or a command fails.
@@ -212,7 +214,7 @@ impl Tracer {
         Ok(())
     }
 
-    /// What net.ipv4.tcp_tw_reuse allows, by namespace; absent: not known.
+    /// What net.ipv4.tcp_tw_reuse and the settings that belong to it allow, by namespace; absent: not known.
     pub const fn reuses(&self) -> &BTreeMap<u32, Reuse> {
         self.capacities.reuses()
     }
@@ -239,9 +241,10 @@ impl Tracer {
         self.session.totals()
     }
 
-    /// Compares the ledger with the kernel's sockets, corrects it, and removes tuples that nobody uses. Returns how
-    /// many entries were wrong, without those that had found no room in a table and those of namespaces that could not
-    /// be read before; 0 if the program is asked to stop during the first comparison.
+    /// Compares the ledger with the kernel's sockets, corrects it, removes tuples that are old or whose room others
+    /// need, and forgets namespaces of which the ledger has nothing any more. Returns how many entries and counters
+    /// were wrong, without entries that were added because they had found no room in a table before, or because their
+    /// namespace could not be read; 0 if the program is asked to stop during the first comparison.
     ///
     /// # Errors
     /// A map cannot be read, or a command fails.
@@ -296,8 +299,8 @@ impl Tracer {
         Ok(corrected)
     }
 
-    /// The namespaces to compare: those in which ports are or lately were held, and at long intervals (30 s to 5 min)
-    /// all others that have TCP sockets.
+    /// The namespaces to compare: those in which ports are or lately were held, those that could not be read, and at
+    /// long intervals (30 s to 5 min) all others that have TCP sockets.
     fn with_sockets(&mut self) -> Result<Vec<Netns>, Error> {
         let mut namespaces = self.busy_namespaces()?;
         let known = namespaces.iter().map(|netns| netns.inum).collect();

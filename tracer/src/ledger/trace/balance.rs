@@ -6,8 +6,8 @@ use tracer_common::{
     seed::{Command, Correction},
 };
 
-/// Counts of the ports that a tuple has now, as in [`TupleCount`]. `held` and `waiting` are [`Halves`], `states` is
-/// [`States`].
+/// How many ports a tuple has now: all (`in_use`), those in TIME_WAIT, and those of `chosen` that are not `settled`
+/// (`unanswered`). `held`, `waiting` ([`Halves`]) and `states` ([`States`]) are as in [`TupleCount`].
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 struct Ports {
     in_use: u64,
@@ -125,10 +125,17 @@ pub(super) fn corrections(
         .collect()
 }
 
-/// The correction of a tuple whose ports change all the time; `None`: it needs none, or that cannot be said. How many
-/// ports it has differs from reading to reading, but not how many of them take no room, which is the difference of two
-/// counters that change together. That must be the number of entries with APART, unless some entries take no room
-/// because bind() took their port (LISTED): their number changes from reading to reading.
+/// The correction of a tuple whose counters changed between the readings `before` and `after`, from the entries `found`
+/// between them. Two numbers stay the same while ports come and go, because each is a difference of two counters that
+/// change together:
+///
+/// - `in_use - held`, the ports that take no room, must be the number of entries with APART.
+/// - `time_wait - waiting`, the ports in TIME_WAIT that connect() cannot reuse, must be the number of entries with APART
+///   and TIME_WAIT.
+///
+/// A number is not checked if it differs between the readings, or if entries may be part of it for another reason than
+/// APART: the tuple has an entry with LISTED, or for the second number with BOUND or NO_STAMP. `None`: neither number
+/// needs a correction, as far as they could be checked.
 fn of_busy(before: &Counters, after: &Counters, found: &Found) -> Option<Correction> {
     const NO_ROOM: u32 = conn_flag::LISTED;
     const NEVER_REUSED: u32 = NO_ROOM | conn_flag::BOUND | conn_flag::NO_STAMP;
@@ -151,7 +158,8 @@ fn of_busy(before: &Counters, after: &Counters, found: &Found) -> Option<Correct
     })
 }
 
-/// `more` ports as [`Halves`], all in one half: the one that lacks most, or if `more` is negative has most too many.
+/// `more` ports as [`Halves`], all in one half: the one in which `counted` has the fewest compared with `right`, or if
+/// `more` is negative the most.
 fn in_a_half(more: i32, right: u64, counted: u64) -> u64 {
     let [right, counted] = [Halves(right), Halves(counted)];
     let lacks = |right: u32, counted: u32| right.wrapping_sub(counted).cast_signed();
@@ -166,7 +174,7 @@ fn low(count: u64) -> u32 {
 }
 
 /// The command that corrects the count of fast ports, which was read `before` and `after` the entries; `None`: the
-/// count is right, or changed meanwhile.
+/// count is right, or changed meanwhile, or there is none (no spreader).
 pub(super) fn fast(
     before: Option<u32>,
     conns: &[(ConnKey, Conn)],

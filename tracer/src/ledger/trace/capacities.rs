@@ -1,4 +1,5 @@
-//! Which ports connect() can be given, by network namespace: its port range, without reserved and bound ports.
+//! Which ports connect() can be given, by network namespace: its port range, without reserved and bound ports, and
+//! without those that stay blocked after the socket that bound them is gone.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -69,7 +70,8 @@ pub struct Refreshed {
     pub failed: Vec<(Netns, io::Error)>,
     /// The newest search for namespaces, and whether it was cut short; `None`: there was none.
     pub search: Option<io::Result<bool>>,
-    /// Wanted namespaces that were not found; `None`: that is not certain, or unchanged.
+    /// Wanted namespaces that were not found; `None`: not known, because no search was allowed, or it failed or was cut
+    /// short.
     pub unknown: Option<HashSet<u32>>,
 }
 
@@ -94,12 +96,13 @@ impl Capacities {
         self.usable.get(&netns).map(Usable::blocked)
     }
 
-    /// Whether the ports of a namespace have changed since the last call.
+    /// Whether the ports that connect() can be given in any namespace have changed since the last call.
     pub fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)
     }
 
-    /// Adds a namespace that was found, with its range.
+    /// Adds a namespace that was found, with its range. If it reserves ports in many pieces and [`MOST_LARGE`] others
+    /// do, its ports stay unknown.
     pub fn know(&mut self, place: Netns, range: &PortRange) {
         self.set_range(place.inum, range);
         self.places.insert(place.inum, place);
@@ -141,7 +144,8 @@ impl Capacities {
         })
     }
 
-    /// Removes what is known about namespaces, except the `wanted` ones and those with bound ports.
+    /// Removes what is known about namespaces, except the `wanted` ones and those with bound ports. From then on,
+    /// [`Self::learn`] tries all namespaces again.
     pub fn keep(&mut self, wanted: &HashSet<u32>) {
         let Self { binds, .. } = self;
         let is_kept = |netns: u32| wanted.contains(&netns) || binds.has_any_of(netns);
@@ -232,7 +236,8 @@ impl Capacities {
         }
     }
 
-    /// Reads the settings of the wanted namespaces again; if there are many, only of some of them.
+    /// Searches for the wanted namespaces that are not known, and reads the settings of all that are; if that takes
+    /// long, only of some of them, in turns. First forgets what [`Self::keep`] removes.
     pub fn refresh(&mut self, worker: &Worker, wanted: &HashSet<u32>) -> Refreshed {
         let mut refreshed = Refreshed::default();
         self.keep(wanted);

@@ -14,11 +14,11 @@ const AT_ONCE: u64 = 16_384;
 /// How much the history of a tuple without ports is worth, least first.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Worth {
-    /// No connection was established: every scan leaves such tuples.
+    /// No connection was established: every port scan leaves such tuples.
     Little,
     /// Connections were established, and have ended.
     Some,
-    /// It ran out of ports.
+    /// A connect() or bind() failed because no port was free, or because its 4-tuple was taken.
     Most,
 }
 
@@ -86,9 +86,9 @@ impl Sweep {
         }
     }
 
-    /// The tuples to remove: those that are old; and if the table is more than half full, as many more as are in
-    /// excess, of the owners that have most. Of each owner, the tuples whose history is worth least are removed
-    /// first, oldest first.
+    /// The tuples to remove from a table of `max` entries: those that are old; and if the others fill more than half of
+    /// it, as many more as are above the half, at most [`AT_ONCE`], of the owners that have most. Of each owner, the
+    /// tuples whose history is worth least are removed first, oldest first.
     pub(super) fn chosen(self, max: u32) -> Vec<Idle> {
         let mut chosen = self.old;
         let excess = self.all.saturating_sub(u64::from(max) / 2).min(AT_ONCE);

@@ -27,9 +27,10 @@ pub(super) enum Depth {
 /// The namespaces that are left out, and why.
 #[derive(Debug, Default)]
 pub(super) struct LeftOut {
-    /// The text is that of the first failure, so that it stays the same for as long as the namespace is left out.
+    /// At most [`MOST`] namespaces, each with the greatest depth that failed, and why it is left out: the text is that of
+    /// the first failure, so that it stays the same for as long as the namespace is left out.
     by_inum: BTreeMap<u32, (Depth, String)>,
-    /// Namespaces that are left out, more than [`MOST`].
+    /// Further namespaces that are left out, for which `by_inum` has no room.
     others: BTreeSet<u32>,
     /// Namespaces that the newest complete search did not find.
     unknown: HashSet<u32>,
@@ -49,7 +50,8 @@ impl LeftOut {
         unread.map(|(inum, _)| *inum).chain(self.others.iter().copied())
     }
 
-    /// Namespaces that were found, and whose range or sockets could not be read.
+    /// Namespaces whose range or sockets could not be read, because that or the search for them failed, and those of
+    /// which only is known that they are left out (more than [`MOST`]).
     pub(super) fn closed(&self) -> impl Iterator<Item = u32> {
         let closed = self.by_inum.iter().filter(|(_, (depth, _))| *depth > Depth::Location);
         closed.map(|(inum, _)| *inum).chain(self.others.iter().copied())

@@ -15,8 +15,9 @@ use crate::{
 };
 
 impl Tracer {
-    /// Reads all TCP sockets of these namespaces. One that exists and cannot be read is in the log, and in
-    /// [`Self::degraded`] until it can be read.
+    /// Reads all TCP sockets of these namespaces; only of the first ones if the program is asked to stop meanwhile. A
+    /// namespace that exists and cannot be read is in the log, and in [`Self::degraded`] until it can be read (for lack
+    /// of a privilege, only in the log: the start reports that once for all).
     pub(super) fn dump(&mut self, namespaces: Vec<Netns>) -> Vec<Dump> {
         let mut dumps = Vec::new();
         let gone = self.dump_each(namespaces, &mut dumps);
@@ -76,8 +77,8 @@ impl Tracer {
         self.search(&HashSet::new()).unwrap_or_default().found
     }
 
-    /// Searches for all namespaces; `None`: that failed. `wanted`: the namespaces that the caller needs, which a failed
-    /// search leaves out.
+    /// Searches for all namespaces; `None`: that failed. `wanted`: the namespaces that the caller needs, which are noted
+    /// as left out if the search fails.
     fn search(&mut self, wanted: &HashSet<u32>) -> Option<Discovery> {
         match self.worker.discover() {
             Ok(all) => {
@@ -113,7 +114,8 @@ impl Tracer {
         }
     }
 
-    /// Reads the port ranges of the namespaces in the newest reading. [`Self::refresh_ports`] must follow.
+    /// Reads the port ranges of the namespaces in the newest reading; if that takes long, only of some, in turns.
+    /// [`Self::refresh_ports`] must follow: it corrects which held ports take room in the new ranges.
     pub fn refresh_ranges(&mut self) {
         let refreshed = self.capacities.refresh(&self.worker, &self.namespaces);
         for inum in refreshed.read {
@@ -137,7 +139,7 @@ impl Tracer {
     }
 
     /// The namespaces that have a tuple with a held port, or one that has changed since shortly before the last
-    /// comparison; also those that were found and could not be read.
+    /// comparison; also those that could not be read. Without those that cannot be found.
     pub(super) fn busy_namespaces(&mut self) -> Result<Vec<Netns>, Error> {
         let since = self.reconciled.elapsed() + CALM.latest;
         let since_ns = clock::monotonic_ns().saturating_sub(clock::as_ns(since));

@@ -36,7 +36,7 @@ const SHORTEST: Duration = Duration::from_millis(1);
 /// of thousands.
 const BINDS_SHARE: u32 = 50;
 
-/// Results of the newest reading of all connections.
+/// Results of the newest readings of the bound ports and of all connections, and how long they took.
 #[derive(Debug, Default)]
 pub(super) struct Ports {
     /// When bound ports were read, and how long that took.
@@ -59,7 +59,7 @@ pub(super) struct Ports {
     pub(super) not_noted: NotNoted,
 }
 
-/// How long something takes that is done again and again.
+/// When something that is done again and again was last done, and how long it counts as having taken.
 #[derive(Debug, Default)]
 struct Cost {
     newest: Option<Instant>,
@@ -218,7 +218,7 @@ impl Tracer {
         ports.addresses.iter().map(|one| (one.key(), ports.counters.count(one), one))
     }
 
-    /// Sets the range of the rule's namespace.
+    /// Sets which namespace is the rule's, and its range.
     pub(crate) fn know_range(&mut self, netns: Netns, range: PortRange) {
         let known = self.ports.of_rule.take().filter(|(inum, _)| *inum == netns.inum);
         self.ports.of_rule = Some(known.unwrap_or((netns.inum, None)));
@@ -231,7 +231,7 @@ impl Tracer {
     }
 
     /// Ports of this namespace that connect() is not given because of bind() or listen(), as of
-    /// [`Self::refresh_ports`].
+    /// [`Self::refresh_ports`]; empty if it is not known.
     pub fn blocked(&self, netns: u32) -> Vec<u16> {
         let blocked = self.capacities.blocked(netns);
         (0..=u16::MAX).filter(|port| blocked.is_some_and(|it| it.has(*port))).collect()

@@ -1,5 +1,5 @@
-//! Namespaces of which the ledger has nothing. If every hook in one was missed, only its own counters show that it
-//! has sockets.
+//! Namespaces of which the ledger has nothing. If every hook in one was missed, only the kernel's counters of the
+//! namespace (`/proc/net/sockstat`) show that it has sockets.
 
 use std::{
     collections::HashSet,
@@ -38,7 +38,8 @@ impl Quiet {
 }
 
 impl Tracer {
-    /// The namespaces that have TCP sockets and are not among `known`; empty while no reading of the counters is due.
+    /// The namespaces that have TCP sockets, TIME_WAITs included, and are not among `known`; empty while no reading of
+    /// the counters is due. One whose counters cannot be read is noted as left out.
     pub(super) fn quiet_namespaces(&mut self, known: &HashSet<u32>) -> Vec<Netns> {
         let began = Instant::now();
         if !self.quiet.is_due(began) {

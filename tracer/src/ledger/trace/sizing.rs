@@ -39,14 +39,14 @@ fn of_tcp(text: &str, name: &str) -> u64 {
     words.next().and_then(|value| value.parse().ok()).unwrap_or(0)
 }
 
-/// TCP sockets of the host, without TIME_WAITs. (kernel: `alloc` counts all namespaces, and IPv6, too:
-/// net/ipv4/proc.c.)
+/// TCP sockets of the host, without TIME_WAITs; 0 if their number cannot be read. (kernel: `alloc` counts all
+/// namespaces, and IPv6, too: net/ipv4/proc.c.)
 fn open_sockets() -> u64 {
     of_tcp(&fs::read_to_string("/proc/self/net/sockstat").unwrap_or_default(), "alloc")
 }
 
-/// TIME_WAITs of all namespaces that a process is in. (Their tcp_max_tw_buckets do not count: any user who can make a
-/// namespace could make the tables any size.)
+/// TIME_WAITs of all namespaces that a process is in, as far as [`PATIENCE`] allows. (Their tcp_max_tw_buckets do not
+/// count: any user who can make a namespace could make the tables any size.)
 fn time_waits_now() -> u64 {
     let until = Instant::now() + PATIENCE;
     let mut seen = HashSet::<PathBuf>::new();
@@ -83,7 +83,8 @@ fn memory() -> Memory {
     Memory { total: bytes("MemTotal"), available: bytes("MemAvailable"), limit }
 }
 
-/// The lowest memory limit of the cgroups in the text of /proc/self/cgroup and of those above them.
+/// The lowest memory limit of the cgroups in the text of /proc/self/cgroup and of those above them, in bytes; `None`: no
+/// limit, or none can be read. `read` returns the text of a file.
 fn limit(cgroups: &str, read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
     let mut lowest = None;
     for line in cgroups.lines() {

@@ -40,11 +40,11 @@ use crate::{
 const NO_FAIL_FAST: &str = "no --fail-fast: this kernel has no bpf_set_retval (Linux 6.1)";
 
 /// Attaches, reads the older sockets, and puts the calling thread, and those that it starts later, into the sandbox
-/// [`Role::Reads`], in which they open files as `user`.
+/// [`Role::Reads`], in which they open files as `user`. `event_mask`: bits of the wanted kinds of events; `filter`: which
+/// calls have events.
 ///
 /// # Errors
-/// Missing privileges (77), no backend that can run (69), a filter on something that does not
-/// exist (78), any other failure (1). Nothing stays attached.
+/// Missing privileges (77), no backend that can run (69), any other failure (1). Nothing stays attached.
 pub(crate) fn start(
     config: &KernelConfig,
     event_mask: u32,
@@ -54,12 +54,13 @@ pub(crate) fn start(
     start_with(config, event_mask, filter, Purpose::Sandbox(user))
 }
 
-/// As `start`, for a spreader: attaches its programs, too, and of the others only those that count ports. The calling
-/// thread keeps the capabilities that are needed to put itself (`enter_to_attach`) and other threads into their
-/// sandboxes.
+/// Attaches the spreader's programs, and of the ledger's only those that count ports, and reads the older sockets. The
+/// calling thread is not in a sandbox yet: of its capabilities, it keeps those to attach to cgroups, and those to put
+/// itself (`enter_to_attach`) and the threads that it starts into their sandboxes.
 ///
 /// # Errors
-/// As `start`.
+/// Missing privileges (77), no backend that can run (69), any other failure (1). What was pinned by then stays attached:
+/// the caller removes it (`Undo` in `spread/start.rs`).
 pub fn start_spreading(config: &KernelConfig, spreading: Spreading) -> Result<Tracer, Error> {
     start_with(config, 0, &Filter::default(), Purpose::Spread(spreading))
 }
@@ -254,7 +255,8 @@ fn none_can_run(
 /// Opens the cgroup hierarchy, to look up the names of cgroups in it. Must be called before privileges are given up.
 ///
 /// # Errors
-/// Missing privileges (77); the cgroup hierarchy, which every backend needs, cannot be opened (69).
+/// Missing privileges (77); the cgroup hierarchy, which every backend needs, cannot be opened (69); the capabilities of
+/// this thread cannot be read (1).
 pub fn cgroup_names(config: &KernelConfig) -> Result<Names, Error> {
     check_privileges()?;
     cgroups::root()
@@ -269,7 +271,8 @@ fn no_backend(plan: &Plan, refused: impl IntoIterator<Item = (String, String)>) 
 }
 
 /// Gives up privileges. Capabilities belong to threads: the workers keep what entering namespaces needs, this thread
-/// and those that it starts later keep next to nothing. `user` is `None`: this thread starts others that need more.
+/// and those that it starts later what reading maps needs. `user` is `None`: this thread enters no sandbox yet, and keeps
+/// what attaching to cgroups and putting threads into sandboxes needs.
 fn drop_privileges(tracer: &Tracer, user: Option<User>) -> io::Result<()> {
     let keep = privilege::KEPT_FOR_NAMESPACES;
     tracer.worker.run_on_all(move || sandbox::enter(Role::Visits, User::own(), keep))?;
@@ -303,7 +306,7 @@ const fn choice(backend: BackendChoice) -> Choice {
 /// The filter for the kernel side, with ids of cgroups and namespaces in place of their names.
 ///
 /// # Errors
-/// A cgroup or a namespace does not exist (78).
+/// A cgroup or a namespace does not exist or cannot be opened (78).
 pub fn resolve(spec: &FilterSpec) -> Result<Filter, Error> {
     let mut ids = Vec::new();
     for path in &spec.cgroups {

@@ -9,7 +9,8 @@ use tracer_common::{Loss, Touched, seed::Command, settings::MAX_TOUCHED, touched
 use super::Tracer;
 use crate::{error::Error, kernel::maps::Totals, runtime::clock};
 
-/// An entry is removed when it is older than this: by then, a connection that had the port before is in the ledger.
+/// An entry is removed only when it is older than this: by then, a connection that had the port before is in the
+/// ledger, which shows whether the entry is needed.
 const SETTLED: Duration = Duration::from_secs(2);
 /// How many entries one call removes at most, as the caller has other things to do.
 const AT_ONCE: usize = 16_384;
@@ -55,8 +56,8 @@ impl NotNoted {
     }
 }
 
-/// Commands that remove entries which are not needed, first of owners that have few: these have the least room if
-/// somebody fills the table. `needed`: ports that a connection holds since before their newest bind(); `unread`:
+/// Commands that remove entries which are not needed, at most [`AT_ONCE`], first of owners that have few: these have the
+/// least room if somebody fills the table. `needed`: ports that a connection holds since before their newest bind(); `unread`:
 /// namespaces whose connections are not all known; `began_ns`: when the reading began (CLOCK_MONOTONIC).
 pub(super) fn leaving(
     touched: &HashMap<u64, Touched>,
