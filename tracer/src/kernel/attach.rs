@@ -1,4 +1,4 @@
-//! Loads the BPF object and attaches one backend. Dropping the [`Session`] detaches it.
+//! Loads the BPF object and attaches one backend. Dropping the [`Session`] detaches what is not pinned.
 
 mod one;
 mod session;
@@ -61,7 +61,8 @@ pub struct Settings {
     pub blocked_until_free: bool,
     /// [`KernelFacts::maps_are_locked`](super::facts::KernelFacts::maps_are_locked)
     pub maps_are_locked: bool,
-    /// Settings of a spreader, which uses the ledger. If set, all links and tables are pinned, and outlive the session.
+    /// Settings of a spreader, which uses the ledger. If set, all links and the maps in [`PINNED_MAPS`] are pinned, and
+    /// outlive the session.
     pub spreading: Option<Spreading>,
 }
 
@@ -77,8 +78,9 @@ pub struct AttachTargets {
 /// Tries the backends in order, and returns a session of the first that can be attached.
 ///
 /// # Errors
-/// [`Error::NoBackend`] with each backend's reason; the object or its maps cannot be loaded; a signal asked the
-/// program to stop.
+/// [`Error::NoBackend`] with each backend's reason; the object, its maps or its program for commands cannot be loaded or
+/// used; the rule's folders for pins cannot be made or used; a signal asked the program to stop. What a spreader has
+/// pinned by then stays pinned.
 pub fn attach(
     settings: &Settings,
     backends: &[Backend],
@@ -86,12 +88,12 @@ pub fn attach(
 ) -> Result<Session, Error> {
     let mut reasons = Vec::new();
     for backend in backends {
-        // A fresh object for each backend: dropping it detaches whatever was attached.
+        // A fresh object for each backend: dropping it detaches whatever was attached and is not pinned.
         let mut ebpf = load(settings)?;
         let mut maps = Maps::take(&mut ebpf)?;
         maps.key_shares()?;
         maps.set_filter(&settings.filter)?;
-        // From here on, hooks write a tombstone for a socket that ends before it is in the ledger.
+        // From here on, hooks write a tombstone for a socket that ends or changes, as it may not be in the ledger yet.
         maps.set_seeding(true)?;
         let events = Events::take(&mut ebpf)?;
         let commands = Commands::take(&mut ebpf)?;
@@ -244,7 +246,7 @@ struct Attached {
     tracepoints: Vec<OwnedFd>,
     /// Links or perf events of kprobes and kretprobes.
     probes: Vec<OwnedFd>,
-    /// What is not seen, and why.
+    /// What is not seen or does not work, and why.
     degraded: Vec<String>,
     /// Optional programs that cannot be loaded or attached.
     left_out: Vec<&'static str>,
@@ -285,7 +287,8 @@ impl Attached {
         }
     }
 
-    /// Keeps an attached program attached: pins its link if there are pins, else keeps its descriptor.
+    /// Keeps an attached program attached: keeps the descriptor of a perf event or of a kprobe's link, and pins the link
+    /// if there are pins.
     fn keep(&mut self, name: &'static str, attached: Attachment) -> Result<(), AttachError> {
         let new = format!("{name}_new");
         if let Some(pins) = &self.pins {

@@ -1,4 +1,5 @@
-//! Reads the kernel's own type information (BTF): the offset of a field, and whether a function exists.
+//! Reads the kernel's own type information (BTF): offsets of fields, functions and how many parameters they take, and
+//! values of enumerators.
 //!
 //! rustc emits no CO-RE relocations, so the offsets that the BPF programs need are looked up here.
 //! The format is that of `Documentation/bpf/btf.rst`. All input is checked: any bytes give an answer or an error, in
@@ -70,7 +71,7 @@ impl Btf {
     /// Reads little-endian BTF.
     ///
     /// # Errors
-    /// The bytes are not BTF of version 1, are cut off, or have a type of unknown kind.
+    /// The bytes are not BTF of version 1, are cut off or damaged, or have a type of unknown kind.
     pub fn parse(bytes: Vec<u8>) -> Result<Self, BtfError> {
         let cut_off = BtfError::Malformed("it ends inside its header");
         if bytes.len() < HEADER_LEN || u32::try_from(bytes.len()).is_err() {
@@ -131,7 +132,7 @@ impl Btf {
         (proto.known_kind() == Some(Kind::FuncProto)).then(|| proto.vlen())
     }
 
-    /// The value of an enumerator of any enumeration; `None` if no enumeration has it.
+    /// The value of an enumerator of any enumeration with values of 32 bits; `None` if no such enumeration has it.
     pub fn enumerator(&self, name: &str) -> Option<u32> {
         let enums = self.starts.iter().filter_map(|at| {
             let at = *at as usize;

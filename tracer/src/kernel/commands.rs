@@ -26,7 +26,7 @@ impl Commands {
     /// Loads the program.
     ///
     /// # Errors
-    /// The program is not in the BPF object, or the kernel refuses it.
+    /// The program is not in the BPF object, or the kernel refuses it or the maps of [`RunningPrograms`].
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
         Self::load(ebpf).map_err(|reason| {
             Error::Failure(format!("cannot load the BPF program {COMMAND}: {reason}"))

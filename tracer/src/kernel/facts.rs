@@ -19,7 +19,7 @@ use super::{
 };
 use crate::host::{mounts, sysctl};
 
-/// Functions that the fexit backend attaches to.
+/// Functions without which the fexit backend is not tried, unless `--backend` names it. It attaches to some others, too.
 pub const FEXIT_FUNCTIONS: [&str; 6] = [
     "inet_hash_connect",
     "inet6_hash_connect",
@@ -28,7 +28,7 @@ pub const FEXIT_FUNCTIONS: [&str; 6] = [
     "inet_twsk_alloc",
     "inet_twsk_kill",
 ];
-/// Functions that the kprobe backend attaches to.
+/// Functions without which the kprobe backend is not tried, unless `--backend` names it. It attaches to some others, too.
 pub const KPROBE_FUNCTIONS: [&str; 6] = [
     "inet_hash_connect",
     "inet6_hash_connect",
@@ -56,13 +56,14 @@ pub struct KernelFacts {
     pub functions: Option<Vec<&'static str>>,
     /// Whether the kernel is built with kprobes; `None`: it does not list its event sources.
     pub kprobes: Option<bool>,
-    /// Those of [`KPROBE_FUNCTIONS`] that are in /proc/kallsyms; `None`: that was not read.
+    /// Those of [`KPROBE_FUNCTIONS`] that are in /proc/kallsyms; `None`: that was not read, or cannot be.
     pub symbols: Option<Vec<&'static str>>,
     /// `none`, `integrity` or `confidentiality`; `None`: the kernel has no lockdown, or it cannot be read.
     pub lockdown: Option<String>,
-    /// Address of `tw_timer_handler`; `None`: not known (hidden from processes without CAP_SYSLOG).
+    /// Address of `tw_timer_handler`; `None`: not known (/proc/kallsyms was not read, hides it from processes without
+    /// CAP_SYSLOG, or has several of this name).
     pub tw_timer_handler: Option<u64>,
-    /// Tracepoints of the tracepoint backend that exist; `None`: /proc/kallsyms was not read.
+    /// Tracepoints of the tracepoint backend that exist; `None`: /proc/kallsyms was not read, or cannot be.
     pub tracepoints: Option<Vec<&'static str>>,
     /// Whether connect() is never given a port that bind() took as long as any socket has it, even one that got it from
     /// connect() (Linux up to 6.17). False without BTF.
@@ -152,8 +153,8 @@ impl Symbols {
     /// Reads `address type name [module]` lines. A symbol of a module counts as well: its name decides.
     ///
     /// # Errors
-    /// As [`BufRead::read_line`]. A list without any symbol, which some sandboxes put in place of the file: it does not
-    /// say that the kernel lacks anything.
+    /// As [`BufRead::read_line`]; or there is no symbol at all. (Some sandboxes put an empty file in place of
+    /// /proc/kallsyms: it does not say that the kernel lacks anything.)
     fn parse(mut input: impl BufRead) -> io::Result<Self> {
         let mut symbols = Self::default();
         let mut line = String::new();
@@ -194,9 +195,9 @@ impl Symbols {
     }
 }
 
-/// Tries a bpf(2) call on a thread without capabilities. Up to Linux 5.18, with kernel.unprivileged_bpf_disabled set,
-/// the kernel refuses every call with EPERM before it reads the arguments. Otherwise this call fails because its map
-/// descriptor is not valid.
+/// Whether a bpf(2) call works on a thread without capabilities: makes one; `None`: not known. Up to Linux 5.18, with
+/// kernel.unprivileged_bpf_disabled set, the kernel refuses every call with EPERM before it reads the arguments.
+/// Otherwise this call fails because its map descriptor is not valid.
 fn bpf_without_capability() -> Option<bool> {
     const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
     let probe = || {

@@ -43,7 +43,7 @@ impl Maps {
     /// Takes the maps out of a loaded object.
     ///
     /// # Errors
-    /// The object lacks one of the maps, or it has another type.
+    /// The object lacks one of the maps, or it has another type; or the number of possible CPUs cannot be read.
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
         Ok(Self {
             tuples: take(ebpf, map::TUPLES)?,
@@ -124,7 +124,8 @@ impl Maps {
     }
 
     /// Calls `each` for every port in `TOUCHED`: those that bind() or listen() took at some time, by
-    /// [`tracer_common::port_of`]. Empty on kernels that give such a port to connect() although a socket still has it.
+    /// [`tracer_common::port_of`]. Empty on kernels that give such a port to connect() although a socket that got it from
+    /// connect() still has it (Linux 6.18 and later).
     ///
     /// # Errors
     /// `TOUCHED` cannot be read.
@@ -205,7 +206,7 @@ impl TupleReader {
     }
 }
 
-/// Totals that the kernel side counted since the start.
+/// Totals that the kernel side counted since the start; of a rule, whose maps are pinned, since its first start.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Totals {
     /// Events that the event mask and the filter let through.
@@ -216,7 +217,7 @@ pub struct Totals {
     pub failed: [u64; Cause::COUNT],
     /// Losses, by [`Loss`].
     pub lost: [u64; Loss::COUNT],
-    /// Hooks that the kernel skipped, as far as it counts them.
+    /// How often the kernel skipped a hook since this process attached it, as far as the kernel counts that.
     pub hook_missed: u64,
 }
 
@@ -247,7 +248,7 @@ fn read<K: Pod, V: Pod>(
         .map_err(|error| Error::Failure(format!("cannot read the BPF map {name}: {error}")))
 }
 
-/// Makes a value from its bytes.
+/// Makes a value from its bytes, of which there must be as many as the type has.
 #[expect(unsafe_code, reason = "a Pod may be made of any bytes")]
 pub(super) fn from<T: Pod>(bytes: &[u8]) -> T {
     assert_eq!(bytes.len(), size_of::<T>());

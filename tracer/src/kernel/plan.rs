@@ -65,7 +65,7 @@ pub struct Plan {
     pub attempts: Vec<Backend>,
     /// Backends that are not tried, with the reason.
     pub skipped: Vec<(Backend, String)>,
-    /// What a backend does not see on this kernel.
+    /// What a backend does not see on this kernel; of a forced backend also why it would not be tried otherwise.
     pub degraded: Vec<(Backend, String)>,
 }
 
@@ -98,7 +98,7 @@ impl Plan {
         plan
     }
 
-    /// What this backend does not see on this kernel.
+    /// The texts of [`Self::degraded`] about this backend.
     pub fn degraded_on(&self, backend: Backend) -> impl Iterator<Item = &str> {
         let of_backend = self.degraded.iter().filter(move |(which, _)| *which == backend);
         of_backend.map(|(_, reason)| reason.as_str())

@@ -113,14 +113,14 @@ pub const KEPT_FOR_NAMESPACES: CapabilitySet =
 /// CAP_SYS_ADMIN, it keeps CAP_SYS_ADMIN.
 ///
 /// # Errors
-/// As capset(2) and prctl(2).
+/// As capget(2), capset(2) and prctl(2).
 pub fn drop_after_attach(keep: CapabilitySet) -> io::Result<()> {
     forbid_regaining(keep)?;
     keep_only(keep)
 }
 
-/// Makes it impossible to regain capabilities other than `keep`, for the calling thread and those that it starts later.
-/// The thread still has all of them.
+/// Makes it impossible to regain capabilities other than `keep`, for the calling thread and those that it starts later;
+/// without CAP_SETPCAP only together with [`keep_only`]. The thread still has all of them.
 ///
 /// # Errors
 /// As capget(2) and prctl(2).
@@ -137,7 +137,7 @@ pub(crate) fn forbid_regaining(keep: CapabilitySet) -> io::Result<()> {
 /// Gives up every capability of the calling thread except `keep`, as [`drop_after_attach`] does.
 ///
 /// # Errors
-/// As capset(2) and prctl(2).
+/// As capget(2), capset(2) and prctl(2).
 pub(crate) fn keep_only(keep: CapabilitySet) -> io::Result<()> {
     let kept = remaining(capabilities(None)?.permitted, keep);
     let inheritable = CapabilitySet::empty();

@@ -31,7 +31,7 @@ pub struct Program {
 
 impl Program {
     /// Whether a spreader, which only needs the counts, attaches this program. False for those that only add detail, and
-    /// for those on perf events, which cannot be pinned.
+    /// for those on tracepoints of system calls: their perf events cannot be pinned.
     pub fn counts(&self) -> bool {
         let details = [Some(NO_EARLY), Some(NO_BIND), Some(NO_SYN_AGAIN)];
         !details.contains(&self.optional) && !matches!(self.hook, Hook::Tracepoint(..))

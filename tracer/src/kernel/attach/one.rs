@@ -22,7 +22,8 @@ pub(super) enum Attachment {
     Link(FdLink),
 }
 
-/// Attaches one program. `keep`: the caller gets the link, to pin it.
+/// Attaches one program. `keep`: whether the caller gets a link that aya makes, to pin it; else aya keeps it. What is made
+/// without aya (for kprobes and tracepoints) the caller always gets.
 pub(super) fn attach(
     program: &mut Program,
     hook: Hook,
@@ -126,7 +127,8 @@ fn if_no_memory(error: &io::Error) -> &'static str {
     }
 }
 
-/// Detaches a program and releases it. The kernel waits until no CPU runs it any more.
+/// Detaches a program, unless its link was taken out of aya, and releases it. The kernel waits until no CPU runs it any
+/// more.
 pub(super) fn unload(program: &mut Program) -> Result<(), ProgramError> {
     match program {
         Program::FEntry(it) => it.unload(),

@@ -29,7 +29,7 @@ use crate::{
 /// An attached backend.
 pub struct Session {
     pub backend: Backend,
-    /// What is not seen on this kernel, and why.
+    /// What is not seen or does not work on this kernel, and why.
     pub degraded: Vec<String>,
     pub maps: Maps,
     pub events: Events,
@@ -41,7 +41,7 @@ pub struct Session {
     pub spreader: Option<Spreader>,
 }
 
-/// What keeps the programs attached: dropping it detaches them.
+/// What keeps the programs attached: dropping it detaches those whose links are not pinned.
 pub(super) struct Running {
     pub(super) ebpf: Ebpf,
     pub(super) probes: Vec<OwnedFd>,
@@ -49,7 +49,8 @@ pub(super) struct Running {
 }
 
 impl Session {
-    /// How often the kernel skipped a hook since the programs were attached.
+    /// How often the kernel skipped a hook of the ledger since this session attached the programs, until it detached
+    /// them.
     pub fn missed_hooks(&self) -> Missed {
         let Some(attached) = &self.attached else { return self.missed_before };
         let programs = COMMON.iter().chain(programs::of(self.backend));
@@ -59,8 +60,8 @@ impl Session {
         by_program.chain(by_probe).collect()
     }
 
-    /// How long the programs ran since they were attached, in ns. `None`: the kernel does not count it
-    /// (kernel.bpf_stats_enabled is 0), or the programs are not attached any more.
+    /// How long the ledger's programs ran since this session attached them, in ns. `None`: the kernel does not count it
+    /// (kernel.bpf_stats_enabled is 0), none has run, or they are not attached any more.
     pub fn run_time_ns(&self) -> Option<u64> {
         let attached = self.attached.as_ref()?;
         let programs = COMMON.iter().chain(programs::of(self.backend));
@@ -102,7 +103,7 @@ impl Session {
         self.log.flush();
     }
 
-    /// Detaches every program. The maps can still be read.
+    /// Detaches every program whose link is not pinned. The maps can still be read.
     pub fn detach(&mut self) {
         self.missed_before = self.missed_hooks();
         let Some(Running { mut ebpf, probes, tracepoints }) = self.attached.take() else { return };

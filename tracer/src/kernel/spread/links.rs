@@ -24,8 +24,9 @@ impl Link {
     }
 }
 
-/// Takes over the link that is pinned by this name: from now on it runs the program `form`. `None`: there is no such
-/// link, or it cannot be taken over and is removed. `id`: the id of the cgroup that it must be attached to.
+/// Takes over the link that is pinned by this name: from now on it runs the program of the name `form`. `None`: there is
+/// no such link, or it cannot be taken over, and is removed if that is possible. `id`: the id of the cgroup that it must
+/// be attached to.
 pub(crate) fn adopt(ebpf: &mut Ebpf, pins: &Pins, name: &str, form: &str, id: u64) -> Option<Link> {
     let fd = pins.open_link(name).ok()?;
     let program = program(ebpf, form).ok()?;
@@ -39,10 +40,10 @@ pub(crate) fn adopt(ebpf: &mut Ebpf, pins: &Pins, name: &str, form: &str, id: u6
     Some(Link { name: name.to_owned(), fd })
 }
 
-/// Attaches a program to a cgroup, and pins the link.
+/// Attaches the program of the name `form` to a cgroup, and pins the link as `name`.
 ///
 /// # Errors
-/// The reason, as a text for people.
+/// The reason, as a text for people: the program cannot be attached, or the link not pinned.
 pub(crate) fn create(
     ebpf: &mut Ebpf,
     pins: &Pins,

@@ -1,5 +1,5 @@
-//! Finds rules by their loaded programs. Each program of a rule carries a small map with the rule's name, so that the
-//! rule is recognised wherever it is pinned, even if its pins cannot be reached.
+//! Finds rules by their loaded programs. Each program of a rule has a small map with the rule's name among its maps, so
+//! that the rule is recognised wherever it is pinned, even if its pins cannot be reached.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -73,7 +73,7 @@ struct Link {
     name: Option<String>,
 }
 
-/// A rule that has loaded programs.
+/// A rule that has links, which run its programs.
 #[derive(Debug)]
 pub struct Loaded {
     pub rule: String,
@@ -86,7 +86,7 @@ pub struct Loaded {
 /// Checks that this process may list loaded programs. If it may not, finding no rule does not mean that there is none.
 ///
 /// # Errors
-/// Capabilities are missing, or the process is in a user namespace of its own.
+/// Capabilities are missing or cannot be read, or the process is in a user namespace of its own.
 pub fn check_rights() -> Result<(), Error> {
     let have = privilege::effective()
         .map_err(|error| Error::Failure(format!("cannot read the capabilities: {error}")))?;
@@ -105,7 +105,7 @@ pub fn check_rights() -> Result<(), Error> {
 }
 
 impl Loaded {
-    /// Every rule that has loaded programs.
+    /// Every rule that has links, sorted by name and layout.
     ///
     /// # Errors
     /// As bpf(2): EPERM without CAP_SYS_ADMIN.
@@ -261,7 +261,8 @@ fn ids(pins: &Pins) -> Vec<u32> {
 }
 
 /// Makes `pins` the only place where the rule is pinned. A copy that is pinned or held elsewhere is moved to `pins` if
-/// nothing is pinned there yet, else it is detached. The caller has the rule's lock.
+/// nothing is pinned there yet, else it is detached. Pins elsewhere that cannot be removed are logged. The caller has the
+/// rule's lock.
 ///
 /// # Errors
 /// The rule cannot be pinned in `pins`, or it has the maps of another version.
@@ -314,7 +315,8 @@ fn elsewhere(rule: &str, pins: &Pins) -> Vec<Pins> {
     all.filter(|(name, it)| name == rule && !it.is_same_bpffs(pins)).map(|(_, it)| it).collect()
 }
 
-/// Checks that no link of the rule is left after its pins are removed. Detaches links that are left.
+/// Checks that no link of the rule is left after its pins are removed. Detaches the spreader's links that are left. If
+/// loaded programs cannot be listed, none counts as left.
 ///
 /// # Errors
 /// Links are still there after that.

@@ -43,7 +43,7 @@ impl RuleMaps {
     /// Sets the rule. Each connect() uses the earlier rule or the new one as a whole.
     ///
     /// # Errors
-    /// A map cannot be written, or waiting for running hooks fails.
+    /// A map cannot be read or written, or waiting for running hooks fails.
     pub fn set(&mut self, rule: &Rule) -> Result<(), Error> {
         let namespace = |rule: &Rule| (rule.netns, rule.netns_cookie);
         let earlier = self.rules.get();
@@ -127,7 +127,7 @@ impl SpreadMaps {
     }
 
     /// Begins a reading of the bound ports, and returns what the hooks have counted in the rule's namespace and range
-    /// up to now. From here on, they count again each port that is bound.
+    /// up to now. A port that is bound after this and released before the next reading counts in `back`, too.
     ///
     /// # Errors
     /// The map cannot be read or written.
@@ -192,7 +192,7 @@ impl Pinned {
     /// Opens the maps that are pinned.
     ///
     /// # Errors
-    /// A pin is missing, or is not a map of this type.
+    /// A pin is missing, cannot be opened, or is not a map of the expected type.
     pub fn open(pins: &Pins) -> Result<Self, Error> {
         Self::new(|name| pins.open_map(name))
     }
@@ -200,7 +200,7 @@ impl Pinned {
     /// Opens the maps of a rule that is loaded, wherever they are pinned.
     ///
     /// # Errors
-    /// The rule lacks a map.
+    /// The rule lacks a map, or one cannot be opened or is not of the expected type.
     pub fn of_loaded(loaded: &Loaded) -> Result<Self, Error> {
         Self::new(|name| loaded.open_map(name))
     }

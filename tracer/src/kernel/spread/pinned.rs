@@ -1,5 +1,5 @@
-//! Where a rule's maps and links are pinned, so that they outlive the process: in one bpffs, which the host's own
-//! mounts include.
+//! Where a rule's maps and links are pinned, so that they outlive the process: in a bpffs that is mounted in the mount
+//! namespace that the host began with.
 
 mod all;
 mod folder;
@@ -168,7 +168,7 @@ impl Pins {
     /// [`Self::create`].
     ///
     /// # Errors
-    /// Something else than a map is there.
+    /// Something else than a map is there, or the map cannot be opened.
     pub(crate) fn map_path(&self, name: &str) -> io::Result<Option<PathBuf>> {
         let parts = self.shared.parts.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((maps, _)) = parts.as_ref() else { return Ok(None) };
@@ -245,11 +245,11 @@ impl Pins {
         Ok(())
     }
 
-    /// Removes the rule, links first: a link detaches its program when its last pin is removed. Removes nothing if
-    /// the folder has something that is not a pin of tracer.
+    /// Removes the rule, links first: a link detaches its program when its last pin is removed and no process has it
+    /// open. Removes nothing if the folder has something that is not a pin of tracer. From here on, no link is pinned.
     ///
     /// # Errors
-    /// The folder has such a thing, or something cannot be removed.
+    /// The folder has such a thing, it cannot be read, other users can change it, or something cannot be removed.
     pub fn remove(&self) -> Result<(), Error> {
         let _detaching = Detaching::begin();
         self.shared.closed.store(true, SeqCst);

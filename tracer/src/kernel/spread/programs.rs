@@ -70,7 +70,8 @@ pub struct CgroupTarget {
 pub struct Spreading {
     pub pins: Pins,
     pub cgroups: Vec<CgroupTarget>,
-    /// Whether the spreader may choose ports itself (fast ports).
+    /// Whether the rule wants fast ports, which the spreader finds itself: if not, nothing is missing when the kernel
+    /// refuses the programs that can do that.
     pub fast_ports: bool,
     /// Whether the address of a bind() is replaced: only then the programs of bind() are needed.
     pub rebind: bool,
@@ -97,7 +98,8 @@ impl Spreader {
     /// taken over, and runs the new program from now on. Links to other cgroups stay: see [`Self::remove_other_links`].
     ///
     /// # Errors
-    /// The reason, as a text for people.
+    /// The reason, as a text for people: a map is missing, a program for IPv4 cannot be loaded, a program cannot be
+    /// attached, or a link not pinned.
     pub(crate) fn attach(
         ebpf: &mut Ebpf,
         spreading: &Spreading,
@@ -223,7 +225,7 @@ impl Spreader {
     /// Removes pinned links to cgroups that this spreader is not attached to.
     ///
     /// # Errors
-    /// A link cannot be removed.
+    /// The reason, as a text for people: a link cannot be removed.
     pub(crate) fn remove_other_links(&self, pins: &Pins) -> Result<(), String> {
         let wanted: HashSet<&str> = self.links.iter().map(|link| link.name.as_str()).collect();
         for name in pins.links() {
@@ -238,7 +240,7 @@ impl Spreader {
     /// Attaches to those of these cgroups that have no live link, and removes links to cgroups that are gone.
     ///
     /// # Errors
-    /// The reason, as a text for people.
+    /// The reason, as a text for people: a program cannot be attached, or a link not pinned or removed.
     pub(crate) fn sync_cgroups(
         &mut self,
         ebpf: &mut Ebpf,

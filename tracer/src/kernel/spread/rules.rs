@@ -49,7 +49,7 @@ impl Rules {
     /// Sets the rule. Each connect() uses the earlier rule or the new one as a whole.
     ///
     /// # Errors
-    /// A map cannot be written, or waiting for running hooks fails.
+    /// A map cannot be read or written, or waiting for running hooks fails.
     pub(crate) fn set(&mut self, rule: &Rule) -> Result<(), Error> {
         // Put back only after success, so that the call after a failed one waits first.
         let running = if let Some(running) = self.running.take() {

@@ -99,7 +99,7 @@ const HOOKS: [(bpf_attach_type, &str); 4] = [
     (bpf_attach_type::BPF_CGROUP_INET6_BIND, "bind6"),
 ];
 
-/// Name of a program, cut after 15 bytes, and the ids of its maps.
+/// Name of a program, cut after 15 bytes, and the ids of its maps (of the first [`MOST_MAPS`]).
 pub(in super::super) fn program_info(program: BorrowedFd<'_>) -> io::Result<(String, Vec<u32>)> {
     let mut ids = [0_u32; MOST_MAPS];
     // SAFETY: all-zero is a valid bpf_prog_info, and asks for nothing that is written elsewhere.

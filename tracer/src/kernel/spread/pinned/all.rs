@@ -30,7 +30,7 @@ impl All {
     /// Adds the rules that are pinned in this bpffs.
     ///
     /// # Errors
-    /// The folder of tracer cannot be used.
+    /// The folder of tracer cannot be opened or read, or other users can change it; or a folder below it cannot be read.
     pub(super) fn add_rules_in(&mut self, bpffs: &Bpffs) -> Result<(), Refused> {
         let Some(tracer) = root(bpffs)?.folder(OsStr::new(FOLDER))? else { return Ok(()) };
         let unreadable = |folder: &Folder, error: io::Error| Refused {

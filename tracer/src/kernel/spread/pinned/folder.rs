@@ -61,7 +61,7 @@ impl Folder {
     /// rename or remove root's.
     ///
     /// # Errors
-    /// The folder does not belong to root, or other users can change what is in it.
+    /// The folder does not belong to root, other users can change what is in it, or it cannot be examined.
     pub(super) fn root(fd: OwnedFd, path: &Path) -> Result<Self, Refused> {
         let refused = |why: String| Refused { path: path.to_owned(), why };
         let stat = fstat(&fd).map_err(|errno| refused(format!("cannot be examined: {errno}")))?;
@@ -78,7 +78,8 @@ impl Folder {
     /// Opens the folder `name` in this one; `None`: there is none.
     ///
     /// # Errors
-    /// It is not a folder, is on another file system, or other users can change it.
+    /// It is not a folder of this one, cannot be opened, is on another file system, does not belong to root, or other
+    /// users can change it.
     pub(super) fn folder(&self, name: &OsStr) -> Result<Option<Self>, Refused> {
         let path = self.path.join(name);
         let refused = |why: String| Refused { path: path.clone(), why };
@@ -106,7 +107,7 @@ impl Folder {
     /// Opens the folder `name` in this one, or makes it with mode 0700, whatever the umask.
     ///
     /// # Errors
-    /// As [`Self::folder`], or it cannot be made.
+    /// As [`Self::folder`], or it cannot be made or given that mode.
     pub(super) fn make(&self, name: &str) -> Result<Self, Refused> {
         let path = self.path.join(name);
         let made = match mkdirat(&self.fd, name, PRIVATE) {
@@ -147,7 +148,7 @@ impl Folder {
     /// Opens what is pinned under this name.
     ///
     /// # Errors
-    /// There is no such pin, or it is not of this kind (`InvalidData`).
+    /// There is no such pin, it cannot be opened, or it is not of this kind (`InvalidData`).
     pub(super) fn open(&self, name: &OsStr, kind: Kind) -> io::Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat(&self.fd, name, flags, Mode::empty())?;
