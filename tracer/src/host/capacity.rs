@@ -73,8 +73,8 @@ pub struct Reuse {
 }
 
 impl Reuse {
-    /// Reads the sysctls of the calling thread's network namespace. A setting that cannot be read or understood
-    /// counts as 0, so that nothing depends on a reuse that may not happen.
+    /// Reads the sysctls of the calling thread's network namespace. If tcp_tw_reuse or tcp_timestamps cannot be read or
+    /// understood, it counts as 0, so that nothing depends on a reuse that may not happen.
     pub fn read() -> Self {
         let number = |name: &str| -> Option<u32> {
             let text = setting(name).map_err(|error| tracing::debug!("{error}")).ok()?;
@@ -85,7 +85,7 @@ impl Reuse {
         Self { setting, delay_ms: number("tcp_tw_reuse_delay"), timestamps }
     }
 
-    /// Those of a tuple's TIME_WAITs that connect() may reuse; `None`: none.
+    /// Those of a tuple's TIME_WAITs that connect() may reuse; `None`: the settings allow none.
     pub fn of(self, key: &TupleKey, count: &TupleCount) -> Option<TakenOver> {
         /// ms. Before Linux 6.14, reuse begins with the next second of a clock that counts whole seconds; by this age it
         /// has begun.
@@ -107,8 +107,9 @@ impl Reuse {
 /// TIME_WAITs of a tuple that connect() may reuse: no bind() took their ports, and both ends used timestamps.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct TakenOver {
+    /// How many there are.
     pub all: u64,
-    /// Whether all of them are old enough now.
+    /// Whether all of them are old enough to be reused now; false: each is from the age `after_ms` on.
     pub old: bool,
     /// The age from which on they can be reused, ms.
     pub after_ms: u32,
@@ -166,7 +167,7 @@ fn parse_reserved(text: &str) -> Option<Vec<RangeInclusive<u16>>> {
 pub struct Holds {
     /// Ports that it can hold; `None`: not known.
     pub capacity: Option<u32>,
-    /// TIME_WAITs that connect() may reuse; `None`: none.
+    /// TIME_WAITs that connect() may reuse; `None`: the settings allow none, or are not known.
     pub reuse: Option<TakenOver>,
 }
 

@@ -71,8 +71,8 @@ pub fn has_holder(event: &Event) -> bool {
 }
 
 impl Holders {
-    /// The holder of the port of such an event. `None`: nothing holds it any more, or it is not known, because there
-    /// were too many such failures, or the namespace does not answer.
+    /// The holder of the port of an event for which [`has_holder`] is true. `None`: nothing holds it any more, or it is
+    /// not known, because there were too many such failures, or the sockets of the namespace cannot be read.
     ///
     /// `place`: where the namespace was found; `None`: it is entered through the caller. `binds` reads the ledger's
     /// bound ports, for kernels that do not list them.
@@ -186,8 +186,8 @@ fn holder(socket: &DiagSocket, owner: Option<Owner>) -> Holder {
     }
 }
 
-/// The socket of a port that conflicts with a bind() to this address. If several do, a listener is returned rather
-/// than a bound socket, that rather than a connection, and that rather than a connection that no process has open.
+/// The socket of a port that conflicts with a bind() to this address; `None`: none does. If several do, the first of
+/// these: a listener, a bound socket, a connection, a connection that no process has open, a time-wait socket.
 fn choose(sockets: &[DiagSocket], wanted: Addr) -> Option<DiagSocket> {
     let conflicting = sockets.iter().filter(|socket| conflict(socket.source, wanted));
     let rank = |socket: &&DiagSocket| match socket.state {
@@ -252,7 +252,7 @@ impl Holder {
     /// The keys and their values as a JSON object, safe to print on a terminal.
     ///
     /// # Errors
-    /// None with these types: serde's, passed on.
+    /// Those of `serde_json`, of which none can occur with these types.
     pub fn json(&self) -> serde_json::Result<Vec<u8>> {
         let name = String::from_utf8_lossy(until_nul(&self.comm));
         let connected = self.peer_port != 0;

@@ -45,7 +45,7 @@ pub const BPFFS: FileSystem = FileSystem {
     mount_command: "mount -t bpf -o mode=0700 bpf /sys/fs/bpf",
 };
 
-/// The file system of namespaces, which are mounted singly.
+/// The file system of namespaces: each namespace is mounted by itself, so there is no command that mounts all.
 pub const NSFS: FileSystem = FileSystem { name: "nsfs", magic: 0x6e73_6673, mount_command: "" };
 
 /// Opens the root directory of tracefs.

@@ -66,8 +66,8 @@ impl<T> Query<'_, T> {
         self.answers_by(None)
     }
 
-    /// As [`Self::answers`], about the network namespace in which this socket was opened, whichever thread calls. No
-    /// other thread may use the socket meanwhile.
+    /// As [`Self::answers`], but if there is a socket `held`, about the network namespace in which it was opened,
+    /// whichever thread calls. No other thread may use the socket meanwhile.
     pub(crate) fn answers_by(&self, held: Option<&Socket>) -> io::Result<Vec<T>> {
         let mut buffer = vec![0; BUFFER];
         for _ in 0..TRIES {

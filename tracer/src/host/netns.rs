@@ -29,8 +29,8 @@ pub struct Netns {
     pub inum: u32,
     /// Its name in /run/netns; `None`: it has none.
     pub name: Option<String>,
-    /// Files through which it can be entered, the longest lasting first. Each is valid as long as its mount or
-    /// process exists. What is there now is checked before it is opened: see `path`.
+    /// Files through which it can be entered, the longest lasting first. Each is valid as long as its mount, process,
+    /// thread or open descriptor exists. What is there now is checked before it is opened: see `path`.
     pub paths: Vec<PathBuf>,
 }
 
@@ -79,7 +79,7 @@ pub fn own() -> io::Result<Netns> {
 /// Finds the namespace of a `--netns` value: a path (it has a slash), a name in /run/netns, or an inode number.
 ///
 /// # Errors
-/// There is no such namespace, or the path is something else or cannot be opened.
+/// There is no such namespace, the search for it fails, or the path is something else or cannot be opened.
 pub fn resolve(spec: &str) -> Result<Netns, NetnsError> {
     if spec.contains('/') {
         return at_path(PathBuf::from(spec), None);

@@ -47,7 +47,7 @@ fn socket_inode(link: &str) -> Option<u32> {
     link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
-/// Name of a process, NUL-padded; all zero if it is gone.
+/// Name of a process, NUL-padded; all zero if it is gone or cannot be read.
 fn comm(pid: u32) -> [u8; 16] {
     let text = fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
     let name = text.strip_suffix(b"\n").unwrap_or(&text);

@@ -92,10 +92,10 @@ pub fn dump(family: Family, states: u32) -> io::Result<Vec<DiagSocket>> {
     dump_up_to(MAX_SOCKETS, family, states)
 }
 
-/// As [`dump_all_up_to`], for sockets with this local port.
+/// Lists the TCP sockets of both families that have this local port, in these states (see [`dump`]).
 ///
 /// # Errors
-/// As [`dump_all_up_to`].
+/// As [`dump`]. `QuotaExceeded`: there are more than `limit` sockets.
 pub fn dump_port(port: u16, limit: usize, states: u32) -> io::Result<Vec<DiagSocket>> {
     let mut sockets = dump_of(port, limit, Family::V4, states)?;
     match dump_of(port, limit.saturating_sub(sockets.len()), Family::V6, states) {
@@ -133,7 +133,7 @@ fn is_wanted(state: u8, states: u32) -> bool {
     asks(state) || (state == tcp_state::CLOSE && asks(tcp_state::BOUND_INACTIVE))
 }
 
-/// As [`dump`], for both families.
+/// Lists the TCP sockets of both families in these states: see [`dump`].
 ///
 /// # Errors
 /// As [`dump`].
@@ -141,7 +141,7 @@ pub fn dump_all(states: u32) -> io::Result<Vec<DiagSocket>> {
     dump_all_up_to(MAX_SOCKETS, states)
 }
 
-/// As [`dump_all`], for at most `limit` sockets.
+/// Lists the TCP sockets of both families in these states (see [`dump`]), if there are at most `limit`.
 ///
 /// # Errors
 /// As [`dump`]. `QuotaExceeded`: there are more than `limit` sockets.

@@ -5,7 +5,8 @@ use std::{fs, io};
 /// The kernel's counters of the calling thread's network namespace (`net/ipv4/proc.c`, `net/ipv6/proc.c`).
 const COUNTERS: [&str; 2] = ["/proc/thread-self/net/sockstat", "/proc/thread-self/net/sockstat6"];
 
-/// How many TCP sockets the calling thread's network namespace has; with `time_waits` including those in TIME_WAIT.
+/// How many TCP sockets of the calling thread's network namespace listen, connect or are connected; with `time_waits`
+/// including those in TIME_WAIT.
 ///
 /// # Errors
 /// A file of the counters cannot be read.

@@ -116,7 +116,7 @@ impl<'a> Addresses<'a> {
         }
     }
 
-    /// The use of each address, in order. `binds`: the same as for [`Self::new`].
+    /// The use of each address, sorted by namespace and address. `binds`: the same as for [`Self::new`].
     pub fn end(mut self, binds: &[(ConnKey, Bound)]) -> Vec<AddressUse> {
         for (key, place) in std::mem::take(&mut self.idle) {
             self.insert(place, key.port);

@@ -1,4 +1,5 @@
-//! How many ports of a network namespace connect() can be given: its range, without reserved and bound ports.
+//! How many ports of a network namespace connect() can be given: its range, without reserved ports and those that it is
+//! not given because of bind() or listen().
 
 use tracer_common::{TupleCount, TupleKey};
 
@@ -13,7 +14,8 @@ pub struct Limits {
     pub high: u16,
     /// Reserved ports of the range, which the kernel never chooses.
     pub reserved: u32,
-    /// Ports of the range that bind() or listen() took, at any address: connect() is not given these.
+    /// Ports of the range that connect() is not given because bind() or listen() took them, at any address: also those
+    /// that stay blocked after the socket that bound them is gone (see [`super::apart`]).
     pub bound: u32,
 }
 
@@ -74,7 +76,8 @@ pub struct Usable {
 }
 
 impl Usable {
-    /// `blocked`: ports that bind() or listen() took; those outside of the range do not count.
+    /// `blocked`: ports that connect() is not given because of bind() or listen(); those outside of the range do not
+    /// count.
     pub fn new(range: &PortRange, blocked: PackedPorts) -> Self {
         let unreserved = PackedPorts::without(range.low, range.high, &range.reserved);
         let mut limits = Limits { low: range.low, high: range.high, ..Limits::default() };

@@ -83,9 +83,9 @@ impl Names {
         Self { root, by_id, gone, may_walk_at: None, limit: MAX_NAMES, walks: 0 }
     }
 
-    /// The name of a cgroup. If the id is not known, the hierarchy is read again: by `now` at most once a second, and
-    /// for the same id once in five minutes. `None`: the id is 0, or was in none of these readings, because the cgroup
-    /// existed only between two of them, or there are too many cgroups.
+    /// The name of a cgroup. If the id is not known, the hierarchy is read again: by `now` at most once a second, less
+    /// often if that takes long, and for the same id once in five minutes. `None`: the id is 0, or was in none of these
+    /// readings: no reading is due, the cgroup existed only between two of them, or there are too many cgroups.
     pub fn get(&mut self, id: u64, now: Instant) -> Option<&Name> {
         if id != 0 && !self.by_id.contains_key(&id) && self.may_walk(id, now) {
             let began = Instant::now();

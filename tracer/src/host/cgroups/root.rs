@@ -1,6 +1,6 @@
 //! Finds the root of the hierarchy: the host's, and not that of a cgroup namespace.
 //!
-//! In a cgroup namespace (any container has one), mounts and paths begin at the namespace's own root. Hooks that are
+//! In a cgroup namespace (most containers have one), mounts and paths begin at the namespace's own root. Hooks that are
 //! attached there see only the cgroups of the namespace.
 
 use std::{

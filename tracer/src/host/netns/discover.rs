@@ -25,7 +25,8 @@ pub struct Discovery {
     /// The namespaces that were found; this process's own is the first.
     pub found: Vec<Netns>,
     /// Whether the search ended early, because its time was up or the program is asked to stop: namespaces may be
-    /// missing. Those that processes are in are searched for first.
+    /// missing. Those with a name or a mount are searched for first, then those that processes are in, then those that
+    /// processes only have open.
     pub cut_short: bool,
 }
 

@@ -28,7 +28,7 @@ pub(super) struct OpenNetns {
 /// Opens the network namespace at a path. `None`: something else is there.
 ///
 /// # Errors
-/// As openat(2) and statx(2).
+/// As openat(2), statx(2) and ioctl(2).
 pub(super) fn open(path: &Path) -> io::Result<Option<OpenNetns>> {
     let end = openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let (device, inode) = identity(&end)?;

@@ -66,7 +66,7 @@ pub struct Worker {
 struct Threads {
     /// The threads that can work; the first one does.
     ready: Vec<Thread>,
-    /// Threads that are not waited for any more, and the namespace that each was to enter.
+    /// Threads that are not waited for any more, and the namespace that each has begun to visit; `None`: it is in its own.
     stuck: Vec<(Thread, Option<Netns>)>,
 }
 
@@ -92,14 +92,14 @@ impl Worker {
         })
     }
 
-    /// Runs `visit` in the namespace, and returns its result. Waits for it as long as it has a heartbeat (`crate::runtime::beat`)
-    /// every two seconds. Whatever `visit` opens there must be closed when it returns, or it keeps the namespace
-    /// alive.
+    /// Runs `visit` in the namespace, and returns its result. Waits for it as long as it has a heartbeat
+    /// (`crate::runtime::beat`) every two seconds, and no longer than 300 ms once a signal asked the program to stop.
+    /// Whatever `visit` opens there must be closed when it returns, or it keeps the namespace alive.
     ///
     /// # Errors
     /// That of `visit`. `NotFound`: the namespace is gone, or its paths lead elsewhere ([`Worker::discover`] may find others).
-    /// `PermissionDenied`: it cannot be entered. `TimedOut`: this visit or an earlier one to the same namespace does
-    /// not end. `BrokenPipe`: no thread is left.
+    /// `PermissionDenied`: it may not be entered. `TimedOut`: this visit or an earlier one to the same namespace does
+    /// not end, or the program was asked to stop. `BrokenPipe`: no thread is left.
     pub fn run_in<T: Send + 'static>(
         &self,
         netns: &Netns,
@@ -120,7 +120,7 @@ impl Worker {
     /// Runs `job` on one of the threads, in its own namespace, for its privileges, and returns its result.
     ///
     /// # Errors
-    /// As [`Self::run_in`], without `NotFound` and `PermissionDenied`.
+    /// That of `job`. `TimedOut`: it does not end, or the program was asked to stop. `BrokenPipe`: no thread is left.
     pub fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce() -> io::Result<T> + Send + 'static,
@@ -131,7 +131,7 @@ impl Worker {
     /// Runs `job` on every thread, also on those in reserve: for attributes that belong to threads.
     ///
     /// # Errors
-    /// That of the first job that fails, or a thread has ended.
+    /// That of the first job that fails, or a thread has ended or does not answer.
     pub fn run_on_all(
         &self,
         job: impl Fn() -> io::Result<()> + Clone + Send + 'static,
@@ -287,7 +287,7 @@ impl Threads {
         self.stuck.iter().any(|(_, netns)| netns.as_ref().is_some_and(|it| it.inum == inum))
     }
 
-    /// Marks a thread as stuck in this namespace.
+    /// Marks a thread as stuck in this namespace; `None`: in its own.
     fn abandon(&mut self, thread: &Thread, netns: Option<&Netns>) {
         if let Some(place) = self.ready.iter().position(|one| one.is(thread)) {
             let thread = self.ready.remove(place);

@@ -10,7 +10,7 @@ use crate::runtime::clock;
 /// Names of a process and of the thread that called: any bytes, NUL-padded.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Called {
-    /// Name of the process; all zero: not known.
+    /// Name of the process, or of what the field `of` says; all zero: not known.
     pub name: [u8; 16],
     /// What `name` is the name of.
     pub of: NameOf,
@@ -23,9 +23,9 @@ pub struct Called {
 pub enum NameOf {
     #[default]
     Process,
-    /// The thread that called, which is not the process's leader: /proc could not be read.
+    /// The thread that called, which is not the process's leader: the process was not read, or has ended.
     Thread,
-    /// The process or one of its threads: it is not known which one called, and /proc could not be read.
+    /// The process or one of its threads: it is not known which one called, and the process was not read, or has ended.
     Unknown,
 }
 
@@ -88,7 +88,8 @@ pub fn in_first_pids() -> bool {
     fs::metadata("/proc/self/ns/pid").is_ok_and(|metadata| metadata.ino() == FIRST_PIDS)
 }
 
-/// Name of the process that had this id at `at_ns` (CLOCK_MONOTONIC); `None`: it has ended, or is hidden.
+/// Name of the process that had this id at `at_ns` (CLOCK_MONOTONIC); `None`: it has ended, is hidden, or has another id
+/// in this process's process namespace.
 pub fn leader_name(pid: u32, at_ns: u64) -> Option<[u8; 16]> {
     let process = in_first_pids().then(|| stat(pid).ok())??;
     (process.began_ns <= at_ns.saturating_add(TICK_NS)).then_some(process.name)
@@ -153,7 +154,7 @@ struct Process {
     name: [u8; 16],
     /// When it began, CLOCK_MONOTONIC, ns.
     began_ns: u64,
-    /// When it was last seen.
+    /// When /proc last had it; 0: it never had.
     seen_ns: u64,
     /// When /proc was last read for it.
     asked_ns: u64,
@@ -197,7 +198,8 @@ impl Processes {
         is_there.then(|| process.began_ns.saturating_sub(TICK_NS))
     }
 
-    /// Whether the process that called at `at_ns` has ended. False if it could not be read.
+    /// Whether the process that called at `at_ns` has ended. False if that is not known: processes are hidden or have
+    /// other ids here, or its cgroup has used up its readings.
     pub fn has_ended(&mut self, who: &Who, at_ns: u64) -> bool {
         self.ended(who, at_ns, clock::monotonic_ns())
     }

@@ -28,7 +28,7 @@ pub struct Search {
     begins_with_longer: bool,
 }
 
-/// How much was read of a process.
+/// How many of a process's open files were read.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Extent {
     /// All files that should be read.
@@ -50,7 +50,7 @@ impl Search {
         Self { owners: owners.into_iter().collect(), ..Self::default() }
     }
 
-    /// As [`Self::owners`], after the last search.
+    /// As [`Self::owners`], by value, when no further search is needed.
     pub fn into_owners(self) -> HashMap<u32, Owner> {
         self.owners
     }
@@ -168,7 +168,7 @@ fn lower(entry: Entry<'_, u32, Owner>, owner: Owner) {
     }
 }
 
-/// Passes on the inodes of the sockets among a process's open files.
+/// Passes on the inodes of the sockets among `count` of a process's open files, after the first `skip`; stops at `end`.
 fn sockets(
     pid: u32,
     (skip, count): (usize, usize),

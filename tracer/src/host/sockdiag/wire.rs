@@ -17,7 +17,7 @@ const TIMER_RETRANSMIT: u8 = 1;
 const TIMER_TIME_WAIT: u8 = 3;
 /// Attribute: u8, whether a listener is IPV6_V6ONLY.
 const INET_DIAG_SKV6ONLY: u16 = 11;
-/// Attribute: u64, the socket's cgroup (Linux 5.9).
+/// Attribute: u64, the id of the socket's cgroup. Every kernel from Linux 5.10 on knows it.
 const INET_DIAG_CGROUP_ID: u16 = 21;
 const IPPROTO_TCP: u8 = 6;
 
