@@ -12,6 +12,7 @@ cap_dac_read_search,cap_setuid,cap_setgid,cap_setpcap";
 #[repr(u8)]
 pub enum Exit {
     Ok = 0,
+    /// Anything that has no exit code of its own.
     Failure = 1,
     /// The command line is wrong.
     Usage = 2,
@@ -19,7 +20,7 @@ pub enum Exit {
     NoBackend = 69,
     /// Another process holds what only one may hold (`EX_TEMPFAIL`).
     AlreadyRunning = 75,
-    /// Privileges are missing (`EX_NOPERM`).
+    /// Privileges are missing, or the kernel refuses something in spite of them (`EX_NOPERM`).
     NoPrivilege = 77,
     /// The configuration is wrong (`EX_CONFIG`).
     BadConfig = 78,

@@ -1,4 +1,4 @@
-//! How values are written: numbers, times, tuples, names of errors, texts from outside, tables.
+//! How values are written: times, tuples, names of errors and TCP states, losses, texts from outside, JSON, tables.
 
 pub mod errno;
 pub(crate) mod json;

@@ -132,7 +132,7 @@ pub(super) fn netns(text: &str) -> Result<NetnsRef, String> {
     Ok(NetnsRef::Name(text.to_owned()))
 }
 
-/// An address, or a network without host bits. A v4-mapped one becomes IPv4, as in the ledger.
+/// An address, or a network without host bits. A v4-mapped one becomes IPv4: to the ledger, both are the same.
 pub(crate) fn network(text: &str) -> Result<IpNet, String> {
     let network = if text.contains('/') {
         text.parse::<IpNet>()

@@ -44,7 +44,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// Records until a signal asks to stop, the duration is over, or the reader of the output is gone.
 ///
 /// # Errors
-/// A BPF map cannot be read; lines could not be written.
+/// A BPF map cannot be read; the ledger refuses a command; lines could not be written.
 pub fn run(
     tracer: Tracer,
     config: &RecordConfig,
@@ -83,7 +83,7 @@ pub fn run(
 enum Ended {
     /// The reader of the output is gone.
     Closed,
-    /// The BPF maps cannot be read.
+    /// The BPF maps cannot be read, or the ledger refuses a command.
     Failed(Error),
 }
 
@@ -267,7 +267,7 @@ impl Recorder<'_> {
     }
 
     /// Reads the tuples. Where the recording has readings, it writes one `tuple.stats` line for each tuple that holds
-    /// ports or has changed and passes the filter, then `tracer.stats`.
+    /// ports or has changed and passes the filter, then the `address.stats` lines and `tracer.stats`.
     fn stats(&mut self) -> Result<(), Ended> {
         let elapsed = self.last_at.elapsed();
         self.last_at = Instant::now();

@@ -23,7 +23,8 @@ use crate::{
     },
 };
 
-/// Shows a recording: as text to its end, on a terminal until a key ends it.
+/// Shows a recording: as text to its end, on a terminal until a key ends it. A signal, or the number of readings that is
+/// wanted, ends both earlier.
 ///
 /// # Errors
 /// A file that cannot be read or is not a recording; a value of `--at` that is not a time; a terminal or a stdout that

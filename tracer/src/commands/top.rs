@@ -29,7 +29,7 @@ use crate::{
 /// gone.
 ///
 /// # Errors
-/// A BPF map cannot be read; the terminal or stdout cannot be used.
+/// A BPF map cannot be read; the ledger refuses a command; the terminal or stdout cannot be used.
 pub fn run(
     tracer: Tracer,
     config: &TopConfig,

@@ -34,7 +34,8 @@ const RANGES_INTERVAL: Duration = Duration::from_secs(1);
 /// Prints one reading, or one every `interval` until a signal asks to stop or the reader of stdout is gone.
 ///
 /// # Errors
-/// A BPF map cannot be read; stdout cannot be written. (A reader that is gone is no error, and ends it.)
+/// A BPF map cannot be read; the ledger refuses a command; stdout cannot be written. (A reader that is gone is no error,
+/// and ends it.)
 pub fn run(
     mut tracer: Tracer,
     config: &TuplesConfig,

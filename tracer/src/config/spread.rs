@@ -31,7 +31,8 @@ pub struct SpreadConfig {
     pub on_exit: OnExit,
     /// Spreading ends when the agent has been gone for so long; `None`: it goes on.
     pub lease: Option<Duration>,
-    /// One of this number of decisions is written as a line; 0: none is.
+    /// One of this number of decisions is written as a line; 0: none is. Unless it is 1, calls that find a full pool are
+    /// not sampled: at most one a second is written.
     pub sample: u32,
     pub output: OutputConfig,
     pub detach: bool,

@@ -171,8 +171,8 @@ const fn head(what: Typed, v4: bool) -> &'static Word<128> {
     }
 }
 
-/// Whether the event has a peer. That of a bind() has destination port 0, to which no connect() can succeed:
-/// nobody can listen on port 0.
+/// Whether the line has a peer. The event of a bind() has destination port 0. So has that of a connect() to port 0, which
+/// always fails, because nobody can listen on it: its line has no peer either.
 #[inline]
 const fn has_peer(event: &Event) -> bool {
     event.tuple.destination_port != 0

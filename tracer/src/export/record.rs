@@ -1,4 +1,5 @@
-//! The rare lines: start, stop, losses, and the totals of a tuple.
+//! The lines other than those of socket events, which are rare: start and stop, readings, losses, degradations, decisions of
+//! the spreader. serde formats them.
 
 use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
 
@@ -24,8 +25,8 @@ pub struct Start<'a> {
     pub backend: &'a str,
     #[serde(rename = "host.name")]
     pub host: Cow<'a, str>,
-    /// net.ipv4.ip_local_port_range of the network namespace in which tracer was started, as `32768-60999`;
-    /// `None`: unknown.
+    /// net.ipv4.ip_local_port_range of the network namespace in which tracer was started (of `tracer spread`: of the pool's),
+    /// as `32768-60999`; `None`: unknown.
     #[serde(rename = "ports.range", skip_serializing_if = "Option::is_none")]
     pub range: Option<String>,
     /// What does not work here as well as it could, and why; empty: nothing.
@@ -42,7 +43,7 @@ fn with_prefix<S: serde::Serializer>(
     serializer.collect_map(settings.iter().map(|(key, value)| (format!("settings.{key}"), value)))
 }
 
-/// `tracer.stop`, the last line.
+/// `tracer.stop`, the last line. In the stream of `tracer spread`, the events that it counts are decisions.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Stop {
     /// Events that passed the event mask and the filter in the kernel, lost ones included.
@@ -185,7 +186,7 @@ impl LineWriter {
     /// Appends `address.stats`.
     ///
     /// # Errors
-    /// As [`Self::tuple_stats`].
+    /// That of `serde_json`, which does not occur with this type.
     pub fn address_stats(
         &mut self,
         out: &mut Lines,
@@ -199,7 +200,7 @@ impl LineWriter {
     /// Appends `spread.decision`.
     ///
     /// # Errors
-    /// As [`Self::tuple_stats`].
+    /// That of `serde_json`, which does not occur with this type.
     pub fn decided(
         &mut self,
         out: &mut Lines,
@@ -213,7 +214,7 @@ impl LineWriter {
     /// Appends `tracer.start`.
     ///
     /// # Errors
-    /// As [`Self::tuple_stats`].
+    /// That of `serde_json`, which does not occur with this type.
     pub fn start(
         &mut self,
         out: &mut Lines,
@@ -227,7 +228,7 @@ impl LineWriter {
     /// Appends `tracer.degraded`.
     ///
     /// # Errors
-    /// As [`Self::tuple_stats`].
+    /// That of `serde_json`, which does not occur with this type.
     pub fn degraded(
         &mut self,
         out: &mut Lines,
@@ -241,7 +242,7 @@ impl LineWriter {
     /// Appends `tracer.stop`.
     ///
     /// # Errors
-    /// As [`Self::tuple_stats`].
+    /// That of `serde_json`, which does not occur with this type.
     pub fn stop(
         &mut self,
         out: &mut Lines,
@@ -255,7 +256,7 @@ impl LineWriter {
     /// Appends `tracer.stats`.
     ///
     /// # Errors
-    /// As [`Self::tuple_stats`].
+    /// That of `serde_json`, which does not occur with this type.
     pub fn stats(
         &mut self,
         out: &mut Lines,
@@ -269,7 +270,7 @@ impl LineWriter {
     /// Appends `lost`.
     ///
     /// # Errors
-    /// As [`Self::tuple_stats`].
+    /// That of `serde_json`, which does not occur with this type.
     pub fn lost(
         &mut self,
         out: &mut Lines,

@@ -33,7 +33,7 @@ pub struct Account {
     pub dropped: u64,
 }
 
-/// The reader of stdout is gone: nothing more can be written, and that is no error.
+/// The reader of the output (stdout, or a FIFO) is gone: nothing more can be written, and that is no error.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("the output was closed by its reader")]
 pub struct Closed;
@@ -124,7 +124,7 @@ impl Sink {
     /// Writes `chunk`, which is `lines` whole lines.
     ///
     /// # Errors
-    /// [`Closed`] when nobody reads stdout any more.
+    /// [`Closed`] when nobody reads the output any more.
     pub fn write_chunk(&mut self, chunk: &[u8], lines: u64) -> Result<Account, Closed> {
         let account = if let Some(frame) = &mut self.frame {
             self.compressing += lines;
@@ -140,6 +140,9 @@ impl Sink {
     }
 
     /// Writes all bytes that are still buffered, and rotates the file if that is due.
+    ///
+    /// # Errors
+    /// [`Closed`] when nobody reads the output any more.
     pub fn flush(&mut self) -> Result<Account, Closed> {
         let account = self.write_kept(false)?;
         Ok(sum(account, self.rotate_if_due()?))
@@ -179,7 +182,7 @@ impl Sink {
     /// after it.
     ///
     /// # Errors
-    /// As [`Self::write_chunk`].
+    /// [`Closed`] when nobody reads the output any more.
     pub fn close(&mut self) -> Result<Account, Closed> {
         let mut account = self.write_kept(true)?;
         account.dropped += std::mem::take(&mut self.owed);

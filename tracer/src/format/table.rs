@@ -1,4 +1,4 @@
-//! The table of `tracer tuples`: its rows, their order, and its three output formats.
+//! The table of `tracer tuples` and `tracer top --batch`: its rows, their order, and its three output formats.
 
 mod column;
 mod columns;

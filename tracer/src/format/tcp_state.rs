@@ -1,6 +1,7 @@
 //! Names of TCP states.
 
-/// The name of a TCP state (include/net/tcp_states.h), as OpenTelemetry's `network.connection.state` has it.
+/// The name of a TCP state (include/net/tcp_states.h), as OpenTelemetry's `network.connection.state` has it. Two are not
+/// there: `bound_inactive` (TCP_BOUND_INACTIVE, Linux 6.8) and `unknown`, for a number that is no state.
 pub const fn state(number: u8) -> &'static str {
     match number {
         1 => "established",

@@ -6,7 +6,7 @@ pub(crate) const LENGTH: usize = 30;
 /// Length of the part before the fraction.
 const DATE: usize = 20;
 
-/// The timestamp of the last second, so that the next timestamp of that second is cheap.
+/// The text of the second that was asked for last, so that further timestamps of that second are cheap.
 #[derive(Clone, Debug)]
 pub(crate) struct Timestamp {
     second: u64,

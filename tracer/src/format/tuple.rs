@@ -73,7 +73,8 @@ pub struct Tuple<'a> {
     pub rate_failed: Option<f64>,
     #[serde(rename = "search.p99_ns", skip_serializing_if = "Option::is_none")]
     pub search_p99_ns: Option<u64>,
-    /// `search.p99_ns` is a lower limit: more than one of 100 searches took that long, or longer than can be measured.
+    /// `search.p99_ns` is a lower limit, the longest time that is measured: more than one of 100 searches took that long or
+    /// longer.
     #[serde(rename = "search.p99_at_least", skip_serializing_if = "std::ops::Not::not")]
     pub search_p99_at_least: bool,
     /// Seconds until no port is left; absent: the tuple is not filling up, or that is not known.

@@ -95,7 +95,8 @@ pub(super) fn last_time(file: &File) -> io::Result<Option<u64>> {
     }
 }
 
-/// As [`last_time`], for a zstd file, from its last frame; `None`, too, if reading that frame would take long.
+/// The time of the last readable line in the last frame of a zstd file, ns since 1970; `None`: there is none, or reading
+/// that frame would take long.
 ///
 /// # Errors
 /// The file cannot be read.

@@ -104,7 +104,8 @@ impl Input {
         })
     }
 
-    /// Makes reading end after `bytes` (decompressed) bytes, as if the file ended there: it could take hours otherwise.
+    /// Makes reading end after `bytes` (decompressed) bytes, or up to one read more, as if the file ended there: it could
+    /// take hours otherwise.
     pub(super) const fn limit_to(&mut self, bytes: u64) {
         self.budget = bytes;
     }

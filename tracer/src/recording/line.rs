@@ -46,9 +46,11 @@ pub struct Tuple<'a> {
     pub line_p99: Option<P99>,
     /// The process that connected last, by name.
     pub called: Called,
-    /// Empty: not known.
+    /// Path of the cgroup of that process; empty: not known.
     pub cgroup: Cow<'a, str>,
+    /// The container of that cgroup, or else its systemd unit; empty: neither, or not known.
     pub container: Cow<'a, str>,
+    /// Name of the tuple's network namespace in /run/netns; empty: it has none, or it is not known.
     pub netns_name: Cow<'a, str>,
 }
 
@@ -57,11 +59,12 @@ pub struct Tuple<'a> {
 pub struct Failure<'a> {
     /// The failure, without its container.
     pub what: reading::Failure,
-    /// Empty: not known.
+    /// The caller's container, or else its systemd unit; empty: neither, or not known.
     pub container: Cow<'a, str>,
+    /// Name of the network namespace in /run/netns; empty: it has none, or it is not known.
     pub netns_name: Cow<'a, str>,
-    /// Ports in use of the tuple when the call failed; `None`: the line does not say it (only that of a connect() that
-    /// found no port does).
+    /// Ports in use of the tuple when the call failed. `None` here and in the next two: the line does not say it (only
+    /// that of a connect() that found no port does).
     pub in_use: Option<u64>,
     pub time_wait: Option<u64>,
     pub capacity: Option<u32>,

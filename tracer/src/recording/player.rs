@@ -47,7 +47,8 @@ impl Player {
     /// Opens these files; `-` is stdin. Their order does not matter.
     ///
     /// # Errors
-    /// A file that cannot be opened or is not a recording; all files are empty.
+    /// A file that cannot be opened or is not a recording; a pipe together with other files; stdin is a terminal; all
+    /// files are empty.
     pub fn open(paths: &[PathBuf]) -> Result<Self, Error> {
         let mut player = Self {
             reader: Reader::open(paths)?,
@@ -98,7 +99,7 @@ impl Player {
         (self.failures_left_out, self.names.left_out())
     }
 
-    /// As [`Reader::first_unreadable`].
+    /// The first line, or end of a compressed file, that could not be read so far; `None`: all could.
     pub fn first_unreadable(&self) -> Option<&Unreadable> {
         self.reader.first_unreadable()
     }

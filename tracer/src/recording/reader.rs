@@ -33,11 +33,12 @@ pub enum Entry<'a> {
     Stop(Totals),
 }
 
-/// The first line that could not be read.
+/// The first line, or end of a compressed file, that could not be read.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Unreadable {
     pub file: String,
-    /// From 1; `None`: not known, because reading did not begin at the beginning of the file.
+    /// From 1; `None`: not known, because reading did not begin at the beginning of the file, or it is not a line, but the
+    /// end of a compressed file, that could not be read.
     pub line: Option<u64>,
     pub why: &'static str,
 }
@@ -80,7 +81,8 @@ impl Reader {
     /// Opens these files; `-` is stdin.
     ///
     /// # Errors
-    /// A file that cannot be opened or is not a recording; all files are empty.
+    /// A file that cannot be opened or is not a recording; a pipe together with other files; stdin is a terminal; all
+    /// files are empty. A pipe is not read yet: [`Self::next`] fails if it is not a recording.
     pub fn open(paths: &[PathBuf]) -> Result<Self, Error> {
         let set = Set::open(paths)?;
         let mut reader = Self {
@@ -106,7 +108,8 @@ impl Reader {
     /// Calls `take` with the next line of a kind that is used here. Returns false if there is none.
     ///
     /// # Errors
-    /// A file cannot be read. Damaged lines and damaged compression are counted, and are no errors.
+    /// A file cannot be read, or a pipe is empty or not a recording. Damaged lines and damaged compression are counted, and
+    /// are no errors.
     pub fn next(&mut self, take: &mut dyn FnMut(At, Entry<'_>)) -> Result<bool, Error> {
         while let (Some(input), Some(part)) = (&mut self.input, self.set.parts.get(self.part)) {
             let line = input.line().map_err(|source| part.error(source))?;

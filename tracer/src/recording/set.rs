@@ -45,7 +45,8 @@ impl Set {
     /// Opens these files; `-` is stdin.
     ///
     /// # Errors
-    /// A file that cannot be opened or is not a recording; a pipe together with other files; all files are empty.
+    /// A file that cannot be opened or is not a recording; a pipe together with other files; stdin is a terminal; all
+    /// files are empty.
     pub(super) fn open(paths: &[PathBuf]) -> Result<Self, Error> {
         let mut parts = Vec::new();
         let mut size = 0_u64;

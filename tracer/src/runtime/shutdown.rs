@@ -88,7 +88,8 @@ const REPORT_LIMIT: Duration = Duration::from_millis(50);
 /// Runs `work` in a new thread until it ends. A signal asks it to stop; if it does not, this returns without it.
 ///
 /// # Errors
-/// Those of `work`; the output is blocked, or the work does not stop.
+/// Those of `work`; it panicked; the output is blocked, or the work does not stop; the signals or the thread cannot be set
+/// up.
 pub fn run<T: Send + 'static>(
     work: impl FnOnce(StopSignals) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
@@ -169,7 +170,7 @@ pub fn final_report(text: &[u8]) {
     let mut stderr = [PollFd::from_borrowed_fd(rustix::stdio::stderr(), PollFlags::OUT)];
     let limit = stop_signal().and(Timespec::try_from(REPORT_LIMIT).ok());
     if poll(&mut stderr, limit.as_ref()).is_ok_and(|ready| ready > 0) {
-        // If stderr is closed, too, only the exit code is left.
+        // If stderr is closed, only the exit code is left.
         _ = std::io::stderr().write_all(text);
     }
 }

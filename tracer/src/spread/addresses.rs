@@ -72,7 +72,7 @@ impl Host {
     /// that no interface has are looked up in the routes.
     ///
     /// # Errors
-    /// The kernel does not list its interfaces or addresses.
+    /// The interfaces or addresses cannot be listed.
     pub fn read(wanted: impl IntoIterator<Item = IpAddr>) -> io::Result<Self> {
         Self::read_with(None, wanted)
     }
@@ -80,7 +80,7 @@ impl Host {
     /// [`Self::read`] for the network namespace of `socket`; `None`: the calling thread's.
     ///
     /// # Errors
-    /// As [`Self::read`].
+    /// The interfaces or addresses cannot be listed.
     pub(super) fn read_with(
         socket: Option<&QuerySocket>,
         wanted: impl IntoIterator<Item = IpAddr>,
@@ -128,7 +128,9 @@ impl QuerySocket {
     }
 }
 
-/// All answers to a dump request.
+/// All answers to a request: to a dump, or to a question about one route. `socket`: asks about its network namespace;
+/// `None`: about the calling thread's. `things`: what is asked for, for errors. `reply`: the type of the messages that
+/// answer. `parse` returns `None` for a damaged one.
 fn list<T>(
     socket: Option<&QuerySocket>,
     things: &'static str,
@@ -142,7 +144,7 @@ fn list<T>(
 }
 
 /// Whether the kernel accepts packets to this address as its own (a route of type local, which may name an address
-/// that no interface has). False, too, if there is no route at all.
+/// that no interface has). False, too, if there is no route at all, or the kernel does not answer.
 fn is_routed_here(socket: Option<&QuerySocket>, address: Ipv4Addr) -> bool {
     list(
         socket,

@@ -98,8 +98,9 @@ impl Agent {
     /// returns, connections are spread.
     ///
     /// # Errors
-    /// Those of `trace::start`; a pool, cgroup, destination or namespace that cannot be used (exit code 78); another
-    /// agent of the same rule is running (75).
+    /// Those of `trace::start_spreading`; a pool, cgroup, destination or namespace that cannot be used (exit code 78);
+    /// another agent of the same rule is running (75); the namespace or its routes cannot be read; a thread cannot be
+    /// started; the rule is active with the maps of another version, or cannot be pinned here; a signal asked to stop.
     pub fn start(
         kernel: &KernelConfig,
         config: SpreadConfig,
@@ -194,7 +195,8 @@ impl Agent {
     /// Updates the rule when the host changes, until a signal asks to stop.
     ///
     /// # Errors
-    /// A BPF map cannot be read or written; the keeper's thread has ended; pins cannot be removed.
+    /// A BPF map cannot be read or written; the ledger refuses a command; the keeper's thread has ended; pins cannot be
+    /// removed.
     pub fn run(mut self, signals: &StopSignals) -> Result<(), Error> {
         let releases = self.config.on_exit == OnExit::Release && !self.config.detach;
         let undo = start::Undo::new(&self.config.rule, &self.pins, !releases);

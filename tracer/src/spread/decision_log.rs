@@ -41,7 +41,8 @@ pub(super) struct DecisionLog {
     begun: bool,
     rule: Arc<str>,
     callers: Callers,
-    /// 1: every decision has a line; 0: only full pools have; else one decision in so many, as the hooks sample them.
+    /// 1: every decision has a line. Else full pools have lines, and of the other decisions one in so many, as the hooks
+    /// sample them; 0: none.
     sample: u32,
     /// When the last line about a full pool was made, by CLOCK_MONOTONIC, ns; `None`: there was none.
     full_ns: Option<u64>,
@@ -52,7 +53,7 @@ pub(super) struct DecisionLog {
 }
 
 impl DecisionLog {
-    /// Starts the thread that writes; it gives up the calling thread's privileges that it does not need.
+    /// Starts the thread that writes. It begins with the calling thread's privileges, and drops those that it does not need.
     ///
     /// # Errors
     /// The thread cannot be started, or the kernel refuses a step of its sandbox.
@@ -102,7 +103,7 @@ impl DecisionLog {
         }
     }
 
-    /// Writes a line of this decision, if one is wanted.
+    /// Writes a line of this decision, if one is wanted; counts one that this program does not know.
     pub(super) fn add(&mut self, record: &DecisionRecord) {
         let Some(decision) = Decision::from_wire(record.decision) else {
             self.undecodable += 1;
@@ -166,7 +167,7 @@ impl DecisionLog {
         wanted
     }
 
-    /// How many lines were dropped, and how many decisions this program did not know.
+    /// How many lines were dropped (none after the reader is gone), and how many decisions this program did not know.
     pub(super) fn dropped(&self) -> (Dropped, u64) {
         (self.writer.as_ref().map(Writer::dropped).unwrap_or_default(), self.undecodable)
     }

@@ -42,7 +42,8 @@ struct Connections {
 /// The text to print: notes on the pool, then each destination as it is and as it would be.
 ///
 /// # Errors
-/// Those of `tracer spread` and of `tracer tuples`.
+/// A pool, cgroup, destination or namespace that cannot be used; those of `trace::start`; the namespace, its routes, its
+/// sockets or a BPF map cannot be read; a thread cannot be started.
 pub fn run(kernel: &KernelConfig, config: &SpreadConfig) -> Result<String, Error> {
     let netns = start::namespace(config.netns.as_ref())?;
     let worker = Worker::spawn()

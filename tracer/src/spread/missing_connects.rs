@@ -8,7 +8,8 @@ use tracer_common::TupleKey;
 
 /// Up to so many chosen sources without a connection start no check.
 const TOLERATED: u64 = 3;
-/// Nor do so many more: one in this many of the newly chosen, whose calls are in progress while the two tables are read.
+/// In addition, one in so many of the newly chosen sources is tolerated: their calls can be in progress while the two
+/// tables are read.
 const INEXACT: u64 = 64;
 /// Readings for which a check lasts.
 const CHECK_READINGS: u32 = 10;

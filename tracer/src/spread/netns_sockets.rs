@@ -14,8 +14,8 @@ pub(super) struct NetnsSockets {
 }
 
 impl NetnsSockets {
-    /// Opens both in the network namespace of the calling thread. They report only changes after this call, so open
-    /// them before the addresses are read.
+    /// Opens both in the network namespace of the calling thread. `watch` reports only changes after this call, so open
+    /// it before the addresses are read.
     ///
     /// # Errors
     /// The kernel grants no such socket.

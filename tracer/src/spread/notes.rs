@@ -18,7 +18,7 @@ const PRINTED_MAX: usize = 8;
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default)]
 pub struct Notes {
-    /// Addresses that `--pool auto` took; empty: `--pool` has no `auto`.
+    /// Addresses that `--pool auto` took, at most [`LIST_MAX`]; empty: it took none, or `--pool` has no `auto`.
     pub taken: Vec<Candidate>,
     /// Those that it did not take, and why.
     pub passed_over: Vec<Candidate>,

@@ -97,8 +97,8 @@ pub fn listed(specs: &[Spec]) -> impl Iterator<Item = IpAddr> {
 /// The pool at the start: IPv4 first, each family in ascending order.
 ///
 /// # Errors
-/// An address that a value lists cannot be used, or is in two values; a value gives no address; the pool has too many
-/// addresses, or loopback addresses and others of one family.
+/// A value lists an address that cannot be used, names an interface that does not exist, or gives no address; an address
+/// is in two values; the pool has more than [`POOL_MAX`] addresses of a family, or loopback addresses and others of one.
 pub fn resolve(specs: &[Spec], host: &Host) -> Result<Vec<PoolAddress>, PoolError> {
     let mut candidates: BTreeMap<IpAddr, &Spec> = BTreeMap::new();
     for spec in specs {

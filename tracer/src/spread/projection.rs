@@ -1,4 +1,4 @@
-//! `--dry-run`: how full the pool's addresses would be with the present connections. Pure.
+//! `--dry-run`: how full the pool's addresses would be with the present connections, or at the peaks of a recording. Pure.
 
 use std::collections::BTreeMap;
 
@@ -52,7 +52,7 @@ pub fn peaks(tuples: impl IntoIterator<Item = (TupleKey, u64)>) -> Peaks {
     peaks
 }
 
-/// As [`project`], from peaks.
+/// Projections for the destinations of these peaks, fullest first. `capacity` and `weights`: as for [`project`].
 pub fn of_peaks(
     peaks: &Peaks,
     capacity: u32,
@@ -72,7 +72,8 @@ pub fn of_peaks(
     found
 }
 
-/// How full the fullest address would be: 1 is full, more means that so many connections find no port. `all`: the
+/// How full the fullest address would be: 1 is full; above 1, all are full, and there are so many connections for each
+/// port. `all`: the
 /// connections, as a multiple of one address's capacity. Each address gets its share by weight; what a full one cannot
 /// take goes to the others. `None`: there is no address.
 fn spread(all: f64, weights: &[u16]) -> Option<f64> {

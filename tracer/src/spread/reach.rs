@@ -75,7 +75,7 @@ impl Target {
     pub fn is_wide(&self) -> bool {
         match self.network {
             IpNet::V4(net) => net.prefix_len() == 0,
-            // 2000::/3 (global addresses) and fc00::/7 (unique local addresses).
+            // So these are wide, too: 2000::/3 (all global addresses) and fc00::/7 (all unique local addresses).
             IpNet::V6(net) => net.prefix_len() <= 7,
         }
     }
@@ -90,7 +90,7 @@ pub struct Reach {
 }
 
 impl Reach {
-    /// How many addresses are reached over each set of interfaces.
+    /// How many addresses are reached over each set of interfaces; those of this host are not among them.
     pub(super) fn out(&self) -> BTreeMap<&Interfaces, u128> {
         let mut shares = BTreeMap::new();
         for range in &self.ranges {

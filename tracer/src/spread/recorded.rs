@@ -18,8 +18,8 @@ use reader::Recording;
 /// The text to print.
 ///
 /// # Errors
-/// A recording that cannot be read, or that has no `tuple.stats` about the destinations; a pool without addresses;
-/// routes that do not say which interfaces `--pool auto` means.
+/// Recordings that cannot be read, or that have no `tuple.stats` about the destinations; a pool without addresses; this
+/// host's addresses cannot be read; with `--pool auto`, routes that cannot be read or do not say which interfaces it means.
 pub fn run(config: &SpreadConfig) -> Result<String, Error> {
     let listed = pool::listed(&config.pool);
     let mut host = Host::read(listed)

@@ -15,7 +15,7 @@ use crate::{host::capacity::Reuse, kernel::spread::programs::BoundCounts};
 /// The second parity is the ports that connect() tries last: `low + 1`, `low + 3` and so on.
 #[derive(Clone, Copy, Debug)]
 pub struct Inputs<'a> {
-    /// Cookie of the pool's network namespace; 0: this kernel has none.
+    /// Cookie of the pool's network namespace; 0: not known.
     pub netns_cookie: u64,
     /// Inode number of the pool's network namespace.
     pub netns: u32,
@@ -45,7 +45,8 @@ pub struct Inputs<'a> {
     pub destinations: &'a [Destination],
 }
 
-/// The kernel's default of net.ipv4.tcp_tw_reuse_delay, ms.
+/// The kernel's default of net.ipv4.tcp_tw_reuse_delay, ms. Kernels before 6.14 do not have the setting: they reuse a
+/// TIME_WAIT from the next second of their clock on.
 const DEFAULT_REUSE_DELAY_MS: u32 = 1000;
 
 /// The rule for the hooks. Without addresses it spreads nothing.

@@ -39,7 +39,7 @@ pub(super) struct NetnsView {
     pub(super) host: Host,
     pub(super) range: PortRange,
     pub(super) reuse: Reuse,
-    /// The namespace's cookie; 0: this kernel has none.
+    /// The namespace's cookie; 0: not known.
     pub(super) cookie: u64,
     /// How the destinations are reached, or why the routes could not be read.
     pub(super) reaches: Result<Vec<Reach>, String>,
@@ -93,7 +93,8 @@ pub(super) fn open_sockets(worker: &Worker, netns: &Netns) -> io::Result<NetnsSo
     worker.run_in(netns, NetnsSockets::open)
 }
 
-/// Removes the lock of a start that has made nothing else. Always true: nothing is left to undo.
+/// Removes the rule's lock file, if the rule has no pins: the start has made nothing else. Always true: nothing is left
+/// to undo.
 pub(super) fn remove_unused_lock(rule: &str, pins: &Pins) -> bool {
     if !pins.exists() {
         Lock::remove(rule);
@@ -101,24 +102,24 @@ pub(super) fn remove_unused_lock(rule: &str, pins: &Pins) -> bool {
     true
 }
 
-/// Undoes a start that failed: removes what it pinned, and leaves the pins of an earlier agent. Only for the
-/// holder of the rule's lock.
+/// Undoes a start that failed: removes what it pinned, and leaves the pins of an earlier agent. Or ends a rule whose agent
+/// was asked to stop and does not end in time. Only for the holder of the rule's lock.
 #[derive(Clone)]
 pub(super) struct Undo {
     rule: String,
     pins: Pins,
-    /// Names of the links that an earlier agent pinned; `None`: the rule was new.
+    /// Names of the links that stay pinned; `None`: all pins and files of the rule are removed.
     earlier: Option<Vec<String>>,
 }
 
 impl Undo {
-    /// `adopted`: the rule had pins before this start.
+    /// `adopted`: the links that are pinned now stay, and so does the rule; else all of it is removed.
     pub(super) fn new(rule: &str, pins: &Pins, adopted: bool) -> Self {
         let earlier = adopted.then(|| pins.links());
         Self { rule: rule.to_owned(), pins: pins.clone(), earlier }
     }
 
-    /// Undoes the start; false: some of it could not be removed, which is logged.
+    /// Removes what is not to stay; false: some of it could not be removed, which is logged.
     pub(super) fn run(&self) -> bool {
         let removed = match &self.earlier {
             Some(earlier) => self.pins.remove_links_but(earlier),
@@ -140,7 +141,8 @@ pub(super) fn cannot_read_netns(error: io::Error) -> Error {
 /// The pool's addresses that can be used in this namespace; notes in `view` which interfaces `--pool auto` means.
 ///
 /// # Errors
-/// A `--pool` or `--to` value that cannot be used; routes that do not say which interfaces `--pool auto` means.
+/// A `--pool` or `--to` value that cannot be used; with `--pool auto`, routes that cannot be read or do not say which
+/// interfaces it means.
 pub(super) fn pool(config: &SpreadConfig, view: &mut NetnsView) -> Result<Vec<PoolAddress>, Error> {
     let wrong = |error: &dyn std::error::Error| Error::BadConfig(error.to_string());
     view.host.auto = auto_choice(config, &view.reaches)?;
@@ -183,7 +185,7 @@ pub(super) fn notes(config: &SpreadConfig, view: &NetnsView) -> Notes {
 /// Opens the cgroups to attach to.
 ///
 /// # Errors
-/// As [`attach_target`].
+/// There is no such cgroup, or it cannot be opened; a path is `/`, but the root that can be reached is not the host's.
 pub(super) fn attach_targets(paths: &[PathBuf]) -> Result<Vec<CgroupTarget>, Error> {
     paths.iter().map(|path| attach_target(path)).collect()
 }
@@ -220,7 +222,8 @@ pub(super) fn attach_target(path: &Path) -> Result<CgroupTarget, Error> {
     Ok(CgroupTarget { id: found.id, directory })
 }
 
-/// The cookie of the calling thread's network namespace (SO_NETNS_COOKIE, Linux 5.14); 0: this kernel has none.
+/// The cookie of the calling thread's network namespace (SO_NETNS_COOKIE, Linux 5.14); 0: this kernel has none, or it cannot
+/// be read.
 #[expect(unsafe_code, reason = "getsockopt(2) of an option that rustix does not have")]
 fn cookie() -> u64 {
     const SO_NETNS_COOKIE: libc::c_int = 71;

@@ -32,7 +32,7 @@ const LONGEST: u64 = 4 << 20;
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default)]
 pub struct State {
-    /// As `--cgroup` names them.
+    /// The cgroups whose connections are spread, as `--cgroup` names them; with `--all`: `/`.
     pub cgroups: Vec<PathBuf>,
     /// Path by which the agent found the network namespace.
     #[serde(rename = "netns.path")]
@@ -231,7 +231,7 @@ impl Lock {
     /// Takes the lock of a rule, without waiting for it.
     ///
     /// # Errors
-    /// [`Error::AlreadyRunning`] if another process has it; the lock file cannot be opened.
+    /// [`Error::AlreadyRunning`] if another process has it; the lock file cannot be opened or locked.
     pub fn take(rule: &str) -> Result<Self, Error> {
         let failed = |source: io::Error| Error::File {
             tried: "lock",
@@ -267,7 +267,8 @@ impl Lock {
         }
     }
 
-    /// The process that holds the lock; `None`: there is none, or the lock file is not root's. Takes no lock.
+    /// The process, other than this one, that holds the lock; `None`: there is none, or the lock file cannot be opened or is
+    /// not root's. Takes no lock.
     pub fn holder(rule: &str) -> Option<u32> {
         let file = open_roots(&folder().ok()?, &name(rule, "lock"), OFlags::RDONLY).ok()?;
         let held = fcntl_getlk(file, &Flock::from(FlockType::WriteLock)).ok()??;

@@ -25,7 +25,7 @@ use crate::{
     },
 };
 
-/// All active rules.
+/// All active rules, or those of the name that was asked for.
 #[derive(Debug, Serialize)]
 struct Status {
     rules: Vec<RuleStatus>,

@@ -9,10 +9,11 @@
 //! | `port:8080`, `port:8000-8099` | the destination's port |
 //! | `comm:nginx`, `container:3f1c`, `unit:ssh`, `err:refused` | a part of that; `comm:` of the thread's name, too |
 //! | `err:99`, `netns:4026532177`, `netns:blue`, `pid:812` | that number; a part of the namespace's name |
-//! | `sat>45` (%), `ports>=100`, `tw`, `reuse`, `conn`, `fail`, `eta<60`, `search` | numbers; rates per second, s, µs |
+//! | `sat>45`, `ports>=100`, `tw`, `reuse`, `conn`, `fail`, `eta<60`, `search` | a number of that column: see below |
 //! | `!word` | rows that the word does not match |
 //!
-//! A value with spaces is put in quotes: `comm:"nginx: worker"`.
+//! The numbers: `ports`, `tw` and `reuse` are ports, `sat` is in %, `conn` and `fail` are per second, `eta` is in s (or with
+//! the unit `m` or `h`), `search` in µs (or `ms`). A value with spaces is put in quotes: `comm:"nginx: worker"`.
 
 use std::net::IpAddr;
 

@@ -1,14 +1,14 @@
 //! How long until a tuple has no port left. Pure arithmetic.
 //!
 //! The ports that are opened and closed follow the trend of the last seconds. The ports that TIME_WAIT gives back are
-//! mostly known: a TIME_WAIT that began `s` seconds ago ends in `61 - s` seconds. So a tuple with 400 connections a
+//! mostly known: a TIME_WAIT that began `s` seconds ago ends in about `61 - s` seconds. So a tuple with 400 connections a
 //! second has no forecast for 28,232 ports: its first ports are free again after a minute, when 24,000 are in use. And
 //! because no rate of ends is measured, it does not matter that the kernel ends TIME_WAITs in batches.
 //!
 //! A TIME_WAIT that connect() can take over (net.ipv4.tcp_tw_reuse) counts as a free port.
 
-/// Seconds that a TIME_WAIT lasts: `TCP_TIMEWAIT_LEN` (include/net/tcp.h) is 60, and its timer ends up to two seconds
-/// later, in batches (`calc_index` in kernel/time/timer.c).
+/// Seconds that a TIME_WAIT is taken to last: `TCP_TIMEWAIT_LEN` (include/net/tcp.h) is 60, and its timer ends later, in
+/// batches (`calc_index` in kernel/time/timer.c): up to 2.0 s where HZ is 250, 4.1 s where it is 1000, 5.1 s where it is 100.
 pub const TIME_WAIT_S: usize = 61;
 /// Number of seconds for which the history counts the TIME_WAITs that began: where HZ is 100, one can last 65 s.
 pub const BEGUN_S: usize = 66;
@@ -46,7 +46,8 @@ pub struct Reusable {
 pub struct Begun<'a> {
     /// How many, by their age in seconds: those of the last second first.
     pub by_age: &'a [u32; BEGUN_S],
-    /// Number of seconds for which `by_age` has all that began. Any others are older, and end before these.
+    /// For how many seconds back `by_age` has every TIME_WAIT that began. The tuple's other TIME_WAITs began before
+    /// that and end sooner, unless a segment of the peer restarted their timer.
     pub known_s: usize,
 }
 
@@ -71,7 +72,8 @@ pub fn is_full(filling: &Filling<'_>) -> bool {
     filling.in_use >= u64::from(filling.capacity) && (none_reusable || filling.failing)
 }
 
-/// Seconds until no port is left; 0: none is left; `None`: the tuple is not filling up, or only by chance.
+/// Seconds until no port is left; 0: none is left; `None`: the tuple is not filling up, or only by chance, or too little is
+/// known.
 pub fn eta_s(filling: &Filling<'_>) -> Option<f64> {
     if is_full(filling) {
         return Some(0.0);
@@ -194,8 +196,9 @@ fn returning(filling: &Filling<'_>, begun: f64) -> [f64; TIME_WAIT_S] {
     returning
 }
 
-/// Seconds until `free` ports are gone; `None`: never. `growth`: ports taken per second, less those released at once;
-/// `begun`: TIME_WAITs that begin per second, which give back their ports after the seconds of `returning`.
+/// Seconds until `free` ports are gone; `None`: never, at these rates. `growth`: ports taken per second, less those
+/// released other than by the end of a TIME_WAIT. `returning`: ports that TIME_WAIT gives back in each of the next
+/// seconds; after these, it gives back `begun` a second, as many as enter it.
 fn time_to_full(free: f64, growth: f64, begun: f64, returning: &[f64; TIME_WAIT_S]) -> Option<f64> {
     let mut left = free;
     let mut at = 0.0;

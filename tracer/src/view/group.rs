@@ -52,8 +52,11 @@ impl GroupBy {
 pub struct Subject {
     /// The key of its tuples, with 0 in the parts in which they can differ.
     pub key: TupleKey,
+    /// The name of its process; all 0: the group is not one of a process.
     pub comm: [u8; 16],
+    /// The id of its process, in the view of processes, whose rows differ by it; else 0.
     pub pid: u32,
+    /// Its container or systemd unit; `None`: not known, or the group is not one of a container.
     pub container: Option<Arc<str>>,
 }
 

@@ -91,7 +91,7 @@ const FINE_MS: u32 = 950;
 const COARSE_MS: u32 = 9_500;
 
 impl Activity {
-    /// Starts with the sample with which all later ones are compared.
+    /// Starts with this sample: changes are counted from it on.
     pub(super) fn new(first: Sample) -> Self {
         let mut activity = Self {
             fine: Ring::EMPTY,
@@ -190,8 +190,9 @@ impl Activity {
         Some(trend(self.before(now, seconds)?, now))
     }
 
-    /// The trend of a forecast, over the last `seconds` and at least three readings; `None`: too little is known, or the
-    /// tuple was about as full before, so that this is one of its usual peaks.
+    /// The trend of a forecast, over the last `seconds` and at least three readings. `level`: ports in use that connect()
+    /// cannot take over. `None`: too little is known, or the tuple was about as full before, so that this is one of its
+    /// usual peaks.
     pub(super) fn trend(&self, now: &Sample, seconds: f64, level: u32) -> Option<Trend> {
         let fine = part(self.fine.iter(), now, seconds);
         let coarse = part(self.coarse.iter(), now, seconds);
@@ -235,8 +236,8 @@ impl Activity {
 
 /// A trend needs this number of readings after its first one.
 const READINGS: usize = 3;
-/// The shortest trend, ms: two periods of the kernel's timer wheel, which ends TIME_WAITs in batches (every 4.1 s
-/// where HZ is 1000, every 2.0 s where it is 250).
+/// The shortest trend, ms: two periods of the kernel's timer wheel where HZ is 1000. The wheel ends TIME_WAITs in batches:
+/// every 4.1 s there, every 2.0 s where HZ is 250, every 5.1 s where it is 100.
 const SHORTEST_MS: u32 = 8_200;
 
 /// The newest sample that is at least `seconds` old and has enough readings and time after it; if there is none, the
@@ -306,7 +307,8 @@ fn scatter<'a>(
     if parts < 2.0 { 0.0 } else { (squares * parts / (parts - 1.0)).sqrt() }
 }
 
-/// The highest level (ports in use that connect() cannot take over) of each ten seconds of the last two minutes.
+/// The highest level (ports in use that connect() cannot take over) in each ten seconds of the last two minutes. An entry
+/// is the number of its ten seconds (their begin / 10 s), and their level.
 #[derive(Clone, Copy, Debug, Default)]
 struct Peaks([(u32, u32); 12]);
 

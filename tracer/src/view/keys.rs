@@ -86,7 +86,7 @@ const VIEW: &str = "View";
 const SELECT: &str = "Select";
 const TIME: &str = "Time";
 
-/// All keys of the lists and of a tuple's details.
+/// All keys of the lists and of a tuple's details, except those with Ctrl, which [`action`] has.
 const TABLE: &[Binding] = &[
     key(&[Char('q')], Close, VIEW, "q", "close what is open, then quit"),
     key(&[Char('?'), Char('h'), F(1)], Help, VIEW, "? h", "this help"),

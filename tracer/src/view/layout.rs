@@ -1,4 +1,4 @@
-//! The areas of the screen, from its size alone.
+//! The areas of the screen, from its size, and from whether a recording is played.
 
 use ratatui::layout::Rect;
 

@@ -27,7 +27,7 @@ pub trait Source {
     /// Does what keys asked of the player. It may change the model: a jump replaces the history.
     ///
     /// # Errors
-    /// As [`Self::next`]. A request that cannot be met is no error: the model's message says so.
+    /// The source failed, and has no more readings. A request that cannot be met is no error: the model's message says so.
     fn play(&mut self, model: &mut Model, what: Play) -> Result<(), Error> {
         _ = (model, what);
         Ok(())

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::host::capacity::{Holds, TakenOver};
 
-/// Windows of the trend, s: the forecast uses the first one, or if that does not fill up, the second.
+/// Windows of the trend, s: the forecast is that of the first one; if that gives none, that of the second.
 const WINDOWS: [f64; 2] = [12.0, 60.0];
 /// Where TIME_WAITs can be taken over, a tuple counts as full only for so long after a port search failed, ms.
 const PROOF_MS: u32 = 3_000;
@@ -263,11 +263,11 @@ fn sample(count: &TupleCount, at_ms: u32) -> Sample {
     }
 }
 
-/// Smooths the forecast: it is shown from the second reading in a row that has one, and until the third in a row that
-/// has none.
+/// Smooths the forecast: it is shown from the second reading in a row that has one (that no port is left: from the
+/// first), and until the third in a row that has none.
 #[derive(Clone, Copy, Debug, Default)]
 struct Eta {
-    /// When no port is left, ms; wraps.
+    /// When no port will be left, on the readings' clock, ms; wraps.
     at_ms: u32,
     /// How many readings in a row had a forecast, or (negative) had none.
     streak: i8,

@@ -67,7 +67,7 @@ pub struct TupleHistory {
     limit: usize,
     /// Tuples of the newest reading that there was no room for.
     left_out: u64,
-    /// Whether there was no room for a tuple of any reading.
+    /// Whether a tuple of this or an earlier reading found no room.
     ever_left_out: bool,
     /// Index in `tracks` from which `take_spare` searches on for a track that can be replaced.
     spare: usize,
@@ -303,7 +303,7 @@ impl TupleHistory {
         &self.host
     }
 
-    /// Keeps points of this tuple for its plot from now on.
+    /// Keeps points of this tuple for its plot from now on. Only the 64 tuples that were watched last have a plot.
     pub fn watch(&mut self, key: &TupleKey) {
         self.plots.watch(key);
     }

@@ -48,7 +48,7 @@ pub(crate) struct Dropped {
 pub(crate) struct More {
     /// Ports that its tuple can hold; `None`: the line does not say it.
     pub(crate) capacity: Option<u32>,
-    /// Who holds the port that a bind() asked for; `None`: not known.
+    /// Who holds the port that a bind() asked for; `None`: not known, or the event is no such bind().
     pub(crate) holder: Option<Holder>,
     /// The names of the calling process.
     pub(crate) called: Called,
@@ -85,7 +85,7 @@ pub(crate) struct Output {
     /// Lines in `buffer`, all of them of one `group`.
     lines: u64,
     group: Group,
-    /// The group of the last chunk: of its line, if the sink has written only a part of one.
+    /// The group of the last chunk. If the sink has written a line only in part, the line is of this group.
     partial_group: Group,
     seq: u64,
     dropped: Dropped,
@@ -132,7 +132,7 @@ impl Output {
         self.seq += lines;
     }
 
-    /// Whether it is time to [`Self::write`]: a chunk is full, or the last write was `interval` ago.
+    /// Whether it is time to [`Self::write`]: a chunk is full, or there are lines and the last write was `interval` ago.
     pub(crate) fn due(&self, interval: Duration) -> bool {
         self.buffer.len() >= self.chunk || (self.lines > 0 && self.written_at.elapsed() >= interval)
     }
@@ -163,12 +163,13 @@ impl Output {
         }
     }
 
-    /// See [`LineWriter::name_namespaces`].
+    /// Sets the names of network namespaces, by inode number, for all later lines. Replaces all earlier names.
     pub(super) fn name_namespaces<'a>(&mut self, names: impl Iterator<Item = (u32, &'a str)>) {
         self.writer.name_namespaces(names);
     }
 
-    /// Adds the line of an event. `name` as in [`LineWriter::event`].
+    /// Adds the line of an event. `name` returns the name of the caller's cgroup; it is called only if the caller's text is
+    /// not cached.
     ///
     /// # Errors
     /// The event is unknown, or the reader of the output is gone; if both, [`EventError::Closed`].
@@ -225,7 +226,7 @@ impl Output {
         self.add_at(read_at, |writer, buffer, moment| writer.tuple_stats(buffer, moment, tuple))
     }
 
-    /// As [`Self::tuple_stats`].
+    /// Adds a line about an address of a reading. `read_at`: the time of the reading, the same in all of its lines.
     pub(crate) fn address_stats(
         &mut self,
         read_at: Moment,
@@ -288,7 +289,7 @@ impl Output {
         Ok(())
     }
 
-    /// As [`Self::write`], and makes the sink write what it buffers (compression).
+    /// Writes all collected lines into the sink, and makes the sink write what it buffers (compression).
     pub(crate) fn flush(&mut self) -> Result<(), Closed> {
         self.write()?;
         if let Some(sink) = &mut self.sink {

@@ -69,7 +69,7 @@ impl<'a> Batch<'a> {
     /// Prints every reading of a recording.
     ///
     /// # Errors
-    /// As [`Self::live`].
+    /// Those of the source; stdout cannot be written. (A reader that is gone is no error, and ends it.)
     pub fn recorded(mut self, source: &mut dyn Source, mut model: Model) -> Result<(), Error> {
         while !self.signals.stop() {
             let Some(reading) = source.next(&mut model)? else { break };

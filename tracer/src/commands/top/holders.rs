@@ -12,7 +12,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(super) struct Part {
     pub(super) held_by: HeldBy,
-    /// Who called connect(); `None`: not known, they are older than the tracer.
+    /// Who called connect(); `None`: not known, because they are older than the tracer, or several processes did.
     pub(super) opener: Option<(u32, Called)>,
     /// Whether the opener has ended; another process may have its id.
     pub(super) ended: bool,

@@ -23,8 +23,8 @@ use crate::{
 const REFRESH_INTERVAL: Duration = Duration::from_secs(2);
 /// Refreshes take at most 1/`SHARE` of the time.
 const SHARE: u32 = 20;
-/// How long a refresh may list sockets, and how long it may then search processes. Who holds what is not found by then
-/// is unknown.
+/// How long a refresh may list sockets, and how long it may then search processes. Who has a socket open that was not found
+/// by then is unknown.
 const TIMEOUT: Duration = Duration::from_millis(400);
 /// The most sockets that are read in all. Of each namespace at most half of what is left of this number are read, so
 /// that none takes all.

@@ -70,8 +70,8 @@ impl Place {
             .map_err(|errno| failed("open", &self.path, errno.into()))
     }
 
-    /// Whether the calling thread may create and rename files here; `None`: cannot be known, because the file system
-    /// has no `O_TMPFILE`, or for another reason.
+    /// Whether the calling thread may create and rename files here; `None`: not known, because the test failed for another
+    /// reason than a lack of rights (the file system has no `O_TMPFILE`).
     pub(super) fn may_change(&self) -> Option<io::Result<()>> {
         // Tries it with a file without a name, which is gone when it is closed.
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;

@@ -32,8 +32,8 @@ impl Names {
         }
         let size = name.len() + OVERHEAD;
         if self.bytes + size > LIMIT {
-            // Searching all names for unused ones takes long: once a line was left out, it is done only after more
-            // lines than half of the names found no room.
+            // Searching all names for unused ones takes long: once a line was left out, it is done only when the lines
+            // that found no room since the last search are more than half of the names.
             self.waited += 1;
             if self.waited > self.known.len() / 2 || self.left_out == 0 {
                 self.forget_unused();

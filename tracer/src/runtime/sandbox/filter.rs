@@ -104,7 +104,7 @@ const DENIED: [c_long; 77] = [
     libc::SYS_fchmodat,
 ];
 
-/// As [`DENIED`], system calls that only this architecture has.
+/// System calls that only this architecture has, and that no thread of this program makes once it is in its sandbox.
 #[cfg(target_arch = "x86_64")]
 const DENIED_HERE: &[c_long] = &[
     libc::SYS_iopl,

@@ -40,7 +40,7 @@ impl User {
     /// another user.
     ///
     /// # Errors
-    /// As fstat(2) and capget(2).
+    /// The owner of the file, or the capabilities of this thread, cannot be read.
     pub(crate) fn owner(file: impl AsFd) -> io::Result<Self> {
         let stat = fstat(file)?;
         let uid = Uid::from_raw(stat.st_uid);
@@ -70,7 +70,7 @@ impl User {
     /// has: what fails here for lack of rights would fail there.
     ///
     /// # Errors
-    /// The user cannot be changed, or `job` panicked.
+    /// The user or the capabilities cannot be changed, or `job` panicked.
     pub(crate) fn run<T: Send>(self, job: impl FnOnce() -> T + Send) -> io::Result<T> {
         thread::scope(|scope| {
             let run = || {

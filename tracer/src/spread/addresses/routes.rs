@@ -8,12 +8,12 @@ use super::{Host, QuerySocket, list, wire};
 use crate::spread::reach::{self, Interfaces, Reach, Route, RouteAction, RouteType, Target};
 
 /// How the calling thread's network namespace reaches each of these destinations: for a socket that is bound to
-/// no address and no device, has no mark, and is of a user to whom no rule of policy routing applies. `host`: what
-/// that namespace has.
+/// no address and no device, has no mark, and is of a user to whom no rule of policy routing applies. IPv4
+/// destinations come first. `host`: what that namespace has.
 ///
 /// # Errors
-/// The routes cannot be read; one destination has more than [`reach::RANGES_MAX`] ranges that may be reached by
-/// different routes (kind `QuotaExceeded`).
+/// The interfaces, routes or rules of policy routing cannot be read; one destination has more than
+/// [`reach::RANGES_MAX`] ranges that may be reached by different routes (kind `QuotaExceeded`).
 pub(in crate::spread) fn reaches(targets: &[Target], host: &Host) -> io::Result<Vec<Reach>> {
     let socket = QuerySocket::open()?;
     let links = list(Some(&socket), "interfaces", &wire::links(), wire::RTM_NEWLINK, wire::link)?;
@@ -43,7 +43,7 @@ pub(in crate::spread) fn reaches(targets: &[Target], host: &Host) -> io::Result<
     Ok(found)
 }
 
-/// In place of a table's number (RT_TABLE_UNSPEC), for what is made of a rule and is in no table.
+/// In place of a table's number (RT_TABLE_UNSPEC), for a [`Route`] that stands for a rule of policy routing.
 const NO_TABLE: u32 = 0;
 
 struct Kernel<'a> {
@@ -81,7 +81,8 @@ impl Kernel<'_> {
         found.ok()?.into_iter().flatten().next()
     }
 
-    /// How an address is reached, and the network of its route. `None`: there is no route.
+    /// How an address is reached, and the network of its route. If there is no route, or the kernel does not answer:
+    /// [`RouteType::Unreachable`] and `None`.
     fn lookup(&self, to: IpAddr) -> (RouteType, Option<IpNet>) {
         let Some(route) = self.ask(&wire::table_route_to(to)) else {
             return (RouteType::Unreachable, None);

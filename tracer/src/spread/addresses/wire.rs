@@ -20,17 +20,17 @@ const RTM_GETROUTE: u16 = 26;
 pub(super) const RTM_NEWRULE: u16 = 32;
 const RTM_GETRULE: u16 = 34;
 
-/// struct ifinfomsg
+/// Length of `struct ifinfomsg`, bytes.
 const LINK_LEN: usize = 16;
-/// struct ifaddrmsg
+/// Length of `struct ifaddrmsg`, bytes.
 const ADDRESS_LEN: usize = 8;
-/// struct rtmsg
+/// Length of `struct rtmsg`, bytes.
 const ROUTE_LEN: usize = 12;
 const IFLA_IFNAME: u16 = 3;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_FLAGS: u16 = 8;
-/// struct rtattr
+/// Length of `struct rtattr`, bytes: the header of an attribute.
 const ATTRIBUTE_LEN: u16 = 4;
 const RTA_DST: u16 = 1;
 const RTA_SRC: u16 = 2;
@@ -39,7 +39,8 @@ const RTA_PREFSRC: u16 = 7;
 const RTA_MULTIPATH: u16 = 9;
 const RTA_TABLE: u16 = 15;
 const RTA_NH_ID: u16 = 30;
-/// struct rtnexthop: length, flags, hops, index of the interface; then attributes
+/// Length of `struct rtnexthop`, bytes: its length with attributes (2), flags, hops, index of the interface (4). The
+/// attributes follow.
 const NEXTHOP_LEN: usize = 8;
 /// Answer with the route as the table has it, instead of the one that the kernel derives from it for one connection.
 const RTM_F_FIB_MATCH: u32 = 0x2000;

@@ -71,7 +71,7 @@ impl Agent {
     /// agent's state.
     ///
     /// # Errors
-    /// A BPF map cannot be read or written.
+    /// A BPF map cannot be read or written; the ledger refuses a command.
     pub(super) fn refresh(&mut self) -> Result<(), Error> {
         self.reread_range();
         let now = Instant::now();
@@ -187,7 +187,7 @@ impl Agent {
     /// connection that holds such a port takes no room of its tuple.
     ///
     /// # Errors
-    /// A BPF map cannot be read.
+    /// A BPF map cannot be read; the ledger refuses a command.
     fn blocked(&mut self) -> Result<Vec<u16>, Error> {
         self.tracer.know_range(self.netns.clone(), self.view.range.clone());
         self.tracer.refresh_ports()?;
@@ -228,7 +228,8 @@ impl Agent {
         }
     }
 
-    /// What the routes say about the pool; logs what is new since the start.
+    /// What the routes say about the pool. Logs the notes that the last published state did not have, except at the start,
+    /// when [`Agent::summary`] has all of them.
     fn notes(&self) -> Notes {
         let notes = start::notes(&self.config, &self.view);
         if self.published != State::default() {

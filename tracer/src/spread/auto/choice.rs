@@ -118,7 +118,8 @@ fn sources(reaches: &[&Reach]) -> Result<Option<Sources>, Unclear> {
     })
 }
 
-/// The interfaces over which connections to a destination leave the host; `None`: none leave.
+/// The interfaces over which connections to a destination leave the host; `None`: none leave. An error if its networks
+/// are reached over different interfaces, and none of these is the obvious choice.
 fn main_interfaces(reach: &Reach) -> Result<Option<Interfaces>, Unclear> {
     let shares = reach.out();
     let most = shares.iter().max_by_key(|(_, share)| **share);
@@ -163,7 +164,8 @@ fn is_default(share: u128, reach: &Reach) -> bool {
 fn parts(reach: &Reach, wanted: impl Fn(&Interfaces) -> bool) -> Vec<Elsewhere> {
     let mut found = Vec::new();
     let mut run: Option<(IpAddr, IpAddr, &Interfaces)> = None;
-    // The first of the host's own and broadcast addresses since the last run: they belong to the next network.
+    // The first address after the last run that is the host's own or not unicast: such addresses, right before a run,
+    // are counted in.
     let mut loose: Option<IpAddr> = None;
     let mut end = |run: Option<(IpAddr, IpAddr, &Interfaces)>| {
         let Some((first, last, interfaces)) = run else { return };

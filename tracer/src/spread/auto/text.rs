@@ -20,7 +20,8 @@ fn list(items: &[String]) -> String {
     }
 }
 
-/// The destinations, as they were written.
+/// Destinations as they were written, as one text: the first three, and how many more there are; `any destination`
+/// for none.
 pub fn targets(texts: &[String]) -> String {
     if texts.is_empty() { "any destination".to_owned() } else { list(texts) }
 }
@@ -60,7 +61,7 @@ pub fn warnings(specs: &[Spec], host: &Host, reaches: &[Reach]) -> Vec<String> {
             Members::Listed { first, last } => addresses.extend(between(*first, *last)),
             Members::Interface(name) => {
                 let of_it = host.addresses.iter().filter(|it| it.interface == *name);
-                // Link-local addresses are not taken.
+                // Addresses of narrower scope, such as link-local ones, are not meant.
                 addresses.extend(of_it.filter(|it| it.scope == 0).map(|it| it.address));
             }
             Members::Auto => {}

@@ -39,7 +39,7 @@ fn ten_seconds_make_no_forecast_for_hours() {
 
 #[test]
 fn ports_that_time_wait_gives_back_in_time_prevent_a_forecast() {
-    // 400 connections a second for 50 s, each in TIME_WAIT at once: 24,400 at most.
+    // 400 connections a second for 50 s, each in TIME_WAIT immediately: 24,400 at most.
     let mut begun = NONE;
     begun[..50].fill(400);
     assert_eq!(eta_s(&filling(20_000, trend(4_000, 0, 4_000), &begun)), None);
@@ -69,7 +69,7 @@ fn a_steady_state_has_no_forecast() {
 
 #[test]
 fn a_batch_that_is_due_has_no_forecast() {
-    // 98 % of 28,232 is the peak of the sawtooth: those of the oldest two seconds end at any moment.
+    // 28,086 of 28,232, the peak of the sawtooth: 453 TIME_WAITs are due, and end at any moment.
     let begun = [453; BEGUN_S];
     let top = Filling { time_wait: 28_086, ..filling(28_086, trend(4_530, 0, 4_530), &begun) };
     assert_eq!(eta_s(&top), None);

@@ -56,7 +56,7 @@ fn time_waits_are_known_by_the_second_for_a_minute() {
     let (activity, now) = run(200, 1.0, |at| if at < 150.0 { 0 } else { 300 });
     let begun = activity.begun(now.at_ms);
     assert_eq!((begun[50], begun.iter().sum::<u32>()), (300, 300));
-    // Half a minute later without a reading they are older.
+    // 15 s later, without a reading, they are 15 s older; after 16 s they are too old to be counted.
     assert_eq!(activity.begun(now.at_ms + 15_000)[65], 300);
     assert_eq!(activity.begun(now.at_ms + 16_000), [0; BEGUN_S]);
 }

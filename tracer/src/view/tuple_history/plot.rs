@@ -18,6 +18,7 @@ pub struct Point {
     pub at_ms: u32,
     pub in_use: u32,
     pub time_wait: u32,
+    /// 0: none, or not known.
     pub capacity: u32,
     /// Ports taken, per second.
     pub opened: f32,

@@ -20,7 +20,7 @@ fn key(number: u8) -> TupleKey {
     }
 }
 
-/// A history to which a reading a second is added.
+/// A history to which [`Self::next`] adds the reading of the next second, and [`Self::at`] one at any time.
 #[derive(Default)]
 struct Feed {
     history: TupleHistory,
@@ -65,7 +65,7 @@ fn count(opened: u64, released: u64) -> TupleCount {
     TupleCount { opened, released, ..TupleCount::default() }
 }
 
-/// `each` connections a second, closed at once: in TIME_WAIT for a minute.
+/// `each` connections a second, closed immediately: in TIME_WAIT for a minute.
 fn closed_at_once(each: u64, second: u64) -> TupleCount {
     let ended = each * second.saturating_sub(60);
     TupleCount {
@@ -322,7 +322,7 @@ fn the_worst_fails_then_is_full_then_fills_up_and_the_others_are_counted() {
         (4, Box::new(refused)),
         (5, Box::new(exhausted)),
     ];
-    // Removes the tuple with the worst problem one by one.
+    // Removes the tuple with the worst problem, again and again.
     for (others, of) in [(3, 5), (2, 4), (1, 3), (0, 2), (0, 1)] {
         for _ in 0..15 {
             let second = feed.second + 1;

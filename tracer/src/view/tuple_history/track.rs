@@ -155,7 +155,8 @@ impl Track {
             .then_with(|| self.key.cmp(&other.key))
     }
 
-    /// Whether the tuple is kept after this reading: it was in it, or holds no ports and changed in the last `keep_ms`.
+    /// Whether the tuple is kept after this reading: the reading has it, or it held no ports and changed in the last
+    /// `keep_ms`. If the reading does not have it, its counters count as unchanged.
     pub(super) fn stays(&mut self, reading: u32, now_ms: u32, keep_ms: u32) -> bool {
         if self.reading == reading {
             return true;

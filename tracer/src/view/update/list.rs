@@ -45,7 +45,7 @@ pub(super) fn select(model: &mut Model, rows: isize) {
     show(model, Some(to));
 }
 
-/// Limits the scroll of a view without a cursor, so that its last line is at the bottom.
+/// Limits the scroll of a view without a cursor: it ends where the last line is at the bottom.
 pub(super) fn limit_scroll(model: &mut Model) {
     let height = usize::from(layout::areas(model).body.height);
     let most = render::lines(model).saturating_sub(height);
@@ -104,7 +104,8 @@ fn with_count(rows: Vec<Row>) -> (Vec<Row>, usize) {
 }
 
 /// The part of the rows that is on the screen, in order. `rows` makes all rows, and is called several times: to keep
-/// 10,000 of them would take megabytes.
+/// 10,000 of them would take megabytes. `to`: the index to select; `None`: keeps the selected row. `height`: rows that
+/// there is room for. `unfiltered`: rows that there would be without the filter.
 fn choose<I: Iterator<Item = Row>>(
     model: &Model,
     rows: impl Fn() -> I,
