@@ -44,7 +44,8 @@ impl Size {
 /// Measures everything, and returns the tables as Markdown.
 ///
 /// # Errors
-/// A program cannot be started, or a connect() failed with another error than EADDRNOTAVAIL.
+/// The namespace, the cgroup or a program cannot be set up, or a connect() failed: with another error than EADDRNOTAVAIL, or
+/// where all must succeed.
 pub fn run(size: Size) -> Result<String> {
     let mut targets = Targets::default();
     let parts = [

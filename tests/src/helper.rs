@@ -29,7 +29,7 @@ use crate::{
 ///   `who-heir`, which lives until stdin is closed), and ends.
 /// - `make`: see [`crate::harness::maker`]. `outsider NAMESPACES`: see [`crate::harness::outsider`].
 /// - `random SEED STEPS PORT`: does STEPS random operations after each line, with servers on PORT; prints how many connect()
-///   calls took a port, were refused, and failed with EADDRNOTAVAIL.
+///   calls took a port, how many of these were refused, and how many calls failed with EADDRNOTAVAIL.
 pub fn main(arguments: &[String]) -> Result<()> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {

@@ -1,7 +1,7 @@
 //! A host that runs out of ports, shown by `tracer top`: [`demo`] on a terminal, [`picture`] as SVG.
 //!
-//! nginx proxies more requests than 1,000 ports are enough for; haproxy holds connections to some services, and opens more and more
-//! to one of them. Nothing is simulated.
+//! nginx proxies more requests than 1,000 ports are enough for; haproxy holds connections to some services, and opens more and
+//! more to one of them. Nothing is simulated.
 
 mod svg;
 
@@ -130,8 +130,8 @@ pub fn host() -> Result<()> {
     })
 }
 
-/// Runs `work` while `show host` runs in a PID namespace: its processes end with it, and it ends with this process. `tracer top` runs
-/// outside of that namespace, because inside it could not read names by the host's process ids.
+/// Runs `work` while `show host` runs in a PID namespace: its processes end with it, and it ends with this process. `tracer top`
+/// runs outside of that namespace, because inside it could not read names by the host's process ids.
 fn with_host<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     let mut command = Command::new("unshare");
     command.args(["--pid", "--fork", "--kill-child"]);

@@ -11,25 +11,27 @@ named! {
         BindExhausted => "bind_exhausted",
         /// The socket has a port already and its 4-tuple is taken.
         TupleInUse => "tuple_in_use",
-        /// bind(address, port) on a port that is taken.
+        /// bind(address, port), or listen() on a bound port: another socket has the port.
         PortInUse => "port_in_use",
         /// bind() to an address that is not on this host.
         AddressNotLocal => "address_not_local",
-        /// Routing found no source address for the destination.
+        /// Routing found no source address for the destination: EADDRNOTAVAIL before the port search. (A spreader with
+        /// `--fail-fast` denies a connect() with the same errno, before the search, too.)
         NoSourceAddress => "no_source_address",
-        /// RST in answer to the SYN.
+        /// RST in answer to the SYN, or ICMP "port unreachable" (ECONNREFUSED).
         Refused => "refused",
         /// No answer to the SYN until the kernel gave up (ETIMEDOUT).
         TimedOut => "timed_out",
-        /// No route, or an ICMP error says that there is none.
+        /// No route, or an ICMP error says that there is none (ENETUNREACH, EHOSTUNREACH).
         Unreachable => "unreachable",
-        /// The connection was reset during the handshake.
+        /// The connection was reset during the handshake (ECONNRESET).
         Reset => "reset",
         /// The application closed the socket during the handshake, too early for [`Self::NoAnswer`].
         Aborted => "aborted",
-        /// A firewall, cgroup program or security module denied the call.
+        /// A firewall, cgroup program or security module denied the call, or the caller lacks the capability that the kernel
+        /// asks for, as for a bind() to a low port (EPERM, EACCES).
         Denied => "denied",
-        /// No file descriptor left.
+        /// No file descriptor left (EMFILE, ENFILE).
         FdLimit => "fd_limit",
         /// None of these.
         Other => "other",

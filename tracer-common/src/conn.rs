@@ -33,7 +33,8 @@ impl ConnKey {
     }
 }
 
-/// Who called connect() or bind(). 0: not known; of a socket that is older than the tracer only `pid` and `comm` can be.
+/// Who called connect(), bind() or listen(). 0: not known. Of a socket that is older than the tracer, only `pid` and `comm` can
+/// be known.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Who {

@@ -1,11 +1,12 @@
-//! The types that kernel side and userspace share, and nothing else.
+//! What kernel side (`tracer-ebpf`) and userspace (`tracer`) share: the types of the values that they exchange, names and
+//! constants, and the code that both use or that is tested on the host.
 //!
-//! `tracer-ebpf` writes these values in the kernel, `tracer` reads them in userspace. Every shared
-//! type is `repr(C)`, has no implicit padding, no pointer, no `bool` and no enum with data, and
-//! has its size asserted in a `const` next to it.
+//! Values are exchanged through BPF maps, ring buffers and the context of test runs. Their types are `repr(C)` and have no
+//! implicit padding, no pointer, no `bool` and no enum with data. The size of each is asserted in a `const` next to it, or next
+//! to the type that contains it.
 //!
 //! Reading order: [`addr`], [`mod@tuple`], [`conn`], [`event`], [`cause`], [`loss`], [`filter`],
-//! [`settings`], [`share`], [`spread`].
+//! [`settings`], [`share`], [`spread`]; the others where these refer to them.
 #![no_std]
 
 pub mod addr;

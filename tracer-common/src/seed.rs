@@ -10,15 +10,16 @@ use crate::{ConnKey, Touched, TupleKey};
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Op {
-    /// Insert a connection that has no entry; undone at once if a tombstone says that its port was released.
+    /// Insert a connection that has no entry. If it has a tombstone, that holds: the entry is removed at once (the port was
+    /// released), or gets the TIME_WAIT or the state that the tombstone says.
     AddConn = 1,
     /// Remove a connection whose socket the kernel does not have any more.
     RemoveConn,
-    /// Insert a bound or listening port.
+    /// Insert a bound or listening port that has no entry.
     AddBound,
     /// Remove a bound or listening port.
     RemoveBound,
-    /// Remove a tuple that holds no port and that no hook used since `DoomTuple`.
+    /// Remove a tuple that holds no port and that no hook used since `DoomTuple`; else revoke the `DoomTuple`.
     RemoveTuple,
     /// Record that a time-wait socket holds the port of a connection.
     MarkTimeWait,
@@ -43,7 +44,8 @@ pub enum Op {
     RemoveTouched,
 }
 
-/// One command: twelve u64. The test run returns 1 if the command changed something, else 0.
+/// One command: twelve u64. The test run returns 1 if the command changed something, else 0. `DoomTuple`, `CorrectTuple` and
+/// `Forgive` also return 1 if nothing was left to change, and `AddConn` returns 0 if a tombstone undid it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub struct Command {

@@ -1,13 +1,13 @@
 //! Shares: how much of a table one owner may hold, and at what rate it may have events, so that no user can exhaust a
 //! table for the others.
 //!
-//! An owner is a user in a network namespace, and each user except root is also one owner over all namespaces together:
-//! containers run as root compete only for free entries, and a user gains nothing by making namespaces. Each owner may
-//! hold eight times as many entries as are free in the table, no more (the "dynamic threshold" of shared buffers in
-//! switches): one owner alone gets 8/9 of the table, n greedy ones get 8/(8n+1) each, and owners with few entries always
-//! find room.
+//! An owner is a user in a network namespace, and each user except root (and unknown ones) is also one owner over all
+//! namespaces together: containers run as root compete only for free entries, and a user gains nothing by making namespaces.
+//! Each owner may hold eight times as many entries as are free in the table, no more (the "dynamic threshold" of shared
+//! buffers in switches): one owner alone gets 8/9 of the table, n greedy ones get 8/(8n+1) each, and owners with few entries
+//! always find room.
 
-/// In place of a uid that is not known (a socket older than the tracer): one owner for each namespace.
+/// In place of a uid that is not known (for example of a call whose attempt is missing): one owner for each namespace.
 pub const UNKNOWN_USER: u32 = u32::MAX;
 
 /// How many places the `SHARES` map has: place 0 has the totals, the lower half owners, the upper half users over all

@@ -25,7 +25,7 @@ pub mod rule_flag {
     pub const REBIND: u32 = 1;
     /// Past 45 % of a tuple's ports, bind ports of the second parity.
     pub const FAST_PORTS: u32 = 1 << 1;
-    /// If the pool is full, fail the connect() at once instead of letting the kernel search every port first.
+    /// If the pool is known to be full, fail the connect() at once instead of letting the kernel search every port first.
     pub const FAIL_FAST: u32 = 1 << 2;
     /// Do nothing once the agent's lease has expired.
     pub const LEASED: u32 = 1 << 3;
@@ -137,15 +137,17 @@ pub struct Rule {
     /// cannot predict the next port from the last one (RFC 6056).
     pub step: u32,
     pub offset: u32,
-    /// One decision in this many is recorded, a power of two; 0: none.
+    /// One decision in this many is recorded, a power of two; 0: none. A bind that the kernel refused is recorded in any case,
+    /// and a full pool once a second.
     pub sample: u32,
     /// How many of `destinations` there are; 0: the rule is for every destination.
     pub destination_count: u32,
     /// Age from which on the kernel reuses a TIME_WAIT, ms (net.ipv4.tcp_tw_reuse_delay, Linux 6.14). Older
     /// kernels reuse it from the next second of their clock on.
     pub reuse_delay_ms: u32,
-    /// The counters [`held::BOUND`], [`held::RELEASED`] and [`held::BACK`] when the agent computed `capacity`. Their growth
-    /// since then: ports in `capacity` that are bound now, and ports outside of it that were released.
+    /// The counters [`held::BOUND`], [`held::RELEASED`] and [`held::BACK`] when the agent computed `capacity`. Since then
+    /// `BOUND` minus `BACK` has grown by the ports in `capacity` that are bound now, and `RELEASED` by how often a port was
+    /// released, which may be one that `capacity` lacks.
     pub bound: u32,
     pub released: u32,
     pub back: u32,
@@ -209,7 +211,8 @@ pub struct DecisionRecord {
     pub cookie: u64,
     /// The address that the spreader chose; unspecified: none.
     pub chosen: Addr,
-    /// The source address that the socket had before; unspecified: none.
+    /// The source address that the socket had before; unspecified: none, or in the record of an exempt call one that the spreader
+    /// had bound.
     pub original: Addr,
     pub destination: Addr,
     pub who: Who,
@@ -234,7 +237,7 @@ named! {
         LeastUsed = 0 => "least_used",
         /// The spreader bound the least-used address, and a port.
         FastPort => "fast_port",
-        /// No address of the pool has a free port: the connect() goes on as with spreading off.
+        /// No address of the pool has a port that is sure to be free: the connect() or bind() goes on as with spreading off.
         PoolFull => "pool_full",
         /// No address of the pool has a free port: the hook denied the connect().
         FailedFast => "failed_fast",
@@ -265,8 +268,8 @@ named! {
         /// The kernel refused to bind the chosen port; the connect() goes on as after `NoCandidate`. Counted besides another
         /// decision.
         PortRefused => "port_refused",
-        /// The spreader found no free port to bind: it binds the address alone, or if the kernel might find no port either, it
-        /// decides [`Self::PoolFull`]. Counted besides that decision.
+        /// The spreader found no port that is sure to be free: it binds the address alone ([`Self::LeastUsed`]), or if the kernel
+        /// might find no port either, it decides [`Self::PoolFull`]. Counted besides that decision.
         NoCandidate => "no_candidate",
         /// The ring buffer was full, so that a decision was not recorded. Counted besides that decision.
         NotTold => "not_told",

@@ -2,7 +2,7 @@
 
 use crate::conn_flag;
 
-/// The state of a connection that holds a port, except TIME_WAIT ([`conn_flag::TIME_WAIT`]). It only moves forward:
+/// The state of a connection that holds a port, except TIME_WAIT ([`conn_flag::TIME_WAIT`]). Hooks only move it forward:
 /// of two states, the one with the larger number is the later one. The value is on the wire.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]

@@ -77,7 +77,7 @@ pub struct TupleCount {
     pub cgroup: u64,
     /// Process (tgid) of the newest connect() here.
     pub pid: u32,
-    /// errno of the newest failure, positive; 0: none.
+    /// errno of the newest failure, positive; 0: there is none, or the failure had no errno (the application gave up).
     pub last_errno: u32,
     /// comm of the newest connect() here: arbitrary bytes, NUL-padded.
     pub comm: [u8; 16],
@@ -88,10 +88,11 @@ pub struct TupleCount {
     pub chosen: u32,
     /// Of `chosen`: those that were established, or ended before that. The others wait for an answer.
     pub settled: u32,
-    /// Connections that were established, among those whose source the spreader chose and those that are older than the tracer.
+    /// Connections that were established: those whose source the spreader chose, and those that were when the tracer read them
+    /// from sock_diag.
     pub established: u32,
     /// connect() calls without an answer whose source the spreader chose: unreachable, timed out, no source
-    /// address, or given up by the application after [`GIVEN_UP_NS`].
+    /// address, or given up by the application after [`GIVEN_UP_NS`] or after the SYN was sent again.
     pub nowhere: u32,
     /// Of `nowhere`: those that do not count against the source any more. The agent sets it once a second.
     pub forgiven: u32,

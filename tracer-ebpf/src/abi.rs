@@ -5,11 +5,11 @@ pub(crate) const AF_INET6: u16 = 10;
 pub(crate) const SOCK_STREAM: u32 = 1;
 pub(crate) const IPPROTO_TCP: u32 = 6;
 
-/// What a cgroup hook returns: the call goes on, or fails.
+/// What a cgroup hook returns: the call goes on, or fails with EPERM or the errno that the hook set.
 pub(crate) const ALLOW: i32 = 1;
 pub(crate) const DENY: i32 = 0;
 
-/// What a call ended with: include/uapi/asm-generic/errno.h.
+/// Errno values of system calls (errno-base.h and errno.h in include/uapi/asm-generic).
 pub(crate) mod errno {
     pub(crate) const EPERM: u16 = 1;
     pub(crate) const EINTR: u16 = 4;
@@ -26,11 +26,11 @@ pub(crate) mod errno {
     pub(crate) const EHOSTUNREACH: u16 = 113;
     pub(crate) const EALREADY: u16 = 114;
     pub(crate) const EINPROGRESS: u16 = 115;
-    /// Kernel-internal: the kernel restarts the call after a signal.
+    /// Kernel-internal (include/linux/errno.h): the kernel restarts the call after a signal.
     pub(crate) const ERESTARTSYS: u16 = 512;
 }
 
-/// The same, as a helper returns them.
+/// Errno values as BPF helpers return them: negative.
 pub(crate) mod failed {
     pub(crate) const ENOENT: i32 = -2;
     pub(crate) const EEXIST: i32 = -17;

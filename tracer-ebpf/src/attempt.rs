@@ -1,4 +1,5 @@
-//! ATTEMPTS: the connect(), bind() or listen() call that each thread is executing.
+//! ATTEMPTS: the connect(), bind() or listen() call that each thread is executing. LAST_SPREAD: which socket's source the
+//! spreader bound last.
 
 use aya_ebpf::{
     helpers::{bpf_get_current_task, bpf_get_prandom_u32, bpf_ktime_get_ns},
@@ -21,7 +22,8 @@ use crate::{
 /// A hook removes the entry once nothing more is recorded about the call ([`end`]): else entries of calls that returned
 /// would evict the entry of a running call, and if that one fails, its caller and its duration would be unknown.
 /// LRU, because no hook sees the end of some calls (on the tracepoint backend, a failing connect() of sendto() with
-/// `MSG_FASTOPEN` or of `io_uring`; on all, a missed hook): the thread's next call overwrites such an entry, or it is evicted.
+/// `MSG_FASTOPEN` or of `io_uring`; on all, a missed hook, and those of [`binding`]): the thread's next call overwrites such an
+/// entry, or it is evicted.
 /// No count depends on an entry staying.
 #[map]
 static ATTEMPTS: LruHashMap<u64, Attempt> = LruHashMap::with_max_entries(16_384, 0);
@@ -134,9 +136,9 @@ pub(crate) fn connecting(cookie: u64) -> Option<&'static mut Attempt> {
     current(Call::Connect).filter(|attempt| attempt.cookie == cookie && cookie != 0)
 }
 
-/// The current thread's bind(), if it is for the socket with this cookie. (No hook sees the end of some: a rule's session
-/// attaches none, and from Linux 6.6 on `mptcp_bind` bypasses the hooks of the others. Such an entry stays until the
-/// thread's next call.)
+/// The current thread's bind(), if it is for the socket with this cookie. (No hook sees the end of some: the programs that
+/// `tracer spread` attaches include none at the end of bind(), and from Linux 6.6 on `mptcp_bind` does not call `inet_bind`,
+/// where the programs of other commands are. Such an entry stays until the thread's next call.)
 #[inline(always)]
 pub(crate) fn binding(cookie: u64) -> Option<&'static mut Attempt> {
     current(Call::Bind).filter(|attempt| attempt.cookie == cookie && cookie != 0)
@@ -160,8 +162,8 @@ impl LastSpread {
         unsafe { (&raw mut (*this).sk).write_volatile(sk) };
     }
 
-    /// 32 random bits to draw addresses with. They need not be unpredictable, and cost no helper call. Two
-    /// calls of which one interrupts the other may get the same bits.
+    /// 32 random bits to draw addresses with. They need not be unpredictable, and only the first on a CPU costs a helper call.
+    /// Two calls of which one interrupts the other may get the same bits.
     #[inline(always)]
     pub(crate) fn random(this: *mut Self) -> u32 {
         // SAFETY: as in `give`.

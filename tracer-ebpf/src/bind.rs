@@ -30,7 +30,7 @@ use crate::{
 };
 pub(crate) use held::{Held, correct_fast, fast};
 
-/// Preallocated and never evicting, as CONNS.
+/// One entry for each socket and port. Preallocated and never evicting, as CONNS.
 #[map]
 static BOUND_PORTS: HashMap<ConnKey, Bound> = HashMap::with_max_entries(65_536, 0);
 
@@ -115,7 +115,8 @@ pub(crate) fn count(netns: u32, source: &Addr) -> u32 {
     bound_at(netns, first, last)
 }
 
-/// As [`count`]. A global function, which the verifier checks once, and not in every round of a choice.
+/// As [`count`], for the address with these words ([`Addr::words`]). A global function, which the verifier checks once, and not
+/// in every round of a choice.
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn bound_at(netns: u32, first: u64, last: u64) -> u32 {
@@ -127,8 +128,8 @@ extern "C" fn bound_at(netns: u32, first: u64, last: u64) -> u32 {
     one.min(other)
 }
 
-/// Fills in the address and the namespace where the socket is bound, or asks to be, and the caller. Only for process
-/// context. In place, because a copy would take a fifth of the BPF stack.
+/// Fills in the address and the namespace where the socket is bound, or asks to be, the caller and its owner, the time, and
+/// the flags `WATCHED` and `CHOSEN`. Only for process context. In place, because a copy would take a fifth of the BPF stack.
 #[inline(always)]
 fn describe(sock: &Sock, bound: &mut Bound) -> Step {
     bound.place.source = sock.source()?;
@@ -148,8 +149,9 @@ fn describe(sock: &Sock, bound: &mut Bound) -> Step {
     Ok(())
 }
 
-/// `inet_csk_get_port` begins. In state LISTEN it is called by listen(), which has no attempt yet: records one. For the
-/// backend whose hook at the end of the search does not see the socket.
+/// `inet_csk_get_port` begins. In state LISTEN it is called by listen(), which has no attempt yet: records one. In another
+/// state, removes the attempt of an earlier call whose end no hook saw. For the backend whose hook at the end of the search
+/// does not see the socket.
 #[inline(always)]
 pub(crate) fn searching(sock: &Sock, wanted_port: u16) -> Step {
     if sock.state() != state::LISTEN {
@@ -212,7 +214,7 @@ fn keep(sock: &Sock, bound: &mut Bound, by: PortBy) -> Step {
     Ok(())
 }
 
-/// A time-wait socket takes over the port of a connected socket, and keeps it bound.
+/// A time-wait socket takes over the port of a connected socket, and keeps it bound: records that, if the port has an entry.
 #[inline(always)]
 pub(crate) fn time_wait(key: &ConnKey) {
     if let Some(bound) = BOUND_PORTS.get_ptr_mut(key) {
@@ -260,13 +262,15 @@ pub(crate) fn ended(key: &ConnKey, now: u64) {
     remove(key);
 }
 
-/// `inet_csk_get_port` returned. `result`: 0, or on failure 1 or a negative errno, depending on the kernel version.
+/// `inet_csk_get_port` returned: records and reports the port, or reports the failure. `result`: 0, or on failure 1 or a
+/// negative errno, depending on the kernel version.
 #[inline(always)]
 pub(crate) fn searched(sock: &Sock, wanted_port: u16, result: i32) -> Step {
     let listening = sock.state() == state::LISTEN;
     let binding = attempt::binding(sock.cookie()).filter(|_| !listening);
     if binding.is_none() && !listening {
-        // The spreader's bpf_bind, inside connect(): CONNS has this port, so BOUND_PORTS has not.
+        // The spreader's bpf_bind, inside connect(): the port gets an entry of CONNS, not of BOUND_PORTS. (Or a bind() whose
+        // attempt was evicted: userspace adds its port when it next compares BOUND_PORTS with the kernel's sockets.)
         return Err(Skip::NotOurs);
     }
     let mut bound = Bound::default();
@@ -306,7 +310,7 @@ pub(crate) fn search_returned(result: i32) -> Step {
     searched(&Sock::read(sk)?, wanted_port, result)
 }
 
-/// listen() returned: as [`searched`], where no hook sees the end of the search.
+/// listen() returned: as [`searched`], for the backend without a hook at the end of the search. `result`: 0 or a negative errno.
 #[inline(always)]
 pub(crate) fn listen_returned(result: i64) -> Step {
     let attempt = attempt::current(Call::Listen).ok_or(Skip::NotOurs)?;

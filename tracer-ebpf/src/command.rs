@@ -19,7 +19,7 @@ use crate::{
     touched,
 };
 
-/// Runs the command in the words of `ctx`; returns 1 if it changed something, else 0.
+/// Runs the command in the words of `ctx`; returns 1 or 0, as [`Command`] says.
 ///
 /// The entry point is written by hand, because `#[raw_tracepoint]` of aya-ebpf-macros 0.2 discards the
 /// function's result and returns 0.
@@ -109,7 +109,8 @@ fn add_conn(command: &Command) -> bool {
     true
 }
 
-/// Counts a loss only at the start: a reconciliation repeats its commands for ports whose loss a hook has counted.
+/// Whether the step succeeded. If it did not, counts the loss, but only at the start: a reconciliation repeats its commands
+/// for ports whose loss a hook has counted.
 #[inline(always)]
 fn report(step: Step) -> bool {
     if ledger::seeding() {

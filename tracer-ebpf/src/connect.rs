@@ -25,7 +25,8 @@ use crate::{
 pub(crate) use changes::{changed, changing, sent_again};
 pub(crate) use report::emit_released;
 
-/// The port search begins: records its time and the tuple, whose source is chosen now.
+/// The port search begins: records its time, the tuple (the kernel has chosen its source by now) and the port that the socket
+/// is bound to (0: none), and filters by the tuple.
 #[inline(always)]
 pub(crate) fn searching(sock: &Sock) -> Step {
     let attempt = attempt::connecting(sock.cookie()).ok_or(Skip::NotOurs)?;
@@ -174,8 +175,8 @@ pub(crate) fn searched(sock: &Sock, result: i32) -> Step {
 }
 
 /// connect() returned, or the part of sendto() with `MSG_FASTOPEN` that connects: `result` is 0 or a negative errno. This
-/// records what no other hook does: failures before the port search, and ports held while no SYN is sent yet (TCP Fast
-/// Open).
+/// records what no other hook did: failures before the port search, ports held while no SYN is sent yet (TCP Fast Open), and
+/// ports and failures whose own hook was missed.
 #[inline(always)]
 pub(crate) fn returned(result: i64) -> Step {
     let attempt = attempt::current(Call::Connect).ok_or(Skip::NotOurs)?;

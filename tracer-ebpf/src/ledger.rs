@@ -1,6 +1,6 @@
 //! CONNS and TUPLES: the ledger.
 //!
-//! Invariant: a counter of a tuple changes only when an insert or a delete on CONNS succeeded (or a
+//! Invariant: a counter of a tuple's ports changes only when an insert or a delete on CONNS succeeded (or a
 //! flag of an entry there changed). Every duplicate, replayed or late report is therefore harmless,
 //! and `opened - released` is the number of entries that CONNS holds for the tuple. Userspace compares the two and
 //! corrects differences ([`correct`]): when a hook and a command of userspace change one entry at the same time, one of

@@ -12,7 +12,7 @@ macro_rules! globals {
     };
 }
 
-// The defaults are the offsets of x86-64 distribution kernels, 5.10 to 7.2, where these agree.
+// The defaults of offsets are those of x86-64 distribution kernels, 5.10 to 7.2, where these agree; else 0.
 globals! {
     EVENT_MASK: u32 = 0,
     WAKE_AT: u32 = u32::MAX,

@@ -7,7 +7,8 @@ use crate::stats;
 /// Why a hook stopped early. [`settle`] counts it.
 #[derive(Clone, Copy)]
 pub(crate) enum Skip {
-    /// Nothing to record: not TCP over IP, an accepted connection, a state without meaning here, or already recorded.
+    /// Nothing to record: not TCP over IP, an accepted connection, a state without meaning here, already recorded, or part of a
+    /// call or connection that no earlier hook recorded.
     NotOurs,
     /// Something that should have been recorded could not be.
     Lost(Loss),

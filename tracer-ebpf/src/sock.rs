@@ -205,7 +205,7 @@ impl TimeWait {
 
     /// Whether the kernel's port search may reuse this TIME_WAIT under tcp_tw_reuse (`tcp_twsk_unique` in
     /// net/ipv4/tcp_ipv4.c): both ends used timestamps, the peer's FIN has arrived, and it is old enough, by
-    /// [`Rule::reuse_delay_ms`](tracer_common::Rule::reuse_delay_ms).
+    /// [`Rule::reuse_delay_ms`](tracer_common::Rule::reuse_delay_ms). False if the offsets of the fields are not known.
     #[inline(always)]
     pub(crate) fn is_reusable(self, delay_ms: u32) -> bool {
         const FIN_WAIT2: u8 = 5;
@@ -288,7 +288,7 @@ impl Sock {
         self.field(&SKC_STATE)
     }
 
-    /// Whether this is a TCP socket: MPTCP sockets reach the same tracepoints.
+    /// Whether this is a TCP socket: others reach the same hooks (MPTCP state changes, UDP post_bind).
     #[inline(always)]
     pub(crate) fn is_tcp(&self) -> Step<bool> {
         Ok(self.far_field::<u16>(&SK_PROTOCOL)? == IPPROTO_TCP as u16)

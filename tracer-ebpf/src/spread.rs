@@ -88,8 +88,8 @@ pub(crate) fn connect<const FAST: bool, const SIX: bool>(call: &Call<'_>) -> i32
     ALLOW
 }
 
-/// Counts a call to which the rule does not apply. `by_spreader`: the spreader set an address for an earlier connect() of its socket,
-/// which this unbinds.
+/// Counts a call to which the rule does not apply, and records it if the rule wants every decision. `by_spreader`: the spreader
+/// set an address for an earlier connect() of its socket, which this unbinds.
 #[inline(always)]
 fn leave_alone(call: &Call<'_>, rule: &Rule, reason: Decision, by_spreader: bool) {
     count(reason);
@@ -185,7 +185,7 @@ fn unbind(call: &Call<'_>) {
     }
 }
 
-/// No port of the pool is sure to be free: the connect() goes on as with spreading off.
+/// No port that the spreader may choose is sure to be free: the connect() goes on as with spreading off.
 #[inline(always)]
 fn pass_through(call: &Call<'_>, rule: &Rule, decision: Decision) -> i32 {
     count(decision);
@@ -194,9 +194,9 @@ fn pass_through(call: &Call<'_>, rule: &Rule, decision: Decision) -> i32 {
     ALLOW
 }
 
-/// No address of the pool has a free port for this destination: denies the connect() if the rule is to fail fast, else lets
-/// it go on. `sure`: the pool is known to be full, because since the rule was made no port was bound, which may be counted
-/// twice, and none was released, which the rule lacks, and there is no [`Rule::unsure`] port.
+/// No address of the pool has a free port for this destination: denies the connect() if the rule is to fail fast and this is
+/// `sure`, else lets it go on. It is sure if, since the agent computed the rule, no port was bound (it could be counted twice:
+/// as bound and as held) or released (the rule's capacity lacks it), and there is no [`Rule::unsure`] port.
 #[inline(always)]
 fn full(call: &Call<'_>, rule: &Rule, sure: bool) -> i32 {
     let fail = crate::offsets::FAIL_FAST.load() != 0 && rule.flags & rule_flag::FAIL_FAST != 0;
@@ -213,8 +213,8 @@ fn full(call: &Call<'_>, rule: &Rule, sure: bool) -> i32 {
     ALLOW
 }
 
-/// The address that replaces the one of a bind(address, 0); `None`: it is not replaced. It is the address with the fewest
-/// bound ports, because the destination is not known yet. For the same reason only rules for all destinations replace it.
+/// The address that replaces the one of a bind(address, 0); `None`: it is not replaced. Chosen by the number of ports bound at
+/// each address, because the destination is not known yet. For the same reason only rules for all destinations replace it.
 #[inline(always)]
 pub(crate) fn bind(call: &Call<'_>) -> Option<Addr> {
     let rule = rule::active()?;

@@ -1,8 +1,8 @@
-//! `cargo xtask bench`: what tracing costs, compared with no tracer and with other tools; what spreading brings and costs, compared
-//! with the kernel alone and other ways to choose an address; what the view costs, compared with htop and btop.
+//! `cargo xtask bench`: what tracing costs, compared with no tracer and with other tools; what spreading brings and costs,
+//! compared with the kernel alone and other ways to choose an address; what the view costs, compared with htop and btop.
 //!
-//! Everything is measured in one run, in turns: each round starts every tool once, under the same load, and compares it with the
-//! same load without a tool just before and after. The tables have medians over the rounds.
+//! What is compared is measured in one run, in turns. For tracing, each round starts every tool once, under the same load, and
+//! compares it with the same load without a tool just before and after; the tables have medians over the rounds.
 
 use std::{
     fs::{self, File},

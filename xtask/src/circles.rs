@@ -1,7 +1,7 @@
 //! Finds circular imports between the modules of a crate. A module here is a file, together with everything in the folder of its
-//! name. At the first level, these are files directly in the crate's sources: `ledger.rs` and all of `ledger/` are one module. At the
-//! second level, they are one folder deeper (`ledger/trace.rs` and all of `ledger/trace/`), which finds circles within a folder.
-//! Only the first level finds a circle through a file and its own folder: what `ledger.rs` takes from `ledger/`
+//! name. At the first level, these are files directly in the crate's sources: `ledger.rs` and all of `ledger/` are one module. At
+//! the second level, they are one folder deeper (`ledger/trace.rs` and all of `ledger/trace/`), which finds circles within a
+//! folder. Only the first level finds a circle through a file and its own folder: what `ledger.rs` takes from `ledger/`
 //! (`use trace::Trace`) is no import at the second.
 
 use std::{
@@ -18,8 +18,8 @@ use syn::{
 
 use crate::workspace;
 
-/// The folders of the sources that are checked, from the root, each with the levels; a level is the number of names in the path of a
-/// module. `tracer/src` is not checked at the first: its folders are layers, and some of these import each other.
+/// The folders of the sources that are checked, from the root, each with the levels; a level is the number of names in the path
+/// of a module. `tracer/src` is not checked at the first: its folders are layers, and some of these import each other.
 const SOURCES: [(&str, &[usize]); 5] = [
     ("tracer/src", &[2]),
     ("tracer-ebpf/src", &[1, 2]),

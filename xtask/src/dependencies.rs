@@ -1,4 +1,5 @@
-//! Finds dependencies in a manifest that nothing uses.
+//! Finds dependencies that a manifest lists for nothing: no source of the package uses them, or, in the workspace's manifest, no
+//! package lists them.
 
 /// Sections of a manifest that list dependencies.
 const SECTIONS: [&str; 3] = ["[dependencies]", "[dev-dependencies]", "[build-dependencies]"];

@@ -34,7 +34,7 @@ pub(crate) fn lint() -> Result<()> {
     bail!("lint failed: {}", failed.join(", "))
 }
 
-/// Builds the documentation, so that broken links in comments are found.
+/// Builds the documentation of all crates but the BPF side, so that broken links in comments are found.
 fn documentation() -> Command {
     let mut command = workspace::cargo("doc");
     command.args(["--no-deps", "--document-private-items", "--quiet"]);
@@ -45,8 +45,8 @@ fn documentation() -> Command {
     command
 }
 
-/// Lints the BPF side for the host's target: rustup's stable has clippy but no core for BPF, the distribution's rustc has core but no
-/// clippy, and the lints do not depend on the target.
+/// Lints the BPF side for the host's target: rustup's stable has clippy but no core for BPF, the distribution's rustc has core
+/// but no clippy, and the lints do not depend on the target.
 fn clippy_bpf() -> Command {
     let mut command = workspace::cargo("clippy");
     command

@@ -33,8 +33,8 @@ impl Suite {
         Self { name: name.to_owned(), ..Self::default() }
     }
 
-    /// Takes one line of output: libtest's `test NAME ... ok`, or the kernel tests' `excused: NAME: REASON` for a test that cannot
-    /// run. If a test prints something, its outcome is on another line.
+    /// Takes one line of output: libtest's `test NAME ... ok`, or the kernel tests' `excused: NAME: REASON` for a test that
+    /// cannot run. If a test prints something, its outcome is on another line.
     pub(crate) fn line(&mut self, line: &str) {
         let line = line.trim_end();
         if self.continues(line) {
@@ -85,8 +85,8 @@ impl Suite {
         }
     }
 
-    /// The failure of the test in `open`, which has printed something, if the line is its outcome (`FAILED NAME after …`); `None` if
-    /// it is not.
+    /// The failure of the test in `open`, which has printed something, if the line is its outcome (`FAILED NAME after …`); `None`
+    /// if it is not.
     fn failure(&self, line: &str) -> Option<String> {
         let name = self.open.as_ref()?;
         let why = line.strip_prefix("FAILED ")?.strip_prefix(name)?.strip_prefix(" after ")?;
@@ -120,8 +120,8 @@ impl Suite {
         self.failed.push(format!("{what}: {why}"));
     }
 
-    /// Takes the runner's exit code, after its last line. A test without an outcome has failed. If the runner failed without a failed
-    /// test, or ran no test, that is a failure, too.
+    /// Takes the runner's exit code, after its last line. A test without an outcome has failed. If the runner failed without a
+    /// failed test, or ran no test, that is a failure, too.
     pub(crate) fn exit(&mut self, code: i32) {
         if let Some(name) = self.open.take() {
             self.failed.push(name);

@@ -1,5 +1,5 @@
-//! `cargo xtask test`: unit tests, tests on this kernel, and tests on every kernel of the matrix; and, only by name, the longer ones
-//! of [`Which`].
+//! `cargo xtask test`: unit tests, tests on this kernel, and tests on every kernel of the matrix; and, only by name, the longer
+//! ones of [`Which`].
 
 use std::{
     env, fs,
@@ -40,8 +40,8 @@ pub(crate) enum Which {
     Soak,
 }
 
-/// The least number of calls in each of the two runs (with the rule, and with spreading off) of the soak's first test; in its tests
-/// with a narrow range, a quarter of that.
+/// The least number of calls in each of the two runs (with the rule, and with spreading off) of the soak's first test; in its
+/// tests with a narrow range, a quarter of that.
 const SOAK_CALLS: &str = "500000";
 /// Number of seeds with which the soak's tests in a narrow range run.
 const SOAK_SEEDS: &str = "25";
@@ -63,8 +63,8 @@ const ABUSE: &str = "abuse::";
 
 const UNIT_PACKAGES: [&str; 4] = ["tracer-common", "tracer", "tracer-tests", "xtask"];
 
-/// Sets up, and runs one kind of tests, or all of them without those that run only by name. Guests run the tests of this matrix, all
-/// of them or only those with `kernels`. `args` go to the runner of the kernel tests.
+/// Sets up, and runs one kind of tests, or all of them without those that run only by name. Guests run the tests of this matrix,
+/// all of them or only those with `kernels`. `args` go to the runner of the kernel tests.
 pub(crate) fn test(
     which: Option<Which>,
     matrix: Matrix,
@@ -198,7 +198,8 @@ fn soak(payload: &Payload) -> Result<Vec<Suite>> {
     tests.iter().map(suite).collect()
 }
 
-/// Builds the program under test, optimized, and the tests' programs as `unit` does, which has built most of them: they mostly wait.
+/// Builds the program under test, optimized, and the tests' programs as `unit` does, which has built most of them: they mostly
+/// wait.
 fn payload(args: Vec<String>) -> Result<Payload> {
     let mut tracer = workspace::cargo("build");
     tracer.args(["--release", "--package", "tracer"]);

@@ -1,4 +1,4 @@
-//! `cargo xtask test vm`: the same tests on every kernel of the matrix, in emulated guests.
+//! `cargo xtask test vm`: the tests on every kernel of the matrix (how many of them: [`kernels::Depths`]), in emulated guests.
 
 use std::{
     cmp::Reverse, collections::VecDeque, fs, num::NonZero, path::Path, sync::Mutex, thread,
@@ -32,9 +32,9 @@ pub(crate) fn prepare() -> Result<()> {
 }
 
 /// Runs the tests on every kernel (or on those of the versions in `only`); returns one suite for each. `host` runs on the calling
-/// thread at the same time as the first guests, one for each CPU of this machine; its tests mostly wait, and come before the guests
-/// where both want a CPU (`qemu::NICE`). After it, one guest more runs than there are CPUs: a guest has one thread, and waits nearly
-/// half of its time.
+/// thread at the same time as the first guests, one for each CPU of this machine; its tests mostly wait, and come before the
+/// guests where both want a CPU (`qemu::NICE`). After it, one guest more runs than there are CPUs: a guest has one thread, and
+/// waits nearly half of its time.
 pub(crate) fn test(
     payload: &Payload,
     matrix: Matrix,
@@ -86,9 +86,9 @@ fn one(kernel: &Kernel, matrix: Matrix, payload: &Payload) -> Suite {
     suite
 }
 
-/// Boots the guest and runs its tests. If it hangs or ends before its script prints anything, it is booted again, [`BOOTS`] times at
-/// most, and the suite has a note about each such boot. If it does so later, the suite has failed, because the tests may be the
-/// cause.
+/// Boots the guest and runs its tests. If it hangs or ends before its script prints anything, it is booted again, [`BOOTS`] times
+/// at most, and the suite has a note about each such boot. If it does so later, the suite has failed, because the tests may be
+/// the cause.
 fn boots(kernel: &Kernel, matrix: Matrix, payload: &Payload, name: &str) -> Result<Suite> {
     let emulator = Emulator::find()?;
     let tree = Tree::read(&fetch::kernel(kernel)?)?;

@@ -53,7 +53,8 @@ pub(super) struct Plan {
     pub(super) listener: RawFd,
     pub(super) life: Life,
     pub(super) choice: Choice,
-    /// The pool. If the program does not choose (`Nothing`), a connection from another address is not counted; empty if all count.
+    /// The pool. If the program does not choose (`Nothing`), a connection from another address is not counted; empty if all
+    /// count.
     pub(super) sources: Vec<String>,
 }
 
@@ -144,7 +145,7 @@ impl Dialer {
 /// the result goes to stdout as binary numbers, which `Dialer::end` reads.
 ///
 /// # Errors
-/// Wrong arguments or lines, and every error of connect() other than EADDRNOTAVAIL.
+/// Wrong arguments or lines, an error of connect() other than EADDRNOTAVAIL, and every error of another system call.
 pub fn serve(arguments: &[String]) -> Result<()> {
     let [peer, life, choice, parent, listener, sources @ ..] = arguments else {
         bail!("dial: too few arguments")

@@ -108,8 +108,8 @@ fn fill(scenario: &Scenario, choice: Option<Choice>, addresses: u32) -> Result<u
     }
     let failures = made.iter().map(|one| one.failed).filter(|failed| *failed > 0);
     let first = failures.min().context("no connect() ever failed")?;
-    // A connect() that succeeds counts if it began before the first failure, even if it returned later: it had a port by then, or got
-    // one that was still free.
+    // A connect() that succeeds counts if it began before the first failure, even if it returned later: it had a port by then, or
+    // got one that was still free.
     let until = |one: &Made| {
         let began = one.ends.iter().zip(&one.durations).map(|(end, took)| end - took);
         began.filter(|begin| *begin < first).count()

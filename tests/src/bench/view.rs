@@ -44,7 +44,8 @@ impl Amount {
 /// Measures everything, and returns the tables as Markdown.
 ///
 /// # Errors
-/// A program cannot be started, or does not show what it should.
+/// The connections cannot be made (10,000 need as many open files), or a program cannot be started, does not show what it
+/// should, or does not end when asked to.
 pub fn run(amount: Amount) -> Result<String> {
     let (top, keys) = load::during(|| top(amount))?;
     let mut text = format!(

@@ -10,8 +10,8 @@
 //! `foreign PER_SECOND LOOPS` is a load on the host while tests run (`cargo xtask test busy`): PER_SECOND connections a second,
 //! and LOOPS threads that never wait, until stdin is closed. It prints how many connections it made.
 //!
-//! A process accepts its own connections, so that connect() never waits for the scheduler, and each connection ends by RST, so that
-//! there are no TIME_WAITs.
+//! A process accepts its own connections, so that connect() never waits for the scheduler, and each connection ends by RST, so
+//! that there are no TIME_WAITs.
 
 use std::{
     env,

@@ -1,5 +1,5 @@
-//! Runs the tests on this machine's kernel, as root, one after another; if all run, those that mostly wait run at the same time as
-//! the others.
+//! Runs the tests on this machine's kernel, as root, one after another; if all run, those that mostly wait run at the same time
+//! as the others.
 //!
 //! `TRACER_BIN` is the program under test, `TRACER_BACKENDS` are the backends that must work here (by default those that do),
 //! `TRACER_DEFAULT_BACKEND` is the one that it must choose by default, `TRACER_TEST_ENV` where the tests run (`host` or `vm`),
@@ -34,8 +34,8 @@ use tracer_tests::{
     helper,
 };
 
-/// Longest time that a test may take, four times that in a guest, unless `TRACER_TEST_LIMIT` is set. The slowest tests load a host
-/// for more than a minute, so that TIME_WAITs end meanwhile.
+/// Longest time that a test may take, four times that in a guest, unless `TRACER_TEST_LIMIT` is set. The slowest tests load a
+/// host for more than a minute, so that TIME_WAITs end meanwhile.
 const LIMIT: Duration = Duration::from_mins(2);
 
 fn main() -> ExitCode {
@@ -54,8 +54,8 @@ fn main() -> ExitCode {
     raise_file_limit();
     process::reset_signals();
     let mut arguments = Arguments::from_args();
-    // One after another, unless the arguments say otherwise, because all tests share one kernel, and each tracer sees everything that
-    // happens in it.
+    // One after another, unless the arguments say otherwise, because all tests share one kernel, and each tracer sees everything
+    // that happens in it.
     arguments.test_threads.get_or_insert(1);
     let plan = match lie::check().and_then(|()| Plan::find()) {
         Ok(plan) => plan,
@@ -124,7 +124,8 @@ fn print_durations() {
     }
 }
 
-/// Raises the limit of open files, because some workloads hold thousands of sockets. If it cannot be raised, they fail with EMFILE.
+/// Raises the limit of open files, because some workloads hold thousands of sockets. If it cannot be raised, they fail with
+/// EMFILE.
 fn raise_file_limit() {
     let limit = Some(16_384);
     let maximum = getrlimit(Resource::Nofile).maximum.max(limit);
@@ -149,7 +150,8 @@ fn trial(case: Case) -> Trial {
     if excuse.is_some() { trial.with_kind("excused").with_ignored_flag(true) } else { trial }
 }
 
-/// Runs a test on a new thread. A test that takes too long fails, and all child processes are killed, those of other tests included.
+/// Runs a test on a new thread. A test that takes too long fails, and all child processes are killed, those of other tests
+/// included.
 fn watched(
     name: &str,
     run: Arc<dyn Fn() -> anyhow::Result<()> + Send + Sync>,

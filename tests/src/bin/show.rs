@@ -1,6 +1,6 @@
-//! A host that runs out of ports, in `tracer top`: `show demo` on this terminal, `show picture FILE` as SVG. Both start `show host`,
-//! which is that host until its stdin is closed. Needs root; `cargo xtask demo` and `cargo xtask picture` run it. `TRACER_BIN` is
-//! the tracer program.
+//! A host that runs out of ports, in `tracer top`: `show demo` on this terminal, `show picture FILE` as SVG. Both start
+//! `show host`, which is that host until its stdin is closed. Needs root; `cargo xtask demo` and `cargo xtask picture` run it.
+//! `TRACER_BIN` is the tracer program.
 
 use std::{env, path::Path};
 

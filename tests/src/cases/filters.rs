@@ -66,7 +66,7 @@ fn recorded(
     Ok(events.into_iter().cloned().collect())
 }
 
-/// `count` refused connects to this address.
+/// Makes `count` refused connects to this address, on a thread with this name.
 fn refuse(stage: &Stage, comm: &std::ffi::CStr, peer: &str, count: usize) -> Result<()> {
     let peer = peer.parse()?;
     stage.netns.run(|| -> Result<()> {

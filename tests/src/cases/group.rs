@@ -16,8 +16,8 @@ const SAMPLED: &str = "a guest is slow: run with the default backend, and with a
 
 /// The tests of a group, in the order in which they are added. Their names are `GROUP::TEST`, or `GROUP::TEST::BACKEND`.
 ///
-/// Some functions add tests, the others say of the tests that were added last why they are skipped, if they are: a test that has a
-/// reason already keeps it. [`Self::cases`] ends the group.
+/// Some functions add tests, the others say of the tests that were added last why they are skipped, if they are: a test that has
+/// a reason already keeps it. [`Self::cases`] ends the group.
 #[must_use]
 pub(super) struct Group<'a> {
     plan: &'a Plan,
@@ -60,8 +60,9 @@ impl Group<'_> {
         self.with(cases)
     }
 
-    /// Adds tests that have the same result with every backend: the host and a thorough guest run all of them. Other guests, which
-    /// are slow, run those of the default backend and skip the rest. All tests of a backend come before those of the next one.
+    /// Adds tests that have the same result with every backend: the host and a thorough guest run all of them. Other guests,
+    /// which are slow, run those of the default backend and skip the rest. All tests of a backend come before those of the next
+    /// one.
     pub(super) fn sampled(self, tests: &[BackendTest]) -> Self {
         let mut cases = Vec::new();
         for backend in self.plan.tracing_backends() {

@@ -1,7 +1,8 @@
 //! `ledger::WORKLOAD`: the ledger has what the kernel has, after every step of a workload.
 //!
-//! On the host each backend has its own run with its own tracer (`ledger::WORKLOAD::BACKEND`). In a guest, which is slow, the
-//! tracers of all backends watch one run, and most workloads share these tracers.
+//! On the host each backend has its own run with its own tracer (`ledger::WORKLOAD::BACKEND`); only of workloads that mostly
+//! wait ([`Tracer::Together`]) all backends watch one run, with a tracer each. In a guest, which is slow, the tracers of all
+//! backends watch one run of every workload, and most workloads share these tracers.
 
 use anyhow::Result;
 

@@ -225,8 +225,8 @@ fn tricks() -> Result<()> {
     follows_on(&[lie::file(moved.join("first"))?, lie::file(moved.join("ev.jsonl"))?])
 }
 
-/// What would fail later is reported at the start: a file that the folder's owner may not write to, and a rotation in a folder that
-/// the owner may not change, are errors; without rotation such a folder is a warning, as reopening the file would fail.
+/// What would fail later is reported at the start: a file that the folder's owner may not write to, and a rotation in a folder
+/// that the owner may not change, are errors; without rotation such a folder is a warning, as reopening the file would fail.
 fn refused_folders() -> Result<()> {
     let folder = folder_of_another()?;
     let file = folder.path().join("ev.jsonl");

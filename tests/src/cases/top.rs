@@ -8,7 +8,8 @@ mod text;
 use super::{Case, Plan};
 
 pub fn cases(plan: &Plan) -> Vec<Case> {
-    // The view does not depend on the kernel, so guests skip these; the numbers that it shows are tested in guests by other tests.
+    // The view does not depend on the kernel, so guests skip these; the numbers that it shows are tested in guests by other
+    // tests.
     plan.group("top")
         .once(&[
             ("text::is_what_the_kernel_has", text::is_what_the_kernel_has),

@@ -42,7 +42,8 @@ struct Element {
 }
 
 impl Map {
-    /// The map of this name that the process has open. The kernel keeps only the first 15 bytes of a name.
+    /// The map of this name that the process has open. The kernel keeps only the first 15 bytes of a name: a longer one is not
+    /// found.
     ///
     /// # Errors
     /// There is none, or it cannot be opened (only root can).
@@ -113,7 +114,8 @@ impl Map {
 pub struct Program(OwnedFd);
 
 impl Program {
-    /// The program of this name that the process has open. The kernel keeps only the first 15 bytes of a name.
+    /// The program of this name that the process has open. The kernel keeps only the first 15 bytes of a name: a longer one is
+    /// not found.
     ///
     /// # Errors
     /// There is none, or it cannot be opened (only root can).

@@ -1,6 +1,6 @@
 //! The kernel's own list of TCP sockets: `/proc/net/tcp` and `/proc/net/tcp6`.
 //!
-//! Both list every state, TIME_WAIT included (net/ipv4/tcp_ipv4.c, `tcp4_seq_show`). Nothing here
+//! Both list sockets in every state except CLOSE, TIME_WAIT included (net/ipv4/tcp_ipv4.c, `tcp4_seq_show`). Nothing here
 //! shares code with the tracer, which reads sock_diag and its own maps.
 
 use std::{

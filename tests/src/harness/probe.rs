@@ -54,7 +54,7 @@ pub fn counts_all_missed() -> bool {
 }
 
 /// How many of `calls` a tracer may not have seen: `missed`, which is the kernel's count of skipped hooks. Where the kernel does
-/// not count them, up to a tenth of the calls: see [`counts_all_missed`].
+/// not count all of them ([`counts_all_missed`]), a tenth of the calls if that is more.
 pub fn unseen(missed: u64, calls: u64) -> u64 {
     if counts_all_missed() { missed } else { missed.max(calls.div_ceil(10)) }
 }

@@ -155,8 +155,8 @@ impl Stage {
         Ok(Server { listener, address })
     }
 
-    /// A server whose queue is full: SYNs to it are dropped, so that connect() stays in SYN_SENT. Returned with the connection that
-    /// fills the queue, which must stay open.
+    /// A server whose queue is full: SYNs to it are dropped, so that connect() stays in SYN_SENT. Returned with the connection
+    /// that fills the queue, which must stay open.
     ///
     /// The connection that fills the queue comes from 127.0.0.1, which is another tuple.
     pub fn black_hole(&mut self, address: &str) -> Result<(Server, Sock)> {

@@ -53,7 +53,7 @@ pub const NO_BACKEND: i32 = 69;
 /// them, so that its tests fail.
 ///
 /// # Errors
-/// A run did not end in time, or none of the backends can run.
+/// A run could not be started or did not end in time, or none of the backends can run.
 pub fn backends() -> Result<Vec<String>> {
     let mut found = Vec::new();
     for backend in BACKENDS {

@@ -24,8 +24,8 @@ fn bound(
     Ok(sock)
 }
 
-/// Ten sockets call `prepare`, bind(address, 0) and connect(). `searches`: whether connect() must search for the port, so that the
-/// tracer has measured how long that took.
+/// Ten sockets call `prepare`, bind(address, 0) and connect(). `searches`: whether connect() must search for the port, so that
+/// the tracer has measured how long that took.
 fn bound_address(
     stage: &mut Stage,
     prepare: fn(&Sock) -> rustix::io::Result<()>,

@@ -238,8 +238,8 @@ pub fn fd_used_again(stage: &mut Stage) -> Result<()> {
     let _sock = stage.netns.run(|| -> Result<Sock> {
         let sock = Sock::tcp(closed)?;
         expect_error(sock.connect(closed), Errno::CONNREFUSED)?;
-        // The kernel leaves the port of the refused connect() in the socket's inet_sport. The next connect() fails without a port,
-        // and the tracer must not take the old one for its port.
+        // The kernel leaves the port of the refused connect() in the socket's inet_sport. The next connect() fails without a
+        // port, and the tracer must not take the old one for its port.
         expect_error(sock.connect(full.address), Errno::ADDRNOTAVAIL)?;
         expect_error(sock.connect(closed), Errno::CONNREFUSED)?;
         sock.connect(server.address)?;

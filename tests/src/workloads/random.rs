@@ -16,8 +16,8 @@ const PROCESSES: u64 = 4;
 /// How many times all helper processes pause, so that the ledger can be compared with the kernel.
 const PAUSES: u64 = 5;
 
-/// 10,000 operations in all; 600 in a guest. The seed is the time, unless `TRACER_TEST_SEED` has the seed of an earlier run, which
-/// a failure of that run names.
+/// 10,000 operations in all; 600 in a guest. The seed is the time, unless `TRACER_TEST_SEED` has the seed of an earlier run,
+/// which a failure of that run names.
 pub fn mixed(stage: &mut Stage) -> Result<()> {
     let seed = match env::var("TRACER_TEST_SEED") {
         Ok(seed) => seed.parse().context("TRACER_TEST_SEED is not a number")?,

@@ -92,8 +92,8 @@ fn connect_without_a_write(stage: &mut Stage) -> Result<(Server, (Sock, Sock), S
     Ok((server, cookie, sock))
 }
 
-/// A socket that is closed without a write has sent no SYN: the cause of the failure is `aborted`, not `no_answer`, however long it
-/// was open.
+/// A socket that is closed without a write has sent no SYN: the cause of the failure is `aborted`, not `no_answer`, however long
+/// it was open.
 pub fn fast_open_connect_without_a_write(stage: &mut Stage) -> Result<()> {
     let (server, cookie, sock) = connect_without_a_write(stage)?;
     // Longer than 1 s, after which a SYN that was sent would have been retransmitted.

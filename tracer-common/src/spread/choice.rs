@@ -242,8 +242,8 @@ fn lighter(side: &FamilyPool, capacity: u32, one: (u8, Usage), other: (u8, Usage
         < other.1.load(capacity).wrapping_mul(weight(one.0))
 }
 
-/// With this few ports free by the ledger, which lags, or fewer, both parities are searched here instead of by the
-/// kernel.
+/// With this few ports free by the ledger, which lags, or fewer, the spreader searches for a free one before it leaves the
+/// search to the kernel.
 const UNSURE: u32 = 2;
 
 /// With this few ports of the first parity free or fewer, calls at the same time could compete for the last ones in the

@@ -1,4 +1,4 @@
-//! The choice and the candidates alone; `simulation` runs them for many connects.
+//! Tests of single choices, searches and candidates; `simulation` makes many choices.
 #![expect(clippy::cast_possible_truncation, reason = "indices of a pool, below 256")]
 
 use super::*;

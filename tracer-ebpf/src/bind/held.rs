@@ -1,4 +1,5 @@
-//! Which ports of the rule's namespace and range were bound or released since the agent last read the bound ports.
+//! How many ports of the rule's namespace and range were bound or released since the agent last read the bound ports, and how
+//! many the spreader bound.
 
 use aya_ebpf::{macros::map, maps::Array};
 use tracer_common::spread::held as index;
@@ -15,8 +16,9 @@ static HELD: Array<u64> = Array::with_max_entries(index::COUNT, 0);
 #[map]
 static BOUND_SINCE: Array<[u32; 2]> = Array::with_max_entries(65_536, 0);
 
-/// One more entry of BOUND_PORTS has this port (`is_new`), or one less. Concurrent calls can count too many ports as bound since
-/// the agent's reading, or too few as released: the spreader then sees less room than there is, until the next reading.
+/// One more entry of BOUND_PORTS has this port (`is_new`), or one less. `in_range`: the port is in the rule's range. Concurrent
+/// calls can count too many ports as bound since the agent's reading, or too few of these as released again: the spreader then
+/// sees less room than there is, until the next reading.
 #[inline(always)]
 pub(super) fn count_port(port: u16, is_new: bool, in_range: bool) {
     let look = read_held(index::LOOK);
@@ -73,7 +75,8 @@ pub(crate) fn fast(change: u64) {
     }
 }
 
-/// Adds `change`, which wraps, to the number of held ports that the spreader bound. False: it is not `counted` any more.
+/// Adds `change`, which wraps, to the number of held ports that the spreader bound. False: that is not `counted` any more, or
+/// no spreader is loaded.
 #[inline(always)]
 pub(crate) fn correct_fast(counted: u32, change: u32) -> bool {
     let same = SPREADING.load() != 0 && read_held(index::FAST) == counted;
@@ -83,12 +86,15 @@ pub(crate) fn correct_fast(counted: u32, change: u32) -> bool {
     same
 }
 
-/// The counters of HELD, for bound ports of the rule's namespace and range.
+/// The counters of HELD that the spreader's choice needs.
 pub(crate) struct Held {
-    /// As [`index::BOUND`], [`index::BACK`], [`index::RELEASED`] and [`index::FAST`].
+    /// See [`index::BOUND`].
     pub(crate) bound: u32,
+    /// See [`index::BACK`].
     pub(crate) back: u32,
+    /// See [`index::RELEASED`].
     pub(crate) released: u32,
+    /// See [`index::FAST`].
     pub(crate) fast: u32,
 }
 

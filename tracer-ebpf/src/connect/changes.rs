@@ -105,8 +105,8 @@ fn move_on(sk: Address, cookie: u64, state: PortState) {
 
 /// Records a port whose acquire hook was missed, when its socket closes from SYN_SENT inside the connect() of the current
 /// thread. (A socket whose search failed has no port, except one that it was bound to.) Only for hooks that run while
-/// the socket still has its port. The tracepoint backend's hook runs later, but there sock_ops reports the port, which
-/// the kernel never skips.
+/// the socket still has its port. The tracepoint backend's hook runs later, but there a sock_ops program reports the port,
+/// and the kernel never skips such a program.
 #[inline(always)]
 fn recover_missed_acquire(sock: &Sock, new: u8) -> Step {
     if new != state::CLOSE || sock.state() != state::SYN_SENT || sock.port() == 0 {
@@ -152,7 +152,7 @@ fn state_changed(sock: &Sock, key: &ConnKey, old: u8, new: u8) -> Step {
     Ok(())
 }
 
-/// A socket enters SYN_SENT, before its port search: the ledger has no entry of it yet.
+/// A socket enters SYN_SENT, before its port search: writes `tcp.state` by the attempt, because the ledger has no entry yet.
 #[inline(always)]
 fn connecting(sock: &Sock, key: &ConnKey, old: u8) -> Step {
     if !events::wanted(Kind::TcpState) {

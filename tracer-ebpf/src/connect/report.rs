@@ -38,7 +38,8 @@ pub(super) fn emit_state(key: &ConnKey, conn: &Conn, old: u8, new: u8, now: u64)
     }
 }
 
-/// The flag [`event_flag::DURATION`]; 0 for a seeded socket, whose connect() no hook saw.
+/// The flag [`event_flag::DURATION`]; 0 if it is not known when connect() began: for a socket that is older than the tracer,
+/// or one whose attempt is missing.
 #[inline(always)]
 pub(super) fn known_duration(conn: &Conn) -> u8 {
     if conn.begun_ns == 0 { 0 } else { event_flag::DURATION }

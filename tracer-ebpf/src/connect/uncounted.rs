@@ -18,7 +18,7 @@ static UNCOUNTED: PerCpuArray<Conn> = PerCpuArray::with_max_entries(1, 0);
 
 /// The connection of a socket that closes from SYN_SENT without an entry in the ledger, if its failure is to be reported:
 /// its port found no room in the ledger, or its attempt is missing. `None`: there is nothing to report, or this reported it: a
-/// connect() whose search found no port.
+/// connect() whose search found no port. Also removes the BOUND_PORTS entry of a bound port that the socket does not keep.
 #[inline(always)]
 pub(super) fn uncounted(sock: &Sock, key: &ConnKey) -> Option<&'static Conn> {
     let conn = UNCOUNTED.get_ptr_mut(0)?;

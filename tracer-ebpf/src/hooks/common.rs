@@ -27,7 +27,7 @@ fn destroyed(sk: Address) -> Step {
 }
 
 /// kernel: v4.16.. tcp:tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb, ...): the only sign that
-/// a SYN had no answer.
+/// a SYN had no answer, until connect() fails.
 #[raw_tracepoint(tracepoint = "tcp_retransmit_skb")]
 pub(crate) fn tcp_retransmit_skb(ctx: RawTracePointContext) -> i32 {
     connect::sent_again(ctx.arg(0));

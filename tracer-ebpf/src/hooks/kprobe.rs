@@ -1,6 +1,7 @@
 //! kprobe backend, for kernels without BTF trampolines. A return probe does not see the arguments, so
 //! it takes the socket from the attempt that the call's first hook recorded. The kernel can miss return
-//! probes (it runs a bounded number at a time): the probes on `tcp_connect` and `tcp_set_state` then report the same.
+//! probes (it runs a bounded number at a time): for connect(), the probes on `tcp_connect` and `tcp_set_state` then report
+//! the same.
 
 use aya_ebpf::{
     macros::{kprobe, kretprobe},

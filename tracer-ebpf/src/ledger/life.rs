@@ -204,8 +204,8 @@ fn is_idle(count: *mut TupleCount, before: u64) -> bool {
     }
 }
 
-/// Dooms a tuple that holds no port and has not changed since `before` (CLOCK_MONOTONIC, ns). True also if it is doomed
-/// already, by an earlier agent.
+/// Dooms a tuple that holds no port and has not changed since `before` (CLOCK_MONOTONIC, ns). True: it is doomed, by this
+/// command or by an earlier one (of an agent that died before the second step, say).
 #[inline(always)]
 pub(crate) fn doom(key: &TupleKey, before: u64) -> bool {
     let open = open_life(key);

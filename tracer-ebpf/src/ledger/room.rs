@@ -10,7 +10,8 @@ const NEVER_TAKEN_OVER: u32 =
     conn_flag::LISTED | conn_flag::BOUND | conn_flag::APART | conn_flag::NO_STAMP;
 
 /// Adds a port (`change` 1) to [`TupleCount::held`], or removes it (`u64::MAX`). Not counted: a port that bind() took, which is
-/// among the bound ports already, and one that connect() cannot be given now ([`conn_flag::APART`]).
+/// among the bound ports already, and one that connect() cannot be given now ([`conn_flag::APART`]). A port that the spreader
+/// bound counts as a fast port, too.
 ///
 /// # Safety
 /// `count` must point into a live value of TUPLES.

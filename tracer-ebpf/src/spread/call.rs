@@ -44,7 +44,8 @@ impl Call<'_> {
         unsafe { (*self.raw()).__bindgen_anon_1.sk }
     }
 
-    /// The tuple of a connect(), whose source is to be chosen: a placeholder, because LLVM would write zeros with a loop.
+    /// The tuple of a connect(). Its source is not chosen yet: the destination's address is in its place, because zeros LLVM
+    /// would write with a loop.
     #[inline(always)]
     pub(super) fn key(&self, netns: u32) -> TupleKey {
         TupleKey {

@@ -16,7 +16,7 @@ use tracer_common::{
 use super::{Call, count};
 use crate::{attempt::now, sock::TcpSock};
 
-/// When a full pool was last recorded, CLOCK_MONOTONIC, ns. Not kept while `sample` is 1, which records each of them.
+/// When [`full`] last recorded a call, CLOCK_MONOTONIC, ns. Not kept while `sample` is 1, which records each of them.
 #[map]
 static FULL_TOLD: Array<u64> = Array::with_max_entries(1, 0);
 
@@ -27,7 +27,7 @@ static DECISION_RING: RingBuf = RingBuf::with_byte_size(1 << 18, 0);
 /// One second, in ns.
 const SECOND: u64 = 1_000_000_000;
 
-/// Whether no full pool was recorded for a second; if so, starts the next second. (Concurrent calls may both get true; the
+/// Whether [`full`] recorded no call for a second; if so, starts the next second. (Concurrent calls may both get true; the
 /// agent writes one line.)
 #[inline(always)]
 fn is_a_second_later() -> bool {
@@ -61,7 +61,8 @@ pub(super) fn chosen(call: &Call<'_>, rule: &Rule, random: u32, choice: &Choice<
     }
 }
 
-/// Records a full pool: at each call if `rule.sample` is 1, else at most once a second.
+/// Records that no address of the pool can be chosen, because all are full or left out: each such call if `rule.sample` is 1,
+/// else at most one a second.
 #[inline(always)]
 pub(super) fn full(call: &Call<'_>, rule: &Rule, decision: Decision) {
     if rule.sample == 1 || is_a_second_later() {

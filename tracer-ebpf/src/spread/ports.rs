@@ -103,7 +103,8 @@ pub(crate) fn find(
     }
 }
 
-/// Searches for a port that no socket holds towards the destination, of either parity; 0: none was found.
+/// Searches for a port that no socket holds towards the destination, of either parity, or one of the first parity whose
+/// TIME_WAIT the kernel's search may reuse; 0: none was found.
 #[inline(always)]
 fn search(call: &Call<'_>, rule: &Rule, key: &TupleKey, wanted: spread::Search) -> u16 {
     let Some(cursor) = ledger::cursor(key) else { return 0 };

@@ -1,8 +1,8 @@
 //! What the BPF programs of each tool cost in the kernel, as the kernel counts it.
 //!
-//! With `kernel.bpf_stats_enabled`, the kernel reads its clock before and after every run of a program. That makes connect() slower,
-//! so it is not timed in these rounds; and the counted time includes about one reading of the clock, so that of an empty program is
-//! measured, too, and subtracted.
+//! With `kernel.bpf_stats_enabled`, the kernel reads its clock before and after every run of a program. That makes connect()
+//! slower, so it is not timed in these rounds; and the counted time includes about one reading of the clock, so that of an empty
+//! program is measured, too, and subtracted.
 
 use std::{collections::BTreeMap, fs};
 
@@ -88,8 +88,8 @@ pub(crate) fn measure(
     Ok(cost)
 }
 
-/// Adds what the kernel counted between two readings of a tool's programs, to the programs of the same name in `to`. `names` has the
-/// names by tag; a program without one is named by its tag.
+/// Adds what the kernel counted between two readings of a tool's programs, to the programs of the same name in `to`. `names` has
+/// the names by tag; a program without one is named by its tag.
 fn add(
     to: &mut Vec<Counted>,
     before: &BTreeMap<u32, Program>,

@@ -23,20 +23,25 @@ const REST_LIMIT: Duration = Duration::from_secs(10);
 const REST: Duration = Duration::from_millis(200);
 const REST_CPU_NS: u64 = 4_000_000;
 
+/// A script for bpftrace that prints a line for each connect() that sends a SYN (state 2 is SYN_SENT).
 const EACH_CONNECT: &str = r#"tracepoint:sock:inet_sock_set_state /args->newstate == 2/
 { printf("%d %s %s %d\n", pid, comm, ntop(args->family, args->daddr), args->dport); }"#;
 const NOTHING: &str = "tracepoint:sock:inet_sock_set_state { }";
 
-/// Before it runs the tool, mounts tracefs in the tool's own mount namespace, if the machine has not: older tools look for tracepoints
-/// only in `/sys/kernel/tracing`.
+/// Before it runs the tool, mounts tracefs in the tool's own mount namespace, if the machine has not: older tools look for
+/// tracepoints only in `/sys/kernel/tracing`.
 const WITH_TRACEFS: &str = "[ -e /sys/kernel/tracing/events ] \
     || mount -t tracefs tracefs /sys/kernel/tracing; \
     exec \"$@\"";
 
+/// What runs during a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Tool {
+    /// No tool.
     None,
+    /// `tracer record` with its default options.
     Default,
+    /// `tracer record --events all`.
     All,
     Tcplife,
     Tcpstates,
@@ -180,8 +185,8 @@ impl Running {
         }
     }
 
-    /// Waits until the tool has processed what it has seen and is idle, at most [`REST_LIMIT`]; a tool that is still busy then is no
-    /// error.
+    /// Waits until the tool has processed what it has seen and is idle, at most [`REST_LIMIT`]; a tool that is still busy then is
+    /// no error.
     pub(crate) fn rest(&self) -> Result<()> {
         let deadline = Instant::now() + REST_LIMIT;
         let mut before = process::cpu_ns(self.pid())?;

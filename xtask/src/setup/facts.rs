@@ -175,6 +175,7 @@ fn llvm_dev() -> Vec<u32> {
     LLVM_MAJORS.filter(|llvm| llvm_config(*llvm).exists()).collect()
 }
 
+/// The path of one of LLVM's development files, which the distribution's package `llvm-*-dev` installs.
 fn llvm_config(llvm: u32) -> PathBuf {
     PathBuf::from(format!("/usr/lib/llvm-{llvm}/include/llvm-c/Core.h"))
 }

@@ -42,9 +42,9 @@ pub(crate) fn next(facts: &Facts) -> Next {
     }
 }
 
-/// The way to use: the one that the user chose, or else one whose compiler is installed, or else one that can be installed; if none
-/// can, the distribution's, for which a later step says what is missing. `None` if the package lists must be updated before that is
-/// known.
+/// The way to use: the one that the user chose, or else one whose compiler is installed, or else one that can be installed; if
+/// none can, the distribution's, for which a later step says what is missing. `None` if the package lists must be updated before
+/// that is known.
 fn way(facts: &Facts) -> Option<Way> {
     if facts.forced.is_some() {
         return facts.forced;

@@ -3,7 +3,8 @@
 use std::{fmt::Write as _, time::Instant};
 
 /// Seconds that each part of `cargo xtask test` may take on two idle CPUs with nothing built before. A part that takes longer is
-/// marked in the table; the run does not fail, because machines differ. Raise a budget only in the commit that makes the part slower.
+/// marked in the table; the run does not fail, because machines differ. Raise a budget only in the commit that makes the part
+/// slower.
 const BUDGET: [(&str, u64); 5] = [
     ("set-up", 90),
     ("BPF object", 30),

@@ -1,5 +1,5 @@
-//! `cargo xtask test lies`: runs every kernel test while what it reads is falsified (`tests/src/harness/lie.rs`). The test must fail:
-//! one that passes with every lie checks nothing.
+//! `cargo xtask test lies`: runs every kernel test while what it reads is falsified (`tests/src/harness/lie.rs`). The test must
+//! fail: one that passes with every lie checks nothing.
 
 use std::{collections::BTreeMap, process::Command, time::Instant};
 
@@ -13,8 +13,8 @@ use table::{EVERYWHERE, EXCEPTIONS, kinds};
 mod outcome;
 mod table;
 
-/// The environment variables with the lie, and with the longest wait for a condition, in seconds: under a lie, most conditions never
-/// come true, so that this is short ([`SHORT`]).
+/// The environment variables with the lie, and with the longest wait for a condition, in seconds: under a lie, most conditions
+/// never come true, so that this is short ([`SHORT`]).
 const LIE: &str = "TRACER_TEST_LIE";
 const WAIT: &str = "TRACER_TEST_WAIT";
 const SHORT: &str = "10";
@@ -91,7 +91,8 @@ fn backends(names: &[String]) -> String {
     all.into_iter().filter(is_there).collect::<Vec<_>>().join(",")
 }
 
-/// Tries one lie after the other, until with one the test fails, and without it passes. Returns that lie; `None` if there is none.
+/// Tries one lie after the other, until with one the test fails, and without it passes. Returns that lie; `None` if there is
+/// none.
 fn try_all(payload: &Payload, backends: &str, name: &str) -> Result<Option<Shown>> {
     for kind in kinds(name).iter().chain(EVERYWHERE).copied() {
         let (outcome, seconds) = run(payload, backends, name, &[(LIE, kind), (WAIT, SHORT)])?;
@@ -100,8 +101,8 @@ fn try_all(payload: &Payload, backends: &str, name: &str) -> Result<Option<Shown
             continue;
         };
         println!("{seconds:>5.1} s {name}: failed by `{kind}`: {words}");
-        // If a wait took too long, the reason may be the shorter limit and not the lie: then the run without the lie has that limit,
-        // too.
+        // If a wait took too long, the reason may be the shorter limit and not the lie: then the run without the lie has that
+        // limit, too.
         let limit: &[_] = if by_time { &[(WAIT, SHORT)] } else { &[] };
         if let (Outcome::Failed { words, .. }, _) = run(payload, backends, name, limit)? {
             println!("        {name}: fails without a lie, too: {words}");

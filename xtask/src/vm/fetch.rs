@@ -1,6 +1,6 @@
-//! Fetches kernels, a static busybox and QEMU from Debian's archive, by apt with its own folder: apt verifies the signatures by the
-//! archive's keyring, and the machine's package lists stay as they are. Packages are unpacked, never installed, so that they cannot
-//! conflict with those of the machine.
+//! Fetches kernels, a static busybox and QEMU from Debian's archive, by apt with its own folder: apt verifies the signatures by
+//! the archive's keyring, and the machine's package lists stay as they are. Packages are unpacked, never installed, so that they
+//! cannot conflict with those of the machine.
 
 use std::{
     fs,
@@ -37,8 +37,8 @@ pub(crate) fn busybox() -> Result<PathBuf> {
         .context("busybox-static has no busybox in it")
 }
 
-/// The folder with an unpacked QEMU and the packages that it needs and this machine does not have. They are not installed, because
-/// that could remove others, such as a QEMU tool of another version.
+/// The folder with an unpacked QEMU and the packages that it needs and this machine does not have. They are not installed,
+/// because that could remove others, such as a QEMU tool of another version.
 pub(crate) fn qemu() -> Result<PathBuf> {
     unpacked_by("qemu", &[&release()?], |apt| {
         let mut plan = apt.command("apt-get");
@@ -56,8 +56,8 @@ fn release() -> Result<String> {
     Ok(name.context("/etc/os-release has no VERSION_CODENAME")?.trim_matches('"').to_owned())
 }
 
-/// The packages that apt's simulation would add, as `NAME=VERSION`: lines `Inst NAME (VERSION …)`; a line with `[VERSION]` before the
-/// parenthesis would replace an installed package.
+/// The packages that apt's simulation would add, as `NAME=VERSION`: lines `Inst NAME (VERSION …)`; a line with `[VERSION]` before
+/// the parenthesis would replace an installed package.
 fn new_packages(simulation: &str) -> Vec<String> {
     let package = |line: &str| {
         let (name, rest) = line.strip_prefix("Inst ")?.split_once(' ')?;
@@ -82,8 +82,8 @@ fn unpacked(name: &str, suites: &[&str], patterns: &[&str]) -> Result<PathBuf> {
     })
 }
 
-/// Unpacks the packages that `choose` returns into the folder `name` of [`home`], from the first suite with which that succeeds; does
-/// nothing if the folder exists. Returns its path.
+/// Unpacks the packages that `choose` returns into the folder `name` of [`home`], from the first suite with which that succeeds;
+/// does nothing if the folder exists. Returns its path.
 fn unpacked_by(
     name: &str,
     suites: &[&str],

@@ -17,8 +17,8 @@ pub(crate) const MARK: &str = "@@";
 /// The line that the guest prints on the console every 20 s: it shows that the kernel runs.
 pub(crate) const ALIVE: &str = "@@ alive";
 
-/// Programs of this machine that the tests run, by their path in the guest. The shell is one of them because busybox's shell runs its
-/// applets instead of programs in PATH.
+/// Programs of this machine that the tests run, by their path in the guest. The shell is one of them because busybox's shell runs
+/// its applets instead of programs in PATH.
 const PROGRAMS: [&str; 3] = ["usr/bin/ip", "usr/bin/ss", "bin/sh"];
 
 /// The programs that the host's and the guests' tests need, and the runner's arguments.

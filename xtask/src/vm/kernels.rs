@@ -59,7 +59,7 @@ impl Depth {
     }
 }
 
-/// The depth in each matrix.
+/// The depth in each [`Matrix`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Depths {
     pub(crate) short: Depth,
@@ -71,8 +71,8 @@ pub(crate) struct Depths {
 pub(crate) enum Matrix {
     /// For `cargo xtask test`: most tests in the oldest and the newest kernel, and some in those between.
     Short,
-    /// For `cargo xtask ci` and `cargo xtask test vm`: on every kernel all tests whose result depends on the kernel, and on one of
-    /// them the others, too.
+    /// For `cargo xtask ci` and `cargo xtask test vm`: on every kernel all tests whose result depends on the kernel, and on one
+    /// of them the others, too.
     Long,
 }
 
@@ -87,7 +87,7 @@ impl Kernel {
 
 /// The depths of the oldest and the newest kernel.
 const AN_END: Depths = Depths { short: Depth::Whole, long: Depth::Whole };
-/// The depths of the kernels between.
+/// The depths of the kernels between them, but for the one that is tested thoroughly.
 const BETWEEN: Depths = Depths { short: Depth::Part, long: Depth::Whole };
 
 const ALL: &[Backend] = &[Backend::Fexit, Backend::Kprobe, Backend::Tracepoint];

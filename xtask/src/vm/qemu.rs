@@ -72,7 +72,7 @@ pub(crate) enum End {
     Exit(i32),
     /// The guest ended by itself without reporting an exit code.
     NoResult,
-    /// The watchdog ended the guest.
+    /// The guest was ended before it reported an exit code, because it hung or ran for too long.
     Hung,
 }
 
@@ -86,7 +86,8 @@ pub(crate) struct Files<'a> {
     pub(crate) results: &'a Path,
 }
 
-/// Boots the guest, and waits for its end. Calls `line` with each line that the guest's script or the test runner prints.
+/// Boots the guest, and waits for its end; ends it if it hangs or runs for too long. Calls `line` with each line that the guest's
+/// script or the test runner prints.
 pub(crate) fn boot(
     emulator: &Emulator,
     files: &Files<'_>,
@@ -126,16 +127,16 @@ pub(crate) fn boot(
 /// The command of QEMU with emulation, not KVM, so that it works on every machine, in virtual machines and without privileges.
 fn command(emulator: &Emulator, files: &Files<'_>) -> Command {
     let mut command = emulator.command();
-    // The CPUs take turns on one thread. With a thread for each, one may run code that the kernel is changing (int3 of text_poke, at
-    // each attach and detach), which sometimes hangs a guest or makes it panic ("Oops: int3"); with two guests at a time, that would
-    // not be faster.
+    // The CPUs take turns on one thread. With a thread for each, one may run code that the kernel is changing (int3 of text_poke,
+    // at each attach and detach), which sometimes hangs a guest or makes it panic ("Oops: int3"). And it would not be faster
+    // where there are as many guests as CPUs.
     command.args(["-accel", "tcg,thread=single", "-cpu", "max", "-m", "4096", "-smp", "2"]);
     command.args(["-display", "none", "-monitor", "none", "-nic", "none", "-no-reboot"]);
     command.arg("-serial").arg(format!("file:{}", files.console.display()));
     command.arg("-serial").arg(format!("file:{}", files.results.display()));
     command.arg("-kernel").arg(files.vmlinuz).arg("-initrd").arg(files.initramfs);
-    // On a busy machine, the kernel's check of the timer sees no interrupt in its ten ticks, and the kernel panics (check_timer in
-    // arch/x86/kernel/apic/io_apic.c). It omits this check on hypervisors that it knows.
+    // On a busy machine, the kernel's check of the timer sees no interrupt in its ten ticks, and the kernel panics (check_timer
+    // in arch/x86/kernel/apic/io_apic.c). It omits this check on hypervisors that it knows.
     command.args(["-append", "console=ttyS0 panic=-1 mitigations=off no_timer_check"]);
     command.stdin(Stdio::null());
     command

@@ -60,8 +60,8 @@ struct Times {
     system: u64,
 }
 
-/// The sum of all threads, from schedstat, because /proc/PID/stat counts in steps of 10 ms; but only the latter has the time in the
-/// kernel.
+/// The sum of all threads, from schedstat, because /proc/PID/stat counts in steps of 10 ms; but only the latter has the time in
+/// the kernel.
 fn times(pid: u32) -> Result<Times> {
     const TICK_NS: u64 = 10_000_000;
     let tasks = format!("/proc/{pid}/task");

@@ -107,7 +107,8 @@ fn namespace() -> Result<()> {
         ensure!(!whole || count == 5, "{name}: {count} of 5 connections were seen");
     }
     let rule = Rule::new();
-    // `tracer spread` refuses, too: with `--all`, and with the root of a cgroup2 that was mounted inside, which is not the host's.
+    // `tracer spread` refuses, too: with `--all`, and with the root of a cgroup2 that was mounted inside, which is not the
+    // host's.
     let own = format!(
         "{NO_MOUNTS}\nmkdir {root} && mount -t cgroup2 none {root}",
         root = folder.path().join("root").display()

@@ -131,7 +131,8 @@ fn rules() -> Result<()> {
     files(Path::new(STATE), &mut found)?;
     ensure!(before > 0, "nothing is pinned");
     ensure!(found.len() > before, "there is no state");
-    // With kernel.unprivileged_bpf_disabled=0, these modes alone keep other users from opening the pins.
+    // Nothing but these modes keeps other users from opening the pins: since Linux 5.19, kernel.unprivileged_bpf_disabled does
+    // not block BPF_OBJ_GET, and before only if it is not 0.
     for path in found.iter().map(PathBuf::as_path).chain([Path::new(PINS), Path::new(STATE)]) {
         let mode = fs::symlink_metadata(path)?.permissions().mode() & 0o7777;
         ensure!(mode.trailing_zeros() >= 6, "{} has mode {mode:o}", path.display());

@@ -24,8 +24,8 @@ use crate::{
 
 /// The most memory that `report` and `replay` may take, KiB.
 const MEMORY_KIB: u64 = 256 << 10;
-/// The most memory that `report` and `replay` may take for a recording of which they need to keep nothing, KiB: two to three times
-/// what they took when this was measured.
+/// The most memory that `report` and `replay` may take for a recording of which they need to keep nothing, KiB: two to three
+/// times what they took when this was measured.
 const LITTLE_KIB: u64 = 32 << 10;
 /// The longest that `report` or `replay` may take.
 const LIMIT: Duration = Duration::from_mins(1);

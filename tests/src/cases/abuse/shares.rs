@@ -113,8 +113,8 @@ fn refused() -> Result<()> {
     Ok(())
 }
 
-/// An outsider holds 1,000 connections, more than its share of CONNS, which has 1,024 entries: the victim's 50 connections must all
-/// be counted.
+/// An outsider holds 1,000 connections, more than its share of CONNS, which has 1,024 entries: the victim's 50 connections must
+/// all be counted.
 fn connections() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;

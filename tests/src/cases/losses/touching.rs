@@ -24,8 +24,8 @@ const NETNS: u64 = 0xfff0_0001;
 const PORT: u64 = 4000;
 const KEY: u64 = NETNS << 16 | PORT;
 
-/// How the two threads take turns. In each turn the remover reads the entry; then both act at the same time: the noter has the port
-/// noted again, and the remover removes the entry that it read.
+/// How the two threads take turns. In each turn the remover reads the entry; then both act at the same time: the noter has the
+/// port noted again, and the remover removes the entry that it read.
 #[derive(Debug, Default)]
 struct Turns {
     /// The turn in which the remover has read the entry.
@@ -104,8 +104,7 @@ fn remove(program: &Program, touched: &Map, turns: &Turns) -> Result<Removals> {
     Ok(removals)
 }
 
-/// Runs for `TRACER_TEST_FORGET_SECONDS` seconds (by default 3, in the soak test 60): each port that was noted has an entry, and is
-/// counted once.
+/// Runs for `TRACER_TEST_FORGET_SECONDS` seconds (by default 3): each port that was noted has an entry, and is counted once.
 #[expect(clippy::print_stdout, reason = "how much was tried is a result")]
 pub(super) fn race(backend: &str) -> Result<()> {
     let seconds = env::var("TRACER_TEST_FORGET_SECONDS").ok().and_then(|it| it.parse().ok());

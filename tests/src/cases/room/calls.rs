@@ -48,8 +48,8 @@ pub(super) fn reset(sock: Sock) -> Result<()> {
     Ok(())
 }
 
-/// Opens `count` connections, and closes the client's end of each immediately; the accepted end is closed 5 s later, after the end of
-/// FIN_WAIT2.
+/// Opens `count` connections, and closes the client's end of each immediately; the accepted end is closed 5 s later, after the
+/// end of FIN_WAIT2.
 pub(super) fn churn(from: &str, server: &Server, count: u64) -> Result<()> {
     let (mut opened, mut others) = (0, VecDeque::new());
     let end = Instant::now() + Place::get().limit(Duration::from_secs(20));

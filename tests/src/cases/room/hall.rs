@@ -65,8 +65,8 @@ impl Hall {
         Ok(())
     }
 
-    /// Opens a connection from this port, or for port 0 from one that bind() chooses; nothing happens if bind() or connect() finds the
-    /// port taken, or no port.
+    /// Opens a connection from this port, or for port 0 from one that bind() chooses; nothing happens if bind() or connect()
+    /// finds the port taken, or no port.
     pub(super) fn connect_bound(&mut self, from: &str, port: u16, server: usize) -> Result<()> {
         let from = SocketAddr::new(from.parse()?, port);
         let server = &self.servers[server];
@@ -81,8 +81,8 @@ impl Hall {
         Ok(())
     }
 
-    /// Binds a socket that stays idle, for port 0 to a port that the kernel chooses; nothing happens if the port is taken, or none
-    /// is left.
+    /// Binds a socket that stays idle, for port 0 to a port that the kernel chooses; nothing happens if the port is taken, or
+    /// none is left.
     pub(super) fn bind(&mut self, at: &str, port: u16) -> Result<()> {
         let at = SocketAddr::new(at.parse()?, port);
         let sock = self.run(|| bound(at))?;

@@ -179,7 +179,8 @@ fn eight_at_once() -> Result<()> {
         let mut held = Vec::new();
         while !full.load(Ordering::Relaxed) {
             let sock = app.tcp(server.address)?;
-            // Two calls can want the same last port, so that one of them fails: the test checks that the pool is nearly full by then.
+            // Two calls can want the same last port, so that one of them fails: the test checks that the pool is nearly full by
+            // then.
             let refused = sock.connect(server.address).is_err();
             if refused || source(&sock)? == server.address.ip() {
                 if !full.swap(true, Ordering::Relaxed) {

@@ -16,8 +16,8 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
         .cases()
 }
 
-/// Another program is attached to the same hook of the same cgroup, and pinned in the same folders, as a rule: it stays attached and
-/// pinned when the rule is taken over and released.
+/// Another program is attached to the same hook of the same cgroup, and pinned in the same folders, as a rule: it stays attached
+/// and pinned when the rule is taken over and released.
 fn programs_and_pins_survive() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;

@@ -150,8 +150,8 @@ fn fail_fast() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// A port that bind() had taken is free as soon as its socket is closed: the next connect() is not denied, even if another port is
-/// bound at the same time.
+/// A port that bind() had taken is free as soon as its socket is closed: the next connect() is not denied, even if another port
+/// is bound at the same time.
 fn fail_fast_with_bound_ports() -> Result<()> {
     const BOUND: u16 = 6;
     let mut host = Host::new()?;

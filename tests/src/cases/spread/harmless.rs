@@ -61,8 +61,8 @@ const ALONE: Life = Life {
     listening: 250,
 };
 
-/// What it can do while another program holds every port of every address of the pool towards one destination, with spreading off:
-/// bind() finds no free port at the pool's addresses.
+/// What it can do while another program holds every port of every address of the pool towards one destination, with spreading
+/// off: bind() finds no free port at the pool's addresses.
 const WITH_FULL_TUPLES: Life = Life {
     bound_in_the_pool: 0,
     bound_to_any: 0,
@@ -71,8 +71,8 @@ const WITH_FULL_TUPLES: Life = Life {
     ..ALONE
 };
 
-/// What it can do while the application holds the same ports by a rule. Half of them, those of one parity, are fast ports: these are
-/// bound, and no other connect() gets a bound port.
+/// What it can do while the application holds the same ports by a rule. Half of them, those of one parity, are fast ports: these
+/// are bound, and no other connect() gets a bound port.
 const WITH_A_FULL_POOL: Life =
     Life { held: PORTS / 2, held_from_the_pool: PORTS / 2, ..WITH_FULL_TUPLES };
 
@@ -200,8 +200,8 @@ fn others_while_full() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// Two rules at the same time, each for its own application and pool: connections come from the pool of their own rule, and the end
-/// of one rule does not affect the other.
+/// Two rules at the same time, each for its own application and pool: connections come from the pool of their own rule, and the
+/// end of one rule does not affect the other.
 fn other_cgroup() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;

@@ -43,8 +43,8 @@ impl Bursts {
     const LOOPBACK: Self =
         Self { reuse: "2", server: "127.0.0.1:7000", pool: ["127.0.1.1", "127.0.1.2"] };
 
-    /// Plays the bursts; each connection must be spread. They are 1,000 connections, and the pool has 400 ports: later bursts must
-    /// take over ports that have been in TIME_WAIT for a second.
+    /// Plays the bursts; each connection must be spread. They are 1,000 connections, and the pool has 400 ports: later bursts
+    /// must take over ports that have been in TIME_WAIT for a second.
     fn play(&self, arguments: &[&str]) -> Result<()> {
         let mut host = Host::new()?;
         host.stage.netns.sysctl("ipv4/ip_local_port_range", RANGE)?;

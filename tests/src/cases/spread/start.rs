@@ -1,5 +1,5 @@
-//! `spread::start`: `tracer spread` is started and ended at any time and in any mount namespace: connections are spread exactly when
-//! it says so, and after its end nothing is left.
+//! `spread::start`: `tracer spread` is started and ended at any time and in any mount namespace: connections are spread exactly
+//! when it says so, and after its end nothing is left.
 
 use std::{
     fs,
@@ -147,8 +147,8 @@ fn signals_while_it_takes_over() -> Result<()> {
     nothing_left(&host, "released")
 }
 
-/// The output is a FIFO: without a reader it does not delay the start, and when it is full it does not delay the end, which reports
-/// that lines are lost.
+/// The output is a FIFO: without a reader it does not delay the start, and when it is full it does not delay the end, which
+/// reports that lines are lost.
 fn signals_while_it_waits() -> Result<()> {
     let host = Host::new()?;
     let folder = tempfile::tempdir()?;
@@ -236,8 +236,8 @@ fn start_that_hangs() -> Result<()> {
     nothing_left(&host, "released")
 }
 
-/// One of the agent's threads is stopped: the rule ends all the same. Only for `netns` is that no error; for the others, stderr says
-/// what did not end.
+/// One of the agent's threads is stopped: the rule ends all the same. Only for `netns` is that no error; for the others, stderr
+/// says what did not end.
 fn agent_that_hangs() -> Result<()> {
     let host = Host::new()?;
     for (thread, code) in [("tracer-work", 1), ("keeper", 1), ("netns", 0)] {
@@ -259,8 +259,8 @@ fn agent_that_hangs() -> Result<()> {
     Ok(())
 }
 
-/// The pins and the lock of a rule are removed while its agent is stopped: the rule is still active by the agent's descriptors, and
-/// tracer finds it by the loaded programs.
+/// The pins and the lock of a rule are removed while its agent is stopped: the rule is still active by the agent's descriptors,
+/// and tracer finds it by the loaded programs.
 fn pins_gone() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;

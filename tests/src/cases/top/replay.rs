@@ -67,8 +67,8 @@ pub(super) fn is_what_was_shown() -> Result<()> {
     let record = Record::start_at("auto", &file, &settings)?;
 
     let held = stage.netns.run(|| server.pairs(30))?;
-    // The first lines may not have the capacity yet. The tuple of the refused calls below, which has no ports, has one line only: that
-    // line must have it.
+    // The first lines may not have the capacity yet. The tuple of the refused calls below, which has no ports, has one line only:
+    // that line must have it.
     let of_netns = format!("\"netns\":{netns},");
     let knows = |line: &str| line.contains(&of_netns) && line.contains("ports.capacity");
     recorded(&file, "the capacity of the namespace", knows)?;

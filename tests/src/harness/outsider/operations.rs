@@ -1,6 +1,6 @@
 //! The operations of an outsider. To add one, write a function `fn(&mut Belongings, &[&str]) -> Result<Vec<u64>>` in the file
-//! where it belongs, and add it to that file's table. Its documentation names its arguments, and the numbers that it returns
-//! ("Counts ...").
+//! where it belongs, and add it to that file's table. Its documentation names its arguments, and the numbers that it returns,
+//! in their order ("Counts ..." or "Returns ..."); none if it names none.
 
 mod bpf;
 mod calls;

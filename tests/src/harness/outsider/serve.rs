@@ -21,7 +21,8 @@ use super::{
     operations::{Belongings, find},
 };
 
-/// Becomes the outsider with these new namespaces, and does one operation for each line on stdin.
+/// Becomes the outsider with these new namespaces (the words of `Spaces::word`), prints `ready`, and does one operation for
+/// each line on stdin.
 ///
 /// The answer is `ready COUNT...`, or `errno NUMBER TEXT` where the kernel refused. Every other error ends the process.
 pub fn serve(spaces: &str) -> Result<()> {

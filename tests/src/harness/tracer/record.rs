@@ -29,8 +29,8 @@ pub struct Record {
 }
 
 impl Record {
-    /// Starts recording into a file in a new folder, and waits for its first line: by then tracer has attached. Records all events if
-    /// `more` has no `--events`.
+    /// Starts recording into a file in a new folder, and waits for its first line: by then tracer has attached. Records all
+    /// events if `more` has no `--events`.
     ///
     /// # Errors
     /// tracer ended, or wrote no line within [`START_LIMIT`].
@@ -154,8 +154,8 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// Reads a file, which must be UTF-8. Every line must be JSON and complete, the first must be `tracer.start`; otherwise it is an
-    /// error.
+    /// Reads a file, which must be UTF-8. Every line must be JSON and complete, the first must be `tracer.start`; otherwise it is
+    /// an error.
     pub fn read(file: &Path) -> Result<Self> {
         Self::parse(&lie::file(file)?)
     }
@@ -240,8 +240,8 @@ impl Recording {
         self.assert_balanced()
     }
 
-    /// Fails unless the totals add up exactly: `events.seen` = emitted + event_ring_full + events_limited, emitted = written + events
-    /// that userspace lost, and written = the lines of events.
+    /// Fails unless the totals add up exactly: `events.seen` = emitted + event_ring_full + events_limited, emitted = written +
+    /// events that userspace lost, and written = the lines of events.
     pub fn assert_balanced(&self) -> Result<()> {
         let totals = self.totals()?;
         let seen = number(totals, "events.seen")?;

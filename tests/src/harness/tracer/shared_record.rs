@@ -55,8 +55,9 @@ pub fn begin(backend: &str, netns: &NetNs) -> Result<Part> {
     Ok(Part { backend: backend.to_owned(), file, first, begin, netns: netns.inum() })
 }
 
-/// Ends the recorder of this backend by SIGINT, if it runs. Its exit code must be 0, every line valid, and none missing; nothing may be
-/// lost, and the totals must add up. Closes the namespaces that were kept for it.
+/// Ends the recorder of this backend by SIGINT, if it runs. Its exit code must be 0, every line valid, and none missing; nothing
+/// may be lost except by `events_limited`, and the totals must add up. Closes the namespaces that are kept for shared tracers,
+/// if none runs any more.
 pub fn stop(backend: &str) -> Result<()> {
     let Some(record) = running().remove(backend) else { return Ok(()) };
     let recording = record.stop();
@@ -72,7 +73,8 @@ pub fn stop_all() -> Result<()> {
     backends.iter().try_for_each(|backend| stop(backend).with_context(|| backend.clone()))
 }
 
-/// Checks that every line is valid, that none is missing, that nothing was lost, and that the totals have every failure.
+/// Checks that every line is valid, that none is missing, that nothing was lost (except by `events_limited`), and that the totals
+/// have every failure.
 fn check(recording: &Recording) -> Result<()> {
     recording.assert_gap_free()?;
     recording.assert_valid()?;
@@ -97,7 +99,8 @@ fn check(recording: &Recording) -> Result<()> {
     Ok(())
 }
 
-/// Where the call at the end of a part connects to: no namespace of the tests has a route to this address, so that it takes no port.
+/// Where the call at the end of a part connects to: no namespace of the tests has a route to this address, so that it takes no
+/// port.
 const END: &str = "192.0.2.99:9";
 /// How long to wait for the event of such a call until another one is made: in a guest, the kernel may skip its hook.
 const PATIENCE: Duration = Duration::from_millis(500);

@@ -140,7 +140,8 @@ impl Lines {
         self.changed.notify_all();
     }
 
-    /// Takes the newest line, and waits for it if it was taken already; `None` at the end of the output.
+    /// Takes the newest line, or waits for the next one if it was taken already; `None` at the end of the output. An error if no
+    /// line comes within `limit`.
     fn take(&self, limit: Duration) -> Result<Option<String>> {
         let nothing = |state: &mut State| state.newest.is_none() && !state.ended;
         let waited = self.changed.wait_timeout_while(self.lock(), limit, nothing);

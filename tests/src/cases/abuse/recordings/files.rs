@@ -200,7 +200,7 @@ pub(super) fn many_reasons(folder: &Path) -> Result<Vec<String>> {
     })
 }
 
-/// 2 GiB of the letter x, compressed to some kilobytes.
+/// 2 GiB of the letter x after the first line, compressed to a small file.
 pub(super) fn bomb(folder: &Path) -> Result<Vec<String>> {
     compressed(folder, &["-1"], |lines| {
         let block = vec![b'x'; 1 << 20];

@@ -79,7 +79,8 @@ fn out_after(host: &Host, address: IpAddr, since: SystemTime) -> Result<(Duratio
     Ok((host.rule.state_modified()?.duration_since(since).unwrap_or_default(), status))
 }
 
-/// An address of the pool is removed and added again, five times, while an agent runs: it must be left out in time, and used again.
+/// An address of the pool is removed and added again, five times, while an agent runs: it must be left out in time, and used
+/// again.
 fn address_removed() -> Result<()> {
     let host = Host::new()?;
     let (name, gone): (_, IpAddr) = (POOL[1], POOL[1].parse()?);

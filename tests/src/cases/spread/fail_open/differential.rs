@@ -63,8 +63,8 @@ fn wide() -> Result<()> {
 /// The servers' namespace; `None` if it is the application's own.
 type Far = Option<NetNs>;
 
-/// Runs the test with `TRACER_TEST_SEEDS` seeds, and with the values in `reuse` of `net.ipv4.tcp_tw_reuse` in turn. `host` makes the
-/// host for each run.
+/// Runs the test with `TRACER_TEST_SEEDS` seeds, and with the values in `reuse` of `net.ipv4.tcp_tw_reuse` in turn. `host` makes
+/// the host for each run.
 fn narrow_ranges(name: &str, reuse: [&str; 3], host: fn() -> Result<(Host, Far)>) -> Result<()> {
     let first = number("TRACER_TEST_SEED", SEED)?;
     for (seed, reuse) in (first..first + number("TRACER_TEST_SEEDS", 1)?).zip(reuse.iter().cycle())
@@ -181,9 +181,9 @@ fn make_trouble(
     Ok((trouble.seen, rounds))
 }
 
-/// Errors of a connect() whose source was removed: from the route look-up (EINVAL on older kernels), from the port search, or from
-/// the second route look-up in `tcp_connect` (EHOSTUNREACH, `net/ipv4/tcp_output.c`); ETIME if it is non-blocking and the address
-/// is removed before the SYN is answered.
+/// Errors of a connect() whose source was removed: from the route look-up (EINVAL on older kernels), from the port search, or
+/// from the second route look-up in `tcp_connect` (EHOSTUNREACH, `net/ipv4/tcp_output.c`); ETIME if it is non-blocking and the
+/// address is removed before the SYN is answered.
 const GONE: [Errno; 5] =
     [Errno::NETUNREACH, Errno::INVAL, Errno::ADDRNOTAVAIL, Errno::HOSTUNREACH, Errno::TIME];
 

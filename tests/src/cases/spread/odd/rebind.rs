@@ -81,8 +81,8 @@ fn bound_without_a_port() -> Result<()> {
     Ok(())
 }
 
-/// The application's bind() takes no port, and past 45 % of a tuple's ports the spreader binds fast ports in connect(): these must
-/// not count as bound by the application, which would lower the capacity of all addresses.
+/// The application's bind() takes no port, and past 45 % of a tuple's ports the spreader binds fast ports in connect(): these
+/// must not count as bound by the application, which would lower the capacity of all addresses.
 fn fills_without_a_port(backend: &str) -> Result<()> {
     const EACH: u64 = 60;
     let mut host = Host::new()?;

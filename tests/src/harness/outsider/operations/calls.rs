@@ -71,14 +71,15 @@ fn refuse(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     Ok(vec![refused, u64::try_from(begin.elapsed().as_millis())?])
 }
 
-/// `refuse-for SECONDS COUNT PORT`: repeats `refuse 1 COUNT PORT` for SECONDS.
+/// `refuse-for SECONDS COUNT PORT`: repeats `refuse 1 COUNT PORT` for SECONDS. Counts as `refuse` does, over all calls.
 fn refuse_for(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     let begin = Instant::now();
     let length = Duration::try_from_secs_f64(argument(words, 0)?)?;
     refuse_while(argument(words, 1)?, argument(words, 2)?, || Ok(begin.elapsed() < length))
 }
 
-/// `refuse-until-next COUNT PORT`: repeats `refuse 1 COUNT PORT` until the outsider gets its next operation.
+/// `refuse-until-next COUNT PORT`: repeats `refuse 1 COUNT PORT` until the outsider gets its next operation. Counts as `refuse`
+/// does, over all calls.
 fn refuse_until_next(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     refuse_while(argument(words, 0)?, argument(words, 1)?, has_no_next)
 }
@@ -90,7 +91,8 @@ fn has_no_next() -> Result<bool> {
     Ok(poll(&mut fds, Some(&Timespec::default()))? == 0)
 }
 
-/// Repeats `refuse 1 COUNT PORT` in parts of 256 calls, as long as `again` returns true before each part.
+/// Repeats `refuse 1 COUNT PORT` in parts of 256 calls, as long as `again` returns true before each part. Returns how many calls
+/// were refused, and the milliseconds that all calls took.
 fn refuse_while(count: u32, port: u16, again: impl Fn() -> Result<bool>) -> Result<Vec<u64>> {
     let begin = Instant::now();
     let mut total = 0;

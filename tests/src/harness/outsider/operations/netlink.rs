@@ -13,9 +13,10 @@ use super::{Belongings, Table, argument};
 
 pub(super) const OPERATIONS: Table = &[("netlink", netlink)];
 
-/// `netlink PROTOCOL PORT COUNT HEX`: sends the bytes HEX COUNT times over netlink PROTOCOL (4 is sock_diag, 0 is route) to the
-/// socket with port id PORT in this network namespace. Counts the messages that were accepted, and those that were refused
-/// because there is no such socket or its buffer is full.
+/// `netlink PROTOCOL PORT COUNT HEX`: sends COUNT times the bytes that HEX encodes, over netlink PROTOCOL (4 is sock_diag, 0 is
+/// route), to the socket with port id PORT in this network namespace. Returns how many messages were accepted, and how many
+/// were refused: there is no such socket, it is connected to another sender (the kernel), or its buffer is full. Any other
+/// errno is an error.
 fn netlink(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     let protocol = RawProtocol::new(argument(words, 0)?);
     let (family, kind) = (AddressFamily::NETLINK, SocketType::RAW);

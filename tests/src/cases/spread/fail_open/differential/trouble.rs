@@ -1,5 +1,5 @@
-//! What goes wrong while the application makes calls: agents are killed, stopped and restarted, tables fill up, addresses, cgroups,
-//! namespaces and pins are removed.
+//! What goes wrong while the application makes calls: agents are killed, stopped and restarted, tables fill up, addresses,
+//! cgroups, namespaces and pins are removed.
 
 use std::{
     fs,
