@@ -61,7 +61,7 @@ pub struct Settings {
     pub blocked_until_free: bool,
     /// [`KernelFacts::maps_are_locked`](super::facts::KernelFacts::maps_are_locked)
     pub maps_are_locked: bool,
-    /// Settings of a spreader, which uses the ledger. If set, all links and the maps in [`PINNED_MAPS`] are pinned, and
+    /// Settings of a spreader, which uses the ledger. If set, all links and the maps in `PINNED_MAPS` are pinned, and
     /// outlive the session.
     pub spreading: Option<Spreading>,
 }

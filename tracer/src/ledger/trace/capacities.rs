@@ -101,7 +101,7 @@ impl Capacities {
         std::mem::take(&mut self.changed)
     }
 
-    /// Adds a namespace that was found, with its range. If it reserves ports in many pieces and [`MOST_LARGE`] others
+    /// Adds a namespace that was found, with its range. If it reserves ports in many pieces and `MOST_LARGE` others
     /// do, its ports stay unknown.
     pub fn know(&mut self, place: Netns, range: &PortRange) {
         self.set_range(place.inum, range);
