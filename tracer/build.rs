@@ -18,7 +18,8 @@ fn main() -> io::Result<()> {
     let embedded = Path::new(&out).join("tracer.bpf.o");
     match fs::read(&object) {
         Ok(bytes) => fs::write(embedded, bytes),
-        // The program says at run time that it was built without: tests and clippy need no object.
+        // No object yet: an empty one is embedded, because tests and clippy need none. A program with that says so when it is
+        // to trace.
         Err(error) if error.kind() == io::ErrorKind::NotFound => fs::write(embedded, []),
         Err(error) => Err(error),
     }

@@ -4,8 +4,10 @@
 use std::{
     env, fs,
     io::{BufRead as _, BufReader},
+    panic,
     path::PathBuf,
     process::{Command, Stdio},
+    thread,
     time::Instant,
 };
 
@@ -85,8 +87,13 @@ pub(crate) fn test(
     }
     let mut suites = Vec::new();
     if wanted(Which::Unit) {
+        // The program under test is built meanwhile: each of the two builds leaves a CPU idle at its end.
+        let build = (which != Some(Which::Unit)).then(|| thread::spawn(build_tracer));
         suites.push(unit()?);
         parts.end("unit tests");
+        if let Some(build) = build {
+            build.join().unwrap_or_else(|panic| panic::resume_unwind(panic))?;
+        }
     }
     if which != Some(Which::Unit) {
         let payload = payload(args)?;
@@ -201,9 +208,7 @@ fn soak(payload: &Payload) -> Result<Vec<Suite>> {
 /// Builds the program under test, optimized, and the tests' programs as `unit` does, which has built most of them: they mostly
 /// wait.
 fn payload(args: Vec<String>) -> Result<Payload> {
-    let mut tracer = workspace::cargo("build");
-    tracer.args(["--release", "--package", "tracer"]);
-    exec::run(build::embed(&mut tracer))?;
+    build_tracer()?;
     let mut tests = workspace::cargo("build");
     // With the targets of `unit`, so that the crates that they depend on have the same features.
     tests.args(["--bins", "--tests"]);
@@ -230,6 +235,13 @@ fn payload(args: Vec<String>) -> Result<Payload> {
         dialer: built(dialer)?,
         args,
     })
+}
+
+/// Builds the program under test, optimized.
+fn build_tracer() -> Result<()> {
+    let mut tracer = workspace::cargo("build");
+    tracer.args(["--release", "--quiet", "--package", "tracer"]);
+    exec::run(build::embed(&mut tracer))
 }
 
 /// Runs a test runner, prints its output, and counts its results.

@@ -70,9 +70,10 @@ impl Plan {
 /// The result of some connections.
 #[derive(Debug, Default)]
 pub(super) struct Made {
-    /// When each connect() returned (CLOCK_MONOTONIC), ns.
+    /// When each counted connect() returned (CLOCK_MONOTONIC), ns. Failed calls, and connections from outside of the pool, are
+    /// not counted.
     pub(super) ends: Vec<u64>,
-    /// Duration of each connect(), ns.
+    /// Duration of each counted connect(), ns, in the order of [`Self::ends`].
     pub(super) durations: Vec<u64>,
     /// How many of them have released their port; one in TIME_WAIT has not.
     pub(super) released: u64,

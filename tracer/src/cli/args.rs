@@ -97,7 +97,7 @@ pub struct RecordArgs {
 pub enum EventKind {
     /// connect.failed and bind.failed
     Failed,
-    /// tuple.stats and tracer.stats, at every --interval
+    /// tuple.stats, address.stats and tracer.stats, at every --interval
     Stats,
     /// how many events were not recorded, and why
     Lost,

@@ -1,5 +1,5 @@
-//! The lines other than those of socket events, which are rare: start and stop, readings, losses, degradations, decisions of
-//! the spreader. serde formats them.
+//! All lines but those of socket events: start and stop, readings, losses, degradations, decisions of the spreader. They are few
+//! compared with the most events that there can be, so serde formats them.
 
 use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
 

@@ -1,4 +1,4 @@
-//! Losses as sentences, for stderr and for the last line of a text.
+//! Losses as text: a sentence for stderr, for the end of a table and for a report; and the keys `lost.…` of JSON.
 
 use std::collections::BTreeMap;
 

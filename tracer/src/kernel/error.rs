@@ -1,4 +1,4 @@
-//! Errors of aya and of the kernel, as errors of this program.
+//! Texts of aya's errors: of a map that cannot be used, and of any error with its sources.
 
 use crate::error::Error;
 

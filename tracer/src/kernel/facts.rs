@@ -45,7 +45,8 @@ const TRACEPOINTS: [&str; 3] = ["inet_sock_set_state", "timer_start", "timer_can
 const TRACEPOINT_SYMBOL: &str = "__traceiter_";
 const TIMER_HANDLER: &str = "tw_timer_handler";
 
-/// Facts about the kernel, from which [`super::plan`] chooses the backends.
+/// Facts about the kernel, and the rights of this thread. [`super::plan`] chooses the backends by some of them; others decide
+/// settings, or are only shown.
 #[derive(Clone, Debug)]
 pub struct KernelFacts {
     /// As `uname -r` prints it; shown, never compared.

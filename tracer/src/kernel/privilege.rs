@@ -66,7 +66,8 @@ const NEEDED_FOR_RULES: [(CapabilitySet, &str); 2] = [
     (CapabilitySet::DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH"),
 ];
 
-/// Names of the capabilities that finding rules needs and `have` lacks.
+/// Names of the capabilities that finding rules needs and `have` lacks; empty: none. CAP_DAC_OVERRIDE does for
+/// CAP_DAC_READ_SEARCH.
 pub fn missing_for_rules(have: CapabilitySet) -> Vec<&'static str> {
     let lacks = |capability| match capability {
         CapabilitySet::DAC_READ_SEARCH => {

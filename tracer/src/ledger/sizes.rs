@@ -228,7 +228,7 @@ impl Sizes {
         self.each_bytes().iter().sum()
     }
 
-    /// The memory of each table by its setting, largest first: `--max-conns 262144: 46 MiB, ...`.
+    /// Each table's setting, its number of entries and its kernel memory, most memory first: `--max-conns 262144: 44 MiB, ...`.
     pub fn by_setting(&self) -> String {
         let names =
             ["--max-conns", "--max-tuples", "--max-binds", "--max-tombstones", "--max-attempts"];

@@ -44,7 +44,8 @@ pub(super) struct DecisionLog {
     /// 1: every decision has a line. Else full pools have lines, and of the other decisions one in so many, as the hooks
     /// sample them; 0: none.
     sample: u32,
-    /// When the last line about a full pool was made, by CLOCK_MONOTONIC, ns; `None`: there was none.
+    /// When the last decision about a full pool that was given a line was taken, CLOCK_MONOTONIC, ns; `None`: there was none. Not
+    /// kept if `sample` is 1.
     full_ns: Option<u64>,
     /// Lines of decisions, including those that found no room.
     lines: u64,

@@ -262,8 +262,9 @@ impl Report {
     }
 }
 
-/// How many calls of each process failed, and the source of that. Single failures are exact, unless some are missing;
-/// the counters of a tuple only know which process connected last.
+/// Failed calls by the name of the process, most first, and where the numbers are from: `events` if as many failures of connect()
+/// were recorded as the tuples counted; else some are missing, and it is `counters`. These have no failures of bind(), and all
+/// failures of a tuple between two readings are those of the process that connected last.
 fn by_process(summary: &Summary) -> (Vec<ByProcess>, &'static str) {
     let sum = |sum: u64, count: &u64| sum.saturating_add(*count);
     let counted: u64 = summary.by_tuple.values().fold(0, sum);

@@ -85,7 +85,8 @@ fn known(value: Option<impl ToString>) -> String {
 /// injection).
 const FORMULA: [char; 10] = ['=', '+', '-', '@', '\t', '\r', '＝', '＋', '－', '＠'];
 
-/// A name, which other users choose: one that would be a formula gets an apostrophe before it.
+/// The cell of a name; empty if there is none. Other users choose names, so one that a spreadsheet would take for a formula gets
+/// an apostrophe before it.
 fn as_text(name: Option<&str>) -> String {
     match name.unwrap_or_default() {
         name if name.starts_with(FORMULA) => format!("'{name}"),

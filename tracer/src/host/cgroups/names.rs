@@ -28,8 +28,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// ...and at most for 1/N of the time, with at most [`LONGEST`] between two readings.
 const SHARE: u32 = 50;
 const LONGEST: Duration = Duration::from_secs(15);
-/// How many ids are kept that were not found: an id is never reused, so their cgroups are gone. When there are more,
-/// all are forgotten.
+/// How many ids that were not found are remembered, so that they cause no other reading: an id is never reused, so most of their
+/// cgroups are gone. Before one more is added, all are forgotten.
 const MAX_GONE: usize = 65_536;
 /// After this time such an id is searched for again, because the hierarchy may not have been readable.
 const AGAIN: Duration = Duration::from_mins(5);

@@ -79,12 +79,9 @@ fn closed_at_once(each: u64, second: u64) -> TupleCount {
 
 #[test]
 fn linear_growth_has_a_forecast_a_minute_ahead_that_is_right_within_a_tenth() {
-    // Connections that stay open, at several rates; `end` is when the last port is taken.
-    for each in [50_u64, 100, 235, 470, 1000] {
+    // Connections that stay open, at several rates a second. `end`: after how many seconds the last port is taken.
+    for each in [50_u64, 100, 235] {
         let end = f64::from(Feed::CAPACITY) / each as f64;
-        if end < 75.0 {
-            continue;
-        }
         let mut feed = Feed::default();
         while (feed.second as f64) < end - 60.0 {
             let opened = each * (feed.second + 1);
