@@ -63,6 +63,13 @@ impl Held {
     fn hold(&mut self, id: libc::pid_t) -> Result<()> {
         trace(libc::PTRACE_SEIZE, id)?;
         self.0.push(id);
+        // While it sleeps in a system call, as a thread that hangs does. Elsewhere it could have the lock of the heap, which all
+        // threads share: the program then cannot even make its last words.
+        wait_for("a thread to sleep", STOP_LIMIT, || {
+            let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
+            let state = stat.rsplit(')').next().and_then(|rest| rest.trim_start().chars().next());
+            Ok((state == Some('S')).then_some(()))
+        })?;
         trace(libc::PTRACE_INTERRUPT, id)?;
         wait_for("a thread to stop", STOP_LIMIT, || {
             // SAFETY: the status pointer may be null.
