@@ -19,7 +19,8 @@ use super::{
 };
 use crate::host::{mounts, sysctl};
 
-/// Functions without which the fexit backend is not tried, unless `--backend` names it. It attaches to some others, too.
+/// Functions without which the fexit backend is not tried, unless `--backend` names it. The backend also attaches to functions
+/// that are not in this list.
 pub const FEXIT_FUNCTIONS: [&str; 6] = [
     "inet_hash_connect",
     "inet6_hash_connect",
@@ -28,7 +29,8 @@ pub const FEXIT_FUNCTIONS: [&str; 6] = [
     "inet_twsk_alloc",
     "inet_twsk_kill",
 ];
-/// Functions without which the kprobe backend is not tried, unless `--backend` names it. It attaches to some others, too.
+/// Functions without which the kprobe backend is not tried, unless `--backend` names it. The backend also attaches to functions
+/// that are not in this list.
 pub const KPROBE_FUNCTIONS: [&str; 6] = [
     "inet_hash_connect",
     "inet6_hash_connect",
@@ -196,7 +198,7 @@ impl Symbols {
     }
 }
 
-/// Whether a bpf(2) call works on a thread without capabilities: makes one; `None`: not known. Up to Linux 5.18, with
+/// Whether bpf(2) works on a thread without capabilities; `None`: not known. Tries a call on a new thread. Up to Linux 5.18, with
 /// kernel.unprivileged_bpf_disabled set, the kernel refuses every call with EPERM before it reads the arguments.
 /// Otherwise this call fails because its map descriptor is not valid.
 fn bpf_without_capability() -> Option<bool> {

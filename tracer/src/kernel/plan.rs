@@ -9,9 +9,9 @@ use super::facts::{FEXIT_FUNCTIONS, KPROBE_FUNCTIONS, KernelFacts, TIMER_TRACEPO
 pub enum Backend {
     /// BPF trampolines on kernel functions.
     Fexit,
-    /// kprobes and kretprobes, mostly on the same functions.
+    /// kprobes and kretprobes, mostly on the functions that the fexit backend uses.
     Kprobe,
-    /// Tracepoints, cgroup programs and sock_ops, for kernels that allow neither of the others.
+    /// Tracepoints, cgroup programs and sock_ops, for kernels that allow neither of the other backends.
     Tracepoint,
 }
 

@@ -9,7 +9,7 @@ pub enum Hook {
     FExit(&'static str),
     /// kprobe or kretprobe: the program knows which.
     KProbe(&'static str),
-    /// The first of these functions that the kernel has.
+    /// A kprobe at the first of these functions at which the kernel accepts it.
     KProbeAny(&'static [&'static str]),
     RawTracepoint(&'static str),
     /// Category and name below tracefs `events/`.
