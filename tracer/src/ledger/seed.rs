@@ -121,8 +121,8 @@ fn command(op: Op, flags: u32, socket: &DiagSocket, netns: u32, owners: &Owners)
     }
 }
 
-/// Commands that remove entries of ports that no dump has, if their namespace was dumped and they were made before
-/// `before_ns` (CLOCK_MONOTONIC, when the dumps began).
+/// Commands that remove entries of ports that no dump has, if the entry's namespace was dumped and the entry was made
+/// before `before_ns` (CLOCK_MONOTONIC, when the dumps began).
 ///
 /// A dump is not a snapshot, so the caller carries out only the commands that two dumps in a row give.
 pub fn stale(conns: &[(ConnKey, Conn)], dumps: &[Dump], before_ns: u64) -> Vec<Command> {

@@ -173,7 +173,7 @@ pub struct Earlier {
 }
 
 impl Earlier {
-    /// Takes the reading out of `tuples`. Leaves the reading of before there, so that the caller can use its memory
+    /// Takes the reading out of `tuples`, and leaves the previous reading there, so that the caller can use its memory
     /// for the next one.
     pub fn replace(&mut self, tuples: &mut Vec<(TupleKey, TupleCount)>) {
         std::mem::swap(&mut self.tuples, tuples);

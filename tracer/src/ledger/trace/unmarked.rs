@@ -14,8 +14,8 @@ use crate::{
 };
 
 impl Tracer {
-    /// Compares the ledger with the kernel immediately if such marks were lost: sockets that ended unnoticed would
-    /// count as open until the first regular comparison. Each is a loss already (`tombstones_full`), so none is drift.
+    /// Compares the ledger with the kernel immediately if marks of ended sockets found no room: these sockets would count
+    /// as open until the first regular comparison. Each counts as a loss already (`tombstones_full`), so not as drift.
     pub(super) fn correct_unmarked(&mut self) -> Result<(), Error> {
         let lost = Loss::ALL.into_iter().zip(self.totals()?.lost);
         if lost.filter(|(loss, _)| *loss == Loss::TombstonesFull).all(|(_, count)| count == 0) {
