@@ -68,8 +68,8 @@ pub struct KernelFacts {
     pub tw_timer_handler: Option<u64>,
     /// Tracepoints of the tracepoint backend that exist; `None`: /proc/kallsyms was not read, or cannot be.
     pub tracepoints: Option<Vec<&'static str>>,
-    /// Whether connect() is never given a port that bind() took as long as any socket has it, even one that got it from
-    /// connect() (Linux up to 6.17). False without BTF.
+    /// Whether a port that bind() took is kept from connect() as long as any socket has the port, even a socket that got it
+    /// from connect() (Linux up to 6.17). False without BTF.
     pub blocked_until_free: bool,
     /// Whether BPF maps count against RLIMIT_MEMLOCK (Linux up to 5.10). False without BTF.
     pub maps_are_locked: bool,

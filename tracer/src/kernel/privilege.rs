@@ -110,8 +110,8 @@ pub const KEPT_FOR_NAMESPACES: CapabilitySet =
 /// Gives up every capability except `keep`, for the calling thread and those that it starts later, and the ways to
 /// regain them (bounding and ambient sets, set-uid programs).
 ///
-/// Of `keep`, the thread keeps only what it has: it never gains one. If `keep` has CAP_BPF and the thread only
-/// CAP_SYS_ADMIN, it keeps CAP_SYS_ADMIN.
+/// Of `keep`, the thread keeps only what it has: it never gains one. If `keep` has CAP_BPF and the thread has
+/// CAP_SYS_ADMIN in its place, it keeps CAP_SYS_ADMIN.
 ///
 /// # Errors
 /// As capget(2), capset(2) and prctl(2).
