@@ -16,7 +16,7 @@ type Ends = (Addr, u16, Addr, u16);
 #[derive(Clone, Copy, PartialEq)]
 struct Verdict {
     outbound: bool,
-    /// Whether the socket's state proves `outbound`; false: listeners and its ports only make it likely.
+    /// Whether the socket's state proves the value of `outbound`; false: listeners and its ports only make that value likely.
     certain: bool,
 }
 
