@@ -61,7 +61,7 @@ pub enum Choice {
 /// Which backends to try, and why not the others.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Plan {
-    /// Backends in the order in which they are tried, until one loads: only loading shows for certain that it works.
+    /// Backends in the order in which they are tried, until one can be attached: only that shows for certain that it works.
     pub attempts: Vec<Backend>,
     /// Backends that are not tried, with the reason.
     pub skipped: Vec<(Backend, String)>,
