@@ -192,7 +192,7 @@ pub fn marking(tuple: TupleKey, last_ns: u64) -> Command {
     Command { op: Op::DoomTuple as u32, tuple, before_ns, ..Command::default() }
 }
 
-/// The command that removes a marked tuple, if it holds no port and no hook used it since `last_ns`.
+/// The command that removes a marked tuple, if it holds no port and no hook used it since `last_ns`; else it removes the mark.
 pub fn removing(tuple: TupleKey, last_ns: u64) -> Command {
     Command { op: Op::RemoveTuple as u32, ..marking(tuple, last_ns) }
 }
