@@ -65,8 +65,9 @@ pub const COMMON: &[Program] = &[
 /// The program that userspace runs itself. It is loaded, and never attached.
 pub const COMMAND: &str = "ledger_command";
 
-/// What ends a port's use is attached before what begins it, so that no release is missed. What begins a TIME_WAIT is
-/// attached before what ends a full socket: the end of a full socket alone would be counted as a release.
+/// In this table and the two below, what ends a port's use is attached before what begins it, so that no release is missed.
+/// What begins a TIME_WAIT is attached before what ends a full socket: the end of a full socket alone would be counted as
+/// a release.
 const FEXIT: &[Program] = &[
     required("fentry_inet_twsk_kill", Hook::FEntry("inet_twsk_kill")),
     required("fexit_inet_twsk_alloc", Hook::FExit("inet_twsk_alloc")),

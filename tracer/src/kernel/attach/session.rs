@@ -103,7 +103,8 @@ impl Session {
         self.log.flush();
     }
 
-    /// Detaches every program whose link is not pinned. The maps can still be read.
+    /// Detaches every program whose link is not pinned, and closes this process's descriptors of the others. The maps can
+    /// still be read.
     pub fn detach(&mut self) {
         self.missed_before = self.missed_hooks();
         let Some(Running { mut ebpf, probes, tracepoints }) = self.attached.take() else { return };
