@@ -26,7 +26,7 @@ impl Missing {
     }
 }
 
-/// How many held ports, tuples and bound ports found no room in their table, or in their owner's share of it.
+/// How often a held port, a tuple or a bound port found no room in its table, or in its owner's share of the table.
 pub(super) fn for_lack_of_room(totals: &Totals) -> u64 {
     let counted = Loss::ALL.into_iter().zip(totals.lost);
     let for_lack = counted.filter(|(loss, _)| {
