@@ -12,7 +12,7 @@ use std::{
 /// How often the kernel skipped a hook.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Missed {
-    /// How often it skipped one, as far as it counts that.
+    /// How many skips the kernel counted.
     pub counted: u64,
     /// Whether the kernel does not count the skips of some of the hooks, so that `counted` may be too low.
     pub partial: bool,

@@ -23,7 +23,7 @@ use crate::{
 /// How long the kernel may take to free a link after its last pin and descriptor are gone.
 const LINK_FREE_TIME: Duration = Duration::from_millis(1500);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// Name of the map that marks programs, in the kernel.
+/// Name that the kernel has for the map that marks programs.
 const MAP: &str = "tracer_rule";
 /// First bytes of the map's value; the layout of the rule's maps and the rule's name follow.
 const MARK: &[u8; 8] = b"tracer\0\0";
