@@ -49,7 +49,7 @@ pub struct Settings {
     pub event_mask: u32,
     /// Size of the ring buffer for events, in bytes.
     pub ring_size: u32,
-    /// Sizes of the ledger's tables. Tables that a rule has already keep theirs.
+    /// Sizes of the ledger's tables. The tables that a rule already has keep their sizes.
     pub sizes: Sizes,
     pub filter: Filter,
     pub offsets: Offsets,
@@ -240,7 +240,7 @@ fn load(settings: &Settings) -> Result<Ebpf, Error> {
 /// What is attached so far of the backend that is being tried.
 #[derive(Default)]
 struct Attached {
-    /// The kernel's type information as aya reads it, in 15 ms; only for programs on trampolines.
+    /// The kernel's type information, which aya takes 15 ms to read; `None` until a program on a trampoline needs it.
     btf: Option<Btf>,
     /// Perf events of tracepoints.
     tracepoints: Vec<OwnedFd>,
@@ -314,7 +314,8 @@ impl Attached {
         Ok(())
     }
 
-    /// Makes the mark by which the rule is found where its pins cannot be reached. `None`: that failed, which is noted.
+    /// Makes the mark by which the rule is found where its pins cannot be reached. `None`: that failed, and
+    /// `degraded` says why.
     fn mark(&mut self, spreading: &Spreading) -> Option<Mark> {
         match Mark::new(spreading.pins.rule()) {
             Ok(mark) => Some(mark),
@@ -325,15 +326,15 @@ impl Attached {
         }
     }
 
-    /// Renames the new links to their final names, which ends those of an earlier process. Both report the same
-    /// calls for a moment; the ledger counts each once.
+    /// Renames the new links to their final names, which ends an earlier process's links of these names, and removes its
+    /// links of another backend. Old and new programs see the same calls for a moment; the ledger counts each call once.
     fn pin(&self) -> Result<(), String> {
         let Some(pins) = &self.pins else { return Ok(()) };
         for name in &self.pinned {
             pins.rename_link(&format!("{name}_new"), name)
                 .map_err(|error| format!("cannot pin {name}: {error}"))?;
         }
-        // Links of another backend, which an earlier process used.
+        // Removes links of another backend, which an earlier process used. (The spreader's links have an `@` in their name.)
         for name in pins.links() {
             if !name.contains('@') && !self.pinned.iter().any(|pinned| *pinned == name) {
                 pins.remove_link(&name)

@@ -78,8 +78,8 @@ pub(super) fn for_rules() -> Result<Bpffs, Error> {
     in_mounts(host, find).and_then(|found| found).map_err(failed)
 }
 
-/// Every bpffs that can be opened, in the host's mount namespace and in this process's, also those below another
-/// mount. The one in which rules are pinned is the first. Mounts none.
+/// Every bpffs that can be opened, in the host's mount namespace and in this process's, also those that another mount
+/// covers. The first is the one in which rules are pinned, if the host's mount namespace can be entered. Mounts none.
 pub(super) fn all() -> Vec<Bpffs> {
     let mut found: Vec<Bpffs> = Vec::new();
     let mut add = |more: io::Result<Vec<Bpffs>>| match more {

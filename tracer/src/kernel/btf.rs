@@ -41,7 +41,7 @@ pub enum BtfError {
     /// The structure has no such field.
     #[error("the kernel's type information has no field {path} in struct {strukt}")]
     NoMember { strukt: String, path: String },
-    /// The structures are nested deeper than in any kernel.
+    /// The structures are nested deeper than in any kernel, or the look-up would take more steps than in any kernel.
     #[error("struct {strukt} is nested too deeply to look for {path}")]
     TooDeep { strukt: String, path: String },
 }

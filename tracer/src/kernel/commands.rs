@@ -1,4 +1,4 @@
-//! Commands that ask the kernel side to change the ledger: only its programs write to it.
+//! Commands that ask the kernel side to change the ledger: only BPF programs write to the ledger.
 #![expect(unsafe_code, reason = "a command is passed as the words that the program reads")]
 
 use std::os::fd::AsFd;
@@ -41,7 +41,7 @@ impl Commands {
         Ok(Self { program, running: RunningPrograms::new().map_err(text)? })
     }
 
-    /// Runs one command. Returns whether it changed anything.
+    /// Runs one command. Returns whether it changed the ledger.
     ///
     /// # Errors
     /// The kernel refuses to run the program.

@@ -19,7 +19,8 @@ use super::{
 };
 use crate::host::{mounts, sysctl};
 
-/// Functions without which the fexit backend is not tried, unless `--backend` names it. It attaches to some others, too.
+/// Functions without which the fexit backend is not tried, unless `--backend` names it. The backend also attaches to functions
+/// that are not in this list.
 pub const FEXIT_FUNCTIONS: [&str; 6] = [
     "inet_hash_connect",
     "inet6_hash_connect",
@@ -28,7 +29,8 @@ pub const FEXIT_FUNCTIONS: [&str; 6] = [
     "inet_twsk_alloc",
     "inet_twsk_kill",
 ];
-/// Functions without which the kprobe backend is not tried, unless `--backend` names it. It attaches to some others, too.
+/// Functions without which the kprobe backend is not tried, unless `--backend` names it. The backend also attaches to functions
+/// that are not in this list.
 pub const KPROBE_FUNCTIONS: [&str; 6] = [
     "inet_hash_connect",
     "inet6_hash_connect",
@@ -66,8 +68,8 @@ pub struct KernelFacts {
     pub tw_timer_handler: Option<u64>,
     /// Tracepoints of the tracepoint backend that exist; `None`: /proc/kallsyms was not read, or cannot be.
     pub tracepoints: Option<Vec<&'static str>>,
-    /// Whether connect() is never given a port that bind() took as long as any socket has it, even one that got it from
-    /// connect() (Linux up to 6.17). False without BTF.
+    /// Whether a port that bind() took is kept from connect() as long as any socket has the port, even a socket that got it
+    /// from connect() (Linux up to 6.17). False without BTF.
     pub blocked_until_free: bool,
     /// Whether BPF maps count against RLIMIT_MEMLOCK (Linux up to 5.10). False without BTF.
     pub maps_are_locked: bool,
@@ -196,7 +198,7 @@ impl Symbols {
     }
 }
 
-/// Whether a bpf(2) call works on a thread without capabilities: makes one; `None`: not known. Up to Linux 5.18, with
+/// Whether bpf(2) works on a thread without capabilities; `None`: not known. Tries a call on a new thread. Up to Linux 5.18, with
 /// kernel.unprivileged_bpf_disabled set, the kernel refuses every call with EPERM before it reads the arguments.
 /// Otherwise this call fails because its map descriptor is not valid.
 fn bpf_without_capability() -> Option<bool> {

@@ -12,9 +12,9 @@ use std::{
 /// How often the kernel skipped a hook.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Missed {
-    /// How often it did, as far as it counts that.
+    /// How many skips the kernel counted.
     pub counted: u64,
-    /// Whether it does not count some of the hooks, so that there may be more.
+    /// Whether the kernel does not count the skips of some of the hooks, so that `counted` may be too low.
     pub partial: bool,
 }
 

@@ -34,7 +34,7 @@ const fn field(global: &'static str, strukt: &'static str, path: &'static str) -
 
 const COMMON: &str = "sock_common";
 
-/// Fields without which no backend works, except `sk_userlocks`, which needs two globals.
+/// Fields without which no backend works. One more, `sk_userlocks`, is not in this list because it needs two globals.
 const FIELDS: [Field; 17] = [
     field(global::SKC_DADDR, COMMON, "skc_daddr"),
     field(global::SKC_RCV_SADDR, COMMON, "skc_rcv_saddr"),

@@ -9,9 +9,9 @@ use super::facts::{FEXIT_FUNCTIONS, KPROBE_FUNCTIONS, KernelFacts, TIMER_TRACEPO
 pub enum Backend {
     /// BPF trampolines on kernel functions.
     Fexit,
-    /// kprobes and kretprobes, mostly on the same functions.
+    /// kprobes and kretprobes, mostly on the functions that the fexit backend uses.
     Kprobe,
-    /// Tracepoints, cgroup programs and sock_ops, for kernels that allow neither of the others.
+    /// Tracepoints, cgroup programs and sock_ops, for kernels that allow neither of the other backends.
     Tracepoint,
 }
 
@@ -61,7 +61,7 @@ pub enum Choice {
 /// Which backends to try, and why not the others.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Plan {
-    /// Backends in the order in which they are tried, until one loads: only loading shows for certain that it works.
+    /// Backends in the order in which they are tried, until one can be attached: only that shows for certain that it works.
     pub attempts: Vec<Backend>,
     /// Backends that are not tried, with the reason.
     pub skipped: Vec<(Backend, String)>,

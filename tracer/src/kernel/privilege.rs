@@ -66,8 +66,8 @@ const NEEDED_FOR_RULES: [(CapabilitySet, &str); 2] = [
     (CapabilitySet::DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH"),
 ];
 
-/// Names of the capabilities that finding rules needs and `have` lacks; empty: none. CAP_DAC_OVERRIDE does for
-/// CAP_DAC_READ_SEARCH.
+/// Names of the capabilities that finding rules needs and `have` lacks; empty: none. CAP_DAC_OVERRIDE is enough
+/// in place of CAP_DAC_READ_SEARCH.
 pub fn missing_for_rules(have: CapabilitySet) -> Vec<&'static str> {
     let lacks = |capability| match capability {
         CapabilitySet::DAC_READ_SEARCH => {
@@ -110,8 +110,8 @@ pub const KEPT_FOR_NAMESPACES: CapabilitySet =
 /// Gives up every capability except `keep`, for the calling thread and those that it starts later, and the ways to
 /// regain them (bounding and ambient sets, set-uid programs).
 ///
-/// Of `keep`, the thread keeps only what it has: it never gains one. If `keep` has CAP_BPF and the thread only
-/// CAP_SYS_ADMIN, it keeps CAP_SYS_ADMIN.
+/// Of `keep`, the thread keeps only what it has: it never gains one. If `keep` has CAP_BPF and the thread has
+/// CAP_SYS_ADMIN in its place, it keeps CAP_SYS_ADMIN.
 ///
 /// # Errors
 /// As capget(2), capset(2) and prctl(2).
@@ -121,7 +121,7 @@ pub fn drop_after_attach(keep: CapabilitySet) -> io::Result<()> {
 }
 
 /// Makes it impossible to regain capabilities other than `keep`, for the calling thread and those that it starts later;
-/// without CAP_SETPCAP only together with [`keep_only`]. The thread still has all of them.
+/// without CAP_SETPCAP only together with [`keep_only`]. Until then, the thread still has the capabilities that it has now.
 ///
 /// # Errors
 /// As capget(2) and prctl(2).

@@ -9,7 +9,7 @@ pub enum Hook {
     FExit(&'static str),
     /// kprobe or kretprobe: the program knows which.
     KProbe(&'static str),
-    /// The first of these functions that the kernel has.
+    /// A kprobe at the first of these functions at which the kernel accepts it.
     KProbeAny(&'static [&'static str]),
     RawTracepoint(&'static str),
     /// Category and name below tracefs `events/`.
@@ -65,8 +65,9 @@ pub const COMMON: &[Program] = &[
 /// The program that userspace runs itself. It is loaded, and never attached.
 pub const COMMAND: &str = "ledger_command";
 
-/// What ends a port's use is attached before what begins it, so that no release is missed. What begins a TIME_WAIT is
-/// attached before what ends a full socket: the end of a full socket alone would be counted as a release.
+/// In this table and the two below, what ends a port's use is attached before what begins it, so that no release is missed.
+/// What begins a TIME_WAIT is attached before what ends a full socket: the end of a full socket alone would be counted as
+/// a release.
 const FEXIT: &[Program] = &[
     required("fentry_inet_twsk_kill", Hook::FEntry("inet_twsk_kill")),
     required("fexit_inet_twsk_alloc", Hook::FExit("inet_twsk_alloc")),

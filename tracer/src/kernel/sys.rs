@@ -33,7 +33,8 @@ pub(super) struct Batch {
     values: Vec<u8>,
 }
 
-/// Entries asked for at a time; a batch must hold at least one bucket of the hash.
+/// How many entries are asked for at a time. A call must have room for a whole bucket of the hash, so this is doubled if a
+/// bucket has more.
 const CHUNK: u32 = 1024;
 
 /// Reads every entry of a hash map with `BPF_MAP_LOOKUP_BATCH` (Linux 5.6), and calls `each` with the bytes of its key
@@ -96,7 +97,7 @@ pub(super) fn read_map(
 /// because the kernel writes that many values.
 ///
 /// # Errors
-/// As bpf(2): there is no such entry.
+/// As bpf(2); ENOENT: there is no such entry.
 pub(super) fn read_per_cpu(map: BorrowedFd<'_>, key: u32, cpus: usize) -> io::Result<Vec<u64>> {
     let mut values = vec![0_u64; cpus];
     // SAFETY: all-zero is a valid bpf_attr.

@@ -18,8 +18,8 @@ use crate::{
 /// A port of a network namespace.
 type Place = (u32, u16);
 
-/// Commands that remove entries of ports that no dump has, if their namespace was dumped and they were made before
-/// `before_ns` (CLOCK_MONOTONIC, when the dumps began).
+/// Commands that remove entries of ports that no dump has, if the entry's namespace was dumped and the entry was made
+/// before `before_ns` (CLOCK_MONOTONIC, when the dumps began).
 ///
 /// `idle_listed`: whether the kernel lists sockets that are bound and idle. If it does not, only entries of listeners
 /// and time-wait sockets are removed: a dump shows no difference between an idle socket and one that is gone.

@@ -16,7 +16,7 @@ type Ends = (Addr, u16, Addr, u16);
 #[derive(Clone, Copy, PartialEq)]
 struct Verdict {
     outbound: bool,
-    /// Whether the socket's state proves `outbound`; false: listeners and its ports only make it likely.
+    /// Whether the socket's state proves the value of `outbound`; false: listeners and its ports only make that value likely.
     certain: bool,
 }
 
@@ -24,7 +24,7 @@ struct Verdict {
 /// decide most cases. `in_range`: whether a port is in the range that connect() chooses from.
 ///
 /// Both ends of a local connection are returned if nothing distinguishes them: no listener is left, both ports or
-/// neither are in the range, and as many connections use the one as the other. Neither end is returned if both have a
+/// neither are in the range, and as many connections use the one port as the other. Neither end is returned if both have a
 /// listener, and as many connections use the one port as the other.
 pub fn outbound(
     sockets: &[DiagSocket],

@@ -121,8 +121,8 @@ fn command(op: Op, flags: u32, socket: &DiagSocket, netns: u32, owners: &Owners)
     }
 }
 
-/// Commands that remove entries of ports that no dump has, if their namespace was dumped and they were made before
-/// `before_ns` (CLOCK_MONOTONIC, when the dumps began).
+/// Commands that remove entries of ports that no dump has, if the entry's namespace was dumped and the entry was made
+/// before `before_ns` (CLOCK_MONOTONIC, when the dumps began).
 ///
 /// A dump is not a snapshot, so the caller carries out only the commands that two dumps in a row give.
 pub fn stale(conns: &[(ConnKey, Conn)], dumps: &[Dump], before_ns: u64) -> Vec<Command> {
@@ -192,7 +192,7 @@ pub fn marking(tuple: TupleKey, last_ns: u64) -> Command {
     Command { op: Op::DoomTuple as u32, tuple, before_ns, ..Command::default() }
 }
 
-/// The command that removes a marked tuple, if it holds no port and no hook used it since `last_ns`.
+/// The command that removes a marked tuple, if it holds no port and no hook used it since `last_ns`; else it removes the mark.
 pub fn removing(tuple: TupleKey, last_ns: u64) -> Command {
     Command { op: Op::RemoveTuple as u32, ..marking(tuple, last_ns) }
 }

@@ -42,8 +42,8 @@ pub struct Row {
     pub rates: Option<Rates>,
     /// Seconds until no port is left at this rate, 0 if none is; `None`: it is not filling, or that is not known.
     pub eta_s: Option<f64>,
-    /// How long port searches took: those since the reading before, or all if there were none since. `None`: not
-    /// measured, or there were none at all.
+    /// 99th percentile of how long port searches took: the searches since the reading before, or all if there were none
+    /// since. `None`: not measured, or there were none at all.
     pub search_p99: Option<P99>,
     /// Ports taken since the tuple is in the ledger.
     pub opened: u64,
@@ -173,7 +173,7 @@ pub struct Earlier {
 }
 
 impl Earlier {
-    /// Takes the reading out of `tuples`. Leaves the reading of before there, so that the caller can use its memory
+    /// Takes the reading out of `tuples`, and leaves the previous reading there, so that the caller can use its memory
     /// for the next one.
     pub fn replace(&mut self, tuples: &mut Vec<(TupleKey, TupleCount)>) {
         std::mem::swap(&mut self.tuples, tuples);

@@ -62,7 +62,7 @@ pub(super) fn attach(
     })
 }
 
-/// Attaches a kprobe or kretprobe to the first of these functions that the kernel has.
+/// Attaches a kprobe or kretprobe to the first of these functions at which the kernel accepts it.
 fn kprobe(program: &mut Program, functions: &[&str]) -> Result<OwnedFd, AttachError> {
     let program: &mut aya::programs::KProbe = program.try_into()?;
     let at_return = matches!(program.kind(), ProbeKind::Return);
@@ -104,7 +104,7 @@ impl From<Infallible> for AttachError {
     }
 }
 
-/// The error in one line: the verifier's log can have thousands.
+/// The error in one line, without the verifier's log, which can have thousands of lines.
 pub(super) fn short(error: &AttachError) -> String {
     match error {
         AttachError::Program(ProgramError::LoadError { io_error, .. }) => {
@@ -117,7 +117,8 @@ pub(super) fn short(error: &AttachError) -> String {
     }
 }
 
-/// The advice for ENOMEM, else an empty text. The tables are allocated first, and have left too little memory.
+/// The advice if the kernel has no memory for a program (ENOMEM): the tables, which are allocated before, have left too
+/// little. An empty text for any other error.
 fn if_no_memory(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::ENOMEM) => {

@@ -36,7 +36,7 @@ pub struct Session {
     pub commands: Commands,
     pub(super) log: KernelLog,
     pub(super) attached: Option<Running>,
-    /// Hooks that the kernel skipped until the programs were detached; 0 before that.
+    /// How often the kernel skipped a hook until the programs were detached; 0 before that.
     pub(super) missed_before: Missed,
     pub spreader: Option<Spreader>,
 }
@@ -78,8 +78,8 @@ impl Session {
         Ok(Totals { hook_missed: self.missed_hooks().counted, ..self.maps.totals()? })
     }
 
-    /// Attaches the spreader to these cgroups as far as it is not attached to them, and removes links to cgroups
-    /// that are gone.
+    /// Attaches the spreader to these cgroups as far as it is not attached to them, and removes pinned links to cgroups
+    /// that are gone or that it is not attached to. Does nothing without a spreader, or once the programs are detached.
     ///
     /// # Errors
     /// The reason, as a text for people: a program cannot be attached, or a link not pinned or removed.
@@ -103,7 +103,8 @@ impl Session {
         self.log.flush();
     }
 
-    /// Detaches every program whose link is not pinned. The maps can still be read.
+    /// Detaches every program whose link is not pinned, and closes this process's descriptors of the others. The maps can
+    /// still be read.
     pub fn detach(&mut self) {
         self.missed_before = self.missed_hooks();
         let Some(Running { mut ebpf, probes, tracepoints }) = self.attached.take() else { return };
@@ -138,7 +139,7 @@ fn detach_one(name: &str, program: &mut Program) {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // See `detach`: one program at a time, with a heartbeat after each.
+        // Dropping the fields would detach all programs without a heartbeat; `detach` has one after each program.
         self.detach();
     }
 }

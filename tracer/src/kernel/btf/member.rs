@@ -7,7 +7,7 @@ use super::{
 
 /// Steps that one look-up may take. The largest kernel structures need some hundreds; a damaged file could need 2^64.
 const MAX_STEPS: u32 = 20_000;
-/// Nesting of structures, and length of a chain of typedefs; no kernel has as much.
+/// Limit of the nesting of structures and of the length of a chain of typedefs, which no kernel reaches.
 const MAX_DEPTH: u32 = 32;
 
 /// Offset and size of a field in its structure.

@@ -23,7 +23,7 @@ use crate::{
 /// How long the kernel may take to free a link after its last pin and descriptor are gone.
 const LINK_FREE_TIME: Duration = Duration::from_millis(1500);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// Name of the map in the kernel.
+/// Name that the kernel has for the map that marks programs.
 const MAP: &str = "tracer_rule";
 /// First bytes of the map's value; the layout of the rule's maps and the rule's name follow.
 const MARK: &[u8; 8] = b"tracer\0\0";
@@ -177,8 +177,8 @@ impl Loaded {
         }
     }
 
-    /// Rules that spread and that are not `known`, without those that end shortly: their pins cannot be reached.
-    /// Empty if loaded programs cannot be listed.
+    /// Rules that spread, are not `known` and do not end shortly: rules whose pins cannot be reached. Empty if
+    /// loaded programs cannot be listed.
     pub fn unpinned(known: impl Fn(&str) -> bool) -> Vec<Self> {
         let until = Instant::now() + LINK_FREE_TIME;
         loop {

@@ -55,7 +55,7 @@ impl RuleMaps {
     }
 
     /// Forgets which ports are bound in the namespace that the rule was in before: their release there would be
-    /// counted as one in the rule's namespace. This also forgets ports that were bound since the new rule took effect:
+    /// counted as a release in the rule's namespace. This also forgets ports that were bound since the new rule took effect:
     /// the hooks may count too few bound ports until the agent's next reading.
     fn forget_bound(&mut self) -> Result<(), Error> {
         for port in 0..self.bound_since.len() {
@@ -89,15 +89,15 @@ impl RuleMaps {
 /// The hooks' counts of bound ports at the beginning of a reading of bound ports. They wrap: use differences only.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct BoundCounts {
-    /// Ports that bind() and listen() took: see [`held::BOUND`].
+    /// How often bind() or listen() took a port: see [`held::BOUND`].
     pub bound: u32,
-    /// Bound ports that were released: see [`held::RELEASED`].
+    /// How often a bound port was released: see [`held::RELEASED`].
     pub released: u32,
-    /// Ports of `bound` that are free again: see [`held::BACK`].
+    /// Of `bound`: ports that were released before the next reading: see [`held::BACK`].
     pub back: u32,
 }
 
-/// The spreader's other maps: counters, excluded ports, the ring of decisions.
+/// The spreader's other maps: counts of decisions, excluded ports, counts of bound and fast ports, the ring of decisions.
 pub struct SpreadMaps {
     counts: PerCpuCounters,
     excluded: Array<MapData, [u64; 1024]>,
@@ -132,8 +132,8 @@ impl SpreadMaps {
     /// # Errors
     /// The map cannot be read or written.
     pub fn begin_reading(&mut self) -> Result<BoundCounts, Error> {
-        // A port that is bound or released meanwhile may count twice, but must not be missed: the counts of taken
-        // ports are read before the new number is set, that of ports that are free again after it.
+        // A port that is bound or released meanwhile may count twice, but must not be missed: BOUND and RELEASED are read
+        // before the reading's number (LOOK) is increased, BACK after it.
         let (bound, released) = (self.held(held::BOUND)?, self.held(held::RELEASED)?);
         let look = self.held(held::LOOK)?.wrapping_add(1);
         self.held.set(held::LOOK, u64::from(look), 0).map_err(wrong(map::HELD))?;
@@ -180,7 +180,7 @@ fn missing(name: &str) -> Error {
     Error::Failure(format!("the BPF object has no map {name}; build tracer again"))
 }
 
-/// The pinned or loaded maps of a rule, to read them or to clear the rule. Decisions in the ring are not among them.
+/// The pinned or loaded maps of a rule, to read them or to clear the rule. The ring of decisions is not among them.
 pub struct Pinned {
     pub rule: RuleMaps,
     pub maps: SpreadMaps,

@@ -57,8 +57,8 @@ impl Pins {
     /// none.
     ///
     /// # Errors
-    /// There is no bpffs that outlives this process; other users can change the folder of tracer; a version with
-    /// other maps has pinned the rule.
+    /// There is no bpffs that outlives this process; the folder of tracer cannot be opened, or other users can change it;
+    /// a version with other maps has pinned the rule.
     pub fn of(rule: &str) -> Result<Self, Error> {
         let bpffs = bpffs::for_rules()?;
         root(&bpffs).and_then(|root| root.folder(OsStr::new(FOLDER))).map_err(unsafe_folder)?;
@@ -181,7 +181,7 @@ impl Pins {
     /// The path at which a link is to be pinned, valid as long as this exists.
     ///
     /// # Errors
-    /// The rule has ended, or before [`Self::create`].
+    /// The rule has ended, or [`Self::create`] was not called before.
     pub(crate) fn link_path(&self, name: &str) -> io::Result<PathBuf> {
         if self.shared.closed.load(SeqCst) {
             return Err(io::Error::other("the rule has ended meanwhile"));
@@ -232,7 +232,7 @@ impl Pins {
         names.map(|name| name.to_string_lossy().into_owned()).collect()
     }
 
-    /// Removes the links with names that are not in `kept`. From here on, no link is pinned.
+    /// Removes the links with names that are not in `kept`. From here on, this value and its copies refuse to pin a link.
     ///
     /// # Errors
     /// A link cannot be removed.
@@ -246,10 +246,12 @@ impl Pins {
     }
 
     /// Removes the rule, links first: a link detaches its program when its last pin is removed and no process has it
-    /// open. Removes nothing if the folder has something that is not a pin of tracer. From here on, no link is pinned.
+    /// open. Removes nothing if the folder has something that is not a pin of tracer. From here on, this value and its
+    /// copies refuse to pin a link.
     ///
     /// # Errors
-    /// The folder has such a thing, it cannot be read, other users can change it, or something cannot be removed.
+    /// The folder has something that is not a pin of tracer, it cannot be read, other users can change it, or a pin or the
+    /// folder cannot be removed.
     pub fn remove(&self) -> Result<(), Error> {
         let _detaching = Detaching::begin();
         self.shared.closed.store(true, SeqCst);

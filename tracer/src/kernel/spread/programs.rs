@@ -70,8 +70,8 @@ pub struct CgroupTarget {
 pub struct Spreading {
     pub pins: Pins,
     pub cgroups: Vec<CgroupTarget>,
-    /// Whether the rule wants fast ports, which the spreader finds itself: if not, nothing is missing when the kernel
-    /// refuses the programs that can do that.
+    /// Whether the rule wants fast ports, which the spreader finds itself. If not, only the log says that the kernel refuses
+    /// the programs that find them.
     pub fast_ports: bool,
     /// Whether the address of a bind() is replaced: only then the programs of bind() are needed.
     pub rebind: bool,
@@ -237,7 +237,8 @@ impl Spreader {
         Ok(())
     }
 
-    /// Attaches to those of these cgroups that have no live link, and removes links to cgroups that are gone.
+    /// Attaches to those of these cgroups that lack a live link of some hook, and removes pinned links to cgroups that are
+    /// gone or that this spreader is not attached to.
     ///
     /// # Errors
     /// The reason, as a text for people: a program cannot be attached, or a link not pinned or removed.

@@ -15,8 +15,8 @@ pub(crate) struct Rules {
     slots: Array<MapData, Rule>,
     /// 0: there is no rule; else the number of the slot, from 1 up.
     current: Array<MapData, u32>,
-    /// `None`: a hook may still read the slot that is not current, so that [`Self::set`] has to wait before it writes
-    /// there. (Only a process that sets rules needs this.)
+    /// Waits for running hooks. `None`: a hook may still read the slot that is not current, so that [`Self::set`] has to
+    /// wait before it writes there. (A process that only reads rules never makes this.)
     running: Option<RunningPrograms>,
 }
 

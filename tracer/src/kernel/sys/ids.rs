@@ -26,7 +26,7 @@ pub(in super::super) enum Listed {
     Map,
 }
 
-/// The smallest id of a link above this one; `None`: there is none.
+/// The smallest id of a link that is greater than `after`; `None`: there is none.
 ///
 /// # Errors
 /// As bpf(2): EPERM without CAP_SYS_ADMIN.

@@ -12,7 +12,7 @@ use crate::{
 
 /// A table is nearly full from this percentage on...
 const NEARLY_FULL: u64 = 80;
-/// ...until it is below this one, so that one that goes up and down around a limit causes one warning.
+/// ...until it is below this one, so that a table that goes up and down around 80 % causes one warning.
 const CALM: u64 = 70;
 
 /// What each table is for, and which setting makes it larger; `None`: none does.

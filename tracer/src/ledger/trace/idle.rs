@@ -109,7 +109,8 @@ impl Sweep {
     }
 }
 
-/// The number of tuples that every owner may keep at most so that `excess` are removed; 0 if not so many can be.
+/// How many tuples each owner may keep, as many as possible while at least `excess` tuples are removed; 0 if so many cannot
+/// be removed.
 fn level(owners: &[Owner], excess: u64) -> u64 {
     let removed = |level: u64| -> u64 {
         let over = |all: u64| all.saturating_sub(level);

@@ -43,15 +43,15 @@ pub(super) struct LeftOut {
 }
 
 impl LeftOut {
-    /// Namespaces whose sockets could not be read, or of which only is known that they are left out (more than
-    /// [`MOST`]).
+    /// Namespaces whose sockets could not be read, or of which it is only known that they are left out, because there
+    /// are more than [`MOST`].
     pub(super) fn unread(&self) -> impl Iterator<Item = u32> {
         let unread = self.by_inum.iter().filter(|(_, (depth, _))| *depth == Depth::Sockets);
         unread.map(|(inum, _)| *inum).chain(self.others.iter().copied())
     }
 
-    /// Namespaces whose range or sockets could not be read, because that or the search for them failed, and those of
-    /// which only is known that they are left out (more than [`MOST`]).
+    /// Namespaces whose range or sockets could not be read, because that or the search for them failed, and
+    /// namespaces of which it is only known that they are left out, because there are more than [`MOST`].
     pub(super) fn closed(&self) -> impl Iterator<Item = u32> {
         let closed = self.by_inum.iter().filter(|(_, (depth, _))| *depth > Depth::Location);
         closed.map(|(inum, _)| *inum).chain(self.others.iter().copied())

@@ -26,7 +26,7 @@ impl Missing {
     }
 }
 
-/// How many entries found no room in a table of the ledger, or in their owner's share of it.
+/// How often a held port, a tuple or a bound port found no room in its table, or in its owner's share of the table.
 pub(super) fn for_lack_of_room(totals: &Totals) -> u64 {
     let counted = Loss::ALL.into_iter().zip(totals.lost);
     let for_lack = counted.filter(|(loss, _)| {
@@ -50,7 +50,8 @@ pub(super) const fn has_room(used: usize, max: u32) -> bool {
 }
 
 impl Tracer {
-    /// Whether all tables have room for what was lost ([`has_room`]). If not, removes idle tuples and looks again.
+    /// Whether the tables of tuples, held ports and bound ports have room for what was lost ([`has_room`]). If not, removes
+    /// idle tuples and looks again.
     pub(super) fn can_make_room(&mut self, now_ns: u64) -> Result<bool, Error> {
         if self.has_room()? {
             return Ok(true);
@@ -59,7 +60,7 @@ impl Tracer {
         self.has_room()
     }
 
-    /// Whether all tables have room for what was lost, by [`has_room`].
+    /// Whether the tables of tuples, held ports and bound ports have room for what was lost, by [`has_room`].
     fn has_room(&mut self) -> Result<bool, Error> {
         let (mut tuples, mut conns, mut binds) = (0, 0, 0);
         self.session.maps.tuples(|_, _| tuples += 1)?;

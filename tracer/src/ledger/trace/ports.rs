@@ -87,8 +87,8 @@ fn are_sure(then: Option<&PortSet>, now: Option<&PortSet>) -> bool {
 
 impl Tracer {
     /// Reads the bound ports, and derives from them which held ports take no room, and what bind(address, 0) has
-    /// left. To be called before tuples are read. If a reading takes long, it is not made each time, and these stay
-    /// the same for a while.
+    /// left. To be called before tuples are read. If a reading takes long, it is not made at each call, and the results
+    /// of the one before stay for a while.
     ///
     /// # Errors
     /// A map cannot be read, or a command fails.
@@ -143,7 +143,8 @@ impl Tracer {
         Ok(())
     }
 
-    /// Reads touched ports, bound ports and all connections, and corrects which of these take room.
+    /// Reads touched ports, bound ports and all connections, corrects which of the connections' ports take room, and
+    /// removes entries of TOUCHED that are not needed any more.
     fn read_conns(&mut self) -> Result<(), Error> {
         let (began, began_ns) = (Instant::now(), clock::monotonic_ns());
         self.ports.not_noted.count(&self.totals()?, began_ns);

@@ -44,7 +44,7 @@ const NO_FAIL_FAST: &str = "no --fail-fast: this kernel has no bpf_set_retval (L
 /// calls have events.
 ///
 /// # Errors
-/// Missing privileges (77), no backend that can run (69), any other failure (1). Nothing stays attached.
+/// Missing privileges (exit code 77), no backend that can run (69), any other failure (1). Nothing stays attached.
 pub(crate) fn start(
     config: &KernelConfig,
     event_mask: u32,
@@ -59,8 +59,8 @@ pub(crate) fn start(
 /// itself (`enter_to_attach`) and the threads that it starts into their sandboxes.
 ///
 /// # Errors
-/// Missing privileges (77), no backend that can run (69), any other failure (1). What was pinned by then stays attached:
-/// the caller removes it (`Undo` in `spread/start.rs`).
+/// Missing privileges (exit code 77), no backend that can run (69), any other failure (1). What was pinned by then stays
+/// attached: the caller removes it (`Undo` in `spread/start.rs`).
 pub fn start_spreading(config: &KernelConfig, spreading: Spreading) -> Result<Tracer, Error> {
     start_with(config, 0, &Filter::default(), Purpose::Spread(spreading))
 }
@@ -255,7 +255,7 @@ fn none_can_run(
 /// Opens the cgroup hierarchy, to look up the names of cgroups in it. Must be called before privileges are given up.
 ///
 /// # Errors
-/// Missing privileges (77); the cgroup hierarchy, which every backend needs, cannot be opened (69); the capabilities of
+/// Missing privileges (exit code 77); the cgroup hierarchy, which every backend needs, cannot be opened (69); the capabilities of
 /// this thread cannot be read (1).
 pub fn cgroup_names(config: &KernelConfig) -> Result<Names, Error> {
     check_privileges()?;
@@ -306,7 +306,7 @@ const fn choice(backend: BackendChoice) -> Choice {
 /// The filter for the kernel side, with ids of cgroups and namespaces in place of their names.
 ///
 /// # Errors
-/// A cgroup or a namespace does not exist or cannot be opened (78).
+/// A cgroup or a namespace does not exist or cannot be opened (exit code 78).
 pub fn resolve(spec: &FilterSpec) -> Result<Filter, Error> {
     let mut ids = Vec::new();
     for path in &spec.cgroups {

@@ -14,8 +14,8 @@ use crate::{
 };
 
 impl Tracer {
-    /// Compares the ledger with the kernel immediately if such marks were lost: sockets that ended unnoticed would
-    /// count as open until the first regular comparison. Each is a loss already (`tombstones_full`), so none is drift.
+    /// Compares the ledger with the kernel immediately if marks of ended sockets found no room: these sockets would count
+    /// as open until the first regular comparison. Each counts as a loss already (`tombstones_full`), so not as drift.
     pub(super) fn correct_unmarked(&mut self) -> Result<(), Error> {
         let lost = Loss::ALL.into_iter().zip(self.totals()?.lost);
         if lost.filter(|(loss, _)| *loss == Loss::TombstonesFull).all(|(_, count)| count == 0) {
@@ -44,7 +44,8 @@ impl Tracer {
 }
 
 /// What a command changes, if a mark would have made it unnecessary: it removes a port that is not held any more,
-/// marks a TIME_WAIT, or adds a TIME_WAIT that was taken for the end. `None`: another command.
+/// marks a TIME_WAIT, or adds a connection (a TIME_WAIT whose beginning was taken for the end of the socket). `None`: another
+/// command.
 fn end(command: &Command) -> Option<(u32, ConnKey, TupleKey)> {
     const OPS: [u32; 3] = [Op::RemoveConn as u32, Op::AddConn as u32, Op::MarkTimeWait as u32];
     OPS.contains(&command.op).then_some((command.op, command.key, command.tuple))

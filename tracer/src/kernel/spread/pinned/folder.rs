@@ -78,12 +78,12 @@ impl Folder {
     /// Opens the folder `name` in this one; `None`: there is none.
     ///
     /// # Errors
-    /// It is not a folder of this one, cannot be opened, is on another file system, does not belong to root, or other
-    /// users can change it.
+    /// The name is not one component, or what has the name is not a folder, cannot be opened or examined, is on another
+    /// file system, does not belong to root, or can be changed by other users.
     pub(super) fn folder(&self, name: &OsStr) -> Result<Option<Self>, Refused> {
         let path = self.path.join(name);
         let refused = |why: String| Refused { path: path.clone(), why };
-        // The name must be one component: another one could lead out of this folder.
+        // The name must be one component and neither `.` nor `..`: a path could lead out of this folder.
         if name.as_bytes().contains(&b'/') || matches!(name.as_bytes(), b"" | b"." | b"..") {
             return Err(refused("is not the name of a folder".into()));
         }
@@ -174,7 +174,7 @@ impl Folder {
         Ok(renameat(&self.fd, from, &self.fd, to)?)
     }
 
-    /// Removes a pin of this kind; fails if the name is anything else.
+    /// Removes a pin of this kind; fails if there is none of this name, or something else has the name.
     pub(super) fn remove(&self, name: &OsStr, kind: Kind) -> io::Result<()> {
         drop(self.open(name, kind)?);
         Ok(unlinkat(&self.fd, name, AtFlags::empty())?)
