@@ -98,7 +98,7 @@ impl Reuse {
         })
     }
 
-    /// Whether the setting lets TIME_WAITs be reused: those of loopback addresses (`loopback`), or all others.
+    /// Whether tcp_tw_reuse lets TIME_WAITs be reused: those of loopback addresses if `loopback` is true, else all others.
     pub const fn is_on(self, loopback: bool) -> bool {
         self.setting == 1 || (self.setting == 2 && loopback)
     }

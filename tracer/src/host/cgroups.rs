@@ -64,7 +64,8 @@ pub fn root() -> io::Result<OwnedFd> {
 /// root, with or without a slash before it.
 ///
 /// # Errors
-/// There is no such cgroup, the path is not in cgroup2, or it or the root of the hierarchy cannot be opened.
+/// There is no such cgroup; the path is not in cgroup2; it or the root of the hierarchy cannot be opened, or the cgroup is
+/// not below that root.
 pub fn resolve_arg(value: &str) -> Result<Cgroup, CgroupError> {
     let root = root().map_err(CgroupError::NoHierarchy)?;
     let given = Path::new(value);

@@ -29,7 +29,7 @@ pub struct Holder {
     pub comm: [u8; 16],
     /// One of [`tcp_state`].
     pub state: u8,
-    /// Address that it is connected to.
+    /// Address that it is connected to; unspecified: it is not connected.
     pub peer: Addr,
     /// Port that it is connected to; 0: it is not connected.
     pub peer_port: u16,
@@ -37,9 +37,9 @@ pub struct Holder {
 
 /// How long an answer is reused: many calls fail for the same reason.
 const FRESH: Duration = Duration::from_secs(1);
-/// Time between two searches...
+/// Shortest time from the end of a search to the next one.
 const PAUSE: Duration = Duration::from_millis(100);
-/// ...which take at most 1/N of the time.
+/// Searches take at most one part in so many of the time: after a slow one, the pause is longer.
 const SHARE: u32 = 20;
 /// How many answers are kept.
 const MOST: usize = 256;
@@ -52,7 +52,7 @@ const SEARCH: Duration = Duration::from_millis(200);
 #[derive(Debug, Default)]
 pub struct Holders {
     known: HashMap<WantedPort, (Instant, Option<Holder>)>,
-    /// Where namespaces were found that could not be entered through the caller.
+    /// By inode number: namespaces that could not be entered through the caller of bind(), as a search found them.
     places: HashMap<u32, Netns>,
     /// The search for the processes that have sockets open.
     search: Search,
@@ -200,7 +200,8 @@ fn choose(sockets: &[DiagSocket], wanted: Addr) -> Option<DiagSocket> {
     conflicting.min_by_key(rank).copied()
 }
 
-/// Whether a socket at one of these addresses keeps another one from binding its port at the other.
+/// Whether a socket that has a port at one of these addresses keeps another socket from binding the port at the other
+/// address.
 fn conflict(one: Addr, other: Addr) -> bool {
     is_any(one) || is_any(other) || one == other
 }

@@ -41,7 +41,7 @@ static REQUESTS: AtomicU32 = AtomicU32::new(1);
 
 /// A request for a list, and how its answers are parsed.
 pub(crate) struct Query<'a, T> {
-    /// Name for errors, with `things`: `sock_diag`, "TCP sockets".
+    /// For error texts: the name of what is asked, such as `sock_diag`, and in `things` what it lists, such as "TCP sockets".
     pub(crate) name: &'static str,
     pub(crate) things: &'static str,
     /// `None`: NETLINK_ROUTE.

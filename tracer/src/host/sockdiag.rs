@@ -78,7 +78,8 @@ pub struct DiagSocket {
     pub sent_again: u8,
     /// Whether it is a listener that accepts no IPv4 connections (IPV6_V6ONLY).
     pub v6_only: bool,
-    /// Id of the cgroup v2 in which the socket was made, whose hooks run for it; 0: not known (a time-wait socket).
+    /// Id of the cgroup v2 in which the socket was made, whose hooks run for it; 0: not known (a time-wait
+    /// socket, or a kernel that does not report it).
     pub cgroup: u64,
 }
 

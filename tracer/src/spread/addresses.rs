@@ -164,7 +164,7 @@ pub(super) fn has_route(destination: IpAddr, source: Option<IpAddr>) -> bool {
 }
 
 /// Whether a socket in the calling thread's network namespace can bind this address. True, too, if the test fails for
-/// another reason.
+/// another reason than EADDRNOTAVAIL.
 pub(super) fn can_be_bound(address: IpAddr) -> bool {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     // A UDP socket: the test takes no TCP port. A lack of free ports is another error (EADDRINUSE).

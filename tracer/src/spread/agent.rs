@@ -50,7 +50,7 @@ use crate::{
     },
 };
 
-/// How often decisions are read, and so how soon a refused address leaves the rule.
+/// How often decisions are read: so long can a refused address stay in the rule.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// How often the ledger is compared if that is due, and the health of addresses, cgroups and losses are checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -72,7 +72,7 @@ pub struct Agent {
     destinations: Vec<Destination>,
     health: Health,
     missing: MissingConnects,
-    /// Pairs of a source and a destination that the host can reach, but not from this source; oldest first.
+    /// Pairs of a source and a destination: the host can reach the destination, but not from that source. Oldest first.
     unrouted: VecDeque<TupleKey>,
     /// Pairs of a source and a destination that the hooks do not use, and why.
     left_out: HashMap<TupleKey, LeftOut>,
@@ -100,7 +100,9 @@ impl Agent {
     /// # Errors
     /// Those of `trace::start_spreading`; a pool, cgroup, destination or namespace that cannot be used (exit code 78);
     /// another agent of the same rule is running (75); the namespace or its routes cannot be read; a thread cannot be
-    /// started; the rule is active with the maps of another version, or cannot be pinned here; a signal asked to stop.
+    /// started; the lock file cannot be opened or locked; the rule is active with the maps of another version, or cannot
+    /// be pinned here; a link of a cgroup that is no longer named cannot be removed; a BPF map cannot be read or written;
+    /// the ledger refuses a command; a signal asked to stop.
     pub fn start(
         kernel: &KernelConfig,
         config: SpreadConfig,
@@ -113,7 +115,7 @@ impl Agent {
         let sockets = start::open_sockets(&worker, &netns).map_err(start::cannot_read_netns)?;
         let mut view =
             start::read_netns(&worker, &netns, &config).map_err(start::cannot_read_netns)?;
-        // Its threads keep every privilege; the tracer starts its own, with fewer.
+        // This worker's threads keep every privilege. The tracer starts another worker, whose threads have fewer.
         drop(worker);
         start::pool(&config, &mut view)?;
         let targets = start::attach_targets(&config.cgroups)?;
@@ -176,7 +178,7 @@ impl Agent {
             };
             agent.refresh()?;
             shutdown::check_stop()?;
-            // The hooks have the new rule: the links to cgroups that it no longer names can go.
+            // The hooks have the new rule, so the links to cgroups that `--cgroup` no longer names can be removed.
             agent.tracer.session.remove_other_links(&pins).map_err(Error::Failure)?;
             trace::enter_to_attach()?;
             Ok(agent)
@@ -195,8 +197,8 @@ impl Agent {
     /// Updates the rule when the host changes, until a signal asks to stop.
     ///
     /// # Errors
-    /// A BPF map cannot be read or written; the ledger refuses a command; the keeper's thread has ended; pins cannot be
-    /// removed.
+    /// A BPF map cannot be read or written; waiting for running hooks fails; the ledger refuses a command; the keeper's
+    /// thread has ended; pins cannot be removed.
     pub fn run(mut self, signals: &StopSignals) -> Result<(), Error> {
         let releases = self.config.on_exit == OnExit::Release && !self.config.detach;
         let undo = start::Undo::new(&self.config.rule, &self.pins, !releases);
@@ -240,7 +242,7 @@ impl Agent {
         } else {
             self.finish()?;
         }
-        // Last: it may wait for the reader of the output, and the end of the rule must not.
+        // Last: this may wait for the reader of the output, and removing the rule must not wait for it.
         self.decision_log.wait();
         Ok(())
     }
@@ -261,14 +263,15 @@ impl Agent {
         for address in new.filter(|address| !here(&self.view.host, *address)) {
             self.health.forget(&pool::to_addr(address));
         }
-        // The choice by the old routes holds until they are read again.
+        // What `--pool auto` chose by the old routes holds until the routes are read again.
         let auto = std::mem::take(&mut self.view.host.auto);
         self.view.host = Host { auto, ..host };
         self.routes.changed = true;
         Ok(true)
     }
 
-    /// Attaches to cgroups that were removed and made again: the links went with the old ones.
+    /// Attaches to cgroups that were removed and made again: their links went with the removed ones. Logs which cgroups are
+    /// newly gone.
     fn reattach(&mut self) {
         let mut gone: Vec<PathBuf> = Vec::new();
         let mut targets = Vec::new();

@@ -66,7 +66,7 @@ pub fn parse(texts: &[String]) -> Result<Vec<Target>, TargetError> {
 /// Checks that connections to these destinations can come from the pool.
 ///
 /// # Errors
-/// A destination that is the pool itself, or for whose family the pool has no address.
+/// A destination that has only addresses of the pool, or for whose family the pool has no address.
 pub fn check(targets: &[Target], pool: &[PoolAddress]) -> Result<(), TargetError> {
     for Target { text, destination } in targets {
         let refuse = |reason: &str| TargetError { text: text.clone(), reason: reason.to_owned() };

@@ -126,7 +126,7 @@ fn count(
     Ok(counted)
 }
 
-/// The projections as a text for people. `addresses`: of the pool; `capacity`: ports of each.
+/// The projections as a text for people. `addresses`: how many the pool has; `capacity`: ports of each address.
 pub(super) fn text(found: &[Projection], addresses: usize, capacity: u32) -> String {
     let peak = |of: fn(&Projection) -> f64| found.iter().map(of).fold(0.0, f64::max);
     let mut out = format!(

@@ -1,8 +1,9 @@
 //! Which addresses of the pool are left out for a while, and until when. Pure: no clock, no I/O.
 //!
 //! An address that the kernel refuses is left out of the whole pool. An address whose connections to a destination
-//! (address and port) get no answer is left out towards this destination, and only while another address of the
-//! pool gets answers from there.
+//! (address and port) get no answer is left out towards this destination, but only if another address of the pool
+//! gets answers from there at that time. If all usable addresses of the pool are left out towards a destination, all of
+//! them are used again at once.
 
 use std::{
     collections::HashMap,
@@ -14,7 +15,7 @@ use tracer_common::{Addr, TupleKey};
 
 /// Length of the first quarantine; each one that soon follows is twice as long as the one before.
 const SHORTEST: Duration = Duration::from_secs(1);
-/// No quarantine is longer.
+/// Length of the longest quarantine.
 const LONGEST: Duration = Duration::from_mins(1);
 /// With no more than so many recent results of one kind, nothing is concluded about an address.
 const TOLERATED: f64 = 3.0;
@@ -61,7 +62,8 @@ struct Quarantine {
     length: Duration,
 }
 
-/// What is left out, each for a while of its own.
+/// The keys that are left out, each until a time of its own; and those that were, as long as that makes the next
+/// quarantine longer.
 #[derive(Debug)]
 pub struct Quarantines<K>(HashMap<K, Quarantine>);
 
@@ -115,7 +117,7 @@ impl<K: Copy + Eq + Hash> Quarantines<K> {
 pub struct Health {
     /// Addresses that the kernel refused.
     pub refused: Quarantines<Addr>,
-    /// Addresses that get no answer from a destination that answers others.
+    /// Addresses that get no answer from a destination that answers other addresses of the pool.
     pub failing: Quarantines<TupleKey>,
 }
 

@@ -13,7 +13,7 @@ const TOLERATED: u64 = 3;
 const INEXACT: u64 = 64;
 /// Readings for which a check lasts.
 const CHECK_READINGS: u32 = 10;
-/// Pairs of source and destination that one check covers; others are left to the next.
+/// Pairs of source and destination that one check covers at most; further pairs are left to the next check.
 const PAIRS_MAX: usize = 64;
 
 /// How many chosen sources have no connection, and the check that is in progress.

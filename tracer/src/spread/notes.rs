@@ -20,9 +20,9 @@ const PRINTED_MAX: usize = 8;
 pub struct Notes {
     /// Addresses that `--pool auto` took, at most [`LIST_MAX`]; empty: it took none, or `--pool` has no `auto`.
     pub taken: Vec<Candidate>,
-    /// Those that it did not take, and why.
+    /// Addresses that `--pool auto` did not take, each with the reason; at most [`LIST_MAX`].
     pub passed_over: Vec<Candidate>,
-    /// How many addresses were passed over in addition to those in `passed_over`, which has at most [`LIST_MAX`].
+    /// How many addresses it did not take in addition to those in `passed_over`.
     pub passed_over_more: usize,
     /// Networks to which connections are not spread, because they are reached over other interfaces.
     pub left_alone: Vec<Elsewhere>,

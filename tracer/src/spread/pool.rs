@@ -98,7 +98,8 @@ pub fn listed(specs: &[Spec]) -> impl Iterator<Item = IpAddr> {
 ///
 /// # Errors
 /// A value lists an address that cannot be used, names an interface that does not exist, or gives no address; an address
-/// is in two values; the pool has more than [`POOL_MAX`] addresses of a family, or loopback addresses and others of one.
+/// is in two values; the pool has more than [`POOL_MAX`] addresses of a family, or both loopback addresses
+/// and others of a family.
 pub fn resolve(specs: &[Spec], host: &Host) -> Result<Vec<PoolAddress>, PoolError> {
     let mut candidates: BTreeMap<IpAddr, &Spec> = BTreeMap::new();
     for spec in specs {
@@ -212,7 +213,7 @@ pub fn candidates(specs: &[Spec], host: &Host) -> Vec<Candidate> {
 }
 
 /// Why an address that a value lists cannot be used; `None`: it can. If several interfaces have it, one on which
-/// it can be used is enough.
+/// it can be used is enough. An IPv4 address needs no interface if a route of type local makes it the host's own.
 pub(super) fn trouble(address: IpAddr, host: &Host) -> Option<Trouble> {
     if matches!(address, IpAddr::V4(v4) if host.routed.contains(&v4)) {
         return None;
@@ -234,7 +235,8 @@ fn trouble_of(host: &HostAddress) -> Option<Trouble> {
     }
 }
 
-/// Checks that all addresses of one value can be used, and that there is one.
+/// Checks that the interface that a value names exists, that the value gives an address, and that each of its addresses
+/// can be used.
 fn check(spec: &Spec, members: &[Member], host: &Host) -> Result<(), Reason> {
     if let Members::Interface(name) = &spec.members
         && !host.interfaces.contains(name)

@@ -72,10 +72,9 @@ pub fn of_peaks(
     found
 }
 
-/// How full the fullest address would be: 1 is full; above 1, all are full, and there are so many connections for each
-/// port. `all`: the
-/// connections, as a multiple of one address's capacity. Each address gets its share by weight; what a full one cannot
-/// take goes to the others. `None`: there is no address.
+/// How full the fullest address would be: 1 is full; above 1, all addresses are full, and there are so many connections for
+/// each port. `all`: the connections, as a multiple of one address's capacity. Each address gets its share by weight; what
+/// a full one cannot take goes to the others. `None`: there is no address.
 fn spread(all: f64, weights: &[u16]) -> Option<f64> {
     let heaviest = weights.iter().copied().max().filter(|weight| *weight > 0)?;
     let sum: u32 = weights.iter().copied().map(u32::from).sum();

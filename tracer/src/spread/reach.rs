@@ -90,7 +90,8 @@ pub struct Reach {
 }
 
 impl Reach {
-    /// How many addresses are reached over each set of interfaces; those of this host are not among them.
+    /// How many addresses are reached over each set of interfaces. Only ranges of type [`RouteType::Unicast`] count, so
+    /// addresses of this host do not.
     pub(super) fn out(&self) -> BTreeMap<&Interfaces, u128> {
         let mut shares = BTreeMap::new();
         for range in &self.ranges {
@@ -136,7 +137,8 @@ pub struct AutoChoice {
 /// The choice for one address family.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(super) struct OfFamily {
-    /// `None`: no destination of this family has a route.
+    /// `None`: no destination of this family has a route; or all are [wide](Target::is_wide), and it is not clear which of
+    /// several interfaces their routes mean.
     pub(super) sources: Option<Sources>,
     /// The destinations as they were written, for messages.
     pub(super) targets: Vec<String>,
@@ -184,8 +186,8 @@ pub fn range_starts(routes: &[Route], within: &IpNet) -> Option<Vec<IpAddr>> {
         while around.last().is_some_and(|outer| !has(outer)) {
             around.pop();
         }
-        // A route with the same action as the wider one changes nothing, and a router has a million of these. Of
-        // several routes to the wider network, the metric decides, so it must equal each of them.
+        // A route with the same action as the wider one changes nothing, and a router has a million of these. If
+        // there are several routes to the wider network, the metric decides, so each must have the same action.
         let wider = around.last().map(|outer| outer.network);
         let mut outer = around.iter().rev().take_while(|outer| Some(outer.network) == wider);
         let same = wider.is_some() && outer.all(|outer| outer.action == route.action);

@@ -19,7 +19,8 @@ use reader::Recording;
 ///
 /// # Errors
 /// Recordings that cannot be read, or that have no `tuple.stats` about the destinations; a pool without addresses; this
-/// host's addresses cannot be read; with `--pool auto`, routes that cannot be read or do not say which interfaces it means.
+/// host's addresses cannot be read; with `--pool auto`, routes that cannot be read, do not say which interfaces it
+/// means, or lead to too many networks for one rule.
 pub fn run(config: &SpreadConfig) -> Result<String, Error> {
     let listed = pool::listed(&config.pool);
     let mut host = Host::read(listed)
@@ -27,7 +28,7 @@ pub fn run(config: &SpreadConfig) -> Result<String, Error> {
     let reaches = addresses::reaches(&destinations::networks(&config.targets), &host)
         .map_err(|error| error.to_string());
     host.auto = start::auto_choice(config, &reaches)?;
-    // The host need not have them: the recording may be of another host, or the addresses still to be added.
+    // This host need not have the addresses: the recording may be of another host, or they may still have to be added.
     let pool: Vec<PoolAddress> = pool::members(&config.pool, &host)
         .into_iter()
         .map(|member| PoolAddress { address: pool::to_addr(member.address), weight: member.weight })

@@ -29,7 +29,7 @@ pub struct Inputs<'a> {
     pub unsure: bool,
     /// The hooks' counts of bound ports before the ports of `capacity` were read.
     pub bound: BoundCounts,
-    /// net.ipv4.tcp_tw_reuse of the namespace.
+    /// net.ipv4.tcp_tw_reuse and tcp_tw_reuse_delay of the namespace.
     pub reuse: Reuse,
     /// net.ipv4.ip_local_port_range of the namespace, both ends included.
     pub low: u16,
@@ -94,7 +94,7 @@ fn half(low: u16, high: u16) -> u32 {
     (u32::from(high) + 1).saturating_sub(u32::from(low)) / 2
 }
 
-/// The distance from one candidate for a fast port to the next: it has no divisor in common with `half`, so that
+/// The distance from one candidate for a fast port to the next: its only divisor in common with `half` is 1, so that
 /// the candidates cover all ports before they repeat, and is at least a quarter of `half`, so that they are far apart.
 fn step(half: u32, random: u32) -> u32 {
     let start = half / 4 + random.checked_rem(half / 2).unwrap_or(0);

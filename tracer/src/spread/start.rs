@@ -48,7 +48,7 @@ pub(super) struct NetnsView {
 /// The pool's network namespace: that of `--netns`, or this process's own.
 ///
 /// # Errors
-/// There is no such namespace, or it cannot be opened.
+/// There is no such namespace, the path of `--netns` is something else, or it cannot be opened.
 pub(super) fn namespace(named: Option<&NetnsRef>) -> Result<Netns, Error> {
     match named {
         Some(named) => {
@@ -84,8 +84,8 @@ pub(super) fn read_netns(
     worker.run_in(netns, read)
 }
 
-/// Opens the agent's sockets in the namespace. They keep it alive, so they must be closed when nothing else leads
-/// to it any more.
+/// Opens the agent's sockets in the namespace. They keep the namespace alive, so they must be closed when nothing else
+/// leads to it any more.
 ///
 /// # Errors
 /// The namespace cannot be entered; the kernel grants no such socket.
@@ -113,7 +113,8 @@ pub(super) struct Undo {
 }
 
 impl Undo {
-    /// `adopted`: the links that are pinned now stay, and so does the rule; else all of it is removed.
+    /// `adopted`: the links that are pinned now stay, and so does the rule; else the rule is removed with all its pins and
+    /// files.
     pub(super) fn new(rule: &str, pins: &Pins, adopted: bool) -> Self {
         let earlier = adopted.then(|| pins.links());
         Self { rule: rule.to_owned(), pins: pins.clone(), earlier }
@@ -141,8 +142,8 @@ pub(super) fn cannot_read_netns(error: io::Error) -> Error {
 /// The pool's addresses that can be used in this namespace; notes in `view` which interfaces `--pool auto` means.
 ///
 /// # Errors
-/// A `--pool` or `--to` value that cannot be used; with `--pool auto`, routes that cannot be read or do not say which
-/// interfaces it means.
+/// A `--pool` or `--to` value that cannot be used; with `--pool auto`, routes that cannot be read, that do not say which
+/// interfaces it means, or that lead to too many networks for one rule.
 pub(super) fn pool(config: &SpreadConfig, view: &mut NetnsView) -> Result<Vec<PoolAddress>, Error> {
     let wrong = |error: &dyn std::error::Error| Error::BadConfig(error.to_string());
     view.host.auto = auto_choice(config, &view.reaches)?;
@@ -154,7 +155,7 @@ pub(super) fn pool(config: &SpreadConfig, view: &mut NetnsView) -> Result<Vec<Po
 /// Which interfaces `--pool auto` means; the default if no value is `auto`.
 ///
 /// # Errors
-/// The routes could not be read, or do not say it.
+/// The routes could not be read, do not say which, or lead to more networks than a rule can have as destinations.
 pub(super) fn auto_choice(
     config: &SpreadConfig,
     reaches: &Result<Vec<Reach>, String>,
@@ -185,7 +186,8 @@ pub(super) fn notes(config: &SpreadConfig, view: &NetnsView) -> Notes {
 /// Opens the cgroups to attach to.
 ///
 /// # Errors
-/// There is no such cgroup, or it cannot be opened; a path is `/`, but the root that can be reached is not the host's.
+/// There is no cgroup v2 hierarchy or no such cgroup, or it cannot be opened; a path is `/`, but the root that can be
+/// reached is not the host's.
 pub(super) fn attach_targets(paths: &[PathBuf]) -> Result<Vec<CgroupTarget>, Error> {
     paths.iter().map(|path| attach_target(path)).collect()
 }
@@ -193,7 +195,8 @@ pub(super) fn attach_targets(paths: &[PathBuf]) -> Result<Vec<CgroupTarget>, Err
 /// Opens one cgroup to attach to.
 ///
 /// # Errors
-/// There is no such cgroup, or it cannot be opened; the path is `/`, but the root that can be reached is not the host's.
+/// There is no cgroup v2 hierarchy or no such cgroup, or it cannot be opened; the path is `/`, but the root that can be
+/// reached is not the host's.
 pub(super) fn attach_target(path: &Path) -> Result<CgroupTarget, Error> {
     let wrong = |error: cgroups::CgroupError| Error::BadConfig(error.to_string());
     let found = cgroups::resolve_arg(&path.to_string_lossy()).map_err(wrong)?;

@@ -122,10 +122,10 @@ fn folder_at(path: &Path) -> io::Result<OwnedFd> {
 }
 
 /// Opens the folder, after making it if there is none. A folder of root gets mode 0700, whatever the umask and
-/// whatever mode it had: files that others put into it before are refused one by one.
+/// whatever mode it had. Files that others put into it before are no danger: `open_roots` refuses them.
 ///
 /// # Errors
-/// It cannot be made or opened, or does not belong to root.
+/// It cannot be made or opened, its mode cannot be set, or it does not belong to root.
 fn made_folder(path: &Path) -> io::Result<OwnedFd> {
     match mkdirat(CWD, path, FOLDER_MODE) {
         Ok(()) | Err(Errno::EXIST) => {}
@@ -188,7 +188,7 @@ impl State {
     /// Replaces the rule's state file, in one step.
     ///
     /// # Errors
-    /// The folder is not root's, or the file cannot be written.
+    /// The folder cannot be made or is not root's, or the file cannot be written.
     pub fn write(&self, rule: &str) -> io::Result<()> {
         let folder = made_folder(Path::new(FOLDER))?;
         let draft = name(rule, "json.new");
@@ -206,7 +206,7 @@ impl State {
         read_in(Path::new(FOLDER), &name(rule, "json"))
     }
 
-    /// Removes all files of a rule. Only for the holder of its lock.
+    /// Removes all files of a rule. Only for the holder of the rule's lock.
     pub fn remove(rule: &str) {
         let Ok(folder) = folder() else { return };
         for end in ["json", "json.new", "lock"] {
@@ -231,7 +231,8 @@ impl Lock {
     /// Takes the lock of a rule, without waiting for it.
     ///
     /// # Errors
-    /// [`Error::AlreadyRunning`] if another process has it; the lock file cannot be opened or locked.
+    /// [`Error::AlreadyRunning`] if another process has it; the folder or the lock file cannot be made, opened or locked, or
+    /// others than root could have written it.
     pub fn take(rule: &str) -> Result<Self, Error> {
         let failed = |source: io::Error| Error::File {
             tried: "lock",

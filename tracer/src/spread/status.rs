@@ -59,7 +59,7 @@ pub struct RuleStatus {
     /// Ports that a tuple can hold.
     #[serde(rename = "ports.capacity")]
     pub capacity: u32,
-    /// Whether the rule hands out fast ports, which it does from 45 % of the range on.
+    /// Whether the rule hands out fast ports, which it does for a tuple that uses more than 45 % of its ports.
     pub fast_ports: bool,
     /// The folder of its pins, or that they were not found.
     pub pins: String,

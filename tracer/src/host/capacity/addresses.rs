@@ -1,7 +1,7 @@
 //! How many ports bind(address, 0) has left at each address where it is used. No I/O.
 //!
-//! It is given any port of the range that is not reserved and that no socket has at this address or at all addresses.
-//! Connections count there, too, whatever their destination, and so do listeners and TIME_WAITs
+//! bind(address, 0) is given any port of the range that is not reserved and that no socket has at this address or at all
+//! addresses. Sockets of connections count, too, whatever their destination, and so do listeners and TIME_WAITs
 //! (`inet_csk_find_open_port`).
 
 use foldhash::{HashMap, HashSet};

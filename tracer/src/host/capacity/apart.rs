@@ -2,8 +2,8 @@
 //!
 //! connect() can be given a port that another connection has towards another destination. bind() can take it as well,
 //! at another address: from then on, connect() is not given it. Then it counts as a bound port, and must not count
-//! again as one that the tuple takes. The same is true of ports that were reserved since, and of ports that are not
-//! in the range any more.
+//! again as one that the tuple takes. The same is true of ports that were reserved after a connection got them, and of
+//! ports that are not in the range any more.
 //!
 //! Up to Linux 6.17, connect() is not given a port that bind() took until no socket has it at all, even after the
 //! socket that bound it is gone: `tb->fastreuse` is never -1 again (`inet_csk_update_fastreuse`). As no connect() is
@@ -35,8 +35,8 @@ pub struct Compared {
     /// Ports that connect() is not given although the socket that bound them may be gone.
     pub left_over: BoundPorts,
     /// Ports of all namespaces (by [`port_of`]) that are held by a connection older than the newest bind(). Only for
-    /// these the time of that bind() matters: for the others, the kernel has forgotten it, or will with the socket
-    /// that bound them.
+    /// such a port the time of that bind() matters: for any other port, the kernel has forgotten the bind(), or will
+    /// forget it with the socket that bound the port.
     pub needed: HashSet<u64>,
 }
 
@@ -52,7 +52,7 @@ impl<'a> Comparison<'a> {
     /// correct that.
     pub fn add(&mut self, key: &ConnKey, conn: &Conn) {
         let netns = conn.tuple.netns;
-        // An older socket was opened before everything that the hooks saw.
+        // No hook saw when a seeded socket got its port: it counts as older than every bind().
         let acquired_ns = if conn.flags & conn_flag::SEEDED != 0 { 0 } else { conn.acquired_ns };
         let port = port_of(netns, key.port);
         let left_over = self.touched.get(&port).is_some_and(|it| acquired_ns < it.at_ns);

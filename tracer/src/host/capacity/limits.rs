@@ -1,5 +1,5 @@
-//! How many ports of a network namespace connect() can be given: its range, without reserved ports and those that it is
-//! not given because of bind() or listen().
+//! How many ports of a network namespace connect() can be given: the namespace's range, without reserved ports and without
+//! ports that connect() is not given because of bind() or listen().
 
 use tracer_common::{TupleCount, TupleKey};
 

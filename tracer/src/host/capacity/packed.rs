@@ -1,5 +1,5 @@
 //! Sets of ports that are kept for long, in little memory: a host can have thousands of namespaces, and the users who
-//! make them choose their ranges.
+//! make the namespaces choose the port ranges.
 
 use std::ops::RangeInclusive;
 

@@ -14,7 +14,8 @@ pub(super) fn id_of(component: &str) -> Option<&str> {
 }
 
 /// The systemd unit whose cgroup has this name: of a kind that has processes (systemd.unit(5)), without the
-/// underscore with which systemd prefixes a name that cgroups use themselves. `None`: it is not a unit.
+/// underscore with which systemd prefixes a name that a file of a cgroup could have, such as `cpu.service`. `None`: it is
+/// not a unit.
 pub(super) fn unit_of(component: &str) -> Option<&str> {
     let name = component.strip_prefix('_').unwrap_or(component);
     is_unit(name).then_some(name)

@@ -23,9 +23,9 @@ use crate::host::mounts::open_dir;
 
 /// How many cgroups are kept; on a host with more, the others have no names.
 const MAX_NAMES: usize = 100_000;
-/// The hierarchy is read no more often than this for ids that are not known...
+/// Shortest time between two readings of the hierarchy for ids that are not known.
 const PAUSE: Duration = Duration::from_secs(1);
-/// ...and at most for 1/N of the time, with at most [`LONGEST`] between two readings.
+/// These readings take at most one part in so many of the time, unless the pause after one would be longer than [`LONGEST`].
 const SHARE: u32 = 50;
 const LONGEST: Duration = Duration::from_secs(15);
 /// How many ids that were not found are remembered, so that they cause no other reading: an id is never reused, so most of their
@@ -42,8 +42,8 @@ pub struct Name {
     /// Id of the container whose cgroup it is. `None`: there is none, or other users than root could have made a
     /// cgroup of that name, as in a cgroup that is delegated to a user.
     pub container: Option<Arc<str>>,
-    /// The innermost systemd unit, if there is no container. `None`: there is none, or other users could have made
-    /// it.
+    /// The innermost systemd unit. `None`: there is a container or no unit, or other users than root could have made a
+    /// cgroup of that name.
     pub unit: Option<Arc<str>>,
 }
 
@@ -84,8 +84,8 @@ impl Names {
     }
 
     /// The name of a cgroup. If the id is not known, the hierarchy is read again: by `now` at most once a second, less
-    /// often if that takes long, and for the same id once in five minutes. `None`: the id is 0, or was in none of these
-    /// readings: no reading is due, the cgroup existed only between two of them, or there are too many cgroups.
+    /// often if that takes long, and for the same id once in five minutes. `None`: the id is 0, or no reading has
+    /// found it: none is due yet, the cgroup existed only between two readings, or there are too many cgroups.
     pub fn get(&mut self, id: u64, now: Instant) -> Option<&Name> {
         if id != 0 && !self.by_id.contains_key(&id) && self.may_walk(id, now) {
             let began = Instant::now();

@@ -103,7 +103,7 @@ fn a_cgroup_that_is_gone_is_searched_for_once() {
         assert_eq!(path_of(&mut names, gone, after(second)), None);
     }
     assert_eq!(names.walks(), 1);
-    // Another id is searched for, and this one again after a while.
+    // Other ids are searched for at once, the id of the removed cgroup only after five minutes.
     let id = fs::metadata(&outer).unwrap().ino();
     assert!(path_of(&mut names, u64::MAX - 1, after(100)).is_none());
     assert!(path_of(&mut names, id, after(100)).is_some());

@@ -18,7 +18,8 @@ const KERNEL: u32 = 0;
 pub(crate) struct Socket(OwnedFd);
 
 impl Socket {
-    /// Opens a socket. `groups`: multicast groups of the kernel that it receives.
+    /// Opens a socket. `protocol`: `None` is NETLINK_ROUTE. `groups`: a bit for each multicast group of the kernel that it
+    /// receives.
     ///
     /// # Errors
     /// As socket(2), bind(2) and connect(2).

@@ -16,7 +16,7 @@ use crate::{
 
 /// How long one search may take. A user can have more files open than can be read in time.
 const TIME: Duration = Duration::from_millis(1500);
-/// Descriptors of each process that are read before the others of any process.
+/// Descriptors of each process that are read before further ones of any process.
 const FIRST: usize = 4096;
 
 /// The result of a search.
@@ -25,8 +25,8 @@ pub struct Discovery {
     /// The namespaces that were found; this process's own is the first.
     pub found: Vec<Netns>,
     /// Whether the search ended early, because its time was up or the program is asked to stop: namespaces may be
-    /// missing. Those with a name or a mount are searched for first, then those that processes are in, then those that
-    /// processes only have open.
+    /// missing. Namespaces with a name or a mount are searched for first, then those that processes are in, then those
+    /// that processes only have open.
     pub cut_short: bool,
 }
 
@@ -45,7 +45,8 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// How many paths of this kind are kept. Those that /proc lists first are mostly of the oldest processes.
+    /// How many paths of this kind are kept: the first that are found. /proc lists processes by id, so these are mostly of
+    /// the oldest ones.
     const fn kept(self) -> usize {
         match self {
             Self::Mount | Self::Descriptor => 2,

@@ -11,9 +11,9 @@ use foldhash::{HashMap, HashMapExt as _};
 
 use super::{NAMES, entries, path};
 
-/// The folder is read no more often than this...
+/// Shortest time between two readings of the folder.
 const PAUSE: Duration = Duration::from_millis(100);
-/// ...and repeatedly for this long after it changed: a name is made before the namespace is mounted on it.
+/// For this long after the folder changed, it is read again and again: a name is made before the namespace is mounted on it.
 const UNSETTLED: Duration = Duration::from_secs(2);
 
 /// The names in /run/netns. Checking whether they have changed takes one stat(2).

@@ -40,7 +40,7 @@ fn a_named_namespace_is_found_by_name_path_and_inode_number() {
     assert_ne!(netns.inum, own().unwrap().inum);
     let by_path = resolve(netns.path().to_str().unwrap()).unwrap();
     assert_eq!((by_path.inum, by_path.name), (netns.inum, None));
-    // By its number it is found with all its paths.
+    // By its inode number, the namespace is found with all its paths.
     let by_inum = resolve(&netns.inum.to_string()).unwrap();
     assert_eq!((by_inum.inum, &by_inum.name), (netns.inum, &netns.name));
     assert_eq!(by_inum.path(), netns.path());
@@ -104,7 +104,7 @@ fn a_namespace_that_is_gone_is_not_found_and_was_not_kept_alive() {
     assert_eq!(error.kind(), io::ErrorKind::NotFound, "{error}");
     assert!(matches!(resolve(&netns.inum.to_string()), Err(NetnsError::NoInum(_))));
 
-    // The same for a namespace that only had a thread in it.
+    // The same is true of a namespace in which there was only a thread.
     let netns = test_netns::run(|| {
         let id = rustix::thread::gettid().as_raw_nonzero();
         let path = PathBuf::from(format!("/proc/{id}/ns/net"));
@@ -124,7 +124,7 @@ fn the_next_path_is_tried_if_the_first_leads_elsewhere() {
     let named = Named::new("paths");
     let mut netns = resolve(&named.0).unwrap();
     let worker = Worker::spawn().unwrap();
-    // The process is gone, or the path leads to another namespace or to something else.
+    // In order: the process is gone; the path leads to another namespace; to a device; to a namespace of another type.
     for stale in ["/proc/4194304/ns/net", OWN, "/dev/null", "/proc/self/ns/mnt"] {
         netns.paths.insert(0, stale.into());
     }
@@ -148,7 +148,7 @@ fn a_visit_that_does_not_end_blocks_its_namespace_only() {
     assert!(error.to_string().contains(bad.name.as_deref().unwrap()), "{error}");
     assert!(began.elapsed() < Duration::from_secs(5));
     assert_eq!(worker.stuck(), std::slice::from_ref(&bad));
-    // While it lasts, the namespace is not entered again, and the error comes at once.
+    // While the visit lasts, the namespace is not entered again, and another visit fails at once.
     assert_eq!(worker.run_in(&bad, || Ok(())).unwrap_err().kind(), io::ErrorKind::TimedOut);
     worker.run_in(&good, || Ok(())).unwrap();
 

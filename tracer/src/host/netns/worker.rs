@@ -30,7 +30,7 @@ use enter::{Left, OwnNetns, catch};
 const THREADS: usize = 3;
 /// How long a visit may take without a heartbeat.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long it may take once a signal asked the program to stop.
+/// How long a visit may take once a signal asked the program to stop.
 const WHEN_ENDING: Duration = Duration::from_millis(300);
 /// How often a thread that waits for a visit checks for such a signal.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -117,7 +117,7 @@ impl Worker {
         self.run(discover)
     }
 
-    /// Runs `job` on one of the threads, in its own namespace, for its privileges, and returns its result.
+    /// Runs `job` on one of the threads, with that thread's privileges and in that thread's own namespace; returns its result.
     ///
     /// # Errors
     /// That of `job`. `TimedOut`: it does not end, or the program was asked to stop. `BrokenPipe`: no thread is left.

@@ -103,7 +103,7 @@ pub fn shortcoming() -> Option<&'static str> {
              those of threads, whether a process has ended is not known, and HELD BY shows ids of the container",
         );
     }
-    // This is read with the rights of the start. The threads that read /proc later are another user, who may see
+    // This is read with the rights of the start. The threads that read /proc later run as another user, who may see
     // less.
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     hides_processes(&mounts).then_some(
@@ -124,9 +124,10 @@ fn hides_processes(mountinfo: &str) -> bool {
 const FRESH_NS: u64 = 1_000_000_000;
 /// How many processes are read in a second at most, each in some 10 µs.
 const READS: u32 = 2000;
-/// One cgroup may use this many times as many of them as are left for all: 8 of 9, if it is the only one.
+/// One cgroup may use up to this many times as many readings as are left for all in a second: 8 of 9 readings, if no
+/// other cgroup uses any.
 const GREED: u32 = 8;
-/// At this number of known processes, those that were not used since the last time are forgotten.
+/// When this many processes are known, those that were not used since this was last so are forgotten.
 const MOST: usize = 4096;
 /// Resolution of the time at which a process began, ns (USER_HZ).
 const TICK_NS: u64 = 10_000_000;
@@ -142,7 +143,7 @@ pub struct Processes {
     /// Whether other users' processes are hidden (proc(5), hidepid), so that one that is not found may exist; `None`:
     /// not known yet.
     hidden: Option<bool>,
-    /// See [`in_first_pids`]: if false, an id that the kernel side reports is another process here.
+    /// See [`in_first_pids`]: if false, an id that the kernel side reports is another process here, or none.
     has_pids: bool,
     read: fn(u32) -> io::Result<Stat>,
 }

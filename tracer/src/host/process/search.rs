@@ -12,7 +12,8 @@ use std::{
 use super::{Owner, comm, socket_inode};
 use crate::runtime::turns::Turns;
 
-/// Open files of each process that are read before the others of any process.
+/// Open files of a process that are read in its first turn. Further files are read in a turn of their own, so that a process
+/// with many files does not keep those of others from being read.
 const FIRST: usize = 4096;
 
 /// The result of several searches. If time is too short for all processes, each search continues where the one before
@@ -24,7 +25,7 @@ pub struct Search {
     turns: [Turns<u32>; 2],
     /// Processes with more than [`FIRST`] files.
     longer: HashSet<u32>,
-    /// Whether the next search begins with these.
+    /// Whether the next search begins with the further files of the processes in `longer`.
     begins_with_longer: bool,
 }
 
@@ -143,7 +144,7 @@ impl Search {
                 }
             }
         }
-        // A process that was found to have more files after the turns for these is not complete, either.
+        // A process is not complete, either, if it was found to have more than FIRST files after the turns for such files.
         let not_whole = found.len() < inodes.len() && !first_part.is_subset(&other_part);
         if is_late || not_whole {
             self.begins_with_longer = !self.begins_with_longer;

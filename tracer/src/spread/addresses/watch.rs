@@ -72,7 +72,7 @@ impl Watch {
 }
 
 /// Whether a message says that an address has changed, or a route of type local. True, too, for a damaged message about
-/// a route, which may be one of these.
+/// a route, which may be of type local.
 fn is_change(message: &Message<'_>) -> bool {
     match message.kind {
         RTM_NEWADDR | RTM_DELADDR => true,

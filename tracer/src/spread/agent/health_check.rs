@@ -30,7 +30,7 @@ pub(super) struct TupleBaseline {
     chosen: u32,
     established: u32,
     unanswered: u32,
-    /// What became of its connections up to then.
+    /// What became of the tuple's connections up to that check.
     outcome: Outcome,
 }
 
@@ -86,7 +86,7 @@ impl Agent {
         changed
     }
 
-    /// Leaves out those of these addresses that no socket can bind any more. True if there is one.
+    /// Leaves out each of the `refused` addresses that no socket can bind any more. True if there is such an address.
     fn check_refused(&mut self, mut refused: Vec<Addr>, now: Instant) -> bool {
         // The kernel may have refused the address to that socket only: an IPV6_V6ONLY socket cannot bind an IPv4 one.
         let (_, _, worker, _) = self.tracer.split();
@@ -163,9 +163,9 @@ impl Agent {
         self.leave_out()
     }
 
-    /// Checks the routes of these pairs, and of all that had none. A source is left out towards a destination that the
-    /// host can reach, but not from this source, even if that leaves no address of the pool. True if the pairs that
-    /// are left out have changed.
+    /// Checks the routes of these pairs, and of all pairs that had none at the last check. A source is left out towards a
+    /// destination that the host can reach, but not from this source, even if that leaves no address of the pool. True if
+    /// the pairs that are left out have changed. False, too, if the routes cannot be read: then nothing changes.
     fn check_routes(&mut self, pairs: Vec<TupleKey>) -> bool {
         if pairs.is_empty() && self.unrouted.is_empty() {
             return false;

@@ -32,7 +32,8 @@ use crate::{
 /// How often the lease is renewed, and the longest time until a change of addresses is seen.
 pub const LEASE_RENEWED: Duration = Duration::from_millis(50);
 
-/// Makes the rule of those addresses for which the function that it is given returns true.
+/// Makes the rule from the pool's usable addresses. Its argument says of an address whether the host has it now: the rule
+/// gets only such addresses.
 pub(super) type RuleBuilder = Box<dyn Fn(&dyn Fn(Addr) -> bool) -> Rule + Send>;
 
 /// A handle to the thread, which ends when this is dropped.
@@ -57,10 +58,10 @@ struct State {
     host: Host,
     /// Whether `host` has changed since [`Keeper::take_changes`] last returned it.
     changed: bool,
-    /// Whether the thread is to close its sockets in the namespace, which would keep it alive.
+    /// Whether the thread is to close its sockets in the namespace: open, they would keep the namespace alive.
     gone: bool,
     stop: bool,
-    /// Why the thread ended before it was asked to; `None`: it did not, or [`Keeper::take_changes`] has returned that.
+    /// Why the thread ended before it was asked to; `None`: it did not, or [`Keeper::take_changes`] has returned the reason.
     failed: Option<Error>,
 }
 
@@ -111,7 +112,7 @@ impl Keeper {
     /// when they change. Returns that rule.
     ///
     /// # Errors
-    /// The rule cannot be written into its map.
+    /// A map of the rule cannot be read or written, or waiting for running hooks fails.
     pub(super) fn set(&self, builder: RuleBuilder) -> Result<Rule, Error> {
         let mut state = self.shared.state();
         state.builder = Some(builder);

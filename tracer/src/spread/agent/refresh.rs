@@ -71,7 +71,7 @@ impl Agent {
     /// agent's state.
     ///
     /// # Errors
-    /// A BPF map cannot be read or written; the ledger refuses a command.
+    /// A BPF map cannot be read or written; waiting for running hooks fails; the ledger refuses a command.
     pub(super) fn refresh(&mut self) -> Result<(), Error> {
         self.reread_range();
         let now = Instant::now();
@@ -142,8 +142,9 @@ impl Agent {
         }
     }
 
-    /// Looks for another way to the pool's network namespace, after the name or process that led to it is gone. If there
-    /// is none, no process is left in it: the agent closes its sockets there, which would keep it alive.
+    /// Looks for another path to the pool's network namespace, after the namespace could not be entered. If a
+    /// complete search finds none, the namespace counts as gone: the agent closes its sockets there, which would keep the
+    /// namespace alive.
     fn find_namespace(&mut self) {
         if self.namespace_gone {
             return;
@@ -242,8 +243,8 @@ impl Agent {
         notes
     }
 
-    /// Reads the routes to the destinations again, if it is time to; true if they were read. If they do not say any more
-    /// which interfaces `--pool auto` means, the pool stays as it is.
+    /// Reads the routes to the destinations again, if it is time to; true if it was, also if reading failed. If they cannot
+    /// be read, or do not say any more which interfaces `--pool auto` means, the pool stays as it is.
     pub(super) fn reread_routes(&mut self) -> bool {
         let auto = pool::is_auto(&self.config.pool);
         if self.namespace_gone || !self.routes.is_due(auto) {

@@ -37,8 +37,9 @@ pub(super) struct StreamCounters {
     reported: BTreeMap<&'static str, u64>,
     /// The degradations that lines of the stream have named.
     degraded: Degradation,
-    /// Runs of hooks that the kernel skipped, and below the ledger's drift, both of the rule's earlier agents.
+    /// Runs of hooks that the kernel skipped and counted while earlier agents of the rule ran.
     hook_missed: u64,
+    /// Corrections of the ledger by earlier agents of the rule, after comparisons with the kernel's sockets.
     drift: u64,
 }
 
@@ -81,7 +82,8 @@ impl Agent {
         )
     }
 
-    /// Writes the stream's first line; none with `--detach`.
+    /// Begins the stream: notes the counts from which its losses and failures are counted, and writes its first line. Does
+    /// nothing with `--detach`.
     ///
     /// # Errors
     /// A BPF map cannot be read.
@@ -216,7 +218,8 @@ impl Agent {
     }
 }
 
-/// How many lines the stream lacks, by reason: of decisions, and `output_full_other` of other lines.
+/// How many lines the stream lacks, by reason. `output_full_other` counts lines other than decisions, the other reasons
+/// count decisions.
 fn of_lines(lost_decisions: u64, dropped: Dropped, undecodable: u64) -> [(&'static str, u64); 4] {
     [
         (Decision::NotTold.name(), lost_decisions),

@@ -80,7 +80,8 @@ pub fn choose(reaches: &[Reach], room: usize) -> Result<AutoChoice, Unclear> {
     Ok(choice)
 }
 
-/// Whose addresses can be used towards these destinations of one family; `None`: none of them has a route.
+/// Whose addresses can be used towards these destinations of one family; `None`: none of the destinations has a route. An
+/// error if the destinations, or parts of one, are reached over different interfaces.
 fn sources(reaches: &[&Reach]) -> Result<Option<Sources>, Unclear> {
     let mut found: Option<(&Reach, Interfaces)> = None;
     for reach in reaches {
@@ -102,7 +103,7 @@ fn sources(reaches: &[&Reach]) -> Result<Option<Sources>, Unclear> {
     let here = || reaches.iter().flat_map(|it| &it.ranges);
     let mut interfaces = Interfaces::new();
     let mut loopback = false;
-    // A wide destination always contains addresses of the host, so these say nothing.
+    // A wide destination always contains addresses of the host, so its ranges of type local say nothing.
     let narrow = reaches.iter().all(|it| !it.target.is_wide());
     for range in here().filter(|_| narrow) {
         match &range.route_type {
@@ -119,7 +120,7 @@ fn sources(reaches: &[&Reach]) -> Result<Option<Sources>, Unclear> {
 }
 
 /// The interfaces over which connections to a destination leave the host; `None`: none leave. An error if its networks
-/// are reached over different interfaces, and none of these is the obvious choice.
+/// are reached over different interfaces, and none of the interfaces is the obvious choice.
 fn main_interfaces(reach: &Reach) -> Result<Option<Interfaces>, Unclear> {
     let shares = reach.out();
     let most = shares.iter().max_by_key(|(_, share)| **share);
@@ -149,7 +150,7 @@ fn is_wider(range: &RouteRange, reach: &Reach) -> bool {
     range.route.is_some_and(|route| route.prefix_len() < reach.target.network.prefix_len())
 }
 
-/// Whether so many addresses are more than half of all: those of a default route, or of two routes that make one.
+/// Whether `share` is more than half of all addresses: a default route has so many, or two routes that together are one.
 fn is_default(share: u128, reach: &Reach) -> bool {
     let all = match reach.target.network {
         IpNet::V4(_) => u128::from(u32::MAX),

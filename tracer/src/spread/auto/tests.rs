@@ -15,7 +15,7 @@ use crate::spread::{
 
 const LOCAL: &str = "local";
 
-/// `network interfaces`, or `network local interface`, `network unreachable`.
+/// Made of lines such as `network interfaces`, `network local interface` or `network unreachable`.
 struct Table(Vec<(IpNet, RouteType)>);
 
 fn table(lines: &[&str]) -> Table {

@@ -85,7 +85,7 @@ pub fn warnings(specs: &[Spec], host: &Host, reaches: &[Reach]) -> Vec<String> {
         let is_here =
             |it: &&Reach| it.ranges.iter().any(|it| matches!(it.route_type, RouteType::Local(_)));
         let local = of_family.iter().filter(|it| !it.target.is_wide()).any(is_here);
-        // No route leaves the host: from each of its addresses all others can be reached.
+        // No route is known to leave the host. Between the host's own addresses, the interface does not matter.
         if used.is_empty() || local && of_family.iter().all(|it| it.out().is_empty()) {
             continue;
         }

@@ -111,7 +111,7 @@ impl Writer {
     /// Lets the thread write; before this, lines only wait.
     pub(super) fn begin(&mut self, signals: &StopSignals) {
         if let Some(begin) = self.begin.take() {
-            // If the thread has ended, the next line says so.
+            // If the thread has ended, adding the next line returns `Closed`.
             _ = begin.send(signals.clone());
         }
     }
@@ -174,7 +174,7 @@ impl Shared {
 /// Writes lines until the queue is closed, then the last line.
 fn write(mut output: Output, queue: &mpsc::Receiver<Line>, shared: &Shared) -> Result<(), Closed> {
     let mut flushed = Instant::now();
-    // Whether the buffer has lines. Without any, nothing is written: that would count as progress of the output.
+    // Whether the buffer has lines. An empty buffer is not flushed: that would count as progress of the output.
     let mut waiting = false;
     let mut skipped = 0;
     loop {

@@ -68,7 +68,8 @@ fn parse_members(text: &str) -> Result<Members, Reason> {
         }
     }
     let like_an_address = |letter: char| letter.is_ascii_digit() || matches!(letter, '.' | '-');
-    // The kernel's rule for names of interfaces (dev_valid_name in net/core/dev.c), without the slash.
+    // The kernel's rule for names of interfaces (dev_valid_name in net/core/dev.c). It forbids a slash, too; a text with a
+    // slash was taken for a network above.
     let valid = (1..=15).contains(&text.len())
         && !matches!(text, "." | "..")
         && !text.contains(|letter: char| letter == ':' || letter.is_whitespace());
@@ -139,7 +140,7 @@ fn never_a_source(address: IpAddr) -> Option<&'static str> {
         _ if address.is_multicast() => Some("a multicast address"),
         _ if address.is_unspecified() => Some("the unspecified address"),
         IpAddr::V4(v4) if v4.is_broadcast() => Some("the broadcast address"),
-        // It is valid only with an interface, and the hooks bind without one.
+        // A link-local address is valid only with an interface, and the hooks bind without one.
         IpAddr::V6(v6) if v6.is_unicast_link_local() => Some("a link-local address"),
         IpAddr::V4(_) | IpAddr::V6(_) => None,
     }

@@ -18,7 +18,7 @@ pub(super) enum Left {
     InOther,
 }
 
-/// The threads' own namespace. Keeping it open costs nothing: it exists as long as the process.
+/// The threads' own namespace. Keeping it open costs nothing: it exists anyway as long as the process, which is in it.
 pub(super) struct OwnNetns {
     file: File,
     inum: u32,

@@ -51,7 +51,7 @@ fn a_process_has_the_name_of_its_leader_while_it_exists() {
     assert_eq!(processes.name(&worker(8, 1), 19 * S, 31 * S), None);
     assert_eq!(processes.name(&worker(8, 1), 21 * S, 31 * S), Some(name("nginx")));
     assert_eq!(processes.name(&worker(9, 1), 30 * S, 31 * S), None);
-    // It has ended: calls up to shortly after it was last seen are still its own.
+    // Process 7 has ended: calls up to a second after it was last seen are still its own.
     processes.read = none;
     assert_eq!(processes.name(&worker(7, 1), 30 * S, 40 * S), Some(name("java")));
     assert_eq!(processes.name(&worker(7, 1), 32 * S, 40 * S), Some(name("java")));
@@ -71,7 +71,7 @@ fn of_a_leader_or_a_thread_only_what_is_certain_is_returned() {
     let thread = processes.of_either(&of("pool-1"), now);
     assert_eq!(thread, Called { name: name("java"), of: NameOf::Process, thread: name("pool-1") });
     processes = Processes { read: none, ..Processes::default() };
-    // It may be the leader, or the process of an older socket: whether it is a thread is not known.
+    // The process cannot be read: whether "curl" is its name or a thread's is not known.
     let gone = processes.of_either(&of("curl"), now);
     assert_eq!((gone.shown(), gone.of, gone.thread), (name("curl?"), NameOf::Unknown, [0; 16]));
     assert_eq!(processes.of_either(&Who::default(), now), Called::default());
@@ -83,7 +83,7 @@ fn a_process_has_ended_if_it_is_gone_or_another_one_has_its_id() {
     let mut ended = |pid, at| processes.ended(&worker(pid, 1), at, 31 * S);
     assert_eq!([ended(7, 30 * S), ended(8, 30 * S)], [false, false]);
     assert_eq!([ended(8, 19 * S), ended(9, 30 * S)], [true, true]);
-    // If processes are hidden, it is not known.
+    // If processes are hidden, it is not known whether one has ended.
     let mut hidden = Processes { read: none, ..Processes::default() };
     assert!(!hidden.ended(&worker(7, 1), 30 * S, 31 * S));
 }
@@ -107,7 +107,7 @@ fn a_process_that_has_ended_is_read_again_only_for_later_calls() {
         assert_eq!(processes.name(&worker(7, 1), 30 * S, later), None);
         assert_eq!(used(&processes), 0);
     }
-    // Another process has its id since then.
+    // There is a process with this id again.
     processes.read = some;
     assert_eq!(processes.name(&worker(7, 1), 32 * S, 33 * S), Some(name("java")));
     assert_eq!(used(&processes), 1);
@@ -166,7 +166,7 @@ fn names_in_proc_may_have_any_bytes() {
     for bad in ["", "12", "12 (a", "12 ) ( S", "12 (a) S 1 2 3"] {
         assert_eq!(parse(bad.as_bytes()), None, "{bad}");
     }
-    // The name of this process, when another one of its threads calls.
+    // If another thread of this process calls, the name is that of the process.
     let leader = fs::read("/proc/self/comm").unwrap();
     let called = thread::spawn(|| {
         let who = Who { pid: process::id(), tid: 1, comm: name("other"), cgroup: 0 };

@@ -29,7 +29,7 @@ fn peak(found: &BTreeMap<u32, Namespace>, netns: u32, destination: u8) -> Option
     found.get(&netns)?.peaks.get(&to).copied()
 }
 
-/// Two sources of one reading are added up, two readings are not.
+/// The ports of two sources in one reading are added up; those of two readings are not: the higher one counts.
 #[test]
 fn a_peak_is_of_one_reading() {
     let lines = [
@@ -39,10 +39,10 @@ fn a_peak_is_of_one_reading() {
         stats(1_002, 1, 1, 50, 8),
         r#"{"v":1,"mono_ns":1500,"event.name":"lost","lost.reason":"map_busy","lost.count":1}"#
             .to_owned(),
-        // Of the next reading, which has no line of the first source.
+        // The next reading, which has no line of the first source.
         stats(3_000, 2, 1, 350, 7),
         stats(3_001, 1, 2, 20, 7),
-        // A reading ahead of time: the tuple of the reading before comes again.
+        // A third reading, earlier than the interval says: it begins because a tuple of the second one comes again.
         stats(3_100, 2, 1, 10, 7),
     ];
     let text = lines.join("\n") + "\n";
