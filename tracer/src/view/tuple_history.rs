@@ -57,7 +57,7 @@ impl Window {
     }
 }
 
-/// For so long after its last change a tuple without ports is kept, ms: the longest that the ledger keeps it.
+/// How long after its last change a tuple without ports is kept, ms: the longest that the ledger keeps it.
 const KEEP_MS: u32 = 600_000;
 
 /// All tuples, and the host as a whole.

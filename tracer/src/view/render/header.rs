@@ -127,7 +127,7 @@ fn rate_fields(model: &Model, rates: Option<HostRates>, theme: Theme, width: usi
     for (rank, (cause, rate)) in (10..).zip(&causes) {
         let first = rank == 10;
         let rank = if first { 1 } else { rank };
-        // A single cause needs no number: it is that of all failures.
+        // A single cause needs no number: its number is that of all failures.
         let name = cause.name();
         let number = match causes.len() {
             1 => name.to_owned(),
