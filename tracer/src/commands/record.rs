@@ -30,7 +30,7 @@ use crate::{
     view::forecasts::Forecasts,
 };
 
-/// At most so many records are read from the ring buffer before other work gets its turn.
+/// The most records that are read from the ring buffer before other work gets its turn.
 const BATCH: usize = 4096;
 /// How long to wait for records if the last read found some.
 const SHORT_WAIT: Duration = Duration::from_millis(10);

@@ -24,7 +24,7 @@ use crate::{
     view::forecasts::Forecasts,
 };
 
-/// A single reading needs an earlier one to show rates. That is taken so long before, and not printed.
+/// Rates need an earlier reading. How long before the first printed reading it is taken; it is not printed itself.
 const FIRST_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a wait checks for signals.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);

@@ -21,7 +21,8 @@ use crate::{
 
 /// The most bytes that are collected before they are written.
 const CHUNK: usize = 256 << 10;
-/// More bytes than a usual line has. A longer line makes the buffer grow.
+/// Room in the buffer behind a chunk that is almost full, for one more line: more bytes than a usual line has. If a line
+/// does not fit, the buffer grows. Also the smallest chunk.
 const LINE: usize = 2 << 10;
 /// How often the difference between the wall clock and CLOCK_MONOTONIC is read.
 const OFFSET_INTERVAL: Duration = Duration::from_secs(1);

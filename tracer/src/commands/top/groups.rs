@@ -33,7 +33,7 @@ impl Group {
 pub(super) struct Ports {
     pub(super) all: u32,
     pub(super) time_wait: u32,
-    /// Who opened the newest of these ports; if the process's first thread opened any of them, only those are considered.
+    /// Who opened the newest of these ports. If the process's first thread opened any of them: the newest that it opened.
     pub(super) who: Who,
     /// When that port was opened, by CLOCK_MONOTONIC, ns.
     pub(super) begun_ns: u64,

@@ -34,7 +34,8 @@ use crate::{
 
 /// How often the port ranges and the rules of `tracer spread` are read.
 const SLOW_INTERVAL: Duration = Duration::from_secs(5);
-/// The most failures that wait for the next reading. Equal ones in a row are one; further ones are only counted.
+/// The most failures that wait for the next reading, where equal failures in a row are one. Failures that find no room are
+/// only counted.
 const FAILURES_MAX: usize = 4096;
 /// Records that are read from the ring buffer at a time.
 const BATCH: usize = 4096;
