@@ -164,7 +164,7 @@ fn given_up(why: &str) -> Error {
 }
 
 /// Gives signals their default actions, and writes the program's last text to stderr. If a signal asked the program
-/// to stop, it waits only `REPORT_LIMIT` for a stderr that is blocked, and then drops the text.
+/// to stop, this waits only `REPORT_LIMIT` for a stderr that is blocked, and then drops the text.
 pub fn final_report(text: &[u8]) {
     restore_default_signals();
     let mut stderr = [PollFd::from_borrowed_fd(rustix::stdio::stderr(), PollFlags::OUT)];
