@@ -85,11 +85,12 @@ impl StopSignals {
 /// How long the final report may wait until stderr takes it.
 const REPORT_LIMIT: Duration = Duration::from_millis(50);
 
-/// Runs `work` in a new thread until it ends. A signal asks it to stop; if it does not, this returns without it.
+/// Runs `work` in a new thread until it ends. SIGINT and SIGTERM (with a screen, SIGHUP, too) ask it to stop; if it does not
+/// stop, this returns nevertheless.
 ///
 /// # Errors
-/// Those of `work`; it panicked; the output is blocked, or the work does not stop; the signals or the thread cannot be set
-/// up.
+/// Those of `work`; `work` panicked; after a signal, the output is blocked or the work does not stop; the signals or the
+/// thread cannot be set up.
 pub fn run<T: Send + 'static>(
     work: impl FnOnce(StopSignals) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
