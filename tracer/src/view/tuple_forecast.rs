@@ -213,8 +213,8 @@ impl TupleForecast {
         Begun { by_age, known_s }
     }
 
-    /// Seconds until no port is left; 0: none is left; `None`: it is not filling up. A forecast stays for a few readings
-    /// without one, but ends when the tuple holds no port, and "0" ends when a port is free.
+    /// Seconds until no port is left; 0: none is left; `None`: the tuple is not filling up, or too little is known. A forecast
+    /// outlasts two readings without one, but ends when the tuple holds no port, and "0" ends when a port is free.
     pub(super) fn eta_s(&self, now_ms: u32) -> Option<f64> {
         let full = || {
             let filling = self.filling(now_ms, &[0; BEGUN_S]);

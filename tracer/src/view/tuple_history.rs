@@ -308,7 +308,7 @@ impl TupleHistory {
         self.plots.watch(key);
     }
 
-    /// The points of a tuple's plot; `None`: it is not watched, or was not in the last reading.
+    /// The points of a tuple's plot; `None`: the tuple is not watched, or was forgotten.
     pub fn plot(&self, key: &TupleKey) -> Option<&Plot> {
         self.plots.get(key)
     }

@@ -73,7 +73,7 @@ fn show(model: &mut Model, to: Option<usize>) {
         choose(model, || filtered(model), by, (to, height), unfiltered)
     } else {
         // The filter chooses tuples before they are grouped, because a group lacks values that the filter may ask for. Rows of
-        // processes are not made of tuples alone, so it chooses among these rows.
+        // processes are not made of tuples alone, so there the filter chooses among the rows.
         let (rows, unfiltered) = match model.view {
             View::Processes => {
                 let all = processes(model);
