@@ -152,8 +152,8 @@ impl Sink {
     /// Stdout is only flushed.
     ///
     /// # Errors
-    /// [`ReopenError::Open`] for the reasons of [`Self::open`]; [`ReopenError::Closed`] when nobody reads the old file or stdout
-    /// any more.
+    /// [`ReopenError::Open`] if the file cannot be opened, or another user may have put it there; [`ReopenError::Closed`] when
+    /// nobody reads the old file or stdout any more.
     pub fn reopen(&mut self) -> Result<Account, ReopenError> {
         let Some(place) = &self.place else { return Ok(self.flush()?) };
         let new = open(place, self.frame.is_some()).map_err(ReopenError::Open)?;
