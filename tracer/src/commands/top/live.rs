@@ -145,7 +145,8 @@ impl Live {
     }
 
     /// Work that a reading needs, but not all of it each time: port ranges and rules are read every [`SLOW_INTERVAL`],
-    /// because they change seldom; bound ports are refreshed; the ledger is compared with the kernel when that is due.
+    /// because they change seldom (port ranges also while those of a namespace are not known); bound ports are refreshed
+    /// each time; the ledger is compared with the kernel when that is due.
     fn refresh_slowly(&mut self) -> Result<(), Error> {
         let due = self.slow.is_none_or(|at| at.elapsed() >= SLOW_INTERVAL);
         if due {
