@@ -56,7 +56,7 @@ struct Recorded {
     found: Option<Snapshot>,
     /// When the newest reading was shown, or the playing paused or resumed after that.
     shown_at: Instant,
-    /// The time of that reading by CLOCK_MONOTONIC, ns.
+    /// The time of the newest reading by CLOCK_MONOTONIC, ns.
     shown_ns: u64,
     /// The time of the next reading by CLOCK_MONOTONIC, ns; `None`: there is none.
     next_ns: Option<u64>,
