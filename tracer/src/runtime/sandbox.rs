@@ -74,7 +74,8 @@ impl Role {
 ///
 /// # Errors
 /// The kernel refuses a step. It is no error if the user cannot be changed because CAP_SETUID or CAP_SETGID is missing: then
-/// the thread stays the user who started the program. Nor is it if the kernel has no seccomp: then all system calls stay.
+/// the thread stays the user who started the program. Nor is it an error that the kernel has no seccomp filters: then no
+/// system call is taken away.
 pub(crate) fn enter(role: Role, user: User, keep: CapabilitySet) -> io::Result<()> {
     privilege::forbid_regaining(keep)?;
     user.assume()?;
