@@ -24,7 +24,8 @@ use crate::{
     view::forecasts::Forecasts,
 };
 
-/// Rates need an earlier reading. How long before the first printed reading it is taken; it is not printed itself.
+/// Rates need an earlier reading. If only one reading is printed: how long before it the earlier one is taken, which is not
+/// printed.
 const FIRST_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a wait checks for signals.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);

@@ -263,8 +263,8 @@ impl Report {
 }
 
 /// Failed calls by the name of the process, most first, and where the numbers are from: `events` if at least as many failures
-/// of connect() were recorded as the tuples counted; else events are missing, and it is `counters`. The counters
-/// have no failures of bind(), and count all failures of a tuple between two readings for the process that connected last.
+/// of connect() were recorded as the tuples counted; else `counters`, because events are missing. The counters have no
+/// failures of bind(), and count all failures of a tuple between two readings for the process that connected last.
 fn by_process(summary: &Summary) -> (Vec<ByProcess>, &'static str) {
     let sum = |sum: u64, count: &u64| sum.saturating_add(*count);
     let counted: u64 = summary.by_tuple.values().fold(0, sum);
