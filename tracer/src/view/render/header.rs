@@ -152,7 +152,7 @@ fn lost(model: &Model) -> u64 {
 }
 
 /// Whether there is no loss but `hook_missed` (hooks that the kernel skipped): the comparison with the kernel's sockets
-/// corrects the counts after that one. Also true if nothing was lost.
+/// corrects the counts after such a loss. Also true if nothing was lost.
 fn only_missed(model: &Model) -> bool {
     let mut losses = model.reading.lost.iter().filter(|(_, lost)| *lost > 0);
     losses.all(|(reason, _)| *reason == "hook_missed")
