@@ -148,7 +148,7 @@ impl Sink {
         Ok(sum(account, self.rotate_if_due()?))
     }
 
-    /// Opens the file again by its name (after SIGHUP: another program renamed it), and writes to that one from now on.
+    /// Opens the file again by its name (after SIGHUP: another program renamed it), and writes to the new file from now on.
     /// Stdout is only flushed.
     ///
     /// # Errors
