@@ -353,7 +353,7 @@ impl Recorder<'_> {
         while self.take(BATCH)? > 0 {
             self.output.write()?;
         }
-        // If one of these lines cannot be made, the others are still written; the first error is returned at the end.
+        // If one of the following lines cannot be made, the rest is still written; the first error is returned at the end.
         let mut first = None;
         keep_first_error(self.stats(), &mut first)?;
         if self.config.events.lost {

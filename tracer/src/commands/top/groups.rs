@@ -59,7 +59,7 @@ enum Pass {
     TooMany,
     /// Counts it for its group, of which only a hash is kept.
     Sizes(HashMap<u64, u32>),
-    /// Adds it to its group if that has one of these hashes, else to the others.
+    /// Adds it to its group if the group's hash is one of these, else to [`Group::OTHERS`].
     Largest(HashSet<u64>),
 }
 
