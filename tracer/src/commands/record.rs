@@ -30,7 +30,7 @@ use crate::{
     view::forecasts::Forecasts,
 };
 
-/// At most so many records are read from the ring buffer before other work gets its turn.
+/// The most records that are read from the ring buffer before other work gets its turn.
 const BATCH: usize = 4096;
 /// How long to wait for records if the last read found some.
 const SHORT_WAIT: Duration = Duration::from_millis(10);
@@ -38,7 +38,8 @@ const SHORT_WAIT: Duration = Duration::from_millis(10);
 const LONG_WAIT: Duration = Duration::from_millis(50);
 /// How long a line may wait in the buffer.
 const WRITE_INTERVAL: Duration = Duration::from_millis(100);
-/// How often `Recorder::tick` does the work that is not urgent: losses, comparison with the kernel, progress.
+/// How often `Recorder::tick` does the work that is not urgent: flushing the output, losses, the comparison with the kernel,
+/// bound ports, degradations, progress.
 const TICK: Duration = Duration::from_secs(1);
 
 /// Records until a signal asks to stop, the duration is over, or the reader of the output is gone.
@@ -266,8 +267,8 @@ impl Recorder<'_> {
         self.output.degraded(&change.line())
     }
 
-    /// Reads the tuples. Where the recording has readings, it writes one `tuple.stats` line for each tuple that holds
-    /// ports or has changed and passes the filter, then the `address.stats` lines and `tracer.stats`.
+    /// Reads the tuples. If readings are recorded, writes one `tuple.stats` line for each tuple that passes the filter and
+    /// holds ports or has changed, then the `address.stats` lines and `tracer.stats`; last, a line if the degradations changed.
     fn stats(&mut self) -> Result<(), Ended> {
         let elapsed = self.last_at.elapsed();
         self.last_at = Instant::now();
@@ -318,7 +319,7 @@ impl Recorder<'_> {
         Ok(lines)
     }
 
-    /// Writes one `address.stats` line for each address at which bind(address, 0) is used.
+    /// Writes one `address.stats` line for each address at which bind(address, 0) is used and that passes the filter.
     fn address_stats(&mut self, read_at: Moment, elapsed: Duration) -> Result<(), Closed> {
         let now = Instant::now();
         let before = std::mem::take(&mut self.last_addresses);
@@ -352,7 +353,7 @@ impl Recorder<'_> {
         while self.take(BATCH)? > 0 {
             self.output.write()?;
         }
-        // If one of these lines cannot be made, the others are still written; the first error is returned at the end.
+        // If one of the following lines cannot be made, the rest is still written; the first error is returned at the end.
         let mut first = None;
         keep_first_error(self.stats(), &mut first)?;
         if self.config.events.lost {

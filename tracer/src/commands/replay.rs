@@ -27,8 +27,8 @@ use crate::{
 /// wanted, ends both earlier.
 ///
 /// # Errors
-/// A file that cannot be read or is not a recording; a value of `--at` that is not a time; a terminal or a stdout that
-/// cannot be used.
+/// Those of [`Player::open`] and [`shutdown::run`]; a file cannot be read; the value of `--at` is not a time; the terminal or
+/// stdout cannot be used.
 pub fn run(config: &ReplayConfig) -> Result<(), Error> {
     let config = config.clone();
     let player = Player::open(&config.files)?;
@@ -56,7 +56,7 @@ struct Recorded {
     found: Option<Snapshot>,
     /// When the newest reading was shown, or the playing paused or resumed after that.
     shown_at: Instant,
-    /// The time of that reading by CLOCK_MONOTONIC, ns.
+    /// The time of the newest reading by CLOCK_MONOTONIC, ns.
     shown_ns: u64,
     /// The time of the next reading by CLOCK_MONOTONIC, ns; `None`: there is none.
     next_ns: Option<u64>,

@@ -18,7 +18,7 @@ const STRIDE: u64 = 4096;
 /// Reads the files, and returns the report: text, or one line of JSON.
 ///
 /// # Errors
-/// A file that cannot be read or is not a recording.
+/// Those of [`Reader::open`] and [`Reader::next`]; the report cannot be formatted.
 pub fn run(config: &ReportConfig) -> Result<Vec<u8>, Error> {
     let mut reader = Reader::open(&config.files)?;
     let mut summary = Summary::default();

@@ -24,7 +24,8 @@ use crate::{
     view::forecasts::Forecasts,
 };
 
-/// A single reading needs an earlier one to show rates. That is taken so long before, and not printed.
+/// Rates need an earlier reading. If only one reading is printed: how long before it the earlier one is taken, which is not
+/// printed.
 const FIRST_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a wait checks for signals.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);

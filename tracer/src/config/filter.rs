@@ -99,8 +99,8 @@ fn at_most_four(option: &str, given: usize) -> Result<(), Error> {
     )))
 }
 
-/// The family that is left of `family` if addresses must be in `networks`. A prefix is not enough: the ledger keeps
-/// IPv4 as v4-mapped IPv6, which a short IPv6 prefix (`::/0`) covers, too.
+/// The family of the addresses that `family` and `networks` let through; 0: both families. It is checked in addition to the
+/// prefixes: the ledger keeps IPv4 as v4-mapped IPv6, which a short IPv6 prefix (`::/0`) covers, too.
 ///
 /// # Errors
 /// [`Error::Usage`]: a network can match nothing, or another one covers it.

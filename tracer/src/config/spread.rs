@@ -29,10 +29,10 @@ pub struct SpreadConfig {
     /// Bits of [`rule_flag`].
     pub flags: u32,
     pub on_exit: OnExit,
-    /// Spreading ends when the agent has been gone for so long; `None`: it goes on.
+    /// Spreading ends when the agent has been gone for this time; `None`: it goes on.
     pub lease: Option<Duration>,
-    /// One of this number of decisions is written as a line; 0: none is. Unless it is 1, calls that find a full pool are
-    /// not sampled: at most one a second is written.
+    /// One of this number of decisions is written as a line, and every address that the kernel refused; 0: neither. Calls
+    /// that find a full pool are not sampled: at most one a second is written (if this is 1, each).
     pub sample: u32,
     pub output: OutputConfig,
     pub detach: bool,

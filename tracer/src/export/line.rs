@@ -16,7 +16,7 @@ use crate::{
     ledger::decode::{DecodeError, Typed, typed},
 };
 
-/// The time of a line (of an event or reading, when that was), and the line's number.
+/// The time in a line (of an event or a reading: when the event or the reading was), and the line's number.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Moment {
     /// Number of the line in its stream.
@@ -77,7 +77,7 @@ impl LineWriter {
         let called = context.called.unwrap_or_else(|| Called::from(event));
         let process = self.processes.text(event, &called, name);
         let netns = self.namespaces.text(event.tuple.netns);
-        // If the holder cannot be written, which is rare, the line goes without it.
+        // An error cannot occur with a holder's types; if it did, the line would go without the holder.
         let holder = context.holder.and_then(|holder| holder.json().ok()).unwrap_or_default();
         let clock = &mut self.clock;
         out.append(ROOM + netns.len() + process.len() + holder.len(), |pen| {

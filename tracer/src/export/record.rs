@@ -158,7 +158,7 @@ pub struct Decided<'a> {
     pub original: Option<IpAddr>,
     #[serde(rename = "spread.reason")]
     pub reason: &'a str,
-    /// Why the socket was left unchanged, or its connect() denied; `None`: neither was so.
+    /// Why the socket was left unchanged, or its connect() denied; `None`: neither happened.
     #[serde(rename = "spread.passed", skip_serializing_if = "Option::is_none")]
     pub passed: Option<&'a str>,
     #[serde(rename = "spread.rule")]

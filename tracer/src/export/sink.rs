@@ -80,7 +80,7 @@ impl Sink {
     /// # Errors
     /// [`Error::File`]: the folder is missing or read-only, the file is a folder or a link, the folder's owner may not
     /// write to it, or it is to be compressed and is no zstd file. [`Error::BadConfig`]: it cannot be rotated.
-    /// [`Error::Failure`]: another user put it there, or no thread can be started.
+    /// [`Error::Failure`]: another user may have put it there, or no thread can be started.
     pub fn open(config: &OutputConfig) -> Result<Self, Error> {
         let compressed = config.compression.is_some();
         let (output, place) = match &config.target {
@@ -148,12 +148,12 @@ impl Sink {
         Ok(sum(account, self.rotate_if_due()?))
     }
 
-    /// Opens the file again by its name (after SIGHUP: another program renamed it), and writes to that one from now on.
+    /// Opens the file again by its name (after SIGHUP: another program renamed it), and writes to the new file from now on.
     /// Stdout is only flushed.
     ///
     /// # Errors
-    /// [`ReopenError::Open`] for the reasons of [`Self::open`]; [`ReopenError::Closed`] when nobody reads the old file or stdout
-    /// any more.
+    /// [`ReopenError::Open`] if the file cannot be opened, or another user may have put it there; [`ReopenError::Closed`] when
+    /// nobody reads the old file or stdout any more.
     pub fn reopen(&mut self) -> Result<Account, ReopenError> {
         let Some(place) = &self.place else { return Ok(self.flush()?) };
         let new = open(place, self.frame.is_some()).map_err(ReopenError::Open)?;

@@ -64,7 +64,8 @@ impl Top {
         }
     }
 
-    /// The rows in order. Rows that are equal by the column are in the order of their keys.
+    /// The rows in the order of [`order`]: rows that are equal by the column are ordered by their ports in use (most first),
+    /// then by what identifies them; all in reverse if [`Self::reversed`] was asked for that.
     pub fn sorted(mut self) -> Vec<Row> {
         let order = self.order();
         self.rows.sort_unstable_by(order);

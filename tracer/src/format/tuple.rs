@@ -93,7 +93,7 @@ pub struct Tuple<'a> {
     /// Failed calls by cause, without causes that did not occur.
     #[serde(rename = "connect.failures")]
     pub failures: BTreeMap<&'static str, u64>,
-    /// errno of the newest failure; absent: there was none.
+    /// errno of the newest failure; absent: no call failed, or the newest failure had no errno (the application gave up).
     #[serde(rename = "errno", skip_serializing_if = "Option::is_none")]
     pub errno: Option<u32>,
     #[serde(rename = "process.pid", skip_serializing_if = "Option::is_none")]

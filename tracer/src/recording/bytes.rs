@@ -14,12 +14,12 @@ use crate::export::sink::repair;
 const FIRST_READ: usize = 16 << 10;
 /// The most bytes that are read at a time. A line that begins in the first half of them also ends in them.
 const WINDOW: usize = 2 * LONGEST;
-/// The search for an offset ends when so few bytes are left; the caller reads these line by line.
+/// When no more bytes than this are left, the search for an offset ends; the caller reads them line by line.
 const SEARCH_MIN: u64 = 64 << 10;
-/// How many bytes are read at most to find one readable line, and how many compressed bytes at most to find the time of
-/// the last one.
+/// How many bytes are read at most to find one readable line of a plain file, and how many compressed bytes at most to
+/// find the time of the last line of a zstd file.
 const READ_MAX: u64 = 16 << 20;
-/// How many decompressed bytes are read at most to find the time of the last line.
+/// How many decompressed bytes are read at most to find the time of the last line of a zstd file.
 const DECOMPRESSED_MAX: u64 = 512 << 20;
 
 /// The time of the first whole line that begins after `at`, ns since 1970; `None`: there is none before `end`, or none
@@ -49,8 +49,8 @@ fn time_after(file: &File, at: u64, end: u64) -> io::Result<Option<u64>> {
 }
 
 /// An offset in a plain file, at or shortly before the first line of `ns` (since 1970) or later. It is found by
-/// bisection, which assumes that lines are in the order of time. Lines that were written together need not be: so the
-/// player asks for a time well before the one that it needs.
+/// bisection, which assumes that lines are in the order of time. Lines that were written together can be in another
+/// order: so the player asks for a time well before the one that it needs.
 ///
 /// # Errors
 /// The file cannot be read.

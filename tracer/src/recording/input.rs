@@ -19,7 +19,8 @@ pub(super) const LONGEST: usize = 1 << 20;
 /// Largest window of a zstd frame that is decompressed, as a power of two: 32 MiB of memory. `tracer record`, and
 /// `zstd` up to level 20, use no larger ones.
 const LARGEST_WINDOW: u32 = 25;
-/// How much is read at a time, in bytes.
+/// Least room in the buffer for a read, in bytes (a read takes all the room that there is); of a zstd file, how many
+/// compressed bytes are read at a time.
 const READ_SIZE: usize = 256 << 10;
 
 type Raw = Chain<Cursor<Vec<u8>>, File>;
@@ -35,7 +36,7 @@ pub(super) struct Input {
     file: File,
     source: Source,
     buffer: Vec<u8>,
-    /// The part of `buffer` that was read and not returned yet.
+    /// `buffer[start..end]` was read and not returned yet.
     start: usize,
     end: usize,
     /// Offset of `start` in the (decompressed) file.
@@ -104,13 +105,13 @@ impl Input {
         })
     }
 
-    /// Makes reading end after `bytes` (decompressed) bytes, or up to one read more, as if the file ended there: it could
-    /// take hours otherwise.
+    /// Makes reading end after `bytes` (decompressed) bytes, or up to one read more, as if the file ended there: to read
+    /// all of a file could take hours.
     pub(super) const fn limit_to(&mut self, bytes: u64) {
         self.budget = bytes;
     }
 
-    /// Whether it ended because of [`Self::limit_to`].
+    /// Whether reading ended because of [`Self::limit_to`].
     pub(super) const fn limit_reached(&self) -> bool {
         self.budget == 0
     }

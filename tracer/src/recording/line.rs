@@ -32,7 +32,7 @@ use crate::{
 pub struct Tuple<'a> {
     pub key: TupleKey,
     pub count: TupleCount,
-    /// Whether `count` says in which states the ports are: `address.stats`, and lines of older versions, do not.
+    /// Whether `count` says in which states the ports are. Lines `address.stats`, and lines of older versions, do not say it.
     pub has_states: bool,
     pub capacity: Option<u32>,
     pub limits: Option<Limits>,

@@ -28,7 +28,7 @@ impl Losses {
         }
     }
 
-    /// How much was lost for this reason; 0: nothing, or it is counted with the further ones.
+    /// How much was lost for this reason; 0: nothing, or the loss is counted under `other_reasons`.
     pub fn get(&self, reason: &str) -> u64 {
         self.0.get(short(reason)).copied().unwrap_or(0)
     }

@@ -19,7 +19,7 @@ use crate::{
     view::reading::{self, About, Snapshot, TupleSample},
 };
 
-/// A seek begins to read so long before its time, ns: the screen at that time needs the tuples' past.
+/// How long before the wanted time a seek begins to read, ns: the screen at that time needs the tuples' past.
 const LEAD_NS: u64 = 90 * SECOND;
 const SECOND: u64 = 1_000_000_000;
 
@@ -93,8 +93,8 @@ impl Player {
         self.reader.unreadable()
     }
 
-    /// What was left out so far because a limit was reached: failed calls of one reading, and lines with further names
-    /// (of a cgroup, a container or a network namespace).
+    /// What was left out so far because a limit was reached: how many failed calls (a reading keeps only its newest ones),
+    /// and how many names (of a cgroup, a container or a network namespace), each counted in every line that has it.
     pub fn left_out(&self) -> (u64, u64) {
         (self.failures_left_out, self.names.left_out())
     }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{error::Error, view::reading::Call};
 
-/// The time of a line: of an event or a reading, when that was.
+/// The time in a line. In the line of an event or a reading: when the event or the reading was.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct At {
     /// ns since 1970.
@@ -73,7 +73,7 @@ pub struct Reader {
     issues: Issues,
     /// Lines that were read, counted again if they are read again.
     lines: u64,
-    /// Bytes of the files that were read before this one.
+    /// Bytes of the files before `input`, which were read.
     done: u64,
 }
 

@@ -80,7 +80,7 @@ impl Recorder {
         ends: &[u32],
     ) {
         let moment = self.moment(mono_ns);
-        // All of its ports take room, as those do that the kernel chose.
+        // All ports that the tuple holds take room: none is bound by the application (LISTED), none is apart (APART).
         let held = TupleCount { held: count.in_use(), ..*count };
         let mut row = Row::new(key, &held, None, Some(Limits::of(1000)));
         row.netns_name = self.namespaces.get(&key.netns).map(|&name| name.into());

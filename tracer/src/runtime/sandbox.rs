@@ -69,12 +69,13 @@ impl Role {
     }
 }
 
-/// Takes from the calling thread, and from those that it starts later, everything except what this role needs, these
-/// capabilities, and the rights of this user. None of it can be regained.
+/// Takes from the calling thread, and from those that it starts later, everything except what `role` needs, the
+/// capabilities in `keep`, and the rights of `user`. What is taken cannot be regained.
 ///
 /// # Errors
-/// The kernel refuses a step. It is no error if the user cannot be changed because CAP_SETUID and CAP_SETGID are
-/// missing: then the thread stays the user who started the program.
+/// The kernel refuses a step. It is no error if the user cannot be changed because CAP_SETUID or CAP_SETGID is missing: then
+/// the thread stays the user who started the program. Nor is it an error that the kernel has no seccomp filters: then no
+/// system call is taken away.
 pub(crate) fn enter(role: Role, user: User, keep: CapabilitySet) -> io::Result<()> {
     privilege::forbid_regaining(keep)?;
     user.assume()?;

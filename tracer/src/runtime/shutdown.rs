@@ -85,11 +85,12 @@ impl StopSignals {
 /// How long the final report may wait until stderr takes it.
 const REPORT_LIMIT: Duration = Duration::from_millis(50);
 
-/// Runs `work` in a new thread until it ends. A signal asks it to stop; if it does not, this returns without it.
+/// Runs `work` in a new thread until it ends. SIGINT and SIGTERM (with a screen, SIGHUP, too) ask it to stop; if it does not
+/// stop, this returns nevertheless.
 ///
 /// # Errors
-/// Those of `work`; it panicked; the output is blocked, or the work does not stop; the signals or the thread cannot be set
-/// up.
+/// Those of `work`; `work` panicked; after a signal, the output is blocked or the work does not stop; the signals or the
+/// thread cannot be set up.
 pub fn run<T: Send + 'static>(
     work: impl FnOnce(StopSignals) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
@@ -164,7 +165,7 @@ fn given_up(why: &str) -> Error {
 }
 
 /// Gives signals their default actions, and writes the program's last text to stderr. If a signal asked the program
-/// to stop, it waits only `REPORT_LIMIT` for a stderr that is blocked, and then drops the text.
+/// to stop, this waits only `REPORT_LIMIT` for a stderr that is blocked, and then drops the text.
 pub fn final_report(text: &[u8]) {
     restore_default_signals();
     let mut stderr = [PollFd::from_borrowed_fd(rustix::stdio::stderr(), PollFlags::OUT)];

@@ -19,8 +19,8 @@ impl<K> Default for Turns<K> {
 }
 
 impl<K: Ord + Copy> Turns<K> {
-    /// Sorts the keys in the order of their turns: first those that are left in this round, then the others, each by
-    /// key.
+    /// Sorts the keys in the order of their turns: first those that are left in this round, then all that have to wait for
+    /// the next round; both in the order of the keys.
     pub(crate) fn sort(&mut self, all: &mut [K]) {
         all.sort_unstable();
         self.greatest = all.last().copied();

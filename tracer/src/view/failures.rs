@@ -58,7 +58,7 @@ impl FailureRates {
         let second = failure.wall_ns / 1_000_000_000;
         let count = u32::try_from(failure.count).unwrap_or(u32::MAX);
         let same = |it: &&mut Entry| it.second == second && it.pid == failure.pid;
-        // Searches the newest 64 only, to bound the time: a process may then get a second entry of this second, and sums
+        // Searches the newest 64 only, to bound the time: a process may then get two entries for one second, and sums
         // add both.
         let recent = self.entries.iter_mut().rev().take(64);
         if let Some(entry) = recent.take_while(|it| it.second == second).find(same) {

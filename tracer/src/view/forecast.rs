@@ -1,9 +1,9 @@
 //! How long until a tuple has no port left. Pure arithmetic.
 //!
 //! The ports that are opened and closed follow the trend of the last seconds. The ports that TIME_WAIT gives back are
-//! mostly known: a TIME_WAIT that began `s` seconds ago ends in about `61 - s` seconds. So a tuple with 400 connections a
-//! second has no forecast for 28,232 ports: its first ports are free again after a minute, when 24,000 are in use. And
-//! because no rate of ends is measured, it does not matter that the kernel ends TIME_WAITs in batches.
+//! mostly known: a TIME_WAIT that began `s` seconds ago ends in about `61 - s` seconds. So a tuple that can hold 28,232
+//! ports and has 400 connections a second has no forecast: its first ports are free again after a minute, when 24,000 are
+//! in use. And because no rate of ends is measured, it does not matter that the kernel ends TIME_WAITs in batches.
 //!
 //! A TIME_WAIT that connect() can take over (net.ipv4.tcp_tw_reuse) counts as a free port.
 
@@ -33,7 +33,7 @@ pub struct Filling<'a> {
 /// TIME_WAITs of a tuple that connect() can take over.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Reusable {
-    /// Those that it can take over now.
+    /// Those that connect() can take over now.
     pub now: u64,
     /// Those that are not old enough yet.
     pub young: u64,
@@ -83,18 +83,18 @@ pub fn eta_s(filling: &Filling<'_>) -> Option<f64> {
         return None;
     }
     let (opened, closed, begun) = (number(opened), number(closed), number(begun));
-    // Chance exceeds 3.5 standard deviations once in 4,000 windows. The larger one counts: that of single calls
-    // (Poisson), or that of the window's parts.
+    // Chance exceeds 3.5 standard deviations once in 4,000 windows. Of two standard deviations, the larger one counts: that
+    // of single calls (Poisson), or that of the window's parts.
     let chance = 3.5 * (opened + closed).sqrt().max(scatter);
     let reusable = filling.reuse.map_or(0, |reuse| reuse.now);
-    // TIME_WAITs that end early count as ports released when they began. With reuse, none does: a TIME_WAIT that
+    // TIME_WAITs that end early count as ports released when they began. With reuse, none counts so: a TIME_WAIT that
     // connect() takes over is in `opened`.
     let lasting = filling.reuse.map_or_else(|| lasting(filling.time_wait, filling.begun), |_| 1.0);
     let (closed, begun) = (closed + begun * (1.0 - lasting), begun * lasting);
     let free = u64::from(filling.capacity).saturating_sub(filling.in_use).saturating_add(reusable);
     let returning = returning(filling, begun / seconds);
     let reach = seconds * REACH;
-    // There is a forecast only if the tuple would fill up, too (later), with a trend that is smaller by `chance`.
+    // There is a forecast only if the tuple would also fill up (later) with a trend that is smaller by `chance`.
     let time_to_full_less = |less: f64| {
         let growth = (opened - closed - less) / seconds;
         time_to_full(number(free), growth, begun / seconds, &returning)
@@ -137,7 +137,7 @@ pub fn ending(time_wait: u64, begun: Begun<'_>, reuse: bool) -> Vec<u32> {
         .collect()
 }
 
-/// How many TIME_WAITs end in each of the next seconds: those whose begin was seen, and the others.
+/// How many TIME_WAITs end in each of the next seconds: first of those whose begin was seen, then of all others.
 fn ends(time_wait: u64, begun: Begun<'_>, reuse: bool) -> ([f64; TIME_WAIT_S], [f64; TIME_WAIT_S]) {
     let now = number(time_wait);
     let (seen, late) = begun.by_age.split_at(TIME_WAIT_S);

@@ -52,7 +52,7 @@ impl GroupBy {
 pub struct Subject {
     /// The key of its tuples, with 0 in the parts in which they can differ.
     pub key: TupleKey,
-    /// The name of its process; all 0: the group is not one of a process.
+    /// The name of its process; all 0: not known, or the group is not one of a process.
     pub comm: [u8; 16],
     /// The id of its process, in the view of processes, whose rows differ by it; else 0.
     pub pid: u32,
@@ -80,8 +80,8 @@ impl Subject {
     }
 }
 
-/// One row for each group, in no order. Numbers of ports are sums. Saturation, ETA and port search are those of the
-/// group's worst tuple, because ports run out by tuple.
+/// One row for each group, in no order. Numbers of ports, rates and failed calls are sums. Saturation, ETA and port search
+/// are each those of the tuple in which they are worst, because ports run out by tuple.
 pub fn grouped(rows: impl Iterator<Item = Row>, by: GroupBy) -> Vec<Row> {
     let mut groups: HashMap<Subject, Row> = HashMap::new();
     // The row of an address (bind) is left out: its ports are those of the address's tuples.

@@ -83,7 +83,7 @@ pub(super) struct Activity {
 pub(super) const MINUTE: u32 = 66;
 const _: () = assert!(MINUTE as usize == BEGUN_S);
 
-/// A sample of this part of the wanted age is old enough: readings come a little early or late.
+/// A sample is old enough if it has at least this part of the wanted age: readings come a little early or late.
 const JITTER: f64 = 0.95;
 
 /// Least time between two samples of the fine and of the coarse ring, ms.

@@ -39,7 +39,8 @@ pub struct About {
 pub struct TupleSample<'a> {
     pub key: TupleKey,
     pub count: &'a TupleCount,
-    /// Whether `count` says in which states the ports are: that of an address (bind), and older recordings, do not.
+    /// Whether `count` says in which states the ports are. The counts of an address (bind), and those of older recordings,
+    /// do not say it.
     pub has_states: bool,
     /// Ports that the tuple can hold; `None`: not known.
     pub capacity: Option<u32>,
@@ -150,14 +151,14 @@ pub enum HolderKind {
     NoProcess,
     /// Which process has the sockets open is not known.
     Unknown,
-    /// All others together, which have no row of their own because thousands have more ports.
+    /// All further holders together: they have no rows of their own, because thousands of holders have more ports.
     Others,
 }
 
 /// Who called connect().
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Opener {
-    /// The process's id; 0: not known (for sockets older than tracer).
+    /// The process's id; 0: not known (for example for sockets older than tracer), or several processes.
     pub pid: u32,
     /// Name of the process, as [`Called::shown`].
     pub comm: [u8; 16],
@@ -169,7 +170,7 @@ pub struct Opener {
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Holder {
     pub kind: HolderKind,
-    /// The process; 0: not known, or the holder is none.
+    /// The process's id; 0: not known, or the holder is no process.
     pub pid: u32,
     pub comm: [u8; 16],
     /// Who opened them, if that was asked for (of one tuple).
@@ -200,7 +201,7 @@ pub struct SelfStats {
     pub cpu_ns: u64,
     /// Resident memory, KiB.
     pub rss_kib: u64,
-    /// The part of it that is the ring buffer, KiB.
+    /// The part of `rss_kib` that is the ring buffer, KiB.
     pub ring_kib: u64,
     /// Run time of the BPF programs so far, ns; `None`: the kernel does not count it
     /// (kernel.bpf_stats_enabled).

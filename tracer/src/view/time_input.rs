@@ -21,7 +21,7 @@ const EXPECTED: &str = "expected a time of day (03:34:48), a date and time \
 /// The time that a text means, ns since 1970. `direction`: that of a duration without a sign.
 ///
 /// # Errors
-/// The text is not a time; what to write instead.
+/// What to write instead, because the text is not a time; or that the time is before 1970 or out of range.
 pub fn parse(text: &str, base: &Base, direction: Direction) -> Result<u64, String> {
     let text = text.trim();
     if let Some(ns) = duration(text) {

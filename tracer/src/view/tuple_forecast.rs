@@ -8,11 +8,11 @@ use super::{
 };
 use crate::host::capacity::{Holds, TakenOver};
 
-/// Windows of the trend, s: the forecast is that of the first one; if that gives none, that of the second.
+/// Windows of the trend, s. The forecast is made from the trend of the first window; if that gives none, of the second.
 const WINDOWS: [f64; 2] = [12.0, 60.0];
-/// Where TIME_WAITs can be taken over, a tuple counts as full only for so long after a port search failed, ms.
+/// How long after a failed port search a tuple counts as full where TIME_WAITs can be taken over, ms.
 const PROOF_MS: u32 = 3_000;
-/// For so long after a port search failed, all failed calls of the tuple count as failed for lack of ports, ms.
+/// How long after a failed port search all failed calls of the tuple count as failed for lack of ports, ms.
 const EXHAUSTED_MS: u32 = 10_000;
 
 /// A tuple's TIME_WAITs that are older than the tracer.
@@ -41,7 +41,7 @@ pub(super) struct TupleForecast {
     holds: Holds,
     /// Port searches that failed so far; wraps.
     exhausted: u32,
-    /// When the last one failed, ms; `None`: not in the last [`EXHAUSTED_MS`].
+    /// When the newest failed port search was, ms; `None`: not in the last [`EXHAUSTED_MS`].
     exhausted_ms: Option<u32>,
     eta: Eta,
 }
@@ -213,8 +213,8 @@ impl TupleForecast {
         Begun { by_age, known_s }
     }
 
-    /// Seconds until no port is left; 0: none is left; `None`: it is not filling up. A forecast stays for a few readings
-    /// without one, but ends when the tuple holds no port, and "0" ends when a port is free.
+    /// Seconds until no port is left; 0: none is left; `None`: the tuple is not filling up, or too little is known. A forecast
+    /// outlasts two readings without one, but ends when the tuple holds no port, and "0" ends when a port is free.
     pub(super) fn eta_s(&self, now_ms: u32) -> Option<f64> {
         let full = || {
             let filling = self.filling(now_ms, &[0; BEGUN_S]);

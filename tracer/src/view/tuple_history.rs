@@ -57,7 +57,7 @@ impl Window {
     }
 }
 
-/// For so long after its last change a tuple without ports is kept, ms: the longest that the ledger keeps it.
+/// How long after its last change a tuple without ports is kept, ms: the longest that the ledger keeps it.
 const KEEP_MS: u32 = 600_000;
 
 /// All tuples, and the host as a whole.
@@ -308,7 +308,7 @@ impl TupleHistory {
         self.plots.watch(key);
     }
 
-    /// The points of a tuple's plot; `None`: it is not watched, or was not in the last reading.
+    /// The points of a tuple's plot; `None`: the tuple is not watched, or was forgotten.
     pub fn plot(&self, key: &TupleKey) -> Option<&Plot> {
         self.plots.get(key)
     }

@@ -205,7 +205,7 @@ fn show(model: &mut Model, view: View) {
     refresh(model);
 }
 
-/// Goes back: closes what is open; if nothing is, removes the filter; if there is none, the selection.
+/// Goes back: closes what is open; if nothing is, removes the filter; if there is none, removes the selection.
 fn back(model: &mut Model) {
     if model.mode != Mode::Browse {
         model.mode = Mode::Browse;

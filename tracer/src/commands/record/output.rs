@@ -21,9 +21,10 @@ use crate::{
 
 /// The most bytes that are collected before they are written.
 const CHUNK: usize = 256 << 10;
-/// More bytes than a usual line has. A longer line makes the buffer grow.
+/// Room in the buffer behind a chunk that is almost full, for one more line: more bytes than a usual line has. If a line
+/// does not fit, the buffer grows. Also the smallest chunk.
 const LINE: usize = 2 << 10;
-/// How often the difference between the wall clock and CLOCK_MONOTONIC is read.
+/// How long the difference between the wall clock and CLOCK_MONOTONIC is used for lines of events before it is read again.
 const OFFSET_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How lines are counted if the output drops them. Each chunk has lines of one group only, so that dropped lines are
@@ -289,7 +290,8 @@ impl Output {
         Ok(())
     }
 
-    /// Writes all collected lines into the sink, and makes the sink write what it buffers (compression).
+    /// Writes all collected lines into the sink, and makes the sink write what it buffers (compression), and rotate the file
+    /// if that is due.
     pub(crate) fn flush(&mut self) -> Result<(), Closed> {
         self.write()?;
         if let Some(sink) = &mut self.sink {

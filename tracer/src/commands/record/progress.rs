@@ -22,7 +22,7 @@ pub(super) struct Progress {
 
 impl Progress {
     pub(super) fn new(config: &RecordConfig) -> Self {
-        // On the same terminal, it would break up the lines of events.
+        // On the terminal that also shows the lines of events, the progress would break them up.
         let apart = matches!(config.output.target, Target::File(_)) || !stdout().is_terminal();
         Self { shown: apart && stderr().is_terminal(), events: 0, at: Instant::now() }
     }

@@ -136,7 +136,7 @@ pub(super) struct First {
     pub(super) capacity: Option<u32>,
     #[serde(flatten)]
     pub(super) of: RangeUse,
-    /// `event`: the call was recorded. `counters`: the call was before `ts`, and after the reading before that.
+    /// `event`: the call was recorded. `counters`: the call was between the reading at `ts` and the reading before it.
     pub(super) source: &'static str,
 }
 
@@ -262,9 +262,9 @@ impl Report {
     }
 }
 
-/// Failed calls by the name of the process, most first, and where the numbers are from: `events` if as many failures of connect()
-/// were recorded as the tuples counted; else some are missing, and it is `counters`. These have no failures of bind(), and all
-/// failures of a tuple between two readings are those of the process that connected last.
+/// Failed calls by the name of the process, most first, and where the numbers are from: `events` if at least as many failures
+/// of connect() were recorded as the tuples counted; else `counters`, because events are missing. The counters have no
+/// failures of bind(), and count all failures of a tuple between two readings for the process that connected last.
 fn by_process(summary: &Summary) -> (Vec<ByProcess>, &'static str) {
     let sum = |sum: u64, count: &u64| sum.saturating_add(*count);
     let counted: u64 = summary.by_tuple.values().fold(0, sum);

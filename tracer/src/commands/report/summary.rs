@@ -22,7 +22,7 @@ pub(super) struct Exhaustion {
     pub(super) in_use: Option<u64>,
     pub(super) time_wait: Option<u64>,
     pub(super) capacity: Option<u32>,
-    /// Whether the call itself was recorded. If not, it failed before `wall_ns`, and after the reading before that.
+    /// Whether the call itself was recorded. If not, it failed between the reading at `wall_ns` and the reading before it.
     pub(super) exact: bool,
 }
 

@@ -33,7 +33,7 @@ impl Group {
 pub(super) struct Ports {
     pub(super) all: u32,
     pub(super) time_wait: u32,
-    /// Who opened the newest of these ports; if the process's first thread opened any of them, only those are considered.
+    /// Who opened the newest of these ports. If the process's first thread opened any of them: the newest that it opened.
     pub(super) who: Who,
     /// When that port was opened, by CLOCK_MONOTONIC, ns.
     pub(super) begun_ns: u64,
@@ -59,7 +59,7 @@ enum Pass {
     TooMany,
     /// Counts it for its group, of which only a hash is kept.
     Sizes(HashMap<u64, u32>),
-    /// Adds it to its group if that has one of these hashes, else to the others.
+    /// Adds it to its group if the group's hash is one of these, else to [`Group::OTHERS`].
     Largest(HashSet<u64>),
 }
 

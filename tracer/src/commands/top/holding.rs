@@ -23,8 +23,8 @@ use crate::{
 const REFRESH_INTERVAL: Duration = Duration::from_secs(2);
 /// Refreshes take at most 1/`SHARE` of the time.
 const SHARE: u32 = 20;
-/// How long a refresh may list sockets, and how long it may then search processes. Who has a socket open that was not found
-/// by then is unknown.
+/// How long a refresh may list sockets, and how long it may then search processes. Of a socket that was not found by then,
+/// it is unknown who has it open.
 const TIMEOUT: Duration = Duration::from_millis(400);
 /// The most sockets that are read in all. Of each namespace at most half of what is left of this number are read, so
 /// that none takes all.
@@ -42,7 +42,8 @@ pub(super) enum HeldBy {
     NoProcess,
     /// Who has it open was not found.
     Unknown,
-    /// Of a group of ports, not of a port: the group of all that have no group of their own, see [`super::groups`].
+    /// Only for a group of ports, never for one port: the group of all ports whose own groups are not kept, see
+    /// [`super::groups`].
     Others,
 }
 
@@ -102,7 +103,7 @@ impl Holding {
         self.next = Some(Instant::now() + REFRESH_INTERVAL.max(now.elapsed() * SHARE));
     }
 
-    /// Reads the sockets of these namespaces until `is_over`, `most` in all.
+    /// Reads the sockets of these namespaces until `is_over`, at most `most` in all.
     fn list(
         &mut self,
         places: &[Netns],

@@ -34,7 +34,8 @@ use crate::{
 
 /// How often the port ranges and the rules of `tracer spread` are read.
 const SLOW_INTERVAL: Duration = Duration::from_secs(5);
-/// The most failures that wait for the next reading. Equal ones in a row are one; further ones are only counted.
+/// The most failures that wait for the next reading, where equal failures in a row are one. Failures that find no room are
+/// only counted.
 const FAILURES_MAX: usize = 4096;
 /// Records that are read from the ring buffer at a time.
 const BATCH: usize = 4096;
@@ -144,7 +145,8 @@ impl Live {
     }
 
     /// Work that a reading needs, but not all of it each time: port ranges and rules are read every [`SLOW_INTERVAL`],
-    /// because they change seldom; bound ports are refreshed; the ledger is compared with the kernel when that is due.
+    /// because they change seldom (port ranges also while those of a namespace are not known); bound ports are refreshed
+    /// each time; the ledger is compared with the kernel when that is due.
     fn refresh_slowly(&mut self) -> Result<(), Error> {
         let due = self.slow.is_none_or(|at| at.elapsed() >= SLOW_INTERVAL);
         if due {

@@ -1,4 +1,4 @@
-//! Whether another user put an output file there.
+//! Refuses a file that another user may have put where the output is to be.
 //!
 //! In a folder where everybody may create files, another user can create tracer's file first, and then owns it: can
 //! read and change what tracer writes to it. The kernel refuses to open such a file, too, but only in sticky folders,

@@ -8,7 +8,7 @@ pub(crate) struct End {
     /// Bytes up to the end of the last whole block or frame. (Of a frame that lacks only its checksum: up to its begin;
     /// tracer writes no checksums.)
     pub(crate) at: u64,
-    /// Whether this is within a frame, which lacks its last block.
+    /// Whether `at` is within a frame, which lacks its last block.
     pub(super) in_frame: bool,
     /// Offset in bytes of the begin of the last frame.
     pub(crate) frame: u64,

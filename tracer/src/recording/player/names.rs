@@ -14,9 +14,9 @@ const OVERHEAD: usize = 64;
 pub(super) struct Names {
     known: HashSet<Arc<str>>,
     bytes: usize,
-    /// Lines whose name did not fit since unused names were last forgotten.
+    /// How many names, counted in every line, did not fit since [`Self::get`] last forgot unused names.
     waited: usize,
-    /// Lines whose name was left out, because there was no room for it.
+    /// How many names, counted in every line, were left out, because there was no room for them.
     left_out: u64,
 }
 
@@ -32,8 +32,8 @@ impl Names {
         }
         let size = name.len() + OVERHEAD;
         if self.bytes + size > LIMIT {
-            // Searching all names for unused ones takes long: once a line was left out, it is done only when the lines
-            // that found no room since the last search are more than half of the names.
+            // Searching all names for unused ones takes long. Therefore, once a name was left out, the next search waits
+            // until names found no room more often than half the number of kept names.
             self.waited += 1;
             if self.waited > self.known.len() / 2 || self.left_out == 0 {
                 self.forget_unused();
@@ -49,7 +49,7 @@ impl Names {
         Some(name)
     }
 
-    /// How many lines had a name that there was no room for.
+    /// How many names, counted in every line, were left out, because there was no room for them.
     pub(super) const fn left_out(&self) -> u64 {
         self.left_out
     }

@@ -1,8 +1,9 @@
 //! A seccomp filter (seccomp(2)): system calls that a thread does not need fail with EPERM.
 //!
-//! It lists what is denied. A list of what is allowed would have to include whatever the C library, the runtime and
-//! every kernel may call, and a mistake in it would end a tracer at some rare moment. Denied is everything that gives
-//! power over other processes, the kernel or the machine, every way to become another user, and starting programs.
+//! The filter lists what is denied (only of bpf(2), the commands that are allowed). A list of what is allowed would have to
+//! include whatever the C library and the runtime may call on every kernel, and a mistake in the list would end a tracer at
+//! some rare moment. Denied are calls that give power over other processes, the kernel or the machine, calls to become
+//! another user, and starting programs.
 
 use std::{io, mem::offset_of};
 

@@ -62,12 +62,13 @@ impl User {
         }
         set_thread_groups(&[])?;
         set_thread_res_gid(None, self.gid, None)?;
-        // This is the last step, because it takes the effective capabilities.
+        // This is the last step: if the effective user id changes from 0, the kernel clears the effective capabilities,
+        // which the steps before need.
         Ok(set_thread_res_uid(None, self.uid, None)?)
     }
 
-    /// Runs `job` in a new thread with the rights of this user and without capabilities, as a thread in a sandbox
-    /// has: what fails here for lack of rights would fail there.
+    /// Runs `job` in a new thread with the rights of this user and without capabilities: what fails here for lack of
+    /// rights would also fail in a sandbox without capabilities.
     ///
     /// # Errors
     /// The user or the capabilities cannot be changed, or `job` panicked.

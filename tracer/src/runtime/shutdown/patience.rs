@@ -14,8 +14,8 @@ pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(20);
 const MAX_CHECKS: u32 = 25;
 const _: () = assert!(MAX_CHECKS as u128 == PATIENCE.as_millis() / POLL_INTERVAL.as_millis());
 /// How many checks without a step use up the patience while the work computes, or programs are being detached (see
-/// [`Beats::is_detaching`]). Then it does not wait for something that may never come, but on a busy machine, or with a
-/// large ledger, it can take seconds.
+/// [`Beats::is_detaching`]). Then the work does not wait for something that may never come, but on a busy machine, or with
+/// a large ledger, a step can take seconds.
 const MAX_CHECKS_BUSY: u32 = 20 * MAX_CHECKS;
 /// The work counts as computing if it got at least this much CPU time since the last check, ns.
 const COMPUTES: u64 = 500_000;

@@ -178,7 +178,7 @@ fn states(row: &Row, theme: Theme, room: usize) -> Vec<Line<'static>> {
     lines
 }
 
-/// What it means, and what to do, if a state holds half of the ports or more; `None`: no such state needs advice.
+/// What it means that a state holds half of the ports or more, and what to do; `None`: no such state needs advice.
 fn advice(ports: &Ports, in_use: u64) -> Option<&'static str> {
     let most = |some: u64| some > 0 && some * 2 >= in_use;
     if most(ports.close_wait) {
@@ -198,7 +198,7 @@ fn advice(ports: &Ports, in_use: u64) -> Option<&'static str> {
     }
 }
 
-/// How long until no port is left, or why that is not known; when TIME_WAITs end.
+/// How long until no port is left, or why there is no such time; whether connect() is slow; when TIME_WAITs end.
 fn forecast_lines(detail: &Detail, theme: Theme, room: usize) -> Vec<Line<'static>> {
     let row = &detail.row;
     let (text, style) = match row.eta_s {

@@ -115,7 +115,7 @@ fn shortened(line: Line<'static>, room: usize) -> Line<'static> {
     short
 }
 
-/// Two blocks of lines side by side, the second one from column `at` on.
+/// Two blocks of lines side by side: the second one from column `at` on, the first one cut to the columns before it.
 pub(crate) fn two_columns(
     left: Vec<Line<'static>>,
     right: Vec<Line<'static>>,

@@ -127,7 +127,7 @@ fn rate_fields(model: &Model, rates: Option<HostRates>, theme: Theme, width: usi
     for (rank, (cause, rate)) in (10..).zip(&causes) {
         let first = rank == 10;
         let rank = if first { 1 } else { rank };
-        // A single cause needs no number: it is that of all failures.
+        // A single cause needs no number: its number is that of all failures.
         let name = cause.name();
         let number = match causes.len() {
             1 => name.to_owned(),
@@ -152,7 +152,7 @@ fn lost(model: &Model) -> u64 {
 }
 
 /// Whether there is no loss but `hook_missed` (hooks that the kernel skipped): the comparison with the kernel's sockets
-/// corrects the counts after that one. Also true if nothing was lost.
+/// corrects the counts after such a loss. Also true if nothing was lost.
 fn only_missed(model: &Model) -> bool {
     let mut losses = model.reading.lost.iter().filter(|(_, lost)| *lost > 0);
     losses.all(|(reason, _)| *reason == "hook_missed")

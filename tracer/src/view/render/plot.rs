@@ -17,7 +17,7 @@ pub(super) fn bars(values: &[f64], (width, height): (usize, usize), top: f64) ->
         .collect()
 }
 
-/// The character in line `row` (0: the lowest) of a bar of so many eighths.
+/// The character in line `row` (0: the lowest) of a bar that is `eighths` eighths of a line high.
 fn cell(eighths: usize, row: usize) -> char {
     let here = eighths.saturating_sub(row * 8).min(8);
     EIGHTHS.get(here).copied().unwrap_or('█')

@@ -118,7 +118,7 @@ fn cost(model: &Model, pair: &mut impl FnMut(&str, String, Style)) {
         None => "not in a recording".to_owned(),
     };
     pair("BPF programs", programs, plain);
-    // 0 in a recording is taken to mean that it does not say.
+    // 0 in a recording is taken to mean that the recording does not say it.
     let events = match own.seen {
         0 if !live => "not in a recording".to_owned(),
         seen => format!("{} seen, {} emitted", count(seen), count(own.emitted)),

@@ -16,7 +16,7 @@ use crate::{
     ledger::stats::{self, P99, Rates, Row},
 };
 
-/// For so long after its last change a tuple without ports is shown, ms.
+/// How long after its last change a tuple without ports is shown, ms.
 const ALIVE_MS: u32 = 60_000;
 
 /// The newest counters of a tuple, and its recent past. Small, because a host can have tens of thousands.

@@ -72,8 +72,8 @@ fn show(model: &mut Model, to: Option<usize>) {
         let unfiltered = model.history.count();
         choose(model, || filtered(model), by, (to, height), unfiltered)
     } else {
-        // The filter chooses tuples before they are grouped, because a group lacks values that it may ask for. Rows of
-        // processes are not made of tuples alone, so it chooses among these rows.
+        // The filter chooses tuples before they are grouped, because a group lacks values that the filter may ask for. Rows of
+        // processes are not made of tuples alone, so there the filter chooses among the rows.
         let (rows, unfiltered) = match model.view {
             View::Processes => {
                 let all = processes(model);
@@ -203,7 +203,7 @@ fn note(pools: &[Pool], address: IpAddr) -> Option<Arc<str>> {
 }
 
 /// The rows by process: of those that hold ports, or if these are not known, of those that connected last. Processes
-/// whose calls fail have one, too.
+/// whose calls fail have a row, too.
 fn processes(model: &Model) -> Vec<Row> {
     let mut rows: Vec<Row> = match &model.reading.holders {
         Some(holders) => holders

@@ -96,7 +96,7 @@ pub(super) fn destination(row: &Row) -> String {
     }
 }
 
-/// Name of the newest failure's errno; `None`: there was no failure.
+/// Name of the newest failure's errno; `None`: no call failed, or the newest failure had no errno.
 pub(super) fn error(row: &Row) -> Option<std::borrow::Cow<'static, str>> {
     let errno = u16::try_from(row.last_errno).unwrap_or(u16::MAX);
     (errno != 0).then(|| errno::name(errno))

@@ -26,7 +26,7 @@ fn held(permille: u64) -> u64 {
     28_232 * permille / 1000 + 1
 }
 
-/// A cell of the list's row of a tuple that is so full.
+/// A cell of the row in the list for a tuple that is a little more than `permille` thousandths full.
 fn row(permille: u64, colour: bool) -> Cell {
     let held = held(permille);
     let mut model = fixtures::lived(&[Life::new(77, held), Life::new(78, 1)], 3, |_| {});
