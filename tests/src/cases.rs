@@ -42,7 +42,7 @@ impl Case {
         Self { name: name.into(), run: Arc::new(run), excuse: None, waits: false }
     }
 
-    /// Skips the case if `excuse` is a reason for that; a case that has a reason already keeps it.
+    /// Skips the case if `excuse` is `Some`, for the reason in it; a case that has a reason already keeps that one.
     #[must_use]
     fn unless(self, excuse: Option<String>) -> Self {
         Self { excuse: self.excuse.or(excuse), ..self }

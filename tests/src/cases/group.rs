@@ -122,13 +122,13 @@ impl Group<'_> {
 
 /// What holds for the tests that were added last.
 impl Group<'_> {
-    /// They are skipped if `excuse` is a reason for that.
+    /// These tests are skipped if `excuse` is `Some`, for the reason in it.
     pub(super) fn unless(mut self, excuse: Option<String>) -> Self {
         self.change_last(|case| case.unless(excuse.clone()));
         self
     }
 
-    /// Those of this backend are skipped if `excuse` is a reason for that.
+    /// The tests of this backend among them are skipped if `excuse` is `Some`, for the reason in it.
     pub(super) fn unless_on(mut self, backend: &str, excuse: Option<String>) -> Self {
         let end = format!("::{backend}");
         self.change_last(|case| {
@@ -138,19 +138,19 @@ impl Group<'_> {
         self
     }
 
-    /// They have the same result on every kernel: the host and a thorough guest run them, others do not.
+    /// These tests have the same result on every kernel: the host and a thorough guest run them, other guests do not.
     pub(super) fn kernel_independent(self) -> Self {
         let slow = self.plan.place == Place::Vm && self.plan.depth < Depth::Thorough;
         self.unless(slow.then(|| "a guest is slow: the host and one guest run it".to_owned()))
     }
 
-    /// No guest runs them.
+    /// No guest runs these tests.
     pub(super) fn only_host(self) -> Self {
         let slow = self.plan.place == Place::Vm;
         self.unless(slow.then(|| "a guest is slow: the host runs it".to_owned()))
     }
 
-    /// They run these programs, which guests do not have: only the host runs them, if all are in PATH there.
+    /// These tests run `programs`, which guests do not have: only the host runs the tests, if all programs are in PATH there.
     pub(super) fn needs(self, programs: &[&str]) -> Self {
         let excuse = match self.plan.place {
             Place::Vm => Some("the guest has no proxies; the host runs these".to_owned()),
@@ -159,7 +159,7 @@ impl Group<'_> {
         self.unless(excuse)
     }
 
-    /// They mostly wait: they can run at the same time as others.
+    /// These tests mostly wait: they can run at the same time as others.
     pub(super) fn waiting(mut self) -> Self {
         self.change_last(|case| Case { waits: true, ..case });
         self

@@ -283,8 +283,8 @@ fn ends_quietly(mut process: Process) -> Result<()> {
     Ok(())
 }
 
-/// 200 destinations, and a table with room for 64: the losses are in the last line of the columns, but not of CSV, and on stderr
-/// with both.
+/// There are 200 destinations, and the table has room for 64: with `-o columns` the last line of stdout has the losses, with
+/// `-o csv` it does not; stderr has them in both formats.
 fn said_by_tables() -> Result<()> {
     let stage = Stage::new(&[])?;
     for format in ["columns", "csv"] {

@@ -122,8 +122,8 @@ fn churn_sockets(
 /// Longest time until the tracer has next compared its tables with the kernel's sockets, and corrected them.
 const COMPARED: Duration = Duration::from_secs(40);
 
-/// Ports that were bound before the tracer started. It counts the port of an idle socket from its start on; that of a connected
-/// socket only once the connection has ended, because sock_diag does not say whether bind() chose the port.
+/// Two ports were bound before the tracer started. The tracer counts the port of the idle socket as bound from the start on, but
+/// that of the connected socket only once the connection has ended: sock_diag does not say whether bind() took the port.
 pub fn bound_ports(stage: &mut Stage) -> Result<()> {
     stage.expect_drift();
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40049")?;
@@ -131,7 +131,8 @@ pub fn bound_ports(stage: &mut Stage) -> Result<()> {
     let _held = stage.netns.run(|| server.pair())?;
     let (idle, used, accepted) = stage.netns.run(|| -> Result<_> {
         let (idle, used) = (Sock::tcp(server.address)?, Sock::tcp(server.address)?);
-        // Odd ports: connect() takes the even ones first. A port that the tuple itself holds would not lower its capacity.
+        // The bound ports are odd, because connect() takes the even ones first: a port that the tuple itself holds would not
+        // lower its capacity.
         idle.bind("10.1.0.2:40021".parse()?)?;
         used.bind("10.1.0.2:40031".parse()?)?;
         used.connect(server.address)?;

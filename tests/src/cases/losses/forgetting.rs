@@ -30,8 +30,8 @@ const TUPLES: u16 = 64;
 /// use them while they are removed (the second step).
 #[derive(Debug, Default)]
 struct Turns {
-    /// Number of removals so far, the one that is about to begin included. Openers that wait for it open a port of the same
-    /// tuple.
+    /// Number of removals so far, the one that is about to begin included. An opener
+    /// that waits for this number then opens a port of the tuple that is removed.
     tuple: AtomicU64,
     /// Openers that have no port open and wait for the next turn.
     idle: AtomicU64,

@@ -33,7 +33,7 @@ use crate::{
 /// A running `tracer record --events stats`, with one table made small by an option such as `--max-conns 1024`.
 struct Small {
     record: Record,
-    /// Number of connect() calls of the rest of the host before the tracer started, as by [`others_connects`].
+    /// What [`others_connects`] returned before the tracer started.
     others: u64,
 }
 
@@ -45,7 +45,7 @@ impl Small {
     }
 
     /// Waits for another line of totals, and ends the recording. Returns it with the number of connect() calls that other
-    /// processes of the host made meanwhile, each of which can be a loss, too.
+    /// processes of the host have made since [`Self::start`] was called, each of which can be a loss, too.
     fn stop(self) -> Result<(Recording, u64)> {
         thread::sleep(Duration::from_millis(1500));
         let recording = self.record.stop()?;

@@ -210,7 +210,7 @@ fn eight_at_once() -> Result<()> {
 /// Each connection is closed immediately: its port is in TIME_WAIT, and counts as used.
 fn time_wait() -> Result<()> {
     let mut host = Host::new()?;
-    // So that no TIME_WAIT is taken over, whatever the kernel's default is.
+    // By this, connect() takes over no TIME_WAIT, whatever the kernel's default is.
     host.stage.netns.sysctl("ipv4/tcp_tw_reuse", "0")?;
     let server = host.server("10.1.0.1:7000")?;
     let _spread = host.spread(&POOL, &[])?;

@@ -73,7 +73,7 @@ pub(super) fn is_what_was_shown() -> Result<()> {
     let knows = |line: &str| line.contains(&of_netns) && line.contains("ports.capacity");
     recorded(&file, "the capacity of the namespace", knows)?;
     stage.netns.run(|| -> Result<()> {
-        // In TIME_WAIT on this side.
+        // The client closes first: its port goes to TIME_WAIT.
         let (clients, accepted) = server.pairs(20)?;
         drop(clients);
         thread::sleep(Duration::from_millis(50));

@@ -223,7 +223,8 @@ impl Recording {
     }
 
     /// Fails if something that a hook saw was lost, if an event has no line, or if there is drift although the kernel skipped no
-    /// hook. Skipped hooks are no failure: most are hooks of timers, which run for every timer of the host.
+    /// hook (drift is not checked where the kernel does not count all skipped hooks: [`probe::counts_all_missed`]). Skipped hooks
+    /// are no failure: most are hooks of timers, which run for every timer of the host.
     pub fn assert_nothing_lost(&self) -> Result<()> {
         self.assert_nothing_lost_but(&[])
     }

@@ -92,7 +92,8 @@ fn check(recording: &Recording) -> Result<()> {
     ensure!(!causes.is_empty(), "the recording has no failure, although each part ends with one");
     for (cause, lines) in causes {
         let failed = number(totals, &format!("failed.{cause}"))?;
-        // On the host, others make calls, too, until tracer has detached: their events may come too late.
+        // On the host, other processes make calls until tracer has detached: the totals count these calls, but their events may
+        // come too late to have a line.
         let right = failed == lines || (!exact && failed > lines);
         ensure!(right, "{lines} lines of {cause}, but {failed} in {totals}");
     }

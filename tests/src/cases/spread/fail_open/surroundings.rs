@@ -37,7 +37,7 @@ fn namespace_gone() -> Result<()> {
     for address in POOL.iter().chain(&["10.1.0.1"]) {
         other.ip(&format!("addr add {address}/32 dev lo"))?;
     }
-    // The near end of this link is removed with the namespace: by that, the test sees its end.
+    // The kernel removes this link when the namespace ends: when the near end is gone, the test knows that the namespace is.
     host.stage.netns.veth(&[], &other, &[])?;
     let app = other.run(|| Maker::spawn(&host.cgroup))?;
     let peer: SocketAddr = "10.1.0.1:7000".parse()?;
