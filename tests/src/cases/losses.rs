@@ -120,8 +120,9 @@ fn ring_full(backend: &str) -> Result<()> {
     Ok(())
 }
 
-/// More calls are in connect() at the same time than the kernel has instances of a kretprobe (10, or twice the number of CPUs),
-/// so it skips some. They are counted as `hook_missed`, not as events, so the totals of events still add up.
+/// More calls are in connect() at the same time than the kernel has instances of a kretprobe (10, or twice the number of CPUs
+/// if that is more), so it skips the hooks of some calls. Skipped hooks are counted as `hook_missed`, not as events, so the
+/// totals of events still add up.
 fn hook_missed(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let (hole, _filler) = stage.black_hole("10.1.0.1:7000")?;

@@ -167,8 +167,8 @@ pub(super) fn failures_without_a_row(backend: &str) -> Result<()> {
     Ok(())
 }
 
-/// As [`failures_without_a_row`], of non-blocking calls: the RST comes just before connect() returns, and the event must still
-/// have the process and the duration.
+/// The table of tuples is full, and non-blocking calls are refused: the RST comes just before connect() returns, and each failure
+/// must still have an event, with the process and the duration.
 pub(super) fn refused_and_not_waited_for(backend: &str) -> Result<()> {
     const CALLS: u8 = 100;
     let stage = Stage::new(&[])?;

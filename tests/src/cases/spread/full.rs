@@ -223,7 +223,7 @@ fn fill_until_denied(host: &Host, peer: SocketAddr, held: &mut Vec<Sock>) -> Res
             let sock = host.app.tcp(peer)?;
             match sock.connect(peer) {
                 Ok(()) if source(&sock)?.to_string() == DEFAULT => {
-                    // Not spread and not denied: the agent has not read the bound ports yet.
+                    // This call was neither spread nor denied: the agent has not read the bound ports yet.
                     sock.set_reset_on_close()?;
                     return Ok(None);
                 }

@@ -40,7 +40,7 @@ impl Record {
         Ok(Self { folder: Some(folder), ..record })
     }
 
-    /// As [`Self::start`], into this file.
+    /// As [`Self::start`], but into this file.
     pub fn start_at(backend: &str, file: &Path, more: &[&str]) -> Result<Self> {
         let path = file.to_str().context("path is not UTF-8")?;
         let mut command = command(&["--backend", backend, "record", "--output", path])?;
@@ -94,7 +94,7 @@ impl Record {
                 readings += u32::from(line.contains(r#""tracer.stats""#));
                 line.clear();
             }
-            // The first one may have been under way.
+            // The first of these readings may have begun before this call.
             Ok((readings >= 2).then_some(()))
         })
     }
