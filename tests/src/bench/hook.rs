@@ -83,7 +83,7 @@ fn brief(size: Size, addresses: u32) -> Result<(u64, u64)> {
     let _binder = Binder::attach(&other, addresses)?;
     let mut random = field.dialer(false, &plan)?;
     other.add(random.id())?;
-    // In turns, because the machine's speed varies. The first turn is a warm-up.
+    // The two programs take turns, because the machine's speed varies. The first turn is a warm-up.
     let mut spent = [0, 0];
     for turn in 0..=TURNS {
         for (spent, (dialer, cgroup)) in
