@@ -16,8 +16,8 @@ const SAMPLED: &str = "a guest is slow: run with the default backend, and with a
 
 /// The tests of a group, in the order in which they are added. Their names are `GROUP::TEST`, or `GROUP::TEST::BACKEND`.
 ///
-/// Some functions add tests, the others say of the tests that were added last why they are skipped, if they are: a test that has
-/// a reason already keeps it. [`Self::cases`] ends the group.
+/// Some functions add tests, the others change those that were added last: they are skipped for a reason (a test that has a reason
+/// already keeps that one), or can run at the same time as others. [`Self::cases`] ends the group.
 #[must_use]
 pub(super) struct Group<'a> {
     plan: &'a Plan,
@@ -61,8 +61,8 @@ impl Group<'_> {
     }
 
     /// Adds tests that have the same result with every backend: the host and a thorough guest run all of them. Other guests,
-    /// which are slow, run those of the default backend and skip the rest. All tests of a backend come before those of the next
-    /// one.
+    /// which are slow, run those of the default backend and skip the rest; if the default backend is not known, they run all.
+    /// All tests of a backend come before those of the next one.
     pub(super) fn sampled(self, tests: &[BackendTest]) -> Self {
         let mut cases = Vec::new();
         for backend in self.plan.tracing_backends() {
@@ -73,7 +73,7 @@ impl Group<'_> {
         self.with(cases)
     }
 
-    /// As [`Self::sampled`], of this backend only.
+    /// As [`Self::sampled`], but adds the tests of this backend only.
     pub(super) fn sampled_on(self, backend: &str, tests: &[BackendTest]) -> Self {
         let excuse = self.left_out_of_sample(backend);
         self.on_backend(backend, tests).unless(excuse)

@@ -104,7 +104,8 @@ pub fn fast_open_connect_without_a_write(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-/// With TCP_FASTOPEN_CONNECT, if the kernel has the server's cookie, connect() takes a port and sends nothing before the first write.
+/// With TCP_FASTOPEN_CONNECT, if the kernel has the server's cookie, connect() takes a port, but nothing is sent before the first
+/// write.
 pub fn fast_open_connect(stage: &mut Stage) -> Result<()> {
     let (server, cookie, sock) = connect_without_a_write(stage)?;
     let accepted = stage.netns.run(|| -> Result<Sock> {

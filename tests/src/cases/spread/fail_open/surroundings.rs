@@ -70,7 +70,7 @@ fn namespace_gone() -> Result<()> {
         wait_for("the namespace to end", Duration::from_secs(10), || {
             Ok(host.stage.netns.ip("link show t0").is_err().then_some(()))
         })?;
-        // Longer than the interval of the agent's health checks, which is 1 s.
+        // This is longer than the interval of the agent's health checks, which is 1 s.
         thread::sleep(Duration::from_millis(1500));
         none_spread(load)?;
         ensure!(host.rule.status()?.agent.is_some(), "the agent is gone: {}", spread.stderr());

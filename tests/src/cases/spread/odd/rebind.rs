@@ -74,7 +74,8 @@ fn bound_without_a_port() -> Result<()> {
     }
     let counts = scene.host.in_use(&POOL, scene.server.address)?;
     ensure!(counts.iter().all(|count| (45..=55).contains(count)), "uneven: {counts:?}");
-    // Closed before the rule ends: an emulated guest can hang when sockets are closed while a trampoline is removed.
+    // The sockets are closed before the rule ends: an emulated guest can hang when sockets are closed while a trampoline is
+    // removed.
     drop(held);
     let status = scene.end()?;
     ensure!(status.decided("least_used")? == 200, "{}", status.decisions());
