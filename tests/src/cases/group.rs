@@ -16,8 +16,8 @@ const SAMPLED: &str = "a guest is slow: run with the default backend, and with a
 
 /// The tests of a group, in the order in which they are added. Their names are `GROUP::TEST`, or `GROUP::TEST::BACKEND`.
 ///
-/// Some functions add tests, the others change those that were added last: they are skipped for a reason (a test that has a reason
-/// already keeps that one), or can run at the same time as others. [`Self::cases`] ends the group.
+/// Some functions add tests, the others change the tests that were added last: these are skipped for a reason (a test that has a
+/// reason already keeps that one), or can run at the same time as others. [`Self::cases`] ends the group.
 #[must_use]
 pub(super) struct Group<'a> {
     plan: &'a Plan,

@@ -45,13 +45,13 @@ enum Lie {
     Screen,
     /// `other:KEY`: the value at this key is another one.
     Other(String),
-    /// `zero:KEY`: the numbers at this key are 0.
+    /// `zero:KEY`: the whole numbers at this key are 0.
     Zero(String),
-    /// `double:KEY`: the numbers at this key are twice as large.
+    /// `double:KEY`: the whole numbers at this key are twice as large.
     Double(String),
-    /// `added:KEY`: each row of a tuple has this key, with the value 1.
+    /// `added:KEY`: each object with the key `ports.in_use`, such as the row of a tuple, has this key with the value 1.
     Added(String),
-    /// `without:NAME`: the lines of this event are missing, and the values at this key.
+    /// `without:NAME`: the lines of this event are missing, lists at this key are empty, and other values at it are missing.
     Without(String),
     /// `twice:NAME`: each line of this event comes twice, as does each element of a list at this key.
     Twice(String),

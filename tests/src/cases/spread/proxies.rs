@@ -67,7 +67,7 @@ impl Stage {
         self.application.spread_in(&self.scene.proxy, &POOL, arguments)
     }
 
-    /// Ends everything except the rule. Returns the sources of the requests that the upstream answered, in their order.
+    /// Ends the upstream, then everything else. Returns the sources of the requests that the upstream logged, in its order.
     fn sources(mut self) -> Result<Vec<String>> {
         self.scene.end_upstream()?;
         let log = fs::read_to_string(self.log.path())?;
