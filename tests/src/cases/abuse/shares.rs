@@ -161,7 +161,7 @@ fn bound() -> Result<()> {
         });
         Ok((bound.collect::<Result<Vec<_>>>()?, server.pair()?))
     })?;
-    // The first readings may not have it yet.
+    // The first readings may not have the right capacity yet.
     let mut capacity = None;
     let reading = wait_for("the victim's capacity", Duration::from_secs(10), || {
         let reading = watch.after(SystemTime::now(), Duration::from_secs(5))?;
