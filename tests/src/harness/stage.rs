@@ -178,7 +178,8 @@ impl Stage {
     /// Waits until the kernel has exactly these tuples, and then until every tracer has them, too.
     ///
     /// # Errors
-    /// The kernel or a tracer still differs when its time limit has passed; or the ledger drifted without a skipped hook.
+    /// The kernel or a tracer still differs when its time limit has passed; or the ledger drifted without a skipped hook, unless
+    /// [`Self::expect_drift`] allows it.
     pub fn check(&mut self, expected: &[(Tuple, Expected)]) -> Result<()> {
         let expected: BTreeMap<_, _> = expected.iter().cloned().collect();
         let table = self.quiet_table(&expected)?;
@@ -190,7 +191,7 @@ impl Stage {
     ///
     /// # Errors
     /// The kernel's table never came to rest, a tracer still differs when its time limit has passed, or the ledger drifted
-    /// without a skipped hook.
+    /// without a skipped hook, unless [`Self::expect_drift`] allows it.
     pub fn settle(&mut self, outcome: &Outcome) -> Result<Table> {
         let table = self.oracle()?;
         self.settle_on(table.clone(), &BTreeMap::new(), Some(outcome))?;

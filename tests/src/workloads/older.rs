@@ -27,7 +27,7 @@ pub fn every_state(stage: &mut Stage) -> Result<()> {
         let (clients, accepted) = server.pairs(25)?;
         Ok((pending, clients, accepted))
     })?;
-    // 5 in each state: TIME_WAIT, FIN_WAIT2 as a time-wait socket, FIN_WAIT2 with an open descriptor, CLOSE_WAIT, ESTABLISHED.
+    // 5 connections come into each of these states: TIME_WAIT, FIN_WAIT2 as a time-wait socket, FIN_WAIT2 with an open descriptor, CLOSE_WAIT, ESTABLISHED.
     drop(clients.split_off(20));
     drop(accepted.split_off(20));
     drop(clients.split_off(15));
@@ -39,7 +39,7 @@ pub fn every_state(stage: &mut Stage) -> Result<()> {
         (hole.tuple_from("127.0.0.1")?, Expected::ports(1, 0)),
     ];
     let all = |own: Expected| [vec![(server.tuple(), own)], holes.to_vec()].concat();
-    // Waits until the kernel has these states, before the tracer reads them.
+    // This waits until the kernel has these states, before the tracer reads them.
     stage.check(&all(Expected::ports(25, 10)))?;
     stage.watch()?;
     stage.check(&all(Expected::ports(25, 10)))?;

@@ -96,7 +96,8 @@ impl Driver {
     /// Does one random operation.
     ///
     /// # Errors
-    /// A call failed for another reason than a full range, a port that is taken, or a closed port.
+    /// A call failed for another reason than a full range, a port that is taken, or a closed port; or connect() to a closed port
+    /// succeeded. Errors on sockets that were connected before are ignored.
     pub fn operate(&mut self) -> Result<()> {
         match self.random.below(20) {
             0..=8 => return self.open(),

@@ -40,10 +40,10 @@ fn load(server: &Server, per_second: u32, seconds: u32) -> Result<()> {
     Ok(())
 }
 
-/// A `tracer` that prints readings as JSON, and the tuples of one namespace in them.
+/// A running `tracer` that prints readings as JSON, of which the test takes the tuples of one namespace.
 struct Readings {
     process: Process,
-    /// Reads all the time, because a full pipe would block the program.
+    /// A thread that reads all the time, because a full pipe would block the program.
     lines: JoinHandle<Vec<String>>,
     netns: u64,
 }
