@@ -55,8 +55,8 @@ pub struct Plan {
     /// `TRACER_BACKENDS`: the backends that must run on this kernel, by default those that do. `none` runs the workloads
     /// without a tracer.
     pub backends: Vec<String>,
-    /// `TRACER_DEFAULT_BACKEND`: the backend that `auto` must choose. If it is not set: the first backend that was found, or `None`
-    /// if `TRACER_BACKENDS` is set.
+    /// `TRACER_DEFAULT_BACKEND`: the backend that `auto` must choose. If it is not set: the first backend that was found, or
+    /// `None` if `TRACER_BACKENDS` is set.
     pub default_backend: Option<String>,
     pub place: Place,
     /// How much a guest runs.

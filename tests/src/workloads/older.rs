@@ -27,7 +27,8 @@ pub fn every_state(stage: &mut Stage) -> Result<()> {
         let (clients, accepted) = server.pairs(25)?;
         Ok((pending, clients, accepted))
     })?;
-    // 5 connections come into each of these states: TIME_WAIT, FIN_WAIT2 as a time-wait socket, FIN_WAIT2 with an open descriptor, CLOSE_WAIT, ESTABLISHED.
+    // 5 connections come into each of these states: TIME_WAIT, FIN_WAIT2 as a time-wait socket, FIN_WAIT2 with an open
+    // descriptor, CLOSE_WAIT, ESTABLISHED.
     drop(clients.split_off(20));
     drop(accepted.split_off(20));
     drop(clients.split_off(15));

@@ -131,7 +131,7 @@ pub(super) fn others_keep_theirs(backend: &str) -> Result<()> {
 /// An entry is removed when no older connection has its port, which makes room for another one. The number of entries is
 /// counted exactly.
 pub(super) fn entries_leave(backend: &str) -> Result<()> {
-    // More than half of an owner's share.
+    // This is more than half of an owner's share: a second flood finds room only if entries of the first one were removed.
     const MANY: u64 = 34_000;
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;

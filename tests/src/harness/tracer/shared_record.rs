@@ -150,9 +150,10 @@ impl Part {
     }
 
     /// Waits until the events of all that happened before this call are in the file. Returns them, of all namespaces, after the
-    /// first line of the recording. There is no last line: what only that has is checked at the end of the recorder.
+    /// first line of the recording. There is no `tracer.stop` line: what only that line has is checked when the
+    /// recorder ends.
     ///
-    /// As the ring is in order, this is certain once the event of one more call is there.
+    /// The ring keeps events in order, so all of them are in the file once the event of one more call is there.
     pub fn end(self, netns: &NetNs) -> Result<Recording> {
         let mut called: Option<Instant> = None;
         let part = wait_for("the event at the end of the part", Duration::from_secs(20), || {

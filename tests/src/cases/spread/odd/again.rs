@@ -82,7 +82,7 @@ fn ipv6_only() -> Result<()> {
     Ok(())
 }
 
-/// A limit in `tracer/doc/limits.md`: bind() to an IPv6 address, by a BPF program, too, makes a socket IPv6-only.
+/// A limit in `tracer/doc/limits.md`: bind() to an IPv6 address, also by a BPF program, makes a socket IPv6-only.
 fn ipv4_after_ipv6() -> Result<()> {
     let mut host = Host::with_ipv6()?;
     let server = host.server("10.1.0.1:7000")?;
