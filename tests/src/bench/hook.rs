@@ -132,7 +132,7 @@ fn nearly_full(size: Size) -> Result<Vec<(u64, u64)>> {
     Ok(costs)
 }
 
-/// Total run time of the BPF programs that are attached to the cgroup, ns.
+/// Total run time of the BPF programs that are attached to bind() and connect() of the cgroup, ns.
 fn counted(cgroup: &Cgroup) -> Result<u64> {
     cgroup.programs()?.into_iter().map(cgroup::run_time_ns).sum()
 }

@@ -47,8 +47,8 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
         .cases()
 }
 
-/// The outsider's descriptors of namespaces switch between the namespace and a FIFO without a writer, which a program that
-/// opens it would wait for forever.
+/// The outsider's descriptors of namespaces switch between the namespace and a FIFO without a writer: a program that opens
+/// the FIFO may wait forever.
 fn fifos() -> Result<()> {
     let folder = tempfile::tempdir()?;
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777))?;
@@ -143,7 +143,8 @@ fn unreachable() -> Result<()> {
     check_changes(&record.stop()?, &named)
 }
 
-/// As [`left_out_later`], for the agent of a rule: its stream and its status must name the namespace.
+/// The thread of a rule's agent that reads sockets in namespaces is stopped after the start: the agent's stream and status must
+/// name the namespace that is left out, until it is read again.
 fn left_out_of_an_agent() -> Result<()> {
     let host = Host::new()?;
     let folder = tempfile::tempdir()?;

@@ -72,7 +72,8 @@ pub(super) fn bound_ports(backend: &str) -> Result<()> {
 /// process, and a time-wait socket, which belongs to no process.
 pub(super) fn port_holders(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
-    // The recording begins first: before Linux 6.8, the tracer knows only those bound, idle sockets that were bound after its start.
+    // The recording begins first: before Linux 6.8, the tracer knows only those bound, idle sockets that were bound after its
+    // start.
     let shared = shared_record::begin(backend, &stage.netns)?;
     let server = stage.server("10.1.0.1:7000")?;
     let helper = stage.netns.run(|| -> Result<_> {
