@@ -27,8 +27,8 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
             ("states_changed", states_changed),
             ("nothing_known_of_a_namespace", nothing_known_of_a_namespace),
         ])
-        // The kernel lets another process detach links of cgroups only: with this backend, the hooks that see a connect() have
-        // such links.
+        // Of tracer's links, the kernel lets another process detach only those of cgroups: with this backend, the hooks that see
+        // a connect() have such links.
         .on_backend("tracepoint", &[("hook_detached", hook_detached)])
         .cases()
 }

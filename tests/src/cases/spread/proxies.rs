@@ -113,7 +113,7 @@ impl Client {
         Ok(self.0.write_all(request.as_bytes())?)
     }
 
-    /// Reads the response's header, and up to 4 KiB with its body. Returns the status.
+    /// Reads the response's header and body, up to 4 KiB together. Returns the status.
     fn status(&mut self) -> Result<u16> {
         let mut answer = [0; 4096];
         let mut length = 0;
