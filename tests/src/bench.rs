@@ -81,7 +81,7 @@ impl Field {
         let range = format!("{} {}", range.start(), range.end());
         stage.netns.sysctl("ipv4/ip_local_port_range", &range)?;
         stage.netns.sysctl("core/somaxconn", "65535")?;
-        // So that no TIME_WAIT is taken over, whatever the kernel's default is.
+        // By this, connect() takes over no TIME_WAIT, whatever the kernel's default is.
         stage.netns.sysctl("ipv4/tcp_tw_reuse", "0")?;
         let server = stage.server(&format!("{SERVER}:7000"))?;
         server.listener.listen(65_535)?;

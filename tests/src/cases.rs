@@ -42,7 +42,7 @@ impl Case {
         Self { name: name.into(), run: Arc::new(run), excuse: None, waits: false }
     }
 
-    /// Skips the case if `excuse` is a reason for that; a case that has a reason already keeps it.
+    /// Skips the case if `excuse` is `Some`, for the reason in it; a case that has a reason already keeps that one.
     #[must_use]
     fn unless(self, excuse: Option<String>) -> Self {
         Self { excuse: self.excuse.or(excuse), ..self }
@@ -55,7 +55,8 @@ pub struct Plan {
     /// `TRACER_BACKENDS`: the backends that must run on this kernel, by default those that do. `none` runs the workloads
     /// without a tracer.
     pub backends: Vec<String>,
-    /// `TRACER_DEFAULT_BACKEND`: the backend that `auto` must choose.
+    /// `TRACER_DEFAULT_BACKEND`: the backend that `auto` must choose. If it is not set: the first backend that was found, or
+    /// `None` if `TRACER_BACKENDS` is set.
     pub default_backend: Option<String>,
     pub place: Place,
     /// How much a guest runs.

@@ -121,7 +121,7 @@ fn play<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 /// Runs the host until stdin is closed; prints `ready` once all runs.
 ///
 /// # Errors
-/// Not root; a program is missing or cannot be started.
+/// Not root; a program is missing or cannot be started; a connection to haproxy failed.
 pub fn host() -> Result<()> {
     play(|| {
         writeln!(io::stdout(), "{READY}").context("cannot write to stdout")?;
@@ -151,7 +151,7 @@ fn with_host<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 /// Shows the host in `tracer top` on this terminal until the user leaves it.
 ///
 /// # Errors
-/// No terminal; not root; a program is missing or cannot be started.
+/// No terminal; not root; a program is missing or cannot be started; the host or `tracer top` failed.
 pub fn demo() -> Result<()> {
     let terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
     ensure!(terminal, "the demo needs a terminal: stdin or stdout is not one");
@@ -185,10 +185,11 @@ pub fn demo() -> Result<()> {
 /// Writes the screen, some seconds after ports ran out, as SVG.
 ///
 /// # Errors
-/// Not root; a program is missing or cannot be started; ports do not run out; the file cannot be written.
+/// Not root; a program is missing or cannot be started; the host or `tracer top` failed; ports do not run out; the file cannot
+/// be written.
 pub fn picture(file: &Path) -> Result<()> {
     let screen = with_host(|| {
-        // With another host name, so that the picture does not have this machine's.
+        // `tracer top` runs with another host name, so that the picture does not have this machine's.
         let mut command = Command::new("unshare");
         command.args(["--uts", "sh", "-c", "hostname edge-1 && exec \"$0\" \"$@\""]);
         command.arg(program()?).args(["top", "--netns", NETNS]);

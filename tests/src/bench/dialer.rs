@@ -39,7 +39,7 @@ pub(super) enum Choice {
     Nothing,
     /// At random from the pool.
     Random,
-    /// One after the other.
+    /// The addresses of the pool in turn.
     RoundRobin,
     /// By a hash of the client's address, as nginx's split_clients; the frequency of clients follows Zipf's law.
     SplitClients,
@@ -75,9 +75,10 @@ pub(super) struct Made {
     pub(super) ends: Vec<u64>,
     /// Duration of each counted connect(), ns, in the order of [`Self::ends`].
     pub(super) durations: Vec<u64>,
-    /// How many of them have released their port; one in TIME_WAIT has not.
+    /// Number of ports that were released meanwhile; a port in TIME_WAIT is not released.
     pub(super) released: u64,
-    /// When connect() failed with EADDRNOTAVAIL (CLOCK_MONOTONIC, ns), after which no more are made; 0 if it did not.
+    /// When connect() failed with EADDRNOTAVAIL (CLOCK_MONOTONIC, ns), after which no more connections are made; 0 if none
+    /// failed.
     pub(super) failed: u64,
     /// CPU time that the process took for these connections, ns.
     pub(super) cpu: u64,
@@ -223,8 +224,8 @@ impl Client {
             }
             let end = mono_ns();
             if self.choice == Choice::Nothing && self.is_outside_of_the_pool(&sock)? {
-                // Not spread, because for the pool's last ports it was not certain that the pool is full. It counts neither as a
-                // failure nor as a connection of the pool.
+                // This connection was not spread: the spreader found no port for it, but did not deny it, because it was not
+                // certain that the pool is full. It counts neither as a failure nor as a connection of the pool.
                 self.held.push((sock, None));
                 continue;
             }

@@ -60,7 +60,7 @@ pub(super) fn measure(size: Size, targets: &mut Targets) -> Result<String> {
     Ok(text)
 }
 
-/// Quantiles of each round, ns.
+/// How long connect() of the other program took: quantiles of each round, ns.
 #[derive(Default)]
 struct Times {
     p50: Vec<u64>,

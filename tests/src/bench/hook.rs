@@ -83,7 +83,7 @@ fn brief(size: Size, addresses: u32) -> Result<(u64, u64)> {
     let _binder = Binder::attach(&other, addresses)?;
     let mut random = field.dialer(false, &plan)?;
     other.add(random.id())?;
-    // In turns, because the machine's speed varies. The first turn is a warm-up.
+    // The two programs take turns, because the machine's speed varies. The first turn is a warm-up.
     let mut spent = [0, 0];
     for turn in 0..=TURNS {
         for (spent, (dialer, cgroup)) in
@@ -132,7 +132,7 @@ fn nearly_full(size: Size) -> Result<Vec<(u64, u64)>> {
     Ok(costs)
 }
 
-/// Total run time of the BPF programs that are attached to the cgroup, ns.
+/// Total run time of the BPF programs that are attached to bind() and connect() of the cgroup, ns.
 fn counted(cgroup: &Cgroup) -> Result<u64> {
     cgroup.programs()?.into_iter().map(cgroup::run_time_ns).sum()
 }

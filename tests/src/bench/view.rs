@@ -111,11 +111,12 @@ fn shown_tuples(text: &str) -> Option<usize> {
 /// The times from a key that moves the selection until the screen shows the moved selection.
 fn keys(top: &mut Pty, count: u32) -> Result<Keys> {
     let mut times = Vec::new();
-    // From the middle of the list: rows that change are sorted to the top, where `k` could not move up.
+    // Moves the selection to the middle of the list first: at the top, `k` could not move it up, and rows that change are sorted
+    // to the top.
     top.press("jjjjjjjjjjjjjjj")?;
     thread::sleep(WARM_UP);
     for number in 0..count {
-        // So that keys are pressed at different times between two readings, which are 1 s apart.
+        // The pause differs, so that keys are pressed at different times between two readings, which are 1 s apart.
         thread::sleep(Duration::from_millis(u64::from(number * 331 % 1000)));
         let before = reversed(top);
         let pressed = Instant::now();
@@ -140,7 +141,7 @@ fn reversed(top: &Pty) -> Vec<u16> {
 fn other(name: &str, amount: Amount) -> Result<Cost> {
     let folder = tempfile::tempdir()?;
     let mut command = Command::new(name);
-    // In an empty home, because they read and write a user's configuration.
+    // The program gets an empty home: it reads and writes its user's configuration.
     command.env("XDG_CONFIG_HOME", folder.path()).env("HOME", folder.path()).env("LANG", "C.UTF-8");
     if name == "htop" {
         command.args(["--interval", "10"]);

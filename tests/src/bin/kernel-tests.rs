@@ -80,7 +80,7 @@ fn main() -> ExitCode {
     }
     let conclusion = libtest_mimic::run(&arguments, cases.into_iter().map(trial).collect());
     let mut ended_well = true;
-    // The recorders first: they need the namespaces that `shared::stop` closes.
+    // The recorders end first, because they need the namespaces that `shared::stop` closes.
     for ended in [shared_record::stop_all(), shared::stop()] {
         if let Err(error) = ended {
             eprintln!("a shared tracer failed at its end: {error:#}");

@@ -15,7 +15,7 @@ use std::{env, sync::Arc};
 
 use super::{Case, Plan};
 
-/// The host runs them all; guests, which are slow, run none.
+/// The host runs all of these tests; guests, which are slow, run none.
 pub fn cases(plan: &Plan) -> Vec<Case> {
     let parts = [
         outsider::cases(plan),

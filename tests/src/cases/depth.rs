@@ -17,8 +17,8 @@ pub enum Depth {
 }
 
 /// The tests that are most likely to fail on a kernel between the oldest and the newest one: loading and attaching with each
-/// backend, ports entering and leaving the ledger, reading older sockets, and the spreader's programs. By the beginnings of
-/// their names.
+/// backend, ports entering and leaving the ledger, reading older sockets, events, and the spreader's programs.
+/// Each entry is the beginning of a test's name, or of several.
 const PART: &[&str] = &[
     "oracle::",
     "ledger::connect_twice",

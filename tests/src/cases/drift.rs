@@ -27,7 +27,8 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
             ("states_changed", states_changed),
             ("nothing_known_of_a_namespace", nothing_known_of_a_namespace),
         ])
-        // Another process can detach links of cgroups only: the test detaches all hooks that see a connect() of this backend.
+        // Of tracer's links, the kernel lets another process detach only those of cgroups: with this backend, the hooks that see
+        // a connect() have such links.
         .on_backend("tracepoint", &[("hook_detached", hook_detached)])
         .cases()
 }
@@ -36,8 +37,8 @@ pub fn cases(plan: &Plan) -> Vec<Case> {
 const TUPLE: usize = 40;
 /// Byte offset of the namespace's inode number in a value of CONNS.
 const NETNS: usize = 32;
-/// In a value of CONNS: the byte offset of the flags, the bit at which the number of the state begins in them, and two such
-/// numbers.
+/// In a value of CONNS: the byte offset of the flags, the bit at which the number of the state begins in them, and the
+/// numbers of two states.
 const FLAGS: usize = 88;
 const STATE_SHIFT: u32 = 10;
 const ESTABLISHED: u64 = 2;

@@ -92,7 +92,7 @@ fn namespace_that_does_not_answer() -> Result<()> {
     for arguments in COMMANDS {
         let process = start(arguments)?;
         let held = Held::threads(process.id(), "netns")?;
-        // Long enough for the next read in a namespace to begin.
+        // After this time, the next read in a namespace has begun.
         thread::sleep(Duration::from_millis(1100));
         end(process, Some(&held), arguments, 0)?;
     }
@@ -105,7 +105,7 @@ fn work_that_hangs() -> Result<()> {
         let process = start(arguments)?;
         let held = Held::threads(process.id(), "tracer-work")?;
         let stderr = end(process, Some(&held), arguments, 1)?;
-        // The program cannot know whether the thread was stopped during a write, so it always says so.
+        // The program cannot know whether the thread was stopped before it wrote all lines, so its error always says this.
         ensure!(stderr.contains("unwritten lines are lost"), "{arguments:?}: {stderr}");
     }
     Ok(())

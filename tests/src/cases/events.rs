@@ -151,7 +151,7 @@ fn one_connection(backend: &str) -> Result<()> {
         .filter(|event| number(event, "socket.cookie").ok() == Some(cookie))
         .map(|event| Ok((text(event, "tcp.state.old")?, text(event, "tcp.state.new")?)))
         .collect::<Result<_>>()?;
-    // closed -> syn_sent, which is reported before the port search, may come before these.
+    // The change from closed to syn_sent, which is reported before the port search, may come before the four changes below.
     let expected = [
         ("syn_sent", "established"),
         ("established", "close_wait"),

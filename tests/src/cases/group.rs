@@ -16,8 +16,8 @@ const SAMPLED: &str = "a guest is slow: run with the default backend, and with a
 
 /// The tests of a group, in the order in which they are added. Their names are `GROUP::TEST`, or `GROUP::TEST::BACKEND`.
 ///
-/// Some functions add tests, the others say of the tests that were added last why they are skipped, if they are: a test that has
-/// a reason already keeps it. [`Self::cases`] ends the group.
+/// Some functions add tests, the others change the tests that were added last: these are skipped for a reason (a test that has a
+/// reason already keeps that one), or can run at the same time as others. [`Self::cases`] ends the group.
 #[must_use]
 pub(super) struct Group<'a> {
     plan: &'a Plan,
@@ -61,8 +61,8 @@ impl Group<'_> {
     }
 
     /// Adds tests that have the same result with every backend: the host and a thorough guest run all of them. Other guests,
-    /// which are slow, run those of the default backend and skip the rest. All tests of a backend come before those of the next
-    /// one.
+    /// which are slow, run those of the default backend and skip the rest; if the default backend is not known, they run all.
+    /// All tests of a backend come before those of the next one.
     pub(super) fn sampled(self, tests: &[BackendTest]) -> Self {
         let mut cases = Vec::new();
         for backend in self.plan.tracing_backends() {
@@ -73,7 +73,7 @@ impl Group<'_> {
         self.with(cases)
     }
 
-    /// As [`Self::sampled`], of this backend only.
+    /// As [`Self::sampled`], but adds the tests of this backend only.
     pub(super) fn sampled_on(self, backend: &str, tests: &[BackendTest]) -> Self {
         let excuse = self.left_out_of_sample(backend);
         self.on_backend(backend, tests).unless(excuse)
@@ -122,13 +122,13 @@ impl Group<'_> {
 
 /// What holds for the tests that were added last.
 impl Group<'_> {
-    /// They are skipped if `excuse` is a reason for that.
+    /// These tests are skipped if `excuse` is `Some`, for the reason in it.
     pub(super) fn unless(mut self, excuse: Option<String>) -> Self {
         self.change_last(|case| case.unless(excuse.clone()));
         self
     }
 
-    /// Those of this backend are skipped if `excuse` is a reason for that.
+    /// The tests of this backend among them are skipped if `excuse` is `Some`, for the reason in it.
     pub(super) fn unless_on(mut self, backend: &str, excuse: Option<String>) -> Self {
         let end = format!("::{backend}");
         self.change_last(|case| {
@@ -138,19 +138,19 @@ impl Group<'_> {
         self
     }
 
-    /// They have the same result on every kernel: the host and a thorough guest run them, others do not.
+    /// These tests have the same result on every kernel: the host and a thorough guest run them, other guests do not.
     pub(super) fn kernel_independent(self) -> Self {
         let slow = self.plan.place == Place::Vm && self.plan.depth < Depth::Thorough;
         self.unless(slow.then(|| "a guest is slow: the host and one guest run it".to_owned()))
     }
 
-    /// No guest runs them.
+    /// No guest runs these tests.
     pub(super) fn only_host(self) -> Self {
         let slow = self.plan.place == Place::Vm;
         self.unless(slow.then(|| "a guest is slow: the host runs it".to_owned()))
     }
 
-    /// They run these programs, which guests do not have: only the host runs them, if all are in PATH there.
+    /// These tests run `programs`, which guests do not have: only the host runs the tests, if all programs are in PATH there.
     pub(super) fn needs(self, programs: &[&str]) -> Self {
         let excuse = match self.plan.place {
             Place::Vm => Some("the guest has no proxies; the host runs these".to_owned()),
@@ -159,7 +159,7 @@ impl Group<'_> {
         self.unless(excuse)
     }
 
-    /// They mostly wait: they can run at the same time as others.
+    /// These tests mostly wait: they can run at the same time as others.
     pub(super) fn waiting(mut self) -> Self {
         self.change_last(|case| Case { waits: true, ..case });
         self

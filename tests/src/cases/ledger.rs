@@ -57,7 +57,8 @@ fn with_all_backends<'a>(
     group
 }
 
-/// Says of the cases that were added last what their workload says.
+/// Skips the cases that were added last if their workload has an excuse, and marks the cases as waiting if the workload
+/// mostly waits.
 fn excused<'a>(group: Group<'a>, workload: &Workload) -> Group<'a> {
     let group = group.unless((workload.excuse)());
     if workload.tracer == Tracer::Together { group.waiting() } else { group }

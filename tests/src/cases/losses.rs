@@ -120,8 +120,9 @@ fn ring_full(backend: &str) -> Result<()> {
     Ok(())
 }
 
-/// More calls are in connect() at the same time than the kernel has instances of a kretprobe (10, or twice the number of CPUs),
-/// so it skips some. They are counted as `hook_missed`, not as events, so the totals of events still add up.
+/// More calls are in connect() at the same time than the kernel has instances of a kretprobe (10, or twice the number of CPUs
+/// if that is more), so it skips the hooks of some calls. Skipped hooks are counted as `hook_missed`, not as events, so the
+/// totals of events still add up.
 fn hook_missed(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let (hole, _filler) = stage.black_hole("10.1.0.1:7000")?;
@@ -283,8 +284,8 @@ fn ends_quietly(mut process: Process) -> Result<()> {
     Ok(())
 }
 
-/// 200 destinations, and a table with room for 64: the losses are in the last line of the columns, but not of CSV, and on stderr
-/// with both.
+/// There are 200 destinations, and the table has room for 64: with `-o columns` the last line of stdout has the losses, with
+/// `-o csv` it does not; stderr has them in both formats.
 fn said_by_tables() -> Result<()> {
     let stage = Stage::new(&[])?;
     for format in ["columns", "csv"] {

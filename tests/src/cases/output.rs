@@ -140,7 +140,7 @@ fn rotated() -> Result<()> {
     follows_on(&files)
 }
 
-/// Exit code for what the operating system refuses.
+/// Exit code for a failed call on a file, such as a full disk (Exit::Failure: anything without a code of its own).
 const FAILURE: i32 = 1;
 /// User id of a user who owns the folder of the output.
 const OWNER: u32 = 1234;
@@ -234,11 +234,11 @@ fn refused_folders() -> Result<()> {
         let mut command = command(&["record", "--duration", "0.1", "--output"])?;
         run(command.arg(&file).args(more), START_LIMIT)
     };
-    // A file of root's, to which the folder's owner may not write.
+    // The file is root's, and the folder's owner may not write to it.
     fs::write(&file, "")?;
     says(&start(&[])?, &[FAILURE], &["ev.jsonl", "owner of the file's folder"])?;
     chown(&file, Some(OWNER), Some(OWNER))?;
-    // A folder that its owner may not change.
+    // The owner may not change the folder.
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o555))?;
     says(&start(&["--rotate", "1M"])?, &[BAD_CONFIG], &["rotate", "owner of the file's folder"])?;
     let warned = start(&[])?;

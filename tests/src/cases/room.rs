@@ -89,7 +89,8 @@ fn operate(hall: &mut Hall, random: &mut Random) -> Result<()> {
     }
 }
 
-/// A proxy that calls bind(address, 0) before connect(): half of the range is a saturation of 50 %, all of it is 100 %.
+/// As some proxies do, sockets call bind(address, 0) before connect(): the saturation is 50 % when half of the range is in use,
+/// and 100 % when all of it is.
 fn own_ports(backend: &str) -> Result<()> {
     let mut hall = Hall::new(backend)?;
     for half in 1..=2_u64 {

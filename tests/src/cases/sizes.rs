@@ -187,7 +187,7 @@ fn no_memory() -> Result<()> {
                 lowered(&mut command, move || fs::write(&procs, "0"));
                 tracer::run(&mut command, START_LIMIT).map_err(io::Error::other)
             });
-            // Its process has ended, but may leave the cgroup a moment later.
+            // The program's process has ended, but may leave the cgroup a moment later.
             wait_for("the cgroup to be empty", Duration::from_secs(5), || {
                 Ok(fs::remove_dir(&group).is_ok().then_some(()))
             })?;

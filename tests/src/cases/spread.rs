@@ -41,7 +41,7 @@ use crate::harness::{
     tuple::Tuple,
 };
 
-/// The host runs them all; a guest, which is slow, runs those whose result depends on the kernel.
+/// The host runs all of these tests; a guest, which is slow, runs those whose result depends on the kernel.
 pub fn cases(plan: &Plan) -> Vec<Case> {
     let mut cases = fill::cases(plan);
     cases.extend(full::cases(plan));

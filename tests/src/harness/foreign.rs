@@ -25,7 +25,8 @@ const RETURN_1: [u8; 8] = [0xb7, 0, 0, 0, 1, 0, 0, 0];
 const EXIT: [u8; 8] = [0x95, 0, 0, 0, 0, 0, 0, 0];
 const ALLOW: [[u8; 8]; 2] = [RETURN_1, EXIT];
 
-/// A program that allows every connect() of a cgroup. It and its link are pinned; the pins are removed on drop.
+/// A program that is attached to the IPv4 connect() of a cgroup, and allows every call. The program and its link are pinned; the
+/// pins are removed on drop.
 #[derive(Debug)]
 pub struct Foreign(Vec<PathBuf>);
 

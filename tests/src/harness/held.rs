@@ -17,7 +17,7 @@ impl Held {
     /// Stops all threads of a process that have this name.
     ///
     /// # Errors
-    /// No thread has this name, or one cannot be traced, or does not stop within 20 s
+    /// The process or a thread of this name does not exist, or a thread cannot be traced, or does not stop within 20 s
     /// ([`Place::limit`](super::probe::Place::limit)).
     pub fn threads(process: u32, name: &str) -> Result<Self> {
         let mut held = Self(Vec::new());

@@ -39,19 +39,19 @@ enum Lie {
     Empty,
     /// `gap`: the line in the middle of stdout or of a file is missing.
     Gap,
-    /// `digits`: each number in text that is not JSON is one larger.
+    /// `digits`: each separate number in text that is not JSON, and on the screen, is one larger.
     Digits,
     /// `screen`: the screen is empty.
     Screen,
     /// `other:KEY`: the value at this key is another one.
     Other(String),
-    /// `zero:KEY`: the numbers at this key are 0.
+    /// `zero:KEY`: the whole numbers at this key are 0.
     Zero(String),
-    /// `double:KEY`: the numbers at this key are twice as large.
+    /// `double:KEY`: the whole numbers at this key are twice as large.
     Double(String),
-    /// `added:KEY`: each row of a tuple has this key, with the value 1.
+    /// `added:KEY`: each object with the key `ports.in_use`, such as the row of a tuple, has this key with the value 1.
     Added(String),
-    /// `without:NAME`: the lines of this event are missing, and the values at this key.
+    /// `without:NAME`: the lines of this event are missing, lists at this key are empty, and other values at it are missing.
     Without(String),
     /// `twice:NAME`: each line of this event comes twice, as does each element of a list at this key.
     Twice(String),
@@ -228,7 +228,7 @@ pub fn source(address: IpAddr, destination: Option<IpAddr>) -> IpAddr {
     }
 }
 
-/// An address of a range for documentation, which no test uses.
+/// An address of a range for documentation, which is no connection's source in any test.
 fn another(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => IpAddr::from([192, 0, 2, 1]),
@@ -236,8 +236,8 @@ fn another(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Which success the lie `refused` turns into a failure: as each test then runs in its own process, every test that makes ten
-/// or more has exactly one such failure.
+/// Which success the lie `refused` turns into a failure: as each test then runs in its own process, every test with ten or
+/// more successful connect() calls has exactly one such failure; so has one with ten or more answered requests.
 const TENTH: u64 = 10;
 
 fn is_the_tenth(count: &AtomicU64) -> bool {

@@ -63,8 +63,8 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Runs `work` as `ip netns exec` does: in a new mount namespace whose /sys is a fresh sysfs, without cgroup2, bpffs and
-/// tracefs below it. Processes that `work` spawns are in that namespace, too.
+/// Runs `work` with mounts as under `ip netns exec`: in a new mount namespace whose /sys is a fresh sysfs, without cgroup2, bpffs
+/// and tracefs below it. Processes that `work` spawns are in that namespace, too.
 pub fn with_bare_sys<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     thread::scope(|scope| {
         let worker = scope.spawn(|| {

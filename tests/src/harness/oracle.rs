@@ -17,11 +17,11 @@ use crate::harness::{lie, netns::NetNs, tuple::Tuple};
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Sockets {
     pub in_use: u64,
-    /// Those of `in_use` that are time-wait sockets (whose substate may be FIN_WAIT2).
+    /// How many of `in_use` are time-wait sockets (whose substate may be FIN_WAIT2).
     pub time_wait: u64,
-    /// Those of `in_use` in SYN_SENT whose SYN was retransmitted.
+    /// How many of `in_use` are in SYN_SENT, with a SYN that was retransmitted.
     pub unanswered: u64,
-    /// `in_use` by the name of the state.
+    /// `in_use` by the name of the state; for a time-wait socket, its substate.
     pub states: BTreeMap<&'static str, u64>,
 }
 

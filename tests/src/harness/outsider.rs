@@ -1,5 +1,5 @@
 //! A hostile local user without privileges: a child process as uid and gid 65534, without supplementary groups and
-//! capabilities, in the cgroup of the tests (so in none that a rule names), by default with its own user namespace.
+//! capabilities, in the cgroup of the tests (so in no cgroup that a rule names), by default with its own user namespace.
 //!
 //! The test sends one operation at a time, as a line of words; [`operations`] has them all. What an operation opens stays open
 //! until the operation `close`, or until the outsider ends.

@@ -15,7 +15,8 @@ pub const BPF: u32 = 39;
 /// The capabilities without which tracer does not start.
 pub const NEEDED: &[u32] = &[NET_ADMIN, PERFMON, BPF];
 
-/// All capabilities that tracer uses, with their names for setcap(8).
+/// The capabilities that tracer's error may advise, with their names for setcap(8): all that tracer uses, except
+/// CAP_SYS_RESOURCE, which it needs up to Linux 5.10 only.
 pub const ADVISED: &[(&str, u32)] = &[
     ("cap_dac_read_search", DAC_READ_SEARCH),
     ("cap_setgid", 6),

@@ -58,7 +58,7 @@ pub struct Process {
 impl Process {
     pub fn spawn(command: &mut Command) -> Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
-        // By file name, because a test may run a copy of the program.
+        // The program is recognized by its file name, because a test may run a copy of it.
         let tracer = env::var_os("TRACER_BIN").map(PathBuf::from);
         let tracer = tracer.as_deref().and_then(Path::file_name);
         let words = iter::once(command.get_program()).chain(command.get_args());

@@ -64,7 +64,7 @@ impl Pty {
         set_size(&controller, size)?;
         let screen = Arc::new(Mutex::new(vt100::Parser::new(size.1, size.0, 0)));
         let before = modes(&tcgetattr(&terminal)?, &screen);
-        // In a new session, whose controlling terminal this is.
+        // setsid(1) starts the program in a new session, whose controlling terminal is the new one.
         let mut setsid = Command::new("setsid");
         setsid.arg("--ctty").arg(command.get_program()).args(command.get_args());
         for (key, value) in command.get_envs() {
@@ -160,7 +160,7 @@ impl Pty {
     /// Checks that the modes of the terminal are what they were before the program started.
     ///
     /// # Errors
-    /// They are not; the text has both.
+    /// They are not (the text has both), or the terminal has been closed.
     pub fn check_restored(&self) -> Result<()> {
         let terminal = self.terminal.as_ref().context("the terminal is gone")?;
         let now = modes(&tcgetattr(terminal)?, &self.screen);

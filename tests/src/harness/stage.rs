@@ -113,7 +113,7 @@ impl Stage {
             let watch = Watch::start(backend, &[]).with_context(|| format!("backend {backend}"))?;
             Ok((backend.clone(), watch))
         };
-        // All at the same time: most of a start is waiting for the kernel.
+        // The tracers start at the same time, because most of a start is waiting for the kernel.
         thread::scope(|scope| {
             let started: Vec<_> =
                 self.backends.iter().map(|it| scope.spawn(move || start(it))).collect();
@@ -178,7 +178,8 @@ impl Stage {
     /// Waits until the kernel has exactly these tuples, and then until every tracer has them, too.
     ///
     /// # Errors
-    /// The kernel or a tracer still differs when its time limit has passed; or the ledger drifted without a skipped hook.
+    /// The kernel or a tracer still differs when its time limit has passed; or the ledger drifted without a skipped hook, unless
+    /// [`Self::expect_drift`] allows it.
     pub fn check(&mut self, expected: &[(Tuple, Expected)]) -> Result<()> {
         let expected: BTreeMap<_, _> = expected.iter().cloned().collect();
         let table = self.quiet_table(&expected)?;
@@ -190,7 +191,7 @@ impl Stage {
     ///
     /// # Errors
     /// The kernel's table never came to rest, a tracer still differs when its time limit has passed, or the ledger drifted
-    /// without a skipped hook.
+    /// without a skipped hook, unless [`Self::expect_drift`] allows it.
     pub fn settle(&mut self, outcome: &Outcome) -> Result<Table> {
         let table = self.oracle()?;
         self.settle_on(table.clone(), &BTreeMap::new(), Some(outcome))?;
@@ -313,8 +314,9 @@ const QUIET_LIMIT: Duration = Duration::from_secs(10);
 /// sock_diag, every 5 to 30 s, may correct the ledger within this time; that counts as drift, which is an error, so it cannot
 /// hide a hook that reported nothing.
 const PATIENCE: Duration = Duration::from_secs(8);
-/// The same in a guest, where the kernel skips hooks, and tracer's next comparison with sock_diag corrects the ledger. It comes
-/// within 8 s of a skipped hook; if the socket did not exist then, the one that finds it comes up to 30 s later.
+/// As [`PATIENCE`], but in a guest, where the kernel skips hooks, and tracer's next comparison with sock_diag corrects the
+/// ledger. That comparison comes within 8 s of a skipped hook; if the socket did not exist then, the comparison that finds it
+/// comes up to 30 s later.
 const PATIENCE_IN_A_GUEST: Duration = Duration::from_secs(45);
 
 /// A listening socket.

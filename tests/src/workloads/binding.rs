@@ -125,7 +125,8 @@ pub fn listen_in_between(stage: &mut Stage) -> Result<()> {
         sock.connect(server.address)?;
         Ok(())
     })?;
-    // The socket may have the listener's old port, which the stage leaves out as a server's: it is outgoing now.
+    // The socket may have got the listener's old port again. `Stage::oracle` would leave it out as a server's, although the
+    // socket is outgoing now: so only the server's port is left out here.
     let table = stage.oracle_with(&[server.address.port()])?;
     let here = table.get(&server.tuple()).map(|sockets| sockets.in_use);
     ensure!(here == Some(1), "the kernel has {table:?}");

@@ -228,7 +228,7 @@ pub fn no_source_address(stage: &mut Stage) -> Result<()> {
     stage.check(&[(Tuple::new("::".parse()?, peer), failed)])
 }
 
-/// One descriptor is used for several connect() calls, after refused ones and after one without a free port.
+/// One descriptor is used for several connect() calls: after calls that were refused, and after one that found no port.
 pub fn fd_used_again(stage: &mut Stage) -> Result<()> {
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40009")?;
     let server = stage.server("10.1.0.1:7000")?;

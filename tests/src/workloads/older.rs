@@ -27,7 +27,8 @@ pub fn every_state(stage: &mut Stage) -> Result<()> {
         let (clients, accepted) = server.pairs(25)?;
         Ok((pending, clients, accepted))
     })?;
-    // 5 in each state: TIME_WAIT, FIN_WAIT2 as a time-wait socket, FIN_WAIT2 with an open descriptor, CLOSE_WAIT, ESTABLISHED.
+    // 5 connections come into each of these states: TIME_WAIT, FIN_WAIT2 as a time-wait socket, FIN_WAIT2 with an open
+    // descriptor, CLOSE_WAIT, ESTABLISHED.
     drop(clients.split_off(20));
     drop(accepted.split_off(20));
     drop(clients.split_off(15));
@@ -39,7 +40,7 @@ pub fn every_state(stage: &mut Stage) -> Result<()> {
         (hole.tuple_from("127.0.0.1")?, Expected::ports(1, 0)),
     ];
     let all = |own: Expected| [vec![(server.tuple(), own)], holes.to_vec()].concat();
-    // Waits until the kernel has these states, before the tracer reads them.
+    // This waits until the kernel has these states, before the tracer reads them.
     stage.check(&all(Expected::ports(25, 10)))?;
     stage.watch()?;
     stage.check(&all(Expected::ports(25, 10)))?;
@@ -122,8 +123,8 @@ fn churn_sockets(
 /// Longest time until the tracer has next compared its tables with the kernel's sockets, and corrected them.
 const COMPARED: Duration = Duration::from_secs(40);
 
-/// Ports that were bound before the tracer started. It counts the port of an idle socket from its start on; that of a connected
-/// socket only once the connection has ended, because sock_diag does not say whether bind() chose the port.
+/// Two ports were bound before the tracer started. The tracer counts the port of the idle socket as bound from the start on, but
+/// that of the connected socket only once the connection has ended: sock_diag does not say whether bind() took the port.
 pub fn bound_ports(stage: &mut Stage) -> Result<()> {
     stage.expect_drift();
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40049")?;
@@ -131,7 +132,8 @@ pub fn bound_ports(stage: &mut Stage) -> Result<()> {
     let _held = stage.netns.run(|| server.pair())?;
     let (idle, used, accepted) = stage.netns.run(|| -> Result<_> {
         let (idle, used) = (Sock::tcp(server.address)?, Sock::tcp(server.address)?);
-        // Odd ports: connect() takes the even ones first. A port that the tuple itself holds would not lower its capacity.
+        // The bound ports are odd, because connect() takes the even ones first: a port that the tuple itself holds would not
+        // lower its capacity.
         idle.bind("10.1.0.2:40021".parse()?)?;
         used.bind("10.1.0.2:40031".parse()?)?;
         used.connect(server.address)?;

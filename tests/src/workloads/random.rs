@@ -16,7 +16,7 @@ const PROCESSES: u64 = 4;
 /// How many times all helper processes pause, so that the ledger can be compared with the kernel.
 const PAUSES: u64 = 5;
 
-/// 10,000 operations in all; 600 in a guest. The seed is the time, unless `TRACER_TEST_SEED` has the seed of an earlier run,
+/// Does 10,000 operations in all; 600 in a guest. The seed is the time, unless `TRACER_TEST_SEED` has the seed of an earlier run,
 /// which a failure of that run names.
 pub fn mixed(stage: &mut Stage) -> Result<()> {
     let seed = match env::var("TRACER_TEST_SEED") {
@@ -24,7 +24,7 @@ pub fn mixed(stage: &mut Stage) -> Result<()> {
         Err(_) => crate::harness::tracer::mono_ns(),
     };
     let total = if Place::get() == Place::Vm { 600 } else { 10_000 };
-    // Both so small that the range is exhausted, and tcp_max_tw_buckets exceeded, from time to time.
+    // Both limits are so small that the range is exhausted, and tcp_max_tw_buckets exceeded, from time to time.
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40149")?;
     stage.netns.sysctl("ipv4/tcp_max_tw_buckets", "400")?;
     stage.netns.ip("addr add fd00:1::1/128 dev lo nodad")?;
@@ -96,7 +96,8 @@ impl Driver {
     /// Does one random operation.
     ///
     /// # Errors
-    /// A call failed for another reason than a full range, a port that is taken, or a closed port.
+    /// A call failed for another reason than a full range, a port that is taken, or a closed port; or connect() to a closed port
+    /// succeeded. Errors on sockets that were connected before are ignored.
     pub fn operate(&mut self) -> Result<()> {
         match self.random.below(20) {
             0..=8 => return self.open(),

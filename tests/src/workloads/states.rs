@@ -23,13 +23,13 @@ pub fn every_state(stage: &mut Stage) -> Result<()> {
     wait(stage, &server, &[("ESTABLISHED", 11)])?;
     let mut pair = || clients.pop().zip(accepted.pop()).context("there are no more");
 
-    // Closed by the peer only.
+    // Only the peer closes these connections, the second one by shutdown().
     let (close_wait, peer) = pair()?;
     drop(peer);
     let (last_ack, last_ack_peer) = pair()?;
     last_ack_peer.shutdown_write()?;
     wait(stage, &server, &[("ESTABLISHED", 9), ("CLOSE_WAIT", 2)])?;
-    // Closed by the client: data that the peer does not read holds back the FIN.
+    // The client closes connections whose data the peer does not read: this data holds back the FIN.
     fill(&last_ack)?;
     drop(last_ack);
     let (fin_wait1, fin_wait1_peer) = pair()?;

@@ -29,7 +29,7 @@ pub fn fin_wait2_ends(stage: &mut Stage) -> Result<()> {
     stage.check(&[(server.tuple(), Expected::ports(0, 0).opened(20))])
 }
 
-/// TIME_WAIT ends after 60 s. Slow: one run serves every backend.
+/// TIME_WAIT ends after 60 s. The workload is slow, so the tracers of all backends watch one run.
 pub fn to_its_end(stage: &mut Stage) -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let (clients, accepted) = stage.netns.run(|| server.pairs(20))?;
@@ -37,8 +37,8 @@ pub fn to_its_end(stage: &mut Stage) -> Result<()> {
     drop(clients);
     drop(accepted);
     stage.check(&[(server.tuple(), Expected::ports(20, 20).opened(20))])?;
-    // Compared 10 s before TIME_WAIT ends. On a slow machine it may end for some sockets before they are read: then the ledger
-    // must have as many as the kernel.
+    // The ledger is compared with the kernel 10 s before TIME_WAIT ends. On a slow machine, TIME_WAIT may end for some sockets
+    // before they are read: then the ledger must have as many as the kernel.
     thread::sleep(Duration::from_secs(50).saturating_sub(closed.elapsed()));
     let table = stage.oracle()?;
     let there = table.get(&server.tuple()).map_or(0, |sockets| sockets.time_wait);
@@ -86,7 +86,8 @@ pub fn recycled(stage: &mut Stage) -> Result<()> {
         drop(client);
         drop(accepted);
         stage.check(&[(tuple, Expected::ports(1, 1).opened(round))])?;
-        // The kernel allows that only 1 s after the last segment with a timestamp (net/ipv4/tcp_ipv4.c, tcp_twsk_unique).
+        // Where connect() chooses the port, the kernel takes over only a TIME_WAIT that is older than 1 s; for a bound port it
+        // asks for timestamps only (net/ipv4/tcp_ipv4.c, tcp_twsk_unique). After this pause both conditions hold.
         thread::sleep(Duration::from_millis(1100));
     }
     Ok(())

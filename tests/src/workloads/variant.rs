@@ -92,11 +92,11 @@ fn connect_without_a_write(stage: &mut Stage) -> Result<(Server, (Sock, Sock), S
     Ok((server, cookie, sock))
 }
 
-/// A socket that is closed without a write has sent no SYN: the cause of the failure is `aborted`, not `no_answer`, however long
-/// it was open.
+/// A socket with TCP_FASTOPEN_CONNECT that is closed without a write has sent no SYN: the cause of the failure is `aborted`, not
+/// `no_answer`, however long the socket was open.
 pub fn fast_open_connect_without_a_write(stage: &mut Stage) -> Result<()> {
     let (server, cookie, sock) = connect_without_a_write(stage)?;
-    // Longer than 1 s, after which a SYN that was sent would have been retransmitted.
+    // This is longer than 1 s, after which a SYN that was sent would have been retransmitted.
     thread::sleep(Duration::from_millis(1200));
     drop(sock);
     stage.check(&[(server.tuple(), Expected::ports(1, 0).opened(2).failed("aborted", 1))])?;
@@ -104,7 +104,8 @@ pub fn fast_open_connect_without_a_write(stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-/// If the kernel has the server's cookie, connect() takes a port and sends nothing before the first write.
+/// With TCP_FASTOPEN_CONNECT, if the kernel has the server's cookie, connect() takes a port, but nothing is sent before the first
+/// write.
 pub fn fast_open_connect(stage: &mut Stage) -> Result<()> {
     let (server, cookie, sock) = connect_without_a_write(stage)?;
     let accepted = stage.netns.run(|| -> Result<Sock> {

@@ -64,7 +64,7 @@ fn change(over: &AtomicBool) -> Result<()> {
         let sock = Sock::connected(destination(number))?;
         sock.set_reset_on_close()?;
         thread::sleep(Duration::from_secs(1) / CHANGES);
-        // A prime number as the step, so that the changes are spread over the whole table.
+        // The step is a prime number, so that the changes are spread over the whole table.
         number = (number + 7919) % TUPLES;
     }
     Ok(())

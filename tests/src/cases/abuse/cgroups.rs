@@ -71,14 +71,15 @@ const NO_MOUNTS: &str =
     "for at in $(awk '/ - cgroup2 /{print $5}' /proc/self/mountinfo); do umount -l $at; done";
 
 /// A tracer in a cgroup namespace sees the host's connections, because it finds the host's cgroup root by its mounts or by
-/// process 1. Where neither leads there, the recording names it as degraded, and `tracer spread` refuses to take all processes.
+/// process 1. If neither leads to that root, `degraded` in the recording says so, and `tracer spread` refuses to take all
+/// processes.
 fn namespace() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;
     let cgroup = Cgroup::new("inside")?;
     let folder = tempfile::tempdir()?;
-    // Runs tracer with `arguments` in a new cgroup namespace. `unshare`: options for the other namespaces that are made with it;
-    // `around`: a command around that one; `first`: shell commands that run inside before tracer.
+    // Runs tracer with `arguments` in a new cgroup namespace, which unshare(1) makes. `unshare`: options of unshare(1) for more
+    // new namespaces; `around`: a command that runs unshare(1); `first`: shell commands that run in the namespaces before tracer.
     let inside = |around: &str, unshare: &str, first: &str, arguments: &str| -> Result<Command> {
         let [inner, middle] = ["inner", "middle"].map(|name| folder.path().join(name));
         let program = tracer::program()?;

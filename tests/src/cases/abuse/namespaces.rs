@@ -47,8 +47,8 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
         .cases()
 }
 
-/// The outsider's descriptors of namespaces switch between the namespace and a FIFO without a writer, which a program that
-/// opens it would wait for forever.
+/// The outsider's descriptors of namespaces switch between the namespace and a FIFO without a writer: a program that opens
+/// the FIFO may wait forever.
 fn fifos() -> Result<()> {
     let folder = tempfile::tempdir()?;
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777))?;
@@ -83,8 +83,8 @@ fn says(stream: &Path, key: &str, text: &str) -> Result<Option<()>> {
     Ok(found.then_some(()))
 }
 
-/// Checks that the recording does not name `named` as degraded at its start, and has one line when that began and one when it
-/// ended.
+/// Checks that the recording does not name `named` as degraded at its start, and has one line
+/// that says that this state began, and one that says that it ended.
 fn check_changes(recording: &Recording, named: &str) -> Result<()> {
     recording.assert_valid()?;
     recording.assert_gap_free()?;
@@ -114,7 +114,7 @@ fn left_out_later() -> Result<()> {
     let held = Held::threads(record.process.id(), "netns")?;
     wait_for("it to be left out", GIVEN_UP, || says(&file, "degraded.added", &named))?;
     drop(held);
-    // A full read of its sockets is tried again within 30 s.
+    // Within 30 s, tracer tries again to read all sockets of the namespace.
     let again = Duration::from_secs(40);
     wait_for("it to be looked into again", again, || says(&file, "degraded.ended", &named))?;
     record.process.signal(Signal::INT)?;
@@ -136,14 +136,15 @@ fn unreachable() -> Result<()> {
     let file = record.file().to_owned();
     drop(stage);
     wait_for("it to be left out", GIVEN_UP, || says(&file, "degraded.added", &named))?;
-    // A descriptor of the namespace, by which the tracer finds it.
+    // By this descriptor of the namespace, the tracer finds the namespace again.
     let way = netns::of_socket(&clients[0])?;
     wait_for("it to be found again", GIVEN_UP, || says(&file, "degraded.ended", &named))?;
     drop(way);
     check_changes(&record.stop()?, &named)
 }
 
-/// As [`left_out_later`], for the agent of a rule: its stream and its status must name the namespace.
+/// The thread of a rule's agent that reads sockets in namespaces is stopped after the start: the agent's stream and status must
+/// name the namespace that is left out, until it is read again.
 fn left_out_of_an_agent() -> Result<()> {
     let host = Host::new()?;
     let folder = tempfile::tempdir()?;
@@ -217,7 +218,7 @@ fn forged_answers() -> Result<()> {
     let server = stage.server("10.1.0.1:7000")?;
     let (_clients, _accepted) = stage.netns.run(|| server.pairs(20))?;
     let mut outsider = Outsider::spawn_with(Spaces::UserAndNet)?;
-    // The kernel's answer takes longer with more sockets in the namespace: more time for forged ones to arrive.
+    // With more sockets in the namespace, the kernel's answer takes longer, so that forged answers have more time to arrive.
     outsider.run("bind 127.0.0.1:0 2000")?;
     let inum = fs::metadata(format!("/proc/{}/ns/net", outsider.id()))?;
     let inum = std::os::unix::fs::MetadataExt::ino(&inum);

@@ -49,7 +49,7 @@ fn no_privilege() -> Result<()> {
             let different = of(&id.to_string())? != of("self")?;
             ensure!(different == own, "{spaces:?}: {namespace} namespace of its own: {different}");
         }
-        // Its capabilities hold in its own user namespace only: it cannot read root's files.
+        // If the outsider has capabilities, they hold in its own user namespace only: it cannot read root's files.
         let folder = tempfile::tempdir()?;
         let secret = folder.path().join("secret");
         fs::write(&secret, "x")?;

@@ -131,8 +131,8 @@ fn rules() -> Result<()> {
     files(Path::new(STATE), &mut found)?;
     ensure!(before > 0, "nothing is pinned");
     ensure!(found.len() > before, "there is no state");
-    // Nothing but these modes keeps other users from opening the pins: since Linux 5.19, kernel.unprivileged_bpf_disabled does
-    // not block BPF_OBJ_GET, and before only if it is not 0.
+    // Only these modes reliably keep other users from opening the pins: kernel.unprivileged_bpf_disabled blocks BPF_OBJ_GET
+    // before Linux 5.19 only, and only if it is not 0.
     for path in found.iter().map(PathBuf::as_path).chain([Path::new(PINS), Path::new(STATE)]) {
         let mode = fs::symlink_metadata(path)?.permissions().mode() & 0o7777;
         ensure!(mode.trailing_zeros() >= 6, "{} has mode {mode:o}", path.display());
@@ -153,7 +153,7 @@ fn rules() -> Result<()> {
         for path in &pins {
             refused(format!("bpf-pin {}", path.display()), no_access)?;
         }
-        // The kernel itself refuses these without privileges: the promise relies on it.
+        // The kernel itself refuses these commands without privileges, which the promise in SECURITY.md relies on.
         for command in [11, 12, 31] {
             refused(format!("bpf-next {command}"), &[Errno::PERM])?;
         }

@@ -22,12 +22,12 @@ use crate::{
     },
 };
 
-/// The most memory that `report` and `replay` may take, KiB.
+/// The most memory that `report`, `replay` and `spread --dry-run --from` may take, KiB.
 const MEMORY_KIB: u64 = 256 << 10;
 /// The most memory that `report` and `replay` may take for a recording of which they need to keep nothing, KiB: two to three
 /// times what they took when this was measured.
 const LITTLE_KIB: u64 = 32 << 10;
-/// The longest that `report` or `replay` may take.
+/// The longest that `report`, `replay` or `spread --dry-run --from` may take.
 const LIMIT: Duration = Duration::from_mins(1);
 
 /// Makes a recording in this folder, and returns its files.
@@ -90,7 +90,7 @@ const SPREAD_FROM: &[(&str, Make, i32, &str)] = &[
     ("a_huge_window", files::huge_window, 1, "too much memory"),
 ];
 
-/// Runs `spread --dry-run --from` within the same limits of memory and time.
+/// Runs `spread --dry-run --from` within [`MEMORY_KIB`] and [`LIMIT`], and checks its exit code and stderr.
 fn spread_from(make: Make, code: i32, says: &str) -> Result<()> {
     let folder = TempDir::new()?;
     let files = make(folder.path())?;

@@ -65,7 +65,7 @@ fn refused() -> Result<()> {
     stage.netns.run(|| -> Result<()> {
         for server in &servers {
             expect_error(Sock::tcp(own)?.connect(own), Errno::CONNREFUSED)?;
-            // All ports of the range: those of the flood are towards other destinations.
+            // All ports of the range are free towards this server: the flood takes ports towards other destinations only.
             let all = server.pairs(PORTS)?;
             for _ in 0..FAILURES {
                 let one_too_many = Sock::tcp(server.address)?;
@@ -161,7 +161,7 @@ fn bound() -> Result<()> {
         });
         Ok((bound.collect::<Result<Vec<_>>>()?, server.pair()?))
     })?;
-    // The first readings may not have it yet.
+    // The first readings may not have the right capacity yet.
     let mut capacity = None;
     let reading = wait_for("the victim's capacity", Duration::from_secs(10), || {
         let reading = watch.after(SystemTime::now(), Duration::from_secs(5))?;

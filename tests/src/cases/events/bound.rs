@@ -72,7 +72,8 @@ pub(super) fn bound_ports(backend: &str) -> Result<()> {
 /// process, and a time-wait socket, which belongs to no process.
 pub(super) fn port_holders(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
-    // Begun first: before Linux 6.8, the tracer knows only those bound, idle sockets that were bound after its start.
+    // The recording begins first: before Linux 6.8, the tracer knows only those bound, idle sockets that were bound after its
+    // start.
     let shared = shared_record::begin(backend, &stage.netns)?;
     let server = stage.server("10.1.0.1:7000")?;
     let helper = stage.netns.run(|| -> Result<_> {
@@ -99,7 +100,7 @@ pub(super) fn port_holders(backend: &str) -> Result<()> {
         (waiting, "time_wait", None, Some(7000)),
     ];
     for (address, ..) in cases {
-        // Repeated, because tracer looks for holders at a bounded rate, which other failures on the host may use up.
+        // The call is repeated, because tracer looks for holders at a bounded rate, which other failures on the host may use up.
         eventually("an event with a holder", || {
             let bind = || expect_error(Sock::tcp(address)?.bind(address), Errno::ADDRINUSE);
             stage.netns.run(bind).with_context(|| address.to_string())?;

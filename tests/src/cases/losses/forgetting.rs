@@ -30,8 +30,8 @@ const TUPLES: u16 = 64;
 /// use them while they are removed (the second step).
 #[derive(Debug, Default)]
 struct Turns {
-    /// Number of removals so far, the one that is about to begin included. Openers that wait for it open a port of the same
-    /// tuple.
+    /// Number of removals so far, the one that is about to begin included. An opener
+    /// that waits for this number then opens a port of the tuple that is removed.
     tuple: AtomicU64,
     /// Openers that have no port open and wait for the next turn.
     idle: AtomicU64,
@@ -64,7 +64,7 @@ fn command(op: u32, cookie: u64, port: u16, tuple: u16) -> [u64; 12] {
     words[0] = u64::from(op);
     words[1] = cookie;
     words[2] = u64::from(port);
-    // The addresses, then the namespace with the destination port.
+    // Words 3 and 5 are the addresses, word 7 is the namespace with the destination port.
     (words[3], words[5]) = (1, 2);
     words[7] = u64::from(NETNS) | u64::from(tuple) << 32;
     // Any tuple without ports may be removed, however short the time is for which it has been idle.

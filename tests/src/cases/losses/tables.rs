@@ -33,7 +33,7 @@ use crate::{
 /// A running `tracer record --events stats`, with one table made small by an option such as `--max-conns 1024`.
 struct Small {
     record: Record,
-    /// Number of connect() calls of the rest of the host before the tracer started, as by [`others_connects`].
+    /// What [`others_connects`] returned before the tracer started.
     others: u64,
 }
 
@@ -45,7 +45,7 @@ impl Small {
     }
 
     /// Waits for another line of totals, and ends the recording. Returns it with the number of connect() calls that other
-    /// processes of the host made meanwhile, each of which can be a loss, too.
+    /// processes of the host have made since [`Self::start`] was called, each of which can be a loss, too.
     fn stop(self) -> Result<(Recording, u64)> {
         thread::sleep(Duration::from_millis(1500));
         let recording = self.record.stop()?;
@@ -167,8 +167,8 @@ pub(super) fn failures_without_a_row(backend: &str) -> Result<()> {
     Ok(())
 }
 
-/// As [`failures_without_a_row`], of non-blocking calls: the RST comes just before connect() returns, and the event must still
-/// have the process and the duration.
+/// The table of tuples is full, and non-blocking calls are refused: the RST comes just before connect() returns, and each failure
+/// must still have an event, with the process and the duration.
 pub(super) fn refused_and_not_waited_for(backend: &str) -> Result<()> {
     const CALLS: u8 = 100;
     let stage = Stage::new(&[])?;

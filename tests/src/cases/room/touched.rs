@@ -88,14 +88,15 @@ pub(super) fn losses_are_said(backend: &str) -> Result<()> {
     Ok(())
 }
 
-/// A victim's ports keep their entries, and new ones get entries, however many ports an outsider binds in its own namespaces.
+/// A victim's ports keep their entries, and further ports of the victim's get entries, however many ports outsiders bind in
+/// namespaces of their own.
 pub(super) fn others_keep_theirs(backend: &str) -> Result<()> {
     let mut stage = Stage::new(&[])?;
     stage.netns.sysctl("ipv4/ip_local_port_range", RANGE)?;
     let servers = [stage.server("10.1.0.1:7000")?, stage.server("10.1.0.1:7001")?];
     let mut watch = Watch::start(backend, &[])?;
     let older = connections(&stage, &servers[0], 60)?;
-    // A connection of another tuple, whose port is outside of the range.
+    // By this connection, whose port is outside of the range, the second tuple has a row.
     let _other = stage.netns.run(|| -> Result<Sock> {
         let sock = Sock::tcp(servers[1].address)?;
         sock.bind(format!("{CLIENT}:30000").parse()?)?;
@@ -130,7 +131,7 @@ pub(super) fn others_keep_theirs(backend: &str) -> Result<()> {
 /// An entry is removed when no older connection has its port, which makes room for another one. The number of entries is
 /// counted exactly.
 pub(super) fn entries_leave(backend: &str) -> Result<()> {
-    // More than half of an owner's share.
+    // This is more than half of an owner's share: a second flood finds room only if entries of the first one were removed.
     const MANY: u64 = 34_000;
     let mut stage = Stage::new(&[])?;
     let server = stage.server("10.1.0.1:7000")?;

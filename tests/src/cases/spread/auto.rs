@@ -304,7 +304,7 @@ fn follows_routes() -> Result<()> {
     rule.status_when("the new addresses", |status| {
         status.pool.len() == 4 && addresses(&status.passed_over).contains(&"10.9.0.4")
     })?;
-    // Routes that lead to the same network over the other interface; a new address has the agent read the routes again.
+    // Two routes now lead to that network over the other interface; when an address is added, the agent reads the routes again.
     proxy.netns.ip("route add 10.3.0.0/25 via 10.9.0.254")?;
     proxy.netns.ip("route add 10.3.0.128/25 via 10.9.0.254")?;
     proxy.netns.ip("addr add 10.9.0.5/24 dev front")?;

@@ -209,7 +209,7 @@ fn pins_deleted() -> Result<()> {
         let unspread = load.unspread();
         fs::remove_dir_all(host.rule.pins())?;
         all_spread(load)?;
-        // Longer than the interval of the agent's health checks, which is 1 s.
+        // This is longer than the interval of the agent's health checks, which is 1 s.
         thread::sleep(Duration::from_millis(1200));
         all_spread(load)?;
         ensure!(load.unspread() == unspread, "{} were not spread", load.unspread() - unspread);

@@ -98,7 +98,7 @@ impl Fill {
             ensure!(even, "{counts:?} after {} connections", held.len());
         }
         check_full(&host, &pool, destination, self.ports)?;
-        // The next one has the source that it has with spreading off: the destination's own address, which is local.
+        // The next connection has the source that it has with spreading off: the destination's own address, which is local.
         let sock = host.app.make(Kind::Tcp, self.v6)?;
         sock.connect(peer).context("connect after the pool was full")?;
         let passed = source(&sock)?;
@@ -110,7 +110,8 @@ impl Fill {
         let count = status.decided("fast_port")?;
         let right = if fast { count > room / 3 } else { count == 0 };
         ensure!(right, "{count} fast ports: {}", status.decisions());
-        // Closed before the rule ends: an emulated guest can hang when sockets are closed while a trampoline is removed.
+        // The sockets are closed before the rule ends: an emulated guest can hang when sockets are closed while a trampoline is
+        // removed.
         drop((sock, held));
         spread.stop()?;
         host.rule.check_nothing_left()
@@ -201,7 +202,7 @@ fn eight_at_once() -> Result<()> {
         running.into_iter().map(join).collect()
     });
     let _held = held.into_iter().collect::<Result<Vec<_>>>()?;
-    // Seven other threads may have connected, and not yet counted it.
+    // Each of the seven other threads may have made a connection that it had not counted yet.
     let first_miss = first_miss.into_inner() + 7;
     ensure!(first_miss * 1000 >= ROOM * 999, "the first was not spread after {first_miss}");
     Ok(())
@@ -210,7 +211,7 @@ fn eight_at_once() -> Result<()> {
 /// Each connection is closed immediately: its port is in TIME_WAIT, and counts as used.
 fn time_wait() -> Result<()> {
     let mut host = Host::new()?;
-    // So that no TIME_WAIT is taken over, whatever the kernel's default is.
+    // By this, connect() takes over no TIME_WAIT, whatever the kernel's default is.
     host.stage.netns.sysctl("ipv4/tcp_tw_reuse", "0")?;
     let server = host.server("10.1.0.1:7000")?;
     let _spread = host.spread(&POOL, &[])?;

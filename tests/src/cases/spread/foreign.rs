@@ -16,8 +16,8 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
         .cases()
 }
 
-/// Another program is attached to the same hook of the same cgroup, and pinned in the same folders, as a rule: it stays attached
-/// and pinned when the rule is taken over and released.
+/// A program that is not tracer's is attached to a hook of the rule's cgroup, and pinned in tracer's folder and in the one above:
+/// it stays attached and pinned when the rule is taken over and released.
 fn programs_and_pins_survive() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -41,7 +41,7 @@ fn programs_and_pins_survive() -> Result<()> {
     ensure!(host.cgroup.programs()? == new, "attached: {:?}, not {new:?}", host.cgroup.programs());
     ensure!(foreign.is_there(), "pins of others are gone: {foreign:?}");
     host.rule.check_nothing_left()?;
-    // Another rule, which is released at the end of its agent.
+    // The next rule is released at the end of its agent.
     host.spread(&POOL, &[])?.stop()?;
     ensure!(host.cgroup.programs()? == new && foreign.is_there(), "gone: {foreign:?}");
     drop(foreign);

@@ -72,7 +72,7 @@ fn room_anywhere() -> Result<()> {
 fn reserved_ports() -> Result<()> {
     const RESERVED: RangeInclusive<u16> = 40_001..=40_099;
     let mut host = Host::new()?;
-    // With other ports before them, so that the list is longer than 32 bytes: see `sysctl::read` of tracer.
+    // The list names other ports before these, so that it is longer than 32 bytes: see `sysctl::read` of tracer.
     let others = (30_001..30_100).step_by(2).map(|port| port.to_string());
     let list = others.chain(["40001-40099".to_owned()]).collect::<Vec<_>>().join(",");
     host.stage.netns.sysctl("ipv4/ip_local_reserved_ports", &list)?;
@@ -223,7 +223,7 @@ fn fill_until_denied(host: &Host, peer: SocketAddr, held: &mut Vec<Sock>) -> Res
             let sock = host.app.tcp(peer)?;
             match sock.connect(peer) {
                 Ok(()) if source(&sock)?.to_string() == DEFAULT => {
-                    // Not spread and not denied: the agent has not read the bound ports yet.
+                    // This call was neither spread nor denied: the agent has not read the bound ports yet.
                     sock.set_reset_on_close()?;
                     return Ok(None);
                 }

@@ -30,25 +30,25 @@ const BRIEF: usize = 10_000;
 struct Life {
     /// Connections that it holds to a destination that the application does not use, from the address that the kernel chooses.
     held: u64,
-    /// The same from an address of the pool, which it binds itself.
+    /// As `held`, but from an address of the pool, which the process binds itself.
     held_from_the_pool: u64,
     /// Sockets that it binds by bind(address, 0) to an address outside of the pool.
     bound: u64,
-    /// The same to an address of the pool.
+    /// As `bound`, but to an address of the pool.
     bound_in_the_pool: u64,
-    /// The same to 0.0.0.0.
+    /// As `bound`, but to 0.0.0.0.
     bound_to_any: u64,
     /// Ports of the range that it can bind, one after another, at an address outside of the pool; on every second one it listens.
     chosen: u64,
-    /// The same at an address of the pool.
+    /// As `chosen`, but at an address of the pool.
     chosen_in_the_pool: u64,
-    /// The same at 0.0.0.0.
+    /// As `chosen`, but at 0.0.0.0.
     chosen_of_any: u64,
     /// Ports outside of the range on which it listens at 0.0.0.0.
     listening: u64,
 }
 
-/// What it can do if no other process uses the namespace.
+/// What the unrelated process can do if no other process uses the namespace.
 const ALONE: Life = Life {
     held: PORTS,
     held_from_the_pool: PORTS,
@@ -61,8 +61,8 @@ const ALONE: Life = Life {
     listening: 250,
 };
 
-/// What it can do while another program holds every port of every address of the pool towards one destination, with spreading
-/// off: bind() finds no free port at the pool's addresses.
+/// What the unrelated process can do while another program, without a rule, holds every port of every address of the pool
+/// towards one destination: bind() finds no free port at the pool's addresses.
 const WITH_FULL_TUPLES: Life = Life {
     bound_in_the_pool: 0,
     bound_to_any: 0,
@@ -71,8 +71,8 @@ const WITH_FULL_TUPLES: Life = Life {
     ..ALONE
 };
 
-/// What it can do while the application holds the same ports by a rule. Half of them, those of one parity, are fast ports: these
-/// are bound, and no other connect() gets a bound port.
+/// What the unrelated process can do while the application holds the same ports by a rule. Half of the ports, those of one
+/// parity, are fast ports: a fast port is bound, and no other connect() is given a bound port.
 const WITH_A_FULL_POOL: Life =
     Life { held: PORTS / 2, held_from_the_pool: PORTS / 2, ..WITH_FULL_TUPLES };
 

@@ -140,7 +140,7 @@ fn sampled() -> Result<()> {
     let stdout = spread.stop()?.stdout;
     let lines = lines(&stdout)?;
     let count = decisions_of(&lines).len();
-    // 50 are expected, with a standard deviation of 7: outside of these bounds once in 10^6 runs.
+    // About 50 lines are expected, with a standard deviation of 7: the count is outside of these bounds once in 10^6 runs.
     ensure!((16..=90).contains(&count), "{count} lines of {} decisions", held.len());
     whole(&lines, count)
 }

@@ -67,7 +67,7 @@ impl Stage {
         self.application.spread_in(&self.scene.proxy, &POOL, arguments)
     }
 
-    /// Ends everything except the rule. Returns the sources of the requests that the upstream answered, in their order.
+    /// Ends the upstream, then everything else. Returns the sources of the requests that the upstream logged, in its order.
     fn sources(mut self) -> Result<Vec<String>> {
         self.scene.end_upstream()?;
         let log = fs::read_to_string(self.log.path())?;
@@ -113,7 +113,7 @@ impl Client {
         Ok(self.0.write_all(request.as_bytes())?)
     }
 
-    /// Reads the response's header, and up to 4 KiB with its body. Returns the status.
+    /// Reads the response's header and body, up to 4 KiB together. Returns the status.
     fn status(&mut self) -> Result<u16> {
         let mut answer = [0; 4096];
         let mut length = 0;

@@ -99,7 +99,8 @@ fn of_a_start(host: &Host, more: &[&str]) -> Result<Duration> {
     Ok(took)
 }
 
-/// Signals from the start of the process until the rule is active; each of the three signals comes at other times.
+/// A signal comes at one of several moments between the start of the process and the active rule: nothing is left of the rule.
+/// Each of the three signals is tried, at moments of its own.
 fn signals_at_any_moment() -> Result<()> {
     let host = Host::new()?;
     let step = of_a_start(&host, &[])? / MOMENTS;
@@ -122,7 +123,7 @@ fn pinned(folder: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Signals while a new agent takes over a rule: the rule stays as the earlier agent left it.
+/// SIGTERM comes at one of several moments while a new agent takes over a rule: the rule stays as the earlier agent left it.
 fn signals_while_it_takes_over() -> Result<()> {
     const KEEP: [&str; 2] = ["--on-exit", "keep"];
     let mut host = Host::new()?;

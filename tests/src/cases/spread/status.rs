@@ -90,10 +90,10 @@ fn losses_without_an_agent() -> Result<()> {
     let server = host.server("10.1.0.1:7000")?;
     let spread = host.spread(&POOL[..1], &["--max-conns", "100", "--on-exit", "keep"])?;
     let status = host.rule.status()?;
-    // Losses of connections that were open before.
+    // Connections that were open before the rule began can be lost, too: these losses do not count here.
     let before = status.lost("conns_share")?;
     spread.kill()?;
-    // One owner's share of a table of 100 is 89 entries.
+    // One owner's share of a table with 100 entries is 89 of them.
     let _held = (0..600).map(|_| host.connect(server.address)).collect::<Result<Vec<_>>>()?;
     let status = host.rule.status()?;
     ensure!(status.agent.is_none(), "an agent is left: {status:?}");

@@ -40,10 +40,10 @@ fn load(server: &Server, per_second: u32, seconds: u32) -> Result<()> {
     Ok(())
 }
 
-/// A `tracer` that prints readings as JSON, and the tuples of one namespace in them.
+/// A running `tracer` that prints readings as JSON, of which the test takes the tuples of one namespace.
 struct Readings {
     process: Process,
-    /// Reads all the time, because a full pipe would block the program.
+    /// A thread that reads all the time, because a full pipe would block the program.
     lines: JoinHandle<Vec<String>>,
     netns: u64,
 }
@@ -124,7 +124,8 @@ pub(super) fn one_interval_is_none() -> Result<()> {
     Ok(())
 }
 
-/// With tcp_tw_reuse=1, ports in TIME_WAIT are counted as reusable, and there is no ETA although all are in use.
+/// With tcp_tw_reuse=1, ports in TIME_WAIT are counted as reusable, and there is no ETA although TIME_WAITs hold at least half
+/// of all ports.
 pub(super) fn reused_ports_are_room() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40039")?;
@@ -135,7 +136,7 @@ pub(super) fn reused_ports_are_room() -> Result<()> {
     let table = Readings::start(&["tuples", "--interval", "0.5", "-o", "json"], netns)?;
     // The ports of one parity are in TIME_WAIT after two seconds; each is taken over several times.
     stage.netns.run(|| load(&server, 10, 13))?;
-    // Until the last TIME_WAIT is old enough to be taken over.
+    // After this time the last TIME_WAIT is old enough to be taken over.
     thread::sleep(Duration::from_millis(3200));
     for (name, readings) in [("top", top), ("tuples", table)] {
         let tuples = readings.stop()?;
@@ -147,7 +148,8 @@ pub(super) fn reused_ports_are_room() -> Result<()> {
             ensure!(reusable <= all, "{name}: {tuple}");
         }
         let last = tuples.last().context("no reading")?;
-        // The search takes over a port of the first parity before it tries the other one: 20 of 40 ports can do.
+        // The port search takes over a port of the parity that it tries first before it tries the other parity: so it may be that
+        // only 20 of the 40 ports were ever used.
         let all = number(last, "ports.time_wait")?;
         ensure!(all >= 20 && number(last, "ports.in_use")? == all, "{name}: {last}");
         ensure!(number(last, "ports.reusable")? == all, "{name}: {last}");
@@ -160,7 +162,7 @@ pub(super) fn reused_ports_are_room() -> Result<()> {
 }
 
 /// TIME_WAITs that connect() never takes over are not counted as reusable: bound ports, and connections without TCP timestamps.
-/// Without tcp_tw_reuse, there is no such count.
+/// With tcp_tw_reuse=0, there is no `ports.reusable`.
 pub(super) fn other_time_waits_are_not() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     stage.netns.sysctl("ipv4/ip_local_port_range", "40000 40039")?;

@@ -43,7 +43,7 @@ fn recorded(file: &Path, what: &str, is: impl Fn(&str) -> bool) -> Result<()> {
     })
 }
 
-/// Whether all ports and failures of the test are in a reading.
+/// Whether a reading has what the test does last: 20 ports that go to TIME_WAIT, and 7 refused calls.
 fn has_all(line: &str, netns: u64) -> bool {
     let rows = rows(line, netns).unwrap_or_default();
     let has = |key: &str, number: u64| rows.iter().any(|row| row[key] == number);
@@ -73,7 +73,7 @@ pub(super) fn is_what_was_shown() -> Result<()> {
     let knows = |line: &str| line.contains(&of_netns) && line.contains("ports.capacity");
     recorded(&file, "the capacity of the namespace", knows)?;
     stage.netns.run(|| -> Result<()> {
-        // In TIME_WAIT on this side.
+        // The client closes first: its port goes to TIME_WAIT.
         let (clients, accepted) = server.pairs(20)?;
         drop(clients);
         thread::sleep(Duration::from_millis(50));

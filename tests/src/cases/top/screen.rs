@@ -26,8 +26,8 @@ fn start(more: &[&str], size: Size) -> Result<Pty> {
     Ok(pty)
 }
 
-/// An nginx runs out of ports: the screen has its full row and its failures by cause, its detail opens, a filter hides it, and
-/// `q` ends the program.
+/// An nginx runs out of ports: the screen has the row of its full tuple and its failures by cause, the detail of that row opens,
+/// a filter hides the row, and `q` ends the program.
 pub(super) fn shows_an_exhaustion() -> Result<()> {
     let scene = Scene::new(1000, "location / { return 200 'ok'; }")?;
     let http = format!(

@@ -74,8 +74,8 @@ pub(super) fn has_its_forms() -> Result<()> {
     Ok(())
 }
 
-/// The filter of the command line is above the columns, with how many rows pass it; the sums that it does not apply to are
-/// labelled "host".
+/// The filter of the command line is shown above the columns, with the number of rows that pass it; sums to which the filter does
+/// not apply are labelled "host".
 pub(super) fn says_what_its_filter_leaves_out() -> Result<()> {
     let mut stage = Stage::new(&[])?;
     let (one, other) = (stage.server("10.1.0.1:7000")?, stage.server("10.1.0.2:7001")?);
@@ -99,7 +99,7 @@ pub(super) fn says_what_its_filter_leaves_out() -> Result<()> {
 /// 25 connections a second, each held open: the time at which no port would be left can be calculated, and the ETA must be right
 /// within 10 %.
 pub(super) fn foresees_the_end_of_a_ramp() -> Result<()> {
-    /// All would be in use after 70 s; the test ends after 18 s.
+    /// At this rate all ports would be in use after 70 s; the test ends after 18 s.
     const PORTS: u64 = 1750;
     const PER_SECOND: u64 = 25;
     const UNTIL: u64 = 450;

@@ -1,6 +1,6 @@
 //! The operations of an outsider. To add one, write a function `fn(&mut Belongings, &[&str]) -> Result<Vec<u64>>` in the file
-//! where it belongs, and add it to that file's table. Its documentation names its arguments, and the numbers that it returns,
-//! in their order ("Counts ..." or "Returns ..."); none if it names none.
+//! where it belongs, and add it to that file's table. The function's documentation names its arguments, and the numbers that
+//! it returns, in their order ("Counts ..." or "Returns ..."); a function whose documentation names no number returns none.
 
 mod bpf;
 mod calls;

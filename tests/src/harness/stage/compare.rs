@@ -18,8 +18,8 @@ pub(super) fn against_kernel(table: &Table, expected: &BTreeMap<Tuple, Expected>
     for tuple in table.keys().chain(expected.keys()).collect::<BTreeSet<_>>() {
         let kernel = table.get(tuple).cloned().unwrap_or_default();
         let wanted = expected.get(tuple).cloned().unwrap_or_default();
-        // It depends on timing whether the end of FIN_WAIT2 is held by a time-wait socket: if a FIN's ACK arrives while the
-        // socket is in use by a system call, it stays a full socket with a timer (tcp_rcv_state_process).
+        // It depends on timing whether a closed socket in FIN_WAIT2 becomes a time-wait socket: if the ACK of its FIN arrives
+        // while a system call uses the socket, the socket stays a full one, with a timer (tcp_rcv_state_process).
         let waiting = |state| kernel.states.get(state).copied().unwrap_or(0);
         let at_most = waiting("TIME_WAIT") + waiting("FIN_WAIT2");
         let time_wait = (kernel.time_wait..=at_most).contains(&wanted.time_wait);
@@ -30,8 +30,8 @@ pub(super) fn against_kernel(table: &Table, expected: &BTreeMap<Tuple, Expected>
     difference
 }
 
-/// How many ports the kernel has in each group of states: connecting, those of them without an answer, established, CLOSE_WAIT,
-/// closing.
+/// How many ports the kernel has in each group of states: connecting, connecting after a retransmission of the SYN,
+/// established, CLOSE_WAIT, closing.
 fn by_state(kernel: &oracle::Sockets) -> [u64; 5] {
     [
         kernel.in_states(&["SYN_SENT", "SYN_RECV"]),

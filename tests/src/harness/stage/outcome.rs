@@ -11,7 +11,7 @@ use crate::harness::{tracer::watch::Counts, tuple::Tuple};
 pub struct Outcome {
     /// Calls that took a port; `None` if not known.
     pub opened: Option<u64>,
-    /// Those of `opened` that were answered by an RST.
+    /// How many of the calls that took a port were answered by an RST.
     pub refused: u64,
     /// Calls that failed with EADDRNOTAVAIL: no port was free, or the 4-tuple existed already.
     pub not_available: u64,

@@ -40,7 +40,7 @@ impl Record {
         Ok(Self { folder: Some(folder), ..record })
     }
 
-    /// As [`Self::start`], into this file.
+    /// As [`Self::start`], but into this file.
     pub fn start_at(backend: &str, file: &Path, more: &[&str]) -> Result<Self> {
         let path = file.to_str().context("path is not UTF-8")?;
         let mut command = command(&["--backend", backend, "record", "--output", path])?;
@@ -94,7 +94,7 @@ impl Record {
                 readings += u32::from(line.contains(r#""tracer.stats""#));
                 line.clear();
             }
-            // The first one may have been under way.
+            // The first of these readings may have begun before this call.
             Ok((readings >= 2).then_some(()))
         })
     }
@@ -223,7 +223,8 @@ impl Recording {
     }
 
     /// Fails if something that a hook saw was lost, if an event has no line, or if there is drift although the kernel skipped no
-    /// hook. Skipped hooks are no failure: most are hooks of timers, which run for every timer of the host.
+    /// hook (drift is not checked where the kernel does not count all skipped hooks: [`probe::counts_all_missed`]). Skipped hooks
+    /// are no failure: most are hooks of timers, which run for every timer of the host.
     pub fn assert_nothing_lost(&self) -> Result<()> {
         self.assert_nothing_lost_but(&[])
     }

@@ -44,7 +44,8 @@ pub fn watch(backend: &str) -> Result<Shared> {
 }
 
 /// Ends all shared tracers by SIGINT: each must end with exit code 0. Drift is no error here but reported by [`drifts`]: in a
-/// guest, some is expected. Closes the namespaces that were kept for these tracers.
+/// guest, some is expected. If all ended so, closes the namespaces that were kept for these
+/// tracers.
 pub fn stop() -> Result<()> {
     let all = std::mem::take(&mut *running());
     let ended = all.into_iter().try_for_each(|(backend, shared)| {

@@ -92,7 +92,8 @@ fn check(recording: &Recording) -> Result<()> {
     ensure!(!causes.is_empty(), "the recording has no failure, although each part ends with one");
     for (cause, lines) in causes {
         let failed = number(totals, &format!("failed.{cause}"))?;
-        // On the host, others make calls, too, until tracer has detached: their events may come too late.
+        // On the host, other processes make calls until tracer has detached: the totals count these calls, but their events may
+        // come too late to have a line.
         let right = failed == lines || (!exact && failed > lines);
         ensure!(right, "{lines} lines of {cause}, but {failed} in {totals}");
     }
@@ -149,9 +150,10 @@ impl Part {
     }
 
     /// Waits until the events of all that happened before this call are in the file. Returns them, of all namespaces, after the
-    /// first line of the recording. There is no last line: what only that has is checked at the end of the recorder.
+    /// first line of the recording. There is no `tracer.stop` line: what only that line has is checked when the
+    /// recorder ends.
     ///
-    /// As the ring is in order, this is certain once the event of one more call is there.
+    /// The ring keeps events in order, so all of them are in the file once the event of one more call is there.
     pub fn end(self, netns: &NetNs) -> Result<Recording> {
         let mut called: Option<Instant> = None;
         let part = wait_for("the event at the end of the part", Duration::from_secs(20), || {

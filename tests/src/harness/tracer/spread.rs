@@ -80,7 +80,8 @@ impl Rule {
             ensure!(!file.exists(), "{} is still there", file.display());
         }
         let ended = run(&mut command(&["status", "-o", "json"])?, STOP_LIMIT)?;
-        // Another rule may be in a namespace whose number a namespace of this test has now, and so show its name.
+        // The output is parsed, not searched for the rule's name: another rule may show that name as its namespace's, if the
+        // number of its namespace is that of a namespace of this test now.
         let all: Rules = serde_json::from_str(&ended.stdout)
             .with_context(|| format!("not a status: {ended:?}"))?;
         ensure!(all.rules.iter().all(|rule| rule.rule != self.0), "the status shows it: {ended:?}");
@@ -191,7 +192,7 @@ impl Spread {
         lie::text(Stream::Stderr, self.raw_stderr())
     }
 
-    /// The same, not falsified under a lie.
+    /// What it has written to stderr so far, not falsified under a lie.
     fn raw_stderr(&self) -> String {
         self.stderr.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -27,7 +27,7 @@ pub struct Counts {
     pub in_use: u64,
     pub time_wait: u64,
     pub connecting: u64,
-    /// Those of `connecting` whose SYN was retransmitted.
+    /// How many of `connecting` have retransmitted their SYN.
     pub unanswered: u64,
     pub established: u64,
     pub close_wait: u64,
@@ -64,7 +64,8 @@ pub struct Reading {
 
 impl Reading {
     /// Fails if the ledger was corrected although the kernel skipped no hook: then tracer's hooks have not seen something that
-    /// only the comparison with sock_diag found.
+    /// only the comparison with sock_diag found. Never fails where the kernel does not count all skipped hooks
+    /// ([`probe::counts_all_missed`]).
     pub fn assert_no_drift(&self) -> Result<()> {
         let drifted =
             self.drift > 0 && self.lost("hook_missed")? == 0 && probe::counts_all_missed();

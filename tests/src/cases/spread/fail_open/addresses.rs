@@ -56,9 +56,9 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
         .cases()
 }
 
-/// How soon a removed address must be left out of the rule, at least in three of five tries.
+/// How soon a removed address must be left out of the rule in at least three of five tries.
 const OUT_LIMIT: Duration = Duration::from_millis(100);
-/// The same in all tries, when this machine is busy.
+/// How soon a removed address must be left out of the rule in each of the five tries: this machine may be busy.
 const LATE_LIMIT: Duration = Duration::from_millis(300);
 /// How soon an address that is back must be used: it may be left out for some seconds because of earlier failures.
 const BACK_LIMIT: Duration = Duration::from_secs(8);

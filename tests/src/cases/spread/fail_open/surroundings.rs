@@ -37,7 +37,7 @@ fn namespace_gone() -> Result<()> {
     for address in POOL.iter().chain(&["10.1.0.1"]) {
         other.ip(&format!("addr add {address}/32 dev lo"))?;
     }
-    // The near end of this link is removed with the namespace: by that, the test sees its end.
+    // The kernel removes this link when the namespace ends: when the near end is gone, the test knows that the namespace is.
     host.stage.netns.veth(&[], &other, &[])?;
     let app = other.run(|| Maker::spawn(&host.cgroup))?;
     let peer: SocketAddr = "10.1.0.1:7000".parse()?;
@@ -70,7 +70,7 @@ fn namespace_gone() -> Result<()> {
         wait_for("the namespace to end", Duration::from_secs(10), || {
             Ok(host.stage.netns.ip("link show t0").is_err().then_some(()))
         })?;
-        // Longer than the interval of the agent's health checks, which is 1 s.
+        // This is longer than the interval of the agent's health checks, which is 1 s.
         thread::sleep(Duration::from_millis(1500));
         none_spread(load)?;
         ensure!(host.rule.status()?.agent.is_some(), "the agent is gone: {}", spread.stderr());

@@ -72,7 +72,7 @@ fn ipv6_only() -> Result<()> {
             nothing_left_out()?;
         }
     }
-    // So long that the agent has read these decisions.
+    // After this time the agent has read these decisions.
     thread::sleep(Duration::from_millis(200));
     nothing_left_out()?;
     let status = host.rule.status()?;
@@ -82,7 +82,7 @@ fn ipv6_only() -> Result<()> {
     Ok(())
 }
 
-/// A limit in `tracer/doc/limits.md`: bind() to an IPv6 address, by a BPF program, too, makes a socket IPv6-only.
+/// A limit in `tracer/doc/limits.md`: bind() to an IPv6 address, also by a BPF program, makes a socket IPv6-only.
 fn ipv4_after_ipv6() -> Result<()> {
     let mut host = Host::with_ipv6()?;
     let server = host.server("10.1.0.1:7000")?;
@@ -109,7 +109,7 @@ fn fast_port() -> Result<()> {
     let server = host.server("10.1.0.1:7000")?;
     let (first, elsewhere) = (server.address, host.server("10.1.0.1:7001")?);
     let spread = host.spread(&POOL[..1], &["--to", &first.to_string()])?;
-    // Accepted, because connections in the queue end with the listener.
+    // The connections are accepted, because those in the queue would end with the listener.
     let mut held = Vec::new();
     for _ in 0..PORTS * 6 / 10 {
         held.push((host.connect(first)?, server.listener.accept()?));
@@ -127,7 +127,8 @@ fn fast_port() -> Result<()> {
     sock.connect(elsewhere.address)?;
     ensure!(sock.local()? == given, "{given} did not stay: {}", sock.local()?);
 
-    // The only case in which this call fails and would not with spreading off: another socket has that 4-tuple.
+    // Another socket has the 4-tuple that the kept port would give: only then does connect() fail where it would not with
+    // spreading off.
     let sock = refused()?;
     let given = sock.local()?;
     let _other = host.stage.netns.run(|| -> Result<Sock> {
@@ -142,7 +143,7 @@ fn fast_port() -> Result<()> {
     // A new socket, which is what programs use, is not affected.
     check(&host.connect(elsewhere.address)?, Some(DEFAULT))?;
 
-    // To the first destination, once it listens again, the socket keeps them, too.
+    // The socket also keeps its port and source towards the first destination, once a server listens there again.
     let sock = refused()?;
     let given = sock.local()?;
     let _server = host.server(&first.to_string())?;

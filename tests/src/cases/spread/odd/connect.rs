@@ -39,7 +39,7 @@ fn same_outcomes() -> Result<()> {
         &["0.0.0.0:7000", server],
         &["224.0.0.1:7000", server],
         &["255.255.255.255:7000", server],
-        // No route.
+        // There is no route to the first destination.
         &["192.0.2.1:7000", server],
         &["127.0.0.1:7999", server],
     ];

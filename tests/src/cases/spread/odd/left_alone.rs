@@ -61,7 +61,8 @@ fn transparent() -> Result<()> {
     scene.end_exempt("transparent", 1)
 }
 
-/// Bound to a port only, to an address and a port, and to an address by a bind() that takes a port, too.
+/// Three sockets are bound: to a port only, to an address and a port, and to an address by a bind() that also chooses a port.
+/// None is spread.
 fn bound_to_a_port() -> Result<()> {
     let scene = Scene::new(&[])?;
     for (bound, from) in

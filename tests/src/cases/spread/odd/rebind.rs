@@ -74,7 +74,8 @@ fn bound_without_a_port() -> Result<()> {
     }
     let counts = scene.host.in_use(&POOL, scene.server.address)?;
     ensure!(counts.iter().all(|count| (45..=55).contains(count)), "uneven: {counts:?}");
-    // Closed before the rule ends: an emulated guest can hang when sockets are closed while a trampoline is removed.
+    // The sockets are closed before the rule ends: an emulated guest can hang when sockets are closed while a trampoline is
+    // removed.
     drop(held);
     let status = scene.end()?;
     ensure!(status.decided("least_used")? == 200, "{}", status.decisions());
@@ -259,13 +260,13 @@ fn fills_the_pool() -> Result<()> {
     host.rule.check_nothing_left()
 }
 
-/// A port that is bound to any address (0.0.0.0 or ::) is bound at each address of the pool, too: when these and the ports bound
-/// at an address make up the range, no bind() may be moved to it.
+/// A port that is bound to any address (0.0.0.0 or ::) is bound at each address of the pool, too: when these ports and
+/// those bound at one address make up the range, no bind() may be moved to that address.
 fn bound_everywhere() -> Result<()> {
     let mut host = Host::new()?;
     let server = host.server("10.1.0.1:7000")?;
     let spread = host.spread(&POOL[..1], &["--rebind"])?;
-    // Half of them at 0.0.0.0, half at :: if the kernel has IPv6: both take the port.
+    // Half of these ports are bound at 0.0.0.0, the other half at :: if the kernel has IPv6: both take the port everywhere.
     let take = |from: u64, any: &str| -> Result<Vec<Sock>> {
         host.stage.netns.run(|| {
             (from..from + PORTS / 4)

@@ -160,9 +160,10 @@ fn begin_connects(belongings: &mut Belongings, words: &[&str]) -> Result<Vec<u64
     Ok(counts.to_vec())
 }
 
-/// `cross SECONDS PEER ADDRESS...`: makes each ADDRESS look broken towards one port of PEER: a listener there has a short
-/// queue, which connections from the other addresses fill once a second, so that a connect() from ADDRESS ten times a second
-/// times out after 0.9 s. Ends early when the next operation arrives. Counts the connections that timed out.
+/// `cross SECONDS PEER ADDRESS...`: makes each ADDRESS look broken towards a port of its own at PEER (the first one has
+/// PEER's port). The listener on that port has a short queue, which connections from the other addresses fill once a second. The
+/// calls from ADDRESS, ten a second, then time out after 0.9 s. Ends early when the next operation arrives. Counts the
+/// connections that timed out.
 fn cross(_: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     let begin = Instant::now();
     let length = Duration::try_from_secs_f64(argument(words, 0)?)?;

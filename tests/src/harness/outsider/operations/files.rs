@@ -102,9 +102,9 @@ fn fifo(belongings: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
 }
 
 /// `swap-with-fifo FIFO`: makes this FIFO, as `fifo` does. Then moves each descriptor that the outsider holds (of a network
-/// namespace, say) to a number from 500 on, and adds a second one from 20 on, which a thread switches between that file and the
-/// FIFO without end. The switched ones have the lower numbers, so that a reader of /proc/PID/fd finds them first. Counts the
-/// switched descriptors.
+/// namespace, say) to a number from 500 on, and duplicates it to a number from 20 on. A thread switches the duplicates between
+/// their files and the FIFO without end; they have the lower numbers, so that a reader of /proc/PID/fd finds them first. Counts
+/// the duplicates.
 fn swap_with_fifo(belongings: &mut Belongings, words: &[&str]) -> Result<Vec<u64>> {
     const HELD_FROM: i32 = 500;
     const SWAPPED_FROM: i32 = 20;

@@ -36,7 +36,7 @@ pub(super) fn new_address() -> Result<()> {
     let peer = listener.local()?;
     other.ip("rule add from 10.2.0.2 to 10.2.0.12 blackhole")?;
     other.ip("addr add 10.2.0.3/24 dev t0")?;
-    // A connection that is older than the rule.
+    // This connection is older than the rule.
     let older = host.app.tcp(peer)?;
     older.bind(SocketAddr::new(pool[0].parse()?, 0))?;
     older.connect(peer)?;

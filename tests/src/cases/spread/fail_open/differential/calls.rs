@@ -91,7 +91,7 @@ impl<'a> Calls<'a> {
 
     fn call(&self, kind: u64, peer: SocketAddr, ends: &mut Ends) -> Result<Sock> {
         let sock = self.host.app.tcp(peer)?;
-        // So that a call without an answer fails soon.
+        // By this, a call without an answer fails soon.
         sock.set_syn_count(2)?;
         let mut end = |result: rustix::io::Result<()>| ends.push(result.err());
         match kind {

@@ -40,7 +40,7 @@ pub(super) struct Seen {
     pub(super) pool_full: u64,
 }
 
-/// Each kind of trouble once. Nothing is left of the rule at the end.
+/// Makes each kind of trouble once. Nothing is left of the rule at the end.
 pub(super) fn round(trouble: &mut Trouble<'_>) -> Result<()> {
     trouble.stopped_and_killed(POOL.as_slice()).context("stopped and killed")?;
     trouble.ring_full().context("ring full")?;
@@ -51,7 +51,7 @@ pub(super) fn round(trouble: &mut Trouble<'_>) -> Result<()> {
     trouble.tables_full().context("tables full")
 }
 
-/// Trouble with a pool that is full at times.
+/// Makes trouble with a pool that is full at times. Nothing is left of the rule at the end.
 pub(super) fn narrow_round(trouble: &mut Trouble<'_>) -> Result<()> {
     let pool = &POOL[..1];
     let agent = trouble.agent(pool, &[])?;
@@ -156,7 +156,7 @@ impl Trouble<'_> {
         self.progress.more(50)
     }
 
-    /// A new rule whose ledger has room for 16 connections, while 32 are held.
+    /// Makes a new rule whose ledger has room for 16 connections and 16 tuples, and holds 32 connections.
     fn tables_full(&mut self) -> Result<()> {
         const ROOM: u64 = 16;
         let agent = self.agent(&POOL, &["--max-conns", "16", "--max-tuples", "16"])?;
@@ -168,7 +168,7 @@ impl Trouble<'_> {
         for turn in 0..ROOM * 2 {
             held.push(self.host.connect(peer).with_context(|| format!("connect {turn}"))?);
         }
-        // Not from /proc/net/tcp, which can list a socket twice while others come and go.
+        // The sources are read from the sockets, not from /proc/net/tcp, which can list a socket twice while others come and go.
         let sources = held.iter().map(source).collect::<Result<Vec<_>>>()?;
         let in_pool = |from: &&IpAddr| POOL.contains(&&*from.to_string());
         let spread = sources.iter().filter(in_pool).count() as u64;
