@@ -34,8 +34,8 @@ pub(crate) use held::{Held, correct_fast, fast};
 #[map]
 static BOUND_PORTS: HashMap<ConnKey, Bound> = HashMap::with_max_entries(65_536, 0);
 
-/// How many of BOUND_PORTS are at each address, for the spreader alone: see [`share::counters`]. A count changes only when
-/// an insert or a delete on BOUND_PORTS succeeded. Counters instead of an entry for each address: any user can bind() to any
+/// How many entries of BOUND_PORTS are at each address, for the spreader alone: see [`share::counters`]. A count changes only
+/// when an insert or a delete on BOUND_PORTS succeeded. Counters instead of an entry for each address: any user can bind() to any
 /// number of addresses (IP_FREEBIND), and an address without an entry would seem to have no bound port.
 #[map]
 static BOUND_BY_ADDR: Array<[u64; BOUND_COUNTERS]> = Array::with_max_entries(1, 0);

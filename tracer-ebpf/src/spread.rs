@@ -103,7 +103,7 @@ fn leave_alone(call: &Call<'_>, rule: &Rule, reason: Decision, by_spreader: bool
 
 /// What changed about the ports of the rule's namespace and range since the agent computed the rule.
 struct Changes {
-    /// Ports that bind() or listen() took since, which [`Rule::capacity`] does not lack.
+    /// Ports that bind() or listen() took since, so that [`Rule::capacity`] still counts them.
     unknown: u32,
     /// Ports that were bound then, or since, and released since.
     released: u32,
@@ -185,7 +185,8 @@ fn unbind(call: &Call<'_>) {
     }
 }
 
-/// No port that the spreader may choose is sure to be free: the connect() goes on as with spreading off.
+/// The spreader binds nothing, for the reason `decision`, which this counts and records: the connect() goes on as with
+/// spreading off.
 #[inline(always)]
 fn pass_through(call: &Call<'_>, rule: &Rule, decision: Decision) -> i32 {
     count(decision);

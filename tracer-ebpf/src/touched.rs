@@ -42,7 +42,7 @@ pub(crate) fn note(bound: &Bound, port: u16) {
     }
 }
 
-/// Sets the time of the port's entry; returns 1, or 0 if it has none. A number, because the verifier wants one.
+/// Sets the time of the port's entry; returns 1, or 0 if it has none (any more). A number, because the verifier wants one.
 #[inline(never)]
 fn touch(port: u64, at_ns: u64) -> u32 {
     let Some(entry) = TOUCHED.get_ptr_mut(&port) else { return 0 };

@@ -80,8 +80,8 @@ fn port_state(new: u8) -> Option<PortState> {
     }
 }
 
-/// Records in the ledger that a socket changes to this state. True if there is nothing else to record or report, as for a
-/// socket without a cookie: it called no connect() that a hook saw, because the cgroup hooks request the cookie.
+/// Records in the ledger that a socket changes to this state. True if there is nothing else to record or report. That is so
+/// for each socket without a cookie: the cgroup hooks request the cookie, so no hook saw a connect() of that socket.
 #[inline(always)]
 fn moved(sk: Address, new: u8) -> bool {
     let cookie = cookie_of(sk);

@@ -72,7 +72,7 @@ fn bind_name(ctx: *mut bpf_sock_addr, v4: bool, address: [u64; 2], port: u16) ->
 }
 
 /// Searches for a free port, and binds it with the address if it is of the second parity and the rule allows that.
-/// Returns the port, or 0 and why none was bound; `LeastUsed`: connect() finds a port itself.
+/// Returns `FastPort` and the port, or why none was bound and 0; `LeastUsed`: connect() finds a port itself.
 #[inline(always)]
 pub(crate) fn find(
     call: &Call<'_>,
@@ -147,7 +147,7 @@ struct Search {
     cursor: *mut u32,
     key: *const TupleKey,
     v6: u32,
-    /// In so many rounds, the first ones, candidates are of the second parity; in the rest, of the first.
+    /// How many rounds try candidates of the second parity. They come first; the rest try those of the first parity.
     others: u32,
     /// 1: the kernel reuses TIME_WAITs; else 0.
     reuse: u32,
