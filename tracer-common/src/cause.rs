@@ -1,4 +1,4 @@
-//! Why a connect() or bind() failed: derived from the step that failed, because errno alone is ambiguous.
+//! Why a connect(), bind() or listen() failed: derived from the step that failed, because errno alone is ambiguous.
 
 use crate::named::named;
 

@@ -55,7 +55,7 @@ impl Loss {
     }
 }
 
-/// Index in the `STATS` map of how many connect() and bind() calls failed for this cause.
+/// Index in the `STATS` map of how many connect(), bind() and listen() calls failed for this cause.
 #[inline(always)]
 pub const fn failed_index(cause: Cause) -> u32 {
     FAILED_BASE + cause as u32

@@ -95,7 +95,7 @@ pub mod global {
     pub const FAIL_FAST: &str = "FAIL_FAST";
     /// u32: 1 if the kernel gives a port that bind() took to no connect() until no socket has it (Linux up to 6.17); else 0.
     pub const BLOCKED_UNTIL_FREE: &str = "BLOCKED_UNTIL_FREE";
-    /// u32: how many entries the tables may have.
+    /// u32 each: how many entries the maps TUPLES, CONNS and BOUND_PORTS may have.
     pub const MAX_TUPLES: &str = "MAX_TUPLES";
     pub const MAX_CONNS: &str = "MAX_CONNS";
     pub const MAX_BINDS: &str = "MAX_BINDS";

@@ -127,11 +127,11 @@ pub struct Rule {
     pub capacity: u32,
     /// First port of the second parity.
     pub other_low: u16,
-    /// 1: the range has an odd number of ports, so that it has one port more, which connect()'s search can skip; else 0.
+    /// 1: the range has an odd number of ports, and so a last port without a pair, which connect()'s search can skip; else 0.
     pub unsure: u16,
     /// Ports of the second parity in the range, each 2 above the one before; the first parity has as many.
     pub half: u32,
-    /// Of these: ports that are neither reserved nor bound.
+    /// Of the ports in `half`: those that are neither reserved nor bound.
     pub other_capacity: u32,
     /// Candidates are taken `step` apart (coprime with `half`), from `offset` on, so that an observer
     /// cannot predict the next port from the last one (RFC 6056).
