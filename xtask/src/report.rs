@@ -99,8 +99,8 @@ impl Suite {
         self.more = MESSAGE_LINES;
     }
 
-    /// Adds the line to the message of the last failure, and returns whether it belongs to it. Outcomes and other tests end a
-    /// message.
+    /// If the line belongs to the message of the last failure, adds it there and returns true. An outcome, another test's line or
+    /// [`MESSAGE_LINES`] lines end a message.
     fn continues(&mut self, line: &str) -> bool {
         let ends = matches!(line, "ok" | "FAILED") || line.starts_with("test ");
         if self.more == 0 || ends {
