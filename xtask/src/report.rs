@@ -13,7 +13,7 @@ pub(crate) struct Suite {
     pub(crate) name: String,
     /// Names of passed tests.
     pub(crate) passed: Vec<String>,
-    /// Names of failed tests, each with the runner's message.
+    /// Names of failed tests, each with the runner's message if there is one.
     pub(crate) failed: Vec<String>,
     /// Names of skipped tests, each with the runner's reason.
     pub(crate) skipped: Vec<(String, String)>,
@@ -120,8 +120,8 @@ impl Suite {
         self.failed.push(format!("{what}: {why}"));
     }
 
-    /// Takes the runner's exit code, after its last line. A test without an outcome has failed. If the runner failed without a
-    /// failed test, or ran no test, that is a failure, too.
+    /// Takes the runner's exit code, once [`Self::line`] got its last line. A test without an outcome has failed. If the runner
+    /// failed without a failed test, or ran no test, that is a failure, too.
     pub(crate) fn exit(&mut self, code: i32) {
         if let Some(name) = self.open.take() {
             self.failed.push(name);

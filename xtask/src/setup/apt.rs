@@ -27,9 +27,10 @@ const POLICY: &str = "/usr/sbin/policy-rc.d";
 const NO: &str =
     "#!/bin/sh\n# Written by `cargo xtask setup` while it installs; may be removed.\nexit 101\n";
 
-/// Keeps apt from starting daemons until it is dropped. A policy script that existed before stays as it is.
+/// Keeps apt from starting daemons until it is dropped. A policy script that existed before stays as it is, unless an
+/// interrupted set-up left it: then it is removed, too.
 struct NoDaemons {
-    /// Whether the policy script is one of `cargo xtask setup`, to be removed.
+    /// Whether `cargo xtask setup` wrote the policy script, which is then removed.
     is_own: bool,
 }
 

@@ -57,7 +57,7 @@ fn release() -> Result<String> {
 }
 
 /// The packages that apt's simulation would add, as `NAME=VERSION`: lines `Inst NAME (VERSION …)`; a line with `[VERSION]` before
-/// the parenthesis would replace an installed package.
+/// the parenthesis is left out, because it would replace an installed package.
 fn new_packages(simulation: &str) -> Vec<String> {
     let package = |line: &str| {
         let (name, rest) = line.strip_prefix("Inst ")?.split_once(' ')?;
