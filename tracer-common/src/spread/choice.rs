@@ -20,7 +20,7 @@ pub struct Usage {
 
 impl Usage {
     /// A bit of `waiting`: the address is on trial. No connection from it to the destination was established since it was last
-    /// left out, and [`super::TRIALS`] or more are unanswered. It is chosen only if no other has more than one port left.
+    /// left out, and [`super::TRIALS`] or more are unanswered. It is chosen only if no other address has more than one port left.
     /// (If the bit were a field of its own, LLVM would copy usages with loops, which the verifier rejects.)
     pub const ON_TRIAL: u64 = 1 << 63;
 
