@@ -181,8 +181,8 @@ impl LastSpread {
     }
 }
 
-/// Marks the call that has just begun, if it is a connect() whose source the spreader bound: its hook ran before, in the same
-/// call.
+/// Marks the call that has just begun, if it is a connect() whose source the spreader bound: the spreader's hook ran before, in
+/// the same call.
 #[inline(always)]
 pub(crate) fn mark_spread(begin: &CallInfo) -> Step {
     if SPREADING.load() != 0 && begin.call == Call::Connect && was_given(begin.sk) {

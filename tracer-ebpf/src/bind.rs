@@ -43,7 +43,7 @@ static BOUND_BY_ADDR: Array<[u64; BOUND_COUNTERS]> = Array::with_max_entries(1, 
 const E2BIG: i32 = -7;
 
 /// The key of a socket without a cookie, from its kernel address: listen() without bind() runs no hook that could
-/// generate one. No address equals a cookie (those count up from 1), and the entry is removed before the socket is freed.
+/// generate one. No address equals a cookie (cookies count up from 1), and the entry is removed before the socket is freed.
 #[inline(always)]
 fn address_key(sock: &Sock, port: u16) -> ConnKey {
     ConnKey::new(sock.at(), port)

@@ -288,7 +288,7 @@ impl Sock {
         self.field(&SKC_STATE)
     }
 
-    /// Whether this is a TCP socket: others reach the same hooks (MPTCP state changes, UDP post_bind).
+    /// Whether this is a TCP socket: other sockets reach the same hooks, too (MPTCP state changes, UDP post_bind).
     #[inline(always)]
     pub(crate) fn is_tcp(&self) -> Step<bool> {
         Ok(self.far_field::<u16>(&SK_PROTOCOL)? == IPPROTO_TCP as u16)

@@ -103,9 +103,9 @@ fn leave_alone(call: &Call<'_>, rule: &Rule, reason: Decision, by_spreader: bool
 
 /// What changed about the ports of the rule's namespace and range since the agent computed the rule.
 struct Changes {
-    /// Ports that bind() or listen() took since, so that [`Rule::capacity`] still counts them.
+    /// Ports that bind() or listen() took since then: [`Rule::capacity`] still counts them.
     unknown: u32,
-    /// Ports that were bound then, or since, and released since.
+    /// How often a bound port was released since then.
     released: u32,
     /// Ports that the spreader bound at any address and that are still held.
     fast: u32,

@@ -8,7 +8,7 @@
 //! - `remove` removes the entry, and then reads `uses`. If a hook has added to it, `remove` inserts the port again.
 //!
 //! So at least one of the two sees the other. Memory of a removed entry can be another port's at once: a hook then changes
-//! that port's time, which is nearly the same, and its `uses`, which keeps it for longer.
+//! the other port's time, which is nearly the same, and the other port's `uses`, which keeps its entry for longer.
 
 use aya_ebpf::{bindings::BPF_NOEXIST, macros::map, maps::HashMap};
 use tracer_common::{Bound, Loss, Touched, port_of, share::Table};

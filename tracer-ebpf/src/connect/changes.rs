@@ -29,7 +29,7 @@ pub(crate) fn changing(sk: Address, new: u8) -> Step {
 }
 
 /// A socket has changed from state `old` to `new`; at CLOSE, its port is cleared already. For the backend in which no
-/// other hook sees the begin of a port search: by connect() it begins in SYN_SENT, by listen() in LISTEN.
+/// other hook sees the begin of a port search: that of connect() begins in SYN_SENT, that of listen() in LISTEN.
 #[inline(always)]
 pub(crate) fn changed(sk: Address, old: u8, new: u8) -> Step {
     // A listener can be without a cookie: listen() runs no hook that requests one.

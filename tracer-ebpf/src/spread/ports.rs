@@ -56,7 +56,7 @@ fn bind_once(ctx: *mut bpf_sock_addr, v4: bool, address: [u64; 2], port: u16) ->
 fn bind_name(ctx: *mut bpf_sock_addr, v4: bool, address: [u64; 2], port: u16) -> bool {
     let port = u32::from(port.to_be());
     let last = (address[1] >> 32) as u32;
-    // Words, not structures: LLVM would write the zeros of those with a loop.
+    // Words, not structures, whose zeros LLVM would write with a loop.
     if v4 {
         // struct sockaddr_in: family, port; address; padding. The last word of a v4-mapped address is
         // the IPv4 address, and that of the unspecified address is 0, which is 0.0.0.0.
@@ -92,7 +92,8 @@ pub(crate) fn find(
         return (if sure { Decision::LeastUsed } else { Decision::NoCandidate }, 0);
     }
     if rule.flags & rule_flag::FAST_PORTS == 0 {
-        // As above; besides, an earlier agent of this rule may have bound it at another address (`room.fast`).
+        // connect() finds it, too, if no bind() took it meanwhile and no earlier agent of this rule bound it at another address
+        // (`room.fast`).
         let sure = room.unknown == 0 && room.fast == 0;
         return (if sure { Decision::LeastUsed } else { Decision::NoCandidate }, 0);
     }
