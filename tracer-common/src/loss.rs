@@ -8,7 +8,7 @@ use crate::{Cause, named::named};
 pub enum Stat {
     /// Events that the event mask and the filter let through.
     EventsSeen = 0,
-    /// Of these: events written to the ring buffer. `seen = emitted + event_ring_full + events_limited`, exactly.
+    /// Of `EventsSeen`: events written to the ring buffer. `seen = emitted + event_ring_full + events_limited`, exactly.
     EventsEmitted,
 }
 

@@ -88,8 +88,8 @@ pub mod global {
     /// u32: as `TRANSPARENT`, for the flag that a TCP_FASTOPEN_CONNECT socket has until its first write sends the SYN.
     pub const DEFERRED: &str = "DEFERRED";
     pub const DEFERRED_MASK: &str = "DEFERRED_MASK";
-    /// u32: 1 if the spreader is loaded, so that the ledger's hooks also record what it needs: which connections it chose the
-    /// source of, how these fare, and how many ports are bound; else 0.
+    /// u32: 1 if the spreader is loaded, so that the ledger's hooks also record what it needs: the connections whose
+    /// source it chose, how these fare, and how many ports are bound; else 0.
     pub const SPREADING: &str = "SPREADING";
     /// u32: 1 if a program can set the errno of a call that it denies (Linux 6.1); else 0.
     pub const FAIL_FAST: &str = "FAIL_FAST";

@@ -83,7 +83,7 @@ pub struct FamilyPool {
     pub count: u32,
     /// How many of `slots` are used: at least one for each address, more for one with more weight.
     pub slot_count: u32,
-    /// 1: these are loopback addresses, for loopback destinations only; 0: they are others, for other destinations only.
+    /// 1: these are loopback addresses, for loopback destinations only; 0: these are other addresses, for all other destinations.
     pub loopback: u32,
     /// 1: the kernel's port search reuses TIME_WAITs of these addresses that are old enough
     /// (net.ipv4.tcp_tw_reuse is 1, or 2 and they are loopback addresses); else 0.
@@ -138,7 +138,7 @@ pub struct Rule {
     pub step: u32,
     pub offset: u32,
     /// One decision in this many is recorded, a power of two; 0: none. A bind that the kernel refused is recorded in any case,
-    /// and a full pool once a second.
+    /// and at most once a second that no address could be chosen. 1: that is recorded each time, and exempt calls are, too.
     pub sample: u32,
     /// How many of `destinations` there are; 0: the rule is for every destination.
     pub destination_count: u32,
@@ -251,7 +251,7 @@ named! {
         OtherNetns => "other_netns",
         /// The socket had a port: the application bound it.
         HasPort => "has_port",
-        /// The application bound an address, and the rule does not replace those.
+        /// The application bound an address, and the rule does not replace such an address.
         HasAddress => "has_address",
         /// The socket is bound to a device or VRF (SO_BINDTODEVICE).
         BoundToDevice => "bound_to_device",

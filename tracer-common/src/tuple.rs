@@ -63,7 +63,7 @@ pub struct TupleCount {
     /// [`conn_flag::LISTED`]: crate::conn_flag::LISTED
     /// [`conn_flag::APART`]: crate::conn_flag::APART
     pub held: u64,
-    /// [`Halves`] of those of `held` that the kernel may reuse: ports in TIME_WAIT that were not bound, of
+    /// [`Halves`] of the ports in `held` that the kernel may reuse: ports in TIME_WAIT that were not bound, of
     /// connections with timestamps. It goes down, too.
     pub waiting: u64,
     /// [`States`]: ports by the state of the connection that holds them. It goes down, too.

@@ -13,7 +13,7 @@ use crate::{Addr, Halves};
 pub struct Usage {
     /// Ports held, TIME_WAIT included.
     pub held: Halves,
-    /// Of these: TIME_WAITs that the kernel's port search reuses once they are old enough; 0 if it reuses none. Contains
+    /// Of `held`: TIME_WAITs that the kernel's port search reuses once they are old enough; 0 if it reuses none. Contains
     /// [`Self::ON_TRIAL`] until the choice is made.
     pub waiting: Halves,
 }
@@ -104,7 +104,7 @@ impl Room {
 /// An address with less than 1/32 of its ports left is chosen only after others were compared with it.
 const NEARLY_FULL_SHIFT: u32 = 5;
 /// How many addresses are then compared for the emptiest, from the first one drawn on. Choosing the emptier of two
-/// keeps all equally full, so that these represent a larger pool, unless all of them are full.
+/// keeps all equally full, so the compared ones represent a larger pool, unless all of them are full.
 const SEARCHED: u32 = 32;
 /// How many addresses are searched at most: all.
 const ALL: u32 = 256;
@@ -157,7 +157,7 @@ pub fn choose(
     if best.1.has_room(capacity, 0) {
         return Some(best);
     }
-    // Any address can have room: those with more weight fill up first, and connections end at random. This takes the
+    // Any address can have room: addresses with more weight fill up first, and connections end at random. This takes the
     // first with room, because state that one round passes to the next is expensive to verify.
     while seen < side.count && seen < ALL {
         let index = (u32::from(first) + seen).checked_rem(side.count)?;
