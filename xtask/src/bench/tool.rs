@@ -229,7 +229,7 @@ impl Drop for Running {
     }
 }
 
-/// Reads the number of lines and losses. tracer has its losses in its last line, the others have messages like
+/// Reads the number of lines and losses. tracer has its losses in its last line; other tools write messages like
 /// `lost 64 events on CPU 1`.
 fn ended(is_tracer: bool, output: &[u8], errors: &[u8]) -> Ended {
     let lost = if is_tracer {

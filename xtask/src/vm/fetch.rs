@@ -38,7 +38,7 @@ pub(crate) fn busybox() -> Result<PathBuf> {
 }
 
 /// The folder with an unpacked QEMU and the packages that it needs and this machine does not have. They are not installed,
-/// because that could remove others, such as a QEMU tool of another version.
+/// because that could remove other packages, such as a QEMU tool of another version.
 pub(crate) fn qemu() -> Result<PathBuf> {
     unpacked_by("qemu", &[&release()?], |apt| {
         let mut plan = apt.command("apt-get");
