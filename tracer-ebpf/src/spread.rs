@@ -115,7 +115,7 @@ impl Changes {
     #[inline(always)]
     fn since(rule: &Rule) -> Self {
         let held = bind::Held::now();
-        // Below 0, counted as 0, if a port that was bound before the agent's reading was counted as released during it.
+        // `unknown` is below 0, and set to 0, if a port that was bound before the agent's reading was released during it.
         let back = held.back.wrapping_sub(rule.back);
         let unknown = 0.max(held.bound.wrapping_sub(rule.bound).wrapping_sub(back) as i32) as u32;
         Self { unknown, released: held.released.wrapping_sub(rule.released), fast: held.fast }

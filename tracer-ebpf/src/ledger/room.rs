@@ -27,8 +27,8 @@ pub(super) unsafe fn hold(count: *mut TupleCount, port: u16, flags: u32, change:
     unsafe { atomic::add(&raw mut (*count).held, Halves::one(port).wrapping_mul(change)) };
 }
 
-/// As [`hold`], for [`TupleCount::waiting`]: ports in TIME_WAIT that the kernel may reuse, which are those without any flag of
-/// `NEVER_TAKEN_OVER`.
+/// Adds a port in TIME_WAIT (`change` 1) to [`TupleCount::waiting`], or removes it (`u64::MAX`). Not counted: a port that the
+/// kernel never reuses, by a flag of `NEVER_TAKEN_OVER`.
 ///
 /// # Safety
 /// As of [`hold`].
