@@ -245,7 +245,7 @@ named! {
         Moved => "moved",
         /// The rule does not spread connections to the destination.
         OtherDestination => "other_destination",
-        /// Not TCP, or the pool has no address of its family.
+        /// The call is not TCP, or the pool has no address of its family.
         OtherFamily => "other_family",
         /// The socket is in another network namespace than the pool.
         OtherNetns => "other_netns",
