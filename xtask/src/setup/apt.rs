@@ -14,7 +14,8 @@ pub(crate) fn update() -> Result<()> {
 /// Installs the packages.
 ///
 /// # Errors
-/// apt-get fails, for example because it would have to remove another package.
+/// The script that keeps daemons from starting cannot be written, or apt-get fails, for example because it would have to remove
+/// another package.
 pub(crate) fn install(packages: &[String]) -> Result<()> {
     let _policy = NoDaemons::begin()?;
     exec::run(
