@@ -205,7 +205,7 @@ fn soak(payload: &Payload) -> Result<Vec<Suite>> {
     tests.iter().map(suite).collect()
 }
 
-/// Builds the program under test, optimized, and the tests' programs, not optimized, because they mostly wait. [`unit`] builds
+/// Builds the program under test, optimized, and the tests' programs, not optimized, because they mostly wait. `unit` builds
 /// most of these with the same settings, so they are built already if it ran before.
 fn payload(args: Vec<String>) -> Result<Payload> {
     build_tracer()?;
