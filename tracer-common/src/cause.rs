@@ -1,4 +1,4 @@
-//! Why a connect() or bind() failed: derived from the step that failed, because errno alone is ambiguous.
+//! Why a connect(), bind() or listen() failed: derived from the step that failed, because errno alone is ambiguous.
 
 use crate::named::named;
 
@@ -33,7 +33,7 @@ named! {
         Denied => "denied",
         /// No file descriptor left (EMFILE, ENFILE).
         FdLimit => "fd_limit",
-        /// None of these.
+        /// Any cause that has no variant here.
         Other => "other",
         /// The application closed the socket during the handshake: there was no answer for a second, or the SYN was
         /// sent again.

@@ -72,7 +72,7 @@ pub struct Event {
     pub comm: [u8; 16],
     /// Ports of the tuple in use, TIME_WAIT included. Valid with [`event_flag::PORTS`].
     pub in_use: u32,
-    /// Of these: ports in TIME_WAIT. Valid with [`event_flag::PORTS`].
+    /// Of `in_use`: ports in TIME_WAIT. Valid with [`event_flag::PORTS`].
     pub time_wait: u32,
     pub cpu: u16,
     /// Host byte order; 0: none.

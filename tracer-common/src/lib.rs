@@ -6,7 +6,7 @@
 //! to the type that contains it.
 //!
 //! Reading order: [`addr`], [`mod@tuple`], [`conn`], [`event`], [`cause`], [`loss`], [`filter`],
-//! [`settings`], [`share`], [`spread`]; the others where these refer to them.
+//! [`settings`], [`share`], [`spread`]; the other modules where one of these refers to them.
 #![no_std]
 
 pub mod addr;

@@ -8,7 +8,7 @@ use crate::{Cause, named::named};
 pub enum Stat {
     /// Events that the event mask and the filter let through.
     EventsSeen = 0,
-    /// Of these: events written to the ring buffer. `seen = emitted + event_ring_full + events_limited`, exactly.
+    /// Of `EventsSeen`: events written to the ring buffer. `seen = emitted + event_ring_full + events_limited`, exactly.
     EventsEmitted,
 }
 
@@ -55,7 +55,7 @@ impl Loss {
     }
 }
 
-/// Index in the `STATS` map of how many connect() and bind() calls failed for this cause.
+/// Index in the `STATS` map of how many connect(), bind() and listen() calls failed for this cause.
 #[inline(always)]
 pub const fn failed_index(cause: Cause) -> u32 {
     FAILED_BASE + cause as u32

@@ -44,8 +44,9 @@ pub enum Op {
     RemoveTouched,
 }
 
-/// One command: twelve u64. The test run returns 1 if the command changed something, else 0. `DoomTuple`, `CorrectTuple` and
-/// `Forgive` also return 1 if nothing was left to change, and `AddConn` returns 0 if a tombstone undid it.
+/// One command: twelve u64. The test run returns 1 if the command changed something, else 0. `DoomTuple`, `CorrectTuple`,
+/// `SetState`, `CorrectFast` and `Forgive` also return 1 if nothing was left to change, and `AddConn` returns 0 if a tombstone
+/// undid it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub struct Command {
@@ -57,7 +58,7 @@ pub struct Command {
     pub tuple: TupleKey,
     /// comm of the process that has the socket, if it is known; else zeros.
     pub comm: [u8; 16],
-    /// Its pid; 0: not known.
+    /// pid of that process; 0: not known.
     pub pid: u32,
     /// uid of the socket, in whose share a new entry is; [`crate::share::UNKNOWN_USER`]: not known.
     /// `SetState`, `CorrectFast`, `RemoveTouched`: see [`Op`].
@@ -92,7 +93,7 @@ impl Correction {
 }
 
 impl Command {
-    /// A `CorrectFast` command: the hooks counted `counted` of these ports, and there are `right`.
+    /// A `CorrectFast` command: the hooks count `counted` held ports that the spreader bound, and there are `right`.
     pub fn correcting_fast(counted: u32, right: u32) -> Self {
         Self {
             op: Op::CorrectFast as u32,

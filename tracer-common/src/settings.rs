@@ -88,14 +88,14 @@ pub mod global {
     /// u32: as `TRANSPARENT`, for the flag that a TCP_FASTOPEN_CONNECT socket has until its first write sends the SYN.
     pub const DEFERRED: &str = "DEFERRED";
     pub const DEFERRED_MASK: &str = "DEFERRED_MASK";
-    /// u32: 1 if the spreader is loaded, so that the ledger's hooks also record what it needs: which connections it chose the
-    /// source of, how these fare, and how many ports are bound; else 0.
+    /// u32: 1 if the spreader is loaded, so that the ledger's hooks also record what it needs: the connections whose
+    /// source it chose, how these fare, and how many ports are bound; else 0.
     pub const SPREADING: &str = "SPREADING";
     /// u32: 1 if a program can set the errno of a call that it denies (Linux 6.1); else 0.
     pub const FAIL_FAST: &str = "FAIL_FAST";
     /// u32: 1 if the kernel gives a port that bind() took to no connect() until no socket has it (Linux up to 6.17); else 0.
     pub const BLOCKED_UNTIL_FREE: &str = "BLOCKED_UNTIL_FREE";
-    /// u32: how many entries the tables may have.
+    /// u32 each: how many entries the maps TUPLES, CONNS and BOUND_PORTS may have.
     pub const MAX_TUPLES: &str = "MAX_TUPLES";
     pub const MAX_CONNS: &str = "MAX_CONNS";
     pub const MAX_BINDS: &str = "MAX_BINDS";

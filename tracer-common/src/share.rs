@@ -22,7 +22,7 @@ const HALF: u64 = 4096;
 pub struct Share {
     /// Entries of each [`Table`].
     pub held: [u64; Table::COUNT],
-    /// For each [`Rate`]: by when its events so far are due at that rate, CLOCK_MONOTONIC, ns. Each adds an interval.
+    /// For each [`Rate`]: by when its events so far are due at that rate, CLOCK_MONOTONIC, ns. Each event adds an interval.
     pub paid_ns: [u64; Rate::COUNT],
     /// In place 0: the key of the hash. The first tracer sets it before anything is attached.
     pub key: u64,
@@ -46,13 +46,13 @@ impl Table {
     pub const COUNT: usize = 4;
 }
 
-/// The rates at which an owner may have events of failed connect() and bind() calls; a burst comes on top.
+/// The rates at which an owner may have events of failed connect(), bind() and listen() calls; a burst comes on top.
 #[repr(usize)]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Rate {
     /// Failures other than [`Self::Exhaustion`]: 100 a second, 2,000 in a burst.
     Failures = 0,
-    /// Ports exhausted, of connect() and of bind(), and 4-tuples that are taken: 500 a second, 20,000 in a burst.
+    /// Ports exhausted, of connect(), bind() and listen(), and 4-tuples that are taken: 500 a second, 20,000 in a burst.
     Exhaustion,
 }
 

@@ -83,7 +83,7 @@ pub struct FamilyPool {
     pub count: u32,
     /// How many of `slots` are used: at least one for each address, more for one with more weight.
     pub slot_count: u32,
-    /// 1: these are loopback addresses, for loopback destinations only; 0: they are others, for other destinations only.
+    /// 1: these are loopback addresses, for loopback destinations only; 0: these are other addresses, for all other destinations.
     pub loopback: u32,
     /// 1: the kernel's port search reuses TIME_WAITs of these addresses that are old enough
     /// (net.ipv4.tcp_tw_reuse is 1, or 2 and they are loopback addresses); else 0.
@@ -127,18 +127,18 @@ pub struct Rule {
     pub capacity: u32,
     /// First port of the second parity.
     pub other_low: u16,
-    /// 1: the range has an odd number of ports, so that it has one port more, which connect()'s search can skip; else 0.
+    /// 1: the range has an odd number of ports, and so a last port without a pair, which connect()'s search can skip; else 0.
     pub unsure: u16,
     /// Ports of the second parity in the range, each 2 above the one before; the first parity has as many.
     pub half: u32,
-    /// Of these: ports that are neither reserved nor bound.
+    /// Of the ports in `half`: those that are neither reserved nor bound.
     pub other_capacity: u32,
     /// Candidates are taken `step` apart (coprime with `half`), from `offset` on, so that an observer
     /// cannot predict the next port from the last one (RFC 6056).
     pub step: u32,
     pub offset: u32,
     /// One decision in this many is recorded, a power of two; 0: none. A bind that the kernel refused is recorded in any case,
-    /// and a full pool once a second.
+    /// and at most once a second that no address could be chosen. 1: that is recorded each time, and exempt calls are, too.
     pub sample: u32,
     /// How many of `destinations` there are; 0: the rule is for every destination.
     pub destination_count: u32,
@@ -245,13 +245,13 @@ named! {
         Moved => "moved",
         /// The rule does not spread connections to the destination.
         OtherDestination => "other_destination",
-        /// Not TCP, or the pool has no address of its family.
+        /// The call is not TCP, or the pool has no address of its family.
         OtherFamily => "other_family",
         /// The socket is in another network namespace than the pool.
         OtherNetns => "other_netns",
         /// The socket had a port: the application bound it.
         HasPort => "has_port",
-        /// The application bound an address, and the rule does not replace those.
+        /// The application bound an address, and the rule does not replace such an address.
         HasAddress => "has_address",
         /// The socket is bound to a device or VRF (SO_BINDTODEVICE).
         BoundToDevice => "bound_to_device",

@@ -83,7 +83,7 @@ impl States {
 pub struct Ports {
     /// SYN_SENT, [`Self::unanswered`] included.
     pub connecting: u64,
-    /// Of `connecting`: the SYN was sent again.
+    /// Of `connecting`: ports whose SYN was sent again.
     pub unanswered: u64,
     pub established: u64,
     pub close_wait: u64,

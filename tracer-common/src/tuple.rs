@@ -42,7 +42,8 @@ const _: () = assert!(size_of::<TupleKey>() == 40);
 pub const SEARCH_BUCKETS: usize = 30;
 
 /// Counters of one tuple. Each only grows (except `held`, `waiting`, `states` and those that wrap), so that any two readings
-/// can be compared; the ports in use are a difference of two counters.
+/// can be compared; the ports in use are a difference of two counters. (On the tracepoint backend, `released`,
+/// `time_wait_ended` and `settled` go back by 1 when a release of a time-wait socket is taken back.)
 ///
 /// Only the BPF ledger (`tracer-ebpf/src/ledger.rs` and below it) changes a value.
 #[repr(C)]
@@ -62,7 +63,7 @@ pub struct TupleCount {
     /// [`conn_flag::LISTED`]: crate::conn_flag::LISTED
     /// [`conn_flag::APART`]: crate::conn_flag::APART
     pub held: u64,
-    /// [`Halves`] of those of `held` that the kernel may reuse: ports in TIME_WAIT that were not bound, of
+    /// [`Halves`] of the ports in `held` that the kernel may reuse: ports in TIME_WAIT that were not bound, of
     /// connections with timestamps. It goes down, too.
     pub waiting: u64,
     /// [`States`]: ports by the state of the connection that holds them. It goes down, too.
@@ -83,18 +84,17 @@ pub struct TupleCount {
     pub comm: [u8; 16],
     /// How many candidate ports the spreader has tried for this tuple: the number of the next candidate. It wraps.
     pub cursor: u32,
-    /// Of `opened`: connections whose source the spreader chose. This and the next ones that count wrap at
-    /// 2^32, unlike the others.
+    /// Of `opened`: connections whose source the spreader chose. The counters from here to `forgiven` wrap at 2^32.
     pub chosen: u32,
-    /// Of `chosen`: those that were established, or ended before that. The others wait for an answer.
+    /// Of `chosen`: connections that were established, or that ended without that. The rest of `chosen` wait for an answer.
     pub settled: u32,
-    /// Connections that were established: those whose source the spreader chose, and those that were when the tracer read them
-    /// from sock_diag.
+    /// Connections whose source the spreader chose and that were established, and all connections that were established already
+    /// when the tracer read them from sock_diag.
     pub established: u32,
     /// connect() calls without an answer whose source the spreader chose: unreachable, timed out, no source
     /// address, or given up by the application after [`GIVEN_UP_NS`] or after the SYN was sent again.
     pub nowhere: u32,
-    /// Of `nowhere`: those that do not count against the source any more. The agent sets it once a second.
+    /// Of `nowhere`: calls that do not count against the source any more. The agent sets it once a second.
     pub forgiven: u32,
     /// [`PROVEN`], if a connection was established since the source was last left out; else 0.
     pub proven: u32,

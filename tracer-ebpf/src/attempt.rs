@@ -22,8 +22,8 @@ use crate::{
 /// A hook removes the entry once nothing more is recorded about the call ([`end`]): else entries of calls that returned
 /// would evict the entry of a running call, and if that one fails, its caller and its duration would be unknown.
 /// LRU, because no hook sees the end of some calls (on the tracepoint backend, a failing connect() of sendto() with
-/// `MSG_FASTOPEN` or of `io_uring`; on all, a missed hook, and those of [`binding`]): the thread's next call overwrites such an
-/// entry, or it is evicted.
+/// `MSG_FASTOPEN` or of `io_uring`; on all, a missed hook, and the calls that [`binding`] names): the thread's next call
+/// overwrites such an entry, or it is evicted.
 /// No count depends on an entry staying.
 #[map]
 static ATTEMPTS: LruHashMap<u64, Attempt> = LruHashMap::with_max_entries(16_384, 0);
@@ -107,7 +107,7 @@ pub(crate) fn begin<const ANCESTORS: bool>(begin: &CallInfo) -> Step {
     if let Some(slot) = ATTEMPTS.get_ptr_mut(task) {
         // SAFETY: a preallocated element stays mapped, and this one is this thread's. If it is evicted between
         // the lookup and here, it may belong to another thread, whose attempt is then overwritten. `connecting`
-        // detects that by the cookie. `connect::returned` compares none: it may report that thread's failure with
+        // detects that by the cookie. `connect::returned` compares no cookie: it may report that thread's failure with
         // this call's addresses. No port is counted twice: the ledger counts an entry only once.
         unsafe { slot.write(attempt) };
         return Ok(());
@@ -181,8 +181,8 @@ impl LastSpread {
     }
 }
 
-/// Marks the call that has just begun, if it is a connect() whose source the spreader bound: its hook ran before, in the same
-/// call.
+/// Marks the call that has just begun, if it is a connect() whose source the spreader bound: the spreader's hook ran before, in
+/// the same call.
 #[inline(always)]
 pub(crate) fn mark_spread(begin: &CallInfo) -> Step {
     if SPREADING.load() != 0 && begin.call == Call::Connect && was_given(begin.sk) {

@@ -34,8 +34,8 @@ pub(crate) use held::{Held, correct_fast, fast};
 #[map]
 static BOUND_PORTS: HashMap<ConnKey, Bound> = HashMap::with_max_entries(65_536, 0);
 
-/// How many of BOUND_PORTS are at each address, for the spreader alone: see [`share::counters`]. A count changes only when
-/// an insert or a delete on BOUND_PORTS succeeded. Counters instead of an entry for each address: any user can bind() to any
+/// How many entries of BOUND_PORTS are at each address, for the spreader alone: see [`share::counters`]. A count changes only
+/// when an insert or a delete on BOUND_PORTS succeeded. Counters instead of an entry for each address: any user can bind() to any
 /// number of addresses (IP_FREEBIND), and an address without an entry would seem to have no bound port.
 #[map]
 static BOUND_BY_ADDR: Array<[u64; BOUND_COUNTERS]> = Array::with_max_entries(1, 0);
@@ -43,7 +43,7 @@ static BOUND_BY_ADDR: Array<[u64; BOUND_COUNTERS]> = Array::with_max_entries(1, 
 const E2BIG: i32 = -7;
 
 /// The key of a socket without a cookie, from its kernel address: listen() without bind() runs no hook that could
-/// generate one. No address equals a cookie (those count up from 1), and the entry is removed before the socket is freed.
+/// generate one. No address equals a cookie (cookies count up from 1), and the entry is removed before the socket is freed.
 #[inline(always)]
 fn address_key(sock: &Sock, port: u16) -> ConnKey {
     ConnKey::new(sock.at(), port)

@@ -107,7 +107,7 @@ fn describe_without_attempt(
     conn: &mut Conn,
     tuple: impl FnOnce(&mut TupleKey) -> Step,
 ) -> Step<u64> {
-    // Reported again, by another hook or when a delayed SYN is sent (TCP_FASTOPEN_CONNECT).
+    // The port is recorded already: another hook reports it, too, or a delayed SYN is sent (TCP_FASTOPEN_CONNECT).
     if ledger::get(key).is_some() {
         return Err(Skip::NotOurs);
     }
@@ -128,7 +128,7 @@ fn failed(attempt: &mut Attempt, cause: Cause, errno: u16) -> Step {
     attempt.flags |= conn_flag::SETTLED;
     stats::failed(cause);
     let now = now();
-    // The event does not depend on the tuple's entry: if that cannot be made, it is a loss of its own.
+    // If the tuple's entry cannot be made, that is counted as a loss, and the event below is written all the same.
     settle(ledger::fail(&attempt.tuple, cause, errno, now, &attempt.who, attempt.owner));
     if events::wanted(Kind::ConnectFailed)
         && attempt.flags & conn_flag::WATCHED != 0

@@ -111,7 +111,7 @@ pub(crate) fn passes_caller<const ANCESTORS: bool>(who: &Who, netns: u32) -> boo
         })
 }
 
-/// Whether a socket with an unknown caller passes: only if the filter names no pid, comm or cgroup.
+/// Whether a socket with an unknown caller in this network namespace passes: never if the filter names a pid, comm or cgroup.
 #[inline(always)]
 pub(crate) fn passes_unknown_caller(netns: u32) -> bool {
     let Some(filter) = active() else { return true };

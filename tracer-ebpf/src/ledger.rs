@@ -54,7 +54,7 @@ fn failed_insert(error: i32, full: Loss) -> Skip {
     }
 }
 
-/// Ports of a tuple: (in use, of these in TIME_WAIT). `None`: it has no entry.
+/// How many ports of a tuple are in use, and how many of those are in TIME_WAIT. `None`: the tuple has no entry.
 #[inline(always)]
 pub(crate) fn ports(key: &TupleKey) -> Option<(u32, u32)> {
     let count = known(key)?;
@@ -109,13 +109,13 @@ pub(crate) const NOT_SEARCHED: u64 = u64::MAX;
 #[inline(always)]
 pub(crate) fn open(key: &ConnKey, conn: &Conn, search_ns: u64) -> Step {
     if seeding() {
-        // The socket may have held this port before: the mark of that time does not apply to this one.
+        // The socket may have held this port before: a mark from then says nothing about the port's state now.
         marks::clear(key);
     }
     insert(key, conn, search_ns)
 }
 
-/// Counts the port of an older socket, which userspace found. A mark of it stays, because the caller reads it next.
+/// Counts the port of an older socket, which userspace found. A mark of the port stays, because the caller reads it next.
 #[inline(always)]
 pub(crate) fn add_older(key: &ConnKey, conn: &Conn) -> Step {
     insert(key, conn, NOT_SEARCHED)
@@ -220,7 +220,7 @@ fn get_mut(key: &ConnKey) -> Option<*mut Conn> {
 
 /// Releases a port: removes its entry and counts that. Of several callers for one key, one succeeds.
 ///
-/// A caller that reports the entry does so before: a removed element may be another port's at
+/// A caller that writes an event about the entry does so before it calls this: a removed element may be another port's at
 /// once, and a copy would take a fifth of the BPF stack.
 #[inline(always)]
 pub(crate) fn release(key: &ConnKey, now: u64) -> Step {

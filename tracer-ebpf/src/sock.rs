@@ -53,9 +53,9 @@ pub(crate) fn no_stamp_of(at: Address) -> u32 {
     no_stamp(at, &TP_RECENT_STAMP)
 }
 
-/// [`conn_flag::NO_STAMP`] if the field at `offset`, when the peer last sent a timestamp, is 0 (never); else 0. The same
-/// test as in `tcp_twsk_unique` (net/ipv4/tcp_ipv4.c). Of a 64-bit field the lower half is read. A field that cannot be
-/// read counts as a connection with timestamps.
+/// [`conn_flag::NO_STAMP`] if the field at `offset` is 0, else 0. The field has the time at which the peer last sent a
+/// timestamp (0: never); `tcp_twsk_unique` (net/ipv4/tcp_ipv4.c) tests it the same way. Of a 64-bit field the lower half is
+/// read. If the offset is not known, or the field cannot be read, the connection counts as one with timestamps.
 #[inline(always)]
 fn no_stamp(at: Address, offset: &Global<u32>) -> u32 {
     let offset = offset.load();
@@ -288,7 +288,7 @@ impl Sock {
         self.field(&SKC_STATE)
     }
 
-    /// Whether this is a TCP socket: others reach the same hooks (MPTCP state changes, UDP post_bind).
+    /// Whether this is a TCP socket: other sockets reach the same hooks, too (MPTCP state changes, UDP post_bind).
     #[inline(always)]
     pub(crate) fn is_tcp(&self) -> Step<bool> {
         Ok(self.far_field::<u16>(&SK_PROTOCOL)? == IPPROTO_TCP as u16)

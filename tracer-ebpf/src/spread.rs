@@ -103,9 +103,9 @@ fn leave_alone(call: &Call<'_>, rule: &Rule, reason: Decision, by_spreader: bool
 
 /// What changed about the ports of the rule's namespace and range since the agent computed the rule.
 struct Changes {
-    /// Ports that bind() or listen() took since, which [`Rule::capacity`] does not lack.
+    /// Ports that bind() or listen() took since then: [`Rule::capacity`] still counts them.
     unknown: u32,
-    /// Ports that were bound then, or since, and released since.
+    /// How often a bound port was released since then.
     released: u32,
     /// Ports that the spreader bound at any address and that are still held.
     fast: u32,
@@ -115,7 +115,7 @@ impl Changes {
     #[inline(always)]
     fn since(rule: &Rule) -> Self {
         let held = bind::Held::now();
-        // Below 0, counted as 0, if a port that was bound before the agent's reading was counted as released during it.
+        // `unknown` is below 0, and set to 0, if a port that was bound before the agent's reading was released during it.
         let back = held.back.wrapping_sub(rule.back);
         let unknown = 0.max(held.bound.wrapping_sub(rule.bound).wrapping_sub(back) as i32) as u32;
         Self { unknown, released: held.released.wrapping_sub(rule.released), fast: held.fast }
@@ -185,7 +185,8 @@ fn unbind(call: &Call<'_>) {
     }
 }
 
-/// No port that the spreader may choose is sure to be free: the connect() goes on as with spreading off.
+/// The spreader binds nothing, for the reason `decision`, which this counts and records: the connect() goes on as with
+/// spreading off.
 #[inline(always)]
 fn pass_through(call: &Call<'_>, rule: &Rule, decision: Decision) -> i32 {
     count(decision);

@@ -31,8 +31,8 @@ pub(crate) fn lost(loss: Loss) {
     add(loss.index());
 }
 
-/// Counts a connect() or bind() that failed, of any caller. The tuple table cannot count the failures
-/// of bind(), which has no destination.
+/// Counts a connect(), bind() or listen() that failed, of any caller. The tuple table cannot count failures
+/// of bind() and listen(), which have no destination.
 #[inline(always)]
 pub(crate) fn failed(cause: Cause) {
     add(failed_index(cause));

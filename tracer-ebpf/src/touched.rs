@@ -8,7 +8,7 @@
 //! - `remove` removes the entry, and then reads `uses`. If a hook has added to it, `remove` inserts the port again.
 //!
 //! So at least one of the two sees the other. Memory of a removed entry can be another port's at once: a hook then changes
-//! that port's time, which is nearly the same, and its `uses`, which keeps it for longer.
+//! the other port's time, which is nearly the same, and the other port's `uses`, which keeps its entry for longer.
 
 use aya_ebpf::{bindings::BPF_NOEXIST, macros::map, maps::HashMap};
 use tracer_common::{Bound, Loss, Touched, port_of, share::Table};
@@ -42,7 +42,7 @@ pub(crate) fn note(bound: &Bound, port: u16) {
     }
 }
 
-/// Sets the time of the port's entry; returns 1, or 0 if it has none. A number, because the verifier wants one.
+/// Sets the time of the port's entry; returns 1, or 0 if it has none (any more). A number, because the verifier wants one.
 #[inline(never)]
 fn touch(port: u64, at_ns: u64) -> u32 {
     let Some(entry) = TOUCHED.get_ptr_mut(&port) else { return 0 };

@@ -15,7 +15,7 @@ const LICENCES: [&str; 2] = ["LICENSE-APACHE", "LICENSE-MIT"];
 const COMPLETIONS: [(&str, &str); 3] =
     [("bash", "tracer.bash"), ("fish", "tracer.fish"), ("zsh", "_tracer")];
 
-/// Builds the static binary, man page, completions and checksums, and prints the folder.
+/// Makes the folder `target/dist` anew, with the static binary, man page, completions, licences and checksums. Prints its path.
 pub(crate) fn dist() -> Result<()> {
     let built = program()?;
     let dist = workspace::target().join("dist");

@@ -13,7 +13,7 @@ pub(crate) struct Suite {
     pub(crate) name: String,
     /// Names of passed tests.
     pub(crate) passed: Vec<String>,
-    /// Names of failed tests, each with the runner's message.
+    /// Names of failed tests, each with the runner's message if there is one.
     pub(crate) failed: Vec<String>,
     /// Names of skipped tests, each with the runner's reason.
     pub(crate) skipped: Vec<(String, String)>,
@@ -99,8 +99,8 @@ impl Suite {
         self.more = MESSAGE_LINES;
     }
 
-    /// Adds the line to the message of the last failure, and returns whether it belongs to it. Outcomes and other tests end a
-    /// message.
+    /// If the line belongs to the message of the last failure, adds it there and returns true. An outcome, another test's line or
+    /// [`MESSAGE_LINES`] lines end a message.
     fn continues(&mut self, line: &str) -> bool {
         let ends = matches!(line, "ok" | "FAILED") || line.starts_with("test ");
         if self.more == 0 || ends {
@@ -120,8 +120,8 @@ impl Suite {
         self.failed.push(format!("{what}: {why}"));
     }
 
-    /// Takes the runner's exit code, after its last line. A test without an outcome has failed. If the runner failed without a
-    /// failed test, or ran no test, that is a failure, too.
+    /// Takes the runner's exit code, once [`Self::line`] got its last line. A test without an outcome has failed. If the runner
+    /// failed without a failed test, or ran no test, that is a failure, too.
     pub(crate) fn exit(&mut self, code: i32) {
         if let Some(name) = self.open.take() {
             self.failed.push(name);

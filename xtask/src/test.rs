@@ -65,8 +65,8 @@ const ABUSE: &str = "abuse::";
 
 const UNIT_PACKAGES: [&str; 4] = ["tracer-common", "tracer", "tracer-tests", "xtask"];
 
-/// Sets up, and runs one kind of tests, or all of them without those that run only by name. Guests run the tests of this matrix,
-/// all of them or only those with `kernels`. `args` go to the runner of the kernel tests.
+/// Sets up, and runs one kind of tests, or all kinds except those that run only by name. In the guests, `matrix` says how many
+/// tests run; only the kernels whose versions are in `kernels` are booted (empty: all). `args` go to the kernel tests' runner.
 pub(crate) fn test(
     which: Option<Which>,
     matrix: Matrix,
@@ -205,12 +205,12 @@ fn soak(payload: &Payload) -> Result<Vec<Suite>> {
     tests.iter().map(suite).collect()
 }
 
-/// Builds the program under test, optimized, and the tests' programs as `unit` does, which has built most of them: they mostly
-/// wait.
+/// Builds the program under test, optimized, and the tests' programs, not optimized, because they mostly wait. `unit` builds
+/// most of these with the same settings, so they are built already if it ran before.
 fn payload(args: Vec<String>) -> Result<Payload> {
     build_tracer()?;
     let mut tests = workspace::cargo("build");
-    // With the targets of `unit`, so that the crates that they depend on have the same features.
+    // The same targets as in `unit`, so that the crates on which they depend have the same features.
     tests.args(["--bins", "--tests"]);
     for package in UNIT_PACKAGES {
         tests.args(["--package", package]);

@@ -32,9 +32,9 @@ pub(crate) fn prepare() -> Result<()> {
 }
 
 /// Runs the tests on every kernel (or on those of the versions in `only`); returns one suite for each. `host` runs on the calling
-/// thread at the same time as the first guests, one for each CPU of this machine; its tests mostly wait, and come before the
-/// guests where both want a CPU (`qemu::NICE`). After it, one guest more runs than there are CPUs: a guest has one thread, and
-/// waits nearly half of its time.
+/// thread at the same time as the first guests, of which there is one for each CPU of this machine. The tests that `host` runs
+/// mostly wait, and get a CPU before a guest does (`qemu::NICE`). When `host` has returned, one more guest runs than there are
+/// CPUs: a guest has one thread, and waits nearly half of its time.
 pub(crate) fn test(
     payload: &Payload,
     matrix: Matrix,
@@ -44,7 +44,7 @@ pub(crate) fn test(
     let wanted =
         |kernel: &&Kernel| only.is_empty() || only.iter().any(|version| version == kernel.version);
     let mut queue: Vec<&Kernel> = KERNELS.iter().filter(wanted).collect();
-    // Those that take longest first.
+    // The kernels with most tests, which take longest, come first.
     queue.sort_by_key(|kernel| Reverse(kernel.depth(matrix)));
     let queue = Mutex::new(VecDeque::from(queue));
     let suites = Mutex::new(Vec::new());

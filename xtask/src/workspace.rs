@@ -6,8 +6,8 @@ use std::{
     process::Command,
 };
 
-/// Variables that `cargo run` or a user's shell may set for this toolchain, and that another toolchain must not get: it would run
-/// another rustc, or load this toolchain's libLLVM into the linker.
+/// Variables that `cargo run` or a user's shell may set for this toolchain, and that another toolchain must not get: with them,
+/// it would run a rustc that is not its own, or load this toolchain's libLLVM into the linker.
 const FOREIGN: [&str; 11] = [
     "CARGO",
     "CARGO_BUILD_RUSTC",

@@ -13,15 +13,15 @@ use crate::{Addr, Halves};
 pub struct Usage {
     /// Ports held, TIME_WAIT included.
     pub held: Halves,
-    /// Of these: TIME_WAITs that the kernel's port search reuses once they are old enough; 0 if it reuses none. Contains
+    /// Of `held`: TIME_WAITs that the kernel's port search reuses once they are old enough; 0 if it reuses none. Contains
     /// [`Self::ON_TRIAL`] until the choice is made.
     pub waiting: Halves,
 }
 
 impl Usage {
-    /// A bit of `waiting`: no connection of the address was established towards the destination, and as many as then allowed
-    /// ([`super::TRIALS`]) wait for an answer. The address is chosen only if no other has more than one port left. (With a
-    /// field of its own, LLVM would copy usages with loops, which the verifier rejects.)
+    /// A bit of `waiting`: the address is on trial. No connection from it to the destination was established since it was last
+    /// left out, and [`super::TRIALS`] or more are unanswered. It is chosen only if no other address has more than one port left.
+    /// (If the bit were a field of its own, LLVM would copy usages with loops, which the verifier rejects.)
     pub const ON_TRIAL: u64 = 1 << 63;
 
     /// 1 if [`Self::ON_TRIAL`] is set, else 0.
@@ -49,7 +49,7 @@ impl Usage {
         self.held.sum().wrapping_sub(self.chosen().waiting.sum())
     }
 
-    /// Whether fewer than `capacity` ports would be live if there were `more` of them.
+    /// Whether fewer than `capacity` ports would be live if `more` ports were live besides those that are.
     #[inline(always)]
     const fn has_room(&self, capacity: u32, more: u32) -> bool {
         // No count is below 0 by as much as this.
@@ -58,7 +58,7 @@ impl Usage {
     }
 
     /// The number by which addresses are compared: the ports in use, or for an address on trial all but one of `capacity`. If
-    /// these are equal, the live ports decide.
+    /// two addresses have the same number, the live ports decide.
     #[inline(always)]
     const fn load(&self, capacity: u32) -> u64 {
         let in_use = self.in_use() as u64;
@@ -104,7 +104,7 @@ impl Room {
 /// An address with less than 1/32 of its ports left is chosen only after others were compared with it.
 const NEARLY_FULL_SHIFT: u32 = 5;
 /// How many addresses are then compared for the emptiest, from the first one drawn on. Choosing the emptier of two
-/// keeps all equally full, so that these represent a larger pool, unless all of them are full.
+/// keeps all equally full, so the compared ones represent a larger pool, unless all of them are full.
 const SEARCHED: u32 = 32;
 /// How many addresses are searched at most: all.
 const ALL: u32 = 256;
@@ -157,7 +157,7 @@ pub fn choose(
     if best.1.has_room(capacity, 0) {
         return Some(best);
     }
-    // Any address can have room: those with more weight fill up first, and connections end at random. This takes the
+    // Any address can have room: addresses with more weight fill up first, and connections end at random. This takes the
     // first with room, because state that one round passes to the next is expensive to verify.
     while seen < side.count && seen < ALL {
         let index = (u32::from(first) + seen).checked_rem(side.count)?;
@@ -171,7 +171,7 @@ pub fn choose(
 }
 
 /// As [`choose`], with its searches run by `R`. The verifier follows every path through every round of a loop, and can reach
-/// its limit of a million instructions (that of Linux 6.1 did); it checks a callback once. (Written out again,
+/// its limit of a million instructions (on Linux 6.1 it did); it checks a callback once. (Written out again,
 /// because the verifier follows four times as many paths if the two share functions.)
 #[inline(always)]
 pub fn choose_by<R: Rounds>(
@@ -199,7 +199,7 @@ pub fn choose_by<R: Rounds>(
     if best.1.has_room(capacity - (capacity >> NEARLY_FULL_SHIFT), trial) {
         return Some(best);
     }
-    // One search for both: the emptiest of the first `SEARCHED`, and after these the first with room.
+    // One loop in place of the two of `choose`: the emptiest of the first `SEARCHED`, and after these the first with room.
     R::run(side.count.min(ALL), |seen| {
         let searched = seen >= SEARCHED;
         if searched && best.1.has_room(capacity, 0) {
@@ -242,11 +242,11 @@ fn lighter(side: &FamilyPool, capacity: u32, one: (u8, Usage), other: (u8, Usage
         < other.1.load(capacity).wrapping_mul(weight(one.0))
 }
 
-/// With this few ports free by the ledger, which lags, or fewer, the spreader searches for a free one before it leaves the
+/// If at most this many ports are free by the ledger, which lags, the spreader searches for a free one before it leaves the
 /// search to the kernel.
 const UNSURE: u32 = 2;
 
-/// With this few ports of the first parity free or fewer, calls at the same time could compete for the last ones in the
+/// If at most this many ports of the first parity are free, calls at the same time could compete for the last ones in the
 /// kernel's search, so the second parity is used up first.
 const SCARCE: u32 = 16;
 
@@ -260,7 +260,7 @@ const FEW_TRIES: u32 = 8;
 pub struct Search {
     /// How many candidates to try; 0: none, the kernel finds a port.
     pub tries: u32,
-    /// Of these, the first ones: candidates of the second parity. The rest is of the first.
+    /// How many of `tries` are of the second parity. They come first; the rest are of the first parity.
     pub others: u32,
     /// Whether the kernel may find no port either if this search finds none.
     pub last: bool,
@@ -291,11 +291,11 @@ pub const fn search(usage: &Usage, room: &Room, half: u32, fast: bool) -> Search
 /// The search if the kernel reuses no TIME_WAIT. No candidate is tried while less than nine tenths of the first
 /// parity are in use: the kernel finds a port soon.
 ///
-/// From there on, second parity first, until it has at most 1.5 times what the first has free; then three calls of
-/// five. So both run out together: the last ports of either cost a long search, and neither is
-/// searched to its end while the other has room.
-/// If the first parity has no port left, the last ones of the second must be found here: the kernel gives no
-/// connect() a port that is bound, at whatever address, so it would find none of these. Then both parities are
+/// From there on, calls get ports of the second parity, until it has at most 1.5 times as many free ports as the first; then
+/// three calls of five do, which keeps this ratio. So both run out together: the last ports of either cost a long search, and
+/// neither is searched to its end while the other has room.
+/// If the first parity has no port left ([`UNSURE`]), the spreader has to find the last ones of the second: the kernel gives no
+/// connect() a port that is bound, at whatever address, so it could miss these. Then both parities are
 /// searched, and a port that is found is sure to be free.
 #[inline(always)]
 const fn both_halves(own_left: u32, left: u32, room: &Room, half: u32) -> Search {
@@ -314,8 +314,8 @@ const fn both_halves(own_left: u32, left: u32, room: &Room, half: u32) -> Search
     Search { tries, others: tries, last: false }
 }
 
-/// The search if the kernel reuses TIME_WAITs. It finds one soon, unless open connections (`own_live` of the first
-/// parity) leave it few of them: only then the spreader binds ports of the second parity, because the kernel never
+/// The search if the kernel reuses TIME_WAITs. The kernel finds a port soon, unless open connections (`own_live` of the first
+/// parity) leave it few TIME_WAITs: only then the spreader binds ports of the second parity, because the kernel never
 /// reuses the TIME_WAIT of a bound port.
 ///
 /// How many TIME_WAITs are old enough is not counted. If no free port is sure, candidates of the first parity

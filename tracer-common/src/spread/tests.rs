@@ -128,7 +128,7 @@ fn until_nearly_full_two_questions_are_enough_for_any_pool() {
     }
 }
 
-/// An address that waits for its first answer is chosen only if no other has more than one port left.
+/// An address on trial ([`Usage::ON_TRIAL`]) is chosen only if no other has more than one port left.
 #[test]
 fn an_address_on_trial_is_taken_after_all_others() {
     let mut random = Random(4);
@@ -265,7 +265,7 @@ fn without_ports_of_our_own_the_kernel_is_asked_until_none_is_sure() {
     for (own, other, expected) in [
         (100, 0, none),
         (100, 67, none),
-        // The spreader bound ten of the second parity, at any address: the kernel finds none of these.
+        // The spreader bound ten ports of the second parity, at any address: the kernel finds none of the ten.
         (100, 68, all),
         (97, 80, none),
         (98, 80, all),

@@ -11,8 +11,8 @@ use crate::{atomic, offsets::SPREADING};
 static HELD: Array<u64> = Array::with_max_entries(index::COUNT, 0);
 
 /// For the spreader alone, for each port of the rule's namespace: the number of the agent's newest reading ([`index::LOOK`]) when
-/// it was bound, and how many of BOUND_PORTS have it. Any user can bind() one port at any number of addresses, and any number of
-/// ports for a moment, but connect() loses each port only once and only while it is bound: so each is counted once.
+/// it was bound, and how many entries of BOUND_PORTS have it. Any user can bind() one port at any number of addresses, and any
+/// number of ports for a moment, but connect() loses each port only once and only while it is bound: so each is counted once.
 #[map]
 static BOUND_SINCE: Array<[u32; 2]> = Array::with_max_entries(65_536, 0);
 

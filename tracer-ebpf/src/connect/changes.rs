@@ -29,7 +29,7 @@ pub(crate) fn changing(sk: Address, new: u8) -> Step {
 }
 
 /// A socket has changed from state `old` to `new`; at CLOSE, its port is cleared already. For the backend in which no
-/// other hook sees the begin of a port search: by connect() it begins in SYN_SENT, by listen() in LISTEN.
+/// other hook sees the begin of a port search: that of connect() begins in SYN_SENT, that of listen() in LISTEN.
 #[inline(always)]
 pub(crate) fn changed(sk: Address, old: u8, new: u8) -> Step {
     // A listener can be without a cookie: listen() runs no hook that requests one.
@@ -80,8 +80,8 @@ fn port_state(new: u8) -> Option<PortState> {
     }
 }
 
-/// Records in the ledger that a socket changes to this state. True if there is nothing else to record or report, as for a
-/// socket without a cookie: it called no connect() that a hook saw, because the cgroup hooks request the cookie.
+/// Records in the ledger that a socket changes to this state. True if there is nothing else to record or report. That is so
+/// for each socket without a cookie: the cgroup hooks request the cookie, so no hook saw a connect() of that socket.
 #[inline(always)]
 fn moved(sk: Address, new: u8) -> bool {
     let cookie = cookie_of(sk);

@@ -18,7 +18,8 @@ use crate::{
     stats,
 };
 
-/// A full socket closes, which releases its port. If a time-wait socket took the port over, its end releases it.
+/// A full socket closes, which releases its port. If a time-wait socket took the port over, the end of that
+/// socket releases it.
 #[inline(always)]
 pub(super) fn closed(sock: &Sock, key: &ConnKey, old: u8) -> Step {
     let now = now();
@@ -68,7 +69,7 @@ fn had_no_answer(conn: &Conn, now: u64) -> bool {
 #[inline(always)]
 fn handshake_failed(sock: &Sock, key: &ConnKey, conn: &Conn, old: u8, now: u64) -> Step {
     let (cause, errno) = match sock.error()? {
-        // It never held a port: its search failed, and its attempt is evicted.
+        // The socket never held a port: its search failed, and its attempt is evicted.
         0 if key.port == 0 => (Cause::PortsExhausted, errno::EADDRNOTAVAIL),
         0 if old == state::SYN_SENT && had_no_answer(conn, now) && !sock.is_deferred()? => {
             (Cause::NoAnswer, 0)

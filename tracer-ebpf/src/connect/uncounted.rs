@@ -25,11 +25,11 @@ pub(super) fn uncounted(sock: &Sock, key: &ConnKey) -> Option<&'static Conn> {
     // SAFETY: an array map's values are never freed while the program is loaded. An interrupt that reports another
     // such socket meanwhile overwrites the value: this one is then reported with the other's data, but no port is counted by it.
     let conn = unsafe { &mut *conn };
-    // Stands for the begin, if that is unknown.
+    // Used in place of `begun_ns`, if that is unknown.
     conn.acquired_ns = now();
     let Some(attempt) = attempt::connecting(key.cookie) else {
         // The socket does not close inside its connect(), or the attempt was evicted. While older sockets are being
-        // read, those that have no entry yet close, too: they are not reported.
+        // read, it can also be one of them that has no entry yet: nothing is reported then.
         if ledger::seeding() || sock.read_tuple(&mut conn.tuple).is_err() {
             return None;
         }

@@ -82,7 +82,7 @@ pub(crate) fn sys_exit_connect(ctx: TracePointContext) -> u32 {
     0
 }
 
-/// kernel: v5.10.. syscalls:sys_exit_bind, as above.
+/// kernel: v5.10.. syscalls:sys_exit_bind { ...; long ret; } with `ret` at offset 16.
 #[tracepoint]
 pub(crate) fn sys_exit_bind(ctx: TracePointContext) -> u32 {
     settle(bind::returned(result(&ctx)));
@@ -97,7 +97,7 @@ fn result(ctx: &TracePointContext) -> i64 {
 }
 
 /// kernel: v5.10.. timer:timer_start(struct timer_list *, ...): a time-wait socket begins, or its
-/// timer is moved to another expiry. Fires for every timer of the host, so that the check comes first.
+/// timer is moved to another expiry. Fires for every timer of the host, so the check comes first.
 #[raw_tracepoint(tracepoint = "timer_start")]
 pub(crate) fn timer_start(ctx: RawTracePointContext) -> i32 {
     let timer: Address = ctx.arg(0);

@@ -12,8 +12,8 @@
 //! - *Closed* ([`forget`]): the entry is being removed. `forget` sets the bit, and then reads `pins`. So `forget` sees the
 //!   pin, and keeps the entry, or the hook sees that the entry is closed, and looks it up again until it is removed or
 //!   open. A pin that is added to memory that has become another tuple's keeps that tuple for longer, and nothing else.
-//! - A new entry has no life yet. A hook that finds the same entry twice, the second time after it saw it without a life,
-//!   sets its life: the entry was this key's then, and an entry is not doomed before it has a life.
+//! - A new entry has no life yet: the hook that made it sets its life next. So does another hook that finds the entry without
+//!   a life, looks it up again and finds the same: it is this key's, because an entry is not doomed before it has a life.
 
 use aya_ebpf::{bindings::BPF_NOEXIST, macros::map, maps::HashMap};
 use tracer_common::{Cause, Loss, TupleCount, TupleKey, share::Table};
@@ -214,7 +214,7 @@ pub(crate) fn doom(key: &TupleKey, before: u64) -> bool {
     if found & !DOOMED != open || !is_idle(count, before) {
         return false;
     }
-    // Not set back if the tuple is doomed already: these pins are of hooks that use it.
+    // If the tuple is doomed already, `pins` stays: it counts hooks that have used the entry since.
     if found == open {
         // SAFETY: as in `life`.
         unsafe { (&raw mut (*count).pins).write_volatile(0) };

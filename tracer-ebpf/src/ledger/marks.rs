@@ -62,7 +62,7 @@ pub(crate) fn mark_state(cookie: u64, port: u16, state: u32) -> u32 {
     u32::from(marked.is_ok())
 }
 
-/// The state that a port was marked with; `None`: no mark, or another one.
+/// The state that a port was marked with; `None`: it has no mark, or one that is no state.
 #[inline(always)]
 pub(crate) fn marked_state(key: &ConnKey) -> Option<u32> {
     // SAFETY: as in `is_marked`.

@@ -27,8 +27,8 @@ pub(super) unsafe fn hold(count: *mut TupleCount, port: u16, flags: u32, change:
     unsafe { atomic::add(&raw mut (*count).held, Halves::one(port).wrapping_mul(change)) };
 }
 
-/// As [`hold`], for [`TupleCount::waiting`]: ports in TIME_WAIT that the kernel may reuse. It never reuses a bound one, nor
-/// one of a connection without timestamps.
+/// Adds a port in TIME_WAIT (`change` 1) to [`TupleCount::waiting`], or removes it (`u64::MAX`). Not counted: a port that the
+/// kernel never reuses, by a flag of `NEVER_TAKEN_OVER`.
 ///
 /// # Safety
 /// As of [`hold`].
@@ -40,7 +40,7 @@ pub(super) unsafe fn wait(count: *mut TupleCount, port: u16, flags: u32, change:
     }
 }
 
-/// Sets whether the port of a connection is [`conn_flag::APART`]. False: it is so already, or there is no such entry.
+/// Sets whether the port of a connection is [`conn_flag::APART`]. False: it is so already, or CONNS or TUPLES has no entry.
 #[inline(always)]
 pub(crate) fn set_apart(key: &ConnKey, apart: bool) -> bool {
     let Some(conn) = get_mut(key) else { return false };

@@ -20,8 +20,8 @@ pub(super) unsafe fn add(count: *mut TupleCount, change: u64) {
     }
 }
 
-/// Sets the state ([`PortState`]) of a held port's connection, unless it is in this state or a later one. Returns 1 if it
-/// changed, else 0: the verifier wants a number.
+/// Sets the state ([`PortState`]) of a held port's connection, unless it is in this state, a later one or TIME_WAIT. Returns 1
+/// if it changed, else 0: the verifier wants a number.
 ///
 /// Not inlined, so that its stack is not part of the caller's. It takes no references: the verifier of Linux
 /// 6.18 tracks those wrongly ("verifier bug").
@@ -32,7 +32,8 @@ pub(crate) fn move_on(cookie: u64, port: u16, state: u32) -> u32 {
     u32::from(moved.is_ok())
 }
 
-/// Corrects the state of a held port's connection from `old` to `new`, both as in `Conn::flags`. False: it is not `old`.
+/// Corrects the state of a held port's connection from `old` to `new`, both as in `Conn::flags`. False: nothing
+/// changed, because the state is not `old`, the connection is in TIME_WAIT, or CONNS or TUPLES has no entry.
 #[inline(always)]
 pub(crate) fn set_state(key: &ConnKey, old: u32, new: u32) -> bool {
     change(key, new & conn_flag::STATE, |state| state == old & conn_flag::STATE).is_ok()

@@ -28,7 +28,7 @@ pub(crate) struct Call<'a> {
     pub(crate) form: SockFamily,
     /// The destination of a connect(), the source of a bind().
     pub(crate) address: Addr,
-    /// Its port, host byte order; 0: none.
+    /// The port of that destination or source, host byte order; 0: none.
     pub(crate) port: u16,
 }
 
@@ -44,8 +44,8 @@ impl Call<'_> {
         unsafe { (*self.raw()).__bindgen_anon_1.sk }
     }
 
-    /// The tuple of a connect(). Its source is not chosen yet: the destination's address is in its place, because zeros LLVM
-    /// would write with a loop.
+    /// The tuple of a connect(). Its source is not chosen yet: the destination's address is in its place, because LLVM
+    /// would write zeros with a loop.
     #[inline(always)]
     pub(super) fn key(&self, netns: u32) -> TupleKey {
         TupleKey {

@@ -16,7 +16,8 @@ use tracer_common::{
 use super::{Call, count};
 use crate::{attempt::now, sock::TcpSock};
 
-/// When [`full`] last recorded a call, CLOCK_MONOTONIC, ns. Not kept while `sample` is 1, which records each of them.
+/// When [`full`] last recorded a call, CLOCK_MONOTONIC, ns. Not updated while [`Rule::sample`] is 1: then each such call is
+/// recorded.
 #[map]
 static FULL_TOLD: Array<u64> = Array::with_max_entries(1, 0);
 

@@ -14,7 +14,7 @@ use crate::{attempt::now, rule, sock::TcpSock};
 static LEASE: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Why a call is exempt, and whether the spreader bound its socket for an earlier connect(). `None`: the rule applies.
-/// Kept apart so that the verifier drops these states before the choice.
+/// Apart from the choice, so that the verifier has dropped the states of these checks when the choice begins.
 #[inline(always)]
 pub(super) fn exempt(call: &Call<'_>, rule: &Rule) -> Option<(Decision, bool)> {
     let bound = call.source() != Addr::UNSPECIFIED;
@@ -84,7 +84,8 @@ fn wanted(rule: &Rule, call: &Call<'_>) -> bool {
     is_wanted(first, last, u32::from(call.port)) != 0
 }
 
-/// As [`wanted`], for the address of these words. A global function, which the verifier checks once, and not on every path.
+/// As [`wanted`], for the address of these words: 1 or 0. A global function, which the verifier checks once, and not on every
+/// path.
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn is_wanted(first: u64, last: u64, port: u32) -> u32 {

@@ -56,7 +56,7 @@ fn bind_once(ctx: *mut bpf_sock_addr, v4: bool, address: [u64; 2], port: u16) ->
 fn bind_name(ctx: *mut bpf_sock_addr, v4: bool, address: [u64; 2], port: u16) -> bool {
     let port = u32::from(port.to_be());
     let last = (address[1] >> 32) as u32;
-    // Words, not structures: LLVM would write the zeros of those with a loop.
+    // Words, not structures, whose zeros LLVM would write with a loop.
     if v4 {
         // struct sockaddr_in: family, port; address; padding. The last word of a v4-mapped address is
         // the IPv4 address, and that of the unspecified address is 0, which is 0.0.0.0.
@@ -72,7 +72,7 @@ fn bind_name(ctx: *mut bpf_sock_addr, v4: bool, address: [u64; 2], port: u16) ->
 }
 
 /// Searches for a free port, and binds it with the address if it is of the second parity and the rule allows that.
-/// Returns the port, or 0 and why none was bound; `LeastUsed`: connect() finds a port itself.
+/// Returns `FastPort` and the port, or why none was bound and 0; `LeastUsed`: connect() finds a port itself.
 #[inline(always)]
 pub(crate) fn find(
     call: &Call<'_>,
@@ -92,7 +92,8 @@ pub(crate) fn find(
         return (if sure { Decision::LeastUsed } else { Decision::NoCandidate }, 0);
     }
     if rule.flags & rule_flag::FAST_PORTS == 0 {
-        // As above; besides, an earlier agent of this rule may have bound it at another address (`room.fast`).
+        // connect() finds it, too, if no bind() took it meanwhile and no earlier agent of this rule bound it at another address
+        // (`room.fast`).
         let sure = room.unknown == 0 && room.fast == 0;
         return (if sure { Decision::LeastUsed } else { Decision::NoCandidate }, 0);
     }
@@ -147,7 +148,7 @@ struct Search {
     cursor: *mut u32,
     key: *const TupleKey,
     v6: u32,
-    /// In so many rounds, the first ones, candidates are of the second parity; in the rest, of the first.
+    /// How many rounds try candidates of the second parity. They come first; the rest try those of the first parity.
     others: u32,
     /// 1: the kernel reuses TIME_WAITs; else 0.
     reuse: u32,

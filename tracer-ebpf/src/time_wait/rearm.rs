@@ -20,7 +20,7 @@ use crate::{
 struct Release {
     key: ConnKey,
     conn: Conn,
-    /// 1: no event of it is written yet, because `timer_start` may take it back; else 0.
+    /// 1: the release's event is not written yet, because `timer_start` may take the release back; else 0.
     unreported: u64,
 }
 
@@ -36,7 +36,7 @@ fn newest() -> Step<&'static mut Release> {
     Ok(unsafe { &mut *release })
 }
 
-/// Reports a release that is final: this CPU cancels another timer, so that the one before was not
+/// Reports the newest release, which is final now: this CPU cancels another timer, so the released socket's timer was not
 /// moved.
 #[inline(always)]
 pub(crate) fn tell_pending() {
@@ -47,7 +47,7 @@ pub(crate) fn tell_pending() {
     }
 }
 
-/// Writes the release's event, and ends its bound port.
+/// Writes the release's event. If the port was bound, also removes its entry of BOUND_PORTS.
 #[inline(always)]
 fn tell(release: &mut Release) {
     release.unreported = 0;

@@ -1,8 +1,8 @@
 //! What the BPF programs of each tool cost in the kernel, as the kernel counts it.
 //!
 //! With `kernel.bpf_stats_enabled`, the kernel reads its clock before and after every run of a program. That makes connect()
-//! slower, so it is not timed in these rounds; and the counted time includes about one reading of the clock, so that of an empty
-//! program is measured, too, and subtracted.
+//! slower, so connect() is not timed in these rounds. The counted time also includes about one reading of the clock: to subtract
+//! that, the counted time of an empty program is measured, too.
 
 use std::{collections::BTreeMap, fs};
 
@@ -39,7 +39,7 @@ pub(crate) struct PerConnect {
     pub(crate) runs: f64,
     /// Time as counted, ns.
     pub(crate) raw: f64,
-    /// Time without the cost of counting, ns.
+    /// Time without the cost of counting ([`Cost::empty_ns`]), ns; the time as counted if that cost is not known.
     pub(crate) net: f64,
 }
 

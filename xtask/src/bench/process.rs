@@ -90,8 +90,8 @@ pub(crate) fn programs(pid: u32) -> Result<BTreeMap<u32, Program>> {
     Ok(found)
 }
 
-/// The id and counts of a BPF program in an `fdinfo`; `None` if the descriptor is not one of a program. That of a link is not,
-/// though it has a `prog_id`, too.
+/// The id and counts of a BPF program in an `fdinfo`; `None` if the descriptor is not one of a program. The
+/// descriptor of a link is not, though its `fdinfo` has a `prog_id`, too.
 fn parse_program(fdinfo: &str) -> Option<(u32, Program)> {
     let field = |name: &str| {
         fdinfo.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()))

@@ -28,8 +28,8 @@ const EACH_CONNECT: &str = r#"tracepoint:sock:inet_sock_set_state /args->newstat
 { printf("%d %s %s %d\n", pid, comm, ntop(args->family, args->daddr), args->dport); }"#;
 const NOTHING: &str = "tracepoint:sock:inet_sock_set_state { }";
 
-/// Before it runs the tool, mounts tracefs in the tool's own mount namespace, if the machine has not: older tools look for
-/// tracepoints only in `/sys/kernel/tracing`.
+/// A shell script that runs the tool. Before that, it mounts tracefs in the tool's own mount namespace, if the machine has not
+/// mounted it: older tools look for tracepoints only in `/sys/kernel/tracing`.
 const WITH_TRACEFS: &str = "[ -e /sys/kernel/tracing/events ] \
     || mount -t tracefs tracefs /sys/kernel/tracing; \
     exec \"$@\"";
@@ -47,7 +47,7 @@ pub(crate) enum Tool {
     Tcpstates,
     Bpftrace,
     /// A BPF program that does nothing, loaded by bpftrace. What `kernel.bpf_stats_enabled` counts for a run of it is the cost of
-    /// measuring, which is subtracted from the times of the others.
+    /// measuring, which is subtracted from the times of the other tools.
     Empty,
 }
 
@@ -229,7 +229,7 @@ impl Drop for Running {
     }
 }
 
-/// Reads the number of lines and losses. tracer has its losses in its last line, the others have messages like
+/// Reads the number of lines and losses. tracer has its losses in its last line; other tools write messages like
 /// `lost 64 events on CPU 1`.
 fn ended(is_tracer: bool, output: &[u8], errors: &[u8]) -> Ended {
     let lost = if is_tracer {

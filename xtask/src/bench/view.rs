@@ -7,8 +7,8 @@ use anyhow::Result;
 use super::{Options, Programs};
 use crate::{dist, exec};
 
-/// Runs `view-bench` with the program as it is released, and returns the tables: the figures of a build that is not optimized as
-/// a whole would be different.
+/// Runs `view-bench` with the program as it is released, and returns the tables. (A build that is not optimized as a whole
+/// would have other figures.)
 pub(crate) fn measure(options: &Options, programs: &Programs, machine: &str) -> Result<String> {
     eprintln!("the view");
     let released = dist::program()?;

@@ -14,7 +14,8 @@ pub(crate) fn update() -> Result<()> {
 /// Installs the packages.
 ///
 /// # Errors
-/// apt-get fails, for example because it would have to remove another package.
+/// The script that keeps daemons from starting cannot be written, or apt-get fails, for example because it would have to remove
+/// another package.
 pub(crate) fn install(packages: &[String]) -> Result<()> {
     let _policy = NoDaemons::begin()?;
     exec::run(
@@ -27,9 +28,10 @@ const POLICY: &str = "/usr/sbin/policy-rc.d";
 const NO: &str =
     "#!/bin/sh\n# Written by `cargo xtask setup` while it installs; may be removed.\nexit 101\n";
 
-/// Keeps apt from starting daemons until it is dropped. A policy script that existed before stays as it is.
+/// Keeps apt from starting daemons until it is dropped. A policy script that existed before stays as it is, unless an
+/// interrupted set-up left it: then it is removed, too.
 struct NoDaemons {
-    /// Whether the policy script is one of `cargo xtask setup`, to be removed.
+    /// Whether `cargo xtask setup` wrote the policy script, which is then removed.
     is_own: bool,
 }
 

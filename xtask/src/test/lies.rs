@@ -14,7 +14,7 @@ mod outcome;
 mod table;
 
 /// The environment variables with the lie, and with the longest wait for a condition, in seconds: under a lie, most conditions
-/// never come true, so that this is short ([`SHORT`]).
+/// never come true, so this wait is short ([`SHORT`]).
 const LIE: &str = "TRACER_TEST_LIE";
 const WAIT: &str = "TRACER_TEST_WAIT";
 const SHORT: &str = "10";
@@ -113,7 +113,7 @@ fn try_all(payload: &Payload, backends: &str, name: &str) -> Result<Option<Shown
     Ok(None)
 }
 
-/// Runs one test with these environment variables. Returns its outcome and the seconds.
+/// Runs one test with these environment variables. Returns its outcome, and how many seconds it took.
 fn run(
     payload: &Payload,
     backends: &str,

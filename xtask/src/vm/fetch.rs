@@ -38,7 +38,7 @@ pub(crate) fn busybox() -> Result<PathBuf> {
 }
 
 /// The folder with an unpacked QEMU and the packages that it needs and this machine does not have. They are not installed,
-/// because that could remove others, such as a QEMU tool of another version.
+/// because that could remove other packages, such as a QEMU tool of another version.
 pub(crate) fn qemu() -> Result<PathBuf> {
     unpacked_by("qemu", &[&release()?], |apt| {
         let mut plan = apt.command("apt-get");
@@ -57,7 +57,7 @@ fn release() -> Result<String> {
 }
 
 /// The packages that apt's simulation would add, as `NAME=VERSION`: lines `Inst NAME (VERSION …)`; a line with `[VERSION]` before
-/// the parenthesis would replace an installed package.
+/// the parenthesis is left out, because it would replace an installed package.
 fn new_packages(simulation: &str) -> Vec<String> {
     let package = |line: &str| {
         let (name, rest) = line.strip_prefix("Inst ")?.split_once(' ')?;

@@ -24,7 +24,7 @@ pub(crate) struct Initramfs {
 }
 
 impl Initramfs {
-    /// Adds an empty directory, and those above it; does nothing about those that were added before.
+    /// Adds an empty directory, and the directories above it, unless they were added before.
     pub(crate) fn directory(&mut self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {

@@ -72,7 +72,7 @@ pub(crate) enum Matrix {
     /// For `cargo xtask test`: most tests in the oldest and the newest kernel, and some in those between.
     Short,
     /// For `cargo xtask ci` and `cargo xtask test vm`: on every kernel all tests whose result depends on the kernel, and on one
-    /// of them the others, too.
+    /// kernel also the tests whose result does not.
     Long,
 }
 

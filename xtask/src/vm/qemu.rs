@@ -136,13 +136,13 @@ fn command(emulator: &Emulator, files: &Files<'_>) -> Command {
     command.arg("-serial").arg(format!("file:{}", files.results.display()));
     command.arg("-kernel").arg(files.vmlinuz).arg("-initrd").arg(files.initramfs);
     // On a busy machine, the kernel's check of the timer sees no interrupt in its ten ticks, and the kernel panics (check_timer
-    // in arch/x86/kernel/apic/io_apic.c). It omits this check on hypervisors that it knows.
+    // in arch/x86/kernel/apic/io_apic.c). `no_timer_check` omits this check, as the kernel does on hypervisors that it knows.
     command.args(["-append", "console=ttyS0 panic=-1 mitigations=off no_timer_check"]);
     command.stdin(Stdio::null());
     command
 }
 
-/// Whether a file has not grown for too long.
+/// Watches a file, to see whether it has not grown for longer than `limit`.
 struct Silence<'a> {
     file: &'a Path,
     limit: Duration,

@@ -7,8 +7,8 @@ pub(crate) struct Archives {
     pub(crate) security: Vec<String>,
 }
 
-/// Names of Debian's releases. Of the apt sources, entries with such a suite count, and with `NAME-security`. Others are ignored:
-/// they are a third party's, or parts like `NAME-updates` of an archive that also has an entry `NAME`.
+/// Names of Debian's releases. An entry of the apt sources counts if its suite is such a name, or `NAME-security`. Other entries
+/// are ignored: they are a third party's, or parts like `NAME-updates` of an archive that also has an entry `NAME`.
 const RELEASES: [&str; 11] = [
     "bullseye",
     "bookworm",

@@ -34,8 +34,8 @@ fn churn(_: u64, room: u64, random: &mut Random) -> u64 {
     if random.below(2) == 0 { u64::MAX } else { open + room * 3 / 10 }
 }
 
-/// A workload that defeats round-robin: every second connection stays, so that of two addresses one gets
-/// all of these.
+/// A workload that defeats round-robin: every second connection stays, so of two addresses in turn, one
+/// gets all connections that stay.
 fn alternating(number: u64, room: u64, _: &mut Random) -> u64 {
     if number.is_multiple_of(2) { u64::MAX } else { room / 10 }
 }
@@ -86,7 +86,7 @@ fn the_least_used_choice_fails_first_when_all_is_in_use() {
 fn weighted(count: usize, heavy: usize, weight: usize) -> FamilyPool {
     let mut side = side(count);
     let shares = (0..count).map(|index| if index < heavy { weight } else { 1 });
-    // As many slots as the agent gives each of them.
+    // Each address has as many slots as the agent gives it.
     let all: usize = shares.clone().sum();
     let spare = POOL_MAX - count;
     let mut slots = Vec::new();
@@ -115,7 +115,7 @@ fn weights_do_not_cost_capacity() {
     }
 }
 
-/// The workloads distinguish good choices from bad ones: those of other tools fail earlier on them.
+/// The workloads distinguish good choices from bad ones: with the choices of other tools, a connect() fails earlier.
 #[test]
 fn round_robin_and_random_choice_fail_while_there_is_room() {
     let round_robin = |workload, count| {
