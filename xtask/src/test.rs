@@ -4,10 +4,8 @@
 use std::{
     env, fs,
     io::{BufRead as _, BufReader},
-    panic,
     path::PathBuf,
     process::{Command, Stdio},
-    thread,
     time::Instant,
 };
 
@@ -87,13 +85,8 @@ pub(crate) fn test(
     }
     let mut suites = Vec::new();
     if wanted(Which::Unit) {
-        // The program under test is built meanwhile: each of the two builds leaves a CPU idle at its end.
-        let build = (which != Some(Which::Unit)).then(|| thread::spawn(build_tracer));
         suites.push(unit()?);
         parts.end("unit tests");
-        if let Some(build) = build {
-            build.join().unwrap_or_else(|panic| panic::resume_unwind(panic))?;
-        }
     }
     if which != Some(Which::Unit) {
         let payload = payload(args)?;
@@ -208,7 +201,9 @@ fn soak(payload: &Payload) -> Result<Vec<Suite>> {
 /// Builds the program under test, optimized, and the tests' programs, not optimized, because they mostly wait. `unit` builds
 /// most of these with the same settings, so they are built already if it ran before.
 fn payload(args: Vec<String>) -> Result<Payload> {
-    build_tracer()?;
+    let mut tracer = workspace::cargo("build");
+    tracer.args(["--release", "--package", "tracer"]);
+    exec::run(build::embed(&mut tracer))?;
     let mut tests = workspace::cargo("build");
     // The same targets as in `unit`, so that the crates on which they depend have the same features.
     tests.args(["--bins", "--tests"]);
@@ -235,13 +230,6 @@ fn payload(args: Vec<String>) -> Result<Payload> {
         dialer: built(dialer)?,
         args,
     })
-}
-
-/// Builds the program under test, optimized.
-fn build_tracer() -> Result<()> {
-    let mut tracer = workspace::cargo("build");
-    tracer.args(["--release", "--quiet", "--package", "tracer"]);
-    exec::run(build::embed(&mut tracer))
 }
 
 /// Runs a test runner, prints its output, and counts its results.

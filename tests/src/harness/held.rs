@@ -20,6 +20,30 @@ impl Held {
     /// The process or a thread of this name does not exist, or a thread cannot be traced, or does not stop within 20 s
     /// ([`Place::limit`](super::probe::Place::limit)).
     pub fn threads(process: u32, name: &str) -> Result<Self> {
+        Self::threads_after(process, name, |_| Ok(()))
+    }
+
+    /// As [`Self::threads`], each while it sleeps in a system call, as a thread that hangs does. Elsewhere it could have the lock of
+    /// the heap, which all threads share: the program then cannot even make its last words.
+    ///
+    /// # Errors
+    /// Those of [`Self::threads`]; one does not sleep within 20 s.
+    pub fn threads_asleep(process: u32, name: &str) -> Result<Self> {
+        Self::threads_after(process, name, |id| {
+            wait_for("a thread to sleep", STOP_LIMIT, || {
+                let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
+                let rest = stat.rsplit(')').next().unwrap_or_default();
+                Ok(rest.trim_start().starts_with('S').then_some(()))
+            })
+        })
+    }
+
+    /// Stops the threads of this name, each after `ready` has returned.
+    fn threads_after(
+        process: u32,
+        name: &str,
+        ready: impl Fn(libc::pid_t) -> Result<()>,
+    ) -> Result<Self> {
         let mut held = Self(Vec::new());
         for thread in fs::read_dir(format!("/proc/{process}/task"))? {
             let thread = thread?;
@@ -32,6 +56,7 @@ impl Held {
             };
             if comm.trim_end() == name {
                 let id = thread.file_name().to_string_lossy().parse()?;
+                ready(id)?;
                 held.hold(id).with_context(|| format!("cannot stop thread {id}"))?;
             }
         }
@@ -63,13 +88,6 @@ impl Held {
     fn hold(&mut self, id: libc::pid_t) -> Result<()> {
         trace(libc::PTRACE_SEIZE, id)?;
         self.0.push(id);
-        // While it sleeps in a system call, as a thread that hangs does. Elsewhere it could have the lock of the heap, which all
-        // threads share: the program then cannot even make its last words.
-        wait_for("a thread to sleep", STOP_LIMIT, || {
-            let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
-            let state = stat.rsplit(')').next().and_then(|rest| rest.trim_start().chars().next());
-            Ok((state == Some('S')).then_some(()))
-        })?;
         trace(libc::PTRACE_INTERRUPT, id)?;
         wait_for("a thread to stop", STOP_LIMIT, || {
             // SAFETY: the status pointer may be null.
