@@ -103,7 +103,7 @@ fn namespace_that_does_not_answer() -> Result<()> {
 fn work_that_hangs() -> Result<()> {
     for arguments in COMMANDS {
         let process = start(arguments)?;
-        let held = Held::threads_asleep(process.id(), "tracer-work")?;
+        let held = Held::threads(process.id(), "tracer-work")?;
         let stderr = end(process, Some(&held), arguments, 1)?;
         // The program cannot know whether the thread was stopped before it wrote all lines, so its error always says this.
         ensure!(stderr.contains("unwritten lines are lost"), "{arguments:?}: {stderr}");
@@ -125,7 +125,7 @@ fn last_words() -> Result<()> {
     tuples.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr()?);
     let mut process = Process::spawn(&mut tuples)?;
     wait_for_output(&mut process)?;
-    let held = Held::threads_asleep(process.id(), "tracer-work")?;
+    let held = Held::threads(process.id(), "tracer-work")?;
     end(process, Some(&held), &["a full stderr"], 1)?;
     // Then an error before the signal: the program waits until somebody reads stderr, and the signal ends this wait.
     let mut wrong = command(&["tuples", "--netns", "/nowhere"])?;

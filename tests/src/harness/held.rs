@@ -20,30 +20,6 @@ impl Held {
     /// The process or a thread of this name does not exist, or a thread cannot be traced, or does not stop within 20 s
     /// ([`Place::limit`](super::probe::Place::limit)).
     pub fn threads(process: u32, name: &str) -> Result<Self> {
-        Self::threads_after(process, name, |_| Ok(()))
-    }
-
-    /// As [`Self::threads`], each while it sleeps in a system call, as a thread that hangs does. Elsewhere it could have the lock of
-    /// the heap, which all threads share: the program then cannot even make its last words.
-    ///
-    /// # Errors
-    /// Those of [`Self::threads`]; one does not sleep within 20 s.
-    pub fn threads_asleep(process: u32, name: &str) -> Result<Self> {
-        Self::threads_after(process, name, |id| {
-            wait_for("a thread to sleep", STOP_LIMIT, || {
-                let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
-                let rest = stat.rsplit(')').next().unwrap_or_default();
-                Ok(rest.trim_start().starts_with('S').then_some(()))
-            })
-        })
-    }
-
-    /// Stops the threads of this name, each after `ready` has returned.
-    fn threads_after(
-        process: u32,
-        name: &str,
-        ready: impl Fn(libc::pid_t) -> Result<()>,
-    ) -> Result<Self> {
         let mut held = Self(Vec::new());
         for thread in fs::read_dir(format!("/proc/{process}/task"))? {
             let thread = thread?;
@@ -56,7 +32,6 @@ impl Held {
             };
             if comm.trim_end() == name {
                 let id = thread.file_name().to_string_lossy().parse()?;
-                ready(id)?;
                 held.hold(id).with_context(|| format!("cannot stop thread {id}"))?;
             }
         }

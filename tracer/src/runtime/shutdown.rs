@@ -1,6 +1,7 @@
 //! Turns signals into flags that the working thread reads, and decides how long to wait until it stops.
 
 mod early;
+mod last_resort;
 mod patience;
 
 use std::{
@@ -153,6 +154,7 @@ pub fn run<T: Send + 'static>(
 
 /// Undoes what the start made, and returns the error for work that is not waited for any more.
 fn given_up(why: &str) -> Error {
+    early::end_soon();
     let rest = match early::undo() {
         Undone::Nothing => "",
         Undone::All => "; the rule has ended",

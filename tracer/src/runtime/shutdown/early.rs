@@ -16,10 +16,14 @@ use std::{
     time::Duration,
 };
 
+use super::last_resort;
+
 /// How long a start may take to notice that it should stop.
 const GRACE: Duration = Duration::from_millis(400);
 /// How long undoing may take.
 const UNDOING: Duration = Duration::from_millis(400);
+/// How long the last steps of the program may take, without undoing.
+const LAST_STEPS: Duration = Duration::from_millis(200);
 /// How often the thread checks whether it is still needed.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -76,6 +80,16 @@ pub(super) fn request_stop(signal: i32) {
 /// take long, and must be safe while the rest of the program runs.
 pub fn undo_with(undo: Option<Undo>) {
     state().undo = undo;
+}
+
+/// Lets the program end by itself soon, should even its last steps hang: see [`last_resort`].
+pub(super) fn end_soon() {
+    end_soon_with(state().undo.is_some());
+}
+
+/// As [`end_soon`]; `undoes`: something is undone meanwhile.
+fn end_soon_with(undoes: bool) {
+    last_resort::end_after(if undoes { UNDOING + LAST_STEPS } else { LAST_STEPS }, undoes);
 }
 
 /// Undoes what the start has made, within a limited time.
@@ -181,6 +195,7 @@ fn end(signal: i32, mut state: MutexGuard<'_, State>) {
     state.over = true;
     let undo = state.undo.take();
     drop(state);
+    end_soon_with(undo.is_some());
     _ = run_bounded(undo);
     die(signal);
 }

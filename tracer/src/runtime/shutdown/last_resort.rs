@@ -1,0 +1,62 @@
+//! Ends the program when no thread can. A thread that hangs can have the lock of the heap, which all threads share: then no other
+//! thread can make a text, start a thread or run to its end.
+#![expect(unsafe_code, reason = "sigaction(2), setitimer(2), poll(2), write(2) and _exit(2)")]
+
+use std::{
+    mem, ptr,
+    sync::atomic::{AtomicBool, Ordering::SeqCst},
+    time::Duration,
+};
+
+use crate::error::Exit;
+
+/// What is written then, if stderr takes it at once.
+const TEXT: &[u8] = b"error: tracer was asked to stop, but it hangs: unwritten lines are lost\n";
+/// The second line, if something was to be undone.
+const RULE: &[u8] = b"whether the rule has ended is not known: check with `tracer status`, and end it with `tracer spread --release`\n";
+
+/// Whether something was to be undone.
+static UNDOES: AtomicBool = AtomicBool::new(false);
+
+/// From now on the program has this long until it ends with exit code 1, whatever its threads do. `undoes`: something that it made is
+/// being undone meanwhile. Uses no heap.
+pub(super) fn end_after(limit: Duration, undoes: bool) {
+    UNDOES.store(undoes, SeqCst);
+    let time = libc::timeval {
+        tv_sec: libc::time_t::try_from(limit.as_secs()).unwrap_or(1),
+        tv_usec: libc::suseconds_t::from(limit.subsec_micros()),
+    };
+    let handler: extern "C" fn(libc::c_int) = end;
+    // SAFETY: all-zero is a valid sigaction, to which a handler is added, and a valid timeval; the pointers are valid for the calls.
+    unsafe {
+        let mut action: libc::sigaction = mem::zeroed();
+        action.sa_sigaction = handler as libc::sighandler_t;
+        let timer = libc::itimerval { it_interval: mem::zeroed(), it_value: time };
+        let mut alarm: libc::sigset_t = mem::zeroed();
+        libc::sigemptyset(&raw mut alarm);
+        libc::sigaddset(&raw mut alarm, libc::SIGALRM);
+        libc::sigaction(libc::SIGALRM, &raw const action, ptr::null_mut());
+        // The starter of this program may have blocked it.
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const alarm, ptr::null_mut());
+        libc::setitimer(libc::ITIMER_REAL, &raw const timer, ptr::null_mut());
+    }
+}
+
+/// The handler of the timer's signal.
+extern "C" fn end(_: libc::c_int) {
+    let mut stderr = libc::pollfd { fd: libc::STDERR_FILENO, events: libc::POLLOUT, revents: 0 };
+    // SAFETY: these calls are async-signal-safe (signal-safety(7)), and the pointers are valid for their lengths. A pipe that is ready
+    // takes PIPE_BUF bytes (4,096) without blocking.
+    unsafe {
+        if libc::poll(&raw mut stderr, 1, 0) == 1 && stderr.revents & libc::POLLOUT != 0 {
+            libc::write(libc::STDERR_FILENO, TEXT.as_ptr().cast(), TEXT.len());
+            if UNDOES.load(SeqCst) {
+                libc::write(libc::STDERR_FILENO, RULE.as_ptr().cast(), RULE.len());
+            }
+        }
+        libc::_exit(Exit::Failure as libc::c_int)
+    }
+}
+
+#[cfg(test)]
+mod tests;
