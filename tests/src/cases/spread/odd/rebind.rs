@@ -1,7 +1,11 @@
 //! `spread::rebind`: `--rebind` replaces the address of a bind() without a port; a bind() to a port that the application chose
 //! keeps its address.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+};
 
 use anyhow::{Context, Result, ensure};
 
@@ -26,6 +30,7 @@ pub(super) fn cases(plan: &Plan) -> Vec<Case> {
             ("bound_ports_fill_the_pool", fills_the_pool),
             ("ports_bound_at_all_addresses", bound_everywhere),
             ("other_destination", other_destination),
+            ("comes_and_goes", comes_and_goes),
         ])
         .cases()
 }
@@ -304,4 +309,31 @@ fn other_destination() -> Result<()> {
     sock.connect(scene.server.address)?;
     check(&sock, Some(CHOSEN))?;
     scene.end_exempt("other_destination", 1)
+}
+
+/// An agent that takes a rule over attaches programs to bind() with `--rebind`, and detaches them without it.
+fn comes_and_goes() -> Result<()> {
+    let host = Host::new()?;
+    for rebind in [false, true, false] {
+        let option: &[&str] = if rebind { &["--rebind"] } else { &[] };
+        let spread = host.spread(&POOL, &[&["--on-exit", "keep"], option].concat())?;
+        let sock = bound(&host, false, 0)?;
+        let moved = source(&sock)?.to_string() != CHOSEN;
+        ensure!(moved == rebind, "--rebind {rebind}: bind() was moved: {moved}");
+        let hooks = hooks_of_bind(&host.rule.pins())?;
+        ensure!(hooks.is_empty() != rebind, "--rebind {rebind}: {hooks:?}");
+        drop(sock);
+        spread.stop()?;
+    }
+    ensure!(host.rule.release()?.status.success(), "the rule is not released");
+    host.rule.check_nothing_left()
+}
+
+/// The names of the rule's links to cgroups for bind(). (Those without `@` are of the ledger.)
+fn hooks_of_bind(pins: &Path) -> Result<Vec<String>> {
+    let names = fs::read_dir(pins.join("links"))?
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    let mut hooks = names.collect::<Result<Vec<_>>>()?;
+    hooks.retain(|name| name.starts_with("bind") && name.contains('@'));
+    Ok(hooks)
 }
