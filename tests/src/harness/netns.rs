@@ -42,6 +42,9 @@ impl NetNs {
             // SAFETY: CLONE_NEWNET does not unshare the descriptor table: no descriptor of another thread is affected.
             unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.context("cannot unshare netns")?;
             ip("link set lo up")?;
+            // A segment that another CPU delivers late makes a TIME_WAIT answer, and the reset to that answer ends it
+            // ("assassination", RFC 1337). Workloads expect their TIME_WAITs to stay.
+            fs::write("/proc/sys/net/ipv4/tcp_rfc1337", "1")?;
             let flags = OFlags::RDONLY | OFlags::CLOEXEC;
             Ok(open("/proc/thread-self/ns/net", flags, Mode::empty())?)
         });
