@@ -12,7 +12,7 @@ pub struct Addr(pub [u8; 16]);
 const _: () = assert!(size_of::<Addr>() == 16);
 
 impl Addr {
-    /// The all-zero address (`::`).
+    /// The all-zero address (`::`). The IPv4 address 0.0.0.0 is another value: `::ffff:0.0.0.0`.
     pub const UNSPECIFIED: Self = Self([0; 16]);
 
     /// An IPv4 address from its four bytes in network order.
@@ -22,7 +22,8 @@ impl Addr {
         Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
     }
 
-    /// Both halves of the address, to compare and mask: read in host byte order, so not fit to be shown.
+    /// The first and the second half of the address, to compare and mask. Each is read in host byte order, so its number means
+    /// nothing.
     #[inline(always)]
     pub const fn words(&self) -> [u64; 2] {
         let both = u128::from_ne_bytes(self.0);

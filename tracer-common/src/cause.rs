@@ -15,8 +15,8 @@ named! {
         PortInUse => "port_in_use",
         /// bind() to an address that is not on this host.
         AddressNotLocal => "address_not_local",
-        /// Routing found no source address for the destination: EADDRNOTAVAIL before the port search. (A spreader with
-        /// `--fail-fast` denies a connect() with the same errno, before the search, too.)
+        /// EADDRNOTAVAIL before the port search: routing found no source address for the destination, or a spreader with
+        /// `--fail-fast` denied the connect().
         NoSourceAddress => "no_source_address",
         /// RST in answer to the SYN, or ICMP "port unreachable" (ECONNREFUSED).
         Refused => "refused",

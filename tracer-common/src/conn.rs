@@ -100,7 +100,7 @@ pub struct Attempt {
     pub tuple: TupleKey,
     pub who: Who,
     pub cookie: u64,
-    /// Kernel address of the `struct sock`; only ever probe-read, and checked against `cookie`.
+    /// Kernel address of the `struct sock`. Only read with bpf_probe_read_kernel, which fails if the memory is gone.
     pub sk: u64,
     /// CLOCK_MONOTONIC of the call, ns.
     pub begun_ns: u64,
@@ -108,7 +108,8 @@ pub struct Attempt {
     pub search_ns: u64,
     /// [`conn_flag`] bits.
     pub flags: u32,
-    /// Local port before the search, or the one that bind() asks for, host byte order; 0: none.
+    /// The port that the socket has before connect()'s search, or that bind() or listen() asks for, host byte order; 0: none, or
+    /// any.
     pub bound_port: u16,
     /// Which call this is: `Kind::ConnectFailed`, `Kind::BindFailed`, or `Kind::PortAllocated` for listen().
     pub call: u8,

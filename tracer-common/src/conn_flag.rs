@@ -9,7 +9,8 @@ pub const SEEDED: u32 = 1 << 1;
 pub const BOUND: u32 = 1 << 2;
 /// The socket passes the filter, so that it has events.
 pub const WATCHED: u32 = 1 << 3;
-/// Of an attempt: its outcome is in the ledger or was reported.
+/// Of an attempt: a hook has dealt with its outcome, so that no later hook does: it is in the ledger, reported or a counted
+/// loss, or there is none.
 pub const SETTLED: u32 = 1 << 4;
 /// listen() took the port, not bind().
 pub const LISTEN: u32 = 1 << 5;
@@ -27,7 +28,7 @@ pub const APART: u32 = 1 << 13;
 pub const CHOSEN: u32 = 1 << 14;
 /// The connection of a TIME_WAIT had no TCP timestamps, so that the kernel's port search never reuses it.
 pub const NO_STAMP: u32 = 1 << 15;
-/// Of an attempt: it got a port for which the ledger had no room.
+/// Of an attempt: it got a port that is not in the ledger (no room, or the map was busy).
 pub const UNCOUNTED: u32 = 1 << 8;
 /// A number of three bits: the connection's [`PortState`](crate::PortState); 0 in TIME_WAIT.
 pub const STATE: u32 = 7 << STATE_SHIFT;

@@ -43,7 +43,8 @@ pub struct Cgroup {
     pub zero: u32,
 }
 
-/// Value 0 of the `FILTER` map. A count of 0 means that the kind is not filtered on.
+/// The one value of the `FILTER` map. Of each array, only as many values count as its `..._count` says; 0: the filter does not
+/// ask for this kind.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Filter {
@@ -63,7 +64,8 @@ pub struct Filter {
     pub destination_port_count: u8,
     /// 0: both families, 4: IPv4 (v4-mapped included) only, 6: IPv6 only.
     pub family: u8,
-    /// 1: at least one kind has values; 0: everything passes, and the kernel side skips the rest.
+    /// 0: everything passes, and the kernel side reads nothing else of the filter. 1: at least one kind has values, or `family`
+    /// is not 0.
     pub active: u8,
     pub zero: [u8; 7],
 }

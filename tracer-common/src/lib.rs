@@ -1,9 +1,9 @@
-//! What kernel side (`tracer-ebpf`) and userspace (`tracer`) share: the types of the values that they exchange, names and
+//! What the kernel side (`tracer-ebpf`) and userspace (`tracer`) share: the types of the values that they exchange, names and
 //! constants, and the code that both use or that is tested on the host.
 //!
-//! Values are exchanged through BPF maps, ring buffers and the context of test runs. Their types are `repr(C)` and have no
-//! implicit padding, no pointer, no `bool` and no enum with data. The size of each is asserted in a `const` next to it, or next
-//! to the type that contains it.
+//! Values are exchanged through BPF maps, ring buffers and the arguments of the program that userspace runs itself ([`seed`]).
+//! Their types are `repr(C)` and have no implicit padding, no pointer, no `bool` and no enum with data. The size of each is
+//! asserted in a `const` next to it, or next to the type that contains it.
 //!
 //! Reading order: [`addr`], [`mod@tuple`], [`conn`], [`event`], [`cause`], [`loss`], [`filter`],
 //! [`settings`], [`share`], [`spread`]; the other modules where one of these refers to them.

@@ -21,28 +21,32 @@ named! {
         ConnsFull => "conns_full",
         /// The tuple table was full: this port is counted nowhere but here; a failure has its event, but no row.
         TuplesFull => "tuples_full",
-        /// The table of bound ports was full.
+        /// The table of bound ports was full: the port counts as one that connect() can get, which it is not.
         BindsFull => "binds_full",
-        /// A call's attempt was evicted or could not be inserted: its caller is not known.
+        /// A call's attempt is missing: it was evicted, could not be inserted, or the kernel skipped its hook. The caller is not
+        /// known.
         AttemptsFull => "attempts_full",
         /// The table of tombstones was full while older sockets were being read.
         TombstonesFull => "tombstones_full",
-        /// A map operation failed for a passing reason (EBUSY): the reconciliation corrects the ledger.
+        /// A change of a map failed although the map has room, for a passing reason (EBUSY): the next comparison with the
+        /// kernel's sockets corrects the ledger.
         MapBusy => "map_busy",
         /// A kernel structure could not be read.
         ReadFailed => "read_failed",
         /// A socket without a cookie took a port.
         NoCookie => "no_cookie",
-        /// One user, or one namespace, holds its whole share of the tuple table: as [`Self::TuplesFull`].
+        /// One user, or root in one namespace, holds its whole share of the tuple table. The effect is that of
+        /// [`Self::TuplesFull`].
         TuplesShare => "tuples_share",
         /// The same for the connection table: this port is counted nowhere but here.
         ConnsShare => "conns_share",
         /// The same for the table of bound ports.
         BindsShare => "binds_share",
-        /// An event of a failure that exceeded the rate of one user, or one namespace: [`crate::share::Rate`].
+        /// A failure's event was left out, because one user, or root in one namespace, exceeded its rate:
+        /// [`crate::share::Rate`].
         EventsLimited => "events_limited",
-        /// As [`Self::BindsShare`], for the table of ports that bind() took at some time: such a port counts as free once
-        /// it is not bound any more, even if a connection still keeps the kernel from giving it to connect().
+        /// As [`Self::BindsShare`], for the table of ports that bind() took at some time, or that table was full: such a port
+        /// counts as free once it is not bound any more, even if a connection still keeps the kernel from giving it to connect().
         TouchedShare => "touched_share",
     }
 }

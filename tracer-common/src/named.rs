@@ -22,13 +22,13 @@ macro_rules! named {
         }
 
         impl $name {
-            /// How many there are.
+            /// Number of variants.
             pub const COUNT: usize = Self::ALL.len();
-            /// All of them, in the order of their values.
+            /// All variants, in the order of their values.
             pub const ALL: [Self; [$first_name $(, $variant_name)*].len()] =
                 [Self::$first $(, Self::$variant)*];
 
-            /// Its name, as users read it.
+            /// The variant's name in output and documentation.
             pub const fn name(self) -> &'static str {
                 match self {
                     Self::$first => $first_name,
@@ -36,7 +36,7 @@ macro_rules! named {
                 }
             }
 
-            /// The one with this value; `None`: there is none.
+            /// The variant with this value; `None`: no variant has it.
             pub fn from_wire(value: $int) -> Option<Self> {
                 Self::ALL.get((value as usize).checked_sub($value)?).copied()
             }

@@ -1,4 +1,5 @@
-//! Commands by which userspace changes the ledger: it adds older sockets, and corrects.
+//! Commands by which userspace changes the ledger: it adds sockets that are older than the tracer, and corrects entries and
+//! counters.
 //!
 //! Only BPF code changes a count, so userspace runs the BPF program `ledger_command` with
 //! `BPF_PROG_TEST_RUN`, with a [`Command`] as its context (raw tracepoint programs take up to
@@ -37,16 +38,16 @@ pub enum Op {
     SetState,
     /// Set whether the port of a connection is [`crate::conn_flag::APART`] (`flags`: 1 or 0).
     SetApart,
-    /// Add `flags`, which wraps, to the number of held ports that the spreader bound, if that is `user` now.
+    /// Add `flags` (a signed number) to the count of held ports that the spreader bound, if that count is `user` now.
     CorrectFast,
     /// Remove an entry of the `TOUCHED` map (`key.cookie` is its key), if it still has the time `before_ns` and `user`
     /// uses.
     RemoveTouched,
 }
 
-/// One command: twelve u64. The test run returns 1 if the command changed something, else 0. `DoomTuple`, `CorrectTuple`,
+/// One command: twelve u64. The program returns 1 if the command changed something, else 0. `DoomTuple`, `CorrectTuple`,
 /// `SetState`, `CorrectFast` and `Forgive` also return 1 if nothing was left to change, and `AddConn` returns 0 if a tombstone
-/// undid it.
+/// undid it. (A `CorrectTuple` has other values in most fields: [`Command::correcting`].)
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub struct Command {
@@ -88,7 +89,7 @@ pub struct Correction {
 }
 
 impl Correction {
-    /// In place of `opened`: the correction holds even if ports are opened and released meanwhile.
+    /// In place of `opened`: the correction is added even if ports were opened or released since userspace read the tuple.
     pub const ALWAYS: u64 = u64::MAX;
 }
 
@@ -103,7 +104,7 @@ impl Command {
         }
     }
 
-    /// A `RemoveTouched` command for the entry as it was read.
+    /// A `RemoveTouched` command for an entry as it was read. `port`: the entry's key ([`crate::port_of`]).
     pub fn removing_touched(port: u64, touched: &Touched) -> Self {
         Self {
             op: Op::RemoveTouched as u32,
@@ -135,7 +136,7 @@ impl Command {
         }
     }
 
-    /// The correction of a `CorrectTuple` command.
+    /// The correction that [`Self::correcting`] put into this command; of another command, numbers without meaning.
     #[inline(always)]
     pub const fn correction(&self) -> Correction {
         let words = u128::from_ne_bytes(self.comm);

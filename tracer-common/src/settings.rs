@@ -35,7 +35,7 @@ pub mod global {
     pub const FILTERED: &str = "FILTERED";
     /// u32: unread bytes in the ring buffer from which on a hook wakes the reader.
     pub const WAKE_AT: &str = "WAKE_AT";
-    /// u32 each: the fields of `struct sock_common` with these names.
+    /// u32 each: offsets of the fields of `struct sock_common` with these names.
     pub const SKC_DADDR: &str = "SKC_DADDR";
     pub const SKC_RCV_SADDR: &str = "SKC_RCV_SADDR";
     pub const SKC_DPORT: &str = "SKC_DPORT";
@@ -46,10 +46,10 @@ pub mod global {
     pub const SKC_V6_DADDR: &str = "SKC_V6_DADDR";
     pub const SKC_V6_RCV_SADDR: &str = "SKC_V6_RCV_SADDR";
     pub const SKC_COOKIE: &str = "SKC_COOKIE";
-    /// u32 each: the fields of `struct sock` with these names.
+    /// u32 each: offsets of the fields of `struct sock` with these names.
     pub const SK_ERR: &str = "SK_ERR";
     pub const SK_PROTOCOL: &str = "SK_PROTOCOL";
-    /// u32: byte of `sk_userlocks`, and how far its bits are shifted in it.
+    /// u32 each: offset of the byte that has `struct sock.sk_userlocks`, and the number of its first bit in that byte.
     pub const SK_USERLOCKS: &str = "SK_USERLOCKS";
     pub const SK_USERLOCKS_SHIFT: &str = "SK_USERLOCKS_SHIFT";
     /// u32: `struct inet_sock.inet_sport`
@@ -72,20 +72,20 @@ pub mod global {
     pub const TP_RECENT_STAMP: &str = "TP_RECENT_STAMP";
     /// u64: address of `tw_timer_handler`; 0: not known.
     pub const TW_TIMER_HANDLER: &str = "TW_TIMER_HANDLER";
-    /// u32: `struct task_struct.group_leader` and `comm`; 0: not known
+    /// u32 each: `struct task_struct.group_leader` and `comm`; 0: not known
     pub const TASK_LEADER: &str = "TASK_LEADER";
     pub const TASK_COMM: &str = "TASK_COMM";
-    /// u32: byte of `struct sock.sk_kern_sock`, and its bit there; no bit: not known.
+    /// u32 each: offset of the byte that has the bit `struct sock.sk_kern_sock`, and a mask of that bit; mask 0: not known.
     pub const SK_KERN_SOCK: &str = "SK_KERN_SOCK";
     pub const SK_KERN_SOCK_MASK: &str = "SK_KERN_SOCK_MASK";
-    /// u32: byte of the IP_TRANSPARENT flag in `struct inet_sock`, and its bit there; no bit: not
+    /// u32 each: offset of the byte that has the IP_TRANSPARENT flag in `struct inet_sock`, and a mask of that bit; mask 0: not
     /// known.
     pub const TRANSPARENT: &str = "TRANSPARENT";
     pub const TRANSPARENT_MASK: &str = "TRANSPARENT_MASK";
-    /// u32: as `TRANSPARENT`, for the IP_BIND_ADDRESS_NO_PORT flag.
+    /// u32 each: as `TRANSPARENT`, for the IP_BIND_ADDRESS_NO_PORT flag.
     pub const NO_PORT: &str = "NO_PORT";
     pub const NO_PORT_MASK: &str = "NO_PORT_MASK";
-    /// u32: as `TRANSPARENT`, for the flag that a TCP_FASTOPEN_CONNECT socket has until its first write sends the SYN.
+    /// u32 each: as `TRANSPARENT`, for the flag that a TCP_FASTOPEN_CONNECT socket has until its first write sends the SYN.
     pub const DEFERRED: &str = "DEFERRED";
     pub const DEFERRED_MASK: &str = "DEFERRED_MASK";
     /// u32: 1 if the spreader is loaded, so that the ledger's hooks also record what it needs: the connections whose
@@ -103,7 +103,7 @@ pub mod global {
     pub const TIMER_EXPIRES: &str = "TIMER_EXPIRES";
 }
 
-/// Entries of the `TOUCHED` map, if `BLOCKED_UNTIL_FREE` is 1: as many as a namespace has ports.
+/// Entries of the `TOUCHED` map, if `BLOCKED_UNTIL_FREE` is 1 (else the map is not used): as many as a namespace has ports.
 pub const MAX_TOUCHED: u32 = 65_536;
 
 /// Version of the pinned maps: changes whenever the key or the value of one does.

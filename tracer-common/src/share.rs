@@ -10,21 +10,24 @@
 /// In place of a uid that is not known (for example of a call whose attempt is missing): one owner for each namespace.
 pub const UNKNOWN_USER: u32 = u32::MAX;
 
-/// How many places the `SHARES` map has: place 0 has the totals, the lower half owners, the upper half users over all
-/// namespaces. An owner's place is a keyed hash, so that no user can choose a place that a victim has. Two owners with
-/// the same place by chance share its limits.
+/// Entries of the `SHARES` map. Index 0 has the totals; the indices from 1 to 4,095 are of users in one network namespace each,
+/// those from 4,096 on of users over all namespaces. An owner's index is a keyed hash, so that no user can choose the index of a
+/// victim. Two owners that have the same index by chance share its limits.
 pub const SLOTS: u32 = 8192;
 const HALF: u64 = 4096;
 
-/// What one owner holds. A count changes only when an insert into, or a delete from, that table succeeded.
+/// Value of the `SHARES` map: what one owner holds (index 0: what all hold). A count changes only when an insert into, or a
+/// delete from, the table that it counts succeeded.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Share {
     /// Entries of each [`Table`].
     pub held: [u64; Table::COUNT],
-    /// For each [`Rate`]: by when its events so far are due at that rate, CLOCK_MONOTONIC, ns. Each event adds an interval.
+    /// For each [`Rate`]: until when the owner's events so far use up that rate, CLOCK_MONOTONIC, ns. Each event adds an
+    /// interval, to this time or to the present, whichever is later.
     pub paid_ns: [u64; Rate::COUNT],
-    /// In place 0: the key of the hash. The first tracer sets it before anything is attached.
+    /// At index 0: the key of the hash, never 0 once it is set. The process that made the map sets it, before anything is
+    /// attached. At other indices 0.
     pub key: u64,
     pub zero: u64,
 }
@@ -68,7 +71,8 @@ impl Rate {
         }
     }
 
-    /// How far in the future [`Share::paid_ns`] may be, ns: the intervals of a burst.
+    /// How far in the future [`Share::paid_ns`] may be when another event is let through, ns: as many intervals as a burst has
+    /// events.
     #[inline(always)]
     pub const fn burst_ns(self) -> u64 {
         match self {
@@ -92,14 +96,15 @@ const fn positive(count: u64) -> u64 {
     if count >> 63 == 0 { count } else { 0 }
 }
 
-/// The owner for this user in this network namespace: its place in `SHARES`, and in the upper 16 bits the
-/// user's place over all namespaces (0: none). `key`: [`Share::key`].
+/// The owner for this user in this network namespace, as two packed indices of the `SHARES` map: the lower 16 bits are the index
+/// of the user in this namespace (never 0), the upper 16 bits that of the user over all namespaces (0: none, for root and
+/// [`UNKNOWN_USER`]). `key`: [`Share::key`].
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "two places below 2^13")]
 pub const fn owner(key: u64, netns: u32, user: u32) -> u32 {
     let user = group(user);
     let pair = mix(key ^ (((netns as u64) << 32) | user as u64));
-    // Never place 0, which has the totals.
+    // Never index 0, which has the totals.
     let pair = 1 + (((pair >> 32) * (HALF - 1)) >> 32);
     let over_all = if user == 0 || user == UNKNOWN_USER {
         0
@@ -109,13 +114,14 @@ pub const fn owner(key: u64, netns: u32, user: u32) -> u32 {
     ((over_all << 16) | pair) as u32
 }
 
-/// The two places of an owner in `SHARES`; 0: none. Other bits of the word ([`crate::Conn::APART`]) are ignored.
+/// The two indices that [`owner`] packed: of the user in the namespace, and of the user over all namespaces (0: none). Other bits
+/// of the word ([`crate::Conn::APART`]) are ignored.
 #[inline(always)]
 pub const fn places(owner: u32) -> [u32; 2] {
     [owner & (SLOTS - 1), (owner >> 16) & (SLOTS - 1)]
 }
 
-/// How many counters the `BOUND_BY_ADDR` map has, in two rows.
+/// How many counters the `BOUND_BY_ADDR` map has: two rows, one after the other, with half of them each.
 pub const BOUND_COUNTERS: usize = 1 << 15;
 const ROW: u64 = BOUND_COUNTERS as u64 / 2;
 
@@ -130,8 +136,9 @@ pub const fn counters(key: u64, netns: u32, address: [u64; 2]) -> [usize; 2] {
     [(hash & (ROW - 1)) as usize, (ROW + ((hash >> 32) & (ROW - 1))) as usize]
 }
 
-/// The uid that stands for this one: subordinate uids come in ranges of 65,536 above 65,535, and each block of 65,536 uids is one
-/// user. So a user with a whole range has at most two more owners.
+/// The uid as which this one is counted: itself below 65,536, else the first uid of its block of 65,536. A user can have a
+/// range of that many subordinate uids (subuid(5)), which lies in at most two blocks: so the range is at most two more owners.
+/// [`UNKNOWN_USER`] stays as it is.
 #[inline(always)]
 const fn group(user: u32) -> u32 {
     if user < 1 << 16 || user == UNKNOWN_USER { user } else { user & 0xffff_0000 }

@@ -79,7 +79,7 @@ impl Destination {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct FamilyPool {
-    /// How many of `addresses` there are.
+    /// How many of `addresses` are used.
     pub count: u32,
     /// How many of `slots` are used: at least one for each address, more for one with more weight.
     pub slot_count: u32,
@@ -127,7 +127,8 @@ pub struct Rule {
     pub capacity: u32,
     /// First port of the second parity.
     pub other_low: u16,
-    /// 1: the range has an odd number of ports, and so a last port without a pair, which connect()'s search can skip; else 0.
+    /// 1: the range has an odd number of ports, and the last one, which connect()'s search can skip, is neither reserved nor
+    /// bound; else 0.
     pub unsure: u16,
     /// Ports of the second parity in the range, each 2 above the one before; the first parity has as many.
     pub half: u32,
@@ -137,8 +138,9 @@ pub struct Rule {
     /// cannot predict the next port from the last one (RFC 6056).
     pub step: u32,
     pub offset: u32,
-    /// One decision in this many is recorded, a power of two; 0: none. A bind that the kernel refused is recorded in any case,
-    /// and at most once a second that no address could be chosen. 1: that is recorded each time, and exempt calls are, too.
+    /// N (a power of two), if about 1 in N decisions is recorded; 0: none. Whatever N is, every address that the kernel refused
+    /// to bind is recorded, and at most once a second that no address could be chosen. If N is 1, that is recorded each time, and
+    /// exempt calls are recorded, too.
     pub sample: u32,
     /// How many of `destinations` there are; 0: the rule is for every destination.
     pub destination_count: u32,
@@ -157,7 +159,7 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Whether a port is in the range, of either parity (an odd range's last port is not).
+    /// Whether a port is in the range. Of a range with an odd number of ports, the last one does not count.
     #[inline(always)]
     pub const fn has_port(&self, port: u16) -> bool {
         let low = (self.other_low as u32).wrapping_sub(1);
@@ -172,10 +174,11 @@ const _: () = assert!(
 
 /// How many of the spreader's connections from one source to one destination may be unanswered at the same time while none
 /// was established since the source was last left out. Calls that ended without an answer count until the agent's next health
-/// check (1 s). Past this number, other addresses come first.
+/// check (1 s). From this number on, other addresses come first.
 pub const TRIALS: u32 = 4;
 
-/// [`Usage::in_use`] of an address that is left out towards the destination is at least this: it has no room.
+/// [`Usage::in_use`] of an address that is left out towards the destination is at least this (more than there are ports): so the
+/// address has no room.
 pub const NO_ROOM: u32 = 1 << 20;
 
 /// Why the agent leaves an address out towards one destination. The value is on the wire: append. The hooks add
@@ -218,11 +221,12 @@ pub struct DecisionRecord {
     pub who: Who,
     /// Inode number of the network namespace.
     pub netns: u32,
-    /// Ports of (chosen, destination, destination port) in use before, without those that the application bound.
+    /// Ports of (chosen, destination, destination port) in use before, without those that the application bound and those that
+    /// connect() cannot be given ([`crate::conn_flag::APART`]); 0 if no address was chosen.
     pub in_use: u32,
     /// Host byte order.
     pub destination_port: u16,
-    /// The port that the spreader bound, host byte order; 0: the kernel finds one.
+    /// The port that the spreader bound, host byte order; 0: none.
     pub port: u16,
     /// A [`Decision`].
     pub decision: u32,
@@ -259,7 +263,8 @@ named! {
         Transparent => "transparent",
         /// The socket is the kernel's own (NFS, iSCSI).
         KernelSocket => "kernel_socket",
-        /// The destination is loopback and the pool is not, or the other way round; or it is link-local.
+        /// The destination is loopback (or unspecified, which connect() takes for loopback) and the pool is not, or the other way
+        /// round; or the destination is link-local.
         Loopback => "loopback",
         /// The agent's lease has expired.
         LeaseOver => "lease_over",
@@ -273,8 +278,8 @@ named! {
         NoCandidate => "no_candidate",
         /// The ring buffer was full, so that a decision was not recorded. Counted besides that decision.
         NotTold => "not_told",
-        /// Addresses of the pool are left out towards this destination, and no other has a free port: the connect() goes
-        /// on as with spreading off.
+        /// At least one address of the pool is left out towards this destination, and no other has a free port: the connect()
+        /// goes on as with spreading off, even with `--fail-fast`.
         AllLeftOut => "all_left_out",
     }
 }

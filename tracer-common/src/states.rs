@@ -27,7 +27,7 @@ impl PortState {
         (self as u32) << conn_flag::STATE_SHIFT
     }
 
-    /// The state in these flags.
+    /// The state in these flags of a connection; in TIME_WAIT, where they have none, [`Self::Connecting`].
     pub const fn of(flags: u32) -> Self {
         match (flags & conn_flag::STATE) >> conn_flag::STATE_SHIFT {
             0 => Self::Connecting,
@@ -60,7 +60,7 @@ impl States {
     /// The counts of a tuple that holds `in_use` ports, `time_wait` of these in TIME_WAIT.
     ///
     /// One CPU can count a port's change of state before the CPU that took the port has counted it, so a count can be
-    /// below 0 for a moment. It reads as 0 then, and the next count is right all the same.
+    /// below 0 for a moment. It reads as 0 then, and what it borrowed from the count in the next 16 bits is given back.
     pub fn read(self, in_use: u64, time_wait: u64) -> Ports {
         const BELOW_0: u64 = 0xfff0;
         let mut rest = self.0;

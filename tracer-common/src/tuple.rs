@@ -7,7 +7,8 @@ use crate::{
     states::{Ports, States},
 };
 
-/// The 4-tuple without its source port, in one network namespace: connections with the same key share their ports.
+/// The 4-tuple without its source port, in one network namespace: of the connections with the same key, no two can have the
+/// same source port.
 ///
 /// The kernel hashes every byte of a map key, so the padding is a field, which is always 0 in the table.
 #[repr(C)]
@@ -19,12 +20,13 @@ pub struct TupleKey {
     pub netns: u32,
     /// Host byte order.
     pub destination_port: u16,
-    /// 0, except in a key of [`Self::of_bind`].
+    /// 0; in a key of [`Self::of_bind`] 1.
     pub zero: u16,
 }
 
 impl TupleKey {
-    /// The key of an output row about bind(address, 0) at an address. No entry of the table has such a key.
+    /// The key of an output row that says how many ports bind(address, 0) can get at this address. No entry of the table has
+    /// such a key.
     pub const fn of_bind(netns: u32, source: Addr) -> Self {
         Self { source, destination: Addr::UNSPECIFIED, netns, destination_port: 0, zero: 1 }
     }
@@ -37,21 +39,22 @@ impl TupleKey {
 
 const _: () = assert!(size_of::<TupleKey>() == 40);
 
-/// Number of buckets of a port-search histogram. The last one begins at 16.8 ms. A search that tries all 28,232 ports
-/// and finds none takes 1 to 3 ms, and longer if CPUs contend for the hash buckets.
+/// Number of buckets of the histogram of port searches. The last one begins at 16.8 ms. A search through all 28,232 ports of
+/// the default range takes 1 to 3 ms, and longer if CPUs contend for the locks of the kernel's port table.
 pub const SEARCH_BUCKETS: usize = 30;
 
-/// Counters of one tuple. Each only grows (except `held`, `waiting`, `states` and those that wrap), so that any two readings
-/// can be compared; the ports in use are a difference of two counters. (On the tracepoint backend, `released`,
-/// `time_wait_ended` and `settled` go back by 1 when a release of a time-wait socket is taken back.)
+/// Counters of one tuple, and facts about its newest calls. The 64-bit counters only grow (except `held`, `waiting` and
+/// `states`), so that any two readings can be compared; the ports in use are a difference of two counters. (On the tracepoint
+/// backend, `released`, `time_wait_ended` and `settled` go back by 1 when a release of a time-wait socket is taken back.)
 ///
-/// Only the BPF ledger (`tracer-ebpf/src/ledger.rs` and below it) changes a value.
+/// Only BPF programs change a value: the ledger (`tracer-ebpf/src/ledger.rs` and below it), and of `cursor` the spreader's
+/// search for a port. What "the agent sets" below, it sets by a command ([`crate::seed`]).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct TupleCount {
     /// Ports taken, those of older sockets included.
     pub opened: u64,
-    /// Ports released.
+    /// Of `opened`: ports that were released again.
     pub released: u64,
     /// Ports that entered TIME_WAIT (they are still held).
     pub time_wait_begun: u64,
@@ -63,24 +66,26 @@ pub struct TupleCount {
     /// [`conn_flag::LISTED`]: crate::conn_flag::LISTED
     /// [`conn_flag::APART`]: crate::conn_flag::APART
     pub held: u64,
-    /// [`Halves`] of the ports in `held` that the kernel may reuse: ports in TIME_WAIT that were not bound, of
-    /// connections with timestamps. It goes down, too.
+    /// [`Halves`] of the ports in `held` that the kernel may reuse: ports in TIME_WAIT that neither the application nor the
+    /// spreader bound, of connections with TCP timestamps. It goes down, too.
     pub waiting: u64,
     /// [`States`]: ports by the state of the connection that holds them. It goes down, too.
     pub states: u64,
     /// connect() calls that failed, by [`Cause`].
     pub failed: [u64; Cause::COUNT],
-    /// Port searches by duration; see [`search_bucket`].
+    /// Port searches of connect() that found a port, by duration; see [`search_bucket`].
     pub search: [u32; SEARCH_BUCKETS],
-    /// CLOCK_MONOTONIC of the newest change, ns.
+    /// CLOCK_MONOTONIC of the newest change, ns: a port was taken, released or entered TIME_WAIT, a connect() failed, or a
+    /// command corrected the counters or set `left_out`.
     pub last_ns: u64,
-    /// cgroup id of the newest connect() here.
+    /// cgroup v2 id of the newest known caller of connect() for this tuple; 0: there is none, or it has a socket that is older
+    /// than the tracer.
     pub cgroup: u64,
-    /// Process (tgid) of the newest connect() here.
+    /// Process (tgid) of that caller; 0: there is none.
     pub pid: u32,
     /// errno of the newest failure, positive; 0: there is none, or the failure had no errno (the application gave up).
     pub last_errno: u32,
-    /// comm of the newest connect() here: arbitrary bytes, NUL-padded.
+    /// comm of that caller: arbitrary bytes, NUL-padded.
     pub comm: [u8; 16],
     /// How many candidate ports the spreader has tried for this tuple: the number of the next candidate. It wraps.
     pub cursor: u32,
@@ -96,30 +101,33 @@ pub struct TupleCount {
     pub nowhere: u32,
     /// Of `nowhere`: calls that do not count against the source any more. The agent sets it once a second.
     pub forgiven: u32,
-    /// [`PROVEN`], if a connection was established since the source was last left out; else 0.
+    /// [`PROVEN`], if a connection that `established` counts was established since the source was last left out; else 0.
     pub proven: u32,
     /// Why the spreader does not choose this source towards this destination
     /// ([`crate::spread::LeftOut`]); 0: it may. The agent sets it.
     pub left_out: u32,
     /// The owner in whose share of the table this entry is: [`crate::share::owner`].
     pub owner: u32,
-    /// A hash of the entry's key, and whether it is about to be removed: see `tracer-ebpf/src/ledger/life.rs`.
+    /// A hash of the entry's key, and whether the entry is about to be removed: see `tracer-ebpf/src/ledger/life.rs`. 0: the
+    /// entry was just made.
     pub life: u32,
-    /// How many hooks used the entry while it was about to be removed.
+    /// How often the entry was used since its removal was announced: by hooks, and once by the removal itself.
     pub pins: u32,
     pub zero: u32,
 }
 
 const _: () = assert!(size_of::<TupleCount>() == 56 + 8 * Cause::COUNT + 4 * SEARCH_BUCKETS + 88);
 
-/// Value of [`TupleCount::proven`]: a mask, so that the spreader's hook needs no branch.
+/// Value of [`TupleCount::proven`]: the highest bit, because the spreader's hook uses it as a mask for a sign bit, in place of
+/// a branch.
 pub const PROVEN: u32 = 1 << 31;
 
-/// An application that closes a socket this long after connect() or later, without an answer, has given up, ns.
+/// Nanoseconds after connect() from which on a close without an answer means that the application gave up waiting
+/// ([`Cause::NoAnswer`]), not that it changed its mind ([`Cause::Aborted`]).
 pub const GIVEN_UP_NS: u64 = 1_000_000_000;
 
 impl TupleCount {
-    /// Ports held now, TIME_WAIT included.
+    /// Ports held now, TIME_WAIT included; 0 while more releases are counted than ports taken (for a moment).
     #[inline(always)]
     pub const fn in_use(&self) -> u64 {
         self.opened.saturating_sub(self.released)
@@ -131,12 +139,13 @@ impl TupleCount {
         self.time_wait_begun.saturating_sub(self.time_wait_ended)
     }
 
-    /// [`Self::in_use`] by the state of the connections.
+    /// The ports in use that are not in TIME_WAIT, by the state of their connections.
     pub fn ports(&self) -> Ports {
         States(self.states).read(self.in_use(), self.time_wait())
     }
 
-    /// Ports that connect() can still be given. `usable`: ports of the range that are neither reserved nor bound.
+    /// Ports that connect() can still be given, 0 if there are none. `usable`: ports of the range that are neither reserved nor
+    /// bound.
     #[inline(always)]
     pub const fn room(&self, usable: u32) -> u32 {
         let held = Halves(self.held);

@@ -101,7 +101,7 @@ impl Room {
     }
 }
 
-/// An address with less than 1/32 of its ports left is chosen only after others were compared with it.
+/// An address with less than 1/32 (1 / 2^5) of its ports left is chosen only after others were compared with it.
 const NEARLY_FULL_SHIFT: u32 = 5;
 /// How many addresses are then compared for the emptiest, from the first one drawn on. Choosing the emptier of two
 /// keeps all equally full, so the compared ones represent a larger pool, unless all of them are full.
@@ -110,9 +110,9 @@ const SEARCHED: u32 = 32;
 const ALL: u32 = 256;
 const _: () = assert!(ALL as usize == POOL_MAX);
 
-/// The address to use, as its index in `side.addresses`, and its usage; `None`: no address has room, or the
-/// pool has none. An address has room while fewer than `capacity` ports are live (only the end of a connection
-/// releases them). `random`: 32 random bits; `usage`: reads the ledger.
+/// The address to use, as its index in `side.addresses`, and its usage, which may have [`Usage::ON_TRIAL`]; `None`: no address
+/// has room, or the pool has none. An address has room while fewer than `capacity` ports are live (only the end of a
+/// connection releases them). `random`: 32 random bits; `usage`: reads the ledger.
 ///
 /// It is the emptier of two drawn at random, by weight: as good as the emptiest of all (Mitzenmacher, "The
 /// Power of Two Choices in Randomized Load Balancing", 2001), at a cost that does not depend on
@@ -222,13 +222,13 @@ pub trait Rounds {
     fn run(count: u32, step: impl FnMut(u32) -> bool);
 }
 
-/// The address of one slot, by 16 random bits, as an index.
+/// Draws a slot by 16 random bits, and returns the index of its address in `side.addresses`.
 #[inline(always)]
 pub fn draw(side: &FamilyPool, random: u32) -> u8 {
     side.slots[((random * side.slot_count) >> 16) as usize & (POOL_MAX - 1)]
 }
 
-/// The index after this one, round the pool.
+/// The index of the pool's next address; after the last one 0.
 #[inline(always)]
 fn next(side: &FamilyPool, index: u8) -> u8 {
     if u32::from(index) + 1 < side.count { index + 1 } else { 0 }
@@ -250,9 +250,9 @@ const UNSURE: u32 = 2;
 /// kernel's search, so the second parity is used up first.
 const SCARCE: u32 = 16;
 
-/// How many candidates are tried for a port of the second parity, or for one that is free or reusable.
+/// How many candidates are tried for a free port of the second parity, or for one of the first that is free or reusable.
 const TRIES: u32 = 64;
-/// As [`TRIES`], if few candidates can be free.
+/// In place of [`TRIES`] if at most 1/16 of the second parity is free.
 const FEW_TRIES: u32 = 8;
 
 /// The spreader's search for a port, before it leaves the search to the kernel.
@@ -266,7 +266,8 @@ pub struct Search {
     pub last: bool,
 }
 
-/// The search to do before the kernel searches. `fast`: the spreader may bind ports of the second parity.
+/// The search to do before the kernel searches. `half`: ports of each parity in the range, free or not. `fast`: the spreader may
+/// bind ports of the second parity.
 #[inline(always)]
 pub const fn search(usage: &Usage, room: &Room, half: u32, fast: bool) -> Search {
     let (own_held, other_held) = of(usage.held, room);
@@ -294,9 +295,9 @@ pub const fn search(usage: &Usage, room: &Room, half: u32, fast: bool) -> Search
 /// From there on, calls get ports of the second parity, until it has at most 1.5 times as many free ports as the first; then
 /// three calls of five do, which keeps this ratio. So both run out together: the last ports of either cost a long search, and
 /// neither is searched to its end while the other has room.
-/// If the first parity has no port left ([`UNSURE`]), the spreader has to find the last ones of the second: the kernel gives no
-/// connect() a port that is bound, at whatever address, so it could miss these. Then both parities are
-/// searched, and a port that is found is sure to be free.
+/// If the first parity has at most [`UNSURE`] ports left, the spreader has to find the last ones of the second: the kernel gives
+/// no connect() a port that is bound, at whatever address, so it could miss these. Then both parities are searched, as many
+/// candidates as there are ports, and a port that is found is sure to be free.
 #[inline(always)]
 const fn both_halves(own_left: u32, left: u32, room: &Room, half: u32) -> Search {
     if own_left <= UNSURE && half > 0 {
@@ -340,13 +341,14 @@ const fn beside_time_waits(
     Search { tries: if last { others + TRIES } else { others }, others, last }
 }
 
-/// How many of these ports are of the first and of the second parity.
+/// The two counts of `ports`: those of the first parity, and those of the second.
 #[inline(always)]
 const fn of(ports: Halves, room: &Room) -> (u32, u32) {
     if room.other_is_odd { (ports.even(), ports.odd()) } else { (ports.odd(), ports.even()) }
 }
 
-/// The `number`th candidate of the second parity; `None`: the range has no such ports.
+/// The `number`th candidate of the second parity; after all ports of that parity, the first comes again. `None`: the range has
+/// no such ports.
 #[inline(always)]
 pub fn candidate(rule: &Rule, number: u32) -> Option<u16> {
     let place = (u64::from(number) * u64::from(rule.step) + u64::from(rule.offset))
