@@ -1,5 +1,5 @@
 //! ATTEMPTS: the connect(), bind() or listen() call that each thread is executing. LAST_SPREAD: which socket's source the
-//! spreader bound last.
+//! spreader bound last, and where its random bits come from.
 
 use aya_ebpf::{
     helpers::{bpf_get_current_task, bpf_get_prandom_u32, bpf_ktime_get_ns},
@@ -28,15 +28,16 @@ use crate::{
 #[map]
 static ATTEMPTS: LruHashMap<u64, Attempt> = LruHashMap::with_max_entries(16_384, 0);
 
-/// What the spreader's hook passes on to the ledger's hook in the same call, per CPU.
+/// What the spreader's hook passes on to the ledger's hook in the same call, and the spreader's random numbers. Per CPU.
 #[map]
 static LAST_SPREAD: PerCpuArray<LastSpread> = PerCpuArray::with_max_entries(1, 0);
 
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct LastSpread {
-    /// Kernel address of the socket that the spreader bound last; 0: none. A call that is preempted between the spreader's
-    /// hook and the ledger's may find another call's socket here, and is then not counted as spread.
+    /// Kernel address of the socket that the spreader bound last; 0: none, or the ledger's hook has read it. A call that is
+    /// preempted between the spreader's hook and the ledger's may find another call's socket here, and is then not counted as
+    /// spread.
     sk: u64,
     /// State of the generator [`LastSpread::random`]; 0: not seeded yet.
     state: u64,
@@ -70,15 +71,16 @@ pub(crate) struct CallInfo {
     pub(crate) cookie: u64,
     pub(crate) sk: u64,
     pub(crate) netns: u32,
-    /// The address that bind() asks for, or the source of a connect() (unspecified: not chosen yet).
+    /// The address that bind() asks for, or that the socket of a listen() or connect() has (unspecified: none yet).
     pub(crate) source: Addr,
     pub(crate) destination: Addr,
     pub(crate) destination_port: u16,
-    /// The local port that bind() asks for (0: any), or that the connecting socket has (0: none).
+    /// The local port that bind() or listen() asks for (0: any), or that the socket of a connect() has (0: none).
     pub(crate) port: u16,
 }
 
-/// Records that the current thread begins a call. `ANCESTORS`: see [`filter::passes_caller`].
+/// Records that the current thread begins a call, in place of its earlier call if that is still recorded. `Err`: the map
+/// refuses a new entry. `ANCESTORS`: see [`filter::passes_caller`].
 #[inline(always)]
 pub(crate) fn begin<const ANCESTORS: bool>(begin: &CallInfo) -> Step {
     let who = who::current();
@@ -130,15 +132,16 @@ pub(crate) fn current(call: Call) -> Option<&'static mut Attempt> {
     (attempt.call == call as u8).then_some(attempt)
 }
 
-/// The current thread's connect(), if it is for the socket with this cookie.
+/// The current thread's connect(), if it is for the socket with this cookie; `None` also if the cookie is 0.
 #[inline(always)]
 pub(crate) fn connecting(cookie: u64) -> Option<&'static mut Attempt> {
     current(Call::Connect).filter(|attempt| attempt.cookie == cookie && cookie != 0)
 }
 
-/// The current thread's bind(), if it is for the socket with this cookie. (No hook sees the end of some: the programs that
-/// `tracer spread` attaches include none at the end of bind(), and from Linux 6.6 on `mptcp_bind` does not call `inet_bind`,
-/// where the programs of other commands are. Such an entry stays until the thread's next call.)
+/// The current thread's bind(), if it is for the socket with this cookie; `None` also if the cookie is 0. (No hook sees the end
+/// of some bind() calls: the programs that `tracer spread` attaches include none at the end of bind(), and from Linux 6.6 on
+/// `mptcp_bind` does not call `inet_bind`, where the programs of other commands are. Such an entry stays until the thread's next
+/// call.)
 #[inline(always)]
 pub(crate) fn binding(cookie: u64) -> Option<&'static mut Attempt> {
     current(Call::Bind).filter(|attempt| attempt.cookie == cookie && cookie != 0)
@@ -162,8 +165,8 @@ impl LastSpread {
         unsafe { (&raw mut (*this).sk).write_volatile(sk) };
     }
 
-    /// 32 random bits to draw addresses with. They need not be unpredictable, and only the first on a CPU costs a helper call.
-    /// Two calls of which one interrupts the other may get the same bits.
+    /// 32 random bits to draw addresses with. They need not be unpredictable, so only the first ones on each CPU are from a
+    /// helper, and the rest are computed. Two calls of which one interrupts the other may get the same bits.
     #[inline(always)]
     pub(crate) fn random(this: *mut Self) -> u32 {
         // SAFETY: as in `give`.
@@ -191,7 +194,8 @@ pub(crate) fn mark_spread(begin: &CallInfo) -> Step {
     Ok(())
 }
 
-/// Whether the spreader bound this socket's source in the current thread's call. True only once for each call.
+/// Whether the spreader bound this socket's source in the current thread's call. True only once for each call; false also if
+/// another call of the spreader ran on this CPU in between.
 #[inline(always)]
 fn was_given(sk: u64) -> bool {
     let Some(given) = LastSpread::here() else { return false };

@@ -49,7 +49,7 @@ fn address_key(sock: &Sock, port: u16) -> ConnKey {
     ConnKey::new(sock.at(), port)
 }
 
-/// Adds a bound port, if it has no entry yet.
+/// Adds a bound port. `Err`: it has an entry already, or there is no room for one, or the map is busy.
 #[inline(always)]
 pub(crate) fn add(key: &ConnKey, bound: &Bound) -> Step {
     if !share::has_room(bound.owner, Table::Binds) {
@@ -68,7 +68,7 @@ pub(crate) fn add(key: &ConnKey, bound: &Bound) -> Step {
     Ok(())
 }
 
-/// Removes a bound port; true if it had an entry.
+/// Removes a bound port; true if this removed its entry. False: there is none, the map refuses, or another CPU removed it first.
 #[inline(always)]
 pub(crate) fn remove(key: &ConnKey) -> bool {
     // SAFETY: copied before the entry is removed, after which the element may be another port's.
@@ -82,7 +82,7 @@ pub(crate) fn remove(key: &ConnKey) -> bool {
     removed
 }
 
-/// Counts, for the spreader, one more port bound at an address (`is_new`), or one less.
+/// Counts, for the spreader, one more port bound at an address (`is_new`), or one less. Without a spreader, nothing.
 #[inline(always)]
 fn count_at(place: &TupleKey, port: u16, is_new: bool) {
     if SPREADING.load() == 0 {
@@ -298,7 +298,8 @@ pub(crate) fn searched(sock: &Sock, wanted_port: u16, result: i32) -> Step {
     Ok(())
 }
 
-/// As [`searched`], of the socket that the thread's attempt is for.
+/// As [`searched`], for a hook that sees no arguments: of the socket that the thread's attempt is for. `Err` also if there is no
+/// attempt.
 #[inline(always)]
 pub(crate) fn search_returned(result: i32) -> Step {
     let call = if attempt::current(Call::Bind).is_some() { Call::Bind } else { Call::Listen };

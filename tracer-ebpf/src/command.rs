@@ -109,8 +109,8 @@ fn add_conn(command: &Command) -> bool {
     true
 }
 
-/// Whether the step succeeded. If it did not, counts the loss, but only at the start: a reconciliation repeats its commands
-/// for ports whose loss a hook has counted.
+/// Whether the step succeeded. A loss is counted only while the sockets that are older than the tracer are being read: later
+/// commands are for ports whose loss a hook has counted, and userspace repeats them.
 #[inline(always)]
 fn report(step: Step) -> bool {
     if ledger::seeding() {
@@ -129,7 +129,8 @@ fn add_bound(command: &Command) -> bool {
         owner: share::owner(command.tuple.netns, command.user),
     };
     let added = report(bind::add(&command.key, &bound));
-    // Only if it was added: userspace repeats the command for a port that finds no room.
+    // Only if it was added: userspace repeats the command while there is no room, and each repetition would renew the port's
+    // time in TOUCHED, or count one more loss.
     if added {
         touched::note(&bound, command.key.port);
     }

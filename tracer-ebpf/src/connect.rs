@@ -67,7 +67,7 @@ pub(crate) fn acquired(key: ConnKey, tuple: impl FnOnce(&mut TupleKey) -> Step) 
 }
 
 /// Settles the attempt that got the port, and fills in the connection by it. Returns the duration of the port search, ns, or
-/// [`ledger::NOT_SEARCHED`].
+/// [`ledger::NOT_SEARCHED`]. `Err`: the attempt is settled already, or `tuple` fails.
 #[inline(always)]
 fn settle_attempt(
     attempt: &mut Attempt,
@@ -100,7 +100,8 @@ fn settle_attempt(
     Ok(ledger::NOT_SEARCHED)
 }
 
-/// Fills in a connection whose attempt is missing; its caller is then unknown. Returns [`ledger::NOT_SEARCHED`].
+/// Fills in a connection whose attempt is missing; its caller is then unknown. Returns [`ledger::NOT_SEARCHED`]. `Err`: the port
+/// is in the ledger already, or `tuple` fails.
 #[inline(always)]
 fn describe_without_attempt(
     key: &ConnKey,
@@ -153,7 +154,7 @@ fn failed(attempt: &mut Attempt, cause: Cause, errno: u16) -> Step {
     Ok(())
 }
 
-/// The port search of this attempt ended without a port.
+/// The port search of this attempt ended without a port: counts and reports that, with the cause.
 #[inline(always)]
 pub(crate) fn search_failed(attempt: &mut Attempt, errno: u16) -> Step {
     let cause = match (errno, attempt.bound_port) {
@@ -164,7 +165,8 @@ pub(crate) fn search_failed(attempt: &mut Attempt, errno: u16) -> Step {
     failed(attempt, cause, errno)
 }
 
-/// The result of `inet_hash_connect` or `inet6_hash_connect`: 0 or a negative errno.
+/// The port search ended: records the port, or reports the failure. `result`: of `inet_hash_connect` or `inet6_hash_connect`, 0
+/// or a negative errno.
 #[inline(always)]
 pub(crate) fn searched(sock: &Sock, result: i32) -> Step {
     if result == 0 {

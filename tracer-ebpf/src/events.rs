@@ -83,7 +83,7 @@ pub(crate) fn may_report(owner: u32, cause: Cause, now: u64) -> bool {
     may
 }
 
-/// Writes one event. The caller has checked [`wanted`] and the filter.
+/// Writes one event, or counts a loss if the ring is full. The caller has checked [`wanted`] and the filter.
 #[inline(always)]
 pub(crate) fn emit(detail: &Detail<'_>) {
     let seq = stats::next_seq();

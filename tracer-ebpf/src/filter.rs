@@ -21,8 +21,8 @@ use crate::offsets::{FILTERED, TASK_COMM, TASK_LEADER};
 #[map]
 static FILTER: Array<Filter> = Array::with_max_entries(1, 0);
 
-/// The filter; `None`: everything passes. Without a filter, the verifier knows that when it loads the program, and removes
-/// all comparisons.
+/// The filter; `None`: there is none, and everything passes. The verifier knows that when it loads the program, and removes all
+/// comparisons.
 #[inline(always)]
 fn active() -> Option<&'static Filter> {
     if FILTERED.load() == 0 {
@@ -56,8 +56,8 @@ fn is_above_current(cgroup: &Cgroup) -> bool {
     cgroup.id == unsafe { bpf_get_current_ancestor_cgroup_id(cgroup.level as i32) }
 }
 
-/// Whether the name of the calling process, which is its leader's comm, is one of the filter's: each thread has a comm
-/// of its own. Not inlined, so that its stack is not part of the caller's.
+/// Whether the name of the calling process is one of the filter's. Each thread has a comm of its own; the name of the process is
+/// that of its leader. False also if that cannot be read. Not inlined, so that its stack is not part of the caller's.
 #[inline(never)]
 fn passes_leader() -> bool {
     if TASK_LEADER.load() == 0 {
@@ -96,7 +96,7 @@ fn passes_leader() -> bool {
         })
 }
 
-/// Whether the calling process passes. Only for process context.
+/// Whether the calling process (pid, network namespace, comm and cgroup) passes. Only for process context.
 ///
 /// `ANCESTORS`: cgroups below a cgroup of the filter pass, too. Only cgroup programs can test that on
 /// every kernel (`bpf_get_current_ancestor_cgroup_id` came to tracing programs after v5.10).
@@ -121,7 +121,7 @@ pub(crate) fn passes_unknown_caller(netns: u32) -> bool {
         && any(&filter.netns, filter.netns_count, |inum| *inum == netns)
 }
 
-/// Whether the addresses and the destination port pass.
+/// Whether the addresses, their family and the destination port pass.
 #[inline(always)]
 pub(crate) fn passes_tuple(tuple: &TupleKey) -> bool {
     let Some(filter) = active() else { return true };

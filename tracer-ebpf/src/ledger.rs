@@ -105,7 +105,8 @@ pub(crate) fn cursor(key: &TupleKey) -> Option<*mut u32> {
 /// because LLVM copies the unset half of one, and the verifier rejects a read of uninitialized stack.
 pub(crate) const NOT_SEARCHED: u64 = u64::MAX;
 
-/// Counts a port that was taken, if it has no entry yet. `search_ns`: duration of the port search, or [`NOT_SEARCHED`].
+/// Counts a port that was taken. `Err`: it has an entry already, or there is no room for one, or the map is busy. `search_ns`:
+/// duration of the port search, or [`NOT_SEARCHED`].
 #[inline(always)]
 pub(crate) fn open(key: &ConnKey, conn: &Conn, search_ns: u64) -> Step {
     if seeding() {
@@ -115,7 +116,8 @@ pub(crate) fn open(key: &ConnKey, conn: &Conn, search_ns: u64) -> Step {
     insert(key, conn, search_ns)
 }
 
-/// Counts the port of an older socket, which userspace found. A mark of the port stays, because the caller reads it next.
+/// As [`open`], for the port of an older socket, which userspace found. A mark of the port stays, because the caller reads it
+/// next.
 #[inline(always)]
 pub(crate) fn add_older(key: &ConnKey, conn: &Conn) -> Step {
     insert(key, conn, NOT_SEARCHED)
@@ -177,7 +179,8 @@ unsafe fn remember(count: *mut TupleCount, who: &Who) {
     }
 }
 
-/// Counts a failed connect(). If this makes the tuple's entry, it is in `owner`'s share.
+/// Counts a failed connect(). If this makes the tuple's entry, it is in `owner`'s share. `Err`: the tuple has no entry, and none
+/// can be made.
 #[inline(always)]
 pub(crate) fn fail(
     key: &TupleKey,
@@ -218,7 +221,8 @@ fn get_mut(key: &ConnKey) -> Option<*mut Conn> {
     CONNS.get_ptr_mut(key)
 }
 
-/// Releases a port: removes its entry and counts that. Of several callers for one key, one succeeds.
+/// Releases a port: removes its entry and counts that. `Err`: there is no entry (of several callers for one key, one succeeds),
+/// or the map is busy. While older sockets are being read, marks the port in any case.
 ///
 /// A caller that writes an event about the entry does so before it calls this: a removed element may be another port's at
 /// once, and a copy would take a fifth of the BPF stack.
@@ -322,8 +326,9 @@ pub(crate) fn reopen(key: &ConnKey, conn: &Conn) -> Step {
     Ok(())
 }
 
-/// Adds a correction, which userspace computes from CONNS, to the counters of a tuple. False: ports were opened or
-/// released since userspace read them, and the correction depends on that. Counters that only grow are corrected by growing.
+/// Adds a correction, which userspace computes from CONNS, to the counters of a tuple. False: ports were opened or released
+/// since userspace read them, and the correction does not apply then. `Err`: the tuple has no entry, and none can be made.
+/// Counters that only grow are corrected by growing.
 #[inline(always)]
 pub(crate) fn correct(key: &TupleKey, correction: &Correction) -> Step<bool> {
     let count = tuple(key, share::owner(key.netns, UNKNOWN_USER))?;

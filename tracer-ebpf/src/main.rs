@@ -44,7 +44,7 @@ mod touched;
 mod who;
 mod words;
 
-/// GPL-compatible, which helpers such as `bpf_probe_read_kernel` require.
+/// The programs' licence, as the kernel reads it: GPL-compatible, which helpers such as `bpf_probe_read_kernel` require.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -4,13 +4,13 @@
 use aya_ebpf::{macros::map, maps::Array};
 use tracer_common::Rule;
 
-/// The rule, in one of two places: [`ACTIVE_RULE`] says which. The agent writes the other place, and only after
-/// no hook reads it any more, so that a hook sees the old rule or the new one. (A hash map would do the same, but
-/// needs a helper call for its lookup.)
+/// Two rules, of which [`ACTIVE_RULE`] says which one is active. The agent writes the other one, and only after no hook reads
+/// that any more, so that a hook sees the whole old rule or the whole new one. (A hash map would do the same, but needs a helper
+/// call for its lookup.)
 #[map]
 static RULES: Array<Rule> = Array::with_max_entries(2, 0);
 
-/// The place of the rule in [`RULES`], from 1 up; 0: there is no rule.
+/// The active rule's index in [`RULES`], plus 1; 0: there is no rule.
 #[map]
 static ACTIVE_RULE: Array<u32> = Array::with_max_entries(1, 0);
 

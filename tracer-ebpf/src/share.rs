@@ -15,7 +15,7 @@ use crate::{
 #[map]
 static SHARES: Array<Share> = Array::with_max_entries(SLOTS, 0);
 
-/// The owner for this user in this network namespace.
+/// The owner for this user in this network namespace: two packed indices of SHARES ([`share::owner`]).
 #[inline(always)]
 pub(crate) fn owner(netns: u32, user: u32) -> u32 {
     owner_of(netns, user)
@@ -28,7 +28,8 @@ fn key() -> u64 {
     SHARES.get_ptr(0).map_or(0, |totals| unsafe { (&raw const (*totals).key).read() })
 }
 
-/// The indices of an address's (its words') two counters in `BOUND_BY_ADDR`.
+/// The indices of the two counters that an address has in `BOUND_BY_ADDR`. `address`: its two words
+/// ([`tracer_common::Addr::words`]).
 #[inline(always)]
 pub(crate) fn counters(netns: u32, address: [u64; 2]) -> [usize; 2] {
     share::counters(key(), netns, address)
@@ -69,7 +70,7 @@ extern "C" fn owner_of(netns: u32, user: u32) -> u32 {
     share::owner(key(), netns, user)
 }
 
-/// The counter of a table in this place of SHARES.
+/// The counter of a table in the value of SHARES at index `place`; `None`: there is no such index.
 #[inline(always)]
 fn held(place: u32, table: u32) -> Option<*mut u64> {
     const { assert!(Table::COUNT == 4 && size_of::<Share>() >= 32) };

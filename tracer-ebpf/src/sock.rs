@@ -123,13 +123,13 @@ impl TcpSock {
         NO_PORT_MASK.load() != 0 && !self.bit(&NO_PORT, &NO_PORT_MASK)
     }
 
-    /// Whether the kernel made this socket for itself (`sk_kern_sock`).
+    /// Whether the kernel made this socket for itself (`sk_kern_sock`). False if the bit's offset is not known.
     #[inline(always)]
     pub(crate) fn is_kernel_socket(self) -> bool {
         self.bit(&SK_KERN_SOCK, &SK_KERN_SOCK_MASK)
     }
 
-    /// Whether the socket's addresses need not be local (IP_TRANSPARENT).
+    /// Whether the socket's addresses need not be local (IP_TRANSPARENT). False if the flag's offset is not known.
     #[inline(always)]
     pub(crate) fn is_transparent(self) -> bool {
         self.bit(&TRANSPARENT, &TRANSPARENT_MASK)
@@ -147,7 +147,7 @@ impl TcpSock {
         unsafe { Self::field(self.0, &SKC_NUM) }
     }
 
-    /// The bound or connected local address.
+    /// The bound or connected local address; `::` or `::ffff:0.0.0.0`: none. `Err`: not an IP socket.
     #[inline(always)]
     pub(crate) fn source(self) -> Step<Addr> {
         // SAFETY: the types are those of the kernel's BTF; an IPv6 address is four words.
@@ -324,7 +324,8 @@ impl Sock {
         Ok(error as u16)
     }
 
-    /// Whether the SYN is still unsent because it waits for the first write (TCP_FASTOPEN_CONNECT).
+    /// Whether the SYN is still unsent because it waits for the first write (TCP_FASTOPEN_CONNECT). False if the flag's offset is
+    /// not known.
     #[inline(always)]
     pub(crate) fn is_deferred(&self) -> Step<bool> {
         let flags: u8 = self.far_field(&DEFERRED)?;
@@ -347,7 +348,7 @@ impl Sock {
             .map_err(|_| Skip::Lost(Loss::ReadFailed))
     }
 
-    /// The bound or connected local address.
+    /// The bound or connected local address; `::` or `::ffff:0.0.0.0`: none. `Err`: not an IP socket.
     #[inline(always)]
     pub(crate) fn source(&self) -> Step<Addr> {
         match self.field::<u16>(&SKC_FAMILY) {
@@ -357,7 +358,7 @@ impl Sock {
         }
     }
 
-    /// Fills in the whole tuple.
+    /// Fills in the whole tuple. `Err`: not an IP socket, or its namespace cannot be read.
     #[inline(always)]
     pub(crate) fn read_tuple(&self, tuple: &mut TupleKey) -> Step {
         tuple.netns = self.netns()?;

@@ -1,6 +1,7 @@
 //! The spreader: chooses the source address of a connect(), and past 45 % of a tuple's ports the port, too.
 //!
-//! Law: whatever is missing, full or refused, the connect() goes on as with spreading off (or `--fail-fast` denies it).
+//! Invariant: whatever is missing, full or refused, the connect() goes on as with spreading off. (If all addresses are full,
+//! `--fail-fast` denies it.)
 
 mod call;
 mod decisions;
@@ -41,7 +42,7 @@ fn count(decision: Decision) {
     }
 }
 
-/// Handles a connect(); returns whether it is allowed. `FAST`: the program may choose ports itself where the kernel would
+/// Handles a connect(); returns [`ALLOW`] or [`DENY`]. `FAST`: the program may choose ports itself where the kernel would
 /// search long. `SIX`: the socket is AF_INET6. Nothing here depends on `SIX`: it gives each program closures of its own,
 /// which LLVM inlines because they are called once. As functions that two programs call, they would exceed the BPF stack.
 #[inline(always)]
@@ -214,8 +215,9 @@ fn full(call: &Call<'_>, rule: &Rule, sure: bool) -> i32 {
     ALLOW
 }
 
-/// The address that replaces the one of a bind(address, 0); `None`: it is not replaced. Chosen by the number of ports bound at
-/// each address, because the destination is not known yet. For the same reason only rules for all destinations replace it.
+/// The address that replaces the one of a bind(address, 0); `None`: the address stays, because the rule does not apply to this
+/// call or no address of the pool has room. Chosen by the number of ports bound at each address, because the destination is not
+/// known yet. For the same reason only rules for all destinations replace it.
 #[inline(always)]
 pub(crate) fn bind(call: &Call<'_>) -> Option<Addr> {
     let rule = rule::active()?;

@@ -29,8 +29,9 @@ static TOUCHED: HashMap<u64, Touched> = HashMap::with_max_entries(1, 0);
 
 const E2BIG: i32 = -7;
 
-/// Records that bind() or listen() took the port. The functions that are not inlined do not call each other: the caller
-/// leaves little of the BPF stack.
+/// Records that bind() or listen() took the port, or counts a loss; nothing on kernels that do not keep such a port from
+/// connect() (BLOCKED_UNTIL_FREE is 0). The functions that are not inlined do not call each other: the caller leaves little of
+/// the BPF stack.
 #[inline(always)]
 pub(crate) fn note(bound: &Bound, port: u16) {
     if BLOCKED_UNTIL_FREE.load() == 0 {
@@ -59,7 +60,8 @@ fn add_use(entry: *mut Touched) {
     unsafe { atomic::add32(&raw mut (*entry).uses, 1) };
 }
 
-/// Makes an entry, or sets the time of the one that another CPU made at the same time.
+/// Makes an entry, or sets the time of the one that another CPU made at the same time. `Err`: no room for the owner or in the
+/// map, or the map is busy.
 #[inline(always)]
 fn create(port: u64, bound: &Bound) -> Step {
     if !share::has_room(bound.owner, Table::Touched) {
@@ -83,7 +85,8 @@ fn insert(port: u64, at_ns: u64, owner: u32) -> i32 {
     TOUCHED.insert(&port, &entry, u64::from(BPF_NOEXIST)).err().unwrap_or(0)
 }
 
-/// Removes the entry of a port, if it is as userspace read it. True: it is removed, and not in its owner's share any more.
+/// Removes the entry of a port, if it is as userspace read it. True: it is removed, and not in its owner's share any more. False:
+/// there is none, it has changed, the map refuses, or a hook used the entry while it was removed, so that it is inserted again.
 #[inline(always)]
 pub(crate) fn remove(port: u64, at_ns: u64, uses: u32) -> bool {
     let Some(entry) = TOUCHED.get_ptr_mut(&port) else { return false };

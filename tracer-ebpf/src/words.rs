@@ -1,6 +1,6 @@
 //! Copies in words. For a copy of bytes LLVM calls its own `memmove`: a function of the object, whose stack
-//! the kernel adds to the caller's (512 bytes together at most, `check_max_stack_depth`). And addresses as words of four bytes,
-//! in which the verifier wants those of a context read and written.
+//! the kernel adds to the caller's (512 bytes together at most, `check_max_stack_depth`). Also makes addresses from words of four
+//! bytes, and the reverse: the verifier lets a program read and write an address of its context only in such words.
 
 use tracer_common::Addr;
 
@@ -21,7 +21,7 @@ pub(crate) unsafe fn copy<T>(to: *mut T, from: *const T) {
     }
 }
 
-/// The address that four words make, each in the byte order of the packet.
+/// The address that four words make, each in network byte order.
 #[inline(always)]
 pub(crate) fn to_addr(words: [u32; 4]) -> Addr {
     // SAFETY: both are 16 bytes of plain data.

@@ -49,8 +49,8 @@ pub(crate) fn changed(sk: Address, old: u8, new: u8) -> Step {
     }
 }
 
-/// listen() sets LISTEN before it gets a port (`inet_csk_listen_start`): a socket that has no port yet
-/// has one when listen() returns.
+/// Records the port of a new listener, or if it has none yet, an attempt: listen() sets LISTEN before it gets a port
+/// (`inet_csk_listen_start`), and the hook at its return then records the port.
 #[inline(always)]
 fn listening(sock: &Sock) -> Step {
     if sock.port() != 0 {
@@ -117,7 +117,8 @@ fn recover_missed_acquire(sock: &Sock, new: u8) -> Step {
     if was_missed { acquired(sock.key(), |tuple| sock.read_tuple(tuple)) } else { Ok(()) }
 }
 
-/// A socket changes state. `key` has the port that it holds, or held until now.
+/// A socket changes from state `old` to `new`: releases what it held, and writes the events. `key` has the port that it holds, or
+/// held until now.
 #[inline(always)]
 fn state_changed(sock: &Sock, key: &ConnKey, old: u8, new: u8) -> Step {
     if old == state::LISTEN {

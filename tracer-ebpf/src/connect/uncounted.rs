@@ -16,16 +16,17 @@ use crate::{
 #[map]
 static UNCOUNTED: PerCpuArray<Conn> = PerCpuArray::with_max_entries(1, 0);
 
-/// The connection of a socket that closes from SYN_SENT without an entry in the ledger, if its failure is to be reported:
-/// its port found no room in the ledger, or its attempt is missing. `None`: there is nothing to report, or this reported it: a
-/// connect() whose search found no port. Also removes the BOUND_PORTS entry of a bound port that the socket does not keep.
+/// The connection of a socket that closes from SYN_SENT without an entry in the ledger, if the caller has to report its
+/// failure: its port found no room in the ledger, or its attempt is missing. `None`: the failure is reported already, or this
+/// reports it (a connect() whose search found no port), or it cannot be (the socket cannot be read, or older sockets are being
+/// read). Also removes the BOUND_PORTS entry of a bound port that the socket does not keep.
 #[inline(always)]
 pub(super) fn uncounted(sock: &Sock, key: &ConnKey) -> Option<&'static Conn> {
     let conn = UNCOUNTED.get_ptr_mut(0)?;
     // SAFETY: an array map's values are never freed while the program is loaded. An interrupt that reports another
     // such socket meanwhile overwrites the value: this one is then reported with the other's data, but no port is counted by it.
     let conn = unsafe { &mut *conn };
-    // Used in place of `begun_ns`, if that is unknown.
+    // From this time on the caller measures if `begun_ns` is 0.
     conn.acquired_ns = now();
     let Some(attempt) = attempt::connecting(key.cookie) else {
         // The socket does not close inside its connect(), or the attempt was evicted. While older sockets are being

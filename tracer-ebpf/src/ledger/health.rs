@@ -47,7 +47,7 @@ pub(crate) fn conn_nowhere(cookie: u64, port: u16, cause: u32) -> u32 {
 }
 
 /// Sets why the spreader does not choose a source towards a destination ([`LeftOut`](tracer_common::spread::LeftOut); 0: it
-/// may). True if that changed.
+/// may). True if that changed; false also if there is no entry to reset, or none can be made.
 #[inline(always)]
 pub(crate) fn leave_out(key: &TupleKey, why: u32, now: u64) -> bool {
     if why == 0 && known(key).is_none() {
@@ -68,7 +68,8 @@ pub(crate) fn leave_out(key: &TupleKey, why: u32, now: u64) -> bool {
     }
 }
 
-/// Stops counting the failures so far from a source to a destination against the source. False: the tuple has no entry.
+/// Stops counting the failures so far from a source to a destination against the source. False: the tuple has no entry, or it is
+/// being removed.
 #[inline(always)]
 pub(crate) fn forgive(key: &TupleKey) -> bool {
     if known(key).is_none() {

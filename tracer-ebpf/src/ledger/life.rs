@@ -107,7 +107,7 @@ pub(super) fn known(key: &TupleKey) -> Option<*mut TupleCount> {
 }
 
 /// The entry of a tuple, to be changed: it stays this tuple's until the hook ends. If there is none, makes one in
-/// `owner`'s share.
+/// `owner`'s share. `Err`: there is no room for one, or the map is busy.
 #[inline(always)]
 pub(super) fn tuple(key: &TupleKey, owner: u32) -> Step<*mut TupleCount> {
     let open = open_life(key);
@@ -119,9 +119,9 @@ pub(super) fn tuple(key: &TupleKey, owner: u32) -> Step<*mut TupleCount> {
     look(key, open, owner)
 }
 
-/// As [`tuple`], for an entry that is new, about to be removed, or missing. Three lookups: the first can find it new or
-/// closed, the second makes one, the third finds that. Written out, because kernels before 6.3 or so reject a loop whose
-/// counter is on the stack as endless.
+/// As [`tuple`], for an entry that is new, about to be removed, or missing. At most three lookups: in the worst case, the first
+/// finds a closed entry, the second makes one, and the third finds that. Written out, because kernels before 6.3 or so reject a
+/// loop whose counter is on the stack as endless.
 #[inline(always)]
 fn look(key: &TupleKey, open: u32, owner: u32) -> Step<*mut TupleCount> {
     if let Some(count) = look_once(key, open, owner)? {
@@ -144,7 +144,8 @@ fn wait_for_forget() {
     }
 }
 
-/// One lookup. `None`: the caller has to look up again, because the entry is closed or was just made.
+/// One attempt: finds the entry, or makes it. `None`: the caller has to try again, because the entry was just made, is closed or
+/// was removed meanwhile. `Err`: no room, or the map refuses.
 #[inline(always)]
 fn look_once(key: &TupleKey, open: u32, owner: u32) -> Step<Option<*mut TupleCount>> {
     let Some(count) = TUPLES.get_ptr_mut(key) else {
@@ -172,7 +173,7 @@ fn look_once(key: &TupleKey, open: u32, owner: u32) -> Step<Option<*mut TupleCou
     Ok(same.then_some(count))
 }
 
-/// Makes an entry, unless another CPU does so at the same time.
+/// Makes an entry, unless another CPU does so at the same time. `Err`: no room for the owner or in the map, or the map is busy.
 #[inline(always)]
 fn create(key: &TupleKey, open: u32, owner: u32) -> Step {
     if !share::has_room(owner, Table::Tuples) {
@@ -205,7 +206,8 @@ fn is_idle(count: *mut TupleCount, before: u64) -> bool {
 }
 
 /// Dooms a tuple that holds no port and has not changed since `before` (CLOCK_MONOTONIC, ns). True: it is doomed, by this
-/// command or by an earlier one (of an agent that died before the second step, say).
+/// command or by an earlier one (of an agent that died before the second step, say). False: it is in use, has no entry, or its
+/// entry was just made or is being removed.
 #[inline(always)]
 pub(crate) fn doom(key: &TupleKey, before: u64) -> bool {
     let open = open_life(key);
@@ -223,8 +225,9 @@ pub(crate) fn doom(key: &TupleKey, before: u64) -> bool {
     true
 }
 
-/// Removes a doomed tuple, if no hook used it since and it is idle; else it is not doomed any more. True if it is removed.
-/// Between the two commands, userspace waits until every hook that was running has ended.
+/// Removes a doomed tuple, if no hook used it since and it is idle; else it is not doomed any more. True if it is removed; false
+/// also if it was not doomed, or another agent removed it. Between [`doom`] and this, userspace waits until every hook that was
+/// running has ended.
 #[inline(always)]
 pub(crate) fn forget(key: &TupleKey, before: u64) -> bool {
     let open = open_life(key);

@@ -21,7 +21,7 @@ pub(super) unsafe fn add(count: *mut TupleCount, change: u64) {
 }
 
 /// Sets the state ([`PortState`]) of a held port's connection, unless it is in this state, a later one or TIME_WAIT. Returns 1
-/// if it changed, else 0: the verifier wants a number.
+/// if the tuple's counters changed, else 0 (also without an entry of CONNS or TUPLES). A number, because the verifier wants one.
 ///
 /// Not inlined, so that its stack is not part of the caller's. It takes no references: the verifier of Linux
 /// 6.18 tracks those wrongly ("verifier bug").
@@ -32,13 +32,15 @@ pub(crate) fn move_on(cookie: u64, port: u16, state: u32) -> u32 {
     u32::from(moved.is_ok())
 }
 
-/// Corrects the state of a held port's connection from `old` to `new`, both as in `Conn::flags`. False: nothing
+/// Corrects the state of a held port's connection from `old` to `new`, both as in `Conn::flags`. False: no counter
 /// changed, because the state is not `old`, the connection is in TIME_WAIT, or CONNS or TUPLES has no entry.
 #[inline(always)]
 pub(crate) fn set_state(key: &ConnKey, old: u32, new: u32) -> bool {
     change(key, new & conn_flag::STATE, |state| state == old & conn_flag::STATE).is_ok()
 }
 
+/// Sets the state to `new` if `applies` holds for the old one, both as in `Conn::flags`, and counts that. `Err`: it does not
+/// hold, the connection is in TIME_WAIT, or CONNS has no entry; if only TUPLES has none, the state is set but not counted.
 #[inline(always)]
 fn change(key: &ConnKey, new: u32, applies: impl FnOnce(u32) -> bool) -> Step {
     const ESTABLISHED: u32 = PortState::Established.flags();

@@ -53,7 +53,7 @@ pub(super) struct Choice<'a> {
     pub(super) port: u16,
 }
 
-/// Records one decision in `rule.sample`, a power of two (0: none), and every refusal of the kernel.
+/// Records 1 in `rule.sample` decisions (a power of two; 0: none), and in any case that the kernel refused to bind the address.
 #[inline(always)]
 pub(super) fn chosen(call: &Call<'_>, rule: &Rule, random: u32, choice: &Choice<'_>) {
     let unusual = choice.decision == Decision::Refused;

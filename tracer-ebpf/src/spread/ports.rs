@@ -105,7 +105,7 @@ pub(crate) fn find(
 }
 
 /// Searches for a port that no socket holds towards the destination, of either parity, or one of the first parity whose
-/// TIME_WAIT the kernel's search may reuse; 0: none was found.
+/// TIME_WAIT the kernel's search may reuse; 0: none of the candidates is, or the tuple has no entry in the ledger.
 #[inline(always)]
 fn search(call: &Call<'_>, rule: &Rule, key: &TupleKey, wanted: spread::Search) -> u16 {
     let Some(cursor) = ledger::cursor(key) else { return 0 };
@@ -156,7 +156,7 @@ struct Search {
     found: u32,
 }
 
-/// Checks the next candidate. Returns 1 to end the search, else 0.
+/// Checks the next candidate. Returns 1 to end the search (the port is found, or the range has none), else 0.
 unsafe extern "C" fn try_next(round: u32, search: *mut Search) -> i64 {
     // SAFETY: `find` has it on its stack, and does not use it while bpf_loop runs.
     let Search { ctx, rule, cursor, key, v6, others, reuse, .. } = unsafe { &*search };

@@ -58,7 +58,8 @@ fn tell(release: &mut Release) {
     connect::emit_released(&release.key, &release.conn, now);
 }
 
-/// The timer of a time-wait socket is taken off its queue: releases the port. `expires` is in jiffies.
+/// The timer of a time-wait socket is taken off its queue: releases the port. If the timer is due (`expires`, in jiffies), writes
+/// the release's event, too; else that waits until the next timer shows whether this one was moved.
 #[inline(always)]
 pub(crate) fn cancelled(key: &ConnKey, expires: u64) -> Step {
     if key.cookie == 0 {
@@ -81,8 +82,8 @@ pub(crate) fn cancelled(key: &ConnKey, expires: u64) -> Step {
     Ok(())
 }
 
-/// The timer is put on a queue: of a new time-wait socket, or of one whose timer is moved. `stamp`:
-/// [`conn_flag::NO_STAMP`] or 0.
+/// The timer is put on a queue: of a new time-wait socket, whose TIME_WAIT this records, or of one whose timer is moved, whose
+/// release this takes back. `stamp`: [`conn_flag::NO_STAMP`] or 0.
 #[inline(always)]
 pub(crate) fn started(key: &ConnKey, stamp: u32) -> Step {
     let release = newest()?;
