@@ -257,7 +257,7 @@ struct Attached {
 }
 
 impl Attached {
-    /// Loads one program. The error is the reason why the backend cannot be used.
+    /// Loads one program; leaves an optional one out if that fails. The error is why the backend cannot be used.
     fn load(&mut self, ebpf: &mut Ebpf, program: &Program) -> Result<(), String> {
         let Some(target) = ebpf.program_mut(program.name) else {
             return Err(format!("{}: it is not in the BPF object", program.name));
@@ -270,7 +270,7 @@ impl Attached {
         self.skip_or_fail(program, result)
     }
 
-    /// Attaches one loaded program. The error is the reason why the backend cannot be used.
+    /// Attaches one loaded program; leaves an optional one out if that fails. The error is why the backend cannot be used.
     fn attach(
         &mut self,
         ebpf: &mut Ebpf,

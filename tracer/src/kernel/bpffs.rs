@@ -175,7 +175,7 @@ fn open(point: &MountPoint) -> Option<Bpffs> {
     })
 }
 
-/// Every bpffs, also those that another mount covers.
+/// Every bpffs, also those that another mount covers, as far as they can be opened.
 fn visible_and_covered() -> io::Result<Vec<Bpffs>> {
     let mut found = visible()?;
     let points = mount_points()?.into_iter().filter(|point| point.is_root_of(BPFFS));

@@ -20,7 +20,7 @@ pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 const MAGIC: u16 = 0xeb9f;
 const VERSION: u8 = 1;
-/// Magic, version, flags, hdr_len, type_off, type_len, str_off, str_len.
+/// Size of the header in bytes: magic, version, flags, hdr_len, type_off, type_len, str_off, str_len.
 const HEADER_LEN: usize = 24;
 
 /// Why BTF cannot be read, or lacks what was looked up.
@@ -32,7 +32,7 @@ pub enum BtfError {
     /// The bytes are not BTF of the known version, or are cut off or damaged.
     #[error("the kernel's type information is damaged: {0}")]
     Malformed(&'static str),
-    /// A kind of type that this reader cannot step over.
+    /// A kind of type that this reader does not know, so that it cannot find the next type.
     #[error("the kernel's type information has a type of unknown kind {0}")]
     UnknownKind(u8),
     /// There is no structure of this name.
@@ -71,7 +71,7 @@ impl Btf {
     /// Reads little-endian BTF.
     ///
     /// # Errors
-    /// The bytes are not BTF of version 1, are cut off or damaged, or have a type of unknown kind.
+    /// The bytes are not BTF of version 1, are cut off or damaged, have a type of unknown kind, or are 4 GiB or more.
     pub fn parse(bytes: Vec<u8>) -> Result<Self, BtfError> {
         let cut_off = BtfError::Malformed("it ends inside its header");
         if bytes.len() < HEADER_LEN || u32::try_from(bytes.len()).is_err() {
@@ -101,7 +101,7 @@ impl Btf {
         Ok(btf)
     }
 
-    /// Notes where each type begins.
+    /// Notes where each type begins, and which types are structures and functions.
     fn index(&mut self, start: usize, end: usize) -> Result<(), BtfError> {
         let cut_off = || BtfError::Malformed("it ends inside a type");
         let mut at = start;
@@ -126,7 +126,7 @@ impl Btf {
         self.function(name).is_some()
     }
 
-    /// How many parameters the function takes; `None` if there is no such function.
+    /// How many parameters the function takes; `None` if there is no such function, or BTF lacks its parameters.
     pub fn parameter_count(&self, name: &str) -> Option<usize> {
         let (_, proto) = self.get(self.function(name)?.size_or_id)?;
         (proto.known_kind() == Some(Kind::FuncProto)).then(|| proto.vlen())

@@ -41,12 +41,12 @@ impl Events {
         count
     }
 
-    /// Waits until the kernel side reports that the ring fills up, at most for `timeout`. Few events do not end the
-    /// wait: they are read after `timeout`.
+    /// Waits until the kernel side reports that the ring fills up, at most for `timeout`; a signal ends the wait, too. Few events
+    /// do not end it: they are read after `timeout`.
     pub fn wait(&self, timeout: std::time::Duration) {
         let timeout = Timespec::try_from(timeout).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
         let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
-        // A signal ends the wait early. That does no harm, as the caller then reads the ring.
+        // A wait that a signal ends early does no harm, as the caller then reads the ring.
         if let Err(error) = poll(&mut fds, Some(&timeout)) {
             tracing::trace!("cannot wait for events: {error}");
         }

@@ -41,9 +41,9 @@ pub const KPROBE_FUNCTIONS: [&str; 6] = [
 ];
 /// Tracepoints at which the tracepoint backend sees TIME_WAIT begin and end.
 pub const TIMER_TRACEPOINTS: [&str; 2] = ["timer_start", "timer_cancel"];
-/// Tracepoints that the tracepoint backend needs, as far as /proc/kallsyms can say that they exist.
+/// Tracepoints of the tracepoint backend that are looked up in /proc/kallsyms.
 const TRACEPOINTS: [&str; 3] = ["inet_sock_set_state", "timer_start", "timer_cancel"];
-/// For each tracepoint, the kernel has a function of its name after this prefix.
+/// For each tracepoint, the kernel has a function whose name is this prefix and the tracepoint's name.
 const TRACEPOINT_SYMBOL: &str = "__traceiter_";
 const TIMER_HANDLER: &str = "tw_timer_handler";
 
@@ -57,16 +57,17 @@ pub struct KernelFacts {
     pub btf: Result<(), String>,
     /// Those of [`FEXIT_FUNCTIONS`] that BTF describes; `None`: there is no BTF.
     pub functions: Option<Vec<&'static str>>,
-    /// Whether the kernel is built with kprobes; `None`: it does not list its event sources.
+    /// Whether the kernel is built with kprobes (CONFIG_KPROBE_EVENTS); `None`: there is no /sys/bus/event_source/devices, or it
+    /// cannot be read.
     pub kprobes: Option<bool>,
     /// Those of [`KPROBE_FUNCTIONS`] that are in /proc/kallsyms; `None`: that was not read, or cannot be.
     pub symbols: Option<Vec<&'static str>>,
-    /// `none`, `integrity` or `confidentiality`; `None`: the kernel has no lockdown, or it cannot be read.
+    /// The kernel's lockdown: `none`, `integrity` or `confidentiality`; `None`: it has no lockdown, or that cannot be read.
     pub lockdown: Option<String>,
-    /// Address of `tw_timer_handler`; `None`: not known (/proc/kallsyms was not read, hides it from processes without
-    /// CAP_SYSLOG, or has several of this name).
+    /// Address of `tw_timer_handler`; `None`: not known (/proc/kallsyms was not read or cannot be, hides addresses from processes
+    /// without CAP_SYSLOG, or has none or several of this name).
     pub tw_timer_handler: Option<u64>,
-    /// Tracepoints of the tracepoint backend that exist; `None`: /proc/kallsyms was not read, or cannot be.
+    /// Which of `inet_sock_set_state`, `timer_start` and `timer_cancel` exist; `None`: /proc/kallsyms was not read, or cannot be.
     pub tracepoints: Option<Vec<&'static str>>,
     /// Whether a port that bind() took is kept from connect() as long as any socket has the port, even a socket that got it
     /// from connect() (Linux up to 6.17). False without BTF.
@@ -131,12 +132,13 @@ impl KernelFacts {
     }
 }
 
-/// Whether the kernel has kprobes: its event sources include `kprobe` exactly if it has (CONFIG_KPROBE_EVENTS).
+/// Whether the kernel has kprobes: its event sources include `kprobe` exactly if it has (CONFIG_KPROBE_EVENTS). `None`: the
+/// folder of its event sources is not there, or cannot be read.
 fn kprobes(event_sources: &Path) -> Option<bool> {
     event_sources.is_dir().then(|| event_sources.join("kprobe/type").exists())
 }
 
-/// The word in brackets, as in `none [integrity] confidentiality`.
+/// The word in brackets, as in `none [integrity] confidentiality`; `None`: there is none.
 fn lockdown(text: &str) -> Option<String> {
     let (_, rest) = text.split_once('[')?;
     Some(rest.split_once(']')?.0.to_owned())
@@ -198,9 +200,10 @@ impl Symbols {
     }
 }
 
-/// Whether bpf(2) works on a thread without capabilities; `None`: not known. Tries a call on a new thread. Up to Linux 5.18, with
-/// kernel.unprivileged_bpf_disabled set, the kernel refuses every call with EPERM before it reads the arguments.
-/// Otherwise this call fails because its map descriptor is not valid.
+/// Whether bpf(2) works on a thread without capabilities; `None`: not known, because the thread cannot be started, or give up its
+/// capabilities, or its call ends in another way than these two. Tries a call on a new thread. Up to Linux 5.18, with
+/// kernel.unprivileged_bpf_disabled set, the kernel refuses every call with EPERM before it reads the arguments. Otherwise this
+/// call fails with EBADF, because its map descriptor is not valid.
 fn bpf_without_capability() -> Option<bool> {
     const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
     let probe = || {

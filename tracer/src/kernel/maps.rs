@@ -58,7 +58,7 @@ impl Maps {
         })
     }
 
-    /// Sets a random key for the hash that maps owners to places in `SHARES`, unless an earlier process has set one.
+    /// Sets a random key for the hash that maps owners to indices of `SHARES`, unless an earlier process has set one.
     pub(super) fn key_shares(&mut self) -> Result<(), Error> {
         let mut totals = self.shares.get(&0, 0).map_err(wrong(map::SHARES))?;
         if totals.key == 0 {
@@ -68,7 +68,7 @@ impl Maps {
         Ok(())
     }
 
-    /// How many entries each [`Table`] of the ledger has.
+    /// How many entries of each [`Table`] are in use.
     ///
     /// # Errors
     /// `SHARES` cannot be read.
@@ -83,7 +83,7 @@ impl Maps {
         self.filter.set(0, filter, 0).map_err(wrong(map::FILTER))
     }
 
-    /// Sets whether older sockets are being read now: while they are, hooks write tombstones.
+    /// Sets whether sockets that are older than the tracer are being read now: while they are, hooks write tombstones.
     ///
     /// # Errors
     /// `CONTROL` cannot be written.
@@ -213,7 +213,7 @@ pub struct Totals {
     pub seen: u64,
     /// Events of `seen` that were written to the ring buffer.
     pub emitted: u64,
-    /// connect() and bind() calls that failed, by [`Cause`], also those that the filter leaves out.
+    /// connect(), bind() and listen() calls that failed, by [`Cause`], also those that the filter leaves out.
     pub failed: [u64; Cause::COUNT],
     /// Losses, by [`Loss`].
     pub lost: [u64; Loss::COUNT],
@@ -222,7 +222,7 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// connect() and bind() calls that failed for this cause.
+    /// connect(), bind() and listen() calls that failed for this cause.
     pub fn failed_for(&self, cause: Cause) -> u64 {
         self.failed.get(cause as usize).copied().unwrap_or(0)
     }
@@ -248,7 +248,7 @@ fn read<K: Pod, V: Pod>(
         .map_err(|error| Error::Failure(format!("cannot read the BPF map {name}: {error}")))
 }
 
-/// Makes a value from its bytes, of which there must be as many as the type has.
+/// Makes a value from its bytes. Panics unless there are as many as the type has.
 #[expect(unsafe_code, reason = "a Pod may be made of any bytes")]
 pub(super) fn from<T: Pod>(bytes: &[u8]) -> T {
     assert_eq!(bytes.len(), size_of::<T>());

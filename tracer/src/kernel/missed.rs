@@ -28,7 +28,7 @@ impl FromIterator<Option<u64>> for Missed {
     }
 }
 
-/// How often the kernel skipped this program; `None`: it does not count that.
+/// How often the kernel skipped this program; `None`: it does not count that, or /proc cannot be read.
 pub(super) fn of_program(program: BorrowedFd<'_>) -> Option<u64> {
     let path = format!("/proc/self/fdinfo/{}", program.as_raw_fd());
     recursion_misses(&fs::read_to_string(path).ok()?)
@@ -38,12 +38,14 @@ fn recursion_misses(fdinfo: &str) -> Option<u64> {
     field(fdinfo, "recursion_misses:")
 }
 
-/// How long this program ran, in ns; `None`: the kernel does not say. 0 while kernel.bpf_stats_enabled is 0.
+/// How long this program ran, in ns (0 while kernel.bpf_stats_enabled is 0); `None`: the kernel does not say, or /proc cannot
+/// be read.
 pub(super) fn run_time_ns(program: BorrowedFd<'_>) -> Option<u64> {
     let path = format!("/proc/self/fdinfo/{}", program.as_raw_fd());
     field(&fs::read_to_string(path).ok()?, "run_time_ns:")
 }
 
+/// The number after `name` at the begin of a line; `None`: there is no such line, or it has no number.
 fn field(fdinfo: &str, name: &str) -> Option<u64> {
     fdinfo.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok()
 }

@@ -21,7 +21,7 @@ pub enum OffsetsError {
     Bitfield { strukt: &'static str, path: &'static str },
 }
 
-/// A field to look up: the global that takes its offset, its structure, its path in it.
+/// A field to look up: the global that takes its offset, its structure, and its path in the structure.
 struct Field {
     global: &'static str,
     strukt: &'static str,
@@ -118,7 +118,7 @@ impl Offsets {
         self.values.iter().map(|(name, value)| (*name, value))
     }
 
-    /// The value of one global; `None`: the kernel lacks the field.
+    /// The value of the global with this name; `None`: the kernel lacks the field, or none of these globals has the name.
     pub fn get(&self, global: &str) -> Option<u32> {
         self.values.iter().find(|(name, _)| *name == global).map(|(_, value)| *value)
     }
@@ -140,7 +140,8 @@ impl Field {
     }
 }
 
-/// Byte and shift of `sk_userlocks`: four bits of a byte up to Linux 6.1, a byte of its own in later kernels.
+/// Offset of the byte that has `sk_userlocks`, and the number of its first bit there: four bits of a byte up to Linux 6.1, a byte
+/// of its own in later kernels.
 fn userlocks(btf: &Btf) -> Result<(u32, u32), OffsetsError> {
     let (global, strukt, path) = (global::SK_USERLOCKS, "sock", "sk_userlocks");
     let member =
@@ -152,13 +153,15 @@ fn userlocks(btf: &Btf) -> Result<(u32, u32), OffsetsError> {
     Ok((member.byte_offset, shift))
 }
 
-/// The byte of one bit of a field, and its mask there. `number` counts from the field's first bit.
+/// Offset of the byte that has one bit of a field, and the bit's mask in that byte; `None`: the kernel lacks the field. `number`
+/// counts the bits from the field's first bit.
 fn bit(btf: &Btf, strukt: &str, path: &str, number: u32) -> Option<(u32, u32)> {
     let at = btf.member(strukt, path).ok()?.bit_offset.checked_add(number)?;
     Some((at / 8, 1 << (at % 8)))
 }
 
-/// Byte and mask of a flag of `struct inet_sock`: a bitfield up to Linux 6.5, a numbered bit of `inet_flags` since 6.6.
+/// As [`bit`], for a flag of `struct inet_sock`: a bitfield up to Linux 6.5, a bit of `inet_flags` since 6.6, whose number is an
+/// enumerator of the name `number`. `None`: the kernel has neither.
 fn flag(btf: &Btf, bitfield: &str, number: &str) -> Option<(u32, u32)> {
     bit(btf, "inet_sock", bitfield, 0)
         .or_else(|| bit(btf, "inet_sock", "inet_flags", btf.enumerator(number)?))

@@ -22,7 +22,7 @@ pub(super) struct PerCpuCounters {
 }
 
 impl PerCpuCounters {
-    /// `name`: of the map in the BPF object, for errors.
+    /// Takes the map, and reads the number of possible CPUs. `name`: of the map in the BPF object, for errors.
     ///
     /// # Errors
     /// The map has another type, or the number of possible CPUs cannot be read.

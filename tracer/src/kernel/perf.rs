@@ -18,7 +18,7 @@ const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 8;
 /// The folder in which the kernel describes its event source for kprobes.
 const KPROBE_PMU: &str = "/sys/bus/event_source/devices/kprobe";
 
-/// `PERF_ATTR_SIZE_VER0`
+/// Size of the first version of `struct perf_event_attr`, in bytes: the kernel tells the versions apart by it.
 const PERF_ATTR_SIZE_VER0: u32 = 64;
 
 const _: () = assert!(PERF_ATTR_SIZE_VER0 as usize == size_of::<PerfEventAttr>());
@@ -79,7 +79,7 @@ pub(super) fn attach_kprobe(
     Ok(event)
 }
 
-/// A number from a file that describes the event source for kprobes, after `prefix`.
+/// The number after `prefix` in a file that describes the event source for kprobes.
 fn kprobe_number(file: &str, prefix: &str) -> io::Result<u32> {
     let path = format!("{KPROBE_PMU}/{file}");
     let text = fs::read_to_string(&path)

@@ -19,7 +19,7 @@ impl Backend {
     /// Best first.
     pub const ALL: [Self; 3] = [Self::Fexit, Self::Kprobe, Self::Tracepoint];
 
-    /// The value of `--backend`.
+    /// The backend's name, as `--backend` takes it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Fexit => "fexit",

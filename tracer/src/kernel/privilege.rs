@@ -135,7 +135,8 @@ pub(crate) fn forbid_regaining(keep: CapabilitySet) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives up every capability of the calling thread except `keep`, as [`drop_after_attach`] does.
+/// Gives up every capability of the calling thread except `keep`, as [`drop_after_attach`] does, and sets `no_new_privs`, with
+/// which no program that the thread executes gains one.
 ///
 /// # Errors
 /// As capget(2), capset(2) and prctl(2).
@@ -146,7 +147,7 @@ pub(crate) fn keep_only(keep: CapabilitySet) -> io::Result<()> {
     set_no_new_privs(true)
 }
 
-/// The capabilities of `have` that are kept.
+/// The capabilities of `keep` that `have` has, and CAP_SYS_ADMIN in place of a CAP_BPF that it lacks.
 fn remaining(have: CapabilitySet, keep: CapabilitySet) -> CapabilitySet {
     let kept = have.intersection(keep);
     if keep.contains(CapabilitySet::BPF) && !have.contains(CapabilitySet::BPF) {

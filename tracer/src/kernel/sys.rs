@@ -93,8 +93,8 @@ pub(super) fn read_map(
     }
 }
 
-/// Reads one entry of a per-CPU array of u64 values: the value of each CPU. `cpus` must be the number of possible CPUs,
-/// because the kernel writes that many values.
+/// Reads one entry of a per-CPU array of u64 values: the value of each CPU. `cpus` must be the number of possible CPUs (not
+/// checked), because the kernel writes that many values.
 ///
 /// # Errors
 /// As bpf(2); ENOENT: there is no such entry.
@@ -157,7 +157,8 @@ pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
     bpf(bpf_cmd::BPF_LINK_UPDATE, &mut attr).map(drop)
 }
 
-/// The id of a cgroup link's cgroup; 0: the cgroup was removed, and the link has no effect any more.
+/// The id of a cgroup link's cgroup; 0: the cgroup was removed, and the link has no effect any more. Of another kind of link, a
+/// number without meaning.
 pub(super) fn cgroup_of(link: BorrowedFd<'_>) -> io::Result<u64> {
     // SAFETY: all-zero is a valid bpf_link_info.
     let mut info: bpf_link_info = unsafe { std::mem::zeroed() };
@@ -196,7 +197,7 @@ fn owned(fd: i64) -> io::Result<OwnedFd> {
 }
 
 /// How often the kernel skipped the kprobe or kretprobe of this link (Linux 6.7). `None`: it does not count that, or
-/// the descriptor is not a link.
+/// the descriptor is not a link. Of another kind of link, a number without meaning.
 pub(super) fn link_missed(link: BorrowedFd<'_>) -> Option<u64> {
     const MISSED: usize =
         offset_of!(bpf_link_info, __bindgen_anon_1.perf_event.__bindgen_anon_1.kprobe.missed);
@@ -239,7 +240,7 @@ impl RunningPrograms {
         Ok(Self { outer, inner })
     }
 
-    /// Returns when every program that was running has ended, except sleepable ones. The kernel waits for them in each
+    /// Returns when every program that was running has ended, except sleepable ones. The kernel waits for all others in each
     /// update of a map of maps: `maybe_wait_bpf_programs` in kernel/bpf/syscall.c.
     pub(super) fn wait(&self) -> io::Result<()> {
         let key = 0_u32;

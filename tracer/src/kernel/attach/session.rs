@@ -90,7 +90,7 @@ impl Session {
         spreader.sync_cgroups(&mut running.ebpf, pins, targets)
     }
 
-    /// Detaches the spreader from cgroups that do not belong to the rule any more.
+    /// Detaches the spreader from cgroups that do not belong to the rule any more. Does nothing without a spreader.
     ///
     /// # Errors
     /// The reason, as a text for people: a link cannot be removed.

@@ -88,7 +88,8 @@ impl Btf {
         Ok(Member { bit_offset, bit_size, byte_offset: bit_offset / 8, size })
     }
 
-    /// The member called `name` of the structure or union at `at`, with its offset from there.
+    /// The member called `name` of the structure or union at `at`, with its offset from there; `None`: it has no such member, or
+    /// it is another kind of type.
     fn search(
         &self,
         at: usize,
@@ -125,7 +126,8 @@ impl Btf {
         Ok(None)
     }
 
-    /// The type behind typedefs, const, volatile, restrict and type tags.
+    /// The type behind typedefs, const, volatile, restrict and type tags, and where it begins; `None`: void, or an id that does
+    /// not exist.
     fn strip(&self, mut id: u32, budget: &mut Budget) -> Result<Option<(usize, Type)>, Stop> {
         for _ in 0..MAX_DEPTH {
             budget.step()?;

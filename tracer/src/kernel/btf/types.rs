@@ -13,7 +13,7 @@ pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(*word))
 }
 
-/// `BTF_KIND_*`.
+/// Kind of a type: `BTF_KIND_*`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Kind {
     Int,
@@ -68,7 +68,7 @@ impl Kind {
     }
 }
 
-/// `struct btf_type`.
+/// The head with which each type begins: `struct btf_type`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Type {
     /// Offset into the strings; 0 for an anonymous type.
@@ -102,7 +102,7 @@ impl Type {
     }
 }
 
-/// `struct btf_member`.
+/// A member of a structure or union: `struct btf_member`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RawMember {
     /// Offset into the strings; 0 for an anonymous member.
@@ -110,7 +110,7 @@ pub(super) struct RawMember {
     pub(super) type_id: u32,
     /// Offset from the start of the structure, in bits.
     pub(super) bit_offset: u32,
-    /// Width in bits, only for a bitfield in a structure with kind_flag.
+    /// Width in bits of a bitfield in a structure with kind_flag; `None`: any other member.
     pub(super) bit_size: Option<u32>,
 }
 

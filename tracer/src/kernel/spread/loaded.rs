@@ -56,7 +56,7 @@ impl Mark {
     }
 }
 
-/// Layout and name of the rule that this mark is of; `None`: it is not a mark.
+/// Layout and name of the rule that this mark is of; `None`: it is not a mark, or the name is not UTF-8.
 fn read_mark(value: &[u8; sys::MARK_SIZE]) -> Option<(u32, String)> {
     let rest = value.strip_prefix(MARK)?;
     let layout = u32::from_ne_bytes(*rest.first_chunk()?);

@@ -166,7 +166,8 @@ impl SpreadMaps {
         Ok(totals)
     }
 
-    /// Calls `each` for every decision in the ring, and empties the ring. A record of unknown length is skipped.
+    /// Calls `each` for every decision in the ring, and empties the ring. A record of unknown length is skipped. The maps of a
+    /// [`Pinned`] have no ring: nothing is called.
     pub fn drain_decisions(&mut self, mut each: impl FnMut(&DecisionRecord)) {
         while let Some(record) = self.decisions.as_mut().and_then(RingBuf::next) {
             if record.len() == size_of::<DecisionRecord>() {

@@ -107,7 +107,7 @@ impl Pins {
         &self.rule
     }
 
-    /// Whether the folder exists and can be used.
+    /// Whether the rule's folder exists and can be used.
     pub fn exists(&self) -> bool {
         self.folder().is_ok_and(|folder| folder.is_some())
     }
@@ -245,9 +245,9 @@ impl Pins {
         Ok(())
     }
 
-    /// Removes the rule, links first: a link detaches its program when its last pin is removed and no process has it
-    /// open. Removes nothing if the folder has something that is not a pin of tracer. From here on, this value and its
-    /// copies refuse to pin a link.
+    /// Removes the rule, if it has a folder, links first: a link detaches its program when its last pin is removed and no
+    /// process has it open. Removes nothing if the folder has something that is not a pin of tracer. From here on, this value
+    /// and its copies refuse to pin a link.
     ///
     /// # Errors
     /// The folder has something that is not a pin of tracer, it cannot be read, other users can change it, or a pin or the

@@ -18,7 +18,7 @@ use crate::{
     ledger::sizes::Kept,
 };
 
-/// Maps that are pinned.
+/// Maps that are pinned with a rule. Of the others, each process that starts the rule makes new ones.
 pub(crate) const PINNED_MAPS: [&str; 15] = [
     map::CONNS,
     map::TUPLES,
@@ -45,7 +45,7 @@ const HOOKS: [(&str, &[&str]); 4] = [
     ("bind6", &["spread_bind6"]),
 ];
 
-/// The sizes of the tables that the rule has already, in entries; `None`: it has no such table.
+/// The sizes of the tables that the rule has already, in entries; `None`: it has no such table, or that cannot be opened.
 pub fn kept_sizes(pins: &Pins) -> Kept {
     let entries = |name| {
         let map = MapData::from_fd(pins.open_map(name).ok()?).ok()?;
@@ -260,7 +260,7 @@ impl Spreader {
     }
 }
 
-/// Loads the program of this name.
+/// Loads the program of this name, and logs how long that took.
 fn load_one(ebpf: &mut Ebpf, name: &str) -> Result<(), String> {
     let begun = Instant::now();
     let program = program(ebpf, name)?;

@@ -35,7 +35,7 @@ impl Rules {
         self.current.get(&0, 0).map_err(wrong(map::ACTIVE_RULE))
     }
 
-    /// The current rule; `None`: there is none, or it cannot be read.
+    /// The current rule; `None`: there is none, it cannot be read, or it changed during each of eight tries.
     pub(crate) fn get(&self) -> Option<Rule> {
         // `set` writes only a slot that is not current: if the number has changed during the read, the slot may have been
         // overwritten, so try again.

@@ -13,7 +13,8 @@ use aya_obj::generated::{
 
 use super::{bpf, owned};
 
-/// Size of a mark, in bytes.
+/// Size of the value of a mark, in bytes. A mark is a map of one value that is added to a program's maps, and says to which rule
+/// the program belongs.
 pub(in super::super) const MARK_SIZE: usize = 64;
 /// How many maps of a program are read at most.
 const MOST_MAPS: usize = 64;
@@ -133,7 +134,7 @@ fn text(name: &[std::ffi::c_char]) -> String {
     String::from_utf8_lossy(&bytes.collect::<Vec<_>>()).into_owned()
 }
 
-/// Makes a map of one value, which user space cannot change afterwards.
+/// Makes a map of one value, which user space cannot change afterwards. The map's name is cut after 15 bytes.
 pub(in super::super) fn create_mark(name: &str, value: &[u8; MARK_SIZE]) -> io::Result<OwnedFd> {
     // SAFETY: all-zero is a valid bpf_attr.
     let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
