@@ -22,8 +22,7 @@ impl Addr {
         Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
     }
 
-    /// The first and the second half of the address, to compare and mask. Each is read in host byte order, so its number means
-    /// nothing.
+    /// The first and the last eight bytes of the address, each as a number in host byte order: to compare and mask, not to show.
     #[inline(always)]
     pub const fn words(&self) -> [u64; 2] {
         let both = u128::from_ne_bytes(self.0);
@@ -32,7 +31,7 @@ impl Addr {
         [first, second]
     }
 
-    /// The address that has these halves: the inverse of [`Self::words`].
+    /// The address that has these words: the inverse of [`Self::words`].
     #[inline(always)]
     pub const fn from_words([first, second]: [u64; 2]) -> Self {
         Self((first as u128 | (second as u128) << 64).to_ne_bytes())

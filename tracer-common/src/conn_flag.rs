@@ -9,8 +9,8 @@ pub const SEEDED: u32 = 1 << 1;
 pub const BOUND: u32 = 1 << 2;
 /// The socket passes the filter, so that it has events.
 pub const WATCHED: u32 = 1 << 3;
-/// Of an attempt: a hook has dealt with its outcome, so that no later hook does: it is in the ledger, reported or a counted
-/// loss, or there is none.
+/// Of an attempt: nothing is left to be recorded about its outcome. That is in the ledger, reported or counted as a loss, or
+/// there is none.
 pub const SETTLED: u32 = 1 << 4;
 /// listen() took the port, not bind().
 pub const LISTEN: u32 = 1 << 5;

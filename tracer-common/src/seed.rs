@@ -11,14 +11,14 @@ use crate::{ConnKey, Touched, TupleKey};
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Op {
-    /// Insert a connection that has no entry. If it has a tombstone, that holds: the entry is removed at once (the port was
-    /// released), or gets the TIME_WAIT or the state that the tombstone says.
+    /// Insert a connection that has no entry. If the port has a tombstone, the entry is made to agree with it: it is removed at
+    /// once (the port was released), or gets TIME_WAIT or the state that the tombstone says.
     AddConn = 1,
     /// Remove a connection whose socket the kernel does not have any more.
     RemoveConn,
     /// Insert a bound or listening port that has no entry.
     AddBound,
-    /// Remove a bound or listening port.
+    /// Remove a bound or listening port whose socket the kernel does not have any more.
     RemoveBound,
     /// Remove a tuple that holds no port and that no hook used since `DoomTuple`; else revoke the `DoomTuple`.
     RemoveTuple,
@@ -40,8 +40,8 @@ pub enum Op {
     SetApart,
     /// Add `flags` (a signed number) to the count of held ports that the spreader bound, if that count is `user` now.
     CorrectFast,
-    /// Remove an entry of the `TOUCHED` map (`key.cookie` is its key), if it still has the time `before_ns` and `user`
-    /// uses.
+    /// Remove an entry of the `TOUCHED` map (`key.cookie` is its key), if its time is still `before_ns` and its number of uses
+    /// still `user`.
     RemoveTouched,
 }
 
@@ -76,8 +76,9 @@ pub struct Correction {
     /// [`Correction::ALWAYS`].
     pub opened: u64,
     pub released: u64,
-    /// Difference of the ports in use, and of those in TIME_WAIT.
+    /// Difference of the ports in use, TIME_WAIT included.
     pub in_use: i32,
+    /// Difference of the ports in TIME_WAIT.
     pub time_wait: i32,
     /// Difference of the connections that wait for an answer and whose source the spreader chose.
     pub unanswered: i32,

@@ -130,7 +130,8 @@ pub struct Rule {
     /// 1: the range has an odd number of ports, and the last one, which connect()'s search can skip, is neither reserved nor
     /// bound; else 0.
     pub unsure: u16,
-    /// Ports of the second parity in the range, each 2 above the one before; the first parity has as many.
+    /// How many ports of the second parity the range has (each is 2 above the one before). The first parity has as many, without
+    /// the last port of an odd number of ports.
     pub half: u32,
     /// Of the ports in `half`: those that are neither reserved nor bound.
     pub other_capacity: u32,
@@ -142,14 +143,14 @@ pub struct Rule {
     /// to bind is recorded, and at most once a second that no address could be chosen. If N is 1, that is recorded each time, and
     /// exempt calls are recorded, too.
     pub sample: u32,
-    /// How many of `destinations` there are; 0: the rule is for every destination.
+    /// How many of `destinations` are used; 0: the rule is for every destination.
     pub destination_count: u32,
     /// Age from which on the kernel reuses a TIME_WAIT, ms (net.ipv4.tcp_tw_reuse_delay, Linux 6.14). Older
     /// kernels reuse it from the next second of their clock on.
     pub reuse_delay_ms: u32,
-    /// The counters [`held::BOUND`], [`held::RELEASED`] and [`held::BACK`] when the agent computed `capacity`. Since then
-    /// `BOUND` minus `BACK` has grown by the ports in `capacity` that are bound now, and `RELEASED` by how often a port was
-    /// released, which may be one that `capacity` lacks.
+    /// The counters [`held::BOUND`], [`held::RELEASED`] and [`held::BACK`] as they were when the agent computed `capacity`. By
+    /// as much as `BOUND` minus `BACK` has grown since then, ports of `capacity` are bound now; as often as `RELEASED` has
+    /// grown, a port was released, perhaps one that `capacity` does not count.
     pub bound: u32,
     pub released: u32,
     pub back: u32,

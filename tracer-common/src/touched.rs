@@ -1,12 +1,13 @@
 //! The `TOUCHED` map: ports that bind() or listen() took at some time.
 
-/// Key of the `TOUCHED` map: a port of a network namespace.
+/// Key of the `TOUCHED` map, a port of a network namespace: the port is in the lower 16 bits, the namespace's inode number above
+/// them.
 #[inline(always)]
 pub const fn port_of(netns: u32, port: u16) -> u64 {
     (netns as u64) << 16 | port as u64
 }
 
-/// The network namespace of a [`port_of`].
+/// The inode number of the network namespace in a key that [`port_of`] made.
 #[expect(clippy::cast_possible_truncation, reason = "the upper 16 bits are 0")]
 pub const fn netns_of(port: u64) -> u32 {
     (port >> 16) as u32

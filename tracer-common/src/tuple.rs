@@ -52,7 +52,7 @@ pub const SEARCH_BUCKETS: usize = 30;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct TupleCount {
-    /// Ports taken, those of older sockets included.
+    /// Ports that connect() took, those of sockets that are older than the tracer included.
     pub opened: u64,
     /// Of `opened`: ports that were released again.
     pub released: u64,
