@@ -219,7 +219,8 @@ fn ended(attempt: &mut Attempt, result: i64) -> Step {
     step
 }
 
-/// connect() succeeded, or goes on: if its socket holds a port that no hook has reported, records it.
+/// connect() succeeded, or goes on: if its socket holds a port that no hook has reported, records the port, else only that the
+/// attempt is settled.
 #[inline(always)]
 fn held_without_syn(attempt: &mut Attempt) -> Step {
     let sock = Sock::read(attempt.sk as *const u8)?;

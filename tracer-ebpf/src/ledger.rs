@@ -101,8 +101,8 @@ pub(crate) fn cursor(key: &TupleKey) -> Option<*mut u32> {
     Some(unsafe { &raw mut (*known(key)?).cursor })
 }
 
-/// In place of the duration of a port search: there was none, or no hook saw it. Not an `Option`,
-/// because LLVM copies the unset half of one, and the verifier rejects a read of uninitialized stack.
+/// In place of the duration of a port search: there was no search, or no hook saw it. Not an `Option`, because LLVM copies the
+/// unset half of a `None`, and the verifier rejects a read of uninitialized stack.
 pub(crate) const NOT_SEARCHED: u64 = u64::MAX;
 
 /// Counts a port that was taken. `Err`: it has an entry already, or there is no room for one, or the map is busy. `search_ns`:
@@ -298,8 +298,8 @@ pub(crate) fn time_wait(key: &ConnKey, stamp: u32, now: u64) -> Option<&'static 
     Some(conn)
 }
 
-/// Takes back a [`release`] of a time-wait socket whose timer was only moved. The only place where a counter
-/// that else only grows goes down, within one timer interrupt.
+/// Takes back a [`release`] of a time-wait socket whose timer was only moved. `Err`: the port has an entry again, or the map
+/// refuses. The only place where a counter that else only grows goes down, within one timer interrupt.
 #[inline(always)]
 pub(crate) fn reopen(key: &ConnKey, conn: &Conn) -> Step {
     CONNS

@@ -1,7 +1,7 @@
 //! Reads `struct sock` and `struct inet_timewait_sock`; no other file knows their fields.
 //!
-//! Both start with `struct sock_common`, so one read serves for both. All reads go through
-//! `bpf_probe_read_kernel`, which fails instead of faulting.
+//! Both start with `struct sock_common`, so one read serves for both. Reads go through `bpf_probe_read_kernel`, which fails
+//! instead of faulting. Only the fields of a [`TcpSock`] and of a [`TimeWait`] are read directly: the verifier knows their types.
 
 use aya_ebpf::{
     Global,
@@ -108,7 +108,7 @@ impl TcpSock {
         unsafe { at.add(offset.load() as usize).cast::<T>().read_volatile() }
     }
 
-    /// Whether a bit of the socket is set.
+    /// Whether the bit of `mask` is set in the socket's byte at `offset`. False if `mask` is 0 (the kernel lacks the bit).
     #[inline(always)]
     fn bit(self, offset: &Global<u32>, mask: &Global<u32>) -> bool {
         // SAFETY: any byte of a field is a valid `u8`.
@@ -365,7 +365,7 @@ impl Sock {
         self.read_ends(tuple)
     }
 
-    /// Fills in addresses and destination port of a tuple that has its namespace already.
+    /// Fills in addresses and destination port of a tuple that has its namespace already. `Err`: not an IP socket.
     #[inline(always)]
     pub(crate) fn read_ends(&self, tuple: &mut TupleKey) -> Step {
         tuple.destination = match self.field::<u16>(&SKC_FAMILY) {

@@ -80,7 +80,7 @@ fn create(port: u64, bound: &Bound) -> Step {
 /// Inserts an entry; returns 0, or a negative errno.
 #[inline(never)]
 fn insert(port: u64, at_ns: u64, owner: u32) -> i32 {
-    // `uses` begins at a number that differs from that of the entry that had this memory before.
+    // `uses` begins at the time, so that it differs, nearly always, from that of the entry that had this memory before.
     let entry = Touched { at_ns, owner, uses: at_ns as u32 };
     TOUCHED.insert(&port, &entry, u64::from(BPF_NOEXIST)).err().unwrap_or(0)
 }

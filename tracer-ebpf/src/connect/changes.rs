@@ -17,7 +17,7 @@ use crate::{
     sock::{Address, Sock, cookie_of, port_of, state, state_of},
 };
 
-/// A socket is about to change to state `new`: it still has its old state, and its port.
+/// A socket is about to change to state `new`, and still has its old state and its port: records and reports what that means.
 #[inline(always)]
 pub(crate) fn changing(sk: Address, new: u8) -> Step {
     if !concerns(new) || new != state::CLOSE && moved(sk, new) {
@@ -28,8 +28,9 @@ pub(crate) fn changing(sk: Address, new: u8) -> Step {
     state_changed(&sock, &sock.key(), sock.state(), new)
 }
 
-/// A socket has changed from state `old` to `new`; at CLOSE, its port is cleared already. For the backend in which no
-/// other hook sees the begin of a port search: that of connect() begins in SYN_SENT, that of listen() in LISTEN.
+/// A socket has changed from state `old` to `new`: records and reports what that means. At CLOSE, its port is cleared already.
+/// For the backend in which no other hook sees the begin of a port search: that of connect() begins in SYN_SENT, that of
+/// listen() in LISTEN.
 #[inline(always)]
 pub(crate) fn changed(sk: Address, old: u8, new: u8) -> Step {
     // A listener can be without a cookie: listen() runs no hook that requests one.
@@ -171,7 +172,7 @@ fn connecting(sock: &Sock, key: &ConnKey, old: u8) -> Step {
     Ok(())
 }
 
-/// A segment of socket `sk` is retransmitted. In SYN_SENT it is the SYN: no answer has come.
+/// A segment of socket `sk` is retransmitted. In SYN_SENT it is the SYN: records that no answer has come.
 #[inline(always)]
 pub(crate) fn sent_again(sk: Address) {
     if state_of(sk) == state::SYN_SENT {

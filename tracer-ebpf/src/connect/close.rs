@@ -18,8 +18,8 @@ use crate::{
     stats,
 };
 
-/// A full socket closes, which releases its port. If a time-wait socket took the port over, the end of that
-/// socket releases it.
+/// A full socket closes: reports the failure if the handshake had not ended, and releases the port. If a time-wait socket took
+/// the port over, the end of that socket releases it instead.
 #[inline(always)]
 pub(super) fn closed(sock: &Sock, key: &ConnKey, old: u8) -> Step {
     let now = now();
@@ -56,8 +56,8 @@ pub(super) fn closed(sock: &Sock, key: &ConnKey, old: u8) -> Step {
     ledger::release_known(key, known, now)
 }
 
-/// Whether the peer had time to answer: the SYN was sent again, or [`GIVEN_UP_NS`] went by since connect() began. For a
-/// connect() that no hook saw, since its port was found.
+/// Whether the application closed the socket after it had waited for an answer: the SYN was sent again, or [`GIVEN_UP_NS`] went
+/// by since connect() began (for a connect() that no hook saw: since its port was found).
 #[inline(always)]
 fn had_no_answer(conn: &Conn, now: u64) -> bool {
     let begun_ns = if conn.begun_ns == 0 { conn.acquired_ns } else { conn.begun_ns };
@@ -65,7 +65,8 @@ fn had_no_answer(conn: &Conn, now: u64) -> bool {
         || now.saturating_sub(begun_ns) >= GIVEN_UP_NS
 }
 
-/// The connection ended before it was established: counts and reports the failure.
+/// The connection ended before it was established: counts and reports the failure. `Err`: the socket cannot be read, so that its
+/// cause is not known, and nothing is counted.
 #[inline(always)]
 fn handshake_failed(sock: &Sock, key: &ConnKey, conn: &Conn, old: u8, now: u64) -> Step {
     let (cause, errno) = match sock.error()? {

@@ -1,8 +1,8 @@
 //! cgroup hooks: record who calls connect() and bind(), with which arguments. They also make the kernel generate the
 //! socket's cookie.
 //!
-//! kernel: v5.10.. net/ipv4/af_inet.c and net/ipv6/af_inet6.c: in connect() before the route lookup
-//! (`BPF_CGROUP_PRE_CONNECT_ENABLED`), in bind() before the address is checked and a port is taken.
+//! Linux 5.10 and later run them in connect() before the route lookup (`BPF_CGROUP_PRE_CONNECT_ENABLED`), in bind() before the
+//! address is checked and a port is taken (net/ipv4/af_inet.c and net/ipv6/af_inet6.c).
 
 use aya_ebpf::{
     helpers::bpf_get_socket_cookie, macros::cgroup_sock_addr, programs::SockAddrContext,

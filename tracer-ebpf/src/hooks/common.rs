@@ -8,9 +8,9 @@ use crate::{
     sock::{Address, Sock},
 };
 
-/// kernel: v4.16.. tcp:tcp_destroy_sock(struct sock *sk), in `tcp_v4_destroy_sock` before
-/// `inet_put_port`: the end of a socket that bound a port and was not connected, or that kept its port
-/// after its connection ended.
+/// A socket ends. Releases the port of one that bound it and was not connected, or that kept it after its connection ended.
+///
+/// Linux 4.16 and later: tracepoint tcp:tcp_destroy_sock(struct sock *sk), in `tcp_v4_destroy_sock` before `inet_put_port`.
 #[raw_tracepoint(tracepoint = "tcp_destroy_sock")]
 pub(crate) fn tcp_destroy_sock(ctx: RawTracePointContext) -> i32 {
     settle(destroyed(ctx.arg(0)));
@@ -26,8 +26,9 @@ fn destroyed(sk: Address) -> Step {
     Ok(())
 }
 
-/// kernel: v4.16.. tcp:tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb, ...): the only sign that
-/// a SYN had no answer, until connect() fails.
+/// A segment is sent again. Until connect() fails, that is the only sign that a SYN had no answer.
+///
+/// Linux 4.16 and later: tracepoint tcp:tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb, ...).
 #[raw_tracepoint(tracepoint = "tcp_retransmit_skb")]
 pub(crate) fn tcp_retransmit_skb(ctx: RawTracePointContext) -> i32 {
     connect::sent_again(ctx.arg(0));

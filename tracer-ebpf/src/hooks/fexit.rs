@@ -15,14 +15,18 @@ use crate::{
     time_wait,
 };
 
-/// kernel: v5.10.. int inet_hash_connect(struct inet_timewait_death_row *, struct sock *)
+/// The port search of a connect() begins (IPv4).
+///
+/// Linux 5.10 and later: int inet_hash_connect(struct inet_timewait_death_row *, struct sock *)
 #[fentry(function = "inet_hash_connect")]
 pub(crate) fn fentry_inet_hash_connect(ctx: FEntryContext) -> i32 {
     settle(searching(ctx.arg(1)));
     0
 }
 
-/// kernel: v5.10.. int inet6_hash_connect(struct inet_timewait_death_row *, struct sock *)
+/// The port search of a connect() begins (IPv6).
+///
+/// Linux 5.10 and later: int inet6_hash_connect(struct inet_timewait_death_row *, struct sock *)
 #[fentry(function = "inet6_hash_connect")]
 pub(crate) fn fentry_inet6_hash_connect(ctx: FEntryContext) -> i32 {
     settle(searching(ctx.arg(1)));
@@ -51,15 +55,18 @@ fn searched(sk: Address, result: i32) -> Step {
     connect::searched(&Sock::read(sk)?, result)
 }
 
-/// kernel: v5.10.. int __inet_stream_connect(struct socket *, struct sockaddr *, int len, int flags, int is_sendmsg):
-/// the part of connect() that sendto() with `MSG_FASTOPEN` also executes. The socket is locked.
+/// connect() ends, or the part of sendto() with `MSG_FASTOPEN` that connects. The socket is still locked.
+///
+/// Linux 5.10 and later: int __inet_stream_connect(struct socket *, struct sockaddr *, int len, int flags, int is_sendmsg)
 #[fexit(function = "__inet_stream_connect")]
 pub(crate) fn fexit_inet_stream_connect(ctx: FExitContext) -> i32 {
     settle(connect::returned(i64::from(ctx.arg::<i32>(5))));
     0
 }
 
-/// kernel: v5.10.. int inet_csk_get_port(struct sock *sk, unsigned short snum)
+/// The port search of a bind() or listen() ended.
+///
+/// Linux 5.10 and later: int inet_csk_get_port(struct sock *sk, unsigned short snum)
 #[fexit(function = "inet_csk_get_port")]
 pub(crate) fn fexit_inet_csk_get_port(ctx: FExitContext) -> i32 {
     settle(got_port(ctx.arg(0), ctx.arg(1), ctx.arg(2)));
@@ -71,30 +78,37 @@ fn got_port(sk: Address, wanted: u16, result: i32) -> Step {
     bind::searched(&Sock::read(sk)?, wanted, result)
 }
 
-/// kernel: v5.10.. int inet_bind(struct socket *, struct sockaddr *, int len)
+/// bind() returns (IPv4).
+///
+/// Linux 5.10 and later: int inet_bind(struct socket *, struct sockaddr *, int len)
 #[fexit(function = "inet_bind")]
 pub(crate) fn fexit_inet_bind(ctx: FExitContext) -> i32 {
     settle(bind::returned(i64::from(ctx.arg::<i32>(3))));
     0
 }
 
-/// kernel: v5.10.. int inet6_bind(struct socket *, struct sockaddr *, int len)
+/// bind() returns (IPv6).
+///
+/// Linux 5.10 and later: int inet6_bind(struct socket *, struct sockaddr *, int len)
 #[fexit(function = "inet6_bind")]
 pub(crate) fn fexit_inet6_bind(ctx: FExitContext) -> i32 {
     settle(bind::returned(i64::from(ctx.arg::<i32>(3))));
     0
 }
 
-/// kernel: v5.10.. void tcp_set_state(struct sock *sk, int state); at entry the socket still has
-/// its old state, and its port.
+/// A socket is about to change its state: it still has the old one, and its port.
+///
+/// Linux 5.10 and later: void tcp_set_state(struct sock *sk, int state)
 #[fentry(function = "tcp_set_state")]
 pub(crate) fn fentry_tcp_set_state(ctx: FEntryContext) -> i32 {
     settle(connect::changing(ctx.arg(0), ctx.arg::<i32>(1) as u8));
     0
 }
 
-/// kernel: v5.10.. struct inet_timewait_sock *inet_twsk_alloc(const struct sock *, struct
-/// inet_timewait_death_row *, const int state); returns NULL past tcp_max_tw_buckets.
+/// A time-wait socket is made from a full one, or, if there are more than tcp_max_tw_buckets, not made (NULL is returned).
+///
+/// Linux 5.10 and later: struct inet_timewait_sock *inet_twsk_alloc(const struct sock *, struct inet_timewait_death_row *,
+/// const int state)
 #[fexit(function = "inet_twsk_alloc")]
 pub(crate) fn fexit_inet_twsk_alloc(ctx: FExitContext) -> i32 {
     settle(time_wait_begun(ctx.arg(0), ctx.arg(3)));
@@ -110,7 +124,9 @@ fn time_wait_begun(sk: Address, tw: Address) -> Step {
     time_wait::begun(&Sock::read(tw)?.key(), no_stamp_of(sk))
 }
 
-/// kernel: v5.10.. void inet_twsk_kill(struct inet_timewait_sock *tw), called once for every time-wait socket.
+/// A time-wait socket ends: called once for each.
+///
+/// Linux 5.10 and later: void inet_twsk_kill(struct inet_timewait_sock *tw)
 #[fentry(function = "inet_twsk_kill")]
 pub(crate) fn fentry_inet_twsk_kill(ctx: FEntryContext) -> i32 {
     settle(time_wait_ended(ctx.arg(0)));

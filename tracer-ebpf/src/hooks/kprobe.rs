@@ -22,7 +22,7 @@ fn argument(ctx: &ProbeContext, index: usize) -> Step<Address> {
     ctx.arg(index).ok_or(Skip::Lost(Loss::ReadFailed))
 }
 
-/// The socket of the current thread's call.
+/// The socket of the current thread's call. `Err`: the thread has no attempt of this call.
 #[inline(always)]
 fn attempted(call: Call) -> Step<Address> {
     let attempt = attempt::current(call).ok_or(Skip::NotOurs)?;
@@ -63,7 +63,9 @@ fn searched(result: i32) -> Step {
     connect::searched(&Sock::read(attempted(Call::Connect)?)?, result)
 }
 
-/// kernel: v5.10.. int tcp_connect(struct sock *sk), called once the port is held.
+/// A connecting socket holds its port, and is about to send its SYN.
+///
+/// Linux 5.10 and later: int tcp_connect(struct sock *sk)
 #[kprobe]
 pub(crate) fn kprobe_tcp_connect(ctx: ProbeContext) -> u32 {
     settle(connecting(&ctx));
@@ -125,10 +127,11 @@ fn set_state(ctx: &ProbeContext) -> Step {
     connect::changing(argument(ctx, 0)?, new as u8)
 }
 
-/// kernel: v5.10.. void inet_twsk_hashdance(struct inet_timewait_sock *tw, ...), from v6.12 on
-/// inet_twsk_hashdance_schedule: the filled-in time-wait socket replaces the full one in the hash tables.
-/// The return of `inet_twsk_alloc` reports the same, but if the kernel missed that return probe, the end of
-/// the full socket would release the port.
+/// A time-wait socket, filled in, replaces the full one in the kernel's hash tables. The return of `inet_twsk_alloc` would
+/// report the same, but if the kernel missed that return probe, the end of the full socket would release the port.
+///
+/// Linux 5.10 and later: void inet_twsk_hashdance(struct inet_timewait_sock *tw, ...); from 6.12 on its name is
+/// inet_twsk_hashdance_schedule.
 #[kprobe]
 pub(crate) fn kprobe_inet_twsk_hashdance(ctx: ProbeContext) -> u32 {
     settle(time_wait_begun(&ctx));

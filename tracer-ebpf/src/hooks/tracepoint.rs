@@ -17,9 +17,11 @@ use crate::{
 
 const BPF_SOCK_OPS_TCP_CONNECT_CB: u32 = 3;
 
-/// kernel: v4.16.. sock:inet_sock_set_state(const struct sock *sk, int oldstate, int newstate), at
-/// the end of `tcp_set_state`: at CLOSE, the socket's port is cleared already.
-/// (Inlined into the program's entry: the kernel limits the stacks of functions that call each other to 512 bytes together.)
+/// A socket has changed its state; at CLOSE, its port is cleared already.
+///
+/// Linux 4.16 and later: tracepoint sock:inet_sock_set_state(const struct sock *sk, int oldstate, int newstate), at the end of
+/// `tcp_set_state`. (Inlined into the program's entry: the kernel limits the stacks of functions that call each other to 512
+/// bytes together.)
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 #[inline(always)]
 pub(crate) fn inet_sock_set_state(ctx: RawTracePointContext) -> i32 {
@@ -27,14 +29,16 @@ pub(crate) fn inet_sock_set_state(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// kernel: v5.10.. syscalls:sys_exit_listen { ...; long ret; } with `ret` at offset 16.
+/// listen() returns.
+///
+/// Linux 5.10 and later: tracepoint syscalls:sys_exit_listen { ...; long ret; } with `ret` at offset 16.
 #[tracepoint]
 pub(crate) fn sys_exit_listen(ctx: TracePointContext) -> u32 {
     settle(bind::listen_returned(result(&ctx)));
     0
 }
 
-/// kernel: v4.13.. called at the start of `tcp_connect`: the port is held, no SYN is sent yet.
+/// A connecting socket holds its port, and no SYN is sent yet: Linux 4.13 and later call this at the start of `tcp_connect`.
 #[sock_ops]
 pub(crate) fn tcp_connect_cb(ctx: SockOpsContext) -> u32 {
     if ctx.op() == BPF_SOCK_OPS_TCP_CONNECT_CB {
@@ -56,7 +60,7 @@ fn connecting(ctx: &SockOpsContext) -> Step {
     connect::acquired(key, |tuple| Sock::read(sk as Address)?.read_tuple(tuple))
 }
 
-/// kernel: v4.17.. runs after bind() took its port. The context is the socket itself.
+/// bind() took its port (Linux 4.17 and later). The context is the socket itself.
 #[cgroup_sock(post_bind4)]
 pub(crate) fn post_bind4(ctx: SockContext) -> i32 {
     settle(bound(&ctx));
@@ -75,14 +79,18 @@ fn bound(ctx: &SockContext) -> Step {
     if sock.is_tcp()? { bind::took(&sock, PortBy::Bind) } else { Err(Skip::NotOurs) }
 }
 
-/// kernel: v5.10.. syscalls:sys_exit_connect { ...; long ret; } with `ret` at offset 16.
+/// connect() returns.
+///
+/// Linux 5.10 and later: tracepoint syscalls:sys_exit_connect { ...; long ret; } with `ret` at offset 16.
 #[tracepoint]
 pub(crate) fn sys_exit_connect(ctx: TracePointContext) -> u32 {
     settle(connect::returned(result(&ctx)));
     0
 }
 
-/// kernel: v5.10.. syscalls:sys_exit_bind { ...; long ret; } with `ret` at offset 16.
+/// bind() returns.
+///
+/// Linux 5.10 and later: tracepoint syscalls:sys_exit_bind { ...; long ret; } with `ret` at offset 16.
 #[tracepoint]
 pub(crate) fn sys_exit_bind(ctx: TracePointContext) -> u32 {
     settle(bind::returned(result(&ctx)));
@@ -96,8 +104,10 @@ fn result(ctx: &TracePointContext) -> i64 {
     unsafe { aya_ebpf::EbpfContext::as_ptr(ctx).cast::<i64>().add(2).read() }
 }
 
-/// kernel: v5.10.. timer:timer_start(struct timer_list *, ...): a time-wait socket begins, or its
-/// timer is moved to another expiry. Fires for every timer of the host, so the check comes first.
+/// A timer starts. If it is that of a time-wait socket, this socket begins, or its timer is moved to another expiry. Fires for
+/// every timer of the host, so the check comes first.
+///
+/// Linux 5.10 and later: tracepoint timer:timer_start(struct timer_list *, ...).
 #[raw_tracepoint(tracepoint = "timer_start")]
 pub(crate) fn timer_start(ctx: RawTracePointContext) -> i32 {
     let timer: Address = ctx.arg(0);
@@ -113,8 +123,10 @@ fn started(timer: Address) -> Step {
     rearm::started(&sock.key(), sock.no_stamp())
 }
 
-/// kernel: v5.10.. timer:timer_cancel(struct timer_list *): every end of a time-wait socket, by
-/// expiry, reuse, RST or the end of its namespace; and every move of its timer to another expiry.
+/// A timer is taken off its queue. For a time-wait socket, that is every end, by expiry, reuse, RST or the end of its namespace,
+/// and every move of its timer to another expiry.
+///
+/// Linux 5.10 and later: tracepoint timer:timer_cancel(struct timer_list *).
 #[raw_tracepoint(tracepoint = "timer_cancel")]
 pub(crate) fn timer_cancel(ctx: RawTracePointContext) -> i32 {
     let timer: Address = ctx.arg(0);

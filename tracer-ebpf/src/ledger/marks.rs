@@ -25,7 +25,7 @@ static CONTROL: Array<u32> = Array::with_max_entries(CONTROL_LEN, 0);
 pub(crate) enum Mark {
     /// A time-wait socket holds the port: the end of the full socket does not release it.
     TimeWait = 1,
-    /// The port was released: a listing by which a socket holds it is out of date.
+    /// The port was released: if userspace read from sock_diag that a socket holds it, that is out of date.
     Released,
 }
 
@@ -35,7 +35,8 @@ pub(crate) fn seeding() -> bool {
     CONTROL.get(CONTROL_SEEDING).is_some_and(|seeding| *seeding != 0)
 }
 
-/// Marks a port, so that an [`add_older`](super::add_older) of it is undone or corrected.
+/// Marks a port, so that an [`add_older`](super::add_older) of it is undone or corrected; counts a loss if the map refuses.
+/// Nothing for port 0 and for a socket without a cookie.
 #[inline(always)]
 pub(crate) fn mark(key: &ConnKey, mark: Mark) {
     if key.cookie == 0 || key.port == 0 {

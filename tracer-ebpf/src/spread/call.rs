@@ -18,7 +18,7 @@ pub(crate) enum SockFamily {
     V4,
     /// IPv4 in an AF_INET6 socket.
     Mapped,
-    /// IPv6.
+    /// IPv6 in an AF_INET6 socket.
     V6,
 }
 
@@ -57,7 +57,7 @@ impl Call<'_> {
         }
     }
 
-    /// The rule's pool of the call's family.
+    /// The rule's pool for the call's address: that of IPv4 also for IPv4 in an AF_INET6 socket.
     #[inline(always)]
     pub(super) fn pool<'r>(&self, rule: &'r Rule) -> &'r FamilyPool {
         if self.form == SockFamily::V6 { &rule.v6 } else { &rule.v4 }

@@ -24,7 +24,7 @@ pub(super) fn exempt(call: &Call<'_>, rule: &Rule) -> Option<(Decision, bool)> {
     exempt_reason(call, rule, bound && !by_spreader, sk).map(|reason| (reason, by_spreader))
 }
 
-/// Why a call is exempt; `None`: the rule applies. Cheap checks come first.
+/// Why a call is exempt; `None`: the rule applies. `has_address`: the application bound an address. Cheap checks come first.
 #[inline(always)]
 fn exempt_reason(call: &Call<'_>, rule: &Rule, has_address: bool, sk: TcpSock) -> Option<Decision> {
     let side = call.pool(rule);

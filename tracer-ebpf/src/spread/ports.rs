@@ -192,7 +192,7 @@ fn is_taken(port: u16) -> bool {
     word >> (port & 63) & 1 != 0
 }
 
-/// What [`known`] returns: there is no socket; there is one; it is a TIME_WAIT that the kernel's port search may reuse.
+/// What [`known`] returns, in this order: no socket; a socket; a TIME_WAIT that the kernel's port search may reuse.
 const NOBODY: u32 = 0;
 const SOMEBODY: u32 = 1;
 const REUSABLE: u32 = 2;

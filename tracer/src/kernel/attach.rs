@@ -57,9 +57,9 @@ pub struct Settings {
     pub tw_timer_handler: u64,
     /// Whether the kernel lets a program set the errno of a call that it denies.
     pub fail_fast: bool,
-    /// [`KernelFacts::blocked_until_free`](super::facts::KernelFacts::blocked_until_free)
+    /// Whether bind() keeps its port from connect(): [`blocked_until_free`](super::facts::KernelFacts::blocked_until_free).
     pub blocked_until_free: bool,
-    /// [`KernelFacts::maps_are_locked`](super::facts::KernelFacts::maps_are_locked)
+    /// Whether maps count as locked memory: [`maps_are_locked`](super::facts::KernelFacts::maps_are_locked).
     pub maps_are_locked: bool,
     /// Settings of a spreader, which uses the ledger. If set, all links and the maps in `PINNED_MAPS` are pinned, and
     /// outlive the session.

@@ -16,7 +16,7 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// Best first.
+    /// All backends, the best first.
     pub const ALL: [Self; 3] = [Self::Fexit, Self::Kprobe, Self::Tracepoint];
 
     /// The backend's name, as `--backend` takes it.

@@ -1,10 +1,10 @@
 //! The layout of one BTF type (`include/uapi/linux/btf.h`).
 
-/// Size of `struct btf_type`.
+/// Size of `struct btf_type` in bytes.
 pub(super) const HEAD_LEN: usize = 12;
-/// Size of `struct btf_member`.
+/// Size of `struct btf_member` in bytes.
 pub(super) const MEMBER_LEN: usize = 12;
-/// Size of `struct btf_enum`.
+/// Size of `struct btf_enum` in bytes.
 pub(super) const ENUMERATOR_LEN: usize = 8;
 
 /// The little-endian u32 at `at`; `None` past the end.
