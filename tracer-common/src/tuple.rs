@@ -25,7 +25,7 @@ pub struct TupleKey {
 }
 
 impl TupleKey {
-    /// The key of an output row that says how many ports bind(address, 0) can get at this address. No entry of the table has
+    /// The key of an output row that says how many ports bind(address, 0) has left at this address. No entry of the table has
     /// such a key.
     pub const fn of_bind(netns: u32, source: Addr) -> Self {
         Self { source, destination: Addr::UNSPECIFIED, netns, destination_port: 0, zero: 1 }
@@ -78,8 +78,8 @@ pub struct TupleCount {
     /// CLOCK_MONOTONIC of the newest change, ns: a port was taken, released or entered TIME_WAIT, a connect() failed, or a
     /// command corrected the counters or set `left_out`.
     pub last_ns: u64,
-    /// cgroup v2 id of the newest known caller of connect() for this tuple; 0: there is none, or it has a socket that is older
-    /// than the tracer.
+    /// cgroup v2 id of the newest known caller of connect() for this tuple; 0: there is none, or its socket is older than the
+    /// tracer.
     pub cgroup: u64,
     /// Process (tgid) of that caller; 0: there is none.
     pub pid: u32,

@@ -35,7 +35,8 @@ pub(crate) fn counters(netns: u32, address: [u64; 2]) -> [usize; 2] {
     share::counters(key(), netns, address)
 }
 
-/// Whether an owner may have one more entry of a table. Calls on several CPUs at once may all get true for the last one.
+/// Whether an owner may have one more entry of a table, in its namespace and (except root and unknown users) over all
+/// namespaces. Calls on several CPUs at once may all get true for the last entry.
 #[inline(always)]
 pub(crate) fn has_room(owner: u32, table: Table) -> bool {
     let max = match table {
@@ -53,8 +54,8 @@ pub(crate) fn add(owner: u32, table: Table, change: u64) {
     change_held(owner, table as u32, change);
 }
 
-/// Whether an owner may have one more event at this rate; if so, charges it. Calls on several CPUs at once may
-/// get a few events charged as one.
+/// Whether an owner may have one more event at this rate; if so, charges it: to the user over all namespaces, and for root and
+/// unknown users to the owner in this namespace. Calls on several CPUs at once may get a few events charged as one.
 #[inline(always)]
 pub(crate) fn may_report(owner: u32, rate: Rate, now: u64) -> bool {
     charge(owner, now, rate.interval_ns(), rate.burst_ns(), rate as u32) != 0

@@ -85,8 +85,9 @@ fn insert(port: u64, at_ns: u64, owner: u32) -> i32 {
     TOUCHED.insert(&port, &entry, u64::from(BPF_NOEXIST)).err().unwrap_or(0)
 }
 
-/// Removes the entry of a port, if it is as userspace read it. True: it is removed, and not in its owner's share any more. False:
-/// there is none, it has changed, the map refuses, or a hook used the entry while it was removed, so that it is inserted again.
+/// Removes the entry of a port, if it is as userspace read it. True: it is removed, and not in its owner's share any more (a hook
+/// may have made a new one). False: there is none, it has changed, the map refuses, or a hook used the entry while it was
+/// removed, so that it is inserted again.
 #[inline(always)]
 pub(crate) fn remove(port: u64, at_ns: u64, uses: u32) -> bool {
     let Some(entry) = TOUCHED.get_ptr_mut(&port) else { return false };

@@ -200,10 +200,10 @@ impl Symbols {
     }
 }
 
-/// Whether bpf(2) works on a thread without capabilities; `None`: not known, because the thread cannot be started, or give up its
-/// capabilities, or its call ends in another way than these two. Tries a call on a new thread. Up to Linux 5.18, with
-/// kernel.unprivileged_bpf_disabled set, the kernel refuses every call with EPERM before it reads the arguments. Otherwise this
-/// call fails with EBADF, because its map descriptor is not valid.
+/// Whether bpf(2) works on a thread without capabilities: tries a call on a new thread. Up to Linux 5.18, with
+/// kernel.unprivileged_bpf_disabled set, the kernel refuses every call with EPERM before it reads the arguments: false. Otherwise
+/// this call fails with EBADF, because its map descriptor is not valid: true. `None`: the call ends in another way, or the thread
+/// cannot be started or give up its capabilities.
 fn bpf_without_capability() -> Option<bool> {
     const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
     let probe = || {

@@ -45,7 +45,7 @@ pub(super) fn run_time_ns(program: BorrowedFd<'_>) -> Option<u64> {
     field(&fs::read_to_string(path).ok()?, "run_time_ns:")
 }
 
-/// The number after `name` at the begin of a line; `None`: there is no such line, or it has no number.
+/// The number after `name` at the start of a line; `None`: there is no such line, or it has no number.
 fn field(fdinfo: &str, name: &str) -> Option<u64> {
     fdinfo.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok()
 }

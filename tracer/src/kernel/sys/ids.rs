@@ -69,7 +69,8 @@ pub(in super::super) struct LinkInfo {
     pub cgroup: u64,
     /// Whether it is a cgroup link whose cgroup was removed: it has no effect any more.
     pub is_over: bool,
-    /// Name of the call that a cgroup link is attached to; `None`: another kind of link, or another call.
+    /// The hook that a cgroup link is attached to: `connect4`, `connect6`, `bind4` or `bind6`; `None`: another kind of link, or
+    /// another hook.
     pub hook: Option<&'static str>,
 }
 
