@@ -148,9 +148,9 @@ pub struct Rule {
     /// Age from which on the kernel reuses a TIME_WAIT, ms (net.ipv4.tcp_tw_reuse_delay, Linux 6.14). Older
     /// kernels reuse it from the next second of their clock on.
     pub reuse_delay_ms: u32,
-    /// The counters [`held::BOUND`], [`held::RELEASED`] and [`held::BACK`] as they were when the agent computed `capacity`. By
-    /// as much as `BOUND` minus `BACK` has grown since then, ports of `capacity` are bound now; as often as `RELEASED` has
-    /// grown, a port was released, perhaps one that `capacity` does not count.
+    /// The counters [`held::BOUND`], [`held::RELEASED`] and [`held::BACK`] as they were when the agent computed `capacity`. The
+    /// growth of `BOUND` minus `BACK` since then is the number of ports in `capacity` that are bound now; the growth of
+    /// `RELEASED` is how often a port was released, perhaps one that `capacity` does not count.
     pub bound: u32,
     pub released: u32,
     pub back: u32,

@@ -20,7 +20,7 @@ pub struct TupleKey {
     pub netns: u32,
     /// Host byte order.
     pub destination_port: u16,
-    /// 0; in a key of [`Self::of_bind`] 1.
+    /// 0; 1 in a key of [`Self::of_bind`].
     pub zero: u16,
 }
 

@@ -72,7 +72,7 @@ impl RuleMaps {
         self.rules.clear()
     }
 
-    /// The rule that the hooks read; `None`: there is none, or it cannot be read.
+    /// The rule that the hooks read; `None`: there is none, it cannot be read, or it changed during each of eight tries.
     pub fn get(&self) -> Option<Rule> {
         self.rules.get()
     }
