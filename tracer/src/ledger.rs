@@ -1,5 +1,5 @@
-//! The ledger as userspace uses it: which older sockets are added to it, what two readings of it say, and a running
-//! tracer, which compares it with the kernel's own list of sockets.
+//! The ledger as userspace uses it: which sockets that are older than the tracer are added to it, how its events and
+//! counters become values, and [`trace`]: a running tracer, which compares it with the kernel's own list of sockets.
 
 pub mod bound;
 pub mod decode;

@@ -1,5 +1,5 @@
-//! Ports that bind() and listen() took: which entries of their table contradict a dump of the kernel's sockets. No
-//! I/O: dumps and readings in, commands out.
+//! Ports that bind() and listen() took: which entries of their table, `BOUND_PORTS`, contradict a dump of the kernel's
+//! sockets, and which entries are missing. No I/O: dumps and readings in, commands out.
 //!
 //! A dump is not a snapshot, so the caller carries out only the commands that two dumps in a row give.
 
@@ -15,11 +15,12 @@ use crate::{
     ledger::seed::{self, Dump, Owners},
 };
 
-/// A port of a network namespace.
+/// A network namespace (its inode number), and one of its ports.
 type Place = (u32, u16);
 
-/// Commands that remove entries of ports that no dump has, if the entry's namespace was dumped and the entry was made
-/// before `before_ns` (CLOCK_MONOTONIC, when the dumps began).
+/// Commands that remove entries whose socket, with that port, is not in the dump of the entry's namespace. Entries of
+/// namespaces without a dump stay, and so do entries not made before `before_ns` (CLOCK_MONOTONIC, ns, when the dumps
+/// began). An entry without a cookie stays if any socket of its namespace has its port.
 ///
 /// `idle_listed`: whether the kernel lists sockets that are bound and idle. If it does not, only entries of listeners
 /// and time-wait sockets are removed: a dump shows no difference between an idle socket and one that is gone.
@@ -49,8 +50,9 @@ pub fn stale(
     binds.iter().filter(gone).map(|(key, _)| removal(*key)).collect()
 }
 
-/// Commands that add bound and listening sockets which the kernel has and the table lacks. An entry without a cookie
-/// counts as any socket with its port.
+/// Commands that add listeners and sockets that are bound and idle, which the dumps have and the table lacks. (Of a
+/// connected socket, a dump does not show whether bind() took its port.) A socket is not added if there is an entry
+/// without a cookie for its port in its namespace: that entry can be the socket's.
 pub fn missed(binds: &[(ConnKey, Bound)], dumps: &[Dump], owners: &Owners) -> Vec<Command> {
     let known: HashSet<ConnKey> = binds.iter().map(|(key, _)| *key).collect();
     let by_address: HashSet<Place> = binds

@@ -13,7 +13,7 @@ pub enum DecodeError {
     Detail { kind: u8, detail: u8 },
 }
 
-/// An event whose kind and detail are known.
+/// Kind of an event, with the meaning of its `detail`: what took the port, or why the call failed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Typed {
     PortAllocated(PortBy),
@@ -24,7 +24,7 @@ pub enum Typed {
     TcpState,
 }
 
-/// The kind of an event, with its detail.
+/// The kind of an event, with the meaning of its detail.
 ///
 /// # Errors
 /// An unknown kind, or a detail that is unknown for this kind.
@@ -130,7 +130,7 @@ mod tests {
 
     use super::*;
 
-    /// A record in which each byte is its own index.
+    /// A record in which each byte is its own index, except those of the kind and the detail.
     fn numbered(kind: u8, detail: u8) -> [u8; 128] {
         let mut bytes = std::array::from_fn(|index| u8::try_from(index).unwrap());
         bytes[offset_of!(Event, kind)] = kind;

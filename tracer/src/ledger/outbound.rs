@@ -1,7 +1,7 @@
 //! Which sockets of a dump hold their port because of connect(). No I/O.
 //!
 //! A dump shows both ends of every local connection, and does not say which of them called connect(). Only that one
-//! belongs in the ledger, so the ports must decide.
+//! belongs in the ledger, so states, listeners and ports must decide.
 
 use foldhash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
 
@@ -23,9 +23,11 @@ struct Verdict {
 /// The sockets of one namespace's dump that hold a port because of connect(). The dump must have the listeners, which
 /// decide most cases. `in_range`: whether a port is in the range that connect() chooses from.
 ///
-/// Both ends of a local connection are returned if nothing distinguishes them: no listener is left, both ports or
-/// neither are in the range, and as many connections use the one port as the other. Neither end is returned if both have a
-/// listener, and as many connections use the one port as the other.
+/// Of a local connection with both ends in the dump, usually one end is returned. It is both ends if both are in SYN_SENT
+/// (both called connect()), or if nothing distinguishes them: no listener is left, both ports or neither are in the range,
+/// and as many connections use the one port as the other. It is neither end if both seem to be the accepted one (each has
+/// a listener, or only one has, with a port of the range, and the other's port is outside of it), and as many connections
+/// use the one port as the other.
 pub fn outbound(
     sockets: &[DiagSocket],
     in_range: impl Fn(u16) -> bool,
@@ -62,9 +64,9 @@ pub fn outbound(
     sockets.iter().zip(decided).filter_map(|(socket, outbound)| outbound.then_some(socket))
 }
 
-/// Whether one end is outbound, given the verdicts about both. If both are uncertain and call both ends outbound, or
-/// neither, the server's end is the one whose port more connections share. `users`: how many connections use the port of
-/// `mine`, compared with that of `theirs`.
+/// Whether the end with the verdict `mine` is outbound, given the verdict about the other end. If both are uncertain and
+/// call both ends outbound, or neither, the server's end is the one whose port more connections share; with as many on
+/// each, `mine` holds. `users`: how many connections use the port of `mine`, compared with that of `theirs`.
 fn between(mine: Verdict, theirs: Verdict, users: std::cmp::Ordering) -> bool {
     match (mine.certain, theirs.certain) {
         (false, true) => !theirs.outbound,
@@ -73,7 +75,7 @@ fn between(mine: Verdict, theirs: Verdict, users: std::cmp::Ordering) -> bool {
     }
 }
 
-/// Whether the socket has a connection, or is making one.
+/// Whether the socket has a connection (TIME_WAIT included), or is making one.
 fn connected(socket: &DiagSocket) -> bool {
     let idle = matches!(socket.state, tcp_state::LISTEN | tcp_state::CLOSE);
     !idle && socket.source_port != 0 && socket.destination_port != 0
@@ -103,8 +105,9 @@ fn reversed((source, source_port, destination, destination_port): Ends) -> Ends 
 /// Addresses and ports at which connections are accepted.
 struct Listeners {
     at: HashSet<(Addr, u16)>,
-    /// Ports with a listener at any IPv4 address, and at any IPv6 address.
+    /// Ports with a listener that accepts at all IPv4 addresses.
     any_v4: HashSet<u16>,
+    /// Ports with a listener that accepts at all IPv6 addresses.
     any_v6: HashSet<u16>,
 }
 

@@ -25,10 +25,10 @@ pub struct Dump {
     pub sockets: Vec<DiagSocket>,
 }
 
-/// The process that has each socket open, by the socket's inode.
+/// The process that has each socket open, by the socket's inode; sockets whose process is not known are missing.
 pub type Owners = std::collections::HashMap<u32, Owner>;
 
-/// Inodes of the sockets in these dumps; sockets without an inode have no owner.
+/// Inodes of the sockets in these dumps, without 0: no process has such a socket open.
 pub fn inodes(dumps: &[Dump]) -> std::collections::HashSet<u32> {
     let sockets = dumps.iter().flat_map(|dump| &dump.sockets);
     sockets.map(|socket| socket.inode).filter(|inode| *inode != 0).collect()
@@ -45,7 +45,7 @@ fn conns<'a>(dump: &'a Dump, owners: &'a Owners) -> impl Iterator<Item = Command
         .map(|socket| command(Op::AddConn, flags(socket), socket, dump.netns, owners))
 }
 
-/// Flags of the ledger's entry for a connection in this state.
+/// Flags of the ledger's entry for this connection of a dump, by the socket's state.
 fn flags(socket: &DiagSocket) -> u32 {
     if socket.time_wait {
         return conn_flag::TIME_WAIT | conn_flag::ESTABLISHED;
@@ -121,8 +121,9 @@ fn command(op: Op, flags: u32, socket: &DiagSocket, netns: u32, owners: &Owners)
     }
 }
 
-/// Commands that remove entries of ports that no dump has, if the entry's namespace was dumped and the entry was made
-/// before `before_ns` (CLOCK_MONOTONIC, when the dumps began).
+/// Commands that remove entries whose socket, with that port, is not in the dump of the entry's namespace. Entries of
+/// namespaces without a dump stay, and so do entries not made before `before_ns` (CLOCK_MONOTONIC, ns, when the dumps
+/// began).
 ///
 /// A dump is not a snapshot, so the caller carries out only the commands that two dumps in a row give.
 pub fn stale(conns: &[(ConnKey, Conn)], dumps: &[Dump], before_ns: u64) -> Vec<Command> {
@@ -145,7 +146,8 @@ pub fn stale(conns: &[(ConnKey, Conn)], dumps: &[Dump], before_ns: u64) -> Vec<C
 /// A TIME_WAIT that the ledger lacks can be the accepted end of a connection whose listener is gone. It is added only
 /// if the kernel could have chosen its port: hooks are missed far more seldom than servers end.
 ///
-/// `before`: keys of the ledger before the dumps began. A key that was there and is gone was released meanwhile.
+/// `before`: keys of the ledger before the dumps began. A key that was there and is gone was released meanwhile, and is
+/// not added again.
 pub(crate) fn missed(
     before: &HashSet<ConnKey>,
     conns: &[(ConnKey, Conn)],
@@ -192,7 +194,8 @@ pub fn marking(tuple: TupleKey, last_ns: u64) -> Command {
     Command { op: Op::DoomTuple as u32, tuple, before_ns, ..Command::default() }
 }
 
-/// The command that removes a marked tuple, if it holds no port and no hook used it since `last_ns`; else it removes the mark.
+/// The command that removes a marked tuple, if it holds no port and no hook used it since `last_ns` (as for [`marking`]);
+/// else it removes the mark.
 pub fn removing(tuple: TupleKey, last_ns: u64) -> Command {
     Command { op: Op::RemoveTuple as u32, ..marking(tuple, last_ns) }
 }
@@ -349,13 +352,13 @@ mod tests {
 
     #[test]
     fn a_dump_of_one_namespace_does_not_correct_an_entry_of_another() {
-        // A dump of namespace 6 with the same cookies and ports as in namespace 5.
         let established = Conn { flags: PortState::Established.flags(), ..conn(5, 10) };
         let conns = [1, 2].map(|cookie| (ConnKey::new(cookie, 40_000), established));
         let sockets = vec![
             socket(tcp_state::TIME_WAIT, 1, 40_000),
             socket(tcp_state::ESTABLISHED, 2, 40_000),
         ];
+        // Namespace 6 has sockets with the cookies and ports of namespace 5's entries.
         let other = Dump { netns: 6, range: PortRange::default(), sockets };
         let dumps = [dump(vec![socket(tcp_state::ESTABLISHED, 1, 40_000)]), other];
         assert!(missed(&HashSet::default(), &conns, &dumps, &Owners::new()).is_empty());

@@ -18,7 +18,8 @@ pub struct RequestedSizes {
     pub attempts: Option<u32>,
 }
 
-/// Sizes of the tables that a rule has since its first start, in entries; `None`: it has no such table yet.
+/// Sizes of the tables that a rule of `tracer spread` has since its first start, in entries. `None`: there is no rule, it
+/// has no such table yet, or the table cannot be read.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Kept {
     pub conns: Option<u32>,
@@ -50,10 +51,11 @@ impl Kept {
     }
 }
 
-/// Facts about the host, from which the sizes follow.
+/// Facts about the host, from which the sizes follow. If --max-conns sets the number of connections, only `memory` is
+/// read, and the others are 0.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Facts {
-    /// TCP sockets of the host, those in TIME_WAIT included.
+    /// TCP sockets of the host, those in TIME_WAIT included, as far as they could be counted; 0: none, or not known.
     pub sockets: u64,
     /// net.ipv4.tcp_max_tw_buckets in this process's network namespace; 0: not known.
     pub time_waits: u64,
@@ -74,8 +76,8 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// How many bytes the tables may take: a 16th of the machine's memory, and at most a quarter of what is available
-    /// and of the limit. `None`: not known.
+    /// How many bytes the tables may take: the least of a 16th of the machine's memory, a quarter of what is available
+    /// and a quarter of the limit, as far as these are known. `None`: none of them is known.
     fn budget(self) -> Option<u64> {
         let shares = [
             self.total.map(|bytes| bytes / 16),
@@ -106,9 +108,9 @@ const LEAST: Sizes =
 /// The smallest sizes that are chosen by facts about the host, unless its memory is too small for them.
 const USUAL: Sizes =
     Sizes { conns: 32_768, tuples: 32_768, binds: 16_384, tombstones: 16_384, attempts: 16_384 };
-/// Upper limit of the tables whose size is a quarter of the connections.
+/// Upper limit, in entries, of the tables whose size is a quarter of that of the connections.
 const MOST: u32 = 262_144;
-/// Upper limit of the connections, as on the command line.
+/// Upper limit of the table of connections when the host decides, in entries; --max-conns has the same limit.
 const MOST_CONNS: u64 = 1 << 24;
 
 /// The sizes, and why they were chosen.
@@ -117,7 +119,7 @@ pub struct Chosen {
     pub sizes: Sizes,
     /// What decided the number of connections, for people.
     pub why: String,
-    /// Whether a rule has these tables since its first start.
+    /// Whether the table of connections is the one that a rule has since its first start.
     pub kept: bool,
 }
 
@@ -154,7 +156,7 @@ pub fn choose(requested: &RequestedSizes, kept: &Kept, facts: &Facts) -> Chosen 
     Chosen { sizes, why, kept: kept.conns.is_some() }
 }
 
-/// How many connections the tables should have room for, and what decided that.
+/// How many entries the table of connections should have (a power of two), and what decided that, for people.
 fn conns(facts: &Facts) -> (u32, String) {
     let Facts { sockets, time_waits, range, .. } = *facts;
     let wanted = [
@@ -281,7 +283,7 @@ pub fn not_made(
 }
 
 impl Chosen {
-    /// The sizes as keys and values of the stream's first line.
+    /// The sizes that the stream's first line has, the memory of all tables and the reason, as keys and values.
     pub fn settings(&self) -> impl Iterator<Item = (Cow<'static, str>, Value)> {
         let Sizes { conns, tuples, binds, .. } = self.sizes;
         let settings = [

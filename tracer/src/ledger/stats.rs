@@ -12,13 +12,14 @@ use crate::host::{capacity::Limits, process::Called};
 /// Values of a tuple that need more than two readings.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Forecast {
-    /// Seconds until no port is left, 0 if none is; `None`: the tuple is not filling, or that is not known.
+    /// Seconds until no port is left, 0 if none is left; `None`: the tuple is not filling, or that is not known.
     pub eta_s: Option<f64>,
     /// TIME_WAITs whose ports connect() can reuse now; `None`: it never can, or that is not known.
     pub reusable: Option<u64>,
 }
 
-/// One tuple, as the table and the stream show it.
+/// One tuple, as the table and the stream show it; or an address at which bind(address, 0) took ports
+/// ([`TupleKey::of_bind`]).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     pub key: TupleKey,
@@ -40,7 +41,7 @@ pub struct Row {
     pub saturation: Option<f64>,
     /// Changes per second since the reading before; `None`: there is none, or no time has passed since.
     pub rates: Option<Rates>,
-    /// Seconds until no port is left at this rate, 0 if none is; `None`: it is not filling, or that is not known.
+    /// Seconds until no port is left at this rate, 0 if none is left; `None`: it is not filling, or that is not known.
     pub eta_s: Option<f64>,
     /// 99th percentile of how long port searches took: the searches since the reading before, or all if there were none
     /// since. `None`: not measured, or there were none at all.
@@ -51,7 +52,7 @@ pub struct Row {
     pub released: u64,
     /// Failed calls since then, by [`Cause`].
     pub failed: [u64; Cause::COUNT],
-    /// errno of the newest failure; 0: none.
+    /// errno of the newest failure; 0: there is no failure, or it had no errno (the application gave up).
     pub last_errno: u32,
     /// Process that connected last; 0: not known.
     pub pid: u32,
@@ -152,7 +153,7 @@ impl Rates {
     /// The changes per second between two readings; `None` if no time has passed.
     fn between(before: &TupleCount, now: &TupleCount, elapsed: Duration) -> Option<Self> {
         let seconds = elapsed.as_secs_f64();
-        // A tuple that was removed and added again counts from 0: that is not a change.
+        // A tuple that was removed and added again counts from 0 again: its rates are 0.
         let rate = |before: u64, now: u64| ratio(now.saturating_sub(before), seconds);
         (seconds > 0.0).then(|| Self {
             opened: rate(before.opened, now.opened),
@@ -166,7 +167,7 @@ impl Rates {
 #[derive(Debug, Default)]
 pub struct Earlier {
     tuples: Vec<(TupleKey, TupleCount)>,
-    /// Index of each tuple in `tuples`; only made once a tuple is not where it is expected.
+    /// Index of each tuple in `tuples`; `None`: not made, because each tuple so far was where it was expected.
     places: Option<HashMap<TupleKey, usize>>,
     /// Index at which the next tuple is expected.
     next: usize,

@@ -57,7 +57,7 @@ use crate::{
     runtime::{clock, memory, shutdown},
 };
 
-/// An attached tracer whose ledger has the older sockets. Dropping it detaches.
+/// An attached tracer whose ledger has the older sockets. Dropping it detaches, except what is pinned for a spreader's rule.
 pub struct Tracer {
     pub session: Session,
     /// Release of the kernel, as `uname -r` prints it.
@@ -65,7 +65,7 @@ pub struct Tracer {
     /// What this start could not set up, and why.
     degraded: Vec<String>,
     left_out: LeftOut,
-    /// How many older sockets are in the ledger.
+    /// How many older sockets the start added to the ledger.
     pub seeded: u64,
     /// When the TIME_WAITs among the older sockets end.
     older: OlderEnds,
@@ -152,7 +152,7 @@ impl Tracer {
         result
     }
 
-    /// Calls `each` for every tuple, with the limits of its namespace (`None`: not known), and keeps no tuple.
+    /// Calls `each` for every tuple, with the limits of its namespace (`None`: not known). [`Self::tuples`] stays as it is.
     ///
     /// # Errors
     /// The map cannot be read.
@@ -179,12 +179,12 @@ impl Tracer {
         })
     }
 
-    /// The newest reading, in no order.
+    /// The tuples of the newest [`Self::read_tuples`], in no order.
     pub fn tuples(&self) -> &[(TupleKey, TupleCount)] {
         &self.tuples
     }
 
-    /// Moves the newest reading into `earlier`; the memory of the reading there is used for the next one.
+    /// Exchanges the newest reading with the one in `earlier`. [`Self::tuples`] is out of date until tuples are read again.
     pub fn keep_tuples(&mut self, earlier: &mut Earlier) {
         earlier.replace(&mut self.tuples);
     }
@@ -349,8 +349,8 @@ impl Tracer {
         Ok(counters)
     }
 
-    /// Reconciles if it is time to: soon after the kernel skipped a hook or a table was full, else at long intervals.
-    /// If some skipped hooks cannot be counted, as often as after a skipped one.
+    /// Reconciles if it is time to: 1 to 8 s after the last time if the kernel has skipped a hook since, or may have skipped
+    /// one that it does not count; 3 to 15 s after it if entries lack room in a table; else 5 to 30 s after it.
     ///
     /// # Errors
     /// As [`Self::reconcile`].

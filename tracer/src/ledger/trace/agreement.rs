@@ -8,8 +8,8 @@ use tracer_common::{
     seed::{Command, Correction, Op},
 };
 
-/// What must be equal for two comparisons to have found the same difference: the op, the key, and of corrections that
-/// set values the whole command.
+/// What must be equal for two comparisons to have found the same difference: the op and the key; of corrections of a
+/// value (`CorrectTuple`, `SetState`, `CorrectFast`) the whole command. `None` in its place: another command.
 type Identity = (u32, ConnKey, Option<Command>);
 
 /// What earlier comparisons found.

@@ -207,7 +207,7 @@ fn correction(counted: &Counters, right: &Ports) -> Correction {
     }
 }
 
-/// What must be added to `counted`; can be negative.
+/// What must be added to `counted` to make it `right`, within the limits of i32; can be negative.
 fn difference(right: u64, counted: u64) -> i32 {
     let difference = right.wrapping_sub(counted).cast_signed();
     i32::try_from(difference.clamp(i64::from(i32::MIN), i64::from(i32::MAX))).unwrap_or_default()

@@ -18,15 +18,16 @@ use crate::{
     runtime::turns::Turns,
 };
 
-/// Namespaces are searched for no more often than this...
+/// Shortest time between two searches for namespaces.
 const DISCOVER_INTERVAL: Duration = Duration::from_millis(300);
-/// ...and at most for 1/N of the time: a host can have a million open files.
+/// N, if searches for namespaces may take 1/N of the time: they look at all open files, and a host can have a million.
 const DISCOVER_SHARE: u32 = 50;
-/// Settings are read at most for 1/N of the time...
+/// N, if reading the settings of namespaces may take 1/N of the time.
 const READ_SHARE: u32 = 50;
-/// ...and at most for this long at each refresh...
+/// How long one refresh reads settings at most, if it has read those of [`READ_LEAST`] namespaces.
 const READ_AT_ONCE: Duration = Duration::from_millis(100);
-/// ...but always of this many namespaces. (Not of all at each refresh: any user can make thousands.)
+/// How many namespaces' settings a refresh reads however long it takes. (Not those of all: any user can make thousands
+/// of namespaces.)
 const READ_LEAST: usize = 8;
 /// How many namespaces that reserve ports in many pieces may be known: each of these namespaces takes 8 KiB.
 const MOST_LARGE: usize = 1_000;
@@ -36,11 +37,11 @@ const MOST_LARGE: usize = 1_000;
 pub struct Capacities {
     /// Where each namespace was found; without those that cannot be entered there any more.
     places: HashMap<u32, Netns>,
-    /// When the next search for namespaces is allowed.
+    /// When the next search for namespaces is allowed; `None`: at once, as there was none yet.
     discover_at: Option<Instant>,
-    /// When settings were last read.
+    /// When settings were last read; `None`: never.
     read_at: Option<Instant>,
-    /// Turns of the namespaces whose settings are read: first of those that are not known yet, then of the others.
+    /// Whose settings are read next: index 0 is for namespaces whose settings are not known yet, index 1 for the others.
     turns: [Turns<u32>; 2],
     /// What net.ipv4.tcp_tw_reuse allows, by namespace.
     reuses: BTreeMap<u32, Reuse>,
@@ -50,12 +51,12 @@ pub struct Capacities {
     changed: bool,
     /// All bound ports, as of the newest reading.
     binds: BoundPorts,
-    /// Ports that connect() is not given although the socket that bound them is gone: see
+    /// Ports that connect() is not given although the socket that bound them may be gone: see
     /// [`crate::host::capacity::apart`].
     left_over: BoundPorts,
     /// Namespaces that are not in `usable` because of [`MOST_LARGE`].
     too_large: HashSet<u32>,
-    /// Namespace of a spreader's rule, which is known whatever it reserves: the spreader needs it.
+    /// Namespace of a spreader's rule, for which [`MOST_LARGE`] is no limit: the spreader needs its ports. `None`: no rule.
     of_rule: Option<u32>,
     /// Namespaces that [`Self::learn`] could not read: it does not try again before the next refresh.
     missed: HashSet<u32>,
@@ -66,9 +67,9 @@ pub struct Capacities {
 pub struct Refreshed {
     /// Namespaces whose range was read.
     pub read: Vec<u32>,
-    /// Namespaces that did not answer, or whose settings could not be read.
+    /// Namespaces that did not answer, or whose settings could not be read; without those that are gone.
     pub failed: Vec<(Netns, io::Error)>,
-    /// The newest search for namespaces, and whether it was cut short; `None`: there was none.
+    /// The refresh's newest search for namespaces, and whether it was cut short; `None`: there was none.
     pub search: Option<io::Result<bool>>,
     /// Wanted namespaces that were not found; `None`: not known, because no search was allowed, or it failed or was cut
     /// short.
@@ -101,7 +102,7 @@ impl Capacities {
         std::mem::take(&mut self.changed)
     }
 
-    /// Adds a namespace that was found, with its range. If it reserves ports in many pieces and `MOST_LARGE` others
+    /// Adds a namespace that was found, with its range. If it reserves ports in many pieces and 1,000 others (`MOST_LARGE`)
     /// do, its ports stay unknown.
     pub fn know(&mut self, place: Netns, range: &PortRange) {
         self.set_range(place.inum, range);
@@ -228,7 +229,7 @@ impl Capacities {
         self.binds.of(netns).chain(self.left_over.of(netns)).collect()
     }
 
-    /// Whether there are [`Self::left_over`] ports, in this namespace or in any.
+    /// Whether there are [`Self::left_over`] ports in this namespace; `netns` is `None`: in any.
     pub fn has_left_over(&self, netns: Option<u32>) -> bool {
         match netns {
             Some(netns) => self.left_over.has_any_of(netns),

@@ -10,9 +10,10 @@ use crate::{
     ledger::sizes::{Chosen, Sizes},
 };
 
-/// A table is nearly full from this percentage on...
+/// The percentage from which on a table is nearly full.
 const NEARLY_FULL: u64 = 80;
-/// ...until it is below this one, so that a table that goes up and down around 80 % causes one warning.
+/// The percentage below which a table that was nearly full is not any more. It is lower than [`NEARLY_FULL`], so that a
+/// table that goes up and down around 80 % causes one warning.
 const CALM: u64 = 70;
 
 /// What each table is for, and which setting makes it larger; `None`: none does.
@@ -23,7 +24,7 @@ const TABLES: [(Table, &str, Option<&str>); Table::COUNT] = [
     (Table::Touched, "ports that bind() took at some time", None),
 ];
 
-/// The consequence of a full [`super::touched`] table.
+/// The consequence, for people, of a full table of the ports that bind() took at some time ([`super::touched`]).
 const NO_ROOM: &str =
     "a port that finds no room counts as free even if a connection keeps connect() from getting it";
 
@@ -47,7 +48,8 @@ const fn entries(sizes: &Sizes, table: Table) -> u64 {
 }
 
 impl Filling {
-    /// Warnings for tables that became nearly full since the last call. `held`: entries by [`Table`].
+    /// Warnings for tables that became nearly full since the last call, for each table at most one in an hour. `held`:
+    /// entries by [`Table`].
     pub(super) fn warnings(
         &mut self,
         held: &[u64; Table::COUNT],

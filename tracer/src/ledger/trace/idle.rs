@@ -51,7 +51,8 @@ pub(super) struct Idle {
     pub last_ns: u64,
 }
 
-/// How many tuples an owner has, and those that could be removed.
+/// How many tuples an owner has, without those that are removed anyway because they are old; and those of them that
+/// could be removed to make room.
 type Owner = (u64, Vec<(Worth, Idle)>);
 
 /// Collects tuples, and then chooses those to remove.
@@ -87,8 +88,9 @@ impl Sweep {
     }
 
     /// The tuples to remove from a table of `max` entries: those that are old; and if the others fill more than half of
-    /// it, as many more as are above the half, at most [`AT_ONCE`], of the owners that have most. Of each owner, the
-    /// tuples whose history is worth least are removed first, oldest first.
+    /// it, as many more as are above the half, at most [`AT_ONCE`], of the owners that have most (fewer if not enough have
+    /// been idle for long enough). Of each owner, the tuples whose history is worth least are removed first, and of equal
+    /// ones those that have been idle longest.
     pub(super) fn chosen(self, max: u32) -> Vec<Idle> {
         let mut chosen = self.old;
         let excess = self.all.saturating_sub(u64::from(max) / 2).min(AT_ONCE);
@@ -109,8 +111,8 @@ impl Sweep {
     }
 }
 
-/// How many tuples each owner may keep, as many as possible while at least `excess` tuples are removed; 0 if so many cannot
-/// be removed.
+/// How many tuples each owner may keep, as many as possible while at least `excess` tuples are removed; 0 if fewer than
+/// `excess` can be removed.
 fn level(owners: &[Owner], excess: u64) -> u64 {
     let removed = |level: u64| -> u64 {
         let over = |all: u64| all.saturating_sub(level);

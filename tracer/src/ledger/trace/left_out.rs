@@ -10,7 +10,8 @@ use crate::host::netns::Netns;
 
 /// How many reasons are kept; a host can have tens of thousands of namespaces.
 const MOST: usize = 20;
-/// How long a namespace with held ports may not be found before it is left out: one that is ending takes a moment.
+/// How long searches may not find a namespace with held ports before it counts as left out: one that is ending takes a
+/// moment until its ports are released.
 const UNFOUND: Duration = Duration::from_secs(2);
 
 /// How much of a namespace is read, least first. A success removes the failures of an equal or a smaller depth.
@@ -122,7 +123,7 @@ impl LeftOut {
     }
 
     /// Sets the namespaces in which ports are held now. `unknown`: those that a complete search did not find; `None`:
-    /// the same as before.
+    /// the same as before. A namespace that is both for [`UNFOUND`] or longer is left out for as long as it is both.
     pub(super) fn held(
         &mut self,
         held: &HashSet<u32>,

@@ -72,7 +72,7 @@ impl Tracer {
         gone
     }
 
-    /// All namespaces that can be found.
+    /// All namespaces that can be found; none if the search fails, which [`Self::degraded`] then names.
     pub(super) fn namespaces(&mut self) -> Vec<Netns> {
         self.search(&HashSet::new()).unwrap_or_default().found
     }
@@ -138,8 +138,8 @@ impl Tracer {
         self.left_out.held(&self.held, refreshed.unknown, Instant::now());
     }
 
-    /// The namespaces that have a tuple with a held port, or one that has changed since shortly before the last
-    /// comparison; also those that could not be read. Without those that cannot be found.
+    /// The namespaces that have a tuple with a held port, or one that has changed since 30 s before the last comparison; also
+    /// those that could not be read. Without those that cannot be found.
     pub(super) fn busy_namespaces(&mut self) -> Result<Vec<Netns>, Error> {
         let since = self.reconciled.elapsed() + CALM.latest;
         let since_ns = clock::monotonic_ns().saturating_sub(clock::as_ns(since));

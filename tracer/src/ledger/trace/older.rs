@@ -8,19 +8,19 @@ use crate::{
     view::{forecast::TIME_WAIT_S, tuple_forecast::Older},
 };
 
-/// When these TIME_WAITs end, by tuple: the kernel's timers say it (`ss -o` shows them).
+/// When the TIME_WAITs that are older than the tracer end, by tuple, as the kernel's timers say (`ss -o` shows them).
 #[derive(Debug, Default)]
 pub struct OlderEnds {
-    /// How many end in each second after the dump.
+    /// How many end in each second after the dump; the last element has those that end later, too.
     by_tuple: HashMap<TupleKey, Box<[u16; TIME_WAIT_S]>>,
-    /// When the dump was made, in the milliseconds of [`crate::view::tuple_history`].
+    /// When the dump was made: CLOCK_MONOTONIC, ms, which wraps after 49 days.
     at_ms: u32,
 }
 
 impl OlderEnds {
-    /// Reads the timers of dumps that were made at `mono_ns` (CLOCK_MONOTONIC).
+    /// The ends by the timers in these dumps, which were made at `mono_ns` (CLOCK_MONOTONIC).
     pub(super) fn of(dumps: &[Dump], mono_ns: u64) -> Self {
-        /// How late the timer wheel is on average (`view::forecast`).
+        /// How much later than its timer says a TIME_WAIT ends on average (see `view::forecast`), ms.
         const LATE_MS: u32 = 1_000;
         let mut by_tuple: HashMap<TupleKey, Box<[u16; TIME_WAIT_S]>> = HashMap::default();
         for (tuple, expires_ms) in dumps.iter().flat_map(seed::time_waits) {

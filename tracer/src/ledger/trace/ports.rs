@@ -24,7 +24,7 @@ use crate::{
     runtime::clock,
 };
 
-/// All connections are read at most for 1/N of the time.
+/// N, if reading all connections may take 1/N of the time.
 const SHARE: u32 = 600;
 /// A reading counts as at most this many times as long as the one before: on a busy machine it can wait for the
 /// processor much longer than it works.
@@ -32,8 +32,8 @@ const SLOWER: u32 = 2;
 /// The limit of [`SLOWER`] is never below this; the first reading counts as at most this long.
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// Bound ports are read, and old entries of TOUCHED removed, at most for 1/N of the time each: one user can have tens
-/// of thousands.
+/// N, if reading the bound ports may take 1/N of the time, and removing old entries of TOUCHED as much: one user can have
+/// tens of thousands of either.
 const BINDS_SHARE: u32 = 50;
 
 /// Results of the newest readings of the bound ports and of all connections, and how long they took.
@@ -47,7 +47,8 @@ pub(super) struct Ports {
     changed: bool,
     /// When all connections were read, and how long that took.
     conns: Cost,
-    /// Namespace of the spreader's rule, and the ports that connect() could be given there at that reading.
+    /// Namespace of the spreader's rule (`None`: no spreader), and the ports that connect() could be given there when all
+    /// connections were last read (`None`: they were not read yet, or the ports are not known).
     of_rule: Option<(u32, Option<PortSet>)>,
     addresses: Vec<AddressUse>,
     counters: AddressCounters,
@@ -59,7 +60,7 @@ pub(super) struct Ports {
     pub(super) not_noted: NotNoted,
 }
 
-/// When something that is done again and again was last done, and how long it counts as having taken.
+/// When something that is done again and again was last done (`None`: never), and how long it counts as having taken.
 #[derive(Debug, Default)]
 struct Cost {
     newest: Option<Instant>,
@@ -67,12 +68,12 @@ struct Cost {
 }
 
 impl Cost {
-    /// Whether it may be done again, if it may take 1/`share` of the time.
+    /// Whether it may be done now, if it may take 1/`share` of the time; true if it was never done.
     fn allows(&self, share: u32) -> bool {
         self.newest.is_none_or(|at| at.elapsed() >= self.took * share)
     }
 
-    /// Notes that it was done and took this long.
+    /// Notes that it was done and took this long, which counts within the limits of [`SLOWER`] and [`SHORTEST`].
     fn add(&mut self, took: Duration) {
         self.newest = Some(Instant::now());
         self.took = took.min((self.took * SLOWER).max(SHORTEST));
@@ -123,7 +124,7 @@ impl Tracer {
     }
 
     /// The counts of a spreader's hooks at the beginning of the reading of bound ports that [`Self::blocked`] is
-    /// from.
+    /// from; without a spreader, all 0.
     pub const fn bound_counts(&self) -> BoundCounts {
         self.ports.bound_counts
     }
@@ -194,8 +195,10 @@ impl Tracer {
         Ok(())
     }
 
-    /// Forgets the namespaces of which the ledger has nothing any more: that is needed even by commands that read no
-    /// port ranges. To be called after the tuples are read.
+    /// Forgets what is known about namespaces: ranges, settings, and where they were found. What stays is that of namespaces
+    /// with a tuple in the newest reading or with bound ports, of the rule's, and of those that could not be read. Without
+    /// this, memory grows with each namespace that a user makes, as comparisons learn the range of each. To be called after
+    /// the tuples are read.
     pub(super) fn forget_namespaces(&mut self) {
         let mut wanted = self.namespaces.clone();
         wanted.extend(self.ports.of_rule.as_ref().map(|(netns, _)| *netns));
@@ -205,7 +208,8 @@ impl Tracer {
 
     /// Whether tuples of the rule's namespace (`Self::know_range`) have at least as much room as counted. False if a
     /// port was bound, reserved, or left the range since all connections were last read: a connection that counts as
-    /// taking room may hold it. Also false if a port is left over, which may be free by now, and if nothing was read.
+    /// taking room may hold it. Also false if a port is blocked whose bind() may have ended, as the port may be free by now;
+    /// if connections or the range were not read yet; and without a rule.
     pub fn is_sure_of_ports(&self) -> bool {
         let Some((netns, then)) = &self.ports.of_rule else { return false };
         let now = self.capacities.usable().get(netns).map(Usable::ports);
@@ -255,7 +259,7 @@ mod tests {
         assert!(!sure(&ports(40_000, 40_999, &[40_500, 40_001])));
         // The range is narrower.
         assert!(!sure(&ports(40_000, 40_998, &[40_500])));
-        // With more ports than at the reading, the count is too low at most.
+        // With more ports than at the reading, there is at least as much room as counted.
         assert!(sure(&ports(39_000, 40_999, &[])));
         assert!(!are_sure(None, Some(&then)) && !are_sure(Some(&then), None));
     }

@@ -12,7 +12,7 @@ use crate::{
     ledger::sizes::{Facts, Memory, RequestedSizes},
 };
 
-/// How long TIME_WAITs of namespaces are counted: those of namespaces that are not reached by then are missing.
+/// How long TIME_WAITs are counted, namespace by namespace: those of namespaces that are not reached by then are missing.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Reads the facts that choosing sizes needs; only the memory if the command line sets the number of connections.
