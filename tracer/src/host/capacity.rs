@@ -54,7 +54,7 @@ impl PortRange {
         Ok(Self { low, high, reserved })
     }
 
-    /// Whether the kernel chooses from a range with this port, reserved or not.
+    /// Whether the range has this port, reserved or not.
     pub fn contains(&self, port: u16) -> bool {
         (self.low..=self.high).contains(&port)
     }
@@ -65,8 +65,8 @@ impl PortRange {
 pub struct Reuse {
     /// 0: none; 1: all; 2: those of loopback addresses (the kernel's default).
     pub setting: u8,
-    /// The age from which on they can be reused, ms (net.ipv4.tcp_tw_reuse_delay); `None`: from the next second of
-    /// the kernel's clock on (before Linux 6.14).
+    /// The age from which on they can be reused, ms (net.ipv4.tcp_tw_reuse_delay). `None`: the kernel has no such setting (before
+    /// Linux 6.14), so from the next second of its clock on; or the setting cannot be read.
     pub delay_ms: Option<u32>,
     /// Whether net.ipv4.tcp_timestamps is on: without timestamps, no TIME_WAIT is reused.
     pub timestamps: bool,
@@ -116,7 +116,7 @@ pub struct TakenOver {
 }
 
 impl TakenOver {
-    /// From a recording: how many could be reused at that time.
+    /// Those of a recording's reading, of which `reusable` could be reused at that time: all of them were old enough.
     pub const fn recorded(reusable: u64) -> Self {
         Self { all: reusable, old: true, after_ms: 1_000 }
     }
@@ -145,14 +145,14 @@ fn unexpected(name: &str, text: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, message)
 }
 
-/// Parses `32768\t60999`.
+/// Parses `32768\t60999`: first and last port. `None`: anything else, or the first is above the last.
 fn parse_range(text: &str) -> Option<(u16, u16)> {
     let mut words = text.split_ascii_whitespace();
     let (low, high) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
     (words.next().is_none() && low <= high).then_some((low, high))
 }
 
-/// Parses `8080,9148-9150`; the text may be empty.
+/// Parses `8080,9148-9150`; the text may be empty. `None`: anything else.
 fn parse_reserved(text: &str) -> Option<Vec<RangeInclusive<u16>>> {
     let items = text.trim().split(',').filter(|item| !item.is_empty());
     let parse = |item: &str| {

@@ -29,8 +29,8 @@ const MAX_DEPTH: u32 = 128;
 pub struct Cgroup {
     /// Its id, as `bpf_get_current_cgroup_id` returns it: the inode number of its directory.
     pub id: u64,
-    /// Directories below the root of the hierarchy; 0 for the root. In a cgroup namespace from which the host's root
-    /// cannot be opened, the root is that of the namespace, and the kernel's own count is higher.
+    /// How many levels it is below the root of the hierarchy; 0: it is the root. In a cgroup namespace from which the host's
+    /// root cannot be opened, the root is that of the namespace, and the kernel's own count is higher.
     pub level: u32,
     /// Path from the root, beginning with a slash.
     pub path: PathBuf,
@@ -133,7 +133,7 @@ fn search(root: &OwnedFd, id: u64) -> io::Result<Cgroup> {
     Ok(Cgroup { id, level, path })
 }
 
-/// The name of the entry with this inode number.
+/// The name of the directory with this inode number in `directory`; without one, the error is `NotFound`.
 fn name_in(directory: impl AsFd, inode: u64) -> io::Result<PathBuf> {
     let found = names::children(directory)?.find(|(id, _)| *id == inode);
     found.map(|(_, name)| name).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))

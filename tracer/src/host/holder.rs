@@ -25,7 +25,7 @@ use crate::{
 pub struct Holder {
     /// Process that has it open; 0: none, or it is not known.
     pub pid: u32,
-    /// Name of that process: any bytes, NUL-padded.
+    /// Name of that process: any bytes, NUL-padded; all zero: not known.
     pub comm: [u8; 16],
     /// One of [`tcp_state`].
     pub state: u8,
@@ -39,7 +39,7 @@ pub struct Holder {
 const FRESH: Duration = Duration::from_secs(1);
 /// Shortest time from the end of a search to the next one.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Searches take at most one part in so many of the time: after a slow one, the pause is longer.
+/// N, if searches may take 1/N of the time: after a slow one, the pause is longer.
 const SHARE: u32 = 20;
 /// How many answers are kept.
 const MOST: usize = 256;
@@ -56,14 +56,14 @@ pub struct Holders {
     places: HashMap<u32, Netns>,
     /// The search for the processes that have sockets open.
     search: Search,
-    /// When the next search is allowed.
+    /// When the next search is allowed; `None`: at once, as there was none yet.
     next: Option<Instant>,
 }
 
 /// Namespace, address and port that a bind() wanted.
 type WantedPort = (u32, Addr, u16);
 
-/// Whether an event is a bind() that failed because a socket holds its port.
+/// Whether an event is a bind() that failed because a socket holds the port that it asked for.
 pub fn has_holder(event: &Event) -> bool {
     event.kind == Kind::BindFailed as u8
         && event.detail == Cause::PortInUse as u8
@@ -71,8 +71,9 @@ pub fn has_holder(event: &Event) -> bool {
 }
 
 impl Holders {
-    /// The holder of the port of an event for which [`has_holder`] is true. `None`: nothing holds it any more, or it is
-    /// not known, because there were too many such failures, or the sockets of the namespace cannot be read.
+    /// The holder of the port of an event for which [`has_holder`] is true; an answer less than 1 s old is given again. `None`:
+    /// nothing holds the port any more, or the holder is not known: the last search ended less than 100 ms ago (more after a
+    /// slow one), or the sockets of the namespace cannot be read.
     ///
     /// `place`: where the namespace was found; `None`: it is entered through the caller. `binds` reads the ledger's
     /// bound ports, for kernels that do not list them.
@@ -122,7 +123,7 @@ impl Holders {
 }
 
 impl Holders {
-    /// As [`find`], in a namespace that must be searched for first. `None`: it is not found.
+    /// As [`find`], in a namespace that must be searched for first. `None`: it is not found, or that search fails.
     fn search(
         &mut self,
         wanted: WantedPort,
@@ -267,13 +268,13 @@ impl Holder {
     }
 }
 
-/// The name of a holder's state.
+/// The name of a holder's state, one of [`tcp_state`], as in `port.holder.state`.
 pub fn word(number: u8) -> &'static str {
     // A dump shows a socket that is bound, and neither connected nor listening, as CLOSE.
     if number == tcp_state::CLOSE { "bound" } else { state(number) }
 }
 
-/// The state with this name; 0: there is none.
+/// The state that [`word`] gives this name; 0: there is none.
 pub fn number(text: &str) -> u8 {
     (1..=tcp_state::BOUND_INACTIVE).find(|number| word(*number) == text).unwrap_or(0)
 }

@@ -79,7 +79,7 @@ pub fn open_root(fs: FileSystem) -> io::Result<OwnedFd> {
 }
 
 /// Every mount of a file system that this thread can see, newest first: the mounted part, as in mountinfo, and the
-/// mount point. Another mount may cover it.
+/// mount point. Another mount may cover it. Empty if mountinfo cannot be read.
 pub fn all(fs: FileSystem) -> Vec<(Vec<u8>, PathBuf)> {
     let mountinfo = fs::read("/proc/thread-self/mountinfo").unwrap_or_default();
     let points = parse(&mountinfo).into_iter().rev();
@@ -98,7 +98,7 @@ fn mounted(fs: FileSystem) -> Option<OwnedFd> {
     })
 }
 
-/// Whether the descriptor is that of a file in this type of file system.
+/// Whether the descriptor is that of a file in this type of file system; false if fstatfs(2) fails.
 pub fn is(fd: impl AsFd, fs: FileSystem) -> bool {
     fstatfs(fd).is_ok_and(|stat| u32::try_from(stat.f_type & 0xffff_ffff) == Ok(fs.magic))
 }
@@ -139,7 +139,7 @@ impl MountPoint {
     }
 }
 
-/// The mounts in the order of the file: one that covers another comes later.
+/// The mounts in the order of the file, in which one that covers another comes later; without lines that cannot be parsed.
 pub fn parse(mountinfo: &[u8]) -> Vec<MountPoint> {
     mountinfo.split(|byte| *byte == b'\n').filter_map(parse_line).collect()
 }

@@ -28,7 +28,8 @@ pub struct Owner {
 /// them.
 const TIME: Duration = Duration::from_secs(2);
 
-/// The owners of the sockets with these inodes. Processes that this thread may not read are left out.
+/// The owners of the sockets with these inodes. Missing are sockets that no process has open, those of processes that this
+/// thread may not read, and those that were not found within 2 s, of which a warning says so.
 ///
 /// # Errors
 /// /proc cannot be read.

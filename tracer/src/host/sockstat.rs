@@ -6,10 +6,10 @@ use std::{fs, io};
 const COUNTERS: [&str; 2] = ["/proc/thread-self/net/sockstat", "/proc/thread-self/net/sockstat6"];
 
 /// How many TCP sockets of the calling thread's network namespace listen, connect or are connected; with `time_waits`
-/// including those in TIME_WAIT.
+/// including those in TIME_WAIT. A file of the counters that does not exist counts as 0.
 ///
 /// # Errors
-/// A file of the counters cannot be read.
+/// A file of the counters exists and cannot be read.
 pub(crate) fn sockets(time_waits: bool) -> io::Result<u64> {
     let mut count = 0_u64;
     for path in COUNTERS {
@@ -23,7 +23,7 @@ pub(crate) fn sockets(time_waits: bool) -> io::Result<u64> {
     Ok(count)
 }
 
-/// The number in the text of `sockstat` or `sockstat6`; 0 if it has no line for TCP.
+/// The number in the text of `sockstat` or `sockstat6`; 0 if it has no line for TCP or no number there.
 fn parse(text: &str, time_waits: bool) -> u64 {
     let mut count = 0_u64;
     for line in text.lines() {

@@ -16,7 +16,7 @@ const MOST: usize = 256;
 
 /// Stands for all IPv4 addresses.
 const ANY_V4: Addr = Addr::v4([0; 4]);
-/// Stands for all addresses.
+/// Stands for all addresses, IPv6 and IPv4.
 const ANY: Addr = Addr::UNSPECIFIED;
 
 /// A network namespace and one of its addresses.
@@ -60,7 +60,8 @@ pub struct Addresses<'a> {
 }
 
 impl<'a> Addresses<'a> {
-    /// Chooses the addresses. `binds`: all bound ports.
+    /// Chooses the addresses to count ports at: those at which the kernel chose ports for bind(address, 0), in the namespaces
+    /// of `usable`; if there are more than 256, those with the most such ports. `binds`: all bound ports.
     pub fn new(usable: &'a HashMap<u32, Usable>, binds: &[(ConnKey, Bound)]) -> Self {
         let mut chosen: HashMap<Place, usize> = HashMap::default();
         for (_, bound) in binds.iter().filter(|(_, bound)| bound.flags & conn_flag::CHOSEN != 0) {

@@ -6,8 +6,9 @@
 //! ports that are not in the range any more.
 //!
 //! Up to Linux 6.17, connect() is not given a port that bind() took until no socket has it at all, even after the
-//! socket that bound it is gone: `tb->fastreuse` is never -1 again (`inet_csk_update_fastreuse`). As no connect() is
-//! given the port in that time, this is so exactly while a connection has it that got it before the newest bind().
+//! socket that bound it is gone: bind() changes the port's `tb->fastreuse` from -1, which connect() needs, and nothing
+//! changes it back (`inet_csk_update_fastreuse`). As no connect() is given the port in that time, this is so exactly
+//! while a connection has it that got it before the newest bind().
 
 use foldhash::{HashMap, HashSet};
 use tracer_common::{
@@ -49,7 +50,7 @@ impl<'a> Comparison<'a> {
     }
 
     /// Adds a connection. If it is marked as taking no room and takes some, or the other way round, a command will
-    /// correct that.
+    /// correct that; not if its socket bound the port itself, or if the ports of its namespace are not known.
     pub fn add(&mut self, key: &ConnKey, conn: &Conn) {
         let netns = conn.tuple.netns;
         // No hook saw when a seeded socket got its port: it counts as older than every bind().

@@ -5,7 +5,7 @@
 pub struct BoundPorts(Vec<(u32, u16)>);
 
 impl BoundPorts {
-    /// The ports of this namespace, in order.
+    /// The ports of this namespace, in ascending order.
     pub fn of(&self, netns: u32) -> impl Iterator<Item = u16> {
         let from = self.0.partition_point(|(inum, _)| *inum < netns);
         let rest = self.0.get(from..).unwrap_or_default().iter();
@@ -21,14 +21,14 @@ impl BoundPorts {
         self.0.is_empty()
     }
 
-    /// The namespaces that have ports.
+    /// The namespaces that have ports, in ascending order.
     pub fn namespaces(&self) -> impl Iterator<Item = u32> {
         self.0.chunk_by(|one, other| one.0 == other.0).filter_map(|ports| Some(ports.first()?.0))
     }
 }
 
 impl FromIterator<(u32, u16)> for BoundPorts {
-    /// The ports may be in any order.
+    /// The ports may be in any order, and occur several times.
     fn from_iter<T: IntoIterator<Item = (u32, u16)>>(ports: T) -> Self {
         let mut all: Vec<_> = ports.into_iter().collect();
         all.sort_unstable();

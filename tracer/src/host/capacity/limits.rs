@@ -41,7 +41,7 @@ impl Limits {
         if key.is_of_bind() { self.unreserved() } else { count.capacity(self.usable()) }
     }
 
-    /// For tests: the limits of a range of this many ports, none of them taken.
+    /// For tests: the limits of a range of this many ports, all of them usable; 0: of a range whose only port is reserved.
     #[cfg(test)]
     pub(crate) fn of(ports: u16) -> Self {
         match ports.checked_sub(1) {

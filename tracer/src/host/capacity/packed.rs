@@ -14,7 +14,7 @@ pub struct PackedPorts(Form);
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Form {
-    /// First and last port of each run, in order; between two runs there is at least one other port.
+    /// First and last port of each run, in ascending order; between two runs at least one port is missing.
     Runs(Box<[(u16, u16)]>),
     Bits(PortSet),
 }
@@ -27,7 +27,7 @@ impl Default for PackedPorts {
 }
 
 impl PackedPorts {
-    /// The ports from `low` to `high`, without `left_out`.
+    /// The ports from `low` to `high`, both inclusive, without `left_out`; none if `low` is above `high`.
     pub fn without(low: u16, high: u16, left_out: &[RangeInclusive<u16>]) -> Self {
         let mut left_out: Vec<(u16, u16)> = left_out
             .iter()
@@ -47,7 +47,8 @@ impl PackedPorts {
         Self::of_runs(runs)
     }
 
-    /// Makes a set of ports that are in order and without duplicates.
+    /// The set of these ports. `ports` must be in ascending order and without duplicates. This is not checked: otherwise
+    /// [`Self::has`] and [`Self::count`] of the set are wrong.
     pub fn of_sorted(ports: impl IntoIterator<Item = u16>) -> Self {
         let mut runs: Vec<(u16, u16)> = Vec::new();
         for port in ports {
@@ -124,7 +125,7 @@ fn run(first: u32, last: u32) -> Option<(u16, u16)> {
 }
 
 impl FromIterator<u16> for PackedPorts {
-    /// The ports may be in any order.
+    /// The ports may be in any order, and occur several times.
     fn from_iter<T: IntoIterator<Item = u16>>(ports: T) -> Self {
         let mut all: Vec<u16> = ports.into_iter().collect();
         all.sort_unstable();

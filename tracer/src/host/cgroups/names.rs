@@ -25,8 +25,9 @@ use crate::host::mounts::open_dir;
 const MAX_NAMES: usize = 100_000;
 /// Shortest time between two readings of the hierarchy for ids that are not known.
 const PAUSE: Duration = Duration::from_secs(1);
-/// These readings take at most one part in so many of the time, unless the pause after one would be longer than [`LONGEST`].
+/// N, if these readings may take 1/N of the time; more if the pause after one would be longer than [`LONGEST`].
 const SHARE: u32 = 50;
+/// Longest pause after such a reading.
 const LONGEST: Duration = Duration::from_secs(15);
 /// How many ids that were not found are remembered, so that they cause no other reading: an id is never reused, so most of their
 /// cgroups are gone. Before one more is added, all are forgotten.
@@ -71,6 +72,7 @@ pub struct Names {
     by_id: HashMap<u64, Name>,
     /// Ids that were not found, and when they were searched for.
     gone: HashMap<u64, Instant>,
+    /// When the next reading is allowed; `None`: at once, as there was none yet.
     may_walk_at: Option<Instant>,
     limit: usize,
     walks: u64,

@@ -38,7 +38,7 @@ static FOUND: OnceLock<Root> = OnceLock::new();
 
 /// Opens the root of the hierarchy: through any mount, whichever part it claims to show; through a new mount without
 /// a path; or through one in the cgroup namespace of process 1, which is the host's if the host's processes are
-/// visible. Searches only once.
+/// visible. Once a root was found, every further call returns that one.
 ///
 /// # Errors
 /// There is no mount, and cgroup2 cannot be mounted.

@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::MetadataExt, process, time::Duration};
 
 use super::*;
 
-/// `tracer-TEST-PID/inner` below the mounted root.
+/// The cgroups `tracer-TEST-PID` and `tracer-TEST-PID/inner` below the mounted root, removed on drop.
 struct Made {
     outer: PathBuf,
     name: String,
@@ -84,7 +84,7 @@ fn names_are_read_again_at_most_once_a_second_and_outlive_their_cgroup() {
     let made = Made::new("names");
     let (id, path) = (made.inner_id(), format!("/{}/inner", made.name));
     assert_eq!(path_of(&mut names, id, begun + Duration::from_millis(999)), None);
-    // If a reading takes long, the pause is longer than a second.
+    // After a reading that takes long, the pause is longer than a second, but at most 15 s.
     assert_eq!(path_of(&mut names, id, after(15)), Some(path.clone()));
     drop(made);
     assert_eq!(path_of(&mut names, id, after(60)), Some(path.clone()));

@@ -16,7 +16,7 @@ use crate::{
 
 /// How long one search may take. A user can have more files open than can be read in time.
 const TIME: Duration = Duration::from_millis(1500);
-/// Descriptors of each process that are read before further ones of any process.
+/// How many descriptors of each process are read before the further ones of any process.
 const FIRST: usize = 4096;
 
 /// The result of a search.

@@ -21,9 +21,9 @@ const UNSETTLED: Duration = Duration::from_secs(2);
 pub struct Names {
     folder: PathBuf,
     by_inum: HashMap<u32, Arc<str>>,
-    /// When the folder had last changed, at the newest reading.
+    /// When the folder had last changed, at the newest reading; `None`: it did not exist.
     changed: Option<SystemTime>,
-    /// When the folder was last read.
+    /// When the folder was last read; `None`: never.
     read: Option<Instant>,
 }
 
@@ -35,7 +35,7 @@ impl Default for Names {
 }
 
 impl Names {
-    /// The name of a namespace; of several, the first in the alphabet. `None`: it has none.
+    /// The name of a namespace as of the newest [`Self::refresh`]; of several, the first in the alphabet. `None`: it has none.
     pub fn get(&self, netns: u32) -> Option<&Arc<str>> {
         self.by_inum.get(&netns)
     }
@@ -45,7 +45,7 @@ impl Names {
         self.by_inum.iter().map(|(inum, name)| (*inum, &**name))
     }
 
-    /// Reads the names again if they can have changed. Returns whether they have.
+    /// Reads the names again if they can have changed, at most once in 100 ms. Returns whether it found other names.
     pub fn refresh(&mut self, now: Instant) -> bool {
         let changed = fs::metadata(&self.folder).and_then(|folder| folder.modified()).ok();
         if changed.is_none() && self.by_inum.is_empty() {

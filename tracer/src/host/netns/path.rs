@@ -60,7 +60,8 @@ pub(super) fn inum_of_link(link: &[u8]) -> Option<u32> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// The namespace that the link of a descriptor names; nothing is opened.
+/// The network namespace that the link of a descriptor names; nothing is opened. `None`: it names something else, or cannot
+/// be read.
 pub(super) fn named_by_link(path: &Path) -> Option<u32> {
     inum_of_link(fs::read_link(path).ok()?.as_os_str().as_bytes())
 }

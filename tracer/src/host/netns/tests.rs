@@ -104,7 +104,7 @@ fn a_namespace_that_is_gone_is_not_found_and_was_not_kept_alive() {
     assert_eq!(error.kind(), io::ErrorKind::NotFound, "{error}");
     assert!(matches!(resolve(&netns.inum.to_string()), Err(NetnsError::NoInum(_))));
 
-    // The same is true of a namespace in which there was only a thread.
+    // A namespace that only a thread was in is gone with the thread, too.
     let netns = test_netns::run(|| {
         let id = rustix::thread::gettid().as_raw_nonzero();
         let path = PathBuf::from(format!("/proc/{id}/ns/net"));

@@ -37,7 +37,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 type Job = Box<dyn FnOnce(&OwnNetns) -> Left + Send>;
 
-/// One of the threads. It ends when this is dropped, unless its visit never ends.
+/// One of the threads. It ends when all clones of this are dropped, unless its visit never ends.
 #[derive(Clone)]
 struct Thread {
     jobs: mpsc::Sender<Job>,
@@ -59,7 +59,7 @@ enum Sent<T, J> {
 pub struct Worker {
     threads: Mutex<Threads>,
     patience: Duration,
-    /// Whether a visit was given up because the program is to stop: there is no time for another one.
+    /// Whether a visit was given up because the program was asked to stop. From then on, no other one is begun.
     ending: AtomicBool,
 }
 
@@ -259,8 +259,8 @@ impl Worker {
     }
 }
 
-/// Waits for a result for `patience`, or only shortly once a signal asked the program to stop. A heartbeat of the
-/// worker is one of the calling thread, too.
+/// Waits for a result for `patience`, or for at most [`WHEN_ENDING`] once a signal asked the program to stop. A heartbeat
+/// of the worker is one of the calling thread, too.
 fn receive<T>(
     wait: &mpsc::Receiver<T>,
     patience: Duration,

@@ -10,22 +10,23 @@ use crate::runtime::clock;
 /// Names of a process and of the thread that called: any bytes, NUL-padded.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Called {
-    /// Name of the process, or of what the field `of` says; all zero: not known.
+    /// Name of the process, or of one of its threads (see `of`); all zero: not known.
     pub name: [u8; 16],
-    /// What `name` is the name of.
+    /// Whether `name` is the name of the process or of a thread.
     pub of: NameOf,
     /// Name of the thread; all zero: not known (a socket that is older than the tracer).
     pub thread: [u8; 16],
 }
 
-/// What a name that is shown for a process is the name of.
+/// Whose name is shown for a process: its own, or that of one of its threads.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub enum NameOf {
     #[default]
     Process,
-    /// The thread that called, which is not the process's leader: the process was not read, or has ended.
+    /// The thread that called, which is not the process's leader. The process's own name is not known: see
+    /// [`Processes::called`].
     Thread,
-    /// The process or one of its threads: it is not known which one called, and the process was not read, or has ended.
+    /// The process or one of its threads: it is not known which thread called, and the process's own name is not known.
     Unknown,
 }
 
@@ -81,7 +82,7 @@ impl From<&Who> for Called {
 }
 
 /// Whether this process is in the first process namespace (its inode is PROC_PID_INIT_INO), whose ids the kernel side
-/// uses. In a container, processes have other ids.
+/// uses. In a container, processes have other ids. Also false if /proc cannot be read.
 pub fn in_first_pids() -> bool {
     const FIRST_PIDS: u64 = 0xEFFF_FFFC;
     // Without /proc, no process is found anyway.
@@ -127,7 +128,8 @@ const READS: u32 = 2000;
 /// One cgroup may use up to this many times as many readings as are left for all in a second: 8 of 9 readings, if no
 /// other cgroup uses any.
 const GREED: u32 = 8;
-/// When this many processes are known, those that were not used since this was last so are forgotten.
+/// How many processes `recent` of [`Processes`] has at most. For one more, those in `earlier` are forgotten, and all that
+/// are in `recent` move there.
 const MOST: usize = 4096;
 /// Resolution of the time at which a process began, ns (USER_HZ).
 const TICK_NS: u64 = 10_000_000;
@@ -135,9 +137,9 @@ const TICK_NS: u64 = 10_000_000;
 /// Names of processes, read from /proc when a thread that is not the leader calls.
 #[derive(Debug)]
 pub struct Processes {
-    /// Processes that were used since the last time that [`MOST`] were known.
+    /// By id, processes that were used since [`MOST`] of them last moved to `earlier`.
     recent: HashMap<u32, Process>,
-    /// Processes that were used before that; one that is used again moves to `recent`.
+    /// By id, the processes that moved last; one that is used again is added to `recent`.
     earlier: HashMap<u32, Process>,
     budget: Budget,
     /// Whether other users' processes are hidden (proc(5), hidepid), so that one that is not found may exist; `None`:
@@ -155,9 +157,9 @@ struct Process {
     name: [u8; 16],
     /// When it began, CLOCK_MONOTONIC, ns.
     began_ns: u64,
-    /// When /proc last had it; 0: it never had.
+    /// When /proc last had it, CLOCK_MONOTONIC, ns; 0: it never had.
     seen_ns: u64,
-    /// When /proc was last read for it.
+    /// When /proc was last read for it, CLOCK_MONOTONIC, ns.
     asked_ns: u64,
 }
 
@@ -178,8 +180,9 @@ impl Default for Processes {
 }
 
 impl Processes {
-    /// Names of the process that called at `at_ns` (CLOCK_MONOTONIC). A process that ended before it could be read,
-    /// or whose cgroup has used up its readings, has the name of its thread.
+    /// Names of the process that called at `at_ns` (CLOCK_MONOTONIC). The process has the name of its thread if its own is not
+    /// known: it ended before it could be read, it is hidden, it has another id here ([`in_first_pids`] is false), or its
+    /// cgroup has used up its readings of this second.
     pub fn called(&mut self, who: &Who, at_ns: u64) -> Called {
         let called = Called::from(who);
         if called.of == NameOf::Process {
@@ -189,8 +192,8 @@ impl Processes {
         name.map_or(called, |name| Called { name, of: NameOf::Process, ..called })
     }
 
-    /// When the process began that has this caller's id now: CLOCK_MONOTONIC, ns, a tick early, because the kernel
-    /// rounds. `None`: there is none, or that is not known.
+    /// When the process began that has this caller's id now: CLOCK_MONOTONIC, ns, 10 ms early, because the kernel
+    /// rounds. `None`: there is no such process, or that is not known.
     pub fn began(&mut self, who: &Who) -> Option<u64> {
         let now_ns = clock::monotonic_ns();
         self.name(who, now_ns, now_ns);
@@ -303,8 +306,8 @@ fn stat(pid: u32) -> io::Result<Stat> {
     Ok(Stat { name, began_ns: since_boot_ns.saturating_sub(clock::suspended_ns()) })
 }
 
-/// Parses `4711 (name) S 1 …`: the name, which may have any bytes, and field 22, when the process began, in ns since
-/// boot.
+/// Parses `4711 (name) S 1 …`: the name, which may have any bytes and is cut after 15, and field 22, when the process began,
+/// in ns since boot. `None`: anything else.
 fn parse(text: &[u8]) -> Option<([u8; 16], u64)> {
     let (open, close) =
         (text.iter().position(|byte| *byte == b'(')?, text.iter().rposition(|byte| *byte == b')')?);

@@ -12,16 +12,16 @@ use std::{
 use super::{Owner, comm, socket_inode};
 use crate::runtime::turns::Turns;
 
-/// Open files of a process that are read in its first turn. Further files are read in a turn of their own, so that a process
-/// with many files does not keep those of others from being read.
+/// How many open files of a process are read in its first turn. Further files are read in a turn of their own, so that a
+/// process with many files does not keep those of others from being read.
 const FIRST: usize = 4096;
 
-/// The result of several searches. If time is too short for all processes, each search continues where the one before
-/// it stopped, so that no user can hide others' processes behind many open files.
+/// Finds the processes that have sockets open, in several searches. If time is too short for all processes, each search
+/// continues where the one before it stopped, so that no user can hide others' processes behind many open files.
 #[derive(Debug, Default)]
 pub struct Search {
     owners: HashMap<u32, Owner>,
-    /// Turns of processes: for their first files, and for their other ones.
+    /// Which process is next: index 0 is for the first files of each, index 1 for the further files.
     turns: [Turns<u32>; 2],
     /// Processes with more than [`FIRST`] files.
     longer: HashSet<u32>,
@@ -56,8 +56,9 @@ impl Search {
         self.owners
     }
 
-    /// Searches for at most `time`, as far as this thread may read. Returns whether the search is complete. Processes
-    /// that cannot be read are left out.
+    /// Searches for at most `time` for the processes that have the sockets with these inodes open; what was found earlier for
+    /// other inodes is forgotten. Returns false if files were left that another search must read. Processes that this thread
+    /// may not read count as having no files.
     ///
     /// # Errors
     /// /proc cannot be read.
@@ -75,8 +76,8 @@ impl Search {
         Ok(self.run_over(pids, inodes, files))
     }
 
-    /// Searches these processes; returns whether the search is complete. `files` passes on the inodes of the sockets
-    /// among `count` open files of a process, after the first `skip`.
+    /// Searches these processes; returns false if files were left that another search must read. `files` passes on the inodes
+    /// of the sockets among `count` open files of a process, after the first `skip`.
     fn run_over<S: BuildHasher>(
         &mut self,
         pids: Vec<u32>,
@@ -144,7 +145,7 @@ impl Search {
                 }
             }
         }
-        // A process is not complete, either, if it was found to have more than FIRST files after the turns for such files.
+        // Files were also left if a process was found to have more than FIRST files after the turns for such files.
         let not_whole = found.len() < inodes.len() && !first_part.is_subset(&other_part);
         if is_late || not_whole {
             self.begins_with_longer = !self.begins_with_longer;

@@ -31,7 +31,8 @@ impl OwnNetns {
         Ok(Self { inum: inum(&file.metadata()?)?, file })
     }
 
-    /// Runs `visit` in a namespace, and returns from there.
+    /// Runs `visit` in a namespace, and returns from there. The error of entering or of returning takes the place of the
+    /// result of `visit`.
     pub(super) fn visit<T>(
         &self,
         netns: &Netns,
