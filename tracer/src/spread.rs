@@ -1,8 +1,8 @@
 //! `tracer spread`: a pool of source addresses for the connections of some cgroups.
 //!
 //! The command line becomes the [`tracer_common::Rule`] that the hooks read. [`pool`], [`destinations`],
-//! [`auto`], [`rule`], [`health`] and [`projection`] take values and return values; [`addresses`] asks the
-//! kernel, and `agent` updates the rule when the host changes.
+//! [`auto`], [`rule`], [`health`] and [`projection`] do no I/O; [`addresses`] asks the kernel, and `agent` updates the
+//! rule when the host changes.
 
 pub mod addresses;
 mod agent;

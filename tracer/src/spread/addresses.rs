@@ -91,7 +91,7 @@ impl Host {
             list(socket, "addresses", &wire::addresses(), wire::RTM_NEWADDR, wire::address)?;
         let host_address = |found: wire::Address| HostAddress {
             address: found.ip,
-            // No name: the interface was added after the interfaces were listed.
+            // An interface without a name here was added after the interfaces were listed.
             interface: names
                 .get(&found.interface)
                 .cloned()

@@ -50,7 +50,7 @@ use crate::{
     },
 };
 
-/// How often decisions are read: so long can a refused address stay in the rule.
+/// How often decisions are read: an address that the kernel refuses can stay in the rule for this long.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// How often the ledger is compared if that is due, and the health of addresses, cgroups and losses are checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -194,7 +194,7 @@ impl Agent {
         }
     }
 
-    /// Updates the rule when the host changes, until a signal asks to stop.
+    /// Updates the rule when the host changes, until a signal asks to stop; with `--detach`, returns at once.
     ///
     /// # Errors
     /// A BPF map cannot be read or written; waiting for running hooks fails; the ledger refuses a command; the keeper's

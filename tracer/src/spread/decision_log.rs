@@ -30,7 +30,7 @@ use crate::{
     runtime::shutdown::StopSignals,
 };
 
-/// Unless every decision has a line (sample 1), decisions about full pools have at most one line in so much time, ns.
+/// Shortest time between two lines about a full pool, ns, unless every decision has a line (`sample` is 1).
 const FULL_PAUSE_NS: u64 = 1_000_000_000;
 
 /// Writes decisions. It writes nothing before [`DecisionLog::begin`], and nothing after its reader is gone.
@@ -41,8 +41,8 @@ pub(super) struct DecisionLog {
     begun: bool,
     rule: Arc<str>,
     callers: Callers,
-    /// 1: every decision has a line. Else decisions about full pools have lines, at most one in [`FULL_PAUSE_NS`], and of
-    /// the other decisions one in so many, as the hooks sample them; 0: none of these.
+    /// 1: every decision has a line. Else decisions about full pools have lines, at most one in [`FULL_PAUSE_NS`]. Of the
+    /// other decisions those have lines that the hooks record with this [`tracer_common::Rule::sample`]; 0: none of these.
     sample: u32,
     /// When the last decision about a full pool that was given a line was taken, CLOCK_MONOTONIC, ns; `None`: there was none. Not
     /// kept if `sample` is 1.

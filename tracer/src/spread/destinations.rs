@@ -22,7 +22,7 @@ pub const ALL: Destination = Destination {
     ports: ALL_PORTS,
     exempt: 0,
 };
-/// Length of the prefix that all v4-mapped addresses have.
+/// Length of the prefix that all v4-mapped addresses have, in bits.
 const V4_LENGTH: u32 = 96;
 
 /// One `--to` value.
@@ -112,7 +112,8 @@ pub fn exempt(network: IpNet) -> Destination {
     Destination { prefix: masked(network), exempt: 1, ..ALL }
 }
 
-/// The networks of these destinations, each of one family. No destination means all: two networks of length 0.
+/// The networks of these destinations, each of one family. For `*`, and if there is no destination: both networks of
+/// length 0.
 pub fn networks(targets: &[Target]) -> Vec<reach::Target> {
     let everything = || [IpNet::from(Ipv4Net::default()), Ipv6Net::default().into()];
     let target = |text: &str, network| reach::Target { text: text.to_owned(), network };

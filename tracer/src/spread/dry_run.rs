@@ -83,7 +83,8 @@ pub(super) fn weights(pool: &[PoolAddress], destination: &Addr) -> Vec<u16> {
     family.map(|member| member.weight).collect()
 }
 
-/// Counts the ledger's connections to the rule's destinations, by whether their sockets are in the rule's cgroups.
+/// Counts the ledger's connections to the rule's destinations, by whether their sockets are in the rule's cgroups. Those
+/// whose cgroup is not known count as in them.
 ///
 /// # Errors
 /// The cgroup file system, the kernel's sockets or the ledger cannot be read.

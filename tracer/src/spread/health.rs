@@ -17,11 +17,12 @@ use tracer_common::{Addr, TupleKey};
 const SHORTEST: Duration = Duration::from_secs(1);
 /// Length of the longest quarantine.
 const LONGEST: Duration = Duration::from_mins(1);
-/// With no more than so many recent results of one kind, nothing is concluded about an address.
+/// An address with no more recent results of one kind than this (established, or without an answer) is not judged by that
+/// kind.
 const TOLERATED: f64 = 3.0;
-/// At each check, earlier results are multiplied by this.
+/// At each check (one a second), the counts of earlier results are multiplied by this.
 const DECAY: f64 = 0.875;
-/// Quarantines that are remembered at most; for a further one, the one that ends soonest is dropped.
+/// How many quarantines are remembered at most; for a further one, the one that ends soonest is dropped.
 const REMEMBERED_MAX: usize = 1024;
 
 /// The reason, in logs and in `tracer status`, for which an address is left out of the whole pool.

@@ -6,14 +6,15 @@
 
 use tracer_common::TupleKey;
 
-/// Up to so many chosen sources without a connection start no check.
+/// How many chosen sources without a connection are tolerated in addition to those of [`INEXACT`]. With more, a check
+/// begins.
 const TOLERATED: u64 = 3;
-/// In addition, one in so many of the newly chosen sources is tolerated: their calls can be in progress while the two
+/// N, if 1 in N of the sources chosen since the last reading is tolerated: their calls can be in progress while the two
 /// tables are read.
 const INEXACT: u64 = 64;
-/// Readings for which a check lasts.
+/// How many readings a check lasts; there is one a second.
 const CHECK_READINGS: u32 = 10;
-/// Pairs of source and destination that one check covers at most; further pairs are left to the next check.
+/// How many pairs of source and destination one check covers at most; further pairs are left to the next check.
 const PAIRS_MAX: usize = 64;
 
 /// How many chosen sources have no connection, and the check that is in progress.
@@ -25,7 +26,7 @@ pub struct MissingConnects {
     missing: u64,
     /// Readings until the check ends; 0: none is in progress.
     readings_left: u32,
-    /// During a check, one choice in so many is reported.
+    /// N, if the hook reports 1 in N of its choices during the newest check, a power of two; 0: there was no check yet.
     sample: u32,
     /// Pairs that this check has covered.
     checked: Vec<TupleKey>,
@@ -49,12 +50,13 @@ impl MissingConnects {
         }
     }
 
-    /// The hook is to report one choice in so many; 0: none.
+    /// N if the hook is to report 1 in N of its choices at random, a power of two; 0: none, because no check is in progress.
     pub fn sample(&self) -> u32 {
         if self.readings_left > 0 { self.sample } else { 0 }
     }
 
-    /// Whether to check the route from this source to this destination: once in a check.
+    /// Whether to check the route from this source to this destination: true once in a check. False, too, if no check is in
+    /// progress, or if it covers as many pairs as it can.
     pub fn should_check(&mut self, pair: &TupleKey) -> bool {
         let is_new = self.readings_left > 0
             && self.checked.len() < PAIRS_MAX

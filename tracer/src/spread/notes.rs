@@ -9,9 +9,9 @@ use super::{
     reach::{Elsewhere, Reach},
 };
 
-/// Addresses of a list that are kept at most.
+/// How many addresses of a list are kept at most.
 const LIST_MAX: usize = 512;
-/// Addresses of a list that are printed at most.
+/// How many addresses of a list are printed at most.
 const PRINTED_MAX: usize = 8;
 
 /// What `--pool auto` took, and what may be wrong with addresses that `--pool` names.
@@ -48,7 +48,8 @@ impl Notes {
         }
     }
 
-    /// The notes for people, each with the word that names its kind.
+    /// The notes for people, each with the word that names its kind; of each list of addresses the first eight, and how many
+    /// more there are.
     pub fn lines(&self) -> Vec<(&'static str, String)> {
         let named = |it: &Candidate| format!("{} ({})", it.address, it.interface);
         let mut lines = Vec::new();

@@ -2,9 +2,9 @@
 
 use crate::host::capacity::{PortRange, Usable};
 
-/// How many ports connect() is sure to find for a tuple of the rule. If the range has an odd number of ports, one
-/// connect() tries all but one: it leaves out the first or the last, depending on where its search begins
-/// (`__inet_hash_connect`).
+/// How many ports connect() is sure to find for a tuple of the rule that holds none. If the range has an odd number of
+/// ports, the search of a connect() leaves out the first or the last one, depending on where it begins
+/// (`__inet_hash_connect`), so the last one does not count.
 pub(super) fn capacity(range: &PortRange, blocked: &[u16]) -> u32 {
     let odd = (range.high - range.low).is_multiple_of(2);
     let high = if odd && range.high > range.low { range.high - 1 } else { range.high };
@@ -12,7 +12,7 @@ pub(super) fn capacity(range: &PortRange, blocked: &[u16]) -> u32 {
     Usable::new(&range, blocked.iter().copied().collect()).limits().usable()
 }
 
-/// Whether there is one port more than [`capacity`] counts, which a search may leave out.
+/// Whether there is one port more than [`capacity`] counts, which a search may leave out. `excluded`: see [`excluded`].
 pub(super) fn is_last_unsure(range: &PortRange, excluded: &[u64; 1024]) -> bool {
     let odd = (range.high - range.low).is_multiple_of(2) && range.high > range.low;
     odd && excluded
@@ -20,7 +20,8 @@ pub(super) fn is_last_unsure(range: &PortRange, excluded: &[u64; 1024]) -> bool 
         .is_some_and(|word| word >> (range.high & 63) & 1 == 0)
 }
 
-/// One bit for each port, set if the hooks must not hand it out: it is reserved, or bind() took it.
+/// One bit for each port (bit `port % 64` of word `port / 64`), set if the hooks must not hand it out: it is reserved, or
+/// among the `blocked` ports, which bind() or listen() took.
 pub(super) fn excluded(range: &PortRange, blocked: &[u16]) -> Box<[u64; 1024]> {
     let mut bits = Box::new([0; 1024]);
     let reserved = range.reserved.iter().cloned().flatten();

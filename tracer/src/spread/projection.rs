@@ -15,7 +15,8 @@ pub struct Projection {
     pub fullest: u64,
     /// `fullest` divided by a source's capacity: 1 is full. 1, too, if the capacity is 0.
     pub now: f64,
-    /// What `now` would be if the connections were spread over the pool.
+    /// What `now` would be if the connections were spread over the pool. Above 1: all addresses are full, and this is the
+    /// number of connections for each port of the pool.
     pub then: f64,
 }
 
@@ -38,7 +39,7 @@ pub struct Peak {
     pub fullest: u64,
 }
 
-/// Peaks by destination and port.
+/// Peaks by destination address and destination port.
 pub type Peaks = BTreeMap<(Addr, u16), Peak>;
 
 /// The peaks of one reading, from the ports in use of each tuple.
@@ -52,7 +53,8 @@ pub fn peaks(tuples: impl IntoIterator<Item = (TupleKey, u64)>) -> Peaks {
     peaks
 }
 
-/// Projections for the destinations of these peaks, fullest first. `capacity` and `weights`: as for [`project`].
+/// Projections for the destinations of these peaks, fullest first, without those towards which no port is in use.
+/// `capacity` and `weights`: as for [`project`].
 pub fn of_peaks(
     peaks: &Peaks,
     capacity: u32,
@@ -72,9 +74,9 @@ pub fn of_peaks(
     found
 }
 
-/// How full the fullest address would be: 1 is full; above 1, all addresses are full, and there are so many connections for
-/// each port. `all`: the connections, as a multiple of one address's capacity. Each address gets its share by weight; what
-/// a full one cannot take goes to the others. `None`: there is no address.
+/// How full the fullest address would be: 1 is full. Above 1: all addresses are full, and this is the number of connections
+/// for each port of the pool, so that some find none. `all`: the connections, as a multiple of one address's capacity. Each
+/// address gets its share by weight; what a full one cannot take goes to the others. `None`: no address has a weight above 0.
 fn spread(all: f64, weights: &[u16]) -> Option<f64> {
     let heaviest = weights.iter().copied().max().filter(|weight| *weight > 0)?;
     let sum: u32 = weights.iter().copied().map(u32::from).sum();

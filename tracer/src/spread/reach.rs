@@ -11,7 +11,7 @@ use std::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-/// Ranges of one destination, and so questions to the kernel, at most. With more, reading the routes is refused.
+/// How many ranges one destination has at most: the kernel is asked once for each. With more, reading the routes fails.
 pub const RANGES_MAX: usize = 4096;
 
 /// Names of interfaces: of a multipath route several.
@@ -57,7 +57,8 @@ pub struct RouteRange {
     pub first: IpAddr,
     pub last: IpAddr,
     pub route_type: RouteType,
-    /// The network of that route; `None`: there is none.
+    /// The network of that route; `None`: there is no route, the kernel did not answer, or it was not asked, because the
+    /// addresses are not unicast.
     pub route: Option<IpNet>,
 }
 
@@ -207,8 +208,9 @@ pub fn range_starts(routes: &[Route], within: &IpNet) -> Option<Vec<IpAddr>> {
     Some(starts.into_iter().map(|start| from_bits(start, within)).collect())
 }
 
-/// The ranges that begin at these addresses, in ascending order. `ask`: how the kernel reaches an address, and the
-/// network of its route. Neighbours with the same answer become one range.
+/// The ranges of `within`, in ascending order. `range_starts`: their first addresses, as [`range_starts()`] returns them.
+/// `ask`: how the kernel reaches an address, and the network of its route. Neighbours with the same answer become one
+/// range.
 pub fn ranges(
     within: &IpNet,
     range_starts: &[IpAddr],

@@ -15,7 +15,8 @@ use super::{
 use crate::{config::SpreadConfig, error::Error, host::capacity};
 use reader::Recording;
 
-/// The text to print.
+/// The text to print: notes on the pool, then for each network namespace the peaks towards each destination, as they were
+/// and as they would be with the pool.
 ///
 /// # Errors
 /// Recordings that cannot be read, or that have no `tuple.stats` about the destinations; a pool without addresses; this

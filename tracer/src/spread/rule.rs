@@ -37,7 +37,8 @@ pub struct Inputs<'a> {
     /// A random number. It stays the same for the life of a rule: with another, the search for fast ports would start
     /// again among ports that were just handed out.
     pub random: u64,
-    /// One decision in so many gets a record; 0: none.
+    /// N, if 1 in N decisions is to be recorded, a power of two; 0: none. (Some are recorded in any case: see
+    /// [`Rule::sample`].)
     pub sample: u32,
     /// The addresses that can be used now; of more than [`POOL_MAX`] of a family the rest is left out.
     pub addresses: &'a [PoolAddress],
@@ -86,16 +87,17 @@ pub fn build(inputs: &Inputs<'_>) -> Rule {
     rule
 }
 
-/// Ports of each parity. connect() tries `low`, `low + 2` and so on first, then `low + 1` and so on. Of an odd
-/// number of ports, the last one does not count: a search leaves out it or the first one, depending on where it
-/// begins (`__inet_hash_connect`,
+/// How many ports of each parity a range has. connect() tries `low`, `low + 2` and so on first, then `low + 1` and so on.
+/// Of an odd number of ports, the last one does not count: a search leaves out that one or the first one, depending on
+/// where it begins (`__inet_hash_connect`,
 /// <https://github.com/torvalds/linux/blob/v6.12/net/ipv4/inet_hashtables.c>).
 fn half(low: u16, high: u16) -> u32 {
     (u32::from(high) + 1).saturating_sub(u32::from(low)) / 2
 }
 
-/// The distance from one candidate for a fast port to the next: its only divisor in common with `half` is 1, so that
-/// the candidates cover all ports before they repeat, and is at least a quarter of `half`, so that they are far apart.
+/// The distance from one candidate for a fast port to the next, counted in ports of the second parity. It has no divisor
+/// in common with `half` but 1, so that the candidates cover all these ports before they repeat, and it is at least a
+/// quarter of `half`, so that they are far apart.
 fn step(half: u32, random: u32) -> u32 {
     let start = half / 4 + random.checked_rem(half / 2).unwrap_or(0);
     // half - 1 and 1 always qualify.

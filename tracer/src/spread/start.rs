@@ -178,7 +178,7 @@ pub(super) fn auto_choice(
     Ok(choice)
 }
 
-/// What the routes say about the pool.
+/// The notes on the pool; if the routes could not be read, without the warnings that depend on them.
 pub(super) fn notes(config: &SpreadConfig, view: &NetnsView) -> Notes {
     Notes::new(&config.pool, &view.host, view.reaches.as_deref().unwrap_or_default())
 }

@@ -100,7 +100,7 @@ fn untrusted(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, what.to_owned())
 }
 
-/// Opens the folder.
+/// Opens the folder of all state and lock files.
 ///
 /// # Errors
 /// It cannot be opened, or others than root can change it.
@@ -201,7 +201,7 @@ impl State {
         Ok(renameat(&folder, &draft, &folder, name(rule, "json"))?)
     }
 
-    /// Reads the state of the rule's newest agent.
+    /// Reads the state that the rule's newest agent published last.
     pub fn read(rule: &str) -> StateFile {
         read_in(Path::new(FOLDER), &name(rule, "json"))
     }

@@ -56,7 +56,7 @@ pub struct RuleStatus {
     /// Its name in /run/netns; absent: it has none.
     #[serde(rename = "netns.name", skip_serializing_if = "Option::is_none")]
     pub netns_name: Option<String>,
-    /// Ports that a tuple can hold.
+    /// Ports that connect() can be given for a tuple that holds none.
     #[serde(rename = "ports.capacity")]
     pub capacity: u32,
     /// Whether the rule hands out fast ports, which it does for a tuple that uses more than 45 % of its ports.

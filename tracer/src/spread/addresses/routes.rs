@@ -60,8 +60,8 @@ impl Kernel<'_> {
         Ok(routes.into_iter().flatten().collect())
     }
 
-    /// The destinations of the rules of policy routing, as routes: where such a rule begins or ends, another route may
-    /// apply.
+    /// The destinations of the rules of policy routing, as routes: where the destination of such a rule begins or ends,
+    /// another route may apply.
     fn rules(&self, v4: bool) -> io::Result<Vec<Route>> {
         let request = wire::rules(v4);
         let rules = list(Some(&self.socket), "rules", &request, wire::RTM_NEWRULE, wire::rule)?;
@@ -119,7 +119,8 @@ impl Kernel<'_> {
         RouteType::Unicast(interfaces)
     }
 
-    /// The type for an address of this host: the interface that has it, else the one that the route names.
+    /// The type for an address of this host: local on the interface that has it, else on the one that the route names. If it
+    /// names none: [`RouteType::NotUnicast`].
     fn local(&self, to: IpAddr, route: &Route) -> RouteType {
         let owner = self.owners(to).into_iter().next();
         owner

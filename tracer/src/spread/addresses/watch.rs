@@ -13,7 +13,7 @@ use crate::host::netlink::{self, Message, Socket};
 const RTMGRP_IPV4_IFADDR: u32 = 0x10;
 const RTMGRP_IPV4_ROUTE: u32 = 0x40;
 const RTMGRP_IPV6_IFADDR: u32 = 0x100;
-/// Messages that one call reads at most. With so many waiting, addresses are taken to have changed.
+/// How many messages one call of [`Watch::drain`] reads at most. After that many, addresses are taken to have changed.
 const MESSAGES_MAX: usize = 4096;
 
 /// A socket that becomes readable when an address is added, changed or removed. It stays in the network

@@ -19,9 +19,9 @@ use super::{
 };
 use crate::error::Error;
 
-/// Pairs of a source and a destination without a route that are remembered; with more, the oldest is dropped.
+/// How many pairs of a source and a destination without a route are remembered; of more, the oldest are dropped.
 const UNROUTED_MAX: usize = 256;
-/// When an address has no route to one destination, the destinations of at most so many other tuples are checked, too.
+/// When an address has no route to one destination: the destinations of how many other tuples are checked, too.
 const OTHERS_MAX: usize = 64;
 
 /// The counters of a tuple at the last health check.
@@ -253,7 +253,7 @@ impl Routes {
         })
     }
 
-    /// Whether the destination can be reached, but not from this source.
+    /// Whether the destination can be reached, but not from this source; false if they are of different families.
     fn lacks_source_route(&mut self, key: &TupleKey) -> bool {
         let is_v4 = |addr: &Addr| addr.to_v4().is_some();
         is_v4(&key.source) == is_v4(&key.destination)

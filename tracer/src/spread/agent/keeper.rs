@@ -149,7 +149,7 @@ impl Keeper {
         drop(self.shared.changes.wait_timeout_while(self.shared.state(), time, quiet));
     }
 
-    /// Closes the sockets in the namespace, so that the kernel can remove it.
+    /// Makes the thread close its sockets in the namespace, so that the kernel can remove it.
     pub(super) fn forget_namespace(&self) {
         self.shared.state().gone = true;
     }
@@ -185,7 +185,8 @@ impl State {
     }
 }
 
-/// What the thread does until it is asked to stop.
+/// Renews the lease, and makes the rule again when addresses change, until the thread is asked to stop. An error if a map
+/// of the rule cannot be written or waiting for running hooks fails.
 fn keep(
     shared: &Shared,
     lease: Option<Duration>,

@@ -29,9 +29,9 @@ use crate::{
 /// How often routes are read where `--pool auto` depends on them. Messages about each change would cost too much on a
 /// router, which has a million routes.
 const AUTO_READS: Duration = Duration::from_secs(10);
-/// How often they are read where only warnings depend on them.
+/// How often routes are read where only warnings depend on them.
 const READS: Duration = Duration::from_mins(1);
-/// Reading takes at most one part in so many of the time: a slow reading is repeated less often.
+/// N, if reading routes may take 1/N of the time: a slow reading is repeated less often.
 const SHARE: u32 = 50;
 
 /// When the routes are read again.
@@ -122,7 +122,7 @@ impl Agent {
     }
 
     /// Reads the port range and the reuse of TIME_WAITs. They are sysctls, and the kernel sends no message when one
-    /// changes.
+    /// changes. If the namespace cannot be entered, looks for another path to it.
     fn reread_range(&mut self) {
         let (_, _, worker, _) = self.tracer.split();
         let result = worker.run_in(&self.netns, || Ok((PortRange::read(), Reuse::read())));

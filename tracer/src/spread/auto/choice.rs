@@ -150,7 +150,8 @@ fn is_wider(range: &RouteRange, reach: &Reach) -> bool {
     range.route.is_some_and(|route| route.prefix_len() < reach.target.network.prefix_len())
 }
 
-/// Whether `share` is more than half of all addresses: a default route has so many, or two routes that together are one.
+/// Whether `share` is more than half of all (IPv6: all global) addresses, as a default route has, or two routes that
+/// together are one.
 fn is_default(share: u128, reach: &Reach) -> bool {
     let all = match reach.target.network {
         IpNet::V4(_) => u128::from(u32::MAX),
@@ -165,8 +166,8 @@ fn is_default(share: u128, reach: &Reach) -> bool {
 fn parts(reach: &Reach, wanted: impl Fn(&Interfaces) -> bool) -> Vec<Elsewhere> {
     let mut found = Vec::new();
     let mut run: Option<(IpAddr, IpAddr, &Interfaces)> = None;
-    // The first address after the last run that is the host's own or not unicast: such addresses, right before a run,
-    // are counted in.
+    // Where addresses begin that are the host's own or not unicast, and follow no run. If a run follows them, it begins
+    // here.
     let mut loose: Option<IpAddr> = None;
     let mut end = |run: Option<(IpAddr, IpAddr, &Interfaces)>| {
         let Some((first, last, interfaces)) = run else { return };
@@ -198,7 +199,7 @@ fn parts(reach: &Reach, wanted: impl Fn(&Interfaces) -> bool) -> Vec<Elsewhere> 
     found
 }
 
-/// The fewest networks that make up a range.
+/// The fewest networks that make up a range; none if its ends are of different families.
 fn networks(first: IpAddr, last: IpAddr) -> impl Iterator<Item = IpNet> {
     match (first, last) {
         (IpAddr::V4(first), IpAddr::V4(last)) => {
@@ -282,8 +283,8 @@ fn is_wide(destination: &Destination) -> bool {
 }
 
 /// At most `most` networks that contain all of these and little else, in ascending order: the two neighbours with the
-/// longest common prefix are merged until they are few enough. Networks of two families are never merged, so there are
-/// two of them if `most` is 1.
+/// longest common prefix are merged until they are few enough. Networks of two families are never merged, so if there are
+/// both and `most` is 1, two are left. `networks` must be in ascending order (not checked).
 fn merge_networks(mut networks: Vec<Elsewhere>, most: usize) -> Vec<Elsewhere> {
     while networks.len() > most {
         let pairs = networks.iter().zip(networks.iter().skip(1)).enumerate();

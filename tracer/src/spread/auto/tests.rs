@@ -15,7 +15,7 @@ use crate::spread::{
 
 const LOCAL: &str = "local";
 
-/// Made of lines such as `network interfaces`, `network local interface` or `network unreachable`.
+/// A route table, made of lines such as `network interfaces`, `network local interface` or `network unreachable`.
 struct Table(Vec<(IpNet, RouteType)>);
 
 fn table(lines: &[&str]) -> Table {

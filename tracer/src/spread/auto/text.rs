@@ -11,7 +11,7 @@ use crate::spread::{
 /// How many items of a list a message names.
 const NAMED: usize = 3;
 
-/// `a, b, c and 5 more`
+/// The first three items, and how many more there are: `a, b, c and 5 more`.
 fn list(items: &[String]) -> String {
     let named = items.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
     match items.len().saturating_sub(NAMED) {
@@ -30,7 +30,8 @@ fn interfaces(interfaces: &Interfaces) -> String {
     interfaces.iter().cloned().collect::<Vec<_>>().join(" and ")
 }
 
-/// `10.1.0.0/16 (eth1), 10.2.0.0/16 (eth2)`
+/// The first three networks with their exceptions and interfaces, and how many more there are:
+/// `10.1.0.0/16 (eth1), 10.2.0.0/16 except 10.2.3.0/24 (eth2)`.
 pub fn network_list(networks: &[Elsewhere]) -> String {
     let one = |it: &Elsewhere| {
         let except: Vec<String> = it.except.iter().map(ToString::to_string).collect();

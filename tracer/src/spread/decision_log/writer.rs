@@ -20,7 +20,7 @@ use crate::{
     runtime::shutdown::StopSignals,
 };
 
-/// Lines that wait for the output, at most; each has some hundred bytes.
+/// How many lines wait for the output at most; each has a few hundred bytes.
 const QUEUE: usize = 8192;
 /// How often lines in the buffer are written.
 const FLUSH: Duration = Duration::from_millis(50);
@@ -36,7 +36,7 @@ type Last = Box<dyn FnOnce(Dropped) -> Stop + Send>;
 pub(super) struct Writer {
     /// `None`: the thread is to end.
     lines: Option<mpsc::SyncSender<Line>>,
-    /// `None`: the stream has begun.
+    /// `None`: the stream has begun, or the thread is to end.
     begin: Option<mpsc::Sender<StopSignals>>,
     shared: Arc<Shared>,
     /// The thread sends nothing; its end closes the channel.

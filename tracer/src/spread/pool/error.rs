@@ -62,10 +62,10 @@ pub enum Reason {
 
 /// How many items of a list a message names.
 const NAMED: usize = 3;
-/// How many addresses a message names that gives the reason for each.
+/// How many addresses a message names if it gives the reason for each.
 const EXPLAINED: usize = 8;
 
-/// `a, b, c and 5 more`
+/// The first three items, and how many more there are: `a, b, c and 5 more`. `none` for no items.
 fn list<T: Display>(items: &[T]) -> String {
     let named: Vec<_> = items.iter().take(NAMED).map(T::to_string).collect();
     match items.len().saturating_sub(NAMED) {

@@ -119,7 +119,7 @@ fn listed(first: IpAddr, last: IpAddr) -> Result<Members, Reason> {
     Ok(Members::Listed { first, last })
 }
 
-/// All addresses from `first` to `last`; none if these are of different families.
+/// All addresses from `first` to `last`; none if `first` is above `last`, or if they are of different families.
 pub fn between(first: IpAddr, last: IpAddr) -> impl Iterator<Item = IpAddr> {
     match (first, last) {
         (IpAddr::V4(first), IpAddr::V4(last)) => {

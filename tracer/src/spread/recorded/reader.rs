@@ -23,9 +23,9 @@ use crate::{
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// Longest line, in bytes; `tracer record` writes far shorter ones.
 const LONGEST: u64 = 1 << 20;
-/// Tuples of a reading, and destinations, that are remembered at most; far more than a host has.
+/// How many tuples of a reading, and how many destinations, are remembered at most; far more than a host has.
 const LIMIT: usize = 200_000;
-/// Network namespaces that are remembered at most.
+/// How many network namespaces are remembered at most.
 const NAMESPACES: usize = 1_000;
 /// Seconds between two readings where a recording does not name them: the default of `--interval`.
 const DEFAULT_INTERVAL_S: f64 = 10.0;

@@ -116,7 +116,7 @@ fn fast_ports(status: &RuleStatus) -> String {
     }
 }
 
-/// How long an address is still left out.
+/// How long an address is still left out, in words: `, for 5 s more`.
 fn left(until_mono_ns: u64) -> String {
     let ns = until_mono_ns.saturating_sub(clock::monotonic_ns());
     format!(", for {} s more", ns.div_ceil(1_000_000_000))
