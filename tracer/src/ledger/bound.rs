@@ -19,8 +19,8 @@ use crate::{
 type Place = (u32, u16);
 
 /// Commands that remove entries whose socket, with that port, is not in the dump of the entry's namespace. Entries of
-/// namespaces without a dump stay, and so do entries not made before `before_ns` (CLOCK_MONOTONIC, ns, when the dumps
-/// began). An entry without a cookie stays if any socket of its namespace has its port.
+/// namespaces without a dump stay, and so do those made at `before_ns` (CLOCK_MONOTONIC, ns, when the dumps began) or
+/// later. An entry without a cookie stays if any socket of its namespace has its port.
 ///
 /// `idle_listed`: whether the kernel lists sockets that are bound and idle. If it does not, only entries of listeners
 /// and time-wait sockets are removed: a dump shows no difference between an idle socket and one that is gone.

@@ -122,8 +122,8 @@ fn command(op: Op, flags: u32, socket: &DiagSocket, netns: u32, owners: &Owners)
 }
 
 /// Commands that remove entries whose socket, with that port, is not in the dump of the entry's namespace. Entries of
-/// namespaces without a dump stay, and so do entries not made before `before_ns` (CLOCK_MONOTONIC, ns, when the dumps
-/// began).
+/// namespaces without a dump stay, and so do those made at `before_ns` (CLOCK_MONOTONIC, ns, when the dumps began) or
+/// later.
 ///
 /// A dump is not a snapshot, so the caller carries out only the commands that two dumps in a row give.
 pub fn stale(conns: &[(ConnKey, Conn)], dumps: &[Dump], before_ns: u64) -> Vec<Command> {

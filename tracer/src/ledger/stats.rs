@@ -41,12 +41,13 @@ pub struct Row {
     pub saturation: Option<f64>,
     /// Changes per second since the reading before; `None`: there is none, or no time has passed since.
     pub rates: Option<Rates>,
-    /// Seconds until no port is left at this rate, 0 if none is left; `None`: it is not filling, or that is not known.
+    /// Seconds until no port is left if it goes on filling as now, 0 if none is left; `None`: it is not filling, or that is
+    /// not known.
     pub eta_s: Option<f64>,
     /// 99th percentile of how long port searches took: the searches since the reading before, or all if there were none
     /// since. `None`: not measured, or there were none at all.
     pub search_p99: Option<P99>,
-    /// Ports taken since the tuple is in the ledger.
+    /// Ports taken since the tuple was added to the ledger, those of older sockets included.
     pub opened: u64,
     /// Ports released since then.
     pub released: u64,

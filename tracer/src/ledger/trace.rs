@@ -87,7 +87,7 @@ pub struct Tracer {
     reconciled: Instant,
     /// How long the newest reconciliation took.
     cost: Duration,
-    /// How many hooks had been missed when the newest reconciliation began, which has corrected their effect.
+    /// How many runs of hooks had been skipped when the newest reconciliation began: what they missed is corrected.
     misses_seen: u64,
     capacities: Capacities,
     holders: Holders,

@@ -87,7 +87,7 @@ impl Capacities {
         &self.reuses
     }
 
-    /// The ports of each namespace that is known.
+    /// The ports that connect() can be given, for each namespace that is known.
     pub fn usable(&self) -> &HashMap<u32, Usable> {
         &self.usable
     }
@@ -180,8 +180,8 @@ impl Capacities {
         (known, unknown)
     }
 
-    /// As [`Self::get`]. A namespace that is not known is read through a thread that was just seen in it, once until
-    /// the next refresh.
+    /// As [`Self::get`]. A namespace that is not known is read through the thread `tid` of the process `pid`, which was just
+    /// seen in it; if that fails, it is not tried again before the next refresh.
     pub fn learn(&mut self, worker: &Worker, netns: u32, pid: u32, tid: u32) -> Option<Limits> {
         if let Some(known) = self.get(netns) {
             return Some(known);

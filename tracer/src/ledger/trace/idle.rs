@@ -16,7 +16,7 @@ const AT_ONCE: u64 = 16_384;
 enum Worth {
     /// No connection was established: every port scan leaves such tuples.
     Little,
-    /// Connections were established, and have ended.
+    /// Connections were established, and have ended: more ports were taken than calls failed.
     Some,
     /// A connect() or bind() failed because no port was free, or because its 4-tuple was taken.
     Most,

@@ -101,7 +101,8 @@ impl Tracer {
         }
     }
 
-    /// Notes the result of entering this namespace: an error is in [`Self::degraded`] until it can be entered.
+    /// Notes the result of entering this namespace: an error is in [`Self::degraded`] until it can be entered; not that it is
+    /// gone, that a privilege is missing, nor any error after the program was asked to stop.
     pub(crate) fn visited<T>(&mut self, netns: &Netns, result: &io::Result<T>) {
         match result {
             Ok(_) => self.left_out.read(netns.inum, Depth::Range),

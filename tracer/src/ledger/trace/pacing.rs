@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// How often the ledger is compared with the kernel's sockets: for 1/`share` of the time, within these bounds.
+/// How often the ledger is compared with the kernel's sockets: comparisons take 1/`share` of the time, but `soonest` and
+/// `latest` are the shortest and the longest pause between two.
 pub(super) struct ReconcilePacing {
     share: u32,
     soonest: Duration,

@@ -113,9 +113,9 @@ impl Tracer {
         Ok(())
     }
 
-    /// Notes the counts of ports that the spreader's hooks saw bound; without a spreader, nothing. To be called before
-    /// bound ports are read: a port that is bound between the two counts twice for the spreader until the next reading.
-    /// In the other order, it would not count at all.
+    /// Notes the counts of ports that the spreader's hooks saw bound; does nothing without a spreader. To be called before
+    /// bound ports are read: a port that is bound in between counts twice for the spreader until the next reading. In the
+    /// other order, it would not count at all.
     fn begin_reading(&mut self) -> Result<(), Error> {
         if let Some(spreader) = &mut self.session.spreader {
             self.ports.bound_counts = spreader.maps.begin_reading()?;

@@ -13,10 +13,11 @@ use crate::{
     runtime::shutdown,
 };
 
-/// How long after a reading of the counters the next one follows: SHARE times as long as it took, within these
-/// bounds.
+/// Shortest time from a reading of the counters to the next one.
 const SOONEST: Duration = Duration::from_secs(30);
+/// Longest time from a reading of the counters to the next one.
 const LATEST: Duration = Duration::from_mins(5);
+/// N, if readings of the counters may take 1/N of the time, within these bounds.
 const SHARE: u32 = 2000;
 
 /// When the counters were last read, and how long that took.

@@ -26,7 +26,8 @@ pub(super) struct NotNoted {
 }
 
 impl NotNoted {
-    /// Counts the lost ports. To be called before all connections are read.
+    /// Notes how many ports were lost so far, and `now_ns` (CLOCK_MONOTONIC) if these are more than before. To be called before
+    /// all connections are read.
     pub(super) const fn count(&mut self, totals: &Totals, now_ns: u64) {
         let ports = totals.lost[Loss::TouchedShare as usize];
         if ports != self.ports {
@@ -56,9 +57,10 @@ impl NotNoted {
     }
 }
 
-/// Commands that remove entries which are not needed, at most [`AT_ONCE`], first of owners that have few: these have the
-/// least room if somebody fills the table. `needed`: ports that a connection holds since before their newest bind(); `unread`:
-/// namespaces whose connections are not all known; `began_ns`: when the reading began (CLOCK_MONOTONIC).
+/// Commands that remove entries older than [`SETTLED`] which are not needed, at most [`AT_ONCE`], first of owners that have
+/// few entries: these have the least room if somebody fills the table. `needed`: ports that a connection holds since before
+/// their newest bind(); `unread`: namespaces whose connections are not all known; `began_ns`: when the reading began
+/// (CLOCK_MONOTONIC).
 pub(super) fn leaving(
     touched: &HashMap<u64, Touched>,
     needed: &HashSet<u64>,
