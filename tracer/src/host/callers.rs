@@ -30,8 +30,8 @@ impl Callers {
     }
 }
 
-/// When the call began that an event is about: CLOCK_MONOTONIC, ns; if the event has no duration, when it was emitted. That
-/// can be minutes later, when the process has ended and another one has its id.
+/// When the call began that an event is about: CLOCK_MONOTONIC, ns; if the event has no duration, when it was emitted. An
+/// event can be emitted minutes after the call, when the process has ended and another one has its id.
 fn called_ns(event: &Event) -> u64 {
     let measured = event.flags & event_flag::DURATION != 0;
     event.mono_ns.saturating_sub(if measured { event.duration_ns } else { 0 })

@@ -144,7 +144,7 @@ pub fn parse(mountinfo: &[u8]) -> Vec<MountPoint> {
     mountinfo.split(|byte| *byte == b'\n').filter_map(parse_line).collect()
 }
 
-/// Parses `36 35 98:0 ROOT MOUNTPOINT rw,noatime tag:1 - TYPE SOURCE rw`.
+/// Parses `36 35 98:0 ROOT MOUNTPOINT rw,noatime tag:1 - TYPE SOURCE rw`; `None`: a line of another form.
 fn parse_line(line: &[u8]) -> Option<MountPoint> {
     let mut fields = line.split(|byte| *byte == b' ');
     let text = |field: &[u8]| String::from_utf8_lossy(field).into_owned();

@@ -34,7 +34,7 @@ const NUMBER_AT: usize = 8;
 /// Size of the buffer for answers, in bytes. The kernel puts at most 32 KiB into a datagram, except where one message is
 /// longer.
 const BUFFER: usize = 128 * 1024;
-/// How often a dump that the kernel marks as inconsistent is tried.
+/// How many times a dump is tried if the kernel marks each as inconsistent.
 const TRIES: usize = 5;
 /// Number of the next request; answers repeat the number of their request.
 static REQUESTS: AtomicU32 = AtomicU32::new(1);
@@ -165,7 +165,7 @@ pub(crate) fn request(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The request with a sequence number.
+/// The request with this sequence number.
 fn numbered(request: &[u8], number: u32) -> Vec<u8> {
     let mut bytes = request.to_vec();
     for (to, from) in bytes.iter_mut().skip(NUMBER_AT).zip(number.to_ne_bytes()) {

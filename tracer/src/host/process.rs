@@ -29,7 +29,7 @@ pub struct Owner {
 const TIME: Duration = Duration::from_secs(2);
 
 /// The owners of the sockets with these inodes. Missing are sockets that no process has open, those of processes that this
-/// thread may not read, and those that were not found within 2 s, of which a warning says so.
+/// thread may not read, and those that are not found within 2 s, about which a warning is logged.
 ///
 /// # Errors
 /// /proc cannot be read.

@@ -52,7 +52,7 @@ pub struct Addresses<'a> {
     /// Ports at each of the addresses that are counted.
     at: HashMap<Place, PortSet>,
     /// For each namespace where the kernel chose ports for sockets at all addresses: ports that are taken at any IPv4
-    /// address, and at any IPv6 address.
+    /// address (index 0), and at any IPv6 address (index 1).
     all: HashMap<u32, [PortSet; 2]>,
     /// Bound ports whose socket is not connected, each with the address that it was bound to. (A connected socket counts
     /// at the address that it connects from.)

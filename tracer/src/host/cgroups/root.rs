@@ -33,7 +33,8 @@ pub const NOT_WHOLE: &str = "cgroup namespace: the root of the host's cgroup2 ca
     connect() is seen in this namespace's own cgroups only; run with the host's cgroup namespace \
     (docker: --cgroupns=host) or mount the host's cgroup2 where it can be found";
 
-/// The result of the first search. It is kept because the privileges that another search would need are given up soon.
+/// The root that the first successful search found. It is kept because the privileges that another search would need are
+/// given up soon.
 static FOUND: OnceLock<Root> = OnceLock::new();
 
 /// Opens the root of the hierarchy: through any mount, whichever part it claims to show; through a new mount without

@@ -153,7 +153,7 @@ pub struct Processes {
 /// A process that was read.
 #[derive(Clone, Copy, Debug, Default)]
 struct Process {
-    /// Name; all zero: there was no process with this id.
+    /// Name; all zero: there was no process with this id, or it could not be read.
     name: [u8; 16],
     /// When it began, CLOCK_MONOTONIC, ns.
     began_ns: u64,
@@ -256,7 +256,7 @@ impl Processes {
         (is_it && process.name != [0; 16]).then_some(process.name)
     }
 
-    /// Reads the process with this id.
+    /// Reads the process with this id. If that fails: what was `known` about it, with the time of this reading.
     fn read_process(&self, pid: u32, known: Option<Process>, now_ns: u64) -> Process {
         match (self.read)(pid) {
             Ok(Stat { name, began_ns }) => {
