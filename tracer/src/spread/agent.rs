@@ -52,7 +52,7 @@ use crate::{
 
 /// How often decisions are read: an address that the kernel refuses can stay in the rule for this long.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// How often the ledger is compared if that is due, and the health of addresses, cgroups and losses are checked.
+/// How often the health of addresses, cgroups and losses are checked, and the ledger is compared if that is due.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Size of the ring buffer for the ledger's events, in bytes. The spreader reads none of them: the smallest will do.
 const RING_SIZE: u32 = 4096;

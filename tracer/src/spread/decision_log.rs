@@ -152,7 +152,7 @@ impl DecisionLog {
         }
     }
 
-    /// Whether this decision has a line.
+    /// Whether this decision is to have a line. Notes the time of a decision about a full pool that is to have one.
     fn wants(&mut self, decision: Decision, mono_ns: u64) -> bool {
         if self.sample == 1 {
             return true;

@@ -26,7 +26,7 @@ pub struct Notes {
     pub passed_over_more: usize,
     /// Networks to which connections are not spread, because they are reached over other interfaces.
     pub left_alone: Vec<Elsewhere>,
-    /// About addresses that `--pool` names.
+    /// What may be wrong with addresses that `--pool` names.
     pub warnings: Vec<String>,
 }
 

@@ -21,7 +21,7 @@ pub(super) fn is_last_unsure(range: &PortRange, excluded: &[u64; 1024]) -> bool 
 }
 
 /// One bit for each port (bit `port % 64` of word `port / 64`), set if the hooks must not hand it out: it is reserved, or
-/// among the `blocked` ports, which bind() or listen() took.
+/// it is one of `blocked`, the ports that connect() is not given because of bind() or listen().
 pub(super) fn excluded(range: &PortRange, blocked: &[u16]) -> Box<[u64; 1024]> {
     let mut bits = Box::new([0; 1024]);
     let reserved = range.reserved.iter().cloned().flatten();

@@ -1,7 +1,7 @@
 //! How the destinations of a rule are reached: routes as the kernel has them, and the interfaces that they use.
 //!
-//! The route to an address changes only where a route of some table begins or ends. So the kernel, which knows its
-//! tables, rules and metrics, is asked once for each [range between two such places](range_starts).
+//! From one address to the next, the route changes only where the network of a route in some table begins or ends. So the
+//! kernel, which knows its tables, rules and metrics, is asked once for each [range between two such addresses](range_starts).
 
 use std::{
     collections::{BTreeMap, BTreeSet},

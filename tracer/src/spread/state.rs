@@ -40,7 +40,7 @@ pub struct State {
     pub backend: String,
     /// First and last port of the range.
     pub range: (u16, u16),
-    /// Why a tuple cannot get all ports of the range: `reserved`, `bound`, or both; empty: it can.
+    /// Why a tuple cannot get all ports of the range: `reserved`, `bound`, or both; empty: it can, or that is not known.
     #[serde(rename = "ports.taken_by")]
     pub taken_by: String,
     /// Every address of the pool, with its weight.

@@ -39,14 +39,14 @@ const RTA_PREFSRC: u16 = 7;
 const RTA_MULTIPATH: u16 = 9;
 const RTA_TABLE: u16 = 15;
 const RTA_NH_ID: u16 = 30;
-/// Length of `struct rtnexthop`, bytes: its length with attributes (2), flags, hops, index of the interface (4). The
-/// attributes follow.
+/// Length of `struct rtnexthop`, bytes: its length with its attributes (2 bytes), flags (1), hops (1), index of the
+/// interface (4). The attributes follow.
 const NEXTHOP_LEN: usize = 8;
 /// Answer with the route as the table has it, instead of the one that the kernel derives from it for one connection.
 const RTM_F_FIB_MATCH: u32 = 0x2000;
 pub(super) const RTN_UNICAST: u8 = 1;
 pub(super) const RTN_LOCAL: u8 = 2;
-/// From here to `RTN_THROW`: blackhole, unreachable, prohibit, throw.
+/// The first of the types that refuse packets: blackhole (6), unreachable, prohibit and throw (`RTN_THROW`, 9).
 const RTN_BLACKHOLE: u8 = 6;
 const RTN_THROW: u8 = 9;
 

@@ -21,7 +21,7 @@ use crate::error::Error;
 
 /// How many pairs of a source and a destination without a route are remembered; of more, the oldest are dropped.
 const UNROUTED_MAX: usize = 256;
-/// When an address has no route to one destination: the destinations of how many other tuples are checked, too.
+/// When an address has no route to one destination, the destinations of other tuples are checked, too, at most this many.
 const OTHERS_MAX: usize = 64;
 
 /// The counters of a tuple at the last health check.

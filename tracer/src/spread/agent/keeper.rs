@@ -54,7 +54,7 @@ struct State {
     builder: Option<RuleBuilder>,
     /// The rule that the hooks have; `None`: this thread has given them none yet, or removed it.
     active: Option<Rule>,
-    /// What the namespace had when it was last read.
+    /// The namespace's interfaces and addresses when they were last read.
     host: Host,
     /// Whether `host` has changed since [`Keeper::take_changes`] last returned it.
     changed: bool,
@@ -68,8 +68,9 @@ struct State {
 impl Keeper {
     /// Starts the thread, which enters its sandbox with the calling thread's privileges.
     ///
-    /// `lease`: how long the rule is valid without a renewal; `None`: without end. `host`: read after `sockets` were
-    /// opened. `pool`: the addresses that `--pool` lists. `keep`: the capabilities that reading maps takes.
+    /// `lease`: how long the rule is valid without a renewal; `None`: without end. `host`: the namespace's interfaces and
+    /// addresses, which must be read after `sockets` were opened, so that no change is missed. `pool`: the addresses that
+    /// `--pool` lists. `keep`: the capabilities that reading maps takes.
     ///
     /// # Errors
     /// The lease cannot be written; the thread cannot be started.
@@ -130,7 +131,7 @@ impl Keeper {
         state.maps.clear()
     }
 
-    /// What the namespace has, if that has changed since the last call; `None`: it has not.
+    /// The namespace's interfaces and addresses, if they have changed since the last call; `None`: they have not.
     ///
     /// # Errors
     /// Why the thread has ended, once.

@@ -195,7 +195,8 @@ impl Agent {
         Ok(self.tracer.blocked(self.netns.inum))
     }
 
-    /// Writes the state that `tracer status` shows, and logs which addresses are newly left out or used again.
+    /// Writes the state that `tracer status` shows, if it has changed, and logs which addresses are newly left out or used
+    /// again.
     fn publish_state(&mut self, left_out: Vec<(IpAddr, String)>) {
         for (address, why) in left_out.iter().filter(|it| !self.published.left_out.contains(it)) {
             tracing::warn!("{address} is left out: {why}");
