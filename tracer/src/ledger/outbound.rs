@@ -25,9 +25,9 @@ struct Verdict {
 ///
 /// Of a local connection with both ends in the dump, usually one end is returned. It is both ends if both are in SYN_SENT
 /// (both called connect()), or if nothing distinguishes them: no listener is left, both ports or neither are in the range,
-/// and as many connections use the one port as the other. It is neither end if both seem to be the accepted one (each has
-/// a listener, or only one has, with a port of the range, and the other's port is outside of it), and as many connections
-/// use the one port as the other.
+/// and as many connections use the one port as the other. It is neither end if both are in SYN_RECV; or if both seem to be
+/// the accepted one (each has a listener, or only one has, with a port of the range, and the other's port is outside of
+/// it), and as many connections use the one port as the other.
 pub fn outbound(
     sockets: &[DiagSocket],
     in_range: impl Fn(u16) -> bool,
