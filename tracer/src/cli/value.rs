@@ -39,7 +39,8 @@ where
     }
 }
 
-/// A decimal number with a unit (`ms`, `s`, `m`, `h`, `d`), or without one, of seconds; from 1 ms to 366 days.
+/// A decimal number of seconds, or of the unit that follows it (`ms`, `s`, `m`, `h`, `d`): `0.5`, `10`, `5m`; from 1 ms to
+/// 366 days.
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     const YEAR: f64 = 366.0 * 86_400.0;
     // `ms` comes before `s`, because it ends with it.
@@ -74,7 +75,7 @@ pub(super) fn speed(text: &str) -> Result<f64, String> {
     if (0.125..=1024.0).contains(&speed) { Ok(speed) } else { Err("expected 0.125 to 1024".into()) }
 }
 
-/// Bytes with an optional K, M or G (powers of 1,024).
+/// Bytes, with an optional K, M or G (also `KiB` and so on) for powers of 1,024.
 fn size(text: &str) -> Result<u64, String> {
     let expected = || "expected bytes with an optional K, M or G, such as 16M".to_owned();
     let digits = text.trim_end_matches(|letter: char| !letter.is_ascii_digit());
@@ -104,7 +105,7 @@ pub(super) fn rotate_size(text: &str) -> Result<u64, String> {
     if bytes < 64 << 10 { Err("expected at least 64K".to_owned()) } else { Ok(bytes) }
 }
 
-/// A thread's name: the kernel keeps 15 bytes (`TASK_COMM_LEN`, include/linux/sched.h).
+/// A thread's name of 1 to 15 bytes: the kernel keeps no more (`TASK_COMM_LEN`, include/linux/sched.h).
 pub(super) fn comm(text: &str) -> Result<String, String> {
     match text.len() {
         0 => Err("expected a name".to_owned()),
@@ -132,7 +133,8 @@ pub(super) fn netns(text: &str) -> Result<NetnsRef, String> {
     Ok(NetnsRef::Name(text.to_owned()))
 }
 
-/// An address, or a network without host bits. A v4-mapped one becomes IPv4: to the ledger, both are the same.
+/// An address, or a network; one with bits set beyond the prefix is refused. A v4-mapped one becomes IPv4: to the ledger,
+/// both are the same.
 pub(crate) fn network(text: &str) -> Result<IpNet, String> {
     let network = if text.contains('/') {
         text.parse::<IpNet>()

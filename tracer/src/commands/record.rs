@@ -38,14 +38,15 @@ const SHORT_WAIT: Duration = Duration::from_millis(10);
 const LONG_WAIT: Duration = Duration::from_millis(50);
 /// How long a line may wait in the buffer.
 const WRITE_INTERVAL: Duration = Duration::from_millis(100);
-/// How often `Recorder::tick` does the work that is not urgent: flushing the output, losses, the comparison with the kernel,
-/// bound ports, degradations, progress.
+/// How often `Recorder::tick` does the work that is not urgent: flushing the output, logging the messages of the BPF
+/// programs, losses, the comparison with the kernel, bound ports, degradations, progress.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Records until a signal asks to stop, the duration is over, or the reader of the output is gone.
+/// Records until a signal asks to stop, the duration is over, or the reader of the output is gone. Lines that the output does
+/// not take are dropped and counted; the recording continues.
 ///
 /// # Errors
-/// A BPF map cannot be read; the ledger refuses a command; lines could not be written.
+/// A BPF map cannot be read; the ledger refuses a command; lines were dropped (returned at the end).
 pub fn run(
     tracer: Tracer,
     config: &RecordConfig,
@@ -100,7 +101,8 @@ impl From<Error> for Ended {
     }
 }
 
-/// Keeps the first failure in `first`, so that the caller can continue; a reader that is gone is an error.
+/// Puts a failure into `first`, unless an earlier one is there, and returns `Ok`, so that the caller can continue. Fails only
+/// if the reader of the output is gone.
 fn keep_first_error(result: Result<(), Ended>, first: &mut Option<Error>) -> Result<(), Closed> {
     match result {
         Ok(()) => Ok(()),
@@ -112,7 +114,8 @@ fn keep_first_error(result: Result<(), Ended>, first: &mut Option<Error>) -> Res
     }
 }
 
-/// Whether the event's line says how many ports the tuple can hold: only that of a connect() that found no port does.
+/// Whether the event's line has the capacity of the tuple (how many ports it can hold): only the line of a connect() that
+/// found no port has it.
 fn wants_capacity(event: &Event) -> bool {
     event.kind == Kind::ConnectFailed as u8 && event.detail == Cause::PortsExhausted as u8
 }
@@ -130,17 +133,18 @@ struct Recorder<'a> {
     /// When the newest reading was.
     last_at: Instant,
     forecasts: Forecasts,
-    /// When those TIME_WAITs end that began before tracer did; used by the first reading, then empty.
+    /// When the TIME_WAITs end that began before tracer did, by tuple; empty after the first reading that is written.
     older: OlderEnds,
-    /// The counters of the newest `address.stats` lines, by address.
+    /// The counters of bind(address, 0) in the newest reading that was written, by address, including addresses
+    /// that the filter hides.
     last_addresses: HashMap<TupleKey, TupleCount>,
     /// The losses that `lost` lines have reported.
     reported: totals::ReportedLosses,
     /// The degradations that the stream has reported.
     degraded: totals::Degradation,
-    /// Records that this program could not decode.
+    /// Records of the ring buffer that have no line, because they cannot be decoded or are of an unknown kind or detail.
     undecodable: u64,
-    /// Lines of socket events that were given to the output.
+    /// Lines of socket events that were given to the output, including those that it dropped.
     events: u64,
 }
 
@@ -195,7 +199,7 @@ impl Recorder<'_> {
         Ok(())
     }
 
-    /// Turns at most `limit` waiting records into lines. Returns how many records there were.
+    /// Turns at most `limit` waiting records into lines. Returns how many records were read, including those without a line.
     fn take(&mut self, limit: usize) -> Result<usize, Closed> {
         let Self { tracer, output, callers, namespaces, undecodable, events, .. } = self;
         let (Session { events: ring, maps, .. }, capacities, worker, holders) = tracer.split();
@@ -242,7 +246,7 @@ impl Recorder<'_> {
             self.losses()?;
         }
         self.tracer.reconcile_if_due()?;
-        // The number of bound ports, for the capacity in the lines of failed searches.
+        // Counts the bound ports: they reduce the capacity that the lines of failed port searches show.
         self.tracer.refresh_ports()?;
         self.degradation()?;
         let totals = self.tracer.totals()?;
@@ -260,7 +264,7 @@ impl Recorder<'_> {
         Ok(())
     }
 
-    /// Writes a line if the degradations have changed.
+    /// Writes a `tracer.degraded` line if the degradations have changed since the last one (or since `tracer.start`).
     fn degradation(&mut self) -> Result<(), Closed> {
         let Some(change) = self.degraded.change(self.tracer.degraded()) else { return Ok(()) };
         self.degraded.note(change.now());
@@ -268,7 +272,8 @@ impl Recorder<'_> {
     }
 
     /// Reads the tuples. If readings are recorded, writes one `tuple.stats` line for each tuple that passes the filter and
-    /// holds ports or has changed, then the `address.stats` lines and `tracer.stats`; last, a line if the degradations changed.
+    /// holds ports, is new or has changed; then the `address.stats` lines and `tracer.stats`. In any case, it then writes a
+    /// `tracer.degraded` line if the degradations have changed.
     fn stats(&mut self) -> Result<(), Ended> {
         let elapsed = self.last_at.elapsed();
         self.last_at = Instant::now();

@@ -54,13 +54,14 @@ struct Recorded {
     speed: f64,
     /// The reading that `--at` asks for, until [`Source::next`] returns it; `None`: there is none to return first.
     found: Option<Snapshot>,
-    /// When the newest reading was shown, or the playing paused or resumed after that.
+    /// When the newest reading was read, or when the user paused or resumed the playing after that.
     shown_at: Instant,
-    /// The time of the newest reading by CLOCK_MONOTONIC, ns.
+    /// The time of the newest reading by CLOCK_MONOTONIC of the recorded host, ns; 0: there is none yet.
     shown_ns: u64,
-    /// The time of the next reading by CLOCK_MONOTONIC, ns; `None`: there is none.
+    /// The time of the next reading by CLOCK_MONOTONIC of the recorded host, ns; 0: the first one, due now. `None`: the
+    /// recording has ended.
     next_ns: Option<u64>,
-    /// The times of the readings that were played, ns since 1970, to step back.
+    /// The times of the readings that were played, the shown one last, ns since 1970: to step back. Emptied by a jump.
     played: VecDeque<u64>,
     /// Whether the log has said that a limit was reached.
     warned: bool,
@@ -69,9 +70,9 @@ struct Recorded {
 /// The most tuples that the history keeps at a time.
 const TUPLES: usize = 100_000;
 
-/// The most readings over which one can step back.
+/// The most readings whose times are kept, to step back.
 const PLAYED: usize = 100_000;
-/// A longer pause between two readings (while no tracer was running) is shortened to this, in recorded time.
+/// A longer time between two readings (no tracer was running) is shortened to this, before the speed is applied.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 impl Recorded {
@@ -107,8 +108,9 @@ impl Recorded {
         Ok(())
     }
 
-    /// Plays up to the first reading at `ns` (since 1970) or after it, or if there is none, to the last one. Returns
-    /// that reading, which the model does not have yet; `None`: there is no reading.
+    /// Plays up to the first reading at `ns` (since 1970) or after it, or if there is none, to the last one. Returns that
+    /// reading, which the model does not have yet; `None`: there is no reading. Empties the history first. A time outside of
+    /// the recording counts as its begin or end, and a message on the screen says so.
     fn go_to(&mut self, model: &mut Model, ns: u64) -> Result<Option<Snapshot>, Error> {
         let (begin_ns, end_ns) = self.player.span();
         let end_ns = if end_ns == 0 { u64::MAX } else { end_ns };
@@ -136,7 +138,7 @@ impl Recorded {
         Ok(newest.map(|reading| *reading))
     }
 
-    /// Adds the tuples of the next reading to the history, and returns the rest of it; `None`: there is none.
+    /// Adds the tuples of the next reading to the history, and returns the rest of it; `None`: the recording has ended.
     fn read(&mut self, model: &mut Model) -> Result<Option<Snapshot>, Error> {
         let Some(mono_ns) = self.player.upcoming()? else { return Ok(None) };
         model.history.begin(mono_ns);
@@ -185,7 +187,7 @@ impl Recorded {
         }
     }
 
-    /// Shows the reading at `ns` (since 1970). An error becomes a message on the screen.
+    /// Shows the reading at `ns` (since 1970). If that fails, or there is none, a message on the screen says so.
     fn show(&mut self, model: &mut Model, ns: u64) {
         match self.go_to(model, ns) {
             Ok(Some(reading)) => _ = update(model, Message::Read(Box::new(reading))),

@@ -15,10 +15,11 @@ use summary::Summary;
 /// Lines between two updates of the progress bar.
 const STRIDE: u64 = 4096;
 
-/// Reads the files, and returns the report: text, or one line of JSON.
+/// Reads the files, and returns the report: text, or one line of JSON. What the report lacks (because a limit was reached, or
+/// lines or events are missing) is also logged.
 ///
 /// # Errors
-/// Those of [`Reader::open`] and [`Reader::next`]; the report cannot be formatted.
+/// Those of [`Reader::open`] and [`Reader::next`]; the report cannot be formatted as JSON.
 pub fn run(config: &ReportConfig) -> Result<Vec<u8>, Error> {
     let mut reader = Reader::open(&config.files)?;
     let mut summary = Summary::default();

@@ -24,15 +24,15 @@ use crate::{
     view::forecasts::Forecasts,
 };
 
-/// Rates need an earlier reading. If only one reading is printed: how long before it the earlier one is taken, which is not
-/// printed.
+/// If only one reading is printed, an earlier one is taken this long before it and not printed: rates need two readings.
 const FIRST_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a wait checks for signals.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// How often the port ranges are read.
+/// Least time between two readings of the port ranges.
 const RANGES_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Prints one reading, or one every `interval` until a signal asks to stop or the reader of stdout is gone.
+/// Prints one reading, or one every `interval` until a signal asks to stop or the reader of stdout is gone. Losses are
+/// logged.
 ///
 /// # Errors
 /// A BPF map cannot be read; the ledger refuses a command; stdout cannot be written. (A reader that is gone is no error,
@@ -106,7 +106,7 @@ pub fn run(
     }
 }
 
-/// Logs all losses, if any has grown since it was last logged.
+/// Logs all losses, unless each was logged with its present count already.
 fn log_all_losses(tracer: &mut Tracer, logged: &mut Reported) -> Result<(), Error> {
     if let Some(rest) = logged.all_losses(named_losses(&tracer.totals()?)) {
         tracing::warn!("{rest}");
@@ -116,7 +116,7 @@ fn log_all_losses(tracer: &mut Tracer, logged: &mut Reported) -> Result<(), Erro
 
 type Binds = BTreeMap<TupleKey, TupleCount>;
 
-/// Counters of the addresses at which bind(address, 0) is used.
+/// Counters of the addresses at which bind(address, 0) is used, at the newest reading.
 fn binds(tracer: &Tracer) -> Binds {
     tracer.bind_rows().map(|(key, count, _)| (key, count)).collect()
 }
@@ -142,8 +142,8 @@ fn make_forecasts(
     row_forecasts
 }
 
-/// The rows to print. `before`: an earlier reading of tuples and of addresses, how long ago it was (`None`: there is
-/// none), and the forecast of each row.
+/// The rows to print: those that pass the filter, in the wanted order and number. `before`: an earlier reading of tuples and
+/// of addresses, how long ago it was (`None`: there is none), and the forecast of each row.
 fn rows(
     tracer: &Tracer,
     config: &TuplesConfig,

@@ -21,24 +21,25 @@ use crate::{
 
 /// The most bytes that are collected before they are written.
 const CHUNK: usize = 256 << 10;
-/// Room in the buffer behind a chunk that is almost full, for one more line: more bytes than a usual line has. If a line
-/// does not fit, the buffer grows. Also the smallest chunk.
+/// Bytes of the buffer that are kept free for the line that completes a chunk: more than a usual line has. If a line does not
+/// fit, the buffer grows. Also the smallest size of a chunk.
 const LINE: usize = 2 << 10;
 /// How long the difference between the wall clock and CLOCK_MONOTONIC is used for lines of events before it is read again.
 const OFFSET_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How lines are counted if the output drops them. Each chunk has lines of one group only, so that dropped lines are
-/// counted for their group.
+/// The two groups of lines, which are counted separately if the output drops them. Each chunk has lines of one group only, so
+/// that dropped lines are counted for the right group.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Group {
+    /// Lines of socket events, and of the spreader's decisions.
     Events,
     Others,
 }
 
-/// How many lines the output dropped.
+/// How many lines the output dropped since the start.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Dropped {
-    /// Lines of socket events: the loss `output_full`.
+    /// Lines of socket events, or of the spreader's decisions: the loss `output_full`.
     pub(crate) events: u64,
     /// All other lines: the loss `output_full_other`.
     pub(crate) others: u64,
@@ -47,7 +48,7 @@ pub(crate) struct Dropped {
 /// What the line of an event has in addition to the event.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct More {
-    /// Ports that its tuple can hold; `None`: the line does not say it.
+    /// Ports that the event's tuple can hold; `None`: not known, or the event is not a connect() that found no port.
     pub(crate) capacity: Option<u32>,
     /// Who holds the port that a bind() asked for; `None`: not known, or the event is no such bind().
     pub(crate) holder: Option<Holder>,
@@ -76,8 +77,8 @@ impl From<Closed> for EventError {
     }
 }
 
-/// Numbers lines, and writes them into the sink. All functions that write fail with [`Closed`] if the reader of the
-/// output is gone.
+/// Numbers lines, and writes them into the sink. All functions that write fail with [`Closed`] if the reader of the output is
+/// gone. A line that cannot be formatted as JSON is left out and gets no number; that is logged.
 pub(crate) struct Output {
     /// `None` once it is closed.
     sink: Option<Sink>,
@@ -86,7 +87,8 @@ pub(crate) struct Output {
     /// Lines in `buffer`, all of them of one `group`.
     lines: u64,
     group: Group,
-    /// The group of the last chunk. If the sink has written a line only in part, the line is of this group.
+    /// The group of the newest chunk that was given to the sink. If the sink has written a line only in part, that line is of
+    /// this group.
     partial_group: Group,
     seq: u64,
     dropped: Dropped,
@@ -133,7 +135,8 @@ impl Output {
         self.seq += lines;
     }
 
-    /// Whether it is time to [`Self::write`]: a chunk is full, or there are lines and the last write was `interval` ago.
+    /// Whether it is time to [`Self::write`]: a chunk is full, or there are lines and the last write was at least `interval`
+    /// ago.
     pub(crate) fn due(&self, interval: Duration) -> bool {
         self.buffer.len() >= self.chunk || (self.lines > 0 && self.written_at.elapsed() >= interval)
     }
@@ -169,8 +172,8 @@ impl Output {
         self.writer.name_namespaces(names);
     }
 
-    /// Adds the line of an event. `name` returns the name of the caller's cgroup; it is called only if the caller's text is
-    /// not cached.
+    /// Adds the line of an event. `name` returns the name of the caller's cgroup (`None`: not known); it is called only if
+    /// the caller's text is not cached.
     ///
     /// # Errors
     /// The event is unknown, or the reader of the output is gone; if both, [`EventError::Closed`].
@@ -268,7 +271,8 @@ impl Output {
         if self.buffer.len() >= self.chunk { self.write() } else { Ok(()) }
     }
 
-    /// Writes all collected lines into the sink.
+    /// Writes all collected lines into the sink; those that the sink cannot take are dropped and counted. Does nothing once
+    /// the output is closed.
     pub(crate) fn write(&mut self) -> Result<(), Closed> {
         if let Some(sink) = &mut self.sink
             && self.lines > 0
@@ -320,7 +324,8 @@ impl Output {
         Ok(())
     }
 
-    /// Writes all collected lines, and closes the output.
+    /// Writes all collected lines, and closes the output. Lines that cannot be written now are dropped and counted. A second
+    /// call does nothing.
     pub(crate) fn close(&mut self) -> Result<(), Closed> {
         self.write()?;
         let Some(sink) = &mut self.sink else { return Ok(()) };
@@ -335,8 +340,8 @@ impl Output {
         Ok(())
     }
 
-    /// The error for the end of the program: how many lines could not be written, to which output, and why. `None`: all
-    /// were written.
+    /// The error for the end of the program: how many lines could not be written, to which output, and why. `None`: all were
+    /// written; or lines were dropped, but only because they could not be compressed.
     pub(crate) fn failure(&self) -> Option<String> {
         self.errors.failure(self.dropped.lines(), self.seq)
     }

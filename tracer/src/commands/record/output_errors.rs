@@ -6,13 +6,14 @@ use crate::export::sink::Account;
 #[derive(Debug, Default)]
 pub(super) struct OutputErrors {
     refusing: bool,
-    /// The output's name, and the system's reason for the last refusal; `None`: there was none.
+    /// The output's name, and the system's reason for the newest refusal; `None`: nothing was refused yet.
     refused: Option<(String, String)>,
 }
 
 impl OutputErrors {
-    /// The message after a write, if lines begin to be refused, or are accepted again. `dropped`: lines that could not be
-    /// written since the start. `refused`: the output's name, and the reason of its last refusal.
+    /// The message after a write, if the output begins to refuse lines, or takes them again; `None`: neither. `dropped`:
+    /// lines that could not be written since the start. `refused`: the output's name, and the reason of its newest refusal,
+    /// also if that was in an earlier write; `None`: nothing was refused yet.
     pub(super) fn message(
         &mut self,
         account: Account,
@@ -36,7 +37,8 @@ impl OutputErrors {
         None
     }
 
-    /// The error at the end of the program; `None`: everything was written. `lines`: how many there were in all.
+    /// The error at the end of the program. `dropped`: how many lines could not be written, of `lines` in all. `None`: none
+    /// was dropped, or the output never refused a write (lines were lost only when they were compressed).
     pub(super) fn failure(&self, dropped: u64, lines: u64) -> Option<String> {
         let (name, why) = self.refused.as_ref()?;
         (dropped > 0).then(|| {

@@ -27,7 +27,8 @@ impl Progress {
         Self { shown: apart && stderr().is_terminal(), events: 0, at: Instant::now() }
     }
 
-    /// Shows the line. `events`: lines of socket events so far; `dropped`: lines that the output dropped.
+    /// Shows the line, if it is wanted. `events`: lines of socket events so far, including dropped ones; `dropped`: how many
+    /// of these the output dropped. The rate is that since the previous call, per second.
     pub(super) fn show(&mut self, events: u64, totals: &Totals, dropped: u64) {
         if !self.shown {
             return;

@@ -53,7 +53,7 @@ pub(super) struct ReportedLosses(BTreeMap<&'static str, u64>);
 #[derive(Default)]
 pub(crate) struct Degradation(Vec<String>);
 
-/// A change of the degradations.
+/// A change of the degradations: all that there are now, those that are new, and those that have ended.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) struct Change {
     now: Vec<String>,
@@ -67,8 +67,7 @@ impl Degradation {
         self.0 = reasons;
     }
 
-    /// The change from what the stream has reported to `now`; `None`: there is none. The order of the texts does not
-    /// matter.
+    /// The change from what the stream has reported to `now`; `None`: the same texts, in whatever order.
     pub(crate) fn change(&self, now: Vec<String>) -> Option<Change> {
         let without = |these: &[String], those: &[String]| -> Vec<String> {
             these.iter().filter(|one| !those.contains(one)).cloned().collect()

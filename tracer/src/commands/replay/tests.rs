@@ -37,8 +37,8 @@ fn config(path: &Path, at: Option<String>) -> ReplayConfig {
     ReplayConfig { files: vec![path.to_owned()], speed: 1.0, at, show }
 }
 
-/// Does with a recording all that can be done: reports it, plays it from `at` on, draws it in every view, steps and
-/// jumps. Returns false if it was refused.
+/// Does with a recording all that can be done: reports it, plays it from `at` on, draws it in every view, steps and jumps.
+/// Returns false if the recording or `at` was refused.
 fn use_it(path: &Path, at: Option<&str>) -> bool {
     let _text = report::run(&ReportConfig { files: vec![path.into()], json: false, limit: 10 });
     let _json = report::run(&ReportConfig { files: vec![path.into()], json: true, limit: 10 });
@@ -111,7 +111,7 @@ fn mutated(lines: &[u8], random: &mut Random) -> Vec<u8> {
     for _ in 0..=random.below(6) {
         let at = random.below(bytes.len());
         match random.below(7) {
-            // The number or the text after the next colon.
+            // Replaces the number or the text after the next colon.
             0..=2 => {
                 let Some(begin) = bytes[at..].iter().position(|byte| *byte == b':') else {
                     continue;
@@ -134,7 +134,7 @@ fn mutated(lines: &[u8], random: &mut Random) -> Vec<u8> {
                 }
             }
             4 => bytes.truncate(at.max(1)),
-            // A line twice, and in another place.
+            // Copies a line to another place.
             5 => {
                 let mut all: Vec<_> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
                 let from = random.below(all.len());
@@ -241,7 +241,7 @@ fn tuples_beyond_the_limit_are_counted_and_those_with_ports_are_kept() {
     let mut history = TupleHistory::of(3);
     reading(&mut history, &[(1, 0), (2, 0), (3, 5), (4, 0)]);
     assert_eq!(history.left_out(), 1);
-    // 1 and 2 hold no ports, and are not in this reading.
+    // 1 and 2 hold no ports and are not in this reading: they make room for 5 and 6.
     reading(&mut history, &[(3, 5), (5, 7), (6, 8), (7, 9)]);
     assert_eq!(history.left_out(), 1);
     let mut held: Vec<_> =

@@ -22,7 +22,8 @@ impl Bar {
         Self { begun: Instant::now(), wanted: stderr().is_terminal(), shown: None }
     }
 
-    /// Updates the bar: bytes that were read, and all bytes; 0: not known.
+    /// Updates the bar with the number of bytes that were read, and of all bytes (0: not known). Does nothing in the first
+    /// second, or if stderr is no terminal.
     pub(super) fn show(&mut self, (done, all): (u64, u64)) {
         if !self.wanted || self.begun.elapsed() < SHOWN_AFTER {
             return;

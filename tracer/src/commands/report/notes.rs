@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::{outcome::ts, summary::Summary};
 
-/// What is missing because a limit of memory was reached, one text each.
+/// What is missing because a limit of memory was reached, one text each; empty: no limit was reached.
 pub(super) fn limits(summary: &Summary) -> Vec<String> {
     let mut limits = Vec::new();
     if summary.forgotten > 0 {

@@ -36,7 +36,8 @@ pub(super) struct Report {
     pub(super) degraded: Vec<String>,
     #[serde(rename = "ports.range", skip_serializing_if = "Option::is_none")]
     pub(super) range: Option<String>,
-    /// The filter that tuples and single events passed, as options; absent: there was none. Totals are the host's.
+    /// The filter of the recording, as command-line options: it has only tuples and single events that pass the filter;
+    /// absent: there was none. Failures by cause that come from totals, and losses, are always those of the whole host.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(super) filter: String,
     pub(super) lines: u64,
@@ -44,16 +45,17 @@ pub(super) struct Report {
     pub(super) runs: u64,
     #[serde(rename = "exhaustion.first", skip_serializing_if = "Option::is_none")]
     pub(super) first: Option<First>,
-    /// Saturation of the fullest tuple at its peak, as a part of 1; absent: not known.
+    /// Saturation of the fullest tuple at its peak: 1 is full; absent: the recording has no reading with a capacity.
     #[serde(rename = "ports.saturation.peak", skip_serializing_if = "Option::is_none")]
     pub(super) peak: Option<f64>,
-    /// How long at least one tuple was at or above 45 %, s.
+    /// How long at least one tuple had a saturation of 45 % or more, s.
     #[serde(rename = "time.above_45_s")]
     pub(super) above_s: f64,
     #[serde(rename = "search.slowest", skip_serializing_if = "Option::is_none")]
     pub(super) slowest: Option<Slow>,
-    /// The fullest tuples, fullest first.
+    /// The tuples that were fullest at their peak, fullest first; at most as many as the user asked for.
     pub(super) tuples: Vec<Worst>,
+    /// How many tuples there were. Tuples that were forgotten in between can count several times.
     #[serde(rename = "tuples.total")]
     pub(super) tuples_total: usize,
     #[serde(rename = "failures.by_cause")]
@@ -71,14 +73,14 @@ pub(super) struct Report {
     pub(super) unreadable: u64,
     #[serde(rename = "lines.unreadable.first", skip_serializing_if = "Option::is_none")]
     pub(super) first_unreadable: Option<String>,
-    /// What was left out because a limit was reached, one text each; absent: nothing was.
+    /// What was left out because a limit of memory was reached, one text each; absent: nothing was.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) limits: Vec<String>,
-    /// What the report lacks, and why, one text each.
+    /// What else the report lacks, and how to record it, one text each.
     pub(super) notes: Vec<Cow<'static, str>>,
 }
 
-/// The tuple, or the address, that something is about.
+/// The tuple that a part of the report is about; or the source address of calls to bind(), which has no destination.
 #[derive(Debug, Serialize)]
 pub(super) struct Where {
     #[serde(rename = "network.local.address")]
@@ -91,12 +93,14 @@ pub(super) struct Where {
     /// Name of the network namespace; absent: not known.
     #[serde(rename = "netns.name", skip_serializing_if = "Option::is_none")]
     pub(super) netns_name: Option<String>,
-    /// Whether it is about bind(address, 0) at `source`; absent: no.
+    /// Whether this is the row that counts the ports which bind(address, 0) took at `source`; absent: no (also for a single
+    /// failed bind()).
     #[serde(rename = "bind.any_port", skip_serializing_if = "std::ops::Not::not")]
     pub(super) bind: bool,
 }
 
-/// The port range of a tuple's namespace, and how many of its ports are not for connect(); absent: not known.
+/// The port range of a tuple's namespace, and how many of its ports connect() cannot use, because they are reserved or bound;
+/// absent: not known.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct RangeUse {
     #[serde(rename = "ports.range", skip_serializing_if = "Option::is_none")]
@@ -117,7 +121,7 @@ impl From<Option<Limits>> for RangeUse {
     }
 }
 
-/// The first call that found no port.
+/// The first call that found no port. Absent values are not known.
 #[derive(Debug, Serialize)]
 pub(super) struct First {
     pub(super) ts: String,
@@ -152,7 +156,7 @@ pub(super) struct Slow {
     pub(super) at: Where,
 }
 
-/// One tuple.
+/// One of the fullest tuples, with its values at its peak. A tuple that is in no reading has only failures.
 #[derive(Debug, Serialize)]
 pub(super) struct Worst {
     #[serde(flatten)]
@@ -160,6 +164,7 @@ pub(super) struct Worst {
     /// When it was fullest; absent: it is in no reading, only in failures.
     #[serde(rename = "peak.ts", skip_serializing_if = "Option::is_none")]
     pub(super) ts: Option<String>,
+    /// 1 is full; absent: the capacity is not known.
     #[serde(rename = "ports.saturation.peak", skip_serializing_if = "Option::is_none")]
     pub(super) saturation: Option<f64>,
     #[serde(rename = "ports.in_use.peak")]
@@ -176,8 +181,10 @@ pub(super) struct Worst {
     pub(super) above_80: f64,
     #[serde(rename = "time.above_95_s")]
     pub(super) above_95: f64,
+    /// Failed connect() calls: by the tuple's counters or by single events, whichever is more.
     #[serde(rename = "connect.failures")]
     pub(super) failures: u64,
+    /// The process that connected last; absent: not known.
     #[serde(rename = "process.executable.name", skip_serializing_if = "Option::is_none")]
     pub(super) comm: Option<String>,
 }
@@ -262,9 +269,10 @@ impl Report {
     }
 }
 
-/// Failed calls by the name of the process, most first, and where the numbers are from: `events` if at least as many failures
-/// of connect() were recorded as the tuples counted; else `counters`, because events are missing. The counters have no
-/// failures of bind(), and count all failures of a tuple between two readings for the process that connected last.
+/// Failed calls by the name of the process (empty: not known), most first, and where the numbers are from: `events` if at
+/// least as many failures of connect() were recorded as the tuples counted; else `counters`, because events are missing. The
+/// counters have no failures of bind(), and count all failures of a tuple between two readings for the process that connected
+/// last.
 fn by_process(summary: &Summary) -> (Vec<ByProcess>, &'static str) {
     let sum = |sum: u64, count: &u64| sum.saturating_add(*count);
     let counted: u64 = summary.by_tuple.values().fold(0, sum);
@@ -278,7 +286,8 @@ fn by_process(summary: &Summary) -> (Vec<ByProcess>, &'static str) {
     (list, if exact { "events" } else { "counters" })
 }
 
-/// The fullest tuples, fullest first; of equally full ones, those with the most failures first.
+/// At most `limit` tuples: those that were fullest at their peak, fullest first; of equally full ones, those with the most
+/// failures first, then those with the most ports in use at their peak. A tuple whose capacity is not known counts as empty.
 fn worst<'a>(
     tuples: impl Iterator<Item = (&'a TupleKey, &'a Tally)>,
     namespaces: &HashMap<u32, String>,
@@ -365,7 +374,7 @@ impl Slow {
     }
 }
 
-/// A time as text: `2026-11-21T02:44:53.123456789Z`.
+/// A time, in ns since 1970, as text: `2026-11-21T02:44:53.123456789Z`.
 pub(super) fn ts(ns: u64) -> String {
     String::from_utf8_lossy(&Timestamp::default().text(ns)).into_owned()
 }
@@ -381,6 +390,7 @@ fn seconds(ns: u64) -> f64 {
     (ns / 1_000_000) as f64 / 1e3
 }
 
+/// Rounds to six decimals.
 fn rounded(share: f64) -> f64 {
     (share * 1e6).round() / 1e6
 }

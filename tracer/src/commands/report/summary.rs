@@ -11,7 +11,7 @@ use crate::{
     view::reading::{About, Call},
 };
 
-/// A call that found no port.
+/// A call that found no port. `pid` 0, and a `comm` of zeros: not known.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Exhaustion {
     pub(super) wall_ns: u64,
@@ -34,7 +34,8 @@ pub(super) struct Slowest {
     pub(super) key: TupleKey,
 }
 
-/// Counts, and the kinds of lines that they come from.
+/// Counts, and the kinds of lines that they come from: of both kinds if some runs have totals and others have only single
+/// events.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sourced<T> {
     pub(super) counts: T,
@@ -63,7 +64,7 @@ const DEGRADED: usize = 20;
 /// The name under which failed calls of further process names are counted. No program is called this by chance.
 const OTHERS: [u8; 16] = *b"<[other names]>\0";
 
-/// The recording from one `tracer.start` to the next.
+/// The recording from one `tracer.start` to the next, or to the end. Lines before the first one are a run, too.
 #[derive(Debug, Default)]
 struct Run {
     /// Whether its `tracer.start` was read.
@@ -72,24 +73,24 @@ struct Run {
     ended: bool,
     /// The time of the newest reading by CLOCK_MONOTONIC, ns; `None`: there was none.
     reading_ns: Option<u64>,
-    /// How many levels the fullest tuple of the newest reading has reached.
+    /// How many levels (see `LEVELS`) the fullest tuple of the newest reading has reached.
     reached: usize,
-    /// The tuples of the newest reading that have reached a level.
+    /// The tuples of the newest reading that have reached at least the first level.
     high: Vec<TupleKey>,
     /// Whether tuples were forgotten during this run.
     forgot: bool,
-    /// Failed calls by cause, at the begin and in the newest totals; `None`: there were no totals. At the begin, all
-    /// are 0, or in a run without `tracer.start`, those of its first totals.
+    /// Failed calls by cause, at the run's begin and in the newest totals; `None`: there were no totals. At the begin, all
+    /// are 0; if the run has no `tracer.start`, they are those of its first totals.
     failed: Option<([u64; Cause::COUNT], [u64; Cause::COUNT])>,
     /// Lines of single failed calls, by cause.
     events: [u64; Cause::COUNT],
-    /// Losses in the newest totals.
+    /// The count of each loss in the newest totals that have it.
     lost: Losses,
-    /// The sum of the `lost` lines.
+    /// The sums of the `lost` lines, by loss.
     lost_lines: Losses,
 }
 
-/// The sums of a recording.
+/// The sums of a recording, over all of its runs.
 #[derive(Debug, Default)]
 pub(super) struct Summary {
     pub(super) limits: Limits,
@@ -112,7 +113,7 @@ pub(super) struct Summary {
     pub(super) unnamed: u64,
     pub(super) first: Option<Exhaustion>,
     pub(super) slowest: Option<Slowest>,
-    /// How long at least one tuple was at or above the first level, ns.
+    /// How long at least one tuple had reached the first level (45 %), ns.
     pub(super) above: u64,
     pub(super) by_cause: Sourced<[u64; Cause::COUNT]>,
     /// Failed calls by process name, from single failures.
@@ -127,7 +128,7 @@ pub(super) struct Summary {
     pub(super) degraded: Vec<(u64, String)>,
     /// How many more were reported after [`DEGRADED`] different ones. One that is reported again counts again.
     pub(super) degraded_others: u64,
-    /// Whether single failures were recorded; `None`: no `tracer.start` says it.
+    /// Whether single failures were recorded, at least in one run; `None`: no `tracer.start` says it.
     pub(super) failures_wanted: Option<bool>,
 }
 
@@ -161,7 +162,8 @@ impl Summary {
         }
     }
 
-    /// Notes each degradation once, with the time of its first line.
+    /// Keeps each degradation once, with the time of its first line; with more than [`DEGRADED`] different ones, only counts
+    /// the further ones.
     fn degraded(&mut self, at: At, line: &Degraded) {
         for reason in &line.added {
             if self.degraded.iter().any(|(_, known)| known == reason) {
@@ -287,7 +289,7 @@ impl Summary {
         }
     }
 
-    /// Makes room for one more tuple: if the limit is reached, forgets the half that matters least.
+    /// Makes room for one more tuple: if the limit is reached, forgets the half that matters least, by [`Tally::rank`].
     fn make_room(&mut self) {
         if self.tuples.len() < self.limits.tuples {
             return;
@@ -352,14 +354,15 @@ impl Summary {
         }
     }
 
-    /// Adds what is known of the last run, and returns the summary.
+    /// Adds the counts of the last run, and returns the summary.
     pub(super) fn finish(mut self) -> Self {
         self.end_run();
         self
     }
 }
 
-/// Adds to the failed calls of a process name. Returns how many were counted as [`OTHERS`] instead.
+/// Adds to the failed calls of a process name; if there is no room for a new name, to those of [`OTHERS`]. Returns how many
+/// calls were added to [`OTHERS`]: `count` or 0.
 fn by_name(
     counts: &mut HashMap<[u8; 16], u64>,
     limits: Limits,

@@ -9,47 +9,47 @@ use crate::{
     recording::{At, Tuple},
 };
 
-/// The saturations from which on time is counted, as parts of 1.
+/// The saturations from which on time is counted: 0.45, 0.8 and 0.95, where 1 is full.
 pub(super) const LEVELS: [f64; 3] = [SLOW, HIGH, CRITICAL];
 
 /// A tuple at its fullest. `wall_ns`: when that was, ns since 1970; 0: it is in no reading.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Peak {
     pub(super) wall_ns: u64,
-    /// As a part of 1; `None`: the capacity is not known.
+    /// 1 is full; `None`: the capacity is not known.
     pub(super) saturation: Option<f64>,
     pub(super) in_use: u64,
     pub(super) time_wait: u64,
     pub(super) capacity: Option<u32>,
-    /// The port range of its namespace, and what takes ports of it; `None`: not known.
+    /// The port range of the tuple's namespace, and how many of its ports are reserved or bound; `None`: not known.
     pub(super) limits: Option<Limits>,
 }
 
 /// What a recording says about one tuple.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
-    /// Number of the last reading that had the tuple, and how many of [`LEVELS`] it had reached then; `None`: the time
-    /// after that reading is already added.
+    /// Number of the last reading that had the tuple, and how many of [`LEVELS`] it had reached then; `None`: there was none
+    /// yet, or the time after that reading is already added.
     newest: Option<(u64, usize)>,
     /// Number of the last reading in which it had reached a level; 0: none.
     reached_in: u64,
-    /// The tuple's newest counters: number of the run, failed calls, and those of them that found no port. `None`: there
-    /// were none.
+    /// The tuple's newest counters: number of the run, failed calls, and those of them that found no port. `None`: the tuple
+    /// was in no reading yet.
     counted: Option<(u64, u64, u64)>,
     pub(super) peak: Peak,
     /// How long it was at or above each of [`LEVELS`], ns.
     pub(super) above: [u64; LEVELS.len()],
-    /// Failed calls, by the tuple's counters.
+    /// Failed calls of connect(), by the tuple's counters.
     pub(super) failed: u64,
-    /// Failed calls, by single events.
+    /// Failed calls of connect(), by single events.
     pub(super) events: u64,
-    /// Whether a call found no port.
+    /// Whether a call of connect() found no port.
     pub(super) exhausted: bool,
-    /// The process that connected last.
+    /// Name of the process that connected last, in the newest reading, NUL-padded; all zero: not known.
     pub(super) comm: [u8; 16],
 }
 
-/// How many calls failed since the line before.
+/// How many calls failed since the tuple's line before.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Growth {
     pub(super) failed: u64,
@@ -57,7 +57,7 @@ pub(super) struct Growth {
     pub(super) exhausted: u64,
 }
 
-/// Where in the recording a line of a tuple is.
+/// Where in the recording a tuple's line is, and what is known of the time before it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LinePlace {
     pub(super) at: At,
@@ -80,18 +80,18 @@ pub(super) enum Before {
     Unknown,
 }
 
-/// What a line changed.
+/// What a line changed, and how full the tuple is now.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Change {
     pub(super) growth: Growth,
-    /// How many of [`LEVELS`] the tuple has reached.
+    /// How many of [`LEVELS`] the tuple has reached in this line.
     pub(super) reached: usize,
-    /// Whether this is the first line of this reading in which the tuple has reached a level.
+    /// Whether the tuple has reached a level, and no earlier line of the same reading says so.
     pub(super) newly: bool,
 }
 
 impl Tally {
-    /// Adds a line.
+    /// Adds a `tuple.stats` line.
     pub(super) fn add(&mut self, place: LinePlace, tuple: &Tuple<'_>) -> Change {
         let in_use = tuple.count.in_use();
         let saturation = stats::saturation(in_use, tuple.capacity);
@@ -139,7 +139,9 @@ impl Tally {
         growth
     }
 
-    /// Adds the time from this reading to the next one, ns: a tuple is taken to stay as it was at a reading.
+    /// Adds `ns`, the time from reading number `reading` to the next one, to each level that the tuple had reached: it is
+    /// taken to stay as it was at a reading. Does nothing if the tuple's newest line is not of that reading, or this time is
+    /// already added.
     pub(super) fn hold(&mut self, reading: u64, ns: u64) {
         let Some((_, reached)) = self.newest.take_if(|(newest, _)| *newest == reading) else {
             return;
@@ -149,8 +151,8 @@ impl Tally {
         }
     }
 
-    /// How much the tuple matters: first whether it was out of ports, then its highest saturation, its failed calls,
-    /// its ports in use at its fullest.
+    /// How much the tuple matters: first whether a call found no port, then its highest saturation, its failed calls, its
+    /// ports in use at its fullest.
     pub(super) fn rank(&self) -> Rank {
         // The bits of floats that are not negative have the same order as the floats.
         let share = self.peak.saturation.unwrap_or(0.0).to_bits();
@@ -158,6 +160,6 @@ impl Tally {
     }
 }
 
-/// How much a tuple matters.
+/// How much a tuple matters: the greater this is, the later the tuple is forgotten.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct Rank(bool, u64, u64, u64);

@@ -38,7 +38,7 @@ fn count(in_use: u64, exhausted: u64, refused: u64) -> TupleCount {
     count
 }
 
-/// A recording of a tuple whose ports run out, and of another one.
+/// A recording of a tuple that runs out of ports, and of another one. `failures`: with lines of single failed calls.
 fn incident(failures: bool) -> Recorder {
     let mut recorder = Recorder::default();
     recorder.start(S, true);

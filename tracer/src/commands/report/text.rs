@@ -100,7 +100,7 @@ fn head(report: &Report) -> Vec<(&'static str, String)> {
     head
 }
 
-/// The first call that found no port.
+/// When, where and by whom the first call found no port; `never`: the recording has no such call.
 fn first(report: &Report) -> String {
     let Some(first) = &report.first else { return "never".to_owned() };
     let when = if first.source == "event" { "first at" } else { "first before" };
@@ -121,7 +121,7 @@ fn first(report: &Report) -> String {
     format!("{when} {}, {what}{}{who}{ports}{waiting}", first.ts, tuple(report, &first.at))
 }
 
-/// Why there are no ports: ` (of 40000-40015: 16 reserved, 0 bound)`; empty: not known.
+/// Why there are no ports: ` (of 40000-40015: 16 reserved, 0 bound)`; empty: the range is not known.
 fn without(of: &RangeUse) -> String {
     match (&of.range, of.reserved, of.bound) {
         (Some(range), Some(reserved), Some(bound)) => {
@@ -159,7 +159,7 @@ fn tuples(out: &mut String, report: &Report) {
 /// Index of the column with the network namespace, if there is one.
 const NETNS: usize = 11;
 
-/// Whether two rows differ in nothing but their network namespace.
+/// Whether at least two tuples have the same addresses and port, in different network namespaces.
 fn are_alike(tuples: &[Worst]) -> bool {
     let mut seen = HashMap::new();
     tuples.iter().any(|Worst { at, .. }| {
@@ -314,7 +314,7 @@ fn percent(share: f64) -> String {
     format!("{:.1}", (share * 1000.0).floor() / 10.0)
 }
 
-/// The mark of a saturation, as in `tracer top`.
+/// The mark of a saturation, as in `tracer top`; empty below 45 %.
 fn sign(share: f64) -> &'static str {
     match share {
         CRITICAL.. => "!!",
@@ -324,7 +324,7 @@ fn sign(share: f64) -> &'static str {
     }
 }
 
-/// A time in seconds, minutes or hours.
+/// A time in seconds, minutes or hours: `0`, `12.3s`, `15m`, `2.5h`.
 fn span(seconds: f64) -> String {
     match seconds {
         0.0 => "0".to_owned(),

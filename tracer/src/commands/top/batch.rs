@@ -29,7 +29,7 @@ use crate::{
 /// How often a wait checks for signals.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Prints readings.
+/// Prints readings as tables, with the format, order and number of rows that the options say.
 pub struct Batch<'a> {
     show: &'a ShowConfig,
     signals: &'a StopSignals,
@@ -41,11 +41,11 @@ impl<'a> Batch<'a> {
         Self { show, signals, printed: 0 }
     }
 
-    /// Prints a reading of a running tracer every `delay`. The first reading is not printed: the second is compared
-    /// with it.
+    /// Prints a reading of a running tracer every `delay`, until a signal asks to stop, the wanted number is printed or the
+    /// reader of stdout is gone (which is no error). The first reading is not printed: the second is compared with it.
     ///
     /// # Errors
-    /// Those of the source; stdout cannot be written. (A reader that is gone is no error, and ends it.)
+    /// Those of the source; the table cannot be formatted; stdout cannot be written.
     pub fn live(
         mut self,
         source: &mut dyn Source,
@@ -66,10 +66,11 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// Prints every reading of a recording.
+    /// Prints every reading of a recording, until a signal asks to stop, the wanted number is printed or the reader of stdout
+    /// is gone (which is no error).
     ///
     /// # Errors
-    /// Those of the source; stdout cannot be written. (A reader that is gone is no error, and ends it.)
+    /// Those of the source; the table cannot be formatted; stdout cannot be written.
     pub fn recorded(mut self, source: &mut dyn Source, mut model: Model) -> Result<(), Error> {
         while !self.signals.stop() {
             let Some(reading) = source.next(&mut model)? else { break };
@@ -80,7 +81,7 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// Waits until this time. Returns false if a signal asks to stop.
+    /// Waits until this time, and lets the source do its work meanwhile. Returns false as soon as a signal asks to stop.
     fn wait(&self, source: &mut dyn Source, until: Instant) -> bool {
         while !self.signals.stop() {
             source.idle();
@@ -92,7 +93,7 @@ impl<'a> Batch<'a> {
         false
     }
 
-    /// Prints a reading. Returns false if it was the last one.
+    /// Prints a reading. Returns false if it was the last one: the wanted number is printed, or the reader of stdout is gone.
     fn print(&mut self, model: &mut Model, reading: Snapshot) -> Result<bool, Error> {
         update(model, Message::Read(Box::new(reading)));
         let mut top = Top::new(self.show.table.sort, self.show.table.limit);
@@ -121,7 +122,7 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// The lines above the columns of a reading.
+/// The line above the columns of a reading; with a filter, a second line.
 fn summary(model: &Model) -> String {
     let time = time_input::zoned(model.reading.wall_ns, &model.zone);
     let time = time.map_or_else(|_| "-".to_owned(), |time| time.strftime("%F %T").to_string());

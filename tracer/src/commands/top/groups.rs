@@ -17,7 +17,7 @@ const GROUPS_MAX: usize = 4096;
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(super) struct Group {
     pub(super) held_by: HeldBy,
-    /// The process that called connect(); 0: not known, or several.
+    /// Id of the process that called connect(); 0: not known, or the group is `OTHERS`.
     pub(super) opener: u32,
     /// Whether the opener has ended, and another process has its id now.
     pub(super) of_earlier: bool,
@@ -33,11 +33,11 @@ impl Group {
 pub(super) struct Ports {
     pub(super) all: u32,
     pub(super) time_wait: u32,
-    /// Who opened the newest of these ports. If the process's first thread opened any of them: the newest that it opened.
+    /// The thread that opened the newest of these ports; but if the process's first thread opened any of them, that thread.
     pub(super) who: Who,
-    /// When that port was opened, by CLOCK_MONOTONIC, ns.
+    /// When `who` opened its newest port, by CLOCK_MONOTONIC, ns; 0: before tracer started.
     pub(super) begun_ns: u64,
-    /// Hashes of their tuples.
+    /// Hashes of the tuples that the ports are used for, each once.
     pub(super) tuples: HashSet<u64>,
 }
 
@@ -73,7 +73,7 @@ impl Groups {
         Self { most, by: HashMap::new(), hasher, pass: Pass::All }
     }
 
-    /// Adds a port.
+    /// Adds the port of a connection, as the current `Pass` does.
     pub(super) fn add(&mut self, group: Group, conn: &Conn) {
         let hash = || self.hasher.hash_one(group);
         let group = match &mut self.pass {

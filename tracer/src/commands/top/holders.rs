@@ -12,7 +12,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(super) struct Part {
     pub(super) held_by: HeldBy,
-    /// Who called connect(); `None`: not known, because they are older than the tracer, or several processes did.
+    /// Id and names of the process that called connect(); `None`: not known, because the sockets are older than the tracer,
+    /// or several processes did.
     pub(super) opener: Option<(u32, Called)>,
     /// Whether the opener has ended; another process may have its id.
     pub(super) ended: bool,
@@ -20,22 +21,23 @@ pub(super) struct Part {
     pub(super) place: Option<std::sync::Arc<str>>,
     pub(super) ports: u32,
     pub(super) time_wait: u32,
-    /// Hashes of their tuples.
+    /// Hashes of the tuples that the ports are used for, each once.
     pub(super) tuples: HashSet<u64>,
 }
 
 /// A row that is being made: its best name so far, the row, and the tuples of its ports.
 type Merged = (Called, Holder, HashSet<u64>);
 
-/// One row for each process that holds ports, whichever of its threads opened them, and whether before or after the
-/// tracer started. With `by_opener`, one row for each holder and opener; without, ports in TIME_WAIT and ports that were
-/// opened just now count for their opener.
+/// One row for each process that holds ports, whichever of its threads opened them, and whether before or after the tracer
+/// started; and one for each other [`HolderKind`] that there is. With `by_opener`, one row for each of these and each opener;
+/// without, ports in TIME_WAIT and ports that were opened just now count for their opener, if it is known. Ports of an opener
+/// that has ended are in a row apart from those of a new process with its id.
 pub(super) fn merged(parts: impl Iterator<Item = Part>, by_opener: bool) -> Vec<Holder> {
     let mut by: BTreeMap<(HolderKind, u32, u32, bool), Merged> = BTreeMap::new();
     for part in parts {
         let (opener_pid, called) = part.opener.unwrap_or_default();
         let (kind, pid, name) = match part.held_by {
-            // The opener itself: it gets the opener's name (of its first thread), as its other parts do.
+            // The holder is the opener: its row gets the opener's name, as the row of the opener's ports in TIME_WAIT does.
             HeldBy::Process(owner) if owner.pid == opener_pid && !part.ended => {
                 (HolderKind::Process, owner.pid, None)
             }
@@ -96,8 +98,8 @@ fn is_better_name(new: &Called, known: &Called) -> bool {
     (new.of, new.name) < (known.of, known.name)
 }
 
-/// Whether the new name is better: it has no `?` (which marks a thread's name) but the known one has; or both are alike
-/// in that, and it is smaller.
+/// Whether the new name is better than the known one: only the known one has a `?` (which marks a thread's name); or both are
+/// alike in that, and the new one comes first in the order of bytes.
 fn is_better_opener(known: &Opener, new: &Opener) -> bool {
     let is_of_thread = |opener: &Opener| opener.comm.contains(&b'?');
     (is_of_thread(new), new.comm) < (is_of_thread(known), known.comm)

@@ -19,12 +19,13 @@ use crate::{
     runtime::clock,
 };
 
-/// Least time between two refreshes.
+/// Least time from the end of a refresh to the next one, unless a namespace is wanted that the last one was not asked for.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(2);
-/// Refreshes take at most 1/`SHARE` of the time.
+/// The pause after a refresh is at least this many times as long as the refresh took, so that refreshes take less than 5 % of
+/// the time.
 const SHARE: u32 = 20;
-/// How long a refresh may list sockets, and how long it may then search processes. Of a socket that was not found by then,
-/// it is unknown who has it open.
+/// How long a refresh may list sockets (a namespace that it has begun is read to the end), and how long it may then search
+/// processes. Of a socket that was not found by then, it is unknown who has it open.
 const TIMEOUT: Duration = Duration::from_millis(400);
 /// The most sockets that are read in all. Of each namespace at most half of what is left of this number are read, so
 /// that none takes all.
@@ -54,13 +55,13 @@ pub(super) struct Holding {
     began_ns: u64,
     /// The inode of each socket, by its cookie; 0: no process has it open.
     inodes: HashMap<u64, u32>,
-    /// The processes that have these inodes open.
+    /// The search for the processes that have these inodes open, and what it has found so far.
     search: Search,
     /// How many namespaces had too many sockets to read.
     too_many: usize,
     /// When the next refresh is due; `None`: now.
     next: Option<Instant>,
-    /// The namespaces of the last refresh.
+    /// Inode numbers of the namespaces that were wanted at the last refresh.
     wanted: HashSet<u32>,
 }
 
@@ -70,7 +71,8 @@ impl Holding {
         self.next.is_none_or(|next| next <= Instant::now())
     }
 
-    /// Reads who has sockets open, if that is due or other namespaces are wanted. `places`: finds the wanted namespaces.
+    /// Reads who has sockets open, if that is due or a namespace is wanted that was not wanted the last time; otherwise does
+    /// nothing. `places`: finds the wanted namespaces. Errors are only logged.
     pub(super) fn refresh(
         &mut self,
         wanted: &HashSet<u32>,
@@ -103,7 +105,8 @@ impl Holding {
         self.next = Some(Instant::now() + REFRESH_INTERVAL.max(now.elapsed() * SHARE));
     }
 
-    /// Reads the sockets of these namespaces until `is_over`, at most `most` in all.
+    /// Reads the sockets of these namespaces until `is_over`, at most `most` in all, and of each at most half of what is
+    /// left. A namespace that cannot be read or has more is left out.
     fn list(
         &mut self,
         places: &[Netns],
@@ -127,7 +130,7 @@ impl Holding {
         self.inodes.shrink_to(self.inodes.len() * 2);
     }
 
-    /// What is not known, and why; `None`: everything can be known.
+    /// What is not known, and why; `None`: no namespace had too many sockets at the last refresh.
     pub(super) fn reason(&self) -> Option<String> {
         (self.too_many > 0).then(|| {
             format!(
@@ -138,7 +141,7 @@ impl Holding {
         })
     }
 
-    /// Who has the socket of a held port open; of several processes that share it, any.
+    /// Who has the socket of a held port open; of several processes that share it, the one with the lowest id that was found.
     pub(super) fn of(&self, key: &ConnKey, conn: &Conn) -> HeldBy {
         if conn.is_time_wait() {
             return HeldBy::TimeWait;
@@ -155,11 +158,10 @@ impl Holding {
     }
 }
 
-/// The open sockets of the calling thread's network namespace.
+/// The sockets of the calling thread's network namespace in all states but LISTEN and TIME_WAIT.
 ///
 /// # Errors
-/// There are more than `limit` (kind `QuotaExceeded`; usually found without listing them); the kernel does not list
-/// them.
+/// There are more than `limit` (kind `QuotaExceeded`; usually found without listing them); the kernel does not list them.
 fn read(limit: usize) -> io::Result<Vec<DiagSocket>> {
     let count = sockstat::sockets(false).unwrap_or(0);
     if usize::try_from(count).is_ok_and(|count| count > limit) {

@@ -32,7 +32,7 @@ use crate::{
     },
 };
 
-/// How often the port ranges and the rules of `tracer spread` are read.
+/// How often the port ranges and the rules of `tracer spread` are read, and messages of the BPF programs are logged.
 const SLOW_INTERVAL: Duration = Duration::from_secs(5);
 /// The most failures that wait for the next reading, where equal failures in a row are one. Failures that find no room are
 /// only counted.
@@ -44,7 +44,7 @@ const BATCH: usize = 4096;
 pub(super) struct Live {
     tracer: Tracer,
     filter: Filter,
-    /// The filter as options.
+    /// The filter as command-line options; empty: there is none.
     filter_text: String,
     /// How many tuples of the newest reading the filter hides.
     outside: usize,
@@ -69,7 +69,7 @@ pub(super) struct Live {
 }
 
 impl Live {
-    /// A source of readings, `delay` apart. `filter`: with its text.
+    /// A source of readings, `delay` apart. `text`: the filter as command-line options.
     pub(super) fn new(
         tracer: Tracer,
         (filter, text): (&Filter, String),
@@ -113,7 +113,8 @@ impl Live {
         self.tracer.degraded().into_iter().chain(self.holding.reason()).collect()
     }
 
-    /// Reads the failures from the ring buffer.
+    /// Reads all records that wait in the ring buffer, and keeps the failed calls among them for the next reading; equal ones
+    /// in a row become one with a count.
     fn drain(&mut self) {
         let now = Instant::now();
         let offset = clock::wall_offset_ns();
@@ -145,7 +146,7 @@ impl Live {
     }
 
     /// Work that a reading needs, but not all of it each time: port ranges and rules are read every [`SLOW_INTERVAL`],
-    /// because they change seldom (port ranges also while those of a namespace are not known); bound ports are refreshed
+    /// because they change seldom (port ranges each time while those of a namespace are not known); bound ports are refreshed
     /// each time; the ledger is compared with the kernel when that is due.
     fn refresh_slowly(&mut self) -> Result<(), Error> {
         let due = self.slow.is_none_or(|at| at.elapsed() >= SLOW_INTERVAL);
@@ -264,7 +265,7 @@ impl Live {
         let (_, capacities, worker, _) = tracer.split();
         holding.refresh(&netns, |netns| capacities.places(netns).0, worker);
         let mut groups = Groups::new();
-        // When the process that has this id now began, ns; `None`: unknown.
+        // When the process that has this id now began, by CLOCK_MONOTONIC, ns; `None`: there is none, or that is not known.
         let mut began: HashMap<u32, Option<u64>> = HashMap::new();
         loop {
             tracer.session.maps.conns(|key, conn| {
@@ -305,7 +306,7 @@ impl Live {
         Ok(holders)
     }
 
-    /// Ports that bind() and listen() took, each with one process that holds it.
+    /// Ports that bind() and listen() took, each with the number of its sockets and one process that took it (0: not known).
     fn blocked(&mut self) -> Result<Vec<Blocked>, Error> {
         let mut by: BTreeMap<(u32, u16), Blocked> = BTreeMap::new();
         let Self { tracer, callers, .. } = self;
@@ -357,8 +358,8 @@ impl Source for Live {
     }
 }
 
-/// The failed call that a record of the ring buffer is about; `None`: it is about something else, or its kind is
-/// unknown.
+/// The failed call that an event is about; `None`: it is about something else, or its kind or detail is unknown. `offset`:
+/// the wall clock minus CLOCK_MONOTONIC, ns.
 fn failure(event: &Event, offset: u64, callers: &mut Callers, now: Instant) -> Option<Failure> {
     let (call, cause) = match typed(event).ok()? {
         Typed::ConnectFailed(cause) => (Call::Connect, cause),
