@@ -34,7 +34,8 @@ pub struct Context {
     pub seq: u64,
     /// Wall clock minus CLOCK_MONOTONIC, ns.
     pub wall_offset_ns: u64,
-    /// Number of ports that this tuple can hold; `None`: unknown, the line does not say it.
+    /// Number of ports that the event's tuple can hold; `None`: the line does not have it. Only the line of a connect() that
+    /// found no port can have it.
     pub capacity: Option<u32>,
     /// Who holds the port that a bind() wanted; `None`: unknown, or the event is no such bind().
     pub holder: Option<Holder>,
@@ -60,11 +61,11 @@ impl LineWriter {
         self.namespaces.name(names);
     }
 
-    /// Appends the line of one event, with its newline. `name` returns the name of the caller's
-    /// cgroup; it is called only if the caller's text is not cached.
+    /// Appends the line of one event, with its newline. `name` returns the name of the caller's cgroup (`None`: not known);
+    /// it is called only if the caller's text is not cached.
     ///
     /// # Errors
-    /// An event that [`typed`] does not know; nothing is appended then.
+    /// An event of an unknown kind or with an unknown detail (see [`typed`]); nothing is appended then.
     #[inline]
     pub fn event<'a>(
         &mut self,
@@ -77,7 +78,7 @@ impl LineWriter {
         let called = context.called.unwrap_or_else(|| Called::from(event));
         let process = self.processes.text(event, &called, name);
         let netns = self.namespaces.text(event.tuple.netns);
-        // An error cannot occur with a holder's types; if it did, the line would go without the holder.
+        // Formatting a holder as JSON cannot fail; if it did, the line would go without the holder.
         let holder = context.holder.and_then(|holder| holder.json().ok()).unwrap_or_default();
         let clock = &mut self.clock;
         out.append(ROOM + netns.len() + process.len() + holder.len(), |pen| {
@@ -110,7 +111,7 @@ impl LineWriter {
     }
 }
 
-/// Writes the members of a JSON object, with a comma before them; nothing for an empty object or no object.
+/// Writes the members of a JSON object (`{...}`), with a comma before them; nothing for an empty object or any other text.
 fn members(pen: &mut Cursor<'_>, object: &[u8]) {
     if let [b'{', members @ .., b'}'] = object
         && !members.is_empty()
@@ -221,7 +222,7 @@ fn address(pen: &mut Cursor<'_>, address: Addr) {
     }
 }
 
-/// Writes the keys that only this kind of event has.
+/// Writes the keys that only this kind of event has, each with a comma before it.
 #[inline]
 fn detail(pen: &mut Cursor<'_>, what: Typed, event: &Event, context: &Context) {
     match what {
@@ -266,6 +267,7 @@ const fn port_by(by: PortBy) -> &'static Word<24> {
     }
 }
 
+/// Writes `key` and the event's duration in ns; nothing if the event has no duration.
 #[inline]
 fn duration<const N: usize>(pen: &mut Cursor<'_>, key: &[u8; N], event: &Event) {
     if event.flags & event_flag::DURATION != 0 {
@@ -274,8 +276,8 @@ fn duration<const N: usize>(pen: &mut Cursor<'_>, key: &[u8; N], event: &Event) 
     }
 }
 
-/// Writes the error and its cause. `errno` 0 means that the kernel reported no error: the application gave up
-/// (`aborted`), or the error is unknown.
+/// Writes the error and its cause. `errno` 0 means that the kernel reported no error: the application gave up (`aborted`), or
+/// the error is unknown (`_OTHER`).
 fn failure(pen: &mut Cursor<'_>, cause: Cause, errno: u16) {
     let error_type = match (errno, cause) {
         (0, Cause::Aborted | Cause::NoAnswer) => "aborted",
@@ -295,6 +297,7 @@ fn failure(pen: &mut Cursor<'_>, cause: Cause, errno: u16) {
     pen.put(b"\"");
 }
 
+/// Writes how many ports the tuple has in use and in TIME_WAIT, if the event has that, and its capacity, if it is known.
 fn ports(pen: &mut Cursor<'_>, event: &Event, capacity: Option<u32>) {
     if event.flags & event_flag::PORTS != 0 {
         pen.put(b",\"ports.in_use\":");

@@ -11,7 +11,7 @@ use bytes::BytesMut;
 /// A buffer of whole lines.
 #[derive(Clone, Debug, Default)]
 pub struct Lines {
-    /// The lines are in `..end`; the bytes after them are initialized, and free.
+    /// The lines are in `..end`; the bytes after them are initialized, and free for further lines.
     bytes: BytesMut,
     end: usize,
 }
@@ -37,7 +37,7 @@ impl Lines {
         self.end = 0;
     }
 
-    /// Appends what `write` writes: at most `room` bytes, padding included.
+    /// Appends what `write` writes, which must be at most `room` bytes, padding included; with more, it may panic.
     #[inline]
     pub(super) fn append(&mut self, room: usize, write: impl FnOnce(&mut Cursor<'_>)) {
         if self.bytes.len() - self.end < room {
@@ -61,7 +61,8 @@ pub(super) struct Cursor<'a> {
 }
 
 impl Cursor<'_> {
-    /// Gives `write` the next `N` bytes, and advances by the number that it returns.
+    /// Gives `write` the next `N` bytes, and advances by the number that it returns. Panics if fewer than `N` bytes are free,
+    /// even if `write` uses less.
     #[inline]
     fn piece<const N: usize>(&mut self, write: impl FnOnce(&mut [u8; N]) -> usize) {
         let room = std::mem::take(&mut self.room);
@@ -79,6 +80,7 @@ impl Cursor<'_> {
         });
     }
 
+    /// Writes the text of a [`Word`], without its padding.
     #[inline]
     pub(super) fn word<const N: usize>(&mut self, word: &Word<N>) {
         self.piece(|piece| {
@@ -115,7 +117,8 @@ impl Cursor<'_> {
     #[inline]
     fn up_to_eight(&mut self, value: u64) {
         let digits = digits(value);
-        // The highest bit ends the search for a digit that is not 0 in the last byte: 0 is written as one digit.
+        // The first digit is in the lowest byte, so trailing zero bytes are leading zeros. The bit that is set in the highest
+        // byte keeps the last digit, even if it is 0.
         let zeros = (digits | 1 << 63).trailing_zeros() / 8;
         self.piece(|piece| {
             *piece = ((digits | ASCII) >> (zeros * 8)).to_le_bytes();
@@ -135,7 +138,7 @@ impl Cursor<'_> {
         self.piece(|piece: &mut [u8; 20]| {
             let mut end = 0;
             for octet in octets {
-                // Always four bytes; the next octet overwrites those past `length`.
+                // Always copies four bytes; the next octet overwrites those past `length`.
                 let word = &OCTETS[usize::from(octet)];
                 piece[end..end + 4].copy_from_slice(&word.text);
                 end += word.length;
@@ -176,7 +179,7 @@ impl Cursor<'_> {
     }
 }
 
-/// The first of the longest runs of zeros, which is left out if it has two groups or more.
+/// The indices of the groups that `::` stands for: the first of the longest runs of at least two zeros; empty: there is none.
 fn longest_zeros(groups: &[u16; 8]) -> Range<usize> {
     let (mut longest, mut begin) = (0..0, 0);
     for (index, group) in groups.iter().enumerate() {
@@ -194,10 +197,10 @@ fn hex(group: u16) -> ([u8; 4], usize) {
     let [high, low] = group.to_be_bytes().map(u32::from);
     // One digit in each byte, the first one in the lowest.
     let digits = (high >> 4) | ((high & 0xf) << 8) | ((low >> 4) << 16) | ((low & 0xf) << 24);
-    // In ASCII, 'a' is 39 higher than it would be if it followed '9'.
+    // In ASCII, 'a' to 'f' are 39 higher than they would be if they followed '9'.
     let letters = ((digits + 0x0606_0606) >> 4) & 0x0101_0101;
     let ascii = digits + 0x3030_3030 + letters * 39;
-    // The highest bit ends the search for a digit that is not 0 in the last byte: 0 is written as one digit.
+    // Trailing zero bytes are leading zeros. The bit that is set in the highest byte keeps the last digit, even if it is 0.
     let zeros = (digits | 1 << 31).trailing_zeros() / 8;
     ((ascii >> (zeros * 8)).to_le_bytes(), 4 - zeros as usize)
 }
@@ -213,8 +216,8 @@ pub(super) const EIGHT: u64 = 100_000_000;
 /// `'0'` in every byte.
 const ASCII: u64 = 0x3030_3030_3030_3030;
 
-/// The eight digits of a number below [`EIGHT`], one in each byte, the highest digit in the lowest byte. Each step
-/// divides all parts at the same time, in one register: into two fours, four twos, eight digits.
+/// The eight digits of a number below [`EIGHT`], one in each byte, the first digit in the lowest byte. Each step divides all
+/// parts at the same time, in one register: into two parts of four digits, then four of two, then eight of one.
 #[inline]
 const fn digits(value: u64) -> u64 {
     // n * 10486 >> 20 is n / 100 for n < 10,000; n * 103 >> 10 is n / 10 for n < 100.

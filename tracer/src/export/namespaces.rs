@@ -1,15 +1,16 @@
-//! The key `netns.name`. Events come from few network namespaces, and mostly from the same one as the event before,
-//! so the text for each is cached.
+//! The key `netns.name`. Events come from few network namespaces, and mostly from the same one as the event before, so the
+//! text for each namespace is cached.
 
 use std::collections::HashMap;
 
 use crate::format::json;
 
-/// What is written after the number of a namespace.
+/// The texts that are written after the number of a namespace, if it has a name.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Namespaces {
+    /// By inode number: the key and the value, with a comma before them.
     by_inum: HashMap<u32, Vec<u8>>,
-    /// The namespace of the newest event, and its text.
+    /// The namespace whose text was asked for last, and that text; empty: it has no name.
     newest: u32,
     text: Vec<u8>,
 }

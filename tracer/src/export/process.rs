@@ -7,7 +7,7 @@ use crate::{
     host::{cgroups::Name, process::Called},
 };
 
-/// Number of threads in the cache. A power of two: the low bits of a thread's id are its place.
+/// Number of threads in the cache. A power of two: the low bits of a thread's id are its index.
 const PLACES: usize = 64;
 
 /// A cache of the text for the threads that called last.
@@ -18,7 +18,8 @@ pub(super) struct Processes {
 
 #[derive(Clone, Debug, Default)]
 struct Thread {
-    /// The id of its process; 0: nothing is cached here.
+    /// The id of its process; 0: nothing is cached here, because no thread had this index yet, or its cgroup's name was not
+    /// known.
     pid: u32,
     called: Called,
     cgroup: u64,

@@ -1,5 +1,5 @@
 //! All lines but those of socket events: start and stop, readings, losses, degradations, decisions of the spreader. They are few
-//! compared with the most events that there can be, so serde formats them.
+//! compared with the socket events of a busy host, so serde formats them.
 
 use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
 
@@ -66,7 +66,7 @@ pub struct Stop {
     pub drift: u64,
 }
 
-/// `tracer.stats`: ends a reading, after its `tuple.stats` lines, which have the same `mono_ns`. All but
+/// `tracer.stats`: ends a reading, after its `tuple.stats` and `address.stats` lines, which have the same `mono_ns`. All but
 /// [`Self::tuples`] and the memory are totals since the start.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Stats {
@@ -86,6 +86,7 @@ pub struct Stats {
     /// CPU time of tracer's process since its start, ns.
     #[serde(rename = "process.cpu_ns")]
     pub cpu_ns: u64,
+    /// Resident memory of tracer's process now, KiB.
     #[serde(rename = "process.memory.rss_kib")]
     pub rss_kib: u64,
 }
@@ -110,7 +111,7 @@ pub struct Degraded<'a> {
     pub ended: &'a [String],
 }
 
-/// `lost`: how often one loss happened since the last such line of the same reason.
+/// `lost`: how often one loss happened since the last such line of the same reason, or since the start.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Lost<'a> {
     #[serde(rename = "lost.reason")]
@@ -135,6 +136,7 @@ pub struct Decided<'a> {
     pub pid: u32,
     #[serde(rename = "process.executable.name")]
     pub comm: String,
+    /// Whose name `comm` is; `None`: the process's. See [`crate::host::process::NameOf`].
     #[serde(rename = "process.executable.name.source", skip_serializing_if = "Option::is_none")]
     pub comm_source: Option<&'a str>,
     #[serde(rename = "thread.name")]

@@ -24,12 +24,13 @@ use frame::Frame;
 use output::{Output, Put, Unit};
 use place::{NO_RIGHT, Place};
 
-/// What became of lines that the sink was given, as far as no earlier account has them.
+/// What became of lines that the sink was given. An account has only lines that no earlier account has.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Account {
     /// Lines that write(2) took.
     pub written: u64,
-    /// Lines that were lost because the output could not take them (`output_full`).
+    /// Lines that were lost because the output could not take them, or because they could not be compressed (the losses
+    /// `output_full` and `output_full_other`).
     pub dropped: u64,
 }
 
@@ -41,7 +42,7 @@ pub struct Closed;
 /// Why [`Sink::reopen`] did not give the lines another file.
 #[derive(Debug, thiserror::Error)]
 pub enum ReopenError {
-    /// The file cannot be opened. The old one is kept, and nothing is lost.
+    /// The file cannot be opened, or another user may have put it there. The old one is kept, and nothing is lost.
     #[error(transparent)]
     Open(Error),
     #[error(transparent)]
@@ -58,16 +59,19 @@ pub struct Sink {
     /// Where the file is; `None`: the output is stdout.
     place: Option<Place>,
     rotation: Option<Rotation>,
-    /// File size in bytes at which to rotate; raised when a rotation fails, so that not every write tries it again.
+    /// File size in bytes from which on the file is rotated; raised when a rotation fails, so that not every write tries it
+    /// again. `u64::MAX`: never.
     rotate_at: u64,
+    /// `None`: lines are not compressed.
     frame: Option<Frame>,
     /// Lines that are compressed and not yet written.
     compressing: u64,
-    /// Lines that are written in part, and will be completed before any other is written.
+    /// Lines (with compression: those of the whole block) that are written in part, and will be completed before any other is
+    /// written.
     owed: u64,
 }
 
-/// Compressed lines are written at the latest when they are this many bytes.
+/// Compressed lines are written at the latest when there are this many compressed bytes.
 const FRAME_BUFFER: usize = 256 << 10;
 
 impl Sink {
@@ -121,7 +125,8 @@ impl Sink {
         self.place.as_ref().map_or_else(User::nobody, Place::user)
     }
 
-    /// Writes `chunk`, which is `lines` whole lines.
+    /// Writes `chunk`, which must be `lines` whole lines, and rotates the file if that is due. With compression, the lines
+    /// may stay in memory until a later call; then they are in no account yet.
     ///
     /// # Errors
     /// [`Closed`] when nobody reads the output any more.
@@ -274,7 +279,8 @@ impl Sink {
     }
 }
 
-/// [`open`] in a thread that has only the rights that reopening and rotating will have; checks that they will work.
+/// [`open`] in a thread that has only the rights that reopening and rotating will have; checks that they will work. If only
+/// reopening will not work, that is logged.
 fn first_open(place: &Place, compressed: bool, rotates: bool) -> Result<Output<Medium>, Error> {
     let opened = place.user().run(|| -> Result<_, Error> {
         let output = open(place, compressed)?;

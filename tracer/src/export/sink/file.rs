@@ -36,7 +36,8 @@ impl Medium {
         Self { file, size: 0, own: false }
     }
 
-    /// Opens the file at this place with the rights of the calling thread; creates it if it does not exist.
+    /// Opens the file at this place with the rights of the calling thread; creates it if it does not exist. Refuses a file
+    /// that another user may have put there.
     pub(super) fn open(place: &Place) -> Result<Self, Error> {
         let file = place.open()?;
         let metadata = file.metadata().map_err(|source| Error::File {
@@ -49,7 +50,7 @@ impl Medium {
         Ok(Self { file, size: metadata.len(), own: metadata.is_file() })
     }
 
-    /// Bytes in the file, as far as this program knows.
+    /// Bytes in the file, as far as this program knows; of stdout, those that were written since the start.
     pub(super) const fn size(&self) -> u64 {
         self.size
     }
@@ -58,12 +59,12 @@ impl Medium {
         self.own
     }
 
-    /// Prepares a file for being appended to, in case that an earlier program was killed while it wrote: cuts an
-    /// incomplete zstd block off. Returns what has to be written first: the newline that the last line lacks, or the
-    /// end that the last frame lacks; empty: nothing.
+    /// Prepares a file for being appended to, in case that an earlier program was killed while it wrote: cuts an incomplete
+    /// zstd block off. Returns what has to be written first: the newline that the last line lacks, or the end that the last
+    /// frame lacks. Empty: nothing is missing, or the file is new or not a regular file.
     ///
     /// # Errors
-    /// The file cannot be read or cut, or is to be compressed and holds something else than zstd frames.
+    /// The file cannot be read or cut; with compression, it holds something else than zstd frames.
     pub(super) fn repair(&mut self, compressed: bool, path: &Path) -> Result<Vec<u8>, Error> {
         if !self.own || self.size == 0 {
             return Ok(Vec::new());
@@ -106,8 +107,9 @@ impl Append for Medium {
     }
 }
 
-/// Renames FILE to FILE.1, FILE.1 to FILE.2 and so on, and opens a new FILE. The oldest, number `keep`,
-/// is overwritten. A name that ends in `.zst` keeps that ending.
+/// Renames FILE to FILE.1, FILE.1 to FILE.2 and so on, and opens a new FILE. The oldest, number `keep`, is overwritten. A
+/// name that ends in `.zst` keeps that ending. If no new FILE can be opened, FILE.1 is renamed back, and the older files keep
+/// their new names.
 pub(super) fn rotate(
     place: &Place,
     keep: u32,
@@ -119,7 +121,8 @@ pub(super) fn rotate(
     let first = place.numbered(1);
     place.rename(place.name(), &first)?;
     open().inspect_err(|_| {
-        // The sink goes on with the old file, so it gets its name back; if that fails, lines still go to it.
+        // The sink goes on with the old file, so it gets its name back. If that fails, lines still go to it, under its new
+        // name.
         if let Err(error) = place.rename(&first, place.name()) {
             tracing::warn!("{error}");
         }

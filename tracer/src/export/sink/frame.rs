@@ -13,6 +13,7 @@ pub(super) const LAST_BLOCK: &[u8] = &[1, 0, 0];
 /// The frame that lines are being added to.
 #[derive(Default)]
 pub(super) struct Frame {
+    /// `None`: nothing was added since the last frame ended.
     encoder: Option<Encoder<'static, Vec<u8>>>,
     /// Whether a part of this frame is in the file.
     begun: bool,
@@ -47,7 +48,8 @@ impl Frame {
         self.encoder.as_ref().map_or(0, |encoder| encoder.get_ref().len())
     }
 
-    /// Returns, compressed, what was added since the last call. With `end`, it ends the frame, otherwise a block.
+    /// Returns, compressed, what was added since the last call; empty: nothing was. With `end`, it ends the frame, otherwise
+    /// a block.
     ///
     /// # Errors
     /// Something could not be compressed (no memory): the caller has to abandon the frame.
@@ -63,13 +65,13 @@ impl Frame {
         Ok(std::mem::take(encoder.get_mut()))
     }
 
-    /// To be called when what [`Self::take`] returned is in the file.
+    /// To be called when what [`Self::take`] returned is in the file, or in part and will be completed.
     pub(super) fn written(&mut self) {
         self.begun = self.encoder.is_some();
     }
 
-    /// To be called when what [`Self::take`] returned will never be in the file. Returns what has to be written to end
-    /// the frame after the blocks that are in the file; empty if none is.
+    /// To be called when what [`Self::take`] returned will never be in the file. Returns what has to be written to end the
+    /// frame after the blocks that are in the file; empty if none is. The next lines begin a new frame.
     pub(super) fn abandon(&mut self) -> &'static [u8] {
         let begun = self.begun;
         *self = Self::default();

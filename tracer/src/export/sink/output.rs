@@ -8,7 +8,7 @@ use super::Closed;
 pub(super) trait Append {
     /// As write(2): returns how many bytes were written, which can be fewer.
     fn append(&mut self, bytes: &[u8]) -> io::Result<usize>;
-    /// Removes the last `bytes` bytes.
+    /// Removes the last `bytes` bytes; fails if the output cannot be truncated (it is a pipe, or others write to it, too).
     fn cut(&mut self, bytes: u64) -> io::Result<()>;
 }
 
@@ -71,8 +71,8 @@ impl<A: Append> Output<A> {
         self.rest.extend_from_slice(bytes);
     }
 
-    /// Writes as many whole units of `bytes` as there is room for, after what earlier calls left over. [`Closed`]: the
-    /// reader is gone.
+    /// Writes as many whole units of `bytes` as there is room for, after what earlier calls left over; if that does not fit,
+    /// nothing of `bytes`. [`Closed`]: the reader is gone.
     pub(super) fn put(&mut self, bytes: &[u8], unit: Unit) -> Result<Put, Closed> {
         if !self.rest.is_empty() {
             let (written, refused) = write(&mut self.medium, &self.rest)?;
@@ -100,7 +100,7 @@ impl<A: Append> Output<A> {
     }
 }
 
-/// Where the line that contains the byte `at` begins and ends (after its newline).
+/// Where the line that contains the byte `at` begins and ends (after its newline, or if it has none, at the end of `bytes`).
 fn around(bytes: &[u8], at: usize) -> (usize, usize) {
     let newline = |byte: &u8| *byte == b'\n';
     let begin = bytes[..at].iter().rposition(newline).map_or(0, |newline| newline + 1);
@@ -108,8 +108,9 @@ fn around(bytes: &[u8], at: usize) -> (usize, usize) {
     (begin, end)
 }
 
-/// Writes until there is no room. Returns how many bytes were written, and the error if these are not all. A full
-/// disk, a quota, a size limit and a failing disk are treated alike: all may pass, and the next call tries again.
+/// Writes until there is no room. Returns how many bytes were written, and the error if these are not all. A full disk, a
+/// quota, a size limit and a failing disk are treated alike: all may pass, and the next call tries again. [`Closed`]: the
+/// reader is gone.
 fn write(medium: &mut impl Append, mut bytes: &[u8]) -> Result<(usize, Option<io::Error>), Closed> {
     let all = bytes.len();
     let mut refused = None;

@@ -30,7 +30,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Opens the folder of the file at `path`, and finds its owner.
+    /// Opens the folder of the file at `path`, and finds the folder's owner. The file itself is not opened.
     pub(super) fn find(path: &Path) -> Result<Self, Error> {
         let failed = |errno: Errno| failed("open", path, errno.into());
         let name = path.file_name().ok_or_else(|| failed(Errno::ISDIR))?.to_owned();
@@ -70,10 +70,10 @@ impl Place {
             .map_err(|errno| failed("open", &self.path, errno.into()))
     }
 
-    /// Whether the calling thread may create and rename files here; `None`: not known, because the test failed for another
-    /// reason than a lack of rights (the file system has no `O_TMPFILE`).
+    /// Whether the calling thread may create and rename files here, and if not, why. `None`: not known, because the test
+    /// failed for another reason than a lack of rights (the file system has no `O_TMPFILE`).
     pub(super) fn may_change(&self) -> Option<io::Result<()>> {
-        // Tries it with a file without a name, which is gone when it is closed.
+        // Creates a file without a name, which is gone when it is closed.
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         match openat(&self.folder, ".", flags, Mode::RUSR | Mode::WUSR) {
             Ok(_) => Some(Ok(())),

@@ -5,12 +5,12 @@ use std::{fs::File, io, os::unix::fs::FileExt};
 /// Where the valid part of a file of zstd frames ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct End {
-    /// Bytes up to the end of the last whole block or frame. (Of a frame that lacks only its checksum: up to its begin;
-    /// tracer writes no checksums.)
+    /// Bytes up to the end of the last whole block or frame. (If the last frame lacks only its checksum: up to the begin
+    /// of that frame. tracer writes no checksums.)
     pub(crate) at: u64,
     /// Whether `at` is within a frame, which lacks its last block.
     pub(super) in_frame: bool,
-    /// Offset in bytes of the begin of the last frame.
+    /// Offset in bytes of the begin of the last frame whose header is whole; 0 if there is none.
     pub(crate) frame: u64,
 }
 
@@ -20,10 +20,10 @@ pub(super) fn last_byte(file: &File, size: u64) -> io::Result<u8> {
     Ok(byte[0])
 }
 
-/// Walks the frames of a file by their headers (RFC 8878 §3.1), without decompressing.
+/// Finds the [`End`] of a file of `size` bytes: walks its frames by their headers (RFC 8878 §3.1), without decompressing.
 ///
 /// # Errors
-/// Reading fails, or this is not a file of zstd frames.
+/// Reading fails; this is not a file of zstd frames, or a block's header is damaged.
 pub(crate) fn end(file: &File, size: u64) -> io::Result<End> {
     let (mut at, mut frame) = (0, 0);
     while at < size {
