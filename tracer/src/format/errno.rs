@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
-/// `error.type` of an error number that has none in `TABLE`, as OpenTelemetry's semantic conventions want it.
+/// `error.type` of an error number that has none of its own, as OpenTelemetry's semantic conventions want it.
 pub const OTHER: &str = "_OTHER";
 
-/// `error.type` of an error number; [`OTHER`] if it has none in `TABLE`.
+/// `error.type` of an error number; [`OTHER`] if it has none of its own, or is not in the table.
 pub fn error_type(errno: u16) -> &'static str {
     find(errno).map_or(OTHER, |entry| entry.2)
 }
@@ -21,8 +21,8 @@ fn find(errno: u16) -> Option<&'static (i32, &'static str, &'static str)> {
 
 macro_rules! table {
     ($($name:ident $error_type:expr,)*) => {
-        /// Number, name, `error.type`. Errors of connect() and bind() come first, because the table is searched
-        /// from its start.
+        /// Number, name, `error.type` ([`OTHER`]: none of its own). Errors of connect() and bind() come first, because the
+        /// table is searched from its start.
         const TABLE: &[(i32, &str, &str)] =
             &[$((libc::$name, stringify!($name), $error_type),)*];
     };

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-/// Appends the inside of a JSON string: any bytes, with invalid UTF-8 as U+FFFD. Escapes quotes and backslashes, and
-/// every character that could act on a terminal ([`crate::format::text::is_harmful`]).
+/// Appends bytes as the inside of a JSON string; invalid UTF-8 becomes U+FFFD. Escapes quotes and backslashes, and every
+/// character that could act on a terminal ([`crate::format::text::is_harmful`]).
 #[inline]
 pub(crate) fn text(out: &mut Vec<u8>, bytes: &[u8]) {
     // Everything except printable ASCII without `"` and `\`.
@@ -28,7 +28,8 @@ fn escaped(out: &mut Vec<u8>, text: &str) {
     }
 }
 
-/// Appends text, with a JSON escape for every character that could act on a terminal.
+/// Appends text, with a JSON escape for every character that could act on a terminal. Quotes and backslashes stay as they
+/// are.
 pub(crate) fn harmless(out: &mut Vec<u8>, text: &str) {
     for letter in text.chars() {
         if crate::format::text::is_harmful(letter) {
@@ -51,7 +52,7 @@ pub(crate) fn harmless(out: &mut Vec<u8>, text: &str) {
 /// That of `serde_json`: `record` cannot be serialized.
 pub(crate) fn terminal_safe(record: &impl Serialize) -> serde_json::Result<Vec<u8>> {
     let json = serde_json::to_string(record)?;
-    // Nearly all lines are printable ASCII.
+    // Nearly all lines are printable ASCII, and need no escape.
     if json.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
         return Ok(json.into_bytes());
     }

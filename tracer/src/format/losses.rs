@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-/// A loss is reported again when it is this many times as large as at the last report.
+/// A loss is logged again when it is this many times as large as when it was last logged.
 const MUCH_MORE: u64 = 10;
 
-/// The losses that were reported on stderr, with their counts then.
+/// The losses that were reported on stderr, each with its count at its last report.
 #[derive(Debug, Default)]
 pub(crate) struct Reported(BTreeMap<&'static str, u64>);
 
@@ -25,7 +25,8 @@ impl Reported {
         sentence(grown.into_iter())
     }
 
-    /// The sentence to report at the end: all losses. `None`: none has grown since its last report.
+    /// The sentence to report at the end: all losses. `None`: nothing was lost, or no count differs from that at its last
+    /// report.
     pub(crate) fn all_losses(
         &mut self,
         losses: impl Iterator<Item = (&'static str, u64)>,

@@ -18,14 +18,16 @@ use crate::{cli::TableFormat, ledger::stats::Row};
 /// With fewer rows than this, it is not worth removing those that will not be shown.
 const SOME: usize = 64;
 
-/// Collects the rows that a table shows, out of many. It keeps at most twice as many as are shown, or 64.
+/// Collects the rows that a table shows, out of many. It keeps at most twice as many as are shown, or 64 if that is more;
+/// without a limit, all.
 #[derive(Debug)]
 pub struct Top {
     by: Column,
     reverse: bool,
     limit: usize,
     rows: Vec<Row>,
-    /// Whether the row at `limit - 1` is the last of the first `limit` rows so far: a row after it is not shown.
+    /// Whether the rows were cut to the best `limit` ones before: then the row at index `limit - 1` is the last of these, and
+    /// a row that comes after it in the order is not shown.
     bounded: bool,
 }
 
@@ -83,7 +85,7 @@ pub fn order(by: Column, one: &Row, other: &Row) -> Ordering {
         .then_with(|| one.container.cmp(&other.container))
 }
 
-/// Finds out whether there are rows that differ only in their network namespace: then the table has that column.
+/// Finds out whether there are rows that differ only in their network namespace: only then the table has a column for it.
 #[derive(Debug, Default)]
 pub struct Alike {
     /// Hashes of the rows so far, without their namespace, and the namespace of the first row with each: tables can
@@ -93,7 +95,7 @@ pub struct Alike {
 }
 
 impl Alike {
-    /// Adds a row.
+    /// Adds a row by its key. A row with namespace 0, which stands for several namespaces, is ignored.
     pub fn add(&mut self, key: &TupleKey) {
         if self.found || key.netns == 0 {
             return;
@@ -108,7 +110,7 @@ impl Alike {
         self.found
     }
 
-    /// The result for these rows.
+    /// The result for all of these rows.
     pub fn of(rows: &[Row]) -> Self {
         let mut alike = Self::default();
         for row in rows {
@@ -117,7 +119,7 @@ impl Alike {
         alike
     }
 
-    /// The columns of the table: without that of the namespace if no rows differ only in it.
+    /// The columns of a table: without that of the namespace, unless `found`, the result of [`Self::found`].
     pub fn columns(found: bool, columns: &[Column]) -> Vec<Column> {
         columns.iter().copied().filter(|column| found || *column != Column::Netns).collect()
     }

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-/// One line of text, with control, bidirectional and format characters replaced by U+FFFD.
+/// One line of text: every character that is harmful (see [`is_harmful`]), also a newline, is replaced by U+FFFD.
 pub fn line(text: &str) -> Cow<'_, str> {
     filter(text, |_| false)
 }
@@ -34,9 +34,9 @@ fn filter(text: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
     Cow::Owned(text.replace(bad, "\u{fffd}"))
 }
 
-/// Whether a character does not show itself as it is: Unicode categories Cc, Cf, Zl and Zp
-/// (DerivedGeneralCategory.txt, Unicode 16), private use, noncharacters, variation selectors, and invisible letters
-/// and marks (fillers of Hangul, the combining grapheme joiner).
+/// Whether a character can act on a terminal, is invisible, or has no fixed look: Unicode categories Cc, Cf, Zl and Zp
+/// (DerivedGeneralCategory.txt, Unicode 16), private use, noncharacters, variation selectors, and invisible letters and marks
+/// (fillers of Hangul, the combining grapheme joiner).
 pub fn is_harmful(letter: char) -> bool {
     letter.is_control()
         || matches!(u32::from(letter),

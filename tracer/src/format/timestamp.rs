@@ -1,9 +1,9 @@
-//! RFC 3339 timestamps in UTC with nanoseconds, made without a calendar library, in some nanoseconds each: the
-//! timestamps of one second differ only in their last nine digits.
+//! RFC 3339 timestamps in UTC with nanoseconds. Each takes only some nanoseconds, because the text of the newest second is
+//! kept: the timestamps of one second differ only in their last nine digits.
 
 /// Length of `2026-11-21T02:44:53.123456789Z`.
 pub(crate) const LENGTH: usize = 30;
-/// Length of the part before the fraction.
+/// Length of the part before the fraction, with the point.
 const DATE: usize = 20;
 
 /// The text of the second that was asked for last, so that further timestamps of that second are cheap.
@@ -20,7 +20,8 @@ impl Default for Timestamp {
 }
 
 impl Timestamp {
-    /// The text before the fraction. `second`: seconds since 1970, at most those of `u64::MAX` ns (in the year 2554).
+    /// The text before the fraction, with the point. `second`: seconds since 1970, which must be at most those of `u64::MAX`
+    /// ns (in the year 2554; not checked).
     #[inline]
     pub(crate) fn date(&mut self, second: u64) -> &[u8; DATE] {
         if second != self.second {

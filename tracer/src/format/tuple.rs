@@ -36,7 +36,7 @@ pub struct Tuple<'a> {
     pub in_use: u64,
     #[serde(rename = "ports.time_wait")]
     pub time_wait: u64,
-    /// TIME_WAITs whose ports connect() can take over now; absent: it never can.
+    /// TIME_WAITs whose ports connect() can take over now; absent: it never can, or that is not known.
     #[serde(rename = "ports.reusable", skip_serializing_if = "Option::is_none")]
     pub reusable: Option<u64>,
     /// Ports in SYN_SENT.
@@ -55,14 +55,14 @@ pub struct Tuple<'a> {
     /// Ports that the tuple can hold.
     #[serde(rename = "ports.capacity", skip_serializing_if = "Option::is_none")]
     pub capacity: Option<u32>,
-    /// Port range of its network namespace, and how many ports of it are reserved and bound.
+    /// Port range of its network namespace; the next two keys: how many ports of it are reserved, and how many are bound.
     #[serde(rename = "ports.range", skip_serializing_if = "Option::is_none")]
     pub range: Option<String>,
     #[serde(rename = "ports.reserved", skip_serializing_if = "Option::is_none")]
     pub reserved: Option<u32>,
     #[serde(rename = "ports.bound", skip_serializing_if = "Option::is_none")]
     pub bound: Option<u32>,
-    /// `ports.in_use` / `ports.capacity`.
+    /// `ports.in_use` / `ports.capacity`; 1 if the capacity is 0.
     #[serde(rename = "ports.saturation", skip_serializing_if = "Option::is_none")]
     pub saturation: Option<f64>,
     /// Ports that were taken per second.
@@ -71,13 +71,14 @@ pub struct Tuple<'a> {
     /// Calls that failed per second.
     #[serde(rename = "rate.failed", skip_serializing_if = "Option::is_none")]
     pub rate_failed: Option<f64>,
+    /// 99 of 100 port searches took less, ns; absent: none was measured.
     #[serde(rename = "search.p99_ns", skip_serializing_if = "Option::is_none")]
     pub search_p99_ns: Option<u64>,
     /// `search.p99_ns` is a lower limit, the longest time that is measured: more than one of 100 searches took that long or
     /// longer.
     #[serde(rename = "search.p99_at_least", skip_serializing_if = "std::ops::Not::not")]
     pub search_p99_at_least: bool,
-    /// Seconds until no port is left; absent: the tuple is not filling up, or that is not known.
+    /// Seconds until no port is left, 0 if none is left; absent: the tuple is not filling up, or that is not known.
     #[serde(rename = "eta_s", skip_serializing_if = "Option::is_none")]
     pub eta_s: Option<f64>,
     #[serde(rename = "ports.opened")]
@@ -100,7 +101,8 @@ pub struct Tuple<'a> {
     pub pid: Option<u32>,
     #[serde(rename = "process.executable.name", skip_serializing_if = "Option::is_none")]
     pub comm: Option<String>,
-    /// `thread` or `unknown`: /proc of the process could not be read for its name; absent: it is the process's name.
+    /// Only if the process's name is not known, because its /proc could not be read: `thread` (the name is that of the thread
+    /// that called) or `unknown` (it is that of the process or of one of its threads).
     #[serde(rename = "process.executable.name.source", skip_serializing_if = "Option::is_none")]
     pub comm_source: Option<&'static str>,
     /// Name of the thread that connected last; absent: not known.
@@ -171,7 +173,8 @@ impl<'a> From<&'a Row> for Tuple<'a> {
     }
 }
 
-/// bind(address, 0) at an address: the keys of `address.stats`, and of `addresses` in `tracer tuples -o json`.
+/// Ports that bind(address, 0) uses at an address: the keys of `address.stats`, and of `addresses` in `tracer tuples -o
+/// json`. Absent: not known.
 #[derive(Clone, Debug, Serialize)]
 pub struct AddressStats {
     #[serde(rename = "network.transport")]
@@ -199,7 +202,8 @@ pub struct AddressStats {
     saturation: Option<f64>,
     #[serde(rename = "eta_s", skip_serializing_if = "Option::is_none")]
     eta_s: Option<f64>,
-    /// Sum of all increases of `ports.in_use` from one reading to the next.
+    /// Sum of all increases of `ports.in_use` from one reading to the next; the first reading with this address counts as an
+    /// increase from 0.
     #[serde(rename = "ports.opened")]
     opened: u64,
 }
@@ -241,7 +245,8 @@ impl<'a> Tuple<'a> {
     }
 }
 
-/// The value rounded to multiples of 1 / `factor`: further digits say nothing.
+/// The value rounded to multiples of 1 / `factor`: further digits say nothing. A value that is too large for that stays as it
+/// is.
 fn rounded(value: f64, factor: f64) -> f64 {
     let scaled = (value * factor).round();
     if scaled.is_finite() { scaled / factor } else { value }

@@ -40,12 +40,12 @@ pub enum Column {
     Pool,
 }
 
-/// From this share on connect() is slow: the ports of the parity that the kernel searches first are nearly used
-/// up, so the search takes long.
+/// From this saturation on (1 is full), connect() is slow: the ports of the parity that the kernel searches first are nearly
+/// used up, so the search takes long.
 pub const SLOW: f64 = 0.45;
-/// From this share on the operator should act.
+/// From this saturation on, the operator should act.
 pub const HIGH: f64 = 0.80;
-/// From this share on connect() is about to fail.
+/// From this saturation on, connect() is about to fail.
 pub const CRITICAL: f64 = 0.95;
 
 impl Column {
@@ -75,7 +75,7 @@ impl Column {
         Self::Pool,
     ];
 
-    /// The columns of `tracer tuples`.
+    /// The columns of `tracer tuples`, and of `tracer top` and `tracer replay` when they print text.
     pub const TUPLE: [Self; 18] = [
         Self::Source,
         Self::Destination,
@@ -97,7 +97,7 @@ impl Column {
         Self::Container,
     ];
 
-    /// The columns of the view of tuples, which has less room.
+    /// The columns of the screen's view of tuples, which has less room.
     pub const VIEW: [Self; 14] = [
         Self::Source,
         Self::Destination,
@@ -140,7 +140,7 @@ impl Column {
         Self::Pool,
     ];
 
-    /// The value of `--sort`.
+    /// The column's name as a value of `--sort`.
     pub const fn id(self) -> &'static str {
         match self {
             Self::Source => "src",
@@ -169,7 +169,7 @@ impl Column {
         }
     }
 
-    /// The column of a value of `--sort`; `None`: there is none.
+    /// The column with this name as a value of `--sort`; `None`: no column has it.
     pub fn from_id(id: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|column| column.id() == id)
     }
@@ -245,7 +245,7 @@ impl Column {
         )
     }
 
-    /// The least width, so that columns do not move when numbers grow.
+    /// The least width in characters, so that columns do not move when numbers grow.
     pub const fn width(self) -> usize {
         match self {
             Self::Destination => 21,
@@ -267,7 +267,7 @@ impl Column {
         }
     }
 
-    /// The cell; `-` if the value is not known. Safe to print on a terminal.
+    /// The cell; `-` if the value is not known, or there is none. Safe to print on a terminal.
     pub fn cell(self, row: &Row) -> String {
         let unknown = || "-".to_owned();
         match self {
@@ -343,7 +343,7 @@ impl Column {
             Self::Ports => other.in_use.cmp(&one.in_use),
             Self::TimeWait => other.time_wait.cmp(&one.time_wait),
             Self::Reusable => other.reusable.cmp(&one.reusable),
-            // Rows whose ports are not waiting for anybody come last.
+            // Rows whose ports wait for nobody come last, then those whose states are not known.
             Self::State => most(stuck(one), stuck(other)),
             Self::Connecting
             | Self::Unanswered

@@ -19,7 +19,8 @@ process.executable.name,container.id,search.p99_at_least,ports.reusable,ports.co
 ports.established,ports.close_wait,ports.closing,ports.range,ports.reserved,ports.bound,\
 process.executable.name.source,thread.name,systemd.unit\r\n";
 
-/// The rows as lines of CSV. `ns`: wall clock of the reading, ns since 1970.
+/// The rows as lines of CSV, after the header if `header`. `ns`: wall clock of the reading, ns since 1970. A row about
+/// bind(address, 0) has no peer address.
 pub(super) fn render(rows: &[Row], ns: u64, header: bool) -> Vec<u8> {
     let ts = Timestamp::default().text(ns);
     let ts = String::from_utf8_lossy(&ts);
@@ -77,6 +78,7 @@ fn fields(ts: &str, tuple: &Tuple<'_>, failures: u64) -> [String; 34] {
     ]
 }
 
+/// The cell of a number or word; empty if there is none.
 fn known(value: Option<impl ToString>) -> String {
     value.map_or_else(String::new, |value| value.to_string())
 }

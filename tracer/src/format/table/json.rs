@@ -23,7 +23,7 @@ struct Line<'a> {
     lost: &'a BTreeMap<&'a str, u64>,
     #[serde(serialize_with = "tuples")]
     tuples: &'a [Row],
-    /// Rows about bind(address, 0), which are in the same table.
+    /// All rows, as in `tuples`: there, only tuples are written; here, only the rows about bind(address, 0).
     #[serde(serialize_with = "addresses")]
     addresses: &'a [Row],
 }

@@ -7,7 +7,7 @@ use tracer_common::{
 use super::*;
 use crate::{host::capacity::Limits, ledger::stats::Forecast, ledger::stats::P99};
 
-/// 2026-11-21T02:44:53.5Z
+/// 2026-11-21T02:44:53.5Z, in ns since 1970.
 const NS: u64 = 1_795_229_093_500_000_000;
 
 fn comm(name: &[u8]) -> [u8; 16] {
@@ -78,7 +78,7 @@ fn rows() -> Vec<Row> {
     vec![filling(100), failing, slow, high, first_reading, hostile]
 }
 
-/// The first rows by a column.
+/// The first `limit` rows in the order of a column.
 fn top(rows: Vec<Row>, by: Column, limit: Option<usize>) -> Vec<Row> {
     let mut top = Top::new(by, limit);
     for row in rows {

@@ -102,13 +102,13 @@ pub(super) fn error(row: &Row) -> Option<std::borrow::Cow<'static, str>> {
     (errno != 0).then(|| errno::name(errno))
 }
 
-/// The 99th percentile of port searches; `≥16ms` if it is longer than can be measured.
+/// The 99th percentile of the durations of port searches: `16ms`, or `≥16ms` if it is longer than can be measured.
 pub(crate) fn duration(p99: P99) -> String {
     let sign = if p99.at_least { "≥" } else { "" };
     format!("{sign}{}", nanoseconds(p99.ns))
 }
 
-/// A share in per cent, followed by two characters for how bad it is: `!!`, ` !`, ` ~` or spaces.
+/// A share (1 is all) in per cent, followed by two characters for how bad it is: `!!`, ` !`, ` ~` or spaces.
 pub(crate) fn percent(share: f64) -> String {
     let sign = match share {
         CRITICAL.. => "!!",
@@ -120,7 +120,7 @@ pub(crate) fn percent(share: f64) -> String {
     format!("{:.1}{sign}", (share * 1000.0).floor() / 10.0)
 }
 
-/// A rate per second, with one decimal below 100.
+/// A rate per second: with one decimal below 100, and `0` for none at all.
 pub(crate) fn rate(per_second: f64) -> String {
     match per_second {
         0.0 => "0".to_owned(),
@@ -129,7 +129,7 @@ pub(crate) fn rate(per_second: f64) -> String {
     }
 }
 
-/// A duration in µs or ms.
+/// A duration in µs or ms, with one decimal below 10.
 #[expect(clippy::cast_precision_loss, reason = "shown with at most four digits")]
 pub(crate) fn nanoseconds(ns: u64) -> String {
     match ns {
@@ -140,7 +140,7 @@ pub(crate) fn nanoseconds(ns: u64) -> String {
     }
 }
 
-/// A duration in s, m, h or d (days): whole ones from 10 s on, `>99d` from 100 days on.
+/// A duration in s, m, h or d (days), with one decimal below 10 s; `>99d` from 100 days on.
 pub(crate) fn seconds(seconds: f64) -> String {
     match seconds {
         ..10.0 => format!("{seconds:.1}s"),
