@@ -119,7 +119,7 @@ fn note(text: &str) {
     _ = writeln!(io::stderr(), "{text}");
 }
 
-/// Lets a write fail if it passes a file size limit: that is counted, and must not end the program.
+/// Ignores SIGXFSZ: a write beyond a file size limit then fails, which is counted, and does not end the program.
 #[expect(unsafe_code, reason = "signal(2)")]
 fn survive_file_size_limit() {
     // SAFETY: ignoring a signal installs no handler.
@@ -131,7 +131,7 @@ fn check_object() -> Result<(), Error> {
     if BPF_OBJECT.is_empty() { Err(Error::Failure(MISSING.into())) } else { Ok(()) }
 }
 
-/// Writes the man pages to a folder, or the first one to stdout.
+/// Writes all man pages to a folder, which must exist, or if there is none, that of `tracer` itself to stdout.
 fn man(dir: Option<&Path>) -> Result<(), Error> {
     let pages = cli::man_pages()
         .map_err(|error| Error::Failure(format!("cannot make the man pages: {error}")))?;

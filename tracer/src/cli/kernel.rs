@@ -62,7 +62,7 @@ impl KernelArgs {
         given.into_iter().find_map(|(is_given, option)| is_given.then_some(option))
     }
 
-    /// Each option of `self`, or if it is not given there, that of `other`.
+    /// The options of `self`; each that is not given there is taken from `other`.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         Self {

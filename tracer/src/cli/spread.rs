@@ -231,8 +231,8 @@ pub struct StatusArgs {
     pub rule: Option<String>,
 }
 
-/// Parses a lease. It must be ten times as long as the interval of its renewal, or longer, so that it does not end
-/// when the agent is late or misses a few renewals.
+/// Parses a lease: 0.5 s or longer. That is ten times the interval at which the agent renews it, so that it does not end when
+/// the agent is late or misses a few renewals.
 fn lease(text: &str) -> Result<Duration, String> {
     let shortest = LEASE_RENEWED * 10;
     let lease = value::seconds(text)?;
@@ -246,8 +246,8 @@ fn lease(text: &str) -> Result<Duration, String> {
     ))
 }
 
-/// Parses the name of a rule. It becomes the name of a folder in bpffs, where a dot is refused (`bpf_lookup` in
-/// kernel/bpf/inode.c).
+/// Parses the name of a rule: 1 to 32 of a-z, 0-9, `-` and `_`. It becomes the name of a folder in bpffs, where a dot is
+/// refused (`bpf_lookup` in kernel/bpf/inode.c).
 fn rule_name(text: &str) -> Result<String, String> {
     let allowed = |byte: u8| {
         byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_')

@@ -139,13 +139,13 @@ fn covers_mapped(network: &IpNet) -> bool {
 }
 
 impl FilterSpec {
-    /// Whether nothing is filtered.
+    /// Whether no option is given: everything passes.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// The form that the kernel side reads. `cgroups` and `netns`: what `self.cgroups` and `self.netns` are on this
-    /// host.
+    /// The form that the kernel side reads. `cgroups` and `netns`: what `self.cgroups` and `self.netns` are on this host.
+    /// `active` is 0 if nothing is filtered.
     pub fn to_kernel(&self, cgroups: &[Cgroup], netns: &[u32]) -> Filter {
         let comms: Vec<_> = self.comms.iter().map(|comm| padded(comm)).collect();
         let sources: Vec<_> = self.sources.iter().map(prefix).collect();
@@ -163,7 +163,8 @@ impl FilterSpec {
     }
 }
 
-/// Copies the values, of which a [`FilterSpec`] has no more than fit. Returns how many there are.
+/// Copies the values; those beyond [`FILTER_VALUES`] are left out, but a [`FilterSpec`] has no more. Returns how many were
+/// copied.
 fn put<T: Copy>(to: &mut [T; FILTER_VALUES], from: &[T]) -> u8 {
     let mut count = 0;
     for (slot, value) in to.iter_mut().zip(from) {
@@ -194,8 +195,8 @@ fn prefix(network: &IpNet) -> Prefix {
     Prefix { network: address(network.network()), mask: Addr(mask.to_be_bytes()) }
 }
 
-/// The filter as it applies to rows of the tuple table, with the same meaning as in the kernel side: of each option
-/// that was given, a row must match at least one value.
+/// The filter as it applies to rows of the tuple table, with the same meaning as in the kernel side: of each option that was
+/// given, a row must match at least one value.
 #[derive(Clone, Copy, Debug)]
 pub struct RowFilter<'a>(pub &'a Filter);
 
@@ -219,8 +220,9 @@ impl RowFilter<'_> {
             })
     }
 
-    /// Whether a row passes by its owner `who`: of a tuple, who connected last. `name`: the process's name (`None`:
-    /// unknown; `who` has that of the thread). `lineage`: the ids of its cgroup and of those above it.
+    /// Whether a row passes by its owner `who`: of a tuple, the process that connected last. `name`: the process's name
+    /// (`None`: not known; `who` has the name of the thread); one of the two must match. `lineage`: the ids of its cgroup and
+    /// of those above it.
     pub fn matches_owner(&self, who: &Who, name: Option<[u8; 16]>, lineage: &[u64]) -> bool {
         let filter = self.0;
         any(&filter.pids, filter.pid_count, |pid| *pid == who.pid)

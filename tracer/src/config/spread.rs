@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// With `--decisions sampled`, one of this number of decisions is written as a line.
+/// With `--decisions sampled`, 1 in this number of decisions is written as a line.
 const SAMPLE: u32 = 64;
 
 /// `tracer spread --pool …`
@@ -29,15 +29,15 @@ pub struct SpreadConfig {
     /// Bits of [`rule_flag`].
     pub flags: u32,
     pub on_exit: OnExit,
-    /// Spreading ends when the agent has been gone for this time; `None`: it goes on.
+    /// Spreading ends when the agent has been gone for this time; `None`: spreading goes on.
     pub lease: Option<Duration>,
-    /// One of this number of decisions is written as a line, and every address that the kernel refused; 0: neither. Calls
-    /// that find a full pool are not sampled: at most one a second is written (if this is 1, each).
+    /// 1 in this number of decisions is written as a line, and every address that the kernel refused; 0: no decision at all.
+    /// Calls that find a full pool are not sampled: at most one a second is written (if this is 1, each).
     pub sample: u32,
     pub output: OutputConfig,
     pub detach: bool,
     pub dry_run: bool,
-    /// Recordings that `--dry-run` uses instead of this host's connections; empty: it uses the host's.
+    /// Recordings that `--dry-run` uses in place of this host's connections; empty: `--dry-run` uses the host's.
     pub from: Vec<PathBuf>,
 }
 

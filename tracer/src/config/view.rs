@@ -58,7 +58,8 @@ pub struct ReplayConfig {
     pub files: Vec<PathBuf>,
     /// Speed, as a multiple of real time.
     pub speed: f64,
-    /// The time to start at, as it was typed, because its meaning depends on the recording; `None`: its beginning.
+    /// The time to start at, as it was typed, because its meaning depends on the recording; `None`: the recording's
+    /// beginning.
     pub at: Option<String>,
     pub show: ShowConfig,
 }
