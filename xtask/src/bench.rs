@@ -45,7 +45,7 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// The command that measures the same again.
+    /// The command that the document shows: it leaves out `--rounds`, the part and `--write`.
     fn command(&self) -> &'static str {
         if self.quick { "cargo xtask bench --quick" } else { "cargo xtask bench" }
     }
@@ -107,7 +107,8 @@ pub(crate) struct Programs {
     pub(crate) scratch: PathBuf,
 }
 
-/// Measures, prints the tables and, if asked to, writes them into `DOCUMENT`.
+/// Measures, prints the tables and, if `--write` was given, writes them into [`DOCUMENT`]. Fails if this process is not root,
+/// or another bench runs.
 pub(crate) fn bench(options: &Options) -> Result<()> {
     ensure!(
         exec::is_root(),

@@ -62,7 +62,7 @@ pub(crate) fn cargo_bpf(toolchain: &Toolchain, verb: &str) -> Command {
     command
 }
 
-/// Sets the variable by which `tracer`'s build script finds the object, if the object is not in the default place.
+/// Sets the variable by which `tracer`'s build script finds the object, if cargo's target directory is not the default one.
 pub(crate) fn embed(command: &mut Command) -> &mut Command {
     let target = workspace::target();
     if target != workspace::root().join("target") {

@@ -35,7 +35,8 @@ fn has(text: &str, name: &str) -> bool {
     })
 }
 
-/// The dependencies that no source of the package uses. `sources` are the texts of its sources.
+/// The dependencies that no source of the package uses. `sources` are the texts of its sources; a name in a comment is no
+/// use.
 pub(crate) fn unused<'a>(manifest: &'a str, sources: &[String]) -> Vec<&'a str> {
     let is_used = |name: &&str| {
         let name = name.replace('-', "_");

@@ -21,7 +21,8 @@ struct Link {
     target: String,
 }
 
-/// All documents that git tracks or would add, and the paths of all such files.
+/// All Markdown documents that git tracks or would add, and the paths from the root of all files of which that is true,
+/// documents or not.
 pub(crate) fn documents() -> Result<(Documents, BTreeSet<String>)> {
     let mut list = Command::new("git");
     list.current_dir(workspace::root()).args(["ls-files", "-z", "--cached", "--others"]);

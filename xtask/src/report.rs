@@ -180,7 +180,7 @@ pub(crate) fn table(suites: &[Suite]) -> String {
     text
 }
 
-/// The skipped tests by reason, in the order of the reasons.
+/// The skipped tests by reason, in the order in which the reasons first occur.
 fn by_reason(skipped: &[(String, String)]) -> Vec<(&str, Vec<&str>)> {
     let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
     for (test, reason) in skipped {

@@ -74,7 +74,7 @@ pub(crate) fn setup(what: What) -> Result<()> {
     }
 }
 
-/// The toolchain; `None` if it is not complete.
+/// The toolchain that is installed; `None` if it is not complete. Installs nothing.
 pub(crate) fn toolchain() -> Option<Toolchain> {
     match plan::next(&facts::look(false)) {
         Next::Ready(toolchain) => Some(toolchain),

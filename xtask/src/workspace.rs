@@ -44,7 +44,7 @@ pub(crate) fn cargo(verb: &str) -> Command {
     command
 }
 
-/// A command of the rustc that belongs to this cargo.
+/// A command of the rustc that belongs to the cargo which runs this task; if that is not known, of the one in PATH.
 pub(crate) fn rustc() -> Command {
     let cargo = env::var_os("CARGO").map(PathBuf::from);
     let same = cargo.map(|cargo| cargo.with_file_name("rustc")).filter(|rustc| rustc.exists());

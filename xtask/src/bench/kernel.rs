@@ -29,7 +29,8 @@ pub(crate) struct Cost {
     pub(crate) tools: BTreeMap<Tool, Vec<Counted>>,
     /// Number of connections that each tool saw, over all rounds.
     pub(crate) connects: f64,
-    /// Counted time of one run of an empty program, ns; `None` if bpftrace, which loads that program, is not installed.
+    /// Counted time of one run of an empty program, ns; `None` if bpftrace, which loads that program, is not installed, or
+    /// the program did not run.
     pub(crate) empty_ns: Option<f64>,
 }
 
@@ -44,6 +45,7 @@ pub(crate) struct PerConnect {
 }
 
 impl Cost {
+    /// What the tool's BPF programs cost; `None`: the tool was not measured.
     pub(crate) fn per_connect(&self, tool: Tool) -> Option<PerConnect> {
         let counted = self.tools.get(&tool)?;
         let runs = counted.iter().map(|one| one.runs).sum::<f64>() / self.connects;
@@ -53,7 +55,7 @@ impl Cost {
     }
 }
 
-/// Measures every tool, with one client process.
+/// Measures every tool but [`Tool::None`], and if bpftrace is there, the empty program, each with one client process.
 pub(crate) fn measure(
     plan: &Plan,
     programs: &Programs,
@@ -88,8 +90,8 @@ pub(crate) fn measure(
     Ok(cost)
 }
 
-/// Adds what the kernel counted between two readings of a tool's programs, to the programs of the same name in `to`. `names` has
-/// the names by tag; a program without one is named by its tag.
+/// Adds what the kernel counted between two readings of a tool's programs, to the programs of the same name in `to`. Programs
+/// that did not run are left out. `names` has the names by tag; a program without one is named by its tag.
 fn add(
     to: &mut Vec<Counted>,
     before: &BTreeMap<u32, Program>,

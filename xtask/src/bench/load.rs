@@ -51,7 +51,7 @@ impl Generator {
         Ok(Load { connects: f64::from(connects), made, elapsed, cpu, p50, p99 })
     }
 
-    /// Makes one refused connection to each of `tuples` addresses; returns the time, ns.
+    /// Makes one refused connection to each of `tuples` addresses; returns the time for all of them, ns.
     pub(crate) fn refuse(&mut self, tuples: u32) -> Result<f64> {
         self.ask(&format!("refuse {tuples}"))?.first().copied().context("no answer")
     }

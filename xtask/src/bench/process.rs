@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context as _, Result};
 
-/// CPU time of all threads, ns; from schedstat, because utime and stime of /proc/PID/stat count in steps of 10 ms.
+/// CPU time of all threads that run now, ns; from schedstat, because utime and stime of /proc/PID/stat count in steps of 10
+/// ms. The time of threads that have ended is not in it.
 pub(crate) fn cpu_ns(pid: u32) -> Result<u64> {
     let tasks = format!("/proc/{pid}/task");
     let mut sum = 0;
@@ -90,8 +91,8 @@ pub(crate) fn programs(pid: u32) -> Result<BTreeMap<u32, Program>> {
     Ok(found)
 }
 
-/// The id and counts of a BPF program in an `fdinfo`; `None` if the descriptor is not one of a program. The
-/// descriptor of a link is not, though its `fdinfo` has a `prog_id`, too.
+/// The id and counts of a BPF program in an `fdinfo`; `None` if the descriptor is not one of a program. The descriptor of a
+/// link is not one, though its `fdinfo` has a `prog_id`, too.
 fn parse_program(fdinfo: &str) -> Option<(u32, Program)> {
     let field = |name: &str| {
         fdinfo.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()))
@@ -104,8 +105,8 @@ fn parse_program(fdinfo: &str) -> Option<(u32, Program)> {
     Some((field("prog_id")?.parse().ok()?, program))
 }
 
-/// Names of loaded BPF programs by tag, from the kernel's symbols: `bpf_prog_TAG_NAME`. Programs with the same code have the same
-/// tag; their names are joined by `/`.
+/// Names of loaded BPF programs by tag, from the kernel's symbols: `bpf_prog_TAG_NAME`. Programs with the same code have the
+/// same tag; their names are joined by `/`. Empty if /proc/kallsyms cannot be read.
 pub(crate) fn program_names() -> BTreeMap<String, String> {
     let symbols = fs::read(Path::new("/proc/kallsyms")).unwrap_or_default();
     parse_names(&String::from_utf8_lossy(&symbols))

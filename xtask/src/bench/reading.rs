@@ -12,13 +12,13 @@ use anyhow::{Context as _, Result, ensure};
 use super::{Plan, Programs, float, load::Generator, process, tool::lines};
 use crate::{build, exec, workspace};
 
-/// Number of readings that are measured.
+/// The least number of readings that are measured.
 const READINGS: u64 = 8;
-/// A clock tick of /proc/PID/stat (USER_HZ is 100 on every architecture that BPF is built for here).
+/// A clock tick of /proc/PID/stat, ns (USER_HZ is 100 on every architecture that BPF is built for here).
 const TICK_NS: f64 = 10e6;
 const LIMIT: Duration = Duration::from_secs(40);
 
-/// Time to write one JSON line, ns, from the example `line_cost`.
+/// Time to write one JSON line, ns, as the example `line_cost` measures it.
 pub(crate) fn line_cost() -> Result<f64> {
     let mut command = workspace::cargo("run");
     command.args(["--release", "--quiet", "--package", "tracer", "--example", "line_cost"]);
@@ -57,7 +57,8 @@ impl Reading {
     }
 }
 
-/// Fills the table with refused connections and measures `READINGS` readings.
+/// Fills the table with refused connections and measures [`READINGS`] readings, or a few more. Fails if it waits longer than
+/// [`LIMIT`] for a step.
 pub(crate) fn tuples(
     plan: &Plan,
     programs: &Programs,

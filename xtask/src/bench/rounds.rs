@@ -18,11 +18,11 @@ pub(crate) const CLIENTS: [u32; 2] = [1, 2];
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
     pub(crate) tool: Tool,
-    /// Position in the run. The turns before and after a tool's turn are without a tool.
+    /// Position in the run, from 0. The turns before and after a tool's turn are without a tool.
     pub(crate) turn: u32,
     pub(crate) clients: u32,
     pub(crate) load: Load,
-    /// CPU time of the tool's process, ns.
+    /// CPU time of the tool's process, ns; 0 without a tool.
     pub(crate) tool_cpu: f64,
 }
 
@@ -40,7 +40,7 @@ pub(crate) struct Samples {
     pub(crate) runs: Vec<ToolRun>,
 }
 
-/// Measures every round.
+/// Measures every round: each tool once, with a turn without a tool before and after it.
 pub(crate) fn measure(
     plan: &Plan,
     programs: &Programs,

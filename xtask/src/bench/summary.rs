@@ -42,8 +42,8 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// Time of the BPF programs (without the cost of counting) and the process together, for each connection with one client, ns.
-    /// `None` if the programs' time is not known.
+    /// Time of the BPF programs (without the cost of counting) and the process together, for each connection with one client,
+    /// ns. `None` without a tool: there are no programs.
     pub(crate) fn total(&self) -> Option<f64> {
         Some(self.kernel?.net + self.figures[0].tool_cpu)
     }

@@ -68,7 +68,7 @@ impl Tool {
         }
     }
 
-    /// The Debian package that has the tool; `tracer` if it is tracer itself.
+    /// The Debian package that has the tool; `tracer` if the tool is tracer itself, or none.
     pub(crate) fn package(self) -> &'static str {
         match self {
             Self::None | Self::Default | Self::All => "tracer",
@@ -94,7 +94,7 @@ impl Tool {
         matches!(self, Self::Default | Self::All)
     }
 
-    /// Whether it prints something for each connection.
+    /// Whether the tool prints something for each connection.
     fn prints_each(self) -> bool {
         !matches!(self, Self::None | Self::Default | Self::Empty)
     }
@@ -201,7 +201,8 @@ impl Running {
         }
     }
 
-    /// Ends the tool as Ctrl-C would, and reads what it wrote.
+    /// Ends the tool as Ctrl-C would, and reads what it wrote. Fails if it does not end within [`STOP_LIMIT`], or should have
+    /// printed lines and did not.
     pub(crate) fn stop(mut self) -> Result<Ended> {
         exec::output(Command::new("kill").args(["-INT", &self.pid().to_string()]))?;
         let deadline = Instant::now() + STOP_LIMIT;

@@ -64,7 +64,7 @@ pub(crate) struct Compiler {
 pub(crate) struct Linker {
     pub(crate) path: PathBuf,
     pub(crate) version: (u32, u32),
-    /// The major version of the LLVM library that it loads; `None` if LLVM is linked statically.
+    /// The major version of the LLVM library that it loads; `None` if LLVM is linked statically, or `ldd` fails.
     pub(crate) llvm: Option<u32>,
 }
 
@@ -165,7 +165,7 @@ fn linker(path: PathBuf) -> Option<Linker> {
     Some(Linker { version, llvm: libllvm(&libraries), path })
 }
 
-/// The major version in `libLLVM.so.22.1 => …` or `libLLVM-22.so.1 => …`.
+/// The major version in `libLLVM.so.22.1 => …` or `libLLVM-22.so.1 => …`; `None` if there is no such library.
 fn libllvm(libraries: &str) -> Option<u32> {
     let (_, rest) = libraries.split_once("libLLVM")?;
     release(rest.trim_start_matches(|c: char| !c.is_ascii_digit())).map(|(major, _)| major)
@@ -185,7 +185,7 @@ fn names(dir: &Path) -> Vec<String> {
     entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
-/// The first two numbers of a version: `1.96.0+dfsg1` is (1, 96), `22` is (22, 0).
+/// The first two numbers of a version: `1.96.0+dfsg1` is (1, 96), `22` is (22, 0). `None` if it does not begin with a number.
 fn release(text: &str) -> Option<(u32, u32)> {
     let mut numbers = text.trim().split(|c: char| !c.is_ascii_digit()).map(str::parse);
     Some((numbers.next()?.ok()?, numbers.next().and_then(Result::ok).unwrap_or(0)))

@@ -8,7 +8,7 @@ use super::{
 /// The oldest Rust release that builds the workspace: `rust-version` in Cargo.toml.
 const OLDEST_RUST: (u32, u32) = (1, 95);
 
-/// The oldest version of bpf-linker that fits.
+/// The oldest version of bpf-linker that can link the BPF object.
 const OLDEST_LINKER: (u32, u32) = (0, 13);
 
 /// What to do next.
@@ -33,7 +33,7 @@ pub(crate) enum Step {
     },
 }
 
-/// Decides the next step.
+/// Decides what to do next: see [`Next`].
 pub(crate) fn next(facts: &Facts) -> Next {
     match way(facts) {
         Some(Way::Distribution) => distribution(facts),

@@ -39,7 +39,7 @@ impl Parts {
     }
 }
 
-/// A line for each part: seconds, and its budget.
+/// A line for each part: seconds, and its budget; a part without one has the budget 0.
 fn table(ended: &[(&str, u64)]) -> String {
     let mut text = format!("{:<14} {:>7} {:>7}", "part", "seconds", "budget");
     for (part, seconds) in ended {

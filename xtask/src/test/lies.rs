@@ -30,7 +30,8 @@ struct Shown {
     by_time: bool,
 }
 
-/// Tries every test whose name contains one of `filters`, or all tests if there are no filters.
+/// Tries every test whose name contains one of `filters`, or all tests if there are no filters. Fails if no lie makes a test
+/// fail that is not among [`EXCEPTIONS`].
 pub(super) fn test(payload: &Payload, filters: &[String]) -> Result<()> {
     let start = Instant::now();
     let names = names(payload)?;

@@ -25,7 +25,7 @@ const PROGRAMS: [&str; 3] = ["usr/bin/ip", "usr/bin/ss", "bin/sh"];
 pub(crate) struct Payload {
     pub(crate) tracer: PathBuf,
     pub(crate) runner: PathBuf,
-    /// A program without shared libraries that the tests run.
+    /// A program without shared libraries, which the tests run.
     pub(crate) dialer: PathBuf,
     /// The program that makes a load while tests run, only on the host.
     pub(crate) load: PathBuf,

@@ -33,7 +33,7 @@ impl Initramfs {
         self.entry(path, DIRECTORY, &[], (0, 0))
     }
 
-    /// Adds an executable file, and the directories above it.
+    /// Adds an executable file, and the directories above it. Does nothing if the archive has this path already.
     pub(crate) fn file(&mut self, path: impl AsRef<Path>, content: &[u8]) -> Result<()> {
         let path = path.as_ref();
         if let Some(parent) = path.parent() {
@@ -42,7 +42,7 @@ impl Initramfs {
         self.entry(path, PROGRAM, content, (0, 0))
     }
 
-    /// Adds a character device.
+    /// Adds a character device. Its directory must have been added before (not checked).
     pub(crate) fn device(&mut self, path: impl AsRef<Path>, major: u32, minor: u32) -> Result<()> {
         self.entry(path.as_ref(), DEVICE, &[], (major, minor))
     }

@@ -40,11 +40,14 @@ pub(crate) struct Kernel {
     pub(crate) backends: &'static [Backend],
 }
 
-/// How many of the tests a guest runs: see `tests/src/cases/depth.rs`.
+/// How many of the tests a guest runs (`tests/src/cases/depth.rs`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Depth {
+    /// The tests that are most likely to fail on one kernel only.
     Part,
+    /// All tests whose result depends on the kernel.
     Whole,
+    /// All tests, with every backend.
     Thorough,
 }
 

@@ -15,7 +15,9 @@ const COMMON: [&str; 6] = ["veth", "dummy", "tun", "tcp_diag", "udp_diag", "nf_c
 /// The unpacked packages of one kernel.
 pub(crate) struct Tree {
     pub(crate) vmlinuz: PathBuf,
+    /// The file of each module, by its name with underscores.
     modules: BTreeMap<String, PathBuf>,
+    /// Names of the modules that are built into the kernel.
     builtin: Vec<String>,
 }
 
@@ -100,7 +102,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
-/// The modules on which a module depends: `depends=a,b` in its `.modinfo` section.
+/// The modules on which a module depends: `depends=a,b` in its `.modinfo` section; empty if it has no such entry.
 fn depends(module: &[u8]) -> Vec<String> {
     let key = b"\0depends=";
     let Some(at) = module.windows(key.len()).position(|window| window == key) else {

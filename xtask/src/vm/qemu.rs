@@ -28,7 +28,7 @@ pub(crate) enum Emulator {
 }
 
 impl Emulator {
-    /// The QEMU that is installed, or one that is fetched.
+    /// The QEMU that is installed, or else the one in `target/vm`, which is fetched if it is not there yet.
     pub(crate) fn find() -> Result<Self> {
         match exec::which(PROGRAM) {
             Some(path) => Ok(Self::Installed(path)),
