@@ -22,7 +22,8 @@ pub(crate) fn check(text: &str) -> Vec<String> {
     findings
 }
 
-/// Whether the line has these words, and not only as a part of an identifier or of a longer word.
+/// Whether the line, which must be in lower case, has these words, and not only as a part of an identifier or of a longer
+/// word.
 fn has(line: &str, words: &str) -> bool {
     let of_a_word = |letter: char| letter.is_alphanumeric() || letter == '_';
     line.match_indices(words).any(|(start, _)| {

@@ -1,5 +1,5 @@
-//! The options for hooks, tables and the buffer for events, which each command that attaches hooks has. They may
-//! also be given before the command.
+//! The options for hooks and tables, which each command that attaches hooks has, and for the buffer for events, which each
+//! of these but `spread` has. They may also be given before the command.
 
 use clap::{Args, ValueEnum};
 

@@ -135,8 +135,8 @@ struct Recorder<'a> {
     forecasts: Forecasts,
     /// When the TIME_WAITs end that began before tracer did, by tuple; empty after the first reading that is written.
     older: OlderEnds,
-    /// The counters of bind(address, 0) in the newest reading that was written, by address, including addresses
-    /// that the filter hides.
+    /// By address, at the newest reading that was written: the counters of the ports that bind(address, 0) took, also at
+    /// addresses that the filter hides.
     last_addresses: HashMap<TupleKey, TupleCount>,
     /// The losses that `lost` lines have reported.
     reported: totals::ReportedLosses,

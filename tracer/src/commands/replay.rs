@@ -58,8 +58,8 @@ struct Recorded {
     shown_at: Instant,
     /// The time of the newest reading by CLOCK_MONOTONIC of the recorded host, ns; 0: there is none yet.
     shown_ns: u64,
-    /// The time of the next reading by CLOCK_MONOTONIC of the recorded host, ns; 0: the first one, due now. `None`: the
-    /// recording has ended.
+    /// The time of the next reading by CLOCK_MONOTONIC of the recorded host, ns; 0 until the first reading is read. `None`:
+    /// there is no further reading.
     next_ns: Option<u64>,
     /// The times of the readings that were played, the shown one last, ns since 1970: to step back. Emptied by a jump.
     played: VecDeque<u64>,
@@ -160,7 +160,7 @@ impl Recorded {
         Ok(Some(reading))
     }
 
-    /// What was left out so far because a limit was reached, one text each.
+    /// What was left out so far because a limit was reached, one text each; empty: no limit was reached.
     fn limits(&self, model: &Model) -> Vec<String> {
         let (failures, names) = self.player.left_out();
         let limits = [

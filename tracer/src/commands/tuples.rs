@@ -134,7 +134,7 @@ fn make_forecasts(
     };
     let mut row_forecasts: Vec<_> = tracer.tuples().iter().map(each).collect();
     row_forecasts.extend(tracer.bind_rows().map(|(key, count, of)| {
-        // An address without an earlier reading has not grown: its counters may be older than tracer.
+        // An address without an earlier reading has not grown: its ports may have been taken before tracer started.
         let before = binds_before.get(&key).unwrap_or(&count);
         forecasts.read(&key, (Some(before), &count), of.holds(), None)
     }));

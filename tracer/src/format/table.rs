@@ -136,8 +136,8 @@ pub struct Reading<'a> {
     pub lost: BTreeMap<&'a str, u64>,
 }
 
-/// One reading as text, with a newline at its end. `first`: it is the first reading, which has the header of CSV. The
-/// losses are keys in JSON and the last line of columns; CSV does not have them.
+/// One reading as text, with a newline at its end. `first`: it is the first reading, which has the header of CSV; without
+/// it, CSV of no rows is empty. The losses are keys in JSON and the last line of columns; CSV does not have them.
 ///
 /// # Errors
 /// That of `serde_json`, which does not occur with these types.

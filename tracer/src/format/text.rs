@@ -10,7 +10,7 @@ pub fn line(text: &str) -> Cow<'_, str> {
     filter(text, |_| false)
 }
 
-/// Several lines of text: as [`line()`], but with newlines.
+/// Several lines of text: as [`line()`], but newlines stay.
 pub fn lines(text: &str) -> Cow<'_, str> {
     filter(text, |letter| letter == '\n')
 }

@@ -71,7 +71,8 @@ pub struct Tuple<'a> {
     /// Calls that failed per second.
     #[serde(rename = "rate.failed", skip_serializing_if = "Option::is_none")]
     pub rate_failed: Option<f64>,
-    /// 99 of 100 port searches took less, ns; absent: none was measured.
+    /// 99 of 100 port searches since the reading before (or of all, if there were none since) took less, ns; absent: none was
+    /// measured.
     #[serde(rename = "search.p99_ns", skip_serializing_if = "Option::is_none")]
     pub search_p99_ns: Option<u64>,
     /// `search.p99_ns` is a lower limit, the longest time that is measured: more than one of 100 searches took that long or

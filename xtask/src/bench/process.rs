@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context as _, Result};
 
-/// CPU time of all threads that run now, ns; from schedstat, because utime and stime of /proc/PID/stat count in steps of 10
-/// ms. The time of threads that have ended is not in it.
+/// CPU time of all threads that the process has now, ns; from schedstat, because utime and stime of /proc/PID/stat count in
+/// steps of 10 ms. The time of threads that have ended is not in it.
 pub(crate) fn cpu_ns(pid: u32) -> Result<u64> {
     let tasks = format!("/proc/{pid}/task");
     let mut sum = 0;

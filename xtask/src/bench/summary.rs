@@ -13,7 +13,7 @@ use super::{
 pub(crate) struct Figures {
     /// Connections a second.
     pub(crate) rate: f64,
-    /// Quantiles of connect(), ns.
+    /// Quantiles of the duration of connect(), ns.
     pub(crate) p50: f64,
     pub(crate) p99: f64,
     /// Ratio to the mean of the loads without a tool just before and after, as are the other ratios; 1 if there is no such load.

@@ -201,8 +201,8 @@ impl Running {
         }
     }
 
-    /// Ends the tool as Ctrl-C would, and reads what it wrote. Fails if it does not end within [`STOP_LIMIT`], or should have
-    /// printed lines and did not.
+    /// Ends the tool as Ctrl-C would, and reads what it wrote. Fails if it does not end within [`STOP_LIMIT`], or if it should
+    /// print each connection and wrote at most two lines.
     pub(crate) fn stop(mut self) -> Result<Ended> {
         exec::output(Command::new("kill").args(["-INT", &self.pid().to_string()]))?;
         let deadline = Instant::now() + STOP_LIMIT;

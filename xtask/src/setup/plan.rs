@@ -8,7 +8,7 @@ use super::{
 /// The oldest Rust release that builds the workspace: `rust-version` in Cargo.toml.
 const OLDEST_RUST: (u32, u32) = (1, 95);
 
-/// The oldest version of bpf-linker that can link the BPF object.
+/// The oldest version of bpf-linker that is used; an older one counts as missing.
 const OLDEST_LINKER: (u32, u32) = (0, 13);
 
 /// What to do next.

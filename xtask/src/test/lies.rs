@@ -30,8 +30,8 @@ struct Shown {
     by_time: bool,
 }
 
-/// Tries every test whose name contains one of `filters`, or all tests if there are no filters. Fails if no lie makes a test
-/// fail that is not among [`EXCEPTIONS`].
+/// Tries every test whose name contains one of `filters`, or all tests if there are no filters. Fails if a test passes
+/// with every lie and is not among [`EXCEPTIONS`], or if one of these exceptions is no test that runs here.
 pub(super) fn test(payload: &Payload, filters: &[String]) -> Result<()> {
     let start = Instant::now();
     let names = names(payload)?;

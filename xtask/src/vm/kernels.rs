@@ -45,7 +45,7 @@ pub(crate) struct Kernel {
 pub(crate) enum Depth {
     /// The tests that are most likely to fail on one kernel only.
     Part,
-    /// All tests whose result depends on the kernel.
+    /// All tests whose result depends on the kernel; those whose result is the same with every backend run with one only.
     Whole,
     /// All tests, with every backend.
     Thorough,

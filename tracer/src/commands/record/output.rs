@@ -214,7 +214,7 @@ impl Output {
         self.add(|writer, buffer, moment| writer.degraded(buffer, moment, line))
     }
 
-    /// Adds the last line. `finish` makes it, given how many lines the output dropped.
+    /// Writes all lines so far, then adds the last one. `finish` makes it, given how many lines the output dropped.
     pub(crate) fn stop(&mut self, finish: impl FnOnce(Dropped) -> Stop) -> Result<(), Closed> {
         self.flush()?;
         let line = finish(self.dropped);

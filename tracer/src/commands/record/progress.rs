@@ -13,7 +13,7 @@ use crate::{
     ledger::trace::named_losses,
 };
 
-/// The line is shown if stderr is a terminal, and the events go elsewhere.
+/// The line is shown if stderr is a terminal, and the lines of events go to a file or a pipe.
 pub(super) struct Progress {
     shown: bool,
     events: u64,

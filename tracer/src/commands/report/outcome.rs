@@ -22,7 +22,7 @@ use crate::{
     view::reading::Call,
 };
 
-/// A report.
+/// A report on a recording: what ran out of ports, when, and which calls failed.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     pub(super) begin: String,

@@ -57,7 +57,7 @@ pub(super) struct Growth {
     pub(super) exhausted: u64,
 }
 
-/// Where in the recording a tuple's line is, and what is known of the time before it.
+/// Where in the recording a tuple's line is, and what is known of the tuple's counters before it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LinePlace {
     pub(super) at: At,

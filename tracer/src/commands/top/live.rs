@@ -40,7 +40,7 @@ const FAILURES_MAX: usize = 4096;
 /// Records that are read from the ring buffer at a time.
 const BATCH: usize = 4096;
 
-/// A running tracer.
+/// A running tracer, and what is kept from one reading to the next.
 pub(super) struct Live {
     tracer: Tracer,
     filter: Filter,
@@ -94,7 +94,7 @@ impl Live {
         }
     }
 
-    /// What is the same for all readings.
+    /// Host, kernel, version, backend, port range and filter, which are the same for all readings; and the degradations now.
     pub(super) fn about(&self) -> About {
         let range = PortRange::read().map(|range| (range.low, range.high));
         About {
