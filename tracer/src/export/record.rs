@@ -98,7 +98,7 @@ fn failed_prefix<S: serde::Serializer>(
     serializer.collect_map(failed.iter().map(|(cause, count)| (format!("failed.{cause}"), count)))
 }
 
-/// `tracer.degraded`: written when what does not work as well as it could has changed.
+/// `tracer.degraded`: written when the list of what does not work as well as it could has changed.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Degraded<'a> {
     /// All that does not work as well as it could now, as in [`Start::degraded`].

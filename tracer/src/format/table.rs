@@ -49,7 +49,7 @@ impl Top {
         move |one, other| if reverse { order(by, other, one) } else { order(by, one, other) }
     }
 
-    /// Adds a row.
+    /// Adds a row. Rows that cannot be among the first `limit` any more are dropped.
     pub fn add(&mut self, row: Row) {
         let last = self.limit.wrapping_sub(1);
         let order = self.order();

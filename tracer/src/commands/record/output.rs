@@ -130,7 +130,7 @@ impl Output {
         self.dropped
     }
 
-    /// Leaves out `lines` numbers (`seq`) before the next line, for lines that are missing.
+    /// Leaves out `lines` numbers (`seq`) before the next line: the gap shows how many lines are missing.
     pub(crate) fn skip(&mut self, lines: u64) {
         self.seq += lines;
     }

@@ -82,7 +82,7 @@ struct Run {
     /// Failed calls by cause, at the run's begin and in the newest totals; `None`: there were no totals. At the begin, all
     /// are 0; if the run has no `tracer.start`, they are those of its first totals.
     failed: Option<([u64; Cause::COUNT], [u64; Cause::COUNT])>,
-    /// Lines of single failed calls, by cause.
+    /// How many lines of single failed calls there were, by cause.
     events: [u64; Cause::COUNT],
     /// The count of each loss in the newest totals that have it.
     lost: Losses,
@@ -133,7 +133,7 @@ pub(super) struct Summary {
 }
 
 impl Summary {
-    /// Adds a line.
+    /// Adds a line of the recording; a [`Start`] ends the run before.
     pub(super) fn add(&mut self, at: At, entry: &Entry<'_>) {
         if let Entry::Start(start) = entry {
             self.begin(start);
