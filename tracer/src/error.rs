@@ -18,7 +18,7 @@ pub enum Exit {
     Usage = 2,
     /// No backend can run here (`EX_UNAVAILABLE`).
     NoBackend = 69,
-    /// Another process holds what only one may hold (`EX_TEMPFAIL`).
+    /// Another process is doing what only one may do, such as being the agent of a rule (`EX_TEMPFAIL`).
     AlreadyRunning = 75,
     /// Privileges are missing, or the kernel refuses something in spite of them (`EX_NOPERM`).
     NoPrivilege = 77,
@@ -39,7 +39,7 @@ pub enum Error {
     #[error("{0}")]
     Failure(String),
 
-    /// A system call on a file failed.
+    /// A file cannot be opened, read, written and so on.
     #[error("cannot {tried} {}: {}{}", path.display(), reason(source), advice(do_this))]
     File {
         /// A verb: `open`, `create`, `rename`.
@@ -61,7 +61,7 @@ pub enum Error {
         reasons: Vec<(String, String)>,
     },
 
-    /// Another process holds what only one process may hold.
+    /// Another process is doing what only one may do. `pid`: its id; `None`: not known.
     #[error("{what} is already running{}; stop it first", pid_text(*pid))]
     AlreadyRunning { what: &'static str, pid: Option<u32> },
 
@@ -101,7 +101,8 @@ impl Error {
         }
     }
 
-    /// The text for stderr, with a newline at its end.
+    /// The text for stderr, with a newline at its end and control characters replaced. After [`Self::Usage`], a further line
+    /// names `--help`.
     pub fn report(&self) -> String {
         let hint = if matches!(self, Self::Usage(_)) {
             "\nFor more information, try '--help'.\n"
@@ -112,7 +113,8 @@ impl Error {
     }
 }
 
-/// The reason alone, in lower case: `io::Error` appends "(os error 2)", which helps nobody.
+/// The text of the error with a small first letter, and without the "(os error 2)" that `io::Error` appends, which helps
+/// nobody.
 pub(crate) fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();

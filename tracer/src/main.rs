@@ -1,4 +1,5 @@
-//! The `tracer` program: parses the command line, runs it, and sets the exit code.
+//! The `tracer` program: parses the command line, runs it, and sets the exit code. If a signal stopped the start, it ends by
+//! that signal.
 
 use std::process::ExitCode;
 

@@ -1,8 +1,8 @@
 //! Reads what `tracer record` wrote: plain or zstd, one file, a rotated set, or a pipe.
 //!
 //! `reader` gives one typed line after the other, and counts what is missing. `player` makes of these lines the
-//! readings that the view shows. Any bytes can be read: what is not a line of the format is counted, and never ends
-//! the program.
+//! readings that the view shows. The content of a file is not trusted: a file whose first line is not one of the format
+//! is refused; further lines that are not of the format are counted, and never end the program.
 
 mod bytes;
 mod envelope;

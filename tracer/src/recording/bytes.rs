@@ -16,14 +16,14 @@ const FIRST_READ: usize = 16 << 10;
 const WINDOW: usize = 2 * LONGEST;
 /// When no more bytes than this are left, the search for an offset ends; the caller reads them line by line.
 const SEARCH_MIN: u64 = 64 << 10;
-/// How many bytes are read at most to find one readable line of a plain file, and how many compressed bytes at most to
-/// find the time of the last line of a zstd file.
+/// In how many bytes of a plain file one readable line is searched for. (The last read can go up to [`WINDOW`] beyond.)
+/// Of a zstd file: how many compressed bytes the last frame may have, or the time of its last line is not read.
 const READ_MAX: u64 = 16 << 20;
-/// How many decompressed bytes are read at most to find the time of the last line of a zstd file.
+/// How many decompressed bytes the last frame of a zstd file may have, or the time of its last line is not known.
 const DECOMPRESSED_MAX: u64 = 512 << 20;
 
-/// The time of the first whole line that begins after `at`, ns since 1970; `None`: there is none before `end`, or none
-/// within [`READ_MAX`].
+/// The time of the first readable line, with its newline, that begins after offset `at`, ns since 1970; `None`: none was
+/// found up to offset `end` or in [`READ_MAX`] bytes. (The last read can go beyond both.)
 fn time_after(file: &File, at: u64, end: u64) -> io::Result<Option<u64>> {
     let (mut at, mut length) = (at, FIRST_READ);
     let last = at.saturating_add(READ_MAX).min(end);
@@ -48,9 +48,9 @@ fn time_after(file: &File, at: u64, end: u64) -> io::Result<Option<u64>> {
     }
 }
 
-/// An offset in a plain file, at or shortly before the first line of `ns` (since 1970) or later. It is found by
-/// bisection, which assumes that lines are in the order of time. Lines that were written together can be in another
-/// order: so the player asks for a time well before the one that it needs.
+/// An offset in a plain file, at most about 64 KiB before the first line of `ns` (since 1970) or later; it can be in the
+/// middle of a line. It is found by bisection, which assumes that lines are in the order of time. Lines that were written
+/// together can be in another order: so the player asks for a time well before the one that it needs.
 ///
 /// # Errors
 /// The file cannot be read.
@@ -66,7 +66,7 @@ pub(super) fn offset_before(file: &File, ns: u64) -> io::Result<u64> {
     Ok(low)
 }
 
-/// The time of the last readable line of a plain file, ns since 1970; `None`: there is none near its end.
+/// The time of the last readable line of a plain file, ns since 1970; `None`: there is none in its last 16 MiB or so.
 ///
 /// # Errors
 /// The file cannot be read.
@@ -95,11 +95,11 @@ pub(super) fn last_time(file: &File) -> io::Result<Option<u64>> {
     }
 }
 
-/// The time of the last readable line in the last frame of a zstd file, ns since 1970; `None`: there is none, or reading
-/// that frame would take long.
+/// The time of the last readable line in the last frame of a zstd file, ns since 1970; `None`: there is none, or that
+/// frame has more than [`READ_MAX`] compressed or [`DECOMPRESSED_MAX`] decompressed bytes.
 ///
 /// # Errors
-/// The file cannot be read.
+/// The file cannot be read, has a damaged or a skippable frame, or there is no memory to decompress it.
 pub(super) fn last_time_zstd(file: &File) -> io::Result<Option<u64>> {
     let size = file.metadata()?.len();
     let end = repair::end(file, size)?;

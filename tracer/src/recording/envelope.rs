@@ -1,4 +1,5 @@
-//! The keys of every line, found without parsing the rest: most lines of a long recording are not needed.
+//! Finds the keys that every line has. In a line as tracer writes it, nothing else is parsed: most lines of a long recording
+//! are not needed.
 
 use memchr::memchr;
 use serde::Deserialize;
@@ -9,6 +10,7 @@ use crate::format::timestamp::LENGTH;
 /// The keys that every line has.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Envelope<'a> {
+    /// The number of the line in its stream, from 0.
     pub(super) seq: u64,
     /// The time as text, for [`time::parse`].
     pub(super) ts: &'a [u8],
@@ -18,18 +20,18 @@ pub(super) struct Envelope<'a> {
 }
 
 impl<'a> Envelope<'a> {
-    /// The keys of a line; `None`: it is not a line of the format.
+    /// The keys of a line; `None`: it lacks one of them, or is of another version of the format.
     pub(super) fn of(line: &'a [u8]) -> Option<Self> {
         quick(line).or_else(|| slow(line))
     }
 
-    /// The line's time, ns since 1970; `None`: `ts` is not a time.
+    /// The line's time, ns since 1970; `None`: `ts` is not a time from 1970 to July 2554.
     pub(super) fn wall_ns(&self) -> Option<u64> {
         time::parse(self.ts)
     }
 }
 
-/// The keys of a line in the form that tracer writes; `None`: it has another form.
+/// The keys of a line in the form that tracer writes; `None`: it has another form (or a number of more than 64 bits).
 fn quick(line: &[u8]) -> Option<Envelope<'_>> {
     let line = line.strip_suffix(b"}")?;
     let rest = line.strip_prefix(b"{\"v\":1,\"seq\":")?;
@@ -63,7 +65,8 @@ struct Keys<'a> {
     name: &'a str,
 }
 
-/// The keys of a line, by parsing it as JSON; `None`: it is no JSON, lacks a key, or has another version.
+/// The keys of a line, by parsing it as JSON; `None`: it is no JSON object, lacks a key, has a value of another type, an
+/// escape in `ts` or `event.name`, or another version than 1.
 fn slow(line: &[u8]) -> Option<Envelope<'_>> {
     let keys: Keys<'_> = serde_json::from_slice(line).ok()?;
     let Keys { seq, mono_ns, .. } = keys;

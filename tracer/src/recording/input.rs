@@ -12,15 +12,16 @@ use crate::export::sink::repair;
 
 /// The first bytes of a zstd frame (RFC 8878 §3.1.1).
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-/// The second to fourth byte of a skippable frame.
+/// The second to fourth byte of a skippable frame of zstd. (The first byte is 0x50 to 0x5f.)
 const SKIPPABLE: [u8; 3] = [0x2a, 0x4d, 0x18];
-/// Longest line that is read, in bytes; no line of the format is as long.
+/// Length of a line, in bytes, from which on it is skipped, unless the read that reaches this length has its newline, too.
+/// No line of the format is as long.
 pub(super) const LONGEST: usize = 1 << 20;
-/// Largest window of a zstd frame that is decompressed, as a power of two: 32 MiB of memory. `tracer record`, and
-/// `zstd` up to level 20, use no larger ones.
+/// Largest window of a zstd frame that is decompressed, as the exponent of a power of two: 2^25 bytes, 32 MiB of memory.
+/// `tracer record`, and `zstd` up to level 20 without `--long`, use no larger ones.
 const LARGEST_WINDOW: u32 = 25;
-/// Least room in the buffer for a read, in bytes (a read takes all the room that there is); of a zstd file, how many
-/// compressed bytes are read at a time.
+/// Least free room in the buffer before each read, in bytes. (A read can fill all the room that there is.) Also how many
+/// compressed bytes of a zstd file are read at a time.
 const READ_SIZE: usize = 256 << 10;
 
 type Raw = Chain<Cursor<Vec<u8>>, File>;
@@ -32,22 +33,22 @@ enum Source {
 
 /// Reads the lines of one file.
 pub(super) struct Input {
-    /// The same open file as in `source`, to move its position.
+    /// Another descriptor of the open file in `source`. Both have the same position, which is read and moved here.
     file: File,
     source: Source,
     buffer: Vec<u8>,
     /// `buffer[start..end]` was read and not returned yet.
     start: usize,
     end: usize,
-    /// Offset of `start` in the (decompressed) file.
+    /// Offset of `start` in the (decompressed) bytes, counted from where [`Self::open`] began.
     offset: u64,
-    /// Lines that were returned; `None`: reading did not begin at the beginning of the file.
+    /// Lines that were returned since [`Self::open`]; `None`: not known, because [`Self::go_to`] went to an offset above 0.
     number: Option<u64>,
-    /// Whether the file was read to its end, to [`Self::limit_to`], or to damage.
+    /// Whether no more is read: at the end of the file, after [`Self::limit_to`] bytes, or because decompression failed.
     ended: bool,
-    /// (Decompressed) bytes that may still be read.
+    /// (Decompressed) bytes that may still be read; `u64::MAX`: no limit.
     budget: u64,
-    /// The error of damaged compressed data, until [`Self::damage`] takes it; `None`: no damage was found, or it was taken.
+    /// Why decompression ended early, until [`Self::damage`] takes it; `None`: it did not, or the reason was taken.
     damage: Option<String>,
 }
 
@@ -55,13 +56,15 @@ pub(super) struct Input {
 #[derive(Debug)]
 pub(super) struct Line<'a> {
     pub(super) bytes: &'a [u8],
-    /// Where it begins in the (decompressed) file.
+    /// Where it begins (if it is `too_long`: where the last part of it begins) in the (decompressed) bytes, counted from
+    /// where [`Input::open`] began.
     pub(super) offset: u64,
-    /// From 1; `None`: not known after [`Input::go_to`].
+    /// From 1; `None`: not known after [`Input::go_to`] to an offset above 0.
     pub(super) number: Option<u64>,
-    /// Whether it is longer than [`LONGEST`]; then `bytes` is empty.
+    /// Whether it was skipped because it is too long (see [`LONGEST`]); then `bytes` is empty.
     pub(super) too_long: bool,
-    /// Whether the file ends before its newline.
+    /// Whether reading ended before its newline: at the end of the file, after [`Input::limit_to`] bytes, or because
+    /// decompression failed.
     pub(super) cut: bool,
 }
 
@@ -71,10 +74,11 @@ fn is_zstd(head: &[u8]) -> bool {
 }
 
 impl Input {
-    /// Reads a file from this offset on: 0, or where a zstd frame begins. `None`: a pipe, from its present position.
+    /// Reads a file from this offset on. `from` must be 0 or where a zstd frame begins (not checked); `None`: from the
+    /// present position, for a pipe. Of a pipe, this waits for the first four bytes.
     ///
     /// # Errors
-    /// The file cannot be read, or there is no memory to decompress it.
+    /// The file cannot be read, there is no file descriptor left, or no memory to decompress.
     pub(super) fn open(file: &File, from: Option<u64>) -> io::Result<Self> {
         let mut shared = file.try_clone()?;
         if let Some(from) = from {
@@ -111,7 +115,7 @@ impl Input {
         self.budget = bytes;
     }
 
-    /// Whether reading ended because of [`Self::limit_to`].
+    /// Whether as many bytes as [`Self::limit_to`] allows were read. (The file may also end just there.)
     pub(super) const fn limit_reached(&self) -> bool {
         self.budget == 0
     }
@@ -121,10 +125,11 @@ impl Input {
         matches!(self.source, Source::Plain(_))
     }
 
-    /// Continues at the first line that begins at `offset` or after it. Only for a plain file that is seekable.
+    /// Continues at the first line that begins at `offset` or after it. The file must be plain, seekable and opened at 0
+    /// (not checked).
     ///
     /// # Errors
-    /// The file cannot be read.
+    /// The file cannot be read, or there is no file descriptor left.
     pub(super) fn go_to(&mut self, offset: u64) -> io::Result<()> {
         let before = offset.saturating_sub(1);
         self.file.seek(SeekFrom::Start(before))?;
@@ -141,18 +146,21 @@ impl Input {
         Ok(())
     }
 
-    /// How many bytes of the file were read, including those that are buffered and not returned yet; 0 for a pipe.
+    /// Up to which offset in the file, in bytes (of a zstd file: compressed), was read, including what is buffered and not
+    /// returned yet; 0 for a pipe.
     pub(super) fn position(&self) -> u64 {
         (&self.file).stream_position().unwrap_or(0)
     }
 
-    /// Why decompression ended early: the data is damaged, cut short within a block, or needs too large a window. `None`: it did
-    /// not, or an earlier call returned the reason.
+    /// Why decompression ended early: the file cannot be read, or its data is damaged, is cut short within a block or a
+    /// frame's header (in a pipe, or in a file with skippable frames: anywhere within a frame), or needs a window of more
+    /// than 32 MiB. `None`: it did not, or an earlier call returned the reason.
     pub(super) fn damage(&mut self) -> Option<String> {
         self.damage.take()
     }
 
-    /// The next line; `None`: there is none.
+    /// The next line; `None`: the file ended, [`Self::limit_to`] bytes were read, or decompression failed (then
+    /// [`Self::damage`] says why).
     ///
     /// # Errors
     /// A plain file cannot be read.
@@ -189,7 +197,8 @@ impl Input {
         Ok(Some(Line { bytes, offset, number: self.number, too_long, cut }))
     }
 
-    /// Moves to where a sparse file has data again: a hole has no newline, and can be terabytes long.
+    /// If a sparse plain file has a hole here, moves to its end: a hole has no newline, and can be terabytes long. Does
+    /// nothing for other files.
     fn skip_hole(&mut self) {
         let Source::Plain(_) = self.source else { return };
         // A pipe has no position.
@@ -198,12 +207,13 @@ impl Input {
             Ok(data) => self.offset += data.saturating_sub(at),
             // The hole lasts to the end of the file.
             Err(rustix::io::Errno::NXIO) => self.ended = true,
-            // A file system without holes.
+            // The file system cannot say where holes are: they are read.
             Err(_) => {}
         }
     }
 
-    /// Reads more into the buffer. At the end of the file, or of what can be decompressed, it sets `ended`.
+    /// Reads more into the buffer. Sets `ended` at the end of the file, at the limit, and if decompression fails. Fails if a
+    /// plain file cannot be read.
     fn fill(&mut self) -> io::Result<()> {
         if self.buffer.len() - self.end < READ_SIZE {
             self.buffer.copy_within(self.start..self.end, 0);
@@ -239,8 +249,8 @@ impl Input {
         Ok(())
     }
 
-    /// Whether this error is damage. A file that is still being written, or whose writer was killed, ends within a
-    /// frame: that is no damage unless it ends within a block.
+    /// Whether this error of decompression is damage. A file that is still being written, or whose writer was killed, ends
+    /// within a frame. That is no damage if it ends after a whole block. (Of a pipe, this is not known: it counts as damage.)
     fn is_damage(&self, error: &io::Error) -> bool {
         let size = || self.file.metadata().ok().filter(std::fs::Metadata::is_file);
         let end = size().and_then(|size| {

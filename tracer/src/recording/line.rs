@@ -1,4 +1,4 @@
-//! The lines as values. Unknown keys are ignored.
+//! The values of each kind of line that is used. Unknown keys are ignored.
 
 use std::{borrow::Cow, net::IpAddr};
 
@@ -36,15 +36,16 @@ pub struct Tuple<'a> {
     pub has_states: bool,
     pub capacity: Option<u32>,
     pub limits: Option<Limits>,
-    /// TIME_WAITs that connect() can take over; `None`: connect() takes over none.
+    /// TIME_WAITs that connect() can take over; `None`: connect() takes over none, or the line does not say it.
     pub reusable: Option<u64>,
-    /// TIME_WAITs that are older than the recording, by the second in which they end; `None`: the line has none.
+    /// How many TIME_WAITs that are older than the recording end in each second after the reading; `None`: the line does not
+    /// say it (only the first line of a tuple does).
     pub ends: Option<[u16; TIME_WAIT_S]>,
-    /// The p99 of the line; `None`: the line has none, or `count` has the histogram.
+    /// The p99 of the duration of port searches; `None`: the line has none, or its histogram, which is then in `count`.
     pub search_p99: Option<P99>,
-    /// The p99 of the line, whether or not `count` has the histogram; `None`: the line has none.
+    /// The p99 of the duration of port searches, also if `count` has the histogram; `None`: the line has none.
     pub line_p99: Option<P99>,
-    /// The process that connected last, by name.
+    /// Names of the process and of the thread that connected last; all zero: not known.
     pub called: Called,
     /// Path of the cgroup of that process; empty: not known.
     pub cgroup: Cow<'a, str>,
@@ -57,16 +58,17 @@ pub struct Tuple<'a> {
 /// A line `connect.failed` or `bind.failed`.
 #[derive(Debug)]
 pub struct Failure<'a> {
-    /// The failure, without its container.
+    /// The failure; its `container` is always `None`, the next field has it.
     pub what: reading::Failure,
     /// The caller's container, or else its systemd unit; empty: neither, or not known.
     pub container: Cow<'a, str>,
     /// Name of the network namespace in /run/netns; empty: it has none, or it is not known.
     pub netns_name: Cow<'a, str>,
-    /// Ports in use of the tuple when the call failed. `None` here and in the next two: the line does not say it (only
-    /// that of a connect() that found no port does).
+    /// How many ports the tuple held when the call failed. Here and in the next two fields, `None`: the line does not say it.
     pub in_use: Option<u64>,
+    /// How many of these were in TIME_WAIT.
     pub time_wait: Option<u64>,
+    /// How many ports the tuple can hold.
     pub capacity: Option<u32>,
 }
 
@@ -147,7 +149,7 @@ struct TupleLine<'a> {
 }
 
 impl TupleLine<'_> {
-    /// The ports by state, as the ledger counts them; `None`: the line does not say it.
+    /// The ports by state, packed as in the ledger; `None`: the line lacks one of the four counts.
     fn states(&self) -> Option<States> {
         let all = [
             (PortState::Unanswered, self.unanswered?),
@@ -155,7 +157,7 @@ impl TupleLine<'_> {
             (PortState::CloseWait, self.close_wait?),
             (PortState::Closing, self.closing?),
         ];
-        // Each state has 16 bits: a larger count would change those of other states.
+        // Each state has 16 bits: a count above 65,535 would change those of other states, so it is cut.
         let add = |sum: u64, (state, ports): (PortState, u64)| {
             let one = States::one(state.flags());
             sum.wrapping_add(one.wrapping_mul(ports.min(u16::MAX.into())))
@@ -230,7 +232,7 @@ struct AddressLine<'a> {
 }
 
 impl<'a> Tuple<'a> {
-    /// A line `address.stats`, as a row of the same table.
+    /// A line `address.stats` (the ports that bind(address, 0) holds at one address), as a tuple without a destination.
     pub(super) fn of_address(line: &'a [u8]) -> serde_json::Result<Self> {
         let line: AddressLine<'_> = serde_json::from_slice(line)?;
         let opened = line.opened.unwrap_or(line.in_use).max(line.in_use);
@@ -252,12 +254,13 @@ impl<'a> Tuple<'a> {
     }
 }
 
-/// The container's id, or if there is none, the systemd unit.
+/// The container's id, or if there is none, the systemd unit; empty if there is neither.
 fn container_or_unit<'a>(container: Cow<'a, str>, unit: Cow<'a, str>) -> Cow<'a, str> {
     if container.is_empty() { unit } else { container }
 }
 
-/// The names of the calling process and thread, from the values of a line.
+/// The names of the calling process and thread, from the values of a line. `source`: whose name `name` is, as a line's
+/// `process.executable.name.source` says it.
 fn called(name: &str, source: &str, thread: &str) -> Called {
     Called { name: comm(name), of: NameOf::of_word(source), thread: comm(thread) }
 }
@@ -381,7 +384,7 @@ impl Totals {
 pub struct Lost<'a> {
     #[serde(rename = "lost.reason", borrow)]
     pub reason: Cow<'a, str>,
-    /// How many were lost since the line before for this reason.
+    /// How many were lost for this reason since the line before with the same reason.
     #[serde(rename = "lost.count")]
     pub count: u64,
 }

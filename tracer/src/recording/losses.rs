@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// The most reasons that are counted separately: more than tracer has. Further ones are counted as [`OTHERS`].
+/// The most reasons that are counted separately: more than tracer has. Further ones are counted together, as [`OTHERS`].
 const REASONS: usize = 64;
 /// Longest reason, in bytes; longer ones are cut.
 const LONGEST: usize = 64;
@@ -13,7 +13,7 @@ const OTHERS: &str = "other_reasons";
 pub struct Losses(BTreeMap<String, u64>);
 
 impl Losses {
-    /// Adds to the count of a reason.
+    /// Adds to the count of a reason. If 64 other reasons have a count already, this one is counted as `other_reasons`.
     pub fn add(&mut self, reason: &str, count: u64) {
         if count > 0 {
             let sum = self.of(reason);
@@ -21,7 +21,7 @@ impl Losses {
         }
     }
 
-    /// Sets the count of a reason; 0 changes nothing.
+    /// Sets the count of a reason; 0 changes nothing. If 64 other reasons have a count already, sets that of `other_reasons`.
     pub fn set(&mut self, reason: &str, count: u64) {
         if count > 0 {
             *self.of(reason) = count;

@@ -35,7 +35,7 @@ pub struct Player {
     ready: VecDeque<Snapshot>,
     /// Whether the next lines can be the rest of a reading whose beginning was not read.
     partial: bool,
-    /// When the newest reading was, ns since 1970.
+    /// The time of the reading that [`Self::next`] returned last, ns since 1970; 0: it returned none yet.
     now_ns: u64,
     /// Time between two readings, ns; 0: not known.
     interval_ns: u64,
@@ -44,11 +44,11 @@ pub struct Player {
 }
 
 impl Player {
-    /// Opens these files; `-` is stdin. Their order does not matter.
+    /// Opens these files, in any order; `-` is stdin. Reads up to the first line that the player uses.
     ///
     /// # Errors
-    /// A file that cannot be opened or is not a recording; a pipe together with other files; stdin is a terminal; all
-    /// files are empty.
+    /// A file that cannot be opened or read, cannot be decompressed, or is not a recording; a pipe together with other
+    /// files; stdin is a terminal; all files are empty.
     pub fn open(paths: &[PathBuf]) -> Result<Self, Error> {
         let mut player = Self {
             reader: Reader::open(paths)?,
@@ -73,12 +73,12 @@ impl Player {
         Ok(player)
     }
 
-    /// What the last `tracer.start` said, with changes since then.
+    /// What the newest `tracer.start` said, but `degraded` as the newest `tracer.degraded` says it; empty if neither was read.
     pub fn about(&self) -> &About {
         &self.about
     }
 
-    /// Begin and end of the recording, ns since 1970; 0: not known. The end is not before the beginning.
+    /// Begin and end of the recording, ns since 1970; of either, 0: not known. A known end is not before the begin.
     pub fn span(&self) -> (u64, u64) {
         self.reader.span()
     }
@@ -88,18 +88,18 @@ impl Player {
         self.reader.missing()
     }
 
-    /// How many lines could not be read so far.
+    /// How many lines, and ends of compressed files, could not be read so far.
     pub fn unreadable(&self) -> u64 {
         self.reader.unreadable()
     }
 
-    /// What was left out so far because a limit was reached: how many failed calls (a reading keeps only its newest ones),
-    /// and how many names (of a cgroup, a container or a network namespace), each counted in every line that has it.
+    /// What was left out so far because a limit was reached. First how many failed calls (a reading keeps only its newest
+    /// ones), then how many names (of a cgroup, a container or a network namespace), each counted in every line that has it.
     pub fn left_out(&self) -> (u64, u64) {
         (self.failures_left_out, self.names.left_out())
     }
 
-    /// The first line, or end of a compressed file, that could not be read so far; `None`: all could.
+    /// The first line, or end of a compressed file, that could not be read; `None`: all could so far.
     pub fn first_unreadable(&self) -> Option<&Unreadable> {
         self.reader.first_unreadable()
     }
@@ -109,7 +109,7 @@ impl Player {
         self.reader.is_seekable()
     }
 
-    /// The next line that the player uses; `None`: there is none.
+    /// The next line that the player uses; `None`: there is none up to the end of the recording.
     fn read(&mut self) -> Result<Option<(At, OwnedLine)>, Error> {
         let Self { reader, names, .. } = self;
         let mut line = None;
@@ -117,7 +117,8 @@ impl Player {
         Ok(line)
     }
 
-    /// The time of the reading that [`Self::next`] returns next, by CLOCK_MONOTONIC, ns; `None`: there is none.
+    /// The time of the reading that [`Self::next`] returns next, by CLOCK_MONOTONIC, ns; `None`: the recording has no more
+    /// readings.
     ///
     /// # Errors
     /// A file cannot be read.
@@ -145,7 +146,8 @@ impl Player {
         }
     }
 
-    /// Calls `each` with each tuple of the next reading, then returns the rest of the reading; `None`: there is none.
+    /// Calls `each` with each tuple of the next reading, then returns the rest of the reading; `None`: the recording has no
+    /// more readings.
     ///
     /// # Errors
     /// A file cannot be read.
@@ -164,7 +166,7 @@ impl Player {
         Ok(Some(reading))
     }
 
-    /// The reading whose first line is pending.
+    /// Reads the reading whose first line is pending: calls `each` with each of its tuples, returns the rest.
     fn reading(&mut self, each: &mut dyn FnMut(&TupleSample<'_>)) -> Result<Snapshot, Error> {
         self.state.stats = Some(true);
         let mut of = None;
@@ -192,7 +194,7 @@ impl Player {
         Ok(self.state.close(of.unwrap_or_default()))
     }
 
-    /// Skips the rest of a reading whose beginning was not read.
+    /// Skips the rest of a reading whose beginning was not read. `of`: the time of the reading.
     fn skip_partial(&mut self, of: At) -> Result<(), Error> {
         self.partial = false;
         self.state.stats = Some(true);
@@ -220,7 +222,7 @@ impl Player {
         }
     }
 
-    /// Handles a line that is not part of a reading.
+    /// Handles a line that is not part of a reading: it changes the state, and can complete readings (see `ready`).
     fn other_line(&mut self, at: At, line: OwnedLine) {
         match line {
             OwnedLine::Start(start) => {
@@ -253,7 +255,8 @@ impl Player {
         }
     }
 
-    /// Counts a failure in a recording without `tuple.stats`. There, the failures of each second become a reading.
+    /// Counts a failure in a recording without `tuple.stats`. There, a reading has the failures of one second, which begins
+    /// with the first of them.
     fn failure_alone(&mut self, at: At, failure: &reading::Failure) {
         if let Some(since) = self.state.since
             && at.mono_ns >= since.mono_ns.saturating_add(SECOND)
@@ -276,8 +279,9 @@ impl Player {
         }
     }
 
-    /// Goes to a time, ns since 1970. The next readings begin at least 90 s (or two intervals, if longer) before it,
-    /// for the past of the tuples at that time. On a pipe this does nothing: the caller reads forward to the time.
+    /// Goes to a time, ns since 1970. The next readings begin at least 90 s (or two intervals, if longer) before it, or at
+    /// the recording's beginning: the screen at that time needs the tuples' past. On a pipe this does nothing: the caller
+    /// reads forward to the time.
     ///
     /// # Errors
     /// The time is earlier than the newest reading, and the recording comes from a pipe; a file cannot be read.

@@ -11,7 +11,8 @@ use super::{
 };
 use crate::{error::Error, view::reading::Call};
 
-/// The time in a line. In the line of an event or a reading: when the event or the reading was.
+/// The time in a line, by two clocks: when its event happened or its reading was taken; for other lines, when the line was
+/// made.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct At {
     /// ns since 1970.
@@ -20,12 +21,13 @@ pub struct At {
     pub mono_ns: u64,
 }
 
-/// A line of a kind that is used here.
+/// A line of a kind that `tracer replay` or `tracer report` uses. [`Reader::next`] skips lines of other kinds.
 #[derive(Debug)]
 pub enum Entry<'a> {
     Start(Start),
+    /// `tuple.stats` or `address.stats`.
     Tuple(&'a Tuple<'a>),
-    /// The end of a reading.
+    /// `tracer.stats`: the end of a reading.
     Stats(Totals),
     Failure(Failure<'a>),
     Lost(Lost<'a>),
@@ -37,16 +39,18 @@ pub enum Entry<'a> {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Unreadable {
     pub file: String,
-    /// From 1; `None`: not known, because reading did not begin at the beginning of the file, or it is not a line, but the
-    /// end of a compressed file, that could not be read.
+    /// Number of the line, from 1; `None`: not known, because reading did not begin at the beginning of the file; or not a
+    /// line, but the end of a compressed file could not be read.
     pub line: Option<u64>,
     pub why: &'static str,
 }
 
-/// Lines that are missing or unreadable. Each place of a file counts once, however often it is read.
+/// Lines that are missing or unreadable. A line counts once, however often it is read; the damaged end of a compressed
+/// file counts each time.
 #[derive(Debug, Default)]
 struct Issues {
-    /// Up to where lines were counted: index of the file, and offset in it.
+    /// The furthest place that was read: index of the file, and (decompressed) offset in it. Lines before it are not counted
+    /// (again).
     seen: (usize, u64),
     missing: u64,
     unreadable: u64,
@@ -56,9 +60,10 @@ struct Issues {
 /// Finds gaps in the numbers (`seq`) of lines.
 #[derive(Debug, Default)]
 struct Order {
-    /// The number that the next line should have; `None`: any, because no line was read since the start or a seek.
+    /// The number that the next line should have; `None`: any, because no line of the format was read since the start or a
+    /// seek.
     expected: Option<u64>,
-    /// Unreadable lines since the last line whose number was read. They have numbers, too, which are not missing.
+    /// Unreadable lines since the last line whose number was read. They have numbers, too: these lines are not missing.
     unnumbered: u64,
 }
 
@@ -73,16 +78,17 @@ pub struct Reader {
     issues: Issues,
     /// Lines that were read, counted again if they are read again.
     lines: u64,
-    /// Bytes of the files before `input`, which were read.
+    /// Bytes of the files that were read to their end, again for each time that a file was.
     done: u64,
 }
 
 impl Reader {
-    /// Opens these files; `-` is stdin.
+    /// Opens these files, in any order; `-` is stdin. Of a pipe, it waits for the first four bytes.
     ///
     /// # Errors
-    /// A file that cannot be opened or is not a recording; a pipe together with other files; stdin is a terminal; all
-    /// files are empty. A pipe is not read yet: [`Self::next`] fails if it is not a recording.
+    /// A file that cannot be opened or read, cannot be decompressed, or is not a recording; a pipe together with other
+    /// files; stdin is a terminal; all files are empty. A pipe that is empty or not a recording is no error here:
+    /// [`Self::next`] fails then.
     pub fn open(paths: &[PathBuf]) -> Result<Self, Error> {
         let set = Set::open(paths)?;
         let mut reader = Self {
@@ -98,18 +104,19 @@ impl Reader {
         Ok(reader)
     }
 
-    /// Opens a file at its beginning.
+    /// Begins to read the file of this index; after the last file, `input` becomes `None`.
     fn enter(&mut self, part: usize) -> Result<(), Error> {
         self.part = part;
         self.input = self.set.parts.get(part).map(Part::input).transpose()?;
         Ok(())
     }
 
-    /// Calls `take` with the next line of a kind that is used here. Returns false if there is none.
+    /// Calls `take` with the next line of a kind that [`Entry`] has. Returns false if there is none up to the end of the
+    /// last file.
     ///
     /// # Errors
-    /// A file cannot be read, or a pipe is empty or not a recording. Damaged lines and damaged compression are counted, and
-    /// are no errors.
+    /// A plain file cannot be read, the next file cannot be opened for reading, or a pipe is empty or not a recording.
+    /// Damaged lines, and a compressed file that cannot be read up to its end, are no errors: they are counted.
     pub fn next(&mut self, take: &mut dyn FnMut(At, Entry<'_>)) -> Result<bool, Error> {
         while let (Some(input), Some(part)) = (&mut self.input, self.set.parts.get(self.part)) {
             let line = input.line().map_err(|source| part.error(source))?;
@@ -151,8 +158,8 @@ impl Reader {
         Ok(false)
     }
 
-    /// Continues at or before the first line of `ns` (since 1970) or later. Returns whether that is the beginning of
-    /// the recording.
+    /// Continues at or before the first line of `ns` (since 1970) or later: in a compressed file, at its beginning. Returns
+    /// whether that is the beginning of the recording. The recording must be seekable (not checked).
     ///
     /// # Errors
     /// A file cannot be read.
@@ -178,41 +185,42 @@ impl Reader {
         self.set.parts.iter().all(|part| part.seekable)
     }
 
-    /// Begin and end of the recording, ns since 1970; 0: not known. The end is not before the beginning.
+    /// Begin and end of the recording, ns since 1970; of either, 0: not known. A known end is not before the begin.
     pub fn span(&self) -> (u64, u64) {
         let first = self.set.parts.first();
         (first.map_or(0, |part| part.first_ns), self.set.end_ns)
     }
 
-    /// How many bytes were read, and how many there are; 0: not known.
+    /// How many bytes of the files were read, and how many they have (of zstd files, compressed bytes); both are 0 for a
+    /// pipe. After a seek, the first number is not exact.
     pub fn progress(&self) -> (u64, u64) {
         let here = self.input.as_ref().map_or(0, Input::position);
         (self.done.saturating_add(here), self.set.size)
     }
 
-    /// How many lines were read, including lines that were read again.
+    /// How many lines were read, of all kinds, unreadable ones included; a line that is read again counts again.
     pub fn lines(&self) -> u64 {
         self.lines
     }
 
-    /// How many lines are missing, by gaps in `seq`.
+    /// How many lines are missing in what was read so far, by gaps in `seq`.
     pub fn missing(&self) -> u64 {
         self.issues.missing
     }
 
-    /// How many lines, and ends of files, could not be read.
+    /// How many lines, and ends of compressed files, could not be read so far.
     pub fn unreadable(&self) -> u64 {
         self.issues.unreadable
     }
 
-    /// The first line, or end of a file, that could not be read; `None`: all could.
+    /// The first line, or end of a compressed file, that could not be read; `None`: all could so far.
     pub fn first_unreadable(&self) -> Option<&Unreadable> {
         self.issues.first.as_ref()
     }
 }
 
 impl Issues {
-    /// Whether the line that ends here is read for the first time.
+    /// Whether the line that ends at offset `end` of file `part` is beyond all lines that were read; notes that it was read.
     fn is_new(&mut self, part: usize, end: u64) -> bool {
         let new = (part, end) > self.seen;
         if new {
@@ -228,7 +236,8 @@ impl Issues {
 }
 
 impl Order {
-    /// How many lines are missing before this one.
+    /// How many lines are missing before this one; 0 also for a `tracer.start`, and for the first line after a seek. The next
+    /// line is then expected to have the next number.
     fn gap_before(&mut self, line: &Found) -> u64 {
         let expected = self.expected.filter(|_| !line.start);
         let gap = expected.map_or(0, |expected| line.seq.saturating_sub(expected));
@@ -239,16 +248,17 @@ impl Order {
     }
 }
 
-/// A line of the format.
+/// What the reader needs to know about a line of the format.
 struct Found {
     seq: u64,
-    /// Whether it is the first line of a stream.
+    /// Whether it is a `tracer.start`, the first line of a stream.
     start: bool,
-    /// Whether it is of a kind that is used here, so that `take` was called with it.
+    /// Whether it is of a kind that [`Entry`] has, so that `take` was called with it.
     was_taken: bool,
 }
 
-/// Parses a line, and calls `take` with it if its kind is used here; `None`: it is not a line of the format.
+/// Parses a line, and calls `take` with it if [`Entry`] has its kind; `None`: it is not a line of the format, because it
+/// lacks a key that every line or its kind must have, or a value is of the wrong type.
 fn found(line: &[u8], take: &mut dyn FnMut(At, Entry<'_>)) -> Option<Found> {
     let envelope = Envelope::of(line)?;
     let mut start = false;

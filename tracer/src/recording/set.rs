@@ -26,7 +26,7 @@ pub(super) struct Part {
     pub(super) path: PathBuf,
     /// Whether it is a regular file, which can be read from any place, and not a pipe.
     pub(super) seekable: bool,
-    /// Whether it is not compressed.
+    /// Whether it is not compressed; false for a pipe, of which this is not known.
     pub(super) plain: bool,
     /// The time of its first line, ns since 1970; 0: not known, because it is a pipe.
     pub(super) first_ns: u64,
@@ -35,18 +35,18 @@ pub(super) struct Part {
 /// The files, oldest first. At least one.
 pub(super) struct Set {
     pub(super) parts: Vec<Part>,
-    /// Bytes of all files; 0 for a pipe.
+    /// Bytes of all files when they were opened (of zstd files, compressed bytes); 0 for a pipe.
     pub(super) size: u64,
-    /// The time of the last line, ns since 1970; 0: not known.
+    /// The time of the last line of the last file, or of its first line if that is later, ns since 1970; 0: not known.
     pub(super) end_ns: u64,
 }
 
 impl Set {
-    /// Opens these files; `-` is stdin.
+    /// Opens these files, in any order; `-` is stdin. Empty files are left out, and files that are named twice are read once.
     ///
     /// # Errors
-    /// A file that cannot be opened or is not a recording; a pipe together with other files; stdin is a terminal; all
-    /// files are empty.
+    /// A file that cannot be opened or read, cannot be decompressed, or is not a recording; a pipe together with other
+    /// files; stdin is a terminal; all files are empty. A pipe is not read here.
     pub(super) fn open(paths: &[PathBuf]) -> Result<Self, Error> {
         let mut parts = Vec::new();
         let mut size = 0_u64;
@@ -93,7 +93,7 @@ pub(super) fn empty_error(name: &str) -> Error {
     ))
 }
 
-/// What to do about a file that cannot be read.
+/// What to do about a file that cannot be read: how to get by with fewer open files if too many are open, else `otherwise`.
 fn advice(source: &io::Error, otherwise: &'static str) -> &'static str {
     match Errno::from_io_error(source) {
         Some(Errno::MFILE) => "name fewer files at a time, or raise `ulimit -n`",
@@ -101,7 +101,7 @@ fn advice(source: &io::Error, otherwise: &'static str) -> &'static str {
     }
 }
 
-/// The name of a file in messages.
+/// The name of a file in messages: its path as it was given, with control characters replaced, or `stdin` for `-`.
 fn name(path: &Path) -> String {
     if path == Path::new("-") {
         return "stdin".to_owned();
@@ -109,10 +109,11 @@ fn name(path: &Path) -> String {
     text::line(&path.to_string_lossy()).into_owned()
 }
 
-/// Checks that the first line of a file is a line of the format. Returns its time, ns since 1970.
+/// Checks that the first line of a file is a line of the format. Returns its time, ns since 1970. `name`: the file's name in
+/// messages.
 ///
 /// # Errors
-/// There is no line, or it is not one of the format.
+/// The file has no line, or its first line is not one of the format.
 pub(super) fn check(line: Option<&Line<'_>>, name: &str) -> Result<u64, Error> {
     let Some(line) = line else { return Err(empty_error(name)) };
     if let Some(ns) = Envelope::of(line.bytes).and_then(|line| line.wall_ns()) {
@@ -163,7 +164,7 @@ impl Part {
     }
 
     /// Reads whether the file is compressed, and the time of its first line. Nothing is read from a pipe, as it could
-    /// not be read again.
+    /// not be read again: `plain` and `first_ns` stay false and 0.
     fn probe(self) -> Result<Self, Error> {
         if !self.seekable {
             return Ok(self);
@@ -183,7 +184,8 @@ impl Part {
         Ok(Self { plain, first_ns, ..self })
     }
 
-    /// The time of the last line, ns since 1970; 0: not known.
+    /// The time of the last line, ns since 1970; 0: not known (a pipe, a file that cannot be read, or one with no readable
+    /// line near its end).
     fn end_ns(&self) -> u64 {
         if !self.seekable {
             return 0;
@@ -207,10 +209,10 @@ impl Part {
         Ok(self.file.metadata().map_err(|source| self.error(source))?.len())
     }
 
-    /// The lines of the file, from the first one on.
+    /// The lines of the file, from the first one on; of a pipe, from its present position (it waits for four bytes).
     ///
     /// # Errors
-    /// The file cannot be read.
+    /// The file cannot be read, there is no file descriptor left, or no memory to decompress.
     pub(super) fn input(&self) -> Result<Input, Error> {
         let from = self.seekable.then_some(0);
         Input::open(&self.file, from).map_err(|source| self.error(source))

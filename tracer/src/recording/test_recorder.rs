@@ -27,7 +27,7 @@ pub(crate) struct Recorder {
     seq: u64,
     /// Time between two readings, as `tracer.start` says it.
     interval_s: u64,
-    /// Names of network namespaces, for the lines from now on.
+    /// Names of network namespaces by their numbers, for the lines from now on.
     pub(crate) namespaces: HashMap<u32, &'static str>,
 }
 
@@ -152,7 +152,7 @@ impl Recorder {
     }
 }
 
-/// A tuple from 10.0.0.`number`.
+/// The key of a tuple from 10.0.0.`number` to 10.0.1.7, port 8080.
 pub(crate) fn key(number: u8) -> TupleKey {
     TupleKey {
         source: Addr::v4([10, 0, 0, number]),

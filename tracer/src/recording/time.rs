@@ -2,7 +2,8 @@
 
 use crate::format::timestamp::LENGTH;
 
-/// `2026-11-21T02:44:53.123456789Z` as ns since 1970; `None`: the text is not of this form, or before 1970.
+/// `2026-11-21T02:44:53.123456789Z` as ns since 1970; `None`: the text is not of this form, or the time is before 1970 or
+/// after July 2554 (the ns do not fit into 64 bits). That a month has 31 days is not checked.
 pub(super) fn parse(text: &[u8]) -> Option<u64> {
     let text: &[u8; LENGTH] = text.try_into().ok()?;
     let marks = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':'), (19, b'.'), (29, b'Z')];
@@ -22,7 +23,8 @@ pub(super) fn parse(text: &[u8]) -> Option<u64> {
     seconds.checked_mul(1_000_000_000)?.checked_add(field(20, 29)?)
 }
 
-/// A decimal number; `None`: the text is not only digits, or the number does not fit.
+/// A decimal number; `None`: the text is empty, is longer than 20 digits or has other characters, or the number does not
+/// fit into 64 bits.
 pub(super) fn number(text: &[u8]) -> Option<u64> {
     if text.is_empty() || text.len() > 20 {
         return None;

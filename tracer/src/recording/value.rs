@@ -13,7 +13,7 @@ use tracer_common::{Addr, Cause, tuple::SEARCH_BUCKETS};
 
 use crate::view::forecast::TIME_WAIT_S;
 
-/// An address as the ledger has it; 0.0.0.0 means none.
+/// An address in the ledger's form. 0.0.0.0 becomes [`Addr::UNSPECIFIED`] (`::`), which means that there is none.
 pub(super) fn addr(address: IpAddr) -> Addr {
     match address {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Addr::UNSPECIFIED,
@@ -22,8 +22,8 @@ pub(super) fn addr(address: IpAddr) -> Addr {
     }
 }
 
-/// A name as the kernel has it, NUL-padded. It is cut between two characters: bytes that were not UTF-8 became longer
-/// when they were written.
+/// A process's or thread's name in the kernel's form: 16 bytes, NUL-padded. A longer one is cut between two characters:
+/// the kernel's names are shorter, but bytes that were not UTF-8 became longer when they were written.
 pub(super) fn comm(text: &str) -> [u8; 16] {
     let mut comm = [0; 16];
     let end = text.floor_char_boundary(comm.len());
@@ -38,7 +38,7 @@ pub(super) fn cause(name: &str) -> Option<Cause> {
     Cause::ALL.into_iter().find(|cause| cause.name() == name)
 }
 
-/// Counts by cause: `{"refused":2}`.
+/// Failed calls by cause (index: [`Cause`]), from an object like `{"refused":2}`.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counts(pub(super) [u64; Cause::COUNT]);
 
@@ -67,13 +67,13 @@ impl<'de> Deserialize<'de> for Counts {
     }
 }
 
-/// Port searches by duration; zeros at the end may be left out.
+/// How many port searches took how long, by bucket of durations; zeros at the end may be left out.
 pub(super) type Histogram = AtMost<u32, SEARCH_BUCKETS>;
 
-/// How many TIME_WAITs end in each of the next seconds; zeros at the end may be left out.
+/// How many TIME_WAITs end in each of the seconds after the reading; zeros at the end may be left out.
 pub(super) type Ends = AtMost<u16, TIME_WAIT_S>;
 
-/// A list of at most `N` counts; missing ones are 0.
+/// A list of at most `N` counts; missing ones at the end are 0. A longer list is an error.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AtMost<T, const N: usize>(pub(super) [T; N]);
 

@@ -13,9 +13,9 @@ pub struct Start {
     pub about: About,
     /// Whether the stream has `tuple.stats`; `None`: the line does not say it.
     pub stats: Option<bool>,
-    /// Whether the stream has failures; `None`: the line does not say it.
+    /// Whether the stream has `connect.failed` or `bind.failed`; `None`: the line does not say it.
     pub failures: Option<bool>,
-    /// Time between two readings, ns; 0: the line does not say it.
+    /// Time between two readings, ns; 0: the line does not say it, or its value is no duration.
     pub interval_ns: u64,
 }
 
@@ -61,7 +61,7 @@ impl Degraded {
     }
 }
 
-/// The texts of `degraded`. Their number and length are limited, because the file is not trusted.
+/// The texts of a list; none if it is missing. Their number and length are limited, because the file is not trusted.
 fn reasons(list: Option<&Value>) -> Vec<String> {
     let list = list.and_then(Value::as_array).into_iter().flatten();
     list.filter_map(Value::as_str).take(DEGRADED).map(short).collect()
@@ -76,6 +76,6 @@ const LONGEST_TEXT: usize = 1024;
 /// The most texts of `degraded` that are kept.
 const DEGRADED: usize = 64;
 
-/// The bits of failures in an event mask.
+/// The bits of `connect.failed` and `bind.failed` in an event mask.
 const FAILURES: u32 =
     tracer_common::Kind::ConnectFailed.bit() | tracer_common::Kind::BindFailed.bit();

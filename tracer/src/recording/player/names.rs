@@ -6,7 +6,7 @@ use std::{collections::HashSet, sync::Arc};
 const LONGEST: usize = 512;
 /// The most memory for all names together, in bytes: enough for all cgroups of a host.
 const LIMIT: usize = 16 << 20;
-/// What a name takes in memory in addition to its text, in bytes.
+/// What a name takes in memory in addition to its text, estimated, in bytes.
 const OVERHEAD: usize = 64;
 
 /// The names; together they never take more than [`LIMIT`] bytes.
@@ -21,7 +21,7 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// The kept name; `None`: the name is empty, or there is no room for it.
+    /// The kept name, cut to 512 bytes; `None`: the name is empty, or there is no room for it.
     pub(super) fn get(&mut self, name: &str) -> Option<Arc<str>> {
         if name.is_empty() {
             return None;
@@ -32,8 +32,8 @@ impl Names {
         }
         let size = name.len() + OVERHEAD;
         if self.bytes + size > LIMIT {
-            // Searching all names for unused ones takes long. Therefore, once a name was left out, the next search waits
-            // until names found no room more often than half the number of kept names.
+            // To search all names for unused ones takes long. Therefore, once a name was left out, this is done only when
+            // the number of names that found no room exceeds half the number of kept names.
             self.waited += 1;
             if self.waited > self.known.len() / 2 || self.left_out == 0 {
                 self.forget_unused();

@@ -1,4 +1,4 @@
-//! A line that does not borrow from the buffer of the file, so that it can be kept.
+//! A line that does not borrow from the buffer into which the file is read, so that it can be kept.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ use crate::{
     },
 };
 
-/// A line of a recording.
+/// A line of a recording, of the kinds that the player uses.
 #[derive(Debug)]
 pub(super) enum OwnedLine {
     Start(Start),
@@ -33,8 +33,9 @@ pub(super) enum OwnedLine {
     Stats(Totals),
     Stop(Totals),
     Failure(reading::Failure),
+    /// The reason, and how many were lost.
     Lost(String, u64),
-    /// What does not work as well as it could from this line on.
+    /// All that does not work as well as it could from this line on, one text each.
     Degraded(Vec<String>),
 }
 
@@ -90,7 +91,7 @@ impl OwnedTuple {
         }
     }
 
-    /// Calls `each` with the tuple. `mono_ns`: the time of its reading, by CLOCK_MONOTONIC, ns.
+    /// Calls `each` once, with the tuple. `mono_ns`: the time of its reading, by CLOCK_MONOTONIC, ns.
     pub(super) fn give(self, mono_ns: u64, each: &mut dyn FnMut(&TupleSample<'_>)) {
         let at_ms = milliseconds(mono_ns);
         each(&TupleSample {

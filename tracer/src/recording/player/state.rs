@@ -1,4 +1,4 @@
-//! The state of a stream at one place, from the lines before it: failures, totals, losses. Tuples are not in it.
+//! What the lines before one place of a stream say: failures, totals, losses. Tuples are not kept here.
 
 use std::collections::VecDeque;
 
@@ -7,7 +7,8 @@ use tracer_common::Cause;
 use super::super::{line::Totals, losses::Losses, reader::At};
 use crate::view::reading::{Failure, SelfStats, Snapshot};
 
-/// The most entries for failures of one reading. Equal failures in a row, in one second, are one entry.
+/// The most entries for failures in one reading; the oldest are left out. Equal failures in a row, in one second, are one
+/// entry.
 const FAILURES: usize = 20_000;
 
 /// What is known at one place of the stream.
@@ -26,14 +27,14 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Takes over the totals of a line.
+    /// Replaces the totals by those of a line.
     pub(super) fn set(&mut self, totals: Totals) {
         self.failed = totals.failed;
         self.lost = totals.lost;
         self.self_stats = totals.self_stats;
     }
 
-    /// Adds a failure. Returns how many failed calls were left out to make room for it.
+    /// Adds a failure. Returns how many failed calls were left out to make room for it: mostly 0.
     pub(super) fn failure(&mut self, failure: Failure) -> u64 {
         const SECOND: u64 = 1_000_000_000;
         if let Some(last) = self.failures.back_mut()
