@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-/// The counts of one group of threads (see [`count_in`]); clones share them.
+/// What a group of threads (see [`count_in`]) does: how many steps, and whether one detaches programs. Clones share both.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Beats {
     steps: Arc<AtomicU64>,
@@ -16,7 +16,7 @@ pub(crate) struct Beats {
 }
 
 impl Beats {
-    /// How many steps were done.
+    /// How many steps the threads have done so far.
     pub(crate) fn steps(&self) -> u64 {
         self.steps.load(Ordering::Relaxed)
     }
@@ -27,7 +27,7 @@ impl Beats {
         self.detaching.load(Ordering::Relaxed)
     }
 
-    /// Counts a step.
+    /// Counts a step: the work has made progress.
     pub(crate) fn step(&self) {
         self.steps.fetch_add(1, Ordering::Relaxed);
     }
@@ -37,7 +37,7 @@ thread_local! {
     static BEATS: RefCell<Beats> = RefCell::default();
 }
 
-/// Counts a step of the calling thread.
+/// Counts a step of the calling thread: its work has made progress. Without [`count_in`] before, nobody sees it.
 pub(crate) fn beat() {
     BEATS.with_borrow(Beats::step);
 }

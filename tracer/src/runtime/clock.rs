@@ -13,7 +13,8 @@ pub fn monotonic_ns() -> u64 {
     ns(clock_gettime(ClockId::Monotonic))
 }
 
-/// CLOCK_MONOTONIC at an instant, ns. Each call with the same instant returns the same value.
+/// CLOCK_MONOTONIC at an instant, ns; 0 if the instant is before the host's start. Each call with the same instant returns
+/// the same value.
 pub fn monotonic_at(instant: Instant) -> u64 {
     static EPOCH: OnceLock<(Instant, u64)> = OnceLock::new();
     let (epoch, epoch_ns) = *EPOCH.get_or_init(|| (Instant::now(), monotonic_ns()));
@@ -32,8 +33,8 @@ pub(crate) fn suspended_ns() -> u64 {
     ns(clock_gettime(ClockId::Boottime)).saturating_sub(monotonic_ns())
 }
 
-/// Wall clock minus CLOCK_MONOTONIC, ns. To be read again from time to time, because the wall clock is set and
-/// slewed.
+/// Wall clock minus CLOCK_MONOTONIC, ns; 0 if that is negative. To be read again from time to time, because the wall clock
+/// is set and slewed.
 pub fn wall_offset_ns() -> u64 {
     wall_ns().saturating_sub(monotonic_ns())
 }
@@ -43,7 +44,7 @@ pub fn as_ns(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// The time of a clock, ns; 0 if it is negative.
+/// The time of a clock, ns. Negative seconds count as 0.
 pub(crate) fn ns(time: Timespec) -> u64 {
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))

@@ -15,7 +15,7 @@ use crate::{cli::LogFormat, error::Error};
 pub const VARIABLE: &str = "TRACER_LOG";
 
 /// Starts the log. `verbosity`: 0 shows warnings and errors, 1 also what is attached, 2 also this program's own
-/// decisions, 3 also those of its libraries, 4 everything.
+/// decisions, 3 also those of its libraries, 4 and more everything. If `TRACER_LOG` is set, it decides instead.
 ///
 /// # Errors
 /// A directive in `TRACER_LOG` is not valid, or a log was started before.
@@ -35,23 +35,23 @@ pub fn start(verbosity: u8, format: LogFormat) -> Result<(), Error> {
 /// Lines that are held back while a screen is on the terminal of stderr; `None`: lines are written immediately.
 static HELD: Mutex<Option<Held>> = Mutex::new(None);
 
-/// The most lines that are held back: the newest ones.
+/// The most lines that are held back; older ones are dropped.
 const HELD_LINES: usize = 200;
 
 /// Lines that are held back.
 #[derive(Default)]
 struct Held {
     lines: VecDeque<Vec<u8>>,
-    /// How many of the newest lines [`held`] has not returned yet.
+    /// How many lines have come since [`held`] was called last, including those that were dropped since.
     new: usize,
 }
 
-/// Keeps the log off the terminal until this is dropped, which writes the held lines to stderr. If stderr is not a
-/// terminal, lines are written immediately.
+/// Keeps the log off the terminal until this is dropped: then the newest 200 lines are written to stderr. If stderr is not
+/// a terminal, lines are written immediately.
 #[must_use]
 pub struct Hold(());
 
-/// Begins to keep the log off the terminal.
+/// Begins to keep the log off the terminal: see [`Hold`].
 pub fn hold() -> Hold {
     if io::stderr().is_terminal() {
         *HELD.lock().unwrap_or_else(PoisonError::into_inner) = Some(Held::default());
@@ -69,7 +69,8 @@ impl Drop for Hold {
     }
 }
 
-/// The lines that were held back since the last call, without their colours; empty if lines are not held back.
+/// The lines that were held back since the last call (the newest 200), without their colours; empty if there are none, or
+/// lines are not held back.
 pub fn held() -> Vec<String> {
     let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(held) = held.as_mut() else { return Vec::new() };
@@ -87,7 +88,7 @@ fn plain(line: &[u8]) -> String {
     crate::format::text::line(text.trim_end()).into_owned()
 }
 
-/// Writes the lines of the log, each in one call.
+/// Where the log goes: each call of `write` has one line, which is written to stderr or held back.
 struct Log;
 
 impl Write for Log {

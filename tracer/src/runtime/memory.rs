@@ -1,9 +1,9 @@
-//! Returns memory that only the start needs to the kernel, because a tracer can run for months.
+//! Gives memory that only the start needs back to the kernel, because a tracer can run for months.
 
 use std::{fs, os::raw::c_void};
 
-/// Returns the memory of the start: some 20 MiB of symbols and types, which the allocator would keep, and the pages
-/// of code that does not run again.
+/// Gives the memory of the start back to the kernel: some 20 MiB in which symbols and types were, which the allocator would
+/// keep, and the program's pages of code and constants. (Those that are used again are read from the file again.)
 #[expect(unsafe_code, reason = "madvise(2)")]
 pub(crate) fn release_start_memory() {
     trim();
@@ -22,8 +22,8 @@ pub(crate) fn release_start_memory() {
     }
 }
 
-/// Lets all threads use one heap: each heap would keep the memory of its busiest moment. To be called before the
-/// second thread starts.
+/// Makes all threads use one heap: of several, each would keep the memory of its busiest moment. To be called before the
+/// second thread starts. If it fails, each thread has a heap of its own.
 #[expect(unsafe_code, reason = "mallopt(3)")]
 pub(crate) fn share_heap() {
     // SAFETY: takes numbers; no other thread allocates yet.
@@ -33,15 +33,15 @@ pub(crate) fn share_heap() {
     }
 }
 
-/// Returns freed memory to the kernel: a comparison with the kernel's sockets takes megabytes for a moment.
+/// Gives freed memory back to the kernel: a comparison with the kernel's sockets takes megabytes for a moment.
 #[expect(unsafe_code, reason = "malloc_trim(3)")]
 pub(crate) fn trim() {
     // SAFETY: takes a number, and changes only memory that is free.
     unsafe { libc::malloc_trim(0) };
 }
 
-/// Beginning and length of the mappings of this file that were never written to, by proc_pid_maps(5): its code, and
-/// the constants before it (those after the code were relocated).
+/// Address and length in bytes of each mapping of the file `program` that was never written to: its code, and the
+/// constants before it (those after the code were relocated). `maps`: the text of /proc/PID/maps. None if `program` is empty.
 fn program_pages(maps: &str, program: &str) -> Vec<(usize, usize)> {
     let of_program = maps.lines().filter(|line| !program.is_empty() && line.ends_with(program));
     let ranges = of_program.filter_map(|line| {

@@ -20,7 +20,8 @@ pub(crate) enum Role {
     Reads,
     /// Enters other network namespaces.
     Visits,
-    /// Attaches the spreader to cgroups of the rule that were removed and made again.
+    /// Keeps a rule of `tracer spread` up to date: changes its tables, attaches it to cgroups that were removed and made
+    /// again.
     Attaches,
 }
 

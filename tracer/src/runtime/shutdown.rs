@@ -38,7 +38,7 @@ pub fn check_stop() -> Result<(), Error> {
     stop_signal().map_or(Ok(()), |signal| Err(Error::Interrupted { signal }))
 }
 
-/// What signals ask of the work, and where the work is; clones share it.
+/// What signals ask of the work, and whether the work makes progress; clones share both.
 #[derive(Clone, Debug, Default)]
 pub struct StopSignals {
     stop: Arc<AtomicBool>,
@@ -50,7 +50,8 @@ pub struct StopSignals {
 }
 
 impl StopSignals {
-    /// Whether a signal asked the work to stop: SIGINT, SIGTERM, or with a screen SIGHUP. Counts a step of the work.
+    /// Whether a signal asked the work to stop: SIGINT, SIGTERM, or (with a screen, or if it came during the start) SIGHUP.
+    /// Counts a step of the work.
     pub fn stop(&self) -> bool {
         self.step();
         self.stop.load(Relaxed)
@@ -61,13 +62,13 @@ impl StopSignals {
         self.hang_up_ends.store(true, Relaxed);
     }
 
-    /// Notes that the work begins or ends a write, which can block for ever.
+    /// Notes that the work begins (`begins`) or ends a write, which can block for ever. Counts a step of the work.
     pub fn writing(&self, begins: bool) {
         self.writing.store(if begins { clock::monotonic_ns() } else { 0 }, Relaxed);
         self.step();
     }
 
-    /// Counts a step of the work, in whichever of its threads.
+    /// Counts a step of the work: it has made progress. Any thread of the work may call this.
     fn step(&self) {
         self.beats.step();
     }
@@ -77,17 +78,18 @@ impl StopSignals {
         self.writing.load(Relaxed)
     }
 
-    /// Whether the output should be opened again (SIGHUP): true once for each request.
+    /// Whether the output should be opened again, because a SIGHUP has come since the last call.
     pub fn reopen(&self) -> bool {
         self.reopen.swap(false, Relaxed)
     }
 }
 
-/// How long the final report may wait until stderr takes it.
+/// After a signal, how long the final report may wait until stderr takes it.
 const REPORT_LIMIT: Duration = Duration::from_millis(50);
 
-/// Runs `work` in a new thread until it ends. SIGINT and SIGTERM (with a screen, SIGHUP, too) ask it to stop; if it does not
-/// stop, this returns nevertheless.
+/// Runs `work` in a new thread until it ends, and returns its result. SIGINT and SIGTERM (with a screen, SIGHUP, too) ask it
+/// to stop, and so does a signal that came during the start. If it does not stop, this returns an error while the thread
+/// still runs. Without a screen, SIGHUP asks the work to open its output again.
 ///
 /// # Errors
 /// Those of `work`; `work` panicked; after a signal, the output is blocked or the work does not stop; the signals or the
@@ -152,7 +154,8 @@ pub fn run<T: Send + 'static>(
     })
 }
 
-/// Undoes what the start made, and returns the error for work that is not waited for any more.
+/// Undoes what the start made (see [`undo_with`]), and returns the error for work that is not waited for any more. From then
+/// on, the program ends within a second, even if it hangs.
 fn given_up(why: &str) -> Error {
     early::end_soon();
     let rest = match early::undo() {
@@ -166,8 +169,9 @@ fn given_up(why: &str) -> Error {
     Error::Failure(format!("{why}: unwritten lines are lost{rest}"))
 }
 
-/// Gives signals their default actions, and writes the program's last text to stderr. If a signal asked the program
-/// to stop, this waits only `REPORT_LIMIT` for a stderr that is blocked, and then drops the text.
+/// Gives signals their default actions (unless a signal asked the program to stop), and writes the program's last text to
+/// stderr. If a signal asked the program to stop, this waits at most 50 ms for a stderr that is blocked, and then drops the
+/// text.
 pub fn final_report(text: &[u8]) {
     restore_default_signals();
     let mut stderr = [PollFd::from_borrowed_fd(rustix::stdio::stderr(), PollFlags::OUT)];

@@ -4,8 +4,8 @@ use std::io::{self, Write as _};
 
 use crate::error::Error;
 
-/// Writes all of the text, and flushes it. Returns false if the reader is gone, which is no error: it has read what
-/// it wanted.
+/// Writes all of the text to stdout, and flushes it. Returns false if stdout is a pipe whose reader is gone, which is no
+/// error: the reader has read what it wanted.
 ///
 /// # Errors
 /// Stdout cannot be written for another reason, for example because a disk is full.

@@ -1,11 +1,14 @@
 //! Decides whose turn is next if there is not enough time for all: the next call continues where the last one stopped.
 //! No I/O.
 
-/// The key that had the newest turn, and the last key of the current round (`None`: there is none yet). A greater
-/// key that comes later waits until the round is over: otherwise keys that come and go would get all turns.
+/// Gives keys their turns in rounds: in a round, each key has one turn, in the order of the keys. A key that comes during a
+/// round and is greater than the round's last one waits until the round is over: otherwise keys that come and go would get
+/// all turns.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Turns<K> {
+    /// The key that had the newest turn; `None`: none had one yet.
     newest: Option<K>,
+    /// The last key of the current round; `None`: there was no key yet.
     end: Option<K>,
     /// The greatest key of the last [`Self::sort`]; `None`: there was none.
     greatest: Option<K>,
@@ -32,7 +35,7 @@ impl<K: Ord + Copy> Turns<K> {
         }
     }
 
-    /// Notes that this key had its turn.
+    /// Notes that this key had its turn. If the key is one of the next round, that round begins.
     pub(crate) fn had(&mut self, key: K) {
         if self.newest.is_some_and(|newest| key <= newest) || self.end.is_some_and(|end| key > end)
         {

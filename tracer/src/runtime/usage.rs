@@ -12,13 +12,13 @@ pub fn cpu_ns() -> u64 {
     clock::ns(clock_gettime(ClockId::ProcessCPUTime))
 }
 
-/// Reads the page size once, before a thread enters its sandbox: before Linux 6.4 it is read from /proc/self/auxv,
-/// which another effective user may not open, and rustix panics if it cannot.
+/// Reads the page size once, which is kept for later calls. To be called before a thread enters its sandbox: before Linux
+/// 6.4, rustix reads the page size from /proc/self/auxv, which another effective user may not open, and panics if it cannot.
 pub(crate) fn prepare() {
     _ = page_size();
 }
 
-/// Resident memory, KiB; 0 if /proc cannot be read.
+/// Resident memory of this process, KiB; 0 if /proc cannot be read.
 pub fn rss_kib() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm").ok().and_then(|text| {
         // proc_pid_statm(5): size resident ...

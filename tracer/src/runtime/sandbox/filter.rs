@@ -137,7 +137,7 @@ const NEW_NAMESPACES: u32 = libc::CLONE_NEWNS.cast_unsigned()
 
 const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 const DENY: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM.cast_unsigned();
-/// The result of a system call that the kernel lacks: the C library then uses an older one.
+/// Fails as a system call does that the kernel lacks: the C library then uses an older one.
 const MISSING: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned();
 
 /// Makes the filter of a thread. `visits`: whether it may enter namespaces and make sockets. `bpf_commands`: the
@@ -175,7 +175,7 @@ pub(super) fn program(visits: bool, bpf_commands: &[u32]) -> Vec<sock_filter> {
     program
 }
 
-/// The number of a system call, which is small and never negative.
+/// The number of a system call (small, never negative), in the type in which the filter compares it.
 fn call(number: c_long) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
@@ -199,7 +199,8 @@ fn instruction(code: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
     sock_filter { code: u16::try_from(code).unwrap_or(u16::MAX), jt, jf, k }
 }
 
-/// Installs the filter for the calling thread and those that it starts later. The thread must have set no_new_privs.
+/// Installs the filter for the calling thread and those that it starts later. The thread must have set no_new_privs (not
+/// checked here).
 ///
 /// # Errors
 /// The kernel refuses the filter. A kernel without seccomp is no error: there is a warning.

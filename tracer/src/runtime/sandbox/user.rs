@@ -22,7 +22,7 @@ pub(crate) struct User {
     gid: Gid,
 }
 
-/// `nobody`: the overflow ids of the kernel.
+/// The id of the user `nobody` and of its group: the kernel's overflow ids.
 const NOBODY: u32 = 65_534;
 
 impl User {
@@ -36,8 +36,8 @@ impl User {
         Self { uid: Uid::from_raw(NOBODY), gid: Gid::from_raw(NOBODY) }
     }
 
-    /// The owner of this folder or file. The current user if that is the owner, or if this thread cannot become
-    /// another user.
+    /// The owner and the group of this folder or file. The current user and group if that user is the owner, or if this
+    /// thread cannot become another user.
     ///
     /// # Errors
     /// The owner of the file, or the capabilities of this thread, cannot be read.
@@ -67,11 +67,12 @@ impl User {
         Ok(set_thread_res_uid(None, self.uid, None)?)
     }
 
-    /// Runs `job` in a new thread with the rights of this user and without capabilities: what fails here for lack of
-    /// rights would also fail in a sandbox without capabilities.
+    /// Runs `job` in a new thread with the rights of this user and without capabilities, and returns its result: what fails
+    /// here for lack of rights would also fail in a sandbox without capabilities. If the user cannot be changed because
+    /// CAP_SETUID or CAP_SETGID is missing, the job has the rights of the current one.
     ///
     /// # Errors
-    /// The user or the capabilities cannot be changed, or `job` panicked.
+    /// The kernel refuses to change the user or the capabilities, or `job` panicked.
     pub(crate) fn run<T: Send>(self, job: impl FnOnce() -> T + Send) -> io::Result<T> {
         thread::scope(|scope| {
             let run = || {
@@ -85,7 +86,7 @@ impl User {
     }
 }
 
-/// Whether this thread can become another user.
+/// Whether this thread can become another user: it has CAP_SETUID and CAP_SETGID.
 fn can_change() -> io::Result<bool> {
     Ok(capabilities(None)?.effective.contains(CapabilitySet::SETUID | CapabilitySet::SETGID))
 }

@@ -39,12 +39,15 @@ static STATE: Mutex<State> =
 /// Notified when the signals are taken over.
 static TAKEN: Condvar = Condvar::new();
 
-/// Who handles the signals: the thread of this module, or (`taken`) [`super::run`].
+/// Who handles the signals, and what is to be undone.
 struct State {
+    /// Whether the signals were taken over from the thread of this module.
     taken: bool,
-    /// Whether the process is about to end.
+    /// Whether that thread ends the process, because of a signal.
     over: bool,
+    /// See [`undo_with`].
     undo: Option<Undo>,
+    /// The thread of this module; `None`: it could not be started, or the signals were taken over.
     thread: Option<JoinHandle<()>>,
 }
 
@@ -52,7 +55,8 @@ fn state() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Begins to wait for signals. To be called before anything else. If that fails, signals have their default actions.
+/// Begins to wait for SIGINT, SIGTERM and SIGHUP, which end the program until `run` takes them over. To be called before
+/// anything else. If waiting cannot begin, signals have their default actions.
 pub fn begin() {
     let signals = set(&SIGNALS.into_iter().filter(|it| !is_left_out(*it)).collect::<Vec<_>>());
     if !mask(libc::SIG_BLOCK, &signals) {
@@ -70,29 +74,31 @@ pub fn stop_signal() -> Option<i32> {
     Some(STOP_SIGNAL.load(SeqCst)).filter(|signal| *signal != 0)
 }
 
-/// Notes a signal that asks the program to stop.
+/// Notes a signal that asks the program to stop: see [`stop_signal`].
 pub(super) fn request_stop(signal: i32) {
     // Only the first one is kept.
     _ = STOP_SIGNAL.compare_exchange(0, signal, SeqCst, SeqCst);
 }
 
-/// Sets what must be done if the program has to end now while it waits for something; `None`: nothing. It must not
-/// take long, and must be safe while the rest of the program runs.
+/// Sets how the start is undone if the program has to end while it waits for something: `undo` returns whether all was
+/// undone; `None`: there is nothing to undo. It runs in a thread of its own, and must be safe while the rest of the program
+/// runs. It should take less than 400 ms: nothing waits longer for it.
 pub fn undo_with(undo: Option<Undo>) {
     state().undo = undo;
 }
 
-/// Lets the program end by itself soon, should even its last steps hang: see [`last_resort`].
+/// Makes the program end within 200 ms (600 ms if something is to be undone), even if its last steps hang: see
+/// [`last_resort`].
 pub(super) fn end_soon() {
     end_soon_with(state().undo.is_some());
 }
 
-/// As [`end_soon`]; `undoes`: something is undone meanwhile.
+/// As [`end_soon`]. `undoes`: whether something is to be undone.
 fn end_soon_with(undoes: bool) {
     last_resort::end_after(if undoes { UNDOING + LAST_STEPS } else { LAST_STEPS }, undoes);
 }
 
-/// Undoes what the start has made, within a limited time.
+/// Undoes what the start has made, and waits for that at most 400 ms. Later calls undo nothing.
 pub(super) fn undo() -> Undone {
     let undo = state().undo.take();
     run_bounded(undo)
@@ -101,13 +107,14 @@ pub(super) fn undo() -> Undone {
 /// What was undone.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Undone {
+    /// There was nothing to undo.
     Nothing,
     All,
     /// Undoing failed, or took too long.
     Unknown,
 }
 
-/// Runs `undo` within a limited time.
+/// Runs `undo` in a thread of its own, and waits for it at most [`UNDOING`].
 fn run_bounded(undo: Option<Undo>) -> Undone {
     let Some(undo) = undo else { return Undone::Nothing };
     let (done, wait) = mpsc::channel();
@@ -120,8 +127,9 @@ fn run_bounded(undo: Option<Undo>) -> Undone {
     if all { Undone::All } else { Undone::Unknown }
 }
 
-/// Takes over the signals from the thread of this module. The caller's handlers must be installed. Returns the signal
-/// that came before; `None`: none did. Does not return if that thread already ends the program because of one.
+/// Takes over the signals from the thread of this module, and unblocks them. The caller's handlers must be installed.
+/// Returns the signal that asked the program to stop before; `None`: none did. Does not return if that thread already ends
+/// the program.
 pub(super) fn take_over() -> Option<i32> {
     let thread = {
         let mut state = state();
@@ -140,7 +148,8 @@ pub(super) fn take_over() -> Option<i32> {
     stop_signal()
 }
 
-/// Gives signals their default actions, unless one has already asked the program to stop.
+/// Gives signals their default actions, unless one has already asked the program to stop. A SIGHUP that is ignored now
+/// stays ignored.
 pub(super) fn restore_default_signals() {
     if stop_signal().is_none() && take_over().is_none() {
         for signal in SIGNALS.into_iter().filter(|it| !is_left_out(*it)) {
@@ -183,7 +192,8 @@ fn watch(signals: &libc::sigset_t) {
     }
 }
 
-/// Ends the program by this signal. Returns only if the signals are taken over in time.
+/// Undoes what the start has made, and ends the program by this signal. Returns only if there is something to undo, and the
+/// signals are taken over within [`GRACE`]: then the start itself notices that it should stop.
 fn end(signal: i32, mut state: MutexGuard<'_, State>) {
     if state.undo.is_some() {
         let waited = TAKEN.wait_timeout_while(state, GRACE, |state| !state.taken);
@@ -200,8 +210,8 @@ fn end(signal: i32, mut state: MutexGuard<'_, State>) {
     die(signal);
 }
 
-/// Whether this is a SIGHUP that the starter of this program wants to be ignored, as nohup(1) does. (Background jobs
-/// of a shell ignore SIGINT, too; this program does not.)
+/// Whether this signal is SIGHUP and is ignored now, as nohup(1) has it for the program that it starts. (A shell has SIGINT
+/// ignored for its background jobs, too; this program takes it nevertheless.)
 fn is_left_out(signal: libc::c_int) -> bool {
     #[expect(unsafe_code, reason = "sigaction(2)")]
     // SAFETY: all-zero is a valid sigaction, which is only written to.
@@ -236,7 +246,7 @@ fn mask(how: libc::c_int, signals: &libc::sigset_t) -> bool {
     }
 }
 
-/// Waits for a signal, at most [`POLL_INTERVAL`]; `None`: none came.
+/// Waits for one of these signals, at most [`POLL_INTERVAL`]; `None`: none came, or waiting failed.
 fn wait_for(signals: &libc::sigset_t) -> Option<i32> {
     let limit = libc::timespec {
         tv_sec: 0,

@@ -1,5 +1,5 @@
-//! Ends the program when no thread can. A thread that hangs can have the lock of the heap, which all threads share: then no other
-//! thread can make a text, start a thread or run to its end.
+//! Ends the program when no thread can. A thread that hangs can have the lock of the heap, which all threads share: then
+//! no other thread can make a text, start a thread or run to its end.
 #![expect(unsafe_code, reason = "sigaction(2), setitimer(2), poll(2), write(2) and _exit(2)")]
 
 use std::{
@@ -10,7 +10,7 @@ use std::{
 
 use crate::error::Exit;
 
-/// What is written then, if stderr takes it at once.
+/// What is written to stderr before the program ends in this way, if stderr takes it at once.
 const TEXT: &[u8] = b"error: tracer was asked to stop, but it hangs: unwritten lines are lost\n";
 /// The second line, if something was to be undone.
 const RULE: &[u8] = b"whether the rule has ended is not known: check with `tracer status`, and end it with `tracer spread --release`\n";
@@ -18,8 +18,8 @@ const RULE: &[u8] = b"whether the rule has ended is not known: check with `trace
 /// Whether something was to be undone.
 static UNDOES: AtomicBool = AtomicBool::new(false);
 
-/// From now on the program has this long until it ends with exit code 1, whatever its threads do. `undoes`: something that it made is
-/// being undone meanwhile. Uses no heap.
+/// Makes the program end with exit code 1 after this time, whatever its threads do. `undoes`: something that the program
+/// made is being undone meanwhile. Uses no heap.
 pub(super) fn end_after(limit: Duration, undoes: bool) {
     UNDOES.store(undoes, SeqCst);
     let time = libc::timeval {
@@ -27,7 +27,8 @@ pub(super) fn end_after(limit: Duration, undoes: bool) {
         tv_usec: libc::suseconds_t::from(limit.subsec_micros()),
     };
     let handler: extern "C" fn(libc::c_int) = end;
-    // SAFETY: all-zero is a valid sigaction, to which a handler is added, and a valid timeval; the pointers are valid for the calls.
+    // SAFETY: all-zero is a valid sigaction, to which a handler is added, and a valid timeval; the pointers are valid for
+    // the calls.
     unsafe {
         let mut action: libc::sigaction = mem::zeroed();
         action.sa_sigaction = handler as libc::sighandler_t;
@@ -36,17 +37,17 @@ pub(super) fn end_after(limit: Duration, undoes: bool) {
         libc::sigemptyset(&raw mut alarm);
         libc::sigaddset(&raw mut alarm, libc::SIGALRM);
         libc::sigaction(libc::SIGALRM, &raw const action, ptr::null_mut());
-        // The starter of this program may have blocked it.
+        // Whoever started this program may have blocked the signal.
         libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const alarm, ptr::null_mut());
         libc::setitimer(libc::ITIMER_REAL, &raw const timer, ptr::null_mut());
     }
 }
 
-/// The handler of the timer's signal.
+/// The handler of the timer's signal: writes the text, if stderr takes it at once, and ends the process.
 extern "C" fn end(_: libc::c_int) {
     let mut stderr = libc::pollfd { fd: libc::STDERR_FILENO, events: libc::POLLOUT, revents: 0 };
-    // SAFETY: these calls are async-signal-safe (signal-safety(7)), and the pointers are valid for their lengths. A pipe that is ready
-    // takes PIPE_BUF bytes (4,096) without blocking.
+    // SAFETY: these calls are async-signal-safe (signal-safety(7)), and the pointers are valid for their lengths. A pipe
+    // that is ready takes PIPE_BUF bytes (4,096) without blocking.
     unsafe {
         if libc::poll(&raw mut stderr, 1, 0) == 1 && stderr.revents & libc::POLLOUT != 0 {
             libc::write(libc::STDERR_FILENO, TEXT.as_ptr().cast(), TEXT.len());

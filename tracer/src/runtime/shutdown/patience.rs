@@ -14,8 +14,8 @@ pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(20);
 const MAX_CHECKS: u32 = 25;
 const _: () = assert!(MAX_CHECKS as u128 == PATIENCE.as_millis() / POLL_INTERVAL.as_millis());
 /// How many checks without a step use up the patience while the work computes, or programs are being detached (see
-/// [`Beats::is_detaching`]). Then the work does not wait for something that may never come, but on a busy machine, or with
-/// a large ledger, a step can take seconds.
+/// [`Beats::is_detaching`]): 10 s. Then the work does not wait for something that may never come, but on a busy machine, or
+/// with a large ledger, a step can take seconds.
 const MAX_CHECKS_BUSY: u32 = 20 * MAX_CHECKS;
 /// The work counts as computing if it got at least this much CPU time since the last check, ns.
 const COMPUTES: u64 = 500_000;
@@ -32,8 +32,8 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    /// Makes a check. `cpu_ns`: CPU time of the work's thread so far, ns. Returns false if there was no step for too
-    /// long.
+    /// Makes a check. `cpu_ns`: CPU time of the work's thread so far, ns. Returns false if the work made no step, and
+    /// waited, for half a second, or made no step for 10 s, whatever it did. To be called every [`POLL_INTERVAL`].
     pub(super) fn lasts(&mut self, beats: &Beats, cpu_ns: u64) -> bool {
         let steps = beats.steps();
         let computed = cpu_ns.saturating_sub(self.cpu_ns) >= COMPUTES;
@@ -50,14 +50,16 @@ impl Patience {
 /// Decides whether a write is stuck.
 #[derive(Debug, Default)]
 pub(super) struct Output {
+    /// When the write of the last check began (CLOCK_MONOTONIC, ns); 0: there was none.
     since: u64,
     /// Checks of the same write, after the first one.
     checks: u32,
 }
 
 impl Output {
-    /// Makes a check of a write that began at `since` (CLOCK_MONOTONIC, ns); 0: there is none. Returns whether it has
-    /// taken too long. Time before the first check does not count: the reader may have come back since.
+    /// Makes a check of a write that began at `since` (CLOCK_MONOTONIC, ns); 0: there is none. Returns whether the same
+    /// write has lasted for half a second of checks. Time before its first check does not count: the reader may have come
+    /// back since.
     pub(super) fn is_stuck(&mut self, since: u64) -> bool {
         let is_same = since != 0 && since == self.since;
         self.checks = if is_same { self.checks + 1 } else { 0 };
@@ -91,7 +93,7 @@ mod tests {
     use super::*;
     use crate::runtime::beat::Detaching;
 
-    /// The number of checks until the patience has run out, at most 10,001.
+    /// The number of the check at which the patience runs out; 10,001: it lasts for 10,000 checks.
     fn checks(patience: &mut Patience, beats: &Beats, mut cpu_ns: impl FnMut(u64) -> u64) -> u64 {
         (1..=10_000).find(|check| !patience.lasts(beats, cpu_ns(*check))).unwrap_or(10_001)
     }

@@ -26,7 +26,7 @@ fn pause() {
     thread::sleep(Duration::from_millis(1));
 }
 
-/// Stops the thread wherever it is.
+/// The handler of a signal: stops the thread, wherever it is, as long as `STOPPED` is true.
 extern "C" fn stop(_: libc::c_int) {
     while STOPPED.load(SeqCst) {
         pause();
@@ -77,7 +77,8 @@ fn the_heap_is_locked() {
     unreachable!("the thread never had the lock");
 }
 
-/// Runs the test above; returns its exit code, `None` if it did not end in time, and what it wrote to stderr.
+/// Runs the test above with these environment variables. Returns its exit code (`None`: it did not end within `limit`, or a
+/// signal ended it), and what it wrote to stderr.
 fn run(variables: &[(&str, &str)], limit: Duration) -> (Option<i32>, String) {
     let name = "runtime::shutdown::last_resort::tests::the_heap_is_locked";
     let mut child = Command::new(env::current_exe().unwrap())
